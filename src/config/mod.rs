@@ -1,0 +1,5 @@
+//! Text to a valid [`Spec`], or every diagnostic at once.
+
+pub mod spec;
+
+pub use spec::Spec;

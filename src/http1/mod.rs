@@ -1,0 +1,34 @@
+//! The HTTP/1 codec, both directions, without I/O: bytes in, offsets and decisions out.
+//!
+//! * [`head`]: request and response heads, parsed in place: an offset table over the read buffer, no map, no copy.
+//! * [`fields`]: what a field is to a proxy (hop-by-hop, framing, ours), by one look at its name.
+//! * [`framing`]: where a body ends: length, chunked, until close; decoding and pass-through.
+//!
+//! Every rejection is a [`Reject`]: the status that answers it and a short reason for `x-cutover-reason`.
+
+pub mod fields;
+pub mod framing;
+pub mod head;
+
+pub use fields::FieldId;
+pub use framing::{BodyDecoder, Framing, Step};
+pub use head::{HeadLimits, Method, RequestHead, ResponseHead, Span, Version};
+
+/// Why bytes from outside are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reject {
+    /// The status that answers it downstream (from an upstream it always amounts to 502).
+    pub status: u16,
+    /// A short token, `[a-z0-9-]+`, for `x-cutover-reason`, logs and tests.
+    pub reason: &'static str,
+}
+
+impl Reject {
+    /// 400 with this reason.
+    pub const fn bad(reason: &'static str) -> Self {
+        Self {
+            status: 400,
+            reason,
+        }
+    }
+}

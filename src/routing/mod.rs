@@ -1,0 +1,118 @@
+//! Which service and which version a request goes to. Pure: no sockets, no clock, no runtime.
+//!
+//! * [`table`]: host and path to a service (or to a previewed version): the most specific wins.
+//! * [`matcher`]: the rules of a service.
+//! * [`split`]: exact shares. [`cohort`]: shares that follow users.
+//! * [`decide`]: match, then cohort or split.
+
+pub mod cohort;
+pub mod matcher;
+pub mod split;
+pub mod table;
+
+use std::net::IpAddr;
+
+use crate::config::spec;
+
+pub use cohort::Cohort;
+pub use matcher::Matcher;
+pub use split::{Split, SplitState};
+pub use table::{Found, Table};
+
+/// What routing asks of a request. Two implementations: over an HTTP/1 head, over an HTTP/2 head.
+pub trait Request {
+    /// The method as typed.
+    fn method(&self) -> &[u8];
+    /// The host, lower case, without port or trailing dot. May be empty.
+    fn host(&self) -> &str;
+    /// The path with dot segments removed, without query. Begins with `/` (or is `*`).
+    fn path(&self) -> &[u8];
+    /// What follows the first `?`, if there is one.
+    fn query(&self) -> Option<&[u8]>;
+    /// Calls `see` with each value of the field of that (lower-case) name, until it returns `true`; says whether it did.
+    fn any_field(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool;
+    /// The client's address (after `trusted_proxies`).
+    fn client(&self) -> IpAddr;
+}
+
+/// The routing half of one service, compiled from its [`spec::Service`].
+#[derive(Debug)]
+pub struct Service {
+    /// Rules in order.
+    pub matcher: Matcher,
+    /// Where users stand, if splits follow users.
+    pub cohort: Option<Cohort>,
+    /// Shares by version.
+    pub split: Split,
+}
+
+impl Service {
+    /// Compiles what routing needs of `service`.
+    pub fn new(service: &spec::Service) -> Self {
+        Self {
+            matcher: Matcher::new(&service.rules),
+            cohort: service.cohort.as_ref().map(Cohort::new),
+            split: Split::new(service.versions.len(), service.stable, &service.split),
+        }
+    }
+}
+
+/// Which version, and why.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decision {
+    /// Index into the service's versions.
+    pub version: usize,
+    /// What decided.
+    pub why: Why,
+}
+
+/// What decided a version.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Why {
+    /// The host is a preview host of the version.
+    Preview,
+    /// The rule of this index.
+    Rule(usize),
+    /// The user's place in [0,1), by the cohort key of this index.
+    Cohort {
+        /// Index into `cohort.by`.
+        key: usize,
+        /// The place.
+        place: f64,
+    },
+    /// The exact split.
+    Split,
+    /// There is no canary with a share.
+    Stable,
+}
+
+/// Match, then cohort or exact split. `state` is the worker's own for this service; only the exact split moves it.
+pub fn decide(service: &Service, request: &impl Request, state: &mut SplitState) -> Decision {
+    if let Some((rule, version)) = service.matcher.find(request) {
+        return Decision {
+            version,
+            why: Why::Rule(rule),
+        };
+    }
+    if service.split.is_whole() {
+        return Decision {
+            version: service.split.stable(),
+            why: Why::Stable,
+        };
+    }
+    if let Some(cohort) = &service.cohort
+        && let Some((key, place)) = cohort.place(request)
+    {
+        return Decision {
+            version: service.split.at(place),
+            why: Why::Cohort {
+                key,
+                place: place.ratio(),
+            },
+        };
+    }
+    Decision {
+        version: service.split.next(state),
+        why: Why::Split,
+    }
+}

@@ -1,0 +1,185 @@
+//! The immutable compiled configuration that workers read.
+//!
+//! `Spec` + endpoint registry -> [`Snapshot`]: what one request needs, with every name resolved to an index or an `Arc`.
+//! Endpoints come from the registry, so their state outlives the snapshot; a snapshot is never changed, only replaced.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use crate::config::Spec;
+use crate::config::spec::{Share, Timeouts};
+use crate::routing;
+use crate::telemetry::{ListenerShard, Telemetry, VersionMetrics};
+use crate::upstream::{Pool, Registry};
+
+/// One generation.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts up from 1 with every adopted configuration.
+    pub generation: u64,
+    /// What it was compiled from.
+    pub spec: Arc<Spec>,
+    /// Host and path to a service.
+    pub table: routing::Table,
+    /// In the order of `spec.services`.
+    pub services: Vec<Service>,
+    /// In the order of `spec.listeners`.
+    pub listeners: Vec<Listener>,
+}
+
+/// A listener as the data path needs it.
+#[derive(Debug)]
+pub struct Listener {
+    /// One shard a worker.
+    pub metrics: Arc<[ListenerShard]>,
+}
+
+/// A service, compiled.
+#[derive(Debug)]
+pub struct Service {
+    /// Its name.
+    pub name: Arc<str>,
+    /// A number that the name keeps for the life of the process: per-worker state is indexed by it.
+    pub slot: usize,
+    /// Rules, cohort, split.
+    pub routing: routing::Service,
+    /// Time limits.
+    pub timeouts: Timeouts,
+    /// In the order of the spec.
+    pub versions: Vec<Version>,
+}
+
+/// A version, compiled.
+#[derive(Debug)]
+pub struct Version {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its endpoints.
+    pub pool: Pool,
+    /// Its counters.
+    pub metrics: Arc<VersionMetrics>,
+}
+
+impl Snapshot {
+    /// Compiles `spec`. Endpoints and counters that exist are taken over.
+    pub fn build(
+        generation: u64,
+        spec: Arc<Spec>,
+        registry: &Registry,
+        telemetry: &Telemetry,
+    ) -> Self {
+        let services = spec
+            .services
+            .iter()
+            .map(|service| Service {
+                name: service.name.as_str().into(),
+                slot: registry.service_slot(&service.name),
+                routing: routing::Service::new(service),
+                timeouts: service.timeouts.clone(),
+                versions: service
+                    .versions
+                    .iter()
+                    .map(|version| {
+                        let metrics = telemetry.version(&service.name, &version.name);
+                        Version {
+                            name: version.name.as_str().into(),
+                            pool: Pool::new(service, version, registry, &metrics),
+                            metrics,
+                        }
+                    })
+                    .collect(),
+            })
+            .collect();
+        let listeners = spec
+            .listeners
+            .iter()
+            .map(|l| Listener {
+                metrics: telemetry.listener(&l.name),
+            })
+            .collect();
+        Self {
+            generation,
+            table: routing::Table::new(&spec.services),
+            services,
+            listeners,
+            spec,
+        }
+    }
+
+    /// The effective share of a version.
+    pub fn share(&self, service: usize, version: usize) -> Share {
+        self.services[service].routing.split.share(version)
+    }
+}
+
+/// What is running: read by all, written by the one publisher in `server::reload`.
+#[derive(Debug)]
+pub struct Live {
+    current: arc_swap::ArcSwap<Snapshot>,
+    adopted: Box<[AtomicU64]>,
+    source: Mutex<Source>,
+}
+
+/// What is known about the configuration file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// The file.
+    pub path: PathBuf,
+    /// xxh3 of the text of the adopted generation, as 16 hex digits.
+    pub hash: String,
+    /// When the adopted generation was published.
+    pub published: Option<SystemTime>,
+    /// Why the file as it is now was not adopted; `None` when it is what runs.
+    pub error: Option<String>,
+    /// Hash of the text that was refused, if it could be read.
+    pub refused_hash: Option<String>,
+    /// Reloads that were refused, since the start.
+    pub refused: u64,
+}
+
+impl Live {
+    /// With a first generation, for so many workers.
+    pub fn new(first: Snapshot, workers: usize, source: Source) -> Arc<Self> {
+        Arc::new(Self {
+            current: arc_swap::ArcSwap::from_pointee(first),
+            adopted: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            source: Mutex::new(source),
+        })
+    }
+
+    /// The published generation.
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// One store. Only for the publisher.
+    pub fn publish(&self, next: Arc<Snapshot>) {
+        self.current.store(next);
+    }
+
+    /// Worker `worker` works by this generation now.
+    pub fn adopt(&self, worker: usize, generation: u64) {
+        self.adopted[worker].store(generation, Ordering::Release);
+    }
+
+    /// The generation that every worker has adopted.
+    pub fn adopted(&self) -> u64 {
+        self.adopted
+            .iter()
+            .map(|a| a.load(Ordering::Acquire))
+            .min()
+            .unwrap_or(0)
+    }
+
+    /// What is known about the file.
+    pub fn source(&self) -> Source {
+        self.source.lock().expect("source lock").clone()
+    }
+
+    /// Only for the publisher.
+    pub fn note_source(&self, change: impl FnOnce(&mut Source)) {
+        change(&mut self.source.lock().expect("source lock"));
+    }
+}

@@ -1,0 +1,11 @@
+//! What is counted, and how it is shown.
+//!
+//! Workers write into shards of their own: one writer per shard, relaxed loads and stores, no lock, no allocation after
+//! warm-up, no formatting. The control thread adds the shards up ([`render`], [`windows`]).
+
+pub mod names;
+pub mod render;
+pub mod shard;
+pub mod windows;
+
+pub use shard::{ListenerShard, Telemetry, VersionMetrics, VersionShard};

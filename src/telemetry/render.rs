@@ -1,0 +1,1 @@
+//! The exposition, on the control thread.
