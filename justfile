@@ -1,0 +1,44 @@
+# Every routine of the project. `just` lists them; only cargo and gcc are needed to run any of the first group.
+
+default:
+    @just --list
+
+# Two origins, traffic and a live view; nothing else needed.
+demo:
+    cargo run --release -- demo
+
+# Unit and integration tests.
+test *ARGS:
+    cargo test {{ARGS}}
+
+# The integration tests alone, or those whose path contains FILTER.
+it *FILTER:
+    cargo test --test it -- {{FILTER}}
+
+# What every change must pass.
+ci:
+    .ci/run
+
+fmt:
+    cargo fmt
+
+lint:
+    cargo clippy --all-targets -- -D warnings
+
+# Optimised, without the long link of a release: for measuring while working.
+quick:
+    cargo build --profile quick
+
+release:
+    cargo build --release
+
+# Needs cargo-deny: licences, bans and sources are checked without a network.
+deny:
+    cargo deny --offline check bans licenses sources
+
+# Needs cargo-fuzz and a nightly toolchain.
+fuzz TARGET:
+    cargo +nightly fuzz run {{TARGET}}
+
+bench:
+    cargo bench
