@@ -1,0 +1,135 @@
+//! Where things lie: the configuration file, the state directory, the control socket.
+//!
+//! `run` binds the control socket and every other command looks for it, so both ask here.
+
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Where a configuration is looked for when none is named, in this order.
+pub const DEFAULT_CONFIGS: [&str; 2] = ["./cutover.toml", "/etc/cutover/cutover.toml"];
+
+/// The first of [`DEFAULT_CONFIGS`] that exists.
+pub fn default_config() -> Option<PathBuf> {
+    DEFAULT_CONFIGS
+        .iter()
+        .map(PathBuf::from)
+        .find(|path| path.exists())
+}
+
+/// The state directory: as configured, else `$STATE_DIRECTORY` (systemd), else `$XDG_STATE_HOME/cutover`,
+/// else `~/.local/state/cutover`, else `/var/lib/cutover`. It need not exist.
+pub fn state_dir(configured: Option<&Path>) -> PathBuf {
+    state_dir_by(configured, |name| env::var_os(name))
+}
+
+fn state_dir_by(configured: Option<&Path>, var: impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    if let Some(configured) = configured {
+        return configured.to_owned();
+    }
+    let set = |name| {
+        var(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    if let Some(list) = var("STATE_DIRECTORY")
+        && let Some(first) = env::split_paths(&list).find(|path| path.is_absolute())
+    {
+        return first;
+    }
+    if let Some(state) = set("XDG_STATE_HOME") {
+        return state.join("cutover");
+    }
+    match set("HOME") {
+        Some(home) => home.join(".local/state/cutover"),
+        None => PathBuf::from("/var/lib/cutover"),
+    }
+}
+
+/// The control socket of the proxy that runs by this file: `STATE_DIR/control-<16 hex digits>.sock`.
+///
+/// The name is a hash of the file's path with its directory made canonical. The last part stays as typed: where it is a
+/// symlink that is swapped (a Kubernetes ConfigMap), it goes on naming the same configuration.
+///
+/// # Errors
+/// The directory of the file does not exist or can't be read.
+pub fn control_socket(state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
+    let parent = match config.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let name = config.file_name().ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{} does not name a file", config.display()),
+        )
+    })?;
+    let canonical = parent.canonicalize()?.join(name);
+    let hash = xxh3_64(canonical.as_os_str().as_encoded_bytes());
+    Ok(state_dir.join(format!("control-{hash:016x}.sock")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn by(configured: Option<&str>, vars: &[(&str, &str)]) -> PathBuf {
+        state_dir_by(configured.map(Path::new), |name| {
+            let found = vars.iter().find(|(n, _)| *n == name);
+            found.map(|(_, value)| OsString::from(value))
+        })
+    }
+
+    #[test]
+    fn the_nearest_state_directory_wins() {
+        let all = [
+            ("STATE_DIRECTORY", "/var/lib/a:/var/lib/b"),
+            ("XDG_STATE_HOME", "/x"),
+            ("HOME", "/home/u"),
+        ];
+        assert_eq!(by(Some("/c"), &all), Path::new("/c"));
+        assert_eq!(by(None, &all), Path::new("/var/lib/a"));
+        assert_eq!(by(None, &all[1..]), Path::new("/x/cutover"));
+        assert_eq!(
+            by(None, &all[2..]),
+            Path::new("/home/u/.local/state/cutover")
+        );
+        assert_eq!(by(None, &[]), Path::new("/var/lib/cutover"));
+    }
+
+    #[test]
+    fn relative_directories_from_the_environment_are_ignored() {
+        let vars = [("XDG_STATE_HOME", "state"), ("HOME", "/home/u")];
+        assert_eq!(by(None, &vars), Path::new("/home/u/.local/state/cutover"));
+    }
+
+    #[test]
+    fn one_file_has_one_socket_however_it_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = Path::new("/s");
+        let plain = control_socket(state, &dir.path().join("a.toml")).unwrap();
+        let dotted = control_socket(state, &dir.path().join("./a.toml")).unwrap();
+        let other = control_socket(state, &dir.path().join("b.toml")).unwrap();
+        assert_eq!(plain, dotted);
+        assert_ne!(plain, other);
+        let name = plain.file_name().unwrap().to_str().unwrap();
+        assert_eq!(name.len(), "control-0123456789abcdef.sock".len());
+        assert!(control_socket(state, Path::new("/no/such/place/a.toml")).is_err());
+    }
+
+    #[test]
+    fn a_swapped_symlink_keeps_its_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("cutover.toml");
+        let state = Path::new("/s");
+        std::fs::write(dir.path().join("one"), "").unwrap();
+        std::os::unix::fs::symlink("one", &link).unwrap();
+        let before = control_socket(state, &link).unwrap();
+        std::fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink("two", &link).unwrap();
+        assert_eq!(control_socket(state, &link).unwrap(), before);
+    }
+}
