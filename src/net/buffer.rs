@@ -9,6 +9,8 @@ use std::rc::Rc;
 pub const SMALL: usize = 8 * 1024;
 /// A large buffer: for bodies that flow.
 pub const LARGE: usize = 64 * 1024;
+/// First capacity of an output vector.
+const OUT: usize = 4 * 1024;
 /// How many spare buffers of each size a worker keeps.
 const SPARE: usize = 256;
 
@@ -16,6 +18,7 @@ const SPARE: usize = 256;
 struct Shelf {
     small: Vec<Box<[u8]>>,
     large: Vec<Box<[u8]>>,
+    out: Vec<Vec<u8>>,
 }
 
 /// One worker's spare buffers. Cheap to clone.
@@ -48,6 +51,24 @@ impl Buffers {
             buffer.start = 0;
             buffer.end = 0;
             self.give(std::mem::take(&mut buffer.mem));
+        }
+    }
+
+    /// An empty vector to gather output in, with whatever capacity it had before.
+    pub fn take_out(&self) -> Vec<u8> {
+        self.0
+            .borrow_mut()
+            .out
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(OUT))
+    }
+
+    /// Takes such a vector back. One that grew beyond [`LARGE`] is dropped.
+    pub fn give_out(&self, mut out: Vec<u8>) {
+        let mut shelf = self.0.borrow_mut();
+        if out.capacity() >= OUT && out.capacity() <= LARGE && shelf.out.len() < SPARE {
+            out.clear();
+            shelf.out.push(out);
         }
     }
 

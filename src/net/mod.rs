@@ -1,7 +1,9 @@
 //! What every room that touches a socket needs: one stream type, and buffers that are lent and given back.
 
 pub mod buffer;
+pub mod clock;
 pub mod stream;
 
 pub use buffer::{Buffer, Buffers};
+pub use clock::{Phase, Watch, Watched, Watches};
 pub use stream::Stream;

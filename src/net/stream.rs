@@ -1,6 +1,7 @@
 //! One type for every kind of byte stream: a branch that predicts well instead of a copy of the data path for each kind.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -51,6 +52,17 @@ impl Stream {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(buf.filled().len())),
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
             Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// The socket, to ask the kernel about it.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(s) => s.as_fd(),
+            Self::Unix(s) => s.as_fd(),
+            Self::ServerTls(s) => s.get_ref().0.as_fd(),
+            Self::ServerTlsUnix(s) => s.get_ref().0.as_fd(),
+            Self::ClientTls(s) => s.get_ref().0.as_fd(),
         }
     }
 

@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
-use crate::config::spec;
+use arc_swap::ArcSwap;
+
+use crate::config::spec::{self, Address, Scheme};
 use crate::telemetry::VersionMetrics;
 
 /// One address that serves a version, with what is known about it.
@@ -18,6 +21,9 @@ pub struct Endpoint {
     pub slot: usize,
     /// The counters of its version.
     pub metrics: Arc<VersionMetrics>,
+    /// What `Host` is set to where a request has none, and the name that TLS is asked for.
+    pub authority: Box<str>,
+    addresses: ArcSwap<Vec<SocketAddr>>,
     /// Written by every worker; on a cache line of its own.
     pub load: Load,
     slots: Arc<Slots>,
@@ -36,6 +42,23 @@ impl Load {
     #[inline]
     pub fn active(&self) -> u32 {
         self.active.load(Ordering::Relaxed)
+    }
+}
+
+impl Endpoint {
+    /// Where to dial: the literal address, or what the name resolved to last (empty: not resolved yet). Always empty for Unix sockets.
+    pub fn addresses(&self) -> Arc<Vec<SocketAddr>> {
+        self.addresses.load_full()
+    }
+
+    /// The name resolved to these. Only for [`super::discovery`].
+    pub fn set_addresses(&self, addresses: Vec<SocketAddr>) {
+        self.addresses.store(Arc::new(addresses));
+    }
+
+    /// Spoken to in HTTP/2 whatever is negotiated.
+    pub fn is_h2c(&self) -> bool {
+        self.spec.scheme == Scheme::H2c
     }
 }
 
@@ -116,6 +139,11 @@ impl Registry {
         }
         let made = Arc::new(Endpoint {
             name: spec.to_string().into(),
+            authority: spec.address.to_string().into(),
+            addresses: ArcSwap::from_pointee(match &spec.address {
+                Address::Ip(address) => vec![*address],
+                Address::Name(..) | Address::Unix(_) => Vec::new(),
+            }),
             spec: spec.clone(),
             slot: self.slots.take(),
             metrics: metrics.clone(),
@@ -125,6 +153,12 @@ impl Registry {
         endpoints.retain(|_, e| e.strong_count() > 0);
         endpoints.insert(key, Arc::downgrade(&made));
         made
+    }
+
+    /// Every endpoint that somebody holds.
+    pub fn living(&self) -> Vec<Arc<Endpoint>> {
+        let endpoints = self.endpoints.lock().expect("registry lock");
+        endpoints.values().filter_map(Weak::upgrade).collect()
     }
 
     /// The number that this service keeps for the life of the process.

@@ -4,8 +4,14 @@
 //! * [`pool`]: a version's endpoints, weighted. [`pick`]: which one is next.
 //! * [`connect`]: opens connections. [`conns`]: one worker's idle ones.
 
+pub mod connect;
+pub mod conns;
 pub mod endpoint;
+pub mod pick;
 pub mod pool;
 
+pub use connect::ConnectError;
+pub use conns::Conns;
 pub use endpoint::{Endpoint, Registry};
+pub use pick::Turn;
 pub use pool::Pool;

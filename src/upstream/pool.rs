@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Endpoint, Registry};
+use super::{Endpoint, Registry, pick};
 use crate::config::spec::{self, Balance};
 use crate::telemetry::VersionMetrics;
 
@@ -13,6 +13,9 @@ pub struct Pool {
     pub members: Vec<Member>,
     /// How they are chosen.
     pub balance: Balance,
+    /// Running sums of the weights.
+    pub(super) ends: Box<[u64]>,
+    pub(super) stride: u64,
 }
 
 /// One endpoint in one pool.
@@ -32,17 +35,31 @@ impl Pool {
         registry: &Registry,
         metrics: &Arc<VersionMetrics>,
     ) -> Self {
-        let members = version
-            .endpoints
+        let member = |spec: &spec::Endpoint| Member {
+            endpoint: registry.endpoint(&service.name, &version.name, spec, metrics),
+            weight: spec.weight,
+        };
+        Self::of(
+            version.endpoints.iter().map(member).collect(),
+            service.balance,
+        )
+    }
+
+    /// A pool of these members.
+    pub fn of(members: Vec<Member>, balance: Balance) -> Self {
+        let ends: Box<[u64]> = members
             .iter()
-            .map(|e| Member {
-                endpoint: registry.endpoint(&service.name, &version.name, e, metrics),
-                weight: e.weight,
+            .scan(0, |sum, member| {
+                *sum += u64::from(member.weight);
+                Some(*sum)
             })
             .collect();
+        let stride = pick::stride(ends.last().copied().unwrap_or(1));
         Self {
             members,
-            balance: service.balance,
+            balance,
+            ends,
+            stride,
         }
     }
 }

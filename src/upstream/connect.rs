@@ -1,0 +1,137 @@
+//! Opens connections to endpoints.
+
+use std::io;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use super::Endpoint;
+use crate::config::spec::{Address, Scheme};
+use crate::net::Stream;
+
+/// An opened connection, and what it speaks.
+#[derive(Debug)]
+pub struct Opened {
+    /// The bytes.
+    pub stream: Stream,
+    /// HTTP/2; else HTTP/1.1.
+    pub h2: bool,
+}
+
+/// Why a connection could not be opened.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// Not within the time.
+    Timeout,
+    /// The name has no address (yet).
+    Unresolved,
+    /// The system or the peer refused.
+    Io(io::Error),
+}
+
+impl ConnectError {
+    /// A short token for `x-cutover-reason` and logs.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Timeout => "connect-timeout",
+            Self::Unresolved => "unresolved-name",
+            Self::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => "connect-refused",
+            Self::Io(e) if e.kind() == io::ErrorKind::InvalidData => "upstream-tls",
+            Self::Io(_) => "connect-failed",
+        }
+    }
+}
+
+/// Opens a connection to `endpoint`, TLS included, within `limit`.
+///
+/// # Errors
+/// See [`ConnectError`]; nothing was sent to the application in any of the cases.
+pub async fn open(endpoint: &Endpoint, limit: Duration) -> Result<Opened, ConnectError> {
+    match tokio::time::timeout(limit, dial(endpoint)).await {
+        Ok(result) => result,
+        Err(_) => Err(ConnectError::Timeout),
+    }
+}
+
+async fn dial(endpoint: &Endpoint) -> Result<Opened, ConnectError> {
+    if let Address::Unix(path) = &endpoint.spec.address {
+        let stream = UnixStream::connect(path).await.map_err(ConnectError::Io)?;
+        return Ok(Opened {
+            stream: Stream::Unix(stream),
+            h2: endpoint.is_h2c(),
+        });
+    }
+    let tcp = dial_tcp(endpoint).await?;
+    if endpoint.spec.scheme != Scheme::Https {
+        return Ok(Opened {
+            stream: Stream::Tcp(tcp),
+            h2: endpoint.is_h2c(),
+        });
+    }
+    let name = server_name(&endpoint.spec.address)?;
+    let tls = TlsConnector::from(CLIENT.clone())
+        .connect(name, tcp)
+        .await
+        .map_err(ConnectError::Io)?;
+    let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    Ok(Opened {
+        stream: Stream::ClientTls(Box::new(tls)),
+        h2,
+    })
+}
+
+/// Tries the addresses in turn; the last failure counts.
+async fn dial_tcp(endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
+    let mut failure = ConnectError::Unresolved;
+    for address in endpoint.addresses().iter() {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                stream.set_nodelay(true).map_err(ConnectError::Io)?;
+                return Ok(stream);
+            }
+            Err(e) => failure = ConnectError::Io(e),
+        }
+    }
+    Err(failure)
+}
+
+fn server_name(address: &Address) -> Result<ServerName<'static>, ConnectError> {
+    match address {
+        Address::Ip(address) => Ok(ServerName::IpAddress(address.ip().into())),
+        Address::Name(name, _) => ServerName::try_from(name.clone())
+            .map_err(|e| ConnectError::Io(io::Error::new(io::ErrorKind::InvalidInput, e))),
+        Address::Unix(path) => Err(ConnectError::Io(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("TLS over {} has no server name", path.display()),
+        ))),
+    }
+}
+
+/// TLS towards endpoints: 1.2 and 1.3, the machine's roots, ALPN `h2` and `http/1.1`.
+/// `SSL_CERT_FILE` and `SSL_CERT_DIR` name other roots, as for other programs.
+static CLIENT: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
+    let mut roots = rustls::RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "a root certificate of this machine could not be read");
+    }
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        tracing::error!(
+            "this machine has no root certificates: no https:// endpoint can be verified; \
+             install ca-certificates or set SSL_CERT_FILE"
+        );
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider supports TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Arc::new(config)
+});

@@ -1,0 +1,173 @@
+//! One worker's idle HTTP/1 connections to endpoints. Nothing here is shared between threads.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::Endpoint;
+use crate::net::Stream;
+
+/// Most idle connections that one worker keeps to one endpoint.
+const KEPT: usize = 512;
+
+#[derive(Debug)]
+struct Idle {
+    stream: Stream,
+    since_ms: u64,
+    used: u32,
+}
+
+#[derive(Debug)]
+struct Shelf {
+    endpoint: Arc<Endpoint>,
+    idle: Vec<Idle>,
+    idle_ms: u64,
+}
+
+/// A connection that was waiting.
+#[derive(Debug)]
+pub struct Reused {
+    /// The bytes.
+    pub stream: Stream,
+    /// Requests that it has carried.
+    pub used: u32,
+    /// Whether it went idle so recently that the kernel has had no chance to say that it ended.
+    pub fresh: bool,
+}
+
+/// One worker's idle connections, by the endpoint's slot.
+#[derive(Debug)]
+pub struct Conns {
+    worker: usize,
+    shelves: RefCell<Vec<Option<Shelf>>>,
+}
+
+impl Conns {
+    /// None yet.
+    pub fn new(worker: usize) -> Self {
+        Self {
+            worker,
+            shelves: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// The connection that was used last (it is the warmest and the least likely to be stale). Those that ended meanwhile are dropped.
+    pub fn take(&self, endpoint: &Endpoint, now_ms: u64) -> Option<Reused> {
+        let mut shelves = self.shelves.borrow_mut();
+        let shelf = shelves.get_mut(endpoint.slot)?.as_mut()?;
+        if !std::ptr::eq(&*shelf.endpoint, endpoint) {
+            return None;
+        }
+        while let Some(mut idle) = shelf.idle.pop() {
+            if is_quiet(&mut idle.stream) {
+                return Some(Reused {
+                    stream: idle.stream,
+                    used: idle.used,
+                    fresh: idle.since_ms == now_ms,
+                });
+            }
+            endpoint.metrics.shard(self.worker).connections(-1);
+        }
+        None
+    }
+
+    /// Keeps a connection whose exchange ended cleanly. `idle_ms`: how long it may wait.
+    pub fn give(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        stream: Stream,
+        used: u32,
+        now_ms: u64,
+        idle_ms: u64,
+    ) {
+        let mut shelves = self.shelves.borrow_mut();
+        if shelves.len() <= endpoint.slot {
+            shelves.resize_with(endpoint.slot + 1, || None);
+        }
+        let place = &mut shelves[endpoint.slot];
+        match place {
+            Some(shelf) if Arc::ptr_eq(&shelf.endpoint, endpoint) => {}
+            _ => {
+                self.count_out(place.take());
+                *place = Some(Shelf {
+                    endpoint: endpoint.clone(),
+                    idle: Vec::new(),
+                    idle_ms,
+                });
+            }
+        }
+        let shelf = place.as_mut().expect("just placed");
+        shelf.idle_ms = idle_ms;
+        if shelf.idle.len() < KEPT {
+            shelf.idle.push(Idle {
+                stream,
+                since_ms: now_ms,
+                used,
+            });
+        } else {
+            endpoint.metrics.shard(self.worker).connections(-1);
+        }
+    }
+
+    /// From time to time: drops connections that ended or waited too long, and everything of endpoints that only this shelf still holds.
+    pub fn tend(&self, now_ms: u64) {
+        for place in self.shelves.borrow_mut().iter_mut() {
+            let Some(shelf) = place else { continue };
+            let before = shelf.idle.len();
+            let limit = shelf.idle_ms;
+            shelf.idle.retain_mut(|idle| {
+                now_ms.saturating_sub(idle.since_ms) < limit && is_quiet(&mut idle.stream)
+            });
+            let gone = before - shelf.idle.len();
+            if gone > 0 {
+                shelf
+                    .endpoint
+                    .metrics
+                    .shard(self.worker)
+                    .connections(-(gone as i64));
+            }
+            if Arc::strong_count(&shelf.endpoint) == 1 || shelf.idle.is_empty() {
+                self.count_out(place.take());
+            }
+        }
+    }
+
+    /// Drops the idle connections to endpoints that `stays` doesn't want.
+    pub fn retain(&self, stays: impl Fn(&Endpoint) -> bool) {
+        for place in self.shelves.borrow_mut().iter_mut() {
+            if place.as_ref().is_some_and(|shelf| !stays(&shelf.endpoint)) {
+                self.count_out(place.take());
+            }
+        }
+    }
+
+    fn count_out(&self, shelf: Option<Shelf>) {
+        if let Some(shelf) = shelf
+            && !shelf.idle.is_empty()
+        {
+            shelf
+                .endpoint
+                .metrics
+                .shard(self.worker)
+                .connections(-(shelf.idle.len() as i64));
+        }
+    }
+}
+
+/// Nothing has arrived on it: no end, and no bytes that nobody asked for. Costs no syscall unless the reactor has seen something.
+pub fn is_quiet(stream: &mut Stream) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut byte = [0; 1];
+    matches!(stream.poll_read_into(&mut cx, &mut byte), Poll::Pending)
+}
+
+/// Nothing has arrived as far as the kernel knows at this instant. One syscall; for requests that can't be sent twice.
+pub fn is_quiet_now(stream: &Stream) -> bool {
+    use rustix::net::{RecvFlags, recv};
+    let mut byte = [0; 1];
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    matches!(
+        recv(stream.descriptor(), &mut byte, flags),
+        Err(rustix::io::Errno::AGAIN)
+    )
+}
