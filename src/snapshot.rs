@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use crate::config::Spec;
 use crate::config::spec::{Share, Timeouts};
 use crate::routing;
-use crate::telemetry::{ListenerShard, Telemetry, VersionMetrics};
+use crate::telemetry::{ListenerShard, RuleHits, Telemetry, VersionMetrics};
 use crate::upstream::{Pool, Registry};
 
 /// One generation.
@@ -45,6 +45,8 @@ pub struct Service {
     pub slot: usize,
     /// Rules, cohort, split.
     pub routing: routing::Service,
+    /// A counter for each rule.
+    pub rule_hits: Arc<RuleHits>,
     /// Time limits.
     pub timeouts: Timeouts,
     /// In the order of the spec.
@@ -77,6 +79,7 @@ impl Snapshot {
                 name: service.name.as_str().into(),
                 slot: registry.service_slot(&service.name),
                 routing: routing::Service::new(service),
+                rule_hits: telemetry.rules(&service.name, service.rules.len()),
                 timeouts: service.timeouts.clone(),
                 versions: service
                     .versions

@@ -3,9 +3,12 @@
 //! Workers write into shards of their own: one writer per shard, relaxed loads and stores, no lock, no allocation after
 //! warm-up, no formatting. The control thread adds the shards up ([`render`], [`windows`]).
 
+pub mod latency;
 pub mod names;
+pub mod registry;
 pub mod render;
 pub mod shard;
 pub mod windows;
 
-pub use shard::{ListenerShard, Telemetry, VersionMetrics, VersionShard};
+pub use registry::{RuleHits, Telemetry, VersionMetrics};
+pub use shard::{ListenerShard, VersionShard};

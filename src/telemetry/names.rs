@@ -1,1 +1,132 @@
-//! Every metric name, once.
+//! Every metric name, once, with its help text; and the closed sets that labels come from.
+
+use crate::http1::Method;
+
+/// A metric family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Family {
+    /// Its name.
+    pub name: &'static str,
+    /// What it says.
+    pub help: &'static str,
+    /// What kind it is.
+    pub kind: Kind,
+}
+
+/// What kind a family is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Grows and shrinks.
+    Gauge,
+    /// Fixed buckets.
+    Histogram,
+}
+
+macro_rules! families {
+    ($($kind:ident $id:ident $name:literal $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $id: Family = Family { name: $name, help: $help, kind: Kind::$kind };
+        )*
+        /// All of them.
+        pub const ALL: &[Family] = &[$($id),*];
+    };
+}
+
+families! {
+    Counter HTTP_REQUESTS "http_requests_total" "Attempts that a version answered or failed.";
+    Histogram HTTP_DURATION "http_request_duration_seconds" "Time from the request's head read to the response's end.";
+    Gauge HTTP_IN_FLIGHT "http_requests_in_flight" "Requests that a version is working on.";
+    Gauge QUEUE_DEPTH "queue_depth" "Requests that wait for a connection to a version.";
+    Counter GRPC_REQUESTS "grpc_requests_total" "gRPC calls that a version ended, by grpc-status.";
+    Counter DOWNSTREAM_REQUESTS "cutover_downstream_requests_total" "Requests that a listener answered.";
+    Gauge CONNECTIONS "cutover_connections" "Open downstream connections of a listener.";
+    Gauge UPSTREAM_CONNECTIONS "cutover_upstream_connections" "Open connections to a version's endpoints.";
+    Gauge SPLIT_RATIO "cutover_split_ratio" "Effective share of a service's traffic that a version gets, from 0 to 1.";
+    Counter MATCH_HITS "cutover_match_hits_total" "Requests that a match rule sent to its version; rules count from 0 in file order.";
+    Counter RETRIES "cutover_retries_total" "Attempts that were repeated, by the reason.";
+    Gauge ENDPOINT_UP "cutover_endpoint_up" "Whether an endpoint is usable: 1 or 0.";
+    Gauge CONFIG_GENERATION "cutover_config_generation" "Number of the configuration generation that runs.";
+    Gauge CONFIG_SUCCESSFUL "cutover_config_last_reload_successful" "Whether the configuration file as it is now was adopted: 1 or 0.";
+    Gauge CONFIG_TIMESTAMP "cutover_config_last_reload_success_timestamp_seconds" "When a configuration was last adopted, in seconds since the epoch.";
+    Gauge BUILD_INFO "cutover_build_info" "Always 1; the labels say what runs.";
+    Counter PROCESS_CPU "process_cpu_seconds_total" "Total user and system CPU time spent in seconds.";
+    Gauge PROCESS_RESIDENT "process_resident_memory_bytes" "Resident memory size in bytes.";
+    Gauge PROCESS_VIRTUAL "process_virtual_memory_bytes" "Virtual memory size in bytes.";
+    Gauge PROCESS_OPEN_FDS "process_open_fds" "Number of open file descriptors.";
+    Gauge PROCESS_MAX_FDS "process_max_fds" "Maximum number of open file descriptors.";
+    Gauge PROCESS_START "process_start_time_seconds" "Start time of the process in seconds since the epoch.";
+    Gauge PROCESS_THREADS "process_threads" "Number of threads of the process.";
+}
+
+/// Labels that the families of a service have of their own; constant labels of a configuration can't take these names.
+pub const RESERVED_LABELS: [&str; 11] = [
+    "service",
+    "version",
+    "status",
+    "method",
+    "le",
+    "grpc_status",
+    "endpoint",
+    "reason",
+    "rule",
+    "listener",
+    "quantile",
+];
+
+/// Why an attempt was repeated: what [`super::VersionShard::retry`] counts, by index.
+pub const RETRY_REASONS: [&str; 8] = [
+    "connect", "reset", "stale", "502", "503", "504", "timeout", "refused",
+];
+
+/// The label of each method, in the order of [`Method`].
+pub const METHODS: [&str; 10] = [
+    "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "other",
+];
+
+/// The label of a method.
+pub fn method(method: Method) -> &'static str {
+    METHODS[method as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_follow_the_conventions() {
+        let mut names: Vec<_> = ALL.iter().map(|f| f.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+        for family in ALL {
+            assert_eq!(
+                family.kind == Kind::Counter,
+                family.name.ends_with("_total"),
+                "{}",
+                family.name
+            );
+            assert!(family.help.ends_with('.'), "{}", family.name);
+        }
+    }
+
+    #[test]
+    fn method_labels_stand_in_the_order_of_the_methods() {
+        for (m, label) in [
+            (Method::Get, "GET"),
+            (Method::Head, "HEAD"),
+            (Method::Post, "POST"),
+            (Method::Put, "PUT"),
+            (Method::Delete, "DELETE"),
+            (Method::Options, "OPTIONS"),
+            (Method::Patch, "PATCH"),
+            (Method::Trace, "TRACE"),
+            (Method::Connect, "CONNECT"),
+            (Method::Other, "other"),
+        ] {
+            assert_eq!(method(m), label);
+        }
+    }
+}

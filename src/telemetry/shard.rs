@@ -1,117 +1,266 @@
-//! Per-worker shards and the registry that keeps them across reloads.
+//! Per-worker shards: what the request path writes.
+//!
+//! A shard has one writer, its worker, so counting is a relaxed load and a relaxed store, without the bus lock of an
+//! atomic addition. Whoever reads (the control thread) sees a value that is at most a moment old.
 
-use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::latency::{Latency, LatencyTotals};
+use super::names::{METHODS, RETRY_REASONS};
 use crate::http1::Method;
 
-/// All counters of the process. Series live as long as the process: a version that leaves and comes back goes on counting.
-#[derive(Debug)]
-pub struct Telemetry {
-    workers: usize,
-}
-
-impl Telemetry {
-    /// For so many workers. Shard number `workers` (one more) belongs to the control thread.
-    pub fn new(workers: usize) -> Arc<Self> {
-        Arc::new(Self { workers })
-    }
-
-    /// How many workers write.
-    pub fn workers(&self) -> usize {
-        self.workers
-    }
-
-    /// The counters of one version, made on first use.
-    pub fn version(&self, service: &str, version: &str) -> Arc<VersionMetrics> {
-        let _ = (service, version);
-        Arc::new(VersionMetrics {
-            shards: Box::new([]),
-        })
-    }
-
-    /// The counters of one listener, made on first use: one shard a worker.
-    pub fn listener(&self, name: &str) -> Arc<[ListenerShard]> {
-        let _ = name;
-        Arc::new([])
-    }
-
-    /// `cutover_match_hits_total` of one service: a counter for each rule, for each worker. Made anew when the number of rules changes.
-    pub fn rule_hit(&self, service: &str, worker: usize, rule: usize) {
-        let _ = (service, worker, rule);
-    }
-}
-
-/// The counters of one version: a shard for each worker.
-#[derive(Debug)]
-pub struct VersionMetrics {
-    shards: Box<[VersionShard]>,
-}
-
-impl VersionMetrics {
-    /// The shard that worker `worker` writes.
-    #[inline]
-    pub fn shard(&self, worker: usize) -> &VersionShard {
-        &self.shards[worker]
-    }
-}
-
-/// One worker's counters of one version.
+/// A counter with one writer.
 #[derive(Debug, Default)]
-pub struct VersionShard {}
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Zero.
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Counts. Only for the one thread that owns the shard.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// What was counted. For every thread.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A gauge with one writer: one worker's part of it, which may be below zero for a moment.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// Moves it. Only for the one thread that owns the shard.
+    #[inline]
+    pub fn add(&self, by: i64) {
+        self.0.store(self.0.load(Relaxed) + by, Relaxed);
+    }
+
+    /// Where it is. For every thread.
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Counters by status, in `GROUPS` groups. The hundred of a class (`2xx`) is made when its first status comes, so that
+/// what never happens costs one pointer and no memory is taken on the path after warm-up.
+#[derive(Debug)]
+struct Statuses<const GROUPS: usize> {
+    classes: [[OnceLock<Box<[Counter; 100]>>; 5]; GROUPS],
+}
+
+impl<const GROUPS: usize> Default for Statuses<GROUPS> {
+    fn default() -> Self {
+        Self {
+            classes: [const { [const { OnceLock::new() }; 5] }; GROUPS],
+        }
+    }
+}
+
+impl<const GROUPS: usize> Statuses<GROUPS> {
+    #[inline]
+    fn add(&self, group: usize, status: u16) {
+        // What isn't a status amounts to a broken answer.
+        let status = if matches!(status, 100..=599) {
+            status
+        } else {
+            502
+        };
+        let (class, rest) = (usize::from(status / 100) - 1, usize::from(status % 100));
+        let row =
+            self.classes[group][class].get_or_init(|| Box::new([const { Counter::new() }; 100]));
+        row[rest].add(1);
+    }
+
+    /// Every group and status that has been counted.
+    fn each(&self, mut see: impl FnMut(usize, u16, u64)) {
+        for (group, classes) in self.classes.iter().enumerate() {
+            for (class, row) in (1u16..).zip(classes) {
+                for (rest, counter) in (0u16..).zip(row.get().into_iter().flat_map(|r| r.iter())) {
+                    if counter.get() > 0 {
+                        see(group, class * 100 + rest, counter.get());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One worker's counters of one version, on cache lines of their own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct VersionShard {
+    requests: Statuses<{ METHODS.len() }>,
+    latency: Latency,
+    in_flight: Gauge,
+    queued: Gauge,
+    connections: Gauge,
+    grpc: [Counter; 17],
+    retries: [Counter; RETRY_REASONS.len()],
+}
 
 impl VersionShard {
-    /// An attempt ended: `http_requests_total` and `http_request_duration_seconds`.
+    /// An attempt ended: `http_requests_total` and `http_request_duration_seconds`. A status outside 100 to 599 counts as 502.
     #[inline]
     pub fn request(&self, method: Method, status: u16, took: Duration) {
-        let _ = (method, status, took);
+        self.requests.add(method as usize, status);
+        self.latency.record(took);
     }
 
-    /// A gRPC call ended with this `grpc-status` (0 to 16; others count as 2).
+    /// A gRPC call ended with this `grpc-status` (0 to 16; others count as 2, "unknown").
     #[inline]
     pub fn grpc(&self, status: u8) {
-        let _ = status;
+        let known = if status <= 16 { status } else { 2 };
+        self.grpc[usize::from(known)].add(1);
     }
 
     /// `http_requests_in_flight` by +1 or −1.
     #[inline]
     pub fn in_flight(&self, by: i64) {
-        let _ = by;
+        self.in_flight.add(by);
     }
 
     /// `queue_depth` by +1 or −1: requests that wait for a connection.
     #[inline]
     pub fn queued(&self, by: i64) {
-        let _ = by;
+        self.queued.add(by);
     }
 
     /// `cutover_upstream_connections` by +1 or −1.
     #[inline]
     pub fn connections(&self, by: i64) {
-        let _ = by;
+        self.connections.add(by);
     }
 
-    /// `cutover_retries_total`, by the index of a reason in [`super::names::RETRY_REASONS`].
+    /// `cutover_retries_total`, by the index of a reason in [`RETRY_REASONS`].
     #[inline]
     pub fn retry(&self, reason: usize) {
-        let _ = reason;
+        self.retries[reason].add(1);
+    }
+
+    pub(super) fn add_to(&self, totals: &mut VersionTotals) {
+        self.requests.each(|method, status, n| {
+            *totals
+                .requests
+                .entry((METHODS[method], status))
+                .or_default() += n;
+        });
+        self.latency.add_to(&mut totals.latency);
+        totals.in_flight += self.in_flight.get();
+        totals.queued += self.queued.get();
+        totals.connections += self.connections.get();
+        for (total, n) in totals.grpc.iter_mut().zip(&self.grpc) {
+            *total += n.get();
+        }
+        for (total, n) in totals.retries.iter_mut().zip(&self.retries) {
+            *total += n.get();
+        }
     }
 }
 
-/// One worker's counters of one listener.
+/// The counters of one version, added up over the workers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VersionTotals {
+    /// Attempts by method label and status; only those that happened.
+    pub requests: std::collections::BTreeMap<(&'static str, u16), u64>,
+    /// Their durations.
+    pub latency: LatencyTotals,
+    /// Attempts in flight.
+    pub in_flight: i64,
+    /// Requests that wait for a connection.
+    pub queued: i64,
+    /// Open connections upstream.
+    pub connections: i64,
+    /// gRPC calls by status.
+    pub grpc: [u64; 17],
+    /// Repeated attempts by the index of a reason in [`RETRY_REASONS`].
+    pub retries: [u64; RETRY_REASONS.len()],
+}
+
+/// One worker's counters of one listener, on cache lines of their own.
 #[derive(Debug, Default)]
-pub struct ListenerShard {}
+#[repr(align(128))]
+pub struct ListenerShard {
+    requests: Statuses<1>,
+    connections: Gauge,
+}
 
 impl ListenerShard {
     /// A request was answered: `cutover_downstream_requests_total`.
     #[inline]
     pub fn request(&self, status: u16) {
-        let _ = status;
+        self.requests.add(0, status);
     }
 
     /// `cutover_connections` by +1 or −1.
     #[inline]
     pub fn connections(&self, by: i64) {
-        let _ = by;
+        self.connections.add(by);
+    }
+
+    pub(super) fn add_to(&self, totals: &mut ListenerTotals) {
+        self.requests.each(|_, status, n| {
+            *totals.requests.entry(status).or_default() += n;
+        });
+        totals.connections += self.connections.get();
+    }
+}
+
+/// The counters of one listener, added up over the workers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListenerTotals {
+    /// Answered requests by status; only those that happened.
+    pub requests: std::collections::BTreeMap<u16, u64>,
+    /// Open connections.
+    pub connections: i64,
+}
+
+/// One worker's counter of one rule.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(super) struct RuleShard(pub(super) Counter);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_that_are_none_count_as_a_bad_gateway() {
+        let shard = VersionShard::default();
+        for status in [0, 99, 100, 599, 600, 999, u16::MAX] {
+            shard.request(Method::Get, status, Duration::ZERO);
+        }
+        let mut totals = VersionTotals::default();
+        shard.add_to(&mut totals);
+        assert_eq!(
+            totals.requests.into_iter().collect::<Vec<_>>(),
+            [(("GET", 100), 1), (("GET", 502), 5), (("GET", 599), 1)]
+        );
+    }
+
+    #[test]
+    fn foreign_grpc_statuses_count_as_unknown() {
+        let shard = VersionShard::default();
+        for status in [0, 2, 16, 17, 255] {
+            shard.grpc(status);
+        }
+        let mut totals = VersionTotals::default();
+        shard.add_to(&mut totals);
+        assert_eq!((totals.grpc[0], totals.grpc[2], totals.grpc[16]), (1, 3, 1));
+    }
+
+    #[test]
+    fn shards_of_neighbours_share_no_cache_line() {
+        assert_eq!(align_of::<VersionShard>(), 128);
+        assert_eq!(align_of::<ListenerShard>(), 128);
+        assert_eq!(align_of::<RuleShard>(), 64);
     }
 }
