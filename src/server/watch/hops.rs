@@ -1,0 +1,116 @@
+//! Which directory entries decide what a path leads to: the file itself and every symbolic link on the way.
+//!
+//! Kubernetes mounts a ConfigMap as `cutover.toml -> ..data/cutover.toml` and `..data -> ..2026_11_21/`, and swaps
+//! `..data`: nothing happens to the file or in its directory, so each link's own directory must be watched as well.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::ffi::OsString;
+use std::path::{Component, Path, PathBuf};
+
+/// Links that are followed at most, as in the kernel.
+const MOST_LINKS: usize = 40;
+
+/// An entry of a directory; the directory is free of symbolic links.
+pub type Entry = (PathBuf, OsString);
+
+/// The entries that decide what `path` leads to. Of a path that does not exist (yet): as far as it goes, and the entry that is missing.
+pub fn entries(path: &Path) -> BTreeSet<Entry> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut left: VecDeque<OsString> = parts(&absolute);
+    let mut at = PathBuf::from("/");
+    let mut found = BTreeSet::new();
+    let mut links = 0;
+    while let Some(name) = left.pop_front() {
+        if name == ".." {
+            at.pop();
+            continue;
+        }
+        let here = at.join(&name);
+        match std::fs::read_link(&here) {
+            Ok(target) if links < MOST_LINKS => {
+                links += 1;
+                found.insert((at.clone(), name));
+                if target.is_absolute() {
+                    at = PathBuf::from("/");
+                }
+                for part in parts(&target).into_iter().rev() {
+                    left.push_front(part);
+                }
+            }
+            _ if left.is_empty() || !here.exists() => {
+                found.insert((at.clone(), name));
+                break;
+            }
+            _ => at = here,
+        }
+    }
+    found
+}
+
+fn parts(path: &Path) -> VecDeque<OsString> {
+    path.components()
+        .filter_map(|c| match c {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn entry(dir: &Path, name: &str) -> Entry {
+        (dir.to_owned(), name.into())
+    }
+
+    #[test]
+    fn a_plain_file_is_one_entry() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        std::fs::write(root.join("a.toml"), "x").unwrap();
+        assert_eq!(
+            entries(&root.join("a.toml")),
+            BTreeSet::from([entry(&root, "a.toml")])
+        );
+    }
+
+    #[test]
+    fn a_missing_file_is_watched_where_it_would_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        assert_eq!(
+            entries(&root.join("sub/a.toml")),
+            BTreeSet::from([entry(&root, "sub")])
+        );
+    }
+
+    #[test]
+    fn every_link_of_a_config_map_is_watched() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("..1")).unwrap();
+        std::fs::write(root.join("..1/a.toml"), "x").unwrap();
+        symlink("..1", root.join("..data")).unwrap();
+        symlink("..data/a.toml", root.join("a.toml")).unwrap();
+        assert_eq!(
+            entries(&root.join("a.toml")),
+            BTreeSet::from([
+                entry(&root, "a.toml"),
+                entry(&root, "..data"),
+                entry(&root.join("..1"), "a.toml"),
+            ])
+        );
+    }
+
+    #[test]
+    fn links_in_a_circle_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        symlink("b", root.join("a")).unwrap();
+        symlink("a", root.join("b")).unwrap();
+        assert!(entries(&root.join("a")).contains(&entry(&root, "b")));
+    }
+}
