@@ -1,2 +1,3 @@
 //! server
+pub mod tls;
 pub mod watch;

@@ -1,0 +1,300 @@
+//! TLS towards clients: which certificate and which policy a handshake gets, and what the connection may be used for.
+//!
+//! A listener has one [`Table`]: server names to certificates, and for each policy (no client certificate, or one from a
+//! given authority) a rustls configuration with a ticket key of its own, so that a session begun under one policy is never
+//! resumed under another. Tables are immutable: a renewed certificate makes a new one, for new connections.
+
+mod certs;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::config::spec;
+
+pub use certs::{Files, fingerprint};
+
+/// What a request loop has to know about the handshake.
+#[derive(Clone, Debug)]
+pub struct TlsInfo {
+    /// The server name that the client asked for, lower case.
+    pub sni: Option<String>,
+    /// What the presented certificate covers: DNS names (also `*.example.com`) and addresses as text, lower case.
+    pub names: Arc<[String]>,
+    /// HTTP/2 was agreed on.
+    pub alpn_h2: bool,
+    table: Arc<Table>,
+    policy: usize,
+}
+
+impl TlsInfo {
+    /// Whether a request for `host` (lower case, without port) must not be answered on this connection: 421.
+    ///
+    /// That is so when the client asked for another name and the certificate does not cover this one; and always when this
+    /// host's certificate demands other client certificates than this handshake did, or else the demand could be bypassed.
+    pub fn misdirected(&self, host: &str) -> bool {
+        if self.table.names.policy_for(host, &self.table.entries) != self.policy {
+            return true;
+        }
+        match &self.sni {
+            None => false,
+            Some(sni) if sni == host => false,
+            Some(_) => !self.names.iter().any(|name| covers(name, host)),
+        }
+    }
+}
+
+/// Whether `name` (exact, or `*.` for one label) covers `host`.
+fn covers(name: &str, host: &str) -> bool {
+    match name.strip_prefix("*.") {
+        Some(parent) => host
+            .split_once('.')
+            .is_some_and(|(label, rest)| !label.is_empty() && rest == parent),
+        None => name == host,
+    }
+}
+
+/// Everything that a listener's handshakes need.
+#[derive(Debug)]
+pub struct Table {
+    names: Arc<Names>,
+    entries: Arc<[Entry]>,
+    policies: Vec<Policy>,
+    /// HTTP/1.1 is not offered: who agrees on no protocol gets HTTP/2.
+    only_h2: bool,
+}
+
+#[derive(Debug)]
+struct Policy {
+    client_ca: Option<Vec<u8>>,
+    tickets: Arc<dyn ProducesTickets>,
+    config: Arc<ServerConfig>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: Arc<CertifiedKey>,
+    covers: Arc<[String]>,
+    policy: usize,
+}
+
+/// Server names to indices of certificates, in file order. A name may have several (ECDSA and RSA).
+#[derive(Debug, Default)]
+struct Names {
+    exact: HashMap<String, Vec<usize>>,
+    /// By what follows `*.`
+    wildcard: HashMap<String, Vec<usize>>,
+}
+
+impl Names {
+    /// Exact, then wildcard, then the first certificate.
+    fn find(&self, name: &str) -> &[usize] {
+        let exact = self.exact.get(name);
+        let wildcard = || self.wildcard.get(name.split_once('.')?.1);
+        exact.or_else(wildcard).map_or(&[0], |v| v)
+    }
+
+    fn policy_for(&self, name: &str, entries: &[Entry]) -> usize {
+        entries[self.find(name)[0]].policy
+    }
+}
+
+/// Chooses the certificate inside a handshake.
+#[derive(Debug)]
+struct Resolver {
+    names: Arc<Names>,
+    entries: Arc<[Entry]>,
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let sni = hello.server_name().map(str::to_ascii_lowercase);
+        let candidates = sni
+            .as_deref()
+            .map_or(&[0][..], |name| self.names.find(name));
+        let usable = candidates.iter().find(|i| {
+            let key = &self.entries[**i].key.key;
+            key.choose_scheme(hello.signature_schemes()).is_some()
+        });
+        Some(self.entries[*usable.unwrap_or(&candidates[0])].key.clone())
+    }
+}
+
+impl Table {
+    /// The table of a listener. `former` is the one that it replaces: ticket keys of policies that stay are taken over,
+    /// so that clients can resume their sessions after a renewal. Also says what is odd about the certificates.
+    ///
+    /// # Errors
+    /// What is wrong with a file, which one, and what to do.
+    pub fn new(
+        listener: &spec::Listener,
+        files: &[Files],
+        former: Option<&Self>,
+    ) -> Result<(Arc<Self>, Vec<String>), String> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut warnings = Vec::new();
+        let mut names = Names::default();
+        let mut entries = Vec::new();
+        let mut authorities: Vec<Option<(usize, Vec<u8>)>> = Vec::new();
+        for (index, (cert, files)) in listener.certs.iter().zip(files).enumerate() {
+            let material = certs::read(cert, files, &provider)?;
+            warnings.extend(material.warnings);
+            let place = |a: &Option<(usize, Vec<u8>)>| {
+                a.as_ref().map(|(_, pem)| pem) == files.client_ca.as_ref()
+            };
+            let policy = authorities.iter().position(place).unwrap_or_else(|| {
+                authorities.push(files.client_ca.clone().map(|pem| (index, pem)));
+                authorities.len() - 1
+            });
+            entries.push(Entry {
+                key: material.key,
+                covers: material.covers,
+                policy,
+            });
+            for name in material.serves {
+                let known = match name.strip_prefix("*.") {
+                    Some(parent) => names.wildcard.entry(parent.to_owned()),
+                    None => names.exact.entry(name.clone()),
+                }
+                .or_default();
+                if known
+                    .first()
+                    .is_some_and(|first| entries[*first].policy != policy)
+                {
+                    return Err(format!(
+                        "two certificates serve {name} with different `client_ca`: which one a client gets would be \
+                         chance. Give both the same `client_ca`, or name {name} in the `sni` of one only"
+                    ));
+                }
+                known.push(index);
+            }
+        }
+        let (names, entries) = (Arc::new(names), Arc::<[Entry]>::from(entries));
+        let resolver = Arc::new(Resolver {
+            names: names.clone(),
+            entries: entries.clone(),
+        });
+        let policies = authorities.into_iter().map(|authority| {
+            let path = authority
+                .as_ref()
+                .and_then(|(index, _)| listener.certs[*index].client_ca.as_ref());
+            let pem = authority.as_ref().map(|(_, pem)| pem.clone());
+            let roots = match (path, &pem) {
+                (Some(path), Some(pem)) => Some(certs::authorities(path, pem)?),
+                _ => None,
+            };
+            Policy::new(listener, &provider, resolver.clone(), pem, roots, former)
+        });
+        let policies = policies.collect::<Result<_, String>>()?;
+        let only_h2 = listener.h2 && !listener.h1;
+        Ok((
+            Arc::new(Self {
+                names,
+                entries,
+                policies,
+                only_h2,
+            }),
+            warnings,
+        ))
+    }
+
+    /// The server's half of a handshake. The caller limits its time.
+    ///
+    /// # Errors
+    /// The client's hello is none, no protocol or cipher in common, or the connection broke.
+    pub async fn handshake<S>(self: Arc<Self>, stream: S) -> io::Result<(TlsStream<S>, TlsInfo)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+        let sni = start
+            .client_hello()
+            .server_name()
+            .map(str::to_ascii_lowercase);
+        let policy = match &sni {
+            Some(name) => self.names.policy_for(name, &self.entries),
+            None => self.entries[0].policy,
+        };
+        let stream = start
+            .into_stream(self.policies[policy].config.clone())
+            .await?;
+        let alpn_h2 = match stream.get_ref().1.alpn_protocol() {
+            Some(protocol) => protocol == b"h2",
+            None => self.only_h2,
+        };
+        // Several certificates of one name differ in their keys only, so the first one tells what is covered.
+        let entry = sni.as_deref().map_or(0, |name| self.names.find(name)[0]);
+        let names = self.entries[entry].covers.clone();
+        Ok((
+            stream,
+            TlsInfo {
+                sni,
+                names,
+                alpn_h2,
+                table: self,
+                policy,
+            },
+        ))
+    }
+}
+
+impl Policy {
+    fn new(
+        listener: &spec::Listener,
+        provider: &Arc<CryptoProvider>,
+        resolver: Arc<Resolver>,
+        client_ca: Option<Vec<u8>>,
+        roots: Option<RootCertStore>,
+        former: Option<&Table>,
+    ) -> Result<Self, String> {
+        let internal = |e: rustls::Error| format!("TLS could not be set up: {e}");
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(internal)?;
+        let mut config = match roots {
+            None => builder.with_no_client_auth(),
+            Some(roots) => {
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+                builder.with_client_cert_verifier(
+                    verifier
+                        .build()
+                        .map_err(|e| format!("client authorities: {e}"))?,
+                )
+            }
+        }
+        .with_cert_resolver(resolver);
+        if listener.h2 {
+            config.alpn_protocols.push(b"h2".to_vec());
+        }
+        if listener.h1 {
+            config.alpn_protocols.push(b"http/1.1".to_vec());
+        }
+        let kept = former.and_then(|f| f.policies.iter().find(|p| p.client_ca == client_ca));
+        let tickets = match kept {
+            Some(policy) => policy.tickets.clone(),
+            None => aws_lc_rs::Ticketer::new().map_err(internal)?,
+        };
+        config.ticketer = tickets.clone();
+        // Sessions are resumed by tickets; a store would be one lock for all workers.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Self {
+            client_ca,
+            tickets,
+            config: Arc::new(config),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
