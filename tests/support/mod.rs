@@ -1,0 +1,115 @@
+//! The harness of the integration tests: scripted origins, exact clients, and the real binary between them.
+//!
+//! Everything is on loopback and on ports that the harness chose; nothing waits for luck: [`until`] polls a condition and
+//! fails loudly at its deadline.
+//!
+//! * [`origin`]: HTTP/1 origins that do what a script says with the raw connection. [`h2_origin`]: the same over HTTP/2.
+//! * [`proxy`]: the binary with a configuration file of its own. [`metrics`]: its exposition, parsed.
+//! * [`client`]: HTTP/1 by exact bytes. [`frames`]: HTTP/2 by exact frames. [`h2_client`]: HTTP/2 as a well-behaved client speaks it.
+//! * [`tls`]: certificates made on the spot, and both ends of TLS. [`wire`]: HTTP/1 messages as the tests see them.
+
+pub mod client;
+pub mod frames;
+pub mod h2_client;
+pub mod h2_origin;
+pub mod metrics;
+pub mod origin;
+pub mod proxy;
+pub mod tls;
+pub mod wire;
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Longest time that anything healthy may take, on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A byte stream of any kind, both ways.
+pub trait Duplex: Read + Write + Send {}
+impl<T: Read + Write + Send> Duplex for T {}
+
+/// Asks `condition` again and again until it has an answer; panics with `what` after [`PATIENCE`].
+#[track_caller]
+pub fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    until_within(PATIENCE, what, condition)
+}
+
+/// As [`until`], with a deadline of one's own.
+#[track_caller]
+pub fn until_within<T>(
+    deadline: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> Option<T>,
+) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = condition() {
+            return answer;
+        }
+        assert!(
+            start.elapsed() < deadline,
+            "waited {deadline:?} in vain: {what}"
+        );
+        pause(Duration::from_millis(2));
+    }
+}
+
+/// Lets time pass where the passing of time is the script: an origin that delays, a poll's interval.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a scripted delay and the interval of a poll are what sleeping is for"
+)]
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// A port that nobody uses, below the range that the kernel gives to outgoing connections; never handed out twice by this process.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 22_000;
+    let start = std::process::id().wrapping_mul(7919);
+    for _ in 0..COUNT {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = (FIRST + start.wrapping_add(step) % COUNT) as u16;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port below 32000");
+}
+
+/// A listening socket on loopback, on a port that the kernel chose.
+pub fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind a port on loopback");
+    let address = listener.local_addr().expect("the address that was bound");
+    (listener, address)
+}
+
+/// Makes the close of this socket a reset.
+pub fn reset_on_close(socket: &std::net::TcpStream) -> io::Result<()> {
+    socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO))
+}
+
+/// Bytes that look random, the same for the same seed: what a body must be to notice a shift or a hole.
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut bytes = vec![0; len];
+    rng.fill(&mut bytes);
+    bytes
+}
+
+/// A runtime of one's own for the asynchronous clients.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(async {
+            tokio::time::timeout(Duration::from_secs(60), future)
+                .await
+                .expect("the test ends within a minute")
+        })
+}

@@ -1,0 +1,317 @@
+//! The real binary, with a configuration file of its own.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::client::{self, Client};
+use super::metrics::Metrics;
+use super::wire::Message;
+use super::{PATIENCE, free_port, pause, until};
+
+/// The path of the program.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_cutover");
+
+/// One line of each; services follow.
+const HEAD: &str = r#"
+listen = "127.0.0.1:$PORT"
+admin = "127.0.0.1:$ADMIN"
+workers = 2
+state_dir = "$DIR/state"
+"#;
+
+/// A running proxy; killed when dropped. Its log is shown when the test fails.
+pub struct Proxy {
+    child: Child,
+    dir: TempDir,
+    log: Arc<Mutex<Vec<u8>>>,
+    /// `$PORT`
+    pub port: u16,
+    /// `$PORT2`
+    pub port2: u16,
+    /// `$ADMIN`
+    pub admin: u16,
+}
+
+/// A proxy that isn't started yet.
+pub struct Builder {
+    dir: TempDir,
+    text: String,
+    env: Vec<(String, String)>,
+}
+
+/// A proxy with one listener, admin, two workers, and this rest of the file. In it `$PORT`, `$PORT2`, `$ADMIN` and `$DIR` are replaced.
+#[track_caller]
+pub fn serve(rest: &str) -> Proxy {
+    Builder::new(&format!("{HEAD}{rest}")).start()
+}
+
+/// As [`serve`], for one service `app` with one version `v1` at this endpoint.
+#[track_caller]
+pub fn before(endpoint: &str) -> Proxy {
+    serve(&single(endpoint, ""))
+}
+
+/// One service `app`, one version `v1` at this endpoint, and more keys of the service.
+pub fn single(endpoint: &str, more: &str) -> String {
+    format!(
+        "[service.app]\nstable = \"v1\"\n{more}\n[service.app.versions]\nv1 = [\"{endpoint}\"]\n"
+    )
+}
+
+impl Builder {
+    /// With a whole file.
+    pub fn new(text: &str) -> Self {
+        Self {
+            dir: tempfile::tempdir().expect("a directory"),
+            text: text.to_owned(),
+            env: Vec::new(),
+        }
+    }
+
+    /// The head of [`serve`], and this rest.
+    pub fn rest(rest: &str) -> Self {
+        Self::new(&format!("{HEAD}{rest}"))
+    }
+
+    /// The directory that `$DIR` stands for.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// With an environment variable.
+    pub fn env(mut self, name: &str, value: impl AsRef<Path>) -> Self {
+        let value = value.as_ref().display().to_string();
+        self.env.push((name.to_owned(), value));
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    #[track_caller]
+    pub fn start(self) -> Proxy {
+        let mut this = self;
+        for _ in 0..4 {
+            match this.attempt() {
+                Ok(proxy) => return proxy,
+                Err(back) => this = back,
+            }
+        }
+        panic!("no free port in four attempts");
+    }
+
+    /// Gives the builder back when a port was taken by somebody else in between.
+    #[track_caller]
+    fn attempt(self) -> Result<Proxy, Self> {
+        let (port, port2, admin) = (free_port(), free_port(), free_port());
+        let file = self.dir.path().join("cutover.toml");
+        let mut child = Command::new(BINARY);
+        child
+            .args(["run", "-c"])
+            .arg(&file)
+            .current_dir(self.dir.path())
+            .envs(self.env.iter().map(|(k, v)| (k, v)))
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        std::fs::write(
+            &file,
+            filled(&self.text, self.dir.path(), [port, port2, admin]),
+        )
+        .expect("write the configuration");
+        let mut child = child.spawn().expect("start the binary");
+        let log = collect(&mut child);
+        let mut proxy = Proxy {
+            child,
+            dir: self.dir,
+            log,
+            port,
+            port2,
+            admin,
+        };
+        let start = Instant::now();
+        loop {
+            if let Some(status) = proxy.child.try_wait().expect("the child's state") {
+                until("the rest of its log", || {
+                    (Arc::strong_count(&proxy.log) == 1).then_some(())
+                });
+                let log = proxy.log();
+                assert!(
+                    log.contains("ddress already in use"),
+                    "it ended: {status}\n{log}"
+                );
+                return Err(Self {
+                    dir: std::mem::replace(
+                        &mut proxy.dir,
+                        tempfile::tempdir().expect("a directory"),
+                    ),
+                    text: self.text,
+                    env: self.env,
+                });
+            }
+            if ready(admin) {
+                // Not another proxy of another run that took the port in between.
+                assert_eq!(proxy.status()["pid"], proxy.child.id());
+                return Ok(proxy);
+            }
+            assert!(start.elapsed() < PATIENCE, "not ready after {PATIENCE:?}");
+            pause(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Reads the child's log from a thread, so that it never blocks.
+fn collect(child: &mut Child) -> Arc<Mutex<Vec<u8>>> {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let mut stderr = child.stderr.take().expect("its stderr");
+    let into = log.clone();
+    std::thread::spawn(move || {
+        let mut piece = [0; 4096];
+        while let Ok(n @ 1..) = stderr.read(&mut piece) {
+            into.lock().expect("log").extend_from_slice(&piece[..n]);
+        }
+    });
+    log
+}
+
+fn filled(text: &str, dir: &Path, [port, port2, admin]: [u16; 3]) -> String {
+    text.replace("$PORT2", &port2.to_string())
+        .replace("$PORT", &port.to_string())
+        .replace("$ADMIN", &admin.to_string())
+        .replace("$DIR", &dir.display().to_string())
+}
+
+fn ready(admin: u16) -> bool {
+    std::net::TcpStream::connect(("127.0.0.1", admin)).is_ok()
+        && admin_request(admin, "/readyz").is_some_and(|m| m.status() == 200)
+}
+
+/// `None` when nothing answers.
+fn admin_request(admin: u16, path: &str) -> Option<Message> {
+    let socket = std::net::TcpStream::connect(("127.0.0.1", admin)).ok()?;
+    socket.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut client = Client::over(socket);
+    let request =
+        format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{admin}\r\nconnection: close\r\n\r\n");
+    client.try_send(request).ok()?;
+    client.try_answer("GET").ok()
+}
+
+impl Proxy {
+    /// The configuration file.
+    pub fn file(&self) -> PathBuf {
+        self.dir.path().join("cutover.toml")
+    }
+
+    /// The directory that `$DIR` stands for.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `text` with `$PORT` and the like replaced.
+    pub fn filled(&self, text: &str) -> String {
+        filled(text, self.dir.path(), [self.port, self.port2, self.admin])
+    }
+
+    /// A file as [`serve`] writes it.
+    pub fn whole(&self, rest: &str) -> String {
+        self.filled(&format!("{HEAD}{rest}"))
+    }
+
+    /// Writes the file in place and waits until every worker works by it.
+    #[track_caller]
+    pub fn edit(&self, rest: &str) {
+        let before = self.generation();
+        std::fs::write(self.file(), self.whole(rest)).expect("write the configuration");
+        until("the edit is adopted", || {
+            (self.generation() > before).then_some(())
+        });
+    }
+
+    /// A new connection.
+    #[track_caller]
+    pub fn client(&self) -> Client {
+        Client::new(self.port)
+    }
+
+    /// `GET path` on a connection of its own.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Message {
+        client::get(self.port, path)
+    }
+
+    /// `GET path` of the admin API.
+    #[track_caller]
+    pub fn ask_admin(&self, path: &str) -> Message {
+        admin_request(self.admin, path).expect("admin answers")
+    }
+
+    /// `/api/v1/status`
+    #[track_caller]
+    pub fn status(&self) -> serde_json::Value {
+        let answer = self.ask_admin("/api/v1/status");
+        serde_json::from_slice(&answer.body).expect("status is JSON")
+    }
+
+    /// The generation that every worker has adopted.
+    #[track_caller]
+    pub fn generation(&self) -> u64 {
+        let status = self.status();
+        let generation = status["adopted"].as_u64();
+        generation.unwrap_or_else(|| panic!("no adopted generation in {status:#}"))
+    }
+
+    /// `/metrics`
+    #[track_caller]
+    pub fn metrics(&self) -> Metrics {
+        Metrics::parse(&self.ask_admin("/metrics").text())
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&self.log.lock().expect("log")).into_owned()
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .expect("the process's status");
+        let line = status.lines().find(|l| l.starts_with("VmRSS:"));
+        let kib = line.and_then(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok());
+        kib.expect("VmRSS") * 1024
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("a signal");
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn ended(&mut self) -> ExitStatus {
+        until("the process ends", || {
+            self.child.try_wait().expect("the child's state")
+        })
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().expect("the child's state").is_none()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ended_already = self.child.kill();
+        let _reaped_already = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the proxy's log ---\n{}", self.log());
+        }
+    }
+}
