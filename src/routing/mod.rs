@@ -3,9 +3,13 @@
 //! * [`table`]: host and path to a service (or to a previewed version): the most specific wins.
 //! * [`matcher`]: the rules of a service.
 //! * [`split`]: exact shares. [`cohort`]: shares that follow users.
-//! * [`decide`]: match, then cohort or split.
+//! * [`decide`]: match, then cohort or split. A preview host decides before: see [`Found::preview`].
 
 pub mod cohort;
+mod extract;
+#[cfg(test)]
+pub(crate) mod fake;
+mod glob;
 pub mod matcher;
 pub mod split;
 pub mod table;
@@ -114,5 +118,92 @@ pub fn decide(service: &Service, request: &impl Request, state: &mut SplitState)
     Decision {
         version: service.split.next(state),
         why: Why::Split,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fake::Fake;
+    use super::*;
+    use crate::config::spec::{CohortKey, Condition, Pattern, Share, Subject};
+
+    fn service(canary: u32, cohort: bool) -> Service {
+        let mut service = fake::service("shop", &["v1", "v2"]);
+        service.split = vec![(1, Share(canary))];
+        service.cohort = cohort.then(|| spec::Cohort {
+            by: vec![
+                CohortKey::Cookie("uid".into()),
+                CohortKey::Header("x-user-id".into()),
+            ],
+            salt: "shop".into(),
+        });
+        service.rules = vec![spec::Rule {
+            when: vec![Condition {
+                subject: Subject::Header("x-canary".into()),
+                patterns: vec![Pattern::Exact("always".into())],
+            }],
+            to: 1,
+            strict: false,
+        }];
+        Service::new(&service)
+    }
+
+    #[test]
+    fn a_rule_decides_before_everything_else() {
+        let request = Fake::get("/")
+            .with("x-canary", "always")
+            .with("cookie", "uid=1");
+        let rule = Decision {
+            version: 1,
+            why: Why::Rule(0),
+        };
+        for canary in [0, 50_000] {
+            assert_eq!(
+                decide(&service(canary, true), &request, &mut SplitState::default()),
+                rule
+            );
+        }
+    }
+
+    #[test]
+    fn without_a_share_stable_has_everybody() {
+        let request = Fake::get("/").with("cookie", "uid=1");
+        let stable = Decision {
+            version: 0,
+            why: Why::Stable,
+        };
+        assert_eq!(
+            decide(&service(0, true), &request, &mut SplitState::default()),
+            stable
+        );
+    }
+
+    #[test]
+    fn a_known_user_stays_and_does_not_move_the_split() {
+        let service = service(50_000, true);
+        let (mut state, mut fresh) = (SplitState::default(), SplitState::default());
+        let by_header = Fake::get("/").with("x-user-id", "42");
+        let first = decide(&service, &by_header, &mut state);
+        assert!(
+            matches!(first.why, Why::Cohort { key: 1, place } if (place < 0.5) == (first.version == 1))
+        );
+        let unknown = Fake::get("/");
+        for _ in 0..20 {
+            assert_eq!(decide(&service, &by_header, &mut state), first);
+            let split = Decision {
+                version: service.split.next(&mut fresh),
+                why: Why::Split,
+            };
+            assert_eq!(decide(&service, &unknown, &mut state), split);
+        }
+    }
+
+    #[test]
+    fn without_a_cohort_the_split_is_exact() {
+        let service = service(25_000, false);
+        let mut state = SplitState::default();
+        let request = Fake::get("/").with("cookie", "uid=1");
+        let canary = (0..400).filter(|_| decide(&service, &request, &mut state).version == 1);
+        assert_eq!(canary.count(), 100);
     }
 }

@@ -1,6 +1,14 @@
 //! Host and path to a service: the most specific wins.
+//!
+//! Everything is a hash lookup, so a lookup costs the same with one route and with ten thousand; how many lookups there
+//! are depends on the labels and segments of the longest pattern, never on the number of routes or the client's input.
 
-use crate::config::spec;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::config::spec::{self, HostPattern, PathPattern};
 
 /// Where a host and path lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,19 +21,301 @@ pub struct Found {
 
 /// The compiled table.
 #[derive(Debug, Default)]
-pub struct Table {}
+pub struct Table {
+    exact: Map<Paths>,
+    /// Keys begin with a dot.
+    suffixes: Map<Paths>,
+    longest_suffix: usize,
+    any: Paths,
+}
+
+/// The paths of one host.
+#[derive(Debug, Default)]
+struct Paths {
+    exact: Map<Found>,
+    /// Keys end where a segment ends; the empty one takes everything.
+    prefixes: Map<Found>,
+    longest_prefix: usize,
+}
+
+type Map<V> = HashMap<Box<[u8]>, V, BuildHasherDefault<Xxh3>>;
+
+/// The keys come from the operator, so nobody can choose them to collide: speed is all that counts.
+#[derive(Default)]
+struct Xxh3(u64);
+
+impl Hasher for Xxh3 {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
+    }
+
+    /// The length that precedes a slice; the bytes alone tell keys apart.
+    #[inline]
+    fn write_usize(&mut self, _: usize) {}
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 impl Table {
     /// Compiles the routes of all services (they don't conflict: the configuration was checked).
+    /// A preview host takes the same paths as its service.
     pub fn new(services: &[spec::Service]) -> Self {
-        let _ = services;
-        Self {}
+        let mut table = Self::default();
+        for (service, spec) in services.iter().enumerate() {
+            let found = |preview| Found { service, preview };
+            if spec.hosts.is_empty() {
+                table.any.add(&spec.paths, found(None));
+            }
+            for host in &spec.hosts {
+                table.paths_of(host).add(&spec.paths, found(None));
+            }
+            for (version, spec_version) in spec.versions.iter().enumerate() {
+                for host in &spec_version.preview {
+                    table.paths_of(host).add(&spec.paths, found(Some(version)));
+                }
+            }
+        }
+        table
+    }
+
+    fn paths_of(&mut self, host: &HostPattern) -> &mut Paths {
+        match host {
+            HostPattern::Exact(host) => self.exact.entry(host.as_bytes().into()).or_default(),
+            HostPattern::Suffix(suffix) => {
+                self.longest_suffix = self.longest_suffix.max(suffix.len());
+                self.suffixes.entry(suffix.as_bytes().into()).or_default()
+            }
+        }
     }
 
     /// The most specific route: exact host, then the longest wildcard host, then any host; within a host exact path,
     /// then the longest prefix. A host's table without a fitting path falls through to the next less specific host.
+    /// `path` comes without query.
     pub fn find(&self, host: &str, path: &[u8]) -> Option<Found> {
-        let _ = (host, path);
-        None
+        let host = host.as_bytes();
+        if let Some(found) = self.exact.get(host).and_then(|paths| paths.find(path)) {
+            return Some(found);
+        }
+        self.suffixes_of(host)
+            .find_map(|paths| paths.find(path))
+            .or_else(|| self.any.find(path))
+    }
+
+    /// The wildcard hosts that take `host`, longest first. A star stands for at least one byte.
+    fn suffixes_of<'t>(&'t self, host: &'t [u8]) -> impl Iterator<Item = &'t Paths> {
+        let from = host.len().saturating_sub(self.longest_suffix).max(1);
+        let tail = host.get(from..).unwrap_or_default();
+        memchr::memchr_iter(b'.', tail)
+            .filter_map(move |dot| self.suffixes.get(&host[from + dot..]))
+    }
+}
+
+impl Paths {
+    fn add(&mut self, patterns: &[PathPattern], found: Found) {
+        if patterns.is_empty() {
+            self.prefixes.entry(Box::default()).or_insert(found);
+        }
+        for pattern in patterns {
+            match pattern {
+                PathPattern::Exact(path) => &mut self.exact,
+                PathPattern::Prefix(prefix) => {
+                    self.longest_prefix = self.longest_prefix.max(prefix.len());
+                    &mut self.prefixes
+                }
+            }
+            .entry(pattern_bytes(pattern).into())
+            .or_insert(found);
+        }
+    }
+
+    fn find(&self, path: &[u8]) -> Option<Found> {
+        if let Some(found) = self.exact.get(path) {
+            return Some(*found);
+        }
+        // A prefix ends where the path ends or before a slash; longer than the longest none can be.
+        let mut end = path.len();
+        if end > self.longest_prefix {
+            end = memchr::memrchr(b'/', &path[..=self.longest_prefix]).unwrap_or(0);
+        }
+        loop {
+            if let Some(found) = self.prefixes.get(&path[..end]) {
+                return Some(*found);
+            }
+            if end == 0 {
+                return None;
+            }
+            end = memchr::memrchr(b'/', &path[..end]).unwrap_or(0);
+        }
+    }
+}
+
+fn pattern_bytes(pattern: &PathPattern) -> &[u8] {
+    let (PathPattern::Exact(path) | PathPattern::Prefix(path)) = pattern;
+    path.as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn service(hosts: &[&str], paths: &[&str]) -> spec::Service {
+        let mut service = fake::service("s", &["v1", "v2"]);
+        service.hosts = hosts.iter().map(|h| host(h)).collect();
+        service.paths = paths.iter().map(|p| path(p)).collect();
+        service
+    }
+
+    fn host(pattern: &str) -> HostPattern {
+        match pattern.strip_prefix('*') {
+            Some(suffix) => HostPattern::Suffix(suffix.into()),
+            None => HostPattern::Exact(pattern.into()),
+        }
+    }
+
+    fn path(pattern: &str) -> PathPattern {
+        match pattern.strip_suffix("/*") {
+            Some(prefix) => PathPattern::Prefix(prefix.into()),
+            None => PathPattern::Exact(pattern.into()),
+        }
+    }
+
+    fn at(table: &Table, host: &str, path: &str) -> Option<usize> {
+        table.find(host, path.as_bytes()).map(|f| f.service)
+    }
+
+    #[test]
+    fn the_most_specific_host_wins() {
+        let table = Table::new(&[
+            service(&[], &[]),
+            service(&["*.example.com"], &[]),
+            service(&["*.shop.example.com"], &[]),
+            service(&["a.shop.example.com"], &[]),
+        ]);
+        for (host, service) in [
+            ("a.shop.example.com", 3),
+            ("b.shop.example.com", 2),
+            ("x.a.shop.example.com", 2),
+            ("shop.example.com", 1),
+            ("example.com", 0),
+            (".example.com", 0),
+            ("notexample.com", 0),
+            ("com", 0),
+            ("", 0),
+        ] {
+            assert_eq!(at(&table, host, "/"), Some(service), "{host}");
+        }
+    }
+
+    #[test]
+    fn the_most_specific_path_wins_by_whole_segments() {
+        let table = Table::new(&[
+            service(&[], &["/v1/*"]),
+            service(&[], &["/v1/users/*"]),
+            service(&[], &["/v1/users"]),
+        ]);
+        for (path, service) in [
+            ("/v1", Some(0)),
+            ("/v1/", Some(0)),
+            ("/v1/x", Some(0)),
+            ("/v1/usersx", Some(0)),
+            ("/v1/users", Some(2)),
+            ("/v1/users/", Some(1)),
+            ("/v1/users/7/orders", Some(1)),
+            ("/v10", None),
+            ("/", None),
+            ("*", None),
+        ] {
+            assert_eq!(at(&table, "h", path), service, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_host_without_a_fitting_path_falls_through() {
+        let table = Table::new(&[
+            service(&["a.example.com"], &["/only"]),
+            service(&["*.example.com"], &["/api/*"]),
+            service(&[], &["/*"]),
+        ]);
+        assert_eq!(at(&table, "a.example.com", "/only"), Some(0));
+        assert_eq!(at(&table, "a.example.com", "/api/x"), Some(1));
+        assert_eq!(at(&table, "a.example.com", "/else"), Some(2));
+        assert_eq!(at(&table, "a.example.com", "*"), Some(2));
+        assert_eq!(at(&Table::default(), "a.example.com", "/"), None);
+    }
+
+    #[test]
+    fn a_preview_host_leads_to_its_version_on_the_paths_of_its_service() {
+        let mut api = service(&["api.example.com"], &["/v1/*"]);
+        api.versions[1].preview = vec![host("green.api.example.com")];
+        let table = Table::new(&[service(&["x"], &[]), api]);
+        let found = |host: &str, path: &str| table.find(host, path.as_bytes());
+        let at = |preview| {
+            Some(Found {
+                service: 1,
+                preview,
+            })
+        };
+        assert_eq!(found("api.example.com", "/v1/a"), at(None));
+        assert_eq!(found("green.api.example.com", "/v1/a"), at(Some(1)));
+        assert_eq!(found("green.api.example.com", "/v2"), None);
+    }
+
+    #[test]
+    fn many_slashes_and_dots_cost_no_lookup_each() {
+        // Would be gigabytes of hashing, were every one of the prefixes looked up.
+        let table = Table::new(&[
+            service(&["*.example.com"], &["/a/*"]),
+            service(&[], &["/b"]),
+        ]);
+        let (path, host) = ("/".repeat(1 << 20), ".".repeat(1 << 20));
+        assert_eq!(at(&table, &host, &path), None);
+    }
+
+    /// The rules as they read, one route after the other.
+    fn plain(routes: &[(HostPattern, PathPattern)], host: &str, path: &str) -> Option<usize> {
+        let host_rank = |p: &HostPattern| match p {
+            HostPattern::Exact(h) => (h == host).then_some(usize::MAX),
+            HostPattern::Suffix(s) => {
+                (host.len() > s.len() && host.ends_with(s.as_str())).then_some(s.len())
+            }
+        };
+        let path_rank = |p: &PathPattern| match p {
+            PathPattern::Exact(e) => (e == path).then_some(usize::MAX),
+            PathPattern::Prefix(prefix) => path
+                .strip_prefix(prefix.as_str())
+                .filter(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('/'))
+                .map(|_| prefix.len()),
+        };
+        (0..routes.len())
+            .filter_map(|i| Some(((host_rank(&routes[i].0)?, path_rank(&routes[i].1)?), i)))
+            .max_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)))
+            .map(|(_, i)| i)
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_rules_read_one_by_one(
+            routes in proptest::collection::vec(("(\\*\\.)?[ab](\\.[ab]){0,2}", "(/[ab]){0,3}(/|/\\*)"), 1..30),
+            lookups in proptest::collection::vec(("[ab]?(\\.[ab]){0,3}", "/([ab]|/){0,7}"), 1..30),
+        ) {
+            let mut routes: Vec<_> = routes.iter().map(|(h, p)| (host(h), path(p))).collect();
+            let mut seen = std::collections::HashSet::new();
+            routes.retain(|r| seen.insert(r.clone()));
+            let services: Vec<_> = routes.iter().map(|(h, p)| {
+                let mut s = service(&[], &[]);
+                (s.hosts, s.paths) = (vec![h.clone()], vec![p.clone()]);
+                s
+            }).collect();
+            let table = Table::new(&services);
+            for (host, path) in &lookups {
+                prop_assert_eq!(at(&table, host, path), plain(&routes, host, path), "{} {}", host, path);
+            }
+        }
     }
 }

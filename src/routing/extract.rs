@@ -1,0 +1,127 @@
+//! Values inside a request: cookies and query parameters, found without a copy.
+//!
+//! * A cookie is `name=value` between semicolons of any `Cookie` field; names are case-sensitive, white space around
+//!   both is dropped, quotes stay part of the value.
+//! * A query parameter is `name=value` between ampersands; without `=` its value is empty. Names are compared as
+//!   decoded; see [`decoded`] for what that means.
+
+use std::borrow::Cow;
+
+use super::Request;
+
+/// Calls `see` with the value of each cookie of that name, until it returns `true`; says whether it did.
+pub(super) fn any_cookie(
+    request: &impl Request,
+    name: &[u8],
+    mut see: impl FnMut(&[u8]) -> bool,
+) -> bool {
+    request.any_field("cookie", &mut |field| {
+        field.split(|b| *b == b';').any(|pair| {
+            let (key, value) = halves(pair);
+            key.trim_ascii() == name && see(value.trim_ascii())
+        })
+    })
+}
+
+/// Calls `see` with the raw value of each query parameter of that name, until it returns `true`; says whether it did.
+pub(super) fn any_parameter(
+    request: &impl Request,
+    name: &[u8],
+    mut see: impl FnMut(&[u8]) -> bool,
+) -> bool {
+    let query = request.query().unwrap_or_default();
+    query.split(|b| *b == b'&').any(|pair| {
+        let (key, value) = halves(pair);
+        (key == name || (is_encoded(key) && *decoded(key) == *name)) && see(value)
+    })
+}
+
+/// Both sides of the first `=`.
+fn halves(pair: &[u8]) -> (&[u8], &[u8]) {
+    match memchr::memchr(b'=', pair) {
+        Some(at) => (&pair[..at], &pair[at + 1..]),
+        None => (pair, b""),
+    }
+}
+
+/// Whether [`decoded`] may differ.
+pub(super) fn is_encoded(raw: &[u8]) -> bool {
+    memchr::memchr2(b'%', b'+', raw).is_some()
+}
+
+/// A query's name or value with `%xx` as the byte that it stands for and `+` as a space. A `%` without two hex digits
+/// stands for itself. Copies only where there is something to decode.
+pub(super) fn decoded(raw: &[u8]) -> Cow<'_, [u8]> {
+    if !is_encoded(raw) {
+        return Cow::Borrowed(raw);
+    }
+    let hex = |at: usize| raw.get(at).and_then(|b| (*b as char).to_digit(16));
+    let mut out = Vec::with_capacity(raw.len());
+    let mut at = 0;
+    while let Some(byte) = raw.get(at) {
+        at += 1;
+        out.push(match (byte, hex(at), hex(at + 1)) {
+            (b'+', ..) => b' ',
+            (b'%', Some(high), Some(low)) => {
+                at += 2;
+                (high * 16 + low) as u8
+            }
+            _ => *byte,
+        });
+    }
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::Fake;
+    use super::*;
+
+    fn all(find: impl FnOnce(&mut dyn FnMut(&[u8]) -> bool) -> bool) -> Vec<String> {
+        let mut seen = Vec::new();
+        let stopped = find(&mut |v| {
+            seen.push(String::from_utf8_lossy(v).into_owned());
+            false
+        });
+        assert!(!stopped);
+        seen
+    }
+
+    #[test]
+    fn cookies_by_exact_name_over_all_fields() {
+        let request = Fake::get("/")
+            .with("cookie", "uid=1; Uid=2;uid = 3 ;xuid=4; uid; uid=a=b")
+            .with("x-cookie", "uid=5")
+            .with("cookie", "\tuid=\"6\"");
+        let seen = all(|see| any_cookie(&request, b"uid", see));
+        assert_eq!(seen, ["1", "3", "", "a=b", "\"6\""]);
+        assert!(any_cookie(&request, b"uid", |v| v == b"3"));
+    }
+
+    #[test]
+    fn parameters_by_name_raw_values() {
+        let request = Fake::get("/?a=1&b=2&a&a=%20x+&%61=3&aa=4&=5&a=b=c");
+        let seen = all(|see| any_parameter(&request, b"a", see));
+        assert_eq!(seen, ["1", "", "%20x+", "3", "b=c"]);
+        assert_eq!(
+            all(|see| any_parameter(&Fake::get("/"), b"a", see)),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn decoding_leaves_what_is_not_encoded() {
+        for (raw, plain) in [
+            ("abc", "abc"),
+            ("a+b%20c", "a b c"),
+            ("%41%4a%4A", "AJJ"),
+            ("%", "%"),
+            ("%4", "%4"),
+            ("%zz%4g", "%zz%4g"),
+            ("%%41", "%A"),
+            ("%2541", "%41"),
+        ] {
+            assert_eq!(*decoded(raw.as_bytes()), *plain.as_bytes(), "{raw}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A request and a service for tests.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use super::Request;
+use crate::config::spec;
+
+/// A request made of plain values.
+#[derive(Clone, Debug)]
+pub(crate) struct Fake {
+    pub(crate) method: &'static str,
+    pub(crate) target: &'static str,
+    pub(crate) fields: Vec<(&'static str, String)>,
+    pub(crate) client: IpAddr,
+}
+
+impl Fake {
+    pub(crate) fn get(target: &'static str) -> Self {
+        Self {
+            method: "GET",
+            target,
+            fields: Vec::new(),
+            client: Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.fields.push((name, value.into()));
+        self
+    }
+}
+
+impl Request for Fake {
+    fn method(&self) -> &[u8] {
+        self.method.as_bytes()
+    }
+
+    fn host(&self) -> &str {
+        "localhost"
+    }
+
+    fn path(&self) -> &[u8] {
+        self.target.split('?').next().unwrap_or_default().as_bytes()
+    }
+
+    fn query(&self) -> Option<&[u8]> {
+        self.target
+            .split_once('?')
+            .map(|(_, query)| query.as_bytes())
+    }
+
+    fn any_field(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        let mut named = self.fields.iter().filter(|(n, _)| *n == name);
+        named.any(|(_, value)| see(value.as_bytes()))
+    }
+
+    fn client(&self) -> IpAddr {
+        self.client
+    }
+}
+
+/// A service with these versions, the first of them stable.
+pub(crate) fn service(name: &str, versions: &[&str]) -> spec::Service {
+    let version = |name: &&str| spec::Version {
+        name: (*name).to_owned(),
+        label: None,
+        endpoints: Vec::new(),
+        preview: Vec::new(),
+    };
+    spec::Service {
+        name: name.to_owned(),
+        hosts: Vec::new(),
+        paths: Vec::new(),
+        stable: 0,
+        split: Vec::new(),
+        cohort: None,
+        rules: Vec::new(),
+        balance: spec::Balance::default(),
+        timeouts: spec::Timeouts {
+            connect: Duration::from_secs(1),
+            first_byte: Duration::from_secs(15),
+            total: None,
+            idle: Duration::from_secs(90),
+        },
+        labels: Vec::new(),
+        versions: versions.iter().map(version).collect(),
+    }
+}
