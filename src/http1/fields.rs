@@ -33,15 +33,182 @@ pub enum FieldId {
 }
 
 impl FieldId {
-    /// Classifies a field name, any case. First by length, then by bytes: a name that isn't ours costs a few instructions.
+    /// Classifies a field name (a token), any case. First by length, then by bytes: a name that isn't ours costs a few instructions.
+    #[inline]
     pub fn of(name: &[u8]) -> Self {
-        let _ = name;
-        Self::Other
+        match name.len() {
+            2 => one(name, b"te", Self::Te),
+            4 => two(name, (b"host", Self::Host), (b"date", Self::Date)),
+            6 => two(name, (b"cookie", Self::Cookie), (b"expect", Self::Expect)),
+            7 => two(
+                name,
+                (b"upgrade", Self::Upgrade),
+                (b"trailer", Self::Trailer),
+            ),
+            9 => one(name, b"forwarded", Self::Forwarded),
+            10 => match two(
+                name,
+                (b"connection", Self::Connection),
+                (b"keep-alive", Self::KeepAlive),
+            ) {
+                Self::Other => one(name, b"set-cookie", Self::SetCookie),
+                id => id,
+            },
+            11 => one(name, b"grpc-status", Self::GrpcStatus),
+            12 => two(
+                name,
+                (b"content-type", Self::ContentType),
+                (b"x-request-id", Self::XRequestId),
+            ),
+            13 => one(name, b"authorization", Self::Authorization),
+            14 => two(
+                name,
+                (b"content-length", Self::ContentLength),
+                (b"http2-settings", Self::Http2Settings),
+            ),
+            15 => one(name, b"x-forwarded-for", Self::XForwardedFor),
+            16 => two(
+                name,
+                (b"x-forwarded-host", Self::XForwardedHost),
+                (b"proxy-connection", Self::ProxyConnection),
+            ),
+            17 => two(
+                name,
+                (b"transfer-encoding", Self::TransferEncoding),
+                (b"x-forwarded-proto", Self::XForwardedProto),
+            ),
+            18 => one(name, b"proxy-authenticate", Self::ProxyAuthenticate),
+            19 => one(name, b"proxy-authorization", Self::ProxyAuthorization),
+            _ => Self::Other,
+        }
     }
 
     /// Whether it ends at this hop whatever `Connection` says (RFC 9110 §7.6.1): `Connection`, `Keep-Alive`, `Proxy-Connection`,
     /// `Transfer-Encoding`, `TE`, `Trailer` (re-announced by the encoder), `Upgrade`, `HTTP2-Settings`, `Proxy-Authenticate`, `Proxy-Authorization`.
+    #[inline]
     pub fn is_hop_by_hop(self) -> bool {
-        false
+        const HOP: u32 = 1 << FieldId::Connection as u32
+            | 1 << FieldId::KeepAlive as u32
+            | 1 << FieldId::ProxyConnection as u32
+            | 1 << FieldId::TransferEncoding as u32
+            | 1 << FieldId::Te as u32
+            | 1 << FieldId::Trailer as u32
+            | 1 << FieldId::Upgrade as u32
+            | 1 << FieldId::Http2Settings as u32
+            | 1 << FieldId::ProxyAuthenticate as u32
+            | 1 << FieldId::ProxyAuthorization as u32;
+        HOP >> self as u32 & 1 == 1
+    }
+
+    /// Whether a trailer section may not carry it onwards: framing, routing, connection, credentials, cookies, and what we vouch for.
+    pub fn is_forbidden_in_trailers(self) -> bool {
+        self.is_hop_by_hop() || !matches!(self, Self::Other | Self::GrpcStatus)
+    }
+}
+
+#[inline]
+fn one<const N: usize>(name: &[u8], want: &[u8; N], id: FieldId) -> FieldId {
+    if is(name, want) { id } else { FieldId::Other }
+}
+
+#[inline]
+fn two<const N: usize>(
+    name: &[u8],
+    (a, id_a): (&[u8; N], FieldId),
+    (b, id_b): (&[u8; N], FieldId),
+) -> FieldId {
+    if is(name, a) {
+        id_a
+    } else if is(name, b) {
+        id_b
+    } else {
+        FieldId::Other
+    }
+}
+
+/// Whether `name` is `want` (lower case), any case. The first byte decides nearly always.
+#[inline]
+fn is<const N: usize>(name: &[u8], want: &[u8; N]) -> bool {
+    let Ok(name) = <&[u8; N]>::try_from(name) else {
+        return false;
+    };
+    name[0] | 0x20 == want[0] && name.eq_ignore_ascii_case(want)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [(&str, FieldId); 24] = [
+        ("Host", FieldId::Host),
+        ("Connection", FieldId::Connection),
+        ("Keep-Alive", FieldId::KeepAlive),
+        ("Proxy-Connection", FieldId::ProxyConnection),
+        ("Transfer-Encoding", FieldId::TransferEncoding),
+        ("Content-Length", FieldId::ContentLength),
+        ("TE", FieldId::Te),
+        ("Trailer", FieldId::Trailer),
+        ("Upgrade", FieldId::Upgrade),
+        ("HTTP2-Settings", FieldId::Http2Settings),
+        ("Expect", FieldId::Expect),
+        ("Forwarded", FieldId::Forwarded),
+        ("X-Forwarded-For", FieldId::XForwardedFor),
+        ("X-Forwarded-Proto", FieldId::XForwardedProto),
+        ("X-Forwarded-Host", FieldId::XForwardedHost),
+        ("X-Request-Id", FieldId::XRequestId),
+        ("Cookie", FieldId::Cookie),
+        ("Set-Cookie", FieldId::SetCookie),
+        ("Content-Type", FieldId::ContentType),
+        ("Authorization", FieldId::Authorization),
+        ("Date", FieldId::Date),
+        ("grpc-status", FieldId::GrpcStatus),
+        ("Proxy-Authenticate", FieldId::ProxyAuthenticate),
+        ("Proxy-Authorization", FieldId::ProxyAuthorization),
+    ];
+
+    #[test]
+    fn names_are_known_in_any_case() {
+        for (name, id) in ALL {
+            assert_eq!(FieldId::of(name.as_bytes()), id, "{name}");
+            assert_eq!(FieldId::of(name.to_lowercase().as_bytes()), id, "{name}");
+            assert_eq!(FieldId::of(name.to_uppercase().as_bytes()), id, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_off_by_one_byte_is_other() {
+        for (name, _) in ALL {
+            for i in 0..name.len() {
+                for byte in [b'!', b'~', b'j', b'\r'] {
+                    let mut near = name.as_bytes().to_vec();
+                    near[i] = byte;
+                    assert_eq!(FieldId::of(&near), FieldId::Other, "{name} at {i}");
+                }
+            }
+            assert_eq!(FieldId::of(format!("{name}x").as_bytes()), FieldId::Other);
+        }
+        for other in ["", "a", "accept", "user-agent", "referer", "x", "origin"] {
+            assert_eq!(FieldId::of(other.as_bytes()), FieldId::Other, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_ends_at_this_hop() {
+        let hop = [
+            "Connection",
+            "Keep-Alive",
+            "Proxy-Connection",
+            "Transfer-Encoding",
+            "TE",
+            "Trailer",
+            "Upgrade",
+            "HTTP2-Settings",
+            "Proxy-Authenticate",
+            "Proxy-Authorization",
+        ];
+        for (name, id) in ALL {
+            assert_eq!(id.is_hop_by_hop(), hop.contains(&name), "{name}");
+        }
+        assert!(!FieldId::Other.is_hop_by_hop());
     }
 }

@@ -1,0 +1,179 @@
+//! The authority of a request: `host`, `host:port`, `[v6]`, `[v6]:port`.
+
+use std::net::Ipv6Addr;
+
+use super::Reject;
+use super::number::hex_digit;
+
+const BAD: Reject = Reject::bad("bad-host");
+
+/// Checks an authority: a host (a name, an IPv4 address or a bracketed IPv6 address) and perhaps a port, 0 to 65535 (an empty one
+/// after the colon counts as none). No user information, no path, no comma.
+///
+/// # Errors
+/// 400 `bad-host`.
+pub fn check(authority: &[u8]) -> Result<(), Reject> {
+    let port = match authority {
+        [b'[', rest @ ..] => {
+            let end = memchr::memchr(b']', rest).ok_or(BAD)?;
+            check_v6(&rest[..end])?;
+            match &rest[end + 1..] {
+                [] => return Ok(()),
+                [b':', port @ ..] => port,
+                _ => return Err(BAD),
+            }
+        }
+        _ => {
+            let mut i = 0;
+            loop {
+                match authority.get(i) {
+                    None if i > 0 => return Ok(()),
+                    Some(b':') if i > 0 => break &authority[i + 1..],
+                    Some(b'%') if is_escape(&authority[i..]) => i += 3,
+                    Some(&byte) if is_name_byte(byte) => i += 1,
+                    _ => return Err(BAD),
+                }
+            }
+        }
+    };
+    check_port(port)
+}
+
+/// Splits a checked authority into its host (with the brackets of an IPv6 address) and its port, if there is one.
+pub fn split(authority: &[u8]) -> (&[u8], Option<u16>) {
+    let colon = match memchr::memrchr(b':', authority) {
+        Some(colon) if authority[colon..].last() != Some(&b']') => colon,
+        _ => return (authority, None),
+    };
+    let digits = &authority[colon + 1..];
+    let port = (!digits.is_empty()).then(|| {
+        digits.iter().fold(0u16, |n, &b| {
+            n.wrapping_mul(10)
+                .wrapping_add(u16::from(b.wrapping_sub(b'0')))
+        })
+    });
+    (&authority[..colon], port)
+}
+
+fn check_port(port: &[u8]) -> Result<(), Reject> {
+    let mut value: u32 = 0;
+    for &byte in port {
+        if !byte.is_ascii_digit() {
+            return Err(BAD);
+        }
+        value = value * 10 + u32::from(byte - b'0');
+        if value > 65535 {
+            return Err(BAD);
+        }
+    }
+    Ok(())
+}
+
+fn check_v6(address: &[u8]) -> Result<(), Reject> {
+    std::str::from_utf8(address)
+        .ok()
+        .and_then(|text| text.parse::<Ipv6Addr>().ok())
+        .map(drop)
+        .ok_or(BAD)
+}
+
+fn is_escape(text: &[u8]) -> bool {
+    // An escape that hides a control, a separator or anything not ASCII has no place in a host.
+    match (
+        text.get(1).copied().and_then(hex_digit),
+        text.get(2).copied().and_then(hex_digit),
+    ) {
+        (Some(high), Some(low)) => is_name_byte(high << 4 | low),
+        _ => false,
+    }
+}
+
+/// `reg-name` of RFC 3986 without the comma (a list of hosts is no host) and the per cent sign.
+#[inline]
+fn is_name_byte(byte: u8) -> bool {
+    const NAME: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut i = 0;
+        while i < 256 {
+            table[i] = matches!(i as u8,
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~'
+                | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=');
+            i += 1;
+        }
+        table
+    };
+    NAME[byte as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_ones_and_their_parts() {
+        for (authority, host, port) in [
+            ("a", "a", None),
+            ("shop.example.com", "shop.example.com", None),
+            ("shop.example.com.", "shop.example.com.", None),
+            ("shop.example.com:80", "shop.example.com", Some(80)),
+            ("shop.example.com:", "shop.example.com", None),
+            ("a_b.c~d:0", "a_b.c~d", Some(0)),
+            ("127.0.0.1:65535", "127.0.0.1", Some(65535)),
+            ("[::1]", "[::1]", None),
+            ("[::1]:8080", "[::1]", Some(8080)),
+            ("[2001:db8::1:2]:", "[2001:db8::1:2]", None),
+            ("ex%61mple", "ex%61mple", None),
+        ] {
+            assert_eq!(check(authority.as_bytes()), Ok(()), "{authority}");
+            assert_eq!(split(authority.as_bytes()), (host.as_bytes(), port));
+        }
+    }
+
+    #[test]
+    fn bad_ones() {
+        for authority in [
+            "",
+            ":",
+            ":80",
+            "a:b",
+            "a:-1",
+            "a:+1",
+            "a:65536",
+            "a:080000000000",
+            "a:80:80",
+            "a:80a",
+            "user@a",
+            "u:p@a",
+            "a/b",
+            "/",
+            "a,b",
+            "a, b",
+            "a b",
+            "a\t",
+            "a?b",
+            "a#b",
+            "a\\b",
+            "[::1",
+            "::1",
+            "[::1]x",
+            "[::1]:x",
+            "[]",
+            "[1.2.3.4]",
+            "[fe80::1%25eth0]",
+            "[v1.a]",
+            "a%",
+            "a%4",
+            "a%00",
+            "a%2f",
+            "a%zz",
+            "a\"b",
+            "<a>",
+            "a%40b",
+            "\u{e9}.com",
+            "a\u{7f}",
+            "http://a",
+        ] {
+            assert_eq!(check(authority.as_bytes()), Err(BAD), "{authority:?}");
+        }
+    }
+}
