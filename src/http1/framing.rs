@@ -1,6 +1,10 @@
 //! Where a body ends.
 
 use super::Reject;
+use super::chunked::Chunks;
+
+pub use super::number::chunk_head;
+pub use super::trailers::{Trailer, trailers};
 
 /// How a message's body is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,10 +19,18 @@ pub enum Framing {
     UntilClose,
 }
 
+impl Framing {
+    /// Whether bytes of a body follow the head.
+    #[inline]
+    pub fn has_body(self) -> bool {
+        !matches!(self, Self::Empty | Self::Length(0))
+    }
+}
+
 /// What the next bytes of a body are. Counts are of the bytes at the start of the input; the caller consumes them and asks again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing can be said without more bytes.
+    /// Nothing can be said without more bytes. Never waits for more than [`super::trailers::MAX_BYTES`] in all.
     More,
     /// So many bytes of content (in verbatim mode: content together with its chunk framing, to be forwarded as they are). Never 0.
     Data(usize),
@@ -38,42 +50,293 @@ pub enum Step {
 /// encoder writes `0\r\n`, trailers and the empty line itself.
 #[derive(Clone, Debug)]
 pub struct BodyDecoder {
-    framing: Framing,
+    state: State,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Done,
+    Length(u64),
+    UntilClose,
+    Chunked(Chunks),
 }
 
 impl BodyDecoder {
-    /// For a body with this framing.
+    /// For a body with this framing. `verbatim` matters to [`Framing::Chunked`] only.
     pub fn new(framing: Framing, verbatim: bool) -> Self {
-        let _ = verbatim;
-        Self { framing }
+        let state = match framing {
+            Framing::Empty | Framing::Length(0) => State::Done,
+            Framing::Length(n) => State::Length(n),
+            Framing::Chunked => State::Chunked(Chunks::new(verbatim)),
+            Framing::UntilClose => State::UntilClose,
+        };
+        Self { state }
     }
 
-    /// Looks at the unread `input`. After `Data(n)`, `Skip(n)` or `Trailers(n)` the caller must drop those n bytes before asking again.
-    /// It may drop fewer of a `Data`: then it must say so by [`Self::took`]. (Data runs of Length framing are counted here.)
+    /// Looks at the unread `input`. After `Data(n)`, `Skip(n)` or `Trailers(n)` those n bytes are counted as taken: the caller drops them
+    /// before asking again. One that can't pass on all of a run at once remembers how much of it is left.
     ///
     /// # Errors
-    /// Malformed chunk framing or trailers, limits of HOSTILE.md.
+    /// Malformed chunk framing or trailers, limits of HOSTILE.md. Content before the malformed place is handed out first.
+    #[inline]
     pub fn step(&mut self, input: &[u8]) -> Result<Step, Reject> {
-        let _ = input;
-        Ok(Step::Done)
+        match &mut self.state {
+            State::Done => Ok(Step::Done),
+            State::Chunked(chunks) => chunks.step(input),
+            _ if input.is_empty() => Ok(Step::More),
+            State::UntilClose => Ok(Step::Data(input.len())),
+            State::Length(left) => {
+                let n = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
+                *left -= n as u64;
+                if *left == 0 {
+                    self.state = State::Done;
+                }
+                Ok(Step::Data(n))
+            }
+        }
     }
 
     /// How many content bytes are still to come, where that is known (Length).
     pub fn remaining(&self) -> Option<u64> {
-        match self.framing {
-            Framing::Length(n) => Some(n),
-            Framing::Empty => Some(0),
-            _ => None,
+        match &self.state {
+            State::Done => Some(0),
+            State::Length(left) => Some(*left),
+            State::UntilClose => None,
+            State::Chunked(chunks) => chunks.is_done().then_some(0),
         }
     }
 
     /// The peer closed: whether the body is complete by that (UntilClose, or already done).
     pub fn is_complete_at_eof(&self) -> bool {
-        matches!(self.framing, Framing::UntilClose)
+        matches!(self.state, State::UntilClose) || self.is_done()
     }
 
     /// Nothing more belongs to this body.
+    #[inline]
     pub fn is_done(&self) -> bool {
-        matches!(self.framing, Framing::Empty)
+        match &self.state {
+            State::Done => true,
+            State::Chunked(chunks) => chunks.is_done(),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds `wire` in pieces of `piece` bytes; what came out: content (or, verbatim, what would be forwarded), trailers, and the rest.
+    fn decode(wire: &[u8], piece: usize, verbatim: bool) -> Result<Out, (Vec<u8>, Reject)> {
+        let mut decoder = BodyDecoder::new(Framing::Chunked, verbatim);
+        let mut out = Out::default();
+        let (mut at, mut seen) = (0, 0);
+        loop {
+            let step = match decoder.step(&wire[at..seen]) {
+                Ok(step) => step,
+                Err(reject) => return Err((out.content, reject)),
+            };
+            match step {
+                Step::More if seen == wire.len() => {
+                    out.complete = false;
+                    return Ok(out);
+                }
+                Step::More => seen = wire.len().min(seen + piece),
+                Step::Data(n) => {
+                    assert!(n > 0 && at + n <= seen);
+                    out.content.extend_from_slice(&wire[at..at + n]);
+                    at += n;
+                }
+                Step::Skip(n) => {
+                    assert!(n > 0 && at + n <= seen);
+                    at += n;
+                }
+                Step::Trailers(n) => {
+                    out.trailers = wire[at..at + n].to_vec();
+                    at += n;
+                }
+                Step::Done => {
+                    assert!(decoder.is_done());
+                    out.complete = true;
+                    out.rest = wire.len() - at;
+                    return Ok(out);
+                }
+            }
+        }
+    }
+
+    #[derive(Debug, Default, PartialEq)]
+    struct Out {
+        content: Vec<u8>,
+        trailers: Vec<u8>,
+        complete: bool,
+        rest: usize,
+    }
+
+    #[test]
+    fn chunked_bodies_decode_to_their_content_however_they_come() {
+        for (wire, content, trailers) in [
+            ("0\r\n\r\n", "", ""),
+            ("5\r\nhello\r\n0\r\n\r\n", "hello", ""),
+            (
+                "5\r\nhello\r\n1\r\n \r\n05\r\nworld\r\n000\r\n\r\n",
+                "hello world",
+                "",
+            ),
+            ("A\r\n0123456789\r\n0\r\n\r\n", "0123456789", ""),
+            ("a;x\r\n0123456789\r\n0;y=\"z;\"\r\n\r\n", "0123456789", ""),
+            ("1; x=1;y\r\na\r\n1;z\r\nb\r\n0\r\n\r\n", "ab", ""),
+            (
+                "1\r\na\r\n0\r\nx: y\r\nz:\r\n\r\n",
+                "a",
+                "x: y\r\nz:\r\n\r\n",
+            ),
+            ("0000000000000001\r\na\r\n0\r\n\r\n", "a", ""),
+        ] {
+            for verbatim in [false, true] {
+                for piece in 1..=wire.len() + 3 {
+                    let wire = format!("{wire}GET");
+                    let out = decode(wire.as_bytes(), piece, verbatim).unwrap();
+                    assert!(out.complete && out.rest == 3, "{wire:?} {piece}");
+                    assert_eq!(out.trailers, trailers.as_bytes());
+                    let plain = if verbatim {
+                        let again = [&out.content[..], b"0\r\n\r\n"].concat();
+                        let again = decode(&again, piece, false).unwrap();
+                        assert!(again.complete);
+                        assert!(!out.content.contains(&b';'));
+                        again.content
+                    } else {
+                        out.content
+                    };
+                    assert_eq!(plain, content.as_bytes(), "{wire:?} {piece} {verbatim}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn malformed_chunks_are_refused_however_they_come() {
+        let long = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(17000));
+        let many = "1;xxxxxxxxxxxxxxxxxxxx\r\na\r\n".repeat(1000);
+        let trailers = format!("0\r\nx: {}\r\n\r\n", "x".repeat(17000));
+        let fields = format!("0\r\n{}\r\n", "x: y\r\n".repeat(65));
+        for (wire, reason) in [
+            ("\r\n", "bad-chunk-size"),
+            (";x\r\n", "bad-chunk-size"),
+            ("g\r\n", "bad-chunk-size"),
+            ("+5\r\nhello\r\n", "bad-chunk-size"),
+            ("-5\r\nhello\r\n", "bad-chunk-size"),
+            ("0x5\r\nhello\r\n", "bad-chunk-size"),
+            (" 5\r\nhello\r\n", "bad-chunk-size"),
+            ("5 \r\nhello\r\n", "bad-chunk-size"),
+            ("5 ;x\r\nhello\r\n", "bad-chunk-size"),
+            ("5\t\r\nhello\r\n", "bad-chunk-size"),
+            ("5_0\r\nhello\r\n", "bad-chunk-size"),
+            ("5\nhello\r\n", "bad-chunk-size"),
+            ("5\r\r\nhello\r\n", "bad-chunk-size"),
+            ("5\rhello\r\n", "bad-chunk-size"),
+            ("00000000000000005\r\nhello\r\n", "bad-chunk-size"),
+            ("10000000000000005\r\nhello\r\n", "bad-chunk-size"),
+            ("5,5\r\nhello\r\n", "bad-chunk-size"),
+            ("5.0\r\nhello\r\n", "bad-chunk-size"),
+            ("5\0\r\nhello\r\n", "bad-chunk-size"),
+            ("5;\r\nhello\r\n", "bad-chunk-extension"),
+            ("5; \r\nhello\r\n", "bad-chunk-extension"),
+            ("5;;\r\nhello\r\n", "bad-chunk-extension"),
+            ("5;x\nhello\r\n", "bad-chunk-extension"),
+            ("5;x\rhello\r\n", "bad-chunk-extension"),
+            ("5;x\0\r\nhello\r\n", "bad-chunk-extension"),
+            ("5;\nhello\r\n", "bad-chunk-extension"),
+            ("5\r\nhello0\r\n\r\n", "bad-chunk-end"),
+            ("5\r\nhello\n0\r\n\r\n", "bad-chunk-end"),
+            ("5\r\nhello\r0\r\n\r\n", "bad-chunk-end"),
+            ("5\r\nhello \r\n0\r\n\r\n", "bad-chunk-end"),
+            ("0\r\n\n", "bare-lf"),
+            ("0\r\nx: y\n\r\n", "bare-lf"),
+            ("0\r\nx: y\r\n\n", "bare-lf"),
+            ("0\r\nx : y\r\n\r\n", "bad-trailers"),
+            ("0\r\n x: y\r\n\r\n", "bad-trailers"),
+            ("0\r\nx: y\r\n z\r\n\r\n", "bad-trailers"),
+            ("0\r\nx: \0\r\n\r\n", "bad-trailers"),
+            ("0\r\nGET / HTTP/1.1\r\n\r\n", "bad-trailers"),
+            (&long, "chunk-extensions-too-large"),
+            (&many, "chunk-extensions-too-large"),
+            (&trailers, "trailers-too-large"),
+            (&fields, "trailers-too-large"),
+        ] {
+            let shown = &wire[..wire.len().min(60)];
+            for verbatim in [false, true] {
+                for piece in [1, 2, 3, 7, wire.len()] {
+                    let (content, reject) = decode(wire.as_bytes(), piece, verbatim).unwrap_err();
+                    assert_eq!(reject.reason, reason, "{shown:?} {piece}");
+                    assert_eq!(
+                        reject.status,
+                        if reason == "trailers-too-large" {
+                            431
+                        } else {
+                            400
+                        }
+                    );
+                    let head = if verbatim { "5\r\nhello" } else { "hello" };
+                    let whole = reason == "bad-chunk-end";
+                    assert_eq!(content == head.as_bytes(), whole, "{shown:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_and_closes() {
+        let mut body = BodyDecoder::new(Framing::Length(5), false);
+        assert_eq!(body.step(b""), Ok(Step::More));
+        assert_eq!(body.step(b"hel"), Ok(Step::Data(3)));
+        assert_eq!(body.remaining(), Some(2));
+        assert!(!body.is_complete_at_eof());
+        assert_eq!(body.step(b"loGET"), Ok(Step::Data(2)));
+        assert!(body.is_done() && body.is_complete_at_eof());
+        assert_eq!(body.step(b"GET"), Ok(Step::Done));
+
+        let mut body = BodyDecoder::new(Framing::UntilClose, false);
+        assert_eq!(body.step(b"hello"), Ok(Step::Data(5)));
+        assert_eq!(body.step(b""), Ok(Step::More));
+        assert_eq!(body.remaining(), None);
+        assert!(body.is_complete_at_eof() && !body.is_done());
+
+        for framing in [Framing::Empty, Framing::Length(0)] {
+            let mut body = BodyDecoder::new(framing, false);
+            assert!(body.is_done() && !framing.has_body());
+            assert_eq!(body.step(b"GET"), Ok(Step::Done));
+        }
+        let mut huge = BodyDecoder::new(Framing::Length(u64::MAX), true);
+        assert_eq!(huge.step(b"x"), Ok(Step::Data(1)));
+        assert_eq!(huge.remaining(), Some(u64::MAX - 1));
+    }
+
+    #[test]
+    fn a_chunked_body_is_incomplete_until_its_end() {
+        let wire = b"5\r\nhello\r\n0\r\nx: y\r\n\r\n";
+        for end in 0..wire.len() {
+            let out = decode(&wire[..end], 4, false).unwrap();
+            assert!(!out.complete, "{end}");
+        }
+    }
+
+    #[test]
+    fn verbatim_runs_are_long() {
+        let wire = b"5\r\nhello\r\n5\r\nworld\r\n1\r\n!\r\n0\r\n\r\n";
+        let mut body = BodyDecoder::new(Framing::Chunked, true);
+        let run = wire.len() - 5;
+        assert_eq!(body.step(wire), Ok(Step::Data(run)));
+        assert_eq!(body.step(&wire[run..]), Ok(Step::Skip(5)));
+        assert_eq!(body.step(b""), Ok(Step::Done));
+    }
+
+    #[test]
+    fn extensions_are_paid_for_by_content() {
+        let chunk = format!("400;sig={}\r\n{}\r\n", "x".repeat(64), "y".repeat(1024));
+        let wire = format!("{}0\r\n\r\n", chunk.repeat(1000));
+        let out = decode(wire.as_bytes(), 4000, false).unwrap();
+        assert!(out.complete);
+        assert_eq!(out.content.len(), 1024 * 1000);
     }
 }

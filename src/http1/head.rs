@@ -1,6 +1,12 @@
-//! Request and response heads, parsed in place.
+//! What request and response heads have in common: spans, limits, field lines.
 
-use super::{FieldId, Framing, Reject};
+use std::mem::MaybeUninit;
+
+use super::{FieldId, Reject};
+
+pub use super::method::Method;
+pub use super::request::RequestHead;
+pub use super::response::ResponseHead;
 
 /// A range of bytes counted from the head's first byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,6 +18,28 @@ pub struct Span {
 }
 
 impl Span {
+    /// From `start` up to `end`, exclusive.
+    #[inline]
+    pub(super) fn new(start: usize, end: usize) -> Self {
+        debug_assert!(start <= end && end <= u32::MAX as usize);
+        Self {
+            start: start as u32,
+            end: end as u32,
+        }
+    }
+
+    /// Number of bytes.
+    #[inline]
+    pub fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    /// No bytes.
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+
     /// The bytes of `head` that this names.
     #[inline]
     pub fn of(self, head: &[u8]) -> &[u8] {
@@ -22,7 +50,7 @@ impl Span {
 /// Ceilings for a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
-    /// Bytes of the whole head; more is 431.
+    /// Bytes of the whole head; more is 431. The read buffer must hold as many.
     pub bytes: usize,
     /// Fields; more is 431. At most 256.
     pub fields: usize,
@@ -41,24 +69,6 @@ pub enum Version {
     H11,
 }
 
-/// Request methods, closed for metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-#[allow(missing_docs, reason = "each is the method of that name")]
-pub enum Method {
-    Get,
-    Head,
-    Post,
-    Put,
-    Delete,
-    Options,
-    Patch,
-    Trace,
-    Connect,
-    /// A token that isn't registered here; passed on as typed, the label `other`.
-    Other,
-}
-
 /// One field line.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
@@ -74,131 +84,66 @@ pub struct Field {
     pub hop: bool,
 }
 
-/// A parsed request head: offsets only; whoever reads it brings the bytes again.
-/// Kept per connection and reused, so that parsing allocates nothing after warm-up.
-#[derive(Debug)]
-pub struct RequestHead {
-    /// The method's class.
-    pub method: Method,
-    /// The method as typed.
-    pub method_span: Span,
-    /// The request target as typed: origin-form, absolute-form or `*`.
-    pub target: Span,
-    /// Path and query inside `target` (for absolute-form what follows the authority; may be empty there, meaning `/`).
-    pub path_and_query: Span,
-    /// The authority that counts: of an absolute-form target, else of `Host`. With port, not lower-cased. Empty only for HTTP/1.0 without Host.
-    pub authority: Span,
-    /// HTTP version.
-    pub version: Version,
-    /// Field lines in order.
-    pub fields: Vec<Field>,
-    /// How the request's body is framed: Empty, Length or Chunked.
-    pub framing: Framing,
-    /// Whether the connection may live on after this exchange.
-    pub keep_alive: bool,
-    /// `Expect: 100-continue` from an HTTP/1.1 client (any other expectation is 417).
-    pub expect_continue: bool,
-    /// `Connection: upgrade` with an `Upgrade` other than h2c: the value of `Upgrade`.
-    pub upgrade: Option<Span>,
-    /// `TE` contains `trailers`.
-    pub te_trailers: bool,
-    /// `Connection` names a field of ours (x-forwarded-*, x-request-id, …); they are marked `hop`, ours are added all the same.
-    pub len: usize,
+/// Room for the slices that httparse finds, on the stack.
+pub(super) type Slots<'b, const N: usize> = [MaybeUninit<httparse::Header<'b>>; N];
+
+/// Heads of up to so many fields are parsed with little stack.
+pub(super) const FEW: usize = 128;
+/// No head has more fields than this, whatever the limits say.
+pub(super) const MANY: usize = 256;
+
+/// The value of the first field with this identity.
+pub(super) fn find(fields: &[Field], id: FieldId) -> Option<Span> {
+    fields.iter().find(|f| f.id == id).map(|f| f.value)
 }
 
-impl RequestHead {
-    /// An empty one, to be filled by [`Self::parse`].
-    pub fn new() -> Self {
-        Self {
-            method: Method::Get,
-            method_span: Span::default(),
-            target: Span::default(),
-            path_and_query: Span::default(),
-            authority: Span::default(),
-            version: Version::H11,
-            fields: Vec::new(),
-            framing: Framing::Empty,
-            keep_alive: true,
-            expect_continue: false,
-            upgrade: None,
-            te_trailers: false,
-            len: 0,
-        }
+/// Fills the table of fields from what httparse found in `buf`, whose head ends at `end`, and shows each field and its value to `see`.
+///
+/// httparse takes a bare LF for a line end; here every line must end with CRLF. It lets nothing but white space stand between a value and the
+/// next line, so that looking at the two bytes before each line suffices.
+#[inline]
+pub(super) fn tabulate<'b>(
+    buf: &'b [u8],
+    headers: &[httparse::Header<'b>],
+    end: usize,
+    fields: &mut Vec<Field>,
+    mut see: impl FnMut(&mut Field, &'b [u8], &'b [u8]) -> Result<(), Reject>,
+) -> Result<(), Reject> {
+    let base = buf.as_ptr() as usize;
+    fields.clear();
+    fields.reserve(headers.len());
+    let first = headers
+        .first()
+        .map_or(end - 2, |h| h.name.as_ptr() as usize - base);
+    ends_with_crlf(buf, first)?;
+    for (i, header) in headers.iter().enumerate() {
+        let start = header.name.as_ptr() as usize - base;
+        let line_end = match headers.get(i + 1) {
+            Some(next) => next.name.as_ptr() as usize - base,
+            None => end - 2,
+        };
+        ends_with_crlf(buf, line_end)?;
+        let name = header.name.as_bytes();
+        let value = header.value.as_ptr() as usize - base;
+        let id = FieldId::of(name);
+        let mut field = Field {
+            id,
+            name: Span::new(start, start + name.len()),
+            value: Span::new(value, value + header.value.len()),
+            line: Span::new(start, line_end),
+            hop: id.is_hop_by_hop(),
+        };
+        see(&mut field, name, header.value)?;
+        fields.push(field);
     }
-
-    /// Parses `buf`, which begins with a head. `Ok(None)`: more bytes are needed (and those seen so far break no limit).
-    /// `Ok(Some(n))`: the head is the first `n` bytes (leading empty lines, at most 4, included); `self` describes it.
-    ///
-    /// # Errors
-    /// What HOSTILE.md (framing, names, resources) calls for; the connection must be closed after the answer.
-    pub fn parse(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<Option<usize>, Reject> {
-        let _ = (buf, limits);
-        Ok(None)
-    }
+    ends_with_crlf(buf, end)
 }
 
-impl Default for RequestHead {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// A parsed response head.
-#[derive(Debug)]
-pub struct ResponseHead {
-    /// 100 to 999.
-    pub status: u16,
-    /// The reason phrase as typed.
-    pub reason: Span,
-    /// HTTP version.
-    pub version: Version,
-    /// Field lines in order.
-    pub fields: Vec<Field>,
-    /// How the body is framed, for the method asked: Empty, Length, Chunked or UntilClose.
-    pub framing: Framing,
-    /// What `Content-Length` said, also where no body follows (HEAD, 304).
-    pub content_length: Option<u64>,
-    /// Whether the connection may be used again.
-    pub keep_alive: bool,
-    /// For 101: the value of `Upgrade`.
-    pub upgrade: Option<Span>,
-    /// Length of the head in bytes.
-    pub len: usize,
-}
-
-impl ResponseHead {
-    /// An empty one, to be filled by [`Self::parse`].
-    pub fn new() -> Self {
-        Self {
-            status: 0,
-            reason: Span::default(),
-            version: Version::H11,
-            fields: Vec::new(),
-            framing: Framing::Empty,
-            content_length: None,
-            keep_alive: true,
-            upgrade: None,
-            len: 0,
-        }
-    }
-
-    /// Parses `buf`, which begins with a response head to a request with this method. 1xx heads are heads of their own (framing Empty).
-    ///
-    /// # Errors
-    /// Anything ambiguous or malformed; the caller answers 502.
-    pub fn parse(
-        &mut self,
-        buf: &[u8],
-        method: Method,
-        limits: &HeadLimits,
-    ) -> Result<Option<usize>, Reject> {
-        let _ = (buf, method, limits);
-        Ok(None)
-    }
-}
-
-impl Default for ResponseHead {
-    fn default() -> Self {
-        Self::new()
+#[inline]
+fn ends_with_crlf(buf: &[u8], end: usize) -> Result<(), Reject> {
+    if buf[..end].ends_with(b"\r\n") {
+        Ok(())
+    } else {
+        Err(Reject::bad("bare-lf"))
     }
 }

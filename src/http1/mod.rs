@@ -1,18 +1,35 @@
 //! The HTTP/1 codec, both directions, without I/O: bytes in, offsets and decisions out.
 //!
 //! * [`head`]: request and response heads, parsed in place: an offset table over the read buffer, no map, no copy.
-//! * [`fields`]: what a field is to a proxy (hop-by-hop, framing, ours), by one look at its name.
-//! * [`framing`]: where a body ends: length, chunked, until close; decoding and pass-through.
+//! * [`fields`]: what a field is to a proxy (hop-by-hop, framing, ours), by one look at its name. [`method`]: the same for methods.
+//! * [`framing`]: where a body ends: length, chunked, until close; decoding and pass-through. [`trailers`]: what may come after it.
+//! * [`path`]: dot segments. [`authority`]: hosts and ports. [`lists`], [`number`], [`status`]: small words of the grammar.
 //!
 //! Every rejection is a [`Reject`]: the status that answers it and a short reason for `x-cutover-reason`.
 
+pub mod authority;
+mod chunked;
+mod coding;
+mod connection;
 pub mod fields;
 pub mod framing;
 pub mod head;
+pub mod lists;
+pub mod method;
+pub mod number;
+pub mod path;
+mod request;
+mod response;
+pub mod status;
+mod target;
+pub mod trailers;
 
 pub use fields::FieldId;
 pub use framing::{BodyDecoder, Framing, Step};
-pub use head::{HeadLimits, Method, RequestHead, ResponseHead, Span, Version};
+pub use head::{Field, HeadLimits, Span, Version};
+pub use method::Method;
+pub use request::RequestHead;
+pub use response::ResponseHead;
 
 /// Why bytes from outside are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

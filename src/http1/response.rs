@@ -1,0 +1,208 @@
+//! Response heads.
+
+use std::mem::MaybeUninit;
+
+use super::coding::Lengths;
+use super::connection::Options;
+use super::head::{FEW, Field, HeadLimits, MANY, Slots, Span, Version, find, tabulate};
+use super::request::of_parser;
+use super::{FieldId, Framing, Method, Reject, target};
+
+/// `HTTP/1.1 200`: where the status ends.
+const STATUS_END: usize = 12;
+
+/// A parsed response head.
+#[derive(Debug)]
+pub struct ResponseHead {
+    /// 100 to 999.
+    pub status: u16,
+    /// The reason phrase as typed.
+    pub reason: Span,
+    /// HTTP version.
+    pub version: Version,
+    /// Field lines in order.
+    pub fields: Vec<Field>,
+    /// How the body is framed, for the method asked: Empty, Length (also of 0), Chunked or UntilClose.
+    pub framing: Framing,
+    /// What `Content-Length` said, also where no body follows (HEAD, 304).
+    pub content_length: Option<u64>,
+    /// Whether the connection may be used again.
+    pub keep_alive: bool,
+    /// For 101: the value of `Upgrade`.
+    pub upgrade: Option<Span>,
+    /// Length of the head in bytes.
+    pub len: usize,
+}
+
+impl ResponseHead {
+    /// An empty one, to be filled by [`Self::parse`].
+    pub fn new() -> Self {
+        Self {
+            status: 0,
+            reason: Span::default(),
+            version: Version::H11,
+            fields: Vec::new(),
+            framing: Framing::Empty,
+            content_length: None,
+            keep_alive: true,
+            upgrade: None,
+            len: 0,
+        }
+    }
+
+    /// The value of the first field with this identity.
+    pub fn field(&self, id: FieldId) -> Option<Span> {
+        find(&self.fields, id)
+    }
+
+    /// Parses `buf`, which begins with a response head to a request with this method. 1xx heads are heads of their own (framing Empty).
+    /// `Content-Length` of a 1xx or 204, and repeated equal ones, are marked `hop`: they must not go on.
+    ///
+    /// # Errors
+    /// Anything ambiguous or malformed; the caller answers 502.
+    pub fn parse(
+        &mut self,
+        buf: &[u8],
+        method: Method,
+        limits: &HeadLimits,
+    ) -> Result<Option<usize>, Reject> {
+        let window = &buf[..buf.len().min(limits.bytes)];
+        if let Some(b'\r' | b'\n') = window.first() {
+            return Err(Reject::bad("empty-lines"));
+        }
+        let found = if limits.fields <= FEW {
+            self.parse_with(
+                window,
+                method,
+                limits,
+                &mut [const { MaybeUninit::uninit() }; FEW],
+            )
+        } else {
+            self.parse_with(
+                window,
+                method,
+                limits,
+                &mut [const { MaybeUninit::uninit() }; MANY],
+            )
+        }?;
+        if found.is_none() && buf.len() >= limits.bytes {
+            return Err(Reject {
+                status: 431,
+                reason: "head-too-large",
+            });
+        }
+        Ok(found)
+    }
+
+    #[inline]
+    fn parse_with<'b, const N: usize>(
+        &mut self,
+        buf: &'b [u8],
+        method: Method,
+        limits: &HeadLimits,
+        slots: &mut Slots<'b, N>,
+    ) -> Result<Option<usize>, Reject> {
+        let mut raw = httparse::Response::new(&mut []);
+        let slots = &mut slots[..limits.fields.min(N)];
+        let parsed = httparse::ParserConfig::default()
+            .parse_response_with_uninit_headers(&mut raw, buf, slots);
+        let end = match parsed {
+            Ok(httparse::Status::Complete(n)) => n,
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(httparse::Error::Version) => {
+                return match target::refuse_version(buf) {
+                    Some(reject) => Err(reject),
+                    None => Ok(None),
+                };
+            }
+            Err(error) => return Err(of_parser(error)),
+        };
+        self.status = raw.code.unwrap_or_default();
+        if self.status < 100 {
+            return Err(Reject::bad("bad-status"));
+        }
+        self.version = target::version(raw.version);
+        self.interpret(buf, raw.headers, end, method)?;
+        let line_end = self
+            .fields
+            .first()
+            .map_or(end - 2, |f| f.line.start as usize)
+            - 2;
+        self.reason = Span::new(line_end.min(STATUS_END + 1), line_end);
+        self.len = end;
+        Ok(Some(end))
+    }
+
+    fn interpret<'b>(
+        &mut self,
+        buf: &'b [u8],
+        headers: &[httparse::Header<'b>],
+        end: usize,
+        method: Method,
+    ) -> Result<(), Reject> {
+        let http11 = self.version == Version::H11;
+        let informational = self.status < 200;
+        let bare = informational || self.status == 204;
+        let mut lengths = Lengths::default();
+        let mut connection = Options::default();
+        let mut upgrade = None;
+        tabulate(buf, headers, end, &mut self.fields, |field, _, value| {
+            match field.id {
+                FieldId::ContentLength => field.hop = !lengths.equal_length(value)? || bare,
+                FieldId::TransferEncoding => lengths.coding(value)?,
+                FieldId::Connection => connection.see(value),
+                FieldId::Upgrade if !value.is_empty() => upgrade = Some(field.value),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        connection.mark(buf, &mut self.fields, false)?;
+        let coded = lengths.has_coding();
+        if coded {
+            check_coding(&lengths, http11)?;
+        }
+        self.content_length = lengths.length;
+        self.keep_alive = connection.persists(http11);
+        self.framing = if bare || self.status == 304 || method == Method::Head {
+            Framing::Empty
+        } else if coded {
+            Framing::Chunked
+        } else if let Some(n) = lengths.length {
+            Framing::Length(n)
+        } else {
+            self.keep_alive = false;
+            Framing::UntilClose
+        };
+        if self.status == 204 && (coded || lengths.length.is_some_and(|n| n > 0)) {
+            // It may be about to send what it announced.
+            self.keep_alive = false;
+        }
+        self.upgrade = None;
+        if self.status == 101 {
+            if !connection.upgrade || upgrade.is_none() || !http11 {
+                return Err(Reject::bad("bad-upgrade"));
+            }
+            self.upgrade = upgrade;
+        }
+        Ok(())
+    }
+}
+
+impl Default for ResponseHead {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn check_coding(lengths: &Lengths, http11: bool) -> Result<(), Reject> {
+    if !http11 {
+        return Err(Reject::bad("coding-in-http10"));
+    }
+    if lengths.length.is_some() {
+        return Err(Reject::bad("length-and-coding"));
+    }
+    lengths.check_coding()
+}
+
+#[cfg(test)]
+mod tests;

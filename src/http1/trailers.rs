@@ -1,0 +1,119 @@
+//! Trailer sections.
+
+use super::{FieldId, Reject};
+
+/// Largest trailer section, its empty line included.
+pub const MAX_BYTES: usize = 16 * 1024;
+/// Most fields in one.
+const MAX_FIELDS: usize = 64;
+
+/// One trailer field that may be forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trailer<'b> {
+    /// What it is to us.
+    pub id: FieldId,
+    /// Its name, as typed.
+    pub name: &'b [u8],
+    /// Its value without surrounding white space.
+    pub value: &'b [u8],
+    /// The whole line with its CRLF.
+    pub line: &'b [u8],
+}
+
+/// The fields of a trailer section (as [`super::Step::Trailers`] measured it) that may be forwarded. Left out are those that a recipient might
+/// merge into the head to its harm: framing, routing, connection, credentials, cookies, controls and conditions of requests and
+/// responses, what describes content, what we vouch for ourselves (`X-Forwarded-*`), and names with `_`.
+///
+/// # Errors
+/// As when the section was measured: 400 for a malformed one, 431 for one that is too large.
+pub fn trailers(section: &[u8]) -> Result<impl Iterator<Item = Trailer<'_>>, Reject> {
+    if self::section(section)? != Some(section.len()) {
+        return Err(Reject::bad("bad-trailers"));
+    }
+    // Checked above: lines of `name:value CRLF`, then an empty one.
+    let lines = section[..section.len() - 2].split_inclusive(|&b| b == b'\n');
+    Ok(lines.filter_map(|line| {
+        let colon = memchr::memchr(b':', line)?;
+        let name = &line[..colon];
+        let id = FieldId::of(name);
+        (!is_forbidden(id, name)).then(|| Trailer {
+            id,
+            name,
+            value: super::lists::trim(&line[colon + 1..line.len() - 2]),
+            line,
+        })
+    }))
+}
+
+/// The length of the trailer section (not empty) that `input` begins with; `None`: more bytes are needed.
+pub(super) fn section(input: &[u8]) -> Result<Option<usize>, Reject> {
+    const TOO_LARGE: Reject = Reject {
+        status: 431,
+        reason: "trailers-too-large",
+    };
+    let window = &input[..input.len().min(MAX_BYTES)];
+    let mut slots = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    match httparse::parse_headers(window, &mut slots) {
+        Ok(httparse::Status::Complete((end, _))) => {
+            check_lines(&window[..end])?;
+            Ok(Some(end))
+        }
+        Ok(httparse::Status::Partial) if input.len() >= MAX_BYTES => Err(TOO_LARGE),
+        Ok(httparse::Status::Partial) => Ok(None),
+        Err(httparse::Error::TooManyHeaders) => Err(TOO_LARGE),
+        Err(_) => Err(Reject::bad("bad-trailers")),
+    }
+}
+
+/// httparse takes a bare LF for a line end.
+fn check_lines(section: &[u8]) -> Result<(), Reject> {
+    let mut ends = memchr::memchr_iter(b'\n', section);
+    if ends.all(|at| at > 0 && section[at - 1] == b'\r') {
+        Ok(())
+    } else {
+        Err(Reject::bad("bare-lf"))
+    }
+}
+
+fn is_forbidden(id: FieldId, name: &[u8]) -> bool {
+    /// RFC 9110 §6.5.1, by kind: content, representation, conditions, response control, authentication, routing.
+    const OTHERS: [&[u8]; 34] = [
+        b"content-encoding",
+        b"content-range",
+        b"content-language",
+        b"content-location",
+        b"content-disposition",
+        b"range",
+        b"if-match",
+        b"if-none-match",
+        b"if-modified-since",
+        b"if-unmodified-since",
+        b"if-range",
+        b"max-forwards",
+        b"cache-control",
+        b"pragma",
+        b"age",
+        b"expires",
+        b"location",
+        b"retry-after",
+        b"vary",
+        b"warning",
+        b"www-authenticate",
+        b"authentication-info",
+        b"proxy-authentication-info",
+        b"via",
+        b"x-forwarded-port",
+        b"x-forwarded-prefix",
+        b"x-real-ip",
+        b"x-http-method-override",
+        b"x-original-url",
+        b"x-rewrite-url",
+        b"origin",
+        b"set-cookie2",
+        b"cookie2",
+        b"strict-transport-security",
+    ];
+    id.is_forbidden_in_trailers()
+        || name.contains(&b'_')
+        || OTHERS.iter().any(|other| name.eq_ignore_ascii_case(other))
+}
