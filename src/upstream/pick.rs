@@ -9,6 +9,12 @@ use crate::config::spec::Balance;
 #[derive(Debug, Default)]
 pub struct Turn(Cell<u64>);
 
+impl From<u64> for Turn {
+    fn from(place: u64) -> Self {
+        Self(Cell::new(place))
+    }
+}
+
 impl Pool {
     /// The index of the endpoint that gets the next request; `None` when there is no other than those to `avoid`.
     ///

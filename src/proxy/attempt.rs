@@ -1,0 +1,293 @@
+//! Attempts of one request: an endpoint, a connection, an exchange; and another one where nothing was lost.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::Worker;
+use super::body::Upload;
+use super::error::Broken;
+use super::exchange::{self, Done, Failure, Terms};
+use super::h1_up::H1Up;
+use super::headers::{Fields, Request};
+use super::wire::{Downstream, Upstream, WireError};
+use crate::http1::Framing;
+use crate::net::{Stream, Watch};
+use crate::snapshot::Service;
+use crate::telemetry::VersionShard;
+use crate::upstream::conns::is_quiet_now;
+use crate::upstream::{Endpoint, connect};
+
+/// Bytes of an idempotent request's body that are kept for another attempt.
+const KEPT: usize = 64 * 1024;
+
+/// How much of the body has to be kept so that the request can be sent again.
+pub fn kept_bytes<F>(request: &Request<'_, F>) -> usize {
+    if request.framing != Framing::Empty && request.method.is_idempotent() {
+        KEPT
+    } else {
+        0
+    }
+}
+
+/// One request's attempts on one version.
+#[derive(Debug)]
+pub struct Attempts<'a, F> {
+    /// Where it runs.
+    pub worker: &'a Worker,
+    /// Its task's deadline.
+    pub watch: &'a Watch,
+    /// When its head was read.
+    pub started: Instant,
+    /// The request.
+    pub request: &'a Request<'a, F>,
+    /// Its service.
+    pub service: &'a Service,
+    /// Index of its version.
+    pub version: usize,
+    /// Longest silence of the client inside its body.
+    pub body_timeout: Duration,
+}
+
+/// What became of an attempt, and whether another may follow.
+struct Outcome {
+    result: Result<Done, Failure>,
+    /// The connection had ended before it could carry the request: another one costs nobody anything.
+    stale: bool,
+}
+
+impl<F: Fields> Attempts<'_, F> {
+    /// Tries until there is an answer or nothing more to try; counts what the version did.
+    ///
+    /// # Errors
+    /// How the last attempt broke.
+    pub async fn run<D: Downstream>(
+        &self,
+        upload: &mut Upload,
+        down: &mut D,
+    ) -> Result<Done, Failure> {
+        let shard = self.service.versions[self.version]
+            .metrics
+            .shard(self.worker.id);
+        let _in_flight = InFlight::enter(shard);
+        let result = self.attempt(shard, upload, down).await;
+        let status = match &result {
+            Ok(done) => {
+                if let Some(code) = done.grpc {
+                    shard.grpc(code);
+                }
+                Some(done.status)
+            }
+            Err(failure) => failure.broken.charged(),
+        };
+        if let Some(status) = status {
+            shard.request(self.request.method, status, self.started.elapsed());
+        }
+        result
+    }
+
+    async fn attempt<D: Downstream>(
+        &self,
+        shard: &VersionShard,
+        upload: &mut Upload,
+        down: &mut D,
+    ) -> Result<Done, Failure> {
+        let mut fresh = false;
+        loop {
+            let Some(member) = self.worker.pick(self.service, self.version, &[]) else {
+                return Err(Broken::NoEndpoint.into());
+            };
+            let endpoint = &self.service.versions[self.version].pool.members[member].endpoint;
+            let _active = Active::enter(endpoint);
+            let outcome = self.ask(endpoint, shard, upload, down, fresh).await;
+            if !outcome.stale || fresh {
+                return outcome.result;
+            }
+            shard.retry(RETRY_STALE);
+            upload.rewind();
+            fresh = true;
+        }
+    }
+
+    /// One attempt on one endpoint, over an idle connection if there is one (and `fresh` doesn't forbid it).
+    async fn ask<D: Downstream>(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        shard: &VersionShard,
+        upload: &mut Upload,
+        down: &mut D,
+        fresh: bool,
+    ) -> Outcome {
+        if !fresh && let Some((stream, used)) = self.take_idle(endpoint) {
+            return self.over_h1(endpoint, stream, used, upload, down).await;
+        }
+        let opened = {
+            let _queued = Queued::enter(shard);
+            connect::open(endpoint, self.service.timeouts.connect).await
+        };
+        match opened {
+            Err(e) => Outcome {
+                result: Err(Broken::Connect(e).into()),
+                stale: false,
+            },
+            Ok(opened) => {
+                shard.connections(1);
+                self.over_h1(endpoint, opened.stream, 0, upload, down).await
+            }
+        }
+    }
+
+    /// An idle connection; for a request that can't be sent twice one that is alive as far as the kernel knows.
+    fn take_idle(&self, endpoint: &Endpoint) -> Option<(Stream, u32)> {
+        loop {
+            let reused = self
+                .worker
+                .conns
+                .take(endpoint, self.worker.watches.now_ms())?;
+            if self.request.method.is_idempotent() || is_quiet_now(&reused.stream) {
+                return Some((reused.stream, reused.used));
+            }
+            endpoint.metrics.shard(self.worker.id).connections(-1);
+        }
+    }
+
+    async fn over_h1<D: Downstream>(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        stream: Stream,
+        used: u32,
+        upload: &mut Upload,
+        down: &mut D,
+    ) -> Outcome {
+        let worker = self.worker;
+        let _open = Open {
+            shard: endpoint.metrics.shard(worker.id),
+            kept: std::cell::Cell::new(false),
+        };
+        let mut up = H1Up::new(
+            stream,
+            worker.buffers.clone(),
+            worker.take_head(),
+            endpoint.clone(),
+            used,
+        );
+        let result = exchange::run(&self.terms(), self.request, upload, down, &mut up).await;
+        let stale = used > 0 && self.is_stale(&result, upload, &up);
+        let (head, stream) = up.finish();
+        worker.give_head(head);
+        if let (Some(stream), true) = (stream, result.is_ok()) {
+            _open.kept.set(true);
+            let idle_ms = self.service.timeouts.idle.as_millis() as u64;
+            worker
+                .conns
+                .give(endpoint, stream, used + 1, worker.watches.now_ms(), idle_ms);
+        }
+        Outcome { result, stale }
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms {
+            watch: self.watch,
+            timeouts: &self.service.timeouts,
+            body_timeout: self.body_timeout,
+            started: self.started,
+        }
+    }
+
+    /// A kept-alive connection that ended without a byte of an answer, while nobody can have acted on the request twice.
+    fn is_stale(
+        &self,
+        result: &Result<Done, Failure>,
+        upload: &Upload,
+        up: &impl Upstream,
+    ) -> bool {
+        let Err(failure) = result else { return false };
+        let ended = matches!(
+            failure.broken,
+            Broken::Upstream(WireError::Cut | WireError::Io(_))
+        );
+        let harmless = self.request.method.is_idempotent() || !up.may_have_sent();
+        ended && !failure.answered && !up.has_begun() && harmless && upload.can_rewind()
+    }
+}
+
+/// Index of `stale` in [`crate::telemetry::names::RETRY_REASONS`].
+const RETRY_STALE: usize = 2;
+
+/// A request in flight on a version.
+struct InFlight<'a>(&'a VersionShard);
+
+impl<'a> InFlight<'a> {
+    fn enter(shard: &'a VersionShard) -> Self {
+        shard.in_flight(1);
+        Self(shard)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight(-1);
+    }
+}
+
+/// A request that waits for a connection.
+struct Queued<'a>(&'a VersionShard);
+
+impl<'a> Queued<'a> {
+    fn enter(shard: &'a VersionShard) -> Self {
+        shard.queued(1);
+        Self(shard)
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.queued(-1);
+    }
+}
+
+/// A request in flight on an endpoint, of all workers.
+struct Active<'a>(&'a Endpoint);
+
+impl<'a> Active<'a> {
+    fn enter(endpoint: &'a Endpoint) -> Self {
+        endpoint.load.active.fetch_add(1, Ordering::Relaxed);
+        Self(endpoint)
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.load.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An open connection: uncounted when it is closed, not when it is kept.
+struct Open<'a> {
+    shard: &'a VersionShard,
+    kept: std::cell::Cell<bool>,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if !self.kept.get() {
+            self.shard.connections(-1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http1::Method;
+
+    #[test]
+    fn the_reason_for_a_retry_is_named_as_the_metrics_name_it() {
+        assert_eq!(crate::telemetry::names::RETRY_REASONS[RETRY_STALE], "stale");
+    }
+
+    #[test]
+    fn methods_that_may_be_sent_twice() {
+        assert!(Method::Put.is_idempotent() && !Method::Post.is_idempotent());
+    }
+}

@@ -1,0 +1,354 @@
+//! One attempt: the request goes up while the answer is awaited, then the answer comes down. One task, no channels.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use super::body::{Flow, PumpError, Upload, UploadError};
+use super::error::Broken;
+use super::headers::{Fields, Outgoing, Request};
+use super::wire::{Downstream, Sink, Source, Upstream, WireError};
+use crate::config::spec::Timeouts;
+use crate::http1::{FieldId, Framing, Method};
+use crate::net::{Phase, Watch};
+
+/// A response may pause for so long after the total time has passed before it counts as no longer moving.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What an attempt works under.
+#[derive(Debug)]
+pub struct Terms<'a> {
+    /// Its task's deadline.
+    pub watch: &'a Watch,
+    /// The service's time limits.
+    pub timeouts: &'a Timeouts,
+    /// Longest silence of the client inside its body.
+    pub body_timeout: Duration,
+    /// When the request's head was read.
+    pub started: Instant,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Done {
+    /// Its status.
+    pub status: u16,
+    /// For gRPC: how the call ended.
+    pub grpc: Option<u8>,
+    /// It became a tunnel, which has ended.
+    pub tunnel: bool,
+}
+
+/// An attempt that broke.
+#[derive(Debug)]
+pub struct Failure {
+    /// How.
+    pub broken: Broken,
+    /// The head of the answer went to the client already: all that can be done is to cut it.
+    pub answered: bool,
+}
+
+impl From<Broken> for Failure {
+    fn from(broken: Broken) -> Self {
+        Self {
+            broken,
+            answered: false,
+        }
+    }
+}
+
+impl Terms<'_> {
+    fn total_left(&self) -> Option<Duration> {
+        self.timeouts
+            .total
+            .map(|total| total.saturating_sub(self.started.elapsed()))
+    }
+
+    /// Arms the watch for a wait for the answer's head; says what a miss means.
+    fn arm_first_byte(&self) -> Broken {
+        match self.total_left() {
+            Some(left) if left < self.timeouts.first_byte => {
+                self.watch.arm(left);
+                Broken::Total
+            }
+            _ => {
+                self.watch.arm(self.timeouts.first_byte);
+                Broken::FirstByte
+            }
+        }
+    }
+
+    fn arm_silence(&self, limit: Duration) {
+        let wait = self
+            .total_left()
+            .map_or(limit, |left| limit.min(left.max(PAUSE)));
+        self.watch.arm(wait);
+    }
+
+    fn is_due(&self, cx: &Context<'_>) -> bool {
+        self.watch.expired(cx)
+    }
+}
+
+/// Runs one attempt on an open connection.
+///
+/// # Errors
+/// How it broke, and whether the client has seen a part of the answer.
+pub async fn run<D: Downstream, U: Upstream, F: Fields>(
+    terms: &Terms<'_>,
+    request: &Request<'_, F>,
+    upload: &mut Upload,
+    down: &mut D,
+    up: &mut U,
+) -> Result<Done, Failure> {
+    up.send_request(request).map_err(Broken::Upstream)?;
+    let mut uploaded = false;
+    loop {
+        await_head(terms, upload, &mut uploaded, down, up).await?;
+        let status = up.status();
+        if status == 101 {
+            if request.upgrade.is_none() {
+                let bad = crate::http1::Reject::bad("unasked-upgrade");
+                return Err(Broken::Upstream(WireError::Bad(bad)).into());
+            }
+            return tunnel(terms, down, up).await;
+        }
+        if status >= 200 {
+            break;
+        }
+        down.send_informational(status, &up.fields())
+            .map_err(|_| Broken::ClientGone)?;
+        up.next();
+        poll_fn(|cx| down.poll_flush(cx))
+            .await
+            .map_err(|_| Broken::ClientGone)?;
+    }
+    respond(terms, request, upload, uploaded, down, up).await
+}
+
+/// Sends the body up until the answer's head is there.
+async fn await_head<D: Downstream, U: Upstream>(
+    terms: &Terms<'_>,
+    upload: &mut Upload,
+    uploaded: &mut bool,
+    down: &mut D,
+    up: &mut U,
+) -> Result<(), Broken> {
+    let mut miss = None;
+    let mut moved = u64::MAX;
+    let mut deaf = false;
+    poll_fn(|cx| {
+        if !*uploaded && !deaf {
+            match upload.poll(cx, down, up) {
+                Poll::Ready(Ok(())) => *uploaded = true,
+                // The upstream takes no more, but it may have said why.
+                Poll::Ready(Err(UploadError::Pump(PumpError::Sink(_)))) => deaf = true,
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(client_side(e))),
+                Poll::Pending => {}
+            }
+        }
+        match up.poll_head(cx) {
+            Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(e)) => return Poll::Ready(Err(Broken::Upstream(e))),
+            Poll::Pending => {}
+        }
+        if *uploaded || deaf {
+            if miss.is_none() {
+                miss = Some(terms.arm_first_byte());
+            }
+            if down.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Broken::ClientGone));
+            }
+        } else if upload.flow().moved != moved {
+            moved = upload.flow().moved;
+            terms.arm_silence(terms.body_timeout);
+        }
+        if terms.is_due(cx) {
+            return Poll::Ready(Err(if terms.watch.is_shut() {
+                Broken::Shut
+            } else if let Some(miss) = miss.take() {
+                miss
+            } else if upload.flow().waits_for_sink {
+                Broken::FirstByte
+            } else {
+                Broken::ClientSilent
+            }));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+fn client_side(error: UploadError) -> Broken {
+    match error {
+        UploadError::TooLarge => Broken::TooLarge,
+        UploadError::Pump(PumpError::Source(WireError::Bad(reject))) => Broken::Client(reject),
+        UploadError::Pump(_) => Broken::ClientGone,
+    }
+}
+
+/// Sends the answer down; what is left of the request's body goes on going up.
+async fn respond<D: Downstream, U: Upstream, F: Fields>(
+    terms: &Terms<'_>,
+    request: &Request<'_, F>,
+    upload: &mut Upload,
+    mut uploaded: bool,
+    down: &mut D,
+    up: &mut U,
+) -> Result<Done, Failure> {
+    let status = up.status();
+    let framing = if request.method == Method::Head {
+        Framing::Empty
+    } else {
+        up.framing()
+    };
+    let is_grpc = up
+        .fields()
+        .first(FieldId::ContentType)
+        .is_some_and(|t| t.starts_with(b"application/grpc"));
+    let mut grpc = if is_grpc {
+        up.fields().first(FieldId::GrpcStatus).map(grpc_status)
+    } else {
+        None
+    };
+    down.send_response(&Outgoing {
+        status,
+        fields: up.fields(),
+        framing,
+        told_length: up.content_length(),
+        added: &[],
+        upgrade: None,
+    })
+    .map_err(|_| Broken::ClientGone)?;
+    up.next();
+    if !matches!(framing, Framing::Length(_) | Framing::Empty) {
+        terms.watch.enter(Phase::Stream);
+    }
+    if down.wants_chunks() && up.lend_chunks() {
+        down.take_chunks();
+    }
+    let mut flow = Flow::default();
+    let mut moved = u64::MAX;
+    let result = poll_fn(|cx| {
+        if !uploaded {
+            match upload.poll(cx, down, up) {
+                Poll::Pending => {}
+                Poll::Ready(Err(UploadError::Pump(PumpError::Sink(_))) | Ok(())) => uploaded = true,
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(client_side(e))),
+            }
+        }
+        match flow.poll(cx, up, down) {
+            Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(PumpError::Source(e))) => return Poll::Ready(Err(Broken::Upstream(e))),
+            Poll::Ready(Err(PumpError::Sink(_))) => return Poll::Ready(Err(Broken::ClientGone)),
+            Poll::Pending => {}
+        }
+        if uploaded && down.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(Broken::ClientGone));
+        }
+        let now = flow.moved + upload.flow().moved;
+        if now != moved {
+            moved = now;
+            terms.arm_silence(terms.timeouts.idle);
+        }
+        if terms.is_due(cx) {
+            let client = flow.waits_for_sink;
+            return Poll::Ready(Err(match terms.watch.is_shut() {
+                true => Broken::Shut,
+                false if client => Broken::ClientGone,
+                false => Broken::Idle,
+            }));
+        }
+        Poll::Pending
+    })
+    .await;
+    if let Err(broken) = result {
+        return Err(Failure {
+            broken,
+            answered: true,
+        });
+    }
+    if is_grpc && let Some(code) = flow.trailers.as_ref().and_then(|t| t.get("grpc-status")) {
+        grpc = Some(grpc_status(code.as_bytes()));
+    }
+    Ok(Done {
+        status,
+        grpc: if is_grpc { grpc.or(Some(2)) } else { None },
+        tunnel: false,
+    })
+}
+
+/// A `grpc-status` as a number; what is none counts as 2 (unknown).
+fn grpc_status(text: &[u8]) -> u8 {
+    std::str::from_utf8(text)
+        .ok()
+        .and_then(|t| t.parse().ok())
+        .unwrap_or(2)
+}
+
+/// After 101: bytes both ways until both sides have ended, or one broke.
+async fn tunnel<D: Downstream, U: Upstream>(
+    terms: &Terms<'_>,
+    down: &mut D,
+    up: &mut U,
+) -> Result<Done, Failure> {
+    let protocol = up
+        .fields()
+        .first(FieldId::Upgrade)
+        .map(<[u8]>::to_vec)
+        .unwrap_or_default();
+    down.send_response(&Outgoing {
+        status: 101,
+        fields: up.fields(),
+        framing: Framing::UntilClose,
+        told_length: None,
+        added: &[],
+        upgrade: Some(&protocol),
+    })
+    .map_err(|_| Broken::ClientGone)?;
+    up.next();
+    up.open_tunnel();
+    down.open_tunnel();
+    terms.watch.enter(Phase::Stream);
+    terms.watch.disarm();
+    let (mut rising, mut falling) = (Half::default(), Half::default());
+    poll_fn(|cx| {
+        let (a, b) = (rising.poll(cx, down, up), falling.poll(cx, up, down));
+        match (a, b) {
+            (Poll::Ready(Err(_)), _)
+            | (_, Poll::Ready(Err(_)))
+            | (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
+            _ if terms.is_due(cx) && terms.watch.is_shut() => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    })
+    .await;
+    Ok(Done {
+        status: 101,
+        grpc: None,
+        tunnel: true,
+    })
+}
+
+/// One direction of a tunnel: when its source has ended, so does its sink.
+#[derive(Default)]
+struct Half {
+    flow: Flow,
+    shut: bool,
+}
+
+impl Half {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Source,
+        sink: &mut impl Sink,
+    ) -> Poll<Result<(), PumpError>> {
+        if !self.shut {
+            ready!(self.flow.poll(cx, source, sink))?;
+            ready!(sink.poll_shutdown(cx)).map_err(PumpError::Sink)?;
+            self.shut = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+}

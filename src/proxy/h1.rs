@@ -1,0 +1,397 @@
+//! One HTTP/1 connection as the exchange sees it: bytes in through a body decoder, bytes out through an encoder.
+//! The same on both sides; what only one side does is in [`super::h1_down`] and [`super::h1_up`].
+
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http::HeaderMap;
+use tokio::io::AsyncWrite;
+
+use super::headers;
+use super::wire::{Piece, Sink, Source, WireError};
+use crate::http1::framing::chunk_head;
+use crate::http1::{BodyDecoder, Framing, Step};
+use crate::net::buffer::{LARGE, SMALL};
+use crate::net::{Buffer, Buffers, Stream};
+
+/// Bytes up to this many are gathered with what else is to be written; more are written from where they lie.
+const GATHER: usize = 16 * 1024;
+
+/// How a body leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// As it is: the length was announced, or the connection's end is the body's.
+    Plain,
+    /// In chunks that we frame.
+    Chunks,
+    /// In chunks that come framed.
+    FramedChunks,
+}
+
+/// One HTTP/1 connection.
+#[derive(Debug)]
+pub struct H1 {
+    stream: Stream,
+    /// Bytes on their way.
+    pub mem: Memory,
+    sent: usize,
+    decoder: BodyDecoder,
+    lent: usize,
+    chunks_in: bool,
+    trailers: Option<HeaderMap>,
+    encoding: Encoding,
+    chunk_left: usize,
+    finished: bool,
+    eof: bool,
+    written: u64,
+}
+
+impl H1 {
+    /// Over a connection at a message boundary. Holds no buffers until there is something to read or write.
+    pub fn new(stream: Stream, buffers: Buffers) -> Self {
+        Self {
+            stream,
+            mem: Memory {
+                buffers,
+                input: Buffer::default(),
+                out: Vec::new(),
+            },
+            sent: 0,
+            decoder: BodyDecoder::new(Framing::Empty, false),
+            lent: 0,
+            chunks_in: false,
+            trailers: None,
+            encoding: Encoding::Plain,
+            chunk_left: 0,
+            finished: false,
+            eof: false,
+            written: 0,
+        }
+    }
+
+    /// Gives the stream back; buffers go to the shelf.
+    pub fn into_stream(self) -> Stream {
+        self.stream
+    }
+
+    /// The stream and the bytes that were read ahead, for a tunnel.
+    pub fn stream(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+
+    /// Where output is gathered; a head is written here.
+    pub fn out(&mut self) -> &mut Vec<u8> {
+        if self.mem.out.capacity() == 0 {
+            self.mem.out = self.mem.buffers.take_out();
+        }
+        &mut self.mem.out
+    }
+
+    /// Gives buffers back that hold nothing.
+    pub fn release(&mut self) {
+        self.mem.buffers.release(&mut self.mem.input);
+        if self.mem.out.len() == self.sent && self.mem.out.capacity() > 0 {
+            self.mem.buffers.give_out(std::mem::take(&mut self.mem.out));
+            self.sent = 0;
+        }
+    }
+
+    /// The next body that comes in is framed so.
+    pub fn begin_source(&mut self, framing: Framing) {
+        self.decoder = BodyDecoder::new(framing, false);
+        self.lent = 0;
+        self.trailers = None;
+        self.chunks_in = framing == Framing::Chunked;
+        let expected = match framing {
+            Framing::Empty => 0,
+            Framing::Length(n) => n.min(LARGE as u64) as usize,
+            Framing::Chunked | Framing::UntilClose => SMALL,
+        };
+        if expected > self.mem.input.len() && expected > SMALL {
+            self.mem.buffers.equip(&mut self.mem.input, LARGE);
+        }
+    }
+
+    /// The next body that goes out is framed so.
+    pub fn begin_sink(&mut self, encoding: Encoding) {
+        self.encoding = encoding;
+        self.chunk_left = 0;
+        self.finished = false;
+    }
+
+    /// From now on bytes pass as they are, both ways, until the peer ends.
+    pub fn open_tunnel(&mut self) {
+        self.begin_source(Framing::UntilClose);
+        self.begin_sink(Encoding::Plain);
+    }
+
+    /// The incoming body is over and nothing of it is unread.
+    pub fn source_is_done(&self) -> bool {
+        self.lent == 0 && self.decoder.is_done()
+    }
+
+    /// The peer will send no more.
+    pub fn is_eof(&self) -> bool {
+        self.eof
+    }
+
+    /// The outgoing body was ended.
+    pub fn sink_is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Bytes that the kernel has taken so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Everything queued has been handed to the kernel.
+    pub fn is_flushed(&self) -> bool {
+        self.sent == self.mem.out.len()
+    }
+
+    /// Waits until the peer has sent something (or ended) without holding a buffer.
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.stream.poll_readable(cx)
+    }
+
+    /// Reads once; `Ok(0)` is the end.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        if self.eof {
+            return Poll::Ready(Ok(0));
+        }
+        if self.mem.input.capacity() == 0 {
+            self.mem.buffers.equip(&mut self.mem.input, SMALL);
+        }
+        if self.mem.input.room().is_empty() {
+            let more = if self.mem.input.capacity() < LARGE {
+                LARGE
+            } else {
+                self.mem.input.capacity() * 2
+            };
+            self.mem.buffers.equip(&mut self.mem.input, more);
+        }
+        let n = ready!(self.stream.poll_read_into(cx, self.mem.input.room()))?;
+        self.mem.input.filled(n);
+        self.eof = n == 0;
+        Poll::Ready(Ok(n))
+    }
+
+    /// A body that flows faster than a small buffer holds gets a large one.
+    fn grow_for_flow(&mut self) {
+        if self.mem.input.is_empty()
+            && self.mem.input.capacity() < LARGE
+            && self.decoder.remaining().is_none_or(|n| n > SMALL as u64)
+        {
+            self.mem.buffers.equip(&mut self.mem.input, LARGE);
+        }
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        while self.sent < self.mem.out.len() {
+            let n = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.mem.out[self.sent..]))?;
+            self.advance(n)?;
+        }
+        self.mem.out.clear();
+        self.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    fn advance(&mut self, n: usize) -> Result<(), WireError> {
+        if n == 0 {
+            return Err(WireError::Io(std::io::ErrorKind::WriteZero.into()));
+        }
+        self.sent += n;
+        self.written += n as u64;
+        Ok(())
+    }
+
+    /// Writes what is gathered, then `data[..n]`, then (where that ends a chunk) its line end, with one call.
+    fn poll_write_through(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+        tail: &'static [u8],
+    ) -> Poll<Result<usize, WireError>> {
+        loop {
+            let held = self.mem.out.len() - self.sent;
+            let slices = [
+                IoSlice::new(&self.mem.out[self.sent..]),
+                IoSlice::new(data),
+                IoSlice::new(tail),
+            ];
+            let n = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices))?;
+            if n == 0 {
+                return Poll::Ready(Err(WireError::Io(std::io::ErrorKind::WriteZero.into())));
+            }
+            self.written += n as u64;
+            if n < held {
+                self.sent += n;
+                continue;
+            }
+            self.mem.out.clear();
+            self.sent = 0;
+            let taken = (n - held).min(data.len());
+            if taken == data.len() {
+                let of_tail = n - held - taken;
+                self.mem.out.extend_from_slice(&tail[of_tail..]);
+            }
+            if taken > 0 {
+                return Poll::Ready(Ok(taken));
+            }
+        }
+    }
+
+    fn put_chunk_head(&mut self, size: usize) {
+        let mut text = [0; 18];
+        let line = chunk_head(size as u64, &mut text);
+        self.out().extend_from_slice(line);
+    }
+}
+
+impl Source for H1 {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, WireError>> {
+        loop {
+            if self.lent > 0 {
+                return Poll::Ready(Ok(Piece::Data(self.lent)));
+            }
+            match self.decoder.step(self.mem.input.bytes())? {
+                Step::Data(n) => self.lent = n,
+                Step::Skip(n) => self.mem.input.consume(n),
+                Step::Trailers(n) => {
+                    self.trailers = Some(headers::trailer_map(&self.mem.input.bytes()[..n])?);
+                    self.mem.input.consume(n);
+                    return Poll::Ready(Ok(Piece::Trailers));
+                }
+                Step::Done => return Poll::Ready(Ok(Piece::End)),
+                Step::More => {
+                    self.grow_for_flow();
+                    if ready!(self.poll_fill(cx))? == 0 {
+                        let complete = self.decoder.is_complete_at_eof();
+                        return Poll::Ready(if complete {
+                            Ok(Piece::End)
+                        } else {
+                            Err(WireError::Cut)
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    fn data(&self) -> &[u8] {
+        &self.mem.input.bytes()[..self.lent]
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.mem.input.consume(n);
+        self.lent -= n;
+    }
+
+    fn take_trailers(&mut self) -> HeaderMap {
+        self.trailers.take().unwrap_or_default()
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        self.decoder.remaining()
+    }
+
+    fn lend_chunks(&mut self) -> bool {
+        if self.chunks_in {
+            self.decoder = BodyDecoder::new(Framing::Chunked, true);
+        }
+        self.chunks_in
+    }
+}
+
+impl Sink for H1 {
+    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>> {
+        let framed = self.encoding == Encoding::Chunks;
+        if framed && self.chunk_left == 0 {
+            self.put_chunk_head(data.len());
+            self.chunk_left = data.len();
+        }
+        let part = if framed {
+            &data[..data.len().min(self.chunk_left)]
+        } else {
+            data
+        };
+        let tail: &[u8] = if framed && part.len() == self.chunk_left {
+            b"\r\n"
+        } else {
+            b""
+        };
+        let taken = if self.mem.out.len() - self.sent + part.len() <= GATHER {
+            let out = self.out();
+            out.extend_from_slice(part);
+            out.extend_from_slice(tail);
+            part.len()
+        } else {
+            ready!(self.poll_write_through(cx, part, tail))?
+        };
+        if framed {
+            self.chunk_left -= taken;
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_finish(
+        &mut self,
+        cx: &mut Context<'_>,
+        trailers: Option<&HeaderMap>,
+    ) -> Poll<Result<(), WireError>> {
+        if !self.finished {
+            self.finished = true;
+            if self.encoding != Encoding::Plain {
+                self.out().extend_from_slice(b"0\r\n");
+                if let Some(map) = trailers {
+                    headers::put_map(&mut self.mem.out, map);
+                }
+                self.mem.out.extend_from_slice(b"\r\n");
+            }
+        }
+        self.poll_flush(cx)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        ready!(self.poll_drain(cx))?;
+        if self.stream.wants_flush() {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn wants_chunks(&self) -> bool {
+        self.encoding == Encoding::Chunks
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        Pin::new(&mut self.stream)
+            .poll_shutdown(cx)
+            .map_err(WireError::Io)
+    }
+
+    fn take_chunks(&mut self) {
+        self.encoding = Encoding::FramedChunks;
+    }
+}
+
+/// The buffers of one connection; they go back to the shelf.
+#[derive(Debug)]
+pub struct Memory {
+    buffers: Buffers,
+    /// Bytes read and not yet used.
+    pub input: Buffer,
+    out: Vec<u8>,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.input.clear();
+        self.buffers.release(&mut self.input);
+        if self.out.capacity() > 0 {
+            self.buffers.give_out(std::mem::take(&mut self.out));
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! An HTTP/1 connection from a client, for one exchange.
+
+use std::task::{Context, Poll};
+
+use http::HeaderMap;
+
+use super::h1::{Encoding, H1};
+use super::headers::{self, Fields, Outgoing};
+use super::wire::{Downstream, Piece, Sink, Source, WireError};
+use crate::http1::{self, FieldId, Framing, Version};
+use crate::net::buffer::LARGE;
+
+/// An HTTP/1 connection from a client.
+#[derive(Debug)]
+pub struct H1Down {
+    /// The connection.
+    pub wire: H1,
+    version: Version,
+    keep_alive: bool,
+    answered: bool,
+    close_delimited: bool,
+}
+
+impl H1Down {
+    /// Over an accepted connection.
+    pub fn new(wire: H1) -> Self {
+        Self {
+            wire,
+            version: Version::H11,
+            keep_alive: true,
+            answered: false,
+            close_delimited: false,
+        }
+    }
+
+    /// A request begins, of which these things matter for the answer.
+    pub fn begin(&mut self, version: Version, keep_alive: bool, framing: Framing) {
+        self.version = version;
+        self.keep_alive = keep_alive;
+        self.answered = false;
+        self.close_delimited = false;
+        self.wire.begin_source(framing);
+    }
+
+    /// The next answer is the last one.
+    pub fn close_after(&mut self) {
+        self.keep_alive = false;
+    }
+
+    /// Whether the connection may carry another request.
+    pub fn keeps_alive(&self) -> bool {
+        self.keep_alive
+    }
+
+    /// Ends a connection whose answer is not whole. Where only the connection's end would end the body, a reset tells the client that it is not.
+    pub fn abort(mut self) {
+        if self.close_delimited {
+            let _ = socket2::SockRef::from(&self.wire.stream().descriptor())
+                .set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+
+    /// Whether the head of a final answer was queued.
+    pub fn has_answered(&self) -> bool {
+        self.answered
+    }
+
+    fn put_connection(&mut self) {
+        let line: &[u8] = match (self.keep_alive, self.version) {
+            (false, _) => b"connection: close\r\n",
+            (true, Version::H10) => b"connection: keep-alive\r\n",
+            (true, Version::H11) => return,
+        };
+        self.wire.out().extend_from_slice(line);
+    }
+
+    /// Announces how the body ends, and sets the encoder to it.
+    fn put_framing(&mut self, framing: Framing, told_length: Option<u64>, status: u16) {
+        let encoding = match framing {
+            Framing::Empty => {
+                if status >= 200
+                    && status != 204
+                    && let Some(n) = told_length
+                {
+                    headers::put_length(self.wire.out(), n);
+                }
+                Encoding::Plain
+            }
+            Framing::Length(n) => {
+                headers::put_length(self.wire.out(), n);
+                Encoding::Plain
+            }
+            Framing::Chunked | Framing::UntilClose if self.version == Version::H11 => {
+                self.wire
+                    .out()
+                    .extend_from_slice(b"transfer-encoding: chunked\r\n");
+                Encoding::Chunks
+            }
+            Framing::Chunked | Framing::UntilClose => {
+                self.keep_alive = false;
+                self.close_delimited = true;
+                Encoding::Plain
+            }
+        };
+        self.wire.begin_sink(encoding);
+    }
+}
+
+fn put_status(out: &mut Vec<u8>, status: u16) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    let digits = [
+        b'0' + (status / 100 % 10) as u8,
+        b'0' + (status / 10 % 10) as u8,
+        b'0' + (status % 10) as u8,
+    ];
+    out.extend_from_slice(&digits);
+    out.push(b' ');
+    out.extend_from_slice(http1::status::reason(status).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+impl Downstream for H1Down {
+    fn open_tunnel(&mut self) {
+        self.keep_alive = false;
+        self.wire.open_tunnel();
+    }
+
+    fn send_response<F: Fields>(&mut self, response: &Outgoing<'_, F>) -> Result<(), WireError> {
+        self.answered = true;
+        put_status(self.wire.out(), response.status);
+        let drop = |id| matches!(id, FieldId::ContentLength | FieldId::TransferEncoding);
+        response.fields.put_lines(self.wire.out(), drop);
+        for (name, value) in response.added {
+            headers::put_line(self.wire.out(), name.as_bytes(), value.as_bytes());
+        }
+        if let Some(protocol) = response.upgrade {
+            let out = self.wire.out();
+            out.extend_from_slice(b"connection: upgrade\r\n");
+            headers::put_line(out, b"upgrade", protocol);
+            self.wire.begin_sink(Encoding::Plain);
+        } else {
+            self.put_framing(response.framing, response.told_length, response.status);
+            self.put_connection();
+        }
+        self.wire.out().extend_from_slice(b"\r\n");
+        Ok(())
+    }
+
+    fn send_informational<F: Fields>(&mut self, status: u16, fields: &F) -> Result<(), WireError> {
+        if self.version == Version::H11 {
+            put_status(self.wire.out(), status);
+            fields.put_lines(self.wire.out(), |id| matches!(id, FieldId::ContentLength));
+            self.wire.out().extend_from_slice(b"\r\n");
+        }
+        Ok(())
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.wire.is_eof() {
+                return Poll::Ready(());
+            }
+            if self.wire.mem.input.len() >= LARGE {
+                return Poll::Pending;
+            }
+            match self.wire.poll_readable(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(())) => {}
+            }
+            match self.wire.poll_fill(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+impl Source for H1Down {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, WireError>> {
+        self.wire.poll_piece(cx)
+    }
+    fn data(&self) -> &[u8] {
+        self.wire.data()
+    }
+    fn consume(&mut self, n: usize) {
+        self.wire.consume(n);
+    }
+    fn take_trailers(&mut self) -> HeaderMap {
+        self.wire.take_trailers()
+    }
+    fn remaining(&self) -> Option<u64> {
+        self.wire.remaining()
+    }
+}
+
+impl Sink for H1Down {
+    #[inline]
+    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>> {
+        self.wire.poll_write(cx, data)
+    }
+    #[inline]
+    fn poll_finish(
+        &mut self,
+        cx: &mut Context<'_>,
+        trailers: Option<&HeaderMap>,
+    ) -> Poll<Result<(), WireError>> {
+        self.wire.poll_finish(cx, trailers)
+    }
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        self.wire.poll_flush(cx)
+    }
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        self.wire.poll_shutdown(cx)
+    }
+    fn wants_chunks(&self) -> bool {
+        self.wire.wants_chunks()
+    }
+    fn take_chunks(&mut self) {
+        self.wire.take_chunks();
+    }
+}

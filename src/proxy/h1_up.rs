@@ -1,0 +1,186 @@
+//! An HTTP/1 connection to an endpoint, for one exchange.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::HeaderMap;
+
+use super::h1::{Encoding, H1};
+use super::headers::{Fields, H1Fields, Request};
+use super::wire::{Piece, Sink, Source, Upstream, WireError};
+use crate::http1::{Framing, HeadLimits, Method, ResponseHead};
+use crate::net::{Buffers, Stream};
+use crate::upstream::Endpoint;
+
+/// What a response head may be like: wide, since the application is ours to trust more than a client.
+const LIMITS: HeadLimits = HeadLimits {
+    bytes: 256 * 1024,
+    fields: 256,
+    target: 0,
+    underscores: true,
+};
+
+/// An HTTP/1 connection to an endpoint.
+#[derive(Debug)]
+pub struct H1Up {
+    wire: H1,
+    head: ResponseHead,
+    /// Whom `Host` names where the request names nobody.
+    endpoint: Arc<Endpoint>,
+    method: Method,
+    /// Requests that the connection carried before this one.
+    pub used: u32,
+    began: u64,
+    seen: bool,
+}
+
+impl H1Up {
+    /// Over a connection at a message boundary; `head` is scratch of the worker.
+    pub fn new(
+        stream: Stream,
+        buffers: Buffers,
+        head: ResponseHead,
+        endpoint: Arc<Endpoint>,
+        used: u32,
+    ) -> Self {
+        Self {
+            wire: H1::new(stream, buffers),
+            head,
+            endpoint,
+            method: Method::Get,
+            used,
+            began: 0,
+            seen: false,
+        }
+    }
+
+    /// Ends the exchange: the scratch, and the stream where it can carry another request.
+    pub fn finish(self) -> (ResponseHead, Option<Stream>) {
+        let clean = self.head.keep_alive
+            && self.wire.source_is_done()
+            && self.wire.mem.input.is_empty()
+            && self.wire.is_flushed()
+            && self.wire.sink_is_finished()
+            && !self.wire.is_eof();
+        (self.head, clean.then(|| self.wire.into_stream()))
+    }
+
+    /// For a tunnel.
+    pub fn wire(&mut self) -> &mut H1 {
+        &mut self.wire
+    }
+}
+
+impl Upstream for H1Up {
+    type Fields<'a> = H1Fields<'a>;
+
+    fn open_tunnel(&mut self) {
+        self.wire.open_tunnel();
+    }
+
+    fn send_request<F: Fields>(&mut self, request: &Request<'_, F>) -> Result<(), WireError> {
+        self.method = request.method;
+        self.began = self.wire.written();
+        request.put_h1(self.wire.out(), self.endpoint.authority.as_bytes());
+        self.wire.begin_sink(match request.framing {
+            Framing::Chunked | Framing::UntilClose => Encoding::Chunks,
+            Framing::Empty | Framing::Length(_) => Encoding::Plain,
+        });
+        Ok(())
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        loop {
+            if !self.wire.mem.input.is_empty() {
+                self.seen = true;
+                if self
+                    .head
+                    .parse(self.wire.mem.input.bytes(), self.method, &LIMITS)?
+                    .is_some()
+                {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            if ready!(self.wire.poll_fill(cx))? == 0 {
+                return Poll::Ready(Err(WireError::Cut));
+            }
+        }
+    }
+
+    fn status(&self) -> u16 {
+        self.head.status
+    }
+
+    fn fields(&self) -> H1Fields<'_> {
+        H1Fields {
+            head: &self.wire.mem.input.bytes()[..self.head.len],
+            fields: &self.head.fields,
+        }
+    }
+
+    fn framing(&self) -> Framing {
+        self.head.framing
+    }
+
+    fn content_length(&self) -> Option<u64> {
+        self.head.content_length
+    }
+
+    fn next(&mut self) {
+        self.wire.mem.input.consume(self.head.len);
+        if self.head.status >= 200 {
+            self.wire.begin_source(self.head.framing);
+        }
+    }
+
+    fn has_begun(&self) -> bool {
+        self.seen
+    }
+
+    fn may_have_sent(&self) -> bool {
+        self.wire.written() > self.began
+    }
+}
+
+impl Source for H1Up {
+    #[inline]
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, WireError>> {
+        self.wire.poll_piece(cx)
+    }
+    #[inline]
+    fn data(&self) -> &[u8] {
+        self.wire.data()
+    }
+    #[inline]
+    fn consume(&mut self, n: usize) {
+        self.wire.consume(n);
+    }
+    fn take_trailers(&mut self) -> HeaderMap {
+        self.wire.take_trailers()
+    }
+    fn remaining(&self) -> Option<u64> {
+        self.wire.remaining()
+    }
+    fn lend_chunks(&mut self) -> bool {
+        self.wire.lend_chunks()
+    }
+}
+
+impl Sink for H1Up {
+    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>> {
+        self.wire.poll_write(cx, data)
+    }
+    fn poll_finish(
+        &mut self,
+        cx: &mut Context<'_>,
+        trailers: Option<&HeaderMap>,
+    ) -> Poll<Result<(), WireError>> {
+        self.wire.poll_finish(cx, trailers)
+    }
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        self.wire.poll_flush(cx)
+    }
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        self.wire.poll_shutdown(cx)
+    }
+}

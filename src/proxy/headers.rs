@@ -1,0 +1,359 @@
+//! Heads on their way through: what is dropped, what is added, in which order.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::peer::Peer;
+use crate::http1::head::Field;
+use crate::http1::{FieldId, Framing, Method, Reject};
+use crate::routing;
+
+/// The fields of a head, over an HTTP/1 offset table or an HTTP/2 map.
+pub trait Fields {
+    /// Calls `see` with class, name and value of every field that goes on to the next hop.
+    fn each(&self, see: impl FnMut(FieldId, &[u8], &[u8]));
+    /// Calls `see` with each value of this (lower-case) name, until it returns `true`; says whether it did.
+    fn any(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool;
+    /// The first value of a field with a class of its own.
+    fn first(&self, id: FieldId) -> Option<&[u8]>;
+
+    /// Writes the fields that go on as HTTP/1 lines, except those that `drop` names.
+    fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId) -> bool) {
+        self.each(|id, name, value| {
+            if !drop(id) {
+                put_line(out, name, value);
+            }
+        });
+    }
+}
+
+/// Fields of an HTTP/1 head: the offset table and the bytes it points into.
+#[derive(Clone, Copy, Debug)]
+pub struct H1Fields<'a> {
+    /// The head's bytes.
+    pub head: &'a [u8],
+    /// Its lines.
+    pub fields: &'a [Field],
+}
+
+impl Fields for H1Fields<'_> {
+    #[inline]
+    fn each(&self, mut see: impl FnMut(FieldId, &[u8], &[u8])) {
+        for field in self.fields {
+            if !field.hop {
+                see(
+                    field.id,
+                    field.name.of(self.head),
+                    field.value.of(self.head),
+                );
+            }
+        }
+    }
+
+    fn any(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        self.fields
+            .iter()
+            .filter(|f| f.name.of(self.head).eq_ignore_ascii_case(name.as_bytes()))
+            .any(|f| see(f.value.of(self.head)))
+    }
+
+    fn first(&self, id: FieldId) -> Option<&[u8]> {
+        self.fields
+            .iter()
+            .find(|f| f.id == id)
+            .map(|f| f.value.of(self.head))
+    }
+
+    /// Lines that stay and lie together are copied together.
+    #[inline]
+    fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId) -> bool) {
+        let mut run: Option<(u32, u32)> = None;
+        for field in self.fields {
+            if field.hop || drop(field.id) {
+                continue;
+            }
+            run = match run {
+                Some((start, end)) if end == field.line.start => Some((start, field.line.end)),
+                Some((start, end)) => {
+                    out.extend_from_slice(&self.head[start as usize..end as usize]);
+                    Some((field.line.start, field.line.end))
+                }
+                None => Some((field.line.start, field.line.end)),
+            };
+        }
+        if let Some((start, end)) = run {
+            out.extend_from_slice(&self.head[start as usize..end as usize]);
+        }
+    }
+}
+
+/// Fields of an HTTP/2 head.
+#[derive(Clone, Copy, Debug)]
+pub struct H2Fields<'a>(pub &'a HeaderMap);
+
+impl Fields for H2Fields<'_> {
+    fn each(&self, mut see: impl FnMut(FieldId, &[u8], &[u8])) {
+        for (name, value) in self.0 {
+            let id = FieldId::of(name.as_str().as_bytes());
+            if !id.is_hop_by_hop() {
+                see(id, name.as_str().as_bytes(), value.as_bytes());
+            }
+        }
+    }
+
+    fn any(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        self.0.get_all(name).iter().any(|v| see(v.as_bytes()))
+    }
+
+    fn first(&self, id: FieldId) -> Option<&[u8]> {
+        self.0
+            .iter()
+            .find(|(name, _)| FieldId::of(name.as_str().as_bytes()) == id)
+            .map(|(_, v)| v.as_bytes())
+    }
+}
+
+/// A head of ours without fields of others.
+#[derive(Clone, Copy, Debug)]
+pub struct NoFields;
+
+impl Fields for NoFields {
+    fn each(&self, _: impl FnMut(FieldId, &[u8], &[u8])) {}
+    fn any(&self, _: &str, _: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        false
+    }
+    fn first(&self, _: FieldId) -> Option<&[u8]> {
+        None
+    }
+}
+
+/// A request as routing, attempts and encoders see it. It stays the same through all attempts.
+#[derive(Debug)]
+pub struct Request<'a, F> {
+    /// Its fields.
+    pub fields: F,
+    /// The method's class.
+    pub method: Method,
+    /// The method as typed.
+    pub method_text: &'a [u8],
+    /// The authority as typed, with port; may be empty from HTTP/1.0.
+    pub authority: &'a [u8],
+    /// Lower case, without port and trailing dot.
+    pub host: &'a str,
+    /// What goes upstream: path without dot segments, and the query as typed.
+    pub target: &'a [u8],
+    /// Length of the path in `target`.
+    pub path_len: usize,
+    /// How its body is framed; `UntilClose` stands for an HTTP/2 body of unknown length.
+    pub framing: Framing,
+    /// `Expect: 100-continue`.
+    pub expect_continue: bool,
+    /// What it wants to upgrade to.
+    pub upgrade: Option<&'a [u8]>,
+    /// `te: trailers`.
+    pub te_trailers: bool,
+    /// Who sent it.
+    pub peer: &'a Peer,
+    /// The client: the peer, or whom a trusted proxy names.
+    pub client: IpAddr,
+    /// Its id, ours or taken over.
+    pub id: RequestId,
+}
+
+impl<F: Fields> routing::Request for Request<'_, F> {
+    fn method(&self) -> &[u8] {
+        self.method_text
+    }
+    fn host(&self) -> &str {
+        self.host
+    }
+    fn path(&self) -> &[u8] {
+        &self.target[..self.path_len]
+    }
+    fn query(&self) -> Option<&[u8]> {
+        self.target.get(self.path_len + 1..)
+    }
+    fn any_field(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        self.fields.any(name, see)
+    }
+    fn client(&self) -> IpAddr {
+        self.client
+    }
+}
+
+/// `x-request-id`: taken over from the client where it is harmless, else 128 random bits in hex.
+#[derive(Clone, Copy, Debug)]
+pub enum RequestId {
+    /// The client's field stays.
+    Theirs,
+    /// Ours.
+    Ours([u8; 32]),
+}
+
+impl RequestId {
+    /// Keeps what the client sent if it is 1 to 128 bytes of `[A-Za-z0-9._:/+=-]`, else makes one.
+    pub fn of(theirs: Option<&[u8]>, rng: &mut fastrand::Rng) -> Self {
+        let harmless = |b: &u8| b.is_ascii_alphanumeric() || b"._:/+=-".contains(b);
+        match theirs {
+            Some(id) if (1..=128).contains(&id.len()) && id.iter().all(harmless) => Self::Theirs,
+            _ => Self::Ours(hex(rng.u128(..))),
+        }
+    }
+}
+
+fn hex(n: u128) -> [u8; 32] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(n.to_be_bytes()) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+    text
+}
+
+impl<F: Fields> Request<'_, F> {
+    /// Whether the proxy writes this field anew, so that the client's own isn't copied.
+    pub fn is_ours(&self, id: FieldId) -> bool {
+        match id {
+            FieldId::Host
+            | FieldId::ContentLength
+            | FieldId::TransferEncoding
+            | FieldId::XForwardedFor => true,
+            FieldId::XForwardedProto | FieldId::XForwardedHost => {
+                !self.peer.trusted || self.fields.first(id).is_none()
+            }
+            FieldId::Forwarded => !self.peer.trusted,
+            FieldId::Expect => !self.expect_continue,
+            FieldId::XRequestId => matches!(self.id, RequestId::Ours(_)),
+            _ => false,
+        }
+    }
+
+    /// Calls `put` with what the proxy says about the client, name and value.
+    pub fn each_added(&self, mut put: impl FnMut(&'static [u8], &[&[u8]])) {
+        if self.peer.trusted {
+            let mut chain = Vec::new();
+            self.fields.any("x-forwarded-for", &mut |hops| {
+                chain.extend_from_slice(hops);
+                chain.extend_from_slice(b", ");
+                false
+            });
+            put(b"x-forwarded-for", &[&chain, self.peer.text()]);
+        } else {
+            put(b"x-forwarded-for", &[self.peer.text()]);
+        }
+        if self.is_ours(FieldId::XForwardedProto) {
+            put(b"x-forwarded-proto", &[self.peer.scheme()]);
+        }
+        if self.is_ours(FieldId::XForwardedHost) && !self.authority.is_empty() {
+            put(b"x-forwarded-host", &[self.authority]);
+        }
+        if let RequestId::Ours(id) = &self.id {
+            put(b"x-request-id", &[id]);
+        }
+    }
+
+    /// Writes the whole head for an HTTP/1.1 upstream. `host` stands in where the request names none.
+    pub fn put_h1(&self, out: &mut Vec<u8>, host: &[u8]) {
+        out.extend_from_slice(self.method_text);
+        out.push(b' ');
+        out.extend_from_slice(self.target);
+        out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
+        out.extend_from_slice(if self.authority.is_empty() {
+            host
+        } else {
+            self.authority
+        });
+        out.extend_from_slice(b"\r\n");
+        self.fields.put_lines(out, |id| self.is_ours(id));
+        self.each_added(|name, parts| {
+            out.extend_from_slice(name);
+            out.extend_from_slice(b": ");
+            for part in parts {
+                out.extend_from_slice(part);
+            }
+            out.extend_from_slice(b"\r\n");
+        });
+        match self.framing {
+            Framing::Empty => {}
+            Framing::Length(n) => put_length(out, n),
+            Framing::Chunked | Framing::UntilClose => {
+                out.extend_from_slice(b"transfer-encoding: chunked\r\n")
+            }
+        }
+        if let Some(protocol) = self.upgrade {
+            out.extend_from_slice(b"connection: upgrade\r\nupgrade: ");
+            out.extend_from_slice(protocol);
+            out.extend_from_slice(b"\r\n");
+        }
+        if self.te_trailers {
+            out.extend_from_slice(b"te: trailers\r\n");
+            if self.upgrade.is_none() {
+                out.extend_from_slice(b"connection: te\r\n");
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// A final answer on its way to the client.
+#[derive(Debug)]
+pub struct Outgoing<'a, F> {
+    /// 200 to 999, or 101.
+    pub status: u16,
+    /// The upstream's fields, or none.
+    pub fields: F,
+    /// How the body is framed where it comes from.
+    pub framing: Framing,
+    /// `content-length` to be told although no body follows (HEAD, 304).
+    pub told_length: Option<u64>,
+    /// What the proxy adds.
+    pub added: &'a [(&'static str, &'a str)],
+    /// For 101: the protocol.
+    pub upgrade: Option<&'a [u8]>,
+}
+
+/// `name: value` as a line.
+#[inline]
+pub fn put_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `content-length: n` as a line.
+#[inline]
+pub fn put_length(out: &mut Vec<u8>, n: u64) {
+    put_line(
+        out,
+        b"content-length",
+        itoa::Buffer::new().format(n).as_bytes(),
+    );
+}
+
+/// Every field of a map as lines.
+pub fn put_map(out: &mut Vec<u8>, map: &HeaderMap) {
+    for (name, value) in map {
+        put_line(out, name.as_str().as_bytes(), value.as_bytes());
+    }
+}
+
+/// An HTTP/1 trailer section as a map, without the fields that have no place in trailers.
+///
+/// # Errors
+/// What the codec refuses.
+pub fn trailer_map(section: &[u8]) -> Result<HeaderMap, Reject> {
+    let mut map = HeaderMap::new();
+    for trailer in crate::http1::framing::trailers(section)? {
+        let parsed = (
+            HeaderName::from_bytes(trailer.name),
+            HeaderValue::from_bytes(trailer.value),
+        );
+        if let (Ok(name), Ok(value)) = parsed {
+            map.append(name, value);
+        }
+    }
+    Ok(map)
+}

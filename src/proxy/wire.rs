@@ -1,0 +1,128 @@
+//! What the exchange asks of a connection, whichever protocol it speaks and whichever side it is on.
+//!
+//! A [`Source`] lends the bytes of a body, a [`Sink`] takes them; both are polled, so that one task moves both directions
+//! without channels. An HTTP/1 connection is both; so is an HTTP/2 stream.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use http::HeaderMap;
+
+use super::headers::{Fields, Outgoing, Request};
+use crate::http1::{Framing, Reject};
+
+/// What broke on one side of an exchange.
+#[derive(Debug)]
+pub enum WireError {
+    /// The peer sent what it must not.
+    Bad(Reject),
+    /// The peer ended the stream in the middle of a message.
+    Cut,
+    /// The peer refused or took back an HTTP/2 stream.
+    Reset(h2::Reason),
+    /// The connection broke.
+    Io(io::Error),
+}
+
+impl From<io::Error> for WireError {
+    fn from(e: io::Error) -> Self {
+        Self::Io(e)
+    }
+}
+
+impl From<Reject> for WireError {
+    fn from(reject: Reject) -> Self {
+        Self::Bad(reject)
+    }
+}
+
+/// What a source has next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// So many bytes, to be looked at by [`Source::data`]. Never 0.
+    Data(usize),
+    /// Trailers, to be fetched by [`Source::take_trailers`]; the body is over.
+    Trailers,
+    /// The body is over.
+    End,
+}
+
+/// Where a body comes from.
+pub trait Source {
+    /// What comes next. Asking again before anything was consumed gives at least the same.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, WireError>>;
+    /// The bytes that the last [`Piece::Data`] announced.
+    fn data(&self) -> &[u8];
+    /// Drops the first `n` of them.
+    fn consume(&mut self, n: usize);
+    /// The trailers that the last [`Piece::Trailers`] announced.
+    fn take_trailers(&mut self) -> HeaderMap;
+    /// How many content bytes are still to come, where that is known.
+    fn remaining(&self) -> Option<u64>;
+    /// From now on lends chunk framing together with content, if it can: the sink takes them as they are.
+    fn lend_chunks(&mut self) -> bool {
+        false
+    }
+}
+
+/// Where a body goes to.
+pub trait Sink {
+    /// Takes some of `data`, at least one byte.
+    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>>;
+    /// Ends the body; ready when everything has been handed to the kernel.
+    fn poll_finish(
+        &mut self,
+        cx: &mut Context<'_>,
+        trailers: Option<&HeaderMap>,
+    ) -> Poll<Result<(), WireError>>;
+    /// Hands everything held back to the kernel.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>>;
+    /// Whether the body leaves in chunks that [`Source::lend_chunks`] can provide.
+    fn wants_chunks(&self) -> bool {
+        false
+    }
+    /// From now on data comes with its chunk framing.
+    fn take_chunks(&mut self) {}
+    /// Tells the peer that nothing more follows (tunnels only).
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>>;
+}
+
+/// The client's side of one exchange.
+pub trait Downstream: Source + Sink {
+    /// The answer was 101: from now on bytes pass as they are, both ways, until the peer ends.
+    fn open_tunnel(&mut self);
+    /// Queues the head of the final answer.
+    fn send_response<F: Fields>(&mut self, response: &Outgoing<'_, F>) -> Result<(), WireError>;
+    /// Queues a 1xx other than 101, where the client's version knows them.
+    fn send_informational<F: Fields>(&mut self, status: u16, fields: &F) -> Result<(), WireError>;
+    /// Ready when the client has given up. Bytes that arrive meanwhile are kept within bounds.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+/// The application's side of one exchange.
+pub trait Upstream: Source + Sink {
+    /// The answer was 101: from now on bytes pass as they are, both ways, until the peer ends.
+    fn open_tunnel(&mut self);
+    /// The fields of the response's head.
+    type Fields<'a>: Fields
+    where
+        Self: 'a;
+    /// Queues the request's head.
+    fn send_request<F: Fields>(&mut self, request: &Request<'_, F>) -> Result<(), WireError>;
+    /// Ready when a head (1xx or final) has arrived.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>>;
+    /// The status of the head that arrived last.
+    fn status(&self) -> u16;
+    /// Its fields.
+    fn fields(&self) -> Self::Fields<'_>;
+    /// How the response's body is framed.
+    fn framing(&self) -> Framing;
+    /// What `content-length` says, also where no body follows.
+    fn content_length(&self) -> Option<u64>;
+    /// The head that arrived last is dealt with: the next is awaited after a 1xx, the body begins after a final one.
+    fn next(&mut self);
+    /// Whether any byte of a response has arrived.
+    fn has_begun(&self) -> bool;
+    /// Whether any byte of the request may have reached the application.
+    fn may_have_sent(&self) -> bool;
+}

@@ -1,0 +1,354 @@
+//! One downstream connection: which protocol it speaks, and the HTTP/1 loop from request to request.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+use super::request::{Parsed, Scratch};
+use super::tls::TlsInfo;
+use crate::config::spec::ProxyLimits;
+use crate::http1::{Framing, HeadLimits, Method, RequestHead, Version};
+use crate::net::{Phase, Stream, Watch};
+use crate::proxy::h1::H1;
+use crate::proxy::h1_down::H1Down;
+use crate::proxy::{self, Answer, Ended, Peer, Worker};
+use crate::snapshot::Snapshot;
+use crate::telemetry::ListenerShard;
+
+/// How an HTTP/2 connection begins (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// So much of an unread body is read and dropped so that the connection, or at least the answer, survives.
+const DRAIN: usize = 64 * 1024;
+/// How long a closing connection waits for the client to take the last answer.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// A listener as its connections see it: fixed at the time they were accepted.
+#[derive(Debug)]
+pub struct Listening {
+    /// The server's own number of it, for drains.
+    pub id: usize,
+    /// `[listen.NAME]`.
+    pub name: String,
+    /// HTTP/1.1 offered.
+    pub h1: bool,
+    /// HTTP/2 offered.
+    pub h2: bool,
+    /// Answers every request with a redirect to https.
+    pub redirect_https: bool,
+    /// Peers whose `Forwarded` and `X-Forwarded-*` are believed.
+    pub trusted: Vec<IpNet>,
+    /// Its counters: one shard a worker.
+    pub metrics: Arc<[ListenerShard]>,
+}
+
+/// A connection that was accepted, its TLS handshake done.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The bytes.
+    pub stream: Stream,
+    /// Who; `None` for a Unix socket.
+    pub peer: Option<SocketAddr>,
+    /// By which listener.
+    pub listening: Arc<Listening>,
+    /// What was agreed in the handshake.
+    pub tls: Option<TlsInfo>,
+}
+
+/// What stays the same for all requests of one connection.
+pub(super) struct Conn<'a> {
+    pub worker: &'a Worker,
+    pub watch: &'a Watch,
+    pub listening: &'a Listening,
+    pub peer: Peer,
+    pub tls: Option<TlsInfo>,
+}
+
+/// Serves a connection until it ends.
+pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+    let Accepted {
+        stream,
+        peer,
+        listening,
+        tls,
+    } = accepted;
+    let watched = worker.watches.watch(listening.id);
+    let _counted = Counted::enter(&listening.metrics[worker.id]);
+    let peer = Peer::new(
+        peer,
+        tls.is_some(),
+        listening.metrics.clone(),
+        &listening.trusted,
+    );
+    let by_alpn = tls.as_ref().is_some_and(|tls| tls.alpn_h2);
+    let conn = Conn {
+        worker: &worker,
+        watch: &watched,
+        listening: &listening,
+        peer,
+        tls,
+    };
+    let mut down = H1Down::new(H1::new(stream, worker.buffers.clone()));
+    if by_alpn || (listening.h2 && conn.tls.is_none() && begins_as_h2(&conn, &mut down).await) {
+        return super::h2::serve(worker.clone(), conn, down.wire).await;
+    }
+    if listening.h1 {
+        conn.serve_h1(down).await;
+    }
+}
+
+/// Reads until it is clear whether the client speaks HTTP/2 by prior knowledge.
+async fn begins_as_h2(conn: &Conn<'_>, down: &mut H1Down) -> bool {
+    conn.watch
+        .arm(conn.worker.snapshot().spec.limits.keepalive_timeout);
+    loop {
+        let seen = down.wire.mem.input.bytes();
+        let n = seen.len().min(PREFACE.len());
+        if seen[..n] != PREFACE[..n] || seen.len() >= PREFACE.len() {
+            return seen.starts_with(PREFACE);
+        }
+        if n > 0 {
+            conn.watch.enter(Phase::Head);
+        }
+        if !conn.fill(down).await {
+            return false;
+        }
+    }
+}
+
+impl Conn<'_> {
+    /// Waits for bytes, without a buffer while there are none. `false`: it is over.
+    async fn fill(&self, down: &mut H1Down) -> bool {
+        poll_fn(|cx| {
+            if down.wire.mem.input.is_empty() && down.wire.poll_readable(cx).is_pending() {
+                return if self.watch.expired(cx) {
+                    Poll::Ready(false)
+                } else {
+                    Poll::Pending
+                };
+            }
+            match down.wire.poll_fill(cx) {
+                Poll::Ready(Ok(n)) => Poll::Ready(n > 0),
+                Poll::Ready(Err(_)) => Poll::Ready(false),
+                Poll::Pending if self.watch.expired(cx) => Poll::Ready(false),
+                Poll::Pending => {
+                    down.wire.release();
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    async fn serve_h1(&self, mut down: H1Down) {
+        let mut head = RequestHead::new();
+        let mut scratch = Scratch::default();
+        loop {
+            if down.wire.mem.input.is_empty() && !self.await_request(&mut down).await {
+                return;
+            }
+            let snapshot = self.worker.snapshot();
+            match self
+                .read_head(&mut down, &mut head, &snapshot.spec.limits)
+                .await
+            {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(answer) => return self.refuse(&snapshot, &mut down, answer).await,
+            }
+            let started = Instant::now();
+            let ended = self
+                .one_request(&snapshot, started, &mut down, &mut head, &mut scratch)
+                .await;
+            drop(snapshot);
+            match ended {
+                Ended::Whole(_) if down.keeps_alive() && self.drain_body(&mut down).await => {
+                    down.wire.release()
+                }
+                Ended::Whole(_) => return self.take_leave(&mut down).await,
+                Ended::Cut(_) => return down.abort(),
+                Ended::Tunnel => return,
+            }
+        }
+    }
+
+    /// Between requests: parked without buffers until bytes come. `false`: the connection is over.
+    async fn await_request(&self, down: &mut H1Down) -> bool {
+        self.watch.enter(Phase::Idle);
+        self.watch
+            .arm(self.worker.snapshot().spec.limits.keepalive_timeout);
+        down.wire.release();
+        self.fill(down).await
+    }
+
+    /// Reads a whole head. `Ok(false)`: the client left before it was whole.
+    async fn read_head(
+        &self,
+        down: &mut H1Down,
+        head: &mut RequestHead,
+        limits: &ProxyLimits,
+    ) -> Result<bool, Answer> {
+        self.watch.enter(Phase::Head);
+        self.watch.arm(limits.header_timeout);
+        let limits = HeadLimits {
+            bytes: limits.header_bytes,
+            fields: limits.headers,
+            target: limits.target_bytes,
+            underscores: limits.underscores,
+        };
+        loop {
+            if head
+                .parse(down.wire.mem.input.bytes(), &limits)
+                .map_err(Answer::refuse)?
+                .is_some()
+            {
+                return Ok(true);
+            }
+            if !self.fill(down).await {
+                let timed_out = !down.wire.is_eof() && !self.watch.is_shut();
+                return if timed_out {
+                    Err(Answer::HEADER_TIMEOUT)
+                } else {
+                    Ok(false)
+                };
+            }
+        }
+    }
+
+    async fn one_request(
+        &self,
+        snapshot: &Snapshot,
+        started: Instant,
+        down: &mut H1Down,
+        head: &mut RequestHead,
+        scratch: &mut Scratch,
+    ) -> Ended {
+        scratch.keep_head(&down.wire.mem.input.bytes()[..head.len]);
+        down.wire.mem.input.consume(head.len);
+        let keep_alive = head.keep_alive && !self.watch.is_closing();
+        down.begin(head.version, keep_alive, head.framing);
+        let parsed = match Parsed::new(self, head, scratch) {
+            Ok(parsed) => parsed,
+            Err(reject) => {
+                down.close_after();
+                return self
+                    .own_answer(snapshot, head.method, down, Answer::refuse(reject))
+                    .await;
+            }
+        };
+        if self
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.misdirected(parsed.host()))
+        {
+            return self
+                .own_answer(snapshot, head.method, down, Answer::MISDIRECTED)
+                .await;
+        }
+        let request = parsed.request();
+        if self.listening.redirect_https {
+            let ended = proxy::redirect_https(self.watch, snapshot, &request, down).await;
+            self.count(ended);
+            return ended;
+        }
+        proxy::handle(self.worker, self.watch, started, &request, down).await
+    }
+
+    async fn own_answer(
+        &self,
+        snapshot: &Snapshot,
+        method: Method,
+        down: &mut H1Down,
+        answer: Answer,
+    ) -> Ended {
+        let ended = proxy::answer(self.watch, snapshot, method, down, answer).await;
+        self.count(ended);
+        ended
+    }
+
+    fn count(&self, ended: Ended) {
+        self.listening.metrics[self.worker.id].request(ended.status());
+    }
+
+    /// Answers a head that can't be used; the connection ends.
+    async fn refuse(&self, snapshot: &Snapshot, down: &mut H1Down, answer: Answer) {
+        down.begin(Version::H11, false, Framing::Empty);
+        if let Ended::Whole(_) = self.own_answer(snapshot, Method::Get, down, answer).await {
+            self.take_leave(down).await;
+        }
+    }
+
+    /// Reads what is left of a request's body. `false`: it is too much, or broken, and the connection has to end.
+    async fn drain_body(&self, down: &mut H1Down) -> bool {
+        use crate::proxy::wire::{Piece, Source};
+        if down.wire.source_is_done() {
+            return true;
+        }
+        self.watch.arm(LINGER);
+        let mut left = DRAIN;
+        poll_fn(|cx| {
+            loop {
+                match down.poll_piece(cx) {
+                    Poll::Ready(Ok(Piece::Data(n))) if n <= left => {
+                        left -= n;
+                        down.consume(n);
+                    }
+                    Poll::Ready(Ok(Piece::Data(_)) | Err(_)) => return Poll::Ready(false),
+                    Poll::Ready(Ok(Piece::Trailers | Piece::End)) => return Poll::Ready(true),
+                    Poll::Pending if self.watch.expired(cx) => return Poll::Ready(false),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+
+    /// Ends our side, then reads for a while what the client still sends: a close with unread bytes would be a reset, and the reset may
+    /// overtake the answer.
+    async fn take_leave(&self, down: &mut H1Down) {
+        use crate::proxy::wire::Sink;
+        self.watch.arm(LINGER);
+        let mut left = 4 * DRAIN;
+        let mut shut = false;
+        poll_fn(|cx| {
+            if !shut {
+                match down.poll_shutdown(cx) {
+                    Poll::Ready(Ok(())) => shut = true,
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Pending if self.watch.expired(cx) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            loop {
+                left = left.saturating_sub(down.wire.mem.input.len());
+                down.wire.mem.input.clear();
+                match down.wire.poll_fill(cx) {
+                    Poll::Ready(Ok(n)) if n > 0 && left > 0 => {}
+                    Poll::Pending if !self.watch.expired(cx) => return Poll::Pending,
+                    _ => return Poll::Ready(()),
+                }
+            }
+        })
+        .await;
+    }
+}
+
+/// A connection that counts in `cutover_connections`.
+struct Counted<'a>(&'a ListenerShard);
+
+impl<'a> Counted<'a> {
+    fn enter(shard: &'a ListenerShard) -> Self {
+        shard.connections(1);
+        Self(shard)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.connections(-1);
+    }
+}

@@ -1,0 +1,151 @@
+//! An HTTP/1 head as the request that routing and attempts see.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use super::conn::Conn;
+use crate::http1::{FieldId, Reject, RequestHead, authority, path};
+use crate::proxy::headers::{Fields, H1Fields, Request, RequestId};
+
+/// Memory that one connection uses again for each request.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    head: Vec<u8>,
+}
+
+impl Scratch {
+    /// Keeps a copy of the head, so that the read buffer is free for the body.
+    pub fn keep_head(&mut self, head: &[u8]) {
+        self.head.clear();
+        self.head.extend_from_slice(head);
+    }
+}
+
+/// A head, taken apart as far as it isn't as typed.
+pub(super) struct Parsed<'a> {
+    conn: &'a Conn<'a>,
+    head: &'a RequestHead,
+    bytes: &'a [u8],
+    host: Cow<'a, str>,
+    target: Cow<'a, [u8]>,
+    path_len: usize,
+    client: IpAddr,
+    id: RequestId,
+}
+
+impl<'a> Parsed<'a> {
+    /// # Errors
+    /// A path that can be read in two ways.
+    pub fn new(
+        conn: &'a Conn<'a>,
+        head: &'a RequestHead,
+        scratch: &'a Scratch,
+    ) -> Result<Self, Reject> {
+        let bytes = &scratch.head[..];
+        let fields = H1Fields {
+            head: bytes,
+            fields: &head.fields,
+        };
+        let (target, path_len) = target_of(head.path_and_query.of(bytes))?;
+        Ok(Self {
+            host: host_of(head.authority.of(bytes)),
+            target,
+            path_len,
+            client: client_of(conn, &fields),
+            id: conn.worker.request_id(fields.first(FieldId::XRequestId)),
+            conn,
+            head,
+            bytes,
+        })
+    }
+
+    /// Lower case, without port.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The request.
+    pub fn request(&self) -> Request<'_, H1Fields<'_>> {
+        let Self { head, bytes, .. } = *self;
+        Request {
+            fields: H1Fields {
+                head: bytes,
+                fields: &head.fields,
+            },
+            method: head.method,
+            method_text: head.method_span.of(bytes),
+            authority: head.authority.of(bytes),
+            host: &self.host,
+            target: &self.target,
+            path_len: self.path_len,
+            framing: head.framing,
+            expect_continue: head.expect_continue,
+            upgrade: head.upgrade.map(|span| span.of(bytes)),
+            te_trailers: head.te_trailers,
+            peer: &self.conn.peer,
+            client: self.client,
+            id: self.id,
+        }
+    }
+}
+
+/// The client: the peer, or whom a trusted proxy names in the last `X-Forwarded-For`.
+pub(super) fn client_of(conn: &Conn<'_>, fields: &impl Fields) -> IpAddr {
+    if !conn.peer.trusted {
+        return conn.peer.ip;
+    }
+    let mut client = conn.peer.ip;
+    fields.any("x-forwarded-for", &mut |chain| {
+        client = conn.peer.client(Some(chain), &conn.listening.trusted);
+        false
+    });
+    client
+}
+
+/// Host of an authority: without port and trailing dot, in lower case; copied only where it isn't so already.
+pub(super) fn host_of(authority: &[u8]) -> Cow<'_, str> {
+    let (host, _) = authority::split(authority);
+    let host = std::str::from_utf8(host).unwrap_or_default();
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
+}
+
+/// What goes upstream, and how much of it is the path.
+pub(super) fn target_of(path_and_query: &[u8]) -> Result<(Cow<'_, [u8]>, usize), Reject> {
+    let split = memchr::memchr(b'?', path_and_query).unwrap_or(path_and_query.len());
+    let (typed, query) = path_and_query.split_at(split);
+    let normal = path::normal(typed)?;
+    let len = normal.len();
+    if matches!(normal, Cow::Borrowed(_)) && len == typed.len() {
+        return Ok((Cow::Borrowed(path_and_query), len));
+    }
+    let mut target = normal.into_owned();
+    target.extend_from_slice(query);
+    Ok((Cow::Owned(target), len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_copied_only_where_dots_go() {
+        let (target, len) = target_of(b"/a/b?x=/../y").expect("fine");
+        assert!(matches!(target, Cow::Borrowed(b"/a/b?x=/../y")) && len == 4);
+        let (target, len) = target_of(b"/a/../b?q").expect("fine");
+        assert_eq!((&*target, len), (&b"/b?q"[..], 2));
+        let (target, len) = target_of(b"?q").expect("fine");
+        assert_eq!((&*target, len), (&b"/?q"[..], 1));
+    }
+
+    #[test]
+    fn a_host_has_no_port_no_dot_no_capitals() {
+        assert_eq!(host_of(b"Shop.Example.com:8080"), "shop.example.com");
+        assert_eq!(host_of(b"shop.example.com."), "shop.example.com");
+        assert_eq!(host_of(b"[::1]:80"), "[::1]");
+    }
+}
