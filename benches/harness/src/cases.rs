@@ -1,0 +1,364 @@
+//! The cases, and the run through them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::load::get;
+use crate::options::Bench;
+use crate::origin::{BODIES, CHUNKS, POST_ANSWER};
+use crate::peers::{self, Contender, Kind, Running, Scratch};
+use crate::report;
+use crate::tls::Sessions;
+use crate::{Result, cpu, idle, rounds, syscalls};
+
+/// One case.
+pub struct Case {
+    /// What `--case` takes.
+    pub name: &'static str,
+    /// One line for the table.
+    pub title: String,
+    /// What is done.
+    pub what: What,
+    /// Runs without being asked for.
+    default: bool,
+}
+
+/// What a case does.
+pub enum What {
+    /// Closed loop with our own generator.
+    Closed(Shape),
+    /// h2load with 16 connections of 32 streams.
+    H2 {
+        /// Over TLS, else by prior knowledge.
+        tls: bool,
+    },
+    /// Open loop at `--rate`.
+    Latency(Shape),
+    /// System calls for each request.
+    Syscalls(Shape),
+    /// Memory of idle connections.
+    Idle {
+        /// Over TLS.
+        tls: bool,
+    },
+    /// Memory with two workers before the first load.
+    Rest,
+}
+
+/// One request, over and over.
+pub struct Shape {
+    /// Head and body.
+    pub request: Vec<u8>,
+    /// Least size of the answer's body.
+    pub body: u64,
+    /// Over TLS.
+    pub tls: Option<Sessions>,
+    /// A connection for each request.
+    pub fresh: bool,
+}
+
+/// What all cases need.
+pub struct Stage<'a> {
+    /// The options.
+    pub bench: &'a Bench,
+    /// Who is compared.
+    pub contenders: &'a [Contender],
+    /// The run's files.
+    pub scratch: &'a Scratch,
+    /// The origin.
+    pub origin: &'a Running,
+}
+
+impl Stage<'_> {
+    /// Starts a contender with this many workers on the proxy's core.
+    pub fn start(&self, contender: &Contender, workers: usize) -> Result<Running> {
+        peers::start(
+            contender,
+            self.scratch,
+            self.origin.plain,
+            self.bench.proxy_core,
+            workers,
+        )
+    }
+}
+
+/// What a browser sends along with a GET.
+const BROWSER: &str = "\
+user-agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r
+accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8\r
+accept-language: en-US,en;q=0.7,de;q=0.3\r
+accept-encoding: gzip, deflate, br, zstd\r
+referer: https://bench.local/catalogue/garden/tools?page=3\r
+dnt: 1\r
+cookie: session=2f1c9a7be04d4f5c8f6a1b3d5e7f9012; theme=dark; consent=necessary.statistics; uid=7312894\r
+upgrade-insecure-requests: 1\r
+sec-fetch-dest: document\r
+sec-fetch-mode: navigate\r
+sec-fetch-site: same-origin\r
+sec-fetch-user: ?1\r
+priority: u=0, i\r
+";
+
+fn plain(path: &str, more: &str) -> Shape {
+    let body = BODIES
+        .iter()
+        .find(|(known, _)| *known == path)
+        .map_or(0, |(_, size)| *size as u64);
+    Shape {
+        request: get(path, more),
+        body,
+        tls: None,
+        fresh: false,
+    }
+}
+
+fn post(size: usize) -> Shape {
+    let mut request = format!(
+        "POST /post HTTP/1.1\r\nhost: bench.local\r\ncontent-type: text/plain\r\ncontent-length: {size}\r\n\r\n"
+    )
+    .into_bytes();
+    request.resize(request.len() + size, b'x');
+    Shape {
+        request,
+        body: POST_ANSWER as u64,
+        ..plain("/1k", "")
+    }
+}
+
+fn chunked() -> Shape {
+    Shape {
+        body: CHUNKS as u64 * 1024,
+        ..plain("/chunked", "")
+    }
+}
+
+fn tls(sessions: Sessions, fresh: bool) -> Shape {
+    Shape {
+        tls: Some(sessions),
+        fresh,
+        ..plain("/1k", "")
+    }
+}
+
+fn all(bench: &Bench) -> Vec<Case> {
+    use What::{Closed, H2, Idle, Latency, Rest, Syscalls};
+    let case = |name, title: &str, what| {
+        let default = matches!(what, Closed(_) | H2 { .. });
+        let title = title.to_owned();
+        Case {
+            name,
+            title,
+            what,
+            default,
+        }
+    };
+    let rate = format!("GET 1 KiB at {} requests/s, open loop", bench.rate);
+    let idle = format!("{} idle connections", bench.idle);
+    vec![
+        case("get1k", "GET 1 KiB", Closed(plain("/1k", ""))),
+        case(
+            "get1k-browser",
+            "GET 1 KiB with a browser's headers",
+            Closed(plain("/1k", BROWSER)),
+        ),
+        case("get64k", "GET 64 KiB", Closed(plain("/64k", ""))),
+        case("get1m", "GET 1 MiB", Closed(plain("/1m", ""))),
+        case("post10k", "POST 10 KiB", Closed(post(10 * 1024))),
+        case("chunked", "GET 8 KiB in 8 chunks", Closed(chunked())),
+        case(
+            "tls1k",
+            "GET 1 KiB, TLS 1.3 kept alive",
+            Closed(tls(Sessions::Full, false)),
+        ),
+        case(
+            "tls-handshake",
+            "full TLS 1.3 handshake and one GET 1 KiB",
+            Closed(tls(Sessions::Full, true)),
+        ),
+        case(
+            "tls-resume",
+            "resumed TLS 1.3 handshake and one GET 1 KiB",
+            Closed(tls(Sessions::Resume, true)),
+        ),
+        case(
+            "h2",
+            "GET 1 KiB, HTTP/2 over TLS, 16 connections of 32 streams",
+            H2 { tls: true },
+        ),
+        case(
+            "h2-clear",
+            "GET 1 KiB, HTTP/2 in clear text, 16 connections of 32 streams",
+            H2 { tls: false },
+        ),
+        case("latency", &rate, Latency(plain("/1k", ""))),
+        case(
+            "syscalls",
+            "system calls for a GET 1 KiB",
+            Syscalls(plain("/1k", "")),
+        ),
+        case("idle", &idle, Idle { tls: false }),
+        case("idle-tls", &format!("{idle} over TLS"), Idle { tls: true }),
+        case("rest", "resident memory at rest, 2 workers", Rest),
+    ]
+}
+
+/// The `bench` command.
+pub fn run(bench: &Bench) -> Result<()> {
+    let cases = all(bench);
+    if bench.list {
+        for case in &cases {
+            println!("{:14} {}", case.name, case.title);
+        }
+        return Ok(());
+    }
+    let chosen = choose(cases, &bench.cases)?;
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let contenders = contenders(bench, &top)?;
+    let limit = raise_file_limit()?;
+    if limit < bench.idle as u64 + 1000 {
+        println!("only {limit} files may be open: choose --idle well below that");
+    }
+    let circumstances = circumstances(bench, &top);
+    println!("{}\n", circumstances.join("\n"));
+    let scratch = Scratch::new()?;
+    cpu::pin(bench.load_core)?;
+    let origin = peers::start_origin(bench.load_core)?;
+    let stage = Stage {
+        bench,
+        contenders: &contenders,
+        scratch: &scratch,
+        origin: &origin,
+    };
+    let mut tables = Vec::new();
+    for case in &chosen {
+        let mut table = match &case.what {
+            What::H2 { .. } if !installed("h2load") => {
+                println!(
+                    "{}: left out, h2load is missing (Debian: apt install nghttp2-client)\n",
+                    case.name
+                );
+                continue;
+            }
+            What::Closed(shape) => rounds::closed(&stage, shape)?,
+            What::H2 { tls } => rounds::h2(&stage, *tls)?,
+            What::Latency(shape) => rounds::latency(&stage, shape)?,
+            What::Syscalls(shape) => syscalls::count(&stage, shape)?,
+            What::Idle { tls } => idle::connections(&stage, *tls)?,
+            What::Rest => idle::rest(&stage)?,
+        };
+        case.name.clone_into(&mut table.case);
+        table.title.clone_from(&case.title);
+        println!("{}", table.markdown());
+        tables.push(table);
+    }
+    println!("{}", report::summary(&tables));
+    if bench.write {
+        report::write(&top, &circumstances, &tables)?;
+    }
+    Ok(())
+}
+
+fn circumstances(bench: &Bench, top: &Path) -> Vec<String> {
+    let mut lines = report::circumstances(top);
+    lines.push(format!(
+        "{} interleaved rounds of {:?} in random order, {} connections; proxy (1 worker) on core {}, origin and load on core {}",
+        bench.rounds, bench.length, bench.connections, bench.proxy_core, bench.load_core
+    ));
+    lines
+}
+
+fn choose(cases: Vec<Case>, names: &[String]) -> Result<Vec<Case>> {
+    if let Some(unknown) = names
+        .iter()
+        .find(|name| *name != "all" && !cases.iter().any(|case| case.name == name.as_str()))
+    {
+        return Err(format!("no case `{unknown}`; --list names them").into());
+    }
+    let wanted = |case: &Case| {
+        if names.is_empty() {
+            return case.default;
+        }
+        names.iter().any(|name| name == "all" || name == case.name)
+    };
+    Ok(cases.into_iter().filter(wanted).collect())
+}
+
+fn contenders(bench: &Bench, top: &Path) -> Result<Vec<Contender>> {
+    for name in &bench.only {
+        if !["nginx", "nginx64", "haproxy", "cutover"].contains(&name.as_str()) {
+            return Err(format!("no proxy `{name}`: nginx, nginx64, haproxy, cutover").into());
+        }
+    }
+    let asked = |name: &str| bench.only.is_empty() || bench.only.iter().any(|only| only == name);
+    let mut contenders = Vec::new();
+    let mut add = |name: &str, kind| {
+        contenders.push(Contender {
+            name: name.to_owned(),
+            kind,
+        });
+    };
+    for (name, program, kind) in [
+        ("nginx", "nginx", Kind::Nginx { large: false }),
+        ("nginx64", "nginx", Kind::Nginx { large: true }),
+        ("haproxy", "haproxy", Kind::Haproxy),
+    ] {
+        if !asked(name) {
+            continue;
+        }
+        if installed(program) {
+            add(name, kind);
+        } else {
+            println!("{name}: left out, {program} is missing (Debian: apt install {program})");
+        }
+    }
+    if !bench.binaries.is_empty() {
+        for (name, binary) in &bench.binaries {
+            add(
+                name,
+                Kind::Cutover(
+                    binary
+                        .canonicalize()
+                        .map_err(|e| format!("{}: {e}", binary.display()))?,
+                ),
+            );
+        }
+    } else if asked("cutover") {
+        add("cutover", Kind::Cutover(build(bench, top)?));
+    }
+    Ok(contenders)
+}
+
+fn build(bench: &Bench, top: &Path) -> Result<PathBuf> {
+    println!("building cutover (cargo build --profile {})", bench.profile);
+    let status = Command::new("cargo")
+        .args(["build", "--bin", "cutover", "--profile", &bench.profile])
+        .current_dir(top)
+        .status()
+        .map_err(|e| format!("can't run cargo: {e}"))?;
+    if !status.success() {
+        return Err("cutover doesn't build; --cutover takes a built one".into());
+    }
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top.join("target"), PathBuf::from);
+    Ok(target.join(&bench.profile).join("cutover"))
+}
+
+/// Whether a program is on the path; Debian keeps servers where not every user's path leads.
+fn installed(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+fn raise_file_limit() -> Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    )?;
+    Ok(limit.maximum.unwrap_or(u64::MAX))
+}

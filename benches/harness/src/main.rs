@@ -1,0 +1,45 @@
+//! End-to-end bench: cutover beside nginx and HAProxy, each with one worker on one core, under
+//! the same load in interleaved rounds. What counts is CPU time per request.
+//!
+//! `bench` runs everything; `origin` and `load` are its two halves for use by hand.
+
+mod cases;
+mod cpu;
+mod idle;
+mod load;
+mod options;
+mod origin;
+mod peers;
+mod report;
+mod response;
+mod rounds;
+mod stats;
+mod syscalls;
+mod tls;
+
+use std::process::ExitCode;
+
+use options::Command;
+
+/// Every failure here ends the run: a message for the person at the terminal is enough.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    let done = match options::parse(std::env::args().skip(1)) {
+        Ok(Command::Help) => {
+            println!("{}", options::HELP);
+            Ok(())
+        }
+        Ok(Command::Origin { port, core }) => origin::serve(port, core),
+        Ok(Command::Load(by_hand)) => load::by_hand(&by_hand),
+        Ok(Command::Bench(bench)) => cases::run(&bench),
+        Err(wrong) => Err(wrong),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::Result;
+
+/// What `--help` prints.
+pub const HELP: &str = "\
+usage: cutover-bench bench [options]      run cases and print a table for each
+       cutover-bench origin --port N [--core C]
+       cutover-bench load ADDRESS [PATH] [options]
+
+bench options
+  --case A,B         cases to run (default: the throughput cases); `all` for every one
+  --list             name the cases and end
+  --rounds N         interleaved rounds (default 7)
+  --seconds S        measured seconds of each run (default 3)
+  --connections N    connections of the closed and open loops (default 64)
+  --only A,B         proxies to run: nginx, nginx64, haproxy, cutover (default: all)
+  --cutover [NAME=]BIN   a built cutover instead of building one; repeat it to compare several
+  --profile P        cargo profile to build cutover with (default release)
+  --proxy-core N     core of the proxy under test (default 0)
+  --load-core N      core of origin and load generator (default 1)
+  --idle N           connections of the idle cases (default 9000)
+  --rate N           requests per second of the latency case (default 8000)
+  --write            write benches/RESULTS.md
+
+load options
+  --connections N    kept-alive connections (default 64)
+  --seconds S        (default 3)
+  --rate N           open loop at N requests per second, latency from the intended send time
+  --tls, --fresh     over TLS; a new connection for every request";
+
+/// What to do.
+pub enum Command {
+    /// Print [`HELP`].
+    Help,
+    /// Be the origin.
+    Origin {
+        /// Port on 127.0.0.1.
+        port: u16,
+        /// Core to stay on.
+        core: Option<usize>,
+    },
+    /// Generate load by hand.
+    Load(ByHand),
+    /// Run cases.
+    Bench(Bench),
+}
+
+/// `load`.
+pub struct ByHand {
+    /// Where to.
+    pub target: SocketAddr,
+    /// Path of the GET.
+    pub path: String,
+    /// Connections kept open.
+    pub connections: usize,
+    /// Measured time.
+    pub length: Duration,
+    /// Requests per second; `None` = closed loop.
+    pub rate: Option<u32>,
+    /// Over TLS.
+    pub tls: bool,
+    /// A new connection for each request.
+    pub fresh: bool,
+}
+
+/// `bench`.
+pub struct Bench {
+    /// Names of cases; empty = default choice.
+    pub cases: Vec<String>,
+    /// Only name the cases.
+    pub list: bool,
+    /// Interleaved rounds.
+    pub rounds: usize,
+    /// Measured time of one run.
+    pub length: Duration,
+    /// Connections of the closed and open loops.
+    pub connections: usize,
+    /// Proxies to run; empty = all.
+    pub only: Vec<String>,
+    /// Built binaries with the names they get in tables.
+    pub binaries: Vec<(String, PathBuf)>,
+    /// Cargo profile when one must be built.
+    pub profile: String,
+    /// Core of the proxy.
+    pub proxy_core: usize,
+    /// Core of origin and load.
+    pub load_core: usize,
+    /// Connections of the idle cases.
+    pub idle: usize,
+    /// Requests per second of the latency case.
+    pub rate: u32,
+    /// Write RESULTS.md.
+    pub write: bool,
+}
+
+/// Reads the arguments that follow the program's name.
+pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Command> {
+    let mut arguments = arguments.peekable();
+    match arguments.next().as_deref() {
+        Some("bench") => bench(arguments).map(Command::Bench),
+        Some("origin") => origin(arguments),
+        Some("load") => by_hand(arguments).map(Command::Load),
+        None | Some("--help" | "-h" | "help") => Ok(Command::Help),
+        Some(other) => Err(format!("unknown command `{other}`; try --help").into()),
+    }
+}
+
+fn value<T: std::str::FromStr>(
+    option: &str,
+    arguments: &mut impl Iterator<Item = String>,
+) -> Result<T> {
+    let text = arguments
+        .next()
+        .ok_or_else(|| format!("{option} needs a value"))?;
+    text.parse()
+        .map_err(|_| format!("{option} can't be `{text}`; try --help").into())
+}
+
+fn names(option: &str, arguments: &mut impl Iterator<Item = String>) -> Result<Vec<String>> {
+    let text: String = value(option, arguments)?;
+    Ok(text.split(',').map(|name| name.trim().to_owned()).collect())
+}
+
+fn seconds(option: &str, arguments: &mut impl Iterator<Item = String>) -> Result<Duration> {
+    Duration::try_from_secs_f64(value(option, arguments)?)
+        .map_err(|_| format!("{option} must be a positive number").into())
+}
+
+fn bench(mut arguments: impl Iterator<Item = String>) -> Result<Bench> {
+    let mut bench = Bench {
+        cases: Vec::new(),
+        list: false,
+        rounds: 7,
+        length: Duration::from_secs(3),
+        connections: 64,
+        only: Vec::new(),
+        binaries: Vec::new(),
+        profile: "release".to_owned(),
+        proxy_core: 0,
+        load_core: 1,
+        idle: 9000,
+        rate: 8000,
+        write: false,
+    };
+    let a = &mut arguments;
+    while let Some(option) = a.next() {
+        match option.as_str() {
+            "--case" => bench.cases.extend(names(&option, a)?),
+            "--list" => bench.list = true,
+            "--rounds" => bench.rounds = value::<usize>(&option, a)?.max(1),
+            "--seconds" => bench.length = seconds(&option, a)?,
+            "--connections" => bench.connections = value::<usize>(&option, a)?.max(1),
+            "--only" => bench.only.extend(names(&option, a)?),
+            "--cutover" => {
+                let text: String = value(&option, a)?;
+                let (name, path) = text.split_once('=').unwrap_or(("cutover", &text));
+                if bench.binaries.iter().any(|(taken, _)| taken == name) {
+                    return Err(format!("two binaries named `{name}`; use NAME=BIN").into());
+                }
+                bench.binaries.push((name.to_owned(), path.into()));
+            }
+            "--profile" => bench.profile = value(&option, a)?,
+            "--proxy-core" => bench.proxy_core = value(&option, a)?,
+            "--load-core" => bench.load_core = value(&option, a)?,
+            "--idle" => bench.idle = value(&option, a)?,
+            "--rate" => bench.rate = value::<u32>(&option, a)?.max(1),
+            "--write" => bench.write = true,
+            other => return Err(format!("unknown option `{other}`; try --help").into()),
+        }
+    }
+    Ok(bench)
+}
+
+fn origin(mut arguments: impl Iterator<Item = String>) -> Result<Command> {
+    let (mut port, mut core) = (0, None);
+    let a = &mut arguments;
+    while let Some(option) = a.next() {
+        match option.as_str() {
+            "--port" => port = value(&option, a)?,
+            "--core" => core = Some(value(&option, a)?),
+            other => return Err(format!("unknown option `{other}`; try --help").into()),
+        }
+    }
+    Ok(Command::Origin { port, core })
+}
+
+fn by_hand(mut arguments: impl Iterator<Item = String>) -> Result<ByHand> {
+    let mut load = ByHand {
+        target: value("load", &mut arguments)?,
+        path: "/1k".to_owned(),
+        connections: 64,
+        length: Duration::from_secs(3),
+        rate: None,
+        tls: false,
+        fresh: false,
+    };
+    let a = &mut arguments;
+    while let Some(option) = a.next() {
+        match option.as_str() {
+            "--connections" => load.connections = value::<usize>(&option, a)?.max(1),
+            "--seconds" => load.length = seconds(&option, a)?,
+            "--rate" => load.rate = Some(value::<u32>(&option, a)?.max(1)),
+            "--tls" => load.tls = true,
+            "--fresh" => load.fresh = true,
+            path if path.starts_with('/') => load.path = path.to_owned(),
+            other => return Err(format!("unknown option `{other}`; try --help").into()),
+        }
+    }
+    Ok(load)
+}

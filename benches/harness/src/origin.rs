@@ -1,0 +1,285 @@
+//! The origin: one thread on epoll, answers made before the first request, keep-alive. It has to
+//! be light, for it shares a core with the load generator.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, EventData, EventFlags};
+
+use crate::{Result, cpu};
+
+/// Sizes of the bodies by path.
+pub const BODIES: [(&str, usize); 3] = [("/1k", 1 << 10), ("/64k", 1 << 16), ("/1m", 1 << 20)];
+/// Chunks of 1 KiB that `/chunked` answers.
+pub const CHUNKS: usize = 8;
+/// The answer to a POST: bytes of body.
+pub const POST_ANSWER: usize = 2;
+
+const LISTENER: u64 = u64::MAX;
+
+/// Every answer, whole, head and body in one piece.
+struct Answers {
+    bodies: Vec<(&'static [u8], Vec<u8>)>,
+    chunked: Vec<u8>,
+    post: Vec<u8>,
+    unknown: Vec<u8>,
+}
+
+impl Answers {
+    fn new() -> Self {
+        let head = |framing: &str| {
+            format!(
+                "HTTP/1.1 200 OK\r\nserver: origin\r\ncontent-type: text/plain\r\n{framing}\r\n\r\n"
+            )
+            .into_bytes()
+        };
+        let sized = |size: usize| {
+            let mut answer = head(&format!("content-length: {size}"));
+            answer.resize(answer.len() + size, b'x');
+            answer
+        };
+        let mut chunked = head("transfer-encoding: chunked");
+        for _ in 0..CHUNKS {
+            chunked.extend_from_slice(b"400\r\n");
+            chunked.resize(chunked.len() + 1024, b'x');
+            chunked.extend_from_slice(b"\r\n");
+        }
+        chunked.extend_from_slice(b"0\r\n\r\n");
+        Self {
+            bodies: BODIES
+                .iter()
+                .map(|(path, size)| (path.as_bytes(), sized(*size)))
+                .collect(),
+            chunked,
+            post: sized(POST_ANSWER),
+            unknown: b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec(),
+        }
+    }
+
+    fn to(&self, method: &[u8], path: &[u8]) -> &[u8] {
+        if method == b"POST" {
+            return &self.post;
+        }
+        if path == b"/chunked" {
+            return &self.chunked;
+        }
+        self.bodies
+            .iter()
+            .find(|(known, _)| *known == path)
+            .map_or(&self.unknown, |(_, answer)| answer)
+    }
+}
+
+struct Connection<'a> {
+    socket: TcpStream,
+    /// Unanswered bytes of a request head, or the tail of a chunked body.
+    input: Vec<u8>,
+    body: Body,
+    /// The answer to the request whose body is still coming.
+    pending: &'a [u8],
+    /// What couldn't be written yet.
+    output: &'a [u8],
+    asked_out: bool,
+}
+
+enum Body {
+    None,
+    Length(u64),
+    Chunked,
+}
+
+/// Serves on 127.0.0.1 until the process is ended. Prints the port once it listens.
+pub fn serve(port: u16, core: Option<usize>) -> Result<()> {
+    if let Some(core) = core {
+        cpu::pin(core)?;
+    }
+    let listener = TcpListener::bind(("127.0.0.1", port))
+        .map_err(|e| format!("origin can't listen at port {port}: {e}"))?;
+    listener.set_nonblocking(true)?;
+    println!("{}", listener.local_addr()?.port());
+    let answers = Answers::new();
+    let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(
+        &poll,
+        &listener,
+        EventData::new_u64(LISTENER),
+        EventFlags::IN,
+    )?;
+    let mut connections: Vec<Option<Connection>> = Vec::new();
+    let mut free = Vec::new();
+    let mut events = Vec::with_capacity(256);
+    let mut scratch = vec![0; 256 * 1024];
+    loop {
+        match epoll::wait(&poll, spare_capacity(&mut events), None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        for event in events.drain(..) {
+            let at = event.data.u64();
+            if at == LISTENER {
+                accept(&listener, &poll, &mut connections, &mut free)?;
+                continue;
+            }
+            let at = usize::try_from(at)?;
+            if let Some(connection) = &mut connections[at]
+                && !connection.turn(&answers, &mut scratch, &poll, at)
+            {
+                connections[at] = None;
+                free.push(at);
+            }
+        }
+    }
+}
+
+fn accept(
+    listener: &TcpListener,
+    poll: &impl std::os::fd::AsFd,
+    connections: &mut Vec<Option<Connection>>,
+    free: &mut Vec<usize>,
+) -> Result<()> {
+    loop {
+        let socket = match listener.accept() {
+            Ok((socket, _)) => socket,
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(e) if e.kind() == ErrorKind::ConnectionAborted => continue,
+            Err(e) => return Err(e.into()),
+        };
+        socket.set_nonblocking(true)?;
+        socket.set_nodelay(true)?;
+        let at = free.pop().unwrap_or_else(|| {
+            connections.push(None);
+            connections.len() - 1
+        });
+        epoll::add(poll, &socket, EventData::new_u64(at as u64), EventFlags::IN)?;
+        connections[at] = Some(Connection {
+            socket,
+            input: Vec::new(),
+            body: Body::None,
+            pending: &[],
+            output: &[],
+            asked_out: false,
+        });
+    }
+}
+
+impl<'a> Connection<'a> {
+    /// Does what can be done now; false when the connection is over.
+    fn turn(
+        &mut self,
+        answers: &'a Answers,
+        scratch: &mut [u8],
+        poll: &impl std::os::fd::AsFd,
+        at: usize,
+    ) -> bool {
+        if !self.flush() {
+            return false;
+        }
+        // While an answer waits for room, nothing more is read: the client has to take it first.
+        if self.output.is_empty() {
+            let n = match self.socket.read(scratch) {
+                Ok(0) => return false,
+                Ok(n) => n,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => 0,
+                Err(_) => return false,
+            };
+            if n > 0 && !(self.take(&scratch[..n], answers) && self.flush()) {
+                return false;
+            }
+        }
+        let wants_out = !self.output.is_empty();
+        if wants_out != self.asked_out {
+            self.asked_out = wants_out;
+            let flags = if wants_out {
+                EventFlags::OUT
+            } else {
+                EventFlags::IN
+            };
+            return epoll::modify(poll, &self.socket, EventData::new_u64(at as u64), flags).is_ok();
+        }
+        true
+    }
+
+    fn flush(&mut self) -> bool {
+        while !self.output.is_empty() {
+            match self.socket.write(self.output) {
+                Ok(n) => self.output = &self.output[n..],
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Takes bytes of one request (the proxies don't pipeline); false when they make no sense.
+    fn take(&mut self, new: &[u8], answers: &'a Answers) -> bool {
+        match self.body {
+            Body::None => {
+                self.input.extend_from_slice(new);
+                self.head(answers)
+            }
+            Body::Length(left) => self.counted(left, new.len() as u64),
+            Body::Chunked => {
+                self.input.extend_from_slice(new);
+                self.chunked()
+            }
+        }
+    }
+
+    fn head(&mut self, answers: &'a Answers) -> bool {
+        let Some(end) = self.input.windows(4).position(|w| w == b"\r\n\r\n") else {
+            return self.input.len() < 64 * 1024;
+        };
+        let mut lines = self.input[..end].split(|b| *b == b'\n');
+        let mut words = lines.next().unwrap_or_default().split(|b| *b == b' ');
+        let (Some(method), Some(path)) = (words.next(), words.next()) else {
+            return false;
+        };
+        self.pending = answers.to(method, path);
+        let (mut length, mut chunked) = (0, false);
+        if method == b"POST" {
+            for line in lines {
+                let colon = line.iter().position(|b| *b == b':').unwrap_or(line.len());
+                let name = &line[..colon];
+                if name.eq_ignore_ascii_case(b"content-length") {
+                    let value = std::str::from_utf8(line[colon + 1..].trim_ascii());
+                    length = value.ok().and_then(|v| v.parse().ok()).unwrap_or(0);
+                }
+                chunked |= name.eq_ignore_ascii_case(b"transfer-encoding");
+            }
+        }
+        let have = self.input.len() - end - 4;
+        if chunked {
+            self.body = Body::Chunked;
+            self.input.drain(..end + 4);
+            return self.chunked();
+        }
+        self.input.clear();
+        self.counted(length, have as u64)
+    }
+
+    fn counted(&mut self, left: u64, have: u64) -> bool {
+        match left.checked_sub(have) {
+            Some(0) => self.answer(),
+            Some(more) => self.body = Body::Length(more),
+            None => return false,
+        }
+        true
+    }
+
+    fn chunked(&mut self) -> bool {
+        if self.input.ends_with(b"0\r\n\r\n") {
+            self.answer();
+        } else {
+            let surplus = self.input.len().saturating_sub(5);
+            self.input.drain(..surplus);
+        }
+        true
+    }
+
+    fn answer(&mut self) {
+        self.body = Body::None;
+        self.input.clear();
+        self.output = std::mem::take(&mut self.pending);
+    }
+}

@@ -1,0 +1,358 @@
+//! The proxies under test: equal duties, one worker, started by hand with files of their own.
+//!
+//! Equal duties: keep-alive on both sides without a ceiling on requests, a pool of upstream
+//! connections that never overflows, `x-forwarded-for`, `host` passed on, no access log.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::load::{self, Load};
+use crate::{Result, cpu};
+
+/// Which program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// nginx, its proxy buffers as they come or of 64 KiB.
+    Nginx {
+        /// 64 KiB buffers.
+        large: bool,
+    },
+    /// HAProxy.
+    Haproxy,
+    /// A built cutover.
+    Cutover(PathBuf),
+}
+
+/// A program with its name in tables.
+#[derive(Clone, Debug)]
+pub struct Contender {
+    /// Name in tables, unique.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// A directory for the run's files, removed at the end.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Makes one, with a certificate in it.
+    pub fn new() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("cutover-bench-{}", std::process::id()));
+        fs::create_dir_all(&path)?;
+        let scratch = Self(path);
+        let (key, cert) = (scratch.0.join("key.pem"), scratch.0.join("cert.pem"));
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt"])
+            .args(["ec_paramgen_curve:prime256v1", "-nodes", "-days", "30"])
+            .args(["-subj", "/CN=localhost", "-addext"])
+            .arg("subjectAltName=DNS:localhost,DNS:bench.local,IP:127.0.0.1")
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(&cert)
+            .output()
+            .map_err(|e| format!("openssl makes the certificate, but: {e}"))?;
+        if !made.status.success() {
+            return Err(format!("openssl: {}", String::from_utf8_lossy(&made.stderr)).into());
+        }
+        let both = [fs::read(&cert)?, fs::read(&key)?].concat();
+        let both_path = scratch.0.join("both.pem");
+        fs::write(&both_path, both)?;
+        for secret in [&key, &both_path] {
+            fs::set_permissions(secret, fs::Permissions::from_mode(0o600))?;
+        }
+        Ok(scratch)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left in a temporary directory does no harm.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running proxy or origin; ended when dropped.
+pub struct Running {
+    child: Child,
+    /// The process and its descendants.
+    pub pids: Vec<u32>,
+    /// Clear text HTTP/1.
+    pub plain: SocketAddr,
+    /// TLS with HTTP/1 and HTTP/2 by ALPN.
+    pub tls: SocketAddr,
+    /// Clear text HTTP/2 by prior knowledge.
+    pub h2c: SocketAddr,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let end = Instant::now() + Duration::from_secs(3);
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() > end {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// Starts the origin (this program again) on `core`.
+pub fn start_origin(core: usize) -> Result<Running> {
+    let at = free_address()?;
+    let child = Command::new(std::env::current_exe()?)
+        .args(["origin", "--port", &at.port().to_string()])
+        .args(["--core", &core.to_string()])
+        .stdout(Stdio::null())
+        .spawn()?;
+    let mut running = Running {
+        child,
+        pids: Vec::new(),
+        plain: at,
+        tls: at,
+        h2c: at,
+    };
+    running.wait_until_ready("origin", Path::new("/dev/null"))?;
+    Ok(running)
+}
+
+/// Starts a proxy before `origin` on `core`.
+pub fn start(
+    contender: &Contender,
+    scratch: &Scratch,
+    origin: SocketAddr,
+    core: usize,
+    workers: usize,
+) -> Result<Running> {
+    let dir = scratch.0.join(&contender.name);
+    fs::create_dir_all(&dir)?;
+    let (plain, tls) = (free_address()?, free_address()?);
+    let h2c = match contender.kind {
+        // Both protocols on one clear text port.
+        Kind::Cutover(_) => plain,
+        _ => free_address()?,
+    };
+    let ports = Ports {
+        plain,
+        tls,
+        h2c,
+        origin,
+        workers,
+    };
+    let file = dir.join("conf");
+    let mut command = match &contender.kind {
+        Kind::Nginx { large } => {
+            fs::write(&file, nginx(&ports, &dir, &scratch.0, *large)?)?;
+            let mut command = Command::new("nginx");
+            command.arg("-p").arg(&dir).arg("-c").arg(&file);
+            command.arg("-e").arg(dir.join("error.log"));
+            command
+        }
+        Kind::Haproxy => {
+            fs::write(&file, haproxy(&ports, &scratch.0)?)?;
+            let mut command = Command::new("haproxy");
+            command.arg("-db").arg("-f").arg(&file);
+            command
+        }
+        Kind::Cutover(binary) => {
+            let file = dir.join("cutover.toml");
+            fs::write(&file, cutover(&ports, &dir, &scratch.0))?;
+            let mut command = Command::new(binary);
+            command.arg("run").arg("-c").arg(&file);
+            command
+        }
+    };
+    let log = dir.join("output");
+    let output = fs::File::create(&log)?;
+    command
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output);
+    let child = cpu::on_core(core, || {
+        let name = command.get_program().to_owned();
+        command
+            .spawn()
+            .map_err(|e| format!("can't start {}: {e}", name.display()).into())
+    })?;
+    let mut running = Running {
+        child,
+        pids: Vec::new(),
+        plain,
+        tls,
+        h2c,
+    };
+    running.wait_until_ready(&contender.name, &log)?;
+    Ok(running)
+}
+
+impl Running {
+    /// Waits for the first right answer, then takes down the family of processes.
+    fn wait_until_ready(&mut self, name: &str, log: &Path) -> Result<()> {
+        let probe = Load {
+            target: self.plain,
+            connections: 1,
+            request: load::get("/1k", ""),
+            body: 1024,
+            tls: None,
+            fresh: false,
+            rate: None,
+            warm_up: Duration::ZERO,
+            length: Duration::from_millis(5),
+        };
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let Err(error) = load::run(&probe, |_| {}) else {
+                break;
+            };
+            let ended = self.child.try_wait()?;
+            if ended.is_some() || Instant::now() > end {
+                let output = fs::read_to_string(log).unwrap_or_default();
+                let why = ended.map_or_else(|| error.to_string(), |status| status.to_string());
+                return Err(format!("{name} doesn't serve: {why}\n{output}").into());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        self.pids = cpu::family(Pid::from_child(&self.child));
+        Ok(())
+    }
+}
+
+struct Ports {
+    plain: SocketAddr,
+    tls: SocketAddr,
+    h2c: SocketAddr,
+    origin: SocketAddr,
+    workers: usize,
+}
+
+fn nginx(ports: &Ports, dir: &Path, certs: &Path, large: bool) -> Result<String> {
+    let (dir, certs) = (dir.display(), certs.display());
+    let Ports {
+        plain,
+        tls,
+        h2c,
+        origin,
+        workers,
+    } = ports;
+    let mut conf = format!("daemon off;\nworker_processes {workers};\npid {dir}/pid;\n");
+    if rustix::process::geteuid().is_root() {
+        conf.push_str("user root;\n");
+    }
+    write!(
+        conf,
+        "error_log {dir}/error.log warn;
+worker_rlimit_nofile 20000;
+events {{ worker_connections 19000; }}
+http {{
+  access_log off;
+  client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
+  uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
+  keepalive_requests 1000000000; keepalive_timeout 600s; client_max_body_size 0;
+  ssl_certificate {certs}/cert.pem; ssl_certificate_key {certs}/key.pem; ssl_protocols TLSv1.2 TLSv1.3;
+  upstream origin {{
+    server {origin}; keepalive 1024; keepalive_requests 1000000000; keepalive_timeout 600s;
+  }}
+  proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $http_host;
+  proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+"
+    )?;
+    if large {
+        conf.push_str("  proxy_buffer_size 64k; proxy_buffers 16 64k; proxy_busy_buffers_size 128k; client_body_buffer_size 64k;\n");
+    }
+    for listen in [
+        plain.to_string(),
+        format!("{tls} ssl http2"),
+        format!("{h2c} http2"),
+    ] {
+        writeln!(
+            conf,
+            "  server {{ listen {listen}; location / {{ proxy_pass http://origin; }} }}"
+        )?;
+    }
+    conf.push_str("}\n");
+    Ok(conf)
+}
+
+fn haproxy(ports: &Ports, certs: &Path) -> Result<String> {
+    let Ports {
+        plain,
+        tls,
+        h2c,
+        origin,
+        workers,
+    } = ports;
+    let mut conf = String::new();
+    write!(
+        conf,
+        "global
+  nbthread {workers}
+  maxconn 9900
+defaults
+  mode http
+  option http-keep-alive
+  http-reuse always
+  option forwardfor
+  timeout connect 5s
+  timeout client 600s
+  timeout server 600s
+  timeout http-keep-alive 600s
+frontend clients
+  bind {plain}
+  bind {tls} ssl crt {}/both.pem alpn h2,http/1.1
+  bind {h2c} proto h2
+  default_backend origin
+backend origin
+  server origin {origin} pool-purge-delay 600s
+",
+        certs.display()
+    )?;
+    Ok(conf)
+}
+
+fn cutover(ports: &Ports, dir: &Path, certs: &Path) -> String {
+    let (dir, certs) = (dir.display(), certs.display());
+    let Ports {
+        plain,
+        tls,
+        h2c: _,
+        origin,
+        workers,
+    } = ports;
+    format!(
+        "workers = {workers}
+state_dir = \"{dir}\"
+
+[listen.http]
+bind = \"{plain}\"
+
+[listen.https]
+bind = \"{tls}\"
+protocols = [\"h1\", \"h2\"]
+[[listen.https.cert]]
+cert = \"{certs}/cert.pem\"
+key = \"{certs}/key.pem\"
+
+[service.app]
+stable = \"v1\"
+
+[service.app.versions]
+v1 = [\"{origin}\"]
+"
+    )
+}

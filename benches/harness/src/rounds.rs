@@ -1,0 +1,387 @@
+//! Interleaved rounds: each proxy once a round, in random order, so that what the machine does
+//! besides meets all of them alike.
+
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::cases::{Shape, Stage};
+use crate::load::{self, Load, Mark};
+use crate::peers::{Contender, Running};
+use crate::report::{Table, with_range};
+use crate::stats::{self, median, spread};
+use crate::{Result, cpu};
+
+/// One run of one proxy.
+#[derive(Clone, Debug, Default)]
+struct Sample {
+    /// What is compared: less is better.
+    cost: f64,
+    /// A second figure of the same kind.
+    second: f64,
+    per_second: f64,
+    /// Shares of the measured time.
+    proxy_busy: f64,
+    load_busy: f64,
+    /// Use of the proxy's core by others.
+    foreign: f64,
+    resumed: f64,
+    errors: u64,
+}
+
+/// A proxy with its samples, one a round.
+struct Entry<'a> {
+    contender: &'a Contender,
+    running: Option<Running>,
+    samples: Vec<Sample>,
+    failure: Option<String>,
+}
+
+/// Starts everybody and runs the rounds. Who fails is left out from there on, and says why.
+fn interleave<'a>(
+    stage: &Stage<'a>,
+    mut sample: impl FnMut(&Running) -> Result<Sample>,
+) -> Vec<Entry<'a>> {
+    let mut entries: Vec<Entry> = Vec::new();
+    for contender in stage.contenders {
+        let (running, failure) = match stage.start(contender, 1) {
+            Ok(running) => (Some(running), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        entries.push(Entry {
+            contender,
+            running,
+            samples: Vec::new(),
+            failure,
+        });
+    }
+    let mut random = Random::from_clock();
+    let mut order: Vec<usize> = (0..entries.len()).collect();
+    for _ in 0..stage.bench.rounds {
+        random.shuffle(&mut order);
+        for &at in &order {
+            let entry = &mut entries[at];
+            let Some(running) = &entry.running else {
+                continue;
+            };
+            match sample(running) {
+                Ok(sample) => entry.samples.push(sample),
+                Err(error) => {
+                    entry.failure = Some(error.to_string());
+                    entry.running = None;
+                    entry.samples.clear();
+                }
+            }
+        }
+    }
+    entries
+}
+
+/// What the clocks of all concerned say at one moment.
+struct Clocks {
+    at: Instant,
+    proxy: u64,
+    load: u64,
+    proxy_core: u64,
+    load_core: u64,
+}
+
+impl Clocks {
+    fn read(stage: &Stage, proxy: &Running) -> Self {
+        Self {
+            at: Instant::now(),
+            proxy: cpu::time_used(&proxy.pids),
+            load: cpu::time_used(&stage.origin.pids) + cpu::own_time_used(),
+            proxy_core: cpu::core_busy(stage.bench.proxy_core),
+            load_core: cpu::core_busy(stage.bench.load_core),
+        }
+    }
+
+    /// Costs since `before`; `ours` = the load was made by this thread.
+    fn since(&self, before: &Self, requests: u64, ours: bool) -> Sample {
+        let wall = (self.at - before.at).as_nanos() as f64;
+        let proxy = (self.proxy - before.proxy) as f64;
+        let proxy_core = (self.proxy_core - before.proxy_core) as f64;
+        let load = if ours {
+            self.load - before.load
+        } else {
+            self.load_core - before.load_core
+        };
+        Sample {
+            cost: proxy / 1e3 / requests as f64,
+            per_second: requests as f64 / wall * 1e9,
+            proxy_busy: proxy / wall,
+            load_busy: load as f64 / wall,
+            foreign: (proxy_core - proxy).max(0.0) / wall,
+            ..Sample::default()
+        }
+    }
+}
+
+/// The load of a case against one proxy.
+pub fn load_for(stage: &Stage, shape: &Shape, proxy: &Running) -> Load {
+    Load {
+        target: if shape.tls.is_some() {
+            proxy.tls
+        } else {
+            proxy.plain
+        },
+        connections: stage.bench.connections,
+        request: shape.request.clone(),
+        body: shape.body,
+        tls: shape.tls,
+        fresh: shape.fresh,
+        rate: None,
+        warm_up: Duration::from_millis(300),
+        length: stage.bench.length,
+    }
+}
+
+/// CPU time per request in a closed loop.
+pub fn closed(stage: &Stage, shape: &Shape) -> Result<Table> {
+    let entries = interleave(stage, |proxy| {
+        let (mut start, mut end) = (None, None);
+        let measured = load::run(&load_for(stage, shape, proxy), |mark| {
+            let clocks = Some(Clocks::read(stage, proxy));
+            match mark {
+                Mark::Start => start = clocks,
+                Mark::End => end = clocks,
+            }
+        })?;
+        let (Some(start), Some(end)) = (start, end) else {
+            return Err("the load was not measured".into());
+        };
+        let mut sample = end.since(&start, measured.requests, true);
+        sample.errors = measured.errors;
+        sample.resumed = measured.resumed as f64 / measured.requests as f64;
+        Ok(sample)
+    });
+    Ok(costs(&entries, shape.fresh))
+}
+
+/// CPU time per request under h2load.
+pub fn h2(stage: &Stage, tls: bool) -> Result<Table> {
+    let entries = interleave(stage, |proxy| {
+        let url = if tls {
+            format!("https://{}/1k", proxy.tls)
+        } else {
+            format!("http://{}/1k", proxy.h2c)
+        };
+        let before = Clocks::read(stage, proxy);
+        let seconds = stage.bench.length.as_secs().max(1).to_string();
+        let output = Command::new("h2load")
+            .args(["-c", "16", "-m", "32", "-D", &seconds, &url])
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let (right, wrong) = h2load_counts(&text)
+            .filter(|(right, _)| *right > 0)
+            .ok_or_else(|| format!("h2load had no right answer:\n{text}"))?;
+        let mut sample = Clocks::read(stage, proxy).since(&before, right, false);
+        sample.errors = wrong;
+        Ok(sample)
+    });
+    Ok(costs(&entries, false))
+}
+
+/// Responses of 200 and all others from h2load's report.
+fn h2load_counts(report: &str) -> Option<(u64, u64)> {
+    let line = report
+        .lines()
+        .find_map(|line| line.strip_prefix("status codes: "))?;
+    let mut counts = line
+        .split(',')
+        .filter_map(|part| part.trim().split(' ').next()?.parse::<u64>().ok());
+    let right = counts.next()?;
+    let line = report
+        .lines()
+        .find_map(|line| line.strip_prefix("requests: "))?;
+    let failed = line
+        .split(',')
+        .find_map(|part| part.trim().strip_suffix(" failed")?.parse::<u64>().ok())?;
+    Some((right, counts.sum::<u64>() + failed))
+}
+
+/// Latency in open loop.
+pub fn latency(stage: &Stage, shape: &Shape) -> Result<Table> {
+    let sample = |proxy: &Running| {
+        let load = Load {
+            rate: Some(stage.bench.rate),
+            ..load_for(stage, shape, proxy)
+        };
+        let mut measured = load::run(&load, |_| {})?;
+        measured.latencies.sort_unstable();
+        Ok(Sample {
+            cost: stats::percentile(&measured.latencies, 0.50) / 1e3,
+            second: stats::percentile(&measured.latencies, 0.99) / 1e3,
+            per_second: measured.requests as f64 / measured.wall.as_secs_f64(),
+            errors: measured.errors,
+            ..Sample::default()
+        })
+    };
+    let entries = interleave(stage, sample);
+    let direct = sample(stage.origin)?;
+    let mut table = Table {
+        head: [
+            "proxy",
+            "p50 µs",
+            "p99 µs",
+            "nginx / theirs, p50",
+            "nginx / theirs, p99",
+            "answers/s",
+            "errors",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        notes: vec![format!(
+            "without a proxy between load and origin: p50 {:.0} µs, p99 {:.0} µs (one run)",
+            direct.cost, direct.second
+        )],
+        ..Table::default()
+    };
+    for entry in &entries {
+        if let Some(failure) = &entry.failure {
+            table.notes.push(failed(entry, failure));
+            continue;
+        }
+        let p50 = ratio(&entries, "nginx", entry, |s| s.cost);
+        let p99 = ratio(&entries, "nginx", entry, |s| s.second);
+        table
+            .ratios
+            .extend(p99.map(|r| (entry.contender.name.clone(), r)));
+        table.rows.push(vec![
+            entry.contender.name.clone(),
+            format!("{:.0}", entry.median(|s| s.cost)),
+            format!("{:.0}", entry.median(|s| s.second)),
+            with_range(p50),
+            with_range(p99),
+            format!("{:.0}", entry.median(|s| s.per_second)),
+            entry.errors().to_string(),
+        ]);
+    }
+    Ok(table)
+}
+
+impl Entry<'_> {
+    fn median(&self, figure: impl Fn(&Sample) -> f64) -> f64 {
+        median(self.samples.iter().map(figure))
+    }
+
+    fn errors(&self) -> u64 {
+        self.samples.iter().map(|s| s.errors).sum()
+    }
+}
+
+fn failed(entry: &Entry, failure: &str) -> String {
+    format!("{} is left out: {}", entry.contender.name, failure.trim())
+}
+
+/// A figure of `base` over that of `entry`, round by round.
+fn ratio(
+    entries: &[Entry],
+    base: &str,
+    entry: &Entry,
+    figure: impl Fn(&Sample) -> f64,
+) -> Option<stats::Spread> {
+    let base = entries.iter().find(|e| e.contender.name == base)?;
+    let pairs = base.samples.iter().zip(&entry.samples);
+    spread(pairs.map(|(base, own)| figure(base) / figure(own)))
+}
+
+fn costs(entries: &[Entry], handshakes: bool) -> Table {
+    let mut head = vec![
+        "proxy",
+        "CPU µs/request",
+        "nginx / theirs",
+        "haproxy / theirs",
+        "requests/s",
+        "proxy core",
+        "load core",
+        "others on proxy core",
+        "errors",
+    ];
+    if handshakes {
+        head.push("resumed");
+    }
+    let mut table = Table {
+        head: head.into_iter().map(str::to_owned).collect(),
+        ..Table::default()
+    };
+    let percent = |share: f64| format!("{:.0} %", share * 100.0);
+    for entry in entries {
+        if let Some(failure) = &entry.failure {
+            table.notes.push(failed(entry, failure));
+            continue;
+        }
+        let to_nginx = ratio(entries, "nginx", entry, |s| s.cost);
+        table
+            .ratios
+            .extend(to_nginx.map(|r| (entry.contender.name.clone(), r)));
+        let mut row = vec![
+            entry.contender.name.clone(),
+            format!("{:.2}", entry.median(|s| s.cost)),
+            with_range(to_nginx),
+            with_range(ratio(entries, "haproxy", entry, |s| s.cost)),
+            format!("{:.0}", entry.median(|s| s.per_second)),
+            percent(entry.median(|s| s.proxy_busy)),
+            percent(entry.median(|s| s.load_busy)),
+            percent(entry.median(|s| s.foreign)),
+            entry.errors().to_string(),
+        ];
+        if handshakes {
+            row.push(percent(entry.median(|s| s.resumed)));
+        }
+        table.rows.push(row);
+        let (proxy, load) = (
+            entry.median(|s| s.proxy_busy),
+            entry.median(|s| s.load_busy),
+        );
+        if proxy + entry.median(|s| s.foreign) < 0.9 {
+            table.notes.push(format!(
+                "{}'s core was not saturated ({} busy, load core {}): its requests/s are those of the load, its CPU time per request counts",
+                entry.contender.name, percent(proxy), percent(load)
+            ));
+        }
+    }
+    table
+}
+
+/// Enough randomness to shuffle with (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn from_clock() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self(since.map_or(1, |d| u64::from(d.subsec_nanos()) << 16 | 1))
+    }
+
+    fn shuffle(&mut self, items: &mut [usize]) {
+        for at in (1..items.len()).rev() {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            items.swap(at, usize::try_from(self.0 % (at as u64 + 1)).unwrap_or(0));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn h2load_reports_are_read() {
+        let report = "finished in 1.00s, 5 req/s\n\
+            requests: 12 total, 12 started, 12 done, 9 succeeded, 3 failed, 1 errored, 0 timeout\n\
+            status codes: 9 2xx, 0 3xx, 0 4xx, 2 5xx\n";
+        assert_eq!(h2load_counts(report), Some((9, 5)));
+        assert_eq!(h2load_counts("nothing"), None);
+    }
+
+    #[test]
+    fn shuffling_loses_nothing() {
+        let mut items: Vec<usize> = (0..10).collect();
+        Random(42).shuffle(&mut items);
+        assert_ne!(items, (0..10).collect::<Vec<_>>());
+        items.sort_unstable();
+        assert_eq!(items, (0..10).collect::<Vec<_>>());
+    }
+}
