@@ -21,8 +21,6 @@ pub struct Case {
     pub title: String,
     /// What is done.
     pub what: What,
-    /// Runs without being asked for.
-    default: bool,
 }
 
 /// What a case does.
@@ -144,15 +142,10 @@ fn tls(sessions: Sessions, fresh: bool) -> Shape {
 
 fn all(bench: &Bench) -> Vec<Case> {
     use What::{Closed, H2, Idle, Latency, Rest, Syscalls};
-    let case = |name, title: &str, what| {
-        let default = matches!(what, Closed(_) | H2 { .. });
-        let title = title.to_owned();
-        Case {
-            name,
-            title,
-            what,
-            default,
-        }
+    let case = |name, title: &str, what| Case {
+        name,
+        title: title.to_owned(),
+        what,
     };
     let rate = format!("GET 1 KiB at {} requests/s, open loop", bench.rate);
     let idle = format!("{} idle connections", bench.idle);
@@ -234,7 +227,7 @@ pub fn run(bench: &Bench) -> Result<()> {
     let mut tables = Vec::new();
     for case in &chosen {
         let mut table = match &case.what {
-            What::H2 { .. } if !installed("h2load") => {
+            What::H2 { .. } if peers::installed("h2load").is_none() => {
                 println!(
                     "{}: left out, h2load is missing (Debian: apt install nghttp2-client)\n",
                     case.name
@@ -254,7 +247,9 @@ pub fn run(bench: &Bench) -> Result<()> {
         tables.push(table);
     }
     println!("{}", report::summary(&tables));
-    if bench.write {
+    if bench.write && tables.len() < all(bench).len() {
+        println!("RESULTS.md stays as it is: only a run of all cases is written");
+    } else if bench.write {
         report::write(&top, &circumstances, &tables)?;
     }
     Ok(())
@@ -276,12 +271,8 @@ fn choose(cases: Vec<Case>, names: &[String]) -> Result<Vec<Case>> {
     {
         return Err(format!("no case `{unknown}`; --list names them").into());
     }
-    let wanted = |case: &Case| {
-        if names.is_empty() {
-            return case.default;
-        }
-        names.iter().any(|name| name == "all" || name == case.name)
-    };
+    let all = names.is_empty() || names.iter().any(|name| name == "all");
+    let wanted = |case: &Case| all || names.iter().any(|name| name == case.name);
     Ok(cases.into_iter().filter(wanted).collect())
 }
 
@@ -307,7 +298,7 @@ fn contenders(bench: &Bench, top: &Path) -> Result<Vec<Contender>> {
         if !asked(name) {
             continue;
         }
-        if installed(program) {
+        if peers::installed(program).is_some() {
             add(name, kind);
         } else {
             println!("{name}: left out, {program} is missing (Debian: apt install {program})");
@@ -327,6 +318,9 @@ fn contenders(bench: &Bench, top: &Path) -> Result<Vec<Contender>> {
     } else if asked("cutover") {
         add("cutover", Kind::Cutover(build(bench, top)?));
     }
+    if contenders.is_empty() {
+        return Err("nobody is left to measure".into());
+    }
     Ok(contenders)
 }
 
@@ -343,12 +337,6 @@ fn build(bench: &Bench, top: &Path) -> Result<PathBuf> {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top.join("target"), PathBuf::from);
     Ok(target.join(&bench.profile).join("cutover"))
-}
-
-/// Whether a program is on the path; Debian keeps servers where not every user's path leads.
-fn installed(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
 fn raise_file_limit() -> Result<u64> {

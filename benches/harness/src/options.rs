@@ -13,7 +13,7 @@ usage: cutover-bench bench [options]      run cases and print a table for each
        cutover-bench load ADDRESS [PATH] [options]
 
 bench options
-  --case A,B         cases to run (default: the throughput cases); `all` for every one
+  --case A,B         cases to run (default: all)
   --list             name the cases and end
   --rounds N         interleaved rounds (default 7)
   --seconds S        measured seconds of each run (default 3)
@@ -25,7 +25,7 @@ bench options
   --load-core N      core of origin and load generator (default 1)
   --idle N           connections of the idle cases (default 9000)
   --rate N           requests per second of the latency case (default 8000)
-  --write            write benches/RESULTS.md
+  --write            write benches/RESULTS.md (only after a run of all cases)
 
 load options
   --connections N    kept-alive connections (default 64)
@@ -70,7 +70,7 @@ pub struct ByHand {
 
 /// `bench`.
 pub struct Bench {
-    /// Names of cases; empty = default choice.
+    /// Names of cases; empty = all.
     pub cases: Vec<String>,
     /// Only name the cases.
     pub list: bool,

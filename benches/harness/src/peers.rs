@@ -155,29 +155,7 @@ pub fn start(
         origin,
         workers,
     };
-    let file = dir.join("conf");
-    let mut command = match &contender.kind {
-        Kind::Nginx { large } => {
-            fs::write(&file, nginx(&ports, &dir, &scratch.0, *large)?)?;
-            let mut command = Command::new("nginx");
-            command.arg("-p").arg(&dir).arg("-c").arg(&file);
-            command.arg("-e").arg(dir.join("error.log"));
-            command
-        }
-        Kind::Haproxy => {
-            fs::write(&file, haproxy(&ports, &scratch.0)?)?;
-            let mut command = Command::new("haproxy");
-            command.arg("-db").arg("-f").arg(&file);
-            command
-        }
-        Kind::Cutover(binary) => {
-            let file = dir.join("cutover.toml");
-            fs::write(&file, cutover(&ports, &dir, &scratch.0))?;
-            let mut command = Command::new(binary);
-            command.arg("run").arg("-c").arg(&file);
-            command
-        }
-    };
+    let mut command = command(&contender.kind, &ports, &dir, &scratch.0)?;
     let log = dir.join("output");
     let output = fs::File::create(&log)?;
     command
@@ -231,6 +209,47 @@ impl Running {
         self.pids = cpu::family(Pid::from_child(&self.child));
         Ok(())
     }
+}
+
+/// Writes the configuration and says how the program is started with it.
+fn command(kind: &Kind, ports: &Ports, dir: &Path, certs: &Path) -> Result<Command> {
+    let missing = |name: &str| format!("{name} is missing");
+    let file = dir.join("cutover-bench.conf");
+    let (program, text) = match kind {
+        Kind::Nginx { large } => (
+            installed("nginx").ok_or_else(|| missing("nginx"))?,
+            nginx(ports, dir, certs, *large)?,
+        ),
+        Kind::Haproxy => (
+            installed("haproxy").ok_or_else(|| missing("haproxy"))?,
+            haproxy(ports, certs)?,
+        ),
+        Kind::Cutover(binary) => (binary.clone(), cutover(ports, dir, certs)),
+    };
+    fs::write(&file, text)?;
+    let mut command = Command::new(program);
+    match kind {
+        Kind::Nginx { .. } => {
+            command
+                .arg("-p")
+                .arg(dir)
+                .arg("-e")
+                .arg(dir.join("error.log"));
+            command.arg("-c").arg(&file)
+        }
+        Kind::Haproxy => command.arg("-db").arg("-f").arg(&file),
+        Kind::Cutover(_) => command.arg("run").arg("-c").arg(&file),
+    };
+    Ok(command)
+}
+
+/// Where a program is: on the path, or where Debian keeps servers and not every user's path leads.
+pub fn installed(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
 }
 
 struct Ports {

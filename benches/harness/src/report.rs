@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::Result;
 use crate::stats::Spread;
+use crate::{Result, peers};
 
 /// What one case came to.
 #[derive(Debug, Default)]
@@ -146,7 +146,10 @@ pub fn circumstances(top: &Path) -> Vec<String> {
 }
 
 fn first_line(program: &str, arguments: &[&str]) -> String {
-    let Ok(output) = Command::new(program).args(arguments).output() else {
+    let Some(found) = peers::installed(program) else {
+        return format!("no {program}");
+    };
+    let Ok(output) = Command::new(found).args(arguments).output() else {
         return format!("no {program}");
     };
     let both = [output.stdout, output.stderr].concat();
