@@ -120,15 +120,14 @@ impl Paths {
             self.prefixes.entry(Box::default()).or_insert(found);
         }
         for pattern in patterns {
-            match pattern {
-                PathPattern::Exact(path) => &mut self.exact,
+            let (paths, path) = match pattern {
+                PathPattern::Exact(path) => (&mut self.exact, path),
                 PathPattern::Prefix(prefix) => {
                     self.longest_prefix = self.longest_prefix.max(prefix.len());
-                    &mut self.prefixes
+                    (&mut self.prefixes, prefix)
                 }
-            }
-            .entry(pattern_bytes(pattern).into())
-            .or_insert(found);
+            };
+            paths.entry(path.as_bytes().into()).or_insert(found);
         }
     }
 
@@ -151,11 +150,6 @@ impl Paths {
             end = memchr::memrchr(b'/', &path[..end]).unwrap_or(0);
         }
     }
-}
-
-fn pattern_bytes(pattern: &PathPattern) -> &[u8] {
-    let (PathPattern::Exact(path) | PathPattern::Prefix(path)) = pattern;
-    path.as_bytes()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 pub mod latency;
 pub mod names;
+pub mod process;
 pub mod registry;
 pub mod render;
 pub mod shard;

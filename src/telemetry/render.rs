@@ -1,1 +1,327 @@
-//! The exposition, on the control thread.
+//! The exposition, on the control thread: Prometheus' text format, version 0.0.4.
+//!
+//! Each scrape fills a fresh recorder, so that only what exists now is shown and nothing grows between scrapes. Counters
+//! and gauges go through it; histograms (whose buckets are counted already) and counters with fractions are written here.
+
+use std::fmt::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use metrics::{Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+
+use super::latency::{EXPORTED, LatencyTotals};
+use super::names::{self, Family, Kind};
+use super::process::Process;
+use super::registry::Telemetry;
+use super::shard::VersionTotals;
+
+/// The media type of what [`render`] makes.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What counters can't know: the state of this moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scrape {
+    /// Services of the running configuration.
+    pub services: Vec<ScrapeService>,
+    /// Names of the listeners of the running configuration.
+    pub listeners: Vec<String>,
+    /// The generation that runs.
+    pub generation: u64,
+    /// Whether the configuration file as it is now was adopted.
+    pub last_reload_successful: bool,
+    /// When a configuration was last adopted.
+    pub last_reload_success: Option<SystemTime>,
+}
+
+/// A service of the running configuration.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ScrapeService {
+    /// Its name.
+    pub name: String,
+    /// Its constant labels.
+    pub labels: Vec<(String, String)>,
+    /// Its versions.
+    pub versions: Vec<ScrapeVersion>,
+}
+
+/// A version of the running configuration.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ScrapeVersion {
+    /// Its name.
+    pub name: String,
+    /// Its effective share, from 0 to 1.
+    pub ratio: f64,
+    /// Its endpoints, as an operator names them, and whether each is usable.
+    pub endpoints: Vec<(String, bool)>,
+}
+
+/// Everything that can be said now. Counters of what was removed stay; gauges of it stay only while they aren't zero.
+pub fn render(telemetry: &Telemetry, scrape: &Scrape) -> String {
+    let mut page = Page::new();
+    for service in &scrape.services {
+        telemetry.remember_labels(&service.name, &service.labels);
+        state_of(&mut page, service);
+    }
+    versions(&mut page, telemetry, scrape);
+    listeners(&mut page, telemetry, scrape);
+    for (service, hits) in telemetry.rule_hits() {
+        let base = Labels::of(&service, &telemetry.labels(&service));
+        for (rule, hits) in hits.into_iter().enumerate() {
+            page.counter(
+                names::MATCH_HITS,
+                base.with("rule", &rule.to_string()),
+                hits,
+            );
+        }
+    }
+    configuration(&mut page, scrape);
+    process(&mut page, Process::read());
+    page.finish()
+}
+
+fn state_of(page: &mut Page, service: &ScrapeService) {
+    let base = Labels::of(&service.name, &service.labels);
+    for version in &service.versions {
+        let base = base.with("version", &version.name);
+        page.gauge(names::SPLIT_RATIO, base.clone(), version.ratio);
+        for (endpoint, up) in &version.endpoints {
+            let labels = base.with("endpoint", endpoint);
+            page.gauge(names::ENDPOINT_UP, labels, f64::from(u8::from(*up)));
+        }
+    }
+}
+
+fn versions(page: &mut Page, telemetry: &Telemetry, scrape: &Scrape) {
+    let runs = |service: &str, version: &str| {
+        let service = scrape.services.iter().find(|s| s.name == service);
+        service.is_some_and(|s| s.versions.iter().any(|v| v.name == version))
+    };
+    let mut durations = Histogram::new(names::HTTP_DURATION);
+    for (service, version, metrics) in telemetry.versions() {
+        let labels = Labels::of(&service, &telemetry.labels(&service)).with("version", &version);
+        let totals = metrics.totals();
+        durations.add(&labels, &totals.latency);
+        version_of(page, &labels, &totals, runs(&service, &version));
+    }
+    page.own.push_str(&durations.text);
+}
+
+fn version_of(page: &mut Page, labels: &Labels, totals: &VersionTotals, runs: bool) {
+    for ((method, status), n) in &totals.requests {
+        let labels = labels.with("status", &status.to_string());
+        page.counter(names::HTTP_REQUESTS, labels.with("method", method), *n);
+    }
+    let counted = |n: &(usize, u64)| n.1 > 0;
+    for (status, n) in totals.grpc.into_iter().enumerate().filter(counted) {
+        let labels = labels.with("grpc_status", &status.to_string());
+        page.counter(names::GRPC_REQUESTS, labels, n);
+    }
+    for (reason, n) in totals.retries.into_iter().enumerate().filter(counted) {
+        let labels = labels.with("reason", names::RETRY_REASONS[reason]);
+        page.counter(names::RETRIES, labels, n);
+    }
+    for (family, value) in [
+        (names::HTTP_IN_FLIGHT, totals.in_flight),
+        (names::QUEUE_DEPTH, totals.queued),
+        (names::UPSTREAM_CONNECTIONS, totals.connections),
+    ] {
+        // Shards are read one after the other, so that a sum may be below zero for a moment.
+        let value = value.max(0);
+        if runs || value > 0 {
+            page.gauge(family, labels.clone(), value as f64);
+        }
+    }
+}
+
+fn listeners(page: &mut Page, telemetry: &Telemetry, scrape: &Scrape) {
+    for (listener, totals) in telemetry.listeners() {
+        let labels = Labels::default().with("listener", &listener);
+        for (status, n) in totals.requests {
+            let labels = labels.with("status", &status.to_string());
+            page.counter(names::DOWNSTREAM_REQUESTS, labels, n);
+        }
+        let connections = totals.connections.max(0);
+        if connections > 0 || scrape.listeners.contains(&listener) {
+            page.gauge(names::CONNECTIONS, labels, connections as f64);
+        }
+    }
+}
+
+fn configuration(page: &mut Page, scrape: &Scrape) {
+    let none = Labels::default;
+    page.gauge(names::CONFIG_GENERATION, none(), scrape.generation as f64);
+    let successful = f64::from(u8::from(scrape.last_reload_successful));
+    page.gauge(names::CONFIG_SUCCESSFUL, none(), successful);
+    let since_epoch = scrape
+        .last_reload_success
+        .and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+    if let Some(since_epoch) = since_epoch {
+        page.gauge(names::CONFIG_TIMESTAMP, none(), since_epoch.as_secs_f64());
+    }
+    let build = none().with("version", env!("CARGO_PKG_VERSION"));
+    page.gauge(names::BUILD_INFO, build, 1.0);
+}
+
+fn process(page: &mut Page, process: Process) {
+    for (family, value) in [
+        (names::PROCESS_RESIDENT, process.resident_bytes),
+        (names::PROCESS_VIRTUAL, process.virtual_bytes),
+        (names::PROCESS_OPEN_FDS, process.open_fds),
+        (names::PROCESS_MAX_FDS, process.max_fds),
+        (names::PROCESS_START, process.start_seconds),
+        (names::PROCESS_THREADS, process.threads),
+    ] {
+        if let Some(value) = value {
+            page.gauge(family, Labels::default(), value);
+        }
+    }
+    if let Some(seconds) = process.cpu_seconds {
+        let own = &mut page.own;
+        head(own, names::PROCESS_CPU);
+        let _ = writeln!(own, "{} {seconds}", names::PROCESS_CPU.name);
+    }
+}
+
+/// Label names and values in the order in which they are shown.
+#[derive(Clone, Default)]
+struct Labels(Vec<(String, String)>);
+
+impl Labels {
+    /// Those of a service: its constant ones, then `service`. A constant one never takes the place of ours.
+    fn of(service: &str, constant: &[(String, String)]) -> Self {
+        let free = |name: &str| !names::RESERVED_LABELS.contains(&name);
+        let constant = constant.iter().filter(|(name, _)| free(name));
+        Self(constant.cloned().collect()).with("service", service)
+    }
+
+    fn with(&self, name: &str, value: &str) -> Self {
+        let mut labels = self.clone();
+        labels.0.push((name.to_owned(), value.to_owned()));
+        labels
+    }
+
+    fn key(self, name: &'static str) -> Key {
+        // The recorder takes a backslash for the beginning of an escape: two of them are one.
+        let label = |(name, value): (String, String)| Label::new(name, value.replace('\\', "\\\\"));
+        Key::from_parts(name, self.0.into_iter().map(label).collect::<Vec<_>>())
+    }
+
+    /// `name="value",…`, escaped.
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for (name, value) in &self.0 {
+            let escaped = value
+                .replace('\\', "\\\\")
+                .replace('"', "\\\"")
+                .replace('\n', "\\n");
+            let comma = if text.is_empty() { "" } else { "," };
+            let _ = write!(text, "{comma}{name}=\"{escaped}\"");
+        }
+        text
+    }
+}
+
+/// One scrape.
+struct Page {
+    recorder: PrometheusRecorder,
+    own: String,
+}
+
+const METADATA: Metadata<'static> = Metadata::new("cutover", Level::INFO, None);
+
+impl Page {
+    fn new() -> Self {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        for family in names::ALL {
+            match family.kind {
+                Kind::Counter => {
+                    recorder.describe_counter(family.name.into(), None, family.help.into())
+                }
+                Kind::Gauge => {
+                    recorder.describe_gauge(family.name.into(), None, family.help.into())
+                }
+                Kind::Histogram => {}
+            }
+        }
+        let own = String::new();
+        Self { recorder, own }
+    }
+
+    fn counter(&mut self, family: Family, labels: Labels, value: u64) {
+        let key = labels.key(family.name);
+        self.recorder
+            .register_counter(&key, &METADATA)
+            .absolute(value);
+    }
+
+    fn gauge(&mut self, family: Family, labels: Labels, value: f64) {
+        let key = labels.key(family.name);
+        self.recorder.register_gauge(&key, &METADATA).set(value);
+    }
+
+    /// All families in one order that stays, whatever order the recorder's tables have.
+    fn finish(self) -> String {
+        let text = self.recorder.handle().render();
+        let mut blocks: Vec<Vec<&str>> = text
+            .split("\n\n")
+            .map(|block| block.lines().filter(|line| !line.is_empty()).collect())
+            .collect();
+        blocks.sort_unstable();
+        let mut page = String::with_capacity(text.len() + self.own.len());
+        for mut block in blocks {
+            let comments = block
+                .iter()
+                .take_while(|line| line.starts_with('#'))
+                .count();
+            block[comments..].sort_unstable();
+            for line in block {
+                page.push_str(line);
+                page.push('\n');
+            }
+        }
+        page.push_str(&self.own);
+        page
+    }
+}
+
+fn head(text: &mut String, family: Family) {
+    let kind = match family.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+    };
+    let Family { name, help, .. } = family;
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+/// One histogram family; nothing where there are no series.
+struct Histogram {
+    family: Family,
+    text: String,
+}
+
+impl Histogram {
+    fn new(family: Family) -> Self {
+        let text = String::new();
+        Self { family, text }
+    }
+
+    fn add(&mut self, labels: &Labels, totals: &LatencyTotals) {
+        if self.text.is_empty() {
+            head(&mut self.text, self.family);
+        }
+        let (name, labels, text) = (self.family.name, labels.text(), &mut self.text);
+        for (le, bound) in EXPORTED {
+            let n = totals.at_most(bound);
+            let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{le}\"}} {n}");
+        }
+        let (n, sum) = (totals.count(), totals.nanos as f64 / 1e9);
+        let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {n}");
+        let _ = writeln!(text, "{name}_sum{{{labels}}} {sum}");
+        let _ = writeln!(text, "{name}_count{{{labels}}} {n}");
+    }
+}
+
+#[cfg(test)]
+#[path = "render_tests.rs"]
+mod tests;

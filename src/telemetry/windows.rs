@@ -1,1 +1,291 @@
 //! RED over the last 10 seconds and the last minute, on the control thread.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::latency::{BOUNDS, BUCKETS};
+use super::registry::{Telemetry, VersionMetrics};
+
+/// One sample a second for a minute, the one that the minute begins with, and one to spare for ticks that come early.
+const SAMPLES: usize = 62;
+
+/// gRPC statuses that are the server's failures: unknown, deadline exceeded, resource exhausted, unimplemented, internal,
+/// unavailable, data loss.
+const GRPC_FAILURES: [usize; 7] = [2, 4, 8, 12, 13, 14, 15];
+
+/// Rate, errors, durations of one version over a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Red {
+    /// Attempts that ended in the window.
+    pub requests: u64,
+    /// Those that failed: 5xx, and gRPC calls that the server failed.
+    pub errors: u64,
+    /// Attempts a second.
+    pub rate: f64,
+    /// Errors by attempts, from 0 to 1; 0 without attempts.
+    pub error_ratio: f64,
+    /// Median duration; `None` without attempts, as the other two. Interpolated inside a bucket, 120 s at most.
+    pub p50: Option<Duration>,
+    /// 90 % took at most this long.
+    pub p90: Option<Duration>,
+    /// 99 % took at most this long.
+    pub p99: Option<Duration>,
+}
+
+/// The last minute of every version, in samples of its cumulative counters.
+#[derive(Debug, Default)]
+pub struct Windows {
+    rings: BTreeMap<String, BTreeMap<String, Ring>>,
+}
+
+#[derive(Debug)]
+struct Ring {
+    /// Since when the version is watched.
+    since: Instant,
+    samples: VecDeque<Sample>,
+}
+
+#[derive(Clone, Debug)]
+struct Sample {
+    at: Instant,
+    errors: u64,
+    buckets: [u64; BUCKETS],
+}
+
+impl Windows {
+    /// Samples every version. To be called once a second.
+    pub fn tick(&mut self, now: Instant, telemetry: &Telemetry) {
+        for (service, version, metrics) in telemetry.versions() {
+            let rings = self.rings.entry(service).or_default();
+            let ring = rings.entry(version).or_insert_with(|| Ring {
+                since: now,
+                samples: VecDeque::new(),
+            });
+            ring.push(Sample::of(now, &metrics));
+        }
+    }
+
+    /// What happened in the time `over` (at most a minute) before the last tick. A version that is watched for less has
+    /// the rate of that time; an unknown one has nothing.
+    pub fn red(&self, service: &str, version: &str, over: Duration) -> Red {
+        let ring = self.rings.get(service).and_then(|rings| rings.get(version));
+        ring.map_or_else(Red::default, |ring| ring.red(over))
+    }
+}
+
+impl Ring {
+    fn push(&mut self, sample: Sample) {
+        let quiet = self
+            .samples
+            .front()
+            .is_some_and(|f| f.errors == sample.errors && f.buckets == sample.buckets);
+        if quiet {
+            // Nothing happened in a whole minute, or yet: one sample says that.
+            self.samples.clear();
+        }
+        if self.samples.len() == SAMPLES {
+            self.samples.pop_front();
+        }
+        self.samples.push_back(sample);
+    }
+
+    fn red(&self, over: Duration) -> Red {
+        let (Some(first), Some(last)) = (self.samples.front(), self.samples.back()) else {
+            return Red::default();
+        };
+        let age = |at: Instant| last.at.saturating_duration_since(at);
+        let base = self
+            .samples
+            .iter()
+            .rev()
+            .find(|s| age(s.at) >= over)
+            .unwrap_or(first);
+        // Before the first sample nothing happened, as long as the version was watched.
+        let span = age(base.at).max(over.min(age(self.since)));
+        let mut buckets = last.buckets;
+        for (bucket, before) in buckets.iter_mut().zip(&base.buckets) {
+            *bucket = bucket.saturating_sub(*before);
+        }
+        let requests: u64 = buckets.iter().sum();
+        let errors = last.errors.saturating_sub(base.errors).min(requests);
+        let by = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
+        Red {
+            requests,
+            errors,
+            rate: by(requests as f64, span.as_secs_f64()),
+            error_ratio: by(errors as f64, requests as f64),
+            p50: quantile(&buckets, requests, 0.5),
+            p90: quantile(&buckets, requests, 0.9),
+            p99: quantile(&buckets, requests, 0.99),
+        }
+    }
+}
+
+impl Sample {
+    fn of(at: Instant, metrics: &VersionMetrics) -> Self {
+        let totals = metrics.totals();
+        let broken = totals
+            .requests
+            .iter()
+            .filter(|((_, status), _)| *status >= 500);
+        let grpc: u64 = GRPC_FAILURES
+            .iter()
+            .map(|status| totals.grpc[*status])
+            .sum();
+        Self {
+            at,
+            errors: broken.map(|(_, n)| n).sum::<u64>() + grpc,
+            buckets: totals.latency.buckets,
+        }
+    }
+}
+
+/// The duration that the share `q` of `total` doesn't exceed, as if those in a bucket were spread evenly over it.
+fn quantile(buckets: &[u64; BUCKETS], total: u64, q: f64) -> Option<Duration> {
+    let wanted = q * total as f64;
+    let (mut below, mut lower) = (0.0, 0);
+    for (bucket, n) in buckets.iter().enumerate().filter(|(_, n)| **n > 0) {
+        let n = *n as f64;
+        let longest = BOUNDS[BOUNDS.len() - 1];
+        let upper = BOUNDS.get(bucket).copied().unwrap_or(longest);
+        lower = bucket.checked_sub(1).map_or(0, |b| BOUNDS[b]);
+        if below + n >= wanted {
+            let inside = (wanted - below) / n * (upper - lower) as f64;
+            return Some(Duration::from_nanos(lower + inside as u64));
+        }
+        below += n;
+    }
+    // Only rounding leads here with requests.
+    (total > 0).then_some(Duration::from_nanos(lower))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http1::Method;
+
+    const S: Duration = Duration::from_secs(1);
+
+    struct Run {
+        telemetry: std::sync::Arc<Telemetry>,
+        windows: Windows,
+        now: Instant,
+    }
+
+    impl Run {
+        fn new() -> Self {
+            let telemetry = Telemetry::new(1);
+            telemetry.version("shop", "v1");
+            let (windows, now) = (Windows::default(), Instant::now());
+            let mut run = Self {
+                telemetry,
+                windows,
+                now,
+            };
+            run.windows.tick(run.now, &run.telemetry);
+            run
+        }
+
+        /// So many seconds with so many requests each.
+        fn seconds(&mut self, seconds: usize, each: usize, status: u16, took: Duration) {
+            let metrics = self.telemetry.version("shop", "v1");
+            for _ in 0..seconds {
+                (0..each).for_each(|_| metrics.shard(0).request(Method::Get, status, took));
+                self.now += S;
+                self.windows.tick(self.now, &self.telemetry);
+            }
+        }
+
+        fn red(&self, seconds: u32) -> Red {
+            self.windows.red("shop", "v1", S * seconds)
+        }
+    }
+
+    fn near(got: Option<Duration>, ms: u64) -> bool {
+        let (got, expected) = (
+            got.unwrap().as_secs_f64(),
+            Duration::from_millis(ms).as_secs_f64(),
+        );
+        (got / expected - 1.0).abs() <= 0.34
+    }
+
+    #[test]
+    fn both_windows_see_their_own_time() {
+        let mut run = Run::new();
+        run.seconds(50, 10, 200, Duration::from_millis(3));
+        run.seconds(10, 100, 500, Duration::from_millis(80));
+        let (ten, minute) = (run.red(10), run.red(60));
+        assert_eq!(
+            (ten.requests, ten.errors, ten.rate, ten.error_ratio),
+            (1_000, 1_000, 100.0, 1.0)
+        );
+        assert_eq!(
+            (minute.requests, minute.errors, minute.rate),
+            (1_500, 1_000, 25.0)
+        );
+        assert!(near(ten.p50, 80) && near(ten.p99, 80) && near(minute.p99, 80));
+        run.seconds(10, 0, 200, S);
+        assert_eq!(run.red(10), Red::default());
+        assert_eq!(run.red(60).requests, 1_400);
+        run.seconds(60, 0, 200, S);
+        assert_eq!(run.red(60), Red::default());
+    }
+
+    #[test]
+    fn quantiles_lie_in_their_bucket() {
+        let mut run = Run::new();
+        run.seconds(1, 90, 200, Duration::from_millis(3));
+        run.seconds(1, 9, 200, Duration::from_millis(30));
+        run.seconds(1, 1, 200, Duration::from_millis(300));
+        let red = run.red(10);
+        assert!(
+            near(red.p50, 3) && near(red.p90, 3) && near(red.p99, 30),
+            "{red:?}"
+        );
+        run.seconds(1, 10_000, 200, Duration::from_secs(600));
+        assert_eq!(run.red(10).p99, Some(Duration::from_secs(120)));
+    }
+
+    #[test]
+    fn a_young_version_has_the_rate_of_its_time_and_a_quiet_one_that_of_the_window() {
+        let mut run = Run::new();
+        assert_eq!(run.red(10), Red::default());
+        run.seconds(2, 50, 200, S);
+        assert_eq!((run.red(10).rate, run.red(60).rate), (50.0, 50.0));
+        run.seconds(100, 0, 200, S);
+        run.seconds(1, 60, 200, S);
+        assert_eq!((run.red(10).rate, run.red(60).rate), (6.0, 1.0));
+    }
+
+    #[test]
+    fn what_came_before_the_first_tick_does_not_count() {
+        let telemetry = Telemetry::new(1);
+        telemetry
+            .version("shop", "v1")
+            .shard(0)
+            .request(Method::Get, 200, S);
+        let mut windows = Windows::default();
+        windows.tick(Instant::now(), &telemetry);
+        assert_eq!(windows.red("shop", "v1", S), Red::default());
+        assert_eq!(windows.red("shop", "v9", S), Red::default());
+    }
+
+    #[test]
+    fn grpc_failures_are_errors_and_refusals_are_not() {
+        let mut run = Run::new();
+        run.seconds(1, 20, 200, S);
+        let metrics = run.telemetry.version("shop", "v1");
+        (0..=16).for_each(|status| metrics.shard(0).grpc(status));
+        run.seconds(1, 0, 200, S);
+        assert_eq!(run.red(10).errors, 7);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut run = Run::new();
+        run.seconds(500, 1, 200, S);
+        assert_eq!(run.windows.rings["shop"]["v1"].samples.len(), SAMPLES);
+        run.seconds(100, 0, 200, S);
+        assert_eq!(run.windows.rings["shop"]["v1"].samples.len(), 1);
+    }
+}

@@ -1,0 +1,223 @@
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use super::*;
+use crate::http1::Method;
+
+fn scrape(services: &[(&str, &[&str])]) -> Scrape {
+    let version = |name: &&str| ScrapeVersion {
+        name: (*name).to_owned(),
+        ratio: 0.25,
+        endpoints: vec![("10.0.0.1:80".into(), true), ("10.0.0.2:80".into(), false)],
+    };
+    let service = |(name, versions): &(&str, &[&str])| ScrapeService {
+        name: (*name).to_owned(),
+        labels: Vec::new(),
+        versions: versions.iter().map(version).collect(),
+    };
+    Scrape {
+        services: services.iter().map(service).collect(),
+        listeners: vec!["http".into()],
+        generation: 7,
+        last_reload_successful: true,
+        last_reload_success: Some(UNIX_EPOCH + Duration::from_secs(1_700_000_000)),
+    }
+}
+
+/// Telemetry with something in every family.
+fn busy() -> std::sync::Arc<Telemetry> {
+    let telemetry = Telemetry::new(2);
+    for version in ["v1", "v2"] {
+        let metrics = telemetry.version("shop", version);
+        for worker in 0..2 {
+            let shard = metrics.shard(worker);
+            shard.request(Method::Get, 200, Duration::from_millis(3));
+            shard.request(Method::Other, 503, Duration::from_secs(70));
+            shard.grpc(14);
+            shard.retry(1);
+            shard.in_flight(1);
+        }
+    }
+    let listener = telemetry.listener("http");
+    listener[0].request(404);
+    listener[1].connections(1);
+    telemetry.rules("shop", 2).hit(1, 1);
+    telemetry
+}
+
+/// Every family once, HELP and TYPE before its series, no series twice; series with their values.
+fn checked(text: &str) -> HashMap<String, f64> {
+    let (mut series, mut families) = (HashMap::new(), HashSet::new());
+    let mut current = "";
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            current = help.split(' ').next().unwrap();
+            assert!(families.insert(current), "{current} twice");
+            let family = names::ALL
+                .iter()
+                .find(|f| f.name == current)
+                .expect(current);
+            assert_eq!(help, format!("{current} {}", family.help));
+            let kind = format!("{:?}", family.kind).to_lowercase();
+            assert_eq!(
+                lines.next(),
+                Some(format!("# TYPE {current} {kind}").as_str())
+            );
+            continue;
+        }
+        let (key, value) = line.rsplit_once(' ').expect(line);
+        let name = key.split('{').next().unwrap();
+        let base = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|s| name.strip_suffix(s));
+        assert!(
+            name == current || base == Some(current),
+            "{line} under {current}"
+        );
+        let before = series.insert(key.to_owned(), value.parse().expect(line));
+        assert_eq!(before, None, "{key} twice");
+    }
+    series
+}
+
+#[test]
+fn every_family_is_shown_in_good_form() {
+    let text = render(&busy(), &scrape(&[("shop", &["v1", "v2"])]));
+    let series = checked(&text);
+    for family in names::ALL {
+        assert!(
+            text.contains(&format!("# TYPE {} ", family.name)),
+            "{}",
+            family.name
+        );
+    }
+    for (key, value) in [
+        (
+            r#"http_requests_total{service="shop",version="v1",status="200",method="GET"}"#,
+            2.0,
+        ),
+        (
+            r#"http_requests_total{service="shop",version="v2",status="503",method="other"}"#,
+            2.0,
+        ),
+        (
+            r#"http_request_duration_seconds_bucket{service="shop",version="v1",le="0.0025"}"#,
+            0.0,
+        ),
+        (
+            r#"http_request_duration_seconds_bucket{service="shop",version="v1",le="0.005"}"#,
+            2.0,
+        ),
+        (
+            r#"http_request_duration_seconds_bucket{service="shop",version="v1",le="60"}"#,
+            2.0,
+        ),
+        (
+            r#"http_request_duration_seconds_bucket{service="shop",version="v1",le="+Inf"}"#,
+            4.0,
+        ),
+        (
+            r#"http_request_duration_seconds_sum{service="shop",version="v1"}"#,
+            140.006,
+        ),
+        (
+            r#"http_request_duration_seconds_count{service="shop",version="v1"}"#,
+            4.0,
+        ),
+        (
+            r#"http_requests_in_flight{service="shop",version="v1"}"#,
+            2.0,
+        ),
+        (r#"queue_depth{service="shop",version="v1"}"#, 0.0),
+        (
+            r#"grpc_requests_total{service="shop",version="v1",grpc_status="14"}"#,
+            2.0,
+        ),
+        (
+            r#"cutover_retries_total{service="shop",version="v1",reason="reset"}"#,
+            2.0,
+        ),
+        (
+            r#"cutover_downstream_requests_total{listener="http",status="404"}"#,
+            1.0,
+        ),
+        (r#"cutover_connections{listener="http"}"#, 1.0),
+        (r#"cutover_match_hits_total{service="shop",rule="0"}"#, 0.0),
+        (r#"cutover_match_hits_total{service="shop",rule="1"}"#, 1.0),
+        (r#"cutover_split_ratio{service="shop",version="v2"}"#, 0.25),
+        (
+            r#"cutover_endpoint_up{service="shop",version="v1",endpoint="10.0.0.1:80"}"#,
+            1.0,
+        ),
+        (
+            r#"cutover_endpoint_up{service="shop",version="v1",endpoint="10.0.0.2:80"}"#,
+            0.0,
+        ),
+        ("cutover_config_generation", 7.0),
+        ("cutover_config_last_reload_successful", 1.0),
+        (
+            "cutover_config_last_reload_success_timestamp_seconds",
+            1_700_000_000.0,
+        ),
+    ] {
+        assert_eq!(series.get(key), Some(&value), "{key}\n{text}");
+    }
+}
+
+#[test]
+fn two_scrapes_of_the_same_state_are_the_same() {
+    let (telemetry, scrape) = (busy(), scrape(&[("shop", &["v1", "v2"])]));
+    let traffic = |text: String| -> Vec<String> {
+        let ours = text.lines().filter(|l| !l.contains("process_"));
+        ours.map(str::to_owned).collect()
+    };
+    assert_eq!(
+        traffic(render(&telemetry, &scrape)),
+        traffic(render(&telemetry, &scrape))
+    );
+}
+
+#[test]
+fn of_a_removed_version_counters_stay_and_gauges_go_when_they_are_zero() {
+    let telemetry = busy();
+    let series = checked(&render(&telemetry, &scrape(&[("shop", &["v1"])])));
+    let shows = |series: &HashMap<String, f64>, family: &str| {
+        let mut keys = series.keys();
+        keys.any(|k| k.starts_with(family) && k.contains(r#"version="v2""#))
+    };
+    assert!(
+        shows(&series, "http_requests_total") && shows(&series, "http_request_duration_seconds")
+    );
+    assert!(!shows(&series, "cutover_split_ratio") && !shows(&series, "cutover_endpoint_up"));
+    // Two requests still run on it, nobody waits for it.
+    assert!(shows(&series, "http_requests_in_flight") && !shows(&series, "queue_depth"));
+    (0..2).for_each(|worker| telemetry.version("shop", "v2").shard(worker).in_flight(-1));
+    let series = checked(&render(&telemetry, &Scrape::default()));
+    assert!(!shows(&series, "http_requests_in_flight"));
+    assert!(shows(&series, "http_requests_total"));
+}
+
+#[test]
+fn constant_labels_stand_on_every_series_of_the_service_and_outlive_it() {
+    let telemetry = busy();
+    let mut scrape = scrape(&[("shop", &["v1", "v2"])]);
+    scrape.services[0].labels = vec![
+        ("team".into(), "a\"b\\c\nd".into()),
+        ("version".into(), "no".into()),
+    ];
+    let first = render(&telemetry, &scrape);
+    for line in first.lines().filter(|l| l.contains("service=")) {
+        assert!(
+            line.contains(r#"{team="a\"b\\c\nd",service="shop","#),
+            "{line}"
+        );
+    }
+    assert!(!first.contains(r#"version="no""#));
+    let keys = |text: &str| -> HashSet<String> {
+        let all = checked(text).into_keys();
+        all.filter(|k| k.starts_with("http_request") && !k.contains("in_flight"))
+            .collect()
+    };
+    assert_eq!(keys(&first), keys(&render(&telemetry, &Scrape::default())));
+}

@@ -1,0 +1,163 @@
+//! The exposition as Prometheus' own tool reads it, and that nobody from outside can make it grow.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use cutover::config::spec::{Balance, HostPattern, Service, Timeouts, Version};
+use cutover::http1::Method;
+use cutover::routing::{self, SplitState, Table};
+use cutover::telemetry::Telemetry;
+use cutover::telemetry::render::{Scrape, ScrapeService, ScrapeVersion, render};
+
+struct Get<'a>(&'a str);
+
+impl routing::Request for Get<'_> {
+    fn method(&self) -> &[u8] {
+        b"GET"
+    }
+    fn host(&self) -> &str {
+        self.0
+    }
+    fn path(&self) -> &[u8] {
+        b"/"
+    }
+    fn query(&self) -> Option<&[u8]> {
+        None
+    }
+    fn any_field(&self, _: &str, _: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        false
+    }
+    fn client(&self) -> IpAddr {
+        Ipv4Addr::LOCALHOST.into()
+    }
+}
+
+fn shop() -> Service {
+    Service {
+        name: "shop".into(),
+        hosts: vec![HostPattern::Suffix(".example.com".into())],
+        paths: Vec::new(),
+        stable: 0,
+        split: Vec::new(),
+        cohort: None,
+        rules: Vec::new(),
+        balance: Balance::default(),
+        timeouts: Timeouts {
+            connect: Duration::from_secs(1),
+            first_byte: Duration::from_secs(1),
+            total: None,
+            idle: Duration::from_secs(1),
+        },
+        labels: Vec::new(),
+        versions: vec![Version {
+            name: "v1".into(),
+            label: None,
+            endpoints: Vec::new(),
+            preview: Vec::new(),
+        }],
+    }
+}
+
+fn scrape() -> Scrape {
+    Scrape {
+        services: vec![ScrapeService {
+            name: "shop".into(),
+            labels: vec![("deployment".into(), "quoted \"shop\" \\ line\nbreak".into())],
+            versions: vec![ScrapeVersion {
+                name: "v1".into(),
+                ratio: 1.0,
+                endpoints: vec![("h2c://10.0.0.1:9000".into(), true)],
+            }],
+        }],
+        listeners: vec!["http".into()],
+        generation: 3,
+        last_reload_successful: true,
+        last_reload_success: Some(SystemTime::now()),
+    }
+}
+
+fn busy() -> std::sync::Arc<Telemetry> {
+    let telemetry = Telemetry::new(2);
+    let metrics = telemetry.version("shop", "v1");
+    for worker in 0..=2 {
+        let shard = metrics.shard(worker);
+        for status in [200, 301, 404, 503] {
+            shard.request(
+                Method::Get,
+                status,
+                Duration::from_micros(u64::from(status)),
+            );
+        }
+        shard.grpc(14);
+        shard.retry(worker);
+        shard.connections(1);
+    }
+    telemetry.listener("http")[0].request(200);
+    telemetry.rules("shop", 1).hit(0, 0);
+    telemetry
+}
+
+#[test]
+fn promtool_finds_nothing_wrong() {
+    let promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut promtool) = promtool else {
+        eprintln!("promtool is not on PATH: the unit tests check the format alone");
+        return;
+    };
+    let text = render(&busy(), &scrape());
+    let stdin = promtool.stdin.take();
+    stdin
+        .expect("piped")
+        .write_all(text.as_bytes())
+        .expect("promtool reads all");
+    let output = promtool.wait_with_output().expect("promtool ends");
+    let said = [output.stdout, output.stderr].concat();
+    assert_eq!(String::from_utf8_lossy(&said), "", "{text}");
+    assert!(output.status.success());
+}
+
+fn series(text: &str) -> Vec<String> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned()))
+        .collect()
+}
+
+#[test]
+fn ten_thousand_random_hosts_add_no_series() {
+    let (telemetry, shop) = (busy(), shop());
+    let (table, service) = (
+        Table::new(std::slice::from_ref(&shop)),
+        routing::Service::new(&shop),
+    );
+    let before = series(&render(&telemetry, &scrape()));
+    let (mut state, mut served) = (SplitState::default(), 0);
+    for n in 0..10_000 {
+        let host = format!(
+            "h{:x}.example.{}",
+            fastrand::u64(..),
+            if n % 2 == 0 { "com" } else { "net" }
+        );
+        let Some(found) = table.find(&host, b"/") else {
+            telemetry.listener("http")[0].request(200);
+            continue;
+        };
+        let version = routing::decide(&service, &Get(&host), &mut state).version;
+        let (service, version) = (&shop.name, &shop.versions[version].name);
+        assert_eq!(found.service, 0);
+        telemetry
+            .version(service, version)
+            .shard(0)
+            .request(Method::Get, 200, Duration::ZERO);
+        served += 1;
+    }
+    assert_eq!(served, 5_000);
+    assert_eq!(series(&render(&telemetry, &scrape())), before);
+}
