@@ -297,4 +297,4 @@ impl Policy {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

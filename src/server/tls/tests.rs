@@ -8,13 +8,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tokio_rustls::TlsConnector;
 
-struct Desk {
+/// An authority and a directory of what it issues.
+pub(in crate::server) struct Desk {
     dir: tempfile::TempDir,
     ca: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Desk {
-    fn new() -> Self {
+    pub(in crate::server) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -23,12 +24,12 @@ impl Desk {
         Self { dir, ca }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(in crate::server) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Writes FILE.pem and FILE.key for these names.
-    fn issue(&self, file: &str, names: &[&str]) -> spec::Cert {
+    pub(in crate::server) fn issue(&self, file: &str, names: &[&str]) -> spec::Cert {
         self.issue_by(file, names, |_| {})
     }
 
@@ -95,7 +96,7 @@ fn write_key(path: &Path, pem: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-fn listener(certs: Vec<spec::Cert>) -> spec::Listener {
+pub(in crate::server) fn listener(certs: Vec<spec::Cert>) -> spec::Listener {
     spec::Listener {
         name: "https".into(),
         bind: spec::Bind::Any(0),

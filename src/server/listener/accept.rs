@@ -1,0 +1,338 @@
+//! Accepts connections: no spinning when descriptors run out, no connection lost when a listener is taken away.
+
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::Notify;
+
+use super::{ListenerRuntime, Socket};
+use crate::net::Stream;
+use crate::server::conn::Accepted;
+use crate::server::gate::{Gate, Place};
+
+/// First pause after a failed accept; doubled each time.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Longest pause: recovery is noticed within it.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// How often it is looked whether a full house has a place again.
+const FULL: Duration = Duration::from_millis(5);
+/// After so long without a descriptor, those who wait are turned away, one for each pause, instead of left hanging.
+const TURN_AWAY: Duration = Duration::from_secs(1);
+
+/// One worker's side of a listener.
+#[derive(Debug)]
+pub struct Door {
+    runtime: RefCell<Arc<ListenerRuntime>>,
+    closing: Cell<bool>,
+    changed: Notify,
+}
+
+impl Door {
+    /// Open.
+    pub fn new(runtime: Arc<ListenerRuntime>) -> Rc<Self> {
+        Rc::new(Self {
+            runtime: RefCell::new(runtime),
+            closing: Cell::new(false),
+            changed: Notify::new(),
+        })
+    }
+
+    /// New connections are given this from now on.
+    pub fn set(&self, runtime: Arc<ListenerRuntime>) {
+        self.runtime.replace(runtime);
+    }
+
+    /// What new connections are given.
+    pub fn runtime(&self) -> Arc<ListenerRuntime> {
+        self.runtime.borrow().clone()
+    }
+
+    /// Accept what waits, then close the socket.
+    pub fn close(&self) {
+        self.closing.set(true);
+        self.changed.notify_one();
+    }
+
+    async fn closed(&self) {
+        while !self.closing.get() {
+            self.changed.notified().await;
+        }
+    }
+}
+
+enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+enum Raw {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+impl Listening {
+    /// Registers the socket with this thread's runtime.
+    fn new(socket: Socket) -> io::Result<Self> {
+        Ok(match socket {
+            Socket::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
+            Socket::Unix(listener) => Self::Unix(UnixListener::from_std(listener)?),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<Raw> {
+        match self {
+            Self::Tcp(l) => l
+                .accept()
+                .await
+                .map(|(stream, peer)| Raw::Tcp(stream, peer)),
+            Self::Unix(l) => l.accept().await.map(|(stream, _)| Raw::Unix(stream)),
+        }
+    }
+
+    /// Accepts only what is there already.
+    async fn accept_waiting(&self) -> Option<io::Result<Raw>> {
+        tokio::select! {
+            biased;
+            accepted = self.accept() => Some(accepted),
+            () = std::future::ready(()) => None,
+        }
+    }
+
+    /// Accepts whoever waits, asking the kernel itself (the runtime may not have heard of them yet), and closes the socket.
+    fn accept_rest(self, mut see: impl FnMut(Raw)) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => {
+                let listener = listener.into_std()?;
+                while let Ok((stream, peer)) = listener.accept() {
+                    stream.set_nonblocking(true)?;
+                    see(Raw::Tcp(TcpStream::from_std(stream)?, peer));
+                }
+            }
+            Self::Unix(listener) => {
+                let listener = listener.into_std()?;
+                while let Ok((stream, _)) = listener.accept() {
+                    stream.set_nonblocking(true)?;
+                    see(Raw::Unix(UnixStream::from_std(stream)?));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Accepts on `socket` until the door is closed and nobody waits any more. `serve` is spawned for each connection.
+pub async fn run<F, S>(door: Rc<Door>, socket: Socket, gate: Arc<Gate>, serve: S)
+where
+    S: Fn(Accepted) -> F + Clone + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    let listening = match Listening::new(socket) {
+        Ok(listening) => listening,
+        Err(error) => {
+            let runtime = door.runtime();
+            tracing::error!(
+                "listener {} ({}): its socket can't be used: {error}",
+                runtime.spec.name,
+                runtime.place
+            );
+            return;
+        }
+    };
+    let mut trouble = Trouble::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = door.closed() => break,
+            () = room(&gate) => {}
+        }
+        let accepted = tokio::select! {
+            biased;
+            () = door.closed() => break,
+            accepted = listening.accept() => accepted,
+        };
+        match accepted {
+            Ok(raw) => {
+                trouble.over();
+                welcome(raw, door.runtime(), gate.enter(), &gate, serve.clone());
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                let pause = trouble.pause(&door.runtime(), &error);
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = door.closed() => break,
+                }
+                trouble.turn_away(&listening).await;
+            }
+        }
+    }
+    // Closing a socket resets the connections that wait on it.
+    let runtime = door.runtime();
+    let rest = listening.accept_rest(|raw| {
+        welcome(raw, runtime.clone(), gate.enter(), &gate, serve.clone());
+    });
+    if let Err(error) = rest {
+        tracing::warn!(
+            "listener {}: some of the last connections were lost: {error}",
+            runtime.spec.name
+        );
+    }
+}
+
+/// Waits until the process may take another connection.
+async fn room(gate: &Gate) {
+    while gate.is_full() {
+        gate.warn_full();
+        tokio::time::sleep(FULL).await;
+    }
+}
+
+/// Errors of the connection that was to be accepted, not of accepting.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(
+        code,
+        Some(Errno::CONNABORTED | Errno::CONNRESET | Errno::INTR | Errno::PROTO | Errno::PERM)
+    )
+}
+
+/// Accepting fails, mostly for want of descriptors.
+struct Trouble {
+    since: Option<Instant>,
+    pause: Duration,
+    /// Held so that there is a descriptor by which to turn somebody away.
+    reserve: Option<File>,
+}
+
+impl Trouble {
+    fn new() -> Self {
+        Self {
+            since: None,
+            pause: PAUSE,
+            reserve: File::open("/dev/null").ok(),
+        }
+    }
+
+    fn over(&mut self) {
+        if let Some(since) = self.since.take() {
+            tracing::info!(
+                "connections are accepted again after {} ms",
+                since.elapsed().as_millis()
+            );
+            self.pause = PAUSE;
+        }
+    }
+
+    /// How long to pause. Says what is wrong when it begins.
+    fn pause(&mut self, runtime: &ListenerRuntime, error: &io::Error) -> Duration {
+        if self.since.is_none() {
+            self.since = Some(Instant::now());
+            tracing::error!(
+                "listener {} ({}): connections can't be accepted: {error}. If descriptors ran out: lower limits.connections, or raise LimitNOFILE",
+                runtime.spec.name,
+                runtime.place
+            );
+        }
+        let pause = self.pause;
+        self.pause = (pause * 2).min(PAUSE_MAX);
+        pause
+    }
+
+    /// After long trouble: closes one connection that waits, so that its client can go elsewhere.
+    async fn turn_away(&mut self, listening: &Listening) {
+        if self.since.is_some_and(|since| since.elapsed() >= TURN_AWAY)
+            && self.reserve.take().is_some()
+        {
+            drop(listening.accept_waiting().await);
+        }
+        if self.reserve.is_none() {
+            self.reserve = File::open("/dev/null").ok();
+        }
+    }
+}
+
+/// A task for the connection.
+fn welcome<F, S>(raw: Raw, runtime: Arc<ListenerRuntime>, place: Place, gate: &Arc<Gate>, serve: S)
+where
+    S: Fn(Accepted) -> F + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    let limit = gate.handshake_timeout();
+    // Clear text needs no second future around the request loop's, which idle connections would pay for.
+    if runtime.tls.is_none() {
+        let (stream, peer) = match raw {
+            Raw::Tcp(stream, peer) => (Stream::Tcp(stream), Some(canonical(peer))),
+            Raw::Unix(stream) => (Stream::Unix(stream), None),
+        };
+        let served = serve(Accepted {
+            stream,
+            peer,
+            listening: runtime.listening.clone(),
+            tls: None,
+        });
+        tokio::task::spawn_local(async move {
+            let _place = place;
+            served.await;
+        });
+        return;
+    }
+    tokio::task::spawn_local(async move {
+        let _place = place;
+        if let Some(accepted) = Box::pin(secure(raw, runtime, limit)).await {
+            serve(accepted).await;
+        }
+    });
+}
+
+/// The handshake, within its time.
+async fn secure(raw: Raw, runtime: Arc<ListenerRuntime>, limit: Duration) -> Option<Accepted> {
+    let table = runtime.tls.clone()?;
+    let handshake = async {
+        Ok::<_, io::Error>(match raw {
+            Raw::Tcp(stream, peer) => {
+                let (stream, tls) = table.handshake(stream).await?;
+                (
+                    Stream::ServerTls(Box::new(stream)),
+                    Some(canonical(peer)),
+                    tls,
+                )
+            }
+            Raw::Unix(stream) => {
+                let (stream, tls) = table.handshake(stream).await?;
+                (Stream::ServerTlsUnix(Box::new(stream)), None, tls)
+            }
+        })
+    };
+    match tokio::time::timeout(limit, handshake).await {
+        Ok(Ok((stream, peer, tls))) => Some(Accepted {
+            stream,
+            peer,
+            listening: runtime.listening.clone(),
+            tls: Some(tls),
+        }),
+        Ok(Err(error)) => {
+            tracing::debug!(listener = runtime.spec.name, %error, "a TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(
+                listener = runtime.spec.name,
+                "a TLS handshake took too long"
+            );
+            None
+        }
+    }
+}
+
+/// IPv4 as IPv4, also through a socket for both families.
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
+}

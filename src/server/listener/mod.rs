@@ -1,0 +1,351 @@
+//! Listeners: their sockets, and what new connections on them are given.
+//!
+//! The publisher holds the [`Listeners`]. A new configuration is first made a [`Plan`], in which every new socket is bound
+//! and every certificate read; only when all of that worked is it adopted. A socket lives as long as the configuration
+//! binds its address; protocols and certificates can change above it.
+
+pub mod accept;
+pub mod bind;
+mod holder;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::conn::Listening;
+use super::tls::{self, Files};
+use crate::config::{Spec, spec};
+use crate::telemetry::Telemetry;
+
+use bind::SocketFile;
+pub use bind::{Place, Socket};
+
+/// A listener as new connections find it. Immutable; a change makes another one.
+#[derive(Debug)]
+pub struct ListenerRuntime {
+    /// What the configuration says.
+    pub spec: spec::Listener,
+    /// The part that connections keep. Its `id` is a number that the sockets keep for their life.
+    pub listening: Arc<Listening>,
+    /// Certificates; `None` for clear text.
+    pub tls: Option<Arc<tls::Table>>,
+    /// Where it is bound.
+    pub place: Place,
+}
+
+impl ListenerRuntime {
+    fn new(
+        id: usize,
+        spec: &spec::Listener,
+        tls: Option<Arc<tls::Table>>,
+        place: Place,
+        telemetry: &Telemetry,
+    ) -> Arc<Self> {
+        let listening = Listening {
+            id,
+            name: spec.name.clone(),
+            h1: spec.h1,
+            h2: spec.h2,
+            redirect_https: spec.redirect_https,
+            trusted: spec.trusted_proxies.clone(),
+            metrics: telemetry.listener(&spec.name),
+        };
+        Arc::new(Self {
+            spec: spec.clone(),
+            listening: Arc::new(listening),
+            tls,
+            place,
+        })
+    }
+
+    /// A number that the sockets keep for their life: [`crate::net::Watch::listener`].
+    pub fn id(&self) -> usize {
+        self.listening.id
+    }
+}
+
+/// What a worker is told of one listener.
+#[derive(Debug)]
+pub struct Order {
+    /// What new connections are given.
+    pub runtime: Arc<ListenerRuntime>,
+    /// Its own socket, when the listener is new.
+    pub socket: Option<Socket>,
+}
+
+/// A listener that stands.
+#[derive(Clone, Debug)]
+struct Standing {
+    runtime: Arc<ListenerRuntime>,
+    fingerprint: u64,
+    /// Fingerprint of the files that were refused last, so that the same refusal is not repeated.
+    refused: Option<u64>,
+    file: Option<Arc<SocketFile>>,
+}
+
+/// All listeners of the process.
+#[derive(Debug)]
+pub struct Listeners {
+    workers: usize,
+    next_id: usize,
+    standing: Vec<Standing>,
+}
+
+/// What is to stand: bound and read, not yet told to anybody.
+#[derive(Debug)]
+pub struct Plan {
+    standing: Vec<Standing>,
+    /// By worker, then by listener.
+    sockets: Vec<Vec<Option<Socket>>>,
+    next_id: usize,
+}
+
+/// What came of looking at the certificates again.
+#[derive(Debug, Default)]
+pub struct Renewal {
+    /// Listeners with new certificates.
+    pub renewed: Vec<String>,
+    /// What is wrong with the files of others: these go on with the old ones.
+    pub errors: Vec<String>,
+}
+
+impl Listeners {
+    /// None yet, for so many workers.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            next_id: 0,
+            standing: Vec::new(),
+        }
+    }
+
+    /// Binds what is new and reads what changed. Nothing of what stands is touched.
+    ///
+    /// # Errors
+    /// Everything that failed, a line each, with the listener's name.
+    pub fn plan(&self, spec: &Spec, telemetry: &Telemetry) -> Result<Plan, String> {
+        let mut plan = Plan {
+            standing: Vec::new(),
+            sockets: (0..self.workers).map(|_| Vec::new()).collect(),
+            next_id: self.next_id,
+        };
+        let mut errors = Vec::new();
+        for listener in &spec.listeners {
+            if let Err(error) = self.plan_one(listener, telemetry, &mut plan) {
+                errors.push(format!("listener {}: {error}", listener.name));
+            }
+        }
+        if errors.is_empty() {
+            Ok(plan)
+        } else {
+            Err(errors.join("\n"))
+        }
+    }
+
+    fn plan_one(
+        &self,
+        listener: &spec::Listener,
+        telemetry: &Telemetry,
+        plan: &mut Plan,
+    ) -> Result<(), String> {
+        let former = self.former(listener);
+        let (table, fingerprint) = certificates(listener, former)?;
+        let (id, place, file, sockets) = match former {
+            Some(f) => (
+                f.runtime.id(),
+                f.runtime.place.clone(),
+                f.file.clone(),
+                None,
+            ),
+            None => {
+                let bound = bind::open(&listener.bind, self.workers, &self.ports())?;
+                let id = plan.next_id;
+                plan.next_id += 1;
+                (id, bound.place, bound.file, Some(bound.sockets))
+            }
+        };
+        let same = |r: &ListenerRuntime| {
+            r.spec == *listener
+                && r.tls.as_ref().map(Arc::as_ptr) == table.as_ref().map(Arc::as_ptr)
+        };
+        let runtime = match former {
+            Some(former) if same(&former.runtime) => former.runtime.clone(),
+            _ => ListenerRuntime::new(id, listener, table, place, telemetry),
+        };
+        plan.standing.push(Standing {
+            runtime,
+            fingerprint,
+            refused: None,
+            file,
+        });
+        let mut sockets = sockets.map(Vec::into_iter);
+        for worker in &mut plan.sockets {
+            worker.push(sockets.as_mut().and_then(Iterator::next));
+        }
+        Ok(())
+    }
+
+    /// The standing listener whose sockets this one goes on with: the same address, by preference the same name.
+    fn former(&self, listener: &spec::Listener) -> Option<&Standing> {
+        let same = |s: &&Standing| s.runtime.spec.bind == listener.bind;
+        let named = |s: &&Standing| s.runtime.spec.name == listener.name;
+        let mut all = self.standing.iter().filter(same);
+        let by_name = self.standing.iter().filter(same).find(named);
+        // Port 0 is another port for each name.
+        let any_port = matches!(listener.bind, spec::Bind::Any(0))
+            || matches!(listener.bind, spec::Bind::Tcp(a) if a.port() == 0);
+        by_name.or_else(|| if any_port { None } else { all.next() })
+    }
+
+    fn ports(&self) -> Vec<u16> {
+        let port = |s: &Standing| match &s.runtime.place {
+            Place::Tcp(address) => Some(address.port()),
+            Place::Unix(_) => None,
+        };
+        self.standing.iter().filter_map(port).collect()
+    }
+
+    /// The plan stands from now on. What each worker is to be told, in the order of the workers.
+    pub fn adopt(&mut self, plan: Plan) -> Vec<Vec<Order>> {
+        self.standing = plan.standing;
+        self.next_id = plan.next_id;
+        let order = |(standing, socket): (&Standing, Option<Socket>)| Order {
+            runtime: standing.runtime.clone(),
+            socket,
+        };
+        let orders =
+            |sockets: Vec<Option<Socket>>| self.standing.iter().zip(sockets).map(order).collect();
+        plan.sockets.into_iter().map(orders).collect()
+    }
+
+    /// Looks at the certificate files: those that changed are taken up, if they are good.
+    pub fn renew(&mut self) -> Renewal {
+        let mut renewal = Renewal::default();
+        for standing in &mut self.standing {
+            if standing.runtime.tls.is_none() {
+                continue;
+            }
+            match standing.renewed() {
+                Ok(None) => {}
+                Ok(Some((table, fingerprint))) => {
+                    let old = &standing.runtime;
+                    renewal.renewed.push(old.spec.name.clone());
+                    standing.runtime = Arc::new(ListenerRuntime {
+                        spec: old.spec.clone(),
+                        listening: old.listening.clone(),
+                        tls: Some(table),
+                        place: old.place.clone(),
+                    });
+                    standing.fingerprint = fingerprint;
+                    standing.refused = None;
+                }
+                Err(error) => renewal
+                    .errors
+                    .push(format!("listener {}: {error}", standing.runtime.spec.name)),
+            }
+        }
+        renewal
+    }
+
+    /// What each worker is to be told when only certificates changed.
+    pub fn orders(&self) -> Vec<Order> {
+        let order = |s: &Standing| Order {
+            runtime: s.runtime.clone(),
+            socket: None,
+        };
+        self.standing.iter().map(order).collect()
+    }
+
+    /// Where each listener is bound, by name.
+    pub fn places(&self) -> Vec<(String, Place)> {
+        let place = |s: &Standing| (s.runtime.spec.name.clone(), s.runtime.place.clone());
+        self.standing.iter().map(place).collect()
+    }
+
+    /// Every certificate file that is in use.
+    pub fn certificate_files(&self) -> Vec<PathBuf> {
+        let files = |cert: &spec::Cert| {
+            [
+                Some(cert.cert.clone()),
+                Some(cert.key.clone()),
+                cert.client_ca.clone(),
+            ]
+        };
+        let certs = self.standing.iter().flat_map(|s| &s.runtime.spec.certs);
+        certs.flat_map(files).flatten().collect()
+    }
+}
+
+impl Standing {
+    /// A table of the files as they are now; `None` if they are the same, or the same bad ones as before.
+    fn renewed(&mut self) -> Result<Option<(Arc<tls::Table>, u64)>, String> {
+        let spec = &self.runtime.spec;
+        let files = match read(spec) {
+            Ok(files) => files,
+            Err(error) => {
+                // Said once until something can be read again.
+                let again = self.refused.replace(0) == Some(0);
+                return if again { Ok(None) } else { Err(error) };
+            }
+        };
+        let fingerprint = tls::fingerprint(&files);
+        if fingerprint == self.fingerprint {
+            self.refused = None;
+            return Ok(None);
+        }
+        if self.refused == Some(fingerprint) {
+            return Ok(None);
+        }
+        self.refused = Some(fingerprint);
+        let (table, warnings) = tls::Table::new(spec, &files, self.runtime.tls.as_deref())?;
+        warn(spec, &warnings);
+        Ok(Some((table, fingerprint)))
+    }
+}
+
+fn read(listener: &spec::Listener) -> Result<Vec<Files>, String> {
+    listener.certs.iter().map(Files::read).collect()
+}
+
+fn warn(listener: &spec::Listener, warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!("listener {}: {warning}", listener.name);
+    }
+}
+
+/// The table of a listener, and the fingerprint of its files. If the configuration of its certificates did not change but
+/// the files are bad just now, the former table goes on: an edit elsewhere is not refused for a renewal under way.
+fn certificates(
+    listener: &spec::Listener,
+    former: Option<&Standing>,
+) -> Result<(Option<Arc<tls::Table>>, u64), String> {
+    if listener.certs.is_empty() {
+        return Ok((None, 0));
+    }
+    let kept = former.filter(|f| {
+        let spec = &f.runtime.spec;
+        spec.certs == listener.certs && (spec.h1, spec.h2) == (listener.h1, listener.h2)
+    });
+    let made = read(listener).and_then(|files| {
+        let fingerprint = tls::fingerprint(&files);
+        if let Some(kept) = kept.filter(|k| k.fingerprint == fingerprint) {
+            return Ok((kept.runtime.tls.clone(), fingerprint));
+        }
+        let former = former.and_then(|f| f.runtime.tls.as_deref());
+        let (table, warnings) = tls::Table::new(listener, &files, former)?;
+        warn(listener, &warnings);
+        Ok((Some(table), fingerprint))
+    });
+    match (made, kept) {
+        (Err(error), Some(kept)) => {
+            tracing::error!(
+                "listener {}: {error}. The former certificates go on",
+                listener.name
+            );
+            Ok((kept.runtime.tls.clone(), kept.fingerprint))
+        }
+        (made, _) => made,
+    }
+}
+
+#[cfg(test)]
+mod tests;
