@@ -1,6 +1,51 @@
 //! Text to a valid [`Spec`], or every diagnostic at once.
+//!
+//! The life of a text: [`syntax`] (TOML, with all its errors) → [`raw`] (a walk that knows where each value
+//! stands and which keys are known) → [`lower`] (raw to spec) → [`Spec`]. [`load`](load()) does it for a file; [`edit`]
+//! changes a file's text without touching what it need not touch.
 
+mod defaults;
+pub mod diagnostic;
+pub mod edit;
+pub mod load;
+mod lower;
 pub mod paths;
+mod raw;
+mod replace;
 pub mod spec;
+mod syntax;
+pub mod units;
+mod value;
 
+pub use diagnostic::{Diagnostic, Severity};
+pub use load::{Failure, Loaded, load};
 pub use spec::Spec;
+
+use diagnostic::Problems;
+
+/// Reads a configuration. `file_name` is only for messages.
+///
+/// # Errors
+/// Every error of the text, in the order of the text.
+pub fn parse(text: &str, file_name: &str) -> Result<Spec, Vec<Diagnostic>> {
+    parse_with_warnings(text, file_name).map(|(spec, _)| spec)
+}
+
+/// Like [`parse`], with what is valid but probably not meant.
+///
+/// # Errors
+/// Every error of the text, in the order of the text.
+pub fn parse_with_warnings(
+    text: &str,
+    file_name: &str,
+) -> Result<(Spec, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let mut problems = Problems::default();
+    let root = syntax::read(text, &mut problems);
+    let spec = lower::lower(text, root.get_ref(), &mut problems);
+    let (errors, warnings) = problems.finish(text, file_name);
+    if errors.is_empty() {
+        Ok((spec, warnings))
+    } else {
+        Err(errors)
+    }
+}

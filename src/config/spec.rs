@@ -294,7 +294,7 @@ pub struct Version {
     pub name: String,
     /// What it is called in dashboards, e.g. `1.4.2`.
     pub label: Option<String>,
-    /// Addresses that serve it, in file order; may be empty.
+    /// Addresses that serve it, in file order; at least one.
     pub endpoints: Vec<Endpoint>,
     /// Hosts that reach this version whatever the split says.
     pub preview: Vec<HostPattern>,

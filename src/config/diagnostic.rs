@@ -1,0 +1,401 @@
+//! What is wrong, where, what was expected, what to do: collected while reading, shown with the line and a caret.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use anstyle::{AnsiColor, Style};
+
+/// Bytes of the text.
+pub(super) type Span = Range<usize>;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The configuration can't be used.
+    Error,
+    /// It can be used, but is probably not meant so.
+    Warning,
+}
+
+/// Something wrong, before lines are counted.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    severity: Severity,
+    message: String,
+    span: Span,
+    label: String,
+    also: Option<(Span, String)>,
+    help: Option<String>,
+    /// It is something missing: not to be trusted where the text around it couldn't be read.
+    absence: bool,
+}
+
+impl Problem {
+    /// What stands beside the caret: mostly what was expected.
+    pub(super) fn label(&mut self, label: impl Into<String>) -> &mut Self {
+        self.label = label.into();
+        self
+    }
+
+    /// What to do.
+    pub(super) fn help(&mut self, help: impl Into<String>) -> &mut Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// A second place that has to do with it.
+    pub(super) fn also(&mut self, span: Span, label: impl Into<String>) -> &mut Self {
+        self.also = Some((span, label.into()));
+        self
+    }
+
+    /// Marks it as something missing.
+    pub(super) fn absence(&mut self) -> &mut Self {
+        self.absence = true;
+        self
+    }
+}
+
+/// Everything that is wrong with a text.
+#[derive(Debug, Default)]
+pub(super) struct Problems {
+    list: Vec<Problem>,
+    /// Where the text isn't TOML: what is said of these bytes besides is noise.
+    broken: Vec<Span>,
+}
+
+impl Problems {
+    /// Adds an error.
+    pub(super) fn error(&mut self, span: Span, message: impl Into<String>) -> &mut Problem {
+        self.add(Severity::Error, span, message.into())
+    }
+
+    /// Adds a warning.
+    pub(super) fn warning(&mut self, span: Span, message: impl Into<String>) -> &mut Problem {
+        self.add(Severity::Warning, span, message.into())
+    }
+
+    fn add(&mut self, severity: Severity, span: Span, message: String) -> &mut Problem {
+        self.list.push(Problem {
+            severity,
+            message,
+            span,
+            label: String::new(),
+            also: None,
+            help: None,
+            absence: false,
+        });
+        self.list.last_mut().expect("just pushed")
+    }
+
+    /// From now on, problems inside `span` and absences anywhere are not worth saying.
+    pub(super) fn broken(&mut self, span: Span) {
+        self.broken.push(span);
+    }
+
+    /// Errors and warnings in the order of the text.
+    pub(super) fn finish(self, text: &str, file: &str) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
+        let file: Arc<str> = file.into();
+        let mut list = self.list;
+        list.sort_by_key(|p| p.span.start);
+        list.into_iter()
+            .map(|p| Diagnostic {
+                severity: p.severity,
+                message: p.message,
+                file: Arc::clone(&file),
+                place: Some(Place::new(text, p.span, p.label)),
+                also: p.also.map(|(span, label)| Place::new(text, span, label)),
+                help: p.help,
+            })
+            .partition(|d| d.severity == Severity::Error)
+    }
+
+    /// Drops what only follows from the broken places; `from` is the first problem that may.
+    pub(super) fn forget_consequences(&mut self, from: usize) {
+        if self.broken.is_empty() {
+            return;
+        }
+        let broken = std::mem::take(&mut self.broken);
+        let mut index = 0;
+        self.list.retain(|p| {
+            index += 1;
+            index <= from
+                || !(p.absence
+                    || broken
+                        .iter()
+                        .any(|b| b.start <= p.span.start && p.span.start <= b.end))
+        });
+    }
+
+    /// How many there are so far.
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+}
+
+/// A place in the text, with its line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    /// From 1.
+    line: usize,
+    /// In characters, from 1.
+    column: usize,
+    /// The line, fit to be shown.
+    shown: String,
+    /// Where the caret begins under `shown`.
+    indent: usize,
+    /// How many carets; at least 1.
+    carets: usize,
+    label: String,
+}
+
+impl Place {
+    fn new(text: &str, span: Span, label: String) -> Self {
+        let start = boundary(text, span.start);
+        let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
+        let rest = &text[line_start..];
+        let line = rest
+            .split('\n')
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches('\r');
+        let end = boundary(text, span.end).clamp(start, (line_start + line.len()).max(start));
+        let column = text[line_start..start].chars().count();
+        let width = text[start..end].chars().count();
+        let (shown, indent, carets) = show(line, column, width);
+        Self {
+            line: text[..line_start].matches('\n').count() + 1,
+            column: column + 1,
+            shown,
+            indent,
+            carets,
+            label,
+        }
+    }
+}
+
+/// The nearest character boundary at or before `at`, inside the text.
+fn boundary(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// The line with tabs widened, control characters replaced and, if it is long, only the part around the caret.
+fn show(line: &str, column: usize, width: usize) -> (String, usize, usize) {
+    const BEFORE: usize = 60;
+    const MOST: usize = 140;
+    let cut = if line.chars().count() > MOST {
+        column.saturating_sub(BEFORE)
+    } else {
+        0
+    };
+    let mut shown = String::new();
+    let (mut indent, mut carets) = (0, 0);
+    if cut > 0 {
+        shown.push('…');
+        indent += 1;
+    }
+    for (at, c) in line.chars().enumerate().skip(cut) {
+        if at - cut >= MOST {
+            shown.push('…');
+            break;
+        }
+        let cells = match c {
+            '\t' => {
+                shown.push_str("    ");
+                4
+            }
+            c if c.is_control() => {
+                shown.push('\u{fffd}');
+                1
+            }
+            c => {
+                shown.push(c);
+                1
+            }
+        };
+        if at < column {
+            indent += cells;
+        } else if at < column + width {
+            carets += cells;
+        }
+    }
+    (shown, indent, carets.max(1))
+}
+
+/// One thing that is wrong, ready to be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    severity: Severity,
+    message: String,
+    file: Arc<str>,
+    /// `None`: of the file as a whole.
+    place: Option<Place>,
+    also: Option<Place>,
+    help: Option<String>,
+}
+
+impl Diagnostic {
+    /// An error of a file as a whole: it can't be read.
+    pub(super) fn of_file(file: &str, message: String, help: Option<String>) -> Self {
+        Self {
+            severity: Severity::Error,
+            message,
+            file: file.into(),
+            place: None,
+            also: None,
+            help,
+        }
+    }
+
+    /// An error at a place.
+    pub(super) fn at(text: &str, file: &str, span: Span, message: &str) -> Self {
+        Self {
+            place: Some(Place::new(text, span, String::new())),
+            ..Self::of_file(file, message.to_owned(), None)
+        }
+    }
+
+    /// With a label beside the caret.
+    pub(super) fn labelled(mut self, label: &str) -> Self {
+        if let Some(place) = &mut self.place {
+            label.clone_into(&mut place.label);
+        }
+        self
+    }
+
+    /// With what to do.
+    pub(super) fn helped(mut self, help: &str) -> Self {
+        self.help = Some(help.to_owned());
+        self
+    }
+
+    /// How bad it is.
+    pub fn severity(&self) -> Severity {
+        self.severity
+    }
+
+    /// What is wrong, in one line.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What to do, if there is something to say.
+    pub fn help(&self) -> Option<&str> {
+        self.help.as_deref()
+    }
+
+    /// Line and column (in characters), both from 1; `None` for an error of the file as a whole.
+    pub fn position(&self) -> Option<(usize, usize)> {
+        self.place.as_ref().map(|p| (p.line, p.column))
+    }
+
+    /// `file:line:column: message`, one line.
+    pub fn summary(&self) -> String {
+        match self.position() {
+            Some((line, column)) => format!("{}:{line}:{column}: {}", self.file, self.message),
+            None => format!("{}: {}", self.file, self.message),
+        }
+    }
+
+    /// Some lines: the message, the place, the line with a caret, the help.
+    pub fn rendered(&self, color: bool) -> String {
+        let mut out = String::new();
+        self.render(&mut out, color)
+            .expect("a String takes everything");
+        out
+    }
+
+    fn render(&self, out: &mut impl fmt::Write, color: bool) -> fmt::Result {
+        let paint = |style: Style| if color { style } else { Style::new() };
+        let (word, strong) = match self.severity {
+            Severity::Error => ("error", AnsiColor::Red),
+            Severity::Warning => ("warning", AnsiColor::Yellow),
+        };
+        let strong = paint(strong.on_default().bold());
+        let faint = paint(AnsiColor::Blue.on_default().bold());
+        let bold = paint(Style::new().bold());
+        writeln!(
+            out,
+            "{strong}{word}{strong:#}{bold}: {}{bold:#}",
+            self.message
+        )?;
+        let gutter = [&self.place, &self.also]
+            .into_iter()
+            .flatten()
+            .map(|p| p.line.to_string().len())
+            .max()
+            .unwrap_or(1);
+        match &self.place {
+            Some(place) => {
+                let (line, column) = (place.line, place.column);
+                writeln!(
+                    out,
+                    "{:gutter$}{faint}-->{faint:#} {}:{line}:{column}",
+                    "", self.file
+                )?;
+                place.render(out, gutter, '^', faint, strong)?;
+            }
+            None => writeln!(out, "{:gutter$}{faint}-->{faint:#} {}", "", self.file)?,
+        }
+        if let Some(place) = &self.also {
+            let (line, column) = (place.line, place.column);
+            writeln!(
+                out,
+                "{:gutter$}{faint}:::{faint:#} {}:{line}:{column}",
+                "", self.file
+            )?;
+            place.render(out, gutter, '-', faint, faint)?;
+        }
+        if let Some(help) = &self.help {
+            let mut lines = help.lines();
+            let first = lines.next().unwrap_or_default();
+            writeln!(
+                out,
+                "{:gutter$} {faint}={faint:#} {bold}help{bold:#}: {first}",
+                ""
+            )?;
+            for line in lines {
+                writeln!(out, "{:gutter$}         {line}", "")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Place {
+    fn render(
+        &self,
+        out: &mut impl fmt::Write,
+        gutter: usize,
+        mark: char,
+        faint: Style,
+        strong: Style,
+    ) -> fmt::Result {
+        let (line, shown, label) = (self.line, &self.shown, &self.label);
+        let marks = mark.to_string().repeat(self.carets);
+        let indent = self.indent;
+        writeln!(out, "{:gutter$} {faint}|{faint:#}", "")?;
+        writeln!(out, "{faint}{line:gutter$} |{faint:#} {shown}")?;
+        write!(
+            out,
+            "{:gutter$} {faint}|{faint:#} {:indent$}{strong}{marks}",
+            "", ""
+        )?;
+        if !label.is_empty() {
+            write!(out, " {label}")?;
+        }
+        writeln!(out, "{strong:#}")
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    /// [`Diagnostic::rendered`] without colour.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.render(f, false)
+    }
+}

@@ -1,0 +1,136 @@
+//! Places to listen at.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use crate::config::diagnostic::{Problems, Span};
+use crate::config::raw::Text;
+use crate::config::spec::Bind;
+use crate::config::units::quote;
+
+/// The longest path that fits into a Unix socket's address.
+pub(super) const LONGEST_SOCKET_PATH: usize = 107;
+
+/// What a bound address looks like, for messages.
+pub(super) const EXPECTED: &str =
+    "an address such as \":8080\", \"127.0.0.1:8080\" or \"unix:/path\"";
+
+/// Reads one.
+pub(super) fn bind(text: &Text<'_>, out: &mut Problems) -> Option<Bind> {
+    let typed = text.value;
+    if let Some(path) = typed.strip_prefix("unix:") {
+        return socket_path(path, text, out).map(Bind::Unix);
+    }
+    if let Some(port) = typed.strip_prefix(':')
+        && let Ok(port) = port.parse()
+    {
+        return Some(Bind::Any(port));
+    }
+    if let Ok(address) = typed.parse() {
+        return Some(Bind::Tcp(address));
+    }
+    let problem = out.error(
+        text.span.clone(),
+        format!("{} is not an address to listen at", quote(typed)),
+    );
+    problem.label(format!("expected {EXPECTED}"));
+    if typed.parse::<u16>().is_ok() {
+        problem.help(format!("did you mean \":{typed}\"?"));
+    } else if let Ok(ip) = typed.parse::<IpAddr>() {
+        problem.help(format!(
+            "the port is missing, such as in \"{}\"",
+            SocketAddr::new(ip, 8080)
+        ));
+    } else if let Some(port) = typed.strip_prefix("localhost:") {
+        problem.help(format!(
+            "a name may mean several addresses: did you mean \"127.0.0.1:{port}\"?"
+        ));
+    } else if let Some(port) = typed.strip_prefix("*:") {
+        problem.help(format!("did you mean \":{port}\"?"));
+    }
+    None
+}
+
+/// The path of a Unix socket.
+pub(super) fn socket_path(path: &str, text: &Text<'_>, out: &mut Problems) -> Option<PathBuf> {
+    let why = if !path.starts_with('/') {
+        "expected an absolute path after `unix:`"
+    } else if path.len() > LONGEST_SOCKET_PATH {
+        "expected at most 107 bytes: the system takes no longer path for a socket"
+    } else if path.contains('\0') {
+        "a path has no NUL"
+    } else {
+        return Some(PathBuf::from(path));
+    };
+    out.error(
+        text.span.clone(),
+        format!("{} is not a path for a socket", quote(path)),
+    )
+    .label(why);
+    None
+}
+
+/// Says that two places overlap, if they do.
+pub(super) fn check_overlap(bind: &Bind, at: &Span, others: &[(Bind, Span)], out: &mut Problems) {
+    if let Some((other, first)) = others.iter().find(|(other, _)| overlap(bind, other)) {
+        let label = if bind == other {
+            "the same address again"
+        } else {
+            "overlaps an address that is listened at already"
+        };
+        out.error(at.clone(), "two listeners at one address")
+            .label(label)
+            .also(first.clone(), "taken here");
+    }
+}
+
+/// Whether a connection could belong to both. Port 0 is a new port each time.
+fn overlap(a: &Bind, b: &Bind) -> bool {
+    let tcp = |bind: &Bind| match bind {
+        Bind::Any(port) => Some((None, *port)),
+        Bind::Tcp(address) => Some((Some(address.ip()), address.port())),
+        Bind::Unix(_) => None,
+    };
+    match (tcp(a), tcp(b)) {
+        (None, None) => a == b,
+        (Some((a, port)), Some((b, other))) if port == other && port != 0 => match (a, b) {
+            (Some(a), Some(b)) => a.is_ipv4() == b.is_ipv4() && (a == b || is_any(a) || is_any(b)),
+            _ => true,
+        },
+        _ => false,
+    }
+}
+
+fn is_any(ip: IpAddr) -> bool {
+    ip == Ipv4Addr::UNSPECIFIED || ip == Ipv6Addr::UNSPECIFIED
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overlapping(a: &str, b: &str) -> bool {
+        let read = |text: &str| match text.strip_prefix(':') {
+            Some(port) => Bind::Any(port.parse().unwrap()),
+            None => Bind::Tcp(text.parse().unwrap()),
+        };
+        assert_eq!(overlap(&read(a), &read(b)), overlap(&read(b), &read(a)));
+        overlap(&read(a), &read(b))
+    }
+
+    #[test]
+    fn addresses_overlap() {
+        assert!(overlapping(":80", ":80"));
+        assert!(overlapping(":80", "127.0.0.1:80"));
+        assert!(overlapping("0.0.0.0:80", "127.0.0.1:80"));
+        assert!(overlapping("[::]:80", "[::1]:80"));
+    }
+
+    #[test]
+    fn addresses_do_not_overlap() {
+        assert!(!overlapping(":80", ":81"));
+        assert!(!overlapping(":0", ":0"));
+        assert!(!overlapping("127.0.0.1:80", "127.0.0.2:80"));
+        assert!(!overlapping("0.0.0.0:80", "[::]:80"));
+    }
+}

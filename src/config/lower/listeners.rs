@@ -1,0 +1,201 @@
+//! `listen`: one address, or named listeners.
+
+use std::collections::HashMap;
+
+use ipnet::IpNet;
+
+use super::{bind, check_name, proxy, route, unknown_word};
+use crate::config::diagnostic::{Problems, Span};
+use crate::config::raw::{Table, Text, Value};
+use crate::config::spec::{Bind, Cert, HostPattern, Listener};
+use crate::config::units::quote;
+
+/// All listeners, and where each address stands.
+pub(super) fn listeners(
+    file: &mut Table<'_>,
+    out: &mut Problems,
+) -> (Vec<Listener>, Vec<(Bind, Span)>) {
+    let mut listeners = Vec::new();
+    let mut binds: Vec<(Bind, Span)> = Vec::new();
+    let Some(value) = file.take("listen") else {
+        out.error(0..0, "the file names no listener")
+            .label("expected `listen`")
+            .help("write `listen = \":8080\"` at the top of the file")
+            .absence();
+        return (listeners, binds);
+    };
+    if let Some(text) = value.as_text() {
+        if let Some(bind) = bind::bind(&text, out) {
+            listeners.push(plain("default".to_owned(), bind.clone()));
+            binds.push((bind, text.span));
+        }
+        return (listeners, binds);
+    }
+    let Some(table) = value.table(bind::EXPECTED, out) else {
+        return (listeners, binds);
+    };
+    let mut any = false;
+    for (name, value) in table.named() {
+        any = true;
+        check_name(name, &value, "listener", out);
+        if let Some((listener, at)) = listener(name, &value, out) {
+            bind::check_overlap(&listener.bind, &at, &binds, out);
+            binds.push((listener.bind.clone(), at));
+            listeners.push(listener);
+        }
+    }
+    if !any {
+        value.empty(out);
+    }
+    (listeners, binds)
+}
+
+/// Clear text with everything on its default.
+fn plain(name: String, bind: Bind) -> Listener {
+    Listener {
+        name,
+        bind,
+        h1: true,
+        h2: true,
+        redirect_https: false,
+        trusted_proxies: Vec::new(),
+        certs: Vec::new(),
+    }
+}
+
+/// `[listen.NAME]`
+fn listener(name: &str, value: &Value<'_>, out: &mut Problems) -> Option<(Listener, Span)> {
+    let Some(mut table) = value.as_table() else {
+        value.mistyped("a table: the settings of one listener", out);
+        return None;
+    };
+    let at = table.need("bind", out, "write `bind = \"0.0.0.0:80\"`");
+    let mut listener = plain(name.to_owned(), Bind::Any(0));
+    if let Some(value) = table.take("protocols") {
+        protocols(&value, &mut listener, out);
+    }
+    let redirect = table.take("redirect");
+    if let Some(value) = &redirect
+        && let Some(text) = value.text("\"https\"", out)
+    {
+        listener.redirect_https = text.value == "https";
+        if !listener.redirect_https {
+            unknown_word(&text, &value.path, &["https"], out);
+        }
+    }
+    if let Some(value) = table.take("trusted_proxies") {
+        let texts = value.texts("a network such as \"10.0.0.0/8\"", out);
+        listener.trusted_proxies = texts.iter().filter_map(|t| network(t, out)).collect();
+    }
+    if let Some(value) = table.take("cert") {
+        listener.certs = certs(&value, out);
+        if let Some(redirect) = redirect.filter(|_| listener.redirect_https) {
+            out.error(
+                redirect.span,
+                format!("`{}` has certificates and a redirect to https", table.path),
+            )
+            .label("a listener with TLS has nothing to redirect to")
+            .also(value.key, "the certificates")
+            .help("put the redirect on the clear-text listener, mostly port 80");
+        }
+    }
+    table.finish(out);
+    let text = at?.text(bind::EXPECTED, out)?;
+    listener.bind = bind::bind(&text, out)?;
+    Some((listener, text.span))
+}
+
+fn protocols(value: &Value<'_>, listener: &mut Listener, out: &mut Problems) {
+    (listener.h1, listener.h2) = (false, false);
+    for text in value.texts("\"h1\" or \"h2\"", out) {
+        match text.value {
+            "h1" => listener.h1 = true,
+            "h2" => listener.h2 = true,
+            _ => unknown_word(&text, &value.path, &["h1", "h2"], out),
+        }
+    }
+}
+
+/// An address or a network.
+pub(super) fn network(text: &Text<'_>, out: &mut Problems) -> Option<IpNet> {
+    if let Ok(address) = text.value.parse::<std::net::IpAddr>() {
+        return Some(address.into());
+    }
+    let Ok(net) = text.value.parse::<IpNet>() else {
+        let message = format!("{} is neither an address nor a network", quote(text.value));
+        out.error(text.span.clone(), message)
+            .label("expected a form such as \"10.0.0.0/8\", \"2001:db8::/32\" or \"192.0.2.7\"");
+        return None;
+    };
+    if net != net.trunc() {
+        let message = format!("{} has bits set beyond its prefix", quote(text.value));
+        out.error(text.span.clone(), message)
+            .label("expected a network")
+            .help(format!(
+                "did you mean \"{}\", or the one address \"{}\"?",
+                net.trunc(),
+                net.addr()
+            ));
+        return None;
+    }
+    Some(net)
+}
+
+/// `[[listen.NAME.cert]]`; no name may stand under two of them.
+fn certs(value: &Value<'_>, out: &mut Problems) -> Vec<Cert> {
+    let Some(items) = value.as_list() else {
+        value.mistyped("a list of tables", out);
+        return Vec::new();
+    };
+    if items.is_empty() {
+        value.empty(out);
+    }
+    let mut taken: HashMap<HostPattern, Span> = HashMap::new();
+    items
+        .iter()
+        .filter_map(|item| cert(item, &mut taken, out))
+        .collect()
+}
+
+fn cert(
+    item: &Value<'_>,
+    taken: &mut HashMap<HostPattern, Span>,
+    out: &mut Problems,
+) -> Option<Cert> {
+    let mut table = item.table("a table with `cert` and `key`", out)?;
+    let mut sni = Vec::new();
+    if let Some(value) = table.take("sni") {
+        for text in value.texts("a name such as \"shop.example.com\"", out) {
+            let Some(pattern) = route::host(&text, out) else {
+                continue;
+            };
+            if let Some(first) = taken.get(&pattern) {
+                let message = format!("two certificates for {}", quote(text.value));
+                out.error(text.span.clone(), message)
+                    .label("again here")
+                    .also(first.clone(), "first here");
+                continue;
+            }
+            taken.insert(pattern.clone(), text.span.clone());
+            sni.push(match pattern {
+                HostPattern::Exact(name) => name,
+                HostPattern::Suffix(suffix) => format!("*{suffix}"),
+            });
+        }
+    }
+    let path = |value: Option<Value<'_>>, out: &mut Problems| {
+        value.and_then(|v| proxy::file_path(&v, out))
+    };
+    let cert = table.need("cert", out, "write `cert = \"/path/to/chain.pem\"`");
+    let cert = path(cert, out);
+    let key = table.need("key", out, "write `key = \"/path/to/key.pem\"`");
+    let key = path(key, out);
+    let client_ca = path(table.take("client_ca"), out);
+    table.finish(out);
+    Some(Cert {
+        sni,
+        cert: cert?,
+        key: key?,
+        client_ca,
+    })
+}

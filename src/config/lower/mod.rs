@@ -1,0 +1,88 @@
+//! Raw to spec: names resolve, units are applied, defaults filled in. Every function says what is wrong to [`Problems`]
+//! and goes on with a stand-in, so that one run finds everything; the spec counts only if nothing was said.
+
+mod bind;
+mod conflicts;
+mod listeners;
+mod proxy;
+mod route;
+mod rules;
+mod service;
+mod split;
+mod versions;
+
+use toml::de::DeTable;
+
+use super::diagnostic::Problems;
+use super::raw::{Table, Text, Value};
+use super::spec::{Spec, Timeouts};
+use super::units::quote;
+
+/// Reads the whole file. The result is valid only if `out` has no errors then.
+pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Problems) -> Spec {
+    let after_syntax = out.len();
+    let mut file = Table::root(source, root);
+    let (listeners, binds) = listeners::listeners(&mut file, out);
+    let admin = proxy::admin(&mut file, &binds, out);
+    let defaults = file
+        .take("defaults")
+        .map(|value| defaults(&value, out))
+        .unwrap_or_default();
+    let spec = Spec {
+        workers: proxy::workers(&mut file, out),
+        admin,
+        state_dir: file
+            .take("state_dir")
+            .and_then(|v| proxy::file_path(&v, out)),
+        shutdown: proxy::shutdown(&mut file, out),
+        limits: proxy::limits(&mut file, out),
+        listeners,
+        services: service::services(&mut file, &defaults, out),
+    };
+    file.finish(out);
+    out.forget_consequences(after_syntax);
+    spec
+}
+
+/// `[defaults]`: for every service that doesn't say otherwise.
+fn defaults(value: &Value<'_>, out: &mut Problems) -> Timeouts {
+    let mut result = Timeouts::default();
+    if let Some(mut table) = value.table("a table", out) {
+        if let Some(timeouts) = table.take("timeouts") {
+            proxy::timeouts(&timeouts, &mut result, out);
+        }
+        table.finish(out);
+    }
+    result
+}
+
+/// Checks a name that the user gives to a listener, service or version: it stands in metrics, URLs and commands.
+fn check_name(name: &str, value: &Value<'_>, what: &str, out: &mut Problems) {
+    let good = name.len() <= 63
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    if !good {
+        let message = format!("{} can't be the name of a {what}", quote(name));
+        out.error(value.key.clone(), message).label(
+            "expected 1 to 63 letters, digits, `-`, `_` or `.`, beginning with a letter or digit",
+        );
+    }
+}
+
+/// Whether `text` is a token of HTTP: the form of field names, cookie names and methods.
+fn is_token(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+/// Says that `text` is none of the words that are known.
+fn unknown_word(text: &Text<'_>, path: &str, known: &[&str], out: &mut Problems) {
+    let message = format!("{} is not a value of `{path}`", quote(text.value));
+    out.error(text.span.clone(), message)
+        .label(format!("expected \"{}\"", known.join("\" or \"")))
+        .help(super::raw::suggest(text.value, known, "the values are"));
+}

@@ -1,0 +1,193 @@
+//! What concerns the proxy as a whole: workers, admin, shutdown, limits; and time-outs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::bind;
+use crate::config::diagnostic::{Problems, Span};
+use crate::config::raw::{Table, Value};
+use crate::config::spec::{Admin, Bind, ProxyLimits, Shutdown, Timeouts};
+use crate::config::value::SHORTEST;
+
+/// `workers`: `"auto"` or a number.
+pub(super) fn workers(file: &mut Table<'_>, out: &mut Problems) -> Option<usize> {
+    let value = file.take("workers")?;
+    match value.node {
+        DeValue::Integer(_) => value.count(1..=1024, out).map(|n| n as usize),
+        DeValue::String(text) if text == "auto" => None,
+        _ => {
+            value.mistyped("\"auto\" or a number of threads such as 4", out);
+            None
+        }
+    }
+}
+
+/// A path that isn't opened here.
+pub(super) fn file_path(value: &Value<'_>, out: &mut Problems) -> Option<PathBuf> {
+    let text = value.text("a path in quotes", out)?;
+    if text.value.is_empty() || text.value.contains('\0') {
+        out.error(
+            value.span.clone(),
+            format!("`{}` is not a path", value.path),
+        )
+        .label("expected a path such as \"/etc/cutover/tls/shop.pem\"");
+        return None;
+    }
+    Some(PathBuf::from(text.value))
+}
+
+/// `admin`: an address or a table.
+pub(super) fn admin(
+    file: &mut Table<'_>,
+    listeners: &[(Bind, Span)],
+    out: &mut Problems,
+) -> Option<Admin> {
+    let value = file.take("admin")?;
+    let mut token_file = None;
+    let listen = match value.as_table() {
+        Some(mut table) => {
+            let listen = table.need("listen", out, "write `listen = \"127.0.0.1:9900\"`");
+            token_file = table.take("token_file").and_then(|v| file_path(&v, out));
+            table.finish(out);
+            listen?
+        }
+        None => value,
+    };
+    let mut binds: Vec<(Bind, Span)> = Vec::new();
+    for text in listen.texts(bind::EXPECTED, out) {
+        let Some(place) = bind::bind(&text, out) else {
+            continue;
+        };
+        bind::check_overlap(&place, &text.span, listeners, out);
+        bind::check_overlap(&place, &text.span, &binds, out);
+        let exposed = match &place {
+            Bind::Any(_) => true,
+            Bind::Tcp(address) => !address.ip().is_loopback(),
+            Bind::Unix(_) => false,
+        };
+        if exposed {
+            out.warning(
+                text.span.clone(),
+                "the admin API is reachable from other machines",
+            )
+            .label("whoever reaches this address can read the state of the proxy")
+            .help("listen at 127.0.0.1 or at a `unix:` path if nobody else needs it");
+        }
+        binds.push((place, text.span));
+    }
+    Some(Admin {
+        listen: binds.into_iter().map(|(bind, _)| bind).collect(),
+        token_file,
+    })
+}
+
+/// `[shutdown]`
+pub(super) fn shutdown(file: &mut Table<'_>, out: &mut Problems) -> Shutdown {
+    let mut result = Shutdown::default();
+    let Some(mut table) = file
+        .take("shutdown")
+        .and_then(|v| v.table("a table with `delay` and `deadline`", out))
+    else {
+        return result;
+    };
+    set_duration(&mut table, "delay", &mut result.delay, Duration::ZERO, out);
+    set_duration(
+        &mut table,
+        "deadline",
+        &mut result.deadline,
+        Duration::ZERO,
+        out,
+    );
+    table.finish(out);
+    result
+}
+
+/// `[limits]`
+pub(super) fn limits(file: &mut Table<'_>, out: &mut Problems) -> ProxyLimits {
+    let mut result = ProxyLimits::default();
+    let Some(mut table) = file.take("limits").and_then(|v| v.table("a table", out)) else {
+        return result;
+    };
+    const KIB: u64 = 1024;
+    if let Some(v) = table.take("header_bytes")
+        && let Some(bytes) = v.size(KIB..=KIB * KIB, out)
+    {
+        result.header_bytes = bytes as usize;
+    }
+    if let Some(v) = table.take("headers")
+        && let Some(n) = v.count(1..=256, out)
+    {
+        result.headers = n as usize;
+    }
+    if let Some(v) = table.take("target_bytes")
+        && let Some(bytes) = v.size(128..=KIB * KIB, out)
+    {
+        result.target_bytes = bytes as usize;
+    }
+    if let Some(v) = table.take("body_bytes") {
+        result.body_bytes = v.size(0..=i64::MAX as u64, out);
+    }
+    if let Some(v) = table.take("connections") {
+        result.connections = v.count(1..=100_000_000, out).map(|n| n as usize);
+    }
+    if let Some(v) = table.take("streams")
+        && let Some(n) = v.count(1..=10_000, out)
+    {
+        result.streams = n as u32;
+    }
+    if let Some(v) = table.take("underscores")
+        && let Some(flag) = v.flag(out)
+    {
+        result.underscores = flag;
+    }
+    let times = [
+        ("header_timeout", &mut result.header_timeout),
+        ("body_timeout", &mut result.body_timeout),
+        ("keepalive_timeout", &mut result.keepalive_timeout),
+        ("handshake_timeout", &mut result.handshake_timeout),
+    ];
+    for (key, time) in times {
+        set_duration(&mut table, key, time, SHORTEST, out);
+    }
+    table.finish(out);
+    result
+}
+
+/// `[defaults.timeouts]` and `[service.NAME.timeouts]`: what is said goes over what is in `result`.
+pub(super) fn timeouts(value: &Value<'_>, result: &mut Timeouts, out: &mut Problems) {
+    let Some(mut table) = value.table("a table", out) else {
+        return;
+    };
+    if let Some(total) = table.take("total") {
+        result.total = match total.as_text() {
+            // So that one service can be without what `[defaults.timeouts]` gives to all.
+            Some(text) if text.value == "none" => None,
+            _ => total.duration(SHORTEST, out),
+        };
+    }
+    let times = [
+        ("connect", &mut result.connect),
+        ("first_byte", &mut result.first_byte),
+        ("idle", &mut result.idle),
+    ];
+    for (key, time) in times {
+        set_duration(&mut table, key, time, SHORTEST, out);
+    }
+    table.finish(out);
+}
+
+fn set_duration(
+    table: &mut Table<'_>,
+    key: &'static str,
+    time: &mut Duration,
+    least: Duration,
+    out: &mut Problems,
+) {
+    if let Some(value) = table.take(key)
+        && let Some(found) = value.duration(least, out)
+    {
+        *time = found;
+    }
+}

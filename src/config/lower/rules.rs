@@ -1,0 +1,236 @@
+//! `match` rules and the cohort: what is looked at in a request.
+
+use super::{is_token, listeners, split, unknown_word};
+use crate::config::diagnostic::Problems;
+use crate::config::raw::{Text, Value, suggest};
+use crate::config::spec::{Cohort, CohortKey, Condition, Pattern, Rule, Subject, Version};
+use crate::config::units::quote;
+
+/// A compiled expression may not take more memory than this, in bytes.
+const REGEX_SIZE: usize = 1 << 20;
+
+/// `[[service.NAME.match]]`
+pub(super) fn rules(value: &Value<'_>, versions: &[Version], out: &mut Problems) -> Vec<Rule> {
+    let Some(items) = value.as_list() else {
+        value.mistyped("a list of tables", out);
+        return Vec::new();
+    };
+    items
+        .iter()
+        .filter_map(|item| rule(item, versions, out))
+        .collect()
+}
+
+fn rule(item: &Value<'_>, versions: &[Version], out: &mut Problems) -> Option<Rule> {
+    let mut table = item.table("a table with `when` and `to`", out)?;
+    let when = table
+        .need(
+            "when",
+            out,
+            "write `when = { header.x-canary = \"always\" }`",
+        )
+        .map(|when| conditions(&when, out))
+        .unwrap_or_default();
+    let to = table.need(
+        "to",
+        out,
+        "write which version gets these requests: `to = \"…\"`",
+    );
+    let to = to.and_then(|value| {
+        let text = value.text("the name of a version", out)?;
+        split::version(&text, &value.path, versions, out)
+    });
+    let strict = table.take("strict").and_then(|v| v.flag(out));
+    table.finish(out);
+    Some(Rule {
+        when,
+        to: to?,
+        strict: strict.unwrap_or(false),
+    })
+}
+
+/// `when`: all of them must hold.
+fn conditions(when: &Value<'_>, out: &mut Problems) -> Vec<Condition> {
+    let Some(mut table) = when.table("a table such as { header.x-canary = \"always\" }", out)
+    else {
+        return Vec::new();
+    };
+    let before = out.len();
+    let mut conditions = Vec::new();
+    for kind in ["header", "cookie", "query"] {
+        let Some(value) = table.take(kind) else {
+            continue;
+        };
+        let Some(names) = value.as_table() else {
+            out.error(value.key, format!("`{}` needs a name", value.path))
+                .label(format!("expected `{kind}.NAME = …`"));
+            continue;
+        };
+        for (name, value) in names.named() {
+            let subject = match kind {
+                "header" => Subject::Header(name.to_ascii_lowercase()),
+                "cookie" => Subject::Cookie(name.to_owned()),
+                _ => Subject::Query(name.to_owned()),
+            };
+            if name.is_empty() || (kind != "query" && !is_token(name)) {
+                out.error(
+                    value.key.clone(),
+                    format!("{} is not the name of a {kind}", quote(name)),
+                )
+                .label("expected letters, digits and `-`");
+            }
+            conditions.push(condition(subject, &value, out));
+        }
+    }
+    for (key, subject) in [
+        ("path", Subject::Path),
+        ("method", Subject::Method),
+        ("ip", Subject::Ip),
+    ] {
+        if let Some(value) = table.take(key) {
+            conditions.push(condition(subject, &value, out));
+        }
+    }
+    table.finish(out);
+    if conditions.is_empty() && out.len() == before {
+        out.error(
+            when.span.clone(),
+            format!("`{}` has no condition", when.path),
+        )
+        .label("expected at least one condition")
+        .help("to send every request to a version, make it `stable`")
+        .absence();
+    }
+    conditions
+}
+
+fn condition(subject: Subject, value: &Value<'_>, out: &mut Problems) -> Condition {
+    let expected = match subject {
+        Subject::Ip => "an address or a network such as \"10.0.0.0/8\"",
+        _ => "a value, a glob or a \"/regex/\"",
+    };
+    let texts = value.texts(expected, out);
+    let patterns = texts
+        .iter()
+        .filter_map(|text| match subject {
+            Subject::Ip => listeners::network(text, out).map(Pattern::Net),
+            _ => pattern(&subject, text, &value.path, out),
+        })
+        .collect();
+    Condition { subject, patterns }
+}
+
+fn pattern(subject: &Subject, text: &Text<'_>, path: &str, out: &mut Problems) -> Option<Pattern> {
+    let typed = text.value;
+    if typed.len() > 2
+        && let Some(inner) = typed.strip_prefix('/').and_then(|t| t.strip_suffix('/'))
+    {
+        if *subject == Subject::Path && regex::escape(inner) == inner {
+            out.warning(
+                text.span.clone(),
+                format!("{} is read as a regular expression", quote(typed)),
+            )
+            .label(format!("matches every path that contains {}", quote(inner)))
+            .help(format!("did you mean {}?", quote(&format!("/{inner}/*"))));
+        }
+        return expression(inner, text, out);
+    }
+    if typed.contains(['*', '?']) {
+        return Some(Pattern::Glob(typed.to_owned()));
+    }
+    let why = match subject {
+        Subject::Method if !is_token(typed) => "expected a method such as \"GET\"",
+        Subject::Method if typed.bytes().all(|b| b.is_ascii_lowercase()) => {
+            "methods are written in capitals"
+        }
+        Subject::Path if !typed.starts_with('/') => "a path begins with `/`",
+        _ => return Some(Pattern::Exact(typed.to_owned())),
+    };
+    let message = format!("{} in `{path}` could never match", quote(typed));
+    let problem = out.error(text.span.clone(), message);
+    problem.label(why);
+    if *subject == Subject::Method && is_token(typed) {
+        problem.help(format!(
+            "did you mean {}?",
+            quote(&typed.to_ascii_uppercase())
+        ));
+    }
+    None
+}
+
+fn expression(inner: &str, text: &Text<'_>, out: &mut Problems) -> Option<Pattern> {
+    let built = regex::bytes::RegexBuilder::new(inner)
+        .size_limit(REGEX_SIZE)
+        .nest_limit(100)
+        .build();
+    let why = match built {
+        Ok(regex) => return Some(Pattern::Regex(regex)),
+        Err(regex::Error::CompiledTooBig(_)) => {
+            "it would take more than 1 MiB of memory".to_owned()
+        }
+        // The message draws the expression with carets; its last line says what is wrong.
+        Err(error) => error
+            .to_string()
+            .lines()
+            .last()
+            .map(|line| line.trim_start_matches("error: ").to_owned())
+            .unwrap_or_default(),
+    };
+    let message = format!("{} is not a usable regular expression", quote(text.value));
+    out.error(text.span.clone(), message).label(why);
+    None
+}
+
+/// `[service.NAME.cohort]`
+pub(super) fn cohort(value: &Value<'_>, service: &str, out: &mut Problems) -> Option<Cohort> {
+    let mut table = value.table("a table with `by`", out)?;
+    let by = table.need("by", out, "write `by = [\"cookie:uid\", \"ip\"]`");
+    let expected = "\"cookie:NAME\", \"header:NAME\", \"query:NAME\" or \"ip\"";
+    let keys = by.map_or_else(Vec::new, |by| {
+        let texts = by.texts(expected, out);
+        texts
+            .iter()
+            .filter_map(|text| cohort_key(text, &by.path, out))
+            .collect()
+    });
+    let salt = table
+        .take("salt")
+        .and_then(|v| v.text("a string", out))
+        .map_or_else(|| service.to_owned(), |t| t.value.to_owned());
+    table.finish(out);
+    Some(Cohort { by: keys, salt })
+}
+
+fn cohort_key(text: &Text<'_>, path: &str, out: &mut Problems) -> Option<CohortKey> {
+    if text.value == "ip" {
+        return Some(CohortKey::Ip);
+    }
+    let kinds = ["cookie", "header", "query", "ip"];
+    match text.value.split_once(':') {
+        Some((kind @ ("cookie" | "header"), name)) if !is_token(name) => {
+            let message = format!("{} is not the name of a {kind}", quote(name));
+            out.error(text.part_of(name), message)
+                .label("expected letters, digits and `-`");
+            None
+        }
+        Some(("cookie", name)) => Some(CohortKey::Cookie(name.to_owned())),
+        Some(("header", name)) => Some(CohortKey::Header(name.to_ascii_lowercase())),
+        Some(("query", name)) if !name.is_empty() => Some(CohortKey::Query(name.to_owned())),
+        Some((kind, _)) if kind != "ip" => {
+            let message = format!("{} is not a value of `{path}`", quote(text.value));
+            out.error(text.span.clone(), message)
+                .label("expected \"cookie:NAME\", \"header:NAME\", \"query:NAME\" or \"ip\"")
+                .help(suggest(kind, &kinds, "the kinds are"));
+            None
+        }
+        _ => {
+            unknown_word(
+                text,
+                path,
+                &["cookie:NAME", "header:NAME", "query:NAME", "ip"],
+                out,
+            );
+            None
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! `[service.NAME]`
+
+use super::versions::Preview;
+use super::{check_name, conflicts, proxy, route, rules, split, unknown_word, versions};
+use crate::config::diagnostic::{Problems, Span};
+use crate::config::raw::{Table, Text, Value};
+use crate::config::spec::{Balance, HostPattern, PathPattern, Service, Timeouts};
+use crate::config::units::quote;
+
+/// Labels that our own metrics of a service carry, or that Prometheus keeps for itself.
+const OUR_LABELS: [&str; 14] = [
+    "service",
+    "version",
+    "status",
+    "method",
+    "le",
+    "quantile",
+    "grpc_status",
+    "rule",
+    "reason",
+    "endpoint",
+    "outcome",
+    "limit",
+    "state",
+    "listener",
+];
+
+/// Where the routes of a service stand in the text.
+pub(super) struct Places {
+    /// The service's name.
+    pub(super) name: Span,
+    /// Beside `hosts`.
+    pub(super) hosts: Vec<Span>,
+    /// Beside `paths`.
+    pub(super) paths: Vec<Span>,
+    pub(super) previews: Vec<Preview>,
+    /// Something in `hosts` or `paths` could not be read: what routes there are is not known.
+    pub(super) doubtful: bool,
+}
+
+/// All services; no two of them may match the same requests.
+pub(super) fn services(
+    file: &mut Table<'_>,
+    defaults: &Timeouts,
+    out: &mut Problems,
+) -> Vec<Service> {
+    let (mut services, mut places) = (Vec::new(), Vec::new());
+    let Some(value) = file.take("service") else {
+        out.error(0..0, "the file names no service")
+            .label("expected `[service.NAME]`")
+            .help("write a service, such as\n[service.shop]\nversions = { blue = [\"10.0.1.10:8080\"] }")
+            .absence();
+        return services;
+    };
+    let Some(table) = value.table("a table: one table for each service", out) else {
+        return services;
+    };
+    let mut any = false;
+    for (name, value) in table.named() {
+        any = true;
+        check_name(name, &value, "service", out);
+        if let Some(table) = value.table("a table: the settings of one service", out) {
+            let (service, place) = service(name, table, defaults, out);
+            services.push(service);
+            places.push(place);
+        }
+    }
+    if !any {
+        value.empty(out);
+    }
+    conflicts::check(&services, &places, out);
+    services
+}
+
+fn service(
+    name: &str,
+    mut table: Table<'_>,
+    defaults: &Timeouts,
+    out: &mut Problems,
+) -> (Service, Places) {
+    let before = out.len();
+    let (hosts, host_places) = hosts(&mut table, out);
+    let (paths, path_places) = paths(&mut table, out);
+    let doubtful = out.len() > before;
+    let (versions, previews) = versions::versions(&mut table, out);
+    let stable = split::stable(&mut table, &versions, out);
+    let split = table
+        .take("split")
+        .map(|value| split::split(&value, &versions, stable.as_ref(), out))
+        .unwrap_or_default();
+    let cohort = table
+        .take("cohort")
+        .and_then(|value| rules::cohort(&value, name, out));
+    let rules = table
+        .take("match")
+        .map(|value| rules::rules(&value, &versions, out))
+        .unwrap_or_default();
+    let mut timeouts = defaults.clone();
+    if let Some(value) = table.take("timeouts") {
+        proxy::timeouts(&value, &mut timeouts, out);
+    }
+    let service = Service {
+        name: name.to_owned(),
+        hosts,
+        paths,
+        stable: stable.map_or(0, |(index, _)| index),
+        split,
+        cohort,
+        rules,
+        balance: balance(&mut table, out),
+        timeouts,
+        labels: table
+            .take("labels")
+            .map(|v| labels(&v, out))
+            .unwrap_or_default(),
+        versions,
+    };
+    let places = Places {
+        name: table.at.clone(),
+        hosts: host_places,
+        paths: path_places,
+        previews,
+        doubtful,
+    };
+    table.finish(out);
+    (service, places)
+}
+
+fn hosts(table: &mut Table<'_>, out: &mut Problems) -> (Vec<HostPattern>, Vec<Span>) {
+    patterns(
+        table.take("hosts"),
+        "a host such as \"shop.example.com\"",
+        route::host,
+        out,
+    )
+}
+
+fn paths(table: &mut Table<'_>, out: &mut Problems) -> (Vec<PathPattern>, Vec<Span>) {
+    patterns(
+        table.take("paths"),
+        "a path such as \"/v1/*\"",
+        route::path,
+        out,
+    )
+}
+
+/// Patterns and their places; none of them twice, also not in other words.
+fn patterns<P: PartialEq>(
+    value: Option<Value<'_>>,
+    expected: &str,
+    read: fn(&Text<'_>, &mut Problems) -> Option<P>,
+    out: &mut Problems,
+) -> (Vec<P>, Vec<Span>) {
+    let (mut found, mut places): (Vec<P>, Vec<Span>) = (Vec::new(), Vec::new());
+    let Some(value) = value else {
+        return (found, places);
+    };
+    for text in value.texts(expected, out) {
+        let Some(pattern) = read(&text, out) else {
+            continue;
+        };
+        if let Some(at) = found.iter().position(|p| *p == pattern) {
+            out.error(
+                text.span,
+                format!("{} stands twice in `{}`", quote(text.value), value.path),
+            )
+            .label("again here")
+            .also(places[at].clone(), "first here");
+            continue;
+        }
+        found.push(pattern);
+        places.push(text.span);
+    }
+    (found, places)
+}
+
+fn balance(table: &mut Table<'_>, out: &mut Problems) -> Balance {
+    const KNOWN: [&str; 2] = ["least_request", "round_robin"];
+    let Some(value) = table.take("balance") else {
+        return Balance::default();
+    };
+    let Some(text) = value.text("\"least_request\" or \"round_robin\"", out) else {
+        return Balance::default();
+    };
+    match text.value {
+        "least_request" => Balance::LeastRequest,
+        "round_robin" => Balance::RoundRobin,
+        _ => {
+            unknown_word(&text, &value.path, &KNOWN, out);
+            Balance::default()
+        }
+    }
+}
+
+/// `labels`: sorted by name.
+fn labels(value: &Value<'_>, out: &mut Problems) -> Vec<(String, String)> {
+    let Some(table) = value.table("a table such as { team = \"shop\" }", out) else {
+        return Vec::new();
+    };
+    let mut labels = Vec::new();
+    for (name, value) in table.named() {
+        let form = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            && !name.starts_with("__");
+        let why = if OUR_LABELS.contains(&name) {
+            "the proxy's own metrics have a label of this name"
+        } else if !form {
+            "expected letters, digits and `_`, beginning with a letter"
+        } else {
+            ""
+        };
+        if !why.is_empty() {
+            let message = format!("{} can't be the name of a label", quote(name));
+            out.error(value.key.clone(), message).label(why);
+        }
+        if let Some(text) = value.text("a string", out) {
+            labels.push((name.to_owned(), text.value.to_owned()));
+        }
+    }
+    labels.sort();
+    labels
+}

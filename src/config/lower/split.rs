@@ -1,0 +1,134 @@
+//! `stable` and `split`: which version gets what.
+
+use super::super::diagnostic::Problems;
+use crate::config::diagnostic::Span;
+use crate::config::raw::{Table, Text, Value, suggest};
+use crate::config::spec::{Share, Version};
+use crate::config::units::quote;
+
+/// The index of a version that is named somewhere.
+pub(super) fn version(
+    text: &Text<'_>,
+    path: &str,
+    versions: &[Version],
+    out: &mut Problems,
+) -> Option<usize> {
+    let index = versions.iter().position(|v| v.name == text.value);
+    if index.is_none() {
+        undefined(text.value, text.span.clone(), path, versions, out);
+    }
+    index
+}
+
+fn undefined(name: &str, at: Span, path: &str, versions: &[Version], out: &mut Problems) {
+    if versions.is_empty() {
+        return; // That they are missing is said already.
+    }
+    let names: Vec<&str> = versions.iter().map(|v| v.name.as_str()).collect();
+    out.error(
+        at,
+        format!(
+            "`{path}` names version {}, which is not defined",
+            quote(name)
+        ),
+    )
+    .label("not a version of this service")
+    .help(suggest(name, &names, "the versions are"))
+    .absence();
+}
+
+/// `stable`: index and place of the name. Not needed where there is one version only.
+pub(super) fn stable(
+    service: &mut Table<'_>,
+    versions: &[Version],
+    out: &mut Problems,
+) -> Option<(usize, Option<Span>)> {
+    let Some(value) = service.take("stable") else {
+        return match versions {
+            [] => None,
+            [_] => Some((0, None)),
+            [first, ..] => {
+                let message = format!(
+                    "`{}` has {} versions and no `stable`",
+                    service.path,
+                    versions.len()
+                );
+                out.error(service.at.clone(), message)
+                    .label("which version gets what the split leaves?")
+                    .help(format!("write `stable = \"{}\"`", first.name))
+                    .absence();
+                None
+            }
+        };
+    };
+    let text = value.text("the name of a version", out)?;
+    let index = version(&text, &value.path, versions, out)?;
+    Some((index, Some(text.span)))
+}
+
+/// `split`: canaries and their shares.
+pub(super) fn split(
+    value: &Value<'_>,
+    versions: &[Version],
+    stable: Option<&(usize, Option<Span>)>,
+    out: &mut Problems,
+) -> Vec<(usize, Share)> {
+    let Some(table) = value.table("a table such as { v2 = \"5%\" }", out) else {
+        return Vec::new();
+    };
+    let mut shares = Vec::new();
+    let mut sum = 0;
+    let mut last = value.key.clone();
+    for (name, value) in table.named() {
+        let share = share(&value, out);
+        let index = versions.iter().position(|v| v.name == name);
+        match (index, stable) {
+            (None, _) => undefined(name, value.key, &table.path, versions, out),
+            (Some(index), Some((stable, place))) if index == *stable => {
+                let problem = out.error(
+                    value.key,
+                    format!("{} is stable and in its own split", quote(name)),
+                );
+                problem
+                    .label("stable gets what the split leaves")
+                    .help("name only the other versions here");
+                if let Some(place) = place {
+                    problem.also(place.clone(), "stable is named here");
+                }
+            }
+            (Some(index), _) => {
+                if let Some(share) = share {
+                    sum += u64::from(share.0);
+                    last = value.span;
+                    shares.push((index, share));
+                }
+            }
+        }
+    }
+    if sum > u64::from(Share::WHOLE) {
+        let (whole, rest) = (sum / 1000, sum % 1000);
+        let sum = format!("{whole}.{rest:03}");
+        let sum = sum.trim_end_matches('0').trim_end_matches('.');
+        out.error(
+            last,
+            format!("the shares in `{}` are {sum}% together", table.path),
+        )
+        .label("expected at most 100% for all canaries")
+        .help("stable gets what they leave");
+        shares.clear();
+    }
+    shares
+}
+
+fn share(value: &Value<'_>, out: &mut Problems) -> Option<Share> {
+    if value.as_text().is_some_and(|t| t.value == "rollout") {
+        out.error(
+            value.span.clone(),
+            "this version of cutover has no rollouts yet",
+        )
+        .label("expected a share such as \"5%\"")
+        .help("raise the share by hand, or with `cutover shift`");
+        return None;
+    }
+    value.share(out)
+}

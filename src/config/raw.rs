@@ -1,0 +1,289 @@
+//! A walk over the text as typed: every value knows its place and its dotted path; a table remembers which keys it was
+//! asked for, so that what nobody asked for is found, and what is suggested exists.
+
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostic::{Problems, Span};
+use super::units::quote;
+
+/// A table being read. End it with [`Table::finish`].
+pub(super) struct Table<'t> {
+    source: &'t str,
+    /// Dotted, as a person would write it; empty for the file itself.
+    pub(super) path: String,
+    /// Where it is named.
+    pub(super) at: Span,
+    entries: &'t DeTable<'t>,
+    known: Vec<&'static str>,
+}
+
+/// A key's value.
+#[derive(Clone)]
+pub(super) struct Value<'t> {
+    source: &'t str,
+    /// Dotted path of the key.
+    pub(super) path: String,
+    /// Where the key is.
+    pub(super) key: Span,
+    /// Where the value is.
+    pub(super) span: Span,
+    pub(super) node: &'t DeValue<'t>,
+}
+
+/// A string value.
+#[derive(Clone, Debug)]
+pub(super) struct Text<'t> {
+    pub(super) value: &'t str,
+    /// With its quotes.
+    pub(super) span: Span,
+    /// Typed without escapes, so that bytes of `value` are bytes of the source.
+    plain: bool,
+}
+
+impl<'t> Table<'t> {
+    /// The file itself.
+    pub(super) fn root(source: &'t str, entries: &'t DeTable<'t>) -> Self {
+        Self {
+            source,
+            path: String::new(),
+            at: 0..0,
+            entries,
+            known: Vec::new(),
+        }
+    }
+
+    /// The value of a key, if it is there. From now on the key is known.
+    pub(super) fn take(&mut self, key: &'static str) -> Option<Value<'t>> {
+        self.known.push(key);
+        self.named()
+            .find(|(name, _)| *name == key)
+            .map(|(_, value)| value)
+    }
+
+    /// Like [`Table::take`]; that it isn't there is an error with this help.
+    pub(super) fn need(
+        &mut self,
+        key: &'static str,
+        out: &mut Problems,
+        help: &str,
+    ) -> Option<Value<'t>> {
+        let value = self.take(key);
+        if value.is_none() {
+            out.error(self.at.clone(), format!("`{}` has no `{key}`", self.path))
+                .label(format!("expected `{key}` in here"))
+                .help(help)
+                .absence();
+        }
+        value
+    }
+
+    /// All keys, where they are names that the user gives. They need no [`Table::finish`].
+    pub(super) fn named(&self) -> impl Iterator<Item = (&'t str, Value<'t>)> + use<'t> {
+        let (entries, source, path): (&'t DeTable<'t>, _, _) =
+            (self.entries, self.source, self.path.clone());
+        entries.iter().map(move |(key, value)| {
+            let name: &'t str = key.get_ref();
+            let value = Value {
+                source,
+                path: join(&path, name),
+                key: key.span(),
+                span: value.span(),
+                node: value.get_ref(),
+            };
+            (name, value)
+        })
+    }
+
+    /// Says which keys are unknown.
+    pub(super) fn finish(self, out: &mut Problems) {
+        for (name, value) in self.named() {
+            if self.known.contains(&name) {
+                continue;
+            }
+            let place = match self.path.as_str() {
+                "" => "at the top of the file".to_owned(),
+                path => format!("in `{path}`"),
+            };
+            out.error(value.key, format!("unknown key {} {place}", quote(name)))
+                .label("not a key that is known here")
+                .help(suggest(name, &self.known, "the keys here are"));
+        }
+    }
+}
+
+/// A dotted path, with quotes where TOML needs them.
+fn join(path: &str, name: &str) -> String {
+    let bare = !name.is_empty()
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    let name = if bare {
+        name.to_owned()
+    } else {
+        let quoted = quote(name);
+        format!("\"{}\"", quoted.trim_matches('`'))
+    };
+    match path {
+        "" => name,
+        path => format!("{path}.{name}"),
+    }
+}
+
+/// "did you mean …?" when something is near, else all there are.
+pub(super) fn suggest(typed: &str, known: &[&str], all: &str) -> String {
+    let nearest = known
+        .iter()
+        .map(|k| (strsim::damerau_levenshtein(typed, k), k))
+        .filter(|(distance, k)| *distance <= (k.len().max(typed.len()) / 3).max(1))
+        .min();
+    match nearest {
+        Some((_, name)) if typed.len() <= 80 => format!("did you mean `{name}`?"),
+        _ if known.is_empty() => format!("{all} none"),
+        _ => format!("{all} `{}`", known.join("`, `")),
+    }
+}
+
+impl<'t> Value<'t> {
+    /// What it is, for "found …".
+    fn found(&self) -> &'static str {
+        match self.node {
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) => "an integer",
+            DeValue::Float(_) => "a number",
+            DeValue::Boolean(_) => "a boolean",
+            DeValue::Datetime(_) => "a date or time",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+        }
+    }
+
+    /// Says that it is of a wrong type.
+    pub(super) fn mistyped(&self, expected: &str, out: &mut Problems) {
+        out.error(
+            self.span.clone(),
+            format!("`{}` must be {expected}", self.path),
+        )
+        .label(format!("expected {expected}, found {}", self.found()));
+    }
+
+    /// A string. `expected` completes "must be …", e.g. `a string such as "blue"`.
+    pub(super) fn text(&self, expected: &str, out: &mut Problems) -> Option<Text<'t>> {
+        let text = self.as_text();
+        if text.is_none() {
+            self.mistyped(expected, out);
+        }
+        text
+    }
+
+    /// The string, if it is one.
+    pub(super) fn as_text(&self) -> Option<Text<'t>> {
+        let DeValue::String(value) = self.node else {
+            return None;
+        };
+        let value: &'t str = value;
+        let inside = self.span.start + 1..self.span.end.saturating_sub(1);
+        Some(Text {
+            value,
+            span: self.span.clone(),
+            plain: self.source.get(inside) == Some(value),
+        })
+    }
+
+    /// A table.
+    pub(super) fn table(&self, expected: &str, out: &mut Problems) -> Option<Table<'t>> {
+        let table = self.as_table();
+        if table.is_none() {
+            self.mistyped(expected, out);
+        }
+        table
+    }
+
+    /// The table, if it is one.
+    pub(super) fn as_table(&self) -> Option<Table<'t>> {
+        let DeValue::Table(entries) = self.node else {
+            return None;
+        };
+        Some(Table {
+            source: self.source,
+            path: self.path.clone(),
+            at: self.key.clone(),
+            entries,
+            known: Vec::new(),
+        })
+    }
+
+    /// The items, if it is a list.
+    pub(super) fn as_list(&self) -> Option<Vec<Value<'t>>> {
+        let DeValue::Array(items) = self.node else {
+            return None;
+        };
+        let items = items.iter().map(|item| Value {
+            source: self.source,
+            path: self.path.clone(),
+            key: item.span(),
+            span: item.span(),
+            node: item.get_ref(),
+        });
+        Some(items.collect())
+    }
+
+    /// A string or a list of strings, without doubles. `expected` is of one.
+    pub(super) fn texts(&self, expected: &str, out: &mut Problems) -> Vec<Text<'t>> {
+        let items = match (self.as_text(), self.as_list()) {
+            (Some(text), _) => return vec![text],
+            (_, Some(items)) => items,
+            _ => {
+                self.mistyped(&format!("{expected}, or a list of these"), out);
+                return Vec::new();
+            }
+        };
+        if items.is_empty() {
+            self.empty(out);
+        }
+        let mut texts: Vec<Text<'t>> = Vec::new();
+        for item in items {
+            let Some(text) = item.text(expected, out) else {
+                continue;
+            };
+            match texts.iter().find(|t| t.value == text.value) {
+                Some(first) => {
+                    let message = format!("{} stands twice in `{}`", quote(text.value), self.path);
+                    out.error(text.span, message)
+                        .label("again here")
+                        .also(first.span.clone(), "first here");
+                }
+                None => texts.push(text),
+            }
+        }
+        texts
+    }
+
+    /// Says that a list has nothing in it.
+    pub(super) fn empty(&self, out: &mut Problems) {
+        out.error(self.span.clone(), format!("`{}` is empty", self.path))
+            .label("expected at least one entry")
+            .absence();
+    }
+}
+
+impl Text<'_> {
+    /// The place of a part of it; of all of it where escapes make that hard.
+    pub(super) fn part(&self, part: Span) -> Span {
+        if self.plain {
+            self.span.start + 1 + part.start..self.span.start + 1 + part.end
+        } else {
+            self.span.clone()
+        }
+    }
+
+    /// The place of a word that was split off it.
+    pub(super) fn part_of(&self, word: &str) -> Span {
+        let base = self.value.as_ptr() as usize;
+        let start = (word.as_ptr() as usize).wrapping_sub(base);
+        if start <= self.value.len() && start + word.len() <= self.value.len() {
+            self.part(start..start + word.len())
+        } else {
+            self.span.clone()
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Values with units and ranges.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::diagnostic::Problems;
+use super::raw::Value;
+use super::spec::Share;
+use super::units::{self, quote};
+
+/// The shortest time-out that can be kept.
+pub(super) const SHORTEST: Duration = Duration::from_millis(1);
+
+impl Value<'_> {
+    /// A quantity with a unit; bare numbers are refused with what to write.
+    fn quantity<T>(
+        &self,
+        what: &str,
+        bare: impl Fn(&str) -> String,
+        parse: impl Fn(&str) -> Result<T, String>,
+        out: &mut Problems,
+    ) -> Option<T> {
+        let number = match self.node {
+            DeValue::Integer(n) => n.to_string(),
+            DeValue::Float(n) => n.to_string(),
+            _ => {
+                let text = self.text(what, out)?;
+                return parse(text.value)
+                    .map_err(|why| {
+                        let message = format!("{} is not {what}", quote(text.value));
+                        out.error(self.span.clone(), message).label(why);
+                    })
+                    .ok();
+            }
+        };
+        out.error(self.span.clone(), format!("`{}` needs a unit", self.path))
+            .label(format!("expected {what}, found a bare number"))
+            .help(format!("write {}", bare(&number)));
+        None
+    }
+
+    /// A duration of at least `least`.
+    pub(super) fn duration(&self, least: Duration, out: &mut Problems) -> Option<Duration> {
+        let time = self.quantity(
+            "a duration such as \"30s\"",
+            |n| format!("\"{n}s\" for seconds, \"{n}ms\" for milliseconds"),
+            units::duration,
+            out,
+        )?;
+        if time < least {
+            out.error(self.span.clone(), format!("`{}` is too short", self.path))
+                .label(format!(
+                    "expected at least {}",
+                    humantime::format_duration(least)
+                ));
+            return None;
+        }
+        Some(time)
+    }
+
+    /// A share from 0 to 100 %.
+    pub(super) fn share(&self, out: &mut Problems) -> Option<Share> {
+        self.quantity(
+            "a share such as \"5%\"",
+            |n| format!("\"{n}%\""),
+            units::share,
+            out,
+        )
+    }
+
+    /// A number of bytes in a range.
+    pub(super) fn size(&self, range: RangeInclusive<u64>, out: &mut Problems) -> Option<u64> {
+        let bytes = self.quantity(
+            "a size such as \"64KiB\"",
+            |n| format!("\"{n}B\" for bytes, \"{n}KiB\" for kibibytes"),
+            units::size,
+            out,
+        )?;
+        if !range.contains(&bytes) {
+            let (least, most) = (show_size(*range.start()), show_size(*range.end()));
+            out.error(
+                self.span.clone(),
+                format!("`{}` is out of range", self.path),
+            )
+            .label(format!("expected {least} to {most}"));
+            return None;
+        }
+        Some(bytes)
+    }
+
+    /// A whole number in a range.
+    pub(super) fn count(&self, range: RangeInclusive<u64>, out: &mut Problems) -> Option<u64> {
+        let DeValue::Integer(number) = self.node else {
+            self.mistyped("a whole number, without quotes", out);
+            return None;
+        };
+        let count = u64::from_str_radix(number.as_str(), number.radix()).ok();
+        let count = count.filter(|n| range.contains(n));
+        if count.is_none() {
+            out.error(
+                self.span.clone(),
+                format!("`{}` is out of range", self.path),
+            )
+            .label(format!("expected {} to {}", range.start(), range.end()));
+        }
+        count
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&self, out: &mut Problems) -> Option<bool> {
+        match self.node {
+            DeValue::Boolean(flag) => Some(*flag),
+            _ => {
+                self.mistyped("true or false, without quotes", out);
+                None
+            }
+        }
+    }
+}
+
+/// In the largest unit that is whole.
+fn show_size(bytes: u64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    units
+        .into_iter()
+        .find(|(factor, _)| bytes >= *factor && bytes % factor == 0)
+        .map_or_else(
+            || format!("{bytes}B"),
+            |(factor, unit)| format!("{}{unit}", bytes / factor),
+        )
+}
