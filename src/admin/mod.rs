@@ -1,1 +1,86 @@
-//! admin
+//! The JSON API of a running proxy, on the control thread. No listener for traffic ever serves it.
+//!
+//! * [`listen`]: TCP addresses and Unix sockets (mode 0600), and the loop that accepts.
+//! * [`guard`]: whose requests are answered: no foreign `Host`, no foreign `Origin`, writes only with the token.
+//! * [`api`]: paths to answers.
+//! * [`status`], [`explain`], [`view`], [`scrape`]: what is answered; the same types are what commands read.
+
+pub mod api;
+pub mod explain;
+pub mod guard;
+pub mod listen;
+pub mod scrape;
+pub mod status;
+pub mod view;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::snapshot::Live;
+use crate::telemetry::Telemetry;
+use crate::telemetry::windows::Windows;
+
+pub use listen::{Listener, bind, serve};
+
+/// What the API reads, and where it sends commands. Made once, by the server.
+pub struct Context {
+    /// What is running.
+    pub live: Arc<Live>,
+    /// Every counter.
+    pub telemetry: Arc<Telemetry>,
+    /// RED by service and version. Ticked by the server.
+    pub windows: Mutex<Windows>,
+    /// When the process started.
+    pub started: Instant,
+    /// Addresses as bound (a configured port 0 is a real one here), by listener name. Kept by the server.
+    pub bound: Mutex<Vec<(String, SocketAddr)>>,
+    /// Whether traffic is welcome.
+    pub readiness: Arc<Readiness>,
+    /// To the one publisher.
+    pub publisher: mpsc::Sender<Command>,
+}
+
+/// What an operator asks of the publisher.
+#[derive(Debug)]
+pub enum Command {
+    /// Read the file now. The answer is the generation that runs afterwards, or why the file was refused.
+    Reload {
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<u64, String>>,
+    },
+}
+
+/// Whether the proxy welcomes traffic: what `/readyz` says.
+#[derive(Debug, Default)]
+pub struct Readiness(AtomicU8);
+
+/// A phase of the process's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Listeners are not up yet.
+    Starting,
+    /// Traffic is welcome.
+    Ready,
+    /// No new traffic, please.
+    Stopping,
+}
+
+impl Readiness {
+    /// Enters a phase.
+    pub fn set(&self, phase: Phase) {
+        self.0.store(phase as u8, Ordering::Release);
+    }
+
+    /// The phase now.
+    pub fn phase(&self) -> Phase {
+        match self.0.load(Ordering::Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Ready,
+            _ => Phase::Stopping,
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Paths to answers.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::explain::{Asked, explain};
+use super::guard::{Door, Refusal, admit, authorise};
+use super::status::Status;
+use super::{Command, Context, Phase, scrape, view};
+use crate::telemetry::render;
+
+type Answer = Response<Full<Bytes>>;
+
+/// Answers one request. Its body, if it has one, is not read.
+pub async fn answer<B>(request: Request<B>, door: Door, context: &Context) -> Answer {
+    let (head, _) = request.into_parts();
+    if let Err(refusal) = admit(&head, door) {
+        return refused(&refusal);
+    }
+    let path = head.uri.path();
+    let allowed = match path {
+        "/healthz" | "/readyz" | "/metrics" | "/api/v1/status" | "/api/v1/config"
+        | "/api/v1/explain" => "GET, HEAD",
+        "/api/v1/reload" => "POST",
+        _ => {
+            let message = format!("there is nothing at {path}");
+            return error(StatusCode::NOT_FOUND, &message);
+        }
+    };
+    if !allowed.split(", ").any(|m| m == head.method.as_str()) {
+        let message = format!("{path} takes {allowed} only");
+        let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, &message);
+        let allow = HeaderValue::from_static(allowed);
+        answer.headers_mut().insert(ALLOW, allow);
+        return answer;
+    }
+    if head.method == Method::POST {
+        let spec = context.live.current().spec.clone();
+        let token = spec.admin.as_ref().and_then(|a| a.token_file.as_deref());
+        if let Err(refusal) = authorise(&head.headers, door, token) {
+            return refused(&refusal);
+        }
+    }
+    match path {
+        "/healthz" => text("ok\n"),
+        "/readyz" => ready(context),
+        "/metrics" => metrics(context),
+        "/api/v1/status" => document(StatusCode::OK, &Status::of(context)),
+        "/api/v1/config" => {
+            let config = view::config(&context.live.current().spec);
+            document(StatusCode::OK, &config)
+        }
+        "/api/v1/explain" => explained(head.uri.query().unwrap_or(""), context),
+        _ => reload(context).await,
+    }
+}
+
+fn ready(context: &Context) -> Answer {
+    match context.readiness.phase() {
+        Phase::Ready => text("ready\n"),
+        Phase::Starting => error(StatusCode::SERVICE_UNAVAILABLE, "the proxy is starting"),
+        Phase::Stopping => error(StatusCode::SERVICE_UNAVAILABLE, "the proxy is stopping"),
+    }
+}
+
+fn metrics(context: &Context) -> Answer {
+    let mut answer = text(render::render(
+        &context.telemetry,
+        &scrape::of(&context.live),
+    ));
+    let kind = HeaderValue::from_static(render::CONTENT_TYPE);
+    answer.headers_mut().insert(CONTENT_TYPE, kind);
+    answer
+}
+
+fn explained(query: &str, context: &Context) -> Answer {
+    match asked(query) {
+        Ok(asked) => document(StatusCode::OK, &explain(&context.live.current(), &asked)),
+        Err(message) => error(StatusCode::BAD_REQUEST, &message),
+    }
+}
+
+/// The request that a query describes: `url`, `method`, `header` (`name: value`, repeatable), `ip`; percent-encoded.
+fn asked(query: &str) -> Result<Asked, String> {
+    let (mut url, mut method, mut ip) = (None, None, None);
+    let mut headers = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = decoded(value)?;
+        match name {
+            "url" => url = Some(value),
+            "method" => method = Some(value),
+            "header" => headers.push(value),
+            "ip" => {
+                let address = value.parse::<IpAddr>();
+                ip = Some(address.map_err(|_| format!("{value:?} is not an IP address"))?);
+            }
+            _ => {
+                return Err(format!(
+                    "{name:?} is unknown: expected url, method, header or ip"
+                ));
+            }
+        }
+    }
+    let url = url.ok_or("url is missing: ask /api/v1/explain?url=http://host/path")?;
+    Asked::new(&url, method.as_deref(), &headers, ip)
+}
+
+fn decoded(value: &str) -> Result<String, String> {
+    let wrong = || format!("{value:?} is not percent-encoded UTF-8");
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        bytes.push(match first {
+            b'+' => b' ',
+            b'%' => {
+                let (digits, after) = rest.split_at_checked(2).ok_or_else(wrong)?;
+                rest = after;
+                let digits = std::str::from_utf8(digits).map_err(|_| wrong())?;
+                u8::from_str_radix(digits, 16).map_err(|_| wrong())?
+            }
+            plain => plain,
+        });
+    }
+    String::from_utf8(bytes).map_err(|_| wrong())
+}
+
+async fn reload(context: &Context) -> Answer {
+    let (answer, outcome) = oneshot::channel();
+    let sent = context.publisher.send(Command::Reload { answer }).await;
+    match (sent, outcome.await) {
+        (Ok(()), Ok(Ok(generation))) => {
+            document(StatusCode::OK, &json!({ "generation": generation }))
+        }
+        (Ok(()), Ok(Err(why))) => error(StatusCode::UNPROCESSABLE_ENTITY, &why),
+        _ => error(StatusCode::SERVICE_UNAVAILABLE, "the proxy is stopping"),
+    }
+}
+
+fn text(body: impl Into<Bytes>) -> Answer {
+    with(StatusCode::OK, "text/plain; charset=utf-8", body.into())
+}
+
+fn document(status: StatusCode, body: &impl Serialize) -> Answer {
+    match serde_json::to_vec_pretty(body) {
+        Ok(mut json) => {
+            json.push(b'\n');
+            with(status, "application/json", json.into())
+        }
+        Err(e) => error(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()),
+    }
+}
+
+fn error(status: StatusCode, message: &str) -> Answer {
+    let json = json!({ "error": message }).to_string() + "\n";
+    with(status, "application/json", json.into())
+}
+
+fn refused(refusal: &Refusal) -> Answer {
+    let mut answer = error(refusal.status, &refusal.message);
+    if refusal.status == StatusCode::UNAUTHORIZED {
+        let scheme = HeaderValue::from_static("Bearer");
+        answer.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+    }
+    answer
+}
+
+fn with(status: StatusCode, kind: &'static str, body: Bytes) -> Answer {
+    let mut answer = Response::new(Full::new(body));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}

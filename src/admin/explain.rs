@@ -1,0 +1,387 @@
+//! Where a request would go, and why, in words. Pure: it reads a snapshot and moves nothing in it.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+
+use super::status::{self, Endpoint};
+use super::view;
+use crate::config::spec::{self, Bind, HostPattern, PathPattern, Share};
+use crate::http1::{authority, path};
+use crate::proxy::Answer;
+use crate::routing::{self, Request, SplitState, Why};
+use crate::snapshot::Snapshot;
+
+/// A request as somebody describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    secure: bool,
+    port: u16,
+    method: String,
+    host: String,
+    path: Vec<u8>,
+    query: Option<Vec<u8>>,
+    fields: Vec<(String, String)>,
+    client: IpAddr,
+}
+
+impl Asked {
+    /// From a URL (`http://host/path`, `https://…`, `host/path` or `/path`), the method (default GET), header fields
+    /// (`name: value`; `Host` counts more than the URL), the client's address (default 127.0.0.1).
+    ///
+    /// # Errors
+    /// What of these makes no request, for the one who asked.
+    pub fn new(
+        url: &str,
+        method: Option<&str>,
+        headers: &[String],
+        client: Option<IpAddr>,
+    ) -> Result<Self, String> {
+        let (secure, rest) = match url.split_once("://") {
+            Some(("http", rest)) => (false, rest),
+            Some(("https", rest)) => (true, rest),
+            Some((scheme, _)) => return Err(format!("{scheme}:// is neither http nor https")),
+            None => (false, url),
+        };
+        let rest = rest.split('#').next().unwrap_or("");
+        let (named, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let mut fields = Vec::new();
+        for header in headers {
+            let (name, value) = header
+                .split_once(':')
+                .ok_or_else(|| format!("{header:?} is no header: expected `name: value`"))?;
+            let name = name.trim().to_ascii_lowercase();
+            fields.push((name, value.trim().to_owned()));
+        }
+        let host_field = fields.iter().find(|(name, _)| name == "host");
+        let named = host_field.map_or(named, |(_, value)| value.as_str());
+        if !named.is_empty() {
+            authority::check(named.as_bytes())
+                .map_err(|_| format!("{named:?} is not a host, with or without a port"))?;
+        }
+        let (host, port) = authority::split(named.as_bytes());
+        let host = String::from_utf8_lossy(host).to_ascii_lowercase();
+        let (raw, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query.into())),
+            None => (target, None),
+        };
+        let path = path::normal(raw.as_bytes())
+            .map_err(|reject| format!("the path is refused with 400 {}", reject.reason))?;
+        Ok(Self {
+            secure,
+            port: port.unwrap_or(if secure { 443 } else { 80 }),
+            method: method.unwrap_or("GET").to_owned(),
+            host: host.trim_end_matches('.').to_owned(),
+            path: path.into_owned(),
+            query,
+            fields,
+            client: client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        })
+    }
+
+    fn shown_path(&self) -> String {
+        String::from_utf8_lossy(&self.path).into_owned()
+    }
+}
+
+impl Request for Asked {
+    fn method(&self) -> &[u8] {
+        self.method.as_bytes()
+    }
+
+    fn host(&self) -> &str {
+        &self.host
+    }
+
+    fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    fn query(&self) -> Option<&[u8]> {
+        self.query.as_deref()
+    }
+
+    fn any_field(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        let mut values = self.fields.iter().filter(|(n, _)| n == name);
+        values.any(|(_, value)| see(value.as_bytes()))
+    }
+
+    fn client(&self) -> IpAddr {
+        self.client
+    }
+}
+
+/// Where a request goes, and why.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// `METHOD host path`, as routed.
+    pub request: String,
+    /// The listeners that would take it.
+    pub listeners: Vec<String>,
+    /// The service.
+    pub service: Option<String>,
+    /// The host and path pattern that lead there.
+    pub route: Option<String>,
+    /// The match rule that decides, counted from 0 as in the metrics.
+    pub rule: Option<usize>,
+    /// The user's place, where a cohort decides.
+    pub cohort: Option<Cohort>,
+    /// The version; `None` where the exact split picks one of `candidates` for each request.
+    pub version: Option<String>,
+    /// Versions that the request may go to.
+    pub candidates: Vec<Candidate>,
+    /// Our own answer, where the request goes nowhere: `404 no-route`.
+    pub answer: Option<String>,
+    /// The way there, a sentence a step.
+    pub why: Vec<String>,
+}
+
+/// Where a user stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cohort {
+    /// The key that is present: `cookie:uid`.
+    pub key: String,
+    /// In [0,1).
+    pub place: f64,
+}
+
+/// A version that a request may go to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Its name.
+    pub version: String,
+    /// Its share of the service's traffic.
+    pub share: String,
+    /// One of these gets the request.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// Follows a request through a snapshot.
+pub fn explain(snapshot: &Snapshot, asked: &Asked) -> Explanation {
+    let mut told = Explanation {
+        request: format!("{} {}{}", asked.method, asked.host, asked.shown_path()),
+        ..Explanation::default()
+    };
+    if arrive(snapshot, asked, &mut told) {
+        return told;
+    }
+    let found = snapshot.table.find(&asked.host, &asked.path);
+    if let Some(seen) = path::revealed(&asked.path)
+        && snapshot.table.find(&asked.host, &seen) != found
+    {
+        told.answered(Answer::AMBIGUOUS_PATH);
+        let seen = String::from_utf8_lossy(&seen);
+        told.why.push(format!(
+            "read as {seen:?} the path leads to another route: refused"
+        ));
+        return told;
+    }
+    let Some(found) = found else {
+        told.answered(Answer::NO_ROUTE);
+        let (host, path) = (&asked.host, asked.shown_path());
+        told.why
+            .push(format!("no service takes host {host:?} with path {path:?}"));
+        return told;
+    };
+    let service = &snapshot.spec.services[found.service];
+    told.service = Some(service.name.clone());
+    let live = &snapshot.services[found.service];
+    let (version, why) = match found.preview {
+        Some(version) => (version, Why::Preview),
+        None => {
+            // A state of its own: asking must not move the split.
+            let mut state = SplitState::default();
+            let decision = routing::decide(&live.routing, asked, &mut state);
+            (decision.version, decision.why)
+        }
+    };
+    if why != Why::Preview {
+        told.route(service, asked);
+    }
+    told.decided(service, version, why, &|v| snapshot.share(found.service, v));
+    let chosen: Vec<_> = match why {
+        Why::Split => (0..service.versions.len())
+            .filter(|v| snapshot.share(found.service, *v) > Share(0))
+            .collect(),
+        _ => vec![version],
+    };
+    for version in chosen {
+        told.candidates.push(Candidate {
+            version: service.versions[version].name.clone(),
+            share: snapshot.share(found.service, version).to_string(),
+            endpoints: status::endpoints(&live.versions[version]),
+        });
+    }
+    told.endpoints(service);
+    told
+}
+
+/// Which listeners take it; says whether the way ends there.
+fn arrive(snapshot: &Snapshot, asked: &Asked, told: &mut Explanation) -> bool {
+    let scheme = if asked.secure { "https" } else { "http" };
+    let port = |bind: &Bind| match bind {
+        Bind::Any(port) => Some(*port),
+        Bind::Tcp(address) => Some(address.port()),
+        Bind::Unix(_) => None,
+    };
+    let listeners = &snapshot.spec.listeners;
+    let speaking: Vec<_> = listeners
+        .iter()
+        .filter(|l| l.certs.is_empty() != asked.secure)
+        .collect();
+    let exact: Vec<_> = speaking
+        .iter()
+        .copied()
+        .filter(|l| port(&l.bind) == Some(asked.port))
+        .collect();
+    let taking = if exact.is_empty() { speaking } else { exact };
+    told.listeners = taking.iter().map(|l| l.name.clone()).collect();
+    let names = told.listeners.join(", ");
+    if taking.is_empty() {
+        told.why.push(format!(
+            "no listener speaks {scheme}; the route below is what any listener would take"
+        ));
+        return false;
+    }
+    told.why.push(match &taking[..] {
+        [one] => format!(
+            "listener {names} ({}) takes {scheme} requests",
+            view::bind(&one.bind)
+        ),
+        _ => format!("listeners {names} take {scheme} requests and route them alike"),
+    });
+    let redirects = taking.iter().all(|l| l.redirect_https);
+    if redirects {
+        told.answer = Some("308 redirect-https".to_owned());
+        told.why
+            .push("it answers every request with a redirect to https".to_owned());
+    }
+    redirects
+}
+
+impl Explanation {
+    fn answered(&mut self, answer: Answer) {
+        self.answer = Some(format!("{} {}", answer.status, answer.reason));
+    }
+
+    fn route(&mut self, service: &spec::Service, asked: &Asked) {
+        let host = service
+            .hosts
+            .iter()
+            .filter(|pattern| match pattern {
+                HostPattern::Exact(name) => *name == asked.host,
+                HostPattern::Suffix(suffix) => asked.host.ends_with(suffix.as_str()),
+            })
+            .max_by_key(|pattern| match pattern {
+                HostPattern::Exact(_) => usize::MAX,
+                HostPattern::Suffix(suffix) => suffix.len(),
+            });
+        let path = service
+            .paths
+            .iter()
+            .filter(|pattern| match pattern {
+                PathPattern::Exact(path) => path.as_bytes() == asked.path,
+                PathPattern::Prefix(prefix) => {
+                    let rest = asked.path.strip_prefix(prefix.as_bytes());
+                    rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+                }
+            })
+            .max_by_key(|pattern| match pattern {
+                PathPattern::Exact(_) => usize::MAX,
+                PathPattern::Prefix(prefix) => prefix.len(),
+            });
+        let (host_shown, host_kind) = match host {
+            Some(pattern @ HostPattern::Exact(_)) => (view::host(pattern), "exact host"),
+            Some(pattern @ HostPattern::Suffix(_)) => (view::host(pattern), "wildcard host"),
+            None => ("*".to_owned(), "any host"),
+        };
+        let (path_shown, path_kind) = match path {
+            Some(pattern @ PathPattern::Exact(_)) => (view::path(pattern), "exact path"),
+            Some(pattern @ PathPattern::Prefix(_)) => (view::path(pattern), "path prefix"),
+            None => ("/*".to_owned(), "any path"),
+        };
+        self.why.push(format!(
+            "{host_kind} {host_shown} and {path_kind} {path_shown} lead to service {}",
+            service.name
+        ));
+        self.route = Some(format!("{host_shown}{path_shown}"));
+    }
+
+    fn decided(
+        &mut self,
+        service: &spec::Service,
+        version: usize,
+        why: Why,
+        share: &dyn Fn(usize) -> Share,
+    ) {
+        let name = &service.versions[version].name;
+        if !service.rules.is_empty() && !matches!(why, Why::Rule(_) | Why::Preview) {
+            let count = service.rules.len();
+            self.why.push(format!("none of its {count} rules matches"));
+        }
+        let sentence = match why {
+            Why::Preview => format!(
+                "the host is a preview host: it leads to version {name} of service {}, whatever the split says",
+                service.name
+            ),
+            Why::Rule(rule) => {
+                self.rule = Some(rule);
+                let when = &service.rules[rule].when;
+                let when: Vec<_> = when.iter().map(view::condition).collect();
+                let (number, when) = (rule + 1, when.join(" and "));
+                format!("rule {number} ({when}) sends it to {name}, before the split is asked")
+            }
+            Why::Cohort { key, place } => {
+                let key = service
+                    .cohort
+                    .as_ref()
+                    .map(|c| view::cohort_key(&c.by[key]));
+                let key = key.unwrap_or_default();
+                let sentence = format!(
+                    "{key} puts this user at place {place:.5} of the cohort, which belongs to {name} ({})",
+                    share(version)
+                );
+                self.cohort = Some(Cohort { key, place });
+                sentence
+            }
+            Why::Split => {
+                if let Some(cohort) = &service.cohort {
+                    let keys: Vec<_> = cohort.by.iter().map(view::cohort_key).collect();
+                    let keys = keys.join(", ");
+                    self.why
+                        .push(format!("it has none of the cohort's keys ({keys})"));
+                }
+                let shares: Vec<_> = (0..service.versions.len())
+                    .filter(|v| share(*v) > Share(0))
+                    .map(|v| format!("{} {}", service.versions[v].name, share(v)))
+                    .collect();
+                format!("the exact split deals requests out: {}", shares.join(", "))
+            }
+            Why::Stable => {
+                format!("no canary has a share: {name} is stable and gets everything")
+            }
+        };
+        self.why.push(sentence);
+        if why != Why::Split {
+            self.version = Some(name.clone());
+        }
+    }
+
+    fn endpoints(&mut self, service: &spec::Service) {
+        let balance = view::balance(service.balance);
+        for candidate in &self.candidates {
+            let version = &candidate.version;
+            self.why.push(match &candidate.endpoints[..] {
+                [] => format!("{version} has no endpoint: such a request is answered 503"),
+                [one] => format!("{version} has one endpoint, {}", one.address),
+                several => format!(
+                    "{version} has {} endpoints, chosen by {balance}",
+                    several.len()
+                ),
+            });
+        }
+        if self.candidates.iter().all(|c| c.endpoints.is_empty()) {
+            self.answered(Answer::NO_ENDPOINT);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Admin listeners and the loop that accepts on them.
+
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::guard::Door;
+use super::{Context, api};
+use crate::config::spec::Bind;
+
+/// Most admin connections at a time, over all listeners; more wait in the backlog.
+const CONNECTIONS: usize = 128;
+
+/// Longest time for a request's head.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A pause after a failed accept (no descriptors left): long enough not to spin, short enough not to be noticed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Where the admin API listens.
+#[derive(Debug)]
+pub enum Listener {
+    /// An address.
+    Tcp(TcpListener),
+    /// A Unix socket, mode 0600.
+    Unix(UnixListener, SocketFile),
+}
+
+/// A socket's file; removed with it.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Only if it is still ours: another process may have taken the path over.
+        if fs::symlink_metadata(&self.path).is_ok_and(|m| m.ino() == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Listener {
+    /// The address as bound; `None` for a Unix socket.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(..) => None,
+        }
+    }
+}
+
+/// Binds an admin listener; call it inside a runtime. The directory of a Unix socket is made (mode 0700) if it is
+/// missing, and a file that a dead process left there is replaced.
+///
+/// # Errors
+/// What the system says, with the address in the message; `AddrInUse` when a living process answers on the socket.
+pub async fn bind(bind: &Bind) -> io::Result<Listener> {
+    match bind {
+        Bind::Any(port) => tcp(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), *port)).await,
+        Bind::Tcp(address) => tcp(*address).await,
+        Bind::Unix(path) => unix(path).await.map_err(|e| named(path.display(), &e)),
+    }
+}
+
+fn named(place: impl std::fmt::Display, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("can't listen at {place}: {error}"))
+}
+
+async fn tcp(address: SocketAddr) -> io::Result<Listener> {
+    let bound = TcpListener::bind(address).await;
+    bound.map(Listener::Tcp).map_err(|e| named(address, &e))
+}
+
+async fn unix(path: &Path) -> io::Result<Listener> {
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    if !directory.exists() {
+        fs::create_dir_all(directory)?;
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
+    }
+    if UnixStream::connect(path).await.is_ok() {
+        return Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another process answers there; is this proxy running already?",
+        ));
+    }
+    // Bound under another name, closed to others, and only then put in place: nobody can connect in between.
+    let fresh = directory.join(format!(".c{}", std::process::id()));
+    let _ = fs::remove_file(&fresh);
+    let listener = UnixListener::bind(&fresh)?;
+    let placed = fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))
+        .and_then(|()| fs::rename(&fresh, path))
+        .and_then(|()| fs::symlink_metadata(path));
+    match placed {
+        Ok(metadata) => {
+            let file = SocketFile {
+                path: path.to_owned(),
+                inode: metadata.ino(),
+            };
+            Ok(Listener::Unix(listener, file))
+        }
+        Err(error) => {
+            let _ = fs::remove_file(&fresh);
+            Err(error)
+        }
+    }
+}
+
+/// Serves the API on these listeners until the future is dropped. Connections are tasks of the current runtime.
+pub async fn serve(listeners: Vec<Listener>, context: Arc<Context>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut loops = tokio::task::JoinSet::new();
+    for listener in listeners {
+        loops.spawn(accept(listener, places.clone(), context.clone()));
+    }
+    while loops.join_next().await.is_some() {}
+}
+
+async fn accept(listener: Listener, places: Arc<Semaphore>, context: Arc<Context>) {
+    // Children of this loop, so that whoever drops `serve` ends the connections as well.
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        while connections.try_join_next().is_some() {}
+        let accepted = match &listener {
+            Listener::Tcp(listener) => match listener.accept().await {
+                Ok((stream, _)) => {
+                    let ours = stream.local_addr().map(|a| a.ip()).ok();
+                    let _ = stream.set_nodelay(true);
+                    connections.spawn(connection(stream, Door::Tcp(ours), place, context.clone()));
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+            Listener::Unix(listener, _) => match listener.accept().await {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, Door::Unix, place, context.clone()));
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+        };
+        if let Err(error) = accepted {
+            tracing::warn!(%error, "an admin connection could not be accepted");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    door: Door,
+    place: OwnedSemaphorePermit,
+    context: Arc<Context>,
+) {
+    let service = service_fn(|request| {
+        let context = context.clone();
+        async move { Ok::<_, Infallible>(api::answer(request, door, &context).await) }
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(64 * 1024)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "an admin connection broke");
+    }
+    drop(place);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_unix_socket_is_ours_alone_and_goes_with_its_listener() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state/control.sock");
+        let first = bind(&Bind::Unix(path.clone())).await.unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(mode(path.parent().unwrap()), 0o700);
+        let second = bind(&Bind::Unix(path.clone())).await.unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
+        assert!(second.to_string().contains("control.sock"), "{second}");
+        drop(first);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn what_a_dead_process_left_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let listener = bind(&Bind::Unix(path.clone())).await.unwrap();
+        assert!(UnixStream::connect(&path).await.is_ok());
+        drop(listener);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

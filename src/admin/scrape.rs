@@ -1,0 +1,40 @@
+//! What `/metrics` says beside the counters: the state of this moment.
+
+use crate::config::spec;
+use crate::snapshot::{Live, Service};
+use crate::telemetry::render::{Scrape, ScrapeService, ScrapeVersion};
+
+/// The state of now.
+pub fn of(live: &Live) -> Scrape {
+    let snapshot = live.current();
+    let source = live.source();
+    let services = snapshot.spec.services.iter().zip(&snapshot.services);
+    let listeners = snapshot.spec.listeners.iter();
+    Scrape {
+        services: services.map(|(spec, live)| service(spec, live)).collect(),
+        listeners: listeners.map(|l| l.name.clone()).collect(),
+        generation: snapshot.generation,
+        last_reload_successful: source.error.is_none(),
+        last_reload_success: source.published,
+    }
+}
+
+fn service(spec: &spec::Service, live: &Service) -> ScrapeService {
+    let versions = live.versions.iter().enumerate();
+    ScrapeService {
+        name: spec.name.clone(),
+        labels: spec.labels.clone(),
+        versions: versions
+            .map(|(index, version)| ScrapeVersion {
+                name: version.name.to_string(),
+                ratio: live.routing.split.share(index).ratio(),
+                endpoints: version
+                    .pool
+                    .members
+                    .iter()
+                    .map(|member| (member.endpoint.name.to_string(), true))
+                    .collect(),
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,254 @@
+//! `/api/v1/status`: what runs, as a document. Commands read it back into the same types.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Context, Phase};
+use crate::config::spec;
+use crate::snapshot::{self, Snapshot};
+
+/// What RED is shown over.
+const WINDOWS: [(&str, Duration); 2] = [
+    ("10s", Duration::from_secs(10)),
+    ("1m", Duration::from_secs(60)),
+];
+
+/// A running proxy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the program.
+    pub version: String,
+    /// Of the process.
+    pub pid: u32,
+    /// `starting`, `ready` or `stopping`.
+    pub phase: String,
+    /// The generation that is published.
+    pub generation: u64,
+    /// The generation that every worker has adopted.
+    pub adopted: u64,
+    /// Seconds since the process started.
+    pub uptime_s: u64,
+    /// What is known about the file.
+    pub config: Config,
+    /// In file order.
+    pub listeners: Vec<Listener>,
+    /// In file order.
+    pub services: Vec<Service>,
+}
+
+/// The configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// The file.
+    pub path: String,
+    /// xxh3 of the text that runs, 16 hex digits.
+    pub hash: String,
+    /// Whether the file as it is now is what runs.
+    pub ok: bool,
+    /// Why not.
+    pub error: Option<String>,
+    /// xxh3 of the text that was refused.
+    pub refused_hash: Option<String>,
+    /// When the running generation was published, RFC 3339.
+    pub published: Option<String>,
+}
+
+/// A listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Its name.
+    pub name: String,
+    /// Where it is bound.
+    pub address: String,
+    /// Open downstream connections.
+    pub connections: i64,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// The stable version.
+    pub stable: String,
+    /// Who gets how much.
+    pub split: Split,
+    /// In file order.
+    pub versions: Vec<Version>,
+}
+
+/// Shares by version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Split {
+    /// What the file gives the canaries.
+    pub desired: BTreeMap<String, String>,
+    /// What every version gets.
+    pub effective: BTreeMap<String, String>,
+}
+
+/// A version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Version {
+    /// Its name.
+    pub name: String,
+    /// What dashboards call it.
+    pub label: Option<String>,
+    /// Its effective share.
+    pub share: String,
+    /// Requests in flight.
+    pub in_flight: i64,
+    /// By window: `10s`, `1m`.
+    pub red: BTreeMap<String, Red>,
+    /// In file order.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// Rate, errors, duration over one window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Red {
+    /// Requests a second.
+    pub rate: f64,
+    /// Share of them that failed (5xx; gRPC calls that the server failed), in [0,1].
+    pub error_ratio: f64,
+    /// Median duration in milliseconds; `None` without requests.
+    pub p50_ms: Option<f64>,
+    /// 99th percentile of the duration in milliseconds; `None` without requests.
+    pub p99_ms: Option<f64>,
+}
+
+/// An endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// As the file names it.
+    pub address: String,
+    /// 1 to 1000.
+    pub weight: u32,
+    /// Requests in flight.
+    pub active: u32,
+}
+
+impl Status {
+    /// The state of now.
+    pub fn of(context: &Context) -> Self {
+        let snapshot = context.live.current();
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            phase: match context.readiness.phase() {
+                Phase::Starting => "starting",
+                Phase::Ready => "ready",
+                Phase::Stopping => "stopping",
+            }
+            .to_owned(),
+            generation: snapshot.generation,
+            adopted: context.live.adopted(),
+            uptime_s: context.started.elapsed().as_secs(),
+            config: config(context.live.source()),
+            listeners: listeners(context, &snapshot),
+            services: (0..snapshot.services.len())
+                .map(|index| service(context, &snapshot, index))
+                .collect(),
+        }
+    }
+}
+
+fn config(source: snapshot::Source) -> Config {
+    Config {
+        path: source.path.display().to_string(),
+        hash: source.hash,
+        ok: source.error.is_none(),
+        error: source.error,
+        refused_hash: source.refused_hash,
+        published: source.published.map(rfc3339),
+    }
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+fn listeners(context: &Context, snapshot: &Snapshot) -> Vec<Listener> {
+    let totals = context.telemetry.listeners();
+    let bound = context.bound.lock().expect("bound lock").clone();
+    let one = |listener: &spec::Listener| Listener {
+        name: listener.name.clone(),
+        address: bound
+            .iter()
+            .find(|(name, _)| *name == listener.name)
+            .map_or_else(
+                || super::view::bind(&listener.bind),
+                |(_, address)| address.to_string(),
+            ),
+        connections: totals
+            .iter()
+            .find(|(name, _)| *name == listener.name)
+            .map_or(0, |(_, totals)| totals.connections),
+    };
+    snapshot.spec.listeners.iter().map(one).collect()
+}
+
+fn service(context: &Context, snapshot: &Snapshot, index: usize) -> Service {
+    let spec = &snapshot.spec.services[index];
+    let live = &snapshot.services[index];
+    let name = |version: usize| spec.versions[version].name.clone();
+    let share = |version: usize| snapshot.share(index, version).to_string();
+    Service {
+        name: spec.name.clone(),
+        stable: name(spec.stable),
+        split: Split {
+            desired: spec
+                .split
+                .iter()
+                .map(|(version, share)| (name(*version), share.to_string()))
+                .collect(),
+            effective: (0..spec.versions.len())
+                .map(|v| (name(v), share(v)))
+                .collect(),
+        },
+        versions: live
+            .versions
+            .iter()
+            .enumerate()
+            .map(|(v, version)| Version {
+                name: name(v),
+                label: spec.versions[v].label.clone(),
+                share: share(v),
+                in_flight: version.metrics.totals().in_flight,
+                red: red(context, &spec.name, &version.name),
+                endpoints: endpoints(version),
+            })
+            .collect(),
+    }
+}
+
+fn red(context: &Context, service: &str, version: &str) -> BTreeMap<String, Red> {
+    let windows = context.windows.lock().expect("windows lock");
+    let ms = |time: Option<Duration>| time.map(|t| t.as_secs_f64() * 1000.0);
+    WINDOWS
+        .iter()
+        .map(|(name, over)| {
+            let red = windows.red(service, version, *over);
+            let red = Red {
+                rate: red.rate,
+                error_ratio: red.error_ratio,
+                p50_ms: ms(red.p50),
+                p99_ms: ms(red.p99),
+            };
+            ((*name).to_owned(), red)
+        })
+        .collect()
+}
+
+/// The endpoints of a version, with what they are doing.
+pub fn endpoints(version: &snapshot::Version) -> Vec<Endpoint> {
+    let members = version.pool.members.iter();
+    members
+        .map(|member| Endpoint {
+            address: member.endpoint.name.to_string(),
+            weight: member.weight,
+            active: member.endpoint.load.active(),
+        })
+        .collect()
+}

@@ -1,0 +1,232 @@
+//! `/api/v1/config`: the adopted configuration with its defaults filled in, in the words of the file.
+//!
+//! Files are named, never read: neither the admin token nor a key can get out this way.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::config::Spec;
+use crate::config::spec::{
+    Admin, Balance, Bind, Cert, Cohort, CohortKey, Condition, Endpoint, HostPattern, Listener,
+    PathPattern, Pattern, ProxyLimits, Rule, Service, Subject, Timeouts, Version,
+};
+
+/// A spec as a document.
+pub fn config(spec: &Spec) -> Value {
+    json!({
+        "workers": spec.workers.map_or(json!("auto"), |n| json!(n)),
+        "admin": spec.admin.as_ref().map(admin),
+        "state_dir": spec.state_dir,
+        "shutdown": {
+            "delay": time(spec.shutdown.delay),
+            "deadline": time(spec.shutdown.deadline),
+        },
+        "limits": limits(&spec.limits),
+        "listen": named(&spec.listeners, |l| (&l.name, listener(l))),
+        "service": named(&spec.services, |s| (&s.name, service(s))),
+    })
+}
+
+fn named<T>(items: &[T], entry: impl Fn(&T) -> (&String, Value)) -> Value {
+    let entries = items.iter().map(|item| {
+        let (name, value) = entry(item);
+        (name.clone(), value)
+    });
+    Value::Object(entries.collect::<Map<_, _>>())
+}
+
+fn texts<T>(items: &[T], text: impl Fn(&T) -> String) -> Value {
+    items.iter().map(text).collect()
+}
+
+fn time(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+fn admin(admin: &Admin) -> Value {
+    json!({ "listen": texts(&admin.listen, bind), "token_file": admin.token_file })
+}
+
+fn limits(limits: &ProxyLimits) -> Value {
+    json!({
+        "header_bytes": limits.header_bytes,
+        "headers": limits.headers,
+        "target_bytes": limits.target_bytes,
+        "body_bytes": limits.body_bytes,
+        "header_timeout": time(limits.header_timeout),
+        "body_timeout": time(limits.body_timeout),
+        "keepalive_timeout": time(limits.keepalive_timeout),
+        "handshake_timeout": time(limits.handshake_timeout),
+        "connections": limits.connections,
+        "streams": limits.streams,
+        "underscores": limits.underscores,
+    })
+}
+
+fn listener(listener: &Listener) -> Value {
+    let mut protocols = Vec::new();
+    if listener.h1 {
+        protocols.push("h1");
+    }
+    if listener.h2 {
+        protocols.push("h2");
+    }
+    json!({
+        "bind": bind(&listener.bind),
+        "protocols": protocols,
+        "redirect": listener.redirect_https.then_some("https"),
+        "trusted_proxies": texts(&listener.trusted_proxies, ToString::to_string),
+        "cert": listener.certs.iter().map(cert).collect::<Vec<_>>(),
+    })
+}
+
+fn cert(cert: &Cert) -> Value {
+    json!({
+        "sni": cert.sni,
+        "cert": cert.cert,
+        "key": cert.key,
+        "client_ca": cert.client_ca,
+    })
+}
+
+fn service(service: &Service) -> Value {
+    let version = |index: usize| service.versions[index].name.clone();
+    let split = service.split.iter();
+    json!({
+        "hosts": texts(&service.hosts, host),
+        "paths": texts(&service.paths, path),
+        "stable": version(service.stable),
+        "split": split
+            .map(|(v, share)| (version(*v), Value::from(share.to_string())))
+            .collect::<Map<_, _>>(),
+        "cohort": service.cohort.as_ref().map(cohort),
+        "match": service
+            .rules
+            .iter()
+            .map(|r| rule(r, &version(r.to)))
+            .collect::<Vec<_>>(),
+        "balance": balance(service.balance),
+        "timeouts": timeouts(&service.timeouts),
+        "labels": service
+            .labels
+            .iter()
+            .map(|(name, value)| (name.clone(), Value::from(value.as_str())))
+            .collect::<Map<_, _>>(),
+        "versions": named(&service.versions, |v| (&v.name, one_version(v))),
+    })
+}
+
+fn cohort(cohort: &Cohort) -> Value {
+    json!({ "by": texts(&cohort.by, cohort_key), "salt": cohort.salt })
+}
+
+fn rule(rule: &Rule, to: &str) -> Value {
+    let when = rule.when.iter().map(|condition| {
+        let patterns = texts(&condition.patterns, pattern);
+        (subject(&condition.subject), patterns)
+    });
+    json!({ "when": when.collect::<Map<_, _>>(), "to": to, "strict": rule.strict })
+}
+
+fn timeouts(timeouts: &Timeouts) -> Value {
+    json!({
+        "connect": time(timeouts.connect),
+        "first_byte": time(timeouts.first_byte),
+        "total": timeouts.total.map(time),
+        "idle": time(timeouts.idle),
+    })
+}
+
+fn one_version(version: &Version) -> Value {
+    json!({
+        "label": version.label,
+        "endpoints": texts(&version.endpoints, endpoint),
+        "preview": texts(&version.preview, host),
+    })
+}
+
+fn endpoint(endpoint: &Endpoint) -> String {
+    match endpoint.weight {
+        1 => endpoint.to_string(),
+        weight => format!("{endpoint} weight={weight}"),
+    }
+}
+
+/// As the file says it: `least_request`, `round_robin`.
+pub fn balance(balance: Balance) -> &'static str {
+    match balance {
+        Balance::LeastRequest => "least_request",
+        Balance::RoundRobin => "round_robin",
+    }
+}
+
+/// As the file says it: `:8080`, `127.0.0.1:8080`, `unix:/path`.
+pub fn bind(bind: &Bind) -> String {
+    match bind {
+        Bind::Any(port) => format!(":{port}"),
+        Bind::Tcp(address) => address.to_string(),
+        Bind::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+/// As the file says it: `shop.example.com`, `*.example.com`.
+pub fn host(host: &HostPattern) -> String {
+    match host {
+        HostPattern::Exact(name) => name.clone(),
+        HostPattern::Suffix(suffix) => format!("*{suffix}"),
+    }
+}
+
+/// As the file says it: `/login`, `/v1/*`.
+pub fn path(path: &PathPattern) -> String {
+    match path {
+        PathPattern::Exact(path) => path.clone(),
+        PathPattern::Prefix(prefix) => format!("{prefix}/*"),
+    }
+}
+
+/// As the file says it: `cookie:uid`, `ip`.
+pub fn cohort_key(key: &CohortKey) -> String {
+    match key {
+        CohortKey::Cookie(name) => format!("cookie:{name}"),
+        CohortKey::Header(name) => format!("header:{name}"),
+        CohortKey::Query(name) => format!("query:{name}"),
+        CohortKey::Ip => "ip".to_owned(),
+    }
+}
+
+fn subject(subject: &Subject) -> String {
+    match subject {
+        Subject::Header(name) => format!("header.{name}"),
+        Subject::Cookie(name) => format!("cookie.{name}"),
+        Subject::Query(name) => format!("query.{name}"),
+        Subject::Path => "path".to_owned(),
+        Subject::Method => "method".to_owned(),
+        Subject::Ip => "ip".to_owned(),
+    }
+}
+
+fn pattern(pattern: &Pattern) -> String {
+    match pattern {
+        Pattern::Exact(text) | Pattern::Glob(text) => text.clone(),
+        Pattern::Regex(regex) => format!("/{regex}/"),
+        Pattern::Net(net) => net.to_string(),
+    }
+}
+
+/// A condition in one phrase: `header.x-canary = "always"`, `ip = "10.0.0.0/8" or "::1"`.
+pub fn condition(condition: &Condition) -> String {
+    let quoted = |item: &dyn Display| format!("\"{item}\"");
+    let patterns: Vec<_> = condition
+        .patterns
+        .iter()
+        .map(|p| quoted(&pattern(p)))
+        .collect();
+    format!(
+        "{} = {}",
+        subject(&condition.subject),
+        patterns.join(" or ")
+    )
+}
