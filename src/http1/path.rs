@@ -198,3 +198,6 @@ fn remove_dots(path: &[u8]) -> Vec<u8> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

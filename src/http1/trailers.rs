@@ -117,3 +117,52 @@ fn is_forbidden(id: FieldId, name: &[u8]) -> bool {
         || name.contains(&b'_')
         || OTHERS.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_forwarded() {
+        let section = b"grpc-status: 0\r\nContent-Length: 5\r\ntransfer-encoding: chunked\r\nHost: a\r\nGrpc-Message:\t ok \r\n\
+            Set-Cookie: a=b\r\ncookie: c\r\nAuthorization: x\r\nConnection: close\r\nTrailer: x\r\nX_Y: z\r\nX-Forwarded-For: 1\r\n\
+            Cache-Control: no-store\r\nContent-Type: a/b\r\nServer-Timing:\r\nWWW-Authenticate: x\r\n\r\n";
+        let kept: Vec<_> = trailers(section)
+            .unwrap()
+            .map(|t| (t.id, t.name, t.value, t.line))
+            .collect();
+        assert_eq!(
+            kept,
+            [
+                (
+                    FieldId::GrpcStatus,
+                    &b"grpc-status"[..],
+                    &b"0"[..],
+                    &b"grpc-status: 0\r\n"[..]
+                ),
+                (
+                    FieldId::Other,
+                    b"Grpc-Message",
+                    b"ok",
+                    b"Grpc-Message:\t ok \r\n"
+                ),
+                (FieldId::Other, b"Server-Timing", b"", b"Server-Timing:\r\n"),
+            ]
+        );
+    }
+
+    #[test]
+    fn sections_that_are_not_whole_are_refused() {
+        for section in [
+            &b""[..],
+            b"a: b\r\n",
+            b"a: b\r\n\r\nx",
+            b"a b\r\n\r\n",
+            b"a: b\n\r\n",
+            b"\r\n\r\n",
+        ] {
+            assert!(trailers(section).is_err(), "{}", section.escape_ascii());
+        }
+        assert_eq!(trailers(b"\r\n").unwrap().count(), 0);
+    }
+}
