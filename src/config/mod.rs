@@ -1,7 +1,7 @@
 //! Text to a valid [`Spec`], or every diagnostic at once.
 //!
-//! The life of a text: [`syntax`] (TOML, with all its errors) → [`raw`] (a walk that knows where each value
-//! stands and which keys are known) → [`lower`] (raw to spec) → [`Spec`]. [`load`](load()) does it for a file; [`edit`]
+//! The life of a text: `syntax` (TOML, with all its errors) → `raw` (a walk that knows where each value
+//! stands and which keys are known) → `lower` (raw to spec) → [`Spec`]. [`load`](load()) does it for a file; [`edit`]
 //! changes a file's text without touching what it need not touch.
 
 mod defaults;
