@@ -1,7 +1,22 @@
 //! The integration tests: the real binary between scripted origins and exact clients.
 
-#[expect(dead_code, reason = "the tests that use the rest follow")]
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin_metrics;
+mod bodies;
+mod cli;
+mod demo;
+mod faults;
+mod grpc;
 mod harness;
+mod hostile_h1;
+mod hostile_h2;
+mod http2;
+mod proxying;
+mod reload;
+mod routing;
+mod split;
+mod stop;
+mod tls;
+mod upgrade;

@@ -120,11 +120,6 @@ impl Client {
             .ok_or_else(|| io::Error::new(ErrorKind::UnexpectedEof, "closed before a response"))
     }
 
-    /// The body of a response whose head was read.
-    pub fn body(&mut self, message: &mut Message, method: &str) -> io::Result<()> {
-        self.inbox.response_body(&mut self.io, message, method)
-    }
-
     /// Exactly `n` bytes.
     #[track_caller]
     pub fn exact(&mut self, n: usize) -> Vec<u8> {

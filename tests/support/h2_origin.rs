@@ -28,6 +28,8 @@ struct Log {
     active: AtomicUsize,
     most: AtomicUsize,
     resets: AtomicUsize,
+    /// Requests that a connection serves before it says GOAWAY; 0 = any number.
+    most_requests: AtomicUsize,
     heads: Mutex<Vec<Request<()>>>,
 }
 
@@ -86,6 +88,13 @@ impl H2Origin {
     /// Answers 200 with its name.
     pub fn named(name: &'static str) -> Self {
         Self::script(move |x| x.reply(name))
+    }
+
+    /// Answers 200 `fine`; each connection says GOAWAY at its request number `most`, and serves it still.
+    pub fn with_goaway_after(most: usize) -> Self {
+        let origin = Self::named("fine");
+        origin.log.most_requests.store(most, Ordering::SeqCst);
+        origin
     }
 
     fn serve<F>(
@@ -181,7 +190,12 @@ async fn one_connection<F>(
     let Ok(mut connection) = h2::server::handshake(io).await else {
         return;
     };
+    let mut served = 0;
     while let Some(Ok((request, respond))) = connection.accept().await {
+        served += 1;
+        if served == log.most_requests.load(Ordering::SeqCst) {
+            connection.graceful_shutdown();
+        }
         let mut head = Request::new(());
         *head.method_mut() = request.method().clone();
         *head.uri_mut() = request.uri().clone();

@@ -293,6 +293,11 @@ impl Conn {
         self.inbox.through(&mut self.io, mark)
     }
 
+    /// Exactly `n` bytes.
+    pub fn exact(&mut self, n: usize) -> io::Result<Vec<u8>> {
+        self.inbox.exact(&mut self.io, n)
+    }
+
     /// Bytes as they come, at most a piece; empty at the end.
     pub fn piece(&mut self) -> io::Result<Vec<u8>> {
         let rest = self.inbox.take_rest();

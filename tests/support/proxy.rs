@@ -25,6 +25,31 @@ workers = 2
 state_dir = "$DIR/state"
 "#;
 
+/// What a command said.
+#[derive(Debug)]
+pub struct Output {
+    /// Its exit code; -1 when a signal ended it.
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs a command of the program to its end.
+pub fn command(arguments: &[&str], dir: &Path) -> Output {
+    let output = Command::new(BINARY)
+        .args(arguments)
+        .current_dir(dir)
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .output()
+        .expect("run the binary");
+    Output {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
 /// A running proxy; killed when dropped. Its log is shown when the test fails.
 pub struct Proxy {
     child: Child,
@@ -270,6 +295,18 @@ impl Proxy {
     #[track_caller]
     pub fn metrics(&self) -> Metrics {
         Metrics::parse(&self.ask_admin("/metrics").text())
+    }
+
+    /// Runs a command about this proxy.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        let (admin, file) = (format!("127.0.0.1:{}", self.admin), self.file());
+        let place = [
+            "--admin",
+            &admin,
+            "-c",
+            file.to_str().expect("a path in UTF-8"),
+        ];
+        command(&[arguments, &place[..]].concat(), self.dir.path())
     }
 
     /// What it logged so far.

@@ -1,0 +1,347 @@
+//! When something breaks: upstream, client, or time.
+
+use std::time::Duration;
+
+use crate::support::client::End;
+use crate::support::origin::Origin;
+use crate::support::proxy::{before, serve, single};
+use crate::support::wire::Message;
+use crate::support::{free_port, until};
+
+const GET: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
+
+/// An answer of our own: short, plain, with its reason.
+#[track_caller]
+fn assert_own(answer: &Message, status: u16, reason: &str) {
+    assert_eq!(answer.status(), status);
+    assert_eq!(answer.field("x-cutover-reason").as_deref(), Some(reason));
+    let kind = answer.field("content-type").unwrap_or_default();
+    assert!(kind.starts_with("text/plain"), "{kind}");
+    assert!(answer.body.len() < 200);
+}
+
+#[test]
+fn no_route_is_404_and_no_endpoint_is_503() {
+    let proxy = serve(
+        "[service.app]\nhosts = [\"app.test\"]\nstable = \"v1\"\n[service.app.versions]\nv1 = []\n",
+    );
+    let mut client = proxy.client();
+    assert_own(&client.get("/"), 404, "no-route");
+    let answer = client.ask("GET / HTTP/1.1\r\nhost: app.test\r\n\r\n");
+    assert_own(&answer, 503, "no-endpoint");
+    assert_own(&client.get("/"), 404, "no-route");
+}
+
+#[test]
+fn nobody_listening_is_502() {
+    let proxy = before(&format!("127.0.0.1:{}", free_port()));
+    let mut client = proxy.client();
+    for _ in 0..2 {
+        let answer = client.get("/");
+        assert_eq!(answer.status(), 502);
+        assert!(answer.field("x-cutover-reason").is_some());
+    }
+    let counted = [("service", "app"), ("version", "v1"), ("status", "502")];
+    until("counted", || {
+        (proxy.metrics().sum("http_requests_total", &counted) == 2.0).then_some(())
+    });
+}
+
+#[test]
+fn an_origin_that_never_answers_is_504_and_let_go() {
+    let origin = Origin::script(|conn| {
+        conn.request()?;
+        conn.peer_closes(crate::support::PATIENCE).map(drop)
+    });
+    let proxy = serve(&single(&origin.at(), "timeouts.first_byte = \"200ms\""));
+    let mut client = proxy.client();
+    assert_own(&client.get("/"), 504, "first-byte-timeout");
+    until("the origin is let go", || {
+        (origin.open() == 0).then_some(())
+    });
+    assert_eq!(origin.hits(), 1);
+}
+
+#[test]
+fn a_whole_exchange_may_have_a_limit() {
+    let origin = Origin::script(|conn| {
+        conn.request()?;
+        conn.peer_closes(crate::support::PATIENCE).map(drop)
+    });
+    let proxy = serve(&single(&origin.at(), "timeouts.total = \"200ms\""));
+    assert_own(&proxy.get("/"), 504, "total-timeout");
+    until("the origin is let go", || {
+        (origin.open() == 0).then_some(())
+    });
+}
+
+#[test]
+fn the_limit_of_an_exchange_spares_a_response_that_moves() {
+    let origin = Origin::each(|_, conn| {
+        conn.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+        for _ in 0..6 {
+            conn.wait(Duration::from_millis(100))?;
+            conn.write(b"1\r\nx\r\n")?;
+        }
+        conn.write(b"0\r\n\r\n")
+    });
+    let more = "timeouts.total = \"300ms\"\ntimeouts.idle = \"5s\"";
+    let proxy = serve(&single(&origin.at(), more));
+    assert_eq!(proxy.get("/").text(), "xxxxxx");
+}
+
+#[test]
+fn a_response_that_stands_still_is_cut() {
+    let origin = Origin::script(|conn| {
+        conn.request()?;
+        conn.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")?;
+        conn.peer_closes(crate::support::PATIENCE).map(drop)
+    });
+    let proxy = serve(&single(&origin.at(), "timeouts.idle = \"200ms\""));
+    let mut client = proxy.client();
+    client.send(GET);
+    assert!(client.try_answer("GET").is_err());
+    until("the origin is let go", || {
+        (origin.open() == 0).then_some(())
+    });
+}
+
+#[test]
+fn a_response_that_is_cut_upstream_is_cut_downstream() {
+    for (head, chunked) in [
+        ("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf", false),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+            true,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nff\r\nhalf",
+            true,
+        ),
+    ] {
+        for by_reset in [false, true] {
+            let origin = Origin::script(move |conn| {
+                conn.request()?;
+                conn.write(head.as_bytes())?;
+                match by_reset {
+                    true => conn.reset(),
+                    false => Ok(()),
+                }
+            });
+            let proxy = before(&origin.at());
+            let mut client = proxy.client();
+            client.send(GET);
+            let seen = client.rest();
+            let seen = String::from_utf8_lossy(&seen);
+            // A reset may overtake what was sent before it: then there was no response to cut.
+            let early = by_reset && seen.starts_with("HTTP/1.1 502");
+            assert!(seen.starts_with("HTTP/1.1 200") || early, "{seen}");
+            assert!(!(chunked && seen.ends_with("0\r\n\r\n")), "{seen}");
+            drop(origin);
+        }
+    }
+}
+
+#[test]
+fn a_cut_response_counts_as_a_failure() {
+    let origin = Origin::script(|conn| {
+        conn.request()?;
+        conn.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
+    });
+    let proxy = before(&origin.at());
+    let mut client = proxy.client();
+    client.send(GET);
+    client.rest();
+    until("counted as 502", || {
+        (proxy
+            .metrics()
+            .sum("http_requests_total", &[("status", "502")])
+            == 1.0)
+            .then_some(())
+    });
+}
+
+#[test]
+fn a_connection_that_breaks_before_an_answer_is_502() {
+    for by_reset in [false, true] {
+        let origin = Origin::script(move |conn| {
+            conn.request()?;
+            match by_reset {
+                true => conn.reset(),
+                false => Ok(()),
+            }
+        });
+        let proxy = before(&origin.at());
+        let post = "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n\r\nhi";
+        let mut client = proxy.client();
+        for n in 1..=3 {
+            let answer = client.ask(post);
+            assert_eq!(answer.status(), 502);
+            // A POST that may have been processed is never sent twice.
+            assert_eq!(origin.hits(), n);
+        }
+    }
+}
+
+/// Serves one request a connection and closes it at once, without saying so.
+fn closes_behind_our_back() -> Origin {
+    Origin::script(|conn| {
+        let Some(request) = conn.request()? else {
+            return Ok(());
+        };
+        conn.reply(200, &request.text())
+    })
+}
+
+#[test]
+fn a_stale_connection_costs_nobody_a_request() {
+    let origin = closes_behind_our_back();
+    let proxy = before(&origin.at());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = proxy.client();
+                for n in 0..100 {
+                    let answer = match n % 2 {
+                        0 => client.get("/"),
+                        _ => client
+                            .ask("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\nbody"),
+                    };
+                    assert_eq!(answer.status(), 200);
+                    assert_eq!(answer.text(), ["", "body"][n % 2]);
+                }
+            });
+        }
+    });
+    assert_eq!(origin.hits(), 400, "nothing was sent twice");
+}
+
+#[test]
+fn a_get_on_a_connection_that_is_reset_while_idle_goes_out_again() {
+    // The first request on a connection is answered; the second finds it reset before a byte of an answer.
+    let origin = Origin::script(|conn| {
+        conn.request()?;
+        conn.reply(200, "fine")?;
+        conn.head()?;
+        conn.reset()
+    });
+    let proxy = before(&origin.at());
+    let mut client = proxy.client();
+    for _ in 0..6 {
+        let answer = client.get("/");
+        assert_eq!((answer.status(), answer.text().as_str()), (200, "fine"));
+    }
+    let retries = proxy
+        .metrics()
+        .sum("cutover_retries_total", &[("service", "app")]);
+    assert!(retries >= 1.0);
+}
+
+#[test]
+fn what_the_client_gives_up_is_cancelled_upstream() {
+    let origin = Origin::script(|conn| {
+        conn.request()?;
+        conn.peer_closes(crate::support::PATIENCE).map(drop)
+    });
+    let proxy = before(&origin.at());
+    let mut by_close = proxy.client();
+    by_close.send(GET);
+    let mut by_reset = proxy.client();
+    by_reset.send(GET);
+    until("both are there", || (origin.hits() == 2).then_some(()));
+    by_reset.reset();
+    drop(by_close);
+    until("both are cancelled", || (origin.open() == 0).then_some(()));
+    until("nothing in flight", || {
+        (proxy.metrics().sum("http_requests_in_flight", &[]) == 0.0).then_some(())
+    });
+}
+
+#[test]
+fn a_client_that_leaves_inside_its_upload_never_completes_it() {
+    let origin = Origin::script(|conn| {
+        let Some(mut head) = conn.head()? else {
+            return Ok(());
+        };
+        conn.body(&mut head)
+    });
+    let proxy = before(&origin.at());
+    for body in [
+        "content-length: 10\r\n\r\nhalf",
+        "transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+    ] {
+        let mut client = proxy.client();
+        client.send(format!("POST / HTTP/1.1\r\nhost: test\r\n{body}"));
+        let seen = origin.hits();
+        until("the head is there", || {
+            (origin.hits() > seen || seen > 0).then_some(())
+        });
+        client.reset();
+    }
+    until("both are cancelled", || (origin.open() == 0).then_some(()));
+    assert!(origin.requests().is_empty(), "no upload was completed");
+}
+
+#[test]
+fn a_bad_response_is_502_and_its_connection_is_not_used_again() {
+    for bad in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\ncontent-length: +1\r\n\r\na",
+        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nbad name: x\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nspace : x\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nfolded: x\r\n y\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nnul: a\0b\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 2000 OK\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 20 OK\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/3.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+        "nonsense\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+    ] {
+        let origin = Origin::raw(bad);
+        let proxy = before(&origin.at());
+        let answer = proxy.get("/");
+        assert_eq!(answer.status(), 502, "{bad:?}");
+        assert!(answer.field("x-cutover-reason").is_some());
+        until(bad, || (origin.open() == 0).then_some(()));
+    }
+}
+
+#[test]
+fn bad_chunks_of_a_response_cut_it() {
+    for bad in [
+        "zz\r\nabc\r\n",
+        "-3\r\nabc\r\n",
+        "0x3\r\nabc\r\n",
+        "3\r\nabcd\r\n",
+        "fffffffffffffffff\r\n",
+    ] {
+        let origin = Origin::raw(format!(
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{bad}0\r\n\r\n"
+        ));
+        let proxy = before(&origin.at());
+        let mut client = proxy.client();
+        client.send(GET);
+        let seen = client.rest();
+        let seen = String::from_utf8_lossy(&seen);
+        let refused = seen.starts_with("HTTP/1.1 502");
+        assert!(refused || !seen.ends_with("0\r\n\r\n"), "{bad:?}: {seen}");
+        until(bad, || (origin.open() == 0).then_some(()));
+    }
+}
+
+#[test]
+fn surplus_after_a_response_reaches_nobody() {
+    let origin = Origin::raw(
+        "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfineHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil",
+    );
+    let proxy = before(&origin.at());
+    let mut client = proxy.client();
+    for _ in 0..3 {
+        assert_eq!(client.get("/").text(), "fine");
+    }
+    assert_eq!(origin.connections(), 3);
+    assert_eq!(client.end_within(Duration::from_millis(20)), End::Open);
+}

@@ -1,0 +1,167 @@
+//! TLS listeners: certificates by name, protocols by ALPN, renewals without a restart.
+
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+
+use crate::support::client::{Client, dial};
+use crate::support::h2_client::H2;
+use crate::support::h2_origin::H2Origin;
+use crate::support::origin::Origin;
+use crate::support::proxy::{Builder, Proxy, single};
+use crate::support::tls::{Authority, Identity};
+use crate::support::{block_on, until};
+
+const HEAD: &str = "admin = \"127.0.0.1:$ADMIN\"\nworkers = 2\nstate_dir = \"$DIR/state\"\n\
+    [listen.plain]\nbind = \"127.0.0.1:$PORT2\"\nredirect = \"https\"\n\
+    [listen.tls]\nbind = \"127.0.0.1:$PORT\"\n";
+
+/// A TLS listener with these certificates (file name, names) in front of an endpoint.
+fn secure(certs: &[(&str, &Identity)], endpoint: &str) -> Proxy {
+    let mut text = HEAD.to_owned();
+    for (name, _) in certs {
+        text.push_str(&format!(
+            "[[listen.tls.cert]]\ncert = \"$DIR/{name}.pem\"\nkey = \"$DIR/{name}.key\"\n"
+        ));
+    }
+    text.push_str(&single(endpoint, ""));
+    let builder = Builder::new(&text);
+    for (name, identity) in certs {
+        identity.save(builder.dir(), name);
+    }
+    builder.start()
+}
+
+/// The certificate that is shown to who asks for `name`.
+fn shown(proxy: &Proxy, authority: &Authority, name: &str) -> CertificateDer<'static> {
+    let stream = authority
+        .connect(proxy.port, name, &[])
+        .expect("a handshake");
+    let chain = stream.conn.peer_certificates().expect("a certificate");
+    chain[0].clone().into_owned()
+}
+
+fn get(proxy: &Proxy, authority: &Authority, name: &str, host: &str) -> u16 {
+    let stream = authority.connect(proxy.port, name, &["http/1.1"]);
+    let mut client = Client::over(stream.expect("a handshake"));
+    let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n");
+    client.ask(&request).status()
+}
+
+#[test]
+fn certificates_are_chosen_by_name() {
+    let (authority, origin) = (Authority::new(), Origin::named("blue"));
+    let exact = authority.issue(&["shop.test"]);
+    let wild = authority.issue(&["*.shop.test"]);
+    let proxy = secure(&[("exact", &exact), ("wild", &wild)], &origin.at());
+    assert_eq!(shown(&proxy, &authority, "shop.test"), exact.leaf());
+    assert_eq!(shown(&proxy, &authority, "api.shop.test"), wild.leaf());
+    assert_eq!(get(&proxy, &authority, "shop.test", "shop.test"), 200);
+    assert_eq!(
+        origin.last().field("x-forwarded-proto").as_deref(),
+        Some("https")
+    );
+}
+
+#[test]
+fn alpn_chooses_the_protocol() {
+    let (authority, origin) = (Authority::new(), H2Origin::named("blue"));
+    let identity = authority.issue(&["shop.test"]);
+    let proxy = secure(&[("shop", &identity)], &origin.h2c());
+    let protocol = |offer: &[&str]| {
+        let stream = authority
+            .connect(proxy.port, "shop.test", offer)
+            .expect("a handshake");
+        stream.conn.alpn_protocol().map(<[u8]>::to_vec)
+    };
+    assert_eq!(protocol(&["h2", "http/1.1"]).as_deref(), Some(&b"h2"[..]));
+    assert_eq!(protocol(&["http/1.1"]).as_deref(), Some(&b"http/1.1"[..]));
+    assert_eq!(protocol(&[]), None);
+    assert_eq!(get(&proxy, &authority, "shop.test", "shop.test"), 200);
+    block_on(async {
+        let client = H2::connect_tls(proxy.port, "shop.test", authority.client(&["h2"])).await;
+        let answer = client.get("https://shop.test/x").await.unwrap();
+        assert_eq!((answer.status, &answer.body[..]), (200, &b"blue"[..]));
+    });
+}
+
+#[test]
+fn a_renewed_certificate_is_taken_up_without_an_edit() {
+    let (authority, origin) = (Authority::new(), Origin::named("blue"));
+    let (old, new) = (
+        authority.issue(&["shop.test"]),
+        authority.issue(&["shop.test"]),
+    );
+    let proxy = secure(&[("shop", &old)], &origin.at());
+    let mut kept = Client::over(authority.connect(proxy.port, "shop.test", &[]).unwrap());
+    assert_eq!(kept.get("/").status(), 421);
+    assert_eq!(shown(&proxy, &authority, "shop.test"), old.leaf());
+    new.save(proxy.dir(), "shop");
+    until("the new certificate", || {
+        (shown(&proxy, &authority, "shop.test") == new.leaf()).then_some(())
+    });
+    let request = "GET / HTTP/1.1\r\nhost: shop.test\r\n\r\n";
+    assert_eq!(kept.ask(request).status(), 200);
+}
+
+#[test]
+fn a_certificate_that_does_not_fit_its_key_changes_nothing() {
+    let (authority, origin) = (Authority::new(), Origin::named("blue"));
+    let (old, new) = (
+        authority.issue(&["shop.test"]),
+        authority.issue(&["shop.test"]),
+    );
+    let proxy = secure(&[("shop", &old)], &origin.at());
+    let beside = tempfile::tempdir().unwrap();
+    let (cert, key) = new.save(beside.path(), "new");
+    std::fs::copy(cert, proxy.dir().join("shop.pem")).unwrap();
+    until("it is loud", || proxy.log().contains("shop.").then_some(()));
+    assert_eq!(shown(&proxy, &authority, "shop.test"), old.leaf());
+    std::fs::copy(key, proxy.dir().join("shop.key")).unwrap();
+    until("both halves are there", || {
+        (shown(&proxy, &authority, "shop.test") == new.leaf()).then_some(())
+    });
+}
+
+#[test]
+fn a_host_that_the_certificate_does_not_cover_is_421() {
+    let (authority, origin) = (Authority::new(), Origin::named("blue"));
+    let both = authority.issue(&["shop.test", "other.test"]);
+    let proxy = secure(&[("both", &both)], &origin.at());
+    assert_eq!(get(&proxy, &authority, "shop.test", "other.test"), 200);
+    assert_eq!(get(&proxy, &authority, "shop.test", "evil.test"), 421);
+    assert_eq!(origin.hits(), 1);
+}
+
+#[test]
+fn clear_text_is_sent_to_https() {
+    let (authority, origin) = (Authority::new(), Origin::named("blue"));
+    let identity = authority.issue(&["shop.test"]);
+    let proxy = secure(&[("shop", &identity)], &origin.at());
+    let mut client = Client::new(proxy.port2);
+    let answer = client.ask("GET /a%2Fb?x=1 HTTP/1.1\r\nhost: shop.test\r\n\r\n");
+    assert!(matches!(answer.status(), 301 | 307 | 308));
+    let location = answer.field("location").unwrap();
+    assert_eq!(location, "https://shop.test/a%2Fb?x=1");
+    assert_eq!(origin.hits(), 0);
+}
+
+#[test]
+fn what_is_not_tls_harms_nobody() {
+    let (authority, origin) = (Authority::new(), Origin::named("blue"));
+    let identity = authority.issue(&["shop.test"]);
+    let proxy = secure(&[("shop", &identity)], &origin.at());
+    let mut silent = Vec::new();
+    for n in 0..20 {
+        let mut client = Client::new(proxy.port);
+        match n % 2 {
+            0 => client.send("GET / HTTP/1.1\r\nhost: shop.test\r\n\r\n"),
+            _ => silent.push(dial(proxy.port)),
+        }
+        if n % 2 == 0 {
+            client.patience(Duration::from_secs(8));
+            client.rest();
+        }
+    }
+    assert_eq!(get(&proxy, &authority, "shop.test", "shop.test"), 200);
+}
