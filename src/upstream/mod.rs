@@ -3,9 +3,11 @@
 //! * [`endpoint`]: one address and its state, in a registry that outlives reloads.
 //! * [`pool`]: a version's endpoints, weighted. [`pick`]: which one is next.
 //! * [`connect`]: opens connections. [`conns`]: one worker's idle ones.
+//! * [`discovery`]: names to addresses.
 
 pub mod connect;
 pub mod conns;
+pub mod discovery;
 pub mod endpoint;
 pub mod pick;
 pub mod pool;

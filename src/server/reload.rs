@@ -1,0 +1,261 @@
+//! The only publisher: file -> spec -> listeners and certificates -> snapshot -> one store -> workers.
+//!
+//! Everything that can fail comes before the store. A refusal changes nothing that runs; it is kept in [`Live::source`]
+//! and in the log until the file is whole again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::RunError;
+use super::fleet::Fleet;
+use super::gate::Gate;
+use super::listener::{Listeners, Order};
+use super::worker::WorkerCommand;
+use crate::config::{self, Spec};
+use crate::snapshot::{Live, Snapshot, Source};
+use crate::telemetry::Telemetry;
+use crate::upstream::{Registry, discovery};
+
+/// Longest wait for the names of new endpoints before they are published without addresses.
+const NAMES: Duration = Duration::from_secs(1);
+/// Longest wait for workers to adopt what was published; they take microseconds.
+const ADOPTION: Duration = Duration::from_secs(5);
+
+/// What came of reading the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// This generation runs on every worker.
+    Adopted(u64),
+    /// The text is the one that runs already, as this generation.
+    Unchanged(u64),
+    /// The running generation goes on; why the file was refused, in full.
+    Refused(String),
+}
+
+/// The one who publishes.
+#[derive(Debug)]
+pub struct Publisher {
+    file: PathBuf,
+    live: Arc<Live>,
+    registry: Arc<Registry>,
+    telemetry: Arc<Telemetry>,
+    gate: Arc<Gate>,
+    listeners: Listeners,
+    fleet: Fleet,
+    /// Sockets that are bound and not handed out yet, by worker.
+    unopened: Vec<Vec<Order>>,
+}
+
+impl Publisher {
+    /// The first generation, and the workers that are to serve it once [`Self::open`] lets traffic in. Must run on the control thread's runtime.
+    ///
+    /// # Errors
+    /// The configuration is not valid, an address can't be bound, a certificate can't be used, or a thread can't be made.
+    pub async fn boot(file: &Path, descriptors: Option<usize>) -> Result<Self, RunError> {
+        let loaded = config::load(file).map_err(|e| RunError::Config(e.rendered(false)))?;
+        warn(&loaded);
+        let spec = loaded.spec;
+        let workers = spec.workers.unwrap_or_else(cores);
+        let telemetry = Telemetry::new(workers);
+        let registry = Arc::new(Registry::new());
+        let gate = Gate::new(&spec.limits, descriptors);
+        let mut listeners = Listeners::new(workers);
+        let plan = listeners
+            .plan(&spec, &telemetry)
+            .map_err(RunError::Listen)?;
+        let first = Snapshot::build(1, spec, &registry, &telemetry);
+        discovery::first(&registry, NAMES).await;
+        let source = Source {
+            path: file.to_owned(),
+            hash: loaded.hash,
+            published: Some(SystemTime::now()),
+            ..Source::default()
+        };
+        let live = Live::new(first, workers, source);
+        let fleet = Fleet::start(workers, &live, &gate).map_err(RunError::Threads)?;
+        Ok(Self {
+            unopened: listeners.adopt(plan),
+            file: file.to_owned(),
+            live,
+            registry,
+            telemetry,
+            gate,
+            listeners,
+            fleet,
+        })
+    }
+
+    /// Lets traffic in.
+    pub fn open(&mut self) {
+        let orders = std::mem::take(&mut self.unopened);
+        for (worker, orders) in self.fleet.workers().iter().zip(orders) {
+            worker.tell(WorkerCommand::Listeners(orders));
+        }
+        for (name, place) in self.listeners.places() {
+            tracing::info!("listener {name} at {place}");
+        }
+    }
+
+    /// Reads the file and publishes it, if it is good and new. Returns when every worker has adopted it.
+    pub async fn reload(&mut self) -> Outcome {
+        let began = Instant::now();
+        let loaded = match config::load(&self.file) {
+            Ok(loaded) => loaded,
+            Err(failure) => return self.refuse(failure.rendered(false), failure.hash()),
+        };
+        let source = self.live.source();
+        let running = self.live.current();
+        if loaded.hash == source.hash {
+            if source.error.is_some() {
+                self.live.note_source(|s| {
+                    s.error = None;
+                    s.refused_hash = None;
+                });
+                tracing::info!(
+                    "the configuration is again the one that runs (generation {})",
+                    running.generation
+                );
+            }
+            return Outcome::Unchanged(running.generation);
+        }
+        let plan = match self.listeners.plan(&loaded.spec, &self.telemetry) {
+            Ok(plan) => plan,
+            Err(error) => return self.refuse(error, Some(&loaded.hash)),
+        };
+        warn(&loaded);
+        warn_of_restart(&running.spec, &loaded.spec);
+        let generation = running.generation + 1;
+        let next = Snapshot::build(
+            generation,
+            loaded.spec.clone(),
+            &self.registry,
+            &self.telemetry,
+        );
+        discovery::first(&self.registry, NAMES).await;
+        self.gate.adopt(&loaded.spec.limits);
+        self.live.publish(Arc::new(next));
+        let orders = self.listeners.adopt(plan);
+        for (worker, orders) in self.fleet.workers().iter().zip(orders) {
+            // First the routes, then the doors: who comes in by a new listener finds its routes.
+            worker.tell(WorkerCommand::Adopt);
+            worker.tell(WorkerCommand::Listeners(orders));
+        }
+        self.live.note_source(|s| {
+            s.hash = loaded.hash;
+            s.published = Some(SystemTime::now());
+            s.error = None;
+            s.refused_hash = None;
+        });
+        if !self.fleet.adopted(generation, ADOPTION).await {
+            tracing::error!(
+                "generation {generation}: a worker has not adopted it after {ADOPTION:?}"
+            );
+        }
+        let again = if source.error.is_some() {
+            ", after a refusal"
+        } else {
+            ""
+        };
+        tracing::info!(
+            "generation {generation} runs on every worker{again}, {} ms after the file was read",
+            began.elapsed().as_millis()
+        );
+        Outcome::Adopted(generation)
+    }
+
+    fn refuse(&self, error: String, hash: Option<&str>) -> Outcome {
+        let generation = self.live.current().generation;
+        let known = self.live.source();
+        if known.error.as_ref() != Some(&error) {
+            tracing::error!(
+                "the configuration was refused, generation {generation} goes on:\n{error}"
+            );
+        }
+        self.live.note_source(|s| {
+            s.refused += 1;
+            s.refused_hash = hash.map(str::to_owned);
+            s.error = Some(error.clone());
+        });
+        Outcome::Refused(error)
+    }
+
+    /// Looks at the certificate files and takes up those that changed. Nothing else is touched.
+    pub fn renew(&mut self) {
+        let renewal = self.listeners.renew();
+        for error in &renewal.errors {
+            tracing::error!("{error}. The former certificates go on");
+        }
+        if renewal.renewed.is_empty() {
+            return;
+        }
+        for worker in self.fleet.workers() {
+            worker.tell(WorkerCommand::Listeners(self.listeners.orders()));
+        }
+        tracing::info!(
+            "new certificates for new connections: listener {}",
+            renewal.renewed.join(", ")
+        );
+    }
+
+    /// What is published.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// Every counter.
+    pub fn telemetry(&self) -> &Arc<Telemetry> {
+        &self.telemetry
+    }
+
+    /// Every endpoint.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// Every listener.
+    pub fn listeners(&self) -> &Listeners {
+        &self.listeners
+    }
+
+    /// Every worker.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// Every worker.
+    pub fn fleet_mut(&mut self) -> &mut Fleet {
+        &mut self.fleet
+    }
+
+    /// Downstream connections of the process.
+    pub fn connections(&self) -> usize {
+        self.gate.open()
+    }
+}
+
+/// One worker for each core that the process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn warn(loaded: &config::Loaded) {
+    for warning in &loaded.warnings {
+        tracing::warn!("{}", warning.rendered(false));
+    }
+}
+
+/// Says what of an edit is taken up at the next start only.
+fn warn_of_restart(old: &Spec, new: &Spec) {
+    let listen = |spec: &Spec| spec.admin.as_ref().map(|a| a.listen.clone());
+    let changed = [
+        ("workers", old.workers != new.workers),
+        ("state_dir", old.state_dir != new.state_dir),
+        ("admin", listen(old) != listen(new)),
+    ];
+    for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
+        tracing::warn!(
+            "`{key}` changed: that is taken up at the next start; everything else is adopted now"
+        );
+    }
+}

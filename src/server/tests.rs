@@ -1,0 +1,325 @@
+//! A whole proxy in this process, with real files and sockets.
+
+use super::*;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An origin that answers every request on every connection with its name; ends with the process.
+fn origin(name: &'static str) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || answer(stream, name));
+        }
+    });
+    address
+}
+
+fn answer(mut stream: TcpStream, name: &str) {
+    let mut seen = Vec::new();
+    let mut chunk = [0; 4096];
+    while let Ok(n @ 1..) = stream.read(&mut chunk) {
+        seen.extend_from_slice(&chunk[..n]);
+        if seen.ends_with(b"\r\n\r\n") {
+            // Slow enough that a stop comes in between.
+            if seen.starts_with(b"GET /slow") {
+                std::thread::park_timeout(Duration::from_millis(300));
+            }
+            seen.clear();
+            let text = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}",
+                name.len()
+            );
+            if stream.write_all(text.as_bytes()).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+struct House {
+    dir: tempfile::TempDir,
+    server: Server,
+    origins: [SocketAddr; 2],
+}
+
+impl House {
+    fn new() -> Self {
+        Self::with("listen = \"127.0.0.1:0\"\n")
+    }
+
+    /// A proxy of two workers with this head of the file; `$DIR` is its directory.
+    fn with(head: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let origins = [origin("blue"), origin("green")];
+        let file = dir.path().join("cutover.toml");
+        std::fs::write(&file, text(dir.path(), head, &origins, "blue")).unwrap();
+        let server = Server::start(Options { config: file }).unwrap();
+        Self {
+            dir,
+            server,
+            origins,
+        }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("cutover.toml")
+    }
+
+    fn text(&self, head: &str, stable: &str) -> String {
+        text(self.dir.path(), head, &self.origins, stable)
+    }
+
+    fn save(&self, text: &str) {
+        let fresh = self.dir.path().join("fresh");
+        std::fs::write(&fresh, text).unwrap();
+        std::fs::rename(fresh, self.file()).unwrap();
+    }
+
+    fn get(&self) -> String {
+        get(self.server.address("default").unwrap(), "/")
+    }
+
+    fn adopted(&self, generation: u64) {
+        until(|| self.server.live().adopted() >= generation);
+    }
+
+    fn refused(&self, count: u64) -> String {
+        until(|| self.server.live().source().refused >= count);
+        self.server.live().source().error.expect("a refusal")
+    }
+}
+
+fn text(dir: &Path, head: &str, [blue, green]: &[SocketAddr; 2], stable: &str) -> String {
+    let head = head.replace("$DIR", &dir.display().to_string());
+    format!(
+        "{head}\nworkers = 2\nstate_dir = \"{}/state\"\n[service.shop]\nstable = \"{stable}\"\n[service.shop.versions]\nblue = [\"{blue}\"]\ngreen = [\"{green}\"]\n",
+        dir.display()
+    )
+}
+
+/// One request on a connection of its own; the body.
+fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text.split_once("\r\n\r\n")
+        .map(|(_, body)| body.to_owned())
+        .unwrap_or(text)
+}
+
+fn until(condition: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < end, "not in time");
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn an_edit_moves_the_traffic() {
+    let house = House::new();
+    assert_eq!(house.get(), "blue");
+    house.save(&house.text("listen = \"127.0.0.1:0\"", "green"));
+    house.adopted(2);
+    assert_eq!(house.get(), "green");
+    assert_eq!(house.server.live().source().error, None);
+    house.server.stop().unwrap();
+}
+
+#[test]
+fn every_kind_of_bad_file_is_refused_and_the_next_good_one_taken_up() {
+    let house = House::new();
+    let good = house.text("listen = \"127.0.0.1:0\"", "green");
+    let bad = [
+        String::new(),
+        good[..good.len() / 2].to_owned(),
+        good.replace("stable = \"green\"", "stable = \"gren\""),
+        good.replace("[service.shop.versions]", "[service.shop.versionz]"),
+    ];
+    for (n, text) in bad.iter().enumerate() {
+        house.save(text);
+        let error = house.refused(n as u64 + 1);
+        assert!(error.contains("cutover.toml"), "{error}");
+        assert_eq!(house.get(), "blue");
+        assert_eq!(house.server.live().current().generation, 1);
+    }
+    std::fs::remove_file(house.file()).unwrap();
+    house.refused(bad.len() as u64 + 1);
+    assert_eq!(house.get(), "blue");
+    house.save(&good);
+    house.adopted(2);
+    assert_eq!(house.get(), "green");
+    let source = house.server.live().source();
+    assert_eq!((source.error, source.refused_hash), (None, None));
+}
+
+#[test]
+fn the_running_text_again_clears_a_refusal_without_a_new_generation() {
+    let house = House::new();
+    let running = std::fs::read_to_string(house.file()).unwrap();
+    house.save("nonsense");
+    house.refused(1);
+    house.save(&running);
+    until(|| house.server.live().source().error.is_none());
+    assert_eq!(house.server.live().current().generation, 1);
+}
+
+#[test]
+fn an_address_in_use_refuses_the_reload_and_leaves_all_as_it_was() {
+    let house = House::new();
+    let foreign = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = foreign.local_addr().unwrap();
+    let head =
+        format!("[listen.default]\nbind = \"127.0.0.1:0\"\n[listen.more]\nbind = \"{taken}\"\n");
+    let body = house.text("", "green");
+    // The tables come last in the file.
+    house.save(&format!("{body}\n{head}"));
+    let error = house.refused(1);
+    assert!(
+        error.contains("listener more") && error.contains(&taken.to_string()),
+        "{error}"
+    );
+    assert_eq!(house.get(), "blue");
+    drop(foreign);
+    let runtime = runtime().unwrap();
+    assert_eq!(runtime.block_on(house.server.reload()), Ok(2));
+    assert_eq!(get(taken, "/"), "green");
+}
+
+#[test]
+fn listeners_come_and_go_and_kept_connections_go_on() {
+    let house = House::new();
+    let mut kept = TcpStream::connect(house.server.address("default").unwrap()).unwrap();
+    kept.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut ask = || {
+        kept.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            .unwrap();
+        let mut chunk = [0; 4096];
+        let n = kept.read(&mut chunk).unwrap();
+        String::from_utf8_lossy(&chunk[..n]).into_owned()
+    };
+    assert!(ask().ends_with("blue"));
+    let socket = house.dir.path().join("more.sock");
+    let body = house.text("", "green");
+    let both = format!(
+        "{body}\n[listen.default]\nbind = \"127.0.0.1:0\"\n[listen.more]\nbind = \"unix:{}\"\n",
+        socket.display()
+    );
+    house.save(&both);
+    house.adopted(2);
+    until(|| std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    assert!(
+        ask().ends_with("green"),
+        "the kept connection lives on and sees the new generation"
+    );
+    house.save(&house.text("listen = \"127.0.0.1:0\"", "blue"));
+    house.adopted(3);
+    until(|| !socket.exists());
+    assert!(ask().ends_with("blue"));
+}
+
+#[test]
+fn edits_are_adopted_within_a_tenth_of_a_second() {
+    let house = House::new();
+    let mut took = Vec::new();
+    for n in 0..30_u64 {
+        let stable = if n % 2 == 0 { "green" } else { "blue" };
+        let text = house.text("listen = \"127.0.0.1:0\"", stable);
+        let began = if n % 3 == 0 {
+            std::fs::write(house.file(), &text).unwrap();
+            Instant::now()
+        } else {
+            house.save(&text);
+            Instant::now()
+        };
+        house.adopted(n + 2);
+        took.push(began.elapsed());
+    }
+    took.sort();
+    assert!(took[28] < Duration::from_millis(100), "{took:?}");
+}
+
+#[test]
+fn stopping_finishes_what_is_in_flight() {
+    let house = House::new();
+    let address = house.server.address("default").unwrap();
+    let slow = std::thread::spawn(move || get(address, "/slow"));
+    let in_flight = || {
+        let live = house.server.live().current();
+        live.services[0].versions[0].pool.members[0]
+            .endpoint
+            .load
+            .active()
+            == 1
+    };
+    until(in_flight);
+    let began = Instant::now();
+    house.server.stop().unwrap();
+    assert_eq!(slow.join().unwrap(), "blue");
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn an_idle_connection_is_given_a_grace_and_then_closed() {
+    let house = House::new();
+    let address = house.server.address("default").unwrap();
+    let mut idle = TcpStream::connect(address).unwrap();
+    idle.set_read_timeout(Some(PATIENCE)).unwrap();
+    idle.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
+    let mut chunk = [0; 4096];
+    assert!(idle.read(&mut chunk).unwrap() > 0);
+    let stopping = std::thread::spawn(move || house.server.stop());
+    let began = Instant::now();
+    // A request within the grace is still answered, with the end announced.
+    until(|| TcpStream::connect(address).is_err());
+    idle.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
+    let mut rest = String::new();
+    idle.read_to_string(&mut rest).unwrap();
+    assert!(
+        rest.to_ascii_lowercase().contains("connection: close"),
+        "{rest}"
+    );
+    stopping.join().unwrap().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_bad_start_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cutover.toml");
+    let start = || {
+        Server::start(Options {
+            config: file.clone(),
+        })
+        .unwrap_err()
+    };
+    assert!(matches!(start(), RunError::Config(text) if text.contains("cutover.toml")));
+    let foreign = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = foreign.local_addr().unwrap();
+    std::fs::write(
+        &file,
+        text(
+            dir.path(),
+            &format!("listen = \"{taken}\""),
+            &[taken, taken],
+            "blue",
+        ),
+    )
+    .unwrap();
+    assert!(matches!(start(), RunError::Listen(text) if text.contains(&taken.to_string())));
+}

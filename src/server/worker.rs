@@ -1,0 +1,270 @@
+//! Worker threads: one runtime each, sharing nothing that is written per request.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::spawn_local;
+
+use super::conn;
+use super::gate::Gate;
+use super::listener::Order;
+use super::listener::accept::{self, Door};
+use crate::net::clock::TICK;
+use crate::proxy;
+use crate::snapshot::Live;
+
+/// How long after a handshake's limit a connection may still turn up that came through a closed listener.
+const LATECOMERS: Duration = Duration::from_secs(1);
+
+/// What the control thread tells a worker.
+#[derive(Debug)]
+pub enum WorkerCommand {
+    /// Work by the published snapshot.
+    Adopt,
+    /// These listeners, and no others.
+    Listeners(Vec<Order>),
+    /// Close all listeners, announce the end to every connection, end when the last is done.
+    Drain,
+    /// End now.
+    Stop,
+}
+
+/// What worker threads share with the control thread.
+#[derive(Debug)]
+pub struct Common {
+    /// What is published.
+    pub live: Arc<Live>,
+    /// Who may come in.
+    pub gate: Arc<Gate>,
+    /// Woken when a worker has adopted a snapshot or ended.
+    pub news: Notify,
+}
+
+/// The control thread's end of a worker.
+#[derive(Debug)]
+pub struct WorkerHandle {
+    mailbox: mpsc::UnboundedSender<WorkerCommand>,
+    pulse: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl WorkerHandle {
+    /// Starts worker number `id`.
+    ///
+    /// # Errors
+    /// The thread or its runtime can't be made.
+    pub fn start(id: usize, common: Arc<Common>) -> io::Result<Self> {
+        let (mailbox, commands) = mpsc::unbounded_channel();
+        let pulse = Arc::new(AtomicU64::new(0));
+        let runtime = Builder::new_current_thread();
+        let beats = pulse.clone();
+        let (started, result) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{id}"))
+            .spawn(move || live(id, runtime, common, commands, beats, &started))?;
+        result.recv().map_err(io::Error::other)??;
+        Ok(Self {
+            mailbox,
+            pulse,
+            thread: Some(thread),
+        })
+    }
+
+    /// Tells it something. A worker that has ended hears nothing.
+    pub fn tell(&self, command: WorkerCommand) {
+        let _ = self.mailbox.send(command);
+    }
+
+    /// Counts up as long as it is alive.
+    pub fn pulse(&self) -> u64 {
+        self.pulse.load(Ordering::Relaxed)
+    }
+
+    /// Whether its thread has ended.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits for the end of its thread; whether it ended well.
+    pub fn join(&mut self) -> bool {
+        self.thread
+            .take()
+            .is_none_or(|thread| thread.join().is_ok())
+    }
+}
+
+/// Tells the control thread of this worker's end, also when it panicked.
+struct End(Arc<Common>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.news.notify_one();
+    }
+}
+
+fn live(
+    id: usize,
+    mut runtime: Builder,
+    common: Arc<Common>,
+    commands: mpsc::UnboundedReceiver<WorkerCommand>,
+    pulse: Arc<AtomicU64>,
+    started: &std::sync::mpsc::Sender<io::Result<()>>,
+) {
+    let _end = End(common.clone());
+    match runtime.enable_all().build_local(LocalOptions::default()) {
+        Ok(runtime) => {
+            let _ = started.send(Ok(()));
+            runtime.block_on(Worker::new(id, common, pulse).work(commands));
+        }
+        Err(error) => {
+            let _ = started.send(Err(error));
+        }
+    }
+}
+
+/// The thread's own side.
+struct Worker {
+    proxy: Rc<proxy::Worker>,
+    common: Arc<Common>,
+    pulse: Arc<AtomicU64>,
+    doors: HashMap<usize, Rc<Door>>,
+    /// Listeners that were closed a moment ago: connections may still come out of their handshakes.
+    closed: Vec<(usize, Instant)>,
+    /// Connections, those in a handshake too, and accept loops: what has to end before the thread does.
+    tasks: Rc<Tasks>,
+}
+
+#[derive(Debug, Default)]
+struct Tasks {
+    running: Cell<usize>,
+    ended: Notify,
+}
+
+/// One of them.
+struct Task(Rc<Tasks>);
+
+impl Tasks {
+    fn begin(self: &Rc<Self>) -> Task {
+        self.running.set(self.running.get() + 1);
+        Task(self.clone())
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.running.set(self.0.running.get() - 1);
+        self.0.ended.notify_one();
+    }
+}
+
+impl Worker {
+    fn new(id: usize, common: Arc<Common>, pulse: Arc<AtomicU64>) -> Self {
+        let snapshot = common.live.current();
+        let generation = snapshot.generation;
+        let proxy = proxy::Worker::new(id, snapshot);
+        common.live.adopt(id, generation);
+        Self {
+            proxy,
+            common,
+            pulse,
+            doors: HashMap::new(),
+            closed: Vec::new(),
+            tasks: Rc::default(),
+        }
+    }
+
+    async fn work(mut self, mut commands: mpsc::UnboundedReceiver<WorkerCommand>) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let tasks = self.tasks.clone();
+        let mut draining = false;
+        loop {
+            if draining && tasks.running.get() == 0 {
+                return;
+            }
+            tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    Some(WorkerCommand::Adopt) => self.adopt(),
+                    Some(WorkerCommand::Listeners(orders)) => self.listen(orders),
+                    Some(WorkerCommand::Drain) => {
+                        draining = true;
+                        self.listen(Vec::new());
+                    }
+                    Some(WorkerCommand::Stop) | None => return,
+                },
+                _ = tick.tick() => self.tick(Instant::now()),
+                () = tasks.ended.notified(), if draining => {}
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.pulse.fetch_add(1, Ordering::Relaxed);
+        self.proxy.tick(now);
+        if !self.closed.is_empty() {
+            let latest = self.common.gate.handshake_timeout() + LATECOMERS;
+            self.closed
+                .retain(|(_, since)| now.saturating_duration_since(*since) < latest);
+            let closed = &self.closed;
+            self.proxy
+                .announce_close(|id| closed.iter().any(|(c, _)| *c == id));
+        }
+    }
+
+    fn adopt(&self) {
+        let next = self.common.live.current();
+        let generation = next.generation;
+        self.proxy.adopt(next);
+        self.common.live.adopt(self.proxy.id, generation);
+        self.common.news.notify_one();
+    }
+
+    /// Opens, changes and closes doors so that these are the listeners.
+    fn listen(&mut self, orders: Vec<Order>) {
+        let mut doors = HashMap::with_capacity(orders.len());
+        for Order { runtime, socket } in orders {
+            let id = runtime.id();
+            if let Some(door) = self.doors.remove(&id) {
+                door.set(runtime);
+                doors.insert(id, door);
+            } else if let Some(socket) = socket {
+                let door = Door::new(runtime);
+                doors.insert(id, door.clone());
+                self.open(door, socket);
+            }
+        }
+        let closed = std::mem::replace(&mut self.doors, doors);
+        let now = Instant::now();
+        for (id, door) in &closed {
+            door.close();
+            self.closed.push((*id, now));
+        }
+        self.proxy.announce_close(|id| closed.contains_key(&id));
+    }
+
+    fn open(&self, door: Rc<Door>, socket: super::listener::Socket) {
+        let (proxy, tasks) = (self.proxy.clone(), self.tasks.clone());
+        let gate = self.common.gate.clone();
+        let task = self.tasks.begin();
+        spawn_local(async move {
+            let _task = task;
+            let serve = move |accepted| {
+                let (proxy, task) = (proxy.clone(), tasks.begin());
+                async move {
+                    let _task = task;
+                    conn::serve(proxy, accepted).await;
+                }
+            };
+            accept::run(door, socket, gate, serve).await;
+        });
+    }
+}
