@@ -50,7 +50,7 @@ impl Problem {
         self
     }
 
-    /// Marks it as something missing.
+    /// Marks it as something missing, or something that only what is missing may have caused.
     pub(super) fn absence(&mut self) -> &mut Self {
         self.absence = true;
         self
@@ -99,13 +99,14 @@ impl Problems {
         let file: Arc<str> = file.into();
         let mut list = self.list;
         list.sort_by_key(|p| p.span.start);
+        let lines = Lines::new(text);
         list.into_iter()
             .map(|p| Diagnostic {
                 severity: p.severity,
                 message: p.message,
                 file: Arc::clone(&file),
-                place: Some(Place::new(text, p.span, p.label)),
-                also: p.also.map(|(span, label)| Place::new(text, span, label)),
+                place: Some(Place::new(&lines, p.span, p.label)),
+                also: p.also.map(|(span, label)| Place::new(&lines, span, label)),
                 help: p.help,
             })
             .partition(|d| d.severity == Severity::Error)
@@ -134,6 +135,22 @@ impl Problems {
     }
 }
 
+/// A text and where its lines begin, found once for all places.
+struct Lines<'t> {
+    text: &'t str,
+    starts: Vec<usize>,
+}
+
+impl<'t> Lines<'t> {
+    fn new(text: &'t str) -> Self {
+        let starts = memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1);
+        Self {
+            text,
+            starts: std::iter::once(0).chain(starts).collect(),
+        }
+    }
+}
+
 /// A place in the text, with its line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
@@ -151,21 +168,19 @@ struct Place {
 }
 
 impl Place {
-    fn new(text: &str, span: Span, label: String) -> Self {
+    fn new(lines: &Lines<'_>, span: Span, label: String) -> Self {
+        let text = lines.text;
         let start = boundary(text, span.start);
-        let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
-        let rest = &text[line_start..];
-        let line = rest
-            .split('\n')
-            .next()
-            .unwrap_or_default()
-            .trim_end_matches('\r');
+        let number = lines.starts.partition_point(|first| *first <= start);
+        let line_start = lines.starts[number - 1];
+        let line_end = lines.starts.get(number).map_or(text.len(), |next| next - 1);
+        let line = text[line_start..line_end].trim_end_matches('\r');
         let end = boundary(text, span.end).clamp(start, (line_start + line.len()).max(start));
         let column = text[line_start..start].chars().count();
         let width = text[start..end].chars().count();
         let (shown, indent, carets) = show(line, column, width);
         Self {
-            line: text[..line_start].matches('\n').count() + 1,
+            line: number,
             column: column + 1,
             shown,
             indent,
@@ -255,7 +270,7 @@ impl Diagnostic {
     /// An error at a place.
     pub(super) fn at(text: &str, file: &str, span: Span, message: &str) -> Self {
         Self {
-            place: Some(Place::new(text, span, String::new())),
+            place: Some(Place::new(&Lines::new(text), span, String::new())),
             ..Self::of_file(file, message.to_owned(), None)
         }
     }

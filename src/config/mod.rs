@@ -21,6 +21,8 @@ pub use diagnostic::{Diagnostic, Severity};
 pub use load::{Failure, Loaded, load};
 pub use spec::Spec;
 
+use toml::de::DeTable;
+
 use diagnostic::Problems;
 
 /// Reads a configuration. `file_name` is only for messages.
@@ -40,8 +42,10 @@ pub fn parse_with_warnings(
     file_name: &str,
 ) -> Result<(Spec, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut problems = Problems::default();
-    let root = syntax::read(text, &mut problems);
-    let spec = lower::lower(text, root.get_ref(), &mut problems);
+    let readable = syntax::repair(text, &mut problems);
+    let (mut root, _) = DeTable::parse_recoverable(&readable);
+    root.get_mut().remove(syntax::NOWHERE);
+    let spec = lower::lower(&readable, root.get_ref(), &mut problems);
     let (errors, warnings) = problems.finish(text, file_name);
     if errors.is_empty() {
         Ok((spec, warnings))

@@ -134,7 +134,7 @@ pub(super) fn suggest(typed: &str, known: &[&str], all: &str) -> String {
     let nearest = known
         .iter()
         .map(|k| (strsim::damerau_levenshtein(typed, k), k))
-        .filter(|(distance, k)| *distance <= (k.len().max(typed.len()) / 3).max(1))
+        .filter(|(distance, k)| distance * 3 <= k.len().max(typed.len()))
         .min();
     match nearest {
         Some((_, name)) if typed.len() <= 80 => format!("did you mean `{name}`?"),

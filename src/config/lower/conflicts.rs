@@ -77,7 +77,8 @@ fn collide(
     out.error(at, message)
         .label("the same route again")
         .also(place, "first here")
-        .help("give one of them other `hosts` or `paths`");
+        .help("give one of them other `hosts` or `paths`")
+        .absence();
 }
 
 fn show_host(host: &HostPattern) -> String {
