@@ -207,9 +207,12 @@ pub fn latency(stage: &Stage, shape: &Shape) -> Result<Table> {
             rate: Some(stage.bench.rate),
             ..load_for(stage, shape, proxy)
         };
+        let before = Clocks::read(stage, proxy);
         let mut measured = load::run(&load, |_| {})?;
+        let clocks = Clocks::read(stage, proxy).since(&before, measured.requests, true);
         measured.latencies.sort_unstable();
         Ok(Sample {
+            foreign: clocks.foreign,
             cost: stats::percentile(&measured.latencies, 0.50) / 1e3,
             second: stats::percentile(&measured.latencies, 0.99) / 1e3,
             per_second: measured.requests as f64 / measured.wall.as_secs_f64(),
@@ -257,6 +260,7 @@ pub fn latency(stage: &Stage, shape: &Shape) -> Result<Table> {
             entry.errors().to_string(),
         ]);
     }
+    table.notes.extend(disturbed(&entries));
     Ok(table)
 }
 
@@ -341,7 +345,19 @@ fn costs(entries: &[Entry], handshakes: bool) -> Table {
             ));
         }
     }
+    table.notes.extend(disturbed(entries));
     table
+}
+
+/// A warning when the machine did other things as well.
+fn disturbed(entries: &[Entry]) -> Option<String> {
+    let foreign = median(entries.iter().flat_map(|e| &e.samples).map(|s| s.foreign));
+    (foreign > 0.05).then(|| {
+        format!(
+            "other programs used {:.0} % of the proxy's core: latency and requests/s mean little, and ratios are uncertain",
+            foreign * 100.0
+        )
+    })
 }
 
 /// Enough randomness to shuffle with (xorshift).
