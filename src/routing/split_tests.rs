@@ -60,7 +60,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(16))]
+    #![proptest_config(ProptestConfig::with_cases(8))]
     #[test]
     fn places_cover_exactly_the_shares(weights in proptest::collection::vec(0..20_000u32, 1..6)) {
         let canaries: Vec<_> = weights.iter().enumerate().map(|(i, s)| (i + 1, *s)).collect();
@@ -173,7 +173,7 @@ fn two_thousand_users_up_and_down() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
     /// Wherever stable stands, in whatever order the split names them, and while the other comes, goes or moves itself.
     #[test]
     fn two_canaries_move_users_only_between_themselves_and_stable(

@@ -203,13 +203,13 @@ fn constant_labels_stand_on_every_series_of_the_service_and_outlive_it() {
     let telemetry = busy();
     let mut scrape = scrape(&[("shop", &["v1", "v2"])]);
     scrape.services[0].labels = vec![
-        ("team".into(), "a\"b\\c\nd".into()),
+        ("team".into(), "a\"b\\\\\"c\nd".into()),
         ("version".into(), "no".into()),
     ];
     let first = render(&telemetry, &scrape);
     for line in first.lines().filter(|l| l.contains("service=")) {
         assert!(
-            line.contains(r#"{team="a\"b\\c\nd",service="shop","#),
+            line.contains(r#"{team="a\"b\\\\\"c\nd",service="shop","#),
             "{line}"
         );
     }
