@@ -25,6 +25,7 @@ fn run(split: &Split, versions: usize, requests: usize) -> Vec<Vec<i64>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn two_versions_any_window_within_one(share in 0..=W, requests in 1..700usize) {
         let counts = run(&split(2, 0, &[(1, share)]), 2, requests);
