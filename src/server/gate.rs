@@ -137,7 +137,7 @@ pub fn raise_descriptor_limit() -> Option<usize> {
     if limit.current != limit.maximum {
         let former = limit.current;
         limit.current = limit.maximum;
-        if let Err(error) = setrlimit(Resource::Nofile, limit.clone()) {
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
             tracing::warn!("the limit of open files stays at {former:?}: {error}");
             limit.current = former;
         }
