@@ -35,8 +35,22 @@ impl Stream {
         }
     }
 
+    /// Whether TLS holds something for the reader already: the first request often comes with the end of the handshake.
+    fn holds_data(&self) -> bool {
+        // A session wants no more records while it has data that nobody took, or when the peer has ended it.
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => false,
+            Self::ServerTls(s) => !s.get_ref().1.wants_read(),
+            Self::ServerTlsUnix(s) => !s.get_ref().1.wants_read(),
+            Self::ClientTls(s) => !s.get_ref().1.wants_read(),
+        }
+    }
+
     /// Waits until reading is worth a buffer. For TLS it may wake for a record that holds no data.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.holds_data() {
+            return Poll::Ready(Ok(()));
+        }
         self.readiness(cx)
     }
 

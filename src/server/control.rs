@@ -147,6 +147,8 @@ impl Control {
         mut stop: oneshot::Receiver<()>,
     ) -> Result<(), RunError> {
         systemd::ready(&self.status());
+        // What the windows count from.
+        self.sample();
         // An edit while we came up was before the watch.
         self.reload().await;
         let ended = self.until_stopped(&mut signals, &mut stop).await;
@@ -222,6 +224,8 @@ impl Control {
             self.watch
                 .set_certificates(self.publisher.listeners().certificate_files());
             *self.context.bound.lock().expect("bound lock") = tcp_places(&self.publisher);
+            // New versions are watched from now on, not from the next second.
+            self.sample();
         }
         if !matches!(outcome, Outcome::Unchanged(_)) {
             systemd::status(&self.status());

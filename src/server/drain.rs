@@ -1,8 +1,8 @@
 //! The end: no new work, finish the old.
 //!
-//! Readiness fails at once (so that a balancer before us looks elsewhere), listeners close after `shutdown.delay`, every
-//! answer announces the end of its connection, idle connections end after a moment of grace, and what is in flight has
-//! `shutdown.deadline`. A second signal ends everything at once.
+//! Readiness fails at once (so that a balancer before us looks elsewhere) and every answer announces the end of its
+//! connection; idle connections end after a moment of grace. Listeners close after `shutdown.delay`, and what is in flight
+//! then has `shutdown.deadline`. A second signal ends everything at once.
 
 use tokio::time::{Instant, timeout_at};
 
@@ -39,6 +39,7 @@ pub async fn run(publisher: &Publisher, haste: Haste, signals: &mut Signals) {
 }
 
 async fn finish(publisher: &Publisher, delay: std::time::Duration, deadline: std::time::Duration) {
+    publisher.fleet().announce();
     tokio::time::sleep(delay).await;
     publisher.fleet().drain();
     let end = Instant::now() + deadline;

@@ -59,6 +59,13 @@ impl Fleet {
         }
     }
 
+    /// Tells all of them to announce the end to their connections; new ones are still taken.
+    pub fn announce(&self) {
+        for worker in &self.workers {
+            worker.tell(WorkerCommand::Announce);
+        }
+    }
+
     /// Tells all of them to finish what they have.
     pub fn drain(&self) {
         for worker in &self.workers {

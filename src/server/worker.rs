@@ -31,6 +31,8 @@ pub enum WorkerCommand {
     Adopt,
     /// These listeners, and no others.
     Listeners(Vec<Order>),
+    /// Announce the end to the connections that are open now.
+    Announce,
     /// Close all listeners, announce the end to every connection, end when the last is done.
     Drain,
     /// End now.
@@ -195,6 +197,7 @@ impl Worker {
                 command = commands.recv() => match command {
                     Some(WorkerCommand::Adopt) => self.adopt(),
                     Some(WorkerCommand::Listeners(orders)) => self.listen(orders),
+                    Some(WorkerCommand::Announce) => self.proxy.announce_close(|_| true),
                     Some(WorkerCommand::Drain) => {
                         draining = true;
                         self.listen(Vec::new());

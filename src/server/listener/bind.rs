@@ -195,10 +195,10 @@ fn hint(bind: &Bind, error: &io::Error) -> String {
     match (error.kind(), port) {
         (io::ErrorKind::AddrInUse, Some(port)) => match holder::of_port(port) {
             Some(holder) => {
-                format!("the address is in use by {holder}. Stop it, or choose another address")
+                format!("address already in use, by {holder}. Stop it, or choose another address")
             }
             None => format!(
-                "the address is in use, maybe by a process of another user. `ss -ltnp 'sport = :{port}'` as root shows by whom"
+                "address already in use, maybe by a process of another user. `ss -ltnp 'sport = :{port}'` as root shows by whom"
             ),
         },
         (io::ErrorKind::AddrInUse, None) => {
