@@ -26,6 +26,22 @@ pub trait Fields {
             }
         });
     }
+
+    /// Adds the fields that go on to a map, except those that `drop` names.
+    fn put_map(&self, map: &mut HeaderMap, drop: impl Fn(FieldId) -> bool) {
+        self.each(|id, name, value| {
+            if !drop(id) {
+                add(map, name, value);
+            }
+        });
+    }
+}
+
+/// Adds a field to a map. What can't stand in one (the codecs let no such thing through) is left out.
+pub fn add(map: &mut HeaderMap, name: &[u8], value: &[u8]) {
+    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+        map.append(name, value);
+    }
 }
 
 /// Fields of an HTTP/1 head: the offset table and the bytes it points into.
@@ -111,6 +127,37 @@ impl Fields for H2Fields<'_> {
             .iter()
             .find(|(name, _)| FieldId::of(name.as_str().as_bytes()) == id)
             .map(|(_, v)| v.as_bytes())
+    }
+
+    /// HTTP/2 may split a cookie list over several fields, HTTP/1 may not (RFC 9113 §8.2.3).
+    fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId) -> bool) {
+        for name in self.0.keys() {
+            let id = FieldId::of(name.as_str().as_bytes());
+            if id.is_hop_by_hop() || drop(id) {
+                continue;
+            }
+            let values = self.0.get_all(name).iter();
+            if id == FieldId::Cookie {
+                out.extend_from_slice(b"cookie: ");
+                for (i, crumb) in values.enumerate() {
+                    out.extend_from_slice(if i > 0 { b"; " } else { b"" });
+                    out.extend_from_slice(crumb.as_bytes());
+                }
+                out.extend_from_slice(b"\r\n");
+            } else {
+                values.for_each(|value| put_line(out, name.as_str().as_bytes(), value.as_bytes()));
+            }
+        }
+    }
+
+    /// Names and values are shared, not copied.
+    fn put_map(&self, map: &mut HeaderMap, drop: impl Fn(FieldId) -> bool) {
+        for (name, value) in self.0 {
+            let id = FieldId::of(name.as_str().as_bytes());
+            if !id.is_hop_by_hop() && !drop(id) {
+                map.append(name.clone(), value.clone());
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`handle`] is the whole story: route, version, endpoint, attempt, answer, outcome. The parts:
 //!
-//! * [`wire`]: what an exchange asks of a connection. [`h1`], [`h1_down`], [`h1_up`]: HTTP/1.
+//! * [`wire`]: what an exchange asks of a connection. [`h1`], [`h1_down`], [`h1_up`]: HTTP/1. [`h2`], [`h2_down`]: HTTP/2.
 //! * [`exchange`]: one attempt on an open connection. [`body`]: the pump. [`attempt`]: connections and another try.
 //! * [`headers`]: heads on their way through. [`peer`]: who asks. [`error`]: what broke, and who is told what.
 //! * [`worker`]: what a thread has at hand.
@@ -14,6 +14,8 @@ pub mod exchange;
 pub mod h1;
 pub mod h1_down;
 pub mod h1_up;
+pub mod h2;
+pub mod h2_down;
 pub mod headers;
 pub mod peer;
 pub mod wire;

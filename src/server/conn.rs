@@ -62,8 +62,8 @@ pub struct Accepted {
 /// What stays the same for all requests of one connection.
 pub(super) struct Conn<'a> {
     pub worker: &'a Worker,
-    pub watch: &'a Watch,
-    pub listening: &'a Listening,
+    pub watch: &'a Rc<Watch>,
+    pub listening: &'a Arc<Listening>,
     pub peer: Peer,
     pub tls: Option<TlsInfo>,
 }
@@ -94,7 +94,8 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     };
     let mut down = H1Down::new(H1::new(stream, worker.buffers.clone()));
     if by_alpn || (listening.h2 && conn.tls.is_none() && begins_as_h2(&conn, &mut down).await) {
-        return super::h2::serve(worker.clone(), conn, down.wire).await;
+        // Boxed: a parked HTTP/1 connection pays nothing for it.
+        return Box::pin(super::h2::serve(worker.clone(), conn, down.wire)).await;
     }
     if listening.h1 {
         conn.serve_h1(down).await;

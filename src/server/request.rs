@@ -3,8 +3,11 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::conn::Conn;
 use crate::http1::{FieldId, Reject, RequestHead, authority, path};
+use crate::proxy::Peer;
 use crate::proxy::headers::{Fields, H1Fields, Request, RequestId};
 
 /// Memory that one connection uses again for each request.
@@ -51,7 +54,7 @@ impl<'a> Parsed<'a> {
             host: host_of(head.authority.of(bytes)),
             target,
             path_len,
-            client: client_of(conn, &fields),
+            client: client_of(&conn.peer, &conn.listening.trusted, &fields),
             id: conn.worker.request_id(fields.first(FieldId::XRequestId)),
             conn,
             head,
@@ -90,13 +93,13 @@ impl<'a> Parsed<'a> {
 }
 
 /// The client: the peer, or whom a trusted proxy names in the last `X-Forwarded-For`.
-pub(super) fn client_of(conn: &Conn<'_>, fields: &impl Fields) -> IpAddr {
-    if !conn.peer.trusted {
-        return conn.peer.ip;
+pub(super) fn client_of(peer: &Peer, trusted: &[IpNet], fields: &impl Fields) -> IpAddr {
+    if !peer.trusted {
+        return peer.ip;
     }
-    let mut client = conn.peer.ip;
+    let mut client = peer.ip;
     fields.any("x-forwarded-for", &mut |chain| {
-        client = conn.peer.client(Some(chain), &conn.listening.trusted);
+        client = peer.client(Some(chain), trusted);
         false
     });
     client

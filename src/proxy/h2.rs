@@ -1,0 +1,227 @@
+//! The two halves of an HTTP/2 stream as the exchange sees them, the same on both sides: an [`Inlet`] lends what arrives,
+//! an [`Outlet`] takes what leaves.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use h2::{RecvStream, SendStream};
+use http::HeaderMap;
+
+use super::wire::{Piece, WireError};
+use crate::http1::FieldId;
+
+/// Most bytes that are taken at once: as much as an HTTP/1 source lends.
+const AT_ONCE: usize = 64 * 1024;
+
+/// What moved on a connection lately, as allowance for the frames that a peer may send about it: whoever sends data counts it here,
+/// whoever meters the peer's frames takes it out.
+pub type Progress = Rc<Cell<u64>>;
+
+/// What an error of the h2 crate's means for an exchange.
+pub fn wire_error(error: h2::Error) -> WireError {
+    match error.reason() {
+        Some(reason) => WireError::Reset(reason),
+        None => error.into_io().map_or(WireError::Cut, WireError::Io),
+    }
+}
+
+/// The half that arrives. Window is given back only for bytes that were consumed: that is the back-pressure.
+#[derive(Debug)]
+pub struct Inlet {
+    body: RecvStream,
+    piece: Bytes,
+    trailers: Option<HeaderMap>,
+    over: bool,
+    left: Option<u64>,
+}
+
+impl Inlet {
+    /// A body; `length` is what the head said of it.
+    pub fn new(body: RecvStream, length: Option<u64>) -> Self {
+        Self {
+            over: body.is_end_stream(),
+            body,
+            piece: Bytes::new(),
+            trailers: None,
+            left: length,
+        }
+    }
+
+    /// See [`super::wire::Source::poll_piece`].
+    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, h2::Error>> {
+        while self.piece.is_empty() && !self.over {
+            match ready!(self.body.poll_data(cx)) {
+                Some(piece) => self.piece = piece?,
+                None => {
+                    self.trailers = ready!(self.body.poll_trailers(cx))?.and_then(allowed);
+                    self.over = true;
+                }
+            }
+        }
+        Poll::Ready(Ok(if !self.piece.is_empty() {
+            Piece::Data(self.piece.len())
+        } else if self.trailers.is_some() {
+            Piece::Trailers
+        } else {
+            Piece::End
+        }))
+    }
+
+    /// See [`super::wire::Source::data`].
+    pub fn data(&self) -> &[u8] {
+        &self.piece
+    }
+
+    /// See [`super::wire::Source::consume`].
+    pub fn consume(&mut self, n: usize) {
+        self.piece.advance(n);
+        self.left = self.left.map(|left| left.saturating_sub(n as u64));
+        // Fails only for more than was taken.
+        let _ = self.body.flow_control().release_capacity(n);
+    }
+
+    /// See [`super::wire::Source::take_trailers`].
+    pub fn take_trailers(&mut self) -> HeaderMap {
+        self.trailers.take().unwrap_or_default()
+    }
+
+    /// See [`super::wire::Source::remaining`].
+    pub fn remaining(&self) -> Option<u64> {
+        if self.over && self.piece.is_empty() {
+            Some(0)
+        } else {
+            self.left
+        }
+    }
+}
+
+/// Trailers without the fields that have no place among them; `None` if nothing is left.
+fn allowed(mut trailers: HeaderMap) -> Option<HeaderMap> {
+    let forbidden =
+        |name: &http::HeaderName| FieldId::of(name.as_str().as_bytes()).is_forbidden_in_trailers();
+    if trailers.keys().any(forbidden) {
+        let names: Vec<_> = trailers.keys().filter(|n| forbidden(n)).cloned().collect();
+        for name in names {
+            trailers.remove(name);
+        }
+    }
+    (!trailers.is_empty()).then_some(trailers)
+}
+
+/// The half that leaves. The last piece is held back until it is clear whether it ends the stream, so that the end costs no frame of its own.
+#[derive(Debug)]
+pub struct Outlet {
+    stream: SendStream<Bytes>,
+    held: Bytes,
+    ended: bool,
+    progress: Progress,
+}
+
+impl Outlet {
+    /// A stream whose head was sent; `ended` with it.
+    pub fn new(stream: SendStream<Bytes>, ended: bool, progress: Progress) -> Self {
+        Self {
+            stream,
+            held: Bytes::new(),
+            ended,
+            progress,
+        }
+    }
+
+    /// Takes as much as the peer's window grants.
+    pub fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<Result<usize, h2::Error>> {
+        if self.ended {
+            return Poll::Ready(Err(h2::Reason::STREAM_CLOSED.into()));
+        }
+        self.send_held(false)?;
+        let wanted = data.len().min(AT_ONCE);
+        self.stream.reserve_capacity(wanted);
+        let mut granted = self.stream.capacity();
+        if granted == 0 {
+            granted = match ready!(self.stream.poll_capacity(cx)) {
+                Some(granted) => granted?,
+                None => return Poll::Ready(Err(h2::Reason::STREAM_CLOSED.into())),
+            };
+        }
+        let taken = granted.min(wanted);
+        self.held = Bytes::copy_from_slice(&data[..taken]);
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Hands everything held back to the connection.
+    pub fn flush(&mut self) -> Result<(), h2::Error> {
+        self.send_held(false)
+    }
+
+    /// Ends the stream.
+    pub fn finish(&mut self, trailers: Option<&HeaderMap>) -> Result<(), h2::Error> {
+        if self.ended {
+            return Ok(());
+        }
+        self.ended = true;
+        match trailers {
+            Some(trailers) => {
+                self.send_held(false)?;
+                self.stream.send_trailers(trailers.clone())
+            }
+            None => self.send_held(true),
+        }
+    }
+
+    fn send_held(&mut self, end: bool) -> Result<(), h2::Error> {
+        if self.held.is_empty() && !end {
+            return Ok(());
+        }
+        let piece = std::mem::take(&mut self.held);
+        self.progress
+            .set(self.progress.get() + 4 + piece.len() as u64 / 512);
+        self.stream.send_data(piece, end)
+    }
+
+    /// Whether the end was sent.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Takes the stream back with this reason; what was queued and not sent is dropped.
+    pub fn reset(&mut self, reason: h2::Reason) {
+        self.stream.send_reset(reason);
+    }
+
+    /// Ready when the peer has taken the stream back, or the connection broke.
+    pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_reset(cx).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trailers_carry_no_framing_and_no_credentials() {
+        let map = |fields: &[(&'static str, &str)]| {
+            let pairs = fields.iter().map(|(n, v)| {
+                (
+                    http::HeaderName::from_static(n),
+                    v.parse().expect("a value"),
+                )
+            });
+            HeaderMap::from_iter(pairs)
+        };
+        let kept = allowed(map(&[
+            ("grpc-status", "0"),
+            ("content-length", "3"),
+            ("authorization", "x"),
+            ("x-sum", "7"),
+        ]));
+        assert_eq!(kept, Some(map(&[("grpc-status", "0"), ("x-sum", "7")])));
+        assert_eq!(allowed(map(&[("host", "a")])), None);
+    }
+}

@@ -1,0 +1,142 @@
+//! An HTTP/2 stream from a client, for one exchange.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::{HeaderMap, Response, StatusCode};
+
+use super::h2::{Inlet, Outlet, Progress, wire_error};
+use super::headers::{self, Fields, Outgoing};
+use super::wire::{Downstream, Piece, Sink, Source, WireError};
+use crate::http1::FieldId;
+
+/// An HTTP/2 stream from a client.
+#[derive(Debug)]
+pub struct H2Down {
+    inlet: Inlet,
+    respond: SendResponse<Bytes>,
+    outlet: Option<Outlet>,
+    progress: Progress,
+}
+
+impl H2Down {
+    /// A stream whose head was read; `length` is what the head said of the body.
+    pub fn new(
+        body: RecvStream,
+        respond: SendResponse<Bytes>,
+        length: Option<u64>,
+        progress: Progress,
+    ) -> Self {
+        Self {
+            inlet: Inlet::new(body, length),
+            respond,
+            outlet: None,
+            progress,
+        }
+    }
+
+    /// Ends a stream whose answer is not whole: the client must not take it for whole.
+    pub fn abort(mut self) {
+        match &mut self.outlet {
+            Some(outlet) => outlet.reset(Reason::INTERNAL_ERROR),
+            None => self.respond.send_reset(Reason::INTERNAL_ERROR),
+        }
+    }
+
+    fn outlet(&mut self) -> Result<&mut Outlet, WireError> {
+        self.outlet.as_mut().ok_or(WireError::Cut)
+    }
+}
+
+fn status_of(status: u16) -> Result<StatusCode, WireError> {
+    StatusCode::from_u16(status).map_err(|_| WireError::Cut)
+}
+
+impl Downstream for H2Down {
+    /// No request that comes by HTTP/2 asks for an upgrade, so there is none to open.
+    fn open_tunnel(&mut self) {}
+
+    fn send_response<F: Fields>(&mut self, response: &Outgoing<'_, F>) -> Result<(), WireError> {
+        let mut head = Response::new(());
+        *head.status_mut() = status_of(response.status)?;
+        let map = head.headers_mut();
+        response
+            .fields
+            .put_map(map, |id| id == FieldId::ContentLength);
+        for (name, value) in response.added {
+            headers::add(map, name.as_bytes(), value.as_bytes());
+        }
+        if let Some(n) = response.told_length
+            && response.status != 204
+        {
+            map.insert(CONTENT_LENGTH, HeaderValue::from(n));
+        }
+        let ended = !response.framing.has_body();
+        let stream = self
+            .respond
+            .send_response(head, ended)
+            .map_err(wire_error)?;
+        self.outlet = Some(Outlet::new(stream, ended, self.progress.clone()));
+        Ok(())
+    }
+
+    fn send_informational<F: Fields>(&mut self, status: u16, fields: &F) -> Result<(), WireError> {
+        let mut head = Response::new(());
+        *head.status_mut() = status_of(status)?;
+        fields.put_map(head.headers_mut(), |id| id == FieldId::ContentLength);
+        self.respond.send_informational(head).map_err(wire_error)
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.outlet {
+            // A stream that ended well has nothing more to say.
+            Some(outlet) if outlet.has_ended() => Poll::Pending,
+            Some(outlet) => outlet.poll_reset(cx),
+            None => self.respond.poll_reset(cx).map(drop),
+        }
+    }
+}
+
+impl Source for H2Down {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, WireError>> {
+        self.inlet.poll_piece(cx).map_err(wire_error)
+    }
+    fn data(&self) -> &[u8] {
+        self.inlet.data()
+    }
+    fn consume(&mut self, n: usize) {
+        self.inlet.consume(n);
+    }
+    fn take_trailers(&mut self) -> HeaderMap {
+        self.inlet.take_trailers()
+    }
+    fn remaining(&self) -> Option<u64> {
+        self.inlet.remaining()
+    }
+}
+
+impl Sink for H2Down {
+    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>> {
+        self.outlet()?.poll_write(cx, data).map_err(wire_error)
+    }
+    fn poll_finish(
+        &mut self,
+        _: &mut Context<'_>,
+        trailers: Option<&HeaderMap>,
+    ) -> Poll<Result<(), WireError>> {
+        Poll::Ready(self.outlet()?.finish(trailers).map_err(wire_error))
+    }
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        // Before the answer's head there is nothing to flush: an informational head is on its way already.
+        Poll::Ready(match &mut self.outlet {
+            Some(outlet) => outlet.flush().map_err(wire_error),
+            None => Ok(()),
+        })
+    }
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        self.poll_finish(cx, None)
+    }
+}

@@ -1,0 +1,246 @@
+//! One downstream HTTP/2 connection: a task that drives it, and one task for each of its streams.
+
+mod head;
+mod io;
+mod meter;
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, RecvStream};
+
+use self::head::Head;
+use self::io::Io;
+use self::meter::Meter;
+use super::conn::{Conn, Listening};
+use super::tls::TlsInfo;
+use crate::http1::Method;
+use crate::net::{Phase, Watch};
+use crate::proxy::h1::H1;
+use crate::proxy::h2::Progress;
+use crate::proxy::h2_down::H2Down;
+use crate::proxy::{self, Answer, Ended, Peer, Worker};
+
+/// What one connection may have on its way to us, all streams together: the bound of what a client can make us hold.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// The same for one stream.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// Most bytes of one answer that wait inside the connection.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Resets that the client's own errors may cost before the connection ends.
+const ERRORS: usize = 500;
+/// How long a connection that is ending waits for the client to take note.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What all streams of one connection need.
+pub(super) struct Shared {
+    worker: Rc<Worker>,
+    listening: Arc<Listening>,
+    peer: Peer,
+    tls: Option<TlsInfo>,
+    watch: Rc<Watch>,
+    progress: Progress,
+    limit: usize,
+    open: Cell<usize>,
+    leaving: Cell<bool>,
+    waits_for_room: RefCell<Option<Waker>>,
+}
+
+/// Serves a connection that speaks HTTP/2; `wire` holds what was read of it.
+pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
+    let limits = worker.snapshot().spec.limits.clone();
+    let shared = Rc::new(Shared {
+        watch: conn.watch.clone(),
+        listening: conn.listening.clone(),
+        peer: conn.peer,
+        tls: conn.tls,
+        progress: Progress::default(),
+        limit: limits.streams as usize,
+        open: Cell::new(0),
+        leaving: Cell::new(false),
+        waits_for_room: RefCell::default(),
+        worker,
+    });
+    let early = Bytes::copy_from_slice(wire.mem.input.bytes());
+    wire.mem.input.clear();
+    let meter = Meter::new(shared.worker.watches.clone(), shared.progress.clone());
+    let io = Io::new(early, wire.into_stream(), meter.clone());
+    let mut handshake = pin!(
+        Builder::new()
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_window_size(STREAM_WINDOW)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_concurrent_streams(limits.streams)
+            .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+            .max_local_error_reset_streams(Some(ERRORS))
+            .handshake::<_, Bytes>(io)
+    );
+    shared.watch.enter(Phase::Head);
+    shared.watch.arm(limits.header_timeout);
+    let connection = poll_fn(|cx| match handshake.as_mut().poll(cx) {
+        Poll::Pending if shared.watch.expired(cx) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+        Poll::Ready(result) => Poll::Ready(result.ok()),
+    })
+    .await;
+    if let Some(mut connection) = connection {
+        shared.rest();
+        poll_fn(|cx| drive(&shared, &meter, &mut connection, cx)).await;
+    }
+}
+
+/// Moves the connection on. Ready when it is over.
+fn drive(
+    shared: &Rc<Shared>,
+    meter: &Meter,
+    connection: &mut Connection<Io, Bytes>,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    loop {
+        match poll_accept(shared, connection, cx) {
+            Poll::Ready(Some(Ok((request, respond)))) => {
+                tokio::task::spawn_local(one_stream(shared.clone().enter(), request, respond));
+                continue;
+            }
+            Poll::Ready(None | Some(Err(_))) => return Poll::Ready(()),
+            Poll::Pending => {}
+        }
+        let expired = shared.watch.expired(cx);
+        if shared.watch.is_shut() || (expired && shared.leaving.get()) {
+            return Poll::Ready(());
+        }
+        if meter.is_over() && !meter.cut.replace(true) {
+            shared.leaving.set(true);
+            connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            shared.watch.arm(LINGER);
+        } else if meter.ended.get() && !shared.leaving.replace(true) {
+            // A connection error: the last word is out, and the client gets a moment to read it.
+            shared.watch.arm(LINGER);
+        } else if (expired || shared.watch.is_closing()) && !shared.leaving.replace(true) {
+            connection.graceful_shutdown();
+            if shared.open.get() == 0 {
+                shared.watch.arm(LINGER);
+            }
+        } else {
+            return Poll::Pending;
+        }
+    }
+}
+
+type Incoming = (http::Request<RecvStream>, SendResponse<Bytes>);
+
+/// The next stream, while there is room: a stream that the client took back counts until its work has ended, so that no application
+/// ever sees more of them than the limit.
+fn poll_accept(
+    shared: &Shared,
+    connection: &mut Connection<Io, Bytes>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Incoming, h2::Error>>> {
+    if shared.open.get() < shared.limit {
+        return pin!(connection.accept()).poll(cx);
+    }
+    shared.waits_for_room.replace(Some(cx.waker().clone()));
+    connection
+        .poll_closed(cx)
+        .map(|result| result.err().map(Err))
+}
+
+impl Shared {
+    /// No stream is open: how long this may last.
+    fn rest(&self) {
+        self.watch.enter(Phase::Idle);
+        let limits = &self.worker.snapshot().spec.limits;
+        self.watch.arm(if self.leaving.get() {
+            LINGER
+        } else {
+            limits.keepalive_timeout
+        });
+    }
+
+    /// A stream begins.
+    fn enter(self: Rc<Self>) -> Open {
+        if self.open.replace(self.open.get() + 1) == 0 {
+            self.watch.enter(Phase::Request);
+            self.watch.disarm();
+        }
+        Open(self)
+    }
+
+    fn count(&self, ended: Ended) {
+        self.listening.metrics[self.worker.id].request(ended.status());
+    }
+}
+
+/// A stream that is open.
+struct Open(Rc<Shared>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let left = self.0.open.get() - 1;
+        self.0.open.set(left);
+        if left == 0 && !self.0.watch.is_shut() {
+            self.0.rest();
+        }
+        if let Some(waker) = self.0.waits_for_room.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Takes one stream from its head to its end.
+async fn one_stream(open: Open, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
+    let shared = &*open.0;
+    let watch = shared.worker.watches.watch(shared.listening.id);
+    let (parts, body) = request.into_parts();
+    let ended = body.is_end_stream();
+    let length = head::length_of(&parts.headers);
+    let mut down = H2Down::new(body, respond, length, shared.progress.clone());
+    match answer(shared, &watch, &parts, ended, &mut down).await {
+        // What is unread of the request's body is refused without an error (RFC 9113 §8.1): that is what dropping does.
+        Ended::Whole(_) | Ended::Tunnel => drop(down),
+        Ended::Cut(_) => down.abort(),
+    }
+}
+
+async fn answer(
+    shared: &Shared,
+    watch: &Watch,
+    parts: &http::request::Parts,
+    ended: bool,
+    down: &mut H2Down,
+) -> Ended {
+    let started = Instant::now();
+    let snapshot = shared.worker.snapshot();
+    let head = match Head::new(parts, ended, &snapshot.spec.limits) {
+        Ok(head) => head,
+        Err(reject) => {
+            let method = Method::from_bytes(parts.method.as_str().as_bytes());
+            let refusal = Answer::refuse(reject);
+            let ended = proxy::answer(watch, &snapshot, method, down, refusal).await;
+            shared.count(ended);
+            return ended;
+        }
+    };
+    let misdirected = |tls: &TlsInfo| tls.misdirected(head.host());
+    if shared.tls.as_ref().is_some_and(misdirected) {
+        let refusal = Answer::MISDIRECTED;
+        let ended = proxy::answer(watch, &snapshot, head.method, down, refusal).await;
+        shared.count(ended);
+        return ended;
+    }
+    let request = head.request(shared);
+    if shared.listening.redirect_https {
+        let ended = proxy::redirect_https(watch, &snapshot, &request, down).await;
+        shared.count(ended);
+        return ended;
+    }
+    drop(snapshot);
+    proxy::handle(&shared.worker, watch, started, &request, down).await
+}
