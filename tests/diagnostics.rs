@@ -1,6 +1,7 @@
 //! What an operator reads when a file is wrong: the whole text of each message, and that no text whatsoever breaks it.
 
-use cutover::config;
+use cutover::config::spec::Share;
+use cutover::config::{self, Spec, edit};
 use proptest::prelude::*;
 
 /// Everything that is said of a text that is refused. Texts and answers begin after a first line end, to be readable here.
@@ -103,6 +104,27 @@ proptest! {
     #[test]
     fn no_damaged_file_breaks_it(text in damaged()) {
         check_places(&text);
+    }
+
+    /// What an edit makes of a valid file is what was asked for.
+    #[test]
+    fn no_damaged_file_breaks_an_edit(text in damaged(), steps in 0..=30_000u32) {
+        let edited = edit::shift(&text, "shop", &[("v2", Share(steps))]);
+        let Ok(before) = config::parse(&text, "f") else { return Ok(()) };
+        let Ok(edited) = edited else { return Ok(()) };
+        let after = match config::parse(&edited, "f") {
+            Ok(spec) => spec,
+            Err(errors) => {
+                prop_assert!(errors[0].message().contains("together"), "{}", errors[0]);
+                return Ok(());
+            }
+        };
+        let shop = |spec: &Spec| spec.services.iter().find(|s| s.name == "shop").cloned().unwrap();
+        let (mut before, after) = (shop(&before), shop(&after));
+        let v2 = after.versions.iter().position(|v| v.name == "v2").unwrap();
+        prop_assert!(after.split.contains(&(v2, Share(steps))));
+        before.split.clone_from(&after.split);
+        prop_assert_eq!(before, after);
     }
 
     #[test]

@@ -1,13 +1,11 @@
-//! What is wrong, where, what was expected, what to do: collected while reading, shown with the line and a caret.
+//! What is wrong, where, what was expected, what to do: shown with the line and a caret.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 use anstyle::{AnsiColor, Style};
 
-/// Bytes of the text.
-pub(super) type Span = Range<usize>;
+use super::problems::{Problem, Span};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,131 +16,14 @@ pub enum Severity {
     Warning,
 }
 
-/// Something wrong, before lines are counted.
-#[derive(Clone, Debug)]
-pub(super) struct Problem {
-    severity: Severity,
-    message: String,
-    span: Span,
-    label: String,
-    also: Option<(Span, String)>,
-    help: Option<String>,
-    /// It is something missing: not to be trusted where the text around it couldn't be read.
-    absence: bool,
-}
-
-impl Problem {
-    /// What stands beside the caret: mostly what was expected.
-    pub(super) fn label(&mut self, label: impl Into<String>) -> &mut Self {
-        self.label = label.into();
-        self
-    }
-
-    /// What to do.
-    pub(super) fn help(&mut self, help: impl Into<String>) -> &mut Self {
-        self.help = Some(help.into());
-        self
-    }
-
-    /// A second place that has to do with it.
-    pub(super) fn also(&mut self, span: Span, label: impl Into<String>) -> &mut Self {
-        self.also = Some((span, label.into()));
-        self
-    }
-
-    /// Marks it as something missing, or something that only what is missing may have caused.
-    pub(super) fn absence(&mut self) -> &mut Self {
-        self.absence = true;
-        self
-    }
-}
-
-/// Everything that is wrong with a text.
-#[derive(Debug, Default)]
-pub(super) struct Problems {
-    list: Vec<Problem>,
-    /// Where the text isn't TOML: what is said of these bytes besides is noise.
-    broken: Vec<Span>,
-}
-
-impl Problems {
-    /// Adds an error.
-    pub(super) fn error(&mut self, span: Span, message: impl Into<String>) -> &mut Problem {
-        self.add(Severity::Error, span, message.into())
-    }
-
-    /// Adds a warning.
-    pub(super) fn warning(&mut self, span: Span, message: impl Into<String>) -> &mut Problem {
-        self.add(Severity::Warning, span, message.into())
-    }
-
-    fn add(&mut self, severity: Severity, span: Span, message: String) -> &mut Problem {
-        self.list.push(Problem {
-            severity,
-            message,
-            span,
-            label: String::new(),
-            also: None,
-            help: None,
-            absence: false,
-        });
-        self.list.last_mut().expect("just pushed")
-    }
-
-    /// From now on, problems inside `span` and absences anywhere are not worth saying.
-    pub(super) fn broken(&mut self, span: Span) {
-        self.broken.push(span);
-    }
-
-    /// Errors and warnings in the order of the text.
-    pub(super) fn finish(self, text: &str, file: &str) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
-        let file: Arc<str> = file.into();
-        let mut list = self.list;
-        list.sort_by_key(|p| p.span.start);
-        let lines = Lines::new(text);
-        list.into_iter()
-            .map(|p| Diagnostic {
-                severity: p.severity,
-                message: p.message,
-                file: Arc::clone(&file),
-                place: Some(Place::new(&lines, p.span, p.label)),
-                also: p.also.map(|(span, label)| Place::new(&lines, span, label)),
-                help: p.help,
-            })
-            .partition(|d| d.severity == Severity::Error)
-    }
-
-    /// Drops what only follows from the broken places; `from` is the first problem that may.
-    pub(super) fn forget_consequences(&mut self, from: usize) {
-        if self.broken.is_empty() {
-            return;
-        }
-        let broken = std::mem::take(&mut self.broken);
-        let mut index = 0;
-        self.list.retain(|p| {
-            index += 1;
-            index <= from
-                || !(p.absence
-                    || broken
-                        .iter()
-                        .any(|b| b.start <= p.span.start && p.span.start <= b.end))
-        });
-    }
-
-    /// How many there are so far.
-    pub(super) fn len(&self) -> usize {
-        self.list.len()
-    }
-}
-
 /// A text and where its lines begin, found once for all places.
-struct Lines<'t> {
+pub(super) struct Lines<'t> {
     text: &'t str,
     starts: Vec<usize>,
 }
 
 impl<'t> Lines<'t> {
-    fn new(text: &'t str) -> Self {
+    pub(super) fn new(text: &'t str) -> Self {
         let starts = memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1);
         Self {
             text,
@@ -255,6 +136,20 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
+    /// A problem of which the place is known now.
+    pub(super) fn new(lines: &Lines<'_>, file: &Arc<str>, problem: Problem) -> Self {
+        Self {
+            severity: problem.severity,
+            message: problem.message,
+            file: Arc::clone(file),
+            place: Some(Place::new(lines, problem.span, problem.label)),
+            also: problem
+                .also
+                .map(|(span, label)| Place::new(lines, span, label)),
+            help: problem.help,
+        }
+    }
+
     /// An error of a file as a whole: it can't be read.
     pub(super) fn of_file(file: &str, message: String, help: Option<String>) -> Self {
         Self {

@@ -10,6 +10,7 @@ pub mod edit;
 pub mod load;
 mod lower;
 pub mod paths;
+mod problems;
 mod raw;
 mod replace;
 pub mod spec;
@@ -23,7 +24,7 @@ pub use spec::Spec;
 
 use toml::de::DeTable;
 
-use diagnostic::Problems;
+use problems::Problems;
 
 /// Reads a configuration. `file_name` is only for messages.
 ///

@@ -3,7 +3,7 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Problems, Span};
+use super::problems::{Problems, Span};
 use super::units::quote;
 
 /// A table being read. End it with [`Table::finish`].

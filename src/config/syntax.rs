@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Problems, Span};
+use super::problems::{Problems, Span};
 
 /// So many broken lines are told; a file with more of them is no configuration at all.
 const MOST: usize = 50;

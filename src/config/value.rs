@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::diagnostic::Problems;
+use super::problems::Problems;
 use super::raw::Value;
 use super::spec::Share;
 use super::units::{self, quote};
@@ -125,7 +125,7 @@ fn show_size(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     units
         .into_iter()
-        .find(|(factor, _)| bytes >= *factor && bytes % factor == 0)
+        .find(|(factor, _)| bytes >= *factor && bytes.is_multiple_of(*factor))
         .map_or_else(
             || format!("{bytes}B"),
             |(factor, unit)| format!("{}{unit}", bytes / factor),

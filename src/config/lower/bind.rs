@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use crate::config::diagnostic::{Problems, Span};
+use crate::config::problems::{Problems, Span};
 use crate::config::raw::Text;
 use crate::config::spec::Bind;
 use crate::config::units::quote;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::service::Places;
-use crate::config::diagnostic::{Problems, Span};
+use crate::config::problems::{Problems, Span};
 use crate::config::spec::{HostPattern, PathPattern, Service};
 
 /// `None` = any host.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use ipnet::IpNet;
 
 use super::{bind, check_name, proxy, route, unknown_word};
-use crate::config::diagnostic::{Problems, Span};
+use crate::config::problems::{Problems, Span};
 use crate::config::raw::{Table, Text, Value};
 use crate::config::spec::{Bind, Cert, HostPattern, Listener};
 use crate::config::units::quote;

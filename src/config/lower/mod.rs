@@ -3,6 +3,7 @@
 
 mod bind;
 mod conflicts;
+mod endpoints;
 mod listeners;
 mod proxy;
 mod route;
@@ -13,7 +14,7 @@ mod versions;
 
 use toml::de::DeTable;
 
-use super::diagnostic::Problems;
+use super::problems::Problems;
 use super::raw::{Table, Text, Value};
 use super::spec::{Spec, Timeouts};
 use super::units::quote;

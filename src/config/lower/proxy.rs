@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::bind;
-use crate::config::diagnostic::{Problems, Span};
+use crate::config::problems::{Problems, Span};
 use crate::config::raw::{Table, Value};
 use crate::config::spec::{Admin, Bind, ProxyLimits, Shutdown, Timeouts};
 use crate::config::value::SHORTEST;

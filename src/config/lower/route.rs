@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::config::diagnostic::Problems;
+use crate::config::problems::Problems;
 use crate::config::raw::Text;
 use crate::config::spec::{HostPattern, PathPattern};
 use crate::config::units::quote;

@@ -1,7 +1,7 @@
 //! `match` rules and the cohort: what is looked at in a request.
 
 use super::{is_token, listeners, split, unknown_word};
-use crate::config::diagnostic::Problems;
+use crate::config::problems::Problems;
 use crate::config::raw::{Text, Value, suggest};
 use crate::config::spec::{Cohort, CohortKey, Condition, Pattern, Rule, Subject, Version};
 use crate::config::units::quote;

@@ -2,7 +2,7 @@
 
 use super::versions::Preview;
 use super::{check_name, conflicts, proxy, route, rules, split, unknown_word, versions};
-use crate::config::diagnostic::{Problems, Span};
+use crate::config::problems::{Problems, Span};
 use crate::config::raw::{Table, Text, Value};
 use crate::config::spec::{Balance, HostPattern, PathPattern, Service, Timeouts};
 use crate::config::units::quote;

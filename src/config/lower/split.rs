@@ -1,7 +1,6 @@
 //! `stable` and `split`: which version gets what.
 
-use super::super::diagnostic::Problems;
-use crate::config::diagnostic::Span;
+use crate::config::problems::{Problems, Span};
 use crate::config::raw::{Table, Text, Value, suggest};
 use crate::config::spec::{Share, Version};
 use crate::config::units::quote;
