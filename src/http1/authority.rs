@@ -24,15 +24,12 @@ pub fn check(authority: &[u8]) -> Result<(), Reject> {
             }
         }
         _ => {
-            let mut i = 0;
-            loop {
-                match authority.get(i) {
-                    None if i > 0 => return Ok(()),
-                    Some(b':') if i > 0 => break &authority[i + 1..],
-                    Some(b'%') if is_escape(&authority[i..]) => i += 3,
-                    Some(&byte) if is_name_byte(byte) => i += 1,
-                    _ => return Err(BAD),
-                }
+            let end = name_end(authority);
+            match &authority[end..] {
+                _ if end == 0 => return Err(BAD),
+                [] => return Ok(()),
+                [b':', port @ ..] => port,
+                _ => return Err(BAD),
             }
         }
     };
@@ -75,6 +72,22 @@ fn check_v6(address: &[u8]) -> Result<(), Reject> {
         .and_then(|text| text.parse::<Ipv6Addr>().ok())
         .map(drop)
         .ok_or(BAD)
+}
+
+/// Where the name at the start of `text` ends.
+#[inline]
+fn name_end(text: &[u8]) -> usize {
+    let mut end = 0;
+    loop {
+        end += text[end..]
+            .iter()
+            .position(|&b| !is_name_byte(b))
+            .unwrap_or(text.len() - end);
+        if text.get(end) != Some(&b'%') || !is_escape(&text[end..]) {
+            return end;
+        }
+        end += 3;
+    }
 }
 
 fn is_escape(text: &[u8]) -> bool {

@@ -106,6 +106,26 @@ impl FieldId {
     }
 }
 
+/// Whether there is a `_` in a name: eight bytes at a time, since every field is asked.
+#[inline]
+pub(super) fn has_underscore(name: &[u8]) -> bool {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    // A byte of `word` is zero exactly where the name has `_`; the classic test for a zero byte.
+    let hit = |bytes: &[u8; 8]| {
+        let word = u64::from_ne_bytes(*bytes) ^ (LOW * b'_' as u64);
+        word.wrapping_sub(LOW) & !word & (LOW << 7) != 0
+    };
+    let (words, rest) = name.as_chunks::<8>();
+    if words.iter().any(hit) {
+        return true;
+    }
+    match name.last_chunk::<8>() {
+        // Overlaps what was seen, which costs less than going byte by byte.
+        Some(last) => hit(last),
+        None => rest.iter().any(|&b| b == b'_'),
+    }
+}
+
 #[inline]
 fn one<const N: usize>(name: &[u8], want: &[u8; N], id: FieldId) -> FieldId {
     if is(name, want) { id } else { FieldId::Other }
@@ -189,6 +209,19 @@ mod tests {
         }
         for other in ["", "a", "accept", "user-agent", "referer", "x", "origin"] {
             assert_eq!(FieldId::of(other.as_bytes()), FieldId::Other, "{other}");
+        }
+    }
+
+    #[test]
+    fn underscores_are_found_wherever_they_stand() {
+        for len in 0..40 {
+            let plain = vec![b'^'; len];
+            assert!(!has_underscore(&plain) && !has_underscore(&vec![0xdf; len]));
+            for at in 0..len {
+                let mut name = plain.clone();
+                name[at] = b'_';
+                assert!(has_underscore(&name), "{at} of {len}");
+            }
         }
     }
 

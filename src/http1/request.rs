@@ -4,6 +4,7 @@ use std::mem::MaybeUninit;
 
 use super::coding::Lengths;
 use super::connection::Options;
+use super::fields::has_underscore;
 use super::head::{FEW, Field, HeadLimits, MANY, Slots, Span, Version, find, tabulate};
 use super::lists::{has_element, is_token_byte};
 use super::{FieldId, Framing, Method, Reject, authority, target};
@@ -151,7 +152,7 @@ impl RequestHead {
         let http11 = self.version == Version::H11;
         tabulate(buf, headers, end, &mut self.fields, |field, name, value| {
             match field.id {
-                FieldId::Other if !limits.underscores && name.contains(&b'_') => {
+                FieldId::Other if !limits.underscores && has_underscore(name) => {
                     return Err(Reject::bad("underscore-in-name"));
                 }
                 FieldId::Host => said.host(field.value, value)?,
