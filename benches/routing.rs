@@ -50,6 +50,8 @@ impl Request for Browser {
 fn service(hosts: Vec<HostPattern>, paths: Vec<PathPattern>) -> Service {
     let second = Duration::from_secs(1);
     Service {
+        policies: Default::default(),
+        hash_by: vec![CohortKey::Ip],
         name: "shop".into(),
         hosts,
         paths,
@@ -66,6 +68,7 @@ fn service(hosts: Vec<HostPattern>, paths: Vec<PathPattern>) -> Service {
         },
         labels: Vec::new(),
         versions: vec![Version {
+            slow_start: None,
             name: "v1".into(),
             label: None,
             endpoints: Vec::new(),

@@ -159,6 +159,9 @@ pub fn balance(balance: Balance) -> &'static str {
     match balance {
         Balance::LeastRequest => "least_request",
         Balance::RoundRobin => "round_robin",
+        Balance::PeakEwma => "peak_ewma",
+        Balance::Hash => "hash",
+        Balance::Random => "random",
     }
 }
 

@@ -10,6 +10,7 @@ pub mod edit;
 pub mod load;
 mod lower;
 pub mod paths;
+pub mod policy;
 mod problems;
 mod raw;
 mod replace;

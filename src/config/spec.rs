@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::policy::Policies;
+
 /// A share of a service's traffic in steps of 0.001 %, from 0 to [`Share::WHOLE`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Share(pub u32);
@@ -151,6 +153,10 @@ pub struct Service {
     pub balance: Balance,
     /// Time limits.
     pub timeouts: Timeouts,
+    /// What protects requests.
+    pub policies: Policies,
+    /// What `balance = "hash"` hashes; never empty.
+    pub hash_by: Vec<CohortKey>,
     /// Constant labels on this service's metrics, sorted by name.
     pub labels: Vec<(String, String)>,
     /// Versions in file order; at least one.
@@ -272,6 +278,12 @@ pub enum Balance {
     LeastRequest,
     /// In turn, by weight.
     RoundRobin,
+    /// By expected wait: exponentially weighted latency times requests in flight; of two chosen at random.
+    PeakEwma,
+    /// By a hash of the request; few move when endpoints change.
+    Hash,
+    /// At random, by weight.
+    Random,
 }
 
 /// `[service.NAME.timeouts]`
@@ -298,6 +310,8 @@ pub struct Version {
     pub endpoints: Vec<Endpoint>,
     /// Hosts that reach this version whatever the split says.
     pub preview: Vec<HostPattern>,
+    /// A new or recovered endpoint's share rises over this time to its full weight.
+    pub slow_start: Option<Duration>,
 }
 
 /// One address that serves a version.

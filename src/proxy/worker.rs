@@ -10,7 +10,7 @@ use crate::http1::ResponseHead;
 use crate::net::{Buffers, Phase, Watches};
 use crate::routing::{self, Decision, SplitState};
 use crate::snapshot::{Service, Snapshot};
-use crate::upstream::{Conns, Turn};
+use crate::upstream::{Conns, Pool, View};
 
 /// How long an idle connection is left open after its end was announced, in milliseconds: time for a request that the client was just sending.
 const GRACE_MS: u64 = 1_000;
@@ -38,7 +38,7 @@ pub struct Worker {
 #[derive(Debug, Default)]
 struct ServiceState {
     split: SplitState,
-    turns: Vec<Turn>,
+    views: Vec<View>,
 }
 
 impl Worker {
@@ -66,6 +66,9 @@ impl Worker {
     /// Works by `next` from the next request on. Idle connections to endpoints that are gone are closed.
     pub fn adopt(&self, next: Arc<Snapshot>) {
         self.snapshot.replace(Rc::new(next));
+        for state in self.services.borrow_mut().iter_mut() {
+            state.views.iter_mut().for_each(View::forget);
+        }
         let snapshot = self.snapshot();
         let wanted: std::collections::HashSet<usize> = snapshot
             .services
@@ -87,15 +90,26 @@ impl Worker {
 
     /// The index of the endpoint that gets the next request to this version.
     pub fn pick(&self, service: &Service, version: usize, avoid: &[usize]) -> Option<usize> {
+        self.with_view(service, version, |pool, view, rng| {
+            pool.pick(rng, view, avoid, None)
+        })
+    }
+
+    fn with_view<T>(
+        &self,
+        service: &Service,
+        version: usize,
+        run: impl FnOnce(&Pool, &mut View, &mut fastrand::Rng) -> T,
+    ) -> T {
         self.with_state(service, |state, rng| {
-            if state.turns.len() <= version {
-                state
-                    .turns
-                    .resize_with(version + 1, || Turn::from(rng.u64(..)));
+            while state.views.len() <= version {
+                state.views.push(View::starting_at(rng.u64(..)));
             }
-            service.versions[version]
-                .pool
-                .pick(rng, &state.turns[version], avoid)
+            run(
+                &service.versions[version].pool,
+                &mut state.views[version],
+                rng,
+            )
         })
     }
 

@@ -63,12 +63,15 @@ impl Request for Fake {
 /// A service with these versions, the first of them stable.
 pub(crate) fn service(name: &str, versions: &[&str]) -> spec::Service {
     let version = |name: &&str| spec::Version {
+        slow_start: None,
         name: (*name).to_owned(),
         label: None,
         endpoints: Vec::new(),
         preview: Vec::new(),
     };
     spec::Service {
+        policies: Default::default(),
+        hash_by: vec![spec::CohortKey::Ip],
         name: name.to_owned(),
         hosts: Vec::new(),
         paths: Vec::new(),

@@ -145,6 +145,11 @@ impl VersionMetrics {
         &self.shards[worker]
     }
 
+    /// How many workers have a shard.
+    pub fn workers(&self) -> usize {
+        self.shards.len()
+    }
+
     /// All shards added up.
     pub fn totals(&self) -> VersionTotals {
         let mut totals = VersionTotals::default();

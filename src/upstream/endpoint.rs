@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use arc_swap::ArcSwap;
@@ -24,9 +24,89 @@ pub struct Endpoint {
     /// What `Host` is set to where a request has none, and the name that TLS is asked for.
     pub authority: Box<str>,
     addresses: ArcSwap<Vec<SocketAddr>>,
+    /// Whether it may be picked. Written by the control thread, suspicion by workers too.
+    pub state: State,
     /// Written by every worker; on a cache line of its own.
     pub load: Load,
+    /// What each worker saw of it, for the outlier sweep: one shard a worker.
+    pub shards: Box<[EndpointShard]>,
     slots: Arc<Slots>,
+}
+
+/// Why an endpoint may not be picked; several may hold at once.
+pub mod flag {
+    /// It is checked, and no check has passed yet.
+    pub const UNPROVEN: u32 = 1;
+    /// Its checks fail.
+    pub const DOWN: u32 = 2;
+    /// Outlier detection has taken it out.
+    pub const EJECTED: u32 = 4;
+    /// A worker saw the failure that ejects it; the control thread has not judged yet.
+    pub const SUSPECT: u32 = 8;
+    /// An operator drains it.
+    pub const DRAINING: u32 = 16;
+}
+
+/// Whether an endpoint may be picked, and with how much of its weight.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct State {
+    flags: AtomicU32,
+    ramp: AtomicU32,
+    epoch: Arc<AtomicU64>,
+}
+
+impl State {
+    fn new(epoch: Arc<AtomicU64>) -> Self {
+        Self {
+            flags: AtomicU32::new(0),
+            ramp: AtomicU32::new(1000),
+            epoch,
+        }
+    }
+
+    /// The flags that hold: bits of [`flag`].
+    #[inline]
+    pub fn flags(&self) -> u32 {
+        self.flags.load(Ordering::Relaxed)
+    }
+
+    /// No flag holds.
+    #[inline]
+    pub fn is_usable(&self) -> bool {
+        self.flags() == 0
+    }
+
+    /// Raises these flags; says whether that changed anything.
+    pub fn raise(&self, flags: u32) -> bool {
+        let changed = self.flags.fetch_or(flags, Ordering::Relaxed) & flags != flags;
+        self.bump(changed)
+    }
+
+    /// Lowers these flags; says whether that changed anything.
+    pub fn lower(&self, flags: u32) -> bool {
+        let changed = self.flags.fetch_and(!flags, Ordering::Relaxed) & flags != 0;
+        self.bump(changed)
+    }
+
+    /// The share of its weight that counts now, in thousandths, at least 1 (slow start).
+    pub fn ramp(&self) -> u32 {
+        self.ramp.load(Ordering::Relaxed)
+    }
+
+    /// Sets the share of its weight that counts.
+    pub fn set_ramp(&self, thousandths: u32) {
+        let next = thousandths.clamp(1, 1000);
+        let changed = self.ramp.swap(next, Ordering::Relaxed) != next;
+        self.bump(changed);
+    }
+
+    fn bump(&self, changed: bool) -> bool {
+        if changed {
+            self.epoch.fetch_add(1, Ordering::Release);
+        }
+        changed
+    }
 }
 
 /// What workers write about an endpoint.
@@ -35,6 +115,68 @@ pub struct Endpoint {
 pub struct Load {
     /// Requests in flight, of all workers.
     pub active: AtomicU32,
+    /// 5xx in a row, of all workers together.
+    pub streak_5xx: AtomicU32,
+    /// Gateway failures in a row, of all workers together.
+    pub streak_gateway: AtomicU32,
+    /// Moving average of the time to a response's head, in nanoseconds; only kept for `peak_ewma`.
+    ewma_ns: AtomicU64,
+    ewma_at_ms: AtomicU64,
+}
+
+/// What one worker saw of an endpoint. One writer.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct EndpointShard {
+    answered: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl EndpointShard {
+    /// An attempt ended.
+    #[inline]
+    pub fn note(&self, failed: bool) {
+        let cell = if failed { &self.failed } else { &self.answered };
+        cell.store(cell.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+}
+
+impl Endpoint {
+    /// Attempts since the start that succeeded, and that failed (5xx, or no answer), of all workers.
+    pub fn outcomes(&self) -> (u64, u64) {
+        let sum = |cell: fn(&EndpointShard) -> &AtomicU64| {
+            self.shards
+                .iter()
+                .map(|s| cell(s).load(Ordering::Relaxed))
+                .sum()
+        };
+        (sum(|s| &s.answered), sum(|s| &s.failed))
+    }
+}
+
+impl Load {
+    /// Time constant of the moving average: what was seen so long ago counts 1/e.
+    const TAU_MS: f64 = 10_000.0;
+
+    /// An answer's head came after `took`; `now_ms` on any clock that all workers share. A slower one counts at once
+    /// (the peak), a faster one by and by.
+    pub fn note_latency(&self, took: std::time::Duration, now_ms: u64) {
+        let seen = took.as_nanos() as f64;
+        let old = self.ewma_ns.load(Ordering::Relaxed) as f64;
+        let age = now_ms.saturating_sub(self.ewma_at_ms.swap(now_ms, Ordering::Relaxed)) as f64;
+        let keep = (-age.max(1.0) / Self::TAU_MS).exp();
+        let next = if seen > old {
+            seen
+        } else {
+            old * keep + seen * (1.0 - keep)
+        };
+        self.ewma_ns.store(next as u64, Ordering::Relaxed);
+    }
+
+    /// The moving average in nanoseconds; 0 when nothing was seen.
+    pub fn latency_ns(&self) -> u64 {
+        self.ewma_ns.load(Ordering::Relaxed)
+    }
 }
 
 impl Load {
@@ -105,6 +247,7 @@ pub struct Registry {
     endpoints: Mutex<HashMap<Key, Weak<Endpoint>>>,
     services: Mutex<HashMap<String, usize>>,
     slots: Arc<Slots>,
+    epoch: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Registry {
@@ -147,12 +290,21 @@ impl Registry {
             spec: spec.clone(),
             slot: self.slots.take(),
             metrics: metrics.clone(),
+            state: State::new(self.epoch.clone()),
             load: Load::default(),
+            shards: (0..metrics.workers())
+                .map(|_| EndpointShard::default())
+                .collect(),
             slots: self.slots.clone(),
         });
         endpoints.retain(|_, e| e.strong_count() > 0);
         endpoints.insert(key, Arc::downgrade(&made));
         made
+    }
+
+    /// Counts up whenever the state of any endpoint changes: whoever keeps a view of a pool compares it.
+    pub fn epoch(&self) -> Arc<AtomicU64> {
+        self.epoch.clone()
     }
 
     /// Every endpoint that somebody holds.

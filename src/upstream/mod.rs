@@ -1,7 +1,7 @@
 //! Where requests go: pools of endpoints, and the connections to them.
 //!
 //! * [`endpoint`]: one address and its state, in a registry that outlives reloads.
-//! * [`pool`]: a version's endpoints, weighted. [`pick`]: which one is next.
+//! * [`pool`]: a version's endpoints, weighted. [`view`], [`pick`]: which one is next.
 //! * [`connect`]: opens connections. [`conns`]: one worker's idle ones.
 //! * [`discovery`]: names to addresses.
 
@@ -11,9 +11,10 @@ pub mod discovery;
 pub mod endpoint;
 pub mod pick;
 pub mod pool;
+pub mod view;
 
 pub use connect::ConnectError;
 pub use conns::Conns;
 pub use endpoint::{Endpoint, Registry};
-pub use pick::Turn;
 pub use pool::Pool;
+pub use view::View;

@@ -1,106 +1,98 @@
 //! Which endpoint of a pool is next.
 
-use std::cell::Cell;
-
-use super::Pool;
+use super::{Pool, View};
 use crate::config::spec::Balance;
-
-/// One worker's place in one pool's turn. Any value is a good beginning.
-#[derive(Debug, Default)]
-pub struct Turn(Cell<u64>);
-
-impl From<u64> for Turn {
-    fn from(place: u64) -> Self {
-        Self(Cell::new(place))
-    }
-}
 
 impl Pool {
     /// The index of the endpoint that gets the next request; `None` when there is no other than those to `avoid`.
+    /// `key` is the request's hash, for `balance = "hash"`.
     ///
     /// `least_request`: of two chosen at random by weight the one with fewer requests in flight for its weight
-    /// (power of two choices: Mitzenmacher 2001; good balance without looking at every endpoint).
-    /// `round_robin`: in turn, an endpoint of weight n taking n turns of each round, spread over it.
-    pub fn pick(&self, rng: &mut fastrand::Rng, turn: &Turn, avoid: &[usize]) -> Option<usize> {
-        match self.members.len() {
-            0 => None,
-            1 => (!avoid.contains(&0)).then_some(0),
-            _ => {
-                let first = match self.balance {
-                    Balance::RoundRobin => self.in_turn(turn),
-                    Balance::LeastRequest => self.of_two(rng),
-                };
-                if avoid.contains(&first) {
-                    self.other(first, avoid)
-                } else {
-                    Some(first)
-                }
-            }
+    /// (power of two choices: Mitzenmacher 2001; good balance without looking at every endpoint). `peak_ewma`: likewise, by
+    /// expected wait. `round_robin`: in turn, an endpoint of weight n taking n turns of each round, spread over it.
+    /// `hash`: the next place on a ring; when an endpoint comes or goes only its own share moves.
+    pub fn pick(
+        &self,
+        rng: &mut fastrand::Rng,
+        view: &mut View,
+        avoid: &[usize],
+        key: Option<u64>,
+    ) -> Option<usize> {
+        view.refresh(self);
+        let n = view.usable.len();
+        if n == 0 {
+            return None;
         }
-    }
-
-    /// The next in the circle from `from` that isn't to be avoided.
-    fn other(&self, from: usize, avoid: &[usize]) -> Option<usize> {
-        let n = self.members.len();
-        (1..n)
-            .map(|step| (from + step) % n)
+        let first = match self.balance {
+            _ if n == 1 => 0,
+            Balance::RoundRobin => in_turn(view),
+            Balance::LeastRequest => of_two(view, rng, |i| self.load(view.usable[i])),
+            Balance::PeakEwma => of_two(view, rng, |i| self.expected_wait(view.usable[i])),
+            Balance::Random => at_random(view, rng),
+            Balance::Hash => match key {
+                Some(key) => return on_ring(view, key, avoid),
+                None => at_random(view, rng),
+            },
+        };
+        (0..n)
+            .map(|step| view.usable[(first + step) % n] as usize)
             .find(|i| !avoid.contains(i))
     }
 
-    fn in_turn(&self, turn: &Turn) -> usize {
-        let n = turn.0.get();
-        turn.0.set(n.wrapping_add(1));
-        let total = self.total_weight();
-        if total == self.members.len() as u64 {
-            return (n % total) as usize;
-        }
-        // A stride that is coprime to the round spreads the turns of heavy endpoints over it.
-        self.at_weight(n.wrapping_mul(self.stride) % total)
-    }
-
-    fn of_two(&self, rng: &mut fastrand::Rng) -> usize {
-        let total = self.total_weight();
-        let (a, b) = if total == self.members.len() as u64 {
-            let a = rng.usize(..self.members.len());
-            let b = rng.usize(..self.members.len() - 1);
-            (a, if b >= a { b + 1 } else { b })
-        } else {
-            (
-                self.at_weight(rng.u64(..total)),
-                self.at_weight(rng.u64(..total)),
-            )
-        };
-        if self.load(b) < self.load(a) { b } else { a }
-    }
-
     /// Requests in flight per weight, as it would be with one more, in thousandths.
-    fn load(&self, member: usize) -> u64 {
-        let member = &self.members[member];
+    fn load(&self, member: u32) -> u64 {
+        let member = &self.members[member as usize];
         (u64::from(member.endpoint.load.active()) + 1) * 1000 / u64::from(member.weight)
     }
 
-    /// The member that owns this place on the line of all weights laid end to end.
-    fn at_weight(&self, place: u64) -> usize {
-        self.ends.partition_point(|end| *end <= place)
-    }
-
-    fn total_weight(&self) -> u64 {
-        self.ends.last().copied().unwrap_or(0)
+    /// Latency times requests in flight. An endpoint that nothing is known of is tried soon, but not by all at once.
+    fn expected_wait(&self, member: u32) -> u64 {
+        let latency = self.members[member as usize].endpoint.load.latency_ns();
+        self.load(member).saturating_mul(latency.max(1))
     }
 }
 
-/// A step near the golden ratio of the round, coprime to it, so that multiples of it visit each place once, evenly spread.
-pub(super) fn stride(total: u64) -> u64 {
-    let mut step = ((total as f64) * 0.618_033_988_75) as u64;
-    step = step.max(1);
-    while gcd(step, total) != 1 {
-        step += 1;
+fn in_turn(view: &View) -> usize {
+    let n = view.turn.get();
+    view.turn.set(n.wrapping_add(1));
+    let total = total(view);
+    if view.even {
+        return (n % total) as usize;
     }
-    step
+    at_weight(view, n.wrapping_mul(view.stride) % total)
 }
 
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
+fn of_two(view: &View, rng: &mut fastrand::Rng, cost: impl Fn(usize) -> u64) -> usize {
+    let n = view.usable.len();
+    let (a, b) = if view.even {
+        let a = rng.usize(..n);
+        let b = rng.usize(..n - 1);
+        (a, if b >= a { b + 1 } else { b })
+    } else {
+        (at_random(view, rng), at_random(view, rng))
+    };
+    if cost(b) < cost(a) { b } else { a }
+}
+
+fn at_random(view: &View, rng: &mut fastrand::Rng) -> usize {
+    at_weight(view, rng.u64(..total(view)))
+}
+
+fn on_ring(view: &View, key: u64, avoid: &[usize]) -> Option<usize> {
+    let start = view.ring.partition_point(|(place, _)| *place < key);
+    let n = view.ring.len();
+    (0..n)
+        .map(|step| view.ring[(start + step) % n].1 as usize)
+        .find(|i| !avoid.contains(i))
+}
+
+/// The one that owns this place on the line of all weights laid end to end.
+fn at_weight(view: &View, place: u64) -> usize {
+    view.ends.partition_point(|end| *end <= place)
+}
+
+fn total(view: &View) -> u64 {
+    view.ends.last().copied().unwrap_or(1)
 }
 
 #[cfg(test)]
@@ -111,6 +103,7 @@ mod tests {
     use super::*;
     use crate::config::spec::{self, Address, Scheme};
     use crate::telemetry::Telemetry;
+    use crate::upstream::endpoint::flag;
     use crate::upstream::pool::Member;
     use crate::upstream::{Endpoint, Registry};
 
@@ -130,14 +123,21 @@ mod tests {
                 weight: *weight,
             }
         };
-        Pool::of(weights.iter().enumerate().map(member).collect(), balance)
+        Pool::of(
+            weights.iter().enumerate().map(member).collect(),
+            balance,
+            500,
+            registry.epoch(),
+        )
     }
 
     fn counts(pool: &Pool, n: usize) -> Vec<usize> {
-        let (mut rng, turn) = (fastrand::Rng::with_seed(7), Turn::default());
+        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), View::default());
         let mut counts = vec![0; pool.members.len()];
         for _ in 0..n {
-            counts[pool.pick(&mut rng, &turn, &[]).expect("not empty")] += 1;
+            counts[pool
+                .pick(&mut rng, &mut view, &[], None)
+                .expect("not empty")] += 1;
         }
         counts
     }
@@ -157,9 +157,9 @@ mod tests {
     #[test]
     fn round_robin_spreads_a_heavy_endpoint_over_the_round() {
         let pool = pool(Balance::RoundRobin, &[1, 3]);
-        let (mut rng, turn) = (fastrand::Rng::with_seed(7), Turn::default());
+        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), View::default());
         let picks: Vec<_> = (0..8)
-            .map(|_| pool.pick(&mut rng, &turn, &[]).expect("picked"))
+            .map(|_| pool.pick(&mut rng, &mut view, &[], None).expect("picked"))
             .collect();
         let gaps = picks
             .iter()
@@ -188,20 +188,90 @@ mod tests {
     #[test]
     fn what_is_to_be_avoided_is_not_picked() {
         let pool = pool(Balance::LeastRequest, &[1, 1, 1]);
-        let (mut rng, turn) = (fastrand::Rng::with_seed(7), Turn::default());
+        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), View::default());
         for _ in 0..100 {
-            assert_eq!(pool.pick(&mut rng, &turn, &[0, 2]), Some(1));
+            assert_eq!(pool.pick(&mut rng, &mut view, &[0, 2], None), Some(1));
         }
-        assert_eq!(pool.pick(&mut rng, &turn, &[0, 1, 2]), None);
+        assert_eq!(pool.pick(&mut rng, &mut view, &[0, 1, 2], None), None);
     }
 
     #[test]
     fn a_stride_visits_every_place() {
         for total in 1..500 {
-            let step = stride(total);
+            let step = crate::upstream::view::stride(total);
             let mut seen = vec![false; total as usize];
             (0..total).for_each(|n| seen[(n * step % total) as usize] = true);
             assert!(seen.iter().all(|s| *s), "{total}");
         }
+    }
+
+    #[test]
+    fn an_endpoint_that_is_out_is_not_picked_until_too_few_are_left() {
+        let pool = pool(Balance::LeastRequest, &[1, 1, 1, 1]);
+        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), View::default());
+        let mut seen = |pool: &Pool| {
+            let mut seen = [false; 4];
+            (0..200)
+                .for_each(|_| seen[pool.pick(&mut rng, &mut view, &[], None).expect("one")] = true);
+            (seen, view.well())
+        };
+        pool.members[0].endpoint.state.raise(flag::EJECTED);
+        pool.members[1].endpoint.state.raise(flag::DOWN);
+        assert_eq!(seen(&pool), ([false, false, true, true], 2));
+        pool.members[2].endpoint.state.raise(flag::DOWN);
+        assert_eq!(
+            seen(&pool),
+            ([true; 4], 1),
+            "one of four is less than half: panic"
+        );
+        pool.members[2].endpoint.state.raise(flag::DRAINING);
+        assert_eq!(
+            seen(&pool),
+            ([true, true, false, true], 1),
+            "what is drained stays out"
+        );
+        pool.members[1].endpoint.state.lower(flag::DOWN);
+        assert_eq!(seen(&pool), ([false, true, false, true], 2));
+    }
+
+    #[test]
+    fn slow_start_gives_a_part_of_the_weight() {
+        let pool = pool(Balance::RoundRobin, &[1, 1]);
+        pool.members[1].endpoint.state.set_ramp(250);
+        assert_eq!(counts(&pool, 1250), [1000, 250]);
+    }
+
+    #[test]
+    fn a_hash_stays_and_moves_only_with_its_endpoint() {
+        let pool = pool(Balance::Hash, &[1, 1, 1, 1]);
+        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), View::default());
+        let keys: Vec<u64> = (0..2000u64)
+            .map(|n| xxhash_rust::xxh3::xxh3_64(&n.to_le_bytes()))
+            .collect();
+        let mut places = |pool: &Pool| -> Vec<usize> {
+            keys.iter()
+                .map(|k| pool.pick(&mut rng, &mut view, &[], Some(*k)).expect("one"))
+                .collect()
+        };
+        let before = places(&pool);
+        pool.members[3].endpoint.state.raise(flag::DOWN);
+        let after = places(&pool);
+        let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
+        assert_eq!(moved, before.iter().filter(|p| **p == 3).count());
+        assert!((300..700).contains(&moved), "{moved}");
+    }
+
+    #[test]
+    fn peak_ewma_goes_away_from_the_slow() {
+        let pool = pool(Balance::PeakEwma, &[1, 1]);
+        pool.members[0]
+            .endpoint
+            .load
+            .note_latency(std::time::Duration::from_millis(100), 1);
+        pool.members[1]
+            .endpoint
+            .load
+            .note_latency(std::time::Duration::from_millis(1), 1);
+        assert_eq!(counts(&pool, 100), [0, 100]);
     }
 }

@@ -1,8 +1,9 @@
 //! A version's endpoints, weighted and balanced.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-use super::{Endpoint, Registry, pick};
+use super::{Endpoint, Registry};
 use crate::config::spec::{self, Balance};
 use crate::telemetry::VersionMetrics;
 
@@ -13,9 +14,9 @@ pub struct Pool {
     pub members: Vec<Member>,
     /// How they are chosen.
     pub balance: Balance,
-    /// Running sums of the weights.
-    pub(super) ends: Box<[u64]>,
-    pub(super) stride: u64,
+    /// Under so many thousandths of usable endpoints all are used.
+    pub panic: u32,
+    pub(super) epoch: Arc<AtomicU64>,
 }
 
 /// One endpoint in one pool.
@@ -39,27 +40,18 @@ impl Pool {
             endpoint: registry.endpoint(&service.name, &version.name, spec, metrics),
             weight: spec.weight,
         };
-        Self::of(
-            version.endpoints.iter().map(member).collect(),
-            service.balance,
-        )
+        let members = version.endpoints.iter().map(member).collect();
+        let panic = service.policies.outlier.panic;
+        Self::of(members, service.balance, panic, registry.epoch())
     }
 
     /// A pool of these members.
-    pub fn of(members: Vec<Member>, balance: Balance) -> Self {
-        let ends: Box<[u64]> = members
-            .iter()
-            .scan(0, |sum, member| {
-                *sum += u64::from(member.weight);
-                Some(*sum)
-            })
-            .collect();
-        let stride = pick::stride(ends.last().copied().unwrap_or(1));
+    pub fn of(members: Vec<Member>, balance: Balance, panic: u32, epoch: Arc<AtomicU64>) -> Self {
         Self {
             members,
             balance,
-            ends,
-            stride,
+            panic,
+            epoch,
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use super::versions::Preview;
 use super::{check_name, conflicts, proxy, route, rules, split, unknown_word, versions};
+use crate::config::policy::Policies;
 use crate::config::problems::{Problems, Span};
 use crate::config::raw::{Table, Text, Value};
-use crate::config::spec::{Balance, HostPattern, PathPattern, Service, Timeouts};
+use crate::config::spec::{Balance, CohortKey, HostPattern, PathPattern, Service, Timeouts};
 use crate::config::units::quote;
 
 /// Labels that our own metrics of a service carry, or that Prometheus keeps for itself.
@@ -100,6 +101,8 @@ fn service(
         proxy::timeouts(&value, &mut timeouts, out);
     }
     let service = Service {
+        policies: Policies::default(),
+        hash_by: vec![CohortKey::Ip],
         name: name.to_owned(),
         hosts,
         paths,

@@ -28,6 +28,7 @@ pub(super) fn versions(
     for (name, value) in table.named() {
         check_name(name, &value, "version", out);
         let mut version = Version {
+            slow_start: None,
             name: name.to_owned(),
             label: None,
             endpoints: Vec::new(),

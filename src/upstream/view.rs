@@ -1,0 +1,133 @@
+//! One worker's view of one pool: which endpoints may be picked now, and with what weight.
+//!
+//! Made anew when the state of any endpoint has changed since (one load of a counter a pick), so that a pick costs the same
+//! with 2 endpoints as with 1,000.
+
+use std::cell::Cell;
+use std::sync::atomic::Ordering;
+
+use super::Pool;
+use super::endpoint::flag;
+use crate::config::spec::Balance;
+
+/// Points on the hash ring for each unit of weight. More points, more even shares: 128 give about 9 % standard deviation.
+const POINTS: u64 = 128;
+
+/// One worker's view of one pool.
+#[derive(Debug, Default)]
+pub struct View {
+    epoch: Option<u64>,
+    /// Indices of the members that may be picked.
+    pub(super) usable: Vec<u32>,
+    /// Running sums of their weights, in thousandths where one is in slow start.
+    pub(super) ends: Vec<u64>,
+    pub(super) stride: u64,
+    pub(super) even: bool,
+    /// Places on the hash ring, sorted; only for `hash`.
+    pub(super) ring: Vec<(u64, u32)>,
+    pub(super) turn: Cell<u64>,
+    well: usize,
+}
+
+impl View {
+    /// A view that begins its turns at this place.
+    pub fn starting_at(place: u64) -> Self {
+        Self {
+            turn: Cell::new(place),
+            ..Self::default()
+        }
+    }
+
+    /// Forgets what it knows: the pool is another one.
+    pub fn forget(&mut self) {
+        self.epoch = None;
+    }
+
+    /// Endpoints that are well, or 0: the pool is down, and what is picked from it is picked in panic.
+    pub fn well(&self) -> usize {
+        self.well
+    }
+
+    /// Looks again where anything has changed.
+    #[inline]
+    pub fn refresh(&mut self, pool: &Pool) {
+        let epoch = pool.epoch.load(Ordering::Acquire);
+        if self.epoch != Some(epoch) {
+            self.look(pool);
+            self.epoch = Some(epoch);
+        }
+    }
+
+    fn look(&mut self, pool: &Pool) {
+        let with = |banned: u32| {
+            let free =
+                move |i: &u32| pool.members[*i as usize].endpoint.state.flags() & banned == 0;
+            (0..pool.members.len() as u32).filter(free)
+        };
+        self.usable.clear();
+        self.usable.extend(with(u32::MAX));
+        self.well = self.usable.len();
+        if self.well * 1000 < pool.members.len() * pool.panic as usize {
+            // Panic: so few are well that they would be overrun; all are used but those that an operator drains.
+            self.usable.clear();
+            self.usable.extend(with(flag::DRAINING));
+        }
+        self.weigh(pool);
+        self.ring.clear();
+        if pool.balance == Balance::Hash {
+            self.lay_ring(pool);
+        }
+    }
+
+    fn weigh(&mut self, pool: &Pool) {
+        let member = |i: &u32| &pool.members[*i as usize];
+        let ramping = self
+            .usable
+            .iter()
+            .any(|i| member(i).endpoint.state.ramp() < 1000);
+        let weight = |i: &u32| {
+            let weight = u64::from(member(i).weight);
+            if ramping {
+                weight * u64::from(member(i).endpoint.state.ramp())
+            } else {
+                weight
+            }
+        };
+        self.ends.clear();
+        let mut sum = 0;
+        for i in &self.usable {
+            sum += weight(i);
+            self.ends.push(sum);
+        }
+        self.even = sum == self.usable.len() as u64;
+        self.stride = stride(sum.max(1));
+    }
+
+    fn lay_ring(&mut self, pool: &Pool) {
+        for &i in &self.usable {
+            let member = &pool.members[i as usize];
+            let seed = xxhash_rust::xxh3::xxh3_64(member.endpoint.name.as_bytes());
+            for n in 0..POINTS * u64::from(member.weight.min(64)) {
+                self.ring.push((
+                    xxhash_rust::xxh3::xxh3_64_with_seed(&n.to_le_bytes(), seed),
+                    i,
+                ));
+            }
+        }
+        self.ring.sort_unstable();
+    }
+}
+
+/// A step near the golden ratio of the round, coprime to it, so that multiples of it visit each place once, evenly spread.
+pub(super) fn stride(total: u64) -> u64 {
+    let mut step = ((total as f64) * 0.618_033_988_75) as u64;
+    step = step.max(1);
+    while gcd(step, total) != 1 {
+        step += 1;
+    }
+    step
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
