@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use cutover::config::spec::{Balance, HostPattern, Service, Timeouts, Version};
+use cutover::config::spec::{Balance, CohortKey, HostPattern, Service, Timeouts, Version};
 use cutover::http1::Method;
 use cutover::routing::{self, SplitState, Table};
 use cutover::telemetry::Telemetry;
@@ -36,6 +36,8 @@ impl routing::Request for Get<'_> {
 
 fn shop() -> Service {
     Service {
+        policies: Default::default(),
+        hash_by: vec![CohortKey::Ip],
         name: "shop".into(),
         hosts: vec![HostPattern::Suffix(".example.com".into())],
         paths: Vec::new(),
@@ -52,6 +54,7 @@ fn shop() -> Service {
         },
         labels: Vec::new(),
         versions: vec![Version {
+            slow_start: None,
             name: "v1".into(),
             label: None,
             endpoints: Vec::new(),
