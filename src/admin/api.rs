@@ -135,13 +135,19 @@ fn decoded(value: &str) -> Result<String, String> {
 
 async fn reload(context: &Context) -> Answer {
     let (answer, outcome) = oneshot::channel();
-    let sent = context.publisher.send(Command::Reload { answer }).await;
-    match (sent, outcome.await) {
-        (Ok(()), Ok(Ok(generation))) => {
-            document(StatusCode::OK, &json!({ "generation": generation }))
-        }
-        (Ok(()), Ok(Err(why))) => error(StatusCode::UNPROCESSABLE_ENTITY, &why),
-        _ => error(StatusCode::SERVICE_UNAVAILABLE, "the proxy is stopping"),
+    let stopping = || error(StatusCode::SERVICE_UNAVAILABLE, "the proxy is stopping");
+    if context
+        .publisher
+        .send(Command::Reload { answer })
+        .await
+        .is_err()
+    {
+        return stopping();
+    }
+    match outcome.await {
+        Ok(Ok(generation)) => document(StatusCode::OK, &json!({ "generation": generation })),
+        Ok(Err(why)) => error(StatusCode::UNPROCESSABLE_ENTITY, &why),
+        Err(_) => stopping(),
     }
 }
 

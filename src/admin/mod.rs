@@ -84,3 +84,6 @@ impl Readiness {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,147 @@
-//! cli
+//! The command line: one file a command.
+//!
+//! * `run`, `check`: the proxy itself, and the same path up to where it would start.
+//! * `status`, `explain`, `shift`: for an operator; [`proxy`] finds the running proxy for them.
+//! * `demo`: everything embedded. `completions`: for shells.
+//!
+//! Errors go to stderr: one line first, detail under it. Exit codes: 0 done, 1 not done, 2 as a command says.
+
+mod check;
+mod completions;
+mod demo;
+mod explain;
+mod fault;
+mod place;
+mod proxy;
+mod run;
+mod shift;
+mod status;
+mod table;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use fault::Fault;
+use place::Place;
+
+/// A Layer-7 reverse proxy in whose data path deployments happen.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cutover",
+    version,
+    max_term_width = 100,
+    subcommand_required = true
+)]
+struct Cutover {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the proxy
+    Run(run::Run),
+    /// Check a configuration: everything that `run` would do, short of listening
+    Check(check::Check),
+    /// Watch live traffic move between two versions; needs nothing else
+    Demo(demo::Demo),
+    /// Say where a request would go, and why
+    Explain(explain::Explain),
+    /// Show what runs: services, versions, endpoints
+    Status(status::Show),
+    /// Change the shares of versions in the configuration file, and wait until they are live
+    Shift(shift::Shift),
+    /// Print a completion script for a shell
+    Completions(completions::Completions),
+}
+
+/// `--json`, where another program may read.
+#[derive(Clone, Copy, Debug, Args)]
+struct Json {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a command comes to: its exit code, or why it could not do its work.
+type Outcome = Result<u8, Fault>;
+
+/// Runs a command line, program name first; the result is the exit code of the process.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let parsed = match Cutover::try_parse_from(arguments) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // Help and version go to stdout and are no failure. A closed pipe is nobody's problem.
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    let outcome = match &parsed.command {
+        Command::Run(run) => run.run(&parsed.place),
+        Command::Check(check) => check.run(&parsed.place),
+        Command::Demo(demo) => demo.run(),
+        Command::Explain(explain) => explain.run(&parsed.place),
+        Command::Status(status) => status.run(&parsed.place),
+        Command::Shift(shift) => shift.run(&parsed.place),
+        Command::Completions(completions) => completions.run(),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(fault) => {
+            anstream::eprint!("{fault}");
+            ExitCode::from(fault.code)
+        }
+    }
+}
+
+/// Runs a command's asynchronous part on this thread.
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Fault> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .map_err(|error| Fault::new(format!("the runtime can't start: {error}")))?;
+    Ok(runtime.block_on(work))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cutover::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_the_place_are_taken_after_the_command() {
+        let line = [
+            "cutover",
+            "status",
+            "--admin",
+            "127.0.0.1:9",
+            "-c",
+            "x.toml",
+        ];
+        let parsed = Cutover::try_parse_from(line).unwrap();
+        assert!(matches!(parsed.command, Command::Status(_)));
+        assert_eq!(parsed.place.admin.as_deref(), Some("127.0.0.1:9"));
+    }
+
+    #[test]
+    fn usage_errors_are_one_and_help_is_zero() {
+        let code = |line: &[&str]| main(line.iter().map(OsString::from));
+        let same = |code: ExitCode, expected: u8| {
+            assert_eq!(
+                format!("{code:?}"),
+                format!("{:?}", ExitCode::from(expected))
+            );
+        };
+        same(code(&["cutover", "shift"]), 1);
+        same(code(&["cutover", "--version"]), 0);
+    }
+}

@@ -1,0 +1,26 @@
+//! `cutover completions SHELL`
+
+use std::io::Write as _;
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use super::fault::Fault;
+use super::{Cutover, Outcome};
+
+/// Prints a completion script.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// Which shell
+    shell: Shell,
+}
+
+impl Completions {
+    pub fn run(&self) -> Outcome {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cutover::command(), "cutover", &mut script);
+        let written = std::io::stdout().lock().write_all(&script);
+        written.map_err(|error| Fault::new(format!("can't write the script: {error}")))?;
+        Ok(0)
+    }
+}

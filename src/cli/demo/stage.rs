@@ -1,0 +1,244 @@
+//! Where the demo plays: a directory with the configuration file, and the proxy as a child.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::{Instant, sleep};
+
+use crate::admin::status::Status;
+use crate::cli::fault::Fault;
+use crate::cli::place::Address;
+use crate::cli::proxy::{Proxy, Silence};
+use crate::config::paths;
+
+/// Longest time for the proxy to start, and to stop.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two looks.
+const GLANCE: Duration = Duration::from_millis(5);
+
+/// The service of the demo.
+pub const SERVICE: &str = "shop";
+
+/// The directory, the file and the proxy. Dropped, it ends the proxy and removes the directory.
+#[derive(Debug)]
+pub struct Stage {
+    directory: PathBuf,
+    /// The file to edit.
+    pub file: PathBuf,
+    /// Where the proxy listens for traffic.
+    pub address: SocketAddr,
+    /// Its admin API.
+    pub proxy: Proxy,
+    child: Child,
+}
+
+impl Stage {
+    /// Writes the file and starts the proxy.
+    ///
+    /// # Errors
+    /// The port is taken, the directory can't be made, the program can't be started.
+    pub fn set(origins: &[(&str, SocketAddr)], port: Option<u16>) -> Result<Self, Fault> {
+        let address = free_address(port)?;
+        let directory = std::env::temp_dir().join(format!("cutover-demo-{}", std::process::id()));
+        let made = Self::set_in(&directory, origins, address);
+        if made.is_err() {
+            let _ = fs::remove_dir_all(&directory);
+        }
+        made
+    }
+
+    fn set_in(
+        directory: &Path,
+        origins: &[(&str, SocketAddr)],
+        address: SocketAddr,
+    ) -> Result<Self, Fault> {
+        let cannot = |what: &str, error: std::io::Error| Fault::new(format!("{what}: {error}"));
+        let at = directory.display();
+        // Not reused if it is there: whoever made it is not this process.
+        fs::create_dir(directory).map_err(|e| cannot(&format!("can't make {at}"), e))?;
+        let directory = directory
+            .canonicalize()
+            .map_err(|e| cannot(&format!("can't find {at}"), e))?;
+        let file = directory.join("cutover.toml");
+        let text = configuration(&directory, origins, address);
+        fs::write(&file, text).map_err(|e| cannot("can't write the file", e))?;
+        let log = File::create(directory.join("proxy.log"));
+        let log = log.map_err(|e| cannot("can't write the log", e))?;
+        let socket = paths::control_socket(&directory, &file)
+            .map_err(|e| cannot("can't name the control socket", e))?;
+        let program = std::env::current_exe().map_err(|e| cannot("who am I", e))?;
+        let child = Command::new(program)
+            .args(["run", "--with-parent", "-c"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            // Ctrl-C is for the demo, which then ends the proxy after its traffic.
+            .process_group(0)
+            .spawn()
+            .map_err(|e| cannot("the proxy can't be started", e))?;
+        Ok(Self {
+            proxy: Proxy::at(Address::Unix(socket)),
+            directory,
+            file,
+            address,
+            child,
+        })
+    }
+
+    /// Returns once the proxy welcomes traffic.
+    ///
+    /// # Errors
+    /// It ended, or took too long; with what it said.
+    pub async fn ready(&mut self) -> Result<Status, Fault> {
+        let begun = Instant::now();
+        loop {
+            match self.proxy.status().await {
+                Ok(status) if status.phase == "ready" => return Ok(status),
+                Ok(_) | Err(Silence::Nobody(_)) => {}
+                Err(Silence::Trouble(fault)) => return Err(fault),
+            }
+            self.alive()?;
+            if begun.elapsed() > PATIENCE {
+                return Err(self.quoted(Fault::new("the proxy does not become ready")));
+            }
+            sleep(GLANCE).await;
+        }
+    }
+
+    /// # Errors
+    /// The proxy has ended.
+    pub fn alive(&mut self) -> Result<(), Fault> {
+        match self.ended()? {
+            None => Ok(()),
+            Some(status) => Err(self.quoted(Fault::new(format!("the proxy has ended: {status}")))),
+        }
+    }
+
+    fn ended(&mut self) -> Result<Option<ExitStatus>, Fault> {
+        let waited = self.child.try_wait();
+        waited.map_err(|e| Fault::new(format!("the proxy is lost: {e}")))
+    }
+
+    /// With the last lines that the proxy logged.
+    fn quoted(&self, fault: Fault) -> Fault {
+        let log = fs::read_to_string(self.directory.join("proxy.log")).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        let last = lines[lines.len().saturating_sub(20)..].iter();
+        last.fold(fault, |fault, line| fault.with(*line))
+    }
+
+    /// Ends the proxy as an operator would, and removes the directory.
+    ///
+    /// # Errors
+    /// It did not end by itself, or not well.
+    pub async fn strike(mut self) -> Result<(), Fault> {
+        self.signal(Signal::TERM);
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            match self.ended()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => {
+                    let fault = Fault::new(format!("the proxy did not end well: {status}"));
+                    return Err(self.quoted(fault));
+                }
+                None => sleep(GLANCE).await,
+            }
+        }
+        Err(self.quoted(Fault::new("the proxy does not stop")))
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// The line of the file that moves traffic: its number, and how it is now.
+    pub fn line(&self) -> Option<(usize, String)> {
+        let text = fs::read_to_string(&self.file).ok()?;
+        let found = text.lines().enumerate();
+        let mut found = found.filter(|(_, line)| line.trim_start().starts_with("split"));
+        found
+            .next()
+            .map(|(at, line)| (at + 1, line.trim().to_owned()))
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// The address for traffic. Bound without sharing to see that nobody has it.
+fn free_address(port: Option<u16>) -> Result<SocketAddr, Fault> {
+    let try_port = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port))?.local_addr();
+    match port {
+        Some(port) => {
+            try_port(port).map_err(|e| Fault::new(format!("can't listen at 127.0.0.1:{port}: {e}")))
+        }
+        None => try_port(8080)
+            .or_else(|_| try_port(0))
+            .map_err(|e| Fault::new(format!("can't listen at 127.0.0.1: {e}"))),
+    }
+}
+
+fn configuration(directory: &Path, origins: &[(&str, SocketAddr)], address: SocketAddr) -> String {
+    let state = toml::Value::from(directory.display().to_string());
+    let mut text = format!(
+        r#"# The demo's configuration. Edit the marked line, save, and watch.
+
+listen    = "{address}"
+state_dir = {state}
+
+[service.{SERVICE}]
+stable = "blue"
+split  = {{ green = "0%" }}   # <- this line: green gets "5%", "50%", "100%"; back to "0%"
+
+[service.{SERVICE}.versions]
+"#
+    );
+    for (name, origin) in origins {
+        text += &format!("{name:<5} = [\"{origin}\"]\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_valid_and_names_both_origins() {
+        let origins = [
+            ("blue", "127.0.0.1:1".parse().unwrap()),
+            ("green", "127.0.0.1:2".parse().unwrap()),
+        ];
+        let address = "127.0.0.1:8080".parse().unwrap();
+        let text = configuration(Path::new("/tmp/with \"quotes\""), &origins, address);
+        let spec = crate::config::parse(&text, "demo").expect(&text);
+        assert_eq!(spec.state_dir.unwrap(), Path::new("/tmp/with \"quotes\""));
+        let names = spec.services[0].versions.iter().map(|v| v.name.as_str());
+        assert_eq!(names.collect::<Vec<_>>(), ["blue", "green"]);
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_an_error_only_if_it_was_asked_for() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        assert!(free_address(Some(port)).is_err());
+        assert!(free_address(None).is_ok());
+    }
+}

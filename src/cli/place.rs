@@ -1,0 +1,201 @@
+//! Which configuration file and which proxy a command is about.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use toml::de::{DeTable, DeValue};
+
+use super::fault::Fault;
+use crate::config::paths;
+
+/// `-c` and `--admin`.
+#[derive(Debug, Args)]
+pub struct Place {
+    /// Configuration file [default: ./cutover.toml, then /etc/cutover/cutover.toml]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "CUTOVER_CONFIG"
+    )]
+    pub config: Option<PathBuf>,
+    /// Admin address of the proxy: HOST:PORT, http://HOST:PORT or unix:PATH [default: found by the configuration file]
+    #[arg(long, global = true, value_name = "ADDRESS", env = "CUTOVER_ADMIN")]
+    pub admin: Option<String>,
+}
+
+/// Where an admin API may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// `host:port`
+    Tcp(String),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Place {
+    /// The configuration file.
+    ///
+    /// # Errors
+    /// None is named and none is where one is looked for.
+    pub fn file(&self) -> Result<PathBuf, Fault> {
+        if let Some(file) = &self.config {
+            return Ok(file.clone());
+        }
+        paths::default_config().ok_or_else(|| {
+            let looked = paths::DEFAULT_CONFIGS.join(" nor ");
+            Fault::new("there is no configuration file")
+                .with(format!("found neither {looked}"))
+                .with("name one with -c FILE or CUTOVER_CONFIG")
+        })
+    }
+
+    /// Where the proxy may answer, the likeliest first: as told, else the control socket, else `admin` of the file.
+    ///
+    /// # Errors
+    /// `--admin` is not an address; neither an address nor a file is known.
+    pub fn addresses(&self) -> Result<Vec<Address>, Fault> {
+        if let Some(told) = &self.admin {
+            return Ok(vec![address(told)?]);
+        }
+        let file = self.file()?;
+        // A broken file must not hide the proxy that refuses it: only two keys are needed, wherever they can be read.
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let hints = Hints::of(&text);
+        let state = paths::state_dir(hints.state_dir.as_deref());
+        let mut found = Vec::new();
+        if let Ok(socket) = paths::control_socket(&state, &file) {
+            found.push(Address::Unix(socket));
+        }
+        found.extend(hints.admin.iter().filter_map(|text| address(text).ok()));
+        Ok(found)
+    }
+}
+
+/// What an address for `--admin` or in `admin` means to somebody who connects.
+fn address(text: &str) -> Result<Address, Fault> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(Address::Unix(path.into()));
+    }
+    let rest = text.strip_prefix("http://").unwrap_or(text);
+    let rest = rest.trim_end_matches('/');
+    let parts = rest.rsplit_once(':');
+    let fits = |host: &str, port: &str| {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let whole = bare.len() == host.len();
+        port.parse::<u16>().is_ok() && !bare.contains('/') && !(whole && bare.contains(':'))
+    };
+    let Some((host, port)) = parts.filter(|(host, port)| fits(host, port)) else {
+        return Err(Fault::new(format!("{text:?} is not an admin address"))
+            .with("expected HOST:PORT, http://HOST:PORT or unix:PATH"));
+    };
+    // What listens at every address is reached at the loopback one.
+    let host = match host {
+        "" | "0.0.0.0" => "127.0.0.1",
+        "[::]" => "[::1]",
+        named => named,
+    };
+    Ok(Address::Tcp(format!("{host}:{port}")))
+}
+
+/// The keys of a file that say where its proxy answers.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Hints {
+    state_dir: Option<PathBuf>,
+    admin: Vec<String>,
+}
+
+impl Hints {
+    fn of(text: &str) -> Self {
+        let (table, _) = DeTable::parse_recoverable(text);
+        let table = table.get_ref();
+        let string = |value: &DeValue<'_>| value.as_str().map(str::to_owned);
+        let listen = match get(table, "admin") {
+            Some(DeValue::Table(admin)) => get(admin, "listen"),
+            other => other,
+        };
+        Self {
+            state_dir: get(table, "state_dir").and_then(string).map(PathBuf::from),
+            admin: match listen {
+                Some(DeValue::Array(list)) => {
+                    list.iter().filter_map(|v| string(v.get_ref())).collect()
+                }
+                Some(one) => string(one).into_iter().collect(),
+                None => Vec::new(),
+            },
+        }
+    }
+}
+
+fn get<'t, 'i>(table: &'t DeTable<'i>, name: &str) -> Option<&'t DeValue<'i>> {
+    let found = table.iter().find(|(key, _)| key.get_ref() == name);
+    found.map(|(_, value)| value.get_ref())
+}
+
+/// The name that was probably meant.
+pub fn meant<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let near = known.map(|name| (strsim::damerau_levenshtein(typed, name), name));
+    let near = near.filter(|(distance, name)| *distance <= name.len().div_ceil(3));
+    near.min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// As an operator would type it: relative where the file lies under the working directory.
+pub fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_as_typed() {
+        let tcp = |text: &str| address(text).unwrap().to_string();
+        assert_eq!(tcp("127.0.0.1:9900"), "127.0.0.1:9900");
+        assert_eq!(tcp("http://localhost:9900/"), "localhost:9900");
+        assert_eq!(tcp(":9900"), "127.0.0.1:9900");
+        assert_eq!(tcp("0.0.0.0:9900"), "127.0.0.1:9900");
+        assert_eq!(tcp("[::]:9900"), "[::1]:9900");
+        assert_eq!(address("unix:/run/c"), Ok(Address::Unix("/run/c".into())));
+        for wrong in ["9900", "localhost", "https://localhost:1", "a:b", ""] {
+            assert!(address(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_broken_file_still_says_where_its_proxy_answers() {
+        let hints = Hints::of("state_dir = \"/s\"\nadmin = \":9900\"\nlisten = \n[service");
+        assert_eq!(hints.state_dir.as_deref(), Some(Path::new("/s")));
+        assert_eq!(hints.admin, [":9900"]);
+        let table = Hints::of("[admin]\nlisten = [\"127.0.0.1:1\", \"unix:/a\"]\n");
+        assert_eq!(table.admin, ["127.0.0.1:1", "unix:/a"]);
+        assert_eq!(Hints::of(""), Hints::default());
+    }
+
+    #[test]
+    fn what_is_told_counts_alone() {
+        let place = Place {
+            config: Some("/no/such/file".into()),
+            admin: Some("127.0.0.1:1".into()),
+        };
+        assert_eq!(place.addresses().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn near_names_are_suggested() {
+        let known = ["shop", "api"];
+        assert_eq!(meant("shp", known.into_iter()), Some("shop"));
+        assert_eq!(meant("checkout", known.into_iter()), None);
+    }
+}

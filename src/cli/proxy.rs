@@ -1,0 +1,152 @@
+//! The running proxy, as a command sees it: its admin API.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use super::fault::Fault;
+use super::place::{Address, Place};
+use crate::admin::status::Status;
+
+/// Longest time for one answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Largest answer that is read.
+const LARGEST: usize = 64 << 20;
+
+/// A proxy that answers.
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    address: Address,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Silence {
+    /// Nobody is there.
+    Nobody(Fault),
+    /// Somebody is there, but this went wrong.
+    Trouble(Fault),
+}
+
+impl From<Silence> for Fault {
+    fn from(silence: Silence) -> Self {
+        match silence {
+            Silence::Nobody(fault) | Silence::Trouble(fault) => fault,
+        }
+    }
+}
+
+impl Proxy {
+    /// The first of the place's addresses at which a proxy answers, with what it says of itself.
+    ///
+    /// # Errors
+    /// Nobody answers, or somebody who is no proxy of this kind.
+    pub async fn find(place: &Place) -> Result<(Self, Status), Silence> {
+        let addresses = place.addresses().map_err(Silence::Trouble)?;
+        let mut nobody = Fault::new("no proxy answers");
+        for address in addresses {
+            let proxy = Self { address };
+            match proxy.status().await {
+                Ok(status) => return Ok((proxy, status)),
+                Err(Silence::Nobody(fault)) => nobody = nobody.with(fault.message),
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        let hint = "start one with `cutover run`, or say where it is with --admin";
+        Err(Silence::Nobody(nobody.with(hint)))
+    }
+
+    /// At this address, whether it answers or not.
+    pub fn at(address: Address) -> Self {
+        Self { address }
+    }
+
+    /// What it says of itself.
+    ///
+    /// # Errors
+    /// See [`Self::get`].
+    pub async fn status(&self) -> Result<Status, Silence> {
+        self.get("/api/v1/status").await
+    }
+
+    /// A document of the API.
+    ///
+    /// # Errors
+    /// Nobody answers; the answer is an error, no such document, or too late.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Silence> {
+        let trouble = |what: String| Silence::Trouble(Fault::new(what));
+        let (status, body) = match timeout(PATIENCE, self.ask(path)).await {
+            Ok(answer) => answer?,
+            Err(_) => {
+                let late = format!("{} does not answer within {PATIENCE:?}", self.address);
+                return Err(trouble(late));
+            }
+        };
+        if status != StatusCode::OK {
+            let error = serde_json::from_slice::<serde_json::Value>(&body).ok();
+            let error = error.as_ref().and_then(|e| e["error"].as_str());
+            let said = error.map_or_else(|| status.to_string(), str::to_owned);
+            return Err(trouble(said));
+        }
+        serde_json::from_slice(&body).map_err(|error| {
+            let address = &self.address;
+            trouble(format!(
+                "the answer of {address} is not understood\n{error}"
+            ))
+        })
+    }
+
+    async fn ask(&self, path: &str) -> Result<(StatusCode, Bytes), Silence> {
+        let nobody = |error: std::io::Error| {
+            Silence::Nobody(Fault::new(format!("{}: {error}", self.address)))
+        };
+        match &self.address {
+            Address::Tcp(address) => {
+                let stream = TcpStream::connect(address).await.map_err(nobody)?;
+                exchange(stream, address, path).await
+            }
+            Address::Unix(file) => {
+                let stream = UnixStream::connect(file).await.map_err(nobody)?;
+                exchange(stream, "localhost", path).await
+            }
+        }
+        .map_err(|error| {
+            let address = &self.address;
+            Silence::Trouble(Fault::new(format!("{address} answers no HTTP\n{error}")))
+        })
+    }
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    host: &str,
+    path: &str,
+) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
+    let request = Request::get(path).header("host", host).body(Empty::new())?;
+    let answer = async {
+        let answer = sender.send_request(request).await?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, LARGEST).collect().await?.to_bytes();
+        Ok((head.status, body))
+    };
+    let mut connection = std::pin::pin!(connection);
+    let mut answer = std::pin::pin!(answer);
+    // The connection moves the answer; it may end before the answer has been taken.
+    tokio::select! {
+        answer = &mut answer => answer,
+        ended = &mut connection => {
+            ended?;
+            answer.await
+        }
+    }
+}

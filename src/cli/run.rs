@@ -1,0 +1,32 @@
+//! `cutover run`
+
+use clap::Args;
+
+use super::Outcome;
+use super::fault::Fault;
+use super::place::Place;
+use crate::server;
+
+/// Runs the proxy until it is told to stop.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "SIGHUP reads the file again; SIGTERM and SIGINT finish what is in flight and end with 0."
+)]
+pub struct Run {
+    /// End when the process that started this one ends
+    #[arg(long, hide = true)]
+    with_parent: bool,
+}
+
+impl Run {
+    pub fn run(&self, place: &Place) -> Outcome {
+        if self.with_parent {
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+                .map_err(|e| Fault::new(format!("can't be tied to the parent: {e}")))?;
+        }
+        let file = place.file()?;
+        let options = server::Options { config: file };
+        server::run(&options).map_err(|error| Fault::new(error.to_string()))?;
+        Ok(0)
+    }
+}

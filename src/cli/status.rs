@@ -1,0 +1,170 @@
+//! `cutover status [SERVICE]`
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use clap::Args;
+
+use super::fault::Fault;
+use super::place::{Place, meant};
+use super::proxy::Proxy;
+use super::table::{Set, Table};
+use super::{Json, Outcome, block_on};
+use crate::admin::status::{Red, Service, Status, Version};
+
+/// Time between two looks with `-w`.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// The window whose figures are shown.
+const WINDOW: &str = "10s";
+
+/// Shows what runs.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// Only this service
+    service: Option<String>,
+    /// Look again every second
+    #[arg(short, long)]
+    watch: bool,
+    #[command(flatten)]
+    json: Json,
+}
+
+impl Show {
+    pub fn run(&self, place: &Place) -> Outcome {
+        block_on(self.look(place))?
+    }
+
+    async fn look(&self, place: &Place) -> Outcome {
+        let (proxy, mut status) = Proxy::find(place).await?;
+        loop {
+            self.narrow(&mut status)?;
+            let screen = std::io::stdout().is_terminal();
+            let clear = if self.watch && screen && !self.json.json {
+                "\x1b[H\x1b[2J"
+            } else {
+                ""
+            };
+            let text = match self.json.json {
+                true if self.watch => serde_json::to_string(&status).unwrap_or_default() + "\n",
+                true => serde_json::to_string_pretty(&status).unwrap_or_default() + "\n",
+                false => shown(&status),
+            };
+            let written = write!(std::io::stdout(), "{clear}{text}");
+            if !self.watch || written.is_err() {
+                // A reader that has seen enough is no failure.
+                return Ok(0);
+            }
+            tokio::time::sleep(PERIOD).await;
+            status = proxy.status().await?;
+        }
+    }
+
+    fn narrow(&self, status: &mut Status) -> Result<(), Fault> {
+        let Some(wanted) = &self.service else {
+            return Ok(());
+        };
+        let names: Vec<_> = status.services.iter().map(|s| s.name.clone()).collect();
+        status.services.retain(|service| service.name == *wanted);
+        if !status.services.is_empty() {
+            return Ok(());
+        }
+        let fault = Fault::new(format!("there is no service `{wanted}`"));
+        Err(match meant(wanted, names.iter().map(String::as_str)) {
+            Some(name) => fault.with(format!("did you mean `{name}`?")),
+            None => fault.with(format!("there are: {}", names.join(", "))),
+        })
+    }
+}
+
+/// The whole status as text.
+fn shown(status: &Status) -> String {
+    let mut text = String::new();
+    let adopted = if status.adopted == status.generation {
+        "adopted by every worker".to_owned()
+    } else {
+        format!("workers are still at {}", status.adopted)
+    };
+    let up = humantime::format_duration(Duration::from_secs(status.uptime_s));
+    let _ = writeln!(
+        text,
+        "cutover {} (pid {}) is {}, up {up}\ngeneration {}, {adopted}, from {}",
+        status.version, status.pid, status.phase, status.generation, status.config.path
+    );
+    if let Some(error) = &status.config.error {
+        let _ = writeln!(text, "\nthe file as it is now is refused:\n{error}");
+    }
+    let mut listeners = Table::new(&[
+        ("LISTENER", Set::Left),
+        ("ADDRESS", Set::Left),
+        ("CONNECTIONS", Set::Right),
+    ]);
+    for l in &status.listeners {
+        listeners.row([l.name.clone(), l.address.clone(), l.connections.to_string()]);
+    }
+    let mut services = Table::new(&[
+        ("SERVICE", Set::Left),
+        ("VERSION", Set::Left),
+        ("SHARE", Set::Right),
+        ("RATE", Set::Right),
+        ("ERRORS", Set::Right),
+        ("P50", Set::Right),
+        ("P99", Set::Right),
+        ("IN FLIGHT", Set::Right),
+        ("ENDPOINT", Set::Left),
+        ("ACTIVE", Set::Right),
+    ]);
+    for service in &status.services {
+        for (at, version) in service.versions.iter().enumerate() {
+            let name = if at == 0 { service.name.as_str() } else { "" };
+            rows(&mut services, name, service, version);
+        }
+    }
+    let _ = write!(text, "\n{listeners}\n{services}");
+    text
+}
+
+fn rows(table: &mut Table, name: &str, service: &Service, version: &Version) {
+    let mut shown = version.name.clone();
+    if let Some(label) = &version.label {
+        let _ = write!(shown, " {label}");
+    }
+    if version.name == service.stable {
+        shown += " (stable)";
+    }
+    let red = version.red.get(WINDOW).copied().unwrap_or_default();
+    let mut row = vec![name.to_owned(), shown, version.share.clone()];
+    row.extend(figures(&red));
+    row.push(version.in_flight.to_string());
+    if version.endpoints.is_empty() {
+        row.push("none".to_owned());
+    }
+    for endpoint in &version.endpoints {
+        row.resize(8, String::new());
+        row.push(match endpoint.weight {
+            1 => endpoint.address.clone(),
+            weight => format!("{} weight={weight}", endpoint.address),
+        });
+        row.push(endpoint.active.to_string());
+        table.row(std::mem::take(&mut row));
+    }
+    if !row.is_empty() {
+        table.row(row);
+    }
+}
+
+/// Rate, errors, p50, p99 as a person reads them.
+fn figures(red: &Red) -> [String; 4] {
+    let time = |ms: Option<f64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
+    let errors = match red.rate > 0.0 {
+        true => format!("{:.2} %", red.error_ratio * 100.0),
+        false => "-".to_owned(),
+    };
+    [
+        format!("{:.1}/s", red.rate),
+        errors,
+        time(red.p50_ms),
+        time(red.p99_ms),
+    ]
+}

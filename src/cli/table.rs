@@ -1,0 +1,70 @@
+//! Text in columns.
+
+/// How a column is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Set {
+    /// Words.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+/// Rows of cells, set in columns two spaces apart; no line ends with a space.
+#[derive(Debug)]
+pub struct Table {
+    columns: Vec<Set>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// With a head.
+    pub fn new(head: &[(&str, Set)]) -> Self {
+        Self {
+            columns: head.iter().map(|(_, set)| *set).collect(),
+            rows: vec![head.iter().map(|(name, _)| (*name).to_owned()).collect()],
+        }
+    }
+
+    /// One more row. Missing cells are empty.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+}
+
+impl std::fmt::Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let cell = |row: &[String], at: usize| row.get(at).cloned().unwrap_or_default();
+        let width = |at| {
+            let rows = self.rows.iter();
+            rows.map(|row| cell(row, at).chars().count()).max()
+        };
+        let widths: Vec<_> = (0..self.columns.len()).filter_map(width).collect();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (at, (set, width)) in self.columns.iter().zip(&widths).enumerate() {
+                let gap = if at == 0 { "" } else { "  " };
+                let cell = cell(row, at);
+                line += &match set {
+                    Set::Left => format!("{gap}{cell:<width$}"),
+                    Set::Right => format!("{gap}{cell:>width$}"),
+                };
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let mut table = Table::new(&[("NAME", Set::Left), ("RATE", Set::Right), ("X", Set::Left)]);
+        table.row(["blue".into(), "9".into(), "a".into()]);
+        table.row(["größer".into(), "1234.5".into()]);
+        let expected = "NAME      RATE  X\nblue         9  a\ngrößer  1234.5\n";
+        assert_eq!(table.to_string(), expected);
+    }
+}
