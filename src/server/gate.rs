@@ -8,7 +8,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::config::spec::ProxyLimits;
 
-/// At least so many descriptors are kept for upstream connections, admin, files and logs.
+/// At least so many descriptors are kept for upstream connections, admin, files and logs (or half of them, where there are few).
 const RESERVE_MIN: usize = 64;
 /// More than so many are never set aside.
 const RESERVE_MAX: usize = 8192;
@@ -127,8 +127,9 @@ impl Drop for Place {
 
 /// What `descriptors` leave for downstream connections: three quarters, within limits.
 fn room(descriptors: usize) -> usize {
-    let reserve = (descriptors / 4).clamp(RESERVE_MIN, RESERVE_MAX);
-    descriptors.saturating_sub(reserve).max(1)
+    let least = RESERVE_MIN.min(descriptors / 2);
+    let reserve = (descriptors / 4).clamp(least, RESERVE_MAX);
+    (descriptors - reserve).max(1)
 }
 
 /// Raises the soft limit of open files to the hard one. The limit that holds then; `None` = unlimited.
@@ -182,7 +183,8 @@ mod tests {
         assert_eq!(room(256), 192);
         assert_eq!(room(20_000), 15_000);
         assert_eq!(room(1 << 20), (1 << 20) - 8192);
-        assert_eq!(room(10), 1);
+        assert_eq!(room(64), 32);
+        assert_eq!(room(0), 1);
         let gate = Gate::new(&limits(Some(1000)), Some(256));
         assert_eq!(gate.ceiling.load(Ordering::Relaxed), 192);
     }

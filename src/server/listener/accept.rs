@@ -165,7 +165,7 @@ where
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                let pause = trouble.pause(&door.runtime(), &error);
+                let pause = trouble.pause(&door.runtime().spec.name, &error);
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     () = door.closed() => break,
@@ -232,13 +232,11 @@ impl Trouble {
     }
 
     /// How long to pause. Says what is wrong when it begins.
-    fn pause(&mut self, runtime: &ListenerRuntime, error: &io::Error) -> Duration {
+    fn pause(&mut self, listener: &str, error: &io::Error) -> Duration {
         if self.since.is_none() {
             self.since = Some(Instant::now());
             tracing::error!(
-                "listener {} ({}): connections can't be accepted: {error}. If descriptors ran out: lower limits.connections, or raise LimitNOFILE",
-                runtime.spec.name,
-                runtime.place
+                "listener {listener}: connections can't be accepted: {error}. If descriptors ran out: lower limits.connections, or raise LimitNOFILE"
             );
         }
         let pause = self.pause;
@@ -335,4 +333,54 @@ async fn secure(raw: Raw, runtime: Arc<ListenerRuntime>, limit: Duration) -> Opt
 /// IPv4 as IPv4, also through a socket for both families.
 fn canonical(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_limit_and_begin_anew_after_a_success() {
+        let mut trouble = Trouble::new();
+        let error = io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
+        assert!(!is_of_one_connection(&error));
+        let pauses: Vec<u128> = (0..7)
+            .map(|_| trouble.pause("a", &error).as_millis())
+            .collect();
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 100, 100]);
+        trouble.over();
+        assert_eq!(trouble.pause("a", &error), PAUSE);
+    }
+
+    #[tokio::test]
+    async fn who_waits_in_vain_is_turned_away_after_a_second_not_before() {
+        use tokio::io::AsyncReadExt;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let listening = Listening::Tcp(listener);
+        let mut trouble = Trouble::new();
+        trouble.since = Some(Instant::now());
+        trouble.turn_away(&listening).await;
+        let mut byte = [0];
+        let left = tokio::time::timeout(Duration::from_millis(50), client.read(&mut byte)).await;
+        assert!(left.is_err(), "turned away too early");
+        trouble.since = Instant::now().checked_sub(TURN_AWAY);
+        // The runtime hears of the waiting client in its own time.
+        let gone = async {
+            loop {
+                trouble.turn_away(&listening).await;
+                tokio::select! {
+                    end = client.read(&mut byte) => return end,
+                    () = tokio::time::sleep(PAUSE) => {}
+                }
+            }
+        };
+        let end = tokio::time::timeout(Duration::from_secs(5), gone)
+            .await
+            .expect("turned away");
+        assert_eq!(end.unwrap(), 0);
+        assert!(trouble.reserve.is_some(), "the reserve is taken again");
+    }
 }
