@@ -201,19 +201,28 @@ fn a_stale_connection_costs_nobody_a_request() {
         for _ in 0..4 {
             scope.spawn(|| {
                 let mut client = proxy.client();
-                for n in 0..100 {
-                    let answer = match n % 2 {
-                        0 => client.get("/"),
-                        _ => client
-                            .ask("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\nbody"),
-                    };
-                    assert_eq!(answer.status(), 200);
-                    assert_eq!(answer.text(), ["", "body"][n % 2]);
+                for _ in 0..100 {
+                    assert_eq!(client.get("/").status(), 200);
                 }
             });
         }
     });
-    assert_eq!(origin.hits(), 400, "nothing was sent twice");
+    assert_eq!(origin.hits(), 400, "nothing was answered twice");
+}
+
+#[test]
+fn a_post_does_not_take_a_connection_that_is_known_to_be_dead() {
+    let origin = closes_behind_our_back();
+    let proxy = before(&origin.at());
+    let mut client = proxy.client();
+    for n in 1..=50 {
+        let post = "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\nbody";
+        let answer = client.ask(post);
+        assert_eq!((answer.status(), answer.text().as_str()), (200, "body"));
+        // Sent while the close is on its way it may have been processed: only what is known to be dead is tested here.
+        until("the origin closed", || (origin.open() == 0).then_some(()));
+        assert_eq!(origin.hits(), n);
+    }
 }
 
 #[test]

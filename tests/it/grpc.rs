@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use crate::support::h2_client::{H2, piece, send};
 use crate::support::h2_origin::{Exchange, H2Origin};
 use crate::support::proxy::{Proxy, before};
-use crate::support::{block_on, until};
+use crate::support::{block_on, until, until_async};
 
 fn frame(message: &str) -> Bytes {
     let mut bytes = BytesMut::new();
@@ -147,10 +147,6 @@ fn a_call_that_the_client_cancels_is_cancelled_upstream() {
         let mut body = answer.await.unwrap().into_body();
         assert_eq!(piece(&mut body).await.unwrap().unwrap(), frame("one"));
         stream.send_reset(h2::Reason::CANCEL);
-        tokio::task::spawn_blocking(move || {
-            until("it is cancelled", || (origin.resets() == 1).then_some(()));
-        })
-        .await
-        .unwrap();
+        until_async("it is cancelled", || origin.resets() == 1).await;
     });
 }

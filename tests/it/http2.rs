@@ -7,7 +7,7 @@ use crate::support::h2_client::{H2, piece, send, whole};
 use crate::support::h2_origin::{Exchange, H2Origin};
 use crate::support::origin::Origin;
 use crate::support::proxy::{before, serve, single};
-use crate::support::{block_on, noise, until};
+use crate::support::{block_on, noise, until_async};
 
 fn post(path: &str) -> Request<()> {
     let url = format!("http://app.test{path}");
@@ -137,18 +137,10 @@ fn a_stream_that_the_client_resets_is_cancelled_upstream() {
         };
         let (one, mut one_stream) = client.open(get("one"), true).await.unwrap();
         let (two, mut two_stream) = client.open(get("two"), true).await.unwrap();
-        tokio::task::spawn_blocking(move || {
-            until("both are there", || {
-                (h1.hits() == 1 && h2.active() == 1).then_some(())
-            });
-            one_stream.send_reset(h2::Reason::CANCEL);
-            two_stream.send_reset(h2::Reason::CANCEL);
-            until("both are cancelled", || {
-                (h1.open() == 0 && h2.active() == 0).then_some(())
-            });
-        })
-        .await
-        .unwrap();
+        until_async("both are there", || h1.hits() == 1 && h2.active() == 1).await;
+        one_stream.send_reset(h2::Reason::CANCEL);
+        two_stream.send_reset(h2::Reason::CANCEL);
+        until_async("both are cancelled", || h1.open() == 0 && h2.active() == 0).await;
         assert!(one.await.is_err() && two.await.is_err());
     });
 }

@@ -56,6 +56,18 @@ pub fn until_within<T>(
     }
 }
 
+/// As [`until`], while tasks of this thread go on.
+pub async fn until_async(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(
+            start.elapsed() < PATIENCE,
+            "waited {PATIENCE:?} in vain: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 /// Lets time pass where the passing of time is the script: an origin that delays, a poll's interval.
 #[expect(
     clippy::disallowed_methods,
