@@ -13,6 +13,7 @@ mod harness;
 mod hostile_h1;
 mod hostile_h2;
 mod http2;
+mod limits;
 mod proxying;
 mod reload;
 mod routing;

@@ -68,6 +68,7 @@ pub struct Builder {
     dir: TempDir,
     text: String,
     env: Vec<(String, String)>,
+    descriptors: Option<u32>,
 }
 
 /// A proxy with one listener, admin, two workers, and this rest of the file. In it `$PORT`, `$PORT2`, `$ADMIN` and `$DIR` are replaced.
@@ -96,6 +97,7 @@ impl Builder {
             dir: tempfile::tempdir().expect("a directory"),
             text: text.to_owned(),
             env: Vec::new(),
+            descriptors: None,
         }
     }
 
@@ -116,6 +118,23 @@ impl Builder {
         self
     }
 
+    /// With so many open files at most.
+    pub fn descriptors(mut self, most: u32) -> Self {
+        self.descriptors = Some(most);
+        self
+    }
+
+    /// The program, by way of a shell where that has to set a limit.
+    fn program(&self) -> Command {
+        let Some(most) = self.descriptors else {
+            return Command::new(BINARY);
+        };
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, BINARY]);
+        shell
+    }
+
     /// Starts it and waits until it is ready.
     #[track_caller]
     pub fn start(self) -> Proxy {
@@ -134,7 +153,7 @@ impl Builder {
     fn attempt(self) -> Result<Proxy, Self> {
         let (port, port2, admin) = (free_port(), free_port(), free_port());
         let file = self.dir.path().join("cutover.toml");
-        let mut child = Command::new(BINARY);
+        let mut child = self.program();
         child
             .args(["run", "-c"])
             .arg(&file)
@@ -177,6 +196,7 @@ impl Builder {
                     ),
                     text: self.text,
                     env: self.env,
+                    descriptors: self.descriptors,
                 });
             }
             if ready(admin) {
