@@ -79,7 +79,6 @@ impl Flow {
 pub struct Upload {
     flow: Flow,
     ledger: Ledger,
-    limit: u64,
 }
 
 /// What has been taken from the client.
@@ -90,6 +89,8 @@ struct Ledger {
     replayed: usize,
     complete: bool,
     seen: u64,
+    limit: u64,
+    too_large: bool,
 }
 
 /// Why an upload stopped.
@@ -110,11 +111,12 @@ impl Upload {
             replayed: 0,
             complete: true,
             seen: 0,
+            limit: limit.unwrap_or(u64::MAX),
+            too_large: false,
         };
         Self {
             flow: Flow::default(),
             ledger,
-            limit: limit.unwrap_or(u64::MAX),
         }
     }
 
@@ -156,7 +158,7 @@ impl Upload {
             self.flow.moved += n as u64;
         }
         let result = self.flow.poll(cx, &mut Tap { source, ledger }, sink);
-        if self.ledger.seen > self.limit {
+        if self.ledger.too_large {
             return Poll::Ready(Err(UploadError::TooLarge));
         }
         result.map_err(UploadError::Pump)
@@ -171,7 +173,15 @@ struct Tap<'a, S> {
 
 impl<S: Source> Source for Tap<'_, S> {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, WireError>> {
-        self.source.poll_piece(cx)
+        let piece = self.source.poll_piece(cx);
+        if let Poll::Ready(Ok(Piece::Data(n))) = piece
+            && self.ledger.seen + n as u64 > self.ledger.limit
+        {
+            // Before a byte of it goes up: the upstream must not take a body that was refused for a whole one.
+            self.ledger.too_large = true;
+            return Poll::Ready(Err(WireError::Cut));
+        }
+        piece
     }
     fn data(&self) -> &[u8] {
         self.source.data()

@@ -107,7 +107,8 @@ pub async fn run<D: Downstream, U: Upstream, F: Fields>(
         await_head(terms, upload, &mut uploaded, down, up).await?;
         let status = up.status();
         if status == 101 {
-            if request.upgrade.is_none() {
+            let protocol = up.fields().first(FieldId::Upgrade).map(<[u8]>::to_vec);
+            if !is_asked_for(request.upgrade, protocol.as_deref()) {
                 let bad = crate::http1::Reject::bad("unasked-upgrade");
                 return Err(Broken::Upstream(WireError::Bad(bad)).into());
             }
@@ -124,6 +125,15 @@ pub async fn run<D: Downstream, U: Upstream, F: Fields>(
             .map_err(|_| Broken::ClientGone)?;
     }
     respond(terms, request, upload, uploaded, down, up).await
+}
+
+/// Whether the upstream switches to a protocol that the client named (RFC 9110 §7.8).
+fn is_asked_for(asked: Option<&[u8]>, switched_to: Option<&[u8]>) -> bool {
+    let (Some(asked), Some(switched_to)) = (asked, switched_to) else {
+        return false;
+    };
+    let mut named = asked.split(|&b| b == b',').map(<[u8]>::trim_ascii);
+    named.any(|protocol| protocol.eq_ignore_ascii_case(switched_to.trim_ascii()))
 }
 
 /// Sends the body up until the answer's head is there.

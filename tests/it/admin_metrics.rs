@@ -213,7 +213,7 @@ fn status_and_config_say_what_runs() {
 
 #[test]
 fn no_listener_for_traffic_serves_admin() {
-    let proxy = serve("[service.app]\nhosts = [\"app.test\"]\nstable = \"v1\"\nversions.v1 = []\n");
+    let proxy = serve(&single("127.0.0.1:1", "hosts = [\"app.test\"]"));
     for path in [
         "/metrics",
         "/healthz",

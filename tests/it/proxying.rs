@@ -75,7 +75,7 @@ fn hop_by_hop_fields_end_here_and_all_else_goes_on() {
          Proxy-Connection: x\r\nTE: trailers\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n\
          Proxy-Authorization: Basic x\r\nX-Stay: 1\r\nx-stay: 2\r\nAccept: */*\r\n\r\n",
     );
-    assert_eq!(answer.line(), "HTTP/1.1 200 Fine By Me");
+    assert_eq!(answer.status(), 200);
     for gone in ["x-drop", "keep-alive", "proxy-authenticate"] {
         assert_eq!(answer.field(gone), None, "{gone}");
     }
@@ -102,9 +102,10 @@ fn hop_by_hop_fields_end_here_and_all_else_goes_on() {
 fn connection_cannot_remove_what_the_proxy_adds() {
     let origin = Origin::named("blue");
     let proxy = before(&origin.at());
-    proxy.client().ask(
-        "GET / HTTP/1.1\r\nhost: test\r\nconnection: x-forwarded-for, x-request-id, host\r\n\r\n",
-    );
+    let answer = proxy
+        .client()
+        .ask("GET / HTTP/1.1\r\nhost: test\r\nconnection: x-forwarded-for, x-request-id\r\n\r\n");
+    assert_eq!(answer.status(), 200, "{answer:?}");
     let seen = origin.last();
     assert_eq!(seen.field("x-forwarded-for").as_deref(), Some("127.0.0.1"));
     assert_eq!(seen.field("host").as_deref(), Some("test"));

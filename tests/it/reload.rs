@@ -130,20 +130,20 @@ fn bad_files_change_nothing_and_are_loud_until_the_file_is_whole() {
     let bad = |from: &str, to: &str| good("green").replace(from, to);
     let half = good("green");
     let cases: [(&str, Vec<u8>, &str); 9] = [
-        ("syntax", bad("stable = \"green\"", "stable = = \"green\"").into(), ":8:"),
-        ("unknown key", bad("stable =", "stabel =").into(), ":8:1"),
-        ("undefined version", bad("stable = \"green\"", "stable = \"red\"").into(), ":8:10"),
+        ("syntax", bad("stable = \"green\"", "stable = = \"green\"").into(), ":7:"),
+        ("unknown key", bad("stable =", "stabel =").into(), ":7:1"),
+        ("undefined version", bad("stable = \"green\"", "stable = \"red\"").into(), ":7:10"),
         (
             "too much",
             bad("stable = \"green\"", "stable = \"green\"\nsplit = { blue = \"101%\" }").into(),
-            ":9:",
+            ":8:",
         ),
         (
             "no unit",
             bad("stable = \"green\"", "stable = \"green\"\ntimeouts.connect = 3").into(),
-            ":9:",
+            ":8:",
         ),
-        ("half a file", half[..half.len() - 8].into(), ":11:"),
+        ("half a file", half[..half.len() - 8].into(), ":10:"),
         ("empty", Vec::new(), "cutover.toml"),
         ("not text", b"listen = \"\xff\xfe\"\n".to_vec(), "cutover.toml"),
         (
@@ -153,7 +153,7 @@ fn bad_files_change_nothing_and_are_loud_until_the_file_is_whole() {
                 good("green")
             )
             .into(),
-            ":12:",
+            ":11:",
         ),
     ];
     let mut client = proxy.client();
@@ -187,7 +187,7 @@ fn bad_files_change_nothing_and_are_loud_until_the_file_is_whole() {
         );
     }
     let log = proxy.log();
-    for place in ["cutover.toml:8:1", "cutover.toml:8:10", "stable"] {
+    for place in ["cutover.toml:7:1", "cutover.toml:7:10", "stable"] {
         assert!(log.contains(place), "no {place} in the log");
     }
 }

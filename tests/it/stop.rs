@@ -72,6 +72,9 @@ fn readiness_fails_first_and_listeners_go_on_for_the_delay() {
         (proxy.ask_admin("/readyz").status() == 503).then_some(())
     });
     assert_eq!(proxy.get("/").text(), "blue");
+    until("listeners are closed", || {
+        std::net::TcpStream::connect(("127.0.0.1", proxy.port)).err()
+    });
     let answer = kept.get("/");
     assert_eq!(answer.text(), "blue");
     assert!(answer.says_close(), "the end is announced");
