@@ -227,9 +227,7 @@ impl Control {
             // New versions are watched from now on, not from the next second.
             self.sample();
         }
-        if !matches!(outcome, Outcome::Unchanged(_)) {
-            systemd::status(&self.status());
-        }
+        systemd::status(&self.status());
         outcome
     }
 

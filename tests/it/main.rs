@@ -17,6 +17,7 @@ mod limits;
 mod proxying;
 mod reload;
 mod routing;
+mod service_manager;
 mod split;
 mod stop;
 mod tls;
