@@ -74,7 +74,7 @@ fn run_says_so_when_the_address_is_taken() {
     let (holder, address) = crate::support::listen();
     let dir = tempfile::tempdir().unwrap();
     let text = format!(
-        "listen = \"{address}\"\nstate_dir = \"{}\"\n[service.app]\nstable = \"a\"\nversions.a = []\n",
+        "listen = \"{address}\"\nstate_dir = \"{}\"\n[service.app]\nstable = \"a\"\nversions.a = [\"127.0.0.1:1\"]\n",
         dir.path().display()
     );
     std::fs::write(dir.path().join("cutover.toml"), text).unwrap();
@@ -124,7 +124,7 @@ fn shift_refuses_what_would_not_be_valid() {
         ["shift", "app", "v2=101%"],
         ["shift", "app", "v3=5%"],
         ["shift", "nobody", "v2=5%"],
-        ["shift", "app", "v2"],
+        ["shift", "app", "v2=5"],
     ] {
         let said = proxy.command(&arguments);
         assert_ne!(said.code, 0, "{arguments:?}");

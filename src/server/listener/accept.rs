@@ -161,6 +161,13 @@ where
         match accepted {
             Ok(raw) => {
                 trouble.over();
+                if gate.is_full() {
+                    // Another worker took the last place while this one waited for a client: the client waits inside.
+                    tokio::select! {
+                        () = room(&gate) => {}
+                        () = door.closed() => {}
+                    }
+                }
                 welcome(raw, door.runtime(), gate.enter(), &gate, serve.clone());
             }
             Err(error) if is_of_one_connection(&error) => {}
