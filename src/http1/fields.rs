@@ -122,7 +122,7 @@ pub(super) fn has_underscore(name: &[u8]) -> bool {
     match name.last_chunk::<8>() {
         // Overlaps what was seen, which costs less than going byte by byte.
         Some(last) => hit(last),
-        None => rest.iter().any(|&b| b == b'_'),
+        None => rest.contains(&b'_'),
     }
 }
 
@@ -152,7 +152,15 @@ fn is<const N: usize>(name: &[u8], want: &[u8; N]) -> bool {
     let Ok(name) = <&[u8; N]>::try_from(name) else {
         return false;
     };
-    name[0] | 0x20 == want[0] && name.eq_ignore_ascii_case(want)
+    if name[0] | 0x20 != want[0] {
+        return false;
+    }
+    // Without a way out half-way this becomes a few vector instructions.
+    let mut unlike = 0;
+    for i in 0..N {
+        unlike |= name[i].to_ascii_lowercase() ^ want[i];
+    }
+    unlike == 0
 }
 
 #[cfg(test)]
