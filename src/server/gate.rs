@@ -80,7 +80,17 @@ impl Gate {
         self.panics.load(Ordering::Relaxed)
     }
 
-    /// A connection comes in. It is counted until the place is dropped.
+    /// A connection comes in if there is room. It is counted until the place is dropped.
+    pub fn try_enter(self: &Arc<Self>) -> Option<Place> {
+        let ceiling = self.ceiling.load(Ordering::Relaxed);
+        let one_more = |open: usize| (open < ceiling).then_some(open + 1);
+        let counted = self
+            .open
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        counted.ok().map(|_| Place(self.clone()))
+    }
+
+    /// A connection comes in, whether there is room or not.
     pub fn enter(self: &Arc<Self>) -> Place {
         self.open.fetch_add(1, Ordering::Relaxed);
         Place(self.clone())
@@ -170,7 +180,7 @@ mod tests {
     fn a_place_is_given_up_on_drop() {
         let gate = Gate::new(&limits(Some(2)), None);
         let (a, _b) = (gate.enter(), gate.enter());
-        assert!(gate.is_full());
+        assert!(gate.is_full() && gate.try_enter().is_none());
         drop(a);
         assert!(!gate.is_full());
         gate.adopt(&limits(Some(1)));

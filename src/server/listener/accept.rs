@@ -161,14 +161,8 @@ where
         match accepted {
             Ok(raw) => {
                 trouble.over();
-                if gate.is_full() {
-                    // Another worker took the last place while this one waited for a client: the client waits inside.
-                    tokio::select! {
-                        () = room(&gate) => {}
-                        () = door.closed() => {}
-                    }
-                }
-                welcome(raw, door.runtime(), gate.enter(), &gate, serve.clone());
+                let place = entry(&gate, &door).await;
+                welcome(raw, door.runtime(), place, &gate, serve.clone());
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -191,6 +185,20 @@ where
             "listener {}: some of the last connections were lost: {error}",
             runtime.spec.name
         );
+    }
+}
+
+/// A place for a client that was accepted already. Another worker may have taken the last one while this one waited for
+/// the client: then it waits inside, unless the listener is about to close.
+async fn entry(gate: &Arc<Gate>, door: &Door) -> Place {
+    loop {
+        if let Some(place) = gate.try_enter() {
+            return place;
+        }
+        tokio::select! {
+            () = room(gate) => {}
+            () = door.closed() => return gate.enter(),
+        }
     }
 }
 
