@@ -117,6 +117,57 @@ fn shift_changes_the_line_keeps_comments_and_waits_until_it_is_live() {
 }
 
 #[test]
+fn shift_to_a_version_alone_makes_it_stable() {
+    let (proxy, _origins) = two();
+    let said = proxy.command(&["shift", "app", "v2"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    for _ in 0..20 {
+        assert_eq!(proxy.get("/").text(), "v2");
+    }
+    let after = std::fs::read_to_string(proxy.file()).unwrap();
+    assert!(
+        after.contains("stable = \"v2\"\nsplit = { v1 = \"0%\" } # the line"),
+        "{after}"
+    );
+}
+
+#[test]
+fn shift_without_a_proxy_changes_the_file_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cutover.toml");
+    let text = format!(
+        "state_dir = \"{}\"\nlisten = \":8080\"\n{}",
+        dir.path().display(),
+        COMMENTED
+            .replace("$A", "127.0.0.1:1")
+            .replace("$B", "127.0.0.1:2")
+    );
+    std::fs::write(&file, text).unwrap();
+    let said = command(&["shift", "app", "v2=7%"], dir.path());
+    assert_eq!(said.code, 3, "{said:?}");
+    assert!(said.stderr.contains("no proxy answers"), "{said:?}");
+    assert!(std::fs::read_to_string(&file).unwrap().contains("\"7%\""));
+}
+
+#[test]
+fn explain_reads_the_file_when_nobody_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!(
+        "state_dir = \"{}\"\nlisten = \":8080\"\n{}",
+        dir.path().display(),
+        COMMENTED
+            .replace("$A", "127.0.0.1:1")
+            .replace("$B", "127.0.0.1:2")
+    );
+    std::fs::write(dir.path().join("cutover.toml"), text).unwrap();
+    let said = command(&["explain", "http://shop:8080/", "--json"], dir.path());
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.stderr.contains("explained from"), "{said:?}");
+    let json: serde_json::Value = serde_json::from_str(&said.stdout).expect("JSON");
+    assert_eq!(json["candidates"][1]["share"], "5%");
+}
+
+#[test]
 fn shift_refuses_what_would_not_be_valid() {
     let (proxy, _origins) = two();
     let before = std::fs::read_to_string(proxy.file()).unwrap();
@@ -125,6 +176,7 @@ fn shift_refuses_what_would_not_be_valid() {
         ["shift", "app", "v3=5%"],
         ["shift", "nobody", "v2=5%"],
         ["shift", "app", "v2=5"],
+        ["shift", "app", "v2="],
     ] {
         let said = proxy.command(&arguments);
         assert_ne!(said.code, 0, "{arguments:?}");

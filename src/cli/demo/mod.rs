@@ -89,7 +89,7 @@ impl Demo {
         stage.ready().await?;
         let begun = Instant::now();
         let _users = traffic::start(stage.address, tally.clone());
-        view.open();
+        view.open(stage);
         let story = async {
             match self.story {
                 Some(time) => story::tell(stage, tally, view.voice(), time).await,

@@ -20,7 +20,7 @@ const ACTS: [(u32, &str); 5] = [
     (5_000, "green gets its first 5%"),
     (50_000, "half and half"),
     (100_000, "green has taken over"),
-    (0, "and back to blue: the same line, once more"),
+    (0, "and back to blue, by the same line"),
 ];
 
 /// Longest time until an edit is live.
@@ -48,7 +48,7 @@ pub async fn tell(
             let line = stage.line().map(|(_, line)| line).unwrap_or_default();
             let line = line.split('#').next().unwrap_or("").trim().to_owned();
             let after = shown(after);
-            voice.say(&format!("wrote {line}: live after {after}; {said}"));
+            voice.say(&format!("wrote `{line}`, live after {after}: {said}"));
         }
         sleep_until(begun + act * number).await;
         let now = tally.borrow().by_version();

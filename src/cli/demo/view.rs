@@ -15,8 +15,8 @@ use crate::cli::fault::Fault;
 /// Of a bar, in characters.
 const BAR: usize = 30;
 
-/// What share and rate are shown over: short, so that an edit is seen at once.
-const NOW: Duration = Duration::from_secs(2);
+/// What is shown is of this time: short, so that an edit is seen at once.
+const NOW: Duration = Duration::from_secs(1);
 
 /// The view.
 pub struct View {
@@ -60,13 +60,12 @@ impl View {
     }
 
     /// Says once what there is to do.
-    pub fn open(&self) {
-        let line = format!(
-            "cutover demo: blue and green behind {url}\n  edit  {file}\n  or    cutover shift {SERVICE} green=5% -c {file}\n  ask   curl -i {url}\n",
-            url = self.url,
-            file = self.file,
-        );
-        print(&line);
+    pub fn open(&self, stage: &Stage) {
+        let (number, line) = stage.line().unwrap_or_default();
+        let Self { url, file, .. } = self;
+        print(&format!(
+            "cutover demo: blue and green behind {url}\n  edit  {file}:{number}\n          {line}\n  or    cutover shift {SERVICE} green=5% -c {file}\n  ask   curl -i {url}\n"
+        ));
     }
 
     /// Shows what happens, until something goes wrong with the proxy.
@@ -113,14 +112,10 @@ impl View {
         let mut text = format!("{:>4.0}s", begun.elapsed().as_secs_f64());
         for (version, name) in self.names.iter().enumerate() {
             let f = tally.figures(version, NOW);
-            let _ = write!(
-                text,
-                "  {name} {:.1}% {:.0}/s p50 {} p99 {}",
-                f.share * 100.0,
-                f.rate,
-                shown(f.p50),
-                shown(f.p99)
-            );
+            let _ = write!(text, "  {name} {:>5.1}% {:>3.0}/s", f.share * 100.0, f.rate);
+            if f.rate > 0.0 {
+                let _ = write!(text, " p50 {} p99 {}", shown(f.p50), shown(f.p99));
+            }
         }
         let _ = write!(
             text,
@@ -145,15 +140,18 @@ impl View {
         for (version, name) in self.names.iter().enumerate() {
             let f = tally.figures(version, NOW);
             let colour = if version == 0 { 34 } else { 32 };
-            let _ = writeln!(
+            let _ = write!(
                 text,
-                "  {name:<6} \x1b[{colour}m{}\x1b[0m {:>5.1} %  {:>4.0}/s   p50 {:>7}   p99 {:>7}",
+                "  {name:<6} \x1b[{colour}m{}\x1b[0m {:>5.1} %  {:>4.0}/s",
                 bar(f.share),
                 f.share * 100.0,
                 f.rate,
-                shown(f.p50),
-                shown(f.p99),
             );
+            if f.rate > 0.0 {
+                let (p50, p99) = (shown(f.p50), shown(f.p99));
+                let _ = write!(text, "   p50 {p50:>7}   p99 {p99:>7}");
+            }
+            text.push('\n');
         }
         if let Some((number, line)) = stage.line() {
             let _ = writeln!(text, "\n  {}:{number}\n    {line}", self.file);
