@@ -84,7 +84,7 @@ impl View {
             let mut text = String::new();
             if drawn > 0 {
                 // Back to the first line of the block, and clear what follows.
-                let _ = write!(text, "\x1b[{drawn}A\x1b[J");
+                let _ = write!(text, "\x1b[{drawn}A\r\x1b[J");
             }
             for line in self.voice.said.borrow_mut().drain(..) {
                 let _ = writeln!(text, "{line}");
@@ -92,7 +92,8 @@ impl View {
             if self.screen {
                 let block = self.block(stage, begun, refused);
                 drawn = block.lines().count();
-                text += &block;
+                // Without wrapping, so that a narrow terminal has as many lines as were counted.
+                let _ = write!(text, "\x1b[?7l{block}\x1b[?7h");
             } else {
                 text += &self.plain(begun, refused);
             }
