@@ -219,3 +219,17 @@ fn explain_names_what_decided() {
         (proxy.metrics().sum("http_requests_total", &[]) == 0.0).then_some(())
     });
 }
+
+#[test]
+fn a_configuration_that_others_may_write_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cutover.toml");
+    let text =
+        "listen = \":8080\"\n[service.app]\nstable = \"a\"\nversions.a = [\"127.0.0.1:1\"]\n";
+    std::fs::write(&file, text).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let said = command(&["check", "cutover.toml"], dir.path());
+    assert_eq!(said.code, 1);
+    assert!(said.stderr.contains("write"), "{said:?}");
+}

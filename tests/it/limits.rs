@@ -76,3 +76,21 @@ fn slow_clients_harm_nobody() {
     let each = (proxy.resident() - start) / slow.len() as u64;
     assert!(each < 64 * 1024, "{each} bytes for a slow client");
 }
+
+#[test]
+fn a_listener_may_be_a_unix_socket() {
+    let origin = Origin::named("blue");
+    let proxy = Builder::new(&format!(
+        "admin = \"127.0.0.1:$ADMIN\"\nworkers = 2\nstate_dir = \"$DIR/state\"\n\
+         [listen.local]\nbind = \"unix:$DIR/front.sock\"\n{}",
+        single(&origin.at(), "")
+    ))
+    .start();
+    let socket = std::os::unix::net::UnixStream::connect(proxy.dir().join("front.sock"));
+    let mut client = Client::over(socket.unwrap());
+    for _ in 0..3 {
+        assert_eq!(client.get("/").text(), "blue");
+    }
+    let listener = [("listener", "local")];
+    assert_eq!(proxy.metrics().sum("cutover_connections", &listener), 1.0);
+}

@@ -6,6 +6,7 @@ mod support;
 mod admin_metrics;
 mod bodies;
 mod cli;
+mod corners;
 mod demo;
 mod faults;
 mod grpc;

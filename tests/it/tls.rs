@@ -8,7 +8,7 @@ use crate::support::client::{Client, dial};
 use crate::support::h2_client::H2;
 use crate::support::h2_origin::H2Origin;
 use crate::support::origin::Origin;
-use crate::support::proxy::{Builder, Proxy, single};
+use crate::support::proxy::{Builder, Proxy, command, single};
 use crate::support::tls::{Authority, Identity};
 use crate::support::{block_on, until};
 
@@ -164,4 +164,47 @@ fn what_is_not_tls_harms_nobody() {
         }
     }
     assert_eq!(get(&proxy, &authority, "shop.test", "shop.test"), 200);
+}
+
+#[test]
+fn clients_must_show_a_certificate_where_it_is_demanded() {
+    let (authority, partners) = (Authority::new(), Authority::new());
+    let origin = Origin::named("blue");
+    let builder = Builder::new(&format!(
+        "{HEAD}[[listen.tls.cert]]\ncert = \"$DIR/shop.pem\"\nkey = \"$DIR/shop.key\"\n\
+         client_ca = \"$DIR/partners.pem\"\n{}",
+        single(&origin.at(), "")
+    ));
+    authority.issue(&["shop.test"]).save(builder.dir(), "shop");
+    partners.save(&builder.dir().join("partners.pem"));
+    let proxy = builder.start();
+    let ask = |identity: Option<&Identity>| {
+        let stream = authority.connect_as(proxy.port, "shop.test", &["http/1.1"], identity);
+        let mut client = Client::over(stream.ok()?);
+        let request = "GET / HTTP/1.1\r\nhost: shop.test\r\n\r\n";
+        client.try_send(request).ok()?;
+        client.try_answer("GET").ok().map(|a| a.status())
+    };
+    assert_eq!(ask(None), None);
+    assert_eq!(ask(Some(&authority.issue(&["stranger"]))), None);
+    assert_eq!(ask(Some(&partners.issue(&["partner"]))), Some(200));
+    assert_eq!(origin.hits(), 1);
+}
+
+#[test]
+fn a_key_that_others_may_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let authority = Authority::new();
+    let dir = tempfile::tempdir().unwrap();
+    let (_, key) = authority.issue(&["shop.test"]).save(dir.path(), "shop");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let text = "[listen.tls]\nbind = \"127.0.0.1:1\"\n[[listen.tls.cert]]\ncert = \"shop.pem\"\nkey = \"shop.key\"\n";
+    let text = format!("{text}{}", single("127.0.0.1:1", ""));
+    std::fs::write(dir.path().join("cutover.toml"), text).unwrap();
+    let said = command(&["check", "cutover.toml"], dir.path());
+    assert_eq!(said.code, 1);
+    assert!(said.stderr.contains("shop.key"), "{said:?}");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let said = command(&["check", "cutover.toml"], dir.path());
+    assert_eq!(said.code, 0, "{said:?}");
 }

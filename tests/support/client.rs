@@ -184,6 +184,12 @@ impl Client {
         reset_on_close(&socket).expect("linger");
     }
 
+    /// How long a write may take.
+    pub fn patience_to_write(&self, time: Duration) {
+        let socket = self.socket.as_ref().expect("a TCP connection");
+        socket.set_write_timeout(Some(time)).expect("timeout");
+    }
+
     /// How long a read may take.
     pub fn patience(&self, time: Duration) {
         if let Some(socket) = &self.socket {

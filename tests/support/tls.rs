@@ -61,13 +61,23 @@ impl Authority {
 
     /// A client's configuration that believes this authority only.
     pub fn client(&self, alpn: &[&str]) -> Arc<ClientConfig> {
+        self.client_as(alpn, None)
+    }
+
+    /// As [`Self::client`]; it shows a certificate of its own.
+    fn client_as(&self, alpn: &[&str], identity: Option<&Identity>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone()).expect("a root");
-        let mut config = ClientConfig::builder_with_provider(provider())
+        let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("protocol versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let mut config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(own) => builder
+                .with_client_auth_cert(own.chain.clone(), own.key.clone_key())
+                .expect("a certificate and its key"),
+        };
         config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
         Arc::new(config)
     }
@@ -79,8 +89,20 @@ impl Authority {
         name: &str,
         alpn: &[&str],
     ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+        self.connect_as(port, name, alpn, None)
+    }
+
+    /// As [`Self::connect`]; the client shows a certificate of its own.
+    pub fn connect_as(
+        &self,
+        port: u16,
+        name: &str,
+        alpn: &[&str],
+        identity: Option<&Identity>,
+    ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
         let name = ServerName::try_from(name.to_owned()).expect("a server name");
-        let mut session = ClientConnection::new(self.client(alpn), name).expect("a session");
+        let mut session =
+            ClientConnection::new(self.client_as(alpn, identity), name).expect("a session");
         let mut socket = super::client::dial(port);
         while session.is_handshaking() {
             session.complete_io(&mut socket)?;
