@@ -1,7 +1,9 @@
 //! Attempts of one request: an endpoint, a connection, an exchange; and another one where nothing was lost.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::Worker;
@@ -9,21 +11,29 @@ use super::body::Upload;
 use super::error::Broken;
 use super::exchange::{self, Done, Failure, Terms};
 use super::h1_up::H1Up;
+use super::h2_up::H2Up;
 use super::headers::{Fields, Request};
 use super::wire::{Downstream, Upstream, WireError};
+use crate::config::spec::Scheme;
 use crate::http1::Framing;
 use crate::net::{Stream, Watch};
 use crate::snapshot::Service;
 use crate::telemetry::VersionShard;
 use crate::upstream::conns::is_quiet_now;
-use crate::upstream::{Endpoint, connect};
+use crate::upstream::h2_conns::Lease;
+use crate::upstream::{ConnectError, Endpoint, Pool, connect};
 
 /// Bytes of an idempotent request's body that are kept for another attempt.
 const KEPT: usize = 64 * 1024;
 
-/// How much of the body has to be kept so that the request can be sent again.
-pub fn kept_bytes<F>(request: &Request<'_, F>) -> usize {
-    if request.framing != Framing::Empty && request.method.is_idempotent() {
+/// How much of the body has to be kept so that the request can be sent again: an HTTP/2 endpoint may refuse even one that isn't idempotent,
+/// and then has done nothing with it.
+pub fn kept_bytes<F>(request: &Request<'_, F>, pool: &Pool) -> usize {
+    let refusable = || {
+        let schemes = pool.members.iter().map(|m| m.endpoint.spec.scheme);
+        schemes.into_iter().any(|s| s != Scheme::Http)
+    };
+    if request.framing != Framing::Empty && (request.method.is_idempotent() || refusable()) {
         KEPT
     } else {
         0
@@ -118,6 +128,10 @@ impl<F: Fields> Attempts<'_, F> {
         down: &mut D,
         fresh: bool,
     ) -> Outcome {
+        if self.worker.h2_conns.speaks_h2(endpoint) {
+            let leased = self.lease(endpoint, shard, down).await;
+            return self.over_h2(endpoint, leased, upload, down).await;
+        }
         if !fresh && let Some((stream, used)) = self.take_idle(endpoint) {
             return self.over_h1(endpoint, stream, used, upload, down).await;
         }
@@ -130,6 +144,13 @@ impl<F: Fields> Attempts<'_, F> {
                 result: Err(Broken::Connect(e).into()),
                 stale: false,
             },
+            Ok(opened) if opened.h2 => {
+                let idle = self.service.timeouts.idle;
+                let conns = &self.worker.h2_conns;
+                let leased = conns.adopt(endpoint, opened.stream, idle).await;
+                let leased = leased.map_err(|e| Broken::Connect(ConnectError::Io(e)));
+                self.over_h2(endpoint, leased, upload, down).await
+            }
             Ok(opened) => {
                 shard.connections(1);
                 self.over_h1(endpoint, opened.stream, 0, upload, down).await
@@ -182,6 +203,62 @@ impl<F: Fields> Attempts<'_, F> {
                 .conns
                 .give(endpoint, stream, used + 1, worker.watches.now_ms(), idle_ms);
         }
+        Outcome { result, stale }
+    }
+
+    /// A place on an HTTP/2 connection; the client may leave meanwhile.
+    async fn lease<D: Downstream>(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        shard: &VersionShard,
+        down: &mut D,
+    ) -> Result<Lease, Broken> {
+        let _queued = Queued::enter(shard);
+        let timeouts = &self.service.timeouts;
+        let mut leasing = self
+            .worker
+            .h2_conns
+            .lease(endpoint, timeouts.connect, timeouts.idle);
+        self.watch.arm(timeouts.connect + timeouts.first_byte);
+        poll_fn(|cx| {
+            if let Poll::Ready(leased) = leasing.poll(cx) {
+                return Poll::Ready(leased.map_err(Broken::Connect));
+            }
+            if down.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Broken::ClientGone));
+            }
+            match self.watch.expired(cx) {
+                true if self.watch.is_shut() => Poll::Ready(Err(Broken::Shut)),
+                true => Poll::Ready(Err(Broken::FirstByte)),
+                false => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    async fn over_h2<D: Downstream>(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        leased: Result<Lease, Broken>,
+        upload: &mut Upload,
+        down: &mut D,
+    ) -> Outcome {
+        let prepared = leased
+            .and_then(|lease| H2Up::new(lease, endpoint, self.request).map_err(Broken::Client));
+        let mut up = match prepared {
+            Ok(up) => up,
+            Err(broken) => {
+                return Outcome {
+                    result: Err(broken.into()),
+                    stale: false,
+                };
+            }
+        };
+        let result = exchange::run(&self.terms(), self.request, upload, down, &mut up).await;
+        let stale = match &result {
+            Err(failure) if up.was_refused() => !failure.answered && upload.can_rewind(),
+            _ => up.was_used() && self.is_stale(&result, upload, &up),
+        };
         Outcome { result, stale }
     }
 

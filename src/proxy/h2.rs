@@ -116,12 +116,12 @@ pub struct Outlet {
     stream: SendStream<Bytes>,
     held: Bytes,
     ended: bool,
-    progress: Progress,
+    progress: Option<Progress>,
 }
 
 impl Outlet {
-    /// A stream whose head was sent; `ended` with it.
-    pub fn new(stream: SendStream<Bytes>, ended: bool, progress: Progress) -> Self {
+    /// A stream whose head was sent; `ended` with it. `progress` where somebody meters the peer.
+    pub fn new(stream: SendStream<Bytes>, ended: bool, progress: Option<Progress>) -> Self {
         Self {
             stream,
             held: Bytes::new(),
@@ -179,8 +179,9 @@ impl Outlet {
             return Ok(());
         }
         let piece = std::mem::take(&mut self.held);
-        self.progress
-            .set(self.progress.get() + 4 + piece.len() as u64 / 512);
+        if let Some(progress) = &self.progress {
+            progress.set(progress.get() + 4 + piece.len() as u64 / 512);
+        }
         self.stream.send_data(piece, end)
     }
 

@@ -79,7 +79,7 @@ impl Downstream for H2Down {
             .respond
             .send_response(head, ended)
             .map_err(wire_error)?;
-        self.outlet = Some(Outlet::new(stream, ended, self.progress.clone()));
+        self.outlet = Some(Outlet::new(stream, ended, Some(self.progress.clone())));
         Ok(())
     }
 

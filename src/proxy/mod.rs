@@ -2,7 +2,7 @@
 //!
 //! [`handle`] is the whole story: route, version, endpoint, attempt, answer, outcome. The parts:
 //!
-//! * [`wire`]: what an exchange asks of a connection. [`h1`], [`h1_down`], [`h1_up`]: HTTP/1. [`h2`], [`h2_down`]: HTTP/2.
+//! * [`wire`]: what an exchange asks of a connection. [`h1`], [`h1_down`], [`h1_up`]: HTTP/1. [`h2`], [`h2_down`], [`h2_up`]: HTTP/2.
 //! * [`exchange`]: one attempt on an open connection. [`body`]: the pump. [`attempt`]: connections and another try.
 //! * [`headers`]: heads on their way through. [`peer`]: who asks. [`error`]: what broke, and who is told what.
 //! * [`worker`]: what a thread has at hand.
@@ -16,6 +16,7 @@ pub mod h1_down;
 pub mod h1_up;
 pub mod h2;
 pub mod h2_down;
+pub mod h2_up;
 pub mod headers;
 pub mod peer;
 pub mod wire;
@@ -132,7 +133,10 @@ async fn forward<D: Downstream, F: Fields>(
         };
         return answer(watch, snapshot, request.method, down, too_large).await;
     }
-    let mut upload = Upload::new(limits.body_bytes, attempt::kept_bytes(request));
+    let mut upload = Upload::new(
+        limits.body_bytes,
+        attempt::kept_bytes(request, &service.versions[version].pool),
+    );
     let attempts = Attempts {
         worker,
         watch,

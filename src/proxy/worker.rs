@@ -10,7 +10,7 @@ use crate::http1::ResponseHead;
 use crate::net::{Buffers, Phase, Watches};
 use crate::routing::{self, Decision, SplitState};
 use crate::snapshot::{Service, Snapshot};
-use crate::upstream::{Conns, Pool, View};
+use crate::upstream::{Conns, H2Conns, Pool, View};
 
 /// How long an idle connection is left open after its end was announced, in milliseconds: time for a request that the client was just sending.
 const GRACE_MS: u64 = 1_000;
@@ -26,6 +26,8 @@ pub struct Worker {
     pub buffers: Buffers,
     /// Idle upstream connections.
     pub conns: Conns,
+    /// HTTP/2 connections to endpoints.
+    pub h2_conns: H2Conns,
     /// Deadlines of all tasks.
     pub watches: Watches,
     snapshot: RefCell<Rc<Arc<Snapshot>>>,
@@ -48,6 +50,7 @@ impl Worker {
             id,
             buffers: Buffers::new(),
             conns: Conns::new(id),
+            h2_conns: H2Conns::new(id),
             watches: Watches::new(),
             snapshot: RefCell::new(Rc::new(snapshot)),
             rng: RefCell::new(fastrand::Rng::new()),
@@ -78,6 +81,8 @@ impl Worker {
             .map(|m| m.endpoint.slot)
             .collect();
         self.conns
+            .retain(|endpoint| wanted.contains(&endpoint.slot));
+        self.h2_conns
             .retain(|endpoint| wanted.contains(&endpoint.slot));
     }
 
@@ -150,6 +155,7 @@ impl Worker {
         self.ticks.set(n + 1);
         if n % TEND_EVERY == 0 {
             self.conns.tend(self.watches.now_ms());
+            self.h2_conns.tend(self.watches.now_ms());
         }
         self.watches.each(|watch| {
             if watch.is_closing() && watch.phase() == Phase::Idle && watch.age_ms() >= GRACE_MS {

@@ -2,13 +2,14 @@
 //!
 //! * [`endpoint`]: one address and its state, in a registry that outlives reloads.
 //! * [`pool`]: a version's endpoints, weighted. [`view`], [`pick`]: which one is next.
-//! * [`connect`]: opens connections. [`conns`]: one worker's idle ones.
+//! * [`connect`]: opens connections. [`conns`]: one worker's idle ones. [`h2_conns`]: one worker's HTTP/2 connections.
 //! * [`discovery`]: names to addresses.
 
 pub mod connect;
 pub mod conns;
 pub mod discovery;
 pub mod endpoint;
+pub mod h2_conns;
 pub mod pick;
 pub mod pool;
 pub mod view;
@@ -16,5 +17,6 @@ pub mod view;
 pub use connect::ConnectError;
 pub use conns::Conns;
 pub use endpoint::{Endpoint, Registry};
+pub use h2_conns::H2Conns;
 pub use pool::Pool;
 pub use view::View;

@@ -1,0 +1,277 @@
+//! An HTTP/2 stream to an endpoint, for one exchange. Dropping it before its end takes the stream back: that cancels the work upstream.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use h2::client::ResponseFuture;
+use h2::{Reason, RecvStream};
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TE};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, Uri};
+
+use super::h2::{Inlet, Outlet, wire_error};
+use super::headers::{Fields, H2Fields, Request};
+use super::wire::{Piece, Sink, Source, Upstream, WireError};
+use crate::config::spec;
+use crate::http1::{Framing, Method, Reject, number};
+use crate::upstream::Endpoint;
+use crate::upstream::h2_conns::Lease;
+
+/// An HTTP/2 stream to an endpoint.
+#[derive(Debug)]
+pub struct H2Up {
+    // Before the lease, so that the stream has ended when its place is given back.
+    inlet: Option<Inlet>,
+    outlet: Option<Outlet>,
+    response: Option<ResponseFuture>,
+    body: Option<RecvStream>,
+    head: Option<http::Request<()>>,
+    method: Method,
+    status: u16,
+    fields: HeaderMap,
+    sent: bool,
+    begun: bool,
+    refused: bool,
+    lease: Lease,
+}
+
+impl H2Up {
+    /// For this request, on this connection.
+    ///
+    /// # Errors
+    /// 400: target or authority can't be said in HTTP/2.
+    pub fn new<F: Fields>(
+        lease: Lease,
+        endpoint: &Endpoint,
+        request: &Request<'_, F>,
+    ) -> Result<Self, Reject> {
+        Ok(Self {
+            inlet: None,
+            outlet: None,
+            response: None,
+            body: None,
+            head: Some(head_of(endpoint, request)?),
+            method: request.method,
+            status: 0,
+            fields: HeaderMap::new(),
+            sent: false,
+            begun: false,
+            refused: false,
+            lease,
+        })
+    }
+
+    /// The peer has said that it did nothing with the request.
+    pub fn was_refused(&self) -> bool {
+        self.refused
+    }
+
+    /// Whether the connection had carried a request before this one.
+    pub fn was_used(&self) -> bool {
+        self.lease.used
+    }
+
+    fn broke(&mut self, error: h2::Error) -> WireError {
+        // A stream that ends by the peer's GOAWAY is one above the last that it looked at; all others go on, or end with the connection.
+        let refused = error.is_remote()
+            && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM));
+        if refused && !self.begun {
+            self.refused = true;
+            self.lease.retire();
+        }
+        wire_error(error)
+    }
+
+    fn begin(&mut self, head: http::response::Parts) {
+        self.begun = true;
+        self.status = head.status.as_u16();
+        self.fields = head.headers;
+    }
+}
+
+/// The request's head for an HTTP/2 upstream.
+fn head_of<F: Fields>(
+    endpoint: &Endpoint,
+    request: &Request<'_, F>,
+) -> Result<http::Request<()>, Reject> {
+    let mut head = http::Request::new(());
+    *head.method_mut() =
+        http::Method::from_bytes(request.method_text).map_err(|_| Reject::bad("bad-method"))?;
+    *head.version_mut() = http::Version::HTTP_2;
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(match endpoint.spec.scheme {
+        spec::Scheme::Https => Scheme::HTTPS,
+        _ => Scheme::HTTP,
+    });
+    uri.authority = Some(if request.authority.is_empty() {
+        Authority::try_from(&*endpoint.authority)
+            .unwrap_or_else(|_| Authority::from_static("localhost"))
+    } else {
+        Authority::try_from(request.authority).map_err(|_| Reject::bad("bad-host"))?
+    });
+    uri.path_and_query =
+        Some(PathAndQuery::try_from(request.target).map_err(|_| Reject::bad("bad-target"))?);
+    *head.uri_mut() = Uri::from_parts(uri).map_err(|_| Reject::bad("bad-target"))?;
+    let fields = head.headers_mut();
+    request.fields.put_map(fields, |id| request.is_ours(id));
+    let mut value = Vec::new();
+    request.each_added(|name, parts| {
+        value.clear();
+        parts.iter().for_each(|part| value.extend_from_slice(part));
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(name),
+            HeaderValue::from_bytes(&value),
+        ) {
+            fields.append(name, value);
+        }
+    });
+    if let Framing::Length(n) = request.framing {
+        fields.insert(CONTENT_LENGTH, HeaderValue::from(n));
+    }
+    if request.te_trailers {
+        fields.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    Ok(head)
+}
+
+impl Upstream for H2Up {
+    type Fields<'a> = H2Fields<'a>;
+
+    /// Upgrades are not asked for over HTTP/2, so there is none to open.
+    fn open_tunnel(&mut self) {}
+
+    fn send_request<F: Fields>(&mut self, request: &Request<'_, F>) -> Result<(), WireError> {
+        let head = self.head.take().ok_or(WireError::Cut)?;
+        let ended = !request.framing.has_body();
+        match self.lease.sender.send_request(head, ended) {
+            Ok((response, stream)) => {
+                self.sent = true;
+                self.response = Some(response);
+                self.outlet = Some(Outlet::new(stream, ended, None));
+                Ok(())
+            }
+            Err(error) => {
+                // The connection ended between the look at it and now: nothing was sent.
+                self.refused = true;
+                self.lease.retire();
+                Err(wire_error(error))
+            }
+        }
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        let Some(response) = &mut self.response else {
+            return Poll::Ready(Err(WireError::Cut));
+        };
+        if let Some(early) = ready!(response.poll_informational(cx)) {
+            return Poll::Ready(match early {
+                Ok(early) => {
+                    self.begin(early.into_parts().0);
+                    Ok(())
+                }
+                Err(error) => Err(self.broke(error)),
+            });
+        }
+        match ready!(Pin::new(response).poll(cx)) {
+            Ok(response) => {
+                let (head, body) = response.into_parts();
+                self.begin(head);
+                self.body = Some(body);
+                self.response = None;
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => Poll::Ready(Err(self.broke(error))),
+        }
+    }
+
+    fn status(&self) -> u16 {
+        self.status
+    }
+
+    fn fields(&self) -> H2Fields<'_> {
+        H2Fields(&self.fields)
+    }
+
+    fn framing(&self) -> Framing {
+        let bodiless = self.method == Method::Head || matches!(self.status, 100..200 | 204 | 304);
+        if bodiless {
+            Framing::Empty
+        } else if self.body.as_ref().is_none_or(RecvStream::is_end_stream) {
+            Framing::Length(0)
+        } else {
+            match self.content_length() {
+                Some(n) if n > 0 => Framing::Length(n),
+                _ => Framing::UntilClose,
+            }
+        }
+    }
+
+    fn content_length(&self) -> Option<u64> {
+        number::decimal(self.fields.get(CONTENT_LENGTH)?.as_bytes())
+    }
+
+    fn next(&mut self) {
+        if let Some(body) = self.body.take() {
+            self.inlet = Some(Inlet::new(body, self.content_length()));
+        }
+    }
+
+    fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    fn may_have_sent(&self) -> bool {
+        self.sent
+    }
+}
+
+impl Source for H2Up {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, WireError>> {
+        match &mut self.inlet {
+            Some(inlet) => inlet.poll_piece(cx).map_err(wire_error),
+            None => Poll::Ready(Err(WireError::Cut)),
+        }
+    }
+    fn data(&self) -> &[u8] {
+        self.inlet.as_ref().map_or(&[], Inlet::data)
+    }
+    fn consume(&mut self, n: usize) {
+        if let Some(inlet) = &mut self.inlet {
+            inlet.consume(n);
+        }
+    }
+    fn take_trailers(&mut self) -> HeaderMap {
+        self.inlet
+            .as_mut()
+            .map(Inlet::take_trailers)
+            .unwrap_or_default()
+    }
+    fn remaining(&self) -> Option<u64> {
+        self.inlet.as_ref().and_then(Inlet::remaining)
+    }
+}
+
+impl H2Up {
+    fn outlet(&mut self) -> Result<&mut Outlet, WireError> {
+        self.outlet.as_mut().ok_or(WireError::Cut)
+    }
+}
+
+impl Sink for H2Up {
+    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>> {
+        self.outlet()?.poll_write(cx, data).map_err(wire_error)
+    }
+    fn poll_finish(
+        &mut self,
+        _: &mut Context<'_>,
+        trailers: Option<&HeaderMap>,
+    ) -> Poll<Result<(), WireError>> {
+        Poll::Ready(self.outlet()?.finish(trailers).map_err(wire_error))
+    }
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        Poll::Ready(self.outlet()?.flush().map_err(wire_error))
+    }
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        self.poll_finish(cx, None)
+    }
+}
