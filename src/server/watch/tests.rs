@@ -7,6 +7,14 @@ use std::os::unix::fs::symlink;
 /// Far above what is promised, far below a hang.
 const SOON: Duration = Duration::from_secs(5);
 
+/// A watch without its poll, which would find anything half a second later.
+fn by_events(file: &Path) -> Watch {
+    let mut watch = Watch::new(file);
+    let never = Duration::from_secs(3600);
+    watch.poll = tokio::time::interval_at(Instant::now() + never, never);
+    watch
+}
+
 async fn next(watch: &mut Watch) -> Changed {
     tokio::time::timeout(SOON, watch.changed())
         .await
@@ -29,7 +37,7 @@ fn directory() -> (tempfile::TempDir, PathBuf) {
 #[tokio::test]
 async fn an_in_place_write_is_noticed_once() {
     let (_dir, file) = directory();
-    let mut watch = Watch::new(&file);
+    let mut watch = by_events(&file);
     std::fs::write(&file, "two").unwrap();
     assert_eq!(next(&mut watch).await, Changed::Config);
     nothing(&mut watch, Duration::from_millis(700)).await;
@@ -38,7 +46,7 @@ async fn an_in_place_write_is_noticed_once() {
 #[tokio::test]
 async fn a_rename_save_is_noticed_again_and_again() {
     let (dir, file) = directory();
-    let mut watch = Watch::new(&file);
+    let mut watch = by_events(&file);
     for i in 0..3 {
         let temporary = dir.path().join(".cutover.toml.tmp");
         std::fs::write(&temporary, format!("{i}")).unwrap();
@@ -62,7 +70,7 @@ async fn a_swapped_config_map_is_noticed_again_and_again() {
     };
     put(0);
     symlink("..data/cutover.toml", root.join("cutover.toml")).unwrap();
-    let mut watch = Watch::new(&root.join("cutover.toml"));
+    let mut watch = by_events(&root.join("cutover.toml"));
     for n in 1..4 {
         put(n);
         assert_eq!(next(&mut watch).await, Changed::Config);
@@ -72,7 +80,7 @@ async fn a_swapped_config_map_is_noticed_again_and_again() {
 #[tokio::test]
 async fn a_neighbour_is_none_of_our_business() {
     let (dir, file) = directory();
-    let mut watch = Watch::new(&file);
+    let mut watch = by_events(&file);
     std::fs::write(dir.path().join("other.toml"), "x").unwrap();
     std::fs::read(&file).unwrap();
     nothing(&mut watch, Duration::from_millis(200)).await;
@@ -81,7 +89,7 @@ async fn a_neighbour_is_none_of_our_business() {
 #[tokio::test]
 async fn a_file_that_vanishes_and_returns_is_noticed_both_times() {
     let (_dir, file) = directory();
-    let mut watch = Watch::new(&file);
+    let mut watch = by_events(&file);
     std::fs::remove_file(&file).unwrap();
     assert_eq!(next(&mut watch).await, Changed::Config);
     std::fs::write(&file, "two").unwrap();
@@ -95,7 +103,7 @@ async fn a_directory_that_is_replaced_is_watched_again() {
     std::fs::create_dir(&sub).unwrap();
     let file = sub.join("cutover.toml");
     std::fs::write(&file, "one").unwrap();
-    let mut watch = Watch::new(&file);
+    let mut watch = by_events(&file);
     std::fs::remove_dir_all(&sub).unwrap();
     assert_eq!(next(&mut watch).await, Changed::Config);
     std::fs::create_dir(&sub).unwrap();
@@ -106,7 +114,7 @@ async fn a_directory_that_is_replaced_is_watched_again() {
 #[tokio::test]
 async fn a_writer_is_waited_for_until_it_closes_the_file() {
     let (_dir, file) = directory();
-    let mut watch = Watch::new(&file);
+    let mut watch = by_events(&file);
     let mut writer = std::fs::File::create(&file).unwrap();
     writer.write_all(b"half").unwrap();
     nothing(&mut watch, Duration::from_millis(150)).await;
@@ -131,7 +139,7 @@ async fn certificates_are_told_apart_from_the_configuration() {
     let other = tempfile::tempdir().unwrap();
     let pem = other.path().join("shop.pem");
     std::fs::write(&pem, "old").unwrap();
-    let mut watch = Watch::new(&file);
+    let mut watch = by_events(&file);
     watch.set_certificates([pem.clone()]);
     std::fs::write(&pem, "new").unwrap();
     assert_eq!(next(&mut watch).await, Changed::Certificates);
