@@ -316,8 +316,10 @@ impl Explanation {
     ) {
         let name = &service.versions[version].name;
         if !service.rules.is_empty() && !matches!(why, Why::Rule(_) | Why::Preview) {
-            let count = service.rules.len();
-            self.why.push(format!("none of its {count} rules matches"));
+            self.why.push(match service.rules.len() {
+                1 => "its one rule does not match".to_owned(),
+                count => format!("none of its {count} rules matches"),
+            });
         }
         let sentence = match why {
             Why::Preview => format!(

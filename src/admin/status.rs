@@ -41,7 +41,7 @@ pub struct Status {
 /// The configuration file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
-    /// The file.
+    /// The file, as an absolute path.
     pub path: String,
     /// xxh3 of the text that runs, 16 hex digits.
     pub hash: String,
@@ -155,8 +155,10 @@ impl Status {
 }
 
 fn config(source: snapshot::Source) -> Config {
+    // Whoever reads it may have another working directory.
+    let path = std::path::absolute(&source.path).unwrap_or(source.path);
     Config {
-        path: source.path.display().to_string(),
+        path: path.display().to_string(),
         hash: source.hash,
         ok: source.error.is_none(),
         error: source.error,

@@ -158,6 +158,7 @@ async fn status_says_what_runs() {
     assert_eq!(read.pid, std::process::id());
     assert_eq!(read.config.hash, "00112233445566ff");
     assert!(read.config.ok);
+    assert!(read.config.path.starts_with('/'), "{}", read.config.path);
     assert_eq!(read.listeners[0].address, "127.0.0.1:4242");
     let shop = &read.services[0];
     assert_eq!((&*shop.name, &*shop.stable), ("shop", "v1"));
