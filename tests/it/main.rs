@@ -19,6 +19,7 @@ mod proxying;
 mod reload;
 mod routing;
 mod service_manager;
+mod soak;
 mod split;
 mod stop;
 mod tls;
