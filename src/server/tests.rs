@@ -49,12 +49,9 @@ struct House {
 }
 
 impl House {
+    /// A proxy of two workers before two origins.
     fn new() -> Self {
-        Self::with("listen = \"127.0.0.1:0\"\n")
-    }
-
-    /// A proxy of two workers with this head of the file; `$DIR` is its directory.
-    fn with(head: &str) -> Self {
+        let head = "listen = \"127.0.0.1:0\"\n";
         let dir = tempfile::tempdir().unwrap();
         let origins = [origin("blue"), origin("green")];
         let file = dir.path().join("cutover.toml");
@@ -96,7 +93,6 @@ impl House {
 }
 
 fn text(dir: &Path, head: &str, [blue, green]: &[SocketAddr; 2], stable: &str) -> String {
-    let head = head.replace("$DIR", &dir.display().to_string());
     format!(
         "{head}\nworkers = 2\nstate_dir = \"{}/state\"\n[service.shop]\nstable = \"{stable}\"\n[service.shop.versions]\nblue = [\"{blue}\"]\ngreen = [\"{green}\"]\n",
         dir.display()
@@ -228,6 +224,45 @@ fn listeners_come_and_go_and_kept_connections_go_on() {
     house.adopted(3);
     until(|| !socket.exists());
     assert!(ask().ends_with("blue"));
+}
+
+#[test]
+fn connections_of_a_listener_that_goes_are_closed_and_no_others() {
+    let house = House::new();
+    let body = house.text("", "blue");
+    let (one, two) = (
+        house.dir.path().join("one.sock"),
+        house.dir.path().join("two.sock"),
+    );
+    let listen = |name: &str, path: &Path| {
+        format!("\n[listen.{name}]\nbind = \"unix:{}\"\n", path.display())
+    };
+    house.save(&format!(
+        "{body}{}{}",
+        listen("one", &one),
+        listen("two", &two)
+    ));
+    house.adopted(2);
+    let connect = |path: &Path| {
+        until(|| std::os::unix::net::UnixStream::connect(path).is_ok());
+        let stream = std::os::unix::net::UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let ask = |stream: &mut std::os::unix::net::UnixStream| {
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            .unwrap();
+        let mut chunk = [0; 4096];
+        let n = stream.read(&mut chunk).unwrap();
+        String::from_utf8_lossy(&chunk[..n]).into_owned()
+    };
+    let (mut leaves, mut stays) = (connect(&one), connect(&two));
+    assert!(ask(&mut leaves).ends_with("blue") && ask(&mut stays).ends_with("blue"));
+    house.save(&format!("{body}{}", listen("two", &two)));
+    house.adopted(3);
+    assert_eq!(leaves.read(&mut [0]).unwrap(), 0, "closed after its grace");
+    assert!(ask(&mut stays).ends_with("blue"));
 }
 
 #[test]

@@ -248,10 +248,10 @@ impl Worker {
         let closed = std::mem::replace(&mut self.doors, doors);
         let now = Instant::now();
         for (id, door) in &closed {
+            // Its connections hear of it with the next tick.
             door.close();
             self.closed.push((*id, now));
         }
-        self.proxy.announce_close(|id| closed.contains_key(&id));
     }
 
     fn open(&self, door: Rc<Door>, socket: super::listener::Socket) {
