@@ -166,6 +166,7 @@ async fn status_says_what_runs() {
     assert_eq!(shop.split.effective["v1"], "95%");
     assert_eq!(shop.versions[0].label.as_deref(), Some("1.0.0"));
     assert_eq!(shop.versions[0].endpoints[1].weight, 2);
+    assert_eq!(shop.versions[1].share, "5%");
     assert_eq!(shop.versions[1].in_flight, 7);
     assert_eq!(shop.versions[1].red["10s"].rate, 0.0);
     assert_eq!(shop.versions[1].red["1m"].p99_ms, None);

@@ -1,7 +1,9 @@
 //! Where the demo plays: a directory with the configuration file, and the proxy as a child.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -61,13 +63,22 @@ impl Stage {
         let cannot = |what: &str, error: std::io::Error| Fault::new(format!("{what}: {error}"));
         let at = directory.display();
         // Not reused if it is there: whoever made it is not this process.
-        fs::create_dir(directory).map_err(|e| cannot(&format!("can't make {at}"), e))?;
+        let made = fs::DirBuilder::new().mode(0o700).create(directory);
+        made.map_err(|e| cannot(&format!("can't make {at}"), e))?;
         let directory = directory
             .canonicalize()
             .map_err(|e| cannot(&format!("can't find {at}"), e))?;
         let file = directory.join("cutover.toml");
         let text = configuration(&directory, origins, address);
-        fs::write(&file, text).map_err(|e| cannot("can't write the file", e))?;
+        // Whatever the umask: a file that others may write would be refused.
+        let opened = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&file);
+        opened
+            .and_then(|mut opened| opened.write_all(text.as_bytes()))
+            .map_err(|e| cannot("can't write the file", e))?;
         let log = File::create(directory.join("proxy.log"));
         let log = log.map_err(|e| cannot("can't write the log", e))?;
         let socket = paths::control_socket(&directory, &file)

@@ -178,6 +178,10 @@ mod tests {
         assert_eq!((blue.p50, blue.p99), (50 * MS, 99 * MS));
         assert_eq!(tally.by_version(), [120, 25]);
         assert_eq!(tally.figures(1, Duration::from_secs(5)).rate, 5.0);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        tally.answered("blue", 7 * MS);
+        let last = tally.figures(0, Duration::from_secs(1));
+        assert_eq!((last.share, last.p99), (1.0, 7 * MS));
     }
 
     #[tokio::test(start_paused = true)]
