@@ -255,6 +255,14 @@ impl<F: Fields> Attempts<'_, F> {
             }
         };
         let result = exchange::run(&self.terms(), self.request, upload, down, &mut up).await;
+        if let Err(Failure {
+            broken: Broken::FirstByte,
+            ..
+        }) = &result
+        {
+            // A peer that vanished without a word would make every request wait; one that is only slow costs a new connection.
+            up.retire();
+        }
         let stale = match &result {
             Err(failure) if up.was_refused() => !failure.answered && upload.can_rewind(),
             _ => up.was_used() && self.is_stale(&result, upload, &up),

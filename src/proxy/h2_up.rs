@@ -71,6 +71,11 @@ impl H2Up {
         self.lease.used
     }
 
+    /// The connection gets no more requests.
+    pub fn retire(&self) {
+        self.lease.retire();
+    }
+
     fn broke(&mut self, error: h2::Error) -> WireError {
         // A stream that ends by the peer's GOAWAY is one above the last that it looked at; all others go on, or end with the connection.
         let refused = error.is_remote()

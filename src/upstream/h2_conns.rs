@@ -146,8 +146,9 @@ impl H2Conns {
             let limit = shelf.idle_ms;
             let rests = |conn: &mut Conn| {
                 let state = &conn.state;
-                state.streams.get() == 0
-                    && now_ms.saturating_sub(state.idle_since_ms.get()) >= limit
+                state.retired.get()
+                    || state.streams.get() == 0
+                        && now_ms.saturating_sub(state.idle_since_ms.get()) >= limit
             };
             dropped.extend(shelf.conns.extract_if(.., rests));
             if Arc::strong_count(&shelf.endpoint) == 1 && shelf.conns.is_empty() {

@@ -14,6 +14,7 @@ mod harness;
 mod hostile_h1;
 mod hostile_h2;
 mod http2;
+mod http2_life;
 mod limits;
 mod proxying;
 mod reload;

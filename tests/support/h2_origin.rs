@@ -30,6 +30,8 @@ struct Log {
     resets: AtomicUsize,
     /// Requests that a connection serves before it says GOAWAY; 0 = any number.
     most_requests: AtomicUsize,
+    /// Streams that it announces to take at once on a connection; 0 = any number.
+    most_streams: AtomicUsize,
     heads: Mutex<Vec<Request<()>>>,
 }
 
@@ -94,6 +96,16 @@ impl H2Origin {
     pub fn with_goaway_after(most: usize) -> Self {
         let origin = Self::named("fine");
         origin.log.most_requests.store(most, Ordering::SeqCst);
+        origin
+    }
+
+    /// As [`Self::script`]; a connection takes so many streams at once.
+    pub fn narrow<F>(streams: usize, script: impl Fn(Exchange) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), h2::Error>> + Send + 'static,
+    {
+        let origin = Self::script(script);
+        origin.log.most_streams.store(streams, Ordering::SeqCst);
         origin
     }
 
@@ -187,7 +199,14 @@ async fn one_connection<F>(
 ) where
     F: Future<Output = Result<(), h2::Error>> + Send + 'static,
 {
-    let Ok(mut connection) = h2::server::handshake(io).await else {
+    let mut builder = h2::server::Builder::new();
+    match log.most_streams.load(Ordering::SeqCst) {
+        0 => {}
+        most => {
+            builder.max_concurrent_streams(most as u32);
+        }
+    }
+    let Ok(mut connection) = builder.handshake(io).await else {
         return;
     };
     let mut served = 0;

@@ -1,5 +1,9 @@
-//! The bytes of an HTTP/2 connection: those that were read already come first, all of them pass the meter.
+//! The bytes of an HTTP/2 connection: those that were read already come first, all of them pass the meter; what is written is gathered.
+//!
+//! The h2 crate flushes after every frame of data, one system call each. Here a flush does nothing: whoever drives the connection
+//! flushes once, when the crate has nothing more to do, so that the answers of many streams leave together.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -9,17 +13,79 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::meter::{Meter, Scan};
-use crate::net::Stream;
+use crate::net::buffer::LARGE;
+use crate::net::{Buffers, Stream};
 
 /// So much of what a client still sends is read and dropped when the connection ends: a close with unread bytes would be a
 /// reset, and the reset may overtake our last word.
 const DRAIN: usize = 256 * 1024;
 
-/// A connection's bytes.
+/// A connection and what is to be written to it.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    stream: Stream,
+    buffers: Buffers,
+    out: Vec<u8>,
+    sent: usize,
+}
+
+impl Pipe {
+    /// Hands everything gathered to the kernel.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.out.capacity() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_drain(cx))?;
+        self.buffers.give_out(std::mem::take(&mut self.out));
+        if self.stream.wants_flush() {
+            return Pin::new(&mut self.stream).poll_flush(cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.out.len() {
+            let n = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out[self.sent..]))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += n;
+        }
+        self.out.clear();
+        self.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_gather(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let len: usize = slices.iter().map(|s| s.len()).sum();
+        if self.out.capacity() == 0 {
+            self.out = self.buffers.take_out();
+        }
+        if self.out.len() + len > LARGE {
+            ready!(self.poll_drain(cx))?;
+        }
+        for slice in slices {
+            self.out.extend_from_slice(slice);
+        }
+        Poll::Ready(Ok(len))
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        self.buffers.give_out(std::mem::take(&mut self.out));
+    }
+}
+
+/// A connection's bytes, as the h2 crate sees them.
 #[derive(Debug)]
 pub(super) struct Io {
     early: Bytes,
-    stream: Stream,
+    pipe: Rc<RefCell<Pipe>>,
     scan: Scan,
     meter: Rc<Meter>,
     shut: bool,
@@ -27,16 +93,28 @@ pub(super) struct Io {
 }
 
 impl Io {
-    /// `early` was read from `stream` already.
-    pub fn new(early: Bytes, stream: Stream, meter: Rc<Meter>) -> Self {
-        Self {
-            early,
+    /// `early` was read from `stream` already. The pipe is for whoever drives the connection, to be flushed whenever that has nothing more to do.
+    pub fn new(
+        early: Bytes,
+        stream: Stream,
+        buffers: Buffers,
+        meter: Rc<Meter>,
+    ) -> (Self, Rc<RefCell<Pipe>>) {
+        let pipe = Rc::new(RefCell::new(Pipe {
             stream,
+            buffers,
+            out: Vec::new(),
+            sent: 0,
+        }));
+        let io = Self {
+            early,
+            pipe: pipe.clone(),
             scan: Scan::new(meter.clone()),
             meter,
             shut: false,
             drained: 0,
-        }
+        };
+        (io, pipe)
     }
 }
 
@@ -53,7 +131,7 @@ impl AsyncRead for Io {
         }
         let before = buf.filled().len();
         if this.early.is_empty() {
-            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            ready!(Pin::new(&mut this.pipe.borrow_mut().stream).poll_read(cx, buf))?;
         } else {
             let n = this.early.len().min(buf.remaining());
             buf.put_slice(&this.early[..n]);
@@ -70,7 +148,7 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -78,28 +156,30 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+        self.pipe.borrow_mut().poll_gather(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
     /// Ends our side, then waits (whoever drives the connection says how long) until the client has ended its own.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let mut pipe = this.pipe.borrow_mut();
         if !this.shut {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            ready!(pipe.poll_flush(cx))?;
+            ready!(Pin::new(&mut pipe.stream).poll_shutdown(cx))?;
             this.shut = true;
             this.meter.ended.set(true);
         }
         let mut rest = [0; 4096];
         while this.drained < DRAIN {
-            match ready!(this.stream.poll_read_into(cx, &mut rest)) {
+            match ready!(pipe.stream.poll_read_into(cx, &mut rest)) {
                 Ok(n) if n > 0 => this.drained += n,
                 _ => break,
             }

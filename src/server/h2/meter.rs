@@ -31,6 +31,9 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
 
 /// One connection's budget.
 #[derive(Debug)]
@@ -43,6 +46,7 @@ pub(super) struct Meter {
     opened: Cell<u32>,
     taken_back: Cell<u32>,
     counted_since_ms: Cell<u64>,
+    inside: Cell<bool>,
     /// The connection was told that its budget is used up.
     pub cut: Cell<bool>,
     /// Our side of the connection was ended.
@@ -62,6 +66,7 @@ impl Meter {
             opened: Cell::new(0),
             taken_back: Cell::new(0),
             counted_since_ms: Cell::new(now),
+            inside: Cell::new(false),
             cut: Cell::new(false),
             ended: Cell::new(false),
         })
@@ -70,6 +75,11 @@ impl Meter {
     /// The budget is used up: the connection has to end.
     pub fn is_over(&self) -> bool {
         self.over.get()
+    }
+
+    /// The last bytes ended inside a frame or a header block.
+    pub fn is_inside(&self) -> bool {
+        self.inside.get()
     }
 
     fn charge(&self) {
@@ -118,6 +128,7 @@ pub(super) struct Scan {
     head: [u8; HEAD],
     have: usize,
     newest: u32,
+    block: bool,
 }
 
 impl Scan {
@@ -129,6 +140,7 @@ impl Scan {
             head: [0; HEAD],
             have: 0,
             newest: 0,
+            block: false,
         }
     }
 
@@ -147,6 +159,9 @@ impl Scan {
                 self.frame();
             }
         }
+        self.meter
+            .inside
+            .set(self.skip > 0 || self.have > 0 || self.block);
     }
 
     fn frame(&mut self) {
@@ -154,9 +169,12 @@ impl Scan {
         let len = u32::from_be_bytes([0, a, b, c]);
         let stream = u32::from_be_bytes(id) & 0x7fff_ffff;
         self.skip = len as usize;
+        if matches!(kind, HEADERS | CONTINUATION) {
+            self.block = flags & END_HEADERS == 0;
+        }
         match kind {
             // The crate's own budgets see to empty and tiny ones.
-            DATA if len > 0 || flags & 1 == 1 => self.meter.earn(1),
+            DATA if len > 0 || flags & END_STREAM != 0 => self.meter.earn(1),
             HEADERS if stream > self.newest => {
                 self.newest = stream;
                 self.meter.open();

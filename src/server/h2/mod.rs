@@ -71,7 +71,8 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
     let early = Bytes::copy_from_slice(wire.mem.input.bytes());
     wire.mem.input.clear();
     let meter = Meter::new(shared.worker.watches.clone(), shared.progress.clone());
-    let io = Io::new(early, wire.into_stream(), meter.clone());
+    let buffers = shared.worker.buffers.clone();
+    let (io, pipe) = Io::new(early, wire.into_stream(), buffers, meter.clone());
     let mut handshake = pin!(
         Builder::new()
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -85,15 +86,24 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
     shared.watch.enter(Phase::Head);
     shared.watch.arm(limits.header_timeout);
     let connection = poll_fn(|cx| match handshake.as_mut().poll(cx) {
+        Poll::Ready(result) => Poll::Ready(result.ok()),
+        Poll::Pending if is_broken(pipe.borrow_mut().poll_flush(cx)) => Poll::Ready(None),
         Poll::Pending if shared.watch.expired(cx) => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
-        Poll::Ready(result) => Poll::Ready(result.ok()),
     })
     .await;
     if let Some(mut connection) = connection {
         shared.rest();
-        poll_fn(|cx| drive(&shared, &meter, &mut connection, cx)).await;
+        poll_fn(|cx| match drive(&shared, &meter, &mut connection, cx) {
+            Poll::Pending if is_broken(pipe.borrow_mut().poll_flush(cx)) => Poll::Ready(()),
+            polled => polled,
+        })
+        .await;
     }
+}
+
+fn is_broken(flushed: Poll<std::io::Result<()>>) -> bool {
+    matches!(flushed, Poll::Ready(Err(_)))
 }
 
 /// Moves the connection on. Ready when it is over.
@@ -112,6 +122,7 @@ fn drive(
             Poll::Ready(None | Some(Err(_))) => return Poll::Ready(()),
             Poll::Pending => {}
         }
+        shared.heed(meter);
         let expired = shared.watch.expired(cx);
         if shared.watch.is_shut() || (expired && shared.leaving.get()) {
             return Poll::Ready(());
@@ -162,6 +173,22 @@ impl Shared {
         } else {
             limits.keepalive_timeout
         });
+    }
+
+    /// Where no stream is open, a head that has begun must come within its time.
+    fn heed(&self, meter: &Meter) {
+        if self.open.get() > 0 || self.leaving.get() {
+            return;
+        }
+        match (self.watch.phase(), meter.is_inside()) {
+            (Phase::Idle, true) => {
+                self.watch.enter(Phase::Head);
+                let limits = &self.worker.snapshot().spec.limits;
+                self.watch.arm(limits.header_timeout);
+            }
+            (Phase::Head, false) => self.rest(),
+            _ => {}
+        }
     }
 
     /// A stream begins.
