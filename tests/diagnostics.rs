@@ -213,22 +213,29 @@ error: unknown key `zzzzzzz` in `shutdown`
 }
 
 #[test]
-fn a_key_of_a_later_release_is_unknown() {
+fn keys_of_a_later_release_are_unknown() {
     refused(
         r#"
 listen = ":80"
 [service.shop]
 stable = "v1"
-versions = { v1 = ["a:1"], v2 = ["a:2"] }
-check = "/ready"
+versions = { v1 = ["a:1"], v2 = { endpoints = ["a:2"], max_share = "30%" } }
+mirror = { to = "v2" }
 "#,
         r#"
-error: unknown key `check` in `service.shop`
+error: unknown key `max_share` in `service.shop.versions.v2`
+ --> cutover.toml:4:56
+  |
+4 | versions = { v1 = ["a:1"], v2 = { endpoints = ["a:2"], max_share = "30%" } }
+  |                                                        ^^^^^^^^^ not a key that is known here
+  = help: the keys here are `label`, `endpoints`, `preview`, `slow_start`
+
+error: unknown key `mirror` in `service.shop`
  --> cutover.toml:5:1
   |
-5 | check = "/ready"
-  | ^^^^^ not a key that is known here
-  = help: the keys here are `hosts`, `paths`, `versions`, `stable`, `split`, `cohort`, `match`, `timeouts`, `balance`, `labels`
+5 | mirror = { to = "v2" }
+  | ^^^^^^ not a key that is known here
+  = help: the keys here are `hosts`, `paths`, `versions`, `stable`, `split`, `cohort`, `match`, `timeouts`, `balance`, `hash_by`, `check`, `health`, `outlier`, `limits`, `retry`, `drain`, `finish_sessions`, `sticky`, `shield`, `fallback`, `labels`
 "#,
     );
 }

@@ -209,3 +209,16 @@ pub struct Sticky {
     /// File with the key, at least 32 bytes; `None`: one kept in the state directory.
     pub key_file: Option<PathBuf>,
 }
+
+impl Sticky {
+    /// With defaults for all but what a session stays on.
+    pub fn new(to_endpoint: bool) -> Self {
+        Self {
+            cookie: "cutover".to_owned(),
+            to_endpoint,
+            idle: Duration::from_secs(30 * 60),
+            max_life: Duration::from_secs(8 * 60 * 60),
+            key_file: None,
+        }
+    }
+}

@@ -1,12 +1,12 @@
-//! Values with units and ranges.
+//! Values with units and ranges, and keys that set one.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::problems::Problems;
-use super::raw::Value;
+use super::problems::{Problems, Span};
+use super::raw::{Table, Value};
 use super::spec::Share;
 use super::units::{self, quote};
 
@@ -70,6 +70,38 @@ impl Value<'_> {
         )
     }
 
+    /// A share from 0 to 100 %, in thousandths.
+    fn thousandths(&self, out: &mut Problems) -> Option<u32> {
+        let share = self.share(out)?;
+        if !share.0.is_multiple_of(100) {
+            out.error(self.span.clone(), format!("`{}` is too fine", self.path))
+                .label("expected steps of 0.1%");
+            return None;
+        }
+        Some(share.0 / 100)
+    }
+
+    /// A number in a range, with or without a fraction.
+    pub(super) fn number(&self, range: RangeInclusive<f64>, out: &mut Problems) -> Option<f64> {
+        let text = match self.node {
+            DeValue::Integer(number) => number.to_string(),
+            DeValue::Float(number) => number.to_string(),
+            _ => {
+                self.mistyped("a number, without quotes", out);
+                return None;
+            }
+        };
+        let number = text.parse().ok().filter(|n| range.contains(n));
+        if number.is_none() {
+            out.error(
+                self.span.clone(),
+                format!("`{}` is out of range", self.path),
+            )
+            .label(format!("expected {} to {}", range.start(), range.end()));
+        }
+        number
+    }
+
     /// A number of bytes in a range.
     pub(super) fn size(&self, range: RangeInclusive<u64>, out: &mut Problems) -> Option<u64> {
         let bytes = self.quantity(
@@ -117,6 +149,48 @@ impl Value<'_> {
                 None
             }
         }
+    }
+}
+
+/// Keys that go over a value which is there already. What comes back is the place of a value that was taken.
+impl Table<'_> {
+    /// A duration of at least `least`.
+    pub(super) fn set_duration(
+        &mut self,
+        key: &'static str,
+        time: &mut Duration,
+        least: Duration,
+        out: &mut Problems,
+    ) -> Option<Span> {
+        let value = self.take(key)?;
+        *time = value.duration(least, out)?;
+        Some(value.span)
+    }
+
+    /// A whole number in a range.
+    pub(super) fn set_count(
+        &mut self,
+        key: &'static str,
+        count: &mut u32,
+        range: RangeInclusive<u32>,
+        out: &mut Problems,
+    ) -> Option<Span> {
+        let value = self.take(key)?;
+        let range = u64::from(*range.start())..=u64::from(*range.end());
+        *count = value.count(range, out)? as u32;
+        Some(value.span)
+    }
+
+    /// A share from 0 to 100 %, in thousandths.
+    pub(super) fn set_thousandths(
+        &mut self,
+        key: &'static str,
+        thousandths: &mut u32,
+        out: &mut Problems,
+    ) -> Option<Span> {
+        let value = self.take(key)?;
+        *thousandths = value.thousandths(out)?;
+        Some(value.span)
     }
 }
 

@@ -1,22 +1,28 @@
 //! Raw to spec: names resolve, units are applied, defaults filled in. Every function says what is wrong to [`Problems`]
 //! and goes on with a stand-in, so that one run finds everything; the spec counts only if nothing was said.
 
+mod balance;
 mod bind;
 mod conflicts;
 mod endpoints;
+mod health;
 mod listeners;
+mod outlier;
+mod policies;
 mod proxy;
+mod retry;
 mod route;
 mod rules;
 mod service;
 mod split;
+mod sticky;
 mod versions;
 
 use toml::de::DeTable;
 
 use super::problems::Problems;
 use super::raw::{Table, Text, Value};
-use super::spec::{Spec, Timeouts};
+use super::spec::Spec;
 use super::units::quote;
 
 /// Reads the whole file. The result is valid only if `out` has no errors then.
@@ -25,10 +31,7 @@ pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Proble
     let mut file = Table::root(source, root);
     let (listeners, binds) = listeners::listeners(&mut file, out);
     let admin = proxy::admin(&mut file, &binds, out);
-    let defaults = file
-        .take("defaults")
-        .map(|value| defaults(&value, out))
-        .unwrap_or_default();
+    let defaults = policies::defaults(&mut file, out);
     let spec = Spec {
         workers: proxy::workers(&mut file, out),
         admin,
@@ -43,18 +46,6 @@ pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Proble
     file.finish(out);
     out.forget_consequences(after_syntax);
     spec
-}
-
-/// `[defaults]`: for every service that doesn't say otherwise.
-fn defaults(value: &Value<'_>, out: &mut Problems) -> Timeouts {
-    let mut result = Timeouts::default();
-    if let Some(mut table) = value.table("a table", out) {
-        if let Some(timeouts) = table.take("timeouts") {
-            proxy::timeouts(&timeouts, &mut result, out);
-        }
-        table.finish(out);
-    }
-    result
 }
 
 /// Checks a name that the user gives to a listener, service or version: it stands in metrics, URLs and commands.

@@ -92,14 +92,8 @@ pub(super) fn shutdown(file: &mut Table<'_>, out: &mut Problems) -> Shutdown {
     else {
         return result;
     };
-    set_duration(&mut table, "delay", &mut result.delay, Duration::ZERO, out);
-    set_duration(
-        &mut table,
-        "deadline",
-        &mut result.deadline,
-        Duration::ZERO,
-        out,
-    );
+    table.set_duration("delay", &mut result.delay, Duration::ZERO, out);
+    table.set_duration("deadline", &mut result.deadline, Duration::ZERO, out);
     table.finish(out);
     result
 }
@@ -149,7 +143,7 @@ pub(super) fn limits(file: &mut Table<'_>, out: &mut Problems) -> ProxyLimits {
         ("handshake_timeout", &mut result.handshake_timeout),
     ];
     for (key, time) in times {
-        set_duration(&mut table, key, time, SHORTEST, out);
+        table.set_duration(key, time, SHORTEST, out);
     }
     table.finish(out);
     result
@@ -173,21 +167,7 @@ pub(super) fn timeouts(value: &Value<'_>, result: &mut Timeouts, out: &mut Probl
         ("idle", &mut result.idle),
     ];
     for (key, time) in times {
-        set_duration(&mut table, key, time, SHORTEST, out);
+        table.set_duration(key, time, SHORTEST, out);
     }
     table.finish(out);
-}
-
-fn set_duration(
-    table: &mut Table<'_>,
-    key: &'static str,
-    time: &mut Duration,
-    least: Duration,
-    out: &mut Problems,
-) {
-    if let Some(value) = table.take(key)
-        && let Some(found) = value.duration(least, out)
-    {
-        *time = found;
-    }
 }

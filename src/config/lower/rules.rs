@@ -185,14 +185,7 @@ fn expression(inner: &str, text: &Text<'_>, out: &mut Problems) -> Option<Patter
 pub(super) fn cohort(value: &Value<'_>, service: &str, out: &mut Problems) -> Option<Cohort> {
     let mut table = value.table("a table with `by`", out)?;
     let by = table.need("by", out, "write `by = [\"cookie:uid\", \"ip\"]`");
-    let expected = "\"cookie:NAME\", \"header:NAME\", \"query:NAME\" or \"ip\"";
-    let keys = by.map_or_else(Vec::new, |by| {
-        let texts = by.texts(expected, out);
-        texts
-            .iter()
-            .filter_map(|text| cohort_key(text, &by.path, out))
-            .collect()
-    });
+    let keys = by.map_or_else(Vec::new, |by| request_keys(&by, out));
     let salt = table
         .take("salt")
         .and_then(|v| v.text("a string", out))
@@ -201,7 +194,17 @@ pub(super) fn cohort(value: &Value<'_>, service: &str, out: &mut Problems) -> Op
     Some(Cohort { by: keys, salt })
 }
 
-fn cohort_key(text: &Text<'_>, path: &str, out: &mut Problems) -> Option<CohortKey> {
+/// One or a list of what identifies a user.
+pub(super) fn request_keys(value: &Value<'_>, out: &mut Problems) -> Vec<CohortKey> {
+    let expected = "\"cookie:NAME\", \"header:NAME\", \"query:NAME\" or \"ip\"";
+    let texts = value.texts(expected, out);
+    texts
+        .iter()
+        .filter_map(|text| request_key(text, &value.path, out))
+        .collect()
+}
+
+fn request_key(text: &Text<'_>, path: &str, out: &mut Problems) -> Option<CohortKey> {
     if text.value == "ip" {
         return Some(CohortKey::Ip);
     }

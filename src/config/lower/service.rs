@@ -1,11 +1,11 @@
 //! `[service.NAME]`
 
+use super::policies::Defaults;
 use super::versions::Preview;
-use super::{check_name, conflicts, proxy, route, rules, split, unknown_word, versions};
-use crate::config::policy::Policies;
+use super::{balance, check_name, conflicts, policies, proxy, route, rules, split, versions};
 use crate::config::problems::{Problems, Span};
 use crate::config::raw::{Table, Text, Value};
-use crate::config::spec::{Balance, CohortKey, HostPattern, PathPattern, Service, Timeouts};
+use crate::config::spec::{HostPattern, PathPattern, Service};
 use crate::config::units::quote;
 
 /// Labels that our own metrics of a service carry, or that Prometheus keeps for itself.
@@ -42,7 +42,7 @@ pub(super) struct Places {
 /// All services; no two of them may match the same requests.
 pub(super) fn services(
     file: &mut Table<'_>,
-    defaults: &Timeouts,
+    defaults: &Defaults,
     out: &mut Problems,
 ) -> Vec<Service> {
     let (mut services, mut places) = (Vec::new(), Vec::new());
@@ -76,7 +76,7 @@ pub(super) fn services(
 fn service(
     name: &str,
     mut table: Table<'_>,
-    defaults: &Timeouts,
+    defaults: &Defaults,
     out: &mut Problems,
 ) -> (Service, Places) {
     let before = out.len();
@@ -96,13 +96,12 @@ fn service(
         .take("match")
         .map(|value| rules::rules(&value, &versions, out))
         .unwrap_or_default();
-    let mut timeouts = defaults.clone();
+    let mut timeouts = defaults.timeouts.clone();
     if let Some(value) = table.take("timeouts") {
         proxy::timeouts(&value, &mut timeouts, out);
     }
+    let (balance, hash_by) = balance::balance(&mut table, out);
     let service = Service {
-        policies: Policies::default(),
-        hash_by: vec![CohortKey::Ip],
         name: name.to_owned(),
         hosts,
         paths,
@@ -110,8 +109,10 @@ fn service(
         split,
         cohort,
         rules,
-        balance: balance(&mut table, out),
+        balance,
         timeouts,
+        policies: policies::policies(&mut table, &versions, defaults, out),
+        hash_by,
         labels: table
             .take("labels")
             .map(|v| labels(&v, out))
@@ -175,24 +176,6 @@ fn patterns<P: PartialEq>(
         places.push(text.span);
     }
     (found, places)
-}
-
-fn balance(table: &mut Table<'_>, out: &mut Problems) -> Balance {
-    const KNOWN: [&str; 2] = ["least_request", "round_robin"];
-    let Some(value) = table.take("balance") else {
-        return Balance::default();
-    };
-    let Some(text) = value.text("\"least_request\" or \"round_robin\"", out) else {
-        return Balance::default();
-    };
-    match text.value {
-        "least_request" => Balance::LeastRequest,
-        "round_robin" => Balance::RoundRobin,
-        _ => {
-            unknown_word(&text, &value.path, &KNOWN, out);
-            Balance::default()
-        }
-    }
 }
 
 /// `labels`: sorted by name.

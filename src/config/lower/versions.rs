@@ -5,6 +5,7 @@ use super::{check_name, route};
 use crate::config::problems::{Problems, Span};
 use crate::config::raw::Table;
 use crate::config::spec::{HostPattern, Version};
+use crate::config::value::SHORTEST;
 
 /// A preview host: the version's index, the pattern, its place.
 pub(super) type Preview = (usize, HostPattern, Span);
@@ -69,6 +70,9 @@ fn detailed(
                 previews.push((index, pattern, text.span));
             }
         }
+    }
+    if let Some(value) = table.take("slow_start") {
+        version.slow_start = value.duration(SHORTEST, out);
     }
     table.finish(out);
 }

@@ -1,0 +1,159 @@
+//! `check` and `[…health]`: what an endpoint must do to be well.
+
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::policies::order;
+use crate::config::diagnostic::Severity;
+use crate::config::policy::{Health, Probe};
+use crate::config::problems::{Problems, Span};
+use crate::config::raw::{Table, Text, Value, suggest};
+use crate::config::units::quote;
+use crate::config::value::SHORTEST;
+
+/// More checks than this many milliseconds apart are traffic of their own.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
+const EXPECTED: &str = "a path such as \"/ready\", or \"tcp\", \"grpc\" or \"grpc:SERVICE\"";
+
+/// What is known of checks: times may be said for all services and the probe for each.
+#[derive(Clone)]
+pub(super) struct Draft {
+    /// Without it nothing is checked.
+    active: bool,
+    /// Its probe counts only if `active`.
+    health: Health,
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        Self {
+            active: false,
+            health: Health::new(Probe::Tcp),
+        }
+    }
+}
+
+/// `[defaults.health]`. With a path it turns checks on for every service.
+pub(super) fn defaults(value: &Value<'_>, out: &mut Problems) -> Draft {
+    let mut draft = Draft::default();
+    keys(value, &mut draft, out);
+    draft
+}
+
+/// `check` and `[service.NAME.health]`.
+pub(super) fn service(
+    table: &mut Table<'_>,
+    defaults: &Draft,
+    out: &mut Problems,
+) -> Option<Health> {
+    let mut draft = defaults.clone();
+    let check = table.take("check");
+    let health = table.take("health");
+    let path = health.as_ref().and_then(|v| keys(v, &mut draft, out));
+    if let (Some(check), Some(path)) = (&check, &path) {
+        let message = format!(
+            "`{}` and `{}.health.path` say both what is checked",
+            check.path, table.path
+        );
+        out.error(check.key.clone(), message)
+            .label("the short form")
+            .also(path.clone(), "the long form")
+            .help("keep one of them: `check` is for services that need no other times");
+    }
+    if let Some(health) = &health
+        && health.as_table().is_some()
+        && check.is_none()
+        && !draft.active
+    {
+        out.error(
+            health.key.clone(),
+            format!("`{}` has no `path`", health.path),
+        )
+        .label("what is asked?")
+        .help("write `path = \"/ready\"` in here, or `check = \"/ready\"` in the service")
+        .absence();
+    }
+    match check {
+        // So that one service can be without what `[defaults.health]` gives to all.
+        Some(check) if matches!(check.node, DeValue::Boolean(false)) => draft.active = false,
+        Some(check) => {
+            if let Some(text) = check.text(EXPECTED, out)
+                && let Some(probe) = probe(&text, out)
+            {
+                draft.active = true;
+                draft.health.probe = probe;
+            }
+        }
+        None => {}
+    }
+    draft.active.then_some(draft.health)
+}
+
+/// The keys of a table go over what is in `draft`; the place of `path`, if it is there, well or badly written.
+fn keys(value: &Value<'_>, draft: &mut Draft, out: &mut Problems) -> Option<Span> {
+    let mut table = value.table("a table such as { path = \"/ready\" }", out)?;
+    let path = table.take("path");
+    draft.active |= path.is_some();
+    if let Some(path) = &path
+        && let Some(text) = path.text(EXPECTED, out)
+        && let Some(probe) = probe(&text, out)
+    {
+        draft.health.probe = probe;
+    }
+    let health = &mut draft.health;
+    let interval = table.set_duration("interval", &mut health.interval, SHORTEST_INTERVAL, out);
+    let timeout = table.set_duration("timeout", &mut health.timeout, SHORTEST, out);
+    table.set_count("rise", &mut health.rise, 1..=1000, out);
+    table.set_count("fall", &mut health.fall, 1..=1000, out);
+    let short = ("timeout", health.timeout, timeout);
+    let long = ("interval", health.interval, interval);
+    if let Some(problem) = order(Severity::Warning, &table.path, short, long, out) {
+        problem.label("a check that gets no answer delays the next one");
+    }
+    table.finish(out);
+    path.map(|path| path.key)
+}
+
+fn probe(text: &Text<'_>, out: &mut Problems) -> Option<Probe> {
+    let typed = text.value;
+    let graphic = typed.bytes().all(|b| b.is_ascii_graphic());
+    match typed {
+        "tcp" => return Some(Probe::Tcp),
+        "grpc" => return Some(Probe::Grpc(String::new())),
+        _ => {}
+    }
+    if typed.starts_with('/') && graphic && !typed.contains('#') {
+        return Some(Probe::Http(typed.to_owned()));
+    }
+    if let Some(service) = typed.strip_prefix("grpc:")
+        && !service.is_empty()
+        && graphic
+    {
+        return Some(Probe::Grpc(service.to_owned()));
+    }
+    let problem = out.error(
+        text.span.clone(),
+        format!("{} is not a check", quote(typed)),
+    );
+    if typed.starts_with('/') {
+        problem
+            .label("expected a path without spaces, `#` and letters that are not ASCII")
+            .help("write such characters as `%20`, by their bytes");
+    } else if let Some((_, rest)) = typed.split_once("://") {
+        let path = rest.find('/').map_or("/ready", |at| &rest[at..]);
+        problem.label(format!("expected {EXPECTED}")).help(format!(
+            "the endpoints say where; the check only what: \"{path}\""
+        ));
+    } else {
+        let nearest = suggest(typed, &["tcp", "grpc", "grpc:SERVICE"], "");
+        problem.label(format!("expected {EXPECTED}"));
+        if nearest.starts_with("did") {
+            problem.help(nearest);
+        } else if graphic && !typed.is_empty() && !typed.contains(':') {
+            problem.help(format!("did you mean \"/{typed}\"?"));
+        }
+    }
+    None
+}

@@ -1,0 +1,187 @@
+//! What protects requests: `[defaults.X]`, and what a service says over it, key by key.
+
+use std::time::Duration;
+
+use super::{health, outlier, proxy, retry, split, sticky};
+use crate::config::diagnostic::Severity;
+use crate::config::policy::{Drain, Limits, Outlier, Policies, Retry, Sticky};
+use crate::config::problems::{Problem, Problems, Span};
+use crate::config::raw::{Table, Value};
+use crate::config::spec::{Timeouts, Version};
+
+/// No ceiling is higher; what is meant to have none says 0.
+const HIGHEST: u32 = 100_000_000;
+
+/// `[defaults]`: for every service that doesn't say otherwise.
+#[derive(Default)]
+pub(super) struct Defaults {
+    pub(super) timeouts: Timeouts,
+    health: health::Draft,
+    outlier: Outlier,
+    limits: Limits,
+    retry: Retry,
+    drain: Drain,
+    sticky: Option<Sticky>,
+}
+
+/// Reads `[defaults]`.
+pub(super) fn defaults(file: &mut Table<'_>, out: &mut Problems) -> Defaults {
+    let mut result = Defaults::default();
+    let table = file.take("defaults").and_then(|v| v.table("a table", out));
+    let Some(mut table) = table else {
+        return result;
+    };
+    if let Some(value) = table.take("timeouts") {
+        proxy::timeouts(&value, &mut result.timeouts, out);
+    }
+    if let Some(value) = table.take("health") {
+        result.health = health::defaults(&value, out);
+    }
+    if let Some(value) = table.take("sticky") {
+        result.sticky = sticky::defaults(&value, out);
+    }
+    let Defaults {
+        outlier,
+        limits,
+        retry,
+        drain,
+        ..
+    } = &mut result;
+    shared(&mut table, outlier, limits, retry, drain, out);
+    table.finish(out);
+    result
+}
+
+/// Everything of a service that protects requests, except its time-outs.
+pub(super) fn policies(
+    table: &mut Table<'_>,
+    versions: &[Version],
+    defaults: &Defaults,
+    out: &mut Problems,
+) -> Policies {
+    let mut result = Policies {
+        health: health::service(table, &defaults.health, out),
+        outlier: defaults.outlier.clone(),
+        limits: defaults.limits.clone(),
+        retry: defaults.retry.clone(),
+        drain: defaults.drain.clone(),
+        ..Policies::default()
+    };
+    let Policies {
+        outlier,
+        limits,
+        retry,
+        drain,
+        ..
+    } = &mut result;
+    shared(table, outlier, limits, retry, drain, out);
+    let (sticky, finish_sessions) = sticky::service(table, defaults.sticky.as_ref(), out);
+    result.sticky = sticky;
+    result.finish_sessions = finish_sessions;
+    result.shield = table
+        .take("shield")
+        .and_then(|v| v.flag(out))
+        .unwrap_or(false);
+    result.fallback = table.take("fallback").and_then(|value| {
+        let text = value.text("the name of a version", out)?;
+        split::version(&text, &value.path, versions, out)
+    });
+    result
+}
+
+/// The tables that read alike under `[defaults]` and under a service.
+fn shared(
+    table: &mut Table<'_>,
+    outlier: &mut Outlier,
+    limits: &mut Limits,
+    retry: &mut Retry,
+    drain: &mut Drain,
+    out: &mut Problems,
+) {
+    if let Some(value) = table.take("outlier") {
+        outlier::outlier(&value, outlier, out);
+    }
+    if let Some(value) = table.take("limits") {
+        ceilings(&value, limits, out);
+    }
+    if let Some(value) = table.take("retry") {
+        retry::retry(&value, retry, out);
+    }
+    if let Some(value) = table.take("drain") {
+        times_to_finish(&value, drain, out);
+    }
+}
+
+/// `[…limits]`: what is said goes over what is in `result`.
+fn ceilings(value: &Value<'_>, result: &mut Limits, out: &mut Problems) {
+    let Some(mut table) = value.table("a table such as { requests = 1024 }", out) else {
+        return;
+    };
+    let counts = [
+        ("connections", &mut result.connections),
+        ("pending", &mut result.pending),
+        ("requests", &mut result.requests),
+        ("retries", &mut result.retries),
+        (
+            "requests_per_connection",
+            &mut result.requests_per_connection,
+        ),
+    ];
+    for (key, count) in counts {
+        table.set_count(key, count, 0..=HIGHEST, out);
+    }
+    table.finish(out);
+}
+
+/// `[…drain]`: what is said goes over what is in `result`.
+fn times_to_finish(value: &Value<'_>, result: &mut Drain, out: &mut Problems) {
+    let Some(mut table) = value.table("a table with `requests` and `streams`", out) else {
+        return;
+    };
+    for (key, time) in [
+        ("requests", &mut result.requests),
+        ("streams", &mut result.streams),
+    ] {
+        table.set_duration(key, time, Duration::ZERO, out);
+    }
+    table.finish(out);
+}
+
+/// A key, its value, and its place if this very table says it.
+type Time<'k> = (&'k str, Duration, Option<Span>);
+
+/// Says that `short` is longer than `long`, if this table says one of them. Who calls adds why that is wrong.
+pub(super) fn order<'p>(
+    severity: Severity,
+    path: &str,
+    short: Time<'_>,
+    long: Time<'_>,
+    out: &'p mut Problems,
+) -> Option<&'p mut Problem> {
+    let ((short, short_time, short_at), (long, long_time, long_at)) = (short, long);
+    if short_time <= long_time {
+        return None;
+    }
+    let show = humantime::format_duration;
+    let (at, also, message) = match (short_at, long_at) {
+        (Some(at), also) => {
+            let most = show(long_time);
+            let message = format!("`{path}.{short}` is longer than `{long}`, which is {most}");
+            (at, also, message)
+        }
+        (None, Some(at)) => {
+            let least = show(short_time);
+            let message = format!("`{path}.{long}` is shorter than `{short}`, which is {least}");
+            (at, None, message)
+        }
+        (None, None) => return None,
+    };
+    let problem = match severity {
+        Severity::Error => out.error(at, message),
+        Severity::Warning => out.warning(at, message),
+    };
+    if let Some(also) = also {
+        problem.also(also, format!("`{long}`"));
+    }
+    Some(problem)
+}

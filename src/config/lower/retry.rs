@@ -1,0 +1,85 @@
+//! `[…retry]`: what is tried again, and how often.
+
+use super::unknown_word;
+use crate::config::policy::{Retry, RetryOn};
+use crate::config::problems::Problems;
+use crate::config::raw::{Text, Value};
+use crate::config::units::quote;
+use crate::config::value::SHORTEST;
+
+/// The most that is kept of a request's body: every request in flight may hold so much memory.
+const LARGEST_BODY: u64 = 16 << 20;
+
+/// What is said goes over what is in `result`.
+pub(super) fn retry(value: &Value<'_>, result: &mut Retry, out: &mut Problems) {
+    let Some(mut table) = value.table("a table such as { tries = 2 }", out) else {
+        return;
+    };
+    table.set_count("tries", &mut result.tries, 1..=10, out);
+    if let Some(on) = table.take("on") {
+        result.on = causes(&on, out);
+    }
+    if let Some(methods) = table.take("methods")
+        && let Some(text) = methods.text("\"idempotent\" or \"all\"", out)
+    {
+        match text.value {
+            "idempotent" => result.all_methods = false,
+            "all" => result.all_methods = true,
+            _ => unknown_word(&text, &methods.path, &["idempotent", "all"], out),
+        }
+    }
+    table.set_thousandths("budget", &mut result.budget, out);
+    if let Some(per_try) = table.take("per_try") {
+        result.per_try = match per_try.as_text() {
+            // So that one service can be without what `[defaults.retry]` gives to all.
+            Some(text) if text.value == "none" => None,
+            _ => per_try.duration(SHORTEST, out),
+        };
+    }
+    if let Some(body) = table.take("body_bytes")
+        && let Some(bytes) = body.size(0..=LARGEST_BODY, out)
+    {
+        result.body_bytes = bytes as usize;
+    }
+    table.finish(out);
+}
+
+/// `on`: an empty list means never.
+fn causes(value: &Value<'_>, out: &mut Problems) -> RetryOn {
+    let mut on = RetryOn {
+        connect: false,
+        reset: false,
+        timeout: false,
+        statuses: Vec::new(),
+    };
+    if value.as_list().is_some_and(|items| items.is_empty()) {
+        return on;
+    }
+    let expected = "\"connect\", \"reset\", \"timeout\" or a status such as \"503\"";
+    for text in value.texts(expected, out) {
+        match text.value {
+            "connect" => on.connect = true,
+            "reset" => on.reset = true,
+            "timeout" => on.timeout = true,
+            _ => on.statuses.extend(status(&text, &value.path, out)),
+        }
+    }
+    on.statuses.sort_unstable();
+    on
+}
+
+fn status(text: &Text<'_>, path: &str, out: &mut Problems) -> Option<u16> {
+    let number = text.value.len() == 3 && text.value.bytes().all(|b| b.is_ascii_digit());
+    let Some(status) = text.value.parse().ok().filter(|_| number) else {
+        unknown_word(text, path, &["connect", "reset", "timeout", "503"], out);
+        return None;
+    };
+    if !(500..=599).contains(&status) {
+        let message = format!("an answer with {} is never tried again", quote(text.value));
+        out.error(text.span.clone(), message)
+            .label("expected a status from 500 to 599")
+            .help("other answers say something about the request, not about the endpoint");
+        return None;
+    }
+    Some(status)
+}
