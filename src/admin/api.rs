@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::explain::{Asked, explain};
+use super::asked::Asked;
+use super::explain::explain;
 use super::guard::{Door, Refusal, admit, authorise};
 use super::status::Status;
 use super::{Command, Context, Phase, scrape, view};

@@ -1,115 +1,15 @@
 //! Where a request would go, and why, in words. Pure: it reads a snapshot and moves nothing in it.
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use serde::{Deserialize, Serialize};
 
+use super::asked::Asked;
 use super::status::{self, Endpoint};
 use super::view;
 use crate::config::spec::{self, Bind, HostPattern, PathPattern, Share};
-use crate::http1::{authority, path};
+use crate::http1::path;
 use crate::proxy::Answer;
-use crate::routing::{self, Request, SplitState, Why};
+use crate::routing::{self, SplitState, Why};
 use crate::snapshot::Snapshot;
-
-/// A request as somebody describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
-    secure: bool,
-    port: u16,
-    method: String,
-    host: String,
-    path: Vec<u8>,
-    query: Option<Vec<u8>>,
-    fields: Vec<(String, String)>,
-    client: IpAddr,
-}
-
-impl Asked {
-    /// From a URL (`http://host/path`, `https://…`, `host/path` or `/path`), the method (default GET), header fields
-    /// (`name: value`; `Host` counts more than the URL), the client's address (default 127.0.0.1).
-    ///
-    /// # Errors
-    /// What of these makes no request, for the one who asked.
-    pub fn new(
-        url: &str,
-        method: Option<&str>,
-        headers: &[String],
-        client: Option<IpAddr>,
-    ) -> Result<Self, String> {
-        let (secure, rest) = match url.split_once("://") {
-            Some(("http", rest)) => (false, rest),
-            Some(("https", rest)) => (true, rest),
-            Some((scheme, _)) => return Err(format!("{scheme}:// is neither http nor https")),
-            None => (false, url),
-        };
-        let rest = rest.split('#').next().unwrap_or("");
-        let (named, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        let mut fields = Vec::new();
-        for header in headers {
-            let (name, value) = header
-                .split_once(':')
-                .ok_or_else(|| format!("{header:?} is no header: expected `name: value`"))?;
-            let name = name.trim().to_ascii_lowercase();
-            fields.push((name, value.trim().to_owned()));
-        }
-        let host_field = fields.iter().find(|(name, _)| name == "host");
-        let named = host_field.map_or(named, |(_, value)| value.as_str());
-        if !named.is_empty() {
-            authority::check(named.as_bytes())
-                .map_err(|_| format!("{named:?} is not a host, with or without a port"))?;
-        }
-        let (host, port) = authority::split(named.as_bytes());
-        let host = String::from_utf8_lossy(host).to_ascii_lowercase();
-        let (raw, query) = match target.split_once('?') {
-            Some((path, query)) => (path, Some(query.into())),
-            None => (target, None),
-        };
-        let path = path::normal(raw.as_bytes())
-            .map_err(|reject| format!("the path is refused with 400 {}", reject.reason))?;
-        Ok(Self {
-            secure,
-            port: port.unwrap_or(if secure { 443 } else { 80 }),
-            method: method.unwrap_or("GET").to_owned(),
-            host: host.trim_end_matches('.').to_owned(),
-            path: path.into_owned(),
-            query,
-            fields,
-            client: client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        })
-    }
-
-    fn shown_path(&self) -> String {
-        String::from_utf8_lossy(&self.path).into_owned()
-    }
-}
-
-impl Request for Asked {
-    fn method(&self) -> &[u8] {
-        self.method.as_bytes()
-    }
-
-    fn host(&self) -> &str {
-        &self.host
-    }
-
-    fn path(&self) -> &[u8] {
-        &self.path
-    }
-
-    fn query(&self) -> Option<&[u8]> {
-        self.query.as_deref()
-    }
-
-    fn any_field(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-        let mut values = self.fields.iter().filter(|(n, _)| n == name);
-        values.any(|(_, value)| see(value.as_bytes()))
-    }
-
-    fn client(&self) -> IpAddr {
-        self.client
-    }
-}
 
 /// Where a request goes, and why.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -10,7 +10,8 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::explain::{Asked, Explanation, explain};
+use super::asked::Asked;
+use super::explain::{Explanation, explain};
 use super::guard::Door;
 use super::status::Status;
 use super::{Command, Context, Phase, Readiness, api};

@@ -150,7 +150,7 @@ pub fn meant<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'
         .map(|(_, name)| name)
 }
 
-/// As an operator would type it: relative where the file lies under the working directory.
+/// A path for a message, as it was typed.
 pub fn shown(path: &Path) -> String {
     path.display().to_string()
 }
