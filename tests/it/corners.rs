@@ -231,3 +231,29 @@ fn a_client_that_sends_half_a_head_and_leaves_harms_nobody() {
     });
     assert_eq!(origin.hits(), 1);
 }
+
+#[test]
+fn a_length_on_204_is_dropped() {
+    let origin = Origin::raw("HTTP/1.1 204 No Content\r\ncontent-length: 0\r\nx-kept: 1\r\n\r\n");
+    let proxy = before(&origin.at());
+    let answer = proxy.get("/");
+    assert_eq!(answer.field("content-length"), None);
+    assert_eq!(answer.field("x-kept").as_deref(), Some("1"));
+}
+
+#[test]
+fn every_method_is_passed_on() {
+    let origin = Origin::named("blue");
+    let proxy = before(&origin.at());
+    let mut client = proxy.client();
+    for method in [
+        "GET", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "M-SEARCH", "get",
+    ] {
+        let body = "content-length: 2\r\n\r\nhi";
+        let answer = client.ask(&format!("{method} / HTTP/1.1\r\nhost: test\r\n{body}"));
+        assert_eq!(answer.status(), 200, "{method}");
+        let seen = origin.last();
+        assert_eq!(seen.line(), format!("{method} / HTTP/1.1"));
+        assert_eq!(seen.text(), "hi");
+    }
+}

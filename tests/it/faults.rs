@@ -361,3 +361,63 @@ fn surplus_after_a_response_reaches_nobody() {
     assert_eq!(origin.connections(), 3);
     assert_eq!(client.end_within(Duration::from_millis(20)), End::Open);
 }
+
+#[test]
+fn a_reader_that_stands_still_is_let_go() {
+    let origin = Origin::script(|conn| {
+        conn.request()?;
+        conn.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n")?;
+        let piece = vec![b'x'; 1024 * 1024];
+        for _ in 0..1000 {
+            conn.write(&piece)?;
+        }
+        Ok(())
+    });
+    let proxy = serve(&single(&origin.at(), "timeouts.idle = \"300ms\""));
+    let mut client = proxy.client();
+    client.send(GET);
+    until("it is there", || (origin.hits() == 1).then_some(()));
+    until("the origin is let go", || {
+        (origin.open() == 0).then_some(())
+    });
+    // It was never charged to the version: the client was at fault.
+    assert_eq!(
+        proxy
+            .metrics()
+            .sum("http_requests_total", &[("status", "502")]),
+        0.0
+    );
+}
+
+#[test]
+fn idle_connections_to_an_origin_are_closed_after_a_while() {
+    let origin = Origin::named("blue");
+    let proxy = serve(&single(&origin.at(), "timeouts.idle = \"300ms\""));
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").text(), "blue");
+    assert_eq!(origin.open(), 1);
+    until("it is closed", || (origin.open() == 0).then_some(()));
+    assert_eq!(client.get("/").text(), "blue");
+    until("counted out", || {
+        let open = proxy.metrics().sum("cutover_upstream_connections", &[]);
+        (open <= 1.0).then_some(())
+    });
+}
+
+#[test]
+fn a_connection_that_is_not_accepted_in_time_is_504() {
+    // A full backlog: the kernel answers no further SYN.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let fillers: Vec<_> = (0..4)
+        .map(|_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100)))
+        .collect();
+    assert!(
+        fillers.iter().any(Result::is_err),
+        "the backlog is not full"
+    );
+    let more = "timeouts.connect = \"200ms\"";
+    let proxy = serve(&single(&address.to_string(), more));
+    assert_own(&proxy.get("/"), 504, "connect-timeout");
+}

@@ -8,7 +8,7 @@ use crate::support::frames::{
 };
 use crate::support::h2_origin::H2Origin;
 use crate::support::origin::Origin;
-use crate::support::proxy::{Proxy, before};
+use crate::support::proxy::{Proxy, before, serve, single};
 use crate::support::until;
 
 fn open(proxy: &Proxy) -> Client {
@@ -274,4 +274,83 @@ fn broken_frames_end_the_connection() {
     client.rest();
     assert_eq!(origin.hits(), 0);
     assert_eq!(proxy.get("/").status(), 200);
+}
+
+#[test]
+fn sizes_have_limits() {
+    let origin = Origin::named("blue");
+    let proxy = before(&origin.at());
+    let names: Vec<String> = (0..101).map(|n| format!("x{n}")).collect();
+    let many: Vec<_> = names.iter().map(|n| (n.as_str(), "y")).collect();
+    let long = format!("/{}", "p".repeat(9000));
+    for (what, fields, status) in [
+        ("fields", [&get_fields("/")[..], &many].concat(), 431),
+        ("path", get_fields(&long).to_vec(), 414),
+    ] {
+        let mut client = open(&proxy);
+        client.send(frames::request(1, &fields));
+        let outcome = frames::outcome(&mut client, 1);
+        assert!(
+            outcome == Outcome::Status(status) || matches!(outcome, Outcome::Reset(_)),
+            "{what}: {outcome:?}"
+        );
+    }
+    assert_eq!(origin.hits(), 0);
+}
+
+#[test]
+fn tunnels_are_not_offered() {
+    let origin = Origin::named("blue");
+    let proxy = before(&origin.at());
+    for fields in [
+        vec![(":method", "CONNECT"), (":authority", "test:443")],
+        vec![
+            (":method", "CONNECT"),
+            (":protocol", "websocket"),
+            (":scheme", "http"),
+            (":authority", "test"),
+            (":path", "/"),
+        ],
+    ] {
+        let mut client = open(&proxy);
+        client.send(frames::request(1, &fields));
+        let outcome = frames::outcome(&mut client, 1);
+        let fine = matches!(
+            outcome,
+            Outcome::Status(400 | 405 | 501) | Outcome::Reset(_) | Outcome::Goaway(_)
+        );
+        assert!(fine, "{outcome:?}");
+    }
+    assert_eq!(origin.hits(), 0);
+}
+
+#[test]
+fn a_window_that_stays_shut_is_not_waited_for_for_ever() {
+    let origin = Origin::script(|conn| {
+        conn.request()?;
+        conn.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n")?;
+        for _ in 0..1000 {
+            conn.write(&[b'x'; 100_000])?;
+        }
+        Ok(())
+    });
+    let proxy = serve(&single(&origin.at(), "timeouts.idle = \"300ms\""));
+    let mut client = open(&proxy);
+    client.send(frames::request(1, &get_fields("/")));
+    until("it is there", || (origin.hits() == 1).then_some(()));
+    until("the origin is let go", || {
+        (origin.open() == 0).then_some(())
+    });
+}
+
+#[test]
+fn early_hints_come_before_the_answer() {
+    let origin = Origin::raw(
+        "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+    );
+    let proxy = before(&origin.at());
+    let mut client = open(&proxy);
+    client.send(frames::request(1, &get_fields("/")));
+    assert_eq!(frames::outcome(&mut client, 1), Outcome::Status(103));
+    assert_eq!(frames::outcome(&mut client, 1), Outcome::Status(200));
 }

@@ -133,3 +133,24 @@ fn http2_gets_goaway_and_its_streams_finish() {
     });
     assert_eq!(proxy.ended().code(), Some(0));
 }
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let origin = Origin::script(|conn| {
+        conn.request()?;
+        conn.peer_closes(PATIENCE).map(drop)
+    });
+    let mut proxy = before(&origin.at());
+    let mut client = proxy.client();
+    client.send(GET);
+    until("it is there", || (origin.hits() == 1).then_some(()));
+    proxy.signal(Signal::TERM);
+    until("not ready", || {
+        (proxy.ask_admin("/readyz").status() == 503).then_some(())
+    });
+    assert!(proxy.runs());
+    proxy.signal(Signal::TERM);
+    let start = Instant::now();
+    proxy.ended();
+    assert!(start.elapsed() < Duration::from_secs(5));
+}

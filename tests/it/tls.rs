@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 
-use crate::support::client::{Client, dial};
+use crate::support::client::{Client, End, dial};
 use crate::support::h2_client::H2;
 use crate::support::h2_origin::H2Origin;
 use crate::support::origin::Origin;
@@ -207,4 +207,21 @@ fn a_key_that_others_may_read_is_refused() {
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     let said = command(&["check", "cutover.toml"], dir.path());
     assert_eq!(said.code, 0, "{said:?}");
+}
+
+#[test]
+fn a_handshake_that_does_not_end_is_cut() {
+    let (authority, origin) = (Authority::new(), Origin::named("blue"));
+    let builder = Builder::new(&format!(
+        "{HEAD}[[listen.tls.cert]]\ncert = \"$DIR/shop.pem\"\nkey = \"$DIR/shop.key\"\n\
+         [limits]\nhandshake_timeout = \"200ms\"\n{}",
+        single(&origin.at(), "")
+    ));
+    authority.issue(&["shop.test"]).save(builder.dir(), "shop");
+    let proxy = builder.start();
+    let mut client = Client::new(proxy.port);
+    // The first bytes of a ClientHello.
+    client.send([0x16, 3, 1, 2, 0, 1, 0]);
+    assert_eq!(client.end_within(Duration::from_secs(10)), End::Closed);
+    assert_eq!(get(&proxy, &authority, "shop.test", "shop.test"), 200);
 }

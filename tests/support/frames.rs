@@ -156,18 +156,20 @@ fn status(block: &[u8]) -> u16 {
     };
     match block {
         [b @ 0x88..=0x8e, ..] => INDEXED[usize::from(b - 0x88)],
-        [0x48..=0x4e, 3, a, b, c, ..] => {
+        // A literal for the name at 8 to 14, to be indexed, not to be, or never to be.
+        [name, 3, a, b, c, ..] if matches!(name & 0x0f, 8..=14) => {
             let digit = |d: &u8| u16::from(d.wrapping_sub(b'0'));
             digit(a) * 100 + digit(b) * 10 + digit(c)
         }
-        [0x48..=0x4e, 0x82, a, b, ..] => huffman_digits([*a, *b]),
+        [name, 0x82, a, b, ..] if matches!(name & 0x0f, 8..=14) => huffman_digits([*a, *b, 0]),
+        [name, 0x83, a, b, c, ..] if matches!(name & 0x0f, 8..=14) => huffman_digits([*a, *b, *c]),
         _ => 0,
     }
 }
 
-/// Three digits in HPACK's Huffman code, in two bytes: `0`, `1`, `2` take five bits, the others six.
-fn huffman_digits(bytes: [u8; 2]) -> u16 {
-    let mut bits = u32::from(u16::from_be_bytes(bytes)) << 16;
+/// Three digits in HPACK's Huffman code: `0`, `1`, `2` take five bits, the others six.
+fn huffman_digits([a, b, c]: [u8; 3]) -> u16 {
+    let mut bits = u32::from_be_bytes([a, b, c, 0]);
     let mut number = 0;
     for _ in 0..3 {
         let (digit, used) = match bits >> 27 {
@@ -191,6 +193,8 @@ mod tests {
         assert_eq!(status(b"\x48\x03431"), 431);
         // "302" as RFC 7541 C.6.1 shows it.
         assert_eq!(status(&[0x48, 0x82, 0x64, 0x02]), 302);
+        // 011010 011001 00001, padded with ones.
+        assert_eq!(status(&[0x08, 0x83, 0x69, 0x90, 0xff]), 431);
     }
 
     #[test]
