@@ -95,6 +95,8 @@ fn busy() -> std::sync::Arc<Telemetry> {
         }
         shard.grpc(14);
         shard.retry(worker);
+        shard.limit_rejected(worker);
+        shard.shielded();
         shard.connections(1);
     }
     telemetry.listener("http")[0].request(200);

@@ -47,6 +47,8 @@ families! {
     Gauge SPLIT_RATIO "cutover_split_ratio" "Effective share of a service's traffic that a version gets, from 0 to 1.";
     Counter MATCH_HITS "cutover_match_hits_total" "Requests that a match rule sent to its version; rules count from 0 in file order.";
     Counter RETRIES "cutover_retries_total" "Attempts that were repeated, by the reason.";
+    Counter SHIELDED "cutover_shielded_total" "Requests that this version failed and stable answered instead.";
+    Counter LIMIT_REJECTIONS "cutover_limit_rejections_total" "Requests and retries that a limit of the version refused.";
     Gauge ENDPOINT_UP "cutover_endpoint_up" "Whether an endpoint is usable: 1 or 0.";
     Gauge CONFIG_GENERATION "cutover_config_generation" "Number of the configuration generation that runs.";
     Gauge CONFIG_SUCCESSFUL "cutover_config_last_reload_successful" "Whether the configuration file as it is now was adopted: 1 or 0.";
@@ -62,7 +64,7 @@ families! {
 }
 
 /// Labels that the families of a service have of their own; constant labels of a configuration can't take these names.
-pub const RESERVED_LABELS: [&str; 11] = [
+pub const RESERVED_LABELS: [&str; 12] = [
     "service",
     "version",
     "status",
@@ -73,6 +75,7 @@ pub const RESERVED_LABELS: [&str; 11] = [
     "reason",
     "rule",
     "listener",
+    "limit",
     "quantile",
 ];
 
@@ -80,6 +83,9 @@ pub const RESERVED_LABELS: [&str; 11] = [
 pub const RETRY_REASONS: [&str; 8] = [
     "connect", "reset", "stale", "502", "503", "504", "timeout", "refused",
 ];
+
+/// What refuses for want of room: what [`super::VersionShard::limit_rejected`] counts, by index.
+pub const LIMITS: [&str; 4] = ["connections", "pending", "requests", "retries"];
 
 /// The label of each method, in the order of [`Method`].
 pub const METHODS: [&str; 10] = [

@@ -120,6 +120,18 @@ fn version_of(page: &mut Page, labels: &Labels, totals: &VersionTotals, runs: bo
         let labels = labels.with("reason", names::RETRY_REASONS[reason]);
         page.counter(names::RETRIES, labels, n);
     }
+    for (limit, n) in totals
+        .limit_rejected
+        .into_iter()
+        .enumerate()
+        .filter(counted)
+    {
+        let labels = labels.with("limit", names::LIMITS[limit]);
+        page.counter(names::LIMIT_REJECTIONS, labels, n);
+    }
+    if totals.shielded > 0 {
+        page.counter(names::SHIELDED, labels.clone(), totals.shielded);
+    }
     for (family, value) in [
         (names::HTTP_IN_FLIGHT, totals.in_flight),
         (names::QUEUE_DEPTH, totals.queued),

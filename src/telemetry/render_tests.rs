@@ -35,6 +35,8 @@ fn busy() -> std::sync::Arc<Telemetry> {
             shard.request(Method::Other, 503, Duration::from_secs(70));
             shard.grpc(14);
             shard.retry(1);
+            shard.limit_rejected(2);
+            shard.shielded();
             shard.in_flight(1);
         }
     }
@@ -136,6 +138,14 @@ fn every_family_is_shown_in_good_form() {
         ),
         (
             r#"cutover_retries_total{service="shop",version="v1",reason="reset"}"#,
+            2.0,
+        ),
+        (
+            r#"cutover_limit_rejections_total{service="shop",version="v1",limit="requests"}"#,
+            2.0,
+        ),
+        (
+            r#"cutover_shielded_total{service="shop",version="v2"}"#,
             2.0,
         ),
         (

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::latency::{Latency, LatencyTotals};
-use super::names::{METHODS, RETRY_REASONS};
+use super::names::{LIMITS, METHODS, RETRY_REASONS};
 use crate::http1::Method;
 
 /// A counter with one writer.
@@ -105,6 +105,8 @@ pub struct VersionShard {
     connections: Gauge,
     grpc: [Counter; 17],
     retries: [Counter; RETRY_REASONS.len()],
+    limit_rejected: [Counter; LIMITS.len()],
+    shielded: Counter,
 }
 
 impl VersionShard {
@@ -146,6 +148,18 @@ impl VersionShard {
         self.retries[reason].add(1);
     }
 
+    /// `cutover_limit_rejections_total`, by the index of a limit in [`LIMITS`].
+    #[inline]
+    pub fn limit_rejected(&self, limit: usize) {
+        self.limit_rejected[limit].add(1);
+    }
+
+    /// `cutover_shielded_total`: this version failed, stable answered.
+    #[inline]
+    pub fn shielded(&self) {
+        self.shielded.add(1);
+    }
+
     pub(super) fn add_to(&self, totals: &mut VersionTotals) {
         self.requests.each(|method, status, n| {
             *totals
@@ -163,6 +177,10 @@ impl VersionShard {
         for (total, n) in totals.retries.iter_mut().zip(&self.retries) {
             *total += n.get();
         }
+        for (total, n) in totals.limit_rejected.iter_mut().zip(&self.limit_rejected) {
+            *total += n.get();
+        }
+        totals.shielded += self.shielded.get();
     }
 }
 
@@ -183,6 +201,10 @@ pub struct VersionTotals {
     pub grpc: [u64; 17],
     /// Repeated attempts by the index of a reason in [`RETRY_REASONS`].
     pub retries: [u64; RETRY_REASONS.len()],
+    /// Refusals by the index of a limit in [`LIMITS`].
+    pub limit_rejected: [u64; LIMITS.len()],
+    /// Requests that it failed and stable answered.
+    pub shielded: u64,
 }
 
 /// One worker's counters of one listener, on cache lines of their own.
