@@ -12,7 +12,7 @@ use crate::config::Spec;
 use crate::config::spec::{Share, Timeouts};
 use crate::routing;
 use crate::telemetry::{ListenerShard, RuleHits, Telemetry, VersionMetrics};
-use crate::upstream::{Pool, Registry};
+use crate::upstream::{Pool, Registry, VersionLoad};
 
 /// One generation.
 #[derive(Debug)]
@@ -62,6 +62,8 @@ pub struct Version {
     pub pool: Pool,
     /// Its counters.
     pub metrics: Arc<VersionMetrics>,
+    /// What it is busy with, against its limits.
+    pub load: Arc<VersionLoad>,
 }
 
 impl Snapshot {
@@ -90,6 +92,7 @@ impl Snapshot {
                             name: version.name.as_str().into(),
                             pool: Pool::new(service, version, registry, &metrics),
                             metrics,
+                            load: registry.load(&service.name, &version.name),
                         }
                     })
                     .collect(),

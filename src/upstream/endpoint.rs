@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use arc_swap::ArcSwap;
 
+use super::VersionLoad;
 use crate::config::spec::{self, Address, Scheme};
 use crate::telemetry::VersionMetrics;
 
@@ -246,6 +247,7 @@ struct Key {
 pub struct Registry {
     endpoints: Mutex<HashMap<Key, Weak<Endpoint>>>,
     services: Mutex<HashMap<String, usize>>,
+    loads: Mutex<HashMap<(String, String), Weak<VersionLoad>>>,
     slots: Arc<Slots>,
     epoch: Arc<AtomicU64>,
 }
@@ -299,6 +301,19 @@ impl Registry {
         });
         endpoints.retain(|_, e| e.strong_count() > 0);
         endpoints.insert(key, Arc::downgrade(&made));
+        made
+    }
+
+    /// What this version is busy with: the living one, as long as a snapshot holds it, or a new one.
+    pub fn load(&self, service: &str, version: &str) -> Arc<VersionLoad> {
+        let key = (service.to_owned(), version.to_owned());
+        let mut loads = self.loads.lock().expect("registry lock");
+        if let Some(living) = loads.get(&key).and_then(Weak::upgrade) {
+            return living;
+        }
+        let made = Arc::new(VersionLoad::default());
+        loads.retain(|_, load| load.strong_count() > 0);
+        loads.insert(key, Arc::downgrade(&made));
         made
     }
 

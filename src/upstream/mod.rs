@@ -3,20 +3,25 @@
 //! * [`endpoint`]: one address and its state, in a registry that outlives reloads.
 //! * [`pool`]: a version's endpoints, weighted. [`view`], [`pick`]: which one is next.
 //! * [`connect`]: opens connections. [`conns`]: one worker's idle ones. [`h2_conns`]: one worker's HTTP/2 connections.
+//! * [`limits`]: ceilings of a version. [`budget`]: how much may be tried again.
 //! * [`discovery`]: names to addresses.
 
+pub mod budget;
 pub mod connect;
 pub mod conns;
 pub mod discovery;
 pub mod endpoint;
 pub mod h2_conns;
+pub mod limits;
 pub mod pick;
 pub mod pool;
 pub mod view;
 
+pub use budget::Budget;
 pub use connect::ConnectError;
 pub use conns::Conns;
 pub use endpoint::{Endpoint, Registry};
 pub use h2_conns::H2Conns;
+pub use limits::VersionLoad;
 pub use pool::Pool;
 pub use view::View;

@@ -1,0 +1,256 @@
+//! Ceilings of one version, all workers together: requests, retries and connections at a time, and who waits for one.
+//!
+//! [`VersionLoad`] belongs to a version by name and outlives reloads. Ceilings are given with each call, because a
+//! reload may change them while the load goes on; 0 is no ceiling. Whoever has come in holds a guard that leaves when it
+//! is dropped: no path out of a request can forget it.
+//!
+//! A request that finds a connection free for it pays one atomic exchange. Only one that must wait takes a lock, for the
+//! length of a push; it is served in the order of arrival, and newcomers don't overtake.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+/// What has a ceiling; its number is the index of its name in [`crate::telemetry::names::LIMITS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Open connections, and the wait for one lasted too long.
+    Connections,
+    /// Requests that wait for a connection.
+    Pending,
+    /// Requests in flight.
+    Requests,
+    /// Retries in flight.
+    Retries,
+}
+
+impl Limit {
+    /// For [`crate::telemetry::VersionShard::limit_rejected`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// As the configuration and the metrics name it.
+    pub fn name(self) -> &'static str {
+        crate::telemetry::names::LIMITS[self.index()]
+    }
+}
+
+/// What a version is busy with, of all workers.
+#[derive(Debug, Default)]
+pub struct VersionLoad {
+    /// Requests in flight.
+    pub requests: Gauge,
+    /// Retries in flight.
+    pub retries: Gauge,
+    /// Open connections, idle ones included.
+    pub connections: Arc<ConnectionSlots>,
+}
+
+/// How many are inside, on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Gauge(AtomicU32);
+
+/// One that is inside; leaves when dropped.
+#[derive(Debug)]
+#[must_use = "it leaves at once when it is not held"]
+pub struct Guard<'a>(&'a Gauge);
+
+impl Gauge {
+    /// Comes in; `None`: so many are inside already. A `ceiling` of 0 lets everybody in.
+    #[inline]
+    pub fn try_enter(&self, ceiling: u32) -> Option<Guard<'_>> {
+        self.enter(ceiling).then(|| Guard(self))
+    }
+
+    /// How many are inside.
+    #[inline]
+    pub fn now(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Sequentially consistent, as is [`Self::leave`]: whoever frees a connection must see who waits for it.
+    #[inline]
+    fn enter(&self, ceiling: u32) -> bool {
+        if ceiling == 0 {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            return true;
+        }
+        let free = |n: u32| (n < ceiling).then(|| n + 1);
+        let came = self
+            .0
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, free);
+        came.is_ok()
+    }
+
+    #[inline]
+    fn leave(&self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == 0
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// The connections that a version may have, and the requests that wait for one.
+#[derive(Debug, Default)]
+pub struct ConnectionSlots {
+    open: Gauge,
+    waiting: Gauge,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Of the one that came last, because it knows the configuration best.
+    ceiling: u32,
+    /// In the order of arrival. Some may have given up meanwhile.
+    waiters: VecDeque<oneshot::Sender<Slot>>,
+}
+
+/// A place in the queue. Whoever sends a slot counts it out; who gives up before that counts itself out.
+struct Turn<'a> {
+    slots: &'a ConnectionSlots,
+    receiver: oneshot::Receiver<Slot>,
+    served: bool,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.receiver.close();
+        if !self.served && self.receiver.try_recv().is_err() {
+            self.slots.waiting.leave();
+        }
+    }
+}
+
+/// The right to have one connection open, for as long as it is held: by the connection, idle or not.
+#[derive(Debug)]
+#[must_use = "the connection is not counted when it is not held"]
+pub struct Slot(Arc<ConnectionSlots>);
+
+impl ConnectionSlots {
+    /// A slot, after a wait if need be. `ceiling`: of open connections; `pending`: of requests that wait.
+    ///
+    /// # Errors
+    /// [`Limit::Pending`]: too many wait, told at once. [`Limit::Connections`]: none was free until `deadline`.
+    pub async fn acquire(
+        self: &Arc<Self>,
+        ceiling: u32,
+        pending: u32,
+        deadline: Instant,
+    ) -> Result<Slot, Limit> {
+        match self.try_acquire(ceiling) {
+            Some(slot) => Ok(slot),
+            None => self.wait(ceiling, pending, deadline).await,
+        }
+    }
+
+    /// A slot, if one is free and nobody waits for it.
+    #[inline]
+    pub fn try_acquire(self: &Arc<Self>, ceiling: u32) -> Option<Slot> {
+        if self.waiting.is_empty() {
+            self.take(ceiling)
+        } else {
+            None
+        }
+    }
+
+    /// Requests that wait. While there are any, a worker does best to close a connection instead of keeping it idle.
+    #[inline]
+    pub fn waiting(&self) -> u32 {
+        self.waiting.now()
+    }
+
+    /// Slots that are held.
+    pub fn open(&self) -> u32 {
+        self.open.now()
+    }
+
+    fn take(self: &Arc<Self>, ceiling: u32) -> Option<Slot> {
+        self.open.enter(ceiling).then(|| Slot(self.clone()))
+    }
+
+    async fn wait(
+        self: &Arc<Self>,
+        ceiling: u32,
+        pending: u32,
+        deadline: Instant,
+    ) -> Result<Slot, Limit> {
+        if !self.waiting.enter(pending) {
+            return Err(Limit::Pending);
+        }
+        let (sender, receiver) = oneshot::channel();
+        let mut turn = Turn {
+            slots: self,
+            receiver,
+            served: false,
+        };
+        {
+            let mut queue = self.queue();
+            queue.ceiling = ceiling;
+            // Those that gave up stay in the queue until their turn, but not in large numbers.
+            if queue.waiters.len() > 2 * self.waiting.now() as usize + 16 {
+                queue.waiters.retain(|w| !w.is_closed());
+            }
+            queue.waiters.push_back(sender);
+        }
+        // A slot may have come free before it was seen that somebody waits.
+        self.serve();
+        match tokio::time::timeout_at(deadline.into(), &mut turn.receiver).await {
+            Ok(Ok(slot)) => {
+                turn.served = true;
+                Ok(slot)
+            }
+            _ => Err(Limit::Connections),
+        }
+    }
+
+    /// Gives what is free to those that wait.
+    fn serve(self: &Arc<Self>) {
+        let mut spare = None;
+        let mut queue = self.queue();
+        while let Some(waiter) = queue.waiters.pop_front() {
+            let Some(slot) = spare.take().or_else(|| self.take(queue.ceiling)) else {
+                queue.waiters.push_front(waiter);
+                break;
+            };
+            // Whoever gave up doesn't take it: it is the next one's.
+            match waiter.send(slot) {
+                Ok(()) => self.waiting.leave(),
+                Err(slot) => spare = Some(slot),
+            }
+        }
+        // A slot that is dropped wants the queue.
+        drop(queue);
+        drop(spare);
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.open.leave();
+        if !self.0.waiting.is_empty() {
+            self.0.serve();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "limits_tests.rs"]
+mod tests;
