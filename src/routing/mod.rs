@@ -3,6 +3,7 @@
 //! * [`table`]: host and path to a service (or to a previewed version): the most specific wins.
 //! * [`matcher`]: the rules of a service.
 //! * [`split`]: exact shares. [`cohort`]: shares that follow users.
+//! * [`sticky`]: sessions that stay.
 //! * [`decide`]: match, then cohort or split. A preview host decides before: see [`Found::preview`].
 
 pub mod cohort;
@@ -12,6 +13,7 @@ pub(crate) mod fake;
 mod glob;
 pub mod matcher;
 pub mod split;
+pub mod sticky;
 pub mod table;
 
 use std::net::IpAddr;

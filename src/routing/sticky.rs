@@ -1,0 +1,318 @@
+//! Sessions that stay: the sealed cookie, and whether a session may stay where it is.
+//!
+//! The cookie is 45 bytes as 60 characters of base64url, all numbers big-endian:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 0 | format, 1 |
+//! | 1–8 | the version's id |
+//! | 9–16 | the endpoint's id; 0 = none |
+//! | 17–22 | when it began, seconds since the epoch |
+//! | 23–28 | when it was last sealed, likewise |
+//! | 29–44 | seal: the first 16 bytes of HMAC-SHA256 over the service's name and what stands before |
+//!
+//! Ids are the first 8 bytes of an HMAC of the name under the same key: a cookie tells no name and no address, and every
+//! proxy with the same key makes the same ids. Whatever isn't a seal of ours is no session; nothing here can fail.
+
+use std::fmt;
+use std::time::Duration;
+
+use aws_lc_rs::{constant_time, hmac};
+
+use super::{Request, Split, extract};
+use crate::config::policy;
+use crate::config::spec::Share;
+
+/// What seals cookies.
+pub struct Key(hmac::Key);
+
+/// Fewest bytes of a key.
+pub const KEY_LEN: usize = 32;
+/// Characters of a cookie's value.
+pub const SEALED_LEN: usize = 60;
+const FORMAT: u8 = 1;
+const BODY: usize = 29;
+const WHOLE: usize = 45;
+/// How far the clocks of proxies that share a key may differ, in seconds.
+const SKEW_S: u64 = 60;
+/// Cookies of the name that are looked at in one request: a client that sends hundreds doesn't buy hundreds of hashes.
+const LOOKS: u32 = 4;
+const TIME_MAX: u64 = (1 << 48) - 1;
+
+/// What a cookie says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// [`version_id`] of where it is.
+    pub version: u64,
+    /// [`endpoint_id`] of where it is, if it sticks to one.
+    pub endpoint: Option<u64>,
+    /// When it began on this version, in seconds since the epoch, below 2^48.
+    pub began_s: u64,
+    /// When its cookie was last sealed, likewise.
+    pub seen_s: u64,
+}
+
+impl Key {
+    /// `None`: shorter than [`KEY_LEN`].
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() >= KEY_LEN).then(|| Self(hmac::Key::new(hmac::HMAC_SHA256, bytes)))
+    }
+
+    /// Parts are told apart by their lengths, uses by their first part.
+    fn tag(&self, parts: [&[u8]; 3]) -> hmac::Tag {
+        let mut context = hmac::Context::with_key(&self.0);
+        for part in parts {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        context.sign()
+    }
+
+    /// Never 0, which says that there is none.
+    fn id(&self, parts: [&[u8]; 3]) -> u64 {
+        let mut first = [0; 8];
+        first.copy_from_slice(&self.tag(parts).as_ref()[..8]);
+        u64::from_be_bytes(first).max(1)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(secret)")
+    }
+}
+
+impl Session {
+    /// One that begins now.
+    pub fn begin(version: u64, endpoint: Option<u64>, now_s: u64) -> Self {
+        Self {
+            version,
+            endpoint,
+            began_s: now_s,
+            seen_s: now_s,
+        }
+    }
+
+    /// The same session, seen now, on this endpoint of its version.
+    pub fn seen(self, endpoint: Option<u64>, now_s: u64) -> Self {
+        Self {
+            endpoint,
+            // A clock that was set back doesn't make it older than it is.
+            seen_s: now_s.max(self.began_s),
+            ..self
+        }
+    }
+}
+
+/// The id of a version in the cookies of its service.
+pub fn version_id(key: &Key, service: &str, version: &str) -> u64 {
+    key.id([b"version", service.as_bytes(), version.as_bytes()])
+}
+
+/// The id of an endpoint, by its name, in the cookies of its service.
+pub fn endpoint_id(key: &Key, service: &str, endpoint: &str) -> u64 {
+    key.id([b"endpoint", service.as_bytes(), endpoint.as_bytes()])
+}
+
+/// The cookie's value: [`SEALED_LEN`] characters that need no quotes.
+pub fn seal(key: &Key, service: &str, session: &Session) -> String {
+    let mut sealed = [0; WHOLE];
+    sealed[0] = FORMAT;
+    sealed[1..9].copy_from_slice(&session.version.to_be_bytes());
+    sealed[9..17].copy_from_slice(&session.endpoint.unwrap_or(0).to_be_bytes());
+    sealed[17..23].copy_from_slice(&session.began_s.min(TIME_MAX).to_be_bytes()[2..]);
+    sealed[23..29].copy_from_slice(&session.seen_s.min(TIME_MAX).to_be_bytes()[2..]);
+    let tag = key.tag([b"session", service.as_bytes(), &sealed[..BODY]]);
+    sealed[BODY..].copy_from_slice(&tag.as_ref()[..WHOLE - BODY]);
+    encode(&sealed)
+}
+
+/// The session that a cookie's value says; `None` if it isn't sealed by `key` for `service`, or is outdated.
+pub fn open(
+    key: &Key,
+    service: &str,
+    value: &[u8],
+    now_s: u64,
+    sticky: &policy::Sticky,
+) -> Option<Session> {
+    let sealed = decode(value)?;
+    let (body, seal) = sealed.split_at(BODY);
+    let tag = key.tag([b"session", service.as_bytes(), body]);
+    constant_time::verify_slices_are_equal(&tag.as_ref()[..WHOLE - BODY], seal).ok()?;
+    if body[0] != FORMAT {
+        return None;
+    }
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |n, b| n << 8 | u64::from(*b));
+    let session = Session {
+        version: number(&body[1..9]),
+        endpoint: Some(number(&body[9..17])).filter(|id| *id != 0),
+        began_s: number(&body[17..23]),
+        seen_s: number(&body[23..29]),
+    };
+    let in_time = session.began_s <= session.seen_s
+        && session.seen_s <= now_s.saturating_add(SKEW_S)
+        && now_s.saturating_sub(session.began_s) < sticky.max_life.as_secs()
+        && now_s.saturating_sub(session.seen_s) < sticky.idle.as_secs();
+    in_time.then_some(session)
+}
+
+/// The session of a request: of its first cookies of that name the first that [`open`]s.
+pub fn find(
+    key: &Key,
+    service: &str,
+    request: &impl Request,
+    now_s: u64,
+    sticky: &policy::Sticky,
+) -> Option<Session> {
+    let (mut found, mut looks) = (None, 0);
+    extract::any_cookie(request, sticky.cookie.as_bytes(), |value| {
+        looks += 1;
+        found = open(key, service, value, now_s, sticky);
+        found.is_some() || looks == LOOKS
+    });
+    found
+}
+
+/// Whether the cookie is to be sealed again though nothing has changed: a tenth of `idle` has passed since it was.
+pub fn needs_refresh(session: &Session, now_s: u64, sticky: &policy::Sticky) -> bool {
+    now_s.saturating_sub(session.seen_s) >= (sticky.idle.as_secs() / 10).max(1)
+}
+
+/// How long a cookie that is sealed now holds: `idle`, or what is left of `max_life`.
+pub fn lasts(session: &Session, now_s: u64, sticky: &policy::Sticky) -> Duration {
+    let age = Duration::from_secs(now_s.saturating_sub(session.began_s));
+    sticky.idle.min(sticky.max_life.saturating_sub(age))
+}
+
+/// The value of a `Set-Cookie` field. `secure`: the client came by TLS.
+pub fn set_cookie(name: &str, value: &str, max_age: Duration, secure: bool) -> String {
+    let max_age = max_age.as_secs();
+    let secure = if secure { "; Secure" } else { "" };
+    format!("{name}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax{secure}")
+}
+
+/// What a version's sessions need to know of its past; carried from snapshot to snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// [`version_id`].
+    pub id: u64,
+    /// Since when its share is 0, in seconds since the epoch; `None`: it has a share.
+    pub left_s: Option<u64>,
+    /// Sessions that began until then are void (an abort, a rollback).
+    pub voided_s: Option<u64>,
+}
+
+impl Past {
+    /// Of a version that nothing is known of. If it has no share, it counts as having lost it now: after a restart
+    /// sessions may finish for as long as if the split had moved just then.
+    pub fn new(id: u64, share: Share, now_s: u64) -> Self {
+        Self {
+            id,
+            left_s: (share.0 == 0).then_some(now_s),
+            voided_s: None,
+        }
+    }
+
+    /// In the next snapshot, with this share.
+    pub fn next(self, share: Share, now_s: u64) -> Self {
+        Self {
+            left_s: (share.0 == 0).then(|| self.left_s.unwrap_or(now_s)),
+            ..self
+        }
+    }
+
+    /// After an abort or a rollback: its sessions move at once, even if it gets a share again.
+    pub fn void(self, now_s: u64) -> Self {
+        Self {
+            voided_s: Some(now_s),
+            ..self
+        }
+    }
+}
+
+/// Where a session goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follow {
+    /// It stays on the version of this index.
+    Stay {
+        /// Index into the service's versions.
+        version: usize,
+    },
+    /// It is decided like a new one, and begins anew.
+    Move,
+}
+
+/// Whether a session stays on its version. `pasts`: of the service's versions, in their order.
+///
+/// It does while the version has a share, however small; once it has none, as long as `finish` allows since then, if the
+/// session began before. A version that is gone or whose sessions were voided keeps nobody.
+pub fn follow(
+    session: &Session,
+    split: &Split,
+    pasts: &[Past],
+    finish: Option<Duration>,
+    now_s: u64,
+) -> Follow {
+    let Some(version) = pasts.iter().position(|past| past.id == session.version) else {
+        return Follow::Move;
+    };
+    let past = &pasts[version];
+    if past.voided_s.is_some_and(|until| session.began_s <= until) {
+        return Follow::Move;
+    }
+    let may_finish = || {
+        let (Some(finish), Some(left_s)) = (finish, past.left_s) else {
+            return false;
+        };
+        session.began_s <= left_s && now_s.saturating_sub(left_s) < finish.as_secs()
+    };
+    if split.share(version).0 > 0 || may_finish() {
+        Follow::Stay { version }
+    } else {
+        Follow::Move
+    }
+}
+
+/// base64url (RFC 4648 §5): 3 bytes are 4 characters, so that there is no padding and each value has one spelling.
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+fn encode(bytes: &[u8; WHOLE]) -> String {
+    let mut text = String::with_capacity(SEALED_LEN);
+    for three in bytes.chunks_exact(3) {
+        let n = three.iter().fold(0, |n, b| n << 8 | usize::from(*b));
+        for shift in [18, 12, 6, 0] {
+            text.push(char::from(ALPHABET[n >> shift & 63]));
+        }
+    }
+    text
+}
+
+fn decode(text: &[u8]) -> Option<[u8; WHOLE]> {
+    if text.len() != SEALED_LEN {
+        return None;
+    }
+    let mut bytes = [0; WHOLE];
+    for (four, three) in text.chunks_exact(4).zip(bytes.chunks_exact_mut(3)) {
+        let mut n = 0u32;
+        for digit in four {
+            n = n << 6 | u32::from(value_of(*digit)?);
+        }
+        three.copy_from_slice(&n.to_be_bytes()[1..]);
+    }
+    Some(bytes)
+}
+
+fn value_of(digit: u8) -> Option<u8> {
+    Some(match digit {
+        b'A'..=b'Z' => digit - b'A',
+        b'a'..=b'z' => digit - b'a' + 26,
+        b'0'..=b'9' => digit - b'0' + 52,
+        b'-' => 62,
+        b'_' => 63,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+#[path = "sticky_tests.rs"]
+mod tests;
