@@ -4,6 +4,7 @@
 //! * [`reload`]: the only publisher. [`watch`]: when the file or a certificate changed.
 //! * [`fleet`], [`worker`]: the threads that serve. [`listener`], [`tls`], [`gate`]: who comes in, and how.
 //! * [`conn`]: one connection, request by request.
+//! * [`sticky_key`]: what seals sessions.
 //! * [`systemd`], [`logging`]: what is told to the outside.
 
 pub mod conn;
@@ -16,6 +17,7 @@ pub mod listener;
 pub mod logging;
 pub mod reload;
 mod request;
+pub mod sticky_key;
 mod systemd;
 pub mod tls;
 pub mod watch;

@@ -1,0 +1,235 @@
+//! The key that seals sticky cookies: from a file of the operator's, or one of our own in the state directory.
+//!
+//! Proxies that share a service's users want the same file. Our own key is made once, at the first start that needs one.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::rand;
+
+use crate::routing::sticky::{KEY_LEN, Key};
+
+/// The bits of a mode that let every user of the machine in.
+const OTHERS: u32 = 0o006;
+/// Most bytes of a key's file: more is a file that was named by mistake.
+const MOST: u64 = 4096;
+/// Our own key in the state directory.
+const NAME: &str = "sticky.key";
+
+/// The key in `key_file`, as it stands there, byte by byte.
+///
+/// # Errors
+/// What is wrong with the file, and what to do.
+pub fn read(key_file: &Path) -> Result<Key, String> {
+    let fault = |e: io::Error| format!("sticky key {}: {e}", key_file.display());
+    let file = File::open(key_file).map_err(fault)?;
+    let about = file.metadata().map_err(fault)?;
+    if about.mode() & OTHERS != 0 {
+        return Err(format!(
+            "sticky key {}: every user of this machine may read or write it (mode {:04o}), and who knows it can forge \
+             sessions. Run `chmod o-rw {}`",
+            key_file.display(),
+            about.mode() & 0o7777,
+            key_file.display()
+        ));
+    }
+    let mut bytes = Vec::new();
+    file.take(MOST + 1).read_to_end(&mut bytes).map_err(fault)?;
+    let len = bytes.len();
+    Key::new(&bytes)
+        .filter(|_| len as u64 <= MOST)
+        .ok_or_else(|| {
+            let size = if len < KEY_LEN {
+                format!("only {len} bytes")
+            } else {
+                format!("more than {MOST} bytes")
+            };
+            format!(
+                "sticky key {}: it has {size}, expected {KEY_LEN} to {MOST} random ones. Make one with \
+                 `(umask 077; head -c 32 /dev/urandom > {})`",
+                key_file.display(),
+                key_file.display()
+            )
+        })
+}
+
+/// Our own key in `state_dir`, made if there is none. Where none can be kept, one for this run: that stops no proxy.
+///
+/// # Errors
+/// There is one that must not be used: as with [`read`].
+pub fn own(state_dir: &Path) -> Result<Own, String> {
+    let path = state_dir.join(NAME);
+    match path.try_exists() {
+        Ok(true) => read(&path).map(Own::Kept),
+        Ok(false) => match make(state_dir, &path) {
+            Ok(()) => read(&path).map(Own::Kept),
+            Err(e) => Ok(Own::ephemeral(&path, &e)),
+        },
+        Err(e) => Ok(Own::ephemeral(&path, &e)),
+    }
+}
+
+/// Our own key.
+#[derive(Debug)]
+pub enum Own {
+    /// It outlives the process.
+    Kept(Key),
+    /// It could not be kept: sessions end with the process. The text is for the log.
+    Ephemeral(Key, String),
+}
+
+impl Own {
+    fn ephemeral(path: &Path, why: &io::Error) -> Self {
+        let warning = format!(
+            "the key for sticky sessions can't be kept in {}: {why}. Until that is mended, sessions end when the proxy does; \
+             set `state_dir` to a directory that the proxy may write to, or `sticky.key_file` to a key of yours",
+            path.display()
+        );
+        let key = Key::new(&random()).expect("it is long enough");
+        Self::Ephemeral(key, warning)
+    }
+}
+
+fn random() -> [u8; KEY_LEN] {
+    let mut bytes = [0; KEY_LEN];
+    rand::fill(&mut bytes).expect("the system has randomness");
+    bytes
+}
+
+/// Writes a new key beside `path` and moves it there in one step. If somebody else was faster, theirs stays.
+fn make(state_dir: &Path, path: &Path) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state_dir)?;
+    let own = draft(state_dir);
+    let written = write(&own).and_then(|()| match fs::hard_link(&own, path) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
+        _ => File::open(state_dir)?.sync_all(),
+    });
+    // What is left of a failed draft tells nobody anything.
+    let _ = fs::remove_file(&own);
+    written
+}
+
+/// No two processes, and no two threads of one, write the same draft.
+fn draft(state_dir: &Path) -> PathBuf {
+    state_dir.join(format!(".{NAME}.{:016x}", fastrand::u64(..)))
+}
+
+fn write(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(&random())?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::routing::sticky::version_id;
+
+    fn file(bytes: &[u8], mode: u32) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        fs::write(&path, bytes).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        (dir, path)
+    }
+
+    /// Keys are compared by what they do.
+    fn print(key: &Key) -> u64 {
+        version_id(key, "shop", "blue")
+    }
+
+    fn kept(own: Own) -> u64 {
+        match own {
+            Own::Kept(key) => print(&key),
+            Own::Ephemeral(_, why) => panic!("{why}"),
+        }
+    }
+
+    #[test]
+    fn a_file_is_taken_byte_by_byte() {
+        let (_dir, path) = file(&[9; 40], 0o640);
+        let key = read(&path).unwrap();
+        assert_eq!(print(&key), print(&Key::new(&[9; 40]).unwrap()));
+    }
+
+    #[test]
+    fn a_file_that_is_short_long_missing_or_open_to_all_is_refused_with_the_remedy() {
+        for (bytes, mode, says) in [
+            (&[9; 31][..], 0o600, "only 31 bytes"),
+            (&[], 0o600, "head -c 32 /dev/urandom"),
+            (&[9; 5000], 0o600, "more than 4096 bytes"),
+            (&[9; 32], 0o644, "chmod o-rw"),
+            (&[9; 32], 0o602, "(mode 0602)"),
+        ] {
+            let (_dir, path) = file(bytes, mode);
+            let error = read(&path).unwrap_err();
+            assert!(error.contains(says), "{error}");
+            assert!(error.contains(path.to_str().unwrap()), "{error}");
+        }
+        let error = read(Path::new("/no/such/key")).unwrap_err();
+        assert!(
+            error.contains("/no/such/key") && error.contains("No such file"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn our_own_is_made_once_for_our_eyes_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("deep/state");
+        let first = kept(own(&state).unwrap());
+        assert_eq!(kept(own(&state).unwrap()), first);
+        let about = fs::metadata(state.join(NAME)).unwrap();
+        assert_eq!((about.mode() & 0o7777, about.len()), (0o600, 32));
+        assert_eq!(fs::metadata(&state).unwrap().mode() & 0o7777, 0o700);
+        assert_eq!(fs::read_dir(&state).unwrap().count(), 1, "a draft was left");
+        let other = kept(own(&dir.path().join("other")).unwrap());
+        assert_ne!(other, first);
+    }
+
+    #[test]
+    fn of_many_that_start_at_once_all_have_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let prints: Vec<u64> = std::thread::scope(|scope| {
+            let starts: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| kept(own(dir.path()).unwrap())))
+                .collect();
+            starts.into_iter().map(|s| s.join().unwrap()).collect()
+        });
+        assert!(prints.iter().all(|p| *p == prints[0]), "{prints:?}");
+    }
+
+    #[test]
+    fn without_a_place_there_is_a_key_for_this_run_and_a_warning() {
+        let (_dir, path) = file(b"no directory", 0o600);
+        let ephemeral = || match own(&path.join("state")).unwrap() {
+            Own::Ephemeral(key, why) => (print(&key), why),
+            Own::Kept(_) => panic!("kept where nothing can be"),
+        };
+        let (first, why) = ephemeral();
+        assert!(why.contains("sessions end when the proxy does"), "{why}");
+        assert_ne!(ephemeral().0, first);
+    }
+
+    #[test]
+    fn our_own_that_others_may_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        kept(own(dir.path()).unwrap());
+        let path = dir.path().join(NAME);
+        fs::set_permissions(&path, Permissions::from_mode(0o604)).unwrap();
+        assert!(own(dir.path()).unwrap_err().contains("chmod o-rw"));
+    }
+}
