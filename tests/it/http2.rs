@@ -194,7 +194,8 @@ fn own_answers_are_the_same_over_http2() {
 #[test]
 fn an_origin_that_says_goaway_costs_nobody_a_request() {
     // One connection serves three requests, then its origin ends it.
-    let origin = H2Origin::with_goaway_after(3);
+    let origin = H2Origin::named("fine");
+    origin.goaway_after(3);
     let proxy = before(&origin.h2c());
     let mut client = proxy.client();
     for _ in 0..20 {
@@ -234,4 +235,32 @@ fn a_download_is_held_back_by_its_reader() {
         }
         assert_eq!(len, 64 * 1024 * 1024);
     });
+}
+
+#[test]
+fn goaways_under_load_cost_nobody_a_request() {
+    let origin = H2Origin::named("fine");
+    origin.goaway_after(7);
+    let proxy = before(&origin.h2c());
+    std::thread::scope(|scope| {
+        for id in 0..8 {
+            let proxy = &proxy;
+            scope.spawn(move || {
+                let mut client = proxy.client();
+                for n in 0..50 {
+                    let answer = match (id + n) % 2 {
+                        0 => client.get("/"),
+                        _ => client
+                            .ask("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n\r\nhi"),
+                    };
+                    assert_eq!(answer.status(), 200, "{answer:?}");
+                }
+            });
+        }
+    });
+    assert!(
+        origin.connections() > 400 / 7 / 2,
+        "{}",
+        origin.connections()
+    );
 }

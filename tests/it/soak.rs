@@ -3,8 +3,13 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use fastrand::Rng;
+use http::Request;
 
+use crate::support::block_on;
+use crate::support::h2_client::H2;
+use crate::support::h2_origin::{Exchange, H2Origin};
 use crate::support::origin::{Conn, Origin};
 use crate::support::proxy::{Proxy, serve};
 use crate::support::until;
@@ -186,5 +191,91 @@ fn nobody_gets_the_bytes_of_somebody_else() {
         (counted - open).abs() <= 2.0,
         "{counted} counted, {open} open"
     );
+    assert!(!proxy.log().contains("panick"), "a fault of ours");
+}
+
+/// One HTTP/2 request; true when it was answered whole.
+async fn ask(client: &H2, target: String, body: usize) -> bool {
+    let body = "b".repeat(body);
+    let method = if body.is_empty() { "GET" } else { "PUT" };
+    let request = Request::builder().method(method);
+    let request = request
+        .uri(format!("http://test{target}"))
+        .body(())
+        .unwrap();
+    // What was cut is an error; that the connection itself stays usable is seen by the requests after it.
+    let Ok(answer) = client.ask(request, Bytes::from(body.clone())).await else {
+        return false;
+    };
+    if answer.status != 200 {
+        assert_eq!(answer.status, 502, "{target}");
+        assert!(answer.headers.contains_key("x-cutover-reason"));
+        return false;
+    }
+    let whole = answer.body == echo_of(&target, body.as_bytes());
+    assert!(
+        whole,
+        "{target}: {} bytes of something else",
+        answer.body.len()
+    );
+    true
+}
+
+#[test]
+fn nobody_gets_the_bytes_of_somebody_else_over_http2() {
+    let broken = Origin::each(answer);
+    let leaving = H2Origin::script(|x: Exchange| async move {
+        let target = x.path();
+        x.answer_with(move |body| echo_of(&target, body).into())
+            .await
+    });
+    leaving.goaway_after(20);
+    let file = |share: usize| {
+        let (a, b) = (broken.at(), leaving.h2c());
+        format!(
+            "[service.app]\nstable = \"a\"\nsplit = {{ b = \"{share}%\" }}\n[service.app.versions]\na = [\"{a}\"]\nb = [\"{b}\"]\n"
+        )
+    };
+    let proxy = serve(&file(50));
+    let (whole, all) = block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        let mut shared = H2::connect(proxy.port).await;
+        for id in 0..40u64 {
+            if id % 10 == 9 {
+                shared = H2::connect(proxy.port).await;
+            }
+            let shared = shared.clone();
+            tasks.spawn(async move {
+                let mut rng = Rng::with_seed(id);
+                let mut whole = 0;
+                for n in 0..50 {
+                    let target = format!("/{id}-{n}-{}", rng.u64(0..12));
+                    let body = rng.usize(0..3) * rng.usize(0..5000);
+                    whole += usize::from(ask(&shared, target, body).await);
+                }
+                whole
+            });
+        }
+        let mut whole = 0;
+        while let Some(task) = tasks.join_next().await {
+            whole += task.expect("a client");
+        }
+        (whole, 40 * 50)
+    });
+    // Half goes to an origin that answers eight of twelve ways whole, half to one that only leaves now and then.
+    assert!(
+        whole > all * 3 / 4,
+        "only {whole} of {all} were answered whole"
+    );
+    until("everything is given back", || {
+        let metrics = proxy.metrics();
+        let gauges = [
+            "http_requests_in_flight",
+            "queue_depth",
+            "cutover_connections",
+        ];
+        let rest = gauges.iter().all(|name| metrics.sum(name, &[]) == 0.0);
+        rest.then_some(())
+    });
     assert!(!proxy.log().contains("panick"), "a fault of ours");
 }

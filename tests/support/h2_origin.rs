@@ -92,11 +92,9 @@ impl H2Origin {
         Self::script(move |x| x.reply(name))
     }
 
-    /// Answers 200 `fine`; each connection says GOAWAY at its request number `most`, and serves it still.
-    pub fn with_goaway_after(most: usize) -> Self {
-        let origin = Self::named("fine");
-        origin.log.most_requests.store(most, Ordering::SeqCst);
-        origin
+    /// From now on each connection says GOAWAY at its request number `most`, and serves it still.
+    pub fn goaway_after(&self, most: usize) {
+        self.log.most_requests.store(most, Ordering::SeqCst);
     }
 
     /// As [`Self::script`]; a connection takes so many streams at once.
@@ -239,6 +237,16 @@ impl Exchange {
     pub async fn reply(mut self, body: &'static str) -> Result<(), h2::Error> {
         let mut stream = self.respond.send_response(Response::new(()), false)?;
         send(&mut stream, Bytes::from_static(body.as_bytes()), true).await
+    }
+
+    /// 200 with what `make` makes of the whole request body.
+    pub async fn answer_with(mut self, make: impl FnOnce(&[u8]) -> Bytes) -> Result<(), h2::Error> {
+        let mut whole = Vec::new();
+        while let Some(bytes) = piece(self.request.body_mut()).await {
+            whole.extend_from_slice(&bytes?);
+        }
+        let mut stream = self.respond.send_response(Response::new(()), false)?;
+        send(&mut stream, make(&whole), true).await
     }
 
     /// 200 with the request's body as it comes, and these trailers (none if empty).
