@@ -224,3 +224,16 @@ proptest! {
         prop_assert_eq!((slots.open(), slots.waiting()), (0, 0));
     }
 }
+
+#[test]
+fn a_load_is_of_a_version_by_name_and_lives_as_long_as_somebody_holds_it() {
+    let registry = crate::upstream::Registry::new();
+    let before = registry.load("shop", "blue");
+    let request = before.requests.try_enter(1).unwrap();
+    let after = registry.load("shop", "blue");
+    assert!(after.requests.try_enter(1).is_none(), "a reload forgot it");
+    assert_eq!(registry.load("shop", "green").requests.now(), 0);
+    assert_eq!(registry.load("api", "blue").requests.now(), 0);
+    drop(request);
+    assert!(after.requests.try_enter(1).is_some());
+}
