@@ -322,3 +322,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn another_format_is_no_session_even_with_a_good_seal() {
+    let mut sealed = decode(seal(&key(), "shop", &session()).as_bytes()).unwrap();
+    sealed[0] = FORMAT + 1;
+    let tag = key().tag([b"session", b"shop", &sealed[..BODY]]);
+    sealed[BODY..].copy_from_slice(&tag.as_ref()[..WHOLE - BODY]);
+    assert_eq!(open_now(encode(&sealed).as_bytes()), None);
+    sealed[0] = FORMAT;
+    let tag = key().tag([b"session", b"shop", &sealed[..BODY]]);
+    sealed[BODY..].copy_from_slice(&tag.as_ref()[..WHOLE - BODY]);
+    assert_eq!(open_now(encode(&sealed).as_bytes()), Some(session()));
+}
