@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
@@ -54,6 +55,7 @@ pub mod flag {
 pub struct State {
     flags: AtomicU32,
     ramp: AtomicU32,
+    ejected_until: Mutex<Option<Instant>>,
     epoch: Arc<AtomicU64>,
 }
 
@@ -62,6 +64,7 @@ impl State {
         Self {
             flags: AtomicU32::new(0),
             ramp: AtomicU32::new(1000),
+            ejected_until: Mutex::new(None),
             epoch,
         }
     }
@@ -100,6 +103,16 @@ impl State {
         let next = thousandths.clamp(1, 1000);
         let changed = self.ramp.swap(next, Ordering::Relaxed) != next;
         self.bump(changed);
+    }
+
+    /// Until when it is ejected, for who shows it; workers go by [`flag::EJECTED`].
+    pub fn ejected_until(&self) -> Option<Instant> {
+        *self.ejected_until.lock().expect("ejection lock")
+    }
+
+    /// Only for who ejects, on the control thread.
+    pub fn set_ejected_until(&self, until: Option<Instant>) {
+        *self.ejected_until.lock().expect("ejection lock") = until;
     }
 
     fn bump(&self, changed: bool) -> bool {

@@ -4,6 +4,7 @@
 //! * [`pool`]: a version's endpoints, weighted. [`view`], [`pick`]: which one is next.
 //! * [`connect`]: opens connections. [`conns`]: one worker's idle ones. [`h2_conns`]: one worker's HTTP/2 connections.
 //! * [`limits`]: ceilings of a version. [`budget`]: how much may be tried again.
+//! * [`health`]: what checks say. [`probe`]: one check. [`outlier`]: who fails too often.
 //! * [`discovery`]: names to addresses.
 
 pub mod budget;
@@ -13,8 +14,11 @@ pub mod discovery;
 pub mod endpoint;
 pub mod h2_conns;
 pub mod limits;
+pub mod health;
+pub mod outlier;
 pub mod pick;
 pub mod pool;
+pub mod probe;
 pub mod view;
 
 pub use budget::Budget;

@@ -235,6 +235,31 @@ mod tests {
     }
 
     #[test]
+    fn new_ones_wait_for_their_first_pass_unless_there_is_nobody_else() {
+        let pool = pool(Balance::RoundRobin, &[1, 1, 1]);
+        let state = |i: usize| &pool.members[i].endpoint.state;
+        (0..3).for_each(|i| drop(state(i).raise(flag::UNPROVEN)));
+        assert_eq!(counts(&pool, 3), [1, 1, 1], "nothing is known yet");
+        state(1).lower(flag::UNPROVEN);
+        assert_eq!(counts(&pool, 3), [0, 3, 0], "that is no panic");
+        state(1).raise(flag::DOWN);
+        assert_eq!(counts(&pool, 3), [0, 3, 0], "nor worth a try on others");
+        state(1).raise(flag::DRAINING);
+        assert_eq!(counts(&pool, 4), [2, 0, 2]);
+    }
+
+    #[test]
+    fn a_suspicion_takes_nobody_s_last_endpoint() {
+        let mut pool = pool(Balance::RoundRobin, &[1, 1, 1]);
+        pool.panic = 0;
+        let state = |i: usize| &pool.members[i].endpoint.state;
+        (0..2).for_each(|i| drop(state(i).raise(flag::SUSPECT)));
+        assert_eq!(counts(&pool, 3), [0, 0, 3]);
+        state(2).raise(flag::DOWN);
+        assert_eq!(counts(&pool, 4), [2, 2, 0]);
+    }
+
+    #[test]
     fn slow_start_gives_a_part_of_the_weight() {
         let pool = pool(Balance::RoundRobin, &[1, 1]);
         pool.members[1].endpoint.state.set_ramp(250);

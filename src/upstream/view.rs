@@ -66,10 +66,19 @@ impl View {
         };
         self.usable.clear();
         self.usable.extend(with(u32::MAX));
+        if self.usable.is_empty() {
+            // A suspicion alone takes nobody's last endpoint: the judge leaves one in a moment.
+            self.usable.extend(with(!flag::SUSPECT));
+        }
         self.well = self.usable.len();
-        if self.well * 1000 < pool.members.len() * pool.panic as usize {
+        // New ones that are not proven yet were never counted on: they are neither missed nor used for want of others.
+        let proven = with(flag::UNPROVEN).count();
+        if self.well * 1000 < proven * pool.panic as usize {
             // Panic: so few are well that they would be overrun; all are used but those that an operator drains.
             self.usable.clear();
+            self.usable.extend(with(flag::DRAINING | flag::UNPROVEN));
+        }
+        if self.usable.is_empty() && pool.panic > 0 {
             self.usable.extend(with(flag::DRAINING));
         }
         self.weigh(pool);

@@ -1,0 +1,244 @@
+//! One health check: what is asked of an endpoint, and whether the answer passes. On the control thread.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
+
+use super::connect::{self, ConnectError, Opened};
+use super::endpoint::Endpoint;
+use crate::config::policy::Probe;
+use crate::config::spec::{Address, Scheme};
+use crate::net::Stream;
+
+const AGENT: &str = "cutover-health";
+/// `SERVING` of `grpc.health.v1.HealthCheckResponse`.
+const SERVING: u8 = 1;
+/// Most bytes of a gRPC answer that are read; a whole one has seven.
+const MOST: usize = 1024;
+
+/// Why a check failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// Nothing came within the time.
+    Timeout,
+    /// No connection.
+    Connect(ConnectError),
+    /// It broke before the answer.
+    Broken(String),
+    /// An answer with another status than 200 to 399 (200 for gRPC).
+    Status(u16),
+    /// A gRPC answer that doesn't say SERVING.
+    NotServing(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout => f.write_str("no answer in time"),
+            Self::Connect(ConnectError::Io(error)) => write!(f, "no connection: {error}"),
+            Self::Connect(error) => write!(f, "no connection: {}", error.reason()),
+            Self::Broken(error) => write!(f, "broken: {error}"),
+            Self::Status(status) => write!(f, "answered {status}"),
+            Self::NotServing(what) => write!(f, "not serving: {what}"),
+        }
+    }
+}
+
+fn broken(error: impl fmt::Display) -> Failure {
+    Failure::Broken(error.to_string())
+}
+
+/// Checks `endpoint`, on a connection of its own, within `limit`.
+///
+/// # Errors
+/// Why it did not pass.
+pub async fn check(endpoint: &Endpoint, probe: &Probe, limit: Duration) -> Result<(), Failure> {
+    let asked = async {
+        let opened = connect::open(endpoint, limit).await;
+        let opened = opened.map_err(Failure::Connect)?;
+        match probe {
+            Probe::Tcp => Ok(()),
+            Probe::Http(path) if opened.h2 => over_h2(endpoint, opened.stream, path).await,
+            Probe::Http(path) => over_h1(endpoint, opened.stream, path).await,
+            Probe::Grpc(service) => over_grpc(endpoint, opened, service).await,
+        }
+    };
+    match tokio::time::timeout(limit, asked).await {
+        Ok(result) => result,
+        Err(_) => Err(Failure::Timeout),
+    }
+}
+
+/// What `Host` says: a socket's path is no host.
+fn host(endpoint: &Endpoint) -> &str {
+    match endpoint.spec.address {
+        Address::Unix(_) => "localhost",
+        Address::Ip(_) | Address::Name(..) => &endpoint.authority,
+    }
+}
+
+async fn over_h1(endpoint: &Endpoint, stream: Stream, path: &str) -> Result<(), Failure> {
+    let request = Request::get(path)
+        .header(http::header::HOST, host(endpoint))
+        .header(http::header::USER_AGENT, AGENT)
+        .header(http::header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(broken)?;
+    let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream));
+    let (mut sender, connection) = shaken.await.map_err(broken)?;
+    let mut connection = pin!(connection);
+    let mut answer = pin!(sender.send_request(request));
+    let answer = tokio::select! {
+        biased;
+        answer = &mut answer => answer,
+        // It ends by itself when the answer is whole: that is no failure yet.
+        _ = &mut connection => answer.await,
+    };
+    passes(answer.map_err(broken)?.status())
+}
+
+fn passes(status: StatusCode) -> Result<(), Failure> {
+    match status.as_u16() {
+        200..=399 => Ok(()),
+        status => Err(Failure::Status(status)),
+    }
+}
+
+async fn over_h2(endpoint: &Endpoint, stream: Stream, path: &str) -> Result<(), Failure> {
+    let request = Request::get(uri(endpoint, path))
+        .header(http::header::USER_AGENT, AGENT)
+        .body(())
+        .map_err(broken)?;
+    let look = async |answer: Response<h2::RecvStream>| passes(answer.status());
+    ask_h2(stream, request, None, look).await
+}
+
+fn uri(endpoint: &Endpoint, path: &str) -> String {
+    let scheme = match endpoint.spec.scheme {
+        Scheme::Https => "https",
+        Scheme::Http | Scheme::H2c => "http",
+    };
+    format!("{scheme}://{}{path}", host(endpoint))
+}
+
+/// `grpc.health.v1.Health/Check`. To an endpoint of HTTP/1.1 it is spoken by prior knowledge: gRPC has no other way.
+async fn over_grpc(endpoint: &Endpoint, opened: Opened, service: &str) -> Result<(), Failure> {
+    if !opened.h2 && endpoint.spec.scheme == Scheme::Https {
+        return Err(Failure::Broken("HTTP/2 was not agreed on by ALPN".into()));
+    }
+    let request = Request::post(uri(endpoint, "/grpc.health.v1.Health/Check"))
+        .header(http::header::USER_AGENT, AGENT)
+        .header(http::header::CONTENT_TYPE, "application/grpc")
+        .header(http::header::TE, "trailers")
+        .body(())
+        .map_err(broken)?;
+    ask_h2(opened.stream, request, Some(question(service)), async |a| {
+        serving(a).await
+    })
+    .await
+}
+
+/// `HealthCheckRequest { service }` in its frame: not compressed, length, field 1.
+fn question(service: &str) -> Bytes {
+    let mut message = Vec::with_capacity(service.len() + 6);
+    if !service.is_empty() {
+        message.push(0x0a);
+        let mut length = service.len();
+        while length >= 0x80 {
+            message.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        message.push(length as u8);
+        message.extend_from_slice(service.as_bytes());
+    }
+    let mut framed = vec![0];
+    framed.extend_from_slice(&(message.len() as u32).to_be_bytes());
+    framed.extend_from_slice(&message);
+    framed.into()
+}
+
+async fn serving(answer: Response<h2::RecvStream>) -> Result<(), Failure> {
+    if answer.status() != StatusCode::OK {
+        return Err(Failure::Status(answer.status().as_u16()));
+    }
+    grpc_status(answer.headers())?;
+    let mut body = answer.into_body();
+    let mut frame = Vec::new();
+    while let Some(piece) = body.data().await {
+        let piece = piece.map_err(broken)?;
+        // Nothing but what was read is waited for: a refusal to give room back is the end that follows.
+        let _ = body.flow_control().release_capacity(piece.len());
+        frame.extend_from_slice(&piece);
+        if frame.len() > MOST {
+            return Err(Failure::NotServing(format!("more than {MOST} bytes")));
+        }
+    }
+    if let Some(trailers) = body.trailers().await.map_err(broken)? {
+        grpc_status(&trailers)?;
+    }
+    match status_of(&frame) {
+        Some(SERVING) => Ok(()),
+        Some(status) => Err(Failure::NotServing(format!("status {status}"))),
+        None => Err(Failure::NotServing("not a HealthCheckResponse".into())),
+    }
+}
+
+fn grpc_status(fields: &http::HeaderMap) -> Result<(), Failure> {
+    match fields.get("grpc-status").map(|s| s.as_bytes()) {
+        None | Some(b"0") => Ok(()),
+        Some(code) => {
+            let code = String::from_utf8_lossy(code);
+            Err(Failure::NotServing(format!("grpc-status {code}")))
+        }
+    }
+}
+
+/// `HealthCheckResponse { status }` out of its frame; an absent field means 0, unknown. `None`: it is something else.
+fn status_of(frame: &[u8]) -> Option<u8> {
+    let (head, message) = frame.split_at_checked(5)?;
+    let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+    match (head[0], message) {
+        (0, []) if length == 0 => Some(0),
+        (0, [0x08, status]) if length == 2 && *status < 0x80 => Some(*status),
+        _ => None,
+    }
+}
+
+/// One request on a connection of its own; `look` sees the answer while the connection still runs.
+async fn ask_h2(
+    stream: Stream,
+    request: Request<()>,
+    body: Option<Bytes>,
+    look: impl AsyncFnOnce(Response<h2::RecvStream>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let (mut sender, connection) = h2::client::handshake(stream).await.map_err(broken)?;
+    let ask = async move {
+        poll_fn(|cx| sender.poll_ready(cx)).await.map_err(broken)?;
+        let sent = sender.send_request(request, body.is_none());
+        let (answer, mut upload) = sent.map_err(broken)?;
+        if let Some(body) = body {
+            upload.send_data(body, true).map_err(broken)?;
+        }
+        look(answer.await.map_err(broken)?).await
+    };
+    let mut ask = pin!(ask);
+    tokio::select! {
+        biased;
+        result = &mut ask => result,
+        ended = connection => match ended {
+            Err(error) => Err(broken(error)),
+            // What came before the end is there to be read.
+            Ok(()) => ask.await,
+        },
+    }
+}
+
+#[cfg(test)]
+#[path = "probe_tests.rs"]
+mod tests;
