@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use crate::config::Spec;
-use crate::config::spec::{Share, Timeouts};
+use crate::config::policy::Policies;
+use crate::config::spec::{self, Balance, Share, Timeouts};
 use crate::routing;
 use crate::telemetry::{ListenerShard, RuleHits, Telemetry, VersionMetrics};
-use crate::upstream::{Pool, Registry, VersionLoad};
+use crate::upstream::{Endpoint, Pool, Registry, VersionLoad};
 
 /// One generation.
 #[derive(Debug)]
@@ -47,8 +48,14 @@ pub struct Service {
     pub routing: routing::Service,
     /// A counter for each rule.
     pub rule_hits: Arc<RuleHits>,
+    /// For each rule: whether what it matches never yields to another version.
+    pub strict_rules: Box<[bool]>,
+    /// What `balance = "hash"` hashes.
+    pub hash: Option<routing::Cohort>,
     /// Time limits.
     pub timeouts: Timeouts,
+    /// What protects requests.
+    pub policies: Policies,
     /// In the order of the spec.
     pub versions: Vec<Version>,
 }
@@ -82,7 +89,10 @@ impl Snapshot {
                 slot: registry.service_slot(&service.name),
                 routing: routing::Service::new(service),
                 rule_hits: telemetry.rules(&service.name, service.rules.len()),
+                strict_rules: service.rules.iter().map(|rule| rule.strict).collect(),
+                hash: hash_of(service),
                 timeouts: service.timeouts.clone(),
+                policies: service.policies.clone(),
                 versions: service
                     .versions
                     .iter()
@@ -114,10 +124,29 @@ impl Snapshot {
         }
     }
 
+    /// Every endpoint, with its service.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&Service, &Arc<Endpoint>)> {
+        self.services.iter().flat_map(|service| {
+            let members = service.versions.iter().flat_map(|v| &v.pool.members);
+            members.map(move |m| (service, &m.endpoint))
+        })
+    }
+
     /// The effective share of a version.
     pub fn share(&self, service: usize, version: usize) -> Share {
         self.services[service].routing.split.share(version)
     }
+}
+
+/// The same hash as a cohort's, over the keys of `hash_by`.
+fn hash_of(service: &spec::Service) -> Option<routing::Cohort> {
+    (service.balance == Balance::Hash).then(|| {
+        let by = service.hash_by.clone();
+        routing::Cohort::new(&spec::Cohort {
+            by,
+            salt: service.name.clone(),
+        })
+    })
 }
 
 /// What is running: read by all, written by the one publisher in `server::reload`.

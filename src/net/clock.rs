@@ -38,6 +38,7 @@ pub struct Watch {
     closing: Cell<bool>,
     shut: Cell<bool>,
     since: Cell<u64>,
+    upstream: Cell<Option<usize>>,
     waker: RefCell<Option<Waker>>,
     /// Which listener it came through (its index in the server's own count), for drains of one listener.
     pub listener: usize,
@@ -78,6 +79,17 @@ impl Watch {
     pub fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         self.since.set(self.watches.0.now_ms.get());
+    }
+
+    /// Which endpoint (its slot) works for the task now.
+    #[inline]
+    pub fn set_upstream(&self, slot: Option<usize>) {
+        self.upstream.set(slot);
+    }
+
+    /// Which endpoint (its slot) works for the task now.
+    pub fn upstream(&self) -> Option<usize> {
+        self.upstream.get()
     }
 
     /// What the task is doing.
@@ -171,6 +183,7 @@ impl Watches {
             closing: Cell::new(false),
             shut: Cell::new(false),
             since: Cell::new(self.0.now_ms.get()),
+            upstream: Cell::new(None),
             waker: RefCell::new(None),
             listener,
             watches: self.clone(),

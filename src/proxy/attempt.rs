@@ -1,4 +1,4 @@
-//! Attempts of one request: an endpoint, a connection, an exchange; and another one where nothing was lost.
+//! One attempt on one endpoint: a connection, kept or opened, and an exchange on it.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -9,40 +9,23 @@ use std::time::{Duration, Instant};
 use super::Worker;
 use super::body::Upload;
 use super::error::Broken;
-use super::exchange::{self, Done, Failure, Terms};
+use super::exchange::{self, Done, Failure, Reply, Terms};
 use super::h1_up::H1Up;
 use super::h2_up::H2Up;
 use super::headers::{Fields, Request};
 use super::wire::{Downstream, Upstream, WireError};
 use crate::config::spec::Scheme;
-use crate::http1::Framing;
-use crate::net::{Stream, Watch};
+use crate::net::Watch;
 use crate::snapshot::Service;
 use crate::telemetry::VersionShard;
-use crate::upstream::conns::is_quiet_now;
+use crate::upstream::conns::{Kept, is_quiet_now};
 use crate::upstream::h2_conns::Lease;
-use crate::upstream::{ConnectError, Endpoint, Pool, connect};
+use crate::upstream::limits::Slot;
+use crate::upstream::{ConnectError, Endpoint, connect};
 
-/// Bytes of an idempotent request's body that are kept for another attempt.
-const KEPT: usize = 64 * 1024;
-
-/// How much of the body has to be kept so that the request can be sent again: an HTTP/2 endpoint may refuse even one that isn't idempotent,
-/// and then has done nothing with it.
-pub fn kept_bytes<F>(request: &Request<'_, F>, pool: &Pool) -> usize {
-    let refusable = || {
-        let schemes = pool.members.iter().map(|m| m.endpoint.spec.scheme);
-        schemes.into_iter().any(|s| s != Scheme::Http)
-    };
-    if request.framing != Framing::Empty && (request.method.is_idempotent() || refusable()) {
-        KEPT
-    } else {
-        0
-    }
-}
-
-/// One request's attempts on one version.
+/// One request with all that its attempts need.
 #[derive(Debug)]
-pub struct Attempts<'a, F> {
+pub struct Call<'a, F> {
     /// Where it runs.
     pub worker: &'a Worker,
     /// Its task's deadline.
@@ -53,8 +36,6 @@ pub struct Attempts<'a, F> {
     pub request: &'a Request<'a, F>,
     /// Its service.
     pub service: &'a Service,
-    /// Index of its version.
-    pub version: usize,
     /// Longest silence of the client inside its body.
     pub body_timeout: Duration,
 }
@@ -66,57 +47,44 @@ struct Outcome {
     stale: bool,
 }
 
-impl<F: Fields> Attempts<'_, F> {
-    /// Tries until there is an answer or nothing more to try; counts what the version did.
-    ///
-    /// # Errors
-    /// How the last attempt broke.
-    pub async fn run<D: Downstream>(
-        &self,
-        upload: &mut Upload,
-        down: &mut D,
-    ) -> Result<Done, Failure> {
-        let shard = self.service.versions[self.version]
-            .metrics
-            .shard(self.worker.id);
-        let _in_flight = InFlight::enter(shard);
-        let result = self.attempt(shard, upload, down).await;
-        let status = match &result {
-            Ok(done) => {
-                if let Some(code) = done.grpc {
-                    shard.grpc(code);
-                }
-                Some(done.status)
-            }
-            Err(failure) => failure.broken.charged(),
+impl<F: Fields> Call<'_, F> {
+    /// How much of the body has to be kept so that the request can be sent again: an HTTP/2 endpoint may refuse even one that isn't
+    /// idempotent, and then has done nothing with it.
+    pub fn kept_bytes(&self, version: usize) -> usize {
+        let retry = &self.service.policies.retry;
+        let members = &self.service.versions[version].pool.members;
+        let refusable = || {
+            members
+                .iter()
+                .any(|m| m.endpoint.spec.scheme != Scheme::Http)
         };
-        if let Some(status) = status {
-            shard.request(self.request.method, status, self.started.elapsed());
-        }
-        result
+        let repeatable = retry.all_methods || self.request.method.is_idempotent();
+        let keeps = self.request.framing.has_body() && (repeatable || refusable());
+        if keeps { retry.body_bytes } else { 0 }
     }
 
-    async fn attempt<D: Downstream>(
+    /// One attempt on one endpoint. A stale connection doesn't count: a fresh one is opened.
+    ///
+    /// # Errors
+    /// How it broke.
+    pub async fn attempt<D: Downstream>(
         &self,
-        shard: &VersionShard,
+        endpoint: &Arc<Endpoint>,
+        reply: &Reply<'_>,
         upload: &mut Upload,
         down: &mut D,
     ) -> Result<Done, Failure> {
-        let mut fresh = false;
-        loop {
-            let Some(member) = self.worker.pick(self.service, self.version, &[]) else {
-                return Err(Broken::NoEndpoint.into());
-            };
-            let endpoint = &self.service.versions[self.version].pool.members[member].endpoint;
-            let _active = Active::enter(endpoint);
-            let outcome = self.ask(endpoint, shard, upload, down, fresh).await;
-            if !outcome.stale || fresh {
-                return outcome.result;
-            }
-            shard.retry(RETRY_STALE);
-            upload.rewind();
-            fresh = true;
+        let shard = endpoint.metrics.shard(self.worker.id);
+        let _active = Active::enter(endpoint, self.watch);
+        let first = self.ask(endpoint, shard, reply, upload, down, false).await;
+        if !first.stale {
+            return first.result;
         }
+        shard.retry(RETRY_STALE);
+        upload.rewind();
+        self.ask(endpoint, shard, reply, upload, down, true)
+            .await
+            .result
     }
 
     /// One attempt on one endpoint, over an idle connection if there is one (and `fresh` doesn't forbid it).
@@ -124,20 +92,32 @@ impl<F: Fields> Attempts<'_, F> {
         &self,
         endpoint: &Arc<Endpoint>,
         shard: &VersionShard,
+        reply: &Reply<'_>,
         upload: &mut Upload,
         down: &mut D,
         fresh: bool,
     ) -> Outcome {
         if self.worker.h2_conns.speaks_h2(endpoint) {
             let leased = self.lease(endpoint, shard, down).await;
-            return self.over_h2(endpoint, leased, upload, down).await;
+            return self.over_h2(endpoint, leased, reply, upload, down).await;
         }
-        if !fresh && let Some((stream, used)) = self.take_idle(endpoint) {
-            return self.over_h1(endpoint, stream, used, upload, down).await;
+        if !fresh && let Some(kept) = self.take_idle(endpoint) {
+            return self.over_h1(endpoint, kept, reply, upload, down).await;
         }
-        let opened = {
+        let (slot, opened) = {
             let _queued = Queued::enter(shard);
-            connect::open(endpoint, self.service.timeouts.connect).await
+            match self.slot(endpoint, shard).await {
+                Ok(slot) => (
+                    slot,
+                    connect::open(endpoint, self.service.timeouts.connect).await,
+                ),
+                Err(broken) => {
+                    return Outcome {
+                        result: Err(broken.into()),
+                        stale: false,
+                    };
+                }
+            }
         };
         match opened {
             Err(e) => Outcome {
@@ -149,24 +129,40 @@ impl<F: Fields> Attempts<'_, F> {
                 let conns = &self.worker.h2_conns;
                 let leased = conns.adopt(endpoint, opened.stream, idle).await;
                 let leased = leased.map_err(|e| Broken::Connect(ConnectError::Io(e)));
-                self.over_h2(endpoint, leased, upload, down).await
+                self.over_h2(endpoint, leased, reply, upload, down).await
             }
             Ok(opened) => {
                 shard.connections(1);
-                self.over_h1(endpoint, opened.stream, 0, upload, down).await
+                let kept = Kept {
+                    stream: opened.stream,
+                    slot,
+                    used: 0,
+                };
+                self.over_h1(endpoint, kept, reply, upload, down).await
             }
         }
     }
 
+    /// The right to open a connection, after a wait where the version has as many as it may have.
+    async fn slot(&self, endpoint: &Endpoint, shard: &VersionShard) -> Result<Slot, Broken> {
+        let limits = &self.service.policies.limits;
+        let deadline = Instant::now() + self.service.timeouts.first_byte;
+        let slots = &endpoint.version.connections;
+        slots
+            .acquire(limits.connections, limits.pending, deadline)
+            .await
+            .map_err(|limit| {
+                shard.limit_rejected(limit.index());
+                Broken::Limit(limit.reason())
+            })
+    }
+
     /// An idle connection; for a request that can't be sent twice one that is alive as far as the kernel knows.
-    fn take_idle(&self, endpoint: &Endpoint) -> Option<(Stream, u32)> {
+    fn take_idle(&self, endpoint: &Endpoint) -> Option<Kept> {
         loop {
-            let reused = self
-                .worker
-                .conns
-                .take(endpoint, self.worker.watches.now_ms())?;
-            if self.request.method.is_idempotent() || is_quiet_now(&reused.stream) {
-                return Some((reused.stream, reused.used));
+            let kept = self.worker.conns.take(endpoint)?;
+            if self.request.method.is_idempotent() || is_quiet_now(&kept.stream) {
+                return Some(kept);
             }
             endpoint.metrics.shard(self.worker.id).connections(-1);
         }
@@ -175,13 +171,14 @@ impl<F: Fields> Attempts<'_, F> {
     async fn over_h1<D: Downstream>(
         &self,
         endpoint: &Arc<Endpoint>,
-        stream: Stream,
-        used: u32,
+        kept: Kept,
+        reply: &Reply<'_>,
         upload: &mut Upload,
         down: &mut D,
     ) -> Outcome {
         let worker = self.worker;
-        let _open = Open {
+        let Kept { stream, slot, used } = kept;
+        let open = Open {
             shard: endpoint.metrics.shard(worker.id),
             kept: std::cell::Cell::new(false),
         };
@@ -192,16 +189,24 @@ impl<F: Fields> Attempts<'_, F> {
             endpoint.clone(),
             used,
         );
-        let result = exchange::run(&self.terms(), self.request, upload, down, &mut up).await;
+        let result = exchange::run(&self.terms(reply), self.request, upload, down, &mut up).await;
         let stale = used > 0 && self.is_stale(&result, upload, &up);
         let (head, stream) = up.finish();
         worker.give_head(head);
-        if let (Some(stream), true) = (stream, result.is_ok()) {
-            _open.kept.set(true);
+        let most = self.service.policies.limits.requests_per_connection;
+        let worn = most > 0 && used + 1 >= most;
+        let wanted = result.is_ok() && !worn && endpoint.version.connections.waiting() == 0;
+        if let (Some(stream), true) = (stream, wanted) {
+            open.kept.set(true);
             let idle_ms = self.service.timeouts.idle.as_millis() as u64;
+            let kept = Kept {
+                stream,
+                slot,
+                used: used + 1,
+            };
             worker
                 .conns
-                .give(endpoint, stream, used + 1, worker.watches.now_ms(), idle_ms);
+                .give(endpoint, kept, worker.watches.now_ms(), idle_ms);
         }
         Outcome { result, stale }
     }
@@ -240,6 +245,7 @@ impl<F: Fields> Attempts<'_, F> {
         &self,
         endpoint: &Arc<Endpoint>,
         leased: Result<Lease, Broken>,
+        reply: &Reply<'_>,
         upload: &mut Upload,
         down: &mut D,
     ) -> Outcome {
@@ -254,7 +260,7 @@ impl<F: Fields> Attempts<'_, F> {
                 };
             }
         };
-        let result = exchange::run(&self.terms(), self.request, upload, down, &mut up).await;
+        let result = exchange::run(&self.terms(reply), self.request, upload, down, &mut up).await;
         if let Err(Failure {
             broken: Broken::FirstByte,
             ..
@@ -270,12 +276,13 @@ impl<F: Fields> Attempts<'_, F> {
         Outcome { result, stale }
     }
 
-    fn terms(&self) -> Terms<'_> {
+    fn terms<'t>(&'t self, reply: &'t Reply<'t>) -> Terms<'t> {
         Terms {
             watch: self.watch,
             timeouts: &self.service.timeouts,
             body_timeout: self.body_timeout,
             started: self.started,
+            reply,
         }
     }
 
@@ -299,22 +306,6 @@ impl<F: Fields> Attempts<'_, F> {
 /// Index of `stale` in [`crate::telemetry::names::RETRY_REASONS`].
 const RETRY_STALE: usize = 2;
 
-/// A request in flight on a version.
-struct InFlight<'a>(&'a VersionShard);
-
-impl<'a> InFlight<'a> {
-    fn enter(shard: &'a VersionShard) -> Self {
-        shard.in_flight(1);
-        Self(shard)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.in_flight(-1);
-    }
-}
-
 /// A request that waits for a connection.
 struct Queued<'a>(&'a VersionShard);
 
@@ -332,18 +323,20 @@ impl Drop for Queued<'_> {
 }
 
 /// A request in flight on an endpoint, of all workers.
-struct Active<'a>(&'a Endpoint);
+struct Active<'a>(&'a Endpoint, &'a Watch);
 
 impl<'a> Active<'a> {
-    fn enter(endpoint: &'a Endpoint) -> Self {
+    fn enter(endpoint: &'a Endpoint, watch: &'a Watch) -> Self {
         endpoint.load.active.fetch_add(1, Ordering::Relaxed);
-        Self(endpoint)
+        watch.set_upstream(Some(endpoint.slot));
+        Self(endpoint, watch)
     }
 }
 
 impl Drop for Active<'_> {
     fn drop(&mut self) {
         self.0.load.active.fetch_sub(1, Ordering::Relaxed);
+        self.1.set_upstream(None);
     }
 }
 

@@ -17,6 +17,10 @@ pub enum Broken {
     TooLarge,
     /// The version has no endpoint that could be asked.
     NoEndpoint,
+    /// The answer, this status, was dropped for another attempt.
+    Dropped(u16),
+    /// A ceiling of the version was reached.
+    Limit(&'static str),
     /// No connection.
     Connect(ConnectError),
     /// The upstream broke before or inside its answer.
@@ -106,6 +110,8 @@ impl Broken {
             Self::ClientGone | Self::Shut => None,
             Self::ClientSilent => answer(408, "body-timeout"),
             Self::TooLarge => answer(413, "body-too-large"),
+            Self::Dropped(status) => answer(*status, "upstream-status"),
+            Self::Limit(limit) => answer(503, limit),
             Self::NoEndpoint => Some(Answer::NO_ENDPOINT),
             Self::Connect(e) => match e {
                 ConnectError::Timeout => answer(504, e.reason()),

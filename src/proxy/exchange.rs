@@ -1,5 +1,6 @@
 //! One attempt: the request goes up while the answer is awaited, then the answer comes down. One task, no channels.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -15,6 +16,9 @@ use crate::net::{Phase, Watch};
 /// A response may pause for so long after the total time has passed before it counts as no longer moving.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// A response that sets a session's cookie must not be kept for others.
+pub const UNCACHEABLE: (&str, &str) = ("cache-control", "no-store");
+
 /// What an attempt works under.
 #[derive(Debug)]
 pub struct Terms<'a> {
@@ -26,6 +30,30 @@ pub struct Terms<'a> {
     pub body_timeout: Duration,
     /// When the request's head was read.
     pub started: Instant,
+    /// What is done about the answer.
+    pub reply: &'a Reply<'a>,
+}
+
+/// What is done about an attempt's answer before the client sees it.
+pub struct Reply<'a> {
+    /// Asked with the final status: whether the answer is dropped, because there will be another attempt.
+    pub drop: &'a dyn Fn(u16, &Upload) -> bool,
+    /// Longest wait for its head.
+    pub first_byte: Duration,
+    /// A session's cookie to set; it makes the answer uncacheable.
+    pub cookie: Option<&'a str>,
+    /// When its head came; kept where `timed`.
+    pub head_at: Cell<Option<Instant>>,
+    /// Whether anybody asks when the head came.
+    pub timed: bool,
+}
+
+impl std::fmt::Debug for Reply<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reply")
+            .field("first_byte", &self.first_byte)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A whole answer.
@@ -67,12 +95,12 @@ impl Terms<'_> {
     /// Arms the watch for a wait for the answer's head; says what a miss means.
     fn arm_first_byte(&self) -> Broken {
         match self.total_left() {
-            Some(left) if left < self.timeouts.first_byte => {
+            Some(left) if left < self.reply.first_byte => {
                 self.watch.arm(left);
                 Broken::Total
             }
             _ => {
-                self.watch.arm(self.timeouts.first_byte);
+                self.watch.arm(self.reply.first_byte);
                 Broken::FirstByte
             }
         }
@@ -115,6 +143,12 @@ pub async fn run<D: Downstream, U: Upstream, F: Fields>(
             return tunnel(terms, down, up).await;
         }
         if status >= 200 {
+            if terms.reply.timed {
+                terms.reply.head_at.set(Some(Instant::now()));
+            }
+            if (terms.reply.drop)(status, upload) {
+                return Err(Broken::Dropped(status).into());
+            }
             break;
         }
         down.send_informational(status, &up.fields())
@@ -221,12 +255,19 @@ async fn respond<D: Downstream, U: Upstream, F: Fields>(
     } else {
         None
     };
+    let cookie = terms
+        .reply
+        .cookie
+        .map(|line| [("set-cookie", line), UNCACHEABLE]);
     down.send_response(&Outgoing {
         status,
         fields: up.fields(),
         framing,
         told_length: up.content_length(),
-        added: &[],
+        added: match &cookie {
+            Some(added) => added,
+            None => &[],
+        },
         upgrade: None,
     })
     .map_err(|_| Broken::ClientGone)?;

@@ -3,7 +3,8 @@
 //! [`handle`] is the whole story: route, version, endpoint, attempt, answer, outcome. The parts:
 //!
 //! * [`wire`]: what an exchange asks of a connection. [`h1`], [`h1_down`], [`h1_up`]: HTTP/1. [`h2`], [`h2_down`], [`h2_up`]: HTTP/2.
-//! * [`exchange`]: one attempt on an open connection. [`body`]: the pump. [`attempt`]: connections and another try.
+//! * [`tries`]: which endpoint, and whether another try follows. [`attempt`]: a connection to it.
+//! * [`exchange`]: the request up and the answer down on an open connection. [`body`]: the pump.
 //! * [`headers`]: heads on their way through. [`peer`]: who asks. [`error`]: what broke, and who is told what.
 //! * [`worker`]: what a thread has at hand.
 
@@ -19,8 +20,10 @@ pub mod h2_down;
 pub mod h2_up;
 pub mod headers;
 pub mod peer;
+pub mod tries;
 pub mod wire;
 pub mod worker;
+mod yielding;
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -32,11 +35,11 @@ pub use worker::Worker;
 
 use crate::http1::{self, Framing, Method};
 use crate::net::{Phase, Watch};
-use crate::routing::Why;
 use crate::snapshot::{Service, Snapshot};
-use attempt::Attempts;
+use attempt::Call;
 use body::Upload;
 use headers::{Fields, NoFields, Outgoing, Request};
+use tries::Aim;
 use wire::{Downstream, WireError};
 
 /// How an exchange ended, for the connection that it came by.
@@ -71,11 +74,16 @@ pub async fn handle<D: Downstream, F: Fields>(
     watch.enter(Phase::Request);
     let snapshot = worker.snapshot();
     let ended = match route(worker, &snapshot, request) {
-        Ok((service, version)) => {
-            forward(
-                worker, watch, started, request, down, &snapshot, service, version,
-            )
-            .await
+        Ok((service, aim)) => {
+            let call = Call {
+                worker,
+                watch,
+                started,
+                request,
+                service,
+                body_timeout: snapshot.spec.limits.body_timeout,
+            };
+            forward(&call, &snapshot, aim, down).await
         }
         Err(refusal) => answer(watch, &snapshot, request.method, down, refusal).await,
     };
@@ -83,12 +91,12 @@ pub async fn handle<D: Downstream, F: Fields>(
     ended
 }
 
-/// The service and the version for a request, or why it gets none.
+/// The service for a request and where in it it goes, or why it gets none.
 fn route<'s, F: Fields>(
     worker: &Worker,
     snapshot: &'s Snapshot,
     request: &Request<'_, F>,
-) -> Result<(&'s Service, usize), Answer> {
+) -> Result<(&'s Service, Aim), Answer> {
     let path = &request.target[..request.path_len];
     let found = snapshot.table.find(request.host, path);
     if let Some(seen) = http1::path::revealed(path)
@@ -98,32 +106,34 @@ fn route<'s, F: Fields>(
     }
     let found = found.ok_or(Answer::NO_ROUTE)?;
     let service = &snapshot.services[found.service];
-    if let Some(version) = found.preview {
-        return Ok((service, version));
-    }
-    let decision = worker.decide(service, request);
-    if let Why::Rule(rule) = decision.why {
-        service.rule_hits.hit(worker.id, rule);
-    }
-    Ok((service, decision.version))
+    let key = service
+        .hash
+        .as_ref()
+        .and_then(|hash| hash.place(request))
+        .map(|(_, place)| place.0);
+    let version = match found.preview {
+        Some(version) => version,
+        None => yielding::version(worker, service, request),
+    };
+    Ok((
+        service,
+        Aim {
+            version,
+            endpoint: None,
+            key,
+        },
+    ))
 }
 
 /// Sends the request to a version and tells the client what came of it.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the request's whole context; a struct for one call would hide it"
-)]
 async fn forward<D: Downstream, F: Fields>(
-    worker: &Worker,
-    watch: &Watch,
-    started: Instant,
-    request: &Request<'_, F>,
-    down: &mut D,
+    call: &Call<'_, F>,
     snapshot: &Snapshot,
-    service: &Service,
-    version: usize,
+    aim: Aim,
+    down: &mut D,
 ) -> Ended {
     let limits = &snapshot.spec.limits;
+    let (watch, request) = (call.watch, call.request);
     if let (Framing::Length(n), Some(limit)) = (request.framing, limits.body_bytes)
         && n > limit
     {
@@ -133,20 +143,8 @@ async fn forward<D: Downstream, F: Fields>(
         };
         return answer(watch, snapshot, request.method, down, too_large).await;
     }
-    let mut upload = Upload::new(
-        limits.body_bytes,
-        attempt::kept_bytes(request, &service.versions[version].pool),
-    );
-    let attempts = Attempts {
-        worker,
-        watch,
-        started,
-        request,
-        service,
-        version,
-        body_timeout: limits.body_timeout,
-    };
-    match attempts.run(&mut upload, down).await {
+    let mut upload = Upload::new(limits.body_bytes, call.kept_bytes(aim.version));
+    match call.run(aim, |_, _| None, &mut upload, down).await {
         Ok(done) if done.tunnel => Ended::Tunnel,
         Ok(done) => Ended::Whole(done.status),
         Err(failure) if failure.answered => Ended::Cut(failure.broken.told()),
@@ -186,10 +184,15 @@ pub async fn answer<D: Downstream>(
     down: &mut D,
     answer: Answer,
 ) -> Ended {
+    let added = [("x-cutover-reason", answer.reason), ("retry-after", "1")];
     let own = Own {
         status: answer.status,
         text: answer.text(),
-        added: &[("x-cutover-reason", answer.reason)],
+        added: if answer.status == 503 {
+            &added
+        } else {
+            &added[..1]
+        },
     };
     say(watch, snapshot, method, down, &own).await
 }

@@ -1,16 +1,20 @@
 //! What one worker thread has at hand for its requests. Nothing here is shared with other threads, so nothing is locked.
 
 use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::headers::RequestId;
+use crate::config::policy;
 use crate::http1::ResponseHead;
 use crate::net::{Buffers, Phase, Watches};
 use crate::routing::{self, Decision, SplitState};
 use crate::snapshot::{Service, Snapshot};
-use crate::upstream::{Conns, H2Conns, Pool, View};
+use crate::upstream::budget::Budget;
+use crate::upstream::outlier::{Outcome, Suspect, Suspects};
+use crate::upstream::{Conns, Endpoint, H2Conns, Pool, View};
 
 /// How long an idle connection is left open after its end was announced, in milliseconds: time for a request that the client was just sending.
 const GRACE_MS: u64 = 1_000;
@@ -30,24 +34,36 @@ pub struct Worker {
     pub h2_conns: H2Conns,
     /// Deadlines of all tasks.
     pub watches: Watches,
+    suspects: Suspects,
     snapshot: RefCell<Rc<Arc<Snapshot>>>,
     rng: RefCell<fastrand::Rng>,
     services: RefCell<Vec<ServiceState>>,
     heads: RefCell<Vec<ResponseHead>>,
     ticks: std::cell::Cell<u64>,
+    leaving: RefCell<HashMap<usize, Leaving>>,
 }
 
-#[derive(Debug, Default)]
+/// An endpoint that left the configuration while work was in flight on it.
+#[derive(Debug)]
+struct Leaving {
+    since: Instant,
+    drain: policy::Drain,
+    endpoint: Weak<Endpoint>,
+}
+
+#[derive(Debug)]
 struct ServiceState {
     split: SplitState,
+    budget: Budget,
     views: Vec<View>,
 }
 
 impl Worker {
-    /// Worker number `id`, which begins with this snapshot.
-    pub fn new(id: usize, snapshot: Arc<Snapshot>) -> Rc<Self> {
+    /// Worker number `id`, which begins with this snapshot and tells suspicions by `suspects`.
+    pub fn new(id: usize, snapshot: Arc<Snapshot>, suspects: Suspects) -> Rc<Self> {
         Rc::new(Self {
             id,
+            suspects,
             buffers: Buffers::new(),
             conns: Conns::new(id),
             h2_conns: H2Conns::new(id),
@@ -57,6 +73,7 @@ impl Worker {
             services: RefCell::default(),
             heads: RefCell::default(),
             ticks: std::cell::Cell::new(0),
+            leaving: RefCell::default(),
         })
     }
 
@@ -66,24 +83,49 @@ impl Worker {
         self.snapshot.borrow().clone()
     }
 
-    /// Works by `next` from the next request on. Idle connections to endpoints that are gone are closed.
+    /// Works by `next` from the next request on. Idle connections to endpoints that are gone are closed; what is in flight on them
+    /// gets as long as `drain` says.
     pub fn adopt(&self, next: Arc<Snapshot>) {
-        self.snapshot.replace(Rc::new(next));
+        let former = self.snapshot.replace(Rc::new(next));
         for state in self.services.borrow_mut().iter_mut() {
             state.views.iter_mut().for_each(View::forget);
         }
-        let snapshot = self.snapshot();
-        let wanted: std::collections::HashSet<usize> = snapshot
-            .services
-            .iter()
-            .flat_map(|s| &s.versions)
-            .flat_map(|v| &v.pool.members)
-            .map(|m| m.endpoint.slot)
-            .collect();
-        self.conns
-            .retain(|endpoint| wanted.contains(&endpoint.slot));
+        let stay: HashSet<usize> = self.snapshot().endpoints().map(|(_, e)| e.slot).collect();
+        self.conns.retain(|endpoint| stay.contains(&endpoint.slot));
         self.h2_conns
-            .retain(|endpoint| wanted.contains(&endpoint.slot));
+            .retain(|endpoint| stay.contains(&endpoint.slot));
+        let mut leaving = self.leaving.borrow_mut();
+        leaving.retain(|slot, _| !stay.contains(slot));
+        for (service, endpoint) in former.endpoints() {
+            if !stay.contains(&endpoint.slot) {
+                leaving.entry(endpoint.slot).or_insert_with(|| Leaving {
+                    since: Instant::now(),
+                    drain: service.policies.drain.clone(),
+                    endpoint: Arc::downgrade(endpoint),
+                });
+            }
+        }
+    }
+
+    /// Cuts what is still in flight on endpoints that left, after its time.
+    fn cut_overdue(&self, now: Instant) {
+        let mut leaving = self.leaving.borrow_mut();
+        if leaving.is_empty() {
+            return;
+        }
+        self.watches.each(|watch| {
+            let Some(left) = watch.upstream().and_then(|slot| leaving.get(&slot)) else {
+                return;
+            };
+            let limit = match watch.phase() {
+                Phase::Stream => left.drain.streams,
+                Phase::Idle | Phase::Head | Phase::Request => left.drain.requests,
+            };
+            if now.saturating_duration_since(left.since) >= limit {
+                watch.shut();
+            }
+        });
+        leaving.retain(|_, left| left.endpoint.strong_count() > 0);
     }
 
     /// The version for a request to this service, and why.
@@ -94,10 +136,54 @@ impl Worker {
     }
 
     /// The index of the endpoint that gets the next request to this version.
-    pub fn pick(&self, service: &Service, version: usize, avoid: &[usize]) -> Option<usize> {
+    pub fn pick(
+        &self,
+        service: &Service,
+        version: usize,
+        avoid: &[usize],
+        key: Option<u64>,
+    ) -> Option<usize> {
         self.with_view(service, version, |pool, view, rng| {
-            pool.pick(rng, view, avoid, None)
+            pool.pick(rng, view, avoid, key)
         })
+    }
+
+    /// Whether a version has an endpoint that is well.
+    pub fn is_well(&self, service: &Service, version: usize) -> bool {
+        self.with_view(service, version, |pool, view, _| {
+            view.refresh(pool);
+            view.well() > 0
+        })
+    }
+
+    /// A request to this service came: it earns its share of a retry.
+    pub fn earn(&self, service: &Service) {
+        self.with_state(service, |state, _| {
+            state.budget.earn(service.policies.retry.budget)
+        });
+    }
+
+    /// Pays for a retry; `false`: the budget is used up.
+    pub fn spend(&self, service: &Service) -> bool {
+        self.with_state(service, |state, _| state.budget.spend())
+    }
+
+    /// Tells outlier detection what became of an attempt; the control thread is told when that may eject the endpoint.
+    #[inline]
+    pub fn note(&self, endpoint: &Arc<Endpoint>, outcome: Outcome, policy: &policy::Outlier) {
+        if let Some(reason) = endpoint.note_outcome(self.id, outcome, policy) {
+            let suspect = Suspect {
+                endpoint: endpoint.clone(),
+                reason,
+            };
+            // Nobody listens when the control thread is ending: then nobody needs to.
+            let _ = self.suspects.send(suspect);
+        }
+    }
+
+    /// Chance, for what may differ from worker to worker.
+    pub fn with_rng<T>(&self, run: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+        run(&mut self.rng.borrow_mut())
     }
 
     fn with_view<T>(
@@ -125,7 +211,12 @@ impl Worker {
     ) -> T {
         let mut states = self.services.borrow_mut();
         if states.len() <= service.slot {
-            states.resize_with(service.slot + 1, ServiceState::default);
+            let workers = service.versions[0].metrics.workers();
+            states.resize_with(service.slot + 1, || ServiceState {
+                split: SplitState::default(),
+                budget: Budget::new(workers),
+                views: Vec::new(),
+            });
         }
         run(&mut states[service.slot], &mut self.rng.borrow_mut())
     }
@@ -151,6 +242,7 @@ impl Worker {
     /// To be called every [`crate::net::clock::TICK`]: wakes what is due, and now and then tends the idle upstream connections.
     pub fn tick(&self, now: Instant) {
         self.watches.tick(now);
+        self.cut_overdue(now);
         let n = self.ticks.get();
         self.ticks.set(n + 1);
         if n % TEND_EVERY == 0 {

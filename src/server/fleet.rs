@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::gate::Gate;
 use super::worker::{Common, WorkerCommand, WorkerHandle};
 use crate::snapshot::Live;
+use crate::upstream::outlier::Suspects;
 use tokio::sync::Notify;
 
 /// All workers.
@@ -23,10 +24,16 @@ impl Fleet {
     ///
     /// # Errors
     /// A thread or its runtime can't be made.
-    pub fn start(workers: usize, live: &Arc<Live>, gate: &Arc<Gate>) -> io::Result<Self> {
+    pub fn start(
+        workers: usize,
+        live: &Arc<Live>,
+        gate: &Arc<Gate>,
+        suspects: Suspects,
+    ) -> io::Result<Self> {
         let common = Arc::new(Common {
             live: live.clone(),
             gate: gate.clone(),
+            suspects,
             news: Notify::new(),
         });
         let start = |id| WorkerHandle::start(id, common.clone());

@@ -73,7 +73,8 @@ impl Publisher {
             ..Source::default()
         };
         let live = Live::new(first, workers, source);
-        let fleet = Fleet::start(workers, &live, &gate).map_err(RunError::Threads)?;
+        let (suspects, _suspected) = tokio::sync::mpsc::unbounded_channel();
+        let fleet = Fleet::start(workers, &live, &gate, suspects).map_err(RunError::Threads)?;
         Ok(Self {
             unopened: listeners.adopt(plan),
             file: file.to_owned(),

@@ -20,6 +20,7 @@ use super::listener::accept::{self, Door};
 use crate::net::clock::TICK;
 use crate::proxy;
 use crate::snapshot::Live;
+use crate::upstream::outlier::Suspects;
 
 /// How long after a handshake's limit a connection may still turn up that came through a closed listener.
 const LATECOMERS: Duration = Duration::from_secs(1);
@@ -46,6 +47,8 @@ pub struct Common {
     pub live: Arc<Live>,
     /// Who may come in.
     pub gate: Arc<Gate>,
+    /// Where endpoints go that fail too often.
+    pub suspects: Suspects,
     /// Woken when a worker has adopted a snapshot or ended.
     pub news: Notify,
 }
@@ -171,7 +174,7 @@ impl Worker {
     fn new(id: usize, common: Arc<Common>, pulse: Arc<AtomicU64>) -> Self {
         let snapshot = common.live.current();
         let generation = snapshot.generation;
-        let proxy = proxy::Worker::new(id, snapshot);
+        let proxy = proxy::Worker::new(id, snapshot, common.suspects.clone());
         common.live.adopt(id, generation);
         Self {
             proxy,

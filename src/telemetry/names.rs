@@ -80,8 +80,8 @@ pub const RESERVED_LABELS: [&str; 12] = [
 ];
 
 /// Why an attempt was repeated: what [`super::VersionShard::retry`] counts, by index.
-pub const RETRY_REASONS: [&str; 8] = [
-    "connect", "reset", "stale", "502", "503", "504", "timeout", "refused",
+pub const RETRY_REASONS: [&str; 9] = [
+    "connect", "reset", "stale", "502", "503", "504", "timeout", "refused", "status",
 ];
 
 /// What refuses for want of room: what [`super::VersionShard::limit_rejected`] counts, by index.

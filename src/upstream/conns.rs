@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::Endpoint;
+use super::limits::Slot;
 use crate::net::Stream;
 
 /// Most idle connections that one worker keeps to one endpoint.
@@ -12,9 +13,8 @@ const KEPT: usize = 512;
 
 #[derive(Debug)]
 struct Idle {
-    stream: Stream,
+    kept: Kept,
     since_ms: u64,
-    used: u32,
 }
 
 #[derive(Debug)]
@@ -24,15 +24,15 @@ struct Shelf {
     idle_ms: u64,
 }
 
-/// A connection that was waiting.
+/// An open connection at a message boundary.
 #[derive(Debug)]
-pub struct Reused {
+pub struct Kept {
     /// The bytes.
     pub stream: Stream,
+    /// Its place among the version's connections.
+    pub slot: Slot,
     /// Requests that it has carried.
     pub used: u32,
-    /// Whether it went idle so recently that the kernel has had no chance to say that it ended.
-    pub fresh: bool,
 }
 
 /// One worker's idle connections, by the endpoint's slot.
@@ -52,19 +52,15 @@ impl Conns {
     }
 
     /// The connection that was used last (it is the warmest and the least likely to be stale). Those that ended meanwhile are dropped.
-    pub fn take(&self, endpoint: &Endpoint, now_ms: u64) -> Option<Reused> {
+    pub fn take(&self, endpoint: &Endpoint) -> Option<Kept> {
         let mut shelves = self.shelves.borrow_mut();
         let shelf = shelves.get_mut(endpoint.slot)?.as_mut()?;
         if !std::ptr::eq(&*shelf.endpoint, endpoint) {
             return None;
         }
         while let Some(mut idle) = shelf.idle.pop() {
-            if is_quiet(&mut idle.stream) {
-                return Some(Reused {
-                    stream: idle.stream,
-                    used: idle.used,
-                    fresh: idle.since_ms == now_ms,
-                });
+            if is_quiet(&mut idle.kept.stream) {
+                return Some(idle.kept);
             }
             endpoint.metrics.shard(self.worker).connections(-1);
         }
@@ -72,14 +68,7 @@ impl Conns {
     }
 
     /// Keeps a connection whose exchange ended cleanly. `idle_ms`: how long it may wait.
-    pub fn give(
-        &self,
-        endpoint: &Arc<Endpoint>,
-        stream: Stream,
-        used: u32,
-        now_ms: u64,
-        idle_ms: u64,
-    ) {
+    pub fn give(&self, endpoint: &Arc<Endpoint>, kept: Kept, now_ms: u64, idle_ms: u64) {
         let mut shelves = self.shelves.borrow_mut();
         if shelves.len() <= endpoint.slot {
             shelves.resize_with(endpoint.slot + 1, || None);
@@ -100,9 +89,8 @@ impl Conns {
         shelf.idle_ms = idle_ms;
         if shelf.idle.len() < KEPT {
             shelf.idle.push(Idle {
-                stream,
+                kept,
                 since_ms: now_ms,
-                used,
             });
         } else {
             endpoint.metrics.shard(self.worker).connections(-1);
@@ -116,7 +104,7 @@ impl Conns {
             let before = shelf.idle.len();
             let limit = shelf.idle_ms;
             shelf.idle.retain_mut(|idle| {
-                now_ms.saturating_sub(idle.since_ms) < limit && is_quiet(&mut idle.stream)
+                now_ms.saturating_sub(idle.since_ms) < limit && is_quiet(&mut idle.kept.stream)
             });
             let gone = before - shelf.idle.len();
             if gone > 0 {

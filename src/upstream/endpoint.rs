@@ -23,6 +23,8 @@ pub struct Endpoint {
     pub slot: usize,
     /// The counters of its version.
     pub metrics: Arc<VersionMetrics>,
+    /// What its version is busy with.
+    pub version: Arc<VersionLoad>,
     /// What `Host` is set to where a request has none, and the name that TLS is asked for.
     pub authority: Box<str>,
     addresses: ArcSwap<Vec<SocketAddr>>,
@@ -305,6 +307,7 @@ impl Registry {
             spec: spec.clone(),
             slot: self.slots.take(),
             metrics: metrics.clone(),
+            version: self.load(service, version),
             state: State::new(self.epoch.clone()),
             load: Load::default(),
             shards: (0..metrics.workers())

@@ -33,6 +33,16 @@ impl Limit {
         self as usize
     }
 
+    /// For `x-cutover-reason`.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Connections => "limit-connections",
+            Self::Pending => "limit-pending",
+            Self::Requests => "limit-requests",
+            Self::Retries => "limit-retries",
+        }
+    }
+
     /// As the configuration and the metrics name it.
     pub fn name(self) -> &'static str {
         crate::telemetry::names::LIMITS[self.index()]

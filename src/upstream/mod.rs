@@ -3,8 +3,8 @@
 //! * [`endpoint`]: one address and its state, in a registry that outlives reloads.
 //! * [`pool`]: a version's endpoints, weighted. [`view`], [`pick`]: which one is next.
 //! * [`connect`]: opens connections. [`conns`]: one worker's idle ones. [`h2_conns`]: one worker's HTTP/2 connections.
-//! * [`limits`]: ceilings of a version. [`budget`]: how much may be tried again.
 //! * [`health`]: what checks say. [`probe`]: one check. [`outlier`]: who fails too often.
+//! * [`limits`]: ceilings of a version. [`budget`]: how much may be tried again.
 //! * [`discovery`]: names to addresses.
 
 pub mod budget;
@@ -13,8 +13,8 @@ pub mod conns;
 pub mod discovery;
 pub mod endpoint;
 pub mod h2_conns;
-pub mod limits;
 pub mod health;
+pub mod limits;
 pub mod outlier;
 pub mod pick;
 pub mod pool;

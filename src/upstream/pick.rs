@@ -238,7 +238,9 @@ mod tests {
     fn new_ones_wait_for_their_first_pass_unless_there_is_nobody_else() {
         let pool = pool(Balance::RoundRobin, &[1, 1, 1]);
         let state = |i: usize| &pool.members[i].endpoint.state;
-        (0..3).for_each(|i| drop(state(i).raise(flag::UNPROVEN)));
+        for i in 0..3 {
+            state(i).raise(flag::UNPROVEN);
+        }
         assert_eq!(counts(&pool, 3), [1, 1, 1], "nothing is known yet");
         state(1).lower(flag::UNPROVEN);
         assert_eq!(counts(&pool, 3), [0, 3, 0], "that is no panic");
@@ -253,7 +255,9 @@ mod tests {
         let mut pool = pool(Balance::RoundRobin, &[1, 1, 1]);
         pool.panic = 0;
         let state = |i: usize| &pool.members[i].endpoint.state;
-        (0..2).for_each(|i| drop(state(i).raise(flag::SUSPECT)));
+        for i in 0..2 {
+            state(i).raise(flag::SUSPECT);
+        }
         assert_eq!(counts(&pool, 3), [0, 0, 3]);
         state(2).raise(flag::DOWN);
         assert_eq!(counts(&pool, 4), [2, 2, 0]);
