@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use http::{Method, Request};
 use http_body_util::BodyExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::asked::Asked;
@@ -195,6 +195,52 @@ async fn the_configuration_is_shown_without_secrets() {
     assert_eq!(read["service"]["users"]["cohort"]["by"][0], "cookie:uid");
     assert_eq!(read["service"]["users"]["hosts"][0], "*.example.com");
     assert_eq!(read["limits"]["header_timeout"], "10s");
+}
+
+#[test]
+fn what_protects_requests_is_shown_as_the_file_says_it() {
+    let file = r#"
+        listen = "127.0.0.1:8080"
+        [service.shop]
+        stable = "blue"
+        check = "grpc:shop.Cart"
+        balance = "hash"
+        hash_by = ["cookie:uid", "ip"]
+        finish_sessions = "30m"
+        fallback = "green"
+        shield = true
+        outlier = { max_ejected = "33.3%", success_rate_stdev = 2.5 }
+        limits = { requests = 7 }
+        retry = { on = ["timeout", "503"], methods = "all", per_try = "2s" }
+        drain = { streams = "1h" }
+        versions.blue = { endpoints = ["a:1"], slow_start = "30s" }
+        versions.green = ["a:2"]
+        [service.plain]
+        paths = ["/plain"]
+        versions.v1 = ["a:3"]
+    "#;
+    let spec = config::parse(file, "test.toml").unwrap();
+    let shown = super::view::config(&spec);
+    let (shop, plain) = (&shown["service"]["shop"], &shown["service"]["plain"]);
+    assert_eq!(shop["health"]["path"], "grpc:shop.Cart");
+    assert_eq!(shop["health"]["interval"], "2s");
+    assert_eq!(shop["hash_by"], json!(["cookie:uid", "ip"]));
+    assert_eq!(shop["finish_sessions"], "30m");
+    assert_eq!(shop["sticky"]["to"], "version");
+    assert_eq!(shop["fallback"], "green");
+    assert_eq!(shop["shield"], true);
+    assert_eq!(shop["outlier"]["max_ejected"], "33.3%");
+    assert_eq!(shop["outlier"]["success_rate_stdev"], 2.5);
+    assert_eq!(shop["limits"]["requests"], 7);
+    assert_eq!(shop["retry"]["on"], json!(["timeout", "503"]));
+    assert_eq!(shop["retry"]["methods"], "all");
+    assert_eq!(shop["drain"]["streams"], "1h");
+    assert_eq!(shop["versions"]["blue"]["slow_start"], "30s");
+    for off in ["health", "sticky", "finish_sessions", "fallback", "hash_by"] {
+        assert!(plain[off].is_null(), "{off}");
+    }
+    assert_eq!(plain["retry"]["on"][2], "502");
+    assert_eq!(plain["retry"]["budget"], "20%");
 }
 
 #[tokio::test]

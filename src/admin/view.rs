@@ -2,6 +2,8 @@
 //!
 //! Files are named, never read: neither the admin token nor a key can get out this way.
 
+mod policies;
+
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use crate::config::spec::{
     Admin, Balance, Bind, Cert, Cohort, CohortKey, Condition, Endpoint, HostPattern, Listener,
     PathPattern, Pattern, ProxyLimits, Rule, Service, Subject, Timeouts, Version,
 };
+pub use policies::probe;
 
 /// A spec as a document.
 pub fn config(spec: &Spec) -> Value {
@@ -94,7 +97,8 @@ fn cert(cert: &Cert) -> Value {
 fn service(service: &Service) -> Value {
     let version = |index: usize| service.versions[index].name.clone();
     let split = service.split.iter();
-    json!({
+    let hashed = service.balance == Balance::Hash;
+    let mut shown = json!({
         "hosts": texts(&service.hosts, host),
         "paths": texts(&service.paths, path),
         "stable": version(service.stable),
@@ -108,6 +112,7 @@ fn service(service: &Service) -> Value {
             .map(|r| rule(r, &version(r.to)))
             .collect::<Vec<_>>(),
         "balance": balance(service.balance),
+        "hash_by": hashed.then(|| texts(&service.hash_by, cohort_key)),
         "timeouts": timeouts(&service.timeouts),
         "labels": service
             .labels
@@ -115,7 +120,11 @@ fn service(service: &Service) -> Value {
             .map(|(name, value)| (name.clone(), Value::from(value.as_str())))
             .collect::<Map<_, _>>(),
         "versions": named(&service.versions, |v| (&v.name, one_version(v))),
-    })
+    });
+    if let Some(keys) = shown.as_object_mut() {
+        keys.extend(policies::policies(service));
+    }
+    shown
 }
 
 fn cohort(cohort: &Cohort) -> Value {
@@ -144,6 +153,7 @@ fn one_version(version: &Version) -> Value {
         "label": version.label,
         "endpoints": texts(&version.endpoints, endpoint),
         "preview": texts(&version.preview, host),
+        "slow_start": version.slow_start.map(time),
     })
 }
 
@@ -154,7 +164,7 @@ fn endpoint(endpoint: &Endpoint) -> String {
     }
 }
 
-/// As the file says it: `least_request`, `round_robin`.
+/// As the file says it: `least_request`, `peak_ewma`.
 pub fn balance(balance: Balance) -> &'static str {
     match balance {
         Balance::LeastRequest => "least_request",

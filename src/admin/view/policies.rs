@@ -1,0 +1,115 @@
+//! What protects the requests of a service, in the words of the file.
+
+use serde_json::{Map, Value, json};
+
+use super::time;
+use crate::config::policy::{Drain, Health, Limits, Outlier, Probe, Retry, RetryOn, Sticky};
+use crate::config::spec::{Service, Share};
+
+/// The keys of a service that protect its requests; what is off is null.
+pub(super) fn policies(service: &Service) -> Map<String, Value> {
+    let policies = &service.policies;
+    let fallback = policies.fallback.map(|v| &service.versions[v].name);
+    let keys = [
+        ("health", json!(policies.health.as_ref().map(health))),
+        ("outlier", outlier(&policies.outlier)),
+        ("limits", limits(&policies.limits)),
+        ("retry", retry(&policies.retry)),
+        ("drain", drain(&policies.drain)),
+        ("sticky", json!(policies.sticky.as_ref().map(sticky))),
+        ("finish_sessions", json!(policies.finish_sessions.map(time))),
+        ("shield", json!(policies.shield)),
+        ("fallback", json!(fallback)),
+    ];
+    keys.map(|(key, value)| (key.to_owned(), value))
+        .into_iter()
+        .collect()
+}
+
+fn health(health: &Health) -> Value {
+    json!({
+        "path": probe(&health.probe),
+        "interval": time(health.interval),
+        "timeout": time(health.timeout),
+        "rise": health.rise,
+        "fall": health.fall,
+    })
+}
+
+/// As the file says it: `/ready`, `tcp`, `grpc`, `grpc:SERVICE`.
+pub fn probe(probe: &Probe) -> String {
+    match probe {
+        Probe::Http(path) => path.clone(),
+        Probe::Tcp => "tcp".to_owned(),
+        Probe::Grpc(service) if service.is_empty() => "grpc".to_owned(),
+        Probe::Grpc(service) => format!("grpc:{service}"),
+    }
+}
+
+/// As the file says it: `50%`, `33.3%`.
+fn thousandths(n: u32) -> String {
+    Share(n * 100).to_string()
+}
+
+fn outlier(outlier: &Outlier) -> Value {
+    json!({
+        "consecutive_5xx": outlier.consecutive_5xx,
+        "consecutive_gateway": outlier.consecutive_gateway,
+        "success_rate_stdev": outlier.success_rate_stdev,
+        "interval": time(outlier.interval),
+        "eject": time(outlier.eject),
+        "eject_max": time(outlier.eject_max),
+        "max_ejected": thousandths(outlier.max_ejected),
+        "panic": thousandths(outlier.panic),
+    })
+}
+
+fn limits(limits: &Limits) -> Value {
+    json!({
+        "connections": limits.connections,
+        "pending": limits.pending,
+        "requests": limits.requests,
+        "retries": limits.retries,
+        "requests_per_connection": limits.requests_per_connection,
+    })
+}
+
+fn retry(retry: &Retry) -> Value {
+    json!({
+        "tries": retry.tries,
+        "on": causes(&retry.on),
+        "methods": if retry.all_methods { "all" } else { "idempotent" },
+        "budget": thousandths(retry.budget),
+        "per_try": retry.per_try.map(time),
+        "body_bytes": retry.body_bytes,
+    })
+}
+
+fn causes(on: &RetryOn) -> Vec<String> {
+    let words = [
+        (on.connect, "connect"),
+        (on.reset, "reset"),
+        (on.timeout, "timeout"),
+    ];
+    let words = words
+        .iter()
+        .filter(|(set, _)| *set)
+        .map(|(_, word)| (*word).to_owned());
+    words
+        .chain(on.statuses.iter().map(u16::to_string))
+        .collect()
+}
+
+fn drain(drain: &Drain) -> Value {
+    json!({ "requests": time(drain.requests), "streams": time(drain.streams) })
+}
+
+fn sticky(sticky: &Sticky) -> Value {
+    json!({
+        "cookie": sticky.cookie,
+        "to": if sticky.to_endpoint { "endpoint" } else { "version" },
+        "idle": time(sticky.idle),
+        "max_life": time(sticky.max_life),
+        "key_file": sticky.key_file,
+    })
+}
