@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cutover::config::spec::{Balance, Bind, Share};
+use cutover::config::policy::{Drain, Limits, Outlier, Policies, Probe, Retry, Sticky};
+use cutover::config::spec::{Balance, Bind, CohortKey, Service, Share};
 use cutover::config::{self, Spec};
 
 fn example(name: &str) -> PathBuf {
@@ -25,6 +26,12 @@ fn blue_green() {
     let shop = &spec.services[0];
     assert_eq!(shop.versions[shop.stable].name, "blue");
     assert!(shop.split.is_empty());
+    let policies = &shop.policies;
+    assert_eq!(policies.fallback, Some(shop.stable));
+    assert_eq!(policies.finish_sessions, Some(Duration::from_secs(1800)));
+    assert_eq!(policies.sticky, Some(Sticky::new(false)));
+    let probe = &policies.health.as_ref().unwrap().probe;
+    assert_eq!(*probe, Probe::Http("/ready".into()));
 }
 
 #[test]
@@ -35,6 +42,10 @@ fn canary() {
     assert_eq!(shop.rules.len(), 4);
     assert_eq!(shop.cohort.as_ref().unwrap().by.len(), 3);
     assert_eq!(shop.versions[0].endpoints[1].weight, 2);
+    assert_eq!(shop.versions[1].slow_start, Some(Duration::from_secs(30)));
+    assert!(shop.policies.shield);
+    assert_eq!(shop.policies.sticky, Some(Sticky::new(true)));
+    assert!(shop.policies.health.is_some());
 }
 
 #[test]
@@ -43,12 +54,35 @@ fn front_door() {
     assert!(spec.listeners[0].redirect_https);
     assert_eq!(spec.listeners[1].certs.len(), 2);
     assert_eq!(spec.limits.body_bytes, Some(10 << 20));
-    let total = |name: &str| {
-        let service = spec.services.iter().find(|s| s.name == name).unwrap();
-        service.timeouts.total
-    };
+    let service =
+        |name: &str| -> &Service { spec.services.iter().find(|s| s.name == name).unwrap() };
+    let total = |name: &str| service(name).timeouts.total;
     assert_eq!(total("shop"), Some(Duration::from_secs(60)));
     assert_eq!(total("assets"), None);
+    let probe = |name: &str| service(name).policies.health.clone().unwrap().probe;
+    assert_eq!(probe("shop"), Probe::Http("/ready".into()));
+    assert_eq!(probe("assets"), Probe::Tcp);
+    assert_eq!(probe("api"), Probe::Grpc(String::new()));
+    assert_eq!(service("shop").policies.limits, Limits::default());
+    assert_eq!(service("api").policies.limits.requests, 4096);
+}
+
+#[test]
+fn resilience() {
+    let spec = load("resilience.toml");
+    let shop = &spec.services[0];
+    assert_eq!(shop.balance, Balance::PeakEwma);
+    let policies = &shop.policies;
+    assert_eq!(policies.fallback, Some(1));
+    assert_eq!(policies.outlier, Outlier::default());
+    assert_eq!(
+        (policies.limits.pending, policies.limits.retries),
+        (200, 50)
+    );
+    assert_eq!(policies.retry.per_try, Some(Duration::from_secs(2)));
+    assert!(policies.retry.on.timeout);
+    assert_ne!(policies.retry, Retry::default());
+    assert_ne!(policies.drain, Drain::default());
 }
 
 #[test]
@@ -76,6 +110,25 @@ fn reference() {
     assert_eq!(shop.timeouts, bare_shop.timeouts);
     assert_eq!(shop.balance, Balance::LeastRequest);
     assert_eq!(shop.balance, bare_shop.balance);
+    // What the reference turns on to show it, with its defaults.
+    let mut policies = shop.policies.clone();
+    assert_eq!(
+        policies.health.take().map(|h| h.interval),
+        Some(Duration::from_secs(2))
+    );
+    let mut sticky = policies.sticky.take().unwrap();
+    sticky.key_file = None;
+    assert_eq!(sticky, Sticky::new(true));
+    (policies.fallback, policies.finish_sessions) = (None, None);
+    assert_eq!(policies, Policies::default());
+    assert_eq!(policies, bare_shop.policies);
+    let fixed = &spec.services[1];
+    assert_eq!(
+        (fixed.hash_by.len(), fixed.hash_by.last()),
+        (4, Some(&CohortKey::Ip))
+    );
+    let health = fixed.policies.health.as_ref().unwrap();
+    assert_eq!((health.interval, health.fall), (Duration::from_secs(5), 3));
     assert_eq!(shop.cohort.as_ref().unwrap().salt, shop.name);
     let (https, bare_listener) = (&spec.listeners[1], &bare.listeners[0]);
     assert_eq!((https.h1, https.h2), (bare_listener.h1, bare_listener.h2));
