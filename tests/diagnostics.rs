@@ -1,5 +1,8 @@
 //! What an operator reads when a file is wrong: the whole text of each message, and that no text whatsoever breaks it.
 
+#[path = "diagnostics/policies.rs"]
+mod policies;
+
 use cutover::config::spec::Share;
 use cutover::config::{self, Spec, edit};
 use proptest::prelude::*;
@@ -46,10 +49,11 @@ fn check_places(text: &str) {
 const REFERENCE: &str = include_str!("../config/reference.toml");
 const FRONT_DOOR: &str = include_str!("../config/front-door.toml");
 const CANARY: &str = include_str!("../config/canary.toml");
+const RESILIENCE: &str = include_str!("../config/resilience.toml");
 
 /// A valid file with some of its bytes replaced, taken out, or moved.
 fn damaged() -> impl Strategy<Value = String> {
-    let file = prop::sample::select(vec![REFERENCE, FRONT_DOOR, CANARY]);
+    let file = prop::sample::select(vec![REFERENCE, FRONT_DOOR, CANARY, RESILIENCE]);
     let piece = prop::sample::select(vec![
         "",
         "\"",

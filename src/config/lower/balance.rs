@@ -26,11 +26,12 @@ pub(super) fn balance(table: &mut Table<'_>, out: &mut Problems) -> (Balance, Ve
     if balance != Balance::Hash && !doubtful {
         let message = format!("`{}` is only for `balance = \"hash\"`", value.path);
         let problem = out.error(value.key.clone(), message);
-        problem.label("nothing is hashed here");
-        match written {
-            Some(written) => problem.also(written.span, "endpoints are chosen this way"),
-            None => problem.help("add `balance = \"hash\"`"),
-        };
+        problem
+            .label("nothing is hashed here")
+            .help("write `balance = \"hash\"`, or leave this out");
+        if let Some(written) = written {
+            problem.also(written.span, "endpoints are chosen this way");
+        }
     }
     let mut keys = rules::request_keys(&value, out);
     if keys.is_empty() {

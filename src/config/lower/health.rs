@@ -140,7 +140,7 @@ fn probe(text: &Text<'_>, out: &mut Problems) -> Option<Probe> {
     if typed.starts_with('/') {
         problem
             .label("expected a path without spaces, `#` and letters that are not ASCII")
-            .help("write such characters as `%20`, by their bytes");
+            .help("write them percent-encoded: a space is `%20`");
     } else if let Some((_, rest)) = typed.split_once("://") {
         let path = rest.find('/').map_or("/ready", |at| &rest[at..]);
         problem.label(format!("expected {EXPECTED}")).help(format!(

@@ -3,9 +3,11 @@
 use super::unknown_word;
 use crate::config::policy::{Retry, RetryOn};
 use crate::config::problems::Problems;
-use crate::config::raw::{Text, Value};
+use crate::config::raw::{Text, Value, suggest};
 use crate::config::units::quote;
 use crate::config::value::SHORTEST;
+
+const EXPECTED: &str = "\"connect\", \"reset\", \"timeout\" or a status such as \"503\"";
 
 /// The most that is kept of a request's body: every request in flight may hold so much memory.
 const LARGEST_BODY: u64 = 16 << 20;
@@ -55,8 +57,7 @@ fn causes(value: &Value<'_>, out: &mut Problems) -> RetryOn {
     if value.as_list().is_some_and(|items| items.is_empty()) {
         return on;
     }
-    let expected = "\"connect\", \"reset\", \"timeout\" or a status such as \"503\"";
-    for text in value.texts(expected, out) {
+    for text in value.texts(EXPECTED, out) {
         match text.value {
             "connect" => on.connect = true,
             "reset" => on.reset = true,
@@ -71,7 +72,15 @@ fn causes(value: &Value<'_>, out: &mut Problems) -> RetryOn {
 fn status(text: &Text<'_>, path: &str, out: &mut Problems) -> Option<u16> {
     let number = text.value.len() == 3 && text.value.bytes().all(|b| b.is_ascii_digit());
     let Some(status) = text.value.parse().ok().filter(|_| number) else {
-        unknown_word(text, path, &["connect", "reset", "timeout", "503"], out);
+        let message = format!("{} is not a value of `{path}`", quote(text.value));
+        let problem = out.error(text.span.clone(), message);
+        problem.label(format!("expected {EXPECTED}"));
+        let nearest = suggest(text.value, &["connect", "reset", "timeout"], "");
+        if text.value.eq_ignore_ascii_case("5xx") {
+            problem.help("name each of them, such as \"502\", \"503\", \"504\"");
+        } else if nearest.starts_with("did") {
+            problem.help(nearest);
+        }
         return None;
     };
     if !(500..=599).contains(&status) {
