@@ -13,12 +13,19 @@ use crate::support::frames::{
 use crate::support::h2_client::{H2, send, whole};
 use crate::support::h2_origin::{Exchange, H2Origin};
 use crate::support::origin::Origin;
-use crate::support::proxy::{Builder, before, serve, single};
+use crate::support::proxy::{Builder, Proxy, before, serve, single};
 use crate::support::tls::Authority;
 use crate::support::{block_on, noise, until_async};
 
 fn post(url: &str) -> Request<()> {
     Request::post(url).body(()).expect("a request")
+}
+
+/// With one worker, so that all requests share its connections.
+fn alone(endpoint: &str) -> Proxy {
+    let head = "listen = \"127.0.0.1:$PORT\"\nadmin = \"127.0.0.1:$ADMIN\"\nworkers = 1\n\
+                state_dir = \"$DIR/state\"\n";
+    Builder::new(&format!("{head}{}", single(endpoint, ""))).start()
 }
 
 /// The reason of the GOAWAY that comes before the end; frames about streams are passed over.
@@ -133,12 +140,7 @@ fn requests_wait_for_a_place_where_every_connection_is_full() {
             x.reply("served").await
         }
     });
-    // One worker, so that all requests share its connections.
-    let file = format!("workers = 1\n{}", single(&origin.h2c(), ""));
-    let proxy = Builder::new(&format!(
-        "listen = \"127.0.0.1:$PORT\"\nadmin = \"127.0.0.1:$ADMIN\"\nstate_dir = \"$DIR/state\"\n{file}"
-    ))
-    .start();
+    let proxy = alone(&origin.h2c());
     block_on(async {
         let client = H2::connect(proxy.port).await;
         // Warm: the origin's limit is known on every connection before it matters.
@@ -250,7 +252,7 @@ fn a_body_flows_on_although_another_stream_stands_still() {
         let mut stream = x.respond.send_response(Response::new(()), false)?;
         send(&mut stream, Bytes::from(noise(1, 1_000_000)), true).await
     });
-    let proxy = before(&origin.h2c());
+    let proxy = alone(&origin.h2c());
     block_on(async {
         let stalled = H2::connect(proxy.port).await;
         let mut held = Vec::new();
