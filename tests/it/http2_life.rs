@@ -268,3 +268,49 @@ fn a_body_flows_on_although_another_stream_stands_still() {
         }
     });
 }
+
+#[test]
+fn what_cannot_be_served_is_answered_as_over_http1() {
+    let origin = Origin::named("blue");
+    let proxy = before(&origin.at());
+    let long = format!("/{}", "x".repeat(9_000));
+    let with = |at: usize, value| {
+        let mut fields = get_fields("/").to_vec();
+        fields[at].1 = value;
+        fields
+    };
+    let and = |more: &[(&'static str, &'static str)]| [&get_fields("/")[..], more].concat();
+    for (what, fields, status) in [
+        ("a long target", with(3, long.as_str()), 414),
+        (
+            "a long method",
+            with(0, "AVERYLONGMETHODTHATNOBODYHASEVERSEEN"),
+            501,
+        ),
+        ("a target that is no path", with(3, "*"), 400),
+        ("a strange scheme", with(1, "ftp"), 400),
+        (
+            "connect",
+            vec![(":method", "CONNECT"), (":authority", "test:80")],
+            405,
+        ),
+        ("many fields", and(&[("a", "b"); 101]), 431),
+        ("an expectation", and(&[("expect", "miracles")]), 417),
+        ("two hosts", and(&[("host", "test"), ("host", "test")]), 400),
+    ] {
+        let mut client = proxy.client();
+        client.send(frames::preface());
+        client.send(frames::request(1, &fields));
+        assert_eq!(
+            frames::outcome(&mut client, 1),
+            Outcome::Status(status),
+            "{what}"
+        );
+    }
+    assert_eq!(origin.hits(), 0);
+    // Host and :authority may both be there if they say the same.
+    let mut client = proxy.client();
+    client.send(frames::preface());
+    client.send(frames::request(1, &and(&[("host", "TEST")])));
+    assert_eq!(frames::outcome(&mut client, 1), Outcome::Status(200));
+}
