@@ -247,6 +247,7 @@ impl Worker {
     pub fn tick(&self, now: Instant) {
         self.watches.tick(now);
         self.cut_overdue(now);
+        self.conns.make_room();
         let n = self.ticks.get();
         self.ticks.set(n + 1);
         if n.is_multiple_of(TEND_EVERY) {

@@ -120,6 +120,21 @@ impl Conns {
         }
     }
 
+    /// Closes idle connections, the longest idle first, while requests wait for one to another endpoint of the same version:
+    /// without that they would wait until these have been idle for too long.
+    pub fn make_room(&self) {
+        for shelf in self.shelves.borrow_mut().iter_mut().flatten() {
+            let waiting = shelf.endpoint.version.connections.waiting() as usize;
+            let gone = waiting.min(shelf.idle.len());
+            if gone > 0 {
+                // Each one that is closed goes to somebody who waits.
+                shelf.idle.drain(..gone);
+                let shard = shelf.endpoint.metrics.shard(self.worker);
+                shard.connections(-(gone as i64));
+            }
+        }
+    }
+
     /// Drops the idle connections to endpoints that `stays` doesn't want.
     pub fn retain(&self, stays: impl Fn(&Endpoint) -> bool) {
         for place in self.shelves.borrow_mut().iter_mut() {
@@ -158,4 +173,54 @@ pub fn is_quiet_now(stream: &Stream) -> bool {
         recv(stream.descriptor(), &mut byte, flags),
         Err(rustix::io::Errno::AGAIN)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::config::spec::{self, Address, Scheme};
+    use crate::telemetry::Telemetry;
+    use crate::upstream::Registry;
+
+    #[tokio::test]
+    async fn idle_connections_make_room_for_those_that_wait_the_oldest_first() {
+        let telemetry = Telemetry::new(1);
+        let metrics = telemetry.version("shop", "v1");
+        let spec = spec::Endpoint {
+            scheme: Scheme::Http,
+            address: Address::Ip(([127, 0, 0, 1], 9).into()),
+            weight: 1,
+        };
+        let endpoint = Registry::new().endpoint("shop", "v1", &spec, &metrics);
+        let slots = &endpoint.version.connections;
+        let soon = || Instant::now() + Duration::from_secs(30);
+        let conns = Conns::new(0);
+        let mut peers = Vec::new();
+        for used in 0..3 {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            peers.push(theirs);
+            let slot = slots.acquire(3, 0, soon()).await.unwrap();
+            let stream = Stream::Unix(ours);
+            metrics.shard(0).connections(1);
+            conns.give(&endpoint, Kept { stream, slot, used }, 0, 60_000);
+        }
+        conns.make_room();
+        assert_eq!(slots.open(), 3, "nobody waits");
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut waiters = [(); 2].map(|()| Box::pin(slots.acquire(3, 0, soon())));
+        for waiter in &mut waiters {
+            assert!(waiter.as_mut().poll(&mut cx).is_pending());
+        }
+        conns.make_room();
+        for waiter in &mut waiters {
+            assert!(waiter.as_mut().poll(&mut cx).is_ready());
+        }
+        assert_eq!(conns.take(&endpoint).map(|kept| kept.used), Some(2));
+        assert!(conns.take(&endpoint).is_none());
+        assert_eq!(metrics.totals().connections, 1);
+    }
 }
