@@ -55,7 +55,8 @@ fn forms_of_admin() {
         .unwrap()
     };
     let local = Bind::Tcp("127.0.0.1:9900".parse().unwrap());
-    assert_eq!(admin("admin = '127.0.0.1:9900'").listen, [local.clone()]);
+    let short = admin("admin = '127.0.0.1:9900'");
+    assert_eq!(short.listen, std::slice::from_ref(&local));
     let both = admin("[admin]\nlisten = ['127.0.0.1:9900', 'unix:/run/a.sock']\ntoken_file = '/t'");
     assert_eq!(both.listen, [local, Bind::Unix("/run/a.sock".into())]);
     assert_eq!(both.token_file, Some("/t".into()));
