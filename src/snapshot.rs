@@ -3,6 +3,8 @@
 //! `Spec` + endpoint registry -> [`Snapshot`]: what one request needs, with every name resolved to an index or an `Arc`.
 //! Endpoints come from the registry, so their state outlives the snapshot; a snapshot is never changed, only replaced.
 
+mod gate;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -58,6 +60,8 @@ pub struct Service {
     pub policies: Policies,
     /// In the order of the spec.
     pub versions: Vec<Version>,
+    /// Versions (by index) whose new share waits until an endpoint of theirs passes its check; see [`gate`].
+    pub awaited: Vec<usize>,
 }
 
 /// A version, compiled.
@@ -93,6 +97,7 @@ impl Snapshot {
                 hash: hash_of(service),
                 timeouts: service.timeouts.clone(),
                 policies: service.policies.clone(),
+                awaited: Vec::new(),
                 versions: service
                     .versions
                     .iter()

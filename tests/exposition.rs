@@ -72,6 +72,7 @@ fn scrape() -> Scrape {
                 name: "v1".into(),
                 ratio: 1.0,
                 endpoints: vec![("h2c://10.0.0.1:9000".into(), true)],
+                awaited: false,
             }],
         }],
         listeners: vec!["http".into()],

@@ -3,6 +3,8 @@
 use crate::config::spec;
 use crate::snapshot::{Live, Service};
 use crate::telemetry::render::{Scrape, ScrapeService, ScrapeVersion};
+use crate::upstream::Endpoint;
+use crate::upstream::endpoint::flag;
 
 /// The state of now.
 pub fn of(live: &Live) -> Scrape {
@@ -32,9 +34,16 @@ fn service(spec: &spec::Service, live: &Service) -> ScrapeService {
                     .pool
                     .members
                     .iter()
-                    .map(|member| (member.endpoint.name.to_string(), true))
+                    .map(|member| &member.endpoint)
+                    .map(|e| (e.name.to_string(), is_up(e)))
                     .collect(),
+                awaited: live.awaited.contains(&index),
             })
             .collect(),
     }
+}
+
+/// Nothing keeps it from traffic. A suspicion that isn't judged yet is nothing.
+fn is_up(endpoint: &Endpoint) -> bool {
+    endpoint.state.flags() & !flag::SUSPECT == 0
 }

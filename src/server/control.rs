@@ -204,6 +204,11 @@ impl Control {
                 },
                 asked = &mut *stop => return Ok(if asked.is_ok() { Haste::Finish } else { Haste::Now }),
                 () = self.publisher.fleet().one_ended() => return Err(RunError::Worker),
+                () = self.publisher.news() => {
+                    if self.publisher.open_gate().await {
+                        systemd::status(&self.status());
+                    }
+                }
                 _ = second.tick() => self.sample(),
                 _ = names.tick() => {
                     let registry = self.publisher.registry().clone();

@@ -5,6 +5,7 @@
 //! * [`fleet`], [`worker`]: the threads that serve. [`listener`], [`tls`], [`gate`]: who comes in, and how.
 //! * [`conn`]: one connection, request by request.
 //! * [`sticky_key`]: what seals sessions.
+//! * [`warden`]: health checks, ejections, slow starts.
 //! * [`systemd`], [`logging`]: what is told to the outside.
 
 pub mod conn;
@@ -20,6 +21,7 @@ mod request;
 pub mod sticky_key;
 mod systemd;
 pub mod tls;
+mod warden;
 pub mod watch;
 mod worker;
 

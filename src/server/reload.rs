@@ -11,6 +11,7 @@ use super::RunError;
 use super::fleet::Fleet;
 use super::gate::Gate;
 use super::listener::{Listeners, Order};
+use super::warden::Warden;
 use super::worker::WorkerCommand;
 use crate::config::{self, Spec};
 use crate::snapshot::{Live, Snapshot, Source};
@@ -21,6 +22,9 @@ use crate::upstream::{Registry, discovery};
 const NAMES: Duration = Duration::from_secs(1);
 /// Longest wait for workers to adopt what was published; they take microseconds.
 const ADOPTION: Duration = Duration::from_secs(5);
+
+/// Longest wait for the first checks before traffic is let in.
+const CHECKS: Duration = Duration::from_secs(1);
 
 /// What came of reading the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +47,7 @@ pub struct Publisher {
     gate: Arc<Gate>,
     listeners: Listeners,
     fleet: Fleet,
+    warden: Warden,
     /// Sockets that are bound and not handed out yet, by worker.
     unopened: Vec<Vec<Order>>,
 }
@@ -73,8 +78,12 @@ impl Publisher {
             ..Source::default()
         };
         let live = Live::new(first, workers, source);
-        let (suspects, _suspected) = tokio::sync::mpsc::unbounded_channel();
+        let (suspects, suspected) = tokio::sync::mpsc::unbounded_channel();
+        let warden = Warden::start(telemetry.clone(), suspected);
+        warden.prepare(&live.current());
         let fleet = Fleet::start(workers, &live, &gate, suspects).map_err(RunError::Threads)?;
+        warden.adopt(&live.current());
+        warden.first_round(CHECKS).await;
         Ok(Self {
             unopened: listeners.adopt(plan),
             file: file.to_owned(),
@@ -84,6 +93,7 @@ impl Publisher {
             gate,
             listeners,
             fleet,
+            warden,
         })
     }
 
@@ -127,15 +137,10 @@ impl Publisher {
         warn(&loaded);
         warn_of_restart(&running.spec, &loaded.spec);
         let generation = running.generation + 1;
-        let next = Snapshot::build(
-            generation,
-            loaded.spec.clone(),
-            &self.registry,
-            &self.telemetry,
-        );
+        let next = self.build(generation, &loaded.spec);
         discovery::first(&self.registry, NAMES).await;
         self.gate.adopt(&loaded.spec.limits);
-        self.live.publish(Arc::new(next));
+        self.publish(&running, next);
         let orders = self.listeners.adopt(plan);
         for (worker, orders) in self.fleet.workers().iter().zip(orders) {
             // First the routes, then the doors: who comes in by a new listener finds its routes.
@@ -148,11 +153,7 @@ impl Publisher {
             s.error = None;
             s.refused_hash = None;
         });
-        if !self.fleet.adopted(generation, ADOPTION).await {
-            tracing::error!(
-                "generation {generation}: a worker has not adopted it after {ADOPTION:?}"
-            );
-        }
+        self.adopted(generation).await;
         let again = if source.error.is_some() {
             ", after a refusal"
         } else {
@@ -163,6 +164,55 @@ impl Publisher {
             began.elapsed().as_millis()
         );
         Outcome::Adopted(generation)
+    }
+
+    /// Compiles the next generation; its new endpoints get no traffic before they are proven.
+    fn build(&self, generation: u64, spec: &Arc<Spec>) -> Snapshot {
+        let next = Snapshot::build(generation, spec.clone(), &self.registry, &self.telemetry);
+        self.warden.prepare(&next);
+        next
+    }
+
+    /// The one store. What has to wait for a check is held back.
+    fn publish(&self, running: &Snapshot, mut next: Snapshot) {
+        next.hold_back(running);
+        for line in next.awaited() {
+            tracing::info!("{line}");
+        }
+        let next = Arc::new(next);
+        self.live.publish(next.clone());
+        self.warden.adopt(&next);
+    }
+
+    async fn adopted(&self, generation: u64) {
+        if !self.fleet.adopted(generation, ADOPTION).await {
+            tracing::error!(
+                "generation {generation}: a worker has not adopted it after {ADOPTION:?}"
+            );
+        }
+    }
+
+    /// Waits until an endpoint came up, so that [`Self::open_gate`] may have something to do.
+    pub async fn news(&self) {
+        self.warden.news().await;
+    }
+
+    /// Gives versions that were waited for and pass now what the file gives them: true if there were some.
+    pub async fn open_gate(&mut self) -> bool {
+        let running = self.live.current();
+        let opens = running.can_open();
+        if opens {
+            let generation = running.generation + 1;
+            self.publish(&running, self.build(generation, &running.spec));
+            for worker in self.fleet.workers() {
+                worker.tell(WorkerCommand::Adopt);
+            }
+            self.adopted(generation).await;
+            tracing::info!(
+                "generation {generation} runs on every worker: what was awaited passes its check"
+            );
+        }
+        opens
     }
 
     fn refuse(&self, error: String, hash: Option<&str>) -> Outcome {

@@ -50,6 +50,8 @@ families! {
     Counter SHIELDED "cutover_shielded_total" "Requests that this version failed and stable answered instead.";
     Counter LIMIT_REJECTIONS "cutover_limit_rejections_total" "Requests and retries that a limit of the version refused.";
     Gauge ENDPOINT_UP "cutover_endpoint_up" "Whether an endpoint is usable: 1 or 0.";
+    Counter EJECTIONS "cutover_ejections_total" "Outliers among endpoints: each is detected, and then either enforced (it is out) or overflow (too many are out).";
+    Gauge GATE_WAITING "cutover_gate_waiting" "Always 1; the version's new share waits until one of its endpoints passes its check.";
     Gauge CONFIG_GENERATION "cutover_config_generation" "Number of the configuration generation that runs.";
     Gauge CONFIG_SUCCESSFUL "cutover_config_last_reload_successful" "Whether the configuration file as it is now was adopted: 1 or 0.";
     Gauge CONFIG_TIMESTAMP "cutover_config_last_reload_success_timestamp_seconds" "When a configuration was last adopted, in seconds since the epoch.";
@@ -64,7 +66,7 @@ families! {
 }
 
 /// Labels that the families of a service have of their own; constant labels of a configuration can't take these names.
-pub const RESERVED_LABELS: [&str; 12] = [
+pub const RESERVED_LABELS: [&str; 13] = [
     "service",
     "version",
     "status",
@@ -73,6 +75,7 @@ pub const RESERVED_LABELS: [&str; 12] = [
     "grpc_status",
     "endpoint",
     "reason",
+    "outcome",
     "rule",
     "listener",
     "limit",

@@ -20,6 +20,22 @@ struct Families {
     listeners: BTreeMap<String, Arc<[ListenerShard]>>,
     rules: BTreeMap<String, Arc<RuleHits>>,
     labels: BTreeMap<String, Vec<(String, String)>>,
+    ejections: BTreeMap<Ejection, u64>,
+}
+
+/// What `cutover_ejections_total` counts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ejection {
+    /// The service.
+    pub service: String,
+    /// The version.
+    pub version: String,
+    /// The endpoint, as an operator names it.
+    pub endpoint: String,
+    /// `consecutive_5xx`, `consecutive_gateway`, `success_rate`.
+    pub reason: &'static str,
+    /// `detected`, `enforced`, `overflow`.
+    pub outcome: &'static str,
 }
 
 impl Telemetry {
@@ -100,6 +116,18 @@ impl Telemetry {
             .get(service)
             .cloned()
             .unwrap_or_default()
+    }
+
+    /// Counts what outlier detection saw or did. Only for the control thread: it takes the lock.
+    pub fn ejection(&self, what: Ejection) {
+        *self.families().ejections.entry(what).or_default() += 1;
+    }
+
+    /// What outlier detection saw and did. Sorted.
+    pub fn ejections(&self) -> Vec<(Ejection, u64)> {
+        let families = self.families();
+        let all = families.ejections.iter();
+        all.map(|(what, n)| (what.clone(), *n)).collect()
     }
 
     /// Every version that ever was: service, version, counters. Sorted.

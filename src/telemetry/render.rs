@@ -53,6 +53,8 @@ pub struct ScrapeVersion {
     pub ratio: f64,
     /// Its endpoints, as an operator names them, and whether each is usable.
     pub endpoints: Vec<(String, bool)>,
+    /// Its new share waits for its first pass.
+    pub awaited: bool,
 }
 
 /// Everything that can be said now. Counters of what was removed stay; gauges of it stay only while they aren't zero.
@@ -74,6 +76,7 @@ pub fn render(telemetry: &Telemetry, scrape: &Scrape) -> String {
             );
         }
     }
+    ejections(&mut page, telemetry);
     configuration(&mut page, scrape);
     process(&mut page, Process::read());
     page.finish()
@@ -84,6 +87,9 @@ fn state_of(page: &mut Page, service: &ScrapeService) {
     for version in &service.versions {
         let base = base.with("version", &version.name);
         page.gauge(names::SPLIT_RATIO, base.clone(), version.ratio);
+        if version.awaited {
+            page.gauge(names::GATE_WAITING, base.clone(), 1.0);
+        }
         for (endpoint, up) in &version.endpoints {
             let labels = base.with("endpoint", endpoint);
             page.gauge(names::ENDPOINT_UP, labels, f64::from(u8::from(*up)));
@@ -142,6 +148,16 @@ fn version_of(page: &mut Page, labels: &Labels, totals: &VersionTotals, runs: bo
         if runs || value > 0 {
             page.gauge(family, labels.clone(), value as f64);
         }
+    }
+}
+
+fn ejections(page: &mut Page, telemetry: &Telemetry) {
+    for (what, n) in telemetry.ejections() {
+        let labels = Labels::of(&what.service, &telemetry.labels(&what.service))
+            .with("version", &what.version)
+            .with("endpoint", &what.endpoint)
+            .with("reason", what.reason);
+        page.counter(names::EJECTIONS, labels.with("outcome", what.outcome), n);
     }
 }
 

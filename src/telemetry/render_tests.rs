@@ -3,12 +3,14 @@ use std::time::Duration;
 
 use super::*;
 use crate::http1::Method;
+use crate::telemetry::registry::Ejection;
 
 fn scrape(services: &[(&str, &[&str])]) -> Scrape {
     let version = |name: &&str| ScrapeVersion {
         name: (*name).to_owned(),
         ratio: 0.25,
         endpoints: vec![("10.0.0.1:80".into(), true), ("10.0.0.2:80".into(), false)],
+        awaited: true,
     };
     let service = |(name, versions): &(&str, &[&str])| ScrapeService {
         name: (*name).to_owned(),
@@ -44,6 +46,13 @@ fn busy() -> std::sync::Arc<Telemetry> {
     listener[0].request(404);
     listener[1].connections(1);
     telemetry.rules("shop", 2).hit(1, 1);
+    telemetry.ejection(Ejection {
+        service: "shop".into(),
+        version: "v1".into(),
+        endpoint: "10.0.0.1:80".into(),
+        reason: "consecutive_5xx",
+        outcome: "enforced",
+    });
     telemetry
 }
 

@@ -168,12 +168,20 @@ struct Out {
 }
 
 impl Judge {
-    /// These are the pool's members now. Those that stay keep what is known of them.
-    pub fn keep(&mut self, slots: &[usize]) {
+    /// These are the pool's members now. Those that stay keep what is known of them. Should too many of a smaller pool be
+    /// out, those that are due first come back: their slots.
+    pub fn keep(&mut self, slots: &[usize], max_ejected: u32) -> Vec<usize> {
         self.members.retain(|slot, _| slots.contains(slot));
         for slot in slots {
             self.members.entry(*slot).or_default();
         }
+        let out = |(slot, m): (&usize, &Member)| Some((m.out.as_ref()?.until, *slot));
+        let mut outs: Vec<_> = self.members.iter().filter_map(out).collect();
+        outs.sort_unstable();
+        let above = outs.len().saturating_sub(self.most(max_ejected));
+        let back: Vec<usize> = outs[..above].iter().map(|(_, slot)| *slot).collect();
+        back.iter().for_each(|slot| self.admit(*slot));
+        back
     }
 
     /// A row of failures reached its threshold. `absent` says who gets no traffic for other reasons (health, drain): the

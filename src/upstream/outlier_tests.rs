@@ -19,7 +19,7 @@ fn endpoint() -> Arc<Endpoint> {
 
 fn judge(members: usize) -> Judge {
     let mut judge = Judge::default();
-    judge.keep(&(0..members).collect::<Vec<_>>());
+    judge.keep(&(0..members).collect::<Vec<_>>(), 500);
     judge
 }
 
@@ -165,6 +165,19 @@ fn a_passing_check_ends_the_ejection_for_gateway_failures_only() {
     }
 }
 
+#[test]
+fn of_a_smaller_pool_fewer_may_be_out() {
+    let (terms, now) = (policy::Outlier::default(), Instant::now());
+    let mut judge = judge(4);
+    for (slot, at) in [(1, now), (0, now + s(1))] {
+        judge.suspect(slot, Reason::Consecutive5xx, &terms, at, &nobody);
+    }
+    assert_eq!(judge.keep(&[0, 1, 2, 3], 500), [0; 0]);
+    assert_eq!(judge.keep(&[0, 1, 2], 500), [1]);
+    assert_eq!(judge.keep(&[0], 500), [0]);
+    assert_eq!(judge.out(), 0);
+}
+
 fn tallies(rates: &[(u64, u64)]) -> Vec<Tally> {
     let all = rates.iter().enumerate();
     all.map(|(slot, (answered, failed))| Tally {
@@ -262,7 +275,6 @@ proptest! {
         let mut sums = vec![(0, 0); 12];
         for step in steps {
             let gone = |slot: usize| absent[slot];
-            let before = judge.out();
             let decisions: Vec<Decision> = match step {
                 Step::Suspect(slot, gateway) => {
                     let reason = if gateway { Reason::ConsecutiveGateway } else { Reason::Consecutive5xx };
@@ -286,18 +298,18 @@ proptest! {
                 }
                 Step::Members(n) => {
                     members = n;
-                    judge.keep(&(0..n).collect::<Vec<_>>());
+                    judge.keep(&(0..n).collect::<Vec<_>>(), max_ejected);
                     Vec::new()
                 }
             };
             let enforced: Vec<_> = decisions.iter().filter_map(|d| d.out_for).collect();
             prop_assert!(enforced.iter().all(|t| *t >= terms.eject && *t <= terms.eject_max));
-            prop_assert!(judge.out() < members.max(1) || before == judge.out());
+            let share = (members * max_ejected as usize / 1000).max(1);
+            prop_assert!(judge.out() < members && judge.out() <= share);
             if !enforced.is_empty() {
-                // Whoever is put out leaves somebody who is neither out nor absent, and keeps to the share.
+                // Whoever is put out leaves somebody who is neither out nor absent.
                 prop_assert!((0..members).any(|m| judge.out_until(m).is_none() && !absent[m]));
-                let share = members * max_ejected as usize / 1000;
-                prop_assert!(judge.out() <= share.max(1) && max_ejected > 0);
+                prop_assert!(max_ejected > 0);
             }
         }
     }
