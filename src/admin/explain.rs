@@ -109,7 +109,7 @@ pub fn explain(snapshot: &Snapshot, asked: &Asked) -> Explanation {
         told.candidates.push(Candidate {
             version: service.versions[version].name.clone(),
             share: snapshot.share(found.service, version).to_string(),
-            endpoints: status::endpoints(&live.versions[version]),
+            endpoints: status::endpoints(&live.versions[version], live.policies.health.is_some()),
         });
     }
     told.endpoints(service);

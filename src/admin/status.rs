@@ -1,13 +1,15 @@
 //! `/api/v1/status`: what runs, as a document. Commands read it back into the same types.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Context, Phase};
 use crate::config::spec;
 use crate::snapshot::{self, Snapshot};
+use crate::upstream::endpoint::flag;
+use crate::upstream::pool::Member;
 
 /// What RED is shown over.
 const WINDOWS: [(&str, Duration); 2] = [
@@ -75,6 +77,9 @@ pub struct Service {
     pub stable: String,
     /// Who gets how much.
     pub split: Split,
+    /// Versions whose new share waits until an endpoint of theirs passes its check.
+    #[serde(default)]
+    pub awaiting: Vec<String>,
     /// In file order.
     pub versions: Vec<Version>,
 }
@@ -127,6 +132,12 @@ pub struct Endpoint {
     pub weight: u32,
     /// Requests in flight.
     pub active: u32,
+    /// What its checks say: `up`, `down`, `unproven` (none has passed yet), or `unchecked`.
+    pub health: String,
+    /// Seconds until outlier detection lets it back; `None`: it isn't out.
+    pub ejected: Option<u64>,
+    /// The share of its weight that counts (slow start).
+    pub ramp: String,
 }
 
 impl Status {
@@ -209,6 +220,7 @@ fn service(context: &Context, snapshot: &Snapshot, index: usize) -> Service {
                 .map(|v| (name(v), share(v)))
                 .collect(),
         },
+        awaiting: live.awaited.iter().map(|v| name(*v)).collect(),
         versions: live
             .versions
             .iter()
@@ -219,7 +231,7 @@ fn service(context: &Context, snapshot: &Snapshot, index: usize) -> Service {
                 share: share(v),
                 in_flight: version.metrics.totals().in_flight,
                 red: red(context, &spec.name, &version.name),
-                endpoints: endpoints(version),
+                endpoints: endpoints(version, spec.policies.health.is_some()),
             })
             .collect(),
     }
@@ -243,14 +255,26 @@ fn red(context: &Context, service: &str, version: &str) -> BTreeMap<String, Red>
         .collect()
 }
 
-/// The endpoints of a version, with what they are doing.
-pub fn endpoints(version: &snapshot::Version) -> Vec<Endpoint> {
-    let members = version.pool.members.iter();
-    members
-        .map(|member| Endpoint {
+/// The endpoints of a version, with what they are doing. `checked`: the service has health checks.
+pub fn endpoints(version: &snapshot::Version, checked: bool) -> Vec<Endpoint> {
+    let now = Instant::now();
+    let one = |member: &Member| {
+        let state = &member.endpoint.state;
+        let left = |until: Instant| until.saturating_duration_since(now).as_secs_f64().ceil();
+        Endpoint {
             address: member.endpoint.name.to_string(),
             weight: member.weight,
             active: member.endpoint.load.active(),
-        })
-        .collect()
+            health: match state.flags() {
+                _ if !checked => "unchecked",
+                flags if flags & flag::UNPROVEN != 0 => "unproven",
+                flags if flags & flag::DOWN != 0 => "down",
+                _ => "up",
+            }
+            .to_owned(),
+            ejected: state.ejected_until().map(|until| left(until) as u64),
+            ramp: spec::Share(state.ramp() * (spec::Share::WHOLE / 1000)).to_string(),
+        }
+    };
+    version.pool.members.iter().map(one).collect()
 }

@@ -11,7 +11,7 @@ use super::place::{Place, meant};
 use super::proxy::Proxy;
 use super::table::{Set, Table};
 use super::{Json, Outcome, block_on};
-use crate::admin::status::{Red, Service, Status, Version};
+use crate::admin::status::{Endpoint, Red, Service, Status, Version};
 
 /// Time between two looks with `-w`.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -114,6 +114,7 @@ fn shown(status: &Status) -> String {
         ("IN FLIGHT", Set::Right),
         ("ENDPOINT", Set::Left),
         ("ACTIVE", Set::Right),
+        ("HEALTH", Set::Left),
     ]);
     for service in &status.services {
         for (at, version) in service.versions.iter().enumerate() {
@@ -122,6 +123,15 @@ fn shown(status: &Status) -> String {
         }
     }
     let _ = write!(text, "\n{listeners}\n{services}");
+    for service in &status.services {
+        for version in &service.awaiting {
+            let _ = writeln!(
+                text,
+                "\n{}: {version} is awaited: its new share takes effect once one of its endpoints passes its check",
+                service.name
+            );
+        }
+    }
     text
 }
 
@@ -147,11 +157,24 @@ fn rows(table: &mut Table, name: &str, service: &Service, version: &Version) {
             weight => format!("{} weight={weight}", endpoint.address),
         });
         row.push(endpoint.active.to_string());
+        row.push(health(endpoint));
         table.row(std::mem::take(&mut row));
     }
     if !row.is_empty() {
         table.row(row);
     }
+}
+
+/// What keeps it from its full share of traffic; `up` or `unchecked` when nothing does.
+fn health(endpoint: &Endpoint) -> String {
+    let mut told = endpoint.health.clone();
+    if let Some(left) = endpoint.ejected {
+        let _ = write!(told, ", ejected for {left}s");
+    }
+    if endpoint.ramp != "100%" {
+        let _ = write!(told, ", starting at {}", endpoint.ramp);
+    }
+    told
 }
 
 /// Rate, errors, p50, p99 as a person reads them.
