@@ -12,7 +12,7 @@ use crate::config::raw::{Table, Text, Value, suggest};
 use crate::config::units::quote;
 use crate::config::value::SHORTEST;
 
-/// More checks than this many milliseconds apart are traffic of their own.
+/// Checks in closer succession would be a load of their own.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
 const EXPECTED: &str = "a path such as \"/ready\", or \"tcp\", \"grpc\" or \"grpc:SERVICE\"";
