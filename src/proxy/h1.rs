@@ -367,6 +367,7 @@ impl Sink for H1 {
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        ready!(self.poll_flush(cx))?;
         Pin::new(&mut self.stream)
             .poll_shutdown(cx)
             .map_err(WireError::Io)

@@ -60,6 +60,11 @@ impl H1Down {
         }
     }
 
+    /// Whether the client can tell that an answer is not whole although the connection ends in order.
+    pub fn is_self_delimiting(&self) -> bool {
+        self.answered && !self.close_delimited
+    }
+
     /// Whether the head of a final answer was queued.
     pub fn has_answered(&self) -> bool {
         self.answered

@@ -171,7 +171,13 @@ impl Conn<'_> {
                     down.wire.release()
                 }
                 Ended::Whole(_) => return self.take_leave(&mut down).await,
-                Ended::Cut(_) => return down.abort(),
+                Ended::Cut(_) => {
+                    // What came of the answer is the client's: half of it says more than a connection that ends without a word.
+                    if down.is_self_delimiting() && !self.watch.is_shut() {
+                        self.take_leave(&mut down).await;
+                    }
+                    return down.abort();
+                }
                 Ended::Tunnel => return,
             }
         }
