@@ -4,6 +4,7 @@
 //! Endpoints come from the registry, so their state outlives the snapshot; a snapshot is never changed, only replaced.
 
 mod gate;
+pub mod sessions;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +17,8 @@ use crate::config::spec::{self, Balance, Share, Timeouts};
 use crate::routing;
 use crate::telemetry::{ListenerShard, RuleHits, Telemetry, VersionMetrics};
 use crate::upstream::{Endpoint, Pool, Registry, VersionLoad};
+
+pub use sessions::{Keys, Sessions};
 
 /// One generation.
 #[derive(Debug)]
@@ -58,6 +61,8 @@ pub struct Service {
     pub timeouts: Timeouts,
     /// What protects requests.
     pub policies: Policies,
+    /// Sessions that stay; see [`Snapshot::begin_sessions`].
+    pub sessions: Option<Sessions>,
     /// In the order of the spec.
     pub versions: Vec<Version>,
     /// Versions (by index) whose new share waits until an endpoint of theirs passes its check; see [`gate`].
@@ -98,6 +103,7 @@ impl Snapshot {
                 timeouts: service.timeouts.clone(),
                 policies: service.policies.clone(),
                 awaited: Vec::new(),
+                sessions: None,
                 versions: service
                     .versions
                     .iter()

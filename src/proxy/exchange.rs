@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::body::{Flow, PumpError, Upload, UploadError};
 use super::error::Broken;
-use super::headers::{Fields, Outgoing, Request};
+use super::headers::{Fields, Outgoing, Request, Uncached};
 use super::wire::{Downstream, Sink, Source, Upstream, WireError};
 use crate::config::spec::Timeouts;
 use crate::http1::{FieldId, Framing, Method};
@@ -255,21 +255,19 @@ async fn respond<D: Downstream, U: Upstream, F: Fields>(
     } else {
         None
     };
-    let cookie = terms
-        .reply
-        .cookie
-        .map(|line| [("set-cookie", line), UNCACHEABLE]);
-    down.send_response(&Outgoing {
+    let head = Head {
         status,
-        fields: up.fields(),
         framing,
         told_length: up.content_length(),
-        added: match &cookie {
-            Some(added) => added,
-            None => &[],
-        },
-        upgrade: None,
-    })
+    };
+    match terms.reply.cookie {
+        None => head.send(down, up.fields(), &[]),
+        Some(line) => head.send(
+            down,
+            Uncached(up.fields()),
+            &[("set-cookie", line), UNCACHEABLE],
+        ),
+    }
     .map_err(|_| Broken::ClientGone)?;
     up.next();
     if !matches!(framing, Framing::Length(_) | Framing::Empty) {
@@ -327,6 +325,31 @@ async fn respond<D: Downstream, U: Upstream, F: Fields>(
         grpc: if is_grpc { grpc.or(Some(2)) } else { None },
         tunnel: false,
     })
+}
+
+/// What the head of an answer says besides its fields.
+struct Head {
+    status: u16,
+    framing: Framing,
+    told_length: Option<u64>,
+}
+
+impl Head {
+    fn send<D: Downstream, F: Fields>(
+        &self,
+        down: &mut D,
+        fields: F,
+        added: &[(&'static str, &str)],
+    ) -> Result<(), WireError> {
+        down.send_response(&Outgoing {
+            status: self.status,
+            fields,
+            framing: self.framing,
+            told_length: self.told_length,
+            added,
+            upgrade: None,
+        })
+    }
 }
 
 /// A `grpc-status` as a number; what is none counts as 2 (unknown).

@@ -175,6 +175,27 @@ impl Fields for NoFields {
     }
 }
 
+/// Fields without those that say how long an answer may be kept: ours says that it may not.
+#[derive(Clone, Copy, Debug)]
+pub struct Uncached<F>(pub F);
+
+impl<F: Fields> Fields for Uncached<F> {
+    fn each(&self, mut see: impl FnMut(FieldId, &[u8], &[u8])) {
+        self.0.each(|id, name, value| {
+            let keeps = |of: &[u8]| name.eq_ignore_ascii_case(of);
+            if !keeps(b"cache-control") && !keeps(b"expires") {
+                see(id, name, value);
+            }
+        });
+    }
+    fn any(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        self.0.any(name, see)
+    }
+    fn first(&self, id: FieldId) -> Option<&[u8]> {
+        self.0.first(id)
+    }
+}
+
 /// A request as routing, attempts and encoders see it. It stays the same through all attempts.
 #[derive(Debug)]
 pub struct Request<'a, F> {

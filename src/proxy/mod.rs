@@ -3,7 +3,7 @@
 //! [`handle`] is the whole story: route, version, endpoint, attempt, answer, outcome. The parts:
 //!
 //! * [`wire`]: what an exchange asks of a connection. [`h1`], [`h1_down`], [`h1_up`]: HTTP/1. [`h2`], [`h2_down`], [`h2_up`]: HTTP/2.
-//! * [`tries`]: which endpoint, and whether another try follows. [`attempt`]: a connection to it.
+//! * [`placing`]: which version. [`tries`]: which endpoint, and whether another try follows. [`attempt`]: a connection to it.
 //! * [`exchange`]: the request up and the answer down on an open connection. [`body`]: the pump.
 //! * [`headers`]: heads on their way through. [`peer`]: who asks. [`error`]: what broke, and who is told what.
 //! * [`worker`]: what a thread has at hand.
@@ -20,10 +20,10 @@ pub mod h2_down;
 pub mod h2_up;
 pub mod headers;
 pub mod peer;
+pub mod placing;
 pub mod tries;
 pub mod wire;
 pub mod worker;
-mod yielding;
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -39,7 +39,8 @@ use crate::snapshot::{Service, Snapshot};
 use attempt::Call;
 use body::Upload;
 use headers::{Fields, NoFields, Outgoing, Request};
-use tries::Aim;
+use placing::Placed;
+
 use wire::{Downstream, WireError};
 
 /// How an exchange ended, for the connection that it came by.
@@ -74,7 +75,7 @@ pub async fn handle<D: Downstream, F: Fields>(
     watch.enter(Phase::Request);
     let snapshot = worker.snapshot();
     let ended = match route(worker, &snapshot, request) {
-        Ok((service, aim)) => {
+        Ok((service, placed)) => {
             let call = Call {
                 worker,
                 watch,
@@ -83,7 +84,7 @@ pub async fn handle<D: Downstream, F: Fields>(
                 service,
                 body_timeout: snapshot.spec.limits.body_timeout,
             };
-            forward(&call, &snapshot, aim, down).await
+            forward(&call, &snapshot, &placed, down).await
         }
         Err(refusal) => answer(watch, &snapshot, request.method, down, refusal).await,
     };
@@ -96,7 +97,7 @@ fn route<'s, F: Fields>(
     worker: &Worker,
     snapshot: &'s Snapshot,
     request: &Request<'_, F>,
-) -> Result<(&'s Service, Aim), Answer> {
+) -> Result<(&'s Service, Placed), Answer> {
     let path = &request.target[..request.path_len];
     let found = snapshot.table.find(request.host, path);
     if let Some(seen) = http1::path::revealed(path)
@@ -106,22 +107,9 @@ fn route<'s, F: Fields>(
     }
     let found = found.ok_or(Answer::NO_ROUTE)?;
     let service = &snapshot.services[found.service];
-    let key = service
-        .hash
-        .as_ref()
-        .and_then(|hash| hash.place(request))
-        .map(|(_, place)| place.0);
-    let version = match found.preview {
-        Some(version) => version,
-        None => yielding::version(worker, service, request),
-    };
     Ok((
         service,
-        Aim {
-            version,
-            endpoint: None,
-            key,
-        },
+        placing::place(worker, service, found.preview, request),
     ))
 }
 
@@ -129,7 +117,7 @@ fn route<'s, F: Fields>(
 async fn forward<D: Downstream, F: Fields>(
     call: &Call<'_, F>,
     snapshot: &Snapshot,
-    aim: Aim,
+    placed: &Placed,
     down: &mut D,
 ) -> Ended {
     let limits = &snapshot.spec.limits;
@@ -143,8 +131,8 @@ async fn forward<D: Downstream, F: Fields>(
         };
         return answer(watch, snapshot, request.method, down, too_large).await;
     }
-    let mut upload = Upload::new(limits.body_bytes, call.kept_bytes(aim.version));
-    match call.run(aim, |_, _| None, &mut upload, down).await {
+    let mut upload = Upload::new(limits.body_bytes, call.kept_bytes(placed.aim.version));
+    match call.run(placed, &mut upload, down).await {
         Ok(done) if done.tunnel => Ended::Tunnel,
         Ok(done) => Ended::Whole(done.status),
         Err(failure) if failure.answered => Ended::Cut(failure.broken.told()),

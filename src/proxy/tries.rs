@@ -9,6 +9,7 @@ use super::body::Upload;
 use super::error::Broken;
 use super::exchange::{Done, Failure, Reply};
 use super::headers::Fields;
+use super::placing::Placed;
 use super::wire::Downstream;
 use crate::config::spec::Balance;
 use crate::telemetry::VersionShard;
@@ -98,17 +99,16 @@ pub struct Aim {
 
 impl<F: Fields> Call<'_, F> {
     /// Tries until there is an answer or nothing more to try; counts what each version and endpoint did.
-    /// `cookie` makes the session's cookie for the endpoint that is asked, if one is due.
     ///
     /// # Errors
     /// How the last try broke.
     pub async fn run<D: Downstream>(
         &self,
-        aim: Aim,
-        cookie: impl Fn(usize, usize) -> Option<String>,
+        placed: &Placed,
         upload: &mut Upload,
         down: &mut D,
     ) -> Result<Done, Failure> {
+        let aim = &placed.aim;
         let mut place = Place {
             version: aim.version,
             tries: 0,
@@ -118,7 +118,7 @@ impl<F: Fields> Call<'_, F> {
         self.worker.earn(self.service);
         let mut retrying = None;
         loop {
-            let Some(member) = self.next_endpoint(&place, &aim) else {
+            let Some(member) = self.next_endpoint(&place, aim) else {
                 return self.unpicked(&place);
             };
             place.tried[(place.tries as usize).min(TRIED - 1)] = member;
@@ -128,7 +128,7 @@ impl<F: Fields> Call<'_, F> {
                 next.set(self.next(&place, Cause::Status(status), upload.can_rewind()));
                 next.get().is_some()
             };
-            let line = cookie(place.version, member);
+            let line = self.cookie(placed, &place, member);
             let reply = Reply {
                 drop: &decide,
                 first_byte: self.first_byte(),
@@ -152,6 +152,23 @@ impl<F: Fields> Call<'_, F> {
                 Some(next) => retrying = self.prepare(&mut place, next, upload).await,
             }
         }
+    }
+
+    /// The session's cookie for an answer from this endpoint, if one is due. A shielded request stays a session of its canary.
+    fn cookie(&self, placed: &Placed, place: &Place, member: usize) -> Option<String> {
+        let sessions = self
+            .service
+            .sessions
+            .as_ref()
+            .filter(|_| placed.binds && !place.shielded)?;
+        let (now_s, secure) = (self.worker.now_s(), self.request.peer.tls);
+        sessions.cookie(
+            self.service,
+            placed.session.as_ref(),
+            (place.version, member),
+            now_s,
+            secure,
+        )
     }
 
     /// The endpoint for the next try: the session's on the first, then one that was not asked yet if there is one.

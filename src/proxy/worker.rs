@@ -1,16 +1,16 @@
 //! What one worker thread has at hand for its requests. Nothing here is shared with other threads, so nothing is locked.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::headers::RequestId;
 use crate::config::policy;
 use crate::http1::ResponseHead;
 use crate::net::{Buffers, Phase, Watches};
-use crate::routing::{self, Decision, SplitState};
+use crate::routing::{self, SplitState};
 use crate::snapshot::{Service, Snapshot};
 use crate::upstream::budget::Budget;
 use crate::upstream::outlier::{Outcome, Suspect, Suspects};
@@ -43,7 +43,8 @@ pub struct Worker {
     rng: RefCell<fastrand::Rng>,
     services: RefCell<Vec<ServiceState>>,
     heads: RefCell<Vec<ResponseHead>>,
-    ticks: std::cell::Cell<u64>,
+    ticks: Cell<u64>,
+    wall_s: Cell<u64>,
     leaving: RefCell<HashMap<usize, Leaving>>,
 }
 
@@ -76,7 +77,8 @@ impl Worker {
             rng: RefCell::new(fastrand::Rng::new()),
             services: RefCell::default(),
             heads: RefCell::default(),
-            ticks: std::cell::Cell::new(0),
+            ticks: Cell::new(0),
+            wall_s: Cell::new(wall_s()),
             leaving: RefCell::default(),
         })
     }
@@ -132,11 +134,16 @@ impl Worker {
         leaving.retain(|_, left| left.endpoint.strong_count() > 0);
     }
 
-    /// The version for a request to this service, and why.
-    pub fn decide(&self, service: &Service, request: &impl routing::Request) -> Decision {
+    /// The version for a request to this service that no rule and no session decides.
+    pub fn share_out(&self, service: &Service, request: &impl routing::Request) -> usize {
         self.with_state(service, |state, _| {
-            routing::decide(&service.routing, request, &mut state.split)
+            routing::by_share(&service.routing, request, &mut state.split).version
         })
+    }
+
+    /// Seconds since the epoch, as of the last tick: sessions need no more.
+    pub fn now_s(&self) -> u64 {
+        self.wall_s.get()
     }
 
     /// The index of the endpoint that gets the next request to this version.
@@ -248,6 +255,7 @@ impl Worker {
         self.watches.tick(now);
         self.cut_overdue(now);
         self.conns.make_room();
+        self.wall_s.set(wall_s());
         let n = self.ticks.get();
         self.ticks.set(n + 1);
         if n.is_multiple_of(TEND_EVERY) {
@@ -286,4 +294,9 @@ impl Worker {
     pub fn connections(&self) -> usize {
         self.watches.len()
     }
+}
+
+fn wall_s() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |d| d.as_secs())
 }

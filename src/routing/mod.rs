@@ -94,12 +94,22 @@ pub enum Why {
 
 /// Match, then cohort or exact split. `state` is the worker's own for this service; only the exact split moves it.
 pub fn decide(service: &Service, request: &impl Request, state: &mut SplitState) -> Decision {
-    if let Some((rule, version)) = service.matcher.find(request) {
-        return Decision {
+    by_rule(service, request).unwrap_or_else(|| by_share(service, request, state))
+}
+
+/// What the first rule that matches says.
+pub fn by_rule(service: &Service, request: &impl Request) -> Option<Decision> {
+    service
+        .matcher
+        .find(request)
+        .map(|(rule, version)| Decision {
             version,
             why: Why::Rule(rule),
-        };
-    }
+        })
+}
+
+/// What cohort or exact split says.
+pub fn by_share(service: &Service, request: &impl Request, state: &mut SplitState) -> Decision {
     if service.split.is_whole() {
         return Decision {
             version: service.split.stable(),

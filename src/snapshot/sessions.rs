@@ -1,0 +1,139 @@
+//! What sticky sessions of one service need at run time: the key, the ids of what a cookie may name, the past of its versions.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Service, Snapshot};
+use crate::config::policy;
+use crate::routing::sticky::{self, Follow, Key, Past, Session};
+use crate::routing::{self};
+
+/// Keys by the file they come from; `None` is our own in the state directory.
+pub type Keys = HashMap<Option<PathBuf>, Arc<Key>>;
+
+/// Sticky sessions of one service.
+#[derive(Debug)]
+pub struct Sessions {
+    /// The settings.
+    pub policy: policy::Sticky,
+    key: Arc<Key>,
+    pasts: Vec<Past>,
+    /// By version and member of its pool.
+    endpoints: Vec<Vec<u64>>,
+}
+
+impl Snapshot {
+    /// Gives services with sticky sessions what they need; `keys` has the key of each. What is known of the past of their versions comes
+    /// from the snapshot before.
+    pub fn begin_sessions(&mut self, before: Option<&Snapshot>, keys: &Keys, now_s: u64) {
+        for service in &mut self.services {
+            let former = before.and_then(|b| b.services.iter().find(|s| s.name == service.name));
+            service.sessions = Sessions::new(service, former, keys, now_s);
+        }
+    }
+}
+
+impl Sessions {
+    fn new(service: &Service, former: Option<&Service>, keys: &Keys, now_s: u64) -> Option<Self> {
+        let policy = service.policies.sticky.clone()?;
+        let key = keys.get(&policy.key_file)?.clone();
+        let known = former
+            .and_then(|f| f.sessions.as_ref())
+            .map_or(&[][..], |s| &s.pasts);
+        let pasts = service.versions.iter().enumerate().map(|(index, version)| {
+            let id = sticky::version_id(&key, &service.name, &version.name);
+            let share = service.routing.split.share(index);
+            match known.iter().find(|past| past.id == id) {
+                Some(past) => past.next(share, now_s),
+                None => Past::new(id, share, now_s),
+            }
+        });
+        let pasts = pasts.collect();
+        let endpoints = service.versions.iter().map(|version| {
+            let members = version.pool.members.iter();
+            members
+                .map(|m| sticky::endpoint_id(&key, &service.name, &m.endpoint.name))
+                .collect()
+        });
+        let endpoints = endpoints.collect();
+        Some(Self {
+            policy,
+            key,
+            pasts,
+            endpoints,
+        })
+    }
+
+    /// The session of a request, if it has one of this service.
+    pub fn find(
+        &self,
+        service: &Service,
+        request: &impl routing::Request,
+        now_s: u64,
+    ) -> Option<Session> {
+        sticky::find(&self.key, &service.name, request, now_s, &self.policy)
+    }
+
+    /// The version that the session stays on; `None`: it is decided like a new one.
+    pub fn follow(&self, service: &Service, session: &Session, now_s: u64) -> Option<usize> {
+        let finish = service.policies.finish_sessions;
+        match sticky::follow(session, &service.routing.split, &self.pasts, finish, now_s) {
+            Follow::Stay { version } => Some(version),
+            Follow::Move => None,
+        }
+    }
+
+    /// Whether the session is on this version.
+    pub fn is_on(&self, session: &Session, version: usize) -> bool {
+        self.pasts[version].id == session.version
+    }
+
+    /// The member of the version's pool that the session is on, as long as it is well.
+    pub fn endpoint(&self, service: &Service, session: &Session, version: usize) -> Option<usize> {
+        let wanted = session.endpoint.filter(|_| self.policy.to_endpoint)?;
+        let member = self.endpoints[version]
+            .iter()
+            .position(|id| *id == wanted)?;
+        let pool = &service.versions[version].pool;
+        pool.members[member]
+            .endpoint
+            .state
+            .is_usable()
+            .then_some(member)
+    }
+
+    /// The `Set-Cookie` value for an answer from this member, if one is due.
+    pub fn cookie(
+        &self,
+        service: &Service,
+        session: Option<&Session>,
+        (version, member): (usize, usize),
+        now_s: u64,
+        secure: bool,
+    ) -> Option<String> {
+        let endpoint = self
+            .policy
+            .to_endpoint
+            .then(|| self.endpoints[version][member]);
+        let next = match session {
+            Some(session) if self.is_on(session, version) => {
+                if session.endpoint == endpoint
+                    && !sticky::needs_refresh(session, now_s, &self.policy)
+                {
+                    return None;
+                }
+                session.seen(endpoint, now_s)
+            }
+            _ => Session::begin(self.pasts[version].id, endpoint, now_s),
+        };
+        let value = sticky::seal(&self.key, &service.name, &next);
+        let lasts = sticky::lasts(&next, now_s, &self.policy);
+        Some(sticky::set_cookie(
+            &self.policy.cookie,
+            &value,
+            lasts,
+            secure,
+        ))
+    }
+}
