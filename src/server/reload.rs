@@ -11,10 +11,11 @@ use super::RunError;
 use super::fleet::Fleet;
 use super::gate::Gate;
 use super::listener::{Listeners, Order};
+use super::sticky_key;
 use super::warden::Warden;
 use super::worker::WorkerCommand;
 use crate::config::{self, Spec};
-use crate::snapshot::{Live, Snapshot, Source};
+use crate::snapshot::{Keys, Live, Snapshot, Source};
 use crate::telemetry::Telemetry;
 use crate::upstream::{Registry, discovery};
 
@@ -50,6 +51,7 @@ pub struct Publisher {
     warden: Warden,
     /// Sockets that are bound and not handed out yet, by worker.
     unopened: Vec<Vec<Order>>,
+    keys: Keys,
 }
 
 impl Publisher {
@@ -69,7 +71,9 @@ impl Publisher {
         let plan = listeners
             .plan(&spec, &telemetry)
             .map_err(RunError::Listen)?;
-        let first = Snapshot::build(1, spec, &registry, &telemetry);
+        let keys = sticky_key::keys(&spec, &Keys::new()).map_err(RunError::Config)?;
+        let mut first = Snapshot::build(1, spec, &registry, &telemetry);
+        first.begin_sessions(None, &keys, wall_s());
         discovery::first(&registry, NAMES).await;
         let source = Source {
             path: file.to_owned(),
@@ -94,6 +98,7 @@ impl Publisher {
             listeners,
             fleet,
             warden,
+            keys,
         })
     }
 
@@ -134,6 +139,10 @@ impl Publisher {
             Ok(plan) => plan,
             Err(error) => return self.refuse(error, Some(&loaded.hash)),
         };
+        match sticky_key::keys(&loaded.spec, &self.keys) {
+            Ok(keys) => self.keys = keys,
+            Err(error) => return self.refuse(error, Some(&loaded.hash)),
+        }
         warn(&loaded);
         warn_of_restart(&running.spec, &loaded.spec);
         let generation = running.generation + 1;
@@ -176,6 +185,7 @@ impl Publisher {
     /// The one store. What has to wait for a check is held back.
     fn publish(&self, running: &Snapshot, mut next: Snapshot) {
         next.hold_back(running);
+        next.begin_sessions(Some(running), &self.keys, wall_s());
         for line in next.awaited() {
             tracing::info!("{line}");
         }
@@ -309,4 +319,9 @@ fn warn_of_restart(old: &Spec, new: &Spec) {
             "`{key}` changed: that is taken up at the next start; everything else is adopted now"
         );
     }
+}
+
+fn wall_s() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |d| d.as_secs())
 }

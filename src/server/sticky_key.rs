@@ -6,10 +6,13 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aws_lc_rs::rand;
 
+use crate::config::{Spec, paths};
 use crate::routing::sticky::{KEY_LEN, Key};
+use crate::snapshot::Keys;
 
 /// The bits of a mode that let every user of the machine in.
 const OTHERS: u32 = 0o006;
@@ -69,6 +72,37 @@ pub fn own(state_dir: &Path) -> Result<Own, String> {
         },
         Err(e) => Ok(Own::ephemeral(&path, &e)),
     }
+}
+
+/// The key of every service with sticky sessions. Our own stays what it is as long as the process runs; files are read anew.
+///
+/// # Errors
+/// A key that must not or can't be used, and what to do.
+pub fn keys(spec: &Spec, known: &Keys) -> Result<Keys, String> {
+    let mut keys = Keys::new();
+    let sticky = spec
+        .services
+        .iter()
+        .filter_map(|s| s.policies.sticky.as_ref());
+    for file in sticky.map(|s| &s.key_file) {
+        let key = match (file, known.get(file)) {
+            (None, Some(own)) => own.clone(),
+            (Some(path), _) => Arc::new(read(path)?),
+            (None, None) => Arc::new(own_key(spec)?),
+        };
+        keys.insert(file.clone(), key);
+    }
+    Ok(keys)
+}
+
+fn own_key(spec: &Spec) -> Result<Key, String> {
+    Ok(match own(&paths::state_dir(spec.state_dir.as_deref()))? {
+        Own::Kept(key) => key,
+        Own::Ephemeral(key, warning) => {
+            tracing::warn!("{warning}");
+            key
+        }
+    })
 }
 
 /// Our own key.
