@@ -17,6 +17,7 @@ mod http2;
 mod http2_life;
 mod limits;
 mod proxying;
+mod quiet;
 mod reload;
 mod routing;
 mod service_manager;

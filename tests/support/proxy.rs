@@ -343,6 +343,17 @@ impl Proxy {
         kib.expect("VmRSS") * 1024
     }
 
+    /// Processor time that it has used, in steps of a hundredth of a second.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))
+            .expect("the process's state");
+        // The name in parentheses may hold spaces: count behind it.
+        let (_, rest) = stat.rsplit_once(") ").expect("a name");
+        let ticks = rest.split(' ').skip(11).take(2);
+        let ticks: u64 = ticks.map(|t| t.parse::<u64>().expect("ticks")).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
