@@ -111,7 +111,7 @@ pub struct Limits {
     pub pending: u32,
     /// Requests in flight. Default 1024.
     pub requests: u32,
-    /// Retries in flight. Default 3.
+    /// Retries of answers in flight (what never got an answer is bound by the budget alone). Default 3.
     pub retries: u32,
     /// Requests that one connection carries. Default 0.
     pub requests_per_connection: u32,

@@ -291,12 +291,17 @@ impl<F: Fields> Call<'_, F> {
             && (idempotent || retry.all_methods)
             && place.tries < retry.tries
             && !place.shielded;
-        (may && self.has_room_for_retry(place) && self.worker.spend(self.service))
+        (may && self.has_room_for_retry(place, cause) && self.worker.spend(self.service))
             .then(|| Next::Retry(cause.reason()))
     }
 
-    fn has_room_for_retry(&self, place: &Place) -> bool {
-        let ceiling = self.service.policies.limits.retries;
+    /// The ceiling holds for retries of answers, by which an overloaded application would be loaded more. When an endpoint dies,
+    /// everything that was in flight on it fails at once and goes elsewhere: that is for the budget alone to bound.
+    fn has_room_for_retry(&self, place: &Place, cause: Cause) -> bool {
+        let ceiling = match cause {
+            Cause::Status(_) => self.service.policies.limits.retries,
+            Cause::Unsent | Cause::Reset | Cause::Timeout => 0,
+        };
         let room =
             ceiling == 0 || self.service.versions[place.version].load.retries.now() < ceiling;
         if !room {
