@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::support::client::End;
+use crate::support::client::{Client, End};
+use crate::support::frames::{self, Outcome};
+use crate::support::h2_client::H2;
 use crate::support::origin::Origin;
 use crate::support::proxy::{Builder, Proxy, serve, single};
 use crate::support::{pause, until};
@@ -247,4 +249,103 @@ fn a_save_without_a_change_makes_no_generation() {
     pause(Duration::from_millis(200));
     proxy.edit(&single(&origin.at(), "timeouts.connect = \"2s\""));
     assert_eq!(proxy.generation(), before + 1);
+}
+
+const ADMIN: &str = "admin = \"127.0.0.1:$ADMIN\"\nworkers = 2\nstate_dir = \"$DIR/state\"\n";
+
+#[track_caller]
+fn save(proxy: &Proxy, text: &str) {
+    let before = proxy.generation();
+    std::fs::write(proxy.file(), proxy.filled(text)).unwrap();
+    until("adopted", || (proxy.generation() > before).then_some(()));
+}
+
+#[test]
+fn a_listener_whose_address_is_taken_is_refused_and_all_else_goes_on() {
+    let (blue, green) = (Origin::named("blue"), Origin::named("green"));
+    let (holder, taken) = crate::support::listen();
+    let first = "[listen.first]\nbind = \"127.0.0.1:$PORT\"\n";
+    let proxy = Builder::new(&format!("{ADMIN}{first}{}", single(&blue.at(), ""))).start();
+    let next = format!(
+        "{ADMIN}{first}[listen.second]\nbind = \"{taken}\"\n{}",
+        single(&green.at(), "")
+    );
+    std::fs::write(proxy.file(), proxy.filled(&next)).unwrap();
+    let error = until("refused", || {
+        let config = proxy.status()["config"].clone();
+        (config["ok"] == false).then(|| config["error"].to_string())
+    });
+    assert!(error.contains(&taken.to_string()), "{error}");
+    assert_eq!(proxy.get("/").text(), "blue");
+    drop(holder);
+    proxy.signal(Signal::HUP);
+    until_body(&proxy, "green");
+    let second = crate::support::client::get(taken.port(), "/");
+    assert_eq!(second.text(), "green");
+}
+
+#[test]
+fn a_listener_may_turn_to_tls_and_back() {
+    let origin = Origin::named("blue");
+    let clear = format!(
+        "{ADMIN}[listen.one]\nbind = \"127.0.0.1:$PORT\"\n{}",
+        single(&origin.at(), "")
+    );
+    let secure = clear.replace(
+        "[service.app]",
+        "[[listen.one.cert]]\ncert = \"$DIR/shop.pem\"\nkey = \"$DIR/shop.key\"\n[service.app]",
+    );
+    let proxy = Builder::new(&clear).start();
+    let authority = crate::support::tls::Authority::new();
+    authority.issue(&["test"]).save(proxy.dir(), "shop");
+    let mut kept = proxy.client();
+    assert_eq!(kept.get("/").text(), "blue");
+    save(&proxy, &secure);
+    let stream = authority.connect(proxy.port, "test", &[]).unwrap();
+    assert_eq!(Client::over(stream).get("/").text(), "blue");
+    assert_eq!(kept.get("/").text(), "blue");
+    save(&proxy, &clear);
+    assert_eq!(proxy.get("/").text(), "blue");
+}
+
+#[test]
+fn protocols_are_offered_as_they_are_configured() {
+    let origin = Origin::named("blue");
+    let with = |protocols: &str| {
+        format!(
+            "{ADMIN}[listen.one]\nbind = \"127.0.0.1:$PORT\"\nprotocols = [{protocols}]\n{}",
+            single(&origin.at(), "")
+        )
+    };
+    let proxy = Builder::new(&with("\"h1\"")).start();
+    let over_h2 = || {
+        let mut client = proxy.client();
+        client.send(frames::preface());
+        let _may_be_cut = client.try_send(frames::request(1, &frames::get_fields("/")));
+        frames::outcome(&mut client, 1)
+    };
+    assert_eq!(proxy.get("/").text(), "blue");
+    assert_ne!(over_h2(), Outcome::Status(200));
+    save(&proxy, &with("\"h2\""));
+    assert_eq!(over_h2(), Outcome::Status(200));
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+    assert!(!client.rest().starts_with(b"HTTP/1.1 200"));
+    save(&proxy, &with("\"h1\", \"h2\""));
+    assert_eq!(proxy.get("/").text(), "blue");
+    assert_eq!(over_h2(), Outcome::Status(200));
+}
+
+#[test]
+fn a_connection_of_http2_lives_through_reloads() {
+    let (blue, green) = (Origin::named("blue"), Origin::named("green"));
+    let proxy = serve(&file("blue", &blue, &green));
+    crate::support::block_on(async {
+        let client = H2::connect(proxy.port).await;
+        for stable in ["green", "blue", "green"] {
+            proxy.edit(&file(stable, &blue, &green));
+            let answer = client.get("http://test/").await.unwrap();
+            assert_eq!(answer.body, stable.as_bytes());
+        }
+    });
 }
