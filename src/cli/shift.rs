@@ -115,9 +115,9 @@ impl Shift {
             }
             Err(Silence::Trouble(fault)) => return Err(fault),
         };
-        let mut told = false;
+        let (mut told, mut held) = (false, false);
         loop {
-            match state(&status, hash) {
+            match self.state(&status, hash) {
                 State::Live => {
                     let (took, generation) = (saved.elapsed().as_millis(), status.generation);
                     anstream::println!(
@@ -128,6 +128,17 @@ impl Shift {
                 State::Refused(why) => {
                     let refused = "the proxy refuses the file; the old configuration runs on";
                     return Err(Fault::new(format!("{refused}\n{why}")));
+                }
+                State::Held(versions) if saved.elapsed() > PATIENCE => {
+                    let fault =
+                        Fault::new(format!("{now}: adopted, not in effect after {PATIENCE:?}"));
+                    return Err(fault.with(waiting(versions)));
+                }
+                State::Held(versions) => {
+                    if !std::mem::replace(&mut held, true) {
+                        anstream::eprintln!("{}", waiting(versions));
+                    }
+                    told = true;
                 }
                 State::Awaited if saved.elapsed() > PATIENCE => {
                     return Err(self.late(file, &status));
@@ -160,6 +171,20 @@ impl Shift {
         }
     }
 
+    fn state<'a>(&self, status: &'a Status, hash: &str) -> State<'a> {
+        if status.config.hash == hash && status.adopted >= status.generation {
+            let service = status.services.iter().find(|s| s.name == self.service);
+            return match service.map_or(&[][..], |s| &s.awaiting) {
+                [] => State::Live,
+                versions => State::Held(versions),
+            };
+        }
+        match &status.config.error {
+            Some(why) if status.config.refused_hash.as_deref() == Some(hash) => State::Refused(why),
+            _ => State::Awaited,
+        }
+    }
+
     /// How the service's traffic is shared by the file as it is now: `shop: v1 95%, v2 5%`.
     fn now(&self, spec: &Spec) -> String {
         let found = spec.services.iter().find(|s| s.name == self.service);
@@ -180,18 +205,16 @@ impl Shift {
 #[derive(Debug, PartialEq, Eq)]
 enum State<'a> {
     Live,
+    /// Every worker has it, and these versions wait for a check to pass.
+    Held(&'a [String]),
     Refused(&'a str),
     Awaited,
 }
 
-fn state<'a>(status: &'a Status, hash: &str) -> State<'a> {
-    if status.config.hash == hash && status.adopted >= status.generation {
-        return State::Live;
-    }
-    match &status.config.error {
-        Some(why) if status.config.refused_hash.as_deref() == Some(hash) => State::Refused(why),
-        _ => State::Awaited,
-    }
+/// Why an adopted share is not in effect.
+fn waiting(versions: &[String]) -> String {
+    let versions = versions.join(", ");
+    format!("the old split stays until an endpoint of {versions} passes its check")
 }
 
 #[cfg(test)]
@@ -220,11 +243,38 @@ mod tests {
         }
     }
 
+    fn state<'a>(status: &'a Status, hash: &str) -> State<'a> {
+        let shift = Shift {
+            service: "shop".into(),
+            wishes: Vec::new(),
+        };
+        shift.state(status, hash)
+    }
+
     #[test]
     fn an_edit_is_live_once_every_worker_has_it() {
         assert_eq!(state(&status("old", 3, 3), "new"), State::Awaited);
         assert_eq!(state(&status("new", 4, 3), "new"), State::Awaited);
         assert_eq!(state(&status("new", 4, 4), "new"), State::Live);
+    }
+
+    #[test]
+    fn an_edit_that_waits_for_a_check_is_not_live() {
+        let mut held = status("new", 4, 4);
+        let service = |name: &str| crate::admin::status::Service {
+            name: name.into(),
+            stable: "v1".into(),
+            split: crate::admin::status::Split {
+                desired: Default::default(),
+                effective: Default::default(),
+            },
+            awaiting: vec!["v2".into()],
+            versions: Vec::new(),
+        };
+        held.services = vec![service("other")];
+        assert_eq!(state(&held, "new"), State::Live);
+        held.services.push(service("shop"));
+        assert_eq!(state(&held, "new"), State::Held(&["v2".to_owned()]));
     }
 
     #[test]

@@ -163,6 +163,7 @@ struct Member {
 
 #[derive(Debug)]
 struct Out {
+    since: Instant,
     until: Instant,
     reason: Reason,
 }
@@ -206,8 +207,11 @@ impl Judge {
             member.row = member.row.saturating_add(1);
             member.clean = false;
             let out_for = terms.eject.saturating_mul(member.row).min(terms.eject_max);
-            let until = now + out_for;
-            member.out = Some(Out { until, reason });
+            member.out = Some(Out {
+                since: now,
+                until: now + out_for,
+                reason,
+            });
             out_for
         });
         Some(Decision {
@@ -267,10 +271,12 @@ impl Judge {
         slots
     }
 
-    /// A health check of it passed: whether that ends its ejection, which it does for gateway failures only.
-    pub fn passed(&mut self, slot: usize) -> bool {
+    /// A health check of it that began at `began` passed: whether that ends its ejection, which it does for gateway
+    /// failures only, and only if it was out already when the check began.
+    pub fn passed(&mut self, slot: usize, began: Instant) -> bool {
         let out = self.members.get(&slot).and_then(|m| m.out.as_ref());
-        let ends = out.is_some_and(|out| out.reason == Reason::ConsecutiveGateway);
+        let ends =
+            out.is_some_and(|out| out.reason == Reason::ConsecutiveGateway && out.since <= began);
         if ends {
             self.admit(slot);
         }

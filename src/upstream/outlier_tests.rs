@@ -160,8 +160,13 @@ fn a_passing_check_ends_the_ejection_for_gateway_failures_only() {
     ] {
         let mut judge = judge(3);
         judge.suspect(2, reason, &terms, now, &nobody);
-        assert_eq!((judge.passed(2), judge.out()), (ends, usize::from(!ends)));
-        assert!(!judge.passed(1));
+        assert!(
+            !judge.passed(2, now - s(1)),
+            "it knows nothing of the ejection"
+        );
+        let passed = judge.passed(2, now);
+        assert_eq!((passed, judge.out()), (ends, usize::from(!ends)));
+        assert!(!judge.passed(1, now));
     }
 }
 
@@ -272,7 +277,7 @@ proptest! {
         let terms = policy::Outlier { max_ejected, ..policy::Outlier::default() };
         let (mut members, mut now) = (12, Instant::now());
         let mut judge = judge(members);
-        let mut sums = vec![(0, 0); 12];
+        let mut sums = [(0, 0); 12];
         for step in steps {
             let gone = |slot: usize| absent[slot];
             let decisions: Vec<Decision> = match step {
@@ -293,7 +298,7 @@ proptest! {
                     judge.sweep(&tallies(&sums[..members]), &terms, now, &gone)
                 }
                 Step::Pass(slot) => {
-                    judge.passed(slot);
+                    judge.passed(slot, now);
                     Vec::new()
                 }
                 Step::Members(n) => {

@@ -151,6 +151,40 @@ fn a_new_stable_is_waited_for() {
 }
 
 #[test]
+fn checks_that_come_with_the_edit_are_waited_for_too() {
+    let (blue, green) = (Checked::new("blue", true), Checked::new("green", false));
+    let unchecked = |stable: &str| {
+        let file = file(stable, "", &[&blue], &[&green]);
+        let (head, rest) = file.split_once("[service.app.health]").expect("its checks");
+        let versions = rest.find("[service.app.versions]").expect("its versions");
+        format!("{head}{}", &rest[versions..])
+    };
+    let proxy = serve(&unchecked("blue"));
+    assert_eq!(endpoint(&proxy, 0, 0)["health"], "unchecked");
+    proxy.edit(&file("green", "", &[&blue], &[&green]));
+    assert_eq!(proxy.get("/").text(), "blue");
+    assert_eq!(endpoint(&proxy, 0, 0)["health"], "up", "it had traffic");
+    assert_eq!(endpoint(&proxy, 1, 0)["health"], "unproven");
+}
+
+#[test]
+fn a_shift_says_what_it_waits_for_and_returns_when_it_is_in_effect() {
+    let (blue, green) = (Checked::new("blue", true), Checked::new("green", false));
+    let proxy = serve(&file("blue", "", &[&blue], &[&green]));
+    let shifted = std::thread::scope(|scope| {
+        let shift = scope.spawn(|| proxy.command(&["shift", "app", "green"]));
+        until("it is awaited", || {
+            let service = &proxy.status()["services"][0];
+            (service["awaiting"] == serde_json::json!(["green"])).then_some(())
+        });
+        green.set(true);
+        shift.join().expect("a command")
+    });
+    assert_eq!(shifted.code, 0, "{}", shifted.stderr);
+    assert_eq!(proxy.get("/").text(), "green");
+}
+
+#[test]
 fn a_canary_that_rises_from_nothing_is_waited_for_and_goes_back_at_once() {
     let (blue, green) = (Checked::new("blue", true), Checked::new("green", false));
     let proxy = serve(&file("blue", "", &[&blue], &[&green]));

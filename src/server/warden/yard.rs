@@ -28,6 +28,7 @@ const ABSENT: u32 = flag::UNPROVEN | flag::DOWN | flag::DRAINING;
 #[derive(Debug)]
 pub struct Checked {
     endpoint: Arc<Endpoint>,
+    began: Instant,
     result: Result<(), Failure>,
 }
 
@@ -81,6 +82,8 @@ struct Pool {
     judge: Judge,
     slots: Vec<usize>,
     next_sweep: Instant,
+    /// It has a share of the traffic.
+    has_share: bool,
 }
 
 impl Yard {
@@ -96,22 +99,32 @@ impl Yard {
         }
     }
 
-    /// Endpoints that are new (or come back) begin unproven where they are to be checked, and with no other flag.
+    /// Endpoints that are new (or come back) begin unproven where they are to be checked, and with no other flag. So do
+    /// those that were not checked and had no traffic either: nothing is known of them.
     pub fn prepare(&self, next: &Snapshot) {
         for (service, checked) in services(next) {
             let members = service.versions.iter().flat_map(|v| &v.pool.members);
-            let new = members.filter(|m| !self.wards.contains_key(&m.endpoint.slot));
-            for member in new {
-                let state = &member.endpoint.state;
-                if checked.is_some() {
-                    state.raise(flag::UNPROVEN);
-                } else {
-                    state.lower(flag::UNPROVEN);
+            for endpoint in members.map(|m| &m.endpoint) {
+                let state = &endpoint.state;
+                match self.wards.get(&endpoint.slot) {
+                    Some(ward) => {
+                        let known = ward.check.is_some()
+                            || self.pools.get(&ward.pool).is_some_and(|p| p.has_share);
+                        if checked.is_some() && !known {
+                            state.raise(flag::UNPROVEN);
+                        }
+                    }
+                    None => {
+                        match checked {
+                            Some(_) => state.raise(flag::UNPROVEN),
+                            None => state.lower(flag::UNPROVEN),
+                        };
+                        state.lower(flag::DOWN | flag::EJECTED | flag::SUSPECT);
+                        state.set_ejected_until(None);
+                        state.set_ramp(1000);
+                        endpoint.forget_streaks();
+                    }
                 }
-                state.lower(flag::DOWN | flag::EJECTED | flag::SUSPECT);
-                state.set_ejected_until(None);
-                state.set_ramp(1000);
-                member.endpoint.forget_streaks();
             }
         }
     }
@@ -120,13 +133,16 @@ impl Yard {
     pub fn adopt(&mut self, published: &Snapshot, now: Instant) {
         let (mut slots, mut pools) = (HashSet::new(), HashSet::new());
         for ((service, checked), spec) in services(published).zip(&published.spec.services) {
-            for (version, of) in service.versions.iter().zip(&spec.versions) {
+            for (at, (version, of)) in service.versions.iter().zip(&spec.versions).enumerate() {
                 let name = (service.name.clone(), version.name.clone());
                 for member in &version.pool.members {
                     slots.insert(member.endpoint.slot);
                     self.enter(&member.endpoint, &name, of.slow_start, checked, now);
                 }
                 self.enter_pool(&name, version, &spec.policies.outlier, now);
+                if let Some(pool) = self.pools.get_mut(&name) {
+                    pool.has_share = service.routing.split.share(at).0 > 0;
+                }
                 pools.insert(name);
             }
         }
@@ -166,7 +182,7 @@ impl Yard {
         }
         let health = match ward.check.take() {
             Some(check) => check.health,
-            None if is_new => Health::unproven(now),
+            None if ward.endpoint.state.flags() & flag::UNPROVEN != 0 => Health::unproven(now),
             // It has had traffic: it goes on having some until its checks fail.
             None => Health::trusted(now),
         };
@@ -197,6 +213,7 @@ impl Yard {
             judge: Judge::default(),
             slots: Vec::new(),
             next_sweep: now + terms.interval,
+            has_share: false,
         });
         if pool.terms.interval != terms.interval {
             pool.next_sweep = now + terms.interval;
@@ -254,7 +271,7 @@ impl Yard {
         }
         if passed
             && let Some(pool) = self.pools.get_mut(&ward.pool)
-            && pool.judge.passed(slot)
+            && pool.judge.passed(slot, checked.began)
         {
             admit(&mut self.wards, slot, "its check passes", now);
         }
@@ -424,9 +441,14 @@ async fn check(
     mut rng: fastrand::Rng,
 ) {
     loop {
+        let began = tokio::time::Instant::now().into_std();
         let result = probe::check(&endpoint, &terms.probe, terms.timeout).await;
-        let endpoint = endpoint.clone();
-        if results.send(Checked { endpoint, result }).is_err() {
+        let checked = Checked {
+            endpoint: endpoint.clone(),
+            began,
+            result,
+        };
+        if results.send(checked).is_err() {
             return;
         }
         tokio::time::sleep(health::next_in(terms.interval, &mut rng)).await;
