@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::support::client::End;
+use crate::support::frames::{self, Outcome};
 use crate::support::origin::Origin;
 use crate::support::proxy::{before, serve, single};
 use crate::support::wire::Message;
@@ -425,4 +426,33 @@ fn a_connection_that_is_not_accepted_in_time_is_504() {
     let more = "timeouts.connect = \"200ms\"";
     let proxy = serve(&single(&address.to_string(), more));
     assert_own(&proxy.get("/"), 504, "connect-timeout");
+}
+
+#[test]
+fn a_stream_that_the_client_leaves_between_events_is_cancelled_upstream() {
+    let origin = Origin::script(|conn| {
+        conn.request()?;
+        conn.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n\n")?;
+        conn.peer_closes(crate::support::PATIENCE).map(drop)
+    });
+    let proxy = before(&origin.at());
+    let mut by_close = proxy.client();
+    by_close.send(GET);
+    by_close.through(b"data: 1\n\n");
+    let mut over_h2 = proxy.client();
+    over_h2.send(frames::preface());
+    over_h2.send(frames::request(1, &frames::get_fields("/")));
+    assert_eq!(frames::outcome(&mut over_h2, 1), Outcome::Status(200));
+    assert_eq!(origin.open(), 2);
+    drop(by_close);
+    until("the first is cancelled", || {
+        (origin.open() == 1).then_some(())
+    });
+    over_h2.send(frames::frame(frames::kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]));
+    until("the second is cancelled", || {
+        (origin.open() == 0).then_some(())
+    });
+    until("nothing in flight", || {
+        (proxy.metrics().sum("http_requests_in_flight", &[]) == 0.0).then_some(())
+    });
 }
