@@ -99,6 +99,9 @@ pub fn explain(snapshot: &Snapshot, asked: &Asked) -> Explanation {
         told.route(service, asked);
     }
     told.decided(service, version, why, &|v| snapshot.share(found.service, v));
+    if !matches!(why, Why::Preview | Why::Rule(_)) {
+        told.why.extend(snapshot.awaited_of(found.service));
+    }
     let chosen: Vec<_> = match why {
         Why::Split => (0..service.versions.len())
             .filter(|v| snapshot.share(found.service, *v) > Share(0))

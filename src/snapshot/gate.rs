@@ -136,20 +136,24 @@ impl Snapshot {
 
     /// A line for each version that is waited for.
     pub fn awaited(&self) -> Vec<String> {
-        let services = self.services.iter().zip(&self.spec.services);
-        let lines = services.flat_map(|(service, spec)| {
-            service.awaited.iter().map(|version| {
-                let wish = match *version == spec.stable {
-                    true => "becomes stable".to_owned(),
-                    false => format!("gets {} of the traffic", spec_share(spec, *version)),
-                };
-                format!(
-                    "service {}: {} {wish} once one of its endpoints passes its check; until then the old split stays",
-                    service.name, service.versions[*version].name
-                )
-            })
-        });
-        lines.collect()
+        let services = 0..self.services.len();
+        services.flat_map(|s| self.awaited_of(s)).collect()
+    }
+
+    /// A line for each version of this service that is waited for.
+    pub fn awaited_of(&self, service: usize) -> Vec<String> {
+        let (spec, service) = (&self.spec.services[service], &self.services[service]);
+        let line = |version: &usize| {
+            let wish = match *version == spec.stable {
+                true => "becomes stable".to_owned(),
+                false => format!("gets {} of the traffic", spec_share(spec, *version)),
+            };
+            format!(
+                "service {}: {} {wish} once one of its endpoints passes its check; until then the old split stays",
+                service.name, service.versions[*version].name
+            )
+        };
+        service.awaited.iter().map(line).collect()
     }
 }
 

@@ -13,8 +13,11 @@ use crate::upstream::Registry;
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn endpoint(scheme: Scheme, port: u16) -> Arc<Endpoint> {
+    at(scheme, Address::Ip(([127, 0, 0, 1], port).into()))
+}
+
+fn at(scheme: Scheme, address: Address) -> Arc<Endpoint> {
     let metrics = Telemetry::new(1).version("s", "v");
-    let address = Address::Ip(([127, 0, 0, 1], port).into());
     let spec = spec::Endpoint {
         scheme,
         address,
@@ -74,6 +77,28 @@ async fn two_hundred_to_three_ninety_nine_pass() {
     }
     let (result, _) = http("").await;
     assert!(matches!(result, Err(Failure::Broken(_))), "{result:?}");
+}
+
+#[tokio::test]
+async fn a_socket_s_path_is_no_host() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let origin = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
+        }
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+        String::from_utf8(request).unwrap()
+    });
+    let endpoint = at(Scheme::Http, Address::Unix(path));
+    let probe = Probe::Http("/".into());
+    check(&endpoint, &probe, LIMIT).await.unwrap();
+    let request = origin.await.unwrap();
+    assert!(request.contains("host: localhost\r\n"), "{request}");
 }
 
 #[tokio::test]

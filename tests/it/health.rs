@@ -134,6 +134,8 @@ fn a_new_stable_is_waited_for() {
         shown.contains("green is awaited") && shown.contains("unproven"),
         "{shown}"
     );
+    let why = proxy.command(&["explain", "http://any/"]).stdout;
+    assert!(why.contains("green becomes stable once"), "{why}");
     green.set(true);
     until("green is stable", || {
         match client.get("/").text().as_str() {
