@@ -1,8 +1,9 @@
 //! Who watches over endpoints, on the control thread: makes their checks, judges those that workers suspect, readmits them,
 //! lets those that come up start slowly. Workers only read what comes of it.
 //!
-//! [`yard`] holds what is known and decides; this file feeds it with results, suspicions and time.
+//! [`yard`] holds what is known of all and decides, [`ward`] one endpoint's checks and slow start; this file feeds it with results, suspicions and time.
 
+mod ward;
 mod yard;
 
 use std::cell::RefCell;
@@ -17,7 +18,8 @@ use tokio::time::Instant;
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 use crate::upstream::outlier::Suspect;
-use yard::{Checked, Yard};
+use ward::Checked;
+use yard::Yard;
 
 /// The publisher's end of it. Dropping it ends all checks.
 #[derive(Debug)]

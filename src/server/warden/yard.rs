@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, spawn_local};
+
+use super::ward::{Check, Checked, PoolName, Ward};
 
 use crate::config::policy;
 use crate::snapshot::{Service, Snapshot, Version};
@@ -13,9 +14,8 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::registry::Ejection;
 use crate::upstream::Endpoint;
 use crate::upstream::endpoint::flag;
-use crate::upstream::health::{self, Health, Transition};
+use crate::upstream::health::{Health, Transition};
 use crate::upstream::outlier::{Decision, Judge, Suspect, Tally};
-use crate::upstream::probe::{self, Failure};
 
 /// How often ramps move on.
 const RAMP: Duration = Duration::from_millis(100);
@@ -23,14 +23,6 @@ const RAMP: Duration = Duration::from_millis(100);
 const LATER: Duration = Duration::from_secs(3600);
 /// What keeps an endpoint from traffic besides its ejection.
 const ABSENT: u32 = flag::UNPROVEN | flag::DOWN | flag::DRAINING;
-
-/// A check has ended.
-#[derive(Debug)]
-pub struct Checked {
-    endpoint: Arc<Endpoint>,
-    began: Instant,
-    result: Result<(), Failure>,
-}
 
 /// Every endpoint that is watched over, by slot, and every pool.
 #[derive(Debug)]
@@ -42,38 +34,6 @@ pub struct Yard {
     rng: fastrand::Rng,
     /// No snapshot has been adopted yet: all endpoints are new, and none is newer than another.
     is_first: bool,
-}
-
-/// Service and version.
-type PoolName = (Arc<str>, Arc<str>);
-
-#[derive(Debug)]
-struct Ward {
-    endpoint: Arc<Endpoint>,
-    pool: PoolName,
-    slow_start: Option<Duration>,
-    /// Since when it ramps.
-    ramps: Option<Instant>,
-    check: Option<Check>,
-}
-
-#[derive(Debug)]
-struct Check {
-    terms: policy::Health,
-    health: Health,
-    /// It had a result.
-    informed: bool,
-    _task: Task,
-}
-
-/// Ends with its value.
-#[derive(Debug)]
-struct Task(AbortHandle);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 #[derive(Debug)]
@@ -187,18 +147,7 @@ impl Yard {
             None => Health::trusted(now),
         };
         let rng = self.rng.fork();
-        let task = spawn_local(check(
-            endpoint.clone(),
-            terms.clone(),
-            self.results.clone(),
-            rng,
-        ));
-        ward.check = Some(Check {
-            terms: terms.clone(),
-            health,
-            informed: false,
-            _task: Task(task.abort_handle()),
-        });
+        ward.check = Some(Check::begin(endpoint, terms, health, &self.results, rng));
     }
 
     fn enter_pool(
@@ -372,23 +321,6 @@ impl Yard {
     }
 }
 
-impl Ward {
-    fn begin_ramp(&mut self, now: Instant) {
-        self.ramps = self.slow_start.map(|_| now);
-        self.move_ramp(now);
-    }
-
-    fn move_ramp(&mut self, now: Instant) {
-        let Some(since) = self.ramps else { return };
-        let over = self.slow_start.unwrap_or_default();
-        let ramp = health::ramp(now.saturating_duration_since(since), over);
-        self.endpoint.state.set_ramp(ramp);
-        if ramp == 1000 {
-            self.ramps = None;
-        }
-    }
-}
-
 /// Every service with the checks that it wants.
 fn services(of: &Snapshot) -> impl Iterator<Item = (&Service, Option<&policy::Health>)> {
     let specs = of.spec.services.iter();
@@ -431,26 +363,4 @@ fn admit(wards: &mut HashMap<usize, Ward>, slot: usize, why: &str, now: Instant)
     ward.begin_ramp(now);
     settle(&ward.endpoint);
     ward.endpoint.state.lower(flag::EJECTED);
-}
-
-/// Checks one endpoint again and again, the first time at once.
-async fn check(
-    endpoint: Arc<Endpoint>,
-    terms: policy::Health,
-    results: mpsc::UnboundedSender<Checked>,
-    mut rng: fastrand::Rng,
-) {
-    loop {
-        let began = tokio::time::Instant::now().into_std();
-        let result = probe::check(&endpoint, &terms.probe, terms.timeout).await;
-        let checked = Checked {
-            endpoint: endpoint.clone(),
-            began,
-            result,
-        };
-        if results.send(checked).is_err() {
-            return;
-        }
-        tokio::time::sleep(health::next_in(terms.interval, &mut rng)).await;
-    }
 }

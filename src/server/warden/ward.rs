@@ -1,0 +1,115 @@
+//! One endpoint that is watched over: its checks and its slow start.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, spawn_local};
+
+use crate::config::policy;
+use crate::upstream::Endpoint;
+use crate::upstream::health::{self, Health};
+use crate::upstream::probe::{self, Failure};
+
+/// Service and version.
+pub type PoolName = (Arc<str>, Arc<str>);
+
+/// A check has ended.
+#[derive(Debug)]
+pub struct Checked {
+    pub endpoint: Arc<Endpoint>,
+    /// When it began.
+    pub began: Instant,
+    pub result: Result<(), Failure>,
+}
+
+/// An endpoint of the published snapshot.
+#[derive(Debug)]
+pub struct Ward {
+    pub endpoint: Arc<Endpoint>,
+    pub pool: PoolName,
+    pub slow_start: Option<Duration>,
+    /// Since when it ramps.
+    pub ramps: Option<Instant>,
+    pub check: Option<Check>,
+}
+
+/// Its checks, as long as its service wants some.
+#[derive(Debug)]
+pub struct Check {
+    pub terms: policy::Health,
+    pub health: Health,
+    /// It had a result.
+    pub informed: bool,
+    _task: Task,
+}
+
+/// Ends with its value.
+#[derive(Debug)]
+struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Check {
+    /// Begins to check: the first time at once.
+    pub fn begin(
+        endpoint: &Arc<Endpoint>,
+        terms: &policy::Health,
+        health: Health,
+        results: &mpsc::UnboundedSender<Checked>,
+        rng: fastrand::Rng,
+    ) -> Self {
+        let task = spawn_local(check(endpoint.clone(), terms.clone(), results.clone(), rng));
+        Self {
+            terms: terms.clone(),
+            health,
+            informed: false,
+            _task: Task(task.abort_handle()),
+        }
+    }
+}
+
+impl Ward {
+    /// It came up: it starts slowly, if its version says so.
+    pub fn begin_ramp(&mut self, now: Instant) {
+        self.ramps = self.slow_start.map(|_| now);
+        self.move_ramp(now);
+    }
+
+    /// Sets the share of its weight that counts now.
+    pub fn move_ramp(&mut self, now: Instant) {
+        let Some(since) = self.ramps else { return };
+        let over = self.slow_start.unwrap_or_default();
+        let ramp = health::ramp(now.saturating_duration_since(since), over);
+        self.endpoint.state.set_ramp(ramp);
+        if ramp == 1000 {
+            self.ramps = None;
+        }
+    }
+}
+
+/// Checks one endpoint again and again, the first time at once.
+async fn check(
+    endpoint: Arc<Endpoint>,
+    terms: policy::Health,
+    results: mpsc::UnboundedSender<Checked>,
+    mut rng: fastrand::Rng,
+) {
+    loop {
+        let began = tokio::time::Instant::now().into_std();
+        let result = probe::check(&endpoint, &terms.probe, terms.timeout).await;
+        let checked = Checked {
+            endpoint: endpoint.clone(),
+            began,
+            result,
+        };
+        if results.send(checked).is_err() {
+            return;
+        }
+        tokio::time::sleep(health::next_in(terms.interval, &mut rng)).await;
+    }
+}
