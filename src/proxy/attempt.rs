@@ -13,7 +13,7 @@ use super::exchange::{self, Done, Failure, Reply, Terms};
 use super::h1_up::H1Up;
 use super::h2_up::H2Up;
 use super::headers::{Fields, Request};
-use super::wire::{Downstream, Upstream, WireError};
+use super::wire::{Downstream, Gone, Upstream, WireError};
 use crate::config::spec::Scheme;
 use crate::net::Watch;
 use crate::snapshot::Service;
@@ -229,7 +229,7 @@ impl<F: Fields> Call<'_, F> {
             if let Poll::Ready(leased) = leasing.poll(cx) {
                 return Poll::Ready(leased.map_err(Broken::Connect));
             }
-            if down.poll_gone(cx).is_ready() {
+            if let Poll::Ready(Gone::Left) = down.poll_gone(cx) {
                 return Poll::Ready(Err(Broken::ClientGone));
             }
             match self.watch.expired(cx) {

@@ -8,13 +8,17 @@ use std::time::{Duration, Instant};
 use super::body::{Flow, PumpError, Upload, UploadError};
 use super::error::Broken;
 use super::headers::{Fields, Outgoing, Request, Uncached};
-use super::wire::{Downstream, Sink, Source, Upstream, WireError};
+use super::wire::{Downstream, Gone, Sink, Source, Upstream, WireError};
 use crate::config::spec::Timeouts;
 use crate::http1::{FieldId, Framing, Method};
 use crate::net::{Phase, Watch};
 
 /// A response may pause for so long after the total time has passed before it counts as no longer moving.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// A client that sends nothing any more has mostly left. One that half-closed its connection and waits gets an answer that comes, and
+/// goes on, without a pause longer than this.
+const HALF_CLOSED: Duration = Duration::from_millis(500);
 
 /// A response that sets a session's cookie must not be kept for others.
 pub const UNCACHEABLE: (&str, &str) = ("cache-control", "no-store");
@@ -200,8 +204,13 @@ async fn await_head<D: Downstream, U: Upstream>(
             if miss.is_none() {
                 miss = Some(terms.arm_first_byte());
             }
-            if down.poll_gone(cx).is_ready() {
-                return Poll::Ready(Err(Broken::ClientGone));
+            match down.poll_gone(cx) {
+                Poll::Ready(Gone::Left) => return Poll::Ready(Err(Broken::ClientGone)),
+                Poll::Ready(Gone::HalfClosed) if !matches!(miss, Some(Broken::ClientGone)) => {
+                    terms.watch.arm(HALF_CLOSED);
+                    miss = Some(Broken::ClientGone);
+                }
+                _ => {}
             }
         } else if upload.flow().moved != moved {
             moved = upload.flow().moved;
@@ -278,6 +287,7 @@ async fn respond<D: Downstream, U: Upstream, F: Fields>(
     }
     let mut flow = Flow::default();
     let mut moved = u64::MAX;
+    let mut half_closed = false;
     let result = poll_fn(|cx| {
         if !uploaded {
             match upload.poll(cx, down, up) {
@@ -292,16 +302,26 @@ async fn respond<D: Downstream, U: Upstream, F: Fields>(
             Poll::Ready(Err(PumpError::Sink(_))) => return Poll::Ready(Err(Broken::ClientGone)),
             Poll::Pending => {}
         }
-        if uploaded && down.poll_gone(cx).is_ready() {
-            return Poll::Ready(Err(Broken::ClientGone));
+        let mut news = false;
+        if uploaded && !half_closed {
+            match down.poll_gone(cx) {
+                Poll::Ready(Gone::Left) => return Poll::Ready(Err(Broken::ClientGone)),
+                Poll::Ready(Gone::HalfClosed) => (half_closed, news) = (true, true),
+                Poll::Pending => {}
+            }
         }
         let now = flow.moved + upload.flow().moved;
-        if now != moved {
+        if now != moved || news {
             moved = now;
-            terms.arm_silence(terms.timeouts.idle);
+            let idle = terms.timeouts.idle;
+            terms.arm_silence(if half_closed {
+                HALF_CLOSED.min(idle)
+            } else {
+                idle
+            });
         }
         if terms.is_due(cx) {
-            let client = flow.waits_for_sink;
+            let client = flow.waits_for_sink || half_closed;
             return Poll::Ready(Err(match terms.watch.is_shut() {
                 true => Broken::Shut,
                 false if client => Broken::ClientGone,

@@ -6,7 +6,7 @@ use http::HeaderMap;
 
 use super::h1::{Encoding, H1};
 use super::headers::{self, Fields, Outgoing};
-use super::wire::{Downstream, Piece, Sink, Source, WireError};
+use super::wire::{Downstream, Gone, Piece, Sink, Source, WireError};
 use crate::http1::{self, FieldId, Framing, Version};
 use crate::net::buffer::LARGE;
 
@@ -40,11 +40,6 @@ impl H1Down {
         self.answered = false;
         self.close_delimited = false;
         self.wire.begin_source(framing);
-    }
-
-    /// The next answer is the last one.
-    pub fn close_after(&mut self) {
-        self.keep_alive = false;
     }
 
     /// Whether the connection may carry another request.
@@ -125,6 +120,10 @@ fn put_status(out: &mut Vec<u8>, status: u16) {
 }
 
 impl Downstream for H1Down {
+    fn close_after(&mut self) {
+        self.keep_alive = false;
+    }
+
     fn open_tunnel(&mut self) {
         self.keep_alive = false;
         self.wire.open_tunnel();
@@ -160,23 +159,23 @@ impl Downstream for H1Down {
         Ok(())
     }
 
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         loop {
             if self.wire.is_eof() {
-                return Poll::Ready(());
+                return Poll::Ready(Gone::HalfClosed);
             }
             if self.wire.mem.input.len() >= LARGE {
                 return Poll::Pending;
             }
             match self.wire.poll_readable(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Err(_)) => return Poll::Ready(Gone::Left),
                 Poll::Ready(Ok(())) => {}
             }
             match self.wire.poll_fill(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(n)) if n > 0 => {}
-                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Gone::Left),
             }
         }
     }

@@ -10,7 +10,7 @@ use http::{HeaderMap, Response, StatusCode};
 
 use super::h2::{Inlet, Outlet, Progress, wire_error};
 use super::headers::{self, Fields, Outgoing};
-use super::wire::{Downstream, Piece, Sink, Source, WireError};
+use super::wire::{Downstream, Gone, Piece, Sink, Source, WireError};
 use crate::http1::FieldId;
 
 /// An HTTP/2 stream from a client.
@@ -90,12 +90,12 @@ impl Downstream for H2Down {
         self.respond.send_informational(head).map_err(wire_error)
     }
 
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         match &mut self.outlet {
             // A stream that ended well has nothing more to say.
             Some(outlet) if outlet.has_ended() => Poll::Pending,
-            Some(outlet) => outlet.poll_reset(cx),
-            None => self.respond.poll_reset(cx).map(drop),
+            Some(outlet) => outlet.poll_reset(cx).map(|()| Gone::Left),
+            None => self.respond.poll_reset(cx).map(|_| Gone::Left),
         }
     }
 }

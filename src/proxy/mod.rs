@@ -137,7 +137,12 @@ async fn forward<D: Downstream, F: Fields>(
         Ok(done) => Ended::Whole(done.status),
         Err(failure) if failure.answered => Ended::Cut(failure.broken.told()),
         Err(failure) => match failure.broken.answer() {
-            Some(text) => answer(watch, snapshot, request.method, down, text).await,
+            Some(text) => {
+                if failure.broken.charged().is_none() {
+                    down.close_after();
+                }
+                answer(watch, snapshot, request.method, down, text).await
+            }
             None => Ended::Cut(failure.broken.told()),
         },
     }

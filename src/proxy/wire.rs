@@ -87,6 +87,15 @@ pub trait Sink {
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>>;
 }
 
+/// How a client has given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// It takes nothing any more.
+    Left,
+    /// It sends nothing any more: it has left, or it waits for the answer over a half-closed connection. TCP doesn't tell which.
+    HalfClosed,
+}
+
 /// The client's side of one exchange.
 pub trait Downstream: Source + Sink {
     /// The answer was 101: from now on bytes pass as they are, both ways, until the peer ends.
@@ -96,7 +105,9 @@ pub trait Downstream: Source + Sink {
     /// Queues a 1xx other than 101, where the client's version knows them.
     fn send_informational<F: Fields>(&mut self, status: u16, fields: &F) -> Result<(), WireError>;
     /// Ready when the client has given up. Bytes that arrive meanwhile are kept within bounds.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone>;
+    /// The connection carries no other request: what is left of this one's bytes is in doubt.
+    fn close_after(&mut self) {}
 }
 
 /// The application's side of one exchange.

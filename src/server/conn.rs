@@ -16,6 +16,7 @@ use crate::http1::{Framing, HeadLimits, Method, RequestHead, Version};
 use crate::net::{Phase, Stream, Watch};
 use crate::proxy::h1::H1;
 use crate::proxy::h1_down::H1Down;
+use crate::proxy::wire::Downstream;
 use crate::proxy::{self, Answer, Ended, Peer, Worker};
 use crate::snapshot::Snapshot;
 use crate::telemetry::ListenerShard;

@@ -257,3 +257,31 @@ fn every_method_is_passed_on() {
         assert_eq!(seen.text(), "hi");
     }
 }
+
+#[test]
+fn a_client_that_half_closes_and_waits_gets_its_answer() {
+    let origin = Origin::script(|conn| {
+        while conn.request()?.is_some() {
+            conn.wait(Duration::from_millis(100))?;
+            conn.reply(200, "late")?;
+        }
+        Ok(())
+    });
+    let proxy = before(&origin.at());
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nhost: app.test\r\n\r\n");
+    client.finish();
+    let answer = client.answer("GET");
+    assert_eq!((answer.status(), answer.text().as_str()), (200, "late"));
+    assert_eq!(client.end_within(Duration::from_secs(5)), End::Closed);
+}
+
+#[test]
+fn a_body_that_turns_out_bad_is_told_that_the_connection_ends() {
+    let origin = Origin::echo();
+    let proxy = before(&origin.at());
+    let answer = proxy.client().ask(
+        "POST / HTTP/1.1\r\nhost: app.test\r\ntransfer-encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n",
+    );
+    assert_eq!((answer.status(), answer.says_close()), (400, true));
+}
