@@ -1,9 +1,10 @@
 //! One attempt on one endpoint: a connection, kept or opened, and an exchange on it.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::Worker;
@@ -18,6 +19,7 @@ use crate::config::spec::Scheme;
 use crate::net::Watch;
 use crate::snapshot::Service;
 use crate::telemetry::VersionShard;
+use crate::upstream::connect::Opened;
 use crate::upstream::conns::{Kept, is_quiet_now};
 use crate::upstream::h2_conns::Lease;
 use crate::upstream::limits::Slot;
@@ -104,19 +106,19 @@ impl<F: Fields> Call<'_, F> {
         if !fresh && let Some(kept) = self.take_idle(endpoint) {
             return self.over_h1(endpoint, kept, reply, upload, down).await;
         }
-        let (slot, opened) = {
+        let connected = {
             let _queued = Queued::enter(shard);
-            match self.slot(endpoint, shard).await {
-                Ok(slot) => (
-                    slot,
-                    connect::open(endpoint, self.service.timeouts.connect).await,
-                ),
-                Err(broken) => {
-                    return Outcome {
-                        result: Err(broken.into()),
-                        stale: false,
-                    };
-                }
+            let mut connecting = pin!(self.connect(endpoint, shard));
+            self.while_wanted(down, |cx| connecting.as_mut().poll(cx))
+                .await
+        };
+        let (slot, opened) = match connected {
+            Ok(connected) => connected,
+            Err(broken) => {
+                return Outcome {
+                    result: Err(broken.into()),
+                    stale: false,
+                };
             }
         };
         match opened {
@@ -141,6 +143,47 @@ impl<F: Fields> Call<'_, F> {
                 self.over_h1(endpoint, kept, reply, upload, down).await
             }
         }
+    }
+
+    /// A connection, once there is room for it.
+    async fn connect(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        shard: &VersionShard,
+    ) -> Result<(Slot, Result<Opened, ConnectError>), Broken> {
+        let slot = self.slot(endpoint, shard).await?;
+        let opened = connect::open(endpoint, self.service.timeouts.connect).await;
+        Ok((slot, opened))
+    }
+
+    /// Waits for a connection as long as the client does, and no longer than the exchange may last.
+    async fn while_wanted<D: Downstream, T>(
+        &self,
+        down: &mut D,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<Result<T, Broken>>,
+    ) -> Result<T, Broken> {
+        let timeouts = &self.service.timeouts;
+        let longest = timeouts.connect + timeouts.first_byte;
+        let left = timeouts
+            .total
+            .map(|total| total.saturating_sub(self.started.elapsed()))
+            .filter(|left| *left < longest);
+        self.watch.arm(left.unwrap_or(longest));
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = poll(cx) {
+                return Poll::Ready(done);
+            }
+            if let Poll::Ready(Gone::Left) = down.poll_gone(cx) {
+                return Poll::Ready(Err(Broken::ClientGone));
+            }
+            match self.watch.expired(cx) {
+                false => Poll::Pending,
+                true if self.watch.is_shut() => Poll::Ready(Err(Broken::Shut)),
+                true if left.is_some() => Poll::Ready(Err(Broken::Total)),
+                true => Poll::Ready(Err(Broken::FirstByte)),
+            }
+        })
+        .await
     }
 
     /// The right to open a connection, after a wait where the version has as many as it may have.
@@ -224,21 +267,8 @@ impl<F: Fields> Call<'_, F> {
             .worker
             .h2_conns
             .lease(endpoint, timeouts.connect, timeouts.idle);
-        self.watch.arm(timeouts.connect + timeouts.first_byte);
-        poll_fn(|cx| {
-            if let Poll::Ready(leased) = leasing.poll(cx) {
-                return Poll::Ready(leased.map_err(Broken::Connect));
-            }
-            if let Poll::Ready(Gone::Left) = down.poll_gone(cx) {
-                return Poll::Ready(Err(Broken::ClientGone));
-            }
-            match self.watch.expired(cx) {
-                true if self.watch.is_shut() => Poll::Ready(Err(Broken::Shut)),
-                true => Poll::Ready(Err(Broken::FirstByte)),
-                false => Poll::Pending,
-            }
-        })
-        .await
+        self.while_wanted(down, |cx| leasing.poll(cx).map_err(Broken::Connect))
+            .await
     }
 
     async fn over_h2<D: Downstream>(

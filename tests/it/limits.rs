@@ -1,11 +1,14 @@
 //! When there are more clients than room.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::support::client::{Client, get};
 use crate::support::origin::Origin;
-use crate::support::proxy::{Builder, serve, single};
-use crate::support::until;
+use crate::support::proxy::{Builder, Proxy, serve, single};
+use crate::support::wire::Message;
+use crate::support::{PATIENCE, until};
 
 #[test]
 fn connections_beyond_the_limit_wait_their_turn() {
@@ -93,4 +96,193 @@ fn a_listener_may_be_a_unix_socket() {
     }
     let listener = [("listener", "local")];
     assert_eq!(proxy.metrics().sum("cutover_connections", &listener), 1.0);
+}
+
+/// One service with one endpoint and these ceilings.
+fn limited(origin: &Origin, limits: &str) -> Proxy {
+    let more = format!("[service.app.limits]\n{limits}");
+    serve(&single(&origin.at(), &more))
+}
+
+/// Answers each request when its path's gate is opened.
+#[derive(Clone, Default)]
+struct Gates(Arc<(Mutex<HashSet<String>>, Condvar)>);
+
+impl Gates {
+    fn open(&self, path: &str) {
+        self.0.0.lock().unwrap().insert(path.to_owned());
+        self.0.1.notify_all();
+    }
+
+    fn pass(&self, path: &str) {
+        let open = self.0.0.lock().unwrap();
+        let shut = |open: &mut HashSet<String>| !open.contains(path);
+        drop(self.0.1.wait_timeout_while(open, PATIENCE, shut).unwrap());
+    }
+
+    fn origin(&self) -> Origin {
+        let gates = self.clone();
+        Origin::each(move |request, conn| {
+            gates.pass(&request.target());
+            conn.reply(200, &request.target())
+        })
+    }
+}
+
+fn send(proxy: &Proxy, path: &str) -> Client {
+    let mut client = proxy.client();
+    client.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n"));
+    client
+}
+
+#[track_caller]
+fn assert_refused(answer: &Message, reason: &str) {
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.field("x-cutover-reason").as_deref(), Some(reason));
+    assert_eq!(answer.field("retry-after").as_deref(), Some("1"));
+}
+
+fn rejected(proxy: &Proxy, limit: &str) -> f64 {
+    let labels = [("service", "app"), ("version", "v1"), ("limit", limit)];
+    let metrics = proxy.metrics();
+    metrics.sum("cutover_limit_rejections_total", &labels)
+}
+
+fn queued(proxy: &Proxy) -> f64 {
+    let labels = [("service", "app"), ("version", "v1")];
+    proxy.metrics().sum("queue_depth", &labels)
+}
+
+#[test]
+fn requests_beyond_the_ceiling_are_refused_at_once() {
+    let gates = Gates::default();
+    let origin = gates.origin();
+    let proxy = limited(&origin, "requests = 2");
+    let mut inside = ["/a", "/b"].map(|path| send(&proxy, path));
+    until("both are in flight", || (origin.hits() == 2).then_some(()));
+    for n in 1..=5 {
+        assert_refused(&proxy.get("/c"), "limit-requests");
+        assert_eq!(rejected(&proxy, "requests"), f64::from(n));
+    }
+    gates.open("/a");
+    assert_eq!(inside[0].answer("GET").text(), "/a");
+    gates.open("/c");
+    until("there is room again", || {
+        (proxy.get("/c").status() == 200).then_some(())
+    });
+    gates.open("/b");
+    assert_eq!(inside[1].answer("GET").text(), "/b");
+}
+
+#[test]
+fn who_finds_no_connection_waits_in_a_queue_that_has_an_end() {
+    let gates = Gates::default();
+    let origin = gates.origin();
+    let proxy = limited(&origin, "connections = 1\npending = 2");
+    let mut inside = send(&proxy, "/a");
+    until("it has the connection", || {
+        (origin.hits() == 1).then_some(())
+    });
+    assert_eq!(queued(&proxy), 0.0);
+    let mut waiting = ["/b", "/c"].map(|path| send(&proxy, path));
+    until("two wait", || (queued(&proxy) == 2.0).then_some(()));
+    assert_refused(&proxy.get("/d"), "limit-pending");
+    assert_eq!(rejected(&proxy, "pending"), 1.0);
+    assert_eq!(origin.connections(), 1);
+    for path in ["/a", "/b", "/c"] {
+        gates.open(path);
+    }
+    assert_eq!(inside.answer("GET").text(), "/a");
+    for (client, path) in waiting.iter_mut().zip(["/b", "/c"]) {
+        assert_eq!(client.answer("GET").text(), path);
+    }
+    until("nobody waits", || (queued(&proxy) == 0.0).then_some(()));
+    assert_eq!(rejected(&proxy, "connections"), 0.0);
+}
+
+#[test]
+fn who_waits_too_long_for_a_connection_is_refused() {
+    let gates = Gates::default();
+    let held = gates.clone();
+    let origin = Origin::each(move |_, conn| {
+        conn.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha")?;
+        held.pass("/");
+        conn.write(b"lf")
+    });
+    let more = "timeouts.first_byte = \"300ms\"\n[service.app.limits]\nconnections = 1";
+    let proxy = serve(&single(&origin.at(), more));
+    let mut inside = send(&proxy, "/");
+    assert_eq!(inside.head().unwrap().status(), 200);
+    let start = Instant::now();
+    assert_refused(&proxy.get("/"), "limit-connections");
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    assert_eq!(rejected(&proxy, "connections"), 1.0);
+    assert_eq!(queued(&proxy), 0.0);
+    gates.open("/");
+    assert_eq!(inside.exact(4), b"half");
+}
+
+#[test]
+fn a_client_that_leaves_the_queue_leaves_no_gap() {
+    let gates = Gates::default();
+    let origin = gates.origin();
+    let proxy = limited(&origin, "connections = 1\npending = 1");
+    let mut inside = send(&proxy, "/a");
+    until("it has the connection", || {
+        (origin.hits() == 1).then_some(())
+    });
+    for n in 0..5 {
+        let waiting = send(&proxy, "/gone");
+        until("one waits", || (queued(&proxy) == 1.0).then_some(()));
+        drop(waiting);
+        until(&format!("{n} left"), || {
+            (queued(&proxy) == 0.0).then_some(())
+        });
+    }
+    let mut last = send(&proxy, "/last");
+    until("one waits", || (queued(&proxy) == 1.0).then_some(()));
+    gates.open("/a");
+    gates.open("/last");
+    assert_eq!(inside.answer("GET").text(), "/a");
+    assert_eq!(last.answer("GET").text(), "/last");
+    assert_eq!(origin.hits(), 2, "nobody asked for those who left");
+}
+
+#[test]
+fn a_connection_carries_as_many_requests_as_it_may() {
+    let origin = Origin::named("blue");
+    let proxy = limited(&origin, "requests_per_connection = 2");
+    let mut client = proxy.client();
+    for n in 1..=7 {
+        assert_eq!(client.get("/").text(), "blue");
+        assert_eq!(origin.connections(), (n + 1) / 2);
+    }
+    until("only the last is open", || {
+        (origin.open() == 1).then_some(())
+    });
+}
+
+#[test]
+fn retries_of_answers_have_a_ceiling() {
+    let gates = Gates::default();
+    let seen = Mutex::new(HashSet::new());
+    let held = gates.clone();
+    let origin = Origin::each(move |request, conn| {
+        if seen.lock().unwrap().insert(request.target()) {
+            return conn.reply(503, "theirs");
+        }
+        held.pass(&request.target());
+        conn.reply(200, "at last")
+    });
+    let more = "retry.budget = \"100%\"\n[service.app.limits]\nretries = 1";
+    let proxy = serve(&single(&origin.at(), more));
+    let mut inside = send(&proxy, "/a");
+    until("it is tried again", || (origin.hits() == 2).then_some(()));
+    let answer = proxy.get("/b");
+    assert_eq!((answer.status(), answer.text().as_str()), (503, "theirs"));
+    assert_eq!(rejected(&proxy, "retries"), 1.0);
+    gates.open("/a");
+    gates.open("/c");
+    assert_eq!(inside.answer("GET").text(), "at last");
+    assert_eq!(proxy.get("/c").text(), "at last");
 }

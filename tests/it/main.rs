@@ -4,6 +4,7 @@
 mod support;
 
 mod admin_metrics;
+mod balance;
 mod bodies;
 mod cli;
 mod corners;
@@ -16,6 +17,7 @@ mod hostile_h1;
 mod hostile_h2;
 mod http2;
 mod http2_life;
+mod kill;
 mod limits;
 mod outlier;
 mod proxying;
@@ -31,3 +33,4 @@ mod sticky;
 mod stop;
 mod tls;
 mod upgrade;
+mod yielding;

@@ -343,6 +343,12 @@ impl Proxy {
         kib.expect("VmRSS") * 1024
     }
 
+    /// Open descriptors.
+    pub fn descriptors(&self) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id()));
+        open.expect("the process's descriptors").count()
+    }
+
     /// Processor time that it has used, in steps of a hundredth of a second.
     pub fn cpu(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))
