@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
@@ -19,8 +19,18 @@ use crate::telemetry::render;
 
 type Answer = Response<Full<Bytes>>;
 
-/// Answers one request. Its body, if it has one, is not read.
+/// Answers one request.
 pub async fn answer<B>(request: Request<B>, door: Door, context: &Context) -> Answer {
+    let mut answer = answer_to(request, door, context).await;
+    if context.readiness.phase() == Phase::Stopping {
+        // Whoever asks again shall find who comes after us.
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(CONNECTION, close);
+    }
+    answer
+}
+
+async fn answer_to<B>(request: Request<B>, door: Door, context: &Context) -> Answer {
     let (head, _) = request.into_parts();
     if let Err(refusal) = admit(&head, door) {
         return refused(&refusal);

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::guard::Door;
@@ -42,12 +43,28 @@ pub enum Listener {
 pub struct SocketFile {
     path: PathBuf,
     inode: u64,
+    left: bool,
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            inode: fs::symlink_metadata(path)?.ino(),
+            left: false,
+        })
+    }
+
+    /// Another process has the socket now: the file stays.
+    pub fn leave(mut self) {
+        self.left = true;
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // Only if it is still ours: another process may have taken the path over.
-        if fs::symlink_metadata(&self.path).is_ok_and(|m| m.ino() == self.inode) {
+        if !self.left && fs::symlink_metadata(&self.path).is_ok_and(|m| m.ino() == self.inode) {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -59,6 +76,43 @@ impl Listener {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
             Self::Unix(..) => None,
+        }
+    }
+
+    /// A socket that another process opened at `bind`; call it inside a runtime.
+    ///
+    /// # Errors
+    /// It is no such socket, or its file is gone.
+    pub fn adopt(bind: &Bind, socket: OwnedFd) -> io::Result<Self> {
+        Ok(match bind {
+            Bind::Unix(path) => {
+                let listener = std::os::unix::net::UnixListener::from(socket);
+                listener.set_nonblocking(true)?;
+                Self::Unix(UnixListener::from_std(listener)?, SocketFile::at(path)?)
+            }
+            Bind::Any(_) | Bind::Tcp(_) => {
+                let listener = std::net::TcpListener::from(socket);
+                listener.set_nonblocking(true)?;
+                Self::Tcp(TcpListener::from_std(listener)?)
+            }
+        })
+    }
+
+    /// A duplicate of its socket, for another process.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Self::Unix(listener, _) => listener.as_fd().try_clone_to_owned(),
+        }
+    }
+
+    /// Another process accepts here now.
+    fn leave(self) {
+        if let Self::Unix(_, file) = self {
+            file.leave();
         }
     }
 }
@@ -106,15 +160,9 @@ async fn unix(path: &Path) -> io::Result<Listener> {
     let listener = UnixListener::bind(&fresh)?;
     let placed = fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))
         .and_then(|()| fs::rename(&fresh, path))
-        .and_then(|()| fs::symlink_metadata(path));
+        .and_then(|()| SocketFile::at(path));
     match placed {
-        Ok(metadata) => {
-            let file = SocketFile {
-                path: path.to_owned(),
-                inode: metadata.ino(),
-            };
-            Ok(Listener::Unix(listener, file))
-        }
+        Ok(file) => Ok(Listener::Unix(listener, file)),
         Err(error) => {
             let _ = fs::remove_file(&fresh);
             Err(error)
@@ -122,7 +170,7 @@ async fn unix(path: &Path) -> io::Result<Listener> {
     }
 }
 
-/// Serves the API on these listeners until the future is dropped. Connections are tasks of the current runtime.
+/// Serves the API on these listeners until the future is dropped; accepts until [`super::Readiness::hand_over`]. Connections are tasks of the current runtime.
 pub async fn serve(listeners: Vec<Listener>, context: Arc<Context>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut loops = tokio::task::JoinSet::new();
@@ -140,29 +188,45 @@ async fn accept(listener: Listener, places: Arc<Semaphore>, context: Arc<Context
             return;
         };
         while connections.try_join_next().is_some() {}
-        let accepted = match &listener {
-            Listener::Tcp(listener) => match listener.accept().await {
-                Ok((stream, _)) => {
-                    let ours = stream.local_addr().map(|a| a.ip()).ok();
-                    let _ = stream.set_nodelay(true);
-                    connections.spawn(connection(stream, Door::Tcp(ours), place, context.clone()));
-                    Ok(())
-                }
-                Err(error) => Err(error),
-            },
-            Listener::Unix(listener, _) => match listener.accept().await {
-                Ok((stream, _)) => {
-                    connections.spawn(connection(stream, Door::Unix, place, context.clone()));
-                    Ok(())
-                }
-                Err(error) => Err(error),
-            },
+        let accepted = tokio::select! {
+            biased;
+            () = context.readiness.handed_over() => {
+                listener.leave();
+                break;
+            }
+            accepted = next(&listener) => accepted,
         };
+        let accepted = accepted.map(|raw| match raw {
+            Raw::Tcp(stream, ours) => {
+                connections.spawn(connection(stream, Door::Tcp(ours), place, context.clone()));
+            }
+            Raw::Unix(stream) => {
+                connections.spawn(connection(stream, Door::Unix, place, context.clone()));
+            }
+        });
         if let Err(error) = accepted {
             tracing::warn!(%error, "an admin connection could not be accepted");
             tokio::time::sleep(PAUSE).await;
         }
     }
+    while connections.join_next().await.is_some() {}
+}
+
+enum Raw {
+    Tcp(TcpStream, Option<IpAddr>),
+    Unix(UnixStream),
+}
+
+async fn next(listener: &Listener) -> io::Result<Raw> {
+    Ok(match listener {
+        Listener::Tcp(listener) => {
+            let (stream, _) = listener.accept().await?;
+            let ours = stream.local_addr().map(|a| a.ip()).ok();
+            let _ = stream.set_nodelay(true);
+            Raw::Tcp(stream, ours)
+        }
+        Listener::Unix(listener, _) => Raw::Unix(listener.accept().await?.0),
+    })
 }
 
 async fn connection(

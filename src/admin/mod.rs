@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::snapshot::Live;
 use crate::telemetry::Telemetry;
@@ -57,7 +57,10 @@ pub enum Command {
 
 /// Whether the proxy welcomes traffic: what `/readyz` says.
 #[derive(Debug, Default)]
-pub struct Readiness(AtomicU8);
+pub struct Readiness {
+    phase: AtomicU8,
+    handed_over: watch::Sender<bool>,
+}
 
 /// A phase of the process's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,16 +76,28 @@ pub enum Phase {
 impl Readiness {
     /// Enters a phase.
     pub fn set(&self, phase: Phase) {
-        self.0.store(phase as u8, Ordering::Release);
+        self.phase.store(phase as u8, Ordering::Release);
     }
 
     /// The phase now.
     pub fn phase(&self) -> Phase {
-        match self.0.load(Ordering::Acquire) {
+        match self.phase.load(Ordering::Acquire) {
             0 => Phase::Starting,
             1 => Phase::Ready,
             _ => Phase::Stopping,
         }
+    }
+
+    /// Another process accepts on the sockets of the API from now on. Answers under way are finished.
+    pub fn hand_over(&self) {
+        self.set(Phase::Stopping);
+        self.handed_over.send_replace(true);
+    }
+
+    /// Waits for [`Self::hand_over`].
+    pub async fn handed_over(&self) {
+        // The sender is ours: it can't be gone.
+        let _ = self.handed_over.subscribe().wait_for(|over| *over).await;
     }
 }
 

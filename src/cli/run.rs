@@ -13,6 +13,9 @@ use crate::server;
     after_help = "SIGHUP reads the file again; SIGTERM and SIGINT finish what is in flight and end with 0."
 )]
 pub struct Run {
+    /// Take the sockets and the traffic of the proxy that runs by the same file; it finishes what it has and ends
+    #[arg(long)]
+    takeover: bool,
     /// End when the process that started this one ends
     #[arg(long, hide = true)]
     with_parent: bool,
@@ -25,7 +28,10 @@ impl Run {
                 .map_err(|e| Fault::new(format!("can't be tied to the parent: {e}")))?;
         }
         let file = place.file()?;
-        let options = server::Options { config: file };
+        let options = server::Options {
+            config: file,
+            takeover: self.takeover,
+        };
         server::run(&options).map_err(|error| Fault::new(error.to_string()))?;
         Ok(0)
     }

@@ -57,6 +57,19 @@ fn state_dir_by(configured: Option<&Path>, var: impl Fn(&str) -> Option<OsString
 /// # Errors
 /// The directory of the file does not exist or can't be read.
 pub fn control_socket(state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
+    socket("control", state_dir, config)
+}
+
+/// Where the proxy that runs by this file hands over its sockets: `STATE_DIR/handover-<16 hex digits>.sock`, beside the
+/// control socket and named in the same way.
+///
+/// # Errors
+/// As [`control_socket`].
+pub fn handover_socket(state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
+    socket("handover", state_dir, config)
+}
+
+fn socket(kind: &str, state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
     let parent = match config.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
@@ -69,7 +82,7 @@ pub fn control_socket(state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
     })?;
     let canonical = parent.canonicalize()?.join(name);
     let hash = xxh3_64(canonical.as_os_str().as_encoded_bytes());
-    Ok(state_dir.join(format!("control-{hash:016x}.sock")))
+    Ok(state_dir.join(format!("{kind}-{hash:016x}.sock")))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -11,16 +12,20 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Interval, MissedTickBehavior};
 
+use super::desk::Desk;
 use super::drain::{self, Haste};
+use super::handover::{self, Estate, LetGo, Predecessor, Wish};
+use super::inherit::{Inherited, Label};
 use super::listener::Place;
-use super::reload::{Outcome, Publisher};
+use super::reload::{Outcome, Prepared, Publisher};
 use super::watch::{Changed, Watch};
 use super::{Options, RunError, Up, gate, systemd};
 use crate::admin::{self, Command, Context, Phase, Readiness};
-use crate::config::spec::Bind;
 use crate::config::{Spec, paths};
+use crate::snapshot::Snapshot;
 use crate::telemetry::windows::Windows;
 use crate::upstream::discovery;
+use crate::upstream::endpoint::{Endpoint, flag};
 
 /// How often the windows are sampled.
 const SECOND: Duration = Duration::from_secs(1);
@@ -30,7 +35,7 @@ pub struct Signals(Option<[Signal; 3]>);
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum Asked {
     /// SIGHUP.
     Reload,
     /// SIGTERM, SIGINT.
@@ -58,14 +63,14 @@ impl Signals {
     }
 
     /// Waits for the next.
-    pub async fn next(&mut self) -> Wish {
+    pub async fn next(&mut self) -> Asked {
         let Some([hup, term, int]) = &mut self.0 else {
             return std::future::pending().await;
         };
         tokio::select! {
-            Some(()) = hup.recv() => Wish::Reload,
-            Some(()) = term.recv() => Wish::Stop,
-            Some(()) = int.recv() => Wish::Stop,
+            Some(()) = hup.recv() => Asked::Reload,
+            Some(()) = term.recv() => Asked::Stop,
+            Some(()) = int.recv() => Asked::Stop,
         }
     }
 }
@@ -77,33 +82,45 @@ pub struct Control {
     context: Arc<Context>,
     commands: mpsc::Receiver<Command>,
     admin: JoinHandle<()>,
-    admin_addresses: Vec<SocketAddr>,
+    desk: Desk,
+    /// What the next process asks.
+    successor: mpsc::Receiver<Wish>,
+    handover: Option<JoinHandle<()>>,
+}
+
+/// How a life ends.
+enum End {
+    /// As asked.
+    Stop(Haste),
+    /// Another process serves.
+    HandOver(LetGo),
 }
 
 impl Control {
     /// Brings a proxy up: configuration, listeners and certificates, workers, admin, watch, and then the doors open.
     ///
     /// # Errors
-    /// Any of it fails. Nothing is left behind then.
+    /// Any of it fails. Nothing is left behind then, and whose place was to be taken goes on.
     pub async fn boot(
         options: &Options,
         sender: mpsc::Sender<Command>,
         commands: mpsc::Receiver<Command>,
     ) -> Result<Self, RunError> {
         let descriptors = gate::raise_descriptor_limit();
-        let mut publisher = Publisher::boot(&options.config, descriptors).await?;
+        let mut prepared = Prepared::read(&options.config, descriptors).await?;
+        let (predecessor, mut inherited) = match options.takeover {
+            true => predecessor(&prepared.first().spec, &options.config).await?,
+            false => (None, Inherited::from_environment()),
+        };
+        if let Some(predecessor) = &predecessor {
+            prepared.first().generation = predecessor.generation + 1;
+            drain_again(prepared.first(), &predecessor.draining);
+        }
+        let mut publisher = prepared.bind(&mut inherited).await?;
         let spec = publisher.live().current().spec.clone();
-        let listeners = admin_listeners(&spec, &options.config)
+        let mut desk = Desk::open(&spec, &options.config, &mut inherited)
             .await
             .map_err(RunError::Admin)?;
-        let admin_addresses = listeners
-            .iter()
-            .filter_map(admin::Listener::local_addr)
-            .collect();
-        for address in &admin_addresses {
-            let address: &SocketAddr = address;
-            tracing::info!("admin at {address}");
-        }
         let context = Arc::new(Context {
             live: publisher.live().clone(),
             telemetry: publisher.telemetry().clone(),
@@ -115,16 +132,28 @@ impl Control {
         });
         let mut watch = Watch::new(&options.config);
         watch.set_certificates(publisher.listeners().certificate_files());
-        let admin = spawn_local(admin::serve(listeners, context.clone()));
+        let listeners = std::mem::take(&mut desk.listeners);
+        let unwanted = inherited.give_up();
         publisher.open();
+        if let Some(predecessor) = predecessor {
+            relieve(predecessor, &mut publisher, &unwanted).await?;
+        } else {
+            unwanted.iter().for_each(|l| systemd::forget(&l.name));
+        }
+        let admin = spawn_local(admin::serve(listeners, context.clone()));
         context.readiness.set(Phase::Ready);
+        let (wishes, successor) = mpsc::channel(1);
+        let waiting = desk.handover.take();
+        let handover = waiting.map(|l| spawn_local(handover::serve(l, wishes)));
         Ok(Self {
             publisher,
             watch,
             context,
             commands,
             admin,
-            admin_addresses,
+            desk,
+            successor,
+            handover,
         })
     }
 
@@ -133,7 +162,7 @@ impl Control {
         Up {
             live: self.publisher.live().clone(),
             places: self.publisher.listeners().places(),
-            admin: self.admin_addresses.clone(),
+            admin: self.desk.addresses.clone(),
         }
     }
 
@@ -146,6 +175,7 @@ impl Control {
         mut signals: Signals,
         mut stop: oneshot::Receiver<()>,
     ) -> Result<(), RunError> {
+        self.store();
         systemd::ready(&self.status());
         // What the windows count from.
         self.sample();
@@ -156,8 +186,15 @@ impl Control {
         // Who asks for something now is told at once that nobody does it.
         self.commands.close();
         let ended = match ended {
-            Ok(haste) => {
-                drain::run(&self.publisher, haste, &mut signals).await;
+            Ok(End::Stop(haste)) => {
+                if let Some(handover) = self.handover.take() {
+                    handover.abort();
+                }
+                drain::run(&mut self.publisher, haste, &mut signals).await;
+                Ok(())
+            }
+            Ok(End::HandOver(let_go)) => {
+                self.hand_over(let_go, &mut signals).await;
                 Ok(())
             }
             Err(error) => Err(error),
@@ -174,7 +211,7 @@ impl Control {
         &mut self,
         signals: &mut Signals,
         stop: &mut oneshot::Receiver<()>,
-    ) -> Result<Haste, RunError> {
+    ) -> Result<End, RunError> {
         let mut second = every(SECOND);
         let mut names = every(discovery::EVERY);
         let watchdog = systemd::watchdog();
@@ -194,15 +231,20 @@ impl Control {
                     });
                 }
                 wish = signals.next() => match wish {
-                    Wish::Reload => {
+                    Asked::Reload => {
                         systemd::reloading();
                         self.reload().await;
                         self.publisher.renew();
                         systemd::ready(&self.status());
                     }
-                    Wish::Stop => return Ok(Haste::Finish),
+                    Asked::Stop => return Ok(End::Stop(Haste::Finish)),
                 },
-                asked = &mut *stop => return Ok(if asked.is_ok() { Haste::Finish } else { Haste::Now }),
+                asked = &mut *stop => return Ok(End::Stop(if asked.is_ok() { Haste::Finish } else { Haste::Now })),
+                Some(wish) = self.successor.recv() => match wish {
+                    // Who asked may have gone.
+                    Wish::Estate(tell) => drop(tell.send(self.estate())),
+                    Wish::LetGo(let_go) => return Ok(End::HandOver(let_go)),
+                },
                 () = self.publisher.fleet().one_ended() => return Err(RunError::Worker),
                 () = self.publisher.news() => {
                     if self.publisher.open_gate().await {
@@ -223,9 +265,59 @@ impl Control {
         }
     }
 
+    /// Everything that the next process needs.
+    fn estate(&self) -> Estate {
+        let snapshot = self.publisher.live().current();
+        let held = self.publisher.listeners().held().chain(self.desk.held());
+        let duplicate = |(label, fd): (Label, &OwnedFd)| match fd.try_clone() {
+            Ok(fd) => Some((label, fd)),
+            Err(error) => {
+                tracing::error!("{label:?} can't be handed over: {error}");
+                None
+            }
+        };
+        Estate {
+            generation: snapshot.generation,
+            draining: draining(&snapshot),
+            sockets: held.filter_map(duplicate).collect(),
+        }
+    }
+
+    /// Another process serves: lets go of everything that it has now, and finishes the rest.
+    async fn hand_over(&mut self, let_go: LetGo, signals: &mut Signals) {
+        if let Some(pid) = let_go.pid {
+            systemd::main_process(pid);
+        }
+        self.context.readiness.hand_over();
+        self.desk.leave();
+        let unwanted = let_go.unwanted;
+        let told = let_go.done.send(());
+        if told.is_err() {
+            tracing::warn!("the new process did not wait for word");
+        }
+        if let Some(handover) = self.handover.take() {
+            // The word has to be out before this process may end.
+            let _ = tokio::time::timeout(SECOND, handover).await;
+        }
+        drain::hand_over(&mut self.publisher, &unwanted, signals).await;
+    }
+
+    /// Leaves the sockets with the service manager, so that a restart finds them again.
+    fn store(&self) {
+        for (label, socket) in self.publisher.listeners().held() {
+            systemd::store(&label.name, socket.as_fd());
+        }
+    }
+
     async fn reload(&mut self) -> Outcome {
+        let before = self.publisher.listeners().places();
         let outcome = self.publisher.reload().await;
         if matches!(outcome, Outcome::Adopted(_)) {
+            let now = self.publisher.listeners().places();
+            if now != before {
+                before.iter().for_each(|(name, _)| systemd::forget(name));
+                self.store();
+            }
             self.watch
                 .set_certificates(self.publisher.listeners().certificate_files());
             *self.context.bound.lock().expect("bound lock") = tcp_places(&self.publisher);
@@ -257,6 +349,81 @@ impl Control {
     }
 }
 
+/// The running process and its sockets, if one runs.
+async fn predecessor(
+    spec: &Spec,
+    config: &Path,
+) -> Result<(Option<Predecessor>, Inherited), RunError> {
+    let state = paths::state_dir(spec.state_dir.as_deref());
+    let asked = match paths::handover_socket(&state, config) {
+        Ok(path) => handover::ask(&path).await,
+        Err(error) => Err(error),
+    };
+    match asked {
+        Ok(Some((predecessor, inherited))) => {
+            tracing::info!("taking over from process {}", predecessor.pid);
+            Ok((Some(predecessor), inherited))
+        }
+        Ok(None) => {
+            tracing::info!("no proxy runs by this file: nothing to take over, starting");
+            Ok((None, Inherited::from_environment()))
+        }
+        Err(error) => Err(RunError::Takeover(error.to_string())),
+    }
+}
+
+/// Tells the running process that it can go. If it does not, this one lets go again.
+async fn relieve(
+    predecessor: Predecessor,
+    publisher: &mut Publisher,
+    unwanted: &[Label],
+) -> Result<(), RunError> {
+    let pid = predecessor.pid;
+    let unwanted = unwanted.iter().filter_map(|l| l.bind.clone()).collect();
+    if let Err(error) = predecessor.relieve(unwanted).await {
+        publisher.hand_over(&[]);
+        let deadline = publisher.live().current().spec.shutdown.deadline;
+        // What was accepted meanwhile is finished, as far as that can be.
+        let _ = tokio::time::timeout(deadline, publisher.fleet().all_ended()).await;
+        return Err(RunError::Takeover(format!(
+            "process {pid} does not let go: {error}"
+        )));
+    }
+    tracing::info!("took over from process {pid}");
+    Ok(())
+}
+
+/// Service, version, endpoint: what an operator drains.
+fn draining(snapshot: &Snapshot) -> Vec<[String; 3]> {
+    let mut all = Vec::new();
+    each_endpoint(snapshot, |name, endpoint| {
+        if endpoint.state.flags() & flag::DRAINING != 0 {
+            all.push(name.map(str::to_owned));
+        }
+    });
+    all
+}
+
+/// An operator's drains outlive the process.
+fn drain_again(snapshot: &Snapshot, draining: &[[String; 3]]) {
+    each_endpoint(snapshot, |name, endpoint| {
+        if draining.iter().any(|d| *d == name) {
+            endpoint.state.raise(flag::DRAINING);
+        }
+    });
+}
+
+fn each_endpoint<'a>(snapshot: &'a Snapshot, mut see: impl FnMut([&'a str; 3], &Endpoint)) {
+    for service in &snapshot.services {
+        for version in &service.versions {
+            for member in &version.pool.members {
+                let name = [&*service.name, &*version.name, &*member.endpoint.name];
+                see(name, &member.endpoint);
+            }
+        }
+    }
+}
+
 fn every(period: Duration) -> Interval {
     let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -274,26 +441,4 @@ fn tcp_places(publisher: &Publisher) -> Vec<(String, SocketAddr)> {
         .into_iter()
         .filter_map(tcp)
         .collect()
-}
-
-/// What `admin` names, and the control socket, by which commands on this machine find the proxy.
-async fn admin_listeners(spec: &Spec, config: &Path) -> io::Result<Vec<admin::Listener>> {
-    let mut listeners = Vec::new();
-    for bind in spec.admin.iter().flat_map(|admin| &admin.listen) {
-        listeners.push(admin::bind(bind).await?);
-    }
-    let state = paths::state_dir(spec.state_dir.as_deref());
-    let control = match paths::control_socket(&state, config) {
-        Ok(path) => admin::bind(&Bind::Unix(path)).await,
-        Err(error) => Err(error),
-    };
-    match control {
-        Ok(listener) => listeners.push(listener),
-        // The proxy itself works without it.
-        Err(error) => tracing::warn!(
-            "no control socket in {}: {error}. Commands reach this proxy by --admin ADDRESS only; `state_dir` names another directory",
-            state.display()
-        ),
-    }
-    Ok(listeners)
 }

@@ -4,9 +4,11 @@
 //! connection; idle connections end after a moment of grace. Listeners close after `shutdown.delay`, and what is in flight
 //! then has `shutdown.deadline`. A second signal ends everything at once.
 
-use tokio::time::{Instant, timeout_at};
+use std::time::Duration;
 
-use super::control::{Signals, Wish};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::control::{Asked, Signals};
 use super::reload::Publisher;
 use super::systemd;
 
@@ -20,7 +22,7 @@ pub enum Haste {
 }
 
 /// Drains all workers; returns when they have ended, or when there is no more time.
-pub async fn run(publisher: &Publisher, haste: Haste, signals: &mut Signals) {
+pub async fn run(publisher: &mut Publisher, haste: Haste, signals: &mut Signals) {
     if haste == Haste::Now {
         return;
     }
@@ -38,10 +40,10 @@ pub async fn run(publisher: &Publisher, haste: Haste, signals: &mut Signals) {
     }
 }
 
-async fn finish(publisher: &Publisher, delay: std::time::Duration, deadline: std::time::Duration) {
+async fn finish(publisher: &mut Publisher, delay: Duration, deadline: Duration) {
     publisher.fleet().announce();
     tokio::time::sleep(delay).await;
-    publisher.fleet().drain();
+    publisher.close();
     let end = Instant::now() + deadline;
     match timeout_at(end, publisher.fleet().all_ended()).await {
         Ok(()) => tracing::info!("stopped: everything in flight was finished"),
@@ -52,7 +54,47 @@ async fn finish(publisher: &Publisher, delay: std::time::Duration, deadline: std
     }
 }
 
+/// Another process serves now: drains all workers. Requests have `shutdown.deadline`, streams and tunnels the longest
+/// `drain.streams` of all services. A signal leaves only the deadline to all of them, a second one nothing.
+pub async fn hand_over(publisher: &mut Publisher, unwanted: &[String], signals: &mut Signals) {
+    let spec = publisher.live().current().spec.clone();
+    let requests = spec.shutdown.deadline;
+    let streams = spec.services.iter().map(|s| s.policies.drain.streams);
+    let streams = streams.max().unwrap_or_default().max(requests);
+    publisher.hand_over(unwanted);
+    tracing::info!(
+        "handed over: {} connections are left; requests have {requests:?}, streams {streams:?}",
+        publisher.connections()
+    );
+    let publisher = &*publisher;
+    tokio::select! {
+        () = finish_handed_over(publisher, requests, streams) => return,
+        () = impatience(signals) => {}
+    }
+    tracing::info!("what is in flight has {requests:?} more");
+    tokio::select! {
+        _ = timeout(requests, publisher.fleet().all_ended()) => {}
+        () = impatience(signals) => tracing::warn!("stopped at once by a second signal"),
+    }
+}
+
+async fn finish_handed_over(publisher: &Publisher, requests: Duration, streams: Duration) {
+    let all_ended = || publisher.fleet().all_ended();
+    let mut ended = timeout(requests, all_ended()).await;
+    if ended.is_err() {
+        publisher.fleet().cut_requests();
+        ended = timeout(streams - requests, all_ended()).await;
+    }
+    match ended {
+        Ok(()) => tracing::info!("ended after the handover"),
+        Err(_) => tracing::warn!(
+            "ended {streams:?} after the handover: {} connections were cut",
+            publisher.connections()
+        ),
+    }
+}
+
 /// Waits for another wish to stop.
 async fn impatience(signals: &mut Signals) {
-    while signals.next().await != Wish::Stop {}
+    while signals.next().await != Asked::Stop {}
 }

@@ -80,6 +80,21 @@ impl Fleet {
         }
     }
 
+    /// Tells all of them to finish what they have: another process accepts now, except on the sockets of these listeners.
+    pub fn hand_over(&self, ours: &[usize]) {
+        let ours: Arc<[usize]> = ours.into();
+        for worker in &self.workers {
+            worker.tell(WorkerCommand::HandOver(ours.clone()));
+        }
+    }
+
+    /// Tells all of them that only streams may go on.
+    pub fn cut_requests(&self) {
+        for worker in &self.workers {
+            worker.tell(WorkerCommand::CutRequests);
+        }
+    }
+
     /// Waits until all have ended.
     pub async fn all_ended(&self) {
         // The thread tells of its end a moment before it is over: looked at again, besides being told.

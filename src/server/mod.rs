@@ -6,14 +6,18 @@
 //! * [`conn`]: one connection, request by request.
 //! * [`sticky_key`]: what seals sessions.
 //! * [`warden`]: health checks, ejections, slow starts.
+//! * [`desk`]: the sockets of the admin API. [`handover`], [`inherit`]: from process to process.
 //! * [`systemd`], [`logging`]: what is told to the outside.
 
 pub mod conn;
 mod control;
+mod desk;
 mod drain;
 mod fleet;
 pub mod gate;
 mod h2;
+mod handover;
+mod inherit;
 pub mod listener;
 pub mod logging;
 pub mod reload;
@@ -46,6 +50,8 @@ pub use reload::Outcome;
 pub struct Options {
     /// The configuration file.
     pub config: PathBuf,
+    /// Take the place of the proxy that runs by the same file, if one does.
+    pub takeover: bool,
 }
 
 /// Why the proxy did not start, or ended otherwise than asked to.
@@ -57,6 +63,8 @@ pub enum RunError {
     Listen(String),
     /// The admin API's address.
     Admin(io::Error),
+    /// The running process, whose place was to be taken; it goes on.
+    Takeover(String),
     /// A thread, a runtime or a signal handler could not be made.
     Threads(io::Error),
     /// A worker thread died.
@@ -68,6 +76,7 @@ impl fmt::Display for RunError {
         match self {
             Self::Config(errors) | Self::Listen(errors) => f.write_str(errors),
             Self::Admin(error) => write!(f, "admin: {error}"),
+            Self::Takeover(error) => write!(f, "takeover: {error}. The running process goes on"),
             Self::Threads(error) => write!(f, "threads could not be started: {error}"),
             Self::Worker => f.write_str(
                 "a worker thread died by a fault of ours; the log says where. The process ends so that it can be started anew",

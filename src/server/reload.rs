@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::RunError;
 use super::fleet::Fleet;
 use super::gate::Gate;
+use super::inherit::Inherited;
 use super::listener::{Listeners, Order};
 use super::sticky_key;
 use super::warden::Warden;
@@ -54,12 +55,25 @@ pub struct Publisher {
     keys: Keys,
 }
 
-impl Publisher {
-    /// The first generation, and the workers that are to serve it once [`Self::open`] lets traffic in. Must run on the control thread's runtime.
+/// A first generation that has everything but sockets and threads.
+#[derive(Debug)]
+pub struct Prepared {
+    file: PathBuf,
+    first: Snapshot,
+    source: Source,
+    registry: Arc<Registry>,
+    telemetry: Arc<Telemetry>,
+    gate: Arc<Gate>,
+    workers: usize,
+    keys: Keys,
+}
+
+impl Prepared {
+    /// Reads and compiles the file.
     ///
     /// # Errors
-    /// The configuration is not valid, an address can't be bound, a certificate can't be used, or a thread can't be made.
-    pub async fn boot(file: &Path, descriptors: Option<usize>) -> Result<Self, RunError> {
+    /// The configuration is not valid.
+    pub async fn read(file: &Path, descriptors: Option<usize>) -> Result<Self, RunError> {
         let loaded = config::load(file).map_err(|e| RunError::Config(e.rendered(false)))?;
         warn(&loaded);
         let spec = loaded.spec;
@@ -67,10 +81,6 @@ impl Publisher {
         let telemetry = Telemetry::new(workers);
         let registry = Arc::new(Registry::new());
         let gate = Gate::new(&spec.limits, descriptors);
-        let mut listeners = Listeners::new(workers);
-        let plan = listeners
-            .plan(&spec, &telemetry)
-            .map_err(RunError::Listen)?;
         let keys = sticky_key::keys(&spec, &Keys::new()).map_err(RunError::Config)?;
         let mut first = Snapshot::build(1, spec, &registry, &telemetry);
         first.begin_sessions(None, &keys, wall_s());
@@ -81,27 +91,57 @@ impl Publisher {
             published: Some(SystemTime::now()),
             ..Source::default()
         };
-        let live = Live::new(first, workers, source);
-        let (suspects, suspected) = tokio::sync::mpsc::unbounded_channel();
-        let warden = Warden::start(telemetry.clone(), suspected);
-        warden.prepare(&live.current());
-        let fleet = Fleet::start(workers, &live, &gate, suspects).map_err(RunError::Threads)?;
-        warden.adopt(&live.current());
-        warden.first_round(CHECKS).await;
         Ok(Self {
-            unopened: listeners.adopt(plan),
             file: file.to_owned(),
-            live,
+            first,
+            source,
             registry,
             telemetry,
             gate,
-            listeners,
-            fleet,
-            warden,
+            workers,
             keys,
         })
     }
 
+    /// What is to run.
+    pub fn first(&mut self) -> &mut Snapshot {
+        &mut self.first
+    }
+
+    /// Binds what is not inherited, and makes the workers that are to serve once [`Publisher::open`] lets traffic in.
+    /// Must run on the control thread's runtime.
+    ///
+    /// # Errors
+    /// An address can't be bound, a certificate can't be used, or a thread can't be made.
+    pub async fn bind(self, inherited: &mut Inherited) -> Result<Publisher, RunError> {
+        let mut listeners = Listeners::new(self.workers);
+        let plan = listeners
+            .plan(&self.first.spec, &self.telemetry, inherited)
+            .map_err(RunError::Listen)?;
+        let live = Live::new(self.first, self.workers, self.source);
+        let (suspects, suspected) = tokio::sync::mpsc::unbounded_channel();
+        let warden = Warden::start(self.telemetry.clone(), suspected);
+        warden.prepare(&live.current());
+        let fleet = Fleet::start(self.workers, &live, &self.gate, suspects);
+        let fleet = fleet.map_err(RunError::Threads)?;
+        warden.adopt(&live.current());
+        warden.first_round(CHECKS).await;
+        Ok(Publisher {
+            unopened: listeners.adopt(plan),
+            file: self.file,
+            live,
+            registry: self.registry,
+            telemetry: self.telemetry,
+            gate: self.gate,
+            listeners,
+            fleet,
+            warden,
+            keys: self.keys,
+        })
+    }
+}
+
+impl Publisher {
     /// Lets traffic in.
     pub fn open(&mut self) {
         let orders = std::mem::take(&mut self.unopened);
@@ -111,6 +151,18 @@ impl Publisher {
         for (name, place) in self.listeners.places() {
             tracing::info!("listener {name} at {place}");
         }
+    }
+
+    /// Closes all listeners; workers finish what they have.
+    pub fn close(&mut self) {
+        self.listeners.let_go();
+        self.fleet.drain();
+    }
+
+    /// As [`Self::close`], but another process accepts on the sockets now, except on those bound at `unwanted`.
+    pub fn hand_over(&mut self, unwanted: &[String]) {
+        let ours = self.listeners.hand_over(unwanted);
+        self.fleet.hand_over(&ours);
     }
 
     /// Reads the file and publishes it, if it is good and new. Returns when every worker has adopted it.
@@ -135,7 +187,11 @@ impl Publisher {
             }
             return Outcome::Unchanged(running.generation);
         }
-        let plan = match self.listeners.plan(&loaded.spec, &self.telemetry) {
+        let mut none = Inherited::default();
+        let plan = match self
+            .listeners
+            .plan(&loaded.spec, &self.telemetry, &mut none)
+        {
             Ok(plan) => plan,
             Err(error) => return self.refuse(error, Some(&loaded.hash)),
         };

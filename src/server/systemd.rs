@@ -1,8 +1,13 @@
 //! What the service manager is told, where there is one. Without `NOTIFY_SOCKET` every call does nothing.
 
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+
+use super::handover::message;
+use super::inherit::STORED;
 
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
@@ -32,6 +37,37 @@ pub fn status(status: &str) {
 pub fn stopping(longest: Duration) {
     let usec = u32::try_from(longest.as_micros()).unwrap_or(u32::MAX);
     tell(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(usec)]);
+}
+
+/// The process to watch from now on is another one.
+pub fn main_process(pid: i32) {
+    if let Ok(pid) = u32::try_from(pid) {
+        tell(&[NotifyState::MainPid(pid)]);
+    }
+}
+
+/// Leaves a socket with the service manager, which passes it to the next process that it starts.
+pub fn store(name: &str, socket: BorrowedFd<'_>) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let state = format!("FDSTORE=1\nFDNAME={STORED}{name}\n");
+    let stored = UnixDatagram::unbound().and_then(|manager| {
+        manager.connect(&path)?;
+        message(manager.as_fd(), state.as_bytes(), &[socket])
+    });
+    if let Err(error) = stored {
+        tracing::debug!(%error, "the service manager could not be given a socket");
+    }
+}
+
+/// The sockets of this listener are not to be kept any more.
+pub fn forget(name: &str) {
+    let name = format!("FDNAME={STORED}{name}");
+    tell(&[
+        NotifyState::Custom("FDSTOREREMOVE=1"),
+        NotifyState::Custom(&name),
+    ]);
 }
 
 /// All threads are alive.

@@ -56,7 +56,11 @@ impl House {
         let origins = [origin("blue"), origin("green")];
         let file = dir.path().join("cutover.toml");
         std::fs::write(&file, text(dir.path(), head, &origins, "blue")).unwrap();
-        let server = Server::start(Options { config: file }).unwrap();
+        let server = Server::start(Options {
+            config: file,
+            takeover: false,
+        })
+        .unwrap();
         Self {
             dir,
             server,
@@ -340,6 +344,7 @@ fn a_bad_start_says_why() {
     let start = || {
         Server::start(Options {
             config: file.clone(),
+            takeover: false,
         })
         .unwrap_err()
     };

@@ -17,6 +17,7 @@ use super::conn;
 use super::gate::Gate;
 use super::listener::Order;
 use super::listener::accept::{self, Door};
+use crate::net::Phase;
 use crate::net::clock::TICK;
 use crate::proxy;
 use crate::snapshot::Live;
@@ -24,6 +25,10 @@ use crate::upstream::outlier::Suspects;
 
 /// How long after a handshake's limit a connection may still turn up that came through a closed listener.
 const LATECOMERS: Duration = Duration::from_secs(1);
+
+/// How long idle connections are left open after a handover, besides the grace that they always have: whoever keeps one
+/// open and is just sending finds it open, and is told with the answer that it ends.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// What the control thread tells a worker.
 #[derive(Debug)]
@@ -36,6 +41,10 @@ pub enum WorkerCommand {
     Announce,
     /// Close all listeners, announce the end to every connection, end when the last is done.
     Drain,
+    /// The same, but another process accepts on the sockets now, except on those of these listeners.
+    HandOver(Arc<[usize]>),
+    /// Cut what is no stream, from now on.
+    CutRequests,
     /// End now.
     Stop,
 }
@@ -143,6 +152,10 @@ struct Worker {
     doors: HashMap<usize, Rc<Door>>,
     /// Listeners that were closed a moment ago: connections may still come out of their handshakes.
     closed: Vec<(usize, Instant)>,
+    /// Until then idle connections stay open.
+    patient_until: Option<Instant>,
+    /// Whether only streams may go on.
+    cutting: bool,
     /// Connections, those in a handshake too, and accept loops: what has to end before the thread does.
     tasks: Rc<Tasks>,
 }
@@ -182,6 +195,8 @@ impl Worker {
             pulse,
             doors: HashMap::new(),
             closed: Vec::new(),
+            patient_until: None,
+            cutting: false,
             tasks: Rc::default(),
         }
     }
@@ -205,6 +220,11 @@ impl Worker {
                         draining = true;
                         self.listen(Vec::new());
                     }
+                    Some(WorkerCommand::HandOver(ours)) => {
+                        draining = true;
+                        self.hand_over(&ours);
+                    }
+                    Some(WorkerCommand::CutRequests) => self.cutting = true,
                     Some(WorkerCommand::Stop) | None => return,
                 },
                 _ = tick.tick() => self.tick(Instant::now()),
@@ -215,7 +235,15 @@ impl Worker {
 
     fn tick(&mut self, now: Instant) {
         self.pulse.fetch_add(1, Ordering::Relaxed);
+        self.be_patient(now);
         self.proxy.tick(now);
+        if self.cutting {
+            self.proxy.watches.each(|watch| {
+                if watch.phase() != Phase::Stream && !watch.is_shut() {
+                    watch.shut();
+                }
+            });
+        }
         if !self.closed.is_empty() {
             let latest = self.common.gate.handshake_timeout() + LATECOMERS;
             self.closed
@@ -234,18 +262,46 @@ impl Worker {
         self.common.news.notify_one();
     }
 
+    /// Idle connections whose end was announced begin their grace anew.
+    fn be_patient(&mut self, now: Instant) {
+        let Some(until) = self.patient_until else {
+            return;
+        };
+        if now >= until || self.cutting {
+            self.patient_until = None;
+            return;
+        }
+        self.proxy.watches.each(|watch| {
+            if watch.is_closing() && watch.phase() == Phase::Idle {
+                watch.enter(Phase::Idle);
+            }
+        });
+    }
+
+    fn hand_over(&mut self, ours: &[usize]) {
+        for (id, door) in &self.doors {
+            if !ours.contains(id) {
+                door.hand_over();
+            }
+        }
+        self.patient_until = Some(Instant::now() + PATIENCE);
+        self.listen(Vec::new());
+    }
+
     /// Opens, changes and closes doors so that these are the listeners.
     fn listen(&mut self, orders: Vec<Order>) {
         let mut doors = HashMap::with_capacity(orders.len());
-        for Order { runtime, socket } in orders {
+        for Order { runtime, sockets } in orders {
             let id = runtime.id();
             if let Some(door) = self.doors.remove(&id) {
                 door.set(runtime);
                 doors.insert(id, door);
-            } else if let Some(socket) = socket {
+            } else if !sockets.is_empty() {
                 let door = Door::new(runtime);
                 doors.insert(id, door.clone());
-                self.open(door, socket);
+                for socket in sockets {
+                    self.open(door.clone(), socket);
+                }
             }
         }
         let closed = std::mem::replace(&mut self.doors, doors);

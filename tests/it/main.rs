@@ -11,6 +11,7 @@ mod corners;
 mod demo;
 mod faults;
 mod grpc;
+mod handover;
 mod harness;
 mod health;
 mod hostile_h1;

@@ -53,7 +53,7 @@ pub fn command(arguments: &[&str], dir: &Path) -> Output {
 /// A running proxy; killed when dropped. Its log is shown when the test fails.
 pub struct Proxy {
     child: Child,
-    dir: TempDir,
+    dir: Arc<TempDir>,
     log: Arc<Mutex<Vec<u8>>>,
     /// `$PORT`
     pub port: u16,
@@ -65,7 +65,7 @@ pub struct Proxy {
 
 /// A proxy that isn't started yet.
 pub struct Builder {
-    dir: TempDir,
+    dir: Arc<TempDir>,
     text: String,
     env: Vec<(String, String)>,
     descriptors: Option<u32>,
@@ -94,7 +94,7 @@ impl Builder {
     /// With a whole file.
     pub fn new(text: &str) -> Self {
         Self {
-            dir: tempfile::tempdir().expect("a directory"),
+            dir: Arc::new(tempfile::tempdir().expect("a directory")),
             text: text.to_owned(),
             env: Vec::new(),
             descriptors: None,
@@ -190,10 +190,7 @@ impl Builder {
                     "it ended: {status}\n{log}"
                 );
                 return Err(Self {
-                    dir: std::mem::replace(
-                        &mut proxy.dir,
-                        tempfile::tempdir().expect("a directory"),
-                    ),
+                    dir: proxy.dir.clone(),
                     text: self.text,
                     env: self.env,
                     descriptors: self.descriptors,
@@ -327,6 +324,40 @@ impl Proxy {
             file.to_str().expect("a path in UTF-8"),
         ];
         command(&[arguments, &place[..]].concat(), self.dir.path())
+    }
+
+    /// A process that takes the place of this one, by the file as it is now; its log if it does not come to serve.
+    pub fn successor(&self) -> Result<Self, String> {
+        let mut child = Command::new(BINARY);
+        child.args(["run", "--takeover", "-c"]).arg(self.file());
+        child
+            .current_dir(self.dir.path())
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = child.spawn().expect("start the binary");
+        let mut next = Self {
+            log: collect(&mut child),
+            child,
+            dir: self.dir.clone(),
+            ..*self
+        };
+        until("it serves, or ends", || {
+            if !next.runs() {
+                until("the rest of its log", || {
+                    (Arc::strong_count(&next.log) == 1).then_some(())
+                });
+                return Some(Err(next.log()));
+            }
+            (ready(self.admin) && next.status()["pid"] == next.child.id()).then_some(Ok(()))
+        })
+        .map(|()| next)
+    }
+
+    /// The number of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// What it logged so far.

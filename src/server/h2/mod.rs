@@ -194,7 +194,8 @@ impl Shared {
     /// A stream begins.
     fn enter(self: Rc<Self>) -> Open {
         if self.open.replace(self.open.get() + 1) == 0 {
-            self.watch.enter(Phase::Request);
+            // What its streams do, their own watches say: the connection goes on as long as any of them.
+            self.watch.enter(Phase::Stream);
             self.watch.disarm();
         }
         Open(self)

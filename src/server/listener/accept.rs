@@ -32,6 +32,7 @@ const TURN_AWAY: Duration = Duration::from_secs(1);
 pub struct Door {
     runtime: RefCell<Arc<ListenerRuntime>>,
     closing: Cell<bool>,
+    handed_over: Cell<bool>,
     changed: Notify,
 }
 
@@ -41,6 +42,7 @@ impl Door {
         Rc::new(Self {
             runtime: RefCell::new(runtime),
             closing: Cell::new(false),
+            handed_over: Cell::new(false),
             changed: Notify::new(),
         })
     }
@@ -58,7 +60,13 @@ impl Door {
     /// Accept what waits, then close the socket.
     pub fn close(&self) {
         self.closing.set(true);
-        self.changed.notify_one();
+        self.changed.notify_waiters();
+    }
+
+    /// Accept no more: another process has the same socket, and whoever waits on it.
+    pub fn hand_over(&self) {
+        self.handed_over.set(true);
+        self.close();
     }
 
     async fn closed(&self) {
@@ -174,6 +182,9 @@ where
                 trouble.turn_away(&listening).await;
             }
         }
+    }
+    if door.handed_over.get() {
+        return;
     }
     // Closing a socket resets the connections that wait on it.
     let runtime = door.runtime();

@@ -3,14 +3,16 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 
-use super::holder;
+use super::{adopt, holder};
 use crate::config::spec::Bind;
 
 /// Connections that may wait to be accepted, a socket.
@@ -46,12 +48,14 @@ impl fmt::Display for Place {
 /// A listener's sockets.
 #[derive(Debug)]
 pub struct Bound {
-    /// One for each worker.
-    pub sockets: Vec<Socket>,
+    /// By worker.
+    pub sockets: Vec<Vec<Socket>>,
     /// Where they are bound.
     pub place: Place,
     /// Of a Unix listener.
     pub file: Option<Arc<SocketFile>>,
+    /// A duplicate of every socket, for the process that may take over.
+    pub held: Vec<OwnedFd>,
 }
 
 /// A Unix socket's file; removed with its listener.
@@ -59,10 +63,33 @@ pub struct Bound {
 pub struct SocketFile {
     path: PathBuf,
     inode: u64,
+    left: AtomicBool,
+}
+
+impl SocketFile {
+    /// What is at `path` now.
+    ///
+    /// # Errors
+    /// Nothing is there.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            inode: std::fs::symlink_metadata(path)?.ino(),
+            left: AtomicBool::new(false),
+        })
+    }
+
+    /// Another process has the socket now: the file stays.
+    pub fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.left.load(Ordering::Relaxed) {
+            return;
+        }
         // Only if it is still ours: another process may have taken the path over.
         if std::fs::symlink_metadata(&self.path).is_ok_and(|m| m.ino() == self.inode) {
             let _ = std::fs::remove_file(&self.path);
@@ -114,18 +141,26 @@ fn tcp(mut address: SocketAddr, workers: usize, ours: &[u16]) -> io::Result<Boun
         tcp_socket(address, false)?;
     }
     let mut sockets = Vec::with_capacity(workers);
+    let mut held = Vec::with_capacity(workers);
     for _ in 0..workers {
-        let socket = tcp_socket(address, true)?;
-        socket.listen(BACKLOG)?;
-        let listener = TcpListener::from(socket);
+        let listener = beside(address)?;
         address = listener.local_addr()?;
+        held.push(listener.try_clone()?.into());
         sockets.push(Socket::Tcp(listener));
     }
     Ok(Bound {
-        sockets,
+        sockets: adopt::dealt(sockets.into_iter(), workers),
         place: Place::Tcp(address),
         file: None,
+        held,
     })
+}
+
+/// Opens one more socket at `address`, beside those of ours that listen there.
+pub(super) fn beside(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = tcp_socket(address, true)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 fn tcp_socket(address: SocketAddr, shared: bool) -> io::Result<RawSocket> {
@@ -152,18 +187,16 @@ fn unix(path: &Path, workers: usize) -> io::Result<Bound> {
     clear(path)?;
     let listener = UnixListener::bind(path)?;
     listener.set_nonblocking(true)?;
-    let file = SocketFile {
-        path: path.to_owned(),
-        inode: std::fs::symlink_metadata(path)?.ino(),
-    };
+    let file = SocketFile::at(path)?;
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
         sockets.push(Socket::Unix(listener.try_clone()?));
     }
     Ok(Bound {
-        sockets,
+        sockets: adopt::dealt(sockets.into_iter(), workers),
         place: Place::Unix(path.to_owned()),
         file: Some(Arc::new(file)),
+        held: vec![listener.into()],
     })
 }
 
@@ -236,7 +269,7 @@ mod tests {
     fn every_worker_gets_a_socket_on_the_same_port() {
         let bound = open(&localhost(0), 3, &[]).unwrap();
         assert_eq!(bound.sockets.len(), 3);
-        for socket in &bound.sockets {
+        for socket in bound.sockets.iter().flatten() {
             let Socket::Tcp(listener) = socket else {
                 panic!("{socket:?}")
             };
@@ -247,7 +280,7 @@ mod tests {
     #[test]
     fn accepted_connections_do_not_wait_for_more() {
         let bound = open(&localhost(0), 1, &[]).unwrap();
-        let Socket::Tcp(listener) = &bound.sockets[0] else {
+        let Socket::Tcp(listener) = &bound.sockets[0][0] else {
             panic!("{bound:?}")
         };
         listener.set_nonblocking(false).unwrap();

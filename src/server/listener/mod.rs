@@ -5,13 +5,16 @@
 //! binds its address; protocols and certificates can change above it.
 
 pub mod accept;
+mod adopt;
 pub mod bind;
 mod holder;
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::conn::Listening;
+use super::inherit::{Inherited, Label, Purpose};
 use super::tls::{self, Files};
 use crate::config::{Spec, spec};
 use crate::telemetry::Telemetry;
@@ -68,8 +71,8 @@ impl ListenerRuntime {
 pub struct Order {
     /// What new connections are given.
     pub runtime: Arc<ListenerRuntime>,
-    /// Its own socket, when the listener is new.
-    pub socket: Option<Socket>,
+    /// Its own sockets, when the listener is new; mostly one.
+    pub sockets: Vec<Socket>,
 }
 
 /// A listener that stands.
@@ -80,6 +83,8 @@ struct Standing {
     /// Fingerprint of the files that were refused last, so that the same refusal is not repeated.
     refused: Option<u64>,
     file: Option<Arc<SocketFile>>,
+    /// A duplicate of every socket, for the process that may take over.
+    held: Arc<Vec<OwnedFd>>,
 }
 
 /// All listeners of the process.
@@ -95,7 +100,7 @@ pub struct Listeners {
 pub struct Plan {
     standing: Vec<Standing>,
     /// By worker, then by listener.
-    sockets: Vec<Vec<Option<Socket>>>,
+    sockets: Vec<Vec<Vec<Socket>>>,
     next_id: usize,
 }
 
@@ -118,11 +123,16 @@ impl Listeners {
         }
     }
 
-    /// Binds what is new and reads what changed. Nothing of what stands is touched.
+    /// Binds what is new (or takes it from what was inherited) and reads what changed. Nothing of what stands is touched.
     ///
     /// # Errors
     /// Everything that failed, a line each, with the listener's name.
-    pub fn plan(&self, spec: &Spec, telemetry: &Telemetry) -> Result<Plan, String> {
+    pub fn plan(
+        &self,
+        spec: &Spec,
+        telemetry: &Telemetry,
+        inherited: &mut Inherited,
+    ) -> Result<Plan, String> {
         let mut plan = Plan {
             standing: Vec::new(),
             sockets: (0..self.workers).map(|_| Vec::new()).collect(),
@@ -130,7 +140,7 @@ impl Listeners {
         };
         let mut errors = Vec::new();
         for listener in &spec.listeners {
-            if let Err(error) = self.plan_one(listener, telemetry, &mut plan) {
+            if let Err(error) = self.plan_one(listener, telemetry, inherited, &mut plan) {
                 errors.push(format!("listener {}: {error}", listener.name));
             }
         }
@@ -145,22 +155,25 @@ impl Listeners {
         &self,
         listener: &spec::Listener,
         telemetry: &Telemetry,
+        inherited: &mut Inherited,
         plan: &mut Plan,
     ) -> Result<(), String> {
         let former = self.former(listener);
         let (table, fingerprint) = certificates(listener, former)?;
-        let (id, place, file, sockets) = match former {
+        let (id, place, file, held, sockets) = match former {
             Some(f) => (
                 f.runtime.id(),
                 f.runtime.place.clone(),
                 f.file.clone(),
-                None,
+                f.held.clone(),
+                Vec::new(),
             ),
             None => {
-                let bound = bind::open(&listener.bind, self.workers, &self.ports())?;
+                let bound = self.bound(listener, inherited)?;
                 let id = plan.next_id;
                 plan.next_id += 1;
-                (id, bound.place, bound.file, Some(bound.sockets))
+                let held = Arc::new(bound.held);
+                (id, bound.place, bound.file, held, bound.sockets)
             }
         };
         let same = |r: &ListenerRuntime| {
@@ -176,12 +189,27 @@ impl Listeners {
             fingerprint,
             refused: None,
             file,
+            held,
         });
-        let mut sockets = sockets.map(Vec::into_iter);
+        let mut sockets = sockets.into_iter();
         for worker in &mut plan.sockets {
-            worker.push(sockets.as_mut().and_then(Iterator::next));
+            worker.push(sockets.next().unwrap_or_default());
         }
         Ok(())
+    }
+
+    fn bound(
+        &self,
+        listener: &spec::Listener,
+        inherited: &mut Inherited,
+    ) -> Result<bind::Bound, String> {
+        let sockets = inherited.listener(listener);
+        if !sockets.is_empty() {
+            return adopt::adopt(sockets, &listener.bind, self.workers);
+        }
+        let mut ours = self.ports();
+        ours.extend(inherited.ports());
+        bind::open(&listener.bind, self.workers, &ours)
     }
 
     /// The standing listener whose sockets this one goes on with: the same address, by preference the same name.
@@ -208,12 +236,12 @@ impl Listeners {
     pub fn adopt(&mut self, plan: Plan) -> Vec<Vec<Order>> {
         self.standing = plan.standing;
         self.next_id = plan.next_id;
-        let order = |(standing, socket): (&Standing, Option<Socket>)| Order {
+        let order = |(standing, sockets): (&Standing, Vec<Socket>)| Order {
             runtime: standing.runtime.clone(),
-            socket,
+            sockets,
         };
         let orders =
-            |sockets: Vec<Option<Socket>>| self.standing.iter().zip(sockets).map(order).collect();
+            |sockets: Vec<Vec<Socket>>| self.standing.iter().zip(sockets).map(order).collect();
         plan.sockets.into_iter().map(orders).collect()
     }
 
@@ -250,7 +278,7 @@ impl Listeners {
     pub fn orders(&self) -> Vec<Order> {
         let order = |s: &Standing| Order {
             runtime: s.runtime.clone(),
-            socket: None,
+            sockets: Vec::new(),
         };
         self.standing.iter().map(order).collect()
     }
@@ -259,6 +287,41 @@ impl Listeners {
     pub fn places(&self) -> Vec<(String, Place)> {
         let place = |s: &Standing| (s.runtime.spec.name.clone(), s.runtime.place.clone());
         self.standing.iter().map(place).collect()
+    }
+
+    /// Every socket, with what it is: for the process that takes over, or the service manager to keep.
+    pub fn held(&self) -> impl Iterator<Item = (Label, &OwnedFd)> {
+        self.standing.iter().flat_map(|standing| {
+            let spec = &standing.runtime.spec;
+            let label = Label {
+                purpose: Purpose::Listener,
+                name: spec.name.clone(),
+                bind: Some(bind::written(&spec.bind)),
+            };
+            standing.held.iter().map(move |fd| (label.clone(), fd))
+        })
+    }
+
+    /// From now on only workers hold the sockets: where they close them, they are closed.
+    pub fn let_go(&mut self) {
+        for standing in &mut self.standing {
+            standing.held = Arc::default();
+        }
+    }
+
+    /// Another process has the sockets now, except those bound at `unwanted`: the numbers of these listeners.
+    pub fn hand_over(&mut self, unwanted: &[String]) -> Vec<usize> {
+        self.let_go();
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for standing in &self.standing {
+            let is_ours = unwanted.contains(&bind::written(&standing.runtime.spec.bind));
+            let side = if is_ours { &mut ours } else { &mut theirs };
+            side.push(standing);
+        }
+        for file in theirs.iter().filter_map(|standing| standing.file.as_ref()) {
+            file.leave();
+        }
+        ours.iter().map(|standing| standing.runtime.id()).collect()
     }
 
     /// Every certificate file that is in use.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::server::conn::Accepted;
 use crate::server::gate::Gate;
+use crate::server::inherit::Inherited;
 use crate::server::tls::tests::Desk;
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -51,7 +52,13 @@ fn limits(connections: Option<usize>) -> spec::ProxyLimits {
 /// Two workers with these listeners.
 fn standing(listeners: Vec<spec::Listener>) -> (Listeners, Vec<Vec<Order>>) {
     let mut all = Listeners::new(2);
-    let plan = all.plan(&spec(listeners), &Telemetry::new(2)).unwrap();
+    let plan = all
+        .plan(
+            &spec(listeners),
+            &Telemetry::new(2),
+            &mut Inherited::default(),
+        )
+        .unwrap();
     let orders = all.adopt(plan);
     (all, orders)
 }
@@ -69,12 +76,16 @@ fn address(listeners: &Listeners, name: &str) -> SocketAddr {
 fn every_worker_is_given_a_socket_once() {
     let (mut listeners, orders) = standing(vec![clear("a", 0)]);
     assert_eq!(orders.len(), 2);
-    assert!(orders.iter().all(|o| o[0].socket.is_some()));
+    assert!(orders.iter().all(|o| !o[0].sockets.is_empty()));
     let plan = listeners
-        .plan(&spec(vec![clear("a", 0)]), &Telemetry::new(2))
+        .plan(
+            &spec(vec![clear("a", 0)]),
+            &Telemetry::new(2),
+            &mut Inherited::default(),
+        )
         .unwrap();
     let again = listeners.adopt(plan);
-    assert!(again.iter().all(|o| o[0].socket.is_none()));
+    assert!(again.iter().all(|o| o[0].sockets.is_empty()));
     assert!(
         Arc::ptr_eq(&orders[0][0].runtime, &again[0][0].runtime),
         "untouched"
@@ -89,10 +100,14 @@ fn other_settings_keep_the_socket() {
         ..clear("a", 0)
     };
     let plan = listeners
-        .plan(&spec(vec![changed]), &Telemetry::new(2))
+        .plan(
+            &spec(vec![changed]),
+            &Telemetry::new(2),
+            &mut Inherited::default(),
+        )
         .unwrap();
     let again = listeners.adopt(plan);
-    assert!(again[0][0].socket.is_none());
+    assert!(again[0][0].sockets.is_empty());
     assert_eq!(again[0][0].runtime.id(), orders[0][0].runtime.id());
     assert!(!again[0][0].runtime.spec.h2);
 }
@@ -104,9 +119,13 @@ fn another_name_keeps_the_socket_of_a_fixed_port() {
     drop(listeners);
     let (mut listeners, _orders) = standing(vec![clear("a", port)]);
     let plan = listeners
-        .plan(&spec(vec![clear("b", port)]), &Telemetry::new(2))
+        .plan(
+            &spec(vec![clear("b", port)]),
+            &Telemetry::new(2),
+            &mut Inherited::default(),
+        )
         .unwrap();
-    assert!(listeners.adopt(plan)[0][0].socket.is_none());
+    assert!(listeners.adopt(plan)[0][0].sockets.is_empty());
     assert_eq!(address(&listeners, "b").port(), port);
 }
 
@@ -118,7 +137,7 @@ fn one_address_in_use_refuses_the_whole_plan_and_names_the_listener() {
     let before = listeners.places();
     let wanted = vec![clear("a", 0), clear("new", 0), clear("bad", taken)];
     let error = listeners
-        .plan(&spec(wanted), &Telemetry::new(2))
+        .plan(&spec(wanted), &Telemetry::new(2), &mut Inherited::default())
         .unwrap_err();
     assert!(
         error.contains("listener bad") && error.contains(&taken.to_string()),
@@ -169,13 +188,21 @@ fn an_edit_elsewhere_is_not_refused_for_a_renewal_under_way() {
     let (listeners, _orders) = standing(vec![with_cert(cert.clone())]);
     std::fs::write(&cert.cert, "half a certificate").unwrap();
     let both = vec![with_cert(cert.clone()), clear("more", 0)];
-    assert!(listeners.plan(&spec(both), &Telemetry::new(2)).is_ok());
+    assert!(
+        listeners
+            .plan(&spec(both), &Telemetry::new(2), &mut Inherited::default())
+            .is_ok()
+    );
     let other_key = spec::Cert {
         sni: vec!["a.test".into()],
         ..cert
     };
     let error = listeners
-        .plan(&spec(vec![with_cert(other_key)]), &Telemetry::new(2))
+        .plan(
+            &spec(vec![with_cert(other_key)]),
+            &Telemetry::new(2),
+            &mut Inherited::default(),
+        )
         .unwrap_err();
     assert!(error.contains("a.pem"), "{error}");
 }
@@ -197,13 +224,17 @@ fn locally<F: Future<Output = ()>>(test: F) {
 /// Takes the one socket of the one listener.
 fn one(orders: &mut [Vec<Order>]) -> (Arc<ListenerRuntime>, Socket) {
     let order = &mut orders[0][0];
-    (order.runtime.clone(), order.socket.take().unwrap())
+    (order.runtime.clone(), order.sockets.pop().unwrap())
 }
 
 fn single() -> (SocketAddr, Arc<ListenerRuntime>, Socket) {
     let mut all = Listeners::new(1);
     let plan = all
-        .plan(&spec(vec![clear("a", 0)]), &Telemetry::new(1))
+        .plan(
+            &spec(vec![clear("a", 0)]),
+            &Telemetry::new(1),
+            &mut Inherited::default(),
+        )
         .unwrap();
     let (runtime, socket) = one(&mut all.adopt(plan));
     (address(&all, "a"), runtime, socket)
@@ -297,7 +328,9 @@ fn a_client_that_never_shakes_hands_is_let_go_in_time() {
         let desk = Desk::new();
         let mut all = Listeners::new(1);
         let wanted = spec(vec![with_cert(desk.issue("a", &["a.test"]))]);
-        let plan = all.plan(&wanted, &Telemetry::new(1)).unwrap();
+        let plan = all
+            .plan(&wanted, &Telemetry::new(1), &mut Inherited::default())
+            .unwrap();
         let (runtime, socket) = one(&mut all.adopt(plan));
         let gate = Gate::new(&limits(None), None);
         let door = accept::Door::new(runtime);

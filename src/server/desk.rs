@@ -1,0 +1,123 @@
+//! The sockets of the admin API, the control socket by which commands on this machine find the proxy, and the one by which
+//! the next process finds it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use tokio::net::UnixListener;
+
+use super::inherit::{Inherited, Label, Purpose};
+use super::listener::bind::written;
+use crate::admin::{self, Listener};
+use crate::config::spec::Bind;
+use crate::config::{Spec, paths};
+
+/// All of them.
+#[derive(Debug)]
+pub struct Desk {
+    /// The API's, until they are served.
+    pub listeners: Vec<Listener>,
+    /// TCP addresses of the API.
+    pub addresses: Vec<SocketAddr>,
+    /// Who waits for the next process, until it is served.
+    pub handover: Option<UnixListener>,
+    handover_file: Option<admin::listen::SocketFile>,
+    held: Vec<(Label, OwnedFd)>,
+}
+
+impl Desk {
+    /// Opens what is not inherited.
+    ///
+    /// # Errors
+    /// An address of the configuration can't be bound. Without control or handover socket the proxy works, and says so.
+    pub async fn open(spec: &Spec, config: &Path, inherited: &mut Inherited) -> io::Result<Self> {
+        let mut desk = Self {
+            listeners: Vec::new(),
+            addresses: Vec::new(),
+            handover: None,
+            handover_file: None,
+            held: Vec::new(),
+        };
+        for bind in spec.admin.iter().flat_map(|admin| &admin.listen) {
+            let listener = desk.one(Purpose::Admin, bind, inherited).await?;
+            desk.addresses.extend(listener.local_addr());
+            desk.listeners.push(listener);
+        }
+        let state = paths::state_dir(spec.state_dir.as_deref());
+        let control = desk.local(
+            Purpose::Control,
+            paths::control_socket(&state, config),
+            inherited,
+        );
+        match control.await {
+            Ok(listener) => desk.listeners.push(listener),
+            Err(error) => tracing::warn!(
+                "no control socket in {}: {error}. Commands reach this proxy by --admin ADDRESS only; `state_dir` names another directory",
+                state.display()
+            ),
+        }
+        let handover = desk.local(
+            Purpose::Handover,
+            paths::handover_socket(&state, config),
+            inherited,
+        );
+        match handover.await {
+            Ok(Listener::Unix(listener, file)) => {
+                desk.handover = Some(listener);
+                desk.handover_file = Some(file);
+            }
+            Ok(Listener::Tcp(_)) => {}
+            Err(error) => tracing::warn!(
+                "no handover socket in {}: {error}. No process can take the place of this one",
+                state.display()
+            ),
+        }
+        for address in &desk.addresses {
+            tracing::info!("admin at {address}");
+        }
+        Ok(desk)
+    }
+
+    async fn local(
+        &mut self,
+        purpose: Purpose,
+        path: io::Result<std::path::PathBuf>,
+        inherited: &mut Inherited,
+    ) -> io::Result<Listener> {
+        self.one(purpose, &Bind::Unix(path?), inherited).await
+    }
+
+    async fn one(
+        &mut self,
+        purpose: Purpose,
+        bind: &Bind,
+        inherited: &mut Inherited,
+    ) -> io::Result<Listener> {
+        let listener = match inherited.one(purpose, bind) {
+            Some(socket) => Listener::adopt(bind, socket)?,
+            None => admin::bind(bind).await?,
+        };
+        let label = Label {
+            purpose,
+            name: String::new(),
+            bind: Some(written(bind)),
+        };
+        self.held.push((label, listener.duplicate()?));
+        Ok(listener)
+    }
+
+    /// Every socket, with what it is, for the next process.
+    pub fn held(&self) -> impl Iterator<Item = (Label, &OwnedFd)> {
+        self.held.iter().map(|(label, fd)| (label.clone(), fd))
+    }
+
+    /// The next process has them now.
+    pub fn leave(&mut self) {
+        self.held.clear();
+        if let Some(file) = self.handover_file.take() {
+            file.leave();
+        }
+    }
+}
