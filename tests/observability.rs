@@ -1,0 +1,234 @@
+//! The dashboard and the rules under `config/` ask for what is exported, and for all of it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cutover::telemetry::names::{self, Kind};
+use serde_json::Value;
+
+/// Labels that Prometheus sets, beside ours.
+const TARGET_LABELS: [&str; 2] = ["instance", "job"];
+/// What stands between the operands of an expression.
+const KEYWORDS: [&str; 6] = ["and", "or", "unless", "offset", "bool", "inf"];
+/// What is followed by a list of labels.
+const GROUPINGS: [&str; 6] = [
+    "by",
+    "without",
+    "on",
+    "ignoring",
+    "group_left",
+    "group_right",
+];
+
+fn config(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("config")
+        .join(name)
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(config(name)).expect("it is part of the project")
+}
+
+/// What an expression asks for.
+#[derive(Debug, Default, PartialEq)]
+struct Asked {
+    metrics: BTreeSet<String>,
+    labels: BTreeSet<String>,
+}
+
+/// Takes names out of an expression: metrics, and the labels of matchers and groupings.
+fn asked(expression: &str) -> Asked {
+    let mut found = Asked::default();
+    let mut rest = expression.trim_start();
+    // The list of a grouping, or the matchers of a series.
+    let (mut in_labels, mut grouping) = (false, false);
+    while let Some(first) = rest.chars().next() {
+        let mut taken = first.len_utf8();
+        match first {
+            '"' => taken = rest[1..].find('"').expect("a closed string") + 2,
+            '[' => taken = rest.find(']').expect("a closed range") + 1,
+            '{' => in_labels = true,
+            '}' => in_labels = false,
+            '(' => in_labels = grouping,
+            ')' => in_labels = false,
+            '0'..='9' => taken = word(rest),
+            'a'..='z' | 'A'..='Z' | '_' | ':' => {
+                taken = word(rest);
+                let name = &rest[..taken];
+                let is_function = rest[taken..].trim_start().starts_with('(');
+                if in_labels {
+                    found.labels.insert(name.into());
+                } else if GROUPINGS.contains(&name) {
+                    grouping = true;
+                    rest = rest[taken..].trim_start();
+                    continue;
+                } else if !KEYWORDS.contains(&name) && !is_function && !is_grouped(&rest[taken..]) {
+                    found.metrics.insert(name.into());
+                }
+            }
+            _ => {}
+        }
+        grouping = false;
+        rest = rest[taken..].trim_start();
+    }
+    found
+}
+
+fn word(text: &str) -> usize {
+    text.find(|c: char| !c.is_ascii_alphanumeric() && !"_:.".contains(c))
+        .unwrap_or(text.len())
+}
+
+/// `sum by (…)`: a function whose grouping stands before its argument.
+fn is_grouped(after: &str) -> bool {
+    ["by", "without"].contains(&&after.trim_start()[..word(after.trim_start())])
+}
+
+/// The `expr` of each rule, and the names that rules record.
+fn rules(name: &str) -> (Vec<String>, Vec<String>) {
+    let (mut expressions, mut recorded) = (Vec::new(), Vec::new());
+    let text = read(name);
+    let mut lines = text.lines().peekable();
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    while let Some(line) = lines.next() {
+        if let Some(name) = line.trim_start().strip_prefix("- record: ") {
+            recorded.push(name.to_owned());
+        }
+        match line.trim_start().strip_prefix("expr: ") {
+            Some("|") => {
+                let mut block = String::new();
+                while let Some(more) = lines.next_if(|more| indent(more) > indent(line)) {
+                    block.push_str(more);
+                    block.push('\n');
+                }
+                expressions.push(block);
+            }
+            Some(expression) => expressions.push(expression.to_owned()),
+            None => {}
+        }
+    }
+    (expressions, recorded)
+}
+
+/// Every `expr` in the dashboard, and what its variables ask for.
+fn dashboard() -> Vec<String> {
+    fn walk(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => {
+                for (key, value) in fields {
+                    match (key.as_str(), value.as_str()) {
+                        ("expr" | "definition", Some(text)) => found.push(text.to_owned()),
+                        _ => walk(value, found),
+                    }
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| walk(item, found)),
+            _ => {}
+        }
+    }
+    let document = serde_json::from_str(&read("grafana/cutover.json")).expect("JSON");
+    let mut found = Vec::new();
+    walk(&document, &mut found);
+    let variable = |text: &String| text.strip_prefix("label_values(").map(str::to_owned);
+    for text in &mut found {
+        if let Some(series) = variable(text) {
+            series.rsplit_once(',').expect("a label").0.clone_into(text);
+        }
+    }
+    found
+}
+
+/// Everything that a scrape of cutover may hold.
+fn exported() -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for family in names::ALL {
+        match family.kind {
+            Kind::Histogram => {
+                let parts = ["_bucket", "_sum", "_count"];
+                all.extend(parts.map(|part| format!("{}{part}", family.name)));
+            }
+            _ => {
+                all.insert(family.name.to_owned());
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn names_are_taken_out_of_expressions() {
+    let found = asked(
+        r#"histogram_quantile(0.99, sum by (service, le) (rate(a_bucket{status=~"5..|x_y"}[1m]))) > 1e3
+           - on (version) group_left () min by (job) (b:c) or vector(0) unless d_total offset 5m"#,
+    );
+    let set = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+    assert_eq!(
+        found,
+        Asked {
+            metrics: set(&["a_bucket", "b:c", "d_total"]),
+            labels: set(&["service", "le", "status", "version", "job"]),
+        }
+    );
+}
+
+#[test]
+fn rules_and_dashboard_ask_for_what_is_exported() {
+    let (recording, recorded) = rules("prometheus/recording.yml");
+    let (alerts, none) = rules("prometheus/alerts.yml");
+    assert!(recording.len() == recorded.len() && none.is_empty());
+    let mut known = exported();
+    known.extend(recorded);
+    // Prometheus' own: whether a target answered.
+    known.insert("up".to_owned());
+    for expression in recording.iter().chain(&alerts).chain(&dashboard()) {
+        let Asked { metrics, labels } = asked(expression);
+        assert!(!metrics.is_empty(), "{expression}");
+        for name in metrics {
+            assert!(
+                known.contains(&name),
+                "{name} is not exported: {expression}"
+            );
+        }
+        for label in labels {
+            let ours = names::RESERVED_LABELS.contains(&&*label);
+            let ours = ours || TARGET_LABELS.contains(&&*label);
+            assert!(ours, "no series has {label}: {expression}");
+        }
+    }
+}
+
+/// The dashboard stands without the recording rules, and leaves nothing out.
+#[test]
+fn dashboard_shows_every_metric() {
+    let shown: BTreeSet<String> = dashboard().iter().flat_map(|e| asked(e).metrics).collect();
+    assert!(shown.is_subset(&exported()), "{shown:?}");
+    for family in names::ALL
+        .iter()
+        .filter(|f| !f.name.starts_with("process_"))
+    {
+        let is_shown = |name: &String| name.starts_with(family.name);
+        assert!(shown.iter().any(is_shown), "{} is not shown", family.name);
+    }
+}
+
+#[test]
+fn promtool_finds_nothing_wrong() {
+    let file = config("prometheus/prometheus.yml");
+    let promtool = Command::new("promtool")
+        .args(["check", "config", "--lint=all", "--lint-fatal"])
+        .arg(file)
+        .output();
+    let Ok(output) = promtool else {
+        eprintln!("promtool is not on PATH: names and labels are checked, syntax is not");
+        return;
+    };
+    let said = [output.stdout, output.stderr].concat();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&said)
+    );
+}
