@@ -93,9 +93,6 @@ impl Worker {
     /// gets as long as `drain` says.
     pub fn adopt(&self, next: Arc<Snapshot>) {
         let former = self.snapshot.replace(Rc::new(next));
-        for state in self.services.borrow_mut().iter_mut() {
-            state.views.iter_mut().for_each(View::forget);
-        }
         let stay: HashSet<usize> = self.snapshot().endpoints().map(|(_, e)| e.slot).collect();
         self.conns.retain(|endpoint| stay.contains(&endpoint.slot));
         self.h2_conns

@@ -271,6 +271,22 @@ mod tests {
     }
 
     #[test]
+    fn who_began_before_a_reload_picks_from_its_own_pool() {
+        let after = pool(Balance::LeastRequest, &[1; 6]);
+        let first = after.members.iter().take(2).map(|m| Member {
+            endpoint: m.endpoint.clone(),
+            weight: m.weight,
+        });
+        let epoch = after.epoch.clone();
+        let before = Pool::of(first.collect(), after.balance, after.panic, epoch);
+        let (mut rng, mut view) = (fastrand::Rng::with_seed(1), View::default());
+        for _ in 0..100 {
+            assert!(after.pick(&mut rng, &mut view, &[0, 1], None) >= Some(2));
+            assert!(before.pick(&mut rng, &mut view, &[], None) < Some(2));
+        }
+    }
+
+    #[test]
     fn a_hash_stays_and_moves_only_with_its_endpoint() {
         let pool = pool(Balance::Hash, &[1, 1, 1, 1]);
         let (mut rng, mut view) = (fastrand::Rng::with_seed(7), View::default());

@@ -1,7 +1,7 @@
 //! A version's endpoints, weighted and balanced.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Endpoint, Registry};
 use crate::config::spec::{self, Balance};
@@ -17,6 +17,8 @@ pub struct Pool {
     /// Under so many thousandths of usable endpoints all are used.
     pub panic: u32,
     pub(super) epoch: Arc<AtomicU64>,
+    /// No other pool of this process has it.
+    pub(super) id: u64,
 }
 
 /// One endpoint in one pool.
@@ -47,11 +49,13 @@ impl Pool {
 
     /// A pool of these members.
     pub fn of(members: Vec<Member>, balance: Balance, panic: u32, epoch: Arc<AtomicU64>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
             members,
             balance,
             panic,
             epoch,
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
         }
     }
 }

@@ -16,7 +16,8 @@ const POINTS: u64 = 128;
 /// One worker's view of one pool.
 #[derive(Debug, Default)]
 pub struct View {
-    epoch: Option<u64>,
+    /// The pool that it is of, and the epoch of its endpoints' states.
+    of: Option<(u64, u64)>,
     /// Indices of the members that may be picked.
     pub(super) usable: Vec<u32>,
     /// Running sums of their weights, in thousandths where one is in slow start.
@@ -38,23 +39,19 @@ impl View {
         }
     }
 
-    /// Forgets what it knows: the pool is another one.
-    pub fn forget(&mut self) {
-        self.epoch = None;
-    }
-
     /// Endpoints that are well, or 0: the pool is down, and what is picked from it is picked in panic.
     pub fn well(&self) -> usize {
         self.well
     }
 
-    /// Looks again where anything has changed.
+    /// Looks again where anything has changed. After a reload a request that is still in flight picks from the pool that it
+    /// began with, between others that pick from its successor.
     #[inline]
     pub fn refresh(&mut self, pool: &Pool) {
-        let epoch = pool.epoch.load(Ordering::Acquire);
-        if self.epoch != Some(epoch) {
+        let now = (pool.id, pool.epoch.load(Ordering::Acquire));
+        if self.of != Some(now) {
             self.look(pool);
-            self.epoch = Some(epoch);
+            self.of = Some(now);
         }
     }
 
