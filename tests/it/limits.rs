@@ -255,7 +255,7 @@ fn a_connection_carries_as_many_requests_as_it_may() {
     let mut client = proxy.client();
     for n in 1..=7 {
         assert_eq!(client.get("/").text(), "blue");
-        assert_eq!(origin.connections(), (n + 1) / 2);
+        assert_eq!(origin.connections(), usize::div_ceil(n, 2));
     }
     until("only the last is open", || {
         (origin.open() == 1).then_some(())
