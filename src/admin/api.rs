@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Body;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -14,13 +15,23 @@ use super::asked::Asked;
 use super::explain::explain;
 use super::guard::{Door, Refusal, admit, authorise};
 use super::status::Status;
-use super::{Command, Context, Phase, scrape, view};
+use super::{Command, Context, Phase, drain, scrape, view};
 use crate::telemetry::render;
+
+/// Whatever ends a body early.
+type Broken = Box<dyn std::error::Error + Send + Sync>;
+
+/// Largest body of a request in bytes.
+const LARGEST: usize = 64 * 1024;
 
 type Answer = Response<Full<Bytes>>;
 
 /// Answers one request.
-pub async fn answer<B>(request: Request<B>, door: Door, context: &Context) -> Answer {
+pub async fn answer<B: Body<Error: Into<Broken>>>(
+    request: Request<B>,
+    door: Door,
+    context: &Context,
+) -> Answer {
     let mut answer = answer_to(request, door, context).await;
     if context.readiness.phase() == Phase::Stopping {
         // Whoever asks again shall find who comes after us.
@@ -30,8 +41,12 @@ pub async fn answer<B>(request: Request<B>, door: Door, context: &Context) -> An
     answer
 }
 
-async fn answer_to<B>(request: Request<B>, door: Door, context: &Context) -> Answer {
-    let (head, _) = request.into_parts();
+async fn answer_to<B: Body<Error: Into<Broken>>>(
+    request: Request<B>,
+    door: Door,
+    context: &Context,
+) -> Answer {
+    let (head, body) = request.into_parts();
     if let Err(refusal) = admit(&head, door) {
         return refused(&refusal);
     }
@@ -40,6 +55,7 @@ async fn answer_to<B>(request: Request<B>, door: Door, context: &Context) -> Ans
         "/healthz" | "/readyz" | "/metrics" | "/api/v1/status" | "/api/v1/config"
         | "/api/v1/explain" => "GET, HEAD",
         "/api/v1/reload" => "POST",
+        _ if to_drain(path).is_some() => "POST, DELETE",
         _ => {
             let message = format!("there is nothing at {path}");
             return error(StatusCode::NOT_FOUND, &message);
@@ -52,7 +68,7 @@ async fn answer_to<B>(request: Request<B>, door: Door, context: &Context) -> Ans
         answer.headers_mut().insert(ALLOW, allow);
         return answer;
     }
-    if head.method == Method::POST {
+    if head.method == Method::POST || head.method == Method::DELETE {
         let spec = context.live.current().spec.clone();
         let token = spec.admin.as_ref().and_then(|a| a.token_file.as_deref());
         if let Err(refusal) = authorise(&head.headers, door, token) {
@@ -69,7 +85,45 @@ async fn answer_to<B>(request: Request<B>, door: Door, context: &Context) -> Ans
             document(StatusCode::OK, &config)
         }
         "/api/v1/explain" => explained(head.uri.query().unwrap_or(""), context),
-        _ => reload(context).await,
+        "/api/v1/reload" => reload(context).await,
+        _ => {
+            let service = to_drain(path).unwrap_or_default();
+            drained(service, head.method == Method::DELETE, body, context).await
+        }
+    }
+}
+
+/// The service of `/api/v1/services/{service}/drain`.
+fn to_drain(path: &str) -> Option<&str> {
+    path.strip_prefix("/api/v1/services/")?
+        .strip_suffix("/drain")
+}
+
+async fn drained<B: Body<Error: Into<Broken>>>(
+    service: &str,
+    undo: bool,
+    body: B,
+    context: &Context,
+) -> Answer {
+    let body = match Limited::new(body, LARGEST).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(broken) => return error(StatusCode::BAD_REQUEST, &format!("the body: {broken}")),
+    };
+    let mut wanted = match body.is_empty() {
+        true => drain::Wanted::default(),
+        false => match serde_json::from_slice(&body) {
+            Ok(wanted) => wanted,
+            Err(wrong) => {
+                let expected =
+                    "expected {\"version\": …, \"endpoint\": …}, both of which may be left out";
+                return error(StatusCode::BAD_REQUEST, &format!("{wrong}: {expected}"));
+            }
+        },
+    };
+    wanted.undo |= undo;
+    match drain::drain(&context.live.current(), service, &wanted) {
+        Ok(drained) => document(StatusCode::OK, &drained),
+        Err(message) => error(StatusCode::NOT_FOUND, &message),
     }
 }
 

@@ -3,10 +3,12 @@
 //! * [`listen`]: TCP addresses and Unix sockets (mode 0600), and the loop that accepts.
 //! * [`guard`]: whose requests are answered: no foreign `Host`, no foreign `Origin`, writes only with the token.
 //! * [`api`]: paths to answers.
+//! * [`drain`]: endpoints taken out by an operator.
 //! * [`status`], [`asked`] and [`explain`], [`view`], [`scrape`]: what is answered; the same types are what commands read.
 
 pub mod api;
 pub mod asked;
+pub mod drain;
 pub mod explain;
 pub mod guard;
 pub mod listen;

@@ -138,6 +138,8 @@ pub struct Endpoint {
     pub ejected: Option<u64>,
     /// The share of its weight that counts (slow start).
     pub ramp: String,
+    /// Whether an operator drains it.
+    pub draining: bool,
 }
 
 impl Status {
@@ -274,6 +276,7 @@ pub fn endpoints(version: &snapshot::Version, checked: bool) -> Vec<Endpoint> {
             .to_owned(),
             ejected: state.ejected_until().map(|until| left(until) as u64),
             ramp: spec::Share(state.ramp() * (spec::Share::WHOLE / 1000)).to_string(),
+            draining: state.flags() & flag::DRAINING != 0,
         }
     };
     version.pool.members.iter().map(one).collect()

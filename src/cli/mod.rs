@@ -1,7 +1,7 @@
 //! The command line: one file a command.
 //!
 //! * `run`, `check`: the proxy itself, and the same path up to where it would start.
-//! * `status`, `explain`, `shift`: for an operator; [`proxy`] finds the running proxy for them.
+//! * `status`, `explain`, `shift`, `drain`: for an operator; [`proxy`] finds the running proxy for them.
 //! * `demo`: everything embedded. `completions`: for shells.
 //!
 //! Errors go to stderr: one line first, detail under it. Exit codes: 0 done, 1 not done, 2 as a command says.
@@ -9,6 +9,7 @@
 mod check;
 mod completions;
 mod demo;
+mod drain;
 mod explain;
 mod fault;
 mod place;
@@ -55,6 +56,8 @@ enum Command {
     Status(status::Show),
     /// Change the shares of versions in the configuration file, and wait until they are live
     Shift(shift::Shift),
+    /// Take endpoints out of use, and wait until nothing is in flight on them
+    Drain(drain::Drain),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -87,6 +90,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Explain(explain) => explain.run(&parsed.place),
         Command::Status(status) => status.run(&parsed.place),
         Command::Shift(shift) => shift.run(&parsed.place),
+        Command::Drain(drain) => drain.run(&parsed.place),
         Command::Completions(completions) => completions.run(),
     };
     match outcome {

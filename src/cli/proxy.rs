@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -82,8 +83,30 @@ impl Proxy {
     /// # Errors
     /// Nobody answers; the answer is an error, no such document, or too late.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Silence> {
+        self.document(path, None).await
+    }
+
+    /// What comes of telling it this.
+    ///
+    /// # Errors
+    /// See [`Self::get`].
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Silence> {
+        let json = serde_json::to_vec(body)
+            .map_err(|error| Silence::Trouble(Fault::new(error.to_string())))?;
+        self.document(path, Some(json.into())).await
+    }
+
+    async fn document<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<T, Silence> {
         let trouble = |what: String| Silence::Trouble(Fault::new(what));
-        let (status, body) = match timeout(PATIENCE, self.ask(path)).await {
+        let (status, body) = match timeout(PATIENCE, self.ask(path, body)).await {
             Ok(answer) => answer?,
             Err(_) => {
                 let late = format!("{} does not answer within {PATIENCE:?}", self.address);
@@ -104,18 +127,18 @@ impl Proxy {
         })
     }
 
-    async fn ask(&self, path: &str) -> Result<(StatusCode, Bytes), Silence> {
+    async fn ask(&self, path: &str, body: Option<Bytes>) -> Result<(StatusCode, Bytes), Silence> {
         let nobody = |error: std::io::Error| {
             Silence::Nobody(Fault::new(format!("{}: {error}", self.address)))
         };
         match &self.address {
             Address::Tcp(address) => {
                 let stream = TcpStream::connect(address).await.map_err(nobody)?;
-                exchange(stream, address, path).await
+                exchange(stream, address, path, body).await
             }
             Address::Unix(file) => {
                 let stream = UnixStream::connect(file).await.map_err(nobody)?;
-                exchange(stream, "localhost", path).await
+                exchange(stream, "localhost", path, body).await
             }
         }
         .map_err(|error| {
@@ -129,10 +152,16 @@ async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     host: &str,
     path: &str,
+    body: Option<Bytes>,
 ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
-    let request = Request::get(path).header("host", host).body(Empty::new())?;
+        hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await?;
+    let request = match body {
+        None => Request::get(path)
+            .header("host", host)
+            .body(Full::default()),
+        Some(body) => Request::post(path).header("host", host).body(body.into()),
+    }?;
     let answer = async {
         let answer = sender.send_request(request).await?;
         let (head, body) = answer.into_parts();

@@ -241,6 +241,41 @@ fn other_workers_and_listeners_find_their_sockets() {
     assert!(!socket.exists(), "what is not wanted is closed");
 }
 
+/// Ends the process with the test.
+struct Started(std::process::Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ended_already = self.0.kill();
+        let _reaped_already = self.0.wait();
+    }
+}
+
+#[test]
+fn sockets_of_the_service_manager_are_served_with_whoever_waits_on_them() {
+    let origin = Origin::named("blue");
+    let mut proxy = before(&origin.at());
+    proxy.signal(rustix::process::Signal::TERM);
+    proxy.ended();
+    let socket = std::net::TcpListener::bind(("127.0.0.1", proxy.port)).expect("the port is free");
+    let mut early = proxy.client();
+    early.send(GET);
+    let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=listener.default exec \"$0\" run -c \"$1\"";
+    let child = std::process::Command::new("sh")
+        .args(["-c", script, crate::support::proxy::BINARY])
+        .arg(proxy.file())
+        .stdin(std::os::fd::OwnedFd::from(
+            socket.try_clone().expect("a duplicate"),
+        ))
+        .stderr(std::process::Stdio::null())
+        .spawn();
+    let _started = Started(child.expect("start the binary"));
+    assert_eq!(early.answer("GET").text(), "blue");
+    for _ in 0..10 {
+        assert_eq!(proxy.get("/").text(), "blue");
+    }
+}
+
 fn stream(proxy: &Proxy) -> std::net::TcpStream {
     let mut tunnel = dial(proxy.port);
     let ask = "GET / HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";

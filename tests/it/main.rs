@@ -10,6 +10,7 @@ mod chaos;
 mod cli;
 mod corners;
 mod demo;
+mod drain;
 mod faults;
 mod grpc;
 mod handover;
