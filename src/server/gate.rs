@@ -22,6 +22,8 @@ pub struct Gate {
     ceiling: AtomicUsize,
     handshake_ms: AtomicU64,
     panics: AtomicU64,
+    /// Connections that are to be shed for those who wait.
+    wanted: AtomicUsize,
     /// What the descriptor limit leaves for downstream connections.
     room: usize,
     epoch: Instant,
@@ -37,6 +39,7 @@ impl Gate {
             ceiling: AtomicUsize::new(0),
             handshake_ms: AtomicU64::new(0),
             panics: AtomicU64::new(0),
+            wanted: AtomicUsize::new(0),
             room,
             epoch: Instant::now(),
             warned_ms: AtomicU64::new(0),
@@ -94,6 +97,16 @@ impl Gate {
     pub fn enter(self: &Arc<Self>) -> Place {
         self.open.fetch_add(1, Ordering::Relaxed);
         Place(self.clone())
+    }
+
+    /// Somebody waits for a place: one connection that does nothing is to go.
+    pub fn press(&self) {
+        self.wanted.fetch_max(1, Ordering::Relaxed);
+    }
+
+    /// Whether the caller is to shed a connection.
+    pub fn pressed(&self) -> bool {
+        self.wanted.swap(0, Ordering::Relaxed) > 0
     }
 
     /// Says that the house is full, now and then.

@@ -17,8 +17,8 @@ use super::conn;
 use super::gate::Gate;
 use super::listener::Order;
 use super::listener::accept::{self, Door};
-use crate::net::Phase;
 use crate::net::clock::TICK;
+use crate::net::{Phase, Watch};
 use crate::proxy;
 use crate::snapshot::Live;
 use crate::upstream::outlier::Suspects;
@@ -29,6 +29,9 @@ const LATECOMERS: Duration = Duration::from_secs(1);
 /// How long idle connections are left open after a handover, besides the grace that they always have: whoever keeps one
 /// open and is just sending finds it open, and is told with the answer that it ends.
 const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Who has done nothing for so many milliseconds can be spared when the house is full.
+const SPARE_MS: u64 = 1_000;
 
 /// What the control thread tells a worker.
 #[derive(Debug)]
@@ -236,6 +239,10 @@ impl Worker {
     fn tick(&mut self, now: Instant) {
         self.pulse.fetch_add(1, Ordering::Relaxed);
         self.be_patient(now);
+        if self.common.gate.pressed() && !self.shed() {
+            // Another worker may have somebody to spare.
+            self.common.gate.press();
+        }
         self.proxy.tick(now);
         if self.cutting {
             self.proxy.watches.each(|watch| {
@@ -260,6 +267,28 @@ impl Worker {
         self.proxy.adopt(next);
         self.common.live.adopt(self.proxy.id, generation);
         self.common.news.notify_one();
+    }
+
+    /// Ends the connection that has been idle for longest, else the one that dawdles longest over a request's head.
+    fn shed(&self) -> bool {
+        let rank = |watch: &Watch| match watch.phase() {
+            _ if watch.is_shut() || watch.age_ms() < SPARE_MS => None,
+            Phase::Idle => Some((true, watch.age_ms())),
+            Phase::Head => Some((false, watch.age_ms())),
+            Phase::Request | Phase::Stream => None,
+        };
+        let mut first = None;
+        self.proxy
+            .watches
+            .each(|watch| first = first.max(rank(watch)));
+        let mut found = false;
+        self.proxy.watches.each(|watch| {
+            if !found && first.is_some() && rank(watch) == first {
+                found = true;
+                watch.shut();
+            }
+        });
+        found
     }
 
     /// Idle connections whose end was announced begin their grace anew.

@@ -32,6 +32,37 @@ fn connections_beyond_the_limit_wait_their_turn() {
 }
 
 #[test]
+fn who_does_nothing_makes_room_for_who_comes() {
+    let origin = Origin::named("blue");
+    let proxy = serve(&format!(
+        "[limits]\nconnections = 3\n{}",
+        single(&origin.at(), "")
+    ));
+    let (mut idle, mut dawdling, mut busy) = (proxy.client(), proxy.client(), proxy.client());
+    idle.get("/");
+    dawdling.send("GET / HTTP/1.1\r\nhost:");
+    busy.get("/");
+    let mut come = Vec::new();
+    for gone in [&mut idle, &mut dawdling] {
+        let mut next = proxy.client();
+        next.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+        next.patience(Duration::from_millis(100));
+        let answer = until("there is room", || {
+            assert_eq!(busy.get("/").text(), "blue");
+            for other in &mut come {
+                let other: &mut Client = other;
+                assert_eq!(other.get("/").text(), "blue");
+            }
+            next.try_answer("GET").ok()
+        });
+        assert_eq!(answer.text(), "blue");
+        assert_ne!(gone.end_within(PATIENCE), crate::support::client::End::Open);
+        next.patience(PATIENCE);
+        come.push(next);
+    }
+}
+
+#[test]
 fn a_proxy_out_of_descriptors_serves_who_is_in_and_recovers_at_once() {
     let origin = Origin::named("blue");
     let proxy = Builder::rest(&single(&origin.at(), ""))

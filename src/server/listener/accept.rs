@@ -156,11 +156,6 @@ where
     };
     let mut trouble = Trouble::new();
     loop {
-        tokio::select! {
-            biased;
-            () = door.closed() => break,
-            () = room(&gate) => {}
-        }
         let accepted = tokio::select! {
             biased;
             () = door.closed() => break,
@@ -174,6 +169,7 @@ where
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
+                gate.press();
                 let pause = trouble.pause(&door.runtime().spec.name, &error);
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
@@ -199,8 +195,8 @@ where
     }
 }
 
-/// A place for a client that was accepted already. Another worker may have taken the last one while this one waited for
-/// the client: then it waits inside, unless the listener is about to close.
+/// A place for a client that was accepted already. If the house is full it waits inside, while a connection that does
+/// nothing is shed for it, unless the listener is about to close.
 async fn entry(gate: &Arc<Gate>, door: &Door) -> Place {
     loop {
         if let Some(place) = gate.try_enter() {
@@ -217,6 +213,7 @@ async fn entry(gate: &Arc<Gate>, door: &Door) -> Place {
 async fn room(gate: &Gate) {
     while gate.is_full() {
         gate.warn_full();
+        gate.press();
         tokio::time::sleep(FULL).await;
     }
 }
