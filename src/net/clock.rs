@@ -1,8 +1,12 @@
 //! Deadlines that cost a request nothing: a store, no timer.
 //!
 //! Every task that may wait on a peer has a [`Watch`] in its worker's [`Watches`]. It says by when it wants to be woken;
-//! a tick of the worker looks at all of them and wakes those that are due. The precision is one [`TICK`]: a deadline
-//! fires never early and at most two ticks late, which is plenty for timeouts that are counted in seconds.
+//! a tick of the worker wakes those that are due. The precision is one [`TICK`]: a deadline fires never early and at most
+//! two ticks late, which is plenty for timeouts that are counted in seconds.
+//!
+//! Each watch lies in a [`Wheel`] where it is looked at next, no later than its deadline. A deadline that moves further
+//! away leaves it there: it is found too early once, and put further back. So a request pays for a store, and a tick
+//! for the few watches whose turn it is, however many connections are idle.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -15,6 +19,12 @@ use slab::Slab;
 pub const TICK: Duration = Duration::from_millis(25);
 
 const NEVER: u64 = u64::MAX;
+
+/// Slots of the wheel, one a tick: what is due later than they reach is looked at once a turn, which is 6.4 s.
+const SLOTS: u64 = 256;
+
+/// A slot that has held more keys than this gives its memory back.
+const SLOT_KEPT: usize = 1024;
 
 /// What a watched task is doing, as drain and shedding see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +43,8 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Watch {
     due: Cell<u64>,
+    /// The turn (a count of ticks) in which it is looked at; [`NEVER`] while it lies in no slot.
+    turn: Cell<u64>,
     expired: Cell<bool>,
     phase: Cell<Phase>,
     closing: Cell<bool>,
@@ -52,8 +64,17 @@ impl Watch {
     pub fn arm(&self, wait: Duration) {
         self.expired.set(false);
         let ms = wait.as_millis() as u64;
-        self.due
-            .set(self.watches.0.now_ms.get() + ms + TICK.as_millis() as u64);
+        let due = self
+            .watches
+            .0
+            .now_ms
+            .get()
+            .saturating_add(ms)
+            .saturating_add(TICK.as_millis() as u64);
+        self.due.set(due);
+        if turn_of(due) < self.turn.get() {
+            self.watches.0.wheel.place(self, due);
+        }
     }
 
     /// Wants no wake-up.
@@ -111,21 +132,45 @@ impl Watch {
 
     /// Announces the end on the next answer.
     pub fn announce_close(&self) {
-        self.closing.set(true);
+        self.set_closing();
         self.wake();
     }
 
     /// Ends it now.
     pub fn shut(&self) {
-        self.closing.set(true);
+        self.set_closing();
         self.shut.set(true);
         self.expired.set(true);
         self.wake();
     }
 
+    fn set_closing(&self) {
+        if !self.closing.replace(true) {
+            let closing = &self.watches.0.closing;
+            closing.set(closing.get() + 1);
+        }
+    }
+
     /// Milliseconds since the phase was entered.
     pub fn age_ms(&self) -> u64 {
         self.watches.0.now_ms.get().saturating_sub(self.since.get())
+    }
+
+    /// Its turn has come, if it lies in the slot for good.
+    fn look(&self, turn: u64, now_ms: u64) {
+        // A halt may have put off this turn, and a key may lie in several slots.
+        if self.turn.get() > turn {
+            return;
+        }
+        self.turn.set(NEVER);
+        let due = self.due.get();
+        if due <= now_ms {
+            self.due.set(NEVER);
+            self.expired.set(true);
+            self.wake();
+        } else if due < NEVER {
+            self.watches.0.wheel.place(self, due);
+        }
     }
 
     fn wake(&self) {
@@ -149,7 +194,43 @@ impl std::ops::Deref for Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         self.0.waker.borrow_mut().take();
-        self.0.watches.0.slab.borrow_mut().remove(self.0.key.get());
+        let shelf = &self.0.watches.0;
+        if self.0.closing.get() {
+            shelf.closing.set(shelf.closing.get() - 1);
+        }
+        shelf.slab.borrow_mut().remove(self.0.key.get());
+    }
+}
+
+fn turn_of(ms: u64) -> u64 {
+    ms / TICK.as_millis() as u64
+}
+
+/// When which watch (by its key) is looked at. A slot may hold keys of watches that have moved to an earlier turn, or that are gone.
+#[derive(Debug)]
+struct Wheel {
+    /// The last turn that was made.
+    made: Cell<u64>,
+    slots: Vec<RefCell<Vec<usize>>>,
+}
+
+impl Wheel {
+    fn new() -> Self {
+        Self {
+            made: Cell::new(0),
+            slots: (0..SLOTS).map(|_| RefCell::default()).collect(),
+        }
+    }
+
+    /// Puts a watch where it is looked at in time for `due` (milliseconds).
+    fn place(&self, watch: &Watch, due: u64) {
+        let next = self.made.get() + 1;
+        let turn = turn_of(due).clamp(next, next + SLOTS - 2);
+        if turn < watch.turn.get() {
+            watch.turn.set(turn);
+            let slot = &self.slots[(turn % SLOTS) as usize];
+            slot.borrow_mut().push(watch.key.get());
+        }
     }
 }
 
@@ -157,6 +238,9 @@ impl Drop for Watched {
 struct Shelf {
     epoch: Instant,
     now_ms: Cell<u64>,
+    wheel: Wheel,
+    /// Watches that are to end.
+    closing: Cell<usize>,
     slab: RefCell<Slab<Rc<Watch>>>,
 }
 
@@ -170,6 +254,8 @@ impl Watches {
         Self(Rc::new(Shelf {
             epoch: Instant::now(),
             now_ms: Cell::new(0),
+            wheel: Wheel::new(),
+            closing: Cell::new(0),
             slab: RefCell::new(Slab::new()),
         }))
     }
@@ -178,6 +264,7 @@ impl Watches {
     pub fn watch(&self, listener: usize) -> Watched {
         let watch = Rc::new(Watch {
             due: Cell::new(NEVER),
+            turn: Cell::new(NEVER),
             expired: Cell::new(false),
             phase: Cell::new(Phase::Idle),
             closing: Cell::new(false),
@@ -205,13 +292,28 @@ impl Watches {
     pub fn tick(&self, now: Instant) {
         let ms = now.saturating_duration_since(self.0.epoch).as_millis() as u64;
         self.0.now_ms.set(ms);
-        for (_, watch) in &*self.0.slab.borrow() {
-            if watch.due.get() <= ms {
-                watch.due.set(NEVER);
-                watch.expired.set(true);
-                watch.wake();
+        let wheel = &self.0.wheel;
+        // After a long halt every slot is looked at once, none twice.
+        let first = wheel.made.get().max(turn_of(ms).saturating_sub(SLOTS)) + 1;
+        for turn in first..=turn_of(ms) {
+            wheel.made.set(turn);
+            let slot = &wheel.slots[(turn % SLOTS) as usize];
+            let mut keys = slot.take();
+            for key in keys.drain(..) {
+                if let Some(watch) = self.0.slab.borrow().get(key) {
+                    watch.look(turn, ms);
+                }
+            }
+            // Nothing was put into this slot meanwhile: the memory serves its next turn.
+            if keys.capacity() <= SLOT_KEPT {
+                slot.replace(keys);
             }
         }
+    }
+
+    /// Whether any of them is to end.
+    pub fn any_closing(&self) -> bool {
+        self.0.closing.get() > 0
     }
 
     /// Calls `see` for each watch. It may wake them, not end them.
@@ -255,6 +357,83 @@ mod tests {
         assert!(watch.expired(&cx));
         watch.arm(Duration::from_millis(100));
         assert!(!watch.expired(&cx), "arming again forgets the old deadline");
+    }
+
+    #[test]
+    fn deadlines_beyond_the_wheel_and_those_that_move_are_kept() {
+        let watches = Watches::new();
+        let cx = Context::from_waker(Waker::noop());
+        let at = |ms| watches.0.epoch + Duration::from_millis(ms);
+        let (far, near, back, off) = (
+            watches.watch(0),
+            watches.watch(0),
+            watches.watch(0),
+            watches.watch(0),
+        );
+        far.arm(Duration::from_secs(60));
+        near.arm(Duration::from_secs(60));
+        near.arm(Duration::from_millis(300));
+        back.arm(Duration::from_millis(300));
+        back.arm(Duration::from_secs(20));
+        off.arm(Duration::from_millis(300));
+        off.disarm();
+        let mut fired = [None; 4];
+        for ms in (0..=70_000).step_by(17) {
+            watches.tick(at(ms));
+            for (when, watch) in fired.iter_mut().zip([&far, &near, &back, &off]) {
+                if when.is_none() && watch.expired(&cx) {
+                    *when = Some(ms);
+                }
+            }
+        }
+        for (when, wanted) in fired.into_iter().zip([60_000, 300, 20_000]) {
+            let when = when.expect("fires");
+            assert!(
+                (wanted..=wanted + 50).contains(&when),
+                "{when}, not {wanted}"
+            );
+        }
+        assert_eq!(fired[3], None);
+    }
+
+    #[test]
+    fn a_halt_delays_no_deadline_further_than_itself() {
+        let watches = Watches::new();
+        let cx = Context::from_waker(Waker::noop());
+        let some: Vec<_> = (0..2000).map(|_| watches.watch(0)).collect();
+        for (i, watch) in some.iter().enumerate() {
+            watch.arm(Duration::from_millis(5 * i as u64));
+        }
+        watches.tick(watches.0.epoch + Duration::from_secs(3600));
+        assert!(some.iter().all(|w| w.expired(&cx)));
+    }
+
+    #[test]
+    fn a_tick_looks_only_at_those_whose_turn_it_is() {
+        let watches = Watches::new();
+        let some: Vec<_> = (0..1000).map(|_| watches.watch(0)).collect();
+        for _ in 0..100 {
+            some.iter().for_each(|w| w.arm(Duration::from_secs(60)));
+        }
+        let held: usize = watches.0.wheel.slots.iter().map(|s| s.borrow().len()).sum();
+        assert_eq!(held, 1000, "arming again puts nothing more into the wheel");
+        watches.tick(watches.0.epoch + TICK);
+        assert_eq!(
+            watches.0.wheel.slots.iter().map(|s| s.borrow().len()).max(),
+            Some(1000)
+        );
+    }
+
+    #[test]
+    fn those_that_are_to_end_are_counted_once() {
+        let watches = Watches::new();
+        let (a, _b) = (watches.watch(0), watches.watch(0));
+        assert!(!watches.any_closing());
+        a.announce_close();
+        a.shut();
+        assert!(watches.any_closing());
+        drop(a);
+        assert!(!watches.any_closing());
     }
 
     #[test]

@@ -259,6 +259,9 @@ impl Worker {
             self.conns.tend(self.watches.now_ms());
             self.h2_conns.tend(self.watches.now_ms());
         }
+        if !self.watches.any_closing() {
+            return;
+        }
         self.watches.each(|watch| {
             if watch.is_closing() && watch.phase() == Phase::Idle && watch.age_ms() >= GRACE_MS {
                 watch.shut();
