@@ -151,6 +151,12 @@ impl Watch {
         }
     }
 
+    /// Milliseconds since the worker began, as of the last tick.
+    #[inline]
+    pub fn now_ms(&self) -> u64 {
+        self.watches.now_ms()
+    }
+
     /// Milliseconds since the phase was entered.
     pub fn age_ms(&self) -> u64 {
         self.watches.0.now_ms.get().saturating_sub(self.since.get())

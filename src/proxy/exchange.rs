@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::body::{Flow, PumpError, Upload, UploadError};
 use super::error::Broken;
 use super::headers::{Fields, Outgoing, Request, Uncached};
+use super::pace::Pace;
 use super::wire::{Downstream, Gone, Sink, Source, Upstream, WireError};
 use crate::config::spec::Timeouts;
 use crate::http1::{FieldId, Framing, Method};
@@ -110,6 +111,13 @@ impl Terms<'_> {
         }
     }
 
+    /// What is asked of the client's body: of gRPC only that it isn't silent, for its messages come when there is something to say.
+    fn pace<F: Fields>(&self, request: &Request<'_, F>) -> Pace {
+        let content = request.fields.first(FieldId::ContentType);
+        let messages = content.is_some_and(|t| t.starts_with(b"application/grpc"));
+        Pace::new(self.body_timeout, messages, self.watch.now_ms())
+    }
+
     fn arm_silence(&self, limit: Duration) {
         let wait = self
             .total_left()
@@ -136,7 +144,7 @@ pub async fn run<D: Downstream, U: Upstream, F: Fields>(
     up.send_request(request).map_err(Broken::Upstream)?;
     let mut uploaded = false;
     loop {
-        await_head(terms, upload, &mut uploaded, down, up).await?;
+        await_head(terms, request, upload, &mut uploaded, down, up).await?;
         let status = up.status();
         if status == 101 {
             let protocol = up.fields().first(FieldId::Upgrade).map(<[u8]>::to_vec);
@@ -175,15 +183,16 @@ fn is_asked_for(asked: Option<&[u8]>, switched_to: Option<&[u8]>) -> bool {
 }
 
 /// Sends the body up until the answer's head is there.
-async fn await_head<D: Downstream, U: Upstream>(
+async fn await_head<D: Downstream, U: Upstream, F: Fields>(
     terms: &Terms<'_>,
+    request: &Request<'_, F>,
     upload: &mut Upload,
     uploaded: &mut bool,
     down: &mut D,
     up: &mut U,
 ) -> Result<(), Broken> {
     let mut miss = None;
-    let mut moved = u64::MAX;
+    let mut pace = None;
     let mut deaf = false;
     poll_fn(|cx| {
         if !*uploaded && !deaf {
@@ -212,9 +221,12 @@ async fn await_head<D: Downstream, U: Upstream>(
                 }
                 _ => {}
             }
-        } else if upload.flow().moved != moved {
-            moved = upload.flow().moved;
-            terms.arm_silence(terms.body_timeout);
+        } else {
+            let pace = pace.get_or_insert_with(|| terms.pace(request));
+            let (flow, now_ms) = (upload.flow(), terms.watch.now_ms());
+            if let Some(wait) = pace.news(now_ms, flow.moved, !flow.waits_for_sink) {
+                terms.arm_silence(wait);
+            }
         }
         if terms.is_due(cx) {
             return Poll::Ready(Err(if terms.watch.is_shut() {

@@ -19,6 +19,7 @@ pub mod h2;
 pub mod h2_down;
 pub mod h2_up;
 pub mod headers;
+pub mod pace;
 pub mod peer;
 pub mod placing;
 pub mod tries;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::support::client::End;
 use crate::support::origin::{Conn, Origin};
 use crate::support::proxy::{before, serve, single};
-use crate::support::{noise, until};
+use crate::support::{noise, pause, until};
 
 const MIB: usize = 1024 * 1024;
 /// How much the process may grow.
@@ -375,4 +375,27 @@ fn a_body_that_falls_silent_is_408() {
     until("the origin is let go", || {
         (origin.open() == 0).then_some(())
     });
+}
+
+#[test]
+fn a_body_that_trickles_is_408_and_one_that_keeps_the_rate_is_not() {
+    let origin = Origin::echo();
+    let proxy = serve(&format!(
+        "[limits]\nbody_timeout = \"1s\"\n{}",
+        single(&origin.at(), "")
+    ));
+    let head = "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 2000\r\n\r\n";
+    let (mut slow, mut fair) = (proxy.client(), proxy.client());
+    slow.send(head);
+    fair.send(head);
+    let piece = "x".repeat(100);
+    // Two seconds, never silent for longer than 100 ms: one at 10 bytes a second, one at 1,000.
+    for _ in 0..20 {
+        pause(Duration::from_millis(100));
+        let _cut_midway = slow.try_send("x");
+        fair.send(&piece);
+    }
+    assert_eq!(origin.open(), 1, "only the fair one is still let in");
+    assert_eq!(slow.answer("POST").status(), 408);
+    assert_eq!(fair.answer("POST").status(), 200);
 }

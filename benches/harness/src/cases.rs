@@ -11,7 +11,7 @@ use crate::origin::{BODIES, CHUNKS, POST_ANSWER};
 use crate::peers::{self, Contender, Kind, Running, Scratch};
 use crate::report;
 use crate::tls::Sessions;
-use crate::{Result, cpu, idle, rounds, syscalls};
+use crate::{Result, cpu, idle, pressure, rounds, syscalls};
 
 /// One case.
 pub struct Case {
@@ -43,6 +43,8 @@ pub enum What {
     },
     /// Memory with two workers before the first load.
     Rest,
+    /// Good traffic beside slow clients.
+    Pressure,
 }
 
 /// One request, over and over.
@@ -141,7 +143,7 @@ fn tls(sessions: Sessions, fresh: bool) -> Shape {
 }
 
 fn all(bench: &Bench) -> Vec<Case> {
-    use What::{Closed, H2, Idle, Latency, Rest, Syscalls};
+    use What::{Closed, H2, Idle, Latency, Pressure, Rest, Syscalls};
     let case = |name, title: &str, what| Case {
         name,
         title: title.to_owned(),
@@ -194,6 +196,7 @@ fn all(bench: &Bench) -> Vec<Case> {
         case("idle", &idle, Idle { tls: false }),
         case("idle-tls", &format!("{idle} over TLS"), Idle { tls: true }),
         case("rest", "resident memory at rest, 2 workers", Rest),
+        case("pressure", "good traffic beside slow clients", Pressure),
     ]
 }
 
@@ -240,6 +243,7 @@ pub fn run(bench: &Bench) -> Result<()> {
             What::Syscalls(shape) => syscalls::count(&stage, shape)?,
             What::Idle { tls } => idle::connections(&stage, *tls)?,
             What::Rest => idle::rest(&stage)?,
+            What::Pressure => pressure::run(&stage)?,
         };
         case.name.clone_into(&mut table.case);
         table.title.clone_from(&case.title);

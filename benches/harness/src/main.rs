@@ -10,6 +10,7 @@ mod load;
 mod options;
 mod origin;
 mod peers;
+mod pressure;
 mod report;
 mod response;
 mod rounds;

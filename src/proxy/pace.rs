@@ -1,0 +1,118 @@
+//! How slowly a client may send its body: a silence has its limit, and so has a trickle that is never quite silent.
+
+use std::time::Duration;
+
+/// Slowest average of a request's body, in bytes a second.
+///
+/// A client may fall behind it by as much as `limits.body_timeout` gives: a bucket that holds this rate for that long, begins full, loses by
+/// the time that the client is awaited, and gains by each byte that comes. Time in which the upstream takes nothing isn't the client's.
+pub const LEAST_RATE: u64 = 240;
+
+/// One body's bucket.
+#[derive(Debug)]
+pub struct Pace {
+    /// Thousandths of a byte.
+    full: u64,
+    left: u64,
+    /// A body of messages may pause between them: only silence ends it.
+    is_paused_by_right: bool,
+    now_ms: u64,
+    moved: u64,
+    awaits_client: bool,
+}
+
+impl Pace {
+    /// Begins at `now_ms`, full. `messages`: the body is a stream of messages, of which each fills the bucket again.
+    pub fn new(limit: Duration, messages: bool, now_ms: u64) -> Self {
+        let full = (limit.as_millis() as u64).saturating_mul(LEAST_RATE);
+        Self {
+            full,
+            left: full,
+            is_paused_by_right: messages,
+            now_ms,
+            // Nobody has moved so much: the first call has news.
+            moved: u64::MAX,
+            awaits_client: false,
+        }
+    }
+
+    /// `moved` bytes have come in all, and now the client is awaited, or the upstream. How long the client may keep silent from now on, if
+    /// anything is new.
+    pub fn news(&mut self, now_ms: u64, moved: u64, awaits_client: bool) -> Option<Duration> {
+        if moved == self.moved && awaits_client == self.awaits_client {
+            return None;
+        }
+        let came = moved.saturating_sub(self.moved);
+        if self.awaits_client {
+            let waited = now_ms.saturating_sub(self.now_ms);
+            self.left = self.left.saturating_sub(waited.saturating_mul(LEAST_RATE));
+        }
+        let earned = if self.is_paused_by_right && came > 0 {
+            self.full
+        } else {
+            came.saturating_mul(1000)
+        };
+        self.left = self.left.saturating_add(earned).min(self.full);
+        (self.now_ms, self.moved, self.awaits_client) = (now_ms, moved, awaits_client);
+        let wait = if awaits_client { self.left } else { self.full };
+        Some(Duration::from_millis(wait / LEAST_RATE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    /// When a client that sends so much every so often is cut.
+    fn cut_after(bytes: u64, every_ms: u64, messages: bool) -> Option<u64> {
+        let mut pace = Pace::new(LIMIT, messages, 0);
+        let (mut now, mut moved) = (0, 0);
+        while now < 3_600_000 {
+            let wait = pace.news(now, moved, true).expect("it moved");
+            if wait.as_millis() as u64 <= every_ms {
+                return Some(now + wait.as_millis() as u64);
+            }
+            now += every_ms;
+            moved += bytes;
+        }
+        None
+    }
+
+    #[test]
+    fn silence_ends_at_the_limit_and_a_trickle_little_later() {
+        assert_eq!(cut_after(1, 29_000, false), Some(30_004));
+        let one_a_second = cut_after(1, 1000, false).expect("cut");
+        assert!((30_000..31_000).contains(&one_a_second), "{one_a_second}");
+        let half = cut_after(120, 1000, false).expect("cut");
+        assert!((59_000..62_000).contains(&half), "{half}");
+    }
+
+    #[test]
+    fn whoever_keeps_the_rate_is_never_cut() {
+        assert_eq!(cut_after(240, 1000, false), None);
+        assert_eq!(cut_after(5000, 20_000, false), None);
+        // A fast beginning doesn't pay for an hour of dribbling.
+        let mut pace = Pace::new(LIMIT, false, 0);
+        pace.news(0, 10_000_000, true);
+        let wait = pace.news(29_000, 10_000_001, true).expect("it moved");
+        assert!(wait < Duration::from_secs(2), "{wait:?}");
+    }
+
+    #[test]
+    fn messages_may_pause() {
+        assert_eq!(cut_after(9, 29_000, true), None);
+        assert_eq!(cut_after(9, 30_000, true), Some(30_000));
+    }
+
+    #[test]
+    fn the_time_of_the_upstream_is_not_the_clients() {
+        let mut pace = Pace::new(LIMIT, false, 0);
+        assert_eq!(pace.news(0, 0, true), Some(LIMIT));
+        assert_eq!(pace.news(10_000, 0, true), None);
+        assert_eq!(pace.news(10_000, 0, false), Some(LIMIT));
+        let wait = pace.news(40_000, 0, true).expect("it changed");
+        assert_eq!(wait, Duration::from_secs(20));
+    }
+}
