@@ -370,6 +370,11 @@ key = \"{certs}/key.pem\"
 [service.app]
 stable = \"v1\"
 
+[service.app.limits]
+connections = 0
+pending = 0
+requests = 0
+
 [service.app.versions]
 v1 = [\"{origin}\"]
 "
