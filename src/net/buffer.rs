@@ -5,20 +5,64 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// A small buffer: holds nearly every head and small body.
-pub const SMALL: usize = 8 * 1024;
-/// A large buffer: for bodies that flow.
-pub const LARGE: usize = 64 * 1024;
+/// A small buffer: holds nearly every head, and a small body with it.
+pub const SMALL: usize = 16 * 1024;
+/// A large buffer: for bodies that flow; 64 KiB and a head.
+pub const LARGE: usize = 72 * 1024;
+/// A huge buffer: for bodies that come and go as fast as they are moved.
+pub const HUGE: usize = 512 * 1024;
+/// The sizes that are kept, ascending.
+const CLASSES: [usize; 3] = [SMALL, LARGE, HUGE];
 /// First capacity of an output vector.
 const OUT: usize = 4 * 1024;
+/// An output vector that grew beyond this is not kept.
+const OUT_MOST: usize = 64 * 1024;
 /// How many spare buffers of each size a worker keeps.
-const SPARE: usize = 256;
+const SPARE: [usize; 3] = [256, 64, 8];
+/// How many huge buffers a worker lends at a time: peers that stop reading must not hold many.
+const HUGE_LENT: usize = 32;
 
 #[derive(Debug, Default)]
 struct Shelf {
-    small: Vec<Box<[u8]>>,
-    large: Vec<Box<[u8]>>,
-    out: Vec<Vec<u8>>,
+    spare: [Pile<Box<[u8]>>; 3],
+    huge_lent: usize,
+    out: Pile<Vec<u8>>,
+}
+
+/// Spare things of one kind; the one used last is used next, since the processor still knows its memory.
+#[derive(Debug)]
+struct Pile<T> {
+    spare: Vec<T>,
+    /// So many were not needed since the last look.
+    unused: usize,
+}
+
+impl<T> Default for Pile<T> {
+    fn default() -> Self {
+        Self {
+            spare: Vec::new(),
+            unused: 0,
+        }
+    }
+}
+
+impl<T> Pile<T> {
+    fn take(&mut self) -> Option<T> {
+        let thing = self.spare.pop();
+        self.unused = self.unused.min(self.spare.len());
+        thing
+    }
+
+    fn give(&mut self, thing: T, most: usize) {
+        if self.spare.len() < most {
+            self.spare.push(thing);
+        }
+    }
+
+    fn tend(&mut self) {
+        self.spare.drain(..self.unused);
+        self.unused = self.spare.len();
+    }
 }
 
 /// One worker's spare buffers. Cheap to clone.
@@ -33,9 +77,28 @@ impl Buffers {
 
     /// Makes sure that `buffer` has memory of at least `size` bytes (rounded up to a class), keeping its content.
     pub fn equip(&self, buffer: &mut Buffer, size: usize) {
-        if buffer.mem.len() >= size {
-            return;
+        if buffer.mem.len() < size {
+            self.move_to(buffer, size);
         }
+    }
+
+    /// The most that a body may ask for now.
+    pub fn most(&self) -> usize {
+        if self.0.borrow().huge_lent < HUGE_LENT {
+            HUGE
+        } else {
+            LARGE
+        }
+    }
+
+    /// Moves the content into memory of at least `size` bytes, if what it has now is larger than that and the content fits.
+    pub fn shrink(&self, buffer: &mut Buffer, size: usize) {
+        if buffer.mem.len() > size && buffer.len() <= size {
+            self.move_to(buffer, size);
+        }
+    }
+
+    fn move_to(&self, buffer: &mut Buffer, size: usize) {
         let mut mem = self.take(size);
         let len = buffer.end - buffer.start;
         mem[..len].copy_from_slice(&buffer.mem[buffer.start..buffer.end]);
@@ -56,46 +119,40 @@ impl Buffers {
 
     /// An empty vector to gather output in, with whatever capacity it had before.
     pub fn take_out(&self) -> Vec<u8> {
-        self.0
-            .borrow_mut()
-            .out
-            .pop()
-            .unwrap_or_else(|| Vec::with_capacity(OUT))
+        let spare = self.0.borrow_mut().out.take();
+        spare.unwrap_or_else(|| Vec::with_capacity(OUT))
     }
 
-    /// Takes such a vector back. One that grew beyond [`LARGE`] is dropped.
+    /// Takes such a vector back. One that grew large is dropped.
     pub fn give_out(&self, mut out: Vec<u8>) {
-        let mut shelf = self.0.borrow_mut();
-        if out.capacity() >= OUT && out.capacity() <= LARGE && shelf.out.len() < SPARE {
+        if (OUT..=OUT_MOST).contains(&out.capacity()) {
             out.clear();
-            shelf.out.push(out);
+            self.0.borrow_mut().out.give(out, SPARE[0]);
         }
     }
 
-    fn take(&self, size: usize) -> Box<[u8]> {
+    /// From time to time: drops what was not needed since the last call.
+    pub fn tend(&self) {
         let mut shelf = self.0.borrow_mut();
-        let spare = match size {
-            0..=SMALL => shelf.small.pop(),
-            _ if size <= LARGE => shelf.large.pop(),
-            _ => None,
+        shelf.spare.iter_mut().for_each(Pile::tend);
+        shelf.out.tend();
+    }
+
+    fn take(&self, size: usize) -> Box<[u8]> {
+        let Some(class) = CLASSES.iter().position(|&class| size <= class) else {
+            return vec![0; size].into_boxed_slice();
         };
-        let class = match size {
-            0..=SMALL => SMALL,
-            _ if size <= LARGE => LARGE,
-            n => n,
-        };
-        spare.unwrap_or_else(|| vec![0; class].into_boxed_slice())
+        let mut shelf = self.0.borrow_mut();
+        shelf.huge_lent += usize::from(CLASSES[class] == HUGE);
+        let spare = shelf.spare[class].take();
+        spare.unwrap_or_else(|| vec![0; CLASSES[class]].into_boxed_slice())
     }
 
     fn give(&self, mem: Box<[u8]>) {
-        let mut shelf = self.0.borrow_mut();
-        let place = match mem.len() {
-            SMALL => &mut shelf.small,
-            LARGE => &mut shelf.large,
-            _ => return,
-        };
-        if place.len() < SPARE {
-            place.push(mem);
+        if let Some(class) = CLASSES.iter().position(|&class| mem.len() == class) {
+            let mut shelf = self.0.borrow_mut();
+            shelf.huge_lent -= usize::from(mem.len() == HUGE);
+            shelf.spare[class].give(mem, SPARE[class]);
         }
     }
 }
@@ -171,5 +228,63 @@ impl Buffer {
     pub fn clear(&mut self) {
         self.start = 0;
         self.end = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holding(buffers: &Buffers, size: usize, text: &[u8]) -> Buffer {
+        let mut buffer = Buffer::default();
+        buffers.equip(&mut buffer, size);
+        buffer.room()[..text.len()].copy_from_slice(text);
+        buffer.filled(text.len());
+        buffer
+    }
+
+    #[test]
+    fn content_moves_along_whatever_the_size() {
+        let buffers = Buffers::new();
+        let mut buffer = holding(&buffers, 1, b"abcdef");
+        buffer.consume(2);
+        for (size, capacity) in [(SMALL + 1, LARGE), (LARGE + 1, HUGE), (HUGE + 1, HUGE + 1)] {
+            buffers.equip(&mut buffer, size);
+            assert_eq!(
+                (buffer.bytes(), buffer.capacity()),
+                (&b"cdef"[..], capacity)
+            );
+        }
+        buffers.shrink(&mut buffer, LARGE);
+        assert_eq!((buffer.bytes(), buffer.capacity()), (&b"cdef"[..], LARGE));
+        let full = vec![b'x'; LARGE + 1];
+        let mut full = holding(&buffers, HUGE, &full);
+        buffers.shrink(&mut full, LARGE);
+        assert_eq!(full.capacity(), HUGE, "what doesn't fit stays where it is");
+    }
+
+    #[test]
+    fn huge_buffers_are_few() {
+        let buffers = Buffers::new();
+        let mut lent: Vec<_> = (0..HUGE_LENT)
+            .map(|_| holding(&buffers, HUGE, b""))
+            .collect();
+        assert_eq!(buffers.most(), LARGE);
+        buffers.release(&mut lent[0]);
+        assert_eq!(buffers.most(), HUGE);
+    }
+
+    #[test]
+    fn spare_memory_that_nobody_needs_goes() {
+        let buffers = Buffers::new();
+        let mut lent = [(); 3].map(|()| holding(&buffers, SMALL, b""));
+        lent.iter_mut().for_each(|b| buffers.release(b));
+        let spare = || buffers.0.borrow().spare[0].spare.len();
+        buffers.tend();
+        assert_eq!(spare(), 3, "all three were needed since the beginning");
+        let mut one = holding(&buffers, SMALL, b"");
+        buffers.release(&mut one);
+        buffers.tend();
+        assert_eq!(spare(), 1);
     }
 }

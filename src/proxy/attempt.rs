@@ -139,6 +139,7 @@ impl<F: Fields> Call<'_, F> {
                     stream: opened.stream,
                     slot,
                     used: 0,
+                    bulk: 0,
                 };
                 self.over_h1(endpoint, kept, reply, upload, down).await
             }
@@ -220,7 +221,12 @@ impl<F: Fields> Call<'_, F> {
         down: &mut D,
     ) -> Outcome {
         let worker = self.worker;
-        let Kept { stream, slot, used } = kept;
+        let Kept {
+            stream,
+            slot,
+            used,
+            bulk,
+        } = kept;
         let open = Open {
             shard: endpoint.metrics.shard(worker.id),
             kept: std::cell::Cell::new(false),
@@ -230,10 +236,11 @@ impl<F: Fields> Call<'_, F> {
             worker.buffers.clone(),
             worker.take_head(),
             endpoint.clone(),
-            used,
+            bulk,
         );
         let result = exchange::run(&self.terms(reply), self.request, upload, down, &mut up).await;
         let stale = used > 0 && self.is_stale(&result, upload, &up);
+        let bulk = up.bulk();
         let (head, stream) = up.finish();
         worker.give_head(head);
         let most = self.service.policies.limits.requests_per_connection;
@@ -246,6 +253,7 @@ impl<F: Fields> Call<'_, F> {
                 stream,
                 slot,
                 used: used + 1,
+                bulk,
             };
             worker
                 .conns

@@ -45,7 +45,11 @@ impl Flow {
             match source.poll_piece(cx) {
                 Poll::Ready(Ok(Piece::Data(_))) => {
                     self.waits_for_sink = true;
-                    let n = ready!(sink.poll_write(cx, source.data())).map_err(PumpError::Sink)?;
+                    let Poll::Ready(written) = sink.poll_write(cx, source.data()) else {
+                        source.stall();
+                        return Poll::Pending;
+                    };
+                    let n = written.map_err(PumpError::Sink)?;
                     source.consume(n);
                     self.moved += n as u64;
                 }
@@ -195,6 +199,9 @@ impl<S: Source> Source for Tap<'_, S> {
     }
     fn remaining(&self) -> Option<u64> {
         self.source.remaining()
+    }
+    fn stall(&mut self) {
+        self.source.stall();
     }
 }
 

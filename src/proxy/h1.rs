@@ -12,11 +12,13 @@ use super::headers;
 use super::wire::{Piece, Sink, Source, WireError};
 use crate::http1::framing::chunk_head;
 use crate::http1::{BodyDecoder, Framing, Step};
-use crate::net::buffer::{LARGE, SMALL};
+use crate::net::buffer::{HUGE, LARGE, SMALL};
 use crate::net::{Buffer, Buffers, Stream};
 
 /// Bytes up to this many are gathered with what else is to be written; more are written from where they lie.
 const GATHER: usize = 16 * 1024;
+/// The same for the end of a body: nothing follows that could be gathered with it, so only what is cheaper to copy than to point at.
+const GATHER_LAST: usize = 2 * 1024;
 
 /// How a body leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +42,11 @@ pub struct H1 {
     lent: usize,
     chunks_in: bool,
     trailers: Option<HeaderMap>,
+    /// The next read may fill a buffer of this size.
+    ceiling: usize,
     encoding: Encoding,
+    /// What is to come of an outgoing body of announced length.
+    body_left: u64,
     chunk_left: usize,
     finished: bool,
     eof: bool,
@@ -62,7 +68,9 @@ impl H1 {
             lent: 0,
             chunks_in: false,
             trailers: None,
+            ceiling: LARGE,
             encoding: Encoding::Plain,
+            body_left: u64::MAX,
             chunk_left: 0,
             finished: false,
             eof: false,
@@ -97,25 +105,37 @@ impl H1 {
         }
     }
 
+    /// So many bytes the next read of the body that comes in may take.
+    pub fn ceiling(&self) -> usize {
+        self.ceiling
+    }
+
+    /// While waiting for the peer no memory is held to read into.
+    pub fn rest(&mut self) {
+        self.mem.buffers.release(&mut self.mem.input);
+    }
+
     /// The next body that comes in is framed so.
     pub fn begin_source(&mut self, framing: Framing) {
         self.decoder = BodyDecoder::new(framing, false);
         self.lent = 0;
         self.trailers = None;
         self.chunks_in = framing == Framing::Chunked;
-        let expected = match framing {
-            Framing::Empty => 0,
-            Framing::Length(n) => n.min(LARGE as u64) as usize,
-            Framing::Chunked | Framing::UntilClose => SMALL,
-        };
-        if expected > self.mem.input.len() && expected > SMALL {
-            self.mem.buffers.equip(&mut self.mem.input, LARGE);
-        }
+        // What came with the head says how fast the peer is.
+        let fast = self.mem.input.capacity() >= LARGE && self.mem.input.room().is_empty();
+        self.ceiling = if fast { HUGE } else { LARGE };
     }
 
-    /// The next body that goes out is framed so.
-    pub fn begin_sink(&mut self, encoding: Encoding) {
+    /// Makes room for a read of so many bytes at once.
+    pub fn expect(&mut self, bytes: usize) {
+        let bytes = bytes.clamp(SMALL, self.mem.buffers.most());
+        self.mem.buffers.equip(&mut self.mem.input, bytes);
+    }
+
+    /// The next body that goes out is framed so; `length` where it is announced.
+    pub fn begin_sink(&mut self, encoding: Encoding, length: Option<u64>) {
         self.encoding = encoding;
+        self.body_left = length.unwrap_or(u64::MAX);
         self.chunk_left = 0;
         self.finished = false;
     }
@@ -123,7 +143,7 @@ impl H1 {
     /// From now on bytes pass as they are, both ways, until the peer ends.
     pub fn open_tunnel(&mut self) {
         self.begin_source(Framing::UntilClose);
-        self.begin_sink(Encoding::Plain);
+        self.begin_sink(Encoding::Plain, None);
     }
 
     /// The incoming body is over and nothing of it is unread.
@@ -173,19 +193,26 @@ impl H1 {
             self.mem.buffers.equip(&mut self.mem.input, more);
         }
         let n = ready!(self.stream.poll_read_into(cx, self.mem.input.room()))?;
+        if n == self.mem.input.room().len() {
+            // There may be more than fits: the peer is fast.
+            self.ceiling = HUGE;
+        }
         self.mem.input.filled(n);
         self.eof = n == 0;
         Poll::Ready(Ok(n))
     }
 
-    /// A body that flows faster than a small buffer holds gets a large one.
+    /// A body that flows faster than a small buffer holds gets a large one, and a huge one while both peers keep up.
     fn grow_for_flow(&mut self) {
-        if self.mem.input.is_empty()
-            && self.mem.input.capacity() < LARGE
-            && self.decoder.remaining().is_none_or(|n| n > SMALL as u64)
-        {
-            self.mem.buffers.equip(&mut self.mem.input, LARGE);
+        if !self.mem.input.is_empty() {
+            return;
         }
+        let left = self.decoder.remaining().unwrap_or(u64::MAX);
+        let most = self.ceiling.min(self.mem.buffers.most());
+        let wanted = left.min(most as u64) as usize;
+        self.mem
+            .buffers
+            .equip(&mut self.mem.input, wanted.max(SMALL));
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
@@ -216,6 +243,14 @@ impl H1 {
     ) -> Poll<Result<usize, WireError>> {
         loop {
             let held = self.mem.out.len() - self.sent;
+            if held == 0 && tail.is_empty() {
+                let n = ready!(Pin::new(&mut self.stream).poll_write(cx, data))?;
+                if n == 0 {
+                    return Poll::Ready(Err(WireError::Io(std::io::ErrorKind::WriteZero.into())));
+                }
+                self.written += n as u64;
+                return Poll::Ready(Ok(n));
+            }
             let slices = [
                 IoSlice::new(&self.mem.out[self.sent..]),
                 IoSlice::new(data),
@@ -267,7 +302,12 @@ impl Source for H1 {
                 Step::Done => return Poll::Ready(Ok(Piece::End)),
                 Step::More => {
                     self.grow_for_flow();
-                    if ready!(self.poll_fill(cx))? == 0 {
+                    let Poll::Ready(n) = self.poll_fill(cx)? else {
+                        // Whoever reads next finds this memory still in the processor's cache.
+                        self.rest();
+                        return Poll::Pending;
+                    };
+                    if n == 0 {
                         let complete = self.decoder.is_complete_at_eof();
                         return Poll::Ready(if complete {
                             Ok(Piece::End)
@@ -297,6 +337,11 @@ impl Source for H1 {
         self.decoder.remaining()
     }
 
+    fn stall(&mut self) {
+        self.ceiling = LARGE;
+        self.mem.buffers.shrink(&mut self.mem.input, LARGE);
+    }
+
     fn lend_chunks(&mut self) -> bool {
         if self.chunks_in {
             self.decoder = BodyDecoder::new(Framing::Chunked, true);
@@ -322,7 +367,12 @@ impl Sink for H1 {
         } else {
             b""
         };
-        let taken = if self.mem.out.len() - self.sent + part.len() <= GATHER {
+        let gather = if self.body_left == part.len() as u64 {
+            GATHER_LAST
+        } else {
+            GATHER
+        };
+        let taken = if self.mem.out.len() - self.sent + part.len() <= gather {
             let out = self.out();
             out.extend_from_slice(part);
             out.extend_from_slice(tail);
@@ -333,6 +383,7 @@ impl Sink for H1 {
         if framed {
             self.chunk_left -= taken;
         }
+        self.body_left = self.body_left.saturating_sub(taken as u64);
         Poll::Ready(Ok(taken))
     }
 

@@ -76,6 +76,10 @@ impl H1Down {
 
     /// Announces how the body ends, and sets the encoder to it.
     fn put_framing(&mut self, framing: Framing, told_length: Option<u64>, status: u16) {
+        let length = match framing {
+            Framing::Length(n) => Some(n),
+            _ => None,
+        };
         let encoding = match framing {
             Framing::Empty => {
                 if status >= 200
@@ -102,7 +106,7 @@ impl H1Down {
                 Encoding::Plain
             }
         };
-        self.wire.begin_sink(encoding);
+        self.wire.begin_sink(encoding, length);
     }
 }
 
@@ -141,7 +145,7 @@ impl Downstream for H1Down {
             let out = self.wire.out();
             out.extend_from_slice(b"connection: upgrade\r\n");
             headers::put_line(out, b"upgrade", protocol);
-            self.wire.begin_sink(Encoding::Plain);
+            self.wire.begin_sink(Encoding::Plain, None);
         } else {
             self.put_framing(response.framing, response.told_length, response.status);
             self.put_connection();
@@ -196,6 +200,9 @@ impl Source for H1Down {
     }
     fn remaining(&self) -> Option<u64> {
         self.wire.remaining()
+    }
+    fn stall(&mut self) {
+        self.wire.stall();
     }
 }
 

@@ -1,7 +1,7 @@
 //! An HTTP/1 connection to an endpoint, for one exchange.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use http::HeaderMap;
 
@@ -9,6 +9,7 @@ use super::h1::{Encoding, H1};
 use super::headers::{Fields, H1Fields, Request};
 use super::wire::{Piece, Sink, Source, Upstream, WireError};
 use crate::http1::{Framing, HeadLimits, Method, ResponseHead};
+use crate::net::buffer::HUGE;
 use crate::net::{Buffers, Stream};
 use crate::upstream::Endpoint;
 
@@ -28,30 +29,34 @@ pub struct H1Up {
     /// Whom `Host` names where the request names nobody.
     endpoint: Arc<Endpoint>,
     method: Method,
-    /// Requests that the connection carried before this one.
-    pub used: u32,
+    bulk: usize,
     began: u64,
     seen: bool,
 }
 
 impl H1Up {
-    /// Over a connection at a message boundary; `head` is scratch of the worker.
+    /// Over a connection at a message boundary; `head` is scratch of the worker, `bulk` what [`Self::bulk`] was before.
     pub fn new(
         stream: Stream,
         buffers: Buffers,
         head: ResponseHead,
         endpoint: Arc<Endpoint>,
-        used: u32,
+        bulk: usize,
     ) -> Self {
         Self {
             wire: H1::new(stream, buffers),
             head,
             endpoint,
             method: Method::Get,
-            used,
+            bulk,
             began: 0,
             seen: false,
         }
+    }
+
+    /// Bytes of an answer that may come at once, judging by the last one on this connection.
+    pub fn bulk(&self) -> usize {
+        self.bulk.min(self.wire.ceiling())
     }
 
     /// Ends the exchange: the scratch, and the stream where it can carry another request.
@@ -82,10 +87,12 @@ impl Upstream for H1Up {
         self.method = request.method;
         self.began = self.wire.written();
         request.put_h1(self.wire.out(), self.endpoint.authority.as_bytes());
-        self.wire.begin_sink(match request.framing {
-            Framing::Chunked | Framing::UntilClose => Encoding::Chunks,
-            Framing::Empty | Framing::Length(_) => Encoding::Plain,
-        });
+        let (encoding, length) = match request.framing {
+            Framing::Chunked | Framing::UntilClose => (Encoding::Chunks, None),
+            Framing::Empty => (Encoding::Plain, Some(0)),
+            Framing::Length(n) => (Encoding::Plain, Some(n)),
+        };
+        self.wire.begin_sink(encoding, length);
         Ok(())
     }
 
@@ -101,7 +108,14 @@ impl Upstream for H1Up {
                     return Poll::Ready(Ok(()));
                 }
             }
-            if ready!(self.wire.poll_fill(cx))? == 0 {
+            if self.wire.mem.input.is_empty() {
+                self.wire.expect(self.bulk);
+            }
+            let Poll::Ready(n) = self.wire.poll_fill(cx)? else {
+                self.wire.rest();
+                return Poll::Pending;
+            };
+            if n == 0 {
                 return Poll::Ready(Err(WireError::Cut));
             }
         }
@@ -129,6 +143,12 @@ impl Upstream for H1Up {
     fn next(&mut self) {
         self.wire.mem.input.consume(self.head.len);
         if self.head.status >= 200 {
+            self.bulk = match self.head.framing {
+                Framing::Length(n) => self.head.len + n.min(HUGE as u64) as usize,
+                Framing::Empty => 0,
+                // As much as came at once.
+                Framing::Chunked | Framing::UntilClose => self.wire.mem.input.len(),
+            };
             self.wire.begin_source(self.head.framing);
         }
     }
@@ -160,6 +180,9 @@ impl Source for H1Up {
     }
     fn remaining(&self) -> Option<u64> {
         self.wire.remaining()
+    }
+    fn stall(&mut self) {
+        self.wire.stall();
     }
     fn lend_chunks(&mut self) -> bool {
         self.wire.lend_chunks()

@@ -59,6 +59,8 @@ pub trait Source {
     fn take_trailers(&mut self) -> HeaderMap;
     /// How many content bytes are still to come, where that is known.
     fn remaining(&self) -> Option<u64>;
+    /// The sink doesn't keep up: what can be given back of the memory, is.
+    fn stall(&mut self) {}
     /// From now on lends chunk framing together with content, if it can: the sink takes them as they are.
     fn lend_chunks(&mut self) -> bool {
         false

@@ -258,6 +258,7 @@ impl Worker {
         if n.is_multiple_of(TEND_EVERY) {
             self.conns.tend(self.watches.now_ms());
             self.h2_conns.tend(self.watches.now_ms());
+            self.buffers.tend();
         }
         if !self.watches.any_closing() {
             return;

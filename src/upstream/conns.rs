@@ -33,6 +33,8 @@ pub struct Kept {
     pub slot: Slot,
     /// Requests that it has carried.
     pub used: u32,
+    /// Bytes of the last answer on it that may come at once: for the size of the next read.
+    pub bulk: usize,
 }
 
 /// One worker's idle connections, by the endpoint's slot.
@@ -206,7 +208,13 @@ mod tests {
             let slot = slots.acquire(3, 0, soon()).await.unwrap();
             let stream = Stream::Unix(ours);
             metrics.shard(0).connections(1);
-            conns.give(&endpoint, Kept { stream, slot, used }, 0, 60_000);
+            let kept = Kept {
+                stream,
+                slot,
+                used,
+                bulk: 0,
+            };
+            conns.give(&endpoint, kept, 0, 60_000);
         }
         conns.make_room();
         assert_eq!(slots.open(), 3, "nobody waits");
