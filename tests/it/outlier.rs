@@ -77,6 +77,13 @@ fn when_all_fail_their_answers_go_on() {
         (ejections(&proxy, "overflow") >= 2.0).then_some(())
     });
     assert_eq!(ejections(&proxy, "enforced"), 1.0);
+    // Said once of each, and not again for every few requests.
+    until("each is excused again and again", || {
+        statuses(&mut clients, 10);
+        (ejections(&proxy, "overflow") >= 10.0).then_some(())
+    });
+    let said = proxy.log().matches("not ejected").count();
+    assert!((1..=4).contains(&said), "{said} times");
     ill.store(200, Ordering::SeqCst);
     assert_eq!(statuses(&mut clients, 20), [200; 20]);
 }

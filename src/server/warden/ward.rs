@@ -1,5 +1,6 @@
 //! One endpoint that is watched over: its checks and its slow start.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,9 @@ use crate::config::policy;
 use crate::upstream::Endpoint;
 use crate::upstream::health::{self, Health};
 use crate::upstream::probe::{self, Failure};
+
+/// At most so often the log tells of one endpoint that it stays though it is an outlier.
+const EXCUSE_EVERY: Duration = Duration::from_secs(10);
 
 /// Service and version.
 pub type PoolName = (Arc<str>, Arc<str>);
@@ -31,6 +35,8 @@ pub struct Ward {
     pub slow_start: Option<Duration>,
     /// Since when it ramps.
     pub ramps: Option<Instant>,
+    /// When it was last told that it stays though it is an outlier.
+    pub excused: Cell<Option<Instant>>,
     pub check: Option<Check>,
 }
 
@@ -74,6 +80,16 @@ impl Check {
 }
 
 impl Ward {
+    /// Whether to tell that it stays though it is an outlier: not for each few requests of a pool that is down.
+    pub fn tells_excuse(&self, now: Instant) -> bool {
+        let said = self.excused.get();
+        let due = said.is_none_or(|at| now.saturating_duration_since(at) >= EXCUSE_EVERY);
+        if due {
+            self.excused.set(Some(now));
+        }
+        due
+    }
+
     /// It came up: it starts slowly, if its version says so.
     pub fn begin_ramp(&mut self, now: Instant) {
         self.ramps = self.slow_start.map(|_| now);

@@ -1,5 +1,6 @@
 //! What is known of every endpoint of the published snapshot, and what follows from it: flags, ramps, counters, log.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -126,6 +127,7 @@ impl Yard {
             pool: pool.clone(),
             slow_start,
             ramps: None,
+            excused: Cell::default(),
             check: None,
         });
         ward.slow_start = slow_start;
@@ -271,10 +273,12 @@ impl Yard {
             }
             None => {
                 count("overflow");
-                tracing::warn!(
-                    %service, %version, endpoint = %name, reason,
-                    "an outlier, and not ejected: too few others would be left"
-                );
+                if ward.tells_excuse(now) {
+                    tracing::warn!(
+                        %service, %version, endpoint = %name, reason,
+                        "an outlier, and not ejected: too few others would be left"
+                    );
+                }
             }
         }
         settle(endpoint);
