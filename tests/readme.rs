@@ -1,5 +1,8 @@
 //! What README.md says is so.
 
+use std::fs;
+use std::path::Path;
+
 use cutover::config;
 use cutover::telemetry::names;
 
@@ -17,7 +20,7 @@ fn blocks(kind: &str) -> Vec<String> {
 #[test]
 fn every_configuration_is_valid() {
     let examples = blocks("toml");
-    assert_eq!(examples.len(), 3, "blue-green, canary, front door");
+    assert_eq!(examples.len(), 7, "blue-green to drain");
     for text in examples {
         if let Err(errors) = config::parse(&text, "README.md") {
             let errors: Vec<_> = errors.iter().map(|e| e.rendered(false)).collect();
@@ -56,9 +59,57 @@ fn every_command_is_listed() {
         "explain",
         "status",
         "shift",
+        "drain",
         "completions",
     ] {
         let row = format!("| `cutover {command}");
         assert!(commands.contains(&row), "{command} is missing");
+    }
+}
+
+/// The texts that stand in the sources between `opening` and a quote.
+fn quoted(directory: &Path, openings: &[&str], found: &mut Vec<String>) {
+    for entry in fs::read_dir(directory).expect("it is there") {
+        let path = entry.expect("it can be read").path();
+        if path.is_dir() {
+            quoted(&path, openings, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let text = fs::read_to_string(&path).expect("it can be read");
+            for opening in openings {
+                let parts = text.split(opening).skip(1);
+                found.extend(parts.map(|part| part[..part.find('"').expect("its end")].to_owned()));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_reason_is_listed() {
+    let chapter = README.split("## Answers of the proxy's own").nth(1);
+    let chapter = chapter.and_then(|rest| rest.split("\n## ").next());
+    let chapter = chapter.expect("it is there");
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut reasons = Vec::new();
+    for room in ["http1", "proxy", "server", "upstream"] {
+        let openings = [
+            "bad(\"",
+            "reason: \"",
+            " => \"limit-",
+            "reason\", \"",
+            "answer(408, \"",
+            "answer(413, \"",
+            "answer(502, \"",
+            "answer(504, \"",
+        ];
+        quoted(&sources.join(room), &openings, &mut reasons);
+    }
+    assert!(reasons.len() > 60, "{reasons:?}");
+    // Of an upstream's answer: the client is told `upstream-malformed`. A refused retry leaves the answer as it was.
+    let inner = ["bad-status", "unasked-upgrade", "retries"];
+    reasons.retain(|reason| !inner.contains(&&**reason));
+    for reason in reasons {
+        let listed = [format!("`{reason}`"), format!("`limit-{reason}`")];
+        let is_listed = listed.iter().any(|listed| chapter.contains(listed));
+        assert!(is_listed, "{reason} is missing");
     }
 }
