@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::Worker;
 use super::body::Upload;
 use super::error::Broken;
-use super::exchange::{self, Done, Failure, Reply, Terms};
+use super::exchange::{self, Done, Failure, HALF_CLOSED, Reply, Terms};
 use super::h1_up::H1Up;
 use super::h2_up::H2Up;
 use super::headers::{Fields, Request};
@@ -170,16 +170,23 @@ impl<F: Fields> Call<'_, F> {
             .map(|total| total.saturating_sub(self.started.elapsed()))
             .filter(|left| *left < longest);
         self.watch.arm(left.unwrap_or(longest));
+        let mut half_closed = false;
         poll_fn(|cx| {
             if let Poll::Ready(done) = poll(cx) {
                 return Poll::Ready(done);
             }
-            if let Poll::Ready(Gone::Left) = down.poll_gone(cx) {
-                return Poll::Ready(Err(Broken::ClientGone));
+            match down.poll_gone(cx) {
+                Poll::Ready(Gone::Left) => return Poll::Ready(Err(Broken::ClientGone)),
+                Poll::Ready(Gone::HalfClosed) if !half_closed => {
+                    half_closed = true;
+                    self.watch.arm(HALF_CLOSED);
+                }
+                _ => {}
             }
             match self.watch.expired(cx) {
                 false => Poll::Pending,
                 true if self.watch.is_shut() => Poll::Ready(Err(Broken::Shut)),
+                true if half_closed => Poll::Ready(Err(Broken::ClientGone)),
                 true if left.is_some() => Poll::Ready(Err(Broken::Total)),
                 true => Poll::Ready(Err(Broken::FirstByte)),
             }

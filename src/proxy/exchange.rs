@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// A client that sends nothing any more has mostly left. One that half-closed its connection and waits gets an answer that comes, and
 /// goes on, without a pause longer than this.
-const HALF_CLOSED: Duration = Duration::from_millis(500);
+pub const HALF_CLOSED: Duration = Duration::from_millis(500);
 
 /// A response that sets a session's cookie must not be kept for others.
 pub const UNCACHEABLE: (&str, &str) = ("cache-control", "no-store");
