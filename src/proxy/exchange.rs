@@ -148,7 +148,8 @@ pub async fn run<D: Downstream, U: Upstream, F: Fields>(
         let status = up.status();
         if status == 101 {
             let protocol = up.fields().first(FieldId::Upgrade).map(<[u8]>::to_vec);
-            if !is_asked_for(request.upgrade, protocol.as_deref()) {
+            // In the middle of a body nobody could tell its framing from the tunnel's bytes.
+            if !uploaded || !is_asked_for(request.upgrade, protocol.as_deref()) {
                 let bad = crate::http1::Reject::bad("unasked-upgrade");
                 return Err(Broken::Upstream(WireError::Bad(bad)).into());
             }
@@ -166,9 +167,13 @@ pub async fn run<D: Downstream, U: Upstream, F: Fields>(
         down.send_informational(status, &up.fields())
             .map_err(|_| Broken::ClientGone)?;
         up.next();
-        poll_fn(|cx| down.poll_flush(cx))
-            .await
-            .map_err(|_| Broken::ClientGone)?;
+        terms.arm_silence(terms.body_timeout);
+        poll_fn(|cx| match down.poll_flush(cx) {
+            Poll::Pending if terms.is_due(cx) => Poll::Ready(Err(WireError::Cut)),
+            polled => polled,
+        })
+        .await
+        .map_err(|_| Broken::ClientGone)?;
     }
     respond(terms, request, upload, uploaded, down, up).await
 }
@@ -222,6 +227,9 @@ async fn await_head<D: Downstream, U: Upstream, F: Fields>(
                 _ => {}
             }
         } else {
+            if down.poll_taken_back(cx).is_ready() {
+                return Poll::Ready(Err(Broken::ClientGone));
+            }
             let pace = pace.get_or_insert_with(|| terms.pace(request));
             let (flow, now_ms) = (upload.flow(), terms.watch.now_ms());
             if let Some(wait) = pace.news(now_ms, flow.moved, !flow.waits_for_sink) {

@@ -90,6 +90,10 @@ impl Downstream for H2Down {
         self.respond.send_informational(head).map_err(wire_error)
     }
 
+    fn poll_taken_back(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_gone(cx).map(drop)
+    }
+
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         match &mut self.outlet {
             // A stream that ended well has nothing more to say.

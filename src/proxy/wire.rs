@@ -108,6 +108,11 @@ pub trait Downstream: Source + Sink {
     fn send_informational<F: Fields>(&mut self, status: u16, fields: &F) -> Result<(), WireError>;
     /// Ready when the client has given up. Bytes that arrive meanwhile are kept within bounds.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone>;
+    /// Ready when the client has given up, as far as that is known without reading: for while its body is still to come.
+    fn poll_taken_back(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let _ = cx;
+        Poll::Pending
+    }
     /// The connection carries no other request: what is left of this one's bytes is in doubt.
     fn close_after(&mut self) {}
 }

@@ -1,5 +1,7 @@
 //! Corners of HTTP/1 that a proxy meets sooner or later.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::support::client::End;
@@ -284,4 +286,29 @@ fn a_body_that_turns_out_bad_is_told_that_the_connection_ends() {
         "POST / HTTP/1.1\r\nhost: app.test\r\ntransfer-encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n",
     );
     assert_eq!((answer.status(), answer.says_close()), (400, true));
+}
+
+#[test]
+fn a_client_that_takes_no_early_hints_is_given_up() {
+    let hint = format!(
+        "HTTP/1.1 103 Early Hints\r\nlink: <{}>\r\n\r\n",
+        "x".repeat(30_000)
+    );
+    let gone = Arc::new(AtomicBool::new(false));
+    let seen = gone.clone();
+    let origin = Origin::script(move |conn| {
+        conn.request()?;
+        while conn.write(hint.as_bytes()).is_ok() {}
+        seen.store(true, Ordering::SeqCst);
+        Ok(())
+    });
+    let proxy = serve(&format!(
+        "[limits]\nbody_timeout = \"1s\"\n{}",
+        single(&origin.at(), "timeouts.first_byte = \"1s\"")
+    ));
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+    until("the origin is left", || {
+        gone.load(Ordering::SeqCst).then_some(())
+    });
 }

@@ -86,7 +86,7 @@ fn trailers_of_a_request_arrive() {
     let proxy = before(&origin.h2c());
     block_on(async {
         let client = H2::connect(proxy.port).await;
-        let (answer, mut stream) = client.open(post("/"), false).await.unwrap();
+        let (answer, mut stream) = client.open(post("http://test/"), false).await.unwrap();
         send(&mut stream, Bytes::from_static(b"x"), false)
             .await
             .unwrap();
@@ -142,6 +142,39 @@ fn a_stream_that_the_client_resets_is_cancelled_upstream() {
         two_stream.send_reset(h2::Reason::CANCEL);
         until_async("both are cancelled", || h1.open() == 0 && h2.active() == 0).await;
         assert!(one.await.is_err() && two.await.is_err());
+    });
+}
+
+#[test]
+fn a_stream_that_its_client_resets_while_its_body_waits_is_cancelled_upstream() {
+    let h1 = Origin::script(|conn| {
+        conn.head()?;
+        // Nothing of the body is read: the client leaves while it waits.
+        conn.wait(3 * crate::support::PATIENCE)
+    });
+    let proxy = serve(&single(&h1.at(), "timeouts.first_byte = \"120s\""));
+    block_on(async {
+        let client = H2::connect(proxy.port).await;
+        let (answer, mut body) = client.open(post("http://test/"), false).await.unwrap();
+        body.reserve_capacity(64 << 20);
+        let mut sent = 0;
+        // Until the proxy takes no more: all buffers between here and the origin are full.
+        let pause = std::time::Duration::from_millis(500);
+        while let Ok(Some(Ok(n))) =
+            tokio::time::timeout(pause, std::future::poll_fn(|cx| body.poll_capacity(cx))).await
+        {
+            body.send_data(vec![b'x'; n].into(), false).unwrap();
+            sent += n;
+        }
+        assert!(sent > 256 * 1024 && h1.hits() == 1, "{sent}");
+        let in_flight = || {
+            let labels = [("version", "v1")];
+            proxy.metrics().sum("http_requests_in_flight", &labels)
+        };
+        assert_eq!(in_flight(), 1.0);
+        body.send_reset(h2::Reason::CANCEL);
+        until_async("it is cancelled", || in_flight() == 0.0).await;
+        assert!(answer.await.is_err());
     });
 }
 
