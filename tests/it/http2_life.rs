@@ -314,3 +314,20 @@ fn what_cannot_be_served_is_answered_as_over_http1() {
     client.send(frames::request(1, &and(&[("host", "TEST")])));
     assert_eq!(frames::outcome(&mut client, 1), Outcome::Status(200));
 }
+
+#[test]
+fn a_head_a_little_too_large_is_refused_and_counted() {
+    let origin = Origin::named("blue");
+    let file = single(&origin.at(), "");
+    let proxy = serve(&format!("[limits]\nheader_bytes = \"8KiB\"\n{file}"));
+    let long = "x".repeat(3_000);
+    let many = [("x-long", long.as_str()); 3];
+    let mut client = proxy.client();
+    client.send(frames::preface());
+    client.send(frames::request(1, &[&get_fields("/")[..], &many].concat()));
+    assert_eq!(frames::outcome(&mut client, 1), Outcome::Status(431));
+    let refused = proxy
+        .metrics()
+        .sum("cutover_downstream_requests_total", &[("status", "431")]);
+    assert_eq!((refused, origin.hits()), (1.0, 0));
+}

@@ -41,6 +41,7 @@ impl<'a> Head<'a> {
     pub fn new(parts: &'a Parts, ended: bool, limits: &ProxyLimits) -> Result<Self, Reject> {
         let method = Method::from_bytes(parts.method.as_str().as_bytes());
         check_method(method, parts.method.as_str())?;
+        check_size(parts, limits)?;
         check_fields(&parts.headers, limits)?;
         let authority = authority_of(parts)?;
         let typed = typed_target(parts, method, limits)?;
@@ -108,6 +109,34 @@ fn check_method(method: Method, text: &str) -> Result<(), Reject> {
         return Err(Reject {
             status: 501,
             reason: "method-too-long",
+        });
+    }
+    Ok(())
+}
+
+/// By the measure of RFC 9113 §6.5.2: 32 bytes for each field besides name and value.
+fn check_size(parts: &Parts, limits: &ProxyLimits) -> Result<(), Reject> {
+    let field = |name: usize, value: usize| name + value + 32;
+    let uri = &parts.uri;
+    let pseudo = field(":method".len(), parts.method.as_str().len())
+        + field(
+            ":path".len(),
+            uri.path_and_query().map_or(0, |p| p.as_str().len()),
+        )
+        + uri
+            .scheme_str()
+            .map_or(0, |s| field(":scheme".len(), s.len()))
+        + uri
+            .authority()
+            .map_or(0, |a| field(":authority".len(), a.as_str().len()));
+    let fields = parts.headers.iter();
+    let fields: usize = fields
+        .map(|(name, value)| field(name.as_str().len(), value.len()))
+        .sum();
+    if pseudo + fields > limits.header_bytes {
+        return Err(Reject {
+            status: 431,
+            reason: "head-too-large",
         });
     }
     Ok(())

@@ -79,7 +79,9 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
             .initial_window_size(STREAM_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
             .max_concurrent_streams(limits.streams)
-            .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+            // The crate refuses without a word to us what is larger than this; what is only larger than the limit is refused, and
+            // counted, by us.
+            .max_header_list_size(u32::try_from(2 * limits.header_bytes).unwrap_or(u32::MAX))
             .max_local_error_reset_streams(Some(ERRORS))
             .handshake::<_, Bytes>(io)
     );
