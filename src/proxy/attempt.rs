@@ -22,7 +22,8 @@ use crate::telemetry::VersionShard;
 use crate::upstream::connect::Opened;
 use crate::upstream::conns::{Kept, is_quiet_now};
 use crate::upstream::h2_conns::Lease;
-use crate::upstream::limits::Slot;
+use crate::upstream::h2_open::{LeaseError, Opening};
+use crate::upstream::limits::{Limit, Slot};
 use crate::upstream::{ConnectError, Endpoint, connect};
 
 /// One request with all that its attempts need.
@@ -47,6 +48,25 @@ struct Outcome {
     result: Result<Done, Failure>,
     /// The connection had ended before it could carry the request: another one costs nobody anything.
     stale: bool,
+}
+
+impl From<Broken> for Outcome {
+    fn from(broken: Broken) -> Self {
+        Self {
+            result: Err(broken.into()),
+            stale: false,
+        }
+    }
+}
+
+/// Whether a client can do nothing without the tunnel that it asks for; other wishes may be left unheard.
+fn is_websocket(wish: &[u8]) -> bool {
+    wish.trim_ascii().eq_ignore_ascii_case(b"websocket")
+}
+
+fn refused_by(limit: Limit, shard: &VersionShard) -> Broken {
+    shard.limit_rejected(limit.index());
+    Broken::Limit(limit.reason())
 }
 
 impl<F: Fields> Call<'_, F> {
@@ -99,7 +119,11 @@ impl<F: Fields> Call<'_, F> {
         down: &mut D,
         fresh: bool,
     ) -> Outcome {
-        if self.worker.h2_conns.speaks_h2(endpoint) {
+        let tunnels = self.request.upgrade.is_some_and(is_websocket);
+        if tunnels && endpoint.is_h2c() {
+            return Broken::NoUpgrade.into();
+        }
+        if !tunnels && self.worker.h2_conns.speaks_h2(endpoint) {
             let leased = self.lease(endpoint, shard, down).await;
             return self.over_h2(endpoint, leased, reply, upload, down).await;
         }
@@ -108,32 +132,23 @@ impl<F: Fields> Call<'_, F> {
         }
         let connected = {
             let _queued = Queued::enter(shard);
-            let mut connecting = pin!(self.connect(endpoint, shard));
+            let mut connecting = pin!(self.connect(endpoint, shard, tunnels));
             self.while_wanted(down, |cx| connecting.as_mut().poll(cx))
                 .await
         };
         let (slot, opened) = match connected {
             Ok(connected) => connected,
-            Err(broken) => {
-                return Outcome {
-                    result: Err(broken.into()),
-                    stale: false,
-                };
-            }
+            Err(broken) => return broken.into(),
         };
         match opened {
-            Err(e) => Outcome {
-                result: Err(Broken::Connect(e).into()),
-                stale: false,
-            },
-            Ok(opened) if opened.h2 => {
+            opened if opened.h2 => {
                 let idle = self.service.timeouts.idle;
                 let conns = &self.worker.h2_conns;
-                let leased = conns.adopt(endpoint, opened.stream, idle).await;
+                let leased = conns.adopt(endpoint, opened.stream, slot, idle).await;
                 let leased = leased.map_err(|e| Broken::Connect(ConnectError::Io(e)));
                 self.over_h2(endpoint, leased, reply, upload, down).await
             }
-            Ok(opened) => {
+            opened => {
                 shard.connections(1);
                 let kept = Kept {
                     stream: opened.stream,
@@ -151,10 +166,16 @@ impl<F: Fields> Call<'_, F> {
         &self,
         endpoint: &Arc<Endpoint>,
         shard: &VersionShard,
-    ) -> Result<(Slot, Result<Opened, ConnectError>), Broken> {
+        tunnels: bool,
+    ) -> Result<(Slot, Opened), Broken> {
         let slot = self.slot(endpoint, shard).await?;
-        let opened = connect::open(endpoint, self.service.timeouts.connect).await;
-        Ok((slot, opened))
+        let limit = self.service.timeouts.connect;
+        let opened = if tunnels {
+            connect::open_http1(endpoint, limit).await
+        } else {
+            connect::open(endpoint, limit).await
+        };
+        Ok((slot, opened.map_err(Broken::Connect)?))
     }
 
     /// Waits for a connection as long as the client does, and no longer than the exchange may last.
@@ -202,10 +223,7 @@ impl<F: Fields> Call<'_, F> {
         slots
             .acquire(limits.connections, limits.pending, deadline)
             .await
-            .map_err(|limit| {
-                shard.limit_rejected(limit.index());
-                Broken::Limit(limit.reason())
-            })
+            .map_err(|limit| refused_by(limit, shard))
     }
 
     /// An idle connection; for a request that can't be sent twice one that is alive as far as the kernel knows.
@@ -278,11 +296,20 @@ impl<F: Fields> Call<'_, F> {
     ) -> Result<Lease, Broken> {
         let _queued = Queued::enter(shard);
         let timeouts = &self.service.timeouts;
-        let mut leasing = self
-            .worker
-            .h2_conns
-            .lease(endpoint, timeouts.connect, timeouts.idle);
-        self.while_wanted(down, |cx| leasing.poll(cx).map_err(Broken::Connect))
+        let limits = &self.service.policies.limits;
+        let opening = Opening {
+            connect: timeouts.connect,
+            idle: timeouts.idle,
+            connections: limits.connections,
+            pending: limits.pending,
+            wait: timeouts.first_byte,
+        };
+        let mut leasing = self.worker.h2_conns.lease(endpoint, opening);
+        let told = |error| match error {
+            LeaseError::Connect(e) => Broken::Connect(e),
+            LeaseError::Limit(limit) => refused_by(limit, shard),
+        };
+        self.while_wanted(down, |cx| leasing.poll(cx).map_err(told))
             .await
     }
 
@@ -298,12 +325,7 @@ impl<F: Fields> Call<'_, F> {
             .and_then(|lease| H2Up::new(lease, endpoint, self.request).map_err(Broken::Client));
         let mut up = match prepared {
             Ok(up) => up,
-            Err(broken) => {
-                return Outcome {
-                    result: Err(broken.into()),
-                    stale: false,
-                };
-            }
+            Err(broken) => return broken.into(),
         };
         let result = exchange::run(&self.terms(reply), self.request, upload, down, &mut up).await;
         if let Err(Failure {

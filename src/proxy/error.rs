@@ -21,6 +21,8 @@ pub enum Broken {
     Dropped(u16),
     /// A ceiling of the version was reached.
     Limit(&'static str),
+    /// A tunnel is asked for, and the endpoint speaks only HTTP/2. Any client can ask: the version isn't charged with it.
+    NoUpgrade,
     /// No connection.
     Connect(ConnectError),
     /// The upstream broke before or inside its answer.
@@ -122,6 +124,7 @@ impl Broken {
             Self::Upstream(WireError::Cut) => answer(502, "upstream-closed"),
             Self::Upstream(WireError::Reset(_)) => answer(502, "upstream-reset"),
             Self::Upstream(WireError::Io(_)) => answer(502, "upstream-broken"),
+            Self::NoUpgrade => answer(502, "upstream-no-upgrade"),
             Self::FirstByte => answer(504, "first-byte-timeout"),
             Self::Total => answer(504, "total-timeout"),
             Self::Idle => answer(504, "idle-timeout"),
@@ -135,6 +138,7 @@ impl Broken {
             | Self::ClientGone
             | Self::ClientSilent
             | Self::TooLarge
+            | Self::NoUpgrade
             | Self::Shut => None,
             _ => self.answer().map(|a| a.status),
         }

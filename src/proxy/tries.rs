@@ -37,10 +37,10 @@ impl Place {
 }
 
 /// What follows a failed try.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    /// The same version again, another endpoint if there is one; the reason's index in [`RETRY_REASONS`].
-    Retry(usize),
+#[derive(Debug)]
+enum Next<'a> {
+    /// The same version again, another endpoint if there is one; the reason's index in [`RETRY_REASONS`], and its place under the ceiling.
+    Retry(usize, Guard<'a>),
     /// Stable answers for the canary.
     Shield,
 }
@@ -116,7 +116,8 @@ impl<F: Fields> Call<'_, F> {
             shielded: false,
         };
         self.worker.earn(self.service);
-        let mut retrying = None;
+        // A retry's place under the ceiling: held while it runs, and handed on to the one that follows it.
+        let retrying = Cell::new(None);
         loop {
             let Some(member) = self.next_endpoint(&place, aim) else {
                 return self.unpicked(&place);
@@ -125,8 +126,15 @@ impl<F: Fields> Call<'_, F> {
             place.tries += 1;
             let next = Cell::new(None);
             let decide = |status: u16, upload: &Upload| {
-                next.set(self.next(&place, Cause::Status(status), upload.can_rewind()));
-                next.get().is_some()
+                let found = self.next(
+                    &place,
+                    Cause::Status(status),
+                    upload.can_rewind(),
+                    &retrying,
+                );
+                let follows = found.is_some();
+                next.set(found);
+                follows
             };
             let line = self.cookie(placed, &place, member);
             let reply = Reply {
@@ -137,19 +145,17 @@ impl<F: Fields> Call<'_, F> {
                 timed: self.service.versions[place.version].pool.balance == Balance::PeakEwma,
             };
             let result = self.one_try(&place, member, &reply, upload, down).await;
-            drop(retrying.take());
             let Err(failure) = &result else { return result };
             if failure.answered {
                 return result;
             }
-            if next.get().is_none()
-                && let Some(cause) = Cause::of(&failure.broken)
-            {
-                next.set(self.next(&place, cause, upload.can_rewind()));
-            }
-            match next.get() {
+            let next = next.take().or_else(|| {
+                let cause = Cause::of(&failure.broken)?;
+                self.next(&place, cause, upload.can_rewind(), &retrying)
+            });
+            match next {
                 None => return result,
-                Some(next) => retrying = self.prepare(&mut place, next, upload).await,
+                Some(next) => retrying.set(self.prepare(&mut place, next, upload).await),
             }
         }
     }
@@ -264,7 +270,13 @@ impl<F: Fields> Call<'_, F> {
     }
 
     /// What follows a try that failed so, if anything may.
-    fn next(&self, place: &Place, cause: Cause, can_rewind: bool) -> Option<Next> {
+    fn next<'a>(
+        &'a self,
+        place: &Place,
+        cause: Cause,
+        can_rewind: bool,
+        held: &Cell<Option<Guard<'a>>>,
+    ) -> Option<Next<'a>> {
         let unsent = cause == Cause::Unsent;
         let idempotent = self.request.method.is_idempotent() || unsent;
         if !can_rewind {
@@ -291,33 +303,37 @@ impl<F: Fields> Call<'_, F> {
             && (idempotent || retry.all_methods)
             && place.tries < retry.tries
             && !place.shielded;
-        (may && self.has_room_for_retry(place, cause) && self.worker.spend(self.service))
-            .then(|| Next::Retry(cause.reason()))
+        if !may {
+            return None;
+        }
+        let guard = held.take().or_else(|| self.enter_retry(place, cause))?;
+        let pays = self.worker.spend(self.service);
+        pays.then(|| Next::Retry(cause.reason(), guard))
     }
 
     /// The ceiling holds for retries of answers, by which an overloaded application would be loaded more. When an endpoint dies,
     /// everything that was in flight on it fails at once and goes elsewhere: that is for the budget alone to bound.
-    fn has_room_for_retry(&self, place: &Place, cause: Cause) -> bool {
+    fn enter_retry(&self, place: &Place, cause: Cause) -> Option<Guard<'_>> {
         let ceiling = match cause {
             Cause::Status(_) => self.service.policies.limits.retries,
             Cause::Unsent | Cause::Reset | Cause::Timeout => 0,
         };
-        let room =
-            ceiling == 0 || self.service.versions[place.version].load.retries.now() < ceiling;
-        if !room {
+        let retries = &self.service.versions[place.version].load.retries;
+        let guard = retries.try_enter(ceiling);
+        if guard.is_none() {
             self.shard(place.version)
                 .limit_rejected(Limit::Retries.index());
         }
-        room
+        guard
     }
 
     /// Gets ready for the next try: counts it, waits a little, rewinds the body. The guard is held while the retry runs.
-    async fn prepare(
+    async fn prepare<'a>(
         &self,
         place: &mut Place,
-        next: Next,
+        next: Next<'a>,
         upload: &mut Upload,
-    ) -> Option<Guard<'_>> {
+    ) -> Option<Guard<'a>> {
         upload.rewind();
         match next {
             Next::Shield => {
@@ -326,18 +342,13 @@ impl<F: Fields> Call<'_, F> {
                 place.version = self.service.routing.split.stable();
                 None
             }
-            Next::Retry(reason) => {
+            Next::Retry(reason, guard) => {
                 self.shard(place.version).retry(reason);
-                // The ceiling was asked a moment ago: one too many for an instant is no harm.
-                let guard = self.service.versions[place.version]
-                    .load
-                    .retries
-                    .try_enter(0);
                 let wait = self
                     .worker
                     .with_rng(|rng| budget::backoff(place.tries, rng));
                 tokio::time::sleep(wait).await;
-                guard
+                Some(guard)
             }
         }
     }

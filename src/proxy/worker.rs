@@ -252,6 +252,7 @@ impl Worker {
         self.watches.tick(now);
         self.cut_overdue(now);
         self.conns.make_room();
+        self.h2_conns.make_room();
         self.wall_s.set(wall_s());
         let n = self.ticks.get();
         self.ticks.set(n + 1);

@@ -51,13 +51,31 @@ impl ConnectError {
 /// # Errors
 /// See [`ConnectError`]; nothing was sent to the application in any of the cases.
 pub async fn open(endpoint: &Endpoint, limit: Duration) -> Result<Opened, ConnectError> {
-    match tokio::time::timeout(limit, dial(endpoint)).await {
+    within(limit, dial(endpoint, &CLIENT)).await
+}
+
+/// As [`open`], without an offer of HTTP/2 over TLS.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub async fn open_http1(endpoint: &Endpoint, limit: Duration) -> Result<Opened, ConnectError> {
+    within(limit, dial(endpoint, &CLIENT_HTTP1)).await
+}
+
+async fn within(
+    limit: Duration,
+    dialing: impl Future<Output = Result<Opened, ConnectError>>,
+) -> Result<Opened, ConnectError> {
+    match tokio::time::timeout(limit, dialing).await {
         Ok(result) => result,
         Err(_) => Err(ConnectError::Timeout),
     }
 }
 
-async fn dial(endpoint: &Endpoint) -> Result<Opened, ConnectError> {
+async fn dial(
+    endpoint: &Endpoint,
+    tls: &LazyLock<Arc<ClientConfig>>,
+) -> Result<Opened, ConnectError> {
     if let Address::Unix(path) = &endpoint.spec.address {
         let stream = UnixStream::connect(path).await.map_err(ConnectError::Io)?;
         return Ok(Opened {
@@ -73,7 +91,7 @@ async fn dial(endpoint: &Endpoint) -> Result<Opened, ConnectError> {
         });
     }
     let name = server_name(&endpoint.spec.address)?;
-    let tls = TlsConnector::from(CLIENT.clone())
+    let tls = TlsConnector::from(Arc::clone(tls))
         .connect(name, tcp)
         .await
         .map_err(ConnectError::Io)?;
@@ -133,5 +151,12 @@ static CLIENT: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Arc::new(config)
+});
+
+/// The same with ALPN `http/1.1` alone.
+static CLIENT_HTTP1: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
+    let mut config = ClientConfig::clone(&CLIENT);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Arc::new(config)
 });

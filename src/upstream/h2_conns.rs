@@ -12,26 +12,17 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::client::{Builder, Connection, SendRequest};
+use h2::client::SendRequest;
 
-use super::{ConnectError, Endpoint, connect};
+use super::h2_open::{Failure, LeaseError, Opened, Opening, handshake};
+use super::limits::Slot;
+use super::{ConnectError, Endpoint, h2_open};
 use crate::net::Stream;
 
 /// Most connections that one worker opens to one endpoint on its own account.
 const MOST: usize = 4;
 /// Most streams on one connection, whatever the peer allows.
 const STREAMS: usize = 1_000;
-/// What may be on its way for one stream: what a stalled client makes us hold.
-const STREAM_WINDOW: u32 = 64 * 1024;
-/// The same for all streams together: so much that streams that stand still don't stop the others.
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-/// Most bytes of one request that wait inside the connection.
-const SEND_BUFFER: usize = 64 * 1024;
-/// Largest head of a response, as for HTTP/1.
-const HEAD_BYTES: u32 = 256 * 1024;
-/// Streams that we took back and of which the peer may not know yet.
-const TAKEN_BACK: usize = 512;
-
 /// What is known of a connection.
 #[derive(Debug, Default)]
 struct State {
@@ -58,7 +49,7 @@ struct Shelf {
     speaks_h2: bool,
     /// How often opening failed, and why it did the last time.
     failures: u64,
-    failure: Option<io::ErrorKind>,
+    failure: Option<Failure>,
     waiting: BTreeMap<u64, Waker>,
     idle_ms: u64,
 }
@@ -110,13 +101,12 @@ impl H2Conns {
                 .is_some_and(|shelf| shelf.speaks_h2 && std::ptr::eq(&*shelf.endpoint, endpoint))
     }
 
-    /// A place on a connection, to be polled for. `limit` is for opening one, `idle` for keeping it.
-    pub fn lease(&self, endpoint: &Arc<Endpoint>, limit: Duration, idle: Duration) -> Leasing {
+    /// A place on a connection, to be polled for. `opening` is for another one.
+    pub fn lease(&self, endpoint: &Arc<Endpoint>, opening: Opening) -> Leasing {
         Leasing {
             inner: self.0.clone(),
             endpoint: endpoint.clone(),
-            limit,
-            idle,
+            opening,
             ticket: None,
             failures: 0,
         }
@@ -130,10 +120,11 @@ impl H2Conns {
         &self,
         endpoint: &Arc<Endpoint>,
         stream: Stream,
+        slot: Slot,
         idle: Duration,
     ) -> io::Result<Lease> {
-        let (sender, connection) = handshake(stream).await?;
-        let conn = self.0.place(endpoint, sender, connection, idle);
+        let opened = handshake(stream).await?;
+        let conn = self.0.place(endpoint, opened, slot, idle);
         Ok(self.0.lend(endpoint.slot, &conn.0, conn.1))
     }
 
@@ -157,6 +148,22 @@ impl H2Conns {
         }
     }
 
+    /// Closes connections without streams while requests wait for one to another endpoint of the same version, or by another worker.
+    pub fn make_room(&self) {
+        let mut dropped = Vec::new();
+        for shelf in self.0.shelves.borrow_mut().iter_mut().flatten() {
+            let mut wanted = shelf.endpoint.version.connections.waiting();
+            if wanted > 0 {
+                let gives_way = |conn: &mut Conn| {
+                    let idle = wanted > 0 && conn.state.streams.get() == 0;
+                    wanted -= u32::from(idle);
+                    idle
+                };
+                dropped.extend(shelf.conns.extract_if(.., gives_way));
+            }
+        }
+    }
+
     /// Drops the connections to endpoints that `stays` doesn't want; streams on them go on to their end.
     pub fn retain(&self, stays: impl Fn(&Endpoint) -> bool) {
         let mut dropped = Vec::new();
@@ -173,23 +180,6 @@ impl H2Conns {
             waker.wake();
         }
     }
-}
-
-/// Both ends agree to speak HTTP/2 on `stream`.
-async fn handshake(stream: Stream) -> io::Result<(SendRequest<Bytes>, Connection<Stream, Bytes>)> {
-    Builder::new()
-        .enable_push(false)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_header_list_size(HEAD_BYTES)
-        .max_concurrent_reset_streams(TAKEN_BACK)
-        .handshake(stream)
-        .await
-        .map_err(|e| {
-            e.into_io()
-                .unwrap_or_else(|| io::ErrorKind::InvalidData.into())
-        })
 }
 
 impl Inner {
@@ -252,8 +242,8 @@ impl Inner {
     fn place(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
-        sender: SendRequest<Bytes>,
-        connection: Connection<Stream, Bytes>,
+        (sender, connection): Opened,
+        slot: Slot,
         idle: Duration,
     ) -> (SendRequest<Bytes>, Rc<State>) {
         let state = Rc::new(State::default());
@@ -266,7 +256,7 @@ impl Inner {
                 state: state.clone(),
             });
         });
-        let open = Counted::enter(endpoint, self.worker);
+        let open = Counted::enter(endpoint, self.worker, slot);
         let (inner, driven) = (self.clone(), state.clone());
         tokio::task::spawn_local(async move {
             let ended = connection.await;
@@ -280,31 +270,22 @@ impl Inner {
     }
 
     /// Opens a connection, in a task of its own: it is of use also if whoever asked for it is gone by then.
-    fn open(self: &Rc<Self>, endpoint: &Arc<Endpoint>, limit: Duration, idle: Duration) {
+    fn open(self: &Rc<Self>, endpoint: &Arc<Endpoint>, opening: Opening) {
         self.shelf(endpoint, |shelf| shelf.opening = true);
         let (inner, endpoint) = (self.clone(), endpoint.clone());
         tokio::task::spawn_local(async move {
-            let opened = match connect::open(&endpoint, limit).await {
-                Ok(opened) if opened.h2 => handshake(opened.stream).await.map_err(|e| e.kind()),
-                // It spoke HTTP/2 before and doesn't any more: the next request begins anew.
-                Ok(_) => Err(io::ErrorKind::Unsupported),
-                Err(ConnectError::Timeout) => Err(io::ErrorKind::TimedOut),
-                Err(ConnectError::Unresolved) => Err(io::ErrorKind::NotFound),
-                Err(ConnectError::Io(e)) => Err(e.kind()),
-            };
-            match opened {
-                Ok((sender, connection)) => {
-                    inner.place(&endpoint, sender, connection, idle);
+            let opened = h2_open::open(&endpoint, opening).await;
+            let tell = match opened {
+                Ok((slot, opened)) => {
+                    inner.place(&endpoint, opened, slot, opening.idle);
                     inner.shelf(&endpoint, |shelf| shelf.opening = false);
+                    true
                 }
-                Err(kind) => inner.shelf(&endpoint, |shelf| {
-                    shelf.opening = false;
-                    shelf.failures += 1;
-                    shelf.failure = Some(kind);
-                    shelf.speaks_h2 &= kind != io::ErrorKind::Unsupported;
-                }),
+                Err(failure) => inner.shelf(&endpoint, |shelf| shelf.fail(failure)),
+            };
+            if tell {
+                inner.wake_all(endpoint.slot);
             }
-            inner.wake_all(endpoint.slot);
         });
     }
 
@@ -314,6 +295,20 @@ impl Inner {
             _ => return,
         };
         waiting.into_values().for_each(Waker::wake);
+    }
+
+    /// Closes a connection that has just become idle, if somebody else waits for one and nobody for a place on it.
+    fn give_way(&self, slot: usize, state: &Rc<State>) {
+        let mut shelves = self.shelves.borrow_mut();
+        let Some(Some(shelf)) = shelves.get_mut(slot) else {
+            return;
+        };
+        if shelf.waiting.is_empty() && shelf.endpoint.version.connections.waiting() > 0 {
+            let is_it = |conn: &mut Conn| Rc::ptr_eq(&conn.state, state);
+            let gone: Vec<_> = shelf.conns.extract_if(.., is_it).collect();
+            drop(shelves);
+            drop(gone);
+        }
     }
 
     fn wake_one(&self, slot: usize) {
@@ -327,13 +322,28 @@ impl Inner {
     }
 }
 
+impl Shelf {
+    /// No connection was opened; whether those that wait have to know.
+    fn fail(&mut self, failure: Failure) -> bool {
+        self.opening = false;
+        match failure {
+            // They are as well off with a place on a connection that is there, and whoever gives one back tells them.
+            Failure::Limit(_) if !self.conns.is_empty() => return false,
+            Failure::Connect(io::ErrorKind::Unsupported) => self.speaks_h2 = false,
+            _ => {}
+        }
+        self.failures += 1;
+        self.failure = Some(failure);
+        true
+    }
+}
+
 /// A wait for a place.
 #[derive(Debug)]
 pub struct Leasing {
     inner: Rc<Inner>,
     endpoint: Arc<Endpoint>,
-    limit: Duration,
-    idle: Duration,
+    opening: Opening,
     ticket: Option<u64>,
     failures: u64,
 }
@@ -343,10 +353,10 @@ impl Leasing {
     ///
     /// # Errors
     /// Why not.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Lease, ConnectError>> {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Lease, LeaseError>> {
         let inner = &self.inner;
         if let Some(lease) = inner.take(&self.endpoint) {
-            self.ticket = None;
+            self.leave_line();
             return Poll::Ready(Ok(lease));
         }
         let (failures, failure, may_open) = inner.shelf(&self.endpoint, |shelf| {
@@ -354,12 +364,9 @@ impl Leasing {
             (shelf.failures, shelf.failure, may_open)
         });
         if self.ticket.is_some() && failures > self.failures {
-            self.ticket = None;
-            return Poll::Ready(Err(match failure {
-                Some(io::ErrorKind::TimedOut) | None => ConnectError::Timeout,
-                Some(io::ErrorKind::NotFound) => ConnectError::Unresolved,
-                Some(kind) => ConnectError::Io(kind.into()),
-            }));
+            self.leave_line();
+            let untold = LeaseError::Connect(ConnectError::Timeout);
+            return Poll::Ready(Err(failure.map_or(untold, Failure::told)));
         }
         let ticket = *self.ticket.get_or_insert_with(|| {
             inner.tickets.set(inner.tickets.get() + 1);
@@ -369,21 +376,27 @@ impl Leasing {
         let waker = cx.waker().clone();
         inner.shelf(&self.endpoint, |shelf| shelf.waiting.insert(ticket, waker));
         if may_open {
-            inner.open(&self.endpoint, self.limit, self.idle);
+            inner.open(&self.endpoint, self.opening);
         }
         Poll::Pending
+    }
+
+    /// Waits no more; whether it was still in line. A place in line that nobody stands on would swallow a wake-up.
+    fn leave_line(&mut self) -> bool {
+        let Some(ticket) = self.ticket.take() else {
+            return true;
+        };
+        match self.inner.shelves.borrow_mut().get_mut(self.endpoint.slot) {
+            Some(Some(shelf)) => shelf.waiting.remove(&ticket).is_some(),
+            _ => true,
+        }
     }
 }
 
 impl Drop for Leasing {
     fn drop(&mut self) {
-        let Some(ticket) = self.ticket else { return };
         let slot = self.endpoint.slot;
-        let waited = match self.inner.shelves.borrow_mut().get_mut(slot) {
-            Some(Some(shelf)) => shelf.waiting.remove(&ticket).is_some(),
-            _ => true,
-        };
-        if !waited {
+        if !self.leave_line() {
             // It was woken for a place that it doesn't take: the next in line gets it.
             self.inner.wake_one(slot);
         }
@@ -403,16 +416,23 @@ impl Drop for Lease {
         state.streams.set(state.streams.get() - 1);
         state.idle_since_ms.set(self.inner.now_ms.get());
         self.inner.wake_one(self.slot);
+        if state.streams.get() == 0 {
+            self.inner.give_way(self.slot, state);
+        }
     }
 }
 
-/// A connection that counts in `cutover_upstream_connections`.
-struct Counted(Arc<Endpoint>, usize);
+/// A connection that counts in `cutover_upstream_connections`, and among those of its version.
+struct Counted(
+    Arc<Endpoint>,
+    usize,
+    #[expect(dead_code, reason = "held")] Slot,
+);
 
 impl Counted {
-    fn enter(endpoint: &Arc<Endpoint>, worker: usize) -> Self {
+    fn enter(endpoint: &Arc<Endpoint>, worker: usize, slot: Slot) -> Self {
         endpoint.metrics.shard(worker).connections(1);
-        Self(endpoint.clone(), worker)
+        Self(endpoint.clone(), worker, slot)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! * [`endpoint`]: one address and its state, in a registry that outlives reloads.
 //! * [`pool`]: a version's endpoints, weighted. [`view`], [`pick`]: which one is next.
-//! * [`connect`]: opens connections. [`conns`]: one worker's idle ones. [`h2_conns`]: one worker's HTTP/2 connections.
+//! * [`connect`]: opens connections. [`conns`]: one worker's idle ones. [`h2_conns`], [`h2_open`]: one worker's HTTP/2 connections.
 //! * [`health`]: what checks say. [`probe`]: one check. [`outlier`]: who fails too often.
 //! * [`limits`]: ceilings of a version. [`budget`]: how much may be tried again.
 //! * [`discovery`]: names to addresses.
@@ -13,6 +13,7 @@ pub mod conns;
 pub mod discovery;
 pub mod endpoint;
 pub mod h2_conns;
+pub mod h2_open;
 pub mod health;
 pub mod limits;
 pub mod outlier;

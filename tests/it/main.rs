@@ -6,6 +6,7 @@ mod support;
 mod admin_metrics;
 mod balance;
 mod bodies;
+mod ceilings;
 mod chaos;
 mod cli;
 mod corners;

@@ -5,8 +5,10 @@ use std::io::{self, Read, Write};
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::support::client::{Client, dial};
+use crate::support::h2_origin::H2Origin;
 use crate::support::origin::Origin;
-use crate::support::proxy::{Proxy, before, serve, single};
+use crate::support::proxy::{Builder, Proxy, before, serve, single};
+use crate::support::tls::Authority;
 use crate::support::{noise, until};
 
 type Socket = tungstenite::WebSocket<std::net::TcpStream>;
@@ -167,4 +169,54 @@ fn a_tunnel_moves_much_data_both_ways_at_once() {
         (&socket).read_exact(&mut back).map(|()| back)
     });
     assert!(back.unwrap() == body);
+}
+
+const WEBSOCKET: &str =
+    "GET /x HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+
+#[test]
+fn a_tunnel_to_an_endpoint_that_speaks_http2_is_refused_by_us() {
+    let origin = H2Origin::named("h2");
+    let proxy = before(&origin.h2c());
+    let mut client = proxy.client();
+    let answer = client.ask(WEBSOCKET);
+    assert_eq!(answer.status(), 502);
+    assert_eq!(
+        answer.field("x-cutover-reason").as_deref(),
+        Some("upstream-no-upgrade")
+    );
+    assert!(origin.heads().is_empty());
+    // Other wishes may be left unheard.
+    assert_eq!(proxy.client().ask(HANDSHAKE).text(), "h2");
+}
+
+#[test]
+fn a_tunnel_by_https_goes_over_http1() {
+    let authority = Authority::new();
+    let identity = authority.issue(&["127.0.0.1"]);
+    // Whoever offers it HTTP/2 gets that agreed on, and an HTTP/1 answer.
+    let origin = Origin::tls("http1", &identity, &["h2", "http/1.1"]);
+    let builder = Builder::rest(&single(&format!("https://{}", origin.at()), ""));
+    let roots = builder.dir().join("ca.pem");
+    authority.save(&roots);
+    let proxy = builder.env("SSL_CERT_FILE", roots).start();
+    assert_eq!(proxy.client().ask(WEBSOCKET).text(), "http1");
+}
+
+#[test]
+fn a_tunnel_before_the_body_has_ended_is_502() {
+    let origin = Origin::script(|conn| {
+        conn.head()?;
+        conn.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: lines\r\n\r\n",
+        )?;
+        conn.peer_closes(crate::support::PATIENCE).map(drop)
+    });
+    let proxy = before(&origin.at());
+    let mut client = proxy.client();
+    let head = HANDSHAKE.trim_end().replacen("GET", "POST", 1);
+    client.send(format!(
+        "{head}\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab"
+    ));
+    assert_eq!(client.answer("POST").status(), 502);
 }

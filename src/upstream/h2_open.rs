@@ -1,0 +1,103 @@
+//! Opens one HTTP/2 connection to an endpoint, within the ceiling of its version.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::client::{Builder, Connection, SendRequest};
+
+use super::limits::{Limit, Slot};
+use super::{ConnectError, Endpoint, connect};
+use crate::net::Stream;
+
+/// What may be on its way for one stream: what a stalled client makes us hold.
+const STREAM_WINDOW: u32 = 64 * 1024;
+/// The same for all streams together: so much that streams that stand still don't stop the others.
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// Most bytes of one request that wait inside the connection.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Largest head of a response, as for HTTP/1.
+const HEAD_BYTES: u32 = 256 * 1024;
+/// Streams that we took back and of which the peer may not know yet.
+const TAKEN_BACK: usize = 512;
+
+/// Why opening failed, for all that waited for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Failure {
+    /// No connection.
+    Connect(io::ErrorKind),
+    /// None may be opened.
+    Limit(Limit),
+}
+
+/// Why there is no place.
+#[derive(Debug)]
+pub enum LeaseError {
+    /// No connection could be opened.
+    Connect(ConnectError),
+    /// None may be opened.
+    Limit(Limit),
+}
+
+/// Under what a connection is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    /// Longest time for it.
+    pub connect: Duration,
+    /// How long it may be without streams.
+    pub idle: Duration,
+    /// How many the version may have; 0 is no ceiling.
+    pub connections: u32,
+    /// How many may wait for one; 0 is no ceiling.
+    pub pending: u32,
+    /// How long.
+    pub wait: Duration,
+}
+
+impl Failure {
+    /// As each of those that waited is told.
+    pub(super) fn told(self) -> LeaseError {
+        match self {
+            Self::Limit(limit) => LeaseError::Limit(limit),
+            Self::Connect(io::ErrorKind::TimedOut) => LeaseError::Connect(ConnectError::Timeout),
+            Self::Connect(io::ErrorKind::NotFound) => LeaseError::Connect(ConnectError::Unresolved),
+            Self::Connect(kind) => LeaseError::Connect(ConnectError::Io(kind.into())),
+        }
+    }
+}
+
+pub(super) type Opened = (SendRequest<Bytes>, Connection<Stream, Bytes>);
+
+/// Both ends agree to speak HTTP/2 on `stream`.
+pub(super) async fn handshake(stream: Stream) -> io::Result<Opened> {
+    Builder::new()
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_header_list_size(HEAD_BYTES)
+        .max_concurrent_reset_streams(TAKEN_BACK)
+        .handshake(stream)
+        .await
+        .map_err(|e| {
+            e.into_io()
+                .unwrap_or_else(|| io::ErrorKind::InvalidData.into())
+        })
+}
+
+/// A connection and its place among the version's.
+pub(super) async fn open(endpoint: &Endpoint, opening: Opening) -> Result<(Slot, Opened), Failure> {
+    let slots = &endpoint.version.connections;
+    let deadline = Instant::now() + opening.wait;
+    let slot = slots.acquire(opening.connections, opening.pending, deadline);
+    let slot = slot.await.map_err(Failure::Limit)?;
+    let opened = match connect::open(endpoint, opening.connect).await {
+        Ok(opened) if opened.h2 => handshake(opened.stream).await.map_err(|e| e.kind()),
+        // It spoke HTTP/2 before and doesn't any more: the next request begins anew.
+        Ok(_) => Err(io::ErrorKind::Unsupported),
+        Err(ConnectError::Timeout) => Err(io::ErrorKind::TimedOut),
+        Err(ConnectError::Unresolved) => Err(io::ErrorKind::NotFound),
+        Err(ConnectError::Io(e)) => Err(e.kind()),
+    };
+    opened.map(|o| (slot, o)).map_err(Failure::Connect)
+}
