@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use super::headers::RequestId;
 use crate::config::policy;
-use crate::http1::ResponseHead;
+use crate::http1::{RequestHead, ResponseHead};
 use crate::net::{Buffers, Phase, Watches};
 use crate::routing::{self, SplitState};
 use crate::snapshot::{Service, Snapshot};
@@ -43,6 +43,7 @@ pub struct Worker {
     rng: RefCell<fastrand::Rng>,
     services: RefCell<Vec<ServiceState>>,
     heads: RefCell<Vec<ResponseHead>>,
+    request_heads: RefCell<Vec<RequestHead>>,
     ticks: Cell<u64>,
     wall_s: Cell<u64>,
     leaving: RefCell<HashMap<usize, Leaving>>,
@@ -77,6 +78,7 @@ impl Worker {
             rng: RefCell::new(fastrand::Rng::new()),
             services: RefCell::default(),
             heads: RefCell::default(),
+            request_heads: RefCell::default(),
             ticks: Cell::new(0),
             wall_s: Cell::new(wall_s()),
             leaving: RefCell::default(),
@@ -242,6 +244,19 @@ impl Worker {
     /// Takes the scratch back.
     pub fn give_head(&self, head: ResponseHead) {
         let mut heads = self.heads.borrow_mut();
+        if heads.len() < 256 {
+            heads.push(head);
+        }
+    }
+
+    /// Scratch for a request's head.
+    pub fn take_request_head(&self) -> RequestHead {
+        self.request_heads.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes the scratch back.
+    pub fn give_request_head(&self, head: RequestHead) {
+        let mut heads = self.request_heads.borrow_mut();
         if heads.len() < 256 {
             heads.push(head);
         }

@@ -69,6 +69,16 @@ pub(super) struct Conn<'a> {
     pub tls: Option<TlsInfo>,
 }
 
+/// What follows a request.
+enum Turn {
+    /// Another one.
+    Again,
+    /// The connection is at its end.
+    Over,
+    /// The answer is not whole.
+    Abort,
+}
+
 /// Serves a connection until it ends.
 pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let Accepted {
@@ -147,40 +157,49 @@ impl Conn<'_> {
     }
 
     async fn serve_h1(&self, mut down: H1Down) {
-        let mut head = RequestHead::new();
-        let mut scratch = Scratch::default();
         loop {
             if down.wire.mem.input.is_empty() && !self.await_request(&mut down).await {
                 return;
             }
-            let snapshot = self.worker.snapshot();
-            match self
-                .read_head(&mut down, &mut head, &snapshot.spec.limits)
-                .await
-            {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(answer) => return self.refuse(&snapshot, &mut down, answer).await,
+            // Boxed, so that a parked connection doesn't hold a request's memory: the next request, of whichever connection, gets it.
+            match Box::pin(self.turn(&mut down)).await {
+                Turn::Again => down.wire.release(),
+                Turn::Over => return,
+                Turn::Abort => return down.abort(),
             }
-            let started = Instant::now();
-            let ended = self
-                .one_request(&snapshot, started, &mut down, &mut head, &mut scratch)
-                .await;
-            drop(snapshot);
-            match ended {
-                Ended::Whole(_) if down.keeps_alive() && self.drain_body(&mut down).await => {
-                    down.wire.release()
-                }
-                Ended::Whole(_) => return self.take_leave(&mut down).await,
-                Ended::Cut(_) => {
-                    // What came of the answer is the client's: half of it says more than a connection that ends without a word.
-                    if down.is_self_delimiting() && !self.watch.is_shut() {
-                        self.take_leave(&mut down).await;
-                    }
-                    return down.abort();
-                }
-                Ended::Tunnel => return,
+        }
+    }
+
+    /// One request, from its head to what is left of its body.
+    async fn turn(&self, down: &mut H1Down) -> Turn {
+        let snapshot = self.worker.snapshot();
+        let mut head = self.worker.take_request_head();
+        match self.read_head(down, &mut head, &snapshot.spec.limits).await {
+            Ok(true) => {}
+            Ok(false) => return Turn::Over,
+            Err(answer) => {
+                self.refuse(&snapshot, down, answer).await;
+                return Turn::Over;
             }
+        }
+        let started = Instant::now();
+        let ended = self.one_request(&snapshot, started, down, &head).await;
+        self.worker.give_request_head(head);
+        drop(snapshot);
+        match ended {
+            Ended::Whole(_) if down.keeps_alive() && self.drain_body(down).await => Turn::Again,
+            Ended::Whole(_) => {
+                self.take_leave(down).await;
+                Turn::Over
+            }
+            Ended::Cut(_) => {
+                // What came of the answer is the client's: half of it says more than a connection that ends without a word.
+                if down.is_self_delimiting() && !self.watch.is_shut() {
+                    self.take_leave(down).await;
+                }
+                Turn::Abort
+            }
+            Ended::Tunnel => Turn::Over,
         }
     }
 
@@ -232,14 +251,16 @@ impl Conn<'_> {
         snapshot: &Snapshot,
         started: Instant,
         down: &mut H1Down,
-        head: &mut RequestHead,
-        scratch: &mut Scratch,
+        head: &RequestHead,
     ) -> Ended {
-        scratch.keep_head(&down.wire.mem.input.bytes()[..head.len]);
+        let scratch = Scratch::of(
+            &self.worker.buffers,
+            &down.wire.mem.input.bytes()[..head.len],
+        );
         down.wire.mem.input.consume(head.len);
         let keep_alive = head.keep_alive && !self.watch.is_closing();
         down.begin(head.version, keep_alive, head.framing);
-        let parsed = match Parsed::new(self, head, scratch) {
+        let parsed = match Parsed::new(self, head, &scratch) {
             Ok(parsed) => parsed,
             Err(reject) => {
                 down.close_after();

@@ -7,20 +7,32 @@ use ipnet::IpNet;
 
 use super::conn::Conn;
 use crate::http1::{FieldId, Reject, RequestHead, authority, path};
+use crate::net::Buffers;
 use crate::proxy::Peer;
 use crate::proxy::headers::{Fields, H1Fields, Request, RequestId};
 
-/// Memory that one connection uses again for each request.
-#[derive(Debug, Default)]
+/// A copy of a head, so that the read buffer is free for the body.
+#[derive(Debug)]
 pub struct Scratch {
     head: Vec<u8>,
+    buffers: Buffers,
 }
 
 impl Scratch {
-    /// Keeps a copy of the head, so that the read buffer is free for the body.
-    pub fn keep_head(&mut self, head: &[u8]) {
-        self.head.clear();
-        self.head.extend_from_slice(head);
+    /// In memory of the worker.
+    pub fn of(buffers: &Buffers, bytes: &[u8]) -> Self {
+        let mut head = buffers.take_out();
+        head.extend_from_slice(bytes);
+        Self {
+            head,
+            buffers: buffers.clone(),
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.buffers.give_out(std::mem::take(&mut self.head));
     }
 }
 
