@@ -96,6 +96,8 @@ pub fn serve(port: u16, core: Option<usize>) -> Result<()> {
     }
     let listener = TcpListener::bind(("127.0.0.1", port))
         .map_err(|e| format!("origin can't listen at port {port}: {e}"))?;
+    // The standard library's 128 places overflow when thousands of slow clients come at once: the proxy would be blamed for it.
+    rustix::net::listen(&listener, 4096)?;
     listener.set_nonblocking(true)?;
     println!("{}", listener.local_addr()?.port());
     let answers = Answers::new();
