@@ -245,3 +245,39 @@ fn the_only_endpoint_is_never_out() {
         );
     });
 }
+
+#[test]
+fn that_an_outlier_stays_is_told_once_an_interval() {
+    on_local(async || {
+        let endpoint = Stage::new()
+            .publish(&[1], &Policies::default(), None)
+            .remove(0);
+        let ward = ward::Ward {
+            endpoint,
+            pool: ("shop".into(), "v1".into()),
+            slow_start: None,
+            ramps: None,
+            excused: std::cell::Cell::default(),
+            check: None,
+        };
+        let began = now();
+        let told: Vec<_> = [0, 1, 2, 9, 10, 11, 20, 30]
+            .map(|at| ward.excuse(Duration::from_secs(10), began + Duration::from_secs(at)))
+            .into_iter()
+            .collect();
+        let (said, left_out) = (Some, None);
+        assert_eq!(
+            told,
+            [
+                said(0),
+                left_out,
+                left_out,
+                left_out,
+                said(3),
+                left_out,
+                said(1),
+                said(0)
+            ]
+        );
+    });
+}

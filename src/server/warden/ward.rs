@@ -12,9 +12,6 @@ use crate::upstream::Endpoint;
 use crate::upstream::health::{self, Health};
 use crate::upstream::probe::{self, Failure};
 
-/// At most so often the log tells of one endpoint that it stays though it is an outlier.
-const EXCUSE_EVERY: Duration = Duration::from_secs(10);
-
 /// Service and version.
 pub type PoolName = (Arc<str>, Arc<str>);
 
@@ -35,8 +32,8 @@ pub struct Ward {
     pub slow_start: Option<Duration>,
     /// Since when it ramps.
     pub ramps: Option<Instant>,
-    /// When it was last told that it stays though it is an outlier.
-    pub excused: Cell<Option<Instant>>,
+    /// When it was last told that it stays though it is an outlier, and how often that was left out since.
+    pub excused: Cell<Option<(Instant, u64)>>,
     pub check: Option<Check>,
 }
 
@@ -80,14 +77,18 @@ impl Check {
 }
 
 impl Ward {
-    /// Whether to tell that it stays though it is an outlier: not for each few requests of a pool that is down.
-    pub fn tells_excuse(&self, now: Instant) -> bool {
-        let said = self.excused.get();
-        let due = said.is_none_or(|at| now.saturating_duration_since(at) >= EXCUSE_EVERY);
-        if due {
-            self.excused.set(Some(now));
-        }
-        due
+    /// It stays though it is an outlier. `Some`: that is to be told, and how often it was left out since it was told
+    /// last, at least `every` ago. A pool that is down has an outlier for every few of its requests.
+    pub fn excuse(&self, every: Duration, now: Instant) -> Option<u64> {
+        let left_out = match self.excused.get() {
+            Some((at, left_out)) if now.saturating_duration_since(at) < every => {
+                self.excused.set(Some((at, left_out + 1)));
+                return None;
+            }
+            last => last.map_or(0, |(_, left_out)| left_out),
+        };
+        self.excused.set(Some((now, 0)));
+        Some(left_out)
     }
 
     /// It came up: it starts slowly, if its version says so.

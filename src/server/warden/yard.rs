@@ -273,9 +273,11 @@ impl Yard {
             }
             None => {
                 count("overflow");
-                if ward.tells_excuse(now) {
+                let pool = self.pools.get(&ward.pool);
+                let every = pool.map_or(LATER, |p| p.terms.interval);
+                if let Some(left_out) = ward.excuse(every, now) {
                     tracing::warn!(
-                        %service, %version, endpoint = %name, reason,
+                        %service, %version, endpoint = %name, reason, left_out,
                         "an outlier, and not ejected: too few others would be left"
                     );
                 }
