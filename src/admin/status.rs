@@ -132,7 +132,7 @@ pub struct Endpoint {
     pub weight: u32,
     /// Requests in flight.
     pub active: u32,
-    /// What its checks say: `up`, `down`, `unproven` (none has passed yet), or `unchecked`.
+    /// What its checks say: `up`, `down`, `unproven` (none has passed yet), `unchecked`, or `unknown` (no proxy runs).
     pub health: String,
     /// Seconds until outlier detection lets it back; `None`: it isn't out.
     pub ejected: Option<u64>,
@@ -140,6 +140,31 @@ pub struct Endpoint {
     pub ramp: String,
     /// Whether an operator drains it.
     pub draining: bool,
+}
+
+impl Endpoint {
+    /// Whether requests go to it as long as its version is well.
+    pub fn is_usable(&self) -> bool {
+        let kept_off = matches!(&*self.health, "down" | "unproven");
+        !kept_off && self.ejected.is_none() && !self.draining
+    }
+
+    /// What keeps it from its full share of traffic, or what its checks say when nothing does: `down, draining`,
+    /// `ejected 23s`, `up, starting at 40%`.
+    pub fn standing(&self) -> String {
+        let mut told = Vec::new();
+        if self.is_usable() || matches!(&*self.health, "down" | "unproven") {
+            told.push(self.health.clone());
+        }
+        if self.draining {
+            told.push("draining".to_owned());
+        }
+        told.extend(self.ejected.map(|left| format!("ejected {left}s")));
+        if self.ramp != "100%" {
+            told.push(format!("starting at {}", self.ramp));
+        }
+        told.join(", ")
+    }
 }
 
 impl Status {

@@ -11,7 +11,7 @@ use super::place::{Place, meant};
 use super::proxy::Proxy;
 use super::table::{Set, Table};
 use super::{Json, Outcome, block_on};
-use crate::admin::status::{Endpoint, Red, Service, Status, Version};
+use crate::admin::status::{Red, Service, Status, Version};
 
 /// Time between two looks with `-w`.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -157,24 +157,12 @@ fn rows(table: &mut Table, name: &str, service: &Service, version: &Version) {
             weight => format!("{} weight={weight}", endpoint.address),
         });
         row.push(endpoint.active.to_string());
-        row.push(health(endpoint));
+        row.push(endpoint.standing());
         table.row(std::mem::take(&mut row));
     }
     if !row.is_empty() {
         table.row(row);
     }
-}
-
-/// What keeps it from its full share of traffic; `up` or `unchecked` when nothing does.
-fn health(endpoint: &Endpoint) -> String {
-    let mut told = endpoint.health.clone();
-    if let Some(left) = endpoint.ejected {
-        let _ = write!(told, ", ejected for {left}s");
-    }
-    if endpoint.ramp != "100%" {
-        let _ = write!(told, ", starting at {}", endpoint.ramp);
-    }
-    told
 }
 
 /// Rate, errors, p50, p99 as a person reads them.
@@ -190,4 +178,64 @@ fn figures(red: &Red) -> [String; 4] {
         time(red.p50_ms),
         time(red.p99_ms),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::admin::status::{Endpoint, Split};
+
+    /// What the column HEALTH says of an endpoint.
+    fn health(health: &str, ejected: Option<u64>, draining: bool, ramp: &str) -> String {
+        let endpoint = Endpoint {
+            address: "10.0.0.1:80".to_owned(),
+            weight: 1,
+            active: 3,
+            health: health.to_owned(),
+            ejected,
+            ramp: ramp.to_owned(),
+            draining,
+        };
+        let version = Version {
+            name: "v1".to_owned(),
+            label: None,
+            share: "100%".to_owned(),
+            in_flight: 3,
+            red: BTreeMap::new(),
+            endpoints: vec![endpoint],
+        };
+        let split = Split {
+            desired: BTreeMap::new(),
+            effective: BTreeMap::new(),
+        };
+        let service = Service {
+            name: "shop".to_owned(),
+            stable: "v1".to_owned(),
+            split,
+            awaiting: Vec::new(),
+            versions: Vec::new(),
+        };
+        let mut table = Table::new(&[("", Set::Left); 11]);
+        rows(&mut table, "shop", &service, &version);
+        let text = table.to_string();
+        let (_, told) = text.trim_end().rsplit_once("  ").expect("columns");
+        told.to_owned()
+    }
+
+    #[test]
+    fn health_says_what_keeps_an_endpoint_from_traffic() {
+        assert_eq!(health("up", None, false, "100%"), "up");
+        assert_eq!(health("unchecked", None, false, "100%"), "unchecked");
+        assert_eq!(health("up", None, true, "100%"), "draining");
+        assert_eq!(health("up", Some(23), false, "100%"), "ejected 23s");
+        assert_eq!(
+            health("unchecked", Some(2), true, "100%"),
+            "draining, ejected 2s"
+        );
+        assert_eq!(health("down", None, true, "100%"), "down, draining");
+        assert_eq!(health("unproven", None, false, "100%"), "unproven");
+        assert_eq!(health("up", None, false, "40%"), "up, starting at 40%");
+    }
 }
