@@ -1,9 +1,13 @@
 //! Where a request would go, and why, in words. Pure: it reads a snapshot and moves nothing in it.
 
+mod takeover;
+#[cfg(test)]
+mod tests;
+
 use serde::{Deserialize, Serialize};
 
 use super::asked::Asked;
-use super::status::{self, Endpoint};
+use super::status::Endpoint;
 use super::view;
 use crate::config::spec::{self, Bind, HostPattern, PathPattern, Share};
 use crate::http1::path;
@@ -28,7 +32,7 @@ pub struct Explanation {
     pub cohort: Option<Cohort>,
     /// The version; `None` where the exact split picks one of `candidates` for each request.
     pub version: Option<String>,
-    /// Versions that the request may go to.
+    /// Versions that the request may go to, those that take over for them included.
     pub candidates: Vec<Candidate>,
     /// Our own answer, where the request goes nowhere: `404 no-route`.
     pub answer: Option<String>,
@@ -52,8 +56,11 @@ pub struct Candidate {
     pub version: String,
     /// Its share of the service's traffic.
     pub share: String,
-    /// One of these gets the request.
+    /// One of these gets the request, as long as one of them is usable.
     pub endpoints: Vec<Endpoint>,
+    /// The version that takes over now, because none of these is usable.
+    #[serde(default)]
+    pub instead: Option<String>,
 }
 
 /// Follows a request through a snapshot.
@@ -108,14 +115,12 @@ pub fn explain(snapshot: &Snapshot, asked: &Asked) -> Explanation {
             .collect(),
         _ => vec![version],
     };
-    for version in chosen {
-        told.candidates.push(Candidate {
-            version: service.versions[version].name.clone(),
-            share: snapshot.share(found.service, version).to_string(),
-            endpoints: status::endpoints(&live.versions[version], live.policies.health.is_some()),
-        });
-    }
-    told.endpoints(service);
+    let stays = match why {
+        Why::Preview => true,
+        Why::Rule(rule) => live.strict_rules[rule],
+        _ => false,
+    };
+    told.candidates(snapshot, found.service, &chosen, stays);
     told
 }
 
@@ -269,24 +274,6 @@ impl Explanation {
         self.why.push(sentence);
         if why != Why::Split {
             self.version = Some(name.clone());
-        }
-    }
-
-    fn endpoints(&mut self, service: &spec::Service) {
-        let balance = view::balance(service.balance);
-        for candidate in &self.candidates {
-            let version = &candidate.version;
-            self.why.push(match &candidate.endpoints[..] {
-                [] => format!("{version} has no endpoint: such a request is answered 503"),
-                [one] => format!("{version} has one endpoint, {}", one.address),
-                several => format!(
-                    "{version} has {} endpoints, chosen by {balance}",
-                    several.len()
-                ),
-            });
-        }
-        if self.candidates.iter().all(|c| c.endpoints.is_empty()) {
-            self.answered(Answer::NO_ENDPOINT);
         }
     }
 }

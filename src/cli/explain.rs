@@ -79,7 +79,12 @@ fn from_file(place: &Place, asked: &Asked) -> Result<Explanation, Fault> {
     anstream::eprintln!("no proxy answers: explained from {}", shown(&file));
     let (registry, telemetry) = (Registry::new(), Telemetry::new(1));
     let snapshot = Snapshot::build(1, loaded.spec, &registry, &telemetry);
-    Ok(explain(&snapshot, asked))
+    let mut told = explain(&snapshot, asked);
+    for endpoint in told.candidates.iter_mut().flat_map(|c| &mut c.endpoints) {
+        // Nobody has asked them.
+        "unknown".clone_into(&mut endpoint.health);
+    }
+    Ok(told)
 }
 
 fn print(told: &Explanation) {
@@ -99,7 +104,8 @@ fn print(told: &Explanation) {
     for candidate in &told.candidates {
         for endpoint in &candidate.endpoints {
             let (version, address) = (&candidate.version, &endpoint.address);
-            anstream::println!("    {version}  {address}  weight {}", endpoint.weight);
+            let (weight, standing) = (endpoint.weight, endpoint.standing());
+            anstream::println!("    {version}  {address}  weight {weight}  {standing}");
         }
     }
 }

@@ -62,7 +62,7 @@ pub fn place<F: Fields>(
     let version = if strict || worker.is_well(service, decided) {
         decided
     } else {
-        instead(worker, service, decided).unwrap_or(decided)
+        instead(service, decided, |v| worker.is_well(service, v)).unwrap_or(decided)
     };
     // A session whose version is down for a while comes back to it: an answer from elsewhere doesn't move it.
     let stays = |s: &Session| {
@@ -92,9 +92,9 @@ fn is_strict(worker: &Worker, service: &Service, why: Why) -> bool {
 }
 
 /// Who takes over for a version that is down: stable, then the canary with the largest share, then the fallback; nobody when none is well.
-fn instead(worker: &Worker, service: &Service, down: usize) -> Option<usize> {
+pub fn instead(service: &Service, down: usize, is_well: impl Fn(usize) -> bool) -> Option<usize> {
     let split = &service.routing.split;
-    let well = |version: &usize| *version != down && worker.is_well(service, *version);
+    let well = |version: &usize| *version != down && is_well(*version);
     let stable = Some(split.stable()).filter(well);
     let canary = || {
         let sharing = (0..service.versions.len())

@@ -44,6 +44,11 @@ impl View {
         self.well
     }
 
+    /// Endpoints that may be picked: those that are well, or more of them in panic.
+    pub fn tried(&self) -> usize {
+        self.usable.len()
+    }
+
     /// Looks again where anything has changed. After a reload a request that is still in flight picks from the pool that it
     /// began with, between others that pick from its successor.
     #[inline]
