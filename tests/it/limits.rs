@@ -34,10 +34,10 @@ fn connections_beyond_the_limit_wait_their_turn() {
 #[test]
 fn who_does_nothing_makes_room_for_who_comes() {
     let origin = Origin::named("blue");
-    let proxy = serve(&format!(
-        "[limits]\nconnections = 3\n{}",
-        single(&origin.at(), "")
-    ));
+    let head = "listen = \"127.0.0.1:$PORT\"\nadmin = \"127.0.0.1:$ADMIN\"\nworkers = 1\n\
+                state_dir = \"$DIR/state\"\n[limits]\nconnections = 3\n";
+    let proxy = Builder::new(&format!("{head}{}", single(&origin.at(), ""))).start();
+    // One worker: each sheds those of its own, and which worker a connection comes to is for the kernel to say.
     let (mut idle, mut dawdling, mut busy) = (proxy.client(), proxy.client(), proxy.client());
     idle.get("/");
     dawdling.send("GET / HTTP/1.1\r\nhost:");
