@@ -346,6 +346,12 @@ impl Default for Watches {
     }
 }
 
+/// Seconds since the epoch, by the system's clock: what sessions are dated by.
+pub fn wall_s() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    since.map_or(0, |d| d.as_secs())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,11 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use super::headers::RequestId;
 use crate::config::policy;
 use crate::http1::{RequestHead, ResponseHead};
+use crate::net::clock::wall_s;
 use crate::net::{Buffers, Phase, Watches};
 use crate::routing::{self, SplitState};
 use crate::snapshot::{Service, Snapshot};
@@ -311,9 +312,4 @@ impl Worker {
     pub fn connections(&self) -> usize {
         self.watches.len()
     }
-}
-
-fn wall_s() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |d| d.as_secs())
 }

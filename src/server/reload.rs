@@ -16,6 +16,7 @@ use super::sticky_key;
 use super::warden::Warden;
 use super::worker::WorkerCommand;
 use crate::config::{self, Spec};
+use crate::net::clock::wall_s;
 use crate::snapshot::{Keys, Live, Snapshot, Source};
 use crate::telemetry::Telemetry;
 use crate::upstream::{Registry, discovery};
@@ -375,9 +376,4 @@ fn warn_of_restart(old: &Spec, new: &Spec) {
             "`{key}` changed: that is taken up at the next start; everything else is adopted now"
         );
     }
-}
-
-fn wall_s() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |d| d.as_secs())
 }
