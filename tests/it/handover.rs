@@ -12,7 +12,7 @@ use crate::support::{PATIENCE, pause, until};
 const GET: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
 
 /// Tells the clients to stop, however the test ends.
-struct Stop<'a>(&'a AtomicBool);
+pub struct Stop<'a>(pub &'a AtomicBool);
 
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
@@ -21,7 +21,7 @@ impl Drop for Stop<'_> {
 }
 
 /// Requests on connections that are kept as long as the proxy keeps them, until told to stop; what failed.
-fn kept(port: u16, think: Duration, stop: &AtomicBool, done: &AtomicUsize) -> Vec<String> {
+pub fn kept(port: u16, think: Duration, stop: &AtomicBool, done: &AtomicUsize) -> Vec<String> {
     let mut failures = Vec::new();
     let mut client = Client::new(port);
     while !stop.load(Ordering::Relaxed) {
@@ -44,7 +44,7 @@ fn kept(port: u16, think: Duration, stop: &AtomicBool, done: &AtomicUsize) -> Ve
 }
 
 /// A connection for each request.
-fn fresh(port: u16, stop: &AtomicBool, done: &AtomicUsize) -> Vec<String> {
+pub fn fresh(port: u16, stop: &AtomicBool, done: &AtomicUsize) -> Vec<String> {
     let mut failures = Vec::new();
     let one = || -> io::Result<()> {
         let mut client = Client::over(std::net::TcpStream::connect(("127.0.0.1", port))?);

@@ -35,6 +35,7 @@ mod soak;
 mod split;
 mod sticky;
 mod stop;
+mod takeovers;
 mod tls;
 mod upgrade;
 mod yielding;

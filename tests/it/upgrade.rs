@@ -11,10 +11,10 @@ use crate::support::proxy::{Builder, Proxy, before, serve, single};
 use crate::support::tls::Authority;
 use crate::support::{noise, until};
 
-type Socket = tungstenite::WebSocket<std::net::TcpStream>;
+pub type Socket = tungstenite::WebSocket<std::net::TcpStream>;
 
 /// Echoes WebSocket messages.
-fn echoing() -> Origin {
+pub fn echoing() -> Origin {
     Origin::script(|conn| {
         let mut socket =
             tungstenite::accept(&mut conn.io).map_err(|e| io::Error::other(e.to_string()))?;
@@ -28,7 +28,7 @@ fn echoing() -> Origin {
 }
 
 #[track_caller]
-fn open(proxy: &Proxy) -> Socket {
+pub fn open(proxy: &Proxy) -> Socket {
     let url = format!("ws://127.0.0.1:{}/chat", proxy.port);
     let (socket, answer) = tungstenite::client(url, dial(proxy.port)).expect("a tunnel");
     assert_eq!(answer.status(), 101);
