@@ -11,7 +11,7 @@ use crate::origin::{BODIES, CHUNKS, POST_ANSWER};
 use crate::peers::{self, Contender, Kind, Running, Scratch};
 use crate::report;
 use crate::tls::Sessions;
-use crate::{Result, cpu, idle, pressure, rounds, syscalls};
+use crate::{Result, cpu, idle, pressure, reload, rounds, scale, syscalls};
 
 /// One case.
 pub struct Case {
@@ -45,6 +45,10 @@ pub enum What {
     Rest,
     /// Good traffic beside slow clients.
     Pressure,
+    /// Cost of a request from small to large configurations.
+    Scale,
+    /// Edits of a large configuration under load.
+    Reload,
 }
 
 /// One request, over and over.
@@ -143,7 +147,7 @@ fn tls(sessions: Sessions, fresh: bool) -> Shape {
 }
 
 fn all(bench: &Bench) -> Vec<Case> {
-    use What::{Closed, H2, Idle, Latency, Pressure, Rest, Syscalls};
+    use What::{Closed, H2, Idle, Latency, Pressure, Reload, Rest, Scale, Syscalls};
     let case = |name, title: &str, what| Case {
         name,
         title: title.to_owned(),
@@ -197,6 +201,12 @@ fn all(bench: &Bench) -> Vec<Case> {
         case("idle-tls", &format!("{idle} over TLS"), Idle { tls: true }),
         case("rest", "resident memory at rest, 2 workers", Rest),
         case("pressure", "good traffic beside slow clients", Pressure),
+        case("scale", "GET 1 KiB from small to large", Scale),
+        case(
+            "reload",
+            "edits of a file with 1,000 services and 10,000 endpoints, at 2,000 requests/s",
+            Reload,
+        ),
     ]
 }
 
@@ -220,7 +230,7 @@ pub fn run(bench: &Bench) -> Result<()> {
     println!("{}\n", circumstances.join("\n"));
     let scratch = Scratch::new()?;
     cpu::pin(bench.load_core)?;
-    let origin = peers::start_origin(bench.load_core)?;
+    let origin = peers::start_origin(bench.load_core, 1)?;
     let stage = Stage {
         bench,
         contenders: &contenders,
@@ -244,6 +254,8 @@ pub fn run(bench: &Bench) -> Result<()> {
             What::Idle { tls } => idle::connections(&stage, *tls)?,
             What::Rest => idle::rest(&stage)?,
             What::Pressure => pressure::run(&stage)?,
+            What::Scale => scale::run(&stage)?,
+            What::Reload => reload::run(&stage)?,
         };
         case.name.clone_into(&mut table.case);
         table.title.clone_from(&case.title);

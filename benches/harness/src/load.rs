@@ -76,6 +76,8 @@ struct Connection {
     buffer: Vec<u8>,
     /// Bytes of a body that need not be looked at.
     unseen: u64,
+    /// Which request.
+    which: usize,
     /// Bytes of the request that are written; only without TLS.
     sent: usize,
     /// When the request was due.
@@ -86,6 +88,10 @@ struct Connection {
 
 struct Generator<'a> {
     load: &'a Load,
+    requests: &'a [Vec<u8>],
+    /// The request that is next, and how far it is from there to the one after.
+    next: usize,
+    step: usize,
     poll: OwnedFd,
     places: Vec<Connection>,
     clients: Vec<tls::Client>,
@@ -98,8 +104,17 @@ struct Generator<'a> {
 }
 
 /// Runs the load; `mark` is called at both ends of the measured time.
-pub fn run(load: &Load, mut mark: impl FnMut(Mark)) -> Result<Measured> {
-    let mut generator = Generator::new(load)?;
+pub fn run(load: &Load, mark: impl FnMut(Mark)) -> Result<Measured> {
+    run_spread(load, std::slice::from_ref(&load.request), mark)
+}
+
+/// As [`run`], with these requests in place of `load.request`: one after the other, far steps apart, each equally often.
+pub fn run_spread(
+    load: &Load,
+    requests: &[Vec<u8>],
+    mut mark: impl FnMut(Mark),
+) -> Result<Measured> {
+    let mut generator = Generator::new(load, requests)?;
     let begun = Instant::now();
     generator.until(begun + load.warm_up)?;
     generator.measured = Measured::default();
@@ -119,9 +134,12 @@ pub fn run(load: &Load, mut mark: impl FnMut(Mark)) -> Result<Measured> {
 }
 
 impl<'a> Generator<'a> {
-    fn new(load: &'a Load) -> Result<Self> {
+    fn new(load: &'a Load, requests: &'a [Vec<u8>]) -> Result<Self> {
         let mut generator = Self {
             load,
+            requests,
+            next: 0,
+            step: far_step(requests.len()),
             poll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             places: Vec::with_capacity(load.connections),
             clients: Vec::new(),
@@ -166,6 +184,7 @@ impl<'a> Generator<'a> {
             response: Response::default(),
             buffer: Vec::new(),
             unseen: 0,
+            which: 0,
             sent: 0,
             due: Instant::now(),
             busy: false,
@@ -217,7 +236,11 @@ impl<'a> Generator<'a> {
     }
 
     fn send(&mut self, at: usize, due: Instant) -> Result<()> {
+        let which = self.next;
+        self.next = (which + self.step) % self.requests.len();
+        let request = &self.requests[which];
         let place = &mut self.places[at];
+        place.which = which;
         place.busy = true;
         place.due = due;
         place.sent = 0;
@@ -225,9 +248,9 @@ impl<'a> Generator<'a> {
         place.response = Response::default();
         place.buffer.clear();
         if let Some(tls) = &mut place.tls {
-            tls.writer().write_all(&self.load.request)?;
+            tls.writer().write_all(request)?;
         }
-        if place.flush(&self.load.request, &self.poll, at) {
+        if place.flush(request, &self.poll, at) {
             Ok(())
         } else {
             self.fail(at)
@@ -237,12 +260,13 @@ impl<'a> Generator<'a> {
     /// One connection has something for us, or room for more.
     fn turn(&mut self, at: usize) -> Result<()> {
         let place = &mut self.places[at];
-        if !place.flush(&self.load.request, &self.poll, at) {
+        let request = &self.requests[place.which];
+        if !place.flush(request, &self.poll, at) {
             return self.fail(at);
         }
         let progress = place.receive(&mut self.scratch);
         // A handshake's next message, and the request behind it.
-        if place.tls.is_some() && !place.flush(&self.load.request, &self.poll, at) {
+        if place.tls.is_some() && !place.flush(request, &self.poll, at) {
             return self.fail(at);
         }
         match progress {
@@ -390,6 +414,20 @@ impl Connection {
     }
 }
 
+/// A step with which all of `n` places are visited, neighbours in time far from each other in place.
+fn far_step(n: usize) -> usize {
+    let common = |mut a: usize, mut b: usize| {
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    let near_golden = (n as f64 * 0.618) as usize;
+    (near_golden.max(1)..)
+        .find(|step| common(*step, n) == 1)
+        .unwrap_or(1)
+}
+
 /// A GET without more headers than it needs.
 pub fn get(path: &str, more: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: bench.local\r\n{more}\r\n").into_bytes()
@@ -423,4 +461,22 @@ pub fn by_hand(options: &ByHand) -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_request_has_its_turn() {
+        for n in [1, 2, 3, 10, 64, 1000, 10_000] {
+            let mut seen = vec![false; n];
+            let mut at = 0;
+            for _ in 0..n {
+                seen[at] = true;
+                at = (at + far_step(n)) % n;
+            }
+            assert!(seen.iter().all(|s| *s), "{n}");
+        }
+    }
 }

@@ -11,12 +11,15 @@ mod options;
 mod origin;
 mod peers;
 mod pressure;
+mod reload;
 mod report;
 mod response;
 mod rounds;
+mod scale;
 mod stats;
 mod syscalls;
 mod tls;
+mod town;
 
 use std::process::ExitCode;
 
@@ -31,7 +34,11 @@ fn main() -> ExitCode {
             println!("{}", options::HELP);
             Ok(())
         }
-        Ok(Command::Origin { port, core }) => origin::serve(port, core),
+        Ok(Command::Origin {
+            port,
+            core,
+            addresses,
+        }) => origin::serve(port, core, addresses),
         Ok(Command::Load(by_hand)) => load::by_hand(&by_hand),
         Ok(Command::Bench(bench)) => cases::run(&bench),
         Err(wrong) => Err(wrong),

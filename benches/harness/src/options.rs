@@ -9,7 +9,7 @@ use crate::Result;
 /// What `--help` prints.
 pub const HELP: &str = "\
 usage: cutover-bench bench [options]      run cases and print a table for each
-       cutover-bench origin --port N [--core C]
+       cutover-bench origin --port N [--core C] [--addresses N]
        cutover-bench load ADDRESS [PATH] [options]
 
 bench options
@@ -43,6 +43,8 @@ pub enum Command {
         port: u16,
         /// Core to stay on.
         core: Option<usize>,
+        /// How many addresses, from 127.0.0.1.
+        addresses: usize,
     },
     /// Generate load by hand.
     Load(ByHand),
@@ -177,16 +179,21 @@ fn bench(mut arguments: impl Iterator<Item = String>) -> Result<Bench> {
 }
 
 fn origin(mut arguments: impl Iterator<Item = String>) -> Result<Command> {
-    let (mut port, mut core) = (0, None);
+    let (mut port, mut core, mut addresses) = (0, None, 1);
     let a = &mut arguments;
     while let Some(option) = a.next() {
         match option.as_str() {
             "--port" => port = value(&option, a)?,
             "--core" => core = Some(value(&option, a)?),
+            "--addresses" => addresses = value(&option, a)?,
             other => return Err(format!("unknown option `{other}`; try --help").into()),
         }
     }
-    Ok(Command::Origin { port, core })
+    Ok(Command::Origin {
+        port,
+        core,
+        addresses,
+    })
 }
 
 fn by_hand(mut arguments: impl Iterator<Item = String>) -> Result<ByHand> {

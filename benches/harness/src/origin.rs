@@ -2,7 +2,7 @@
 //! be light, for it shares a core with the load generator.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -16,7 +16,8 @@ pub const CHUNKS: usize = 8;
 /// The answer to a POST: bytes of body.
 pub const POST_ANSWER: usize = 2;
 
-const LISTENER: u64 = u64::MAX;
+/// From here on an event is of a listener, below of a connection.
+const LISTENER: u64 = 1 << 32;
 
 /// Every answer, whole, head and body in one piece.
 struct Answers {
@@ -66,7 +67,7 @@ impl Answers {
         }
         self.bodies
             .iter()
-            .find(|(known, _)| *known == path)
+            .find(|(known, _)| path.ends_with(known))
             .map_or(&self.unknown, |(_, answer)| answer)
     }
 }
@@ -89,25 +90,33 @@ enum Body {
     Chunked,
 }
 
-/// Serves on 127.0.0.1 until the process is ended. Prints the port once it listens.
-pub fn serve(port: u16, core: Option<usize>) -> Result<()> {
+/// The address of number `n`, from 0: all of them on the loopback interface, the first one 127.0.0.1.
+pub fn address(n: usize) -> Ipv4Addr {
+    match n {
+        0 => Ipv4Addr::LOCALHOST,
+        n => Ipv4Addr::from(
+            Ipv4Addr::LOCALHOST.to_bits() + 256 * (n / 250 + 1) as u32 + n as u32 % 250,
+        ),
+    }
+}
+
+/// Serves on so many addresses, from 127.0.0.1, until the process is ended. Prints the port once it listens.
+pub fn serve(port: u16, core: Option<usize>, addresses: usize) -> Result<()> {
     if let Some(core) = core {
         cpu::pin(core)?;
     }
-    let listener = TcpListener::bind(("127.0.0.1", port))
-        .map_err(|e| format!("origin can't listen at port {port}: {e}"))?;
-    // The standard library's 128 places overflow when thousands of slow clients come at once: the proxy would be blamed for it.
-    rustix::net::listen(&listener, 4096)?;
-    listener.set_nonblocking(true)?;
-    println!("{}", listener.local_addr()?.port());
+    let mut listeners = vec![listen(address(0), port)?];
+    let port = listeners[0].local_addr()?.port();
+    for n in 1..addresses {
+        listeners.push(listen(address(n), port)?);
+    }
+    println!("{port}");
     let answers = Answers::new();
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    epoll::add(
-        &poll,
-        &listener,
-        EventData::new_u64(LISTENER),
-        EventFlags::IN,
-    )?;
+    for (at, listener) in listeners.iter().enumerate() {
+        let data = EventData::new_u64(LISTENER + at as u64);
+        epoll::add(&poll, listener, data, EventFlags::IN)?;
+    }
     let mut connections: Vec<Option<Connection>> = Vec::new();
     let mut free = Vec::new();
     let mut events = Vec::with_capacity(256);
@@ -119,8 +128,9 @@ pub fn serve(port: u16, core: Option<usize>) -> Result<()> {
         }
         for event in events.drain(..) {
             let at = event.data.u64();
-            if at == LISTENER {
-                accept(&listener, &poll, &mut connections, &mut free)?;
+            if let Some(listener) = at.checked_sub(LISTENER) {
+                let listener = &listeners[usize::try_from(listener)?];
+                accept(listener, &poll, &mut connections, &mut free)?;
                 continue;
             }
             let at = usize::try_from(at)?;
@@ -132,6 +142,15 @@ pub fn serve(port: u16, core: Option<usize>) -> Result<()> {
             }
         }
     }
+}
+
+fn listen(ip: Ipv4Addr, port: u16) -> Result<TcpListener> {
+    let listener = TcpListener::bind((ip, port))
+        .map_err(|e| format!("origin can't listen at {ip}:{port}: {e}"))?;
+    // The standard library's 128 places overflow when thousands of slow clients come at once: the proxy would be blamed for it.
+    rustix::net::listen(&listener, 4096)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 fn accept(

@@ -44,6 +44,13 @@ pub struct Contender {
 pub struct Scratch(PathBuf);
 
 impl Scratch {
+    /// A directory in it.
+    pub fn dir(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.0.join(name);
+        fs::create_dir_all(&dir)?;
+        Ok(dir)
+    }
+
     /// Makes one, with a certificate in it.
     pub fn new() -> Result<Self> {
         let path = std::env::temp_dir().join(format!("cutover-bench-{}", std::process::id()));
@@ -96,8 +103,22 @@ pub struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.stop(Duration::from_secs(3));
+    }
+}
+
+impl Running {
+    /// Asks it to end and gives it this long.
+    pub fn end(mut self, patience: Duration) {
+        self.stop(patience);
+    }
+
+    fn stop(&mut self, patience: Duration) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        let end = Instant::now() + Duration::from_secs(3);
+        let end = Instant::now() + patience;
         while matches!(self.child.try_wait(), Ok(None)) {
             if Instant::now() > end {
                 let _ = self.child.kill();
@@ -109,16 +130,18 @@ impl Drop for Running {
     }
 }
 
-fn free_address() -> Result<SocketAddr> {
+/// An address that nobody listens at.
+pub fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// Starts the origin (this program again) on `core`.
-pub fn start_origin(core: usize) -> Result<Running> {
+/// Starts the origin (this program again) on `core`, at so many addresses with one port.
+pub fn start_origin(core: usize, addresses: usize) -> Result<Running> {
     let at = free_address()?;
     let child = Command::new(std::env::current_exe()?)
         .args(["origin", "--port", &at.port().to_string()])
         .args(["--core", &core.to_string()])
+        .args(["--addresses", &addresses.to_string()])
         .stdout(Stdio::null())
         .spawn()?;
     let mut running = Running {
@@ -140,8 +163,7 @@ pub fn start(
     core: usize,
     workers: usize,
 ) -> Result<Running> {
-    let dir = scratch.0.join(&contender.name);
-    fs::create_dir_all(&dir)?;
+    let dir = scratch.dir(&contender.name)?;
     let (plain, tls) = (free_address()?, free_address()?);
     let h2c = match contender.kind {
         // Both protocols on one clear text port.
@@ -155,7 +177,18 @@ pub fn start(
         origin,
         workers,
     };
-    let mut command = command(&contender.kind, &ports, &dir, &scratch.0)?;
+    let command = command(&contender.kind, &ports, &dir, &scratch.0)?;
+    launch(&contender.name, command, &dir, core, [plain, tls, h2c])
+}
+
+/// Starts a proxy by this command on `core` and waits until it serves at the first of its addresses (see [`Running`]).
+pub fn launch(
+    name: &str,
+    mut command: Command,
+    dir: &Path,
+    core: usize,
+    [plain, tls, h2c]: [SocketAddr; 3],
+) -> Result<Running> {
     let log = dir.join("output");
     let output = fs::File::create(&log)?;
     command
@@ -163,10 +196,10 @@ pub fn start(
         .stdout(output.try_clone()?)
         .stderr(output);
     let child = cpu::on_core(core, || {
-        let name = command.get_program().to_owned();
+        let program = command.get_program().to_owned();
         command
             .spawn()
-            .map_err(|e| format!("can't start {}: {e}", name.display()).into())
+            .map_err(|e| format!("can't start {}: {e}", program.display()).into())
     })?;
     let mut running = Running {
         child,
@@ -175,7 +208,7 @@ pub fn start(
         tls,
         h2c,
     };
-    running.wait_until_ready(&contender.name, &log)?;
+    running.wait_until_ready(name, &log)?;
     Ok(running)
 }
 
@@ -193,7 +226,7 @@ impl Running {
             warm_up: Duration::ZERO,
             length: Duration::from_millis(5),
         };
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(30);
         loop {
             let Err(error) = load::run(&probe, |_| {}) else {
                 break;

@@ -13,19 +13,22 @@ use crate::{Result, cpu};
 
 /// One run of one proxy.
 #[derive(Clone, Debug, Default)]
-struct Sample {
+pub struct Sample {
     /// What is compared: less is better.
-    cost: f64,
+    pub cost: f64,
     /// A second figure of the same kind.
-    second: f64,
-    per_second: f64,
+    pub second: f64,
+    /// Requests.
+    pub per_second: f64,
     /// Shares of the measured time.
-    proxy_busy: f64,
-    load_busy: f64,
+    pub proxy_busy: f64,
+    /// The load's and the origin's.
+    pub load_busy: f64,
     /// Use of the proxy's core by others.
-    foreign: f64,
+    pub foreign: f64,
     resumed: f64,
-    errors: u64,
+    /// Wrong answers.
+    pub errors: u64,
 }
 
 /// A proxy with its samples, one a round.
@@ -77,7 +80,7 @@ fn interleave<'a>(
 }
 
 /// What the clocks of all concerned say at one moment.
-struct Clocks {
+pub struct Clocks {
     at: Instant,
     proxy: u64,
     load: u64,
@@ -86,7 +89,8 @@ struct Clocks {
 }
 
 impl Clocks {
-    fn read(stage: &Stage, proxy: &Running) -> Self {
+    /// Reads them.
+    pub fn read(stage: &Stage, proxy: &Running) -> Self {
         Self {
             at: Instant::now(),
             proxy: cpu::time_used(&proxy.pids),
@@ -97,7 +101,7 @@ impl Clocks {
     }
 
     /// Costs since `before`; `ours` = the load was made by this thread.
-    fn since(&self, before: &Self, requests: u64, ours: bool) -> Sample {
+    pub fn since(&self, before: &Self, requests: u64, ours: bool) -> Sample {
         let wall = (self.at - before.at).as_nanos() as f64;
         let proxy = (self.proxy - before.proxy) as f64;
         let proxy_core = (self.proxy_core - before.proxy_core) as f64;
@@ -361,15 +365,17 @@ fn disturbed(entries: &[Entry]) -> Option<String> {
 }
 
 /// Enough randomness to shuffle with (xorshift).
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn from_clock() -> Self {
+    /// Other numbers every time.
+    pub fn from_clock() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         Self(since.map_or(1, |d| u64::from(d.subsec_nanos()) << 16 | 1))
     }
 
-    fn shuffle(&mut self, items: &mut [usize]) {
+    /// In any order.
+    pub fn shuffle(&mut self, items: &mut [usize]) {
         for at in (1..items.len()).rev() {
             self.0 ^= self.0 << 13;
             self.0 ^= self.0 >> 7;

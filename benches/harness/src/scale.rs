@@ -1,0 +1,420 @@
+//! Whether a request costs the same in a large configuration as in a small one: services, routes and rules, endpoints, connections.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::cases::Stage;
+use crate::load::{self, Load, Mark};
+use crate::peers::{self, Contender, Kind, Running};
+use crate::report::{Table, with_range};
+use crate::rounds::{Clocks, Random, Sample};
+use crate::stats::{median, spread};
+use crate::town::Town;
+use crate::{Result, cpu};
+
+struct Size {
+    name: &'static str,
+    town: Town,
+    connections: usize,
+}
+
+const SMALL: Town = Town {
+    services: 1,
+    routes: 1,
+    rules: 1,
+    endpoints: 2,
+    versions: 1,
+};
+
+/// The first is what the others are measured against.
+const SIZES: [Size; 6] = [
+    Size {
+        name: "1 service, 1 route, 1 rule, 2 endpoints, 64 connections",
+        town: SMALL,
+        connections: 64,
+    },
+    Size {
+        name: "10,000 routes",
+        town: Town {
+            routes: 10_000,
+            ..SMALL
+        },
+        connections: 64,
+    },
+    Size {
+        name: "1,000 endpoints",
+        town: Town {
+            endpoints: 1000,
+            ..SMALL
+        },
+        connections: 64,
+    },
+    Size {
+        name: "1,000 services",
+        town: Town {
+            services: 1000,
+            ..SMALL
+        },
+        connections: 64,
+    },
+    Size {
+        name: "1,000 services, 10,000 routes, 10,000 rules",
+        town: Town {
+            services: 1000,
+            routes: 10,
+            rules: 10,
+            ..SMALL
+        },
+        connections: 64,
+    },
+    Size {
+        name: "8,000 connections",
+        town: SMALL,
+        connections: 8000,
+    },
+];
+
+/// One proxy in one size.
+struct Entry<'a> {
+    contender: &'a Contender,
+    size: &'a Size,
+    requests: Vec<Vec<u8>>,
+    /// Its own: the connections of all of them would be too many for one process.
+    origin: Running,
+    running: Option<Running>,
+    samples: Vec<Sample>,
+    failure: Option<String>,
+}
+
+/// Runs the case.
+pub fn run(stage: &Stage) -> Result<Table> {
+    let mut entries = start_all(stage)?;
+    let mut random = Random::from_clock();
+    let mut order: Vec<usize> = (0..entries.len()).collect();
+    for _ in 0..stage.bench.rounds {
+        random.shuffle(&mut order);
+        for &at in &order {
+            let entry = &mut entries[at];
+            let Some(running) = &entry.running else {
+                continue;
+            };
+            let stage = Stage {
+                origin: &entry.origin,
+                ..*stage
+            };
+            match sample(&stage, running, &entry.requests, entry.size.connections) {
+                Ok(sample) => entry.samples.push(sample),
+                Err(error) => {
+                    entry.failure = Some(error.to_string());
+                    entry.running = None;
+                }
+            }
+        }
+    }
+    let mut table = tabulate(&entries);
+    let measured: Vec<(&Contender, &Size)> = entries
+        .iter()
+        .filter(|e| e.failure.is_none())
+        .map(|e| (e.contender, e.size))
+        .collect();
+    drop(entries);
+    count(stage, &measured, &mut table);
+    Ok(table)
+}
+
+fn start_all<'a>(stage: &Stage<'a>) -> Result<Vec<Entry<'a>>> {
+    let mut entries = Vec::new();
+    for contender in stage.contenders {
+        // The same program in the same sizes shows how much of it is the kernel's.
+        if !matches!(
+            contender.kind,
+            Kind::Cutover(_) | Kind::Nginx { large: false }
+        ) {
+            continue;
+        }
+        for size in &SIZES {
+            let origin = peers::start_origin(stage.bench.load_core, size.town.addresses())?;
+            let stage = Stage {
+                origin: &origin,
+                ..*stage
+            };
+            let (running, failure) = match start(&stage, contender, size) {
+                Ok(running) => (Some(running), None),
+                Err(error) => (None, Some(error.to_string())),
+            };
+            entries.push(Entry {
+                contender,
+                size,
+                requests: size.town.requests(),
+                origin,
+                running,
+                samples: Vec::new(),
+                failure,
+            });
+        }
+    }
+    Ok(entries)
+}
+
+fn start(stage: &Stage, contender: &Contender, size: &Size) -> Result<Running> {
+    let (dir, plain) = prepare(stage, contender, size)?;
+    let (program, arguments) = command(contender, &dir)?;
+    let mut command = Command::new(program);
+    command.args(arguments);
+    peers::launch(
+        &contender.name,
+        command,
+        &dir,
+        stage.bench.proxy_core,
+        [plain; 3],
+    )
+}
+
+/// Writes the configuration: its directory and where it listens.
+fn prepare(stage: &Stage, contender: &Contender, size: &Size) -> Result<(PathBuf, SocketAddr)> {
+    let place = SIZES.iter().position(|s| std::ptr::eq(s, size));
+    let name = format!("scale-{}-{}", contender.name, place.unwrap_or(SIZES.len()));
+    let dir = stage.scratch.dir(&name)?;
+    let plain = peers::free_address()?;
+    let text = match contender.kind {
+        Kind::Cutover(_) => cutover(&size.town, &dir, plain, stage.origin.plain),
+        _ => nginx(&size.town, &dir, plain, stage.origin.plain),
+    };
+    fs::write(dir.join("conf"), text)?;
+    Ok((dir, plain))
+}
+
+fn command(contender: &Contender, dir: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
+    let conf = dir.join("conf");
+    Ok(match &contender.kind {
+        Kind::Cutover(binary) => (binary.clone(), vec!["run".into(), "-c".into(), conf]),
+        _ => (
+            peers::installed("nginx").ok_or("nginx is missing")?,
+            vec![
+                "-p".into(),
+                dir.into(),
+                "-e".into(),
+                dir.join("error.log"),
+                "-c".into(),
+                conf,
+            ],
+        ),
+    })
+}
+
+fn cutover(town: &Town, dir: &Path, plain: SocketAddr, origin: SocketAddr) -> String {
+    format!(
+        "workers = 1\nstate_dir = \"{}\"\nlisten = \"{plain}\"\n\n[defaults.limits]\nconnections = 0\npending = 0\nrequests = 0\n\n{}",
+        dir.display(),
+        town.cutover(origin, 0, 0)
+    )
+}
+
+fn nginx(town: &Town, dir: &Path, plain: SocketAddr, origin: SocketAddr) -> String {
+    let dir = dir.display();
+    let user = match rustix::process::geteuid().is_root() {
+        true => "user root;\n",
+        false => "",
+    };
+    format!(
+        "daemon off;\nworker_processes 1;\npid {dir}/pid;\n{user}error_log {dir}/error.log warn;
+worker_rlimit_nofile 40000;
+events {{ worker_connections 39000; }}
+http {{
+  access_log off;
+  client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
+  uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
+  keepalive_requests 1000000000; keepalive_timeout 600s;
+{}  proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $http_host;
+  proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+  server {{ listen {plain} backlog=4096; location / {{ proxy_pass http://$pool; }} }}
+}}
+",
+        town.nginx(origin)
+    )
+}
+
+fn load_of(target: SocketAddr, connections: usize, length: Duration) -> Load {
+    Load {
+        target,
+        connections,
+        request: Vec::new(),
+        body: 1024,
+        tls: None,
+        fresh: false,
+        rate: None,
+        warm_up: Duration::from_millis(500),
+        length,
+    }
+}
+
+fn sample(
+    stage: &Stage,
+    proxy: &Running,
+    requests: &[Vec<u8>],
+    connections: usize,
+) -> Result<Sample> {
+    let load = load_of(proxy.plain, connections, stage.bench.length);
+    let mut marks = Vec::new();
+    let measured = load::run_spread(&load, requests, |mark| {
+        marks.push((mark, Clocks::read(stage, proxy)));
+    })?;
+    let [(Mark::Start, start), (Mark::End, end)] = &marks[..] else {
+        return Err("the load was not measured".into());
+    };
+    let mut sample = end.since(start, measured.requests, true);
+    sample.errors = measured.errors;
+    Ok(sample)
+}
+
+fn tabulate(entries: &[Entry]) -> Table {
+    let mut table = Table {
+        head: [
+            "proxy and size",
+            "CPU µs/request",
+            "large / small",
+            "requests/s",
+            "resident MiB",
+            "errors",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        notes: vec![
+            "large / small: CPU time per request over that of the first line of the same proxy in the same round; nginx shows what the kernel adds with more sockets".to_owned(),
+        ],
+        ..Table::default()
+    };
+    for entry in entries {
+        let name = format!("{}, {}", entry.contender.name, entry.size.name);
+        if let Some(failure) = &entry.failure {
+            table
+                .notes
+                .push(format!("{name} is left out: {}", failure.trim()));
+            continue;
+        }
+        let base = entries
+            .iter()
+            .find(|e| e.contender.name == entry.contender.name && std::ptr::eq(e.size, &SIZES[0]));
+        let ratio = base.and_then(|base| {
+            let pairs = base.samples.iter().zip(&entry.samples);
+            spread(pairs.map(|(small, large)| large.cost / small.cost))
+        });
+        let memory = entry.running.as_ref().map_or(0, |r| cpu::memory(&r.pids).0);
+        table.rows.push(vec![
+            name,
+            format!("{:.2}", median(entry.samples.iter().map(|s| s.cost))),
+            with_range(ratio),
+            format!("{:.0}", median(entry.samples.iter().map(|s| s.per_second))),
+            format!("{:.0}", memory as f64 / 1024.0),
+            entry
+                .samples
+                .iter()
+                .map(|s| s.errors)
+                .sum::<u64>()
+                .to_string(),
+        ]);
+    }
+    table
+}
+
+/// Adds to each row the instructions of a request outside the kernel, as far as valgrind is there to count them.
+fn count(stage: &Stage, measured: &[(&Contender, &Size)], table: &mut Table) {
+    let Some(valgrind) = peers::installed("valgrind") else {
+        let note = "instructions are left out: valgrind is missing (Debian: apt install valgrind)";
+        table.notes.push(note.to_owned());
+        return;
+    };
+    table
+        .head
+        .extend(["instructions/request", "large / small"].map(str::to_owned));
+    let mut small = None;
+    for ((contender, size), row) in measured.iter().zip(&mut table.rows) {
+        if !matches!(contender.kind, Kind::Cutover(_)) {
+            continue;
+        }
+        let each = peers::start_origin(stage.bench.load_core, size.town.addresses());
+        let each = each.and_then(|origin| {
+            let stage = Stage {
+                origin: &origin,
+                ..*stage
+            };
+            instructions(&stage, &valgrind, contender, size)
+        });
+        match each {
+            Ok(each) => {
+                if std::ptr::eq(*size, &SIZES[0]) {
+                    small = Some(each);
+                }
+                row.push(format!("{each:.0}"));
+                row.push(small.map_or_else(String::new, |small| format!("{:.2}", each / small)));
+            }
+            Err(error) => table.notes.push(format!(
+                "instructions with {} are left out: {error}",
+                size.name
+            )),
+        }
+    }
+    table.notes.push("instructions: outside the kernel, counted by valgrind, in which every other cost of time (ticks, connections) weighs some fifty times as much as in life".to_owned());
+}
+
+/// What a long load costs more than a short one, by request.
+fn instructions(stage: &Stage, valgrind: &Path, contender: &Contender, size: &Size) -> Result<f64> {
+    let mut totals = Vec::new();
+    for seconds in [4, 8] {
+        let (dir, plain) = prepare(stage, contender, size)?;
+        let (program, arguments) = command(contender, &dir)?;
+        let report = dir.join("valgrind");
+        let mut command = Command::new(valgrind);
+        command
+            .args([
+                "--tool=cachegrind",
+                "--cache-sim=no",
+                "--cachegrind-out-file=/dev/null",
+            ])
+            .arg(format!("--log-file={}", report.display()))
+            .arg(program)
+            .args(arguments);
+        let core = stage.bench.proxy_core;
+        let running = peers::launch(&contender.name, command, &dir, core, [plain; 3])?;
+        let load = Load {
+            warm_up: Duration::ZERO,
+            ..load_of(plain, size.connections, Duration::from_secs(seconds))
+        };
+        let measured = load::run_spread(&load, &size.town.requests(), |_| {})?;
+        running.end(Duration::from_secs(30));
+        let total = refs(&fs::read_to_string(&report)?).ok_or("valgrind counted nothing")?;
+        totals.push((total, measured.requests as f64));
+    }
+    Ok((totals[1].0 - totals[0].0) / (totals[1].1 - totals[0].1))
+}
+
+/// The total of cachegrind's report.
+fn refs(report: &str) -> Option<f64> {
+    let line = report
+        .lines()
+        .find(|l| l.contains("I refs:") || l.contains("I   refs:"))?;
+    let digits: String = line
+        .rsplit(':')
+        .next()?
+        .chars()
+        .filter(char::is_ascii_digit)
+        .collect();
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cachegrind_s_total_is_read() {
+        assert_eq!(
+            refs("==1== hello\n==1== I refs:        1,234,567\n"),
+            Some(1_234_567.0)
+        );
+        assert_eq!(refs("==1== hello\n"), None);
+    }
+}
