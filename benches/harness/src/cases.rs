@@ -11,7 +11,7 @@ use crate::origin::{BODIES, CHUNKS, POST_ANSWER};
 use crate::peers::{self, Contender, Kind, Running, Scratch};
 use crate::report;
 use crate::tls::Sessions;
-use crate::{Result, cpu, idle, pressure, reload, rounds, scale, syscalls};
+use crate::{Result, cpu, idle, pressure, reload, rounds, scale, syscalls, takeovers};
 
 /// One case.
 pub struct Case {
@@ -49,6 +49,8 @@ pub enum What {
     Scale,
     /// Edits of a large configuration under load.
     Reload,
+    /// Restarts under load.
+    Takeovers,
 }
 
 /// One request, over and over.
@@ -147,7 +149,7 @@ fn tls(sessions: Sessions, fresh: bool) -> Shape {
 }
 
 fn all(bench: &Bench) -> Vec<Case> {
-    use What::{Closed, H2, Idle, Latency, Pressure, Reload, Rest, Scale, Syscalls};
+    use What::{Closed, H2, Idle, Latency, Pressure, Reload, Rest, Scale, Syscalls, Takeovers};
     let case = |name, title: &str, what| Case {
         name,
         title: title.to_owned(),
@@ -207,6 +209,7 @@ fn all(bench: &Bench) -> Vec<Case> {
             "edits of a file with 1,000 services and 10,000 endpoints, at 2,000 requests/s",
             Reload,
         ),
+        case("takeovers", "restarts under load", Takeovers),
     ]
 }
 
@@ -256,6 +259,7 @@ pub fn run(bench: &Bench) -> Result<()> {
             What::Pressure => pressure::run(&stage)?,
             What::Scale => scale::run(&stage)?,
             What::Reload => reload::run(&stage)?,
+            What::Takeovers => takeovers::run(&stage)?,
         };
         case.name.clone_into(&mut table.case);
         table.title.clone_from(&case.title);

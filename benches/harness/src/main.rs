@@ -18,6 +18,7 @@ mod rounds;
 mod scale;
 mod stats;
 mod syscalls;
+mod takeovers;
 mod tls;
 mod town;
 

@@ -81,6 +81,13 @@ impl Scratch {
     }
 }
 
+impl Scratch {
+    /// Where.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
         // What is left in a temporary directory does no harm.
