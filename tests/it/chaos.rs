@@ -167,9 +167,9 @@ fn edit(proxy: &Proxy, rest: &str) {
 }
 
 /// GETs and PUTs until told to stop; how many.
-fn drive(proxy: &Proxy, id: u64, stop: &AtomicBool) -> usize {
+fn drive(port: u16, id: u64, stop: &AtomicBool) -> usize {
     let mut rng = Rng::with_seed(id);
-    let mut client = proxy.client();
+    let mut client = Client::new(port);
     let mut count = 0;
     while !stop.load(Ordering::SeqCst) {
         let target = format!("/{id}-{count}");
@@ -181,7 +181,7 @@ fn drive(proxy: &Proxy, id: u64, stop: &AtomicBool) -> usize {
             .unwrap_or_else(|what| panic!("{target}, {} bytes: {what}", body.len()));
         count += 1;
         if !goes_on || rng.u8(0..20) == 0 {
-            client = proxy.client();
+            client = Client::new(port);
         }
         pause(Duration::from_millis(2));
     }
@@ -222,25 +222,56 @@ impl Held {
     }
 }
 
+/// Processes that serve one after the other, the youngest last.
+struct Line(Vec<Proxy>);
+
+impl Line {
+    fn now(&self) -> &Proxy {
+        self.0.last().expect("one serves")
+    }
+
+    /// Another process takes over.
+    fn takeover(&mut self) {
+        let next = self.now().successor().expect("it takes over");
+        self.0.push(next);
+    }
+
+    /// Waits until all but the youngest have ended well; how many these were.
+    fn left(&mut self) -> usize {
+        let former = self.0.len() - 1;
+        for mut old in self.0.drain(..former) {
+            assert_eq!(old.ended().code(), Some(0), "{}", old.log());
+        }
+        former
+    }
+}
+
 #[test]
-fn whatever_happens_to_endpoints_no_idempotent_request_fails() {
+fn whatever_happens_to_endpoints_and_to_us_no_idempotent_request_fails() {
     let mut fleet = Fleet::new();
-    let proxy = serve(&fleet.file(0, 60));
-    let before = Held::by(&proxy);
+    let mut line = Line(vec![serve(&fleet.file(0, 60))]);
+    let port = line.now().port;
+    let before = Held::by(line.now());
     // What the allocator and the workers keep for good is there after some traffic.
-    traffic(&proxy, || pause(Duration::from_secs(2)));
-    let warm = Held::by(&proxy);
+    traffic(port, || pause(Duration::from_secs(2)));
+    let warm = Held::by(line.now());
     let mut rng = Rng::with_seed(4);
     let mut acts = 0;
     let start = Instant::now();
-    let count = traffic(&proxy, || {
+    let count = traffic(port, || {
         while start.elapsed() < LONG {
-            fleet.act(&mut rng, &proxy);
+            // The last process has a life of its own before it is looked at.
+            match rng.u8(0..25) {
+                0 if start.elapsed() < LONG * 2 / 3 => line.takeover(),
+                _ => fleet.act(&mut rng, line.now()),
+            }
             acts += 1;
             pause(Duration::from_millis(rng.u64(..100)));
         }
-        fleet.calm(&proxy);
+        fleet.calm(line.now());
     });
+    let takeovers = line.left();
+    let proxy = line.now();
     let gauges = [
         "cutover_connections",
         "cutover_upstream_connections",
@@ -252,9 +283,12 @@ fn whatever_happens_to_endpoints_no_idempotent_request_fails() {
         let closed = gauges.iter().all(|g| metrics.sum(g, &[]) == 0.0);
         (closed && proxy.descriptors() <= before.descriptors).then_some(())
     });
-    let after = Held::by(&proxy);
-    println!("{count} requests, {acts} acts; before {before:?}, warm {warm:?}, after {after:?}");
+    let after = Held::by(proxy);
+    println!(
+        "{count} requests, {acts} acts, {takeovers} takeovers; before {before:?}, warm {warm:?}, after {after:?}"
+    );
     assert!(acts >= 50 && count >= 1000, "{acts} acts, {count} requests");
+    assert!(takeovers >= 2, "{takeovers} takeovers");
     assert!(after.threads <= warm.threads, "{warm:?}, now {after:?}");
     let grown = after.resident.saturating_sub(warm.resident);
     assert!(
@@ -264,12 +298,12 @@ fn whatever_happens_to_endpoints_no_idempotent_request_fails() {
 }
 
 /// What happens under traffic; how many requests there were, all of them well.
-fn traffic(proxy: &Proxy, meanwhile: impl FnOnce()) -> usize {
+fn traffic(port: u16, meanwhile: impl FnOnce()) -> usize {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let stop = &stop;
         let clients: Vec<_> = (0..CLIENTS)
-            .map(|id| scope.spawn(move || drive(proxy, id, stop)))
+            .map(|id| scope.spawn(move || drive(port, id, stop)))
             .collect();
         let result = catch_unwind(AssertUnwindSafe(meanwhile));
         stop.store(true, Ordering::SeqCst);
