@@ -1,24 +1,27 @@
-//! One downstream HTTP/2 connection: a task that drives it, and one task for each of its streams.
+//! One downstream HTTP/2 connection, and its streams: all in one task.
 
 mod head;
 mod io;
 mod meter;
+mod seats;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
+use tokio::task::coop::unconstrained;
 
 use self::head::Head;
-use self::io::Io;
+use self::io::{Io, Pipe};
 use self::meter::Meter;
+use self::seats::{Desk, Seats};
 use super::conn::{Conn, Listening};
 use super::tls::TlsInfo;
 use crate::http1::Method;
@@ -38,6 +41,10 @@ const SEND_BUFFER: usize = 64 * 1024;
 const ERRORS: usize = 500;
 /// How long a connection that is ending waits for the client to take note.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long a connection without streams keeps the memory of those it had: the next ones often come at once.
+const SPARE: Duration = Duration::from_secs(1);
+/// So often connection and streams are polled in turn before other tasks get theirs.
+const TURNS: usize = 8;
 
 /// What all streams of one connection need.
 pub(super) struct Shared {
@@ -50,7 +57,10 @@ pub(super) struct Shared {
     limit: usize,
     open: Cell<usize>,
     leaving: Cell<bool>,
-    waits_for_room: RefCell<Option<Waker>>,
+    /// As many streams are open as may be: others wait.
+    full: Cell<bool>,
+    /// When it is told so long without streams, it gives up memory; what follows then.
+    spare: Cell<Option<Duration>>,
 }
 
 /// Serves a connection that speaks HTTP/2; `wire` holds what was read of it.
@@ -65,7 +75,8 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
         limit: limits.streams as usize,
         open: Cell::new(0),
         leaving: Cell::new(false),
-        waits_for_room: RefCell::default(),
+        full: Cell::new(false),
+        spare: Cell::new(None),
         worker,
     });
     let early = Bytes::copy_from_slice(wire.mem.input.bytes());
@@ -94,13 +105,19 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
         Poll::Pending => Poll::Pending,
     })
     .await;
-    if let Some(mut connection) = connection {
+    if let Some(connection) = connection {
         shared.rest();
-        poll_fn(|cx| match drive(&shared, &meter, &mut connection, cx) {
-            Poll::Pending if is_broken(pipe.borrow_mut().poll_flush(cx)) => Poll::Ready(()),
-            polled => polled,
-        })
-        .await;
+        let seats = Seats::new(shared.limit, |desk| {
+            Box::pin(unconstrained(serve_streams(desk)))
+        });
+        let driver = Driver {
+            shared: &shared,
+            meter: &meter,
+            pipe,
+            connection,
+            seats,
+        };
+        driver.run().await;
     }
 }
 
@@ -108,41 +125,104 @@ fn is_broken(flushed: Poll<std::io::Result<()>>) -> bool {
     matches!(flushed, Poll::Ready(Err(_)))
 }
 
-/// Moves the connection on. Ready when it is over.
-fn drive(
-    shared: &Rc<Shared>,
-    meter: &Meter,
-    connection: &mut Connection<Io, Bytes>,
-    cx: &mut Context<'_>,
-) -> Poll<()> {
-    loop {
-        match poll_accept(shared, connection, cx) {
-            Poll::Ready(Some(Ok((request, respond)))) => {
-                tokio::task::spawn_local(one_stream(shared.clone().enter(), request, respond));
-                continue;
+/// Moves a connection and its streams on.
+struct Driver<'a> {
+    shared: &'a Rc<Shared>,
+    meter: &'a Meter,
+    pipe: Rc<RefCell<Pipe>>,
+    connection: Connection<Io, Bytes>,
+    seats: Seats<Job>,
+}
+
+impl Driver<'_> {
+    async fn run(mut self) {
+        poll_fn(|cx| self.poll(cx)).await;
+        let Self {
+            connection,
+            pipe,
+            mut seats,
+            ..
+        } = self;
+        drop((connection, pipe));
+        // The streams that were open learn of it, each on its own.
+        poll_fn(|cx| {
+            seats.wake_up(cx.waker());
+            for _ in 0..TURNS {
+                seats.poll();
+                if seats.are_free() {
+                    return Poll::Ready(());
+                }
+                if !seats.was_rung() && seats.lie_down() {
+                    return Poll::Pending;
+                }
             }
-            Poll::Ready(None | Some(Err(_))) => return Poll::Ready(()),
-            Poll::Pending => {}
-        }
-        shared.heed(meter);
-        let expired = shared.watch.expired(cx);
-        if shared.watch.is_shut() || (expired && shared.leaving.get()) {
-            return Poll::Ready(());
-        }
-        if meter.is_over() && !meter.cut.replace(true) {
-            shared.leaving.set(true);
-            connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-            shared.watch.arm(LINGER);
-        } else if meter.ended.get() && !shared.leaving.replace(true) {
-            // A connection error: the last word is out, and the client gets a moment to read it.
-            shared.watch.arm(LINGER);
-        } else if (expired || shared.watch.is_closing()) && !shared.leaving.replace(true) {
-            connection.graceful_shutdown();
-            if shared.open.get() == 0 {
-                shared.watch.arm(LINGER);
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Ready when the connection is over.
+    fn poll(&mut self, task: &mut Context<'_>) -> Poll<()> {
+        self.seats.wake_up(task.waker());
+        for _ in 0..TURNS {
+            self.seats.poll();
+            if self.seats.was_rung() || (self.shared.full.get() && self.shared.has_room()) {
+                let waker = self.seats.waker.clone();
+                let cx = &mut Context::from_waker(&waker);
+                if self.drive(cx).is_ready() || is_broken(self.pipe.borrow_mut().poll_flush(cx)) {
+                    return Poll::Ready(());
+                }
             }
-        } else {
-            return Poll::Pending;
+            if self.seats.lie_down() {
+                return Poll::Pending;
+            }
+        }
+        task.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Moves the connection on. Ready when it is over.
+    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (shared, meter) = (self.shared, self.meter);
+        loop {
+            match poll_accept(shared, &mut self.connection, cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    self.seats.take(Job {
+                        open: shared.clone().enter(),
+                        request,
+                        respond,
+                    });
+                    continue;
+                }
+                Poll::Ready(None | Some(Err(_))) => return Poll::Ready(()),
+                Poll::Pending => {}
+            }
+            shared.heed(meter);
+            let mut expired = shared.watch.expired(cx);
+            if expired && let Some(rest) = shared.spare.take() {
+                self.seats.clear();
+                shared.watch.arm(rest);
+                expired = false;
+            }
+            if shared.watch.is_shut() || (expired && shared.leaving.get()) {
+                return Poll::Ready(());
+            }
+            if meter.is_over() && !meter.cut.replace(true) {
+                shared.leaving.set(true);
+                self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                shared.arm(LINGER);
+            } else if meter.ended.get() && !shared.leaving.replace(true) {
+                // A connection error: the last word is out, and the client gets a moment to read it.
+                shared.arm(LINGER);
+            } else if (expired || shared.watch.is_closing()) && !shared.leaving.replace(true) {
+                self.connection.graceful_shutdown();
+                if shared.open.get() == 0 {
+                    shared.arm(LINGER);
+                }
+            } else {
+                return Poll::Pending;
+            }
         }
     }
 }
@@ -156,25 +236,37 @@ fn poll_accept(
     connection: &mut Connection<Io, Bytes>,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Incoming, h2::Error>>> {
-    if shared.open.get() < shared.limit {
-        return pin!(connection.accept()).poll(cx);
+    shared.full.set(!shared.has_room());
+    if shared.has_room() {
+        return connection.poll_accept(cx);
     }
-    shared.waits_for_room.replace(Some(cx.waker().clone()));
     connection
         .poll_closed(cx)
         .map(|result| result.err().map(Err))
 }
 
 impl Shared {
+    fn has_room(&self) -> bool {
+        self.open.get() < self.limit
+    }
+
+    fn arm(&self, wait: Duration) {
+        self.spare.set(None);
+        self.watch.arm(wait);
+    }
+
     /// No stream is open: how long this may last.
     fn rest(&self) {
         self.watch.enter(Phase::Idle);
         let limits = &self.worker.snapshot().spec.limits;
-        self.watch.arm(if self.leaving.get() {
-            LINGER
-        } else {
-            limits.keepalive_timeout
-        });
+        match limits.keepalive_timeout.checked_sub(SPARE) {
+            _ if self.leaving.get() => self.arm(LINGER),
+            None => self.arm(limits.keepalive_timeout),
+            Some(rest) => {
+                self.watch.arm(SPARE);
+                self.spare.set(Some(rest));
+            }
+        }
     }
 
     /// Where no stream is open, a head that has begun must come within its time.
@@ -186,7 +278,7 @@ impl Shared {
             (Phase::Idle, true) => {
                 self.watch.enter(Phase::Head);
                 let limits = &self.worker.snapshot().spec.limits;
-                self.watch.arm(limits.header_timeout);
+                self.arm(limits.header_timeout);
             }
             (Phase::Head, false) => self.rest(),
             _ => {}
@@ -198,6 +290,7 @@ impl Shared {
         if self.open.replace(self.open.get() + 1) == 0 {
             // What its streams do, their own watches say: the connection goes on as long as any of them.
             self.watch.enter(Phase::Stream);
+            self.spare.set(None);
             self.watch.disarm();
         }
         Open(self)
@@ -218,24 +311,35 @@ impl Drop for Open {
         if left == 0 && !self.0.watch.is_shut() {
             self.0.rest();
         }
-        if let Some(waker) = self.0.waits_for_room.take() {
-            waker.wake();
-        }
     }
 }
 
-/// Takes one stream from its head to its end.
-async fn one_stream(open: Open, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
-    let shared = &*open.0;
-    let watch = shared.worker.watches.watch(shared.listening.id);
-    let (parts, body) = request.into_parts();
-    let ended = body.is_end_stream();
-    let length = head::length_of(&parts.headers);
-    let mut down = H2Down::new(body, respond, length, shared.progress.clone());
-    match answer(shared, &watch, &parts, ended, &mut down).await {
-        // What is unread of the request's body is refused without an error (RFC 9113 §8.1): that is what dropping does.
-        Ended::Whole(_) | Ended::Tunnel => drop(down),
-        Ended::Cut(_) => down.abort(),
+/// One stream's work.
+struct Job {
+    open: Open,
+    request: http::Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+}
+
+/// Takes streams, one after the other, from their heads to their ends.
+async fn serve_streams(desk: Rc<Desk<Job>>) {
+    loop {
+        let Job {
+            open,
+            request,
+            respond,
+        } = desk.next().await;
+        let shared = &*open.0;
+        let watch = shared.worker.watches.watch(shared.listening.id);
+        let (parts, body) = request.into_parts();
+        let ended = body.is_end_stream();
+        let length = head::length_of(&parts.headers);
+        let mut down = H2Down::new(body, respond, length, shared.progress.clone());
+        match answer(shared, &watch, &parts, ended, &mut down).await {
+            // What is unread of the request's body is refused without an error (RFC 9113 §8.1): that is what dropping does.
+            Ended::Whole(_) | Ended::Tunnel => drop(down),
+            Ended::Cut(_) => down.abort(),
+        }
     }
 }
 
