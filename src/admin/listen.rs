@@ -177,7 +177,15 @@ pub async fn serve(listeners: Vec<Listener>, context: Arc<Context>) {
     for listener in listeners {
         loops.spawn(accept(listener, places.clone(), context.clone()));
     }
-    while loops.join_next().await.is_some() {}
+    while let Some(ended) = loops.join_next().await {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            // Nobody accepts there any more: that must not go unnoticed.
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+    std::future::pending().await
 }
 
 async fn accept(listener: Listener, places: Arc<Semaphore>, context: Arc<Context>) {

@@ -55,6 +55,21 @@ pub enum Command {
         /// Where the answer goes.
         answer: oneshot::Sender<Result<u64, String>>,
     },
+    /// A fault of ours on purpose. Only this crate's own tests can ask for it.
+    #[cfg(test)]
+    Stumble(Stumble),
+}
+
+/// What is to die by a panic.
+#[cfg(test)]
+#[derive(Debug)]
+pub enum Stumble {
+    /// This worker.
+    Worker(usize),
+    /// The control thread.
+    Control,
+    /// What answers the admin API.
+    Admin,
 }
 
 /// Whether the proxy welcomes traffic: what `/readyz` says.

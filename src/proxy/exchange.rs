@@ -142,6 +142,8 @@ pub async fn run<D: Downstream, U: Upstream, F: Fields>(
     up: &mut U,
 ) -> Result<Done, Failure> {
     up.send_request(request).map_err(Broken::Upstream)?;
+    #[cfg(test)]
+    super::stumble(request.target, "asked");
     let mut uploaded = false;
     loop {
         await_head(terms, request, upload, &mut uploaded, down, up).await?;
@@ -298,6 +300,8 @@ async fn respond<D: Downstream, U: Upstream, F: Fields>(
         ),
     }
     .map_err(|_| Broken::ClientGone)?;
+    #[cfg(test)]
+    super::stumble(request.target, "answering");
     up.next();
     if !matches!(framing, Framing::Length(_) | Framing::Empty) {
         terms.watch.enter(Phase::Stream);

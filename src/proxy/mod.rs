@@ -65,6 +65,13 @@ impl Ended {
     }
 }
 
+/// A fault of ours on purpose, at one place of a request that asks for it. Only this crate's own tests have it.
+#[cfg(test)]
+pub(crate) fn stumble(target: &[u8], place: &str) {
+    let asked = target.strip_prefix(b"/stumble/");
+    assert!(asked != Some(place.as_bytes()), "on purpose: {place}");
+}
+
 /// Takes one request to its end.
 pub async fn handle<D: Downstream, F: Fields>(
     worker: &Worker,
@@ -74,6 +81,8 @@ pub async fn handle<D: Downstream, F: Fields>(
     down: &mut D,
 ) -> Ended {
     watch.enter(Phase::Request);
+    #[cfg(test)]
+    stumble(request.target, "routing");
     let snapshot = worker.snapshot();
     let ended = match route(worker, &snapshot, request) {
         Ok((service, placed)) => {

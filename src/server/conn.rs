@@ -379,5 +379,8 @@ impl<'a> Counted<'a> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.connections(-1);
+        if std::thread::panicking() {
+            self.0.panicked();
+        }
     }
 }

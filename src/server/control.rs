@@ -197,7 +197,12 @@ impl Control {
                 self.hand_over(let_go, &mut signals).await;
                 Ok(())
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                tracing::error!("{error}");
+                // What still works finishes what it has.
+                drain::run(&mut self.publisher, Haste::Finish, &mut signals).await;
+                Err(error)
+            }
         };
         self.admin.abort();
         let all_well = self.publisher.fleet_mut().stop();
@@ -222,14 +227,7 @@ impl Control {
                     Changed::Config => { self.reload().await; }
                     Changed::Certificates => self.publisher.renew(),
                 },
-                Some(Command::Reload { answer }) = self.commands.recv() => {
-                    let outcome = self.reload().await;
-                    // Who asked may have gone.
-                    let _ = answer.send(match outcome {
-                        Outcome::Adopted(generation) | Outcome::Unchanged(generation) => Ok(generation),
-                        Outcome::Refused(error) => Err(error),
-                    });
-                }
+                Some(command) = self.commands.recv() => self.obey(command).await,
                 wish = signals.next() => match wish {
                     Asked::Reload => {
                         systemd::reloading();
@@ -245,13 +243,20 @@ impl Control {
                     Wish::Estate(tell) => drop(tell.send(self.estate())),
                     Wish::LetGo(let_go) => return Ok(End::HandOver(let_go)),
                 },
-                () = self.publisher.fleet().one_ended() => return Err(RunError::Worker),
+                () = self.publisher.fleet().one_ended() => {
+                    self.publisher.revive().map_err(|_| RunError::Worker)?;
+                }
                 () = self.publisher.news() => {
                     if self.publisher.open_gate().await {
                         systemd::status(&self.status());
                     }
                 }
-                _ = second.tick() => self.sample(),
+                _ = second.tick() => {
+                    self.sample();
+                    if self.is_crippled() {
+                        return Err(RunError::Control);
+                    }
+                }
                 _ = names.tick() => {
                     let registry = self.publisher.registry().clone();
                     spawn_local(async move { discovery::refresh(&registry).await });
@@ -263,6 +268,36 @@ impl Control {
                 }
             }
         }
+    }
+
+    async fn obey(&mut self, command: Command) {
+        match command {
+            Command::Reload { answer } => {
+                let outcome = self.reload().await;
+                // Who asked may have gone.
+                let _ = answer.send(match outcome {
+                    Outcome::Adopted(generation) | Outcome::Unchanged(generation) => Ok(generation),
+                    Outcome::Refused(error) => Err(error),
+                });
+            }
+            #[cfg(test)]
+            Command::Stumble(admin::Stumble::Worker(id)) => {
+                let worker = &self.publisher.fleet().workers()[id];
+                worker.tell(super::worker::WorkerCommand::Stumble);
+            }
+            #[cfg(test)]
+            Command::Stumble(admin::Stumble::Control) => panic!("on purpose: control thread"),
+            #[cfg(test)]
+            Command::Stumble(admin::Stumble::Admin) => {
+                self.admin = spawn_local(async { panic!("on purpose: admin") });
+            }
+        }
+    }
+
+    /// Whether one of this thread's own tasks has died, so that nobody checks, or nobody answers.
+    fn is_crippled(&self) -> bool {
+        let handover = self.handover.as_ref().is_some_and(JoinHandle::is_finished);
+        handover || self.admin.is_finished() || self.publisher.is_unwatched()
     }
 
     /// Everything that the next process needs.

@@ -1,14 +1,20 @@
 //! All workers, as the control thread sees them.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::gate::Gate;
 use super::worker::{Common, WorkerCommand, WorkerHandle};
 use crate::snapshot::Live;
 use crate::upstream::outlier::Suspects;
 use tokio::sync::Notify;
+
+/// More deaths of workers than this
+const DEATHS: usize = 5;
+/// in so long a time are no chance: they are not started anew.
+const DEATHS_IN: Duration = Duration::from_secs(60);
 
 /// All workers.
 #[derive(Debug)]
@@ -17,6 +23,8 @@ pub struct Fleet {
     common: Arc<Common>,
     /// Their pulses when they were felt last.
     pulses: Vec<u64>,
+    /// When the last of them died that were started anew.
+    deaths: VecDeque<Instant>,
 }
 
 impl Fleet {
@@ -40,6 +48,7 @@ impl Fleet {
         Ok(Self {
             workers: (0..workers).map(start).collect::<io::Result<_>>()?,
             pulses: vec![0; workers],
+            deaths: VecDeque::new(),
             common,
         })
     }
@@ -64,6 +73,31 @@ impl Fleet {
         while !self.workers.iter().any(WorkerHandle::has_ended) {
             self.common.news.notified().await;
         }
+    }
+
+    /// Starts those anew that have died: their numbers. What was in flight on them is lost; all else went on.
+    ///
+    /// # Errors
+    /// Too many have died of late for a chance fault, or a thread can't be made.
+    pub fn revive(&mut self) -> io::Result<Vec<usize>> {
+        let mut revived = Vec::new();
+        for (id, worker) in self.workers.iter_mut().enumerate() {
+            if !worker.has_ended() {
+                continue;
+            }
+            self.deaths.push_back(Instant::now());
+            if self.deaths.len() > DEATHS {
+                let first = self.deaths.pop_front();
+                if first.is_some_and(|first| first.elapsed() < DEATHS_IN) {
+                    return Err(io::Error::other("too many died"));
+                }
+            }
+            worker.join();
+            *worker = WorkerHandle::start(id, self.common.clone())?;
+            self.pulses[id] = 0;
+            revived.push(id);
+        }
+        Ok(revived)
     }
 
     /// Tells all of them to announce the end to their connections; new ones are still taken.

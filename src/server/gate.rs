@@ -21,7 +21,6 @@ pub struct Gate {
     open: AtomicUsize,
     ceiling: AtomicUsize,
     handshake_ms: AtomicU64,
-    panics: AtomicU64,
     /// Connections that are to be shed for those who wait.
     wanted: AtomicUsize,
     /// What the descriptor limit leaves for downstream connections.
@@ -38,7 +37,6 @@ impl Gate {
             open: AtomicUsize::new(0),
             ceiling: AtomicUsize::new(0),
             handshake_ms: AtomicU64::new(0),
-            panics: AtomicU64::new(0),
             wanted: AtomicUsize::new(0),
             room,
             epoch: Instant::now(),
@@ -76,11 +74,6 @@ impl Gate {
     /// Longest TLS handshake.
     pub fn handshake_timeout(&self) -> Duration {
         Duration::from_millis(self.handshake_ms.load(Ordering::Relaxed))
-    }
-
-    /// Connections that ended by a fault of ours, since the start.
-    pub fn panics(&self) -> u64 {
-        self.panics.load(Ordering::Relaxed)
     }
 
     /// A connection comes in if there is room. It is counted until the place is dropped.
@@ -137,14 +130,6 @@ pub struct Place(Arc<Gate>);
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
-        if std::thread::panicking() {
-            // The panic itself was logged by the hook; other connections go on.
-            let panics = self.0.panics.fetch_add(1, Ordering::Relaxed) + 1;
-            tracing::error!(
-                panics,
-                "a connection was ended by a fault of ours; please report it"
-            );
-        }
     }
 }
 
@@ -213,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_counted_and_gives_up_its_place() {
+    fn a_panic_gives_up_its_place() {
         let gate = Gate::new(&limits(None), None);
         let inner = gate.clone();
         let thread = std::thread::spawn(move || {
@@ -221,6 +206,6 @@ mod tests {
             panic!("on purpose");
         });
         assert!(thread.join().is_err());
-        assert_eq!((gate.open(), gate.panics()), (0, 1));
+        assert_eq!(gate.open(), 0);
     }
 }

@@ -67,8 +67,10 @@ pub enum RunError {
     Takeover(String),
     /// A thread, a runtime or a signal handler could not be made.
     Threads(io::Error),
-    /// A worker thread died.
+    /// Worker threads die again and again.
     Worker,
+    /// A task of the control thread died.
+    Control,
 }
 
 impl fmt::Display for RunError {
@@ -79,7 +81,10 @@ impl fmt::Display for RunError {
             Self::Takeover(error) => write!(f, "takeover: {error}. The running process goes on"),
             Self::Threads(error) => write!(f, "threads could not be started: {error}"),
             Self::Worker => f.write_str(
-                "a worker thread died by a fault of ours; the log says where. The process ends so that it can be started anew",
+                "worker threads die by a fault of cutover itself; the log says where. The process ends so that it can be started anew",
+            ),
+            Self::Control => f.write_str(
+                "a part of the control thread died by a fault of cutover itself; the log says where. The process ends so that it can be started anew",
             ),
         }
     }
@@ -211,7 +216,7 @@ impl Server {
             let _ = stop.send(());
         }
         self.thread.take().map_or(Ok(()), |thread| {
-            thread.join().unwrap_or(Err(RunError::Worker))
+            thread.join().unwrap_or(Err(RunError::Control))
         })
     }
 }
@@ -226,5 +231,7 @@ impl Drop for Server {
     }
 }
 
+#[cfg(test)]
+mod fault_tests;
 #[cfg(test)]
 mod tests;

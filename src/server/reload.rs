@@ -3,6 +3,7 @@
 //! Everything that can fail comes before the store. A refusal changes nothing that runs; it is kept in [`Live::source`]
 //! and in the log until the file is whole again.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -334,6 +335,26 @@ impl Publisher {
     /// Every listener.
     pub fn listeners(&self) -> &Listeners {
         &self.listeners
+    }
+
+    /// Starts workers anew that died, on the sockets that they had.
+    ///
+    /// # Errors
+    /// They die again and again, or can't be started.
+    pub fn revive(&mut self) -> io::Result<()> {
+        for id in self.fleet.revive()? {
+            let orders = self.listeners.orders_anew(id)?;
+            self.fleet.workers()[id].tell(WorkerCommand::Listeners(orders));
+            tracing::error!(
+                "worker {id} died by a fault of cutover itself and was started anew: what was in flight on it is lost, all else went on"
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether the task is dead that makes health checks and judges outliers.
+    pub fn is_unwatched(&self) -> bool {
+        self.warden.is_dead()
     }
 
     /// Every worker.

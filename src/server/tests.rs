@@ -6,10 +6,10 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An origin that answers every request on every connection with its name; ends with the process.
-fn origin(name: &'static str) -> SocketAddr {
+pub(super) fn origin(name: &'static str) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -104,12 +104,12 @@ fn text(dir: &Path, head: &str, [blue, green]: &[SocketAddr; 2], stable: &str) -
 }
 
 /// One request on a connection of its own; the body.
-fn get(address: SocketAddr, path: &str) -> String {
+pub(super) fn get(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
     )
     .unwrap();
     let mut text = String::new();
@@ -119,7 +119,8 @@ fn get(address: SocketAddr, path: &str) -> String {
         .unwrap_or(text)
 }
 
-fn until(condition: impl Fn() -> bool) {
+#[track_caller]
+pub(super) fn until(condition: impl Fn() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < end, "not in time");

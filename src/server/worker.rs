@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,9 @@ pub enum WorkerCommand {
     CutRequests,
     /// End now.
     Stop,
+    /// Die by a panic.
+    #[cfg(test)]
+    Stumble,
 }
 
 /// What worker threads share with the control thread.
@@ -70,6 +73,7 @@ pub struct Common {
 pub struct WorkerHandle {
     mailbox: mpsc::UnboundedSender<WorkerCommand>,
     pulse: Arc<AtomicU64>,
+    ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -82,15 +86,20 @@ impl WorkerHandle {
         let (mailbox, commands) = mpsc::unbounded_channel();
         let pulse = Arc::new(AtomicU64::new(0));
         let runtime = Builder::new_current_thread();
-        let beats = pulse.clone();
+        let ended = Arc::new(AtomicBool::new(false));
+        let (beats, end) = (pulse.clone(), End(common.clone(), ended.clone()));
         let (started, result) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
             .name(format!("worker-{id}"))
-            .spawn(move || live(id, runtime, common, commands, beats, &started))?;
+            .spawn(move || {
+                let _end = end;
+                live(id, runtime, common, commands, beats, &started);
+            })?;
         result.recv().map_err(io::Error::other)??;
         Ok(Self {
             mailbox,
             pulse,
+            ended,
             thread: Some(thread),
         })
     }
@@ -105,9 +114,9 @@ impl WorkerHandle {
         self.pulse.load(Ordering::Relaxed)
     }
 
-    /// Whether its thread has ended.
+    /// Whether its work has ended, well or not.
     pub fn has_ended(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+        self.ended.load(Ordering::Acquire)
     }
 
     /// Waits for the end of its thread; whether it ended well.
@@ -119,10 +128,11 @@ impl WorkerHandle {
 }
 
 /// Tells the control thread of this worker's end, also when it panicked.
-struct End(Arc<Common>);
+struct End(Arc<Common>, Arc<AtomicBool>);
 
 impl Drop for End {
     fn drop(&mut self) {
+        self.1.store(true, Ordering::Release);
         self.0.news.notify_one();
     }
 }
@@ -135,7 +145,6 @@ fn live(
     pulse: Arc<AtomicU64>,
     started: &std::sync::mpsc::Sender<io::Result<()>>,
 ) {
-    let _end = End(common.clone());
     match runtime.enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => {
             let _ = started.send(Ok(()));
@@ -166,6 +175,8 @@ struct Worker {
 #[derive(Debug, Default)]
 struct Tasks {
     running: Cell<usize>,
+    /// An accept loop died by a panic: nobody takes connections from its socket any more.
+    broken: Cell<bool>,
     ended: Notify,
 }
 
@@ -183,6 +194,18 @@ impl Drop for Task {
     fn drop(&mut self) {
         self.0.running.set(self.0.running.get() - 1);
         self.0.ended.notify_one();
+    }
+}
+
+/// An accept loop: it takes the worker with it when it dies.
+struct Vital<'a>(&'a Tasks);
+
+impl Drop for Vital<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.broken.set(true);
+            self.0.ended.notify_one();
+        }
     }
 }
 
@@ -213,6 +236,7 @@ impl Worker {
             if draining && tasks.running.get() == 0 {
                 return;
             }
+            assert!(!tasks.broken.get(), "a listener's accept loop died");
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
@@ -229,9 +253,11 @@ impl Worker {
                     }
                     Some(WorkerCommand::CutRequests) => self.cutting = true,
                     Some(WorkerCommand::Stop) | None => return,
+                    #[cfg(test)]
+                    Some(WorkerCommand::Stumble) => panic!("on purpose: worker"),
                 },
                 _ = tick.tick() => self.tick(Instant::now()),
-                () = tasks.ended.notified(), if draining => {}
+                () = tasks.ended.notified() => {}
             }
         }
     }
@@ -347,7 +373,7 @@ impl Worker {
         let gate = self.common.gate.clone();
         let task = self.tasks.begin();
         spawn_local(async move {
-            let _task = task;
+            let _vital = Vital(&task.0);
             let serve = move |accepted| {
                 let (proxy, task) = (proxy.clone(), tasks.begin());
                 async move {

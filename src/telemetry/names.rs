@@ -42,6 +42,7 @@ families! {
     Gauge QUEUE_DEPTH "queue_depth" "Requests that wait for a connection to a version.";
     Counter GRPC_REQUESTS "grpc_requests_total" "gRPC calls that a version ended, by grpc-status.";
     Counter DOWNSTREAM_REQUESTS "cutover_downstream_requests_total" "Requests that a listener answered.";
+    Counter PANICS "cutover_panics_total" "Connections and HTTP/2 streams that a fault of the proxy itself ended; the log says where.";
     Gauge CONNECTIONS "cutover_connections" "Open downstream connections of a listener.";
     Gauge UPSTREAM_CONNECTIONS "cutover_upstream_connections" "Open connections to a version's endpoints.";
     Gauge SPLIT_RATIO "cutover_split_ratio" "Effective share of a service's traffic that a version gets, from 0 to 1.";

@@ -170,6 +170,7 @@ fn listeners(page: &mut Page, telemetry: &Telemetry, scrape: &Scrape) {
         }
         let connections = totals.connections.max(0);
         if connections > 0 || scrape.listeners.contains(&listener) {
+            page.counter(names::PANICS, labels.clone(), totals.panics);
             page.gauge(names::CONNECTIONS, labels, connections as f64);
         }
     }

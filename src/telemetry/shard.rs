@@ -213,6 +213,7 @@ pub struct VersionTotals {
 pub struct ListenerShard {
     requests: Statuses<1>,
     connections: Gauge,
+    panics: AtomicU64,
 }
 
 impl ListenerShard {
@@ -228,11 +229,17 @@ impl ListenerShard {
         self.connections.add(by);
     }
 
+    /// A panic ended a connection or stream: `cutover_panics_total`.
+    pub fn panicked(&self) {
+        self.panics.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn add_to(&self, totals: &mut ListenerTotals) {
         self.requests.each(|_, status, n| {
             *totals.requests.entry(status).or_default() += n;
         });
         totals.connections += self.connections.get();
+        totals.panics += self.panics.load(Relaxed);
     }
 }
 
@@ -243,6 +250,8 @@ pub struct ListenerTotals {
     pub requests: std::collections::BTreeMap<u16, u64>,
     /// Open connections.
     pub connections: i64,
+    /// Connections and streams that a panic ended.
+    pub panics: u64,
 }
 
 /// One worker's counter of one rule.

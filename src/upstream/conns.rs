@@ -159,6 +159,15 @@ impl Conns {
     }
 }
 
+/// A worker that dies keeps none of them: another one takes its place, and counts on.
+impl Drop for Conns {
+    fn drop(&mut self) {
+        for place in std::mem::take(self.shelves.get_mut()) {
+            self.count_out(place);
+        }
+    }
+}
+
 /// Nothing has arrived on it: no end, and no bytes that nobody asked for. Costs no syscall unless the reactor has seen something.
 pub fn is_quiet(stream: &mut Stream) -> bool {
     let mut cx = Context::from_waker(Waker::noop());

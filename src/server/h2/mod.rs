@@ -306,6 +306,9 @@ struct Open(Rc<Shared>);
 
 impl Drop for Open {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.listening.metrics[self.0.worker.id].panicked();
+        }
         let left = self.0.open.get() - 1;
         self.0.open.set(left);
         if left == 0 && !self.0.watch.is_shut() {

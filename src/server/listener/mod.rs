@@ -9,6 +9,7 @@ mod adopt;
 pub mod bind;
 mod holder;
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -279,6 +280,33 @@ impl Listeners {
         let order = |s: &Standing| Order {
             runtime: s.runtime.clone(),
             sockets: Vec::new(),
+        };
+        self.standing.iter().map(order).collect()
+    }
+
+    /// What a worker is told that takes the place of one that died: every listener, with the same sockets.
+    ///
+    /// # Errors
+    /// A descriptor can't be duplicated.
+    pub fn orders_anew(&self, worker: usize) -> io::Result<Vec<Order>> {
+        let order = |s: &Standing| {
+            // As they were dealt: one for all where they have a path, else one after the other.
+            let mine = |n: usize| match s.runtime.place {
+                Place::Tcp(_) => n % self.workers == worker,
+                Place::Unix(_) => true,
+            };
+            let held = s.held.iter().enumerate().filter(|(n, _)| mine(*n));
+            let socket = |(_, fd): (usize, &OwnedFd)| {
+                let fd = fd.try_clone()?;
+                Ok(match s.runtime.place {
+                    Place::Tcp(_) => Socket::Tcp(fd.into()),
+                    Place::Unix(_) => Socket::Unix(fd.into()),
+                })
+            };
+            Ok(Order {
+                runtime: s.runtime.clone(),
+                sockets: held.map(socket).collect::<io::Result<_>>()?,
+            })
         };
         self.standing.iter().map(order).collect()
     }

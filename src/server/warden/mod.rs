@@ -51,6 +51,11 @@ impl Warden {
         }
     }
 
+    /// Whether it watches no more: it ends by a panic alone.
+    pub fn is_dead(&self) -> bool {
+        self.task.is_finished()
+    }
+
     /// Before `next` is published: its new endpoints must not have traffic before they are proven.
     pub fn prepare(&self, next: &Snapshot) {
         self.yard.borrow().prepare(next);

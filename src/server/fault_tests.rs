@@ -1,0 +1,218 @@
+//! Faults of ours, on purpose: what a panic ends, what it leaves alone, and that it does not pass unseen.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use super::tests::{PATIENCE, get, origin, until};
+use super::{Options, RunError, Server};
+use crate::admin::{Command, Stumble};
+use crate::snapshot::Version;
+
+/// A proxy before one origin.
+struct House {
+    dir: tempfile::TempDir,
+    server: Server,
+    text: String,
+}
+
+impl House {
+    fn new(workers: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (place, origin) = (dir.path().display(), origin("blue"));
+        let text = format!(
+            "admin = \"127.0.0.1:0\"\nworkers = {workers}\nstate_dir = \"{place}/state\"\n\
+             [listen.default]\nbind = \"127.0.0.1:0\"\n[listen.local]\nbind = \"unix:{place}/in.sock\"\n\
+             [service.shop]\nlimits = {{ requests = 4, connections = 6, pending = 2, retries = 1 }}\n\
+             versions = {{ blue = [\"{origin}\"] }}\n"
+        );
+        let file = dir.path().join("cutover.toml");
+        std::fs::write(&file, &text).unwrap();
+        let options = Options {
+            config: file,
+            takeover: false,
+        };
+        let server = Server::start(options).unwrap();
+        Self { dir, server, text }
+    }
+
+    fn at(&self) -> SocketAddr {
+        self.server.address("default").unwrap()
+    }
+
+    fn kept(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.at()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn stumble(&self, what: Stumble) {
+        // A proxy that has ended hears nothing.
+        let _ = self.server.commands.try_send(Command::Stumble(what));
+    }
+
+    /// Connections and streams that panics ended, as the metrics say.
+    fn panics(&self) -> f64 {
+        let page = get(self.server.admin()[0], "/metrics");
+        let line = "cutover_panics_total{listener=\"default\"} ";
+        let value = page.lines().find_map(|l| l.strip_prefix(line));
+        value.unwrap_or_else(|| panic!("{page}")).parse().unwrap()
+    }
+}
+
+/// Sends it and reads what comes at once; `None`: the connection has ended.
+fn ask(stream: &mut (impl Read + Write), path: &str) -> Option<String> {
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").ok()?;
+    let mut chunk = [0; 4096];
+    match stream.read(&mut chunk) {
+        Ok(n @ 1..) => Some(String::from_utf8_lossy(&chunk[..n]).into_owned()),
+        _ => None,
+    }
+}
+
+fn is_blue(answer: Option<String>) -> bool {
+    answer.is_some_and(|a| a.starts_with("HTTP/1.1 200") && a.ends_with("\r\n\r\nblue"))
+}
+
+/// Everything that a request holds is given back.
+fn is_at_rest(version: &Version) -> bool {
+    let totals = version.metrics.totals();
+    (totals.in_flight, totals.queued) == (0, 0)
+        && (version.load.requests.now(), version.load.retries.now()) == (0, 0)
+        && version.load.connections.waiting() == 0
+        && i64::from(version.load.connections.open()) == totals.connections
+        && version.pool.members[0].endpoint.load.active() == 0
+}
+
+/// Where a request can stumble: before it has a version, with a connection to the endpoint, with half an answer sent.
+const PLACES: [&str; 3] = ["routing", "asked", "answering"];
+
+#[test]
+fn a_panic_in_a_request_harms_no_other_and_gives_back_what_it_held() {
+    let house = House::new(1);
+    let address = house.at();
+    let mut kept = house.kept();
+    assert!(is_blue(ask(&mut kept, "/")));
+    let slow = std::thread::spawn(move || get(address, "/slow"));
+    let live = house.server.live().current();
+    let version = &live.services[0].versions[0];
+    until(|| version.load.requests.now() == 1);
+    // More often than any limit would bear if something were kept.
+    let mut stumbled = 0.0;
+    for place in PLACES.iter().cycle().take(30) {
+        let mut stream = house.kept();
+        let path = format!("/stumble/{place}");
+        let mut answer = ask(&mut stream, &path).unwrap_or_default();
+        let _ends_by_a_close_or_a_reset = stream.read_to_string(&mut answer);
+        assert!(!answer.ends_with("blue"), "{place}: {answer}");
+        stumbled += 1.0;
+    }
+    assert_eq!(slow.join().unwrap(), "blue");
+    assert!(is_blue(ask(&mut kept, "/")), "the same worker goes on");
+    assert_eq!(get(address, "/"), "blue");
+    until(|| is_at_rest(version));
+    assert_eq!(house.panics(), stumbled);
+    house.server.stop().unwrap();
+}
+
+#[test]
+fn a_panic_in_one_stream_harms_no_other_of_its_connection() {
+    let house = House::new(1);
+    let live = house.server.live().current();
+    let version = &live.services[0].versions[0];
+    let client = async {
+        let socket = tokio::net::TcpStream::connect(house.at()).await.unwrap();
+        let (sender, connection) = h2::client::handshake(socket).await.unwrap();
+        tokio::task::spawn_local(connection);
+        let ask = async |path: &str| {
+            let request = http::Request::get(format!("http://a{path}")).body(());
+            let mut ready = sender.clone().ready().await.ok()?;
+            let (answer, _) = ready.send_request(request.ok()?, true).ok()?;
+            let mut body = answer.await.ok()?.into_body();
+            let mut text = Vec::new();
+            while let Some(piece) = body.data().await {
+                text.extend_from_slice(&piece.ok()?);
+            }
+            Some(String::from_utf8_lossy(&text).into_owned())
+        };
+        let blue = Some("blue".to_owned());
+        let stumbles = async {
+            for place in PLACES.iter().cycle().take(30) {
+                assert_eq!(ask(&format!("/stumble/{place}")).await, None, "{place}");
+            }
+        };
+        let (slow, ()) = tokio::join!(ask("/slow"), stumbles);
+        assert_eq!((slow, ask("/").await), (blue.clone(), blue));
+    };
+    let runtime = super::runtime().unwrap();
+    let ended = runtime.block_on(async { tokio::time::timeout(PATIENCE, client).await });
+    ended.expect("every stream ends");
+    until(|| is_at_rest(version));
+    assert_eq!(house.panics(), 30.0);
+    house.server.stop().unwrap();
+}
+
+#[test]
+fn a_worker_that_dies_is_started_anew_on_its_sockets_and_the_others_go_on() {
+    let house = House::new(2);
+    let mut kept: Vec<TcpStream> = (0..16).map(|_| house.kept()).collect();
+    assert!(kept.iter_mut().all(|stream| is_blue(ask(stream, "/"))));
+    house.stumble(Stumble::Worker(0));
+    until(|| house.panics() > 0.0);
+    let (stay, gone): (Vec<_>, Vec<_>) = kept
+        .iter_mut()
+        .map(|stream| ask(stream, "/"))
+        .partition(Option::is_some);
+    assert!(stay.into_iter().all(is_blue));
+    assert!(
+        !gone.is_empty() && gone.len() < 16,
+        "{} are gone",
+        gone.len()
+    );
+    assert_eq!(house.panics(), gone.len() as f64);
+    for _ in 0..50 {
+        assert_eq!(get(house.at(), "/"), "blue");
+        let mut local = UnixStream::connect(house.dir.path().join("in.sock")).unwrap();
+        assert!(is_blue(ask(&mut local, "/")));
+    }
+    // It works by new configurations, too.
+    let edited = format!("{}labels = {{ a = \"b\" }}\n", house.text);
+    std::fs::write(house.dir.path().join("cutover.toml"), edited).unwrap();
+    until(|| house.server.live().adopted() == 2);
+    let live = house.server.live().current();
+    until(|| is_at_rest(&live.services[0].versions[0]));
+    house.server.stop().unwrap();
+}
+
+#[test]
+fn workers_that_die_again_and_again_end_the_proxy_with_an_error() {
+    let house = House::new(2);
+    let ended = || {
+        house.stumble(Stumble::Worker(0));
+        std::thread::park_timeout(Duration::from_millis(20));
+        house.server.thread.as_ref().unwrap().is_finished()
+    };
+    until(ended);
+    assert!(matches!(house.server.stop(), Err(RunError::Worker)));
+}
+
+#[test]
+fn a_control_thread_that_dies_in_part_or_whole_ends_the_proxy_with_an_error() {
+    for (what, part) in [(Stumble::Control, false), (Stumble::Admin, true)] {
+        let house = House::new(2);
+        let address = house.at();
+        let slow = part.then(|| std::thread::spawn(move || get(address, "/slow")));
+        let live = house.server.live().current();
+        let busy = live.services[0].versions[0].pool.members[0]
+            .endpoint
+            .clone();
+        until(|| !part || busy.load.active() == 1);
+        house.stumble(what);
+        until(|| house.server.thread.as_ref().unwrap().is_finished());
+        let ended = house.server.stop();
+        assert!(matches!(ended, Err(RunError::Control)), "{ended:?}");
+        until(|| TcpStream::connect(address).is_err());
+        assert!(slow.is_none_or(|slow| slow.join().unwrap() == "blue"));
+    }
+}
