@@ -291,6 +291,10 @@ async fn respond<D: Downstream, U: Upstream, F: Fields>(
         framing,
         told_length: up.content_length(),
     };
+    if terms.watch.is_closing() {
+        // Announced while the request was in flight: its answer is the first that can say so.
+        down.close_after();
+    }
     match terms.reply.cookie {
         None => head.send(down, up.fields(), &[]),
         Some(line) => head.send(

@@ -217,6 +217,9 @@ async fn say<D: Downstream>(
 ) -> Ended {
     let bodiless = method == Method::Head;
     let length = own.text.len() as u64;
+    if watch.is_closing() {
+        down.close_after();
+    }
     let mut added = vec![("content-type", "text/plain; charset=utf-8")];
     added.extend_from_slice(own.added);
     let sent = down.send_response(&Outgoing {

@@ -3,12 +3,13 @@
 //! * [`control`]: the control thread: boot order, then whatever happens, then [`drain`].
 //! * [`reload`]: the only publisher. [`watch`]: when the file or a certificate changed.
 //! * [`fleet`], [`worker`]: the threads that serve. [`listener`], [`tls`], [`gate`]: who comes in, and how.
-//! * [`conn`]: one connection, request by request.
+//! * [`closed`]: what becomes of connections whose listener has gone. [`conn`]: one connection, request by request.
 //! * [`sticky_key`]: what seals sessions.
 //! * [`warden`]: health checks, ejections, slow starts.
 //! * [`desk`]: the sockets of the admin API. [`handover`], [`inherit`]: from process to process.
 //! * [`systemd`], [`logging`]: what is told to the outside.
 
+mod closed;
 pub mod conn;
 mod control;
 mod desk;

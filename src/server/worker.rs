@@ -13,6 +13,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 
+use super::closed::Closed;
 use super::conn;
 use super::gate::Gate;
 use super::listener::Order;
@@ -162,8 +163,8 @@ struct Worker {
     common: Arc<Common>,
     pulse: Arc<AtomicU64>,
     doors: HashMap<usize, Rc<Door>>,
-    /// Listeners that were closed a moment ago: connections may still come out of their handshakes.
-    closed: Vec<(usize, Instant)>,
+    /// Listeners that were closed: connections may be left, and more of them come out of their handshakes.
+    closed: Vec<Closed>,
     /// Until then idle connections stay open.
     patient_until: Option<Instant>,
     /// Whether only streams may go on.
@@ -245,7 +246,7 @@ impl Worker {
                     Some(WorkerCommand::Announce) => self.proxy.announce_close(|_| true),
                     Some(WorkerCommand::Drain) => {
                         draining = true;
-                        self.listen(Vec::new());
+                        self.close();
                     }
                     Some(WorkerCommand::HandOver(ours)) => {
                         draining = true;
@@ -277,14 +278,30 @@ impl Worker {
                 }
             });
         }
-        if !self.closed.is_empty() {
-            let latest = self.common.gate.handshake_timeout() + LATECOMERS;
-            self.closed
-                .retain(|(_, since)| now.saturating_duration_since(*since) < latest);
-            let closed = &self.closed;
-            self.proxy
-                .announce_close(|id| closed.iter().any(|(c, _)| *c == id));
+        self.tend_closed(now);
+    }
+
+    /// Whoever came in by a listener that is closed is told, and cut when its time is over.
+    fn tend_closed(&mut self, now: Instant) {
+        if self.closed.is_empty() {
+            return;
         }
+        let closed = &self.closed;
+        let by = |id: usize| closed.iter().position(|c| c.listener() == id);
+        self.proxy.announce_close(|id| by(id).is_some());
+        let mut left = vec![false; closed.len()];
+        self.proxy.watches.each(|watch| {
+            if let Some(n) = by(watch.listener) {
+                left[n] = true;
+                if !watch.is_shut() && closed[n].is_overdue(watch, now) {
+                    watch.shut();
+                }
+            }
+        });
+        let latest = self.common.gate.handshake_timeout() + LATECOMERS;
+        let mut left = left.into_iter();
+        self.closed
+            .retain(|closed| left.next() == Some(true) || closed.age(now) < latest);
     }
 
     fn adopt(&self) {
@@ -340,7 +357,16 @@ impl Worker {
             }
         }
         self.patient_until = Some(Instant::now() + PATIENCE);
-        self.listen(Vec::new());
+        self.close();
+    }
+
+    /// Closes all doors: the end.
+    fn close(&mut self) {
+        let now = Instant::now();
+        for (id, door) in self.doors.drain() {
+            door.close();
+            self.closed.push(Closed::at_the_end(id, now));
+        }
     }
 
     /// Opens, changes and closes doors so that these are the listeners.
@@ -364,7 +390,8 @@ impl Worker {
         for (id, door) in &closed {
             // Its connections hear of it with the next tick.
             door.close();
-            self.closed.push((*id, now));
+            let closed = Closed::removed(*id, now, &self.proxy.snapshot());
+            self.closed.push(closed);
         }
     }
 

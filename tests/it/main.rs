@@ -27,6 +27,7 @@ mod outlier;
 mod proxying;
 mod quiet;
 mod reload;
+mod removal;
 mod retries;
 mod routing;
 mod service_manager;

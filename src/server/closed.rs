@@ -1,0 +1,87 @@
+//! Listeners that a worker has closed, as long as connections are left that came in by them.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::config::policy;
+use crate::net::{Phase, Watch};
+use crate::snapshot::Snapshot;
+
+/// One of them.
+#[derive(Debug)]
+pub struct Closed {
+    listener: usize,
+    since: Instant,
+    drain: Option<Drain>,
+}
+
+/// How long what is in flight may take.
+#[derive(Debug)]
+struct Drain {
+    /// By the slot of the endpoint that works for it.
+    by_endpoint: HashMap<usize, policy::Drain>,
+    /// Where none does: the longest of all services.
+    longest: policy::Drain,
+    /// Before that nothing is overdue.
+    shortest: Duration,
+}
+
+impl Closed {
+    /// Closed with everything else, because the process ends: that has a clock of its own.
+    pub fn at_the_end(listener: usize, now: Instant) -> Self {
+        Self {
+            listener,
+            since: now,
+            drain: None,
+        }
+    }
+
+    /// It is no longer in the file: what is in flight has as long as its service's `drain` says in `snapshot`.
+    pub fn removed(listener: usize, now: Instant, snapshot: &Snapshot) -> Self {
+        let mut drain = Drain {
+            by_endpoint: HashMap::new(),
+            longest: policy::Drain {
+                requests: Duration::ZERO,
+                streams: Duration::ZERO,
+            },
+            shortest: Duration::MAX,
+        };
+        for (service, endpoint) in snapshot.endpoints() {
+            let theirs = &service.policies.drain;
+            drain.by_endpoint.insert(endpoint.slot, theirs.clone());
+            let longest = &mut drain.longest;
+            longest.requests = longest.requests.max(theirs.requests);
+            longest.streams = longest.streams.max(theirs.streams);
+            drain.shortest = drain.shortest.min(theirs.requests).min(theirs.streams);
+        }
+        Self {
+            listener,
+            since: now,
+            drain: Some(drain),
+        }
+    }
+
+    /// By which listener.
+    pub fn listener(&self) -> usize {
+        self.listener
+    }
+
+    /// For how long.
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+
+    /// Whether this connection or stream, which came in by it, has had its time.
+    pub fn is_overdue(&self, watch: &Watch, now: Instant) -> bool {
+        let age = self.age(now);
+        let Some(drain) = self.drain.as_ref().filter(|d| age >= d.shortest) else {
+            return false;
+        };
+        let theirs = watch.upstream().and_then(|s| drain.by_endpoint.get(&s));
+        let theirs = theirs.unwrap_or(&drain.longest);
+        age >= match watch.phase() {
+            Phase::Stream => theirs.streams,
+            Phase::Idle | Phase::Head | Phase::Request => theirs.requests,
+        }
+    }
+}
