@@ -1,7 +1,11 @@
 //! A walk over the text as typed: every value knows its place and its dotted path; a table remembers which keys it was
 //! asked for, so that what nobody asked for is found, and what is suggested exists.
 
-use toml::de::{DeTable, DeValue};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
 
 use super::problems::{Problems, Span};
 use super::units::quote;
@@ -55,9 +59,9 @@ impl<'t> Table<'t> {
     /// The value of a key, if it is there. From now on the key is known.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Value<'t>> {
         self.known.push(key);
-        self.named()
-            .find(|(name, _)| *name == key)
-            .map(|(_, value)| value)
+        let entries: &'t DeTable<'t> = self.entries;
+        let (name, value) = entries.get_key_value(key)?;
+        Some(Value::of(self.source, &self.path, name, value))
     }
 
     /// Like [`Table::take`]; that it isn't there is an error with this help.
@@ -83,14 +87,7 @@ impl<'t> Table<'t> {
             (self.entries, self.source, self.path.clone());
         entries.iter().map(move |(key, value)| {
             let name: &'t str = key.get_ref();
-            let value = Value {
-                source,
-                path: join(&path, name),
-                key: key.span(),
-                span: value.span(),
-                node: value.get_ref(),
-            };
-            (name, value)
+            (name, Value::of(source, &path, key, value))
         })
     }
 
@@ -144,6 +141,22 @@ pub(super) fn suggest(typed: &str, known: &[&str], all: &str) -> String {
 }
 
 impl<'t> Value<'t> {
+    /// What stands beside `key` in the table at `path`.
+    fn of(
+        source: &'t str,
+        path: &str,
+        key: &'t Spanned<DeString<'t>>,
+        value: &'t Spanned<DeValue<'t>>,
+    ) -> Self {
+        Self {
+            source,
+            path: join(path, key.get_ref()),
+            key: key.span(),
+            span: value.span(),
+            node: value.get_ref(),
+        }
+    }
+
     /// What it is, for "found …".
     fn found(&self) -> &'static str {
         match self.node {
@@ -241,18 +254,22 @@ impl<'t> Value<'t> {
             self.empty(out);
         }
         let mut texts: Vec<Text<'t>> = Vec::new();
+        let mut places: HashMap<&str, Span> = HashMap::new();
         for item in items {
             let Some(text) = item.text(expected, out) else {
                 continue;
             };
-            match texts.iter().find(|t| t.value == text.value) {
-                Some(first) => {
+            match places.entry(text.value) {
+                Entry::Occupied(first) => {
                     let message = format!("{} stands twice in `{}`", quote(text.value), self.path);
                     out.error(text.span, message)
                         .label("again here")
-                        .also(first.span.clone(), "first here");
+                        .also(first.get().clone(), "first here");
                 }
-                None => texts.push(text),
+                Entry::Vacant(place) => {
+                    place.insert(text.span.clone());
+                    texts.push(text);
+                }
             }
         }
         texts

@@ -1,5 +1,7 @@
 //! Endpoints: how an address that serves a version is written.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::bind;
@@ -20,30 +22,31 @@ pub(super) fn endpoints(value: &Value<'_>, out: &mut Problems) -> Vec<Endpoint> 
             .label(format!("expected {expected}"))
             .help("to take a version out of service, take it out of `split` and `stable`, then out of `versions`");
     }
-    let mut found: Vec<(Endpoint, Span)> = Vec::new();
+    let mut found: Vec<Endpoint> = Vec::new();
+    let mut places: HashMap<(Scheme, Address), Span> = HashMap::new();
     for item in items {
         let text = item.text("an endpoint such as \"10.0.1.10:8080\"", out);
         let Some(text) = text else { continue };
         let Some(endpoint) = endpoint(&text, out) else {
             continue;
         };
-        let same = |(other, _): &&(Endpoint, Span)| {
-            other.address == endpoint.address && other.scheme == endpoint.scheme
-        };
-        match found.iter().find(same) {
-            Some((_, first)) => {
+        match places.entry((endpoint.scheme, endpoint.address.clone())) {
+            Entry::Occupied(first) => {
                 out.error(
                     text.span,
                     format!("`{endpoint}` stands twice in `{}`", value.path),
                 )
                 .label("again here")
-                .also(first.clone(), "first here")
+                .also(first.get().clone(), "first here")
                 .help("give it more weight with a space and `weight=2`");
             }
-            None => found.push((endpoint, text.span)),
+            Entry::Vacant(place) => {
+                place.insert(text.span);
+                found.push(endpoint);
+            }
         }
     }
-    found.into_iter().map(|(endpoint, _)| endpoint).collect()
+    found
 }
 
 /// `host:port`, `http://…`, `https://…`, `h2c://…`, `unix:/path`; options after a space.

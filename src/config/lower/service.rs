@@ -1,5 +1,8 @@
 //! `[service.NAME]`
 
+use std::collections::HashMap;
+use std::hash::Hash;
+
 use super::policies::Defaults;
 use super::versions::Preview;
 use super::{balance, check_name, conflicts, policies, proxy, route, rules, split, versions};
@@ -149,13 +152,14 @@ fn paths(table: &mut Table<'_>, out: &mut Problems) -> (Vec<PathPattern>, Vec<Sp
 }
 
 /// Patterns and their places; none of them twice, also not in other words.
-fn patterns<P: PartialEq>(
+fn patterns<P: Clone + Eq + Hash>(
     value: Option<Value<'_>>,
     expected: &str,
     read: fn(&Text<'_>, &mut Problems) -> Option<P>,
     out: &mut Problems,
 ) -> (Vec<P>, Vec<Span>) {
     let (mut found, mut places): (Vec<P>, Vec<Span>) = (Vec::new(), Vec::new());
+    let mut known: HashMap<P, Span> = HashMap::new();
     let Some(value) = value else {
         return (found, places);
     };
@@ -163,15 +167,16 @@ fn patterns<P: PartialEq>(
         let Some(pattern) = read(&text, out) else {
             continue;
         };
-        if let Some(at) = found.iter().position(|p| *p == pattern) {
+        if let Some(first) = known.get(&pattern) {
             out.error(
                 text.span,
                 format!("{} stands twice in `{}`", quote(text.value), value.path),
             )
             .label("again here")
-            .also(places[at].clone(), "first here");
+            .also(first.clone(), "first here");
             continue;
         }
+        known.insert(pattern.clone(), text.span.clone());
         found.push(pattern);
         places.push(text.span);
     }
