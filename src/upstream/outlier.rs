@@ -1,7 +1,7 @@
 //! Passive removal: workers count what they see ([`Endpoint::note_outcome`]), one [`Judge`] for each pool decides on the
 //! control thread. The judge is pure: what was seen and what time it is come in, decisions go out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -172,7 +172,8 @@ impl Judge {
     /// These are the pool's members now. Those that stay keep what is known of them. Should too many of a smaller pool be
     /// out, those that are due first come back: their slots.
     pub fn keep(&mut self, slots: &[usize], max_ejected: u32) -> Vec<usize> {
-        self.members.retain(|slot, _| slots.contains(slot));
+        let known: HashSet<usize> = slots.iter().copied().collect();
+        self.members.retain(|slot, _| known.contains(slot));
         for slot in slots {
             self.members.entry(*slot).or_default();
         }

@@ -1,8 +1,10 @@
 //! Who watches over endpoints, on the control thread: makes their checks, judges those that workers suspect, readmits them,
 //! lets those that come up start slowly. Workers only read what comes of it.
 //!
-//! [`yard`] holds what is known of all and decides, [`ward`] one endpoint's checks and slow start; this file feeds it with results, suspicions and time.
+//! [`yard`] holds what is known of all and decides, [`ward`] one endpoint's checks and slow start, [`pace`] how close upon
+//! another checks begin; this file feeds it with results, suspicions and time.
 
+mod pace;
 mod ward;
 mod yard;
 

@@ -1,12 +1,14 @@
 //! One endpoint that is watched over: its checks and its slow start.
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_local};
 
+use super::pace::Pace;
 use crate::config::policy;
 use crate::upstream::Endpoint;
 use crate::upstream::health::{self, Health};
@@ -58,15 +60,17 @@ impl Drop for Task {
 }
 
 impl Check {
-    /// Begins to check: the first time at once.
+    /// Begins to check: the first time at once, or when its turn comes among many.
     pub fn begin(
         endpoint: &Arc<Endpoint>,
         terms: &policy::Health,
         health: Health,
         results: &mpsc::UnboundedSender<Checked>,
+        pace: Rc<Pace>,
         rng: fastrand::Rng,
     ) -> Self {
-        let task = spawn_local(check(endpoint.clone(), terms.clone(), results.clone(), rng));
+        let (endpoint, results) = (endpoint.clone(), results.clone());
+        let task = spawn_local(check(endpoint, terms.clone(), results, pace, rng));
         Self {
             terms: terms.clone(),
             health,
@@ -109,14 +113,16 @@ impl Ward {
     }
 }
 
-/// Checks one endpoint again and again, the first time at once.
+/// Checks one endpoint again and again, the first time as soon as the pace lets it.
 async fn check(
     endpoint: Arc<Endpoint>,
     terms: policy::Health,
     results: mpsc::UnboundedSender<Checked>,
+    pace: Rc<Pace>,
     mut rng: fastrand::Rng,
 ) {
     loop {
+        pace.turn().await;
         let began = tokio::time::Instant::now().into_std();
         let result = probe::check(&endpoint, &terms.probe, terms.timeout).await;
         let checked = Checked {

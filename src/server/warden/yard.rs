@@ -2,11 +2,13 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::pace::Pace;
 use super::ward::{Check, Checked, PoolName, Ward};
 
 use crate::config::policy;
@@ -33,6 +35,9 @@ pub struct Yard {
     telemetry: Arc<Telemetry>,
     results: mpsc::UnboundedSender<Checked>,
     rng: fastrand::Rng,
+    pace: Rc<Pace>,
+    /// When something is due next; `None`: to be found out.
+    due: Cell<Option<Instant>>,
     /// No snapshot has been adopted yet: all endpoints are new, and none is newer than another.
     is_first: bool,
 }
@@ -56,6 +61,8 @@ impl Yard {
             telemetry,
             results,
             rng: fastrand::Rng::new(),
+            pace: Rc::default(),
+            due: Cell::default(),
             is_first: true,
         }
     }
@@ -92,6 +99,7 @@ impl Yard {
 
     /// Takes up what came, lets go what went.
     pub fn adopt(&mut self, published: &Snapshot, now: Instant) {
+        self.due.take();
         let (mut slots, mut pools) = (HashSet::new(), HashSet::new());
         for ((service, checked), spec) in services(published).zip(&published.spec.services) {
             for (at, (version, of)) in service.versions.iter().zip(&spec.versions).enumerate() {
@@ -149,7 +157,15 @@ impl Yard {
             None => Health::trusted(now),
         };
         let rng = self.rng.fork();
-        ward.check = Some(Check::begin(endpoint, terms, health, &self.results, rng));
+        let pace = self.pace.clone();
+        ward.check = Some(Check::begin(
+            endpoint,
+            terms,
+            health,
+            &self.results,
+            pace,
+            rng,
+        ));
     }
 
     fn enter_pool(
@@ -214,6 +230,9 @@ impl Yard {
                 tracing::info!(%service, %version, %endpoint, "up: its check passes");
                 ward.begin_ramp(now);
                 ward.endpoint.state.lower(flag::UNPROVEN | flag::DOWN);
+                if ward.ramps.is_some() {
+                    self.due.take();
+                }
             }
             (None, Err(why)) if !was_informed => {
                 tracing::warn!(%service, %version, %endpoint, "its first check failed: {why}");
@@ -224,6 +243,7 @@ impl Yard {
             && let Some(pool) = self.pools.get_mut(&ward.pool)
             && pool.judge.passed(slot, checked.began)
         {
+            self.due.take();
             admit(&mut self.wards, slot, "its check passes", now);
         }
         !was_informed || (change.is_some() && passed)
@@ -231,6 +251,7 @@ impl Yard {
 
     /// A worker saw a row of failures reach its threshold.
     pub fn suspected(&mut self, suspect: &Suspect, now: Instant) {
+        self.due.take();
         let endpoint = &suspect.endpoint;
         let ward = self.wards.get(&endpoint.slot);
         let ward = ward.filter(|w| Arc::ptr_eq(&w.endpoint, endpoint));
@@ -288,6 +309,7 @@ impl Yard {
 
     /// Does what is due.
     pub fn tick(&mut self, now: Instant) {
+        self.due.take();
         let mut decisions = Vec::new();
         let wards = &self.wards;
         let absent = |slot| is_absent(wards, slot);
@@ -315,8 +337,14 @@ impl Yard {
         }
     }
 
-    /// When something is due next.
+    /// When something is due next. Found once for all results of checks that change nothing.
     pub fn next_due(&self, now: Instant) -> Instant {
+        let due = self.due.get().unwrap_or_else(|| self.find_due(now));
+        self.due.set(Some(due));
+        due
+    }
+
+    fn find_due(&self, now: Instant) -> Instant {
         let pools = self.pools.values();
         let sweeps = pools.clone().map(|p| p.next_sweep);
         let ends = pools.filter_map(|p| p.judge.next_due());
