@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -257,12 +258,42 @@ struct Key {
     address: spec::Address,
 }
 
+/// What is found by a key as long as somebody holds it.
+struct Living<K, V> {
+    known: HashMap<K, Weak<V>>,
+    /// With so many entries it is looked for those that are gone: seldom enough that it costs each newcomer the same.
+    full: usize,
+}
+
+impl<K, V> Default for Living<K, V> {
+    fn default() -> Self {
+        Self {
+            known: HashMap::new(),
+            full: 64,
+        }
+    }
+}
+
+impl<K: Eq + Hash, V> Living<K, V> {
+    fn get(&self, key: &K) -> Option<Arc<V>> {
+        self.known.get(key).and_then(Weak::upgrade)
+    }
+
+    fn add(&mut self, key: K, value: &Arc<V>) {
+        if self.known.len() >= self.full {
+            self.known.retain(|_, held| held.strong_count() > 0);
+            self.full = 64.max(2 * self.known.len());
+        }
+        self.known.insert(key, Arc::downgrade(value));
+    }
+}
+
 /// Every endpoint that is in use, and every service's slot.
 #[derive(Default)]
 pub struct Registry {
-    endpoints: Mutex<HashMap<Key, Weak<Endpoint>>>,
+    endpoints: Mutex<Living<Key, Endpoint>>,
     services: Mutex<HashMap<String, usize>>,
-    loads: Mutex<HashMap<(String, String), Weak<VersionLoad>>>,
+    loads: Mutex<Living<(String, String), VersionLoad>>,
     slots: Arc<Slots>,
     epoch: Arc<AtomicU64>,
 }
@@ -294,7 +325,7 @@ impl Registry {
             address: spec.address.clone(),
         };
         let mut endpoints = self.endpoints.lock().expect("registry lock");
-        if let Some(living) = endpoints.get(&key).and_then(Weak::upgrade) {
+        if let Some(living) = endpoints.get(&key) {
             return living;
         }
         let made = Arc::new(Endpoint {
@@ -315,8 +346,7 @@ impl Registry {
                 .collect(),
             slots: self.slots.clone(),
         });
-        endpoints.retain(|_, e| e.strong_count() > 0);
-        endpoints.insert(key, Arc::downgrade(&made));
+        endpoints.add(key, &made);
         made
     }
 
@@ -324,12 +354,11 @@ impl Registry {
     pub fn load(&self, service: &str, version: &str) -> Arc<VersionLoad> {
         let key = (service.to_owned(), version.to_owned());
         let mut loads = self.loads.lock().expect("registry lock");
-        if let Some(living) = loads.get(&key).and_then(Weak::upgrade) {
+        if let Some(living) = loads.get(&key) {
             return living;
         }
         let made = Arc::new(VersionLoad::default());
-        loads.retain(|_, load| load.strong_count() > 0);
-        loads.insert(key, Arc::downgrade(&made));
+        loads.add(key, &made);
         made
     }
 
@@ -341,7 +370,7 @@ impl Registry {
     /// Every endpoint that somebody holds.
     pub fn living(&self) -> Vec<Arc<Endpoint>> {
         let endpoints = self.endpoints.lock().expect("registry lock");
-        endpoints.values().filter_map(Weak::upgrade).collect()
+        endpoints.known.values().filter_map(Weak::upgrade).collect()
     }
 
     /// The number that this service keeps for the life of the process.
