@@ -33,6 +33,42 @@ pub struct Snapshot {
     pub services: Vec<Service>,
     /// In the order of `spec.listeners`.
     pub listeners: Vec<Listener>,
+    slots: Slots,
+}
+
+/// The slots of all endpoints, a bit for each: whoever compares two generations looks at no endpoint that stays.
+#[derive(Debug, PartialEq, Eq)]
+struct Slots(Box<[u64]>);
+
+impl Slots {
+    fn of(services: &[Service]) -> Self {
+        let mut words = Vec::new();
+        let members = services.iter().flat_map(|s| &s.versions);
+        for slot in members
+            .flat_map(|v| &v.pool.members)
+            .map(|m| m.endpoint.slot)
+        {
+            if words.len() <= slot / 64 {
+                words.resize(slot / 64 + 1, 0);
+            }
+            words[slot / 64] |= 1 << (slot % 64);
+        }
+        Self(words.into())
+    }
+
+    fn contains(&self, slot: usize) -> bool {
+        let word = self.0.get(slot / 64).copied().unwrap_or(0);
+        word & (1 << (slot % 64)) != 0
+    }
+
+    fn contains_all(&self, others: &Self) -> bool {
+        let own = self.0.iter().copied().chain(std::iter::repeat(0));
+        others
+            .0
+            .iter()
+            .zip(own)
+            .all(|(theirs, own)| theirs & !own == 0)
+    }
 }
 
 /// A listener as the data path needs it.
@@ -90,7 +126,7 @@ impl Snapshot {
         registry: &Registry,
         telemetry: &Telemetry,
     ) -> Self {
-        let services = spec
+        let services: Vec<Service> = spec
             .services
             .iter()
             .map(|service| Service {
@@ -129,6 +165,7 @@ impl Snapshot {
         Self {
             generation,
             table: routing::Table::new(&spec.services),
+            slots: Slots::of(&services),
             services,
             listeners,
             spec,
@@ -141,6 +178,21 @@ impl Snapshot {
             let members = service.versions.iter().flat_map(|v| &v.pool.members);
             members.map(move |m| (service, &m.endpoint))
         })
+    }
+
+    /// Whether an endpoint of this generation, or one before it that is still held, is in it: by its slot.
+    pub fn has_slot(&self, slot: usize) -> bool {
+        self.slots.contains(slot)
+    }
+
+    /// Every endpoint of this generation that `next` doesn't have, with its service.
+    pub fn gone_in<'s>(
+        &'s self,
+        next: &'s Self,
+    ) -> impl Iterator<Item = (&'s Service, &'s Arc<Endpoint>)> {
+        let some = !next.slots.contains_all(&self.slots);
+        let all = some.then(|| self.endpoints()).into_iter().flatten();
+        all.filter(|(_, endpoint)| !next.has_slot(endpoint.slot))
     }
 
     /// The effective share of a version.
@@ -164,6 +216,8 @@ fn hash_of(service: &spec::Service) -> Option<routing::Cohort> {
 #[derive(Debug)]
 pub struct Live {
     current: arc_swap::ArcSwap<Snapshot>,
+    /// Former generations, until nobody else holds them: to take a large one apart would halt a worker.
+    former: Mutex<Vec<Arc<Snapshot>>>,
     adopted: Box<[AtomicU64]>,
     source: Mutex<Source>,
 }
@@ -190,6 +244,7 @@ impl Live {
     pub fn new(first: Snapshot, workers: usize, source: Source) -> Arc<Self> {
         Arc::new(Self {
             current: arc_swap::ArcSwap::from_pointee(first),
+            former: Mutex::default(),
             adopted: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             source: Mutex::new(source),
         })
@@ -202,7 +257,19 @@ impl Live {
 
     /// One store. Only for the publisher.
     pub fn publish(&self, next: Arc<Snapshot>) {
-        self.current.store(next);
+        let former = self.current.swap(next);
+        self.former.lock().expect("former lock").push(former);
+    }
+
+    /// Takes former generations apart that nobody works by any more. For the control thread, now and then.
+    pub fn bury(&self) {
+        let mut former = self.former.lock().expect("former lock");
+        former.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+    }
+
+    /// Former generations that somebody still works by, or that are not buried yet.
+    pub fn former(&self) -> usize {
+        self.former.lock().expect("former lock").len()
     }
 
     /// Worker `worker` works by this generation now.
@@ -229,3 +296,6 @@ impl Live {
         change(&mut self.source.lock().expect("source lock"));
     }
 }
+
+#[cfg(test)]
+mod tests;

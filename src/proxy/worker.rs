@@ -1,7 +1,7 @@
 //! What one worker thread has at hand for its requests. Nothing here is shared with other threads, so nothing is locked.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -14,6 +14,7 @@ use crate::net::{Buffers, Phase, Watches};
 use crate::routing::{self, SplitState};
 use crate::snapshot::{Service, Snapshot};
 use crate::upstream::budget::Budget;
+use crate::upstream::limits;
 use crate::upstream::outlier::{Outcome, Suspect, Suspects};
 use crate::upstream::{Conns, Endpoint, H2Conns, Pool, View};
 
@@ -96,20 +97,23 @@ impl Worker {
     /// gets as long as `drain` says.
     pub fn adopt(&self, next: Arc<Snapshot>) {
         let former = self.snapshot.replace(Rc::new(next));
-        let stay: HashSet<usize> = self.snapshot().endpoints().map(|(_, e)| e.slot).collect();
-        self.conns.retain(|endpoint| stay.contains(&endpoint.slot));
-        self.h2_conns
-            .retain(|endpoint| stay.contains(&endpoint.slot));
+        let next = self.snapshot();
         let mut leaving = self.leaving.borrow_mut();
-        leaving.retain(|slot, _| !stay.contains(slot));
-        for (service, endpoint) in former.endpoints() {
-            if !stay.contains(&endpoint.slot) {
-                leaving.entry(endpoint.slot).or_insert_with(|| Leaving {
-                    since: Instant::now(),
-                    drain: service.policies.drain.clone(),
-                    endpoint: Arc::downgrade(endpoint),
-                });
-            }
+        leaving.retain(|slot, _| !next.has_slot(*slot));
+        let since = Instant::now();
+        let mut any = false;
+        for (service, endpoint) in former.gone_in(&next) {
+            any = true;
+            leaving.entry(endpoint.slot).or_insert_with(|| Leaving {
+                since,
+                drain: service.policies.drain.clone(),
+                endpoint: Arc::downgrade(endpoint),
+            });
+        }
+        if any {
+            self.conns.retain(|endpoint| next.has_slot(endpoint.slot));
+            self.h2_conns
+                .retain(|endpoint| next.has_slot(endpoint.slot));
         }
     }
 
@@ -267,13 +271,18 @@ impl Worker {
     pub fn tick(&self, now: Instant) {
         self.watches.tick(now);
         self.cut_overdue(now);
-        self.conns.make_room();
-        self.h2_conns.make_room();
+        if limits::anybody_waits() {
+            self.conns.make_room();
+            self.h2_conns.make_room();
+        }
+        self.conns.part();
         self.wall_s.set(wall_s());
         let n = self.ticks.get();
         self.ticks.set(n + 1);
+        // A part of the shelves with each tick: all of thousands at once would be a halt.
+        let part = (n % TEND_EVERY, TEND_EVERY);
+        self.conns.tend(self.watches.now_ms(), part);
         if n.is_multiple_of(TEND_EVERY) {
-            self.conns.tend(self.watches.now_ms());
             self.h2_conns.tend(self.watches.now_ms());
             self.buffers.tend();
         }

@@ -363,7 +363,9 @@ impl Control {
         outcome
     }
 
+    /// Every second, and after a reload.
     fn sample(&self) {
+        self.publisher.live().bury();
         let mut windows = self.context.windows.lock().expect("windows lock");
         windows.tick(Instant::now(), &self.context.telemetry);
     }

@@ -8,8 +8,11 @@ use super::Endpoint;
 use super::limits::Slot;
 use crate::net::Stream;
 
-/// Most idle connections that one worker keeps to one endpoint.
-const KEPT: usize = 512;
+/// Most idle connections that one worker keeps to one endpoint. As many as are in use at a time should find room: what is
+/// closed after one answer is opened for the next. A version's own ceiling counts idle ones, and is lower unless it is lifted.
+const KEPT: usize = 8192;
+/// Most connections that are closed at a time: each costs some ten microseconds, in which no request moves on.
+const PARTED: usize = 64;
 
 #[derive(Debug)]
 struct Idle {
@@ -42,6 +45,8 @@ pub struct Kept {
 pub struct Conns {
     worker: usize,
     shelves: RefCell<Vec<Option<Shelf>>>,
+    /// Connections that are only to be closed.
+    parting: RefCell<Vec<Kept>>,
 }
 
 impl Conns {
@@ -50,6 +55,7 @@ impl Conns {
         Self {
             worker,
             shelves: RefCell::new(Vec::new()),
+            parting: RefCell::default(),
         }
     }
 
@@ -79,7 +85,7 @@ impl Conns {
         match place {
             Some(shelf) if Arc::ptr_eq(&shelf.endpoint, endpoint) => {}
             _ => {
-                self.count_out(place.take());
+                self.clear(place.take());
                 *place = Some(Shelf {
                     endpoint: endpoint.clone(),
                     idle: Vec::new(),
@@ -99,15 +105,21 @@ impl Conns {
         }
     }
 
-    /// From time to time: drops connections that ended or waited too long, and everything of endpoints that only this shelf still holds.
-    pub fn tend(&self, now_ms: u64) {
-        for place in self.shelves.borrow_mut().iter_mut() {
+    /// From time to time: lets connections go that ended or waited too long, and everything of endpoints that only this shelf
+    /// still holds. Looks at one part of so many of the shelves.
+    pub fn tend(&self, now_ms: u64, (part, parts): (u64, u64)) {
+        let mut shelves = self.shelves.borrow_mut();
+        let at = |part: u64| (shelves.len() as u64 * part / parts) as usize;
+        let places = at(part)..at(part + 1);
+        for place in &mut shelves[places] {
             let Some(shelf) = place else { continue };
             let before = shelf.idle.len();
             let limit = shelf.idle_ms;
-            shelf.idle.retain_mut(|idle| {
-                now_ms.saturating_sub(idle.since_ms) < limit && is_quiet(&mut idle.kept.stream)
-            });
+            let is_over = |idle: &mut Idle| {
+                now_ms.saturating_sub(idle.since_ms) >= limit || !is_quiet(&mut idle.kept.stream)
+            };
+            let over = shelf.idle.extract_if(.., is_over).map(|idle| idle.kept);
+            self.parting.borrow_mut().extend(over);
             let gone = before - shelf.idle.len();
             if gone > 0 {
                 shelf
@@ -117,8 +129,24 @@ impl Conns {
                     .connections(-(gone as i64));
             }
             if Arc::strong_count(&shelf.endpoint) == 1 || shelf.idle.is_empty() {
-                self.count_out(place.take());
+                self.clear(place.take());
             }
+        }
+    }
+
+    /// Closes some of those that are to be closed, and all for whose place somebody waits.
+    pub fn part(&self) {
+        let mut parting = self.parting.borrow_mut();
+        if parting.is_empty() {
+            return;
+        }
+        let stay = parting.len().saturating_sub(PARTED);
+        parting.truncate(stay);
+        if super::limits::anybody_waits() {
+            parting.retain(|kept| !kept.slot.is_wanted());
+        }
+        if parting.is_empty() {
+            *parting = Vec::new();
         }
     }
 
@@ -137,16 +165,16 @@ impl Conns {
         }
     }
 
-    /// Drops the idle connections to endpoints that `stays` doesn't want.
+    /// Lets the idle connections go to endpoints that `stays` doesn't want.
     pub fn retain(&self, stays: impl Fn(&Endpoint) -> bool) {
         for place in self.shelves.borrow_mut().iter_mut() {
             if place.as_ref().is_some_and(|shelf| !stays(&shelf.endpoint)) {
-                self.count_out(place.take());
+                self.clear(place.take());
             }
         }
     }
 
-    fn count_out(&self, shelf: Option<Shelf>) {
+    fn clear(&self, shelf: Option<Shelf>) {
         if let Some(shelf) = shelf
             && !shelf.idle.is_empty()
         {
@@ -155,6 +183,8 @@ impl Conns {
                 .metrics
                 .shard(self.worker)
                 .connections(-(shelf.idle.len() as i64));
+            let idle = shelf.idle.into_iter();
+            self.parting.borrow_mut().extend(idle.map(|idle| idle.kept));
         }
     }
 }
@@ -197,36 +227,63 @@ mod tests {
     use crate::telemetry::Telemetry;
     use crate::upstream::Registry;
 
-    #[tokio::test]
-    async fn idle_connections_make_room_for_those_that_wait_the_oldest_first() {
-        let telemetry = Telemetry::new(1);
-        let metrics = telemetry.version("shop", "v1");
-        let spec = spec::Endpoint {
-            scheme: Scheme::Http,
-            address: Address::Ip(([127, 0, 0, 1], 9).into()),
-            weight: 1,
-        };
-        let endpoint = Registry::new().endpoint("shop", "v1", &spec, &metrics);
-        let slots = &endpoint.version.connections;
-        let soon = || Instant::now() + Duration::from_secs(30);
-        let conns = Conns::new(0);
-        let mut peers = Vec::new();
-        for used in 0..3 {
+    /// Connections of one version, each with its other end, and a way to make more of them.
+    struct Stage {
+        metrics: Arc<crate::telemetry::VersionMetrics>,
+        endpoint: Arc<Endpoint>,
+        conns: Conns,
+        peers: Vec<UnixStream>,
+    }
+
+    impl Stage {
+        fn new() -> Self {
+            let metrics = Telemetry::new(1).version("shop", "v1");
+            let spec = spec::Endpoint {
+                scheme: Scheme::Http,
+                address: Address::Ip(([127, 0, 0, 1], 9).into()),
+                weight: 1,
+            };
+            Self {
+                endpoint: Registry::new().endpoint("shop", "v1", &spec, &metrics),
+                metrics,
+                conns: Conns::new(0),
+                peers: Vec::new(),
+            }
+        }
+
+        async fn keep(&mut self, used: u32, ceiling: u32) {
             let (ours, theirs) = UnixStream::pair().unwrap();
-            peers.push(theirs);
-            let slot = slots.acquire(3, 0, soon()).await.unwrap();
-            let stream = Stream::Unix(ours);
-            metrics.shard(0).connections(1);
+            self.peers.push(theirs);
+            let slots = &self.endpoint.version.connections;
             let kept = Kept {
-                stream,
-                slot,
+                slot: slots.acquire(ceiling, 0, soon()).await.unwrap(),
+                stream: Stream::Unix(ours),
                 used,
                 bulk: 0,
             };
-            conns.give(&endpoint, kept, 0, 60_000);
+            self.metrics.shard(0).connections(1);
+            self.conns.give(&self.endpoint, kept, 0, 60_000);
         }
+
+        fn open(&self) -> u32 {
+            self.endpoint.version.connections.open()
+        }
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(30)
+    }
+
+    #[tokio::test]
+    async fn idle_connections_make_room_for_those_that_wait_the_oldest_first() {
+        let mut stage = Stage::new();
+        for used in 0..3 {
+            stage.keep(used, 3).await;
+        }
+        let conns = &stage.conns;
         conns.make_room();
-        assert_eq!(slots.open(), 3, "nobody waits");
+        assert_eq!(stage.open(), 3, "nobody waits");
+        let slots = &stage.endpoint.version.connections;
         let mut cx = Context::from_waker(Waker::noop());
         let mut waiters = [(); 2].map(|()| Box::pin(slots.acquire(3, 0, soon())));
         for waiter in &mut waiters {
@@ -236,8 +293,52 @@ mod tests {
         for waiter in &mut waiters {
             assert!(waiter.as_mut().poll(&mut cx).is_ready());
         }
-        assert_eq!(conns.take(&endpoint).map(|kept| kept.used), Some(2));
-        assert!(conns.take(&endpoint).is_none());
-        assert_eq!(metrics.totals().connections, 1);
+        assert_eq!(conns.take(&stage.endpoint).map(|kept| kept.used), Some(2));
+        assert!(conns.take(&stage.endpoint).is_none());
+        assert_eq!(stage.metrics.totals().connections, 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_idle_for_too_long_goes_by_and_by() {
+        let mut stage = Stage::new();
+        let most = PARTED as u32;
+        for _ in 0..most + 10 {
+            stage.keep(0, 0).await;
+        }
+        let conns = &stage.conns;
+        (0..20).for_each(|part| conns.tend(59_999, (part, 20)));
+        conns.part();
+        assert_eq!(stage.open(), most + 10, "not yet");
+        (0..20).for_each(|part| conns.tend(60_000, (part, 20)));
+        assert!(conns.take(&stage.endpoint).is_none());
+        assert_eq!(stage.metrics.totals().connections, 0);
+        conns.part();
+        assert_eq!(stage.open(), 10);
+        conns.part();
+        assert_eq!(stage.open(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_to_be_closed_is_closed_at_once_for_those_that_wait() {
+        let mut stage = Stage::new();
+        let all = PARTED as u32 + 40;
+        for _ in 0..all {
+            stage.keep(0, all).await;
+        }
+        let conns = &stage.conns;
+        conns.retain(|_| false);
+        assert_eq!(stage.open(), all);
+        let slots = &stage.endpoint.version.connections;
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut waiters: Vec<_> = (0..all - 1)
+            .map(|_| Box::pin(slots.acquire(all, 0, soon())))
+            .collect();
+        for waiter in &mut waiters {
+            assert!(waiter.as_mut().poll(&mut cx).is_pending());
+        }
+        conns.part();
+        for waiter in &mut waiters {
+            assert!(waiter.as_mut().poll(&mut cx).is_ready());
+        }
     }
 }

@@ -14,6 +14,14 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+/// Waiting requests of all versions.
+static WAITING: AtomicU32 = AtomicU32::new(0);
+
+/// Whether a request waits for a connection to any version: if not, nobody need be looked for.
+pub fn anybody_waits() -> bool {
+    WAITING.load(Ordering::SeqCst) > 0
+}
+
 /// What has a ceiling; its number is the index of its name in [`crate::telemetry::names::LIMITS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
@@ -142,6 +150,7 @@ impl Drop for Turn<'_> {
         if !self.served && self.receiver.try_recv().is_err() {
             self.slots.waiting.leave();
         }
+        WAITING.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -202,6 +211,7 @@ impl ConnectionSlots {
             return Err(Limit::Pending);
         }
         let (sender, receiver) = oneshot::channel();
+        WAITING.fetch_add(1, Ordering::SeqCst);
         let mut turn = Turn {
             slots: self,
             receiver,
@@ -249,6 +259,13 @@ impl ConnectionSlots {
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Slot {
+    /// Whether somebody waits for one of this version.
+    pub fn is_wanted(&self) -> bool {
+        self.0.waiting() > 0
     }
 }
 

@@ -1,0 +1,87 @@
+//! Generations side by side, small and large.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::*;
+
+/// So many services of so many endpoints each; the endpoints are moved on by so many ports.
+fn town(services: usize, endpoints: usize, moved: usize) -> Arc<Spec> {
+    let mut text = "listen = \":1\"\n".to_owned();
+    for service in 0..services {
+        let ports = (0..endpoints).map(|n| 1000 + n + moved);
+        let endpoints: Vec<_> = ports.map(|p| format!("\"127.0.0.1:{p}\"")).collect();
+        let _ = write!(
+            text,
+            "[service.s{service}]\nhosts = [\"s{service}.test\"]\nstable = \"v1\"\nversions = {{ v1 = [{}] }}\n",
+            endpoints.join(", ")
+        );
+    }
+    Arc::new(crate::config::parse(&text, "test.toml").expect("a valid file"))
+}
+
+#[test]
+fn what_is_gone_is_what_the_next_generation_does_not_name() {
+    let (registry, telemetry) = (Registry::new(), Telemetry::new(1));
+    let build = |n, spec| Snapshot::build(n, spec, &registry, &telemetry);
+    let gone = |a: &Snapshot, b: &Snapshot| -> Vec<String> {
+        let all = a.gone_in(b);
+        all.map(|(s, e)| format!("{} {}", s.name, e.name)).collect()
+    };
+    let first = build(1, town(2, 100, 0));
+    let second = build(2, town(2, 100, 1));
+    assert_eq!(
+        gone(&first, &second),
+        ["s0 127.0.0.1:1000", "s1 127.0.0.1:1000"]
+    );
+    assert_eq!(
+        gone(&second, &first),
+        ["s0 127.0.0.1:1100", "s1 127.0.0.1:1100"]
+    );
+    assert_eq!(gone(&first, &build(3, town(2, 101, 0))), [""; 0]);
+    let slots = |s: &Snapshot| s.endpoints().map(|(_, e)| e.slot).collect::<Vec<_>>();
+    assert!(slots(&second).iter().all(|slot| second.has_slot(*slot)));
+    assert!(!second.has_slot(slots(&first)[0]) && !second.has_slot(100_000));
+}
+
+#[test]
+fn former_generations_are_taken_apart_when_nobody_works_by_them() {
+    let (registry, telemetry) = (Registry::new(), Telemetry::new(1));
+    let build = |n| Snapshot::build(n, town(1, 1, n as usize), &registry, &telemetry);
+    let live = Live::new(build(1), 1, Source::default());
+    let works_by = live.current();
+    live.publish(Arc::new(build(2)));
+    live.publish(Arc::new(build(3)));
+    assert_eq!((live.former(), registry.living().len()), (2, 3));
+    live.bury();
+    assert_eq!((live.former(), registry.living().len()), (1, 2));
+    drop(works_by);
+    assert_eq!(
+        registry.living().len(),
+        2,
+        "not on the thread that let it go"
+    );
+    live.bury();
+    assert_eq!((live.former(), registry.living().len()), (0, 1));
+}
+
+#[test]
+fn a_thousand_services_are_read_and_built_in_a_time_that_does_not_grow_with_the_square() {
+    let began = std::time::Instant::now();
+    let (registry, telemetry) = (Registry::new(), Telemetry::new(2));
+    let build = |n, spec| Snapshot::build(n, spec, &registry, &telemetry);
+    let first = build(1, town(1000, 10, 0));
+    let second = build(2, town(1000, 10, 10));
+    assert_eq!(first.gone_in(&second).count(), 10_000);
+    assert_eq!(
+        second.table.find("s999.test", b"/").map(|f| f.service),
+        Some(999)
+    );
+    drop(first);
+    // Debug builds on busy machines take a second or two; quadratic ones a minute.
+    assert!(
+        began.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        began.elapsed()
+    );
+}
