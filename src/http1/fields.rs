@@ -108,7 +108,7 @@ impl FieldId {
 
 /// Whether there is a `_` in a name: eight bytes at a time, since every field is asked.
 #[inline]
-pub(super) fn has_underscore(name: &[u8]) -> bool {
+pub fn has_underscore(name: &[u8]) -> bool {
     const LOW: u64 = 0x0101_0101_0101_0101;
     // A byte of `word` is zero exactly where the name has `_`; the classic test for a zero byte.
     let hit = |bytes: &[u8; 8]| {

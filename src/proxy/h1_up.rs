@@ -112,7 +112,7 @@ impl Upstream for H1Up {
                 self.wire.expect(self.bulk);
             }
             let Poll::Ready(n) = self.wire.poll_fill(cx)? else {
-                self.wire.rest();
+                self.wire.release();
                 return Poll::Pending;
             };
             if n == 0 {

@@ -38,10 +38,10 @@ pub struct Inlet {
 }
 
 impl Inlet {
-    /// A body; `length` is what the head said of it.
-    pub fn new(body: RecvStream, length: Option<u64>) -> Self {
+    /// A body; `ended` with its head, `length` is what the head said of it.
+    pub fn new(body: RecvStream, ended: bool, length: Option<u64>) -> Self {
         Self {
-            over: body.is_end_stream(),
+            over: ended,
             body,
             piece: Bytes::new(),
             trailers: None,

@@ -23,15 +23,16 @@ pub struct H2Down {
 }
 
 impl H2Down {
-    /// A stream whose head was read; `length` is what the head said of the body.
+    /// A stream whose head was read; `ended` with it, `length` is what it said of the body.
     pub fn new(
         body: RecvStream,
+        ended: bool,
         respond: SendResponse<Bytes>,
         length: Option<u64>,
         progress: Progress,
     ) -> Self {
         Self {
-            inlet: Inlet::new(body, length),
+            inlet: Inlet::new(body, ended, length),
             respond,
             outlet: None,
             progress,

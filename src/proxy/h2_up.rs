@@ -10,7 +10,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Uri};
 
 use super::h2::{Inlet, Outlet, wire_error};
-use super::headers::{Fields, H2Fields, Request};
+use super::headers::{Fields, H2Fields, Present, Request};
 use super::wire::{Piece, Sink, Source, Upstream, WireError};
 use crate::config::spec;
 use crate::http1::{Framing, Method, Reject, number};
@@ -29,6 +29,7 @@ pub struct H2Up {
     method: Method,
     status: u16,
     fields: HeaderMap,
+    present: Present,
     sent: bool,
     begun: bool,
     refused: bool,
@@ -54,6 +55,7 @@ impl H2Up {
             method: request.method,
             status: 0,
             fields: HeaderMap::new(),
+            present: Present::default(),
             sent: false,
             begun: false,
             refused: false,
@@ -91,6 +93,7 @@ impl H2Up {
         self.begun = true;
         self.status = head.status.as_u16();
         self.fields = head.headers;
+        self.present = Present::of(&self.fields);
     }
 }
 
@@ -194,7 +197,10 @@ impl Upstream for H2Up {
     }
 
     fn fields(&self) -> H2Fields<'_> {
-        H2Fields(&self.fields)
+        H2Fields {
+            map: &self.fields,
+            present: self.present,
+        }
     }
 
     fn framing(&self) -> Framing {
@@ -217,7 +223,8 @@ impl Upstream for H2Up {
 
     fn next(&mut self) {
         if let Some(body) = self.body.take() {
-            self.inlet = Some(Inlet::new(body, self.content_length()));
+            let body_ended = body.is_end_stream();
+            self.inlet = Some(Inlet::new(body, body_ended, self.content_length()));
         }
     }
 

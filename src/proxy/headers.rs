@@ -30,8 +30,17 @@ pub trait Fields {
     /// Adds the fields that go on to a map, except those that `drop` names.
     fn put_map(&self, map: &mut HeaderMap, drop: impl Fn(FieldId) -> bool) {
         self.each(|id, name, value| {
-            if !drop(id) {
-                add(map, name, value);
+            if drop(id) {
+                return;
+            }
+            let name = match id {
+                FieldId::ContentType => Ok(http::header::CONTENT_TYPE),
+                FieldId::Date => Ok(http::header::DATE),
+                FieldId::SetCookie => Ok(http::header::SET_COOKIE),
+                _ => HeaderName::from_bytes(name),
+            };
+            if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) {
+                map.append(name, value);
             }
         });
     }
@@ -104,13 +113,44 @@ impl Fields for H1Fields<'_> {
     }
 }
 
+/// Which of the fields that have a class of their own are in a map: most questions are about those that aren't.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Present(u32);
+
+impl Present {
+    /// Those of this map.
+    pub fn of(map: &HeaderMap) -> Self {
+        let mut present = Self::default();
+        map.keys()
+            .for_each(|name| present.add(FieldId::of(name.as_str().as_bytes())));
+        present
+    }
+
+    /// This one as well.
+    #[inline]
+    pub fn add(&mut self, id: FieldId) {
+        self.0 |= 1 << id as u32;
+    }
+
+    /// Whether this one is there.
+    #[inline]
+    pub fn has(self, id: FieldId) -> bool {
+        self.0 >> id as u32 & 1 == 1
+    }
+}
+
 /// Fields of an HTTP/2 head.
 #[derive(Clone, Copy, Debug)]
-pub struct H2Fields<'a>(pub &'a HeaderMap);
+pub struct H2Fields<'a> {
+    /// The head's.
+    pub map: &'a HeaderMap,
+    /// What it has.
+    pub present: Present,
+}
 
 impl Fields for H2Fields<'_> {
     fn each(&self, mut see: impl FnMut(FieldId, &[u8], &[u8])) {
-        for (name, value) in self.0 {
+        for (name, value) in self.map {
             let id = FieldId::of(name.as_str().as_bytes());
             if !id.is_hop_by_hop() {
                 see(id, name.as_str().as_bytes(), value.as_bytes());
@@ -119,11 +159,14 @@ impl Fields for H2Fields<'_> {
     }
 
     fn any(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-        self.0.get_all(name).iter().any(|v| see(v.as_bytes()))
+        self.map.get_all(name).iter().any(|v| see(v.as_bytes()))
     }
 
     fn first(&self, id: FieldId) -> Option<&[u8]> {
-        self.0
+        if !self.present.has(id) {
+            return None;
+        }
+        self.map
             .iter()
             .find(|(name, _)| FieldId::of(name.as_str().as_bytes()) == id)
             .map(|(_, v)| v.as_bytes())
@@ -131,12 +174,12 @@ impl Fields for H2Fields<'_> {
 
     /// HTTP/2 may split a cookie list over several fields, HTTP/1 may not (RFC 9113 §8.2.3).
     fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId) -> bool) {
-        for name in self.0.keys() {
+        for name in self.map.keys() {
             let id = FieldId::of(name.as_str().as_bytes());
             if id.is_hop_by_hop() || drop(id) {
                 continue;
             }
-            let values = self.0.get_all(name).iter();
+            let values = self.map.get_all(name).iter();
             if id == FieldId::Cookie {
                 out.extend_from_slice(b"cookie: ");
                 for (i, crumb) in values.enumerate() {
@@ -152,7 +195,7 @@ impl Fields for H2Fields<'_> {
 
     /// Names and values are shared, not copied.
     fn put_map(&self, map: &mut HeaderMap, drop: impl Fn(FieldId) -> bool) {
-        for (name, value) in self.0 {
+        for (name, value) in self.map {
             let id = FieldId::of(name.as_str().as_bytes());
             if !id.is_hop_by_hop() && !drop(id) {
                 map.append(name.clone(), value.clone());

@@ -249,7 +249,7 @@ impl Worker {
     /// Takes the scratch back.
     pub fn give_head(&self, head: ResponseHead) {
         let mut heads = self.heads.borrow_mut();
-        if heads.len() < 256 {
+        if heads.len() < 1024 {
             heads.push(head);
         }
     }

@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
-use http::HeaderMap;
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
 
 use crate::config::spec::ProxyLimits;
+use crate::http1::fields::has_underscore;
 use crate::http1::{FieldId, Framing, Method, Reject, authority, number};
-use crate::proxy::headers::{Fields, H2Fields, Request};
+use crate::proxy::headers::{Fields, H2Fields, Present, Request};
 use crate::server::request::{client_of, host_of, target_of};
 
 use super::Shared;
@@ -15,9 +16,52 @@ use super::Shared;
 /// Longest method that is taken.
 const MAX_METHOD: usize = 32;
 
+/// What one look at all fields tells.
+#[derive(Debug, Default)]
+pub(super) struct Seen<'a> {
+    present: Present,
+    /// By the measure of RFC 9113 §6.5.2: 32 bytes for each field besides name and value.
+    size: usize,
+    host: Option<&'a HeaderValue>,
+    hosts: usize,
+    expect: Option<&'a HeaderValue>,
+    has_underscore: bool,
+    /// What `content-length` says. The h2 crate has checked that it is a number and that all of them are the same one.
+    pub length: Option<u64>,
+}
+
+impl<'a> Seen<'a> {
+    /// Of these fields.
+    pub fn of(fields: &'a HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for (name, value) in fields {
+            let name = name.as_str().as_bytes();
+            let id = FieldId::of(name);
+            seen.present.add(id);
+            seen.size += measure(name.len(), value.len());
+            match id {
+                FieldId::Other => seen.has_underscore |= has_underscore(name),
+                FieldId::Host => {
+                    seen.host = Some(value);
+                    seen.hosts += 1;
+                }
+                FieldId::ContentLength => seen.length = number::decimal(value.as_bytes()),
+                FieldId::Expect => seen.expect = seen.expect.or(Some(value)),
+                _ => {}
+            }
+        }
+        seen
+    }
+}
+
+fn measure(name: usize, value: usize) -> usize {
+    name + value + 32
+}
+
 /// A head, taken apart.
 pub(super) struct Head<'a> {
     parts: &'a Parts,
+    present: Present,
     /// The method's class.
     pub method: Method,
     authority: &'a [u8],
@@ -28,32 +72,37 @@ pub(super) struct Head<'a> {
     expect_continue: bool,
 }
 
-/// What `content-length` says. The h2 crate has checked that it is a number and that all of them are the same one.
-pub(super) fn length_of(fields: &HeaderMap) -> Option<u64> {
-    number::decimal(fields.get(http::header::CONTENT_LENGTH)?.as_bytes())
-}
-
 impl<'a> Head<'a> {
-    /// `ended`: no body follows.
+    /// `seen` are its fields; `ended`: no body follows. `is_known` says of an authority that it was found fine before.
     ///
     /// # Errors
     /// What can't be served.
-    pub fn new(parts: &'a Parts, ended: bool, limits: &ProxyLimits) -> Result<Self, Reject> {
+    pub fn new(
+        parts: &'a Parts,
+        seen: &Seen<'a>,
+        ended: bool,
+        limits: &ProxyLimits,
+        is_known: impl Fn(&[u8]) -> bool,
+    ) -> Result<Self, Reject> {
         let method = Method::from_bytes(parts.method.as_str().as_bytes());
         check_method(method, parts.method.as_str())?;
-        check_size(parts, limits)?;
-        check_fields(&parts.headers, limits)?;
-        let authority = authority_of(parts)?;
+        check_size(parts, seen, limits)?;
+        check_fields(&parts.headers, seen, limits)?;
+        let authority = authority_of(parts, seen)?;
+        if !is_known(authority) {
+            authority::check(authority)?;
+        }
         let typed = typed_target(parts, method, limits)?;
         let (target, path_len) = target_of(typed)?;
-        let framing = match length_of(&parts.headers) {
+        let framing = match seen.length {
             Some(n) => Framing::Length(n),
             None if ended => Framing::Empty,
             None => Framing::UntilClose,
         };
-        let expects = expectation(&parts.headers)?;
+        let expects = expectation(seen)?;
         Ok(Self {
             parts,
+            present: seen.present,
             method,
             authority,
             host: host_of(authority),
@@ -64,6 +113,11 @@ impl<'a> Head<'a> {
         })
     }
 
+    /// As typed.
+    pub fn authority(&self) -> &'a [u8] {
+        self.authority
+    }
+
     /// Lower case, without port.
     pub fn host(&self) -> &str {
         &self.host
@@ -71,7 +125,10 @@ impl<'a> Head<'a> {
 
     /// The request.
     pub fn request<'s>(&'s self, shared: &'s Shared) -> Request<'s, H2Fields<'s>> {
-        let fields = H2Fields(&self.parts.headers);
+        let fields = H2Fields {
+            map: &self.parts.headers,
+            present: self.present,
+        };
         Request {
             method: self.method,
             method_text: self.parts.method.as_str().as_bytes(),
@@ -83,7 +140,7 @@ impl<'a> Head<'a> {
             expect_continue: self.expect_continue,
             upgrade: None,
             // Anything else in it was a stream error.
-            te_trailers: self.parts.headers.contains_key(http::header::TE),
+            te_trailers: self.present.has(FieldId::Te),
             peer: &shared.peer,
             client: client_of(&shared.peer, &shared.listening.trusted, &fields),
             id: shared.worker.request_id(fields.first(FieldId::XRequestId)),
@@ -114,26 +171,18 @@ fn check_method(method: Method, text: &str) -> Result<(), Reject> {
     Ok(())
 }
 
-/// By the measure of RFC 9113 §6.5.2: 32 bytes for each field besides name and value.
-fn check_size(parts: &Parts, limits: &ProxyLimits) -> Result<(), Reject> {
-    let field = |name: usize, value: usize| name + value + 32;
+fn check_size(parts: &Parts, seen: &Seen<'_>, limits: &ProxyLimits) -> Result<(), Reject> {
     let uri = &parts.uri;
-    let pseudo = field(":method".len(), parts.method.as_str().len())
-        + field(
-            ":path".len(),
-            uri.path_and_query().map_or(0, |p| p.as_str().len()),
-        )
+    let path = uri.path_and_query().map_or(0, |p| p.as_str().len());
+    let pseudo = measure(":method".len(), parts.method.as_str().len())
+        + measure(":path".len(), path)
         + uri
             .scheme_str()
-            .map_or(0, |s| field(":scheme".len(), s.len()))
+            .map_or(0, |s| measure(":scheme".len(), s.len()))
         + uri
             .authority()
-            .map_or(0, |a| field(":authority".len(), a.as_str().len()));
-    let fields = parts.headers.iter();
-    let fields: usize = fields
-        .map(|(name, value)| field(name.as_str().len(), value.len()))
-        .sum();
-    if pseudo + fields > limits.header_bytes {
+            .map_or(0, |a| measure(":authority".len(), a.as_str().len()));
+    if pseudo + seen.size > limits.header_bytes {
         return Err(Reject {
             status: 431,
             reason: "head-too-large",
@@ -142,36 +191,32 @@ fn check_size(parts: &Parts, limits: &ProxyLimits) -> Result<(), Reject> {
     Ok(())
 }
 
-fn check_fields(fields: &HeaderMap, limits: &ProxyLimits) -> Result<(), Reject> {
+fn check_fields(fields: &HeaderMap, seen: &Seen<'_>, limits: &ProxyLimits) -> Result<(), Reject> {
     if fields.len() > limits.headers {
         return Err(Reject {
             status: 431,
             reason: "too-many-fields",
         });
     }
-    if !limits.underscores && fields.keys().any(|name| name.as_str().contains('_')) {
+    if !limits.underscores && seen.has_underscore {
         return Err(Reject::bad("underscore-in-name"));
     }
     Ok(())
 }
 
 /// `:authority`, else the one `Host`; where both are there, they have to agree.
-fn authority_of(parts: &Parts) -> Result<&[u8], Reject> {
-    let mut hosts = parts.headers.get_all(http::header::HOST).iter();
-    let host = hosts.next().map(|h| h.as_bytes());
-    if hosts.next().is_some() {
+fn authority_of<'a>(parts: &'a Parts, seen: &Seen<'a>) -> Result<&'a [u8], Reject> {
+    if seen.hosts > 1 {
         return Err(Reject::bad("duplicate-host"));
     }
     let named = parts.uri.authority().map(|a| a.as_str().as_bytes());
-    let authority = match (named, host) {
+    match (named, seen.host.map(HeaderValue::as_bytes)) {
         (Some(named), Some(host)) if !named.eq_ignore_ascii_case(host) => {
-            return Err(Reject::bad("authority-unlike-host"));
+            Err(Reject::bad("authority-unlike-host"))
         }
-        (Some(one), _) | (None, Some(one)) => one,
-        (None, None) => return Err(Reject::bad("missing-host")),
-    };
-    authority::check(authority)?;
-    Ok(authority)
+        (Some(one), _) | (None, Some(one)) => Ok(one),
+        (None, None) => Err(Reject::bad("missing-host")),
+    }
 }
 
 fn typed_target<'a>(
@@ -201,8 +246,8 @@ fn typed_target<'a>(
 }
 
 /// Whether the client waits for 100; any other expectation can't be met.
-fn expectation(fields: &HeaderMap) -> Result<bool, Reject> {
-    match fields.get(http::header::EXPECT) {
+fn expectation(seen: &Seen<'_>) -> Result<bool, Reject> {
+    match seen.expect {
         None => Ok(false),
         Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(true),
         Some(_) => Err(Reject {

@@ -1,7 +1,8 @@
 //! The bytes of an HTTP/2 connection: those that were read already come first, all of them pass the meter; what is written is gathered.
 //!
 //! The h2 crate flushes after every frame of data, one system call each. Here a flush does nothing: whoever drives the connection
-//! flushes once, when the crate has nothing more to do, so that the answers of many streams leave together.
+//! flushes once, when the crate has nothing more to do, so that the answers of many streams leave together. The crate also tries to
+//! read before each stream that it hands out: here that costs nothing once the kernel had nothing more.
 
 use std::cell::RefCell;
 use std::io;
@@ -14,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::meter::{Meter, Scan};
 use crate::net::buffer::LARGE;
-use crate::net::{Buffers, Stream};
+use crate::net::{Buffer, Buffers, Stream};
 
 /// So much of what a client still sends is read and dropped when the connection ends: a close with unread bytes would be a
 /// reset, and the reset may overtake our last word.
@@ -25,18 +26,24 @@ const DRAIN: usize = 256 * 1024;
 pub(super) struct Pipe {
     stream: Stream,
     buffers: Buffers,
-    out: Vec<u8>,
-    sent: usize,
+    out: Buffer,
+    /// The kernel had nothing more to read, and will say when it has.
+    dry: bool,
 }
 
 impl Pipe {
+    /// From now on reading is worth a try again.
+    pub fn look_again(&mut self) {
+        self.dry = false;
+    }
+
     /// Hands everything gathered to the kernel.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.out.capacity() == 0 {
             return Poll::Ready(Ok(()));
         }
         ready!(self.poll_drain(cx))?;
-        self.buffers.give_out(std::mem::take(&mut self.out));
+        self.buffers.release(&mut self.out);
         if self.stream.wants_flush() {
             return Pin::new(&mut self.stream).poll_flush(cx);
         }
@@ -44,15 +51,13 @@ impl Pipe {
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.out.len() {
-            let n = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out[self.sent..]))?;
+        while !self.out.is_empty() {
+            let n = ready!(Pin::new(&mut self.stream).poll_write(cx, self.out.bytes()))?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.sent += n;
+            self.out.consume(n);
         }
-        self.out.clear();
-        self.sent = 0;
         Poll::Ready(Ok(()))
     }
 
@@ -62,22 +67,26 @@ impl Pipe {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let len: usize = slices.iter().map(|s| s.len()).sum();
-        if self.out.capacity() == 0 {
-            self.out = self.buffers.take_out();
-        }
-        if self.out.len() + len > LARGE {
+        self.buffers.equip(&mut self.out, LARGE);
+        if self.out.room().len() < len {
             ready!(self.poll_drain(cx))?;
         }
+        let mut taken = 0;
         for slice in slices {
-            self.out.extend_from_slice(slice);
+            let room = self.out.room();
+            let n = slice.len().min(room.len());
+            room[..n].copy_from_slice(&slice[..n]);
+            self.out.filled(n);
+            taken += n;
         }
-        Poll::Ready(Ok(len))
+        Poll::Ready(Ok(taken))
     }
 }
 
 impl Drop for Pipe {
     fn drop(&mut self) {
-        self.buffers.give_out(std::mem::take(&mut self.out));
+        self.out.clear();
+        self.buffers.release(&mut self.out);
     }
 }
 
@@ -103,8 +112,8 @@ impl Io {
         let pipe = Rc::new(RefCell::new(Pipe {
             stream,
             buffers,
-            out: Vec::new(),
-            sent: 0,
+            out: Buffer::default(),
+            dry: false,
         }));
         let io = Self {
             early,
@@ -131,7 +140,13 @@ impl AsyncRead for Io {
         }
         let before = buf.filled().len();
         if this.early.is_empty() {
-            ready!(Pin::new(&mut this.pipe.borrow_mut().stream).poll_read(cx, buf))?;
+            let mut pipe = this.pipe.borrow_mut();
+            if pipe.dry {
+                return Poll::Pending;
+            }
+            let polled = Pin::new(&mut pipe.stream).poll_read(cx, buf);
+            pipe.dry = polled.is_pending();
+            ready!(polled)?;
         } else {
             let n = this.early.len().min(buf.remaining());
             buf.put_slice(&this.early[..n]);

@@ -18,7 +18,7 @@ use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use tokio::task::coop::unconstrained;
 
-use self::head::Head;
+use self::head::{Head, Seen};
 use self::io::{Io, Pipe};
 use self::meter::Meter;
 use self::seats::{Desk, Seats};
@@ -61,6 +61,8 @@ pub(super) struct Shared {
     full: Cell<bool>,
     /// When it is told so long without streams, it gives up memory; what follows then.
     spare: Cell<Option<Duration>>,
+    /// The last authority that was fine: most connections are for one.
+    authority: RefCell<Vec<u8>>,
 }
 
 /// Serves a connection that speaks HTTP/2; `wire` holds what was read of it.
@@ -77,6 +79,7 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
         leaving: Cell::new(false),
         full: Cell::new(false),
         spare: Cell::new(None),
+        authority: RefCell::default(),
         worker,
     });
     let early = Bytes::copy_from_slice(wire.mem.input.bytes());
@@ -98,11 +101,14 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
     );
     shared.watch.enter(Phase::Head);
     shared.watch.arm(limits.header_timeout);
-    let connection = poll_fn(|cx| match handshake.as_mut().poll(cx) {
-        Poll::Ready(result) => Poll::Ready(result.ok()),
-        Poll::Pending if is_broken(pipe.borrow_mut().poll_flush(cx)) => Poll::Ready(None),
-        Poll::Pending if shared.watch.expired(cx) => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
+    let connection = poll_fn(|cx| {
+        pipe.borrow_mut().look_again();
+        match handshake.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(result.ok()),
+            Poll::Pending if is_broken(pipe.borrow_mut().poll_flush(cx)) => Poll::Ready(None),
+            Poll::Pending if shared.watch.expired(cx) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await;
     if let Some(connection) = connection {
@@ -170,6 +176,7 @@ impl Driver<'_> {
             if self.seats.was_rung() || (self.shared.full.get() && self.shared.has_room()) {
                 let waker = self.seats.waker.clone();
                 let cx = &mut Context::from_waker(&waker);
+                self.pipe.borrow_mut().look_again();
                 if self.drive(cx).is_ready() || is_broken(self.pipe.borrow_mut().poll_flush(cx)) {
                     return Poll::Ready(());
                 }
@@ -296,6 +303,17 @@ impl Shared {
         Open(self)
     }
 
+    /// Whether this authority was found fine for the connection before.
+    fn knows(&self, authority: &[u8]) -> bool {
+        !authority.is_empty() && *self.authority.borrow() == authority
+    }
+
+    fn learn(&self, authority: &[u8]) {
+        let mut known = self.authority.borrow_mut();
+        known.clear();
+        known.extend_from_slice(authority);
+    }
+
     fn count(&self, ended: Ended) {
         self.listening.metrics[self.worker.id].request(ended.status());
     }
@@ -336,9 +354,9 @@ async fn serve_streams(desk: Rc<Desk<Job>>) {
         let watch = shared.worker.watches.watch(shared.listening.id);
         let (parts, body) = request.into_parts();
         let ended = body.is_end_stream();
-        let length = head::length_of(&parts.headers);
-        let mut down = H2Down::new(body, respond, length, shared.progress.clone());
-        match answer(shared, &watch, &parts, ended, &mut down).await {
+        let seen = Seen::of(&parts.headers);
+        let mut down = H2Down::new(body, ended, respond, seen.length, shared.progress.clone());
+        match answer(shared, &watch, (&parts, seen, ended), &mut down).await {
             // What is unread of the request's body is refused without an error (RFC 9113 §8.1): that is what dropping does.
             Ended::Whole(_) | Ended::Tunnel => drop(down),
             Ended::Cut(_) => down.abort(),
@@ -349,13 +367,13 @@ async fn serve_streams(desk: Rc<Desk<Job>>) {
 async fn answer(
     shared: &Shared,
     watch: &Watch,
-    parts: &http::request::Parts,
-    ended: bool,
+    (parts, seen, ended): (&http::request::Parts, Seen<'_>, bool),
     down: &mut H2Down,
 ) -> Ended {
     let started = Instant::now();
     let snapshot = shared.worker.snapshot();
-    let head = match Head::new(parts, ended, &snapshot.spec.limits) {
+    let limits = &snapshot.spec.limits;
+    let head = match Head::new(parts, &seen, ended, limits, |a| shared.knows(a)) {
         Ok(head) => head,
         Err(reject) => {
             let method = Method::from_bytes(parts.method.as_str().as_bytes());
@@ -365,12 +383,15 @@ async fn answer(
             return ended;
         }
     };
-    let misdirected = |tls: &TlsInfo| tls.misdirected(head.host());
-    if shared.tls.as_ref().is_some_and(misdirected) {
-        let refusal = Answer::MISDIRECTED;
-        let ended = proxy::answer(watch, &snapshot, head.method, down, refusal).await;
-        shared.count(ended);
-        return ended;
+    if !shared.knows(head.authority()) {
+        let misdirected = |tls: &TlsInfo| tls.misdirected(head.host());
+        if shared.tls.as_ref().is_some_and(misdirected) {
+            let refusal = Answer::MISDIRECTED;
+            let ended = proxy::answer(watch, &snapshot, head.method, down, refusal).await;
+            shared.count(ended);
+            return ended;
+        }
+        shared.learn(head.authority());
     }
     let request = head.request(shared);
     if shared.listening.redirect_https {
