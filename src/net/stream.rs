@@ -1,11 +1,13 @@
 //! One type for every kind of byte stream: a branch that predicts well instead of a copy of the data path for each kind.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A connection, downstream or upstream.
@@ -54,19 +56,69 @@ impl Stream {
         self.readiness(cx)
     }
 
-    /// Reads into the initialised `into`; 0 is the end of the stream (or an empty `into`).
+    /// Reads into the initialised `into`, after [`Self::poll_readable`]; 0 is the end of the stream (or an empty `into`).
+    /// Pending over TLS: a record isn't whole, and the task is woken when more of it comes. Else nobody is woken: ask again
+    /// whether it is readable.
     #[inline]
     pub fn poll_read_into(
         &mut self,
         cx: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        if let Self::Tcp(s) = self {
+            return read_now(s, into);
+        }
         let mut buf = ReadBuf::new(into);
         match Pin::new(self).poll_read(cx, &mut buf) {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(buf.filled().len())),
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// Writes some of `data`.
+    #[inline]
+    pub fn poll_write_from(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(s) => poll_send(s, cx, data.len(), |s| send(s, data, SendFlags::NOSIGNAL)),
+            _ => Pin::new(self).poll_write(cx, data),
+        }
+    }
+
+    /// Writes some of what lies in these places.
+    #[inline]
+    pub fn poll_write_gathered(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(s) => {
+                let len = parts.iter().map(|part| part.len()).sum();
+                poll_send(s, cx, len, |s| {
+                    let mut nothing = SendAncillaryBuffer::default();
+                    sendmsg(s, parts, &mut nothing, SendFlags::NOSIGNAL)
+                })
+            }
+            _ => Pin::new(self).poll_write_vectored(cx, parts),
+        }
+    }
+
+    /// Nothing has arrived as far as the reactor knows, or else as the kernel says. Nobody is woken when something does.
+    pub fn is_quiet(&mut self) -> bool {
+        let mut byte = [0; 1];
+        if let Self::Tcp(s) = self {
+            let peeked = s.try_io(Interest::READABLE, || {
+                Ok(recv(&*s, &mut byte, RecvFlags::PEEK)?.0)
+            });
+            return matches!(peeked, Err(e) if e.kind() == io::ErrorKind::WouldBlock);
+        }
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        self.poll_read_into(&mut cx, &mut byte).is_pending()
     }
 
     /// The socket, to ask the kernel about it.
@@ -85,6 +137,59 @@ impl Stream {
     pub fn wants_flush(&self) -> bool {
         !matches!(self, Self::Tcp(_) | Self::Unix(_))
     }
+}
+
+/// One `recv`, made by ourselves: the C library's is a cancellation point, which costs as much as a small copy.
+#[inline]
+fn read_now(socket: &TcpStream, into: &mut [u8]) -> Poll<io::Result<usize>> {
+    let mut short = None;
+    let read = socket.try_io(Interest::READABLE, || {
+        let n = recv(socket, &mut *into, RecvFlags::empty())?.0;
+        if n > 0 && n < into.len() {
+            // That was all. The reactor tells when there is more: no other call is needed to learn that there is nothing.
+            short = Some(n);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(n)
+    });
+    match (short, read) {
+        (Some(n), _) | (None, Ok(n)) => Poll::Ready(Ok(n)),
+        (None, Err(e)) if is_passing(&e) => Poll::Pending,
+        (None, Err(e)) => Poll::Ready(Err(e)),
+    }
+}
+
+/// One call that writes `len` bytes or fewer; whoever has to wait is woken when there is room.
+#[inline]
+fn poll_send(
+    socket: &TcpStream,
+    cx: &mut Context<'_>,
+    len: usize,
+    call: impl Fn(&TcpStream) -> Result<usize, Errno>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        let mut part = None;
+        let written = socket.try_io(Interest::WRITABLE, || {
+            let n = call(socket)?;
+            if n > 0 && n < len {
+                part = Some(n);
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(n)
+        });
+        match (part, written) {
+            (Some(n), _) | (None, Ok(n)) => return Poll::Ready(Ok(n)),
+            (None, Err(e)) if is_passing(&e) => ready!(socket.poll_write_ready(cx))?,
+            (None, Err(e)) => return Poll::Ready(Err(e)),
+        }
+    }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }
 
 macro_rules! each {
@@ -124,7 +229,7 @@ impl AsyncWrite for Stream {
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
+        bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         each!(self, s => Pin::new(s).poll_write_vectored(cx, bufs))
     }

@@ -44,6 +44,8 @@ pub struct H1 {
     trailers: Option<HeaderMap>,
     /// The next read may fill a buffer of this size.
     ceiling: usize,
+    /// The size of the buffer that the next read gets.
+    wanted: usize,
     encoding: Encoding,
     /// What is to come of an outgoing body of announced length.
     body_left: u64,
@@ -69,6 +71,7 @@ impl H1 {
             chunks_in: false,
             trailers: None,
             ceiling: LARGE,
+            wanted: SMALL,
             encoding: Encoding::Plain,
             body_left: u64::MAX,
             chunk_left: 0,
@@ -98,7 +101,7 @@ impl H1 {
 
     /// Gives buffers back that hold nothing.
     pub fn release(&mut self) {
-        self.mem.buffers.release(&mut self.mem.input);
+        self.rest();
         if self.mem.out.len() == self.sent && self.mem.out.capacity() > 0 {
             self.mem.buffers.give_out(std::mem::take(&mut self.mem.out));
             self.sent = 0;
@@ -112,6 +115,7 @@ impl H1 {
 
     /// While waiting for the peer no memory is held to read into.
     pub fn rest(&mut self) {
+        self.wanted = SMALL;
         self.mem.buffers.release(&mut self.mem.input);
     }
 
@@ -126,10 +130,9 @@ impl H1 {
         self.ceiling = if fast { HUGE } else { LARGE };
     }
 
-    /// Makes room for a read of so many bytes at once.
+    /// The next read will find so many bytes at once.
     pub fn expect(&mut self, bytes: usize) {
-        let bytes = bytes.clamp(SMALL, self.mem.buffers.most());
-        self.mem.buffers.equip(&mut self.mem.input, bytes);
+        self.wanted = bytes;
     }
 
     /// The next body that goes out is framed so; `length` where it is announced.
@@ -171,53 +174,63 @@ impl H1 {
         self.sent == self.mem.out.len()
     }
 
-    /// Waits until the peer has sent something (or ended) without holding a buffer.
-    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        self.stream.poll_readable(cx)
-    }
-
-    /// Reads once; `Ok(0)` is the end.
+    /// Reads once; `Ok(0)` is the end. Memory is taken when there is something to read, and none is held in vain.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
         if self.eof {
             return Poll::Ready(Ok(0));
         }
-        if self.mem.input.capacity() == 0 {
-            self.mem.buffers.equip(&mut self.mem.input, SMALL);
-        }
-        if self.mem.input.room().is_empty() {
-            let more = if self.mem.input.capacity() < LARGE {
-                LARGE
-            } else {
-                self.mem.input.capacity() * 2
-            };
-            self.mem.buffers.equip(&mut self.mem.input, more);
-        }
-        let n = ready!(self.stream.poll_read_into(cx, self.mem.input.room()))?;
-        if n == self.mem.input.room().len() {
-            // There may be more than fits: the peer is fast.
-            self.ceiling = HUGE;
-        }
+        let n = loop {
+            ready!(self.stream.poll_readable(cx))?;
+            self.equip();
+            let room = self.mem.input.room();
+            let most = room.len();
+            match self.stream.poll_read_into(cx, room)? {
+                Poll::Ready(n) => {
+                    if n == most {
+                        // There may be more than fits: the peer is fast.
+                        self.ceiling = HUGE;
+                    }
+                    break n;
+                }
+                Poll::Pending => {
+                    self.mem.buffers.release(&mut self.mem.input);
+                    if self.stream.wants_flush() {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        };
         self.mem.input.filled(n);
         self.eof = n == 0;
         Poll::Ready(Ok(n))
     }
 
+    /// Memory for the next read.
+    fn equip(&mut self) {
+        let Memory { buffers, input, .. } = &mut self.mem;
+        if input.is_empty() {
+            if input.capacity() < self.wanted || input.capacity() == 0 {
+                buffers.equip(input, self.wanted.clamp(SMALL, buffers.most()));
+            }
+        } else if input.room().is_empty() {
+            let more = if input.capacity() < LARGE {
+                LARGE
+            } else {
+                input.capacity() * 2
+            };
+            buffers.equip(input, more);
+        }
+    }
+
     /// A body that flows faster than a small buffer holds gets a large one, and a huge one while both peers keep up.
     fn grow_for_flow(&mut self) {
-        if !self.mem.input.is_empty() {
-            return;
-        }
         let left = self.decoder.remaining().unwrap_or(u64::MAX);
-        let most = self.ceiling.min(self.mem.buffers.most());
-        let wanted = left.min(most as u64) as usize;
-        self.mem
-            .buffers
-            .equip(&mut self.mem.input, wanted.max(SMALL));
+        self.wanted = left.min(self.ceiling as u64) as usize;
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
         while self.sent < self.mem.out.len() {
-            let n = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.mem.out[self.sent..]))?;
+            let n = ready!(self.stream.poll_write_from(cx, &self.mem.out[self.sent..]))?;
             self.advance(n)?;
         }
         self.mem.out.clear();
@@ -244,7 +257,7 @@ impl H1 {
         loop {
             let held = self.mem.out.len() - self.sent;
             if held == 0 && tail.is_empty() {
-                let n = ready!(Pin::new(&mut self.stream).poll_write(cx, data))?;
+                let n = ready!(self.stream.poll_write_from(cx, data))?;
                 if n == 0 {
                     return Poll::Ready(Err(WireError::Io(std::io::ErrorKind::WriteZero.into())));
                 }
@@ -256,7 +269,7 @@ impl H1 {
                 IoSlice::new(data),
                 IoSlice::new(tail),
             ];
-            let n = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices))?;
+            let n = ready!(self.stream.poll_write_gathered(cx, &slices))?;
             if n == 0 {
                 return Poll::Ready(Err(WireError::Io(std::io::ErrorKind::WriteZero.into())));
             }
@@ -302,11 +315,7 @@ impl Source for H1 {
                 Step::Done => return Poll::Ready(Ok(Piece::End)),
                 Step::More => {
                     self.grow_for_flow();
-                    let Poll::Ready(n) = self.poll_fill(cx)? else {
-                        // Whoever reads next finds this memory still in the processor's cache.
-                        self.rest();
-                        return Poll::Pending;
-                    };
+                    let n = ready!(self.poll_fill(cx))?;
                     if n == 0 {
                         let complete = self.decoder.is_complete_at_eof();
                         return Poll::Ready(if complete {

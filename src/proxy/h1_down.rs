@@ -8,7 +8,7 @@ use super::h1::{Encoding, H1};
 use super::headers::{self, Fields, Outgoing};
 use super::wire::{Downstream, Gone, Piece, Sink, Source, WireError};
 use crate::http1::{self, FieldId, Framing, Version};
-use crate::net::buffer::LARGE;
+use crate::net::buffer::{LARGE, SMALL};
 
 /// An HTTP/1 connection from a client.
 #[derive(Debug)]
@@ -171,11 +171,7 @@ impl Downstream for H1Down {
             if self.wire.mem.input.len() >= LARGE {
                 return Poll::Pending;
             }
-            match self.wire.poll_readable(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_)) => return Poll::Ready(Gone::Left),
-                Poll::Ready(Ok(())) => {}
-            }
+            self.wire.expect(SMALL);
             match self.wire.poll_fill(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(_)) => {}

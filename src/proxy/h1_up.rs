@@ -1,7 +1,7 @@
 //! An HTTP/1 connection to an endpoint, for one exchange.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::HeaderMap;
 
@@ -108,9 +108,7 @@ impl Upstream for H1Up {
                     return Poll::Ready(Ok(()));
                 }
             }
-            if self.wire.mem.input.is_empty() {
-                self.wire.expect(self.bulk);
-            }
+            self.wire.expect(self.bulk);
             let Poll::Ready(n) = self.wire.poll_fill(cx)? else {
                 self.wire.release();
                 return Poll::Pending;

@@ -25,6 +25,8 @@ use crate::telemetry::ListenerShard;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// So much of an unread body is read and dropped so that the connection, or at least the answer, survives.
 const DRAIN: usize = 64 * 1024;
+/// A connection whose next request comes within this keeps what the requests need beside their buffers.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 /// How long a closing connection waits for the client to take the last answer.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -133,25 +135,13 @@ async fn begins_as_h2(conn: &Conn<'_>, down: &mut H1Down) -> bool {
 }
 
 impl Conn<'_> {
-    /// Waits for bytes, without a buffer while there are none. `false`: it is over.
+    /// Waits for bytes. `false`: it is over.
     async fn fill(&self, down: &mut H1Down) -> bool {
-        poll_fn(|cx| {
-            if down.wire.mem.input.is_empty() && down.wire.poll_readable(cx).is_pending() {
-                return if self.watch.expired(cx) {
-                    Poll::Ready(false)
-                } else {
-                    Poll::Pending
-                };
-            }
-            match down.wire.poll_fill(cx) {
-                Poll::Ready(Ok(n)) => Poll::Ready(n > 0),
-                Poll::Ready(Err(_)) => Poll::Ready(false),
-                Poll::Pending if self.watch.expired(cx) => Poll::Ready(false),
-                Poll::Pending => {
-                    down.wire.release();
-                    Poll::Pending
-                }
-            }
+        poll_fn(|cx| match down.wire.poll_fill(cx) {
+            Poll::Ready(Ok(n)) => Poll::Ready(n > 0),
+            Poll::Ready(Err(_)) => Poll::Ready(false),
+            Poll::Pending if self.watch.expired(cx) => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
         })
         .await
     }
@@ -161,11 +151,35 @@ impl Conn<'_> {
             if down.wire.mem.input.is_empty() && !self.await_request(&mut down).await {
                 return;
             }
-            // Boxed, so that a parked connection doesn't hold a request's memory: the next request, of whichever connection, gets it.
-            match Box::pin(self.turn(&mut down)).await {
-                Turn::Again => down.wire.release(),
+            // Boxed, so that a parked connection doesn't hold a request's memory: whichever connection has work next gets it.
+            match Box::pin(self.work(&mut down)).await {
+                Turn::Again => {}
                 Turn::Over => return,
                 Turn::Abort => return down.abort(),
+            }
+        }
+    }
+
+    /// Requests, as long as one follows the other without a pause.
+    async fn work(&self, down: &mut H1Down) -> Turn {
+        loop {
+            match self.turn(down).await {
+                Turn::Again => {}
+                end => return end,
+            }
+            if !down.wire.mem.input.is_empty() {
+                continue;
+            }
+            down.wire.release();
+            self.watch.enter(Phase::Idle);
+            let patience = self.worker.snapshot().spec.limits.keepalive_timeout;
+            self.watch.arm(patience.min(PAUSE));
+            if !self.fill(down).await {
+                return if down.wire.is_eof() || self.watch.is_shut() || patience <= PAUSE {
+                    Turn::Over
+                } else {
+                    Turn::Again
+                };
             }
         }
     }
@@ -203,12 +217,10 @@ impl Conn<'_> {
         }
     }
 
-    /// Between requests: parked without buffers until bytes come. `false`: the connection is over.
+    /// Between requests: parked until bytes come. `false`: the connection is over.
     async fn await_request(&self, down: &mut H1Down) -> bool {
-        self.watch.enter(Phase::Idle);
         self.watch
             .arm(self.worker.snapshot().spec.limits.keepalive_timeout);
-        down.wire.release();
         self.fill(down).await
     }
 

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use super::Endpoint;
 use super::limits::Slot;
@@ -67,7 +67,7 @@ impl Conns {
             return None;
         }
         while let Some(mut idle) = shelf.idle.pop() {
-            if is_quiet(&mut idle.kept.stream) {
+            if idle.kept.stream.is_quiet() {
                 return Some(idle.kept);
             }
             endpoint.metrics.shard(self.worker).connections(-1);
@@ -108,6 +108,8 @@ impl Conns {
     /// From time to time: lets connections go that ended or waited too long, and everything of endpoints that only this shelf
     /// still holds. Looks at one part of so many of the shelves.
     pub fn tend(&self, now_ms: u64, (part, parts): (u64, u64)) {
+        // Whoever used a connection last would be woken when it ends, and kept in memory until then.
+        let mut nobody = Context::from_waker(Waker::noop());
         let mut shelves = self.shelves.borrow_mut();
         let at = |part: u64| (shelves.len() as u64 * part / parts) as usize;
         let places = at(part)..at(part + 1);
@@ -116,7 +118,9 @@ impl Conns {
             let before = shelf.idle.len();
             let limit = shelf.idle_ms;
             let is_over = |idle: &mut Idle| {
-                now_ms.saturating_sub(idle.since_ms) >= limit || !is_quiet(&mut idle.kept.stream)
+                let stream = &mut idle.kept.stream;
+                now_ms.saturating_sub(idle.since_ms) >= limit
+                    || (stream.poll_readable(&mut nobody).is_ready() && !stream.is_quiet())
             };
             let over = shelf.idle.extract_if(.., is_over).map(|idle| idle.kept);
             self.parting.borrow_mut().extend(over);
@@ -196,13 +200,6 @@ impl Drop for Conns {
             self.clear(place);
         }
     }
-}
-
-/// Nothing has arrived on it: no end, and no bytes that nobody asked for. Costs no syscall unless the reactor has seen something.
-pub fn is_quiet(stream: &mut Stream) -> bool {
-    let mut cx = Context::from_waker(Waker::noop());
-    let mut byte = [0; 1];
-    matches!(stream.poll_read_into(&mut cx, &mut byte), Poll::Pending)
 }
 
 /// Nothing has arrived as far as the kernel knows at this instant. One syscall; for requests that can't be sent twice.
