@@ -96,6 +96,25 @@ impl BodyDecoder {
         }
     }
 
+    /// `n` bytes of content went another way than by [`Self::step`]; only where all that comes is content (Length, UntilClose).
+    pub fn skip(&mut self, n: u64) {
+        if let State::Length(left) = &mut self.state {
+            *left -= n;
+            if *left == 0 {
+                self.state = State::Done;
+            }
+        }
+    }
+
+    /// Whether all that comes is content (Length, UntilClose), and how much of it, where that is known.
+    pub fn is_plain(&self) -> Option<Option<u64>> {
+        match &self.state {
+            State::Length(left) => Some(Some(*left)),
+            State::UntilClose => Some(None),
+            State::Done | State::Chunked(_) => None,
+        }
+    }
+
     /// How many content bytes are still to come, where that is known (Length).
     pub fn remaining(&self) -> Option<u64> {
         match &self.state {

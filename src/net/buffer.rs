@@ -3,7 +3,10 @@
 //! Memory is initialised once, when a buffer is made; after that it goes round. An idle connection holds none.
 
 use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
+
+use super::pipe::Pipe;
 
 /// A small buffer: holds nearly every head, and a small body with it.
 pub const SMALL: usize = 16 * 1024;
@@ -21,12 +24,18 @@ const OUT_MOST: usize = 64 * 1024;
 const SPARE: [usize; 3] = [256, 64, 8];
 /// How many huge buffers a worker lends at a time: peers that stop reading must not hold many.
 const HUGE_LENT: usize = 32;
+/// How many pipes a worker lends at a time: each takes two descriptors.
+const PIPES_LENT: usize = 64;
+/// How many spare pipes it keeps.
+const PIPES_SPARE: usize = 16;
 
 #[derive(Debug, Default)]
 struct Shelf {
     spare: [Pile<Box<[u8]>>; 3],
     huge_lent: usize,
     out: Pile<Vec<u8>>,
+    pipes: Pile<Pipe>,
+    pipes_lent: usize,
 }
 
 /// Spare things of one kind; the one used last is used next, since the processor still knows its memory.
@@ -136,6 +145,28 @@ impl Buffers {
         let mut shelf = self.0.borrow_mut();
         shelf.spare.iter_mut().for_each(Pile::tend);
         shelf.out.tend();
+        shelf.pipes.tend();
+    }
+
+    /// Pipes that lie idle.
+    #[cfg(test)]
+    pub fn spare_pipes(&self) -> usize {
+        self.0.borrow().pipes.spare.len()
+    }
+
+    /// A pipe, unless too many are lent or the system has none.
+    pub fn pipe(&self) -> Option<LentPipe> {
+        let mut shelf = self.0.borrow_mut();
+        if shelf.pipes_lent >= PIPES_LENT {
+            return None;
+        }
+        let pipe = shelf.pipes.take().or_else(|| Pipe::new().ok())?;
+        shelf.pipes_lent += 1;
+        drop(shelf);
+        Some(LentPipe {
+            pipe: Some(pipe),
+            home: self.clone(),
+        })
     }
 
     fn take(&self, size: usize) -> Box<[u8]> {
@@ -153,6 +184,38 @@ impl Buffers {
             let mut shelf = self.0.borrow_mut();
             shelf.huge_lent -= usize::from(mem.len() == HUGE);
             shelf.spare[class].give(mem, SPARE[class]);
+        }
+    }
+}
+
+/// A pipe that goes back when it is dropped; with bytes in it, it is closed.
+#[derive(Debug)]
+pub struct LentPipe {
+    pipe: Option<Pipe>,
+    home: Buffers,
+}
+
+impl Deref for LentPipe {
+    type Target = Pipe;
+    fn deref(&self) -> &Pipe {
+        self.pipe.as_ref().expect("there until it is dropped")
+    }
+}
+
+impl DerefMut for LentPipe {
+    fn deref_mut(&mut self) -> &mut Pipe {
+        self.pipe.as_mut().expect("there until it is dropped")
+    }
+}
+
+impl Drop for LentPipe {
+    fn drop(&mut self) {
+        let mut shelf = self.home.0.borrow_mut();
+        shelf.pipes_lent -= 1;
+        if let Some(pipe) = self.pipe.take()
+            && pipe.held() == 0
+        {
+            shelf.pipes.give(pipe, PIPES_SPARE);
         }
     }
 }

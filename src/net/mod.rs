@@ -2,6 +2,7 @@
 
 pub mod buffer;
 pub mod clock;
+pub mod pipe;
 pub mod stream;
 
 pub use buffer::{Buffer, Buffers};

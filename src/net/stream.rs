@@ -76,15 +76,17 @@ impl Stream {
         }
     }
 
-    /// Writes some of `data`.
+    /// Writes some of `data`. Flags are for clear text over TCP, for the rest they mean nothing.
     #[inline]
     pub fn poll_write_from(
         &mut self,
         cx: &mut Context<'_>,
         data: &[u8],
+        flags: SendFlags,
     ) -> Poll<io::Result<usize>> {
+        let flags = flags | SendFlags::NOSIGNAL;
         match self {
-            Self::Tcp(s) => poll_send(s, cx, data.len(), |s| send(s, data, SendFlags::NOSIGNAL)),
+            Self::Tcp(s) => poll_send(s, cx, data.len(), |s| send(s, data, flags)),
             _ => Pin::new(self).poll_write(cx, data),
         }
     }
@@ -129,6 +131,15 @@ impl Stream {
             Self::ServerTls(s) => s.get_ref().0.as_fd(),
             Self::ServerTlsUnix(s) => s.get_ref().0.as_fd(),
             Self::ClientTls(s) => s.get_ref().0.as_fd(),
+        }
+    }
+
+    /// The socket, where its bytes are the peer's as they are.
+    #[inline]
+    pub fn clear_tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(s) => Some(s),
+            _ => None,
         }
     }
 

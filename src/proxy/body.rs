@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 use http::HeaderMap;
 
 use super::wire::{Piece, Sink, Source, WireError};
+use crate::net::buffer::LentPipe;
 
 /// Which end of a pump broke.
 #[derive(Debug)]
@@ -26,7 +27,17 @@ pub struct Flow {
     pub waits_for_sink: bool,
     ended: bool,
     done: bool,
+    pipe: Option<LentPipe>,
+    /// How often in a row the pipe took little.
+    trickles: u8,
+    /// Nothing goes by way of a pipe any more.
+    unpiped: bool,
 }
+
+/// A pipe that takes less than this is as dear as reading and writing.
+const TRICKLE: usize = 32 * 1024;
+/// So often in a row.
+const TRICKLES: u8 = 4;
 
 impl Flow {
     /// Everything has been handed on.
@@ -42,6 +53,9 @@ impl Flow {
         sink: &mut impl Sink,
     ) -> Poll<Result<(), PumpError>> {
         while !self.ended {
+            if !self.unpiped || self.pipe.is_some() {
+                ready!(self.poll_pipe(cx, source, sink))?;
+            }
             match source.poll_piece(cx) {
                 Poll::Ready(Ok(Piece::Data(_))) => {
                     self.waits_for_sink = true;
@@ -75,6 +89,72 @@ impl Flow {
             self.moved += 1;
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Flow {
+    /// Moves bytes from socket to socket, as long as that is possible and worth it.
+    fn poll_pipe(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Source,
+        sink: &mut impl Sink,
+    ) -> Poll<Result<(), PumpError>> {
+        loop {
+            if let Some(pipe) = &mut self.pipe
+                && pipe.held() > 0
+            {
+                self.waits_for_sink = true;
+                ready!(sink.poll_clear(cx)).map_err(PumpError::Sink)?;
+                let Some(to) = sink.inlet() else {
+                    return Poll::Ready(Err(PumpError::Sink(WireError::Cut)));
+                };
+                let n = ready!(pipe.poll_give(cx, to)).map_err(|e| PumpError::Sink(e.into()))?;
+                if n == 0 {
+                    return Poll::Ready(Err(PumpError::Sink(WireError::Cut)));
+                }
+                sink.gave(n);
+                self.moved += n as u64;
+                continue;
+            }
+            let Some((from, most)) = source.outlet().filter(|_| !self.unpiped) else {
+                self.pipe = None;
+                return Poll::Ready(Ok(()));
+            };
+            if sink.inlet().is_none() {
+                self.unpiped = true;
+                continue;
+            }
+            if self.pipe.is_none() {
+                self.pipe = source.pipe();
+            }
+            let Some(pipe) = &mut self.pipe else {
+                self.unpiped = true;
+                continue;
+            };
+            self.waits_for_sink = false;
+            let Poll::Ready(taken) = pipe.poll_take(cx, from, most) else {
+                return match sink.poll_flush(cx) {
+                    Poll::Ready(Err(e)) => Poll::Ready(Err(PumpError::Sink(e))),
+                    _ => Poll::Pending,
+                };
+            };
+            match taken {
+                Ok(n) if n > 0 => {
+                    source.took(n);
+                    let little = n < TRICKLE && n as u64 != most;
+                    self.trickles = if little { self.trickles + 1 } else { 0 };
+                    if self.trickles >= TRICKLES {
+                        source.trickles();
+                        self.unpiped = true;
+                    }
+                }
+                // The end: reading meets it again, and knows what it means. Or there is no way round for these sockets.
+                Ok(_) => self.unpiped = true,
+                Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => self.unpiped = true,
+                Err(e) => return Poll::Ready(Err(PumpError::Source(e.into()))),
+            }
+        }
     }
 }
 
@@ -218,5 +298,108 @@ impl Ledger {
             self.kept = Vec::new();
         }
         self.replayed = self.kept.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::http1::Framing;
+    use crate::net::{Buffers, Stream};
+    use crate::proxy::h1::{Encoding, H1};
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (near, far) = tokio::join!(
+            TcpStream::connect(listener.local_addr().unwrap()),
+            listener.accept()
+        );
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    /// Moves a body of `told` bytes, of which `sent` come, past a reader that pauses now and then; what it got, how the flow ended,
+    /// and how many pipes were used.
+    fn moved(
+        told: Option<u64>,
+        sent: usize,
+        reset: bool,
+    ) -> (Vec<u8>, Result<(), PumpError>, usize) {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build().unwrap().block_on(async {
+            let ((mut origin, near), (far, mut client)) = (pair().await, pair().await);
+            let buffers = Buffers::new();
+            let arrived = &tokio::sync::Notify::new();
+            let body: Vec<u8> = (0..sent).map(|i| (i / 7) as u8).collect();
+            let sending = async move {
+                origin.write_all(&body).await.unwrap();
+                if reset {
+                    // A reset drops what nobody took.
+                    arrived.notified().await;
+                    let linger = Some(std::time::Duration::ZERO);
+                    socket2::SockRef::from(&origin).set_linger(linger).unwrap();
+                }
+            };
+            let reading = async move {
+                let (mut got, mut part) = (Vec::new(), vec![0; 300_000]);
+                while let Ok(n) = client.read(&mut part).await
+                    && n > 0
+                {
+                    got.extend_from_slice(&part[..n]);
+                    if got.len() == sent + 4 {
+                        arrived.notify_one();
+                    }
+                    tokio::task::yield_now().await;
+                }
+                got
+            };
+            let moving = async {
+                let mut source = H1::new(Stream::Tcp(near), buffers.clone());
+                source.begin_source(told.map_or(Framing::UntilClose, Framing::Length));
+                let mut sink = H1::new(Stream::Tcp(far), buffers.clone());
+                sink.out().extend_from_slice(b"head");
+                sink.begin_sink(Encoding::Plain, told);
+                let mut flow = Flow::default();
+                poll_fn(|cx| flow.poll(cx, &mut source, &mut sink)).await
+            };
+            let (_, got, result) = tokio::join!(sending, reading, moving);
+            (got, result, buffers.spare_pipes())
+        })
+    }
+
+    fn is_intact(got: &[u8], len: usize) -> bool {
+        got.len() == len + 4
+            && got.starts_with(b"head")
+            && (0..len).all(|i| got[i + 4] == (i / 7) as u8)
+    }
+
+    #[test]
+    fn a_large_body_goes_by_way_of_a_pipe_and_arrives_as_it_was() {
+        for (len, told) in [(9_000_001, true), (9_000_001, false), (100_000, true)] {
+            let (got, result, pipes) = moved(told.then_some(len as u64), len, false);
+            assert!(result.is_ok() && is_intact(&got, len), "{len} {told}");
+            assert_eq!(pipes, usize::from(len > 1_000_000), "{len} {told}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_ends_too_early_is_cut() {
+        let (got, result, pipes) = moved(Some(9_000_000), 5_000_000, false);
+        assert!(matches!(result, Err(PumpError::Source(WireError::Cut))));
+        assert!(is_intact(&got, 5_000_000) && pipes == 1);
+    }
+
+    #[test]
+    fn a_reset_is_not_the_end_of_a_body() {
+        let (_, result, pipes) = moved(None, 5_000_000, true);
+        assert!(
+            matches!(result, Err(PumpError::Source(WireError::Io(_)))),
+            "{result:?}"
+        );
+        assert_eq!(pipes, 1);
     }
 }

@@ -1,24 +1,21 @@
 //! One HTTP/1 connection as the exchange sees it: bytes in through a body decoder, bytes out through an encoder.
 //! The same on both sides; what only one side does is in [`super::h1_down`] and [`super::h1_up`].
 
-use std::io::IoSlice;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use http::HeaderMap;
-use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
 
 use super::headers;
-use super::wire::{Piece, Sink, Source, WireError};
-use crate::http1::framing::chunk_head;
+use super::wire::{Piece, Source, WireError};
 use crate::http1::{BodyDecoder, Framing, Step};
-use crate::net::buffer::{HUGE, LARGE, SMALL};
+use crate::net::buffer::{HUGE, LARGE, LentPipe, SMALL};
 use crate::net::{Buffer, Buffers, Stream};
 
-/// Bytes up to this many are gathered with what else is to be written; more are written from where they lie.
-const GATHER: usize = 16 * 1024;
-/// The same for the end of a body: nothing follows that could be gathered with it, so only what is cheaper to copy than to point at.
-const GATHER_LAST: usize = 2 * 1024;
+mod sink;
+
+/// So much must be left of a body to send it by way of a pipe: less is read at once as cheaply.
+const WORTH_A_PIPE: u64 = 128 * 1024;
 
 /// How a body leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,8 +127,18 @@ impl H1 {
         self.ceiling = if fast { HUGE } else { LARGE };
     }
 
+    /// The peer is as fast as before.
+    pub fn presume_fast(&mut self) {
+        self.ceiling = HUGE;
+    }
+
     /// The next read will find so many bytes at once.
     pub fn expect(&mut self, bytes: usize) {
+        self.wanted = bytes.max(SMALL);
+    }
+
+    /// The next read is of a head, and of no more than so many bytes.
+    pub fn expect_head(&mut self, bytes: usize) {
         self.wanted = bytes;
     }
 
@@ -181,10 +188,9 @@ impl H1 {
         }
         let n = loop {
             ready!(self.stream.poll_readable(cx))?;
-            self.equip();
+            let most = self.equip();
             let room = self.mem.input.room();
-            let most = room.len();
-            match self.stream.poll_read_into(cx, room)? {
+            match self.stream.poll_read_into(cx, &mut room[..most])? {
                 Poll::Ready(n) => {
                     if n == most {
                         // There may be more than fits: the peer is fast.
@@ -205,12 +211,15 @@ impl H1 {
         Poll::Ready(Ok(n))
     }
 
-    /// Memory for the next read.
-    fn equip(&mut self) {
+    /// Memory for the next read; how many bytes of it are to be filled at most.
+    fn equip(&mut self) -> usize {
         let Memory { buffers, input, .. } = &mut self.mem;
         if input.is_empty() {
             if input.capacity() < self.wanted || input.capacity() == 0 {
                 buffers.equip(input, self.wanted.clamp(SMALL, buffers.most()));
+            }
+            if self.wanted < SMALL {
+                return self.wanted;
             }
         } else if input.room().is_empty() {
             let more = if input.capacity() < LARGE {
@@ -220,81 +229,13 @@ impl H1 {
             };
             buffers.equip(input, more);
         }
+        input.room().len()
     }
 
     /// A body that flows faster than a small buffer holds gets a large one, and a huge one while both peers keep up.
     fn grow_for_flow(&mut self) {
         let left = self.decoder.remaining().unwrap_or(u64::MAX);
-        self.wanted = left.min(self.ceiling as u64) as usize;
-    }
-
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
-        while self.sent < self.mem.out.len() {
-            let n = ready!(self.stream.poll_write_from(cx, &self.mem.out[self.sent..]))?;
-            self.advance(n)?;
-        }
-        self.mem.out.clear();
-        self.sent = 0;
-        Poll::Ready(Ok(()))
-    }
-
-    fn advance(&mut self, n: usize) -> Result<(), WireError> {
-        if n == 0 {
-            return Err(WireError::Io(std::io::ErrorKind::WriteZero.into()));
-        }
-        self.sent += n;
-        self.written += n as u64;
-        Ok(())
-    }
-
-    /// Writes what is gathered, then `data[..n]`, then (where that ends a chunk) its line end, with one call.
-    fn poll_write_through(
-        &mut self,
-        cx: &mut Context<'_>,
-        data: &[u8],
-        tail: &'static [u8],
-    ) -> Poll<Result<usize, WireError>> {
-        loop {
-            let held = self.mem.out.len() - self.sent;
-            if held == 0 && tail.is_empty() {
-                let n = ready!(self.stream.poll_write_from(cx, data))?;
-                if n == 0 {
-                    return Poll::Ready(Err(WireError::Io(std::io::ErrorKind::WriteZero.into())));
-                }
-                self.written += n as u64;
-                return Poll::Ready(Ok(n));
-            }
-            let slices = [
-                IoSlice::new(&self.mem.out[self.sent..]),
-                IoSlice::new(data),
-                IoSlice::new(tail),
-            ];
-            let n = ready!(self.stream.poll_write_gathered(cx, &slices))?;
-            if n == 0 {
-                return Poll::Ready(Err(WireError::Io(std::io::ErrorKind::WriteZero.into())));
-            }
-            self.written += n as u64;
-            if n < held {
-                self.sent += n;
-                continue;
-            }
-            self.mem.out.clear();
-            self.sent = 0;
-            let taken = (n - held).min(data.len());
-            if taken == data.len() {
-                let of_tail = n - held - taken;
-                self.mem.out.extend_from_slice(&tail[of_tail..]);
-            }
-            if taken > 0 {
-                return Poll::Ready(Ok(taken));
-            }
-        }
-    }
-
-    fn put_chunk_head(&mut self, size: usize) {
-        let mut text = [0; 18];
-        let line = chunk_head(size as u64, &mut text);
-        self.out().extend_from_slice(line);
+        self.wanted = left.clamp(SMALL as u64, self.ceiling as u64) as usize;
     }
 }
 
@@ -351,90 +292,34 @@ impl Source for H1 {
         self.mem.buffers.shrink(&mut self.mem.input, LARGE);
     }
 
+    fn outlet(&self) -> Option<(&TcpStream, u64)> {
+        if self.ceiling < HUGE || self.lent > 0 || !self.mem.input.is_empty() {
+            return None;
+        }
+        let left = self.decoder.is_plain()?.unwrap_or(u64::MAX);
+        if left < WORTH_A_PIPE {
+            return None;
+        }
+        Some((self.stream.clear_tcp()?, left))
+    }
+
+    fn took(&mut self, n: usize) {
+        self.decoder.skip(n as u64);
+    }
+
+    fn pipe(&self) -> Option<LentPipe> {
+        self.mem.buffers.pipe()
+    }
+
+    fn trickles(&mut self) {
+        self.ceiling = SMALL;
+    }
+
     fn lend_chunks(&mut self) -> bool {
         if self.chunks_in {
             self.decoder = BodyDecoder::new(Framing::Chunked, true);
         }
         self.chunks_in
-    }
-}
-
-impl Sink for H1 {
-    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>> {
-        let framed = self.encoding == Encoding::Chunks;
-        if framed && self.chunk_left == 0 {
-            self.put_chunk_head(data.len());
-            self.chunk_left = data.len();
-        }
-        let part = if framed {
-            &data[..data.len().min(self.chunk_left)]
-        } else {
-            data
-        };
-        let tail: &[u8] = if framed && part.len() == self.chunk_left {
-            b"\r\n"
-        } else {
-            b""
-        };
-        let gather = if self.body_left == part.len() as u64 {
-            GATHER_LAST
-        } else {
-            GATHER
-        };
-        let taken = if self.mem.out.len() - self.sent + part.len() <= gather {
-            let out = self.out();
-            out.extend_from_slice(part);
-            out.extend_from_slice(tail);
-            part.len()
-        } else {
-            ready!(self.poll_write_through(cx, part, tail))?
-        };
-        if framed {
-            self.chunk_left -= taken;
-        }
-        self.body_left = self.body_left.saturating_sub(taken as u64);
-        Poll::Ready(Ok(taken))
-    }
-
-    fn poll_finish(
-        &mut self,
-        cx: &mut Context<'_>,
-        trailers: Option<&HeaderMap>,
-    ) -> Poll<Result<(), WireError>> {
-        if !self.finished {
-            self.finished = true;
-            if self.encoding != Encoding::Plain {
-                self.out().extend_from_slice(b"0\r\n");
-                if let Some(map) = trailers {
-                    headers::put_map(&mut self.mem.out, map);
-                }
-                self.mem.out.extend_from_slice(b"\r\n");
-            }
-        }
-        self.poll_flush(cx)
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
-        ready!(self.poll_drain(cx))?;
-        if self.stream.wants_flush() {
-            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn wants_chunks(&self) -> bool {
-        self.encoding == Encoding::Chunks
-    }
-
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
-        ready!(self.poll_flush(cx))?;
-        Pin::new(&mut self.stream)
-            .poll_shutdown(cx)
-            .map_err(WireError::Io)
-    }
-
-    fn take_chunks(&mut self) {
-        self.encoding = Encoding::FramedChunks;
     }
 }
 

@@ -3,12 +3,13 @@
 use std::task::{Context, Poll};
 
 use http::HeaderMap;
+use tokio::net::TcpStream;
 
 use super::h1::{Encoding, H1};
 use super::headers::{self, Fields, Outgoing};
 use super::wire::{Downstream, Gone, Piece, Sink, Source, WireError};
 use crate::http1::{self, FieldId, Framing, Version};
-use crate::net::buffer::{LARGE, SMALL};
+use crate::net::buffer::{LARGE, LentPipe, SMALL};
 
 /// An HTTP/1 connection from a client.
 #[derive(Debug)]
@@ -200,6 +201,18 @@ impl Source for H1Down {
     fn stall(&mut self) {
         self.wire.stall();
     }
+    fn outlet(&self) -> Option<(&TcpStream, u64)> {
+        self.wire.outlet()
+    }
+    fn took(&mut self, n: usize) {
+        self.wire.took(n);
+    }
+    fn trickles(&mut self) {
+        self.wire.trickles();
+    }
+    fn pipe(&self) -> Option<LentPipe> {
+        self.wire.pipe()
+    }
 }
 
 impl Sink for H1Down {
@@ -217,6 +230,15 @@ impl Sink for H1Down {
     }
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
         self.wire.poll_flush(cx)
+    }
+    fn inlet(&self) -> Option<&TcpStream> {
+        self.wire.inlet()
+    }
+    fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        self.wire.poll_clear(cx)
+    }
+    fn gave(&mut self, n: usize) {
+        self.wire.gave(n);
     }
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
         self.wire.poll_shutdown(cx)

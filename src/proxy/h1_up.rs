@@ -1,15 +1,16 @@
 //! An HTTP/1 connection to an endpoint, for one exchange.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use http::HeaderMap;
+use tokio::net::TcpStream;
 
 use super::h1::{Encoding, H1};
 use super::headers::{Fields, H1Fields, Request};
 use super::wire::{Piece, Sink, Source, Upstream, WireError};
 use crate::http1::{Framing, HeadLimits, Method, ResponseHead};
-use crate::net::buffer::HUGE;
+use crate::net::buffer::{HUGE, LentPipe};
 use crate::net::{Buffers, Stream};
 use crate::upstream::Endpoint;
 
@@ -20,6 +21,12 @@ const LIMITS: HeadLimits = HeadLimits {
     target: 0,
     underscores: true,
 };
+
+/// Where the last answer brought so much at once, the next is presumed to be worth a pipe.
+const PIPED: usize = 256 * 1024;
+
+/// What is read then: a head, and a little of the body.
+const HEAD: usize = 4 * 1024;
 
 /// An HTTP/1 connection to an endpoint.
 #[derive(Debug)]
@@ -108,7 +115,12 @@ impl Upstream for H1Up {
                     return Poll::Ready(Ok(()));
                 }
             }
-            self.wire.expect(self.bulk);
+            if self.bulk < PIPED {
+                self.wire.expect(self.bulk);
+            } else {
+                // A body that goes by way of a pipe isn't to be read.
+                self.wire.expect_head(HEAD);
+            }
             let Poll::Ready(n) = self.wire.poll_fill(cx)? else {
                 self.wire.release();
                 return Poll::Pending;
@@ -141,6 +153,7 @@ impl Upstream for H1Up {
     fn next(&mut self) {
         self.wire.mem.input.consume(self.head.len);
         if self.head.status >= 200 {
+            let was_fast = self.bulk >= PIPED;
             self.bulk = match self.head.framing {
                 Framing::Length(n) => self.head.len + n.min(HUGE as u64) as usize,
                 Framing::Empty => 0,
@@ -148,6 +161,9 @@ impl Upstream for H1Up {
                 Framing::Chunked | Framing::UntilClose => self.wire.mem.input.len(),
             };
             self.wire.begin_source(self.head.framing);
+            if was_fast {
+                self.wire.presume_fast();
+            }
         }
     }
 
@@ -182,6 +198,18 @@ impl Source for H1Up {
     fn stall(&mut self) {
         self.wire.stall();
     }
+    fn outlet(&self) -> Option<(&TcpStream, u64)> {
+        self.wire.outlet()
+    }
+    fn took(&mut self, n: usize) {
+        self.wire.took(n);
+    }
+    fn trickles(&mut self) {
+        self.wire.trickles();
+    }
+    fn pipe(&self) -> Option<LentPipe> {
+        self.wire.pipe()
+    }
     fn lend_chunks(&mut self) -> bool {
         self.wire.lend_chunks()
     }
@@ -200,6 +228,15 @@ impl Sink for H1Up {
     }
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
         self.wire.poll_flush(cx)
+    }
+    fn inlet(&self) -> Option<&TcpStream> {
+        self.wire.inlet()
+    }
+    fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        self.wire.poll_clear(cx)
+    }
+    fn gave(&mut self, n: usize) {
+        self.wire.gave(n);
     }
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
         self.wire.poll_shutdown(cx)

@@ -7,9 +7,11 @@ use std::io;
 use std::task::{Context, Poll};
 
 use http::HeaderMap;
+use tokio::net::TcpStream;
 
 use super::headers::{Fields, Outgoing, Request};
 use crate::http1::{Framing, Reject};
+use crate::net::buffer::LentPipe;
 
 /// What broke on one side of an exchange.
 #[derive(Debug)]
@@ -65,6 +67,20 @@ pub trait Source {
     fn lend_chunks(&mut self) -> bool {
         false
     }
+    /// Where many bytes come fast and as they are: their socket, and how many may be taken from it by way of [`Self::pipe`].
+    fn outlet(&self) -> Option<(&TcpStream, u64)> {
+        None
+    }
+    /// So many bytes were taken from the socket.
+    fn took(&mut self, n: usize) {
+        let _ = n;
+    }
+    /// They don't come fast after all.
+    fn trickles(&mut self) {}
+    /// A pipe for them, if there is one to spare.
+    fn pipe(&self) -> Option<LentPipe> {
+        None
+    }
 }
 
 /// Where a body goes to.
@@ -85,6 +101,18 @@ pub trait Sink {
     }
     /// From now on data comes with its chunk framing.
     fn take_chunks(&mut self) {}
+    /// Where bytes leave as they are: their socket.
+    fn inlet(&self) -> Option<&TcpStream> {
+        None
+    }
+    /// Before bytes are given to the socket: hands everything held back to the kernel.
+    fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        self.poll_flush(cx)
+    }
+    /// So many bytes were given to the socket.
+    fn gave(&mut self, n: usize) {
+        let _ = n;
+    }
     /// Tells the peer that nothing more follows (tunnels only).
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>>;
 }
