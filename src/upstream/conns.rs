@@ -339,6 +339,6 @@ mod tests {
             .iter_mut()
             .map(|waiter| waiter.as_mut().poll(&mut cx))
             .collect();
-        assert!(served.iter().all(Poll::is_ready));
+        assert!(served.iter().all(std::task::Poll::is_ready));
     }
 }
