@@ -35,8 +35,10 @@ pub struct Endpoint {
     pub version: String,
     /// As the file names it.
     pub address: String,
-    /// Requests, streams and tunnels that are still in flight.
-    pub active: u32,
+    /// Requests that are still in flight.
+    pub requests: u32,
+    /// Streams and tunnels that are.
+    pub streams: u32,
 }
 
 /// Drains what is meant, or ends that: workers see it with their next request. Saying it again changes nothing.
@@ -73,10 +75,12 @@ pub fn drain(snapshot: &Snapshot, service: &str, wanted: &Wanted) -> Result<Drai
                     endpoint.name
                 );
             }
+            let (requests, streams) = endpoint.load.apart();
             endpoints.push(Endpoint {
                 version: version.name.to_string(),
                 address: endpoint.name.to_string(),
-                active: endpoint.load.active(),
+                requests,
+                streams,
             });
         }
     }

@@ -130,8 +130,10 @@ pub struct Endpoint {
     pub address: String,
     /// 1 to 1000.
     pub weight: u32,
-    /// Requests in flight.
+    /// Requests, streams and tunnels in flight.
     pub active: u32,
+    /// How many of these are streams and tunnels.
+    pub streams: u32,
     /// What its checks say: `up`, `down`, `unproven` (none has passed yet), `unchecked`, or `unknown` (no proxy runs).
     pub health: String,
     /// Seconds until outlier detection lets it back; `None`: it isn't out.
@@ -287,11 +289,13 @@ pub fn endpoints(version: &snapshot::Version, checked: bool) -> Vec<Endpoint> {
     let now = Instant::now();
     let one = |member: &Member| {
         let state = &member.endpoint.state;
+        let (requests, streams) = member.endpoint.load.apart();
         let left = |until: Instant| until.saturating_duration_since(now).as_secs_f64().ceil();
         Endpoint {
             address: member.endpoint.name.to_string(),
             weight: member.weight,
-            active: member.endpoint.load.active(),
+            active: requests + streams,
+            streams,
             health: match state.flags() {
                 _ if !checked => "unchecked",
                 flags if flags & flag::UNPROVEN != 0 => "unproven",

@@ -8,7 +8,7 @@ use super::fault::Fault;
 use super::place::Place;
 use super::proxy::Proxy;
 use super::{Outcome, block_on};
-use crate::admin::drain::{Drained, Wanted};
+use crate::admin::drain::{Drained, Endpoint, Wanted};
 
 /// Between two looks.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -88,14 +88,23 @@ impl Drain {
     }
 }
 
-/// `: v1 10.0.0.1:80 3, …`: where something is in flight.
+/// `: v1 10.0.0.1:80 2 requests, 1 stream; …`: where something is in flight.
 fn busy(now: &Drained) -> String {
-    let busy = now.endpoints.iter().filter(|e| e.active > 0);
-    let each: Vec<String> = busy
-        .map(|e| format!("{} {} {}", e.version, e.address, e.active))
-        .collect();
+    let busy = |e: &Endpoint| {
+        let kinds = [(e.requests, "request"), (e.streams, "stream")];
+        let kinds = kinds.into_iter().filter(|(n, _)| *n > 0);
+        let kinds: Vec<String> = kinds.map(|(n, what)| counted(n, what)).collect();
+        (!kinds.is_empty()).then(|| format!("{} {} {}", e.version, e.address, kinds.join(", ")))
+    };
+    let each: Vec<String> = now.endpoints.iter().filter_map(busy).collect();
     if each.is_empty() {
         return String::new();
     }
-    format!(": {}", each.join(", "))
+    format!(": {}", each.join("; "))
+}
+
+/// `1 stream`, `2 streams`
+pub(super) fn counted(n: u32, what: &str) -> String {
+    let s = if n == 1 { "" } else { "s" };
+    format!("{n} {what}{s}")
 }

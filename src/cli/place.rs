@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::fault::Fault;
 use crate::config::paths;
 
-/// `-c` and `--admin`.
+/// `-c`, `--admin` and `--token-file`.
 #[derive(Debug, Args)]
 pub struct Place {
     /// Configuration file [default: ./cutover.toml, then /etc/cutover/cutover.toml]
@@ -23,7 +23,13 @@ pub struct Place {
     /// Admin address of the proxy: HOST:PORT, http://HOST:PORT or unix:PATH [default: found by the configuration file]
     #[arg(long, global = true, value_name = "ADDRESS", env = "CUTOVER_ADMIN")]
     pub admin: Option<String>,
+    /// File with the token for changes through a TCP address of admin; the token itself may be in CUTOVER_TOKEN
+    #[arg(long, global = true, value_name = "FILE", env = "CUTOVER_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
 }
+
+/// The variable that holds the token itself.
+const TOKEN: &str = "CUTOVER_TOKEN";
 
 /// Where an admin API may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +64,30 @@ impl Place {
                 .with(format!("found neither {looked}"))
                 .with("name one with -c FILE or CUTOVER_CONFIG")
         })
+    }
+
+    /// The token for changes over TCP: of `--token-file`, else `CUTOVER_TOKEN`, else of the file that the configuration
+    /// names, if the proxy is found by that and the file can be read.
+    ///
+    /// # Errors
+    /// `--token-file` can't be read or is empty.
+    pub fn token(&self) -> Result<Option<String>, Fault> {
+        let whole = |text: String| Some(text.trim().to_owned()).filter(|token| !token.is_empty());
+        if let Some(file) = &self.token_file {
+            let text = std::fs::read_to_string(file)
+                .map_err(|e| Fault::new(format!("can't read the token in {}: {e}", shown(file))))?;
+            let empty = || Fault::new(format!("{} holds no token", shown(file)));
+            return whole(text).ok_or_else(empty).map(Some);
+        }
+        if let Some(token) = std::env::var(TOKEN).ok().and_then(whole) {
+            return Ok(Some(token));
+        }
+        // Who names an address may mean another machine, whose token is another.
+        let file = self.file().ok().filter(|_| self.admin.is_none());
+        let text = file.and_then(|file| std::fs::read_to_string(file).ok());
+        let named = text.and_then(|text| Hints::of(&text).token_file);
+        let text = named.and_then(|file| std::fs::read_to_string(file).ok());
+        Ok(text.and_then(whole))
     }
 
     /// Where the proxy may answer, the likeliest first: as told, else the control socket, else `admin` of the file.
@@ -113,6 +143,7 @@ fn address(text: &str) -> Result<Address, Fault> {
 struct Hints {
     state_dir: Option<PathBuf>,
     admin: Vec<String>,
+    token_file: Option<PathBuf>,
 }
 
 impl Hints {
@@ -120,12 +151,13 @@ impl Hints {
         let (table, _) = DeTable::parse_recoverable(text);
         let table = table.get_ref();
         let string = |value: &DeValue<'_>| value.as_str().map(str::to_owned);
-        let listen = match get(table, "admin") {
-            Some(DeValue::Table(admin)) => get(admin, "listen"),
-            other => other,
+        let (listen, token_file) = match get(table, "admin") {
+            Some(DeValue::Table(admin)) => (get(admin, "listen"), get(admin, "token_file")),
+            other => (other, None),
         };
         Self {
             state_dir: get(table, "state_dir").and_then(string).map(PathBuf::from),
+            token_file: token_file.and_then(string).map(PathBuf::from),
             admin: match listen {
                 Some(DeValue::Array(list)) => {
                     list.iter().filter_map(|v| string(v.get_ref())).collect()
@@ -178,8 +210,10 @@ mod tests {
         let hints = Hints::of("state_dir = \"/s\"\nadmin = \":9900\"\nlisten = \n[service");
         assert_eq!(hints.state_dir.as_deref(), Some(Path::new("/s")));
         assert_eq!(hints.admin, [":9900"]);
-        let table = Hints::of("[admin]\nlisten = [\"127.0.0.1:1\", \"unix:/a\"]\n");
+        let table =
+            Hints::of("[admin]\nlisten = [\"127.0.0.1:1\", \"unix:/a\"]\ntoken_file = \"/t\"\n");
         assert_eq!(table.admin, ["127.0.0.1:1", "unix:/a"]);
+        assert_eq!(table.token_file.as_deref(), Some(Path::new("/t")));
         assert_eq!(Hints::of(""), Hints::default());
     }
 
@@ -188,6 +222,7 @@ mod tests {
         let place = Place {
             config: Some("/no/such/file".into()),
             admin: Some("127.0.0.1:1".into()),
+            token_file: None,
         };
         assert_eq!(place.addresses().unwrap().len(), 1);
     }

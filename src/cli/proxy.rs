@@ -22,10 +22,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Largest answer that is read.
 const LARGEST: usize = 64 << 20;
 
+/// What helps where a change was refused.
+const WITHOUT_TOKEN: &str = "give the token with --token-file FILE or in CUTOVER_TOKEN, or change it on the proxy's own machine, where the control socket (-c FILE) needs none";
+
 /// A proxy that answers.
 #[derive(Clone, Debug)]
 pub struct Proxy {
     address: Address,
+    /// For changes over TCP.
+    token: Option<String>,
 }
 
 /// Why there is no answer.
@@ -52,9 +57,13 @@ impl Proxy {
     /// Nobody answers, or somebody who is no proxy of this kind.
     pub async fn find(place: &Place) -> Result<(Self, Status), Silence> {
         let addresses = place.addresses().map_err(Silence::Trouble)?;
+        let token = place.token().map_err(Silence::Trouble)?;
         let mut nobody = Fault::new("no proxy answers");
         for address in addresses {
-            let proxy = Self { address };
+            let proxy = Self {
+                address,
+                token: token.clone(),
+            };
             match proxy.status().await {
                 Ok(status) => return Ok((proxy, status)),
                 Err(Silence::Nobody(fault)) => nobody = nobody.with(fault.message),
@@ -67,7 +76,10 @@ impl Proxy {
 
     /// At this address, whether it answers or not.
     pub fn at(address: Address) -> Self {
-        Self { address }
+        Self {
+            address,
+            token: None,
+        }
     }
 
     /// What it says of itself.
@@ -106,6 +118,7 @@ impl Proxy {
         body: Option<Bytes>,
     ) -> Result<T, Silence> {
         let trouble = |what: String| Silence::Trouble(Fault::new(what));
+        let changes = body.is_some();
         let (status, body) = match timeout(PATIENCE, self.ask(path, body)).await {
             Ok(answer) => answer?,
             Err(_) => {
@@ -117,7 +130,11 @@ impl Proxy {
             let error = serde_json::from_slice::<serde_json::Value>(&body).ok();
             let error = error.as_ref().and_then(|e| e["error"].as_str());
             let said = error.map_or_else(|| status.to_string(), str::to_owned);
-            return Err(trouble(said));
+            let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+            return Err(Silence::Trouble(match refused && changes {
+                true => Fault::new(said).with(WITHOUT_TOKEN),
+                false => Fault::new(said),
+            }));
         }
         serde_json::from_slice(&body).map_err(|error| {
             let address = &self.address;
@@ -134,11 +151,11 @@ impl Proxy {
         match &self.address {
             Address::Tcp(address) => {
                 let stream = TcpStream::connect(address).await.map_err(nobody)?;
-                exchange(stream, address, path, body).await
+                exchange(stream, address, path, body, self.token.as_deref()).await
             }
             Address::Unix(file) => {
                 let stream = UnixStream::connect(file).await.map_err(nobody)?;
-                exchange(stream, "localhost", path, body).await
+                exchange(stream, "localhost", path, body, None).await
             }
         }
         .map_err(|error| {
@@ -153,6 +170,7 @@ async fn exchange(
     host: &str,
     path: &str,
     body: Option<Bytes>,
+    token: Option<&str>,
 ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await?;
@@ -160,7 +178,14 @@ async fn exchange(
         None => Request::get(path)
             .header("host", host)
             .body(Full::default()),
-        Some(body) => Request::post(path).header("host", host).body(body.into()),
+        Some(body) => {
+            let request = Request::post(path).header("host", host);
+            let bearer = token.map(|token| ("authorization", format!("Bearer {token}")));
+            let request = bearer.into_iter().fold(request, |request, (name, value)| {
+                request.header(name, value)
+            });
+            request.body(body.into())
+        }
     }?;
     let answer = async {
         let answer = sender.send_request(request).await?;

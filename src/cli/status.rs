@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::drain::counted;
 use super::fault::Fault;
 use super::place::{Place, meant};
 use super::proxy::Proxy;
@@ -156,7 +157,10 @@ fn rows(table: &mut Table, name: &str, service: &Service, version: &Version) {
             1 => endpoint.address.clone(),
             weight => format!("{} weight={weight}", endpoint.address),
         });
-        row.push(endpoint.active.to_string());
+        row.push(match endpoint.streams {
+            0 => endpoint.active.to_string(),
+            streams => format!("{} ({})", endpoint.active, counted(streams, "stream")),
+        });
         row.push(endpoint.standing());
         table.row(std::mem::take(&mut row));
     }
@@ -193,6 +197,7 @@ mod tests {
             address: "10.0.0.1:80".to_owned(),
             weight: 1,
             active: 3,
+            streams: 1,
             health: health.to_owned(),
             ejected,
             ramp: ramp.to_owned(),

@@ -3,11 +3,11 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::Worker;
+use super::active::Active;
 use super::body::Upload;
 use super::error::Broken;
 use super::exchange::{self, Done, Failure, HALF_CLOSED, Reply, Terms};
@@ -97,14 +97,14 @@ impl<F: Fields> Call<'_, F> {
         down: &mut D,
     ) -> Result<Done, Failure> {
         let shard = endpoint.metrics.shard(self.worker.id);
-        let _active = Active::enter(endpoint, self.watch);
-        let first = self.ask(endpoint, shard, reply, upload, down, false).await;
+        let active = Active::enter(endpoint, self.watch);
+        let first = self.ask(&active, shard, reply, upload, down, false).await;
         if !first.stale {
             return first.result;
         }
         shard.retry(RETRY_STALE);
         upload.rewind();
-        self.ask(endpoint, shard, reply, upload, down, true)
+        self.ask(&active, shard, reply, upload, down, true)
             .await
             .result
     }
@@ -112,23 +112,24 @@ impl<F: Fields> Call<'_, F> {
     /// One attempt on one endpoint, over an idle connection if there is one (and `fresh` doesn't forbid it).
     async fn ask<D: Downstream>(
         &self,
-        endpoint: &Arc<Endpoint>,
+        active: &Active<'_>,
         shard: &VersionShard,
         reply: &Reply<'_>,
         upload: &mut Upload,
         down: &mut D,
         fresh: bool,
     ) -> Outcome {
+        let endpoint = active.endpoint;
         let tunnels = self.request.upgrade.is_some_and(is_websocket);
         if tunnels && endpoint.is_h2c() {
             return Broken::NoUpgrade.into();
         }
         if !tunnels && self.worker.h2_conns.speaks_h2(endpoint) {
             let leased = self.lease(endpoint, shard, down).await;
-            return self.over_h2(endpoint, leased, reply, upload, down).await;
+            return self.over_h2(active, leased, reply, upload, down).await;
         }
         if !fresh && let Some(kept) = self.take_idle(endpoint) {
-            return self.over_h1(endpoint, kept, reply, upload, down).await;
+            return self.over_h1(active, kept, reply, upload, down).await;
         }
         let connected = {
             let _queued = Queued::enter(shard);
@@ -146,7 +147,7 @@ impl<F: Fields> Call<'_, F> {
                 let conns = &self.worker.h2_conns;
                 let leased = conns.adopt(endpoint, opened.stream, slot, idle).await;
                 let leased = leased.map_err(|e| Broken::Connect(ConnectError::Io(e)));
-                self.over_h2(endpoint, leased, reply, upload, down).await
+                self.over_h2(active, leased, reply, upload, down).await
             }
             opened => {
                 shard.connections(1);
@@ -156,7 +157,7 @@ impl<F: Fields> Call<'_, F> {
                     used: 0,
                     bulk: 0,
                 };
-                self.over_h1(endpoint, kept, reply, upload, down).await
+                self.over_h1(active, kept, reply, upload, down).await
             }
         }
     }
@@ -239,13 +240,13 @@ impl<F: Fields> Call<'_, F> {
 
     async fn over_h1<D: Downstream>(
         &self,
-        endpoint: &Arc<Endpoint>,
+        active: &Active<'_>,
         kept: Kept,
         reply: &Reply<'_>,
         upload: &mut Upload,
         down: &mut D,
     ) -> Outcome {
-        let worker = self.worker;
+        let (worker, endpoint) = (self.worker, active.endpoint);
         let Kept {
             stream,
             slot,
@@ -263,7 +264,14 @@ impl<F: Fields> Call<'_, F> {
             endpoint.clone(),
             bulk,
         );
-        let result = exchange::run(&self.terms(reply), self.request, upload, down, &mut up).await;
+        let result = exchange::run(
+            &self.terms(reply, active),
+            self.request,
+            upload,
+            down,
+            &mut up,
+        )
+        .await;
         let stale = used > 0 && self.is_stale(&result, upload, &up);
         let bulk = up.bulk();
         let (head, stream) = up.finish();
@@ -315,19 +323,27 @@ impl<F: Fields> Call<'_, F> {
 
     async fn over_h2<D: Downstream>(
         &self,
-        endpoint: &Arc<Endpoint>,
+        active: &Active<'_>,
         leased: Result<Lease, Broken>,
         reply: &Reply<'_>,
         upload: &mut Upload,
         down: &mut D,
     ) -> Outcome {
-        let prepared = leased
-            .and_then(|lease| H2Up::new(lease, endpoint, self.request).map_err(Broken::Client));
+        let prepared = leased.and_then(|lease| {
+            H2Up::new(lease, active.endpoint, self.request).map_err(Broken::Client)
+        });
         let mut up = match prepared {
             Ok(up) => up,
             Err(broken) => return broken.into(),
         };
-        let result = exchange::run(&self.terms(reply), self.request, upload, down, &mut up).await;
+        let result = exchange::run(
+            &self.terms(reply, active),
+            self.request,
+            upload,
+            down,
+            &mut up,
+        )
+        .await;
         if let Err(Failure {
             broken: Broken::FirstByte,
             ..
@@ -343,13 +359,14 @@ impl<F: Fields> Call<'_, F> {
         Outcome { result, stale }
     }
 
-    fn terms<'t>(&'t self, reply: &'t Reply<'t>) -> Terms<'t> {
+    fn terms<'t>(&'t self, reply: &'t Reply<'t>, active: &'t Active<'t>) -> Terms<'t> {
         Terms {
             watch: self.watch,
             timeouts: &self.service.timeouts,
             body_timeout: self.body_timeout,
             started: self.started,
             reply,
+            active,
         }
     }
 
@@ -386,24 +403,6 @@ impl<'a> Queued<'a> {
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
         self.0.queued(-1);
-    }
-}
-
-/// A request in flight on an endpoint, of all workers.
-struct Active<'a>(&'a Endpoint, &'a Watch);
-
-impl<'a> Active<'a> {
-    fn enter(endpoint: &'a Endpoint, watch: &'a Watch) -> Self {
-        endpoint.load.active.fetch_add(1, Ordering::Relaxed);
-        watch.set_upstream(Some(endpoint.slot));
-        Self(endpoint, watch)
-    }
-}
-
-impl Drop for Active<'_> {
-    fn drop(&mut self) {
-        self.0.load.active.fetch_sub(1, Ordering::Relaxed);
-        self.1.set_upstream(None);
     }
 }
 

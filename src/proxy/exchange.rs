@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use super::active::Active;
 use super::body::{Flow, PumpError, Upload, UploadError};
 use super::error::Broken;
 use super::headers::{Fields, Outgoing, Request, Uncached};
@@ -12,7 +13,7 @@ use super::pace::Pace;
 use super::wire::{Downstream, Gone, Sink, Source, Upstream, WireError};
 use crate::config::spec::Timeouts;
 use crate::http1::{FieldId, Framing, Method};
-use crate::net::{Phase, Watch};
+use crate::net::Watch;
 
 /// A response may pause for so long after the total time has passed before it counts as no longer moving.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -37,6 +38,8 @@ pub struct Terms<'a> {
     pub started: Instant,
     /// What is done about the answer.
     pub reply: &'a Reply<'a>,
+    /// The endpoint that works for it.
+    pub active: &'a Active<'a>,
 }
 
 /// What is done about an attempt's answer before the client sees it.
@@ -308,7 +311,7 @@ async fn respond<D: Downstream, U: Upstream, F: Fields>(
     super::stumble(request.target, "answering");
     up.next();
     if !matches!(framing, Framing::Length(_) | Framing::Empty) {
-        terms.watch.enter(Phase::Stream);
+        terms.active.becomes_stream();
     }
     if down.wants_chunks() && up.lend_chunks() {
         down.take_chunks();
@@ -431,7 +434,7 @@ async fn tunnel<D: Downstream, U: Upstream>(
     up.next();
     up.open_tunnel();
     down.open_tunnel();
-    terms.watch.enter(Phase::Stream);
+    terms.active.becomes_stream();
     terms.watch.disarm();
     let (mut rising, mut falling) = (Half::default(), Half::default());
     poll_fn(|cx| {

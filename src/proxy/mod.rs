@@ -3,11 +3,12 @@
 //! [`handle`] is the whole story: route, version, endpoint, attempt, answer, outcome. The parts:
 //!
 //! * [`wire`]: what an exchange asks of a connection. [`h1`], [`h1_down`], [`h1_up`]: HTTP/1. [`h2`], [`h2_down`], [`h2_up`]: HTTP/2.
-//! * [`placing`]: which version. [`tries`]: which endpoint, and whether another try follows. [`attempt`]: a connection to it.
+//! * [`placing`]: which version. [`tries`]: which endpoint, and whether another try follows. [`attempt`]: a connection to it; [`active`]: that it is busy.
 //! * [`exchange`]: the request up and the answer down on an open connection. [`body`]: the pump.
 //! * [`headers`]: heads on their way through. [`peer`]: who asks. [`error`]: what broke, and who is told what.
 //! * [`worker`]: what a thread has at hand.
 
+pub mod active;
 pub mod attempt;
 pub mod body;
 pub mod error;

@@ -130,8 +130,10 @@ impl State {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Load {
-    /// Requests in flight, of all workers.
+    /// Requests in flight, streams among them, of all workers.
     pub active: AtomicU32,
+    /// Tunnels, and answers without an end in sight.
+    pub streams: AtomicU32,
     /// 5xx in a row, of all workers together.
     pub streak_5xx: AtomicU32,
     /// Gateway failures in a row, of all workers together.
@@ -197,10 +199,16 @@ impl Load {
 }
 
 impl Load {
-    /// Requests in flight, of all workers.
+    /// Requests in flight, streams among them, of all workers.
     #[inline]
     pub fn active(&self) -> u32 {
         self.active.load(Ordering::Relaxed)
+    }
+
+    /// Requests and streams in flight, apart.
+    pub fn apart(&self) -> (u32, u32) {
+        let streams = self.streams.load(Ordering::Relaxed);
+        (self.active().saturating_sub(streams), streams)
     }
 }
 

@@ -1,10 +1,11 @@
 //! Drains by an operator: no new work, what is in flight is finished, and it is said when that is so.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use crate::support::origin::Origin;
-use crate::support::proxy::{Output, Proxy, command, serve};
-use crate::support::until;
+use crate::support::proxy::{BINARY, Builder, Output, Proxy, before, command, serve, single};
+use crate::support::{PATIENCE, until};
 
 fn slow(name: &'static str) -> Origin {
     Origin::script(move |conn| {
@@ -72,9 +73,116 @@ fn a_drained_endpoint_gets_nothing_more_and_is_safe_to_stop_when_it_is_said() {
 }
 
 #[test]
+fn requests_and_streams_are_told_apart() {
+    let origin = Origin::script(|conn| {
+        while let Some(request) = conn.request()? {
+            match request.target().as_str() {
+                "/stream" => {
+                    conn.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n")?;
+                    return conn.peer_closes(PATIENCE).map(drop);
+                }
+                "/never" => return conn.peer_closes(PATIENCE).map(drop),
+                _ => conn.reply(200, "blue")?,
+            }
+        }
+        Ok(())
+    });
+    let proxy = before(&origin.at());
+    let ask = |path: &str| {
+        let mut client = proxy.client();
+        client.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n"));
+        client
+    };
+    let _requests = [ask("/never"), ask("/never")];
+    let mut stream = ask("/stream");
+    assert_eq!(stream.head().expect("a head").status(), 200);
+    until("all are there", || (origin.hits() == 3).then_some(()));
+    let figures = |proxy: &Proxy| {
+        let status = proxy.status();
+        let endpoint = &status["services"][0]["versions"][0]["endpoints"][0];
+        (endpoint["active"].as_u64(), endpoint["streams"].as_u64())
+    };
+    assert_eq!(figures(&proxy), (Some(3), Some(1)));
+    let told = drain(&proxy, &["app", "--wait", "--timeout", "1ms"]);
+    let which = format!("v1 {} 2 requests, 1 stream", origin.at());
+    assert!(told.stderr.contains(&which), "{told:?}");
+    assert!(proxy.command(&["status"]).stdout.contains("3 (1 stream)"));
+    drop(stream);
+    until("the stream has ended", || {
+        (figures(&proxy) == (Some(2), Some(0))).then_some(())
+    });
+    let told = drain(&proxy, &["app", "--wait", "--timeout", "1ms"]);
+    assert!(told.stderr.trim_end().contains(&which[..which.len() - 10]));
+    assert!(!told.stderr.contains("stream"), "{told:?}");
+}
+
+#[test]
+fn over_tcp_the_token_is_needed_and_may_be_given_in_three_ways() {
+    let origin = Origin::named("blue");
+    let builder = Builder::new(&format!(
+        "listen = \"127.0.0.1:$PORT\"\nstate_dir = \"$DIR/state\"\n\
+         admin = {{ listen = [\"127.0.0.1:$ADMIN\"], token_file = \"$DIR/token\" }}\n{}",
+        single(&origin.at(), "")
+    ));
+    let token = builder.dir().join("token");
+    std::fs::write(&token, "a-token-of-sufficient-length-0123456789\n").expect("written");
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).expect("a mode");
+    let proxy = builder.start();
+    let told = |arguments: &[&str], variable: Option<&str>| {
+        let admin = format!("127.0.0.1:{}", proxy.admin);
+        let mut command = std::process::Command::new(BINARY);
+        command.args(["drain", "app"]).args(arguments);
+        if !arguments.contains(&"-c") {
+            command.args(["--admin", &admin]);
+        }
+        command.env("NO_COLOR", "1").current_dir("/");
+        if let Some(variable) = variable {
+            command.env("CUTOVER_TOKEN", variable);
+        }
+        let output = command.output().expect("run the binary");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), stderr)
+    };
+    let good = token.to_str().expect("UTF-8");
+    let bad = proxy.dir().join("bad");
+    std::fs::write(&bad, "another\n").expect("written");
+    let bad = bad.to_str().expect("UTF-8");
+    let file = proxy.file();
+    let file = file.to_str().expect("UTF-8");
+    let right = "a-token-of-sufficient-length-0123456789";
+    for (arguments, variable) in [
+        (&[][..], None),
+        (&[], Some("another")),
+        (&["--token-file", bad], Some(right)),
+    ] {
+        let (code, stderr) = told(arguments, variable);
+        assert_eq!(code, Some(1), "{arguments:?}: {stderr}");
+        assert!(stderr.contains("--token-file FILE"), "{stderr}");
+    }
+    let (code, stderr) = told(&["--token-file", "/no/such/file"], None);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("/no/such/file"), "{stderr}");
+    // Where the control socket is out of reach, the file says where the token is.
+    for entry in std::fs::read_dir(proxy.dir().join("state")).expect("the state directory") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|e| e == "sock") {
+            std::fs::remove_file(path).expect("removed");
+        }
+    }
+    for (arguments, variable) in [
+        (&["--token-file", good][..], None),
+        (&[], Some(right)),
+        (&["-c", file], None),
+    ] {
+        let (code, stderr) = told(arguments, variable);
+        assert_eq!(code, Some(0), "{arguments:?}: {stderr}");
+    }
+}
+
+#[test]
 fn what_is_not_there_is_said() {
     let origin = Origin::named("blue");
-    let proxy = crate::support::proxy::before(&origin.at());
+    let proxy = before(&origin.at());
     for (arguments, why) in [
         (&["nope"][..], "no service `nope`"),
         (&["app", "v9"], "no version `v9`"),
