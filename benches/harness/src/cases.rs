@@ -11,7 +11,7 @@ use crate::origin::{BODIES, CHUNKS, POST_ANSWER};
 use crate::peers::{self, Contender, Kind, Running, Scratch};
 use crate::report;
 use crate::tls::Sessions;
-use crate::{Result, cpu, idle, pressure, reload, rounds, scale, syscalls, takeovers};
+use crate::{Result, cpu, idle, pressure, reload, rounds, scale, syscalls, takeovers, tunnel};
 
 /// One case.
 pub struct Case {
@@ -31,6 +31,10 @@ pub enum What {
     H2 {
         /// Over TLS, else by prior knowledge.
         tls: bool,
+        /// What is asked: `/h2c/…` goes to the origin by HTTP/2.
+        path: &'static str,
+        /// A gRPC call instead of a GET.
+        call: bool,
     },
     /// Open loop at `--rate`.
     Latency(Shape),
@@ -45,6 +49,8 @@ pub enum What {
     Rest,
     /// Good traffic beside slow clients.
     Pressure,
+    /// WebSocket messages.
+    Tunnel,
     /// Cost of a request from small to large configurations.
     Scale,
     /// Edits of a large configuration under load.
@@ -149,7 +155,9 @@ fn tls(sessions: Sessions, fresh: bool) -> Shape {
 }
 
 fn all(bench: &Bench) -> Vec<Case> {
-    use What::{Closed, H2, Idle, Latency, Pressure, Reload, Rest, Scale, Syscalls, Takeovers};
+    use What::{
+        Closed, H2, Idle, Latency, Pressure, Reload, Rest, Scale, Syscalls, Takeovers, Tunnel,
+    };
     let case = |name, title: &str, what| Case {
         name,
         title: title.to_owned(),
@@ -186,12 +194,43 @@ fn all(bench: &Bench) -> Vec<Case> {
         case(
             "h2",
             "GET 1 KiB, HTTP/2 over TLS, 16 connections of 32 streams",
-            H2 { tls: true },
+            H2 {
+                tls: true,
+                path: "/1k",
+                call: false,
+            },
         ),
         case(
             "h2-clear",
             "GET 1 KiB, HTTP/2 in clear text, 16 connections of 32 streams",
-            H2 { tls: false },
+            H2 {
+                tls: false,
+                path: "/1k",
+                call: false,
+            },
+        ),
+        case(
+            "h2-h2c",
+            "GET 1 KiB, HTTP/2 over TLS to an origin by HTTP/2, 16 connections of 32 streams",
+            H2 {
+                tls: true,
+                path: "/h2c/1k",
+                call: false,
+            },
+        ),
+        case(
+            "grpc",
+            "unary gRPC calls of 100 bytes, HTTP/2 over TLS to an origin by HTTP/2, 16 connections of 32 streams",
+            H2 {
+                tls: true,
+                path: "/h2c/shop.Shop/Ask",
+                call: true,
+            },
+        ),
+        case(
+            "websocket",
+            "WebSocket messages of 125 bytes, there and back",
+            Tunnel,
         ),
         case("latency", &rate, Latency(plain("/1k", ""))),
         case(
@@ -251,12 +290,13 @@ pub fn run(bench: &Bench) -> Result<()> {
                 continue;
             }
             What::Closed(shape) => rounds::closed(&stage, shape)?,
-            What::H2 { tls } => rounds::h2(&stage, *tls)?,
+            What::H2 { tls, path, call } => rounds::h2(&stage, *tls, path, *call)?,
             What::Latency(shape) => rounds::latency(&stage, shape)?,
             What::Syscalls(shape) => syscalls::count(&stage, shape)?,
             What::Idle { tls } => idle::connections(&stage, *tls)?,
             What::Rest => idle::rest(&stage)?,
             What::Pressure => pressure::run(&stage)?,
+            What::Tunnel => tunnel::run(&stage)?,
             What::Scale => scale::run(&stage)?,
             What::Reload => reload::run(&stage)?,
             What::Takeovers => takeovers::run(&stage)?,

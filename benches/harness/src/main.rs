@@ -5,6 +5,7 @@
 
 mod cases;
 mod cpu;
+mod h2_origin;
 mod idle;
 mod load;
 mod options;
@@ -21,6 +22,7 @@ mod syscalls;
 mod takeovers;
 mod tls;
 mod town;
+mod tunnel;
 
 use std::process::ExitCode;
 

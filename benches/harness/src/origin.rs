@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 
+use crate::h2_origin::{H2, PREFACE};
 use crate::{Result, cpu};
 
 /// Sizes of the bodies by path.
@@ -16,6 +17,9 @@ pub const CHUNKS: usize = 8;
 /// The answer to a POST: bytes of body.
 pub const POST_ANSWER: usize = 2;
 
+/// Where an upgrade is granted.
+const TUNNEL: &[u8] = b"/ws";
+
 /// From here on an event is of a listener, below of a connection.
 const LISTENER: u64 = 1 << 32;
 
@@ -24,6 +28,7 @@ struct Answers {
     bodies: Vec<(&'static [u8], Vec<u8>)>,
     chunked: Vec<u8>,
     post: Vec<u8>,
+    tunnel: Vec<u8>,
     unknown: Vec<u8>,
 }
 
@@ -54,6 +59,10 @@ impl Answers {
                 .collect(),
             chunked,
             post: sized(POST_ANSWER),
+            tunnel:
+                b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                sec-websocket-accept: s3pPLBmTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+                    .to_vec(),
             unknown: b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec(),
         }
     }
@@ -61,6 +70,9 @@ impl Answers {
     fn to(&self, method: &[u8], path: &[u8]) -> &[u8] {
         if method == b"POST" {
             return &self.post;
+        }
+        if path == TUNNEL {
+            return &self.tunnel;
         }
         if path == b"/chunked" {
             return &self.chunked;
@@ -81,11 +93,15 @@ struct Connection<'a> {
     pending: &'a [u8],
     /// What couldn't be written yet.
     output: &'a [u8],
+    /// It speaks HTTP/2.
+    h2: Option<Box<H2>>,
     asked_out: bool,
 }
 
 enum Body {
     None,
+    /// Whatever comes goes back.
+    Echo,
     Length(u64),
     Chunked,
 }
@@ -179,6 +195,7 @@ fn accept(
             body: Body::None,
             pending: &[],
             output: &[],
+            h2: None,
             asked_out: false,
         });
     }
@@ -197,7 +214,7 @@ impl<'a> Connection<'a> {
             return false;
         }
         // While an answer waits for room, nothing more is read: the client has to take it first.
-        if self.output.is_empty() {
+        if !self.has_output() {
             let n = match self.socket.read(scratch) {
                 Ok(0) => return false,
                 Ok(n) => n,
@@ -208,7 +225,7 @@ impl<'a> Connection<'a> {
                 return false;
             }
         }
-        let wants_out = !self.output.is_empty();
+        let wants_out = self.has_output();
         if wants_out != self.asked_out {
             self.asked_out = wants_out;
             let flags = if wants_out {
@@ -221,7 +238,20 @@ impl<'a> Connection<'a> {
         true
     }
 
+    fn has_output(&self) -> bool {
+        !self.output.is_empty() || self.h2.as_ref().is_some_and(|h2| !h2.output.is_empty())
+    }
+
     fn flush(&mut self) -> bool {
+        if let Some(h2) = &mut self.h2 {
+            while !h2.output.is_empty() {
+                match self.socket.write(&h2.output) {
+                    Ok(n) => drop(h2.output.drain(..n)),
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                    Err(_) => return false,
+                }
+            }
+        }
         while !self.output.is_empty() {
             match self.socket.write(self.output) {
                 Ok(n) => self.output = &self.output[n..],
@@ -234,12 +264,20 @@ impl<'a> Connection<'a> {
 
     /// Takes bytes of one request (the proxies don't pipeline); false when they make no sense.
     fn take(&mut self, new: &[u8], answers: &'a Answers) -> bool {
+        if let Some(h2) = &mut self.h2 {
+            return h2.take(new);
+        }
         match self.body {
             Body::None => {
                 self.input.extend_from_slice(new);
+                if self.input.starts_with(&PREFACE[..6]) {
+                    return self.h2.insert(Box::new(H2::new())).take(&self.input);
+                }
                 self.head(answers)
             }
             Body::Length(left) => self.counted(left, new.len() as u64),
+            // Small messages always find room; who sends more than is read is none of the bench's.
+            Body::Echo => self.socket.write_all(new).is_ok(),
             Body::Chunked => {
                 self.input.extend_from_slice(new);
                 self.chunked()
@@ -268,6 +306,11 @@ impl<'a> Connection<'a> {
                 }
                 chunked |= name.eq_ignore_ascii_case(b"transfer-encoding");
             }
+        }
+        if path == TUNNEL {
+            self.answer();
+            self.body = Body::Echo;
+            return true;
         }
         let have = self.input.len() - end - 4;
         if chunked {

@@ -44,6 +44,13 @@ pub struct Contender {
 pub struct Scratch(PathBuf);
 
 impl Scratch {
+    /// A file in it with this content.
+    pub fn file(&self, name: &str, content: &[u8]) -> Result<PathBuf> {
+        let path = self.0.join(name);
+        fs::write(&path, content)?;
+        Ok(path)
+    }
+
     /// A directory in it.
     pub fn dir(&self, name: &str) -> Result<PathBuf> {
         let dir = self.0.join(name);
@@ -327,6 +334,9 @@ http {{
   upstream origin {{
     server {origin}; keepalive 1024; keepalive_requests 1000000000; keepalive_timeout 600s;
   }}
+  upstream h2c {{
+    server {origin}; keepalive 1024; keepalive_requests 1000000000; keepalive_timeout 600s;
+  }}
   proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $http_host;
   proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
 "
@@ -334,6 +344,7 @@ http {{
     if large {
         conf.push_str("  proxy_buffer_size 64k; proxy_buffers 16 64k; proxy_busy_buffers_size 128k; client_body_buffer_size 64k;\n");
     }
+    let upgrade = "proxy_set_header Connection upgrade; proxy_set_header Upgrade $http_upgrade; proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;";
     for listen in [
         plain.to_string(),
         format!("{tls} ssl http2"),
@@ -341,7 +352,7 @@ http {{
     ] {
         writeln!(
             conf,
-            "  server {{ listen {listen}; location / {{ proxy_pass http://origin; }} }}"
+            "  server {{ listen {listen}; location / {{ proxy_pass http://origin; }} location /h2c {{ grpc_pass grpc://h2c; grpc_set_header Host $http_host; grpc_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }} location /ws {{ {upgrade} proxy_pass http://origin; }} }}"
         )?;
     }
     conf.push_str("}\n");
@@ -375,7 +386,10 @@ frontend clients
   bind {plain}
   bind {tls} ssl crt {}/both.pem alpn h2,http/1.1
   bind {h2c} proto h2
+  use_backend h2c if {{ path_beg /h2c/ }}
   default_backend origin
+backend h2c
+  server origin {origin} proto h2 pool-purge-delay 600s
 backend origin
   server origin {origin} pool-purge-delay 600s
 ",
@@ -417,6 +431,18 @@ requests = 0
 
 [service.app.versions]
 v1 = [\"{origin}\"]
+
+[service.h2c]
+paths = [\"/h2c/*\"]
+stable = \"v1\"
+
+[service.h2c.limits]
+connections = 0
+pending = 0
+requests = 0
+
+[service.h2c.versions]
+v1 = [\"h2c://{origin}\"]
 "
     )
 }

@@ -162,19 +162,31 @@ pub fn closed(stage: &Stage, shape: &Shape) -> Result<Table> {
     Ok(costs(&entries, shape.fresh))
 }
 
+/// CPU time per request by samples of any kind.
+pub fn compare(stage: &Stage, sample: impl FnMut(&Running) -> Result<Sample>) -> Table {
+    costs(&interleave(stage, sample), false)
+}
+
 /// CPU time per request under h2load.
-pub fn h2(stage: &Stage, tls: bool) -> Result<Table> {
+pub fn h2(stage: &Stage, tls: bool, path: &str, call: bool) -> Result<Table> {
+    let message = stage
+        .scratch
+        .file("call", &[b"\0\0\0\0\x64", &[b'x'; 100][..]].concat())?;
     let entries = interleave(stage, |proxy| {
         let url = if tls {
-            format!("https://{}/1k", proxy.tls)
+            format!("https://{}{path}", proxy.tls)
         } else {
-            format!("http://{}/1k", proxy.h2c)
+            format!("http://{}{path}", proxy.h2c)
         };
         let before = Clocks::read(stage, proxy);
         let seconds = stage.bench.length.as_secs().max(1).to_string();
-        let output = Command::new("h2load")
-            .args(["-c", "16", "-m", "32", "-D", &seconds, &url])
-            .output()?;
+        let mut command = Command::new("h2load");
+        command.args(["-c", "16", "-m", "32", "-D", &seconds]);
+        if call {
+            command.arg("-d").arg(&message);
+            command.args(["-H", "content-type: application/grpc", "-H", "te: trailers"]);
+        }
+        let output = command.arg(&url).output()?;
         let text = String::from_utf8_lossy(&output.stdout);
         let (right, wrong) = h2load_counts(&text)
             .filter(|(right, _)| *right > 0)
