@@ -20,6 +20,7 @@ pub struct H1Down {
     keep_alive: bool,
     answered: bool,
     close_delimited: bool,
+    awaits_continue: bool,
 }
 
 impl H1Down {
@@ -31,6 +32,7 @@ impl H1Down {
             keep_alive: true,
             answered: false,
             close_delimited: false,
+            awaits_continue: false,
         }
     }
 
@@ -40,7 +42,13 @@ impl H1Down {
         self.keep_alive = keep_alive;
         self.answered = false;
         self.close_delimited = false;
+        self.awaits_continue = false;
         self.wire.begin_source(framing);
+    }
+
+    /// The client may hold its body back until it is told to go on (`expect: 100-continue`).
+    pub fn awaits_continue(&mut self) {
+        self.awaits_continue = true;
     }
 
     /// Whether the connection may carry another request.
@@ -136,6 +144,10 @@ impl Downstream for H1Down {
 
     fn send_response<F: Fields>(&mut self, response: &Outgoing<'_, F>) -> Result<(), WireError> {
         self.answered = true;
+        if self.awaits_continue && !self.wire.source_is_done() {
+            // Whether the body still comes nobody knows, so nobody could tell it from another request.
+            self.keep_alive = false;
+        }
         put_status(self.wire.out(), response.status);
         let drop = |id| matches!(id, FieldId::ContentLength | FieldId::TransferEncoding);
         response.fields.put_lines(self.wire.out(), drop);
@@ -156,6 +168,7 @@ impl Downstream for H1Down {
     }
 
     fn send_informational<F: Fields>(&mut self, status: u16, fields: &F) -> Result<(), WireError> {
+        self.awaits_continue &= status != 100;
         if self.version == Version::H11 {
             put_status(self.wire.out(), status);
             fields.put_lines(self.wire.out(), |id| matches!(id, FieldId::ContentLength));

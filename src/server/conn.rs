@@ -81,6 +81,17 @@ enum Turn {
     Abort,
 }
 
+/// What came of waiting for bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filled {
+    /// There are some.
+    Some,
+    /// The client has closed or reset the connection.
+    Over,
+    /// The time is over.
+    Late,
+}
+
 /// Serves a connection until it ends.
 pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let Accepted {
@@ -137,10 +148,14 @@ async fn begins_as_h2(conn: &Conn<'_>, down: &mut H1Down) -> bool {
 impl Conn<'_> {
     /// Waits for bytes. `false`: it is over.
     async fn fill(&self, down: &mut H1Down) -> bool {
+        self.filled(down).await == Filled::Some
+    }
+
+    async fn filled(&self, down: &mut H1Down) -> Filled {
         poll_fn(|cx| match down.wire.poll_fill(cx) {
-            Poll::Ready(Ok(n)) => Poll::Ready(n > 0),
-            Poll::Ready(Err(_)) => Poll::Ready(false),
-            Poll::Pending if self.watch.expired(cx) => Poll::Ready(false),
+            Poll::Ready(Ok(1..)) => Poll::Ready(Filled::Some),
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Filled::Over),
+            Poll::Pending if self.watch.expired(cx) => Poll::Ready(Filled::Late),
             Poll::Pending => Poll::Pending,
         })
         .await
@@ -247,13 +262,10 @@ impl Conn<'_> {
             {
                 return Ok(true);
             }
-            if !self.fill(down).await {
-                let timed_out = !down.wire.is_eof() && !self.watch.is_shut();
-                return if timed_out {
-                    Err(Answer::HEADER_TIMEOUT)
-                } else {
-                    Ok(false)
-                };
+            match self.filled(down).await {
+                Filled::Some => {}
+                Filled::Late if !self.watch.is_shut() => return Err(Answer::HEADER_TIMEOUT),
+                Filled::Late | Filled::Over => return Ok(false),
             }
         }
     }
@@ -272,6 +284,9 @@ impl Conn<'_> {
         down.wire.mem.input.consume(head.len);
         let keep_alive = head.keep_alive && !self.watch.is_closing();
         down.begin(head.version, keep_alive, head.framing);
+        if head.expect_continue {
+            down.awaits_continue();
+        }
         let parsed = match Parsed::new(self, head, &scratch) {
             Ok(parsed) => parsed,
             Err(reject) => {

@@ -47,6 +47,76 @@ fn who_expects_a_continue_gets_our_own_answer_at_once() {
 }
 
 #[test]
+fn who_is_refused_instead_of_told_to_go_on_is_told_of_the_end_and_need_not_wait_for_it() {
+    let origin = Origin::script(|conn| {
+        while let Some(mut request) = conn.head()? {
+            match request.target().as_str() {
+                "/no" => return conn.reply(403, "no"),
+                "/go-on" => conn.write(b"HTTP/1.1 100 Continue\r\n\r\n")?,
+                _ => {}
+            }
+            conn.body(&mut request)?;
+            conn.reply(200, "yes")?;
+        }
+        Ok(())
+    });
+    let proxy = serve(&single(&origin.at(), "hosts = [\"app.test\"]"));
+    let post = |host: &str, path: &str| {
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: {host}\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n"
+        )
+    };
+    for (host, status) in [("nobody.test", 404), ("app.test", 403)] {
+        let mut client = proxy.client();
+        let answer = client.ask(&post(host, "/no"));
+        assert_eq!((answer.status(), answer.says_close()), (status, true));
+        let soon = Duration::from_millis(1500);
+        assert_eq!(client.end_within(soon), End::Closed, "{host}");
+    }
+    // Who has sent the body is kept, told to go on or not.
+    let mut client = proxy.client();
+    client.send(post("app.test", "/go-on"));
+    assert_eq!(client.head().expect("a head").status(), 100);
+    client.send("01234");
+    assert!(!client.answer("POST").says_close());
+    let answer = client.ask(&format!("{}01234", post("app.test", "/")));
+    assert_eq!((answer.status(), answer.says_close()), (200, false));
+}
+
+#[test]
+fn a_client_that_leaves_inside_its_head_is_no_answer() {
+    let origin = Origin::named("blue");
+    let proxy = serve(&format!(
+        "[limits]\nheader_timeout = \"300ms\"\n{}",
+        single(&origin.at(), "")
+    ));
+    let half = || {
+        let mut client = proxy.client();
+        client.send("GET / HTTP/1.1\r\nhost: te");
+        client
+    };
+    for leave in [crate::support::client::Client::reset, drop] {
+        let client = half();
+        until("it is seen", || {
+            let open = proxy.metrics().sum("cutover_connections", &[]);
+            (open == 1.0).then_some(())
+        });
+        leave(client);
+        until("it is gone", || {
+            let open = proxy.metrics().sum("cutover_connections", &[]);
+            (open == 0.0).then_some(())
+        });
+    }
+    let answers = || {
+        let answers = proxy.metrics();
+        answers.sum("cutover_downstream_requests_total", &[])
+    };
+    assert_eq!(answers(), 0.0);
+    assert_eq!(half().head().expect("an answer").status(), 408);
+    until("that is one", || (answers() == 1.0).then_some(()));
+}
+
+#[test]
 fn our_own_answers_to_head_have_no_body() {
     let proxy = serve(&single("127.0.0.1:1", "hosts = [\"app.test\"]"));
     let mut client = proxy.client();
