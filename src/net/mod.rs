@@ -2,9 +2,11 @@
 
 pub mod buffer;
 pub mod clock;
+pub mod outbox;
 pub mod pipe;
 pub mod stream;
 
 pub use buffer::{Buffer, Buffers};
 pub use clock::{Phase, Watch, Watched, Watches};
+pub use outbox::{Outbox, Piece};
 pub use stream::Stream;

@@ -9,8 +9,9 @@ use bytes::{Buf, Bytes};
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 
-use super::wire::{Piece, WireError};
+use super::wire::{self, WireError};
 use crate::http1::FieldId;
+use crate::net::{Outbox, Piece};
 
 /// Most bytes that are taken at once: as much as an HTTP/1 source lends.
 const AT_ONCE: usize = 64 * 1024;
@@ -50,7 +51,7 @@ impl Inlet {
     }
 
     /// See [`super::wire::Source::poll_piece`].
-    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, h2::Error>> {
+    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<wire::Piece, h2::Error>> {
         while self.piece.is_empty() && !self.over {
             match ready!(self.body.poll_data(cx)) {
                 Some(piece) => self.piece = piece?,
@@ -61,11 +62,11 @@ impl Inlet {
             }
         }
         Poll::Ready(Ok(if !self.piece.is_empty() {
-            Piece::Data(self.piece.len())
+            wire::Piece::Data(self.piece.len())
         } else if self.trailers.is_some() {
-            Piece::Trailers
+            wire::Piece::Trailers
         } else {
-            Piece::End
+            wire::Piece::End
         }))
     }
 
@@ -113,24 +114,31 @@ fn allowed(mut trailers: HeaderMap) -> Option<HeaderMap> {
 /// The half that leaves. The last piece is held back until it is clear whether it ends the stream, so that the end costs no frame of its own.
 #[derive(Debug)]
 pub struct Outlet {
-    stream: SendStream<Bytes>,
-    held: Bytes,
+    stream: SendStream<Piece>,
+    outbox: Outbox,
+    held: Option<Piece>,
     ended: bool,
     progress: Option<Progress>,
 }
 
 impl Outlet {
-    /// A stream whose head was sent; `ended` with it. `progress` where somebody meters the peer.
-    pub fn new(stream: SendStream<Bytes>, ended: bool, progress: Option<Progress>) -> Self {
+    /// A stream whose head was sent; `ended` with it. `outbox` is its connection's. `progress` where somebody meters the peer.
+    pub fn new(
+        stream: SendStream<Piece>,
+        ended: bool,
+        outbox: Outbox,
+        progress: Option<Progress>,
+    ) -> Self {
         Self {
             stream,
-            held: Bytes::new(),
+            outbox,
+            held: None,
             ended,
             progress,
         }
     }
 
-    /// Takes as much as the peer's window grants.
+    /// Takes as much as the peer's window grants, while the connection has room for it.
     pub fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -140,6 +148,7 @@ impl Outlet {
             return Poll::Ready(Err(h2::Reason::STREAM_CLOSED.into()));
         }
         self.send_held(false)?;
+        ready!(self.outbox.poll_room(cx));
         let wanted = data.len().min(AT_ONCE);
         self.stream.reserve_capacity(wanted);
         let mut granted = self.stream.capacity();
@@ -150,7 +159,7 @@ impl Outlet {
             };
         }
         let taken = granted.min(wanted);
-        self.held = Bytes::copy_from_slice(&data[..taken]);
+        self.held = Some(self.outbox.piece(&data[..taken]));
         Poll::Ready(Ok(taken))
     }
 
@@ -175,12 +184,13 @@ impl Outlet {
     }
 
     fn send_held(&mut self, end: bool) -> Result<(), h2::Error> {
-        if self.held.is_empty() && !end {
-            return Ok(());
-        }
-        let piece = std::mem::take(&mut self.held);
+        let piece = match self.held.take() {
+            Some(piece) => piece,
+            None if end => self.outbox.nothing(),
+            None => return Ok(()),
+        };
         if let Some(progress) = &self.progress {
-            progress.set(progress.get() + 4 + piece.len() as u64 / 512);
+            progress.set(progress.get() + 4 + piece.remaining() as u64 / 512);
         }
         self.stream.send_data(piece, end)
     }

@@ -2,7 +2,6 @@
 
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::header::{CONTENT_LENGTH, HeaderValue};
@@ -12,29 +11,32 @@ use super::h2::{Inlet, Outlet, Progress, wire_error};
 use super::headers::{self, Fields, Outgoing};
 use super::wire::{Downstream, Gone, Piece, Sink, Source, WireError};
 use crate::http1::FieldId;
+use crate::net::{Outbox, Piece as Out};
 
 /// An HTTP/2 stream from a client.
 #[derive(Debug)]
 pub struct H2Down {
     inlet: Inlet,
-    respond: SendResponse<Bytes>,
+    respond: SendResponse<Out>,
     outlet: Option<Outlet>,
+    outbox: Outbox,
     progress: Progress,
 }
 
 impl H2Down {
-    /// A stream whose head was read; `ended` with it, `length` is what it said of the body.
+    /// A stream whose head was read; `ended` with it, `length` is what it said of the body. The rest is its connection's.
     pub fn new(
         body: RecvStream,
         ended: bool,
-        respond: SendResponse<Bytes>,
+        respond: SendResponse<Out>,
         length: Option<u64>,
-        progress: Progress,
+        (outbox, progress): (Outbox, Progress),
     ) -> Self {
         Self {
             inlet: Inlet::new(body, ended, length),
             respond,
             outlet: None,
+            outbox,
             progress,
         }
     }
@@ -80,7 +82,8 @@ impl Downstream for H2Down {
             .respond
             .send_response(head, ended)
             .map_err(wire_error)?;
-        self.outlet = Some(Outlet::new(stream, ended, Some(self.progress.clone())));
+        let (outbox, progress) = (self.outbox.clone(), self.progress.clone());
+        self.outlet = Some(Outlet::new(stream, ended, outbox, Some(progress)));
         Ok(())
     }
 

@@ -155,7 +155,8 @@ impl Upstream for H2Up {
             Ok((response, stream)) => {
                 self.sent = true;
                 self.response = Some(response);
-                self.outlet = Some(Outlet::new(stream, ended, None));
+                let outbox = self.lease.outbox();
+                self.outlet = Some(Outlet::new(stream, ended, outbox, None));
                 Ok(())
             }
             Err(error) => {

@@ -314,11 +314,22 @@ impl RequestId {
 }
 
 fn hex(n: u128) -> [u8; 32] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    // Eight digits in one word: each nibble gets a byte of its own, and those above 9 what letters lie further.
+    let eight = |half: u32| {
+        let mut spread = u64::from(half);
+        spread = (spread | spread << 16) & 0x0000_ffff_0000_ffff;
+        spread = (spread | spread << 8) & 0x00ff_00ff_00ff_00ff;
+        spread = (spread | spread << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+        let letters = ((spread + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
+        (spread + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'0' - 10)).to_be_bytes()
+    };
     let mut text = [0; 32];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(n.to_be_bytes()) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
+    for (digits, half) in text
+        .chunks_exact_mut(8)
+        .zip(n.to_be_bytes().chunks_exact(4))
+    {
+        let half = u32::from_be_bytes([half[0], half[1], half[2], half[3]]);
+        digits.copy_from_slice(&eight(half));
     }
     text
 }
@@ -467,4 +478,21 @@ pub fn trailer_map(section: &[u8]) -> Result<HeaderMap, Reject> {
         }
     }
     Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_written_in_hex() {
+        for n in [
+            0,
+            u128::MAX,
+            0x0123_4567_89ab_cdef_fedc_ba98_7654_3210,
+            0x9a9a_a9a9_0ff0_f00f_0909_a0a0_1e1e_d2d2,
+        ] {
+            assert_eq!(hex(n), format!("{n:032x}").as_bytes());
+        }
+    }
 }

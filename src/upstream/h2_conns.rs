@@ -11,13 +11,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use h2::client::SendRequest;
 
 use super::h2_open::{Failure, LeaseError, Opened, Opening, handshake};
 use super::limits::Slot;
 use super::{ConnectError, Endpoint, h2_open};
-use crate::net::Stream;
+use crate::net::{Outbox, Piece, Stream};
 
 /// Most connections that one worker opens to one endpoint on its own account.
 const MOST: usize = 4;
@@ -32,11 +31,12 @@ struct State {
     idle_since_ms: Cell<u64>,
     /// It takes no more requests.
     retired: Cell<bool>,
+    outbox: Outbox,
 }
 
 #[derive(Debug)]
 struct Conn {
-    sender: SendRequest<Bytes>,
+    sender: SendRequest<Piece>,
     state: Rc<State>,
 }
 
@@ -70,7 +70,7 @@ pub struct H2Conns(Rc<Inner>);
 #[derive(Debug)]
 pub struct Lease {
     /// To send one request with.
-    pub sender: SendRequest<Bytes>,
+    pub sender: SendRequest<Piece>,
     /// Whether the connection has carried a request before.
     pub used: bool,
     state: Rc<State>,
@@ -227,7 +227,7 @@ impl Inner {
         Some(self.lend(endpoint.slot, &sender, state))
     }
 
-    fn lend(self: &Rc<Self>, slot: usize, sender: &SendRequest<Bytes>, state: Rc<State>) -> Lease {
+    fn lend(self: &Rc<Self>, slot: usize, sender: &SendRequest<Piece>, state: Rc<State>) -> Lease {
         state.streams.set(state.streams.get() + 1);
         Lease {
             sender: sender.clone(),
@@ -245,7 +245,7 @@ impl Inner {
         (sender, connection): Opened,
         slot: Slot,
         idle: Duration,
-    ) -> (SendRequest<Bytes>, Rc<State>) {
+    ) -> (SendRequest<Piece>, Rc<State>) {
         let state = Rc::new(State::default());
         state.idle_since_ms.set(self.now_ms.get());
         self.shelf(endpoint, |shelf| {
@@ -404,6 +404,11 @@ impl Drop for Leasing {
 }
 
 impl Lease {
+    /// What waits on the connection to be written.
+    pub fn outbox(&self) -> Outbox {
+        self.state.outbox.clone()
+    }
+
     /// The connection gets no more requests: the peer has said so.
     pub fn retire(&self) {
         self.state.retired.set(true);

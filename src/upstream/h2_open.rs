@@ -3,12 +3,11 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
 
 use super::limits::{Limit, Slot};
 use super::{ConnectError, Endpoint, connect};
-use crate::net::Stream;
+use crate::net::{Piece, Stream};
 
 /// What may be on its way for one stream: what a stalled client makes us hold.
 const STREAM_WINDOW: u32 = 64 * 1024;
@@ -66,7 +65,7 @@ impl Failure {
     }
 }
 
-pub(super) type Opened = (SendRequest<Bytes>, Connection<Stream, Bytes>);
+pub(super) type Opened = (SendRequest<Piece>, Connection<Stream, Piece>);
 
 /// Both ends agree to speak HTTP/2 on `stream`.
 pub(super) async fn handshake(stream: Stream) -> io::Result<Opened> {

@@ -73,7 +73,7 @@ pub(super) struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// `seen` are its fields; `ended`: no body follows. `is_known` says of an authority that it was found fine before.
+    /// `seen` are its fields; `ended`: no body follows. `known` says of an authority that was found fine before how much of it is the host.
     ///
     /// # Errors
     /// What can't be served.
@@ -82,16 +82,22 @@ impl<'a> Head<'a> {
         seen: &Seen<'a>,
         ended: bool,
         limits: &ProxyLimits,
-        is_known: impl Fn(&[u8]) -> bool,
+        known: impl Fn(&[u8]) -> Option<usize>,
     ) -> Result<Self, Reject> {
         let method = Method::from_bytes(parts.method.as_str().as_bytes());
         check_method(method, parts.method.as_str())?;
         check_size(parts, seen, limits)?;
         check_fields(&parts.headers, seen, limits)?;
         let authority = authority_of(parts, seen)?;
-        if !is_known(authority) {
-            authority::check(authority)?;
-        }
+        let host = match known(authority) {
+            Some(len) => std::str::from_utf8(&authority[..len])
+                .unwrap_or_default()
+                .into(),
+            None => {
+                authority::check(authority)?;
+                host_of(authority)
+            }
+        };
         let typed = typed_target(parts, method, limits)?;
         let (target, path_len) = target_of(typed)?;
         let framing = match seen.length {
@@ -105,7 +111,7 @@ impl<'a> Head<'a> {
             present: seen.present,
             method,
             authority,
-            host: host_of(authority),
+            host,
             target,
             path_len,
             framing,
@@ -113,9 +119,10 @@ impl<'a> Head<'a> {
         })
     }
 
-    /// As typed.
-    pub fn authority(&self) -> &'a [u8] {
-        self.authority
+    /// As typed, and how much of it is the host, where that is as typed too.
+    pub fn authority(&self) -> (&'a [u8], Option<usize>) {
+        let plain = matches!(self.host, Cow::Borrowed(_));
+        (self.authority, plain.then_some(self.host.len()))
     }
 
     /// Lower case, without port.

@@ -25,7 +25,7 @@ use self::seats::{Desk, Seats};
 use super::conn::{Conn, Listening};
 use super::tls::TlsInfo;
 use crate::http1::Method;
-use crate::net::{Phase, Watch};
+use crate::net::{Outbox, Phase, Piece, Watch};
 use crate::proxy::h1::H1;
 use crate::proxy::h2::Progress;
 use crate::proxy::h2_down::H2Down;
@@ -54,6 +54,7 @@ pub(super) struct Shared {
     tls: Option<TlsInfo>,
     watch: Rc<Watch>,
     progress: Progress,
+    outbox: Outbox,
     limit: usize,
     open: Cell<usize>,
     leaving: Cell<bool>,
@@ -61,8 +62,8 @@ pub(super) struct Shared {
     full: Cell<bool>,
     /// When it is told so long without streams, it gives up memory; what follows then.
     spare: Cell<Option<Duration>>,
-    /// The last authority that was fine: most connections are for one.
-    authority: RefCell<Vec<u8>>,
+    /// The last authority that was fine, and the length of its host: most connections are for one.
+    authority: RefCell<(Vec<u8>, usize)>,
 }
 
 /// Serves a connection that speaks HTTP/2; `wire` holds what was read of it.
@@ -74,6 +75,7 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
         peer: conn.peer,
         tls: conn.tls,
         progress: Progress::default(),
+        outbox: Outbox::default(),
         limit: limits.streams as usize,
         open: Cell::new(0),
         leaving: Cell::new(false),
@@ -97,7 +99,7 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
             // counted, by us.
             .max_header_list_size(u32::try_from(2 * limits.header_bytes).unwrap_or(u32::MAX))
             .max_local_error_reset_streams(Some(ERRORS))
-            .handshake::<_, Bytes>(io)
+            .handshake::<_, Piece>(io)
     );
     shared.watch.enter(Phase::Head);
     shared.watch.arm(limits.header_timeout);
@@ -136,7 +138,7 @@ struct Driver<'a> {
     shared: &'a Rc<Shared>,
     meter: &'a Meter,
     pipe: Rc<RefCell<Pipe>>,
-    connection: Connection<Io, Bytes>,
+    connection: Connection<Io, Piece>,
     seats: Seats<Job>,
 }
 
@@ -234,13 +236,13 @@ impl Driver<'_> {
     }
 }
 
-type Incoming = (http::Request<RecvStream>, SendResponse<Bytes>);
+type Incoming = (http::Request<RecvStream>, SendResponse<Piece>);
 
 /// The next stream, while there is room: a stream that the client took back counts until its work has ended, so that no application
 /// ever sees more of them than the limit.
 fn poll_accept(
     shared: &Shared,
-    connection: &mut Connection<Io, Bytes>,
+    connection: &mut Connection<Io, Piece>,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Incoming, h2::Error>>> {
     shared.full.set(!shared.has_room());
@@ -303,15 +305,19 @@ impl Shared {
         Open(self)
     }
 
-    /// Whether this authority was found fine for the connection before.
-    fn knows(&self, authority: &[u8]) -> bool {
-        !authority.is_empty() && *self.authority.borrow() == authority
+    /// How much of this authority is the host, if it was found fine for the connection before.
+    fn knows(&self, authority: &[u8]) -> Option<usize> {
+        let known = self.authority.borrow();
+        (!authority.is_empty() && known.0 == authority).then_some(known.1)
     }
 
-    fn learn(&self, authority: &[u8]) {
-        let mut known = self.authority.borrow_mut();
-        known.clear();
-        known.extend_from_slice(authority);
+    fn learn(&self, (authority, host): (&[u8], Option<usize>)) {
+        if let Some(host) = host {
+            let mut known = self.authority.borrow_mut();
+            known.0.clear();
+            known.0.extend_from_slice(authority);
+            known.1 = host;
+        }
     }
 
     fn count(&self, ended: Ended) {
@@ -339,7 +345,7 @@ impl Drop for Open {
 struct Job {
     open: Open,
     request: http::Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    respond: SendResponse<Piece>,
 }
 
 /// Takes streams, one after the other, from their heads to their ends.
@@ -355,7 +361,8 @@ async fn serve_streams(desk: Rc<Desk<Job>>) {
         let (parts, body) = request.into_parts();
         let ended = body.is_end_stream();
         let seen = Seen::of(&parts.headers);
-        let mut down = H2Down::new(body, ended, respond, seen.length, shared.progress.clone());
+        let of_all = (shared.outbox.clone(), shared.progress.clone());
+        let mut down = H2Down::new(body, ended, respond, seen.length, of_all);
         match answer(shared, &watch, (&parts, seen, ended), &mut down).await {
             // What is unread of the request's body is refused without an error (RFC 9113 §8.1): that is what dropping does.
             Ended::Whole(_) | Ended::Tunnel => drop(down),
@@ -383,7 +390,7 @@ async fn answer(
             return ended;
         }
     };
-    if !shared.knows(head.authority()) {
+    if shared.knows(head.authority().0).is_none() {
         let misdirected = |tls: &TlsInfo| tls.misdirected(head.host());
         if shared.tls.as_ref().is_some_and(misdirected) {
             let refusal = Answer::MISDIRECTED;
