@@ -43,3 +43,12 @@ fuzz TARGET:
 # cutover beside nginx and HAProxy, about 20 minutes; what is missing is named. `just bench --case get1k` for one case.
 bench *ARGS:
     cargo run --release --manifest-path benches/harness/Cargo.toml -- bench --write {{ARGS}}
+
+# Instructions of each step of a request (parse, find, match, split, pick, serialise, record) against the budgets beside the code.
+# Needs valgrind. `--write` keeps them in benches/INSTRUCTIONS.md, `--step NAME` counts one.
+instructions *ARGS:
+    cargo bench --bench instructions -- {{ARGS}}
+
+# What each step takes, by criterion.
+micro *ARGS:
+    cargo bench --bench http1 --bench routing --bench steps -- {{ARGS}}

@@ -84,6 +84,9 @@ impl RequestHead {
     ///
     /// # Errors
     /// What HOSTILE.md (framing, names, resources) calls for; the connection must be closed after the answer.
+    ///
+    /// Budget: 2,300 instructions (`just instructions`: parse_request).
+    /// Budget: 6,400 instructions (`just instructions`: parse_browser).
     pub fn parse(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<Option<usize>, Reject> {
         // Bytes beyond the limit are never looked at: where the head ends doesn't depend on how much was read.
         let window = &buf[..buf.len().min(limits.bytes)];

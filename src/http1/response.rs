@@ -60,6 +60,8 @@ impl ResponseHead {
     ///
     /// # Errors
     /// Anything ambiguous or malformed; the caller answers 502.
+    ///
+    /// Budget: 2,500 instructions (`just instructions`: parse_response).
     pub fn parse(
         &mut self,
         buf: &[u8],

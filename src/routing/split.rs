@@ -93,6 +93,8 @@ impl Split {
     }
 
     /// The next request's version, by the exact split. A state made for other shares starts again.
+    ///
+    /// Budget: 105 instructions (`just instructions`: split).
     #[inline]
     pub fn next(&self, state: &mut SplitState) -> usize {
         if let [only] = &*self.lanes {

@@ -11,6 +11,9 @@ impl Pool {
     /// (power of two choices: Mitzenmacher 2001; good balance without looking at every endpoint). `peak_ewma`: likewise, by
     /// expected wait. `round_robin`: in turn, an endpoint of weight n taking n turns of each round, spread over it.
     /// `hash`: the next place on a ring; when an endpoint comes or goes only its own share moves.
+    ///
+    /// Budget: 170 instructions (`just instructions`: pick).
+    /// Budget: 170 instructions (`just instructions`: pick_many).
     pub fn pick(
         &self,
         rng: &mut fastrand::Rng,

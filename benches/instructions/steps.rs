@@ -1,0 +1,293 @@
+//! The steps, each with what it works on.
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cutover::config::spec::{
+    Address, Balance, Cohort, CohortKey, Condition, Endpoint, HostPattern, PathPattern, Pattern,
+    Rule, Scheme, Service, Share, Subject, Timeouts, Version,
+};
+use cutover::http1::{Framing, HeadLimits, Method, RequestHead, ResponseHead};
+use cutover::proxy::Peer;
+use cutover::proxy::headers::{H1Fields, Request, RequestId};
+use cutover::routing::{self, Matcher, Split, SplitState, Table};
+use cutover::telemetry::Telemetry;
+use cutover::upstream::pool::Member;
+use cutover::upstream::{Pool, Registry, View};
+
+/// One step.
+pub struct Step {
+    /// What `--step` and the budgets call it.
+    pub name: &'static str,
+    /// What it works on.
+    pub what: &'static str,
+    /// Prepares it: what comes back does it once.
+    pub make: fn() -> Box<dyn FnMut()>,
+}
+
+/// All of them, in the order of a request.
+pub fn all() -> Vec<Step> {
+    let step = |name, what, make| Step { name, what, make };
+    vec![
+        step(
+            "parse_request",
+            "a request's head of 4 fields",
+            parse_request,
+        ),
+        step(
+            "parse_browser",
+            "a browser's request head of 14 fields",
+            parse_browser,
+        ),
+        step("find_host", "1,000 services, a host each", find_host),
+        step("find_path", "a wildcard host with 10,000 paths", find_path),
+        step(
+            "match_rules",
+            "5 rules (header, cookie, query, glob, address), none holds",
+            match_rules,
+        ),
+        step("split", "the exact split over 2 versions", split),
+        step("cohort", "a cookie's place in the split", cohort),
+        step("pick", "least requests of 10 endpoints", pick_few),
+        step("pick_many", "least requests of 1,000 endpoints", pick_many),
+        step("serialise", "a browser's head for the upstream", serialise),
+        step(
+            "parse_response",
+            "an answer's head of 5 fields",
+            parse_response,
+        ),
+        step("record", "in flight, rule, status, duration", record),
+    ]
+}
+
+const LIMITS: HeadLimits = HeadLimits {
+    bytes: 32 * 1024,
+    fields: 100,
+    target: 8 * 1024,
+    underscores: false,
+};
+
+const PLAIN: &[u8] =
+    b"GET /api/v1/products?page=2 HTTP/1.1\r\nHost: shop.example.com\r\nUser-Agent: oha/1.4.5\r\n\
+    Accept: */*\r\nAccept-Encoding: gzip, br\r\n\r\n";
+
+const BROWSER: &[u8] = b"GET /assets/app.3f2a.js HTTP/1.1\r\nHost: shop.example.com\r\nConnection: keep-alive\r\n\
+    sec-ch-ua: \"Chromium\";v=\"140\", \"Not=A?Brand\";v=\"24\"\r\nsec-ch-ua-mobile: ?0\r\nsec-ch-ua-platform: \"Linux\"\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36\r\n\
+    Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8\r\n\
+    Sec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n\
+    Referer: https://shop.example.com/\r\nAccept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: en-GB,en;q=0.9\r\n\
+    Cookie: uid=4f7c2a9e-1f1b-4d38-9b0e-6a7b8c9d0e1f; session=abcdefghijklmnopqrstuvwxyz0123456789; theme=dark\r\n\r\n";
+
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Sat, 21 Nov 2026 03:00:00 GMT\r\nContent-Type: text/plain\r\n\
+    Content-Length: 1024\r\nConnection: keep-alive\r\n\r\n";
+
+fn parse_request() -> Box<dyn FnMut()> {
+    let mut head = RequestHead::new();
+    Box::new(move || {
+        let _ = black_box(head.parse(black_box(PLAIN), &LIMITS));
+    })
+}
+
+fn parse_browser() -> Box<dyn FnMut()> {
+    let mut head = RequestHead::new();
+    Box::new(move || {
+        let _ = black_box(head.parse(black_box(BROWSER), &LIMITS));
+    })
+}
+
+fn parse_response() -> Box<dyn FnMut()> {
+    let mut head = ResponseHead::new();
+    Box::new(move || {
+        let _ = black_box(head.parse(black_box(RESPONSE), Method::Get, &LIMITS));
+    })
+}
+
+fn service(hosts: Vec<HostPattern>, paths: Vec<PathPattern>) -> Service {
+    let second = Duration::from_secs(1);
+    Service {
+        policies: Default::default(),
+        hash_by: vec![CohortKey::Ip],
+        name: "shop".into(),
+        hosts,
+        paths,
+        stable: 0,
+        split: Vec::new(),
+        cohort: None,
+        rules: Vec::new(),
+        balance: Balance::default(),
+        timeouts: Timeouts {
+            connect: second,
+            first_byte: second,
+            total: None,
+            idle: second,
+        },
+        labels: Vec::new(),
+        versions: vec![Version {
+            slow_start: None,
+            name: "v1".into(),
+            label: None,
+            endpoints: Vec::new(),
+            preview: Vec::new(),
+        }],
+    }
+}
+
+fn find_host() -> Box<dyn FnMut()> {
+    let host = |n: usize| HostPattern::Exact(format!("s{n}.example.com"));
+    let services: Vec<_> = (0..1000)
+        .map(|n| service(vec![host(n)], Vec::new()))
+        .collect();
+    let table = Table::new(&services);
+    Box::new(move || {
+        black_box(table.find(
+            black_box("s500.example.com"),
+            black_box(b"/api/products/42"),
+        ));
+    })
+}
+
+fn find_path() -> Box<dyn FnMut()> {
+    let path = |n| PathPattern::Prefix(format!("/api/p{n}"));
+    let wildcard = HostPattern::Suffix(".example.com".into());
+    let table = Table::new(&[service(vec![wildcard], (0..10_000).map(path).collect())]);
+    Box::new(move || {
+        black_box(table.find(black_box("shop.example.com"), black_box(b"/api/p5000/x/y")));
+    })
+}
+
+/// The browser's request as the steps after parsing see it.
+fn with_browser(mut step: impl FnMut(&Request<'_, H1Fields<'_>>) + 'static) -> Box<dyn FnMut()> {
+    let mut head = RequestHead::new();
+    let parsed = head.parse(BROWSER, &LIMITS);
+    assert!(matches!(parsed, Ok(Some(_))), "the head is whole and good");
+    let at = Some(([192, 0, 2, 7], 40_000).into());
+    let peer = Peer::new(at, true, Arc::new([]), &[]);
+    let target = head.target.of(BROWSER);
+    let id = RequestId::of(None, &mut fastrand::Rng::with_seed(7));
+    Box::new(move || {
+        let request = Request {
+            fields: H1Fields {
+                head: BROWSER,
+                fields: &head.fields,
+            },
+            method: Method::Get,
+            method_text: b"GET",
+            authority: b"shop.example.com",
+            host: "shop.example.com",
+            target,
+            path_len: target.len(),
+            framing: Framing::Empty,
+            expect_continue: false,
+            upgrade: None,
+            te_trailers: false,
+            peer: &peer,
+            client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
+            id,
+        };
+        step(black_box(&request));
+    })
+}
+
+fn match_rules() -> Box<dyn FnMut()> {
+    let rule = |subject, pattern| Rule {
+        when: vec![Condition {
+            subject,
+            patterns: vec![pattern],
+        }],
+        to: 0,
+        strict: false,
+    };
+    let exact = |text: &str| Pattern::Exact(text.into());
+    let net = "10.0.0.0/8".parse().expect("a network");
+    let matcher = Matcher::new(&[
+        rule(Subject::Header("x-canary".into()), exact("always")),
+        rule(Subject::Cookie("beta".into()), exact("1")),
+        rule(Subject::Query("version".into()), exact("v2")),
+        rule(
+            Subject::Header("referer".into()),
+            Pattern::Glob("*@example.com".into()),
+        ),
+        rule(Subject::Ip, Pattern::Net(net)),
+    ]);
+    with_browser(move |request| {
+        black_box(matcher.find(request));
+    })
+}
+
+fn split() -> Box<dyn FnMut()> {
+    let split = Split::new(2, 0, &[(1, Share(5_000))]);
+    let mut state = SplitState::default();
+    Box::new(move || {
+        black_box(split.next(black_box(&mut state)));
+    })
+}
+
+fn cohort() -> Box<dyn FnMut()> {
+    let cohort = routing::Cohort::new(&Cohort {
+        by: vec![CohortKey::Cookie("uid".into()), CohortKey::Ip],
+        salt: "shop".into(),
+    });
+    let split = Split::new(2, 0, &[(1, Share(5_000))]);
+    with_browser(move |request| {
+        black_box(cohort.place(request).map(|(_, place)| split.at(place)));
+    })
+}
+
+fn pick(endpoints: u16) -> Box<dyn FnMut()> {
+    let metrics = Telemetry::new(1).version("shop", "v1");
+    let registry = Registry::new();
+    let member = |n: u16| {
+        let spec = Endpoint {
+            scheme: Scheme::Http,
+            address: Address::Ip(([127, 0, 0, 1], 1000 + n).into()),
+            weight: 1,
+        };
+        Member {
+            endpoint: registry.endpoint("shop", "v1", &spec, &metrics),
+            weight: 1,
+        }
+    };
+    let members = (0..endpoints).map(member).collect();
+    let pool = Pool::of(members, Balance::LeastRequest, 500, registry.epoch());
+    let (mut rng, mut view) = (fastrand::Rng::with_seed(7), View::default());
+    Box::new(move || {
+        black_box(pool.pick(&mut rng, &mut view, black_box(&[]), None));
+    })
+}
+
+fn pick_few() -> Box<dyn FnMut()> {
+    pick(10)
+}
+
+fn pick_many() -> Box<dyn FnMut()> {
+    pick(1000)
+}
+
+fn serialise() -> Box<dyn FnMut()> {
+    let mut out = Vec::with_capacity(4096);
+    with_browser(move |request| {
+        out.clear();
+        request.put_h1(&mut out, b"10.0.0.1:8080");
+        black_box(&out);
+    })
+}
+
+fn record() -> Box<dyn FnMut()> {
+    let telemetry = Telemetry::new(1);
+    let metrics = telemetry.version("shop", "v1");
+    let rules = telemetry.rules("shop", 3);
+    Box::new(move || {
+        let shard = metrics.shard(0);
+        shard.in_flight(1);
+        rules.hit(0, 1);
+        shard.request(
+            black_box(Method::Get),
+            black_box(200),
+            black_box(Duration::from_micros(740)),
+        );
+        shard.in_flight(-1);
+    })
+}
