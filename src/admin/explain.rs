@@ -1,5 +1,6 @@
 //! Where a request would go, and why, in words. Pure: it reads a snapshot and moves nothing in it.
 
+mod session;
 mod takeover;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use crate::http1::path;
 use crate::proxy::Answer;
 use crate::routing::{self, SplitState, Why};
 use crate::snapshot::Snapshot;
+pub use session::Stays;
 
 /// Where a request goes, and why.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -30,6 +32,9 @@ pub struct Explanation {
     pub rule: Option<usize>,
     /// The user's place, where a cohort decides.
     pub cohort: Option<Cohort>,
+    /// Where the session of its cookie stays, where that decides.
+    #[serde(default)]
+    pub session: Option<Stays>,
     /// The version; `None` where the exact split picks one of `candidates` for each request.
     pub version: Option<String>,
     /// Versions that the request may go to, those that take over for them included.
@@ -93,18 +98,24 @@ pub fn explain(snapshot: &Snapshot, asked: &Asked) -> Explanation {
     let service = &snapshot.spec.services[found.service];
     told.service = Some(service.name.clone());
     let live = &snapshot.services[found.service];
-    let (version, why) = match found.preview {
-        Some(version) => (version, Why::Preview),
-        None => {
+    if found.preview.is_none() {
+        told.route(service, asked);
+    }
+    let ruled = routing::by_rule(&live.routing, asked);
+    let (version, why) = match (found.preview, ruled) {
+        (Some(version), _) => (version, Why::Preview),
+        (None, Some(decision)) => (decision.version, decision.why),
+        (None, None) => {
+            told.unruled(service);
+            if let Some(version) = told.session(live, asked) {
+                told.candidates(snapshot, found.service, &[version], false);
+                return told;
+            }
             // A state of its own: asking must not move the split.
-            let mut state = SplitState::default();
-            let decision = routing::decide(&live.routing, asked, &mut state);
+            let decision = routing::by_share(&live.routing, asked, &mut SplitState::default());
             (decision.version, decision.why)
         }
     };
-    if why != Why::Preview {
-        told.route(service, asked);
-    }
     told.decided(service, version, why, &|v| snapshot.share(found.service, v));
     if !matches!(why, Why::Preview | Why::Rule(_)) {
         told.why.extend(snapshot.awaited_of(found.service));
@@ -215,6 +226,14 @@ impl Explanation {
         self.route = Some(format!("{host_shown}{path_shown}"));
     }
 
+    fn unruled(&mut self, service: &spec::Service) {
+        match service.rules.len() {
+            0 => {}
+            1 => self.why.push("its one rule does not match".to_owned()),
+            count => self.why.push(format!("none of its {count} rules matches")),
+        }
+    }
+
     fn decided(
         &mut self,
         service: &spec::Service,
@@ -223,12 +242,6 @@ impl Explanation {
         share: &dyn Fn(usize) -> Share,
     ) {
         let name = &service.versions[version].name;
-        if !service.rules.is_empty() && !matches!(why, Why::Rule(_) | Why::Preview) {
-            self.why.push(match service.rules.len() {
-                1 => "its one rule does not match".to_owned(),
-                count => format!("none of its {count} rules matches"),
-            });
-        }
         let sentence = match why {
             Why::Preview => format!(
                 "the host is a preview host: it leads to version {name} of service {}, whatever the split says",

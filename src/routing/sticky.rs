@@ -173,6 +173,11 @@ pub fn find(
     found
 }
 
+/// Whether the request carries a cookie of that name, whatever it holds.
+pub fn is_carried(request: &impl Request, sticky: &policy::Sticky) -> bool {
+    extract::any_cookie(request, sticky.cookie.as_bytes(), |_| true)
+}
+
 /// Whether the cookie is to be sealed again though nothing has changed: a tenth of `idle` has passed since it was.
 pub fn needs_refresh(session: &Session, now_s: u64, sticky: &policy::Sticky) -> bool {
     now_s.saturating_sub(session.seen_s) >= (sticky.idle.as_secs() / 10).max(1)

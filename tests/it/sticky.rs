@@ -7,6 +7,7 @@ use crate::support::wire::Message;
 
 const USERS: usize = 60;
 const COOKIE: &str = "cutover";
+const NULL: serde_json::Value = serde_json::Value::Null;
 
 /// A browser that forgets everything but its cookie: each request comes on a connection of its own.
 #[derive(Default)]
@@ -283,4 +284,57 @@ fn assert_moved_inside(before: &[String], after: &[String], gone: &str) {
             false => assert_eq!(before, after),
         }
     }
+}
+
+/// What `explain` says of this user's next request.
+fn explained(proxy: &Proxy, cookie: Option<&str>) -> serde_json::Value {
+    let field = format!("cookie: other=1; {}", cookie.unwrap_or("third=3"));
+    let said = proxy.command(&["explain", "http://test/", "-H", &field, "--json"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    serde_json::from_str(&said.stdout).expect("JSON")
+}
+
+#[track_caller]
+fn assert_says(told: &serde_json::Value, what: &str) {
+    let why = told["why"].to_string();
+    assert!(why.contains(what), "no {what:?} in {why}");
+}
+
+#[test]
+fn explain_follows_a_session_as_the_proxy_does() {
+    let (blue, green) = (origins("blue", 2), origins("green", 2));
+    let text = |service: &str| file(service, "to = \"endpoint\"", &list(&blue), &list(&green));
+    let proxy = serve(&text("stable = \"blue\"\nsplit = { green = \"50%\" }"));
+    let mut all: Vec<User> = (0..8).map(|_| User::default()).collect();
+    let first = places(&proxy, &mut all);
+    for (user, place) in all.iter().zip(&first) {
+        let told = explained(&proxy, user.cookie.as_deref());
+        let (version, number) = place.split_once('-').expect("a name and a number");
+        let of_version = if version == "blue" { &blue } else { &green };
+        let endpoint = of_version[number.parse::<usize>().expect("a number")].at();
+        assert_eq!(told["version"], version);
+        assert_eq!(told["session"]["version"], version);
+        assert_eq!(told["session"]["endpoint"], *endpoint);
+        assert_says(&told, "whatever the split says");
+    }
+    let told = explained(&proxy, None);
+    assert_eq!((&told["session"], &told["version"]), (&NULL, &NULL));
+    assert_says(&told, "no cookie `cutover`");
+    let forged = all[0].cookie.clone().expect("a cookie").replace('=', "=x");
+    assert_eq!(explained(&proxy, Some(&forged))["session"], NULL);
+    assert_says(&explained(&proxy, Some(&forged)), "is no session");
+    let on_green = first.iter().position(|p| p.starts_with("green"));
+    let of_green = &all[on_green.expect("half of them")].cookie;
+    // The split has moved away: it may finish, or not.
+    proxy.edit(&text("stable = \"blue\"\nfinish_sessions = \"1h\""));
+    let told = explained(&proxy, of_green.as_deref());
+    assert_eq!(told["version"], "green");
+    assert_says(&told, "finish_sessions");
+    proxy.edit(&text("stable = \"blue\""));
+    let told = explained(&proxy, of_green.as_deref());
+    assert_eq!(
+        (&told["session"], told["version"].as_str()),
+        (&NULL, Some("blue"))
+    );
+    assert_says(&told, "begins anew");
 }

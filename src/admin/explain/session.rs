@@ -1,0 +1,92 @@
+//! The session that a request's cookie holds, and whether it decides.
+
+use serde::{Deserialize, Serialize};
+
+use super::Explanation;
+use crate::admin::asked::Asked;
+use crate::net::clock::wall_s;
+use crate::routing::sticky::{self, Session};
+use crate::snapshot::{Service, Sessions};
+
+/// Where a session stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stays {
+    /// On this version.
+    pub version: String,
+    /// On this endpoint of it, if it sticks to one that is usable.
+    pub endpoint: Option<String>,
+}
+
+impl Explanation {
+    /// Tells of the request's session: the version that it stays on, if it has one and may stay.
+    pub(super) fn session(&mut self, service: &Service, asked: &Asked) -> Option<usize> {
+        let policy = service.policies.sticky.as_ref()?;
+        let cookie = &policy.cookie;
+        if !sticky::is_carried(asked, policy) {
+            self.why
+                .push(format!("it carries no cookie `{cookie}`: a new session"));
+            return None;
+        }
+        let Some(sessions) = &service.sessions else {
+            self.why.push(format!(
+                "only the running proxy can read its cookie `{cookie}`: it is taken for a new session here"
+            ));
+            return None;
+        };
+        let now_s = wall_s();
+        let Some(session) = sessions.find(service, asked, now_s) else {
+            self.why.push(format!(
+                "its cookie `{cookie}` is no session of this service (forged, of another key, or outdated): it is ignored and replaced"
+            ));
+            return None;
+        };
+        let Some(version) = sessions.follow(service, &session, now_s) else {
+            self.why.push(moves(service, sessions, &session));
+            return None;
+        };
+        let name = &service.versions[version].name;
+        let member = sessions.endpoint(service, &session, version);
+        let members = &service.versions[version].pool.members;
+        let endpoint = member.map(|m| members[m].endpoint.name.to_string());
+        let age = |since_s: u64| {
+            let age = std::time::Duration::from_secs(now_s.saturating_sub(since_s));
+            humantime::format_duration(age).to_string()
+        };
+        let place = match &endpoint {
+            Some(endpoint) => format!("{name}, endpoint {endpoint}"),
+            None if session.endpoint.is_some() && policy.to_endpoint => {
+                format!(
+                    "{name}; the endpoint that it was on is not usable or gone, another one takes it"
+                )
+            }
+            None => name.to_string(),
+        };
+        let why = match service.routing.split.share(version).0 {
+            0 => "by finish_sessions, though the version has no share any more",
+            _ => "whatever the split says",
+        };
+        self.why.push(format!(
+            "its cookie `{cookie}` is a session, begun {} ago and sealed {} ago, that stays {why}: on {place}",
+            age(session.began_s),
+            age(session.seen_s)
+        ));
+        self.version = Some(name.to_string());
+        self.session = Some(Stays {
+            version: name.to_string(),
+            endpoint,
+        });
+        Some(version)
+    }
+}
+
+/// Why a session does not stay.
+fn moves(service: &Service, sessions: &Sessions, session: &Session) -> String {
+    let mut versions = (0..service.versions.len()).filter(|v| sessions.is_on(session, *v));
+    let from = versions.next().map(|v| &service.versions[v].name);
+    match from {
+        Some(name) => format!(
+            "its session was on {name}, which has no share any more or whose sessions were ended: it begins anew"
+        ),
+        None => "its session was on a version that is gone: it begins anew".to_owned(),
+    }
+}
