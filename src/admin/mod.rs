@@ -64,8 +64,8 @@ pub enum Command {
 #[cfg(test)]
 #[derive(Debug)]
 pub enum Stumble {
-    /// This worker.
-    Worker(usize),
+    /// This worker; else its accept loops, each with the next connection.
+    Worker(usize, bool),
     /// The control thread.
     Control,
     /// What answers the admin API.

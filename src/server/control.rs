@@ -1,10 +1,13 @@
 //! The control thread: brings the proxy up, then does whatever happens: edits, signals, commands, clocks.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -169,7 +172,7 @@ impl Control {
     /// Lives until it is stopped, by a signal or by `stop` (dropped without a word: at once), and drains.
     ///
     /// # Errors
-    /// A worker died.
+    /// Workers died too often, or a part of this thread did; what could be finished was.
     pub async fn live(
         mut self,
         mut signals: Signals,
@@ -181,7 +184,8 @@ impl Control {
         self.sample();
         // An edit while we came up was before the watch.
         self.reload().await;
-        let ended = self.until_stopped(&mut signals, &mut stop).await;
+        let ended = caught(self.until_stopped(&mut signals, &mut stop)).await;
+        let ended = ended.unwrap_or(Err(RunError::Control));
         self.context.readiness.set(Phase::Stopping);
         // Who asks for something now is told at once that nobody does it.
         self.commands.close();
@@ -281,9 +285,9 @@ impl Control {
                 });
             }
             #[cfg(test)]
-            Command::Stumble(admin::Stumble::Worker(id)) => {
+            Command::Stumble(admin::Stumble::Worker(id, whole)) => {
                 let worker = &self.publisher.fleet().workers()[id];
-                worker.tell(super::worker::WorkerCommand::Stumble);
+                worker.tell(super::worker::WorkerCommand::Stumble(whole));
             }
             #[cfg(test)]
             Command::Stumble(admin::Stumble::Control) => panic!("on purpose: control thread"),
@@ -459,6 +463,18 @@ fn each_endpoint<'a>(snapshot: &'a Snapshot, mut see: impl FnMut([&'a str; 3], &
             }
         }
     }
+}
+
+/// What comes of this; `None`: it panicked.
+async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    poll_fn(
+        |cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+            Ok(polled) => polled.map(Some),
+            Err(_) => Poll::Ready(None),
+        },
+    )
+    .await
 }
 
 fn every(period: Duration) -> Interval {

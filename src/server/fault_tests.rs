@@ -158,7 +158,7 @@ fn a_worker_that_dies_is_started_anew_on_its_sockets_and_the_others_go_on() {
     let house = House::new(2);
     let mut kept: Vec<TcpStream> = (0..16).map(|_| house.kept()).collect();
     assert!(kept.iter_mut().all(|stream| is_blue(ask(stream, "/"))));
-    house.stumble(Stumble::Worker(0));
+    house.stumble(Stumble::Worker(0, true));
     until(|| house.panics() > 0.0);
     let (stay, gone): (Vec<_>, Vec<_>) = kept
         .iter_mut()
@@ -189,7 +189,7 @@ fn a_worker_that_dies_is_started_anew_on_its_sockets_and_the_others_go_on() {
 fn workers_that_die_again_and_again_end_the_proxy_with_an_error() {
     let house = House::new(2);
     let ended = || {
-        house.stumble(Stumble::Worker(0));
+        house.stumble(Stumble::Worker(0, true));
         std::thread::park_timeout(Duration::from_millis(20));
         house.server.thread.as_ref().unwrap().is_finished()
     };
@@ -199,20 +199,49 @@ fn workers_that_die_again_and_again_end_the_proxy_with_an_error() {
 
 #[test]
 fn a_control_thread_that_dies_in_part_or_whole_ends_the_proxy_with_an_error() {
-    for (what, part) in [(Stumble::Control, false), (Stumble::Admin, true)] {
+    for what in [Stumble::Control, Stumble::Admin] {
         let house = House::new(2);
         let address = house.at();
-        let slow = part.then(|| std::thread::spawn(move || get(address, "/slow")));
+        let slow = std::thread::spawn(move || get(address, "/slow"));
         let live = house.server.live().current();
         let busy = live.services[0].versions[0].pool.members[0]
             .endpoint
             .clone();
-        until(|| !part || busy.load.active() == 1);
+        until(|| busy.load.active() == 1);
         house.stumble(what);
         until(|| house.server.thread.as_ref().unwrap().is_finished());
         let ended = house.server.stop();
         assert!(matches!(ended, Err(RunError::Control)), "{ended:?}");
         until(|| TcpStream::connect(address).is_err());
-        assert!(slow.is_none_or(|slow| slow.join().unwrap() == "blue"));
+        assert_eq!(slow.join().unwrap(), "blue", "in flight, it is finished");
     }
+}
+
+#[test]
+fn a_worker_whose_accept_loop_dies_is_started_anew() {
+    let house = House::new(1);
+    house.stumble(Stumble::Worker(0, false));
+    let lost = || {
+        let mut stream = house.kept();
+        ask(&mut stream, "/").is_none()
+    };
+    until(lost);
+    for _ in 0..10 {
+        assert_eq!(get(house.at(), "/"), "blue");
+    }
+    house.server.stop().unwrap();
+}
+
+#[test]
+fn a_file_that_brings_a_fault_to_light_is_refused() {
+    let house = House::new(1);
+    let file = house.dir.path().join("cutover.toml");
+    std::fs::write(&file, format!("{}# stumble", house.text)).unwrap();
+    until(|| house.server.live().source().refused > 0);
+    let error = house.server.live().source().error.unwrap();
+    assert!(error.contains("a fault of cutover itself"), "{error}");
+    assert_eq!(get(house.at(), "/"), "blue");
+    std::fs::write(&file, format!("{}# good again", house.text)).unwrap();
+    until(|| house.server.live().adopted() == 2);
+    house.server.stop().unwrap();
 }

@@ -170,9 +170,9 @@ impl Publisher {
     /// Reads the file and publishes it, if it is good and new. Returns when every worker has adopted it.
     pub async fn reload(&mut self) -> Outcome {
         let began = Instant::now();
-        let loaded = match config::load(&self.file) {
+        let loaded = match read(&self.file) {
             Ok(loaded) => loaded,
-            Err(failure) => return self.refuse(failure.rendered(false), failure.hash()),
+            Err((error, hash)) => return self.refuse(error, hash.as_deref()),
         };
         let source = self.live.source();
         let running = self.live.current();
@@ -370,6 +370,29 @@ impl Publisher {
     /// Downstream connections of the process.
     pub fn connections(&self) -> usize {
         self.gate.open()
+    }
+}
+
+/// Reads the file; else why it is refused, and its hash. A fault of ours that a file brings to light must not end the proxy that runs.
+fn read(file: &Path) -> Result<config::Loaded, (String, Option<String>)> {
+    let load = || {
+        #[cfg(test)]
+        assert!(
+            !std::fs::read_to_string(file).is_ok_and(|text| text.contains("# stumble")),
+            "on purpose: file"
+        );
+        config::load(file)
+    };
+    match std::panic::catch_unwind(load) {
+        Ok(Ok(loaded)) => Ok(loaded),
+        Ok(Err(failure)) => Err((failure.rendered(false), failure.hash().map(str::to_owned))),
+        Err(_) => Err((
+            format!(
+                "{}: it brings a fault of cutover itself to light; the log says where. Please report it with this file",
+                file.display()
+            ),
+            None,
+        )),
     }
 }
 

@@ -51,9 +51,9 @@ pub enum WorkerCommand {
     CutRequests,
     /// End now.
     Stop,
-    /// Die by a panic.
+    /// Die by a panic; `false`: only the accept loops do, each with its next connection.
     #[cfg(test)]
-    Stumble,
+    Stumble(bool),
 }
 
 /// What worker threads share with the control thread.
@@ -255,7 +255,10 @@ impl Worker {
                     Some(WorkerCommand::CutRequests) => self.cutting = true,
                     Some(WorkerCommand::Stop) | None => return,
                     #[cfg(test)]
-                    Some(WorkerCommand::Stumble) => panic!("on purpose: worker"),
+                    Some(WorkerCommand::Stumble(whole)) => {
+                        assert!(!whole, "on purpose: worker");
+                        self.doors.values().for_each(|door| door.stumble());
+                    }
                 },
                 _ = tick.tick() => self.tick(Instant::now()),
                 () = tasks.ended.notified() => {}

@@ -33,6 +33,8 @@ pub struct Door {
     runtime: RefCell<Arc<ListenerRuntime>>,
     closing: Cell<bool>,
     handed_over: Cell<bool>,
+    #[cfg(test)]
+    stumbles: Cell<bool>,
     changed: Notify,
 }
 
@@ -43,6 +45,8 @@ impl Door {
             runtime: RefCell::new(runtime),
             closing: Cell::new(false),
             handed_over: Cell::new(false),
+            #[cfg(test)]
+            stumbles: Cell::new(false),
             changed: Notify::new(),
         })
     }
@@ -67,6 +71,12 @@ impl Door {
     pub fn hand_over(&self) {
         self.handed_over.set(true);
         self.close();
+    }
+
+    /// The next connection ends the loop by a panic.
+    #[cfg(test)]
+    pub fn stumble(&self) {
+        self.stumbles.set(true);
     }
 
     async fn closed(&self) {
@@ -164,6 +174,8 @@ where
         match accepted {
             Ok(raw) => {
                 trouble.over();
+                #[cfg(test)]
+                assert!(!door.stumbles.get(), "on purpose: accept loop");
                 let place = entry(&gate, &door).await;
                 welcome(raw, door.runtime(), place, &gate, serve.clone());
             }
