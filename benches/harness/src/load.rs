@@ -455,9 +455,10 @@ pub fn by_hand(options: &ByHand) -> Result<()> {
     if options.rate.is_some() {
         measured.latencies.sort_unstable();
         println!(
-            "p50 {:.0} µs, p99 {:.0} µs",
+            "p50 {:.0} µs, p99 {:.0} µs, longest {:.0} µs",
             stats::percentile(&measured.latencies, 0.50) / 1e3,
-            stats::percentile(&measured.latencies, 0.99) / 1e3
+            stats::percentile(&measured.latencies, 0.99) / 1e3,
+            stats::percentile(&measured.latencies, 1.0) / 1e3
         );
     }
     Ok(())

@@ -43,6 +43,7 @@ fn main() -> ExitCode {
             addresses,
         }) => origin::serve(port, core, addresses),
         Ok(Command::Load(by_hand)) => load::by_hand(&by_hand),
+        Ok(Command::Crowd(by_hand)) => pressure::by_hand(&by_hand),
         Ok(Command::Bench(bench)) => cases::run(&bench),
         Err(wrong) => Err(wrong),
     };

@@ -11,6 +11,7 @@ pub const HELP: &str = "\
 usage: cutover-bench bench [options]      run cases and print a table for each
        cutover-bench origin --port N [--core C] [--addresses N]
        cutover-bench load ADDRESS [PATH] [options]
+       cutover-bench crowd ADDRESS [options]
 
 bench options
   --case A,B         cases to run (default: all)
@@ -31,7 +32,12 @@ load options
   --connections N    kept-alive connections (default 64)
   --seconds S        (default 3)
   --rate N           open loop at N requests per second, latency from the intended send time
-  --tls, --fresh     over TLS; a new connection for every request";
+  --tls, --fresh     over TLS; a new connection for every request
+
+crowd options
+  --silent N, --heads N, --bodies N, --readers N
+                     clients that send nothing, dribble heads, dribble bodies, read slowly (default 0)
+  --seconds S        how long they stay once all are connected (default 3)";
 
 /// What to do.
 pub enum Command {
@@ -48,8 +54,26 @@ pub enum Command {
     },
     /// Generate load by hand.
     Load(ByHand),
+    /// Be slow clients by hand.
+    Crowd(ByHandCrowd),
     /// Run cases.
     Bench(Bench),
+}
+
+/// `crowd`.
+pub struct ByHandCrowd {
+    /// Where to.
+    pub target: SocketAddr,
+    /// Clients that send nothing.
+    pub silent: usize,
+    /// That dribble heads.
+    pub heads: usize,
+    /// That dribble bodies.
+    pub bodies: usize,
+    /// That read slowly.
+    pub readers: usize,
+    /// How long they stay.
+    pub length: Duration,
 }
 
 /// `load`.
@@ -107,6 +131,7 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Command> {
         Some("bench") => bench(arguments).map(Command::Bench),
         Some("origin") => origin(arguments),
         Some("load") => by_hand(arguments).map(Command::Load),
+        Some("crowd") => crowd(arguments).map(Command::Crowd),
         None | Some("--help" | "-h" | "help") => Ok(Command::Help),
         Some(other) => Err(format!("unknown command `{other}`; try --help").into()),
     }
@@ -219,4 +244,27 @@ fn by_hand(mut arguments: impl Iterator<Item = String>) -> Result<ByHand> {
         }
     }
     Ok(load)
+}
+
+fn crowd(mut arguments: impl Iterator<Item = String>) -> Result<ByHandCrowd> {
+    let mut crowd = ByHandCrowd {
+        target: value("crowd", &mut arguments)?,
+        silent: 0,
+        heads: 0,
+        bodies: 0,
+        readers: 0,
+        length: Duration::from_secs(3),
+    };
+    let a = &mut arguments;
+    while let Some(option) = a.next() {
+        match option.as_str() {
+            "--silent" => crowd.silent = value(&option, a)?,
+            "--heads" => crowd.heads = value(&option, a)?,
+            "--bodies" => crowd.bodies = value(&option, a)?,
+            "--readers" => crowd.readers = value(&option, a)?,
+            "--seconds" => crowd.length = seconds(&option, a)?,
+            other => return Err(format!("unknown option `{other}`; try --help").into()),
+        }
+    }
+    Ok(crowd)
 }

@@ -372,7 +372,8 @@ fn haproxy(ports: &Ports, certs: &Path) -> Result<String> {
         conf,
         "global
   nbthread {workers}
-  maxconn 9900
+  maxconn 16000
+  no strict-limits
 defaults
   mode http
   option http-keep-alive

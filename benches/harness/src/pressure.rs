@@ -11,6 +11,7 @@ use rustix::net::sockopt::set_socket_recv_buffer_size;
 
 use crate::cases::Stage;
 use crate::load::{self, Load};
+use crate::options::ByHandCrowd;
 use crate::peers::Running;
 use crate::report::{Table, with_range};
 use crate::{Result, cpu, stats};
@@ -71,11 +72,19 @@ impl Kind {
 struct Crowd {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+    is_ready: mpsc::Receiver<Option<String>>,
 }
 
 impl Crowd {
     /// Returns when all of them are connected.
     fn gather(target: SocketAddr, shape: &[(Kind, usize)]) -> Result<Self> {
+        let crowd = Self::call(target, shape);
+        crowd.is_here()?;
+        Ok(crowd)
+    }
+
+    /// Returns at once; they come one behind the other, as fast as they are let in.
+    fn call(target: SocketAddr, shape: &[(Kind, usize)]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let kinds: Vec<Kind> = shape
             .iter()
@@ -93,12 +102,17 @@ impl Crowd {
                 Err(error) => drop(ready.send(Some(error.to_string()))),
             }
         });
-        let crowd = Self {
+        Self {
             stop,
             thread: Some(thread),
-        };
-        match is_ready.recv_timeout(Duration::from_secs(60))? {
-            None => Ok(crowd),
+            is_ready,
+        }
+    }
+
+    /// Waits until all of them are connected.
+    fn is_here(&self) -> Result<()> {
+        match self.is_ready.recv_timeout(Duration::from_secs(60))? {
+            None => Ok(()),
             Some(error) => Err(format!("the slow clients can't connect: {error}").into()),
         }
     }
@@ -111,6 +125,22 @@ impl Drop for Crowd {
             let _ = thread.join();
         }
     }
+}
+
+/// The `crowd` command: gathers it, says so, and stays for its time.
+pub fn by_hand(options: &ByHandCrowd) -> Result<()> {
+    let shape = [
+        (Kind::Silent, options.silent),
+        (Kind::Head, options.heads),
+        (Kind::Body, options.bodies),
+        (Kind::Reader, options.readers),
+    ];
+    let start = Instant::now();
+    let crowd = Crowd::gather(options.target, &shape)?;
+    println!("all connected after {} ms", start.elapsed().as_millis());
+    thread::sleep(options.length);
+    drop(crowd);
+    Ok(())
 }
 
 /// Spreads the clients' beats evenly; whoever was cut comes again.
@@ -182,7 +212,8 @@ pub fn run(stage: &Stage) -> Result<Table> {
         head: [
             "proxy",
             "p99 alone, µs",
-            "p99 beside them, µs",
+            "while they come, µs",
+            "beside them, µs",
             "ratio",
             "p50 ratio",
             "failed",
@@ -197,9 +228,9 @@ pub fn run(stage: &Stage) -> Result<Table> {
     };
     let many = stage.bench.idle;
     let shape = [
-        (Kind::Head, many * 8 / 11),
-        (Kind::Body, many * 2 / 11),
-        (Kind::Reader, many / 11),
+        (Kind::Head, many * 10 / 13),
+        (Kind::Body, many * 2 / 13),
+        (Kind::Reader, many / 13),
     ];
     table.notes.push(format!(
         "{} clients dribble heads, {} bodies, {} read slowly (a byte or a KiB each 2 s); good traffic: 1,000 requests/s, open loop",
@@ -228,10 +259,12 @@ fn press(stage: &Stage, proxy: &Running, shape: &[(Kind, usize)]) -> Result<Vec<
         let (kib, share) = weigh(proxy, *kind, *count)?;
         weights.push(format!("{kib:.1} ({share:.1})"));
     }
-    let (mut alone, mut beside) = (Vec::new(), Vec::new());
+    let (mut alone, mut coming, mut beside) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..stage.bench.rounds {
         alone.push(good(stage, proxy.plain)?);
-        let crowd = Crowd::gather(proxy.plain, shape)?;
+        let crowd = Crowd::call(proxy.plain, shape);
+        coming.push(good(stage, proxy.plain)?);
+        crowd.is_here()?;
         thread::sleep(Duration::from_secs(1));
         beside.push(good(stage, proxy.plain)?);
         drop(crowd);
@@ -241,9 +274,14 @@ fn press(stage: &Stage, proxy: &Running, shape: &[(Kind, usize)]) -> Result<Vec<
         let pairs = beside.iter().zip(&alone);
         with_range(stats::spread(pairs.map(|(b, a)| of(b) / of(a))))
     };
-    let failed: u64 = alone.iter().chain(&beside).map(|s| s.failed).sum();
+    let failed: u64 = [&alone, &coming, &beside]
+        .into_iter()
+        .flatten()
+        .map(|s| s.failed)
+        .sum();
     let mut row = vec![
         with_range(stats::spread(alone.iter().map(|s| s.p99))),
+        with_range(stats::spread(coming.iter().map(|s| s.p99))),
         with_range(stats::spread(beside.iter().map(|s| s.p99))),
         ratio(|s| s.p99),
         ratio(|s| s.p50),
