@@ -24,6 +24,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// How often it is looked whether a full house has a place again.
 const FULL: Duration = Duration::from_millis(5);
+/// So many are accepted in a row before everything else that became ready gets its turn.
+const IN_A_ROW: u32 = 8;
 /// After so long without a descriptor, those who wait are turned away, one for each pause, instead of left hanging.
 const TURN_AWAY: Duration = Duration::from_secs(1);
 
@@ -165,6 +167,7 @@ where
         }
     };
     let mut trouble = Trouble::new();
+    let mut in_a_row = 0;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -178,6 +181,11 @@ where
                 assert!(!door.stumbles.get(), "on purpose: accept loop");
                 let place = entry(&gate, &door).await;
                 welcome(raw, door.runtime(), place, &gate, serve.clone());
+                in_a_row += 1;
+                if in_a_row == IN_A_ROW {
+                    in_a_row = 0;
+                    tokio::task::yield_now().await;
+                }
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
