@@ -74,8 +74,9 @@ impl Downstream for H2Down {
         }
         if let Some(n) = response.told_length
             && response.status != 204
+            && let Ok(value) = HeaderValue::from_str(itoa::Buffer::new().format(n))
         {
-            map.insert(CONTENT_LENGTH, HeaderValue::from(n));
+            map.insert(CONTENT_LENGTH, value);
         }
         let ended = !response.framing.has_body();
         let stream = self

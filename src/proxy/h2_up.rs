@@ -51,7 +51,7 @@ impl H2Up {
             outlet: None,
             response: None,
             body: None,
-            head: Some(head_of(endpoint, request)?),
+            head: Some(head_of(endpoint, request, lease.used)?),
             method: request.method,
             status: 0,
             fields: HeaderMap::new(),
@@ -97,10 +97,29 @@ impl H2Up {
     }
 }
 
-/// The request's head for an HTTP/2 upstream.
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The name of a field that we add.
+fn own_name(name: &'static [u8]) -> HeaderName {
+    match name {
+        b"x-forwarded-for" => X_FORWARDED_FOR.clone(),
+        b"x-forwarded-host" => X_FORWARDED_HOST.clone(),
+        b"x-forwarded-proto" => X_FORWARDED_PROTO.clone(),
+        _ => {
+            debug_assert_eq!(name, b"x-request-id");
+            X_REQUEST_ID.clone()
+        }
+    }
+}
+
+/// The request's head for an HTTP/2 upstream. `used`: the connection has carried one before.
 fn head_of<F: Fields>(
     endpoint: &Endpoint,
     request: &Request<'_, F>,
+    used: bool,
 ) -> Result<http::Request<()>, Reject> {
     let mut head = http::Request::new(());
     *head.method_mut() =
@@ -126,13 +145,17 @@ fn head_of<F: Fields>(
     request.each_added(|name, parts| {
         value.clear();
         parts.iter().for_each(|part| value.extend_from_slice(part));
-        if let (Ok(name), Ok(value)) = (
-            HeaderName::from_bytes(name),
-            HeaderValue::from_bytes(&value),
-        ) {
-            fields.append(name, value);
+        if let Ok(value) = HeaderValue::from_bytes(&value) {
+            fields.append(own_name(name), value);
         }
     });
+    // Values that never come again would drive the others out of the compression's table (RFC 7541 §2.3.3): after the first
+    // request, which leaves their names there, they are sent as they are.
+    for name in [&X_REQUEST_ID, &X_FORWARDED_FOR] {
+        if let Some(value) = fields.get_mut(name) {
+            value.set_sensitive(used);
+        }
+    }
     if let Framing::Length(n) = request.framing {
         fields.insert(CONTENT_LENGTH, HeaderValue::from(n));
     }

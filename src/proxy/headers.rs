@@ -39,7 +39,9 @@ pub trait Fields {
                 FieldId::SetCookie => Ok(http::header::SET_COOKIE),
                 _ => HeaderName::from_bytes(name),
             };
-            if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) {
+            if let (Ok(name), Ok(mut value)) = (name, HeaderValue::from_bytes(value)) {
+                // One that never comes again has no place in the compression's table.
+                value.set_sensitive(id == FieldId::XRequestId);
                 map.append(name, value);
             }
         });

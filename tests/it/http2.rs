@@ -1,5 +1,7 @@
 //! HTTP/2 on both sides, and next to HTTP/1.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 
@@ -52,7 +54,7 @@ fn http1_in_front_of_http2() {
     let origin = H2Origin::script(|x| x.echo(sum()));
     let proxy = before(&origin.h2c());
     let mut client = proxy.client();
-    for body in ["a", "bc"] {
+    for body in ["a", "bc", "d"] {
         let n = body.len();
         let answer = client.ask(&format!(
             "POST /x?y HTTP/1.1\r\nhost: app.test\r\nconnection: x-gone\r\nx-gone: 1\r\nte: trailers\r\ncontent-length: {n}\r\n\r\n{body}"
@@ -65,6 +67,12 @@ fn http1_in_front_of_http2() {
     assert_eq!(heads[0].uri().authority().unwrap().as_str(), "app.test");
     assert!(heads[0].headers().get("x-gone").is_none());
     assert_eq!(origin.connections(), 1);
+    // By whatever representation in the compressed head: each has its own.
+    let field = |name| move |head: &Request<()>| head.headers()[name].clone();
+    let ids: HashSet<_> = heads.iter().map(field("x-request-id")).collect();
+    assert_eq!(ids.len(), 3);
+    let mut clients = heads.iter().map(field("x-forwarded-for"));
+    assert!(clients.all(|client| client == "127.0.0.1"));
 }
 
 #[test]

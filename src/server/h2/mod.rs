@@ -62,6 +62,8 @@ pub(super) struct Shared {
     full: Cell<bool>,
     /// When it is told so long without streams, it gives up memory; what follows then.
     spare: Cell<Option<Duration>>,
+    /// When the connection was looked at last: what came then has come then.
+    looked_at: Cell<Instant>,
     /// The last authority that was fine, and the length of its host: most connections are for one.
     authority: RefCell<(Vec<u8>, usize)>,
 }
@@ -81,6 +83,7 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
         leaving: Cell::new(false),
         full: Cell::new(false),
         spare: Cell::new(None),
+        looked_at: Cell::new(Instant::now()),
         authority: RefCell::default(),
         worker,
     });
@@ -115,9 +118,7 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
     .await;
     if let Some(connection) = connection {
         shared.rest();
-        let seats = Seats::new(shared.limit, |desk| {
-            Box::pin(unconstrained(serve_streams(desk)))
-        });
+        let seats = Seats::new(shared.limit, |desk| Box::pin(serve_streams(desk)));
         let driver = Driver {
             shared: &shared,
             meter: &meter,
@@ -125,7 +126,8 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
             connection,
             seats,
         };
-        driver.run().await;
+        // It does no more at a time than what connection and streams have at hand, and all of that at once.
+        unconstrained(driver.run()).await;
     }
 }
 
@@ -179,6 +181,7 @@ impl Driver<'_> {
                 let waker = self.seats.waker.clone();
                 let cx = &mut Context::from_waker(&waker);
                 self.pipe.borrow_mut().look_again();
+                self.shared.looked_at.set(Instant::now());
                 if self.drive(cx).is_ready() || is_broken(self.pipe.borrow_mut().poll_flush(cx)) {
                     return Poll::Ready(());
                 }
@@ -377,7 +380,7 @@ async fn answer(
     (parts, seen, ended): (&http::request::Parts, Seen<'_>, bool),
     down: &mut H2Down,
 ) -> Ended {
-    let started = Instant::now();
+    let started = shared.looked_at.get();
     let snapshot = shared.worker.snapshot();
     let limits = &snapshot.spec.limits;
     let head = match Head::new(parts, &seen, ended, limits, |a| shared.knows(a)) {
