@@ -20,8 +20,9 @@ const CLASSES: [usize; 3] = [SMALL, LARGE, HUGE];
 const OUT: usize = 4 * 1024;
 /// An output vector that grew beyond this is not kept.
 const OUT_MOST: usize = 64 * 1024;
-/// How many spare buffers of each size a worker keeps.
-const SPARE: [usize; 3] = [256, 64, 8];
+/// How many spare buffers of each size a worker keeps: as many as are in use at a time, even by thousands of connections,
+/// for a new one has to be filled with zeros. Those that were not needed of late go with the next [`Buffers::tend`].
+const SPARE: [usize; 3] = [8192, 256, 8];
 /// How many huge buffers a worker lends at a time: peers that stop reading must not hold many.
 const HUGE_LENT: usize = 32;
 /// How many pipes a worker lends at a time: each takes two descriptors.
@@ -335,6 +336,22 @@ mod tests {
         assert_eq!(buffers.most(), LARGE);
         buffers.release(&mut lent[0]);
         assert_eq!(buffers.most(), HUGE);
+    }
+
+    #[test]
+    fn what_thousands_need_at_a_time_is_there_for_the_next_thousands() {
+        let buffers = Buffers::new();
+        let spare = || buffers.0.borrow().spare[0].spare.len();
+        for _ in 0..2 {
+            let lend = |_| holding(&buffers, SMALL, b"");
+            let mut lent: Vec<_> = (0..8_000).map(lend).collect();
+            assert_eq!(spare(), 0);
+            lent.iter_mut().for_each(|b| buffers.release(b));
+            assert_eq!(spare(), 8_000);
+            buffers.tend();
+        }
+        buffers.tend();
+        assert_eq!(spare(), 0, "nobody needed any");
     }
 
     #[test]
