@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -281,6 +282,7 @@ pub fn run(bench: &Bench) -> Result<()> {
     };
     let mut tables = Vec::new();
     for case in &chosen {
+        let began = Instant::now();
         let mut table = match &case.what {
             What::H2 { .. } if peers::installed("h2load").is_none() => {
                 println!(
@@ -304,6 +306,7 @@ pub fn run(bench: &Bench) -> Result<()> {
         case.name.clone_into(&mut table.case);
         table.title.clone_from(&case.title);
         println!("{}", table.markdown());
+        eprintln!("{} took {} s", case.name, began.elapsed().as_secs());
         tables.push(table);
     }
     println!("{}", report::summary(&tables));

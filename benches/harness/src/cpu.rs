@@ -75,6 +75,17 @@ pub fn time_used(pids: &[u32]) -> u64 {
     total
 }
 
+/// CPU time of all threads of these processes outside the kernel in nanoseconds (sampled by the kernel, in steps of 10 ms).
+pub fn time_outside_kernel(pids: &[u32]) -> u64 {
+    let ticks = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The second field is a name in parentheses that may hold anything: count from its end.
+        let (_, rest) = stat.rsplit_once(')')?;
+        rest.split_whitespace().nth(11)?.parse::<u64>().ok()
+    };
+    pids.iter().filter_map(ticks).sum::<u64>() * 10_000_000
+}
+
 /// CPU time of the calling thread in nanoseconds.
 pub fn own_time_used() -> u64 {
     first_number("/proc/thread-self/schedstat".as_ref())

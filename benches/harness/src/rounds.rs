@@ -18,6 +18,8 @@ pub struct Sample {
     pub cost: f64,
     /// A second figure of the same kind.
     pub second: f64,
+    /// CPU time outside the kernel in µs per request.
+    pub outside_kernel: f64,
     /// Requests.
     pub per_second: f64,
     /// Shares of the measured time.
@@ -83,6 +85,7 @@ fn interleave<'a>(
 pub struct Clocks {
     at: Instant,
     proxy: u64,
+    outside_kernel: u64,
     load: u64,
     proxy_core: u64,
     load_core: u64,
@@ -94,6 +97,7 @@ impl Clocks {
         Self {
             at: Instant::now(),
             proxy: cpu::time_used(&proxy.pids),
+            outside_kernel: cpu::time_outside_kernel(&proxy.pids),
             load: cpu::time_used(&stage.origin.pids) + cpu::own_time_used(),
             proxy_core: cpu::core_busy(stage.bench.proxy_core),
             load_core: cpu::core_busy(stage.bench.load_core),
@@ -112,6 +116,9 @@ impl Clocks {
         };
         Sample {
             cost: proxy / 1e3 / requests as f64,
+            outside_kernel: (self.outside_kernel - before.outside_kernel) as f64
+                / 1e3
+                / requests as f64,
             per_second: requests as f64 / wall * 1e9,
             proxy_busy: proxy / wall,
             load_busy: load as f64 / wall,

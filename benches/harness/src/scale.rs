@@ -246,7 +246,8 @@ fn load_of(target: SocketAddr, connections: usize, length: Duration) -> Load {
         tls: None,
         fresh: false,
         rate: None,
-        warm_up: Duration::from_millis(500),
+        // Each connection has had its first answer, and its place in every pool.
+        warm_up: Duration::from_millis(500 + connections as u64 / 3),
         length,
     }
 }
@@ -276,6 +277,8 @@ fn tabulate(entries: &[Entry]) -> Table {
             "proxy and size",
             "CPU µs/request",
             "large / small",
+            "outside the kernel",
+            "large / small",
             "requests/s",
             "resident MiB",
             "errors",
@@ -298,15 +301,18 @@ fn tabulate(entries: &[Entry]) -> Table {
         let base = entries
             .iter()
             .find(|e| e.contender.name == entry.contender.name && std::ptr::eq(e.size, &SIZES[0]));
-        let ratio = base.and_then(|base| {
-            let pairs = base.samples.iter().zip(&entry.samples);
-            spread(pairs.map(|(small, large)| large.cost / small.cost))
-        });
+        let ratio = |figure: fn(&Sample) -> f64| {
+            let pairs = base?.samples.iter().zip(&entry.samples);
+            spread(pairs.map(|(small, large)| figure(large) / figure(small)))
+        };
+        let own = entry.samples.iter().map(|s| s.outside_kernel);
         let memory = entry.running.as_ref().map_or(0, |r| cpu::memory(&r.pids).0);
         table.rows.push(vec![
             name,
             format!("{:.2}", median(entry.samples.iter().map(|s| s.cost))),
-            with_range(ratio),
+            with_range(ratio(|s| s.cost)),
+            format!("{:.2}", median(own)),
+            with_range(ratio(|s| s.outside_kernel)),
             format!("{:.0}", median(entry.samples.iter().map(|s| s.per_second))),
             format!("{:.0}", memory as f64 / 1024.0),
             entry
@@ -363,7 +369,9 @@ fn count(stage: &Stage, measured: &[(&Contender, &Size)], table: &mut Table) {
 /// What a long load costs more than a short one, by request.
 fn instructions(stage: &Stage, valgrind: &Path, contender: &Contender, size: &Size) -> Result<f64> {
     let mut totals = Vec::new();
-    for seconds in [4, 8] {
+    // Longer than all connections need for their first answers under valgrind.
+    let first = 4 + size.connections as u64 / 500;
+    for seconds in [first, first + 4] {
         let (dir, plain) = prepare(stage, contender, size)?;
         let (program, arguments) = command(contender, &dir)?;
         let report = dir.join("valgrind");
