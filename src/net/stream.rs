@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
+use rustix::io::{Errno, writev};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -101,10 +101,7 @@ impl Stream {
         match self {
             Self::Tcp(s) => {
                 let len = parts.iter().map(|part| part.len()).sum();
-                poll_send(s, cx, len, |s| {
-                    let mut nothing = SendAncillaryBuffer::default();
-                    sendmsg(s, parts, &mut nothing, SendFlags::NOSIGNAL)
-                })
+                poll_send(s, cx, len, |s| writev(s, parts))
             }
             _ => Pin::new(self).poll_write_vectored(cx, parts),
         }

@@ -54,6 +54,7 @@ pub struct H1 {
 
 impl H1 {
     /// Over a connection at a message boundary. Holds no buffers until there is something to read or write.
+    #[inline]
     pub fn new(stream: Stream, buffers: Buffers) -> Self {
         Self {
             stream,
@@ -79,6 +80,7 @@ impl H1 {
     }
 
     /// Gives the stream back; buffers go to the shelf.
+    #[inline]
     pub fn into_stream(self) -> Stream {
         self.stream
     }

@@ -43,6 +43,7 @@ pub struct H1Up {
 
 impl H1Up {
     /// Over a connection at a message boundary; `head` is scratch of the worker, `bulk` what [`Self::bulk`] was before.
+    #[inline]
     pub fn new(
         stream: Stream,
         buffers: Buffers,
@@ -67,6 +68,7 @@ impl H1Up {
     }
 
     /// Ends the exchange: the scratch, and the stream where it can carry another request.
+    #[inline]
     pub fn finish(self) -> (ResponseHead, Option<Stream>) {
         let clean = self.head.keep_alive
             && self.wire.source_is_done()

@@ -66,7 +66,8 @@ impl H1 {
                 IoSlice::new(data),
                 IoSlice::new(tail),
             ];
-            let n = ready!(self.stream.poll_write_gathered(cx, &slices))?;
+            let used = if tail.is_empty() { 2 } else { 3 };
+            let n = ready!(self.stream.poll_write_gathered(cx, &slices[..used]))?;
             if n == 0 {
                 return Poll::Ready(Err(WireError::Io(std::io::ErrorKind::WriteZero.into())));
             }
