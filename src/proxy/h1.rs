@@ -15,7 +15,7 @@ use crate::net::{Buffer, Buffers, Stream};
 mod sink;
 
 /// So much must be left of a body to send it by way of a pipe: less is read at once as cheaply.
-const WORTH_A_PIPE: u64 = 128 * 1024;
+const WORTH_A_PIPE: u64 = 32 * 1024;
 
 /// How a body leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

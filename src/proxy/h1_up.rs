@@ -23,7 +23,7 @@ const LIMITS: HeadLimits = HeadLimits {
 };
 
 /// Where the last answer brought so much at once, the next is presumed to be worth a pipe.
-const PIPED: usize = 256 * 1024;
+const PIPED: usize = 48 * 1024;
 
 /// What is read then: a head, and a little of the body.
 const HEAD: usize = 4 * 1024;

@@ -21,6 +21,9 @@ use crate::response::{Progress, Response};
 use crate::tls::{self, Sessions};
 use crate::{Result, stats};
 
+/// A head, and a small body with it.
+const HEAD: usize = 4 * 1024;
+
 /// What is asked, and how.
 #[derive(Clone)]
 pub struct Load {
@@ -364,23 +367,35 @@ impl Connection {
             return self.receive_tls(scratch);
         }
         // Large bodies are discarded by the kernel: copying them out would be the generator's
-        // largest cost, and none of the proxy's.
-        if self.unseen > 16 * 1024 {
-            return match rustix::net::recv(&self.socket, &mut *scratch, RecvFlags::TRUNC) {
-                Ok((_, 0)) => Progress::Bad,
-                Ok((_, n)) => self.response.skip(n as u64),
-                Err(rustix::io::Errno::AGAIN) => Progress::More(self.unseen),
-                Err(_) => Progress::Bad,
-            };
-        }
-        match self.socket.read(scratch) {
-            Ok(0) => Progress::Bad,
-            Ok(n) => {
-                self.buffer.extend_from_slice(&scratch[..n]);
-                self.response.take(&mut self.buffer)
+        // largest cost, and none of the proxy's. So no more than a head is read before one is known.
+        loop {
+            if self.unseen > 16 * 1024 {
+                return match rustix::net::recv(&self.socket, &mut *scratch, RecvFlags::TRUNC) {
+                    Ok((_, 0)) => Progress::Bad,
+                    Ok((_, n)) => self.response.skip(n as u64),
+                    Err(rustix::io::Errno::AGAIN) => Progress::More(self.unseen),
+                    Err(_) => Progress::Bad,
+                };
             }
-            Err(e) if e.kind() == ErrorKind::WouldBlock => Progress::More(self.unseen),
-            Err(_) => Progress::Bad,
+            let most = if self.response.is_in_head() {
+                HEAD
+            } else {
+                scratch.len()
+            };
+            match self.socket.read(&mut scratch[..most]) {
+                Ok(0) => return Progress::Bad,
+                Ok(n) => {
+                    self.buffer.extend_from_slice(&scratch[..n]);
+                    match self.response.take(&mut self.buffer) {
+                        Progress::More(unseen) if n == most => self.unseen = unseen,
+                        progress => return progress,
+                    }
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    return Progress::More(self.unseen);
+                }
+                Err(_) => return Progress::Bad,
+            }
         }
     }
 

@@ -53,6 +53,11 @@ impl Response {
         progress
     }
 
+    /// The head isn't whole yet.
+    pub fn is_in_head(&self) -> bool {
+        matches!(self.state, State::Head)
+    }
+
     /// Counts bytes of a body of known length that were discarded unseen.
     pub fn skip(&mut self, bytes: u64) -> Progress {
         let State::Length(left) = &mut self.state else {
