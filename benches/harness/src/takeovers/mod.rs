@@ -219,7 +219,7 @@ http {{
 pub fn run(stage: &Stage) -> Result<Table> {
     let mut table = Table {
         head: [
-            "", "requests", "requests/s", "failed", "kept-alive cut under a request",
+            "proxy", "requests", "requests/s", "failed", "kept-alive cut under a request",
             "kept-alive closed unannounced", "WebSockets lost", "longest ms", "processes that ended badly",
         ]
         .map(str::to_owned)
