@@ -40,7 +40,7 @@ deny:
 fuzz TARGET:
     cargo +nightly fuzz run {{TARGET}}
 
-# cutover beside nginx and HAProxy, about 20 minutes; what is missing is named. `just bench --case get1k` for one case.
+# cutover beside nginx and HAProxy, about half an hour; what is missing is named. `just bench --case get1k` for one case.
 bench *ARGS:
     cargo run --release --manifest-path benches/harness/Cargo.toml -- bench --write {{ARGS}}
 

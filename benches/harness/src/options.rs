@@ -17,7 +17,7 @@ bench options
   --case A,B         cases to run (default: all)
   --list             name the cases and end
   --rounds N         interleaved rounds (default 7)
-  --seconds S        measured seconds of each run (default 3)
+  --seconds S        measured seconds of each run (default 1)
   --connections N    connections of the closed and open loops (default 64)
   --only A,B         proxies to run: nginx, nginx64, haproxy, cutover (default: all)
   --cutover [NAME=]BIN   a built cutover instead of building one; repeat it to compare several
@@ -163,7 +163,7 @@ fn bench(mut arguments: impl Iterator<Item = String>) -> Result<Bench> {
         cases: Vec::new(),
         list: false,
         rounds: 7,
-        length: Duration::from_secs(3),
+        length: Duration::from_secs(1),
         connections: 64,
         only: Vec::new(),
         binaries: Vec::new(),
