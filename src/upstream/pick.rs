@@ -310,6 +310,26 @@ mod tests {
     }
 
     #[test]
+    fn a_ring_is_laid_anew_only_when_its_own_endpoints_come_or_go() {
+        let pool = pool(Balance::Hash, &[1, 1, 1]);
+        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), View::default());
+        let mut pick = |view: &mut View| pool.pick(&mut rng, view, &[], Some(0));
+        pick(&mut view);
+        let whole = view.ring.len();
+        view.ring.truncate(7);
+        // As if an endpoint of another pool had changed.
+        pool.epoch.fetch_add(1, Ordering::Relaxed);
+        pick(&mut view);
+        assert_eq!(view.ring.len(), 7);
+        pool.members[0].endpoint.state.raise(flag::DOWN);
+        pick(&mut view);
+        assert_eq!(view.ring.len(), whole / 3 * 2);
+        pool.members[0].endpoint.state.lower(flag::DOWN);
+        pick(&mut view);
+        assert_eq!(view.ring.len(), whole);
+    }
+
+    #[test]
     fn peak_ewma_goes_away_from_the_slow() {
         let pool = pool(Balance::PeakEwma, &[1, 1]);
         pool.members[0]
