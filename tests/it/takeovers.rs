@@ -4,13 +4,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use http::Request;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::handover::{Stop, fresh, kept};
 use super::upgrade::{Socket, echoing, open};
+use crate::support::h2_client::{H2, whole};
 use crate::support::origin::Origin;
 use crate::support::proxy::{Proxy, serve};
-use crate::support::{pause, until};
+use crate::support::{block_on, pause, until};
 
 /// WebSockets through each of the first two processes.
 const SOCKETS: usize = 25;
@@ -61,6 +63,46 @@ impl Choir {
     }
 }
 
+/// Four requests at a time on one HTTP/2 connection, until it says that it ends; then another. What failed.
+fn multiplexed(port: u16, stop: &AtomicBool, done: &AtomicUsize) -> Vec<String> {
+    let mut failures = Vec::new();
+    block_on(async {
+        while !stop.load(Ordering::Relaxed) {
+            let client = H2::connect(port).await;
+            let mut goes_on = true;
+            while goes_on && !stop.load(Ordering::Relaxed) {
+                let four = || one_stream(&client);
+                let four = tokio::join!(four(), four(), four(), four());
+                for answer in [four.0, four.1, four.2, four.3] {
+                    match answer {
+                        Ok(true) => drop(done.fetch_add(1, Ordering::Relaxed)),
+                        Ok(false) => goes_on = false,
+                        Err(error) => failures.push(error),
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    });
+    failures
+}
+
+/// `false`: the connection takes no more, and nobody has seen this one.
+async fn one_stream(client: &H2) -> Result<bool, String> {
+    let request = Request::get("http://test/").body(()).expect("a request");
+    let Ok((answer, _)) = client.open(request, true).await else {
+        return Ok(false);
+    };
+    let answered = async { whole(answer.await?).await };
+    match answered.await {
+        Ok(answer) if answer.body == b"blue" => Ok(true),
+        Ok(other) => Err(format!("{other:?}")),
+        Err(e) if e.is_go_away() && e.reason() == Some(h2::Reason::NO_ERROR) => Ok(false),
+        Err(e) if e.reason() == Some(h2::Reason::REFUSED_STREAM) => Ok(false),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
 /// The file: `/chat` to an origin of WebSockets, everything else to another; `n` makes each edit another.
 fn file(plain: &Origin, chat: &Origin, n: usize) -> String {
     format!(
@@ -91,7 +133,10 @@ fn requests_move_on_and_websockets_stay_where_they_began_for_as_long_as_streams_
         let clients: Vec<_> = thinks
             .into_iter()
             .map(|think| scope.spawn(move || kept(port, think, stop, done)))
-            .chain([scope.spawn(move || fresh(port, stop, done))])
+            .chain([
+                scope.spawn(move || fresh(port, stop, done)),
+                scope.spawn(move || multiplexed(port, stop, done)),
+            ])
             .collect();
         let flows = || {
             let served = done.load(Ordering::Relaxed);
