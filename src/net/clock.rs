@@ -51,6 +51,8 @@ pub struct Watch {
     shut: Cell<bool>,
     since: Cell<u64>,
     upstream: Cell<Option<usize>>,
+    /// From when on its body is behind.
+    behind_at: Cell<u64>,
     waker: RefCell<Option<Waker>>,
     /// Which listener it came through (its index in the server's own count), for drains of one listener.
     pub listener: usize,
@@ -111,6 +113,24 @@ impl Watch {
     /// Which endpoint (its slot) works for the task now.
     pub fn upstream(&self) -> Option<usize> {
         self.upstream.get()
+    }
+
+    /// From which millisecond on the client is behind with its body, if it goes on sending nothing; `None`: it isn't asked for one.
+    #[inline]
+    pub fn set_behind(&self, at: Option<u64>) {
+        self.behind_at.set(at.unwrap_or(NEVER));
+    }
+
+    /// Whether the client is behind with its body.
+    pub fn is_behind(&self) -> bool {
+        self.behind_at.get() <= self.now_ms()
+    }
+
+    /// Its time is over now, whatever it was armed with: the task is woken and finds the deadline passed.
+    pub fn hurry(&self) {
+        self.behind_at.set(NEVER);
+        self.expired.set(true);
+        self.wake();
     }
 
     /// What the task is doing.
@@ -277,6 +297,7 @@ impl Watches {
             shut: Cell::new(false),
             since: Cell::new(self.0.now_ms.get()),
             upstream: Cell::new(None),
+            behind_at: Cell::new(NEVER),
             waker: RefCell::new(None),
             listener,
             watches: self.clone(),

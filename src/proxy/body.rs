@@ -221,6 +221,35 @@ impl Upload {
         };
     }
 
+    /// Reads the whole body, to be sent when it is whole; ready then. For bodies that are small.
+    pub fn poll_hold(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Source,
+    ) -> Poll<Result<(), UploadError>> {
+        let ledger = &mut self.ledger;
+        loop {
+            let piece = ready!(source.poll_piece(cx))
+                .map_err(|e| UploadError::Pump(PumpError::Source(e)))?;
+            if let Piece::Data(n) = piece {
+                ledger.kept.extend_from_slice(source.data());
+                ledger.seen += n as u64;
+                source.consume(n);
+                continue;
+            }
+            if piece == Piece::Trailers {
+                self.flow.trailers = Some(source.take_trailers());
+            }
+            self.flow.ended = true;
+            return Poll::Ready(Ok(()));
+        }
+    }
+
+    /// So many bytes were read by [`Self::poll_hold`].
+    pub fn held(&self) -> u64 {
+        self.ledger.seen
+    }
+
     /// Progress.
     pub fn flow(&self) -> &Flow {
         &self.flow

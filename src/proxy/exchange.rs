@@ -9,14 +9,13 @@ use super::active::Active;
 use super::body::{Flow, PumpError, Upload, UploadError};
 use super::error::Broken;
 use super::headers::{Fields, Outgoing, Request, Uncached};
-use super::pace::Pace;
 use super::wire::{Downstream, Gone, Sink, Source, Upstream, WireError};
 use crate::config::spec::Timeouts;
 use crate::http1::{FieldId, Framing, Method};
 use crate::net::Watch;
 
 /// A response may pause for so long after the total time has passed before it counts as no longer moving.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
 /// A client that sends nothing any more has mostly left. One that half-closed its connection and waits gets an answer that comes, and
 /// goes on, without a pause longer than this.
@@ -114,13 +113,6 @@ impl Terms<'_> {
         }
     }
 
-    /// What is asked of the client's body: of gRPC only that it isn't silent, for its messages come when there is something to say.
-    fn pace<F: Fields>(&self, request: &Request<'_, F>) -> Pace {
-        let content = request.fields.first(FieldId::ContentType);
-        let messages = content.is_some_and(|t| t.starts_with(b"application/grpc"));
-        Pace::new(self.body_timeout, messages, self.watch.now_ms())
-    }
-
     fn arm_silence(&self, limit: Duration) {
         let wait = self
             .total_left()
@@ -149,7 +141,9 @@ pub async fn run<D: Downstream, U: Upstream, F: Fields>(
     super::stumble(request.target, "asked");
     let mut uploaded = false;
     loop {
-        await_head(terms, request, upload, &mut uploaded, down, up).await?;
+        let awaited = await_head(terms, request, upload, &mut uploaded, down, up).await;
+        terms.watch.set_behind(None);
+        awaited?;
         let status = up.status();
         if status == 101 {
             let protocol = up.fields().first(FieldId::Upgrade).map(<[u8]>::to_vec);
@@ -235,10 +229,12 @@ async fn await_head<D: Downstream, U: Upstream, F: Fields>(
             if down.poll_taken_back(cx).is_ready() {
                 return Poll::Ready(Err(Broken::ClientGone));
             }
-            let pace = pace.get_or_insert_with(|| terms.pace(request));
+            let pace = pace
+                .get_or_insert_with(|| super::hold::pace(request, terms.body_timeout, terms.watch));
             let (flow, now_ms) = (upload.flow(), terms.watch.now_ms());
             if let Some(wait) = pace.news(now_ms, flow.moved, !flow.waits_for_sink) {
                 terms.arm_silence(wait);
+                terms.watch.set_behind(pace.behind_at());
             }
         }
         if terms.is_due(cx) {
@@ -257,7 +253,8 @@ async fn await_head<D: Downstream, U: Upstream, F: Fields>(
     .await
 }
 
-fn client_side(error: UploadError) -> Broken {
+/// How a client broke that was sending its body.
+pub(super) fn client_side(error: UploadError) -> Broken {
     match error {
         UploadError::TooLarge => Broken::TooLarge,
         UploadError::Pump(PumpError::Source(WireError::Bad(reject))) => Broken::Client(reject),

@@ -3,7 +3,7 @@
 //! [`handle`] is the whole story: route, version, endpoint, attempt, answer, outcome. The parts:
 //!
 //! * [`wire`]: what an exchange asks of a connection. [`h1`], [`h1_down`], [`h1_up`]: HTTP/1. [`h2`], [`h2_down`], [`h2_up`]: HTTP/2.
-//! * [`placing`]: which version. [`tries`]: which endpoint, and whether another try follows. [`attempt`]: a connection to it; [`active`]: that it is busy.
+//! * [`hold`]: a small body is whole before the request takes a place. [`placing`]: which version. [`tries`]: which endpoint, and whether another try follows. [`attempt`]: a connection to it; [`active`]: that it is busy.
 //! * [`exchange`]: the request up and the answer down on an open connection. [`body`]: the pump.
 //! * [`headers`]: heads on their way through. [`peer`]: who asks. [`error`]: what broke, and who is told what.
 //! * [`worker`]: what a thread has at hand.
@@ -20,6 +20,7 @@ pub mod h2;
 pub mod h2_down;
 pub mod h2_up;
 pub mod headers;
+pub mod hold;
 pub mod pace;
 pub mod peer;
 pub mod placing;
@@ -143,7 +144,11 @@ async fn forward<D: Downstream, F: Fields>(
         return answer(watch, snapshot, request.method, down, too_large).await;
     }
     let mut upload = Upload::new(limits.body_bytes, call.kept_bytes(placed.aim.version));
-    match call.run(placed, &mut upload, down).await {
+    let ran = match call.hold(&mut upload, down).await {
+        Ok(()) => call.run(placed, &mut upload, down).await,
+        Err(broken) => Err(broken.into()),
+    };
+    match ran {
         Ok(done) if done.tunnel => Ended::Tunnel,
         Ok(done) => Ended::Whole(done.status),
         Err(failure) if failure.answered => Ended::Cut(failure.broken.told()),

@@ -8,6 +8,9 @@ use std::time::Duration;
 /// the time that the client is awaited, and gains by each byte that comes. Time in which the upstream takes nothing isn't the client's.
 pub const LEAST_RATE: u64 = 240;
 
+/// Who owes so many milliseconds of [`LEAST_RATE`] is behind.
+const BEHIND_MS: u64 = 1_000;
+
 /// One body's bucket.
 #[derive(Debug)]
 pub struct Pace {
@@ -57,6 +60,13 @@ impl Pace {
         let wait = if awaits_client { self.left } else { self.full };
         Some(Duration::from_millis(wait / LEAST_RATE))
     }
+
+    /// When a client that goes on sending nothing is behind by a second of the rate; `None`: it isn't its turn, or it pauses by right.
+    pub fn behind_at(&self) -> Option<u64> {
+        let owed = (self.full - self.left) / LEAST_RATE;
+        let waits = self.awaits_client && !self.is_paused_by_right;
+        waits.then(|| self.now_ms + BEHIND_MS.saturating_sub(owed))
+    }
 }
 
 #[cfg(test)]
@@ -98,6 +108,22 @@ mod tests {
         pace.news(0, 10_000_000, true);
         let wait = pace.news(29_000, 10_000_001, true).expect("it moved");
         assert!(wait < Duration::from_secs(2), "{wait:?}");
+    }
+
+    #[test]
+    fn who_dribbles_is_behind_after_a_second_and_who_sends_is_not() {
+        let mut pace = Pace::new(LIMIT, false, 0);
+        pace.news(0, 0, true);
+        assert_eq!(pace.behind_at(), Some(1000));
+        pace.news(900, 1, true);
+        assert!((1000..1010).contains(&pace.behind_at().expect("awaited")));
+        pace.news(1200, 1_000, true);
+        assert_eq!(pace.behind_at(), Some(2200));
+        pace.news(1300, 2_000, false);
+        assert_eq!(pace.behind_at(), None, "the upstream is awaited");
+        let mut messages = Pace::new(LIMIT, true, 0);
+        messages.news(0, 0, true);
+        assert_eq!(messages.behind_at(), None);
     }
 
     #[test]

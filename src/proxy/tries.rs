@@ -12,6 +12,7 @@ use super::headers::Fields;
 use super::placing::Placed;
 use super::wire::Downstream;
 use crate::config::spec::Balance;
+use crate::snapshot::Version;
 use crate::telemetry::VersionShard;
 use crate::telemetry::names::RETRY_REASONS;
 use crate::upstream::limits::{Guard, Limit};
@@ -20,6 +21,9 @@ use crate::upstream::{Endpoint, budget};
 
 /// Most endpoints of one request that are remembered as tried: as many as `retry.tries` may be, and one for the shield.
 const TRIED: usize = 11;
+
+/// So many uploads that are behind give up their places at a time.
+const SPARED: usize = 64;
 
 /// Where a request stands.
 #[derive(Debug)]
@@ -223,7 +227,7 @@ impl<F: Fields> Call<'_, F> {
         let version = &self.service.versions[place.version];
         let shard = self.shard(place.version);
         let limits = &self.service.policies.limits;
-        let Some(_request) = version.load.requests.try_enter(limits.requests) else {
+        let Some(_request) = self.enter(version, limits.requests).await else {
             shard.limit_rejected(Limit::Requests.index());
             return Err(Broken::Limit(Limit::Requests.reason()).into());
         };
@@ -254,6 +258,18 @@ impl<F: Fields> Call<'_, F> {
             self.note(endpoint, &result, status);
         }
         result
+    }
+
+    /// A place among the version's requests; where there is none, that of an upload that is behind.
+    #[inline]
+    async fn enter<'v>(&self, version: &'v Version, ceiling: u32) -> Option<Guard<'v>> {
+        let requests = &version.load.requests;
+        let place = requests.try_enter(ceiling);
+        if place.is_some() || !self.worker.spare_uploads(&version.pool, SPARED) {
+            return place;
+        }
+        tokio::task::yield_now().await;
+        requests.try_enter(ceiling)
     }
 
     /// Tells outlier detection.

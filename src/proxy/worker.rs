@@ -1,7 +1,7 @@
 //! What one worker thread has at hand for its requests. Nothing here is shared with other threads, so nothing is locked.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -47,6 +47,8 @@ pub struct Worker {
     heads: RefCell<Vec<ResponseHead>>,
     request_heads: RefCell<Vec<RequestHead>>,
     ticks: Cell<u64>,
+    /// When it last looked for uploads to spare: milliseconds as the watches count them.
+    spared_ms: Cell<u64>,
     wall_s: Cell<u64>,
     leaving: RefCell<HashMap<usize, Leaving>>,
 }
@@ -82,6 +84,7 @@ impl Worker {
             heads: RefCell::default(),
             request_heads: RefCell::default(),
             ticks: Cell::new(0),
+            spared_ms: Cell::new(u64::MAX),
             wall_s: Cell::new(wall_s()),
             leaving: RefCell::default(),
         })
@@ -294,6 +297,25 @@ impl Worker {
                 watch.shut();
             }
         });
+    }
+
+    /// A pool's places are taken: uploads to it that are behind give theirs up (408), `most` at a time. Whether there were any: their
+    /// tasks give the places back before a task that yields goes on. Looks once a tick, since looking costs a step for each connection.
+    pub fn spare_uploads(&self, pool: &Pool, most: usize) -> bool {
+        let now = self.watches.now_ms();
+        if self.spared_ms.replace(now) == now {
+            return false;
+        }
+        let slots: HashSet<usize> = pool.members.iter().map(|m| m.endpoint.slot).collect();
+        let mut spared = 0;
+        self.watches.each(|watch| {
+            let theirs = || watch.upstream().is_some_and(|slot| slots.contains(&slot));
+            if spared < most && watch.is_behind() && theirs() {
+                spared += 1;
+                watch.hurry();
+            }
+        });
+        spared > 0
     }
 
     /// Connections that `wanted` (by listener) end after their next answer; those that stay idle end after a grace.

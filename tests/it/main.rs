@@ -24,6 +24,7 @@ mod http2_life;
 mod kill;
 mod limits;
 mod outlier;
+mod pressure;
 mod proxying;
 mod quiet;
 mod reload;

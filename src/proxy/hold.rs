@@ -1,0 +1,110 @@
+//! Small bodies are held here until they are whole: a client that dribbles one takes none of the version's places.
+//!
+//! A request takes its place under `limits.requests`, and a connection to an endpoint, from its first byte up to its answer's last.
+//! A client that sends a body of 10 KiB by the byte would have them for minutes, a thousand such clients all that there are.
+//! So a body of a stated length up to [`HELD`] is read first. What came with its head needs no holding, and goes as it lies.
+//! Larger bodies, and those whose length nobody states, stream: when the places are taken, those
+//! that are behind give theirs up ([`super::Worker::spare_uploads`]).
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use super::attempt::Call;
+use super::body::Upload;
+use super::error::Broken;
+use super::exchange::{PAUSE, client_side};
+use super::headers::{Fields, Request};
+use super::pace::Pace;
+use super::wire::{Downstream, Piece};
+use crate::http1::{FieldId, Framing};
+use crate::net::{Phase, Watch};
+
+/// Longest body that is held.
+pub const HELD: u64 = 64 * 1024;
+
+/// What is asked of the client's body: of gRPC only that it isn't silent, for its messages come when there is something to say.
+pub(super) fn pace<F: Fields>(
+    request: &Request<'_, F>,
+    body_timeout: std::time::Duration,
+    watch: &Watch,
+) -> Pace {
+    let content = request.fields.first(FieldId::ContentType);
+    let messages = content.is_some_and(|t| t.starts_with(b"application/grpc"));
+    Pace::new(body_timeout, messages, watch.now_ms())
+}
+
+impl<F: Fields> Call<'_, F> {
+    /// Reads a small body whole, unless it is there already or the client waits for our word first.
+    ///
+    /// # Errors
+    /// What the client did instead of sending it.
+    #[inline]
+    pub async fn hold<D: Downstream>(
+        &self,
+        upload: &mut Upload,
+        down: &mut D,
+    ) -> Result<(), Broken> {
+        match self.request.framing {
+            Framing::Length(length)
+                if length <= HELD
+                    && !self.request.expect_continue
+                    && self.request.upgrade.is_none() =>
+            {
+                self.hold_all(length, upload, down).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn hold_all<D: Downstream>(
+        &self,
+        length: u64,
+        upload: &mut Upload,
+        down: &mut D,
+    ) -> Result<(), Broken> {
+        let mut rate = None;
+        poll_fn(|cx| {
+            if rate.is_none() {
+                match down.poll_piece(cx) {
+                    Poll::Ready(Ok(Piece::Data(n))) if n as u64 >= length => {
+                        return Poll::Ready(Ok(()));
+                    }
+                    Poll::Ready(Ok(Piece::End)) => return Poll::Ready(Ok(())),
+                    _ => {}
+                }
+            }
+            match upload.poll_hold(cx, down) {
+                Poll::Ready(held) => return Poll::Ready(held.map_err(client_side)),
+                Poll::Pending => {}
+            }
+            if down.poll_taken_back(cx).is_ready() {
+                return Poll::Ready(Err(Broken::ClientGone));
+            }
+            let rate = rate.get_or_insert_with(|| {
+                // Who sends slowly is among the first to be spared when the house is full.
+                self.watch.enter(Phase::Head);
+                pace(self.request, self.body_timeout, self.watch)
+            });
+            if let Some(wait) = rate.news(self.watch.now_ms(), upload.held(), true) {
+                let total = self.service.timeouts.total;
+                let left = total.map(|total| total.saturating_sub(self.started.elapsed()));
+                self.watch
+                    .arm(left.map_or(wait, |left| wait.min(left.max(PAUSE))));
+            }
+            self.late(cx)
+        })
+        .await?;
+        if rate.is_some() {
+            self.watch.enter(Phase::Request);
+        }
+        Ok(())
+    }
+
+    fn late(&self, cx: &Context<'_>) -> Poll<Result<(), Broken>> {
+        match self.watch.expired(cx) {
+            false => Poll::Pending,
+            true if self.watch.is_shut() => Poll::Ready(Err(Broken::Shut)),
+            true => Poll::Ready(Err(Broken::ClientSilent)),
+        }
+    }
+}
