@@ -336,7 +336,7 @@ fn an_early_answer_is_passed_on_while_the_upload_goes_on() {
     });
     let proxy = before(&origin.at());
     let mut client = proxy.client();
-    client.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 8\r\n\r\nhalf");
+    client.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 100000\r\n\r\nhalf");
     assert_eq!(client.answer("POST").text(), "early");
 }
 
@@ -384,18 +384,19 @@ fn a_body_that_trickles_is_408_and_one_that_keeps_the_rate_is_not() {
         "[limits]\nbody_timeout = \"1s\"\n{}",
         single(&origin.at(), "")
     ));
-    let head = "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 2000\r\n\r\n";
+    let head = "POST / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
     let (mut slow, mut fair) = (proxy.client(), proxy.client());
     slow.send(head);
     fair.send(head);
-    let piece = "x".repeat(100);
+    let piece = format!("64\r\n{}\r\n", "x".repeat(100));
     // Two seconds, never silent for longer than 100 ms: one at 10 bytes a second, one at 1,000.
     for _ in 0..20 {
         pause(Duration::from_millis(100));
-        let _cut_midway = slow.try_send("x");
+        let _cut_midway = slow.try_send("1\r\nx\r\n");
         fair.send(&piece);
     }
     assert_eq!(origin.open(), 1, "only the fair one is still let in");
+    fair.send("0\r\n\r\n");
     assert_eq!(slow.answer("POST").status(), 408);
     assert_eq!(fair.answer("POST").status(), 200);
 }

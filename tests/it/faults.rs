@@ -289,7 +289,7 @@ fn a_client_that_leaves_inside_its_upload_never_completes_it() {
     });
     let proxy = before(&origin.at());
     for body in [
-        "content-length: 10\r\n\r\nhalf",
+        "content-length: 100000\r\n\r\nhalf",
         "transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
     ] {
         let mut client = proxy.client();

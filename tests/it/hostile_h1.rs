@@ -345,7 +345,7 @@ fn an_unread_body_never_becomes_the_next_request() {
     let mut client = proxy.client();
     client.send(format!(
         "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n",
-        inner.len()
+        64 * 1024 + inner.len()
     ));
     assert_eq!(client.answer("POST").status(), 200);
     let _may_be_closed = client.try_send(inner);
