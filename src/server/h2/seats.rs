@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
+/// So many seats keep their memory while nobody needs it; a connection without streams soon gives up that as well.
+const SPARE: usize = 64;
+
 /// Who has something to do. Rung from whatever thread.
 #[derive(Debug)]
 struct Bells {
@@ -89,14 +92,17 @@ type Work = Pin<Box<dyn Future<Output = ()>>>;
 
 struct Seat<J> {
     desk: Rc<Desk<J>>,
-    work: Work,
+    /// None while it is vacant.
+    work: Option<Work>,
     waker: Waker,
 }
 
 /// All seats of one connection.
 pub(super) struct Seats<J> {
     seats: Vec<Seat<J>>,
+    /// Those without a piece of work; the one left last is warmest.
     free: Vec<usize>,
+    vacant: Vec<usize>,
     bells: Arc<Bells>,
     /// Rings the connection's bell.
     pub waker: Waker,
@@ -115,6 +121,7 @@ impl<J> Seats<J> {
         Self {
             seats: Vec::new(),
             free: Vec::new(),
+            vacant: Vec::new(),
             waker: bells.clone().into(),
             bells,
             begin,
@@ -151,7 +158,8 @@ impl<J> Seats<J> {
 
     /// A piece of work begins, at once. No more than [`Self::new`] allowed may be under way.
     pub fn take(&mut self, job: J) {
-        let index = self.free.pop().unwrap_or_else(|| self.add());
+        let index = self.free.pop().or_else(|| self.vacant.pop());
+        let index = index.unwrap_or_else(|| self.add());
         let desk = &self.seats[index].desk;
         desk.job.set(Some(job));
         desk.busy.set(true);
@@ -175,7 +183,7 @@ impl<J> Seats<J> {
             seat: index,
         };
         Seat {
-            work: (self.begin)(desk.clone()),
+            work: None,
             desk,
             waker: Arc::new(bell).into(),
         }
@@ -200,19 +208,27 @@ impl<J> Seats<J> {
         let Some(seat) = self.seats.get_mut(index).filter(|s| s.desk.busy.get()) else {
             return;
         };
+        let begin = self.begin;
+        let work = seat.work.get_or_insert_with(|| begin(seat.desk.clone()));
         let mut cx = Context::from_waker(&seat.waker);
-        match catch_unwind(AssertUnwindSafe(|| seat.work.as_mut().poll(&mut cx))) {
-            Ok(Poll::Pending) if seat.desk.busy.get() => return,
-            Ok(Poll::Pending) => {}
+        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(&mut cx))) {
+            Ok(Poll::Pending) if seat.desk.busy.get() => {}
+            Ok(Poll::Pending) if self.free.len() < SPARE => self.free.push(index),
+            Ok(Poll::Pending) => {
+                seat.work = None;
+                self.vacant.push(index);
+            }
             // A fault of ours costs one stream, not the others.
-            Ok(Poll::Ready(())) | Err(_) => self.seats[index] = self.seat(index),
+            Ok(Poll::Ready(())) | Err(_) => {
+                self.seats[index] = self.seat(index);
+                self.vacant.push(index);
+            }
         }
-        self.free.push(index);
     }
 
     /// Whether no work is under way.
     pub fn are_free(&self) -> bool {
-        self.free.len() == self.seats.len()
+        self.free.len() + self.vacant.len() == self.seats.len()
     }
 
     /// Gives up the memory of all seats, where no work is under way.
@@ -220,6 +236,7 @@ impl<J> Seats<J> {
         if self.are_free() {
             self.seats = Vec::new();
             self.free = Vec::new();
+            self.vacant = Vec::new();
         }
     }
 }
@@ -291,6 +308,24 @@ mod tests {
         assert_eq!(seats.seats.len(), 0);
         seats.take(piece.clone());
         assert_eq!(piece.done.get(), 11);
+    }
+
+    #[test]
+    fn no_more_memory_is_kept_for_later_than_for_so_many() {
+        let (mut seats, _) = seats(100);
+        let pieces: Vec<_> = (0..100).map(|_| piece(2)).collect();
+        for again in 1..=2 {
+            pieces.iter().for_each(|p| seats.take(p.clone()));
+            assert!(!seats.are_free());
+            pieces
+                .iter()
+                .for_each(|p| p.waker.take().expect("waits").wake());
+            seats.poll();
+            assert!(seats.are_free());
+            assert!(pieces.iter().all(|p| p.done.get() == again));
+            let kept = seats.seats.iter().filter(|s| s.work.is_some()).count();
+            assert_eq!((kept, seats.seats.len()), (SPARE, 100));
+        }
     }
 
     #[test]
