@@ -5,7 +5,7 @@
 //! * [`wire`]: what an exchange asks of a connection. [`h1`], [`h1_down`], [`h1_up`]: HTTP/1. [`h2`], [`h2_down`], [`h2_up`]: HTTP/2.
 //! * [`hold`]: a small body is whole before the request takes a place. [`placing`]: which version. [`tries`]: which endpoint, and whether another try follows. [`attempt`]: a connection to it; [`active`]: that it is busy.
 //! * [`exchange`]: the request up and the answer down on an open connection. [`body`]: the pump.
-//! * [`headers`]: heads on their way through. [`peer`]: who asks. [`error`]: what broke, and who is told what.
+//! * [`headers`]: heads on their way through; [`id`]: what they are found by. [`peer`]: who asks. [`error`]: what broke, and who is told what.
 //! * [`worker`]: what a thread has at hand.
 
 pub mod active;
@@ -21,6 +21,7 @@ pub mod h2_down;
 pub mod h2_up;
 pub mod headers;
 pub mod hold;
+pub mod id;
 pub mod pace;
 pub mod peer;
 pub mod placing;

@@ -1,0 +1,59 @@
+//! The id by which a request is found again in the logs of everybody who had it.
+
+/// `x-request-id`: taken over from the client where it is harmless, else 128 random bits in hex.
+#[derive(Clone, Copy, Debug)]
+pub enum RequestId {
+    /// The client's field stays.
+    Theirs,
+    /// Ours.
+    Ours([u8; 32]),
+}
+
+impl RequestId {
+    /// Keeps what the client sent if it is 1 to 128 bytes of `[A-Za-z0-9._:/+=-]`, else makes one.
+    pub fn of(theirs: Option<&[u8]>, rng: &mut fastrand::Rng) -> Self {
+        let harmless = |b: &u8| b.is_ascii_alphanumeric() || b"._:/+=-".contains(b);
+        match theirs {
+            Some(id) if (1..=128).contains(&id.len()) && id.iter().all(harmless) => Self::Theirs,
+            _ => Self::Ours(hex(rng.u128(..))),
+        }
+    }
+}
+
+fn hex(n: u128) -> [u8; 32] {
+    // Eight digits in one word: each nibble gets a byte of its own, and those above 9 what letters lie further.
+    let eight = |half: u32| {
+        let mut spread = u64::from(half);
+        spread = (spread | spread << 16) & 0x0000_ffff_0000_ffff;
+        spread = (spread | spread << 8) & 0x00ff_00ff_00ff_00ff;
+        spread = (spread | spread << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+        let letters = ((spread + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
+        (spread + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'0' - 10)).to_be_bytes()
+    };
+    let mut text = [0; 32];
+    for (digits, half) in text
+        .chunks_exact_mut(8)
+        .zip(n.to_be_bytes().chunks_exact(4))
+    {
+        let half = u32::from_be_bytes([half[0], half[1], half[2], half[3]]);
+        digits.copy_from_slice(&eight(half));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_written_in_hex() {
+        for n in [
+            0,
+            u128::MAX,
+            0x0123_4567_89ab_cdef_fedc_ba98_7654_3210,
+            0x9a9a_a9a9_0ff0_f00f_0909_a0a0_1e1e_d2d2,
+        ] {
+            assert_eq!(hex(n), format!("{n:032x}").as_bytes());
+        }
+    }
+}
