@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::telemetry::ListenerShard;
 
 /// Everything about a downstream connection that its requests need, written out once.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     /// Its address; loopback for a Unix socket.
     pub ip: IpAddr,

@@ -66,7 +66,7 @@ impl<'a> Parsed<'a> {
             host: host_of(head.authority.of(bytes)),
             target,
             path_len,
-            client: client_of(&conn.peer, &conn.listening.trusted, &fields),
+            client: client_of(conn.peer, &conn.listening.trusted, &fields),
             id: conn.worker.request_id(fields.first(FieldId::XRequestId)),
             conn,
             head,
@@ -97,7 +97,7 @@ impl<'a> Parsed<'a> {
             expect_continue: head.expect_continue,
             upgrade: head.upgrade.map(|span| span.of(bytes)),
             te_trailers: head.te_trailers,
-            peer: &self.conn.peer,
+            peer: self.conn.peer,
             client: self.client,
             id: self.id,
         }

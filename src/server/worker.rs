@@ -404,13 +404,7 @@ impl Worker {
         let task = self.tasks.begin();
         spawn_local(async move {
             let _vital = Vital(&task.0);
-            let serve = move |accepted| {
-                let (proxy, task) = (proxy.clone(), tasks.begin());
-                async move {
-                    let _task = task;
-                    conn::serve(proxy, accepted).await;
-                }
-            };
+            let serve = move |accepted| conn::serve(proxy.clone(), accepted, tasks.begin());
             accept::run(door, socket, gate, serve).await;
         });
     }

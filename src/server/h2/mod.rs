@@ -74,8 +74,8 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
     let shared = Rc::new(Shared {
         watch: conn.watch.clone(),
         listening: conn.listening.clone(),
-        peer: conn.peer,
-        tls: conn.tls,
+        peer: conn.peer.clone(),
+        tls: conn.tls.cloned(),
         progress: Progress::default(),
         outbox: Outbox::default(),
         limit: limits.streams as usize,

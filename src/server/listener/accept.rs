@@ -313,28 +313,29 @@ where
             Raw::Tcp(stream, peer) => (Stream::Tcp(stream), Some(canonical(peer))),
             Raw::Unix(stream) => (Stream::Unix(stream), None),
         };
-        let served = serve(Accepted {
+        tokio::task::spawn_local(serve(Accepted {
             stream,
             peer,
             listening: runtime.listening.clone(),
             tls: None,
-        });
-        tokio::task::spawn_local(async move {
-            let _place = place;
-            served.await;
-        });
+            place,
+        }));
         return;
     }
     tokio::task::spawn_local(async move {
-        let _place = place;
-        if let Some(accepted) = Box::pin(secure(raw, runtime, limit)).await {
+        if let Some(accepted) = Box::pin(secure(raw, runtime, place, limit)).await {
             serve(accepted).await;
         }
     });
 }
 
 /// The handshake, within its time.
-async fn secure(raw: Raw, runtime: Arc<ListenerRuntime>, limit: Duration) -> Option<Accepted> {
+async fn secure(
+    raw: Raw,
+    runtime: Arc<ListenerRuntime>,
+    place: Place,
+    limit: Duration,
+) -> Option<Accepted> {
     let table = runtime.tls.clone()?;
     let handshake = async {
         Ok::<_, io::Error>(match raw {
@@ -358,6 +359,7 @@ async fn secure(raw: Raw, runtime: Arc<ListenerRuntime>, limit: Duration) -> Opt
             peer,
             listening: runtime.listening.clone(),
             tls: Some(tls),
+            place,
         }),
         Ok(Err(error)) => {
             tracing::debug!(listener = runtime.spec.name, %error, "a TLS handshake failed");
