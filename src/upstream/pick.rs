@@ -330,6 +330,29 @@ mod tests {
     }
 
     #[test]
+    fn a_ring_is_that_of_the_pool_that_is_asked() {
+        let before = pool(Balance::Hash, &[1, 1, 1]);
+        let reversed = before.members.iter().rev().map(|m| Member {
+            endpoint: m.endpoint.clone(),
+            weight: m.weight,
+        });
+        let after = Pool::of(
+            reversed.collect(),
+            before.balance,
+            before.panic,
+            before.epoch.clone(),
+        );
+        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), View::default());
+        for key in (0..64).map(|n| n << 58) {
+            let [a, b] = [&before, &after].map(|pool| {
+                let at = pool.pick(&mut rng, &mut view, &[], Some(key));
+                &pool.members[at.expect("one")].endpoint.name
+            });
+            assert_eq!(a, b);
+        }
+    }
+
+    #[test]
     fn peak_ewma_goes_away_from_the_slow() {
         let pool = pool(Balance::PeakEwma, &[1, 1]);
         pool.members[0]
