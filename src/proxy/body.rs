@@ -221,14 +221,15 @@ impl Upload {
         };
     }
 
-    /// Reads the whole body, to be sent when it is whole; ready then. For bodies that are small.
+    /// Reads the body, to be sent later; ready when it is whole or so many bytes of it are there.
     pub fn poll_hold(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Source,
+        most: u64,
     ) -> Poll<Result<(), UploadError>> {
         let ledger = &mut self.ledger;
-        loop {
+        while ledger.seen < most {
             let piece = ready!(source.poll_piece(cx))
                 .map_err(|e| UploadError::Pump(PumpError::Source(e)))?;
             if let Piece::Data(n) = piece {
@@ -241,8 +242,9 @@ impl Upload {
                 self.flow.trailers = Some(source.take_trailers());
             }
             self.flow.ended = true;
-            return Poll::Ready(Ok(()));
+            break;
         }
+        Poll::Ready(Ok(()))
     }
 
     /// So many bytes were read by [`Self::poll_hold`].

@@ -1,10 +1,10 @@
-//! Small bodies are held here until they are whole: a client that dribbles one takes none of the version's places.
+//! Bodies are held here until they are whole, or [`HELD`] of them is there: a client that dribbles one takes none of the version's places.
 //!
 //! A request takes its place under `limits.requests`, and a connection to an endpoint, from its first byte up to its answer's last.
 //! A client that sends a body of 10 KiB by the byte would have them for minutes, a thousand such clients all that there are.
-//! So a body of a stated length up to [`HELD`] is read first. What came with its head needs no holding, and goes as it lies.
-//! Larger bodies, and those whose length nobody states, stream: when the places are taken, those
-//! that are behind give theirs up ([`super::Worker::spare_uploads`]).
+//! So what is to be held of a body of stated length is read first. What came with its head needs no holding, and goes as it lies.
+//! Bodies whose length nobody states stream at once, for they may be one half of a conversation; and the rest of a large one does.
+//! When all places are taken, those that are behind give theirs up ([`super::Worker::spare_uploads`]).
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -19,7 +19,7 @@ use super::wire::{Downstream, Piece};
 use crate::http1::{FieldId, Framing};
 use crate::net::{Phase, Watch};
 
-/// Longest body that is held.
+/// Most bytes of a body that are held.
 pub const HELD: u64 = 64 * 1024;
 
 /// What is asked of the client's body: of gRPC only that it isn't silent, for its messages come when there is something to say.
@@ -34,7 +34,7 @@ pub(super) fn pace<F: Fields>(
 }
 
 impl<F: Fields> Call<'_, F> {
-    /// Reads a small body whole, unless it is there already or the client waits for our word first.
+    /// Reads a body's beginning, unless it is there already or the client waits for our word first.
     ///
     /// # Errors
     /// What the client did instead of sending it.
@@ -46,19 +46,17 @@ impl<F: Fields> Call<'_, F> {
     ) -> Result<(), Broken> {
         match self.request.framing {
             Framing::Length(length)
-                if length <= HELD
-                    && !self.request.expect_continue
-                    && self.request.upgrade.is_none() =>
+                if !self.request.expect_continue && self.request.upgrade.is_none() =>
             {
-                self.hold_all(length, upload, down).await
+                self.read_ahead(length.min(HELD), upload, down).await
             }
             _ => Ok(()),
         }
     }
 
-    async fn hold_all<D: Downstream>(
+    async fn read_ahead<D: Downstream>(
         &self,
-        length: u64,
+        most: u64,
         upload: &mut Upload,
         down: &mut D,
     ) -> Result<(), Broken> {
@@ -66,14 +64,14 @@ impl<F: Fields> Call<'_, F> {
         poll_fn(|cx| {
             if rate.is_none() {
                 match down.poll_piece(cx) {
-                    Poll::Ready(Ok(Piece::Data(n))) if n as u64 >= length => {
+                    Poll::Ready(Ok(Piece::Data(n))) if n as u64 >= most => {
                         return Poll::Ready(Ok(()));
                     }
                     Poll::Ready(Ok(Piece::End)) => return Poll::Ready(Ok(())),
                     _ => {}
                 }
             }
-            match upload.poll_hold(cx, down) {
+            match upload.poll_hold(cx, down, most) {
                 Poll::Ready(held) => return Poll::Ready(held.map_err(client_side)),
                 Poll::Pending => {}
             }

@@ -3,7 +3,7 @@
 //! [`handle`] is the whole story: route, version, endpoint, attempt, answer, outcome. The parts:
 //!
 //! * [`wire`]: what an exchange asks of a connection. [`h1`], [`h1_down`], [`h1_up`]: HTTP/1. [`h2`], [`h2_down`], [`h2_up`]: HTTP/2.
-//! * [`hold`]: a small body is whole before the request takes a place. [`placing`]: which version. [`tries`]: which endpoint, and whether another try follows. [`attempt`]: a connection to it; [`active`]: that it is busy.
+//! * [`hold`]: a body is whole, or 64 KiB of it there, before the request takes a place. [`placing`]: which version. [`tries`]: which endpoint, and whether another try follows. [`attempt`]: a connection to it; [`active`]: that it is busy.
 //! * [`exchange`]: the request up and the answer down on an open connection. [`body`]: the pump.
 //! * [`headers`]: heads on their way through; [`id`]: what they are found by. [`peer`]: who asks. [`error`]: what broke, and who is told what.
 //! * [`worker`]: what a thread has at hand.

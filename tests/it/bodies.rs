@@ -336,7 +336,7 @@ fn an_early_answer_is_passed_on_while_the_upload_goes_on() {
     });
     let proxy = before(&origin.at());
     let mut client = proxy.client();
-    client.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 100000\r\n\r\nhalf");
+    client.send("POST / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n");
     assert_eq!(client.answer("POST").text(), "early");
 }
 

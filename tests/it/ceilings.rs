@@ -75,7 +75,7 @@ fn a_ceiling_of_connections_that_stays_full_is_told_over_http2_too() {
     );
     let more = "limits.connections = 1\nretry.tries = 1\ntimeouts.first_byte = \"1s\"";
     let proxy = alone(&pair(&one.h2c(), &other.h2c(), more));
-    let busy = "HTTP/1.1\r\nhost: test\r\ncontent-length: 100000\r\n\r\n";
+    let busy = "HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
     let mut first = proxy.client();
     // Its body is still to come, so that its time for the answer hasn't begun.
     first.send(format!("POST / {busy}"));

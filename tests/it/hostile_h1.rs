@@ -347,6 +347,8 @@ fn an_unread_body_never_becomes_the_next_request() {
         "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n",
         64 * 1024 + inner.len()
     ));
+    // So much is read ahead.
+    client.send(vec![b'x'; 64 * 1024]);
     assert_eq!(client.answer("POST").status(), 200);
     let _may_be_closed = client.try_send(inner);
     assert!(matches!(

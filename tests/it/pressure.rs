@@ -32,12 +32,14 @@ const LARGE: &str = "POST /large HTTP/1.1\r\nhost: test\r\ncontent-length: 10000
 const CHUNKED: &str = "POST /chunked HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
 
 #[test]
-fn small_bodies_that_dribble_take_no_place() {
+fn bodies_that_dribble_take_no_place() {
     let origin = parrot();
     let proxy = serve("", &origin, "[service.app.limits]\nrequests = 1");
     let mut slow: Vec<Client> = (0..50).map(|_| send(&proxy, SMALL)).collect();
+    let mut large: Vec<Client> = (0..50).map(|_| send(&proxy, LARGE)).collect();
     for byte in ["0", "1", "2"] {
         slow.iter_mut().for_each(|client| client.send(byte));
+        large.iter_mut().for_each(|client| client.send(byte));
         assert_eq!(proxy.get("/good").status(), 200);
         let mut poster = send(&proxy, SMALL);
         poster.send("0123456789");
@@ -71,6 +73,25 @@ fn a_held_body_that_falls_silent_is_the_clients_fault() {
     );
     assert_ne!(slow.end_within(PATIENCE), End::Open);
     assert_eq!(origin.hits(), 0);
+}
+
+#[test]
+fn a_large_body_in_pieces_arrives_whole() {
+    let origin = parrot();
+    let proxy = serve("", &origin, "");
+    let noise = crate::support::noise(3, 100_000);
+    let body: String = noise.iter().map(|b| char::from(b % 26 + b'a')).collect();
+    let mut client = send(&proxy, LARGE);
+    for (n, part) in body.as_bytes().chunks(30_000).enumerate() {
+        assert_eq!(origin.connections(), usize::from(n > 2));
+        client.send(part);
+        if n == 2 {
+            until("64 KiB are there", || {
+                (origin.connections() == 1).then_some(())
+            });
+        }
+    }
+    assert!(client.answer("POST").text() == body, "damaged");
 }
 
 #[test]
@@ -140,7 +161,8 @@ fn a_small_body_over_http2_is_held_too() {
 fn uploads_that_are_behind_give_their_places_to_who_comes() {
     let origin = parrot();
     let proxy = serve("", &origin, "[service.app.limits]\nrequests = 4");
-    let mut slow: Vec<Client> = [LARGE, CHUNKED, LARGE, CHUNKED]
+    let begun = format!("{LARGE}{}", "x".repeat(64 * 1024));
+    let mut slow: Vec<Client> = [&begun, CHUNKED, &begun, CHUNKED]
         .map(|head| send(&proxy, head))
         .into();
     let in_flight = || {
