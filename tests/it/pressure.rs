@@ -144,11 +144,9 @@ fn a_small_body_over_http2_is_held_too() {
         let (answer, mut body) = client.open(request, false).await.unwrap();
         body.send_data("01234".into(), false).unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let good = tokio::task::spawn_blocking({
-            let port = proxy.port;
-            move || crate::support::client::get(port, "/good").status()
-        });
-        assert_eq!(good.await.unwrap(), 200);
+        let get = http::Request::get("http://test/good").body(()).unwrap();
+        let (good, _) = client.open(get, true).await.unwrap();
+        assert_eq!(good.await.unwrap().status(), 200);
         assert_eq!(origin.hits(), 1);
         body.send_data("56789".into(), true).unwrap();
         let answer = answer.await.unwrap();
@@ -223,8 +221,7 @@ fn a_mixed_crowd_harms_no_good_request() {
     }
     let mut good = proxy.client();
     let mut slowest = Duration::ZERO;
-    for n in 0..300 {
-        let slow = &mut crowd[n];
+    for (n, slow) in crowd.iter_mut().enumerate() {
         if n % 8 != 0 {
             let _ = slow.try_send("x");
         }
