@@ -210,7 +210,7 @@ fn a_mixed_crowd_harms_no_good_request() {
             },
         )
     });
-    let proxy = serve("", &origin, "[service.app.limits]\nrequests = 100");
+    let proxy = serve("", &origin, "[service.app.limits]\nrequests = 60");
     let mut crowd = Vec::new();
     for n in 0..400 {
         crowd.push(match n % 8 {
