@@ -273,7 +273,7 @@ fn who_waits_when_a_listener_is_taken_away_is_still_served() {
 fn a_full_house_lets_nobody_in_until_somebody_leaves() {
     locally(async {
         let (address, runtime, socket) = single();
-        let inside: Rc<RefCell<Vec<Accepted>>> = Rc::default();
+        let inside = Rc::new(std::cell::Cell::new(0));
         let gate = Gate::new(&limits(Some(2)), None);
         let (seen, leave) = (inside.clone(), Rc::new(tokio::sync::Notify::new()));
         let leaving = leave.clone();
@@ -281,21 +281,22 @@ fn a_full_house_lets_nobody_in_until_somebody_leaves() {
         tokio::task::spawn_local(accept::run(door, socket, gate.clone(), move |accepted| {
             let (seen, leaving) = (seen.clone(), leaving.clone());
             async move {
-                seen.borrow_mut().push(accepted);
+                seen.set(seen.get() + 1);
                 leaving.notified().await;
+                drop(accepted);
             }
         }));
         let _clients: Vec<TcpStream> = (0..3)
             .map(|_| TcpStream::connect(address).unwrap())
             .collect();
-        until(|| inside.borrow().len() == 2).await;
+        until(|| inside.get() == 2).await;
         let third = tokio::time::timeout(
             Duration::from_millis(100),
-            until(|| inside.borrow().len() > 2),
+            until(|| inside.get() > 2),
         );
         assert!(third.await.is_err(), "a third was let in");
         leave.notify_one();
-        until(|| inside.borrow().len() == 3).await;
+        until(|| inside.get() == 3).await;
         assert_eq!(gate.open(), 2);
     });
 }
@@ -308,9 +309,10 @@ fn a_panic_in_one_connection_harms_no_other() {
         let served = Rc::new(std::cell::Cell::new(0));
         let count = served.clone();
         let door = accept::Door::new(runtime);
-        tokio::task::spawn_local(accept::run(door, socket, gate.clone(), move |_| {
+        tokio::task::spawn_local(accept::run(door, socket, gate.clone(), move |accepted| {
             let count = count.clone();
             async move {
+                let _held = accepted;
                 count.set(count.get() + 1);
                 assert!(count.get() != 1, "on purpose");
             }
