@@ -77,6 +77,9 @@ const SIZES: [Size; 6] = [
     },
 ];
 
+/// Fewer requests than this say nothing: ticks and checks are counted as well.
+const FEWEST: f64 = 3000.0;
+
 /// One proxy in one size.
 struct Entry<'a> {
     contender: &'a Contender,
@@ -357,10 +360,12 @@ fn count(stage: &Stage, measured: &[(&Contender, &Size)], table: &mut Table) {
                 row.push(format!("{each:.0}"));
                 row.push(small.map_or_else(String::new, |small| format!("{:.2}", each / small)));
             }
-            Err(error) => table.notes.push(format!(
-                "instructions with {} are left out: {error}",
-                size.name
-            )),
+            Err(error) => {
+                row.extend(["–", "–"].map(str::to_owned));
+                let name = size.name;
+                let note = format!("instructions with {name} are left out: {error}");
+                table.notes.push(note);
+            }
         }
     }
     table.notes.push("instructions: outside the kernel, counted by valgrind, in which every other cost of time (ticks, connections) weighs some fifty times as much as in life".to_owned());
@@ -396,7 +401,11 @@ fn instructions(stage: &Stage, valgrind: &Path, contender: &Contender, size: &Si
         let total = refs(&fs::read_to_string(&report)?).ok_or("valgrind counted nothing")?;
         totals.push((total, measured.requests as f64));
     }
-    Ok((totals[1].0 - totals[0].0) / (totals[1].1 - totals[0].1))
+    let requests = totals[1].1 - totals[0].1;
+    if requests < FEWEST {
+        return Err(format!("the longer load had only {requests} requests more").into());
+    }
+    Ok((totals[1].0 - totals[0].0) / requests)
 }
 
 /// The total of cachegrind's report.
