@@ -1,5 +1,7 @@
 //! Bodies on their way: one pump for both directions, and the client's body as attempts need it.
 
+use std::future::Future;
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use http::HeaderMap;
@@ -32,7 +34,12 @@ pub struct Flow {
     trickles: u8,
     /// Nothing goes by way of a pipe any more.
     unpiped: bool,
+    /// What was moved when this turn began.
+    turn_from: u64,
 }
+
+/// So many bytes a body moves in a turn: then whatever else became ready has one.
+const TURN: u64 = 1 << 20;
 
 /// A pipe that takes less than this is as dear as reading and writing.
 const TRICKLE: usize = 32 * 1024;
@@ -52,7 +59,9 @@ impl Flow {
         source: &mut impl Source,
         sink: &mut impl Sink,
     ) -> Poll<Result<(), PumpError>> {
+        self.turn_from = self.moved;
         while !self.ended {
+            ready!(self.poll_turn(cx));
             if !self.unpiped || self.pipe.is_some() {
                 ready!(self.poll_pipe(cx, source, sink))?;
             }
@@ -93,6 +102,17 @@ impl Flow {
 }
 
 impl Flow {
+    /// Pending when the turn is over; the next begins when the worker has looked for what else is ready.
+    #[inline]
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.moved - self.turn_from <= TURN {
+            return Poll::Ready(());
+        }
+        // Neither end is to blame for this wait.
+        self.waits_for_sink = true;
+        pin!(tokio::task::yield_now()).poll(cx)
+    }
+
     /// Moves bytes from socket to socket, as long as that is possible and worth it.
     fn poll_pipe(
         &mut self,
@@ -101,6 +121,7 @@ impl Flow {
         sink: &mut impl Sink,
     ) -> Poll<Result<(), PumpError>> {
         loop {
+            ready!(self.poll_turn(cx));
             if let Some(pipe) = &mut self.pipe
                 && pipe.held() > 0
             {
@@ -434,3 +455,7 @@ mod tests {
         assert_eq!(pipes, 1);
     }
 }
+
+#[cfg(test)]
+#[path = "body_turns_tests.rs"]
+mod turns;

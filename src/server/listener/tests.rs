@@ -290,10 +290,7 @@ fn a_full_house_lets_nobody_in_until_somebody_leaves() {
             .map(|_| TcpStream::connect(address).unwrap())
             .collect();
         until(|| inside.get() == 2).await;
-        let third = tokio::time::timeout(
-            Duration::from_millis(100),
-            until(|| inside.get() > 2),
-        );
+        let third = tokio::time::timeout(Duration::from_millis(100), until(|| inside.get() > 2));
         assert!(third.await.is_err(), "a third was let in");
         leave.notify_one();
         until(|| inside.get() == 3).await;
