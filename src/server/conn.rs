@@ -141,14 +141,19 @@ pub fn serve<T>(worker: Rc<Worker>, accepted: Accepted, held: T) -> impl Future<
 async fn begins_as_h2(conn: &Conn<'_>, down: &mut H1Down) -> bool {
     conn.watch
         .arm(conn.worker.snapshot().spec.limits.keepalive_timeout);
+    let mut begun = false;
     loop {
         let seen = down.wire.mem.input.bytes();
         let n = seen.len().min(PREFACE.len());
         if seen[..n] != PREFACE[..n] || seen.len() >= PREFACE.len() {
             return seen.starts_with(PREFACE);
         }
-        if n > 0 {
+        if n > 0 && !begun {
+            begun = true;
+            // From its first byte on a head has the time of a head, not that of a silence.
             conn.watch.enter(Phase::Head);
+            conn.watch
+                .arm(conn.worker.snapshot().spec.limits.header_timeout);
         }
         if !conn.fill(down).await {
             return false;

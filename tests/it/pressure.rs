@@ -265,3 +265,16 @@ fn six_hundred_clients_on_256_descriptors_pass_without_a_trace() {
         gone.elapsed()
     );
 }
+
+#[test]
+fn a_beginning_that_may_become_either_protocol_has_the_time_of_a_head() {
+    let origin = parrot();
+    let proxy = serve("[limits]\nheader_timeout = \"300ms\"", &origin, "");
+    let mut client = send(&proxy, "PRI * HT");
+    let answer = client.answer("GET");
+    let reason = answer.field("x-cutover-reason");
+    assert_eq!(
+        (answer.status(), reason.as_deref()),
+        (408, Some("header-timeout"))
+    );
+}
