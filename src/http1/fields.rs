@@ -155,7 +155,11 @@ fn is<const N: usize>(name: &[u8], want: &[u8; N]) -> bool {
     let mut unlike = 0;
     for i in 0..N {
         // Letters may differ in the bit that makes them small.
-        let free = if want[i].is_ascii_lowercase() { 0x20 } else { 0 };
+        let free = if want[i].is_ascii_lowercase() {
+            0x20
+        } else {
+            0
+        };
         unlike |= (name[i] ^ want[i]) & !free;
     }
     unlike == 0

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use super::drain;
 use super::headers::RequestId;
 use crate::config::policy;
 use crate::http1::{RequestHead, ResponseHead};
@@ -130,11 +131,8 @@ impl Worker {
             let Some(left) = watch.upstream().and_then(|slot| leaving.get(&slot)) else {
                 return;
             };
-            let limit = match watch.phase() {
-                Phase::Stream => left.drain.streams,
-                Phase::Idle | Phase::Head | Phase::Request => left.drain.requests,
-            };
-            if now.saturating_duration_since(left.since) >= limit {
+            let age = now.saturating_duration_since(left.since);
+            if drain::is_over(&left.drain, watch.phase(), age) {
                 watch.shut();
             }
         });

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::config::policy;
-use crate::net::{Phase, Watch};
+use crate::net::Watch;
+use crate::proxy::drain::is_over;
 use crate::snapshot::Snapshot;
 
 /// One of them.
@@ -79,9 +80,6 @@ impl Closed {
         };
         let theirs = watch.upstream().and_then(|s| drain.by_endpoint.get(&s));
         let theirs = theirs.unwrap_or(&drain.longest);
-        age >= match watch.phase() {
-            Phase::Stream => theirs.streams,
-            Phase::Idle | Phase::Head | Phase::Request => theirs.requests,
-        }
+        is_over(theirs, watch.phase(), age)
     }
 }
