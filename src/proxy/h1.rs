@@ -12,7 +12,10 @@ use crate::http1::{BodyDecoder, Framing, Step};
 use crate::net::buffer::{HUGE, LARGE, LentPipe, SMALL};
 use crate::net::{Buffer, Buffers, Stream};
 
+mod over;
 mod sink;
+
+pub use over::OverH1;
 
 /// So much must be left of a body to send it by way of a pipe: less is read at once as cheaply.
 const WORTH_A_PIPE: u64 = 32 * 1024;

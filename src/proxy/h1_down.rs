@@ -2,14 +2,11 @@
 
 use std::task::{Context, Poll};
 
-use http::HeaderMap;
-use tokio::net::TcpStream;
-
-use super::h1::{Encoding, H1};
+use super::h1::{Encoding, H1, OverH1};
 use super::headers::{self, Fields, Outgoing};
-use super::wire::{Downstream, Gone, Piece, Sink, Source, WireError};
+use super::wire::{Downstream, Gone, WireError};
 use crate::http1::{self, FieldId, Framing, Version};
-use crate::net::buffer::{LARGE, LentPipe, SMALL};
+use crate::net::buffer::{LARGE, SMALL};
 
 /// An HTTP/1 connection from a client.
 #[derive(Debug)]
@@ -195,71 +192,13 @@ impl Downstream for H1Down {
     }
 }
 
-impl Source for H1Down {
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, WireError>> {
-        self.wire.poll_piece(cx)
-    }
-    fn data(&self) -> &[u8] {
-        self.wire.data()
-    }
-    fn consume(&mut self, n: usize) {
-        self.wire.consume(n);
-    }
-    fn take_trailers(&mut self) -> HeaderMap {
-        self.wire.take_trailers()
-    }
-    fn remaining(&self) -> Option<u64> {
-        self.wire.remaining()
-    }
-    fn stall(&mut self) {
-        self.wire.stall();
-    }
-    fn outlet(&self) -> Option<(&TcpStream, u64)> {
-        self.wire.outlet()
-    }
-    fn took(&mut self, n: usize) {
-        self.wire.took(n);
-    }
-    fn trickles(&mut self) {
-        self.wire.trickles();
-    }
-    fn pipe(&self) -> Option<LentPipe> {
-        self.wire.pipe()
-    }
-}
-
-impl Sink for H1Down {
+impl OverH1 for H1Down {
     #[inline]
-    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>> {
-        self.wire.poll_write(cx, data)
+    fn h1(&self) -> &H1 {
+        &self.wire
     }
     #[inline]
-    fn poll_finish(
-        &mut self,
-        cx: &mut Context<'_>,
-        trailers: Option<&HeaderMap>,
-    ) -> Poll<Result<(), WireError>> {
-        self.wire.poll_finish(cx, trailers)
-    }
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
-        self.wire.poll_flush(cx)
-    }
-    fn inlet(&self) -> Option<&TcpStream> {
-        self.wire.inlet()
-    }
-    fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
-        self.wire.poll_clear(cx)
-    }
-    fn gave(&mut self, n: usize) {
-        self.wire.gave(n);
-    }
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
-        self.wire.poll_shutdown(cx)
-    }
-    fn wants_chunks(&self) -> bool {
-        self.wire.wants_chunks()
-    }
-    fn take_chunks(&mut self) {
-        self.wire.take_chunks();
+    fn h1_mut(&mut self) -> &mut H1 {
+        &mut self.wire
     }
 }

@@ -3,14 +3,11 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::HeaderMap;
-use tokio::net::TcpStream;
-
-use super::h1::{Encoding, H1};
+use super::h1::{Encoding, H1, OverH1};
 use super::headers::{Fields, H1Fields, Request};
-use super::wire::{Piece, Sink, Source, Upstream, WireError};
+use super::wire::{Upstream, WireError};
 use crate::http1::{Framing, HeadLimits, Method, ResponseHead};
-use crate::net::buffer::{HUGE, LentPipe};
+use crate::net::buffer::HUGE;
 use crate::net::{Buffers, Stream};
 use crate::upstream::Endpoint;
 
@@ -178,69 +175,13 @@ impl Upstream for H1Up {
     }
 }
 
-impl Source for H1Up {
+impl OverH1 for H1Up {
     #[inline]
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, WireError>> {
-        self.wire.poll_piece(cx)
-    }
-    #[inline]
-    fn data(&self) -> &[u8] {
-        self.wire.data()
+    fn h1(&self) -> &H1 {
+        &self.wire
     }
     #[inline]
-    fn consume(&mut self, n: usize) {
-        self.wire.consume(n);
-    }
-    fn take_trailers(&mut self) -> HeaderMap {
-        self.wire.take_trailers()
-    }
-    fn remaining(&self) -> Option<u64> {
-        self.wire.remaining()
-    }
-    fn stall(&mut self) {
-        self.wire.stall();
-    }
-    fn outlet(&self) -> Option<(&TcpStream, u64)> {
-        self.wire.outlet()
-    }
-    fn took(&mut self, n: usize) {
-        self.wire.took(n);
-    }
-    fn trickles(&mut self) {
-        self.wire.trickles();
-    }
-    fn pipe(&self) -> Option<LentPipe> {
-        self.wire.pipe()
-    }
-    fn lend_chunks(&mut self) -> bool {
-        self.wire.lend_chunks()
-    }
-}
-
-impl Sink for H1Up {
-    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>> {
-        self.wire.poll_write(cx, data)
-    }
-    fn poll_finish(
-        &mut self,
-        cx: &mut Context<'_>,
-        trailers: Option<&HeaderMap>,
-    ) -> Poll<Result<(), WireError>> {
-        self.wire.poll_finish(cx, trailers)
-    }
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
-        self.wire.poll_flush(cx)
-    }
-    fn inlet(&self) -> Option<&TcpStream> {
-        self.wire.inlet()
-    }
-    fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
-        self.wire.poll_clear(cx)
-    }
-    fn gave(&mut self, n: usize) {
-        self.wire.gave(n);
-    }
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
-        self.wire.poll_shutdown(cx)
+    fn h1_mut(&mut self) -> &mut H1 {
+        &mut self.wire
     }
 }

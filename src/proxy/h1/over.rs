@@ -1,0 +1,94 @@
+//! What is an HTTP/1 connection with something of its own besides: its bytes come and go as the connection's.
+
+use std::task::{Context, Poll};
+
+use http::HeaderMap;
+use tokio::net::TcpStream;
+
+use super::H1;
+use crate::net::buffer::LentPipe;
+use crate::proxy::wire::{Piece, Sink, Source, WireError};
+
+/// One side's view of an HTTP/1 connection.
+pub trait OverH1 {
+    /// The connection.
+    fn h1(&self) -> &H1;
+    /// The connection.
+    fn h1_mut(&mut self) -> &mut H1;
+}
+
+impl<T: OverH1> Source for T {
+    #[inline]
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, WireError>> {
+        self.h1_mut().poll_piece(cx)
+    }
+    #[inline]
+    fn data(&self) -> &[u8] {
+        self.h1().data()
+    }
+    #[inline]
+    fn consume(&mut self, n: usize) {
+        self.h1_mut().consume(n);
+    }
+    fn take_trailers(&mut self) -> HeaderMap {
+        self.h1_mut().take_trailers()
+    }
+    fn remaining(&self) -> Option<u64> {
+        self.h1().remaining()
+    }
+    fn stall(&mut self) {
+        self.h1_mut().stall();
+    }
+    fn lend_chunks(&mut self) -> bool {
+        self.h1_mut().lend_chunks()
+    }
+    #[inline]
+    fn outlet(&self) -> Option<(&TcpStream, u64)> {
+        self.h1().outlet()
+    }
+    fn took(&mut self, n: usize) {
+        self.h1_mut().took(n);
+    }
+    fn trickles(&mut self) {
+        self.h1_mut().trickles();
+    }
+    fn pipe(&self) -> Option<LentPipe> {
+        self.h1().pipe()
+    }
+}
+
+impl<T: OverH1> Sink for T {
+    #[inline]
+    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>> {
+        self.h1_mut().poll_write(cx, data)
+    }
+    #[inline]
+    fn poll_finish(
+        &mut self,
+        cx: &mut Context<'_>,
+        trailers: Option<&HeaderMap>,
+    ) -> Poll<Result<(), WireError>> {
+        self.h1_mut().poll_finish(cx, trailers)
+    }
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        self.h1_mut().poll_flush(cx)
+    }
+    fn wants_chunks(&self) -> bool {
+        self.h1().wants_chunks()
+    }
+    fn take_chunks(&mut self) {
+        self.h1_mut().take_chunks();
+    }
+    fn inlet(&self) -> Option<&TcpStream> {
+        self.h1().inlet()
+    }
+    fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        self.h1_mut().poll_clear(cx)
+    }
+    fn gave(&mut self, n: usize) {
+        self.h1_mut().gave(n);
+    }
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        self.h1_mut().poll_shutdown(cx)
+    }
+}
