@@ -126,12 +126,12 @@ pub fn has_underscore(name: &[u8]) -> bool {
     }
 }
 
-#[inline(always)]
+#[inline]
 fn one<const N: usize>(name: &[u8], want: &[u8; N], id: FieldId) -> FieldId {
     if is(name, want) { id } else { FieldId::Other }
 }
 
-#[inline(always)]
+#[inline]
 fn two<const N: usize>(
     name: &[u8],
     (a, id_a): (&[u8; N], FieldId),
@@ -146,21 +146,19 @@ fn two<const N: usize>(
     }
 }
 
-/// Whether `name` is `want` (lower case), any case. Inlined where `want` is known: a few comparisons of whole words.
-#[inline(always)]
+/// Whether `name` is `want` (lower case), any case. The first byte decides nearly always.
+#[inline]
 fn is<const N: usize>(name: &[u8], want: &[u8; N]) -> bool {
     let Ok(name) = <&[u8; N]>::try_from(name) else {
         return false;
     };
+    if name[0] | 0x20 != want[0] {
+        return false;
+    }
+    // Without a way out half-way this becomes a few vector instructions.
     let mut unlike = 0;
     for i in 0..N {
-        // Letters may differ in the bit that makes them small.
-        let free = if want[i].is_ascii_lowercase() {
-            0x20
-        } else {
-            0
-        };
-        unlike |= (name[i] ^ want[i]) & !free;
+        unlike |= name[i].to_ascii_lowercase() ^ want[i];
     }
     unlike == 0
 }
