@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use cutover::config::spec::{
-    Balance, Cohort, CohortKey, Condition, HostPattern, PathPattern, Pattern, Rule, Service, Share,
-    Subject, Timeouts, Version,
+    Cohort, CohortKey, Condition, HostPattern, PathPattern, Pattern, Rule, Share, Subject,
 };
 use cutover::http1::Method;
 use cutover::routing::{Matcher, Request, Split, SplitState, Table};
 use cutover::telemetry::Telemetry;
 use cutover::telemetry::render::{Scrape, render};
+
+#[path = "instructions/service.rs"]
+mod sample;
+use sample::service;
 
 /// A request as a browser sends it.
 struct Browser;
@@ -44,36 +47,6 @@ impl Request for Browser {
     }
     fn client(&self) -> IpAddr {
         Ipv4Addr::LOCALHOST.into()
-    }
-}
-
-fn service(hosts: Vec<HostPattern>, paths: Vec<PathPattern>) -> Service {
-    let second = Duration::from_secs(1);
-    Service {
-        policies: Default::default(),
-        hash_by: vec![CohortKey::Ip],
-        name: "shop".into(),
-        hosts,
-        paths,
-        stable: 0,
-        split: Vec::new(),
-        cohort: None,
-        rules: Vec::new(),
-        balance: Balance::default(),
-        timeouts: Timeouts {
-            connect: second,
-            first_byte: second,
-            total: None,
-            idle: second,
-        },
-        labels: Vec::new(),
-        versions: vec![Version {
-            slow_start: None,
-            name: "v1".into(),
-            label: None,
-            endpoints: Vec::new(),
-            preview: Vec::new(),
-        }],
     }
 }
 

@@ -2,6 +2,10 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 
+#[path = "instructions/heads.rs"]
+mod heads;
+#[path = "instructions/service.rs"]
+mod service;
 #[path = "instructions/steps.rs"]
 mod steps;
 

@@ -5,6 +5,8 @@
 //! `--write` keeps the figures in `benches/INSTRUCTIONS.md`, `--step NAME` counts one step only.
 
 mod budgets;
+mod heads;
+mod service;
 mod steps;
 
 use std::fmt::Write as _;

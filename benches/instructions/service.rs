@@ -1,0 +1,38 @@
+//! A service of which nothing matters but where it is.
+
+use std::time::Duration;
+
+use cutover::config::spec::{
+    Balance, CohortKey, HostPattern, PathPattern, Service, Timeouts, Version,
+};
+
+/// With these hosts and paths.
+pub fn service(hosts: Vec<HostPattern>, paths: Vec<PathPattern>) -> Service {
+    let second = Duration::from_secs(1);
+    Service {
+        policies: Default::default(),
+        hash_by: vec![CohortKey::Ip],
+        name: "shop".into(),
+        hosts,
+        paths,
+        stable: 0,
+        split: Vec::new(),
+        cohort: None,
+        rules: Vec::new(),
+        balance: Balance::default(),
+        timeouts: Timeouts {
+            connect: second,
+            first_byte: second,
+            total: None,
+            idle: second,
+        },
+        labels: Vec::new(),
+        versions: vec![Version {
+            slow_start: None,
+            name: "v1".into(),
+            label: None,
+            endpoints: Vec::new(),
+            preview: Vec::new(),
+        }],
+    }
+}
