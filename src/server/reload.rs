@@ -15,6 +15,7 @@ use super::inherit::Inherited;
 use super::listener::{Listeners, Order};
 use super::sticky_key;
 use super::warden::Warden;
+use super::watch;
 use super::worker::WorkerCommand;
 use crate::config::{self, Spec};
 use crate::net::clock::wall_s;
@@ -170,7 +171,7 @@ impl Publisher {
     /// Reads the file and publishes it, if it is good and new. Returns when every worker has adopted it.
     pub async fn reload(&mut self) -> Outcome {
         let began = Instant::now();
-        let loaded = match read(&self.file) {
+        let loaded = match watch::when_whole(&self.file, read).await {
             Ok(loaded) => loaded,
             Err((error, hash)) => return self.refuse(error, hash.as_deref()),
         };

@@ -9,7 +9,7 @@ mod hops;
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
@@ -68,17 +68,50 @@ struct File {
 }
 
 /// Device, inode, size, modification and change time: different whenever the content may be.
-type Status = (u64, u64, u64, (i64, i64), (i64, i64));
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Status {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Status {
+    /// Whether the file changed so lately that its writer may not be done. A time in the future says nothing.
+    fn is_young(&self, now: SystemTime) -> bool {
+        let (seconds, nanos) = self.changed;
+        let since = Duration::new(seconds.unsigned_abs(), nanos.unsigned_abs() as u32);
+        let age = now.duration_since(SystemTime::UNIX_EPOCH + since);
+        age.is_ok_and(|age| age < CONFIG.quiet)
+    }
+}
 
 fn status(path: &Path) -> Option<Status> {
     let m = std::fs::metadata(path).ok()?;
-    Some((
-        m.dev(),
-        m.ino(),
-        m.size(),
-        (m.mtime(), m.mtime_nsec()),
-        (m.ctime(), m.ctime_nsec()),
-    ))
+    Some(Status {
+        device: m.dev(),
+        inode: m.ino(),
+        size: m.size(),
+        modified: (m.mtime(), m.mtime_nsec()),
+        changed: (m.ctime(), m.ctime_nsec()),
+    })
+}
+
+/// What `read` makes of the file at `path` when nobody writes to it: it is read again while it changes under the
+/// reader or did so within the last 10 ms, for a second at most. Events can't tell this: a writer may begin right after the last of them.
+pub async fn when_whole<T>(path: &Path, read: impl Fn(&Path) -> T) -> T {
+    let end = Instant::now() + CONFIG.writer;
+    loop {
+        let before = status(path);
+        let result = read(path);
+        let whole =
+            before == status(path) && !before.is_some_and(|s| s.is_young(SystemTime::now()));
+        if whole || Instant::now() >= end {
+            return result;
+        }
+        tokio::time::sleep(CONFIG.quiet).await;
+    }
 }
 
 impl File {

@@ -147,3 +147,33 @@ async fn certificates_are_told_apart_from_the_configuration() {
     std::fs::write(&pem, "newer").unwrap();
     nothing(&mut watch, Duration::from_millis(300)).await;
 }
+
+#[tokio::test]
+async fn half_a_file_is_read_again() {
+    let (_dir, file) = directory();
+    let calls = std::cell::Cell::new(0);
+    let read = |path: &Path| {
+        let text = std::fs::read_to_string(path).unwrap();
+        calls.set(calls.get() + 1);
+        match calls.get() {
+            // A writer begins while it is read, and was not done when it was read again.
+            1 => std::fs::write(path, "ha").unwrap(),
+            2 => std::fs::write(path, "half and half").unwrap(),
+            _ => (),
+        }
+        text
+    };
+    assert_eq!(when_whole(&file, read).await, "half and half");
+}
+
+#[test]
+fn a_file_is_young_for_ten_milliseconds_and_one_of_the_future_is_not() {
+    let (_dir, file) = directory();
+    let status = status(&file).unwrap();
+    let written = std::fs::metadata(&file).unwrap();
+    let written =
+        SystemTime::UNIX_EPOCH + Duration::new(written.ctime() as u64, written.ctime_nsec() as u32);
+    let young = [0, 9, 10, 500].map(|ms| status.is_young(written + Duration::from_millis(ms)));
+    assert_eq!(young, [true, true, false, false]);
+    assert!(!status.is_young(written - Duration::from_millis(1)));
+}
