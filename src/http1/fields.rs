@@ -126,6 +126,50 @@ pub fn has_underscore(name: &[u8]) -> bool {
     }
 }
 
+/// Whether a name as typed is this one (lower case): eight bytes at a time, since one lookup asks every field.
+#[inline]
+pub fn is_named(typed: &[u8], want: &[u8]) -> bool {
+    if typed.len() != want.len() {
+        return false;
+    }
+    let same = |typed: &[u8; 8], want: &[u8; 8]| {
+        lower(u64::from_ne_bytes(*typed)) == u64::from_ne_bytes(*want)
+    };
+    match (typed.last_chunk(), want.last_chunk()) {
+        // The ends differ more often than the beginnings: they come first. Both overlap, which costs less than going byte by byte.
+        (Some(typed_end), Some(want_end)) => {
+            let words = typed.as_chunks().0.iter().zip(want.as_chunks().0);
+            same(typed_end, want_end) && words.into_iter().all(|(typed, want)| same(typed, want))
+        }
+        _ => match (halves(typed), halves(want)) {
+            (Some(typed), Some(want)) => same(&typed, &want),
+            _ => typed.eq_ignore_ascii_case(want),
+        },
+    }
+}
+
+/// The first four bytes and the last four of a name of four to eight.
+#[inline]
+fn halves(name: &[u8]) -> Option<[u8; 8]> {
+    let (first, last) = (name.first_chunk()?, name.last_chunk()?);
+    let mut both = [0; 8];
+    both[..4].copy_from_slice(first as &[u8; 4]);
+    both[4..].copy_from_slice(last as &[u8; 4]);
+    Some(both)
+}
+
+/// Eight bytes with A to Z in lower case.
+#[inline]
+fn lower(word: u64) -> u64 {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    // The high bit of each byte tells, without a carry into the next one: from A on, past Z, above ASCII.
+    let seven = word & (LOW * 0x7f);
+    let from_a = seven + LOW * u64::from(0x80 - b'A');
+    let past_z = seven + LOW * u64::from(0x7f - b'Z');
+    let upper = (from_a ^ past_z) & !word & (LOW << 7);
+    word | upper >> 2
+}
+
 #[inline]
 fn one<const N: usize>(name: &[u8], want: &[u8; N], id: FieldId) -> FieldId {
     if is(name, want) { id } else { FieldId::Other }
@@ -229,6 +273,24 @@ mod tests {
                 let mut name = plain.clone();
                 name[at] = b'_';
                 assert!(has_underscore(&name), "{at} of {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_in_any_case_is_that_name_and_no_other_is() {
+        let want = b"az09-`{@[^_~|!azx-forwarded-for";
+        for len in 0..want.len() {
+            let want = &want[..len];
+            assert!(is_named(want, want) && is_named(&want.to_ascii_uppercase(), want));
+            assert!(!is_named(&[want, b"a"].concat(), want));
+            for at in 0..len {
+                for byte in 0..=u8::MAX {
+                    let mut typed = want.to_vec();
+                    typed[at] = byte;
+                    let same = byte.to_ascii_lowercase() == want[at];
+                    assert_eq!(is_named(&typed, want), same, "{byte} at {at} of {len}");
+                }
             }
         }
     }

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub use super::id::RequestId;
 use super::peer::Peer;
+use crate::http1::fields::is_named;
 use crate::http1::head::Field;
 use crate::http1::{FieldId, Framing, Method, Reject};
 use crate::routing;
@@ -80,10 +81,10 @@ impl Fields for H1Fields<'_> {
     }
 
     fn any(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-        self.fields
-            .iter()
-            .filter(|f| f.name.of(self.head).eq_ignore_ascii_case(name.as_bytes()))
-            .any(|f| see(f.value.of(self.head)))
+        let name = name.as_bytes();
+        let named = |f: &&Field| f.name.len() == name.len() && is_named(f.name.of(self.head), name);
+        let mut named = self.fields.iter().filter(named);
+        named.any(|f| see(f.value.of(self.head)))
     }
 
     fn first(&self, id: FieldId) -> Option<&[u8]> {

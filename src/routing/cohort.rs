@@ -43,7 +43,7 @@ impl Cohort {
     /// The index of the first key that is present (and not empty), and the user's place. Of a key that occurs several
     /// times the first occurrence that isn't empty counts.
     ///
-    /// Budget: 930 instructions (`just instructions`: cohort).
+    /// Budget: 870 instructions (`just instructions`: cohort).
     pub fn place(&self, request: &impl Request) -> Option<(usize, Place)> {
         let mut by = self.by.iter().enumerate();
         by.find_map(|(index, key)| Some((index, self.by_key(key, request)?)))
