@@ -51,6 +51,16 @@ pub fn all() -> Vec<Step> {
             "5 rules (header, cookie, query, glob, address), none holds",
             match_rules,
         ),
+        step(
+            "match_few",
+            "10 rules that ask for a value of one header, none holds",
+            match_few,
+        ),
+        step(
+            "match_many",
+            "1,000 rules that ask for a value of one header, none holds",
+            match_many,
+        ),
         step("split", "the exact split over 2 versions", split),
         step("cohort", "a cookie's place in the split", cohort),
         step("pick", "least requests of 10 endpoints", pick_few),
@@ -166,6 +176,29 @@ fn match_rules() -> Box<dyn FnMut()> {
     with_browser(move |request| {
         black_box(matcher.find(request));
     })
+}
+
+fn match_values(rules: usize) -> Box<dyn FnMut()> {
+    let rule = |n| Rule {
+        when: vec![Condition {
+            subject: Subject::Header("sec-fetch-site".into()),
+            patterns: vec![Pattern::Exact(format!("sample-{n:04}"))],
+        }],
+        to: 0,
+        strict: false,
+    };
+    let matcher = Matcher::new(&(0..rules).map(rule).collect::<Vec<_>>());
+    with_browser(move |request| {
+        black_box(matcher.find(request));
+    })
+}
+
+fn match_few() -> Box<dyn FnMut()> {
+    match_values(10)
+}
+
+fn match_many() -> Box<dyn FnMut()> {
+    match_values(1000)
 }
 
 fn split() -> Box<dyn FnMut()> {

@@ -11,6 +11,7 @@ mod extract;
 #[cfg(test)]
 pub(crate) mod fake;
 mod glob;
+mod map;
 pub mod matcher;
 pub mod split;
 pub mod sticky;

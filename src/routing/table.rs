@@ -3,11 +3,7 @@
 //! Everything is a hash lookup, so a lookup costs the same with one route and with ten thousand; how many lookups there
 //! are depends on the labels and segments of the longest pattern, never on the number of routes or the client's input.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
-use xxhash_rust::xxh3::xxh3_64_with_seed;
-
+use super::map::Map;
 use crate::config::spec::{self, HostPattern, PathPattern};
 
 /// Where a host and path lead.
@@ -36,28 +32,6 @@ struct Paths {
     /// Keys end where a segment ends; the empty one takes everything.
     prefixes: Map<Found>,
     longest_prefix: usize,
-}
-
-type Map<V> = HashMap<Box<[u8]>, V, BuildHasherDefault<Xxh3>>;
-
-/// The keys come from the operator, so nobody can choose them to collide: speed is all that counts.
-#[derive(Default)]
-struct Xxh3(u64);
-
-impl Hasher for Xxh3 {
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxh3_64_with_seed(bytes, self.0);
-    }
-
-    /// The length that precedes a slice; the bytes alone tell keys apart.
-    #[inline]
-    fn write_usize(&mut self, _: usize) {}
-
-    #[inline]
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 impl Table {
