@@ -86,8 +86,11 @@ impl Buffers {
     }
 
     /// Makes sure that `buffer` has memory of at least `size` bytes (rounded up to a class), keeping its content.
+    #[inline]
     pub fn equip(&self, buffer: &mut Buffer, size: usize) {
-        if buffer.mem.len() < size {
+        if buffer.mem.is_empty() {
+            buffer.mem = self.take(size);
+        } else if buffer.mem.len() < size {
             self.move_to(buffer, size);
         }
     }
@@ -119,8 +122,9 @@ impl Buffers {
     }
 
     /// Takes the memory back from a buffer that is empty; one that isn't keeps it.
+    #[inline]
     pub fn release(&self, buffer: &mut Buffer) {
-        if buffer.is_empty() {
+        if buffer.is_empty() && !buffer.mem.is_empty() {
             buffer.start = 0;
             buffer.end = 0;
             self.give(std::mem::take(&mut buffer.mem));
