@@ -120,6 +120,20 @@ impl Stream {
         self.poll_read_into(&mut cx, &mut byte).is_pending()
     }
 
+    /// Nothing has come that the reactor knows of and nobody took. Asks nobody, and nobody is woken when something does.
+    #[inline]
+    pub fn has_no_news(&self) -> bool {
+        let known = || Ok(());
+        let news = match self {
+            Self::Tcp(s) => return s.try_io(Interest::READABLE, known).is_err(),
+            Self::Unix(s) => s.try_io(Interest::READABLE, known),
+            Self::ServerTls(s) => s.get_ref().0.try_io(Interest::READABLE, known),
+            Self::ServerTlsUnix(s) => s.get_ref().0.try_io(Interest::READABLE, known),
+            Self::ClientTls(s) => s.get_ref().0.try_io(Interest::READABLE, known),
+        };
+        news.is_err() && !self.holds_data()
+    }
+
     /// The socket, to ask the kernel about it.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         match self {
@@ -148,8 +162,9 @@ impl Stream {
 }
 
 /// One `recv`, made by ourselves: the C library's is a cancellation point, which costs as much as a small copy.
+/// Pending: nobody is woken.
 #[inline]
-fn read_now(socket: &TcpStream, into: &mut [u8]) -> Poll<io::Result<usize>> {
+pub fn read_now(socket: &TcpStream, into: &mut [u8]) -> Poll<io::Result<usize>> {
     let mut short = None;
     let read = socket.try_io(Interest::READABLE, || {
         let n = recv(socket, &mut *into, RecvFlags::empty())?.0;
@@ -164,6 +179,15 @@ fn read_now(socket: &TcpStream, into: &mut [u8]) -> Poll<io::Result<usize>> {
         (Some(n), _) | (None, Ok(n)) => Poll::Ready(Ok(n)),
         (None, Err(e)) if is_passing(&e) => Poll::Pending,
         (None, Err(e)) => Poll::Ready(Err(e)),
+    }
+}
+
+/// One `send` of some of `data`, whatever the reactor thinks of it; 0 where there is no room: whoever waits for that finds out again.
+#[inline]
+pub fn send_now(socket: &TcpStream, data: &[u8]) -> io::Result<usize> {
+    match send(socket, data, SendFlags::NOSIGNAL) {
+        Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+        sent => Ok(sent?),
     }
 }
 

@@ -6,17 +6,8 @@ use std::task::{Context, Poll, ready};
 
 use http::HeaderMap;
 
-use super::wire::{Piece, Sink, Source, WireError};
+use super::wire::{Piece, PumpError, Sink, Source, WireError};
 use crate::net::buffer::LentPipe;
-
-/// Which end of a pump broke.
-#[derive(Debug)]
-pub enum PumpError {
-    /// Where the bytes come from.
-    Source(WireError),
-    /// Where they go.
-    Sink(WireError),
-}
 
 /// One direction's progress.
 #[derive(Debug, Default)]
@@ -27,6 +18,8 @@ pub struct Flow {
     pub trailers: Option<HeaderMap>,
     /// The last time it waited, it waited for the sink.
     pub waits_for_sink: bool,
+    /// The last time it waited, nothing was held back, and only the source could wake it.
+    pub rests: bool,
     ended: bool,
     done: bool,
     pipe: Option<LentPipe>,
@@ -47,6 +40,11 @@ const TRICKLE: usize = 32 * 1024;
 const TRICKLES: u8 = 4;
 
 impl Flow {
+    /// What comes goes by way of a pipe.
+    pub fn is_piped(&self) -> bool {
+        self.pipe.is_some()
+    }
+
     /// Everything has been handed on.
     pub fn is_done(&self) -> bool {
         self.done
@@ -60,6 +58,7 @@ impl Flow {
         sink: &mut impl Sink,
     ) -> Poll<Result<(), PumpError>> {
         self.turn_from = self.moved;
+        self.rests = false;
         while !self.ended {
             ready!(self.poll_turn(cx));
             if !self.unpiped || self.pipe.is_some() {
@@ -83,11 +82,7 @@ impl Flow {
                 Poll::Ready(Ok(Piece::End)) => self.ended = true,
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(PumpError::Source(e))),
                 Poll::Pending => {
-                    self.waits_for_sink = false;
-                    if let Poll::Ready(Err(e)) = sink.poll_flush(cx) {
-                        return Poll::Ready(Err(PumpError::Sink(e)));
-                    }
-                    return Poll::Pending;
+                    return self.wait_for_source(cx, sink);
                 }
             }
         }
@@ -111,6 +106,22 @@ impl Flow {
         // Neither end is to blame for this wait.
         self.waits_for_sink = true;
         pin!(tokio::task::yield_now()).poll(cx)
+    }
+
+    /// The source has nothing now, and wakes when it has: till then nothing is held back.
+    #[inline]
+    fn wait_for_source(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut impl Sink,
+    ) -> Poll<Result<(), PumpError>> {
+        self.waits_for_sink = false;
+        match sink.poll_flush(cx) {
+            Poll::Ready(Err(e)) => return Poll::Ready(Err(PumpError::Sink(e))),
+            Poll::Ready(Ok(())) => self.rests = true,
+            Poll::Pending => {}
+        }
+        Poll::Pending
     }
 
     /// Moves bytes from socket to socket, as long as that is possible and worth it.
@@ -153,12 +164,8 @@ impl Flow {
                 self.unpiped = true;
                 continue;
             };
-            self.waits_for_sink = false;
             let Poll::Ready(taken) = pipe.poll_take(cx, from, most) else {
-                return match sink.poll_flush(cx) {
-                    Poll::Ready(Err(e)) => Poll::Ready(Err(PumpError::Sink(e))),
-                    _ => Poll::Pending,
-                };
+                return self.wait_for_source(cx, sink);
             };
             match taken {
                 Ok(n) if n > 0 => {

@@ -2,14 +2,15 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::active::Active;
-use super::body::{Flow, PumpError, Upload, UploadError};
+use super::body::{Flow, Upload, UploadError};
 use super::error::Broken;
 use super::headers::{Fields, Outgoing, Request, Uncached};
-use super::wire::{Downstream, Gone, Sink, Source, Upstream, WireError};
+use super::tunnel;
+use super::wire::{Downstream, Gone, PumpError, Upstream, WireError};
 use crate::config::spec::Timeouts;
 use crate::http1::{FieldId, Framing, Method};
 use crate::net::Watch;
@@ -120,7 +121,7 @@ impl Terms<'_> {
         self.watch.arm(wait);
     }
 
-    fn is_due(&self, cx: &Context<'_>) -> bool {
+    pub(super) fn is_due(&self, cx: &Context<'_>) -> bool {
         self.watch.expired(cx)
     }
 }
@@ -152,7 +153,7 @@ pub async fn run<D: Downstream, U: Upstream, F: Fields>(
                 let bad = crate::http1::Reject::bad("unasked-upgrade");
                 return Err(Broken::Upstream(WireError::Bad(bad)).into());
             }
-            return tunnel(terms, down, up).await;
+            return tunnel::run(terms, down, up).await;
         }
         if status >= 200 {
             if terms.reply.timed {
@@ -406,71 +407,4 @@ fn grpc_status(text: &[u8]) -> u8 {
         .ok()
         .and_then(|t| t.parse().ok())
         .unwrap_or(2)
-}
-
-/// After 101: bytes both ways until both sides have ended, or one broke.
-async fn tunnel<D: Downstream, U: Upstream>(
-    terms: &Terms<'_>,
-    down: &mut D,
-    up: &mut U,
-) -> Result<Done, Failure> {
-    let protocol = up
-        .fields()
-        .first(FieldId::Upgrade)
-        .map(<[u8]>::to_vec)
-        .unwrap_or_default();
-    down.send_response(&Outgoing {
-        status: 101,
-        fields: up.fields(),
-        framing: Framing::UntilClose,
-        told_length: None,
-        added: &[],
-        upgrade: Some(&protocol),
-    })
-    .map_err(|_| Broken::ClientGone)?;
-    up.next();
-    up.open_tunnel();
-    down.open_tunnel();
-    terms.active.becomes_stream();
-    terms.watch.disarm();
-    let (mut rising, mut falling) = (Half::default(), Half::default());
-    poll_fn(|cx| {
-        let (a, b) = (rising.poll(cx, down, up), falling.poll(cx, up, down));
-        match (a, b) {
-            (Poll::Ready(Err(_)), _)
-            | (_, Poll::Ready(Err(_)))
-            | (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
-            _ if terms.is_due(cx) && terms.watch.is_shut() => Poll::Ready(()),
-            _ => Poll::Pending,
-        }
-    })
-    .await;
-    Ok(Done {
-        status: 101,
-        grpc: None,
-        tunnel: true,
-    })
-}
-
-/// One direction of a tunnel: when its source has ended, so does its sink.
-#[derive(Default)]
-struct Half {
-    flow: Flow,
-    shut: bool,
-}
-
-impl Half {
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        source: &mut impl Source,
-        sink: &mut impl Sink,
-    ) -> Poll<Result<(), PumpError>> {
-        if !self.shut {
-            ready!(self.flow.poll(cx, source, sink))?;
-            ready!(sink.poll_shutdown(cx)).map_err(PumpError::Sink)?;
-            self.shut = true;
-        }
-        Poll::Ready(Ok(()))
-    }
 }

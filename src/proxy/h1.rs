@@ -7,12 +7,13 @@ use http::HeaderMap;
 use tokio::net::TcpStream;
 
 use super::headers;
-use super::wire::{Piece, Source, WireError};
+use super::wire::{Piece, PumpError, Source, WireError};
 use crate::http1::{BodyDecoder, Framing, Step};
 use crate::net::buffer::{HUGE, LARGE, LentPipe, SMALL};
 use crate::net::{Buffer, Buffers, Stream};
 
 mod over;
+mod pass;
 mod sink;
 
 pub use over::OverH1;
@@ -104,10 +105,20 @@ impl H1 {
     /// Gives buffers back that hold nothing.
     pub fn release(&mut self) {
         self.rest();
+        self.release_out();
+    }
+
+    fn release_out(&mut self) {
         if self.mem.out.len() == self.sent && self.mem.out.capacity() > 0 {
             self.mem.buffers.give_out(std::mem::take(&mut self.mem.out));
             self.sent = 0;
         }
+    }
+
+    /// Memory that it holds.
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        self.mem.input.capacity() + self.mem.out.capacity()
     }
 
     /// So many bytes the next read of the body that comes in may take.
@@ -318,6 +329,29 @@ impl Source for H1 {
 
     fn trickles(&mut self) {
         self.ceiling = SMALL;
+    }
+
+    #[inline]
+    fn has_no_news(&self) -> bool {
+        !self.eof && self.stream.has_no_news()
+    }
+
+    #[inline]
+    fn pass(&mut self, to: &TcpStream) -> Result<Option<usize>, PumpError> {
+        self.pass_to(to)
+    }
+
+    #[inline]
+    fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.eof || !self.mem.input.is_empty() {
+            return Poll::Ready(());
+        }
+        // What is wrong, reading meets again.
+        self.stream.poll_readable(cx).map(drop)
+    }
+
+    fn rest_source(&mut self) {
+        self.rest();
     }
 
     fn lend_chunks(&mut self) -> bool {

@@ -4,7 +4,7 @@
 //!
 //! * [`wire`]: what an exchange asks of a connection. [`h1`], [`h1_down`], [`h1_up`]: HTTP/1. [`h2`], [`h2_down`], [`h2_up`]: HTTP/2.
 //! * [`hold`]: a body is whole, or 64 KiB of it there, before the request takes a place. [`placing`]: which version. [`tries`]: which endpoint, and whether another try follows. [`attempt`]: a connection to it; [`active`]: that it is busy.
-//! * [`exchange`]: the request up and the answer down on an open connection. [`body`]: the pump. [`drain`]: when it has had its time.
+//! * [`exchange`]: the request up and the answer down on an open connection. [`tunnel`]: what follows a 101. [`body`]: the pump. [`drain`]: when it has had its time.
 //! * [`headers`]: heads on their way through; [`id`]: what they are found by. [`peer`]: who asks. [`error`]: what broke, and who is told what.
 //! * [`worker`]: what a thread has at hand.
 
@@ -27,6 +27,7 @@ pub mod pace;
 pub mod peer;
 pub mod placing;
 pub mod tries;
+pub mod tunnel;
 pub mod wire;
 pub mod worker;
 

@@ -38,6 +38,15 @@ impl From<Reject> for WireError {
     }
 }
 
+/// Which end of a pump broke.
+#[derive(Debug)]
+pub enum PumpError {
+    /// Where the bytes come from.
+    Source(WireError),
+    /// Where they go.
+    Sink(WireError),
+}
+
 /// What a source has next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
@@ -63,6 +72,26 @@ pub trait Source {
     fn remaining(&self) -> Option<u64>;
     /// The sink doesn't keep up: what can be given back of the memory, is.
     fn stall(&mut self) {}
+    /// Asked after it had nothing: nothing has come since as far as is known without looking, and who waited is still to be woken.
+    fn has_no_news(&self) -> bool {
+        false
+    }
+    /// Passes on to this socket what has come, as far as that is a message of few bytes: how many it took. What it didn't take, and more
+    /// bytes than few, come next by [`Self::poll_piece`]. `None`: as [`Self::has_no_news`].
+    ///
+    /// # Errors
+    /// One of the sockets'.
+    fn pass(&mut self, to: &TcpStream) -> Result<Option<usize>, PumpError> {
+        let _ = to;
+        Ok(Some(0))
+    }
+    /// Ready when [`Self::poll_piece`] may have something.
+    fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let _ = cx;
+        Poll::Ready(())
+    }
+    /// There may be nothing for long: what can be given back of the memory, is.
+    fn rest_source(&mut self) {}
     /// From now on lends chunk framing together with content, if it can: the sink takes them as they are.
     fn lend_chunks(&mut self) -> bool {
         false
@@ -109,6 +138,8 @@ pub trait Sink {
     fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
         self.poll_flush(cx)
     }
+    /// Nothing may follow for long: what can be given back of the memory, is.
+    fn rest_sink(&mut self) {}
     /// So many bytes were given to the socket.
     fn gave(&mut self, n: usize) {
         let _ = n;

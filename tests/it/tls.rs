@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 
+use super::upgrade::{HANDSHAKE, bytes_back};
 use crate::support::client::{Client, End, dial};
 use crate::support::h2_client::H2;
 use crate::support::h2_origin::H2Origin;
 use crate::support::origin::Origin;
 use crate::support::proxy::{Builder, Proxy, command, single};
 use crate::support::tls::{Authority, Identity};
-use crate::support::{block_on, until};
+use crate::support::{block_on, noise, until};
 
 const HEAD: &str = "admin = \"127.0.0.1:$ADMIN\"\nworkers = 2\nstate_dir = \"$DIR/state\"\n\
     [listen.plain]\nbind = \"127.0.0.1:$PORT2\"\nredirect = \"https\"\n\
@@ -224,4 +225,24 @@ fn a_handshake_that_does_not_end_is_cut() {
     client.send([0x16, 3, 1, 2, 0, 1, 0]);
     assert_eq!(client.end_within(Duration::from_secs(10)), End::Closed);
     assert_eq!(get(&proxy, &authority, "shop.test", "shop.test"), 200);
+}
+
+#[test]
+fn a_tunnel_over_tls_passes_messages_large_and_small() {
+    let authority = Authority::new();
+    let identity = authority.issue(&["a.test"]);
+    let origin = bytes_back();
+    let proxy = secure(&[("a", &identity)], &origin.at());
+    let stream = authority.connect(proxy.port, "a.test", &["http/1.1"]);
+    let mut client = Client::over(stream.expect("a handshake"));
+    client.send(HANDSHAKE.replace("test", "a.test"));
+    assert_eq!(client.head().unwrap().status(), 101);
+    assert_eq!(client.exact(5), b"first");
+    for len in [1, 125, 70_000, 125, 200_000, 1] {
+        for seed in 0..20 {
+            let message = noise(seed, len);
+            client.send(&message);
+            assert!(client.exact(len) == message, "{len} bytes");
+        }
+    }
 }

@@ -77,11 +77,11 @@ fn a_tunnel_is_intact_before_during_and_after_a_reload() {
     });
 }
 
-const HANDSHAKE: &str =
+pub const HANDSHAKE: &str =
     "GET /x HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: lines\r\n\r\n";
 
 /// Opens a tunnel in which each byte comes back.
-fn bytes_back() -> Origin {
+pub fn bytes_back() -> Origin {
     Origin::script(|conn| {
         let request = conn.request()?.expect("a request");
         assert_eq!(request.field("upgrade").as_deref(), Some("lines"));

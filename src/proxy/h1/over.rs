@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::H1;
 use crate::net::buffer::LentPipe;
-use crate::proxy::wire::{Piece, Sink, Source, WireError};
+use crate::proxy::wire::{Piece, PumpError, Sink, Source, WireError};
 
 /// One side's view of an HTTP/1 connection.
 pub trait OverH1 {
@@ -38,6 +38,21 @@ impl<T: OverH1> Source for T {
     }
     fn stall(&mut self) {
         self.h1_mut().stall();
+    }
+    #[inline]
+    fn has_no_news(&self) -> bool {
+        self.h1().has_no_news()
+    }
+    #[inline]
+    fn pass(&mut self, to: &TcpStream) -> Result<Option<usize>, PumpError> {
+        self.h1_mut().pass(to)
+    }
+    #[inline]
+    fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.h1_mut().poll_news(cx)
+    }
+    fn rest_source(&mut self) {
+        self.h1_mut().rest_source();
     }
     fn lend_chunks(&mut self) -> bool {
         self.h1_mut().lend_chunks()
@@ -84,6 +99,9 @@ impl<T: OverH1> Sink for T {
     }
     fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
         self.h1_mut().poll_clear(cx)
+    }
+    fn rest_sink(&mut self) {
+        self.h1_mut().rest_sink();
     }
     fn gave(&mut self, n: usize) {
         self.h1_mut().gave(n);

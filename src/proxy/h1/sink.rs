@@ -179,6 +179,10 @@ impl Sink for H1 {
         self.poll_drain(cx, SendFlags::MORE)
     }
 
+    fn rest_sink(&mut self) {
+        self.release_out();
+    }
+
     fn gave(&mut self, n: usize) {
         self.written += n as u64;
         self.body_left = self.body_left.saturating_sub(n as u64);

@@ -1,0 +1,52 @@
+//! Messages from connection to connection: one call to read, one to write, and no memory held before and after.
+//! So all tunnels of a worker use the same memory one after the other, and the processor still knows it.
+
+use std::task::Poll;
+
+use tokio::net::TcpStream;
+
+use super::H1;
+use crate::net::Stream;
+use crate::net::buffer::{HUGE, LARGE};
+use crate::net::stream::{read_now, send_now};
+use crate::proxy::wire::{PumpError, Source};
+
+impl H1 {
+    /// See [`Source::pass`].
+    #[inline]
+    pub(super) fn pass_to(&mut self, to: &TcpStream) -> Result<Option<usize>, PumpError> {
+        let Stream::Tcp(from) = &self.stream else {
+            return Ok((!self.has_no_news()).then_some(0));
+        };
+        let input = &mut self.mem.input;
+        if self.eof || !input.is_empty() {
+            return Ok(Some(0));
+        }
+        if self.stream.has_no_news() {
+            return Ok(None);
+        }
+        let buffers = &self.mem.buffers;
+        buffers.equip(input, LARGE);
+        let room = input.room();
+        let mut sent = 0;
+        match read_now(from, room) {
+            Poll::Pending => {}
+            Poll::Ready(Err(e)) => return Err(PumpError::Source(e.into())),
+            Poll::Ready(Ok(0)) => self.eof = true,
+            Poll::Ready(Ok(n)) if n == room.len() => {
+                // There may be more: it goes the way of large bodies.
+                self.ceiling = HUGE;
+                input.filled(n);
+            }
+            Poll::Ready(Ok(n)) => {
+                sent = send_now(to, &room[..n]).map_err(|e| PumpError::Sink(e.into()))?;
+                if sent < n {
+                    input.filled(n);
+                    input.consume(sent);
+                }
+            }
+        }
+        buffers.release(input);
+        Ok(Some(sent))
+    }
+}

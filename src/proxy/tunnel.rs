@@ -1,0 +1,150 @@
+//! After 101: bytes both ways until both sides have ended, or one broke. A message costs one read and one write, and a direction
+//! in which nothing has come since is not asked again.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker, ready};
+
+use tokio::task::coop;
+
+use super::body::Flow;
+use super::error::Broken;
+use super::exchange::{Done, Failure, Terms};
+use super::headers::{Fields, Outgoing};
+use super::wire::{Downstream, PumpError, Sink, Source, Upstream};
+use crate::http1::{FieldId, Framing};
+
+/// Hands the 101 on, then the bytes.
+///
+/// # Errors
+/// The client can't be told.
+pub async fn run<D: Downstream, U: Upstream>(
+    terms: &Terms<'_>,
+    down: &mut D,
+    up: &mut U,
+) -> Result<Done, Failure> {
+    let protocol = up
+        .fields()
+        .first(FieldId::Upgrade)
+        .map(<[u8]>::to_vec)
+        .unwrap_or_default();
+    down.send_response(&Outgoing {
+        status: 101,
+        fields: up.fields(),
+        framing: Framing::UntilClose,
+        told_length: None,
+        added: &[],
+        upgrade: Some(&protocol),
+    })
+    .map_err(|_| Broken::ClientGone)?;
+    up.next();
+    up.open_tunnel();
+    down.open_tunnel();
+    terms.active.becomes_stream();
+    terms.watch.disarm();
+    let mut tunnel = Tunnel::new();
+    poll_fn(|cx| match tunnel.poll(cx, down, up) {
+        Poll::Pending if terms.is_due(cx) && terms.watch.is_shut() => Poll::Ready(()),
+        polled => polled,
+    })
+    .await;
+    Ok(Done {
+        status: 101,
+        grpc: None,
+        tunnel: true,
+    })
+}
+
+/// Both directions.
+struct Tunnel {
+    rising: Half,
+    falling: Half,
+    /// Who is woken by the sides that rest.
+    waker: Waker,
+}
+
+impl Tunnel {
+    fn new() -> Self {
+        Self {
+            rising: Half::default(),
+            falling: Half::default(),
+            waker: Waker::noop().clone(),
+        }
+    }
+
+    /// Ready when both directions have ended, or one broke.
+    #[inline]
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut (impl Source + Sink),
+        up: &mut (impl Source + Sink),
+    ) -> Poll<()> {
+        if !self.waker.will_wake(cx.waker()) {
+            self.waker.clone_from(cx.waker());
+            (self.rising.flow.rests, self.falling.flow.rests) = (false, false);
+        }
+        let rising = self.rising.poll(cx, down, up);
+        let falling = self.falling.poll(cx, up, down);
+        match (rising, falling) {
+            (Poll::Ready(Err(_)), _)
+            | (_, Poll::Ready(Err(_)))
+            | (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
+}
+
+/// One direction of a tunnel: when its source has ended, so does its sink.
+#[derive(Default)]
+struct Half {
+    flow: Flow,
+    shut: bool,
+}
+
+impl Half {
+    #[inline]
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Source,
+        sink: &mut impl Sink,
+    ) -> Poll<Result<(), PumpError>> {
+        if self.flow.rests {
+            let passed = match sink.inlet() {
+                Some(to) if !self.flow.is_piped() => source.pass(to)?,
+                _ => (!source.has_no_news()).then_some(0),
+            };
+            let Some(n) = passed else {
+                return Poll::Pending;
+            };
+            sink.gave(n);
+            if source.poll_news(cx).is_pending() {
+                self.stay();
+                return Poll::Pending;
+            }
+        }
+        if !self.shut {
+            if self.flow.poll(cx, source, sink)?.is_pending() {
+                if self.flow.rests {
+                    source.rest_source();
+                    sink.rest_sink();
+                    self.stay();
+                }
+                return Poll::Pending;
+            }
+            ready!(sink.poll_shutdown(cx)).map_err(PumpError::Sink)?;
+            self.shut = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Rests, unless it waits only because this task has had its turn: then the source doesn't know yet whom to wake.
+    #[inline]
+    fn stay(&mut self) {
+        self.flow.rests = coop::has_budget_remaining();
+    }
+}
+
+#[cfg(test)]
+#[path = "tunnel_tests.rs"]
+mod tests;
