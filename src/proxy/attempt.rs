@@ -23,7 +23,7 @@ use crate::upstream::connect::Opened;
 use crate::upstream::conns::{Kept, is_quiet_now};
 use crate::upstream::h2_conns::Lease;
 use crate::upstream::h2_open::{LeaseError, Opening};
-use crate::upstream::limits::{Limit, Slot};
+use crate::upstream::limits::{Limit, Slot, anybody_waits};
 use crate::upstream::{ConnectError, Endpoint, connect};
 
 /// One request with all that its attempts need.
@@ -73,6 +73,9 @@ impl<F: Fields> Call<'_, F> {
     /// How much of the body has to be kept so that the request can be sent again: an HTTP/2 endpoint may refuse even one that isn't
     /// idempotent, and then has done nothing with it.
     pub fn kept_bytes(&self, version: usize) -> usize {
+        if !self.request.framing.has_body() {
+            return 0;
+        }
         let retry = &self.service.policies.retry;
         let members = &self.service.versions[version].pool.members;
         let refusable = || {
@@ -81,8 +84,11 @@ impl<F: Fields> Call<'_, F> {
                 .any(|m| m.endpoint.spec.scheme != Scheme::Http)
         };
         let repeatable = retry.all_methods || self.request.method.is_idempotent();
-        let keeps = self.request.framing.has_body() && (repeatable || refusable());
-        if keeps { retry.body_bytes } else { 0 }
+        if repeatable || refusable() {
+            retry.body_bytes
+        } else {
+            0
+        }
     }
 
     /// One attempt on one endpoint. A stale connection doesn't count: a fresh one is opened.
@@ -278,7 +284,9 @@ impl<F: Fields> Call<'_, F> {
         worker.give_head(head);
         let most = self.service.policies.limits.requests_per_connection;
         let worn = most > 0 && used + 1 >= most;
-        let wanted = result.is_ok() && !worn && endpoint.version.connections.waiting() == 0;
+        // Nearly always nobody waits for any version: then this one's own count need not come into the cache.
+        let awaited = anybody_waits() && endpoint.version.connections.waiting() > 0;
+        let wanted = result.is_ok() && !worn && !awaited;
         if let (Some(stream), true) = (stream, wanted) {
             open.kept.set(true);
             let idle_ms = self.service.timeouts.idle.as_millis() as u64;

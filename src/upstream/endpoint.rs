@@ -15,27 +15,30 @@ use crate::config::spec::{self, Address, Scheme};
 use crate::telemetry::VersionMetrics;
 
 /// One address that serves a version, with what is known about it.
+///
+/// In this order, because what every request needs comes first: among thousands of endpoints each cache line costs it a wait for memory.
+#[repr(C)]
 pub struct Endpoint {
     /// What the configuration says.
     pub spec: spec::Endpoint,
-    /// As an operator names it.
-    pub name: Box<str>,
     /// A number of its own, small and reused after it is gone: workers index their idle connections by it.
     pub slot: usize,
     /// The counters of its version.
     pub metrics: Arc<VersionMetrics>,
+    /// What each worker saw of it, for the outlier sweep: one shard a worker.
+    pub shards: Box<[EndpointShard]>,
     /// What its version is busy with.
     pub version: Arc<VersionLoad>,
+    /// As an operator names it.
+    pub name: Box<str>,
     /// What `Host` is set to where a request has none, and the name that TLS is asked for.
     pub authority: Box<str>,
     addresses: ArcSwap<Vec<SocketAddr>>,
+    slots: Arc<Slots>,
     /// Whether it may be picked. Written by the control thread, suspicion by workers too.
     pub state: State,
     /// Written by every worker; on a cache line of its own.
     pub load: Load,
-    /// What each worker saw of it, for the outlier sweep: one shard a worker.
-    pub shards: Box<[EndpointShard]>,
-    slots: Arc<Slots>,
 }
 
 /// Why an endpoint may not be picked; several may hold at once.
@@ -386,5 +389,20 @@ impl Registry {
         let mut services = self.services.lock().expect("registry lock");
         let next = services.len();
         *services.entry(name.to_owned()).or_insert(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    #[test]
+    fn what_every_request_needs_of_an_endpoint_is_on_one_cache_line() {
+        let scheme = offset_of!(Endpoint, spec) + offset_of!(spec::Endpoint, scheme);
+        let metrics = offset_of!(Endpoint, metrics) + size_of::<Arc<VersionMetrics>>();
+        assert_eq!(align_of::<Endpoint>(), 128);
+        assert!(scheme < 64 && offset_of!(Endpoint, slot) < 64 && metrics <= 64);
     }
 }
