@@ -199,11 +199,21 @@ impl H1 {
 
     /// Reads once; `Ok(0)` is the end. Memory is taken when there is something to read, and none is held in vain.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        self.poll_fill_in_turn(cx, |_| Poll::Ready(()))
+    }
+
+    /// The same, when `turn` says so, which is asked when there is something to read.
+    pub fn poll_fill_in_turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut turn: impl FnMut(&mut Context<'_>) -> Poll<()>,
+    ) -> Poll<std::io::Result<usize>> {
         if self.eof {
             return Poll::Ready(Ok(0));
         }
         let n = loop {
             ready!(self.stream.poll_readable(cx))?;
+            ready!(turn(cx));
             let most = self.equip();
             let room = self.mem.input.room();
             match self.stream.poll_read_into(cx, &mut room[..most])? {

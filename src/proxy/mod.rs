@@ -28,6 +28,7 @@ pub mod peer;
 pub mod placing;
 pub mod tries;
 pub mod tunnel;
+pub mod turnstile;
 pub mod wire;
 pub mod worker;
 
@@ -86,6 +87,7 @@ pub async fn handle<D: Downstream, F: Fields>(
     down: &mut D,
 ) -> Ended {
     watch.enter(Phase::Request);
+    let _begun = worker.turnstile.begin();
     #[cfg(test)]
     stumble(request.target, "routing");
     let snapshot = worker.snapshot();

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::drain;
 use super::headers::RequestId;
+use super::turnstile::Turnstile;
 use crate::config::policy;
 use crate::http1::{RequestHead, ResponseHead};
 use crate::net::clock::wall_s;
@@ -37,6 +38,8 @@ pub struct Worker {
     pub h2_conns: H2Conns,
     /// Deadlines of all tasks.
     pub watches: Watches,
+    /// Where requests begin.
+    pub turnstile: Turnstile,
     suspects: Suspects,
     #[expect(
         clippy::redundant_allocation,
@@ -79,6 +82,7 @@ impl Worker {
             conns: Conns::new(id),
             h2_conns: H2Conns::new(id),
             watches: Watches::new(),
+            turnstile: Turnstile::default(),
             snapshot: RefCell::new(Rc::new(snapshot)),
             rng: RefCell::new(fastrand::Rng::new()),
             services: RefCell::default(),
@@ -271,6 +275,7 @@ impl Worker {
     /// To be called every [`crate::net::clock::TICK`]: wakes what is due, and now and then tends the idle upstream connections.
     pub fn tick(&self, now: Instant) {
         self.watches.tick(now);
+        self.turnstile.tick();
         self.cut_overdue(now);
         if limits::anybody_waits() {
             self.conns.make_room();

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use ipnet::IpNet;
@@ -17,6 +17,7 @@ use crate::http1::{Framing, HeadLimits, Method, RequestHead, Version};
 use crate::net::{Phase, Stream, Watch};
 use crate::proxy::h1::H1;
 use crate::proxy::h1_down::H1Down;
+use crate::proxy::turnstile::Ticket;
 use crate::proxy::wire::Downstream;
 use crate::proxy::{self, Answer, Ended, Peer, Worker};
 use crate::snapshot::Snapshot;
@@ -93,6 +94,8 @@ enum Filled {
     Over,
     /// The time is over.
     Late,
+    /// There are some, and others are first.
+    Crowd,
 }
 
 /// Serves a connection until it ends; `held` is let go then.
@@ -168,11 +171,33 @@ impl Conn<'_> {
     }
 
     async fn filled(&self, down: &mut H1Down) -> Filled {
-        poll_fn(|cx| match down.wire.poll_fill(cx) {
-            Poll::Ready(Ok(1..)) => Poll::Ready(Filled::Some),
-            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Filled::Over),
-            Poll::Pending if self.watch.expired(cx) => Poll::Ready(Filled::Late),
-            Poll::Pending => Poll::Pending,
+        self.filled_if(down, || true).await
+    }
+
+    /// Waits for the next request's first bytes, but not for its turn.
+    async fn next(&self, down: &mut H1Down) -> Filled {
+        self.filled_if(down, || self.worker.turnstile.is_open())
+            .await
+    }
+
+    async fn filled_if(&self, down: &mut H1Down, is_open: impl Fn() -> bool) -> Filled {
+        poll_fn(|cx| {
+            let mut crowd = false;
+            let polled = down.wire.poll_fill_in_turn(cx, |_| {
+                crowd = !is_open();
+                if crowd {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(())
+                }
+            });
+            match polled {
+                Poll::Ready(Ok(1..)) => Poll::Ready(Filled::Some),
+                Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Filled::Over),
+                Poll::Pending if crowd => Poll::Ready(Filled::Crowd),
+                Poll::Pending if self.watch.expired(cx) => Poll::Ready(Filled::Late),
+                Poll::Pending => Poll::Pending,
+            }
         })
         .await
     }
@@ -204,12 +229,12 @@ impl Conn<'_> {
             self.watch.enter(Phase::Idle);
             let patience = self.worker.snapshot().spec.limits.keepalive_timeout;
             self.watch.arm(patience.min(PAUSE));
-            if !self.fill(down).await {
-                return if down.wire.is_eof() || self.watch.is_shut() || patience <= PAUSE {
-                    Turn::Over
-                } else {
-                    Turn::Again
-                };
+            match self.next(down).await {
+                Filled::Some => {}
+                Filled::Over => return Turn::Over,
+                Filled::Late if self.watch.is_shut() || patience <= PAUSE => return Turn::Over,
+                // It may take a while: without the memory of a request.
+                Filled::Late | Filled::Crowd => return Turn::Again,
             }
         }
     }
@@ -247,11 +272,22 @@ impl Conn<'_> {
         }
     }
 
-    /// Between requests: parked until bytes come. `false`: the connection is over.
+    /// Between requests: parked until bytes come and it is their turn. `false`: the connection is over.
     async fn await_request(&self, down: &mut H1Down) -> bool {
         self.watch
             .arm(self.worker.snapshot().spec.limits.keepalive_timeout);
-        self.fill(down).await
+        let mut ticket = Ticket::default();
+        poll_fn(|cx| {
+            let turn = |cx: &mut Context<'_>| self.worker.turnstile.poll_turn(cx, &mut ticket);
+            match down.wire.poll_fill_in_turn(cx, turn) {
+                Poll::Ready(filled) => Poll::Ready(filled.is_ok_and(|n| n > 0)),
+                // The client has done its part.
+                Poll::Pending if ticket.waits() && !self.watch.is_shut() => Poll::Pending,
+                Poll::Pending if self.watch.expired(cx) => Poll::Ready(false),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
     }
 
     /// Reads a whole head. `Ok(false)`: the client left before it was whole.
@@ -280,7 +316,7 @@ impl Conn<'_> {
             match self.filled(down).await {
                 Filled::Some => {}
                 Filled::Late if !self.watch.is_shut() => return Err(Answer::HEADER_TIMEOUT),
-                Filled::Late | Filled::Over => return Ok(false),
+                Filled::Late | Filled::Over | Filled::Crowd => return Ok(false),
             }
         }
     }

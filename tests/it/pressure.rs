@@ -278,3 +278,27 @@ fn a_beginning_that_may_become_either_protocol_has_the_time_of_a_head() {
         (408, Some("header-timeout"))
     );
 }
+
+/// More begin at a time than a worker takes up in one go: those that wait for their turn wait for nobody's answer.
+#[test]
+fn a_crowd_is_served_at_once_however_slow_the_endpoint() {
+    const CROWD: usize = 300;
+    let all_there = std::sync::Barrier::new(CROWD);
+    let origin = Origin::each(move |request, conn| {
+        if request.target() == "/crowd" {
+            all_there.wait();
+        }
+        conn.reply(200, "yes")
+    });
+    let proxy = serve("", &origin, "");
+    let mut clients: Vec<Client> = (0..CROWD).map(|_| proxy.client()).collect();
+    // Parked once, and waiting for the next request with the memory of the first.
+    for client in &mut clients[..CROWD / 2] {
+        assert_eq!(client.get("/").status(), 200);
+    }
+    let request = "GET /crowd HTTP/1.1\r\nhost: test\r\n\r\n";
+    clients.iter_mut().for_each(|client| client.send(request));
+    for client in &mut clients {
+        assert_eq!(client.answer("GET").text(), "yes");
+    }
+}
