@@ -19,7 +19,7 @@ const SOCKETS: usize = 25;
 /// How often all of them say something.
 const BEAT: Duration = Duration::from_millis(50);
 /// `drain.streams`
-const STREAMS: Duration = Duration::from_secs(6);
+const STREAMS: Duration = Duration::from_secs(9);
 
 /// WebSockets that talk all the time.
 struct Choir {
@@ -141,7 +141,7 @@ fn requests_move_on_and_websockets_stay_where_they_began_for_as_long_as_streams_
         let flows = || {
             let served = done.load(Ordering::Relaxed);
             until("traffic flows", || {
-                (done.load(Ordering::Relaxed) > served + 800).then_some(())
+                (done.load(Ordering::Relaxed) > served + 400).then_some(())
             });
         };
         flows();
