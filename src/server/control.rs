@@ -225,14 +225,25 @@ impl Control {
         let mut names = every(discovery::EVERY);
         let watchdog = systemd::watchdog();
         let mut pulse = every(watchdog.unwrap_or(discovery::EVERY));
+        // While another process has what was held at the time, nothing is bound or let go of here: both would come for the same places.
+        let mut offer: Option<oneshot::Receiver<()>> = None;
+        let mut reload_later = false;
         loop {
+            let open = offer.is_none();
             tokio::select! {
-                changed = self.watch.changed() => match changed {
+                () = decided(offer.as_mut()) => {
+                    offer = None;
+                    if std::mem::take(&mut reload_later) {
+                        self.reload().await;
+                    }
+                }
+                changed = self.watch.changed(), if open => match changed {
                     Changed::Config => { self.reload().await; }
                     Changed::Certificates => self.publisher.renew(),
                 },
-                Some(command) = self.commands.recv() => self.obey(command).await,
+                Some(command) = self.commands.recv(), if open => self.obey(command).await,
                 wish = signals.next() => match wish {
+                    Asked::Reload if !open => reload_later = true,
                     Asked::Reload => {
                         systemd::reloading();
                         self.reload().await;
@@ -244,7 +255,11 @@ impl Control {
                 asked = &mut *stop => return Ok(End::Stop(if asked.is_ok() { Haste::Finish } else { Haste::Now })),
                 Some(wish) = self.successor.recv() => match wish {
                     // Who asked may have gone.
-                    Wish::Estate(tell) => drop(tell.send(self.estate())),
+                    Wish::Estate(tell) => {
+                        let (held, over) = oneshot::channel();
+                        offer = Some(over);
+                        drop(tell.send(self.estate(held)));
+                    }
                     Wish::LetGo(let_go) => return Ok(End::HandOver(let_go)),
                 },
                 () = self.publisher.fleet().one_ended() => {
@@ -305,7 +320,7 @@ impl Control {
     }
 
     /// Everything that the next process needs.
-    fn estate(&self) -> Estate {
+    fn estate(&self, end: oneshot::Sender<()>) -> Estate {
         let snapshot = self.publisher.live().current();
         let held = self.publisher.listeners().held().chain(self.desk.held());
         let duplicate = |(label, fd): (Label, &OwnedFd)| match fd.try_clone() {
@@ -319,6 +334,7 @@ impl Control {
             generation: snapshot.generation,
             draining: draining(&snapshot),
             sockets: held.filter_map(duplicate).collect(),
+            undecided: end,
         }
     }
 
@@ -410,6 +426,15 @@ async fn predecessor(
             Ok((None, Inherited::from_environment()))
         }
         Err(error) => Err(RunError::Takeover(error.to_string())),
+    }
+}
+
+/// Waits until it is clear what became of an offer.
+async fn decided(offer: Option<&mut oneshot::Receiver<()>>) {
+    match offer {
+        // It is never sent: its other end is dropped.
+        Some(offer) => drop(offer.await),
+        None => std::future::pending().await,
     }
 }
 

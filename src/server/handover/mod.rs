@@ -65,6 +65,8 @@ pub struct Estate {
     pub draining: Vec<[String; 3]>,
     /// Every socket on which it listens.
     pub sockets: Vec<(Label, OwnedFd)>,
+    /// Dropped when it is clear what became of it.
+    pub undecided: oneshot::Sender<()>,
 }
 
 /// What the handover asks of the control thread.
@@ -129,6 +131,7 @@ async fn hand_over(mut stream: UnixStream, wishes: &mpsc::Sender<Wish>) -> io::R
     let asked = wishes.send(Wish::Estate(tell)).await;
     asked.map_err(|_| io::Error::other("this process is stopping"))?;
     let estate = told.await.map_err(gone)?;
+    let _undecided = estate.undecided;
     let (sockets, descriptors): (Vec<_>, Vec<_>) = estate.sockets.into_iter().unzip();
     let offer = Offer {
         protocol: PROTOCOL,
