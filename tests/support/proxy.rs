@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::client::{self, Client};
 use super::metrics::Metrics;
 use super::wire::Message;
-use super::{PATIENCE, free_port, pause, until};
+use super::{PATIENCE, free_port, pause, until, until_within};
 
 /// The path of the program.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_cutover");
@@ -400,7 +400,8 @@ impl Proxy {
     /// Waits for its end.
     #[track_caller]
     pub fn ended(&mut self) -> ExitStatus {
-        until("the process ends", || {
+        // On a machine that is busy the kernel takes seconds to take a process apart.
+        until_within(4 * PATIENCE, "the process ends", || {
             self.child.try_wait().expect("the child's state")
         })
     }
