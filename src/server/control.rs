@@ -25,10 +25,8 @@ use super::watch::{Changed, Watch};
 use super::{Options, RunError, Up, gate, systemd};
 use crate::admin::{self, Command, Context, Phase, Readiness};
 use crate::config::{Spec, paths};
-use crate::snapshot::Snapshot;
 use crate::telemetry::windows::Windows;
 use crate::upstream::discovery;
-use crate::upstream::endpoint::{Endpoint, flag};
 
 /// How often the windows are sampled.
 const SECOND: Duration = Duration::from_secs(1);
@@ -117,7 +115,7 @@ impl Control {
         };
         if let Some(predecessor) = &predecessor {
             prepared.first().generation = predecessor.generation + 1;
-            drain_again(prepared.first(), &predecessor.draining);
+            drain::drain_again(prepared.first(), &predecessor.draining);
         }
         let mut publisher = prepared.bind(&mut inherited).await?;
         let spec = publisher.live().current().spec.clone();
@@ -332,7 +330,7 @@ impl Control {
         };
         Estate {
             generation: snapshot.generation,
-            draining: draining(&snapshot),
+            draining: drain::draining(&snapshot),
             sockets: held.filter_map(duplicate).collect(),
             undecided: end,
         }
@@ -457,37 +455,6 @@ async fn relieve(
     }
     tracing::info!("took over from process {pid}");
     Ok(())
-}
-
-/// Service, version, endpoint: what an operator drains.
-fn draining(snapshot: &Snapshot) -> Vec<[String; 3]> {
-    let mut all = Vec::new();
-    each_endpoint(snapshot, |name, endpoint| {
-        if endpoint.state.flags() & flag::DRAINING != 0 {
-            all.push(name.map(str::to_owned));
-        }
-    });
-    all
-}
-
-/// An operator's drains outlive the process.
-fn drain_again(snapshot: &Snapshot, draining: &[[String; 3]]) {
-    each_endpoint(snapshot, |name, endpoint| {
-        if draining.iter().any(|d| *d == name) {
-            endpoint.state.raise(flag::DRAINING);
-        }
-    });
-}
-
-fn each_endpoint<'a>(snapshot: &'a Snapshot, mut see: impl FnMut([&'a str; 3], &Endpoint)) {
-    for service in &snapshot.services {
-        for version in &service.versions {
-            for member in &version.pool.members {
-                let name = [&*service.name, &*version.name, &*member.endpoint.name];
-                see(name, &member.endpoint);
-            }
-        }
-    }
 }
 
 /// What comes of this; `None`: it panicked.

@@ -11,6 +11,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::control::{Asked, Signals};
 use super::reload::Publisher;
 use super::systemd;
+use crate::snapshot::Snapshot;
+use crate::upstream::endpoint::{Endpoint, flag};
 
 /// How the end is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,4 +99,35 @@ async fn finish_handed_over(publisher: &Publisher, requests: Duration, streams: 
 /// Waits for another wish to stop.
 async fn impatience(signals: &mut Signals) {
     while signals.next().await != Asked::Stop {}
+}
+
+/// Service, version, endpoint: what an operator drains.
+pub fn draining(snapshot: &Snapshot) -> Vec<[String; 3]> {
+    let mut all = Vec::new();
+    each_endpoint(snapshot, |name, endpoint| {
+        if endpoint.state.flags() & flag::DRAINING != 0 {
+            all.push(name.map(str::to_owned));
+        }
+    });
+    all
+}
+
+/// An operator's drains outlive the process.
+pub fn drain_again(snapshot: &Snapshot, draining: &[[String; 3]]) {
+    each_endpoint(snapshot, |name, endpoint| {
+        if draining.iter().any(|d| *d == name) {
+            endpoint.state.raise(flag::DRAINING);
+        }
+    });
+}
+
+fn each_endpoint<'a>(snapshot: &'a Snapshot, mut see: impl FnMut([&'a str; 3], &Endpoint)) {
+    for service in &snapshot.services {
+        for version in &service.versions {
+            for member in &version.pool.members {
+                let name = [&*service.name, &*version.name, &*member.endpoint.name];
+                see(name, &member.endpoint);
+            }
+        }
+    }
 }
