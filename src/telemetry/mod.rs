@@ -4,6 +4,7 @@
 //! warm-up, no formatting. The control thread adds the shards up ([`render`], [`windows`]).
 
 pub mod latency;
+pub mod log_limit;
 pub mod names;
 pub mod process;
 pub mod registry;
@@ -11,5 +12,6 @@ pub mod render;
 pub mod shard;
 pub mod windows;
 
+pub use log_limit::LogLimit;
 pub use registry::{RuleHits, Telemetry, VersionMetrics};
 pub use shard::{ListenerShard, VersionShard};
