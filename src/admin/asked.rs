@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::http1::{authority, path};
+use crate::http1::{Reject, authority, path, target};
 use crate::routing::Request;
 
 /// A request as somebody describes it.
@@ -37,7 +37,7 @@ impl Asked {
             None => (false, url),
         };
         let rest = rest.split('#').next().unwrap_or("");
-        let (named, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (named, path_and_query) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let mut fields = Vec::new();
         for header in headers {
             let (name, value) = header
@@ -54,12 +54,13 @@ impl Asked {
         }
         let (host, port) = authority::split(named.as_bytes());
         let host = String::from_utf8_lossy(host).to_ascii_lowercase();
-        let (raw, query) = match target.split_once('?') {
+        let refused = |reject: Reject| format!("the path is refused with 400 {}", reject.reason);
+        target::check_characters(path_and_query.as_bytes()).map_err(refused)?;
+        let (raw, query) = match path_and_query.split_once('?') {
             Some((path, query)) => (path, Some(query.into())),
-            None => (target, None),
+            None => (path_and_query, None),
         };
-        let path = path::normal(raw.as_bytes())
-            .map_err(|reject| format!("the path is refused with 400 {}", reject.reason))?;
+        let path = path::normal(raw.as_bytes()).map_err(refused)?;
         Ok(Self {
             secure,
             port: port.unwrap_or(if secure { 443 } else { 80 }),

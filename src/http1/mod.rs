@@ -21,7 +21,7 @@ pub mod path;
 mod request;
 mod response;
 pub mod status;
-mod target;
+pub(crate) mod target;
 pub mod trailers;
 
 pub use fields::FieldId;
