@@ -3,6 +3,7 @@
 //! `Spec` + endpoint registry -> [`Snapshot`]: what one request needs, with every name resolved to an index or an `Arc`.
 //! Endpoints come from the registry, so their state outlives the snapshot; a snapshot is never changed, only replaced.
 
+mod decision_state;
 mod gate;
 pub mod sessions;
 
@@ -18,6 +19,7 @@ use crate::routing;
 use crate::telemetry::{ListenerShard, RuleHits, Telemetry, VersionMetrics};
 use crate::upstream::{Endpoint, Pool, Registry, VersionLoad};
 
+pub use decision_state::DecisionState;
 pub use sessions::{Keys, Sessions};
 
 /// One generation.
@@ -89,8 +91,6 @@ pub struct Service {
     pub routing: routing::Service,
     /// A counter for each rule.
     pub rule_hits: Arc<RuleHits>,
-    /// For each rule: whether what it matches never yields to another version.
-    pub strict_rules: Box<[bool]>,
     /// What `balance = "hash"` hashes.
     pub hash: Option<routing::Cohort>,
     /// Time limits.
@@ -134,7 +134,6 @@ impl Snapshot {
                 slot: registry.service_slot(&service.name),
                 routing: routing::Service::new(service),
                 rule_hits: telemetry.rules(&service.name, service.rules.len()),
-                strict_rules: service.rules.iter().map(|rule| rule.strict).collect(),
                 hash: hash_of(service),
                 timeouts: service.timeouts.clone(),
                 policies: service.policies.clone(),

@@ -232,5 +232,5 @@ fn imports_are_found() {
     assert!(offence("routing", "attic::Box").is_some(), "unknown");
     assert!(offence("telemetry", "http1::Head").is_some());
     assert_eq!(offence("telemetry", "http1::Method"), None);
-    assert_eq!(offence("proxy", "routing::decide"), None);
+    assert_eq!(offence("proxy", "routing::decision"), None);
 }

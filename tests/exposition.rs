@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use cutover::config::spec::{Balance, CohortKey, HostPattern, Service, Timeouts, Version};
 use cutover::http1::Method;
-use cutover::routing::{self, SplitState, Table};
+use cutover::routing::sticky::Session;
+use cutover::routing::{self, Split, SplitState, Table};
 use cutover::telemetry::Telemetry;
 use cutover::telemetry::render::{Scrape, ScrapeService, ScrapeVersion, render};
 
@@ -31,6 +32,30 @@ impl routing::Request for Get<'_> {
     }
     fn client(&self) -> IpAddr {
         Ipv4Addr::LOCALHOST.into()
+    }
+}
+
+/// Every version is usable, and nobody has a session.
+struct Healthy(SplitState);
+
+impl routing::State for Healthy {
+    fn session(&mut self, _: &impl routing::Request) -> Option<Session> {
+        None
+    }
+    fn follow(&mut self, _: &Session) -> Option<usize> {
+        None
+    }
+    fn is_on(&mut self, _: &Session, _: usize) -> bool {
+        false
+    }
+    fn endpoint(&mut self, _: &Session, _: usize) -> Option<usize> {
+        None
+    }
+    fn is_usable(&mut self, _: usize) -> bool {
+        true
+    }
+    fn next(&mut self, split: &Split) -> usize {
+        split.next(&mut self.0)
     }
 }
 
@@ -144,7 +169,7 @@ fn ten_thousand_random_hosts_add_no_series() {
         routing::Service::new(&shop),
     );
     let before = series(&render(&telemetry, &scrape()));
-    let (mut state, mut served) = (SplitState::default(), 0);
+    let (mut state, mut served) = (Healthy(SplitState::default()), 0);
     for n in 0..10_000 {
         let host = format!(
             "h{:x}.example.{}",
@@ -155,7 +180,7 @@ fn ten_thousand_random_hosts_add_no_series() {
             telemetry.listener("http")[0].request(200);
             continue;
         };
-        let version = routing::decide(&service, &Get(&host), &mut state).version;
+        let version = routing::decision(&service, None, &Get(&host), &mut state, &mut ()).version;
         let (service, version) = (&shop.name, &shop.versions[version].name);
         assert_eq!(found.service, 0);
         telemetry

@@ -1,5 +1,8 @@
 //! Where a request would go, and why, in words. Pure: it reads a snapshot and moves nothing in it.
 
+#[cfg(test)]
+mod agreement_tests;
+mod decision;
 mod session;
 mod takeover;
 #[cfg(test)]
@@ -10,10 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::asked::Asked;
 use super::status::Endpoint;
 use super::view;
-use crate::config::spec::{self, Bind, HostPattern, PathPattern, Share};
+use crate::config::spec::{self, Bind, HostPattern, PathPattern};
 use crate::http1::path;
 use crate::proxy::Answer;
-use crate::routing::{self, SplitState, Why};
 use crate::snapshot::Snapshot;
 pub use session::Stays;
 
@@ -97,41 +99,10 @@ pub fn explain(snapshot: &Snapshot, asked: &Asked) -> Explanation {
     };
     let service = &snapshot.spec.services[found.service];
     told.service = Some(service.name.clone());
-    let live = &snapshot.services[found.service];
     if found.preview.is_none() {
         told.route(service, asked);
     }
-    let ruled = routing::by_rule(&live.routing, asked);
-    let (version, why) = match (found.preview, ruled) {
-        (Some(version), _) => (version, Why::Preview),
-        (None, Some(decision)) => (decision.version, decision.why),
-        (None, None) => {
-            told.unruled(service);
-            if let Some(version) = told.session(live, asked) {
-                told.candidates(snapshot, found.service, &[version], false);
-                return told;
-            }
-            // A state of its own: asking must not move the split.
-            let decision = routing::by_share(&live.routing, asked, &mut SplitState::default());
-            (decision.version, decision.why)
-        }
-    };
-    told.decided(service, version, why, &|v| snapshot.share(found.service, v));
-    if !matches!(why, Why::Preview | Why::Rule(_)) {
-        told.why.extend(snapshot.awaited_of(found.service));
-    }
-    let chosen: Vec<_> = match why {
-        Why::Split => (0..service.versions.len())
-            .filter(|v| snapshot.share(found.service, *v) > Share(0))
-            .collect(),
-        _ => vec![version],
-    };
-    let stays = match why {
-        Why::Preview => true,
-        Why::Rule(rule) => live.strict_rules[rule],
-        _ => false,
-    };
-    told.candidates(snapshot, found.service, &chosen, stays);
+    told.decision(snapshot, found, asked);
     told
 }
 
@@ -224,69 +195,5 @@ impl Explanation {
             service.name
         ));
         self.route = Some(format!("{host_shown}{path_shown}"));
-    }
-
-    fn unruled(&mut self, service: &spec::Service) {
-        match service.rules.len() {
-            0 => {}
-            1 => self.why.push("its one rule does not match".to_owned()),
-            count => self.why.push(format!("none of its {count} rules matches")),
-        }
-    }
-
-    fn decided(
-        &mut self,
-        service: &spec::Service,
-        version: usize,
-        why: Why,
-        share: &dyn Fn(usize) -> Share,
-    ) {
-        let name = &service.versions[version].name;
-        let sentence = match why {
-            Why::Preview => format!(
-                "the host is a preview host: it leads to version {name} of service {}, whatever the split says",
-                service.name
-            ),
-            Why::Rule(rule) => {
-                self.rule = Some(rule);
-                let when = &service.rules[rule].when;
-                let when: Vec<_> = when.iter().map(view::condition).collect();
-                let (number, when) = (rule + 1, when.join(" and "));
-                format!("rule {number} ({when}) sends it to {name}, before the split is asked")
-            }
-            Why::Cohort { key, place } => {
-                let key = service
-                    .cohort
-                    .as_ref()
-                    .map(|c| view::cohort_key(&c.by[key]));
-                let key = key.unwrap_or_default();
-                let sentence = format!(
-                    "{key} puts this user at place {place:.5} of the cohort, which belongs to {name} ({})",
-                    share(version)
-                );
-                self.cohort = Some(Cohort { key, place });
-                sentence
-            }
-            Why::Split => {
-                if let Some(cohort) = &service.cohort {
-                    let keys: Vec<_> = cohort.by.iter().map(view::cohort_key).collect();
-                    let keys = keys.join(", ");
-                    self.why
-                        .push(format!("it has none of the cohort's keys ({keys})"));
-                }
-                let shares: Vec<_> = (0..service.versions.len())
-                    .filter(|v| share(*v) > Share(0))
-                    .map(|v| format!("{} {}", service.versions[v].name, share(v)))
-                    .collect();
-                format!("the exact split deals requests out: {}", shares.join(", "))
-            }
-            Why::Stable => {
-                format!("no canary has a share: {name} is stable and gets everything")
-            }
-        };
-        self.why.push(sentence);
-        if why != Why::Split {
-            self.version = Some(name.clone());
-        }
     }
 }

@@ -13,7 +13,7 @@ use crate::config::policy;
 use crate::http1::{RequestHead, ResponseHead};
 use crate::net::clock::wall_s;
 use crate::net::{Buffers, Phase, Watches};
-use crate::routing::{self, SplitState};
+use crate::routing::SplitState;
 use crate::snapshot::{Service, Snapshot};
 use crate::upstream::budget::Budget;
 use crate::upstream::limits;
@@ -143,10 +143,10 @@ impl Worker {
         leaving.retain(|_, left| left.endpoint.strong_count() > 0);
     }
 
-    /// The version for a request to this service that no rule and no session decides.
-    pub fn share_out(&self, service: &Service, request: &impl routing::Request) -> usize {
+    /// The version of the next request to this service by its exact split.
+    pub fn next_by_split(&self, service: &Service) -> usize {
         self.with_state(service, |state, _| {
-            routing::by_share(&service.routing, request, &mut state.split).version
+            service.routing.split.next(&mut state.split)
         })
     }
 

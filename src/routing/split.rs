@@ -81,6 +81,11 @@ impl Split {
         self.stable
     }
 
+    /// How many versions the service has.
+    pub fn versions(&self) -> usize {
+        self.shares.len()
+    }
+
     /// Stable has everything.
     #[inline]
     pub fn is_whole(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use crate::support::client::Client;
 use crate::support::origin::Origin;
-use crate::support::proxy::serve;
+use crate::support::proxy::{Proxy, command, serve};
 
 /// The body of the answer to a GET with these header lines, or its status.
 #[track_caller]
@@ -145,4 +145,117 @@ fn explain_says_what_the_proxy_does() {
             "{got}: {said:?}"
         );
     }
+}
+
+/// The admin API's explanation of a GET with these header lines.
+fn explained(proxy: &Proxy, host: &str, target: &str, fields: &[String]) -> serde_json::Value {
+    let encoded = |text: &str| -> String {
+        let bytes = text.bytes();
+        bytes.map(|b| format!("%{b:02x}")).collect()
+    };
+    let mut query = format!("url={}", encoded(&format!("http://{host}{target}")));
+    for field in fields {
+        query += &format!("&header={}", encoded(field));
+    }
+    let answer = proxy.ask_admin(&format!("/api/v1/explain?{query}"));
+    serde_json::from_slice(&answer.body).expect("an explanation")
+}
+
+/// The version that the explanation names, or the status of the proxy's own answer.
+fn named(told: &serde_json::Value) -> String {
+    let text = |key: &str| told[key].as_str().map(str::to_owned);
+    let own = text("answer").map(|a| a.split(' ').next().unwrap_or_default().to_owned());
+    own.or_else(|| text("version"))
+        .unwrap_or_else(|| panic!("neither a version nor an answer in {told:#}"))
+}
+
+#[test]
+fn explain_names_the_version_that_answers() {
+    let names = ["v1", "v2", "v3"];
+    let origins = names.map(Origin::named);
+    let [v1, v2, v3] = [0, 1, 2].map(|i| origins[i].at());
+    let proxy = serve(&format!(
+        r#"
+[service.app]
+stable = "v1"
+split = {{ v2 = "40%", v3 = "20%" }}
+cohort.by = ["cookie:uid", "header:x-user", "ip"]
+sticky = {{}}
+outlier = {{ panic = "0%" }}
+[service.app.versions]
+v1 = ["{v1}"]
+v2 = ["{v2}"]
+[service.app.versions.v3]
+endpoints = ["{v3}"]
+preview = "v3.test"
+[[service.app.match]]
+when = {{ header.x-to = "v2" }}
+to = "v2"
+[[service.app.match]]
+when = {{ header.x-to = "only-v2" }}
+to = "v2"
+strict = true
+[[service.app.match]]
+when = {{ query.v = "3", path = "/api/*" }}
+to = "v3"
+"#
+    ));
+    let mut requests: Vec<(&str, &str, Vec<String>)> = vec![
+        ("v3.test", "/", vec![]),
+        ("V3.TEST.", "/?a#b", vec!["x-to: v2".into()]),
+        ("app.test", "/", vec![]),
+        ("app.test", "/api/x?v=3", vec![]),
+        ("app.test", "/api/../x?v=3", vec![]),
+        ("app.test", "/", vec!["x-to: v2".into()]),
+        ("app.test", "/", vec!["x-to: only-v2".into()]),
+        ("app.test", "/", vec!["X-User:   42  ".into()]),
+        (
+            "app.test",
+            "/",
+            vec!["cookie: uid=".into(), "x-user: 42".into()],
+        ),
+    ];
+    let mut client = proxy.client();
+    for user in 0..40 {
+        let uid = format!("cookie: uid={user}");
+        let answer = client.ask(&format!(
+            "GET / HTTP/1.1\r\nhost: app.test\r\n{uid}\r\n\r\n"
+        ));
+        let set = answer.field("set-cookie").expect("a session begins");
+        let session = set.split(';').next().expect("a cookie").to_owned();
+        requests.push(("app.test", "/", vec![uid]));
+        // The session of one user with the cohort key of another.
+        let other = user + 1;
+        requests.push((
+            "app.test",
+            "/",
+            vec![format!("cookie: uid={other}; {session}")],
+        ));
+    }
+    let mut agree = |state: &str| {
+        for (host, target, fields) in &requests {
+            let lines = fields.join("\r\n");
+            let target_sent = target.split('#').next().unwrap_or_default();
+            let fields_sent = format!("host: {host}\r\n{lines}");
+            let got = asks(&mut client, "GET", target_sent, fields_sent.trim_end());
+            let told = explained(&proxy, host, target, fields);
+            assert_eq!(
+                named(&told),
+                got,
+                "{state}: {host}{target} {fields:?} {told:#}"
+            );
+        }
+    };
+    agree("all are up");
+    let file = proxy.file();
+    for (version, state) in [("v2", "v2 is down"), ("v1", "only v3 is up")] {
+        let file = file.to_str().expect("UTF-8");
+        // By the control socket, which needs no token.
+        let drained = command(&["drain", "app", version, "-c", file], proxy.dir());
+        assert_eq!(drained.code, 0, "{drained:?}");
+        agree(state);
+    }
+    let said = proxy.command(&["explain", "http://app.test/", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&said.stdout).expect("JSON");
+    assert_eq!(named(&told), "v3");
 }

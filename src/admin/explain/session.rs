@@ -4,9 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Explanation;
 use crate::admin::asked::Asked;
-use crate::net::clock::wall_s;
 use crate::routing::sticky::{self, Session};
-use crate::snapshot::{Service, Sessions};
+use crate::snapshot::Service;
 
 /// Where a session stays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,34 +17,39 @@ pub struct Stays {
 }
 
 impl Explanation {
-    /// Tells of the request's session: the version that it stays on, if it has one and may stay.
-    pub(super) fn session(&mut self, service: &Service, asked: &Asked) -> Option<usize> {
-        let policy = service.policies.sticky.as_ref()?;
+    /// Says why the request has no session, where the service is sticky.
+    pub(super) fn no_session(&mut self, service: &Service, asked: &Asked) {
+        let Some(policy) = &service.policies.sticky else {
+            return;
+        };
         let cookie = &policy.cookie;
-        if !sticky::is_carried(asked, policy) {
-            self.why
-                .push(format!("it carries no cookie `{cookie}`: a new session"));
-            return None;
-        }
-        let Some(sessions) = &service.sessions else {
-            self.why.push(format!(
+        self.why.push(if !sticky::is_carried(asked, policy) {
+            format!("it carries no cookie `{cookie}`: a new session")
+        } else if service.sessions.is_none() {
+            format!(
                 "only the running proxy can read its cookie `{cookie}`: it is taken for a new session here"
-            ));
-            return None;
-        };
-        let now_s = wall_s();
-        let Some(session) = sessions.find(service, asked, now_s) else {
-            self.why.push(format!(
+            )
+        } else {
+            format!(
                 "its cookie `{cookie}` is no session of this service (forged, of another key, or outdated): it is ignored and replaced"
-            ));
-            return None;
+            )
+        });
+    }
+
+    /// Tells where the request's session stays.
+    pub(super) fn session_stays(
+        &mut self,
+        service: &Service,
+        session: &Session,
+        version: usize,
+        now_s: u64,
+    ) {
+        let (Some(policy), Some(sessions)) = (&service.policies.sticky, &service.sessions) else {
+            return;
         };
-        let Some(version) = sessions.follow(service, &session, now_s) else {
-            self.why.push(moves(service, sessions, &session));
-            return None;
-        };
+        let cookie = &policy.cookie;
         let name = &service.versions[version].name;
-        let member = sessions.endpoint(service, &session, version);
+        let member = sessions.endpoint(service, session, version);
         let members = &service.versions[version].pool.members;
         let endpoint = member.map(|m| members[m].endpoint.name.to_string());
         let age = |since_s: u64| {
@@ -70,23 +74,24 @@ impl Explanation {
             age(session.began_s),
             age(session.seen_s)
         ));
-        self.version = Some(name.to_string());
         self.session = Some(Stays {
             version: name.to_string(),
             endpoint,
         });
-        Some(version)
     }
-}
 
-/// Why a session does not stay.
-fn moves(service: &Service, sessions: &Sessions, session: &Session) -> String {
-    let mut versions = (0..service.versions.len()).filter(|v| sessions.is_on(session, *v));
-    let from = versions.next().map(|v| &service.versions[v].name);
-    match from {
+    /// Says why the request's session does not stay.
+    pub(super) fn session_moves(&mut self, service: &Service, session: &Session) {
+        let Some(sessions) = &service.sessions else {
+            return;
+        };
+        let mut versions = (0..service.versions.len()).filter(|v| sessions.is_on(session, *v));
+        let from = versions.next().map(|v| &service.versions[v].name);
+        self.why.push(match from {
         Some(name) => format!(
             "its session was on {name}, which has no share any more or whose sessions were ended: it begins anew"
         ),
         None => "its session was on a version that is gone: it begins anew".to_owned(),
+        });
     }
 }

@@ -1,0 +1,241 @@
+//! `explain` and the data path make the same decision, whatever the configuration, the endpoints' states and the request.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use proptest::prelude::*;
+
+use super::*;
+use crate::config;
+use crate::http1::{Framing, Method};
+use crate::net::clock::wall_s;
+use crate::proxy::headers::{H2Fields, Present, Request, RequestId};
+use crate::proxy::placing::{Placed, place};
+use crate::proxy::{Peer, Worker};
+use crate::routing::Chosen;
+use crate::routing::sticky::Key;
+use crate::snapshot::Keys;
+use crate::telemetry::Telemetry;
+use crate::upstream::Registry;
+use crate::upstream::endpoint::flag;
+
+const VERSIONS: [&str; 4] = ["v1", "v2", "v3", "old"];
+
+/// One random situation.
+#[derive(Clone, Debug)]
+struct Case {
+    /// Shares of v2 and v3 in percent.
+    shares: (u32, u32),
+    cohort: bool,
+    sticky: bool,
+    finish: bool,
+    fallback: bool,
+    panic: bool,
+    /// A bit for each endpoint: down.
+    down: u8,
+    preview: bool,
+    x_to: Option<&'static str>,
+    user: Option<u16>,
+    /// The version and endpoint of the session that the request carries, or a forged cookie.
+    session: Option<Option<(usize, usize)>>,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let shares = prop_oneof![
+        Just((0, 0)),
+        (0u32..=5, 0u32..=5).prop_map(|(a, b)| (a * 10, b * 10))
+    ];
+    let x_to = proptest::option::of(proptest::sample::select(vec!["v2", "only-v2", "nowhere"]));
+    let session = proptest::option::of(proptest::option::weighted(0.8, (0usize..4, 0usize..2)));
+    let flags = (
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        proptest::bool::weighted(0.1),
+    );
+    let user = proptest::option::of(any::<u16>());
+    let down = prop_oneof![Just(0u8), any::<u8>()];
+    (shares, flags, down, x_to, user, session).prop_map(
+        |(
+            shares,
+            (cohort, sticky, finish, fallback, panic, preview),
+            down,
+            x_to,
+            user,
+            session,
+        )| {
+            Case {
+                shares,
+                cohort,
+                sticky,
+                finish,
+                fallback,
+                panic,
+                down,
+                preview,
+                x_to,
+                user,
+                session,
+            }
+        },
+    )
+}
+
+impl Case {
+    fn file(&self) -> String {
+        let mut file = format!(
+            "listen = \"127.0.0.1:8080\"\n[service.shop]\nstable = \"v1\"\n\
+             split = {{ v2 = \"{}%\", v3 = \"{}%\" }}\noutlier = {{ panic = \"{}\" }}\n",
+            self.shares.0,
+            self.shares.1,
+            if self.panic { "50%" } else { "0%" },
+        );
+        for (wanted, line) in [
+            (self.fallback, "fallback = \"old\"\n"),
+            (self.finish, "finish_sessions = \"30m\"\n"),
+            (self.cohort, "cohort.by = [\"cookie:uid\"]\n"),
+            (self.sticky, "sticky = { to = \"endpoint\" }\n"),
+        ] {
+            file.push_str(if wanted { line } else { "" });
+        }
+        file.push_str("[service.shop.versions]\n");
+        for version in &VERSIONS[..3] {
+            file.push_str(&format!(
+                "{version} = [\"{version}a:1\", \"{version}b:1\"]\n"
+            ));
+        }
+        file.push_str(
+            "[service.shop.versions.old]\nendpoints = [\"olda:1\", \"oldb:1\"]\npreview = \"old.test\"\n",
+        );
+        for (value, strict) in [("v2", false), ("only-v2", true)] {
+            file.push_str(&format!(
+                "[[service.shop.match]]\nwhen = {{ header.x-to = \"{value}\" }}\nto = \"v2\"\nstrict = {strict}\n"
+            ));
+        }
+        file
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let spec = config::parse(&self.file(), "test.toml").expect("a valid file");
+        let mut snapshot = Snapshot::build(1, Arc::new(spec), &Registry::new(), &Telemetry::new(1));
+        let key = Arc::new(Key::new(&[7; 32]).expect("long enough"));
+        let keys = Keys::from([(None, key)]);
+        snapshot.begin_sessions(None, &keys, wall_s());
+        for (at, (_, endpoint)) in snapshot.endpoints().enumerate() {
+            if self.down >> at & 1 == 1 {
+                endpoint.state.raise(flag::DOWN);
+            }
+        }
+        snapshot
+    }
+
+    /// The request's own header fields.
+    fn fields(&self, snapshot: &Snapshot) -> Vec<(&'static str, String)> {
+        let service = &snapshot.services[0];
+        let mut fields = Vec::new();
+        if let Some(value) = self.x_to {
+            fields.push(("x-to", value.to_owned()));
+        }
+        if let Some(user) = self.user {
+            fields.push(("cookie", format!("uid={user}")));
+        }
+        if let Some(session) = self.session {
+            let sealed = session.and_then(|member| {
+                let sessions = service.sessions.as_ref()?;
+                let set = sessions.cookie(service, None, member, wall_s(), false)?;
+                Some(set.split(';').next()?.to_owned())
+            });
+            fields.push(("cookie", sealed.unwrap_or("cutover=forged".to_owned())));
+        }
+        fields
+    }
+
+    fn host(&self) -> &'static str {
+        if self.preview {
+            "old.test"
+        } else {
+            "shop.test"
+        }
+    }
+}
+
+/// Where a worker places so many of these requests in a row.
+fn placed(snapshot: &Arc<Snapshot>, case: &Case, fields: &[(&str, String)]) -> Vec<Placed> {
+    let (suspects, _) = tokio::sync::mpsc::unbounded_channel();
+    let worker = Worker::new(0, snapshot.clone(), suspects);
+    let peer = Peer::new(None, false, Arc::new([]), &[]);
+    let mut map = HeaderMap::new();
+    for (name, value) in fields {
+        let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+        map.append(name, HeaderValue::from_str(value).expect("a value"));
+    }
+    let request = Request {
+        fields: H2Fields {
+            present: Present::of(&map),
+            map: &map,
+        },
+        method: Method::Get,
+        method_text: b"GET",
+        authority: case.host().as_bytes(),
+        host: case.host(),
+        target: b"/",
+        path_len: 1,
+        framing: Framing::Empty,
+        expect_continue: false,
+        upgrade: None,
+        te_trailers: false,
+        peer: &peer,
+        client: peer.ip,
+        id: RequestId::of(None, &mut fastrand::Rng::with_seed(1)),
+    };
+    let found = snapshot.table.find(case.host(), b"/").expect("a route");
+    let service = &snapshot.services[found.service];
+    (0..40)
+        .map(|_| place(&worker, service, found.preview, &request))
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn explain_and_the_data_path_agree(case in cases()) {
+        let snapshot = Arc::new(case.snapshot());
+        let fields = case.fields(&snapshot);
+        let headers: Vec<String> = fields.iter().map(|(n, v)| format!("{n}: {v}")).collect();
+        let asked = Asked::new(&format!("http://{}/", case.host()), None, &headers, None);
+        let told = explain(&snapshot, &asked.expect("a request"));
+        let placed = placed(&snapshot, &case, &fields);
+        let versions = &snapshot.services[0].versions;
+        let reached: BTreeSet<_> = placed.iter().map(|p| &*versions[p.aim.version].name).collect();
+        // Every share is at least a tenth, so that the exact split reaches each version within 40 requests.
+        let expected: BTreeSet<_> = match &told.version {
+            Some(version) => BTreeSet::from([&**version]),
+            None => told
+                .candidates
+                .iter()
+                .map(|c| c.instead.as_deref().unwrap_or(&c.version))
+                .collect(),
+        };
+        prop_assert_eq!(&reached, &expected, "{:?}", told.why);
+        for placed in &placed {
+            prop_assert_eq!(placed.rule, told.rule);
+            let session = placed.chosen == Chosen::Session;
+            prop_assert!(!session || told.session.is_some());
+            if session {
+                let version = &versions[placed.aim.version];
+                let endpoint = placed.aim.endpoint.map(|at| &*version.pool.members[at].endpoint.name);
+                let stays = told.session.as_ref().and_then(|s| s.endpoint.as_deref());
+                prop_assert_eq!(endpoint, stays);
+            }
+            prop_assert_eq!(placed.chosen == Chosen::Cohort, told.cohort.is_some() && !failed_over(&told));
+        }
+    }
+}
+
+fn failed_over(told: &Explanation) -> bool {
+    told.candidates.iter().any(|c| c.instead.is_some())
+}

@@ -1,0 +1,228 @@
+//! The order of a decision, its steps, and what it does to a session.
+
+use super::super::fake::{self, Fake};
+use super::super::{Role, SplitState};
+use super::*;
+use crate::config::spec::{self, CohortKey, Condition, Pattern, Share, Subject};
+
+/// v1 is stable; v2 has the share; `x-canary: always` is sent to v2, `x-canary: only` strictly so.
+fn service(canary: u32, cohort: bool) -> Service {
+    let mut service = fake::service("shop", &["v1", "v2", "v3"]);
+    service.split = vec![(1, Share(canary))];
+    service.cohort = cohort.then(|| spec::Cohort {
+        by: vec![
+            CohortKey::Cookie("uid".into()),
+            CohortKey::Header("x-user-id".into()),
+        ],
+        salt: "shop".into(),
+    });
+    let rule = |value: &str, strict| spec::Rule {
+        when: vec![Condition {
+            subject: Subject::Header("x-canary".into()),
+            patterns: vec![Pattern::Exact(value.into())],
+        }],
+        to: 1,
+        strict,
+    };
+    service.rules = vec![rule("always", false), rule("only", true)];
+    service.policies.fallback = Some(2);
+    Service::new(&service)
+}
+
+/// A session carries the version that it is on as its id.
+#[derive(Default)]
+struct Now {
+    split: SplitState,
+    session: Option<Session>,
+    may_stay: bool,
+    down: Vec<usize>,
+}
+
+impl Now {
+    fn with_session(version: u64, may_stay: bool) -> Self {
+        Self {
+            session: Some(Session::begin(version, Some(7), 1)),
+            may_stay,
+            ..Self::default()
+        }
+    }
+
+    fn but_down(mut self, down: &[usize]) -> Self {
+        self.down = down.to_vec();
+        self
+    }
+}
+
+impl State for Now {
+    fn session(&mut self, _: &impl Request) -> Option<Session> {
+        self.session
+    }
+    fn follow(&mut self, session: &Session) -> Option<usize> {
+        self.may_stay.then_some(session.version as usize)
+    }
+    fn is_on(&mut self, session: &Session, version: usize) -> bool {
+        session.version == version as u64
+    }
+    fn endpoint(&mut self, session: &Session, _: usize) -> Option<usize> {
+        session.endpoint.map(|id| id as usize)
+    }
+    fn is_usable(&mut self, version: usize) -> bool {
+        !self.down.contains(&version)
+    }
+    fn next(&mut self, split: &Split) -> usize {
+        split.next(&mut self.split)
+    }
+}
+
+fn decide(service: &Service, request: &Fake, now: &mut Now) -> (Choice, Vec<Step>) {
+    let mut steps = Vec::new();
+    let choice = decision(service, None, request, now, &mut steps);
+    (choice, steps)
+}
+
+/// Version, how, rule.
+fn of(choice: &Choice) -> (usize, Chosen, Option<usize>) {
+    (choice.version, choice.chosen, choice.rule)
+}
+
+fn canary() -> Fake {
+    Fake::get("/")
+        .with("x-canary", "always")
+        .with("cookie", "uid=1")
+}
+
+#[test]
+fn labels_and_values_match() {
+    for chosen in Chosen::ALL {
+        assert_eq!(chosen.label().parse(), Ok(chosen));
+    }
+    assert_eq!("Preview".parse::<Chosen>(), Err(UnknownChosen));
+}
+
+#[test]
+fn a_preview_host_decides_before_everything_and_never_fails_over() {
+    let mut now = Now::with_session(0, true).but_down(&[2]);
+    let mut steps = Vec::new();
+    let service = service(50_000, true);
+    let choice = decision(&service, Some(2), &canary(), &mut now, &mut steps);
+    assert_eq!(of(&choice), (2, Chosen::Preview, None));
+    assert_eq!((choice.session, choice.binds), (None, false));
+    assert_eq!(steps, [Step::Preview { version: 2 }]);
+}
+
+#[test]
+fn a_rule_decides_before_sessions_and_shares_and_binds_nothing() {
+    for share in [0, 50_000] {
+        let mut now = Now::with_session(0, true);
+        let (choice, steps) = decide(&service(share, true), &canary(), &mut now);
+        assert_eq!(of(&choice), (1, Chosen::Rule, Some(0)));
+        assert!(!choice.binds && choice.endpoint.is_none());
+        let rule = Step::Rule {
+            rule: 0,
+            version: 1,
+        };
+        assert_eq!(steps, [rule]);
+    }
+}
+
+#[test]
+fn a_rule_fails_over_unless_it_is_strict() {
+    let down = || Now::default().but_down(&[1]);
+    let (choice, steps) = decide(&service(0, true), &canary(), &mut down());
+    assert_eq!(of(&choice), (0, Chosen::Failover, Some(0)));
+    let failover = Step::Failover {
+        from: 1,
+        to: 0,
+        role: Role::Stable,
+    };
+    assert_eq!(steps.last(), Some(&failover));
+    let only = Fake::get("/").with("x-canary", "only");
+    let (choice, _) = decide(&service(0, true), &only, &mut down());
+    assert_eq!(of(&choice), (1, Chosen::Rule, Some(1)));
+}
+
+#[test]
+fn a_session_decides_before_the_shares() {
+    let service = service(0, true);
+    let mut stays = Now::with_session(1, true);
+    let (choice, steps) = decide(&service, &Fake::get("/"), &mut stays);
+    assert_eq!(of(&choice), (1, Chosen::Session, None));
+    assert!(choice.binds && choice.endpoint == Some(7));
+    let session = stays.session.expect("the request has one");
+    assert_eq!(
+        steps,
+        [
+            Step::NoRule,
+            Step::SessionStays {
+                session,
+                version: 1
+            }
+        ]
+    );
+    let mut moves = Now::with_session(1, false);
+    let (choice, steps) = decide(&service, &Fake::get("/"), &mut moves);
+    assert_eq!(of(&choice), (0, Chosen::Split, None));
+    assert!(choice.binds && choice.endpoint.is_none());
+    assert_eq!(steps[1], Step::SessionMoves { session });
+}
+
+#[test]
+fn an_answer_from_a_takeover_does_not_move_the_session() {
+    let mut now = Now::with_session(1, true).but_down(&[1]);
+    let (choice, _) = decide(&service(50_000, true), &Fake::get("/"), &mut now);
+    assert_eq!(of(&choice), (0, Chosen::Failover, None));
+    assert!(!choice.binds && choice.endpoint.is_none());
+}
+
+#[test]
+fn nothing_takes_over_where_nothing_is_usable() {
+    let mut now = Now::default().but_down(&[0, 1, 2]);
+    let (choice, _) = decide(&service(0, false), &Fake::get("/"), &mut now);
+    assert_eq!(of(&choice), (0, Chosen::Split, None));
+    let mut now = Now::default().but_down(&[0, 1]);
+    let (choice, _) = decide(&service(0, false), &Fake::get("/"), &mut now);
+    assert_eq!(of(&choice), (2, Chosen::Failover, None));
+}
+
+#[test]
+fn stable_gets_everybody_where_no_canary_has_a_share() {
+    let request = Fake::get("/").with("cookie", "uid=1");
+    let (choice, steps) = decide(&service(0, true), &request, &mut Now::default());
+    assert_eq!(of(&choice), (0, Chosen::Split, None));
+    let expected = [Step::NoRule, Step::NoSession, Step::Stable { version: 0 }];
+    assert_eq!(steps, expected);
+}
+
+#[test]
+fn a_known_user_stays_and_does_not_advance_the_split() {
+    let service = service(50_000, true);
+    let (mut now, mut fresh) = (Now::default(), SplitState::default());
+    let user = Fake::get("/").with("x-user-id", "42");
+    let (first, steps) = decide(&service, &user, &mut now);
+    let Some(&Step::Cohort {
+        key: 1,
+        place,
+        version,
+    }) = steps.last()
+    else {
+        panic!("no cohort in {steps:?}");
+    };
+    assert_eq!(
+        (place.ratio() < 0.5, first.version),
+        (version == 1, version)
+    );
+    for _ in 0..20 {
+        assert_eq!(decide(&service, &user, &mut now).0, first);
+        let (choice, _) = decide(&service, &Fake::get("/"), &mut now);
+        let next = service.split.next(&mut fresh);
+        assert_eq!(of(&choice), (next, Chosen::Split, None));
+    }
+}
+
+#[test]
+fn without_a_cohort_the_split_is_exact() {
+    let (service, mut now) = (service(25_000, false), Now::default());
+    let request = Fake::get("/").with("cookie", "uid=1");
+    let canary = (0..400).filter(|_| decide(&service, &request, &mut now).0.version == 1);
+    assert_eq!(canary.count(), 100);
+}

@@ -1,0 +1,109 @@
+//! Which version takes over for one without a usable endpoint, and what traffic each version then gets.
+
+use super::Split;
+use crate::config::spec::Share;
+
+/// Why a version takes over for another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It is the stable version.
+    Stable,
+    /// Stable is down, and of the usable canaries it has the largest share.
+    LargestCanary,
+    /// It is the service's `fallback`.
+    Fallback,
+}
+
+impl Role {
+    /// The role in words.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Stable => "stable",
+            Self::LargestCanary => "the canary with the largest share",
+            Self::Fallback => "the fallback",
+        }
+    }
+}
+
+/// The version that takes over for `down`: stable, else the usable canary with the largest share (of equal ones the last),
+/// else `fallback`. `None` when none of them is usable.
+pub fn failover(
+    split: &Split,
+    fallback: Option<usize>,
+    down: usize,
+    mut is_usable: impl FnMut(usize) -> bool,
+) -> Option<(usize, Role)> {
+    let mut usable = |version: usize| version != down && is_usable(version);
+    if usable(split.stable()) {
+        return Some((split.stable(), Role::Stable));
+    }
+    let canaries = (0..split.versions()).filter(|v| split.share(*v).0 > 0);
+    let largest = canaries
+        .filter(|v| usable(*v))
+        .max_by_key(|v| split.share(*v));
+    if let Some(version) = largest {
+        return Some((version, Role::LargestCanary));
+    }
+    let fallback = fallback.filter(|v| usable(*v))?;
+    Some((fallback, Role::Fallback))
+}
+
+/// The share of the traffic that each version gets, by version: what it has in `split`, plus the shares of versions
+/// without a usable endpoint that fail over to it. Where no version is usable the shares stay as they are.
+///
+/// Sessions, rules and preview hosts are not part of it. The sum is always [`Share::WHOLE`].
+pub fn effective_shares(
+    split: &Split,
+    fallback: Option<usize>,
+    mut is_usable: impl FnMut(usize) -> bool,
+) -> Vec<Share> {
+    let usable: Vec<bool> = (0..split.versions()).map(&mut is_usable).collect();
+    let mut shares = vec![Share(0); split.versions()];
+    for version in 0..split.versions() {
+        let taker = match usable[version] {
+            true => version,
+            false => {
+                failover(split, fallback, version, |v| usable[v]).map_or(version, |(to, _)| to)
+            }
+        };
+        shares[taker].0 += split.share(version).0;
+    }
+    shares
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// v0 is stable, v1 has 5 %, v2 has 10 %, v3 and v4 have nothing.
+    fn split() -> Split {
+        Split::new(5, 0, &[(1, Share(5_000)), (2, Share(10_000))])
+    }
+
+    fn shares(fallback: Option<usize>, down: &[usize]) -> Vec<u32> {
+        let shares = effective_shares(&split(), fallback, |v| !down.contains(&v));
+        assert_eq!(shares.iter().map(|s| s.0).sum::<u32>(), Share::WHOLE);
+        shares.iter().map(|s| s.0).collect()
+    }
+
+    #[test]
+    fn stable_takes_over_for_a_canary() {
+        assert_eq!(shares(None, &[]), [85_000, 5_000, 10_000, 0, 0]);
+        assert_eq!(shares(None, &[1]), [90_000, 0, 10_000, 0, 0]);
+        assert_eq!(shares(None, &[1, 2, 3]), [100_000, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn the_largest_usable_canary_takes_over_for_stable() {
+        assert_eq!(shares(Some(3), &[0]), [0, 5_000, 95_000, 0, 0]);
+        assert_eq!(shares(Some(3), &[0, 2]), [0, 100_000, 0, 0, 0]);
+    }
+
+    #[test]
+    fn the_fallback_takes_over_when_everything_with_a_share_is_down() {
+        assert_eq!(shares(Some(3), &[0, 1, 2]), [0, 0, 0, 100_000, 0]);
+        assert_eq!(shares(None, &[0, 1, 2]), [85_000, 5_000, 10_000, 0, 0]);
+        let all = [0, 1, 2, 3, 4];
+        assert_eq!(shares(Some(3), &all), [85_000, 5_000, 10_000, 0, 0]);
+    }
+}
