@@ -6,6 +6,7 @@
 mod decision_state;
 mod gate;
 pub mod sessions;
+mod state;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +22,7 @@ use crate::upstream::{Endpoint, Pool, Registry, VersionLoad};
 
 pub use decision_state::DecisionState;
 pub use sessions::{Keys, Sessions};
+pub(crate) use state::ServiceState;
 
 /// One generation.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //!
 //! [`of`] is pure; [`Snapshot::hold_back`] applies it before a snapshot is published.
 
-use super::Snapshot;
+use super::{Service, Snapshot};
 use crate::config::spec::{self, Share};
 use crate::routing::Split;
 use crate::upstream::Pool;
@@ -92,6 +92,18 @@ fn rising(
     open
 }
 
+impl Service {
+    /// Holds back what has to wait, after what was in effect before.
+    pub(super) fn hold_back(&mut self, spec: &spec::Service, before: Option<Before<'_>>) {
+        let effective = of(spec, before, |v| passes(&self.versions[v].pool));
+        if !effective.awaited.is_empty() {
+            self.routing.split =
+                Split::new(spec.versions.len(), effective.stable, &effective.split);
+        }
+        self.awaited = effective.awaited;
+    }
+}
+
 impl Snapshot {
     /// Before it is published after `previous`: holds back what has to wait. True if anything waits.
     pub fn hold_back(&mut self, previous: &Snapshot) -> bool {
@@ -111,12 +123,7 @@ impl Snapshot {
                 stable: &old.versions[old.routing.split.stable()].name,
                 share: &share,
             });
-            let effective = of(spec, before, |v| passes(&service.versions[v].pool));
-            if !effective.awaited.is_empty() {
-                service.routing.split =
-                    Split::new(spec.versions.len(), effective.stable, &effective.split);
-            }
-            service.awaited = effective.awaited;
+            service.hold_back(spec, before);
         }
         self.is_held_back()
     }

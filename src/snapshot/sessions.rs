@@ -29,22 +29,28 @@ impl Snapshot {
     pub fn begin_sessions(&mut self, before: Option<&Snapshot>, keys: &Keys, now_s: u64) {
         for service in &mut self.services {
             let former = before.and_then(|b| b.services.iter().find(|s| s.name == service.name));
-            service.sessions = Sessions::new(service, former, keys, now_s);
+            let former = former.and_then(|f| f.sessions.as_ref());
+            let known = former.map_or(&[][..], |s| &s.pasts);
+            let past = |_: &str, id| known.iter().find(|past| past.id == id).copied();
+            service.sessions = Sessions::new(service, keys, now_s, past);
         }
     }
 }
 
 impl Sessions {
-    fn new(service: &Service, former: Option<&Service>, keys: &Keys, now_s: u64) -> Option<Self> {
+    /// `past`: what is known of a version, by its name and its id in cookies.
+    pub(super) fn new(
+        service: &Service,
+        keys: &Keys,
+        now_s: u64,
+        past: impl Fn(&str, u64) -> Option<Past>,
+    ) -> Option<Self> {
         let policy = service.policies.sticky.clone()?;
         let key = keys.get(&policy.key_file)?.clone();
-        let known = former
-            .and_then(|f| f.sessions.as_ref())
-            .map_or(&[][..], |s| &s.pasts);
         let pasts = service.versions.iter().enumerate().map(|(index, version)| {
             let id = sticky::version_id(&key, &service.name, &version.name);
             let share = service.routing.split.share(index);
-            match known.iter().find(|past| past.id == id) {
+            match past(&version.name, id) {
                 Some(past) => past.next(share, now_s),
                 None => Past::new(id, share, now_s),
             }
@@ -63,6 +69,17 @@ impl Sessions {
             pasts,
             endpoints,
         })
+    }
+
+    /// An abort or a rollback of this version.
+    #[cfg(test)]
+    pub(super) fn void(&mut self, version: usize, now_s: u64) {
+        self.pasts[version] = self.pasts[version].void(now_s);
+    }
+
+    /// What is known of the past of each version.
+    pub(super) fn pasts(&self) -> &[Past] {
+        &self.pasts
     }
 
     /// The session of a request, if it has one of this service.

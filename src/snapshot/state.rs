@@ -1,0 +1,120 @@
+//! The run-time state of services that a process passes to its successor.
+//!
+//! A configuration file says what is desired; this says what was in effect: the split behind the gate, and since when versions
+//! have no share. It is written by one program and read by another, possibly of another version: unknown fields are ignored,
+//! missing ones have defaults, and fields keep their meaning for ever.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use super::gate::Before;
+use super::{Keys, Sessions, Snapshot};
+use crate::config::spec::Share;
+use crate::routing::sticky::Past;
+
+/// What one service's successor continues.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct ServiceState {
+    /// The service.
+    pub(crate) name: String,
+    /// The version that is stable in effect.
+    pub(crate) stable: String,
+    /// Effective shares above 0, by version, in thousandths of a percent.
+    pub(crate) shares: BTreeMap<String, u32>,
+    /// Versions whose new share waits for their first passing check.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) awaiting: Vec<String>,
+    /// By version, where there is something to know.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) sessions: BTreeMap<String, SessionState>,
+}
+
+/// What is known of a version's sticky sessions. Times are in seconds since the epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct SessionState {
+    /// Since when the version has no share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) left_s: Option<u64>,
+    /// Sessions that began until then are void.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) voided_s: Option<u64>,
+}
+
+impl SessionState {
+    fn of(past: &Past) -> Self {
+        Self {
+            left_s: past.left_s,
+            voided_s: past.voided_s,
+        }
+    }
+}
+
+impl Snapshot {
+    /// What a successor continues, by service.
+    pub(crate) fn state(&self) -> Vec<ServiceState> {
+        let mut states = Vec::with_capacity(self.services.len());
+        for service in &self.services {
+            let split = &service.routing.split;
+            let name = |version: usize| service.versions[version].name.to_string();
+            let shares = (0..service.versions.len()).map(|v| (name(v), split.share(v).0));
+            let pasts = service.sessions.iter().flat_map(Sessions::pasts);
+            let sessions = pasts
+                .enumerate()
+                .map(|(v, past)| (name(v), SessionState::of(past)))
+                .filter(|(_, state)| *state != SessionState::default());
+            states.push(ServiceState {
+                name: service.name.to_string(),
+                stable: name(split.stable()),
+                shares: shares.filter(|(_, share)| *share > 0).collect(),
+                awaiting: service.awaited.iter().map(|v| name(*v)).collect(),
+                sessions: sessions.collect(),
+            });
+        }
+        states
+    }
+
+    /// Continues the state of a predecessor: holds back what has to wait by the gate, and takes up what is known of sessions.
+    /// For a first generation, before it is published.
+    pub(crate) fn continue_from(&mut self, former: &[ServiceState], keys: &Keys, now_s: u64) {
+        let former: HashMap<&str, &ServiceState> =
+            former.iter().map(|s| (s.name.as_str(), s)).collect();
+        for (spec, service) in self.spec.services.iter().zip(&mut self.services) {
+            let Some(former) = former.get(&*service.name) else {
+                continue;
+            };
+            let share = |version: &str| former.share(version);
+            let before = Before {
+                stable: &former.stable,
+                share: &share,
+            };
+            service.hold_back(spec, Some(before));
+            let past = |version: &str, id| former.past(version, id);
+            service.sessions = Sessions::new(service, keys, now_s, past);
+        }
+    }
+}
+
+impl ServiceState {
+    fn share(&self, version: &str) -> Share {
+        Share(self.shares.get(version).copied().unwrap_or(0))
+    }
+
+    /// `None` if nothing is known of the version. One that has a share and no entry under `sessions` has had one all along.
+    fn past(&self, version: &str, id: u64) -> Option<Past> {
+        let told = self.sessions.get(version).copied();
+        let has_share = self.share(version).0 > 0;
+        let state = told.or(has_share.then(SessionState::default))?;
+        Some(Past {
+            id,
+            left_s: state.left_s,
+            voided_s: state.voided_s,
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
