@@ -74,6 +74,13 @@ async fn answer_to<B: Body<Error: Into<Broken>>>(
         if let Err(refusal) = authorise(&head.headers, door, token) {
             return refused(&refusal);
         }
+        if context.readiness.is_handed_over() {
+            // It would be lost: the successor has been told what was in effect.
+            return error(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "another process has taken over; ask again",
+            );
+        }
     }
     match path {
         "/healthz" => text("ok\n"),

@@ -5,8 +5,8 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::guard::Door;
 use super::{Context, api};
 use crate::config::spec::Bind;
+use crate::net::SocketFile;
 
 /// Most admin connections at a time, over all listeners; more wait in the backlog.
 const CONNECTIONS: usize = 128;
@@ -34,40 +35,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub enum Listener {
     /// An address.
     Tcp(TcpListener),
-    /// A Unix socket, mode 0600.
-    Unix(UnixListener, SocketFile),
-}
-
-/// A socket's file; removed with it.
-#[derive(Debug)]
-pub struct SocketFile {
-    path: PathBuf,
-    inode: u64,
-    left: bool,
-}
-
-impl SocketFile {
-    fn at(path: &Path) -> io::Result<Self> {
-        Ok(Self {
-            path: path.to_owned(),
-            inode: fs::symlink_metadata(path)?.ino(),
-            left: false,
-        })
-    }
-
-    /// Another process has the socket now: the file stays.
-    pub fn leave(mut self) {
-        self.left = true;
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        // Only if it is still ours: another process may have taken the path over.
-        if !self.left && fs::symlink_metadata(&self.path).is_ok_and(|m| m.ino() == self.inode) {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
+    /// A Unix socket, mode 0600, and its file.
+    Unix(UnixListener, Arc<SocketFile>),
 }
 
 impl Listener {
@@ -79,7 +48,7 @@ impl Listener {
         }
     }
 
-    /// A socket that another process opened at `bind`; call it inside a runtime.
+    /// A socket that another process opened at `bind`; call it inside a runtime. Its file stays that process's until it is claimed.
     ///
     /// # Errors
     /// It is no such socket, or its file is gone.
@@ -88,7 +57,8 @@ impl Listener {
             Bind::Unix(path) => {
                 let listener = std::os::unix::net::UnixListener::from(socket);
                 listener.set_nonblocking(true)?;
-                Self::Unix(UnixListener::from_std(listener)?, SocketFile::at(path)?)
+                let file = SocketFile::adopted(path)?;
+                Self::Unix(UnixListener::from_std(listener)?, Arc::new(file))
             }
             Bind::Any(_) | Bind::Tcp(_) => {
                 let listener = std::net::TcpListener::from(socket);
@@ -96,6 +66,14 @@ impl Listener {
                 Self::Tcp(TcpListener::from_std(listener)?)
             }
         })
+    }
+
+    /// The file of a Unix socket.
+    pub(crate) fn file(&self) -> Option<&Arc<SocketFile>> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(_, file) => Some(file),
+        }
     }
 
     /// A duplicate of its socket, for another process.
@@ -160,9 +138,9 @@ async fn unix(path: &Path) -> io::Result<Listener> {
     let listener = UnixListener::bind(&fresh)?;
     let placed = fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))
         .and_then(|()| fs::rename(&fresh, path))
-        .and_then(|()| SocketFile::at(path));
+        .and_then(|()| SocketFile::created(path));
     match placed {
-        Ok(file) => Ok(Listener::Unix(listener, file)),
+        Ok(file) => Ok(Listener::Unix(listener, Arc::new(file))),
         Err(error) => {
             let _ = fs::remove_file(&fresh);
             Err(error)

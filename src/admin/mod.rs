@@ -111,6 +111,11 @@ impl Readiness {
         self.handed_over.send_replace(true);
     }
 
+    /// Whether another process answers on the sockets of the API now.
+    pub(crate) fn is_handed_over(&self) -> bool {
+        *self.handed_over.borrow()
+    }
+
     /// Waits for [`Self::hand_over`].
     pub async fn handed_over(&self) {
         // The sender is ours: it can't be gone.

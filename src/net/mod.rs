@@ -4,9 +4,11 @@ pub mod buffer;
 pub mod clock;
 pub mod outbox;
 pub mod pipe;
+mod socket_file;
 pub mod stream;
 
 pub use buffer::{Buffer, Buffers};
 pub use clock::{Phase, Watch, Watched, Watches};
 pub use outbox::{Outbox, Piece};
+pub use socket_file::SocketFile;
 pub use stream::Stream;

@@ -1,163 +1,64 @@
-//! The control thread: brings the proxy up, then does whatever happens: edits, signals, commands, clocks.
+//! The control thread of a proxy that is up: does whatever happens: edits, signals, commands, clocks. [`super::boot`] makes it.
 
 use std::future::poll_fn;
-use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Interval, MissedTickBehavior};
 
+use super::boot::tcp_places;
 use super::desk::Desk;
 use super::drain::{self, Haste};
-use super::handover::{self, Estate, LetGo, Predecessor, Wish};
-use super::inherit::{Inherited, Label};
-use super::listener::Place;
-use super::reload::{Outcome, Prepared, Publisher};
+use super::handover::{HandoverRequest, HandoverState, Release};
+use super::inherit::Label;
+use super::reload::{Outcome, Publisher};
+use super::signals::{Asked, Signals};
 use super::watch::{Changed, Watch};
-use super::{Options, RunError, Up, gate, systemd};
-use crate::admin::{self, Command, Context, Phase, Readiness};
-use crate::config::{Spec, paths};
-use crate::telemetry::windows::Windows;
+use super::{RunError, Up, systemd};
+#[cfg(test)]
+use crate::admin;
+use crate::admin::{Command, Context, Phase};
 use crate::upstream::discovery;
 
 /// How often the windows are sampled.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What the system may want.
-pub struct Signals(Option<[Signal; 3]>);
-
-/// What a signal asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// SIGHUP.
-    Reload,
-    /// SIGTERM, SIGINT.
-    Stop,
-}
-
-impl Signals {
-    /// Takes SIGHUP, SIGTERM and SIGINT from now on.
-    ///
-    /// # Errors
-    /// The handlers can't be set.
-    pub fn listen() -> io::Result<Self> {
-        let [hup, term, int] = [
-            SignalKind::hangup(),
-            SignalKind::terminate(),
-            SignalKind::interrupt(),
-        ]
-        .map(signal);
-        Ok(Self(Some([hup?, term?, int?])))
-    }
-
-    /// For a proxy inside another program, which has the signals.
-    pub fn none() -> Self {
-        Self(None)
-    }
-
-    /// Waits for the next.
-    pub async fn next(&mut self) -> Asked {
-        let Some([hup, term, int]) = &mut self.0 else {
-            return std::future::pending().await;
-        };
-        tokio::select! {
-            Some(()) = hup.recv() => Asked::Reload,
-            Some(()) = term.recv() => Asked::Stop,
-            Some(()) = int.recv() => Asked::Stop,
-        }
-    }
-}
-
 /// A proxy that is up, held by its control thread.
-pub struct Control {
-    publisher: Publisher,
-    watch: Watch,
-    context: Arc<Context>,
-    commands: mpsc::Receiver<Command>,
-    admin: JoinHandle<()>,
-    desk: Desk,
-    /// What the next process asks.
-    successor: mpsc::Receiver<Wish>,
-    handover: Option<JoinHandle<()>>,
+pub(crate) struct Control {
+    pub(super) publisher: Publisher,
+    pub(super) watch: Watch,
+    pub(super) context: Arc<Context>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) admin: JoinHandle<()>,
+    pub(super) desk: Desk,
+    /// What a successor asks.
+    pub(super) successor: mpsc::Receiver<HandoverRequest>,
+    /// While a successor has an offer: its other end is dropped when the takeover is decided.
+    pub(super) undecided: Option<oneshot::Receiver<()>>,
+    pub(super) handover: Option<JoinHandle<()>>,
 }
 
 /// How a life ends.
 enum End {
     /// As asked.
     Stop(Haste),
-    /// Another process serves.
-    HandOver(LetGo),
+    /// Another process serves. `hurried`: this one was asked to stop as well.
+    HandOver { release: Release, hurried: bool },
+}
+
+/// What waits until a takeover is decided.
+#[derive(Default)]
+struct Deferred {
+    reload: bool,
+    stop: bool,
 }
 
 impl Control {
-    /// Brings a proxy up: configuration, listeners and certificates, workers, admin, watch, and then the doors open.
-    ///
-    /// # Errors
-    /// Any of it fails. Nothing is left behind then, and whose place was to be taken goes on.
-    pub async fn boot(
-        options: &Options,
-        sender: mpsc::Sender<Command>,
-        commands: mpsc::Receiver<Command>,
-    ) -> Result<Self, RunError> {
-        let descriptors = gate::raise_descriptor_limit();
-        let mut prepared = Prepared::read(&options.config, descriptors).await?;
-        let (predecessor, mut inherited) = match options.takeover {
-            true => predecessor(&prepared.first().spec, &options.config).await?,
-            false => (None, Inherited::from_environment()),
-        };
-        if let Some(predecessor) = &predecessor {
-            prepared.first().generation = predecessor.generation + 1;
-            drain::drain_again(prepared.first(), &predecessor.draining);
-        }
-        let mut publisher = prepared.bind(&mut inherited).await?;
-        let spec = publisher.live().current().spec.clone();
-        let mut desk = Desk::open(&spec, &options.config, &mut inherited)
-            .await
-            .map_err(RunError::Admin)?;
-        let context = Arc::new(Context {
-            live: publisher.live().clone(),
-            telemetry: publisher.telemetry().clone(),
-            windows: Mutex::new(Windows::default()),
-            started: Instant::now(),
-            bound: Mutex::new(tcp_places(&publisher)),
-            readiness: Arc::new(Readiness::default()),
-            publisher: sender,
-        });
-        let mut watch = Watch::new(&options.config);
-        watch.set_certificates(publisher.listeners().certificate_files());
-        let listeners = std::mem::take(&mut desk.listeners);
-        let unwanted = inherited.give_up();
-        publisher.open();
-        if let Some(predecessor) = predecessor {
-            relieve(predecessor, &mut publisher, &unwanted).await?;
-        } else {
-            unwanted.iter().for_each(|l| systemd::forget(&l.name));
-        }
-        let admin = spawn_local(admin::serve(listeners, context.clone()));
-        context.readiness.set(Phase::Ready);
-        let (wishes, successor) = mpsc::channel(1);
-        let waiting = desk.handover.take();
-        let handover = waiting.map(|l| spawn_local(handover::serve(l, wishes)));
-        Ok(Self {
-            publisher,
-            watch,
-            context,
-            commands,
-            admin,
-            desk,
-            successor,
-            handover,
-        })
-    }
-
     /// What the embedding program is told.
     pub fn up(&self) -> Up {
         Up {
@@ -188,21 +89,18 @@ impl Control {
         // Who asks for something now is told at once that nobody does it.
         self.commands.close();
         let ended = match ended {
-            Ok(End::Stop(haste)) => {
-                if let Some(handover) = self.handover.take() {
-                    handover.abort();
-                }
-                drain::run(&mut self.publisher, haste, &mut signals).await;
+            Ok(End::HandOver { release, hurried }) => {
+                self.hand_over(release, hurried, &mut signals).await;
                 Ok(())
             }
-            Ok(End::HandOver(let_go)) => {
-                self.hand_over(let_go, &mut signals).await;
+            Ok(End::Stop(haste)) => {
+                self.stop(haste, &mut signals).await;
                 Ok(())
             }
             Err(error) => {
                 tracing::error!("{error}");
                 // What still works finishes what it has.
-                drain::run(&mut self.publisher, Haste::Finish, &mut signals).await;
+                self.stop(Haste::Finish, &mut signals).await;
                 Err(error)
             }
         };
@@ -223,15 +121,17 @@ impl Control {
         let mut names = every(discovery::EVERY);
         let watchdog = systemd::watchdog();
         let mut pulse = every(watchdog.unwrap_or(discovery::EVERY));
-        // While another process has what was held at the time, nothing is bound or let go of here: both would come for the same places.
-        let mut offer: Option<oneshot::Receiver<()>> = None;
-        let mut reload_later = false;
+        let mut deferred = Deferred::default();
         loop {
-            let open = offer.is_none();
+            // While a successor has the sockets of now, nothing is bound or closed here: both would come for the same places.
+            let open = self.undecided.is_none();
             tokio::select! {
-                () = decided(offer.as_mut()) => {
-                    offer = None;
-                    if std::mem::take(&mut reload_later) {
+                () = decided(self.undecided.as_mut()) => {
+                    self.undecided = None;
+                    if deferred.stop {
+                        return Ok(End::Stop(Haste::Finish));
+                    }
+                    if std::mem::take(&mut deferred.reload) {
                         self.reload().await;
                     }
                 }
@@ -241,24 +141,22 @@ impl Control {
                 },
                 Some(command) = self.commands.recv(), if open => self.obey(command).await,
                 wish = signals.next() => match wish {
-                    Asked::Reload if !open => reload_later = true,
-                    Asked::Reload => {
-                        systemd::reloading();
-                        self.reload().await;
-                        self.publisher.renew();
-                        systemd::ready(&self.status());
-                    }
+                    Asked::Reload if !open => deferred.reload = true,
+                    Asked::Reload => self.reload_by_signal().await,
+                    Asked::Stop if !open && !deferred.stop => deferred.defer_stop(),
+                    Asked::Stop if !open => return Ok(End::Stop(Haste::Now)),
                     Asked::Stop => return Ok(End::Stop(Haste::Finish)),
                 },
-                asked = &mut *stop => return Ok(End::Stop(if asked.is_ok() { Haste::Finish } else { Haste::Now })),
-                Some(wish) = self.successor.recv() => match wish {
-                    // Who asked may have gone.
-                    Wish::Estate(tell) => {
-                        let (held, over) = oneshot::channel();
-                        offer = Some(over);
-                        drop(tell.send(self.estate(held)));
+                asked = &mut *stop, if !deferred.stop => match asked {
+                    Ok(()) if !open => deferred.defer_stop(),
+                    Ok(()) => return Ok(End::Stop(Haste::Finish)),
+                    Err(_) => return Ok(End::Stop(Haste::Now)),
+                },
+                Some(request) = self.successor.recv() => match request {
+                    HandoverRequest::State(tell) => self.offer(tell),
+                    HandoverRequest::Release(release) => {
+                        return Ok(End::HandOver { release, hurried: deferred.stop });
                     }
-                    Wish::LetGo(let_go) => return Ok(End::HandOver(let_go)),
                 },
                 () = self.publisher.fleet().one_ended() => {
                     self.publisher.revive().map_err(|_| RunError::Worker)?;
@@ -285,6 +183,13 @@ impl Control {
                 }
             }
         }
+    }
+
+    async fn reload_by_signal(&mut self) {
+        systemd::reloading();
+        self.reload().await;
+        self.publisher.renew();
+        systemd::ready(&self.status());
     }
 
     async fn obey(&mut self, command: Command) {
@@ -317,8 +222,8 @@ impl Control {
         handover || self.admin.is_finished() || self.publisher.is_unwatched()
     }
 
-    /// Everything that the next process needs.
-    fn estate(&self, end: oneshot::Sender<()>) -> Estate {
+    /// Gives a successor everything that it needs.
+    fn offer(&mut self, tell: oneshot::Sender<HandoverState>) {
         let snapshot = self.publisher.live().current();
         let held = self.publisher.listeners().held().chain(self.desk.held());
         let duplicate = |(label, fd): (Label, &OwnedFd)| match fd.try_clone() {
@@ -328,31 +233,52 @@ impl Control {
                 None
             }
         };
-        Estate {
+        let (undecided, decided) = oneshot::channel();
+        let state = HandoverState {
             generation: snapshot.generation,
             draining: drain::draining(&snapshot),
+            services: snapshot.state(),
             sockets: held.filter_map(duplicate).collect(),
-            undecided: end,
+            undecided,
+        };
+        self.undecided = Some(decided);
+        // If it has gone, `undecided` is dropped here, and the takeover is decided.
+        drop(tell.send(state));
+    }
+
+    /// The end, as asked or by a fault. A successor that has an offer goes on by itself.
+    async fn stop(&mut self, haste: Haste, signals: &mut Signals) {
+        if self.undecided.is_some() {
+            tracing::warn!("stopping while a new process takes over: the sockets are left to it");
+            self.publisher.listeners().leave_files();
+            self.desk.leave();
+            self.context.readiness.hand_over();
         }
+        if let Some(handover) = self.handover.take() {
+            handover.abort();
+        }
+        self.desk.close_handover();
+        drain::run(&mut self.publisher, haste, signals).await;
     }
 
     /// Another process serves: lets go of everything that it has now, and finishes the rest.
-    async fn hand_over(&mut self, let_go: LetGo, signals: &mut Signals) {
-        if let Some(pid) = let_go.pid {
+    async fn hand_over(&mut self, release: Release, hurried: bool, signals: &mut Signals) {
+        if let Some(pid) = release.pid {
             systemd::main_process(pid);
         }
         self.context.readiness.hand_over();
         self.desk.leave();
-        let unwanted = let_go.unwanted;
-        let told = let_go.done.send(());
-        if told.is_err() {
+        let unwanted = release.unwanted;
+        // No drain changes after this: the admin API refuses changes once it is handed over.
+        let draining = drain::draining(&self.publisher.live().current());
+        if release.done.send(draining).is_err() {
             tracing::warn!("the new process did not wait for word");
         }
         if let Some(handover) = self.handover.take() {
             // The word has to be out before this process may end.
             let _ = tokio::time::timeout(SECOND, handover).await;
         }
-        drain::hand_over(&mut self.publisher, &unwanted, signals).await;
+        drain::hand_over(&mut self.publisher, &unwanted, hurried, signals).await;
     }
 
     /// Leaves the sockets with the service manager, so that a restart finds them again.
@@ -404,29 +330,6 @@ impl Control {
     }
 }
 
-/// The running process and its sockets, if one runs.
-async fn predecessor(
-    spec: &Spec,
-    config: &Path,
-) -> Result<(Option<Predecessor>, Inherited), RunError> {
-    let state = paths::state_dir(spec.state_dir.as_deref());
-    let asked = match paths::handover_socket(&state, config) {
-        Ok(path) => handover::ask(&path).await,
-        Err(error) => Err(error),
-    };
-    match asked {
-        Ok(Some((predecessor, inherited))) => {
-            tracing::info!("taking over from process {}", predecessor.pid);
-            Ok((Some(predecessor), inherited))
-        }
-        Ok(None) => {
-            tracing::info!("no proxy runs by this file: nothing to take over, starting");
-            Ok((None, Inherited::from_environment()))
-        }
-        Err(error) => Err(RunError::Takeover(error.to_string())),
-    }
-}
-
 /// Waits until it is clear what became of an offer.
 async fn decided(offer: Option<&mut oneshot::Receiver<()>>) {
     match offer {
@@ -434,27 +337,6 @@ async fn decided(offer: Option<&mut oneshot::Receiver<()>>) {
         Some(offer) => drop(offer.await),
         None => std::future::pending().await,
     }
-}
-
-/// Tells the running process that it can go. If it does not, this one lets go again.
-async fn relieve(
-    predecessor: Predecessor,
-    publisher: &mut Publisher,
-    unwanted: &[Label],
-) -> Result<(), RunError> {
-    let pid = predecessor.pid;
-    let unwanted = unwanted.iter().filter_map(|l| l.bind.clone()).collect();
-    if let Err(error) = predecessor.relieve(unwanted).await {
-        publisher.hand_over(&[]);
-        let deadline = publisher.live().current().spec.shutdown.deadline;
-        // What was accepted meanwhile is finished, as far as that can be.
-        let _ = tokio::time::timeout(deadline, publisher.fleet().all_ended()).await;
-        return Err(RunError::Takeover(format!(
-            "process {pid} does not let go: {error}"
-        )));
-    }
-    tracing::info!("took over from process {pid}");
-    Ok(())
 }
 
 /// What comes of this; `None`: it panicked.
@@ -469,21 +351,15 @@ async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
+impl Deferred {
+    fn defer_stop(&mut self) {
+        tracing::info!("asked to stop: once the takeover under way is decided");
+        self.stop = true;
+    }
+}
+
 fn every(period: Duration) -> Interval {
     let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
-}
-
-fn tcp_places(publisher: &Publisher) -> Vec<(String, SocketAddr)> {
-    let tcp = |(name, place)| match place {
-        Place::Tcp(address) => Some((name, address)),
-        Place::Unix(_) => None,
-    };
-    publisher
-        .listeners()
-        .places()
-        .into_iter()
-        .filter_map(tcp)
-        .collect()
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::net::UnixListener;
 
@@ -13,6 +14,7 @@ use super::listener::bind::written;
 use crate::admin::{self, Listener};
 use crate::config::spec::Bind;
 use crate::config::{Spec, paths};
+use crate::net::SocketFile;
 
 /// All of them.
 #[derive(Debug)]
@@ -23,7 +25,8 @@ pub struct Desk {
     pub addresses: Vec<SocketAddr>,
     /// Who waits for the next process, until it is served.
     pub handover: Option<UnixListener>,
-    handover_file: Option<admin::listen::SocketFile>,
+    /// The files of all Unix sockets.
+    files: Vec<Arc<SocketFile>>,
     held: Vec<(Label, OwnedFd)>,
 }
 
@@ -37,7 +40,7 @@ impl Desk {
             listeners: Vec::new(),
             addresses: Vec::new(),
             handover: None,
-            handover_file: None,
+            files: Vec::new(),
             held: Vec::new(),
         };
         for bind in spec.admin.iter().flat_map(|admin| &admin.listen) {
@@ -64,10 +67,7 @@ impl Desk {
             inherited,
         );
         match handover.await {
-            Ok(Listener::Unix(listener, file)) => {
-                desk.handover = Some(listener);
-                desk.handover_file = Some(file);
-            }
+            Ok(Listener::Unix(listener, _)) => desk.handover = Some(listener),
             Ok(Listener::Tcp(_)) => {}
             Err(error) => tracing::warn!(
                 "no handover socket in {}: {error}. No process can take the place of this one",
@@ -105,6 +105,7 @@ impl Desk {
             bind: Some(written(bind)),
         };
         self.held.push((label, listener.duplicate()?));
+        self.files.extend(listener.file().cloned());
         Ok(listener)
     }
 
@@ -113,11 +114,21 @@ impl Desk {
         self.held.iter().map(|(label, fd)| (label.clone(), fd))
     }
 
+    /// The process that the sockets came from has given them up: their files are this process's.
+    pub(crate) fn claim_files(&self) {
+        self.files.iter().for_each(|file| file.claim());
+    }
+
     /// The next process has them now.
-    pub fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         self.held.clear();
-        if let Some(file) = self.handover_file.take() {
-            file.leave();
-        }
+        self.files.iter().for_each(|file| file.leave());
+    }
+
+    /// No process can take over any more: one that asks finds nobody, instead of waiting for an answer.
+    pub(crate) fn close_handover(&mut self) {
+        self.handover = None;
+        self.held
+            .retain(|(label, _)| label.purpose != Purpose::Handover);
     }
 }

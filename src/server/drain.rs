@@ -4,12 +4,14 @@
 //! connection; idle connections end after a moment of grace. Listeners close after `shutdown.delay`, and what is in flight
 //! then has `shutdown.deadline`. A second signal ends everything at once.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::control::{Asked, Signals};
+use super::handover::EndpointName;
 use super::reload::Publisher;
+use super::signals::Signals;
 use super::systemd;
 use crate::snapshot::Snapshot;
 use crate::upstream::endpoint::{Endpoint, flag};
@@ -38,7 +40,7 @@ pub async fn run(publisher: &mut Publisher, haste: Haste, signals: &mut Signals)
     );
     tokio::select! {
         () = finish(publisher, shutdown.delay, shutdown.deadline) => {}
-        () = impatience(signals) => tracing::warn!("stopped at once by a second signal"),
+        () = signals.stop() => tracing::warn!("stopped at once by a second signal"),
     }
 }
 
@@ -57,8 +59,14 @@ async fn finish(publisher: &mut Publisher, delay: Duration, deadline: Duration) 
 }
 
 /// Another process serves now: drains all workers. Requests have `shutdown.deadline`, streams and tunnels the longest
-/// `drain.streams` of all services. A signal leaves only the deadline to all of them, a second one nothing.
-pub async fn hand_over(publisher: &mut Publisher, unwanted: &[String], signals: &mut Signals) {
+/// `drain.streams` of all services. A signal (`hurried`: there was one already) leaves only the deadline to all of them, a
+/// second one nothing.
+pub async fn hand_over(
+    publisher: &mut Publisher,
+    unwanted: &[String],
+    hurried: bool,
+    signals: &mut Signals,
+) {
     let spec = publisher.live().current().spec.clone();
     let requests = spec.shutdown.deadline;
     let streams = spec.services.iter().map(|s| s.policies.drain.streams);
@@ -69,14 +77,16 @@ pub async fn hand_over(publisher: &mut Publisher, unwanted: &[String], signals: 
         publisher.connections()
     );
     let publisher = &*publisher;
-    tokio::select! {
-        () = finish_handed_over(publisher, requests, streams) => return,
-        () = impatience(signals) => {}
+    if !hurried {
+        tokio::select! {
+            () = finish_handed_over(publisher, requests, streams) => return,
+            () = signals.stop() => {}
+        }
     }
     tracing::info!("what is in flight has {requests:?} more");
     tokio::select! {
         _ = timeout(requests, publisher.fleet().all_ended()) => {}
-        () = impatience(signals) => tracing::warn!("stopped at once by a second signal"),
+        () = signals.stop() => tracing::warn!("stopped at once by a second signal"),
     }
 }
 
@@ -96,13 +106,8 @@ async fn finish_handed_over(publisher: &Publisher, requests: Duration, streams: 
     }
 }
 
-/// Waits for another wish to stop.
-async fn impatience(signals: &mut Signals) {
-    while signals.next().await != Asked::Stop {}
-}
-
-/// Service, version, endpoint: what an operator drains.
-pub fn draining(snapshot: &Snapshot) -> Vec<[String; 3]> {
+/// What an operator drains.
+pub(crate) fn draining(snapshot: &Snapshot) -> Vec<EndpointName> {
     let mut all = Vec::new();
     each_endpoint(snapshot, |name, endpoint| {
         if endpoint.state.flags() & flag::DRAINING != 0 {
@@ -112,12 +117,17 @@ pub fn draining(snapshot: &Snapshot) -> Vec<[String; 3]> {
     all
 }
 
-/// An operator's drains outlive the process.
-pub fn drain_again(snapshot: &Snapshot, draining: &[[String; 3]]) {
+/// Drains these endpoints, as an operator did in the process before, and no others.
+pub(crate) fn set_draining(snapshot: &Snapshot, draining: &[EndpointName]) {
+    let draining: HashSet<[&str; 3]> = draining
+        .iter()
+        .map(|d| d.each_ref().map(|s| &**s))
+        .collect();
     each_endpoint(snapshot, |name, endpoint| {
-        if draining.iter().any(|d| *d == name) {
-            endpoint.state.raise(flag::DRAINING);
-        }
+        match draining.contains(&name) {
+            true => endpoint.state.raise(flag::DRAINING),
+            false => endpoint.state.lower(flag::DRAINING),
+        };
     });
 }
 

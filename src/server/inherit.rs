@@ -21,6 +21,9 @@ pub enum Purpose {
     Control,
     /// The socket by which the next process asks for all of this.
     Handover,
+    /// A purpose of a later program, which this one doesn't know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// What a socket is.
@@ -29,8 +32,10 @@ pub struct Label {
     /// What for.
     pub purpose: Purpose,
     /// Of its listener; else empty.
+    #[serde(default)]
     pub name: String,
     /// As the configuration of its opener wrote it; `None` where the service manager opened it.
+    #[serde(default)]
     pub bind: Option<String>,
 }
 
@@ -81,23 +86,27 @@ impl Inherited {
         let any_port = matches!(listener.bind, Bind::Any(0))
             || matches!(listener.bind, Bind::Tcp(a) if a.port() == 0);
         let address = written(&listener.bind);
-        self.take(|label, fd| {
+        let sockets = self.take(|label, fd| {
             let named = label.name == listener.name;
             label.purpose == Purpose::Listener
                 && match &label.bind {
                     Some(bind) => *bind == address && (named || !any_port),
                     None => named || is_at(fd, &listener.bind),
                 }
-        })
+        });
+        if sockets.is_empty() || is_reachable(&listener.bind) {
+            return sockets;
+        }
+        Vec::new()
     }
 
     /// The socket for this purpose at this place.
     pub fn one(&mut self, purpose: Purpose, bind: &Bind) -> Option<OwnedFd> {
         let address = written(bind);
-        self.take(|label, _| {
+        let mut sockets = self.take(|label, _| {
             label.purpose == purpose && label.bind.as_deref() == Some(address.as_str())
-        })
-        .pop()
+        });
+        sockets.pop().filter(|_| is_reachable(bind))
     }
 
     fn take(&mut self, wanted: impl Fn(&Label, &OwnedFd) -> bool) -> Vec<OwnedFd> {
@@ -111,10 +120,9 @@ impl Inherited {
         self.0.iter().filter_map(port).collect()
     }
 
-    /// Gives up what nobody took: the labels of the listeners among them.
+    /// Closes what nobody took: the labels of that.
     pub fn give_up(self) -> Vec<Label> {
         let mut labels: Vec<Label> = self.0.into_iter().map(|(label, _)| label).collect();
-        labels.retain(|label| label.purpose == Purpose::Listener);
         labels.dedup();
         labels
     }
@@ -125,6 +133,24 @@ pub const STORED: &str = "listener.";
 
 fn address(fd: BorrowedFd<'_>) -> Option<SocketAddr> {
     SockRef::from(&fd).local_addr().ok()?.as_socket()
+}
+
+/// Whether clients can reach an inherited socket by its address. They can't reach a Unix socket whose file was deleted; such
+/// a socket has to be opened again.
+fn is_reachable(bind: &Bind) -> bool {
+    match bind {
+        Bind::Any(_) | Bind::Tcp(_) => true,
+        Bind::Unix(path) => {
+            let exists = path.symlink_metadata().is_ok();
+            if !exists {
+                tracing::warn!(
+                    "the file {} of an inherited socket is gone: opening the socket again",
+                    path.display()
+                );
+            }
+            exists
+        }
+    }
 }
 
 fn is_at(fd: &OwnedFd, bind: &Bind) -> bool {

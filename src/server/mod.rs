@@ -1,6 +1,6 @@
 //! Boot and stop, listeners, connections.
 //!
-//! * [`control`]: the control thread: boot order, then whatever happens, then [`drain`].
+//! * [`boot`]: up to where it serves. [`control`]: the control thread: whatever happens, then [`drain`]. [`signals`]: of the system.
 //! * [`reload`]: the only publisher. [`watch`]: when the file or a certificate changed.
 //! * [`fleet`], [`worker`]: the threads that serve. [`listener`], [`tls`], [`gate`]: who comes in, and how.
 //! * [`closed`]: what becomes of connections whose listener has gone. [`conn`]: one connection, request by request.
@@ -9,6 +9,7 @@
 //! * [`desk`]: the sockets of the admin API. [`handover`], [`inherit`]: from process to process.
 //! * [`systemd`], [`logging`]: what is told to the outside.
 
+mod boot;
 mod closed;
 pub mod conn;
 mod control;
@@ -23,6 +24,7 @@ pub mod listener;
 pub mod logging;
 pub mod reload;
 mod request;
+mod signals;
 pub mod sticky_key;
 mod systemd;
 pub mod tls;
@@ -42,9 +44,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::Command;
 use crate::snapshot::Live;
-use control::{Control, Signals};
+use boot::Booting;
 pub use listener::Place;
 pub use reload::Outcome;
+use signals::Signals;
 
 /// What a proxy is started with.
 #[derive(Clone, Debug)]
@@ -101,9 +104,18 @@ pub fn run(options: &Options) -> Result<(), RunError> {
     logging::init();
     let runtime = runtime()?;
     runtime.block_on(async {
-        let signals = Signals::listen().map_err(RunError::Threads)?;
+        let mut signals = Signals::listen().map_err(RunError::Threads)?;
         let (sender, commands) = mpsc::channel(COMMANDS);
-        let control = Control::boot(options, sender, commands).await?;
+        let booting = tokio::select! {
+            biased;
+            booting = Booting::prepare(options, sender) => booting?,
+            // Nothing is served yet, and nothing taken over.
+            () = signals.stop() => {
+                tracing::info!("stopped before it served");
+                return Ok(());
+            }
+        };
+        let control = booting.serve(commands).await?;
         // Held so that nobody but a signal stops it.
         let (_stay, stop) = oneshot::channel();
         control.live(signals, stop).await
@@ -150,7 +162,8 @@ impl Server {
             .name("control".into())
             .spawn(move || {
                 runtime()?.block_on(async {
-                    let control = Control::boot(&options, sender, receiver).await?;
+                    let booting = Booting::prepare(&options, sender).await?;
+                    let control = booting.serve(receiver).await?;
                     let _ = tell.send(control.up());
                     drop(options);
                     control.live(Signals::none(), stopped).await

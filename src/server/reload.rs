@@ -19,7 +19,7 @@ use super::watch;
 use super::worker::WorkerCommand;
 use crate::config::{self, Spec};
 use crate::net::clock::wall_s;
-use crate::snapshot::{Keys, Live, Snapshot, Source};
+use crate::snapshot::{Keys, Live, ServiceState, Snapshot, Source};
 use crate::telemetry::Telemetry;
 use crate::upstream::{Registry, discovery};
 
@@ -111,20 +111,30 @@ impl Prepared {
         &mut self.first
     }
 
-    /// Binds what is not inherited, and makes the workers that are to serve once [`Publisher::open`] lets traffic in.
+    /// Binds what is not inherited, and makes the workers that are to serve once [`Publisher::open`] lets traffic in. `former` is
+    /// what a process that is taken over from had in effect.
     /// Must run on the control thread's runtime.
     ///
     /// # Errors
     /// An address can't be bound, a certificate can't be used, or a thread can't be made.
-    pub async fn bind(self, inherited: &mut Inherited) -> Result<Publisher, RunError> {
+    pub(crate) async fn bind(
+        mut self,
+        inherited: &mut Inherited,
+        former: &[ServiceState],
+    ) -> Result<Publisher, RunError> {
         let mut listeners = Listeners::new(self.workers);
         let plan = listeners
             .plan(&self.first.spec, &self.telemetry, inherited)
             .map_err(RunError::Listen)?;
-        let live = Live::new(self.first, self.workers, self.source);
         let (suspects, suspected) = tokio::sync::mpsc::unbounded_channel();
         let warden = Warden::start(self.telemetry.clone(), suspected);
-        warden.prepare(&live.current());
+        warden.prepare(&self.first);
+        // After that: only an endpoint that is known to pass opens the gate, and of a new process's none is.
+        self.first.continue_from(former, &self.keys, wall_s());
+        for line in self.first.awaited() {
+            tracing::info!("{line}");
+        }
+        let live = Live::new(self.first, self.workers, self.source);
         let fleet = Fleet::start(self.workers, &live, &self.gate, suspects);
         let fleet = fleet.map_err(RunError::Threads)?;
         warden.adopt(&live.current());
@@ -166,6 +176,13 @@ impl Publisher {
     pub fn hand_over(&mut self, unwanted: &[String]) {
         let ours = self.listeners.hand_over(unwanted);
         self.fleet.hand_over(&ours);
+    }
+
+    /// Accepts no more: the process that this one wanted to take over from goes on with the same sockets. The files of sockets that
+    /// only this one has go with it.
+    pub(crate) fn withdraw(&mut self) {
+        self.listeners.let_go();
+        self.fleet.hand_over(&[]);
     }
 
     /// Reads the file and publishes it, if it is good and new. Returns when every worker has adopted it.

@@ -37,6 +37,8 @@ mod soak;
 mod split;
 mod sticky;
 mod stop;
+mod takeover_failures;
+mod takeover_state;
 mod takeovers;
 mod tls;
 mod upgrade;

@@ -328,6 +328,21 @@ impl Proxy {
 
     /// A process that takes the place of this one, by the file as it is now; its log if it does not come to serve.
     pub fn successor(&self) -> Result<Self, String> {
+        let mut next = self.start_successor();
+        until("it serves, or ends", || {
+            if !next.runs() {
+                until("the rest of its log", || {
+                    (Arc::strong_count(&next.log) == 1).then_some(())
+                });
+                return Some(Err(next.log()));
+            }
+            next.is_ready().then_some(Ok(()))
+        })
+        .map(|()| next)
+    }
+
+    /// A process that is to take the place of this one, by the file as it is now; returns at once.
+    pub fn start_successor(&self) -> Self {
         let mut child = Command::new(BINARY);
         child.args(["run", "--takeover", "-c"]).arg(self.file());
         child
@@ -337,22 +352,17 @@ impl Proxy {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let mut child = child.spawn().expect("start the binary");
-        let mut next = Self {
+        Self {
             log: collect(&mut child),
             child,
             dir: self.dir.clone(),
             ..*self
-        };
-        until("it serves, or ends", || {
-            if !next.runs() {
-                until("the rest of its log", || {
-                    (Arc::strong_count(&next.log) == 1).then_some(())
-                });
-                return Some(Err(next.log()));
-            }
-            (ready(self.admin) && next.status()["pid"] == next.child.id()).then_some(Ok(()))
-        })
-        .map(|()| next)
+        }
+    }
+
+    /// Whether this process, and no other, answers on the admin API that it is ready.
+    pub fn is_ready(&self) -> bool {
+        ready(self.admin) && self.status()["pid"] == self.child.id()
     }
 
     /// The number of its process.

@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 /// Descriptors in one message. Linux takes 253.
 const BATCH: usize = 64;
 /// Largest frame in bytes.
-const LARGEST: u32 = 4 << 20;
+const LARGEST: u32 = 64 << 20;
 
 /// Sends a frame.
 pub async fn send(stream: &mut UnixStream, frame: &impl Serialize) -> io::Result<()> {

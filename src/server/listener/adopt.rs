@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use socket2::SockRef;
 
-use super::bind::{self, Bound, Place, Socket, SocketFile};
+use super::bind::{self, Bound, Place, Socket};
 use crate::config::spec::Bind;
+use crate::net::SocketFile;
 
 /// Shares `inherited` (at least one) among so many workers: with fewer workers than sockets some serve several, because
 /// the kernel goes on spreading connections over all of them; with more, sockets are opened beside them.
@@ -61,7 +62,7 @@ fn unix(mut inherited: Vec<OwnedFd>, path: &std::path::Path, workers: usize) -> 
     Ok(Bound {
         sockets: dealt(sockets.into_iter(), workers),
         place: Place::Unix(path.to_owned()),
-        file: Some(Arc::new(SocketFile::at(path)?)),
+        file: Some(Arc::new(SocketFile::adopted(path)?)),
         held: vec![listener.into()],
     })
 }

@@ -4,16 +4,16 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 
 use super::{adopt, holder};
 use crate::config::spec::Bind;
+use crate::net::SocketFile;
 
 /// Connections that may wait to be accepted, a socket.
 const BACKLOG: i32 = 4096;
@@ -56,45 +56,6 @@ pub struct Bound {
     pub file: Option<Arc<SocketFile>>,
     /// A duplicate of every socket, for the process that may take over.
     pub held: Vec<OwnedFd>,
-}
-
-/// A Unix socket's file; removed with its listener.
-#[derive(Debug)]
-pub struct SocketFile {
-    path: PathBuf,
-    inode: u64,
-    left: AtomicBool,
-}
-
-impl SocketFile {
-    /// What is at `path` now.
-    ///
-    /// # Errors
-    /// Nothing is there.
-    pub fn at(path: &Path) -> io::Result<Self> {
-        Ok(Self {
-            path: path.to_owned(),
-            inode: std::fs::symlink_metadata(path)?.ino(),
-            left: AtomicBool::new(false),
-        })
-    }
-
-    /// Another process has the socket now: the file stays.
-    pub fn leave(&self) {
-        self.left.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if self.left.load(Ordering::Relaxed) {
-            return;
-        }
-        // Only if it is still ours: another process may have taken the path over.
-        if std::fs::symlink_metadata(&self.path).is_ok_and(|m| m.ino() == self.inode) {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
 }
 
 /// How a configuration writes it.
@@ -187,7 +148,7 @@ fn unix(path: &Path, workers: usize) -> io::Result<Bound> {
     clear(path)?;
     let listener = UnixListener::bind(path)?;
     listener.set_nonblocking(true)?;
-    let file = SocketFile::at(path)?;
+    let file = SocketFile::created(path)?;
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
         sockets.push(Socket::Unix(listener.try_clone()?));

@@ -18,9 +18,9 @@ use super::conn::Listening;
 use super::inherit::{Inherited, Label, Purpose};
 use super::tls::{self, Files};
 use crate::config::{Spec, spec};
+use crate::net::SocketFile;
 use crate::telemetry::Telemetry;
 
-use bind::SocketFile;
 pub use bind::{Place, Socket};
 
 /// A listener as new connections find it. Immutable; a change makes another one.
@@ -328,6 +328,20 @@ impl Listeners {
             };
             standing.held.iter().map(move |fd| (label.clone(), fd))
         })
+    }
+
+    /// The process that the sockets came from has given them up: their files are this process's.
+    pub(crate) fn claim_files(&self) {
+        self.files().for_each(|file| file.claim());
+    }
+
+    /// Another process owns the files of the sockets from now on.
+    pub(crate) fn leave_files(&self) {
+        self.files().for_each(|file| file.leave());
+    }
+
+    fn files(&self) -> impl Iterator<Item = &Arc<SocketFile>> {
+        self.standing.iter().filter_map(|s| s.file.as_ref())
     }
 
     /// From now on only workers hold the sockets: where they close them, they are closed.
