@@ -8,6 +8,7 @@ mod gate;
 pub mod sessions;
 mod state;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -232,12 +233,31 @@ pub struct Source {
     pub hash: String,
     /// When the adopted generation was published.
     pub published: Option<SystemTime>,
+    /// The texts that were adopted last, at most [`RECENT`], the newest at the end: hash and generation.
+    pub recent: VecDeque<(String, u64)>,
     /// Why the file as it is now was not adopted; `None` when it is what runs.
     pub error: Option<String>,
     /// Hash of the text that was refused, if it could be read.
     pub refused_hash: Option<String>,
     /// Reloads that were refused, since the start.
     pub refused: u64,
+}
+
+/// Adopted texts that are remembered: a command that waits for its own edit finds it here after a later one.
+const RECENT: usize = 32;
+
+impl Source {
+    /// The text with this hash is adopted as this generation.
+    pub fn adopt(&mut self, hash: String, generation: u64) {
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((hash.clone(), generation));
+        self.hash = hash;
+        self.published = Some(SystemTime::now());
+        self.error = None;
+        self.refused_hash = None;
+    }
 }
 
 impl Live {

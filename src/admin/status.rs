@@ -55,6 +55,18 @@ pub struct Config {
     pub refused_hash: Option<String>,
     /// When the running generation was published, RFC 3339.
     pub published: Option<String>,
+    /// The texts that were adopted last, the newest at the end.
+    #[serde(default)]
+    pub recent: Vec<Adopted>,
+}
+
+/// A text of the file that was adopted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// xxh3 of the text, 16 hex digits.
+    pub hash: String,
+    /// The generation that was compiled from it.
+    pub generation: u64,
 }
 
 /// A listener.
@@ -204,6 +216,11 @@ fn config(source: snapshot::Source) -> Config {
         error: source.error,
         refused_hash: source.refused_hash,
         published: source.published.map(rfc3339),
+        recent: source
+            .recent
+            .into_iter()
+            .map(|(hash, generation)| Adopted { hash, generation })
+            .collect(),
     }
 }
 

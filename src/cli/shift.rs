@@ -1,6 +1,12 @@
 //! `cutover shift SERVICE VERSION=SHARE...` and, for a cut-over, `cutover shift SERVICE VERSION`
+//!
+//! The file is locked from reading it until every worker has the edit, so that commands that run at once take effect
+//! one after the other. [`progress`] says from the proxy's status what has become of an edit.
 
-use std::path::Path;
+mod progress;
+
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -10,22 +16,27 @@ use super::place::{Place, shown};
 use super::proxy::{Proxy, Silence};
 use super::{Outcome, block_on};
 use crate::admin::status::Status;
+use crate::config::edit::{self, LockedFile, Replaced};
 use crate::config::spec::Share;
-use crate::config::{self, Spec, edit};
+use crate::config::{self, Spec};
+use progress::{Edit, Progress};
 
 /// Longest time until the edit is live.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Longest wait for other commands that edit the file. One holds it for [`PATIENCE`] at most; many may be in line.
+const LINE: Duration = Duration::from_secs(60);
+
 /// Between two looks.
 const GLANCE: Duration = Duration::from_millis(5);
 
-/// The proxy's answer is awaited this long before somebody at a terminal is told so.
+/// Somebody at a terminal is told what is waited for after this long.
 const SILENT: Duration = Duration::from_millis(500);
 
 /// Moves traffic.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes: 0 every worker works by it, 1 refused and nothing changed or not live in time,\n3 the file is changed but no proxy answers."
+    after_help = "Exit codes: 0 in effect on every worker, 1 refused, held back, or not live in time (the message says whether\nthe file is changed), 3 the file is changed but no proxy answers."
 )]
 pub struct Shift {
     /// Service
@@ -44,6 +55,13 @@ enum Wish {
     Stable(String),
 }
 
+impl Wish {
+    fn version(&self) -> &str {
+        let (Self::Share(version, _) | Self::Stable(version)) = self;
+        version
+    }
+}
+
 fn wish(text: &str) -> Result<Wish, String> {
     match text.split_once('=') {
         None if !text.is_empty() => Ok(Wish::Stable(text.to_owned())),
@@ -57,30 +75,65 @@ fn wish(text: &str) -> Result<Wish, String> {
 impl Shift {
     pub fn run(&self, place: &Place) -> Outcome {
         let file = place.file()?;
-        let text = std::fs::read_to_string(&file)
-            .map_err(|e| Fault::new(format!("can't read {}: {e}", shown(&file))))?;
+        block_on(self.shift(place, file))?
+    }
+
+    async fn shift(&self, place: &Place, file: PathBuf) -> Outcome {
+        let found = match Proxy::find(place).await {
+            Ok((proxy, _)) => Ok(proxy),
+            Err(Silence::Nobody(fault)) => Err(fault),
+            Err(Silence::Trouble(fault)) => return Err(fault.with("nothing is changed")),
+        };
+        let mut locked = locked(&file).await?;
+        // Looked at under the lock: nobody else's edit comes between this and ours.
+        let before = match &found {
+            Ok(proxy) => proxy.status().await?.generation,
+            Err(_) => 0,
+        };
+        let (edited, spec) = self.save(&mut locked, &file)?;
+        let saved = Instant::now();
+        let now = self.now(&spec);
+        let proxy = found.map_err(|nobody| {
+            let edited = format!("{} is changed ({now}), but no proxy answers", shown(&file));
+            let mut edited = Fault::new(edited).exit(3);
+            edited.detail = nobody.detail;
+            edited
+        })?;
+        let hash = config::load::hash(edited.as_bytes());
+        let versions: Vec<&str> = self.wishes.iter().map(Wish::version).collect();
+        let edit = Edit::new(&self.service, &versions, &spec, hash, before);
+        let wait = Wait {
+            proxy,
+            file,
+            edit,
+            now,
+            saved,
+        };
+        wait.adopted(locked).await
+    }
+
+    /// Writes the edit. Returns the text with it and what that says.
+    fn save(&self, locked: &mut LockedFile, file: &Path) -> Result<(String, Spec), Fault> {
+        let text = locked
+            .read()
+            .map_err(|e| Fault::new(format!("can't read {}: {e}", shown(file))))?;
         let edited = self
             .edited(&text)
             .map_err(|error| Fault::new(error.to_string()))?;
-        let spec = config::parse(&edited, &shown(&file)).map_err(|errors| {
+        let spec = config::parse(&edited, &shown(file)).map_err(|errors| {
             let refused = Fault::new("the file would not be valid; nothing is changed");
             errors.iter().fold(refused, |fault, error| {
                 let lines = error.rendered(false);
                 lines.lines().fold(fault, |fault, line| fault.with(line))
             })
         })?;
-        let saved = Instant::now();
         if edited != text {
-            edit::replace_file(&file, &edited)
-                .map_err(|e| Fault::new(format!("can't write {}: {e}", shown(&file))))?;
+            let replaced = locked.replace(&edited);
+            if let Replaced::InPlace(why) = replaced.map_err(|e| unwritable(file, &e))? {
+                anstream::eprintln!("{} is overwritten in place: {why}", shown(file));
+            }
         }
-        block_on(self.adopted(
-            place,
-            &file,
-            &spec,
-            &config::load::hash(edited.as_bytes()),
-            saved,
-        ))?
+        Ok((edited, spec))
     }
 
     fn edited(&self, text: &str) -> Result<String, edit::EditError> {
@@ -94,95 +147,6 @@ impl Shift {
             }?;
         }
         Ok(edited)
-    }
-
-    async fn adopted(
-        &self,
-        place: &Place,
-        file: &Path,
-        spec: &Spec,
-        hash: &str,
-        saved: Instant,
-    ) -> Outcome {
-        let now = self.now(spec);
-        let (proxy, mut status) = match Proxy::find(place).await {
-            Ok(found) => found,
-            Err(Silence::Nobody(fault)) => {
-                let edited = format!("{} is changed ({now}), but no proxy answers", shown(file));
-                let mut edited = Fault::new(edited).exit(3);
-                edited.detail = fault.detail;
-                return Err(edited);
-            }
-            Err(Silence::Trouble(fault)) => return Err(fault),
-        };
-        let (mut told, mut held) = (false, false);
-        loop {
-            match self.state(&status, hash) {
-                State::Live => {
-                    let (took, generation) = (saved.elapsed().as_millis(), status.generation);
-                    anstream::println!(
-                        "{now}: live in every worker after {took} ms (generation {generation})"
-                    );
-                    return Ok(0);
-                }
-                State::Refused(why) => {
-                    let refused = "the proxy refuses the file; the old configuration runs on";
-                    return Err(Fault::new(format!("{refused}\n{why}")));
-                }
-                State::Held(versions) if saved.elapsed() > PATIENCE => {
-                    let fault =
-                        Fault::new(format!("{now}: adopted, not in effect after {PATIENCE:?}"));
-                    return Err(fault.with(waiting(versions)));
-                }
-                State::Held(versions) => {
-                    if !std::mem::replace(&mut held, true) {
-                        anstream::eprintln!("{}", waiting(versions));
-                    }
-                    told = true;
-                }
-                State::Awaited if saved.elapsed() > PATIENCE => {
-                    return Err(self.late(file, &status));
-                }
-                State::Awaited => {}
-            }
-            if !told && saved.elapsed() > SILENT {
-                told = true;
-                anstream::eprintln!("waiting for the proxy (pid {}) to take it up", status.pid);
-            }
-            tokio::time::sleep(GLANCE).await;
-            status = proxy.status().await?;
-        }
-    }
-
-    fn late(&self, file: &Path, status: &Status) -> Fault {
-        let fault = Fault::new(format!("not live after {PATIENCE:?}"))
-            .with(format!("{} is changed", shown(file)));
-        let same = |path: &str| Path::new(path).canonicalize().ok();
-        if same(&status.config.path) == same(&shown(file)) {
-            let (adopted, generation) = (status.adopted, status.generation);
-            fault.with(format!(
-                "generation {generation} is published, all workers have adopted {adopted}"
-            ))
-        } else {
-            fault.with(format!(
-                "the proxy that answers runs by {}: say with -c or --admin which is meant",
-                status.config.path
-            ))
-        }
-    }
-
-    fn state<'a>(&self, status: &'a Status, hash: &str) -> State<'a> {
-        if status.config.hash == hash && status.adopted >= status.generation {
-            let service = status.services.iter().find(|s| s.name == self.service);
-            return match service.map_or(&[][..], |s| &s.awaiting) {
-                [] => State::Live,
-                versions => State::Held(versions),
-            };
-        }
-        match &status.config.error {
-            Some(why) if status.config.refused_hash.as_deref() == Some(hash) => State::Refused(why),
-            _ => State::Awaited,
-        }
     }
 
     /// How the service's traffic is shared by the file as it is now: `shop: v1 95%, v2 5%`.
@@ -201,14 +165,144 @@ impl Shift {
     }
 }
 
-/// What has become of an edit.
-#[derive(Debug, PartialEq, Eq)]
-enum State<'a> {
-    Live,
-    /// Every worker has it, and these versions wait for a check to pass.
-    Held(&'a [String]),
-    Refused(&'a str),
-    Awaited,
+/// The file, once no other command holds it.
+pub(super) async fn locked(file: &Path) -> Result<LockedFile, Fault> {
+    let began = Instant::now();
+    let mut told = false;
+    loop {
+        let tried = LockedFile::try_lock(file);
+        if let Some(locked) =
+            tried.map_err(|e| Fault::new(format!("can't open and lock {}: {e}", shown(file))))?
+        {
+            return Ok(locked);
+        }
+        if began.elapsed() > LINE {
+            let held = format!(
+                "another command has been editing {} for {LINE:?}",
+                shown(file)
+            );
+            return Err(Fault::new(held).with("nothing is changed"));
+        }
+        if began.elapsed() > SILENT && !std::mem::replace(&mut told, true) {
+            anstream::eprintln!("waiting for another command that edits {}", shown(file));
+        }
+        tokio::time::sleep(GLANCE).await;
+    }
+}
+
+/// Why a file can't be written, and where it can be changed instead.
+fn unwritable(file: &Path, error: &io::Error) -> Fault {
+    let fault = Fault::new(format!("can't write {}: {error}", shown(file)));
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => fault
+            .with("a mounted ConfigMap, Secret or image can only be changed where it comes from,")
+            .with("for example with `kubectl edit configmap`; the proxy adopts the new text by itself"),
+        io::ErrorKind::PermissionDenied => fault
+            .with("this user may write neither the file nor its directory:")
+            .with("run the command as the file's owner, or let a group of yours write it (chmod g+w)"),
+        _ => fault.with("nothing is changed"),
+    }
+}
+
+/// An edit that is in the file and not in effect yet.
+struct Wait {
+    proxy: Proxy,
+    file: PathBuf,
+    edit: Edit,
+    /// The service's shares as the edited file gives them.
+    now: String,
+    saved: Instant,
+}
+
+impl Wait {
+    /// Waits until the edit is in effect; the file is released when every worker has it.
+    async fn adopted(&self, locked: LockedFile) -> Outcome {
+        let mut locked = Some(locked);
+        let (mut told, mut held) = (false, false);
+        loop {
+            let status = self.proxy.status().await?;
+            let late = self.saved.elapsed() > PATIENCE;
+            match self.edit.progress(&status, self.hash().as_deref()) {
+                Progress::Live(generation) => {
+                    self.say_live(generation, "");
+                    return Ok(0);
+                }
+                Progress::Past(generation) if !held => {
+                    self.say_live(generation, "; a later edit has replaced it since");
+                    return Ok(0);
+                }
+                Progress::Past(_) | Progress::Overwritten => return Err(self.overwritten()),
+                Progress::Refused(why) => return Err(self.refused(&why)),
+                Progress::Held(versions) if late => {
+                    let fault = format!("{}: adopted, not in effect after {PATIENCE:?}", self.now);
+                    return Err(Fault::new(fault).with(waiting(&versions)));
+                }
+                Progress::Held(versions) => {
+                    drop(locked.take());
+                    told = true;
+                    if !std::mem::replace(&mut held, true) {
+                        anstream::eprintln!("{}", waiting(&versions));
+                    }
+                }
+                Progress::Awaited if late => return Err(self.late(&status)),
+                Progress::Awaited => {}
+            }
+            if !told && self.saved.elapsed() > SILENT {
+                told = true;
+                anstream::eprintln!("waiting for the proxy (pid {}) to adopt it", status.pid);
+            }
+            tokio::time::sleep(GLANCE).await;
+        }
+    }
+
+    /// Of the file as it is now.
+    fn hash(&self) -> Option<String> {
+        let text = std::fs::read(&self.file).ok()?;
+        Some(config::load::hash(&text))
+    }
+
+    fn say_live(&self, generation: u64, more: &str) {
+        let (now, took) = (&self.now, self.saved.elapsed().as_millis());
+        anstream::println!(
+            "{now}: live in every worker after {took} ms (generation {generation}){more}"
+        );
+    }
+
+    fn refused(&self, why: &str) -> Fault {
+        let refused = "the proxy refuses the file; the old configuration runs on";
+        Fault::new(format!("{refused}\n{why}")).with(format!(
+            "{} keeps the edit ({})",
+            shown(&self.file),
+            self.now
+        ))
+    }
+
+    fn overwritten(&self) -> Fault {
+        Fault::new("a later edit replaced this one before it was in effect").with(format!(
+            "{} has another text now, which is what runs",
+            shown(&self.file)
+        ))
+    }
+
+    fn late(&self, status: &Status) -> Fault {
+        let fault = Fault::new(format!("not live after {PATIENCE:?}"))
+            .with(format!("{} is changed", shown(&self.file)));
+        let same = |path: &str| Path::new(path).canonicalize().ok();
+        if same(&status.config.path) != same(&shown(&self.file)) {
+            return fault.with(format!(
+                "the proxy that answers runs by {}: say with -c or --admin which is meant",
+                status.config.path
+            ));
+        }
+        if let Some(why) = &status.config.error {
+            let fault = fault.with("it was changed again, and the proxy refuses it:");
+            return why.lines().fold(fault, |fault, line| fault.with(line));
+        }
+        let (adopted, generation) = (status.adopted, status.generation);
+        fault.with(format!(
+            "generation {generation} is published, all workers have adopted {adopted}"
+        ))
+    }
 }
 
 /// Why an adopted share is not in effect.
@@ -220,70 +314,13 @@ fn waiting(versions: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::status::Config;
-
-    fn status(hash: &str, generation: u64, adopted: u64) -> Status {
-        Status {
-            version: String::new(),
-            pid: 1,
-            phase: "ready".into(),
-            generation,
-            adopted,
-            uptime_s: 0,
-            config: Config {
-                path: "cutover.toml".into(),
-                hash: hash.into(),
-                ok: true,
-                error: None,
-                refused_hash: None,
-                published: None,
-            },
-            listeners: Vec::new(),
-            services: Vec::new(),
-        }
-    }
-
-    fn state<'a>(status: &'a Status, hash: &str) -> State<'a> {
-        let shift = Shift {
-            service: "shop".into(),
-            wishes: Vec::new(),
-        };
-        shift.state(status, hash)
-    }
 
     #[test]
-    fn an_edit_is_live_once_every_worker_has_it() {
-        assert_eq!(state(&status("old", 3, 3), "new"), State::Awaited);
-        assert_eq!(state(&status("new", 4, 3), "new"), State::Awaited);
-        assert_eq!(state(&status("new", 4, 4), "new"), State::Live);
-    }
-
-    #[test]
-    fn an_edit_that_waits_for_a_check_is_not_live() {
-        let mut held = status("new", 4, 4);
-        let service = |name: &str| crate::admin::status::Service {
-            name: name.into(),
-            stable: "v1".into(),
-            split: crate::admin::status::Split {
-                desired: Default::default(),
-                effective: Default::default(),
-            },
-            awaiting: vec!["v2".into()],
-            versions: Vec::new(),
-        };
-        held.services = vec![service("other")];
-        assert_eq!(state(&held, "new"), State::Live);
-        held.services.push(service("shop"));
-        assert_eq!(state(&held, "new"), State::Held(&["v2".to_owned()]));
-    }
-
-    #[test]
-    fn only_our_own_text_counts_as_refused() {
-        let mut refused = status("old", 3, 3);
-        refused.config.error = Some("line 1".into());
-        refused.config.refused_hash = Some("other".into());
-        assert_eq!(state(&refused, "new"), State::Awaited);
-        assert_eq!(state(&refused, "other"), State::Refused("line 1"));
+    fn a_file_that_cannot_be_written_names_the_way() {
+        let said = |kind: io::ErrorKind| unwritable(Path::new("a.toml"), &kind.into()).to_string();
+        assert!(said(io::ErrorKind::ReadOnlyFilesystem).contains("kubectl edit configmap"));
+        assert!(said(io::ErrorKind::PermissionDenied).contains("chmod g+w"));
+        assert!(said(io::ErrorKind::StorageFull).contains("nothing is changed"));
     }
 
     #[test]

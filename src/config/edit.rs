@@ -11,7 +11,7 @@ use super::raw::suggest;
 use super::spec::Share;
 use super::units::quote;
 
-pub use super::replace::replace_file;
+pub use super::replace::{InPlace, LockedFile, Replaced};
 
 /// Why a text can't be changed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::RunError;
 use super::fleet::Fleet;
@@ -63,7 +63,7 @@ pub struct Publisher {
 pub struct Prepared {
     file: PathBuf,
     first: Snapshot,
-    source: Source,
+    hash: String,
     registry: Arc<Registry>,
     telemetry: Arc<Telemetry>,
     gate: Arc<Gate>,
@@ -88,16 +88,10 @@ impl Prepared {
         let mut first = Snapshot::build(1, spec, &registry, &telemetry);
         first.begin_sessions(None, &keys, wall_s());
         discovery::first(&registry, NAMES).await;
-        let source = Source {
-            path: file.to_owned(),
-            hash: loaded.hash,
-            published: Some(SystemTime::now()),
-            ..Source::default()
-        };
         Ok(Self {
             file: file.to_owned(),
             first,
-            source,
+            hash: loaded.hash,
             registry,
             telemetry,
             gate,
@@ -134,7 +128,12 @@ impl Prepared {
         for line in self.first.awaited() {
             tracing::info!("{line}");
         }
-        let live = Live::new(self.first, self.workers, self.source);
+        let mut source = Source {
+            path: self.file.clone(),
+            ..Source::default()
+        };
+        source.adopt(self.hash, self.first.generation);
+        let live = Live::new(self.first, self.workers, source);
         let fleet = Fleet::start(self.workers, &live, &self.gate, suspects);
         let fleet = fleet.map_err(RunError::Threads)?;
         warden.adopt(&live.current());
@@ -232,12 +231,7 @@ impl Publisher {
             worker.tell(WorkerCommand::Adopt);
             worker.tell(WorkerCommand::Listeners(orders));
         }
-        self.live.note_source(|s| {
-            s.hash = loaded.hash;
-            s.published = Some(SystemTime::now());
-            s.error = None;
-            s.refused_hash = None;
-        });
+        self.live.note_source(|s| s.adopt(loaded.hash, generation));
         self.adopted(generation).await;
         let again = if source.error.is_some() {
             ", after a refusal"

@@ -33,6 +33,7 @@ mod retries;
 mod routing;
 mod service_manager;
 mod shield;
+mod shift;
 mod soak;
 mod split;
 mod sticky;

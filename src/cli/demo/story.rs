@@ -1,7 +1,6 @@
 //! The fixed story of `--for`: blue, 5 %, 50 %, green, and back, each told by an edit of the file.
 
 use std::cell::RefCell;
-use std::fs;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use super::stage::{SERVICE, Stage};
 use super::tally::{Tally, shown};
 use super::view::Voice;
 use crate::cli::fault::Fault;
+use crate::cli::shift::locked;
 use crate::config::edit;
 use crate::config::spec::Share;
 
@@ -64,13 +64,17 @@ pub async fn tell(
 /// Edits the file; returns once every worker has taken it up, with the time since the save.
 async fn shift(stage: &Stage, share: Share) -> Result<Duration, Fault> {
     let before = stage.proxy.status().await?.generation;
-    let text = fs::read_to_string(&stage.file)
+    let mut locked = locked(&stage.file).await?;
+    let text = locked
+        .read()
         .map_err(|e| Fault::new(format!("the file can't be read: {e}")))?;
     let text =
         edit::shift(&text, SERVICE, &[("green", share)]).map_err(|e| Fault::new(e.to_string()))?;
     let saved = Instant::now();
-    edit::replace_file(&stage.file, &text)
+    locked
+        .replace(&text)
         .map_err(|e| Fault::new(format!("the file can't be written: {e}")))?;
+    drop(locked);
     loop {
         let status = stage.proxy.status().await?;
         if status.adopted > before {
