@@ -18,7 +18,7 @@ use crate::config::Spec;
 use crate::config::policy::Policies;
 use crate::config::spec::{self, Balance, Share, Timeouts};
 use crate::routing;
-use crate::telemetry::{ListenerShard, RuleHits, Telemetry, VersionMetrics};
+use crate::telemetry::{ListenerShard, RuleHits, ServiceMetrics, Telemetry, VersionMetrics};
 use crate::upstream::{Endpoint, Pool, Registry, VersionLoad};
 
 pub use decision_state::DecisionState;
@@ -38,6 +38,8 @@ pub struct Snapshot {
     pub services: Vec<Service>,
     /// In the order of `spec.listeners`.
     pub listeners: Vec<Listener>,
+    /// Counters of requests that no service got.
+    pub unrouted: Arc<ServiceMetrics>,
     slots: Slots,
 }
 
@@ -90,6 +92,8 @@ pub struct Service {
     pub name: Arc<str>,
     /// A number that the name keeps for the life of the process: per-worker state is indexed by it.
     pub slot: usize,
+    /// Its counters.
+    pub metrics: Arc<ServiceMetrics>,
     /// Rules, cohort, split.
     pub routing: routing::Service,
     /// A counter for each rule.
@@ -135,6 +139,7 @@ impl Snapshot {
             .map(|service| Service {
                 name: service.name.as_str().into(),
                 slot: registry.service_slot(&service.name),
+                metrics: telemetry.service(&service.name),
                 routing: routing::Service::new(service),
                 rule_hits: telemetry.rules(&service.name, service.rules.len()),
                 hash: hash_of(service),
@@ -167,6 +172,7 @@ impl Snapshot {
         Self {
             generation,
             table: routing::Table::new(&spec.services),
+            unrouted: telemetry.service(""),
             slots: Slots::of(&services),
             services,
             listeners,

@@ -10,6 +10,7 @@ use cutover::http1::Method;
 use cutover::routing::sticky::Session;
 use cutover::routing::{self, Split, SplitState, Table};
 use cutover::telemetry::Telemetry;
+use cutover::telemetry::record::RetryReason;
 use cutover::telemetry::render::{Scrape, ScrapeService, ScrapeVersion, render};
 
 struct Get<'a>(&'a str);
@@ -120,7 +121,7 @@ fn busy() -> std::sync::Arc<Telemetry> {
             );
         }
         shard.grpc(14);
-        shard.retry(worker);
+        shard.retry(RetryReason::ALL[worker]);
         shard.limit_rejected(worker);
         shard.shielded();
         shard.connections(1);

@@ -133,6 +133,11 @@ impl Watch {
         self.wake();
     }
 
+    /// The watch itself, for whoever has to end the task later.
+    pub fn handle(&self) -> Rc<Self> {
+        self.watches.0.slab.borrow()[self.key.get()].clone()
+    }
+
     /// What the task is doing.
     pub fn phase(&self) -> Phase {
         self.phase.get()

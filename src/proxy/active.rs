@@ -1,37 +1,45 @@
-//! What is in flight on an endpoint, of all workers: counted in, and counted out however it ends.
+//! A request in flight on an endpoint, counted in and, however it ends, counted out.
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::net::{Phase, Watch};
 use crate::upstream::Endpoint;
+use crate::upstream::limits::Guard;
 
-/// A request in flight on an endpoint; it may become a stream.
+/// A request in flight on an endpoint. It may become a stream.
 #[derive(Debug)]
 pub struct Active<'a> {
     /// The endpoint.
     pub endpoint: &'a Arc<Endpoint>,
     watch: &'a Watch,
-    streams: Cell<bool>,
+    streams: bool,
+    /// The room that it takes under `limits.requests`.
+    request: Option<Guard<'a>>,
 }
 
 impl<'a> Active<'a> {
-    /// It begins.
-    pub fn enter(endpoint: &'a Arc<Endpoint>, watch: &'a Watch) -> Self {
+    /// It begins, with room under `limits.requests`.
+    pub fn enter(endpoint: &'a Arc<Endpoint>, watch: &'a Watch, request: Guard<'a>) -> Self {
         endpoint.load.active.fetch_add(1, Ordering::Relaxed);
         watch.set_upstream(Some(endpoint.slot));
         Self {
             endpoint,
             watch,
-            streams: Cell::new(false),
+            streams: false,
+            request: Some(request),
         }
     }
 
+    /// The endpoint has done its part: what is left is between proxy and client, and takes no room of the version.
+    pub fn finish_request(&mut self) {
+        self.request = None;
+    }
+
     /// It is a tunnel, or an answer without an end in sight: drains give it the time of streams from now on.
-    pub fn becomes_stream(&self) {
+    pub fn becomes_stream(&mut self) {
         self.watch.enter(Phase::Stream);
-        if !self.streams.replace(true) {
+        if !std::mem::replace(&mut self.streams, true) {
             self.endpoint.load.streams.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -39,7 +47,7 @@ impl<'a> Active<'a> {
 
 impl Drop for Active<'_> {
     fn drop(&mut self) {
-        if self.streams.get() {
+        if self.streams {
             self.endpoint.load.streams.fetch_sub(1, Ordering::Relaxed);
         }
         self.endpoint.load.active.fetch_sub(1, Ordering::Relaxed);

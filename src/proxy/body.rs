@@ -29,10 +29,14 @@ pub struct Flow {
     unpiped: bool,
     /// What was moved when this turn began.
     turn_from: u64,
+    /// Bytes that a turn moves at most, less [`TURN`].
+    turn_less: u64,
+    /// The last time it waited, it did so only because its turn was over.
+    yielded: bool,
 }
 
-/// So many bytes a body moves in a turn: then whatever else became ready has one.
-const TURN: u64 = 1 << 20;
+/// Most bytes that a body moves in a turn; then whatever else became ready has one.
+pub const TURN: u64 = 1 << 20;
 
 /// A pipe that takes less than this is as dear as reading and writing.
 const TRICKLE: usize = 32 * 1024;
@@ -40,6 +44,24 @@ const TRICKLE: usize = 32 * 1024;
 const TRICKLES: u8 = 4;
 
 impl Flow {
+    /// A body that moves at most so many bytes in a turn, instead of [`TURN`].
+    pub fn in_turns_of(bytes: u64) -> Self {
+        Self {
+            turn_less: TURN.saturating_sub(bytes),
+            ..Self::default()
+        }
+    }
+
+    /// Everything has come from the source.
+    pub fn is_source_done(&self) -> bool {
+        self.ended
+    }
+
+    /// The last time it waited, it waited because the sink doesn't take what there is.
+    pub fn is_blocked(&self) -> bool {
+        self.waits_for_sink && !self.yielded
+    }
+
     /// What comes goes by way of a pipe.
     pub fn is_piped(&self) -> bool {
         self.pipe.is_some()
@@ -59,6 +81,7 @@ impl Flow {
     ) -> Poll<Result<(), PumpError>> {
         self.turn_from = self.moved;
         self.rests = false;
+        self.yielded = false;
         while !self.ended {
             ready!(self.poll_turn(cx));
             if !self.unpiped || self.pipe.is_some() {
@@ -100,11 +123,12 @@ impl Flow {
     /// Pending when the turn is over; the next begins when the worker has looked for what else is ready.
     #[inline]
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.moved - self.turn_from <= TURN {
+        if self.moved - self.turn_from <= TURN - self.turn_less {
             return Poll::Ready(());
         }
         // Neither end is to blame for this wait.
         self.waits_for_sink = true;
+        self.yielded = true;
         pin!(tokio::task::yield_now()).poll(cx)
     }
 
@@ -277,6 +301,11 @@ impl Upload {
 
     /// So many bytes were read by [`Self::poll_hold`].
     pub fn held(&self) -> u64 {
+        self.ledger.seen
+    }
+
+    /// Bytes that have come from the client.
+    pub fn received(&self) -> u64 {
         self.ledger.seen
     }
 

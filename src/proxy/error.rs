@@ -1,84 +1,98 @@
-//! Where an exchange broke, what the client is told, and what the version is charged with: decided in one place.
+//! What fails in an exchange: who caused it, what the client is told and what counts for the version, decided in one place.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
 
 use super::wire::WireError;
 use crate::http1::Reject;
+use crate::telemetry::record::{Failure, Origin, Reason};
 use crate::upstream::ConnectError;
+use crate::upstream::limits::Limit;
 
-/// How an attempt ended without a whole answer.
+/// Why an exchange ended without a whole answer.
 #[derive(Debug)]
-pub enum Broken {
-    /// The client's bytes were bad.
-    Client(Reject),
-    /// The client went away, or its connection broke.
-    ClientGone,
-    /// The client fell silent in the middle of its body.
-    ClientSilent,
-    /// The client's body is larger than `limits.body_bytes`.
-    TooLarge,
-    /// The version has no endpoint that could be asked.
+pub enum ExchangeError {
+    /// The client sent malformed bytes.
+    Malformed(Reject),
+    /// The client closed its connection or reset its stream; the error, where there was one.
+    ClientGone(Option<WireError>),
+    /// The client stalled in the middle of its body.
+    BodyTimeout,
+    /// The client read too slowly while the version was full, so that its download made room for others.
+    ClientSlow,
+    /// The body is larger than `limits.body_bytes`.
+    BodyTooLarge,
+    /// The version has no endpoint that can be asked.
     NoEndpoint,
-    /// The answer, this status, was dropped for another attempt.
-    Dropped(u16),
-    /// A ceiling of the version was reached.
-    Limit(&'static str),
-    /// A tunnel is asked for, and the endpoint speaks only HTTP/2. Any client can ask: the version isn't charged with it.
+    /// The upstream answered with this status, and another try follows.
+    Status(u16),
+    /// A limit of the version was reached.
+    Limit(Limit),
+    /// `timeouts.total` passed while the request waited for a connection that the limits allow.
+    QueueTimeout,
+    /// A tunnel is asked for, and the endpoint speaks only HTTP/2. Any client can ask, so the version isn't charged.
     NoUpgrade,
-    /// No connection.
+    /// No connection to the endpoint.
     Connect(ConnectError),
-    /// The upstream broke before or inside its answer.
+    /// The upstream failed before or inside its answer.
     Upstream(WireError),
     /// The upstream didn't begin its answer within `timeouts.first_byte`.
-    FirstByte,
+    FirstByteTimeout,
     /// The exchange took longer than `timeouts.total`.
-    Total,
+    TotalTimeout,
     /// The response stood still for `timeouts.idle`.
-    Idle,
-    /// The process is ending and the deadline has passed.
-    Shut,
+    IdleTimeout,
+    /// The process is shutting down, or the endpoint's drain is over.
+    Shutdown,
 }
 
-/// An answer of our own: short, plain, with its reason.
+/// A failed attempt.
+#[derive(Debug)]
+pub struct AttemptError {
+    /// How it failed.
+    pub error: ExchangeError,
+    /// The head of the answer went to the client already: the connection or stream can only be cut.
+    pub answered: bool,
+}
+
+impl From<ExchangeError> for AttemptError {
+    fn from(error: ExchangeError) -> Self {
+        Self {
+            error,
+            answered: false,
+        }
+    }
+}
+
+/// An answer of the proxy itself: short, plain, with its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// 400 to 599.
+    /// 200, or 400 to 599.
     pub status: u16,
     /// For `x-cutover-reason`.
-    pub reason: &'static str,
+    pub reason: Reason,
 }
 
 impl Answer {
     /// No route matches host and path.
-    pub const NO_ROUTE: Self = Self {
-        status: 404,
-        reason: "no-route",
-    };
-    /// Another spelling of the path leads to another route: what a prefix guards must not be reached by `%2f` or a backslash.
-    pub const AMBIGUOUS_PATH: Self = Self {
-        status: 400,
-        reason: "ambiguous-path",
-    };
-    /// The version has no endpoint that could be asked.
-    pub const NO_ENDPOINT: Self = Self {
-        status: 503,
-        reason: "no-endpoint",
-    };
-    /// The request's name isn't one that the connection's certificate covers.
-    pub const MISDIRECTED: Self = Self {
-        status: 421,
-        reason: "misdirected",
-    };
+    pub const NO_ROUTE: Self = Self::new(404, Reason::NoRoute);
+    /// Another spelling of the path leads to another route: `%2f` or a backslash must not reach what a prefix guards.
+    pub const AMBIGUOUS_PATH: Self = Self::new(400, Reason::AmbiguousPath);
+    /// The version has no endpoint that can be asked.
+    pub const NO_ENDPOINT: Self = Self::new(503, Reason::NoEndpoint);
+    /// The connection's certificate does not cover the request's host.
+    pub const MISDIRECTED: Self = Self::new(421, Reason::Misdirected);
     /// A whole head didn't arrive in time.
-    pub const HEADER_TIMEOUT: Self = Self {
-        status: 408,
-        reason: "header-timeout",
-    };
+    pub const HEADER_TIMEOUT: Self = Self::new(408, Reason::HeaderTimeout);
 
-    /// For a request that was refused.
+    const fn new(status: u16, reason: Reason) -> Self {
+        Self { status, reason }
+    }
+
+    /// For a request that the codec refused.
     pub fn refuse(reject: Reject) -> Self {
-        Self {
-            status: reject.status,
-            reason: reject.reason,
-        }
+        Self::new(reject.status, Reason::of_codec(reject.reason))
     }
 
     /// One line for the body.
@@ -92,6 +106,7 @@ impl Answer {
             414 => "the request target is too long\n",
             417 => "unknown expectation\n",
             421 => "this connection's certificate does not cover the host\n",
+            426 => "this protocol version is not supported\n",
             431 => "the request head is too large\n",
             501 => "not implemented\n",
             502 => "the upstream failed\n",
@@ -101,51 +116,209 @@ impl Answer {
             _ => "the request was refused\n",
         }
     }
+
+    /// The failure that this answer tells of, for requests that never reached a version.
+    pub fn failure(self) -> Failure {
+        Failure {
+            origin: Origin::Client,
+            reason: self.reason,
+        }
+    }
 }
 
-impl Broken {
-    /// What the client is told, if anything has to be told and can be.
+impl ExchangeError {
+    /// Who caused it, and why. `answered`: part of the answer had gone to the client.
+    pub fn failure(&self, answered: bool) -> Failure {
+        let (origin, reason) = match self {
+            Self::Malformed(reject) => (Origin::Client, Reason::of_codec(reject.reason)),
+            Self::ClientGone(_) => (Origin::Client, Reason::ClientGone),
+            Self::BodyTimeout => (Origin::Client, Reason::BodyTimeout),
+            Self::ClientSlow => (Origin::Client, Reason::ClientSlow),
+            Self::BodyTooLarge => (Origin::Client, Reason::BodyTooLarge),
+            Self::NoEndpoint => (Origin::Upstream, Reason::NoEndpoint),
+            Self::Status(_) => (Origin::Upstream, Reason::UpstreamStatus),
+            Self::Limit(limit) => (Origin::Proxy, limit_reason(*limit)),
+            Self::QueueTimeout => (Origin::Proxy, Reason::QueueTimeout),
+            Self::NoUpgrade => (Origin::Proxy, Reason::UpstreamNoUpgrade),
+            Self::Shutdown => (Origin::Proxy, Reason::Shutdown),
+            Self::Connect(error) if error.is_local() => (Origin::Proxy, Reason::NoDescriptors),
+            Self::Connect(error) => (Origin::Upstream, connect_reason(error)),
+            Self::Upstream(error) => (Origin::Upstream, wire_reason(error, answered)),
+            Self::FirstByteTimeout => (Origin::Upstream, Reason::FirstByteTimeout),
+            Self::TotalTimeout => (Origin::Upstream, Reason::TotalTimeout),
+            Self::IdleTimeout => (Origin::Upstream, Reason::IdleTimeout),
+        };
+        Failure { origin, reason }
+    }
+
+    /// What the client is told; `None` where it can't be told anything.
     pub fn answer(&self) -> Option<Answer> {
-        let answer = |status, reason| Some(Answer { status, reason });
+        let reason = self.failure(false).reason;
+        let status = match self {
+            Self::Malformed(reject) => reject.status,
+            Self::ClientGone(_) | Self::ClientSlow | Self::Shutdown => return None,
+            Self::BodyTimeout => 408,
+            Self::BodyTooLarge => 413,
+            Self::Status(status) => *status,
+            Self::Limit(_) | Self::NoEndpoint => 503,
+            Self::Connect(ConnectError::Unresolved) => 503,
+            Self::Connect(error) if error.is_local() => 503,
+            Self::Connect(ConnectError::Timeout) => 504,
+            Self::Connect(_) | Self::Upstream(_) | Self::NoUpgrade => 502,
+            Self::QueueTimeout => 503,
+            Self::FirstByteTimeout | Self::TotalTimeout | Self::IdleTimeout => 504,
+        };
+        Some(Answer { status, reason })
+    }
+
+    /// The status that counts for the version; `None` where the version has no part in the failure.
+    pub fn upstream_status(&self) -> Option<u16> {
+        (self.failure(false).origin == Origin::Upstream)
+            .then(|| self.answer().map(|answer| answer.status))
+            .flatten()
+    }
+}
+
+fn limit_reason(limit: Limit) -> Reason {
+    match limit {
+        Limit::Connections => Reason::LimitConnections,
+        Limit::Pending => Reason::LimitPending,
+        Limit::Requests => Reason::LimitRequests,
+        Limit::Retries => Reason::LimitRetries,
+    }
+}
+
+fn connect_reason(error: &ConnectError) -> Reason {
+    match error {
+        ConnectError::Timeout => Reason::ConnectTimeout,
+        ConnectError::Unresolved => Reason::UnresolvedName,
+        ConnectError::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+            Reason::ConnectRefused
+        }
+        ConnectError::Io(e) if e.kind() == io::ErrorKind::InvalidData => Reason::UpstreamTls,
+        ConnectError::Io(_) => Reason::ConnectFailed,
+    }
+}
+
+fn wire_reason(error: &WireError, answered: bool) -> Reason {
+    match error {
+        WireError::Bad(_) => Reason::UpstreamMalformed,
+        WireError::Cut if answered => Reason::UpstreamTruncated,
+        WireError::Cut => Reason::UpstreamClosed,
+        WireError::Reset(_) => Reason::UpstreamReset,
+        WireError::Io(e) if e.kind() == io::ErrorKind::ConnectionReset => Reason::UpstreamReset,
+        WireError::Io(_) => Reason::UpstreamBroken,
+    }
+}
+
+impl fmt::Display for ExchangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Client(reject) => Some(Answer::refuse(*reject)),
-            Self::ClientGone | Self::Shut => None,
-            Self::ClientSilent => answer(408, "body-timeout"),
-            Self::TooLarge => answer(413, "body-too-large"),
-            Self::Dropped(status) => answer(*status, "upstream-status"),
-            Self::Limit(limit) => answer(503, limit),
-            Self::NoEndpoint => Some(Answer::NO_ENDPOINT),
-            Self::Connect(e) => match e {
-                ConnectError::Timeout => answer(504, e.reason()),
-                ConnectError::Unresolved => answer(503, e.reason()),
-                ConnectError::Io(_) => answer(502, e.reason()),
-            },
-            Self::Upstream(WireError::Bad(_)) => answer(502, "upstream-malformed"),
-            Self::Upstream(WireError::Cut) => answer(502, "upstream-closed"),
-            Self::Upstream(WireError::Reset(_)) => answer(502, "upstream-reset"),
-            Self::Upstream(WireError::Io(_)) => answer(502, "upstream-broken"),
-            Self::NoUpgrade => answer(502, "upstream-no-upgrade"),
-            Self::FirstByte => answer(504, "first-byte-timeout"),
-            Self::Total => answer(504, "total-timeout"),
-            Self::Idle => answer(504, "idle-timeout"),
+            Self::Malformed(reject) => write!(f, "the client sent a malformed body: {reject}"),
+            Self::ClientGone(_) => f.write_str("the client closed the connection"),
+            Self::BodyTimeout => f.write_str("the client stalled in its request body"),
+            Self::ClientSlow => {
+                f.write_str("the client read too slowly while the version was full")
+            }
+            Self::BodyTooLarge => f.write_str("the request body exceeds limits.body_bytes"),
+            Self::NoEndpoint => f.write_str("the version has no endpoint that can be asked"),
+            Self::Status(status) => write!(f, "the upstream answered {status}"),
+            Self::Limit(limit) => write!(f, "limits.{} reached", limit.name()),
+            Self::QueueTimeout => {
+                f.write_str("timeouts.total passed while waiting for a connection")
+            }
+            Self::NoUpgrade => f.write_str("an HTTP/2 endpoint cannot upgrade a connection"),
+            Self::Connect(_) => f.write_str("no connection to the endpoint"),
+            Self::Upstream(_) => f.write_str("the upstream failed"),
+            Self::FirstByteTimeout => f.write_str("no response within timeouts.first_byte"),
+            Self::TotalTimeout => f.write_str("timeouts.total passed"),
+            Self::IdleTimeout => f.write_str("the response stood still for timeouts.idle"),
+            Self::Shutdown => f.write_str("the drain deadline passed"),
+        }
+    }
+}
+
+impl Error for ExchangeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Connect(error) => Some(error),
+            Self::Upstream(error) => Some(error),
+            Self::ClientGone(error) => error.as_ref().map(|e| e as _),
+            _ => None,
+        }
+    }
+}
+
+/// An error and its sources on one line, the root cause last.
+pub(super) struct Chain<'a>(pub(super) &'a (dyn Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_error() -> Vec<ExchangeError> {
+        let io = |kind: io::ErrorKind| io::Error::from(kind);
+        vec![
+            ExchangeError::Malformed(Reject::bad("bad-chunk-size")),
+            ExchangeError::ClientGone(None),
+            ExchangeError::BodyTimeout,
+            ExchangeError::ClientSlow,
+            ExchangeError::BodyTooLarge,
+            ExchangeError::NoEndpoint,
+            ExchangeError::Status(503),
+            ExchangeError::Limit(Limit::Pending),
+            ExchangeError::QueueTimeout,
+            ExchangeError::NoUpgrade,
+            ExchangeError::Connect(ConnectError::Timeout),
+            ExchangeError::Connect(ConnectError::Unresolved),
+            ExchangeError::Connect(ConnectError::Io(io(io::ErrorKind::ConnectionRefused))),
+            ExchangeError::Connect(ConnectError::Io(io::Error::from_raw_os_error(24))),
+            ExchangeError::Upstream(WireError::Cut),
+            ExchangeError::Upstream(WireError::Io(io(io::ErrorKind::ConnectionReset))),
+            ExchangeError::FirstByteTimeout,
+            ExchangeError::TotalTimeout,
+            ExchangeError::IdleTimeout,
+            ExchangeError::Shutdown,
+        ]
+    }
+
+    #[test]
+    fn only_upstream_failures_count_for_the_version() {
+        for error in every_error() {
+            let upstream = error.failure(false).origin == Origin::Upstream;
+            assert_eq!(error.upstream_status().is_some(), upstream, "{error}");
+            assert_eq!(error.failure(true).origin, error.failure(false).origin);
         }
     }
 
-    /// The status that the version is charged with; `None` where the version has no part in it.
-    pub fn charged(&self) -> Option<u16> {
-        match self {
-            Self::Client(_)
-            | Self::ClientGone
-            | Self::ClientSilent
-            | Self::TooLarge
-            | Self::NoUpgrade
-            | Self::Shut => None,
-            _ => self.answer().map(|a| a.status),
-        }
+    #[test]
+    fn exhausted_descriptors_are_the_proxys() {
+        let error = ExchangeError::Connect(ConnectError::Io(io::Error::from_raw_os_error(24)));
+        let failure = error.failure(false);
+        assert_eq!(failure.origin, Origin::Proxy);
+        assert_eq!(failure.reason, Reason::NoDescriptors);
+        assert_eq!(error.answer().map(|a| a.status), Some(503));
     }
 
-    /// What counts in `cutover_downstream_requests_total`; 499 stands for a client that left.
-    pub fn told(&self) -> u16 {
-        self.answer().map_or(499, |a| a.status)
+    #[test]
+    fn a_chain_names_the_root_cause_last() {
+        let error = ExchangeError::Upstream(WireError::Io(io::Error::other("root")));
+        let chain = Chain(&error).to_string();
+        assert!(
+            chain.starts_with("the upstream failed: ") && chain.ends_with("root"),
+            "{chain}"
+        );
     }
 }

@@ -315,6 +315,14 @@ impl<F: Fields> Request<'_, F> {
         }
     }
 
+    /// The request's id, ours or the client's.
+    pub fn id_text(&self) -> &[u8] {
+        match &self.id {
+            RequestId::Ours(id) => id,
+            RequestId::Theirs => self.fields.first(FieldId::XRequestId).unwrap_or_default(),
+        }
+    }
+
     /// Calls `put` with what the proxy says about the client, name and value.
     pub fn each_added(&self, mut put: impl FnMut(&'static [u8], &[&[u8]])) {
         if self.peer.trusted {

@@ -9,10 +9,10 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use super::attempt::Call;
 use super::body::Upload;
-use super::error::Broken;
-use super::exchange::{PAUSE, client_side};
+use super::context::RequestContext;
+use super::error::ExchangeError;
+use super::exchange::client_side;
 use super::headers::{Fields, Request};
 use super::pace::Pace;
 use super::wire::{Downstream, Piece};
@@ -33,7 +33,7 @@ pub(super) fn pace<F: Fields>(
     Pace::new(body_timeout, messages, watch.now_ms())
 }
 
-impl<F: Fields> Call<'_, F> {
+impl<F: Fields> RequestContext<'_, F> {
     /// Reads a body's beginning, unless it is there already or the client waits for our word first.
     ///
     /// # Errors
@@ -43,7 +43,7 @@ impl<F: Fields> Call<'_, F> {
         &self,
         upload: &mut Upload,
         down: &mut D,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), ExchangeError> {
         match self.request.framing {
             Framing::Length(length)
                 if !self.request.expect_continue && self.request.upgrade.is_none() =>
@@ -59,7 +59,7 @@ impl<F: Fields> Call<'_, F> {
         most: u64,
         upload: &mut Upload,
         down: &mut D,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), ExchangeError> {
         let mut rate = None;
         poll_fn(|cx| {
             if rate.is_none() {
@@ -76,18 +76,15 @@ impl<F: Fields> Call<'_, F> {
                 Poll::Pending => {}
             }
             if down.poll_taken_back(cx).is_ready() {
-                return Poll::Ready(Err(Broken::ClientGone));
+                return Poll::Ready(Err(ExchangeError::ClientGone(None)));
             }
             let rate = rate.get_or_insert_with(|| {
                 // Who sends slowly is among the first to be spared when the house is full.
                 self.watch.enter(Phase::Head);
-                pace(self.request, self.body_timeout, self.watch)
+                pace(self.request, self.body_timeout(), self.watch)
             });
             if let Some(wait) = rate.news(self.watch.now_ms(), upload.held(), true) {
-                let total = self.service.timeouts.total;
-                let left = total.map(|total| total.saturating_sub(self.started.elapsed()));
-                self.watch
-                    .arm(left.map_or(wait, |left| wait.min(left.max(PAUSE))));
+                self.arm_silence(wait);
             }
             self.late(cx)
         })
@@ -98,11 +95,11 @@ impl<F: Fields> Call<'_, F> {
         Ok(())
     }
 
-    fn late(&self, cx: &Context<'_>) -> Poll<Result<(), Broken>> {
+    fn late(&self, cx: &Context<'_>) -> Poll<Result<(), ExchangeError>> {
         match self.watch.expired(cx) {
             false => Poll::Pending,
-            true if self.watch.is_shut() => Poll::Ready(Err(Broken::Shut)),
-            true => Poll::Ready(Err(Broken::ClientSilent)),
+            true if self.watch.is_shut() => Poll::Ready(Err(ExchangeError::Shutdown)),
+            true => Poll::Ready(Err(ExchangeError::BodyTimeout)),
         }
     }
 }

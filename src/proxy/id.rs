@@ -10,6 +10,14 @@ pub enum RequestId {
 }
 
 impl RequestId {
+    /// The text of an id of ours; empty for the client's.
+    pub fn ours(&self) -> &[u8] {
+        match self {
+            Self::Ours(id) => id,
+            Self::Theirs => b"",
+        }
+    }
+
     /// Keeps what the client sent if it is 1 to 128 bytes of `[A-Za-z0-9._:/+=-]`, else makes one.
     pub fn of(theirs: Option<&[u8]>, rng: &mut fastrand::Rng) -> Self {
         let harmless = |b: &u8| b.is_ascii_alphanumeric() || b"._:/+=-".contains(b);

@@ -1,94 +1,28 @@
-//! The tries of one request: which endpoint, and when another one follows: a retry, or stable's answer for a canary's failure.
+//! The tries of one request: which endpoint is asked, and what follows a failure: another endpoint, or stable for a canary.
 
-use std::cell::Cell;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::attempt::Call;
 use super::body::Upload;
-use super::error::Broken;
-use super::exchange::{Done, Failure, Reply};
+use super::context::RequestContext;
+use super::error::{AttemptError, ExchangeError};
 use super::headers::Fields;
+use super::observe::Recording;
 use super::placing::Placed;
+use super::retry::{self, Next, Situation, TryFailure};
 use super::wire::Downstream;
-use crate::config::spec::Balance;
+use crate::net::clock::TICK;
 use crate::snapshot::Version;
-use crate::telemetry::VersionShard;
-use crate::telemetry::names::RETRY_REASONS;
+use crate::upstream::budget;
 use crate::upstream::limits::{Guard, Limit};
-use crate::upstream::outlier::Outcome;
-use crate::upstream::{Endpoint, budget};
 
 /// Most endpoints of one request that are remembered as tried: as many as `retry.tries` may be, and one for the shield.
 const TRIED: usize = 11;
 
-/// So many uploads that are behind give up their places at a time.
+/// How many uploads that are behind give up their room at a time.
 const SPARED: usize = 64;
 
-/// Where a request stands.
-#[derive(Debug)]
-struct Place {
-    version: usize,
-    tries: u32,
-    tried: [usize; TRIED],
-    shielded: bool,
-}
-
-impl Place {
-    fn tried(&self) -> &[usize] {
-        &self.tried[..(self.tries as usize).min(TRIED)]
-    }
-}
-
-/// What follows a failed try.
-#[derive(Debug)]
-enum Next<'a> {
-    /// The same version again, another endpoint if there is one; the reason's index in [`RETRY_REASONS`], and its place under the ceiling.
-    Retry(usize, Guard<'a>),
-    /// Stable answers for the canary.
-    Shield,
-}
-
-/// Why a try failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
-    /// Nothing reached the application.
-    Unsent,
-    /// It broke before its answer.
-    Reset,
-    /// It didn't answer in time.
-    Timeout,
-    /// Its answer's status.
-    Status(u16),
-}
-
-impl Cause {
-    fn of(broken: &Broken) -> Option<Self> {
-        match broken {
-            Broken::Connect(_) | Broken::NoEndpoint => Some(Self::Unsent),
-            Broken::Upstream(_) => Some(Self::Reset),
-            Broken::FirstByte => Some(Self::Timeout),
-            _ => None,
-        }
-    }
-
-    /// Index in [`RETRY_REASONS`].
-    fn reason(self) -> usize {
-        let name = match self {
-            Self::Unsent => "connect",
-            Self::Reset => "reset",
-            Self::Timeout => "timeout",
-            Self::Status(502) => "502",
-            Self::Status(503) => "503",
-            Self::Status(504) => "504",
-            Self::Status(_) => "status",
-        };
-        RETRY_REASONS
-            .iter()
-            .position(|reason| *reason == name)
-            .unwrap_or_default()
-    }
-}
+/// How many ticks a request waits for room that slow downloads of other workers give up.
+const TICKS_FOR_ROOM: u32 = 4;
 
 /// Where a request goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,280 +35,320 @@ pub struct Aim {
     pub key: Option<u64>,
 }
 
-impl<F: Fields> Call<'_, F> {
-    /// Tries until there is an answer or nothing more to try; counts what each version and endpoint did.
-    ///
-    /// # Errors
-    /// How the last try broke.
-    pub async fn run<D: Downstream>(
-        &self,
-        placed: &Placed,
-        upload: &mut Upload,
-        down: &mut D,
-    ) -> Result<Done, Failure> {
-        let aim = &placed.aim;
-        let mut place = Place {
-            version: aim.version,
-            tries: 0,
+/// How a request that went to a version ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// The client has a whole answer.
+    Answered,
+    /// It was a tunnel, which has ended.
+    Tunnel,
+}
+
+/// How a try ended that was not the last one.
+#[derive(Debug)]
+pub(super) enum TryError {
+    /// It failed.
+    Failed(AttemptError),
+    /// Its response is dropped, because this follows.
+    Superseded(Next),
+    /// Its kept connection had ended under it: another endpoint is asked at once, and nobody is charged.
+    Stale,
+}
+
+impl From<ExchangeError> for TryError {
+    fn from(error: ExchangeError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// The tries of one request.
+pub(super) struct Tries<'a, 'r, F> {
+    pub cx: &'a RequestContext<'a, F>,
+    pub recording: &'a mut Recording<'r>,
+    placed: &'a Placed,
+    pub version: usize,
+    pub member: usize,
+    count: u32,
+    tried: [usize; TRIED],
+    shielded: bool,
+    /// A kept connection had ended under this request: others are likely to have ended too.
+    pub only_fresh: bool,
+    /// A retry's room under `limits.retries`: held while it runs, and handed on to the retry that follows it.
+    retry_room: Option<Guard<'a>>,
+}
+
+impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
+    /// None yet.
+    pub fn new(
+        cx: &'a RequestContext<'a, F>,
+        recording: &'a mut Recording<'r>,
+        placed: &'a Placed,
+    ) -> Self {
+        Self {
+            cx,
+            recording,
+            placed,
+            version: placed.aim.version,
+            member: 0,
+            count: 0,
             tried: [0; TRIED],
             shielded: false,
-        };
-        self.worker.earn(self.service);
-        // A retry's place under the ceiling: held while it runs, and handed on to the one that follows it.
-        let retrying = Cell::new(None);
-        loop {
-            let Some(member) = self.next_endpoint(&place, aim) else {
-                return self.unpicked(&place);
-            };
-            place.tried[(place.tries as usize).min(TRIED - 1)] = member;
-            place.tries += 1;
-            let next = Cell::new(None);
-            let decide = |status: u16, upload: &Upload| {
-                let found = self.next(
-                    &place,
-                    Cause::Status(status),
-                    upload.can_rewind(),
-                    &retrying,
-                );
-                let follows = found.is_some();
-                next.set(found);
-                follows
-            };
-            let line = self.cookie(placed, &place, member);
-            let reply = Reply {
-                drop: &decide,
-                first_byte: self.first_byte(),
-                cookie: line.as_deref(),
-                head_at: Cell::new(None),
-                timed: self.service.versions[place.version].pool.balance == Balance::PeakEwma,
-            };
-            let result = self.one_try(&place, member, &reply, upload, down).await;
-            let Err(failure) = &result else { return result };
-            if failure.answered {
-                return result;
-            }
-            let next = next.take().or_else(|| {
-                let cause = Cause::of(&failure.broken)?;
-                self.next(&place, cause, upload.can_rewind(), &retrying)
-            });
-            match next {
-                None => return result,
-                Some(next) => retrying.set(self.prepare(&mut place, next, upload).await),
-            }
+            only_fresh: false,
+            retry_room: None,
         }
     }
 
-    /// The session's cookie for an answer from this endpoint, if one is due. A shielded request stays a session of its canary.
-    fn cookie(&self, placed: &Placed, place: &Place, member: usize) -> Option<String> {
-        let sessions = self
-            .service
-            .sessions
-            .as_ref()
-            .filter(|_| placed.binds && !place.shielded)?;
-        let (now_s, secure) = (self.worker.now_s(), self.request.peer.tls);
+    /// Tries until there is an answer or nothing more to try.
+    ///
+    /// # Errors
+    /// How the last try failed.
+    pub async fn run<D: Downstream>(
+        mut self,
+        upload: &mut Upload,
+        down: &mut D,
+    ) -> Result<Served, AttemptError>
+    where
+        'r: 'a,
+    {
+        self.cx.worker.earn(self.cx.service);
+        loop {
+            let error = match self.one_try(upload, down).await {
+                Ok(served) => return Ok(served),
+                Err(error) => error,
+            };
+            let next = match error {
+                TryError::Superseded(next) => next,
+                TryError::Stale => {
+                    upload.rewind();
+                    continue;
+                }
+                TryError::Failed(failed) => {
+                    match self.after_failure(&failed, upload.can_rewind()) {
+                        Next::Nothing => return Err(failed),
+                        next => next,
+                    }
+                }
+            };
+            self.prepare(next, upload).await;
+        }
+    }
+
+    /// The version that is asked now.
+    pub fn version(&self) -> &'a Version {
+        &self.cx.service.versions[self.version]
+    }
+
+    /// A session's `Set-Cookie` value for an answer of this status, if one is due. A failure binds no session, and a
+    /// shielded request stays a session of its canary.
+    pub fn cookie(&self, status: u16) -> Option<String> {
+        let cx = self.cx;
+        let due = self.placed.binds && !self.shielded && status < 500;
+        let sessions = cx.service.sessions.as_ref().filter(|_| due)?;
         sessions.cookie(
-            self.service,
-            placed.session.as_ref(),
-            (place.version, member),
-            now_s,
-            secure,
+            cx.service,
+            self.placed.session.as_ref(),
+            (self.version, self.member),
+            cx.worker.now_s(),
+            cx.request.peer.tls,
         )
     }
 
-    /// The endpoint for the next try: the session's on the first, then one that was not asked yet if there is one.
-    fn next_endpoint(&self, place: &Place, aim: &Aim) -> Option<usize> {
-        let wanted = aim.endpoint.filter(|_| place.tries == 0);
+    /// Longest wait for the response's head of one try.
+    pub fn first_byte(&self) -> Duration {
+        let first_byte = self.cx.service.timeouts.first_byte;
+        let per_try = self.cx.service.policies.retry.per_try;
+        per_try.map_or(first_byte, |per_try| per_try.min(first_byte))
+    }
+
+    /// Whether a request that may have been processed may be sent once more.
+    pub fn may_repeat(&self) -> bool {
+        let most = self.cx.service.policies.retry.tries;
+        self.cx.request.method.is_idempotent() && self.count < most
+    }
+
+    /// The request goes to the endpoint again, which counts as a try.
+    pub fn count_try(&mut self) {
+        self.count += 1;
+    }
+
+    /// One try, within the version's limits, on the session's endpoint or one that was not tried yet.
+    async fn one_try<D: Downstream>(
+        &mut self,
+        upload: &mut Upload,
+        down: &mut D,
+    ) -> Result<Served, TryError> {
+        let Some(member) = self.pick() else {
+            self.recording.begin_try(self.version, None);
+            return Err(self.failed(ExchangeError::NoEndpoint.into()));
+        };
+        self.member = member;
+        self.tried[(self.count as usize).min(TRIED - 1)] = member;
+        self.count += 1;
+        self.recording.begin_try(self.version, Some(member));
+        let version = self.version();
+        let ceiling = self.cx.service.policies.limits.requests;
+        let Some(room) = self.enter(version, ceiling).await else {
+            return Err(self.failed(ExchangeError::Limit(Limit::Requests).into()));
+        };
+        let _in_flight = InFlight::enter(version.metrics.shard(self.cx.worker.id));
+        match self.attempt(room, upload, down).await {
+            Err(TryError::Failed(failed)) => Err(self.failed(failed)),
+            other => other,
+        }
+    }
+
+    /// Records how the try failed.
+    fn failed(&mut self, failed: AttemptError) -> TryError {
+        let told = failed.answered.then_some(self.recording.record.status);
+        self.recording.fail_try(&failed.error, told);
+        if let ExchangeError::Limit(limit) = failed.error {
+            self.recording.limited(limit);
+        }
+        TryError::Failed(failed)
+    }
+
+    /// The endpoint for the next try: the session's on the first, then one that was not tried yet if there is one.
+    fn pick(&self) -> Option<usize> {
+        let wanted = self.placed.aim.endpoint.filter(|_| self.count == 0);
         if wanted.is_some() {
             return wanted;
         }
-        let tried = if place.shielded { &[] } else { place.tried() };
-        self.worker
-            .pick(self.service, place.version, tried, aim.key)
-            .or_else(|| self.worker.pick(self.service, place.version, &[], aim.key))
+        let (worker, service) = (self.cx.worker, self.cx.service);
+        let key = self.placed.aim.key;
+        worker
+            .pick(service, self.version, self.tried(), key)
+            .or_else(|| worker.pick(service, self.version, &[], key))
     }
 
-    fn unpicked(&self, place: &Place) -> Result<Done, Failure> {
-        let shard = self.shard(place.version);
-        let broken = Broken::NoEndpoint;
-        if let Some(status) = broken.charged() {
-            shard.request(self.request.method, status, self.started.elapsed());
+    /// The endpoints of the version that were tried.
+    fn tried(&self) -> &[usize] {
+        match self.shielded {
+            true => &[],
+            false => &self.tried[..(self.count as usize).min(TRIED)],
         }
-        Err(broken.into())
     }
 
-    fn shard(&self, version: usize) -> &VersionShard {
-        self.service.versions[version].metrics.shard(self.worker.id)
+    pub fn has_untried(&self) -> bool {
+        let members = &self.version().pool.members;
+        let untried = |(index, _): &(usize, _)| !self.tried().contains(index);
+        let mut others = members.iter().enumerate().filter(untried);
+        others.any(|(_, member)| member.endpoint.state.is_usable())
     }
 
-    fn first_byte(&self) -> Duration {
-        let first_byte = self.service.timeouts.first_byte;
-        self.service
-            .policies
-            .retry
-            .per_try
-            .map_or(first_byte, |per_try| per_try.min(first_byte))
-    }
-
-    /// One try, within the version's limits, and what it says about version and endpoint.
-    async fn one_try<D: Downstream>(
-        &self,
-        place: &Place,
-        member: usize,
-        reply: &Reply<'_>,
-        upload: &mut Upload,
-        down: &mut D,
-    ) -> Result<Done, Failure> {
-        let version = &self.service.versions[place.version];
-        let shard = self.shard(place.version);
-        let limits = &self.service.policies.limits;
-        let Some(_request) = self.enter(version, limits.requests).await else {
-            shard.limit_rejected(Limit::Requests.index());
-            return Err(Broken::Limit(Limit::Requests.reason()).into());
-        };
-        let _in_flight = InFlight::enter(shard);
-        let endpoint = &version.pool.members[member].endpoint;
-        let began = if place.tries == 1 {
-            self.started
-        } else {
-            Instant::now()
-        };
-        let result = self.attempt(endpoint, reply, upload, down).await;
-        if let (Some(at), true) = (reply.head_at.get(), reply.timed) {
-            endpoint
-                .load
-                .note_latency(at.duration_since(began), self.worker.watches.now_ms());
-        }
-        let status = match &result {
-            Ok(done) => {
-                if let Some(code) = done.grpc {
-                    shard.grpc(code);
-                }
-                Some(done.status)
-            }
-            Err(failure) => failure.broken.charged(),
-        };
-        if let Some(status) = status {
-            shard.request(self.request.method, status, began.elapsed());
-            self.note(endpoint, &result, status);
-        }
-        result
-    }
-
-    /// A place among the version's requests; where there is none, that of an upload that is behind.
+    /// Room among the version's requests. Where there is none, an upload that is behind or the slowest download gives up its own.
     #[inline]
-    async fn enter<'v>(&self, version: &'v Version, ceiling: u32) -> Option<Guard<'v>> {
+    async fn enter(&self, version: &'a Version, ceiling: u32) -> Option<Guard<'a>> {
         let requests = &version.load.requests;
-        let place = requests.try_enter(ceiling);
-        if place.is_some() || !self.worker.spare_uploads(&version.pool, SPARED) {
-            return place;
+        match requests.try_enter(ceiling) {
+            Some(room) => Some(room),
+            None => self.make_room(version, ceiling).await,
         }
-        tokio::task::yield_now().await;
-        requests.try_enter(ceiling)
     }
 
-    /// Tells outlier detection.
-    fn note(&self, endpoint: &Arc<Endpoint>, result: &Result<Done, Failure>, status: u16) {
-        let gateway = matches!(result, Err(f) if !matches!(f.broken, Broken::Dropped(_)));
-        let outcome = match status {
-            502..=504 => Outcome::Gateway,
-            _ if gateway => Outcome::Gateway,
-            500..=599 => Outcome::ServerError,
-            _ => Outcome::Ok,
-        };
-        self.worker
-            .note(endpoint, outcome, &self.service.policies.outlier);
-    }
-
-    /// What follows a try that failed so, if anything may.
-    fn next<'a>(
-        &'a self,
-        place: &Place,
-        cause: Cause,
-        can_rewind: bool,
-        held: &Cell<Option<Guard<'a>>>,
-    ) -> Option<Next<'a>> {
-        let unsent = cause == Cause::Unsent;
-        let idempotent = self.request.method.is_idempotent() || unsent;
-        if !can_rewind {
-            return None;
-        }
-        let failed = !matches!(cause, Cause::Status(status) if status < 500);
-        let stable = self.service.routing.split.stable();
-        if self.service.policies.shield
-            && failed
-            && idempotent
-            && place.version != stable
-            && !place.shielded
+    #[cold]
+    async fn make_room(&self, version: &'a Version, ceiling: u32) -> Option<Guard<'a>> {
+        let worker = self.cx.worker;
+        let load = &version.load;
+        let now_ms = worker.watches.now_ms();
+        if worker.downloads.shed_slowest(load, now_ms)
+            || worker.spare_uploads(&version.pool, SPARED)
         {
-            return Some(Next::Shield);
+            // Tasks that were woken run before this one goes on, and give their room back.
+            tokio::task::yield_now().await;
+            if let Some(room) = load.requests.try_enter(ceiling) {
+                return Some(room);
+            }
         }
-        let retry = &self.service.policies.retry;
-        let wanted = match cause {
-            Cause::Unsent => retry.on.connect,
-            Cause::Reset => retry.on.reset,
-            Cause::Timeout => retry.on.timeout || retry.on.statuses.contains(&504),
-            Cause::Status(status) => retry.on.statuses.contains(&status),
-        };
-        let may = wanted
-            && (idempotent || retry.all_methods)
-            && place.tries < retry.tries
-            && !place.shielded;
-        if !may {
-            return None;
+        for _ in 0..TICKS_FOR_ROOM {
+            if !load.ask_for_room() {
+                break;
+            }
+            tokio::time::sleep(TICK).await;
+            if let Some(room) = load.requests.try_enter(ceiling) {
+                return Some(room);
+            }
         }
-        let guard = held.take().or_else(|| self.enter_retry(place, cause))?;
-        let pays = self.worker.spend(self.service);
-        pays.then(|| Next::Retry(cause.reason(), guard))
+        None
     }
 
-    /// The ceiling holds for retries of answers, by which an overloaded application would be loaded more. When an endpoint dies,
-    /// everything that was in flight on it fails at once and goes elsewhere: that is for the budget alone to bound.
-    fn enter_retry(&self, place: &Place, cause: Cause) -> Option<Guard<'_>> {
-        let ceiling = match cause {
-            Cause::Status(_) => self.service.policies.limits.retries,
-            Cause::Unsent | Cause::Reset | Cause::Timeout => 0,
-        };
-        let retries = &self.service.versions[place.version].load.retries;
-        let guard = retries.try_enter(ceiling);
-        if guard.is_none() {
-            self.shard(place.version)
-                .limit_rejected(Limit::Retries.index());
+    /// What follows a failed try.
+    fn after_failure(&mut self, failed: &AttemptError, can_rewind: bool) -> Next {
+        match TryFailure::of(&failed.error).filter(|_| !failed.answered) {
+            Some(failure) => self.next(failure, can_rewind),
+            None => Next::Nothing,
         }
-        guard
     }
 
-    /// Gets ready for the next try: counts it, waits a little, rewinds the body. The guard is held while the retry runs.
-    async fn prepare<'a>(
-        &self,
-        place: &mut Place,
-        next: Next<'a>,
-        upload: &mut Upload,
-    ) -> Option<Guard<'a>> {
+    /// What follows a response of this status; [`Next::Nothing`]: it goes to the client.
+    pub fn after_head(&mut self, status: u16, can_rewind: bool) -> Next {
+        let next = self.next(TryFailure::Status(status), can_rewind);
+        if next != Next::Nothing {
+            self.recording
+                .fail_try(&ExchangeError::Status(status), None);
+        }
+        next
+    }
+
+    fn next(&mut self, failure: TryFailure, can_rewind: bool) -> Next {
+        let service = self.cx.service;
+        let policies = &service.policies;
+        let situation = Situation {
+            policy: &policies.retry,
+            shield: policies.shield,
+            idempotent: self.cx.request.method.is_idempotent(),
+            can_rewind,
+            tries: self.count,
+            may_leave: !self.placed.stays && self.version != service.routing.split.stable(),
+            shielded: self.shielded,
+            has_untried: self.has_untried(),
+        };
+        match retry::next(failure, &situation) {
+            Next::Retry if !self.afford_retry(failure) => retry::after_retries(failure, &situation),
+            Next::Retry => {
+                self.recording.retried(failure.reason());
+                Next::Retry
+            }
+            next => next,
+        }
+    }
+
+    /// Takes room under `limits.retries`, and pays from the service's retry budget.
+    fn afford_retry(&mut self, failure: TryFailure) -> bool {
+        let ceiling = match failure.is_answer() {
+            true => self.cx.service.policies.limits.retries,
+            false => 0,
+        };
+        if self.retry_room.is_none() {
+            self.retry_room = self.version().load.retries.try_enter(ceiling);
+        }
+        if self.retry_room.is_none() {
+            self.recording.limited(Limit::Retries);
+            return false;
+        }
+        self.cx.worker.spend(self.cx.service)
+    }
+
+    /// Gets ready for the next try: a short pause before a retry, and the body from its beginning.
+    async fn prepare(&mut self, next: Next, upload: &mut Upload) {
         upload.rewind();
-        match next {
-            Next::Shield => {
-                self.shard(place.version).shielded();
-                place.shielded = true;
-                place.version = self.service.routing.split.stable();
-                None
-            }
-            Next::Retry(reason, guard) => {
-                self.shard(place.version).retry(reason);
-                let wait = self
-                    .worker
-                    .with_rng(|rng| budget::backoff(place.tries, rng));
-                tokio::time::sleep(wait).await;
-                Some(guard)
-            }
+        if next == Next::Shield {
+            self.recording.shielded();
+            self.shielded = true;
+            self.retry_room = None;
+            self.version = self.cx.service.routing.split.stable();
+        } else {
+            let worker = self.cx.worker;
+            let wait = worker.with_rng(|rng| budget::backoff(self.count, rng));
+            tokio::time::sleep(wait).await;
         }
     }
 }
 
-/// A request in flight on a version.
-struct InFlight<'a>(&'a VersionShard);
+/// A request that counts in `http_requests_in_flight`.
+struct InFlight<'a>(&'a crate::telemetry::VersionShard);
 
 impl<'a> InFlight<'a> {
-    fn enter(shard: &'a VersionShard) -> Self {
+    fn enter(shard: &'a crate::telemetry::VersionShard) -> Self {
         shard.in_flight(1);
         Self(shard)
     }

@@ -6,10 +6,13 @@ use std::task::{Context, Poll, Waker, ready};
 
 use tokio::task::coop;
 
+use super::active::Active;
 use super::body::Flow;
-use super::error::Broken;
-use super::exchange::{Done, Failure, Terms};
+use super::context::RequestContext;
+use super::error::ExchangeError;
 use super::headers::{Fields, Outgoing};
+use super::observe::Recording;
+use super::tries::Served;
 use super::wire::{Downstream, PumpError, Sink, Source, Upstream};
 use crate::http1::{FieldId, Framing};
 
@@ -17,11 +20,13 @@ use crate::http1::{FieldId, Framing};
 ///
 /// # Errors
 /// The client can't be told.
-pub async fn run<D: Downstream, U: Upstream>(
-    terms: &Terms<'_>,
+pub(crate) async fn run<D: Downstream, U: Upstream, F: Fields>(
+    cx: &RequestContext<'_, F>,
+    active: &mut Active<'_>,
+    recording: &mut Recording<'_>,
     down: &mut D,
     up: &mut U,
-) -> Result<Done, Failure> {
+) -> Result<Served, ExchangeError> {
     let protocol = up
         .fields()
         .first(FieldId::Upgrade)
@@ -35,23 +40,25 @@ pub async fn run<D: Downstream, U: Upstream>(
         added: &[],
         upgrade: Some(&protocol),
     })
-    .map_err(|_| Broken::ClientGone)?;
+    .map_err(|e| ExchangeError::ClientGone(Some(e)))?;
+    recording.record.status = 101;
+    recording.record.tunnel = true;
     up.next();
     up.open_tunnel();
     down.open_tunnel();
-    terms.active.becomes_stream();
-    terms.watch.disarm();
+    active.becomes_stream();
+    cx.watch.disarm();
     let mut tunnel = Tunnel::new();
-    poll_fn(|cx| match tunnel.poll(cx, down, up) {
-        Poll::Pending if terms.is_due(cx) && terms.watch.is_shut() => Poll::Ready(()),
+    let watch = cx.watch;
+    poll_fn(|task| match tunnel.poll(task, down, up) {
+        Poll::Pending if watch.expired(task) && watch.is_shut() => Poll::Ready(()),
         polled => polled,
     })
     .await;
-    Ok(Done {
-        status: 101,
-        grpc: None,
-        tunnel: true,
-    })
+    let record = &mut recording.record;
+    record.bytes_received = tunnel.rising.flow.moved;
+    record.bytes_sent = tunnel.falling.flow.moved;
+    Ok(Served::Tunnel)
 }
 
 /// Both directions.

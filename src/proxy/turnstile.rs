@@ -64,6 +64,11 @@ impl Turnstile {
         Begun(&self.0)
     }
 
+    /// Requests that have begun and not ended.
+    pub fn in_flight(&self) -> usize {
+        self.0.in_flight.get()
+    }
+
     /// Whether one may begin without waiting.
     pub fn is_open(&self) -> bool {
         self.0.is_open()

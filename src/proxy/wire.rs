@@ -3,6 +3,7 @@
 //! A [`Source`] lends the bytes of a body, a [`Sink`] takes them; both are polled, so that one task moves both directions
 //! without channels. An HTTP/1 connection is both; so is an HTTP/2 stream.
 
+use std::fmt;
 use std::io;
 use std::task::{Context, Poll};
 
@@ -24,6 +25,26 @@ pub enum WireError {
     Reset(h2::Reason),
     /// The connection broke.
     Io(io::Error),
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bad(reject) => write!(f, "malformed message ({reject})"),
+            Self::Cut => f.write_str("the connection ended in the middle of a message"),
+            Self::Reset(reason) => write!(f, "the HTTP/2 stream was reset ({reason:?})"),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for WireError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io(error) => error.source(),
+            _ => None,
+        }
+    }
 }
 
 impl From<io::Error> for WireError {
@@ -70,6 +91,11 @@ pub trait Source {
     fn take_trailers(&mut self) -> HeaderMap;
     /// How many content bytes are still to come, where that is known.
     fn remaining(&self) -> Option<u64>;
+    /// Whether the whole body has arrived, as far as that is known: what is left is in the proxy's hands.
+    fn has_arrived(&self) -> bool {
+        self.remaining()
+            .is_some_and(|left| left <= self.data().len() as u64)
+    }
     /// The sink doesn't keep up: what can be given back of the memory, is.
     fn stall(&mut self) {}
     /// Asked after it had nothing: nothing has come since as far as is known without looking, and who waited is still to be woken.

@@ -6,8 +6,10 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use super::body::TURN;
 use super::drain;
 use super::headers::RequestId;
+use super::room::Downloads;
 use super::turnstile::Turnstile;
 use crate::config::policy;
 use crate::http1::{RequestHead, ResponseHead};
@@ -40,6 +42,8 @@ pub struct Worker {
     pub watches: Watches,
     /// Where requests begin.
     pub turnstile: Turnstile,
+    /// Downloads whose clients are slow to take them.
+    pub downloads: Downloads,
     suspects: Suspects,
     #[expect(
         clippy::redundant_allocation,
@@ -83,6 +87,7 @@ impl Worker {
             h2_conns: H2Conns::new(id),
             watches: Watches::new(),
             turnstile: Turnstile::default(),
+            downloads: Downloads::default(),
             snapshot: RefCell::new(Rc::new(snapshot)),
             rng: RefCell::new(fastrand::Rng::new()),
             services: RefCell::default(),
@@ -241,6 +246,15 @@ impl Worker {
         run(&mut states[service.slot], &mut self.rng.borrow_mut())
     }
 
+    /// Bytes that one body may move before others get their turn: with many requests in flight, less each.
+    pub fn turn_bytes(&self) -> u64 {
+        /// With so many bodies in turn each still moves what fits into a pipe.
+        const LEAST: u64 = 64 * 1024;
+        /// What all requests in flight together may move before each has had a turn, about 4 ms of copying.
+        const ROUND: u64 = 16 << 20;
+        (ROUND / self.turnstile.in_flight().max(1) as u64).clamp(LEAST, TURN)
+    }
+
     /// An id for a request.
     pub fn request_id(&self, theirs: Option<&[u8]>) -> RequestId {
         RequestId::of(theirs, &mut self.rng.borrow_mut())
@@ -277,6 +291,7 @@ impl Worker {
         self.watches.tick(now);
         self.turnstile.tick();
         self.cut_overdue(now);
+        self.downloads.make_room_for_others(self.watches.now_ms());
         if limits::anybody_waits() {
             self.conns.make_room();
             self.h2_conns.make_room();

@@ -4,72 +4,10 @@
 //! endpoint then fails over. It is pure: [`State`] supplies what changes from moment to moment, and a [`Trace`] receives
 //! each step. The data path passes `()` as its trace, which compiles to nothing.
 
-use std::fmt;
-use std::str::FromStr;
-
 use super::failover::{Role, failover};
 use super::sticky::Session;
 use super::{Place, Request, Service, Split};
-
-/// How the version of a request was chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Chosen {
-    /// The host is a preview host of the version.
-    Preview,
-    /// A match rule names the version.
-    Rule,
-    /// The session that the request carries is on the version.
-    Session,
-    /// The user's cohort point lies in the version's part of [0,1).
-    Cohort,
-    /// The exact split, or stable where no canary has a share.
-    Split,
-    /// The version that was decided on has no usable endpoint, and this one takes over.
-    Failover,
-}
-
-impl Chosen {
-    /// Every value.
-    pub const ALL: [Self; 6] = [
-        Self::Preview,
-        Self::Rule,
-        Self::Session,
-        Self::Cohort,
-        Self::Split,
-        Self::Failover,
-    ];
-
-    /// Its name in logs and in the API.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Preview => "preview",
-            Self::Rule => "rule",
-            Self::Session => "session",
-            Self::Cohort => "cohort",
-            Self::Split => "split",
-            Self::Failover => "failover",
-        }
-    }
-}
-
-impl fmt::Display for Chosen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.label())
-    }
-}
-
-/// The text is no [`Chosen::label`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnknownChosen;
-
-impl FromStr for Chosen {
-    type Err = UnknownChosen;
-
-    fn from_str(text: &str) -> Result<Self, UnknownChosen> {
-        let mut all = Self::ALL.into_iter();
-        all.find(|c| c.label() == text).ok_or(UnknownChosen)
-    }
-}
+pub use crate::telemetry::record::Chosen;
 
 /// The outcome of [`decision`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -92,14 +92,6 @@ fn canary() -> Fake {
 }
 
 #[test]
-fn labels_and_values_match() {
-    for chosen in Chosen::ALL {
-        assert_eq!(chosen.label().parse(), Ok(chosen));
-    }
-    assert_eq!("Preview".parse::<Chosen>(), Err(UnknownChosen));
-}
-
-#[test]
 fn a_preview_host_decides_before_everything_and_never_fails_over() {
     let mut now = Now::with_session(0, true).but_down(&[2]);
     let mut steps = Vec::new();

@@ -12,16 +12,15 @@ use ipnet::IpNet;
 use super::gate::Place;
 use super::request::{Parsed, Scratch};
 use super::tls::TlsInfo;
-use crate::config::spec::ProxyLimits;
-use crate::http1::{Framing, HeadLimits, Method, RequestHead, Version};
+use crate::http1::{Framing, HeadLimits, RequestHead, Version};
 use crate::net::{Phase, Stream, Watch};
 use crate::proxy::h1::H1;
 use crate::proxy::h1_down::H1Down;
 use crate::proxy::turnstile::Ticket;
 use crate::proxy::wire::Downstream;
-use crate::proxy::{self, Answer, Ended, Peer, Worker};
-use crate::snapshot::Snapshot;
+use crate::proxy::{self, Answer, Ended, Inbound, Peer, Recording, Worker};
 use crate::telemetry::ListenerShard;
+use crate::telemetry::record::Protocol;
 
 /// How an HTTP/2 connection begins (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -241,27 +240,37 @@ impl Conn<'_> {
 
     /// One request, from its head to what is left of its body.
     async fn turn(&self, down: &mut H1Down) -> Turn {
-        let snapshot = self.worker.snapshot();
         let mut head = self.worker.take_request_head();
-        match self.read_head(down, &mut head, &snapshot.spec.limits).await {
+        let read = self.read_head(down, &mut head).await;
+        let inbound = Inbound {
+            worker: self.worker,
+            // A head may have taken a while: the request is served by what is in force now.
+            snapshot: &self.worker.snapshot(),
+            peer: self.peer,
+            listener: &self.listening.name,
+            protocol: match head.version {
+                Version::H10 => Protocol::Http10,
+                Version::H11 => Protocol::Http11,
+            },
+            started: Instant::now(),
+        };
+        match read {
             Ok(true) => {}
             Ok(false) => return Turn::Over,
             Err(answer) => {
-                self.refuse(&snapshot, down, answer).await;
+                self.refuse(inbound, down, answer).await;
                 return Turn::Over;
             }
         }
-        let started = Instant::now();
-        let ended = self.one_request(&snapshot, started, down, &head).await;
+        let ended = self.one_request(inbound, down, &head).await;
         self.worker.give_request_head(head);
-        drop(snapshot);
         match ended {
-            Ended::Whole(_) if down.keeps_alive() && self.drain_body(down).await => Turn::Again,
-            Ended::Whole(_) => {
+            Ended::Whole if down.keeps_alive() && self.drain_body(down).await => Turn::Again,
+            Ended::Whole => {
                 self.take_leave(down).await;
                 Turn::Over
             }
-            Ended::Cut(_) => {
+            Ended::Cut => {
                 // What came of the answer is the client's: half of it says more than a connection that ends without a word.
                 if down.is_self_delimiting() && !self.watch.is_shut() {
                     self.take_leave(down).await;
@@ -291,12 +300,9 @@ impl Conn<'_> {
     }
 
     /// Reads a whole head. `Ok(false)`: the client left before it was whole.
-    async fn read_head(
-        &self,
-        down: &mut H1Down,
-        head: &mut RequestHead,
-        limits: &ProxyLimits,
-    ) -> Result<bool, Answer> {
+    async fn read_head(&self, down: &mut H1Down, head: &mut RequestHead) -> Result<bool, Answer> {
+        let snapshot = self.worker.snapshot();
+        let limits = &snapshot.spec.limits;
         self.watch.enter(Phase::Head);
         self.watch.arm(limits.header_timeout);
         let limits = HeadLimits {
@@ -323,8 +329,7 @@ impl Conn<'_> {
 
     async fn one_request(
         &self,
-        snapshot: &Snapshot,
-        started: Instant,
+        inbound: Inbound<'_>,
         down: &mut H1Down,
         head: &RequestHead,
     ) -> Ended {
@@ -338,53 +343,38 @@ impl Conn<'_> {
         if head.expect_continue {
             down.awaits_continue();
         }
+        let (watch, snapshot) = (self.watch, inbound.snapshot);
         let parsed = match Parsed::new(self, head, &scratch) {
             Ok(parsed) => parsed,
             Err(reject) => {
                 down.close_after();
-                return self
-                    .own_answer(snapshot, head.method, down, Answer::refuse(reject))
-                    .await;
+                let id = self.worker.request_id(None);
+                let mut recording = Recording::begin(inbound, id.ours());
+                recording.record.method = head.method;
+                let answer = Answer::refuse(reject);
+                return proxy::refuse(watch, snapshot, &mut recording, down, answer).await;
             }
         };
-        if self
-            .tls
-            .as_ref()
-            .is_some_and(|tls| tls.misdirected(parsed.host()))
-        {
-            return self
-                .own_answer(snapshot, head.method, down, Answer::MISDIRECTED)
-                .await;
-        }
         let request = parsed.request();
-        if self.listening.redirect_https {
-            let ended = proxy::redirect_https(self.watch, snapshot, &request, down).await;
-            self.count(ended);
-            return ended;
+        let mut recording = Recording::of_request(inbound, &request);
+        let misdirected = |tls: &&TlsInfo| tls.misdirected(request.host);
+        if self.tls.as_ref().is_some_and(misdirected) {
+            let answer = Answer::MISDIRECTED;
+            return proxy::refuse(watch, snapshot, &mut recording, down, answer).await;
         }
-        proxy::handle(self.worker, self.watch, started, &request, down).await
-    }
-
-    async fn own_answer(
-        &self,
-        snapshot: &Snapshot,
-        method: Method,
-        down: &mut H1Down,
-        answer: Answer,
-    ) -> Ended {
-        let ended = proxy::answer(self.watch, snapshot, method, down, answer).await;
-        self.count(ended);
-        ended
-    }
-
-    fn count(&self, ended: Ended) {
-        self.listening.metrics[self.worker.id].request(ended.status());
+        if self.listening.redirect_https {
+            return proxy::redirect_https(watch, snapshot, &request, &mut recording, down).await;
+        }
+        proxy::handle(inbound, watch, &request, &mut recording, down).await
     }
 
     /// Answers a head that can't be used; the connection ends.
-    async fn refuse(&self, snapshot: &Snapshot, down: &mut H1Down, answer: Answer) {
+    async fn refuse(&self, inbound: Inbound<'_>, down: &mut H1Down, answer: Answer) {
         down.begin(Version::H11, false, Framing::Empty);
-        if let Ended::Whole(_) = self.own_answer(snapshot, Method::Get, down, answer).await {
+        let id = self.worker.request_id(None);
+        let mut recording = Recording::begin(inbound, id.ours());
+        let refused = proxy::refuse(self.watch, inbound.snapshot, &mut recording, down, answer);
+        if refused.await == Ended::Whole {
             self.take_leave(down).await;
         }
     }

@@ -74,11 +74,6 @@ impl<'a> Parsed<'a> {
         })
     }
 
-    /// Lower case, without port.
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
     /// The request.
     pub fn request(&self) -> Request<'_, H1Fields<'_>> {
         let Self { head, bytes, .. } = *self;

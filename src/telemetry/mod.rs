@@ -7,11 +7,13 @@ pub mod latency;
 pub mod log_limit;
 pub mod names;
 pub mod process;
+pub mod record;
 pub mod registry;
 pub mod render;
 pub mod shard;
 pub mod windows;
+pub mod words;
 
 pub use log_limit::LogLimit;
-pub use registry::{RuleHits, Telemetry, VersionMetrics};
-pub use shard::{ListenerShard, VersionShard};
+pub use registry::{RuleHits, ServiceMetrics, Telemetry, VersionMetrics};
+pub use shard::{ListenerShard, ServiceShard, VersionShard};

@@ -41,6 +41,10 @@ families! {
     Gauge HTTP_IN_FLIGHT "http_requests_in_flight" "Requests that a version is working on.";
     Gauge QUEUE_DEPTH "queue_depth" "Requests that wait for a connection to a version.";
     Counter GRPC_REQUESTS "grpc_requests_total" "gRPC calls that a version ended, by grpc-status.";
+    Counter SERVICE_REQUESTS "cutover_service_requests_total" "Requests to a service by the status that its clients got, the proxy's own answers included; 499 stands for a client that left before it got one.";
+    Counter OWN_ANSWERS "cutover_own_answers_total" "Requests that the proxy answered by itself; without a service where no route matched.";
+    Counter UPSTREAM_FAILURES "cutover_upstream_failures_total" "Attempts that a version failed.";
+    Counter CLIENT_FAILURES "cutover_client_failures_total" "Requests and TLS handshakes that a client failed.";
     Counter DOWNSTREAM_REQUESTS "cutover_downstream_requests_total" "Requests that a listener answered.";
     Counter PANICS "cutover_panics_total" "Connections and HTTP/2 streams that a fault of the proxy itself ended; the log says where.";
     Gauge CONNECTIONS "cutover_connections" "Open downstream connections of a listener.";
@@ -81,11 +85,6 @@ pub const RESERVED_LABELS: [&str; 13] = [
     "listener",
     "limit",
     "quantile",
-];
-
-/// Why an attempt was repeated: what [`super::VersionShard::retry`] counts, by index.
-pub const RETRY_REASONS: [&str; 9] = [
-    "connect", "reset", "stale", "502", "503", "504", "timeout", "refused", "status",
 ];
 
 /// What refuses for want of room: what [`super::VersionShard::limit_rejected`] counts, by index.

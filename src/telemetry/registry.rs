@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::shard::{ListenerShard, ListenerTotals, RuleShard, VersionShard, VersionTotals};
+use super::shard::{
+    ListenerShard, ListenerTotals, RuleShard, ServiceShard, ServiceTotals, VersionShard,
+    VersionTotals,
+};
 
 /// All counters of the process. Series live as long as the process: a version that leaves and comes back goes on counting.
 ///
@@ -17,6 +20,7 @@ pub struct Telemetry {
 #[derive(Debug, Default)]
 struct Families {
     versions: BTreeMap<(String, String), Arc<VersionMetrics>>,
+    services: BTreeMap<String, Arc<ServiceMetrics>>,
     listeners: BTreeMap<String, Arc<[ListenerShard]>>,
     rules: BTreeMap<String, Arc<RuleHits>>,
     labels: BTreeMap<String, Vec<(String, String)>>,
@@ -71,6 +75,27 @@ impl Telemetry {
                 })
             })
             .clone()
+    }
+
+    /// The counters of one service, made on first use. The empty name stands for requests that no route matched.
+    pub fn service(&self, name: &str) -> Arc<ServiceMetrics> {
+        self.families()
+            .services
+            .entry(name.to_owned())
+            .or_insert_with(|| {
+                Arc::new(ServiceMetrics {
+                    shards: self.shards().collect(),
+                })
+            })
+            .clone()
+    }
+
+    /// Every service that ever was, added up. Sorted.
+    pub fn services(&self) -> Vec<(String, ServiceTotals)> {
+        let families = self.families();
+        let all = families.services.iter();
+        all.map(|(name, metrics)| (name.clone(), metrics.totals()))
+            .collect()
     }
 
     /// The counters of one listener, made on first use: one shard a worker.
@@ -186,6 +211,27 @@ impl VersionMetrics {
     }
 }
 
+/// The counters of one service: a shard for each worker, and one for the control thread.
+#[derive(Debug)]
+pub struct ServiceMetrics {
+    shards: Box<[ServiceShard]>,
+}
+
+impl ServiceMetrics {
+    /// The shard that worker `worker` writes.
+    #[inline]
+    pub fn shard(&self, worker: usize) -> &ServiceShard {
+        &self.shards[worker]
+    }
+
+    /// All shards added up.
+    pub fn totals(&self) -> ServiceTotals {
+        let mut totals = ServiceTotals::default();
+        self.shards.iter().for_each(|s| s.add_to(&mut totals));
+        totals
+    }
+}
+
 /// The counters of one service's rules: for each rule a cell for each worker.
 #[derive(Debug)]
 pub struct RuleHits {
@@ -223,7 +269,7 @@ mod tests {
             shard.in_flight(1);
             shard.queued(2);
             shard.connections(3);
-            shard.retry(worker);
+            shard.retry(crate::telemetry::record::RetryReason::ALL[worker]);
         }
         metrics.shard(0).in_flight(-1);
         let totals = metrics.totals();

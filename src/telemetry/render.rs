@@ -12,6 +12,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use super::latency::{EXPORTED, LatencyTotals};
 use super::names::{self, Family, Kind};
 use super::process::Process;
+use super::record::RetryReason;
 use super::registry::Telemetry;
 use super::shard::VersionTotals;
 
@@ -64,6 +65,7 @@ pub fn render(telemetry: &Telemetry, scrape: &Scrape) -> String {
         telemetry.remember_labels(&service.name, &service.labels);
         state_of(&mut page, service);
     }
+    services(&mut page, telemetry);
     versions(&mut page, telemetry, scrape);
     listeners(&mut page, telemetry, scrape);
     for (service, hits) in telemetry.rule_hits() {
@@ -97,6 +99,19 @@ fn state_of(page: &mut Page, service: &ScrapeService) {
     }
 }
 
+fn services(page: &mut Page, telemetry: &Telemetry) {
+    for (service, totals) in telemetry.services() {
+        let labels = Labels::of(&service, &telemetry.labels(&service));
+        for (status, n) in totals.requests {
+            let labels = labels.with("status", &status.to_string());
+            page.counter(names::SERVICE_REQUESTS, labels, n);
+        }
+        for (reason, n) in totals.own_answers {
+            page.counter(names::OWN_ANSWERS, labels.with("reason", reason), n);
+        }
+    }
+}
+
 fn versions(page: &mut Page, telemetry: &Telemetry, scrape: &Scrape) {
     let runs = |service: &str, version: &str| {
         let service = scrape.services.iter().find(|s| s.name == service);
@@ -123,8 +138,11 @@ fn version_of(page: &mut Page, labels: &Labels, totals: &VersionTotals, runs: bo
         page.counter(names::GRPC_REQUESTS, labels, n);
     }
     for (reason, n) in totals.retries.into_iter().enumerate().filter(counted) {
-        let labels = labels.with("reason", names::RETRY_REASONS[reason]);
+        let labels = labels.with("reason", RetryReason::ALL[reason].as_str());
         page.counter(names::RETRIES, labels, n);
+    }
+    for (reason, n) in &totals.failures {
+        page.counter(names::UPSTREAM_FAILURES, labels.with("reason", reason), *n);
     }
     for (limit, n) in totals
         .limit_rejected
@@ -167,6 +185,9 @@ fn listeners(page: &mut Page, telemetry: &Telemetry, scrape: &Scrape) {
         for (status, n) in totals.requests {
             let labels = labels.with("status", &status.to_string());
             page.counter(names::DOWNSTREAM_REQUESTS, labels, n);
+        }
+        for (reason, n) in totals.failures {
+            page.counter(names::CLIENT_FAILURES, labels.with("reason", reason), n);
         }
         let connections = totals.connections.max(0);
         if connections > 0 || scrape.listeners.contains(&listener) {

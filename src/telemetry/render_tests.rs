@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::http1::Method;
+use crate::telemetry::record::Reason;
 use crate::telemetry::registry::Ejection;
 
 fn scrape(services: &[(&str, &[&str])]) -> Scrape {
@@ -36,13 +37,20 @@ fn busy() -> std::sync::Arc<Telemetry> {
             shard.request(Method::Get, 200, Duration::from_millis(3));
             shard.request(Method::Other, 503, Duration::from_secs(70));
             shard.grpc(14);
-            shard.retry(1);
+            shard.retry(RetryReason::Reset);
             shard.limit_rejected(2);
             shard.shielded();
+            shard.failed(Reason::ConnectRefused);
             shard.in_flight(1);
         }
     }
+    telemetry.service("shop").shard(0).request(200);
+    telemetry
+        .service("shop")
+        .shard(0)
+        .own_answer(Reason::NoEndpoint);
     let listener = telemetry.listener("http");
+    listener[0].client_failed(Reason::HeaderTimeout);
     listener[0].request(404);
     listener[1].connections(1);
     telemetry.rules("shop", 2).hit(1, 1);

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::latency::{Latency, LatencyTotals};
-use super::names::{LIMITS, METHODS, RETRY_REASONS};
+use super::names::{LIMITS, METHODS};
+use super::record::{Reason, RetryReason};
 use crate::http1::Method;
 
 /// A counter with one writer.
@@ -94,6 +95,33 @@ impl<const GROUPS: usize> Statuses<GROUPS> {
     }
 }
 
+/// Counters by reason. They are made when the first one comes: most reasons never happen.
+#[derive(Debug, Default)]
+struct Reasons(OnceLock<Box<[Counter; Reason::COUNT]>>);
+
+impl Reasons {
+    fn add(&self, reason: Reason) {
+        let counters = self
+            .0
+            .get_or_init(|| Box::new([const { Counter::new() }; Reason::COUNT]));
+        counters[reason.index()].add(1);
+    }
+
+    fn add_to(&self, totals: &mut ReasonTotals) {
+        let Some(counters) = self.0.get() else {
+            return;
+        };
+        for (reason, counter) in Reason::ALL.iter().zip(&**counters) {
+            if counter.get() > 0 {
+                *totals.entry(reason.as_str()).or_default() += counter.get();
+            }
+        }
+    }
+}
+
+/// Counts by the word of a [`Reason`]; only those that happened.
+pub type ReasonTotals = std::collections::BTreeMap<&'static str, u64>;
+
 /// One worker's counters of one version, on cache lines of their own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -104,9 +132,10 @@ pub struct VersionShard {
     queued: Gauge,
     connections: Gauge,
     grpc: [Counter; 17],
-    retries: [Counter; RETRY_REASONS.len()],
+    retries: [Counter; RetryReason::COUNT],
     limit_rejected: [Counter; LIMITS.len()],
     shielded: Counter,
+    failures: Reasons,
 }
 
 impl VersionShard {
@@ -144,10 +173,15 @@ impl VersionShard {
         self.connections.add(by);
     }
 
-    /// `cutover_retries_total`, by the index of a reason in [`RETRY_REASONS`].
+    /// `cutover_retries_total`.
     #[inline]
-    pub fn retry(&self, reason: usize) {
-        self.retries[reason].add(1);
+    pub fn retry(&self, reason: RetryReason) {
+        self.retries[reason.index()].add(1);
+    }
+
+    /// `cutover_upstream_failures_total`: the version failed an attempt.
+    pub fn failed(&self, reason: Reason) {
+        self.failures.add(reason);
     }
 
     /// `cutover_limit_rejections_total`, by the index of a limit in [`LIMITS`].
@@ -183,6 +217,7 @@ impl VersionShard {
             *total += n.get();
         }
         totals.shielded += self.shielded.get();
+        self.failures.add_to(&mut totals.failures);
     }
 }
 
@@ -201,12 +236,51 @@ pub struct VersionTotals {
     pub connections: i64,
     /// gRPC calls by status.
     pub grpc: [u64; 17],
-    /// Repeated attempts by the index of a reason in [`RETRY_REASONS`].
-    pub retries: [u64; RETRY_REASONS.len()],
+    /// Repeated attempts by the index of a [`RetryReason`].
+    pub retries: [u64; RetryReason::COUNT],
     /// Refusals by the index of a limit in [`LIMITS`].
     pub limit_rejected: [u64; LIMITS.len()],
     /// Requests that it failed and stable answered.
     pub shielded: u64,
+    /// Attempts that it failed.
+    pub failures: ReasonTotals,
+}
+
+/// One worker's counters of one service, on cache lines of their own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ServiceShard {
+    requests: Statuses<1>,
+    own_answers: Reasons,
+}
+
+impl ServiceShard {
+    /// A request ended with this status for its client: `cutover_service_requests_total`.
+    #[inline]
+    pub fn request(&self, status: u16) {
+        self.requests.add(0, status);
+    }
+
+    /// The proxy answered by itself: `cutover_own_answers_total`.
+    pub fn own_answer(&self, reason: Reason) {
+        self.own_answers.add(reason);
+    }
+
+    pub(super) fn add_to(&self, totals: &mut ServiceTotals) {
+        self.requests.each(|_, status, n| {
+            *totals.requests.entry(status).or_default() += n;
+        });
+        self.own_answers.add_to(&mut totals.own_answers);
+    }
+}
+
+/// The counters of one service, added up over the workers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceTotals {
+    /// Requests by the status that the client got; only those that happened.
+    pub requests: std::collections::BTreeMap<u16, u64>,
+    /// Answers of the proxy itself.
+    pub own_answers: ReasonTotals,
 }
 
 /// One worker's counters of one listener, on cache lines of their own.
@@ -216,6 +290,7 @@ pub struct ListenerShard {
     requests: Statuses<1>,
     connections: Gauge,
     panics: AtomicU64,
+    failures: Reasons,
 }
 
 impl ListenerShard {
@@ -231,6 +306,11 @@ impl ListenerShard {
         self.connections.add(by);
     }
 
+    /// A client failed a request or a handshake: `cutover_client_failures_total`.
+    pub fn client_failed(&self, reason: Reason) {
+        self.failures.add(reason);
+    }
+
     /// A panic ended a connection or stream: `cutover_panics_total`.
     pub fn panicked(&self) {
         self.panics.fetch_add(1, Relaxed);
@@ -242,6 +322,7 @@ impl ListenerShard {
         });
         totals.connections += self.connections.get();
         totals.panics += self.panics.load(Relaxed);
+        self.failures.add_to(&mut totals.failures);
     }
 }
 
@@ -254,6 +335,8 @@ pub struct ListenerTotals {
     pub connections: i64,
     /// Connections and streams that a panic ended.
     pub panics: u64,
+    /// Requests and handshakes that clients failed.
+    pub failures: ReasonTotals,
 }
 
 /// One worker's counter of one rule.

@@ -44,6 +44,43 @@ impl ConnectError {
             Self::Io(_) => "connect-failed",
         }
     }
+
+    /// Whether this process, not the peer, lacks something: descriptors, local ports or socket memory.
+    pub fn is_local(&self) -> bool {
+        let Self::Io(error) = self else { return false };
+        let code = error
+            .raw_os_error()
+            .map(rustix::io::Errno::from_raw_os_error);
+        matches!(
+            code,
+            Some(
+                rustix::io::Errno::MFILE
+                    | rustix::io::Errno::NFILE
+                    | rustix::io::Errno::ADDRNOTAVAIL
+                    | rustix::io::Errno::NOBUFS
+                    | rustix::io::Errno::NOMEM
+            )
+        )
+    }
+}
+
+impl std::fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Timeout => f.write_str("timeouts.connect passed"),
+            Self::Unresolved => f.write_str("the name has no address"),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io(error) => error.source(),
+            _ => None,
+        }
+    }
 }
 
 /// Opens a connection to `endpoint`, TLS included, within `limit`.

@@ -66,6 +66,21 @@ pub struct VersionLoad {
     pub retries: Gauge,
     /// Open connections, idle ones included.
     pub connections: Arc<ConnectionSlots>,
+    /// Downloads, of all workers, whose clients were slow to take them at least once.
+    pub blocked: AtomicU32,
+    /// Requests that wait until a worker ends one of these downloads.
+    pub wanted: AtomicU32,
+}
+
+impl VersionLoad {
+    /// Asks all workers to end a download that its client is slow to take; `false`: there is none.
+    pub fn ask_for_room(&self) -> bool {
+        let blocked = self.blocked.load(Ordering::Relaxed);
+        if blocked > self.wanted.load(Ordering::Relaxed) {
+            self.wanted.fetch_add(1, Ordering::Relaxed);
+        }
+        blocked > 0
+    }
 }
 
 /// How many are inside, on a cache line of its own.

@@ -203,20 +203,41 @@ fn a_tunnel_by_https_goes_over_http1() {
     assert_eq!(proxy.client().ask(WEBSOCKET).text(), "http1");
 }
 
-#[test]
-fn a_tunnel_before_the_body_has_ended_is_502() {
-    let origin = Origin::script(|conn| {
+/// An origin that switches protocols as soon as it has the head, whatever body was declared.
+fn hasty() -> Origin {
+    Origin::script(|conn| {
         conn.head()?;
         conn.write(
             b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: lines\r\n\r\n",
         )?;
         conn.peer_closes(crate::support::PATIENCE).map(drop)
-    });
+    })
+}
+
+#[test]
+fn a_client_that_stalls_in_its_body_before_a_tunnel_is_to_blame() {
+    let origin = hasty();
     let proxy = before(&origin.at());
-    let mut client = proxy.client();
     let head = HANDSHAKE.trim_end().replacen("GET", "POST", 1);
-    client.send(format!(
-        "{head}\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab"
-    ));
-    assert_eq!(client.answer("POST").status(), 502);
+    for _ in 0..4 {
+        let mut client = proxy.client();
+        client.send(format!(
+            "{head}\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab"
+        ));
+        let answer = client.answer("POST");
+        assert_eq!(answer.status(), 408);
+        assert_eq!(
+            answer.field("x-cutover-reason").as_deref(),
+            Some("body-timeout")
+        );
+    }
+    let metrics = proxy.metrics();
+    assert_eq!(
+        metrics.sum("http_requests_total", &[]),
+        0.0,
+        "nothing is charged"
+    );
+    assert_eq!(metrics.sum("cutover_ejections_total", &[]), 0.0);
+    let blamed = [("reason", "body-timeout")];
+    assert_eq!(metrics.sum("cutover_client_failures_total", &blamed), 4.0);
 }

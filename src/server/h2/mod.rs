@@ -29,7 +29,8 @@ use crate::net::{Outbox, Phase, Piece, Watch};
 use crate::proxy::h1::H1;
 use crate::proxy::h2::Progress;
 use crate::proxy::h2_down::H2Down;
-use crate::proxy::{self, Answer, Ended, Peer, Worker};
+use crate::proxy::{self, Answer, Ended, Inbound, Peer, Recording, Worker};
+use crate::telemetry::record::Protocol;
 
 /// What one connection may have on its way to us, all streams together: the bound of what a client can make us hold.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
@@ -322,10 +323,6 @@ impl Shared {
             known.1 = host;
         }
     }
-
-    fn count(&self, ended: Ended) {
-        self.listening.metrics[self.worker.id].request(ended.status());
-    }
 }
 
 /// A stream that is open.
@@ -368,8 +365,8 @@ async fn serve_streams(desk: Rc<Desk<Job>>) {
         let mut down = H2Down::new(body, ended, respond, seen.length, of_all);
         match answer(shared, &watch, (&parts, seen, ended), &mut down).await {
             // What is unread of the request's body is refused without an error (RFC 9113 §8.1): that is what dropping does.
-            Ended::Whole(_) | Ended::Tunnel => drop(down),
-            Ended::Cut(_) => down.abort(),
+            Ended::Whole | Ended::Tunnel => drop(down),
+            Ended::Cut => down.abort(),
         }
     }
 }
@@ -380,35 +377,38 @@ async fn answer(
     (parts, seen, ended): (&http::request::Parts, Seen<'_>, bool),
     down: &mut H2Down,
 ) -> Ended {
-    let started = shared.looked_at.get();
     let snapshot = shared.worker.snapshot();
+    let inbound = Inbound {
+        worker: &shared.worker,
+        snapshot: &snapshot,
+        peer: &shared.peer,
+        listener: &shared.listening.name,
+        protocol: Protocol::Http2,
+        started: shared.looked_at.get(),
+    };
     let limits = &snapshot.spec.limits;
     let head = match Head::new(parts, &seen, ended, limits, |a| shared.knows(a)) {
         Ok(head) => head,
         Err(reject) => {
-            let method = Method::from_bytes(parts.method.as_str().as_bytes());
-            let refusal = Answer::refuse(reject);
-            let ended = proxy::answer(watch, &snapshot, method, down, refusal).await;
-            shared.count(ended);
-            return ended;
+            let id = shared.worker.request_id(None);
+            let mut recording = Recording::begin(inbound, id.ours());
+            recording.record.method = Method::from_bytes(parts.method.as_str().as_bytes());
+            let answer = Answer::refuse(reject);
+            return proxy::refuse(watch, &snapshot, &mut recording, down, answer).await;
         }
     };
+    let request = head.request(shared);
+    let mut recording = Recording::of_request(inbound, &request);
     if shared.knows(head.authority().0).is_none() {
         let misdirected = |tls: &TlsInfo| tls.misdirected(head.host());
         if shared.tls.as_ref().is_some_and(misdirected) {
-            let refusal = Answer::MISDIRECTED;
-            let ended = proxy::answer(watch, &snapshot, head.method, down, refusal).await;
-            shared.count(ended);
-            return ended;
+            let answer = Answer::MISDIRECTED;
+            return proxy::refuse(watch, &snapshot, &mut recording, down, answer).await;
         }
         shared.learn(head.authority());
     }
-    let request = head.request(shared);
     if shared.listening.redirect_https {
-        let ended = proxy::redirect_https(watch, &snapshot, &request, down).await;
-        shared.count(ended);
-        return ended;
+        return proxy::redirect_https(watch, &snapshot, &request, &mut recording, down).await;
     }
-    drop(snapshot);
-    proxy::handle(&shared.worker, watch, started, &request, down).await
+    proxy::handle(inbound, watch, &request, &mut recording, down).await
 }

@@ -1,0 +1,181 @@
+//! A connection or an HTTP/2 stream to an endpoint: kept, opened, or waited for as long as limits and client allow.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::context::{HALF_CLOSED, RequestContext};
+use super::error::ExchangeError;
+use super::headers::Fields;
+use super::tries::Tries;
+use super::wire::{Downstream, Gone};
+use crate::telemetry::VersionShard;
+use crate::upstream::connect::Opened;
+use crate::upstream::conns::{Kept, is_quiet_now};
+use crate::upstream::h2_conns::Lease;
+use crate::upstream::h2_open::{LeaseError, Opening};
+use crate::upstream::limits::Slot;
+use crate::upstream::{ConnectError, Endpoint, connect};
+
+/// What a wait with a deadline of its own may take longer: the deadline's own error says more.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// A request that counts in `queue_depth` while it waits for a connection.
+struct Queued<'a>(&'a VersionShard);
+
+impl<'a> Queued<'a> {
+    fn enter(shard: &'a VersionShard) -> Self {
+        shard.queued(1);
+        Self(shard)
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.queued(-1);
+    }
+}
+
+impl<F: Fields> RequestContext<'_, F> {
+    /// Waits for something upstream, as long as the client does and no longer than the exchange may last. `late` is what
+    /// the wait fails with when its own time is over.
+    async fn while_wanted<D: Downstream, T>(
+        &self,
+        down: &mut D,
+        longest: Duration,
+        late: fn() -> ExchangeError,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<Result<T, ExchangeError>>,
+    ) -> Result<T, ExchangeError> {
+        let left = self.total_left().filter(|left| *left < longest);
+        self.watch.arm(left.unwrap_or(longest));
+        let mut half_closed = false;
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = poll(cx) {
+                return Poll::Ready(done);
+            }
+            match down.poll_gone(cx) {
+                Poll::Ready(Gone::Left) => {
+                    return Poll::Ready(Err(ExchangeError::ClientGone(None)));
+                }
+                Poll::Ready(Gone::HalfClosed) if !half_closed => {
+                    half_closed = true;
+                    self.watch.arm(HALF_CLOSED);
+                }
+                _ => {}
+            }
+            match self.watch.expired(cx) {
+                false => Poll::Pending,
+                true if self.watch.is_shut() => Poll::Ready(Err(ExchangeError::Shutdown)),
+                true if half_closed => Poll::Ready(Err(ExchangeError::ClientGone(None))),
+                true => Poll::Ready(Err(late())),
+            }
+        })
+        .await
+    }
+}
+
+impl<'a, F: Fields> Tries<'a, '_, F> {
+    pub(super) fn shard(&self, endpoint: &'a Endpoint) -> &'a VersionShard {
+        endpoint.metrics.shard(self.cx.worker.id)
+    }
+
+    /// Opens a connection, once the version's limits have room for it. Waiting for room is the proxy's time, opening the endpoint's.
+    pub(super) async fn connect<D: Downstream>(
+        &mut self,
+        endpoint: &'a Arc<Endpoint>,
+        tunnels: bool,
+        down: &mut D,
+    ) -> Result<(Slot, Opened), ExchangeError> {
+        let cx = self.cx;
+        let timeouts = &cx.service.timeouts;
+        let _queued = Queued::enter(self.shard(endpoint));
+        let asked = Instant::now();
+        let mut waiting = pin!(self.slot(endpoint));
+        let late = || ExchangeError::QueueTimeout;
+        let longest = timeouts.first_byte + PATIENCE;
+        let slot = cx
+            .while_wanted(down, longest, late, |task| waiting.as_mut().poll(task))
+            .await;
+        let began = Instant::now();
+        self.recording.add_queued(began.duration_since(asked));
+        let slot = slot?;
+        let limit = timeouts.connect;
+        let mut opening = pin!(async {
+            let opened = match tunnels {
+                true => connect::open_http1(endpoint, limit).await,
+                false => connect::open(endpoint, limit).await,
+            };
+            opened.map_err(ExchangeError::Connect)
+        });
+        let late = || ExchangeError::Connect(ConnectError::Timeout);
+        let longest = limit + PATIENCE;
+        let opened = cx
+            .while_wanted(down, longest, late, |task| opening.as_mut().poll(task))
+            .await;
+        self.recording.add_connect(began.elapsed());
+        Ok((slot, opened?))
+    }
+
+    /// The right to open a connection, after a wait where the version has as many as it may have.
+    fn slot(
+        &self,
+        endpoint: &'a Endpoint,
+    ) -> impl Future<Output = Result<Slot, ExchangeError>> + use<'a, F> {
+        let limits = &self.cx.service.policies.limits;
+        let deadline = Instant::now() + self.cx.service.timeouts.first_byte;
+        let slots = &endpoint.version.connections;
+        async move {
+            slots
+                .acquire(limits.connections, limits.pending, deadline)
+                .await
+                .map_err(ExchangeError::Limit)
+        }
+    }
+
+    /// An idle connection. For a request that can't be sent twice, one that is alive as far as the kernel knows.
+    pub(super) fn take_idle(&self, endpoint: &'a Endpoint) -> Option<Kept> {
+        loop {
+            let kept = self.cx.worker.conns.take(endpoint)?;
+            if self.cx.request.method.is_idempotent() || is_quiet_now(&kept.stream) {
+                return Some(kept);
+            }
+            self.shard(endpoint).connections(-1);
+        }
+    }
+
+    /// A stream on an HTTP/2 connection, opened if need be. The client may leave meanwhile.
+    pub(super) async fn lease<D: Downstream>(
+        &mut self,
+        endpoint: &'a Arc<Endpoint>,
+        down: &mut D,
+    ) -> Result<Lease, ExchangeError> {
+        let cx = self.cx;
+        let _queued = Queued::enter(self.shard(endpoint));
+        let timeouts = &cx.service.timeouts;
+        let limits = &cx.service.policies.limits;
+        let opening = Opening {
+            connect: timeouts.connect,
+            idle: timeouts.idle,
+            connections: limits.connections,
+            pending: limits.pending,
+            wait: timeouts.first_byte,
+        };
+        let asked = Instant::now();
+        let mut leasing = cx.worker.h2_conns.lease(endpoint, opening);
+        let failed = |error| match error {
+            LeaseError::Connect(e) => ExchangeError::Connect(e),
+            LeaseError::Limit(limit) => ExchangeError::Limit(limit),
+        };
+        let late = || ExchangeError::QueueTimeout;
+        let longest = timeouts.connect + timeouts.first_byte + PATIENCE;
+        let leased = cx
+            .while_wanted(down, longest, late, |task| {
+                leasing.poll(task).map_err(failed)
+            })
+            .await;
+        self.recording.add_queued(asked.elapsed());
+        leased
+    }
+}

@@ -1,0 +1,247 @@
+//! The second phase: the response goes down; what is left of the request's body keeps going up.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use super::ask::Head;
+use super::client_side;
+use crate::http1::{FieldId, Framing, Method};
+use crate::proxy::active::Active;
+use crate::proxy::body::{Flow, Upload, UploadError};
+use crate::proxy::context::{HALF_CLOSED, RequestContext};
+use crate::proxy::error::{AttemptError, ExchangeError};
+use crate::proxy::headers::{Fields, Outgoing, Uncached};
+use crate::proxy::observe::Recording;
+use crate::proxy::room::Download;
+use crate::proxy::wire::{Downstream, Gone, PumpError, Upstream, WireError};
+
+/// A response that sets a session's cookie must not be stored for others.
+const UNCACHEABLE: (&str, &str) = ("cache-control", "no-store");
+
+/// `grpc-status` of a call that ended without one: unknown.
+const GRPC_UNKNOWN: u8 = 2;
+
+/// A response that the client has whole.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answered {
+    /// For gRPC: how the call ended.
+    pub grpc_status: Option<u8>,
+}
+
+/// What an answer reads and fills beside the two connections.
+#[derive(Debug)]
+pub(crate) struct Work<'w, 'a, 'r> {
+    /// The request's place on its endpoint.
+    pub active: &'w mut Active<'a>,
+    /// Its record.
+    pub recording: &'w mut Recording<'r>,
+    /// Its body.
+    pub upload: &'w mut Upload,
+}
+
+/// Sends the response whose head has arrived. `cookie` is a session's `Set-Cookie` value; it makes the response
+/// uncacheable.
+///
+/// # Errors
+/// How it failed, and whether the client has seen part of it.
+pub(crate) async fn answer<D: Downstream, U: Upstream, F: Fields>(
+    cx: &RequestContext<'_, F>,
+    head: Head,
+    cookie: Option<&str>,
+    work: Work<'_, '_, '_>,
+    down: &mut D,
+    up: &mut U,
+) -> Result<Answered, AttemptError> {
+    let Work {
+        active,
+        recording,
+        upload,
+    } = work;
+    let framing = match cx.request.method {
+        Method::Head => Framing::Empty,
+        _ => up.framing(),
+    };
+    let is_grpc = is_grpc(&up.fields());
+    let mut grpc_status = is_grpc
+        .then(|| up.fields().first(FieldId::GrpcStatus).map(grpc_status_of))
+        .flatten();
+    if cx.watch.is_closing() {
+        // The close was announced while the request was in flight: its response is the first that can say so.
+        down.close_after();
+    }
+    send_head(head.status, framing, cookie, down, up)
+        .map_err(|e| ExchangeError::ClientGone(Some(e)))?;
+    recording.record.status = head.status;
+    #[cfg(test)]
+    crate::proxy::stumble(cx.request.target, "answering");
+    up.next();
+    if !matches!(framing, Framing::Length(_) | Framing::Empty) {
+        active.becomes_stream();
+    }
+    if down.wants_chunks() && up.lend_chunks() {
+        down.take_chunks();
+    }
+    let mut answering = Answering {
+        cx,
+        uploaded: head.uploaded,
+        half_closed: false,
+        flow: Flow::in_turns_of(cx.worker.turn_bytes()),
+        moved: u64::MAX,
+        download: Download::new(cx.worker, active.endpoint),
+    };
+    let result = poll_fn(|task| answering.poll(task, active, upload, down, up)).await;
+    let Answering { flow, .. } = answering;
+    recording.record.bytes_sent = flow.moved - u64::from(flow.is_done());
+    if let Err(error) = result {
+        return Err(AttemptError {
+            error,
+            answered: true,
+        });
+    }
+    if is_grpc && let Some(code) = flow.trailers.as_ref().and_then(|t| t.get("grpc-status")) {
+        grpc_status = Some(grpc_status_of(code.as_bytes()));
+    }
+    Ok(Answered {
+        grpc_status: is_grpc.then(|| grpc_status.unwrap_or(GRPC_UNKNOWN)),
+    })
+}
+
+/// Whether these are the fields of a gRPC message.
+pub(crate) fn is_grpc(fields: &impl Fields) -> bool {
+    let content = fields.first(FieldId::ContentType);
+    content.is_some_and(|t| t.starts_with(b"application/grpc"))
+}
+
+/// A `grpc-status` as a number; unknown where it isn't one.
+fn grpc_status_of(text: &[u8]) -> u8 {
+    std::str::from_utf8(text)
+        .ok()
+        .and_then(|t| t.parse().ok())
+        .unwrap_or(GRPC_UNKNOWN)
+}
+
+fn send_head<D: Downstream, U: Upstream>(
+    status: u16,
+    framing: Framing,
+    cookie: Option<&str>,
+    down: &mut D,
+    up: &U,
+) -> Result<(), WireError> {
+    let told_length = up.content_length();
+    let upgrade = None;
+    match cookie {
+        None => down.send_response(&Outgoing {
+            status,
+            fields: up.fields(),
+            framing,
+            told_length,
+            added: &[],
+            upgrade,
+        }),
+        Some(line) => down.send_response(&Outgoing {
+            status,
+            fields: Uncached(up.fields()),
+            framing,
+            told_length,
+            added: &[("set-cookie", line), UNCACHEABLE],
+            upgrade,
+        }),
+    }
+}
+
+/// The state of the second phase.
+struct Answering<'a, 'c, F> {
+    cx: &'a RequestContext<'c, F>,
+    uploaded: bool,
+    half_closed: bool,
+    flow: Flow,
+    /// Bytes moved both ways when the deadline was armed last.
+    moved: u64,
+    download: Download<'a>,
+}
+
+impl<F: Fields> Answering<'_, '_, F> {
+    fn poll<D: Downstream, U: Upstream>(
+        &mut self,
+        task: &mut Context<'_>,
+        active: &mut Active<'_>,
+        upload: &mut Upload,
+        down: &mut D,
+        up: &mut U,
+    ) -> Poll<Result<(), ExchangeError>> {
+        if !self.uploaded {
+            match upload.poll(task, down, up) {
+                Poll::Pending => {}
+                // An upstream that takes no more of the body may still answer whole.
+                Poll::Ready(Err(UploadError::Pump(PumpError::Sink(_))) | Ok(())) => {
+                    self.uploaded = true;
+                }
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(client_side(e))),
+            }
+        }
+        match self.flow.poll(task, up, down) {
+            Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(PumpError::Source(e))) => {
+                return Poll::Ready(Err(ExchangeError::Upstream(e)));
+            }
+            Poll::Ready(Err(PumpError::Sink(e))) => {
+                return Poll::Ready(Err(ExchangeError::ClientGone(Some(e))));
+            }
+            Poll::Pending => {}
+        }
+        if self.uploaded && (self.flow.is_source_done() || up.has_arrived()) {
+            // The version has done its part: a client that reads slowly holds none of its room.
+            active.finish_request();
+        }
+        self.download
+            .update(self.flow.is_blocked(), self.flow.moved, self.cx.watch);
+        self.heed_client(task, upload, down)?;
+        if self.cx.watch.expired(task) {
+            return Poll::Ready(Err(self.expired(upload)));
+        }
+        Poll::Pending
+    }
+
+    /// Notices that the client has left, and arms the deadline anew after each progress.
+    fn heed_client<D: Downstream>(
+        &mut self,
+        task: &mut Context<'_>,
+        upload: &Upload,
+        down: &mut D,
+    ) -> Result<(), ExchangeError> {
+        let mut news = false;
+        if self.uploaded && !self.half_closed {
+            match down.poll_gone(task) {
+                Poll::Ready(Gone::Left) => return Err(ExchangeError::ClientGone(None)),
+                Poll::Ready(Gone::HalfClosed) => (self.half_closed, news) = (true, true),
+                Poll::Pending => {}
+            }
+        }
+        let moved = self.flow.moved + upload.flow().moved;
+        if moved != self.moved || news {
+            self.moved = moved;
+            let idle = self.cx.service.timeouts.idle;
+            self.cx.arm_silence(match self.half_closed {
+                true => HALF_CLOSED.min(idle),
+                false => idle,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whose silence it was that lasted too long.
+    fn expired(&self, upload: &Upload) -> ExchangeError {
+        if self.cx.watch.is_shut() {
+            ExchangeError::Shutdown
+        } else if self.download.is_shed() {
+            ExchangeError::ClientSlow
+        } else if self.flow.waits_for_sink || self.half_closed {
+            ExchangeError::ClientGone(None)
+        } else if !self.uploaded && !upload.flow().waits_for_sink {
+            // The client owes the rest of its body, which the upstream may be waiting for.
+            ExchangeError::BodyTimeout
+        } else {
+            ExchangeError::IdleTimeout
+        }
+    }
+}

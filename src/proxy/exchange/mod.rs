@@ -1,0 +1,25 @@
+//! An exchange on an open connection, in two phases: [`ask`] sends the request until the final head of the response is
+//! there; then the caller decides; [`answer`] sends the response to the client. One task, no channels.
+
+mod answer;
+mod ask;
+
+pub(super) use answer::{Work, answer, is_grpc};
+pub(super) use ask::ask;
+
+use super::body::UploadError;
+use super::error::ExchangeError;
+use super::wire::{PumpError, WireError};
+
+/// What the client did wrong while it was sending its body.
+pub(super) fn client_side(error: UploadError) -> ExchangeError {
+    match error {
+        UploadError::TooLarge => ExchangeError::BodyTooLarge,
+        UploadError::Pump(PumpError::Source(WireError::Bad(reject))) => {
+            ExchangeError::Malformed(reject)
+        }
+        UploadError::Pump(PumpError::Source(error) | PumpError::Sink(error)) => {
+            ExchangeError::ClientGone(Some(error))
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! What is counted and logged about a request: the only place that does, and only from the request's record.
+//!
+//! A [`Recording`] guards a [`RequestRecord`] while the request is served. Each try is observed when it ends, so that
+//! outlier detection hears of a failure at once; the request is observed when the guard is dropped, which is exactly
+//! once, also when a connection breaks, a task is cancelled or our own code panics.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::Worker;
+use super::error::{Chain, ExchangeError};
+use super::headers::{Fields, Request};
+use super::peer::Peer;
+use crate::config::spec::Balance;
+use crate::routing::Request as _;
+use crate::snapshot::{Service, Snapshot};
+use crate::telemetry::record::{
+    Chosen, Failure, Origin, Protocol, Reason, RequestRecord, RetryReason, TryRecord,
+};
+use crate::telemetry::{ServiceMetrics, VersionShard};
+use crate::upstream::limits::Limit;
+use crate::upstream::outlier::Outcome;
+
+/// A request in flight and its record; observed when it is dropped.
+#[derive(Debug)]
+pub struct Recording<'a> {
+    /// The record.
+    pub record: RequestRecord<'a>,
+    worker: &'a Worker,
+    peer: &'a Peer,
+    service: Option<&'a Service>,
+    unrouted: &'a ServiceMetrics,
+    started: Instant,
+    /// When the last try began.
+    try_began: Instant,
+}
+
+/// What a recording needs to know of where the request came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Inbound<'a> {
+    /// The worker that serves it.
+    pub worker: &'a Worker,
+    /// What the worker serves it by.
+    pub snapshot: &'a Snapshot,
+    /// The other end of the connection.
+    pub peer: &'a Peer,
+    /// The listener's name.
+    pub listener: &'a str,
+    /// The protocol that the client speaks.
+    pub protocol: Protocol,
+    /// When the request's head had been read.
+    pub started: Instant,
+}
+
+impl<'a> Recording<'a> {
+    /// A request, of which only `id` is known yet.
+    pub fn begin(inbound: Inbound<'a>, id: &'a [u8]) -> Self {
+        let Inbound { peer, started, .. } = inbound;
+        Self {
+            record: RequestRecord::new(id, inbound.listener, peer.ip, inbound.protocol),
+            worker: inbound.worker,
+            peer,
+            service: None,
+            unrouted: &inbound.snapshot.unrouted,
+            started,
+            try_began: started,
+        }
+    }
+
+    /// As [`Self::begin`], for a request whose head was fine.
+    pub fn of_request<F: Fields>(inbound: Inbound<'a>, request: &'a Request<'_, F>) -> Self {
+        let mut recording = Self::begin(inbound, request.id_text());
+        let record = &mut recording.record;
+        record.client = request.client;
+        record.method = request.method;
+        record.method_text = request.method_text;
+        record.host = request.host;
+        record.path = request.path();
+        recording
+    }
+
+    /// The client that a trusted proxy names, for a request whose head was refused.
+    pub fn set_client(&mut self, client: IpAddr) {
+        self.record.client = client;
+    }
+
+    /// The service that the request goes to, and how its version was chosen.
+    #[inline]
+    pub fn set_service(&mut self, service: &'a Service, chosen: Chosen) {
+        self.service = Some(service);
+        self.record.service = &service.name;
+        self.record.chosen = Some(chosen);
+    }
+
+    /// The request fails with this error, which the client is told of if it still can be.
+    pub fn fail(&mut self, error: ExchangeError, answered: bool) {
+        self.record.failure = Some(error.failure(answered));
+        self.record.cause = Some(Box::new(error));
+    }
+
+    /// A try begins on an endpoint (by its index in the version's pool), or finds that the version has none.
+    #[inline]
+    pub fn begin_try(&mut self, version: usize, member: Option<usize>) {
+        let Some(service) = self.service else { return };
+        let first = self.record.last_try().is_none();
+        self.try_began = if first { self.started } else { Instant::now() };
+        let pool = &service.versions[version].pool;
+        self.record.begin_try(TryRecord {
+            version: (&service.versions[version].name, version),
+            endpoint: member.map(|m| (&*pool.members[m].endpoint.name, m)),
+            ..TryRecord::default()
+        });
+    }
+
+    /// The final response's head of the try has arrived.
+    #[inline]
+    pub fn head_arrived(&mut self) {
+        let now = Instant::now();
+        self.record.times.first_byte = Some(now.duration_since(self.started));
+        let took = now.duration_since(self.try_began);
+        if let Some(attempt) = self.record.last_try_mut() {
+            attempt.first_byte = Some(took);
+        }
+    }
+
+    /// Time that the try spent waiting for a connection that the limits allow.
+    pub fn add_queued(&mut self, time: Duration) {
+        self.record.times.queued += time;
+    }
+
+    /// Time that the try spent on opening a connection.
+    pub fn add_connect(&mut self, time: Duration) {
+        self.record.times.connect += time;
+    }
+
+    /// The try ended with a whole answer of this status.
+    #[inline]
+    pub fn end_try(&mut self, status: u16, grpc_status: Option<u8>) {
+        self.end_try_as(Some(status), grpc_status, None);
+    }
+
+    /// The try failed. `told`: the status of the answer, if its head had gone to the client.
+    pub fn fail_try(&mut self, error: &ExchangeError, told: Option<u16>) {
+        let failure = error.failure(told.is_some());
+        let status = match failure.origin {
+            Origin::Upstream => error.upstream_status(),
+            // An answer that the client or the proxy broke off counts as what it was.
+            Origin::Client | Origin::Proxy => told,
+        };
+        self.end_try_as(status, None, Some(failure));
+        if let Some(attempt) = self.record.last_try() {
+            log_try(&self.record, attempt, error);
+        }
+    }
+
+    #[inline]
+    fn end_try_as(&mut self, status: Option<u16>, grpc: Option<u8>, failure: Option<Failure>) {
+        let took = self.try_began.elapsed();
+        let Some(attempt) = self.record.last_try_mut() else {
+            return;
+        };
+        attempt.took = took;
+        attempt.status = status;
+        attempt.grpc_status = grpc;
+        attempt.failure = failure;
+        if let (Some(service), Some(attempt)) = (self.service, self.record.last_try()) {
+            observe_try(self.worker, service, &self.record, attempt);
+        }
+    }
+
+    /// The last try is followed by another one on its version.
+    pub fn retried(&mut self, reason: RetryReason) {
+        if let Some(shard) = self.shard() {
+            shard.retry(reason);
+        }
+    }
+
+    /// The last try is followed by one on stable.
+    pub fn shielded(&mut self) {
+        self.record.shielded = true;
+        if let Some(shard) = self.shard() {
+            shard.shielded();
+        }
+    }
+
+    /// A limit of the version refused a try or a retry.
+    pub fn limited(&mut self, limit: Limit) {
+        if let Some(shard) = self.shard() {
+            shard.limit_rejected(limit.index());
+        }
+    }
+
+    fn shard(&self) -> Option<&'a VersionShard> {
+        let (version, _) = (self.service?, self.record.last_try()?.version.1);
+        let version = &version.versions[self.record.last_try()?.version.1];
+        Some(version.metrics.shard(self.worker.id))
+    }
+}
+
+impl Drop for Recording<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.record.failure = Some(Failure {
+                origin: Origin::Proxy,
+                reason: Reason::Panic,
+            });
+        }
+        self.record.times.total = self.started.elapsed();
+        observe_request(self);
+    }
+}
+
+/// Counts a try and tells outlier detection of it. Failures of the client and of the proxy leave version and endpoint alone.
+#[inline]
+fn observe_try(
+    worker: &Worker,
+    service: &Service,
+    record: &RequestRecord<'_>,
+    attempt: &TryRecord<'_>,
+) {
+    let version = &service.versions[attempt.version.1];
+    let shard = version.metrics.shard(worker.id);
+    if let Some(failure) = attempt.failure
+        && failure.origin == Origin::Upstream
+    {
+        shard.failed(failure.reason);
+    }
+    let Some(status) = attempt.status else {
+        return;
+    };
+    shard.request(record.method, status, attempt.took);
+    if let Some(code) = attempt.grpc_status {
+        shard.grpc(code);
+    }
+    let Some((_, member)) = attempt.endpoint else {
+        return;
+    };
+    let endpoint = &version.pool.members[member].endpoint;
+    if version.pool.balance == Balance::PeakEwma
+        && let Some(first_byte) = attempt.first_byte
+    {
+        let now_ms = worker.watches.now_ms();
+        endpoint.load.note_latency(first_byte, now_ms);
+    }
+    worker.note(
+        endpoint,
+        outcome(attempt, status),
+        &service.policies.outlier,
+    );
+}
+
+/// What a try says about its endpoint, for outlier detection.
+fn outcome(attempt: &TryRecord<'_>, status: u16) -> Outcome {
+    let without_answer = |failure: Failure| {
+        failure.origin == Origin::Upstream && failure.reason != Reason::UpstreamStatus
+    };
+    match status {
+        502..=504 => Outcome::Gateway,
+        _ if attempt.failure.is_some_and(without_answer) => Outcome::Gateway,
+        500..=599 => Outcome::ServerError,
+        _ => Outcome::Ok,
+    }
+}
+
+/// Counts a request, and logs it if it failed.
+fn observe_request(recording: &Recording<'_>) {
+    let Recording { record, worker, .. } = recording;
+    let status = record.counted_status();
+    let listener = &recording.peer.metrics[worker.id];
+    listener.request(status);
+    let metrics = match recording.service {
+        Some(service) => {
+            service.metrics.shard(worker.id).request(status);
+            &*service.metrics
+        }
+        None => recording.unrouted,
+    };
+    if let Some(reason) = record.local_reply {
+        metrics.shard(worker.id).own_answer(reason);
+    }
+    if let Some(failure) = record.failure {
+        if failure.origin == Origin::Client {
+            listener.client_failed(failure.reason);
+        }
+        log_request(record, failure);
+    }
+}
+
+/// What is known of an error, root cause last; nothing where there is none.
+fn cause(record: &RequestRecord<'_>) -> String {
+    match &record.cause {
+        Some(error) => Chain(&**error).to_string(),
+        None => String::new(),
+    }
+}
+
+#[cold]
+fn log_try(record: &RequestRecord<'_>, attempt: &TryRecord<'_>, error: &ExchangeError) {
+    let Some(failure) = attempt.failure else {
+        return;
+    };
+    tracing::debug!(
+        id = %Text(record.id),
+        service = record.service,
+        version = attempt.version.0,
+        endpoint = attempt.endpoint.map_or("", |e| e.0),
+        origin = failure.origin.as_str(),
+        reason = failure.reason.as_str(),
+        status = attempt.status,
+        cause = %Chain(error),
+        "attempt failed"
+    );
+}
+
+#[cold]
+fn log_request(record: &RequestRecord<'_>, failure: Failure) {
+    let attempt = record.last_try();
+    tracing::debug!(
+        id = %Text(record.id),
+        listener = record.listener,
+        client = %record.client,
+        method = %Text(record.method_text),
+        host = record.host,
+        path = %Text(record.path),
+        service = record.service,
+        version = attempt.map_or("", |t| t.version.0),
+        endpoint = attempt.and_then(|t| t.endpoint).map_or("", |e| e.0),
+        origin = failure.origin.as_str(),
+        reason = failure.reason.as_str(),
+        status = record.status,
+        tries = record.tries().count(),
+        cause = cause(record),
+        "request failed"
+    );
+}
+
+/// Bytes from outside as text for a log, escaped where they aren't printable ASCII.
+struct Text<'a>(&'a [u8]);
+
+impl std::fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0.escape_ascii())
+    }
+}

@@ -1,0 +1,233 @@
+//! Whether another try follows a failed one, and where: pure, given what is known of the request and the failure.
+
+use super::error::ExchangeError;
+use crate::config::policy;
+use crate::telemetry::record::RetryReason;
+
+/// What a failed try means for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TryFailure {
+    /// A limit or shortage of the proxy refused it: nothing was sent, and another endpoint of the version is no help.
+    Refused,
+    /// No connection: nothing was sent.
+    Unsent,
+    /// It broke before its response's head.
+    Reset,
+    /// It didn't answer in time.
+    Timeout,
+    /// Its response's status.
+    Status(u16),
+}
+
+impl TryFailure {
+    /// What a failure means; `None` where no other try may follow.
+    pub fn of(error: &ExchangeError) -> Option<Self> {
+        match error {
+            ExchangeError::Limit(_) => Some(Self::Refused),
+            ExchangeError::Connect(e) if e.is_local() => Some(Self::Refused),
+            ExchangeError::Connect(_) | ExchangeError::NoEndpoint => Some(Self::Unsent),
+            ExchangeError::Upstream(_) => Some(Self::Reset),
+            ExchangeError::FirstByteTimeout => Some(Self::Timeout),
+            _ => None,
+        }
+    }
+
+    /// For `cutover_retries_total`.
+    pub fn reason(self) -> RetryReason {
+        match self {
+            Self::Refused | Self::Unsent => RetryReason::Connect,
+            Self::Reset => RetryReason::Reset,
+            Self::Timeout => RetryReason::Timeout,
+            Self::Status(502) => RetryReason::BadGateway,
+            Self::Status(503) => RetryReason::Unavailable,
+            Self::Status(504) => RetryReason::GatewayTimeout,
+            Self::Status(_) => RetryReason::Status,
+        }
+    }
+
+    /// The version was never reached.
+    pub fn is_unsent(self) -> bool {
+        matches!(self, Self::Refused | Self::Unsent)
+    }
+
+    /// Whether it is of the kind that `limits.retries` bounds: repeating answers loads an overloaded application more. What
+    /// dies with an endpoint fails at once and goes elsewhere, which only the budget bounds.
+    pub fn is_answer(self) -> bool {
+        matches!(self, Self::Status(_))
+    }
+}
+
+/// What is known when a try has failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Situation<'a> {
+    /// `retry`.
+    pub policy: &'a policy::Retry,
+    /// `shield`.
+    pub shield: bool,
+    /// Whether the method is idempotent (RFC 9110 §9.2.2).
+    pub idempotent: bool,
+    /// The body can be sent again from its beginning.
+    pub can_rewind: bool,
+    /// Tries so far.
+    pub tries: u32,
+    /// The version is a canary, and the request may leave it: neither a preview host nor a strict rule chose it.
+    pub may_leave: bool,
+    /// Stable answers already for the canary.
+    pub shielded: bool,
+    /// The version has a usable endpoint that was not tried.
+    pub has_untried: bool,
+}
+
+/// What follows a failed try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing: the client is told of the failure.
+    Nothing,
+    /// Another try in the same version.
+    Retry,
+    /// Stable answers for the canary.
+    Shield,
+}
+
+/// What follows this failure. [`Next::Retry`] still needs room and budget; where these are used up, what follows is
+/// [`after_retries`].
+pub fn next(failure: TryFailure, at: &Situation<'_>) -> Next {
+    if !at.can_rewind {
+        return Next::Nothing;
+    }
+    let repeatable = at.idempotent || failure.is_unsent();
+    let failed = !matches!(failure, TryFailure::Status(status) if status < 500);
+    if at.shield && failed && repeatable && at.may_leave && !at.shielded {
+        return Next::Shield;
+    }
+    let wanted = match failure {
+        TryFailure::Refused => false,
+        TryFailure::Unsent => at.policy.on.connect,
+        TryFailure::Reset => at.policy.on.reset,
+        TryFailure::Timeout => at.policy.on.timeout || at.policy.on.statuses.contains(&504),
+        TryFailure::Status(status) => at.policy.on.statuses.contains(&status),
+    };
+    let may_retry = wanted
+        && (repeatable || at.policy.all_methods)
+        && at.tries < at.policy.tries
+        && !at.shielded;
+    // Asking the same dead endpoint of a canary again would only delay stable's answer.
+    let unreached = after_retries(failure, at);
+    if may_retry && (at.has_untried || unreached == Next::Nothing) {
+        Next::Retry
+    } else {
+        unreached
+    }
+}
+
+/// What follows where no other try in the version may: a canary's request that never reached it goes to stable.
+pub fn after_retries(failure: TryFailure, at: &Situation<'_>) -> Next {
+    let spills = failure.is_unsent() && at.can_rewind && at.may_leave && !at.shielded;
+    if spills { Next::Shield } else { Next::Nothing }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::record::Origin;
+    use crate::upstream::ConnectError;
+    use crate::upstream::limits::Limit;
+
+    fn refused() -> ExchangeError {
+        ExchangeError::Connect(ConnectError::Io(
+            std::io::ErrorKind::ConnectionRefused.into(),
+        ))
+    }
+
+    fn policy() -> policy::Retry {
+        policy::Policies::default().retry
+    }
+
+    fn at(policy: &policy::Retry) -> Situation<'_> {
+        Situation {
+            policy,
+            shield: false,
+            idempotent: true,
+            can_rewind: true,
+            tries: 1,
+            may_leave: true,
+            shielded: false,
+            has_untried: true,
+        }
+    }
+
+    #[test]
+    fn a_canary_that_was_not_reached_spills_to_stable_after_its_own_endpoints() {
+        let policy = policy();
+        let unsent = TryFailure::of(&refused()).expect("another try may follow");
+        assert_eq!(next(unsent, &at(&policy)), Next::Retry);
+        let alone = Situation {
+            has_untried: false,
+            ..at(&policy)
+        };
+        assert_eq!(next(unsent, &alone), Next::Shield);
+        let post = Situation {
+            idempotent: false,
+            ..alone
+        };
+        assert_eq!(next(unsent, &post), Next::Shield, "nothing was sent");
+        let strict = Situation {
+            may_leave: false,
+            ..alone
+        };
+        assert_eq!(next(unsent, &strict), Next::Retry);
+        let done = Situation {
+            shielded: true,
+            ..alone
+        };
+        assert_eq!(next(unsent, &done), Next::Nothing);
+    }
+
+    #[test]
+    fn a_limit_spills_from_a_canary_and_refuses_at_once_on_stable() {
+        let policy = policy();
+        let limit = TryFailure::of(&ExchangeError::Limit(Limit::Pending)).expect("unsent");
+        assert_eq!(next(limit, &at(&policy)), Next::Shield);
+        let stable = Situation {
+            may_leave: false,
+            ..at(&policy)
+        };
+        assert_eq!(next(limit, &stable), Next::Nothing);
+    }
+
+    #[test]
+    fn failures_of_the_client_are_final() {
+        for error in [
+            ExchangeError::ClientGone(None),
+            ExchangeError::BodyTimeout,
+            ExchangeError::ClientSlow,
+            ExchangeError::BodyTooLarge,
+            ExchangeError::Shutdown,
+        ] {
+            assert_eq!(TryFailure::of(&error), None, "{error}");
+            assert_ne!(error.failure(false).origin, Origin::Upstream);
+        }
+    }
+
+    #[test]
+    fn without_the_shield_an_answer_stays_with_its_version() {
+        let policy = policy();
+        let alone = Situation {
+            has_untried: false,
+            ..at(&policy)
+        };
+        assert_eq!(next(TryFailure::Status(500), &alone), Next::Nothing);
+        assert_eq!(next(TryFailure::Status(503), &alone), Next::Retry);
+        let shield = Situation {
+            shield: true,
+            ..alone
+        };
+        assert_eq!(next(TryFailure::Status(500), &shield), Next::Shield);
+        assert_eq!(next(TryFailure::Status(404), &shield), Next::Nothing);
+        let post = Situation {
+            idempotent: false,
+            ..shield
+        };
+        assert_eq!(next(TryFailure::Status(500), &post), Next::Nothing);
+    }
+}

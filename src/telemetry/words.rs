@@ -1,0 +1,315 @@
+//! The closed sets of words that the request record, metrics and logs are made of. Each set is written once: its values,
+//! their words and how a word is parsed.
+
+/// Defines a closed set of words: the enum, every value in order, and the word that metrics, logs and headers show.
+macro_rules! words {
+    ($(#[$outer:meta])* $vis:vis enum $name:ident { $($(#[$doc:meta])* $variant:ident $word:literal,)* }) => {
+        $(#[$outer])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        $vis enum $name { $($(#[$doc])* $variant,)* }
+
+        impl $name {
+            /// Every value, in the order of its index.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+            /// How many values there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The word that metrics, logs and response headers show.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+
+            /// The value with this word.
+            pub fn parse(word: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|value| value.as_str() == word)
+            }
+
+            /// Position in [`Self::ALL`].
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// Who caused a failure. Only upstream failures count against a version or an endpoint.
+    pub enum Origin {
+        /// The client: malformed or late bytes, a body that stalls, a connection that it closed.
+        Client "client",
+        /// The proxy: its limits, its descriptors, its shutdown.
+        Proxy "proxy",
+        /// The version that was asked.
+        Upstream "upstream",
+    }
+}
+
+words! {
+    /// How the version of a request was chosen.
+    pub enum Chosen {
+        /// The host is the preview name of a version.
+        Preview "preview",
+        /// A match rule.
+        Rule "rule",
+        /// The session that the request belongs to.
+        Session "session",
+        /// The user's place in the cohort.
+        Cohort "cohort",
+        /// The exact split.
+        Split "split",
+        /// The chosen version is down and another one takes over.
+        Failover "failover",
+    }
+}
+
+words! {
+    /// The protocol that the client speaks.
+    pub enum Protocol {
+        /// HTTP/1.0.
+        Http10 "HTTP/1.0",
+        /// HTTP/1.1.
+        Http11 "HTTP/1.1",
+        /// HTTP/2.
+        Http2 "HTTP/2.0",
+    }
+}
+
+words! {
+    /// Why an attempt was repeated: the `reason` of `cutover_retries_total`.
+    pub enum RetryReason {
+        /// No connection to the endpoint.
+        Connect "connect",
+        /// The connection broke before the response's head.
+        Reset "reset",
+        /// A kept connection had ended before it carried the request.
+        Stale "stale",
+        /// The response was a 502.
+        BadGateway "502",
+        /// The response was a 503.
+        Unavailable "503",
+        /// The response was a 504.
+        GatewayTimeout "504",
+        /// No response head in time.
+        Timeout "timeout",
+        /// The endpoint refused the HTTP/2 stream.
+        Refused "refused",
+        /// Another status that `retry.on` names.
+        Status "status",
+    }
+}
+
+words! {
+    /// Why a request failed or was answered by the proxy itself: the word in `x-cutover-reason`, logs and metrics.
+    pub enum Reason {
+        // Answers of the proxy.
+        /// 308 to https.
+        RedirectHttps "redirect-https",
+        /// No route matches host and path.
+        NoRoute "no-route",
+        /// Another spelling of the path leads to another route.
+        AmbiguousPath "ambiguous-path",
+        /// The connection's certificate does not cover the host.
+        Misdirected "misdirected",
+        /// `Max-Forwards: 0` ends at the proxy.
+        MaxForwards "max-forwards",
+
+        // The client.
+        /// A whole head did not arrive in time.
+        HeaderTimeout "header-timeout",
+        /// The body stalled.
+        BodyTimeout "body-timeout",
+        /// The body is larger than `limits.body_bytes`.
+        BodyTooLarge "body-too-large",
+        /// The client closed or reset the connection.
+        ClientGone "client-gone",
+        /// The client read its response too slowly while others waited for room.
+        ClientSlow "client-slow",
+        /// The TLS handshake failed.
+        TlsHandshake "tls-handshake",
+        /// The TLS handshake did not end in time.
+        TlsTimeout "tls-timeout",
+        /// The HTTP/2 connection broke the protocol.
+        Http2Error "http2-error",
+
+        // The proxy.
+        /// `limits.connections`.
+        LimitConnections "limit-connections",
+        /// `limits.pending`.
+        LimitPending "limit-pending",
+        /// `limits.requests`.
+        LimitRequests "limit-requests",
+        /// `limits.retries`.
+        LimitRetries "limit-retries",
+        /// No HTTP/2 stream became free in time.
+        LimitStreams "limit-streams",
+        /// The process has no descriptor or local port left.
+        NoDescriptors "no-descriptors",
+        /// `timeouts.total` passed while the request waited inside the proxy.
+        QueueTimeout "queue-timeout",
+        /// The process is shutting down, or the endpoint's drain is over.
+        Shutdown "shutdown",
+        /// A fault of the proxy's own code.
+        Panic "panic",
+        /// The endpoint speaks only HTTP/2, which has no upgrade.
+        UpstreamNoUpgrade "upstream-no-upgrade",
+
+        // The version.
+        /// The version has no endpoint that can be asked.
+        NoEndpoint "no-endpoint",
+        /// The endpoint refused the connection.
+        ConnectRefused "connect-refused",
+        /// The connection was not open in time.
+        ConnectTimeout "connect-timeout",
+        /// The connection failed in another way.
+        ConnectFailed "connect-failed",
+        /// The endpoint's name has no address.
+        UnresolvedName "unresolved-name",
+        /// The TLS handshake with the endpoint failed.
+        UpstreamTls "upstream-tls",
+        /// The endpoint closed the connection before its response.
+        UpstreamClosed "upstream-closed",
+        /// The endpoint ended the connection in the middle of its response.
+        UpstreamTruncated "upstream-truncated",
+        /// The endpoint reset the stream or the connection.
+        UpstreamReset "upstream-reset",
+        /// The connection broke in another way.
+        UpstreamBroken "upstream-broken",
+        /// The endpoint sent what HTTP forbids.
+        UpstreamMalformed "upstream-malformed",
+        /// The endpoint answered with a status that counts as a failure.
+        UpstreamStatus "upstream-status",
+        /// No response head within `timeouts.first_byte`.
+        FirstByteTimeout "first-byte-timeout",
+        /// `timeouts.total` passed.
+        TotalTimeout "total-timeout",
+        /// The response stood still for `timeouts.idle`.
+        IdleTimeout "idle-timeout",
+
+        // Malformed requests, by the codec's words.
+        /// A malformed request that no other word describes.
+        Malformed "malformed",
+        /// `:authority` and `host` differ.
+        AuthorityUnlikeHost "authority-unlike-host",
+        /// Chunk data without its CRLF.
+        BadChunkEnd "bad-chunk-end",
+        /// Malformed chunk extension.
+        BadChunkExtension "bad-chunk-extension",
+        /// Malformed chunk size.
+        BadChunkSize "bad-chunk-size",
+        /// Malformed `content-length`.
+        BadContentLength "bad-content-length",
+        /// Malformed field name.
+        BadFieldName "bad-field-name",
+        /// Malformed field value.
+        BadFieldValue "bad-field-value",
+        /// Malformed host.
+        BadHost "bad-host",
+        /// Malformed line end.
+        BadLineEnd "bad-line-end",
+        /// Malformed `max-forwards`.
+        BadMaxForwards "bad-max-forwards",
+        /// Malformed method.
+        BadMethod "bad-method",
+        /// Malformed request line.
+        BadRequestLine "bad-request-line",
+        /// Unknown scheme in the target.
+        BadScheme "bad-scheme",
+        /// Malformed status.
+        BadStatus "bad-status",
+        /// Malformed target.
+        BadTarget "bad-target",
+        /// Malformed trailers.
+        BadTrailers "bad-trailers",
+        /// Malformed `transfer-encoding`.
+        BadTransferEncoding "bad-transfer-encoding",
+        /// Malformed `upgrade`.
+        BadUpgrade "bad-upgrade",
+        /// Malformed HTTP version.
+        BadVersion "bad-version",
+        /// An invalid WebSocket handshake.
+        BadWebsocket "bad-websocket",
+        /// LF without CR.
+        BareLf "bare-lf",
+        /// Too many bytes of chunk extensions.
+        ChunkExtensionsTooLarge "chunk-extensions-too-large",
+        /// A transfer coding in HTTP/1.0.
+        CodingInHttp10 "coding-in-http10",
+        /// CONNECT.
+        Connect "connect",
+        /// `Connection` names a framing field.
+        ConnectionNamesFraming "connection-names-framing",
+        /// `Connection` names too many fields.
+        ConnectionNamesMany "connection-names-many",
+        /// Two `content-length`.
+        DuplicateContentLength "duplicate-content-length",
+        /// Two `host`.
+        DuplicateHost "duplicate-host",
+        /// Empty lines before the request.
+        EmptyLines "empty-lines",
+        /// Unknown `expect`.
+        Expect "expect",
+        /// `#` in the target.
+        FragmentInTarget "fragment-in-target",
+        /// The head is too large.
+        HeadTooLarge "head-too-large",
+        /// A dot segment behind an encoded slash.
+        HiddenDotSegment "hidden-dot-segment",
+        /// `content-length` and `transfer-encoding`.
+        LengthAndCoding "length-and-coding",
+        /// The body is not as long as `content-length` says.
+        LengthMismatch "length-mismatch",
+        /// The method is too long.
+        MethodTooLong "method-too-long",
+        /// No `host`.
+        MissingHost "missing-host",
+        /// `%00` in the path.
+        NulInPath "nul-in-path",
+        /// Overlong UTF-8 in the path.
+        OverlongUtf8 "overlong-utf8",
+        /// The target is too long.
+        TargetTooLong "target-too-long",
+        /// Too many fields.
+        TooManyFields "too-many-fields",
+        /// Too many informational responses.
+        TooManyInformational "too-many-informational",
+        /// Trailers are too large.
+        TrailersTooLarge "trailers-too-large",
+        /// An upgrade that nobody asked for.
+        UnaskedUpgrade "unasked-upgrade",
+        /// `_` in a field name.
+        UnderscoreInName "underscore-in-name",
+        /// Unknown transfer coding.
+        UnknownTransferEncoding "unknown-transfer-encoding",
+        /// An HTTP version that isn't spoken.
+        Version "version",
+    }
+}
+
+impl Reason {
+    /// The reason with this word of the codec; `malformed` for a word that isn't in the set.
+    pub fn of_codec(word: &str) -> Self {
+        Self::parse(word).unwrap_or(Self::Malformed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_unique_and_parse_back() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::parse(reason.as_str()), Some(*reason));
+            assert_eq!(Reason::ALL[reason.index()], *reason);
+            let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+            assert!(reason.as_str().bytes().all(plain), "{reason}");
+        }
+        assert_eq!(Reason::of_codec("never-heard-of"), Reason::Malformed);
+    }
+}
