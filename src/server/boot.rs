@@ -132,10 +132,13 @@ impl Booting {
                 if let Some(draining) = draining {
                     drain::set_draining(&self.publisher.live().current(), &draining);
                 }
-                tracing::info!("took over from process {pid}");
+                tracing::info!(pid, "took over from the running process");
             }
             Ok(Confirmed::Ended) => {
-                tracing::warn!("process {pid} ended before it had handed over: serving without it");
+                tracing::warn!(
+                    pid,
+                    "the running process ended before it had handed over: serving without it"
+                );
             }
             Err(error) => {
                 self.publisher.withdraw();
@@ -165,21 +168,26 @@ async fn predecessor(
     };
     match asked {
         Ok(Some((predecessor, inherited))) => {
-            tracing::info!("taking over from process {}", predecessor.pid);
+            tracing::info!(
+                pid = predecessor.pid,
+                "taking over from the running process"
+            );
             for state in &predecessor.services {
                 if !state.awaiting.is_empty() {
                     tracing::info!(
                         service = %state.name,
                         stable = %state.stable,
-                        "it waits for a passing check of {}",
-                        state.awaiting.join(", ")
+                        awaiting = state.awaiting.join(","),
+                        "service still waits for a version's first passing check"
                     );
                 }
             }
             Ok((Some(predecessor), inherited))
         }
         Ok(None) => {
-            tracing::info!("no proxy runs by this file: nothing to take over, starting");
+            tracing::info!(
+                "no proxy is running with this configuration: nothing to take over, starting"
+            );
             Ok((None, Inherited::from_environment()))
         }
         Err(error) => Err(RunError::Takeover(error.to_string())),

@@ -229,7 +229,7 @@ impl Control {
         let duplicate = |(label, fd): (Label, &OwnedFd)| match fd.try_clone() {
             Ok(fd) => Some((label, fd)),
             Err(error) => {
-                tracing::error!("{label:?} can't be handed over: {error}");
+                tracing::error!(socket = ?label, %error, "a socket can't be handed over");
                 None
             }
         };

@@ -57,8 +57,8 @@ impl Desk {
         match control.await {
             Ok(listener) => desk.listeners.push(listener),
             Err(error) => tracing::warn!(
-                "no control socket in {}: {error}. Commands reach this proxy by --admin ADDRESS only; `state_dir` names another directory",
-                state.display()
+                directory = %state.display(), %error,
+                "no control socket: commands reach this proxy by --admin ADDRESS only; `state_dir` names another directory"
             ),
         }
         let handover = desk.local(
@@ -70,12 +70,12 @@ impl Desk {
             Ok(Listener::Unix(listener, _)) => desk.handover = Some(listener),
             Ok(Listener::Tcp(_)) => {}
             Err(error) => tracing::warn!(
-                "no handover socket in {}: {error}. No process can take the place of this one",
-                state.display()
+                directory = %state.display(), %error,
+                "no handover socket: no process can take over from this one"
             ),
         }
         for address in &desk.addresses {
-            tracing::info!("admin at {address}");
+            tracing::info!(%address, "admin API listening");
         }
         Ok(desk)
     }

@@ -33,10 +33,10 @@ pub async fn run(publisher: &mut Publisher, haste: Haste, signals: &mut Signals)
     let shutdown = publisher.live().current().spec.shutdown.clone();
     systemd::stopping(shutdown.delay + shutdown.deadline);
     tracing::info!(
-        "stopping: {} connections; new ones are taken for {:?} yet, what is in flight has {:?}",
-        publisher.connections(),
-        shutdown.delay,
-        shutdown.deadline
+        connections = publisher.connections(),
+        accepting_for = ?shutdown.delay,
+        deadline = ?shutdown.deadline,
+        "stopping"
     );
     tokio::select! {
         () = finish(publisher, shutdown.delay, shutdown.deadline) => {}
@@ -52,8 +52,9 @@ async fn finish(publisher: &mut Publisher, delay: Duration, deadline: Duration) 
     match timeout_at(end, publisher.fleet().all_ended()).await {
         Ok(()) => tracing::info!("stopped: everything in flight was finished"),
         Err(_) => tracing::warn!(
-            "stopped at the deadline of {deadline:?}: {} connections were cut",
-            publisher.connections()
+            connections = publisher.connections(),
+            ?deadline,
+            "stopped at the deadline: connections were cut"
         ),
     }
 }
@@ -73,8 +74,10 @@ pub async fn hand_over(
     let streams = streams.max().unwrap_or_default().max(requests);
     publisher.hand_over(unwanted);
     tracing::info!(
-        "handed over: {} connections are left; requests have {requests:?}, streams {streams:?}",
-        publisher.connections()
+        connections = publisher.connections(),
+        ?requests,
+        ?streams,
+        "handed over, finishing what is in flight"
     );
     let publisher = &*publisher;
     if !hurried {
@@ -83,7 +86,7 @@ pub async fn hand_over(
             () = signals.stop() => {}
         }
     }
-    tracing::info!("what is in flight has {requests:?} more");
+    tracing::info!(deadline = ?requests, "everything in flight has until the deadline");
     tokio::select! {
         _ = timeout(requests, publisher.fleet().all_ended()) => {}
         () = signals.stop() => tracing::warn!("stopped at once by a second signal"),
@@ -100,8 +103,9 @@ async fn finish_handed_over(publisher: &Publisher, requests: Duration, streams: 
     match ended {
         Ok(()) => tracing::info!("ended after the handover"),
         Err(_) => tracing::warn!(
-            "ended {streams:?} after the handover: {} connections were cut",
-            publisher.connections()
+            connections = publisher.connections(),
+            ?streams,
+            "ended after the handover: connections were cut"
         ),
     }
 }

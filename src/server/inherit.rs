@@ -55,7 +55,8 @@ impl Inherited {
             Ok(passed) => passed,
             Err(error) => {
                 tracing::error!(
-                    "the sockets of the service manager can't be used: {error}. LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES don't fit together"
+                    %error,
+                    "the service manager's sockets can't be used: LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES don't fit together"
                 );
                 return Self::default();
             }
@@ -144,8 +145,8 @@ fn is_reachable(bind: &Bind) -> bool {
             let exists = path.symlink_metadata().is_ok();
             if !exists {
                 tracing::warn!(
-                    "the file {} of an inherited socket is gone: opening the socket again",
-                    path.display()
+                    path = %path.display(),
+                    "the file of an inherited socket is gone: opening the socket again"
                 );
             }
             exists
@@ -171,8 +172,8 @@ fn listens(label: &Label, fd: &OwnedFd) -> bool {
     let listens = stream && socket.is_listener().unwrap_or(false);
     if !listens {
         tracing::warn!(
-            "the service manager passed {:?}, which is no listening stream socket: it is not used",
-            label.name
+            name = label.name,
+            "the service manager passed something that is not a listening stream socket: it is not used"
         );
     }
     listens

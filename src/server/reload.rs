@@ -161,7 +161,7 @@ impl Publisher {
             worker.tell(WorkerCommand::Listeners(orders));
         }
         for (name, place) in self.listeners.places() {
-            tracing::info!("listener {name} at {place}");
+            tracing::info!(listener = name, address = %place, "listening");
         }
     }
 
@@ -200,8 +200,8 @@ impl Publisher {
                     s.refused_hash = None;
                 });
                 tracing::info!(
-                    "the configuration is again the one that runs (generation {})",
-                    running.generation
+                    generation = running.generation,
+                    "the file again holds the running configuration"
                 );
             }
             return Outcome::Unchanged(running.generation);
@@ -233,14 +233,11 @@ impl Publisher {
         }
         self.live.note_source(|s| s.adopt(loaded.hash, generation));
         self.adopted(generation).await;
-        let again = if source.error.is_some() {
-            ", after a refusal"
-        } else {
-            ""
-        };
         tracing::info!(
-            "generation {generation} runs on every worker{again}, {} ms after the file was read",
-            began.elapsed().as_millis()
+            generation,
+            took_ms = began.elapsed().as_millis(),
+            after_refusal = source.error.is_some(),
+            "configuration adopted by every worker"
         );
         Outcome::Adopted(generation)
     }
@@ -266,9 +263,7 @@ impl Publisher {
 
     async fn adopted(&self, generation: u64) {
         if !self.fleet.adopted(generation, ADOPTION).await {
-            tracing::error!(
-                "generation {generation}: a worker has not adopted it after {ADOPTION:?}"
-            );
+            tracing::error!(generation, waited = ?ADOPTION, "a worker has not adopted the generation");
         }
     }
 
@@ -289,7 +284,8 @@ impl Publisher {
             }
             self.adopted(generation).await;
             tracing::info!(
-                "generation {generation} runs on every worker: what was awaited passes its check"
+                generation,
+                "awaited versions pass their checks, generation adopted by every worker"
             );
         }
         opens
@@ -300,7 +296,9 @@ impl Publisher {
         let known = self.live.source();
         if known.error.as_ref() != Some(&error) {
             tracing::error!(
-                "the configuration was refused, generation {generation} goes on:\n{error}"
+                generation,
+                detail = error,
+                "configuration refused, the running generation stays in use"
             );
         }
         self.live.note_source(|s| {
@@ -315,7 +313,7 @@ impl Publisher {
     pub fn renew(&mut self) {
         let renewal = self.listeners.renew();
         for error in &renewal.errors {
-            tracing::error!("{error}. The former certificates go on");
+            tracing::error!(detail = %error, "certificates refused, keeping the previous ones");
         }
         if renewal.renewed.is_empty() {
             return;
@@ -324,8 +322,8 @@ impl Publisher {
             worker.tell(WorkerCommand::Listeners(self.listeners.orders()));
         }
         tracing::info!(
-            "new certificates for new connections: listener {}",
-            renewal.renewed.join(", ")
+            listeners = renewal.renewed.join(","),
+            "certificates reloaded"
         );
     }
 
@@ -415,7 +413,10 @@ fn cores() -> usize {
 
 fn warn(loaded: &config::Loaded) {
     for warning in &loaded.warnings {
-        tracing::warn!("{}", warning.rendered(false));
+        tracing::warn!(
+            detail = warning.rendered(false),
+            "warning about the configuration file"
+        );
     }
 }
 
@@ -429,7 +430,8 @@ fn warn_of_restart(old: &Spec, new: &Spec) {
     ];
     for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
         tracing::warn!(
-            "`{key}` changed: that is taken up at the next start; everything else is adopted now"
+            key,
+            "this key takes effect at the next start; all other changes are adopted now"
         );
     }
 }

@@ -47,25 +47,25 @@ fn take_up(
 ) {
     let known = endpoint.addresses();
     let keeps = if known.is_empty() {
-        "it has no address yet and gets no requests"
+        "the endpoint has no address yet and gets no requests"
     } else {
-        "its last addresses stay in use"
+        "the last addresses stay in use"
     };
     match answer {
         Ok(Ok(mut found)) if !found.is_empty() => {
             found.sort_unstable();
             found.dedup();
             if *known != found {
-                tracing::info!(endpoint = %endpoint.name, addresses = ?found, "the name was resolved");
+                tracing::info!(endpoint = %endpoint.name, addresses = ?found, "name resolved");
                 endpoint.set_addresses(found);
             }
         }
-        Ok(Ok(_)) => tracing::warn!(endpoint = %endpoint.name, "the name has no address; {keeps}"),
+        Ok(Ok(_)) => tracing::warn!(endpoint = %endpoint.name, "name has no address: {keeps}"),
         Ok(Err(error)) => {
-            tracing::warn!(endpoint = %endpoint.name, %error, "the name can't be resolved; {keeps}");
+            tracing::warn!(endpoint = %endpoint.name, %error, "name can't be resolved: {keeps}");
         }
         Err(_) => {
-            tracing::warn!(endpoint = %endpoint.name, "the resolver takes longer than {LIMIT:?}; {keeps}");
+            tracing::warn!(endpoint = %endpoint.name, timeout = ?LIMIT, "resolver timed out: {keeps}");
         }
     }
 }

@@ -104,7 +104,7 @@ fn answers_everywhere(proxy: &Proxy) {
 fn offered(slow: &Slow, proxy: &Proxy) -> Proxy {
     slow.hang(true);
     let successor = proxy.start_successor();
-    let sign = format!("process {} takes over", successor.pid());
+    let sign = format!("a new process takes over pid={} ", successor.pid());
     until("it is offered the sockets", || {
         proxy.log().contains(&sign).then_some(())
     });

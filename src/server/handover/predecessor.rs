@@ -54,7 +54,8 @@ pub(crate) async fn serve(listener: UnixListener, requests: mpsc::Sender<Handove
             Ok(true) => return,
             Ok(false) | Err(Abandoned::Ending) => {}
             Err(Abandoned::Refused(error)) => tracing::error!(
-                "a new process asked for the sockets and did not come to serve: {error}. This one goes on"
+                %error,
+                "a new process asked for the sockets and did not come to serve: this one goes on"
             ),
         }
     }
@@ -141,9 +142,9 @@ impl Successor {
         requests: &mpsc::Sender<HandoverRequest>,
     ) -> Result<(), Abandoned> {
         tracing::info!(
-            "process {} takes over ({} sockets)",
-            self.pid.unwrap_or(0),
-            descriptors.len()
+            pid = self.pid.unwrap_or(0),
+            sockets = descriptors.len(),
+            "a new process takes over"
         );
         wire::send(&mut self.stream, offer).await?;
         if self.hello.protocol != PROTOCOL {
@@ -183,7 +184,7 @@ impl Successor {
         };
         // It is decided. A successor that doesn't hear this goes on all the same.
         if let Err(error) = wire::send(&mut self.stream, &released).await {
-            tracing::warn!("the new process did not wait for the last word: {error}");
+            tracing::warn!(%error, "the new process did not wait for the last word");
         }
         Ok(())
     }

@@ -413,7 +413,7 @@ fn read(listener: &spec::Listener) -> Result<Vec<Files>, String> {
 
 fn warn(listener: &spec::Listener, warnings: &[String]) {
     for warning in warnings {
-        tracing::warn!("listener {}: {warning}", listener.name);
+        tracing::warn!(listener = listener.name, "{warning}");
     }
 }
 
@@ -443,8 +443,9 @@ fn certificates(
     match (made, kept) {
         (Err(error), Some(kept)) => {
             tracing::error!(
-                "listener {}: {error}. The former certificates go on",
-                listener.name
+                listener = listener.name,
+                detail = %error,
+                "certificates refused, keeping the previous ones"
             );
             Ok((kept.runtime.tls.clone(), kept.fingerprint))
         }

@@ -224,10 +224,10 @@ impl Yard {
         match (change, &checked.result) {
             (Some(Transition::Failed), Err(why)) => {
                 ward.endpoint.state.raise(flag::DOWN);
-                tracing::warn!(%service, %version, %endpoint, "down: its check fails: {why}");
+                tracing::warn!(%service, %version, %endpoint, reason = %why, "health check failed, endpoint is down");
             }
             (Some(_), _) => {
-                tracing::info!(%service, %version, %endpoint, "up: its check passes");
+                tracing::info!(%service, %version, %endpoint, "health check passed, endpoint is up");
                 ward.begin_ramp(now);
                 ward.endpoint.state.lower(flag::UNPROVEN | flag::DOWN);
                 if ward.ramps.is_some() {
@@ -235,7 +235,7 @@ impl Yard {
                 }
             }
             (None, Err(why)) if !was_informed => {
-                tracing::warn!(%service, %version, %endpoint, "its first check failed: {why}");
+                tracing::warn!(%service, %version, %endpoint, reason = %why, "first health check failed");
             }
             (None, _) => {}
         }
@@ -244,7 +244,7 @@ impl Yard {
             && pool.judge.passed(slot, checked.began)
         {
             self.due.take();
-            admit(&mut self.wards, slot, "its check passes", now);
+            admit(&mut self.wards, slot, "health check passed", now);
         }
         !was_informed || (change.is_some() && passed)
     }
@@ -290,7 +290,7 @@ impl Yard {
                 endpoint.state.raise(flag::EJECTED);
                 endpoint.state.set_ejected_until(Some(now + out_for));
                 count("enforced");
-                tracing::warn!(%service, %version, endpoint = %name, reason, "ejected for {out_for:?}");
+                tracing::warn!(%service, %version, endpoint = %name, reason, ejected_for = ?out_for, "outlier ejected");
             }
             None => {
                 count("overflow");
@@ -299,7 +299,7 @@ impl Yard {
                 if let Some(left_out) = ward.excuse(every, now) {
                     tracing::warn!(
                         %service, %version, endpoint = %name, reason, left_out,
-                        "an outlier, and not ejected: too few others would be left"
+                        "outlier detected, not ejected: max_ejected reached"
                     );
                 }
             }
@@ -392,7 +392,7 @@ fn admit(wards: &mut HashMap<usize, Ward>, slot: usize, why: &str, now: Instant)
         return;
     };
     let (service, version) = &ward.pool;
-    tracing::info!(%service, %version, endpoint = %ward.endpoint.name, "no longer ejected: {why}");
+    tracing::info!(%service, %version, endpoint = %ward.endpoint.name, reason = why, "no longer ejected");
     ward.endpoint.state.set_ejected_until(None);
     ward.begin_ramp(now);
     settle(&ward.endpoint);

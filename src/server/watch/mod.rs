@@ -163,10 +163,11 @@ impl Watch {
             let _ = sender.send(event);
         });
         let watcher = watcher
-            .inspect_err(|e| {
+            .inspect_err(|error| {
                 tracing::warn!(
-                    "the kernel gives no file events ({e}); files are looked at every {POLL_ALONE:?} instead. \
-                     Raising fs.inotify.max_user_instances may help"
+                    %error, interval = ?POLL_ALONE,
+                    "no file events from the kernel, polling the files instead; \
+                     raising fs.inotify.max_user_instances may help"
                 );
             })
             .ok();

@@ -211,7 +211,7 @@ http {{
     /// How often the log says that a process took over.
     fn taken_over(&self) -> usize {
         let log = fs::read_to_string(self.dir.join("output")).unwrap_or_default();
-        log.matches("took over from process").count()
+        log.matches("took over from the running process").count()
     }
 }
 
