@@ -21,6 +21,8 @@ mod table;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -96,9 +98,27 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(fault) => {
-            anstream::eprint!("{fault}");
-            ExitCode::from(fault.code)
+            let code = ExitCode::from(fault.code);
+            match &parsed.command {
+                Command::Run(_) => print_within(fault, Duration::from_secs(1)),
+                _ => anstream::eprint!("{fault}"),
+            }
+            code
         }
+    }
+}
+
+/// Prints a fault without waiting longer than `limit` for whoever reads stderr: a log collector that stalls must not
+/// keep a service from ending.
+fn print_within(fault: Fault, limit: Duration) {
+    let (done, is_done) = mpsc::channel();
+    let print = move || {
+        anstream::eprint!("{fault}");
+        // Nobody waits any more when it took longer.
+        let _ = done.send(());
+    };
+    if std::thread::Builder::new().spawn(print).is_ok() {
+        let _ = is_done.recv_timeout(limit);
     }
 }
 

@@ -101,7 +101,7 @@ impl std::error::Error for RunError {}
 /// # Errors
 /// It could not start, or a worker thread died.
 pub fn run(options: &Options) -> Result<(), RunError> {
-    logging::init();
+    let _log = logging::init().map_err(RunError::Threads)?;
     let runtime = runtime()?;
     runtime.block_on(async {
         let mut signals = Signals::listen().map_err(RunError::Threads)?;

@@ -5,6 +5,7 @@
 
 pub mod latency;
 pub mod log_limit;
+pub mod log_writer;
 pub mod names;
 pub mod process;
 pub mod record;

@@ -60,6 +60,7 @@ families! {
     Gauge CONFIG_GENERATION "cutover_config_generation" "Number of the configuration generation that runs.";
     Gauge CONFIG_SUCCESSFUL "cutover_config_last_reload_successful" "Whether the configuration file as it is now was adopted: 1 or 0.";
     Gauge CONFIG_TIMESTAMP "cutover_config_last_reload_success_timestamp_seconds" "When a configuration was last adopted, in seconds since the epoch.";
+    Counter LOG_DROPPED "cutover_log_dropped_total" "Log lines that were dropped because the log was not read fast enough.";
     Gauge BUILD_INFO "cutover_build_info" "Always 1; the labels say what runs.";
     Counter PROCESS_CPU "process_cpu_seconds_total" "Total user and system CPU time spent in seconds.";
     Gauge PROCESS_RESIDENT "process_resident_memory_bytes" "Resident memory size in bytes.";
@@ -86,6 +87,9 @@ pub const RESERVED_LABELS: [&str; 13] = [
     "limit",
     "quantile",
 ];
+
+/// Labels of families that belong to no service.
+pub const PROCESS_LABELS: [&str; 1] = ["log"];
 
 /// What refuses for want of room: what [`super::VersionShard::limit_rejected`] counts, by index.
 pub const LIMITS: [&str; 4] = ["connections", "pending", "requests", "retries"];

@@ -10,6 +10,7 @@ use metrics::{Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 use super::latency::{EXPORTED, LatencyTotals};
+use super::log_writer;
 use super::names::{self, Family, Kind};
 use super::process::Process;
 use super::record::RetryReason;
@@ -80,6 +81,10 @@ pub fn render(telemetry: &Telemetry, scrape: &Scrape) -> String {
     }
     ejections(&mut page, telemetry);
     configuration(&mut page, scrape);
+    for (log, dropped) in log_writer::dropped() {
+        let labels = Labels::default().with("log", log);
+        page.counter(names::LOG_DROPPED, labels, dropped);
+    }
     process(&mut page, Process::read());
     page.finish()
 }

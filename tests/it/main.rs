@@ -23,6 +23,7 @@ mod http2;
 mod http2_life;
 mod kill;
 mod limits;
+mod logging;
 mod outlier;
 mod pressure;
 mod proxying;

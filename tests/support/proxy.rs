@@ -1,6 +1,6 @@
 //! The real binary, with a configuration file of its own.
 
-use std::io::Read;
+use std::io::{PipeWriter, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -69,6 +69,7 @@ pub struct Builder {
     text: String,
     env: Vec<(String, String)>,
     descriptors: Option<u32>,
+    log_to: Option<PipeWriter>,
 }
 
 /// A proxy with one listener, admin, two workers, and this rest of the file. In it `$PORT`, `$PORT2`, `$ADMIN` and `$DIR` are replaced.
@@ -98,6 +99,7 @@ impl Builder {
             text: text.to_owned(),
             env: Vec::new(),
             descriptors: None,
+            log_to: None,
         }
     }
 
@@ -122,6 +124,21 @@ impl Builder {
     pub fn descriptors(mut self, most: u32) -> Self {
         self.descriptors = Some(most);
         self
+    }
+
+    /// With its log and whatever else it says going into this pipe, which the harness doesn't read.
+    pub fn log_to(mut self, pipe: PipeWriter) -> Self {
+        self.log_to = Some(pipe);
+        self
+    }
+
+    /// What the process says goes here.
+    fn output(&self) -> [Stdio; 2] {
+        let copy = |pipe: &PipeWriter| Stdio::from(pipe.try_clone().expect("a descriptor"));
+        match &self.log_to {
+            Some(pipe) => [copy(pipe), copy(pipe)],
+            None => [Stdio::null(), Stdio::piped()],
+        }
     }
 
     /// The program, by way of a shell where that has to set a limit.
@@ -154,6 +171,7 @@ impl Builder {
         let (port, port2, admin) = (free_port(), free_port(), free_port());
         let file = self.dir.path().join("cutover.toml");
         let mut child = self.program();
+        let [stdout, stderr] = self.output();
         child
             .args(["run", "-c"])
             .arg(&file)
@@ -161,8 +179,8 @@ impl Builder {
             .envs(self.env.iter().map(|(k, v)| (k, v)))
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+            .stdout(stdout)
+            .stderr(stderr);
         std::fs::write(
             &file,
             filled(&self.text, self.dir.path(), [port, port2, admin]),
@@ -194,6 +212,7 @@ impl Builder {
                     text: self.text,
                     env: self.env,
                     descriptors: self.descriptors,
+                    log_to: self.log_to,
                 });
             }
             if ready(admin) {
@@ -210,7 +229,9 @@ impl Builder {
 /// Reads the child's log from a thread, so that it never blocks.
 fn collect(child: &mut Child) -> Arc<Mutex<Vec<u8>>> {
     let log = Arc::new(Mutex::new(Vec::new()));
-    let mut stderr = child.stderr.take().expect("its stderr");
+    let Some(mut stderr) = child.stderr.take() else {
+        return log;
+    };
     let into = log.clone();
     std::thread::spawn(move || {
         let mut piece = [0; 4096];

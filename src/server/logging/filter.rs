@@ -1,0 +1,95 @@
+//! How much is logged: the filter in `CUTOVER_LOG`.
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+
+/// Level of the proxy's own lines where the filter names none.
+const DEFAULT: LevelFilter = LevelFilter::INFO;
+/// What the proxy's own lines are logged under.
+const OWN: &str = "cutover";
+
+/// The filter that an absent or empty `CUTOVER_LOG` stands for.
+pub fn default() -> Targets {
+    Targets::new().with_target(OWN, DEFAULT)
+}
+
+/// Parses a filter: a level for the proxy's own lines (`debug`), and levels for modules and libraries by name
+/// (`h2=debug`), separated by commas.
+///
+/// A library that isn't named logs nothing, at any level: remote peers decide how often h2 or rustls has something to
+/// say, and must not be able to fill the log.
+///
+/// # Errors
+/// What is wrong with the first part that isn't valid, and what would be.
+pub fn parse(text: &str) -> Result<Targets, String> {
+    let mut parts = text.split(',').map(str::trim).filter(|p| !p.is_empty());
+    parts.try_fold(default(), |filter, part| {
+        let (target, level) = part.split_once('=').unwrap_or((OWN, part));
+        let (target, level) = (target.trim(), level.trim());
+        if target.is_empty() {
+            return Err(format!("`{part}` names no module or library"));
+        }
+        match level.parse::<LevelFilter>() {
+            // tracing takes an empty level for `error`.
+            Ok(parsed) if !level.is_empty() => Ok(filter.with_target(target, parsed)),
+            _ => Err(not_a_level(part, level)),
+        }
+    })
+}
+
+fn not_a_level(part: &str, level: &str) -> String {
+    let advice = match part.contains('=') {
+        true => format!("`{level}` is not a level"),
+        false => format!("`{part}` is not a level; for one module or library write `{part}=debug`"),
+    };
+    format!("{advice}; levels are error, warn, info, debug, trace and off")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tracing::Level;
+
+    fn logs(filter: &str, target: &str, level: Level) -> bool {
+        parse(filter).unwrap().would_enable(target, &level)
+    }
+
+    #[test]
+    fn a_level_is_for_the_proxys_own_lines_only() {
+        for filter in ["debug", "DEBUG", " debug ", "debug,"] {
+            assert!(logs(filter, "cutover::server::reload", Level::DEBUG));
+            for library in ["h2::codec", "rustls::server", "hyper", "notify::inotify"] {
+                assert!(!logs(filter, library, Level::ERROR), "{library}");
+            }
+        }
+        assert!(logs("", "cutover", Level::INFO) && !logs("", "cutover", Level::DEBUG));
+        assert!(!logs("warn", "cutover::server", Level::INFO));
+        assert!(!logs("off", "cutover::server", Level::ERROR));
+    }
+
+    #[test]
+    fn names_are_added_to_the_level() {
+        assert!(logs("debug,h2=debug", "h2::proto", Level::DEBUG));
+        assert!(logs("debug,h2=debug", "cutover::proxy", Level::DEBUG));
+        assert!(!logs("debug,h2=debug", "rustls", Level::ERROR));
+        assert!(logs("h2=warn", "cutover::server", Level::INFO));
+        let narrow = "cutover::server=debug";
+        assert!(logs(narrow, "cutover::server::tls", Level::DEBUG));
+        assert!(logs(narrow, "cutover::proxy", Level::INFO));
+        assert!(!logs(narrow, "cutover::proxy", Level::DEBUG));
+        assert!(!logs("cutover=warn", "cutover::proxy", Level::INFO));
+    }
+
+    #[test]
+    fn what_is_no_filter_is_explained() {
+        for (filter, advice) in [
+            ("bogus", "for one module or library write `bogus=debug`"),
+            ("info,h2=loud", "`loud` is not a level"),
+            ("=debug", "`=debug` names no module"),
+            ("h2=", "`` is not a level"),
+        ] {
+            let error = parse(filter).unwrap_err();
+            assert!(error.contains(advice), "{error}");
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! What a line looks like: `text` for people, `json` for collectors.
+//!
+//! Text is `TIMESTAMP LEVEL message key=value …`, with a value in quotes where it isn't one plain word. JSON is an
+//! object of flat keys: `timestamp`, `level`, `message`, and each field under its own name. In both, line breaks and
+//! other control characters are escaped wherever they come from, so that one event is one line and nobody who sends a
+//! request can forge another.
+//!
+//! The one exception is the field `detail`, for operators' eyes only (what is wrong with a configuration file): text
+//! prints it on indented lines of its own.
+
+use std::error::Error;
+use std::fmt::{self, Write};
+use std::time::SystemTime;
+
+use anstyle::{AnsiColor, Style};
+use tracing::Level;
+use tracing::field::{Field, Visit};
+
+/// A format of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text {
+        /// With colours.
+        color: bool,
+    },
+    /// For collectors.
+    Json,
+}
+
+/// A line in the making: fields are recorded into it.
+#[derive(Debug)]
+pub struct Line {
+    format: Format,
+    message: String,
+    fields: String,
+    detail: String,
+    /// A value before it is known whether it needs quotes.
+    scratch: String,
+}
+
+impl Line {
+    pub fn new(format: Format) -> Self {
+        Self {
+            format,
+            message: String::new(),
+            fields: String::new(),
+            detail: String::new(),
+            scratch: String::new(),
+        }
+    }
+
+    /// A whole line without an event.
+    pub fn of(format: Format, level: Level, message: &str, fields: &[(&str, u64)]) -> String {
+        let mut line = Self::new(format);
+        line.message.push_str(message);
+        for (name, value) in fields {
+            line.put_plain(name, *value);
+        }
+        line.finish(level, SystemTime::now())
+    }
+
+    /// Adds a field. `message` and `detail` have places of their own.
+    pub fn put(&mut self, name: &str, value: impl fmt::Display) {
+        self.scratch.clear();
+        // A `Display` that fails leaves what it wrote so far: better than no line.
+        let _ = write!(self.scratch, "{value}");
+        match name {
+            "message" => std::mem::swap(&mut self.message, &mut self.scratch),
+            "detail" => std::mem::swap(&mut self.detail, &mut self.scratch),
+            _ => {
+                self.name(name);
+                match self.format {
+                    Format::Text { .. } => put_value(&mut self.fields, &self.scratch),
+                    Format::Json => put_json(&mut self.fields, &self.scratch),
+                }
+            }
+        }
+    }
+
+    /// Adds a number or a boolean, which need neither quotes nor escapes.
+    fn put_plain(&mut self, name: &str, value: impl fmt::Display) {
+        self.name(name);
+        let _ = write!(self.fields, "{value}");
+    }
+
+    /// The fields alone, in text.
+    pub fn into_fields(self) -> String {
+        self.fields
+    }
+
+    fn name(&mut self, name: &str) {
+        // A keyword as a field's name is written `r#type`.
+        let name = name.strip_prefix("r#").unwrap_or(name);
+        match self.format {
+            Format::Text { color: true } => {
+                let dim = Style::new().dimmed();
+                let _ = write!(self.fields, " {dim}{name}={dim:#}");
+            }
+            Format::Text { color: false } => {
+                let _ = write!(self.fields, " {name}=");
+            }
+            Format::Json => {
+                self.fields.push(',');
+                put_json(&mut self.fields, name);
+                self.fields.push(':');
+            }
+        }
+    }
+
+    /// The whole line, its newline included.
+    pub fn finish(self, level: Level, at: SystemTime) -> String {
+        let at = humantime::format_rfc3339_micros(at);
+        let mut line = String::with_capacity(
+            64 + self.message.len() + self.fields.len() + self.detail.len() * 5 / 4,
+        );
+        // Writing to a string can't fail.
+        let _ = match self.format {
+            Format::Text { color: true } => {
+                let (dim, loud) = (Style::new().dimmed(), style_of(level));
+                write!(line, "{dim}{at}{dim:#} {loud}{level:>5}{loud:#} ")
+            }
+            Format::Text { color: false } => write!(line, "{at} {level:>5} "),
+            Format::Json => write!(line, "{{\"timestamp\":\"{at}\",\"level\":\"{level}\""),
+        };
+        match self.format {
+            Format::Text { .. } => self.finish_text(&mut line),
+            Format::Json => self.finish_json(&mut line),
+        }
+        line
+    }
+
+    fn finish_text(self, line: &mut String) {
+        put_escaped(line, &self.message);
+        let fields = match self.message.is_empty() {
+            true => self.fields.trim_start(),
+            false => &self.fields,
+        };
+        line.push_str(fields);
+        line.push('\n');
+        for detail in self.detail.lines() {
+            // Indented, so that it can't be taken for an event of its own.
+            line.push_str("    ");
+            put_escaped(line, detail);
+            line.push('\n');
+        }
+    }
+
+    fn finish_json(self, line: &mut String) {
+        for (name, value) in [("message", &self.message), ("detail", &self.detail)] {
+            if !value.is_empty() {
+                let _ = write!(line, ",\"{name}\":");
+                put_json(line, value);
+            }
+            if name == "message" {
+                line.push_str(&self.fields);
+            }
+        }
+        line.push_str("}\n");
+    }
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field.name(), format_args!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field.name(), value);
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.put(field.name(), chain(value));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put_plain(field.name(), value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put_plain(field.name(), value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put_plain(field.name(), value);
+    }
+
+    fn record_i128(&mut self, field: &Field, value: i128) {
+        self.put_plain(field.name(), value);
+    }
+
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        self.put_plain(field.name(), value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        match value.is_finite() {
+            true => self.put_plain(field.name(), value),
+            // JSON has no word for these.
+            false => self.put(field.name(), value),
+        }
+    }
+}
+
+/// An error and its causes, the last one last.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let errors = std::iter::successors(Some(error), |error| Error::source(*error));
+    let texts: Vec<String> = errors.map(ToString::to_string).collect();
+    texts.join(": ")
+}
+
+fn style_of(level: Level) -> Style {
+    let color = match level {
+        Level::ERROR => AnsiColor::Red,
+        Level::WARN => AnsiColor::Yellow,
+        Level::INFO => AnsiColor::Green,
+        Level::DEBUG => AnsiColor::Blue,
+        Level::TRACE => AnsiColor::Magenta,
+    };
+    Style::new().fg_color(Some(color.into()))
+}
+
+/// Whether a character may not stand in a log as it is: it would break the line, command a terminal (C0, DEL, C1), or
+/// change the order in which the rest is read (Unicode's line separators and bidirectional controls).
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{061c}'
+        )
+        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Text with unsafe characters as `\n`, `\u{1b}`.
+fn put_escaped(into: &mut String, text: &str) {
+    for c in text.chars() {
+        match is_unsafe(c) {
+            true => into.extend(c.escape_default()),
+            false => into.push(c),
+        }
+    }
+}
+
+/// A value after `key=`: as it is where it is one plain word, else in quotes.
+fn put_value(into: &mut String, value: &str) {
+    let is_odd = |c: char| c.is_whitespace() || matches!(c, '"' | '=' | '\\') || is_unsafe(c);
+    if !value.is_empty() && !value.contains(is_odd) {
+        into.push_str(value);
+        return;
+    }
+    into.push('"');
+    for c in value.chars() {
+        match c {
+            '"' | '\\' => into.extend(['\\', c]),
+            c if is_unsafe(c) => into.extend(c.escape_default()),
+            c => into.push(c),
+        }
+    }
+    into.push('"');
+}
+
+/// A JSON string (RFC 8259 §7), with unsafe characters escaped that JSON itself would let pass.
+fn put_json(into: &mut String, value: &str) {
+    into.push('"');
+    for c in value.chars() {
+        match c {
+            '"' | '\\' => into.extend(['\\', c]),
+            '\n' => into.push_str("\\n"),
+            '\r' => into.push_str("\\r"),
+            '\t' => into.push_str("\\t"),
+            // All of them are below U+10000: four digits suffice.
+            c if is_unsafe(c) => drop(write!(into, "\\u{:04x}", u32::from(c))),
+            c => into.push(c),
+        }
+    }
+    into.push('"');
+}
+
+#[cfg(test)]
+#[path = "format_tests.rs"]
+mod tests;

@@ -1,0 +1,260 @@
+//! The log of the process, one line per event on stderr. `CUTOVER_LOG` says how much, `CUTOVER_LOG_FORMAT` how.
+//!
+//! Lines are made on the thread where something happens and written by a thread of their own
+//! ([`crate::telemetry::log_writer`]), so that a reader who stalls stops nobody.
+
+mod filter;
+mod format;
+
+use std::io::{self, IsTerminal};
+use std::panic::PanicHookInfo;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tracing::span::{Attributes, Id};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::telemetry::log_writer::{LogWriter, PROCESS_LOG_DROPPED};
+use format::{Format, Line};
+
+/// What is still queued when the process ends is written if the reader takes it in this time.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Keeps the log until the process ends: dropping it writes what is queued, within a second.
+#[derive(Debug)]
+#[must_use = "the last lines are lost without it"]
+pub struct Log(Option<Arc<LogWriter>>);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if let Some(writer) = &self.0 {
+            // A reader that stalls doesn't keep the process from ending.
+            let _ = writer.flush(FLUSH);
+        }
+    }
+}
+
+/// Sets up the log of the process, by `CUTOVER_LOG` (`error`, `warn`, `info`, `debug`, `trace`, or a filter like
+/// `info,cutover::server=debug,h2=debug`; default `info`) and `CUTOVER_LOG_FORMAT` (`text` or `json`; default `text`).
+/// Panics are logged as well. A second call changes nothing.
+///
+/// # Errors
+/// The writer's thread can't be started.
+pub fn init() -> io::Result<Log> {
+    let wanted = std::env::var("CUTOVER_LOG").unwrap_or_default();
+    let named = std::env::var("CUTOVER_LOG_FORMAT").unwrap_or_default();
+    let format = match named.as_str() {
+        "json" => Format::Json,
+        _ => Format::Text {
+            color: wants_color(),
+        },
+    };
+    let parsed = filter::parse(&wanted);
+    let bad_filter = parsed.as_ref().err().cloned();
+    let report = move |n| dropped_lines(format, n);
+    let writer = Arc::new(LogWriter::start(
+        &PROCESS_LOG_DROPPED,
+        io::stderr(),
+        report,
+    )?);
+    let into = writer.clone();
+    let layer = LogLayer {
+        format,
+        push: move |line| into.push(line),
+    };
+    let registry = tracing_subscriber::registry()
+        .with(parsed.unwrap_or_else(|_| filter::default()))
+        .with(layer);
+    if registry.try_init().is_err() {
+        return Ok(Log(None));
+    }
+    std::panic::set_hook(Box::new(log_panic));
+    if let Some(error) = bad_filter {
+        tracing::warn!(
+            value = wanted,
+            "CUTOVER_LOG is not a log filter, info is used: {error}"
+        );
+    }
+    if !matches!(named.as_str(), "" | "text" | "json") {
+        tracing::warn!(
+            value = named,
+            "CUTOVER_LOG_FORMAT is neither text nor json, text is used"
+        );
+    }
+    Ok(Log(Some(writer)))
+}
+
+/// Stderr is a terminal, and nobody asked for no colours there (`NO_COLOR`, `TERM=dumb`).
+fn wants_color() -> bool {
+    let stderr = io::stderr();
+    stderr.is_terminal() && anstream::AutoStream::choice(&stderr) != anstream::ColorChoice::Never
+}
+
+fn dropped_lines(format: Format, n: u64) -> String {
+    let lines = if n == 1 { "line" } else { "lines" };
+    let message = format!("{n} log {lines} dropped: the log was not read fast enough");
+    Line::of(format, Level::WARN, &message, &[("dropped", n)])
+}
+
+/// Makes a line of each event.
+struct LogLayer<P> {
+    format: Format,
+    push: P,
+}
+
+/// A span of a library, as text. The proxy has none of its own.
+struct SpanText(String);
+
+impl<S, P> Layer<S> for LogLayer<P>
+where
+    S: Subscriber + for<'lookup> LookupSpan<'lookup>,
+    P: Fn(String) + 'static,
+{
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut fields = Line::new(Format::Text { color: false });
+        attributes.record(&mut fields);
+        let name = attributes.metadata().name();
+        let text = format!("{name}{{{}}}", fields.into_fields().trim_start());
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().insert(SpanText(text));
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut line = Line::new(self.format);
+        event.record(&mut line);
+        let target = event.metadata().target();
+        if !target.starts_with("cutover") {
+            line.put("target", target);
+            let scope = context.event_scope(event).into_iter();
+            let spans = scope.flat_map(|scope| scope.from_root());
+            let texts = spans.filter_map(|span| {
+                let extensions = span.extensions();
+                extensions.get::<SpanText>().map(|text| text.0.clone())
+            });
+            let texts: Vec<String> = texts.collect();
+            if !texts.is_empty() {
+                line.put("span", texts.join(":"));
+            }
+        }
+        (self.push)(line.finish(*event.metadata().level(), SystemTime::now()));
+    }
+}
+
+/// A panic in one connection's task ends that connection only: the log is where it is seen, beside `cutover_panics_total`.
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    let message = info.payload_as_str().unwrap_or("no message");
+    tracing::error!(
+        thread = thread.name(),
+        place,
+        "a fault of cutover itself, please report it: {message}"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    /// What is logged in `format` while `run` runs.
+    fn logged(format: Format, filter: &str, run: impl FnOnce()) -> String {
+        let page = Arc::new(Mutex::new(String::new()));
+        let into = page.clone();
+        let layer = LogLayer {
+            format,
+            push: move |line: String| into.lock().unwrap().push_str(&line),
+        };
+        let filter = filter::parse(filter).unwrap();
+        let subscriber = tracing_subscriber::registry().with(filter).with(layer);
+        tracing::subscriber::with_default(subscriber, run);
+        let text = page.lock().unwrap();
+        text.clone()
+    }
+
+    const TEXT: Format = Format::Text { color: false };
+
+    #[test]
+    fn a_panic_is_logged_with_its_thread_and_place() {
+        const NAME: &str = "stumbles";
+        let former = std::panic::take_hook();
+        // The panics of all other tests go where they went before.
+        std::panic::set_hook(Box::new(move |info| {
+            match std::thread::current().name() == Some(NAME) {
+                true => log_panic(info),
+                false => former(info),
+            }
+        }));
+        let text = logged(TEXT, "info", || {
+            // The subscriber is this thread's: the panic has to be on it, under another name.
+            let subscriber = tracing::dispatcher::get_default(Clone::clone);
+            let stumbles =
+                move || tracing::dispatcher::with_default(&subscriber, || panic!("on purpose"));
+            let thread = std::thread::Builder::new().name(NAME.into());
+            assert!(thread.spawn(stumbles).unwrap().join().is_err());
+        });
+        for part in ["ERROR", NAME, "src/server/logging/mod.rs:", "on purpose"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+
+    #[test]
+    fn fields_are_fields_in_both_formats() {
+        let happens = || {
+            let error = io::Error::other("no route");
+            tracing::warn!(
+                service = "shop", endpoint = %"10.0.0.1:80", tries = 2, ratio = 0.5, up = false, %error,
+                "endpoint is down"
+            );
+        };
+        let text = logged(TEXT, "info", happens);
+        let (_, rest) = text.split_once(' ').unwrap();
+        assert_eq!(
+            rest,
+            " WARN endpoint is down service=shop endpoint=10.0.0.1:80 tries=2 ratio=0.5 up=false error=\"no route\"\n"
+        );
+        let json: serde_json::Value =
+            serde_json::from_str(&logged(Format::Json, "info", happens)).unwrap();
+        let at = json["timestamp"].as_str().unwrap();
+        assert!(humantime::parse_rfc3339(at).is_ok(), "{at}");
+        let expected = serde_json::json!({
+            "timestamp": at, "level": "WARN", "message": "endpoint is down", "service": "shop",
+            "endpoint": "10.0.0.1:80", "tries": 2, "ratio": 0.5, "up": false, "error": "no route",
+        });
+        assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn a_library_logs_when_it_is_named_with_its_name_and_spans() {
+        let happens = || {
+            let span = tracing::debug_span!(target: "h2::conn", "Connection", peer = "Server side");
+            span.in_scope(|| tracing::debug!(target: "h2::conn", "received a frame"));
+            tracing::error!(target: "rustls", "refused");
+        };
+        assert_eq!(logged(TEXT, "debug", happens), "");
+        let text = logged(TEXT, "h2=debug", happens);
+        let (_, rest) = text.split_once(' ').unwrap();
+        assert_eq!(
+            rest,
+            "DEBUG received a frame target=h2::conn span=\"Connection{peer=\\\"Server side\\\"}\"\n"
+        );
+    }
+
+    #[test]
+    fn lines_that_were_dropped_are_counted_in_words_and_in_a_field() {
+        assert!(dropped_lines(TEXT, 1).contains("WARN 1 log line dropped"));
+        let json: serde_json::Value =
+            serde_json::from_str(&dropped_lines(Format::Json, 4711)).unwrap();
+        assert_eq!(json["dropped"], 4711);
+        assert!(
+            json["message"]
+                .as_str()
+                .unwrap()
+                .starts_with("4711 log lines dropped")
+        );
+    }
+}
