@@ -194,6 +194,7 @@ fn rules_and_dashboard_ask_for_what_is_exported() {
         }
         for label in labels {
             let ours = names::RESERVED_LABELS.contains(&&*label);
+            let ours = ours || names::PROCESS_LABELS.contains(&&*label);
             let ours = ours || TARGET_LABELS.contains(&&*label);
             assert!(ours, "no series has {label}: {expression}");
         }
@@ -214,21 +215,89 @@ fn dashboard_shows_every_metric() {
     }
 }
 
+/// The exported metrics in an expression whose selector doesn't begin with this matcher.
+fn unselected<'e>(expression: &'e str, matcher: &str) -> Vec<&'e str> {
+    let mut found = Vec::new();
+    for name in exported() {
+        for (at, _) in expression.match_indices(&name) {
+            let (before, rest) = (&expression[..at], &expression[at + name.len()..]);
+            let in_word = |c: char| c.is_ascii_alphanumeric() || "_:".contains(c);
+            if !before.ends_with(in_word) && !rest.starts_with(in_word) {
+                let selects = rest
+                    .strip_prefix('{')
+                    .is_some_and(|r| r.starts_with(matcher));
+                found.extend((!selects).then_some(&expression[at..at + name.len()]));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_selector_without_its_job_is_noticed() {
+    let text = r#"rate(queue_depth{job="x"}[1m]) + queue_depth offset 1m - my_queue_depth / cutover_connections{listener="a"}"#;
+    assert_eq!(
+        unselected(text, r#"job="x""#),
+        ["cutover_connections", "queue_depth"]
+    );
+}
+
+/// Others export `http_requests_total` too, and one Prometheus may watch several environments.
+#[test]
+fn rules_and_dashboard_select_the_proxys_own_job() {
+    let (recording, _) = rules("prometheus/recording.yml");
+    let (alerts, _) = rules("prometheus/alerts.yml");
+    for expression in recording.iter().chain(&alerts) {
+        let missing = unselected(expression, r#"job="cutover""#);
+        assert!(
+            missing.is_empty(),
+            "{missing:?} without a job: {expression}"
+        );
+    }
+    for expression in dashboard() {
+        // The variable itself asks which jobs are ours.
+        if expression != "cutover_build_info" {
+            let missing = unselected(&expression, r#"job=~"$job""#);
+            assert!(
+                missing.is_empty(),
+                "{missing:?} without a job: {expression}"
+            );
+        }
+    }
+    let scrape = read("prometheus/prometheus.yml");
+    assert!(scrape.contains("job_name: cutover ") && scrape.contains("honor_labels: true"));
+    let monitor = read("prometheus/servicemonitor.yml");
+    assert!(monitor.contains("honorLabels: true") && monitor.contains("replacement: cutover\n"));
+}
+
+/// Runs promtool on these files; `None` where it isn't installed.
+fn promtool(arguments: &[&str], files: &[PathBuf]) -> Option<String> {
+    let mut promtool = Command::new("promtool");
+    let Ok(output) = promtool.args(arguments).args(files).output() else {
+        eprintln!(
+            "promtool is not on PATH: names and labels are checked, syntax and rules are not"
+        );
+        return None;
+    };
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(output.status.success(), "{said}");
+    Some(said)
+}
+
 #[test]
 fn promtool_finds_nothing_wrong() {
     let file = config("prometheus/prometheus.yml");
-    let promtool = Command::new("promtool")
-        .args(["check", "config", "--lint=all", "--lint-fatal"])
-        .arg(file)
-        .output();
-    let Ok(output) = promtool else {
-        eprintln!("promtool is not on PATH: names and labels are checked, syntax is not");
-        return;
-    };
-    let said = [output.stdout, output.stderr].concat();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&said)
-    );
+    promtool(&["check", "config", "--lint=all", "--lint-fatal"], &[file]);
+}
+
+/// What the rules make of given series.
+#[test]
+fn promtool_runs_the_tests_of_the_rules() {
+    let directory = fs::read_dir(config("prometheus/tests")).expect("the tests of the rules");
+    let files: Vec<PathBuf> = directory.map(|f| f.expect("a file").path()).collect();
+    assert!(files.len() >= 3, "{files:?}");
+    if let Some(said) = promtool(&["test", "rules"], &files) {
+        assert_eq!(said.matches("SUCCESS").count(), files.len(), "{said}");
+    }
 }

@@ -72,7 +72,7 @@ families! {
 }
 
 /// Labels that the families of a service have of their own; constant labels of a configuration can't take these names.
-pub const RESERVED_LABELS: [&str; 13] = [
+pub const RESERVED_LABELS: [&str; 15] = [
     "service",
     "version",
     "status",
@@ -86,11 +86,13 @@ pub const RESERVED_LABELS: [&str; 13] = [
     "listener",
     "limit",
     "quantile",
+    // Prometheus' own, which a scrape that honours labels would take from here.
+    "job",
+    "instance",
 ];
 
 /// Labels of families that belong to no service.
 pub const PROCESS_LABELS: [&str; 1] = ["log"];
-
 /// What refuses for want of room: what [`super::VersionShard::limit_rejected`] counts, by index.
 pub const LIMITS: [&str; 4] = ["connections", "pending", "requests", "retries"];
 
@@ -98,6 +100,9 @@ pub const LIMITS: [&str; 4] = ["connections", "pending", "requests", "retries"];
 pub const METHODS: [&str; 10] = [
     "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "other",
 ];
+
+/// Labels of families that belong to no service.
+pub const PROCESS_LABELS: [&str; 1] = ["log"];
 
 /// The label of a method.
 pub fn method(method: Method) -> &'static str {

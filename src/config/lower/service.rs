@@ -12,7 +12,7 @@ use crate::config::spec::{HostPattern, PathPattern, Service};
 use crate::config::units::quote;
 
 /// Labels that our own metrics of a service carry, or that Prometheus keeps for itself.
-const OUR_LABELS: [&str; 14] = [
+const OUR_LABELS: [&str; 16] = [
     "service",
     "version",
     "status",
@@ -27,6 +27,8 @@ const OUR_LABELS: [&str; 14] = [
     "limit",
     "state",
     "listener",
+    "job",
+    "instance",
 ];
 
 /// Where the routes of a service stand in the text.
