@@ -113,7 +113,7 @@ fn rules(c: &mut Criterion) {
 fn split(c: &mut Criterion) {
     for versions in [2, 4] {
         let canaries: Vec<_> = (1..versions).map(|v| (v, Share(5_000))).collect();
-        let split = Split::new(versions, 0, &canaries);
+        let split = Split::new(&["v1", "v2", "v3", "v4"][..versions], 0, &canaries);
         let mut state = SplitState::default();
         c.bench_function(&format!("split/next of {versions}"), |b| {
             b.iter(|| split.next(black_box(&mut state)));
@@ -123,7 +123,7 @@ fn split(c: &mut Criterion) {
         by: vec![CohortKey::Cookie("uid".into()), CohortKey::Ip],
         salt: "shop".into(),
     });
-    let split = Split::new(2, 0, &[(1, Share(5_000))]);
+    let split = Split::new(&["v1", "v2"], 0, &[(1, Share(5_000))]);
     c.bench_function("split/cohort by cookie", |b| {
         b.iter(|| {
             cohort

@@ -202,7 +202,7 @@ fn match_many() -> Box<dyn FnMut()> {
 }
 
 fn split() -> Box<dyn FnMut()> {
-    let split = Split::new(2, 0, &[(1, Share(5_000))]);
+    let split = Split::new(&["v1", "v2"], 0, &[(1, Share(5_000))]);
     let mut state = SplitState::default();
     Box::new(move || {
         black_box(split.next(black_box(&mut state)));
@@ -214,7 +214,7 @@ fn cohort() -> Box<dyn FnMut()> {
         by: vec![CohortKey::Cookie("uid".into()), CohortKey::Ip],
         salt: "shop".into(),
     });
-    let split = Split::new(2, 0, &[(1, Share(5_000))]);
+    let split = Split::new(&["v1", "v2"], 0, &[(1, Share(5_000))]);
     with_browser(move |request| {
         black_box(cohort.place(request).map(|(_, place)| split.at(place)));
     })

@@ -77,7 +77,11 @@ mod tests {
 
     /// v0 is stable, v1 has 5 %, v2 has 10 %, v3 and v4 have nothing.
     fn split() -> Split {
-        Split::new(5, 0, &[(1, Share(5_000)), (2, Share(10_000))])
+        Split::new(
+            &["v0", "v1", "v2", "v3", "v4"],
+            0,
+            &[(1, Share(5_000)), (2, Share(10_000))],
+        )
     }
 
     fn shares(fallback: Option<usize>, down: &[usize]) -> Vec<u32> {

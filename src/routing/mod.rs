@@ -13,6 +13,7 @@ pub mod failover;
 #[cfg(test)]
 pub(crate) mod fake;
 mod glob;
+mod layout;
 mod map;
 pub mod matcher;
 pub mod split;
@@ -27,7 +28,7 @@ pub use cohort::{Cohort, Place};
 pub use decision::{Choice, Chosen, State, Step, Trace, decision};
 pub use failover::{Role, effective_shares};
 pub use matcher::Matcher;
-pub use split::{Split, SplitState};
+pub use split::{Move, Split, SplitState, moves, users_moved};
 pub use table::{Found, Table};
 
 /// What routing asks of a request. Two implementations: over an HTTP/1 head, over an HTTP/2 head.
@@ -64,11 +65,12 @@ pub struct Service {
 impl Service {
     /// Compiles what routing needs of `service`.
     pub fn new(service: &spec::Service) -> Self {
+        let names: Vec<&str> = service.versions.iter().map(|v| &*v.name).collect();
         Self {
             matcher: Matcher::new(&service.rules),
             strict: service.rules.iter().map(|rule| rule.strict).collect(),
             cohort: service.cohort.as_ref().map(Cohort::new),
-            split: Split::new(service.versions.len(), service.stable, &service.split),
+            split: Split::new(&names, service.stable, &service.split),
             fallback: service.policies.fallback,
         }
     }

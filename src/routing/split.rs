@@ -7,6 +7,7 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::cohort::Place;
+use super::layout::{Tile, natural, tiles};
 use crate::config::spec::Share;
 
 /// The shares of one service.
@@ -17,8 +18,10 @@ pub struct Split {
     shares: Box<[Share]>,
     /// Versions that have a share, in the order of versions.
     lanes: Box<[Lane]>,
-    /// Where canaries stand in [0,1); what is left is stable's.
-    stretches: Box<[Stretch]>,
+    /// The versions that are named in `split`, in the natural order of their names.
+    canaries: Box<[usize]>,
+    /// Where the users of each version lie.
+    tiles: Box<[Tile]>,
     fingerprint: u64,
 }
 
@@ -26,14 +29,6 @@ pub struct Split {
 struct Lane {
     version: usize,
     share: i64,
-}
-
-/// `from..to` in steps of 0.001 %.
-#[derive(Clone, Copy, Debug)]
-struct Stretch {
-    version: usize,
-    from: u32,
-    to: u32,
 }
 
 /// One worker's place in one service's exact split. Starts empty.
@@ -48,13 +43,19 @@ pub struct SplitState {
 const WHOLE: i64 = Share::WHOLE as i64;
 
 impl Split {
-    /// `canaries`: version index and share, stable gets the rest.
-    pub fn new(versions: usize, stable: usize, canaries: &[(usize, Share)]) -> Self {
-        let mut shares = vec![Share(0); versions];
-        for (version, share) in canaries {
+    /// `names`: of the versions. `canaries`: index and share of each version that is named in `split`, in any order; also
+    /// those at 0 %, since cohorts are laid out by them. Stable gets the rest.
+    pub fn new(names: &[&str], stable: usize, canaries: &[(usize, Share)]) -> Self {
+        let mut canaries: Vec<_> = canaries
+            .iter()
+            .copied()
+            .filter(|(v, _)| *v != stable)
+            .collect();
+        canaries.sort_by(|(a, _), (b, _)| natural(names[*a], names[*b]));
+        let mut shares = vec![Share(0); names.len()];
+        for (version, share) in &canaries {
             shares[*version] = *share;
         }
-        shares[stable] = Share(0);
         let taken: u32 = shares.iter().map(|s| s.0).sum();
         shares[stable] = Share(Share::WHOLE.saturating_sub(taken));
         let lanes = shares.iter().enumerate().filter(|(_, s)| s.0 > 0);
@@ -66,7 +67,8 @@ impl Split {
                     share: i64::from(s.0),
                 })
                 .collect(),
-            stretches: stretches(stable, &shares),
+            tiles: tiles(&canaries, stable),
+            canaries: canaries.iter().map(|(version, _)| *version).collect(),
             // Never 0, which is an empty state's.
             fingerprint: shares
                 .iter()
@@ -89,12 +91,17 @@ impl Split {
     /// Stable has everything.
     #[inline]
     pub fn is_whole(&self) -> bool {
-        self.stretches.is_empty()
+        self.shares[self.stable].0 == Share::WHOLE
     }
 
     /// The share of a version, stable included.
     pub fn share(&self, version: usize) -> Share {
         self.shares[version]
+    }
+
+    /// Whether `split` names the version, at whatever share.
+    pub fn is_named(&self, version: usize) -> bool {
+        self.canaries.contains(&version)
     }
 
     /// The next request's version, by the exact split. A state made for other shares starts again.
@@ -134,44 +141,61 @@ impl Split {
         self.lanes[at].version
     }
 
-    /// The version of a user at this place; monotone for up to two canaries.
-    ///
-    /// Canaries grow from opposite ends of [0,1), stable keeps the middle. A canary's end is fixed by its rank among
-    /// the versions other than stable (even: the bottom), not by the split, so that it doesn't depend on which other
-    /// canary comes or goes. Should just two have a share and the same end, the later takes the other one. With more
-    /// than two, those of one end stand behind each other by rank, and only the first of each end is monotone.
+    /// The version of a user at this place. See [`super::layout`] for who moves when shares change.
     #[inline]
     pub fn at(&self, place: Place) -> usize {
         let step = ((u128::from(place.0) * u128::from(Share::WHOLE)) >> 64) as u32;
-        let mut stretches = self.stretches.iter();
-        stretches
-            .find(|s| (s.from..s.to).contains(&step))
-            .map_or(self.stable, |s| s.version)
+        // The tiles cover every step.
+        let tile = self.tiles.partition_point(|tile| tile.end <= step);
+        self.tiles[tile].version
     }
 }
 
-fn stretches(stable: usize, shares: &[Share]) -> Box<[Stretch]> {
-    let ranked = (0..shares.len()).filter(|v| *v != stable).enumerate();
-    let mut canaries: Vec<(bool, usize)> = ranked
-        .filter(|(_, version)| shares[*version].0 > 0)
-        .map(|(rank, version)| (rank % 2 == 1, version))
-        .collect();
-    if let [(first, _), (second, _)] = &mut canaries[..] {
-        *second = !*first;
+/// Users of a cohort that move when one split replaces another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// Index of the version that they leave, in the split before.
+    pub from: usize,
+    /// Index of the version that they join, in the split after.
+    pub to: usize,
+    /// How many: a share of all users.
+    pub users: Share,
+}
+
+/// The users of a cohort that move when `after` replaces `before`, by the versions that they leave and join. `same` finds
+/// a version of `before` in `after` (`None`: it is gone).
+pub fn moves(before: &Split, after: &Split, same: impl Fn(usize) -> Option<usize>) -> Vec<Move> {
+    let mut moves: Vec<Move> = Vec::new();
+    let (mut old, mut new) = (
+        before.tiles.iter().peekable(),
+        after.tiles.iter().peekable(),
+    );
+    let mut at = 0;
+    while let (Some(left), Some(joined)) = (old.peek(), new.peek()) {
+        let (from, to) = (left.version, joined.version);
+        let end = left.end.min(joined.end);
+        if same(from) != Some(to) {
+            let known = moves.iter_mut().find(|m| (m.from, m.to) == (from, to));
+            match known {
+                Some(known) => known.users.0 += end - at,
+                None => moves.push(Move {
+                    from,
+                    to,
+                    users: Share(end - at),
+                }),
+            }
+        }
+        at = end;
+        old.next_if(|tile| tile.end == end);
+        new.next_if(|tile| tile.end == end);
     }
-    let (mut bottom, mut top) = (0, Share::WHOLE);
-    let stretch = |(from_top, version): (bool, usize)| {
-        let share = shares[version].0;
-        let (from, to) = if from_top {
-            top -= share;
-            (top, top + share)
-        } else {
-            bottom += share;
-            (bottom - share, bottom)
-        };
-        Stretch { version, from, to }
-    };
-    canaries.into_iter().map(stretch).collect()
+    moves
+}
+
+/// How many users of a cohort move when `after` replaces `before`: the sum of [`moves`].
+pub fn users_moved(before: &Split, after: &Split, same: impl Fn(usize) -> Option<usize>) -> Share {
+    let moves = moves(before, after, same);
+    Share(moves.iter().map(|m| m.users.0).sum())
 }
 
 #[cfg(test)]

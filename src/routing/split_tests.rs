@@ -9,7 +9,9 @@ const W: u32 = Share::WHOLE;
 
 fn split(versions: usize, stable: usize, canaries: &[(usize, u32)]) -> Split {
     let canaries: Vec<_> = canaries.iter().map(|(v, s)| (*v, Share(*s))).collect();
-    Split::new(versions, stable, &canaries)
+    let names: Vec<String> = (0..versions).map(|v| format!("v{v}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    Split::new(&names, stable, &canaries)
 }
 
 /// Running counts: `counts[n][v]` of the first n requests.
@@ -132,11 +134,6 @@ fn a_state_for_other_shares_starts_again_without_allocating() {
     );
 }
 
-/// A share of up to one half; often none, so that canaries come and go.
-fn half() -> impl Strategy<Value = u32> {
-    prop_oneof![Just(0), 0..=W / 2]
-}
-
 /// The versions of 2,000 users.
 fn users(split: &Split) -> Vec<usize> {
     let cohort = Cohort::new(&spec::Cohort {
@@ -173,42 +170,170 @@ fn two_thousand_users_up_and_down() {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
-    /// Wherever stable stands, in whatever order the split names them, and while the other comes, goes or moves itself.
-    #[test]
-    fn two_canaries_move_users_only_between_themselves_and_stable(
-        stable in 0..3usize,
-        swapped in any::<bool>(),
-        path in proptest::collection::vec((half(), half()), 2..6),
-    ) {
-        let others: Vec<usize> = (0..3).filter(|v| *v != stable).collect();
-        let at = |(a, b): (u32, u32)| {
-            let mut canaries = vec![(others[0], a), (others[1], b)];
-            canaries.retain(|(_, share)| *share > 0);
-            if swapped { canaries.reverse(); }
-            split(3, stable, &canaries)
-        };
-        for step in path.windows(2) {
-            // One at a time, as a hand or a rollout moves them.
-            let between = (step[1].0, step[0].1);
-            for (from, to) in [(step[0], between), (between, step[1])] {
-                let (before, after) = (at(from), at(to));
-                for (x, y) in users(&before).into_iter().zip(users(&after)).filter(|(x, y)| x != y) {
-                    let grew = if x == stable { y } else { x };
-                    prop_assert!(x == stable || y == stable);
-                    prop_assert_eq!(after.share(grew) > before.share(grew), x == stable);
-                }
-            }
+/// By name: the versions of a file in its order, stable, and the split.
+fn named(versions: &[&str], stable: &str, canaries: &[(&str, u32)]) -> Split {
+    let at = |name: &str| versions.iter().position(|v| *v == name).expect("a version");
+    let canaries: Vec<_> = canaries.iter().map(|(v, s)| (at(v), Share(*s))).collect();
+    Split::new(versions, at(stable), &canaries)
+}
+
+/// The names of the versions of 2,000 users.
+fn names_of<'a>(versions: &[&'a str], split: &Split) -> Vec<&'a str> {
+    users(split).into_iter().map(|v| versions[v]).collect()
+}
+
+const FOUR: [&str; 4] = ["v1", "v2", "v3", "v4"];
+
+#[test]
+fn deleting_an_unused_version_moves_nobody() {
+    for canary in ["v2", "v3", "v4"] {
+        let before = names_of(&FOUR, &named(&FOUR, "v1", &[(canary, 20_000)]));
+        for unused in ["v2", "v3", "v4"].into_iter().filter(|v| *v != canary) {
+            let left: Vec<_> = FOUR.into_iter().filter(|v| *v != unused).collect();
+            let after = names_of(&left, &named(&left, "v1", &[(canary, 20_000)]));
+            assert_eq!(before, after, "{canary} without {unused}");
         }
     }
 }
 
 #[test]
-fn two_canaries_that_would_share_an_end_take_both() {
-    // Four versions, ranks 0 and 2: both even.
-    let split = split(4, 0, &[(3, 30_000), (1, 20_000)]);
-    assert_eq!(split.at(Place(0)), 1);
-    assert_eq!(split.at(Place(u64::MAX)), 3);
-    assert_eq!(split.at(Place(u64::MAX / 2)), 0);
+fn the_order_in_the_file_moves_nobody() {
+    let canaries = [("v2", 20_000), ("v3", 10_000), ("v4", 5_000)];
+    let before = names_of(&FOUR, &named(&FOUR, "v1", &canaries));
+    for turn in 0..4 {
+        let mut versions = FOUR;
+        versions.rotate_left(turn);
+        versions.swap(0, 2);
+        let mut canaries = canaries;
+        canaries.rotate_left(turn % 3);
+        let after = names_of(&versions, &named(&versions, "v1", &canaries));
+        assert_eq!(before, after, "{versions:?} {canaries:?}");
+    }
+}
+
+#[test]
+fn lowering_one_canary_to_nothing_moves_nobody_else() {
+    let split = |v2, v3| named(&FOUR, "v1", &[("v2", v2), ("v3", v3)]);
+    let before = names_of(&FOUR, &split(20_000, 20_000));
+    for (v2, v3, gone) in [(0, 20_000, "v2"), (20_000, 0, "v3")] {
+        let after = names_of(&FOUR, &split(v2, v3));
+        for (before, after) in before.iter().zip(after) {
+            let expected = if *before == gone { "v1" } else { before };
+            assert_eq!(after, expected);
+        }
+    }
+}
+
+#[test]
+fn the_only_name_in_the_split_is_at_the_bottom() {
+    for canary in ["v1", "v2", "v4"] {
+        let split = named(&FOUR, "v3", &[(canary, 30_000)]);
+        let at = |step: u64| FOUR[split.at(Place((u64::MAX / 100) * step + (1 << 50)))];
+        assert_eq!((at(0), at(29)), (canary, canary));
+        assert_eq!((at(30), at(99)), ("v3", "v3"));
+    }
+}
+
+#[test]
+fn a_name_that_is_last_in_order_joins_and_leaves_alone() {
+    let versions = ["v1", "v8", "v9", "v10", "v11"];
+    let mut canaries = vec![("v8", 20_000), ("v9", 20_000), ("v10", 20_000)];
+    let three = named(&versions, "v1", &canaries);
+    canaries.push(("v11", 10_000));
+    let four = named(&versions, "v1", &canaries);
+    let joins = Move {
+        from: 0,
+        to: 4,
+        users: Share(10_000),
+    };
+    assert_eq!(moves(&three, &four, Some), [joins]);
+    let leaves = Move {
+        from: 4,
+        to: 0,
+        users: Share(10_000),
+    };
+    assert_eq!(moves(&four, &three, Some), [leaves]);
+    // One that isn't last renumbers those after it.
+    let without_first = named(&versions, "v1", &canaries[1..]);
+    assert!(users_moved(&four, &without_first, Some) > Share(20_000));
+}
+
+#[test]
+fn moves_are_told_by_version_and_counted() {
+    let before = named(&["v1", "v2"], "v1", &[("v2", 30_000)]);
+    let after = named(&["v3", "v2"], "v2", &[("v3", 10_000)]);
+    // v2 becomes stable, v1 is gone, and v3 takes the bottom.
+    let same = |version| (version == 1).then_some(1);
+    let moves = moves(&before, &after, same);
+    let told: Vec<_> = moves.iter().map(|m| (m.from, m.to, m.users.0)).collect();
+    assert_eq!(told, [(1, 0, 10_000), (0, 1, 70_000)]);
+    assert_eq!(users_moved(&before, &after, same), Share(80_000));
+    assert_eq!(users_moved(&before, &before, Some), Share(0));
+}
+
+/// What changing one canary's share may do: users move between it and stable, the way that the share moves.
+fn only_moves_its_own(before: &Split, after: &Split, stable: usize, canary: usize) {
+    let grows = after.share(canary) > before.share(canary);
+    let way = if grows {
+        (stable, canary)
+    } else {
+        (canary, stable)
+    };
+    for m in moves(before, after, Some) {
+        assert_eq!((m.from, m.to), way, "{before:?} {after:?}");
+        assert_eq!(
+            m.users.0,
+            after.share(canary).0.abs_diff(before.share(canary).0)
+        );
+    }
+    for (from, to) in users(before).into_iter().zip(users(after)) {
+        assert!(from == to || (from, to) == way);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    /// Wherever stable stands, in whatever order the split names them, up to 100 % together.
+    #[test]
+    fn two_canaries_move_users_only_between_themselves_and_stable(
+        stable in 0..3usize,
+        swapped in any::<bool>(),
+        path in proptest::collection::vec((0..=W, 0..=W), 2..6),
+    ) {
+        let others: Vec<usize> = (0..3).filter(|v| *v != stable).collect();
+        let at = |(a, b): (u32, u32)| {
+            let mut canaries = vec![(others[0], a), (others[1], b)];
+            if swapped { canaries.reverse(); }
+            split(3, stable, &canaries)
+        };
+        for step in path.windows(2) {
+            let [old, new] = [step[0], step[1]].map(|(a, b)| (a, b.min(W - a)));
+            // One at a time, as a hand or a rollout moves them; the one that falls first, so that both fit.
+            let between = if new.0 < old.0 { (new.0, old.1) } else { (old.0, new.1.min(W - old.0)) };
+            for (from, to) in [(old, between), (between, new)] {
+                let changed: Vec<_> = [(from.0, to.0), (from.1, to.1)].into_iter().enumerate().filter(|(_, (x, y))| x != y).collect();
+                if let [(canary, _)] = changed[..] {
+                    only_moves_its_own(&at(from), &at(to), stable, others[canary]);
+                }
+            }
+        }
+    }
+
+    /// More than two, as long as each has no more than its part.
+    #[test]
+    fn many_small_canaries_move_users_only_between_themselves_and_stable(
+        count in 3..9usize,
+        shares in proptest::collection::vec(0..=W / 8, 9),
+        changed in 0..9usize,
+        next in 0..=W / 8,
+    ) {
+        let changed = changed % count;
+        let at = |shares: &[u32]| {
+            let canaries: Vec<_> = (0..count).map(|i| (i + 1, shares[i])).collect();
+            split(count + 1, 0, &canaries)
+        };
+        let mut after = shares.clone();
+        after[changed] = next;
+        only_moves_its_own(&at(&shares), &at(&after), 0, changed + 1);
+    }
 }

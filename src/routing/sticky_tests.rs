@@ -211,7 +211,7 @@ const HOUR: Option<Duration> = Some(Duration::from_secs(3600));
 
 /// Blue (stable, index 0) and green (index 1) with this share; where a session of `version` goes.
 fn follows(session: &Session, green: u32, pasts: &[Past], finish: Option<Duration>) -> Follow {
-    let split = Split::new(2, 0, &[(1, Share(green))]);
+    let split = Split::new(&["blue", "green"], 0, &[(1, Share(green))]);
     follow(session, &split, pasts, finish, NOW)
 }
 

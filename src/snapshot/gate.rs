@@ -14,7 +14,7 @@ use crate::upstream::endpoint::flag;
 pub struct Effective {
     /// Gets what the split leaves.
     pub stable: usize,
-    /// Canaries that have a share or are named in the file.
+    /// Canaries that have a share or are named in the split that cohorts are laid out by.
     pub split: Vec<(usize, Share)>,
     /// Versions whose stead or share waits for their first pass.
     pub awaited: Vec<usize>,
@@ -27,6 +27,8 @@ pub struct Before<'a> {
     pub stable: &'a str,
     /// The share of a version; 0 for one that was not there.
     pub share: &'a dyn Fn(&str) -> Share,
+    /// Whether the split named a version, at whatever share.
+    pub named: &'a dyn Fn(&str) -> bool,
 }
 
 /// What is to be in effect now. Services that aren't checked, and new ones (`before` is `None`), wait for nothing; nor is
@@ -51,14 +53,15 @@ pub fn of(
         .position(|v| v.name == before.stable);
     match stayed {
         Some(old) if old != desired.stable && !passes(desired.stable) => {
-            old_split(desired, old, &held)
+            old_split(desired, old, before)
         }
         _ => rising(open, &held, &passes),
     }
 }
 
-/// The new stable is waited for: the old one stays, and so do the shares, as far as the file grants them.
-fn old_split(desired: &spec::Service, old: usize, held: &dyn Fn(usize) -> Share) -> Effective {
+/// The new stable is waited for: the old one stays, and so do the shares, as far as the file grants them. Canaries that
+/// fall to 0 stay in the split, so that the users of the others keep their places.
+fn old_split(desired: &spec::Service, old: usize, before: Before<'_>) -> Effective {
     let granted = |version: usize| {
         if version == desired.stable {
             return Share(Share::WHOLE);
@@ -66,12 +69,12 @@ fn old_split(desired: &spec::Service, old: usize, held: &dyn Fn(usize) -> Share)
         let canary = desired.split.iter().find(|(v, _)| *v == version);
         canary.map_or(Share(0), |(_, share)| *share)
     };
-    let canaries = (0..desired.versions.len()).filter(|v| *v != old);
+    let name = |version: usize| &*desired.versions[version].name;
+    let canaries = (0..desired.versions.len()).filter(|v| *v != old && (before.named)(name(*v)));
     Effective {
         stable: old,
         split: canaries
-            .map(|v| (v, granted(v).min(held(v))))
-            .filter(|(_, share)| share.0 > 0)
+            .map(|v| (v, granted(v).min((before.share)(name(v)))))
             .collect(),
         awaited: vec![desired.stable],
     }
@@ -97,8 +100,8 @@ impl Service {
     pub(super) fn hold_back(&mut self, spec: &spec::Service, before: Option<Before<'_>>) {
         let effective = of(spec, before, |v| passes(&self.versions[v].pool));
         if !effective.awaited.is_empty() {
-            self.routing.split =
-                Split::new(spec.versions.len(), effective.stable, &effective.split);
+            let names: Vec<&str> = spec.versions.iter().map(|v| &*v.name).collect();
+            self.routing.split = Split::new(&names, effective.stable, &effective.split);
         }
         self.awaited = effective.awaited;
     }
@@ -109,19 +112,17 @@ impl Snapshot {
     pub fn hold_back(&mut self, previous: &Snapshot) -> bool {
         for (spec, service) in self.spec.services.iter().zip(&mut self.services) {
             let old = previous.services.iter().find(|s| s.name == service.name);
-            let share = |name: &str| {
-                let versions = old.into_iter().flat_map(|o| o.versions.iter().enumerate());
-                let known = versions
-                    .map(|(at, v)| (at, &*v.name))
-                    .find(|(_, n)| *n == name);
-                match (old, known) {
-                    (Some(old), Some((at, _))) => old.routing.split.share(at),
-                    _ => Share(0),
-                }
+            let known = |name: &str| {
+                let versions = &old?.versions;
+                let version = versions.iter().position(|v| *v.name == *name)?;
+                Some((&old?.routing.split, version))
             };
+            let share = |name: &str| known(name).map_or(Share(0), |(split, v)| split.share(v));
+            let named = |name: &str| known(name).is_some_and(|(split, v)| split.is_named(v));
             let before = old.map(|old| Before {
                 stable: &old.versions[old.routing.split.stable()].name,
                 share: &share,
+                named: &named,
             });
             service.hold_back(spec, before);
         }

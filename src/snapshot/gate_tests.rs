@@ -36,15 +36,15 @@ fn gate(
         };
         Share(percent * 1000)
     };
-    let before = Before {
+    let held = Before {
         stable: before.0,
         share: &share,
+        named: &|name| before.1.iter().any(|(v, _)| *v == name),
     };
     let name = |v: usize| desired.versions[v].name.clone();
-    let effective = of(desired, Some(before), |v| {
-        passing.contains(&name(v).as_str())
-    });
-    let split = Split::new(3, effective.stable, &effective.split);
+    let effective = of(desired, Some(held), |v| passing.contains(&name(v).as_str()));
+    let names: Vec<&str> = desired.versions.iter().map(|v| &*v.name).collect();
+    let split = Split::new(&names, effective.stable, &effective.split);
     let awaited = effective.awaited.into_iter().map(name).collect();
     ([0, 1, 2].map(|v| split.share(v).0 / 1000), awaited)
 }
@@ -96,6 +96,34 @@ fn nothing_waits_at_the_start_or_without_checks() {
     assert_eq!((open.stable, open.awaited), (1, vec![]));
     green.policies.health = None;
     assert_eq!(gate(&green, ("blue", &[]), &[]), ([0, 90, 10], vec![]));
+}
+
+#[test]
+fn nobody_moves_while_a_new_stable_is_awaited() {
+    // `blue` sorts before `green`, so that green's users lie at the upper end as long as the split names both.
+    let before: (&str, &[(&str, u32)]) = ("red", &[("blue", 0), ("green", 10)]);
+    let wish = service("blue", &[("green", 10)]);
+    let share = |name: &str| {
+        Share(
+            before
+                .1
+                .iter()
+                .find(|(v, _)| *v == name)
+                .map_or(90, |(_, s)| *s)
+                * 1000,
+        )
+    };
+    let held = Before {
+        stable: before.0,
+        share: &share,
+        named: &|name| before.1.iter().any(|(v, _)| *v == name),
+    };
+    let effective = of(&wish, Some(held), |_| false);
+    assert_eq!((effective.stable, &effective.awaited[..]), (2, &[0][..]));
+    let names = ["blue", "green", "red"];
+    let was = Split::new(&names, 2, &[(0, Share(0)), (1, Share(10_000))]);
+    let is = Split::new(&names, effective.stable, &effective.split);
+    assert_eq!(crate::routing::users_moved(&was, &is, Some), Share(0));
 }
 
 #[test]

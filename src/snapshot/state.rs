@@ -21,7 +21,7 @@ pub(crate) struct ServiceState {
     pub(crate) name: String,
     /// The version that is stable in effect.
     pub(crate) stable: String,
-    /// Effective shares above 0, by version, in thousandths of a percent.
+    /// Effective shares by version, in thousandths of a percent: those above 0, and of every version that the split names.
     pub(crate) shares: BTreeMap<String, u32>,
     /// Versions whose new share waits for their first passing check.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -59,7 +59,9 @@ impl Snapshot {
         for service in &self.services {
             let split = &service.routing.split;
             let name = |version: usize| service.versions[version].name.to_string();
-            let shares = (0..service.versions.len()).map(|v| (name(v), split.share(v).0));
+            let shares = (0..service.versions.len())
+                .filter(|v| split.share(*v).0 > 0 || split.is_named(*v))
+                .map(|v| (name(v), split.share(v).0));
             let pasts = service.sessions.iter().flat_map(Sessions::pasts);
             let sessions = pasts
                 .enumerate()
@@ -68,7 +70,7 @@ impl Snapshot {
             states.push(ServiceState {
                 name: service.name.to_string(),
                 stable: name(split.stable()),
-                shares: shares.filter(|(_, share)| *share > 0).collect(),
+                shares: shares.collect(),
                 awaiting: service.awaited.iter().map(|v| name(*v)).collect(),
                 sessions: sessions.collect(),
             });
@@ -89,6 +91,7 @@ impl Snapshot {
             let before = Before {
                 stable: &former.stable,
                 share: &share,
+                named: &|version| former.shares.contains_key(version),
             };
             service.hold_back(spec, Some(before));
             let past = |version: &str, id| former.past(version, id);

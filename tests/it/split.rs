@@ -125,6 +125,76 @@ fn users_move_only_the_way_that_the_share_moves() {
     }
 }
 
+/// The version of each user.
+fn versions_of_users(proxy: &Proxy) -> Vec<String> {
+    let mut client = proxy.client();
+    let mut one = |user: usize| ask(&mut client, &format!("host: test\r\nx-user: user-{user}"));
+    (0..USERS).map(&mut one).collect()
+}
+
+/// How many users are not where they are expected.
+fn astray(is: &[String], expected: &[String]) -> usize {
+    is.iter().zip(expected).filter(|(a, b)| a != b).count()
+}
+
+#[test]
+fn users_move_only_when_the_share_of_their_version_changes() {
+    let names = ["v1", "v2", "v3", "v4"];
+    let origins = names.map(|name| (name, Origin::named(name)));
+    let file = |split: &str, versions: &[&str]| {
+        let at = |name: &str| {
+            origins
+                .iter()
+                .find(|(n, _)| *n == name)
+                .expect("an origin")
+                .1
+                .at()
+        };
+        let versions: Vec<_> = versions
+            .iter()
+            .map(|v| format!("{v} = [\"{}\"]", at(v)))
+            .collect();
+        let versions = versions.join("\n");
+        format!(
+            "[service.app]\nstable = \"v1\"\nsplit = {{ {split} }}\n{COHORT}[service.app.versions]\n{versions}\n"
+        )
+    };
+    let proxy = serve(&file("v3 = \"20%\"", &names));
+    let alone = versions_of_users(&proxy);
+    proxy.edit(&file("v3 = \"20%\"", &["v1", "v3", "v4"]));
+    assert_eq!(
+        astray(&versions_of_users(&proxy), &alone),
+        0,
+        "an unused version is deleted"
+    );
+    proxy.edit(&file("v2 = \"20%\", v3 = \"20%\"", &names));
+    let both = versions_of_users(&proxy);
+    for name in ["v2", "v3"] {
+        let users = both.iter().filter(|v| *v == name).count();
+        assert!(users.abs_diff(USERS / 5) < USERS / 25, "{users} on {name}");
+    }
+    proxy.edit(&file(
+        "v3 = \"20%\", v2 = \"20%\"",
+        &["v4", "v3", "v2", "v1"],
+    ));
+    assert_eq!(
+        astray(&versions_of_users(&proxy), &both),
+        0,
+        "the file is reordered"
+    );
+    for (split, gone) in [
+        ("v2 = \"0%\", v3 = \"20%\"", "v2"),
+        ("v2 = \"20%\", v3 = \"0%\"", "v3"),
+    ] {
+        proxy.edit(&file(split, &names));
+        let expected: Vec<String> = both
+            .iter()
+            .map(|v| if v == gone { "v1" } else { v }.to_owned())
+            .collect();
+        assert_eq!(astray(&versions_of_users(&proxy), &expected), 0, "{split}");
+    }
+}
+
 #[test]
 fn users_stand_at_the_same_place_on_every_proxy() {
     let (v1, v2) = (Origin::named("v1"), Origin::named("v2"));
