@@ -1,7 +1,7 @@
 //! The command line: one file a command.
 //!
 //! * `run`, `check`: the proxy itself, and the same path up to where it would start.
-//! * `status`, `explain`, `shift`, `drain`: for an operator; [`proxy`] finds the running proxy for them.
+//! * `status`, `explain`, `shift`, `drain`, `reload`: for an operator; [`proxy`] finds the running proxy for them.
 //! * `demo`: everything embedded. `completions`: for shells.
 //!
 //! Errors go to stderr: one line first, detail under it. Exit codes: 0 done, 1 not done, 2 as a command says.
@@ -14,6 +14,7 @@ mod explain;
 mod fault;
 mod place;
 mod proxy;
+mod reload;
 mod run;
 mod shift;
 mod status;
@@ -60,6 +61,8 @@ enum Command {
     Shift(shift::Shift),
     /// Take endpoints out of use, and wait until nothing is in flight on them
     Drain(drain::Drain),
+    /// Read the configuration file again, and wait until it runs on every worker or is rejected
+    Reload(reload::Reload),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -93,6 +96,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(status) => status.run(&parsed.place),
         Command::Shift(shift) => shift.run(&parsed.place),
         Command::Drain(drain) => drain.run(&parsed.place),
+        Command::Reload(reload) => reload.run(&parsed.place),
         Command::Completions(completions) => completions.run(),
     };
     match outcome {

@@ -90,7 +90,8 @@ impl Place {
         Ok(text.and_then(whole))
     }
 
-    /// Where the proxy may answer, the likeliest first: as told, else the control socket, else `admin` of the file.
+    /// Where the proxy may answer, the likeliest first: as told, else the control socket of a proxy of this user or of the packaged
+    /// service, else `admin` of the file.
     ///
     /// # Errors
     /// `--admin` is not an address; neither an address nor a file is known.
@@ -102,11 +103,11 @@ impl Place {
         // A broken file must not hide the proxy that refuses it: only two keys are needed, wherever they can be read.
         let text = std::fs::read_to_string(&file).unwrap_or_default();
         let hints = Hints::of(&text);
-        let state = paths::state_dir(hints.state_dir.as_deref());
-        let mut found = Vec::new();
-        if let Ok(socket) = paths::control_socket(&state, &file) {
-            found.push(Address::Unix(socket));
-        }
+        let states = paths::state_dirs(hints.state_dir.as_deref());
+        let sockets = states
+            .iter()
+            .filter_map(|state| paths::control_socket(state, &file).ok());
+        let mut found: Vec<_> = sockets.map(Address::Unix).collect();
         found.extend(hints.admin.iter().filter_map(|text| address(text).ok()));
         Ok(found)
     }

@@ -25,6 +25,10 @@ const LARGEST: usize = 64 << 20;
 /// What helps where a change was refused.
 const WITHOUT_TOKEN: &str = "give the token with --token-file FILE or in CUTOVER_TOKEN, or change it on the proxy's own machine, where the control socket (-c FILE) needs none";
 
+/// What helps where a socket can't be connected to.
+const DENIED: &str =
+    "only the proxy's user and root may connect there: run this command as one of them";
+
 /// A proxy that answers.
 #[derive(Clone, Debug)]
 pub struct Proxy {
@@ -66,7 +70,12 @@ impl Proxy {
             };
             match proxy.status().await {
                 Ok(status) => return Ok((proxy, status)),
-                Err(Silence::Nobody(fault)) => nobody = nobody.with(fault.message),
+                Err(Silence::Nobody(fault)) => {
+                    nobody = fault
+                        .detail
+                        .into_iter()
+                        .fold(nobody.with(fault.message), Fault::with);
+                }
                 Err(trouble) => return Err(trouble),
             }
         }
@@ -95,7 +104,7 @@ impl Proxy {
     /// # Errors
     /// Nobody answers; the answer is an error, no such document, or too late.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Silence> {
-        self.document(path, None).await
+        self.document(path, None, PATIENCE).await
     }
 
     /// What comes of telling it this.
@@ -107,22 +116,36 @@ impl Proxy {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, Silence> {
+        self.post_within(path, body, PATIENCE).await
+    }
+
+    /// As [`Self::post`], for what takes longer to be done.
+    ///
+    /// # Errors
+    /// See [`Self::get`].
+    pub(crate) async fn post_within<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        patience: Duration,
+    ) -> Result<T, Silence> {
         let json = serde_json::to_vec(body)
             .map_err(|error| Silence::Trouble(Fault::new(error.to_string())))?;
-        self.document(path, Some(json.into())).await
+        self.document(path, Some(json.into()), patience).await
     }
 
     async fn document<T: DeserializeOwned>(
         &self,
         path: &str,
         body: Option<Bytes>,
+        patience: Duration,
     ) -> Result<T, Silence> {
         let trouble = |what: String| Silence::Trouble(Fault::new(what));
         let changes = body.is_some();
-        let (status, body) = match timeout(PATIENCE, self.ask(path, body)).await {
+        let (status, body) = match timeout(patience, self.ask(path, body)).await {
             Ok(answer) => answer?,
             Err(_) => {
-                let late = format!("{} does not answer within {PATIENCE:?}", self.address);
+                let late = format!("{} does not answer within {patience:?}", self.address);
                 return Err(trouble(late));
             }
         };
@@ -146,7 +169,11 @@ impl Proxy {
 
     async fn ask(&self, path: &str, body: Option<Bytes>) -> Result<(StatusCode, Bytes), Silence> {
         let nobody = |error: std::io::Error| {
-            Silence::Nobody(Fault::new(format!("{}: {error}", self.address)))
+            let fault = Fault::new(format!("{}: {error}", self.address));
+            Silence::Nobody(match error.kind() {
+                std::io::ErrorKind::PermissionDenied => fault.with(DENIED),
+                _ => fault,
+            })
         };
         match &self.address {
             Address::Tcp(address) => {

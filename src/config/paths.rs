@@ -20,6 +20,27 @@ pub fn default_config() -> Option<PathBuf> {
         .find(|path| path.exists())
 }
 
+/// The state directory of the packaged service (`StateDirectory=cutover` of its unit).
+pub(crate) const PACKAGED_STATE_DIR: &str = "/var/lib/cutover";
+
+/// Where the state directory of a running proxy may be, the likeliest first: where `run` would put it as this user, then, unless
+/// it is configured, that of the packaged service, which runs as another user.
+pub(crate) fn state_dirs(configured: Option<&Path>) -> Vec<PathBuf> {
+    state_dirs_by(configured, |name| env::var_os(name))
+}
+
+fn state_dirs_by(
+    configured: Option<&Path>,
+    var: impl Fn(&str) -> Option<OsString>,
+) -> Vec<PathBuf> {
+    let mut dirs = vec![state_dir_by(configured, var)];
+    let packaged = Path::new(PACKAGED_STATE_DIR);
+    if configured.is_none() && dirs[0] != packaged {
+        dirs.push(packaged.to_owned());
+    }
+    dirs
+}
+
 /// The state directory: as configured, else `$STATE_DIRECTORY` (systemd), else `$XDG_STATE_HOME/cutover`,
 /// else `~/.local/state/cutover`, else `/var/lib/cutover`. It need not exist.
 pub fn state_dir(configured: Option<&Path>) -> PathBuf {
@@ -45,7 +66,7 @@ fn state_dir_by(configured: Option<&Path>, var: impl Fn(&str) -> Option<OsString
     }
     match set("HOME") {
         Some(home) => home.join(".local/state/cutover"),
-        None => PathBuf::from("/var/lib/cutover"),
+        None => PathBuf::from(PACKAGED_STATE_DIR),
     }
 }
 
@@ -111,6 +132,23 @@ mod tests {
             Path::new("/home/u/.local/state/cutover")
         );
         assert_eq!(by(None, &[]), Path::new("/var/lib/cutover"));
+    }
+
+    #[test]
+    fn a_proxy_is_looked_for_in_the_packaged_state_directory_too() {
+        let all = |configured: Option<&str>, vars: &[(&str, &str)]| {
+            state_dirs_by(configured.map(Path::new), |name| {
+                let found = vars.iter().find(|(n, _)| *n == name);
+                found.map(|(_, value)| OsString::from(value))
+            })
+        };
+        let home = [("HOME", "/home/u")];
+        let both = ["/home/u/.local/state/cutover", "/var/lib/cutover"].map(PathBuf::from);
+        assert_eq!(all(None, &home), both);
+        assert_eq!(all(Some("/c"), &home), [PathBuf::from("/c")]);
+        let service = [("STATE_DIRECTORY", "/var/lib/cutover"), home[0]];
+        assert_eq!(all(None, &service), both[1..]);
+        assert_eq!(all(None, &[]), both[1..]);
     }
 
     #[test]

@@ -119,6 +119,7 @@ impl Booting {
             successor,
             undecided: None,
             handover,
+            stored: false,
         })
     }
 

@@ -41,6 +41,8 @@ pub(crate) struct Control {
     /// While a successor has an offer: its other end is dropped when the takeover is decided.
     pub(super) undecided: Option<oneshot::Receiver<()>>,
     pub(super) handover: Option<JoinHandle<()>>,
+    /// The service manager keeps the sockets of all listeners.
+    pub(super) stored: bool,
 }
 
 /// How a life ends.
@@ -88,6 +90,7 @@ impl Control {
         self.context.readiness.set(Phase::Stopping);
         // Who asks for something now is told at once that nobody does it.
         self.commands.close();
+        while self.commands.try_recv().is_ok() {}
         let ended = match ended {
             Ok(End::HandOver { release, hurried }) => {
                 self.hand_over(release, hurried, &mut signals).await;
@@ -132,7 +135,7 @@ impl Control {
                         return Ok(End::Stop(Haste::Finish));
                     }
                     if std::mem::take(&mut deferred.reload) {
-                        self.reload().await;
+                        self.reload_all().await;
                     }
                 }
                 changed = self.watch.changed(), if open => match changed {
@@ -142,7 +145,7 @@ impl Control {
                 Some(command) = self.commands.recv(), if open => self.obey(command).await,
                 wish = signals.next() => match wish {
                     Asked::Reload if !open => deferred.reload = true,
-                    Asked::Reload => self.reload_by_signal().await,
+                    Asked::Reload => drop(self.reload_all().await),
                     Asked::Stop if !open && !deferred.stop => deferred.defer_stop(),
                     Asked::Stop if !open => return Ok(End::Stop(Haste::Now)),
                     Asked::Stop => return Ok(End::Stop(Haste::Finish)),
@@ -185,17 +188,19 @@ impl Control {
         }
     }
 
-    async fn reload_by_signal(&mut self) {
+    /// A reload that was asked for: the file and the certificates, and the service manager is told.
+    async fn reload_all(&mut self) -> Outcome {
         systemd::reloading();
-        self.reload().await;
+        let outcome = self.reload().await;
         self.publisher.renew();
         systemd::ready(&self.status());
+        outcome
     }
 
     async fn obey(&mut self, command: Command) {
         match command {
             Command::Reload { answer } => {
-                let outcome = self.reload().await;
+                let outcome = self.reload_all().await;
                 // Who asked may have gone.
                 let _ = answer.send(match outcome {
                     Outcome::Adopted(generation) | Outcome::Unchanged(generation) => Ok(generation),
@@ -254,6 +259,10 @@ impl Control {
             self.desk.leave();
             self.context.readiness.hand_over();
         }
+        if self.stored {
+            // The next process gets the sockets; clients can go on connecting to those with a path, and wait for it.
+            self.publisher.listeners().leave_files();
+        }
         if let Some(handover) = self.handover.take() {
             handover.abort();
         }
@@ -282,10 +291,10 @@ impl Control {
     }
 
     /// Leaves the sockets with the service manager, so that a restart finds them again.
-    fn store(&self) {
-        for (label, socket) in self.publisher.listeners().held() {
-            systemd::store(&label.name, socket.as_fd());
-        }
+    fn store(&mut self) {
+        let held = self.publisher.listeners().held();
+        let stored = held.map(|(label, socket)| systemd::store(&label.name, socket.as_fd()));
+        self.stored = stored.fold(true, |all, one| all && one);
     }
 
     async fn reload(&mut self) -> Outcome {

@@ -46,19 +46,21 @@ pub fn main_process(pid: i32) {
     }
 }
 
-/// Leaves a socket with the service manager, which passes it to the next process that it starts.
-pub fn store(name: &str, socket: BorrowedFd<'_>) {
+/// Leaves a socket with the service manager, which passes it to the next process that it starts. Whether it was sent; a service
+/// manager that has no room for it doesn't say so.
+pub fn store(name: &str, socket: BorrowedFd<'_>) -> bool {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
-        return;
+        return false;
     };
     let state = format!("FDSTORE=1\nFDNAME={STORED}{name}\n");
     let stored = UnixDatagram::unbound().and_then(|manager| {
         manager.connect(&path)?;
         message(manager.as_fd(), state.as_bytes(), &[socket])
     });
-    if let Err(error) = stored {
+    if let Err(error) = &stored {
         tracing::debug!(%error, "the service manager could not be given a socket");
     }
+    stored.is_ok()
 }
 
 /// The sockets of this listener are not to be kept any more.

@@ -29,6 +29,7 @@ mod pressure;
 mod proxying;
 mod quiet;
 mod reload;
+mod reload_command;
 mod removal;
 mod retries;
 mod routing;

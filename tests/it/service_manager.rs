@@ -180,6 +180,15 @@ impl Drop for Restarted {
 
 #[test]
 fn sockets_are_kept_by_the_manager_over_a_crash_and_so_is_whoever_waits_on_them() {
+    kept_over(Signal::KILL);
+}
+
+#[test]
+fn sockets_are_kept_by_the_manager_over_a_restart_and_so_is_whoever_waits_on_them() {
+    kept_over(Signal::TERM);
+}
+
+fn kept_over(signal: Signal) {
     let manager = Manager::new();
     let origin = Origin::named("blue");
     let head = "admin = \"127.0.0.1:$ADMIN\"\nworkers = 2\nstate_dir = \"$DIR/state\"\n\
@@ -195,7 +204,7 @@ fn sockets_are_kept_by_the_manager_over_a_crash_and_so_is_whoever_waits_on_them(
     let each = ["listener.default", "listener.default", "listener.local"];
     assert_eq!((names, removed), (each.to_vec(), Vec::new()));
     assert_eq!(proxy.get("/").text(), "blue");
-    proxy.signal(Signal::KILL);
+    proxy.signal(signal);
     proxy.ended();
     // Nobody serves, and nobody is refused.
     let mut waiting: Vec<_> = (0..20).map(|_| proxy.client()).collect();

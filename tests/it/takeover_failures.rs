@@ -12,7 +12,7 @@ use crate::support::origin::Origin;
 use crate::support::proxy::{Builder, Proxy, command};
 use crate::support::until;
 
-/// An origin whose checks hang while it is told so. A successor waits up to a second for its first checks; during that time it has
+/// An origin whose checks, and answers to `/slow`, hang while it is told so. A successor waits up to a second for its first checks; during that time it has
 /// the sockets and does not serve yet.
 struct Slow {
     origin: Origin,
@@ -24,7 +24,8 @@ impl Slow {
         let hangs = Arc::new(AtomicBool::new(false));
         let told = hangs.clone();
         let origin = Origin::each(move |request, conn| {
-            let held = || request.target() == "/ready" && told.load(Ordering::SeqCst);
+            let slow = matches!(request.target().as_str(), "/ready" | "/slow");
+            let held = || slow && told.load(Ordering::SeqCst);
             while held() {
                 conn.wait(std::time::Duration::from_millis(10))?;
             }
@@ -257,4 +258,30 @@ fn a_predecessor_that_is_stopped_at_once_leaves_the_sockets_to_the_successor() {
     });
     answers_everywhere(&successor);
     takes_over(&slow, &mut successor);
+}
+
+#[test]
+fn a_reload_meanwhile_is_done_by_the_process_that_serves_then() {
+    let slow = Slow::new();
+    let mut proxy = slow.serve();
+    let mut busy = proxy.client();
+    slow.hang(true);
+    busy.send("GET /slow HTTP/1.1\r\nhost: test\r\n\r\n");
+    until("it is in flight", || {
+        let requests = slow.origin.requests();
+        requests.iter().any(|r| r.target() == "/slow").then_some(())
+    });
+    let successor = offered(&slow, &proxy);
+    slow.edit(&proxy, "[listen.new]\nbind = \"unix:$DIR/new.sock\"\n");
+    let file = proxy.file();
+    let reload = ["reload", "-c", file.to_str().expect("UTF-8")];
+    let said = command(&reload, proxy.dir());
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(proxy.runs(), "the old process did not have to end for it");
+    assert_eq!(successor.status()["pid"], successor.pid());
+    let new = over(&proxy.dir().join("new.sock"), "GET / HTTP/1.0\r\n\r\n");
+    assert!(new.ends_with("blue"), "{new}");
+    slow.hang(false);
+    assert_eq!(busy.answer("GET").text(), "blue");
+    assert_eq!(proxy.ended().code(), Some(0));
 }
