@@ -61,10 +61,11 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Wants to be woken after `wait` from now; the former deadline is forgotten.
+    /// Wants to be woken after `wait` from now; the former deadline is forgotten, unless the task was [shut](Self::shut).
     #[inline]
     pub fn arm(&self, wait: Duration) {
-        self.expired.set(false);
+        // A task that arms its deadline with every byte that it moves must not outrun the order to end.
+        self.expired.set(self.shut.get());
         let ms = wait.as_millis() as u64;
         let due = self
             .watches
@@ -79,10 +80,10 @@ impl Watch {
         }
     }
 
-    /// Wants no wake-up.
+    /// Wants no wake-up. A task that was [shut](Self::shut) stays so.
     #[inline]
     pub fn disarm(&self) {
-        self.expired.set(false);
+        self.expired.set(self.shut.get());
         self.due.set(NEVER);
     }
 
@@ -161,7 +162,7 @@ impl Watch {
         self.wake();
     }
 
-    /// Ends it now.
+    /// Ends it now, for good: from here on every wait of the task finds its deadline passed.
     pub fn shut(&self) {
         self.set_closing();
         self.shut.set(true);
@@ -395,6 +396,19 @@ mod tests {
         assert!(watch.expired(&cx));
         watch.arm(Duration::from_millis(100));
         assert!(!watch.expired(&cx), "arming again forgets the old deadline");
+    }
+
+    #[test]
+    fn shutting_a_task_survives_rearming() {
+        let watches = Watches::new();
+        let watch = watches.watch(0);
+        let cx = Context::from_waker(Waker::noop());
+        watch.shut();
+        watch.arm(Duration::from_secs(60));
+        assert!(watch.expired(&cx), "arm undid shut");
+        watch.disarm();
+        assert!(watch.expired(&cx), "disarm undid shut");
+        assert!(watch.is_shut() && watch.is_closing());
     }
 
     #[test]

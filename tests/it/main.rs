@@ -10,6 +10,7 @@ mod ceilings;
 mod chaos;
 mod cli;
 mod corners;
+mod deadlines;
 mod demo;
 mod drain;
 mod faults;
