@@ -29,6 +29,8 @@ const SLOT_KEPT: usize = 1024;
 /// What a watched task is doing, as drain and shedding see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
+    /// In the TLS handshake.
+    Handshake,
     /// Between requests: nothing would be lost.
     Idle,
     /// Reading a request's head.
@@ -103,6 +105,13 @@ impl Watch {
     pub fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         self.since.set(self.watches.0.now_ms.get());
+    }
+
+    /// Enters the phase unless the task is in it already: the time that it has been in it goes on.
+    pub(crate) fn ensure(&self, phase: Phase) {
+        if self.phase.get() != phase {
+            self.enter(phase);
+        }
     }
 
     /// Which endpoint (its slot) works for the task now.

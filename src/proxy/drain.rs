@@ -9,7 +9,7 @@ use crate::net::Phase;
 pub fn time_for(drain: &Drain, phase: Phase) -> Duration {
     match phase {
         Phase::Stream => drain.streams,
-        Phase::Idle | Phase::Head | Phase::Request => drain.requests,
+        Phase::Handshake | Phase::Idle | Phase::Head | Phase::Request => drain.requests,
     }
 }
 
@@ -26,6 +26,7 @@ mod tests {
 
     fn phases() -> impl Strategy<Value = Phase> {
         prop::sample::select(vec![
+            Phase::Handshake,
             Phase::Idle,
             Phase::Head,
             Phase::Request,

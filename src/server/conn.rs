@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -13,7 +13,7 @@ use super::gate::Place;
 use super::request::{Parsed, Scratch};
 use super::tls::TlsInfo;
 use crate::http1::{Framing, HeadLimits, RequestHead, Version};
-use crate::net::{Phase, Stream, Watch};
+use crate::net::{Phase, Stream, Watch, Watched};
 use crate::proxy::h1::H1;
 use crate::proxy::h1_down::H1Down;
 use crate::proxy::turnstile::Ticket;
@@ -27,9 +27,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// So much of an unread body is read and dropped so that the connection, or at least the answer, survives.
 const DRAIN: usize = 64 * 1024;
 /// A connection whose next request comes within this keeps what the requests need beside their buffers.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(50);
 /// How long a closing connection waits for the client to take the last answer.
-const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(2);
 
 /// A listener as its connections see it: fixed at the time they were accepted.
 #[derive(Debug)]
@@ -63,6 +63,8 @@ pub struct Accepted {
     pub tls: Option<TlsInfo>,
     /// Its place among those that may be open.
     pub place: Place,
+    /// Its deadline, and what others want of it, since it was accepted.
+    pub watched: Watched,
 }
 
 /// What stays the same for all requests of one connection.
@@ -107,8 +109,8 @@ pub fn serve<T>(worker: Rc<Worker>, accepted: Accepted, held: T) -> impl Future<
         listening,
         tls,
         place,
+        watched,
     } = accepted;
-    let watched = worker.watches.watch(listening.id);
     let peer = Peer::new(
         peer,
         tls.is_some(),
@@ -126,49 +128,72 @@ pub fn serve<T>(worker: Rc<Worker>, accepted: Accepted, held: T) -> impl Future<
             peer: &peer,
             tls: tls.as_ref(),
         };
-        let by_alpn = tls.as_ref().is_some_and(|tls| tls.alpn_h2);
-        if by_alpn || (listening.h2 && tls.is_none() && begins_as_h2(&conn, &mut down).await) {
+        let opening = match &tls {
+            Some(tls) if tls.alpn_h2 => Opening::Http2,
+            None if listening.h2 => opening(&conn, &mut down).await,
+            _ => Opening::Http1,
+        };
+        match opening {
             // Boxed: a parked HTTP/1 connection pays nothing for it.
-            return Box::pin(super::h2::serve(worker.clone(), conn, down.wire)).await;
-        }
-        if listening.h1
-            && let Turn::Abort = conn.serve_h1(&mut down).await
-        {
-            down.abort();
+            Opening::Http2 => Box::pin(super::h2::serve(worker.clone(), conn, down.wire)).await,
+            Opening::Http1 if listening.h1 => {
+                if let Turn::Abort = conn.serve_h1(&mut down).await {
+                    down.abort();
+                }
+            }
+            Opening::Late if listening.h1 => {
+                let snapshot = worker.snapshot();
+                Box::pin(conn.refuse(&snapshot, &mut down, Answer::HEADER_TIMEOUT)).await;
+            }
+            Opening::Http1 | Opening::Late | Opening::Over => {}
         }
     }
 }
 
-/// Reads until it is clear whether the client speaks HTTP/2 by prior knowledge.
-async fn begins_as_h2(conn: &Conn<'_>, down: &mut H1Down) -> bool {
+/// What the first bytes of a connection say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opening {
+    /// HTTP/2, agreed on by ALPN or begun by prior knowledge.
+    Http2,
+    /// Anything else: the HTTP/1 parser answers it.
+    Http1,
+    /// A part of the HTTP/2 preface came, and not the rest of it in time.
+    Late,
+    /// It ended, was silent for too long, or was shut.
+    Over,
+}
+
+/// Reads until it is clear whether the client speaks HTTP/2 by prior knowledge (RFC 9113 §3.3).
+async fn opening(conn: &Conn<'_>, down: &mut H1Down) -> Opening {
     conn.watch
         .arm(conn.worker.snapshot().spec.limits.keepalive_timeout);
-    let mut begun = false;
     loop {
         let seen = down.wire.mem.input.bytes();
         let n = seen.len().min(PREFACE.len());
-        if seen[..n] != PREFACE[..n] || seen.len() >= PREFACE.len() {
-            return seen.starts_with(PREFACE);
+        if seen[..n] != PREFACE[..n] {
+            return Opening::Http1;
         }
-        if n > 0 && !begun {
-            begun = true;
+        if n == PREFACE.len() {
+            return Opening::Http2;
+        }
+        if n > 0 && conn.watch.phase() != Phase::Head {
             // From its first byte on a head has the time of a head, not that of a silence.
             conn.watch.enter(Phase::Head);
             conn.watch
                 .arm(conn.worker.snapshot().spec.limits.header_timeout);
         }
-        if !conn.fill(down).await {
-            return false;
+        match conn.filled(down).await {
+            Filled::Some => {}
+            Filled::Late if conn.watch.phase() == Phase::Head && !conn.watch.is_shut() => {
+                return Opening::Late;
+            }
+            Filled::Late | Filled::Over | Filled::Crowd => return Opening::Over,
         }
     }
 }
 
 impl Conn<'_> {
-    /// Waits for bytes. `false`: it is over.
-    async fn fill(&self, down: &mut H1Down) -> bool {
-        self.filled(down).await == Filled::Some
-    }
-
+    /// Waits for bytes.
     async fn filled(&self, down: &mut H1Down) -> Filled {
         self.filled_if(down, || true).await
     }
@@ -221,11 +246,11 @@ impl Conn<'_> {
                 Turn::Again => {}
                 end => return end,
             }
+            self.watch.enter(Phase::Idle);
             if !down.wire.mem.input.is_empty() {
                 continue;
             }
             down.wire.release();
-            self.watch.enter(Phase::Idle);
             let patience = self.worker.snapshot().spec.limits.keepalive_timeout;
             self.watch.arm(patience.min(PAUSE));
             match self.next(down).await {
@@ -290,10 +315,16 @@ impl Conn<'_> {
             let turn = |cx: &mut Context<'_>| self.worker.turnstile.poll_turn(cx, &mut ticket);
             match down.wire.poll_fill_in_turn(cx, turn) {
                 Poll::Ready(filled) => Poll::Ready(filled.is_ok_and(|n| n > 0)),
-                // The client has done its part.
-                Poll::Pending if ticket.waits() && !self.watch.is_shut() => Poll::Pending,
+                // The client has done its part: its request waits for us, so it is neither late nor idle.
+                Poll::Pending if ticket.waits() && !self.watch.is_shut() => {
+                    self.watch.ensure(Phase::Request);
+                    Poll::Pending
+                }
                 Poll::Pending if self.watch.expired(cx) => Poll::Ready(false),
-                Poll::Pending => Poll::Pending,
+                Poll::Pending => {
+                    self.watch.ensure(Phase::Idle);
+                    Poll::Pending
+                }
             }
         })
         .await
@@ -303,8 +334,13 @@ impl Conn<'_> {
     async fn read_head(&self, down: &mut H1Down, head: &mut RequestHead) -> Result<bool, Answer> {
         let snapshot = self.worker.snapshot();
         let limits = &snapshot.spec.limits;
-        self.watch.enter(Phase::Head);
-        self.watch.arm(limits.header_timeout);
+        // A head that began while its protocol was unclear has been given a part of its time already.
+        let spent = match self.watch.phase() {
+            Phase::Head => Duration::from_millis(self.watch.age_ms()),
+            _ => Duration::ZERO,
+        };
+        self.watch.ensure(Phase::Head);
+        self.watch.arm(limits.header_timeout.saturating_sub(spent));
         let limits = HeadLimits {
             bytes: limits.header_bytes,
             fields: limits.headers,

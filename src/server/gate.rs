@@ -1,17 +1,17 @@
 //! How many connections the process takes, and what is left for everything else.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::config::spec::ProxyLimits;
 
-/// At least so many descriptors are kept for upstream connections, admin, files and logs (or half of them, where there are few).
-const RESERVE_MIN: usize = 64;
-/// More than so many are never set aside.
-const RESERVE_MAX: usize = 8192;
+/// With less than this part of the ceiling free, connections that do nothing are shed before anybody has to wait for them.
+const SLACK: usize = 64;
+/// Most connections that are shed at a time.
+const BATCH: usize = 64;
 /// How often a full house is spoken of.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
@@ -21,8 +21,10 @@ pub struct Gate {
     open: AtomicUsize,
     ceiling: AtomicUsize,
     handshake_ms: AtomicU64,
-    /// Connections that are to be shed for those who wait.
-    wanted: AtomicUsize,
+    /// Somebody waits for a place.
+    wanted: AtomicBool,
+    /// How many connections are shed for those who wait: twice as many each time that it was not enough.
+    pace: AtomicUsize,
     /// What the descriptor limit leaves for downstream connections.
     room: usize,
     epoch: Instant,
@@ -37,7 +39,8 @@ impl Gate {
             open: AtomicUsize::new(0),
             ceiling: AtomicUsize::new(0),
             handshake_ms: AtomicU64::new(0),
-            wanted: AtomicUsize::new(0),
+            wanted: AtomicBool::new(false),
+            pace: AtomicUsize::new(1),
             room,
             epoch: Instant::now(),
             warned_ms: AtomicU64::new(0),
@@ -94,12 +97,32 @@ impl Gate {
 
     /// Somebody waits for a place: one connection that does nothing is to go.
     pub fn press(&self) {
-        self.wanted.fetch_max(1, Ordering::Relaxed);
+        self.wanted.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the caller is to shed a connection.
-    pub fn pressed(&self) -> bool {
-        self.wanted.swap(0, Ordering::Relaxed) > 0
+    /// How many connections the caller is to shed now; it [says](Self::shed) how many it did.
+    pub(crate) fn claim(&self) -> usize {
+        let open = self.open.load(Ordering::Relaxed);
+        let ceiling = self.ceiling.load(Ordering::Relaxed);
+        let surplus = open.saturating_sub(ceiling - ceiling / SLACK);
+        let waited_for = if self.wanted.swap(false, Ordering::Relaxed) {
+            self.pace.load(Ordering::Relaxed)
+        } else {
+            self.pace.store(1, Ordering::Relaxed);
+            0
+        };
+        surplus.max(waited_for).min(BATCH)
+    }
+
+    /// So many of those that were claimed have been shed.
+    pub(crate) fn shed(&self, shed: usize) {
+        if shed == 0 {
+            // Another worker may have somebody to spare. Whoever waits would ask again, but maybe just before this worker looks.
+            self.press();
+        } else {
+            // Whoever still waits at the next look needs more than that.
+            self.pace.store((2 * shed).min(BATCH), Ordering::Relaxed);
+        }
     }
 
     /// Says that the house is full, now and then.
@@ -133,11 +156,10 @@ impl Drop for Place {
     }
 }
 
-/// What `descriptors` leave for downstream connections: three quarters, within limits.
+/// How many of the process's descriptors downstream connections may have: half. Each of them may need another one upstream, and the
+/// rest serves admin, logs, files and the pipes of large bodies.
 fn room(descriptors: usize) -> usize {
-    let least = RESERVE_MIN.min(descriptors / 2);
-    let reserve = (descriptors / 4).clamp(least, RESERVE_MAX);
-    (descriptors - reserve).max(1)
+    (descriptors / 2).max(1)
 }
 
 /// Raises the soft limit of open files to the hard one. The limit that holds then; `None` = unlimited.
@@ -187,14 +209,42 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_are_kept_for_the_other_side() {
-        assert_eq!(room(256), 192);
-        assert_eq!(room(20_000), 15_000);
-        assert_eq!(room(1 << 20), (1 << 20) - 8192);
-        assert_eq!(room(64), 32);
+    fn half_of_the_descriptors_are_kept_for_the_other_side() {
+        assert_eq!(room(256), 128);
+        assert_eq!(room(20_000), 10_000);
+        assert_eq!(room(1 << 20), 1 << 19);
         assert_eq!(room(0), 1);
         let gate = Gate::new(&limits(Some(1000)), Some(256));
-        assert_eq!(gate.ceiling.load(Ordering::Relaxed), 192);
+        assert_eq!(gate.ceiling.load(Ordering::Relaxed), 128);
+    }
+
+    #[test]
+    fn more_is_shed_the_longer_somebody_waits() {
+        let gate = Gate::new(&limits(Some(10)), None);
+        assert_eq!(gate.claim(), 0);
+        for expected in [1, 2, 4] {
+            gate.press();
+            assert_eq!(gate.claim(), expected);
+            gate.shed(expected);
+        }
+        // Nobody waited in between.
+        assert_eq!(gate.claim(), 0);
+        gate.press();
+        assert_eq!(gate.claim(), 1);
+        gate.shed(0);
+        assert_eq!(gate.claim(), 1, "for another worker");
+    }
+
+    #[test]
+    fn a_part_of_a_large_ceiling_is_kept_free() {
+        let gate = Gate::new(&limits(Some(640)), None);
+        let mut places: Vec<_> = (0..630).map(|_| gate.enter()).collect();
+        assert_eq!(gate.claim(), 0);
+        places.push(gate.enter());
+        assert_eq!(gate.claim(), 1);
+        // A reload may lower the ceiling by much.
+        gate.adopt(&limits(Some(64)));
+        assert_eq!(gate.claim(), BATCH);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::proxy;
 use crate::snapshot::Live;
 use crate::upstream::outlier::Suspects;
 
-/// How long after a handshake's limit a connection may still turn up that came through a closed listener.
+/// How long after a listener was closed a connection may still turn up that came through it: the last ones that waited to be accepted.
 const LATECOMERS: Duration = Duration::from_secs(1);
 
 /// How long idle connections are left open after a handover, besides the grace that they always have: whoever keeps one
@@ -163,7 +163,7 @@ struct Worker {
     common: Arc<Common>,
     pulse: Arc<AtomicU64>,
     doors: HashMap<usize, Rc<Door>>,
-    /// Listeners that were closed: connections may be left, and more of them come out of their handshakes.
+    /// Listeners that were closed, as long as connections are left.
     closed: Vec<Closed>,
     /// Until then idle connections stay open.
     patient_until: Option<Instant>,
@@ -207,6 +207,17 @@ impl Drop for Vital<'_> {
             self.0.broken.set(true);
             self.0.ended.notify_one();
         }
+    }
+}
+
+/// Who is shed first, the greatest first: whether it is idle, and for how long. `None`: it isn't to be shed.
+fn rank(watch: &Watch) -> Option<(bool, u64)> {
+    let age = watch.age_ms();
+    match watch.phase() {
+        _ if watch.is_shut() || age < SPARE_MS => None,
+        Phase::Idle => Some((true, age)),
+        Phase::Handshake | Phase::Head => Some((false, age)),
+        Phase::Request | Phase::Stream => None,
     }
 }
 
@@ -269,9 +280,9 @@ impl Worker {
     fn tick(&mut self, now: Instant) {
         self.pulse.fetch_add(1, Ordering::Relaxed);
         self.be_patient(now);
-        if self.common.gate.pressed() && !self.shed() {
-            // Another worker may have somebody to spare.
-            self.common.gate.press();
+        let most = self.common.gate.claim();
+        if most > 0 {
+            self.common.gate.shed(self.shed(most));
         }
         self.proxy.tick(now);
         if self.cutting {
@@ -301,10 +312,9 @@ impl Worker {
                 }
             }
         });
-        let latest = self.common.gate.handshake_timeout() + LATECOMERS;
         let mut left = left.into_iter();
         self.closed
-            .retain(|closed| left.next() == Some(true) || closed.age(now) < latest);
+            .retain(|closed| left.next() == Some(true) || closed.age(now) < LATECOMERS);
     }
 
     fn adopt(&self) {
@@ -315,26 +325,25 @@ impl Worker {
         self.common.news.notify_one();
     }
 
-    /// Ends the connection that has been idle for longest, else the one that dawdles longest over a request's head.
-    fn shed(&self) -> bool {
-        let rank = |watch: &Watch| match watch.phase() {
-            _ if watch.is_shut() || watch.age_ms() < SPARE_MS => None,
-            Phase::Idle => Some((true, watch.age_ms())),
-            Phase::Head => Some((false, watch.age_ms())),
-            Phase::Request | Phase::Stream => None,
-        };
-        let mut first = None;
-        self.proxy
-            .watches
-            .each(|watch| first = first.max(rank(watch)));
-        let mut found = false;
+    /// Ends up to `most` connections: those that have been idle for longest first, then those that have been in a handshake or over a
+    /// request's head for longest. How many were ended.
+    fn shed(&self, most: usize) -> usize {
+        let mut ranks = Vec::new();
+        self.proxy.watches.each(|watch| ranks.extend(rank(watch)));
+        let most = most.min(ranks.len());
+        if most == 0 {
+            return 0;
+        }
+        let (_, last, _) = ranks.select_nth_unstable_by(most - 1, |a, b| b.cmp(a));
+        let last = *last;
+        let mut shed = 0;
         self.proxy.watches.each(|watch| {
-            if !found && first.is_some() && rank(watch) == first {
-                found = true;
+            if shed < most && rank(watch).is_some_and(|rank| rank >= last) {
                 watch.shut();
+                shed += 1;
             }
         });
-        found
+        shed
     }
 
     /// Idle connections whose end was announced begin their grace anew.
@@ -400,12 +409,12 @@ impl Worker {
 
     fn open(&self, door: Rc<Door>, socket: super::listener::Socket) {
         let (proxy, tasks) = (self.proxy.clone(), self.tasks.clone());
-        let gate = self.common.gate.clone();
+        let (gate, watches) = (self.common.gate.clone(), self.proxy.watches.clone());
         let task = self.tasks.begin();
         spawn_local(async move {
             let _vital = Vital(&task.0);
             let serve = move |accepted| conn::serve(proxy.clone(), accepted, tasks.begin());
-            accept::run(door, socket, gate, serve).await;
+            accept::run(door, socket, gate, watches, serve).await;
         });
     }
 }

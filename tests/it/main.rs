@@ -35,6 +35,7 @@ mod removal;
 mod retries;
 mod routing;
 mod service_manager;
+mod shedding;
 mod shield;
 mod shift;
 mod soak;

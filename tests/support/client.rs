@@ -172,6 +172,20 @@ impl Client {
         end
     }
 
+    /// As [`Self::end_within`], whatever bytes come before the end.
+    pub fn rest_within(&mut self, time: Duration) -> End {
+        let start = std::time::Instant::now();
+        loop {
+            match self.end_within(
+                time.saturating_sub(start.elapsed())
+                    .max(Duration::from_millis(1)),
+            ) {
+                End::Bytes(_) => {}
+                end => return end,
+            }
+        }
+    }
+
     /// Says that nothing more will be sent.
     pub fn finish(&self) {
         let socket = self.socket.as_ref().expect("a TCP connection");

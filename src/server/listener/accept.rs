@@ -2,11 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -14,9 +16,10 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Notify;
 
 use super::{ListenerRuntime, Socket};
-use crate::net::Stream;
+use crate::net::{Phase, Stream, Watched, Watches};
 use crate::server::conn::Accepted;
 use crate::server::gate::{Gate, Place};
+use crate::server::tls::{self, TlsInfo};
 
 /// First pause after a failed accept; doubled each time.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -148,8 +151,9 @@ impl Listening {
     }
 }
 
-/// Accepts on `socket` until the door is closed and nobody waits any more. `serve` is spawned for each connection.
-pub async fn run<F, S>(door: Rc<Door>, socket: Socket, gate: Arc<Gate>, serve: S)
+/// Accepts on `socket` until the door is closed and nobody waits any more. `serve` is spawned for each connection, which can be
+/// drained and shed by its watch from the moment that it was accepted.
+pub async fn run<F, S>(door: Rc<Door>, socket: Socket, gate: Arc<Gate>, watches: Watches, serve: S)
 where
     S: Fn(Accepted) -> F + Clone + 'static,
     F: Future<Output = ()> + 'static,
@@ -180,7 +184,7 @@ where
                 #[cfg(test)]
                 assert!(!door.stumbles.get(), "on purpose: accept loop");
                 let place = entry(&gate, &door).await;
-                welcome(raw, door.runtime(), place, &gate, serve.clone());
+                welcome(raw, door.runtime(), place, &gate, &watches, serve.clone());
                 in_a_row += 1;
                 if in_a_row == IN_A_ROW {
                     in_a_row = 0;
@@ -205,7 +209,8 @@ where
     // Closing a socket resets the connections that wait on it.
     let runtime = door.runtime();
     let rest = listening.accept_rest(|raw| {
-        welcome(raw, runtime.clone(), gate.enter(), &gate, serve.clone());
+        let place = gate.enter();
+        welcome(raw, runtime.clone(), place, &gate, &watches, serve.clone());
     });
     if let Err(error) = rest {
         tracing::warn!(
@@ -301,14 +306,20 @@ impl Trouble {
 }
 
 /// A task for the connection.
-fn welcome<F, S>(raw: Raw, runtime: Arc<ListenerRuntime>, place: Place, gate: &Arc<Gate>, serve: S)
-where
+fn welcome<F, S>(
+    raw: Raw,
+    runtime: Arc<ListenerRuntime>,
+    place: Place,
+    gate: &Arc<Gate>,
+    watches: &Watches,
+    serve: S,
+) where
     S: Fn(Accepted) -> F + 'static,
     F: Future<Output = ()> + 'static,
 {
-    let limit = gate.handshake_timeout();
+    let watched = watches.watch(runtime.id());
     // Clear text needs no second future around the request loop's, which idle connections would pay for.
-    if runtime.tls.is_none() {
+    let Some(table) = runtime.tls.clone() else {
         let (stream, peer) = match raw {
             Raw::Tcp(stream, peer) => (Stream::Tcp(stream), Some(canonical(peer))),
             Raw::Unix(stream) => (Stream::Unix(stream), None),
@@ -319,60 +330,69 @@ where
             listening: runtime.listening.clone(),
             tls: None,
             place,
+            watched,
         }));
         return;
-    }
+    };
+    watched.enter(Phase::Handshake);
+    watched.arm(gate.handshake_timeout());
     tokio::task::spawn_local(async move {
-        if let Some(accepted) = Box::pin(secure(raw, runtime, place, limit)).await {
-            serve(accepted).await;
-        }
+        let Some((stream, peer, tls)) = Box::pin(secure(raw, &runtime, table, &watched)).await
+        else {
+            return;
+        };
+        watched.enter(Phase::Idle);
+        let accepted = Accepted {
+            stream,
+            peer,
+            listening: runtime.listening.clone(),
+            tls: Some(tls),
+            place,
+            watched,
+        };
+        drop(runtime);
+        serve(accepted).await;
     });
 }
 
-/// The handshake, within its time.
+/// The handshake, within the time of its watch.
 async fn secure(
     raw: Raw,
-    runtime: Arc<ListenerRuntime>,
-    place: Place,
-    limit: Duration,
-) -> Option<Accepted> {
-    let table = runtime.tls.clone()?;
-    let handshake = async {
+    runtime: &ListenerRuntime,
+    table: Arc<tls::Table>,
+    watched: &Watched,
+) -> Option<(Stream, Option<SocketAddr>, TlsInfo)> {
+    let mut handshake = pin!(async {
         Ok::<_, io::Error>(match raw {
             Raw::Tcp(stream, peer) => {
                 let (stream, tls) = table.handshake(stream).await?;
-                (
-                    Stream::ServerTls(Box::new(stream)),
-                    Some(canonical(peer)),
-                    tls,
-                )
+                let peer = Some(canonical(peer));
+                (Stream::ServerTls(Box::new(stream)), peer, tls)
             }
             Raw::Unix(stream) => {
                 let (stream, tls) = table.handshake(stream).await?;
                 (Stream::ServerTlsUnix(Box::new(stream)), None, tls)
             }
         })
-    };
-    match tokio::time::timeout(limit, handshake).await {
-        Ok(Ok((stream, peer, tls))) => Some(Accepted {
-            stream,
-            peer,
-            listening: runtime.listening.clone(),
-            tls: Some(tls),
-            place,
-        }),
-        Ok(Err(error)) => {
-            tracing::debug!(listener = runtime.spec.name, %error, "a TLS handshake failed");
-            None
-        }
-        Err(_) => {
+    });
+    let done = poll_fn(|cx| match handshake.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if watched.expired(cx) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    });
+    let listener = &runtime.spec.name;
+    match done.await {
+        Some(Ok(secured)) => return Some(secured),
+        Some(Err(error)) => tracing::debug!(listener, %error, "a TLS handshake failed"),
+        None if watched.is_shut() => {
             tracing::debug!(
-                listener = runtime.spec.name,
-                "a TLS handshake took too long"
+                listener,
+                "a TLS handshake was cut to make room, or by a drain"
             );
-            None
         }
+        None => tracing::debug!(listener, "a TLS handshake took too long"),
     }
+    None
 }
 
 /// IPv4 as IPv4, also through a socket for both families.

@@ -1,6 +1,7 @@
 //! What a reload does to listeners, and accepting with real sockets.
 
 use super::*;
+use crate::net::Watches;
 use crate::server::conn::Accepted;
 use crate::server::gate::Gate;
 use crate::server::inherit::Inherited;
@@ -8,7 +9,7 @@ use crate::server::tls::tests::Desk;
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn clear(name: &str, port: u16) -> spec::Listener {
     spec::Listener {
@@ -259,7 +260,7 @@ fn who_waits_when_a_listener_is_taken_away_is_still_served() {
         door.close();
         let seen = served.clone();
         let gate = Gate::new(&limits(None), None);
-        accept::run(door, socket, gate, move |accepted| {
+        accept::run(door, socket, gate, Watches::new(), move |accepted| {
             let seen = seen.clone();
             async move { seen.borrow_mut().push(accepted) }
         })
@@ -278,14 +279,20 @@ fn a_full_house_lets_nobody_in_until_somebody_leaves() {
         let (seen, leave) = (inside.clone(), Rc::new(tokio::sync::Notify::new()));
         let leaving = leave.clone();
         let door = accept::Door::new(runtime);
-        tokio::task::spawn_local(accept::run(door, socket, gate.clone(), move |accepted| {
-            let (seen, leaving) = (seen.clone(), leaving.clone());
-            async move {
-                seen.set(seen.get() + 1);
-                leaving.notified().await;
-                drop(accepted);
-            }
-        }));
+        tokio::task::spawn_local(accept::run(
+            door,
+            socket,
+            gate.clone(),
+            Watches::new(),
+            move |accepted| {
+                let (seen, leaving) = (seen.clone(), leaving.clone());
+                async move {
+                    seen.set(seen.get() + 1);
+                    leaving.notified().await;
+                    drop(accepted);
+                }
+            },
+        ));
         let _clients: Vec<TcpStream> = (0..3)
             .map(|_| TcpStream::connect(address).unwrap())
             .collect();
@@ -306,14 +313,20 @@ fn a_panic_in_one_connection_harms_no_other() {
         let served = Rc::new(std::cell::Cell::new(0));
         let count = served.clone();
         let door = accept::Door::new(runtime);
-        tokio::task::spawn_local(accept::run(door, socket, gate.clone(), move |accepted| {
-            let count = count.clone();
-            async move {
-                let _held = accepted;
-                count.set(count.get() + 1);
-                assert!(count.get() != 1, "on purpose");
-            }
-        }));
+        tokio::task::spawn_local(accept::run(
+            door,
+            socket,
+            gate.clone(),
+            Watches::new(),
+            move |accepted| {
+                let count = count.clone();
+                async move {
+                    let _held = accepted;
+                    count.set(count.get() + 1);
+                    assert!(count.get() != 1, "on purpose");
+                }
+            },
+        ));
         let _first = TcpStream::connect(address).unwrap();
         until(|| served.get() == 1 && gate.open() == 0).await;
         let _second = TcpStream::connect(address).unwrap();
@@ -335,13 +348,24 @@ fn a_client_that_never_shakes_hands_is_let_go_in_time() {
         let door = accept::Door::new(runtime);
         let served = Rc::new(std::cell::Cell::new(false));
         let serves = served.clone();
-        tokio::task::spawn_local(accept::run(door, socket, gate.clone(), move |_| {
-            serves.set(true);
-            async {}
-        }));
+        let watches = Watches::new();
+        tokio::task::spawn_local(accept::run(
+            door,
+            socket,
+            gate.clone(),
+            watches.clone(),
+            move |_| {
+                serves.set(true);
+                async {}
+            },
+        ));
         let _silent = TcpStream::connect(address(&all, "https")).unwrap();
         until(|| gate.open() == 1).await;
-        until(|| gate.open() == 0).await;
+        until(|| {
+            watches.tick(Instant::now());
+            gate.open() == 0
+        })
+        .await;
         assert!(!served.get(), "nobody shook hands");
     });
 }
