@@ -162,7 +162,7 @@ impl Flow {
             {
                 self.waits_for_sink = true;
                 ready!(sink.poll_clear(cx)).map_err(PumpError::Sink)?;
-                let Some(to) = sink.inlet() else {
+                let Some((to, _)) = sink.inlet() else {
                     return Poll::Ready(Err(PumpError::Sink(WireError::Cut)));
                 };
                 let n = ready!(pipe.poll_give(cx, to)).map_err(|e| PumpError::Sink(e.into()))?;
@@ -177,10 +177,13 @@ impl Flow {
                 self.pipe = None;
                 return Poll::Ready(Ok(()));
             };
-            if sink.inlet().is_none() {
+            let Some((_, room)) = sink.inlet() else {
+                // Without room the sink refuses what comes next, when it is written.
                 self.unpiped = true;
                 continue;
-            }
+            };
+            // What is in the pipe can't be refused any more.
+            let most = most.min(room);
             if self.pipe.is_none() {
                 self.pipe = source.pipe();
             }

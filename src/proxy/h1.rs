@@ -48,7 +48,7 @@ pub struct H1 {
     /// The size of the buffer that the next read gets.
     wanted: usize,
     encoding: Encoding,
-    /// What is to come of an outgoing body of announced length.
+    /// What is to come of an outgoing body of announced length; `u64::MAX` where none was announced.
     body_left: u64,
     chunk_left: usize,
     finished: bool,

@@ -83,8 +83,9 @@ impl H1Down {
     /// Announces how the body ends, and sets the encoder to it.
     fn put_framing(&mut self, framing: Framing, told_length: Option<u64>, status: u16) {
         let length = match framing {
+            Framing::Empty => Some(0),
             Framing::Length(n) => Some(n),
-            _ => None,
+            Framing::Chunked | Framing::UntilClose => None,
         };
         let encoding = match framing {
             Framing::Empty => {

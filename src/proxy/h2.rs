@@ -10,7 +10,7 @@ use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 
 use super::wire::{self, WireError};
-use crate::http1::FieldId;
+use crate::http1::{FieldId, Reject};
 use crate::net::{Outbox, Piece};
 
 /// Most bytes that are taken at once: as much as an HTTP/1 source lends.
@@ -39,7 +39,7 @@ pub struct Inlet {
 }
 
 impl Inlet {
-    /// A body; `ended` with its head, `length` is what the head said of it.
+    /// A body; `ended` with its head. `length` is the most DATA that may come: what the head declared, 0 where no body may follow.
     pub fn new(body: RecvStream, ended: bool, length: Option<u64>) -> Self {
         Self {
             over: ended,
@@ -51,12 +51,23 @@ impl Inlet {
     }
 
     /// See [`super::wire::Source::poll_piece`].
-    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<wire::Piece, h2::Error>> {
+    ///
+    /// # Errors
+    /// [`WireError::Bad`] for DATA beyond the declared length, before a byte of it is lent.
+    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<wire::Piece, WireError>> {
         while self.piece.is_empty() && !self.over {
             match ready!(self.body.poll_data(cx)) {
-                Some(piece) => self.piece = piece?,
+                Some(piece) => {
+                    let piece = piece.map_err(wire_error)?;
+                    // The h2 crate compares DATA with `content-length`, but lets DATA follow a 204 or a 304.
+                    if self.left.is_some_and(|left| piece.len() as u64 > left) {
+                        return Poll::Ready(Err(Reject::bad("surplus-data").into()));
+                    }
+                    self.piece = piece;
+                }
                 None => {
-                    self.trailers = ready!(self.body.poll_trailers(cx))?.and_then(allowed);
+                    let trailers = ready!(self.body.poll_trailers(cx)).map_err(wire_error)?;
+                    self.trailers = trailers.and_then(allowed);
                     self.over = true;
                 }
             }

@@ -111,7 +111,7 @@ impl Downstream for H2Down {
 
 impl Source for H2Down {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, WireError>> {
-        self.inlet.poll_piece(cx).map_err(wire_error)
+        self.inlet.poll_piece(cx)
     }
     fn data(&self) -> &[u8] {
         self.inlet.data()

@@ -89,6 +89,11 @@ impl H2Up {
         wire_error(error)
     }
 
+    /// Whether no body follows the head that arrived last (RFC 9110 §6.4.1).
+    fn is_bodiless(&self) -> bool {
+        self.method == Method::Head || matches!(self.status, 100..200 | 204 | 304)
+    }
+
     fn begin(&mut self, head: http::response::Parts) {
         self.begun = true;
         self.status = head.status.as_u16();
@@ -228,8 +233,7 @@ impl Upstream for H2Up {
     }
 
     fn framing(&self) -> Framing {
-        let bodiless = self.method == Method::Head || matches!(self.status, 100..200 | 204 | 304);
-        if bodiless {
+        if self.is_bodiless() {
             Framing::Empty
         } else if self.body.as_ref().is_none_or(RecvStream::is_end_stream) {
             Framing::Length(0)
@@ -248,7 +252,12 @@ impl Upstream for H2Up {
     fn next(&mut self) {
         if let Some(body) = self.body.take() {
             let body_ended = body.is_end_stream();
-            self.inlet = Some(Inlet::new(body, body_ended, self.content_length()));
+            // A `content-length` without a body (HEAD, 304) describes another message (RFC 9110 §8.6).
+            let length = match self.is_bodiless() {
+                true => Some(0),
+                false => self.content_length(),
+            };
+            self.inlet = Some(Inlet::new(body, body_ended, length));
         }
     }
 
@@ -263,10 +272,15 @@ impl Upstream for H2Up {
 
 impl Source for H2Up {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, WireError>> {
-        match &mut self.inlet {
-            Some(inlet) => inlet.poll_piece(cx).map_err(wire_error),
-            None => Poll::Ready(Err(WireError::Cut)),
+        let Some(inlet) = &mut self.inlet else {
+            return Poll::Ready(Err(WireError::Cut));
+        };
+        let polled = ready!(inlet.poll_piece(cx));
+        if let (Err(WireError::Bad(_)), Some(outlet)) = (&polled, &mut self.outlet) {
+            // The response is malformed (RFC 9113 §8.1.1). Dropping the stream alone would say CANCEL.
+            outlet.reset(Reason::PROTOCOL_ERROR);
         }
+        Poll::Ready(polled)
     }
     fn data(&self) -> &[u8] {
         self.inlet.as_ref().map_or(&[], Inlet::data)

@@ -118,7 +118,7 @@ impl Half {
     ) -> Poll<Result<(), PumpError>> {
         if self.flow.rests {
             let passed = match sink.inlet() {
-                Some(to) if !self.flow.is_piped() => source.pass(to)?,
+                Some((to, _)) if !self.flow.is_piped() => source.pass(to)?,
                 _ => (!source.has_no_news()).then_some(0),
             };
             let Some(n) = passed else {

@@ -156,8 +156,8 @@ pub trait Sink {
     }
     /// From now on data comes with its chunk framing.
     fn take_chunks(&mut self) {}
-    /// Where bytes leave as they are: their socket.
-    fn inlet(&self) -> Option<&TcpStream> {
+    /// Where bytes leave as they are: their socket, and how many more the framing allows (`u64::MAX` without a bound).
+    fn inlet(&self) -> Option<(&TcpStream, u64)> {
         None
     }
     /// Before bytes are given to the socket: hands everything held back to the kernel.

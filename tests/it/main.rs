@@ -15,6 +15,7 @@ mod demo;
 mod drain;
 mod faults;
 mod grpc;
+mod h2_framing;
 mod handover;
 mod harness;
 mod health;

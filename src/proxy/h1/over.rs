@@ -94,7 +94,7 @@ impl<T: OverH1> Sink for T {
     fn take_chunks(&mut self) {
         self.h1_mut().take_chunks();
     }
-    fn inlet(&self) -> Option<&TcpStream> {
+    fn inlet(&self) -> Option<(&TcpStream, u64)> {
         self.h1().inlet()
     }
     fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {

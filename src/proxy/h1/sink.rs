@@ -10,6 +10,7 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
 use super::{Encoding, H1};
+use crate::http1::Reject;
 use crate::http1::framing::chunk_head;
 use crate::proxy::headers;
 use crate::proxy::wire::{Sink, WireError};
@@ -89,6 +90,13 @@ impl H1 {
         }
     }
 
+    /// `n` bytes of the body have left. Without an announced length there is nothing to count.
+    fn count_out(&mut self, n: usize) {
+        if self.body_left != u64::MAX {
+            self.body_left -= n as u64;
+        }
+    }
+
     fn put_chunk_head(&mut self, size: usize) {
         let mut text = [0; 18];
         let line = chunk_head(size as u64, &mut text);
@@ -98,6 +106,11 @@ impl H1 {
 
 impl Sink for H1 {
     fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>> {
+        if data.len() as u64 > self.body_left {
+            // On a kept connection the peer would read these bytes as the start of the next message. No source lends them as long as
+            // it heeds its own framing; this check doesn't depend on that.
+            return Poll::Ready(Err(WireError::Bad(Reject::bad("beyond-framing"))));
+        }
         let framed = self.encoding == Encoding::Chunks;
         if framed && self.chunk_left == 0 {
             self.put_chunk_head(data.len());
@@ -129,7 +142,7 @@ impl Sink for H1 {
         if framed {
             self.chunk_left -= taken;
         }
-        self.body_left = self.body_left.saturating_sub(taken as u64);
+        self.count_out(taken);
         Poll::Ready(Ok(taken))
     }
 
@@ -170,9 +183,10 @@ impl Sink for H1 {
             .map_err(WireError::Io)
     }
 
-    fn inlet(&self) -> Option<&TcpStream> {
-        let plain = self.encoding == Encoding::Plain;
-        self.stream.clear_tcp().filter(|_| plain)
+    fn inlet(&self) -> Option<(&TcpStream, u64)> {
+        let open = self.encoding == Encoding::Plain && self.body_left > 0;
+        let socket = self.stream.clear_tcp().filter(|_| open)?;
+        Some((socket, self.body_left))
     }
 
     fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
@@ -185,10 +199,86 @@ impl Sink for H1 {
 
     fn gave(&mut self, n: usize) {
         self.written += n as u64;
-        self.body_left = self.body_left.saturating_sub(n as u64);
+        self.count_out(n);
     }
 
     fn take_chunks(&mut self) {
         self.encoding = Encoding::FramedChunks;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::http1::Framing;
+    use crate::net::{Buffers, Stream};
+    use crate::proxy::body::Flow;
+    use crate::proxy::wire::PumpError;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = listener.local_addr().expect("an address");
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (near.expect("connect"), far.expect("accept").0)
+    }
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().expect("a runtime");
+        runtime.block_on(future)
+    }
+
+    fn is_refused(result: &Result<(), PumpError>) -> bool {
+        matches!(result, Err(PumpError::Sink(WireError::Bad(_))))
+    }
+
+    /// Pumps `sent` bytes into a sink that announced `length`; what left, and how it ended.
+    async fn pump(sent: usize, length: u64, fast: bool) -> (Vec<u8>, Result<(), PumpError>) {
+        let ((mut origin, near), (far, mut client)) = (pair().await, pair().await);
+        let sending = async move {
+            let _ = origin.write_all(&vec![b'x'; sent]).await;
+        };
+        let reading = async move {
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).await.expect("bytes");
+            got
+        };
+        let moving = async move {
+            let buffers = Buffers::new();
+            let mut source = H1::new(Stream::Tcp(near), buffers.clone());
+            source.begin_source(Framing::UntilClose);
+            if fast {
+                source.presume_fast();
+            }
+            let mut sink = H1::new(Stream::Tcp(far), buffers);
+            sink.begin_sink(Encoding::Plain, Some(length));
+            let mut flow = Flow::default();
+            poll_fn(|cx| flow.poll(cx, &mut source, &mut sink)).await
+        };
+        let ((), got, result) = tokio::join!(sending, reading, moving);
+        (got, result)
+    }
+
+    #[test]
+    fn no_byte_leaves_beyond_the_announced_length() {
+        for (sent, length, fast) in [(1, 0, false), (5, 4, false), (3_000_000, 1_000_000, true)] {
+            let (got, result) = block_on(pump(sent, length, fast));
+            assert!(is_refused(&result), "{sent} {length}: {result:?}");
+            assert!(got.len() as u64 <= length, "{} of {length}", got.len());
+        }
+    }
+
+    #[test]
+    fn exactly_the_announced_length_leaves() {
+        for (sent, fast) in [(0, false), (5, false), (3_000_000, true)] {
+            let (got, result) = block_on(pump(sent, sent as u64, fast));
+            assert!(result.is_ok(), "{sent}: {result:?}");
+            assert_eq!(got.len(), sent);
+        }
     }
 }
