@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod http1;
+pub mod http2;
 pub mod net;
 pub mod telemetry;
 

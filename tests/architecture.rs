@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms and their floors. A room on a floor doesn't import another one of that floor.
-const FLOORS: [(&str, u8); 13] = [
+const FLOORS: [(&str, u8); 14] = [
     ("config", 0),
     ("telemetry", 0),
     ("http1", 0),
+    ("http2", 0),
     ("net", 0),
     ("routing", 1),
     ("upstream", 1),

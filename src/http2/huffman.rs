@@ -1,0 +1,191 @@
+//! HPACK's Huffman code (RFC 7541 §5.2 and Appendix B).
+
+/// Longest code, in bits.
+const LONGEST: usize = 30;
+/// Stands for the end of a string; never part of one.
+const EOS: usize = 256;
+
+/// Bits of each byte's code. The code is canonical: this is all there is to know about it.
+const LENGTHS: [u8; EOS] = [
+    13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28,
+    28, 28, 28, 28, 28, 28, 28, 28, 6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5,
+    5, 6, 6, 6, 6, 6, 6, 6, 7, 8, 15, 6, 12, 10, 13, 6, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7,
+    7, 7, 7, 7, 7, 7, 7, 7, 8, 7, 8, 13, 19, 13, 14, 6, 15, 5, 6, 5, 6, 5, 6, 6, 6, 5, 7, 7, 6, 6,
+    6, 5, 6, 7, 6, 5, 5, 6, 7, 7, 7, 7, 7, 15, 11, 14, 13, 28, 20, 22, 20, 20, 22, 22, 22, 23, 22,
+    23, 23, 23, 23, 23, 24, 23, 24, 24, 22, 23, 24, 23, 23, 23, 23, 21, 22, 23, 22, 23, 23, 24, 22,
+    21, 20, 22, 22, 23, 23, 21, 23, 22, 22, 24, 21, 22, 23, 23, 21, 21, 22, 21, 23, 22, 23, 23, 20,
+    22, 22, 22, 23, 22, 22, 23, 26, 26, 20, 19, 22, 23, 22, 25, 26, 26, 26, 27, 27, 26, 24, 25, 19,
+    21, 26, 27, 27, 26, 27, 24, 21, 21, 26, 26, 28, 27, 27, 27, 20, 24, 20, 21, 22, 21, 21, 23, 22,
+    22, 25, 25, 24, 24, 26, 23, 26, 27, 26, 26, 27, 27, 27, 27, 27, 28, 27, 27, 27, 27, 27, 26,
+];
+
+/// The code, ready for decoding.
+struct Code {
+    /// All symbols in the order of their codes.
+    symbols: [u16; EOS + 1],
+    /// For each length: its first code, aligned to the left of 32 bits.
+    first: [u32; LONGEST + 1],
+    /// For each length: what comes right after its last code, aligned likewise.
+    end: [u64; LONGEST + 1],
+    /// For each length: where its symbols begin in `symbols`.
+    offset: [u16; LONGEST + 1],
+    /// The symbol whose code the eight bits begin with, and its length; 0 for one that is longer.
+    short: [(u8, u8); 256],
+}
+
+static CODE: Code = build();
+
+const fn build() -> Code {
+    let mut code = Code {
+        symbols: [0; EOS + 1],
+        first: [0; LONGEST + 1],
+        end: [0; LONGEST + 1],
+        offset: [0; LONGEST + 1],
+        short: [(0, 0); 256],
+    };
+    let (mut next, mut count, mut len): (u64, usize, usize) = (0, 0, 1);
+    while len <= LONGEST {
+        next <<= 1;
+        let align = 32 - len;
+        code.first[len] = (next << align) as u32;
+        code.offset[len] = count as u16;
+        let mut symbol = 0;
+        while symbol <= EOS {
+            let bits = if symbol == EOS {
+                LONGEST
+            } else {
+                LENGTHS[symbol] as usize
+            };
+            if bits == len {
+                code.symbols[count] = symbol as u16;
+                count += 1;
+                if len <= 8 {
+                    let mut at = (next << (8 - len)) as usize;
+                    let end = ((next + 1) << (8 - len)) as usize;
+                    while at < end {
+                        code.short[at] = (symbol as u8, len as u8);
+                        at += 1;
+                    }
+                }
+                next += 1;
+            }
+            symbol += 1;
+        }
+        code.end[len] = next << align;
+        len += 1;
+    }
+    code
+}
+
+/// The symbol at the left end of 32 bits, and the length of its code.
+#[inline]
+fn symbol(window: u32) -> (usize, u32) {
+    let (symbol, len) = CODE.short[(window >> 24) as usize];
+    if len > 0 {
+        return (symbol.into(), len.into());
+    }
+    let mut len = 9;
+    while u64::from(window) >= CODE.end[len] {
+        len += 1;
+    }
+    let nth = (window - CODE.first[len]) >> (32 - len);
+    let symbol = CODE.symbols[usize::from(CODE.offset[len]) + nth as usize];
+    (symbol.into(), len as u32)
+}
+
+/// Calls `each` with every byte of a string; how many there are. `None` for a string that no encoder writes.
+pub(super) fn decode(text: &[u8], mut each: impl FnMut(u8)) -> Option<usize> {
+    let mut rest = text.iter();
+    // The low `held` bits of `bits` are still to be decoded.
+    let (mut bits, mut held, mut count) = (0_u64, 0_u32, 0);
+    loop {
+        while held <= 32
+            && let Some(&byte) = rest.next()
+        {
+            bits = bits << 8 | u64::from(byte);
+            held += 8;
+        }
+        if held == 0 {
+            return Some(count);
+        }
+        // Beyond the end there are ones, as in the padding.
+        let window = if held >= 32 {
+            (bits >> (held - 32)) as u32
+        } else {
+            ((bits << (32 - held)) as u32) | (u32::MAX >> held)
+        };
+        let (symbol, len) = symbol(window);
+        if len > held {
+            // Only padding may be left: less than a byte of the most significant bits of EOS.
+            return (held < 8 && window == u32::MAX).then_some(count);
+        }
+        let Ok(byte) = u8::try_from(symbol) else {
+            return None;
+        };
+        held -= len;
+        bits &= (1 << held) - 1;
+        each(byte);
+        count += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(coded: &[u8]) -> Option<Vec<u8>> {
+        let mut text = Vec::new();
+        let count = decode(coded, |byte| text.push(byte))?;
+        assert_eq!(count, text.len());
+        Some(text)
+    }
+
+    /// Encodes with the codes as the tables give them.
+    fn coded(text: &[u8]) -> Vec<u8> {
+        let mut bits = String::new();
+        for &byte in text {
+            let len = usize::from(LENGTHS[usize::from(byte)]);
+            let at = CODE.symbols.iter().position(|&s| s == u16::from(byte));
+            let nth = at.expect("every byte has a code") - usize::from(CODE.offset[len]);
+            let code = (CODE.first[len] >> (32 - len)) + nth as u32;
+            bits += &format!("{code:0len$b}");
+        }
+        while bits.len() % 8 != 0 {
+            bits.push('1');
+        }
+        let byte = |at: usize| u8::from_str_radix(&bits[at..at + 8], 2).expect("bits");
+        (0..bits.len()).step_by(8).map(byte).collect()
+    }
+
+    #[test]
+    fn the_examples_of_the_rfc_are_read() {
+        // RFC 7541 C.4.1, C.4.2, C.4.3 and C.6.1.
+        let host = [
+            0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff,
+        ];
+        assert_eq!(text(&host).expect("text"), b"www.example.com");
+        let cache = [0xa8, 0xeb, 0x10, 0x64, 0x9c, 0xbf];
+        assert_eq!(text(&cache).expect("text"), b"no-cache");
+        let key = [0x25, 0xa8, 0x49, 0xe9, 0x5b, 0xa9, 0x7d, 0x7f];
+        assert_eq!(text(&key).expect("text"), b"custom-key");
+        assert_eq!(text(&[0x64, 0x02]).expect("text"), b"302");
+    }
+
+    #[test]
+    fn every_byte_has_a_code() {
+        let all: Vec<u8> = (0..=u8::MAX).chain((0..=u8::MAX).rev()).collect();
+        assert_eq!(text(&coded(&all)), Some(all));
+        for byte in 0..=u8::MAX {
+            assert_eq!(text(&coded(&[byte])), Some(vec![byte]), "{byte}");
+        }
+    }
+
+    #[test]
+    fn what_no_encoder_writes_is_refused() {
+        assert_eq!(text(&[]), Some(Vec::new()));
+        assert_eq!(text(&[0xff]), None, "a byte of padding");
+        assert_eq!(text(&[0xff; 4]), None, "EOS");
+        assert_eq!(text(&[0b0000_0000]), None, "padded with zeros");
+        assert_eq!(text(&[0b0000_0111]), Some(b"0".to_vec()));
+    }
+}
