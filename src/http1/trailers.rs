@@ -5,7 +5,13 @@ use super::{FieldId, Reject};
 /// Largest trailer section, its empty line included.
 pub const MAX_BYTES: usize = 16 * 1024;
 /// Most fields in one.
-const MAX_FIELDS: usize = 64;
+pub(crate) const MAX_FIELDS: usize = 64;
+
+/// For a section beyond these limits.
+pub(crate) const TOO_LARGE: Reject = Reject {
+    status: 431,
+    reason: "trailers-too-large",
+};
 
 /// One trailer field that may be forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +42,7 @@ pub fn trailers(section: &[u8]) -> Result<impl Iterator<Item = Trailer<'_>>, Rej
         let colon = memchr::memchr(b':', line)?;
         let name = &line[..colon];
         let id = FieldId::of(name);
-        (!is_forbidden(id, name)).then(|| Trailer {
+        (!is_forbidden_as(id, name)).then(|| Trailer {
             id,
             name,
             value: super::lists::trim(&line[colon + 1..line.len() - 2]),
@@ -47,10 +53,6 @@ pub fn trailers(section: &[u8]) -> Result<impl Iterator<Item = Trailer<'_>>, Rej
 
 /// The length of the trailer section (not empty) that `input` begins with; `None`: more bytes are needed.
 pub(super) fn section(input: &[u8]) -> Result<Option<usize>, Reject> {
-    const TOO_LARGE: Reject = Reject {
-        status: 431,
-        reason: "trailers-too-large",
-    };
     let window = &input[..input.len().min(MAX_BYTES)];
     let mut slots = [httparse::EMPTY_HEADER; MAX_FIELDS];
     match httparse::parse_headers(window, &mut slots) {
@@ -75,7 +77,12 @@ fn check_lines(section: &[u8]) -> Result<(), Reject> {
     }
 }
 
-fn is_forbidden(id: FieldId, name: &[u8]) -> bool {
+/// Whether a field of this name is left out of trailers, in whatever protocol they come.
+pub(crate) fn is_forbidden(name: &[u8]) -> bool {
+    is_forbidden_as(FieldId::of(name), name)
+}
+
+fn is_forbidden_as(id: FieldId, name: &[u8]) -> bool {
     /// RFC 9110 §6.5.1, by kind: content, representation, conditions, response control, authentication, routing.
     const OTHERS: [&[u8]; 34] = [
         b"content-encoding",

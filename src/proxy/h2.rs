@@ -7,10 +7,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use h2::{RecvStream, SendStream};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::wire::{self, WireError};
-use crate::http1::{FieldId, Reject};
+use crate::http1::{Reject, trailers};
+use crate::http2::{Flaw, Flaws};
 use crate::net::{Outbox, Piece};
 
 /// Most bytes that are taken at once: as much as an HTTP/1 source lends.
@@ -34,18 +35,21 @@ pub struct Inlet {
     body: RecvStream,
     piece: Bytes,
     trailers: Option<HeaderMap>,
+    flaws: Flaws,
     over: bool,
     left: Option<u64>,
 }
 
 impl Inlet {
     /// A body; `ended` with its head. `length` is the most DATA that may come: what the head declared, 0 where no body may follow.
-    pub fn new(body: RecvStream, ended: bool, length: Option<u64>) -> Self {
+    /// `flaws` are those of its connection.
+    pub fn new(body: RecvStream, ended: bool, length: Option<u64>, flaws: Flaws) -> Self {
         Self {
             over: ended,
             body,
             piece: Bytes::new(),
             trailers: None,
+            flaws,
             left: length,
         }
     }
@@ -53,7 +57,7 @@ impl Inlet {
     /// See [`super::wire::Source::poll_piece`].
     ///
     /// # Errors
-    /// [`WireError::Bad`] for DATA beyond the declared length, before a byte of it is lent.
+    /// [`WireError::Bad`] for DATA beyond the declared length, before a byte of it is lent, and for trailers that are malformed or too large.
     pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<wire::Piece, WireError>> {
         while self.piece.is_empty() && !self.over {
             match ready!(self.body.poll_data(cx)) {
@@ -67,7 +71,9 @@ impl Inlet {
                 }
                 None => {
                     let trailers = ready!(self.body.poll_trailers(cx)).map_err(wire_error)?;
-                    self.trailers = trailers.and_then(allowed);
+                    if let Some(trailers) = trailers {
+                        self.trailers = self.checked(trailers)?;
+                    }
                     self.over = true;
                 }
             }
@@ -79,6 +85,21 @@ impl Inlet {
         } else {
             wire::Piece::End
         }))
+    }
+
+    fn checked(&self, trailers: HeaderMap) -> Result<Option<HeaderMap>, Reject> {
+        let stream = self.body.stream_id().as_u32();
+        if self.flaws.take(stream, Flaw::PseudoInTrailers) {
+            return Err(PSEUDO_IN_TRAILERS);
+        }
+        // As HTTP/1 measures them, so that what one protocol takes the other can carry.
+        let line =
+            |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+        let size = trailers.iter().map(line).sum::<usize>() + 2;
+        if trailers.len() > trailers::MAX_FIELDS || size > trailers::MAX_BYTES {
+            return Err(trailers::TOO_LARGE);
+        }
+        Ok(allowed(trailers))
     }
 
     /// See [`super::wire::Source::data`].
@@ -109,10 +130,12 @@ impl Inlet {
     }
 }
 
+/// A pseudo-header field in trailers makes the message malformed (RFC 9113 §8.1).
+pub const PSEUDO_IN_TRAILERS: Reject = Reject::bad("pseudo-in-trailers");
+
 /// Trailers without the fields that have no place among them; `None` if nothing is left.
 fn allowed(mut trailers: HeaderMap) -> Option<HeaderMap> {
-    let forbidden =
-        |name: &http::HeaderName| FieldId::of(name.as_str().as_bytes()).is_forbidden_in_trailers();
+    let forbidden = |name: &HeaderName| trailers::is_forbidden(name.as_str().as_bytes());
     if trailers.keys().any(forbidden) {
         let names: Vec<_> = trailers.keys().filter(|n| forbidden(n)).cloned().collect();
         for name in names {
@@ -229,18 +252,18 @@ mod tests {
     #[test]
     fn trailers_carry_no_framing_and_no_credentials() {
         let map = |fields: &[(&'static str, &str)]| {
-            let pairs = fields.iter().map(|(n, v)| {
-                (
-                    http::HeaderName::from_static(n),
-                    v.parse().expect("a value"),
-                )
-            });
+            let pairs = fields
+                .iter()
+                .map(|(n, v)| (HeaderName::from_static(n), v.parse().expect("a value")));
             HeaderMap::from_iter(pairs)
         };
         let kept = allowed(map(&[
             ("grpc-status", "0"),
             ("content-length", "3"),
             ("authorization", "x"),
+            ("cache-control", "no-store"),
+            ("x-forwarded-port", "1"),
+            ("x_sum", "7"),
             ("x-sum", "7"),
         ]));
         assert_eq!(kept, Some(map(&[("grpc-status", "0"), ("x-sum", "7")])));

@@ -1,17 +1,29 @@
 //! An HTTP/2 stream from a client, for one exchange.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
-use super::h2::{Inlet, Outlet, Progress, wire_error};
+use super::h2::{Inlet, Outlet, PSEUDO_IN_TRAILERS, Progress, wire_error};
 use super::headers::{self, Fields, Outgoing};
 use super::wire::{Downstream, Gone, Piece, Sink, Source, WireError};
 use crate::http1::FieldId;
+use crate::http2::Flaws;
 use crate::net::{Outbox, Piece as Out};
+
+/// What all streams of one connection share.
+#[derive(Debug)]
+pub struct OfConnection {
+    /// What waits to be written.
+    pub outbox: Outbox,
+    /// What moved lately.
+    pub progress: Progress,
+    /// What is wrong with its streams.
+    pub flaws: Flaws,
+}
 
 /// An HTTP/2 stream from a client.
 #[derive(Debug)]
@@ -24,16 +36,21 @@ pub struct H2Down {
 }
 
 impl H2Down {
-    /// A stream whose head was read; `ended` with it, `length` is what it said of the body. The rest is its connection's.
+    /// A stream whose head was read; `ended` with it, `length` is what it said of the body.
     pub fn new(
         body: RecvStream,
         ended: bool,
         respond: SendResponse<Out>,
         length: Option<u64>,
-        (outbox, progress): (Outbox, Progress),
+        of_connection: OfConnection,
     ) -> Self {
+        let OfConnection {
+            outbox,
+            progress,
+            flaws,
+        } = of_connection;
         Self {
-            inlet: Inlet::new(body, ended, length),
+            inlet: Inlet::new(body, ended, length, flaws),
             respond,
             outlet: None,
             outbox,
@@ -41,12 +58,22 @@ impl H2Down {
         }
     }
 
+    /// Whether the client has reset the stream already.
+    pub fn is_taken_back(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.poll_gone(&mut cx).is_ready()
+    }
+
+    fn reset(&mut self, reason: Reason) {
+        match &mut self.outlet {
+            Some(outlet) => outlet.reset(reason),
+            None => self.respond.send_reset(reason),
+        }
+    }
+
     /// Ends a stream whose answer is not whole: the client must not take it for whole.
     pub fn abort(mut self) {
-        match &mut self.outlet {
-            Some(outlet) => outlet.reset(Reason::INTERNAL_ERROR),
-            None => self.respond.send_reset(Reason::INTERNAL_ERROR),
-        }
+        self.reset(Reason::INTERNAL_ERROR);
     }
 
     fn outlet(&mut self) -> Result<&mut Outlet, WireError> {
@@ -111,7 +138,12 @@ impl Downstream for H2Down {
 
 impl Source for H2Down {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, WireError>> {
-        self.inlet.poll_piece(cx)
+        let polled = ready!(self.inlet.poll_piece(cx));
+        if matches!(&polled, Err(WireError::Bad(reject)) if *reject == PSEUDO_IN_TRAILERS) {
+            // Malformed: a stream error (RFC 9113 §8.1.1). Trailers that are only too large are answered.
+            self.reset(Reason::PROTOCOL_ERROR);
+        }
+        Poll::Ready(polled)
     }
     fn data(&self) -> &[u8] {
         self.inlet.data()

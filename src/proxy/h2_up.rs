@@ -14,6 +14,7 @@ use super::headers::{Fields, H2Fields, Present, Request};
 use super::wire::{Piece, Sink, Source, Upstream, WireError};
 use crate::config::spec;
 use crate::http1::{Framing, Method, Reject, number};
+use crate::http2::Flaw;
 use crate::upstream::Endpoint;
 use crate::upstream::h2_conns::Lease;
 
@@ -252,12 +253,17 @@ impl Upstream for H2Up {
     fn next(&mut self) {
         if let Some(body) = self.body.take() {
             let body_ended = body.is_end_stream();
+            let flaws = self.lease.flaws();
+            if body_ended {
+                // Noted of its head, which can't be told from trailers by the frame alone.
+                flaws.take(body.stream_id().as_u32(), Flaw::PseudoInTrailers);
+            }
             // A `content-length` without a body (HEAD, 304) describes another message (RFC 9110 §8.6).
             let length = match self.is_bodiless() {
                 true => Some(0),
                 false => self.content_length(),
             };
-            self.inlet = Some(Inlet::new(body, body_ended, length));
+            self.inlet = Some(Inlet::new(body, body_ended, length, flaws));
         }
     }
 

@@ -16,6 +16,7 @@ use h2::client::SendRequest;
 use super::h2_open::{Failure, LeaseError, Opened, Opening, handshake};
 use super::limits::Slot;
 use super::{ConnectError, Endpoint, h2_open};
+use crate::http2::Flaws;
 use crate::net::{Outbox, Piece, Stream};
 
 /// Most connections that one worker opens to one endpoint on its own account.
@@ -32,6 +33,7 @@ struct State {
     /// It takes no more requests.
     retired: Cell<bool>,
     outbox: Outbox,
+    flaws: Flaws,
 }
 
 #[derive(Debug)]
@@ -242,11 +244,14 @@ impl Inner {
     fn place(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
-        (sender, connection): Opened,
+        (sender, connection, flaws): Opened,
         slot: Slot,
         idle: Duration,
     ) -> (SendRequest<Piece>, Rc<State>) {
-        let state = Rc::new(State::default());
+        let state = Rc::new(State {
+            flaws,
+            ..State::default()
+        });
         state.idle_since_ms.set(self.now_ms.get());
         self.shelf(endpoint, |shelf| {
             shelf.idle_ms = idle.as_millis() as u64;
@@ -407,6 +412,11 @@ impl Lease {
     /// What waits on the connection to be written.
     pub fn outbox(&self) -> Outbox {
         self.state.outbox.clone()
+    }
+
+    /// What is found wrong with the connection's streams.
+    pub fn flaws(&self) -> Flaws {
+        self.state.flaws.clone()
     }
 
     /// The connection gets no more requests: the peer has said so.

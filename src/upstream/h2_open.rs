@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use h2::client::{Builder, Connection, SendRequest};
 
+use super::h2_io::H2Io;
 use super::limits::{Limit, Slot};
 use super::{ConnectError, Endpoint, connect};
+use crate::http2::Flaws;
 use crate::net::{Piece, Stream};
 
 /// What may be on its way for one stream: what a stalled client makes us hold.
@@ -65,23 +67,26 @@ impl Failure {
     }
 }
 
-pub(super) type Opened = (SendRequest<Piece>, Connection<Stream, Piece>);
+/// A connection: to send by, to drive, and what is found wrong with its streams.
+pub(super) type Opened = (SendRequest<Piece>, Connection<H2Io, Piece>, Flaws);
 
 /// Both ends agree to speak HTTP/2 on `stream`.
 pub(super) async fn handshake(stream: Stream) -> io::Result<Opened> {
-    Builder::new()
+    let flaws = Flaws::default();
+    let opened = Builder::new()
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(HEAD_BYTES)
         .max_concurrent_reset_streams(TAKEN_BACK)
-        .handshake(stream)
-        .await
-        .map_err(|e| {
-            e.into_io()
-                .unwrap_or_else(|| io::ErrorKind::InvalidData.into())
-        })
+        .handshake(H2Io::new(stream, flaws.clone()))
+        .await;
+    let (sender, connection) = opened.map_err(|e| {
+        e.into_io()
+            .unwrap_or_else(|| io::ErrorKind::InvalidData.into())
+    })?;
+    Ok((sender, connection, flaws))
 }
 
 /// A connection and its place among the version's.

@@ -13,6 +13,7 @@ pub mod conns;
 pub mod discovery;
 pub mod endpoint;
 pub mod h2_conns;
+mod h2_io;
 pub mod h2_open;
 pub mod health;
 pub mod limits;

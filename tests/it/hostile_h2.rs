@@ -154,6 +154,72 @@ fn rapid_resets_are_cut_and_cancelled_upstream() {
     );
 }
 
+fn reset(stream: u32) -> Vec<u8> {
+    frame(kind::RST_STREAM, 0, stream, &[0, 0, 0, 8])
+}
+
+#[test]
+fn streams_that_are_cancelled_as_soon_as_begun_cost_the_origin_nothing() {
+    let origin = Origin::named("blue");
+    let proxy = before(&origin.at());
+    let mut client = open(&proxy);
+    let cancelled = (0..100).map(|n| 2 * n + 1);
+    let both = cancelled.flat_map(|n| [frames::request(n, &get_fields("/")), reset(n)].concat());
+    client.send(both.collect::<Vec<u8>>());
+    client.send(frames::request(201, &get_fields("/")));
+    assert_eq!(frames::outcome(&mut client, 201), Outcome::Status(200));
+    assert_eq!(origin.hits(), 1);
+}
+
+#[test]
+fn a_client_that_cancels_all_it_has_begun_is_not_cut() {
+    let origin = H2Origin::script(|x| x.never());
+    let proxy = before(&origin.h2c());
+    let mut client = open(&proxy);
+    for round in 0..3 {
+        let streams = || (0..120).map(|n| 2 * (120 * round + n) + 1);
+        for stream in streams() {
+            client.send(frames::request(stream, &get_fields("/")));
+        }
+        until("all are with the origin", || {
+            (origin.active() == 120).then_some(())
+        });
+        client.send(streams().flat_map(reset).collect::<Vec<u8>>());
+        until("all are cancelled", || (origin.active() == 0).then_some(()));
+    }
+    client.send(frame(kind::PING, 0, 0, &[7; 8]));
+    loop {
+        let frame = frames::next(&mut client).expect("the connection goes on");
+        assert_ne!(frame.kind, kind::GOAWAY);
+        if frame.kind == kind::PING {
+            break;
+        }
+    }
+}
+
+#[test]
+fn resets_that_a_client_provokes_count_as_its_own() {
+    let origin = H2Origin::script(|x| x.never());
+    let proxy = before(&origin.h2c());
+    let mut client = open(&proxy);
+    cut_within(&mut client, 600, |n| {
+        let stream = 2 * n as u32 + 1;
+        let mut both = frames::request(stream, &get_fields("/"));
+        both.extend(match n % 2 {
+            0 => reset(stream),
+            // More than a window may hold: the proxy has to reset the stream.
+            _ => frame(kind::WINDOW_UPDATE, 0, stream, &[0x7f, 0xff, 0xff, 0xff]),
+        });
+        both
+    });
+    until("all is cancelled", || (origin.active() == 0).then_some(()));
+    assert!(
+        origin.most_active() <= 128,
+        "{} at once",
+        origin.most_active()
+    );
+}
+
 #[test]
 fn floods_of_small_frames_are_cut() {
     let origin = Origin::named("blue");

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::config::spec::ProxyLimits;
 use crate::http1::fields::has_underscore;
-use crate::http1::{FieldId, Framing, Method, Reject, authority, number};
+use crate::http1::{FieldId, Framing, Method, Reject, authority, number, target};
 use crate::proxy::headers::{Fields, H2Fields, Present, Request};
 use crate::server::request::{client_of, host_of, target_of};
 
@@ -26,8 +26,12 @@ pub(super) struct Seen<'a> {
     hosts: usize,
     expect: Option<&'a HeaderValue>,
     has_underscore: bool,
-    /// What `content-length` says. The h2 crate has checked that it is a number and that all of them are the same one.
+    /// What `content-length` says.
     pub length: Option<u64>,
+    /// There are several, or one that is no length. The h2 crate takes an empty value for 0, and repetitions.
+    bad_length: bool,
+    /// The path had a fragment, which the h2 crate has cut off.
+    pub fragment: bool,
 }
 
 impl<'a> Seen<'a> {
@@ -45,7 +49,11 @@ impl<'a> Seen<'a> {
                     seen.host = Some(value);
                     seen.hosts += 1;
                 }
-                FieldId::ContentLength => seen.length = number::decimal(value.as_bytes()),
+                FieldId::ContentLength => {
+                    let length = number::decimal(value.as_bytes());
+                    seen.bad_length |= length.is_none() || seen.length.is_some();
+                    seen.length = length;
+                }
                 FieldId::Expect => seen.expect = seen.expect.or(Some(value)),
                 _ => {}
             }
@@ -98,6 +106,9 @@ impl<'a> Head<'a> {
                 host_of(authority)
             }
         };
+        if seen.fragment {
+            return Err(Reject::bad("fragment-in-target"));
+        }
         let typed = typed_target(parts, method, limits)?;
         let (target, path_len) = target_of(typed)?;
         let framing = match seen.length {
@@ -205,6 +216,9 @@ fn check_fields(fields: &HeaderMap, seen: &Seen<'_>, limits: &ProxyLimits) -> Re
             reason: "too-many-fields",
         });
     }
+    if seen.bad_length {
+        return Err(Reject::bad("bad-content-length"));
+    }
     if !limits.underscores && seen.has_underscore {
         return Err(Reject::bad("underscore-in-name"));
     }
@@ -245,7 +259,10 @@ fn typed_target<'a>(
             reason: "target-too-long",
         });
     }
-    if typed.starts_with('/') || (typed == "*" && method == Method::Options) {
+    if typed.starts_with('/') {
+        target::check_characters(typed.as_bytes())?;
+        Ok(typed.as_bytes())
+    } else if typed == "*" && method == Method::Options {
         Ok(typed.as_bytes())
     } else {
         Err(Reject::bad("bad-target"))

@@ -13,7 +13,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::meter::{Meter, Scan};
+use super::meter::{Meter, Scan, Sent};
+use crate::http2::Flaws;
 use crate::net::buffer::LARGE;
 use crate::net::{Buffer, Buffers, Stream};
 
@@ -96,6 +97,7 @@ pub(super) struct Io {
     early: Bytes,
     pipe: Rc<RefCell<Pipe>>,
     scan: Scan,
+    sent: Sent,
     meter: Rc<Meter>,
     shut: bool,
     drained: usize,
@@ -108,6 +110,7 @@ impl Io {
         stream: Stream,
         buffers: Buffers,
         meter: Rc<Meter>,
+        flaws: Flaws,
     ) -> (Self, Rc<RefCell<Pipe>>) {
         let pipe = Rc::new(RefCell::new(Pipe {
             stream,
@@ -118,7 +121,8 @@ impl Io {
         let io = Self {
             early,
             pipe: pipe.clone(),
-            scan: Scan::new(meter.clone()),
+            scan: Scan::new(meter.clone(), flaws),
+            sent: Sent::new(meter.clone()),
             meter,
             shut: false,
             drained: 0,
@@ -171,7 +175,15 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.pipe.borrow_mut().poll_gather(cx, slices)
+        let this = self.get_mut();
+        let taken = ready!(this.pipe.borrow_mut().poll_gather(cx, slices))?;
+        let mut left = taken;
+        for slice in slices {
+            let part = &slice[..left.min(slice.len())];
+            this.sent.see(part);
+            left -= part.len();
+        }
+        Poll::Ready(Ok(taken))
     }
 
     fn is_write_vectored(&self) -> bool {

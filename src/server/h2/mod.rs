@@ -25,11 +25,14 @@ use self::seats::{Desk, Seats};
 use super::conn::{Conn, Listening};
 use super::tls::TlsInfo;
 use crate::http1::Method;
+use crate::http2::{Flaw, Flaws};
 use crate::net::{Outbox, Phase, Piece, Watch};
 use crate::proxy::h1::H1;
 use crate::proxy::h2::Progress;
-use crate::proxy::h2_down::H2Down;
+use crate::proxy::error::ExchangeError;
+use crate::proxy::h2_down::{H2Down, OfConnection};
 use crate::proxy::{self, Answer, Ended, Inbound, Peer, Recording, Worker};
+use crate::snapshot::Snapshot;
 use crate::telemetry::record::Protocol;
 
 /// What one connection may have on its way to us, all streams together: the bound of what a client can make us hold.
@@ -38,8 +41,12 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// Most bytes of one answer that wait inside the connection.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Resets that the client's own errors may cost before the connection ends.
+/// Resets that the client's own errors may cost before the connection ends; refused streams are among them.
 const ERRORS: usize = 500;
+/// Streams that were reset before they were accepted, and wait for it. The meter ends a connection that resets too many earlier than this.
+const PENDING_RESETS: usize = 1024;
+/// Counted for a stream that the client cancelled.
+const CLIENT_LEFT: u16 = 499;
 /// How long a connection that is ending waits for the client to take note.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long a connection without streams keeps the memory of those it had: the next ones often come at once.
@@ -55,6 +62,8 @@ pub(super) struct Shared {
     tls: Option<TlsInfo>,
     watch: Rc<Watch>,
     progress: Progress,
+    meter: Rc<Meter>,
+    flaws: Flaws,
     outbox: Outbox,
     limit: usize,
     open: Cell<usize>,
@@ -72,12 +81,16 @@ pub(super) struct Shared {
 /// Serves a connection that speaks HTTP/2; `wire` holds what was read of it.
 pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
     let limits = worker.snapshot().spec.limits.clone();
+    let progress = Progress::default();
+    let meter = Meter::new(worker.watches.clone(), progress.clone());
     let shared = Rc::new(Shared {
         watch: conn.watch.clone(),
         listening: conn.listening.clone(),
         peer: conn.peer.clone(),
         tls: conn.tls.cloned(),
-        progress: Progress::default(),
+        progress,
+        meter: meter.clone(),
+        flaws: Flaws::default(),
         outbox: Outbox::default(),
         limit: limits.streams as usize,
         open: Cell::new(0),
@@ -90,9 +103,14 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
     });
     let early = Bytes::copy_from_slice(wire.mem.input.bytes());
     wire.mem.input.clear();
-    let meter = Meter::new(shared.worker.watches.clone(), shared.progress.clone());
     let buffers = shared.worker.buffers.clone();
-    let (io, pipe) = Io::new(early, wire.into_stream(), buffers, meter.clone());
+    let (io, pipe) = Io::new(
+        early,
+        wire.into_stream(),
+        buffers,
+        meter.clone(),
+        shared.flaws.clone(),
+    );
     let mut handshake = pin!(
         Builder::new()
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -103,6 +121,7 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
             // counted, by us.
             .max_header_list_size(u32::try_from(2 * limits.header_bytes).unwrap_or(u32::MAX))
             .max_local_error_reset_streams(Some(ERRORS))
+            .max_pending_accept_reset_streams(PENDING_RESETS)
             .handshake::<_, Piece>(io)
     );
     shared.watch.enter(Phase::Head);
@@ -298,6 +317,18 @@ impl Shared {
         }
     }
 
+    /// What the record of a request on this connection begins with.
+    fn inbound<'a>(&'a self, snapshot: &'a Snapshot) -> Inbound<'a> {
+        Inbound {
+            worker: &self.worker,
+            snapshot,
+            peer: &self.peer,
+            listener: &self.listening.name,
+            protocol: Protocol::Http2,
+            started: self.looked_at.get(),
+        }
+    }
+
     /// A stream begins.
     fn enter(self: Rc<Self>) -> Open {
         if self.open.replace(self.open.get() + 1) == 0 {
@@ -360,9 +391,23 @@ async fn serve_streams(desk: Rc<Desk<Job>>) {
         let watch = shared.worker.watches.watch(shared.listening.id);
         let (parts, body) = request.into_parts();
         let ended = body.is_end_stream();
-        let seen = Seen::of(&parts.headers);
-        let of_all = (shared.outbox.clone(), shared.progress.clone());
+        let mut seen = Seen::of(&parts.headers);
+        let stream = body.stream_id().as_u32();
+        seen.fragment = shared.flaws.take(stream, Flaw::FragmentInPath);
+        let of_all = OfConnection {
+            outbox: shared.outbox.clone(),
+            progress: shared.progress.clone(),
+            flaws: shared.flaws.clone(),
+        };
         let mut down = H2Down::new(body, ended, respond, seen.length, of_all);
+        if shared.meter.has_resets() && down.is_taken_back() {
+            // Nothing is begun for a stream that the client has cancelled already.
+            let snapshot = shared.worker.snapshot();
+            let id = shared.worker.request_id(None);
+            let mut recording = Recording::begin(shared.inbound(&snapshot), id.ours());
+            recording.fail(ExchangeError::ClientGone(None), false);
+            continue;
+        }
         match answer(shared, &watch, (&parts, seen, ended), &mut down).await {
             // What is unread of the request's body is refused without an error (RFC 9113 §8.1): that is what dropping does.
             Ended::Whole | Ended::Tunnel => drop(down),
@@ -378,14 +423,7 @@ async fn answer(
     down: &mut H2Down,
 ) -> Ended {
     let snapshot = shared.worker.snapshot();
-    let inbound = Inbound {
-        worker: &shared.worker,
-        snapshot: &snapshot,
-        peer: &shared.peer,
-        listener: &shared.listening.name,
-        protocol: Protocol::Http2,
-        started: shared.looked_at.get(),
-    };
+    let inbound = shared.inbound(&snapshot);
     let limits = &snapshot.spec.limits;
     let head = match Head::new(parts, &seen, ended, limits, |a| shared.knows(a)) {
         Ok(head) => head,

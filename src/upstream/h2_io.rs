@@ -1,0 +1,72 @@
+//! The bytes of an HTTP/2 connection to an endpoint: what arrives is inspected on its way to the h2 crate.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::http2::{Flaws, Inspector, Role};
+use crate::net::Stream;
+
+/// A stream whose incoming frames are inspected.
+#[derive(Debug)]
+pub(super) struct H2Io {
+    stream: Stream,
+    inspector: Inspector,
+}
+
+impl H2Io {
+    /// Of a connection that begins; `flaws` are what is found.
+    pub(super) fn new(stream: Stream, flaws: Flaws) -> Self {
+        Self {
+            stream,
+            inspector: Inspector::new(Role::Server, flaws),
+        }
+    }
+}
+
+impl AsyncRead for H2Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        let seen = this.inspector.see(&buf.filled()[before..], |_| {});
+        // What can't be checked is not passed on.
+        Poll::Ready(seen.map_err(|_| io::ErrorKind::InvalidData.into()))
+    }
+}
+
+impl AsyncWrite for H2Io {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
