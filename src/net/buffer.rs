@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
+use super::budget::Budget;
 use super::pipe::Pipe;
 
 /// A small buffer: holds nearly every head, and a small body with it.
@@ -27,16 +28,32 @@ const SPARE: [usize; 3] = [8192, 256, 8];
 const HUGE_LENT: usize = 32;
 /// How many pipes a worker lends at a time: each takes two descriptors.
 const PIPES_LENT: usize = 64;
+/// Bytes of request bodies that a worker buffers at a time.
+const BODIES: usize = 32 * 1024 * 1024;
 /// How many spare pipes it keeps.
 const PIPES_SPARE: usize = 16;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shelf {
     spare: [Pile<Box<[u8]>>; 3],
     huge_lent: usize,
     out: Pile<Vec<u8>>,
     pipes: Pile<Pipe>,
     pipes_lent: usize,
+    bodies: Budget,
+}
+
+impl Default for Shelf {
+    fn default() -> Self {
+        Self {
+            spare: Default::default(),
+            huge_lent: 0,
+            out: Pile::default(),
+            pipes: Pile::default(),
+            pipes_lent: 0,
+            bodies: Budget::new(BODIES),
+        }
+    }
 }
 
 /// Spare things of one kind; the one used last is used next, since the processor still knows its memory.
@@ -93,6 +110,11 @@ impl Buffers {
         } else if buffer.mem.len() < size {
             self.move_to(buffer, size);
         }
+    }
+
+    /// What the worker's buffered request bodies take their bytes from.
+    pub fn bodies(&self) -> Budget {
+        self.0.borrow().bodies.clone()
     }
 
     /// The most that a body may ask for now.

@@ -1,5 +1,6 @@
 //! What every room that touches a socket needs: one stream type, and buffers that are lent and given back.
 
+pub mod budget;
 pub mod buffer;
 pub mod clock;
 pub mod outbox;
@@ -7,6 +8,7 @@ pub mod pipe;
 mod socket_file;
 pub mod stream;
 
+pub use budget::{Budget, Share};
 pub use buffer::{Buffer, Buffers};
 pub use clock::{Phase, Watch, Watched, Watches};
 pub use outbox::{Outbox, Piece};

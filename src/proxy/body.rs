@@ -8,6 +8,7 @@ use http::HeaderMap;
 
 use super::wire::{Piece, PumpError, Sink, Source, WireError};
 use crate::net::buffer::LentPipe;
+use crate::net::{Budget, Share};
 
 /// One direction's progress.
 #[derive(Debug, Default)]
@@ -224,6 +225,8 @@ pub struct Upload {
 #[derive(Debug)]
 struct Ledger {
     kept: Vec<u8>,
+    /// What `kept` may take of the memory for bodies; `None`: it isn't counted.
+    share: Option<Share>,
     keep: usize,
     replayed: usize,
     complete: bool,
@@ -246,6 +249,7 @@ impl Upload {
     pub fn new(limit: Option<u64>, keep: usize) -> Self {
         let ledger = Ledger {
             kept: Vec::new(),
+            share: None,
             keep,
             replayed: 0,
             complete: true,
@@ -257,6 +261,11 @@ impl Upload {
             flow: Flow::default(),
             ledger,
         }
+    }
+
+    /// What is kept takes its bytes from this budget. Called before anything is read.
+    pub fn take_from(&mut self, budget: Budget) {
+        self.ledger.share = Some(Share::new(budget));
     }
 
     /// Whether everything that was taken from the client can be sent again.
@@ -276,7 +285,7 @@ impl Upload {
         };
     }
 
-    /// Reads the body, to be sent later; ready when it is whole or so many bytes of it are there.
+    /// Reads the body, to be sent later; ready when it is whole, or `most` bytes of it are there, or the budget has no room for more.
     pub fn poll_hold(
         &mut self,
         cx: &mut Context<'_>,
@@ -288,7 +297,9 @@ impl Upload {
             let piece = ready!(source.poll_piece(cx))
                 .map_err(|e| UploadError::Pump(PumpError::Source(e)))?;
             if let Piece::Data(n) = piece {
-                ledger.kept.extend_from_slice(source.data());
+                if !ledger.buffer(source.data(), most as usize) {
+                    break;
+                }
                 ledger.seen += n as u64;
                 source.consume(n);
                 continue;
@@ -377,124 +388,43 @@ impl<S: Source> Source for Tap<'_, S> {
 }
 
 impl Ledger {
+    /// Adds to what is kept, unless the budget has no room for it. The memory grows by doubling, up to `most` bytes.
+    fn buffer(&mut self, bytes: &[u8], most: usize) -> bool {
+        const LEAST: usize = 1024;
+        let len = self.kept.len() + bytes.len();
+        if len > self.kept.capacity() {
+            let capacity = (2 * self.kept.capacity()).max(LEAST).min(most).max(len);
+            if let Some(share) = &mut self.share
+                && !share.grow_to(capacity)
+            {
+                return false;
+            }
+            self.kept.reserve_exact(capacity - self.kept.len());
+        }
+        self.kept.extend_from_slice(bytes);
+        true
+    }
+
     fn note(&mut self, bytes: &[u8]) {
         self.seen += bytes.len() as u64;
         if !self.complete {
             return;
         }
-        if self.kept.len() + bytes.len() <= self.keep {
-            self.kept.extend_from_slice(bytes);
-        } else {
+        if self.kept.len() + bytes.len() > self.keep || !self.buffer(bytes, self.keep) {
             self.complete = false;
             self.kept = Vec::new();
+            self.share = None;
         }
         self.replayed = self.kept.len();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
-
-    use super::*;
-    use crate::http1::Framing;
-    use crate::net::{Buffers, Stream};
-    use crate::proxy::h1::{Encoding, H1};
-
-    async fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (near, far) = tokio::join!(
-            TcpStream::connect(listener.local_addr().unwrap()),
-            listener.accept()
-        );
-        (near.unwrap(), far.unwrap().0)
-    }
-
-    /// Moves a body of `told` bytes, of which `sent` come, past a reader that pauses now and then; what it got, how the flow ended,
-    /// and how many pipes were used.
-    fn moved(
-        told: Option<u64>,
-        sent: usize,
-        reset: bool,
-    ) -> (Vec<u8>, Result<(), PumpError>, usize) {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        runtime.enable_all().build().unwrap().block_on(async {
-            let ((mut origin, near), (far, mut client)) = (pair().await, pair().await);
-            let buffers = Buffers::new();
-            let arrived = &tokio::sync::Notify::new();
-            let body: Vec<u8> = (0..sent).map(|i| (i / 7) as u8).collect();
-            let sending = async move {
-                origin.write_all(&body).await.unwrap();
-                if reset {
-                    // A reset drops what nobody took.
-                    arrived.notified().await;
-                    let linger = Some(std::time::Duration::ZERO);
-                    socket2::SockRef::from(&origin).set_linger(linger).unwrap();
-                }
-            };
-            let reading = async move {
-                let (mut got, mut part) = (Vec::new(), vec![0; 300_000]);
-                while let Ok(n) = client.read(&mut part).await
-                    && n > 0
-                {
-                    got.extend_from_slice(&part[..n]);
-                    if got.len() == sent + 4 {
-                        arrived.notify_one();
-                    }
-                    tokio::task::yield_now().await;
-                }
-                got
-            };
-            let moving = async {
-                let mut source = H1::new(Stream::Tcp(near), buffers.clone());
-                source.begin_source(told.map_or(Framing::UntilClose, Framing::Length));
-                let mut sink = H1::new(Stream::Tcp(far), buffers.clone());
-                sink.out().extend_from_slice(b"head");
-                sink.begin_sink(Encoding::Plain, told);
-                let mut flow = Flow::default();
-                poll_fn(|cx| flow.poll(cx, &mut source, &mut sink)).await
-            };
-            let (_, got, result) = tokio::join!(sending, reading, moving);
-            (got, result, buffers.spare_pipes())
-        })
-    }
-
-    fn is_intact(got: &[u8], len: usize) -> bool {
-        got.len() == len + 4
-            && got.starts_with(b"head")
-            && (0..len).all(|i| got[i + 4] == (i / 7) as u8)
-    }
-
-    #[test]
-    fn a_large_body_goes_by_way_of_a_pipe_and_arrives_as_it_was() {
-        for (len, told) in [(9_000_001, true), (9_000_001, false), (100_000, true)] {
-            let (got, result, pipes) = moved(told.then_some(len as u64), len, false);
-            assert!(result.is_ok() && is_intact(&got, len), "{len} {told}");
-            assert_eq!(pipes, usize::from(len > 1_000_000), "{len} {told}");
-        }
-    }
-
-    #[test]
-    fn a_body_that_ends_too_early_is_cut() {
-        let (got, result, pipes) = moved(Some(9_000_000), 5_000_000, false);
-        assert!(matches!(result, Err(PumpError::Source(WireError::Cut))));
-        assert!(is_intact(&got, 5_000_000) && pipes == 1);
-    }
-
-    #[test]
-    fn a_reset_is_not_the_end_of_a_body() {
-        let (_, result, pipes) = moved(None, 5_000_000, true);
-        assert!(
-            matches!(result, Err(PumpError::Source(WireError::Io(_)))),
-            "{result:?}"
-        );
-        assert_eq!(pipes, 1);
-    }
-}
-
+#[path = "body_buffer_tests.rs"]
+mod buffering;
+#[cfg(test)]
+#[path = "body_tests.rs"]
+mod tests;
 #[cfg(test)]
 #[path = "body_turns_tests.rs"]
 mod turns;

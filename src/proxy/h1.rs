@@ -10,7 +10,7 @@ use super::headers;
 use super::wire::{Piece, PumpError, Source, WireError};
 use crate::http1::{BodyDecoder, Framing, Step};
 use crate::net::buffer::{HUGE, LARGE, LentPipe, SMALL};
-use crate::net::{Buffer, Buffers, Stream};
+use crate::net::{Budget, Buffer, Buffers, Stream};
 
 mod over;
 mod pass;
@@ -315,7 +315,13 @@ impl Source for H1 {
 
     fn stall(&mut self) {
         self.ceiling = LARGE;
-        self.mem.buffers.shrink(&mut self.mem.input, LARGE);
+        // Many peers may stall at a time, and each may do so for long.
+        let fits = if self.mem.input.len() <= SMALL {
+            SMALL
+        } else {
+            LARGE
+        };
+        self.mem.buffers.shrink(&mut self.mem.input, fits);
     }
 
     fn outlet(&self) -> Option<(&TcpStream, u64)> {
@@ -379,6 +385,13 @@ pub struct Memory {
     /// Bytes read and not yet used.
     pub input: Buffer,
     out: Vec<u8>,
+}
+
+impl Memory {
+    /// See [`Buffers::bodies`].
+    pub fn bodies(&self) -> Budget {
+        self.buffers.bodies()
+    }
 }
 
 impl Drop for Memory {

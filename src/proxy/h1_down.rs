@@ -6,6 +6,7 @@ use super::h1::{Encoding, H1, OverH1};
 use super::headers::{self, Fields, Outgoing};
 use super::wire::{Downstream, Gone, WireError};
 use crate::http1::{self, FieldId, Framing, Version};
+use crate::net::Budget;
 use crate::net::buffer::{LARGE, SMALL};
 
 /// An HTTP/1 connection from a client.
@@ -173,6 +174,11 @@ impl Downstream for H1Down {
             self.wire.out().extend_from_slice(b"\r\n");
         }
         Ok(())
+    }
+
+    /// One request at a time has no more than its own bound: the worker's budget is all that is heeded.
+    fn body_budget(&self) -> Budget {
+        self.wire.mem.bodies()
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {

@@ -1,5 +1,7 @@
 //! An HTTP/2 stream from a client, for one exchange.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use h2::server::SendResponse;
@@ -12,7 +14,13 @@ use super::headers::{self, Fields, Outgoing};
 use super::wire::{Downstream, Gone, Piece, Sink, Source, WireError};
 use crate::http1::FieldId;
 use crate::http2::Flaws;
-use crate::net::{Outbox, Piece as Out};
+use crate::net::{Budget, Outbox, Piece as Out};
+
+/// A request body is bulk when more than this was taken of it.
+pub const BULK: u64 = 16 * 1024;
+
+/// How many streams of a connection are bulk uploads.
+pub type Bulk = Rc<Cell<usize>>;
 
 /// What all streams of one connection share.
 #[derive(Debug)]
@@ -23,6 +31,10 @@ pub struct OfConnection {
     pub progress: Progress,
     /// What is wrong with its streams.
     pub flaws: Flaws,
+    /// What its streams' buffered request bodies take their bytes from.
+    pub bodies: Budget,
+    /// Counts its bulk uploads.
+    pub bulk: Bulk,
 }
 
 /// An HTTP/2 stream from a client.
@@ -33,6 +45,18 @@ pub struct H2Down {
     outlet: Option<Outlet>,
     outbox: Outbox,
     progress: Progress,
+    bodies: Budget,
+    bulk: Bulk,
+    /// Bytes that were taken of the request's body.
+    taken: u64,
+}
+
+impl Drop for H2Down {
+    fn drop(&mut self) {
+        if self.taken > BULK {
+            self.bulk.set(self.bulk.get() - 1);
+        }
+    }
 }
 
 impl H2Down {
@@ -48,6 +72,8 @@ impl H2Down {
             outbox,
             progress,
             flaws,
+            bodies,
+            bulk,
         } = of_connection;
         Self {
             inlet: Inlet::new(body, ended, length, flaws),
@@ -55,6 +81,9 @@ impl H2Down {
             outlet: None,
             outbox,
             progress,
+            bodies,
+            bulk,
+            taken: 0,
         }
     }
 
@@ -122,6 +151,10 @@ impl Downstream for H2Down {
         self.respond.send_informational(head).map_err(wire_error)
     }
 
+    fn body_budget(&self) -> Budget {
+        self.bodies.clone()
+    }
+
     fn poll_taken_back(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_gone(cx).map(drop)
     }
@@ -150,6 +183,11 @@ impl Source for H2Down {
     }
     fn consume(&mut self, n: usize) {
         self.inlet.consume(n);
+        let before = self.taken;
+        self.taken += n as u64;
+        if before <= BULK && self.taken > BULK {
+            self.bulk.set(self.bulk.get() + 1);
+        }
     }
     fn take_trailers(&mut self) -> HeaderMap {
         self.inlet.take_trailers()

@@ -5,6 +5,9 @@
 //! So what is to be held of a body of stated length is read first. What came with its head needs no holding, and goes as it lies.
 //! Bodies whose length nobody states stream at once, for they may be one half of a conversation; and the rest of a large one does.
 //! When all places are taken, those that are behind give theirs up ([`super::Worker::spare_uploads`]).
+//!
+//! What is held is bounded for each worker, and for each HTTP/2 connection ([`crate::net::Budget`]). A body for which there is no room
+//! streams: the peer's window, or its socket, then takes no more than the upstream does.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -44,6 +47,9 @@ impl<F: Fields> RequestContext<'_, F> {
         upload: &mut Upload,
         down: &mut D,
     ) -> Result<(), ExchangeError> {
+        if self.request.framing.has_body() {
+            upload.take_from(down.body_budget());
+        }
         match self.request.framing {
             Framing::Length(length)
                 if !self.request.expect_continue && self.request.upgrade.is_none() =>

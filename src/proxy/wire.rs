@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 
 use super::headers::{Fields, Outgoing, Request};
 use crate::http1::{Framing, Reject};
+use crate::net::Budget;
 use crate::net::buffer::LentPipe;
 
 /// What broke on one side of an exchange.
@@ -198,6 +199,8 @@ pub trait Downstream: Source + Sink {
         let _ = cx;
         Poll::Pending
     }
+    /// Bounds what is buffered of bodies that come by this connection.
+    fn body_budget(&self) -> Budget;
     /// The connection carries no other request: what is left of this one's bytes is in doubt.
     fn close_after(&mut self) {}
 }

@@ -17,6 +17,7 @@ mod faults;
 mod grpc;
 mod h2_framing;
 mod h2_trailers;
+mod h2_uploads;
 mod handover;
 mod harness;
 mod health;

@@ -4,6 +4,7 @@ mod head;
 mod io;
 mod meter;
 mod seats;
+mod windows;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -22,31 +23,28 @@ use self::head::{Head, Seen};
 use self::io::{Io, Pipe};
 use self::meter::Meter;
 use self::seats::{Desk, Seats};
+use self::windows::Windows;
 use super::conn::{Conn, Listening};
 use super::tls::TlsInfo;
 use crate::http1::Method;
 use crate::http2::{Flaw, Flaws};
-use crate::net::{Outbox, Phase, Piece, Watch};
+use crate::net::{Budget, Outbox, Phase, Piece, Watch};
 use crate::proxy::h1::H1;
 use crate::proxy::h2::Progress;
 use crate::proxy::error::ExchangeError;
-use crate::proxy::h2_down::{H2Down, OfConnection};
+use crate::proxy::h2_down::{Bulk, H2Down, OfConnection};
 use crate::proxy::{self, Answer, Ended, Inbound, Peer, Recording, Worker};
 use crate::snapshot::Snapshot;
 use crate::telemetry::record::Protocol;
 
-/// What one connection may have on its way to us, all streams together: the bound of what a client can make us hold.
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// The same for one stream.
-const STREAM_WINDOW: u32 = 256 * 1024;
+/// Most bytes of request bodies that are buffered for all streams together, besides what is in their windows.
+const BODIES: usize = 1024 * 1024;
 /// Most bytes of one answer that wait inside the connection.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Resets that the client's own errors may cost before the connection ends; refused streams are among them.
 const ERRORS: usize = 500;
 /// Streams that were reset before they were accepted, and wait for it. The meter ends a connection that resets too many earlier than this.
 const PENDING_RESETS: usize = 1024;
-/// Counted for a stream that the client cancelled.
-const CLIENT_LEFT: u16 = 499;
 /// How long a connection that is ending waits for the client to take note.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long a connection without streams keeps the memory of those it had: the next ones often come at once.
@@ -64,6 +62,9 @@ pub(super) struct Shared {
     progress: Progress,
     meter: Rc<Meter>,
     flaws: Flaws,
+    bodies: Budget,
+    bulk: Bulk,
+    windows: Windows,
     outbox: Outbox,
     limit: usize,
     open: Cell<usize>,
@@ -91,6 +92,9 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
         progress,
         meter: meter.clone(),
         flaws: Flaws::default(),
+        bodies: worker.buffers.bodies().part(BODIES),
+        bulk: Bulk::default(),
+        windows: Windows::new(limits.streams),
         outbox: Outbox::default(),
         limit: limits.streams as usize,
         open: Cell::new(0),
@@ -113,8 +117,8 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
     );
     let mut handshake = pin!(
         Builder::new()
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(shared.windows.connection)
+            .initial_window_size(shared.windows.stream)
             .max_send_buffer_size(SEND_BUFFER)
             .max_concurrent_streams(limits.streams)
             // The crate refuses without a word to us what is larger than this; what is only larger than the limit is refused, and
@@ -229,6 +233,10 @@ impl Driver<'_> {
                 }
                 Poll::Ready(None | Some(Err(_))) => return Poll::Ready(()),
                 Poll::Pending => {}
+            }
+            let (open, bulk) = (shared.open.get(), shared.bulk.get());
+            if shared.windows.fit(open, bulk, &mut self.connection) {
+                continue;
             }
             shared.heed(meter);
             let mut expired = shared.watch.expired(cx);
@@ -398,6 +406,8 @@ async fn serve_streams(desk: Rc<Desk<Job>>) {
             outbox: shared.outbox.clone(),
             progress: shared.progress.clone(),
             flaws: shared.flaws.clone(),
+            bodies: shared.bodies.clone(),
+            bulk: shared.bulk.clone(),
         };
         let mut down = H2Down::new(body, ended, respond, seen.length, of_all);
         if shared.meter.has_resets() && down.is_taken_back() {
