@@ -2,22 +2,25 @@
 
 use super::framing::Step;
 use super::lists::is_token_byte;
-use super::number::hex_digit;
+use super::number::{MAX_LENGTH, hex_digit};
 use super::{Reject, trailers};
 
 /// Bytes of chunk extensions that are borne beyond the bytes of content.
 const MAX_EXTENSIONS: usize = 16 * 1024;
 
-/// Blanks that are borne between `;` and a name.
-const MAX_BLANK: usize = 64;
+/// Most digits of a chunk's size, leading zeros included.
+const MAX_DIGITS: usize = 64;
+
+/// Most digits of a chunk's size after its leading zeros.
+const MAX_SIGNIFICANT: usize = 16;
 
 /// Where in a chunked body the next byte is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     /// At the first digit of a chunk's size.
     Size,
-    /// In an extension of a chunk of so many bytes; `named` once its first byte was seen.
-    Extension { size: u64, named: bool },
+    /// In the extensions of a chunk of so many bytes.
+    Extension { size: u64, part: Part },
     /// In the content of a chunk, so many bytes before its end. Never 0.
     Content { left: u64 },
     /// At the CRLF after content.
@@ -26,6 +29,60 @@ enum At {
     Trailers,
     /// After all.
     Done,
+}
+
+/// Which part of a chunk extension comes next (RFC 9112 §7.1.1):
+/// `*( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// The semicolon that begins one.
+    Semicolon,
+    /// White space, or a name's first byte.
+    BeforeName,
+    /// More of a name.
+    Name,
+    /// White space after a name: `=` or `;` must follow.
+    AfterName,
+    /// White space, or a value's first byte.
+    BeforeValue,
+    /// More of a value that is a token.
+    Token,
+    /// More of a value that is a quoted string.
+    Quoted,
+    /// The byte after a backslash in a quoted string.
+    Escaped,
+    /// What follows a quoted string.
+    Unquoted,
+    /// White space after a value: `;` must follow.
+    AfterValue,
+}
+
+impl Part {
+    /// The part after this one when `byte` comes; `None` where it may not come.
+    fn after(self, byte: u8) -> Option<Self> {
+        let is_text = matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
+        Some(match (self, byte) {
+            (Self::Quoted, b'"') => Self::Unquoted,
+            (Self::Quoted, b'\\') => Self::Escaped,
+            (Self::Quoted | Self::Escaped, _) if is_text => Self::Quoted,
+            (Self::Quoted | Self::Escaped, _) => return None,
+            (Self::BeforeName | Self::BeforeValue, b' ' | b'\t') => self,
+            (Self::BeforeValue, b'"') => Self::Quoted,
+            (Self::BeforeName | Self::Name, _) if is_token_byte(byte) => Self::Name,
+            (Self::BeforeValue | Self::Token, _) if is_token_byte(byte) => Self::Token,
+            (Self::BeforeName | Self::BeforeValue, _) => return None,
+            (_, b';') => Self::BeforeName,
+            (Self::Name | Self::AfterName, b'=') => Self::BeforeValue,
+            (Self::Name | Self::AfterName, b' ' | b'\t') => Self::AfterName,
+            (Self::Token | Self::Unquoted | Self::AfterValue, b' ' | b'\t') => Self::AfterValue,
+            _ => return None,
+        })
+    }
+
+    /// Whether the line may end here.
+    fn may_end(self) -> bool {
+        matches!(self, Self::Name | Self::Token | Self::Unquoted)
+    }
 }
 
 /// What is to become of bytes.
@@ -128,7 +185,7 @@ impl Chunks {
                 _ => Err(Reject::bad("bad-chunk-end")),
             },
             At::Size => self.size(input),
-            At::Extension { size, named } => self.extension(input, size, named),
+            At::Extension { size, part } => self.extension(input, size, part),
             At::Trailers => self.trailers(input),
         }
     }
@@ -137,16 +194,27 @@ impl Chunks {
     fn size(&self, input: &[u8]) -> Result<Move, Reject> {
         const BAD: Reject = Reject::bad("bad-chunk-size");
         let mut size = 0u64;
-        let mut digits = 0;
+        let mut zeros = 0;
+        while input.get(zeros) == Some(&b'0') && zeros < MAX_DIGITS {
+            zeros += 1;
+        }
+        let mut digits = zeros;
         while let Some(digit) = input.get(digits).copied().and_then(hex_digit) {
-            if digits == 16 {
+            if digits - zeros == MAX_SIGNIFICANT || digits == MAX_DIGITS {
                 return Err(BAD);
             }
             size = size << 4 | u64::from(digit);
             digits += 1;
         }
+        if size > MAX_LENGTH {
+            return Err(BAD);
+        }
         match input[digits..] {
             [] | [b'\r'] if digits > 0 => Ok(Move::Wait),
+            // Recipients may count digits: only those that matter are passed on, and looked at once more.
+            [b'\r' | b';', ..] if zeros > 0 && size > 0 => {
+                Ok(Move::Over(zeros, Fate::Drop, At::Size))
+            }
             [b'\r', b'\n', ..] if digits > 0 => Ok(if size == 0 {
                 Move::Over(digits + 2, Fate::Drop, At::Trailers)
             } else {
@@ -155,52 +223,36 @@ impl Chunks {
             // The digits and what follows have different fates where framing is kept.
             [b';', ..] if digits > 0 => {
                 let fate = if size == 0 { Fate::Drop } else { self.framing };
-                Ok(Move::Over(
-                    digits,
-                    fate,
-                    At::Extension { size, named: false },
-                ))
+                let part = Part::Semicolon;
+                Ok(Move::Over(digits, fate, At::Extension { size, part }))
             }
             _ => Err(BAD),
         }
     }
 
-    /// `;name` and all that follows up to the line's end. Its grammar is not checked beyond what separates one reading from another:
-    /// a name must follow, and no control may stand in it, least of all a bare CR or LF.
-    fn extension(&self, input: &[u8], size: u64, named: bool) -> Result<Move, Reject> {
+    /// As much as is there of a chunk's extensions, or their line's end. What precedes a malformed byte is taken first, so that
+    /// it doesn't matter how the bytes came.
+    #[cold]
+    fn extension(&self, input: &[u8], size: u64, mut part: Part) -> Result<Move, Reject> {
         const BAD: Reject = Reject::bad("bad-chunk-extension");
-        if !named {
-            let blank = input[1..]
-                .iter()
-                .take_while(|b| matches!(b, b' ' | b'\t'))
-                .count();
-            return match input.get(1 + blank) {
-                _ if blank > MAX_BLANK => Err(BAD),
-                Some(&b) if is_token_byte(b) => {
-                    self.drop_extension(2 + blank, At::Extension { size, named: true })
-                }
-                None => Ok(Move::Wait),
-                _ => Err(BAD),
-            };
+        let mut len = 0;
+        while let Some(next) = input.get(len).and_then(|&byte| part.after(byte)) {
+            part = next;
+            len += 1;
         }
-        let ends = |b: &u8| (*b < b' ' && *b != b'\t') || *b == 0x7f;
-        match input.iter().position(ends) {
-            None => self.drop_extension(input.len(), self.at),
-            Some(0) => match input {
-                [b'\r', b'\n', ..] if size == 0 => Ok(Move::Over(2, Fate::Drop, At::Trailers)),
-                [b'\r', b'\n', ..] => Ok(Move::Over(2, self.framing, content(size))),
-                [b'\r'] => Ok(Move::Wait),
-                _ => Err(BAD),
-            },
-            Some(n) => self.drop_extension(n, self.at),
-        }
-    }
-
-    fn drop_extension(&self, n: usize, at: At) -> Result<Move, Reject> {
-        if n > self.extensions {
+        if len > self.extensions {
             return Err(Reject::bad("chunk-extensions-too-large"));
         }
-        Ok(Move::Over(n, Fate::Drop, at))
+        if len > 0 {
+            return Ok(Move::Over(len, Fate::Drop, At::Extension { size, part }));
+        }
+        match input {
+            _ if !part.may_end() => Err(BAD),
+            [b'\r', b'\n', ..] if size == 0 => Ok(Move::Over(2, Fate::Drop, At::Trailers)),
+            [b'\r', b'\n', ..] => Ok(Move::Over(2, self.framing, content(size))),
+            [b'\r'] => Ok(Move::Wait),
+            _ => Err(BAD),
+        }
     }
 
     fn trailers(&self, input: &[u8]) -> Result<Move, Reject> {

@@ -205,6 +205,18 @@ mod tests {
             ("A\r\n0123456789\r\n0\r\n\r\n", "0123456789", ""),
             ("a;x\r\n0123456789\r\n0;y=\"z;\"\r\n\r\n", "0123456789", ""),
             ("1; x=1;y\r\na\r\n1;z\r\nb\r\n0\r\n\r\n", "ab", ""),
+            ("1;x = 1 ;\ty\r\na\r\n0\r\n\r\n", "a", ""),
+            (
+                "1;x=\"\";y=\"\\\"\\\\ \t\u{e9}\"\r\na\r\n0\r\n\r\n",
+                "a",
+                "",
+            ),
+            (
+                "00000000000000001\r\na\r\n00000000000000000\r\n\r\n",
+                "a",
+                "",
+            ),
+            ("00000000000000001;x\r\na\r\n00;x\r\n\r\n", "a", ""),
             (
                 "1\r\na\r\n0\r\nx: y\r\nz:\r\n\r\n",
                 "a",
@@ -235,6 +247,7 @@ mod tests {
 
     #[test]
     fn malformed_chunks_are_refused_however_they_come() {
+        let zeros = format!("{}5\r\nhello\r\n", "0".repeat(64));
         let long = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(17000));
         let many = "1;xxxxxxxxxxxxxxxxxxxx\r\na\r\n".repeat(1000);
         let trailers = format!("0\r\nx: {}\r\n\r\n", "x".repeat(17000));
@@ -254,7 +267,8 @@ mod tests {
             ("5\nhello\r\n", "bad-chunk-size"),
             ("5\r\r\nhello\r\n", "bad-chunk-size"),
             ("5\rhello\r\n", "bad-chunk-size"),
-            ("00000000000000005\r\nhello\r\n", "bad-chunk-size"),
+            (&zeros, "bad-chunk-size"),
+            ("8000000000000000\r\nhello\r\n", "bad-chunk-size"),
             ("10000000000000005\r\nhello\r\n", "bad-chunk-size"),
             ("5,5\r\nhello\r\n", "bad-chunk-size"),
             ("5.0\r\nhello\r\n", "bad-chunk-size"),
@@ -262,6 +276,24 @@ mod tests {
             ("5;\r\nhello\r\n", "bad-chunk-extension"),
             ("5; \r\nhello\r\n", "bad-chunk-extension"),
             ("5;;\r\nhello\r\n", "bad-chunk-extension"),
+            ("5;=x\r\nhello\r\n", "bad-chunk-extension"),
+            ("5;x=\r\nhello\r\n", "bad-chunk-extension"),
+            ("5;x \r\nhello\r\n", "bad-chunk-extension"),
+            ("5;x y\r\nhello\r\n", "bad-chunk-extension"),
+            ("5;x=y z\r\nhello\r\n", "bad-chunk-extension"),
+            ("5;x=y \r\nhello\r\n", "bad-chunk-extension"),
+            ("5;x==y\r\nhello\r\n", "bad-chunk-extension"),
+            ("5;x=y=z\r\nhello\r\n", "bad-chunk-extension"),
+            ("5;x=(y)\r\nhello\r\n", "bad-chunk-extension"),
+            ("5;x,y\r\nhello\r\n", "bad-chunk-extension"),
+            ("5;x;\r\nhello\r\n", "bad-chunk-extension"),
+            ("5;x=\"y\r\nhello\r\n", "bad-chunk-extension"),
+            ("5;x=\"y\\\"\r\nhello\r\n", "bad-chunk-extension"),
+            ("5;x=\"y\"z\r\nhello\r\n", "bad-chunk-extension"),
+            ("5;x=\"\x01\"\r\nhello\r\n", "bad-chunk-extension"),
+            ("5;x=\"\x7f\"\r\nhello\r\n", "bad-chunk-extension"),
+            ("5;\u{e9}\r\nhello\r\n", "bad-chunk-extension"),
+            ("5;x=\u{e9}\r\nhello\r\n", "bad-chunk-extension"),
             ("5;x\nhello\r\n", "bad-chunk-extension"),
             ("5;x\rhello\r\n", "bad-chunk-extension"),
             ("5;x\0\r\nhello\r\n", "bad-chunk-extension"),

@@ -203,7 +203,7 @@ fn bad_chunks_are_the_clients_fault_and_no_request() {
         "1\nx\r\n",
         "1\r\nxy\r\n",
         "1\r\nx\n0\r\n\r\n",
-        "00000000000000001\r\nx\r\n",
+        "10000000000000000\r\nx\r\n",
         "ffffffffffffffffff\r\n",
         "1;a\nb\r\nx\r\n",
         "1_0\r\nx\r\n",
