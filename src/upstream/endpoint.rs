@@ -341,7 +341,11 @@ impl Registry {
         }
         let made = Arc::new(Endpoint {
             name: spec.to_string().into(),
-            authority: spec.address.to_string().into(),
+            authority: match &spec.address {
+                // A socket's path is no host.
+                Address::Unix(_) => "localhost".into(),
+                address => address.to_string().into(),
+            },
             addresses: ArcSwap::from_pointee(match &spec.address {
                 Address::Ip(address) => vec![*address],
                 Address::Name(..) | Address::Unix(_) => Vec::new(),

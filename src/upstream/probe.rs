@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use super::connect::{self, ConnectError, Opened};
 use super::endpoint::Endpoint;
 use crate::config::policy::Probe;
-use crate::config::spec::{Address, Scheme};
+use crate::config::spec::Scheme;
 use crate::net::Stream;
 
 const AGENT: &str = "cutover-health";
@@ -75,17 +75,9 @@ pub async fn check(endpoint: &Endpoint, probe: &Probe, limit: Duration) -> Resul
     }
 }
 
-/// What `Host` says: a socket's path is no host.
-fn host(endpoint: &Endpoint) -> &str {
-    match endpoint.spec.address {
-        Address::Unix(_) => "localhost",
-        Address::Ip(_) | Address::Name(..) => &endpoint.authority,
-    }
-}
-
 async fn over_h1(endpoint: &Endpoint, stream: Stream, path: &str) -> Result<(), Failure> {
     let request = Request::get(path)
-        .header(http::header::HOST, host(endpoint))
+        .header(http::header::HOST, &*endpoint.authority)
         .header(http::header::USER_AGENT, AGENT)
         .header(http::header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
@@ -124,7 +116,7 @@ fn uri(endpoint: &Endpoint, path: &str) -> String {
         Scheme::Https => "https",
         Scheme::Http | Scheme::H2c => "http",
     };
-    format!("{scheme}://{}{path}", host(endpoint))
+    format!("{scheme}://{}{path}", endpoint.authority)
 }
 
 /// `grpc.health.v1.Health/Check`. To an endpoint of HTTP/1.1 it is spoken by prior knowledge: gRPC has no other way.

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::config::spec;
+use crate::config::spec::{self, Address};
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
 

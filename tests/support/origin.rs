@@ -96,13 +96,20 @@ impl Origin {
     /// Answers 200 with its name on a Unix socket. Lives as long as the process.
     pub fn unix(path: &Path, name: &str) {
         let name = name.to_owned();
+        Self::unix_each(path, move |_| name.clone());
+    }
+
+    /// As [`Self::unix`], with a body made of the request.
+    pub fn unix_each(path: &Path, body: impl Fn(&Message) -> String + Send + Sync + 'static) {
+        let body = Arc::new(body);
         let listener = UnixListener::bind(path).expect("bind a Unix socket");
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let name = name.clone();
+                let body = body.clone();
                 thread::spawn(move || {
                     let mut conn = Conn::new(Box::new(stream), None, Arc::default());
-                    every_request(move |_: &Message, c: &mut Conn| c.reply(200, &name))(&mut conn)
+                    let answer = move |r: &Message, c: &mut Conn| c.reply(200, &body(r));
+                    every_request(answer)(&mut conn)
                 });
             }
         });
