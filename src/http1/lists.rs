@@ -36,7 +36,7 @@ pub fn trim(mut text: &[u8]) -> &[u8] {
 
 /// The elements of a comma-separated list, trimmed; empty ones too. Commas in quoted strings are not honoured: the lists read here have none.
 #[inline]
-pub fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn elements(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     value.split(|&b| b == b',').map(trim)
 }
 

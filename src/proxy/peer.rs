@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::http1::lists::elements;
 use crate::telemetry::ListenerShard;
 
 /// Everything about a downstream connection that its requests need, written out once.
@@ -48,56 +49,128 @@ impl Peer {
     pub fn scheme(&self) -> &'static [u8] {
         if self.tls { b"https" } else { b"http" }
     }
+}
 
-    /// The client's address: the peer's, or, from a trusted proxy, the last address in `X-Forwarded-For` that isn't trusted itself.
-    pub fn client(&self, forwarded_for: Option<&[u8]>, trusted: &[IpNet]) -> IpAddr {
-        let Some(chain) = forwarded_for.filter(|_| self.trusted) else {
-            return self.ip;
-        };
-        let mut client = self.ip;
-        for hop in chain.rsplit(|b| *b == b',') {
-            let Some(ip) = std::str::from_utf8(hop)
-                .ok()
-                .and_then(|text| text.trim().parse::<IpAddr>().ok())
-            else {
-                break;
+/// The client that trusted proxies name: the right-most address in `X-Forwarded-For` that isn't trusted itself. Its lines are
+/// one list (RFC 9110 §5.3), which a client may have begun with what it likes.
+#[derive(Debug)]
+pub struct ForwardedFor<'a> {
+    trusted: &'a [IpNet],
+    /// What the lines so far say; `None` while they say nothing.
+    client: Option<IpAddr>,
+}
+
+impl<'a> ForwardedFor<'a> {
+    /// A list without lines.
+    pub fn new(trusted: &'a [IpNet]) -> Self {
+        Self {
+            trusted,
+            client: None,
+        }
+    }
+
+    /// The next line.
+    pub fn line(&mut self, line: &[u8]) {
+        let mut leftmost = None;
+        for hop in elements(line).rev().filter(|hop| !hop.is_empty()) {
+            let Some(ip) = address(hop) else {
+                // Nobody can say who is behind an unknown hop: it ends with the last that is known.
+                self.client = leftmost;
+                return;
             };
-            client = ip.to_canonical();
-            if !trusted.iter().any(|net| net.contains(&client)) {
-                break;
+            leftmost = Some(ip);
+            if !self.trusted.iter().any(|net| net.contains(&ip)) {
+                self.client = leftmost;
+                return;
             }
         }
-        client
+        // Only trusted proxies: the lines before say for whom they speak.
+        self.client = self.client.or(leftmost);
     }
+
+    /// What all lines say; `None` if it is nothing.
+    pub fn client(&self) -> Option<IpAddr> {
+        self.client
+    }
+}
+
+/// The address of a hop: `192.0.2.7`, `192.0.2.7:80`, `2001:db8::7`, `[2001:db8::7]`, `[2001:db8::7]:80`.
+fn address(hop: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(hop).ok()?;
+    let bare = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    let ip: IpAddr = match text.parse() {
+        Ok(ip) => ip,
+        Err(_) => match text.parse::<SocketAddr>() {
+            Ok(address) => address.ip(),
+            Err(_) => IpAddr::V6(bare()?),
+        },
+    };
+    Some(ip.to_canonical())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn client(lines: &[&str]) -> Option<String> {
+        let nets: Vec<IpNet> = vec![
+            "10.0.0.0/8".parse().expect("net"),
+            "::1/128".parse().expect("net"),
+        ];
+        let mut list = ForwardedFor::new(&nets);
+        lines.iter().for_each(|line| list.line(line.as_bytes()));
+        list.client().map(|ip| ip.to_string())
+    }
+
     #[test]
     fn the_client_is_the_last_hop_that_is_not_trusted() {
-        let nets: Vec<IpNet> = vec!["10.0.0.0/8".parse().expect("net")];
-        let proxy = Peer::new(
-            Some("10.0.0.9:5".parse().expect("address")),
-            false,
-            Arc::new([]),
-            &nets,
-        );
-        let client = |chain: &str| proxy.client(Some(chain.as_bytes()), &nets).to_string();
-        assert_eq!(client("1.2.3.4"), "1.2.3.4");
-        assert_eq!(client("6.6.6.6, 1.2.3.4, 10.1.1.1"), "1.2.3.4");
-        assert_eq!(client("10.2.2.2, 10.1.1.1"), "10.2.2.2");
-        assert_eq!(client("junk, 10.1.1.1"), "10.1.1.1");
-        let stranger = Peer::new(
-            Some("9.9.9.9:5".parse().expect("address")),
-            false,
-            Arc::new([]),
-            &nets,
-        );
-        assert_eq!(
-            stranger.client(Some(b"1.2.3.4"), &nets).to_string(),
-            "9.9.9.9"
-        );
+        for (lines, want) in [
+            (&["1.2.3.4"][..], Some("1.2.3.4")),
+            (&["6.6.6.6, 1.2.3.4, 10.1.1.1"], Some("1.2.3.4")),
+            (&["10.2.2.2, 10.1.1.1"], Some("10.2.2.2")),
+            (&["junk, 10.1.1.1"], Some("10.1.1.1")),
+            (&["1.2.3.4, junk"], None),
+            (&[" ,, "], None),
+            (&[], None),
+        ] {
+            assert_eq!(client(lines).as_deref(), want, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn lines_are_one_list() {
+        for (lines, want) in [
+            (&["6.6.6.6", "1.2.3.4", "10.1.1.1"][..], Some("1.2.3.4")),
+            (&["1.2.3.4", "10.2.2.2, 10.1.1.1", ""], Some("1.2.3.4")),
+            (&["10.3.3.3", "10.2.2.2, 10.1.1.1"], Some("10.3.3.3")),
+            (&["1.2.3.4", "junk"], None),
+            (&["1.2.3.4, junk", "10.1.1.1"], Some("10.1.1.1")),
+            (&["1.2.3.4, junk, 10.2.2.2", "10.1.1.1"], Some("10.2.2.2")),
+        ] {
+            assert_eq!(client(lines).as_deref(), want, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn hops_may_have_brackets_and_ports() {
+        for (hop, want) in [
+            ("1.2.3.4:80", Some("1.2.3.4")),
+            ("2001:db8::7", Some("2001:db8::7")),
+            ("[2001:db8::7]", Some("2001:db8::7")),
+            ("[2001:db8::7]:80", Some("2001:db8::7")),
+            ("::ffff:1.2.3.4", Some("1.2.3.4")),
+            ("[::ffff:1.2.3.4]:80", Some("1.2.3.4")),
+            ("1.2.3.4:", None),
+            ("1.2.3.4:x", None),
+            ("1.2.3.4:99999", None),
+            ("[1.2.3.4]", None),
+            ("[::1", None),
+            ("[::2]x", None),
+            ("unknown", None),
+            ("_hidden", None),
+            ("\u{e9}", None),
+        ] {
+            assert_eq!(client(&[hop]).as_deref(), want, "{hop}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use crate::http1::{FieldId, Reject, RequestHead, authority, path};
 use crate::net::Buffers;
 use crate::proxy::Peer;
 use crate::proxy::headers::{Fields, H1Fields, Request, RequestId};
+use crate::proxy::peer::ForwardedFor;
 
 /// A copy of a head, so that the read buffer is free for the body.
 #[derive(Debug)]
@@ -99,17 +100,17 @@ impl<'a> Parsed<'a> {
     }
 }
 
-/// The client: the peer, or whom a trusted proxy names in the last `X-Forwarded-For`.
+/// The client: the peer, or whom trusted proxies name in `X-Forwarded-For`.
 pub(super) fn client_of(peer: &Peer, trusted: &[IpNet], fields: &impl Fields) -> IpAddr {
     if !peer.trusted {
         return peer.ip;
     }
-    let mut client = peer.ip;
-    fields.any("x-forwarded-for", &mut |chain| {
-        client = peer.client(Some(chain), trusted);
+    let mut list = ForwardedFor::new(trusted);
+    fields.any("x-forwarded-for", &mut |line| {
+        list.line(line);
         false
     });
-    client
+    list.client().unwrap_or(peer.ip)
 }
 
 /// Host of an authority: without port and trailing dot, in lower case; copied only where it isn't so already.
