@@ -125,7 +125,7 @@ fn with_browser(mut step: impl FnMut(&Request<'_, H1Fields<'_>>) + 'static) -> B
     let parsed = head.parse(BROWSER, &LIMITS);
     assert!(matches!(parsed, Ok(Some(_))), "the head is whole and good");
     let at = Some(([192, 0, 2, 7], 40_000).into());
-    let peer = Peer::new(at, true, Arc::new([]), &[]);
+    let peer = Peer::new(at, true, None, Arc::new([]), &[]);
     let target = head.target.of(BROWSER);
     let id = RequestId::of(None, &mut fastrand::Rng::with_seed(7));
     Box::new(move || {

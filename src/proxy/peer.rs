@@ -8,6 +8,15 @@ use ipnet::IpNet;
 use crate::http1::lists::elements;
 use crate::telemetry::ListenerShard;
 
+/// A client's certificate, as far as origins may be told of it. Taken from the handshake alone, once a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// Its subject as RFC 4514 writes it, in ASCII: `CN=partner,O=Example`.
+    pub subject: String,
+    /// SHA-256 of its DER encoding, in lower-case hex.
+    pub fingerprint: String,
+}
+
 /// Everything about a downstream connection that its requests need, written out once.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -17,16 +26,19 @@ pub struct Peer {
     pub trusted: bool,
     /// Whether it came by TLS.
     pub tls: bool,
+    /// The certificate that it proved to hold, where the listener asks for one.
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// The counters of the listener that accepted it: one shard a worker.
     pub metrics: Arc<[ListenerShard]>,
     text: Box<str>,
 }
 
 impl Peer {
-    /// The peer of a connection; `None` for a Unix socket.
+    /// The peer of a connection: its address (`None` for a Unix socket), whether it came by TLS, and with which certificate.
     pub fn new(
         address: Option<SocketAddr>,
         tls: bool,
+        certificate: Option<Arc<ClientCertificate>>,
         metrics: Arc<[ListenerShard]>,
         trusted: &[IpNet],
     ) -> Self {
@@ -35,6 +47,7 @@ impl Peer {
             ip,
             trusted: trusted.iter().any(|net| net.contains(&ip)),
             tls,
+            certificate,
             metrics,
             text: ip.to_string().into(),
         }

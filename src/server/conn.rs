@@ -114,6 +114,7 @@ pub fn serve<T>(worker: Rc<Worker>, accepted: Accepted, held: T) -> impl Future<
     let peer = Peer::new(
         peer,
         tls.is_some(),
+        tls.as_ref().and_then(|tls| tls.certificate.clone()),
         listening.metrics.clone(),
         &listening.trusted,
     );

@@ -166,7 +166,7 @@ impl Case {
 fn placed(snapshot: &Arc<Snapshot>, case: &Case, fields: &[(&str, String)]) -> Vec<Placed> {
     let (suspects, _) = tokio::sync::mpsc::unbounded_channel();
     let worker = Worker::new(0, snapshot.clone(), suspects);
-    let peer = Peer::new(None, false, Arc::new([]), &[]);
+    let peer = Peer::new(None, false, None, Arc::new([]), &[]);
     let mut map = HeaderMap::new();
     for (name, value) in fields {
         let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");

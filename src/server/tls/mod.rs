@@ -5,6 +5,7 @@
 //! resumed under another. Tables are immutable: a renewed certificate makes a new one, for new connections.
 
 mod certs;
+mod client;
 
 use std::collections::HashMap;
 use std::io;
@@ -21,6 +22,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::spec;
+use crate::proxy::peer::ClientCertificate;
 
 pub use certs::{Files, fingerprint};
 
@@ -33,6 +35,8 @@ pub struct TlsInfo {
     pub names: Arc<[String]>,
     /// HTTP/2 was agreed on.
     pub alpn_h2: bool,
+    /// The client's certificate, where one was asked for.
+    pub certificate: Option<Arc<ClientCertificate>>,
     table: Arc<Table>,
     policy: usize,
 }
@@ -232,6 +236,10 @@ impl Table {
             Some(protocol) => protocol == b"h2",
             None => self.only_h2,
         };
+        let chain = stream.get_ref().1.peer_certificates();
+        let certificate = chain
+            .and_then(|chain| client::certificate(chain.first()?))
+            .map(Arc::new);
         // Several certificates of one name differ in their keys only, so the first one tells what is covered.
         let entry = sni.as_deref().map_or(0, |name| self.names.find(name)[0]);
         let names = self.entries[entry].covers.clone();
@@ -241,6 +249,7 @@ impl Table {
                 sni,
                 names,
                 alpn_h2,
+                certificate,
                 table: self,
                 policy,
             },

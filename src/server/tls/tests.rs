@@ -321,7 +321,15 @@ async fn a_client_authority_is_demanded_where_it_is_configured_and_nowhere_bypas
     assert!(meet(&table, &bare, "partners.test").await.is_err());
     let info = meet(&table, &known, "partners.test").await.unwrap().info;
     assert!(!info.misdirected("partners.test"));
+    let certificate = info.certificate.expect("the client's certificate");
+    assert_eq!(certificate.subject, "CN=rcgen self signed cert");
+    assert_eq!(certificate.fingerprint.len(), 64);
+    // A resumed session has it from the first one.
+    let resumed = meet(&table, &known, "partners.test").await.unwrap();
+    assert!(resumed.resumed);
+    assert_eq!(resumed.info.certificate.as_deref(), Some(&*certificate));
     let info = meet(&table, &bare, "shop.test").await.unwrap().info;
+    assert_eq!(info.certificate, None);
     assert!(!info.misdirected("shop.test"));
     assert!(info.misdirected("partners.test"));
 }

@@ -1,0 +1,118 @@
+//! What origins may be told of a client's certificate.
+
+use aws_lc_rs::digest;
+use rustls_pki_types::CertificateDer;
+use x509_parser::asn1_rs::ToDer;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::x509::{AttributeTypeAndValue, RelativeDistinguishedName, X509Name};
+
+use crate::proxy::peer::ClientCertificate;
+
+/// Attribute types with a short name: those of RFC 4514 §3, and the e-mail address as OpenSSL writes it.
+const SHORT: [(&str, &str); 10] = [
+    ("2.5.4.3", "CN"),
+    ("2.5.4.7", "L"),
+    ("2.5.4.8", "ST"),
+    ("2.5.4.10", "O"),
+    ("2.5.4.11", "OU"),
+    ("2.5.4.6", "C"),
+    ("2.5.4.9", "STREET"),
+    ("0.9.2342.19200300.100.1.25", "DC"),
+    ("0.9.2342.19200300.100.1.1", "UID"),
+    ("1.2.840.113549.1.9.1", "emailAddress"),
+];
+
+/// Reads a certificate that the handshake has verified. `None` if it can't be read, which nothing vouched for by an authority is.
+pub(super) fn certificate(der: &CertificateDer<'_>) -> Option<ClientCertificate> {
+    let (_, parsed) = X509Certificate::from_der(der).ok()?;
+    Some(ClientCertificate {
+        subject: subject(parsed.subject()),
+        fingerprint: hex(digest::digest(&digest::SHA256, der).as_ref()),
+    })
+}
+
+/// A name as a string (RFC 4514 §2): the most specific part first. All beyond ASCII is escaped, so that it can stand in a field.
+fn subject(name: &X509Name<'_>) -> String {
+    let mut parts: Vec<String> = name.iter_rdn().map(relative).collect();
+    parts.reverse();
+    parts.join(",")
+}
+
+fn relative(part: &RelativeDistinguishedName<'_>) -> String {
+    part.iter().map(attribute).collect::<Vec<_>>().join("+")
+}
+
+fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
+    let oid = attribute.attr_type().to_id_string();
+    let short = SHORT.iter().find(|(known, _)| *known == oid);
+    match (short, attribute.as_str()) {
+        (Some((_, short)), Ok(text)) => format!("{short}={}", escaped(text)),
+        (short, _) => {
+            let name = short.map_or(oid.as_str(), |(_, short)| short);
+            let encoded = attribute.attr_value().to_der_vec().unwrap_or_default();
+            format!("{name}=#{}", hex(&encoded))
+        }
+    }
+}
+
+/// A value with its escapes (RFC 4514 §2.4).
+fn escaped(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for (at, byte) in value.bytes().enumerate() {
+        let at_end = at == 0 || at + 1 == value.len();
+        match byte {
+            b'"' | b'+' | b',' | b';' | b'<' | b'>' | b'\\' => {
+                out.push('\\');
+                out.push(byte.into());
+            }
+            b'#' if at == 0 => out.push_str("\\#"),
+            b' ' if at_end => out.push_str("\\ "),
+            b' '..=b'~' => out.push(byte.into()),
+            _ => {
+                out.push('\\');
+                out.push_str(&hex(&[byte]));
+            }
+        }
+    }
+    out
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|b| [b >> 4, b & 0xf]);
+    digits
+        .map(|digit| char::from(DIGITS[usize::from(digit)]))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, KeyPair};
+
+    #[test]
+    fn a_subject_is_written_as_rfc_4514_has_it() {
+        let mut name = DistinguishedName::new();
+        name.push(DnType::CountryName, "DE");
+        name.push(DnType::OrganizationName, "Ex,ample \"1\"+\\;<>");
+        name.push(DnType::OrganizationalUnitName, "#a b ");
+        name.push(
+            DnType::CustomDnType(vec![2, 5, 4, 12]),
+            DnValue::Utf8String("x".into()),
+        );
+        name.push(DnType::CommonName, "caf\u{e9}\r\nx: y");
+        let mut params = CertificateParams::default();
+        params.distinguished_name = name;
+        let key = KeyPair::generate().expect("a key");
+        let signed = params.self_signed(&key).expect("a certificate");
+        let read = certificate(signed.der()).expect("readable");
+        assert_eq!(
+            read.subject,
+            "CN=caf\\c3\\a9\\0d\\0ax: y,2.5.4.12=#0c0178,OU=\\#a b\\ ,\
+             O=Ex\\,ample \\\"1\\\"\\+\\\\\\;\\<\\>,C=DE"
+        );
+        let whole = hex(digest::digest(&digest::SHA256, signed.der()).as_ref());
+        assert_eq!(read.fingerprint, whole);
+        assert_eq!(hex(&[0, 0x9f, 0xff]), "009fff");
+    }
+}
