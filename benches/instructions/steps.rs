@@ -140,6 +140,7 @@ fn with_browser(mut step: impl FnMut(&Request<'_, H1Fields<'_>>) + 'static) -> B
             host: "shop.example.com",
             target,
             path_len: target.len(),
+            typed_path: target,
             framing: Framing::Empty,
             expect_continue: false,
             upgrade: None,

@@ -1,5 +1,6 @@
 //! A request that is described, not sent.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::http1::{Reject, authority, path, target};
@@ -12,6 +13,9 @@ pub struct Asked {
     pub(super) port: u16,
     pub(super) method: String,
     pub(super) host: String,
+    /// As typed.
+    typed_path: Vec<u8>,
+    /// Without dot segments.
     pub(super) path: Vec<u8>,
     query: Option<Vec<u8>>,
     fields: Vec<(String, String)>,
@@ -66,11 +70,36 @@ impl Asked {
             port: port.unwrap_or(if secure { 443 } else { 80 }),
             method: method.unwrap_or("GET").to_owned(),
             host: host.trim_end_matches('.').to_owned(),
+            typed_path: raw.as_bytes().to_vec(),
             path: path.into_owned(),
             query,
             fields,
             client: client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         })
+    }
+
+    /// The request as a listener sees it that merges repeated slashes; `None` where that changes nothing.
+    pub(super) fn merged(&self) -> Option<Self> {
+        let Cow::Owned(typed_path) = path::merge_slashes(&self.typed_path) else {
+            return None;
+        };
+        // What was refused in the path as typed would have ended it before, and fewer slashes bring no more of it.
+        let path = path::normal(&typed_path).ok()?.into_owned();
+        Some(Self {
+            typed_path,
+            path,
+            ..self.clone()
+        })
+    }
+
+    /// The paths that recipients may see instead.
+    pub(super) fn readings(&self) -> Vec<Vec<u8>> {
+        path::readings(&self.typed_path, &self.path)
+    }
+
+    /// `METHOD host path`.
+    pub(super) fn shown(&self) -> String {
+        format!("{} {}{}", self.method, self.host, self.shown_path())
     }
 
     pub(super) fn shown_path(&self) -> String {

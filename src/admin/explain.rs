@@ -14,7 +14,6 @@ use super::asked::Asked;
 use super::status::Endpoint;
 use super::view;
 use crate::config::spec::{self, Bind, HostPattern, PathPattern};
-use crate::http1::path;
 use crate::proxy::Answer;
 use crate::snapshot::Snapshot;
 pub use session::Stays;
@@ -73,16 +72,22 @@ pub struct Candidate {
 /// Follows a request through a snapshot.
 pub fn explain(snapshot: &Snapshot, asked: &Asked) -> Explanation {
     let mut told = Explanation {
-        request: format!("{} {}{}", asked.method, asked.host, asked.shown_path()),
+        request: asked.shown(),
         ..Explanation::default()
     };
-    if arrive(snapshot, asked, &mut told) {
+    let Some(merges_slashes) = arrive(snapshot, asked, &mut told) else {
         return told;
+    };
+    let merged = if merges_slashes { asked.merged() } else { None };
+    let asked = merged.as_ref().unwrap_or(asked);
+    if merged.is_some() {
+        told.request = asked.shown();
+        let merges = format!("repeated slashes are merged: {}", asked.shown_path());
+        told.why.push(merges);
     }
     let found = snapshot.table.find(&asked.host, &asked.path);
-    if let Some(seen) = path::revealed(&asked.path)
-        && snapshot.table.find(&asked.host, &seen) != found
-    {
+    let elsewhere = |seen: &Vec<u8>| snapshot.table.find(&asked.host, seen) != found;
+    if let Some(seen) = asked.readings().into_iter().find(elsewhere) {
         told.answered(Answer::AMBIGUOUS_PATH);
         let seen = String::from_utf8_lossy(&seen);
         told.why.push(format!(
@@ -106,8 +111,8 @@ pub fn explain(snapshot: &Snapshot, asked: &Asked) -> Explanation {
     told
 }
 
-/// Which listeners take it; says whether the way ends there.
-fn arrive(snapshot: &Snapshot, asked: &Asked, told: &mut Explanation) -> bool {
+/// Which listeners take it, and whether they merge repeated slashes; `None` where the way ends there.
+fn arrive(snapshot: &Snapshot, asked: &Asked, told: &mut Explanation) -> Option<bool> {
     let scheme = if asked.secure { "https" } else { "http" };
     let port = |bind: &Bind| match bind {
         Bind::Any(port) => Some(*port),
@@ -131,7 +136,7 @@ fn arrive(snapshot: &Snapshot, asked: &Asked, told: &mut Explanation) -> bool {
         told.why.push(format!(
             "no listener speaks {scheme}; the route below is what any listener would take"
         ));
-        return false;
+        return Some(false);
     }
     told.why.push(match &taking[..] {
         [one] => format!(
@@ -145,8 +150,19 @@ fn arrive(snapshot: &Snapshot, asked: &Asked, told: &mut Explanation) -> bool {
         told.answer = Some("308 redirect-https".to_owned());
         told.why
             .push("it answers every request with a redirect to https".to_owned());
+        return None;
     }
-    redirects
+    let first = taking[0];
+    let unlike = |l: &&&spec::Listener| l.merge_slashes != first.merge_slashes;
+    if let Some(other) = taking.iter().find(unlike)
+        && asked.merged().is_some()
+    {
+        let (first, other) = (&first.name, &other.name);
+        told.why.push(format!(
+            "listeners {first} and {other} differ in `merge_slashes`; the route below is that of {first}"
+        ));
+    }
+    Some(first.merge_slashes)
 }
 
 impl Explanation {

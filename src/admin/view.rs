@@ -81,6 +81,7 @@ fn listener(listener: &Listener) -> Value {
         "protocols": protocols,
         "redirect": listener.redirect_https.then_some("https"),
         "trusted_proxies": texts(&listener.trusted_proxies, ToString::to_string),
+        "merge_slashes": listener.merge_slashes,
         "cert": listener.certs.iter().map(cert).collect::<Vec<_>>(),
     })
 }

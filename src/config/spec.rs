@@ -104,6 +104,8 @@ pub struct Listener {
     pub redirect_https: bool,
     /// Peers whose `Forwarded` and `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Repeated slashes in a path become one, for routing and upstream. Default false: 400 where they would reach another route.
+    pub merge_slashes: bool,
     /// Certificates; empty means clear text.
     pub certs: Vec<Cert>,
 }

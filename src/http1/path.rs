@@ -4,9 +4,10 @@
 //!
 //! * [`normal`]: the path with its dot segments removed. This is what is matched and what goes upstream; all else stays byte for byte.
 //!   Refused is what only serves to be read in two ways: `%00`, overlong UTF-8, and dot segments behind `%2f`, `%5c` or a backslash.
-//! * [`revealed`]: the path as a recipient might see it that takes `%2f`, `%5c` and `\` for slashes and undoes escapes of letters, where that differs.
-//!   Routing looks both up: when they lead to different routes, the request is refused, so that nothing behind a
-//!   guarded prefix is reached by another spelling; when they lead to the same (as with `/projects/group%2fname`), the escapes pass untouched.
+//! * [`readings`]: the paths that a recipient may see instead, if it takes `%2f`, `%5c` and `\` for slashes, undoes escapes of
+//!   letters, or merges repeated slashes. Routing looks all of them up: when one leads to another route, the request is
+//!   refused, so that nothing behind a guarded prefix is reached by another spelling; when all lead to the same (as with
+//!   `/projects/group%2fname`), the path passes untouched.
 
 use std::borrow::Cow;
 
@@ -29,10 +30,40 @@ pub fn normal(path: &[u8]) -> Result<Cow<'_, [u8]>, Reject> {
     }
 }
 
-/// How the path looks to a recipient that takes `\`, `%5c` and `%2f` for slashes and undoes the escapes of unreserved characters (RFC 3986 §2.3),
-/// with dot segments removed after that. `None` when it looks the same. `path` has passed [`normal`].
-pub fn revealed(path: &[u8]) -> Option<Vec<u8>> {
-    memchr::memchr2(b'%', b'\\', path)?;
+/// The paths other than `normal` that recipients may see in `typed`, or in the `normal` path that is sent to them: with
+/// escapes of slashes and unreserved characters (RFC 3986 §2.3) decoded and backslashes taken for slashes, with repeated
+/// slashes merged, or both; with dot segments removed after that. Empty for nearly every path.
+#[inline]
+pub fn readings(typed: &[u8], normal: &[u8]) -> Vec<Vec<u8>> {
+    if memchr::memchr2(b'%', b'\\', typed).is_none() && !has_repeated_slash(typed) {
+        return Vec::new();
+    }
+    other_readings(typed, normal)
+}
+
+#[cold]
+fn other_readings(typed: &[u8], normal: &[u8]) -> Vec<Vec<u8>> {
+    let mut readings: Vec<Vec<u8>> = Vec::new();
+    // The client may mean the path as typed, and the recipient gets the normal one: dot segments and repeated slashes don't
+    // come out alike when they are removed in another order.
+    for path in [typed, normal] {
+        let decoded = decoded(path);
+        let merged = [merge_slashes(path), merge_slashes(&decoded)].map(Cow::into_owned);
+        for seen in merged.into_iter().chain([decoded]) {
+            let seen = match has_dot_segment(&seen) {
+                true => remove_dots(&seen),
+                false => seen,
+            };
+            if seen != normal && !readings.contains(&seen) {
+                readings.push(seen);
+            }
+        }
+    }
+    readings
+}
+
+/// The path with `\`, `%5c` and `%2f` as slashes and escapes of unreserved characters undone.
+fn decoded(path: &[u8]) -> Vec<u8> {
     let mut seen = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some(&byte) = rest.first() {
@@ -45,14 +76,26 @@ pub fn revealed(path: &[u8]) -> Option<Vec<u8>> {
         seen.push(shown);
         rest = &rest[len..];
     }
-    if seen == path {
-        return None;
+    seen
+}
+
+/// The path with each run of slashes as one; copied only where there is such a run.
+#[inline]
+pub fn merge_slashes(path: &[u8]) -> Cow<'_, [u8]> {
+    if !has_repeated_slash(path) {
+        return Cow::Borrowed(path);
     }
-    Some(if has_dot_segment(&seen) {
-        remove_dots(&seen)
-    } else {
-        seen
-    })
+    let mut merged = path.to_vec();
+    merged.dedup_by(|a, b| *a == b'/' && *b == b'/');
+    Cow::Owned(merged)
+}
+
+/// Not short-circuited, so that it takes a few vector instructions.
+#[inline]
+fn has_repeated_slash(path: &[u8]) -> bool {
+    let next = path.get(1..).unwrap_or_default();
+    let pairs = path.iter().zip(next);
+    pairs.fold(false, |any, (&a, &b)| any | ((a == b'/') & (b == b'/')))
 }
 
 /// The byte that an escape at the start of `text` stands for.

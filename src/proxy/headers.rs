@@ -260,6 +260,8 @@ pub struct Request<'a, F> {
     pub target: &'a [u8],
     /// Length of the path in `target`.
     pub path_len: usize,
+    /// The path as typed, apart from slashes that the listener merges.
+    pub typed_path: &'a [u8],
     /// How its body is framed; `UntilClose` stands for an HTTP/2 body of unknown length.
     pub framing: Framing,
     /// `Expect: 100-continue`.

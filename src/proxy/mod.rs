@@ -117,9 +117,9 @@ fn route<'s, F: Fields>(
 ) -> Result<(&'s Service, Placed), Answer> {
     let path = &request.target[..request.path_len];
     let found = snapshot.table.find(request.host, path);
-    if let Some(seen) = http1::path::revealed(path)
-        && snapshot.table.find(request.host, &seen) != found
-    {
+    let readings = http1::path::readings(request.typed_path, path);
+    let elsewhere = |seen: &Vec<u8>| snapshot.table.find(request.host, seen) != found;
+    if readings.iter().any(elsewhere) {
         return Err(Answer::AMBIGUOUS_PATH);
     }
     let found = found.ok_or(Answer::NO_ROUTE)?;

@@ -46,6 +46,8 @@ pub struct Listening {
     pub redirect_https: bool,
     /// Peers whose `Forwarded` and `X-Forwarded-*` are believed.
     pub trusted: Vec<IpNet>,
+    /// Repeated slashes in a path become one.
+    pub merge_slashes: bool,
     /// Its counters: one shard a worker.
     pub metrics: Arc<[ListenerShard]>,
 }

@@ -203,6 +203,7 @@ mod tests {
             h2: true,
             redirect_https: false,
             trusted_proxies: Vec::new(),
+            merge_slashes: false,
             certs: Vec::new(),
         }
     }

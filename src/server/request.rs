@@ -43,8 +43,7 @@ pub(super) struct Parsed<'a> {
     head: &'a RequestHead,
     bytes: &'a [u8],
     host: Cow<'a, str>,
-    target: Cow<'a, [u8]>,
-    path_len: usize,
+    target: Target<'a>,
     client: IpAddr,
     id: RequestId,
 }
@@ -62,11 +61,11 @@ impl<'a> Parsed<'a> {
             head: bytes,
             fields: &head.fields,
         };
-        let (target, path_len) = target_of(head.path_and_query.of(bytes))?;
+        let typed = head.path_and_query.of(bytes);
+        let target = Target::new(typed, conn.listening.merge_slashes)?;
         Ok(Self {
             host: host_of(head.authority.of(bytes)),
             target,
-            path_len,
             client: client_of(conn.peer, &conn.listening.trusted, &fields),
             id: conn.worker.request_id(fields.first(FieldId::XRequestId)),
             conn,
@@ -87,8 +86,9 @@ impl<'a> Parsed<'a> {
             method_text: head.method_span.of(bytes),
             authority: head.authority.of(bytes),
             host: &self.host,
-            target: &self.target,
-            path_len: self.path_len,
+            target: &self.target.path_and_query,
+            path_len: self.target.path_len,
+            typed_path: &self.target.typed_path,
             framing: head.framing,
             expect_continue: head.expect_continue,
             upgrade: head.upgrade.map(|span| span.of(bytes)),
@@ -125,18 +125,46 @@ pub(super) fn host_of(authority: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// What goes upstream, and how much of it is the path.
-pub(super) fn target_of(path_and_query: &[u8]) -> Result<(Cow<'_, [u8]>, usize), Reject> {
-    let split = memchr::memchr(b'?', path_and_query).unwrap_or(path_and_query.len());
-    let (typed, query) = path_and_query.split_at(split);
-    let normal = path::normal(typed)?;
-    let len = normal.len();
-    if matches!(normal, Cow::Borrowed(_)) && len == typed.len() {
-        return Ok((Cow::Borrowed(path_and_query), len));
+/// A request target as it is routed and sent upstream.
+#[derive(Debug)]
+pub(super) struct Target<'a> {
+    /// The path without dot segments, and the query as typed.
+    pub path_and_query: Cow<'a, [u8]>,
+    /// How much of it is the path.
+    pub path_len: usize,
+    /// The path as typed, apart from slashes that were merged.
+    pub typed_path: Cow<'a, [u8]>,
+}
+
+impl<'a> Target<'a> {
+    /// Of a path and query as typed; with `merge_slashes` repeated slashes become one first.
+    ///
+    /// # Errors
+    /// What [`path::normal`] refuses.
+    pub fn new(path_and_query: &'a [u8], merge_slashes: bool) -> Result<Self, Reject> {
+        let split = memchr::memchr(b'?', path_and_query).unwrap_or(path_and_query.len());
+        let (typed, query) = path_and_query.split_at(split);
+        let typed_path = match merge_slashes {
+            true => path::merge_slashes(typed),
+            false => Cow::Borrowed(typed),
+        };
+        let normal = path::normal(&typed_path)?;
+        let path_len = normal.len();
+        let path_and_query = match normal {
+            // Neither shorter than what was typed nor the `/` that stands for an empty path.
+            Cow::Borrowed(_) if path_len == typed.len() => Cow::Borrowed(path_and_query),
+            normal => {
+                let mut target = normal.into_owned();
+                target.extend_from_slice(query);
+                Cow::Owned(target)
+            }
+        };
+        Ok(Self {
+            path_and_query,
+            path_len,
+            typed_path,
+        })
     }
-    let mut target = normal.into_owned();
-    target.extend_from_slice(query);
-    Ok((Cow::Owned(target), len))
 }
 
 #[cfg(test)]
@@ -144,13 +172,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_is_copied_only_where_dots_go() {
-        let (target, len) = target_of(b"/a/b?x=/../y").expect("fine");
-        assert!(matches!(target, Cow::Borrowed(b"/a/b?x=/../y")) && len == 4);
-        let (target, len) = target_of(b"/a/../b?q").expect("fine");
-        assert_eq!((&*target, len), (&b"/b?q"[..], 2));
-        let (target, len) = target_of(b"?q").expect("fine");
-        assert_eq!((&*target, len), (&b"/?q"[..], 1));
+    fn a_target_is_copied_only_where_its_path_changes() {
+        let plain = Target::new(b"/a//b?x=/../y", false).expect("fine");
+        assert!(matches!(
+            plain.path_and_query,
+            Cow::Borrowed(b"/a//b?x=/../y")
+        ));
+        assert_eq!(plain.path_len, 5);
+        for (typed, merge, sent, len, path) in [
+            ("/a/../b?q", false, "/b?q", 2, "/a/../b"),
+            ("?q", false, "/?q", 1, ""),
+            ("//a?x=//y", true, "/a?x=//y", 2, "/a"),
+            ("/a//../b", true, "/b", 2, "/a/../b"),
+            ("/a/b?x=//y", true, "/a/b?x=//y", 4, "/a/b"),
+        ] {
+            let target = Target::new(typed.as_bytes(), merge).expect("fine");
+            assert_eq!(*target.path_and_query, *sent.as_bytes(), "{typed}");
+            assert_eq!(target.path_len, len, "{typed}");
+            assert_eq!(*target.typed_path, *path.as_bytes(), "{typed}");
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod kill;
 mod limits;
 mod logging;
 mod outlier;
+mod paths;
 mod pressure;
 mod proxying;
 mod quiet;

@@ -183,6 +183,7 @@ fn placed(snapshot: &Arc<Snapshot>, case: &Case, fields: &[(&str, String)]) -> V
         host: case.host(),
         target: b"/",
         path_len: 1,
+        typed_path: b"/",
         framing: Framing::Empty,
         expect_continue: false,
         upgrade: None,

@@ -59,6 +59,7 @@ fn plain(name: String, bind: Bind) -> Listener {
         h2: true,
         redirect_https: false,
         trusted_proxies: Vec::new(),
+        merge_slashes: false,
         certs: Vec::new(),
     }
 }
@@ -86,6 +87,9 @@ fn listener(name: &str, value: &Value<'_>, out: &mut Problems) -> Option<(Listen
     if let Some(value) = table.take("trusted_proxies") {
         let texts = value.texts("a network such as \"10.0.0.0/8\"", out);
         listener.trusted_proxies = texts.iter().filter_map(|t| network(t, out)).collect();
+    }
+    if let Some(value) = table.take("merge_slashes") {
+        listener.merge_slashes = value.flag(out).unwrap_or_default();
     }
     if let Some(value) = table.take("cert") {
         listener.certs = certs(&value, out);

@@ -118,23 +118,50 @@ fn what_is_refused() {
 }
 
 #[test]
-fn what_hides_behind_escapes_is_revealed() {
+fn other_readings_of_a_path() {
     for (path, seen) in [
-        ("/admin%2fsecret", Some("/admin/secret")),
-        ("/admin%2Fsecret", Some("/admin/secret")),
-        ("/admin%5csecret", Some("/admin/secret")),
-        ("/admin\\secret", Some("/admin/secret")),
-        ("/%2fadmin", Some("//admin")),
-        ("/%61dmin", Some("/admin")),
-        ("/%7Euser", Some("/~user")),
-        ("/a%2e", Some("/a.")),
-        ("/a/%252e", None),
-        ("/a%20b", None),
-        ("/caf%c3%a9", None),
-        ("/%zz", None),
-        ("/a.b/c", None),
+        ("/admin%2fsecret", &["/admin/secret"][..]),
+        ("/admin%2Fsecret", &["/admin/secret"]),
+        ("/admin%5csecret", &["/admin/secret"]),
+        ("/admin\\secret", &["/admin/secret"]),
+        ("/%2fadmin", &["/admin", "//admin"]),
+        ("//admin", &["/admin"]),
+        ("//", &["/"]),
+        ("/a///b//", &["/a/b/"]),
+        ("//a%2f", &["/a%2f", "/a/", "//a/"]),
+        ("/%61dmin", &["/admin"]),
+        ("/%7Euser", &["/~user"]),
+        ("/a%2e", &["/a."]),
+        // Merged first and then without dots, and the other way round.
+        ("/x//../admin", &["/admin"]),
+        ("/b//..//admin", &["/admin", "/b/admin"]),
+        ("/x%2f/../admin", &["/x/admin"]),
+        ("/a/../b", &[]),
+        ("/a/%252e", &[]),
+        ("/a%20b", &[]),
+        ("/caf%c3%a9", &[]),
+        ("/%zz", &[]),
+        ("/a.b/c", &[]),
+        ("/", &[]),
+        ("", &[]),
+        ("*", &[]),
     ] {
-        let got = revealed(path.as_bytes()).map(|seen| String::from_utf8(seen).unwrap());
-        assert_eq!(got.as_deref(), seen, "{path}");
+        let normal = normal(path.as_bytes()).unwrap();
+        let got = readings(path.as_bytes(), &normal).into_iter();
+        let got: Vec<_> = got.map(|seen| String::from_utf8(seen).unwrap()).collect();
+        assert_eq!(got, seen, "{path}");
+    }
+}
+
+#[test]
+fn repeated_slashes_are_merged() {
+    for (path, merged) in [("//", "/"), ("///a//b/", "/a/b/"), ("/a/b//", "/a/b/")] {
+        assert_eq!(merge_slashes(path.as_bytes()), merged.as_bytes());
+    }
+    for path in ["", "/", "/a/b/", "*", "/a%2f/b"] {
+        assert!(
+            matches!(merge_slashes(path.as_bytes()), Cow::Borrowed(_)),
+            "{path}"
+        );
     }
 }

@@ -9,7 +9,7 @@ use crate::config::spec::ProxyLimits;
 use crate::http1::fields::has_underscore;
 use crate::http1::{FieldId, Framing, Method, Reject, authority, number, target};
 use crate::proxy::headers::{Fields, H2Fields, Present, Request};
-use crate::server::request::{client_of, host_of, target_of};
+use crate::server::request::{Target, client_of, host_of};
 
 use super::Shared;
 
@@ -74,8 +74,7 @@ pub(super) struct Head<'a> {
     pub method: Method,
     authority: &'a [u8],
     host: Cow<'a, str>,
-    target: Cow<'a, [u8]>,
-    path_len: usize,
+    target: Target<'a>,
     framing: Framing,
     expect_continue: bool,
 }
@@ -89,7 +88,7 @@ impl<'a> Head<'a> {
         parts: &'a Parts,
         seen: &Seen<'a>,
         ended: bool,
-        limits: &ProxyLimits,
+        (limits, merge_slashes): (&ProxyLimits, bool),
         known: impl Fn(&[u8]) -> Option<usize>,
     ) -> Result<Self, Reject> {
         let method = Method::from_bytes(parts.method.as_str().as_bytes());
@@ -110,7 +109,7 @@ impl<'a> Head<'a> {
             return Err(Reject::bad("fragment-in-target"));
         }
         let typed = typed_target(parts, method, limits)?;
-        let (target, path_len) = target_of(typed)?;
+        let target = Target::new(typed, merge_slashes)?;
         let framing = match seen.length {
             Some(n) => Framing::Length(n),
             None if ended => Framing::Empty,
@@ -124,7 +123,6 @@ impl<'a> Head<'a> {
             authority,
             host,
             target,
-            path_len,
             framing,
             expect_continue: expects && framing.has_body(),
         })
@@ -152,8 +150,9 @@ impl<'a> Head<'a> {
             method_text: self.parts.method.as_str().as_bytes(),
             authority: self.authority,
             host: &self.host,
-            target: &self.target,
-            path_len: self.path_len,
+            target: &self.target.path_and_query,
+            path_len: self.target.path_len,
+            typed_path: &self.target.typed_path,
             framing: self.framing,
             expect_continue: self.expect_continue,
             upgrade: None,

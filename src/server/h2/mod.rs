@@ -435,7 +435,8 @@ async fn answer(
     let snapshot = shared.worker.snapshot();
     let inbound = shared.inbound(&snapshot);
     let limits = &snapshot.spec.limits;
-    let head = match Head::new(parts, &seen, ended, limits, |a| shared.knows(a)) {
+    let rules = (limits, shared.listening.merge_slashes);
+    let head = match Head::new(parts, &seen, ended, rules, |a| shared.knows(a)) {
         Ok(head) => head,
         Err(reject) => {
             let id = shared.worker.request_id(None);

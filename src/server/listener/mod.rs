@@ -51,6 +51,7 @@ impl ListenerRuntime {
             h2: spec.h2,
             redirect_https: spec.redirect_https,
             trusted: spec.trusted_proxies.clone(),
+            merge_slashes: spec.merge_slashes,
             metrics: telemetry.listener(&spec.name),
         };
         Arc::new(Self {

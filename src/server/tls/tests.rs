@@ -104,6 +104,7 @@ pub(in crate::server) fn listener(certs: Vec<spec::Cert>) -> spec::Listener {
         h2: true,
         redirect_https: false,
         trusted_proxies: Vec::new(),
+        merge_slashes: false,
         certs,
     }
 }
