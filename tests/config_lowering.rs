@@ -39,7 +39,17 @@ fn forms_of_addresses() {
         ]
     );
     assert_eq!(spec.listeners[0].name, "a");
+    let rules = parsed(
+        "[listen]\na = { bind = ':80', merge_slashes = true, via = 'edge-1' }\nb = { bind = ':81', via = false }\n\
+         [service.s]\nversions.v1 = ['a:1']\n",
+    );
+    let [a, b] = &rules.listeners[..] else {
+        panic!("two listeners")
+    };
+    assert_eq!((a.merge_slashes, a.via.as_deref()), (true, Some("edge-1")));
+    assert_eq!((b.merge_slashes, b.via.as_deref()), (false, None));
     let short = parsed("listen = ':80'\nservice.s.versions.v1 = ['a:1']\n");
+    assert_eq!(short.listeners[0].via.as_deref(), Some("cutover"));
     assert_eq!(short.listeners[0].name, "default");
     assert!(short.listeners[0].h1 && short.listeners[0].h2);
     assert_eq!(short.admin, None);

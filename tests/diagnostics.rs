@@ -711,6 +711,42 @@ error: `listen.a` has certificates and a redirect to https
 }
 
 #[test]
+fn a_name_for_via_that_is_none() {
+    refused(
+        r#"
+[listen.a]
+bind = ":80"
+via = "my proxy"
+[listen.b]
+bind = ":81"
+via = true
+merge_slashes = "yes"
+[service.shop]
+versions = { v1 = ["a:1"] }
+"#,
+        r#"
+error: `my proxy` can't be a name in `Via`
+ --> cutover.toml:3:7
+  |
+3 | via = "my proxy"
+  |       ^^^^^^^^^^ expected letters, digits and `-`, `.` or `_`, without spaces
+
+error: `listen.b.via` must be a name such as "cutover", or false
+ --> cutover.toml:6:7
+  |
+6 | via = true
+  |       ^^^^ expected a name such as "cutover", or false, found a boolean
+
+error: `listen.b.merge_slashes` must be true or false, without quotes
+ --> cutover.toml:7:17
+  |
+7 | merge_slashes = "yes"
+  |                 ^^^^^ expected true or false, without quotes, found a string
+"#,
+    );
+}
+
+#[test]
 fn two_certificates_for_one_name() {
     refused(
         r#"

@@ -145,6 +145,7 @@ fn with_browser(mut step: impl FnMut(&Request<'_, H1Fields<'_>>) + 'static) -> B
             expect_continue: false,
             upgrade: None,
             te_trailers: false,
+            via: Some("1.1 cutover"),
             peer: &peer,
             client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
             id,

@@ -82,6 +82,7 @@ fn listener(listener: &Listener) -> Value {
         "redirect": listener.redirect_https.then_some("https"),
         "trusted_proxies": texts(&listener.trusted_proxies, ToString::to_string),
         "merge_slashes": listener.merge_slashes,
+        "via": listener.via.as_deref().map_or(Value::Bool(false), Value::from),
         "cert": listener.certs.iter().map(cert).collect::<Vec<_>>(),
     })
 }

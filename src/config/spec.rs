@@ -102,10 +102,12 @@ pub struct Listener {
     pub h2: bool,
     /// Answer every request with a redirect to https.
     pub redirect_https: bool,
-    /// Peers whose `Forwarded` and `X-Forwarded-*` are believed.
+    /// Peers that are believed in what they say about the client (`Forwarded`, `X-Forwarded-*` and the like).
     pub trusted_proxies: Vec<IpNet>,
     /// Repeated slashes in a path become one, for routing and upstream. Default false: 400 where they would reach another route.
     pub merge_slashes: bool,
+    /// The name that requests are given in `Via`; none leaves it out. Default `cutover`.
+    pub via: Option<String>,
     /// Certificates; empty means clear text.
     pub certs: Vec<Cert>,
 }

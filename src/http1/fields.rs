@@ -3,7 +3,7 @@
 /// The fields that the proxy treats in a way of its own; everything else is `Other` and copied byte for byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
-#[allow(missing_docs, reason = "each is the field of that name")]
+#[allow(missing_docs, reason = "the others are the fields of that name")]
 pub enum FieldId {
     Other,
     Host,
@@ -21,7 +21,11 @@ pub enum FieldId {
     XForwardedFor,
     XForwardedProto,
     XForwardedHost,
+    /// Any other field by which proxies describe a client: `X-Forwarded-*`, `X-Forwarded`, `X-Real-IP`, `Front-End-Https`.
+    ClientInfo,
     XRequestId,
+    Via,
+    MaxForwards,
     Cookie,
     SetCookie,
     ContentType,
@@ -36,8 +40,17 @@ impl FieldId {
     /// Classifies a field name (a token), any case. First by length, then by bytes: a name that isn't ours costs a few instructions.
     #[inline]
     pub fn of(name: &[u8]) -> Self {
+        match Self::by_length(name) {
+            Self::Other if has_forwarding_prefix(name) => Self::ClientInfo,
+            id => id,
+        }
+    }
+
+    #[inline]
+    fn by_length(name: &[u8]) -> Self {
         match name.len() {
             2 => one(name, b"te", Self::Te),
+            3 => one(name, b"via", Self::Via),
             4 => two(name, (b"host", Self::Host), (b"date", Self::Date)),
             6 => two(name, (b"cookie", Self::Cookie), (b"expect", Self::Expect)),
             7 => two(
@@ -45,7 +58,11 @@ impl FieldId {
                 (b"upgrade", Self::Upgrade),
                 (b"trailer", Self::Trailer),
             ),
-            9 => one(name, b"forwarded", Self::Forwarded),
+            9 => two(
+                name,
+                (b"forwarded", Self::Forwarded),
+                (b"x-real-ip", Self::ClientInfo),
+            ),
             10 => match two(
                 name,
                 (b"connection", Self::Connection),
@@ -54,19 +71,30 @@ impl FieldId {
                 Self::Other => one(name, b"set-cookie", Self::SetCookie),
                 id => id,
             },
-            11 => one(name, b"grpc-status", Self::GrpcStatus),
-            12 => two(
+            11 => two(
+                name,
+                (b"grpc-status", Self::GrpcStatus),
+                (b"x-forwarded", Self::ClientInfo),
+            ),
+            12 => match two(
                 name,
                 (b"content-type", Self::ContentType),
                 (b"x-request-id", Self::XRequestId),
-            ),
+            ) {
+                Self::Other => one(name, b"max-forwards", Self::MaxForwards),
+                id => id,
+            },
             13 => one(name, b"authorization", Self::Authorization),
             14 => two(
                 name,
                 (b"content-length", Self::ContentLength),
                 (b"http2-settings", Self::Http2Settings),
             ),
-            15 => one(name, b"x-forwarded-for", Self::XForwardedFor),
+            15 => two(
+                name,
+                (b"x-forwarded-for", Self::XForwardedFor),
+                (b"front-end-https", Self::ClientInfo),
+            ),
             16 => two(
                 name,
                 (b"x-forwarded-host", Self::XForwardedHost),
@@ -103,6 +131,32 @@ impl FieldId {
     /// Whether a trailer section may not carry it onwards: framing, routing, connection, credentials, cookies, and what we vouch for.
     pub fn is_forbidden_in_trailers(self) -> bool {
         self.is_hop_by_hop() || !matches!(self, Self::Other | Self::GrpcStatus)
+    }
+}
+
+/// Which of the fields that have a class of their own are in a map: most questions are about those that aren't.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Present(u32);
+
+impl Present {
+    /// Those of this map.
+    pub fn of(map: &http::HeaderMap) -> Self {
+        let mut present = Self::default();
+        map.keys()
+            .for_each(|name| present.add(FieldId::of(name.as_str().as_bytes())));
+        present
+    }
+
+    /// This one as well.
+    #[inline]
+    pub fn add(&mut self, id: FieldId) {
+        self.0 |= 1 << id as u32;
+    }
+
+    /// Whether this one is there.
+    #[inline]
+    pub fn has(self, id: FieldId) -> bool {
+        self.0 >> id as u32 & 1 == 1
     }
 }
 
@@ -170,6 +224,16 @@ fn lower(word: u64) -> u64 {
     word | upper >> 2
 }
 
+/// Whether a name begins with `x-forwarded-`. Few names have an `x` first, so that the rest is rarely looked at.
+#[inline]
+fn has_forwarding_prefix(name: &[u8]) -> bool {
+    const PREFIX: &[u8; 12] = b"x-forwarded-";
+    match name.first_chunk::<{ PREFIX.len() }>() {
+        Some(first) => is(first, PREFIX),
+        None => false,
+    }
+}
+
 #[inline]
 fn one<const N: usize>(name: &[u8], want: &[u8; N], id: FieldId) -> FieldId {
     if is(name, want) { id } else { FieldId::Other }
@@ -211,7 +275,7 @@ fn is<const N: usize>(name: &[u8], want: &[u8; N]) -> bool {
 mod tests {
     use super::*;
 
-    const ALL: [(&str, FieldId); 24] = [
+    const ALL: [(&str, FieldId); 33] = [
         ("Host", FieldId::Host),
         ("Connection", FieldId::Connection),
         ("Keep-Alive", FieldId::KeepAlive),
@@ -227,7 +291,16 @@ mod tests {
         ("X-Forwarded-For", FieldId::XForwardedFor),
         ("X-Forwarded-Proto", FieldId::XForwardedProto),
         ("X-Forwarded-Host", FieldId::XForwardedHost),
+        ("X-Forwarded", FieldId::ClientInfo),
+        ("X-Forwarded-By", FieldId::ClientInfo),
+        ("X-Forwarded-Server", FieldId::ClientInfo),
+        ("X-Forwarded-Client-Cert", FieldId::ClientInfo),
+        ("X-Forwarded-", FieldId::ClientInfo),
+        ("X-Real-IP", FieldId::ClientInfo),
+        ("Front-End-Https", FieldId::ClientInfo),
         ("X-Request-Id", FieldId::XRequestId),
+        ("Via", FieldId::Via),
+        ("Max-Forwards", FieldId::MaxForwards),
         ("Cookie", FieldId::Cookie),
         ("Set-Cookie", FieldId::SetCookie),
         ("Content-Type", FieldId::ContentType),
@@ -247,6 +320,14 @@ mod tests {
         }
     }
 
+    /// The class of a name that isn't in the table.
+    fn of_others(name: &[u8]) -> FieldId {
+        match name.to_ascii_lowercase().starts_with(b"x-forwarded-") {
+            true => FieldId::ClientInfo,
+            false => FieldId::Other,
+        }
+    }
+
     #[test]
     fn a_name_that_is_off_by_one_byte_is_other() {
         for (name, _) in ALL {
@@ -254,10 +335,11 @@ mod tests {
                 for byte in [b'!', b'~', b'j', b'\r'] {
                     let mut near = name.as_bytes().to_vec();
                     near[i] = byte;
-                    assert_eq!(FieldId::of(&near), FieldId::Other, "{name} at {i}");
+                    assert_eq!(FieldId::of(&near), of_others(&near), "{name} at {i}");
                 }
             }
-            assert_eq!(FieldId::of(format!("{name}x").as_bytes()), FieldId::Other);
+            let longer = format!("{name}x");
+            assert_eq!(FieldId::of(longer.as_bytes()), of_others(longer.as_bytes()));
         }
         for other in ["", "a", "accept", "user-agent", "referer", "x", "origin"] {
             assert_eq!(FieldId::of(other.as_bytes()), FieldId::Other, "{other}");

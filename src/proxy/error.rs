@@ -99,6 +99,7 @@ impl Answer {
     pub fn text(self) -> &'static str {
         match self.status {
             400 => "bad request\n",
+            200 => "answered by the proxy\n",
             404 => "no route for this host and path\n",
             405 => "method not allowed\n",
             408 => "the request did not arrive in time\n",

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream};
-use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TE};
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, MAX_FORWARDS, TE, VIA};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Uri};
 
@@ -114,6 +114,8 @@ fn own_name(name: &'static [u8]) -> HeaderName {
         b"x-forwarded-for" => X_FORWARDED_FOR.clone(),
         b"x-forwarded-host" => X_FORWARDED_HOST.clone(),
         b"x-forwarded-proto" => X_FORWARDED_PROTO.clone(),
+        b"via" => VIA,
+        b"max-forwards" => MAX_FORWARDS,
         _ => {
             debug_assert_eq!(name, b"x-request-id");
             X_REQUEST_ID.clone()

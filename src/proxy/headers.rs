@@ -6,19 +6,35 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub use super::id::RequestId;
 use super::peer::Peer;
+pub use crate::http1::fields::Present;
 use crate::http1::fields::is_named;
 use crate::http1::head::Field;
-use crate::http1::{FieldId, Framing, Method, Reject};
+use crate::http1::lists::elements;
+use crate::http1::{FieldId, Framing, Method, Reject, number};
 use crate::routing;
 
 /// The fields of a head, over an HTTP/1 offset table or an HTTP/2 map.
 pub trait Fields {
     /// Calls `see` with class, name and value of every field that goes on to the next hop.
     fn each(&self, see: impl FnMut(FieldId, &[u8], &[u8]));
-    /// Calls `see` with each value of this (lower-case) name, until it returns `true`; says whether it did.
+    /// Calls `see` with each value of this (lower-case) name, until it returns `true`; says whether it did. Fields that
+    /// `Connection` names are gone.
     fn any(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool;
-    /// The first value of a field with a class of its own.
+    /// The first value of a field with a class of its own. Fields that `Connection` names are gone.
     fn first(&self, id: FieldId) -> Option<&[u8]>;
+
+    /// All values of a field as one list that is to be continued: a separator follows the last. Empty without the field.
+    fn list(&self, name: &str) -> Vec<u8> {
+        let mut list = Vec::new();
+        self.any(name, &mut |value| {
+            if !value.is_empty() {
+                list.extend_from_slice(value);
+                list.extend_from_slice(b", ");
+            }
+            false
+        });
+        list
+    }
 
     /// Writes the fields that go on as HTTP/1 lines, except those that `drop` names.
     fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId) -> bool) {
@@ -66,6 +82,12 @@ pub struct H1Fields<'a> {
     pub fields: &'a [Field],
 }
 
+/// Whether `Connection` names a field. Fields that end at this hop by themselves are there for the hop itself.
+#[inline]
+fn is_stripped(field: &Field) -> bool {
+    field.hop && !field.id.is_hop_by_hop()
+}
+
 impl Fields for H1Fields<'_> {
     #[inline]
     fn each(&self, mut see: impl FnMut(FieldId, &[u8], &[u8])) {
@@ -82,7 +104,9 @@ impl Fields for H1Fields<'_> {
 
     fn any(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
         let name = name.as_bytes();
-        let named = |f: &&Field| f.name.len() == name.len() && is_named(f.name.of(self.head), name);
+        let named = |f: &&Field| {
+            f.name.len() == name.len() && is_named(f.name.of(self.head), name) && !is_stripped(f)
+        };
         let mut named = self.fields.iter().filter(named);
         named.any(|f| see(f.value.of(self.head)))
     }
@@ -90,7 +114,7 @@ impl Fields for H1Fields<'_> {
     fn first(&self, id: FieldId) -> Option<&[u8]> {
         self.fields
             .iter()
-            .find(|f| f.id == id)
+            .find(|f| f.id == id && !is_stripped(f))
             .map(|f| f.value.of(self.head))
     }
 
@@ -114,32 +138,6 @@ impl Fields for H1Fields<'_> {
         if let Some((start, end)) = run {
             out.extend_from_slice(&self.head[start as usize..end as usize]);
         }
-    }
-}
-
-/// Which of the fields that have a class of their own are in a map: most questions are about those that aren't.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Present(u32);
-
-impl Present {
-    /// Those of this map.
-    pub fn of(map: &HeaderMap) -> Self {
-        let mut present = Self::default();
-        map.keys()
-            .for_each(|name| present.add(FieldId::of(name.as_str().as_bytes())));
-        present
-    }
-
-    /// This one as well.
-    #[inline]
-    pub fn add(&mut self, id: FieldId) {
-        self.0 |= 1 << id as u32;
-    }
-
-    /// Whether this one is there.
-    #[inline]
-    pub fn has(self, id: FieldId) -> bool {
-        self.0 >> id as u32 & 1 == 1
     }
 }
 
@@ -270,6 +268,8 @@ pub struct Request<'a, F> {
     pub upgrade: Option<&'a [u8]>,
     /// `te: trailers`.
     pub te_trailers: bool,
+    /// What the listener adds to `Via`.
+    pub via: Option<&'a str>,
     /// Who sent it.
     pub peer: &'a Peer,
     /// The client: the peer, or whom a trusted proxy names.
@@ -310,7 +310,9 @@ impl<F: Fields> Request<'_, F> {
             FieldId::XForwardedProto | FieldId::XForwardedHost => {
                 !self.peer.trusted || self.fields.first(id).is_none()
             }
-            FieldId::Forwarded => !self.peer.trusted,
+            FieldId::Forwarded | FieldId::ClientInfo => !self.peer.trusted,
+            FieldId::Via => self.via.is_some(),
+            FieldId::MaxForwards => self.hops_left().is_some(),
             FieldId::Expect => !self.expect_continue,
             FieldId::XRequestId => matches!(self.id, RequestId::Ours(_)),
             _ => false,
@@ -325,15 +327,30 @@ impl<F: Fields> Request<'_, F> {
         }
     }
 
-    /// Calls `put` with what the proxy says about the client, name and value.
+    /// How many more hops the request may make (RFC 9110 §7.6.2); `None` where `Max-Forwards` is absent, malformed or
+    /// without meaning for the method.
+    #[inline]
+    pub fn hops_left(&self) -> Option<u64> {
+        match self.method {
+            Method::Options | Method::Trace => {
+                number::decimal(self.fields.first(FieldId::MaxForwards)?)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the client came by https, to this proxy or to a trusted one before it. Each proxy appends to
+    /// `X-Forwarded-Proto`, if it doesn't replace it, so that the client's own is the first.
+    pub fn is_https(&self) -> bool {
+        let told = || elements(self.fields.first(FieldId::XForwardedProto)?).next();
+        self.peer.tls
+            || (self.peer.trusted && told().is_some_and(|p| p.eq_ignore_ascii_case(b"https")))
+    }
+
+    /// Calls `put` with what the proxy adds to the request, name and value.
     pub fn each_added(&self, mut put: impl FnMut(&'static [u8], &[&[u8]])) {
         if self.peer.trusted {
-            let mut chain = Vec::new();
-            self.fields.any("x-forwarded-for", &mut |hops| {
-                chain.extend_from_slice(hops);
-                chain.extend_from_slice(b", ");
-                false
-            });
+            let chain = self.fields.list("x-forwarded-for");
             put(b"x-forwarded-for", &[&chain, self.peer.text()]);
         } else {
             put(b"x-forwarded-for", &[self.peer.text()]);
@@ -346,6 +363,20 @@ impl<F: Fields> Request<'_, F> {
         }
         if let RequestId::Ours(id) = &self.id {
             put(b"x-request-id", &[id]);
+        }
+        match self.via {
+            Some(via) if self.fields.first(FieldId::Via).is_some() => {
+                put(b"via", &[&self.fields.list("via"), via.as_bytes()]);
+            }
+            Some(via) => put(b"via", &[via.as_bytes()]),
+            None => {}
+        }
+        if let Some(hops) = self.hops_left() {
+            let hops = hops.saturating_sub(1);
+            put(
+                b"max-forwards",
+                &[itoa::Buffer::new().format(hops).as_bytes()],
+            );
         }
     }
 

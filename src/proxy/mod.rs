@@ -29,6 +29,7 @@ pub mod headers;
 pub mod hold;
 pub mod id;
 pub mod observe;
+mod max_forwards;
 pub mod pace;
 pub mod peer;
 pub mod placing;
@@ -38,6 +39,7 @@ pub mod room;
 pub mod tries;
 pub mod tunnel;
 pub mod turnstile;
+pub mod via;
 pub mod wire;
 pub mod worker;
 
@@ -115,6 +117,9 @@ fn route<'s, F: Fields>(
     snapshot: &'s Snapshot,
     request: &Request<'_, F>,
 ) -> Result<(&'s Service, Placed), Answer> {
+    if let Some(answer) = max_forwards::final_answer(request) {
+        return Err(answer);
+    }
     let path = &request.target[..request.path_len];
     let found = snapshot.table.find(request.host, path);
     let readings = http1::path::readings(request.typed_path, path);

@@ -22,7 +22,7 @@ pub struct ClientCertificate {
 pub struct Peer {
     /// Its address; loopback for a Unix socket.
     pub ip: IpAddr,
-    /// Whether its `Forwarded` and `X-Forwarded-*` are believed.
+    /// Whether what it says about the client is believed: `Forwarded`, `X-Forwarded-*` and the like.
     pub trusted: bool,
     /// Whether it came by TLS.
     pub tls: bool,

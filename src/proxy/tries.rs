@@ -149,7 +149,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
             self.placed.session.as_ref(),
             (self.version, self.member),
             cx.worker.now_s(),
-            cx.request.peer.tls,
+            cx.request.is_https(),
         )
     }
 

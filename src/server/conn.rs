@@ -17,6 +17,7 @@ use crate::net::{Phase, Stream, Watch, Watched};
 use crate::proxy::h1::H1;
 use crate::proxy::h1_down::H1Down;
 use crate::proxy::turnstile::Ticket;
+use crate::proxy::via::Via;
 use crate::proxy::wire::Downstream;
 use crate::proxy::{self, Answer, Ended, Inbound, Peer, Recording, Worker};
 use crate::telemetry::ListenerShard;
@@ -44,10 +45,12 @@ pub struct Listening {
     pub h2: bool,
     /// Answers every request with a redirect to https.
     pub redirect_https: bool,
-    /// Peers whose `Forwarded` and `X-Forwarded-*` are believed.
+    /// Peers that are believed in what they say about the client.
     pub trusted: Vec<IpNet>,
     /// Repeated slashes in a path become one.
     pub merge_slashes: bool,
+    /// What requests are given in `Via`.
+    pub via: Option<Via>,
     /// Its counters: one shard a worker.
     pub metrics: Arc<[ListenerShard]>,
 }

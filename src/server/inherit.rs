@@ -204,6 +204,7 @@ mod tests {
             redirect_https: false,
             trusted_proxies: Vec::new(),
             merge_slashes: false,
+            via: None,
             certs: Vec::new(),
         }
     }

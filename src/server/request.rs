@@ -93,6 +93,12 @@ impl<'a> Parsed<'a> {
             expect_continue: head.expect_continue,
             upgrade: head.upgrade.map(|span| span.of(bytes)),
             te_trailers: head.te_trailers,
+            via: self
+                .conn
+                .listening
+                .via
+                .as_ref()
+                .map(|via| via.http1(head.version)),
             peer: self.conn.peer,
             client: self.client,
             id: self.id,

@@ -14,6 +14,7 @@ mod deadlines;
 mod demo;
 mod drain;
 mod faults;
+mod forwarding;
 mod grpc;
 mod h2_framing;
 mod h2_trailers;

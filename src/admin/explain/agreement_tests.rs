@@ -188,6 +188,7 @@ fn placed(snapshot: &Arc<Snapshot>, case: &Case, fields: &[(&str, String)]) -> V
         expect_continue: false,
         upgrade: None,
         te_trailers: false,
+        via: None,
         peer: &peer,
         client: peer.ip,
         id: RequestId::of(None, &mut fastrand::Rng::with_seed(1)),

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use ipnet::IpNet;
+use toml::de::DeValue;
 
-use super::{bind, check_name, proxy, route, unknown_word};
+use super::{bind, check_name, is_token, proxy, route, unknown_word};
 use crate::config::problems::{Problems, Span};
 use crate::config::raw::{Table, Text, Value};
 use crate::config::spec::{Bind, Cert, HostPattern, Listener};
@@ -60,6 +61,7 @@ fn plain(name: String, bind: Bind) -> Listener {
         redirect_https: false,
         trusted_proxies: Vec::new(),
         merge_slashes: false,
+        via: Some("cutover".to_owned()),
         certs: Vec::new(),
     }
 }
@@ -91,6 +93,9 @@ fn listener(name: &str, value: &Value<'_>, out: &mut Problems) -> Option<(Listen
     if let Some(value) = table.take("merge_slashes") {
         listener.merge_slashes = value.flag(out).unwrap_or_default();
     }
+    if let Some(value) = table.take("via") {
+        listener.via = via(&value, out);
+    }
     if let Some(value) = table.take("cert") {
         listener.certs = certs(&value, out);
         if let Some(redirect) = redirect.filter(|_| listener.redirect_https) {
@@ -118,6 +123,22 @@ fn protocols(value: &Value<'_>, listener: &mut Listener, out: &mut Problems) {
             _ => unknown_word(&text, &value.path, &["h1", "h2"], out),
         }
     }
+}
+
+/// The pseudonym for `Via`; none where the value is `false`.
+fn via(value: &Value<'_>, out: &mut Problems) -> Option<String> {
+    const EXPECTED: &str = "a name such as \"cutover\", or false";
+    if matches!(value.node, DeValue::Boolean(false)) {
+        return None;
+    }
+    let text = value.text(EXPECTED, out)?;
+    if !is_token(text.value) {
+        let message = format!("{} can't be a name in `Via`", quote(text.value));
+        out.error(text.span, message)
+            .label("expected letters, digits and `-`, `.` or `_`, without spaces");
+        return None;
+    }
+    Some(text.value.to_owned())
 }
 
 /// An address or a network.

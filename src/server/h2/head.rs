@@ -9,6 +9,7 @@ use crate::config::spec::ProxyLimits;
 use crate::http1::fields::has_underscore;
 use crate::http1::{FieldId, Framing, Method, Reject, authority, number, target};
 use crate::proxy::headers::{Fields, H2Fields, Present, Request};
+use crate::proxy::via::Via;
 use crate::server::request::{Target, client_of, host_of};
 
 use super::Shared;
@@ -158,6 +159,7 @@ impl<'a> Head<'a> {
             upgrade: None,
             // Anything else in it was a stream error.
             te_trailers: self.present.has(FieldId::Te),
+            via: shared.listening.via.as_ref().map(Via::http2),
             peer: &shared.peer,
             client: client_of(&shared.peer, &shared.listening.trusted, &fields),
             id: shared.worker.request_id(fields.first(FieldId::XRequestId)),

@@ -19,6 +19,7 @@ use super::inherit::{Inherited, Label, Purpose};
 use super::tls::{self, Files};
 use crate::config::{Spec, spec};
 use crate::net::SocketFile;
+use crate::proxy::via::Via;
 use crate::telemetry::Telemetry;
 
 pub use bind::{Place, Socket};
@@ -52,6 +53,7 @@ impl ListenerRuntime {
             redirect_https: spec.redirect_https,
             trusted: spec.trusted_proxies.clone(),
             merge_slashes: spec.merge_slashes,
+            via: spec.via.as_deref().map(Via::new),
             metrics: telemetry.listener(&spec.name),
         };
         Arc::new(Self {

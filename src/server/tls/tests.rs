@@ -105,6 +105,7 @@ pub(in crate::server) fn listener(certs: Vec<spec::Cert>) -> spec::Listener {
         redirect_https: false,
         trusted_proxies: Vec::new(),
         merge_slashes: false,
+        via: None,
         certs,
     }
 }

@@ -1,0 +1,51 @@
+//! The element that the proxy adds to `Via`.
+
+use crate::http1::Version;
+
+/// What a listener adds to `Via` (RFC 9110 §7.6.3): the received protocol and the pseudonym, composed for each protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Via {
+    h10: Box<str>,
+    h11: Box<str>,
+    h2: Box<str>,
+}
+
+impl Via {
+    /// Under this pseudonym, a token.
+    pub fn new(pseudonym: &str) -> Self {
+        let element = |version| format!("{version} {pseudonym}").into();
+        Self {
+            h10: element("1.0"),
+            h11: element("1.1"),
+            h2: element("2.0"),
+        }
+    }
+
+    /// For a request that came by HTTP/1.
+    #[inline]
+    pub fn http1(&self, version: Version) -> &str {
+        match version {
+            Version::H10 => &self.h10,
+            Version::H11 => &self.h11,
+        }
+    }
+
+    /// For a request that came by HTTP/2.
+    #[inline]
+    pub fn http2(&self) -> &str {
+        &self.h2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_element_names_the_received_protocol_and_the_pseudonym() {
+        let via = Via::new("edge");
+        assert_eq!(via.http1(Version::H10), "1.0 edge");
+        assert_eq!(via.http1(Version::H11), "1.1 edge");
+        assert_eq!(via.http2(), "2.0 edge");
+    }
+}
