@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod buffer;
 pub mod clock;
+pub mod date;
 pub mod outbox;
 pub mod pipe;
 mod socket_file;

@@ -4,10 +4,11 @@ use std::task::{Context, Poll};
 
 use super::h1::{Encoding, H1, OverH1};
 use super::headers::{self, Fields, Outgoing};
-use super::wire::{Downstream, Gone, WireError};
+use super::wire::{Downstream, Gone, Sink, WireError};
 use crate::http1::{self, FieldId, Framing, Version};
 use crate::net::Budget;
 use crate::net::buffer::{LARGE, SMALL};
+use crate::net::date;
 
 /// An HTTP/1 connection from a client.
 #[derive(Debug)]
@@ -131,6 +132,16 @@ fn put_status(out: &mut Vec<u8>, status: u16) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Passes on which trailers are announced: they end at this hop only where no chunks carry them.
+fn put_trailer_names(out: &mut Vec<u8>, fields: &impl Fields) {
+    if fields.first(FieldId::Trailer).is_some() {
+        fields.any("trailer", &mut |names| {
+            headers::put_line(out, b"trailer", names);
+            false
+        });
+    }
+}
+
 impl Downstream for H1Down {
     fn close_after(&mut self) {
         self.keep_alive = false;
@@ -153,6 +164,9 @@ impl Downstream for H1Down {
         for (name, value) in response.added {
             headers::put_line(self.wire.out(), name.as_bytes(), value.as_bytes());
         }
+        if response.lacks_date() {
+            headers::put_line(self.wire.out(), b"date", &date::text());
+        }
         if let Some(protocol) = response.upgrade {
             let out = self.wire.out();
             out.extend_from_slice(b"connection: upgrade\r\n");
@@ -160,6 +174,9 @@ impl Downstream for H1Down {
             self.wire.begin_sink(Encoding::Plain, None);
         } else {
             self.put_framing(response.framing, response.told_length, response.status);
+            if self.wire.wants_chunks() {
+                put_trailer_names(self.wire.out(), &response.fields);
+            }
             self.put_connection();
         }
         self.wire.out().extend_from_slice(b"\r\n");

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::header::{CONTENT_LENGTH, DATE, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
 use super::h2::{Inlet, Outlet, PSEUDO_IN_TRAILERS, Progress, wire_error};
@@ -14,7 +14,7 @@ use super::headers::{self, Fields, Outgoing};
 use super::wire::{Downstream, Gone, Piece, Sink, Source, WireError};
 use crate::http1::FieldId;
 use crate::http2::Flaws;
-use crate::net::{Budget, Outbox, Piece as Out};
+use crate::net::{Budget, Outbox, Piece as Out, date};
 
 /// A request body is bulk when more than this was taken of it.
 pub const BULK: u64 = 16 * 1024;
@@ -128,13 +128,22 @@ impl Downstream for H2Down {
         for (name, value) in response.added {
             headers::add(map, name.as_bytes(), value.as_bytes());
         }
+        if response.lacks_date() {
+            map.insert(DATE, date::value());
+        }
+        let ended = !response.framing.has_body();
+        if !ended && response.fields.first(FieldId::Trailer).is_some() {
+            response.fields.any("trailer", &mut |names| {
+                headers::add(map, b"trailer", names);
+                false
+            });
+        }
         if let Some(n) = response.told_length
             && response.status != 204
             && let Ok(value) = HeaderValue::from_str(itoa::Buffer::new().format(n))
         {
             map.insert(CONTENT_LENGTH, value);
         }
-        let ended = !response.framing.has_body();
         let stream = self
             .respond
             .send_response(head, ended)

@@ -442,6 +442,15 @@ pub struct Outgoing<'a, F> {
     pub upgrade: Option<&'a [u8]>,
 }
 
+impl<F: Fields> Outgoing<'_, F> {
+    /// Whether the proxy has to add a `Date`, as a recipient with a clock must (RFC 9110 §6.6.1).
+    pub fn lacks_date(&self) -> bool {
+        self.status >= 200
+            && self.fields.first(FieldId::Date).is_none()
+            && !self.added.iter().any(|(name, _)| *name == "date")
+    }
+}
+
 /// `name: value` as a line.
 #[inline]
 pub fn put_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {

@@ -14,7 +14,7 @@ use super::turnstile::Turnstile;
 use crate::config::policy;
 use crate::http1::{RequestHead, ResponseHead};
 use crate::net::clock::wall_s;
-use crate::net::{Buffers, Phase, Watches};
+use crate::net::{Buffers, Phase, Watches, date};
 use crate::routing::SplitState;
 use crate::snapshot::{Service, Snapshot};
 use crate::upstream::budget::Budget;
@@ -298,6 +298,7 @@ impl Worker {
         }
         self.conns.part();
         self.wall_s.set(wall_s());
+        date::set(self.wall_s.get());
         let n = self.ticks.get();
         self.ticks.set(n + 1);
         // A part of the shelves with each tick: all of thousands at once would be a halt.

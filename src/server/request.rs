@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::conn::Conn;
-use crate::http1::{FieldId, Reject, RequestHead, authority, path};
+use crate::http1::{FieldId, Method, Reject, RequestHead, authority, path};
 use crate::net::Buffers;
 use crate::proxy::Peer;
 use crate::proxy::headers::{Fields, H1Fields, Request, RequestId};
@@ -61,7 +61,11 @@ impl<'a> Parsed<'a> {
             head: bytes,
             fields: &head.fields,
         };
-        let typed = head.path_and_query.of(bytes);
+        let typed = match head.path_and_query.of(bytes) {
+            // OPTIONS of an authority without a path asks about the server as a whole (RFC 9112 §3.2.4).
+            b"" if head.method == Method::Options => b"*",
+            typed => typed,
+        };
         let target = Target::new(typed, conn.listening.merge_slashes)?;
         Ok(Self {
             host: host_of(head.authority.of(bytes)),

@@ -24,6 +24,7 @@ mod harness;
 mod health;
 mod hostile_h1;
 mod hostile_h2;
+mod http1_rules;
 mod http2;
 mod http2_life;
 mod kill;

@@ -1,0 +1,70 @@
+//! The date for response heads, formatted once a second for each worker thread.
+
+use std::cell::RefCell;
+use std::time::{Duration, SystemTime};
+
+use http::HeaderValue;
+
+/// Length of an IMF-fixdate (RFC 9110 §5.6.7).
+pub const LEN: usize = 29;
+
+struct Stamp {
+    second: u64,
+    text: [u8; LEN],
+    value: HeaderValue,
+}
+
+thread_local! {
+    static STAMP: RefCell<Stamp> = RefCell::new(Stamp::at(super::clock::wall_s()));
+}
+
+impl Stamp {
+    fn at(second: u64) -> Self {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        let shown = httpdate::fmt_http_date(time);
+        let mut text = [b' '; LEN];
+        text.copy_from_slice(shown.as_bytes());
+        // The 29 characters are letters, digits, colons, commas and spaces.
+        let value = HeaderValue::from_bytes(&text).expect("a date is a field value");
+        Self {
+            second,
+            text,
+            value,
+        }
+    }
+}
+
+/// Moves this thread's date to `second` of the epoch. Called by the worker's tick.
+pub fn set(second: u64) {
+    STAMP.with_borrow_mut(|stamp| {
+        if stamp.second != second {
+            *stamp = Stamp::at(second);
+        }
+    });
+}
+
+/// The date as of the last tick.
+#[inline]
+pub fn text() -> [u8; LEN] {
+    STAMP.with_borrow(|stamp| stamp.text)
+}
+
+/// The same as a field value, shared.
+#[inline]
+pub fn value() -> HeaderValue {
+    STAMP.with_borrow(|stamp| stamp.value.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_follows_the_second_that_was_set() {
+        set(784_111_777);
+        assert_eq!(&text(), b"Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(value(), "Sun, 06 Nov 1994 08:49:37 GMT");
+        set(784_111_778);
+        assert_eq!(&text(), b"Sun, 06 Nov 1994 08:49:38 GMT");
+    }
+}
