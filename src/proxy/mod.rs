@@ -9,7 +9,8 @@
 //! * [`respond`]: answers of the proxy itself. [`error`]: what failed, who caused it, and who is told what.
 //! * [`room`]: room for requests when slow downloads take all of it. [`drain`]: when what drains has had its time.
 //! * [`wire`]: what an exchange asks of a connection. [`h1`], [`h1_down`], [`h1_up`]: HTTP/1. [`h2`], [`h2_down`], [`h2_up`]: HTTP/2.
-//! * [`headers`]: heads on their way through; [`id`]: what they are found by. [`peer`]: who asks. [`worker`]: what a thread has at hand.
+//! * [`max_forwards`], [`websocket`]: requests that the proxy answers or refuses whatever their route.
+//! * [`headers`]: heads on their way through; [`id`]: what they are found by; [`via`]. [`peer`]: who asks. [`worker`]: what a thread has at hand.
 
 pub mod active;
 pub mod attempt;
@@ -40,6 +41,7 @@ pub mod tries;
 pub mod tunnel;
 pub mod turnstile;
 pub mod via;
+mod websocket;
 pub mod wire;
 pub mod worker;
 
@@ -117,7 +119,8 @@ fn route<'s, F: Fields>(
     snapshot: &'s Snapshot,
     request: &Request<'_, F>,
 ) -> Result<(&'s Service, Placed), Answer> {
-    if let Some(answer) = max_forwards::final_answer(request) {
+    let refusal = max_forwards::final_answer(request).or_else(|| websocket::refusal(request));
+    if let Some(answer) = refusal {
         return Err(answer);
     }
     let path = &request.target[..request.path_len];

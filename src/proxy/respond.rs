@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use super::error::Answer;
 use super::headers::{Fields, NoFields, Outgoing, Request};
 use super::observe::Recording;
+use super::websocket;
 use super::wire::{Downstream, WireError};
 use super::{Ended, error::ExchangeError};
 use crate::http1::{Framing, Method};
@@ -44,7 +45,7 @@ pub async fn refuse<D: Downstream>(
     down: &mut D,
     answer: Answer,
 ) -> Ended {
-    recording.record.failure = Some(answer.failure());
+    recording.record.failure = (answer.status >= 400).then(|| answer.failure());
     send_answer(watch, snapshot, recording, down, answer).await
 }
 
@@ -76,16 +77,19 @@ async fn send_answer<D: Downstream>(
     down: &mut D,
     answer: Answer,
 ) -> Ended {
-    const RETRY_AFTER: (&str, &str) = ("retry-after", "1");
-    let added: &[_] = match answer.status {
-        503 => &[CONTENT_TYPE, RETRY_AFTER],
-        _ => &[CONTENT_TYPE],
-    };
+    let mut added = vec![CONTENT_TYPE];
+    match answer.status {
+        // RFC 9110 §15.5.6: the methods that may be used instead have to be named.
+        405 => added.push(("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")),
+        426 => added.extend_from_slice(&websocket::REQUIRED),
+        503 => added.push(("retry-after", "1")),
+        _ => {}
+    }
     let reply = LocalReply {
         status: answer.status,
         reason: answer.reason,
         text: answer.text(),
-        added,
+        added: &added,
     };
     send(watch, snapshot, recording, down, &reply).await
 }

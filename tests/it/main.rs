@@ -54,4 +54,5 @@ mod takeovers;
 mod targets;
 mod tls;
 mod upgrade;
+mod websocket;
 mod yielding;

@@ -171,8 +171,8 @@ fn a_tunnel_moves_much_data_both_ways_at_once() {
     assert!(back.unwrap() == body);
 }
 
-const WEBSOCKET: &str =
-    "GET /x HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+const WEBSOCKET: &str = "GET /x HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 #[test]
 fn a_tunnel_to_an_endpoint_that_speaks_http2_is_refused_by_us() {

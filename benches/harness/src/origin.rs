@@ -61,7 +61,7 @@ impl Answers {
             post: sized(POST_ANSWER),
             tunnel:
                 b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-                sec-websocket-accept: s3pPLBmTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+                sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
                     .to_vec(),
             unknown: b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec(),
         }

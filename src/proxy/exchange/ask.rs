@@ -11,6 +11,7 @@ use crate::proxy::context::{HALF_CLOSED, RequestContext};
 use crate::proxy::error::ExchangeError;
 use crate::proxy::headers::Fields;
 use crate::proxy::hold;
+use crate::proxy::websocket;
 use crate::proxy::pace::Pace;
 use crate::proxy::wire::{Downstream, Gone, PumpError, Upstream, WireError};
 
@@ -172,10 +173,15 @@ impl<F: Fields> Asking<'_, '_, F> {
                     let asked = self.cx.request.upgrade;
                     let fields = up.fields();
                     let switched_to = fields.first(FieldId::Upgrade);
-                    return Poll::Ready(match is_asked_for(asked, switched_to) {
-                        true => Ok(()),
-                        false => Err(malformed("unasked-upgrade")),
-                    });
+                    if !is_asked_for(asked, switched_to) {
+                        return Poll::Ready(Err(malformed("unasked-upgrade")));
+                    }
+                    return Poll::Ready(
+                        match websocket::completes(self.cx.request, switched_to, &fields) {
+                            true => Ok(()),
+                            false => Err(malformed("bad-websocket")),
+                        },
+                    );
                 }
                 200.. => return Poll::Ready(Ok(())),
                 status => self.pass_informational(status, down, up)?,
