@@ -20,6 +20,7 @@ use crate::proxy::turnstile::Ticket;
 use crate::proxy::via::Via;
 use crate::proxy::wire::Downstream;
 use crate::proxy::{self, Answer, Ended, Inbound, Peer, Recording, Worker};
+use crate::snapshot::Snapshot;
 use crate::telemetry::ListenerShard;
 use crate::telemetry::record::Protocol;
 
@@ -149,7 +150,8 @@ pub fn serve<T>(worker: Rc<Worker>, accepted: Accepted, held: T) -> impl Future<
             }
             Opening::Late if listening.h1 => {
                 let snapshot = worker.snapshot();
-                Box::pin(conn.refuse(&snapshot, &mut down, Answer::HEADER_TIMEOUT)).await;
+                let inbound = conn.inbound(&snapshot, Version::H11);
+                Box::pin(conn.refuse(inbound, &mut down, Answer::HEADER_TIMEOUT)).await;
             }
             Opening::Http1 | Opening::Late | Opening::Over => {}
         }
@@ -232,6 +234,21 @@ impl Conn<'_> {
         .await
     }
 
+    /// What the record of a request that was read now begins with.
+    fn inbound<'s>(&'s self, snapshot: &'s Snapshot, version: Version) -> Inbound<'s> {
+        Inbound {
+            worker: self.worker,
+            snapshot,
+            peer: self.peer,
+            listener: &self.listening.name,
+            protocol: match version {
+                Version::H10 => Protocol::Http10,
+                Version::H11 => Protocol::Http11,
+            },
+            started: Instant::now(),
+        }
+    }
+
     async fn serve_h1(&self, down: &mut H1Down) -> Turn {
         loop {
             if down.wire.mem.input.is_empty() && !self.await_request(down).await {
@@ -273,18 +290,9 @@ impl Conn<'_> {
     async fn turn(&self, down: &mut H1Down) -> Turn {
         let mut head = self.worker.take_request_head();
         let read = self.read_head(down, &mut head).await;
-        let inbound = Inbound {
-            worker: self.worker,
-            // A head may have taken a while: the request is served by what is in force now.
-            snapshot: &self.worker.snapshot(),
-            peer: self.peer,
-            listener: &self.listening.name,
-            protocol: match head.version {
-                Version::H10 => Protocol::Http10,
-                Version::H11 => Protocol::Http11,
-            },
-            started: Instant::now(),
-        };
+        // A head may have taken a while: the request is served by what is in force now.
+        let snapshot = self.worker.snapshot();
+        let inbound = self.inbound(&snapshot, head.version);
         match read {
             Ok(true) => {}
             Ok(false) => return Turn::Over,

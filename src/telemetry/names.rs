@@ -93,6 +93,7 @@ pub const RESERVED_LABELS: [&str; 15] = [
 
 /// Labels of families that belong to no service.
 pub const PROCESS_LABELS: [&str; 1] = ["log"];
+
 /// What refuses for want of room: what [`super::VersionShard::limit_rejected`] counts, by index.
 pub const LIMITS: [&str; 4] = ["connections", "pending", "requests", "retries"];
 
@@ -100,9 +101,6 @@ pub const LIMITS: [&str; 4] = ["connections", "pending", "requests", "retries"];
 pub const METHODS: [&str; 10] = [
     "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "other",
 ];
-
-/// Labels of families that belong to no service.
-pub const PROCESS_LABELS: [&str; 1] = ["log"];
 
 /// The label of a method.
 pub fn method(method: Method) -> &'static str {
