@@ -11,8 +11,8 @@ use crate::proxy::context::{HALF_CLOSED, RequestContext};
 use crate::proxy::error::ExchangeError;
 use crate::proxy::headers::Fields;
 use crate::proxy::hold;
-use crate::proxy::websocket;
 use crate::proxy::pace::Pace;
+use crate::proxy::websocket;
 use crate::proxy::wire::{Downstream, Gone, PumpError, Upstream, WireError};
 
 /// Most informational responses before a final one.
