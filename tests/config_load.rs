@@ -57,7 +57,11 @@ fn a_file_that_is_not_there() {
 fn a_directory() {
     let file = file("");
     let failure = config::load(file.path.parent().unwrap()).unwrap_err();
-    assert!(failure.summary().ends_with(": this is not a regular file"));
+    assert!(
+        failure
+            .summary()
+            .ends_with(": this is a directory, not a file")
+    );
     assert_eq!(failure.hash(), None);
 }
 
@@ -103,4 +107,38 @@ fn a_summary_has_one_line() {
     assert_eq!(failure.summary(), expected);
     assert_eq!(failure.diagnostics().len(), 3);
     assert_eq!(failure.hash().map(str::len), Some(16));
+}
+
+#[test]
+fn a_name_that_is_nearly_right_is_suggested() {
+    let file = file(GOOD);
+    let directory = file.path.parent().unwrap();
+    let help = |name: &str| {
+        let said = config::load(directory.join(name)).unwrap_err().to_string();
+        let said = said.replace(&directory.display().to_string(), "DIR");
+        let (_, help) = said.split_once("= help: ").expect("a help");
+        help.trim_end().to_owned()
+    };
+    assert_eq!(help("cutver.toml"), "did you mean DIR/cutover.toml?");
+    assert_eq!(
+        help("nothing"),
+        "name the file with `-c FILE`; DIR has cutover.toml"
+    );
+    assert_eq!(help("sub/cutover.toml"), "there is no directory DIR/sub");
+    // The directory instead of the file in it.
+    assert_eq!(help(""), "did you mean DIR/cutover.toml?");
+}
+
+#[test]
+fn a_file_in_utf_16() {
+    let text: Vec<u8> = "\u{feff}listen = ':80'\n"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let said = refusal(&file(text));
+    assert!(
+        said.starts_with("error: the file is UTF-16\n --> cutover.toml\n"),
+        "{said}"
+    );
+    assert!(said.contains("save the file as UTF-8"), "{said}");
 }

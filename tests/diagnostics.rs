@@ -2,6 +2,8 @@
 
 #[path = "diagnostics/policies.rs"]
 mod policies;
+#[path = "diagnostics/slips.rs"]
+mod slips;
 
 use cutover::config::spec::Share;
 use cutover::config::{self, Spec, edit};
@@ -217,7 +219,7 @@ error: unknown key `zzzzzzz` in `shutdown`
 }
 
 #[test]
-fn keys_of_a_later_release_are_unknown() {
+fn keys_of_a_later_release_are_not_available_yet() {
     refused(
         r#"
 listen = ":80"
@@ -227,19 +229,19 @@ versions = { v1 = ["a:1"], v2 = { endpoints = ["a:2"], max_share = "30%" } }
 mirror = { to = "v2" }
 "#,
         r#"
-error: unknown key `max_share` in `service.shop.versions.v2`
+error: `service.shop.versions.v2.max_share` is not available yet
  --> cutover.toml:4:56
   |
 4 | versions = { v1 = ["a:1"], v2 = { endpoints = ["a:2"], max_share = "30%" } }
-  |                                                        ^^^^^^^^^ not a key that is known here
-  = help: the keys here are `label`, `endpoints`, `preview`, `slow_start`
+  |                                                        ^^^^^^^^^ planned for a later version of cutover
+  = help: leave it out until then
 
-error: unknown key `mirror` in `service.shop`
+error: `service.shop.mirror` is not available yet
  --> cutover.toml:5:1
   |
 5 | mirror = { to = "v2" }
-  | ^^^^^^ not a key that is known here
-  = help: the keys here are `hosts`, `paths`, `versions`, `stable`, `split`, `cohort`, `match`, `timeouts`, `balance`, `hash_by`, `check`, `health`, `outlier`, `limits`, `retry`, `drain`, `finish_sessions`, `sticky`, `shield`, `fallback`, `labels`
+  | ^^^^^^ planned for a later version of cutover
+  = help: leave it out until then
 "#,
     );
 }
@@ -362,7 +364,7 @@ versions = { v1 = ["a:1"], v2 = ["a:2"] }
 split = { v2 = "rollout" }
 "#,
         r#"
-error: this version of cutover has no rollouts yet
+error: rollouts are not available yet
  --> cutover.toml:5:16
   |
 5 | split = { v2 = "rollout" }
@@ -1181,7 +1183,7 @@ error: string values must be quoted
   |
 5 | hosts = [shop.example]
   |          ^^^^^^^^^^^^ expected a value in quotes
-  = help: put it in double quotes: "…"
+  = help: put it in double quotes: "shop.example"
 "#,
     );
 }
@@ -1405,13 +1407,14 @@ error: key with no value
   |
 4 | stable  "v1"
   |         ^ expected `=`
+  = help: expected `stable = …`
 
 error: string values must be quoted
  --> cutover.toml:5:11
   |
 5 | balence = 5s
   |           ^^ expected a value in quotes
-  = help: put it in double quotes: "…"
+  = help: put it in double quotes: "5s"
 
 error: `service.shop.split.v2` needs a unit
  --> cutover.toml:6:16

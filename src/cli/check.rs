@@ -131,10 +131,16 @@ fn as_json(file: &Path, checked: &Result<Loaded, Wrong>) -> Value {
 
 fn diagnostic(found: &Diagnostic) -> Value {
     let (line, column) = found.position().unzip();
+    let also = found
+        .also()
+        .map(|(line, column, cause)| json!({ "line": line, "column": column, "cause": cause }));
     json!({
+        "file": found.file(),
         "line": line,
         "column": column,
         "message": found.message(),
+        "cause": found.cause(),
+        "also": also,
         "help": found.help(),
     })
 }

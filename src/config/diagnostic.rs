@@ -25,9 +25,11 @@ pub(super) struct Lines<'t> {
 impl<'t> Lines<'t> {
     pub(super) fn new(text: &'t str) -> Self {
         let starts = memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1);
+        // A byte order mark is no part of the first line.
+        let first = if text.starts_with('\u{feff}') { 3 } else { 0 };
         Self {
             text,
-            starts: std::iter::once(0).chain(starts).collect(),
+            starts: std::iter::once(first).chain(starts).collect(),
         }
     }
 }
@@ -51,7 +53,7 @@ struct Place {
 impl Place {
     fn new(lines: &Lines<'_>, span: Span, label: String) -> Self {
         let text = lines.text;
-        let start = boundary(text, span.start);
+        let start = boundary(text, span.start).max(lines.starts[0]);
         let number = lines.starts.partition_point(|first| *first <= start);
         let line_start = lines.starts[number - 1];
         let line_end = lines.starts.get(number).map_or(text.len(), |next| next - 1);
@@ -197,6 +199,23 @@ impl Diagnostic {
     /// What to do, if there is something to say.
     pub fn help(&self) -> Option<&str> {
         self.help.as_deref()
+    }
+
+    /// The file that it is about, as it was named.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// What stands beside the caret: mostly the cause, or what was expected.
+    pub fn cause(&self) -> Option<&str> {
+        let label = self.place.as_ref().map(|p| p.label.as_str());
+        label.filter(|label| !label.is_empty())
+    }
+
+    /// The second place that has to do with it: line, column and what it is.
+    pub fn also(&self) -> Option<(usize, usize, &str)> {
+        let also = self.also.as_ref();
+        also.map(|p| (p.line, p.column, p.label.as_str()))
     }
 
     /// Line and column (in characters), both from 1; `None` for an error of the file as a whole.

@@ -72,7 +72,7 @@ fn read(path: &Path, name: &str) -> Result<Vec<u8>, Failure> {
     };
     let unreadable = |error: std::io::Error| {
         let help = match error.kind() {
-            std::io::ErrorKind::NotFound => "name the file with `-c FILE`".to_owned(),
+            std::io::ErrorKind::NotFound => missing(path),
             std::io::ErrorKind::PermissionDenied => format!("chmod u+r {name}, as its owner"),
             _ => return refuse(format!("the file can't be read: {error}"), None),
         };
@@ -80,6 +80,10 @@ fn read(path: &Path, name: &str) -> Result<Vec<u8>, Failure> {
     };
     // Looked at before it is opened: opening a pipe would wait for a writer.
     let about = std::fs::metadata(path).map_err(unreadable)?;
+    if about.is_dir() {
+        let help = in_directory(path).map(|file| format!("did you mean {file}?"));
+        return Err(refuse("this is a directory, not a file".to_owned(), help));
+    }
     if !about.is_file() {
         return Err(refuse("this is not a regular file".to_owned(), None));
     }
@@ -102,7 +106,54 @@ fn read(path: &Path, name: &str) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
+/// What to do about a file that isn't there.
+fn missing(path: &Path) -> String {
+    let parent = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    if !parent.is_dir() {
+        return format!("there is no directory {}", parent.display());
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let known = configurations(parent);
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    match (super::raw::nearest(&name, &known), &known[..]) {
+        (Some(near), _) => format!("did you mean {}?", path.with_file_name(near).display()),
+        (None, []) => "name the file with `-c FILE`".to_owned(),
+        (None, known) => format!(
+            "name the file with `-c FILE`; {} has {}",
+            parent.display(),
+            known.join(", ")
+        ),
+    }
+}
+
+/// The configuration in a directory that was named instead of it: the one of the usual name, or the only one.
+fn in_directory(directory: &Path) -> Option<String> {
+    const USUAL: &str = "cutover.toml";
+    let found = configurations(directory);
+    let usual = found.iter().find(|name| *name == USUAL);
+    let name = usual.or_else(|| found.first().filter(|_| found.len() == 1))?;
+    Some(directory.join(name).display().to_string())
+}
+
+/// The names of files in TOML, at most ten.
+fn configurations(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter(|name| name.ends_with(".toml")).collect();
+    names.sort();
+    names.truncate(10);
+    names
+}
+
 fn not_utf8(error: &std::string::FromUtf8Error, name: &str) -> Diagnostic {
+    // A byte order mark of UTF-16, which some editors write.
+    if matches!(error.as_bytes(), [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) {
+        let help = "save the file as UTF-8, which TOML asks for".to_owned();
+        return Diagnostic::of_file(name, "the file is UTF-16".to_owned(), Some(help));
+    }
     let at = error.utf8_error().valid_up_to();
     let text = String::from_utf8_lossy(error.as_bytes());
     // What stands before the first bad byte is the same in the lossy text.

@@ -7,12 +7,16 @@
 mod defaults;
 pub mod diagnostic;
 pub mod edit;
+mod foreign;
+mod keys;
 pub mod load;
 mod lower;
+mod meant;
 pub mod paths;
 pub mod policy;
 mod problems;
 mod raw;
+mod remedy;
 mod replace;
 pub mod spec;
 mod syntax;
@@ -44,6 +48,10 @@ pub fn parse_with_warnings(
     file_name: &str,
 ) -> Result<(Spec, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut problems = Problems::default();
+    if foreign::foreign(text, &mut problems) {
+        let (errors, _) = problems.finish(text, file_name);
+        return Err(errors);
+    }
     let readable = syntax::repair(text, &mut problems);
     let (mut root, _) = DeTable::parse_recoverable(&readable);
     root.get_mut().remove(syntax::NOWHERE);

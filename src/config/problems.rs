@@ -19,6 +19,8 @@ pub(super) struct Problem {
     pub(super) help: Option<String>,
     /// It is something missing: not to be trusted where the text around it couldn't be read.
     absence: bool,
+    /// The table and the key that is missing in it.
+    missing: Option<(String, &'static str)>,
 }
 
 impl Problem {
@@ -40,6 +42,12 @@ impl Problem {
         self
     }
 
+    /// Marks it as the absence of this key in the table at `path`.
+    pub(super) fn missing(&mut self, path: &str, key: &'static str) -> &mut Self {
+        self.missing = Some((path.to_owned(), key));
+        self.absence()
+    }
+
     /// Marks it as something missing, or something that only what is missing may have caused.
     pub(super) fn absence(&mut self) -> &mut Self {
         self.absence = true;
@@ -53,6 +61,8 @@ pub(super) struct Problems {
     list: Vec<Problem>,
     /// Where the text isn't TOML: what is said of these bytes besides is noise.
     broken: Vec<Span>,
+    /// Keys that are missing only because of something else that is said.
+    forgotten: Vec<(String, &'static str)>,
 }
 
 impl Problems {
@@ -75,6 +85,7 @@ impl Problems {
             also: None,
             help: None,
             absence: false,
+            missing: None,
         });
         self.list.last_mut().expect("just pushed")
     }
@@ -87,7 +98,12 @@ impl Problems {
     /// Errors and warnings in the order of the text.
     pub(super) fn finish(self, text: &str, file: &str) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
         let file: Arc<str> = file.into();
-        let mut list = self.list;
+        let (mut list, forgotten) = (self.list, self.forgotten);
+        list.retain(|p| {
+            !p.missing
+                .as_ref()
+                .is_some_and(|key| forgotten.contains(key))
+        });
         list.sort_by_key(|p| p.span.start);
         let lines = Lines::new(text);
         list.into_iter()
@@ -110,6 +126,12 @@ impl Problems {
                         .iter()
                         .any(|b| b.start <= p.span.start && p.span.start <= b.end))
         });
+    }
+
+    /// That this key is missing, said before or after this, is not worth saying: it is there under another name, or in
+    /// another table, and something is said about that.
+    pub(super) fn forget_missing(&mut self, path: &str, key: &'static str) {
+        self.forgotten.push((path.to_owned(), key));
     }
 
     /// How many there are so far.

@@ -7,7 +7,8 @@ use std::collections::hash_map::Entry;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::problems::{Problems, Span};
+use super::keys;
+use super::problems::{Problem, Problems, Span};
 use super::units::quote;
 
 /// A table being read. End it with [`Table::finish`].
@@ -76,7 +77,7 @@ impl<'t> Table<'t> {
             out.error(self.at.clone(), format!("`{}` has no `{key}`", self.path))
                 .label(format!("expected `{key}` in here"))
                 .help(help)
-                .absence();
+                .missing(&self.path, key);
         }
         value
     }
@@ -91,20 +92,28 @@ impl<'t> Table<'t> {
         })
     }
 
-    /// Says which keys are unknown.
-    pub(super) fn finish(self, out: &mut Problems) {
+    /// Says which keys are unknown. What comes back are the keys that were probably meant by them.
+    pub(super) fn finish(self, out: &mut Problems) -> Vec<&'static str> {
+        let mut meant = Vec::new();
         for (name, value) in self.named() {
             if self.known.contains(&name) {
                 continue;
             }
-            let place = match self.path.as_str() {
-                "" => "at the top of the file".to_owned(),
-                path => format!("in `{path}`"),
-            };
-            out.error(value.key, format!("unknown key {} {place}", quote(name)))
-                .label("not a key that is known here")
-                .help(suggest(name, &self.known, "the keys here are"));
+            let unknown = keys::unknown(&self.path, name, &self.known);
+            if let Some(key) = unknown.meant {
+                out.forget_missing(&self.path, key);
+                meant.push(key);
+            }
+            out.error(value.key, unknown.message)
+                .label(unknown.label)
+                .help(unknown.help);
         }
+        meant
+    }
+
+    /// Whether the key is there. Asking doesn't make it known.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
     }
 }
 
@@ -126,17 +135,22 @@ fn join(path: &str, name: &str) -> String {
     }
 }
 
-/// "did you mean …?" when something is near, else all there are.
-pub(super) fn suggest(typed: &str, known: &[&str], all: &str) -> String {
-    let nearest = known
+/// The known word that is near to what was typed.
+pub(super) fn nearest<'k>(typed: &str, known: &[&'k str]) -> Option<&'k str> {
+    let near = known
         .iter()
-        .map(|k| (strsim::damerau_levenshtein(typed, k), k))
+        .map(|k| (strsim::damerau_levenshtein(typed, k), *k))
         .filter(|(distance, k)| distance * 3 <= k.len().max(typed.len()))
         .min();
-    match nearest {
-        Some((_, name)) if typed.len() <= 80 => format!("did you mean `{name}`?"),
-        _ if known.is_empty() => format!("{all} none"),
-        _ => format!("{all} `{}`", known.join("`, `")),
+    near.filter(|_| typed.len() <= 80).map(|(_, name)| name)
+}
+
+/// "did you mean …?" when something is near, else all there are.
+pub(super) fn suggest(typed: &str, known: &[&str], all: &str) -> String {
+    match nearest(typed, known) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None if known.is_empty() => format!("{all} none"),
+        None => format!("{all} `{}`", known.join("`, `")),
     }
 }
 
@@ -171,12 +185,31 @@ impl<'t> Value<'t> {
     }
 
     /// Says that it is of a wrong type.
-    pub(super) fn mistyped(&self, expected: &str, out: &mut Problems) {
+    pub(super) fn mistyped<'p>(&self, expected: &str, out: &'p mut Problems) -> &'p mut Problem {
         out.error(
             self.span.clone(),
             format!("`{}` must be {expected}", self.path),
         )
-        .label(format!("expected {expected}, found {}", self.found()));
+        .label(format!("expected {expected}, found {}", self.found()))
+    }
+
+    /// The whole number, if it is one.
+    pub(super) fn as_integer(&self) -> Option<i64> {
+        let DeValue::Integer(number) = self.node else {
+            return None;
+        };
+        i64::from_str_radix(number.as_str(), number.radix()).ok()
+    }
+
+    /// Written under headers in double brackets, as a list of tables is.
+    fn is_list_of_headers(&self) -> bool {
+        let DeValue::Array(items) = self.node else {
+            return false;
+        };
+        // The list has the place of its first header.
+        items.iter().next().is_some_and(|first| {
+            first.span() == self.span && matches!(first.get_ref(), DeValue::Table(_))
+        })
     }
 
     /// A string. `expected` completes "must be …", e.g. `a string such as "blue"`.
@@ -206,9 +239,34 @@ impl<'t> Value<'t> {
     pub(super) fn table(&self, expected: &str, out: &mut Problems) -> Option<Table<'t>> {
         let table = self.as_table();
         if table.is_none() {
-            self.mistyped(expected, out);
+            let problem = self.mistyped(expected, out);
+            if self.is_list_of_headers() {
+                let header = &self.path;
+                problem.help(format!(
+                    "write one bracket on each side, once: `[{header}]`"
+                ));
+            }
         }
         table
+    }
+
+    /// The tables of a list that is written as `[[…]]`. One that is written as `[…]` is an error, and read as the only one.
+    pub(super) fn tables(&self, out: &mut Problems) -> Vec<Value<'t>> {
+        if let Some(items) = self.as_list() {
+            return items;
+        }
+        let problem = self.mistyped("a list of tables", out);
+        if self.as_table().is_none() {
+            return Vec::new();
+        }
+        let header = &self.path;
+        problem.help(match self.source[self.span.start..].starts_with('{') {
+            true => {
+                format!("put it in brackets: `[{{ … }}]`, or write `[[{header}]]` above its keys")
+            }
+            false => format!("write two brackets on each side: `[[{header}]]`"),
+        });
+        vec![self.clone()]
     }
 
     /// The table, if it is one.

@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problems::{Problems, Span};
+use super::remedy::{remedy, value_around};
 
 /// So many broken lines are told; a file with more of them is no configuration at all.
 const MOST: usize = 50;
@@ -70,27 +71,32 @@ fn first_error(text: &str, out: &mut Problems) -> Option<Span> {
             .label(format!("expected `{quotes}` at its end"));
         return Some(line_of(text, opener).start..text.len());
     }
-    say(first.message(), at.clone(), out);
+    say(first.message(), text, at.clone(), out);
     Some(line_of(text, at.start))
 }
 
-/// The parser's message in our form.
-fn say(message: &str, at: Span, out: &mut Problems) {
+/// The parser's message in our form, with what to do.
+fn say(message: &str, text: &str, at: Span, out: &mut Problems) {
     let (what, expected) = match message.split_once(", expected ") {
         Some((what, "nothing")) => (what, String::new()),
         Some((what, expected)) => (what, format!("expected {expected}")),
         None => (message, String::new()),
     };
-    let problem = out.error(at, what);
+    let help = remedy(what, text, &at);
+    let no_value = what.starts_with("string values") && value_around(text, &at).is_empty();
+    let problem = match no_value {
+        true => out.error(at, "key with no value"),
+        false => out.error(at, what),
+    };
     match what {
-        "string values must be quoted" => problem
-            .label("expected a value in quotes")
-            .help("put it in double quotes: \"…\""),
-        "duplicate key" => problem
-            .label("defined already")
-            .help("a key, and a [table] header, may stand in a file only once"),
+        _ if no_value => problem.label("expected a value after `=`"),
+        "string values must be quoted" => problem.label("expected a value in quotes"),
+        "duplicate key" => problem.label("defined already"),
         _ => problem.label(expected),
     };
+    if let Some(help) = help {
+        problem.help(help);
+    }
 }
 
 /// The line around `at`, without its end.

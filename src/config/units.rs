@@ -46,6 +46,9 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// No percent sign, not a number, finer than 0.001 %, above 100 %.
 pub fn share(text: &str) -> Result<Share, String> {
+    if text.starts_with('-') {
+        return Err("less than 0%: \"0%\" takes all traffic away".to_owned());
+    }
     let Some(number) = text.strip_suffix('%') else {
         return Err("no percent sign: a share is written as \"5%\" or \"0.1%\"".to_owned());
     };

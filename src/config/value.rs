@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::meant;
 use super::problems::{Problems, Span};
 use super::raw::{Table, Value};
 use super::spec::Share;
@@ -19,7 +20,7 @@ impl Value<'_> {
         &self,
         what: &str,
         bare: impl Fn(&str) -> String,
-        parse: impl Fn(&str) -> Result<T, String>,
+        (parse, meant): (Parse<T>, Meant),
         out: &mut Problems,
     ) -> Option<T> {
         let number = match self.node {
@@ -30,7 +31,10 @@ impl Value<'_> {
                 return parse(text.value)
                     .map_err(|why| {
                         let message = format!("{} is not {what}", quote(text.value));
-                        out.error(self.span.clone(), message).label(why);
+                        let problem = out.error(self.span.clone(), message).label(why);
+                        if let Some(meant) = meant(text.value) {
+                            problem.help(format!("did you mean \"{meant}\"?"));
+                        }
                     })
                     .ok();
             }
@@ -46,7 +50,7 @@ impl Value<'_> {
         let time = self.quantity(
             "a duration such as \"30s\"",
             |n| format!("\"{n}s\" for seconds, \"{n}ms\" for milliseconds"),
-            units::duration,
+            (units::duration, meant::duration),
             out,
         )?;
         if time < least {
@@ -64,8 +68,8 @@ impl Value<'_> {
     pub(super) fn share(&self, out: &mut Problems) -> Option<Share> {
         self.quantity(
             "a share such as \"5%\"",
-            |n| format!("\"{n}%\""),
-            units::share,
+            bare_share,
+            (units::share, meant::share),
             out,
         )
     }
@@ -107,7 +111,7 @@ impl Value<'_> {
         let bytes = self.quantity(
             "a size such as \"64KiB\"",
             |n| format!("\"{n}B\" for bytes, \"{n}KiB\" for kibibytes"),
-            units::size,
+            (units::size, meant::size),
             out,
         )?;
         if !range.contains(&bytes) {
@@ -151,6 +155,27 @@ impl Value<'_> {
         }
     }
 }
+
+/// How a number without a percent sign is written as a share.
+fn bare_share(number: &str) -> String {
+    let value: f64 = number.parse().unwrap_or(f64::NAN);
+    if let Some(percent) = meant::of_one(number) {
+        return format!("\"{percent}\", which is {number} of the whole");
+    }
+    match number {
+        "1.0" => "\"100%\" for all of it, or \"1%\" for a hundredth".to_owned(),
+        _ if value < 0.0 => "\"0%\" for none of it".to_owned(),
+        _ if value > 100.0 => "\"100%\" at most".to_owned(),
+        _ if value.is_nan() => "a number with a percent sign, such as \"5%\"".to_owned(),
+        _ => format!("\"{number}%\""),
+    }
+}
+
+/// Reads a quantity; an error is what stands beside the caret.
+type Parse<T> = fn(&str) -> Result<T, String>;
+
+/// What a text that can't be read was probably meant to be.
+type Meant = fn(&str) -> Option<String>;
 
 /// Keys that go over a value which is there already. What comes back is the place of a value that was taken.
 impl Table<'_> {

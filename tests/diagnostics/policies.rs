@@ -596,7 +596,7 @@ error: `least_conn` is not a value of `service.shop.balance`
   |
 5 | balance = "least_conn"
   |           ^^^^^^^^^^^^ expected "least_request" or "round_robin" or "peak_ewma" or "hash" or "random"
-  = help: the values are `least_request`, `round_robin`, `peak_ewma`, `hash`, `random`
+  = help: did you mean `least_request`? of two endpoints, the one with fewer requests in flight
 "#,
     );
 }

@@ -58,6 +58,29 @@ fn check_reports_every_mistake_at_its_place_with_a_suggestion() {
 }
 
 #[test]
+fn check_in_json_says_all_that_the_text_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "listen = \":80\"\nlisten_two = 1\n[service.app]\nstable = \"a\"\nsplit = { a = \"5%\" }\nversions.a = [\"h:1\"]\n";
+    std::fs::write(dir.path().join("cutover.toml"), text).unwrap();
+    let said = command(&["check", "--json", "cutover.toml"], dir.path());
+    assert_eq!(said.code, 1, "{said:?}");
+    let report: serde_json::Value = serde_json::from_str(&said.stdout).expect("JSON");
+    let errors = &report[0]["errors"];
+    assert_eq!(errors.as_array().map(Vec::len), Some(2), "{report:#}");
+    assert_eq!(errors[0]["line"], 2);
+    let expected = serde_json::json!({
+        "file": "cutover.toml",
+        "line": 5,
+        "column": 11,
+        "message": "`a` is stable and in its own split",
+        "cause": "stable gets what the split leaves",
+        "also": { "line": 4, "column": 10, "cause": "stable is named here" },
+        "help": "name only the other versions here",
+    });
+    assert_eq!(errors[1], expected);
+}
+
+#[test]
 fn run_refuses_a_broken_file_and_says_where() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("cutover.toml"), "listen = \n").unwrap();

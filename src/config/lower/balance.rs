@@ -44,7 +44,43 @@ fn read(value: &Value<'_>, out: &mut Problems) -> Option<Balance> {
     let text = value.text("a word such as \"least_request\"", out)?;
     let found = KNOWN.iter().find(|(name, _)| *name == text.value);
     if found.is_none() {
-        unknown_word(&text, &value.path, &KNOWN.map(|(name, _)| name), out);
+        let problem = unknown_word(&text, &value.path, &KNOWN.map(|(name, _)| name), out);
+        if let Some(meant) = of_other_proxies(text.value) {
+            problem.help(meant);
+        }
     }
     found.map(|(_, balance)| *balance)
+}
+
+/// What the words of nginx, HAProxy, Envoy and Traefik are here.
+fn of_other_proxies(typed: &str) -> Option<&'static str> {
+    let word = typed.to_ascii_lowercase().replace(['-', ' '], "_");
+    Some(match word.as_str() {
+        "least_conn"
+        | "leastconn"
+        | "least_connections"
+        | "leastrequest"
+        | "p2c"
+        | "random_two"
+        | "random_two_least_conn"
+        | "power_of_two_choices"
+        | "least_request" => {
+            "did you mean `least_request`? of two endpoints, the one with fewer requests in flight"
+        }
+        "roundrobin" | "round_robin" | "rr" | "wrr" | "static_rr" | "weighted_round_robin" => {
+            "did you mean `round_robin`? it heeds weights"
+        }
+        "ip_hash" | "iphash" | "source" | "src" => {
+            "did you mean `hash`? it hashes the client's address unless `hash_by` says otherwise"
+        }
+        "maglev" | "ring_hash" | "consistent_hash" | "consistent" | "hdr" | "cookie"
+        | "url_hash" | "uri" | "url_param" => {
+            "did you mean `hash`? `hash_by = [\"header:x-user-id\"]` says what is hashed"
+        }
+        "least_time" | "ewma" | "peakewma" | "peak_ewma" => {
+            "did you mean `peak_ewma`? it prefers endpoints that answer fast"
+        }
+        "rand" | "random" => "did you mean `random`?",
+        _ => return None,
+    })
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::config::problems::{Problems, Span};
-use crate::config::raw::Text;
+use crate::config::raw::{Text, Value};
 use crate::config::spec::Bind;
 use crate::config::units::quote;
 
@@ -47,8 +47,23 @@ pub(super) fn bind(text: &Text<'_>, out: &mut Problems) -> Option<Bind> {
         ));
     } else if let Some(port) = typed.strip_prefix("*:") {
         problem.help(format!("did you mean \":{port}\"?"));
+    } else if let Some((_, rest)) = typed.split_once("://") {
+        let address = rest.trim_end_matches('/');
+        problem.help(format!(
+            "an address has no scheme: did you mean \"{address}\"?"
+        ));
     }
     None
+}
+
+/// Says that a value is no address to listen at, because it isn't even a string.
+pub(super) fn not_text(value: &Value<'_>, out: &mut Problems) {
+    let problem = value.mistyped(EXPECTED, out);
+    if let Some(port) = value.as_integer().filter(|n| (1..=65_535).contains(n)) {
+        problem.help(format!("did you mean \":{port}\"?"));
+    } else if value.as_list().is_some() {
+        problem.help("each listener has a name: `[listen.http]` with `bind = \":8080\"`");
+    }
 }
 
 /// The path of a Unix socket.

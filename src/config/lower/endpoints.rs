@@ -14,7 +14,10 @@ use crate::config::units::quote;
 pub(super) fn endpoints(value: &Value<'_>, out: &mut Problems) -> Vec<Endpoint> {
     let expected = "a list of endpoints such as [\"10.0.1.10:8080\"]";
     let Some(items) = value.as_list() else {
-        value.mistyped(expected, out);
+        let problem = value.mistyped(expected, out);
+        if let Some(text) = value.as_text() {
+            problem.help(format!("put it in brackets: [\"{}\"]", text.value));
+        }
         return Vec::new();
     };
     if items.is_empty() {
@@ -25,8 +28,13 @@ pub(super) fn endpoints(value: &Value<'_>, out: &mut Problems) -> Vec<Endpoint> 
     let mut found: Vec<Endpoint> = Vec::new();
     let mut places: HashMap<(Scheme, Address), Span> = HashMap::new();
     for item in items {
-        let text = item.text("an endpoint such as \"10.0.1.10:8080\"", out);
-        let Some(text) = text else { continue };
+        let Some(text) = item.as_text() else {
+            let problem = item.mistyped("an endpoint such as \"10.0.1.10:8080\"", out);
+            if let Some(port) = item.as_integer().filter(|n| (1..=65_535).contains(n)) {
+                problem.help(format!("did you mean \"127.0.0.1:{port}\"?"));
+            }
+            continue;
+        };
         let Some(endpoint) = endpoint(&text, out) else {
             continue;
         };
@@ -61,6 +69,13 @@ fn endpoint(text: &Text<'_>, out: &mut Problems) -> Option<Endpoint> {
             problem.help(help);
         }
     };
+    if typed.starts_with("dns:") || typed.starts_with("srv:") {
+        let message = format!("{} is not available yet", quote(typed));
+        out.error(text.part_of(typed), message)
+            .label("planned for a later version of cutover")
+            .help("a name is resolved as it is, by A and AAAA: \"app.internal:8080\"");
+        return None;
+    }
     let target = if let Some(path) = typed.strip_prefix("unix:") {
         bind::socket_path(path, text, out).map(|path| (Scheme::Http, Address::Unix(path)))
     } else {
@@ -70,7 +85,9 @@ fn endpoint(text: &Text<'_>, out: &mut Problems) -> Option<Endpoint> {
     };
     let mut weight = None;
     for word in words {
-        option(word, text, &mut weight, out);
+        if !option(word, text, &mut weight, out) {
+            break;
+        }
     }
     let (scheme, address) = target?;
     Some(Endpoint {
@@ -80,27 +97,61 @@ fn endpoint(text: &Text<'_>, out: &mut Problems) -> Option<Endpoint> {
     })
 }
 
-/// `weight=N`
-fn option(word: &str, text: &Text<'_>, weight: &mut Option<u32>, out: &mut Problems) {
+/// `weight=N`. False: what follows can't be read.
+fn option(word: &str, text: &Text<'_>, weight: &mut Option<u32>, out: &mut Problems) -> bool {
     let at = text.part_of(word);
     match word.split_once('=') {
+        Some(("weight", "")) => return spaced(at, out),
         Some(("weight", value)) => {
             let parsed = value.parse().ok().filter(|n| (1..=1000).contains(n));
             if parsed.is_none() {
-                out.error(at, format!("{} is not a weight", quote(value)))
-                    .label("expected a whole number from 1 to 1000");
+                let problem = out.error(at, format!("{} is not a weight", quote(value)));
+                problem.label("expected a whole number from 1 to 1000");
+                if value == "0" {
+                    problem.help(
+                        "to take an endpoint out of use, take it out of the list, or use `cutover drain`",
+                    );
+                }
             } else if weight.is_some() {
                 out.error(at, "`weight` stands twice in one endpoint");
             }
             *weight = parsed;
         }
+        _ if word == "weight" => return spaced(at, out),
         _ => {
             let name = word.split('=').next().unwrap_or_default();
+            let help = of_other_proxies(name)
+                .unwrap_or_else(|| suggest(name, &["weight"], "the options are"));
             out.error(at, format!("unknown option {} of an endpoint", quote(name)))
                 .label("expected `weight=N`")
-                .help(suggest(name, &["weight"], "the options are"));
+                .help(help);
         }
     }
+    true
+}
+
+fn spaced(at: Span, out: &mut Problems) -> bool {
+    out.error(at, "`weight` has no number")
+        .label("expected `weight=N`, without spaces");
+    false
+}
+
+/// What options of a server in nginx and HAProxy are here.
+fn of_other_proxies(name: &str) -> Option<String> {
+    let help = match name {
+        "backup" => "put it into a version of its own, which the service names as `fallback`",
+        "down" | "disabled" => {
+            "to take an endpoint out of use, take it out of the list, or use `cutover drain`"
+        }
+        "max_fails" | "fail_timeout" => "`[service.NAME.outlier]` says when endpoints are ejected",
+        "max_conns" | "maxconn" => "`[service.NAME.limits]` limits the connections of a version",
+        "check" | "inter" | "rise" | "fall" => {
+            "`[service.NAME.health]` says how endpoints are checked"
+        }
+        "slow_start" | "slowstart" => "`slow_start` is a key of the version",
+        _ => return None,
+    };
+    Some(help.to_owned())
 }
 
 type Refusal = (String, String);

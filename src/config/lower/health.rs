@@ -73,7 +73,7 @@ pub(super) fn service(
         )
         .label("what is asked?")
         .help("write `path = \"/ready\"` in here, or `check = \"/ready\"` in the service")
-        .absence();
+        .missing(&health.path, "path");
     }
     match check {
         // So that one service can be without what `[defaults.health]` gives to all.

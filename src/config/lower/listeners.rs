@@ -22,7 +22,7 @@ pub(super) fn listeners(
         out.error(0..0, "the file names no listener")
             .label("expected `listen`")
             .help("write `listen = \":8080\"` at the top of the file")
-            .absence();
+            .missing("", "listen");
         return (listeners, binds);
     };
     if let Some(text) = value.as_text() {
@@ -30,6 +30,10 @@ pub(super) fn listeners(
             listeners.push(plain("default".to_owned(), bind.clone()));
             binds.push((bind, text.span));
         }
+        return (listeners, binds);
+    }
+    if value.as_table().is_none() {
+        bind::not_text(&value, out);
         return (listeners, binds);
     }
     let Some(table) = value.table(bind::EXPECTED, out) else {
@@ -109,7 +113,11 @@ fn listener(name: &str, value: &Value<'_>, out: &mut Problems) -> Option<(Listen
         }
     }
     table.finish(out);
-    let text = at?.text(bind::EXPECTED, out)?;
+    let at = at?;
+    let Some(text) = at.as_text() else {
+        bind::not_text(&at, out);
+        return None;
+    };
     listener.bind = bind::bind(&text, out)?;
     Some((listener, text.span))
 }
@@ -120,7 +128,9 @@ fn protocols(value: &Value<'_>, listener: &mut Listener, out: &mut Problems) {
         match text.value {
             "h1" => listener.h1 = true,
             "h2" => listener.h2 = true,
-            _ => unknown_word(&text, &value.path, &["h1", "h2"], out),
+            _ => {
+                unknown_word(&text, &value.path, &["h1", "h2"], out);
+            }
         }
     }
 }
@@ -168,11 +178,8 @@ pub(super) fn network(text: &Text<'_>, out: &mut Problems) -> Option<IpNet> {
 
 /// `[[listen.NAME.cert]]`; no name may stand under two of them.
 fn certs(value: &Value<'_>, out: &mut Problems) -> Vec<Cert> {
-    let Some(items) = value.as_list() else {
-        value.mistyped("a list of tables", out);
-        return Vec::new();
-    };
-    if items.is_empty() {
+    let items = value.tables(out);
+    if items.is_empty() && value.as_list().is_some() {
         value.empty(out);
     }
     let mut taken: HashMap<HostPattern, Span> = HashMap::new();

@@ -20,7 +20,7 @@ mod versions;
 
 use toml::de::DeTable;
 
-use super::problems::Problems;
+use super::problems::{Problem, Problems};
 use super::raw::{Table, Text, Value};
 use super::spec::Spec;
 use super::units::quote;
@@ -72,9 +72,14 @@ fn is_token(text: &str) -> bool {
 }
 
 /// Says that `text` is none of the words that are known.
-fn unknown_word(text: &Text<'_>, path: &str, known: &[&str], out: &mut Problems) {
+fn unknown_word<'p>(
+    text: &Text<'_>,
+    path: &str,
+    known: &[&str],
+    out: &'p mut Problems,
+) -> &'p mut Problem {
     let message = format!("{} is not a value of `{path}`", quote(text.value));
     out.error(text.span.clone(), message)
         .label(format!("expected \"{}\"", known.join("\" or \"")))
-        .help(super::raw::suggest(text.value, known, "the values are"));
+        .help(super::raw::suggest(text.value, known, "the values are"))
 }

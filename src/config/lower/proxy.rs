@@ -55,6 +55,10 @@ pub(super) fn admin(
         }
         None => value,
     };
+    if listen.as_integer().is_some() {
+        bind::not_text(&listen, out);
+        return None;
+    }
     let mut binds: Vec<(Bind, Span)> = Vec::new();
     for text in listen.texts(bind::EXPECTED, out) {
         let Some(place) = bind::bind(&text, out) else {
@@ -151,7 +155,7 @@ pub(super) fn limits(file: &mut Table<'_>, out: &mut Problems) -> ProxyLimits {
 
 /// `[defaults.timeouts]` and `[service.NAME.timeouts]`: what is said goes over what is in `result`.
 pub(super) fn timeouts(value: &Value<'_>, result: &mut Timeouts, out: &mut Problems) {
-    let Some(mut table) = value.table("a table", out) else {
+    let Some(mut table) = value.table("a table such as { total = \"30s\" }", out) else {
         return;
     };
     if let Some(total) = table.take("total") {

@@ -27,7 +27,9 @@ pub(super) fn retry(value: &Value<'_>, result: &mut Retry, out: &mut Problems) {
         match text.value {
             "idempotent" => result.all_methods = false,
             "all" => result.all_methods = true,
-            _ => unknown_word(&text, &methods.path, &["idempotent", "all"], out),
+            _ => {
+                unknown_word(&text, &methods.path, &["idempotent", "all"], out);
+            }
         }
     }
     table.set_thousandths("budget", &mut result.budget, out);

@@ -11,11 +11,8 @@ const REGEX_SIZE: usize = 1 << 20;
 
 /// `[[service.NAME.match]]`
 pub(super) fn rules(value: &Value<'_>, versions: &[Version], out: &mut Problems) -> Vec<Rule> {
-    let Some(items) = value.as_list() else {
-        value.mistyped("a list of tables", out);
-        return Vec::new();
-    };
-    items
+    value
+        .tables(out)
         .iter()
         .filter_map(|item| rule(item, versions, out))
         .collect()
@@ -51,8 +48,14 @@ fn rule(item: &Value<'_>, versions: &[Version], out: &mut Problems) -> Option<Ru
 
 /// `when`: all of them must hold.
 fn conditions(when: &Value<'_>, out: &mut Problems) -> Vec<Condition> {
-    let Some(mut table) = when.table("a table such as { header.x-canary = \"always\" }", out)
-    else {
+    const EXPECTED: &str = "a table such as { header.x-canary = \"always\" }";
+    if when.as_list().is_some() {
+        out.error(when.span.clone(), "a list in `when` is not available yet")
+            .label(format!("expected {EXPECTED}"))
+            .help("write a `[[…match]]` for each of them, all with the same `to`");
+        return Vec::new();
+    }
+    let Some(mut table) = when.table(EXPECTED, out) else {
         return Vec::new();
     };
     let before = out.len();

@@ -55,7 +55,7 @@ pub(super) fn services(
         out.error(0..0, "the file names no service")
             .label("expected `[service.NAME]`")
             .help("write a service, such as\n[service.shop]\nversions = { blue = [\"10.0.1.10:8080\"] }")
-            .absence();
+            .missing("", "service");
         return services;
     };
     let Some(table) = value.table("a table: one table for each service", out) else {
@@ -124,14 +124,15 @@ fn service(
             .unwrap_or_default(),
         versions,
     };
-    let places = Places {
+    let mut places = Places {
         name: table.at.clone(),
         hosts: host_places,
         paths: path_places,
         previews,
         doubtful,
     };
-    table.finish(out);
+    let meant = table.finish(out);
+    places.doubtful |= meant.iter().any(|key| matches!(*key, "hosts" | "paths"));
     (service, places)
 }
 

@@ -1,5 +1,6 @@
 //! `stable` and `split`: which version gets what.
 
+use crate::config::keys;
 use crate::config::problems::{Problems, Span};
 use crate::config::raw::{Table, Text, Value, suggest};
 use crate::config::spec::{Share, Version};
@@ -55,7 +56,7 @@ pub(super) fn stable(
                 out.error(service.at.clone(), message)
                     .label("which version gets what the split leaves?")
                     .help(format!("write `stable = \"{}\"`", first.name))
-                    .absence();
+                    .missing(&service.path, "stable");
                 None
             }
         };
@@ -79,8 +80,11 @@ pub(super) fn split(
     let mut sum = 0;
     let mut last = value.key.clone();
     for (name, value) in table.named() {
-        let share = share(&value, out);
         let index = versions.iter().position(|v| v.name == name);
+        if index.is_none() && stray(name, &value, &table, out) {
+            continue;
+        }
+        let share = share(&value, out);
         match (index, stable) {
             (None, _) => undefined(name, value.key, &table.path, versions, out),
             (Some(index), Some((stable, place))) if index == *stable => {
@@ -119,14 +123,30 @@ pub(super) fn split(
     shares
 }
 
+/// Says that a key stands among the names of a table because it was written below that table's header, if so.
+pub(super) fn stray(name: &str, value: &Value<'_>, table: &Table<'_>, out: &mut Problems) -> bool {
+    let Some(help) = keys::misplaced(&table.path, name) else {
+        return false;
+    };
+    out.error(
+        value.key.clone(),
+        format!("{} is no version of a service", quote(name)),
+    )
+    .label(format!("read as a key of `[{}]`", table.path))
+    .help(help);
+    if let Some((service, _)) = table.path.rsplit_once('.') {
+        let key = keys::SERVICE.iter().find(|key| **key == name);
+        key.into_iter()
+            .for_each(|key| out.forget_missing(service, key));
+    }
+    true
+}
+
 fn share(value: &Value<'_>, out: &mut Problems) -> Option<Share> {
     if value.as_text().is_some_and(|t| t.value == "rollout") {
-        out.error(
-            value.span.clone(),
-            "this version of cutover has no rollouts yet",
-        )
-        .label("expected a share such as \"5%\"")
-        .help("raise the share by hand, or with `cutover shift`");
+        out.error(value.span.clone(), "rollouts are not available yet")
+            .label("expected a share such as \"5%\"")
+            .help("raise the share by hand, or with `cutover shift`");
         return None;
     }
     value.share(out)

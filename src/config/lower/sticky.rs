@@ -98,7 +98,9 @@ fn keys(value: &Value<'_>, result: &mut Sticky, out: &mut Problems) {
         match text.value {
             "endpoint" => result.to_endpoint = true,
             "version" => result.to_endpoint = false,
-            _ => unknown_word(&text, &to.path, &["endpoint", "version"], out),
+            _ => {
+                unknown_word(&text, &to.path, &["endpoint", "version"], out);
+            }
         }
     }
     let idle = table.set_duration("idle", &mut result.idle, SHORTEST, out);

@@ -1,9 +1,9 @@
 //! Versions.
 
 use super::endpoints::endpoints;
-use super::{check_name, route};
+use super::{check_name, route, split};
 use crate::config::problems::{Problems, Span};
-use crate::config::raw::Table;
+use crate::config::raw::{Table, Value};
 use crate::config::spec::{HostPattern, Version};
 use crate::config::value::SHORTEST;
 
@@ -27,6 +27,9 @@ pub(super) fn versions(
         return (versions, previews);
     };
     for (name, value) in table.named() {
+        if is_no_version(name, &value) && split::stray(name, &value, &table, out) {
+            continue;
+        }
         check_name(name, &value, "version", out);
         let mut version = Version {
             slow_start: None,
@@ -45,6 +48,19 @@ pub(super) fn versions(
         value.empty(out);
     }
     (versions, previews)
+}
+
+/// Whether the value is none of a version, so that a name that is a key as well was meant as the key.
+fn is_no_version(name: &str, value: &Value<'_>) -> bool {
+    if let Some(table) = value.as_table() {
+        return !table.has("endpoints");
+    }
+    let Some(items) = value.as_list() else {
+        return true;
+    };
+    // Endpoints have a port.
+    let has_port = |item: &Value<'_>| item.as_text().is_some_and(|t| t.value.contains(':'));
+    matches!(name, "hosts" | "paths") && !items.iter().any(has_port)
 }
 
 /// `[service.NAME.versions.NAME]`

@@ -1,0 +1,267 @@
+//! What nginx, HAProxy, Envoy, Traefik and Kubernetes call things, and the keys that do the same here.
+
+use super::Position;
+
+/// Words of other proxies in one table, the key that does the same, and how it is written.
+pub(super) struct Foreign {
+    pub(super) position: Position,
+    pub(super) words: &'static [&'static str],
+    pub(super) key: &'static str,
+    pub(super) example: &'static str,
+}
+
+const fn foreign(
+    position: Position,
+    words: &'static [&'static str],
+    key: &'static str,
+    example: &'static str,
+) -> Foreign {
+    Foreign {
+        position,
+        words,
+        key,
+        example,
+    }
+}
+
+pub(super) const FOREIGN: [Foreign; 29] = [
+    foreign(
+        "",
+        &[
+            "port",
+            "bind",
+            "address",
+            "listener",
+            "listeners",
+            "frontend",
+        ],
+        "listen",
+        "listen = \":8080\"",
+    ),
+    foreign(
+        "",
+        &[
+            "services",
+            "backend",
+            "backends",
+            "upstream",
+            "upstreams",
+            "cluster",
+            "clusters",
+            "server",
+            "servers",
+        ],
+        "service",
+        "[service.shop] with versions = { v1 = [\"10.0.1.10:8080\"] }",
+    ),
+    foreign(
+        "",
+        &[
+            "worker_processes",
+            "threads",
+            "nbthread",
+            "nbproc",
+            "concurrency",
+        ],
+        "workers",
+        "workers = 4",
+    ),
+    foreign(
+        "",
+        &[
+            "timeout", "timeouts", "health", "outlier", "retry", "drain", "sticky",
+        ],
+        "defaults",
+        "a table under [defaults], such as [defaults.timeouts]",
+    ),
+    foreign(
+        "",
+        &["tls", "ssl", "cert", "certs", "certificates"],
+        "listen",
+        "[[listen.https.cert]] with `cert` and `key`",
+    ),
+    foreign(
+        "",
+        &["metrics", "prometheus"],
+        "admin",
+        "admin = \"127.0.0.1:9900\", which serves /metrics",
+    ),
+    foreign(
+        "limits",
+        &["max_connections", "maxconn", "worker_connections"],
+        "connections",
+        "connections = 20_000",
+    ),
+    foreign(
+        "limits",
+        &[
+            "client_max_body_size",
+            "max_body_size",
+            "body_size",
+            "max_body",
+        ],
+        "body_bytes",
+        "body_bytes = \"10MiB\"",
+    ),
+    foreign(
+        "listen.*",
+        &["address", "addr", "port", "listen"],
+        "bind",
+        "bind = \":443\"",
+    ),
+    foreign(
+        "listen.*",
+        &["tls", "ssl", "certs", "certificate", "certificates"],
+        "cert",
+        "[[listen.https.cert]] with `cert` and `key`",
+    ),
+    foreign(
+        "listen.*",
+        &["http2", "h2", "alpn"],
+        "protocols",
+        "protocols = [\"h1\", \"h2\"]",
+    ),
+    foreign(
+        "listen.*",
+        &["real_ip", "set_real_ip_from", "proxies"],
+        "trusted_proxies",
+        "trusted_proxies = [\"10.0.0.0/8\"]",
+    ),
+    foreign(
+        "listen.*",
+        &["force_https", "https_redirect", "redirect_https"],
+        "redirect",
+        "redirect = \"https\"",
+    ),
+    foreign(
+        "listen.*.cert",
+        &[
+            "certificate",
+            "chain",
+            "crt",
+            "ssl_certificate",
+            "cert_file",
+        ],
+        "cert",
+        "cert = \"/path/to/chain.pem\"",
+    ),
+    foreign(
+        "listen.*.cert",
+        &["private_key", "ssl_certificate_key", "key_file"],
+        "key",
+        "key = \"/path/to/key.pem\"",
+    ),
+    foreign(
+        "listen.*.cert",
+        &["ca", "ca_file", "ssl_client_certificate", "client_ca_file"],
+        "client_ca",
+        "client_ca = \"/path/to/ca.pem\"",
+    ),
+    foreign(
+        "listen.*.cert",
+        &["names", "hosts", "domains", "server_name"],
+        "sni",
+        "sni = [\"shop.example.com\"]",
+    ),
+    foreign(
+        "service.*",
+        &[
+            "upstream",
+            "upstreams",
+            "backend",
+            "backends",
+            "server",
+            "servers",
+            "endpoint",
+            "endpoints",
+            "targets",
+            "nodes",
+            "url",
+            "proxy_pass",
+        ],
+        "versions",
+        "versions = { v1 = [\"10.0.1.10:8080\"] }",
+    ),
+    foreign(
+        "service.*",
+        &["domain", "domains", "server_name", "hostname", "hostnames"],
+        "hosts",
+        "hosts = [\"shop.example.com\"]",
+    ),
+    foreign(
+        "service.*",
+        &["location", "locations", "prefix", "route", "routes"],
+        "paths",
+        "paths = [\"/v1/*\"]",
+    ),
+    foreign(
+        "service.*",
+        &["lb", "lb_policy", "load_balancing", "algorithm", "policy"],
+        "balance",
+        "balance = \"least_request\"",
+    ),
+    foreign(
+        "service.*",
+        &[
+            "health_check",
+            "healthcheck",
+            "readiness",
+            "probe",
+            "httpchk",
+        ],
+        "check",
+        "check = \"/ready\"",
+    ),
+    foreign(
+        "service.*",
+        &["canary", "canaries", "weight", "weights", "traffic"],
+        "split",
+        "split = { v2 = \"5%\" }",
+    ),
+    foreign(
+        "service.*",
+        &["default", "primary", "active", "current"],
+        "stable",
+        "stable = \"v1\"",
+    ),
+    foreign(
+        "service.*",
+        &[
+            "timeout",
+            "read_timeout",
+            "proxy_read_timeout",
+            "connect_timeout",
+        ],
+        "timeouts",
+        "timeouts = { first_byte = \"15s\", total = \"60s\" }",
+    ),
+    foreign(
+        "service.*",
+        &["stickiness", "session_affinity", "affinity", "session"],
+        "sticky",
+        "sticky = { to = \"endpoint\" }",
+    ),
+    foreign(
+        "service.*",
+        &[
+            "circuit_breaker",
+            "circuit_breakers",
+            "max_connections",
+            "max_conns",
+        ],
+        "limits",
+        "limits = { connections = 1024 }",
+    ),
+    foreign(
+        "service.*.health",
+        &["uri", "url", "endpoint"],
+        "path",
+        "path = \"/ready\"",
+    ),
+    foreign(
+        "service.*.versions.*",
+        &["server", "servers", "address", "addresses", "hosts", "url"],
+        "endpoints",
+        "endpoints = [\"10.0.1.10:8080\"]",
+    ),
+];

@@ -1,0 +1,161 @@
+//! What a quantity that can't be read was probably meant to be: `5 %` is `5%`, `30sec` is `30s`, `10m` of bytes is `10MiB`.
+//! A suggestion is always a text that can be read, and never the one that was typed.
+
+use super::units;
+
+/// A share: `5`, `0.05`, `5,5%`, `5 %`, `.5%`, `5 percent`.
+pub(super) fn share(typed: &str) -> Option<String> {
+    let text = plain(typed);
+    let number = ["%", "percent", "pct"]
+        .iter()
+        .find_map(|unit| text.strip_suffix(unit));
+    if let Some(number) = number {
+        return readable(typed, format!("{}%", decimal(number)?), |t| {
+            units::share(t).is_ok()
+        });
+    }
+    of_one(&text).or_else(|| {
+        readable(typed, format!("{}%", decimal(&text)?), |t| {
+            units::share(t).is_ok()
+        })
+    })
+}
+
+/// A number between 0 and 1, with a fraction, as a share: `0.05` is `5%`.
+pub(super) fn of_one(typed: &str) -> Option<String> {
+    let number: f64 = typed.parse().ok()?;
+    if !(number > 0.0 && number < 1.0) {
+        return None;
+    }
+    // The smallest step of a share is 0.001 %.
+    let percent = format!("{:.3}", number * 100.0);
+    let percent = percent.trim_end_matches('0').trim_end_matches('.');
+    readable(typed, format!("{percent}%"), |t| {
+        units::share(t).is_ok_and(|share| share.0 > 0)
+    })
+}
+
+/// A duration: `30sec`, `5 minutes`, `1,5s`, `30S`.
+pub(super) fn duration(typed: &str) -> Option<String> {
+    let text = plain(typed);
+    let at = text.find(|c: char| c.is_alphabetic())?;
+    let (number, unit) = text.split_at(at);
+    let unit = match unit {
+        // A capital M is a month to some and a minute to others.
+        _ if unit.starts_with('m') && typed.contains('M') => return None,
+        "ms" | "msec" | "msecs" | "millis" | "millisecond" | "milliseconds" => "ms",
+        "s" | "sec" | "secs" | "second" | "seconds" => "s",
+        "m" | "min" | "mins" | "minute" | "minutes" => "m",
+        "h" | "hr" | "hrs" | "hour" | "hours" => "h",
+        "d" | "day" | "days" => "d",
+        _ => return None,
+    };
+    readable(typed, format!("{}{unit}", decimal(number)?), |t| {
+        units::duration(t).is_ok()
+    })
+}
+
+/// A size: `64K`, `10m`, `64 KiB`, `64kib`, `10mb`.
+pub(super) fn size(typed: &str) -> Option<String> {
+    let text = plain(typed);
+    let at = text.find(|c: char| c.is_alphabetic())?;
+    let (number, unit) = text.split_at(at);
+    let unit = match unit {
+        "b" | "byte" | "bytes" => "B",
+        "k" | "ki" | "kib" => "KiB",
+        "m" | "mi" | "mib" => "MiB",
+        "g" | "gi" | "gib" => "GiB",
+        "kb" => "KB",
+        "mb" => "MB",
+        "gb" => "GB",
+        _ => return None,
+    };
+    readable(typed, format!("{number}{unit}"), |t| units::size(t).is_ok())
+}
+
+/// In small letters, without spaces and a plus sign before it.
+fn plain(typed: &str) -> String {
+    let text: String = typed.split_whitespace().collect();
+    let text = text.to_ascii_lowercase();
+    text.strip_prefix('+').unwrap_or(&text).to_owned()
+}
+
+/// A number with a decimal point where a comma was typed, and with digits on both sides of it.
+fn decimal(number: &str) -> Option<String> {
+    let number = number.replacen(',', ".", 1);
+    let (whole, fraction) = number.split_once('.').unwrap_or((&number, ""));
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let whole = if whole.is_empty() { "0" } else { whole };
+    Some(match fraction {
+        "" => whole.to_owned(),
+        fraction => format!("{whole}.{fraction}"),
+    })
+}
+
+fn readable(typed: &str, meant: String, reads: impl Fn(&str) -> bool) -> Option<String> {
+    (meant != typed && reads(&meant)).then_some(meant)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares() {
+        for (typed, meant) in [
+            ("5", "5%"),
+            ("0.05", "5%"),
+            ("0.005", "0.5%"),
+            ("2.5", "2.5%"),
+            ("5,5%", "5.5%"),
+            ("5 %", "5%"),
+            (" 5%", "5%"),
+            ("+5%", "5%"),
+            (".5%", "0.5%"),
+            ("5.%", "5%"),
+            ("5 percent", "5%"),
+        ] {
+            assert_eq!(share(typed).as_deref(), Some(meant), "{typed}");
+        }
+        for typed in ["", "%", "-5%", "120%", "half", "5%", "0.0000001", "1e1%"] {
+            assert_eq!(share(typed), None, "{typed}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (typed, meant) in [
+            ("30sec", "30s"),
+            ("30 Seconds", "30s"),
+            ("5min", "5m"),
+            ("1,5s", "1.5s"),
+            ("30S", "30s"),
+            ("250msec", "250ms"),
+            ("2 days", "2d"),
+        ] {
+            assert_eq!(duration(typed).as_deref(), Some(meant), "{typed}");
+        }
+        for typed in ["", "30", "5M", "-1s", "s", "1 fortnight", "30s"] {
+            assert_eq!(duration(typed), None, "{typed}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (typed, meant) in [
+            ("64K", "64KiB"),
+            ("10m", "10MiB"),
+            ("64 KiB", "64KiB"),
+            ("64kib", "64KiB"),
+            ("10mb", "10MB"),
+            ("1Gi", "1GiB"),
+        ] {
+            assert_eq!(size(typed).as_deref(), Some(meant), "{typed}");
+        }
+        for typed in ["", "64", "-1B", "1.5MiB", "KiB", "64KiB"] {
+            assert_eq!(size(typed), None, "{typed}");
+        }
+    }
+}
