@@ -150,7 +150,7 @@ mod tests {
             let code = (CODE.first[len] >> (32 - len)) + nth as u32;
             bits += &format!("{code:0len$b}");
         }
-        while bits.len() % 8 != 0 {
+        while !bits.len().is_multiple_of(8) {
             bits.push('1');
         }
         let byte = |at: usize| u8::from_str_radix(&bits[at..at + 8], 2).expect("bits");

@@ -294,7 +294,8 @@ impl Control {
     fn store(&mut self) {
         let held = self.publisher.listeners().held();
         let stored = held.map(|(label, socket)| systemd::store(&label.name, socket.as_fd()));
-        self.stored = stored.fold(true, |all, one| all && one);
+        // Every socket is offered, also after one that was refused.
+        self.stored = stored.filter(|stored| !stored).count() == 0;
     }
 
     async fn reload(&mut self) -> Outcome {
