@@ -68,6 +68,11 @@ impl Flow {
         self.pipe.is_some()
     }
 
+    /// The source has ended; some of what it sent may not have been handed on yet.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Everything has been handed on.
     pub fn is_done(&self) -> bool {
         self.done

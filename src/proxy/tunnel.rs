@@ -1,8 +1,12 @@
 //! After 101: bytes both ways until both sides have ended, or one broke. A message costs one read and one write, and a direction
 //! in which nothing has come since is not asked again.
+//!
+//! A tunnel may be silent for as long as both sides are there. When one has ended, the other may have gone without a word, or have
+//! nothing to say any more: then a silence ends the tunnel.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use tokio::task::coop;
 
@@ -15,6 +19,10 @@ use super::observe::Recording;
 use super::tries::Served;
 use super::wire::{Downstream, PumpError, Sink, Source, Upstream};
 use crate::http1::{FieldId, Framing};
+use crate::net::Watch;
+
+/// How long a tunnel of which one side has ended may go without a byte from the other.
+const HALF_OPEN: Duration = Duration::from_secs(30);
 
 /// Hands the 101 on, then the bytes.
 ///
@@ -49,12 +57,7 @@ pub(crate) async fn run<D: Downstream, U: Upstream, F: Fields>(
     active.becomes_stream();
     cx.watch.disarm();
     let mut tunnel = Tunnel::new();
-    let watch = cx.watch;
-    poll_fn(|task| match tunnel.poll(task, down, up) {
-        Poll::Pending if watch.expired(task) && watch.is_shut() => Poll::Ready(()),
-        polled => polled,
-    })
-    .await;
+    poll_fn(|task| tunnel.poll_in_time(task, down, up, cx.watch)).await;
     let record = &mut recording.record;
     record.bytes_received = tunnel.rising.flow.moved;
     record.bytes_sent = tunnel.falling.flow.moved;
@@ -67,6 +70,8 @@ struct Tunnel {
     falling: Half,
     /// Who is woken by the sides that rest.
     waker: Waker,
+    /// Bytes that had passed when the deadline was armed last: a side has ended.
+    timed_at: Option<u64>,
 }
 
 impl Tunnel {
@@ -75,6 +80,33 @@ impl Tunnel {
             rising: Half::default(),
             falling: Half::default(),
             waker: Waker::noop().clone(),
+            timed_at: None,
+        }
+    }
+
+    /// Ready when both directions have ended, one broke, or the time is over; `watch` has no deadline of another's.
+    #[inline]
+    fn poll_in_time(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut (impl Source + Sink),
+        up: &mut (impl Source + Sink),
+        watch: &Watch,
+    ) -> Poll<()> {
+        if self.poll(cx, down, up).is_ready() {
+            return Poll::Ready(());
+        }
+        if self.rising.flow.has_ended() || self.falling.flow.has_ended() {
+            let moved = Some(self.rising.flow.moved + self.falling.flow.moved);
+            if self.timed_at != moved {
+                self.timed_at = moved;
+                watch.arm(HALF_OPEN);
+            }
+        }
+        if watch.expired(cx) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
         }
     }
 
@@ -125,6 +157,7 @@ impl Half {
                 return Poll::Pending;
             };
             sink.gave(n);
+            self.flow.moved += n as u64;
             if source.poll_news(cx).is_pending() {
                 self.stay();
                 return Poll::Pending;

@@ -1,13 +1,13 @@
 use std::future::Future;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::yield_now;
 
 use super::*;
-use crate::net::{Buffers, Stream};
+use crate::net::{Buffers, Stream, Watches};
 use crate::proxy::h1::H1;
 
 async fn pair() -> (TcpStream, TcpStream) {
@@ -158,4 +158,51 @@ async fn nothing_is_lost_where_a_message_does_not_fit() {
     drop(scene.down);
     scene.client.read_to_end(&mut last).await.unwrap();
     assert_eq!(last, b"last");
+}
+
+/// Whether the tunnel is still open after everything that is under way has arrived.
+async fn is_open(scene: &mut Scene, watch: &Watch) -> bool {
+    let Scene {
+        tunnel, down, up, ..
+    } = scene;
+    let over = poll_fn(|cx| tunnel.poll_in_time(cx, down, up, watch));
+    tokio::time::timeout(Duration::from_millis(50), over)
+        .await
+        .is_err()
+}
+
+#[tokio::test]
+async fn silence_ends_a_tunnel_only_when_one_side_has_ended() {
+    for client_ends in [true, false] {
+        let mut scene = Scene::new().await;
+        let watches = Watches::new();
+        let watch = watches.watch(0);
+        let start = Instant::now();
+        let at = |s| watches.tick(start + Duration::from_secs(s));
+        scene.client.write_all(b"hello").await.unwrap();
+        assert!(is_open(&mut scene, &watch).await);
+        at(100_000);
+        assert!(is_open(&mut scene, &watch).await, "both sides are there");
+        let ended = match client_ends {
+            true => &mut scene.client,
+            false => &mut scene.origin,
+        };
+        ended.shutdown().await.unwrap();
+        assert!(is_open(&mut scene, &watch).await);
+        at(100_029);
+        assert!(is_open(&mut scene, &watch).await);
+        // Small ones go another way through the proxy than large ones.
+        for (n, size) in [3, 100_000, 3].into_iter().enumerate() {
+            let goes_on = match client_ends {
+                true => &mut scene.origin,
+                false => &mut scene.client,
+            };
+            let _sent = goes_on.try_write(&vec![7; size]).unwrap();
+            assert!(is_open(&mut scene, &watch).await);
+            at(100_058 + 29 * n as u64);
+            assert!(is_open(&mut scene, &watch).await, "{size} bytes came");
+        }
+        at(100_058 + 29 * 2 + 31);
+        assert!(!is_open(&mut scene, &watch).await);
+    }
 }
