@@ -4,6 +4,7 @@ pub mod budget;
 pub mod buffer;
 pub mod clock;
 pub mod date;
+pub(crate) mod keepalive;
 pub mod outbox;
 pub mod pipe;
 mod socket_file;

@@ -12,6 +12,7 @@ use tokio_rustls::TlsConnector;
 use super::Endpoint;
 use crate::config::spec::{Address, Scheme};
 use crate::net::Stream;
+use crate::net::keepalive::keep_alive;
 
 /// An opened connection, and what it speaks.
 #[derive(Debug)]
@@ -146,6 +147,7 @@ async fn dial_tcp(endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
         match TcpStream::connect(address).await {
             Ok(stream) => {
                 stream.set_nodelay(true).map_err(ConnectError::Io)?;
+                keep_alive(&stream, endpoint.pause()).map_err(ConnectError::Io)?;
                 return Ok(stream);
             }
             Err(e) => failure = ConnectError::Io(e),

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
@@ -34,6 +34,8 @@ pub struct Endpoint {
     /// What `Host` is set to where a request has none, and the name that TLS is asked for.
     pub authority: Box<str>,
     addresses: ArcSwap<Vec<SocketAddr>>,
+    /// `timeouts.idle` of its service, in milliseconds.
+    pause_ms: AtomicU64,
     slots: Arc<Slots>,
     /// Whether it may be picked. Written by the control thread, suspicion by workers too.
     pub state: State,
@@ -226,6 +228,17 @@ impl Endpoint {
         self.addresses.store(Arc::new(addresses));
     }
 
+    /// How long its peer may pause on a connection: what [`crate::net::keepalive`] needs to know of it.
+    pub(crate) fn pause(&self) -> Duration {
+        Duration::from_millis(self.pause_ms.load(Ordering::Relaxed))
+    }
+
+    /// Sets how long its peer may pause on connections that are opened from now on.
+    pub(crate) fn set_pause(&self, pause: Duration) {
+        let ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        self.pause_ms.store(ms, Ordering::Relaxed);
+    }
+
     /// Spoken to in HTTP/2 whatever is negotiated.
     pub fn is_h2c(&self) -> bool {
         self.spec.scheme == Scheme::H2c
@@ -350,6 +363,7 @@ impl Registry {
                 Address::Ip(address) => vec![*address],
                 Address::Name(..) | Address::Unix(_) => Vec::new(),
             }),
+            pause_ms: AtomicU64::new(0),
             spec: spec.clone(),
             slot: self.slots.take(),
             metrics: metrics.clone(),

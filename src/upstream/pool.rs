@@ -38,9 +38,13 @@ impl Pool {
         registry: &Registry,
         metrics: &Arc<VersionMetrics>,
     ) -> Self {
-        let member = |spec: &spec::Endpoint| Member {
-            endpoint: registry.endpoint(&service.name, &version.name, spec, metrics),
-            weight: spec.weight,
+        let member = |spec: &spec::Endpoint| {
+            let endpoint = registry.endpoint(&service.name, &version.name, spec, metrics);
+            endpoint.set_pause(service.timeouts.idle);
+            Member {
+                endpoint,
+                weight: spec.weight,
+            }
         };
         let members = version.endpoints.iter().map(member).collect();
         let panic = service.policies.outlier.panic;

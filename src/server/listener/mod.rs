@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::conn::Listening;
 use super::inherit::{Inherited, Label, Purpose};
@@ -20,6 +21,7 @@ use super::tls::{self, Files};
 use crate::config::{Spec, spec};
 use crate::net::SocketFile;
 use crate::proxy::via::Via;
+use crate::net::keepalive::keep_alive;
 use crate::telemetry::Telemetry;
 
 pub use bind::{Place, Socket};
@@ -106,6 +108,8 @@ pub struct Plan {
     /// By worker, then by listener.
     sockets: Vec<Vec<Vec<Socket>>>,
     next_id: usize,
+    /// How long a client may pause reading: the longest `timeouts.idle` of all services.
+    pause: Duration,
 }
 
 /// What came of looking at the certificates again.
@@ -141,6 +145,7 @@ impl Listeners {
             standing: Vec::new(),
             sockets: (0..self.workers).map(|_| Vec::new()).collect(),
             next_id: self.next_id,
+            pause: longest_pause(spec),
         };
         let mut errors = Vec::new();
         for listener in &spec.listeners {
@@ -240,6 +245,9 @@ impl Listeners {
     pub fn adopt(&mut self, plan: Plan) -> Vec<Vec<Order>> {
         self.standing = plan.standing;
         self.next_id = plan.next_id;
+        for standing in &self.standing {
+            standing.keep_alive(plan.pause);
+        }
         let order = |(standing, sockets): (&Standing, Vec<Socket>)| Order {
             runtime: standing.runtime.clone(),
             sockets,
@@ -383,7 +391,25 @@ impl Listeners {
     }
 }
 
+fn longest_pause(spec: &Spec) -> Duration {
+    let pauses = spec.services.iter().map(|service| service.timeouts.idle);
+    pauses.max().unwrap_or_default()
+}
+
 impl Standing {
+    /// Turns TCP keepalive on for all connections that are accepted from now on: they inherit it, so that it costs them nothing.
+    fn keep_alive(&self, pause: Duration) {
+        if let Place::Unix(_) = self.runtime.place {
+            return;
+        }
+        for socket in &*self.held {
+            if let Err(error) = keep_alive(socket, pause) {
+                let listener = &self.runtime.spec.name;
+                tracing::warn!(listener, %error, "TCP keepalive can't be turned on");
+            }
+        }
+    }
+
     /// A table of the files as they are now; `None` if they are the same, or the same bad ones as before.
     fn renewed(&mut self) -> Result<Option<(Arc<tls::Table>, u64)>, String> {
         let spec = &self.runtime.spec;
