@@ -1,15 +1,17 @@
 //! Opens connections to endpoints.
 
 use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use super::Endpoint;
+use super::{Endpoint, addresses};
 use crate::config::spec::{Address, Scheme};
 use crate::net::Stream;
 use crate::net::keepalive::keep_alive;
@@ -89,7 +91,7 @@ impl std::error::Error for ConnectError {
 /// # Errors
 /// See [`ConnectError`]; nothing was sent to the application in any of the cases.
 pub async fn open(endpoint: &Endpoint, limit: Duration) -> Result<Opened, ConnectError> {
-    within(limit, dial(endpoint, &CLIENT)).await
+    dial(endpoint, &CLIENT, limit).await
 }
 
 /// As [`open`], without an offer of HTTP/2 over TLS.
@@ -97,7 +99,35 @@ pub async fn open(endpoint: &Endpoint, limit: Duration) -> Result<Opened, Connec
 /// # Errors
 /// See [`ConnectError`].
 pub async fn open_http1(endpoint: &Endpoint, limit: Duration) -> Result<Opened, ConnectError> {
-    within(limit, dial(endpoint, &CLIENT_HTTP1)).await
+    dial(endpoint, &CLIENT_HTTP1, limit).await
+}
+
+type Tls = LazyLock<Arc<ClientConfig>>;
+
+/// Tries the addresses in turn, each for its part of the time; the last failure counts.
+async fn dial(endpoint: &Endpoint, tls: &Tls, limit: Duration) -> Result<Opened, ConnectError> {
+    if let Address::Unix(path) = &endpoint.spec.address {
+        return within(limit, dial_unix(endpoint, path)).await;
+    }
+    let start = Instant::now();
+    let addresses = endpoint.addresses();
+    let mut untried = addresses.all().len();
+    let mut failure = ConnectError::Unresolved;
+    for (index, address) in addresses.order() {
+        let part = addresses::part(limit.saturating_sub(start.elapsed()), untried);
+        untried -= 1;
+        match within(part, dial_one(endpoint, address, tls)).await {
+            Ok(opened) => {
+                addresses.note(index, true);
+                return Ok(opened);
+            }
+            Err(error) => {
+                addresses.note(index, false);
+                failure = error;
+            }
+        }
+    }
+    Err(failure)
 }
 
 async fn within(
@@ -110,18 +140,24 @@ async fn within(
     }
 }
 
-async fn dial(
+async fn dial_unix(endpoint: &Endpoint, path: &Path) -> Result<Opened, ConnectError> {
+    let stream = UnixStream::connect(path).await.map_err(ConnectError::Io)?;
+    Ok(Opened {
+        stream: Stream::Unix(stream),
+        h2: endpoint.is_h2c(),
+    })
+}
+
+async fn dial_one(
     endpoint: &Endpoint,
-    tls: &LazyLock<Arc<ClientConfig>>,
+    address: SocketAddr,
+    tls: &Tls,
 ) -> Result<Opened, ConnectError> {
-    if let Address::Unix(path) = &endpoint.spec.address {
-        let stream = UnixStream::connect(path).await.map_err(ConnectError::Io)?;
-        return Ok(Opened {
-            stream: Stream::Unix(stream),
-            h2: endpoint.is_h2c(),
-        });
-    }
-    let tcp = dial_tcp(endpoint).await?;
+    let tcp = TcpStream::connect(address)
+        .await
+        .map_err(ConnectError::Io)?;
+    tcp.set_nodelay(true).map_err(ConnectError::Io)?;
+    keep_alive(&tcp, endpoint.pause()).map_err(ConnectError::Io)?;
     if endpoint.spec.scheme != Scheme::Https {
         return Ok(Opened {
             stream: Stream::Tcp(tcp),
@@ -138,22 +174,6 @@ async fn dial(
         stream: Stream::ClientTls(Box::new(tls)),
         h2,
     })
-}
-
-/// Tries the addresses in turn; the last failure counts.
-async fn dial_tcp(endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
-    let mut failure = ConnectError::Unresolved;
-    for address in endpoint.addresses().iter() {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                stream.set_nodelay(true).map_err(ConnectError::Io)?;
-                keep_alive(&stream, endpoint.pause()).map_err(ConnectError::Io)?;
-                return Ok(stream);
-            }
-            Err(e) => failure = ConnectError::Io(e),
-        }
-    }
-    Err(failure)
 }
 
 fn server_name(address: &Address) -> Result<ServerName<'static>, ConnectError> {

@@ -20,7 +20,7 @@ pub async fn refresh(registry: &Registry) {
 /// Resolves the endpoints that have a name and no address yet; waits for all of them, `limit` at most.
 pub async fn first(registry: &Registry, limit: Duration) {
     let mut unknown = registry.living();
-    unknown.retain(|e| e.addresses().is_empty());
+    unknown.retain(|e| e.addresses().all().is_empty());
     // What takes longer is caught up with by the next refresh.
     let _ = tokio::time::timeout(limit, resolve(unknown)).await;
 }
@@ -46,7 +46,7 @@ fn take_up(
     answer: Result<std::io::Result<Vec<SocketAddr>>, tokio::time::error::Elapsed>,
 ) {
     let known = endpoint.addresses();
-    let keeps = if known.is_empty() {
+    let keeps = if known.all().is_empty() {
         "the endpoint has no address yet and gets no requests"
     } else {
         "the last addresses stay in use"
@@ -55,7 +55,10 @@ fn take_up(
         Ok(Ok(mut found)) if !found.is_empty() => {
             found.sort_unstable();
             found.dedup();
-            if *known != found {
+            if known.all() == found {
+                // Those that failed have their turn again: at most one connection in ten seconds waits in vain for each.
+                known.forget_failures();
+            } else {
                 tracing::info!(endpoint = %endpoint.name, addresses = ?found, "name resolved");
                 endpoint.set_addresses(found);
             }
@@ -90,15 +93,16 @@ mod tests {
     async fn a_name_gets_its_addresses() {
         let registry = Registry::new();
         let endpoint = endpoint(&registry, "localhost");
-        assert!(endpoint.addresses().is_empty());
+        assert!(endpoint.addresses().all().is_empty());
         first(&registry, Duration::from_secs(5)).await;
         assert!(
             endpoint
                 .addresses()
+                .all()
                 .iter()
                 .all(|a| a.ip().is_loopback() && a.port() == 80)
         );
-        assert!(!endpoint.addresses().is_empty());
+        assert!(!endpoint.addresses().all().is_empty());
     }
 
     #[test]
@@ -112,12 +116,13 @@ mod tests {
         take_up(&endpoint, Ok(Ok(good)));
         let sorted: Vec<String> = endpoint
             .addresses()
+            .all()
             .iter()
             .map(ToString::to_string)
             .collect();
         assert_eq!(sorted, ["10.0.0.1:80", "10.0.0.2:80"]);
         take_up(&endpoint, Ok(Ok(Vec::new())));
         take_up(&endpoint, Ok(Err(std::io::Error::other("no answer"))));
-        assert_eq!(endpoint.addresses().len(), 2);
+        assert_eq!(endpoint.addresses().all().len(), 2);
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use super::VersionLoad;
+use super::{Addresses, VersionLoad};
 use crate::config::spec::{self, Address, Scheme};
 use crate::telemetry::VersionMetrics;
 
@@ -33,7 +33,7 @@ pub struct Endpoint {
     pub name: Box<str>,
     /// What `Host` is set to where a request has none, and the name that TLS is asked for.
     pub authority: Box<str>,
-    addresses: ArcSwap<Vec<SocketAddr>>,
+    addresses: ArcSwap<Addresses>,
     /// `timeouts.idle` of its service, in milliseconds.
     pause_ms: AtomicU64,
     slots: Arc<Slots>,
@@ -219,13 +219,13 @@ impl Load {
 
 impl Endpoint {
     /// Where to dial: the literal address, or what the name resolved to last (empty: not resolved yet). Always empty for Unix sockets.
-    pub fn addresses(&self) -> Arc<Vec<SocketAddr>> {
+    pub fn addresses(&self) -> Arc<Addresses> {
         self.addresses.load_full()
     }
 
     /// The name resolved to these. Only for [`super::discovery`].
     pub fn set_addresses(&self, addresses: Vec<SocketAddr>) {
-        self.addresses.store(Arc::new(addresses));
+        self.addresses.store(Arc::new(Addresses::new(addresses)));
     }
 
     /// How long its peer may pause on a connection: what [`crate::net::keepalive`] needs to know of it.
@@ -359,10 +359,10 @@ impl Registry {
                 Address::Unix(_) => "localhost".into(),
                 address => address.to_string().into(),
             },
-            addresses: ArcSwap::from_pointee(match &spec.address {
+            addresses: ArcSwap::from_pointee(Addresses::new(match &spec.address {
                 Address::Ip(address) => vec![*address],
                 Address::Name(..) | Address::Unix(_) => Vec::new(),
-            }),
+            })),
             pause_ms: AtomicU64::new(0),
             spec: spec.clone(),
             slot: self.slots.take(),

@@ -5,8 +5,9 @@
 //! * [`connect`]: opens connections. [`conns`]: one worker's idle ones. [`h2_conns`], [`h2_open`]: one worker's HTTP/2 connections.
 //! * [`health`]: what checks say. [`probe`]: one check. [`outlier`]: who fails too often.
 //! * [`limits`]: ceilings of a version. [`budget`]: how much may be tried again.
-//! * [`discovery`]: names to addresses.
+//! * [`discovery`]: names to addresses; `addresses`: which of them the next connection tries first.
 
+mod addresses;
 pub mod budget;
 pub mod connect;
 pub mod conns;
@@ -23,6 +24,7 @@ pub mod pool;
 pub mod probe;
 pub mod view;
 
+pub use addresses::Addresses;
 pub use budget::Budget;
 pub use connect::ConnectError;
 pub use conns::Conns;

@@ -1,0 +1,135 @@
+//! The addresses of one endpoint, and in which order the next connection tries them.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// The addresses of one endpoint: one, or as many as its name has.
+///
+/// Connections begin with one after the other, so that each gets its part of them. An address that failed is tried after the others
+/// until a connection to it succeeds or the failures are [forgotten](Self::forget_failures).
+#[derive(Default)]
+pub struct Addresses {
+    all: Vec<SocketAddr>,
+    next: AtomicUsize,
+    /// One bit for each of the first 64.
+    failed: AtomicU64,
+}
+
+impl Addresses {
+    /// These.
+    pub(crate) fn new(all: Vec<SocketAddr>) -> Self {
+        Self {
+            all,
+            ..Self::default()
+        }
+    }
+
+    /// All of them, in the order in which they were given.
+    pub fn all(&self) -> &[SocketAddr] {
+        &self.all
+    }
+
+    /// Each of them once with its index, in the order in which the next connection tries them.
+    pub(crate) fn order(&self) -> impl Iterator<Item = (usize, SocketAddr)> {
+        let count = self.all.len();
+        let first = match count {
+            0 | 1 => 0,
+            _ => self.next.fetch_add(1, Ordering::Relaxed) % count,
+        };
+        // One look for the whole order: with a second one an address could be skipped.
+        let failed = self.failed.load(Ordering::Relaxed);
+        let rotated = move || (first..count).chain(0..first);
+        let well = rotated().filter(move |index| bit(*index) & failed == 0);
+        let ill = rotated().filter(move |index| bit(*index) & failed != 0);
+        well.chain(ill).map(|index| (index, self.all[index]))
+    }
+
+    /// A connection to the address with this index was opened, or could not be.
+    pub(crate) fn note(&self, index: usize, opened: bool) {
+        let (bit, failed) = (bit(index), self.failed.load(Ordering::Relaxed));
+        // Written only where something changes: nearly always nothing does.
+        match opened {
+            true if failed & bit != 0 => self.failed.fetch_and(!bit, Ordering::Relaxed),
+            false if failed & bit == 0 => self.failed.fetch_or(bit, Ordering::Relaxed),
+            _ => failed,
+        };
+    }
+
+    /// All of them are tried in their turn again.
+    pub(crate) fn forget_failures(&self) {
+        self.failed.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Zero beyond the first 64: these are always tried in their turn.
+fn bit(index: usize) -> u64 {
+    u32::try_from(index).map_or(0, |index| 1u64.checked_shl(index).unwrap_or(0))
+}
+
+impl fmt::Debug for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.all.fmt(f)
+    }
+}
+
+/// What the next of `untried` addresses gets of the time that is `left`: an equal part, so that what one of them doesn't use is the
+/// others'.
+pub(crate) fn part(left: Duration, untried: usize) -> Duration {
+    left / u32::try_from(untried.max(1)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some(count: u8) -> Addresses {
+        Addresses::new((1..=count).map(|n| ([127, 0, 0, n], 80).into()).collect())
+    }
+
+    fn order(addresses: &Addresses) -> Vec<usize> {
+        addresses.order().map(|(index, _)| index).collect()
+    }
+
+    #[test]
+    fn each_is_the_first_in_its_turn_and_all_are_tried() {
+        let three = some(3);
+        let orders: Vec<_> = (0..4).map(|_| order(&three)).collect();
+        assert_eq!(orders, [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]);
+        assert_eq!(order(&some(1)), [0]);
+        assert!(order(&some(0)).is_empty());
+    }
+
+    #[test]
+    fn one_that_failed_comes_last_until_it_works_or_is_forgiven() {
+        let three = some(3);
+        three.note(1, false);
+        let orders: Vec<_> = (0..3).map(|_| order(&three)).collect();
+        assert_eq!(orders, [[0, 2, 1], [2, 0, 1], [2, 0, 1]]);
+        three.note(1, true);
+        assert_eq!(order(&three), [0, 1, 2]);
+        for index in 0..3 {
+            three.note(index, false);
+        }
+        assert_eq!(order(&three), [1, 2, 0], "all have failed: as if none had");
+        three.note(0, true);
+        three.forget_failures();
+        assert_eq!(order(&three), [2, 0, 1]);
+    }
+
+    #[test]
+    fn more_than_64_are_only_rotated() {
+        let many = some(200);
+        many.note(150, false);
+        assert_eq!(order(&many), (0..200).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_one_leaves_of_its_part_goes_to_the_others() {
+        let ms = Duration::from_millis;
+        assert_eq!(part(ms(900), 3), ms(300));
+        assert_eq!(part(ms(900), 1), ms(900));
+        assert_eq!(part(ms(900), 0), ms(900));
+    }
+}
