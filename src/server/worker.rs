@@ -22,6 +22,7 @@ use crate::net::clock::TICK;
 use crate::net::{Phase, Watch};
 use crate::proxy;
 use crate::snapshot::Live;
+use crate::upstream::connect;
 use crate::upstream::outlier::Suspects;
 
 /// How long after a listener was closed a connection may still turn up that came through it: the last ones that waited to be accepted.
@@ -33,6 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Who has done nothing for so many milliseconds can be spared when the house is full.
 const SPARE_MS: u64 = 1_000;
+
+/// So many idle upstream connections are closed at a time when descriptors run out.
+const SPARED: usize = 16;
 
 /// What the control thread tells a worker.
 #[derive(Debug)]
@@ -280,6 +284,11 @@ impl Worker {
     fn tick(&mut self, now: Instant) {
         self.pulse.fetch_add(1, Ordering::Relaxed);
         self.be_patient(now);
+        if connect::take_shortage() {
+            // What nobody uses makes room for what somebody waits for, on both sides.
+            self.proxy.conns.spare(SPARED);
+            self.common.gate.press();
+        }
         let most = self.common.gate.claim();
         if most > 0 {
             self.common.gate.shed(self.shed(most));

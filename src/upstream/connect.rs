@@ -1,11 +1,13 @@
 //! Opens connections to endpoints.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
@@ -42,6 +44,7 @@ impl ConnectError {
         match self {
             Self::Timeout => "connect-timeout",
             Self::Unresolved => "unresolved-name",
+            _ if self.is_local() => "no-descriptors",
             Self::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => "connect-refused",
             Self::Io(e) if e.kind() == io::ErrorKind::InvalidData => "upstream-tls",
             Self::Io(_) => "connect-failed",
@@ -51,19 +54,24 @@ impl ConnectError {
     /// Whether this process, not the peer, lacks something: descriptors, local ports or socket memory.
     pub fn is_local(&self) -> bool {
         let Self::Io(error) = self else { return false };
-        let code = error
-            .raw_os_error()
-            .map(rustix::io::Errno::from_raw_os_error);
+        let code = error.raw_os_error().map(Errno::from_raw_os_error);
         matches!(
             code,
-            Some(
-                rustix::io::Errno::MFILE
-                    | rustix::io::Errno::NFILE
-                    | rustix::io::Errno::ADDRNOTAVAIL
-                    | rustix::io::Errno::NOBUFS
-                    | rustix::io::Errno::NOMEM
-            )
+            Some(Errno::MFILE | Errno::NFILE | Errno::ADDRNOTAVAIL | Errno::NOBUFS | Errno::NOMEM)
         )
+    }
+
+    /// The same once more, for another one who waited for the connection.
+    pub(super) fn again(&self) -> Self {
+        let io = |error: &io::Error| match error.raw_os_error() {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => io::Error::new(error.kind(), error.to_string()),
+        };
+        match self {
+            Self::Timeout => Self::Timeout,
+            Self::Unresolved => Self::Unresolved,
+            Self::Io(error) => Self::Io(io(error)),
+        }
     }
 }
 
@@ -122,10 +130,15 @@ async fn dial(endpoint: &Endpoint, tls: &Tls, limit: Duration) -> Result<Opened,
                 return Ok(opened);
             }
             Err(error) => {
-                addresses.note(index, false);
+                if !error.is_local() {
+                    addresses.note(index, false);
+                }
                 failure = error;
             }
         }
+    }
+    if failure.is_local() {
+        SHORTAGE.set(true);
     }
     Err(failure)
 }
@@ -176,6 +189,16 @@ async fn dial_one(
     })
 }
 
+thread_local! {
+    /// A connection could not be opened for want of descriptors, ports or memory since the last look.
+    static SHORTAGE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread could not open a connection for want of something of this process's own, since the last call.
+pub(crate) fn take_shortage() -> bool {
+    SHORTAGE.take()
+}
+
 fn server_name(address: &Address) -> Result<ServerName<'static>, ConnectError> {
     match address {
         Address::Ip(address) => Ok(ServerName::IpAddress(address.ip().into())),
@@ -219,3 +242,7 @@ static CLIENT_HTTP1: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Arc::new(config)
 });
+
+#[cfg(test)]
+#[path = "connect_tests.rs"]
+mod tests;

@@ -169,6 +169,20 @@ impl Conns {
         }
     }
 
+    /// Closes up to `most` idle connections, the longest idle of each endpoint first: descriptors or local ports have run out.
+    pub(crate) fn spare(&self, most: usize) {
+        let mut left = most;
+        for shelf in self.shelves.borrow_mut().iter_mut().flatten() {
+            let gone = left.min(shelf.idle.len());
+            if gone > 0 {
+                shelf.idle.drain(..gone);
+                let shard = shelf.endpoint.metrics.shard(self.worker);
+                shard.connections(-(gone as i64));
+                left -= gone;
+            }
+        }
+    }
+
     /// Lets the idle connections go to endpoints that `stays` doesn't want.
     pub fn retain(&self, stays: impl Fn(&Endpoint) -> bool) {
         for place in self.shelves.borrow_mut().iter_mut() {

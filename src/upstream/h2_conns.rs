@@ -334,7 +334,7 @@ impl Shelf {
         match failure {
             // They are as well off with a place on a connection that is there, and whoever gives one back tells them.
             Failure::Limit(_) if !self.conns.is_empty() => return false,
-            Failure::Connect(io::ErrorKind::Unsupported) => self.speaks_h2 = false,
+            Failure::NotHttp2 => self.speaks_h2 = false,
             _ => {}
         }
         self.failures += 1;
@@ -366,7 +366,7 @@ impl Leasing {
         }
         let (failures, failure, may_open) = inner.shelf(&self.endpoint, |shelf| {
             let may_open = !shelf.opening && shelf.conns.len() < MOST;
-            (shelf.failures, shelf.failure, may_open)
+            (shelf.failures, shelf.failure.clone(), may_open)
         });
         if self.ticket.is_some() && failures > self.failures {
             self.leave_line();

@@ -1,6 +1,7 @@
 //! Opens one HTTP/2 connection to an endpoint, within the ceiling of its version.
 
 use std::io;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use h2::client::{Builder, Connection, SendRequest};
@@ -23,10 +24,12 @@ const HEAD_BYTES: u32 = 256 * 1024;
 const TAKEN_BACK: usize = 512;
 
 /// Why opening failed, for all that waited for it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Failure {
     /// No connection.
-    Connect(io::ErrorKind),
+    Connect(Rc<ConnectError>),
+    /// It spoke HTTP/2 before and doesn't any more.
+    NotHttp2,
     /// None may be opened.
     Limit(Limit),
 }
@@ -60,9 +63,10 @@ impl Failure {
     pub(super) fn told(self) -> LeaseError {
         match self {
             Self::Limit(limit) => LeaseError::Limit(limit),
-            Self::Connect(io::ErrorKind::TimedOut) => LeaseError::Connect(ConnectError::Timeout),
-            Self::Connect(io::ErrorKind::NotFound) => LeaseError::Connect(ConnectError::Unresolved),
-            Self::Connect(kind) => LeaseError::Connect(ConnectError::Io(kind.into())),
+            Self::Connect(error) => LeaseError::Connect(error.again()),
+            Self::NotHttp2 => {
+                LeaseError::Connect(ConnectError::Io(io::ErrorKind::Unsupported.into()))
+            }
         }
     }
 }
@@ -95,13 +99,14 @@ pub(super) async fn open(endpoint: &Endpoint, opening: Opening) -> Result<(Slot,
     let deadline = Instant::now() + opening.wait;
     let slot = slots.acquire(opening.connections, opening.pending, deadline);
     let slot = slot.await.map_err(Failure::Limit)?;
-    let opened = match connect::open(endpoint, opening.connect).await {
-        Ok(opened) if opened.h2 => handshake(opened.stream).await.map_err(|e| e.kind()),
-        // It spoke HTTP/2 before and doesn't any more: the next request begins anew.
-        Ok(_) => Err(io::ErrorKind::Unsupported),
-        Err(ConnectError::Timeout) => Err(io::ErrorKind::TimedOut),
-        Err(ConnectError::Unresolved) => Err(io::ErrorKind::NotFound),
-        Err(ConnectError::Io(e)) => Err(e.kind()),
-    };
-    opened.map(|o| (slot, o)).map_err(Failure::Connect)
+    let failed = |error| Failure::Connect(Rc::new(error));
+    let opened = connect::open(endpoint, opening.connect).await;
+    let opened = opened.map_err(failed)?;
+    if !opened.h2 {
+        // The next request begins anew.
+        return Err(Failure::NotHttp2);
+    }
+    let shaken = handshake(opened.stream).await;
+    let shaken = shaken.map_err(|error| failed(ConnectError::Io(error)))?;
+    Ok((slot, shaken))
 }

@@ -92,6 +92,61 @@ fn a_proxy_out_of_descriptors_serves_who_is_in_and_recovers_at_once() {
 }
 
 #[test]
+fn descriptors_that_run_out_are_the_proxys_fault_and_it_recovers_at_once() {
+    let origin = Origin::each(|request, conn| match request.target().as_str() {
+        "/hold" => conn.peer_closes(4 * PATIENCE).map(drop),
+        _ => conn.reply(200, "blue"),
+    });
+    // The first failure that is charged would eject the endpoint, and every other request would be told so.
+    let more = "outlier.consecutive_gateway = 1\nretry.tries = 1";
+    let proxy = Builder::rest(&single(&origin.at(), more))
+        .descriptors(96)
+        .start();
+    assert_eq!(get(proxy.port, "/").text(), "blue");
+    let mut crowd: Vec<Client> = (0..60)
+        .map(|_| {
+            let mut client = proxy.client();
+            client.send("GET /hold HTTP/1.1\r\nhost: test\r\n\r\n");
+            client.patience(Duration::from_millis(1));
+            client
+        })
+        .collect();
+    let refused = until("a client is told", || {
+        let mut answers = crowd.iter_mut().filter_map(|c| c.try_answer("GET").ok());
+        answers.next()
+    });
+    let reason = refused.field("x-cutover-reason");
+    assert_eq!(
+        (refused.status(), reason.as_deref()),
+        (503, Some("no-descriptors"))
+    );
+    assert_eq!(refused.field("retry-after").as_deref(), Some("1"));
+    let (before, start) = (proxy.cpu(), Instant::now());
+    until("half a second", || {
+        (start.elapsed() > Duration::from_millis(500)).then_some(())
+    });
+    let spent = proxy.cpu() - before;
+    assert!(
+        spent < Duration::from_millis(250),
+        "{spent:?} of CPU in half a second"
+    );
+    drop(crowd);
+    let gone = Instant::now();
+    assert_eq!(get(proxy.port, "/").text(), "blue");
+    let took = gone.elapsed();
+    assert!(
+        took < Duration::from_millis(500),
+        "{took:?} after the crowd had gone"
+    );
+    let metrics = proxy.metrics();
+    for status in ["502", "503", "504"] {
+        let labels = [("version", "v1"), ("status", status)];
+        assert_eq!(metrics.sum("http_requests_total", &labels), 0.0, "{status}");
+    }
+    assert_eq!(metrics.sum("cutover_ejections_total", &[]), 0.0);
+}
+
+#[test]
 fn slow_clients_harm_nobody() {
     let origin = Origin::named("blue");
     let proxy = serve(&single(&origin.at(), ""));
