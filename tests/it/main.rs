@@ -19,6 +19,7 @@ mod grpc;
 mod h2_framing;
 mod h2_trailers;
 mod h2_uploads;
+mod h2_windowless;
 mod handover;
 mod harness;
 mod health;
