@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use super::origin::origin_ms;
+
 /// How often a worker looks at its watches.
 pub const TICK: Duration = Duration::from_millis(25);
 
@@ -278,6 +280,8 @@ impl Wheel {
 #[derive(Debug)]
 struct Shelf {
     epoch: Instant,
+    /// From the origin of the process to `epoch`.
+    origin_ms: u64,
     now_ms: Cell<u64>,
     wheel: Wheel,
     /// Watches that are to end.
@@ -292,8 +296,14 @@ pub struct Watches(Rc<Shelf>);
 impl Watches {
     /// None yet.
     pub fn new() -> Self {
+        Self::since(Instant::now())
+    }
+
+    /// Those of a worker that begins at `epoch`.
+    pub(super) fn since(epoch: Instant) -> Self {
         Self(Rc::new(Shelf {
-            epoch: Instant::now(),
+            epoch,
+            origin_ms: origin_ms(epoch),
             now_ms: Cell::new(0),
             wheel: Wheel::new(),
             closing: Cell::new(0),
@@ -324,10 +334,11 @@ impl Watches {
         Watched(watch)
     }
 
-    /// Milliseconds since the worker began, as of the last tick.
+    /// Milliseconds as of the last tick, since an origin that all workers share: what one worker stores, another may compare
+    /// with its own, whenever each of them began.
     #[inline]
     pub fn now_ms(&self) -> u64 {
-        self.0.now_ms.get()
+        self.0.origin_ms + self.0.now_ms.get()
     }
 
     /// Every [`TICK`]: wakes what is due.

@@ -5,6 +5,7 @@ pub mod buffer;
 pub mod clock;
 pub mod date;
 pub(crate) mod keepalive;
+mod origin;
 pub mod outbox;
 pub mod pipe;
 mod socket_file;

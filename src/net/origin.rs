@@ -1,0 +1,34 @@
+//! The instant that all workers count milliseconds from.
+
+use std::sync::OnceLock;
+use std::time::Instant;
+
+/// Milliseconds from the origin of the process to `at`. The origin is the first instant that is asked about.
+pub(super) fn origin_ms(at: Instant) -> u64 {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    let origin = *ORIGIN.get_or_init(|| at);
+    at.saturating_duration_since(origin).as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::super::Watches;
+
+    /// A worker that replaces one that died begins long after the others.
+    #[test]
+    fn workers_that_began_at_different_times_agree_on_the_time() {
+        let start = Instant::now();
+        let (first, second) = (
+            Watches::since(start),
+            Watches::since(start + Duration::from_secs(3600)),
+        );
+        let now = start + Duration::from_secs(3700);
+        first.tick(now);
+        second.tick(now);
+        let (a, b) = (first.now_ms(), second.now_ms());
+        // Each rounds its own start down to a millisecond.
+        assert!(a.abs_diff(b) <= 1, "{a} and {b}");
+    }
+}
