@@ -3,6 +3,9 @@
 use super::{Pool, View};
 use crate::config::spec::Balance;
 
+/// Most points of a hash ring that are passed by because their endpoints are in slow start.
+const REFUSALS: usize = 1024;
+
 impl Pool {
     /// The index of the endpoint that gets the next request; `None` when there is no other than those to `avoid`.
     /// `key` is the request's hash, for `balance = "hash"`.
@@ -10,7 +13,8 @@ impl Pool {
     /// `least_request`: of two chosen at random by weight the one with fewer requests in flight for its weight
     /// (power of two choices: Mitzenmacher 2001; good balance without looking at every endpoint). `peak_ewma`: likewise, by
     /// expected wait. `round_robin`: in turn, an endpoint of weight n taking n turns of each round, spread over it.
-    /// `hash`: the next place on a ring; when an endpoint comes or goes only its own share moves.
+    /// `hash`: the next place on a ring; when an endpoint comes or goes only its own share moves. An endpoint in slow start
+    /// accepts a growing part of the keys that fall to it, and the others stay where they would be without it.
     ///
     /// Budget: 170 instructions (`just instructions`: pick).
     /// Budget: 170 instructions (`just instructions`: pick_many).
@@ -33,13 +37,43 @@ impl Pool {
             Balance::PeakEwma => of_two(view, rng, |i| self.expected_wait(view.usable[i])),
             Balance::Random => at_random(view, rng),
             Balance::Hash => match key {
-                Some(key) => return on_ring(view, key, avoid),
+                Some(key) => return self.on_ring(view, key, avoid),
                 None => at_random(view, rng),
             },
         };
         (0..n)
             .map(|step| view.usable[(first + step) % n] as usize)
             .find(|i| !avoid.contains(i))
+    }
+
+    /// The owner of the first point at or behind `key` that accepts it.
+    fn on_ring(&self, view: &View, key: u64, avoid: &[usize]) -> Option<usize> {
+        let start = view.ring.partition_point(|(place, _)| *place < key);
+        let n = view.ring.len();
+        let mut owners = (0..n)
+            .map(|step| view.ring[(start + step) % n].1 as usize)
+            .filter(|i| !avoid.contains(i));
+        let first = owners.next()?;
+        if self.accepts(view, first, key) {
+            return Some(first);
+        }
+        let mut rest = owners.take(REFUSALS);
+        Some(rest.find(|i| self.accepts(view, *i, key)).unwrap_or(first))
+    }
+
+    /// Whether an endpoint takes this key at the present point of its slow start. Once it takes a key it does so for all
+    /// higher points. Those that are furthest take every key, so that a pool of which all is new needs no others.
+    fn accepts(&self, view: &View, member: usize, key: u64) -> bool {
+        let endpoint = &self.members[member].endpoint;
+        let ramp = endpoint.state.ramp();
+        if ramp >= view.top_ramp {
+            return true;
+        }
+        // The ring has used the key itself: a place near the endpoint's point says nothing about this draw.
+        let seed = xxhash_rust::xxh3::xxh3_64(endpoint.name.as_bytes());
+        let draw = xxhash_rust::xxh3::xxh3_64_with_seed(&key.to_le_bytes(), !seed);
+        let draw = (u128::from(draw) * u128::from(view.top_ramp)) >> 64;
+        draw < u128::from(ramp)
     }
 
     /// Requests in flight per weight, as it would be with one more, in thousandths.
@@ -79,14 +113,6 @@ fn of_two(view: &View, rng: &mut fastrand::Rng, cost: impl Fn(usize) -> u64) -> 
 
 fn at_random(view: &View, rng: &mut fastrand::Rng) -> usize {
     at_weight(view, rng.u64(..total(view)))
-}
-
-fn on_ring(view: &View, key: u64, avoid: &[usize]) -> Option<usize> {
-    let start = view.ring.partition_point(|(place, _)| *place < key);
-    let n = view.ring.len();
-    (0..n)
-        .map(|step| view.ring[(start + step) % n].1 as usize)
-        .find(|i| !avoid.contains(i))
 }
 
 /// The one that owns this place on the line of all weights laid end to end.
@@ -307,6 +333,91 @@ mod tests {
         let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
         assert_eq!(moved, before.iter().filter(|p| **p == 3).count());
         assert!((300..700).contains(&moved), "{moved}");
+    }
+
+    /// The member that each of these keys falls to.
+    fn hashed(pool: &Pool, keys: u64) -> Vec<usize> {
+        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), View::default());
+        (0..keys)
+            .map(|n| xxhash_rust::xxh3::xxh3_64(&n.to_le_bytes()))
+            .map(|key| pool.pick(&mut rng, &mut view, &[], Some(key)).expect("one"))
+            .collect()
+    }
+
+    fn on(places: &[usize], member: usize) -> usize {
+        places.iter().filter(|p| **p == member).count()
+    }
+
+    #[test]
+    fn a_hash_heeds_large_weights() {
+        let light = on(&hashed(&pool(Balance::Hash, &[1, 200]), 40_000), 0);
+        assert!((120..290).contains(&light), "{light} of 40000, not 199");
+        let half = on(&hashed(&pool(Balance::Hash, &[100, 200]), 30_000), 0);
+        assert!(
+            (9_300..10_700).contains(&half),
+            "{half} of 30000, not 10000"
+        );
+    }
+
+    #[test]
+    fn a_ring_of_heavy_endpoints_is_bounded_and_outlasts_a_failure() {
+        let pool = pool(Balance::Hash, &[1000; 40]);
+        let before = hashed(&pool, 8_000);
+        let mut view = View::default();
+        view.refresh(&pool);
+        assert!(view.ring.len() <= 1 << 17, "{} points", view.ring.len());
+        for member in 0..40 {
+            let count = on(&before, member);
+            assert!((120..290).contains(&count), "{count} of 8000, not 200");
+        }
+        pool.members[0].endpoint.state.raise(flag::DOWN);
+        let after = hashed(&pool, 8_000);
+        let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
+        assert_eq!(
+            moved,
+            on(&before, 0),
+            "only the keys of the one that is down"
+        );
+    }
+
+    #[test]
+    fn a_hash_heeds_slow_start_and_moves_each_key_once() {
+        let pool = pool(Balance::Hash, &[1, 1, 1, 1]);
+        let state = &pool.members[3].endpoint.state;
+        let whole = hashed(&pool, 8_000);
+        state.raise(flag::DOWN);
+        let without = hashed(&pool, 8_000);
+        state.lower(flag::DOWN);
+        let mut before = without.clone();
+        for ramp in [1, 100, 250, 500, 1000] {
+            state.set_ramp(ramp);
+            let now = hashed(&pool, 8_000);
+            let expected = on(&whole, 3) * ramp as usize / 1000;
+            assert!(
+                on(&now, 3).abs_diff(expected) < 120,
+                "{} of {expected}",
+                on(&now, 3)
+            );
+            for ((was, is), without) in before.iter().zip(&now).zip(&without) {
+                assert!(
+                    was == is || *is == 3,
+                    "a key moves to the new endpoint only"
+                );
+                assert!(*is == 3 || is == without);
+            }
+            before = now;
+        }
+        assert_eq!(before, whole);
+    }
+
+    #[test]
+    fn a_hash_of_a_pool_that_is_all_new_is_as_without_slow_start() {
+        let pool = pool(Balance::Hash, &[1, 2, 3]);
+        let whole = hashed(&pool, 2_000);
+        for member in &pool.members {
+            member.endpoint.state.set_ramp(10);
+        }
+        assert_eq!(hashed(&pool, 2_000), whole);
     }
 
     #[test]

@@ -13,6 +13,9 @@ use crate::config::spec::Balance;
 /// Points on the hash ring for each unit of weight. More points, more even shares: 128 give about 9 % standard deviation.
 const POINTS: u64 = 128;
 
+/// Most points of a ring, unless a point for each [`POINTS`] and endpoint are more: laying them takes some ten milliseconds.
+const RING_POINTS: u64 = 1 << 17;
+
 /// One worker's view of one pool.
 #[derive(Debug, Default)]
 pub struct View {
@@ -28,6 +31,8 @@ pub struct View {
     pub(super) even: bool,
     /// Places on the hash ring, sorted; only for `hash`.
     pub(super) ring: Vec<(u64, u32)>,
+    /// The largest [`State::ramp`](super::endpoint::State::ramp) of those that may be picked.
+    pub(super) top_ramp: u32,
     pub(super) turn: Cell<u64>,
     well: usize,
 }
@@ -99,10 +104,10 @@ impl View {
 
     fn weigh(&mut self, pool: &Pool) {
         let member = |i: &u32| &pool.members[*i as usize];
-        let ramping = self
-            .usable
-            .iter()
-            .any(|i| member(i).endpoint.state.ramp() < 1000);
+        let ramps = self.usable.iter().map(|i| member(i).endpoint.state.ramp());
+        let (least, most) = ramps.fold((1000, 1), |(a, b), ramp| (ramp.min(a), ramp.max(b)));
+        let ramping = least < 1000;
+        self.top_ramp = most;
         let weight = |i: &u32| {
             let weight = u64::from(member(i).weight);
             if ramping {
@@ -122,10 +127,12 @@ impl View {
     }
 
     fn lay_ring(&mut self, pool: &Pool) {
+        let scale = ring_scale(pool);
         for &i in &self.usable {
             let member = &pool.members[i as usize];
             let seed = xxhash_rust::xxh3::xxh3_64(member.endpoint.name.as_bytes());
-            for n in 0..POINTS * u64::from(member.weight.min(64)) {
+            // The first points are the same whatever the weight, so that a new weight moves only what it has to.
+            for n in 0..points(member.weight, scale) {
                 self.ring.push((
                     xxhash_rust::xxh3::xxh3_64_with_seed(&n.to_le_bytes(), seed),
                     i,
@@ -134,6 +141,26 @@ impl View {
         }
         self.ring.sort_unstable();
     }
+}
+
+/// The power of two by which the points of every endpoint are divided. It counts all members, usable or not: an endpoint
+/// that goes down must not change the points of the others.
+fn ring_scale(pool: &Pool) -> u32 {
+    let most = RING_POINTS.max(POINTS * pool.members.len() as u64);
+    let all = |scale| -> u64 {
+        let members = pool.members.iter();
+        members.map(|m| points(m.weight, scale)).sum()
+    };
+    let mut scale = 0;
+    // A weight has less than 16 bits and `most` has room for `POINTS` of each endpoint.
+    while all(scale) > most {
+        scale += 1;
+    }
+    scale
+}
+
+fn points(weight: u32, scale: u32) -> u64 {
+    (POINTS * u64::from(weight) >> scale).max(1)
 }
 
 /// A step near the golden ratio of the round, coprime to it, so that multiples of it visit each place once, evenly spread.
