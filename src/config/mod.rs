@@ -18,6 +18,7 @@ mod problems;
 mod raw;
 mod remedy;
 mod replace;
+pub(crate) mod secret;
 pub mod spec;
 mod syntax;
 pub mod units;

@@ -3,21 +3,18 @@
 //! Proxies that share a service's users want the same file. Our own key is made once, at the first start that needs one.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aws_lc_rs::rand;
 
+use crate::config::secret::{self, MOST};
 use crate::config::{Spec, paths};
 use crate::routing::sticky::{KEY_LEN, Key};
 use crate::snapshot::Keys;
 
-/// The bits of a mode that let every user of the machine in.
-const OTHERS: u32 = 0o006;
-/// Most bytes of a key's file: more is a file that was named by mistake.
-const MOST: u64 = 4096;
 /// Our own key in the state directory.
 const NAME: &str = "sticky.key";
 
@@ -26,20 +23,7 @@ const NAME: &str = "sticky.key";
 /// # Errors
 /// What is wrong with the file, and what to do.
 pub fn read(key_file: &Path) -> Result<Key, String> {
-    let fault = |e: io::Error| format!("sticky key {}: {e}", key_file.display());
-    let file = File::open(key_file).map_err(fault)?;
-    let about = file.metadata().map_err(fault)?;
-    if about.mode() & OTHERS != 0 {
-        return Err(format!(
-            "sticky key {}: every user of this machine may read or write it (mode {:04o}), and who knows it can forge \
-             sessions. Run `chmod o-rw {}`",
-            key_file.display(),
-            about.mode() & 0o7777,
-            key_file.display()
-        ));
-    }
-    let mut bytes = Vec::new();
-    file.take(MOST + 1).read_to_end(&mut bytes).map_err(fault)?;
+    let bytes = secret::read(key_file, "sticky key", "forge sessions")?;
     let len = bytes.len();
     Key::new(&bytes)
         .filter(|_| len as u64 <= MOST)
@@ -167,7 +151,7 @@ fn write(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::fs::Permissions;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
     use crate::routing::sticky::version_id;
