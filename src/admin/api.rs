@@ -1,6 +1,7 @@
 //! Paths to answers.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE};
@@ -23,6 +24,9 @@ type Broken = Box<dyn std::error::Error + Send + Sync>;
 
 /// Largest body of a request in bytes.
 const LARGEST: usize = 64 * 1024;
+
+/// Longest time for a request's body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Answer = Response<Full<Bytes>>;
 
@@ -112,9 +116,11 @@ async fn drained<B: Body<Error: Into<Broken>>>(
     body: B,
     context: &Context,
 ) -> Answer {
-    let body = match Limited::new(body, LARGEST).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(broken) => return error(StatusCode::BAD_REQUEST, &format!("the body: {broken}")),
+    let read = Limited::new(body, LARGEST).collect();
+    let body = match tokio::time::timeout(BODY_TIMEOUT, read).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(broken)) => return error(StatusCode::BAD_REQUEST, &format!("the body: {broken}")),
+        Err(_) => return error(StatusCode::REQUEST_TIMEOUT, "the body is not complete"),
     };
     let mut wanted = match body.is_empty() {
         true => drain::Wanted::default(),

@@ -1,6 +1,5 @@
-//! Admin listeners and the loop that accepts on them.
+//! Admin listeners: TCP addresses and Unix sockets.
 
-use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -8,27 +7,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::guard::Door;
-use super::{Context, api};
 use crate::config::spec::Bind;
 use crate::net::SocketFile;
-
-/// Most admin connections at a time, over all listeners; more wait in the backlog.
-const CONNECTIONS: usize = 128;
-
-/// Longest time for a request's head.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A pause after a failed accept (no descriptors left): long enough not to spin, short enough not to be noticed.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Where the admin API listens.
 #[derive(Debug)]
@@ -88,7 +71,7 @@ impl Listener {
     }
 
     /// Another process accepts here now.
-    fn leave(self) {
+    pub(super) fn leave(self) {
         if let Self::Unix(_, file) = self {
             file.leave();
         }
@@ -148,62 +131,16 @@ async fn unix(path: &Path) -> io::Result<Listener> {
     }
 }
 
-/// Serves the API on these listeners until the future is dropped; accepts until [`super::Readiness::hand_over`]. Connections are tasks of the current runtime.
-pub async fn serve(listeners: Vec<Listener>, context: Arc<Context>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut loops = tokio::task::JoinSet::new();
-    for listener in listeners {
-        loops.spawn(accept(listener, places.clone(), context.clone()));
-    }
-    while let Some(ended) = loops.join_next().await {
-        if let Err(error) = ended
-            && error.is_panic()
-        {
-            // Nobody accepts there any more: that must not go unnoticed.
-            std::panic::resume_unwind(error.into_panic());
-        }
-    }
-    std::future::pending().await
-}
-
-async fn accept(listener: Listener, places: Arc<Semaphore>, context: Arc<Context>) {
-    // Children of this loop, so that whoever drops `serve` ends the connections as well.
-    let mut connections = tokio::task::JoinSet::new();
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
-            return;
-        };
-        while connections.try_join_next().is_some() {}
-        let accepted = tokio::select! {
-            biased;
-            () = context.readiness.handed_over() => {
-                listener.leave();
-                break;
-            }
-            accepted = next(&listener) => accepted,
-        };
-        let accepted = accepted.map(|raw| match raw {
-            Raw::Tcp(stream, ours) => {
-                connections.spawn(connection(stream, Door::Tcp(ours), place, context.clone()));
-            }
-            Raw::Unix(stream) => {
-                connections.spawn(connection(stream, Door::Unix, place, context.clone()));
-            }
-        });
-        if let Err(error) = accepted {
-            tracing::warn!(%error, "an admin connection could not be accepted");
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
-    while connections.join_next().await.is_some() {}
-}
-
-enum Raw {
+/// An accepted connection.
+pub(super) enum Raw {
+    /// With the local address that the client connected to.
     Tcp(TcpStream, Option<IpAddr>),
+    /// Over a Unix socket.
     Unix(UnixStream),
 }
 
-async fn next(listener: &Listener) -> io::Result<Raw> {
+/// Accepts one connection.
+pub(super) async fn next(listener: &Listener) -> io::Result<Raw> {
     Ok(match listener {
         Listener::Tcp(listener) => {
             let (stream, _) = listener.accept().await?;
@@ -213,28 +150,6 @@ async fn next(listener: &Listener) -> io::Result<Raw> {
         }
         Listener::Unix(listener, _) => Raw::Unix(listener.accept().await?.0),
     })
-}
-
-async fn connection(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    door: Door,
-    place: OwnedSemaphorePermit,
-    context: Arc<Context>,
-) {
-    let service = service_fn(|request| {
-        let context = context.clone();
-        async move { Ok::<_, Infallible>(api::answer(request, door, &context).await) }
-    });
-    let served = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(64 * 1024)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "an admin connection broke");
-    }
-    drop(place);
 }
 
 #[cfg(test)]

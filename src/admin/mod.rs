@@ -1,11 +1,13 @@
 //! The JSON API of a running proxy, on the control thread. No listener for traffic ever serves it.
 //!
-//! * [`listen`]: TCP addresses and Unix sockets (mode 0600), and the loop that accepts.
+//! * [`listen`]: TCP addresses and Unix sockets (mode 0600).
+//! * [`serve`]: accepts connections within each listener's budget and timeouts; `activity` is what they are doing.
 //! * [`guard`]: whose requests are answered: no foreign `Host`, no foreign `Origin`, writes only with the token.
 //! * [`api`]: paths to answers.
 //! * [`drain`]: endpoints taken out by an operator.
 //! * [`status`], [`asked`] and [`explain`], [`view`], [`scrape`]: what is answered; the same types are what commands read.
 
+mod activity;
 pub mod api;
 pub mod asked;
 pub mod drain;
@@ -13,6 +15,7 @@ pub mod explain;
 pub mod guard;
 pub mod listen;
 pub mod scrape;
+mod serve;
 pub mod status;
 pub mod view;
 
@@ -27,7 +30,8 @@ use crate::snapshot::Live;
 use crate::telemetry::Telemetry;
 use crate::telemetry::windows::Windows;
 
-pub use listen::{Listener, bind, serve};
+pub use listen::{Listener, bind};
+pub use serve::serve;
 
 /// What the API reads, and where it sends commands. Made once, by the server.
 pub struct Context {

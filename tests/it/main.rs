@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin_access;
 mod admin_metrics;
 mod balance;
 mod bodies;

@@ -1,0 +1,175 @@
+//! What an admin connection is doing: the write timeout, and what its listener has to know when it must make room.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
+
+/// Longest time in which a client takes not a single byte of its answer.
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What one connection is doing.
+#[derive(Debug)]
+pub(super) struct Activity {
+    opened: Instant,
+    /// When a byte last moved, in milliseconds since `opened`.
+    moved_ms: AtomicU64,
+    answering: AtomicBool,
+    streaming: AtomicBool,
+    blocked: AtomicBool,
+}
+
+impl Activity {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            opened: Instant::now(),
+            moved_ms: AtomicU64::new(0),
+            answering: AtomicBool::new(false),
+            streaming: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+        })
+    }
+
+    /// Since when the client has held the connection up; `None` while it waits for the proxy: for an answer that is being
+    /// made, or for the next event of a stream.
+    pub(super) fn stalled_since(&self) -> Option<Instant> {
+        let blocked = self.blocked.load(Ordering::Relaxed);
+        if self.answering.load(Ordering::Relaxed) || self.is_streaming() && !blocked {
+            return None;
+        }
+        let moved = Duration::from_millis(self.moved_ms.load(Ordering::Relaxed));
+        Some(self.opened + moved)
+    }
+
+    /// Whether its answer is an event stream, which may last for ever.
+    pub(super) fn is_streaming(&self) -> bool {
+        self.streaming.load(Ordering::Relaxed)
+    }
+
+    /// An event stream begins.
+    pub(super) fn stream(&self) {
+        self.streaming.store(true, Ordering::Relaxed);
+    }
+
+    /// An answer is being made until the guard is dropped.
+    pub(super) fn answer(&self) -> Answering<'_> {
+        self.answering.store(true, Ordering::Relaxed);
+        Answering(self)
+    }
+
+    fn moved(&self) {
+        let ms = self.opened.elapsed().as_millis() as u64;
+        self.moved_ms.store(ms, Ordering::Relaxed);
+    }
+}
+
+/// An answer is being made.
+#[derive(Debug)]
+pub(super) struct Answering<'a>(&'a Activity);
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        // The client gets its time to take the answer from now on.
+        self.0.moved();
+        self.0.answering.store(false, Ordering::Relaxed);
+    }
+}
+
+/// A stream that notes its activity, and fails when its peer takes nothing for [`WRITE_TIMEOUT`].
+#[derive(Debug)]
+pub(super) struct Observed<S> {
+    inner: S,
+    activity: Arc<Activity>,
+    /// Runs while the peer takes nothing.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Observed<S> {
+    pub(super) fn new(inner: S, activity: Arc<Activity>) -> Self {
+        Self {
+            inner,
+            activity,
+            deadline: None,
+        }
+    }
+
+    /// What became of a write: a pending one fails once the deadline has passed.
+    fn written(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.deadline = None;
+            self.activity.blocked.store(false, Ordering::Relaxed);
+            self.activity.moved();
+            return written;
+        }
+        self.activity.blocked.store(true, Ordering::Relaxed);
+        let deadline = self
+            .deadline
+            .get_or_insert_with(|| Box::pin(sleep(WRITE_TIMEOUT)));
+        ready!(deadline.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the client takes no more of its answer",
+        )))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.inner).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            this.activity.moved();
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.inner).poll_write(cx, bytes);
+        this.written(cx, written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.inner).poll_write_vectored(cx, bytes);
+        this.written(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    // Flush and shutdown of a socket never wait: neither needs the deadline.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+}
