@@ -51,7 +51,8 @@ async fn answer_to<B: Body<Error: Into<Broken>>>(
     context: &Context,
 ) -> Answer {
     let (head, body) = request.into_parts();
-    if let Err(refusal) = admit(&head, door) {
+    let spec = context.live.current().spec.clone();
+    if let Err(refusal) = admit(&head, door, spec.admin.as_ref()) {
         return refused(&refusal);
     }
     let path = head.uri.path();
@@ -73,7 +74,6 @@ async fn answer_to<B: Body<Error: Into<Broken>>>(
         return answer;
     }
     if head.method == Method::POST || head.method == Method::DELETE {
-        let spec = context.live.current().spec.clone();
         let token = spec.admin.as_ref().and_then(|a| a.token_file.as_deref());
         if let Err(refusal) = authorise(&head.headers, door, token) {
             return refused(&refusal);
@@ -127,8 +127,7 @@ async fn drained<B: Body<Error: Into<Broken>>>(
         false => match serde_json::from_slice(&body) {
             Ok(wanted) => wanted,
             Err(wrong) => {
-                let expected =
-                    "expected {\"version\": …, \"endpoint\": …}, both of which may be left out";
+                let expected = "expected {\"version\": …, \"endpoint\": …, \"force\": …}, each of which may be left out";
                 return error(StatusCode::BAD_REQUEST, &format!("{wrong}: {expected}"));
             }
         },

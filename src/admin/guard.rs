@@ -2,19 +2,28 @@
 //!
 //! A web page that an operator happens to visit must not be able to reach the API: neither by a name of its own that
 //! resolves to this machine (so `Host` must be ours), nor from its own origin (so `Origin` must be ours, if there is one).
+//! Health and metrics carry no secret and change nothing: they answer under any name, as probes and scrapers use.
 
-use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::{HeaderMap, StatusCode, Version, request};
 
+use crate::config::Spec;
+use crate::config::secret;
+use crate::config::spec::{Admin, HostPattern};
+
 /// Through which kind of listener a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
-    /// TCP, by this address of ours.
-    Tcp(Option<IpAddr>),
+    /// TCP.
+    Tcp {
+        /// The local address that the client connected to.
+        ours: Option<IpAddr>,
+        /// Whether the listener is bound to more than the loopback interface.
+        exposed: bool,
+    },
     /// A Unix socket, whose file mode says who may.
     Unix,
 }
@@ -37,32 +46,54 @@ impl Refusal {
     }
 }
 
-/// Whether a request may be answered at all.
+/// Whether a request may be answered at all. `admin` is the running configuration's.
 ///
 /// # Errors
-/// 403 for a foreign `Host` or `Origin`, 400 where `Host` is missing or ambiguous.
-pub fn admit(head: &request::Parts, door: Door) -> Result<(), Refusal> {
+/// 400 where `Host` is missing or ambiguous, 403 for a foreign `Host` or `Origin` unless the path is [`is_open`], 401 or
+/// 403 without the token on a listener that other machines reach.
+pub fn admit(head: &request::Parts, door: Door, admin: Option<&Admin>) -> Result<(), Refusal> {
     let host = host(head, door)?;
-    if let Door::Tcp(ours) = door
+    if is_open(head.uri.path()) {
+        return Ok(());
+    }
+    let names = admin.map_or(&[][..], |a| &a.hosts);
+    if let Door::Tcp { ours, .. } = door
         && let Some(host) = &host
-        && !is_ours(host, ours)
+        && !is_ours(host, ours, names)
     {
         let message = format!(
-            "the host {host:?} is not this proxy's: use localhost or the address that admin listens at"
+            "the host {host:?} is not one of this proxy's: use localhost, the address that admin listens at or this \
+             machine's name, or add the name to `hosts` under [admin] (admin.hosts)"
         );
         return Err(Refusal::new(StatusCode::FORBIDDEN, message));
     }
     for origin in head.headers.get_all(ORIGIN) {
-        let origin = origin.to_str().unwrap_or("");
+        let origin = origin.to_str().unwrap_or("").to_ascii_lowercase();
         let authority = origin.split_once("://").map(|(_, rest)| rest);
-        if authority.is_none() || authority != host.as_deref() {
-            return Err(Refusal::new(
-                StatusCode::FORBIDDEN,
-                "requests from other origins are refused",
-            ));
+        // Behind a proxy that rewrites Host, the browser's origin is the name that the operator listed.
+        let listed = authority
+            .and_then(host_of)
+            .is_some_and(|h| is_listed(h, names));
+        if !listed && (authority.is_none() || authority != host.as_deref()) {
+            let message = format!(
+                "the origin {origin:?} is foreign: pages of other origins are refused unless their host is in `hosts` \
+                 under [admin] (admin.hosts)"
+            );
+            return Err(Refusal::new(StatusCode::FORBIDDEN, message));
         }
     }
-    Ok(())
+    match door {
+        Door::Tcp { exposed: true, .. } => {
+            let token = admin.and_then(|a| a.token_file.as_deref());
+            authorise(&head.headers, door, token)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Paths that answer under any `Host`, and without the token on every listener.
+fn is_open(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz" | "/metrics")
 }
 
 /// The authority that a request names; `None` where it may be missing.
@@ -90,17 +121,26 @@ fn host(head: &request::Parts, door: Door) -> Result<Option<String>, Refusal> {
     }
 }
 
-fn is_ours(authority: &str, ours: Option<IpAddr>) -> bool {
-    let host = match authority.strip_prefix('[') {
+/// The host of an authority, without its port; `None` if it is no authority.
+fn host_of(authority: &str) -> Option<&str> {
+    match authority.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
-            Some((host, port)) if port.is_empty() || port.starts_with(':') => host,
-            _ => return false,
+            Some((host, port)) if port.is_empty() || port.starts_with(':') => Some(host),
+            _ => None,
         },
-        None => authority
-            .split_once(':')
-            .map_or(authority, |(host, _)| host),
+        None => Some(
+            authority
+                .split_once(':')
+                .map_or(authority, |(host, _)| host),
+        ),
+    }
+}
+
+fn is_ours(authority: &str, ours: Option<IpAddr>, names: &[HostPattern]) -> bool {
+    let Some(host) = host_of(authority) else {
+        return false;
     };
-    if host == "localhost" {
+    if host == "localhost" || is_listed(host, names) || is_this_machine(host) {
         return true;
     }
     let Ok(address) = host.parse::<IpAddr>() else {
@@ -109,10 +149,58 @@ fn is_ours(authority: &str, ours: Option<IpAddr>) -> bool {
     address.is_loopback() || ours.is_some_and(|ours| ours.to_canonical() == address.to_canonical())
 }
 
+/// Whether `admin.hosts` names it.
+fn is_listed(host: &str, names: &[HostPattern]) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    names.iter().any(|name| match name {
+        HostPattern::Exact(name) => name.trim_start_matches('[').trim_end_matches(']') == host,
+        HostPattern::Suffix(suffix) => host.len() > suffix.len() && host.ends_with(&**suffix),
+    })
+}
+
+/// Whether it is the name of this machine, in full or without its domain.
+fn is_this_machine(host: &str) -> bool {
+    let system = rustix::system::uname();
+    let Ok(name) = system.nodename().to_str() else {
+        return false;
+    };
+    let short = name.split('.').next().unwrap_or(name);
+    !short.is_empty() && [name, short].iter().any(|n| n.eq_ignore_ascii_case(host))
+}
+
+/// Reads the token of `token_file`.
+///
+/// # Errors
+/// The file can't be read, is empty or too large, or others may read or write it.
+fn token(file: &Path) -> Result<String, String> {
+    let bytes = secret::read(file, "admin token", "change what this proxy does")?;
+    let shown = file.display();
+    if bytes.len() as u64 > secret::MOST {
+        return Err(format!(
+            "admin token {shown}: more than {} bytes",
+            secret::MOST
+        ));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| format!("admin token {shown}: not text"))?;
+    match text.trim() {
+        "" => Err(format!("admin token {shown}: the file is empty")),
+        token => Ok(token.to_owned()),
+    }
+}
+
+/// Checks that the token of a configuration can be used, if it names one.
+///
+/// # Errors
+/// What is wrong with its file, and what to do.
+pub fn check_token(spec: &Spec) -> Result<(), String> {
+    let file = spec.admin.as_ref().and_then(|a| a.token_file.as_deref());
+    file.map_or(Ok(()), |file| token(file).map(drop))
+}
+
 /// Whether a request may change anything: over a Unix socket always, over TCP with the token of `token_file`.
 ///
 /// # Errors
-/// 403 where no token is configured or its file can't be read, 401 where the request has not the right one.
+/// 403 where no token is configured or its file can't be used, 401 where the request has not the right one.
 pub fn authorise(
     headers: &HeaderMap,
     door: Door,
@@ -121,25 +209,21 @@ pub fn authorise(
     if door == Door::Unix {
         return Ok(());
     }
+    let what = match door {
+        Door::Tcp { exposed: true, .. } => "everything but health and metrics on this address",
+        _ => "a change over TCP",
+    };
     let Some(file) = token_file else {
-        return Err(Refusal::new(
-            StatusCode::FORBIDDEN,
-            "changes over TCP need `token_file` under [admin]; the control socket needs none",
-        ));
+        let message =
+            format!("{what} needs `token_file` under [admin]; the control socket needs none");
+        return Err(Refusal::new(StatusCode::FORBIDDEN, message));
     };
     // Read each time: a token that is replaced counts at once.
-    let text = fs::read_to_string(file).map_err(|error| {
-        tracing::error!(file = %file.display(), %error, "the admin token can't be read");
-        Refusal::new(
-            StatusCode::FORBIDDEN,
-            "the file that token_file names can't be read",
-        )
+    let token = token(file).map_err(|error| {
+        tracing::error!("{error}");
+        let message = "the file that token_file names can't be used; the proxy's log says why";
+        Refusal::new(StatusCode::FORBIDDEN, message)
     })?;
-    let token = text.trim();
-    if token.is_empty() {
-        let message = "the file that token_file names is empty";
-        return Err(Refusal::new(StatusCode::FORBIDDEN, message));
-    }
     let given = headers
         .get(AUTHORIZATION)
         .map(|value| value.as_bytes())
@@ -152,94 +236,11 @@ pub fn authorise(
     if right {
         Ok(())
     } else {
-        Err(Refusal::new(
-            StatusCode::UNAUTHORIZED,
-            "changes over TCP need `Authorization: Bearer` with the token of token_file",
-        ))
+        let message = format!("{what} needs `Authorization: Bearer` with the token of token_file");
+        Err(Refusal::new(StatusCode::UNAUTHORIZED, message))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TCP: Door = Door::Tcp(Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7))));
-
-    fn head(fields: &[(&str, &str)]) -> request::Parts {
-        let mut builder = http::Request::get("/api/v1/status");
-        for (name, value) in fields {
-            builder = builder.header(*name, *value);
-        }
-        builder.body(()).unwrap().into_parts().0
-    }
-
-    fn status(fields: &[(&str, &str)], door: Door) -> u16 {
-        match admit(&head(fields), door) {
-            Ok(()) => 200,
-            Err(refusal) => refusal.status.as_u16(),
-        }
-    }
-
-    #[test]
-    fn only_our_own_names_are_ours() {
-        for ours in [
-            "localhost",
-            "LocalHost:9900",
-            "127.0.0.1:9900",
-            "127.1.2.3",
-            "[::1]:9900",
-            "10.0.0.7:9900",
-        ] {
-            assert_eq!(status(&[("host", ours)], TCP), 200, "{ours}");
-        }
-        for foreign in [
-            "evil.example",
-            "localhost.evil.example",
-            "10.0.0.8:9900",
-            "127.0.0.1.evil.example",
-            "[::1",
-            "",
-        ] {
-            assert_eq!(status(&[("host", foreign)], TCP), 403, "{foreign}");
-            assert_eq!(status(&[("host", foreign)], Door::Unix), 200, "{foreign}");
-        }
-        assert_eq!(status(&[], TCP), 400);
-        assert_eq!(status(&[("host", "localhost"), ("host", "x")], TCP), 400);
-    }
-
-    #[test]
-    fn a_foreign_origin_is_refused_at_every_door() {
-        let with = |origin| [("host", "localhost:9900"), ("origin", origin)];
-        for door in [TCP, Door::Unix] {
-            assert_eq!(status(&with("http://localhost:9900"), door), 200);
-            for foreign in [
-                "http://evil.example",
-                "null",
-                "http://localhost:3000",
-                "localhost:9900",
-            ] {
-                assert_eq!(status(&with(foreign), door), 403, "{foreign}");
-            }
-        }
-    }
-
-    #[test]
-    fn changes_over_tcp_need_the_token() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("token");
-        fs::write(&file, "s3cret\n").unwrap();
-        let ask = |authorization: &str, door, file: Option<&Path>| {
-            let head = head(&[("authorization", authorization)]);
-            authorise(&head.headers, door, file).map_err(|r| r.status.as_u16())
-        };
-        assert_eq!(ask("Bearer s3cret", TCP, Some(&file)), Ok(()));
-        assert_eq!(ask("bearer s3cret", TCP, Some(&file)), Ok(()));
-        assert_eq!(ask("Bearer s3cre", TCP, Some(&file)), Err(401));
-        assert_eq!(ask("Bearer ", TCP, Some(&file)), Err(401));
-        assert_eq!(ask("s3cret", TCP, Some(&file)), Err(401));
-        assert_eq!(ask("Bearer s3cret", TCP, None), Err(403));
-        assert_eq!(ask("", Door::Unix, None), Ok(()));
-        fs::write(&file, "\n").unwrap();
-        assert_eq!(ask("Bearer ", TCP, Some(&file)), Err(403));
-    }
-}
+#[path = "guard_tests.rs"]
+mod tests;

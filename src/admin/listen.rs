@@ -31,6 +31,15 @@ impl Listener {
         }
     }
 
+    /// Whether other machines may reach it.
+    pub(super) fn is_exposed(&self) -> bool {
+        let is_loopback = |a: SocketAddr| a.ip().to_canonical().is_loopback();
+        match self {
+            Self::Tcp(listener) => !listener.local_addr().is_ok_and(is_loopback),
+            Self::Unix(..) => false,
+        }
+    }
+
     /// A socket that another process opened at `bind`; call it inside a runtime. Its file stays that process's until it is claimed.
     ///
     /// # Errors

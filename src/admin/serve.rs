@@ -67,6 +67,7 @@ pub async fn serve(listeners: Vec<Listener>, context: Arc<Context>) {
 
 async fn accept(listener: Listener, context: Arc<Context>) {
     let mut connections = Connections::new();
+    let exposed = listener.is_exposed();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -93,7 +94,8 @@ async fn accept(listener: Listener, context: Arc<Context>) {
         let activity = Activity::new();
         let task = match raw {
             Raw::Tcp(stream, ours) => {
-                connections.spawn(stream, Door::Tcp(ours), &activity, &context)
+                let door = Door::Tcp { ours, exposed };
+                connections.spawn(stream, door, &activity, &context)
             }
             Raw::Unix(stream) => connections.spawn(stream, Door::Unix, &activity, &context),
         };

@@ -21,7 +21,10 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::windows::Windows;
 use crate::upstream::Registry;
 
-const TCP: Door = Door::Tcp(Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+const TCP: Door = Door::Tcp {
+    ours: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+    exposed: false,
+};
 
 const FILE: &str = r#"
 listen = "127.0.0.1:8080"
@@ -141,7 +144,7 @@ async fn what_is_not_there_is_said_in_json() {
 #[tokio::test]
 async fn a_foreign_host_gets_nothing() {
     let (context, _commands) = context();
-    let foreign = Request::get("/healthz").header("host", "evil.example");
+    let foreign = Request::get("/api/v1/status").header("host", "evil.example");
     let answer = api::answer(
         foreign
             .body(http_body_util::Empty::<bytes::Bytes>::new())

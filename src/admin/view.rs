@@ -49,7 +49,11 @@ fn time(duration: Duration) -> String {
 }
 
 fn admin(admin: &Admin) -> Value {
-    json!({ "listen": texts(&admin.listen, bind), "token_file": admin.token_file })
+    json!({
+        "listen": texts(&admin.listen, bind),
+        "token_file": admin.token_file,
+        "hosts": texts(&admin.hosts, host),
+    })
 }
 
 fn limits(limits: &ProxyLimits) -> Value {

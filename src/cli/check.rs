@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::fault::Fault;
 use super::place::{Place, shown};
 use super::{Json, Outcome};
+use crate::admin::guard;
 use crate::config::spec::Listener;
 use crate::config::{self, Diagnostic, Failure, Loaded};
 use crate::server::tls;
@@ -63,6 +64,7 @@ fn checked(file: &Path) -> Result<Loaded, Wrong> {
     // Everything that a running proxy would make of it, so that what passes here starts there.
     let (registry, telemetry) = (Registry::new(), Telemetry::new(1));
     Snapshot::build(1, loaded.spec.clone(), &registry, &telemetry);
+    guard::check_token(&loaded.spec).map_err(Wrong::Named)?;
     for listener in &loaded.spec.listeners {
         certificates(listener).map_err(Wrong::Named)?;
     }

@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Largest answer that is read.
 const LARGEST: usize = 64 << 20;
 
-/// What helps where a change was refused.
-const WITHOUT_TOKEN: &str = "give the token with --token-file FILE or in CUTOVER_TOKEN, or change it on the proxy's own machine, where the control socket (-c FILE) needs none";
+/// What helps where the token is missing.
+const WITHOUT_TOKEN: &str = "give the token with --token-file FILE or in CUTOVER_TOKEN, or run this on the proxy's own machine, where the control socket (-c FILE) needs none";
 
 /// What helps where a socket can't be connected to.
 const DENIED: &str =
@@ -33,7 +33,7 @@ const DENIED: &str =
 #[derive(Clone, Debug)]
 pub struct Proxy {
     address: Address,
-    /// For changes over TCP.
+    /// For changes over TCP, and for reads where other machines reach the listener.
     token: Option<String>,
 }
 
@@ -153,8 +153,13 @@ impl Proxy {
             let error = serde_json::from_slice::<serde_json::Value>(&body).ok();
             let error = error.as_ref().and_then(|e| e["error"].as_str());
             let said = error.map_or_else(|| status.to_string(), str::to_owned);
-            let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-            return Err(Silence::Trouble(match refused && changes {
+            // 403 also for a foreign Host, whose message has its own remedy.
+            let refused = match status {
+                StatusCode::UNAUTHORIZED => true,
+                StatusCode::FORBIDDEN => changes,
+                _ => false,
+            };
+            return Err(Silence::Trouble(match refused {
                 true => Fault::new(said).with(WITHOUT_TOKEN),
                 false => Fault::new(said),
             }));
@@ -201,19 +206,16 @@ async fn exchange(
 ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await?;
-    let request = match body {
-        None => Request::get(path)
-            .header("host", host)
-            .body(Full::default()),
-        Some(body) => {
-            let request = Request::post(path).header("host", host);
-            let bearer = token.map(|token| ("authorization", format!("Bearer {token}")));
-            let request = bearer.into_iter().fold(request, |request, (name, value)| {
-                request.header(name, value)
-            });
-            request.body(body.into())
-        }
-    }?;
+    let (request, body) = match body {
+        None => (Request::get(path), Full::default()),
+        Some(body) => (Request::post(path), body.into()),
+    };
+    let mut request = request.header("host", host);
+    // Reads need it too where other machines reach the listener.
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let request = request.body(body)?;
     let answer = async {
         let answer = sender.send_request(request).await?;
         let (head, body) = answer.into_parts();

@@ -17,6 +17,7 @@ use super::sticky_key;
 use super::warden::Warden;
 use super::watch;
 use super::worker::WorkerCommand;
+use crate::admin::guard;
 use crate::config::{self, Spec};
 use crate::net::clock::wall_s;
 use crate::snapshot::{Keys, Live, ServiceState, Snapshot, Source};
@@ -85,6 +86,7 @@ impl Prepared {
         let registry = Arc::new(Registry::new());
         let gate = Gate::new(&spec.limits, descriptors);
         let keys = sticky_key::keys(&spec, &Keys::new()).map_err(RunError::Config)?;
+        guard::check_token(&spec).map_err(RunError::Config)?;
         let mut first = Snapshot::build(1, spec, &registry, &telemetry);
         first.begin_sessions(None, &keys, wall_s());
         discovery::first(&registry, NAMES).await;
@@ -214,7 +216,9 @@ impl Publisher {
             Ok(plan) => plan,
             Err(error) => return self.refuse(error, Some(&loaded.hash)),
         };
-        match sticky_key::keys(&loaded.spec, &self.keys) {
+        let keys = sticky_key::keys(&loaded.spec, &self.keys);
+        let secrets = keys.and_then(|keys| guard::check_token(&loaded.spec).map(|()| keys));
+        match secrets {
             Ok(keys) => self.keys = keys,
             Err(error) => return self.refuse(error, Some(&loaded.hash)),
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::bind;
+use super::{bind, route};
 use crate::config::problems::{Problems, Span};
 use crate::config::raw::{Table, Value};
 use crate::config::spec::{Admin, Bind, ProxyLimits, Shutdown, Timeouts};
@@ -45,11 +45,15 @@ pub(super) fn admin(
     out: &mut Problems,
 ) -> Option<Admin> {
     let value = file.take("admin")?;
-    let mut token_file = None;
+    let (mut token_file, mut hosts) = (None, Vec::new());
     let listen = match value.as_table() {
         Some(mut table) => {
             let listen = table.need("listen", out, "write `listen = \"127.0.0.1:9900\"`");
             token_file = table.take("token_file").and_then(|v| file_path(&v, out));
+            if let Some(value) = table.take("hosts") {
+                let names = value.texts("a host such as \"cutover.internal\"", out);
+                hosts = names.iter().filter_map(|n| route::host(n, out)).collect();
+            }
             table.finish(out);
             listen?
         }
@@ -76,7 +80,7 @@ pub(super) fn admin(
                 text.span.clone(),
                 "the admin API is reachable from other machines",
             )
-            .label("whoever reaches this address can read the state of the proxy")
+            .label("anyone who reaches this address can read metrics there; all else needs the token of `token_file`")
             .help("listen at 127.0.0.1 or at a `unix:` path if nobody else needs it");
         }
         binds.push((place, text.span));
@@ -84,6 +88,7 @@ pub(super) fn admin(
     Some(Admin {
         listen: binds.into_iter().map(|(bind, _)| bind).collect(),
         token_file,
+        hosts,
     })
 }
 
