@@ -264,6 +264,22 @@ mod tests {
     }
 
     #[test]
+    fn drained_endpoints_do_not_count_for_panic() {
+        let pool = pool(Balance::RoundRobin, &[1, 1, 1, 1]);
+        let state = |i: usize| &pool.members[i].endpoint.state;
+        state(0).raise(flag::DRAINING);
+        state(1).raise(flag::DRAINING);
+        state(2).raise(flag::DOWN);
+        assert_eq!(counts(&pool, 4), [0, 0, 0, 4], "one of two is half");
+        state(3).raise(flag::EJECTED);
+        assert_eq!(counts(&pool, 4), [0, 0, 2, 2], "none of two is panic");
+        state(2).lower(flag::DOWN);
+        state(0).lower(flag::DRAINING);
+        state(0).raise(flag::DOWN);
+        assert_eq!(counts(&pool, 3), [1, 0, 1, 1], "one of three is panic");
+    }
+
+    #[test]
     fn new_ones_wait_for_their_first_pass_unless_there_is_nobody_else() {
         let pool = pool(Balance::RoundRobin, &[1, 1, 1]);
         let state = |i: usize| &pool.members[i].endpoint.state;

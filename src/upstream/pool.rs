@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::endpoint::flag;
 use super::{Endpoint, Registry};
 use crate::config::spec::{self, Balance};
 use crate::telemetry::VersionMetrics;
@@ -14,11 +15,29 @@ pub struct Pool {
     pub members: Vec<Member>,
     /// How they are chosen.
     pub balance: Balance,
-    /// Under so many thousandths of usable endpoints all are used.
+    /// Under so many thousandths of usable endpoints all are used. Endpoints that an operator drains count on neither side.
     pub panic: u32,
     pub(super) epoch: Arc<AtomicU64>,
     /// No other pool of this process has it.
     pub(super) id: u64,
+}
+
+/// What the state of a pool's endpoints allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Census {
+    /// Endpoints that are well; 0: the pool is down, and what is picked from it is picked in panic.
+    pub(crate) well: usize,
+    /// Endpoints that may be picked; 0: requests to this version get the proxy's own answer.
+    pub(crate) tried: usize,
+    /// Any of these flags bars an endpoint.
+    barred: u32,
+}
+
+impl Census {
+    /// Whether requests may go to this endpoint of the pool.
+    pub(super) fn may_pick(&self, endpoint: &Endpoint) -> bool {
+        endpoint.state.flags() & self.barred == 0
+    }
 }
 
 /// One endpoint in one pool.
@@ -49,6 +68,38 @@ impl Pool {
         let members = version.endpoints.iter().map(member).collect();
         let panic = service.policies.outlier.panic;
         Self::of(members, service.balance, panic, registry.epoch())
+    }
+
+    /// What the state of the endpoints allows now.
+    pub(crate) fn census(&self) -> Census {
+        let without = |barred: u32| {
+            let flags = self.members.iter().map(|m| m.endpoint.state.flags());
+            flags.filter(|flags| flags & barred == 0).count()
+        };
+        let mut barred = u32::MAX;
+        let mut well = without(barred);
+        if well == 0 {
+            // A suspicion alone takes nobody's last endpoint: the judge leaves one in a moment.
+            barred = !flag::SUSPECT;
+            well = without(barred);
+        }
+        // Unproven endpoints were never counted on, and drained ones were taken out on purpose: they are not missed, and
+        // not used for want of others.
+        let absent = flag::UNPROVEN | flag::DRAINING;
+        if well * 1000 < without(absent) * self.panic as usize {
+            // Panic: so few are well that they would be overrun.
+            barred = absent;
+        }
+        let mut tried = without(barred);
+        if tried == 0 && self.panic > 0 {
+            barred = flag::DRAINING;
+            tried = without(barred);
+        }
+        Census {
+            well,
+            tried,
+            barred,
+        }
     }
 
     /// A pool of these members.

@@ -7,7 +7,6 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use super::Pool;
-use super::endpoint::flag;
 use crate::config::spec::Balance;
 
 /// Points on the hash ring for each unit of weight. More points, more even shares: 128 give about 9 % standard deviation.
@@ -69,28 +68,12 @@ impl View {
 
     fn look(&mut self, pool: &Pool) {
         std::mem::swap(&mut self.usable, &mut self.former);
-        let with = |banned: u32| {
-            let free =
-                move |i: &u32| pool.members[*i as usize].endpoint.state.flags() & banned == 0;
-            (0..pool.members.len() as u32).filter(free)
-        };
+        let census = pool.census();
         self.usable.clear();
-        self.usable.extend(with(u32::MAX));
-        if self.usable.is_empty() {
-            // A suspicion alone takes nobody's last endpoint: the judge leaves one in a moment.
-            self.usable.extend(with(!flag::SUSPECT));
-        }
-        self.well = self.usable.len();
-        // New ones that are not proven yet were never counted on: they are neither missed nor used for want of others.
-        let proven = with(flag::UNPROVEN).count();
-        if self.well * 1000 < proven * pool.panic as usize {
-            // Panic: so few are well that they would be overrun; all are used but those that an operator drains.
-            self.usable.clear();
-            self.usable.extend(with(flag::DRAINING | flag::UNPROVEN));
-        }
-        if self.usable.is_empty() && pool.panic > 0 {
-            self.usable.extend(with(flag::DRAINING));
-        }
+        let free = |i: &u32| census.may_pick(&pool.members[*i as usize].endpoint);
+        let all = 0..pool.members.len() as u32;
+        self.usable.extend(all.filter(free));
+        self.well = census.well;
         self.weigh(pool);
         // With 1,000 endpoints a ring takes ten milliseconds to lay: not for a change in some other pool.
         let same_pool = self.of.is_some_and(|(id, _)| id == pool.id);
