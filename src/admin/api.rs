@@ -135,7 +135,8 @@ async fn drained<B: Body<Error: Into<Broken>>>(
     wanted.undo |= undo;
     match drain::drain(&context.live.current(), service, &wanted) {
         Ok(drained) => document(StatusCode::OK, &drained),
-        Err(message) => error(StatusCode::NOT_FOUND, &message),
+        Err(drain::Refused::Unknown(why)) => error(StatusCode::NOT_FOUND, &why),
+        Err(drain::Refused::Last(why)) => error(StatusCode::CONFLICT, &why),
     }
 }
 

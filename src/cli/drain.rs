@@ -8,7 +8,7 @@ use super::fault::Fault;
 use super::place::Place;
 use super::proxy::Proxy;
 use super::{Outcome, block_on};
-use crate::admin::drain::{Drained, Endpoint, Wanted};
+use crate::admin::drain::{Drained, Target, Wanted};
 
 /// Between two looks.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -37,6 +37,9 @@ pub struct Drain {
     /// Use them again
     #[arg(long)]
     undo: bool,
+    /// Drain even the last version that answers: its users get 503
+    #[arg(short, long, conflicts_with = "undo")]
+    force: bool,
 }
 
 impl Drain {
@@ -51,6 +54,7 @@ impl Drain {
             version: self.version.clone(),
             endpoint: self.endpoint.clone(),
             undo: self.undo,
+            force: self.force,
         };
         let began = Instant::now();
         let (mut told, mut calm) = (None::<Instant>, false);
@@ -90,7 +94,7 @@ impl Drain {
 
 /// `: v1 10.0.0.1:80 2 requests, 1 stream; …`: where something is in flight.
 fn busy(now: &Drained) -> String {
-    let busy = |e: &Endpoint| {
+    let busy = |e: &Target| {
         let kinds = [(e.requests, "request"), (e.streams, "stream")];
         let kinds = kinds.into_iter().filter(|(n, _)| *n > 0);
         let kinds: Vec<String> = kinds.map(|(n, what)| counted(n, what)).collect();

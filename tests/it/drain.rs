@@ -1,6 +1,8 @@
 //! Drains by an operator: no new work, what is in flight is finished, and it is said when that is so.
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use crate::support::origin::Origin;
@@ -103,7 +105,7 @@ fn requests_and_streams_are_told_apart() {
         (endpoint["active"].as_u64(), endpoint["streams"].as_u64())
     };
     assert_eq!(figures(&proxy), (Some(3), Some(1)));
-    let told = drain(&proxy, &["app", "--wait", "--timeout", "1ms"]);
+    let told = drain(&proxy, &["app", "--force", "--wait", "--timeout", "1ms"]);
     let which = format!("v1 {} 2 requests, 1 stream", origin.at());
     assert!(told.stderr.contains(&which), "{told:?}");
     assert!(proxy.command(&["status"]).stdout.contains("3 (1 stream)"));
@@ -111,7 +113,7 @@ fn requests_and_streams_are_told_apart() {
     until("the stream has ended", || {
         (figures(&proxy) == (Some(2), Some(0))).then_some(())
     });
-    let told = drain(&proxy, &["app", "--wait", "--timeout", "1ms"]);
+    let told = drain(&proxy, &["app", "--force", "--wait", "--timeout", "1ms"]);
     assert!(told.stderr.trim_end().contains(&which[..which.len() - 10]));
     assert!(!told.stderr.contains("stream"), "{told:?}");
 }
@@ -131,7 +133,7 @@ fn over_tcp_the_token_is_needed_and_may_be_given_in_three_ways() {
     let told = |arguments: &[&str], variable: Option<&str>| {
         let admin = format!("127.0.0.1:{}", proxy.admin);
         let mut command = std::process::Command::new(BINARY);
-        command.args(["drain", "app"]).args(arguments);
+        command.args(["drain", "app", "--force"]).args(arguments);
         if !arguments.contains(&"-c") {
             command.args(["--admin", &admin]);
         }
@@ -193,4 +195,119 @@ fn what_is_not_there_is_said() {
         assert!(output.stderr.contains(why), "{output:?}");
     }
     assert_eq!(proxy.get("/").text(), "blue");
+}
+
+#[test]
+fn the_last_version_that_answers_is_drained_by_force_only() {
+    let (blue, green) = (Origin::named("blue"), Origin::named("green"));
+    let file = |stable: &str| {
+        format!(
+            "[service.app]\nstable = \"{stable}\"\n[service.app.versions]\nblue = [\"{}\"]\ngreen = [\"{}\"]\n",
+            blue.at(),
+            green.at()
+        )
+    };
+    let proxy = serve(&file("blue"));
+    for arguments in [&["app"][..], &["app", "blue"], &["app", "blue", &blue.at()]] {
+        let refused = drain(&proxy, arguments);
+        assert_eq!(refused.code, 1, "{arguments:?}: {refused:?}");
+        assert!(refused.stderr.contains("--force"), "{refused:?}");
+        assert!(refused.stderr.contains("nothing"), "{refused:?}");
+        assert_eq!(proxy.get("/").text(), "blue", "{arguments:?}");
+    }
+    assert_eq!(drain(&proxy, &["app", "green"]).code, 0, "it is idle");
+    assert_eq!(drain(&proxy, &["app", "--undo"]).code, 0);
+    proxy.edit(&file("green"));
+    assert_eq!(
+        drain(&proxy, &["app", "blue", "--wait"]).code,
+        0,
+        "its traffic is elsewhere"
+    );
+    assert_eq!(proxy.get("/").text(), "green");
+    let forced = drain(&proxy, &["app", "--force"]);
+    assert_eq!(forced.code, 0, "{forced:?}");
+    assert_eq!(proxy.get("/").status(), 503);
+    assert_eq!(drain(&proxy, &["app", "--undo"]).code, 0);
+    assert_eq!(proxy.get("/").text(), "green");
+}
+
+/// Answers its checks with a status that the test changes, and everything else with its name.
+fn checked(name: &'static str, status: &Arc<AtomicU16>) -> Origin {
+    let status = status.clone();
+    Origin::script(move |conn| {
+        while let Some(request) = conn.request()? {
+            match request.target().as_str() {
+                "/ready" => conn.reply(status.load(Ordering::Relaxed), "")?,
+                _ => conn.reply(200, name)?,
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_drain_of_half_the_endpoints_is_no_panic() {
+    let status = || Arc::new(AtomicU16::new(200));
+    let (well, failing) = (status(), status());
+    let origins = [
+        checked("a", &well),
+        checked("b", &well),
+        checked("c", &failing),
+        checked("d", &well),
+    ];
+    let endpoints = origins
+        .each_ref()
+        .map(|o| format!("\"{}\"", o.at()))
+        .join(", ");
+    let proxy = serve(&format!(
+        "[service.app]\nstable = \"v1\"\nhealth = {{ path = \"/ready\", interval = \"20ms\", rise = 1, fall = 1 }}\n\
+         [service.app.versions]\nv1 = [{endpoints}]\n"
+    ));
+    for origin in &origins[..2] {
+        assert_eq!(drain(&proxy, &["app", "v1", &origin.at()]).code, 0);
+    }
+    failing.store(500, Ordering::Relaxed);
+    until("its check fails", || {
+        let health = &proxy.status()["services"][0]["versions"][0]["endpoints"][2]["health"];
+        (health == "down").then_some(())
+    });
+    let mut client = proxy.client();
+    for _ in 0..20 {
+        assert_eq!(client.get("/").text(), "d");
+    }
+}
+
+#[test]
+fn the_split_that_is_shown_is_what_traffic_gets() {
+    let (blue, green) = (Origin::named("blue"), Origin::named("green"));
+    let proxy = serve(&format!(
+        "[service.app]\nstable = \"blue\"\nsplit = {{ green = \"25%\" }}\n\
+         [service.app.versions]\nblue = [\"{}\"]\ngreen = [\"{}\"]\n",
+        blue.at(),
+        green.at()
+    ));
+    let shown = |of: &str| {
+        let split = proxy.status()["services"][0]["split"][of].clone();
+        let metrics = proxy.metrics();
+        let name = match of {
+            "effective" => "cutover_split_ratio",
+            _ => "cutover_split_desired_ratio",
+        };
+        ["blue", "green"].map(|version| {
+            let ratio = metrics.sum(name, &[("service", "app"), ("version", version)]);
+            let percent = split[version].as_str().expect("a share").to_owned();
+            assert_eq!(percent, format!("{}%", ratio * 100.0), "{of} {version}");
+            percent
+        })
+    };
+    assert_eq!(shown("effective"), ["75%", "25%"]);
+    assert_eq!(drain(&proxy, &["app", "green"]).code, 0);
+    assert_eq!(shown("effective"), ["100%", "0%"]);
+    assert_eq!(shown("desired"), ["75%", "25%"]);
+    let table = proxy.command(&["status"]).stdout;
+    assert!(table.contains("0% (file: 25%)"), "{table}");
+    let mut client = proxy.client();
+    for _ in 0..20 {
+        assert_eq!(client.get("/").text(), "blue");
+    }
 }
