@@ -96,6 +96,7 @@ fn scrape() -> Scrape {
             labels: vec![("deployment".into(), "quoted \"shop\" \\ line\nbreak".into())],
             versions: vec![ScrapeVersion {
                 name: "v1".into(),
+                desired_ratio: 0.5,
                 ratio: 1.0,
                 endpoints: vec![("h2c://10.0.0.1:9000".into(), true)],
                 awaited: false,

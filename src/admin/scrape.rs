@@ -1,5 +1,6 @@
 //! What `/metrics` says beside the counters: the state of this moment.
 
+use super::shares;
 use crate::config::spec;
 use crate::snapshot::{Live, Service};
 use crate::telemetry::render::{Scrape, ScrapeService, ScrapeVersion};
@@ -23,13 +24,15 @@ pub fn of(live: &Live) -> Scrape {
 
 fn service(spec: &spec::Service, live: &Service) -> ScrapeService {
     let versions = live.versions.iter().enumerate();
+    let (effective, desired) = (shares::effective(live), shares::desired(spec));
     ScrapeService {
         name: spec.name.clone(),
         labels: spec.labels.clone(),
         versions: versions
             .map(|(index, version)| ScrapeVersion {
                 name: version.name.to_string(),
-                ratio: live.routing.split.share(index).ratio(),
+                ratio: effective[index].ratio(),
+                desired_ratio: desired[index].ratio(),
                 endpoints: version
                     .pool
                     .members

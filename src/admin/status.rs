@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Phase};
+use super::{Context, Phase, shares};
 use crate::config::spec;
 use crate::snapshot::{self, Snapshot};
 use crate::upstream::endpoint::flag;
@@ -99,9 +99,9 @@ pub struct Service {
 /// Shares by version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Split {
-    /// What the file gives the canaries.
+    /// What the configuration gives every version.
     pub desired: BTreeMap<String, String>,
-    /// What every version gets.
+    /// What every version gets, after the gate and the failover from versions that are down or drained.
     pub effective: BTreeMap<String, String>,
 }
 
@@ -252,15 +252,17 @@ fn service(context: &Context, snapshot: &Snapshot, index: usize) -> Service {
     let spec = &snapshot.spec.services[index];
     let live = &snapshot.services[index];
     let name = |version: usize| spec.versions[version].name.clone();
-    let share = |version: usize| snapshot.share(index, version).to_string();
+    let effective = shares::effective(live);
+    let share = |version: usize| effective[version].to_string();
+    let desired = shares::desired(spec);
     Service {
         name: spec.name.clone(),
         stable: name(spec.stable),
         split: Split {
-            desired: spec
-                .split
+            desired: desired
                 .iter()
-                .map(|(version, share)| (name(*version), share.to_string()))
+                .enumerate()
+                .map(|(version, share)| (name(version), share.to_string()))
                 .collect(),
             effective: (0..spec.versions.len())
                 .map(|v| (name(v), share(v)))

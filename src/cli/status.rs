@@ -145,7 +145,13 @@ fn rows(table: &mut Table, name: &str, service: &Service, version: &Version) {
         shown += " (stable)";
     }
     let red = version.red.get(WINDOW).copied().unwrap_or_default();
-    let mut row = vec![name.to_owned(), shown, version.share.clone()];
+    let share = match service.split.desired.get(&version.name) {
+        Some(desired) if *desired != version.share => {
+            format!("{} (file: {desired})", version.share)
+        }
+        _ => version.share.clone(),
+    };
+    let mut row = vec![name.to_owned(), shown, share];
     row.extend(figures(&red));
     row.push(version.in_flight.to_string());
     if version.endpoints.is_empty() {

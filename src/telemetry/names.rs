@@ -49,7 +49,8 @@ families! {
     Counter PANICS "cutover_panics_total" "Connections and HTTP/2 streams that a fault of the proxy itself ended; the log says where.";
     Gauge CONNECTIONS "cutover_connections" "Open downstream connections of a listener.";
     Gauge UPSTREAM_CONNECTIONS "cutover_upstream_connections" "Open connections to a version's endpoints.";
-    Gauge SPLIT_RATIO "cutover_split_ratio" "Effective share of a service's traffic that a version gets, from 0 to 1.";
+    Gauge SPLIT_RATIO "cutover_split_ratio" "Effective share of a service's traffic that a version gets, from 0 to 1: after gate and failover.";
+    Gauge SPLIT_DESIRED_RATIO "cutover_split_desired_ratio" "Share of a service's traffic that the configuration gives a version, from 0 to 1.";
     Counter MATCH_HITS "cutover_match_hits_total" "Requests that a match rule sent to its version; rules count from 0 in file order.";
     Counter RETRIES "cutover_retries_total" "Attempts that were repeated, by the reason.";
     Counter SHIELDED "cutover_shielded_total" "Requests that this version failed and stable answered instead.";

@@ -53,6 +53,8 @@ pub struct ScrapeVersion {
     pub name: String,
     /// Its effective share, from 0 to 1.
     pub ratio: f64,
+    /// The share that the configuration asks for, from 0 to 1.
+    pub desired_ratio: f64,
     /// Its endpoints, as an operator names them, and whether each is usable.
     pub endpoints: Vec<(String, bool)>,
     /// Its new share waits for its first pass.
@@ -94,6 +96,11 @@ fn state_of(page: &mut Page, service: &ScrapeService) {
     for version in &service.versions {
         let base = base.with("version", &version.name);
         page.gauge(names::SPLIT_RATIO, base.clone(), version.ratio);
+        page.gauge(
+            names::SPLIT_DESIRED_RATIO,
+            base.clone(),
+            version.desired_ratio,
+        );
         if version.awaited {
             page.gauge(names::GATE_WAITING, base.clone(), 1.0);
         }

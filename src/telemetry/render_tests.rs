@@ -10,6 +10,7 @@ fn scrape(services: &[(&str, &[&str])]) -> Scrape {
     let version = |name: &&str| ScrapeVersion {
         name: (*name).to_owned(),
         ratio: 0.25,
+        desired_ratio: 0.5,
         endpoints: vec![("10.0.0.1:80".into(), true), ("10.0.0.2:80".into(), false)],
         awaited: true,
     };

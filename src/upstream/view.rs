@@ -143,7 +143,7 @@ fn ring_scale(pool: &Pool) -> u32 {
 }
 
 fn points(weight: u32, scale: u32) -> u64 {
-    (POINTS * u64::from(weight) >> scale).max(1)
+    ((POINTS * u64::from(weight)) >> scale).max(1)
 }
 
 /// A step near the golden ratio of the round, coprime to it, so that multiples of it visit each place once, evenly spread.

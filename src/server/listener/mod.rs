@@ -20,8 +20,8 @@ use super::inherit::{Inherited, Label, Purpose};
 use super::tls::{self, Files};
 use crate::config::{Spec, spec};
 use crate::net::SocketFile;
-use crate::proxy::via::Via;
 use crate::net::keepalive::keep_alive;
+use crate::proxy::via::Via;
 use crate::telemetry::Telemetry;
 
 pub use bind::{Place, Socket};

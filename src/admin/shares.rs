@@ -1,0 +1,98 @@
+//! What the versions of a service get of its traffic: as the configuration says, and as it is now.
+
+use crate::config::spec::{self, Share};
+use crate::routing::effective_shares;
+use crate::snapshot::Service;
+
+/// The shares that the configuration asks for, by version; the stable version gets the rest.
+pub(super) fn desired(service: &spec::Service) -> Vec<Share> {
+    let mut shares = vec![Share(0); service.versions.len()];
+    for (version, share) in &service.split {
+        shares[*version] = *share;
+    }
+    let taken: u32 = shares.iter().map(|share| share.0).sum();
+    shares[service.stable] = Share(Share::WHOLE.saturating_sub(taken));
+    shares
+}
+
+/// The shares that the traffic gets, by version: after the gate, and with the failover from versions that are down or
+/// drained. Matched requests and sessions are no part of it, as of any split. The sum is below the whole where requests
+/// are answered 503.
+pub(super) fn effective(service: &Service) -> Vec<Share> {
+    let pools: Vec<_> = { service.versions.iter() }
+        .map(|v| v.pool.census())
+        .collect();
+    let is_usable = |version: usize| pools[version].well > 0;
+    let split = &service.routing.split;
+    let mut shares = effective_shares(split, service.policies.fallback, is_usable);
+    for (share, pool) in shares.iter_mut().zip(&pools) {
+        // Where no version is usable their endpoints are tried in panic, unless all of them are drained.
+        if pool.tried == 0 {
+            *share = Share(0);
+        }
+    }
+    shares
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config;
+    use crate::snapshot::Snapshot;
+    use crate::telemetry::Telemetry;
+    use crate::upstream::Registry;
+    use crate::upstream::endpoint::flag;
+
+    fn snapshot(split: &str) -> Snapshot {
+        let file = format!(
+            "listen = \"127.0.0.1:80\"\n[service.shop]\nstable = \"v1\"\nfallback = \"v3\"\nsplit = {{ {split} }}\n\
+             versions.v1 = [\"a:1\", \"a:2\"]\nversions.v2 = [\"b:1\"]\nversions.v3 = [\"c:1\"]\n"
+        );
+        let spec = config::parse(&file, "test.toml").unwrap();
+        Snapshot::build(1, Arc::new(spec), &Registry::new(), &Telemetry::new(1))
+    }
+
+    fn raise(snapshot: &Snapshot, version: usize, flags: u32) {
+        for member in &snapshot.services[0].versions[version].pool.members {
+            member.endpoint.state.raise(flags);
+        }
+    }
+
+    fn percents(shares: &[Share]) -> Vec<u32> {
+        shares.iter().map(|s| s.0 * 100 / Share::WHOLE).collect()
+    }
+
+    #[test]
+    fn what_is_down_or_drained_gets_nothing_and_its_place_is_taken() {
+        let snapshot = snapshot("v2 = \"25%\"");
+        let effective = || percents(&effective(&snapshot.services[0]));
+        assert_eq!(percents(&desired(&snapshot.spec.services[0])), [75, 25, 0]);
+        assert_eq!(effective(), [75, 25, 0]);
+        raise(&snapshot, 1, flag::DOWN);
+        assert_eq!(effective(), [100, 0, 0], "stable takes over");
+        raise(&snapshot, 0, flag::DRAINING);
+        assert_eq!(effective(), [0, 0, 100], "the fallback does");
+        raise(&snapshot, 2, flag::EJECTED);
+        assert_eq!(
+            effective(),
+            [0, 25, 0],
+            "the canary is tried in panic, the rest is answered 503"
+        );
+        assert_eq!(percents(&desired(&snapshot.spec.services[0])), [75, 25, 0]);
+    }
+
+    #[test]
+    fn the_gate_holds_a_share_back() {
+        let before = snapshot("v2 = \"0%\"");
+        let file = "listen = \"127.0.0.1:80\"\n[service.shop]\nstable = \"v1\"\ncheck = \"/\"\nsplit = { v2 = \"25%\" }\n\
+                    versions.v1 = [\"a:1\"]\nversions.v2 = [\"b:1\"]\n";
+        let spec = Arc::new(config::parse(file, "test.toml").unwrap());
+        let mut next = Snapshot::build(2, spec, &Registry::new(), &Telemetry::new(1));
+        raise(&next, 1, flag::UNPROVEN);
+        next.hold_back(&before);
+        assert_eq!(percents(&desired(&next.spec.services[0])), [75, 25]);
+        assert_eq!(percents(&effective(&next.services[0])), [100, 0]);
+    }
+}
