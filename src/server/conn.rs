@@ -504,16 +504,5 @@ impl Drop for Counted<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn size_of_future<A, B, C, F: Future>(_: impl FnOnce(A, B, C) -> F) -> usize {
-        size_of::<F>()
-    }
-
-    /// Each idle connection holds one of these; what an async function takes by value is held twice.
-    #[test]
-    fn a_parked_connection_holds_less_than_700_bytes() {
-        assert!(size_of_future(serve::<Rc<u8>>) < 700);
-    }
-}
+#[path = "conn_tests.rs"]
+mod tests;
