@@ -201,15 +201,8 @@ async fn opening(conn: &Conn<'_>, down: &mut H1Down) -> Opening {
 }
 
 impl Conn<'_> {
-    /// Waits for bytes.
     async fn filled(&self, down: &mut H1Down) -> Filled {
         self.filled_if(down, || true).await
-    }
-
-    /// Waits for the next request's first bytes, but not for its turn.
-    async fn next(&self, down: &mut H1Down) -> Filled {
-        self.filled_if(down, || self.worker.turnstile.is_open())
-            .await
     }
 
     async fn filled_if(&self, down: &mut H1Down, is_open: impl Fn() -> bool) -> Filled {
@@ -276,7 +269,9 @@ impl Conn<'_> {
             down.wire.release();
             let patience = self.worker.snapshot().spec.limits.keepalive_timeout;
             self.watch.arm(patience.min(PAUSE));
-            match self.next(down).await {
+            // The next request's first bytes, but not its turn, are waited for here.
+            let is_open = || self.worker.turnstile.is_open();
+            match self.filled_if(down, is_open).await {
                 Filled::Some => {}
                 Filled::Over => return Turn::Over,
                 Filled::Late if self.watch.is_shut() || patience <= PAUSE => return Turn::Over,
