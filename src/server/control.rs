@@ -234,7 +234,7 @@ impl Control {
         let duplicate = |(label, fd): (Label, &OwnedFd)| match fd.try_clone() {
             Ok(fd) => Some((label, fd)),
             Err(error) => {
-                tracing::error!(socket = ?label, %error, "a socket can't be handed over");
+                tracing::error!("{label:?} can't be handed over: {error}");
                 None
             }
         };
@@ -293,9 +293,11 @@ impl Control {
     /// Leaves the sockets with the service manager, so that a restart finds them again.
     fn store(&mut self) {
         let held = self.publisher.listeners().held();
-        let stored = held.map(|(label, socket)| systemd::store(&label.name, socket.as_fd()));
-        // Every socket is offered, also after one that was refused.
-        self.stored = stored.filter(|stored| !stored).count() == 0;
+        let mut stored = true;
+        for (label, socket) in held {
+            stored &= systemd::store(&label.name, socket.as_fd());
+        }
+        self.stored = stored;
     }
 
     async fn reload(&mut self) -> Outcome {
