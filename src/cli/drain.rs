@@ -32,7 +32,7 @@ pub struct Drain {
     #[arg(short, long, conflicts_with = "undo")]
     wait: bool,
     /// Longest wait
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = super::time)]
     timeout: Duration,
     /// Use them again
     #[arg(long)]

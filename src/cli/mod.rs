@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::config::units;
 use fault::Fault;
 use place::Place;
 
@@ -126,6 +127,15 @@ fn print_within(fault: Fault, limit: Duration) {
     }
 }
 
+/// A time on the command line, with the units of the configuration. A bare number is refused: seconds and milliseconds are both
+/// in use elsewhere.
+fn time(text: &str) -> Result<Duration, String> {
+    units::duration(text).map_err(|error| match text.parse::<f64>() {
+        Ok(_) => format!("no unit: did you mean `{text}s`?"),
+        Err(_) => error,
+    })
+}
+
 /// Runs a command's asynchronous part on this thread.
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Fault> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -158,6 +168,14 @@ mod tests {
         let parsed = Cutover::try_parse_from(line).unwrap();
         assert!(matches!(parsed.command, Command::Status(_)));
         assert_eq!(parsed.place.admin.as_deref(), Some("127.0.0.1:9"));
+    }
+
+    #[test]
+    fn a_time_without_a_unit_is_refused_with_the_one_that_was_probably_meant() {
+        assert_eq!(time("2").unwrap_err(), "no unit: did you mean `2s`?");
+        assert_eq!(time("1.5").unwrap_err(), "no unit: did you mean `1.5s`?");
+        assert!(time("2x").unwrap_err().contains("unknown unit"));
+        assert_eq!(time("1m30s"), Ok(Duration::from_secs(90)));
     }
 
     #[test]

@@ -2,10 +2,13 @@
 //!
 //! The proxy is this program again, as a child with `run -c FILE`: exactly what somebody would start by hand.
 //!
-//! * [`origin`]: blue and green. [`stage`]: the file, the child, the directory that goes away.
+//! * [`origin`]: blue and green. [`port`]: where the proxy listens. [`stage`]: the file, the child, the directory that goes
+//!   away.
 //! * [`traffic`]: the users. [`tally`]: what they saw. [`view`]: how it is shown. [`story`]: the fixed one of `--for`.
 
+mod name;
 mod origin;
+mod port;
 mod stage;
 mod story;
 mod tally;
@@ -44,7 +47,7 @@ pub struct Demo {
 }
 
 fn story_time(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).map_err(|e| format!("{e}: write 20s"))?;
+    let time = super::time(text)?;
     match time {
         time if time < Duration::from_secs(5) => Err("the story takes 5s at least".to_owned()),
         time if time > Duration::from_secs(3600) => Err("the story takes 1h at most".to_owned()),

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 
+use super::port::Reserved;
 use crate::admin::status::Status;
 use crate::cli::fault::Fault;
 use crate::cli::place::Address;
@@ -35,6 +36,7 @@ pub struct Stage {
     pub file: PathBuf,
     /// Where the proxy listens for traffic.
     pub address: SocketAddr,
+    _reserved: Reserved,
     /// Its admin API.
     pub proxy: Proxy,
     child: Child,
@@ -46,9 +48,9 @@ impl Stage {
     /// # Errors
     /// The port is taken, the directory can't be made, the program can't be started.
     pub fn set(origins: &[(&str, SocketAddr)], port: Option<u16>) -> Result<Self, Fault> {
-        let address = free_address(port)?;
+        let reserved = Reserved::new(port)?;
         let directory = std::env::temp_dir().join(format!("cutover-demo-{}", std::process::id()));
-        let made = Self::set_in(&directory, origins, address);
+        let made = Self::set_in(&directory, origins, reserved);
         if made.is_err() {
             let _ = fs::remove_dir_all(&directory);
         }
@@ -58,8 +60,9 @@ impl Stage {
     fn set_in(
         directory: &Path,
         origins: &[(&str, SocketAddr)],
-        address: SocketAddr,
+        reserved: Reserved,
     ) -> Result<Self, Fault> {
+        let address = reserved.address;
         let cannot = |what: &str, error: std::io::Error| Fault::new(format!("{what}: {error}"));
         let at = directory.display();
         // Not reused if it is there: whoever made it is not this process.
@@ -99,6 +102,7 @@ impl Stage {
             directory,
             file,
             address,
+            _reserved: reserved,
             child,
         })
     }
@@ -193,19 +197,6 @@ impl Drop for Stage {
     }
 }
 
-/// The address for traffic. Bound without sharing to see that nobody has it.
-fn free_address(port: Option<u16>) -> Result<SocketAddr, Fault> {
-    let try_port = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port))?.local_addr();
-    match port {
-        Some(port) => {
-            try_port(port).map_err(|e| Fault::new(format!("can't listen at 127.0.0.1:{port}: {e}")))
-        }
-        None => try_port(8080)
-            .or_else(|_| try_port(0))
-            .map_err(|e| Fault::new(format!("can't listen at 127.0.0.1: {e}"))),
-    }
-}
-
 fn configuration(directory: &Path, origins: &[(&str, SocketAddr)], address: SocketAddr) -> String {
     let state = toml::Value::from(directory.display().to_string());
     let mut text = format!(
@@ -243,13 +234,5 @@ mod tests {
         assert_eq!(spec.state_dir.unwrap(), Path::new("/tmp/with \"quotes\""));
         let names = spec.services[0].versions.iter().map(|v| v.name.as_str());
         assert_eq!(names.collect::<Vec<_>>(), ["blue", "green"]);
-    }
-
-    #[test]
-    fn a_port_that_is_taken_is_an_error_only_if_it_was_asked_for() {
-        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = taken.local_addr().unwrap().port();
-        assert!(free_address(Some(port)).is_err());
-        assert!(free_address(None).is_ok());
     }
 }
