@@ -16,7 +16,7 @@ pub mod guard;
 pub mod listen;
 pub mod scrape;
 mod serve;
-mod shares;
+pub(crate) mod shares;
 pub mod status;
 pub mod view;
 

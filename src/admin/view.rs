@@ -72,7 +72,8 @@ fn limits(limits: &ProxyLimits) -> Value {
     })
 }
 
-fn listener(listener: &Listener) -> Value {
+/// A listener as a document.
+pub(crate) fn listener(listener: &Listener) -> Value {
     let mut protocols = Vec::new();
     if listener.h1 {
         protocols.push("h1");
@@ -100,7 +101,8 @@ fn cert(cert: &Cert) -> Value {
     })
 }
 
-fn service(service: &Service) -> Value {
+/// A service as a document.
+pub(crate) fn service(service: &Service) -> Value {
     let version = |index: usize| service.versions[index].name.clone();
     let split = service.split.iter();
     let hashed = service.balance == Balance::Hash;
@@ -154,7 +156,8 @@ fn timeouts(timeouts: &Timeouts) -> Value {
     })
 }
 
-fn one_version(version: &Version) -> Value {
+/// A version as a document.
+pub(crate) fn one_version(version: &Version) -> Value {
     json!({
         "label": version.label,
         "endpoints": texts(&version.endpoints, endpoint),
@@ -163,7 +166,8 @@ fn one_version(version: &Version) -> Value {
     })
 }
 
-fn endpoint(endpoint: &Endpoint) -> String {
+/// As the file says it: `10.0.0.1:80 weight=2`.
+pub(crate) fn endpoint(endpoint: &Endpoint) -> String {
     match endpoint.weight {
         1 => endpoint.to_string(),
         weight => format!("{endpoint} weight={weight}"),

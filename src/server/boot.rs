@@ -106,6 +106,7 @@ impl Booting {
         let listeners = std::mem::take(&mut self.desk.listeners);
         let admin = spawn_local(admin::serve(listeners, self.context.clone()));
         self.context.readiness.set(Phase::Ready);
+        self.log_start();
         let (requests, successor) = mpsc::channel(1);
         let waiting = self.desk.handover.take();
         let handover = waiting.map(|l| spawn_local(handover::serve(l, requests)));
@@ -121,6 +122,21 @@ impl Booting {
             handover,
             stored: false,
         })
+    }
+
+    fn log_start(&self) {
+        let places = self.publisher.listeners().places().into_iter();
+        let listeners: Vec<_> = places.map(|(name, at)| format!("{name}={at}")).collect();
+        let live = self.publisher.live();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            config = %live.source().path.display(),
+            pid = std::process::id(),
+            workers = self.publisher.fleet().workers().len(),
+            generation = live.current().generation,
+            listeners = listeners.join(", "),
+            "cutover started"
+        );
     }
 
     /// Tells the running process that its sockets are served here. If it doesn't give them up, this one finishes what it has

@@ -1,7 +1,7 @@
 //! Boot and stop, listeners, connections.
 //!
 //! * [`boot`]: up to where it serves. [`control`]: the control thread: whatever happens, then [`drain`]. [`signals`]: of the system.
-//! * [`reload`]: the only publisher. [`watch`]: when the file or a certificate changed.
+//! * [`reload`]: the only publisher; [`audit`]: what an adopted configuration changes. [`watch`]: when the file or a certificate changed.
 //! * [`fleet`], [`worker`]: the threads that serve. [`listener`], [`tls`], [`gate`]: who comes in, and how.
 //! * [`closed`]: what becomes of connections whose listener has gone. [`conn`]: one connection, request by request.
 //! * [`sticky_key`]: what seals sessions.
@@ -9,6 +9,7 @@
 //! * [`desk`]: the sockets of the admin API. [`handover`], [`inherit`]: from process to process.
 //! * [`systemd`], [`logging`]: what is told to the outside.
 
+mod audit;
 mod boot;
 mod closed;
 pub mod conn;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::RunError;
+use super::audit;
 use super::fleet::Fleet;
 use super::gate::Gate;
 use super::inherit::Inherited;
@@ -237,6 +238,7 @@ impl Publisher {
         }
         self.live.note_source(|s| s.adopt(loaded.hash, generation));
         self.adopted(generation).await;
+        audit::log(&running, &self.live.current());
         tracing::info!(
             generation,
             took_ms = began.elapsed().as_millis(),
@@ -287,6 +289,7 @@ impl Publisher {
                 worker.tell(WorkerCommand::Adopt);
             }
             self.adopted(generation).await;
+            audit::log(&running, &self.live.current());
             tracing::info!(
                 generation,
                 "awaited versions pass their checks, generation adopted by every worker"

@@ -1,0 +1,250 @@
+//! What an adopted configuration changes, for the log: a line for each service, version and listener. Pure but for [`log`].
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use crate::admin::{shares, view};
+use crate::config::Spec;
+use crate::config::spec::{self, Share};
+use crate::snapshot::Snapshot;
+
+/// Most lines for one generation; the rest is counted.
+const MOST: usize = 100;
+
+/// One line of the audit. What is `None` did not change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Change {
+    service: Option<String>,
+    version: Option<String>,
+    listener: Option<String>,
+    /// `added` or `removed`.
+    change: Option<&'static str>,
+    stable_before: Option<String>,
+    stable: Option<String>,
+    /// By the configuration.
+    share_before: Option<String>,
+    share: Option<String>,
+    /// After the gate, where that differs.
+    effective_before: Option<String>,
+    effective: Option<String>,
+    endpoints_added: Option<String>,
+    endpoints_removed: Option<String>,
+    /// Other keys whose values changed.
+    keys: Option<String>,
+}
+
+/// Logs the changes from `old` to `new`.
+pub(crate) fn log(old: &Snapshot, new: &Snapshot) {
+    let changes = changes(old, new);
+    let generation = new.generation;
+    for change in changes.iter().take(MOST) {
+        let text = |value: &'_ Option<String>| value.clone();
+        tracing::info!(
+            generation,
+            service = text(&change.service),
+            version = text(&change.version),
+            listener = text(&change.listener),
+            change = change.change,
+            stable_before = text(&change.stable_before),
+            stable = text(&change.stable),
+            share_before = text(&change.share_before),
+            share = text(&change.share),
+            effective_before = text(&change.effective_before),
+            effective = text(&change.effective),
+            endpoints_added = text(&change.endpoints_added),
+            endpoints_removed = text(&change.endpoints_removed),
+            keys = text(&change.keys),
+            "configuration adopted"
+        );
+    }
+    if changes.len() > MOST {
+        let more = changes.len() - MOST;
+        tracing::info!(generation, more, "configuration adopted, with more changes");
+    }
+}
+
+/// What differs, in the order of the new configuration, then what was removed.
+pub(crate) fn changes(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
+    let mut found = Vec::new();
+    found.extend(process(&old.spec, &new.spec));
+    listeners(&old.spec, &new.spec, &mut found);
+    let before: HashMap<&str, usize> = names(&old.spec).zip(0..).collect();
+    let after: HashMap<&str, usize> = names(&new.spec).zip(0..).collect();
+    for (at, name) in names(&new.spec).enumerate() {
+        match before.get(name) {
+            Some(was) => service((old, *was), (new, at), &mut found),
+            None => {
+                found.push(whole(name, "added"));
+                let versions = &new.spec.services[at].versions;
+                found.extend((0..versions.len()).filter_map(|v| version(name, None, (new, at, v))));
+            }
+        }
+    }
+    let gone = names(&old.spec).filter(|name| !after.contains_key(name));
+    found.extend(gone.map(|name| whole(name, "removed")));
+    found
+}
+
+fn names(spec: &Spec) -> impl Iterator<Item = &str> {
+    spec.services.iter().map(|s| s.name.as_str())
+}
+
+fn whole(service: &str, change: &'static str) -> Change {
+    Change {
+        service: Some(service.to_owned()),
+        change: Some(change),
+        ..Change::default()
+    }
+}
+
+/// Keys of the process as a whole.
+fn process(old: &Spec, new: &Spec) -> Option<Change> {
+    let keys = [
+        ("workers", old.workers != new.workers),
+        ("admin", old.admin != new.admin),
+        ("state_dir", old.state_dir != new.state_dir),
+        ("shutdown", old.shutdown != new.shutdown),
+        ("limits", old.limits != new.limits),
+    ];
+    let keys = keys.iter().filter(|(_, changed)| *changed);
+    let keys = list(keys.map(|(key, _)| *key))?;
+    Some(Change {
+        keys: Some(keys),
+        ..Change::default()
+    })
+}
+
+fn listeners(old: &Spec, new: &Spec, found: &mut Vec<Change>) {
+    let of = |listener: &spec::Listener| Change {
+        listener: Some(listener.name.clone()),
+        ..Change::default()
+    };
+    for listener in &new.listeners {
+        match old.listeners.iter().find(|l| l.name == listener.name) {
+            None => found.push(Change {
+                change: Some("added"),
+                ..of(listener)
+            }),
+            Some(was) if was != listener => found.push(Change {
+                keys: changed_keys(&view::listener(was), &view::listener(listener), &[]),
+                ..of(listener)
+            }),
+            Some(_) => {}
+        }
+    }
+    let stays = |l: &&spec::Listener| new.listeners.iter().any(|n| n.name == l.name);
+    found.extend(old.listeners.iter().filter(|l| !stays(l)).map(|l| Change {
+        change: Some("removed"),
+        ..of(l)
+    }));
+}
+
+/// A service that is in both, by its place in each.
+fn service(old: (&Snapshot, usize), new: (&Snapshot, usize), found: &mut Vec<Change>) {
+    let (was, is) = (&old.0.spec.services[old.1], &new.0.spec.services[new.1]);
+    let name = &is.name;
+    if was != is {
+        let stable = |s: &spec::Service| s.versions[s.stable].name.clone();
+        let moved = stable(was) != stable(is);
+        // These have lines or fields of their own.
+        let apart = ["stable", "split", "versions"];
+        let change = Change {
+            service: Some(name.clone()),
+            stable_before: moved.then(|| stable(was)),
+            stable: moved.then(|| stable(is)),
+            keys: changed_keys(&view::service(was), &view::service(is), &apart),
+            ..Change::default()
+        };
+        if moved || change.keys.is_some() {
+            found.push(change);
+        }
+    }
+    for (at, it) in is.versions.iter().enumerate() {
+        let before = was.versions.iter().position(|v| v.name == it.name);
+        let before = before.map(|v| (old.0, old.1, v));
+        found.extend(version(name, before, (new.0, new.1, at)));
+    }
+    let stays = |v: &spec::Version| is.versions.iter().any(|n| n.name == v.name);
+    let gone = was.versions.iter().filter(|v| !stays(v));
+    found.extend(gone.map(|v| Change {
+        version: Some(v.name.clone()),
+        ..whole(name, "removed")
+    }));
+}
+
+/// A snapshot, and a service and a version in it by their places.
+type At<'s> = (&'s Snapshot, usize, usize);
+
+fn version(service: &str, old: Option<At<'_>>, new: At<'_>) -> Option<Change> {
+    let spec = |(snapshot, s, v): At<'_>| snapshot.spec.services[s].versions[v].clone();
+    let desired = |(snapshot, s, v): At<'_>| shares::desired(&snapshot.spec.services[s])[v];
+    let effective = |(snapshot, s, v): At<'_>| snapshot.share(s, v);
+    let is = spec(new);
+    let was = old.map(spec);
+    let desired = (old.map_or(Share(0), desired), desired(new));
+    let effective = (old.map_or(Share(0), effective), effective(new));
+    let endpoints = |version: &spec::Version| -> Vec<String> {
+        version.endpoints.iter().map(view::endpoint).collect()
+    };
+    let now = endpoints(&is);
+    let before = was.as_ref().map(endpoints).unwrap_or_default();
+    let only_in = |these: &[String], others: &[String]| {
+        list(
+            these
+                .iter()
+                .filter(|e| !others.contains(e))
+                .map(String::as_str),
+        )
+    };
+    let keys = was.as_ref().filter(|was| **was != is).and_then(|was| {
+        changed_keys(
+            &view::one_version(was),
+            &view::one_version(&is),
+            &["endpoints"],
+        )
+    });
+    let told = desired.0 != desired.1;
+    // The effective share goes without saying where it follows the desired one.
+    let apart = effective.0 != effective.1 && !(told && effective == desired);
+    let change = Change {
+        service: Some(service.to_owned()),
+        version: Some(is.name.clone()),
+        change: old.is_none().then_some("added"),
+        share_before: told.then(|| desired.0.to_string()),
+        share: told.then(|| desired.1.to_string()),
+        effective_before: apart.then(|| effective.0.to_string()),
+        effective: apart.then(|| effective.1.to_string()),
+        endpoints_added: only_in(&now, &before),
+        endpoints_removed: only_in(&before, &now),
+        keys,
+        ..Change::default()
+    };
+    let same = Change {
+        service: change.service.clone(),
+        version: change.version.clone(),
+        ..Change::default()
+    };
+    (change != same).then_some(change)
+}
+
+/// The keys whose values differ, without `apart`.
+fn changed_keys(old: &Value, new: &Value, apart: &[&str]) -> Option<String> {
+    let keys = new.as_object()?.iter();
+    let changed = keys.filter(|(key, value)| old.get(key) != Some(value));
+    list(
+        changed
+            .map(|(key, _)| key.as_str())
+            .filter(|k| !apart.contains(k)),
+    )
+}
+
+/// `a, b`; `None` for nothing.
+fn list<'a>(items: impl Iterator<Item = &'a str>) -> Option<String> {
+    let items: Vec<&str> = items.collect();
+    (!items.is_empty()).then(|| items.join(", "))
+}
+
+#[cfg(test)]
+#[path = "audit_tests.rs"]
+mod tests;
