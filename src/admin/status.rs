@@ -148,6 +148,12 @@ pub struct Endpoint {
     pub streams: u32,
     /// What its checks say: `up`, `down`, `unproven` (none has passed yet), `unchecked`, or `unknown` (no proxy runs).
     pub health: String,
+    /// Why the last check failed, kept until the endpoint is up and a check passes.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Since when its health is what it is, RFC 3339; `None`: it is not checked.
+    #[serde(default)]
+    pub since: Option<String>,
     /// Seconds until outlier detection lets it back; `None`: it isn't out.
     pub ejected: Option<u64>,
     /// The share of its weight that counts (slow start).
@@ -163,11 +169,13 @@ impl Endpoint {
         !kept_off && self.ejected.is_none() && !self.draining
     }
 
-    /// What keeps it from its full share of traffic, or what its checks say when nothing does: `down, draining`,
-    /// `ejected 23s`, `up, starting at 40%`.
-    pub fn standing(&self) -> String {
+    /// What keeps it from its full share of traffic, or what its checks say when nothing does: `down for 2m 5s (answered
+    /// 503), draining`, `ejected 23s`, `up, starting at 40%`.
+    pub fn standing(&self, now: SystemTime) -> String {
         let mut told = Vec::new();
-        if self.is_usable() || matches!(&*self.health, "down" | "unproven") {
+        if matches!(&*self.health, "down" | "unproven") {
+            told.push(self.unwell(now));
+        } else if self.is_usable() {
             told.push(self.health.clone());
         }
         if self.draining {
@@ -178,6 +186,21 @@ impl Endpoint {
             told.push(format!("starting at {}", self.ramp));
         }
         told.join(", ")
+    }
+
+    fn unwell(&self, now: SystemTime) -> String {
+        let mut text = self.health.clone();
+        let since = self.since.as_deref().map(humantime::parse_rfc3339);
+        if let Some(Ok(since)) = since {
+            // The clock of another machine may be ahead of this one's.
+            let age = now.duration_since(since).unwrap_or_default();
+            let age = humantime::format_duration(Duration::from_secs(age.as_secs()));
+            text += &format!(" for {age}");
+        }
+        if let Some(reason) = &self.reason {
+            text += &format!(" ({reason})");
+        }
+        text
     }
 }
 
@@ -309,6 +332,7 @@ pub fn endpoints(version: &snapshot::Version, checked: bool) -> Vec<Endpoint> {
     let one = |member: &Member| {
         let state = &member.endpoint.state;
         let (requests, streams) = member.endpoint.load.apart();
+        let checks = state.checks();
         let left = |until: Instant| until.saturating_duration_since(now).as_secs_f64().ceil();
         Endpoint {
             address: member.endpoint.name.to_string(),
@@ -322,6 +346,10 @@ pub fn endpoints(version: &snapshot::Version, checked: bool) -> Vec<Endpoint> {
                 _ => "up",
             }
             .to_owned(),
+            reason: checks
+                .as_ref()
+                .and_then(|c| Some(c.failure.as_ref()?.to_string())),
+            since: checks.map(|c| rfc3339(c.since)),
             ejected: state.ejected_until().map(|until| left(until) as u64),
             ramp: spec::Share(state.ramp() * (spec::Share::WHOLE / 1000)).to_string(),
             draining: state.flags() & flag::DRAINING != 0,

@@ -104,7 +104,10 @@ fn print(told: &Explanation) {
     for candidate in &told.candidates {
         for endpoint in &candidate.endpoints {
             let (version, address) = (&candidate.version, &endpoint.address);
-            let (weight, standing) = (endpoint.weight, endpoint.standing());
+            let (weight, standing) = (
+                endpoint.weight,
+                endpoint.standing(std::time::SystemTime::now()),
+            );
             anstream::println!("    {version}  {address}  weight {weight}  {standing}");
         }
     }

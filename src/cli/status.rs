@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
@@ -167,7 +167,7 @@ fn rows(table: &mut Table, name: &str, service: &Service, version: &Version) {
             0 => endpoint.active.to_string(),
             streams => format!("{} ({})", endpoint.active, counted(streams, "stream")),
         });
-        row.push(endpoint.standing());
+        row.push(endpoint.standing(SystemTime::now()));
         table.row(std::mem::take(&mut row));
     }
     if !row.is_empty() {
@@ -205,6 +205,8 @@ mod tests {
             active: 3,
             streams: 1,
             health: health.to_owned(),
+            reason: None,
+            since: None,
             ejected,
             ramp: ramp.to_owned(),
             draining,

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 
@@ -64,7 +64,17 @@ pub struct State {
     flags: AtomicU32,
     ramp: AtomicU32,
     ejected_until: Mutex<Option<Instant>>,
+    checks: Mutex<Option<CheckNote>>,
     epoch: Arc<AtomicU64>,
+}
+
+/// What the health checks of an endpoint say, for who shows it; workers go by the flags.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CheckNote {
+    /// Since when its health is what it is.
+    pub(crate) since: SystemTime,
+    /// Why the last check failed. Kept until the endpoint is up and a check passes.
+    pub(crate) failure: Option<Arc<str>>,
 }
 
 impl State {
@@ -73,6 +83,7 @@ impl State {
             flags: AtomicU32::new(0),
             ramp: AtomicU32::new(1000),
             ejected_until: Mutex::new(None),
+            checks: Mutex::new(None),
             epoch,
         }
     }
@@ -121,6 +132,16 @@ impl State {
     /// Only for who ejects, on the control thread.
     pub fn set_ejected_until(&self, until: Option<Instant>) {
         *self.ejected_until.lock().expect("ejection lock") = until;
+    }
+
+    /// What its checks say; `None`: it is not checked.
+    pub(crate) fn checks(&self) -> Option<CheckNote> {
+        self.checks.lock().expect("checks lock").clone()
+    }
+
+    /// Only for who checks, on the control thread.
+    pub(crate) fn note_checks(&self, change: impl FnOnce(&mut Option<CheckNote>)) {
+        change(&mut self.checks.lock().expect("checks lock"));
     }
 
     fn bump(&self, changed: bool) -> bool {

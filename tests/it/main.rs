@@ -58,4 +58,5 @@ mod targets;
 mod tls;
 mod upgrade;
 mod websocket;
+mod visibility;
 mod yielding;

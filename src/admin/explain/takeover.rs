@@ -59,7 +59,7 @@ impl Explanation {
             [one] => format!(
                 "{name} has one endpoint, {}, and cannot use it: {}",
                 one.address,
-                one.standing()
+                one.standing(std::time::SystemTime::now())
             ),
             all if usable == all.len() => {
                 format!("{name} has {usable} endpoints, chosen by {balance}")

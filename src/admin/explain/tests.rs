@@ -75,7 +75,10 @@ fn each_endpoint_says_how_it_stands() {
         .collect();
     assert_eq!(stands[..2], ["down", "draining"]);
     assert!(stands[2].starts_with("ejected "), "{stands:?}");
-    assert_eq!(told.candidates[1].endpoints[0].standing(), "up");
+    assert_eq!(
+        told.candidates[1].endpoints[0].standing(std::time::SystemTime::now()),
+        "up"
+    );
     let some = self::told("0%", "", &[("a:1", flag::DOWN)]);
     says(&some, "v1 has 3 endpoints, 2 of them usable now");
     assert_eq!(some.candidates[0].instead, None);

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 
@@ -16,8 +16,8 @@ use crate::snapshot::{Service, Snapshot, Version};
 use crate::telemetry::Telemetry;
 use crate::telemetry::registry::Ejection;
 use crate::upstream::Endpoint;
-use crate::upstream::endpoint::flag;
-use crate::upstream::health::{Health, Transition};
+use crate::upstream::endpoint::{CheckNote, flag};
+use crate::upstream::health::{Health, Transition, Verdict};
 use crate::upstream::outlier::{Decision, Judge, Suspect, Tally};
 
 /// How often ramps move on.
@@ -88,6 +88,7 @@ impl Yard {
                             None => state.lower(flag::UNPROVEN),
                         };
                         state.lower(flag::DOWN | flag::EJECTED | flag::SUSPECT);
+                        state.note_checks(|note| *note = None);
                         state.set_ejected_until(None);
                         state.set_ramp(1000);
                         endpoint.forget_streaks();
@@ -141,6 +142,7 @@ impl Yard {
         ward.slow_start = slow_start;
         let Some(terms) = checked else {
             ward.check = None;
+            ward.endpoint.state.note_checks(|note| *note = None);
             ward.endpoint.state.lower(flag::UNPROVEN | flag::DOWN);
             if is_new && !is_first {
                 ward.begin_ramp(now);
@@ -156,6 +158,12 @@ impl Yard {
             // It has had traffic: it goes on having some until its checks fail.
             None => Health::trusted(now),
         };
+        ward.endpoint.state.note_checks(|note| {
+            note.get_or_insert_with(|| CheckNote {
+                since: SystemTime::now(),
+                failure: None,
+            });
+        });
         let rng = self.rng.fork();
         let pace = self.pace.clone();
         ward.check = Some(Check::begin(
@@ -219,6 +227,7 @@ impl Yard {
         let was_informed = std::mem::replace(&mut check.informed, true);
         let passed = checked.result.is_ok();
         let change = check.health.on_result(passed, &check.terms, now);
+        note(&ward.endpoint, checked, change, check.health.verdict());
         let (service, version) = &ward.pool;
         let endpoint = &ward.endpoint.name;
         match (change, &checked.result) {
@@ -378,6 +387,22 @@ fn tally(wards: &HashMap<usize, Ward>, slot: usize) -> Option<Tally> {
         answered,
         failed,
     })
+}
+
+/// Keeps what a check said for who shows it.
+fn note(endpoint: &Endpoint, checked: &Checked, change: Option<Transition>, verdict: Verdict) {
+    endpoint.state.note_checks(|note| {
+        let Some(note) = note else { return };
+        if change.is_some() {
+            note.since = SystemTime::now();
+        }
+        match &checked.result {
+            Err(why) => note.failure = Some(why.to_string().into()),
+            // Until it is up the last failure says why it is not.
+            Ok(()) if verdict == Verdict::Up => note.failure = None,
+            Ok(()) => {}
+        }
+    });
 }
 
 /// It was judged: the row begins anew.
