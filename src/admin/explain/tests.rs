@@ -71,7 +71,7 @@ fn each_endpoint_says_how_it_stands() {
     let stands: Vec<_> = told.candidates[0]
         .endpoints
         .iter()
-        .map(Endpoint::standing)
+        .map(|e| e.standing(std::time::SystemTime::now()))
         .collect();
     assert_eq!(stands[..2], ["down", "draining"]);
     assert!(stands[2].starts_with("ejected "), "{stands:?}");
