@@ -57,6 +57,6 @@ mod takeovers;
 mod targets;
 mod tls;
 mod upgrade;
-mod websocket;
 mod visibility;
+mod websocket;
 mod yielding;
