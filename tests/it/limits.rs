@@ -103,14 +103,15 @@ fn descriptors_that_run_out_are_the_proxys_fault_and_it_recovers_at_once() {
         .descriptors(96)
         .start();
     assert_eq!(get(proxy.port, "/").text(), "blue");
-    let mut crowd: Vec<Client> = (0..60)
-        .map(|_| {
-            let mut client = proxy.client();
-            client.send("GET /hold HTTP/1.1\r\nhost: test\r\n\r\n");
-            client.patience(Duration::from_millis(1));
-            client
-        })
-        .collect();
+    // All are inside before the first of them needs a connection upstream: half of the descriptors isn't enough for that.
+    let mut crowd: Vec<Client> = (0..45).map(|_| proxy.client()).collect();
+    for client in &mut crowd {
+        assert_eq!(client.get("/").text(), "blue");
+    }
+    for client in &mut crowd {
+        client.send("GET /hold HTTP/1.1\r\nhost: test\r\n\r\n");
+        client.patience(Duration::from_millis(1));
+    }
     let refused = until("a client is told", || {
         let mut answers = crowd.iter_mut().filter_map(|c| c.try_answer("GET").ok());
         answers.next()
@@ -121,6 +122,8 @@ fn descriptors_that_run_out_are_the_proxys_fault_and_it_recovers_at_once() {
         (503, Some("no-descriptors"))
     );
     assert_eq!(refused.field("retry-after").as_deref(), Some("1"));
+    // Now nobody can be accepted either.
+    crowd.extend((0..20).map(|_| proxy.client()));
     let (before, start) = (proxy.cpu(), Instant::now());
     until("half a second", || {
         (start.elapsed() > Duration::from_millis(500)).then_some(())
