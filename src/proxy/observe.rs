@@ -4,7 +4,6 @@
 //! outlier detection hears of a failure at once; the request is observed when the guard is dropped, which is exactly
 //! once, also when a connection breaks, a task is cancelled or our own code panics.
 
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::Worker;
@@ -77,11 +76,6 @@ impl<'a> Recording<'a> {
         record.host = request.host;
         record.path = request.path();
         recording
-    }
-
-    /// The client that a trusted proxy names, for a request whose head was refused.
-    pub fn set_client(&mut self, client: IpAddr) {
-        self.record.client = client;
     }
 
     /// The service that the request goes to, and how its version was chosen.
@@ -191,8 +185,7 @@ impl<'a> Recording<'a> {
     }
 
     fn shard(&self) -> Option<&'a VersionShard> {
-        let (version, _) = (self.service?, self.record.last_try()?.version.1);
-        let version = &version.versions[self.record.last_try()?.version.1];
+        let version = &self.service?.versions[self.record.last_try()?.version.1];
         Some(version.metrics.shard(self.worker.id))
     }
 }
@@ -281,6 +274,8 @@ fn observe_request(recording: &Recording<'_>) {
     if let Some(failure) = record.failure {
         if failure.origin == Origin::Client {
             listener.client_failed(failure.reason);
+        } else if failure.reason != Reason::Shutdown {
+            warn(metrics, record, failure);
         }
         log_request(record, failure);
     }
@@ -331,6 +326,26 @@ fn log_request(record: &RequestRecord<'_>, failure: Failure) {
         tries = record.tries().count(),
         cause = cause(record),
         "request failed"
+    );
+}
+
+/// Warns of what proxy or version failed, at most once in ten seconds for each service and reason.
+#[cold]
+fn warn(metrics: &ServiceMetrics, record: &RequestRecord<'_>, failure: Failure) {
+    let Some(suppressed) = metrics.may_warn(failure.reason, Instant::now()) else {
+        return;
+    };
+    let attempt = record.last_try();
+    tracing::warn!(
+        service = record.service,
+        version = attempt.map_or("", |t| t.version.0),
+        endpoint = attempt.and_then(|t| t.endpoint).map_or("", |e| e.0),
+        origin = failure.origin.as_str(),
+        reason = failure.reason.as_str(),
+        id = %Text(record.id),
+        cause = cause(record),
+        suppressed,
+        "requests fail"
     );
 }
 

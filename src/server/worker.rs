@@ -399,7 +399,7 @@ impl Worker {
                 door.set(runtime);
                 doors.insert(id, door);
             } else if !sockets.is_empty() {
-                let door = Door::new(runtime);
+                let door = Door::new(self.proxy.id, runtime);
                 doors.insert(id, door.clone());
                 for socket in sockets {
                     self.open(door.clone(), socket);

@@ -1,12 +1,18 @@
 //! The registry of all shards: it keeps them across reloads and adds them up.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
 
+use super::log_limit::LogLimit;
+use super::record::Reason;
 use super::shard::{
     ListenerShard, ListenerTotals, RuleShard, ServiceShard, ServiceTotals, VersionShard,
     VersionTotals,
 };
+
+/// How often the log warns of failures of one service that have the same reason.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// All counters of the process. Series live as long as the process: a version that leaves and comes back goes on counting.
 ///
@@ -85,6 +91,7 @@ impl Telemetry {
             .or_insert_with(|| {
                 Arc::new(ServiceMetrics {
                     shards: self.shards().collect(),
+                    warnings: OnceLock::new(),
                 })
             })
             .clone()
@@ -215,6 +222,8 @@ impl VersionMetrics {
 #[derive(Debug)]
 pub struct ServiceMetrics {
     shards: Box<[ServiceShard]>,
+    /// Made with the first warning: most services never have one.
+    warnings: OnceLock<LogLimit>,
 }
 
 impl ServiceMetrics {
@@ -222,6 +231,14 @@ impl ServiceMetrics {
     #[inline]
     pub fn shard(&self, worker: usize) -> &ServiceShard {
         &self.shards[worker]
+    }
+
+    /// Whether a failure of this reason may be logged as a warning at `now`: one in ten seconds may. `Some(n)`: it may, and
+    /// `n` were left out since the last one.
+    pub fn may_warn(&self, reason: Reason, now: Instant) -> Option<u64> {
+        self.warnings
+            .get_or_init(|| LogLimit::new(Reason::COUNT, WARN_EVERY, now))
+            .check(reason.index(), now)
     }
 
     /// All shards added up.
@@ -256,7 +273,6 @@ impl RuleHits {
 mod tests {
     use super::*;
     use crate::http1::Method;
-    use std::time::Duration;
 
     #[test]
     fn workers_and_the_control_thread_add_up() {

@@ -288,6 +288,16 @@ words! {
         UnknownTransferEncoding "unknown-transfer-encoding",
         /// An HTTP version that isn't spoken.
         Version "version",
+        /// An invalid WebSocket handshake from the client.
+        WebsocketHandshake "websocket-handshake",
+        /// A WebSocket version other than 13.
+        WebsocketVersion "websocket-version",
+        /// A response longer than its framing allows.
+        BeyondFraming "beyond-framing",
+        /// DATA after the end of a response.
+        SurplusData "surplus-data",
+        /// Pseudo-header fields in trailers.
+        PseudoInTrailers "pseudo-in-trailers",
     }
 }
 

@@ -106,7 +106,8 @@ fn a_log_that_nobody_reads_costs_lines_and_nothing_else() {
         "{dropped}: {report}"
     );
     let queued = text.lock().unwrap().matches("TLS handshake failed").count();
-    assert!(queued > 3_000, "{queued}");
+    // The queue ends at 4,096 lines or a mebibyte, whichever comes first.
+    assert!(queued > 2_000, "{queued}");
     proxy.signal(Signal::TERM);
     assert_eq!(proxy.ended().code(), Some(0));
     until("the last line", || {

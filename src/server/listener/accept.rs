@@ -20,6 +20,7 @@ use crate::net::{Phase, Stream, Watched, Watches};
 use crate::server::conn::Accepted;
 use crate::server::gate::{Gate, Place};
 use crate::server::tls::{self, TlsInfo};
+use crate::telemetry::record::Reason;
 
 /// First pause after a failed accept; doubled each time.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -35,6 +36,7 @@ const TURN_AWAY: Duration = Duration::from_secs(1);
 /// One worker's side of a listener.
 #[derive(Debug)]
 pub struct Door {
+    worker: usize,
     runtime: RefCell<Arc<ListenerRuntime>>,
     closing: Cell<bool>,
     handed_over: Cell<bool>,
@@ -44,9 +46,10 @@ pub struct Door {
 }
 
 impl Door {
-    /// Open.
-    pub fn new(runtime: Arc<ListenerRuntime>) -> Rc<Self> {
+    /// Open, for this worker.
+    pub fn new(worker: usize, runtime: Arc<ListenerRuntime>) -> Rc<Self> {
         Rc::new(Self {
+            worker,
             runtime: RefCell::new(runtime),
             closing: Cell::new(false),
             handed_over: Cell::new(false),
@@ -184,7 +187,15 @@ where
                 #[cfg(test)]
                 assert!(!door.stumbles.get(), "on purpose: accept loop");
                 let place = entry(&gate, &door).await;
-                welcome(raw, door.runtime(), place, &gate, &watches, serve.clone());
+                welcome(
+                    raw,
+                    door.runtime(),
+                    door.worker,
+                    place,
+                    &gate,
+                    &watches,
+                    serve.clone(),
+                );
                 in_a_row += 1;
                 if in_a_row == IN_A_ROW {
                     in_a_row = 0;
@@ -210,7 +221,15 @@ where
     let runtime = door.runtime();
     let rest = listening.accept_rest(|raw| {
         let place = gate.enter();
-        welcome(raw, runtime.clone(), place, &gate, &watches, serve.clone());
+        welcome(
+            raw,
+            runtime.clone(),
+            door.worker,
+            place,
+            &gate,
+            &watches,
+            serve.clone(),
+        );
     });
     if let Err(error) = rest {
         tracing::warn!(
@@ -309,6 +328,7 @@ impl Trouble {
 fn welcome<F, S>(
     raw: Raw,
     runtime: Arc<ListenerRuntime>,
+    worker: usize,
     place: Place,
     gate: &Arc<Gate>,
     watches: &Watches,
@@ -337,7 +357,8 @@ fn welcome<F, S>(
     watched.enter(Phase::Handshake);
     watched.arm(gate.handshake_timeout());
     tokio::task::spawn_local(async move {
-        let Some((stream, peer, tls)) = Box::pin(secure(raw, &runtime, table, &watched)).await
+        let Some((stream, peer, tls)) =
+            Box::pin(secure(raw, &runtime, worker, table, &watched)).await
         else {
             return;
         };
@@ -359,6 +380,7 @@ fn welcome<F, S>(
 async fn secure(
     raw: Raw,
     runtime: &ListenerRuntime,
+    worker: usize,
     table: Arc<tls::Table>,
     watched: &Watched,
 ) -> Option<(Stream, Option<SocketAddr>, TlsInfo)> {
@@ -381,16 +403,20 @@ async fn secure(
         Poll::Pending => Poll::Pending,
     });
     let listener = &runtime.spec.name;
+    let metrics = &runtime.listening.metrics[worker];
     match done.await {
         Some(Ok(secured)) => return Some(secured),
-        Some(Err(error)) => tracing::debug!(listener, %error, "a TLS handshake failed"),
-        None if watched.is_shut() => {
-            tracing::debug!(
-                listener,
-                "a TLS handshake was cut to make room, or by a drain"
-            );
+        Some(Err(error)) => {
+            metrics.client_failed(Reason::TlsHandshake);
+            tracing::debug!(listener, %error, "TLS handshake failed");
         }
-        None => tracing::debug!(listener, "a TLS handshake took too long"),
+        None if watched.is_shut() => {
+            tracing::debug!(listener, "TLS handshake cut to make room, or by a drain");
+        }
+        None => {
+            metrics.client_failed(Reason::TlsTimeout);
+            tracing::debug!(listener, "TLS handshake timed out");
+        }
     }
     None
 }

@@ -256,7 +256,7 @@ fn who_waits_when_a_listener_is_taken_away_is_still_served() {
             .map(|_| TcpStream::connect(address).unwrap())
             .collect();
         let served: Rc<RefCell<Vec<Accepted>>> = Rc::default();
-        let door = accept::Door::new(runtime);
+        let door = accept::Door::new(0, runtime);
         door.close();
         let seen = served.clone();
         let gate = Gate::new(&limits(None), None);
@@ -278,7 +278,7 @@ fn a_full_house_lets_nobody_in_until_somebody_leaves() {
         let gate = Gate::new(&limits(Some(2)), None);
         let (seen, leave) = (inside.clone(), Rc::new(tokio::sync::Notify::new()));
         let leaving = leave.clone();
-        let door = accept::Door::new(runtime);
+        let door = accept::Door::new(0, runtime);
         tokio::task::spawn_local(accept::run(
             door,
             socket,
@@ -312,7 +312,7 @@ fn a_panic_in_one_connection_harms_no_other() {
         let gate = Gate::new(&limits(None), None);
         let served = Rc::new(std::cell::Cell::new(0));
         let count = served.clone();
-        let door = accept::Door::new(runtime);
+        let door = accept::Door::new(0, runtime);
         tokio::task::spawn_local(accept::run(
             door,
             socket,
@@ -345,7 +345,7 @@ fn a_client_that_never_shakes_hands_is_let_go_in_time() {
             .unwrap();
         let (runtime, socket) = one(&mut all.adopt(plan));
         let gate = Gate::new(&limits(None), None);
-        let door = accept::Door::new(runtime);
+        let door = accept::Door::new(0, runtime);
         let served = Rc::new(std::cell::Cell::new(false));
         let serves = served.clone();
         let watches = Watches::new();
