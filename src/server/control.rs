@@ -288,6 +288,7 @@ impl Control {
             let _ = tokio::time::timeout(SECOND, handover).await;
         }
         drain::hand_over(&mut self.publisher, &unwanted, hurried, signals).await;
+        self.desk.reclaim(&unwanted);
     }
 
     /// Leaves the sockets with the service manager, so that a restart finds them again.

@@ -25,8 +25,8 @@ pub struct Desk {
     pub addresses: Vec<SocketAddr>,
     /// Who waits for the next process, until it is served.
     pub handover: Option<UnixListener>,
-    /// The files of all Unix sockets.
-    files: Vec<Arc<SocketFile>>,
+    /// The files of all Unix sockets, with their addresses.
+    files: Vec<(String, Arc<SocketFile>)>,
     held: Vec<(Label, OwnedFd)>,
 }
 
@@ -105,7 +105,8 @@ impl Desk {
             bind: Some(written(bind)),
         };
         self.held.push((label, listener.duplicate()?));
-        self.files.extend(listener.file().cloned());
+        let file = listener.file().map(|file| (written(bind), file.clone()));
+        self.files.extend(file);
         Ok(listener)
     }
 
@@ -116,13 +117,19 @@ impl Desk {
 
     /// The process that the sockets came from has given them up: their files are this process's.
     pub(crate) fn claim_files(&self) {
-        self.files.iter().for_each(|file| file.claim());
+        self.files.iter().for_each(|(_, file)| file.claim());
     }
 
     /// The next process has them now.
     pub(crate) fn leave(&mut self) {
         self.held.clear();
-        self.files.iter().for_each(|file| file.leave());
+        self.files.iter().for_each(|(_, file)| file.leave());
+    }
+
+    /// The files of sockets that the next process doesn't want go with this one. Only once nothing answers there any more.
+    pub(crate) fn reclaim(&self, unwanted: &[String]) {
+        let files = self.files.iter().filter(|(at, _)| unwanted.contains(at));
+        files.for_each(|(_, file)| file.claim());
     }
 
     /// No process can take over any more: one that asks finds nobody, instead of waiting for an answer.

@@ -285,3 +285,21 @@ fn a_reload_meanwhile_is_done_by_the_process_that_serves_then() {
     assert_eq!(busy.answer("GET").text(), "blue");
     assert_eq!(proxy.ended().code(), Some(0));
 }
+
+#[test]
+fn an_admin_socket_that_the_successor_does_not_want_goes_with_the_old_process() {
+    let slow = Slow::new();
+    let mut proxy = slow.serve();
+    let text = proxy.filled(&slow.file(""));
+    let less = text.replace(
+        &format!(", \"unix:{}/admin.sock\"", proxy.dir().display()),
+        "",
+    );
+    assert_ne!(less, text);
+    std::fs::write(proxy.file(), less).expect("write the configuration");
+    let next = proxy.successor().expect("it takes over");
+    assert_eq!(proxy.ended().code(), Some(0));
+    assert!(!proxy.dir().join("admin.sock").exists());
+    assert!(next.dir().join("in.sock").exists());
+    assert_eq!(next.get("/").text(), "blue");
+}
