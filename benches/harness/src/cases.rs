@@ -351,6 +351,7 @@ fn contenders(bench: &Bench, top: &Path) -> Result<Vec<Contender>> {
         contenders.push(Contender {
             name: name.to_owned(),
             kind,
+            default_limits: false,
         });
     };
     for (name, program, kind) in [

@@ -35,8 +35,9 @@ load options
   --tls, --fresh     over TLS; a new connection for every request
 
 crowd options
-  --silent N, --heads N, --bodies N, --readers N
-                     clients that send nothing, dribble heads, dribble bodies, read slowly (default 0)
+  --silent N, --heads N, --bodies N, --readers N, --stalled N, --windowless N
+                     clients that send nothing, dribble heads, dribble bodies, read slowly, read nothing,
+                     ask on 128 streams of HTTP/2 without a window (default 0)
   --seconds S        how long they stay once all are connected (default 3)";
 
 /// What to do.
@@ -72,6 +73,10 @@ pub struct ByHandCrowd {
     pub bodies: usize,
     /// That read slowly.
     pub readers: usize,
+    /// That read nothing.
+    pub stalled: usize,
+    /// Connections of HTTP/2 that open no window.
+    pub windowless: usize,
     /// How long they stay.
     pub length: Duration,
 }
@@ -253,6 +258,8 @@ fn crowd(mut arguments: impl Iterator<Item = String>) -> Result<ByHandCrowd> {
         heads: 0,
         bodies: 0,
         readers: 0,
+        stalled: 0,
+        windowless: 0,
         length: Duration::from_secs(3),
     };
     let a = &mut arguments;
@@ -262,6 +269,8 @@ fn crowd(mut arguments: impl Iterator<Item = String>) -> Result<ByHandCrowd> {
             "--heads" => crowd.heads = value(&option, a)?,
             "--bodies" => crowd.bodies = value(&option, a)?,
             "--readers" => crowd.readers = value(&option, a)?,
+            "--stalled" => crowd.stalled = value(&option, a)?,
+            "--windowless" => crowd.windowless = value(&option, a)?,
             "--seconds" => crowd.length = seconds(&option, a)?,
             other => return Err(format!("unknown option `{other}`; try --help").into()),
         }

@@ -11,7 +11,12 @@ use crate::h2_origin::{H2, PREFACE};
 use crate::{Result, cpu};
 
 /// Sizes of the bodies by path.
-pub const BODIES: [(&str, usize); 3] = [("/1k", 1 << 10), ("/64k", 1 << 16), ("/1m", 1 << 20)];
+pub const BODIES: [(&str, usize); 4] = [
+    ("/1k", 1 << 10),
+    ("/64k", 1 << 16),
+    ("/1m", 1 << 20),
+    ("/8m", 8 << 20),
+];
 /// Chunks of 1 KiB that `/chunked` answers.
 pub const CHUNKS: usize = 8;
 /// The answer to a POST: bytes of body.

@@ -38,6 +38,8 @@ pub struct Contender {
     pub name: String,
     /// What it is.
     pub kind: Kind,
+    /// With the limits per version that cutover has by default, not without a ceiling. The others have none by default.
+    pub default_limits: bool,
 }
 
 /// A directory for the run's files, removed at the end.
@@ -190,6 +192,7 @@ pub fn start(
         h2c,
         origin,
         workers,
+        default_limits: contender.default_limits,
     };
     let command = command(&contender.kind, &ports, &dir, &scratch.0)?;
     launch(&contender.name, command, &dir, core, [plain, tls, h2c])
@@ -305,6 +308,7 @@ struct Ports {
     h2c: SocketAddr,
     origin: SocketAddr,
     workers: usize,
+    default_limits: bool,
 }
 
 fn nginx(ports: &Ports, dir: &Path, certs: &Path, large: bool) -> Result<String> {
@@ -315,6 +319,7 @@ fn nginx(ports: &Ports, dir: &Path, certs: &Path, large: bool) -> Result<String>
         h2c,
         origin,
         workers,
+        default_limits: _,
     } = ports;
     let mut conf = format!("daemon off;\nworker_processes {workers};\npid {dir}/pid;\n");
     if rustix::process::geteuid().is_root() {
@@ -366,6 +371,7 @@ fn haproxy(ports: &Ports, certs: &Path) -> Result<String> {
         h2c,
         origin,
         workers,
+        default_limits: _,
     } = ports;
     let mut conf = String::new();
     write!(
@@ -407,7 +413,15 @@ fn cutover(ports: &Ports, dir: &Path, certs: &Path) -> String {
         h2c: _,
         origin,
         workers,
+        default_limits,
     } = ports;
+    let limits = |service: &str| match default_limits {
+        true => String::new(),
+        false => {
+            format!("[service.{service}.limits]\nconnections = 0\npending = 0\nrequests = 0\n")
+        }
+    };
+    let (app_limits, h2c_limits) = (limits("app"), limits("h2c"));
     format!(
         "workers = {workers}
 state_dir = \"{dir}\"
@@ -425,11 +439,7 @@ key = \"{certs}/key.pem\"
 [service.app]
 stable = \"v1\"
 
-[service.app.limits]
-connections = 0
-pending = 0
-requests = 0
-
+{app_limits}
 [service.app.versions]
 v1 = [\"{origin}\"]
 
@@ -437,11 +447,7 @@ v1 = [\"{origin}\"]
 paths = [\"/h2c/*\"]
 stable = \"v1\"
 
-[service.h2c.limits]
-connections = 0
-pending = 0
-requests = 0
-
+{h2c_limits}
 [service.h2c.versions]
 v1 = [\"h2c://{origin}\"]
 "
