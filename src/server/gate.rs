@@ -54,9 +54,10 @@ impl Gate {
         let wanted = limits.connections.unwrap_or(usize::MAX);
         if limits.connections.is_some() && wanted > self.room {
             tracing::warn!(
-                "limits.connections = {wanted} is more than the limit of open files allows; {} are taken. \
-                 Raise the hard limit (LimitNOFILE= in systemd, `ulimit -Hn`)",
-                self.room
+                wanted,
+                allowed = self.room,
+                "limits.connections is above what the limit of open files allows; \
+                 raise the hard limit (LimitNOFILE= in systemd, `ulimit -Hn`)"
             );
         }
         self.ceiling.store(wanted.min(self.room), Ordering::Relaxed);
@@ -138,9 +139,9 @@ impl Gate {
         };
         if due && won() {
             tracing::warn!(
-                "{} connections are open, as many as are allowed (limits.connections, or the limit of open files); \
-                 new ones wait until others end",
-                self.open()
+                connections = self.open(),
+                "as many connections are open as limits.connections or the limit of open files allows; \
+                 new ones wait until others end"
             );
         }
     }
@@ -169,7 +170,7 @@ pub fn raise_descriptor_limit() -> Option<usize> {
         let former = limit.current;
         limit.current = limit.maximum;
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            tracing::warn!("the limit of open files stays at {former:?}: {error}");
+            tracing::warn!(limit = ?former, %error, "the limit of open files can't be raised");
             limit.current = former;
         }
     }

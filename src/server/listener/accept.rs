@@ -166,9 +166,10 @@ where
         Err(error) => {
             let runtime = door.runtime();
             tracing::error!(
-                "listener {} ({}): its socket can't be used: {error}",
-                runtime.spec.name,
-                runtime.place
+                listener = runtime.spec.name,
+                address = %runtime.place,
+                %error,
+                "the listener's socket can't be used"
             );
             return;
         }
@@ -233,8 +234,9 @@ where
     });
     if let Err(error) = rest {
         tracing::warn!(
-            "listener {}: some of the last connections were lost: {error}",
-            runtime.spec.name
+            listener = runtime.spec.name,
+            %error,
+            "some of the listener's last connections were lost"
         );
     }
 }
@@ -291,8 +293,8 @@ impl Trouble {
     fn over(&mut self) {
         if let Some(since) = self.since.take() {
             tracing::info!(
-                "connections are accepted again after {} ms",
-                since.elapsed().as_millis()
+                after_ms = since.elapsed().as_millis(),
+                "connections are accepted again"
             );
             self.pause = PAUSE;
         }
@@ -303,7 +305,9 @@ impl Trouble {
         if self.since.is_none() {
             self.since = Some(Instant::now());
             tracing::error!(
-                "listener {listener}: connections can't be accepted: {error}. If descriptors ran out: lower limits.connections, or raise LimitNOFILE"
+                listener,
+                %error,
+                "connections can't be accepted; if descriptors ran out, lower limits.connections or raise LimitNOFILE"
             );
         }
         let pause = self.pause;
