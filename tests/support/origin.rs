@@ -259,6 +259,13 @@ impl Conn {
         Ok(())
     }
 
+    /// Lets the kernel keep no more than about so many bytes that the peer hasn't taken.
+    pub fn send_buffer(&self, bytes: usize) {
+        let socket = self.socket.as_ref().expect("a TCP connection");
+        let socket = socket2::SockRef::from(socket);
+        socket.set_send_buffer_size(bytes).expect("SO_SNDBUF");
+    }
+
     /// Exactly these bytes.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.io.write_all(bytes)?;
