@@ -2,7 +2,8 @@
 
 use super::shares;
 use crate::config::spec;
-use crate::snapshot::{Live, Service};
+use crate::snapshot::{Live, Service, Snapshot};
+use crate::telemetry::registry::Present;
 use crate::telemetry::render::{Scrape, ScrapeService, ScrapeVersion};
 use crate::upstream::Endpoint;
 use crate::upstream::endpoint::flag;
@@ -20,6 +21,24 @@ pub fn of(live: &Live) -> Scrape {
         last_reload_successful: source.error.is_none(),
         last_reload_success: source.published,
     }
+}
+
+/// Everything that has series now; the series of all else expire.
+pub(crate) fn present(snapshot: &Snapshot) -> Present {
+    let mut present = Present::default();
+    for listener in &snapshot.spec.listeners {
+        present.listener(&listener.name);
+    }
+    for service in &snapshot.services {
+        present.service(&service.name);
+        for version in &service.versions {
+            present.version(&service.name, &version.name);
+            for member in &version.pool.members {
+                present.endpoint(&service.name, &version.name, &member.endpoint.name);
+            }
+        }
+    }
+    present
 }
 
 fn service(spec: &spec::Service, live: &Service) -> ScrapeService {

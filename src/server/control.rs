@@ -22,7 +22,7 @@ use super::watch::{Changed, Watch};
 use super::{RunError, Up, systemd};
 #[cfg(test)]
 use crate::admin;
-use crate::admin::{Command, Context, Phase};
+use crate::admin::{Command, Context, Phase, scrape};
 use crate::upstream::discovery;
 
 /// How often the windows are sampled.
@@ -323,8 +323,11 @@ impl Control {
     /// Every second, and after a reload.
     fn sample(&self) {
         self.publisher.live().bury();
+        let (now, live) = (Instant::now(), self.publisher.live());
+        let telemetry = &self.context.telemetry;
+        telemetry.expire(now, || scrape::present(&live.current()));
         let mut windows = self.context.windows.lock().expect("windows lock");
-        windows.tick(Instant::now(), &self.context.telemetry);
+        windows.tick(now, telemetry);
     }
 
     /// One line for the service manager.

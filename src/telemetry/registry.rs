@@ -1,5 +1,7 @@
 //! The registry of all shards: it keeps them across reloads and adds them up.
 
+mod expiry;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
@@ -14,7 +16,9 @@ use super::shard::{
 /// How often the log warns of failures of one service that have the same reason.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
-/// All counters of the process. Series live as long as the process: a version that leaves and comes back goes on counting.
+pub(crate) use expiry::Present;
+
+/// All counters of the process. A version that leaves the configuration and comes back within an hour goes on counting.
 ///
 /// The lock inside is for whoever builds a snapshot or scrapes; workers write through the `Arc`s that it hands out.
 #[derive(Debug)]
@@ -31,6 +35,7 @@ struct Families {
     rules: BTreeMap<String, Arc<RuleHits>>,
     labels: BTreeMap<String, Vec<(String, String)>>,
     ejections: BTreeMap<Ejection, u64>,
+    absent: expiry::Absent,
 }
 
 /// What `cutover_ejections_total` counts.

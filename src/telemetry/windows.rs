@@ -55,7 +55,16 @@ struct Sample {
 impl Windows {
     /// Samples every version. To be called once a second.
     pub fn tick(&mut self, now: Instant, telemetry: &Telemetry) {
-        for (service, version, metrics) in telemetry.versions() {
+        let versions = telemetry.versions();
+        self.rings.retain(|service, rings| {
+            rings.retain(|version, _| {
+                // They are sorted.
+                let of = versions.binary_search_by(|(s, v, _)| (s, v).cmp(&(service, version)));
+                of.is_ok()
+            });
+            !rings.is_empty()
+        });
+        for (service, version, metrics) in versions {
             let rings = self.rings.entry(service).or_default();
             let ring = rings.entry(version).or_insert_with(|| Ring {
                 since: now,

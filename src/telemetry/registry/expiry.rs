@@ -1,0 +1,225 @@
+//! Series of what left the configuration expire, so that a proxy with changing services doesn't export them for ever.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Families, Telemetry};
+
+/// How long series outlive what they are about: longer than any range of the rules and than most rollbacks.
+const OUTLIVE: Duration = Duration::from_secs(3600);
+
+/// How often it is looked for series that have expired.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// What a running configuration has, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Present(BTreeSet<Subject>);
+
+/// What series are about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Subject {
+    Service(String),
+    Version(String, String),
+    Endpoint(String, String, String),
+    Listener(String),
+}
+
+impl Present {
+    /// A service.
+    pub(crate) fn service(&mut self, service: &str) {
+        self.0.insert(Subject::Service(service.to_owned()));
+    }
+
+    /// A version of a service.
+    pub(crate) fn version(&mut self, service: &str, version: &str) {
+        let subject = Subject::Version(service.to_owned(), version.to_owned());
+        self.0.insert(subject);
+    }
+
+    /// An endpoint of a version, as an operator names it.
+    pub(crate) fn endpoint(&mut self, service: &str, version: &str, endpoint: &str) {
+        let [service, version, endpoint] = [service, version, endpoint].map(str::to_owned);
+        self.0.insert(Subject::Endpoint(service, version, endpoint));
+    }
+
+    /// A listener.
+    pub(crate) fn listener(&mut self, listener: &str) {
+        self.0.insert(Subject::Listener(listener.to_owned()));
+    }
+}
+
+/// Since when each subject with series has been absent from the configuration.
+#[derive(Debug, Default)]
+pub(super) struct Absent {
+    since: BTreeMap<Subject, Instant>,
+    looked: Option<Instant>,
+}
+
+impl Telemetry {
+    /// Drops the series of what has been absent from the configuration for an hour and is not in use any more. Cheap to
+    /// call often: `present` is asked once a minute.
+    pub(crate) fn expire(&self, now: Instant, present: impl FnOnce() -> Present) {
+        let mut families = self.families();
+        let looked = families.absent.looked;
+        if looked.is_some_and(|at| now.saturating_duration_since(at) < EVERY) {
+            return;
+        }
+        families.absent.looked = Some(now);
+        let present = present();
+        let mut since = std::mem::take(&mut families.absent.since);
+        let subjects = families.subjects();
+        since.retain(|subject, _| subjects.contains(subject) && !present.0.contains(subject));
+        for subject in subjects.difference(&present.0) {
+            since.entry(subject.clone()).or_insert(now);
+        }
+        let outlived = |at: &Instant| now.saturating_duration_since(*at) >= OUTLIVE;
+        let expired = since.iter().filter(|(_, at)| outlived(at));
+        let expired: BTreeSet<Subject> = expired.map(|(subject, _)| subject.clone()).collect();
+        families.absent.since = since;
+        if !expired.is_empty() {
+            families.drop_series(&expired);
+        }
+    }
+}
+
+impl Families {
+    /// Everything that has series.
+    fn subjects(&self) -> BTreeSet<Subject> {
+        let versions = self.versions.keys();
+        let versions = versions.map(|(s, v)| Subject::Version(s.clone(), v.clone()));
+        let services = self.rules.keys().chain(self.labels.keys());
+        let services = services.map(|name| Subject::Service(name.clone()));
+        let listeners = self.listeners.keys().cloned().map(Subject::Listener);
+        let endpoints = self.ejections.keys().map(|what| {
+            let (service, version) = (what.service.clone(), what.version.clone());
+            Subject::Endpoint(service, version, what.endpoint.clone())
+        });
+        { versions.chain(services) }
+            .chain(listeners)
+            .chain(endpoints)
+            .collect()
+    }
+
+    /// Drops series, but for those that somebody still writes: a request in flight on a version that is gone.
+    fn drop_series(&mut self, expired: &BTreeSet<Subject>) {
+        self.versions.retain(|(service, version), metrics| {
+            let subject = Subject::Version(service.clone(), version.clone());
+            Arc::strong_count(metrics) > 1 || !expired.contains(&subject)
+        });
+        self.listeners.retain(|name, shards| {
+            let subject = Subject::Listener(name.clone());
+            Arc::strong_count(shards) > 1 || !expired.contains(&subject)
+        });
+        self.rules.retain(|service, hits| {
+            let subject = Subject::Service(service.clone());
+            Arc::strong_count(hits) > 1 || !expired.contains(&subject)
+        });
+        self.ejections.retain(|what, _| {
+            let (service, version) = (what.service.clone(), what.version.clone());
+            !expired.contains(&Subject::Endpoint(service, version, what.endpoint.clone()))
+        });
+        // Labels stay as long as any series of the service has them.
+        let mut labelled: BTreeSet<&str> = self.versions.keys().map(|(s, _)| &**s).collect();
+        labelled.extend(self.rules.keys().map(|name| &**name));
+        labelled.extend(self.ejections.keys().map(|what| &*what.service));
+        self.labels.retain(|service, _| {
+            labelled.contains(&**service) || !expired.contains(&Subject::Service(service.clone()))
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::registry::Ejection;
+
+    /// Service `shop` with these versions, each with the endpoint `a:1`, and this listener.
+    fn present(versions: &[&str], listener: &str) -> Present {
+        let mut present = Present::default();
+        present.listener(listener);
+        for version in versions {
+            present.service("shop");
+            present.version("shop", version);
+            present.endpoint("shop", version, "a:1");
+        }
+        present
+    }
+
+    fn minutes(n: u64) -> Duration {
+        Duration::from_secs(60 * n)
+    }
+
+    fn busy() -> Arc<Telemetry> {
+        let telemetry = Telemetry::new(1);
+        for version in ["v1", "v2"] {
+            telemetry.version("shop", version);
+            telemetry.ejection(Ejection {
+                service: "shop".into(),
+                version: version.into(),
+                endpoint: "a:1".into(),
+                reason: "consecutive_5xx",
+                outcome: "enforced",
+            });
+        }
+        telemetry.rules("shop", 1);
+        telemetry.remember_labels("shop", &[("team".into(), "web".into())]);
+        telemetry.listener("http");
+        telemetry.listener("https");
+        telemetry
+    }
+
+    /// How many versions, ejections, rules, labels and listeners have series.
+    fn count(telemetry: &Telemetry) -> [usize; 5] {
+        let families = telemetry.families();
+        [
+            families.versions.len(),
+            families.ejections.len(),
+            families.rules.len(),
+            families.labels.len(),
+            families.listeners.len(),
+        ]
+    }
+
+    #[test]
+    fn series_of_what_left_expire_after_an_hour() {
+        let (telemetry, began) = (busy(), Instant::now());
+        let look = |after, versions: &[&str], listener: &str| {
+            telemetry.expire(began + after, || present(versions, listener));
+            count(&telemetry)
+        };
+        assert_eq!(look(minutes(0), &["v1", "v2"], "http"), [2, 2, 1, 1, 2]);
+        assert_eq!(look(minutes(30), &["v1"], "http"), [2, 2, 1, 1, 2]);
+        assert_eq!(look(minutes(60), &["v1"], "http"), [2, 2, 1, 1, 1], "https");
+        assert_eq!(look(minutes(89), &["v1"], "http"), [2, 2, 1, 1, 1]);
+        assert_eq!(look(minutes(90), &["v1"], "http"), [1, 1, 1, 1, 1], "v2");
+        assert_eq!(look(minutes(91), &[], "http"), [1, 1, 1, 1, 1]);
+        assert_eq!(look(minutes(151), &[], "http"), [0, 0, 0, 0, 1], "shop");
+    }
+
+    #[test]
+    fn what_comes_back_begins_a_new_hour_and_what_is_in_use_stays() {
+        let (telemetry, began) = (busy(), Instant::now());
+        let look = |after, versions: &[&str]| {
+            telemetry.expire(began + after, || present(versions, "http"));
+            telemetry.versions().len()
+        };
+        assert_eq!(look(minutes(0), &["v1"]), 2);
+        assert_eq!(look(minutes(59), &["v1", "v2"]), 2);
+        assert_eq!(look(minutes(60), &["v1"]), 2);
+        assert_eq!(look(minutes(119), &["v1"]), 2);
+        let in_use = telemetry.version("shop", "v2");
+        assert_eq!(look(minutes(121), &["v1"]), 2);
+        drop(in_use);
+        assert_eq!(look(minutes(122), &["v1"]), 1);
+    }
+
+    #[test]
+    fn it_is_looked_once_a_minute() {
+        let (telemetry, began) = (busy(), Instant::now());
+        telemetry.expire(began, || present(&["v1", "v2"], "http"));
+        telemetry.expire(began + Duration::from_secs(59), || {
+            panic!("less than a minute later")
+        });
+    }
+}
