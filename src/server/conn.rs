@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use super::counted::Counted;
 use super::gate::Place;
 use super::request::{Parsed, Scratch};
 use super::tls::TlsInfo;
@@ -476,25 +477,6 @@ impl Conn<'_> {
             }
         })
         .await;
-    }
-}
-
-/// A connection that counts in `cutover_connections`.
-struct Counted<'a>(&'a ListenerShard);
-
-impl<'a> Counted<'a> {
-    fn enter(shard: &'a ListenerShard) -> Self {
-        shard.connections(1);
-        Self(shard)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.connections(-1);
-        if std::thread::panicking() {
-            self.0.panicked();
-        }
     }
 }
 

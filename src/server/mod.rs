@@ -14,6 +14,7 @@ mod boot;
 mod closed;
 pub mod conn;
 mod control;
+mod counted;
 mod desk;
 mod drain;
 mod fleet;

@@ -48,6 +48,7 @@ mod shedding;
 mod shield;
 mod shift;
 mod soak;
+mod slow_readers;
 mod split;
 mod sticky;
 mod stop;
