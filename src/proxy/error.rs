@@ -186,6 +186,7 @@ fn limit_reason(limit: Limit) -> Reason {
         Limit::Pending => Reason::LimitPending,
         Limit::Requests => Reason::LimitRequests,
         Limit::Retries => Reason::LimitRetries,
+        Limit::Streams => Reason::LimitStreams,
     }
 }
 

@@ -96,7 +96,7 @@ pub const RESERVED_LABELS: [&str; 15] = [
 pub const PROCESS_LABELS: [&str; 1] = ["log"];
 
 /// What refuses for want of room: what [`super::VersionShard::limit_rejected`] counts, by index.
-pub const LIMITS: [&str; 4] = ["connections", "pending", "requests", "retries"];
+pub const LIMITS: [&str; 5] = ["connections", "pending", "requests", "retries", "streams"];
 
 /// The label of each method, in the order of [`Method`].
 pub const METHODS: [&str; 10] = [

@@ -3,20 +3,24 @@
 //! The h2 crate queues streams beyond the peer's limit silently, so streams are counted here: a request that finds every connection
 //! full has another one opened, up to [`MOST`], or waits its turn.
 
+mod leasing;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use h2::client::SendRequest;
 
-use super::h2_open::{Failure, LeaseError, Opened, Opening, handshake};
+use super::h2_open::{Failure, Opened, Opening, handshake};
 use super::limits::Slot;
-use super::{ConnectError, Endpoint, h2_open};
+use super::{Endpoint, h2_open};
 use crate::http2::Flaws;
+pub use leasing::Leasing;
+
 use crate::net::{Outbox, Piece, Stream};
 
 /// Most connections that one worker opens to one endpoint on its own account.
@@ -42,11 +46,22 @@ struct Conn {
     state: Rc<State>,
 }
 
+/// How far the opening of another connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// None is opened.
+    Nothing,
+    /// The version has as many connections as it may have.
+    AwaitsSlot,
+    /// It is being opened: it will have streams in a moment.
+    Dials,
+}
+
 #[derive(Debug)]
 struct Shelf {
     endpoint: Arc<Endpoint>,
     conns: Vec<Conn>,
-    opening: bool,
+    opening: Progress,
     /// HTTP/2 was agreed on when a connection was opened last.
     speaks_h2: bool,
     /// How often opening failed, and why it did the last time.
@@ -105,13 +120,7 @@ impl H2Conns {
 
     /// A place on a connection, to be polled for. `opening` is for another one.
     pub fn lease(&self, endpoint: &Arc<Endpoint>, opening: Opening) -> Leasing {
-        Leasing {
-            inner: self.0.clone(),
-            endpoint: endpoint.clone(),
-            opening,
-            ticket: None,
-            failures: 0,
-        }
+        Leasing::new(self.0.clone(), endpoint.clone(), opening)
     }
 
     /// Takes a connection on that was opened by somebody else, and leases a place on it.
@@ -201,7 +210,7 @@ impl Inner {
         with(place.get_or_insert_with(|| Shelf {
             endpoint: endpoint.clone(),
             conns: Vec::new(),
-            opening: false,
+            opening: Progress::Nothing,
             speaks_h2: endpoint.is_h2c(),
             failures: 0,
             failure: None,
@@ -274,16 +283,20 @@ impl Inner {
         (sender, state)
     }
 
-    /// Opens a connection, in a task of its own: it is of use also if whoever asked for it is gone by then.
-    fn open(self: &Rc<Self>, endpoint: &Arc<Endpoint>, opening: Opening) {
-        self.shelf(endpoint, |shelf| shelf.opening = true);
+    /// Opens a connection, in a task of its own: it is of use also if whoever asked for it is gone by then. `slot`: its place
+    /// among the version's, which the task waits for if there is none yet.
+    fn open(self: &Rc<Self>, endpoint: &Arc<Endpoint>, opening: Opening, slot: Option<Slot>) {
+        let progress = match slot {
+            Some(_) => Progress::Dials,
+            None => Progress::AwaitsSlot,
+        };
+        self.shelf(endpoint, |shelf| shelf.opening = progress);
         let (inner, endpoint) = (self.clone(), endpoint.clone());
         tokio::task::spawn_local(async move {
-            let opened = h2_open::open(&endpoint, opening).await;
-            let tell = match opened {
+            let tell = match inner.opened(&endpoint, opening, slot).await {
                 Ok((slot, opened)) => {
                     inner.place(&endpoint, opened, slot, opening.idle);
-                    inner.shelf(&endpoint, |shelf| shelf.opening = false);
+                    inner.shelf(&endpoint, |shelf| shelf.opening = Progress::Nothing);
                     true
                 }
                 Err(failure) => inner.shelf(&endpoint, |shelf| shelf.fail(failure)),
@@ -292,6 +305,26 @@ impl Inner {
                 inner.wake_all(endpoint.slot);
             }
         });
+    }
+
+    async fn opened(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        opening: Opening,
+        slot: Option<Slot>,
+    ) -> Result<(Slot, Opened), Failure> {
+        let slot = match slot {
+            Some(slot) => slot,
+            None => {
+                let slots = &endpoint.version.connections;
+                let deadline = Instant::now() + opening.wait;
+                let slot = slots.acquire_for_streams(opening.connections, deadline);
+                let slot = slot.await.map_err(Failure::Limit)?;
+                self.shelf(endpoint, |shelf| shelf.opening = Progress::Dials);
+                slot
+            }
+        };
+        h2_open::open(endpoint, slot, opening.connect).await
     }
 
     fn wake_all(&self, slot: usize) {
@@ -330,7 +363,7 @@ impl Inner {
 impl Shelf {
     /// No connection was opened; whether those that wait have to know.
     fn fail(&mut self, failure: Failure) -> bool {
-        self.opening = false;
+        self.opening = Progress::Nothing;
         match failure {
             // They are as well off with a place on a connection that is there, and whoever gives one back tells them.
             Failure::Limit(_) if !self.conns.is_empty() => return false,
@@ -340,71 +373,6 @@ impl Shelf {
         self.failures += 1;
         self.failure = Some(failure);
         true
-    }
-}
-
-/// A wait for a place.
-#[derive(Debug)]
-pub struct Leasing {
-    inner: Rc<Inner>,
-    endpoint: Arc<Endpoint>,
-    opening: Opening,
-    ticket: Option<u64>,
-    failures: u64,
-}
-
-impl Leasing {
-    /// Ready with a place, or when no connection can be opened.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Lease, LeaseError>> {
-        let inner = &self.inner;
-        if let Some(lease) = inner.take(&self.endpoint) {
-            self.leave_line();
-            return Poll::Ready(Ok(lease));
-        }
-        let (failures, failure, may_open) = inner.shelf(&self.endpoint, |shelf| {
-            let may_open = !shelf.opening && shelf.conns.len() < MOST;
-            (shelf.failures, shelf.failure.clone(), may_open)
-        });
-        if self.ticket.is_some() && failures > self.failures {
-            self.leave_line();
-            let untold = LeaseError::Connect(ConnectError::Timeout);
-            return Poll::Ready(Err(failure.map_or(untold, Failure::told)));
-        }
-        let ticket = *self.ticket.get_or_insert_with(|| {
-            inner.tickets.set(inner.tickets.get() + 1);
-            inner.tickets.get()
-        });
-        self.failures = failures;
-        let waker = cx.waker().clone();
-        inner.shelf(&self.endpoint, |shelf| shelf.waiting.insert(ticket, waker));
-        if may_open {
-            inner.open(&self.endpoint, self.opening);
-        }
-        Poll::Pending
-    }
-
-    /// Waits no more; whether it was still in line. A place in line that nobody stands on would swallow a wake-up.
-    fn leave_line(&mut self) -> bool {
-        let Some(ticket) = self.ticket.take() else {
-            return true;
-        };
-        match self.inner.shelves.borrow_mut().get_mut(self.endpoint.slot) {
-            Some(Some(shelf)) => shelf.waiting.remove(&ticket).is_some(),
-            _ => true,
-        }
-    }
-}
-
-impl Drop for Leasing {
-    fn drop(&mut self) {
-        let slot = self.endpoint.slot;
-        if !self.leave_line() {
-            // It was woken for a place that it doesn't take: the next in line gets it.
-            self.inner.wake_one(slot);
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use h2::client::{Builder, Connection, SendRequest};
 
@@ -39,7 +39,7 @@ pub(super) enum Failure {
 pub enum LeaseError {
     /// No connection could be opened.
     Connect(ConnectError),
-    /// None may be opened.
+    /// None may be opened, or none has a free stream. Nothing was sent, and the endpoint has no part in it.
     Limit(Limit),
 }
 
@@ -52,7 +52,7 @@ pub struct Opening {
     pub idle: Duration,
     /// How many the version may have; 0 is no ceiling.
     pub connections: u32,
-    /// How many may wait for one; 0 is no ceiling.
+    /// How many requests may wait for one, or for a stream on one; 0 is no ceiling.
     pub pending: u32,
     /// How long.
     pub wait: Duration,
@@ -93,14 +93,14 @@ pub(super) async fn handshake(stream: Stream) -> io::Result<Opened> {
     Ok((sender, connection, flaws))
 }
 
-/// A connection and its place among the version's.
-pub(super) async fn open(endpoint: &Endpoint, opening: Opening) -> Result<(Slot, Opened), Failure> {
-    let slots = &endpoint.version.connections;
-    let deadline = Instant::now() + opening.wait;
-    let slot = slots.acquire(opening.connections, opening.pending, deadline);
-    let slot = slot.await.map_err(Failure::Limit)?;
+/// Opens a connection in `slot`.
+pub(super) async fn open(
+    endpoint: &Endpoint,
+    slot: Slot,
+    limit: Duration,
+) -> Result<(Slot, Opened), Failure> {
     let failed = |error| Failure::Connect(Rc::new(error));
-    let opened = connect::open(endpoint, opening.connect).await;
+    let opened = connect::open(endpoint, limit).await;
     let opened = opened.map_err(failed)?;
     if !opened.h2 {
         // The next request begins anew.

@@ -27,12 +27,14 @@ pub fn anybody_waits() -> bool {
 pub enum Limit {
     /// Open connections, and the wait for one lasted too long.
     Connections,
-    /// Requests that wait for a connection.
+    /// Requests that wait for a connection, or for a stream on one.
     Pending,
     /// Requests in flight.
     Requests,
     /// Retries in flight.
     Retries,
+    /// Streams on HTTP/2 connections, and the wait for one lasted too long.
+    Streams,
 }
 
 impl Limit {
@@ -48,6 +50,7 @@ impl Limit {
             Self::Pending => "limit-pending",
             Self::Requests => "limit-requests",
             Self::Retries => "limit-retries",
+            Self::Streams => "limit-streams",
         }
     }
 
@@ -141,6 +144,8 @@ impl Drop for Guard<'_> {
 pub struct ConnectionSlots {
     open: Gauge,
     waiting: Gauge,
+    /// Requests under the ceiling `pending`: those that wait for a slot, and those that wait for a stream.
+    pending: Gauge,
     queue: Mutex<Queue>,
 }
 
@@ -149,7 +154,25 @@ struct Queue {
     /// Of the one that came last, because it knows the configuration best.
     ceiling: u32,
     /// In the order of arrival. Some may have given up meanwhile.
-    waiters: VecDeque<oneshot::Sender<Slot>>,
+    waiters: VecDeque<Waiter>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    sender: oneshot::Sender<Slot>,
+    /// It counts under `pending`.
+    counted: bool,
+}
+
+/// A request that waits for a stream, counted under the ceiling `pending`.
+#[derive(Debug)]
+#[must_use = "the wait is not counted when it is not held"]
+pub(super) struct Pending(Arc<ConnectionSlots>);
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.pending.leave();
+    }
 }
 
 /// A place in the queue. Whoever sends a slot counts it out; who gives up before that counts itself out.
@@ -157,13 +180,14 @@ struct Turn<'a> {
     slots: &'a ConnectionSlots,
     receiver: oneshot::Receiver<Slot>,
     served: bool,
+    counted: bool,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.receiver.close();
         if !self.served && self.receiver.try_recv().is_err() {
-            self.slots.waiting.leave();
+            self.slots.leave_queue(self.counted);
         }
         WAITING.fetch_sub(1, Ordering::SeqCst);
     }
@@ -187,8 +211,29 @@ impl ConnectionSlots {
     ) -> Result<Slot, Limit> {
         match self.try_acquire(ceiling) {
             Some(slot) => Ok(slot),
-            None => self.wait(ceiling, pending, deadline).await,
+            None if self.pending.enter(pending) => self.wait(ceiling, true, deadline).await,
+            None => Err(Limit::Pending),
         }
+    }
+
+    /// A slot, after a wait if need be, for requests that wait for a stream meanwhile: [`Self::pend`] has counted them.
+    ///
+    /// # Errors
+    /// [`Limit::Connections`]: none was free until `deadline`.
+    pub(super) async fn acquire_for_streams(
+        self: &Arc<Self>,
+        ceiling: u32,
+        deadline: Instant,
+    ) -> Result<Slot, Limit> {
+        match self.try_acquire(ceiling) {
+            Some(slot) => Ok(slot),
+            None => self.wait(ceiling, false, deadline).await,
+        }
+    }
+
+    /// Counts a request that waits for a stream; `None`: `ceiling` requests wait already.
+    pub(super) fn pend(self: &Arc<Self>, ceiling: u32) -> Option<Pending> {
+        self.pending.enter(ceiling).then(|| Pending(self.clone()))
     }
 
     /// A slot, if one is free and nobody waits for it.
@@ -219,27 +264,26 @@ impl ConnectionSlots {
     async fn wait(
         self: &Arc<Self>,
         ceiling: u32,
-        pending: u32,
+        counted: bool,
         deadline: Instant,
     ) -> Result<Slot, Limit> {
-        if !self.waiting.enter(pending) {
-            return Err(Limit::Pending);
-        }
+        self.waiting.enter(0);
         let (sender, receiver) = oneshot::channel();
         WAITING.fetch_add(1, Ordering::SeqCst);
         let mut turn = Turn {
             slots: self,
             receiver,
             served: false,
+            counted,
         };
         {
             let mut queue = self.queue();
             queue.ceiling = ceiling;
             // Those that gave up stay in the queue until their turn, but not in large numbers.
             if queue.waiters.len() > 2 * self.waiting.now() as usize + 16 {
-                queue.waiters.retain(|w| !w.is_closed());
+                queue.waiters.retain(|w| !w.sender.is_closed());
             }
-            queue.waiters.push_back(sender);
+            queue.waiters.push_back(Waiter { sender, counted });
         }
         // A slot may have come free before it was seen that somebody waits.
         self.serve();
@@ -262,14 +306,21 @@ impl ConnectionSlots {
                 break;
             };
             // Whoever gave up doesn't take it: it is the next one's.
-            match waiter.send(slot) {
-                Ok(()) => self.waiting.leave(),
+            match waiter.sender.send(slot) {
+                Ok(()) => self.leave_queue(waiter.counted),
                 Err(slot) => spare = Some(slot),
             }
         }
         // A slot that is dropped wants the queue.
         drop(queue);
         drop(spare);
+    }
+
+    fn leave_queue(&self, counted: bool) {
+        self.waiting.leave();
+        if counted {
+            self.pending.leave();
+        }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

@@ -21,9 +21,11 @@ fn limits_are_named_as_the_metrics_name_them() {
         Limit::Pending,
         Limit::Requests,
         Limit::Retries,
+        Limit::Streams,
     ];
     let named = all.map(Limit::name);
-    assert_eq!(named, ["connections", "pending", "requests", "retries"]);
+    let names = ["connections", "pending", "requests", "retries", "streams"];
+    assert_eq!(named, names);
 }
 
 #[test]
@@ -90,6 +92,26 @@ async fn a_full_queue_refuses_at_once_and_a_late_slot_after_the_deadline() {
     let waited = began.elapsed();
     assert!((1000..1010).contains(&waited.as_millis()), "{waited:?}");
     assert_eq!((slots.open(), slots.waiting()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_for_streams_and_for_connections_share_one_ceiling() {
+    let slots = slots();
+    let held = slots.acquire(1, 2, soon()).await.unwrap();
+    let stream = slots.pend(2).unwrap();
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut waits = Box::pin(slots.acquire(1, 2, soon()));
+    assert!(waits.as_mut().poll(&mut cx).is_pending());
+    assert!(slots.pend(2).is_none());
+    // A connection for requests that wait for streams is waited for without being counted once more.
+    let mut opening = Box::pin(slots.acquire_for_streams(1, soon()));
+    assert!(opening.as_mut().poll(&mut cx).is_pending());
+    assert_eq!((slots.waiting(), slots.pending.now()), (2, 2));
+    drop(held);
+    assert_eq!((slots.waiting(), slots.pending.now()), (1, 1));
+    drop((stream, waits, opening));
+    let all = (slots.open(), slots.waiting(), slots.pending.now());
+    assert_eq!(all, (0, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]

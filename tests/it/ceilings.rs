@@ -1,11 +1,13 @@
 //! The ceilings of a version through the real binary: HTTP/2 connections, and retries.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::support::h2_origin::H2Origin;
 use crate::support::origin::Origin;
 use crate::support::proxy::{Builder, Proxy, serve, single};
 use crate::support::until;
+use crate::support::wire::Message;
 
 /// With one worker, so that connections are not shared out by chance.
 fn alone(rest: &str) -> Proxy {
@@ -93,6 +95,58 @@ fn a_ceiling_of_connections_that_stays_full_is_told_over_http2_too() {
             .sum("cutover_limit_rejections_total", &rejected),
         1.0
     );
+}
+
+#[test]
+fn requests_that_wait_for_a_stream_count_under_pending_and_are_the_proxys_to_refuse() {
+    let origin = H2Origin::narrow(1, |x| x.never());
+    let more = "limits.connections = 1\nlimits.pending = 3\nretry.tries = 1\n\
+                timeouts.first_byte = \"1s\"";
+    let proxy = alone(&single(&origin.h2c(), more));
+    let mut first = proxy.client();
+    // Its body is still to come, so that its time for the answer hasn't begun.
+    first.send("POST / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n");
+    until("it holds the only stream", || {
+        (origin.active() == 1).then_some(())
+    });
+    let mut waiting = [(); 3].map(|()| proxy.client());
+    for client in &mut waiting {
+        client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+    }
+    until("three wait for a stream", || {
+        (of(&proxy, "queue_depth") == 3.0).then_some(())
+    });
+    let told = |answer: &Message| (answer.status(), answer.field("x-cutover-reason"));
+    let reason = |reason: &str| (503, Some(reason.to_owned()));
+    let began = Instant::now();
+    assert_eq!(told(&proxy.client().get("/")), reason("limit-pending"));
+    assert!(began.elapsed() < Duration::from_millis(900), "not at once");
+    for client in &mut waiting {
+        assert_eq!(told(&client.answer("GET")), reason("limit-streams"));
+    }
+    assert_eq!(origin.heads().len(), 1, "nothing of theirs was sent");
+    let metrics = proxy.metrics();
+    let rejected = |limit| {
+        let labels = [("version", "v1"), ("limit", limit)];
+        metrics.sum("cutover_limit_rejections_total", &labels)
+    };
+    assert_eq!(["pending", "streams"].map(rejected), [1.0, 3.0]);
+}
+
+#[test]
+fn requests_that_wait_until_a_connection_is_open_are_not_refused() {
+    let origin = H2Origin::named("v1");
+    let proxy = alone(&single(
+        &origin.h2c(),
+        "limits.pending = 1\nretry.tries = 1",
+    ));
+    let mut clients: Vec<_> = (0..12).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+    }
+    for client in &mut clients {
+        assert_eq!(client.answer("GET").status(), 200);
+    }
 }
 
 #[test]
