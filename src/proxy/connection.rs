@@ -11,12 +11,13 @@ use super::error::ExchangeError;
 use super::headers::Fields;
 use super::tries::Tries;
 use super::wire::{Downstream, Gone};
+use crate::net::clock::TICK;
 use crate::telemetry::VersionShard;
 use crate::upstream::connect::Opened;
 use crate::upstream::conns::{Kept, is_quiet_now};
 use crate::upstream::h2_conns::Lease;
 use crate::upstream::h2_open::{LeaseError, Opening};
-use crate::upstream::limits::Slot;
+use crate::upstream::limits::{Limit, Slot};
 use crate::upstream::{ConnectError, Endpoint, connect};
 
 /// What a wait with a deadline of its own may take longer: the deadline's own error says more.
@@ -74,6 +75,34 @@ impl<F: Fields> RequestContext<'_, F> {
         })
         .await
     }
+
+    /// The right to open a connection, after a wait where the version has as many as it may have.
+    async fn slot(&self, endpoint: &Endpoint) -> Result<Slot, ExchangeError> {
+        let limits = &self.service.policies.limits;
+        let slots = &endpoint.version.connections;
+        let acquire =
+            |wait| slots.acquire(limits.connections, limits.pending, Instant::now() + wait);
+        let first_byte = self.service.timeouts.first_byte;
+        // Idle connections close within a tick for requests that wait.
+        let soon = (2 * TICK).min(first_byte);
+        let slot = match acquire(soon).await {
+            Err(Limit::Connections) => {
+                self.free_a_connection(endpoint);
+                acquire(first_byte - soon).await
+            }
+            other => other,
+        };
+        slot.map_err(ExchangeError::Limit)
+    }
+
+    /// The slowest download of the version gives up its connection. A response that has arrived whole, and which only its
+    /// client is slow to take, holds one too.
+    fn free_a_connection(&self, endpoint: &Endpoint) {
+        let (worker, load) = (self.worker, &endpoint.version);
+        if !worker.downloads.shed_slowest(load, worker.watches.now_ms()) {
+            load.ask_for_room();
+        }
+    }
 }
 
 impl<'a, F: Fields> Tries<'a, '_, F> {
@@ -92,7 +121,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         let timeouts = &cx.service.timeouts;
         let _queued = Queued::enter(self.shard(endpoint));
         let asked = Instant::now();
-        let mut waiting = pin!(self.slot(endpoint));
+        let mut waiting = pin!(cx.slot(endpoint));
         let late = || ExchangeError::QueueTimeout;
         let longest = timeouts.first_byte + PATIENCE;
         let slot = cx
@@ -116,22 +145,6 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             .await;
         self.recording.add_connect(began.elapsed());
         Ok((slot, opened?))
-    }
-
-    /// The right to open a connection, after a wait where the version has as many as it may have.
-    fn slot(
-        &self,
-        endpoint: &'a Endpoint,
-    ) -> impl Future<Output = Result<Slot, ExchangeError>> + use<'a, F> {
-        let limits = &self.cx.service.policies.limits;
-        let deadline = Instant::now() + self.cx.service.timeouts.first_byte;
-        let slots = &endpoint.version.connections;
-        async move {
-            slots
-                .acquire(limits.connections, limits.pending, deadline)
-                .await
-                .map_err(ExchangeError::Limit)
-        }
     }
 
     /// An idle connection. For a request that can't be sent twice, one that is alive as far as the kernel knows.

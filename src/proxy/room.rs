@@ -112,16 +112,9 @@ impl Downloads {
             versions.into_iter().filter(asks).cloned().collect()
         };
         for version in wanted {
-            while take_one(&version.wanted) && self.shed_slowest(&version, now_ms) {}
+            while version.stop_asking() && self.shed_slowest(&version, now_ms) {}
         }
     }
-}
-
-/// Takes one off a count, unless it is zero.
-fn take_one(count: &std::sync::atomic::AtomicU32) -> bool {
-    count
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
-        .is_ok()
 }
 
 /// One response on its way to its client. Costs nothing until the client blocks it for the first time.

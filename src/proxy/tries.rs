@@ -250,25 +250,25 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
         let worker = self.cx.worker;
         let load = &version.load;
         let now_ms = worker.watches.now_ms();
-        if worker.downloads.shed_slowest(load, now_ms)
-            || worker.spare_uploads(&version.pool, SPARED)
-        {
-            // Tasks that were woken run before this one goes on, and give their room back.
-            tokio::task::yield_now().await;
-            if let Some(room) = load.requests.try_enter(ceiling) {
-                return Some(room);
-            }
-        }
-        for _ in 0..TICKS_FOR_ROOM {
-            if !load.ask_for_room() {
+        let made = worker.downloads.shed_slowest(load, now_ms)
+            || worker.spare_uploads(&version.pool, SPARED);
+        let asked = !made && load.ask_for_room();
+        // The first tick is given to a burst that is being answered just now; more only where room is being made.
+        let ticks = if made || asked { TICKS_FOR_ROOM } else { 1 };
+        // Tasks that were woken run before this one goes on, and give their room back.
+        tokio::task::yield_now().await;
+        let mut room = load.requests.try_enter(ceiling);
+        for _ in 0..ticks {
+            if room.is_some() {
                 break;
             }
             tokio::time::sleep(TICK).await;
-            if let Some(room) = load.requests.try_enter(ceiling) {
-                return Some(room);
-            }
+            room = load.requests.try_enter(ceiling);
         }
-        None
+        if asked {
+            load.stop_asking();
+        }
+        room
     }
 
     /// What follows a failed try.

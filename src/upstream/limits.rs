@@ -76,13 +76,22 @@ pub struct VersionLoad {
 }
 
 impl VersionLoad {
-    /// Asks all workers to end a download that its client is slow to take; `false`: there is none.
+    /// Asks the workers to end one download that its client is slow to take; `false`: there is none.
     pub fn ask_for_room(&self) -> bool {
-        let blocked = self.blocked.load(Ordering::Relaxed);
-        if blocked > self.wanted.load(Ordering::Relaxed) {
+        let asks = self.blocked.load(Ordering::Relaxed) > 0;
+        if asks {
             self.wanted.fetch_add(1, Ordering::Relaxed);
         }
-        blocked > 0
+        asks
+    }
+
+    /// Takes one wish of [`Self::ask_for_room`] back, or meets it; `false`: there is none left.
+    pub fn stop_asking(&self) -> bool {
+        let fewer = |n: u32| n.checked_sub(1);
+        let taken = self
+            .wanted
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
+        taken.is_ok()
     }
 }
 
