@@ -3,6 +3,7 @@
 //! `Spec` + endpoint registry -> [`Snapshot`]: what one request needs, with every name resolved to an index or an `Arc`.
 //! Endpoints come from the registry, so their state outlives the snapshot; a snapshot is never changed, only replaced.
 
+mod certificates;
 mod decision_state;
 mod gate;
 pub mod sessions;
@@ -21,6 +22,7 @@ use crate::routing;
 use crate::telemetry::{ListenerShard, RuleHits, ServiceMetrics, Telemetry, VersionMetrics};
 use crate::upstream::{Endpoint, Pool, Registry, VersionLoad};
 
+pub use certificates::{CertificateState, date};
 pub use decision_state::DecisionState;
 pub use sessions::{Keys, Sessions};
 pub(crate) use state::ServiceState;
@@ -228,6 +230,7 @@ pub struct Live {
     former: Mutex<Vec<Arc<Snapshot>>>,
     adopted: Box<[AtomicU64]>,
     source: Mutex<Source>,
+    certificates: Mutex<Vec<CertificateState>>,
 }
 
 /// What is known about the configuration file.
@@ -274,6 +277,7 @@ impl Live {
             former: Mutex::default(),
             adopted: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             source: Mutex::new(source),
+            certificates: Mutex::default(),
         })
     }
 
@@ -316,6 +320,16 @@ impl Live {
     /// What is known about the file.
     pub fn source(&self) -> Source {
         self.source.lock().expect("source lock").clone()
+    }
+
+    /// The certificates of all listeners.
+    pub fn certificates(&self) -> Vec<CertificateState> {
+        self.certificates.lock().expect("certificates lock").clone()
+    }
+
+    /// Only for the publisher.
+    pub fn note_certificates(&self, now: Vec<CertificateState>) {
+        *self.certificates.lock().expect("certificates lock") = now;
     }
 
     /// Only for the publisher.

@@ -106,6 +106,7 @@ fn scrape() -> Scrape {
         generation: 3,
         last_reload_successful: true,
         last_reload_success: Some(SystemTime::now()),
+        certificates: Vec::new(),
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::shares;
 use crate::config::spec;
-use crate::snapshot::{Live, Service, Snapshot};
+use crate::snapshot::{CertificateState, Live, Service, Snapshot};
 use crate::telemetry::registry::Present;
-use crate::telemetry::render::{Scrape, ScrapeService, ScrapeVersion};
+use crate::telemetry::render::{Scrape, ScrapeCertificate, ScrapeService, ScrapeVersion};
 use crate::upstream::Endpoint;
 use crate::upstream::endpoint::flag;
 
@@ -20,6 +20,16 @@ pub fn of(live: &Live) -> Scrape {
         generation: snapshot.generation,
         last_reload_successful: source.error.is_none(),
         last_reload_success: source.published,
+        certificates: live.certificates().into_iter().map(certificate).collect(),
+    }
+}
+
+fn certificate(state: CertificateState) -> ScrapeCertificate {
+    ScrapeCertificate {
+        listener: state.listener,
+        names: state.names,
+        expiry: state.not_after,
+        last_reload_successful: state.error.is_none(),
     }
 }
 

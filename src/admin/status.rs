@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Context, Phase, shares};
 use crate::config::spec;
-use crate::snapshot::{self, Snapshot};
+use crate::snapshot::{self, CertificateState, Snapshot, date};
 use crate::upstream::endpoint::flag;
 use crate::upstream::pool::Member;
 
@@ -36,6 +36,9 @@ pub struct Status {
     pub config: Config,
     /// In file order.
     pub listeners: Vec<Listener>,
+    /// In file order.
+    #[serde(default)]
+    pub certificates: Vec<Certificate>,
     /// In file order.
     pub services: Vec<Service>,
 }
@@ -78,6 +81,27 @@ pub struct Listener {
     pub address: String,
     /// Open downstream connections.
     pub connections: i64,
+}
+
+/// A certificate of a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// The listener's name.
+    pub listener: String,
+    /// Server names that get it.
+    pub names: Vec<String>,
+    /// The file that it was read from.
+    pub file: String,
+    /// From when it is valid, RFC 3339.
+    pub not_before: String,
+    /// Until when it is valid, RFC 3339.
+    pub not_after: String,
+    /// Seconds until it expires; below zero: since it has.
+    pub expires_in_s: i64,
+    /// Why its files as they are now are not in use, but the certificate that was read before.
+    pub error: Option<String>,
+    /// When that was noticed, RFC 3339.
+    pub error_since: Option<String>,
 }
 
 /// A service.
@@ -222,6 +246,7 @@ impl Status {
             uptime_s: context.started.elapsed().as_secs(),
             config: config(context.live.source()),
             listeners: listeners(context, &snapshot),
+            certificates: certificates(context.live.certificates()),
             services: (0..snapshot.services.len())
                 .map(|index| service(context, &snapshot, index))
                 .collect(),
@@ -269,6 +294,22 @@ fn listeners(context: &Context, snapshot: &Snapshot) -> Vec<Listener> {
             .map_or(0, |(_, totals)| totals.connections),
     };
     snapshot.spec.listeners.iter().map(one).collect()
+}
+
+fn certificates(states: Vec<CertificateState>) -> Vec<Certificate> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.map_or(0, |now| now.as_secs().cast_signed());
+    let one = |state: CertificateState| Certificate {
+        listener: state.listener,
+        names: state.names,
+        file: state.file.display().to_string(),
+        not_before: date(state.not_before),
+        not_after: date(state.not_after),
+        expires_in_s: state.not_after - now,
+        error: state.error,
+        error_since: state.since.map(rfc3339),
+    };
+    states.into_iter().map(one).collect()
 }
 
 fn service(context: &Context, snapshot: &Snapshot, index: usize) -> Service {

@@ -8,10 +8,8 @@ use serde_json::{Value, json};
 use super::fault::Fault;
 use super::place::{Place, shown};
 use super::{Json, Outcome};
-use crate::admin::guard;
-use crate::config::spec::Listener;
 use crate::config::{self, Diagnostic, Failure, Loaded};
-use crate::server::tls;
+use crate::server::preflight::{Findings, preflight};
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
@@ -36,7 +34,7 @@ impl Check {
         let mut report = Vec::new();
         for file in &files {
             let checked = checked(file);
-            good &= checked.is_ok();
+            good &= checked.errors.is_empty();
             if self.json.json {
                 report.push(as_json(file, &checked));
             } else {
@@ -51,51 +49,46 @@ impl Check {
     }
 }
 
-/// What is wrong with a file.
-enum Wrong {
-    /// With its text.
-    Text(Failure),
-    /// With what it names: certificates, keys.
-    Named(String),
+/// What is said of a file.
+struct Checked {
+    /// The file itself is valid.
+    loaded: Option<Loaded>,
+    errors: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
 }
 
-fn checked(file: &Path) -> Result<Loaded, Wrong> {
-    let loaded = config::load(file).map_err(Wrong::Text)?;
+fn checked(file: &Path) -> Checked {
+    let loaded = match config::load(file) {
+        Ok(loaded) => loaded,
+        Err(failure) => {
+            return Checked {
+                loaded: None,
+                errors: failure.diagnostics().to_vec(),
+                warnings: Vec::new(),
+            };
+        }
+    };
     // Everything that a running proxy would make of it, so that what passes here starts there.
     let (registry, telemetry) = (Registry::new(), Telemetry::new(1));
     Snapshot::build(1, loaded.spec.clone(), &registry, &telemetry);
-    guard::check_token(&loaded.spec).map_err(Wrong::Named)?;
-    for listener in &loaded.spec.listeners {
-        certificates(listener).map_err(Wrong::Named)?;
+    let Findings { errors, warnings } = preflight(&loaded, file);
+    let mut warnings = [loaded.warnings.clone(), warnings].concat();
+    warnings.sort_by_key(Diagnostic::position);
+    Checked {
+        loaded: Some(loaded),
+        errors,
+        warnings,
     }
-    Ok(loaded)
 }
 
-fn certificates(listener: &Listener) -> Result<(), String> {
-    if listener.certs.is_empty() {
-        return Ok(());
+fn say(file: &Path, checked: &Checked) {
+    let found = checked.errors.iter().chain(&checked.warnings);
+    let found: Vec<String> = found.map(|d| d.rendered(true)).collect();
+    if !found.is_empty() {
+        anstream::eprintln!("{}", found.join("\n").trim_end());
     }
-    let files = listener.certs.iter().map(tls::Files::read);
-    let files: Vec<_> = files.collect::<Result<_, _>>()?;
-    let (_, warnings) = tls::Table::new(listener, &files, None)?;
-    for warning in warnings {
-        anstream::eprintln!("warning: listener {}: {warning}", listener.name);
-    }
-    Ok(())
-}
-
-fn say(file: &Path, checked: &Result<Loaded, Wrong>) {
-    match checked {
-        Ok(loaded) => {
-            for warning in &loaded.warnings {
-                anstream::eprintln!("{}", warning.rendered(true));
-            }
-            anstream::println!("{}: ok, {}", shown(file), summary(loaded));
-        }
-        Err(Wrong::Text(failure)) => anstream::eprintln!("{}", failure.rendered(true)),
-        Err(Wrong::Named(what)) => {
-            anstream::eprint!("{}", Fault::new(format!("{}: {what}", shown(file))));
-        }
+    if let (Some(loaded), true) = (&checked.loaded, checked.errors.is_empty()) {
+        anstream::println!("{}: ok, {}", shown(file), summary(loaded));
     }
 }
 
@@ -116,18 +109,13 @@ fn summary(loaded: &Loaded) -> String {
     .join(", ")
 }
 
-fn as_json(file: &Path, checked: &Result<Loaded, Wrong>) -> Value {
+fn as_json(file: &Path, checked: &Checked) -> Value {
     let list = |all: &[Diagnostic]| all.iter().map(diagnostic).collect::<Vec<_>>();
-    let (errors, warnings) = match checked {
-        Ok(loaded) => (Vec::new(), list(&loaded.warnings)),
-        Err(Wrong::Text(failure)) => (list(failure.diagnostics()), Vec::new()),
-        Err(Wrong::Named(what)) => (vec![json!({ "message": what })], Vec::new()),
-    };
     json!({
         "file": shown(file),
-        "ok": errors.is_empty(),
-        "errors": errors,
-        "warnings": warnings,
+        "ok": checked.errors.is_empty(),
+        "errors": list(&checked.errors),
+        "warnings": list(&checked.warnings),
     })
 }
 

@@ -12,7 +12,7 @@ use super::place::{Place, meant};
 use super::proxy::Proxy;
 use super::table::{Set, Table};
 use super::{Json, Outcome, block_on};
-use crate::admin::status::{Red, Service, Status, Version};
+use crate::admin::status::{Certificate, Red, Service, Status, Version};
 
 /// Time between two looks with `-w`.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -104,6 +104,7 @@ fn shown(status: &Status) -> String {
     for l in &status.listeners {
         listeners.row([l.name.clone(), l.address.clone(), l.connections.to_string()]);
     }
+    let certificates = certificates(&status.certificates);
     let mut services = Table::new(&[
         ("SERVICE", Set::Left),
         ("VERSION", Set::Left),
@@ -123,7 +124,7 @@ fn shown(status: &Status) -> String {
             rows(&mut services, name, service, version);
         }
     }
-    let _ = write!(text, "\n{listeners}\n{services}");
+    let _ = write!(text, "\n{listeners}\n{certificates}{services}");
     for service in &status.services {
         for version in &service.awaiting {
             let _ = writeln!(
@@ -134,6 +135,54 @@ fn shown(status: &Status) -> String {
         }
     }
     text
+}
+
+/// The table of certificates, with what is wrong with their files; nothing where there are none.
+fn certificates(all: &[Certificate]) -> String {
+    if all.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&[
+        ("LISTENER", Set::Left),
+        ("CERTIFICATE", Set::Left),
+        ("EXPIRES", Set::Left),
+        ("FILE", Set::Left),
+    ]);
+    for certificate in all {
+        table.row([
+            certificate.listener.clone(),
+            certificate.names.join(", "),
+            expiry(certificate),
+            certificate.file.clone(),
+        ]);
+    }
+    let mut text = format!("{table}\n");
+    for certificate in all {
+        if let Some(error) = &certificate.error {
+            let since = certificate.error_since.as_deref().unwrap_or("now");
+            let (listener, names) = (&certificate.listener, certificate.names.join(", "));
+            let _ = writeln!(
+                text,
+                "{listener}: the certificate of {names} was not renewed (since {since}); the previous one is in use:\n{error}\n"
+            );
+        }
+    }
+    text
+}
+
+/// `in 41 days (2027-01-08T17:00:00Z)`
+fn expiry(certificate: &Certificate) -> String {
+    let seconds = certificate.expires_in_s;
+    let (number, unit) = match seconds.unsigned_abs() {
+        s if s >= 2 * 86_400 => (s / 86_400, "days"),
+        s if s >= 2 * 3_600 => (s / 3_600, "hours"),
+        s => (s / 60, "minutes"),
+    };
+    let date = &certificate.not_after;
+    match seconds < 0 {
+        true => format!("EXPIRED {number} {unit} ago ({date})"),
+        false => format!("in {number} {unit} ({date})"),
+    }
 }
 
 fn rows(table: &mut Table, name: &str, service: &Service, version: &Version) {

@@ -172,6 +172,14 @@ impl Diagnostic {
         }
     }
 
+    /// As a warning.
+    pub fn into_warning(self) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..self
+        }
+    }
+
     /// With a label beside the caret.
     pub(super) fn labelled(mut self, label: &str) -> Self {
         if let Some(place) = &mut self.place {

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::diagnostic::Diagnostic;
+use super::locate::{Step, is_written, locate};
 use super::spec::Spec;
 
 /// No configuration is larger, in bytes; what is larger is another file.
@@ -24,6 +25,25 @@ pub struct Loaded {
     pub hash: String,
     /// What is valid but probably not meant.
     pub warnings: Vec<Diagnostic>,
+}
+
+impl Loaded {
+    /// An error at the key that `path` leads to, or as near to it as anything is written. `help` may be empty.
+    pub fn diagnostic(&self, file: &str, path: &[Step], message: &str, help: &str) -> Diagnostic {
+        let found = match locate(&self.text, path) {
+            Some(span) => Diagnostic::at(&self.text, file, span, message),
+            None => Diagnostic::of_file(file, message.to_owned(), None),
+        };
+        match help {
+            "" => found,
+            help => found.helped(help),
+        }
+    }
+
+    /// Whether the file says something for the key that `path` leads to.
+    pub fn is_written(&self, path: &[Step]) -> bool {
+        is_written(&self.text, path)
+    }
 }
 
 /// Why a file can't be used: at least one error. `Display` is the full plain rendering.

@@ -10,6 +10,7 @@ pub mod edit;
 mod foreign;
 mod keys;
 pub mod load;
+mod locate;
 mod lower;
 mod meant;
 pub mod paths;
@@ -26,6 +27,7 @@ mod value;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use load::{Failure, Loaded, load};
+pub use locate::Step;
 pub use spec::Spec;
 
 use toml::de::DeTable;

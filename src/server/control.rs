@@ -171,6 +171,9 @@ impl Control {
                 }
                 _ = second.tick() => {
                     self.sample();
+                    if self.publisher.listeners().may_renew() {
+                        self.publisher.renew();
+                    }
                     if self.is_crippled() {
                         return Err(RunError::Control);
                     }

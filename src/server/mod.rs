@@ -24,6 +24,7 @@ mod handover;
 mod inherit;
 pub mod listener;
 pub mod logging;
+pub mod preflight;
 pub mod reload;
 mod request;
 mod signals;

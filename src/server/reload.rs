@@ -14,12 +14,12 @@ use super::fleet::Fleet;
 use super::gate::Gate;
 use super::inherit::Inherited;
 use super::listener::{Listeners, Order};
+use super::preflight::{plan_errors, preflight, token_error};
 use super::sticky_key;
 use super::warden::Warden;
 use super::watch;
 use super::worker::WorkerCommand;
-use crate::admin::guard;
-use crate::config::{self, Spec};
+use crate::config::{self, Diagnostic, Spec};
 use crate::net::clock::wall_s;
 use crate::snapshot::{Keys, Live, ServiceState, Snapshot, Source};
 use crate::telemetry::Telemetry;
@@ -80,6 +80,10 @@ impl Prepared {
     /// The configuration is not valid.
     pub async fn read(file: &Path, descriptors: Option<usize>) -> Result<Self, RunError> {
         let loaded = config::load(file).map_err(|e| RunError::Config(e.rendered(false)))?;
+        let found = preflight(&loaded, file);
+        if !found.errors.is_empty() {
+            return Err(RunError::Config(rendered(&found.errors)));
+        }
         warn(&loaded);
         let spec = loaded.spec;
         let workers = spec.workers.unwrap_or_else(cores);
@@ -87,7 +91,6 @@ impl Prepared {
         let registry = Arc::new(Registry::new());
         let gate = Gate::new(&spec.limits, descriptors);
         let keys = sticky_key::keys(&spec, &Keys::new()).map_err(RunError::Config)?;
-        guard::check_token(&spec).map_err(RunError::Config)?;
         let mut first = Snapshot::build(1, spec, &registry, &telemetry);
         first.begin_sessions(None, &keys, wall_s());
         discovery::first(&registry, NAMES).await;
@@ -120,9 +123,11 @@ impl Prepared {
         former: &[ServiceState],
     ) -> Result<Publisher, RunError> {
         let mut listeners = Listeners::new(self.workers);
-        let plan = listeners
-            .plan(&self.first.spec, &self.telemetry, inherited)
-            .map_err(RunError::Listen)?;
+        let plan = listeners.plan(&self.first.spec, &self.telemetry, inherited);
+        let plan = plan.map_err(|errors| {
+            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            RunError::Listen(lines.join("\n"))
+        })?;
         let (suspects, suspected) = tokio::sync::mpsc::unbounded_channel();
         let warden = Warden::start(self.telemetry.clone(), suspected);
         warden.prepare(&self.first);
@@ -141,8 +146,10 @@ impl Prepared {
         let fleet = fleet.map_err(RunError::Threads)?;
         warden.adopt(&live.current());
         warden.first_round(CHECKS).await;
+        let unopened = listeners.adopt(plan);
+        live.note_certificates(listeners.certificate_states());
         Ok(Publisher {
-            unopened: listeners.adopt(plan),
+            unopened,
             file: self.file,
             live,
             registry: self.registry,
@@ -215,11 +222,15 @@ impl Publisher {
             .plan(&loaded.spec, &self.telemetry, &mut none)
         {
             Ok(plan) => plan,
-            Err(error) => return self.refuse(error, Some(&loaded.hash)),
+            Err(errors) => {
+                let errors = plan_errors(&loaded, &self.file, &errors);
+                return self.refuse(rendered(&errors), Some(&loaded.hash));
+            }
         };
-        let keys = sticky_key::keys(&loaded.spec, &self.keys);
-        let secrets = keys.and_then(|keys| guard::check_token(&loaded.spec).map(|()| keys));
-        match secrets {
+        if let Some(error) = token_error(&loaded, &self.file) {
+            return self.refuse(error.rendered(false), Some(&loaded.hash));
+        }
+        match sticky_key::keys(&loaded.spec, &self.keys) {
             Ok(keys) => self.keys = keys,
             Err(error) => return self.refuse(error, Some(&loaded.hash)),
         }
@@ -237,6 +248,8 @@ impl Publisher {
             worker.tell(WorkerCommand::Listeners(orders));
         }
         self.live.note_source(|s| s.adopt(loaded.hash, generation));
+        self.live
+            .note_certificates(self.listeners.certificate_states());
         self.adopted(generation).await;
         audit::log(&running, &self.live.current());
         tracing::info!(
@@ -319,8 +332,10 @@ impl Publisher {
     /// Looks at the certificate files and takes up those that changed. Nothing else is touched.
     pub fn renew(&mut self) {
         let renewal = self.listeners.renew();
+        self.live
+            .note_certificates(self.listeners.certificate_states());
         for error in &renewal.errors {
-            tracing::error!(detail = %error, "certificates refused, keeping the previous ones");
+            tracing::error!(detail = %error, "certificate refused, keeping the previous one");
         }
         if renewal.renewed.is_empty() {
             return;
@@ -411,6 +426,11 @@ fn read(file: &Path) -> Result<config::Loaded, (String, Option<String>)> {
             None,
         )),
     }
+}
+
+fn rendered(errors: &[Diagnostic]) -> String {
+    let errors: Vec<String> = errors.iter().map(|e| e.rendered(false)).collect();
+    errors.join("\n")
 }
 
 /// One worker for each core that the process may use.

@@ -42,12 +42,17 @@ pub fn read(key_file: &Path) -> Result<Key, String> {
         })
 }
 
+/// Where our own key is kept.
+pub fn own_path(state_dir: &Path) -> PathBuf {
+    state_dir.join(NAME)
+}
+
 /// Our own key in `state_dir`, made if there is none. Where none can be kept, one for this run: that stops no proxy.
 ///
 /// # Errors
 /// There is one that must not be used: as with [`read`].
 pub fn own(state_dir: &Path) -> Result<Own, String> {
-    let path = state_dir.join(NAME);
+    let path = own_path(state_dir);
     match path.try_exists() {
         Ok(true) => read(&path).map(Own::Kept),
         Ok(false) => match make(state_dir, &path) {

@@ -62,6 +62,8 @@ families! {
     Gauge CONFIG_SUCCESSFUL "cutover_config_last_reload_successful" "Whether the configuration file as it is now was adopted: 1 or 0.";
     Gauge CONFIG_TIMESTAMP "cutover_config_last_reload_success_timestamp_seconds" "When a configuration was last adopted, in seconds since the epoch.";
     Counter LOG_DROPPED "cutover_log_dropped_total" "Log lines that were dropped because the log was not read fast enough.";
+    Gauge CERTIFICATE_EXPIRY "cutover_certificate_expiry_timestamp_seconds" "When the certificate that a listener shows for a name expires, in seconds since the epoch.";
+    Gauge CERTIFICATE_SUCCESSFUL "cutover_certificate_last_reload_successful" "Whether the certificate files of a listener as they are now are in use: 1 or 0.";
     Gauge BUILD_INFO "cutover_build_info" "Always 1; the labels say what runs.";
     Counter PROCESS_CPU "process_cpu_seconds_total" "Total user and system CPU time spent in seconds.";
     Gauge PROCESS_RESIDENT "process_resident_memory_bytes" "Resident memory size in bytes.";
@@ -93,7 +95,7 @@ pub const RESERVED_LABELS: [&str; 15] = [
 ];
 
 /// Labels of families that belong to no service.
-pub const PROCESS_LABELS: [&str; 1] = ["log"];
+pub const PROCESS_LABELS: [&str; 2] = ["log", "name"];
 
 /// What refuses for want of room: what [`super::VersionShard::limit_rejected`] counts, by index.
 pub const LIMITS: [&str; 5] = ["connections", "pending", "requests", "retries", "streams"];

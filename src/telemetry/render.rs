@@ -3,6 +3,7 @@
 //! Each scrape fills a fresh recorder, so that only what exists now is shown and nothing grows between scrapes. Counters
 //! and gauges go through it; histograms (whose buckets are counted already) and counters with fractions are written here.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -33,6 +34,21 @@ pub struct Scrape {
     pub last_reload_successful: bool,
     /// When a configuration was last adopted.
     pub last_reload_success: Option<SystemTime>,
+    /// Certificates of the listeners.
+    pub certificates: Vec<ScrapeCertificate>,
+}
+
+/// A certificate of a listener.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ScrapeCertificate {
+    /// The listener's name.
+    pub listener: String,
+    /// Server names that get it.
+    pub names: Vec<String>,
+    /// When it expires, in seconds since the epoch.
+    pub expiry: i64,
+    /// Its files as they are now are what is used.
+    pub last_reload_successful: bool,
 }
 
 /// A service of the running configuration.
@@ -83,6 +99,7 @@ pub fn render(telemetry: &Telemetry, scrape: &Scrape) -> String {
     }
     ejections(&mut page, telemetry);
     configuration(&mut page, scrape);
+    certificates(&mut page, &scrape.certificates);
     for (log, dropped) in log_writer::dropped() {
         let labels = Labels::default().with("log", log);
         page.counter(names::LOG_DROPPED, labels, dropped);
@@ -222,6 +239,28 @@ fn configuration(page: &mut Page, scrape: &Scrape) {
     }
     let build = none().with("version", env!("CARGO_PKG_VERSION"));
     page.gauge(names::BUILD_INFO, build, 1.0);
+}
+
+/// A name with several certificates (ECDSA and RSA) expires with the first of them.
+fn certificates(page: &mut Page, certificates: &[ScrapeCertificate]) {
+    let (mut expiry, mut successful) = (BTreeMap::new(), BTreeMap::new());
+    for certificate in certificates {
+        let listener = certificate.listener.as_str();
+        for name in &certificate.names {
+            let earliest = expiry.entry((listener, name)).or_insert(certificate.expiry);
+            *earliest = certificate.expiry.min(*earliest);
+        }
+        *successful.entry(listener).or_insert(true) &= certificate.last_reload_successful;
+    }
+    let of = |listener: &str| Labels::default().with("listener", listener);
+    for ((listener, name), seconds) in expiry {
+        let labels = of(listener).with("name", name);
+        page.gauge(names::CERTIFICATE_EXPIRY, labels, seconds as f64);
+    }
+    for (listener, successful) in successful {
+        let value = f64::from(u8::from(successful));
+        page.gauge(names::CERTIFICATE_SUCCESSFUL, of(listener), value);
+    }
 }
 
 fn process(page: &mut Page, process: Process) {

@@ -25,6 +25,19 @@ fn scrape(services: &[(&str, &[&str])]) -> Scrape {
         generation: 7,
         last_reload_successful: true,
         last_reload_success: Some(UNIX_EPOCH + Duration::from_secs(1_700_000_000)),
+        certificates: vec![
+            certificate(&["a.test", "b.test"], 2_000_000_000, true),
+            certificate(&["b.test"], 1_900_000_000, false),
+        ],
+    }
+}
+
+fn certificate(names: &[&str], expiry: i64, last_reload_successful: bool) -> ScrapeCertificate {
+    ScrapeCertificate {
+        listener: "https".into(),
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+        expiry,
+        last_reload_successful,
     }
 }
 
@@ -248,4 +261,21 @@ fn constant_labels_stand_on_every_series_of_the_service_and_outlive_it() {
             .collect()
     };
     assert_eq!(keys(&first), keys(&render(&telemetry, &Scrape::default())));
+}
+
+#[test]
+fn a_name_expires_with_the_first_of_its_certificates() {
+    let series = checked(&render(&busy(), &scrape(&[("shop", &["v1"])])));
+    let expiry = |name: &str| {
+        series[&format!(
+            "cutover_certificate_expiry_timestamp_seconds{{listener=\"https\",name=\"{name}\"}}"
+        )]
+    };
+    assert_eq!(expiry("a.test"), 2e9);
+    assert_eq!(expiry("b.test"), 1.9e9);
+    // One of them is not what its files hold now.
+    assert_eq!(
+        series["cutover_certificate_last_reload_successful{listener=\"https\"}"],
+        0.0
+    );
 }

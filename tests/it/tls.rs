@@ -246,3 +246,145 @@ fn a_tunnel_over_tls_passes_messages_large_and_small() {
         }
     }
 }
+
+#[test]
+fn an_expired_certificate_replaces_no_valid_one_and_is_seen() {
+    let (authority, origin) = (Authority::new(), Origin::named("blue"));
+    let (old, expired) = (
+        authority.issue(&["shop.test"]),
+        authority.issue_expired(&["shop.test"]),
+    );
+    let proxy = secure(&[("shop", &old)], &origin.at());
+    let renewed = |proxy: &Proxy| {
+        let metrics = proxy.metrics();
+        let labels = [("listener", "tls")];
+        metrics.sum("cutover_certificate_last_reload_successful", &labels)
+    };
+    let expiry = |proxy: &Proxy| {
+        let labels = [("listener", "tls"), ("name", "shop.test")];
+        let metrics = proxy.metrics();
+        metrics.sum("cutover_certificate_expiry_timestamp_seconds", &labels)
+    };
+    let before = expiry(&proxy);
+    assert_eq!(renewed(&proxy), 1.0);
+    expired.save(proxy.dir(), "shop");
+    until("the renewal is refused", || {
+        (renewed(&proxy) == 0.0).then_some(())
+    });
+    assert_eq!(shown(&proxy, &authority, "shop.test"), old.leaf());
+    assert_eq!(expiry(&proxy), before, "of the certificate in use");
+    let status = proxy.status();
+    let certificate = &status["certificates"][0];
+    assert_eq!(certificate["listener"], "tls");
+    assert_eq!(certificate["names"], serde_json::json!(["shop.test"]));
+    assert!(
+        certificate["expires_in_s"].as_i64().unwrap() > 0,
+        "{status:#}"
+    );
+    let error = certificate["error"].as_str().expect("an error");
+    assert!(error.contains("has expired at 2020-01-01"), "{error}");
+    assert!(certificate["error_since"].is_string(), "{status:#}");
+    let said = proxy.command(&["status"]).stdout;
+    for part in [
+        "CERTIFICATE",
+        "shop.test",
+        "was not renewed",
+        "has expired at 2020-01-01",
+    ] {
+        assert!(said.contains(part), "no {part:?} in\n{said}");
+    }
+    // An edit elsewhere is adopted, with the certificate that works.
+    let edited = std::fs::read_to_string(proxy.file()).unwrap() + "\n# edited\n";
+    let generation = proxy.generation();
+    std::fs::write(proxy.file(), edited).unwrap();
+    until("the edit is adopted", || {
+        (proxy.generation() > generation).then_some(())
+    });
+    assert_eq!(shown(&proxy, &authority, "shop.test"), old.leaf());
+    let good = authority.issue(&["shop.test"]);
+    good.save(proxy.dir(), "shop");
+    until("the good one", || {
+        (shown(&proxy, &authority, "shop.test") == good.leaf()).then_some(())
+    });
+    until("the error is gone", || {
+        let error = &proxy.status()["certificates"][0]["error"];
+        (error.is_null() && renewed(&proxy) == 1.0).then_some(())
+    });
+}
+
+#[test]
+fn one_bad_renewal_does_not_stop_the_others() {
+    let (authority, origin) = (Authority::new(), Origin::named("blue"));
+    let (one, two) = (
+        authority.issue(&["one.test"]),
+        authority.issue(&["two.test"]),
+    );
+    let proxy = secure(&[("one", &one), ("two", &two)], &origin.at());
+    std::fs::write(proxy.dir().join("one.pem"), "half a certificate").unwrap();
+    let new = authority.issue(&["two.test"]);
+    new.save(proxy.dir(), "two");
+    until("the other one is renewed", || {
+        (shown(&proxy, &authority, "two.test") == new.leaf()).then_some(())
+    });
+    assert_eq!(shown(&proxy, &authority, "one.test"), one.leaf());
+    until("the bad one is told", || {
+        proxy.log().contains("one.pem").then_some(())
+    });
+}
+
+#[test]
+fn check_and_run_say_everything_that_is_wrong_with_named_files_at_once() {
+    use std::os::unix::fs::PermissionsExt;
+    let authority = Authority::new();
+    let dir = tempfile::tempdir().unwrap();
+    let open = |name: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, "x".repeat(40)).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    };
+    open("token");
+    open("sticky");
+    let (_, key) = authority.issue(&["a.test"]).save(dir.path(), "a");
+    std::fs::set_permissions(key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    authority.issue(&["b.test"]).save(dir.path(), "b");
+    let text = "state_dir = \"token/state\"\n\
+                [admin]\nlisten = \"127.0.0.1:1\"\ntoken_file = \"token\"\n\
+                [listen.tls]\nbind = \"127.0.0.1:2\"\n\
+                [[listen.tls.cert]]\ncert = \"a.pem\"\nkey = \"a.key\"\n\
+                [[listen.tls.cert]]\ncert = \"none.pem\"\nkey = \"b.key\"\n\
+                [[listen.tls.cert]]\ncert = \"b.key\"\nkey = \"b.pem\"\n\
+                [service.app]\nversions = { v1 = [\"127.0.0.1:3\"] }\nsticky.key_file = \"sticky\"\n";
+    std::fs::write(dir.path().join("cutover.toml"), text).unwrap();
+    for arguments in [
+        &["check", "cutover.toml"][..],
+        &["run", "-c", "cutover.toml"],
+    ] {
+        let said = command(arguments, dir.path());
+        assert_eq!(said.code, 1, "{said:?}");
+        for part in [
+            "cutover.toml:1:13",
+            "not a directory",
+            "cutover.toml:4:14",
+            "admin token",
+            "cutover.toml:9:7",
+            "(mode 0644)",
+            "cutover.toml:11:8",
+            "none.pem",
+            "cutover.toml:14:8",
+            "`cert` and `key` are swapped",
+            "cutover.toml:18:19",
+            "sticky key",
+        ] {
+            assert!(
+                said.stderr.contains(part),
+                "no {part:?} in\n{}",
+                said.stderr
+            );
+        }
+        assert_eq!(said.stderr.matches("-->").count(), 6, "{}", said.stderr);
+    }
+    let said = command(&["check", "--json", "cutover.toml"], dir.path());
+    let report: serde_json::Value = serde_json::from_str(&said.stdout).expect("JSON");
+    assert_eq!(report[0]["errors"].as_array().map(Vec::len), Some(6));
+    assert_eq!(report[0]["errors"][2]["line"], 9, "{report:#}");
+}

@@ -168,6 +168,7 @@ mod tests {
                 recent: Vec::new(),
             },
             listeners: Vec::new(),
+            certificates: Vec::new(),
             services: vec![Service {
                 name: "shop".into(),
                 stable: "v1".into(),

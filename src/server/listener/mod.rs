@@ -7,17 +7,18 @@
 pub mod accept;
 mod adopt;
 pub mod bind;
+mod certificates;
 mod holder;
 
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::conn::Listening;
 use super::inherit::{Inherited, Label, Purpose};
-use super::tls::{self, Files};
+use super::tls::{self, Certificates};
 use crate::config::{Spec, spec};
 use crate::net::SocketFile;
 use crate::net::keepalive::keep_alive;
@@ -25,6 +26,8 @@ use crate::proxy::via::Via;
 use crate::telemetry::Telemetry;
 
 pub use bind::{Place, Socket};
+pub use certificates::Renewal;
+use certificates::certificates;
 
 /// A listener as new connections find it. Immutable; a change makes another one.
 #[derive(Debug)]
@@ -85,9 +88,7 @@ pub struct Order {
 #[derive(Clone, Debug)]
 struct Standing {
     runtime: Arc<ListenerRuntime>,
-    fingerprint: u64,
-    /// Fingerprint of the files that were refused last, so that the same refusal is not repeated.
-    refused: Option<u64>,
+    certificates: Certificates,
     file: Option<Arc<SocketFile>>,
     /// A duplicate of every socket, for the process that may take over.
     held: Arc<Vec<OwnedFd>>,
@@ -112,13 +113,22 @@ pub struct Plan {
     pause: Duration,
 }
 
-/// What came of looking at the certificates again.
-#[derive(Debug, Default)]
-pub struct Renewal {
-    /// Listeners with new certificates.
-    pub renewed: Vec<String>,
-    /// What is wrong with the files of others: these go on with the old ones.
-    pub errors: Vec<String>,
+/// Why a listener can't be as the configuration wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlanError {
+    /// Its address can't be bound. First its name.
+    Bind(String, String),
+    /// One of its certificates can't be used.
+    Certificate(String, tls::Fault),
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(listener, error) => write!(f, "listener {listener}: {error}"),
+            Self::Certificate(listener, (_, error)) => write!(f, "listener {listener}: {error}"),
+        }
+    }
 }
 
 impl Listeners {
@@ -134,13 +144,13 @@ impl Listeners {
     /// Binds what is new (or takes it from what was inherited) and reads what changed. Nothing of what stands is touched.
     ///
     /// # Errors
-    /// Everything that failed, a line each, with the listener's name.
+    /// Everything that failed.
     pub fn plan(
         &self,
         spec: &Spec,
         telemetry: &Telemetry,
         inherited: &mut Inherited,
-    ) -> Result<Plan, String> {
+    ) -> Result<Plan, Vec<PlanError>> {
         let mut plan = Plan {
             standing: Vec::new(),
             sockets: (0..self.workers).map(|_| Vec::new()).collect(),
@@ -149,14 +159,14 @@ impl Listeners {
         };
         let mut errors = Vec::new();
         for listener in &spec.listeners {
-            if let Err(error) = self.plan_one(listener, telemetry, inherited, &mut plan) {
-                errors.push(format!("listener {}: {error}", listener.name));
+            if let Err(wrong) = self.plan_one(listener, telemetry, inherited, &mut plan) {
+                errors.extend(wrong);
             }
         }
         if errors.is_empty() {
             Ok(plan)
         } else {
-            Err(errors.join("\n"))
+            Err(errors)
         }
     }
 
@@ -166,9 +176,13 @@ impl Listeners {
         telemetry: &Telemetry,
         inherited: &mut Inherited,
         plan: &mut Plan,
-    ) -> Result<(), String> {
+    ) -> Result<(), Vec<PlanError>> {
         let former = self.former(listener);
-        let (table, fingerprint) = certificates(listener, former)?;
+        let certificates = certificates(listener, former).map_err(|faults| {
+            let fault = |fault| PlanError::Certificate(listener.name.clone(), fault);
+            faults.into_iter().map(fault).collect::<Vec<_>>()
+        });
+        let (certificates, table) = certificates?;
         let (id, place, file, held, sockets) = match former {
             Some(f) => (
                 f.runtime.id(),
@@ -178,7 +192,9 @@ impl Listeners {
                 Vec::new(),
             ),
             None => {
-                let bound = self.bound(listener, inherited)?;
+                let bound = self
+                    .bound(listener, inherited)
+                    .map_err(|error| vec![PlanError::Bind(listener.name.clone(), error)])?;
                 let id = plan.next_id;
                 plan.next_id += 1;
                 let held = Arc::new(bound.held);
@@ -195,8 +211,7 @@ impl Listeners {
         };
         plan.standing.push(Standing {
             runtime,
-            fingerprint,
-            refused: None,
+            certificates,
             file,
             held,
         });
@@ -255,35 +270,6 @@ impl Listeners {
         let orders =
             |sockets: Vec<Vec<Socket>>| self.standing.iter().zip(sockets).map(order).collect();
         plan.sockets.into_iter().map(orders).collect()
-    }
-
-    /// Looks at the certificate files: those that changed are taken up, if they are good.
-    pub fn renew(&mut self) -> Renewal {
-        let mut renewal = Renewal::default();
-        for standing in &mut self.standing {
-            if standing.runtime.tls.is_none() {
-                continue;
-            }
-            match standing.renewed() {
-                Ok(None) => {}
-                Ok(Some((table, fingerprint))) => {
-                    let old = &standing.runtime;
-                    renewal.renewed.push(old.spec.name.clone());
-                    standing.runtime = Arc::new(ListenerRuntime {
-                        spec: old.spec.clone(),
-                        listening: old.listening.clone(),
-                        tls: Some(table),
-                        place: old.place.clone(),
-                    });
-                    standing.fingerprint = fingerprint;
-                    standing.refused = None;
-                }
-                Err(error) => renewal
-                    .errors
-                    .push(format!("listener {}: {error}", standing.runtime.spec.name)),
-            }
-        }
-        renewal
     }
 
     /// What each worker is to be told when only certificates changed.
@@ -376,19 +362,6 @@ impl Listeners {
         }
         ours.iter().map(|standing| standing.runtime.id()).collect()
     }
-
-    /// Every certificate file that is in use.
-    pub fn certificate_files(&self) -> Vec<PathBuf> {
-        let files = |cert: &spec::Cert| {
-            [
-                Some(cert.cert.clone()),
-                Some(cert.key.clone()),
-                cert.client_ca.clone(),
-            ]
-        };
-        let certs = self.standing.iter().flat_map(|s| &s.runtime.spec.certs);
-        certs.flat_map(files).flatten().collect()
-    }
 }
 
 fn longest_pause(spec: &Spec) -> Duration {
@@ -408,77 +381,6 @@ impl Standing {
                 tracing::warn!(listener, %error, "TCP keepalive can't be turned on");
             }
         }
-    }
-
-    /// A table of the files as they are now; `None` if they are the same, or the same bad ones as before.
-    fn renewed(&mut self) -> Result<Option<(Arc<tls::Table>, u64)>, String> {
-        let spec = &self.runtime.spec;
-        let files = match read(spec) {
-            Ok(files) => files,
-            Err(error) => {
-                // Said once until something can be read again.
-                let again = self.refused.replace(0) == Some(0);
-                return if again { Ok(None) } else { Err(error) };
-            }
-        };
-        let fingerprint = tls::fingerprint(&files);
-        if fingerprint == self.fingerprint {
-            self.refused = None;
-            return Ok(None);
-        }
-        if self.refused == Some(fingerprint) {
-            return Ok(None);
-        }
-        self.refused = Some(fingerprint);
-        let (table, warnings) = tls::Table::new(spec, &files, self.runtime.tls.as_deref())?;
-        warn(spec, &warnings);
-        Ok(Some((table, fingerprint)))
-    }
-}
-
-fn read(listener: &spec::Listener) -> Result<Vec<Files>, String> {
-    listener.certs.iter().map(Files::read).collect()
-}
-
-fn warn(listener: &spec::Listener, warnings: &[String]) {
-    for warning in warnings {
-        tracing::warn!(listener = listener.name, "{warning}");
-    }
-}
-
-/// The table of a listener, and the fingerprint of its files. If the configuration of its certificates did not change but
-/// the files are bad just now, the former table goes on: an edit elsewhere is not refused for a renewal under way.
-fn certificates(
-    listener: &spec::Listener,
-    former: Option<&Standing>,
-) -> Result<(Option<Arc<tls::Table>>, u64), String> {
-    if listener.certs.is_empty() {
-        return Ok((None, 0));
-    }
-    let kept = former.filter(|f| {
-        let spec = &f.runtime.spec;
-        spec.certs == listener.certs && (spec.h1, spec.h2) == (listener.h1, listener.h2)
-    });
-    let made = read(listener).and_then(|files| {
-        let fingerprint = tls::fingerprint(&files);
-        if let Some(kept) = kept.filter(|k| k.fingerprint == fingerprint) {
-            return Ok((kept.runtime.tls.clone(), fingerprint));
-        }
-        let former = former.and_then(|f| f.runtime.tls.as_deref());
-        let (table, warnings) = tls::Table::new(listener, &files, former)?;
-        warn(listener, &warnings);
-        Ok((Some(table), fingerprint))
-    });
-    match (made, kept) {
-        (Err(error), Some(kept)) => {
-            tracing::error!(
-                listener = listener.name,
-                detail = %error,
-                "certificates refused, keeping the previous ones"
-            );
-            Ok((kept.runtime.tls.clone(), kept.fingerprint))
-        }
-        (made, _) => made,
     }
 }
 

@@ -137,15 +137,21 @@ fn one_address_in_use_refuses_the_whole_plan_and_names_the_listener() {
     let (listeners, _orders) = standing(vec![clear("a", 0)]);
     let before = listeners.places();
     let wanted = vec![clear("a", 0), clear("new", 0), clear("bad", taken)];
-    let error = listeners
+    let errors = listeners
         .plan(&spec(wanted), &Telemetry::new(2), &mut Inherited::default())
         .unwrap_err();
+    let error = lines(&errors);
     assert!(
         error.contains("listener bad") && error.contains(&taken.to_string()),
         "{error}"
     );
     assert!(!error.contains("listener new"), "{error}");
     assert_eq!(listeners.places(), before);
+}
+
+fn lines(errors: &[PlanError]) -> String {
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    lines.join("\n")
 }
 
 fn with_cert(cert: spec::Cert) -> spec::Listener {
@@ -198,13 +204,14 @@ fn an_edit_elsewhere_is_not_refused_for_a_renewal_under_way() {
         sni: vec!["a.test".into()],
         ..cert
     };
-    let error = listeners
+    let errors = listeners
         .plan(
             &spec(vec![with_cert(other_key)]),
             &Telemetry::new(2),
             &mut Inherited::default(),
         )
         .unwrap_err();
+    let error = lines(&errors);
     assert!(error.contains("a.pem"), "{error}");
 }
 

@@ -1,5 +1,6 @@
 //! Certificate files to keys that a handshake can use. Every error says which file, what is wrong and what to do.
 
+use std::fmt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,180 +14,371 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::pem;
 use crate::config::spec;
+use crate::snapshot::date;
 
 /// Permission bits of a key file that let others read or write it.
 const OTHERS: u32 = 0o006;
+
+/// The key of a certificate's configuration that an error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// `cert`
+    Cert,
+    /// `key`
+    Key,
+    /// `client_ca`
+    ClientCa,
+    /// `sni`
+    Sni,
+}
+
+impl Part {
+    /// As the configuration writes it.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Cert => "cert",
+            Self::Key => "key",
+            Self::ClientCa => "client_ca",
+            Self::Sni => "sni",
+        }
+    }
+
+    /// As messages write it.
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Cert => "certificate",
+            other => other.key(),
+        }
+    }
+}
+
+/// Why a certificate can't be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertError {
+    /// What it is about.
+    pub part: Part,
+    /// What is wrong, with the file's name.
+    pub message: String,
+    /// What to do; may be empty.
+    pub help: String,
+}
+
+impl CertError {
+    pub(super) fn new(part: Part, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self {
+            part,
+            message: message.into(),
+            help: help.into(),
+        }
+    }
+}
+
+impl fmt::Display for CertError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.help.as_str() {
+            "" => f.write_str(&self.message),
+            help => write!(f, "{}. {help}", self.message),
+        }
+    }
+}
 
 /// The bytes of one certificate's files, read at one time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
     /// PEM chain.
-    pub chain: Vec<u8>,
+    chain: Vec<u8>,
     /// PEM key.
-    pub key: Vec<u8>,
+    key: Vec<u8>,
     /// PEM of the authorities for client certificates.
-    pub client_ca: Option<Vec<u8>>,
-}
-
-/// What a certificate is good for.
-pub(super) struct Material {
-    pub key: Arc<CertifiedKey>,
-    /// What the certificate covers.
-    pub covers: Arc<[String]>,
-    /// Server names that get this certificate.
-    pub serves: Vec<String>,
-    pub warnings: Vec<String>,
+    client_ca: Option<Vec<u8>>,
 }
 
 impl Files {
     /// Reads the files of one certificate.
     ///
     /// # Errors
-    /// A file is not there, not readable, or the key is open to others.
-    pub fn read(cert: &spec::Cert) -> Result<Self, String> {
-        private(&cert.key)?;
-        Ok(Self {
-            chain: file(&cert.cert, "certificate")?,
-            key: file(&cert.key, "key")?,
-            client_ca: cert
-                .client_ca
-                .as_deref()
-                .map(|p| file(p, "client_ca"))
-                .transpose()?,
-        })
-    }
-}
-
-/// A number that differs when any of the files does.
-pub fn fingerprint(files: &[Files]) -> u64 {
-    let mut all = Vec::new();
-    for f in files {
-        for part in [Some(&f.chain), Some(&f.key), f.client_ca.as_ref()]
-            .into_iter()
-            .flatten()
-        {
-            all.extend_from_slice(&xxh3_64(part).to_le_bytes());
+    /// Everything that is wrong: files that are not there or not readable, a key that is open to others.
+    pub fn read(cert: &spec::Cert) -> Result<Self, Vec<CertError>> {
+        let chain = file(&cert.cert, Part::Cert);
+        let key = file(&cert.key, Part::Key);
+        let client_ca = cert.client_ca.as_deref();
+        let client_ca = client_ca.map(|path| file(path, Part::ClientCa)).transpose();
+        match (chain, key, client_ca) {
+            (Ok(chain), Ok(key), Ok(client_ca)) => {
+                // A certificate that was named by mistake may be read by everybody: that is said elsewhere.
+                if pem::content(&key) != pem::Content::Certificate {
+                    private(&cert.key).map_err(|error| vec![error])?;
+                }
+                Ok(Self {
+                    chain,
+                    key,
+                    client_ca,
+                })
+            }
+            (chain, key, client_ca) => Err([chain.err(), key.err(), client_ca.err()]
+                .into_iter()
+                .flatten()
+                .collect()),
         }
     }
-    xxh3_64(&all)
+
+    /// A number that differs when any of the files does.
+    pub fn fingerprint(&self) -> u64 {
+        let parts = [Some(&self.chain), Some(&self.key), self.client_ca.as_ref()];
+        let hashes: Vec<u8> = parts
+            .into_iter()
+            .flatten()
+            .flat_map(|part| xxh3_64(part).to_le_bytes())
+            .collect();
+        xxh3_64(&hashes)
+    }
 }
 
-fn file(path: &Path, what: &str) -> Result<Vec<u8>, String> {
+fn file(path: &Path, part: Part) -> Result<Vec<u8>, CertError> {
     std::fs::read(path).map_err(|e| {
-        let hint = match e.kind() {
+        let help = match e.kind() {
             std::io::ErrorKind::NotFound => "Check the path; it is taken from the directory that cutover runs in unless it begins with /",
             std::io::ErrorKind::PermissionDenied => "Make it readable for the user that cutover runs as",
             _ => "It must be a readable PEM file",
         };
-        format!("{what} {}: {e}. {hint}", path.display())
+        CertError::new(part, format!("{} {}: {e}", part.title(), path.display()), help)
     })
 }
 
 /// Refuses a key that others may read or write.
-fn private(path: &Path) -> Result<(), String> {
+fn private(path: &Path) -> Result<(), CertError> {
     let Ok(metadata) = std::fs::metadata(path) else {
-        // Reading it will fail as well, and says why.
+        // It was read a moment ago; what becomes of it is seen at the next look.
         return Ok(());
     };
     let mode = metadata.permissions().mode() & 0o777;
     if mode & OTHERS == 0 {
         return Ok(());
     }
-    Err(format!(
-        "key {}: every user of this machine may read or write it (mode {mode:04o}). Run `chmod o-rw {}` (for a Kubernetes \
-         secret set `defaultMode: 0440`), and replace the key if it may have been copied",
-        path.display(),
-        path.display()
+    let shown = path.display();
+    Err(CertError::new(
+        Part::Key,
+        format!("key {shown}: every user of this machine may read or write it (mode {mode:04o})"),
+        format!(
+            "Run `chmod o-rw {shown}` (for a Kubernetes secret set `defaultMode: 0440`), and replace the key if it may have been copied"
+        ),
     ))
 }
 
-/// Makes a usable key of the files.
-pub(super) fn read(
-    cert: &spec::Cert,
-    files: &Files,
-    provider: &CryptoProvider,
-) -> Result<Material, String> {
-    let (cert_path, key_path) = (cert.cert.display(), cert.key.display());
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&files.chain)
-        .collect::<Result<_, _>>()
-        .map_err(|e| {
-            format!("certificate {cert_path}: not valid PEM: {e}. It may be written only in part")
-        })?;
-    let Some(leaf) = chain.first() else {
-        return Err(format!(
-            "certificate {cert_path}: holds no `BEGIN CERTIFICATE` block. It must be a PEM chain, the server's own certificate first"
-        ));
-    };
-    let (_, parsed) = X509Certificate::from_der(leaf)
-        .map_err(|e| format!("certificate {cert_path}: its first certificate can't be read: {e}. Is the file damaged?"))?;
-    let covers: Arc<[String]> = covered(&parsed).into();
-    let mut warnings = Vec::new();
-    if !parsed.validity().is_valid() {
-        let v = parsed.validity();
-        warnings.push(format!(
-            "certificate {cert_path} is not valid now (valid from {} to {}); clients will refuse it",
-            v.not_before, v.not_after
-        ));
+/// When a certificate is valid, in seconds since the epoch, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// From then on.
+    pub not_before: i64,
+    /// Until then.
+    pub not_after: i64,
+}
+
+impl Validity {
+    /// Whether it is valid at this time.
+    pub fn covers(self, now: i64) -> bool {
+        (self.not_before..=self.not_after).contains(&now)
     }
-    let serves = serves(cert, &covers, &mut warnings)?;
-    let key = PrivateKeyDer::from_pem_slice(&files.key)
-        .map_err(|e| format!("key {key_path}: no private key in PEM found: {e}. Expected a `BEGIN PRIVATE KEY` block (not encrypted)"))?;
-    let key = provider
-        .key_provider
-        .load_private_key(key)
-        .map_err(|e| format!("key {key_path}: can't be used: {e}. RSA from 2048 bits, ECDSA P-256/P-384 and Ed25519 work"))?;
-    let key = Arc::new(CertifiedKey::new(chain, key));
-    match key.keys_match() {
-        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
-        Err(e) => {
-            return Err(format!(
-                "key {key_path} does not belong to certificate {cert_path} ({e}). Put the key there that the certificate was issued for, and its certificate first in the chain"
+}
+
+/// A certificate that handshakes can use.
+#[derive(Debug)]
+pub struct Certificate {
+    /// Where it comes from.
+    pub spec: spec::Cert,
+    /// Of the files that it was read from.
+    pub fingerprint: u64,
+    /// Its time.
+    pub validity: Validity,
+    /// What it covers: DNS names (also `*.example.com`) and addresses as text, lower case.
+    pub covers: Arc<[String]>,
+    /// Server names that get it.
+    pub serves: Vec<String>,
+    pub(super) key: Arc<CertifiedKey>,
+    /// The authorities whose client certificates are demanded, and the PEM that they were read from.
+    pub(super) authority: Option<(Vec<u8>, Arc<RootCertStore>)>,
+}
+
+impl Certificate {
+    /// Makes a certificate of its files.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub(super) fn new(
+        spec: &spec::Cert,
+        files: &Files,
+        provider: &CryptoProvider,
+    ) -> Result<Self, Vec<CertError>> {
+        if pem::are_swapped(&files.chain, &files.key) {
+            let message = format!(
+                "`cert` and `key` are swapped: {} holds the key, and {} the certificate",
+                spec.cert.display(),
+                spec.key.display()
+            );
+            return Err(vec![CertError::new(
+                Part::Cert,
+                message,
+                "Exchange the two paths",
+            )]);
+        }
+        let leaf = chain(&spec.cert, &files.chain);
+        let key = signing_key(&spec.key, &files.key, provider);
+        let authority = files.client_ca.as_ref().zip(spec.client_ca.as_ref());
+        let authority = authority
+            .map(|(pem, path)| authorities(path, pem).map(|roots| (pem.clone(), Arc::new(roots))))
+            .transpose();
+        let ((chain, about), key, authority) = match (leaf, key, authority) {
+            (Ok(leaf), Ok(key), Ok(authority)) => (leaf, key, authority),
+            (leaf, key, authority) => {
+                let errors = [leaf.err(), key.err(), authority.err()];
+                return Err(errors.into_iter().flatten().collect());
+            }
+        };
+        let key = Arc::new(CertifiedKey::new(chain, key));
+        fits(spec, &key).map_err(|error| vec![error])?;
+        let serves = serves(spec, &about.covers).map_err(|error| vec![error])?;
+        Ok(Self {
+            spec: spec.clone(),
+            fingerprint: files.fingerprint(),
+            validity: about.validity,
+            covers: about.covers.into(),
+            serves,
+            key,
+            authority,
+        })
+    }
+
+    /// Names of its `sni` that it does not cover.
+    pub(super) fn uncovered(&self) -> Vec<&str> {
+        let covered = |name: &str| {
+            let mut covers = self.covers.iter();
+            covers.any(|c| c == name || super::covers(c, name))
+        };
+        let names = self.spec.sni.iter().map(String::as_str);
+        names.filter(|name| !covered(name)).collect()
+    }
+
+    /// What is odd about it: clients will refuse it, now or for some of its names.
+    pub fn warnings(&self, now: i64) -> Vec<CertError> {
+        let shown = self.spec.cert.display();
+        let mut warnings = Vec::new();
+        if !self.validity.covers(now) {
+            let Validity {
+                not_before,
+                not_after,
+            } = self.validity;
+            warnings.push(CertError::new(
+                Part::Cert,
+                format!(
+                    "certificate {shown} is not valid now (valid from {} to {}); clients will refuse it",
+                    date(not_before),
+                    date(not_after)
+                ),
+                "",
             ));
         }
+        for name in self.uncovered() {
+            warnings.push(CertError::new(
+                Part::Sni,
+                format!(
+                    "certificate {shown} does not cover {name}, which its `sni` names; clients will refuse it (it covers: {})",
+                    self.covers.join(", ")
+                ),
+                "",
+            ));
+        }
+        warnings
     }
-    Ok(Material {
-        key,
-        covers,
-        serves,
-        warnings,
+}
+
+/// What stands in a certificate.
+struct About {
+    validity: Validity,
+    covers: Vec<String>,
+}
+
+fn chain(path: &Path, pem: &[u8]) -> Result<(Vec<CertificateDer<'static>>, About), CertError> {
+    let shown = path.display();
+    let error = |message: String, help: &str| CertError::new(Part::Cert, message, help);
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|e| {
+            let message = format!("certificate {shown} is not valid PEM: {e}");
+            error(message, "It may be written only in part")
+        })?;
+    let Some(leaf) = chain.first() else {
+        return Err(pem::no_certificate(path, pem, Part::Cert));
+    };
+    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|e| {
+        let message = format!("certificate {shown}: its first certificate can't be read: {e}");
+        error(message, "The file may be damaged")
+    })?;
+    let about = About {
+        validity: Validity {
+            not_before: parsed.validity().not_before.timestamp(),
+            not_after: parsed.validity().not_after.timestamp(),
+        },
+        covers: covered(&parsed),
+    };
+    Ok((chain, about))
+}
+
+fn signing_key(
+    path: &Path,
+    bytes: &[u8],
+    provider: &CryptoProvider,
+) -> Result<Arc<dyn rustls::sign::SigningKey>, CertError> {
+    let key = PrivateKeyDer::from_pem_slice(bytes)
+        .map_err(|e| pem::no_key(path, bytes, &e.to_string()))?;
+    provider.key_provider.load_private_key(key).map_err(|e| {
+        // Encrypted keys of the traditional format pass as keys until somebody looks into them.
+        match pem::content(bytes) {
+            pem::Content::EncryptedKey => pem::no_key(path, bytes, &e.to_string()),
+            _ => CertError::new(
+                Part::Key,
+                format!("key {} can't be used: {e}", path.display()),
+                "RSA from 2048 bits, ECDSA P-256/P-384 and Ed25519 work",
+            ),
+        }
     })
 }
 
+/// Whether the key is the certificate's.
+fn fits(spec: &spec::Cert, key: &CertifiedKey) -> Result<(), CertError> {
+    match key.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(()),
+        Err(e) => Err(CertError::new(
+            Part::Key,
+            format!(
+                "key {} does not belong to certificate {} ({e})",
+                spec.key.display(),
+                spec.cert.display()
+            ),
+            "Put the key there that the certificate was issued for, and its certificate first in the chain",
+        )),
+    }
+}
+
 /// Server names that get this certificate.
-fn serves(
-    cert: &spec::Cert,
-    covers_names: &[String],
-    warnings: &mut Vec<String>,
-) -> Result<Vec<String>, String> {
-    if cert.sni.is_empty() {
-        // Addresses are never asked for by name.
-        let names: Vec<String> = covers_names
-            .iter()
-            .filter(|n| n.parse::<std::net::IpAddr>().is_err())
-            .cloned()
-            .collect();
-        if covers_names.is_empty() {
-            return Err(format!(
-                "certificate {}: names no host (it has no subject alternative name), so it is unknown whom it is for. Write `sni = [...]` beside it, or use a certificate with names",
-                cert.cert.display()
-            ));
-        }
-        return Ok(names);
+fn serves(spec: &spec::Cert, covers: &[String]) -> Result<Vec<String>, CertError> {
+    if !spec.sni.is_empty() {
+        return Ok(spec.sni.clone());
     }
-    for name in &cert.sni {
-        if !covers_names
-            .iter()
-            .any(|c| c == name || super::covers(c, name))
-        {
-            warnings.push(format!(
-                "certificate {} does not cover {name}, which its `sni` names; clients will refuse it (it covers: {})",
-                cert.cert.display(),
-                covers_names.join(", ")
-            ));
-        }
+    if covers.is_empty() {
+        return Err(CertError::new(
+            Part::Cert,
+            format!(
+                "certificate {} names no host (it has no subject alternative name), so it is unknown whom it is for",
+                spec.cert.display()
+            ),
+            "Write `sni = [...]` beside it, or use a certificate with names",
+        ));
     }
-    Ok(cert.sni.clone())
+    // Addresses are never asked for by name.
+    let is_name = |name: &&String| name.parse::<std::net::IpAddr>().is_err();
+    Ok(covers.iter().filter(is_name).cloned().collect())
 }
 
 /// The subject alternative names, lower case; addresses as text.
@@ -211,22 +403,20 @@ fn covered(cert: &X509Certificate<'_>) -> Vec<String> {
 }
 
 /// The authorities whose client certificates are demanded.
-pub(super) fn authorities(path: &Path, pem: &[u8]) -> Result<RootCertStore, String> {
+fn authorities(path: &Path, pem: &[u8]) -> Result<RootCertStore, CertError> {
+    let shown = path.display();
+    let error = |message: String| CertError::new(Part::ClientCa, message, "");
     let mut roots = RootCertStore::empty();
     for cert in CertificateDer::pem_slice_iter(pem) {
-        let cert = cert.map_err(|e| format!("client_ca {}: not valid PEM: {e}", path.display()))?;
+        let cert = cert.map_err(|e| error(format!("client_ca {shown} is not valid PEM: {e}")))?;
         roots.add(cert).map_err(|e| {
-            format!(
-                "client_ca {}: one of its certificates can't be used: {e}",
-                path.display()
-            )
+            error(format!(
+                "client_ca {shown}: one of its certificates can't be used: {e}"
+            ))
         })?;
     }
     if roots.is_empty() {
-        return Err(format!(
-            "client_ca {}: holds no `BEGIN CERTIFICATE` block. It must be the PEM of the authorities that issue your clients' certificates",
-            path.display()
-        ));
+        return Err(pem::no_certificate(path, pem, Part::ClientCa));
     }
     Ok(roots)
 }

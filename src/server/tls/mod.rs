@@ -6,6 +6,8 @@
 
 mod certs;
 mod client;
+mod kept;
+mod pem;
 
 use std::collections::HashMap;
 use std::io;
@@ -24,7 +26,16 @@ use tokio_rustls::server::TlsStream;
 use crate::config::spec;
 use crate::proxy::peer::ClientCertificate;
 
-pub use certs::{Files, fingerprint};
+pub use certs::{CertError, Certificate, Part};
+pub use kept::{Certificates, Fault, Refused, Slot};
+
+/// An authority for client certificates: its PEM, and what is in it.
+type Authority = (Vec<u8>, Arc<RootCertStore>);
+
+/// The cryptography of all listeners.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
 
 /// What a request loop has to know about the handshake.
 #[derive(Clone, Debug)]
@@ -108,6 +119,30 @@ impl Names {
         exact.or_else(wildcard).map_or(&[0], |v| v)
     }
 
+    /// Serves `name` with the certificate `index` as well.
+    fn add(&mut self, name: &str, index: usize, entries: &[Entry]) -> Result<(), CertError> {
+        let known = match name.strip_prefix("*.") {
+            Some(parent) => self.wildcard.entry(parent.to_owned()),
+            None => self.exact.entry(name.to_owned()),
+        }
+        .or_default();
+        let policy = |index: usize| entries[index].policy;
+        if known
+            .first()
+            .is_some_and(|first| policy(*first) != policy(index))
+        {
+            return Err(CertError::new(
+                Part::Sni,
+                format!(
+                    "two certificates serve {name} with different `client_ca`: which one a client gets would be chance"
+                ),
+                format!("Give both the same `client_ca`, or name {name} in the `sni` of one only"),
+            ));
+        }
+        known.push(index);
+        Ok(())
+    }
+
     fn policy_for(&self, name: &str, entries: &[Entry]) -> usize {
         entries[self.find(name)[0]].policy
     }
@@ -136,51 +171,38 @@ impl ResolvesServerCert for Resolver {
 
 impl Table {
     /// The table of a listener. `former` is the one that it replaces: ticket keys of policies that stay are taken over,
-    /// so that clients can resume their sessions after a renewal. Also says what is odd about the certificates.
+    /// so that clients can resume their sessions after a renewal.
     ///
     /// # Errors
-    /// What is wrong with a file, which one, and what to do.
+    /// Two certificates contradict each other, or TLS can't be set up with one of them.
     pub fn new(
         listener: &spec::Listener,
-        files: &[Files],
+        certificates: &Certificates,
         former: Option<&Self>,
-    ) -> Result<(Arc<Self>, Vec<String>), String> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut warnings = Vec::new();
+    ) -> Result<Arc<Self>, Fault> {
         let mut names = Names::default();
         let mut entries = Vec::new();
-        let mut authorities: Vec<Option<(usize, Vec<u8>)>> = Vec::new();
-        for (index, (cert, files)) in listener.certs.iter().zip(files).enumerate() {
-            let material = certs::read(cert, files, &provider)?;
-            warnings.extend(material.warnings);
-            let place = |a: &Option<(usize, Vec<u8>)>| {
-                a.as_ref().map(|(_, pem)| pem) == files.client_ca.as_ref()
+        // By policy: its authority, and the first certificate that has it.
+        let mut authorities: Vec<(Option<Authority>, usize)> = Vec::new();
+        for (index, slot) in certificates.slots().iter().enumerate() {
+            let certificate = &slot.current;
+            let pem = certificate.authority.as_ref().map(|(pem, _)| pem);
+            let is_same = |(authority, _): &(Option<Authority>, usize)| {
+                authority.as_ref().map(|(pem, _)| pem) == pem
             };
-            let policy = authorities.iter().position(place).unwrap_or_else(|| {
-                authorities.push(files.client_ca.clone().map(|pem| (index, pem)));
+            let policy = authorities.iter().position(is_same).unwrap_or_else(|| {
+                authorities.push((certificate.authority.clone(), index));
                 authorities.len() - 1
             });
             entries.push(Entry {
-                key: material.key,
-                covers: material.covers,
+                key: certificate.key.clone(),
+                covers: certificate.covers.clone(),
                 policy,
             });
-            for name in material.serves {
-                let known = match name.strip_prefix("*.") {
-                    Some(parent) => names.wildcard.entry(parent.to_owned()),
-                    None => names.exact.entry(name.clone()),
-                }
-                .or_default();
-                if known
-                    .first()
-                    .is_some_and(|first| entries[*first].policy != policy)
-                {
-                    return Err(format!(
-                        "two certificates serve {name} with different `client_ca`: which one a client gets would be \
-                         chance. Give both the same `client_ca`, or name {name} in the `sni` of one only"
-                    ));
-                }
-                known.push(index);
+            for name in &certificate.serves {
+                names
+                    .add(name, index, &entries)
+                    .map_err(|error| (index, error))?;
             }
         }
         let (names, entries) = (Arc::new(names), Arc::<[Entry]>::from(entries));
@@ -188,28 +210,17 @@ impl Table {
             names: names.clone(),
             entries: entries.clone(),
         });
-        let policies = authorities.into_iter().map(|authority| {
-            let path = authority
-                .as_ref()
-                .and_then(|(index, _)| listener.certs[*index].client_ca.as_ref());
-            let pem = authority.as_ref().map(|(_, pem)| pem.clone());
-            let roots = match (path, &pem) {
-                (Some(path), Some(pem)) => Some(certs::authorities(path, pem)?),
-                _ => None,
-            };
-            Policy::new(listener, &provider, resolver.clone(), pem, roots, former)
-        });
-        let policies = policies.collect::<Result<_, String>>()?;
-        let only_h2 = listener.h2 && !listener.h1;
-        Ok((
-            Arc::new(Self {
-                names,
-                entries,
-                policies,
-                only_h2,
-            }),
-            warnings,
-        ))
+        let policy = |(authority, index): (Option<Authority>, usize)| {
+            let policy = Policy::new(listener, resolver.clone(), authority, former);
+            policy.map_err(|message| (index, CertError::new(Part::ClientCa, message, "")))
+        };
+        let policies = authorities.into_iter().map(policy);
+        Ok(Arc::new(Self {
+            policies: policies.collect::<Result<_, Fault>>()?,
+            names,
+            entries,
+            only_h2: listener.h2 && !listener.h1,
+        }))
     }
 
     /// The server's half of a handshake. The caller limits its time.
@@ -260,12 +271,12 @@ impl Table {
 impl Policy {
     fn new(
         listener: &spec::Listener,
-        provider: &Arc<CryptoProvider>,
         resolver: Arc<Resolver>,
-        client_ca: Option<Vec<u8>>,
-        roots: Option<RootCertStore>,
+        authority: Option<Authority>,
         former: Option<&Table>,
     ) -> Result<Self, String> {
+        let provider = provider();
+        let (client_ca, roots) = authority.unzip();
         let internal = |e: rustls::Error| format!("TLS could not be set up: {e}");
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -273,8 +284,7 @@ impl Policy {
         let mut config = match roots {
             None => builder.with_no_client_auth(),
             Some(roots) => {
-                let verifier =
-                    WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
                 builder.with_client_cert_verifier(
                     verifier
                         .build()

@@ -1,11 +1,14 @@
 //! With certificates made on the spot, and rustls as the client.
 
+mod kept;
+
 use super::*;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, Issuer, KeyPair};
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 use tokio_rustls::TlsConnector;
 
 /// An authority and a directory of what it issues.
@@ -110,16 +113,20 @@ pub(in crate::server) fn listener(certs: Vec<spec::Cert>) -> spec::Listener {
     }
 }
 
+/// Everything that is wrong, one line each.
+fn lines(faults: &[Fault]) -> Vec<String> {
+    faults.iter().map(|(_, error)| error.to_string()).collect()
+}
+
 fn build(
     spec: &spec::Listener,
     former: Option<&Table>,
 ) -> Result<(Arc<Table>, Vec<String>), String> {
-    let files = spec
-        .certs
-        .iter()
-        .map(Files::read)
-        .collect::<Result<Vec<_>, _>>()?;
-    Table::new(spec, &files, former)
+    let reading = Certificates::read(&spec.certs, None, &provider(), SystemTime::now());
+    let reading = reading.map_err(|faults| lines(&faults).join("\n"))?;
+    let table = Table::new(spec, &reading.certificates, former);
+    let table = table.map_err(|(_, error)| error.to_string())?;
+    Ok((table, lines(&reading.warnings)))
 }
 
 /// What the client saw, and what the server knows.

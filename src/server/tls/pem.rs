@@ -1,0 +1,173 @@
+//! What a file holds that should be a certificate or a key and is not.
+
+use std::path::Path;
+
+use super::certs::{CertError, Part};
+
+/// What a file seems to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    Empty,
+    Certificate,
+    Key,
+    EncryptedKey,
+    /// A key of OpenSSH's own format.
+    SshKey,
+    PublicKey,
+    Request,
+    /// DER or PKCS #12.
+    Binary,
+    Other,
+}
+
+/// Looks at the first block.
+pub(super) fn content(bytes: &[u8]) -> Content {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Content::Empty;
+    }
+    // An ASN.1 sequence with a long length.
+    if bytes.starts_with(&[0x30, 0x82]) || bytes.starts_with(&[0x30, 0x80]) {
+        return Content::Binary;
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let label = text
+        .split_once("-----BEGIN ")
+        .and_then(|(_, rest)| rest.split_once("-----"));
+    match label {
+        // A chain may stand behind a key in the same file.
+        Some(("CERTIFICATE" | "TRUSTED CERTIFICATE" | "X509 CERTIFICATE", _)) => {
+            Content::Certificate
+        }
+        Some(("ENCRYPTED PRIVATE KEY", _)) => Content::EncryptedKey,
+        // The traditional format says it in a header.
+        Some(("RSA PRIVATE KEY" | "EC PRIVATE KEY", rest))
+            if rest.contains("Proc-Type: 4,ENCRYPTED") =>
+        {
+            Content::EncryptedKey
+        }
+        Some(("OPENSSH PRIVATE KEY", _)) => Content::SshKey,
+        Some((label, _)) if label.ends_with("PRIVATE KEY") => Content::Key,
+        Some((label, _)) if label.ends_with("PUBLIC KEY") => Content::PublicKey,
+        Some((label, _)) if label.ends_with("CERTIFICATE REQUEST") => Content::Request,
+        _ => Content::Other,
+    }
+}
+
+/// Why a file without a certificate is none.
+pub(super) fn no_certificate(path: &Path, bytes: &[u8], part: Part) -> CertError {
+    let (what, help) = match content(bytes) {
+        Content::Empty => (
+            "is empty, without a `BEGIN CERTIFICATE` block",
+            "Write the PEM chain into it, the server's own certificate first".to_owned(),
+        ),
+        Content::Key | Content::EncryptedKey | Content::SshKey => (
+            "holds a private key, and no certificate",
+            "`cert` names the PEM chain, `key` the private key".to_owned(),
+        ),
+        Content::Request => (
+            "holds a certificate request",
+            "The authority answers a request with the certificate: put that here".to_owned(),
+        ),
+        Content::Binary => (
+            "is binary (DER or PKCS #12), not PEM",
+            format!(
+                "Convert it, for DER by `openssl x509 -inform der -in {} -out cert.pem`",
+                path.display()
+            ),
+        ),
+        _ => (
+            "holds no `BEGIN CERTIFICATE` block",
+            match part {
+                Part::ClientCa => {
+                    "It must be the PEM of the authorities that issue your clients' certificates"
+                        .to_owned()
+                }
+                _ => "It must be a PEM chain, the server's own certificate first".to_owned(),
+            },
+        ),
+    };
+    CertError::new(
+        part,
+        format!("{} {} {what}", part.title(), path.display()),
+        help,
+    )
+}
+
+/// Why a file without a usable key is none.
+pub(super) fn no_key(path: &Path, bytes: &[u8], why: &str) -> CertError {
+    let shown = path.display();
+    let (what, help) = match content(bytes) {
+        Content::Empty => (
+            "is empty".to_owned(),
+            "Write the PEM of the private key into it".to_owned(),
+        ),
+        Content::EncryptedKey => (
+            "is encrypted with a passphrase".to_owned(),
+            format!(
+                "Nobody can type it at a start: decrypt it by `openssl pkey -in {shown} -out plain.key`, and keep that file private"
+            ),
+        ),
+        Content::Certificate => (
+            "holds a certificate, and no private key".to_owned(),
+            "`cert` names the PEM chain, `key` the private key".to_owned(),
+        ),
+        Content::SshKey => (
+            "is in OpenSSH's own format".to_owned(),
+            format!("Convert it by `ssh-keygen -p -m PKCS8 -f {shown}`"),
+        ),
+        Content::PublicKey => (
+            "holds a public key".to_owned(),
+            "The private one is needed".to_owned(),
+        ),
+        Content::Binary => (
+            "is binary (DER or PKCS #12), not PEM".to_owned(),
+            format!("Convert it, for DER by `openssl pkey -inform der -in {shown} -out plain.key`"),
+        ),
+        _ => (
+            format!("holds no private key in PEM: {why}"),
+            "Expected a `BEGIN PRIVATE KEY` block (not encrypted)".to_owned(),
+        ),
+    };
+    CertError::new(Part::Key, format!("key {shown} {what}"), help)
+}
+
+/// `cert` names the key and `key` the certificate: one mistake.
+pub(super) fn are_swapped(cert: &[u8], key: &[u8]) -> bool {
+    let is_key = matches!(content(cert), Content::Key | Content::EncryptedKey);
+    is_key && content(key) == Content::Certificate
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_are_told_apart() {
+        for (text, expected) in [
+            ("", Content::Empty),
+            (" \n", Content::Empty),
+            ("-----BEGIN CERTIFICATE-----\n", Content::Certificate),
+            (
+                "subject=x\n-----BEGIN CERTIFICATE-----\n",
+                Content::Certificate,
+            ),
+            ("-----BEGIN PRIVATE KEY-----\n", Content::Key),
+            ("-----BEGIN EC PRIVATE KEY-----\nMHcC\n", Content::Key),
+            (
+                "-----BEGIN ENCRYPTED PRIVATE KEY-----\n",
+                Content::EncryptedKey,
+            ),
+            (
+                "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n",
+                Content::EncryptedKey,
+            ),
+            ("-----BEGIN OPENSSH PRIVATE KEY-----\n", Content::SshKey),
+            ("-----BEGIN PUBLIC KEY-----\n", Content::PublicKey),
+            ("-----BEGIN CERTIFICATE REQUEST-----\n", Content::Request),
+            ("\u{30}hello", Content::Other),
+        ] {
+            assert_eq!(content(text.as_bytes()), expected, "{text:?}");
+        }
+        assert_eq!(content(&[0x30, 0x82, 1, 2]), Content::Binary);
+    }
+}
