@@ -88,7 +88,9 @@ impl Families {
     fn subjects(&self) -> BTreeSet<Subject> {
         let versions = self.versions.keys();
         let versions = versions.map(|(s, v)| Subject::Version(s.clone(), v.clone()));
-        let services = self.rules.keys().chain(self.labels.keys());
+        // Requests without a route count for the service without a name, which never leaves.
+        let counted = self.services.keys().filter(|name| !name.is_empty());
+        let services = self.rules.keys().chain(self.labels.keys()).chain(counted);
         let services = services.map(|name| Subject::Service(name.clone()));
         let listeners = self.listeners.keys().cloned().map(Subject::Listener);
         let endpoints = self.ejections.keys().map(|what| {
@@ -111,6 +113,10 @@ impl Families {
             let subject = Subject::Listener(name.clone());
             Arc::strong_count(shards) > 1 || !expired.contains(&subject)
         });
+        self.services.retain(|service, metrics| {
+            let subject = Subject::Service(service.clone());
+            Arc::strong_count(metrics) > 1 || !expired.contains(&subject)
+        });
         self.rules.retain(|service, hits| {
             let subject = Subject::Service(service.clone());
             Arc::strong_count(hits) > 1 || !expired.contains(&subject)
@@ -122,6 +128,7 @@ impl Families {
         // Labels stay as long as any series of the service has them.
         let mut labelled: BTreeSet<&str> = self.versions.keys().map(|(s, _)| &**s).collect();
         labelled.extend(self.rules.keys().map(|name| &**name));
+        labelled.extend(self.services.keys().map(|name| &**name));
         labelled.extend(self.ejections.keys().map(|what| &*what.service));
         self.labels.retain(|service, _| {
             labelled.contains(&**service) || !expired.contains(&Subject::Service(service.clone()))
@@ -163,6 +170,8 @@ mod tests {
             });
         }
         telemetry.rules("shop", 1);
+        telemetry.service("shop");
+        telemetry.service("");
         telemetry.remember_labels("shop", &[("team".into(), "web".into())]);
         telemetry.listener("http");
         telemetry.listener("https");
@@ -171,7 +180,10 @@ mod tests {
 
     /// How many versions, ejections, rules, labels and listeners have series.
     fn count(telemetry: &Telemetry) -> [usize; 5] {
+        let services = telemetry.services().len();
         let families = telemetry.families();
+        // As many as have rules, and the one without a name.
+        assert_eq!(services, families.rules.len() + 1);
         [
             families.versions.len(),
             families.ejections.len(),
