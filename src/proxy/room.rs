@@ -78,13 +78,25 @@ struct Entry {
 }
 
 /// One worker's downloads that were blocked at least once.
-#[derive(Debug, Default)]
-pub struct Downloads(RefCell<Slab<Entry>>);
+#[derive(Debug)]
+pub struct Downloads {
+    worker: usize,
+    entries: RefCell<Slab<Entry>>,
+}
 
 impl Downloads {
-    /// Ends the blocked download of this version with the lowest rate; `false`: there is none.
+    /// None yet, for this worker.
+    pub fn new(worker: usize) -> Self {
+        Self {
+            worker,
+            entries: RefCell::default(),
+        }
+    }
+
+    /// Ends the blocked download of this version with the lowest rate; `false`: this worker has none, or another worker has
+    /// one that is slower.
     pub fn shed_slowest(&self, version: &Arc<VersionLoad>, now_ms: u64) -> bool {
-        let mut entries = self.0.borrow_mut();
+        let mut entries = self.entries.borrow_mut();
         let slowest = entries
             .iter_mut()
             .filter(|(_, e)| e.blocked && Arc::ptr_eq(&e.version, version))
@@ -92,28 +104,45 @@ impl Downloads {
         let Some((_, entry)) = slowest else {
             return false;
         };
+        let rate = entry.rate.per_second(now_ms);
+        if version.slowest.is_lower_elsewhere(self.worker, rate) {
+            return false;
+        }
         entry.blocked = false;
         entry.shed.set(true);
         entry.watch.hurry();
         true
     }
 
-    /// Makes room that other workers ask for.
-    pub fn make_room_for_others(&self, now_ms: u64) {
-        if self.0.borrow().is_empty() {
+    /// With each tick: tells the other workers of the slowest downloads, and makes the room that they ask for.
+    pub fn tick(&self, now_ms: u64) {
+        if self.entries.borrow().is_empty() {
             return;
         }
-        let wanted: Vec<Arc<VersionLoad>> = {
-            let entries = self.0.borrow();
-            let mut versions: Vec<_> = entries.iter().map(|(_, e)| &e.version).collect();
-            versions.sort_unstable_by_key(|v| Arc::as_ptr(v));
-            versions.dedup_by_key(|v| Arc::as_ptr(v));
-            let asks = |v: &&Arc<VersionLoad>| v.wanted.load(Ordering::Relaxed) > 0;
-            versions.into_iter().filter(asks).cloned().collect()
-        };
-        for version in wanted {
-            while version.stop_asking() && self.shed_slowest(&version, now_ms) {}
+        for (version, slowest) in self.slowest_of_each(now_ms) {
+            version.slowest.publish(self.worker, Some(slowest));
+            while version.wanted.load(Ordering::Relaxed) > 0
+                && self.shed_slowest(&version, now_ms)
+                && version.stop_asking()
+            {}
         }
+    }
+
+    /// Versions that have blocked downloads here, with the lowest rate of each.
+    fn slowest_of_each(&self, now_ms: u64) -> Vec<(Arc<VersionLoad>, u64)> {
+        let entries = self.entries.borrow();
+        let mut found: Vec<(Arc<VersionLoad>, u64)> = Vec::new();
+        for (_, entry) in entries.iter().filter(|(_, e)| e.blocked) {
+            let rate = entry.rate.per_second(now_ms);
+            match found
+                .iter_mut()
+                .find(|(v, _)| Arc::ptr_eq(v, &entry.version))
+            {
+                Some((_, slowest)) => *slowest = rate.min(*slowest),
+                None => found.push((entry.version.clone(), rate)),
+            }
+        }
+        found
     }
 }
 
@@ -145,7 +174,7 @@ impl<'a> Download<'a> {
 
     fn note(&mut self, blocked: bool, moved: u64, watch: &Watch) {
         let now_ms = self.worker.watches.now_ms();
-        let mut entries = self.worker.downloads.0.borrow_mut();
+        let mut entries = self.worker.downloads.entries.borrow_mut();
         let (key, shed) = self.known.get_or_insert_with(|| {
             let version = self.endpoint.version.clone();
             version.blocked.fetch_add(1, Ordering::Relaxed);
@@ -173,8 +202,10 @@ impl<'a> Download<'a> {
 impl Drop for Download<'_> {
     fn drop(&mut self) {
         if let Some((key, _)) = self.known {
-            let entry = self.worker.downloads.0.borrow_mut().remove(key);
+            let entry = self.worker.downloads.entries.borrow_mut().remove(key);
             entry.version.blocked.fetch_sub(1, Ordering::Relaxed);
+            // The next tick tells what is left.
+            entry.version.slowest.publish(self.worker.id, None);
         }
     }
 }

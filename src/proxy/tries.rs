@@ -22,7 +22,9 @@ const TRIED: usize = 11;
 const SPARED: usize = 64;
 
 /// How many ticks a request waits for room that slow downloads of other workers give up.
-const TICKS_FOR_ROOM: u32 = 4;
+const TICKS_FOR_ROOM: u32 = 20;
+/// After so many ticks without room another download is ended.
+const RETRY_TICKS: u32 = 4;
 
 /// Where a request goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,26 +251,31 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     async fn make_room(&self, version: &'a Version, ceiling: u32) -> Option<Guard<'a>> {
         let worker = self.cx.worker;
         let load = &version.load;
-        let now_ms = worker.watches.now_ms();
-        let made = worker.downloads.shed_slowest(load, now_ms)
-            || worker.spare_uploads(&version.pool, SPARED);
-        let asked = !made && load.ask_for_room();
-        // The first tick is given to a burst that is being answered just now; more only where room is being made.
-        let ticks = if made || asked { TICKS_FOR_ROOM } else { 1 };
-        // Tasks that were woken run before this one goes on, and give their room back.
-        tokio::task::yield_now().await;
-        let mut room = load.requests.try_enter(ceiling);
-        for _ in 0..ticks {
-            if room.is_some() {
-                break;
+        let (mut asked, mut made) = (false, false);
+        for tick in 0..TICKS_FOR_ROOM {
+            // One download is enough for one request, unless newcomers took its room twice.
+            if tick % RETRY_TICKS == 0 {
+                made = worker.downloads.shed_slowest(load, worker.watches.now_ms())
+                    || worker.spare_uploads(&version.pool, SPARED);
+                asked = asked || (!made && load.ask_for_room());
+                // Tasks that were woken run before this one goes on, and give their room back.
+                tokio::task::yield_now().await;
+            } else {
+                tokio::time::sleep(TICK).await;
             }
-            tokio::time::sleep(TICK).await;
-            room = load.requests.try_enter(ceiling);
+            let room = load.requests.try_enter(ceiling);
+            // A burst that is being answered just now gets the first tick; more only where room is being made.
+            if room.is_some() || (tick > 0 && !asked && !made) {
+                if asked {
+                    load.stop_asking();
+                }
+                return room;
+            }
         }
         if asked {
             load.stop_asking();
         }
-        room
+        None
     }
 
     /// What follows a failed try.

@@ -87,7 +87,7 @@ impl Worker {
             h2_conns: H2Conns::new(id),
             watches: Watches::new(),
             turnstile: Turnstile::default(),
-            downloads: Downloads::default(),
+            downloads: Downloads::new(id),
             snapshot: RefCell::new(Rc::new(snapshot)),
             rng: RefCell::new(fastrand::Rng::new()),
             services: RefCell::default(),
@@ -291,7 +291,7 @@ impl Worker {
         self.watches.tick(now);
         self.turnstile.tick();
         self.cut_overdue(now);
-        self.downloads.make_room_for_others(self.watches.now_ms());
+        self.downloads.tick(self.watches.now_ms());
         if limits::anybody_waits() {
             self.conns.make_room();
             self.h2_conns.make_room();

@@ -8,7 +8,7 @@
 //! length of a push; it is served in the order of arrival, and newcomers don't overtake.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -73,6 +73,34 @@ pub struct VersionLoad {
     pub blocked: AtomicU32,
     /// Requests that wait until a worker ends one of these downloads.
     pub wanted: AtomicU32,
+    /// The lowest rate among these downloads, for each worker.
+    pub slowest: Slowest,
+}
+
+/// How many workers have a cell of their own in [`Slowest`]; beyond that some share one.
+const CELLS: usize = 16;
+
+/// The lowest rate, in bytes a second, of the downloads of each worker that their clients are slow to take. Workers compare
+/// it to find out which of them has the slowest download of a version.
+#[derive(Debug, Default)]
+pub struct Slowest([AtomicU64; CELLS]);
+
+impl Slowest {
+    /// Worker `worker` has this lowest rate; `None`: it has no such download.
+    pub fn publish(&self, worker: usize, rate: Option<u64>) {
+        let cell = rate.map_or(0, |rate| rate.saturating_add(1));
+        self.0[worker % CELLS].store(cell, Ordering::Relaxed);
+    }
+
+    /// Whether another worker than `worker` has one with a lower rate than this.
+    pub fn is_lower_elsewhere(&self, worker: usize, rate: u64) -> bool {
+        let others = self.0.iter().enumerate();
+        let mut others = others.filter(|(at, _)| *at != worker % CELLS);
+        others.any(|(_, cell)| {
+            let cell = cell.load(Ordering::Relaxed);
+            cell > 0 && cell - 1 < rate
+        })
+    }
 }
 
 impl VersionLoad {
