@@ -241,7 +241,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         up: &mut U,
     ) -> Result<Served, TryError> {
         let head = exchange::ask(self.cx, self.first_byte(), upload, down, up).await?;
-        self.recording.head_arrived();
+        self.recording.head_arrived(head.status);
         if head.status == 101 {
             let served = tunnel::run(self.cx, active, self.recording, down, up).await?;
             self.recording.end_try(head.status, None);

@@ -106,14 +106,21 @@ impl<'a> Recording<'a> {
         });
     }
 
-    /// The final response's head of the try has arrived.
+    /// The final response's head of the try has arrived. Outlier detection hears of a failure before the client does, so
+    /// that the client's next request finds the endpoint out.
     #[inline]
-    pub fn head_arrived(&mut self) {
+    pub fn head_arrived(&mut self, status: u16) {
         let now = Instant::now();
         self.record.times.first_byte = Some(now.duration_since(self.started));
         let took = now.duration_since(self.try_began);
         if let Some(attempt) = self.record.last_try_mut() {
             attempt.first_byte = Some(took);
+            attempt.noted = status >= 500;
+        }
+        if status >= 500
+            && let (Some(service), Some(attempt)) = (self.service, self.record.last_try())
+        {
+            note(self.worker, service, attempt, outcome(attempt, status));
         }
     }
 
@@ -235,11 +242,19 @@ fn observe_try(
         let now_ms = worker.watches.now_ms();
         endpoint.load.note_latency(first_byte, now_ms);
     }
-    worker.note(
-        endpoint,
-        outcome(attempt, status),
-        &service.policies.outlier,
-    );
+    if !attempt.noted {
+        note(worker, service, attempt, outcome(attempt, status));
+    }
+}
+
+/// Tells outlier detection.
+#[inline]
+fn note(worker: &Worker, service: &Service, attempt: &TryRecord<'_>, outcome: Outcome) {
+    if let Some((_, member)) = attempt.endpoint {
+        let pool = &service.versions[attempt.version.1].pool;
+        let endpoint = &pool.members[member].endpoint;
+        worker.note(endpoint, outcome, &service.policies.outlier);
+    }
 }
 
 /// What a try says about its endpoint, for outlier detection.

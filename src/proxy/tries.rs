@@ -23,6 +23,8 @@ const SPARED: usize = 64;
 
 /// How many ticks a request waits for room that slow downloads of other workers give up.
 const TICKS_FOR_ROOM: u32 = 20;
+/// How many ticks a request waits where no room is being made.
+const GRACE_TICKS: u32 = 3;
 /// After so many ticks without room another download is ended.
 const RETRY_TICKS: u32 = 4;
 
@@ -264,8 +266,8 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
                 tokio::time::sleep(TICK).await;
             }
             let room = load.requests.try_enter(ceiling);
-            // A burst that is being answered just now gets the first tick; more only where room is being made.
-            if room.is_some() || (tick > 0 && !asked && !made) {
+            // A burst that is being answered just now gets some ticks; more only where room is being made.
+            if room.is_some() || (tick >= GRACE_TICKS && !asked && !made) {
                 if asked {
                     load.stop_asking();
                 }

@@ -419,8 +419,10 @@ impl Conn<'_> {
         down.begin(Version::H11, false, Framing::Empty);
         let id = self.worker.request_id(None);
         let mut recording = Recording::begin(inbound, id.ours());
-        let refused = proxy::refuse(self.watch, inbound.snapshot, &mut recording, down, answer);
-        if refused.await == Ended::Whole {
+        let refused =
+            proxy::refuse(self.watch, inbound.snapshot, &mut recording, down, answer).await;
+        drop(recording);
+        if refused == Ended::Whole {
             self.take_leave(down).await;
         }
     }

@@ -30,6 +30,8 @@ pub struct TryRecord<'a> {
     /// The status that counts for the version: its response's, or the 502 or 504 that its failure amounts to. `None`
     /// where the try says nothing about the version.
     pub status: Option<u16>,
+    /// Outlier detection has heard of it already, when its response's head arrived.
+    pub noted: bool,
     /// `grpc-status` of a gRPC call.
     pub grpc_status: Option<u8>,
     /// What failed.

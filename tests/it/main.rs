@@ -6,6 +6,7 @@ mod support;
 mod admin_access;
 mod admin_metrics;
 mod balance;
+mod blame;
 mod bodies;
 mod ceilings;
 mod chaos;

@@ -89,6 +89,19 @@ fn windowless(proxy: &Proxy) -> Client {
     client
 }
 
+/// As [`windowless`], once the origin has answered all of them: until then they are in flight like any other request.
+fn answered(proxy: &Proxy) -> Client {
+    let labels = [("service", "app"), ("version", "v1")];
+    let open = || proxy.metrics().sum("http_requests_in_flight", &labels);
+    let before = open();
+    let client = windowless(proxy);
+    until("its streams are there", || {
+        (open() >= before + 100.0).then_some(())
+    });
+    pause(Duration::from_millis(200));
+    client
+}
+
 /// What good requests saw.
 #[derive(Debug, Default)]
 struct Seen {
@@ -193,7 +206,7 @@ fn streams_without_a_window_harm_no_good_request() {
     let origin = origin();
     // The origin's queue of connections is short: a dropped SYN comes again after a second.
     let proxy = serve(&single(&origin.at(), "timeouts.connect = \"5s\""));
-    let gather = || (0..8).map(|_| windowless(&proxy)).collect::<Vec<_>>();
+    let gather = || (0..8).map(|_| answered(&proxy)).collect::<Vec<_>>();
     let (crowd, memory) = unnoticed(&proxy, gather);
     assert!(origin.hits() >= 8 * 128 + GOOD, "{}", origin.hits());
     assert!(memory < 32 << 20, "{memory} bytes for 1,024 small answers");
@@ -207,7 +220,7 @@ fn both_crowds_at_once_harm_no_good_request() {
     // The origin's queue of connections is short: a dropped SYN comes again after a second.
     let proxy = serve(&single(&origin.at(), "timeouts.connect = \"5s\""));
     let gather = || {
-        let streams: Vec<_> = (0..8).map(|_| windowless(&proxy)).collect();
+        let streams: Vec<_> = (0..8).map(|_| answered(&proxy)).collect();
         let downloads: Vec<_> = (0..CROWD).map(|_| stalled(&proxy)).collect();
         (streams, downloads)
     };
