@@ -76,6 +76,9 @@ async fn what_is_buffered_of_a_connections_bodies_is_bounded_and_all_arrive() {
     let begin = Arc::new(Semaphore::new(0));
     let (_origin, proxy) = origin(begin.clone());
     let client = H2::connect(proxy.port).await;
+    // The proxy knows how many streams the origin takes once it has been answered over the connection.
+    begin.add_permits(1);
+    upload(client.clone(), proxy.port, Arc::default()).await;
     let sent = Arc::new(AtomicUsize::new(0));
     let uploads: Vec<_> = (0..UPLOADS)
         .map(|_| tokio::spawn(upload(client.clone(), proxy.port, sent.clone())))
