@@ -85,7 +85,7 @@ async fn what_is_buffered_of_a_connections_bodies_is_bounded_and_all_arrive() {
         .collect();
     let taken = at_rest(&sent).await;
     // The connection's window, its buffered bodies, and what is on its way to the origin.
-    assert!(taken < 3 * 1024 * 1024, "{taken} bytes");
+    assert!(taken <= 5 * 1024 * 1024, "{taken} bytes");
     begin.add_permits(UPLOADS);
     for upload in uploads {
         assert_eq!(upload.await.expect("no panic"), SIZE.to_string().as_bytes());

@@ -8,16 +8,12 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::support::client::{Client, End};
+use crate::support::client::Client;
 use crate::support::frames::{self, frame, get_fields, kind};
 use crate::support::origin::Origin;
-use crate::support::proxy::{Proxy, before, serve, single};
+use crate::support::proxy::{Proxy, serve, single};
 use crate::support::{PATIENCE, pause, until};
 
-/// More than the 1,024 requests that a version may have by default.
-const CROWD: usize = 1_100;
-/// So many of them come first, so that memory is measured by those after them.
-const FIRST: usize = 100;
 /// Requests that must not fail meanwhile.
 const GOOD: usize = 2_000;
 const LARGE: usize = 8 << 20;
@@ -168,39 +164,6 @@ fn unnoticed<C: Send>(proxy: &Proxy, gather: impl FnOnce() -> C + Send) -> (C, u
     (crowd, proxy.resident().saturating_sub(before))
 }
 
-fn in_flight(proxy: &Proxy) -> f64 {
-    let labels = [("service", "app"), ("version", "v1")];
-    proxy.metrics().sum("http_requests_in_flight", &labels)
-}
-
-#[test]
-fn a_crowd_of_stalled_downloads_harms_no_good_request() {
-    let origin = origin();
-    let proxy = before(&origin.at());
-    let gather = || {
-        let mut crowd: Vec<_> = (0..FIRST).map(|_| stalled(&proxy)).collect();
-        until("the first are there", || {
-            (in_flight(&proxy) >= FIRST as f64).then_some(())
-        });
-        // From here on what the process needs once is there.
-        let before = proxy.resident();
-        crowd.extend((FIRST..CROWD).map(|_| stalled(&proxy)));
-        (crowd, before)
-    };
-    let ((crowd, before), _) = unnoticed(&proxy, gather);
-    // They were really there: all asked, and those for whom there was room are being served.
-    assert!(origin.hits() >= CROWD + GOOD, "{}", origin.hits());
-    assert!(in_flight(&proxy) > 900.0, "{}", in_flight(&proxy));
-    let each = proxy.resident().saturating_sub(before) / (CROWD - FIRST) as u64;
-    // 0.1 MiB, and what the futures of a build without optimisation need beyond those of a release.
-    assert!(each < 128 * 1024, "{each} bytes for a stalled download");
-    drop(crowd);
-    until("their places are free", || {
-        (in_flight(&proxy) == 0.0).then_some(())
-    });
-    assert_eq!(proxy.get("/good").status(), 200);
-}
-
 #[test]
 fn streams_without_a_window_harm_no_good_request() {
     let origin = origin();
@@ -212,55 +175,6 @@ fn streams_without_a_window_harm_no_good_request() {
     assert!(memory < 32 << 20, "{memory} bytes for 1,024 small answers");
     drop(crowd);
     assert_eq!(proxy.get("/good").status(), 200);
-}
-
-#[test]
-fn both_crowds_at_once_harm_no_good_request() {
-    let origin = origin();
-    // The origin's queue of connections is short: a dropped SYN comes again after a second.
-    let proxy = serve(&single(&origin.at(), "timeouts.connect = \"5s\""));
-    let gather = || {
-        let streams: Vec<_> = (0..8).map(|_| answered(&proxy)).collect();
-        let downloads: Vec<_> = (0..CROWD).map(|_| stalled(&proxy)).collect();
-        (streams, downloads)
-    };
-    let (crowd, memory) = unnoticed(&proxy, gather);
-    assert!(memory < 150 << 20, "{memory} bytes");
-    drop(crowd);
-}
-
-#[test]
-fn what_is_waiting_for_its_origin_never_makes_room() {
-    let origin = origin();
-    let proxy = serve(&single(&origin.at(), "limits.requests = 6"));
-    let mut events: Vec<Client> = (0..3)
-        .map(|_| {
-            let mut client = proxy.client();
-            client.send("GET /events HTTP/1.1\r\nhost: test\r\n\r\n");
-            client.through(b"data: 1\n\n\r\n");
-            client
-        })
-        .collect();
-    let mut downloads: Vec<TcpStream> = (0..3).map(|_| stalled(&proxy)).collect();
-    until("all places are taken", || {
-        (in_flight(&proxy) == 6.0).then_some(())
-    });
-    // A download is known as blocked once it has stood still for a moment.
-    until("a download makes room", || {
-        (proxy.get("/good").status() == 200).then_some(())
-    });
-    for _ in 0..20 {
-        assert_eq!(proxy.get("/good").status(), 200);
-    }
-    for client in &mut events {
-        assert_eq!(client.end_within(Duration::from_millis(20)), End::Open);
-    }
-    // One of them was enough. It is cut, and the others go on.
-    let whole = downloads
-        .iter_mut()
-        .map(|d| read_on(d, b""))
-        .filter(|n| *n == LARGE);
-    assert_eq!(whole.count(), 2);
 }
 
 #[test]
