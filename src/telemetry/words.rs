@@ -134,8 +134,6 @@ words! {
         TlsHandshake "tls-handshake",
         /// The TLS handshake did not end in time.
         TlsTimeout "tls-timeout",
-        /// The HTTP/2 connection broke the protocol.
-        Http2Error "http2-error",
 
         // The proxy.
         /// `limits.connections`.
@@ -212,8 +210,6 @@ words! {
         BadHost "bad-host",
         /// Malformed line end.
         BadLineEnd "bad-line-end",
-        /// Malformed `max-forwards`.
-        BadMaxForwards "bad-max-forwards",
         /// Malformed method.
         BadMethod "bad-method",
         /// Malformed request line.
