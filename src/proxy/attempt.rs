@@ -20,6 +20,11 @@ use crate::upstream::conns::Kept;
 use crate::upstream::h2_conns::Lease;
 use crate::upstream::limits::{Guard, anybody_waits};
 
+/// Whether a client can do nothing without the tunnel that it asks for; other upgrades may be ignored (RFC 9110 §7.8).
+fn is_websocket(protocol: &[u8]) -> bool {
+    protocol.trim_ascii().eq_ignore_ascii_case(b"websocket")
+}
+
 /// How an exchange on one connection ended.
 struct Outcome {
     result: Result<Served, TryError>,
@@ -43,11 +48,6 @@ impl From<ExchangeError> for Outcome {
             stale: None,
         }
     }
-}
-
-/// Whether a client can do nothing without the tunnel that it asks for; other upgrades may be ignored (RFC 9110 §7.8).
-fn is_websocket(protocol: &[u8]) -> bool {
-    protocol.trim_ascii().eq_ignore_ascii_case(b"websocket")
 }
 
 impl<F: Fields> RequestContext<'_, F> {

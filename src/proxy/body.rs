@@ -45,7 +45,7 @@ const TRICKLE: usize = 32 * 1024;
 const TRICKLES: u8 = 4;
 
 impl Flow {
-    /// A body that moves at most so many bytes in a turn, instead of [`TURN`].
+    /// A body that moves at most `bytes` in a turn, instead of [`TURN`].
     pub fn in_turns_of(bytes: u64) -> Self {
         Self {
             turn_less: TURN.saturating_sub(bytes),

@@ -87,21 +87,16 @@ impl<F: Fields> RequestContext<'_, F> {
         let soon = (2 * TICK).min(first_byte);
         let slot = match acquire(soon).await {
             Err(Limit::Connections) => {
-                self.free_a_connection(endpoint);
+                // A response that has arrived whole, and which only its client is slow to take, holds a connection too: the
+                // slowest such download of the version gives up its own.
+                let (worker, load) = (self.worker, &endpoint.version);
+                let shed = worker.downloads.shed_slowest(load, worker.watches.now_ms());
+                let _wish = (!shed).then(|| load.ask_for_room());
                 acquire(first_byte - soon).await
             }
             other => other,
         };
         slot.map_err(ExchangeError::Limit)
-    }
-
-    /// The slowest download of the version gives up its connection. A response that has arrived whole, and which only its
-    /// client is slow to take, holds one too.
-    fn free_a_connection(&self, endpoint: &Endpoint) {
-        let (worker, load) = (self.worker, &endpoint.version);
-        if !worker.downloads.shed_slowest(load, worker.watches.now_ms()) {
-            load.ask_for_room();
-        }
     }
 }
 

@@ -138,12 +138,12 @@ impl ExchangeError {
             Self::BodyTooLarge => (Origin::Client, Reason::BodyTooLarge),
             Self::NoEndpoint => (Origin::Upstream, Reason::NoEndpoint),
             Self::Status(_) => (Origin::Upstream, Reason::UpstreamStatus),
-            Self::Limit(limit) => (Origin::Proxy, limit_reason(*limit)),
+            Self::Limit(limit) => (Origin::Proxy, limit.reason()),
             Self::QueueTimeout => (Origin::Proxy, Reason::QueueTimeout),
             Self::NoUpgrade => (Origin::Proxy, Reason::UpstreamNoUpgrade),
             Self::Shutdown => (Origin::Proxy, Reason::Shutdown),
-            Self::Connect(error) if error.is_local() => (Origin::Proxy, Reason::NoDescriptors),
-            Self::Connect(error) => (Origin::Upstream, connect_reason(error)),
+            Self::Connect(error) if error.is_local() => (Origin::Proxy, error.reason()),
+            Self::Connect(error) => (Origin::Upstream, error.reason()),
             Self::Upstream(error) => (Origin::Upstream, wire_reason(error, answered)),
             Self::FirstByteTimeout => (Origin::Upstream, Reason::FirstByteTimeout),
             Self::TotalTimeout => (Origin::Upstream, Reason::TotalTimeout),
@@ -177,28 +177,6 @@ impl ExchangeError {
         (self.failure(false).origin == Origin::Upstream)
             .then(|| self.answer().map(|answer| answer.status))
             .flatten()
-    }
-}
-
-fn limit_reason(limit: Limit) -> Reason {
-    match limit {
-        Limit::Connections => Reason::LimitConnections,
-        Limit::Pending => Reason::LimitPending,
-        Limit::Requests => Reason::LimitRequests,
-        Limit::Retries => Reason::LimitRetries,
-        Limit::Streams => Reason::LimitStreams,
-    }
-}
-
-fn connect_reason(error: &ConnectError) -> Reason {
-    match error {
-        ConnectError::Timeout => Reason::ConnectTimeout,
-        ConnectError::Unresolved => Reason::UnresolvedName,
-        ConnectError::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-            Reason::ConnectRefused
-        }
-        ConnectError::Io(e) if e.kind() == io::ErrorKind::InvalidData => Reason::UpstreamTls,
-        ConnectError::Io(_) => Reason::ConnectFailed,
     }
 }
 

@@ -4,13 +4,13 @@
 //!
 //! * [`context`]: what stays the same for a request. [`observe`]: its record, and everything that is counted and logged about it.
 //! * [`hold`]: a body is whole, or 64 KiB of it there, before the request takes room in its version. [`placing`]: which version.
-//! * [`tries`]: which endpoint, and what follows a failure ([`retry`] decides, pure). [`attempt`]: an exchange with it; [`connection`]: by which connection; [`active`]: that it is busy.
+//! * [`tries`]: which endpoint, and what follows a failure ([`retry`] decides, pure). [`attempt`]: an exchange with it; [`connection`]: a connection to it; [`active`]: that it is busy.
 //! * [`exchange`]: the request up and the response down on an open connection, in two phases. [`tunnel`]: what follows a 101. [`body`]: the pump.
 //! * [`respond`]: answers of the proxy itself. [`error`]: what failed, who caused it, and who is told what.
 //! * [`room`]: room for requests when slow downloads take all of it. [`drain`]: when what drains has had its time.
 //! * [`wire`]: what an exchange asks of a connection. [`h1`], [`h1_down`], [`h1_up`]: HTTP/1. [`h2`], [`h2_down`], [`h2_up`]: HTTP/2.
 //! * [`max_forwards`], [`websocket`]: requests that the proxy answers or refuses whatever their route.
-//! * [`headers`]: heads on their way through; [`id`]: what they are found by; [`via`]. [`peer`]: who asks. [`worker`]: what a thread has at hand.
+//! * [`headers`]: heads on their way through; [`id`]: the request's id; [`via`]. [`peer`]: the other end of the connection. [`worker`]: what a thread has at hand.
 
 pub mod active;
 pub mod attempt;
@@ -48,12 +48,13 @@ pub mod worker;
 pub use error::Answer;
 pub use observe::{Inbound, Recording};
 pub use peer::Peer;
-pub use respond::{redirect_https, refuse};
+pub use respond::{redirect_https, refuse, refuse_head};
 pub use worker::Worker;
 
 use crate::http1::{self, Framing};
 use crate::net::{Phase, Watch};
 use crate::snapshot::{Service, Snapshot};
+use crate::telemetry::record::Protocol;
 use body::Upload;
 use context::RequestContext;
 use error::{AttemptError, ExchangeError};
@@ -96,7 +97,8 @@ pub async fn handle<'a, D: Downstream, F: Fields>(
     let _begun = worker.turnstile.begin();
     #[cfg(test)]
     stumble(request.target, "routing");
-    recording.record.grpc = is_grpc(&request.fields);
+    // gRPC is spoken over HTTP/2 alone: a request by HTTP/1 is not searched for its content type.
+    recording.record.grpc = inbound.protocol == Protocol::Http2 && is_grpc(&request.fields);
     let (service, placed) = match route(worker, snapshot, request) {
         Ok(found) => found,
         Err(answer) => return respond::refuse(watch, snapshot, recording, down, answer).await,

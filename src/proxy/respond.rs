@@ -5,14 +5,14 @@ use std::task::{Context, Poll};
 
 use super::error::Answer;
 use super::headers::{Fields, NoFields, Outgoing, Request};
-use super::observe::Recording;
+use super::observe::{Inbound, Recording};
 use super::websocket;
 use super::wire::{Downstream, WireError};
 use super::{Ended, error::ExchangeError};
 use crate::http1::{Framing, Method};
 use crate::net::Watch;
 use crate::snapshot::Snapshot;
-use crate::telemetry::record::{Protocol, Reason};
+use crate::telemetry::record::Reason;
 
 /// What every answer of ours says of itself.
 const CONTENT_TYPE: (&str, &str) = ("content-type", "text/plain; charset=utf-8");
@@ -47,6 +47,20 @@ pub async fn refuse<D: Downstream>(
 ) -> Ended {
     recording.record.failure = (answer.status >= 400).then(|| answer.failure());
     send_answer(watch, snapshot, recording, down, answer).await
+}
+
+/// Refuses a request whose head can't be used. `method` decides whether the answer has a body.
+pub async fn refuse_head<D: Downstream>(
+    inbound: Inbound<'_>,
+    watch: &Watch,
+    method: Method,
+    down: &mut D,
+    answer: Answer,
+) -> Ended {
+    let id = inbound.worker.request_id(None);
+    let mut recording = Recording::begin(inbound, id.ours());
+    recording.record.method = method;
+    refuse(watch, inbound.snapshot, &mut recording, down, answer).await
 }
 
 /// Tells the client of a failure, where it can still be told.
@@ -115,7 +129,7 @@ async fn send<D: Downstream>(
     if watch.is_closing() {
         down.close_after();
     }
-    let is_grpc = record.grpc && record.protocol == Protocol::Http2 && reply.status >= 400;
+    let is_grpc = record.grpc && reply.status >= 400;
     let bodiless = is_grpc || record.method == Method::Head;
     let queued = if is_grpc {
         queue_grpc(down, record.id, reply)

@@ -123,7 +123,7 @@ impl Downloads {
             version.slowest.publish(self.worker, Some(slowest));
             while version.wanted.load(Ordering::Relaxed) > 0
                 && self.shed_slowest(&version, now_ms)
-                && version.stop_asking()
+                && version.meet_wish()
             {}
         }
     }

@@ -12,6 +12,7 @@ use super::retry::{self, Next, Situation, TryFailure};
 use super::wire::Downstream;
 use crate::net::clock::TICK;
 use crate::snapshot::Version;
+use crate::telemetry::VersionShard;
 use crate::upstream::budget;
 use crate::upstream::limits::{Guard, Limit};
 
@@ -25,7 +26,7 @@ const SPARED: usize = 64;
 const TICKS_FOR_ROOM: u32 = 20;
 /// How many ticks a request waits where no room is being made.
 const GRACE_TICKS: u32 = 3;
-/// After so many ticks without room another download is ended.
+/// How many ticks without room pass before another download is ended.
 const RETRY_TICKS: u32 = 4;
 
 /// Where a request goes first.
@@ -55,7 +56,7 @@ pub(super) enum TryError {
     Failed(AttemptError),
     /// Its response is dropped, because this follows.
     Superseded(Next),
-    /// Its kept connection had ended under it: another endpoint is asked at once, and nobody is charged.
+    /// Its kept connection had ended under it: another endpoint is asked at once, and no endpoint is charged.
     Stale,
 }
 
@@ -253,13 +254,15 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     async fn make_room(&self, version: &'a Version, ceiling: u32) -> Option<Guard<'a>> {
         let worker = self.cx.worker;
         let load = &version.load;
-        let (mut asked, mut made) = (false, false);
+        let (mut wish, mut made) = (None, false);
         for tick in 0..TICKS_FOR_ROOM {
-            // One download is enough for one request, unless newcomers took its room twice.
+            // One download is enough for one request, unless newcomers took its room meanwhile.
             if tick % RETRY_TICKS == 0 {
                 made = worker.downloads.shed_slowest(load, worker.watches.now_ms())
                     || worker.spare_uploads(&version.pool, SPARED);
-                asked = asked || (!made && load.ask_for_room());
+                if !made && wish.is_none() {
+                    wish = load.ask_for_room();
+                }
                 // Tasks that were woken run before this one goes on, and give their room back.
                 tokio::task::yield_now().await;
             } else {
@@ -267,15 +270,10 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
             }
             let room = load.requests.try_enter(ceiling);
             // A burst that is being answered just now gets some ticks; more only where room is being made.
-            if room.is_some() || (tick >= GRACE_TICKS && !asked && !made) {
-                if asked {
-                    load.stop_asking();
-                }
+            let is_hopeless = tick >= GRACE_TICKS && wish.is_none() && !made;
+            if room.is_some() || is_hopeless {
                 return room;
             }
-        }
-        if asked {
-            load.stop_asking();
         }
         None
     }
@@ -354,10 +352,10 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
 }
 
 /// A request that counts in `http_requests_in_flight`.
-struct InFlight<'a>(&'a crate::telemetry::VersionShard);
+struct InFlight<'a>(&'a VersionShard);
 
 impl<'a> InFlight<'a> {
-    fn enter(shard: &'a crate::telemetry::VersionShard) -> Self {
+    fn enter(shard: &'a VersionShard) -> Self {
         shard.in_flight(1);
         Self(shard)
     }

@@ -248,7 +248,7 @@ impl Worker {
 
     /// Bytes that one body may move before others get their turn: with many requests in flight, less each.
     pub fn turn_bytes(&self) -> u64 {
-        /// With so many bodies in turn each still moves what fits into a pipe.
+        /// Each body moves at least what fits into a pipe, however many there are.
         const LEAST: u64 = 64 * 1024;
         /// What all requests in flight together may move before each has had a turn, about 4 ms of copying.
         const ROUND: u64 = 16 << 20;

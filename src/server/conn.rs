@@ -13,7 +13,7 @@ use super::counted::Counted;
 use super::gate::Place;
 use super::request::{Parsed, Scratch};
 use super::tls::TlsInfo;
-use crate::http1::{Framing, HeadLimits, RequestHead, Version};
+use crate::http1::{Framing, HeadLimits, Method, RequestHead, Version};
 use crate::net::{Phase, Stream, Watch, Watched};
 use crate::proxy::h1::H1;
 use crate::proxy::h1_down::H1Down;
@@ -394,11 +394,8 @@ impl Conn<'_> {
             Ok(parsed) => parsed,
             Err(reject) => {
                 down.close_after();
-                let id = self.worker.request_id(None);
-                let mut recording = Recording::begin(inbound, id.ours());
-                recording.record.method = head.method;
                 let answer = Answer::refuse(reject);
-                return proxy::refuse(watch, snapshot, &mut recording, down, answer).await;
+                return proxy::refuse_head(inbound, watch, head.method, down, answer).await;
             }
         };
         let request = parsed.request();
@@ -417,12 +414,8 @@ impl Conn<'_> {
     /// Answers a head that can't be used; the connection ends.
     async fn refuse(&self, inbound: Inbound<'_>, down: &mut H1Down, answer: Answer) {
         down.begin(Version::H11, false, Framing::Empty);
-        let id = self.worker.request_id(None);
-        let mut recording = Recording::begin(inbound, id.ours());
-        let refused =
-            proxy::refuse(self.watch, inbound.snapshot, &mut recording, down, answer).await;
-        drop(recording);
-        if refused == Ended::Whole {
+        let refused = proxy::refuse_head(inbound, self.watch, Method::Other, down, answer);
+        if refused.await == Ended::Whole {
             self.take_leave(down).await;
         }
     }

@@ -76,7 +76,7 @@ pub struct RequestRecord<'a> {
     pub host: &'a str,
     /// The path as it goes upstream, without the query.
     pub path: &'a [u8],
-    /// A gRPC call, by its content type.
+    /// A gRPC call over HTTP/2, by its content type.
     pub grpc: bool,
     /// The service; empty where no route matched.
     pub service: &'a str,

@@ -17,6 +17,7 @@ use super::{Endpoint, addresses};
 use crate::config::spec::{Address, Scheme};
 use crate::net::Stream;
 use crate::net::keepalive::keep_alive;
+use crate::telemetry::record::Reason;
 
 /// An opened connection, and what it speaks.
 #[derive(Debug)]
@@ -39,15 +40,15 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// A short token for `x-cutover-reason` and logs.
-    pub fn reason(&self) -> &'static str {
+    /// The word for it in `x-cutover-reason`, logs and metrics.
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::Timeout => "connect-timeout",
-            Self::Unresolved => "unresolved-name",
-            _ if self.is_local() => "no-descriptors",
-            Self::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => "connect-refused",
-            Self::Io(e) if e.kind() == io::ErrorKind::InvalidData => "upstream-tls",
-            Self::Io(_) => "connect-failed",
+            Self::Timeout => Reason::ConnectTimeout,
+            Self::Unresolved => Reason::UnresolvedName,
+            _ if self.is_local() => Reason::NoDescriptors,
+            Self::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => Reason::ConnectRefused,
+            Self::Io(e) if e.kind() == io::ErrorKind::InvalidData => Reason::UpstreamTls,
+            Self::Io(_) => Reason::ConnectFailed,
         }
     }
 

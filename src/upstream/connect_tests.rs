@@ -22,7 +22,7 @@ fn named(addresses: Vec<SocketAddr>) -> Arc<Endpoint> {
     endpoint
 }
 
-/// A socket on each of these loopback addresses that takes whoever comes.
+/// A socket on each of these loopback addresses that accepts every connection.
 fn listeners(hosts: &[u8]) -> (Vec<TcpListener>, Vec<SocketAddr>) {
     let all = hosts.iter().map(|host| {
         let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, *host), 0)).expect("a socket");
@@ -127,7 +127,7 @@ fn what_this_process_lacks_is_told_apart_from_what_the_peer_does() {
     for code in [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL] {
         let error = of(code);
         assert!(error.is_local() && error.again().is_local(), "{error:?}");
-        assert_eq!(error.again().reason(), "no-descriptors");
+        assert_eq!(error.again().reason().as_str(), "no-descriptors");
     }
     for error in [
         of(Errno::CONNREFUSED),
@@ -141,6 +141,6 @@ fn what_this_process_lacks_is_told_apart_from_what_the_peer_does() {
         io::ErrorKind::InvalidData,
         "bad certificate",
     ));
-    assert_eq!(tls.again().reason(), "upstream-tls");
+    assert_eq!(tls.again().reason().as_str(), "upstream-tls");
     assert!(matches!(tls.again(), ConnectError::Io(e) if e.to_string() == "bad certificate"));
 }

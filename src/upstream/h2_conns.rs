@@ -283,7 +283,7 @@ impl Inner {
         (sender, state)
     }
 
-    /// Opens a connection, in a task of its own: it is of use also if whoever asked for it is gone by then. `slot`: its place
+    /// Opens a connection, in a task of its own: it is of use also if the request that asked for it is gone by then. `slot`: its place
     /// among the version's, which the task waits for if there is none yet.
     fn open(self: &Rc<Self>, endpoint: &Arc<Endpoint>, opening: Opening, slot: Option<Slot>) {
         let progress = match slot {

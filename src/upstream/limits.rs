@@ -14,6 +14,8 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use crate::telemetry::record::Reason;
+
 /// Waiting requests of all versions.
 static WAITING: AtomicU32 = AtomicU32::new(0);
 
@@ -43,14 +45,14 @@ impl Limit {
         self as usize
     }
 
-    /// For `x-cutover-reason`.
-    pub fn reason(self) -> &'static str {
+    /// The word for it in `x-cutover-reason`, logs and metrics.
+    pub fn reason(self) -> Reason {
         match self {
-            Self::Connections => "limit-connections",
-            Self::Pending => "limit-pending",
-            Self::Requests => "limit-requests",
-            Self::Retries => "limit-retries",
-            Self::Streams => "limit-streams",
+            Self::Connections => Reason::LimitConnections,
+            Self::Pending => Reason::LimitPending,
+            Self::Requests => Reason::LimitRequests,
+            Self::Retries => Reason::LimitRetries,
+            Self::Streams => Reason::LimitStreams,
         }
     }
 
@@ -75,6 +77,17 @@ pub struct VersionLoad {
     pub wanted: AtomicU32,
     /// The lowest rate among these downloads, for each worker.
     pub slowest: Slowest,
+}
+
+/// A request that waits until a download ends. Taken back when it is dropped.
+#[derive(Debug)]
+#[must_use = "the wish is taken back at once when it is not held"]
+pub struct Wish<'a>(&'a VersionLoad);
+
+impl Drop for Wish<'_> {
+    fn drop(&mut self) {
+        self.0.meet_wish();
+    }
 }
 
 /// How many workers have a cell of their own in [`Slowest`]; beyond that some share one.
@@ -104,17 +117,18 @@ impl Slowest {
 }
 
 impl VersionLoad {
-    /// Asks the workers to end one download that its client is slow to take; `false`: there is none.
-    pub fn ask_for_room(&self) -> bool {
+    /// Asks the workers to end one download that its client is slow to take, for as long as the wish is held; `None`:
+    /// there is no such download.
+    pub fn ask_for_room(&self) -> Option<Wish<'_>> {
         let asks = self.blocked.load(Ordering::Relaxed) > 0;
-        if asks {
+        asks.then(|| {
             self.wanted.fetch_add(1, Ordering::Relaxed);
-        }
-        asks
+            Wish(self)
+        })
     }
 
-    /// Takes one wish of [`Self::ask_for_room`] back, or meets it; `false`: there is none left.
-    pub fn stop_asking(&self) -> bool {
+    /// Meets one wish of [`Self::ask_for_room`], or takes it back; `false`: there is none left.
+    pub fn meet_wish(&self) -> bool {
         let fewer = |n: u32| n.checked_sub(1);
         let taken = self
             .wanted

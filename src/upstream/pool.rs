@@ -15,7 +15,7 @@ pub struct Pool {
     pub members: Vec<Member>,
     /// How they are chosen.
     pub balance: Balance,
-    /// Under so many thousandths of usable endpoints all are used. Endpoints that an operator drains count on neither side.
+    /// Below this many thousandths of usable endpoints all are used. Endpoints that an operator drains count on neither side.
     pub panic: u32,
     pub(super) epoch: Arc<AtomicU64>,
     /// No other pool of this process has it.

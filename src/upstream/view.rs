@@ -126,7 +126,7 @@ impl View {
     }
 }
 
-/// The power of two by which the points of every endpoint are divided. It counts all members, usable or not: an endpoint
+/// The power of two that divides the points of every endpoint. It counts all members, usable or not: an endpoint
 /// that goes down must not change the points of the others.
 fn ring_scale(pool: &Pool) -> u32 {
     let most = RING_POINTS.max(POINTS * pool.members.len() as u64);

@@ -439,11 +439,9 @@ async fn answer(
     let head = match Head::new(parts, &seen, ended, rules, |a| shared.knows(a)) {
         Ok(head) => head,
         Err(reject) => {
-            let id = shared.worker.request_id(None);
-            let mut recording = Recording::begin(inbound, id.ours());
-            recording.record.method = Method::from_bytes(parts.method.as_str().as_bytes());
+            let method = Method::from_bytes(parts.method.as_str().as_bytes());
             let answer = Answer::refuse(reject);
-            return proxy::refuse(watch, &snapshot, &mut recording, down, answer).await;
+            return proxy::refuse_head(inbound, watch, method, down, answer).await;
         }
     };
     let request = head.request(shared);
