@@ -36,7 +36,7 @@ impl routing::Request for Get<'_> {
     }
 }
 
-/// Every version is usable, and nobody has a session.
+/// Every version is usable, and no request has a session.
 struct Healthy(SplitState);
 
 impl routing::State for Healthy {

@@ -49,7 +49,7 @@ fn grown(proxy: &Proxy, answered: impl Fn() -> usize) -> u64 {
     proxy.resident().saturating_sub(start)
 }
 
-/// So many connections at a time take a busy machine longer than an origin is given by default.
+/// This many connections at a time take a busy machine longer than an origin is given by default.
 const LIMITS: &str = "timeouts.connect = \"30s\"\ntimeouts.first_byte = \"30s\"\n\
                       [service.app.limits]\nconnections = 2000\nrequests = 2000";
 

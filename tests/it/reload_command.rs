@@ -2,11 +2,11 @@
 
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use crate::support::origin::Origin;
-use crate::support::proxy::{BINARY, Builder, Output, Proxy, command, serve, single};
+use crate::support::proxy::{BINARY, Builder, Output, Proxy, command, command_in, serve, single};
 
 fn reload(proxy: &Proxy) -> Output {
     let file = proxy.file();
@@ -99,20 +99,9 @@ fn the_service_manager_is_told_of_it_before_the_command_returns() {
 
 /// A command with this home, and nothing else that says where a state directory is.
 fn at_home(arguments: &[&str], home: &Path) -> Output {
-    let output = Command::new(BINARY)
-        .args(arguments)
-        .current_dir(home)
-        .env_clear()
-        .env("HOME", home)
-        .env("NO_COLOR", "1")
-        .stdin(Stdio::null())
-        .output()
-        .expect("run the binary");
-    Output {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    let mut environment = Command::new(BINARY);
+    environment.env_clear().env("HOME", home);
+    command_in(arguments, home, environment)
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn every_stage_of_a_connection_gives_way_to_newcomers() {
     let took = start.elapsed();
     assert!(
         took > Duration::from_millis(500),
-        "{took:?}: who has just come has a second"
+        "{took:?}: a new connection has a second"
     );
     let still: Vec<_> = stages
         .iter_mut()

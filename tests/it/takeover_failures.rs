@@ -71,6 +71,23 @@ fn over(socket: &Path, request: &str) -> String {
     answer
 }
 
+/// Sends SIGTERM to a proxy and waits until it has heard.
+fn is_asked_to_stop(proxy: &Proxy) {
+    proxy.signal(Signal::TERM);
+    until("it has heard", || {
+        proxy.log().contains("asked to stop").then_some(())
+    });
+}
+
+/// Waits until a successor serves, on every socket.
+#[track_caller]
+fn serves(successor: &Proxy) {
+    until("its admin API answers", || {
+        successor.is_ready().then_some(())
+    });
+    answers_everywhere(successor);
+}
+
 /// Every socket of the configuration is answered, by this process.
 #[track_caller]
 fn answers_everywhere(proxy: &Proxy) {
@@ -180,15 +197,12 @@ fn a_successor_whose_predecessor_is_killed_goes_on_without_it() {
     let mut successor = offered(&slow, &proxy);
     proxy.signal(Signal::KILL);
     proxy.ended();
-    // Nobody is refused meanwhile: the successor has the sockets.
+    // No connection is refused meanwhile: the successor has the sockets.
     assert_eq!(proxy.get("/").text(), "blue");
     until("it serves", || {
         successor.log().contains("serving without it").then_some(())
     });
-    until("its admin API answers", || {
-        successor.is_ready().then_some(())
-    });
-    answers_everywhere(&successor);
+    serves(&successor);
     let mut next = takes_over(&slow, &mut successor);
     next.signal(Signal::TERM);
     assert_eq!(next.ended().code(), Some(0));
@@ -207,18 +221,12 @@ fn a_predecessor_that_is_asked_to_stop_meanwhile_waits_for_what_comes_of_it() {
     let mut kept = proxy.client();
     kept.get("/");
     let mut successor = offered(&slow, &proxy);
-    proxy.signal(Signal::TERM);
-    until("it has heard", || {
-        proxy.log().contains("asked to stop").then_some(())
-    });
+    is_asked_to_stop(&proxy);
     assert!(proxy.runs());
     assert_eq!(kept.get("/").text(), "blue");
     assert_eq!(proxy.ended().code(), Some(0));
     assert!(proxy.log().contains("handed over"), "{}", proxy.log());
-    until("its admin API answers", || {
-        successor.is_ready().then_some(())
-    });
-    answers_everywhere(&successor);
+    serves(&successor);
     takes_over(&slow, &mut successor);
 }
 
@@ -227,10 +235,7 @@ fn a_predecessor_that_is_asked_to_stop_stops_when_the_successor_fails() {
     let slow = Slow::new();
     let mut proxy = slow.serve();
     let mut successor = offered(&slow, &proxy);
-    proxy.signal(Signal::TERM);
-    until("it has heard", || {
-        proxy.log().contains("asked to stop").then_some(())
-    });
+    is_asked_to_stop(&proxy);
     assert_eq!(proxy.get("/").text(), "blue");
     successor.signal(Signal::TERM);
     assert_eq!(successor.ended().code(), Some(0));
@@ -244,19 +249,13 @@ fn a_predecessor_that_is_stopped_at_once_leaves_the_sockets_to_the_successor() {
     let slow = Slow::new();
     let mut proxy = slow.serve();
     let mut successor = offered(&slow, &proxy);
-    proxy.signal(Signal::TERM);
-    until("it has heard", || {
-        proxy.log().contains("asked to stop").then_some(())
-    });
+    is_asked_to_stop(&proxy);
     proxy.signal(Signal::TERM);
     assert_eq!(proxy.ended().code(), Some(0));
     until("it serves", || {
         successor.log().contains("serving without it").then_some(())
     });
-    until("its admin API answers", || {
-        successor.is_ready().then_some(())
-    });
-    answers_everywhere(&successor);
+    serves(&successor);
     takes_over(&slow, &mut successor);
 }
 

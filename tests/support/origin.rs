@@ -259,7 +259,7 @@ impl Conn {
         Ok(())
     }
 
-    /// Lets the kernel keep no more than about so many bytes that the peer hasn't taken.
+    /// Lets the kernel keep no more than about this many bytes that the peer hasn't taken.
     pub fn send_buffer(&self, bytes: usize) {
         let socket = self.socket.as_ref().expect("a TCP connection");
         let socket = socket2::SockRef::from(socket);

@@ -36,7 +36,12 @@ pub struct Output {
 
 /// Runs a command of the program to its end.
 pub fn command(arguments: &[&str], dir: &Path) -> Output {
-    let output = Command::new(BINARY)
+    command_in(arguments, dir, Command::new(BINARY))
+}
+
+/// As [`command`], in the environment that is given.
+pub fn command_in(arguments: &[&str], dir: &Path, mut environment: Command) -> Output {
+    let output = environment
         .args(arguments)
         .current_dir(dir)
         .env("NO_COLOR", "1")
