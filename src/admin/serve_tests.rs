@@ -43,7 +43,7 @@ impl Served {
         }
     }
 
-    /// Every answer has so many bytes.
+    /// Every answer has this many bytes.
     fn plain(len: usize) -> Self {
         Self::by(move || Response::new(Full::new(Bytes::from(vec![b'x'; len]))))
     }

@@ -113,7 +113,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Prints a fault without waiting longer than `limit` for whoever reads stderr: a log collector that stalls must not
+/// Prints a fault without waiting longer than `limit` for the reader of stderr: a log collector that stalls must not
 /// keep a service from ending.
 fn print_within(fault: Fault, limit: Duration) {
     let (done, is_done) = mpsc::channel();

@@ -11,8 +11,8 @@ use super::proxy::{Proxy, Silence};
 use super::{Outcome, block_on};
 use crate::admin::status::Status;
 
-/// Longest time for the proxy to read the file and to adopt it. It waits for names of new endpoints, for whoever is just writing
-/// the file, and for a takeover under way.
+/// Longest time for the proxy to read the file and to adopt it. It waits for names of new endpoints, for a writer that is
+/// still at the file, and for a takeover under way.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Between two looks.

@@ -83,7 +83,7 @@ pub struct Outlier {
     pub eject_max: Duration,
     /// Most of a pool that may be ejected, in thousandths; always at least one endpoint stays. Default 500 (50 %).
     pub max_ejected: u32,
-    /// Under so many thousandths of usable endpoints all are used. Default 500 (50 %); 0 = never.
+    /// Below this many thousandths of usable endpoints all are used. Default 500 (50 %); 0 = never.
     pub panic: u32,
 }
 

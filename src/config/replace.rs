@@ -2,7 +2,7 @@
 //!
 //! The lock is a `flock` on the file's own inode, so it also holds between containers that share the file by a bind
 //! mount, and between users who may only read the directory. A replacement is a rename, which gives the path another
-//! inode: the new one is locked before it is renamed, and whoever gets a lock looks whether the path still leads to it.
+//! inode: the new one is locked before it is renamed, and a process that gets a lock checks that the path still leads to it.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};

@@ -51,7 +51,7 @@ pub struct Admin {
     pub listen: Vec<Bind>,
     /// File that holds the bearer token for writes over TCP.
     pub token_file: Option<PathBuf>,
-    /// Names by which clients may address the API, beside addresses and this machine's names.
+    /// Names that clients may use for the API, beside addresses and this machine's names.
     pub hosts: Vec<HostPattern>,
 }
 

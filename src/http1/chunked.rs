@@ -19,7 +19,7 @@ const MAX_SIGNIFICANT: usize = 16;
 enum At {
     /// At the first digit of a chunk's size.
     Size,
-    /// In the extensions of a chunk of so many bytes.
+    /// In the extensions of a chunk of this many bytes.
     Extension { size: u64, part: Part },
     /// In the content of a chunk, so many bytes before its end. Never 0.
     Content { left: u64 },

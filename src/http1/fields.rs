@@ -21,7 +21,7 @@ pub enum FieldId {
     XForwardedFor,
     XForwardedProto,
     XForwardedHost,
-    /// Any other field by which proxies describe a client: `X-Forwarded-*`, `X-Forwarded`, `X-Real-IP`, `Front-End-Https`.
+    /// Any other field that describes a client to the next hop: `X-Forwarded-*`, `X-Forwarded`, `X-Real-IP`, `Front-End-Https`.
     ClientInfo,
     XRequestId,
     Via,

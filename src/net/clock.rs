@@ -145,7 +145,7 @@ impl Watch {
         self.wake();
     }
 
-    /// The watch itself, for whoever has to end the task later.
+    /// The watch itself, for code that has to end the task later.
     pub fn handle(&self) -> Rc<Self> {
         self.watches.0.slab.borrow()[self.key.get()].clone()
     }

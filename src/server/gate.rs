@@ -115,13 +115,13 @@ impl Gate {
         surplus.max(waited_for).min(BATCH)
     }
 
-    /// So many of those that were claimed have been shed.
+    /// How many of those that were claimed have been shed.
     pub(crate) fn shed(&self, shed: usize) {
         if shed == 0 {
-            // Another worker may have somebody to spare. Whoever waits would ask again, but maybe just before this worker looks.
+            // Another worker may have a connection to spare. The waiting client would ask again, but maybe just before this worker looks.
             self.press();
         } else {
-            // Whoever still waits at the next look needs more than that.
+            // A client that still waits at the next look needs more than that.
             self.pace.store((2 * shed).min(BATCH), Ordering::Relaxed);
         }
     }

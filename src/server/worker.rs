@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// Who has done nothing for so many milliseconds can be spared when the house is full.
 const SPARE_MS: u64 = 1_000;
 
-/// So many idle upstream connections are closed at a time when descriptors run out.
+/// How many idle upstream connections are closed at a time when descriptors run out.
 const SPARED: usize = 16;
 
 /// What the control thread tells a worker.

@@ -1,6 +1,6 @@
 //! A log's writer: a bounded queue in front of a thread that alone waits for the reader of the log.
 //!
-//! A pipe that nobody reads blocks whoever writes to it. Neither a worker nor the control thread may stand still for
+//! A pipe that nobody reads blocks its writer. Neither a worker nor the control thread may stand still for
 //! that: [`LogWriter::push`] drops the line when the queue is full, counts it, and returns at once.
 
 use std::io;

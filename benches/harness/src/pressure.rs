@@ -128,7 +128,7 @@ impl Targets {
 }
 
 /// A connection with a receive buffer as small as can be, and segments as on Ethernet: with those of loopback the kernel
-/// would take a MiB for it from whoever sends.
+/// would take a MiB for it from the sender.
 fn takes_little(target: SocketAddr) -> Result<TcpStream> {
     let socket = Socket::new(
         Domain::for_address(target),
@@ -302,7 +302,7 @@ fn weigh(proxy: &Running, kind: Kind, count: usize) -> Result<String> {
     Ok(format!("{} {kib:.1} ({share:.1})", kind.name()))
 }
 
-/// Who comes together, and who else is weighed with them.
+/// Which crowd arrives, and which one is measured beside it.
 struct Case {
     name: &'static str,
     crowd: Vec<(Kind, usize)>,

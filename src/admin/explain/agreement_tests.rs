@@ -162,7 +162,7 @@ impl Case {
     }
 }
 
-/// Where a worker places so many of these requests in a row.
+/// Where a worker places this many of these requests in a row.
 fn placed(snapshot: &Arc<Snapshot>, case: &Case, fields: &[(&str, String)]) -> Vec<Placed> {
     let (suspects, _) = tokio::sync::mpsc::unbounded_channel();
     let worker = Worker::new(0, snapshot.clone(), suspects);

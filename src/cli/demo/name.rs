@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// The name of the program on `PATH`.
 const NAME: &str = "cutover";
 
-/// `cutover` where that is this program, else the path by which it was started, quoted for a shell.
+/// `cutover` where that is this program, else the path it was started with, quoted for a shell.
 pub(super) fn program() -> String {
     let typed = std::env::args_os().next().unwrap_or_default();
     let this = std::env::current_exe().unwrap_or_default();

@@ -44,7 +44,7 @@ impl Reserved {
     }
 
     fn at(port: u16) -> io::Result<Self> {
-        // Bound without sharing to see that nobody has it.
+        // Bound without sharing, to see that it is free.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?.local_addr()?;
         let name = format!("cutover-demo-{}", address.port());
         let claim = UnixListener::bind_addr(&UnixAddr::from_abstract_name(name)?)?;

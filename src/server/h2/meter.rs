@@ -21,7 +21,7 @@ const REFILL_PER_SECOND: i64 = 200;
 const CREDIT: i64 = 400;
 /// Most credit that streams without a reset can earn. A flood after long honest use is still cut within 600 streams.
 const MOST_CREDIT: i64 = CREDIT + 128;
-/// Credit that a second brings: so many cancelled streams a second are no flood.
+/// Credit that a second brings: cancelled streams at this rate are no flood.
 const CREDIT_PER_SECOND: i64 = 20;
 /// A stream that is reset within this time is cancelled as soon as begun, which is what a flood of resets (CVE-2023-44487) consists of.
 const RAPID_MS: u64 = 1_000;

@@ -17,9 +17,9 @@ const SMALL: u32 = BULK as u32;
 const LARGE: u32 = 256 * 1024;
 /// The connection's window is at least this: eight large ones fit into it.
 const LEAST: u32 = 2 * 1024 * 1024;
-/// Up to so many open streams are few.
+/// Up to this many open streams are few.
 const FEW: usize = 8;
-/// From so many on they are many. In between nothing changes, so that a client at the edge doesn't cost a SETTINGS frame for each request.
+/// From this many on they are many. In between nothing changes, so that a client at the edge doesn't cost a SETTINGS frame for each request.
 const MANY: usize = 32;
 
 /// A connection's windows.

@@ -2,7 +2,7 @@
 //!
 //! Text is `TIMESTAMP LEVEL message key=value …`, with a value in quotes where it isn't one plain word. JSON is an
 //! object of flat keys: `timestamp`, `level`, `message`, and each field under its own name. In both, line breaks and
-//! other control characters are escaped wherever they come from, so that one event is one line and nobody who sends a
+//! other control characters are escaped wherever they come from, so that one event is one line and no
 //! request can forge another.
 //!
 //! The one exception is the field `detail`, for operators' eyes only (what is wrong with a configuration file): text
