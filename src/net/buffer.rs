@@ -30,6 +30,8 @@ const HUGE_LENT: usize = 32;
 const PIPES_LENT: usize = 64;
 /// Bytes of request bodies that a worker buffers at a time.
 const BODIES: usize = 32 * 1024 * 1024;
+/// Bytes of finished responses that a worker holds at a time besides those of requests that count under a limit.
+const ANSWERS: usize = 32 * 1024 * 1024;
 /// How many spare pipes it keeps.
 const PIPES_SPARE: usize = 16;
 
@@ -41,6 +43,7 @@ struct Shelf {
     pipes: Pile<Pipe>,
     pipes_lent: usize,
     bodies: Budget,
+    answers: Budget,
 }
 
 impl Default for Shelf {
@@ -52,6 +55,7 @@ impl Default for Shelf {
             pipes: Pile::default(),
             pipes_lent: 0,
             bodies: Budget::new(BODIES),
+            answers: Budget::new(ANSWERS),
         }
     }
 }
@@ -115,6 +119,11 @@ impl Buffers {
     /// What the worker's buffered request bodies take their bytes from.
     pub fn bodies(&self) -> Budget {
         self.0.borrow().bodies.clone()
+    }
+
+    /// What the worker's finished responses take their bytes from.
+    pub fn answers(&self) -> Budget {
+        self.0.borrow().answers.clone()
     }
 
     /// The most that a body may ask for now.

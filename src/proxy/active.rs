@@ -31,6 +31,11 @@ impl<'a> Active<'a> {
         }
     }
 
+    /// Whether it takes room under `limits.requests`.
+    pub fn holds_request(&self) -> bool {
+        self.request.is_some()
+    }
+
     /// The endpoint has done its part: what is left is between proxy and client, and takes no room of the version.
     pub fn finish_request(&mut self) {
         self.request = None;

@@ -313,6 +313,10 @@ impl Source for H1 {
         self.decoder.remaining()
     }
 
+    fn buffered(&self) -> usize {
+        self.mem.input.capacity()
+    }
+
     fn stall(&mut self) {
         self.ceiling = LARGE;
         // Many peers may stall at a time, and each may do so for long.
@@ -391,6 +395,11 @@ impl Memory {
     /// See [`Buffers::bodies`].
     pub fn bodies(&self) -> Budget {
         self.buffers.bodies()
+    }
+
+    /// See [`Buffers::answers`].
+    pub fn answers(&self) -> Budget {
+        self.buffers.answers()
     }
 }
 

@@ -198,6 +198,11 @@ impl Downstream for H1Down {
         self.wire.mem.bodies()
     }
 
+    /// As with bodies: one response at a time.
+    fn answer_budget(&self) -> Budget {
+        self.wire.mem.answers()
+    }
+
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         loop {
             if self.wire.is_eof() {

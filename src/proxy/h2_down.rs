@@ -33,6 +33,8 @@ pub struct OfConnection {
     pub flaws: Flaws,
     /// What its streams' buffered request bodies take their bytes from.
     pub bodies: Budget,
+    /// What its streams' finished responses take their bytes from.
+    pub answers: Budget,
     /// Counts its bulk uploads.
     pub bulk: Bulk,
 }
@@ -46,6 +48,7 @@ pub struct H2Down {
     outbox: Outbox,
     progress: Progress,
     bodies: Budget,
+    answers: Budget,
     bulk: Bulk,
     /// Bytes that were taken of the request's body.
     taken: u64,
@@ -73,6 +76,7 @@ impl H2Down {
             progress,
             flaws,
             bodies,
+            answers,
             bulk,
         } = of_connection;
         Self {
@@ -82,6 +86,7 @@ impl H2Down {
             outbox,
             progress,
             bodies,
+            answers,
             bulk,
             taken: 0,
         }
@@ -162,6 +167,10 @@ impl Downstream for H2Down {
 
     fn body_budget(&self) -> Budget {
         self.bodies.clone()
+    }
+
+    fn answer_budget(&self) -> Budget {
+        self.answers.clone()
     }
 
     fn poll_taken_back(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -97,6 +97,10 @@ pub trait Source {
         self.remaining()
             .is_some_and(|left| left <= self.data().len() as u64)
     }
+    /// Bytes of memory that hold what has come and was not taken.
+    fn buffered(&self) -> usize {
+        self.data().len()
+    }
     /// The sink doesn't keep up: what can be given back of the memory, is.
     fn stall(&mut self) {}
     /// Asked after it had nothing: nothing has come since as far as is known without looking, and who waited is still to be woken.
@@ -201,6 +205,8 @@ pub trait Downstream: Source + Sink {
     }
     /// Bounds what is buffered of bodies that come by this connection.
     fn body_budget(&self) -> Budget;
+    /// Bounds what is held of responses that upstreams have finished and this connection's client hasn't taken.
+    fn answer_budget(&self) -> Budget;
     /// The connection carries no other request: what is left of this one's bytes is in doubt.
     fn close_after(&mut self) {}
 }

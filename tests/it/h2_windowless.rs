@@ -1,5 +1,7 @@
 //! HTTP/2 clients that grant no window hold little of the proxy's memory, whatever the origin has answered.
 
+use std::collections::BTreeSet;
+
 use crate::support::client::Client;
 use crate::support::frames::{self, frame, get_fields, kind};
 use crate::support::h2_origin::H2Origin;
@@ -11,7 +13,7 @@ const CONNECTIONS: usize = 8;
 const STREAMS: u32 = 128;
 
 /// A body that the proxy can read whole while its client takes nothing.
-const BODY: &str = match std::str::from_utf8(&[b'x'; 48 * 1024]) {
+const BODY: &str = match std::str::from_utf8(&[b'x'; 60 * 1024]) {
     Ok(text) => text,
     Err(_) => panic!("ASCII"),
 };
@@ -59,6 +61,40 @@ fn answers_of_http1_origins_to_streams_without_window_take_bounded_memory() {
     let proxy = serve(&single(&origin.at(), LIMITS));
     let grown = grown(&proxy, || origin.hits());
     assert!(grown < 64 * 1024 * 1024, "{} KiB", grown / 1024);
+}
+
+#[test]
+fn finished_answers_beyond_a_bound_of_memory_make_room_for_others() {
+    let origin = Origin::each(|request, conn| match request.target().as_str() {
+        "/good" => conn.reply(200, "good"),
+        _ => conn.reply(200, &BODY[..10_000]),
+    });
+    let limits = LIMITS.replace("requests = 2000", "requests = 64");
+    let service = single(&origin.at(), &limits);
+    let proxy = serve(&format!("limits.streams = 300\n{service}"));
+    let mut client = proxy.client();
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    client.send(frame(kind::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
+    let (mut answered, mut reset) = (BTreeSet::new(), BTreeSet::new());
+    for n in 0..300 {
+        let stream = 2 * n + 1;
+        client.send(frames::request(stream, &get_fields("/")));
+        while !answered.contains(&stream) {
+            let frame = frames::next(&mut client).expect("a frame");
+            match frame.kind {
+                kind::HEADERS => drop(answered.insert(frame.stream)),
+                kind::RST_STREAM => drop(reset.insert(frame.stream)),
+                _ => {}
+            }
+        }
+    }
+    // 2 MiB in buffers of 16 KiB hold no room, and 64 more hold what there is: the others made room for the newest.
+    let most = 300 - reset.len();
+    assert!(most <= 128 + 64, "{most} answers are held");
+    assert!(most >= 128, "only {most} answers are held");
+    for _ in 0..100 {
+        assert_eq!(proxy.get("/good").text(), "good");
+    }
 }
 
 #[test]

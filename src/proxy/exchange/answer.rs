@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use super::ask::Head;
 use super::client_side;
 use crate::http1::{FieldId, Framing, Method};
+use crate::net::Share;
 use crate::proxy::active::Active;
 use crate::proxy::body::{Flow, Upload, UploadError};
 use crate::proxy::context::{HALF_CLOSED, RequestContext};
@@ -88,6 +89,7 @@ pub(crate) async fn answer<D: Downstream, U: Upstream, F: Fields>(
         flow: Flow::in_turns_of(cx.worker.turn_bytes()),
         moved: u64::MAX,
         download: Download::new(cx.worker, active.endpoint),
+        held: None,
     };
     let result = poll_fn(|task| answering.poll(task, active, upload, down, up)).await;
     let Answering { flow, .. } = answering;
@@ -158,6 +160,8 @@ struct Answering<'a, 'c, F> {
     /// Bytes moved both ways when the deadline was armed last.
     moved: u64,
     download: Download<'a>,
+    /// The memory of a response that the upstream has finished.
+    held: Option<Share>,
 }
 
 impl<F: Fields> Answering<'_, '_, F> {
@@ -189,7 +193,8 @@ impl<F: Fields> Answering<'_, '_, F> {
             }
             Poll::Pending => {}
         }
-        if self.uploaded && (self.flow.is_source_done() || up.has_arrived()) {
+        let has_arrived = self.flow.is_source_done() || up.has_arrived();
+        if self.uploaded && has_arrived && active.holds_request() && self.may_hold(down, up) {
             // The version has done its part: a client that reads slowly holds none of its room.
             active.finish_request();
         }
@@ -200,6 +205,13 @@ impl<F: Fields> Answering<'_, '_, F> {
             return Poll::Ready(Err(self.expired(upload)));
         }
         Poll::Pending
+    }
+
+    /// Whether there is memory for what is left of a finished response. One for which there is none keeps its room in the
+    /// version, so that `limits.requests` bounds how many of these there are.
+    fn may_hold<D: Downstream, U: Upstream>(&mut self, down: &D, up: &U) -> bool {
+        let budget = || Share::new(down.answer_budget());
+        self.held.get_or_insert_with(budget).grow_to(up.buffered())
     }
 
     /// Notices that the client has left, and arms the deadline anew after each progress.

@@ -36,6 +36,9 @@ impl<T: OverH1> Source for T {
     fn remaining(&self) -> Option<u64> {
         self.h1().remaining()
     }
+    fn buffered(&self) -> usize {
+        self.h1().buffered()
+    }
     fn stall(&mut self) {
         self.h1_mut().stall();
     }

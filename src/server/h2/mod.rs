@@ -39,6 +39,8 @@ use crate::telemetry::record::Protocol;
 
 /// Most bytes of request bodies that are buffered for all streams together, besides what is in their windows.
 const BODIES: usize = 1024 * 1024;
+/// Most bytes of finished responses that are held for all streams together, besides those of requests that count under a limit.
+const ANSWERS: usize = 2 * 1024 * 1024;
 /// Most bytes of one answer that wait inside the connection.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Resets that the client's own errors may cost before the connection ends; refused streams are among them.
@@ -63,6 +65,7 @@ pub(super) struct Shared {
     meter: Rc<Meter>,
     flaws: Flaws,
     bodies: Budget,
+    answers: Budget,
     bulk: Bulk,
     windows: Windows,
     outbox: Outbox,
@@ -93,6 +96,7 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
         meter: meter.clone(),
         flaws: Flaws::default(),
         bodies: worker.buffers.bodies().part(BODIES),
+        answers: worker.buffers.answers().part(ANSWERS),
         bulk: Bulk::default(),
         windows: Windows::new(limits.streams),
         outbox: Outbox::default(),
@@ -407,6 +411,7 @@ async fn serve_streams(desk: Rc<Desk<Job>>) {
             progress: shared.progress.clone(),
             flaws: shared.flaws.clone(),
             bodies: shared.bodies.clone(),
+            answers: shared.answers.clone(),
             bulk: shared.bulk.clone(),
         };
         let mut down = H2Down::new(body, ended, respond, seen.length, of_all);
