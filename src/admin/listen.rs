@@ -7,11 +7,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::spec::Bind;
 use crate::net::SocketFile;
+use crate::net::keepalive::keep_alive;
 
 /// Where the admin API listens.
 #[derive(Debug)]
@@ -155,6 +157,7 @@ pub(super) async fn next(listener: &Listener) -> io::Result<Raw> {
             let (stream, _) = listener.accept().await?;
             let ours = stream.local_addr().map(|a| a.ip()).ok();
             let _ = stream.set_nodelay(true);
+            let _ = keep_alive(&stream, Duration::ZERO);
             Raw::Tcp(stream, ours)
         }
         Listener::Unix(listener, _) => Raw::Unix(listener.accept().await?.0),
