@@ -51,9 +51,23 @@ impl Outbox {
         }
     }
 
+    /// Bytes that wait to be written.
+    pub(crate) fn held(&self) -> usize {
+        self.0.held.get()
+    }
+
     /// Nothing, for the end of a stream.
     pub fn nothing(&self) -> Piece {
         self.piece(&[])
+    }
+}
+
+impl Piece {
+    /// Puts a copy of these bytes behind what it holds.
+    pub(crate) fn append(&mut self, data: &[u8]) {
+        let held = &self.outbox.0.held;
+        held.set(held.get() + data.len());
+        self.data.extend_from_slice(data);
     }
 }
 
@@ -121,10 +135,15 @@ mod tests {
 
     #[test]
     fn a_piece_is_what_was_put_in() {
-        let mut piece = Outbox::default().piece(b"abcdef");
+        let outbox = Outbox::default();
+        let mut piece = outbox.piece(b"abc");
+        piece.append(b"def");
+        assert_eq!(outbox.held(), 6);
         piece.advance(2);
         assert_eq!((piece.remaining(), piece.chunk()), (4, &b"cdef"[..]));
         piece.advance(4);
         assert!(!piece.has_remaining());
+        drop(piece);
+        assert_eq!(outbox.held(), 0);
     }
 }

@@ -51,6 +51,11 @@ impl Pipe {
         Poll::Ready(Ok(()))
     }
 
+    /// Bytes that the kernel hasn't taken.
+    pub fn waiting(&self) -> usize {
+        self.out.len()
+    }
+
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.out.is_empty() {
             let n = ready!(Pin::new(&mut self.stream).poll_write(cx, self.out.bytes()))?;

@@ -76,6 +76,10 @@ pub(super) struct Shared {
     full: Cell<bool>,
     /// When it is told so long without streams, it gives up memory; what follows then.
     spare: Cell<Option<Duration>>,
+    /// Bytes that the pipe holds because the client's socket is full.
+    gathered: Cell<usize>,
+    /// What waited for the client when its time was armed last.
+    seen_undelivered: Cell<usize>,
     /// When the connection was looked at last: what came then has come then.
     looked_at: Cell<Instant>,
     /// The last authority that was fine, and the length of its host: most connections are for one.
@@ -105,6 +109,8 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
         leaving: Cell::new(false),
         full: Cell::new(false),
         spare: Cell::new(None),
+        gathered: Cell::new(0),
+        seen_undelivered: Cell::new(0),
         looked_at: Cell::new(Instant::now()),
         authority: RefCell::default(),
         worker,
@@ -213,6 +219,8 @@ impl Driver<'_> {
                 if self.drive(cx).is_ready() || is_broken(self.pipe.borrow_mut().poll_flush(cx)) {
                     return Poll::Ready(());
                 }
+                self.shared.gathered.set(self.pipe.borrow().waiting());
+                self.shared.heed_delivery();
             }
             if self.seats.lie_down() {
                 return Poll::Pending;
@@ -261,7 +269,7 @@ impl Driver<'_> {
                 shared.arm(LINGER);
             } else if (expired || shared.watch.is_closing()) && !shared.leaving.replace(true) {
                 self.connection.graceful_shutdown();
-                if shared.open.get() == 0 {
+                if shared.open.get() == 0 && shared.undelivered() == 0 {
                     shared.arm(LINGER);
                 }
             } else {
@@ -299,8 +307,19 @@ impl Shared {
         self.watch.arm(wait);
     }
 
-    /// No stream is open: how long this may last.
+    /// Bytes of responses that the client's socket hasn't taken.
+    fn undelivered(&self) -> usize {
+        self.outbox.held() + self.gathered.get()
+    }
+
+    /// No stream is open: how long this may last. While bytes of finished responses wait for the client, drains give it the
+    /// time of a request.
     fn rest(&self) {
+        if self.undelivered() > 0 {
+            self.watch.enter(Phase::Request);
+            self.arm_delivery();
+            return;
+        }
         self.watch.enter(Phase::Idle);
         let limits = &self.worker.snapshot().spec.limits;
         match limits.keepalive_timeout.checked_sub(SPARE) {
@@ -310,6 +329,25 @@ impl Shared {
                 self.watch.arm(SPARE);
                 self.spare.set(Some(rest));
             }
+        }
+    }
+
+    /// The client has to take some of what waits for it within the time that a kept connection may be idle.
+    fn arm_delivery(&self) {
+        self.seen_undelivered.set(self.undelivered());
+        let limits = &self.worker.snapshot().spec.limits;
+        self.arm(limits.keepalive_timeout);
+    }
+
+    /// Where no stream is open and the client still takes finished responses: whether it has taken some, or all.
+    fn heed_delivery(&self) {
+        if self.open.get() > 0 || self.watch.phase() != Phase::Request {
+            return;
+        }
+        match self.undelivered() {
+            0 => self.rest(),
+            left if left != self.seen_undelivered.get() => self.arm_delivery(),
+            _ => {}
         }
     }
 
