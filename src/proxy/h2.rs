@@ -17,6 +17,9 @@ use crate::net::{Outbox, Piece};
 /// Most bytes that are taken at once: as much as an HTTP/1 source lends.
 const AT_ONCE: usize = 64 * 1024;
 
+/// Most bytes that are gathered into one frame: as many as a frame may have unless the peer allows more (RFC 9113 §4.2).
+const GATHERED: usize = 16 * 1024;
+
 /// What moved on a connection lately, as allowance for the frames that a peer may send about it: whoever sends data counts it here,
 /// whoever meters the peer's frames takes it out.
 pub type Progress = Rc<Cell<u64>>;
@@ -181,6 +184,9 @@ impl Outlet {
         if self.ended {
             return Poll::Ready(Err(h2::Reason::STREAM_CLOSED.into()));
         }
+        if let Some(taken) = self.gather(data) {
+            return Poll::Ready(Ok(taken));
+        }
         self.send_held(false)?;
         ready!(self.outbox.poll_room(cx));
         let wanted = data.len().min(AT_ONCE);
@@ -195,6 +201,22 @@ impl Outlet {
         let taken = granted.min(wanted);
         self.held = Some(self.outbox.piece(&data[..taken]));
         Poll::Ready(Ok(taken))
+    }
+
+    /// Puts a few bytes behind those that are held back, where the peer's window has room for both: a body of tiny chunks would
+    /// be as many frames.
+    fn gather(&mut self, data: &[u8]) -> Option<usize> {
+        let held = self.held.as_mut()?;
+        let both = held.remaining() + data.len();
+        if both > GATHERED {
+            return None;
+        }
+        self.stream.reserve_capacity(both);
+        if self.stream.capacity() < both {
+            return None;
+        }
+        held.append(data);
+        Some(data.len())
     }
 
     /// Hands everything held back to the connection.
