@@ -15,30 +15,20 @@ pub struct Active<'a> {
     watch: &'a Watch,
     streams: bool,
     /// The room that it takes under `limits.requests`.
-    request: Option<Guard<'a>>,
+    _room: Guard<'a>,
 }
 
 impl<'a> Active<'a> {
     /// It begins, with room under `limits.requests`.
-    pub fn enter(endpoint: &'a Arc<Endpoint>, watch: &'a Watch, request: Guard<'a>) -> Self {
+    pub fn enter(endpoint: &'a Arc<Endpoint>, watch: &'a Watch, room: Guard<'a>) -> Self {
         endpoint.load.active.fetch_add(1, Ordering::Relaxed);
         watch.set_upstream(Some(endpoint.slot));
         Self {
             endpoint,
             watch,
             streams: false,
-            request: Some(request),
+            _room: room,
         }
-    }
-
-    /// Whether it takes room under `limits.requests`.
-    pub fn holds_request(&self) -> bool {
-        self.request.is_some()
-    }
-
-    /// The endpoint has done its part: what is left is between proxy and client, and takes no room of the version.
-    pub fn finish_request(&mut self) {
-        self.request = None;
     }
 
     /// It is a tunnel, or an answer without an end in sight: drains give it the time of streams from now on.

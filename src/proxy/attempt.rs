@@ -4,7 +4,7 @@ use super::active::Active;
 use super::body::Upload;
 use super::context::RequestContext;
 use super::error::{AttemptError, ExchangeError};
-use super::exchange::{self, Work};
+use super::exchange::{self, Answered, Arrived, Remainder, Work};
 use super::h1_up::H1Up;
 use super::h2_up::H2Up;
 use super::headers::Fields;
@@ -25,9 +25,17 @@ fn is_websocket(protocol: &[u8]) -> bool {
     protocol.trim_ascii().eq_ignore_ascii_case(b"websocket")
 }
 
+/// What came of a try. `R` is what is left of a response that has arrived before its client took it.
+pub(super) enum Tried<R> {
+    /// All is done.
+    Served(Served),
+    /// The endpoint has done its part.
+    Arrived(Arrived, R),
+}
+
 /// How an exchange on one connection ended.
 struct Outcome {
-    result: Result<Served, TryError>,
+    result: Result<Tried<Remainder>, TryError>,
     /// The kept connection had ended under the request, which may go on a fresh one.
     stale: Option<Stale>,
 }
@@ -81,7 +89,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         room: Guard<'a>,
         upload: &mut Upload,
         down: &mut D,
-    ) -> Result<Served, TryError> {
+    ) -> Result<Tried<Remainder>, TryError> {
         let endpoint = &self.version().pool.members[self.member].endpoint;
         let mut active = Active::enter(endpoint, self.cx.watch, room);
         let first = self.exchange(&mut active, upload, down).await;
@@ -176,13 +184,23 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             .then(|| self.stale(&result, upload, &up))
             .flatten();
         let bulk = up.bulk();
-        let (head, stream) = up.finish();
+        let (head, stream, result) = match result {
+            Ok(Tried::Arrived(arrived, ())) => {
+                let (head, stream, remainder) = up.part();
+                (head, stream, Ok(Tried::Arrived(arrived, remainder)))
+            }
+            Ok(Tried::Served(served)) => {
+                let (head, stream) = up.finish();
+                (head, stream, Ok(Tried::Served(served)))
+            }
+            Err(error) => (up.finish().0, None, Err(error)),
+        };
         worker.give_head(head);
         let most = self.cx.service.policies.limits.requests_per_connection;
         let worn = most > 0 && used + 1 >= most;
         // Nearly always nobody waits for any version: then this one's own count need not come into the cache.
         let awaited = anybody_waits() && endpoint.version.connections.waiting() > 0;
-        let wanted = result.is_ok() && !worn && !awaited;
+        let wanted = !worn && !awaited;
         if let (Some(stream), true) = (stream, wanted) {
             open.kept = true;
             let idle_ms = self.cx.service.timeouts.idle.as_millis() as u64;
@@ -229,6 +247,10 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             _ if up.was_used() => self.stale(&result, upload, &up),
             _ => None,
         };
+        let result = result.map(|tried| match tried {
+            Tried::Served(served) => Tried::Served(served),
+            Tried::Arrived(arrived, ()) => Tried::Arrived(arrived, Remainder::H2(Box::new(up))),
+        });
         Outcome { result, stale }
     }
 
@@ -239,13 +261,13 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         upload: &mut Upload,
         down: &mut D,
         up: &mut U,
-    ) -> Result<Served, TryError> {
+    ) -> Result<Tried<()>, TryError> {
         let head = exchange::ask(self.cx, self.first_byte(), upload, down, up).await?;
         self.recording.head_arrived(head.status);
         if head.status == 101 {
             let served = tunnel::run(self.cx, active, self.recording, down, up).await?;
             self.recording.end_try(head.status, None);
-            return Ok(served);
+            return Ok(Tried::Served(served));
         }
         let next = self.after_head(head.status, upload.can_rewind());
         if next != Next::Nothing {
@@ -260,14 +282,19 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         let answered = exchange::answer(self.cx, head, cookie.as_deref(), work, down, up)
             .await
             .map_err(TryError::Failed)?;
-        self.recording.end_try(head.status, answered.grpc_status);
-        Ok(Served::Answered)
+        match answered {
+            Answered::Whole(grpc_status) => {
+                self.recording.end_try(head.status, grpc_status);
+                Ok(Tried::Served(Served::Answered))
+            }
+            Answered::Arrived(arrived) => Ok(Tried::Arrived(arrived, ())),
+        }
     }
 
     /// Whether a kept connection ended without a byte of a response, while the request can still be sent on a fresh one.
     fn stale(
         &self,
-        result: &Result<Served, TryError>,
+        result: &Result<Tried<()>, TryError>,
         upload: &Upload,
         up: &impl Upstream,
     ) -> Option<Stale> {

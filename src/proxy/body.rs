@@ -73,6 +73,11 @@ impl Flow {
         self.ended
     }
 
+    /// Bytes moved.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.moved - u64::from(self.done)
+    }
+
     /// Everything has been handed on.
     pub fn is_done(&self) -> bool {
         self.done

@@ -89,6 +89,12 @@ impl H1 {
         self.stream
     }
 
+    /// The stream, and what is left of the body that came in: the first bytes of the memory, as many as are lent. Only once the whole
+    /// body has arrived.
+    pub fn into_parts(self) -> (Stream, Memory, usize) {
+        (self.stream, self.mem, self.lent)
+    }
+
     /// The stream and the bytes that were read ahead, for a tunnel.
     pub fn stream(&mut self) -> &mut Stream {
         &mut self.stream

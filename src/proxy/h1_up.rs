@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use super::exchange::Remainder;
 use super::h1::{Encoding, H1, OverH1};
 use super::headers::{Fields, H1Fields, Request};
-use super::wire::{Upstream, WireError};
+use super::wire::{Source, Upstream, WireError};
 use crate::http1::{Framing, HeadLimits, Method, ResponseHead};
 use crate::net::buffer::HUGE;
 use crate::net::{Buffers, Stream};
@@ -67,13 +68,28 @@ impl H1Up {
     /// Ends the exchange: the scratch, and the stream where it can carry another request.
     #[inline]
     pub fn finish(self) -> (ResponseHead, Option<Stream>) {
-        let clean = self.head.keep_alive
-            && self.wire.source_is_done()
-            && self.wire.mem.input.is_empty()
+        let clean = self.is_clean() && self.wire.source_is_done() && self.wire.mem.input.is_empty();
+        (self.head, clean.then(|| self.wire.into_stream()))
+    }
+
+    /// The same when the response has arrived whole and the client hasn't taken all of it: what is left besides.
+    pub(crate) fn part(self) -> (ResponseHead, Option<Stream>, Remainder) {
+        let clean = self.is_clean() && self.wire.mem.input.len() == self.wire.data().len();
+        let (stream, mem, left) = self.wire.into_parts();
+        (
+            self.head,
+            clean.then_some(stream),
+            Remainder::H1 { mem, left },
+        )
+    }
+
+    /// Whether nothing but what is left of the response stands against another request.
+    #[inline]
+    fn is_clean(&self) -> bool {
+        self.head.keep_alive
             && self.wire.is_flushed()
             && self.wire.sink_is_finished()
-            && !self.wire.is_eof();
-        (self.head, clean.then(|| self.wire.into_stream()))
+            && !self.wire.is_eof()
     }
 
     /// For a tunnel.

@@ -125,11 +125,15 @@ impl Inlet {
 
     /// See [`super::wire::Source::remaining`].
     pub fn remaining(&self) -> Option<u64> {
-        if self.over && self.piece.is_empty() {
-            Some(0)
-        } else {
-            self.left
+        match self.over {
+            true => Some(0),
+            false => Some(self.left?.saturating_sub(self.piece.len() as u64)),
         }
+    }
+
+    /// See [`super::wire::Source::has_arrived`]. Its length alone doesn't say so: trailers may follow.
+    pub(crate) fn has_arrived(&self) -> bool {
+        self.over || self.body.is_end_stream()
     }
 }
 

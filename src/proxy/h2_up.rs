@@ -307,6 +307,9 @@ impl Source for H2Up {
     fn remaining(&self) -> Option<u64> {
         self.inlet.as_ref().and_then(Inlet::remaining)
     }
+    fn has_arrived(&self) -> bool {
+        self.inlet.as_ref().is_some_and(Inlet::has_arrived)
+    }
 }
 
 impl H2Up {

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::attempt::Tried;
 use super::body::Upload;
 use super::context::RequestContext;
 use super::error::{AttemptError, ExchangeError};
+use super::exchange::{self, Arrived, Remainder};
 use super::headers::Fields;
 use super::observe::Recording;
 use super::placing::Placed;
@@ -22,10 +24,12 @@ const TRIED: usize = 11;
 /// How many uploads that are behind give up their room at a time.
 const SPARED: usize = 64;
 
+/// A request whose answer has just gone out gives its room back within this: then no download need be cut.
+const MOMENT: Duration = Duration::from_millis(1);
 /// How many ticks a request waits for room that slow downloads of other workers give up.
 const TICKS_FOR_ROOM: u32 = 20;
-/// How many ticks a request waits where no room is being made.
-const GRACE_TICKS: u32 = 3;
+/// How many ticks a request waits where no room is being made: a burst may be answered just now.
+const GRACE_TICKS: u32 = 10;
 /// How many ticks without room pass before another download is ended.
 const RETRY_TICKS: u32 = 4;
 
@@ -196,10 +200,33 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
             return Err(self.failed(ExchangeError::Limit(Limit::Requests).into()));
         };
         let _in_flight = InFlight::enter(version.metrics.shard(self.cx.worker.id));
-        match self.attempt(room, upload, down).await {
+        let served = match self.attempt(room, upload, down).await {
+            Ok(Tried::Served(served)) => Ok(served),
+            Ok(Tried::Arrived(arrived, remainder)) => {
+                // Boxed: nearly no response needs it, and every request would hold its memory.
+                Box::pin(self.deliver(arrived, remainder, down)).await
+            }
+            Err(error) => Err(error),
+        };
+        match served {
             Err(TryError::Failed(failed)) => Err(self.failed(failed)),
             other => other,
         }
+    }
+
+    /// Sends the client what is left of a response that has arrived whole. The try ends with it, as any other.
+    async fn deliver<D: Downstream>(
+        &mut self,
+        mut arrived: Arrived,
+        mut remainder: Remainder,
+        down: &mut D,
+    ) -> Result<Served, TryError> {
+        exchange::deliver(self.cx, &mut arrived, &mut remainder, self.recording, down)
+            .await
+            .map_err(TryError::Failed)?;
+        let (status, grpc_status) = arrived.outcome();
+        self.recording.end_try(status, grpc_status);
+        Ok(Served::Answered)
     }
 
     /// Records how the try failed.
@@ -244,10 +271,12 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     #[inline]
     async fn enter(&self, version: &'a Version, ceiling: u32) -> Option<Guard<'a>> {
         let requests = &version.load.requests;
-        match requests.try_enter(ceiling) {
-            Some(room) => Some(room),
-            None => self.make_room(version, ceiling).await,
+        if !requests.is_awaited()
+            && let Some(room) = requests.try_enter(ceiling)
+        {
+            return Some(room);
         }
+        self.make_room(version, ceiling).await
     }
 
     #[cold]
@@ -255,6 +284,16 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
         let worker = self.cx.worker;
         let load = &version.load;
         let (mut wish, mut made) = (None, false);
+        let most = self.cx.service.policies.limits.pending;
+        let _pending = load.connections.pend(most)?;
+        let is_first = !load.requests.is_awaited();
+        let _outside = load.requests.wait();
+        if is_first {
+            tokio::time::sleep(MOMENT).await;
+            if let Some(room) = load.requests.try_enter(ceiling) {
+                return Some(room);
+            }
+        }
         for tick in 0..TICKS_FOR_ROOM {
             // One download is enough for one request, unless newcomers took its room meanwhile.
             if tick % RETRY_TICKS == 0 {
@@ -269,7 +308,6 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
                 tokio::time::sleep(TICK).await;
             }
             let room = load.requests.try_enter(ceiling);
-            // A burst that is being answered just now gets some ticks; more only where room is being made.
             let is_hopeless = tick >= GRACE_TICKS && wish.is_none() && !made;
             if room.is_some() || is_hopeless {
                 return room;

@@ -90,12 +90,11 @@ pub trait Source {
     fn consume(&mut self, n: usize);
     /// The trailers that the last [`Piece::Trailers`] announced.
     fn take_trailers(&mut self) -> HeaderMap;
-    /// How many content bytes are still to come, where that is known.
+    /// How many content bytes are still to come beyond those that are lent, where that is known.
     fn remaining(&self) -> Option<u64>;
     /// Whether the whole body has arrived, as far as that is known: what is left is in the proxy's hands.
     fn has_arrived(&self) -> bool {
-        self.remaining()
-            .is_some_and(|left| left <= self.data().len() as u64)
+        self.remaining() == Some(0)
     }
     /// Bytes of memory that hold what has come and was not taken.
     fn buffered(&self) -> usize {

@@ -140,7 +140,22 @@ impl VersionLoad {
 /// How many are inside, on a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct Gauge(AtomicU32);
+pub struct Gauge {
+    inside: AtomicU32,
+    /// Who came when it was full, and waits.
+    waiting: AtomicU32,
+}
+
+/// One that waits outside until it is dropped.
+#[derive(Debug)]
+#[must_use = "it doesn't count as waiting when it is not held"]
+pub(crate) struct Outside<'a>(&'a Gauge);
+
+impl Drop for Outside<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// One that is inside; leaves when dropped.
 #[derive(Debug)]
@@ -157,30 +172,42 @@ impl Gauge {
     /// How many are inside.
     #[inline]
     pub fn now(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+        self.inside.load(Ordering::Relaxed)
+    }
+
+    /// Waits outside, so that newcomers wait as well instead of taking the room that is made for it.
+    pub(crate) fn wait(&self) -> Outside<'_> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Outside(self)
+    }
+
+    /// Whether somebody waits.
+    #[inline]
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Sequentially consistent, as is [`Self::leave`]: whoever frees a connection must see who waits for it.
     #[inline]
     fn enter(&self, ceiling: u32) -> bool {
         if ceiling == 0 {
-            self.0.fetch_add(1, Ordering::SeqCst);
+            self.inside.fetch_add(1, Ordering::SeqCst);
             return true;
         }
         let free = |n: u32| (n < ceiling).then(|| n + 1);
         let came = self
-            .0
+            .inside
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, free);
         came.is_ok()
     }
 
     #[inline]
     fn leave(&self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.inside.fetch_sub(1, Ordering::SeqCst);
     }
 
     fn is_empty(&self) -> bool {
-        self.0.load(Ordering::SeqCst) == 0
+        self.inside.load(Ordering::SeqCst) == 0
     }
 }
 
@@ -195,7 +222,8 @@ impl Drop for Guard<'_> {
 pub struct ConnectionSlots {
     open: Gauge,
     waiting: Gauge,
-    /// Requests under the ceiling `pending`: those that wait for a slot, and those that wait for a stream.
+    /// Requests under the ceiling `pending`: those that wait for a slot, for a stream, or for room among
+    /// the version's requests.
     pending: Gauge,
     queue: Mutex<Queue>,
 }
@@ -215,10 +243,10 @@ struct Waiter {
     counted: bool,
 }
 
-/// A request that waits for a stream, counted under the ceiling `pending`.
+/// A request that waits for a stream or for room, counted under the ceiling `pending`.
 #[derive(Debug)]
 #[must_use = "the wait is not counted when it is not held"]
-pub(super) struct Pending(Arc<ConnectionSlots>);
+pub(crate) struct Pending(Arc<ConnectionSlots>);
 
 impl Drop for Pending {
     fn drop(&mut self) {
@@ -282,8 +310,8 @@ impl ConnectionSlots {
         }
     }
 
-    /// Counts a request that waits for a stream; `None`: `ceiling` requests wait already.
-    pub(super) fn pend(self: &Arc<Self>, ceiling: u32) -> Option<Pending> {
+    /// Counts a request that waits for a stream, or for room among the version's requests; `None`: `ceiling` requests wait already.
+    pub(crate) fn pend(self: &Arc<Self>, ceiling: u32) -> Option<Pending> {
         self.pending.enter(ceiling).then(|| Pending(self.clone()))
     }
 

@@ -18,6 +18,7 @@ mod drain;
 mod faults;
 mod forwarding;
 mod grpc;
+mod h2_delivery;
 mod h2_framing;
 mod h2_trailers;
 mod h2_uploads;

@@ -8,12 +8,16 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::support::client::Client;
+use crate::support::client::{Client, End};
 use crate::support::frames::{self, frame, get_fields, kind};
 use crate::support::origin::Origin;
 use crate::support::proxy::{Proxy, serve, single};
 use crate::support::{PATIENCE, pause, until};
 
+/// More than the 1,024 requests that a version may have by default.
+const CROWD: usize = 1_100;
+/// So many of them come first, so that memory is measured by those after them.
+const FIRST: usize = 100;
 /// Requests that must not fail meanwhile.
 const GOOD: usize = 2_000;
 const LARGE: usize = 8 << 20;
@@ -85,17 +89,15 @@ fn windowless(proxy: &Proxy) -> Client {
     client
 }
 
-/// As [`windowless`], once the origin has answered all of them: until then they are in flight like any other request.
-fn answered(proxy: &Proxy) -> Client {
-    let labels = [("service", "app"), ("version", "v1")];
-    let open = || proxy.metrics().sum("http_requests_in_flight", &labels);
-    let before = open();
-    let client = windowless(proxy);
-    until("its streams are there", || {
-        (open() >= before + 100.0).then_some(())
+/// Part of a crowd, once the origin has seen about as many requests more: it is to be full of slow readers, not of requests that
+/// the origin, a script, hasn't come to.
+fn asked<C>(origin: &Origin, come: impl FnOnce() -> C) -> C {
+    let before = origin.hits();
+    let part = come();
+    until("the origin has seen them", || {
+        (origin.hits() >= before + 100).then_some(())
     });
-    pause(Duration::from_millis(200));
-    client
+    part
 }
 
 /// What good requests saw.
@@ -164,17 +166,112 @@ fn unnoticed<C: Send>(proxy: &Proxy, gather: impl FnOnce() -> C + Send) -> (C, u
     (crowd, proxy.resident().saturating_sub(before))
 }
 
+/// The origin's queue of connections is short: a dropped SYN comes again after a second.
+fn patient(origin: &Origin) -> Proxy {
+    serve(&single(&origin.at(), "timeouts.connect = \"5s\""))
+}
+
+fn in_flight(proxy: &Proxy) -> f64 {
+    let labels = [("service", "app"), ("version", "v1")];
+    proxy.metrics().sum("http_requests_in_flight", &labels)
+}
+
+#[test]
+fn a_crowd_of_stalled_downloads_harms_no_good_request() {
+    let origin = origin();
+    let proxy = patient(&origin);
+    let gather = || {
+        let some = || (0..FIRST).map(|_| stalled(&proxy)).collect::<Vec<_>>();
+        let mut crowd = vec![asked(&origin, some)];
+        // From here on what the process needs once is there.
+        let before = proxy.resident();
+        crowd.extend((1..CROWD / FIRST).map(|_| asked(&origin, some)));
+        (crowd, before)
+    };
+    let ((crowd, before), _) = unnoticed(&proxy, gather);
+    // They were really there: all asked, and those for whom there was room are being served.
+    assert!(origin.hits() >= CROWD + GOOD, "{}", origin.hits());
+    assert!(in_flight(&proxy) > 900.0, "{}", in_flight(&proxy));
+    let each = proxy.resident().saturating_sub(before) / (CROWD - FIRST) as u64;
+    // 0.1 MiB, and what the futures of a build without optimisation need beyond those of a release.
+    assert!(each < 128 * 1024, "{each} bytes for a stalled download");
+    drop(crowd);
+    until("their places are free", || {
+        (in_flight(&proxy) == 0.0).then_some(())
+    });
+    assert_eq!(proxy.get("/good").status(), 200);
+}
+
 #[test]
 fn streams_without_a_window_harm_no_good_request() {
     let origin = origin();
-    // The origin's queue of connections is short: a dropped SYN comes again after a second.
-    let proxy = serve(&single(&origin.at(), "timeouts.connect = \"5s\""));
-    let gather = || (0..8).map(|_| answered(&proxy)).collect::<Vec<_>>();
+    let proxy = patient(&origin);
+    let gather = || {
+        (0..8)
+            .map(|_| asked(&origin, || windowless(&proxy)))
+            .collect::<Vec<_>>()
+    };
     let (crowd, memory) = unnoticed(&proxy, gather);
     assert!(origin.hits() >= 8 * 128 + GOOD, "{}", origin.hits());
     assert!(memory < 32 << 20, "{memory} bytes for 1,024 small answers");
     drop(crowd);
     assert_eq!(proxy.get("/good").status(), 200);
+}
+
+#[test]
+fn both_crowds_at_once_harm_no_good_request() {
+    let origin = origin();
+    let proxy = patient(&origin);
+    let gather = || {
+        let streams: Vec<_> = (0..8)
+            .map(|_| asked(&origin, || windowless(&proxy)))
+            .collect();
+        let downloads: Vec<_> = (0..CROWD / 100)
+            .map(|_| {
+                asked(&origin, || {
+                    (0..100).map(|_| stalled(&proxy)).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        (streams, downloads)
+    };
+    let (crowd, memory) = unnoticed(&proxy, gather);
+    assert!(memory < 150 << 20, "{memory} bytes");
+    drop(crowd);
+}
+
+#[test]
+fn what_is_waiting_for_its_origin_never_makes_room() {
+    let origin = origin();
+    let proxy = serve(&single(&origin.at(), "limits.requests = 6"));
+    let mut events: Vec<Client> = (0..3)
+        .map(|_| {
+            let mut client = proxy.client();
+            client.send("GET /events HTTP/1.1\r\nhost: test\r\n\r\n");
+            client.through(b"data: 1\n\n\r\n");
+            client
+        })
+        .collect();
+    let mut downloads: Vec<TcpStream> = (0..3).map(|_| stalled(&proxy)).collect();
+    until("all places are taken", || {
+        (in_flight(&proxy) == 6.0).then_some(())
+    });
+    // A download is known as blocked once it has stood still for a moment.
+    until("a download makes room", || {
+        (proxy.get("/good").status() == 200).then_some(())
+    });
+    for _ in 0..20 {
+        assert_eq!(proxy.get("/good").status(), 200);
+    }
+    for client in &mut events {
+        assert_eq!(client.end_within(Duration::from_millis(20)), End::Open);
+    }
+    // One of them was enough. It is cut, and the others go on.
+    let whole = downloads
+        .iter_mut()
+        .map(|d| read_on(d, b""))
+        .filter(|n| *n == LARGE);
+    assert_eq!(whole.count(), 2);
 }
 
 #[test]

@@ -3,8 +3,11 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
+use http::HeaderMap;
+
 use super::ask::Head;
 use super::client_side;
+use super::deliver::Arrived;
 use crate::http1::{FieldId, Framing, Method};
 use crate::net::Share;
 use crate::proxy::active::Active;
@@ -22,11 +25,13 @@ const UNCACHEABLE: (&str, &str) = ("cache-control", "no-store");
 /// `grpc-status` of a call that ended without one: unknown.
 const GRPC_UNKNOWN: u8 = 2;
 
-/// A response that the client has whole.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Answered {
-    /// For gRPC: how the call ended.
-    pub grpc_status: Option<u8>,
+/// How the response went down.
+#[derive(Debug)]
+pub(crate) enum Answered {
+    /// The client has all of it. For gRPC: how the call ended.
+    Whole(Option<u8>),
+    /// It has arrived whole, but the client is slow to take it: it needs no connection to the upstream any more.
+    Arrived(Arrived),
 }
 
 /// What an answer reads and fills beside the two connections.
@@ -63,9 +68,7 @@ pub(crate) async fn answer<D: Downstream, U: Upstream, F: Fields>(
         _ => up.framing(),
     };
     let is_grpc = is_grpc(&up.fields());
-    let mut grpc_status = is_grpc
-        .then(|| up.fields().first(FieldId::GrpcStatus).map(grpc_status_of))
-        .flatten();
+    let grpc_status = is_grpc.then(|| up.fields().first(FieldId::GrpcStatus).map(grpc_status_of));
     if cx.watch.is_closing() {
         // The close was announced while the request was in flight: its response is the first that can say so.
         down.close_after();
@@ -85,27 +88,44 @@ pub(crate) async fn answer<D: Downstream, U: Upstream, F: Fields>(
     let mut answering = Answering {
         cx,
         uploaded: head.uploaded,
-        half_closed: false,
+        client: ClientSide::default(),
         flow: Flow::in_turns_of(cx.worker.turn_bytes()),
-        moved: u64::MAX,
         download: Download::new(cx.worker, active.endpoint),
         held: None,
     };
-    let result = poll_fn(|task| answering.poll(task, active, upload, down, up)).await;
-    let Answering { flow, .. } = answering;
-    recording.record.bytes_sent = flow.moved - u64::from(flow.is_done());
-    if let Err(error) = result {
-        return Err(AttemptError {
+    let result = poll_fn(|task| answering.poll(task, upload, down, up)).await;
+    let Answering {
+        flow, client, held, ..
+    } = answering;
+    recording.record.bytes_sent = flow.bytes();
+    match result {
+        Ok(Progress::Whole) => Ok(Answered::Whole(grpc_outcome(
+            grpc_status,
+            flow.trailers.as_ref(),
+        ))),
+        Ok(Progress::Arrived) => Ok(Answered::Arrived(Arrived {
+            status: head.status,
+            grpc_status,
+            flow,
+            client,
+            _held: held,
+        })),
+        Err(error) => Err(AttemptError {
             error,
             answered: true,
-        });
+        }),
     }
-    if is_grpc && let Some(code) = flow.trailers.as_ref().and_then(|t| t.get("grpc-status")) {
-        grpc_status = Some(grpc_status_of(code.as_bytes()));
-    }
-    Ok(Answered {
-        grpc_status: is_grpc.then(|| grpc_status.unwrap_or(GRPC_UNKNOWN)),
-    })
+}
+
+/// How a call ended whose head said `in_head`; `None` where it isn't one of gRPC.
+pub(super) fn grpc_outcome(
+    in_head: Option<Option<u8>>,
+    trailers: Option<&HeaderMap>,
+) -> Option<u8> {
+    let in_head = in_head?;
+    let in_trailers = trailers.and_then(|t| t.get("grpc-status"));
+    let status = in_trailers.map(|code| grpc_status_of(code.as_bytes()));
+    Some(status.or(in_head).unwrap_or(GRPC_UNKNOWN))
 }
 
 /// Whether these are the fields of a gRPC message.
@@ -151,14 +171,21 @@ fn send_head<D: Downstream, U: Upstream>(
     }
 }
 
+/// How far the response has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// To the client, whole.
+    Whole,
+    /// From the upstream whole; the client is slow to take it.
+    Arrived,
+}
+
 /// The state of the second phase.
 struct Answering<'a, 'c, F> {
     cx: &'a RequestContext<'c, F>,
     uploaded: bool,
-    half_closed: bool,
+    client: ClientSide,
     flow: Flow,
-    /// Bytes moved both ways when the deadline was armed last.
-    moved: u64,
     download: Download<'a>,
     /// The memory of a response that the upstream has finished.
     held: Option<Share>,
@@ -168,11 +195,10 @@ impl<F: Fields> Answering<'_, '_, F> {
     fn poll<D: Downstream, U: Upstream>(
         &mut self,
         task: &mut Context<'_>,
-        active: &mut Active<'_>,
         upload: &mut Upload,
         down: &mut D,
         up: &mut U,
-    ) -> Poll<Result<(), ExchangeError>> {
+    ) -> Poll<Result<Progress, ExchangeError>> {
         if !self.uploaded {
             match upload.poll(task, down, up) {
                 Poll::Pending => {}
@@ -184,7 +210,7 @@ impl<F: Fields> Answering<'_, '_, F> {
             }
         }
         match self.flow.poll(task, up, down) {
-            Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+            Poll::Ready(Ok(())) => return Poll::Ready(Ok(Progress::Whole)),
             Poll::Ready(Err(PumpError::Source(e))) => {
                 return Poll::Ready(Err(ExchangeError::Upstream(e)));
             }
@@ -193,17 +219,20 @@ impl<F: Fields> Answering<'_, '_, F> {
             }
             Poll::Pending => {}
         }
-        let has_arrived = self.flow.is_source_done() || up.has_arrived();
-        if self.uploaded && has_arrived && active.holds_request() && self.may_hold(down, up) {
-            // The version has done its part: a client that reads slowly holds none of its room.
-            active.finish_request();
-        }
-        self.download
-            .update(self.flow.is_blocked(), self.flow.moved, self.cx.watch);
-        self.heed_client(task, upload, down)?;
+        let moved = self.flow.moved + upload.flow().moved;
+        self.client
+            .heed(self.cx, task, moved, self.uploaded, down)?;
         if self.cx.watch.expired(task) {
             return Poll::Ready(Err(self.expired(upload)));
         }
+        let blocked = self.flow.is_blocked();
+        let has_arrived = self.flow.is_source_done() || up.has_arrived();
+        if blocked && self.uploaded && has_arrived && self.may_hold(down, up) {
+            // The version has done its part: a client that reads slowly holds none of its room.
+            return Poll::Ready(Ok(Progress::Arrived));
+        }
+        self.download
+            .update(blocked, self.flow.moved, self.cx.watch);
         Poll::Pending
     }
 
@@ -214,40 +243,13 @@ impl<F: Fields> Answering<'_, '_, F> {
         self.held.get_or_insert_with(budget).grow_to(up.buffered())
     }
 
-    /// Notices that the client has left, and arms the deadline anew after each progress.
-    fn heed_client<D: Downstream>(
-        &mut self,
-        task: &mut Context<'_>,
-        upload: &Upload,
-        down: &mut D,
-    ) -> Result<(), ExchangeError> {
-        let mut news = false;
-        if self.uploaded && !self.half_closed {
-            match down.poll_gone(task) {
-                Poll::Ready(Gone::Left) => return Err(ExchangeError::ClientGone(None)),
-                Poll::Ready(Gone::HalfClosed) => (self.half_closed, news) = (true, true),
-                Poll::Pending => {}
-            }
-        }
-        let moved = self.flow.moved + upload.flow().moved;
-        if moved != self.moved || news {
-            self.moved = moved;
-            let idle = self.cx.service.timeouts.idle;
-            self.cx.arm_silence(match self.half_closed {
-                true => HALF_CLOSED.min(idle),
-                false => idle,
-            });
-        }
-        Ok(())
-    }
-
     /// Whose silence it was that lasted too long.
     fn expired(&self, upload: &Upload) -> ExchangeError {
         if self.cx.watch.is_shut() {
             ExchangeError::Shutdown
         } else if self.download.is_shed() {
             ExchangeError::ClientSlow
-        } else if self.flow.waits_for_sink || self.half_closed {
+        } else if self.flow.waits_for_sink || self.client.half_closed {
             ExchangeError::ClientGone(None)
         } else if !self.uploaded && !upload.flow().waits_for_sink {
             // The client owes the rest of its body, which the upstream may be waiting for.
@@ -255,5 +257,52 @@ impl<F: Fields> Answering<'_, '_, F> {
         } else {
             ExchangeError::IdleTimeout
         }
+    }
+}
+
+/// What is known of the client while its response goes down.
+#[derive(Debug)]
+pub(super) struct ClientSide {
+    half_closed: bool,
+    /// Bytes moved both ways when the deadline was armed last.
+    moved: u64,
+}
+
+impl Default for ClientSide {
+    fn default() -> Self {
+        Self {
+            half_closed: false,
+            moved: u64::MAX,
+        }
+    }
+}
+
+impl ClientSide {
+    /// Notices that the client has left, and arms the deadline anew after each progress. `moved`: bytes both ways so far.
+    pub(super) fn heed<D: Downstream, F: Fields>(
+        &mut self,
+        cx: &RequestContext<'_, F>,
+        task: &mut Context<'_>,
+        moved: u64,
+        uploaded: bool,
+        down: &mut D,
+    ) -> Result<(), ExchangeError> {
+        let mut news = false;
+        if uploaded && !self.half_closed {
+            match down.poll_gone(task) {
+                Poll::Ready(Gone::Left) => return Err(ExchangeError::ClientGone(None)),
+                Poll::Ready(Gone::HalfClosed) => (self.half_closed, news) = (true, true),
+                Poll::Pending => {}
+            }
+        }
+        if moved != self.moved || news {
+            self.moved = moved;
+            let idle = cx.service.timeouts.idle;
+            cx.arm_silence(match self.half_closed {
+                true => HALF_CLOSED.min(idle),
+                false => idle,
+            });
+        }
+        Ok(())
     }
 }

@@ -1,11 +1,14 @@
 //! An exchange on an open connection, in two phases: [`ask`] sends the request until the final head of the response is
-//! there; then the caller decides; [`answer`] sends the response to the client. One task, no channels.
+//! there; then the caller decides; [`answer`] sends the response to the client. One task, no channels. Of a response that has arrived
+//! whole before its client took it, [`deliver`] sends what is left, without the upstream.
 
 mod answer;
 mod ask;
+mod deliver;
 
-pub(super) use answer::{Work, answer, is_grpc};
+pub(super) use answer::{Answered, Work, answer, is_grpc};
 pub(super) use ask::ask;
+pub(super) use deliver::{Arrived, Remainder, deliver};
 
 use super::body::UploadError;
 use super::error::ExchangeError;

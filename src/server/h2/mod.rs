@@ -1,6 +1,7 @@
 //! One downstream HTTP/2 connection, and its streams: all in one task.
 
 mod head;
+mod idle;
 mod io;
 mod meter;
 mod seats;
@@ -49,8 +50,6 @@ const ERRORS: usize = 500;
 const PENDING_RESETS: usize = 1024;
 /// How long a connection that is ending waits for the client to take note.
 const LINGER: Duration = Duration::from_secs(2);
-/// How long a connection without streams keeps the memory of those it had: the next ones often come at once.
-const SPARE: Duration = Duration::from_secs(1);
 /// So often connection and streams are polled in turn before other tasks get theirs.
 const TURNS: usize = 8;
 
@@ -300,71 +299,6 @@ fn poll_accept(
 impl Shared {
     fn has_room(&self) -> bool {
         self.open.get() < self.limit
-    }
-
-    fn arm(&self, wait: Duration) {
-        self.spare.set(None);
-        self.watch.arm(wait);
-    }
-
-    /// Bytes of responses that the client's socket hasn't taken.
-    fn undelivered(&self) -> usize {
-        self.outbox.held() + self.gathered.get()
-    }
-
-    /// No stream is open: how long this may last. While bytes of finished responses wait for the client, drains give it the
-    /// time of a request.
-    fn rest(&self) {
-        if self.undelivered() > 0 {
-            self.watch.enter(Phase::Request);
-            self.arm_delivery();
-            return;
-        }
-        self.watch.enter(Phase::Idle);
-        let limits = &self.worker.snapshot().spec.limits;
-        match limits.keepalive_timeout.checked_sub(SPARE) {
-            _ if self.leaving.get() => self.arm(LINGER),
-            None => self.arm(limits.keepalive_timeout),
-            Some(rest) => {
-                self.watch.arm(SPARE);
-                self.spare.set(Some(rest));
-            }
-        }
-    }
-
-    /// The client has to take some of what waits for it within the time that a kept connection may be idle.
-    fn arm_delivery(&self) {
-        self.seen_undelivered.set(self.undelivered());
-        let limits = &self.worker.snapshot().spec.limits;
-        self.arm(limits.keepalive_timeout);
-    }
-
-    /// Where no stream is open and the client still takes finished responses: whether it has taken some, or all.
-    fn heed_delivery(&self) {
-        if self.open.get() > 0 || self.watch.phase() != Phase::Request {
-            return;
-        }
-        match self.undelivered() {
-            0 => self.rest(),
-            left if left != self.seen_undelivered.get() => self.arm_delivery(),
-            _ => {}
-        }
-    }
-
-    /// Where no stream is open, a head that has begun must come within its time.
-    fn heed(&self, meter: &Meter) {
-        if self.open.get() > 0 || self.leaving.get() {
-            return;
-        }
-        match (self.watch.phase(), meter.is_inside()) {
-            (Phase::Idle, true) => {
-                self.watch.enter(Phase::Head);
-                let limits = &self.worker.snapshot().spec.limits;
-                self.arm(limits.header_timeout);
-            }
-            (Phase::Head, false) => self.rest(),
-            _ => {}
-        }
     }
 
     /// What the record of a request on this connection begins with.

@@ -1,0 +1,138 @@
+//! The end of the second phase when the client is slow: the response has arrived whole, and what is left of it goes down
+//! from memory. The upstream connection carries other requests meanwhile.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use http::HeaderMap;
+
+use super::answer::ClientSide;
+use crate::net::Share;
+use crate::proxy::body::Flow;
+use crate::proxy::context::RequestContext;
+use crate::proxy::error::{AttemptError, ExchangeError};
+use crate::proxy::h1::Memory;
+use crate::proxy::h2_up::H2Up;
+use crate::proxy::headers::Fields;
+use crate::proxy::observe::Recording;
+use crate::proxy::wire::{Downstream, Piece, PumpError, Source, WireError};
+
+/// A response that has arrived whole, and which its client hasn't taken yet.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(super) status: u16,
+    /// For gRPC: how the call ended, as far as the head said so.
+    pub(super) grpc_status: Option<Option<u8>>,
+    pub(super) flow: Flow,
+    pub(super) client: ClientSide,
+    /// The memory that it takes from the budget for such responses.
+    pub(super) _held: Option<Share>,
+}
+
+/// What is left of a response that has arrived whole.
+#[derive(Debug)]
+pub(crate) enum Remainder {
+    /// The buffer of an HTTP/1 connection. The next `left` bytes of it are the rest of the body.
+    H1 { mem: Memory, left: usize },
+    /// An HTTP/2 stream that the upstream has ended. It takes no room among the connection's streams.
+    H2(Box<H2Up>),
+}
+
+impl Source for Remainder {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, WireError>> {
+        match self {
+            Self::H1 { left: 0, .. } => Poll::Ready(Ok(Piece::End)),
+            Self::H1 { left, .. } => Poll::Ready(Ok(Piece::Data(*left))),
+            Self::H2(up) => up.poll_piece(cx),
+        }
+    }
+
+    fn data(&self) -> &[u8] {
+        match self {
+            Self::H1 { mem, left } => &mem.input.bytes()[..*left],
+            Self::H2(up) => up.data(),
+        }
+    }
+
+    fn consume(&mut self, n: usize) {
+        match self {
+            Self::H1 { mem, left } => {
+                mem.input.consume(n);
+                *left -= n;
+            }
+            Self::H2(up) => up.consume(n),
+        }
+    }
+
+    fn take_trailers(&mut self) -> HeaderMap {
+        match self {
+            // Those of an HTTP/1 response have been read before it counts as arrived.
+            Self::H1 { .. } => HeaderMap::new(),
+            Self::H2(up) => up.take_trailers(),
+        }
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        match self {
+            Self::H1 { .. } => Some(0),
+            Self::H2(up) => up.remaining(),
+        }
+    }
+}
+
+/// Sends what is left to the client, for as long as it takes some of it now and then.
+///
+/// # Errors
+/// The client's: it has left, or takes nothing for longer than `timeouts.idle`.
+pub(crate) async fn deliver<D: Downstream, F: Fields>(
+    cx: &RequestContext<'_, F>,
+    arrived: &mut Arrived,
+    remainder: &mut Remainder,
+    recording: &mut Recording<'_>,
+    down: &mut D,
+) -> Result<(), AttemptError> {
+    let result = poll_fn(|task| arrived.poll(cx, task, remainder, down)).await;
+    recording.record.bytes_sent = arrived.flow.bytes();
+    result.map_err(|error| AttemptError {
+        error,
+        answered: true,
+    })
+}
+
+impl Arrived {
+    fn poll<D: Downstream, F: Fields>(
+        &mut self,
+        cx: &RequestContext<'_, F>,
+        task: &mut Context<'_>,
+        remainder: &mut Remainder,
+        down: &mut D,
+    ) -> Poll<Result<(), ExchangeError>> {
+        match self.flow.poll(task, remainder, down) {
+            Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(PumpError::Source(e))) => {
+                return Poll::Ready(Err(ExchangeError::Upstream(e)));
+            }
+            Poll::Ready(Err(PumpError::Sink(e))) => {
+                return Poll::Ready(Err(ExchangeError::ClientGone(Some(e))));
+            }
+            Poll::Pending => {}
+        }
+        self.client.heed(cx, task, self.flow.moved, true, down)?;
+        if cx.watch.expired(task) {
+            return Poll::Ready(Err(match cx.watch.is_shut() {
+                true => ExchangeError::Shutdown,
+                false => ExchangeError::ClientGone(None),
+            }));
+        }
+        Poll::Pending
+    }
+
+    /// The status that the upstream answered, and for gRPC how the call ended.
+    pub(crate) fn outcome(&self) -> (u16, Option<u8>) {
+        let trailers = self.flow.trailers.as_ref();
+        (
+            self.status,
+            super::answer::grpc_outcome(self.grpc_status, trailers),
+        )
+    }
+}
