@@ -16,7 +16,8 @@ pub mod snapshot;
 pub mod proxy;
 
 pub mod admin;
+pub mod edge;
 
-pub mod server;
+pub mod control;
 
 pub mod cli;

@@ -9,7 +9,7 @@ use super::fault::Fault;
 use super::place::{Place, shown};
 use super::{Json, Outcome};
 use crate::config::{self, Diagnostic, Failure, Loaded};
-use crate::server::preflight::{Findings, preflight};
+use crate::control::preflight::{Findings, preflight};
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;

@@ -5,7 +5,7 @@ use clap::Args;
 use super::Outcome;
 use super::fault::Fault;
 use super::place::Place;
-use crate::server;
+use crate::control;
 
 /// Runs the proxy until it is told to stop.
 #[derive(Debug, Args)]
@@ -28,11 +28,11 @@ impl Run {
                 .map_err(|e| Fault::new(format!("can't be tied to the parent: {e}")))?;
         }
         let file = place.file()?;
-        let options = server::Options {
+        let options = control::Options {
             config: file,
             takeover: self.takeover,
         };
-        server::run(&options).map_err(|error| Fault::new(error.to_string()))?;
+        control::run(&options).map_err(|error| Fault::new(error.to_string()))?;
         Ok(0)
     }
 }

@@ -1,0 +1,464 @@
+//! The only publisher: file -> spec -> listeners and certificates -> snapshot -> one store -> workers.
+//!
+//! Everything that can fail comes before the store. A refusal changes nothing that runs; it is kept in [`Live::source`]
+//! and in the log until the file is whole again.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::RunError;
+use super::audit;
+use super::file_watcher;
+use super::health_monitor::Warden;
+use super::preflight::{plan_errors, preflight, token_error};
+use super::sticky_key;
+use crate::config::{self, Diagnostic, Spec};
+use crate::edge::admission::Gate;
+use crate::edge::inherit::Inherited;
+use crate::edge::listener::{Listeners, Order};
+use crate::edge::worker::WorkerCommand;
+use crate::edge::workers::Fleet;
+use crate::net::clock::wall_s;
+use crate::snapshot::{Keys, Live, ServiceState, Snapshot, Source};
+use crate::telemetry::Telemetry;
+use crate::upstream::{Registry, discovery};
+
+/// Longest wait for the names of new endpoints before they are published without addresses.
+const NAMES: Duration = Duration::from_secs(1);
+/// Longest wait for workers to adopt what was published; they take microseconds.
+const ADOPTION: Duration = Duration::from_secs(5);
+
+/// Longest wait for the first checks before traffic is let in.
+const CHECKS: Duration = Duration::from_secs(1);
+
+/// What came of reading the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// This generation runs on every worker.
+    Adopted(u64),
+    /// The text is the one that runs already, as this generation.
+    Unchanged(u64),
+    /// The running generation goes on; why the file was refused, in full.
+    Refused(String),
+}
+
+/// The one who publishes.
+#[derive(Debug)]
+pub struct Publisher {
+    file: PathBuf,
+    live: Arc<Live>,
+    registry: Arc<Registry>,
+    telemetry: Arc<Telemetry>,
+    gate: Arc<Gate>,
+    listeners: Listeners,
+    fleet: Fleet,
+    warden: Warden,
+    /// Sockets that are bound and not handed out yet, by worker.
+    unopened: Vec<Vec<Order>>,
+    keys: Keys,
+}
+
+/// A first generation that has everything but sockets and threads.
+#[derive(Debug)]
+pub struct Prepared {
+    file: PathBuf,
+    first: Snapshot,
+    hash: String,
+    registry: Arc<Registry>,
+    telemetry: Arc<Telemetry>,
+    gate: Arc<Gate>,
+    workers: usize,
+    keys: Keys,
+}
+
+impl Prepared {
+    /// Reads and compiles the file.
+    ///
+    /// # Errors
+    /// The configuration is not valid.
+    pub async fn read(file: &Path, descriptors: Option<usize>) -> Result<Self, RunError> {
+        let loaded = config::load(file).map_err(|e| RunError::Config(e.rendered(false)))?;
+        let found = preflight(&loaded, file);
+        if !found.errors.is_empty() {
+            return Err(RunError::Config(rendered(&found.errors)));
+        }
+        warn(&loaded);
+        let spec = loaded.spec;
+        let workers = spec.workers.unwrap_or_else(cores);
+        let telemetry = Telemetry::new(workers);
+        let registry = Arc::new(Registry::new());
+        let gate = Gate::new(&spec.limits, descriptors);
+        let keys = sticky_key::keys(&spec, &Keys::new()).map_err(RunError::Config)?;
+        let mut first = Snapshot::build(1, spec, &registry, &telemetry);
+        first.begin_sessions(None, &keys, wall_s());
+        discovery::first(&registry, NAMES).await;
+        Ok(Self {
+            file: file.to_owned(),
+            first,
+            hash: loaded.hash,
+            registry,
+            telemetry,
+            gate,
+            workers,
+            keys,
+        })
+    }
+
+    /// What is to run.
+    pub fn first(&mut self) -> &mut Snapshot {
+        &mut self.first
+    }
+
+    /// Binds what is not inherited, and makes the workers that are to serve once [`Publisher::open`] lets traffic in. `former` is
+    /// what a process that is taken over from had in effect.
+    /// Must run on the control thread's runtime.
+    ///
+    /// # Errors
+    /// An address can't be bound, a certificate can't be used, or a thread can't be made.
+    pub(crate) async fn bind(
+        mut self,
+        inherited: &mut Inherited,
+        former: &[ServiceState],
+    ) -> Result<Publisher, RunError> {
+        let mut listeners = Listeners::new(self.workers);
+        let plan = listeners.plan(&self.first.spec, &self.telemetry, inherited);
+        let plan = plan.map_err(|errors| {
+            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            RunError::Listen(lines.join("\n"))
+        })?;
+        let (suspects, suspected) = tokio::sync::mpsc::unbounded_channel();
+        let warden = Warden::start(self.telemetry.clone(), suspected);
+        warden.prepare(&self.first);
+        // After that: only an endpoint that is known to pass opens the gate, and of a new process's none is.
+        self.first.continue_from(former, &self.keys, wall_s());
+        for line in self.first.awaited() {
+            tracing::info!("{line}");
+        }
+        let mut source = Source {
+            path: self.file.clone(),
+            ..Source::default()
+        };
+        source.adopt(self.hash, self.first.generation);
+        let live = Live::new(self.first, self.workers, source);
+        let fleet = Fleet::start(self.workers, &live, &self.gate, suspects);
+        let fleet = fleet.map_err(RunError::Threads)?;
+        warden.adopt(&live.current());
+        warden.first_round(CHECKS).await;
+        let unopened = listeners.adopt(plan);
+        live.note_certificates(listeners.certificate_states());
+        Ok(Publisher {
+            unopened,
+            file: self.file,
+            live,
+            registry: self.registry,
+            telemetry: self.telemetry,
+            gate: self.gate,
+            listeners,
+            fleet,
+            warden,
+            keys: self.keys,
+        })
+    }
+}
+
+impl Publisher {
+    /// Lets traffic in.
+    pub fn open(&mut self) {
+        let orders = std::mem::take(&mut self.unopened);
+        for (worker, orders) in self.fleet.workers().iter().zip(orders) {
+            worker.tell(WorkerCommand::Listeners(orders));
+        }
+        for (name, place) in self.listeners.places() {
+            tracing::info!(listener = name, address = %place, "listening");
+        }
+    }
+
+    /// Closes all listeners; workers finish what they have.
+    pub fn close(&mut self) {
+        self.listeners.let_go();
+        self.fleet.drain();
+    }
+
+    /// As [`Self::close`], but another process accepts on the sockets now, except on those bound at `unwanted`.
+    pub fn hand_over(&mut self, unwanted: &[String]) {
+        let ours = self.listeners.hand_over(unwanted);
+        self.fleet.hand_over(&ours);
+    }
+
+    /// Accepts no more: the process that this one wanted to take over from goes on with the same sockets. The files of sockets that
+    /// only this one has go with it.
+    pub(crate) fn withdraw(&mut self) {
+        self.listeners.let_go();
+        self.fleet.hand_over(&[]);
+    }
+
+    /// Reads the file and publishes it, if it is good and new. Returns when every worker has adopted it.
+    pub async fn reload(&mut self) -> Outcome {
+        let began = Instant::now();
+        let loaded = match file_watcher::when_whole(&self.file, read).await {
+            Ok(loaded) => loaded,
+            Err((error, hash)) => return self.refuse(error, hash.as_deref()),
+        };
+        let source = self.live.source();
+        let running = self.live.current();
+        if loaded.hash == source.hash {
+            if source.error.is_some() {
+                self.live.note_source(|s| {
+                    s.error = None;
+                    s.refused_hash = None;
+                });
+                tracing::info!(
+                    generation = running.generation,
+                    "the file again holds the running configuration"
+                );
+            }
+            return Outcome::Unchanged(running.generation);
+        }
+        let mut none = Inherited::default();
+        let plan = match self
+            .listeners
+            .plan(&loaded.spec, &self.telemetry, &mut none)
+        {
+            Ok(plan) => plan,
+            Err(errors) => {
+                let errors = plan_errors(&loaded, &self.file, &errors);
+                return self.refuse(rendered(&errors), Some(&loaded.hash));
+            }
+        };
+        if let Some(error) = token_error(&loaded, &self.file) {
+            return self.refuse(error.rendered(false), Some(&loaded.hash));
+        }
+        match sticky_key::keys(&loaded.spec, &self.keys) {
+            Ok(keys) => self.keys = keys,
+            Err(error) => return self.refuse(error, Some(&loaded.hash)),
+        }
+        warn(&loaded);
+        warn_of_restart(&running.spec, &loaded.spec);
+        let generation = running.generation + 1;
+        let next = self.build(generation, &loaded.spec);
+        discovery::first(&self.registry, NAMES).await;
+        self.gate.adopt(&loaded.spec.limits);
+        self.publish(&running, next);
+        let orders = self.listeners.adopt(plan);
+        for (worker, orders) in self.fleet.workers().iter().zip(orders) {
+            // First the routes, then the doors: who comes in by a new listener finds its routes.
+            worker.tell(WorkerCommand::Adopt);
+            worker.tell(WorkerCommand::Listeners(orders));
+        }
+        self.live.note_source(|s| s.adopt(loaded.hash, generation));
+        self.live
+            .note_certificates(self.listeners.certificate_states());
+        self.adopted(generation).await;
+        audit::log(&running, &self.live.current());
+        tracing::info!(
+            generation,
+            took_ms = began.elapsed().as_millis(),
+            after_refusal = source.error.is_some(),
+            "configuration adopted by every worker"
+        );
+        Outcome::Adopted(generation)
+    }
+
+    /// Compiles the next generation; its new endpoints get no traffic before they are proven.
+    fn build(&self, generation: u64, spec: &Arc<Spec>) -> Snapshot {
+        let next = Snapshot::build(generation, spec.clone(), &self.registry, &self.telemetry);
+        self.warden.prepare(&next);
+        next
+    }
+
+    /// The one store. What has to wait for a check is held back.
+    fn publish(&self, running: &Snapshot, mut next: Snapshot) {
+        next.hold_back(running);
+        next.begin_sessions(Some(running), &self.keys, wall_s());
+        for line in next.awaited() {
+            tracing::info!("{line}");
+        }
+        let next = Arc::new(next);
+        self.live.publish(next.clone());
+        self.warden.adopt(&next);
+    }
+
+    async fn adopted(&self, generation: u64) {
+        if !self.fleet.adopted(generation, ADOPTION).await {
+            tracing::error!(generation, waited = ?ADOPTION, "a worker has not adopted the generation");
+        }
+    }
+
+    /// Waits until an endpoint came up, so that [`Self::open_gate`] may have something to do.
+    pub async fn news(&self) {
+        self.warden.news().await;
+    }
+
+    /// Gives versions that were waited for and pass now what the file gives them: true if there were some.
+    pub async fn open_gate(&mut self) -> bool {
+        let running = self.live.current();
+        let opens = running.can_open();
+        if opens {
+            let generation = running.generation + 1;
+            self.publish(&running, self.build(generation, &running.spec));
+            for worker in self.fleet.workers() {
+                worker.tell(WorkerCommand::Adopt);
+            }
+            self.adopted(generation).await;
+            audit::log(&running, &self.live.current());
+            tracing::info!(
+                generation,
+                "awaited versions pass their checks, generation adopted by every worker"
+            );
+        }
+        opens
+    }
+
+    fn refuse(&self, error: String, hash: Option<&str>) -> Outcome {
+        let generation = self.live.current().generation;
+        let known = self.live.source();
+        if known.error.as_ref() != Some(&error) {
+            tracing::error!(
+                generation,
+                detail = error,
+                "configuration refused, the running generation stays in use"
+            );
+        }
+        self.live.note_source(|s| {
+            s.refused += 1;
+            s.refused_hash = hash.map(str::to_owned);
+            s.error = Some(error.clone());
+        });
+        Outcome::Refused(error)
+    }
+
+    /// Looks at the certificate files and takes up those that changed. Nothing else is touched.
+    pub fn renew(&mut self) {
+        let renewal = self.listeners.renew();
+        self.live
+            .note_certificates(self.listeners.certificate_states());
+        for error in &renewal.errors {
+            tracing::error!(detail = %error, "certificate refused, keeping the previous one");
+        }
+        if renewal.renewed.is_empty() {
+            return;
+        }
+        for worker in self.fleet.workers() {
+            worker.tell(WorkerCommand::Listeners(self.listeners.orders()));
+        }
+        tracing::info!(
+            listeners = renewal.renewed.join(","),
+            "certificates reloaded"
+        );
+    }
+
+    /// What is published.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// Every counter.
+    pub fn telemetry(&self) -> &Arc<Telemetry> {
+        &self.telemetry
+    }
+
+    /// Every endpoint.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// Every listener.
+    pub fn listeners(&self) -> &Listeners {
+        &self.listeners
+    }
+
+    /// Starts workers anew that died, on the sockets that they had.
+    ///
+    /// # Errors
+    /// They die again and again, or can't be started.
+    pub fn revive(&mut self) -> io::Result<()> {
+        for id in self.fleet.revive()? {
+            let orders = self.listeners.orders_anew(id)?;
+            self.fleet.workers()[id].tell(WorkerCommand::Listeners(orders));
+            tracing::error!(
+                "worker {id} died by a fault of cutover itself and was started anew: what was in flight on it is lost, all else went on"
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether the task is dead that makes health checks and judges outliers.
+    pub fn is_unwatched(&self) -> bool {
+        self.warden.is_dead()
+    }
+
+    /// Every worker.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// Every worker.
+    pub fn fleet_mut(&mut self) -> &mut Fleet {
+        &mut self.fleet
+    }
+
+    /// Downstream connections of the process.
+    pub fn connections(&self) -> usize {
+        self.gate.open()
+    }
+}
+
+/// Reads the file; else why it is refused, and its hash. A fault of ours that a file brings to light must not end the proxy that runs.
+fn read(file: &Path) -> Result<config::Loaded, (String, Option<String>)> {
+    let load = || {
+        #[cfg(test)]
+        assert!(
+            !std::fs::read_to_string(file).is_ok_and(|text| text.contains("# stumble")),
+            "on purpose: file"
+        );
+        config::load(file)
+    };
+    match std::panic::catch_unwind(load) {
+        Ok(Ok(loaded)) => Ok(loaded),
+        Ok(Err(failure)) => Err((failure.rendered(false), failure.hash().map(str::to_owned))),
+        Err(_) => Err((
+            format!(
+                "{}: it brings a fault of cutover itself to light; the log says where. Please report it with this file",
+                file.display()
+            ),
+            None,
+        )),
+    }
+}
+
+fn rendered(errors: &[Diagnostic]) -> String {
+    let errors: Vec<String> = errors.iter().map(|e| e.rendered(false)).collect();
+    errors.join("\n")
+}
+
+/// One worker for each core that the process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn warn(loaded: &config::Loaded) {
+    for warning in &loaded.warnings {
+        tracing::warn!(
+            detail = warning.rendered(false),
+            "warning about the configuration file"
+        );
+    }
+}
+
+/// Says what of an edit is taken up at the next start only.
+fn warn_of_restart(old: &Spec, new: &Spec) {
+    let listen = |spec: &Spec| spec.admin.as_ref().map(|a| a.listen.clone());
+    let changed = [
+        ("workers", old.workers != new.workers),
+        ("state_dir", old.state_dir != new.state_dir),
+        ("admin", listen(old) != listen(new)),
+    ];
+    for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
+        tracing::warn!(
+            key,
+            "this key takes effect at the next start; all other changes are adopted now"
+        );
+    }
+}

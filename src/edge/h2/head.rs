@@ -1,0 +1,283 @@
+//! An HTTP/2 head as the request that routing and attempts see. What the h2 crate lets through and we don't is refused here.
+
+use std::borrow::Cow;
+
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
+
+use crate::config::spec::ProxyLimits;
+use crate::edge::request::{Target, client_of, host_of};
+use crate::http1::fields::has_underscore;
+use crate::http1::{FieldId, Framing, Method, Reject, authority, number, target};
+use crate::proxy::headers::{Fields, H2Fields, Present, Request};
+use crate::proxy::via::Via;
+
+use super::Shared;
+
+/// Longest method that is taken.
+const MAX_METHOD: usize = 32;
+
+/// What one look at all fields tells.
+#[derive(Debug, Default)]
+pub(super) struct Seen<'a> {
+    present: Present,
+    /// By the measure of RFC 9113 §6.5.2: 32 bytes for each field besides name and value.
+    size: usize,
+    host: Option<&'a HeaderValue>,
+    hosts: usize,
+    expect: Option<&'a HeaderValue>,
+    has_underscore: bool,
+    /// What `content-length` says.
+    pub length: Option<u64>,
+    /// There are several, or one that is no length. The h2 crate takes an empty value for 0, and repetitions.
+    bad_length: bool,
+    /// The path had a fragment, which the h2 crate has cut off.
+    pub fragment: bool,
+}
+
+impl<'a> Seen<'a> {
+    /// Of these fields.
+    pub fn of(fields: &'a HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for (name, value) in fields {
+            let name = name.as_str().as_bytes();
+            let id = FieldId::of(name);
+            seen.present.add(id);
+            seen.size += measure(name.len(), value.len());
+            match id {
+                FieldId::Other => seen.has_underscore |= has_underscore(name),
+                FieldId::Host => {
+                    seen.host = Some(value);
+                    seen.hosts += 1;
+                }
+                FieldId::ContentLength => {
+                    let length = number::decimal(value.as_bytes());
+                    seen.bad_length |= length.is_none() || seen.length.is_some();
+                    seen.length = length;
+                }
+                FieldId::Expect => seen.expect = seen.expect.or(Some(value)),
+                _ => {}
+            }
+        }
+        seen
+    }
+}
+
+fn measure(name: usize, value: usize) -> usize {
+    name + value + 32
+}
+
+/// A head, taken apart.
+pub(super) struct Head<'a> {
+    parts: &'a Parts,
+    present: Present,
+    /// The method's class.
+    pub method: Method,
+    authority: &'a [u8],
+    host: Cow<'a, str>,
+    target: Target<'a>,
+    framing: Framing,
+    expect_continue: bool,
+}
+
+impl<'a> Head<'a> {
+    /// `seen` are its fields; `ended`: no body follows. `known` says of an authority that was found fine before how much of it is the host.
+    ///
+    /// # Errors
+    /// What can't be served.
+    pub fn new(
+        parts: &'a Parts,
+        seen: &Seen<'a>,
+        ended: bool,
+        (limits, merge_slashes): (&ProxyLimits, bool),
+        known: impl Fn(&[u8]) -> Option<usize>,
+    ) -> Result<Self, Reject> {
+        let method = Method::from_bytes(parts.method.as_str().as_bytes());
+        check_method(method, parts.method.as_str())?;
+        check_size(parts, seen, limits)?;
+        check_fields(&parts.headers, seen, limits)?;
+        let authority = authority_of(parts, seen)?;
+        let host = match known(authority) {
+            Some(len) => std::str::from_utf8(&authority[..len])
+                .unwrap_or_default()
+                .into(),
+            None => {
+                authority::check(authority)?;
+                host_of(authority)
+            }
+        };
+        if seen.fragment {
+            return Err(Reject::bad("fragment-in-target"));
+        }
+        let typed = typed_target(parts, method, limits)?;
+        let target = Target::new(typed, merge_slashes)?;
+        let framing = match seen.length {
+            Some(n) => Framing::Length(n),
+            None if ended => Framing::Empty,
+            None => Framing::UntilClose,
+        };
+        let expects = expectation(seen)?;
+        Ok(Self {
+            parts,
+            present: seen.present,
+            method,
+            authority,
+            host,
+            target,
+            framing,
+            expect_continue: expects && framing.has_body(),
+        })
+    }
+
+    /// As typed, and how much of it is the host, where that is as typed too.
+    pub fn authority(&self) -> (&'a [u8], Option<usize>) {
+        let plain = matches!(self.host, Cow::Borrowed(_));
+        (self.authority, plain.then_some(self.host.len()))
+    }
+
+    /// Lower case, without port.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The request.
+    pub fn request<'s>(&'s self, shared: &'s Shared) -> Request<'s, H2Fields<'s>> {
+        let fields = H2Fields {
+            map: &self.parts.headers,
+            present: self.present,
+        };
+        Request {
+            method: self.method,
+            method_text: self.parts.method.as_str().as_bytes(),
+            authority: self.authority,
+            host: &self.host,
+            target: &self.target.path_and_query,
+            path_len: self.target.path_len,
+            typed_path: &self.target.typed_path,
+            framing: self.framing,
+            expect_continue: self.expect_continue,
+            upgrade: None,
+            // Anything else in it was a stream error.
+            te_trailers: self.present.has(FieldId::Te),
+            via: shared.listening.via.as_ref().map(Via::http2),
+            peer: &shared.peer,
+            client: client_of(&shared.peer, &shared.listening.trusted, &fields),
+            id: shared.worker.request_id(fields.first(FieldId::XRequestId)),
+            fields,
+        }
+    }
+}
+
+impl std::fmt::Debug for Head<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Head({} {})", self.parts.method, self.parts.uri)
+    }
+}
+
+fn check_method(method: Method, text: &str) -> Result<(), Reject> {
+    if method == Method::Connect {
+        return Err(Reject {
+            status: 405,
+            reason: "connect",
+        });
+    }
+    if text.len() > MAX_METHOD {
+        return Err(Reject {
+            status: 501,
+            reason: "method-too-long",
+        });
+    }
+    Ok(())
+}
+
+fn check_size(parts: &Parts, seen: &Seen<'_>, limits: &ProxyLimits) -> Result<(), Reject> {
+    let uri = &parts.uri;
+    let path = uri.path_and_query().map_or(0, |p| p.as_str().len());
+    let pseudo = measure(":method".len(), parts.method.as_str().len())
+        + measure(":path".len(), path)
+        + uri
+            .scheme_str()
+            .map_or(0, |s| measure(":scheme".len(), s.len()))
+        + uri
+            .authority()
+            .map_or(0, |a| measure(":authority".len(), a.as_str().len()));
+    if pseudo + seen.size > limits.header_bytes {
+        return Err(Reject {
+            status: 431,
+            reason: "head-too-large",
+        });
+    }
+    Ok(())
+}
+
+fn check_fields(fields: &HeaderMap, seen: &Seen<'_>, limits: &ProxyLimits) -> Result<(), Reject> {
+    if fields.len() > limits.headers {
+        return Err(Reject {
+            status: 431,
+            reason: "too-many-fields",
+        });
+    }
+    if seen.bad_length {
+        return Err(Reject::bad("bad-content-length"));
+    }
+    if !limits.underscores && seen.has_underscore {
+        return Err(Reject::bad("underscore-in-name"));
+    }
+    Ok(())
+}
+
+/// `:authority`, else the one `Host`; where both are there, they have to agree.
+fn authority_of<'a>(parts: &'a Parts, seen: &Seen<'a>) -> Result<&'a [u8], Reject> {
+    if seen.hosts > 1 {
+        return Err(Reject::bad("duplicate-host"));
+    }
+    let named = parts.uri.authority().map(|a| a.as_str().as_bytes());
+    match (named, seen.host.map(HeaderValue::as_bytes)) {
+        (Some(named), Some(host)) if !named.eq_ignore_ascii_case(host) => {
+            Err(Reject::bad("authority-unlike-host"))
+        }
+        (Some(one), _) | (None, Some(one)) => Ok(one),
+        (None, None) => Err(Reject::bad("missing-host")),
+    }
+}
+
+fn typed_target<'a>(
+    parts: &'a Parts,
+    method: Method,
+    limits: &ProxyLimits,
+) -> Result<&'a [u8], Reject> {
+    if parts
+        .uri
+        .scheme_str()
+        .is_some_and(|s| s != "http" && s != "https")
+    {
+        return Err(Reject::bad("bad-scheme"));
+    }
+    let typed = parts.uri.path_and_query().map_or("", |p| p.as_str());
+    if typed.len() > limits.target_bytes {
+        return Err(Reject {
+            status: 414,
+            reason: "target-too-long",
+        });
+    }
+    if typed.starts_with('/') {
+        target::check_characters(typed.as_bytes())?;
+        Ok(typed.as_bytes())
+    } else if typed == "*" && method == Method::Options {
+        Ok(typed.as_bytes())
+    } else {
+        Err(Reject::bad("bad-target"))
+    }
+}
+
+/// Whether the client waits for 100; any other expectation can't be met.
+fn expectation(seen: &Seen<'_>) -> Result<bool, Reject> {
+    match seen.expect {
+        None => Ok(false),
+        Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(true),
+        Some(_) => Err(Reject {
+            status: 417,
+            reason: "expect",
+        }),
+    }
+}

@@ -1,0 +1,378 @@
+//! What a reload does to listeners, and accepting with real sockets.
+
+use super::*;
+use crate::edge::admission::Gate;
+use crate::edge::connection::Accepted;
+use crate::edge::inherit::Inherited;
+use crate::edge::tls::tests::Desk;
+use crate::net::Watches;
+use std::cell::RefCell;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+fn clear(name: &str, port: u16) -> spec::Listener {
+    spec::Listener {
+        name: name.into(),
+        bind: spec::Bind::Tcp((Ipv4Addr::LOCALHOST, port).into()),
+        ..crate::edge::tls::tests::listener(Vec::new())
+    }
+}
+
+fn spec(listeners: Vec<spec::Listener>) -> Spec {
+    Spec {
+        workers: None,
+        admin: None,
+        state_dir: None,
+        shutdown: spec::Shutdown {
+            delay: Duration::ZERO,
+            deadline: Duration::ZERO,
+        },
+        limits: limits(None),
+        listeners,
+        services: Vec::new(),
+    }
+}
+
+fn limits(connections: Option<usize>) -> spec::ProxyLimits {
+    spec::ProxyLimits {
+        header_bytes: 0,
+        headers: 0,
+        target_bytes: 0,
+        body_bytes: None,
+        header_timeout: Duration::ZERO,
+        body_timeout: Duration::ZERO,
+        keepalive_timeout: Duration::ZERO,
+        handshake_timeout: Duration::from_millis(200),
+        connections,
+        streams: 0,
+        underscores: false,
+    }
+}
+
+/// Two workers with these listeners.
+fn standing(listeners: Vec<spec::Listener>) -> (Listeners, Vec<Vec<Order>>) {
+    let mut all = Listeners::new(2);
+    let plan = all
+        .plan(
+            &spec(listeners),
+            &Telemetry::new(2),
+            &mut Inherited::default(),
+        )
+        .unwrap();
+    let orders = all.adopt(plan);
+    (all, orders)
+}
+
+fn address(listeners: &Listeners, name: &str) -> SocketAddr {
+    let places = listeners.places();
+    let found = places.iter().find(|(n, _)| n == name);
+    match &found.expect("listener").1 {
+        Place::Tcp(address) => *address,
+        Place::Unix(path) => panic!("{}", path.display()),
+    }
+}
+
+#[test]
+fn every_worker_is_given_a_socket_once() {
+    let (mut listeners, orders) = standing(vec![clear("a", 0)]);
+    assert_eq!(orders.len(), 2);
+    assert!(orders.iter().all(|o| !o[0].sockets.is_empty()));
+    let plan = listeners
+        .plan(
+            &spec(vec![clear("a", 0)]),
+            &Telemetry::new(2),
+            &mut Inherited::default(),
+        )
+        .unwrap();
+    let again = listeners.adopt(plan);
+    assert!(again.iter().all(|o| o[0].sockets.is_empty()));
+    assert!(
+        Arc::ptr_eq(&orders[0][0].runtime, &again[0][0].runtime),
+        "untouched"
+    );
+}
+
+#[test]
+fn other_settings_keep_the_socket() {
+    let (mut listeners, orders) = standing(vec![clear("a", 0)]);
+    let changed = spec::Listener {
+        h2: false,
+        ..clear("a", 0)
+    };
+    let plan = listeners
+        .plan(
+            &spec(vec![changed]),
+            &Telemetry::new(2),
+            &mut Inherited::default(),
+        )
+        .unwrap();
+    let again = listeners.adopt(plan);
+    assert!(again[0][0].sockets.is_empty());
+    assert_eq!(again[0][0].runtime.id(), orders[0][0].runtime.id());
+    assert!(!again[0][0].runtime.spec.h2);
+}
+
+#[test]
+fn another_name_keeps_the_socket_of_a_fixed_port() {
+    let (listeners, _) = standing(vec![clear("a", 0)]);
+    let port = address(&listeners, "a").port();
+    drop(listeners);
+    let (mut listeners, _orders) = standing(vec![clear("a", port)]);
+    let plan = listeners
+        .plan(
+            &spec(vec![clear("b", port)]),
+            &Telemetry::new(2),
+            &mut Inherited::default(),
+        )
+        .unwrap();
+    assert!(listeners.adopt(plan)[0][0].sockets.is_empty());
+    assert_eq!(address(&listeners, "b").port(), port);
+}
+
+#[test]
+fn one_address_in_use_refuses_the_whole_plan_and_names_the_listener() {
+    let foreign = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = foreign.local_addr().unwrap().port();
+    let (listeners, _orders) = standing(vec![clear("a", 0)]);
+    let before = listeners.places();
+    let wanted = vec![clear("a", 0), clear("new", 0), clear("bad", taken)];
+    let errors = listeners
+        .plan(&spec(wanted), &Telemetry::new(2), &mut Inherited::default())
+        .unwrap_err();
+    let error = lines(&errors);
+    assert!(
+        error.contains("listener bad") && error.contains(&taken.to_string()),
+        "{error}"
+    );
+    assert!(!error.contains("listener new"), "{error}");
+    assert_eq!(listeners.places(), before);
+}
+
+fn lines(errors: &[PlanError]) -> String {
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+fn with_cert(cert: spec::Cert) -> spec::Listener {
+    spec::Listener {
+        certs: vec![cert],
+        ..clear("https", 0)
+    }
+}
+
+#[test]
+fn a_renewal_is_taken_up_and_a_bad_one_is_told_once_and_keeps_the_old() {
+    let desk = Desk::new();
+    let cert = desk.issue("a", &["a.test"]);
+    let (mut listeners, orders) = standing(vec![with_cert(cert.clone())]);
+    let nothing = listeners.renew();
+    assert!(nothing.renewed.is_empty() && nothing.errors.is_empty());
+    std::fs::write(&cert.cert, "half a certificate").unwrap();
+    let bad = listeners.renew();
+    assert!(bad.renewed.is_empty());
+    assert!(
+        bad.errors[0].contains("listener https") && bad.errors[0].contains("a.pem"),
+        "{:?}",
+        bad.errors
+    );
+    assert!(listeners.renew().errors.is_empty(), "told once");
+    assert!(Arc::ptr_eq(
+        &listeners.orders()[0].runtime,
+        &orders[0][0].runtime
+    ));
+    desk.issue("a", &["a.test", "b.test"]);
+    assert_eq!(listeners.renew().renewed, ["https"]);
+    let now = &listeners.orders()[0].runtime;
+    assert_eq!(now.id(), orders[0][0].runtime.id());
+    assert!(!Arc::ptr_eq(now, &orders[0][0].runtime));
+}
+
+#[test]
+fn an_edit_elsewhere_is_not_refused_for_a_renewal_under_way() {
+    let desk = Desk::new();
+    let cert = desk.issue("a", &["a.test"]);
+    let (listeners, _orders) = standing(vec![with_cert(cert.clone())]);
+    std::fs::write(&cert.cert, "half a certificate").unwrap();
+    let both = vec![with_cert(cert.clone()), clear("more", 0)];
+    assert!(
+        listeners
+            .plan(&spec(both), &Telemetry::new(2), &mut Inherited::default())
+            .is_ok()
+    );
+    let other_key = spec::Cert {
+        sni: vec!["a.test".into()],
+        ..cert
+    };
+    let errors = listeners
+        .plan(
+            &spec(vec![with_cert(other_key)]),
+            &Telemetry::new(2),
+            &mut Inherited::default(),
+        )
+        .unwrap_err();
+    let error = lines(&errors);
+    assert!(error.contains("a.pem"), "{error}");
+}
+
+/// Runs a test on a runtime as workers have it.
+fn locally<F: Future<Output = ()>>(test: F) {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .unwrap();
+    runtime.block_on(async {
+        tokio::time::timeout(Duration::from_secs(10), test)
+            .await
+            .expect("in time")
+    });
+}
+
+/// Takes the one socket of the one listener.
+fn one(orders: &mut [Vec<Order>]) -> (Arc<ListenerRuntime>, Socket) {
+    let order = &mut orders[0][0];
+    (order.runtime.clone(), order.sockets.pop().unwrap())
+}
+
+fn single() -> (SocketAddr, Arc<ListenerRuntime>, Socket) {
+    let mut all = Listeners::new(1);
+    let plan = all
+        .plan(
+            &spec(vec![clear("a", 0)]),
+            &Telemetry::new(1),
+            &mut Inherited::default(),
+        )
+        .unwrap();
+    let (runtime, socket) = one(&mut all.adopt(plan));
+    (address(&all, "a"), runtime, socket)
+}
+
+/// Waits until it holds; the test's deadline ends a hang.
+async fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[test]
+fn who_waits_when_a_listener_is_taken_away_is_still_served() {
+    locally(async {
+        let (address, runtime, socket) = single();
+        let clients: Vec<TcpStream> = (0..20)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect();
+        let served: Rc<RefCell<Vec<Accepted>>> = Rc::default();
+        let door = accept::Door::new(0, runtime);
+        door.close();
+        let seen = served.clone();
+        let gate = Gate::new(&limits(None), None);
+        accept::run(door, socket, gate, Watches::new(), move |accepted| {
+            let seen = seen.clone();
+            async move { seen.borrow_mut().push(accepted) }
+        })
+        .await;
+        until(|| served.borrow().len() == clients.len()).await;
+        assert!(TcpStream::connect(address).is_err(), "the socket is closed");
+    });
+}
+
+#[test]
+fn a_full_house_lets_nobody_in_until_somebody_leaves() {
+    locally(async {
+        let (address, runtime, socket) = single();
+        let inside = Rc::new(std::cell::Cell::new(0));
+        let gate = Gate::new(&limits(Some(2)), None);
+        let (seen, leave) = (inside.clone(), Rc::new(tokio::sync::Notify::new()));
+        let leaving = leave.clone();
+        let door = accept::Door::new(0, runtime);
+        tokio::task::spawn_local(accept::run(
+            door,
+            socket,
+            gate.clone(),
+            Watches::new(),
+            move |accepted| {
+                let (seen, leaving) = (seen.clone(), leaving.clone());
+                async move {
+                    seen.set(seen.get() + 1);
+                    leaving.notified().await;
+                    drop(accepted);
+                }
+            },
+        ));
+        let _clients: Vec<TcpStream> = (0..3)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect();
+        until(|| inside.get() == 2).await;
+        let third = tokio::time::timeout(Duration::from_millis(100), until(|| inside.get() > 2));
+        assert!(third.await.is_err(), "a third was let in");
+        leave.notify_one();
+        until(|| inside.get() == 3).await;
+        assert_eq!(gate.open(), 2);
+    });
+}
+
+#[test]
+fn a_panic_in_one_connection_harms_no_other() {
+    locally(async {
+        let (address, runtime, socket) = single();
+        let gate = Gate::new(&limits(None), None);
+        let served = Rc::new(std::cell::Cell::new(0));
+        let count = served.clone();
+        let door = accept::Door::new(0, runtime);
+        tokio::task::spawn_local(accept::run(
+            door,
+            socket,
+            gate.clone(),
+            Watches::new(),
+            move |accepted| {
+                let count = count.clone();
+                async move {
+                    let _held = accepted;
+                    count.set(count.get() + 1);
+                    assert!(count.get() != 1, "on purpose");
+                }
+            },
+        ));
+        let _first = TcpStream::connect(address).unwrap();
+        until(|| served.get() == 1 && gate.open() == 0).await;
+        let _second = TcpStream::connect(address).unwrap();
+        until(|| served.get() == 2 && gate.open() == 0).await;
+    });
+}
+
+#[test]
+fn a_client_that_never_shakes_hands_is_let_go_in_time() {
+    locally(async {
+        let desk = Desk::new();
+        let mut all = Listeners::new(1);
+        let wanted = spec(vec![with_cert(desk.issue("a", &["a.test"]))]);
+        let plan = all
+            .plan(&wanted, &Telemetry::new(1), &mut Inherited::default())
+            .unwrap();
+        let (runtime, socket) = one(&mut all.adopt(plan));
+        let gate = Gate::new(&limits(None), None);
+        let door = accept::Door::new(0, runtime);
+        let served = Rc::new(std::cell::Cell::new(false));
+        let serves = served.clone();
+        let watches = Watches::new();
+        tokio::task::spawn_local(accept::run(
+            door,
+            socket,
+            gate.clone(),
+            watches.clone(),
+            move |_| {
+                serves.set(true);
+                async {}
+            },
+        ));
+        let _silent = TcpStream::connect(address(&all, "https")).unwrap();
+        until(|| gate.open() == 1).await;
+        until(|| {
+            watches.tick(Instant::now());
+            gate.open() == 0
+        })
+        .await;
+        assert!(!served.get(), "nobody shook hands");
+    });
+}

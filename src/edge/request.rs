@@ -1,0 +1,212 @@
+//! An HTTP/1 head as the request that routing and attempts see.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::connection::Conn;
+use crate::http1::{FieldId, Method, Reject, RequestHead, authority, path};
+use crate::net::Buffers;
+use crate::proxy::Peer;
+use crate::proxy::headers::{Fields, H1Fields, Request, RequestId};
+use crate::proxy::peer::ForwardedFor;
+
+/// A copy of a head, so that the read buffer is free for the body.
+#[derive(Debug)]
+pub struct Scratch {
+    head: Vec<u8>,
+    buffers: Buffers,
+}
+
+impl Scratch {
+    /// In memory of the worker.
+    pub fn of(buffers: &Buffers, bytes: &[u8]) -> Self {
+        let mut head = buffers.take_out();
+        head.extend_from_slice(bytes);
+        Self {
+            head,
+            buffers: buffers.clone(),
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.buffers.give_out(std::mem::take(&mut self.head));
+    }
+}
+
+/// A head, taken apart as far as it isn't as typed.
+pub(super) struct Parsed<'a> {
+    conn: &'a Conn<'a>,
+    head: &'a RequestHead,
+    bytes: &'a [u8],
+    host: Cow<'a, str>,
+    target: Target<'a>,
+    client: IpAddr,
+    id: RequestId,
+}
+
+impl<'a> Parsed<'a> {
+    /// # Errors
+    /// A path that can be read in two ways.
+    pub fn new(
+        conn: &'a Conn<'a>,
+        head: &'a RequestHead,
+        scratch: &'a Scratch,
+    ) -> Result<Self, Reject> {
+        let bytes = &scratch.head[..];
+        let fields = H1Fields {
+            head: bytes,
+            fields: &head.fields,
+        };
+        let typed = match head.path_and_query.of(bytes) {
+            // OPTIONS of an authority without a path asks about the server as a whole (RFC 9112 §3.2.4).
+            b"" if head.method == Method::Options => b"*",
+            typed => typed,
+        };
+        let target = Target::new(typed, conn.listening.merge_slashes)?;
+        Ok(Self {
+            host: host_of(head.authority.of(bytes)),
+            target,
+            client: client_of(conn.peer, &conn.listening.trusted, &fields),
+            id: conn.worker.request_id(fields.first(FieldId::XRequestId)),
+            conn,
+            head,
+            bytes,
+        })
+    }
+
+    /// The request.
+    pub fn request(&self) -> Request<'_, H1Fields<'_>> {
+        let Self { head, bytes, .. } = *self;
+        Request {
+            fields: H1Fields {
+                head: bytes,
+                fields: &head.fields,
+            },
+            method: head.method,
+            method_text: head.method_span.of(bytes),
+            authority: head.authority.of(bytes),
+            host: &self.host,
+            target: &self.target.path_and_query,
+            path_len: self.target.path_len,
+            typed_path: &self.target.typed_path,
+            framing: head.framing,
+            expect_continue: head.expect_continue,
+            upgrade: head.upgrade.map(|span| span.of(bytes)),
+            te_trailers: head.te_trailers,
+            via: self
+                .conn
+                .listening
+                .via
+                .as_ref()
+                .map(|via| via.http1(head.version)),
+            peer: self.conn.peer,
+            client: self.client,
+            id: self.id,
+        }
+    }
+}
+
+/// The client: the peer, or whom trusted proxies name in `X-Forwarded-For`.
+pub(super) fn client_of(peer: &Peer, trusted: &[IpNet], fields: &impl Fields) -> IpAddr {
+    if !peer.trusted {
+        return peer.ip;
+    }
+    let mut list = ForwardedFor::new(trusted);
+    fields.any("x-forwarded-for", &mut |line| {
+        list.line(line);
+        false
+    });
+    list.client().unwrap_or(peer.ip)
+}
+
+/// Host of an authority: without port and trailing dot, in lower case; copied only where it isn't so already.
+pub(super) fn host_of(authority: &[u8]) -> Cow<'_, str> {
+    let (host, _) = authority::split(authority);
+    let host = std::str::from_utf8(host).unwrap_or_default();
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
+}
+
+/// A request target as it is routed and sent upstream.
+#[derive(Debug)]
+pub(super) struct Target<'a> {
+    /// The path without dot segments, and the query as typed.
+    pub path_and_query: Cow<'a, [u8]>,
+    /// How much of it is the path.
+    pub path_len: usize,
+    /// The path as typed, apart from slashes that were merged.
+    pub typed_path: Cow<'a, [u8]>,
+}
+
+impl<'a> Target<'a> {
+    /// Of a path and query as typed; with `merge_slashes` repeated slashes become one first.
+    ///
+    /// # Errors
+    /// What [`path::normal`] refuses.
+    pub fn new(path_and_query: &'a [u8], merge_slashes: bool) -> Result<Self, Reject> {
+        let split = memchr::memchr(b'?', path_and_query).unwrap_or(path_and_query.len());
+        let (typed, query) = path_and_query.split_at(split);
+        let typed_path = match merge_slashes {
+            true => path::merge_slashes(typed),
+            false => Cow::Borrowed(typed),
+        };
+        let normal = path::normal(&typed_path)?;
+        let path_len = normal.len();
+        let path_and_query = match normal {
+            // Neither shorter than what was typed nor the `/` that stands for an empty path.
+            Cow::Borrowed(_) if path_len == typed.len() => Cow::Borrowed(path_and_query),
+            normal => {
+                let mut target = normal.into_owned();
+                target.extend_from_slice(query);
+                Cow::Owned(target)
+            }
+        };
+        Ok(Self {
+            path_and_query,
+            path_len,
+            typed_path,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_copied_only_where_its_path_changes() {
+        let plain = Target::new(b"/a//b?x=/../y", false).expect("fine");
+        assert!(matches!(
+            plain.path_and_query,
+            Cow::Borrowed(b"/a//b?x=/../y")
+        ));
+        assert_eq!(plain.path_len, 5);
+        for (typed, merge, sent, len, path) in [
+            ("/a/../b?q", false, "/b?q", 2, "/a/../b"),
+            ("?q", false, "/?q", 1, ""),
+            ("//a?x=//y", true, "/a?x=//y", 2, "/a"),
+            ("/a//../b", true, "/b", 2, "/a/../b"),
+            ("/a/b?x=//y", true, "/a/b?x=//y", 4, "/a/b"),
+        ] {
+            let target = Target::new(typed.as_bytes(), merge).expect("fine");
+            assert_eq!(*target.path_and_query, *sent.as_bytes(), "{typed}");
+            assert_eq!(target.path_len, len, "{typed}");
+            assert_eq!(*target.typed_path, *path.as_bytes(), "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_host_has_no_port_no_dot_no_capitals() {
+        assert_eq!(host_of(b"Shop.Example.com:8080"), "shop.example.com");
+        assert_eq!(host_of(b"shop.example.com."), "shop.example.com");
+        assert_eq!(host_of(b"[::1]:80"), "[::1]");
+    }
+}
