@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use cutover::http1::{BodyDecoder, Framing, Method, RequestHead, ResponseHead, Step, path};
+use cutover::http1::{BodyDecoder, DecodeStep, Framing, Method, RequestHead, ResponseHead, path};
 
 #[path = "instructions/heads.rs"]
 mod samples;
@@ -30,12 +30,12 @@ fn drain(wire: &[u8], verbatim: bool) -> usize {
     let (mut at, mut content) = (0, 0);
     loop {
         match decoder.step(&wire[at..]) {
-            Ok(Step::Data(n)) => {
+            Ok(DecodeStep::Data(n)) => {
                 at += n;
                 content += n;
             }
-            Ok(Step::Skip(n) | Step::Trailers(n)) => at += n,
-            Ok(Step::Done | Step::More) | Err(_) => return content,
+            Ok(DecodeStep::Skip(n) | DecodeStep::Trailers(n)) => at += n,
+            Ok(DecodeStep::Done | DecodeStep::More) | Err(_) => return content,
         }
     }
 }

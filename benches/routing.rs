@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use cutover::config::spec::{
-    Cohort, CohortKey, Condition, HostPattern, PathPattern, Pattern, Rule, Share, Subject,
+    CohortKey, CohortSpec, Condition, HostPattern, PathPattern, Pattern, RuleSpec, Share, Subject,
 };
 use cutover::http1::Method;
-use cutover::routing::{Matcher, Request, Split, SplitState, Table};
+use cutover::routing::{Matcher, RequestView, RouteTable, Split, SplitState};
 use cutover::telemetry::Telemetry;
 use cutover::telemetry::render::{Scrape, render};
 
@@ -29,7 +29,7 @@ const FIELDS: [(&str, &[u8]); 6] = [
     ("x-user-email", b"alice@example.org"),
 ];
 
-impl Request for Browser {
+impl RequestView for Browser {
     fn method(&self) -> &[u8] {
         b"GET"
     }
@@ -59,7 +59,7 @@ fn find(c: &mut Criterion) {
                 service(vec![host], vec![PathPattern::Prefix("/api".into())])
             })
             .collect();
-        let table = Table::new(&services);
+        let table = RouteTable::new(&services);
         let host = format!("s{}.example.com", routes / 2);
         group.bench_function(BenchmarkId::new("host", routes), |b| {
             b.iter(|| table.find(black_box(&host), black_box(b"/api/products/42")));
@@ -68,7 +68,7 @@ fn find(c: &mut Criterion) {
     for routes in [1, 100, 10_000] {
         let path = |n| PathPattern::Prefix(format!("/api/p{n}"));
         let wildcard = HostPattern::Suffix(".example.com".into());
-        let table = Table::new(&[service(vec![wildcard], (0..routes).map(path).collect())]);
+        let table = RouteTable::new(&[service(vec![wildcard], (0..routes).map(path).collect())]);
         let path = format!("/api/p{}/x/y", routes / 2);
         group.bench_function(BenchmarkId::new("wildcard, path", routes), |b| {
             b.iter(|| table.find(black_box("shop.example.com"), black_box(path.as_bytes())));
@@ -78,7 +78,7 @@ fn find(c: &mut Criterion) {
 }
 
 fn rules(c: &mut Criterion) {
-    let rule = |subject, pattern| Rule {
+    let rule = |subject, pattern| RuleSpec {
         when: vec![Condition {
             subject,
             patterns: vec![pattern],
@@ -119,7 +119,7 @@ fn split(c: &mut Criterion) {
             b.iter(|| split.next(black_box(&mut state)));
         });
     }
-    let cohort = cutover::routing::Cohort::new(&Cohort {
+    let cohort = cutover::routing::Cohort::new(&CohortSpec {
         by: vec![CohortKey::Cookie("uid".into()), CohortKey::Ip],
         salt: "shop".into(),
     });

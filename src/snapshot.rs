@@ -35,21 +35,21 @@ pub struct Snapshot {
     /// What it was compiled from.
     pub spec: Arc<Spec>,
     /// Host and path to a service.
-    pub table: routing::Table,
+    pub table: routing::RouteTable,
     /// In the order of `spec.services`.
     pub services: Vec<Service>,
     /// In the order of `spec.listeners`.
     pub listeners: Vec<Listener>,
     /// Counters of requests that no service got.
     pub unrouted: Arc<ServiceMetrics>,
-    slots: Slots,
+    slots: EndpointSet,
 }
 
 /// The slots of all endpoints, a bit for each: whoever compares two generations looks at no endpoint that stays.
 #[derive(Debug, PartialEq, Eq)]
-struct Slots(Box<[u64]>);
+struct EndpointSet(Box<[u64]>);
 
-impl Slots {
+impl EndpointSet {
     fn of(services: &[Service]) -> Self {
         let mut words = Vec::new();
         let members = services.iter().flat_map(|s| &s.versions);
@@ -97,7 +97,7 @@ pub struct Service {
     /// Its counters.
     pub metrics: Arc<ServiceMetrics>,
     /// Rules, cohort, split.
-    pub routing: routing::Service,
+    pub routing: routing::ServiceRouting,
     /// A counter for each rule.
     pub rule_hits: Arc<RuleHits>,
     /// What `balance = "hash"` hashes.
@@ -142,7 +142,7 @@ impl Snapshot {
                 name: service.name.as_str().into(),
                 slot: registry.service_slot(&service.name),
                 metrics: telemetry.service(&service.name),
-                routing: routing::Service::new(service),
+                routing: routing::ServiceRouting::new(service),
                 rule_hits: telemetry.rules(&service.name, service.rules.len()),
                 hash: hash_of(service),
                 timeouts: service.timeouts.clone(),
@@ -173,9 +173,9 @@ impl Snapshot {
             .collect();
         Self {
             generation,
-            table: routing::Table::new(&spec.services),
+            table: routing::RouteTable::new(&spec.services),
             unrouted: telemetry.service(""),
-            slots: Slots::of(&services),
+            slots: EndpointSet::of(&services),
             services,
             listeners,
             spec,
@@ -212,10 +212,10 @@ impl Snapshot {
 }
 
 /// The same hash as a cohort's, over the keys of `hash_by`.
-fn hash_of(service: &spec::Service) -> Option<routing::Cohort> {
+fn hash_of(service: &spec::ServiceSpec) -> Option<routing::Cohort> {
     (service.balance == Balance::Hash).then(|| {
         let by = service.hash_by.clone();
-        routing::Cohort::new(&spec::Cohort {
+        routing::Cohort::new(&spec::CohortSpec {
             by,
             salt: service.name.clone(),
         })
@@ -229,13 +229,13 @@ pub struct Live {
     /// Former generations, until nobody else holds them: to take a large one apart would halt a worker.
     former: Mutex<Vec<Arc<Snapshot>>>,
     adopted: Box<[AtomicU64]>,
-    source: Mutex<Source>,
+    source: Mutex<ConfigSource>,
     certificates: Mutex<Vec<CertificateState>>,
 }
 
 /// What is known about the configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Source {
+pub struct ConfigSource {
     /// The file.
     pub path: PathBuf,
     /// xxh3 of the text of the adopted generation, as 16 hex digits.
@@ -255,7 +255,7 @@ pub struct Source {
 /// Adopted texts that are remembered: a command that waits for its own edit finds it here after a later one.
 const RECENT: usize = 32;
 
-impl Source {
+impl ConfigSource {
     /// The text with this hash is adopted as this generation.
     pub fn adopt(&mut self, hash: String, generation: u64) {
         if self.recent.len() == RECENT {
@@ -271,7 +271,7 @@ impl Source {
 
 impl Live {
     /// With a first generation, for so many workers.
-    pub fn new(first: Snapshot, workers: usize, source: Source) -> Arc<Self> {
+    pub fn new(first: Snapshot, workers: usize, source: ConfigSource) -> Arc<Self> {
         Arc::new(Self {
             current: arc_swap::ArcSwap::from_pointee(first),
             former: Mutex::default(),
@@ -318,7 +318,7 @@ impl Live {
     }
 
     /// What is known about the file.
-    pub fn source(&self) -> Source {
+    pub fn source(&self) -> ConfigSource {
         self.source.lock().expect("source lock").clone()
     }
 
@@ -333,7 +333,7 @@ impl Live {
     }
 
     /// Only for the publisher.
-    pub fn note_source(&self, change: impl FnOnce(&mut Source)) {
+    pub fn note_source(&self, change: impl FnOnce(&mut ConfigSource)) {
         change(&mut self.source.lock().expect("source lock"));
     }
 }

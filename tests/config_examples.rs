@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cutover::config::policy::{Drain, Limits, Outlier, Policies, Probe, Retry, Sticky};
-use cutover::config::spec::{Balance, Bind, CohortKey, Service, Share};
+use cutover::config::policy::{DrainPolicy, Limits, Outlier, Policies, Probe, Retry, Sticky};
+use cutover::config::spec::{Balance, Bind, CohortKey, ServiceSpec, Share};
 use cutover::config::{self, Spec};
 
 fn example(name: &str) -> PathBuf {
@@ -55,7 +55,7 @@ fn front_door() {
     assert_eq!(spec.listeners[1].certs.len(), 2);
     assert_eq!(spec.limits.body_bytes, Some(10 << 20));
     let service =
-        |name: &str| -> &Service { spec.services.iter().find(|s| s.name == name).unwrap() };
+        |name: &str| -> &ServiceSpec { spec.services.iter().find(|s| s.name == name).unwrap() };
     let total = |name: &str| service(name).timeouts.total;
     assert_eq!(total("shop"), Some(Duration::from_secs(60)));
     assert_eq!(total("assets"), None);
@@ -82,7 +82,7 @@ fn resilience() {
     assert_eq!(policies.retry.per_try, Some(Duration::from_secs(2)));
     assert!(policies.retry.on.timeout);
     assert_ne!(policies.retry, Retry::default());
-    assert_ne!(policies.drain, Drain::default());
+    assert_ne!(policies.drain, DrainPolicy::default());
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use cutover::config::spec::{
-    Address, Balance, Bind, CohortKey, Condition, HostPattern, PathPattern, Pattern, Scheme,
-    Service, Share, Subject,
+    Balance, Bind, CohortKey, Condition, EndpointAddress, HostPattern, PathPattern, Pattern,
+    Scheme, ServiceSpec, Share, Subject,
 };
 use cutover::config::{self, Spec};
 
@@ -16,7 +16,7 @@ fn parsed(text: &str) -> Spec {
 
 /// A service with two versions and this in it.
 #[track_caller]
-fn service(lines: &str) -> Service {
+fn service(lines: &str) -> ServiceSpec {
     let text = format!(
         "listen = ':80'\n[service.shop]\nstable = 'v1'\nversions = {{ v1 = ['a:1'], v2 = ['a:2'] }}\n{lines}\n"
     );
@@ -187,10 +187,18 @@ fn endpoints_in_every_form() {
     assert_eq!(
         found,
         [
-            (Scheme::Http, Address::Ip("10.0.0.1:80".parse().unwrap()), 7),
-            (Scheme::Https, Address::Name("app".into(), 443), 1),
-            (Scheme::H2c, Address::Ip("[::1]:9".parse().unwrap()), 1),
-            (Scheme::Http, Address::Unix("/a.sock".into()), 1),
+            (
+                Scheme::Http,
+                EndpointAddress::Ip("10.0.0.1:80".parse().unwrap()),
+                7
+            ),
+            (Scheme::Https, EndpointAddress::Name("app".into(), 443), 1),
+            (
+                Scheme::H2c,
+                EndpointAddress::Ip("[::1]:9".parse().unwrap()),
+                1
+            ),
+            (Scheme::Http, EndpointAddress::Unix("/a.sock".into()), 1),
         ]
     );
 }

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use cutover::config::policy::{Health, Policies, Probe, RetryOn, Sticky};
-use cutover::config::spec::{Balance, CohortKey, Service};
+use cutover::config::policy::{HealthPolicy, Policies, Probe, RetryOn, Sticky};
+use cutover::config::spec::{Balance, CohortKey, ServiceSpec};
 use cutover::config::{self, Diagnostic};
 use cutover::telemetry::names;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 #[track_caller]
-fn parsed(text: &str) -> (Service, Vec<String>) {
+fn parsed(text: &str) -> (ServiceSpec, Vec<String>) {
     let (spec, warnings) = config::parse_with_warnings(text, "cutover.toml")
         .unwrap_or_else(|errors| panic!("{}", errors[0]));
     let warnings = warnings.iter().map(|w| w.message().to_owned()).collect();
@@ -26,7 +26,7 @@ fn text(defaults: &str, lines: &str) -> String {
 }
 
 #[track_caller]
-fn service(defaults: &str, lines: &str) -> Service {
+fn service(defaults: &str, lines: &str) -> ServiceSpec {
     let (service, warnings) = parsed(&text(defaults, lines));
     assert!(warnings.is_empty(), "{warnings:?}");
     service
@@ -54,7 +54,7 @@ fn a_file_that_says_nothing_gets_the_defaults() {
 #[test]
 fn forms_of_checks() {
     let probe = |check: &str| policies("", &format!("check = '{check}'")).health;
-    let with = |probe| Some(Health::new(probe));
+    let with = |probe| Some(HealthPolicy::new(probe));
     assert_eq!(
         probe("/ready?deep=1"),
         with(Probe::Http("/ready?deep=1".into()))
@@ -67,7 +67,7 @@ fn forms_of_checks() {
     );
     let long =
         "[service.shop.health]\npath = 'tcp'\ninterval = '5s'\ntimeout = '2s'\nrise = 1\nfall = 10";
-    let expected = Health {
+    let expected = HealthPolicy {
         probe: Probe::Tcp,
         interval: 5 * SECOND,
         timeout: 2 * SECOND,

@@ -5,17 +5,17 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use cutover::config::spec::{Balance, CohortKey, HostPattern, Service, Timeouts, Version};
+use cutover::config::spec::{Balance, CohortKey, HostPattern, ServiceSpec, Timeouts, VersionSpec};
 use cutover::http1::Method;
 use cutover::routing::sticky::Session;
-use cutover::routing::{self, Split, SplitState, Table};
+use cutover::routing::{self, RouteTable, Split, SplitState};
 use cutover::telemetry::Telemetry;
 use cutover::telemetry::record::RetryReason;
 use cutover::telemetry::render::{Scrape, ScrapeService, ScrapeVersion, render};
 
 struct Get<'a>(&'a str);
 
-impl routing::Request for Get<'_> {
+impl routing::RequestView for Get<'_> {
     fn method(&self) -> &[u8] {
         b"GET"
     }
@@ -39,8 +39,8 @@ impl routing::Request for Get<'_> {
 /// Every version is usable, and no request has a session.
 struct Healthy(SplitState);
 
-impl routing::State for Healthy {
-    fn session(&mut self, _: &impl routing::Request) -> Option<Session> {
+impl routing::DecisionInput for Healthy {
+    fn session(&mut self, _: &impl routing::RequestView) -> Option<Session> {
         None
     }
     fn follow(&mut self, _: &Session) -> Option<usize> {
@@ -60,8 +60,8 @@ impl routing::State for Healthy {
     }
 }
 
-fn shop() -> Service {
-    Service {
+fn shop() -> ServiceSpec {
+    ServiceSpec {
         policies: Default::default(),
         hash_by: vec![CohortKey::Ip],
         name: "shop".into(),
@@ -79,7 +79,7 @@ fn shop() -> Service {
             idle: Duration::from_secs(1),
         },
         labels: Vec::new(),
-        versions: vec![Version {
+        versions: vec![VersionSpec {
             slow_start: None,
             name: "v1".into(),
             label: None,
@@ -168,8 +168,8 @@ fn series(text: &str) -> Vec<String> {
 fn ten_thousand_random_hosts_add_no_series() {
     let (telemetry, shop) = (busy(), shop());
     let (table, service) = (
-        Table::new(std::slice::from_ref(&shop)),
-        routing::Service::new(&shop),
+        RouteTable::new(std::slice::from_ref(&shop)),
+        routing::ServiceRouting::new(&shop),
     );
     let before = series(&render(&telemetry, &scrape()));
     let (mut state, mut served) = (Healthy(SplitState::default()), 0);

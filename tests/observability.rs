@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cutover::telemetry::names::{self, Kind};
+use cutover::telemetry::names::{self, MetricKind};
 use serde_json::Value;
 
 /// Labels that Prometheus sets, beside ours.
@@ -146,7 +146,7 @@ fn exported() -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for family in names::ALL {
         match family.kind {
-            Kind::Histogram => {
+            MetricKind::Histogram => {
                 let parts = ["_bucket", "_sum", "_count"];
                 all.extend(parts.map(|part| format!("{}{part}", family.name)));
             }

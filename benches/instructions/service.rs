@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use cutover::config::spec::{
-    Balance, CohortKey, HostPattern, PathPattern, Service, Timeouts, Version,
+    Balance, CohortKey, HostPattern, PathPattern, ServiceSpec, Timeouts, VersionSpec,
 };
 
 /// With these hosts and paths.
-pub fn service(hosts: Vec<HostPattern>, paths: Vec<PathPattern>) -> Service {
+pub fn service(hosts: Vec<HostPattern>, paths: Vec<PathPattern>) -> ServiceSpec {
     let second = Duration::from_secs(1);
-    Service {
+    ServiceSpec {
         policies: Default::default(),
         hash_by: vec![CohortKey::Ip],
         name: "shop".into(),
@@ -27,7 +27,7 @@ pub fn service(hosts: Vec<HostPattern>, paths: Vec<PathPattern>) -> Service {
             idle: second,
         },
         labels: Vec::new(),
-        versions: vec![Version {
+        versions: vec![VersionSpec {
             slow_start: None,
             name: "v1".into(),
             label: None,

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutover::config::spec::{
-    Address, Balance, Cohort, CohortKey, Condition, Endpoint, HostPattern, PathPattern, Pattern,
-    Rule, Scheme, Share, Subject,
+    Balance, CohortKey, CohortSpec, Condition, EndpointAddress, EndpointSpec, HostPattern,
+    PathPattern, Pattern, RuleSpec, Scheme, Share, Subject,
 };
 use cutover::http1::{Framing, Method, RequestHead, ResponseHead};
 use cutover::proxy::Peer;
 use cutover::proxy::headers::{H1Fields, Request, RequestId};
-use cutover::routing::{self, Matcher, Split, SplitState, Table};
+use cutover::routing::{self, Matcher, RouteTable, Split, SplitState};
 use cutover::telemetry::Telemetry;
 use cutover::upstream::pool::Member;
-use cutover::upstream::{Pool, Registry, View};
+use cutover::upstream::{Pool, PoolView, Registry};
 
 use super::heads::{BROWSER, LIMITS, PLAIN, RESPONSE};
 use super::service::service;
@@ -101,7 +101,7 @@ fn find_host() -> Box<dyn FnMut()> {
     let services: Vec<_> = (0..1000)
         .map(|n| service(vec![host(n)], Vec::new()))
         .collect();
-    let table = Table::new(&services);
+    let table = RouteTable::new(&services);
     Box::new(move || {
         black_box(table.find(
             black_box("s500.example.com"),
@@ -113,7 +113,7 @@ fn find_host() -> Box<dyn FnMut()> {
 fn find_path() -> Box<dyn FnMut()> {
     let path = |n| PathPattern::Prefix(format!("/api/p{n}"));
     let wildcard = HostPattern::Suffix(".example.com".into());
-    let table = Table::new(&[service(vec![wildcard], (0..10_000).map(path).collect())]);
+    let table = RouteTable::new(&[service(vec![wildcard], (0..10_000).map(path).collect())]);
     Box::new(move || {
         black_box(table.find(black_box("shop.example.com"), black_box(b"/api/p5000/x/y")));
     })
@@ -155,7 +155,7 @@ fn with_browser(mut step: impl FnMut(&Request<'_, H1Fields<'_>>) + 'static) -> B
 }
 
 fn match_rules() -> Box<dyn FnMut()> {
-    let rule = |subject, pattern| Rule {
+    let rule = |subject, pattern| RuleSpec {
         when: vec![Condition {
             subject,
             patterns: vec![pattern],
@@ -181,7 +181,7 @@ fn match_rules() -> Box<dyn FnMut()> {
 }
 
 fn match_values(rules: usize) -> Box<dyn FnMut()> {
-    let rule = |n| Rule {
+    let rule = |n| RuleSpec {
         when: vec![Condition {
             subject: Subject::Header("sec-fetch-site".into()),
             patterns: vec![Pattern::Exact(format!("sample-{n:04}"))],
@@ -212,7 +212,7 @@ fn split() -> Box<dyn FnMut()> {
 }
 
 fn cohort() -> Box<dyn FnMut()> {
-    let cohort = routing::Cohort::new(&Cohort {
+    let cohort = routing::Cohort::new(&CohortSpec {
         by: vec![CohortKey::Cookie("uid".into()), CohortKey::Ip],
         salt: "shop".into(),
     });
@@ -226,9 +226,9 @@ fn pick(endpoints: u16) -> Box<dyn FnMut()> {
     let metrics = Telemetry::new(1).version("shop", "v1");
     let registry = Registry::new();
     let member = |n: u16| {
-        let spec = Endpoint {
+        let spec = EndpointSpec {
             scheme: Scheme::Http,
-            address: Address::Ip(([127, 0, 0, 1], 1000 + n).into()),
+            address: EndpointAddress::Ip(([127, 0, 0, 1], 1000 + n).into()),
             weight: 1,
         };
         Member {
@@ -238,7 +238,7 @@ fn pick(endpoints: u16) -> Box<dyn FnMut()> {
     };
     let members = (0..endpoints).map(member).collect();
     let pool = Pool::of(members, Balance::LeastRequest, 500, registry.epoch());
-    let (mut rng, mut view) = (fastrand::Rng::with_seed(7), View::default());
+    let (mut rng, mut view) = (fastrand::Rng::with_seed(7), PoolView::default());
     Box::new(move || {
         black_box(pool.pick(&mut rng, &mut view, black_box(&[]), None));
     })

@@ -1,6 +1,6 @@
 //! Invariants of the HTTP/1 codec. Each function panics where one is broken.
 
-use cutover::http1::framing::{Step, trailers};
+use cutover::http1::framing::{DecodeStep, trailers};
 use cutover::http1::{
     BodyDecoder, Field, FieldId, Framing, HeadLimits, Method, Reject, RequestHead, ResponseHead,
     Span, authority, path,
@@ -122,26 +122,26 @@ pub fn decode(wire: &[u8], framing: Framing, verbatim: bool, pieces: &[usize]) -
     loop {
         let input = &wire[out.taken..seen];
         match decoder.step(input) {
-            Ok(Step::More) if seen == wire.len() => return out,
-            Ok(Step::More) => {
+            Ok(DecodeStep::More) if seen == wire.len() => return out,
+            Ok(DecodeStep::More) => {
                 seen = wire
                     .len()
                     .min(seen + sizes.next().map_or(wire.len(), |&n| n.max(1)))
             }
-            Ok(Step::Data(n)) => {
+            Ok(DecodeStep::Data(n)) => {
                 assert!(n > 0);
                 out.content.extend_from_slice(&input[..n]);
                 out.taken += n;
             }
-            Ok(Step::Skip(n)) => {
+            Ok(DecodeStep::Skip(n)) => {
                 assert!(n > 0 && n <= input.len());
                 out.taken += n;
             }
-            Ok(Step::Trailers(n)) => {
+            Ok(DecodeStep::Trailers(n)) => {
                 out.trailers = input[..n].to_vec();
                 out.taken += n;
             }
-            Ok(Step::Done) => {
+            Ok(DecodeStep::Done) => {
                 assert!(decoder.is_done() && decoder.remaining() == Some(0));
                 out.done = true;
                 return out;

@@ -58,9 +58,9 @@ impl Activity {
     }
 
     /// An answer is being made until the guard is dropped.
-    pub(super) fn answer(&self) -> Answering<'_> {
+    pub(super) fn answer(&self) -> ActiveRequest<'_> {
         self.answering.store(true, Ordering::Relaxed);
-        Answering(self)
+        ActiveRequest(self)
     }
 
     fn moved(&self) {
@@ -71,9 +71,9 @@ impl Activity {
 
 /// An answer is being made.
 #[derive(Debug)]
-pub(super) struct Answering<'a>(&'a Activity);
+pub(super) struct ActiveRequest<'a>(&'a Activity);
 
-impl Drop for Answering<'_> {
+impl Drop for ActiveRequest<'_> {
     fn drop(&mut self) {
         // The client gets its time to take the answer from now on.
         self.0.moved();

@@ -12,11 +12,11 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::asked::Asked;
+use super::asked::DescribedRequest;
 use super::explain::explain;
-use super::guard::{Door, Refusal, admit, authorise};
-use super::status::Status;
-use super::{Command, Context, Phase, drain, scrape, view};
+use super::guard::{AdminRefusal, ListenerKind, admit, authorise};
+use super::status::ProxyStatus;
+use super::{Context, ControlCommand, ProcessPhase, drain, scrape, view};
 use crate::telemetry::render;
 
 /// Whatever ends a body early.
@@ -28,16 +28,16 @@ const LARGEST: usize = 64 * 1024;
 /// Longest time for a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Answer = Response<Full<Bytes>>;
+type AdminResponse = Response<Full<Bytes>>;
 
 /// Answers one request.
 pub async fn answer<B: Body<Error: Into<Broken>>>(
     request: Request<B>,
-    door: Door,
+    door: ListenerKind,
     context: &Context,
-) -> Answer {
+) -> AdminResponse {
     let mut answer = answer_to(request, door, context).await;
-    if context.readiness.phase() == Phase::Stopping {
+    if context.readiness.phase() == ProcessPhase::Stopping {
         // Whoever asks again shall find who comes after us.
         let close = HeaderValue::from_static("close");
         answer.headers_mut().insert(CONNECTION, close);
@@ -47,9 +47,9 @@ pub async fn answer<B: Body<Error: Into<Broken>>>(
 
 async fn answer_to<B: Body<Error: Into<Broken>>>(
     request: Request<B>,
-    door: Door,
+    door: ListenerKind,
     context: &Context,
-) -> Answer {
+) -> AdminResponse {
     let (head, body) = request.into_parts();
     let spec = context.live.current().spec.clone();
     if let Err(refusal) = admit(&head, door, spec.admin.as_ref()) {
@@ -90,7 +90,7 @@ async fn answer_to<B: Body<Error: Into<Broken>>>(
         "/healthz" => text("ok\n"),
         "/readyz" => ready(context),
         "/metrics" => metrics(context),
-        "/api/v1/status" => document(StatusCode::OK, &Status::of(context)),
+        "/api/v1/status" => document(StatusCode::OK, &ProxyStatus::of(context)),
         "/api/v1/config" => {
             let config = view::config(&context.live.current().spec);
             document(StatusCode::OK, &config)
@@ -115,7 +115,7 @@ async fn drained<B: Body<Error: Into<Broken>>>(
     undo: bool,
     body: B,
     context: &Context,
-) -> Answer {
+) -> AdminResponse {
     let read = Limited::new(body, LARGEST).collect();
     let body = match tokio::time::timeout(BODY_TIMEOUT, read).await {
         Ok(Ok(body)) => body.to_bytes(),
@@ -135,20 +135,20 @@ async fn drained<B: Body<Error: Into<Broken>>>(
     wanted.undo |= undo;
     match drain::drain(&context.live.current(), service, &wanted) {
         Ok(drained) => document(StatusCode::OK, &drained),
-        Err(drain::Refused::Unknown(why)) => error(StatusCode::NOT_FOUND, &why),
-        Err(drain::Refused::Last(why)) => error(StatusCode::CONFLICT, &why),
+        Err(drain::DrainRefused::Unknown(why)) => error(StatusCode::NOT_FOUND, &why),
+        Err(drain::DrainRefused::Last(why)) => error(StatusCode::CONFLICT, &why),
     }
 }
 
-fn ready(context: &Context) -> Answer {
+fn ready(context: &Context) -> AdminResponse {
     match context.readiness.phase() {
-        Phase::Ready => text("ready\n"),
-        Phase::Starting => error(StatusCode::SERVICE_UNAVAILABLE, "the proxy is starting"),
-        Phase::Stopping => error(StatusCode::SERVICE_UNAVAILABLE, "the proxy is stopping"),
+        ProcessPhase::Ready => text("ready\n"),
+        ProcessPhase::Starting => error(StatusCode::SERVICE_UNAVAILABLE, "the proxy is starting"),
+        ProcessPhase::Stopping => error(StatusCode::SERVICE_UNAVAILABLE, "the proxy is stopping"),
     }
 }
 
-fn metrics(context: &Context) -> Answer {
+fn metrics(context: &Context) -> AdminResponse {
     let mut answer = text(render::render(
         &context.telemetry,
         &scrape::of(&context.live),
@@ -158,7 +158,7 @@ fn metrics(context: &Context) -> Answer {
     answer
 }
 
-fn explained(query: &str, context: &Context) -> Answer {
+fn explained(query: &str, context: &Context) -> AdminResponse {
     match asked(query) {
         Ok(asked) => document(StatusCode::OK, &explain(&context.live.current(), &asked)),
         Err(message) => error(StatusCode::BAD_REQUEST, &message),
@@ -166,7 +166,7 @@ fn explained(query: &str, context: &Context) -> Answer {
 }
 
 /// The request that a query describes: `url`, `method`, `header` (`name: value`, repeatable), `ip`; percent-encoded.
-fn asked(query: &str) -> Result<Asked, String> {
+fn asked(query: &str) -> Result<DescribedRequest, String> {
     let (mut url, mut method, mut ip) = (None, None, None);
     let mut headers = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -188,7 +188,7 @@ fn asked(query: &str) -> Result<Asked, String> {
         }
     }
     let url = url.ok_or("url is missing: ask /api/v1/explain?url=http://host/path")?;
-    Asked::new(&url, method.as_deref(), &headers, ip)
+    DescribedRequest::new(&url, method.as_deref(), &headers, ip)
 }
 
 fn decoded(value: &str) -> Result<String, String> {
@@ -211,12 +211,12 @@ fn decoded(value: &str) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| wrong())
 }
 
-async fn reload(context: &Context) -> Answer {
+async fn reload(context: &Context) -> AdminResponse {
     let (answer, outcome) = oneshot::channel();
     let stopping = || error(StatusCode::SERVICE_UNAVAILABLE, "the proxy is stopping");
     if context
         .publisher
-        .send(Command::Reload { answer })
+        .send(ControlCommand::Reload { answer })
         .await
         .is_err()
     {
@@ -229,11 +229,11 @@ async fn reload(context: &Context) -> Answer {
     }
 }
 
-fn text(body: impl Into<Bytes>) -> Answer {
+fn text(body: impl Into<Bytes>) -> AdminResponse {
     with(StatusCode::OK, "text/plain; charset=utf-8", body.into())
 }
 
-fn document(status: StatusCode, body: &impl Serialize) -> Answer {
+fn document(status: StatusCode, body: &impl Serialize) -> AdminResponse {
     match serde_json::to_vec_pretty(body) {
         Ok(mut json) => {
             json.push(b'\n');
@@ -243,12 +243,12 @@ fn document(status: StatusCode, body: &impl Serialize) -> Answer {
     }
 }
 
-fn error(status: StatusCode, message: &str) -> Answer {
+fn error(status: StatusCode, message: &str) -> AdminResponse {
     let json = json!({ "error": message }).to_string() + "\n";
     with(status, "application/json", json.into())
 }
 
-fn refused(refusal: &Refusal) -> Answer {
+fn refused(refusal: &AdminRefusal) -> AdminResponse {
     let mut answer = error(refusal.status, &refusal.message);
     if refusal.status == StatusCode::UNAUTHORIZED {
         let scheme = HeaderValue::from_static("Bearer");
@@ -257,7 +257,7 @@ fn refused(refusal: &Refusal) -> Answer {
     answer
 }
 
-fn with(status: StatusCode, kind: &'static str, body: Bytes) -> Answer {
+fn with(status: StatusCode, kind: &'static str, body: Bytes) -> AdminResponse {
     let mut answer = Response::new(Full::new(body));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();

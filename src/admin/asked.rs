@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::http1::{Reject, authority, path, target};
-use crate::routing::Request;
+use crate::routing::RequestView;
 
 /// A request as somebody describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct DescribedRequest {
     pub(super) secure: bool,
     pub(super) port: u16,
     pub(super) method: String,
@@ -22,7 +22,7 @@ pub struct Asked {
     client: IpAddr,
 }
 
-impl Asked {
+impl DescribedRequest {
     /// From a URL (`http://host/path`, `https://…`, `host/path` or `/path`), the method (default GET), header fields
     /// (`name: value`; `Host` counts more than the URL), the client's address (default 127.0.0.1).
     ///
@@ -107,7 +107,7 @@ impl Asked {
     }
 }
 
-impl Request for Asked {
+impl RequestView for DescribedRequest {
     fn method(&self) -> &[u8] {
         self.method.as_bytes()
     }

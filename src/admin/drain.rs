@@ -35,12 +35,12 @@ pub struct Drained {
     /// Whether they are drained now.
     pub draining: bool,
     /// Each of them.
-    pub endpoints: Vec<Target>,
+    pub endpoints: Vec<DrainTarget>,
 }
 
 /// An endpoint that was meant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Target {
+pub struct DrainTarget {
     /// Its version.
     pub version: String,
     /// As the file names it.
@@ -51,7 +51,7 @@ pub struct Target {
     pub streams: u32,
 }
 
-impl Target {
+impl DrainTarget {
     fn of(version: &Version, endpoint: &Endpoint) -> Self {
         let (requests, streams) = endpoint.load.apart();
         Self {
@@ -65,7 +65,7 @@ impl Target {
 
 /// Why nothing was drained.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum DrainRefused {
     /// There is no such service, version or endpoint.
     Unknown(String),
     /// Nothing of the service would answer any more, and `force` was not given.
@@ -75,11 +75,11 @@ pub enum Refused {
 /// Drains what is meant, or ends that: workers see it with their next request. Saying it again changes nothing.
 ///
 /// # Errors
-/// See [`Refused`]; nothing has changed then.
-pub fn drain(snapshot: &Snapshot, service: &str, wanted: &Wanted) -> Result<Drained, Refused> {
+/// See [`DrainRefused`]; nothing has changed then.
+pub fn drain(snapshot: &Snapshot, service: &str, wanted: &Wanted) -> Result<Drained, DrainRefused> {
     let found = snapshot.services.iter().find(|s| *s.name == *service);
     let found =
-        found.ok_or_else(|| Refused::Unknown(format!("there is no service `{service}`")))?;
+        found.ok_or_else(|| DrainRefused::Unknown(format!("there is no service `{service}`")))?;
     let meant: Vec<(&Version, &Endpoint)> = found
         .versions
         .iter()
@@ -93,7 +93,7 @@ pub fn drain(snapshot: &Snapshot, service: &str, wanted: &Wanted) -> Result<Drai
         .filter(|(version, endpoint)| wanted.names(version, endpoint))
         .collect();
     if meant.is_empty() {
-        return Err(Refused::Unknown(
+        return Err(DrainRefused::Unknown(
             match (&wanted.version, &wanted.endpoint) {
                 (Some(version), None) => {
                     format!("{service} has no version `{version}` with endpoints")
@@ -104,7 +104,7 @@ pub fn drain(snapshot: &Snapshot, service: &str, wanted: &Wanted) -> Result<Drai
         ));
     }
     if !wanted.undo && !wanted.force {
-        outage(found, wanted).map_or(Ok(()), |why| Err(Refused::Last(why)))?;
+        outage(found, wanted).map_or(Ok(()), |why| Err(DrainRefused::Last(why)))?;
     }
     for (version, endpoint) in &meant {
         mark(found, version, endpoint, wanted.undo);
@@ -112,7 +112,7 @@ pub fn drain(snapshot: &Snapshot, service: &str, wanted: &Wanted) -> Result<Drai
     Ok(Drained {
         service: service.to_owned(),
         draining: !wanted.undo,
-        endpoints: meant.iter().map(|(v, e)| Target::of(v, e)).collect(),
+        endpoints: meant.iter().map(|(v, e)| DrainTarget::of(v, e)).collect(),
     })
 }
 

@@ -36,7 +36,11 @@ fn forced(wanted: Wanted) -> Wanted {
     }
 }
 
-fn flags(snapshot: &Snapshot, version: usize, member: usize) -> &crate::upstream::endpoint::State {
+fn flags(
+    snapshot: &Snapshot,
+    version: usize,
+    member: usize,
+) -> &crate::upstream::endpoint::EndpointState {
     &snapshot.services[0].versions[version].pool.members[member]
         .endpoint
         .state
@@ -44,7 +48,7 @@ fn flags(snapshot: &Snapshot, version: usize, member: usize) -> &crate::upstream
 
 fn refused(snapshot: &Snapshot, wanted: &Wanted) -> String {
     match drain(snapshot, "shop", wanted) {
-        Err(Refused::Last(why)) => why,
+        Err(DrainRefused::Last(why)) => why,
         other => panic!("{other:?}"),
     }
 }
@@ -131,11 +135,11 @@ fn what_is_not_there_is_unknown_first() {
     let shop = shop("stable = \"v1\"");
     for wanted in [version("v9"), endpoint("x:1")] {
         let refused = drain(&shop, "shop", &wanted).unwrap_err();
-        assert!(matches!(refused, Refused::Unknown(_)), "{refused:?}");
+        assert!(matches!(refused, DrainRefused::Unknown(_)), "{refused:?}");
     }
     let refused = drain(&shop, "nope", &Wanted::default()).unwrap_err();
     assert_eq!(
         refused,
-        Refused::Unknown("there is no service `nope`".into())
+        DrainRefused::Unknown("there is no service `nope`".into())
     );
 }

@@ -10,11 +10,11 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-use super::asked::Asked;
-use super::status::Endpoint;
+use super::asked::DescribedRequest;
+use super::status::EndpointStatus;
 use super::view;
 use crate::config::spec::{self, Bind, HostPattern, PathPattern};
-use crate::proxy::Answer;
+use crate::proxy::LocalReply;
 use crate::snapshot::Snapshot;
 pub use session::Stays;
 
@@ -32,7 +32,7 @@ pub struct Explanation {
     /// The match rule that decides, counted from 0 as in the metrics.
     pub rule: Option<usize>,
     /// The user's place, where a cohort decides.
-    pub cohort: Option<Cohort>,
+    pub cohort: Option<CohortExplanation>,
     /// Where the session of its cookie stays, where that decides.
     #[serde(default)]
     pub session: Option<Stays>,
@@ -48,7 +48,7 @@ pub struct Explanation {
 
 /// Where a user stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Cohort {
+pub struct CohortExplanation {
     /// The key that is present: `cookie:uid`.
     pub key: String,
     /// In [0,1).
@@ -63,14 +63,14 @@ pub struct Candidate {
     /// Its share of the service's traffic.
     pub share: String,
     /// One of these gets the request, as long as one of them is usable.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<EndpointStatus>,
     /// The version that takes over now, because none of these is usable.
     #[serde(default)]
     pub instead: Option<String>,
 }
 
 /// Follows a request through a snapshot.
-pub fn explain(snapshot: &Snapshot, asked: &Asked) -> Explanation {
+pub fn explain(snapshot: &Snapshot, asked: &DescribedRequest) -> Explanation {
     let mut told = Explanation {
         request: asked.shown(),
         ..Explanation::default()
@@ -88,7 +88,7 @@ pub fn explain(snapshot: &Snapshot, asked: &Asked) -> Explanation {
     let found = snapshot.table.find(&asked.host, &asked.path);
     let elsewhere = |seen: &Vec<u8>| snapshot.table.find(&asked.host, seen) != found;
     if let Some(seen) = asked.readings().into_iter().find(elsewhere) {
-        told.answered(Answer::AMBIGUOUS_PATH);
+        told.answered(LocalReply::AMBIGUOUS_PATH);
         let seen = String::from_utf8_lossy(&seen);
         told.why.push(format!(
             "read as {seen:?} the path leads to another route: refused"
@@ -96,7 +96,7 @@ pub fn explain(snapshot: &Snapshot, asked: &Asked) -> Explanation {
         return told;
     }
     let Some(found) = found else {
-        told.answered(Answer::NO_ROUTE);
+        told.answered(LocalReply::NO_ROUTE);
         let (host, path) = (&asked.host, asked.shown_path());
         told.why
             .push(format!("no service takes host {host:?} with path {path:?}"));
@@ -112,7 +112,7 @@ pub fn explain(snapshot: &Snapshot, asked: &Asked) -> Explanation {
 }
 
 /// Which listeners take it, and whether they merge repeated slashes; `None` where the way ends there.
-fn arrive(snapshot: &Snapshot, asked: &Asked, told: &mut Explanation) -> Option<bool> {
+fn arrive(snapshot: &Snapshot, asked: &DescribedRequest, told: &mut Explanation) -> Option<bool> {
     let scheme = if asked.secure { "https" } else { "http" };
     let port = |bind: &Bind| match bind {
         Bind::Any(port) => Some(*port),
@@ -153,7 +153,7 @@ fn arrive(snapshot: &Snapshot, asked: &Asked, told: &mut Explanation) -> Option<
         return None;
     }
     let first = taking[0];
-    let unlike = |l: &&&spec::Listener| l.merge_slashes != first.merge_slashes;
+    let unlike = |l: &&&spec::ListenerSpec| l.merge_slashes != first.merge_slashes;
     if let Some(other) = taking.iter().find(unlike)
         && asked.merged().is_some()
     {
@@ -166,11 +166,11 @@ fn arrive(snapshot: &Snapshot, asked: &Asked, told: &mut Explanation) -> Option<
 }
 
 impl Explanation {
-    fn answered(&mut self, answer: Answer) {
+    fn answered(&mut self, answer: LocalReply) {
         self.answer = Some(format!("{} {}", answer.status, answer.reason));
     }
 
-    fn route(&mut self, service: &spec::Service, asked: &Asked) {
+    fn route(&mut self, service: &spec::ServiceSpec, asked: &DescribedRequest) {
         let host = service
             .hosts
             .iter()

@@ -16,7 +16,7 @@ use crate::config::spec::{Admin, HostPattern};
 
 /// Through which kind of listener a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
+pub enum ListenerKind {
     /// TCP.
     Tcp {
         /// The local address that the client connected to.
@@ -30,14 +30,14 @@ pub enum Door {
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct AdminRefusal {
     /// The answer's status.
     pub status: StatusCode,
     /// For the one who asked.
     pub message: String,
 }
 
-impl Refusal {
+impl AdminRefusal {
     fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self {
             status,
@@ -51,13 +51,17 @@ impl Refusal {
 /// # Errors
 /// 400 where `Host` is missing or ambiguous, 403 for a foreign `Host` or `Origin` unless the path is [`is_open`], 401 or
 /// 403 without the token on a listener that other machines reach.
-pub fn admit(head: &request::Parts, door: Door, admin: Option<&Admin>) -> Result<(), Refusal> {
+pub fn admit(
+    head: &request::Parts,
+    door: ListenerKind,
+    admin: Option<&Admin>,
+) -> Result<(), AdminRefusal> {
     let host = host(head, door)?;
     if is_open(head.uri.path()) {
         return Ok(());
     }
     let names = admin.map_or(&[][..], |a| &a.hosts);
-    if let Door::Tcp { ours, .. } = door
+    if let ListenerKind::Tcp { ours, .. } = door
         && let Some(host) = &host
         && !is_ours(host, ours, names)
     {
@@ -65,7 +69,7 @@ pub fn admit(head: &request::Parts, door: Door, admin: Option<&Admin>) -> Result
             "the host {host:?} is not one of this proxy's: use localhost, the address that admin listens at or this \
              machine's name, or add the name to `hosts` under [admin] (admin.hosts)"
         );
-        return Err(Refusal::new(StatusCode::FORBIDDEN, message));
+        return Err(AdminRefusal::new(StatusCode::FORBIDDEN, message));
     }
     for origin in head.headers.get_all(ORIGIN) {
         let origin = origin.to_str().unwrap_or("").to_ascii_lowercase();
@@ -79,11 +83,11 @@ pub fn admit(head: &request::Parts, door: Door, admin: Option<&Admin>) -> Result
                 "the origin {origin:?} is foreign: pages of other origins are refused unless their host is in `hosts` \
                  under [admin] (admin.hosts)"
             );
-            return Err(Refusal::new(StatusCode::FORBIDDEN, message));
+            return Err(AdminRefusal::new(StatusCode::FORBIDDEN, message));
         }
     }
     match door {
-        Door::Tcp { exposed: true, .. } => {
+        ListenerKind::Tcp { exposed: true, .. } => {
             let token = admin.and_then(|a| a.token_file.as_deref());
             authorise(&head.headers, door, token)
         }
@@ -97,12 +101,12 @@ fn is_open(path: &str) -> bool {
 }
 
 /// The authority that a request names; `None` where it may be missing.
-fn host(head: &request::Parts, door: Door) -> Result<Option<String>, Refusal> {
+fn host(head: &request::Parts, door: ListenerKind) -> Result<Option<String>, AdminRefusal> {
     let mut fields = head.headers.get_all(HOST).iter();
     let field = fields.next();
     if fields.next().is_some() {
         let message = "Host is there twice";
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
+        return Err(AdminRefusal::new(StatusCode::BAD_REQUEST, message));
     }
     if let Some(authority) = head.uri.authority() {
         return Ok(Some(authority.as_str().to_ascii_lowercase()));
@@ -110,14 +114,17 @@ fn host(head: &request::Parts, door: Door) -> Result<Option<String>, Refusal> {
     match field {
         Some(value) => match value.to_str() {
             Ok(text) => Ok(Some(text.to_ascii_lowercase())),
-            Err(_) => Err(Refusal::new(
+            Err(_) => Err(AdminRefusal::new(
                 StatusCode::BAD_REQUEST,
                 "Host is not a host name",
             )),
         },
         // Whoever speaks HTTP/1.0 without Host is no browser.
-        None if head.version < Version::HTTP_11 || door == Door::Unix => Ok(None),
-        None => Err(Refusal::new(StatusCode::BAD_REQUEST, "Host is missing")),
+        None if head.version < Version::HTTP_11 || door == ListenerKind::Unix => Ok(None),
+        None => Err(AdminRefusal::new(
+            StatusCode::BAD_REQUEST,
+            "Host is missing",
+        )),
     }
 }
 
@@ -203,26 +210,28 @@ pub fn check_token(spec: &Spec) -> Result<(), String> {
 /// 403 where no token is configured or its file can't be used, 401 where the request has not the right one.
 pub fn authorise(
     headers: &HeaderMap,
-    door: Door,
+    door: ListenerKind,
     token_file: Option<&Path>,
-) -> Result<(), Refusal> {
-    if door == Door::Unix {
+) -> Result<(), AdminRefusal> {
+    if door == ListenerKind::Unix {
         return Ok(());
     }
     let what = match door {
-        Door::Tcp { exposed: true, .. } => "everything but health and metrics on this address",
+        ListenerKind::Tcp { exposed: true, .. } => {
+            "everything but health and metrics on this address"
+        }
         _ => "a change over TCP",
     };
     let Some(file) = token_file else {
         let message =
             format!("{what} needs `token_file` under [admin]; the control socket needs none");
-        return Err(Refusal::new(StatusCode::FORBIDDEN, message));
+        return Err(AdminRefusal::new(StatusCode::FORBIDDEN, message));
     };
     // Read each time: a token that is replaced counts at once.
     let token = token(file).map_err(|error| {
         tracing::error!("{error}");
         let message = "the file that token_file names can't be used; the proxy's log says why";
-        Refusal::new(StatusCode::FORBIDDEN, message)
+        AdminRefusal::new(StatusCode::FORBIDDEN, message)
     })?;
     let given = headers
         .get(AUTHORIZATION)
@@ -237,7 +246,7 @@ pub fn authorise(
         Ok(())
     } else {
         let message = format!("{what} needs `Authorization: Bearer` with the token of token_file");
-        Err(Refusal::new(StatusCode::UNAUTHORIZED, message))
+        Err(AdminRefusal::new(StatusCode::UNAUTHORIZED, message))
     }
 }
 

@@ -4,11 +4,11 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 
-const TCP: Door = Door::Tcp {
+const TCP: ListenerKind = ListenerKind::Tcp {
     ours: Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7))),
     exposed: false,
 };
-const EXPOSED: Door = Door::Tcp {
+const EXPOSED: ListenerKind = ListenerKind::Tcp {
     ours: None,
     exposed: true,
 };
@@ -29,11 +29,11 @@ fn named(hosts: &[HostPattern]) -> Admin {
     }
 }
 
-fn code(admitted: Result<(), Refusal>) -> u16 {
+fn code(admitted: Result<(), AdminRefusal>) -> u16 {
     admitted.map_or_else(|refusal| refusal.status.as_u16(), |()| 200)
 }
 
-fn status(fields: &[(&str, &str)], door: Door) -> u16 {
+fn status(fields: &[(&str, &str)], door: ListenerKind) -> u16 {
     code(admit(&head_of("/api/v1/status", fields), door, None))
 }
 
@@ -63,7 +63,11 @@ fn only_our_own_names_are_ours() {
         "",
     ] {
         assert_eq!(status(&[("host", foreign)], TCP), 403, "{foreign}");
-        assert_eq!(status(&[("host", foreign)], Door::Unix), 200, "{foreign}");
+        assert_eq!(
+            status(&[("host", foreign)], ListenerKind::Unix),
+            200,
+            "{foreign}"
+        );
     }
     assert_eq!(status(&[], TCP), 400);
     assert_eq!(status(&[("host", "localhost"), ("host", "x")], TCP), 400);
@@ -102,7 +106,7 @@ fn names_in_the_configuration_are_ours_and_the_refusal_says_so() {
 #[test]
 fn a_foreign_origin_is_refused_at_every_door() {
     let with = |origin| [("host", "localhost:9900"), ("origin", origin)];
-    for door in [TCP, Door::Unix] {
+    for door in [TCP, ListenerKind::Unix] {
         assert_eq!(status(&with("http://localhost:9900"), door), 200);
         for foreign in [
             "http://evil.example",
@@ -118,7 +122,7 @@ fn a_foreign_origin_is_refused_at_every_door() {
 #[test]
 fn health_and_metrics_answer_under_any_name_and_without_the_token() {
     for path in ["/healthz", "/readyz", "/metrics"] {
-        for door in [TCP, EXPOSED, Door::Unix] {
+        for door in [TCP, EXPOSED, ListenerKind::Unix] {
             let head = head_of(
                 path,
                 &[("host", "cutover.prod.svc:9900"), ("origin", "null")],
@@ -151,7 +155,7 @@ fn changes_over_tcp_need_the_token() {
     assert_eq!(ask("Bearer ", TCP, Some(&file)), Err(401));
     assert_eq!(ask("s3cret", TCP, Some(&file)), Err(401));
     assert_eq!(ask("Bearer s3cret", TCP, None), Err(403));
-    assert_eq!(ask("", Door::Unix, None), Ok(()));
+    assert_eq!(ask("", ListenerKind::Unix, None), Ok(()));
     fs::write(&file, "\n").unwrap();
     assert_eq!(ask("Bearer ", TCP, Some(&file)), Err(403));
 }

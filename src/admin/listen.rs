@@ -17,14 +17,14 @@ use crate::net::keepalive::keep_alive;
 
 /// Where the admin API listens.
 #[derive(Debug)]
-pub enum Listener {
+pub enum AdminListener {
     /// An address.
     Tcp(TcpListener),
     /// A Unix socket, mode 0600, and its file.
     Unix(UnixListener, Arc<SocketFile>),
 }
 
-impl Listener {
+impl AdminListener {
     /// The address as bound; `None` for a Unix socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match self {
@@ -94,7 +94,7 @@ impl Listener {
 ///
 /// # Errors
 /// What the system says, with the address in the message; `AddrInUse` when a living process answers on the socket.
-pub async fn bind(bind: &Bind) -> io::Result<Listener> {
+pub async fn bind(bind: &Bind) -> io::Result<AdminListener> {
     match bind {
         Bind::Any(port) => tcp(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), *port)).await,
         Bind::Tcp(address) => tcp(*address).await,
@@ -106,12 +106,14 @@ fn named(place: impl std::fmt::Display, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("can't listen at {place}: {error}"))
 }
 
-async fn tcp(address: SocketAddr) -> io::Result<Listener> {
+async fn tcp(address: SocketAddr) -> io::Result<AdminListener> {
     let bound = TcpListener::bind(address).await;
-    bound.map(Listener::Tcp).map_err(|e| named(address, &e))
+    bound
+        .map(AdminListener::Tcp)
+        .map_err(|e| named(address, &e))
 }
 
-async fn unix(path: &Path) -> io::Result<Listener> {
+async fn unix(path: &Path) -> io::Result<AdminListener> {
     let directory = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
@@ -134,7 +136,7 @@ async fn unix(path: &Path) -> io::Result<Listener> {
         .and_then(|()| fs::rename(&fresh, path))
         .and_then(|()| SocketFile::created(path));
     match placed {
-        Ok(file) => Ok(Listener::Unix(listener, Arc::new(file))),
+        Ok(file) => Ok(AdminListener::Unix(listener, Arc::new(file))),
         Err(error) => {
             let _ = fs::remove_file(&fresh);
             Err(error)
@@ -143,7 +145,7 @@ async fn unix(path: &Path) -> io::Result<Listener> {
 }
 
 /// An accepted connection.
-pub(super) enum Raw {
+pub(super) enum AdminStream {
     /// With the local address that the client connected to.
     Tcp(TcpStream, Option<IpAddr>),
     /// Over a Unix socket.
@@ -151,16 +153,16 @@ pub(super) enum Raw {
 }
 
 /// Accepts one connection.
-pub(super) async fn next(listener: &Listener) -> io::Result<Raw> {
+pub(super) async fn next(listener: &AdminListener) -> io::Result<AdminStream> {
     Ok(match listener {
-        Listener::Tcp(listener) => {
+        AdminListener::Tcp(listener) => {
             let (stream, _) = listener.accept().await?;
             let ours = stream.local_addr().map(|a| a.ip()).ok();
             let _ = stream.set_nodelay(true);
             let _ = keep_alive(&stream, Duration::ZERO);
-            Raw::Tcp(stream, ours)
+            AdminStream::Tcp(stream, ours)
         }
-        Listener::Unix(listener, _) => Raw::Unix(listener.accept().await?.0),
+        AdminListener::Unix(listener, _) => AdminStream::Unix(listener.accept().await?.0),
     })
 }
 

@@ -29,9 +29,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::snapshot::Live;
 use crate::telemetry::Telemetry;
-use crate::telemetry::windows::Windows;
+use crate::telemetry::windows::StatusWindows;
 
-pub use listen::{Listener, bind};
+pub use listen::{AdminListener, bind};
 pub use serve::serve;
 
 /// What the API reads, and where it sends commands. Made once, by the server.
@@ -41,7 +41,7 @@ pub struct Context {
     /// Every counter.
     pub telemetry: Arc<Telemetry>,
     /// RED by service and version. Ticked by the server.
-    pub windows: Mutex<Windows>,
+    pub windows: Mutex<StatusWindows>,
     /// When the process started.
     pub started: Instant,
     /// Addresses as bound (a configured port 0 is a real one here), by listener name. Kept by the server.
@@ -49,12 +49,12 @@ pub struct Context {
     /// Whether traffic is welcome.
     pub readiness: Arc<Readiness>,
     /// To the one publisher.
-    pub publisher: mpsc::Sender<Command>,
+    pub publisher: mpsc::Sender<ControlCommand>,
 }
 
 /// What an operator asks of the publisher.
 #[derive(Debug)]
-pub enum Command {
+pub enum ControlCommand {
     /// Read the file now. The answer is the generation that runs afterwards, or why the file was refused.
     Reload {
         /// Where the answer goes.
@@ -86,7 +86,7 @@ pub struct Readiness {
 
 /// A phase of the process's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum ProcessPhase {
     /// Listeners are not up yet.
     Starting,
     /// Traffic is welcome.
@@ -97,22 +97,22 @@ pub enum Phase {
 
 impl Readiness {
     /// Enters a phase.
-    pub fn set(&self, phase: Phase) {
+    pub fn set(&self, phase: ProcessPhase) {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
     /// The phase now.
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> ProcessPhase {
         match self.phase.load(Ordering::Acquire) {
-            0 => Phase::Starting,
-            1 => Phase::Ready,
-            _ => Phase::Stopping,
+            0 => ProcessPhase::Starting,
+            1 => ProcessPhase::Ready,
+            _ => ProcessPhase::Stopping,
         }
     }
 
     /// Another process accepts on the sockets of the API from now on. Answers under way are finished.
     pub fn hand_over(&self) {
-        self.set(Phase::Stopping);
+        self.set(ProcessPhase::Stopping);
         self.handed_over.send_replace(true);
     }
 

@@ -3,7 +3,7 @@
 use super::shares;
 use crate::config::spec;
 use crate::snapshot::{CertificateState, Live, Service, Snapshot};
-use crate::telemetry::registry::Present;
+use crate::telemetry::registry::PresentSeries;
 use crate::telemetry::render::{Scrape, ScrapeCertificate, ScrapeService, ScrapeVersion};
 use crate::upstream::Endpoint;
 use crate::upstream::endpoint::flag;
@@ -34,8 +34,8 @@ fn certificate(state: CertificateState) -> ScrapeCertificate {
 }
 
 /// Everything that has series now; the series of all else expire.
-pub(crate) fn present(snapshot: &Snapshot) -> Present {
-    let mut present = Present::default();
+pub(crate) fn present(snapshot: &Snapshot) -> PresentSeries {
+    let mut present = PresentSeries::default();
     for listener in &snapshot.spec.listeners {
         present.listener(&listener.name);
     }
@@ -51,7 +51,7 @@ pub(crate) fn present(snapshot: &Snapshot) -> Present {
     present
 }
 
-fn service(spec: &spec::Service, live: &Service) -> ScrapeService {
+fn service(spec: &spec::ServiceSpec, live: &Service) -> ScrapeService {
     let versions = live.versions.iter().enumerate();
     let (effective, desired) = (shares::effective(live), shares::desired(spec));
     ScrapeService {

@@ -22,8 +22,8 @@ use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{Instant, sleep};
 
 use super::activity::{Activity, Observed, WRITE_TIMEOUT};
-use super::guard::Door;
-use super::listen::{Listener, Raw, next};
+use super::guard::ListenerKind;
+use super::listen::{AdminListener, AdminStream, next};
 use super::{Context, api};
 
 /// Most connections of one listener.
@@ -49,7 +49,7 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// Serves the API on these listeners until the future is dropped; accepts until [`super::Readiness::hand_over`].
 /// Connections are tasks of the current runtime.
-pub async fn serve(listeners: Vec<Listener>, context: Arc<Context>) {
+pub async fn serve(listeners: Vec<AdminListener>, context: Arc<Context>) {
     let mut loops = JoinSet::new();
     for listener in listeners {
         loops.spawn(accept(listener, context.clone()));
@@ -65,7 +65,7 @@ pub async fn serve(listeners: Vec<Listener>, context: Arc<Context>) {
     std::future::pending().await
 }
 
-async fn accept(listener: Listener, context: Arc<Context>) {
+async fn accept(listener: AdminListener, context: Arc<Context>) {
     let mut connections = Connections::new();
     let exposed = listener.is_exposed();
     loop {
@@ -93,11 +93,13 @@ async fn accept(listener: Listener, context: Arc<Context>) {
         }
         let activity = Activity::new();
         let task = match raw {
-            Raw::Tcp(stream, ours) => {
-                let door = Door::Tcp { ours, exposed };
+            AdminStream::Tcp(stream, ours) => {
+                let door = ListenerKind::Tcp { ours, exposed };
                 connections.spawn(stream, door, &activity, &context)
             }
-            Raw::Unix(stream) => connections.spawn(stream, Door::Unix, &activity, &context),
+            AdminStream::Unix(stream) => {
+                connections.spawn(stream, ListenerKind::Unix, &activity, &context)
+            }
         };
         connections.open.push((task, activity));
     }
@@ -135,7 +137,7 @@ impl Connections {
     fn spawn(
         &mut self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        door: Door,
+        door: ListenerKind,
         activity: &Arc<Activity>,
         context: &Arc<Context>,
     ) -> AbortHandle {

@@ -5,7 +5,7 @@ use crate::routing::effective_shares;
 use crate::snapshot::Service;
 
 /// The shares that the configuration asks for, by version; the stable version gets the rest.
-pub(crate) fn desired(service: &spec::Service) -> Vec<Share> {
+pub(crate) fn desired(service: &spec::ServiceSpec) -> Vec<Share> {
     let mut shares = vec![Share(0); service.versions.len()];
     for (version, share) in &service.split {
         shares[*version] = *share;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Phase, shares};
+use super::{Context, ProcessPhase, shares};
 use crate::config::spec;
 use crate::snapshot::{self, CertificateState, Snapshot, date};
 use crate::upstream::endpoint::flag;
@@ -19,7 +19,7 @@ const WINDOWS: [(&str, Duration); 2] = [
 
 /// A running proxy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Status {
+pub struct ProxyStatus {
     /// Of the program.
     pub version: String,
     /// Of the process.
@@ -35,12 +35,12 @@ pub struct Status {
     /// What is known about the file.
     pub config: Config,
     /// In file order.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenerStatus>,
     /// In file order.
     #[serde(default)]
-    pub certificates: Vec<Certificate>,
+    pub certificates: Vec<CertificateStatus>,
     /// In file order.
-    pub services: Vec<Service>,
+    pub services: Vec<ServiceStatus>,
 }
 
 /// The configuration file.
@@ -74,7 +74,7 @@ pub struct Adopted {
 
 /// A listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listener {
+pub struct ListenerStatus {
     /// Its name.
     pub name: String,
     /// Where it is bound.
@@ -85,7 +85,7 @@ pub struct Listener {
 
 /// A certificate of a listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Certificate {
+pub struct CertificateStatus {
     /// The listener's name.
     pub listener: String,
     /// Server names that get it.
@@ -106,23 +106,23 @@ pub struct Certificate {
 
 /// A service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Service {
+pub struct ServiceStatus {
     /// Its name.
     pub name: String,
     /// The stable version.
     pub stable: String,
     /// Who gets how much.
-    pub split: Split,
+    pub split: SplitStatus,
     /// Versions whose new share waits until an endpoint of theirs passes its check.
     #[serde(default)]
     pub awaiting: Vec<String>,
     /// In file order.
-    pub versions: Vec<Version>,
+    pub versions: Vec<VersionStatus>,
 }
 
 /// Shares by version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Split {
+pub struct SplitStatus {
     /// What the configuration gives every version.
     pub desired: BTreeMap<String, String>,
     /// What every version gets, after the gate and the failover from versions that are down or drained.
@@ -131,7 +131,7 @@ pub struct Split {
 
 /// A version.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Version {
+pub struct VersionStatus {
     /// Its name.
     pub name: String,
     /// What dashboards call it.
@@ -141,14 +141,14 @@ pub struct Version {
     /// Requests in flight.
     pub in_flight: i64,
     /// By window: `10s`, `1m`.
-    pub red: BTreeMap<String, Red>,
+    pub red: BTreeMap<String, RedStatus>,
     /// In file order.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<EndpointStatus>,
 }
 
 /// Rate, errors, duration over one window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Red {
+pub struct RedStatus {
     /// Requests a second.
     pub rate: f64,
     /// Share of them that failed (5xx; gRPC calls that the server failed), in [0,1].
@@ -161,7 +161,7 @@ pub struct Red {
 
 /// An endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Endpoint {
+pub struct EndpointStatus {
     /// As the file names it.
     pub address: String,
     /// 1 to 1000.
@@ -186,7 +186,7 @@ pub struct Endpoint {
     pub draining: bool,
 }
 
-impl Endpoint {
+impl EndpointStatus {
     /// Whether requests go to it as long as its version is well.
     pub fn is_usable(&self) -> bool {
         let kept_off = matches!(&*self.health, "down" | "unproven");
@@ -228,7 +228,7 @@ impl Endpoint {
     }
 }
 
-impl Status {
+impl ProxyStatus {
     /// The state of now.
     pub fn of(context: &Context) -> Self {
         let snapshot = context.live.current();
@@ -236,9 +236,9 @@ impl Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             phase: match context.readiness.phase() {
-                Phase::Starting => "starting",
-                Phase::Ready => "ready",
-                Phase::Stopping => "stopping",
+                ProcessPhase::Starting => "starting",
+                ProcessPhase::Ready => "ready",
+                ProcessPhase::Stopping => "stopping",
             }
             .to_owned(),
             generation: snapshot.generation,
@@ -254,7 +254,7 @@ impl Status {
     }
 }
 
-fn config(source: snapshot::Source) -> Config {
+fn config(source: snapshot::ConfigSource) -> Config {
     // Whoever reads it may have another working directory.
     let path = std::path::absolute(&source.path).unwrap_or(source.path);
     Config {
@@ -276,10 +276,10 @@ fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 
-fn listeners(context: &Context, snapshot: &Snapshot) -> Vec<Listener> {
+fn listeners(context: &Context, snapshot: &Snapshot) -> Vec<ListenerStatus> {
     let totals = context.telemetry.listeners();
     let bound = context.bound.lock().expect("bound lock").clone();
-    let one = |listener: &spec::Listener| Listener {
+    let one = |listener: &spec::ListenerSpec| ListenerStatus {
         name: listener.name.clone(),
         address: bound
             .iter()
@@ -296,10 +296,10 @@ fn listeners(context: &Context, snapshot: &Snapshot) -> Vec<Listener> {
     snapshot.spec.listeners.iter().map(one).collect()
 }
 
-fn certificates(states: Vec<CertificateState>) -> Vec<Certificate> {
+fn certificates(states: Vec<CertificateState>) -> Vec<CertificateStatus> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.map_or(0, |now| now.as_secs().cast_signed());
-    let one = |state: CertificateState| Certificate {
+    let one = |state: CertificateState| CertificateStatus {
         listener: state.listener,
         names: state.names,
         file: state.file.display().to_string(),
@@ -312,17 +312,17 @@ fn certificates(states: Vec<CertificateState>) -> Vec<Certificate> {
     states.into_iter().map(one).collect()
 }
 
-fn service(context: &Context, snapshot: &Snapshot, index: usize) -> Service {
+fn service(context: &Context, snapshot: &Snapshot, index: usize) -> ServiceStatus {
     let spec = &snapshot.spec.services[index];
     let live = &snapshot.services[index];
     let name = |version: usize| spec.versions[version].name.clone();
     let effective = shares::effective(live);
     let share = |version: usize| effective[version].to_string();
     let desired = shares::desired(spec);
-    Service {
+    ServiceStatus {
         name: spec.name.clone(),
         stable: name(spec.stable),
-        split: Split {
+        split: SplitStatus {
             desired: desired
                 .iter()
                 .enumerate()
@@ -337,7 +337,7 @@ fn service(context: &Context, snapshot: &Snapshot, index: usize) -> Service {
             .versions
             .iter()
             .enumerate()
-            .map(|(v, version)| Version {
+            .map(|(v, version)| VersionStatus {
                 name: name(v),
                 label: spec.versions[v].label.clone(),
                 share: share(v),
@@ -349,14 +349,14 @@ fn service(context: &Context, snapshot: &Snapshot, index: usize) -> Service {
     }
 }
 
-fn red(context: &Context, service: &str, version: &str) -> BTreeMap<String, Red> {
+fn red(context: &Context, service: &str, version: &str) -> BTreeMap<String, RedStatus> {
     let windows = context.windows.lock().expect("windows lock");
     let ms = |time: Option<Duration>| time.map(|t| t.as_secs_f64() * 1000.0);
     WINDOWS
         .iter()
         .map(|(name, over)| {
             let red = windows.red(service, version, *over);
-            let red = Red {
+            let red = RedStatus {
                 rate: red.rate,
                 error_ratio: red.error_ratio,
                 p50_ms: ms(red.p50),
@@ -368,14 +368,14 @@ fn red(context: &Context, service: &str, version: &str) -> BTreeMap<String, Red>
 }
 
 /// The endpoints of a version, with what they are doing. `checked`: the service has health checks.
-pub fn endpoints(version: &snapshot::Version, checked: bool) -> Vec<Endpoint> {
+pub fn endpoints(version: &snapshot::Version, checked: bool) -> Vec<EndpointStatus> {
     let now = Instant::now();
     let one = |member: &Member| {
         let state = &member.endpoint.state;
         let (requests, streams) = member.endpoint.load.apart();
         let checks = state.checks();
         let left = |until: Instant| until.saturating_duration_since(now).as_secs_f64().ceil();
-        Endpoint {
+        EndpointStatus {
             address: member.endpoint.name.to_string(),
             weight: member.weight,
             active: requests + streams,

@@ -10,18 +10,18 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::asked::Asked;
+use super::asked::DescribedRequest;
 use super::explain::{Explanation, explain};
-use super::guard::Door;
-use super::status::Status;
-use super::{Command, Context, Phase, Readiness, api};
+use super::guard::ListenerKind;
+use super::status::ProxyStatus;
+use super::{Context, ControlCommand, ProcessPhase, Readiness, api};
 use crate::config;
-use crate::snapshot::{Live, Snapshot, Source};
+use crate::snapshot::{ConfigSource, Live, Snapshot};
 use crate::telemetry::Telemetry;
-use crate::telemetry::windows::Windows;
+use crate::telemetry::windows::StatusWindows;
 use crate::upstream::Registry;
 
-const TCP: Door = Door::Tcp {
+const TCP: ListenerKind = ListenerKind::Tcp {
     ours: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
     exposed: false,
 };
@@ -72,19 +72,19 @@ fn snapshot(text: &str, telemetry: &Telemetry) -> Snapshot {
     Snapshot::build(3, Arc::new(spec), &Registry::new(), telemetry)
 }
 
-fn context() -> (Arc<Context>, mpsc::Receiver<Command>) {
+fn context() -> (Arc<Context>, mpsc::Receiver<ControlCommand>) {
     let telemetry = Telemetry::new(2);
     let snapshot = snapshot(FILE, &telemetry);
     let (publisher, commands) = mpsc::channel(1);
-    let source = Source {
+    let source = ConfigSource {
         path: PathBuf::from("test.toml"),
         hash: "00112233445566ff".into(),
-        ..Source::default()
+        ..ConfigSource::default()
     };
     let context = Arc::new(Context {
         live: Live::new(snapshot, 2, source),
         telemetry,
-        windows: Mutex::new(Windows::default()),
+        windows: Mutex::new(StatusWindows::default()),
         started: Instant::now(),
         bound: Mutex::new(vec![("default".into(), ([127, 0, 0, 1], 4242).into())]),
         readiness: Arc::new(Readiness::default()),
@@ -93,7 +93,7 @@ fn context() -> (Arc<Context>, mpsc::Receiver<Command>) {
     (context, commands)
 }
 
-async fn send(context: &Context, method: Method, path: &str, door: Door) -> (u16, String) {
+async fn send(context: &Context, method: Method, path: &str, door: ListenerKind) -> (u16, String) {
     let request = Request::builder()
         .method(method)
         .uri(path)
@@ -121,9 +121,9 @@ async fn readiness_follows_the_life_of_the_process() {
     assert_eq!(get(&context, "/healthz").await.0, 200);
     let (status, body) = get(&context, "/readyz").await;
     assert_eq!((status, error(&body).contains("starting")), (503, true));
-    context.readiness.set(Phase::Ready);
+    context.readiness.set(ProcessPhase::Ready);
     assert_eq!(get(&context, "/readyz").await.0, 200);
-    context.readiness.set(Phase::Stopping);
+    context.readiness.set(ProcessPhase::Stopping);
     let (status, body) = get(&context, "/readyz").await;
     assert_eq!((status, error(&body).contains("stopping")), (503, true));
     assert_eq!(get(&context, "/healthz").await.0, 200);
@@ -164,7 +164,7 @@ async fn status_says_what_runs() {
     shop.shard(1).in_flight(7);
     let (status, body) = get(&context, "/api/v1/status").await;
     assert_eq!(status, 200);
-    let read: Status = serde_json::from_str(&body).unwrap();
+    let read: ProxyStatus = serde_json::from_str(&body).unwrap();
     assert_eq!((read.generation, read.adopted), (3, 0));
     assert_eq!(read.pid, std::process::id());
     assert_eq!(read.config.hash, "00112233445566ff");
@@ -184,7 +184,7 @@ async fn status_says_what_runs() {
     context
         .live
         .note_source(|s| s.error = Some("test.toml:1:1: no".into()));
-    let read = Status::of(&context);
+    let read = ProxyStatus::of(&context);
     assert_eq!((read.config.ok, read.config.error.is_some()), (false, true));
 }
 
@@ -268,7 +268,7 @@ async fn a_reload_is_the_publishers_to_answer() {
     let publisher = tokio::spawn(async move {
         let outcomes = [Ok(4), Err("test.toml:1:1: no".to_owned())];
         for outcome in outcomes {
-            let Some(Command::Reload { answer }) = commands.recv().await else {
+            let Some(ControlCommand::Reload { answer }) = commands.recv().await else {
                 panic!("no command");
             };
             answer.send(outcome).unwrap();
@@ -277,12 +277,12 @@ async fn a_reload_is_the_publishers_to_answer() {
     let reload = |door| send(&context, Method::POST, "/api/v1/reload", door);
     // Over TCP the token is asked for first: its file is not there.
     assert_eq!(reload(TCP).await.0, 403);
-    let (status, body) = reload(Door::Unix).await;
+    let (status, body) = reload(ListenerKind::Unix).await;
     assert_eq!((status, body.contains("\"generation\": 4")), (200, true));
-    let (status, body) = reload(Door::Unix).await;
+    let (status, body) = reload(ListenerKind::Unix).await;
     assert_eq!((status, error(&body)), (422, "test.toml:1:1: no".into()));
     publisher.await.unwrap();
-    assert_eq!(reload(Door::Unix).await.0, 503);
+    assert_eq!(reload(ListenerKind::Unix).await.0, 503);
 }
 
 #[tokio::test]
@@ -309,7 +309,7 @@ async fn explain_takes_an_encoded_request() {
 
 fn told(url: &str, headers: &[&str]) -> Explanation {
     let headers: Vec<_> = headers.iter().map(|h| (*h).to_owned()).collect();
-    let asked = Asked::new(url, None, &headers, None).unwrap();
+    let asked = DescribedRequest::new(url, None, &headers, None).unwrap();
     explain(&snapshot(FILE, &Telemetry::new(1)), &asked)
 }
 
@@ -379,14 +379,14 @@ fn the_port_says_which_listener() {
 
 #[test]
 fn only_requests_are_explained() {
-    let wrong = |url: &str| Asked::new(url, None, &[], None).unwrap_err();
+    let wrong = |url: &str| DescribedRequest::new(url, None, &[], None).unwrap_err();
     assert!(wrong("ftp://a/").contains("ftp"));
     assert!(wrong("http://us er@a/").contains("not a host"));
     assert!(wrong("http://a/%00").contains("nul-in-path"));
-    let named = Asked::new("http://a/x?y#z", None, &["Host: B:1".into()], None);
+    let named = DescribedRequest::new("http://a/x?y#z", None, &["Host: B:1".into()], None);
     assert_eq!(
         named,
-        Asked::new("http://b:1/x?y", None, &["host: B:1".into()], None)
+        DescribedRequest::new("http://b:1/x?y", None, &["host: B:1".into()], None)
     );
 }
 

@@ -11,8 +11,9 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Spec;
 use crate::config::spec::{
-    Admin, Balance, Bind, Cert, Cohort, CohortKey, Condition, Endpoint, HostPattern, Listener,
-    PathPattern, Pattern, ProxyLimits, Rule, Service, Subject, Timeouts, Version,
+    Admin, Balance, Bind, Cert, CohortKey, CohortSpec, Condition, EndpointSpec, HostPattern,
+    ListenerSpec, PathPattern, Pattern, ProxyLimits, RuleSpec, ServiceSpec, Subject, Timeouts,
+    VersionSpec,
 };
 pub use policies::probe;
 
@@ -73,7 +74,7 @@ fn limits(limits: &ProxyLimits) -> Value {
 }
 
 /// A listener as a document.
-pub(crate) fn listener(listener: &Listener) -> Value {
+pub(crate) fn listener(listener: &ListenerSpec) -> Value {
     let mut protocols = Vec::new();
     if listener.h1 {
         protocols.push("h1");
@@ -102,7 +103,7 @@ fn cert(cert: &Cert) -> Value {
 }
 
 /// A service as a document.
-pub(crate) fn service(service: &Service) -> Value {
+pub(crate) fn service(service: &ServiceSpec) -> Value {
     let version = |index: usize| service.versions[index].name.clone();
     let split = service.split.iter();
     let hashed = service.balance == Balance::Hash;
@@ -135,11 +136,11 @@ pub(crate) fn service(service: &Service) -> Value {
     shown
 }
 
-fn cohort(cohort: &Cohort) -> Value {
+fn cohort(cohort: &CohortSpec) -> Value {
     json!({ "by": texts(&cohort.by, cohort_key), "salt": cohort.salt })
 }
 
-fn rule(rule: &Rule, to: &str) -> Value {
+fn rule(rule: &RuleSpec, to: &str) -> Value {
     let when = rule.when.iter().map(|condition| {
         let patterns = texts(&condition.patterns, pattern);
         (subject(&condition.subject), patterns)
@@ -157,7 +158,7 @@ fn timeouts(timeouts: &Timeouts) -> Value {
 }
 
 /// A version as a document.
-pub(crate) fn one_version(version: &Version) -> Value {
+pub(crate) fn one_version(version: &VersionSpec) -> Value {
     json!({
         "label": version.label,
         "endpoints": texts(&version.endpoints, endpoint),
@@ -167,7 +168,7 @@ pub(crate) fn one_version(version: &Version) -> Value {
 }
 
 /// As the file says it: `10.0.0.1:80 weight=2`.
-pub(crate) fn endpoint(endpoint: &Endpoint) -> String {
+pub(crate) fn endpoint(endpoint: &EndpointSpec) -> String {
     match endpoint.weight {
         1 => endpoint.to_string(),
         weight => format!("{endpoint} weight={weight}"),

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::fault::Fault;
-use super::place::{Place, shown};
-use super::{Json, Outcome};
-use crate::config::{self, Diagnostic, Failure, Loaded};
+use super::fault::CommandError;
+use super::proxy_address::{ProxyAddress, shown};
+use super::{CommandResult, Json};
+use crate::config::{self, Diagnostic, LoadFailure, Loaded};
 use crate::control::preflight::{Findings, preflight};
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
@@ -17,15 +17,15 @@ use crate::upstream::Registry;
 /// Checks configurations by the path that `run` takes.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit codes: 0 every file is valid, 1 one is not.")]
-pub struct Check {
+pub struct CheckArgs {
     /// Files [default: the one of -c]
     files: Vec<PathBuf>,
     #[command(flatten)]
     json: Json,
 }
 
-impl Check {
-    pub fn run(&self, place: &Place) -> Outcome {
+impl CheckArgs {
+    pub fn run(&self, place: &ProxyAddress) -> CommandResult {
         let files = match &self.files[..] {
             [] => vec![place.file()?],
             files => files.to_vec(),
@@ -50,18 +50,18 @@ impl Check {
 }
 
 /// What is said of a file.
-struct Checked {
+struct CheckedFile {
     /// The file itself is valid.
     loaded: Option<Loaded>,
     errors: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
 }
 
-fn checked(file: &Path) -> Checked {
+fn checked(file: &Path) -> CheckedFile {
     let loaded = match config::load(file) {
         Ok(loaded) => loaded,
         Err(failure) => {
-            return Checked {
+            return CheckedFile {
                 loaded: None,
                 errors: failure.diagnostics().to_vec(),
                 warnings: Vec::new(),
@@ -74,14 +74,14 @@ fn checked(file: &Path) -> Checked {
     let Findings { errors, warnings } = preflight(&loaded, file);
     let mut warnings = [loaded.warnings.clone(), warnings].concat();
     warnings.sort_by_key(Diagnostic::position);
-    Checked {
+    CheckedFile {
         loaded: Some(loaded),
         errors,
         warnings,
     }
 }
 
-fn say(file: &Path, checked: &Checked) {
+fn say(file: &Path, checked: &CheckedFile) {
     let found = checked.errors.iter().chain(&checked.warnings);
     let found: Vec<String> = found.map(|d| d.rendered(true)).collect();
     if !found.is_empty() {
@@ -109,7 +109,7 @@ fn summary(loaded: &Loaded) -> String {
     .join(", ")
 }
 
-fn as_json(file: &Path, checked: &Checked) -> Value {
+fn as_json(file: &Path, checked: &CheckedFile) -> Value {
     let list = |all: &[Diagnostic]| all.iter().map(diagnostic).collect::<Vec<_>>();
     json!({
         "file": shown(file),
@@ -136,8 +136,8 @@ fn diagnostic(found: &Diagnostic) -> Value {
 }
 
 /// A file that can't be used, as the fault of a command that needed it.
-pub fn fault(failure: &Failure) -> Fault {
-    let mut fault = Fault::new("the configuration can't be used");
+pub fn fault(failure: &LoadFailure) -> CommandError {
+    let mut fault = CommandError::new("the configuration can't be used");
     fault.detail = failure.to_string().lines().map(str::to_owned).collect();
     fault
 }

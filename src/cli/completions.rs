@@ -5,8 +5,8 @@ use std::io::Write as _;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use super::fault::Fault;
-use super::{Cutover, Outcome};
+use super::fault::CommandError;
+use super::{CommandResult, Cutover};
 
 /// Prints a completion script.
 #[derive(Debug, Args)]
@@ -16,11 +16,11 @@ pub struct Completions {
 }
 
 impl Completions {
-    pub fn run(&self) -> Outcome {
+    pub fn run(&self) -> CommandResult {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cutover::command(), "cutover", &mut script);
         let written = std::io::stdout().lock().write_all(&script);
-        written.map_err(|error| Fault::new(format!("can't write the script: {error}")))?;
+        written.map_err(|error| CommandError::new(format!("can't write the script: {error}")))?;
         Ok(0)
     }
 }

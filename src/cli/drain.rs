@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::fault::Fault;
-use super::place::Place;
+use super::fault::CommandError;
 use super::proxy::Proxy;
-use super::{Outcome, block_on};
-use crate::admin::drain::{Drained, Target, Wanted};
+use super::proxy_address::ProxyAddress;
+use super::{CommandResult, block_on};
+use crate::admin::drain::{DrainTarget, Drained, Wanted};
 
 /// Between two looks.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -21,7 +21,7 @@ const TELL: Duration = Duration::from_secs(2);
 #[command(
     after_help = "Exit codes: 0 drained (with --wait: nothing is in flight, it is safe to stop the endpoint), 1 not, or not in time."
 )]
-pub struct Drain {
+pub struct DrainArgs {
     /// Service
     service: String,
     /// Only of this version
@@ -42,12 +42,12 @@ pub struct Drain {
     force: bool,
 }
 
-impl Drain {
-    pub fn run(&self, place: &Place) -> Outcome {
+impl DrainArgs {
+    pub fn run(&self, place: &ProxyAddress) -> CommandResult {
         block_on(self.drain(place))?
     }
 
-    async fn drain(&self, place: &Place) -> Outcome {
+    async fn drain(&self, place: &ProxyAddress) -> CommandResult {
         let (proxy, _) = Proxy::find(place).await?;
         let path = format!("/api/v1/services/{}/drain", self.service);
         let wanted = Wanted {
@@ -77,7 +77,7 @@ impl Drain {
             // Looked at twice: a request may have chosen its endpoint a moment before the drain.
             calm = left.is_empty();
             if !calm && began.elapsed() >= self.timeout {
-                return Err(Fault::new(format!(
+                return Err(CommandError::new(format!(
                     "after {} still in flight{left}",
                     humantime::format_duration(self.timeout)
                 ))
@@ -94,7 +94,7 @@ impl Drain {
 
 /// `: v1 10.0.0.1:80 2 requests, 1 stream; …`: where something is in flight.
 fn busy(now: &Drained) -> String {
-    let busy = |e: &Target| {
+    let busy = |e: &DrainTarget| {
         let kinds = [(e.requests, "request"), (e.streams, "stream")];
         let kinds = kinds.into_iter().filter(|(n, _)| *n > 0);
         let kinds: Vec<String> = kinds.map(|(n, what)| counted(n, what)).collect();

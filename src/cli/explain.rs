@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use clap::Args;
 
-use super::fault::Fault;
-use super::place::{Place, shown};
+use super::fault::CommandError;
 use super::proxy::{Proxy, Silence};
-use super::{Json, Outcome, block_on};
-use crate::admin::asked::Asked;
+use super::proxy_address::{ProxyAddress, shown};
+use super::{CommandResult, Json, block_on};
+use crate::admin::asked::DescribedRequest;
 use crate::admin::explain::{Explanation, explain};
 use crate::config;
 use crate::snapshot::Snapshot;
@@ -37,10 +37,10 @@ pub struct Explain {
 }
 
 impl Explain {
-    pub fn run(&self, place: &Place) -> Outcome {
+    pub fn run(&self, place: &ProxyAddress) -> CommandResult {
         // Asked first, so that what is no request is said without a proxy.
-        let asked = Asked::new(&self.url, Some(&self.method), &self.headers, self.ip)
-            .map_err(Fault::new)?;
+        let asked = DescribedRequest::new(&self.url, Some(&self.method), &self.headers, self.ip)
+            .map_err(CommandError::new)?;
         let told = match block_on(self.running(place))? {
             Ok(told) => told,
             Err(Silence::Nobody(fault)) if place.admin.is_some() => return Err(fault),
@@ -56,7 +56,7 @@ impl Explain {
         Ok(if told.answer.is_some() { 2 } else { 0 })
     }
 
-    async fn running(&self, place: &Place) -> Result<Explanation, Silence> {
+    async fn running(&self, place: &ProxyAddress) -> Result<Explanation, Silence> {
         let (proxy, _) = Proxy::find(place).await?;
         let mut query = format!(
             "url={}&method={}",
@@ -73,7 +73,7 @@ impl Explain {
     }
 }
 
-fn from_file(place: &Place, asked: &Asked) -> Result<Explanation, Fault> {
+fn from_file(place: &ProxyAddress, asked: &DescribedRequest) -> Result<Explanation, CommandError> {
     let file = place.file()?;
     let loaded = config::load(&file).map_err(|failure| super::check::fault(&failure))?;
     anstream::eprintln!("no proxy answers: explained from {}", shown(&file));

@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 
 /// One line, detail under it, and the exit code.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct CommandError {
     /// What is wrong, in one line, without a full stop.
     pub message: String,
     /// More lines: what was found, what to do.
@@ -15,7 +15,7 @@ pub struct Fault {
     pub code: u8,
 }
 
-impl Fault {
+impl CommandError {
     /// A fault with exit code 1. Lines after the first become detail.
     pub fn new(message: impl Into<String>) -> Self {
         let message = message.into();
@@ -40,7 +40,7 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
         // A diagnostic begins with a word of its own.

@@ -12,8 +12,8 @@ mod demo;
 mod drain;
 mod explain;
 mod fault;
-mod place;
 mod proxy;
+mod proxy_address;
 mod reload;
 mod run;
 mod shift;
@@ -28,8 +28,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::units;
-use fault::Fault;
-use place::Place;
+use fault::CommandError;
+use proxy_address::ProxyAddress;
 
 /// A Layer-7 reverse proxy in whose data path deployments happen.
 #[derive(Debug, Parser)]
@@ -41,17 +41,17 @@ use place::Place;
 )]
 struct Cutover {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
     #[command(flatten)]
-    place: Place,
+    place: ProxyAddress,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Run the proxy
-    Run(run::Run),
+    Run(run::RunArgs),
     /// Check a configuration: everything that `run` would do, short of listening
-    Check(check::Check),
+    Check(check::CheckArgs),
     /// Watch live traffic move between two versions; needs nothing else
     Demo(demo::Demo),
     /// Say where a request would go, and why
@@ -61,7 +61,7 @@ enum Command {
     /// Change the shares of versions in the configuration file, and wait until they are live
     Shift(shift::Shift),
     /// Take endpoints out of use, and wait until nothing is in flight on them
-    Drain(drain::Drain),
+    Drain(drain::DrainArgs),
     /// Read the configuration file again, and wait until it runs on every worker or is rejected
     Reload(reload::Reload),
     /// Print a completion script for a shell
@@ -77,7 +77,7 @@ struct Json {
 }
 
 /// What a command comes to: its exit code, or why it could not do its work.
-type Outcome = Result<u8, Fault>;
+type CommandResult = Result<u8, CommandError>;
 
 /// Runs a command line, program name first; the result is the exit code of the process.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -90,22 +90,22 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let outcome = match &parsed.command {
-        Command::Run(run) => run.run(&parsed.place),
-        Command::Check(check) => check.run(&parsed.place),
-        Command::Demo(demo) => demo.run(),
-        Command::Explain(explain) => explain.run(&parsed.place),
-        Command::Status(status) => status.run(&parsed.place),
-        Command::Shift(shift) => shift.run(&parsed.place),
-        Command::Drain(drain) => drain.run(&parsed.place),
-        Command::Reload(reload) => reload.run(&parsed.place),
-        Command::Completions(completions) => completions.run(),
+        CliCommand::Run(run) => run.run(&parsed.place),
+        CliCommand::Check(check) => check.run(&parsed.place),
+        CliCommand::Demo(demo) => demo.run(),
+        CliCommand::Explain(explain) => explain.run(&parsed.place),
+        CliCommand::Status(status) => status.run(&parsed.place),
+        CliCommand::Shift(shift) => shift.run(&parsed.place),
+        CliCommand::Drain(drain) => drain.run(&parsed.place),
+        CliCommand::Reload(reload) => reload.run(&parsed.place),
+        CliCommand::Completions(completions) => completions.run(),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(fault) => {
             let code = ExitCode::from(fault.code);
             match &parsed.command {
-                Command::Run(_) => print_within(fault, Duration::from_secs(1)),
+                CliCommand::Run(_) => print_within(fault, Duration::from_secs(1)),
                 _ => anstream::eprint!("{fault}"),
             }
             code
@@ -115,7 +115,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Prints a fault without waiting longer than `limit` for the reader of stderr: a log collector that stalls must not
 /// keep a service from ending.
-fn print_within(fault: Fault, limit: Duration) {
+fn print_within(fault: CommandError, limit: Duration) {
     let (done, is_done) = mpsc::channel();
     let print = move || {
         anstream::eprint!("{fault}");
@@ -137,11 +137,11 @@ fn time(text: &str) -> Result<Duration, String> {
 }
 
 /// Runs a command's asynchronous part on this thread.
-fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Fault> {
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
-        .map_err(|error| Fault::new(format!("the runtime can't start: {error}")))?;
+        .map_err(|error| CommandError::new(format!("the runtime can't start: {error}")))?;
     Ok(runtime.block_on(work))
 }
 
@@ -166,7 +166,7 @@ mod tests {
             "x.toml",
         ];
         let parsed = Cutover::try_parse_from(line).unwrap();
-        assert!(matches!(parsed.command, Command::Status(_)));
+        assert!(matches!(parsed.command, CliCommand::Status(_)));
         assert_eq!(parsed.place.admin.as_deref(), Some("127.0.0.1:9"));
     }
 

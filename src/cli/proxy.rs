@@ -12,9 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::fault::Fault;
-use super::place::{Address, Place};
-use crate::admin::status::Status;
+use super::fault::CommandError;
+use super::proxy_address::{AdminAddress, ProxyAddress};
+use crate::admin::status::ProxyStatus;
 
 /// Longest time for one answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ const DENIED: &str =
 /// A proxy that answers.
 #[derive(Clone, Debug)]
 pub struct Proxy {
-    address: Address,
+    address: AdminAddress,
     /// For changes over TCP, and for reads where other machines reach the listener.
     token: Option<String>,
 }
@@ -41,12 +41,12 @@ pub struct Proxy {
 #[derive(Debug)]
 pub enum Silence {
     /// Nobody is there.
-    Nobody(Fault),
+    Nobody(CommandError),
     /// Somebody is there, but this went wrong.
-    Trouble(Fault),
+    Trouble(CommandError),
 }
 
-impl From<Silence> for Fault {
+impl From<Silence> for CommandError {
     fn from(silence: Silence) -> Self {
         match silence {
             Silence::Nobody(fault) | Silence::Trouble(fault) => fault,
@@ -59,10 +59,10 @@ impl Proxy {
     ///
     /// # Errors
     /// Nobody answers, or somebody who is no proxy of this kind.
-    pub async fn find(place: &Place) -> Result<(Self, Status), Silence> {
+    pub async fn find(place: &ProxyAddress) -> Result<(Self, ProxyStatus), Silence> {
         let addresses = place.addresses().map_err(Silence::Trouble)?;
         let token = place.token().map_err(Silence::Trouble)?;
-        let mut nobody = Fault::new("no proxy answers");
+        let mut nobody = CommandError::new("no proxy answers");
         for address in addresses {
             let proxy = Self {
                 address,
@@ -74,7 +74,7 @@ impl Proxy {
                     nobody = fault
                         .detail
                         .into_iter()
-                        .fold(nobody.with(fault.message), Fault::with);
+                        .fold(nobody.with(fault.message), CommandError::with);
                 }
                 Err(trouble) => return Err(trouble),
             }
@@ -84,7 +84,7 @@ impl Proxy {
     }
 
     /// At this address, whether it answers or not.
-    pub fn at(address: Address) -> Self {
+    pub fn at(address: AdminAddress) -> Self {
         Self {
             address,
             token: None,
@@ -95,7 +95,7 @@ impl Proxy {
     ///
     /// # Errors
     /// See [`Self::get`].
-    pub async fn status(&self) -> Result<Status, Silence> {
+    pub async fn status(&self) -> Result<ProxyStatus, Silence> {
         self.get("/api/v1/status").await
     }
 
@@ -130,7 +130,7 @@ impl Proxy {
         patience: Duration,
     ) -> Result<T, Silence> {
         let json = serde_json::to_vec(body)
-            .map_err(|error| Silence::Trouble(Fault::new(error.to_string())))?;
+            .map_err(|error| Silence::Trouble(CommandError::new(error.to_string())))?;
         self.document(path, Some(json.into()), patience).await
     }
 
@@ -140,7 +140,7 @@ impl Proxy {
         body: Option<Bytes>,
         patience: Duration,
     ) -> Result<T, Silence> {
-        let trouble = |what: String| Silence::Trouble(Fault::new(what));
+        let trouble = |what: String| Silence::Trouble(CommandError::new(what));
         let changes = body.is_some();
         let (status, body) = match timeout(patience, self.ask(path, body)).await {
             Ok(answer) => answer?,
@@ -160,8 +160,8 @@ impl Proxy {
                 _ => false,
             };
             return Err(Silence::Trouble(match refused {
-                true => Fault::new(said).with(WITHOUT_TOKEN),
-                false => Fault::new(said),
+                true => CommandError::new(said).with(WITHOUT_TOKEN),
+                false => CommandError::new(said),
             }));
         }
         serde_json::from_slice(&body).map_err(|error| {
@@ -174,25 +174,27 @@ impl Proxy {
 
     async fn ask(&self, path: &str, body: Option<Bytes>) -> Result<(StatusCode, Bytes), Silence> {
         let nobody = |error: std::io::Error| {
-            let fault = Fault::new(format!("{}: {error}", self.address));
+            let fault = CommandError::new(format!("{}: {error}", self.address));
             Silence::Nobody(match error.kind() {
                 std::io::ErrorKind::PermissionDenied => fault.with(DENIED),
                 _ => fault,
             })
         };
         match &self.address {
-            Address::Tcp(address) => {
+            AdminAddress::Tcp(address) => {
                 let stream = TcpStream::connect(address).await.map_err(nobody)?;
                 exchange(stream, address, path, body, self.token.as_deref()).await
             }
-            Address::Unix(file) => {
+            AdminAddress::Unix(file) => {
                 let stream = UnixStream::connect(file).await.map_err(nobody)?;
                 exchange(stream, "localhost", path, body, None).await
             }
         }
         .map_err(|error| {
             let address = &self.address;
-            Silence::Trouble(Fault::new(format!("{address} answers no HTTP\n{error}")))
+            Silence::Trouble(CommandError::new(format!(
+                "{address} answers no HTTP\n{error}"
+            )))
         })
     }
 }

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Deserialize;
 
-use super::fault::Fault;
-use super::place::Place;
+use super::fault::CommandError;
 use super::proxy::{Proxy, Silence};
-use super::{Outcome, block_on};
-use crate::admin::status::Status;
+use super::proxy_address::ProxyAddress;
+use super::{CommandResult, block_on};
+use crate::admin::status::ProxyStatus;
 
 /// Longest time for the proxy to read the file and to adopt it. It waits for names of new endpoints, for a writer that is
 /// still at the file, and for a takeover under way.
@@ -35,12 +35,12 @@ struct Reloaded {
 }
 
 impl Reload {
-    pub(crate) fn run(&self, place: &Place) -> Outcome {
+    pub(crate) fn run(&self, place: &ProxyAddress) -> CommandResult {
         block_on(reload(place))?
     }
 }
 
-async fn reload(place: &Place) -> Outcome {
+async fn reload(place: &ProxyAddress) -> CommandResult {
     let began = Instant::now();
     let (mut proxy, mut before) = find(place).await?;
     let generation = loop {
@@ -54,7 +54,7 @@ async fn reload(place: &Place) -> Outcome {
                 let former = before.pid;
                 (proxy, before) = match find(place).await {
                     Ok(found) if found.1.pid != former => found,
-                    _ => return Err(Fault::from(silence)),
+                    _ => return Err(CommandError::from(silence)),
                 };
             }
         }
@@ -76,7 +76,7 @@ async fn reload(place: &Place) -> Outcome {
     Ok(0)
 }
 
-async fn find(place: &Place) -> Result<(Proxy, Status), Fault> {
+async fn find(place: &ProxyAddress) -> Result<(Proxy, ProxyStatus), CommandError> {
     Proxy::find(place).await.map_err(|silence| match silence {
         Silence::Nobody(fault) => fault.exit(NO_PROXY),
         Silence::Trouble(fault) => fault,
@@ -84,14 +84,18 @@ async fn find(place: &Place) -> Result<(Proxy, Status), Fault> {
 }
 
 /// Waits until every worker has adopted `generation` or a later one.
-async fn adopted(proxy: &Proxy, generation: u64, began: Instant) -> Result<Status, Fault> {
+async fn adopted(
+    proxy: &Proxy,
+    generation: u64,
+    began: Instant,
+) -> Result<ProxyStatus, CommandError> {
     loop {
         let status = proxy.status().await?;
         if status.adopted >= generation {
             return Ok(status);
         }
         if began.elapsed() > PATIENCE {
-            return Err(Fault::new(format!(
+            return Err(CommandError::new(format!(
                 "generation {generation} is published, but a worker has not adopted it after {PATIENCE:?}"
             )));
         }

@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use super::Outcome;
-use super::fault::Fault;
-use super::place::Place;
+use super::CommandResult;
+use super::fault::CommandError;
+use super::proxy_address::ProxyAddress;
 use crate::control;
 
 /// Runs the proxy until it is told to stop.
@@ -12,7 +12,7 @@ use crate::control;
 #[command(
     after_help = "SIGHUP reads the file again; SIGTERM and SIGINT finish what is in flight and end with 0."
 )]
-pub struct Run {
+pub struct RunArgs {
     /// Take the sockets and the traffic of the proxy that runs by the same file; it finishes what it has and ends
     #[arg(long)]
     takeover: bool,
@@ -21,18 +21,18 @@ pub struct Run {
     with_parent: bool,
 }
 
-impl Run {
-    pub fn run(&self, place: &Place) -> Outcome {
+impl RunArgs {
+    pub fn run(&self, place: &ProxyAddress) -> CommandResult {
         if self.with_parent {
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
-                .map_err(|e| Fault::new(format!("can't be tied to the parent: {e}")))?;
+                .map_err(|e| CommandError::new(format!("can't be tied to the parent: {e}")))?;
         }
         let file = place.file()?;
         let options = control::Options {
             config: file,
             takeover: self.takeover,
         };
-        control::run(&options).map_err(|error| Fault::new(error.to_string()))?;
+        control::run(&options).map_err(|error| CommandError::new(error.to_string()))?;
         Ok(0)
     }
 }

@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::fault::Fault;
-use super::place::{Place, shown};
+use super::fault::CommandError;
 use super::proxy::{Proxy, Silence};
-use super::{Outcome, block_on};
-use crate::admin::status::Status;
+use super::proxy_address::{ProxyAddress, shown};
+use super::{CommandResult, block_on};
+use crate::admin::status::ProxyStatus;
 use crate::config::edit::{self, LockedFile, Replaced};
 use crate::config::spec::Share;
 use crate::config::{self, Spec};
-use progress::{Edit, Progress};
+use progress::{Edit, ShiftProgress};
 
 /// Longest time until the edit is live.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -43,42 +43,42 @@ pub struct Shift {
     service: String,
     /// Shares of canaries: `green=5%`; a version alone becomes stable
     #[arg(required = true, value_name = "VERSION=SHARE", value_parser = wish)]
-    wishes: Vec<Wish>,
+    wishes: Vec<DesiredShare>,
 }
 
 /// What is asked for a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Wish {
+enum DesiredShare {
     /// `green=5%`
     Share(String, Share),
     /// `green`: all that the split leaves.
     Stable(String),
 }
 
-impl Wish {
+impl DesiredShare {
     fn version(&self) -> &str {
         let (Self::Share(version, _) | Self::Stable(version)) = self;
         version
     }
 }
 
-fn wish(text: &str) -> Result<Wish, String> {
+fn wish(text: &str) -> Result<DesiredShare, String> {
     match text.split_once('=') {
-        None if !text.is_empty() => Ok(Wish::Stable(text.to_owned())),
+        None if !text.is_empty() => Ok(DesiredShare::Stable(text.to_owned())),
         Some((version, share)) if !version.is_empty() => {
-            Ok(Wish::Share(version.to_owned(), share.parse()?))
+            Ok(DesiredShare::Share(version.to_owned(), share.parse()?))
         }
         _ => Err("expected VERSION=SHARE, for example green=5%".to_owned()),
     }
 }
 
 impl Shift {
-    pub fn run(&self, place: &Place) -> Outcome {
+    pub fn run(&self, place: &ProxyAddress) -> CommandResult {
         let file = place.file()?;
         block_on(self.shift(place, file))?
     }
 
-    async fn shift(&self, place: &Place, file: PathBuf) -> Outcome {
+    async fn shift(&self, place: &ProxyAddress, file: PathBuf) -> CommandResult {
         let found = match Proxy::find(place).await {
             Ok((proxy, _)) => Ok(proxy),
             Err(Silence::Nobody(fault)) => Err(fault),
@@ -95,12 +95,12 @@ impl Shift {
         let now = self.now(&spec);
         let proxy = found.map_err(|nobody| {
             let edited = format!("{} is changed ({now}), but no proxy answers", shown(&file));
-            let mut edited = Fault::new(edited).exit(3);
+            let mut edited = CommandError::new(edited).exit(3);
             edited.detail = nobody.detail;
             edited
         })?;
         let hash = config::load::hash(edited.as_bytes());
-        let versions: Vec<&str> = self.wishes.iter().map(Wish::version).collect();
+        let versions: Vec<&str> = self.wishes.iter().map(DesiredShare::version).collect();
         let edit = Edit::new(&self.service, &versions, &spec, hash, before);
         let wait = Wait {
             proxy,
@@ -113,15 +113,15 @@ impl Shift {
     }
 
     /// Writes the edit. Returns the text with it and what that says.
-    fn save(&self, locked: &mut LockedFile, file: &Path) -> Result<(String, Spec), Fault> {
+    fn save(&self, locked: &mut LockedFile, file: &Path) -> Result<(String, Spec), CommandError> {
         let text = locked
             .read()
-            .map_err(|e| Fault::new(format!("can't read {}: {e}", shown(file))))?;
+            .map_err(|e| CommandError::new(format!("can't read {}: {e}", shown(file))))?;
         let edited = self
             .edited(&text)
-            .map_err(|error| Fault::new(error.to_string()))?;
+            .map_err(|error| CommandError::new(error.to_string()))?;
         let spec = config::parse(&edited, &shown(file)).map_err(|errors| {
-            let refused = Fault::new("the file would not be valid; nothing is changed");
+            let refused = CommandError::new("the file would not be valid; nothing is changed");
             errors.iter().fold(refused, |fault, error| {
                 let lines = error.rendered(false);
                 lines.lines().fold(fault, |fault, line| fault.with(line))
@@ -140,10 +140,10 @@ impl Shift {
         let mut edited = text.to_owned();
         for wish in &self.wishes {
             edited = match wish {
-                Wish::Share(version, share) => {
+                DesiredShare::Share(version, share) => {
                     edit::shift(&edited, &self.service, &[(version, *share)])
                 }
-                Wish::Stable(version) => edit::set_stable(&edited, &self.service, version),
+                DesiredShare::Stable(version) => edit::set_stable(&edited, &self.service, version),
             }?;
         }
         Ok(edited)
@@ -166,13 +166,13 @@ impl Shift {
 }
 
 /// The file, once no other command holds it.
-pub(super) async fn locked(file: &Path) -> Result<LockedFile, Fault> {
+pub(super) async fn locked(file: &Path) -> Result<LockedFile, CommandError> {
     let began = Instant::now();
     let mut told = false;
     loop {
         let tried = LockedFile::try_lock(file);
-        if let Some(locked) =
-            tried.map_err(|e| Fault::new(format!("can't open and lock {}: {e}", shown(file))))?
+        if let Some(locked) = tried
+            .map_err(|e| CommandError::new(format!("can't open and lock {}: {e}", shown(file))))?
         {
             return Ok(locked);
         }
@@ -181,7 +181,7 @@ pub(super) async fn locked(file: &Path) -> Result<LockedFile, Fault> {
                 "another command has been editing {} for {LINE:?}",
                 shown(file)
             );
-            return Err(Fault::new(held).with("nothing is changed"));
+            return Err(CommandError::new(held).with("nothing is changed"));
         }
         if began.elapsed() > SILENT && !std::mem::replace(&mut told, true) {
             anstream::eprintln!("waiting for another command that edits {}", shown(file));
@@ -191,8 +191,8 @@ pub(super) async fn locked(file: &Path) -> Result<LockedFile, Fault> {
 }
 
 /// Why a file can't be written, and where it can be changed instead.
-fn unwritable(file: &Path, error: &io::Error) -> Fault {
-    let fault = Fault::new(format!("can't write {}: {error}", shown(file)));
+fn unwritable(file: &Path, error: &io::Error) -> CommandError {
+    let fault = CommandError::new(format!("can't write {}: {error}", shown(file)));
     match error.kind() {
         io::ErrorKind::ReadOnlyFilesystem => fault
             .with("a mounted ConfigMap, Secret or image can only be changed where it comes from,")
@@ -216,36 +216,38 @@ struct Wait {
 
 impl Wait {
     /// Waits until the edit is in effect; the file is released when every worker has it.
-    async fn adopted(&self, locked: LockedFile) -> Outcome {
+    async fn adopted(&self, locked: LockedFile) -> CommandResult {
         let mut locked = Some(locked);
         let (mut told, mut held) = (false, false);
         loop {
             let status = self.proxy.status().await?;
             let late = self.saved.elapsed() > PATIENCE;
             match self.edit.progress(&status, self.hash().as_deref()) {
-                Progress::Live(generation) => {
+                ShiftProgress::Live(generation) => {
                     self.say_live(generation, "");
                     return Ok(0);
                 }
-                Progress::Past(generation) if !held => {
+                ShiftProgress::Past(generation) if !held => {
                     self.say_live(generation, "; a later edit has replaced it since");
                     return Ok(0);
                 }
-                Progress::Past(_) | Progress::Overwritten => return Err(self.overwritten()),
-                Progress::Refused(why) => return Err(self.refused(&why)),
-                Progress::Held(versions) if late => {
-                    let fault = format!("{}: adopted, not in effect after {PATIENCE:?}", self.now);
-                    return Err(Fault::new(fault).with(waiting(&versions)));
+                ShiftProgress::Past(_) | ShiftProgress::Overwritten => {
+                    return Err(self.overwritten());
                 }
-                Progress::Held(versions) => {
+                ShiftProgress::Refused(why) => return Err(self.refused(&why)),
+                ShiftProgress::Held(versions) if late => {
+                    let fault = format!("{}: adopted, not in effect after {PATIENCE:?}", self.now);
+                    return Err(CommandError::new(fault).with(waiting(&versions)));
+                }
+                ShiftProgress::Held(versions) => {
                     drop(locked.take());
                     told = true;
                     if !std::mem::replace(&mut held, true) {
                         anstream::eprintln!("{}", waiting(&versions));
                     }
                 }
-                Progress::Awaited if late => return Err(self.late(&status)),
-                Progress::Awaited => {}
+                ShiftProgress::Awaited if late => return Err(self.late(&status)),
+                ShiftProgress::Awaited => {}
             }
             if !told && self.saved.elapsed() > SILENT {
                 told = true;
@@ -268,24 +270,24 @@ impl Wait {
         );
     }
 
-    fn refused(&self, why: &str) -> Fault {
+    fn refused(&self, why: &str) -> CommandError {
         let refused = "the proxy refuses the file; the old configuration runs on";
-        Fault::new(format!("{refused}\n{why}")).with(format!(
+        CommandError::new(format!("{refused}\n{why}")).with(format!(
             "{} keeps the edit ({})",
             shown(&self.file),
             self.now
         ))
     }
 
-    fn overwritten(&self) -> Fault {
-        Fault::new("a later edit replaced this one before it was in effect").with(format!(
+    fn overwritten(&self) -> CommandError {
+        CommandError::new("a later edit replaced this one before it was in effect").with(format!(
             "{} has another text now, which is what runs",
             shown(&self.file)
         ))
     }
 
-    fn late(&self, status: &Status) -> Fault {
-        let fault = Fault::new(format!("not live after {PATIENCE:?}"))
+    fn late(&self, status: &ProxyStatus) -> CommandError {
+        let fault = CommandError::new(format!("not live after {PATIENCE:?}"))
             .with(format!("{} is changed", shown(&self.file)));
         let same = |path: &str| Path::new(path).canonicalize().ok();
         if same(&status.config.path) != same(&shown(&self.file)) {
@@ -325,9 +327,9 @@ mod tests {
 
     #[test]
     fn wishes_as_typed() {
-        let five = Wish::Share("v2".to_owned(), Share(5_000));
+        let five = DesiredShare::Share("v2".to_owned(), Share(5_000));
         assert_eq!(wish("v2=5%"), Ok(five));
-        assert_eq!(wish("v2"), Ok(Wish::Stable("v2".to_owned())));
+        assert_eq!(wish("v2"), Ok(DesiredShare::Stable("v2".to_owned())));
         for wrong in ["", "=5%", "v2=", "v2=5", "v2=101%"] {
             assert!(wish(wrong).is_err(), "{wrong}");
         }

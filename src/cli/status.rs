@@ -7,12 +7,14 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 
 use super::drain::counted;
-use super::fault::Fault;
-use super::place::{Place, meant};
+use super::fault::CommandError;
 use super::proxy::Proxy;
-use super::table::{Set, Table};
-use super::{Json, Outcome, block_on};
-use crate::admin::status::{Certificate, Red, Service, Status, Version};
+use super::proxy_address::{ProxyAddress, meant};
+use super::table::{Set, TextTable};
+use super::{CommandResult, Json, block_on};
+use crate::admin::status::{
+    CertificateStatus, ProxyStatus, RedStatus, ServiceStatus, VersionStatus,
+};
 
 /// Time between two looks with `-w`.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -33,11 +35,11 @@ pub struct Show {
 }
 
 impl Show {
-    pub fn run(&self, place: &Place) -> Outcome {
+    pub fn run(&self, place: &ProxyAddress) -> CommandResult {
         block_on(self.look(place))?
     }
 
-    async fn look(&self, place: &Place) -> Outcome {
+    async fn look(&self, place: &ProxyAddress) -> CommandResult {
         let (proxy, mut status) = Proxy::find(place).await?;
         loop {
             self.narrow(&mut status)?;
@@ -62,7 +64,7 @@ impl Show {
         }
     }
 
-    fn narrow(&self, status: &mut Status) -> Result<(), Fault> {
+    fn narrow(&self, status: &mut ProxyStatus) -> Result<(), CommandError> {
         let Some(wanted) = &self.service else {
             return Ok(());
         };
@@ -71,7 +73,7 @@ impl Show {
         if !status.services.is_empty() {
             return Ok(());
         }
-        let fault = Fault::new(format!("there is no service `{wanted}`"));
+        let fault = CommandError::new(format!("there is no service `{wanted}`"));
         Err(match meant(wanted, names.iter().map(String::as_str)) {
             Some(name) => fault.with(format!("did you mean `{name}`?")),
             None => fault.with(format!("there are: {}", names.join(", "))),
@@ -80,7 +82,7 @@ impl Show {
 }
 
 /// The whole status as text.
-fn shown(status: &Status) -> String {
+fn shown(status: &ProxyStatus) -> String {
     let mut text = String::new();
     let adopted = if status.adopted == status.generation {
         "adopted by every worker".to_owned()
@@ -96,7 +98,7 @@ fn shown(status: &Status) -> String {
     if let Some(error) = &status.config.error {
         let _ = writeln!(text, "\nthe file as it is now is refused:\n{error}");
     }
-    let mut listeners = Table::new(&[
+    let mut listeners = TextTable::new(&[
         ("LISTENER", Set::Left),
         ("ADDRESS", Set::Left),
         ("CONNECTIONS", Set::Right),
@@ -105,7 +107,7 @@ fn shown(status: &Status) -> String {
         listeners.row([l.name.clone(), l.address.clone(), l.connections.to_string()]);
     }
     let certificates = certificates(&status.certificates);
-    let mut services = Table::new(&[
+    let mut services = TextTable::new(&[
         ("SERVICE", Set::Left),
         ("VERSION", Set::Left),
         ("SHARE", Set::Right),
@@ -138,11 +140,11 @@ fn shown(status: &Status) -> String {
 }
 
 /// The table of certificates, with what is wrong with their files; nothing where there are none.
-fn certificates(all: &[Certificate]) -> String {
+fn certificates(all: &[CertificateStatus]) -> String {
     if all.is_empty() {
         return String::new();
     }
-    let mut table = Table::new(&[
+    let mut table = TextTable::new(&[
         ("LISTENER", Set::Left),
         ("CERTIFICATE", Set::Left),
         ("EXPIRES", Set::Left),
@@ -171,7 +173,7 @@ fn certificates(all: &[Certificate]) -> String {
 }
 
 /// `in 41 days (2027-01-08T17:00:00Z)`
-fn expiry(certificate: &Certificate) -> String {
+fn expiry(certificate: &CertificateStatus) -> String {
     let seconds = certificate.expires_in_s;
     let (number, unit) = match seconds.unsigned_abs() {
         s if s >= 2 * 86_400 => (s / 86_400, "days"),
@@ -185,7 +187,7 @@ fn expiry(certificate: &Certificate) -> String {
     }
 }
 
-fn rows(table: &mut Table, name: &str, service: &Service, version: &Version) {
+fn rows(table: &mut TextTable, name: &str, service: &ServiceStatus, version: &VersionStatus) {
     let mut shown = version.name.clone();
     if let Some(label) = &version.label {
         let _ = write!(shown, " {label}");
@@ -225,7 +227,7 @@ fn rows(table: &mut Table, name: &str, service: &Service, version: &Version) {
 }
 
 /// Rate, errors, p50, p99 as a person reads them.
-fn figures(red: &Red) -> [String; 4] {
+fn figures(red: &RedStatus) -> [String; 4] {
     let time = |ms: Option<f64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
     let errors = match red.rate > 0.0 {
         true => format!("{:.2} %", red.error_ratio * 100.0),
@@ -244,11 +246,11 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::admin::status::{Endpoint, Split};
+    use crate::admin::status::{EndpointStatus, SplitStatus};
 
     /// What the column HEALTH says of an endpoint.
     fn health(health: &str, ejected: Option<u64>, draining: bool, ramp: &str) -> String {
-        let endpoint = Endpoint {
+        let endpoint = EndpointStatus {
             address: "10.0.0.1:80".to_owned(),
             weight: 1,
             active: 3,
@@ -260,7 +262,7 @@ mod tests {
             ramp: ramp.to_owned(),
             draining,
         };
-        let version = Version {
+        let version = VersionStatus {
             name: "v1".to_owned(),
             label: None,
             share: "100%".to_owned(),
@@ -268,18 +270,18 @@ mod tests {
             red: BTreeMap::new(),
             endpoints: vec![endpoint],
         };
-        let split = Split {
+        let split = SplitStatus {
             desired: BTreeMap::new(),
             effective: BTreeMap::new(),
         };
-        let service = Service {
+        let service = ServiceStatus {
             name: "shop".to_owned(),
             stable: "v1".to_owned(),
             split,
             awaiting: Vec::new(),
             versions: Vec::new(),
         };
-        let mut table = Table::new(&[("", Set::Left); 11]);
+        let mut table = TextTable::new(&[("", Set::Left); 11]);
         rows(&mut table, "shop", &service, &version);
         let text = table.to_string();
         let (_, told) = text.trim_end().rsplit_once("  ").expect("columns");

@@ -11,12 +11,12 @@ pub enum Set {
 
 /// Rows of cells, set in columns two spaces apart; no line ends with a space.
 #[derive(Debug)]
-pub struct Table {
+pub struct TextTable {
     columns: Vec<Set>,
     rows: Vec<Vec<String>>,
 }
 
-impl Table {
+impl TextTable {
     /// With a head.
     pub fn new(head: &[(&str, Set)]) -> Self {
         Self {
@@ -31,7 +31,7 @@ impl Table {
     }
 }
 
-impl std::fmt::Display for Table {
+impl std::fmt::Display for TextTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let cell = |row: &[String], at: usize| row.get(at).cloned().unwrap_or_default();
         let width = |at| {
@@ -61,7 +61,8 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let mut table = Table::new(&[("NAME", Set::Left), ("RATE", Set::Right), ("X", Set::Left)]);
+        let mut table =
+            TextTable::new(&[("NAME", Set::Left), ("RATE", Set::Right), ("X", Set::Left)]);
         table.row(["blue".into(), "9".into(), "a".into()]);
         table.row(["größer".into(), "1234.5".into()]);
         let expected = "NAME      RATE  X\nblue         9  a\ngrößer  1234.5\n";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anstyle::{AnsiColor, Style};
 
-use super::problems::{Problem, Span};
+use super::problems::{Problem, TextSpan};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl<'t> Lines<'t> {
 
 /// A place in the text, with its line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
+struct Position {
     /// From 1.
     line: usize,
     /// In characters, from 1.
@@ -50,8 +50,8 @@ struct Place {
     label: String,
 }
 
-impl Place {
-    fn new(lines: &Lines<'_>, span: Span, label: String) -> Self {
+impl Position {
+    fn new(lines: &Lines<'_>, span: TextSpan, label: String) -> Self {
         let text = lines.text;
         let start = boundary(text, span.start).max(lines.starts[0]);
         let number = lines.starts.partition_point(|first| *first <= start);
@@ -132,8 +132,8 @@ pub struct Diagnostic {
     message: String,
     file: Arc<str>,
     /// `None`: of the file as a whole.
-    place: Option<Place>,
-    also: Option<Place>,
+    place: Option<Position>,
+    also: Option<Position>,
     help: Option<String>,
 }
 
@@ -144,10 +144,10 @@ impl Diagnostic {
             severity: problem.severity,
             message: problem.message,
             file: Arc::clone(file),
-            place: Some(Place::new(lines, problem.span, problem.label)),
+            place: Some(Position::new(lines, problem.span, problem.label)),
             also: problem
                 .also
-                .map(|(span, label)| Place::new(lines, span, label)),
+                .map(|(span, label)| Position::new(lines, span, label)),
             help: problem.help,
         }
     }
@@ -165,9 +165,9 @@ impl Diagnostic {
     }
 
     /// An error at a place.
-    pub(super) fn at(text: &str, file: &str, span: Span, message: &str) -> Self {
+    pub(super) fn at(text: &str, file: &str, span: TextSpan, message: &str) -> Self {
         Self {
-            place: Some(Place::new(&Lines::new(text), span, String::new())),
+            place: Some(Position::new(&Lines::new(text), span, String::new())),
             ..Self::of_file(file, message.to_owned(), None)
         }
     }
@@ -304,7 +304,7 @@ impl Diagnostic {
     }
 }
 
-impl Place {
+impl Position {
     fn render(
         &self,
         out: &mut impl fmt::Write,

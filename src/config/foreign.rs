@@ -1,7 +1,7 @@
 //! Texts that are no TOML at all: an unresolved merge, another format, another proxy's configuration. The parser would
 //! say something about every line of them.
 
-use super::problems::{Problems, Span};
+use super::problems::{Problems, TextSpan};
 
 /// Lines that are looked at: enough to tell formats apart.
 const LINES: usize = 200;
@@ -29,7 +29,7 @@ pub(super) fn foreign(text: &str, out: &mut Problems) -> bool {
 /// Says each conflict that a merge left behind.
 fn conflicts(text: &str, out: &mut Problems) -> bool {
     let before = out.len();
-    let mut begun: Option<Span> = None;
+    let mut begun: Option<TextSpan> = None;
     for (at, line) in lines(text) {
         let whole = at..at + line.len();
         let marks = |mark: &str| {
@@ -48,7 +48,7 @@ fn conflicts(text: &str, out: &mut Problems) -> bool {
     out.len() > before
 }
 
-fn conflict(begin: Option<Span>, end: Option<Span>, out: &mut Problems) {
+fn conflict(begin: Option<TextSpan>, end: Option<TextSpan>, out: &mut Problems) {
     let Some(at) = begin.clone().or(end.clone()) else {
         return;
     };

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::diagnostic::Diagnostic;
-use super::locate::{Step, is_written, locate};
+use super::locate::{PathStep, is_written, locate};
 use super::spec::Spec;
 
 /// No configuration is larger, in bytes; what is larger is another file.
@@ -29,7 +29,13 @@ pub struct Loaded {
 
 impl Loaded {
     /// An error at the key that `path` leads to, or as near to it as anything is written. `help` may be empty.
-    pub fn diagnostic(&self, file: &str, path: &[Step], message: &str, help: &str) -> Diagnostic {
+    pub fn diagnostic(
+        &self,
+        file: &str,
+        path: &[PathStep],
+        message: &str,
+        help: &str,
+    ) -> Diagnostic {
         let found = match locate(&self.text, path) {
             Some(span) => Diagnostic::at(&self.text, file, span, message),
             None => Diagnostic::of_file(file, message.to_owned(), None),
@@ -41,14 +47,14 @@ impl Loaded {
     }
 
     /// Whether the file says something for the key that `path` leads to.
-    pub fn is_written(&self, path: &[Step]) -> bool {
+    pub fn is_written(&self, path: &[PathStep]) -> bool {
         is_written(&self.text, path)
     }
 }
 
 /// Why a file can't be used: at least one error. `Display` is the full plain rendering.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct LoadFailure {
     errors: Vec<Diagnostic>,
     hash: Option<String>,
 }
@@ -57,12 +63,12 @@ pub struct Failure {
 ///
 /// # Errors
 /// It can't be read, or its text is not a valid configuration.
-pub fn load(path: impl AsRef<Path>) -> Result<Loaded, Failure> {
+pub fn load(path: impl AsRef<Path>) -> Result<Loaded, LoadFailure> {
     let path = path.as_ref();
     let name = path.display().to_string();
     let bytes = read(path, &name)?;
     let hash = hash(&bytes);
-    let failure = |errors| Failure {
+    let failure = |errors| LoadFailure {
         errors,
         hash: Some(hash.clone()),
     };
@@ -85,8 +91,8 @@ pub fn hash(text: &[u8]) -> String {
 }
 
 /// Opens once, so that what is checked is what is read.
-fn read(path: &Path, name: &str) -> Result<Vec<u8>, Failure> {
-    let refuse = |message: String, help: Option<String>| Failure {
+fn read(path: &Path, name: &str) -> Result<Vec<u8>, LoadFailure> {
+    let refuse = |message: String, help: Option<String>| LoadFailure {
         errors: vec![Diagnostic::of_file(name, message, help)],
         hash: None,
     };
@@ -189,7 +195,7 @@ fn empty(text: &str, name: &str) -> Diagnostic {
         .helped("a file that was cut off while it was written looks like this: write it anew")
 }
 
-impl Failure {
+impl LoadFailure {
     /// Every error, in the order of the file; at least one.
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.errors
@@ -218,10 +224,10 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for LoadFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.rendered(false))
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for LoadFailure {}

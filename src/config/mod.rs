@@ -26,8 +26,8 @@ pub mod units;
 mod value;
 
 pub use diagnostic::{Diagnostic, Severity};
-pub use load::{Failure, Loaded, load};
-pub use locate::Step;
+pub use load::{LoadFailure, Loaded, load};
+pub use locate::PathStep;
 pub use spec::Spec;
 
 use toml::de::DeTable;

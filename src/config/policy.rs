@@ -7,7 +7,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Policies {
     /// Active checks; `None`: endpoints are taken to be well.
-    pub health: Option<Health>,
+    pub health: Option<HealthPolicy>,
     /// Passive removal.
     pub outlier: Outlier,
     /// Ceilings of each version.
@@ -15,7 +15,7 @@ pub struct Policies {
     /// Another try.
     pub retry: Retry,
     /// How long the old may take to finish.
-    pub drain: Drain,
+    pub drain: DrainPolicy,
     /// Sessions that stay.
     pub sticky: Option<Sticky>,
     /// A failed idempotent canary request gets one try on stable.
@@ -28,7 +28,7 @@ pub struct Policies {
 
 /// `[service.NAME.health]`, or `check = "/ready"` for the probe alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
+pub struct HealthPolicy {
     /// What is asked.
     pub probe: Probe,
     /// From one check to the next, of each endpoint; each is moved by up to a tenth at random. Default 2s.
@@ -52,7 +52,7 @@ pub enum Probe {
     Grpc(String),
 }
 
-impl Health {
+impl HealthPolicy {
     /// With defaults for all but the probe.
     pub fn new(probe: Probe) -> Self {
         Self {
@@ -179,14 +179,14 @@ pub struct RetryOn {
 
 /// `[service.NAME.drain]`
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Drain {
+pub struct DrainPolicy {
     /// Requests in flight on an endpoint that goes away get so long. Default 30s.
     pub requests: Duration,
     /// Streams and tunnels get so long. Default 5m.
     pub streams: Duration,
 }
 
-impl Default for Drain {
+impl Default for DrainPolicy {
     fn default() -> Self {
         Self {
             requests: Duration::from_secs(30),

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use super::diagnostic::{Diagnostic, Lines, Severity};
 
 /// Bytes of the text.
-pub(super) type Span = Range<usize>;
+pub(super) type TextSpan = Range<usize>;
 
 /// Something wrong, before lines are counted.
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
     pub(super) severity: Severity,
     pub(super) message: String,
-    pub(super) span: Span,
+    pub(super) span: TextSpan,
     pub(super) label: String,
-    pub(super) also: Option<(Span, String)>,
+    pub(super) also: Option<(TextSpan, String)>,
     pub(super) help: Option<String>,
     /// It is something missing: not to be trusted where the text around it couldn't be read.
     absence: bool,
@@ -37,7 +37,7 @@ impl Problem {
     }
 
     /// A second place that has to do with it.
-    pub(super) fn also(&mut self, span: Span, label: impl Into<String>) -> &mut Self {
+    pub(super) fn also(&mut self, span: TextSpan, label: impl Into<String>) -> &mut Self {
         self.also = Some((span, label.into()));
         self
     }
@@ -60,23 +60,23 @@ impl Problem {
 pub(super) struct Problems {
     list: Vec<Problem>,
     /// Where the text isn't TOML: what is said of these bytes besides is noise.
-    broken: Vec<Span>,
+    broken: Vec<TextSpan>,
     /// Keys that are missing only because of something else that is said.
     forgotten: Vec<(String, &'static str)>,
 }
 
 impl Problems {
     /// Adds an error.
-    pub(super) fn error(&mut self, span: Span, message: impl Into<String>) -> &mut Problem {
+    pub(super) fn error(&mut self, span: TextSpan, message: impl Into<String>) -> &mut Problem {
         self.add(Severity::Error, span, message.into())
     }
 
     /// Adds a warning.
-    pub(super) fn warning(&mut self, span: Span, message: impl Into<String>) -> &mut Problem {
+    pub(super) fn warning(&mut self, span: TextSpan, message: impl Into<String>) -> &mut Problem {
         self.add(Severity::Warning, span, message.into())
     }
 
-    fn add(&mut self, severity: Severity, span: Span, message: String) -> &mut Problem {
+    fn add(&mut self, severity: Severity, span: TextSpan, message: String) -> &mut Problem {
         self.list.push(Problem {
             severity,
             message,
@@ -91,7 +91,7 @@ impl Problems {
     }
 
     /// From now on, problems inside `span` and absences anywhere are not worth saying.
-    pub(super) fn broken(&mut self, span: Span) {
+    pub(super) fn broken(&mut self, span: TextSpan) {
         self.broken.push(span);
     }
 

@@ -8,44 +8,44 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::keys;
-use super::problems::{Problem, Problems, Span};
+use super::problems::{Problem, Problems, TextSpan};
 use super::units::quote;
 
-/// A table being read. End it with [`Table::finish`].
-pub(super) struct Table<'t> {
+/// A table being read. End it with [`RawTable::finish`].
+pub(super) struct RawTable<'t> {
     source: &'t str,
     /// Dotted, as a person would write it; empty for the file itself.
     pub(super) path: String,
     /// Where it is named.
-    pub(super) at: Span,
+    pub(super) at: TextSpan,
     entries: &'t DeTable<'t>,
     known: Vec<&'static str>,
 }
 
 /// A key's value.
 #[derive(Clone)]
-pub(super) struct Value<'t> {
+pub(super) struct RawValue<'t> {
     source: &'t str,
     /// Dotted path of the key.
     pub(super) path: String,
     /// Where the key is.
-    pub(super) key: Span,
+    pub(super) key: TextSpan,
     /// Where the value is.
-    pub(super) span: Span,
+    pub(super) span: TextSpan,
     pub(super) node: &'t DeValue<'t>,
 }
 
 /// A string value.
 #[derive(Clone, Debug)]
-pub(super) struct Text<'t> {
+pub(super) struct RawString<'t> {
     pub(super) value: &'t str,
     /// With its quotes.
-    pub(super) span: Span,
+    pub(super) span: TextSpan,
     /// Typed without escapes, so that bytes of `value` are bytes of the source.
     plain: bool,
 }
 
-impl<'t> Table<'t> {
+impl<'t> RawTable<'t> {
     /// The file itself.
     pub(super) fn root(source: &'t str, entries: &'t DeTable<'t>) -> Self {
         Self {
@@ -58,20 +58,20 @@ impl<'t> Table<'t> {
     }
 
     /// The value of a key, if it is there. From now on the key is known.
-    pub(super) fn take(&mut self, key: &'static str) -> Option<Value<'t>> {
+    pub(super) fn take(&mut self, key: &'static str) -> Option<RawValue<'t>> {
         self.known.push(key);
         let entries: &'t DeTable<'t> = self.entries;
         let (name, value) = entries.get_key_value(key)?;
-        Some(Value::of(self.source, &self.path, name, value))
+        Some(RawValue::of(self.source, &self.path, name, value))
     }
 
-    /// Like [`Table::take`]; that it isn't there is an error with this help.
+    /// Like [`RawTable::take`]; that it isn't there is an error with this help.
     pub(super) fn need(
         &mut self,
         key: &'static str,
         out: &mut Problems,
         help: &str,
-    ) -> Option<Value<'t>> {
+    ) -> Option<RawValue<'t>> {
         let value = self.take(key);
         if value.is_none() {
             out.error(self.at.clone(), format!("`{}` has no `{key}`", self.path))
@@ -82,13 +82,13 @@ impl<'t> Table<'t> {
         value
     }
 
-    /// All keys, where they are names that the user gives. They need no [`Table::finish`].
-    pub(super) fn named(&self) -> impl Iterator<Item = (&'t str, Value<'t>)> + use<'t> {
+    /// All keys, where they are names that the user gives. They need no [`RawTable::finish`].
+    pub(super) fn named(&self) -> impl Iterator<Item = (&'t str, RawValue<'t>)> + use<'t> {
         let (entries, source, path): (&'t DeTable<'t>, _, _) =
             (self.entries, self.source, self.path.clone());
         entries.iter().map(move |(key, value)| {
             let name: &'t str = key.get_ref();
-            (name, Value::of(source, &path, key, value))
+            (name, RawValue::of(source, &path, key, value))
         })
     }
 
@@ -154,7 +154,7 @@ pub(super) fn suggest(typed: &str, known: &[&str], all: &str) -> String {
     }
 }
 
-impl<'t> Value<'t> {
+impl<'t> RawValue<'t> {
     /// What stands beside `key` in the table at `path`.
     fn of(
         source: &'t str,
@@ -213,7 +213,7 @@ impl<'t> Value<'t> {
     }
 
     /// A string. `expected` completes "must be …", e.g. `a string such as "blue"`.
-    pub(super) fn text(&self, expected: &str, out: &mut Problems) -> Option<Text<'t>> {
+    pub(super) fn text(&self, expected: &str, out: &mut Problems) -> Option<RawString<'t>> {
         let text = self.as_text();
         if text.is_none() {
             self.mistyped(expected, out);
@@ -222,13 +222,13 @@ impl<'t> Value<'t> {
     }
 
     /// The string, if it is one.
-    pub(super) fn as_text(&self) -> Option<Text<'t>> {
+    pub(super) fn as_text(&self) -> Option<RawString<'t>> {
         let DeValue::String(value) = self.node else {
             return None;
         };
         let value: &'t str = value;
         let inside = self.span.start + 1..self.span.end.saturating_sub(1);
-        Some(Text {
+        Some(RawString {
             value,
             span: self.span.clone(),
             plain: self.source.get(inside) == Some(value),
@@ -236,7 +236,7 @@ impl<'t> Value<'t> {
     }
 
     /// A table.
-    pub(super) fn table(&self, expected: &str, out: &mut Problems) -> Option<Table<'t>> {
+    pub(super) fn table(&self, expected: &str, out: &mut Problems) -> Option<RawTable<'t>> {
         let table = self.as_table();
         if table.is_none() {
             let problem = self.mistyped(expected, out);
@@ -251,7 +251,7 @@ impl<'t> Value<'t> {
     }
 
     /// The tables of a list that is written as `[[…]]`. One that is written as `[…]` is an error, and read as the only one.
-    pub(super) fn tables(&self, out: &mut Problems) -> Vec<Value<'t>> {
+    pub(super) fn tables(&self, out: &mut Problems) -> Vec<RawValue<'t>> {
         if let Some(items) = self.as_list() {
             return items;
         }
@@ -270,11 +270,11 @@ impl<'t> Value<'t> {
     }
 
     /// The table, if it is one.
-    pub(super) fn as_table(&self) -> Option<Table<'t>> {
+    pub(super) fn as_table(&self) -> Option<RawTable<'t>> {
         let DeValue::Table(entries) = self.node else {
             return None;
         };
-        Some(Table {
+        Some(RawTable {
             source: self.source,
             path: self.path.clone(),
             at: self.key.clone(),
@@ -284,11 +284,11 @@ impl<'t> Value<'t> {
     }
 
     /// The items, if it is a list.
-    pub(super) fn as_list(&self) -> Option<Vec<Value<'t>>> {
+    pub(super) fn as_list(&self) -> Option<Vec<RawValue<'t>>> {
         let DeValue::Array(items) = self.node else {
             return None;
         };
-        let items = items.iter().map(|item| Value {
+        let items = items.iter().map(|item| RawValue {
             source: self.source,
             path: self.path.clone(),
             key: item.span(),
@@ -299,7 +299,7 @@ impl<'t> Value<'t> {
     }
 
     /// A string or a list of strings, without doubles. `expected` is of one.
-    pub(super) fn texts(&self, expected: &str, out: &mut Problems) -> Vec<Text<'t>> {
+    pub(super) fn texts(&self, expected: &str, out: &mut Problems) -> Vec<RawString<'t>> {
         let items = match (self.as_text(), self.as_list()) {
             (Some(text), _) => return vec![text],
             (_, Some(items)) => items,
@@ -311,8 +311,8 @@ impl<'t> Value<'t> {
         if items.is_empty() {
             self.empty(out);
         }
-        let mut texts: Vec<Text<'t>> = Vec::new();
-        let mut places: HashMap<&str, Span> = HashMap::new();
+        let mut texts: Vec<RawString<'t>> = Vec::new();
+        let mut places: HashMap<&str, TextSpan> = HashMap::new();
         for item in items {
             let Some(text) = item.text(expected, out) else {
                 continue;
@@ -341,9 +341,9 @@ impl<'t> Value<'t> {
     }
 }
 
-impl Text<'_> {
+impl RawString<'_> {
     /// The place of a part of it; of all of it where escapes make that hard.
-    pub(super) fn part(&self, part: Span) -> Span {
+    pub(super) fn part(&self, part: TextSpan) -> TextSpan {
         if self.plain {
             self.span.start + 1 + part.start..self.span.start + 1 + part.end
         } else {
@@ -352,7 +352,7 @@ impl Text<'_> {
     }
 
     /// The place of a word that was split off it.
-    pub(super) fn part_of(&self, word: &str) -> Span {
+    pub(super) fn part_of(&self, word: &str) -> TextSpan {
         let base = self.value.as_ptr() as usize;
         let start = (word.as_ptr() as usize).wrapping_sub(base);
         if start <= self.value.len() && start + word.len() <= self.value.len() {

@@ -1,9 +1,9 @@
 //! What to do about text that isn't TOML, by what is there: habits from YAML, nginx and programming languages.
 
-use super::problems::Span;
+use super::problems::TextSpan;
 
 /// What to do about an error of the parser at this place. `what` is its message, without what it expected.
-pub(super) fn remedy(what: &str, text: &str, at: &Span) -> Option<String> {
+pub(super) fn remedy(what: &str, text: &str, at: &TextSpan) -> Option<String> {
     let line = line_around(text, at.start);
     match what {
         "key with no value" | "invalid unquoted key" => of_key(line),
@@ -33,7 +33,7 @@ fn line_around(text: &str, at: usize) -> &str {
 }
 
 /// The value that stands around a place: from the `=`, `[` or comma before it to the comma, bracket or comment after it.
-pub(super) fn value_around<'t>(text: &'t str, at: &Span) -> &'t str {
+pub(super) fn value_around<'t>(text: &'t str, at: &TextSpan) -> &'t str {
     let before = text[..at.start].rfind(['=', '[', ',', '\n']);
     let start = before.map_or(0, |n| n + 1);
     let end = text[at.start..]

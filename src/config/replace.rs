@@ -112,19 +112,19 @@ fn identity(about: &fs::Metadata) -> (u64, u64) {
 /// What of a replacement by rename failed.
 #[derive(Debug)]
 struct Failed {
-    step: Step,
+    step: ReplaceStep,
     source: io::Error,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum ReplaceStep {
     Create,
     Own,
     Write,
     Rename,
 }
 
-impl Step {
+impl ReplaceStep {
     fn failed(self) -> impl Fn(io::Error) -> Failed {
         move |source| Failed { step: self, source }
     }
@@ -134,22 +134,25 @@ impl Step {
 fn in_place(failed: &Failed) -> Option<InPlace> {
     let errno = Errno::from_io_error(&failed.source)?;
     match (failed.step, errno) {
-        (Step::Create, Errno::ACCESS | Errno::PERM | Errno::ROFS) => Some(InPlace::Directory),
+        (ReplaceStep::Create, Errno::ACCESS | Errno::PERM | Errno::ROFS) => {
+            Some(InPlace::Directory)
+        }
         // In a sticky directory, or one that is append-only, files can be made but not renamed over.
-        (Step::Rename, Errno::ACCESS | Errno::PERM) => Some(InPlace::Directory),
-        (Step::Own, Errno::PERM) => Some(InPlace::Owner),
-        (Step::Rename, Errno::BUSY | Errno::XDEV) => Some(InPlace::MountPoint),
+        (ReplaceStep::Rename, Errno::ACCESS | Errno::PERM) => Some(InPlace::Directory),
+        (ReplaceStep::Own, Errno::PERM) => Some(InPlace::Owner),
+        (ReplaceStep::Rename, Errno::BUSY | Errno::XDEV) => Some(InPlace::MountPoint),
         _ => None,
     }
 }
 
 /// Writes a new file beside `target` and renames it over; returns the new file, locked.
 fn rename_over(target: &Path, text: &str) -> Result<File, Failed> {
-    let about = fs::metadata(target).map_err(Step::Create.failed())?;
+    let about = fs::metadata(target).map_err(ReplaceStep::Create.failed())?;
     let directory = target.parent().unwrap_or(Path::new("/"));
-    let (temporary, mut file) = create_beside(target, directory).map_err(Step::Create.failed())?;
+    let (temporary, mut file) =
+        create_beside(target, directory).map_err(ReplaceStep::Create.failed())?;
     let written = fill(&mut file, text, &about)
-        .and_then(|()| fs::rename(&temporary, target).map_err(Step::Rename.failed()));
+        .and_then(|()| fs::rename(&temporary, target).map_err(ReplaceStep::Rename.failed()));
     if let Err(error) = written {
         // What failed matters; that the rest could not be cleared away doesn't.
         let _ = fs::remove_file(&temporary);
@@ -182,11 +185,11 @@ fn create_beside(target: &Path, directory: &Path) -> io::Result<(PathBuf, File)>
 
 /// Everything that must be true before the rename.
 fn fill(file: &mut File, text: &str, about: &fs::Metadata) -> Result<(), Failed> {
-    let write = Step::Write.failed();
+    let write = ReplaceStep::Write.failed();
     let ours = file.metadata().map_err(&write)?;
     if (ours.uid(), ours.gid()) != (about.uid(), about.gid()) {
         let owned = std::os::unix::fs::fchown(&*file, Some(about.uid()), Some(about.gid()));
-        owned.map_err(Step::Own.failed())?;
+        owned.map_err(ReplaceStep::Own.failed())?;
     }
     // After the owner, whose change would take the special bits away again.
     let mode = fs::Permissions::from_mode(about.mode() & 0o7777);

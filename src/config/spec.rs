@@ -39,9 +39,9 @@ pub struct Spec {
     /// Ceilings of the proxy as a whole.
     pub limits: ProxyLimits,
     /// Listeners in file order; names are unique.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenerSpec>,
     /// Services in file order; names are unique.
-    pub services: Vec<Service>,
+    pub services: Vec<ServiceSpec>,
 }
 
 /// `admin = "…"` or `[admin]`.
@@ -93,7 +93,7 @@ pub struct ProxyLimits {
 
 /// One bound address with its protocols and certificates.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Listener {
+pub struct ListenerSpec {
     /// `[listen.NAME]`; `listen = "…"` is named `default`.
     pub name: String,
     /// Where it is bound.
@@ -140,7 +140,7 @@ pub struct Cert {
 
 /// An application as its users see it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Service {
+pub struct ServiceSpec {
     /// `[service.NAME]`.
     pub name: String,
     /// Hosts it answers for; empty = any.
@@ -152,9 +152,9 @@ pub struct Service {
     /// Canary shares: index into `versions` (never `stable`), share; in file order. Together at most 100 %.
     pub split: Vec<(usize, Share)>,
     /// Cohort, if splits follow users.
-    pub cohort: Option<Cohort>,
+    pub cohort: Option<CohortSpec>,
     /// Rules in file order.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<RuleSpec>,
     /// How endpoints are chosen.
     pub balance: Balance,
     /// Time limits.
@@ -166,7 +166,7 @@ pub struct Service {
     /// Constant labels on this service's metrics, sorted by name.
     pub labels: Vec<(String, String)>,
     /// Versions in file order; at least one.
-    pub versions: Vec<Version>,
+    pub versions: Vec<VersionSpec>,
 }
 
 /// Which hosts a route takes. Lower case, without port.
@@ -189,7 +189,7 @@ pub enum PathPattern {
 
 /// `[service.NAME.cohort]`
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cohort {
+pub struct CohortSpec {
     /// The first key that is present in a request decides. Never empty.
     pub by: Vec<CohortKey>,
     /// Mixed into the hash. Default: the service's name.
@@ -211,7 +211,7 @@ pub enum CohortKey {
 
 /// `[[service.NAME.match]]`: all conditions must hold.
 #[derive(Clone, Debug)]
-pub struct Rule {
+pub struct RuleSpec {
     /// Never empty.
     pub when: Vec<Condition>,
     /// Index into `versions`.
@@ -220,7 +220,7 @@ pub struct Rule {
     pub strict: bool,
 }
 
-impl PartialEq for Rule {
+impl PartialEq for RuleSpec {
     fn eq(&self, other: &Self) -> bool {
         self.to == other.to && self.strict == other.strict && self.when == other.when
     }
@@ -307,13 +307,13 @@ pub struct Timeouts {
 
 /// One deployed variant of a service.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Version {
+pub struct VersionSpec {
     /// Its key under `versions`.
     pub name: String,
     /// What it is called in dashboards, e.g. `1.4.2`.
     pub label: Option<String>,
     /// Addresses that serve it, in file order; at least one.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<EndpointSpec>,
     /// Hosts that reach this version whatever the split says.
     pub preview: Vec<HostPattern>,
     /// A new or recovered endpoint's share rises over this time to its full weight.
@@ -322,11 +322,11 @@ pub struct Version {
 
 /// One address that serves a version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Endpoint {
+pub struct EndpointSpec {
     /// How it is spoken to.
     pub scheme: Scheme,
     /// Where it is.
-    pub address: Address,
+    pub address: EndpointAddress,
     /// 1 to 1000. Default 1.
     pub weight: u32,
 }
@@ -344,7 +344,7 @@ pub enum Scheme {
 
 /// Where an endpoint is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Address {
+pub enum EndpointAddress {
     /// A literal address.
     Ip(SocketAddr),
     /// A name that the system's resolver knows.
@@ -353,7 +353,7 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-impl std::fmt::Display for Address {
+impl std::fmt::Display for EndpointAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Ip(a) => write!(f, "{a}"),
@@ -363,7 +363,7 @@ impl std::fmt::Display for Address {
     }
 }
 
-impl std::fmt::Display for Endpoint {
+impl std::fmt::Display for EndpointSpec {
     /// As an operator names it: `10.0.0.1:80`, `h2c://10.0.0.1:80`, without weight.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.scheme {

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::problems::{Problems, Span};
+use super::problems::{Problems, TextSpan};
 use super::remedy::{remedy, value_around};
 
 /// So many broken lines are told; a file with more of them is no configuration at all.
@@ -33,7 +33,7 @@ pub(super) fn repair<'t>(text: &'t str, out: &mut Problems) -> Cow<'t, str> {
 }
 
 /// Says the first error; gives the lines that it spoils.
-fn first_error(text: &str, out: &mut Problems) -> Option<Span> {
+fn first_error(text: &str, out: &mut Problems) -> Option<TextSpan> {
     let (root, errors) = DeTable::parse_recoverable(text);
     let first = errors
         .iter()
@@ -76,7 +76,7 @@ fn first_error(text: &str, out: &mut Problems) -> Option<Span> {
 }
 
 /// The parser's message in our form, with what to do.
-fn say(message: &str, text: &str, at: Span, out: &mut Problems) {
+fn say(message: &str, text: &str, at: TextSpan, out: &mut Problems) {
     let (what, expected) = match message.split_once(", expected ") {
         Some((what, "nothing")) => (what, String::new()),
         Some((what, expected)) => (what, format!("expected {expected}")),
@@ -100,7 +100,7 @@ fn say(message: &str, text: &str, at: Span, out: &mut Problems) {
 }
 
 /// The line around `at`, without its end.
-fn line_of(text: &str, at: usize) -> Span {
+fn line_of(text: &str, at: usize) -> TextSpan {
     let bytes = text.as_bytes();
     let at = at.min(bytes.len());
     let start = memchr::memrchr(b'\n', &bytes[..at]).map_or(0, |n| n + 1);
@@ -109,7 +109,7 @@ fn line_of(text: &str, at: usize) -> Span {
 }
 
 /// From the line of a bracket that is never closed to the next line that looks like a key or a header.
-fn spoilt(text: &str, bracket: usize) -> Span {
+fn spoilt(text: &str, bracket: usize) -> TextSpan {
     let first = line_of(text, bracket);
     let mut end = first.end;
     while end < text.len() {
@@ -129,7 +129,7 @@ fn spoilt(text: &str, bracket: usize) -> Span {
 }
 
 /// Spaces in place of everything but line ends; a header becomes one that leads nowhere.
-fn blank(text: &mut String, span: Span) {
+fn blank(text: &mut String, span: TextSpan) {
     let header = text[span.clone()].trim_start().starts_with('[');
     let mut bytes = std::mem::take(text).into_bytes();
     let line = &mut bytes[span];
@@ -144,7 +144,7 @@ fn blank(text: &mut String, span: Span) {
 }
 
 /// The outermost bracket of that kind that is open until `until`.
-fn outermost(text: &str, root: &DeTable<'_>, opener: u8, until: usize) -> Option<Span> {
+fn outermost(text: &str, root: &DeTable<'_>, opener: u8, until: usize) -> Option<TextSpan> {
     let mut brackets = Vec::new();
     root.iter()
         .for_each(|(_, value)| collect(text, value, &mut brackets));
@@ -155,7 +155,7 @@ fn outermost(text: &str, root: &DeTable<'_>, opener: u8, until: usize) -> Option
 }
 
 /// The places of all values that are written in brackets.
-fn collect(text: &str, value: &Spanned<DeValue<'_>>, out: &mut Vec<Span>) {
+fn collect(text: &str, value: &Spanned<DeValue<'_>>, out: &mut Vec<TextSpan>) {
     let span = value.span();
     let opener = text.as_bytes().get(span.start).copied();
     match value.get_ref() {

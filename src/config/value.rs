@@ -6,15 +6,15 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::meant;
-use super::problems::{Problems, Span};
-use super::raw::{Table, Value};
+use super::problems::{Problems, TextSpan};
+use super::raw::{RawTable, RawValue};
 use super::spec::Share;
 use super::units::{self, quote};
 
 /// The shortest time-out that can be kept.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 
-impl Value<'_> {
+impl RawValue<'_> {
     /// A quantity with a unit; bare numbers are refused with what to write.
     fn quantity<T>(
         &self,
@@ -178,7 +178,7 @@ type Parse<T> = fn(&str) -> Result<T, String>;
 type Meant = fn(&str) -> Option<String>;
 
 /// Keys that go over a value which is there already. What comes back is the place of a value that was taken.
-impl Table<'_> {
+impl RawTable<'_> {
     /// A duration of at least `least`.
     pub(super) fn set_duration(
         &mut self,
@@ -186,7 +186,7 @@ impl Table<'_> {
         time: &mut Duration,
         least: Duration,
         out: &mut Problems,
-    ) -> Option<Span> {
+    ) -> Option<TextSpan> {
         let value = self.take(key)?;
         *time = value.duration(least, out)?;
         Some(value.span)
@@ -199,7 +199,7 @@ impl Table<'_> {
         count: &mut u32,
         range: RangeInclusive<u32>,
         out: &mut Problems,
-    ) -> Option<Span> {
+    ) -> Option<TextSpan> {
         let value = self.take(key)?;
         let range = u64::from(*range.start())..=u64::from(*range.end());
         *count = value.count(range, out)? as u32;
@@ -212,7 +212,7 @@ impl Table<'_> {
         key: &'static str,
         thousandths: &mut u32,
         out: &mut Problems,
-    ) -> Option<Span> {
+    ) -> Option<TextSpan> {
         let value = self.take(key)?;
         *thousandths = value.thousandths(out)?;
         Some(value.span)

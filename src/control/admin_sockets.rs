@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::net::UnixListener;
 
-use crate::admin::{self, Listener};
+use crate::admin::{self, AdminListener};
 use crate::config::spec::Bind;
 use crate::config::{Spec, paths};
 use crate::edge::inherit::{Inherited, Label, Purpose};
@@ -18,9 +18,9 @@ use crate::net::SocketFile;
 
 /// All of them.
 #[derive(Debug)]
-pub struct Desk {
+pub struct AdminSockets {
     /// The API's, until they are served.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<AdminListener>,
     /// TCP addresses of the API.
     pub addresses: Vec<SocketAddr>,
     /// Who waits for the next process, until it is served.
@@ -30,7 +30,7 @@ pub struct Desk {
     held: Vec<(Label, OwnedFd)>,
 }
 
-impl Desk {
+impl AdminSockets {
     /// Opens what is not inherited.
     ///
     /// # Errors
@@ -67,8 +67,8 @@ impl Desk {
             inherited,
         );
         match handover.await {
-            Ok(Listener::Unix(listener, _)) => desk.handover = Some(listener),
-            Ok(Listener::Tcp(_)) => {}
+            Ok(AdminListener::Unix(listener, _)) => desk.handover = Some(listener),
+            Ok(AdminListener::Tcp(_)) => {}
             Err(error) => tracing::warn!(
                 directory = %state.display(), %error,
                 "no handover socket: no process can take over from this one"
@@ -85,7 +85,7 @@ impl Desk {
         purpose: Purpose,
         path: io::Result<std::path::PathBuf>,
         inherited: &mut Inherited,
-    ) -> io::Result<Listener> {
+    ) -> io::Result<AdminListener> {
         self.one(purpose, &Bind::Unix(path?), inherited).await
     }
 
@@ -94,9 +94,9 @@ impl Desk {
         purpose: Purpose,
         bind: &Bind,
         inherited: &mut Inherited,
-    ) -> io::Result<Listener> {
+    ) -> io::Result<AdminListener> {
         let listener = match inherited.one(purpose, bind) {
-            Some(socket) => Listener::adopt(bind, socket)?,
+            Some(socket) => AdminListener::adopt(bind, socket)?,
             None => admin::bind(bind).await?,
         };
         let label = Label {

@@ -116,7 +116,7 @@ fn process(old: &Spec, new: &Spec) -> Option<Change> {
 }
 
 fn listeners(old: &Spec, new: &Spec, found: &mut Vec<Change>) {
-    let of = |listener: &spec::Listener| Change {
+    let of = |listener: &spec::ListenerSpec| Change {
         listener: Some(listener.name.clone()),
         ..Change::default()
     };
@@ -133,7 +133,7 @@ fn listeners(old: &Spec, new: &Spec, found: &mut Vec<Change>) {
             Some(_) => {}
         }
     }
-    let stays = |l: &&spec::Listener| new.listeners.iter().any(|n| n.name == l.name);
+    let stays = |l: &&spec::ListenerSpec| new.listeners.iter().any(|n| n.name == l.name);
     found.extend(old.listeners.iter().filter(|l| !stays(l)).map(|l| Change {
         change: Some("removed"),
         ..of(l)
@@ -145,7 +145,7 @@ fn service(old: (&Snapshot, usize), new: (&Snapshot, usize), found: &mut Vec<Cha
     let (was, is) = (&old.0.spec.services[old.1], &new.0.spec.services[new.1]);
     let name = &is.name;
     if was != is {
-        let stable = |s: &spec::Service| s.versions[s.stable].name.clone();
+        let stable = |s: &spec::ServiceSpec| s.versions[s.stable].name.clone();
         let moved = stable(was) != stable(is);
         // These have lines or fields of their own.
         let apart = ["stable", "split", "versions"];
@@ -165,7 +165,7 @@ fn service(old: (&Snapshot, usize), new: (&Snapshot, usize), found: &mut Vec<Cha
         let before = before.map(|v| (old.0, old.1, v));
         found.extend(version(name, before, (new.0, new.1, at)));
     }
-    let stays = |v: &spec::Version| is.versions.iter().any(|n| n.name == v.name);
+    let stays = |v: &spec::VersionSpec| is.versions.iter().any(|n| n.name == v.name);
     let gone = was.versions.iter().filter(|v| !stays(v));
     found.extend(gone.map(|v| Change {
         version: Some(v.name.clone()),
@@ -174,17 +174,17 @@ fn service(old: (&Snapshot, usize), new: (&Snapshot, usize), found: &mut Vec<Cha
 }
 
 /// A snapshot, and a service and a version in it by their places.
-type At<'s> = (&'s Snapshot, usize, usize);
+type VersionAt<'s> = (&'s Snapshot, usize, usize);
 
-fn version(service: &str, old: Option<At<'_>>, new: At<'_>) -> Option<Change> {
-    let spec = |(snapshot, s, v): At<'_>| snapshot.spec.services[s].versions[v].clone();
-    let desired = |(snapshot, s, v): At<'_>| shares::desired(&snapshot.spec.services[s])[v];
-    let effective = |(snapshot, s, v): At<'_>| snapshot.share(s, v);
+fn version(service: &str, old: Option<VersionAt<'_>>, new: VersionAt<'_>) -> Option<Change> {
+    let spec = |(snapshot, s, v): VersionAt<'_>| snapshot.spec.services[s].versions[v].clone();
+    let desired = |(snapshot, s, v): VersionAt<'_>| shares::desired(&snapshot.spec.services[s])[v];
+    let effective = |(snapshot, s, v): VersionAt<'_>| snapshot.share(s, v);
     let is = spec(new);
     let was = old.map(spec);
     let desired = (old.map_or(Share(0), desired), desired(new));
     let effective = (old.map_or(Share(0), effective), effective(new));
-    let endpoints = |version: &spec::Version| -> Vec<String> {
+    let endpoints = |version: &spec::VersionSpec| -> Vec<String> {
         version.endpoints.iter().map(view::endpoint).collect()
     };
     let now = endpoints(&is);

@@ -8,27 +8,27 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
-use super::admin_sockets::Desk;
+use super::admin_sockets::AdminSockets;
 use super::events::Control;
-use super::file_watcher::Watch;
+use super::file_watcher::FileWatcher;
 use super::handover::{self, Confirmed, Predecessor};
 use super::publisher::{Prepared, Publisher};
 use super::shutdown;
 use super::{Options, RunError, systemd};
-use crate::admin::{self, Command, Context, Phase, Readiness};
+use crate::admin::{self, Context, ControlCommand, ProcessPhase, Readiness};
 use crate::config::{Spec, paths};
 use crate::edge::admission;
 use crate::edge::inherit::{Inherited, Label, Purpose};
-use crate::edge::listener::Place;
-use crate::telemetry::windows::Windows;
+use crate::edge::listener::BoundAddress;
+use crate::telemetry::windows::StatusWindows;
 
 /// A proxy that has everything and doesn't accept yet. Dropped, it leaves nothing behind, and a process that it was to take
 /// over from goes on.
 pub(crate) struct Booting {
     publisher: Publisher,
-    watch: Watch,
+    watch: FileWatcher,
     context: Arc<Context>,
-    desk: Desk,
+    desk: AdminSockets,
     predecessor: Option<Predecessor>,
     /// Inherited sockets that the configuration doesn't want.
     unwanted: Vec<Label>,
@@ -41,7 +41,7 @@ impl Booting {
     /// Any of it fails.
     pub(crate) async fn prepare(
         options: &Options,
-        sender: mpsc::Sender<Command>,
+        sender: mpsc::Sender<ControlCommand>,
     ) -> Result<Self, RunError> {
         let descriptors = admission::raise_descriptor_limit();
         let mut prepared = Prepared::read(&options.config, descriptors).await?;
@@ -61,19 +61,19 @@ impl Booting {
         // The first checks may have passed already.
         publisher.open_gate().await;
         let spec = publisher.live().current().spec.clone();
-        let desk = Desk::open(&spec, &options.config, &mut inherited)
+        let desk = AdminSockets::open(&spec, &options.config, &mut inherited)
             .await
             .map_err(RunError::Admin)?;
         let context = Arc::new(Context {
             live: publisher.live().clone(),
             telemetry: publisher.telemetry().clone(),
-            windows: Mutex::new(Windows::default()),
+            windows: Mutex::new(StatusWindows::default()),
             started: Instant::now(),
             bound: Mutex::new(tcp_places(&publisher)),
             readiness: Arc::new(Readiness::default()),
             publisher: sender,
         });
-        let mut watch = Watch::new(&options.config);
+        let mut watch = FileWatcher::new(&options.config);
         watch.set_certificates(publisher.listeners().certificate_files());
         Ok(Self {
             publisher,
@@ -91,7 +91,7 @@ impl Booting {
     /// The process that was to be taken over from goes on serving. This one has finished what it had accepted.
     pub(crate) async fn serve(
         mut self,
-        commands: mpsc::Receiver<Command>,
+        commands: mpsc::Receiver<ControlCommand>,
     ) -> Result<Control, RunError> {
         self.publisher.open();
         match self.predecessor.take() {
@@ -106,7 +106,7 @@ impl Booting {
         }
         let listeners = std::mem::take(&mut self.desk.listeners);
         let admin = spawn_local(admin::serve(listeners, self.context.clone()));
-        self.context.readiness.set(Phase::Ready);
+        self.context.readiness.set(ProcessPhase::Ready);
         self.log_start();
         let (requests, successor) = mpsc::channel(1);
         let waiting = self.desk.handover.take();
@@ -214,8 +214,8 @@ async fn predecessor(
 
 pub(crate) fn tcp_places(publisher: &Publisher) -> Vec<(String, SocketAddr)> {
     let tcp = |(name, place)| match place {
-        Place::Tcp(address) => Some((name, address)),
-        Place::Unix(_) => None,
+        BoundAddress::Tcp(address) => Some((name, address)),
+        BoundAddress::Unix(_) => None,
     };
     publisher
         .listeners()

@@ -11,17 +11,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::admin_sockets::Desk;
+use super::admin_sockets::AdminSockets;
 use super::boot::tcp_places;
-use super::file_watcher::{Changed, Watch};
+use super::file_watcher::{Changed, FileWatcher};
 use super::handover::{HandoverRequest, HandoverState, Release};
-use super::publisher::{Outcome, Publisher};
+use super::publisher::{Publisher, ReloadOutcome};
 use super::shutdown::{self, Haste};
-use super::signals::{Asked, Signals};
+use super::signals::{SignalRequest, SignalStream};
 use super::{RunError, Up, systemd};
 #[cfg(test)]
 use crate::admin;
-use crate::admin::{Command, Context, Phase, scrape};
+use crate::admin::{Context, ControlCommand, ProcessPhase, scrape};
 use crate::edge::inherit::Label;
 use crate::upstream::discovery;
 
@@ -31,11 +31,11 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A proxy that is up, held by its control thread.
 pub(crate) struct Control {
     pub(super) publisher: Publisher,
-    pub(super) watch: Watch,
+    pub(super) watch: FileWatcher,
     pub(super) context: Arc<Context>,
-    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) commands: mpsc::Receiver<ControlCommand>,
     pub(super) admin: JoinHandle<()>,
-    pub(super) desk: Desk,
+    pub(super) desk: AdminSockets,
     /// What a successor asks.
     pub(super) successor: mpsc::Receiver<HandoverRequest>,
     /// While a successor has an offer: its other end is dropped when the takeover is decided.
@@ -46,7 +46,7 @@ pub(crate) struct Control {
 }
 
 /// How a life ends.
-enum End {
+enum ProcessEnd {
     /// As asked.
     Stop(Haste),
     /// Another process serves. `hurried`: this one was asked to stop as well.
@@ -76,7 +76,7 @@ impl Control {
     /// Workers died too often, or a part of this thread did; what could be finished was.
     pub async fn live(
         mut self,
-        mut signals: Signals,
+        mut signals: SignalStream,
         mut stop: oneshot::Receiver<()>,
     ) -> Result<(), RunError> {
         self.store();
@@ -87,16 +87,16 @@ impl Control {
         self.reload().await;
         let ended = caught(self.until_stopped(&mut signals, &mut stop)).await;
         let ended = ended.unwrap_or(Err(RunError::Control));
-        self.context.readiness.set(Phase::Stopping);
+        self.context.readiness.set(ProcessPhase::Stopping);
         // Who asks for something now is told at once that nobody does it.
         self.commands.close();
         while self.commands.try_recv().is_ok() {}
         let ended = match ended {
-            Ok(End::HandOver { release, hurried }) => {
+            Ok(ProcessEnd::HandOver { release, hurried }) => {
                 self.hand_over(release, hurried, &mut signals).await;
                 Ok(())
             }
-            Ok(End::Stop(haste)) => {
+            Ok(ProcessEnd::Stop(haste)) => {
                 self.stop(haste, &mut signals).await;
                 Ok(())
             }
@@ -117,9 +117,9 @@ impl Control {
 
     async fn until_stopped(
         &mut self,
-        signals: &mut Signals,
+        signals: &mut SignalStream,
         stop: &mut oneshot::Receiver<()>,
-    ) -> Result<End, RunError> {
+    ) -> Result<ProcessEnd, RunError> {
         let mut second = every(SECOND);
         let mut names = every(discovery::EVERY);
         let watchdog = systemd::watchdog();
@@ -132,7 +132,7 @@ impl Control {
                 () = decided(self.undecided.as_mut()) => {
                     self.undecided = None;
                     if deferred.stop {
-                        return Ok(End::Stop(Haste::Finish));
+                        return Ok(ProcessEnd::Stop(Haste::Finish));
                     }
                     if std::mem::take(&mut deferred.reload) {
                         self.reload_all().await;
@@ -144,21 +144,21 @@ impl Control {
                 },
                 Some(command) = self.commands.recv(), if open => self.obey(command).await,
                 wish = signals.next() => match wish {
-                    Asked::Reload if !open => deferred.reload = true,
-                    Asked::Reload => drop(self.reload_all().await),
-                    Asked::Stop if !open && !deferred.stop => deferred.defer_stop(),
-                    Asked::Stop if !open => return Ok(End::Stop(Haste::Now)),
-                    Asked::Stop => return Ok(End::Stop(Haste::Finish)),
+                    SignalRequest::Reload if !open => deferred.reload = true,
+                    SignalRequest::Reload => drop(self.reload_all().await),
+                    SignalRequest::Stop if !open && !deferred.stop => deferred.defer_stop(),
+                    SignalRequest::Stop if !open => return Ok(ProcessEnd::Stop(Haste::Now)),
+                    SignalRequest::Stop => return Ok(ProcessEnd::Stop(Haste::Finish)),
                 },
                 asked = &mut *stop, if !deferred.stop => match asked {
                     Ok(()) if !open => deferred.defer_stop(),
-                    Ok(()) => return Ok(End::Stop(Haste::Finish)),
-                    Err(_) => return Ok(End::Stop(Haste::Now)),
+                    Ok(()) => return Ok(ProcessEnd::Stop(Haste::Finish)),
+                    Err(_) => return Ok(ProcessEnd::Stop(Haste::Now)),
                 },
                 Some(request) = self.successor.recv() => match request {
                     HandoverRequest::State(tell) => self.offer(tell),
                     HandoverRequest::Release(release) => {
-                        return Ok(End::HandOver { release, hurried: deferred.stop });
+                        return Ok(ProcessEnd::HandOver { release, hurried: deferred.stop });
                     }
                 },
                 () = self.publisher.fleet().one_ended() => {
@@ -192,7 +192,7 @@ impl Control {
     }
 
     /// A reload that was asked for: the file and the certificates, and the service manager is told.
-    async fn reload_all(&mut self) -> Outcome {
+    async fn reload_all(&mut self) -> ReloadOutcome {
         systemd::reloading();
         let outcome = self.reload().await;
         self.publisher.renew();
@@ -200,25 +200,29 @@ impl Control {
         outcome
     }
 
-    async fn obey(&mut self, command: Command) {
+    async fn obey(&mut self, command: ControlCommand) {
         match command {
-            Command::Reload { answer } => {
+            ControlCommand::Reload { answer } => {
                 let outcome = self.reload_all().await;
                 // Who asked may have gone.
                 let _ = answer.send(match outcome {
-                    Outcome::Adopted(generation) | Outcome::Unchanged(generation) => Ok(generation),
-                    Outcome::Refused(error) => Err(error),
+                    ReloadOutcome::Adopted(generation) | ReloadOutcome::Unchanged(generation) => {
+                        Ok(generation)
+                    }
+                    ReloadOutcome::Refused(error) => Err(error),
                 });
             }
             #[cfg(test)]
-            Command::Stumble(admin::Stumble::Worker(id, whole)) => {
+            ControlCommand::Stumble(admin::Stumble::Worker(id, whole)) => {
                 let worker = &self.publisher.fleet().workers()[id];
                 worker.tell(crate::edge::worker::WorkerCommand::Stumble(whole));
             }
             #[cfg(test)]
-            Command::Stumble(admin::Stumble::Control) => panic!("on purpose: control thread"),
+            ControlCommand::Stumble(admin::Stumble::Control) => {
+                panic!("on purpose: control thread")
+            }
             #[cfg(test)]
-            Command::Stumble(admin::Stumble::Admin) => {
+            ControlCommand::Stumble(admin::Stumble::Admin) => {
                 self.admin = spawn_local(async { panic!("on purpose: admin") });
             }
         }
@@ -255,7 +259,7 @@ impl Control {
     }
 
     /// The end, as asked or by a fault. A successor that has an offer goes on by itself.
-    async fn stop(&mut self, haste: Haste, signals: &mut Signals) {
+    async fn stop(&mut self, haste: Haste, signals: &mut SignalStream) {
         if self.undecided.is_some() {
             tracing::warn!("stopping while a new process takes over: the sockets are left to it");
             self.publisher.listeners().leave_files();
@@ -274,7 +278,7 @@ impl Control {
     }
 
     /// Another process serves: lets go of everything that it has now, and finishes the rest.
-    async fn hand_over(&mut self, release: Release, hurried: bool, signals: &mut Signals) {
+    async fn hand_over(&mut self, release: Release, hurried: bool, signals: &mut SignalStream) {
         if let Some(pid) = release.pid {
             systemd::main_process(pid);
         }
@@ -304,10 +308,10 @@ impl Control {
         self.stored = stored;
     }
 
-    async fn reload(&mut self) -> Outcome {
+    async fn reload(&mut self) -> ReloadOutcome {
         let before = self.publisher.listeners().places();
         let outcome = self.publisher.reload().await;
-        if matches!(outcome, Outcome::Adopted(_)) {
+        if matches!(outcome, ReloadOutcome::Adopted(_)) {
             let now = self.publisher.listeners().places();
             if now != before {
                 before.iter().for_each(|(name, _)| systemd::forget(name));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::tests::{PATIENCE, get, origin, until};
 use super::{Options, RunError, Server};
-use crate::admin::{Command, Stumble};
+use crate::admin::{ControlCommand, Stumble};
 use crate::snapshot::Version;
 
 /// A proxy before one origin.
@@ -49,7 +49,7 @@ impl House {
 
     fn stumble(&self, what: Stumble) {
         // A proxy that has ended hears nothing.
-        let _ = self.server.commands.try_send(Command::Stumble(what));
+        let _ = self.server.commands.try_send(ControlCommand::Stumble(what));
     }
 
     /// Connections and streams that panics ended, as the metrics say.

@@ -32,12 +32,12 @@ use std::thread::JoinHandle;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::admin::Command;
-pub use crate::edge::listener::Place;
+use crate::admin::ControlCommand;
+pub use crate::edge::listener::BoundAddress;
 use crate::snapshot::Live;
 use boot::Booting;
-pub use publisher::Outcome;
-use signals::Signals;
+pub use publisher::ReloadOutcome;
+use signals::SignalStream;
 
 /// What a proxy is started with.
 #[derive(Clone, Debug)]
@@ -94,7 +94,7 @@ pub fn run(options: &Options) -> Result<(), RunError> {
     let _log = logging::init().map_err(RunError::Threads)?;
     let runtime = runtime()?;
     runtime.block_on(async {
-        let mut signals = Signals::listen().map_err(RunError::Threads)?;
+        let mut signals = SignalStream::listen().map_err(RunError::Threads)?;
         let (sender, commands) = mpsc::channel(COMMANDS);
         let booting = tokio::select! {
             biased;
@@ -124,7 +124,7 @@ fn runtime() -> Result<LocalRuntime, RunError> {
 /// A proxy inside this process, with a control thread of its own; signals are left to the caller. Dropping it ends it at once.
 #[derive(Debug)]
 pub struct Server {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<ControlCommand>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<(), RunError>>>,
     up: Up,
@@ -134,7 +134,7 @@ pub struct Server {
 #[derive(Clone, Debug)]
 struct Up {
     live: Arc<Live>,
-    places: Vec<(String, Place)>,
+    places: Vec<(String, BoundAddress)>,
     admin: Vec<SocketAddr>,
 }
 
@@ -156,7 +156,7 @@ impl Server {
                     let control = booting.serve(receiver).await?;
                     let _ = tell.send(control.up());
                     drop(options);
-                    control.live(Signals::none(), stopped).await
+                    control.live(SignalStream::none(), stopped).await
                 })
             });
         let thread = thread.map_err(RunError::Threads)?;
@@ -182,14 +182,14 @@ impl Server {
     }
 
     /// Where the listeners of the first generation are bound, by name.
-    pub fn places(&self) -> &[(String, Place)] {
+    pub fn places(&self) -> &[(String, BoundAddress)] {
         &self.up.places
     }
 
     /// The TCP address of this listener of the first generation.
     pub fn address(&self, listener: &str) -> Option<SocketAddr> {
         self.up.places.iter().find_map(|(name, place)| match place {
-            Place::Tcp(address) if name == listener => Some(*address),
+            BoundAddress::Tcp(address) if name == listener => Some(*address),
             _ => None,
         })
     }
@@ -206,7 +206,7 @@ impl Server {
     pub async fn reload(&self) -> Result<u64, String> {
         let gone = || "the proxy has ended".to_owned();
         let (answer, answered) = oneshot::channel();
-        let sent = self.commands.send(Command::Reload { answer }).await;
+        let sent = self.commands.send(ControlCommand::Reload { answer }).await;
         sent.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }

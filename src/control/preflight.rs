@@ -9,10 +9,10 @@ use rustix::fs::{Access, access};
 
 use super::sticky_key;
 use crate::admin::guard;
-use crate::config::spec::Listener;
-use crate::config::{Diagnostic, Loaded, Step, paths};
+use crate::config::spec::ListenerSpec;
+use crate::config::{Diagnostic, Loaded, PathStep, paths};
 use crate::edge::listener::PlanError;
-use crate::edge::tls::{self, Certificates, Fault};
+use crate::edge::tls::{self, CertificateFault, Certificates};
 
 /// The longest path that fits into a Unix socket's address.
 const LONGEST_SOCKET: usize = 107;
@@ -53,7 +53,7 @@ pub fn plan_errors(loaded: &Loaded, file: &Path, errors: &[PlanError]) -> Vec<Di
     let placed = |error: &PlanError| match error {
         PlanError::Certificate(listener, fault) => certificate(loaded, &name, listener, fault),
         PlanError::Bind(listener, message) => {
-            let key = ["listen", listener, "bind"].map(Step::from);
+            let key = ["listen", listener, "bind"].map(PathStep::from);
             let message = format!("listener {listener}: {message}");
             loaded.diagnostic(&name, &key, &message, "")
         }
@@ -64,18 +64,23 @@ pub fn plan_errors(loaded: &Loaded, file: &Path, errors: &[PlanError]) -> Vec<Di
 /// What is wrong with the file that `admin.token_file` names, if it can't be used.
 pub fn token_error(loaded: &Loaded, file: &Path) -> Option<Diagnostic> {
     let said = guard::check_token(&loaded.spec).err()?;
-    let key = ["admin", "token_file"].map(Step::from);
+    let key = ["admin", "token_file"].map(PathStep::from);
     let name = file.display().to_string();
     Some(diagnostic(loaded, &name, &key, &said))
 }
 
 /// An error at `key`. The second sentence of `said` says what to do.
-fn diagnostic(loaded: &Loaded, name: &str, key: &[Step], said: &str) -> Diagnostic {
+fn diagnostic(loaded: &Loaded, name: &str, key: &[PathStep], said: &str) -> Diagnostic {
     let (message, help) = said.split_once(". ").unwrap_or((said, ""));
     loaded.diagnostic(name, key, message, help)
 }
 
-fn certificate(loaded: &Loaded, name: &str, listener: &str, (index, error): &Fault) -> Diagnostic {
+fn certificate(
+    loaded: &Loaded,
+    name: &str,
+    listener: &str,
+    (index, error): &CertificateFault,
+) -> Diagnostic {
     let key = [
         "listen".into(),
         listener.into(),
@@ -93,7 +98,7 @@ struct Look<'l> {
 }
 
 impl Look<'_> {
-    fn certificates(&mut self, listener: &Listener) {
+    fn certificates(&mut self, listener: &ListenerSpec) {
         if listener.certs.is_empty() {
             return;
         }
@@ -101,13 +106,13 @@ impl Look<'_> {
         let read = Certificates::read(&listener.certs, None, &tls::provider(), now);
         let (faults, warnings) = match read {
             Ok(reading) => {
-                let table = tls::Table::new(listener, &reading.certificates, None);
+                let table = tls::CertificateTable::new(listener, &reading.certificates, None);
                 (table.err().into_iter().collect(), reading.warnings)
             }
             Err(faults) => (faults, Vec::new()),
         };
         let (loaded, name) = (self.loaded, &self.name);
-        let placed = |fault: &Fault| certificate(loaded, name, &listener.name, fault);
+        let placed = |fault: &CertificateFault| certificate(loaded, name, &listener.name, fault);
         self.findings.errors.extend(faults.iter().map(placed));
         let warnings = warnings.iter().map(placed).map(Diagnostic::into_warning);
         self.findings.warnings.extend(warnings);
@@ -115,7 +120,7 @@ impl Look<'_> {
 
     fn sticky_keys(&mut self) {
         let spec = self.loaded.spec.clone();
-        let sticky = |s: &'_ crate::config::spec::Service| {
+        let sticky = |s: &'_ crate::config::spec::ServiceSpec| {
             s.policies
                 .sticky
                 .as_ref()
@@ -128,8 +133,8 @@ impl Look<'_> {
             let state = paths::state_dir(spec.state_dir.as_deref());
             let (path, key) = match key_file {
                 Some(path) => {
-                    let own = ["service", &service.name, "sticky", "key_file"].map(Step::from);
-                    let shared = ["defaults", "sticky", "key_file"].map(Step::from);
+                    let own = ["service", &service.name, "sticky", "key_file"].map(PathStep::from);
+                    let shared = ["defaults", "sticky", "key_file"].map(PathStep::from);
                     let key = match self.loaded.is_written(&own) {
                         true => own.to_vec(),
                         false => shared.to_vec(),

@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 use super::RunError;
 use super::audit;
 use super::file_watcher;
-use super::health_monitor::Warden;
+use super::health_monitor::HealthMonitor;
 use super::preflight::{plan_errors, preflight, token_error};
 use super::sticky_key;
 use crate::config::{self, Diagnostic, Spec};
-use crate::edge::admission::Gate;
+use crate::edge::admission::Admission;
 use crate::edge::inherit::Inherited;
-use crate::edge::listener::{Listeners, Order};
+use crate::edge::listener::{ListenerUpdate, Listeners};
 use crate::edge::worker::WorkerCommand;
-use crate::edge::workers::Fleet;
+use crate::edge::workers::Workers;
 use crate::net::clock::wall_s;
-use crate::snapshot::{Keys, Live, ServiceState, Snapshot, Source};
+use crate::snapshot::{ConfigSource, Keys, Live, ServiceState, Snapshot};
 use crate::telemetry::Telemetry;
 use crate::upstream::{Registry, discovery};
 
@@ -35,7 +35,7 @@ const CHECKS: Duration = Duration::from_secs(1);
 
 /// What came of reading the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ReloadOutcome {
     /// This generation runs on every worker.
     Adopted(u64),
     /// The text is the one that runs already, as this generation.
@@ -51,12 +51,12 @@ pub struct Publisher {
     live: Arc<Live>,
     registry: Arc<Registry>,
     telemetry: Arc<Telemetry>,
-    gate: Arc<Gate>,
+    gate: Arc<Admission>,
     listeners: Listeners,
-    fleet: Fleet,
-    warden: Warden,
+    fleet: Workers,
+    warden: HealthMonitor,
     /// Sockets that are bound and not handed out yet, by worker.
-    unopened: Vec<Vec<Order>>,
+    unopened: Vec<Vec<ListenerUpdate>>,
     keys: Keys,
 }
 
@@ -68,7 +68,7 @@ pub struct Prepared {
     hash: String,
     registry: Arc<Registry>,
     telemetry: Arc<Telemetry>,
-    gate: Arc<Gate>,
+    gate: Arc<Admission>,
     workers: usize,
     keys: Keys,
 }
@@ -89,7 +89,7 @@ impl Prepared {
         let workers = spec.workers.unwrap_or_else(cores);
         let telemetry = Telemetry::new(workers);
         let registry = Arc::new(Registry::new());
-        let gate = Gate::new(&spec.limits, descriptors);
+        let gate = Admission::new(&spec.limits, descriptors);
         let keys = sticky_key::keys(&spec, &Keys::new()).map_err(RunError::Config)?;
         let mut first = Snapshot::build(1, spec, &registry, &telemetry);
         first.begin_sessions(None, &keys, wall_s());
@@ -129,20 +129,20 @@ impl Prepared {
             RunError::Listen(lines.join("\n"))
         })?;
         let (suspects, suspected) = tokio::sync::mpsc::unbounded_channel();
-        let warden = Warden::start(self.telemetry.clone(), suspected);
+        let warden = HealthMonitor::start(self.telemetry.clone(), suspected);
         warden.prepare(&self.first);
         // After that: only an endpoint that is known to pass opens the gate, and of a new process's none is.
         self.first.continue_from(former, &self.keys, wall_s());
         for line in self.first.awaited() {
             tracing::info!("{line}");
         }
-        let mut source = Source {
+        let mut source = ConfigSource {
             path: self.file.clone(),
-            ..Source::default()
+            ..ConfigSource::default()
         };
         source.adopt(self.hash, self.first.generation);
         let live = Live::new(self.first, self.workers, source);
-        let fleet = Fleet::start(self.workers, &live, &self.gate, suspects);
+        let fleet = Workers::start(self.workers, &live, &self.gate, suspects);
         let fleet = fleet.map_err(RunError::Threads)?;
         warden.adopt(&live.current());
         warden.first_round(CHECKS).await;
@@ -195,7 +195,7 @@ impl Publisher {
     }
 
     /// Reads the file and publishes it, if it is good and new. Returns when every worker has adopted it.
-    pub async fn reload(&mut self) -> Outcome {
+    pub async fn reload(&mut self) -> ReloadOutcome {
         let began = Instant::now();
         let loaded = match file_watcher::when_whole(&self.file, read).await {
             Ok(loaded) => loaded,
@@ -214,7 +214,7 @@ impl Publisher {
                     "the file again holds the running configuration"
                 );
             }
-            return Outcome::Unchanged(running.generation);
+            return ReloadOutcome::Unchanged(running.generation);
         }
         let mut none = Inherited::default();
         let plan = match self
@@ -258,7 +258,7 @@ impl Publisher {
             after_refusal = source.error.is_some(),
             "configuration adopted by every worker"
         );
-        Outcome::Adopted(generation)
+        ReloadOutcome::Adopted(generation)
     }
 
     /// Compiles the next generation; its new endpoints get no traffic before they are proven.
@@ -311,7 +311,7 @@ impl Publisher {
         opens
     }
 
-    fn refuse(&self, error: String, hash: Option<&str>) -> Outcome {
+    fn refuse(&self, error: String, hash: Option<&str>) -> ReloadOutcome {
         let generation = self.live.current().generation;
         let known = self.live.source();
         if known.error.as_ref() != Some(&error) {
@@ -326,7 +326,7 @@ impl Publisher {
             s.refused_hash = hash.map(str::to_owned);
             s.error = Some(error.clone());
         });
-        Outcome::Refused(error)
+        ReloadOutcome::Refused(error)
     }
 
     /// Looks at the certificate files and takes up those that changed. Nothing else is touched.
@@ -390,12 +390,12 @@ impl Publisher {
     }
 
     /// Every worker.
-    pub fn fleet(&self) -> &Fleet {
+    pub fn fleet(&self) -> &Workers {
         &self.fleet
     }
 
     /// Every worker.
-    pub fn fleet_mut(&mut self) -> &mut Fleet {
+    pub fn fleet_mut(&mut self) -> &mut Workers {
         &mut self.fleet
     }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::handover::EndpointName;
 use super::publisher::Publisher;
-use super::signals::Signals;
+use super::signals::SignalStream;
 use super::systemd;
 use crate::snapshot::Snapshot;
 use crate::upstream::endpoint::{Endpoint, flag};
@@ -26,7 +26,7 @@ pub enum Haste {
 }
 
 /// Drains all workers; returns when they have ended, or when there is no more time.
-pub async fn run(publisher: &mut Publisher, haste: Haste, signals: &mut Signals) {
+pub async fn run(publisher: &mut Publisher, haste: Haste, signals: &mut SignalStream) {
     if haste == Haste::Now {
         return;
     }
@@ -66,7 +66,7 @@ pub async fn hand_over(
     publisher: &mut Publisher,
     unwanted: &[String],
     hurried: bool,
-    signals: &mut Signals,
+    signals: &mut SignalStream,
 ) {
     let spec = publisher.live().current().spec.clone();
     let requests = spec.shutdown.deadline;

@@ -5,18 +5,18 @@ use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What the system may want.
-pub struct Signals(Option<[Signal; 3]>);
+pub struct SignalStream(Option<[Signal; 3]>);
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum SignalRequest {
     /// SIGHUP.
     Reload,
     /// SIGTERM, SIGINT.
     Stop,
 }
 
-impl Signals {
+impl SignalStream {
     /// Takes SIGHUP, SIGTERM and SIGINT from now on.
     ///
     /// # Errors
@@ -38,18 +38,18 @@ impl Signals {
 
     /// Waits for a signal that asks to stop; others are dropped.
     pub(crate) async fn stop(&mut self) {
-        while self.next().await != Asked::Stop {}
+        while self.next().await != SignalRequest::Stop {}
     }
 
     /// Waits for the next.
-    pub async fn next(&mut self) -> Asked {
+    pub async fn next(&mut self) -> SignalRequest {
         let Some([hup, term, int]) = &mut self.0 else {
             return std::future::pending().await;
         };
         tokio::select! {
-            Some(()) = hup.recv() => Asked::Reload,
-            Some(()) = term.recv() => Asked::Stop,
-            Some(()) = int.recv() => Asked::Stop,
+            Some(()) = hup.recv() => SignalRequest::Reload,
+            Some(()) = term.recv() => SignalRequest::Stop,
+            Some(()) = int.recv() => SignalRequest::Stop,
         }
     }
 }

@@ -12,7 +12,7 @@ use aws_lc_rs::rand;
 
 use crate::config::secret::{self, MOST};
 use crate::config::{Spec, paths};
-use crate::routing::sticky::{KEY_LEN, Key};
+use crate::routing::sticky::{KEY_LEN, SealingKey};
 use crate::snapshot::Keys;
 
 /// Our own key in the state directory.
@@ -22,10 +22,10 @@ const NAME: &str = "sticky.key";
 ///
 /// # Errors
 /// What is wrong with the file, and what to do.
-pub fn read(key_file: &Path) -> Result<Key, String> {
+pub fn read(key_file: &Path) -> Result<SealingKey, String> {
     let bytes = secret::read(key_file, "sticky key", "forge sessions")?;
     let len = bytes.len();
-    Key::new(&bytes)
+    SealingKey::new(&bytes)
         .filter(|_| len as u64 <= MOST)
         .ok_or_else(|| {
             let size = if len < KEY_LEN {
@@ -84,7 +84,7 @@ pub fn keys(spec: &Spec, known: &Keys) -> Result<Keys, String> {
     Ok(keys)
 }
 
-fn own_key(spec: &Spec) -> Result<Key, String> {
+fn own_key(spec: &Spec) -> Result<SealingKey, String> {
     Ok(match own(&paths::state_dir(spec.state_dir.as_deref()))? {
         Own::Kept(key) => key,
         Own::Ephemeral(key, warning) => {
@@ -98,9 +98,9 @@ fn own_key(spec: &Spec) -> Result<Key, String> {
 #[derive(Debug)]
 pub enum Own {
     /// It outlives the process.
-    Kept(Key),
+    Kept(SealingKey),
     /// It could not be kept: sessions end with the process. The text is for the log.
-    Ephemeral(Key, String),
+    Ephemeral(SealingKey, String),
 }
 
 impl Own {
@@ -110,7 +110,7 @@ impl Own {
              set `state_dir` to a directory that the proxy may write to, or `sticky.key_file` to a key of yours",
             path.display()
         );
-        let key = Key::new(&random()).expect("it is long enough");
+        let key = SealingKey::new(&random()).expect("it is long enough");
         Self::Ephemeral(key, warning)
     }
 }
@@ -170,7 +170,7 @@ mod tests {
     }
 
     /// Keys are compared by what they do.
-    fn print(key: &Key) -> u64 {
+    fn print(key: &SealingKey) -> u64 {
         version_id(key, "shop", "blue")
     }
 
@@ -185,7 +185,7 @@ mod tests {
     fn a_file_is_taken_byte_by_byte() {
         let (_dir, path) = file(&[9; 40], 0o640);
         let key = read(&path).unwrap();
-        assert_eq!(print(&key), print(&Key::new(&[9; 40]).unwrap()));
+        assert_eq!(print(&key), print(&SealingKey::new(&[9; 40]).unwrap()));
     }
 
     #[test]

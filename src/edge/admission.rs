@@ -17,7 +17,7 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// The process-wide ceiling on downstream connections, and what else all accept loops share.
 #[derive(Debug)]
-pub struct Gate {
+pub struct Admission {
     open: AtomicUsize,
     ceiling: AtomicUsize,
     handshake_ms: AtomicU64,
@@ -31,7 +31,7 @@ pub struct Gate {
     warned_ms: AtomicU64,
 }
 
-impl Gate {
+impl Admission {
     /// `descriptors` is the process's limit of open files, if it has one.
     pub fn new(limits: &ProxyLimits, descriptors: Option<usize>) -> Arc<Self> {
         let room = descriptors.map_or(usize::MAX, room);
@@ -81,19 +81,19 @@ impl Gate {
     }
 
     /// A connection comes in if there is room. It is counted until the place is dropped.
-    pub fn try_enter(self: &Arc<Self>) -> Option<Place> {
+    pub fn try_enter(self: &Arc<Self>) -> Option<ConnectionPermit> {
         let ceiling = self.ceiling.load(Ordering::Relaxed);
         let one_more = |open: usize| (open < ceiling).then_some(open + 1);
         let counted = self
             .open
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        counted.ok().map(|_| Place(self.clone()))
+        counted.ok().map(|_| ConnectionPermit(self.clone()))
     }
 
     /// A connection comes in, whether there is room or not.
-    pub fn enter(self: &Arc<Self>) -> Place {
+    pub fn enter(self: &Arc<Self>) -> ConnectionPermit {
         self.open.fetch_add(1, Ordering::Relaxed);
-        Place(self.clone())
+        ConnectionPermit(self.clone())
     }
 
     /// Somebody waits for a place: one connection that does nothing is to go.
@@ -149,9 +149,9 @@ impl Gate {
 
 /// One connection's place; given up on drop.
 #[derive(Debug)]
-pub struct Place(Arc<Gate>);
+pub struct ConnectionPermit(Arc<Admission>);
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_place_is_given_up_on_drop() {
-        let gate = Gate::new(&limits(Some(2)), None);
+        let gate = Admission::new(&limits(Some(2)), None);
         let (a, _b) = (gate.enter(), gate.enter());
         assert!(gate.is_full() && gate.try_enter().is_none());
         drop(a);
@@ -215,13 +215,13 @@ mod tests {
         assert_eq!(room(20_000), 10_000);
         assert_eq!(room(1 << 20), 1 << 19);
         assert_eq!(room(0), 1);
-        let gate = Gate::new(&limits(Some(1000)), Some(256));
+        let gate = Admission::new(&limits(Some(1000)), Some(256));
         assert_eq!(gate.ceiling.load(Ordering::Relaxed), 128);
     }
 
     #[test]
     fn more_is_shed_the_longer_somebody_waits() {
-        let gate = Gate::new(&limits(Some(10)), None);
+        let gate = Admission::new(&limits(Some(10)), None);
         assert_eq!(gate.claim(), 0);
         for expected in [1, 2, 4] {
             gate.press();
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_part_of_a_large_ceiling_is_kept_free() {
-        let gate = Gate::new(&limits(Some(640)), None);
+        let gate = Admission::new(&limits(Some(640)), None);
         let mut places: Vec<_> = (0..630).map(|_| gate.enter()).collect();
         assert_eq!(gate.claim(), 0);
         places.push(gate.enter());
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_panic_gives_up_its_place() {
-        let gate = Gate::new(&limits(None), None);
+        let gate = Admission::new(&limits(None), None);
         let inner = gate.clone();
         let thread = std::thread::spawn(move || {
             let _place = inner.enter();

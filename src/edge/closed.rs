@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::config::policy;
-use crate::net::Watch;
+use crate::net::TaskControl;
 use crate::proxy::drain::is_over;
 use crate::snapshot::Snapshot;
 
@@ -13,16 +13,16 @@ use crate::snapshot::Snapshot;
 pub struct Closed {
     listener: usize,
     since: Instant,
-    drain: Option<Drain>,
+    drain: Option<DrainTimes>,
 }
 
 /// How long what is in flight may take.
 #[derive(Debug)]
-struct Drain {
+struct DrainTimes {
     /// By the slot of the endpoint that works for it.
-    by_endpoint: HashMap<usize, policy::Drain>,
+    by_endpoint: HashMap<usize, policy::DrainPolicy>,
     /// Where none does: the longest of all services.
-    longest: policy::Drain,
+    longest: policy::DrainPolicy,
     /// Before that nothing is overdue.
     shortest: Duration,
 }
@@ -39,9 +39,9 @@ impl Closed {
 
     /// It is no longer in the file: what is in flight has as long as its service's `drain` says in `snapshot`.
     pub fn removed(listener: usize, now: Instant, snapshot: &Snapshot) -> Self {
-        let mut drain = Drain {
+        let mut drain = DrainTimes {
             by_endpoint: HashMap::new(),
-            longest: policy::Drain {
+            longest: policy::DrainPolicy {
                 requests: Duration::ZERO,
                 streams: Duration::ZERO,
             },
@@ -73,7 +73,7 @@ impl Closed {
     }
 
     /// Whether this connection or stream, which came in by it, has had its time.
-    pub fn is_overdue(&self, watch: &Watch, now: Instant) -> bool {
+    pub fn is_overdue(&self, watch: &TaskControl, now: Instant) -> bool {
         let age = self.age(now);
         let Some(drain) = self.drain.as_ref().filter(|d| age >= d.shortest) else {
             return false;

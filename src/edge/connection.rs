@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use super::admission::Place;
-use super::counted::Counted;
+use super::admission::ConnectionPermit;
+use super::counted::CountedConnection;
 use super::request::{Parsed, Scratch};
 use super::tls::TlsInfo;
-use crate::http1::{Framing, HeadLimits, Method, RequestHead, Version};
-use crate::net::{Phase, Stream, Watch, Watched};
+use crate::http1::{Framing, HeadLimits, HttpVersion, Method, RequestHead};
+use crate::net::{OwnedTaskControl, Stream, TaskControl, TaskPhase};
+use crate::proxy::admission_queue::Ticket;
 use crate::proxy::h1::H1;
 use crate::proxy::h1_down::H1Down;
-use crate::proxy::turnstile::Ticket;
 use crate::proxy::via::Via;
 use crate::proxy::wire::Downstream;
-use crate::proxy::{self, Answer, Ended, Inbound, Peer, Recording, Worker};
+use crate::proxy::{self, Ended, Inbound, LocalReply, Peer, Recording, Worker};
 use crate::snapshot::Snapshot;
 use crate::telemetry::ListenerShard;
 use crate::telemetry::record::Protocol;
@@ -36,7 +36,7 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// A listener as its connections see it: fixed at the time they were accepted.
 #[derive(Debug)]
-pub struct Listening {
+pub struct ListenerInfo {
     /// The server's own number of it, for drains.
     pub id: usize,
     /// `[listen.NAME]`.
@@ -65,26 +65,26 @@ pub struct Accepted {
     /// Who; `None` for a Unix socket.
     pub peer: Option<SocketAddr>,
     /// By which listener.
-    pub listening: Arc<Listening>,
+    pub listening: Arc<ListenerInfo>,
     /// What was agreed in the handshake.
     pub tls: Option<TlsInfo>,
     /// Its place among those that may be open.
-    pub place: Place,
+    pub place: ConnectionPermit,
     /// Its deadline, and what others want of it, since it was accepted.
-    pub watched: Watched,
+    pub watched: OwnedTaskControl,
 }
 
 /// What stays the same for all requests of one connection.
-pub(super) struct Conn<'a> {
+pub(super) struct ConnectionContext<'a> {
     pub worker: &'a Worker,
-    pub watch: &'a Rc<Watch>,
-    pub listening: &'a Arc<Listening>,
+    pub watch: &'a Rc<TaskControl>,
+    pub listening: &'a Arc<ListenerInfo>,
     pub peer: &'a Peer,
     pub tls: Option<&'a TlsInfo>,
 }
 
 /// What follows a request.
-enum Turn {
+enum AfterRequest {
     /// Another one.
     Again,
     /// The connection is at its end.
@@ -128,8 +128,8 @@ pub fn serve<T>(worker: Rc<Worker>, accepted: Accepted, held: T) -> impl Future<
     let mut down = H1Down::new(H1::new(stream, worker.buffers.clone()));
     async move {
         let _held = (&held, &place);
-        let _counted = Counted::enter(&listening.metrics[worker.id]);
-        let conn = Conn {
+        let _counted = CountedConnection::enter(&listening.metrics[worker.id]);
+        let conn = ConnectionContext {
             worker: &worker,
             watch: &watched,
             listening: &listening,
@@ -137,31 +137,31 @@ pub fn serve<T>(worker: Rc<Worker>, accepted: Accepted, held: T) -> impl Future<
             tls: tls.as_ref(),
         };
         let opening = match &tls {
-            Some(tls) if tls.alpn_h2 => Opening::Http2,
+            Some(tls) if tls.alpn_h2 => FirstBytes::Http2,
             None if listening.h2 => opening(&conn, &mut down).await,
-            _ => Opening::Http1,
+            _ => FirstBytes::Http1,
         };
         match opening {
             // Boxed: a parked HTTP/1 connection pays nothing for it.
-            Opening::Http2 => Box::pin(super::h2::serve(worker.clone(), conn, down.wire)).await,
-            Opening::Http1 if listening.h1 => {
-                if let Turn::Abort = conn.serve_h1(&mut down).await {
+            FirstBytes::Http2 => Box::pin(super::h2::serve(worker.clone(), conn, down.wire)).await,
+            FirstBytes::Http1 if listening.h1 => {
+                if let AfterRequest::Abort = conn.serve_h1(&mut down).await {
                     down.abort();
                 }
             }
-            Opening::Late if listening.h1 => {
+            FirstBytes::Late if listening.h1 => {
                 let snapshot = worker.snapshot();
-                let inbound = conn.inbound(&snapshot, Version::H11);
-                Box::pin(conn.refuse(inbound, &mut down, Answer::HEADER_TIMEOUT)).await;
+                let inbound = conn.inbound(&snapshot, HttpVersion::H11);
+                Box::pin(conn.refuse(inbound, &mut down, LocalReply::HEADER_TIMEOUT)).await;
             }
-            Opening::Http1 | Opening::Late | Opening::Over => {}
+            FirstBytes::Http1 | FirstBytes::Late | FirstBytes::Over => {}
         }
     }
 }
 
 /// What the first bytes of a connection say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Opening {
+enum FirstBytes {
     /// HTTP/2, agreed on by ALPN or begun by prior knowledge.
     Http2,
     /// Anything else: the HTTP/1 parser answers it.
@@ -173,35 +173,35 @@ enum Opening {
 }
 
 /// Reads until it is clear whether the client speaks HTTP/2 by prior knowledge (RFC 9113 §3.3).
-async fn opening(conn: &Conn<'_>, down: &mut H1Down) -> Opening {
+async fn opening(conn: &ConnectionContext<'_>, down: &mut H1Down) -> FirstBytes {
     conn.watch
         .arm(conn.worker.snapshot().spec.limits.keepalive_timeout);
     loop {
         let seen = down.wire.mem.input.bytes();
         let n = seen.len().min(PREFACE.len());
         if seen[..n] != PREFACE[..n] {
-            return Opening::Http1;
+            return FirstBytes::Http1;
         }
         if n == PREFACE.len() {
-            return Opening::Http2;
+            return FirstBytes::Http2;
         }
-        if n > 0 && conn.watch.phase() != Phase::Head {
+        if n > 0 && conn.watch.phase() != TaskPhase::Head {
             // From its first byte on a head has the time of a head, not that of a silence.
-            conn.watch.enter(Phase::Head);
+            conn.watch.enter(TaskPhase::Head);
             conn.watch
                 .arm(conn.worker.snapshot().spec.limits.header_timeout);
         }
         match conn.filled(down).await {
             Filled::Some => {}
-            Filled::Late if conn.watch.phase() == Phase::Head && !conn.watch.is_shut() => {
-                return Opening::Late;
+            Filled::Late if conn.watch.phase() == TaskPhase::Head && !conn.watch.is_shut() => {
+                return FirstBytes::Late;
             }
-            Filled::Late | Filled::Over | Filled::Crowd => return Opening::Over,
+            Filled::Late | Filled::Over | Filled::Crowd => return FirstBytes::Over,
         }
     }
 }
 
-impl Conn<'_> {
+impl ConnectionContext<'_> {
     async fn filled(&self, down: &mut H1Down) -> Filled {
         self.filled_if(down, || true).await
     }
@@ -229,41 +229,41 @@ impl Conn<'_> {
     }
 
     /// What the record of a request that was read now begins with.
-    fn inbound<'s>(&'s self, snapshot: &'s Snapshot, version: Version) -> Inbound<'s> {
+    fn inbound<'s>(&'s self, snapshot: &'s Snapshot, version: HttpVersion) -> Inbound<'s> {
         Inbound {
             worker: self.worker,
             snapshot,
             peer: self.peer,
             listener: &self.listening.name,
             protocol: match version {
-                Version::H10 => Protocol::Http10,
-                Version::H11 => Protocol::Http11,
+                HttpVersion::H10 => Protocol::Http10,
+                HttpVersion::H11 => Protocol::Http11,
             },
             started: Instant::now(),
         }
     }
 
-    async fn serve_h1(&self, down: &mut H1Down) -> Turn {
+    async fn serve_h1(&self, down: &mut H1Down) -> AfterRequest {
         loop {
             if down.wire.mem.input.is_empty() && !self.await_request(down).await {
-                return Turn::Over;
+                return AfterRequest::Over;
             }
             // Boxed, so that a parked connection doesn't hold a request's memory: whichever connection has work next gets it.
             match Box::pin(self.work(down)).await {
-                Turn::Again => {}
+                AfterRequest::Again => {}
                 end => return end,
             }
         }
     }
 
     /// Requests, as long as one follows the other without a pause.
-    async fn work(&self, down: &mut H1Down) -> Turn {
+    async fn work(&self, down: &mut H1Down) -> AfterRequest {
         loop {
             match self.turn(down).await {
-                Turn::Again => {}
+                AfterRequest::Again => {}
                 end => return end,
             }
-            self.watch.enter(Phase::Idle);
+            self.watch.enter(TaskPhase::Idle);
             if !down.wire.mem.input.is_empty() {
                 continue;
             }
@@ -271,19 +271,21 @@ impl Conn<'_> {
             let patience = self.worker.snapshot().spec.limits.keepalive_timeout;
             self.watch.arm(patience.min(PAUSE));
             // The next request's first bytes, but not its turn, are waited for here.
-            let is_open = || self.worker.turnstile.is_open();
+            let is_open = || self.worker.admission.is_open();
             match self.filled_if(down, is_open).await {
                 Filled::Some => {}
-                Filled::Over => return Turn::Over,
-                Filled::Late if self.watch.is_shut() || patience <= PAUSE => return Turn::Over,
+                Filled::Over => return AfterRequest::Over,
+                Filled::Late if self.watch.is_shut() || patience <= PAUSE => {
+                    return AfterRequest::Over;
+                }
                 // It may take a while: without the memory of a request.
-                Filled::Late | Filled::Crowd => return Turn::Again,
+                Filled::Late | Filled::Crowd => return AfterRequest::Again,
             }
         }
     }
 
     /// One request, from its head to what is left of its body.
-    async fn turn(&self, down: &mut H1Down) -> Turn {
+    async fn turn(&self, down: &mut H1Down) -> AfterRequest {
         let mut head = self.worker.take_request_head();
         let read = self.read_head(down, &mut head).await;
         // A head may have taken a while: the request is served by what is in force now.
@@ -291,28 +293,30 @@ impl Conn<'_> {
         let inbound = self.inbound(&snapshot, head.version);
         match read {
             Ok(true) => {}
-            Ok(false) => return Turn::Over,
+            Ok(false) => return AfterRequest::Over,
             Err(answer) => {
                 self.refuse(inbound, down, answer).await;
-                return Turn::Over;
+                return AfterRequest::Over;
             }
         }
         let ended = self.one_request(inbound, down, &head).await;
         self.worker.give_request_head(head);
         match ended {
-            Ended::Whole if down.keeps_alive() && self.drain_body(down).await => Turn::Again,
+            Ended::Whole if down.keeps_alive() && self.drain_body(down).await => {
+                AfterRequest::Again
+            }
             Ended::Whole => {
                 self.take_leave(down).await;
-                Turn::Over
+                AfterRequest::Over
             }
             Ended::Cut => {
                 // What came of the answer is the client's: half of it says more than a connection that ends without a word.
                 if down.is_self_delimiting() && !self.watch.is_shut() {
                     self.take_leave(down).await;
                 }
-                Turn::Abort
+                AfterRequest::Abort
             }
-            Ended::Tunnel => Turn::Over,
+            Ended::Tunnel => AfterRequest::Over,
         }
     }
 
@@ -322,17 +326,17 @@ impl Conn<'_> {
             .arm(self.worker.snapshot().spec.limits.keepalive_timeout);
         let mut ticket = Ticket::default();
         poll_fn(|cx| {
-            let turn = |cx: &mut Context<'_>| self.worker.turnstile.poll_turn(cx, &mut ticket);
+            let turn = |cx: &mut Context<'_>| self.worker.admission.poll_turn(cx, &mut ticket);
             match down.wire.poll_fill_in_turn(cx, turn) {
                 Poll::Ready(filled) => Poll::Ready(filled.is_ok_and(|n| n > 0)),
                 // The client has done its part: its request waits for us, so it is neither late nor idle.
                 Poll::Pending if ticket.waits() && !self.watch.is_shut() => {
-                    self.watch.ensure(Phase::Request);
+                    self.watch.ensure(TaskPhase::Request);
                     Poll::Pending
                 }
                 Poll::Pending if self.watch.expired(cx) => Poll::Ready(false),
                 Poll::Pending => {
-                    self.watch.ensure(Phase::Idle);
+                    self.watch.ensure(TaskPhase::Idle);
                     Poll::Pending
                 }
             }
@@ -341,15 +345,19 @@ impl Conn<'_> {
     }
 
     /// Reads a whole head. `Ok(false)`: the client left before it was whole.
-    async fn read_head(&self, down: &mut H1Down, head: &mut RequestHead) -> Result<bool, Answer> {
+    async fn read_head(
+        &self,
+        down: &mut H1Down,
+        head: &mut RequestHead,
+    ) -> Result<bool, LocalReply> {
         let snapshot = self.worker.snapshot();
         let limits = &snapshot.spec.limits;
         // A head that began while its protocol was unclear has been given a part of its time already.
         let spent = match self.watch.phase() {
-            Phase::Head => Duration::from_millis(self.watch.age_ms()),
+            TaskPhase::Head => Duration::from_millis(self.watch.age_ms()),
             _ => Duration::ZERO,
         };
-        self.watch.ensure(Phase::Head);
+        self.watch.ensure(TaskPhase::Head);
         self.watch.arm(limits.header_timeout.saturating_sub(spent));
         let limits = HeadLimits {
             bytes: limits.header_bytes,
@@ -360,14 +368,14 @@ impl Conn<'_> {
         loop {
             if head
                 .parse(down.wire.mem.input.bytes(), &limits)
-                .map_err(Answer::refuse)?
+                .map_err(LocalReply::refuse)?
                 .is_some()
             {
                 return Ok(true);
             }
             match self.filled(down).await {
                 Filled::Some => {}
-                Filled::Late if !self.watch.is_shut() => return Err(Answer::HEADER_TIMEOUT),
+                Filled::Late if !self.watch.is_shut() => return Err(LocalReply::HEADER_TIMEOUT),
                 Filled::Late | Filled::Over | Filled::Crowd => return Ok(false),
             }
         }
@@ -394,7 +402,7 @@ impl Conn<'_> {
             Ok(parsed) => parsed,
             Err(reject) => {
                 down.close_after();
-                let answer = Answer::refuse(reject);
+                let answer = LocalReply::refuse(reject);
                 return proxy::refuse_head(inbound, watch, head.method, down, answer).await;
             }
         };
@@ -402,7 +410,7 @@ impl Conn<'_> {
         let mut recording = Recording::of_request(inbound, &request);
         let misdirected = |tls: &&TlsInfo| tls.misdirected(request.host);
         if self.tls.as_ref().is_some_and(misdirected) {
-            let answer = Answer::MISDIRECTED;
+            let answer = LocalReply::MISDIRECTED;
             return proxy::refuse(watch, snapshot, &mut recording, down, answer).await;
         }
         if self.listening.redirect_https {
@@ -412,8 +420,8 @@ impl Conn<'_> {
     }
 
     /// Answers a head that can't be used; the connection ends.
-    async fn refuse(&self, inbound: Inbound<'_>, down: &mut H1Down, answer: Answer) {
-        down.begin(Version::H11, false, Framing::Empty);
+    async fn refuse(&self, inbound: Inbound<'_>, down: &mut H1Down, answer: LocalReply) {
+        down.begin(HttpVersion::H11, false, Framing::Empty);
         let refused = proxy::refuse_head(inbound, self.watch, Method::Other, down, answer);
         if refused.await == Ended::Whole {
             self.take_leave(down).await;
@@ -422,7 +430,7 @@ impl Conn<'_> {
 
     /// Reads what is left of a request's body. `false`: it is too much, or broken, and the connection has to end.
     async fn drain_body(&self, down: &mut H1Down) -> bool {
-        use crate::proxy::wire::{Piece, Source};
+        use crate::proxy::wire::{BodyPiece, Source};
         if down.wire.source_is_done() {
             return true;
         }
@@ -431,12 +439,14 @@ impl Conn<'_> {
         poll_fn(|cx| {
             loop {
                 match down.poll_piece(cx) {
-                    Poll::Ready(Ok(Piece::Data(n))) if n <= left => {
+                    Poll::Ready(Ok(BodyPiece::Data(n))) if n <= left => {
                         left -= n;
                         down.consume(n);
                     }
-                    Poll::Ready(Ok(Piece::Data(_)) | Err(_)) => return Poll::Ready(false),
-                    Poll::Ready(Ok(Piece::Trailers | Piece::End)) => return Poll::Ready(true),
+                    Poll::Ready(Ok(BodyPiece::Data(_)) | Err(_)) => return Poll::Ready(false),
+                    Poll::Ready(Ok(BodyPiece::Trailers | BodyPiece::End)) => {
+                        return Poll::Ready(true);
+                    }
                     Poll::Pending if self.watch.expired(cx) => return Poll::Ready(false),
                     Poll::Pending => return Poll::Pending,
                 }

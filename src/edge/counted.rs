@@ -3,16 +3,16 @@
 use crate::telemetry::ListenerShard;
 
 /// A connection that counts in `cutover_connections`.
-pub(super) struct Counted<'a>(&'a ListenerShard);
+pub(super) struct CountedConnection<'a>(&'a ListenerShard);
 
-impl<'a> Counted<'a> {
+impl<'a> CountedConnection<'a> {
     pub(super) fn enter(shard: &'a ListenerShard) -> Self {
         shard.connections(1);
         Self(shard)
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for CountedConnection<'_> {
     fn drop(&mut self) {
         self.0.connections(-1);
         if std::thread::panicking() {

@@ -82,7 +82,7 @@ impl Inherited {
     }
 
     /// All sockets of this listener, in the order of their workers.
-    pub fn listener(&mut self, listener: &spec::Listener) -> Vec<OwnedFd> {
+    pub fn listener(&mut self, listener: &spec::ListenerSpec) -> Vec<OwnedFd> {
         // Port 0 is another port for each name.
         let any_port = matches!(listener.bind, Bind::Any(0))
             || matches!(listener.bind, Bind::Tcp(a) if a.port() == 0);
@@ -195,8 +195,8 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    fn listener(name: &str, bind: Bind) -> spec::Listener {
-        spec::Listener {
+    fn listener(name: &str, bind: Bind) -> spec::ListenerSpec {
+        spec::ListenerSpec {
             name: name.into(),
             bind,
             h1: true,

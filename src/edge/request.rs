@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::connection::Conn;
+use super::connection::ConnectionContext;
 use crate::http1::{FieldId, Method, Reject, RequestHead, authority, path};
 use crate::net::Buffers;
 use crate::proxy::Peer;
@@ -39,11 +39,11 @@ impl Drop for Scratch {
 
 /// A head, taken apart as far as it isn't as typed.
 pub(super) struct Parsed<'a> {
-    conn: &'a Conn<'a>,
+    conn: &'a ConnectionContext<'a>,
     head: &'a RequestHead,
     bytes: &'a [u8],
     host: Cow<'a, str>,
-    target: Target<'a>,
+    target: RequestTarget<'a>,
     client: IpAddr,
     id: RequestId,
 }
@@ -52,7 +52,7 @@ impl<'a> Parsed<'a> {
     /// # Errors
     /// A path that can be read in two ways.
     pub fn new(
-        conn: &'a Conn<'a>,
+        conn: &'a ConnectionContext<'a>,
         head: &'a RequestHead,
         scratch: &'a Scratch,
     ) -> Result<Self, Reject> {
@@ -66,7 +66,7 @@ impl<'a> Parsed<'a> {
             b"" if head.method == Method::Options => b"*",
             typed => typed,
         };
-        let target = Target::new(typed, conn.listening.merge_slashes)?;
+        let target = RequestTarget::new(typed, conn.listening.merge_slashes)?;
         Ok(Self {
             host: host_of(head.authority.of(bytes)),
             target,
@@ -137,7 +137,7 @@ pub(super) fn host_of(authority: &[u8]) -> Cow<'_, str> {
 
 /// A request target as it is routed and sent upstream.
 #[derive(Debug)]
-pub(super) struct Target<'a> {
+pub(super) struct RequestTarget<'a> {
     /// The path without dot segments, and the query as typed.
     pub path_and_query: Cow<'a, [u8]>,
     /// How much of it is the path.
@@ -146,7 +146,7 @@ pub(super) struct Target<'a> {
     pub typed_path: Cow<'a, [u8]>,
 }
 
-impl<'a> Target<'a> {
+impl<'a> RequestTarget<'a> {
     /// Of a path and query as typed; with `merge_slashes` repeated slashes become one first.
     ///
     /// # Errors
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_target_is_copied_only_where_its_path_changes() {
-        let plain = Target::new(b"/a//b?x=/../y", false).expect("fine");
+        let plain = RequestTarget::new(b"/a//b?x=/../y", false).expect("fine");
         assert!(matches!(
             plain.path_and_query,
             Cow::Borrowed(b"/a//b?x=/../y")
@@ -196,7 +196,7 @@ mod tests {
             ("/a//../b", true, "/b", 2, "/a/../b"),
             ("/a/b?x=//y", true, "/a/b?x=//y", 4, "/a/b"),
         ] {
-            let target = Target::new(typed.as_bytes(), merge).expect("fine");
+            let target = RequestTarget::new(typed.as_bytes(), merge).expect("fine");
             assert_eq!(*target.path_and_query, *sent.as_bytes(), "{typed}");
             assert_eq!(target.path_len, len, "{typed}");
             assert_eq!(*target.typed_path, *path.as_bytes(), "{typed}");

@@ -13,13 +13,13 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 
-use super::admission::Gate;
+use super::admission::Admission;
 use super::closed::Closed;
 use super::connection;
-use super::listener::Order;
-use super::listener::accept::{self, Door};
+use super::listener::ListenerUpdate;
+use super::listener::accept::{self, Acceptor};
 use crate::net::clock::TICK;
-use crate::net::{Phase, Watch};
+use crate::net::{TaskControl, TaskPhase};
 use crate::proxy;
 use crate::snapshot::Live;
 use crate::upstream::connect;
@@ -44,7 +44,7 @@ pub enum WorkerCommand {
     /// Work by the published snapshot.
     Adopt,
     /// These listeners, and no others.
-    Listeners(Vec<Order>),
+    Listeners(Vec<ListenerUpdate>),
     /// Announce the end to the connections that are open now.
     Announce,
     /// Close all listeners, announce the end to every connection, end when the last is done.
@@ -66,7 +66,7 @@ pub struct Common {
     /// What is published.
     pub live: Arc<Live>,
     /// Who may come in.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<Admission>,
     /// Where endpoints go that fail too often.
     pub suspects: Suspects,
     /// Woken when a worker has adopted a snapshot or ended.
@@ -92,7 +92,7 @@ impl WorkerHandle {
         let pulse = Arc::new(AtomicU64::new(0));
         let runtime = Builder::new_current_thread();
         let ended = Arc::new(AtomicBool::new(false));
-        let (beats, end) = (pulse.clone(), End(common.clone(), ended.clone()));
+        let (beats, end) = (pulse.clone(), EndNotice(common.clone(), ended.clone()));
         let (started, result) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
             .name(format!("worker-{id}"))
@@ -133,9 +133,9 @@ impl WorkerHandle {
 }
 
 /// Tells the control thread of this worker's end, also when it panicked.
-struct End(Arc<Common>, Arc<AtomicBool>);
+struct EndNotice(Arc<Common>, Arc<AtomicBool>);
 
-impl Drop for End {
+impl Drop for EndNotice {
     fn drop(&mut self) {
         self.1.store(true, Ordering::Release);
         self.0.news.notify_one();
@@ -153,7 +153,7 @@ fn live(
     match runtime.enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => {
             let _ = started.send(Ok(()));
-            runtime.block_on(Worker::new(id, common, pulse).work(commands));
+            runtime.block_on(WorkerThread::new(id, common, pulse).work(commands));
         }
         Err(error) => {
             let _ = started.send(Err(error));
@@ -162,11 +162,11 @@ fn live(
 }
 
 /// The thread's own side.
-struct Worker {
+struct WorkerThread {
     proxy: Rc<proxy::Worker>,
     common: Arc<Common>,
     pulse: Arc<AtomicU64>,
-    doors: HashMap<usize, Rc<Door>>,
+    doors: HashMap<usize, Rc<Acceptor>>,
     /// Listeners that were closed, as long as connections are left.
     closed: Vec<Closed>,
     /// Until then idle connections stay open.
@@ -186,16 +186,16 @@ struct Tasks {
 }
 
 /// One of them.
-struct Task(Rc<Tasks>);
+struct RunningTask(Rc<Tasks>);
 
 impl Tasks {
-    fn begin(self: &Rc<Self>) -> Task {
+    fn begin(self: &Rc<Self>) -> RunningTask {
         self.running.set(self.running.get() + 1);
-        Task(self.clone())
+        RunningTask(self.clone())
     }
 }
 
-impl Drop for Task {
+impl Drop for RunningTask {
     fn drop(&mut self) {
         self.0.running.set(self.0.running.get() - 1);
         self.0.ended.notify_one();
@@ -215,17 +215,17 @@ impl Drop for Vital<'_> {
 }
 
 /// Who is shed first, the greatest first: whether it is idle, and for how long. `None`: it isn't to be shed.
-fn rank(watch: &Watch) -> Option<(bool, u64)> {
+fn rank(watch: &TaskControl) -> Option<(bool, u64)> {
     let age = watch.age_ms();
     match watch.phase() {
         _ if watch.is_shut() || age < SPARE_MS => None,
-        Phase::Idle => Some((true, age)),
-        Phase::Handshake | Phase::Head => Some((false, age)),
-        Phase::Request | Phase::Stream => None,
+        TaskPhase::Idle => Some((true, age)),
+        TaskPhase::Handshake | TaskPhase::Head => Some((false, age)),
+        TaskPhase::Request | TaskPhase::Stream => None,
     }
 }
 
-impl Worker {
+impl WorkerThread {
     fn new(id: usize, common: Arc<Common>, pulse: Arc<AtomicU64>) -> Self {
         let snapshot = common.live.current();
         let generation = snapshot.generation;
@@ -296,7 +296,7 @@ impl Worker {
         self.proxy.tick(now);
         if self.cutting {
             self.proxy.watches.each(|watch| {
-                if watch.phase() != Phase::Stream && !watch.is_shut() {
+                if watch.phase() != TaskPhase::Stream && !watch.is_shut() {
                     watch.shut();
                 }
             });
@@ -365,8 +365,8 @@ impl Worker {
             return;
         }
         self.proxy.watches.each(|watch| {
-            if watch.is_closing() && watch.phase() == Phase::Idle {
-                watch.enter(Phase::Idle);
+            if watch.is_closing() && watch.phase() == TaskPhase::Idle {
+                watch.enter(TaskPhase::Idle);
             }
         });
     }
@@ -391,15 +391,15 @@ impl Worker {
     }
 
     /// Opens, changes and closes doors so that these are the listeners.
-    fn listen(&mut self, orders: Vec<Order>) {
+    fn listen(&mut self, orders: Vec<ListenerUpdate>) {
         let mut doors = HashMap::with_capacity(orders.len());
-        for Order { runtime, sockets } in orders {
+        for ListenerUpdate { runtime, sockets } in orders {
             let id = runtime.id();
             if let Some(door) = self.doors.remove(&id) {
                 door.set(runtime);
                 doors.insert(id, door);
             } else if !sockets.is_empty() {
-                let door = Door::new(self.proxy.id, runtime);
+                let door = Acceptor::new(self.proxy.id, runtime);
                 doors.insert(id, door.clone());
                 for socket in sockets {
                     self.open(door.clone(), socket);
@@ -416,7 +416,7 @@ impl Worker {
         }
     }
 
-    fn open(&self, door: Rc<Door>, socket: super::listener::Socket) {
+    fn open(&self, door: Rc<Acceptor>, socket: super::listener::Socket) {
         let (proxy, tasks) = (self.proxy.clone(), self.tasks.clone());
         let (gate, watches) = (self.common.gate.clone(), self.proxy.watches.clone());
         let task = self.tasks.begin();

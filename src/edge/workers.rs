@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::admission::Gate;
+use super::admission::Admission;
 use super::worker::{Common, WorkerCommand, WorkerHandle};
 use crate::snapshot::Live;
 use crate::upstream::outlier::Suspects;
@@ -18,7 +18,7 @@ const DEATHS_IN: Duration = Duration::from_secs(60);
 
 /// All workers.
 #[derive(Debug)]
-pub struct Fleet {
+pub struct Workers {
     workers: Vec<WorkerHandle>,
     common: Arc<Common>,
     /// Their pulses when they were felt last.
@@ -27,7 +27,7 @@ pub struct Fleet {
     deaths: VecDeque<Instant>,
 }
 
-impl Fleet {
+impl Workers {
     /// Starts so many workers.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl Fleet {
     pub fn start(
         workers: usize,
         live: &Arc<Live>,
-        gate: &Arc<Gate>,
+        gate: &Arc<Admission>,
         suspects: Suspects,
     ) -> io::Result<Self> {
         let common = Arc::new(Common {

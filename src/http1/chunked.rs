@@ -1,6 +1,6 @@
 //! The chunked coding (RFC 9112 §7.1), strictly: what recipients are known to read differently is refused.
 
-use super::framing::Step;
+use super::framing::DecodeStep;
 use super::lists::is_token_byte;
 use super::number::{MAX_LENGTH, hex_digit};
 use super::{Reject, trailers};
@@ -16,11 +16,11 @@ const MAX_SIGNIFICANT: usize = 16;
 
 /// Where in a chunked body the next byte is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
+enum BodyPosition {
     /// At the first digit of a chunk's size.
     Size,
     /// In the extensions of a chunk of this many bytes.
-    Extension { size: u64, part: Part },
+    Extension { size: u64, part: ExtensionPart },
     /// In the content of a chunk, so many bytes before its end. Never 0.
     Content { left: u64 },
     /// At the CRLF after content.
@@ -34,7 +34,7 @@ enum At {
 /// Which part of a chunk extension comes next (RFC 9112 §7.1.1):
 /// `*( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+enum ExtensionPart {
     /// The semicolon that begins one.
     Semicolon,
     /// White space, or a name's first byte.
@@ -57,7 +57,7 @@ enum Part {
     AfterValue,
 }
 
-impl Part {
+impl ExtensionPart {
     /// The part after this one when `byte` comes; `None` where it may not come.
     fn after(self, byte: u8) -> Option<Self> {
         let is_text = matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
@@ -93,11 +93,11 @@ enum Fate {
 }
 
 /// One move through the input.
-enum Move {
+enum DecoderMove {
     /// Not without more bytes.
     Wait,
     /// Over so many bytes (not 0) to the next place.
-    Over(usize, Fate, At),
+    Over(usize, Fate, BodyPosition),
     /// A trailer section of so many bytes.
     Trailers(usize),
     End,
@@ -106,7 +106,7 @@ enum Move {
 /// A chunked body being decoded.
 #[derive(Clone, Debug)]
 pub(super) struct Chunks {
-    at: At,
+    at: BodyPosition,
     /// What becomes of framing.
     framing: Fate,
     /// How many bytes of extensions will still be borne; content pays for more.
@@ -116,7 +116,7 @@ pub(super) struct Chunks {
 impl Chunks {
     pub fn new(verbatim: bool) -> Self {
         Self {
-            at: At::Size,
+            at: BodyPosition::Size,
             framing: if verbatim { Fate::Keep } else { Fate::Drop },
             extensions: MAX_EXTENSIONS,
         }
@@ -124,16 +124,16 @@ impl Chunks {
 
     #[inline]
     pub fn is_done(&self) -> bool {
-        self.at == At::Done
+        self.at == BodyPosition::Done
     }
 
     /// As [`super::BodyDecoder::step`]: makes moves for as long as the bytes share one fate.
-    pub fn step(&mut self, input: &[u8]) -> Result<Step, Reject> {
+    pub fn step(&mut self, input: &[u8]) -> Result<DecodeStep, Reject> {
         let mut passed = 0;
         let mut run = None;
         let last = loop {
             match self.next(&input[passed..]) {
-                Ok(Move::Over(n, fate, at)) if run.is_none_or(|run| run == fate) => {
+                Ok(DecoderMove::Over(n, fate, at)) if run.is_none_or(|run| run == fate) => {
                     run = Some(fate);
                     passed += n;
                     self.account(n);
@@ -144,17 +144,17 @@ impl Chunks {
         };
         // What came before a malformed place, or one with another fate, goes first; the next call meets that place again.
         match run {
-            Some(Fate::Keep) => return Ok(Step::Data(passed)),
-            Some(Fate::Drop) => return Ok(Step::Skip(passed)),
+            Some(Fate::Keep) => return Ok(DecodeStep::Data(passed)),
+            Some(Fate::Drop) => return Ok(DecodeStep::Skip(passed)),
             None => {}
         }
         match last? {
-            Move::Trailers(n) => {
-                self.at = At::Done;
-                Ok(Step::Trailers(n))
+            DecoderMove::Trailers(n) => {
+                self.at = BodyPosition::Done;
+                Ok(DecodeStep::Trailers(n))
             }
-            Move::End => Ok(Step::Done),
-            Move::Wait | Move::Over(..) => Ok(Step::More),
+            DecoderMove::End => Ok(DecodeStep::Done),
+            DecoderMove::Wait | DecoderMove::Over(..) => Ok(DecodeStep::More),
         }
     }
 
@@ -162,36 +162,36 @@ impl Chunks {
     #[inline]
     fn account(&mut self, n: usize) {
         match self.at {
-            At::Content { .. } => {
+            BodyPosition::Content { .. } => {
                 self.extensions = self.extensions.saturating_add(n).min(MAX_EXTENSIONS);
             }
-            At::Extension { .. } => self.extensions = self.extensions.saturating_sub(n),
+            BodyPosition::Extension { .. } => self.extensions = self.extensions.saturating_sub(n),
             _ => {}
         }
     }
 
     #[inline]
-    fn next(&self, input: &[u8]) -> Result<Move, Reject> {
+    fn next(&self, input: &[u8]) -> Result<DecoderMove, Reject> {
         match self.at {
-            At::Done => Ok(Move::End),
-            _ if input.is_empty() => Ok(Move::Wait),
-            At::Content { left } => {
+            BodyPosition::Done => Ok(DecoderMove::End),
+            _ if input.is_empty() => Ok(DecoderMove::Wait),
+            BodyPosition::Content { left } => {
                 let n = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
-                Ok(Move::Over(n, Fate::Keep, content(left - n as u64)))
+                Ok(DecoderMove::Over(n, Fate::Keep, content(left - n as u64)))
             }
-            At::ContentEnd => match input {
-                [b'\r', b'\n', ..] => Ok(Move::Over(2, self.framing, At::Size)),
-                [b'\r'] => Ok(Move::Wait),
+            BodyPosition::ContentEnd => match input {
+                [b'\r', b'\n', ..] => Ok(DecoderMove::Over(2, self.framing, BodyPosition::Size)),
+                [b'\r'] => Ok(DecoderMove::Wait),
                 _ => Err(Reject::bad("bad-chunk-end")),
             },
-            At::Size => self.size(input),
-            At::Extension { size, part } => self.extension(input, size, part),
-            At::Trailers => self.trailers(input),
+            BodyPosition::Size => self.size(input),
+            BodyPosition::Extension { size, part } => self.extension(input, size, part),
+            BodyPosition::Trailers => self.trailers(input),
         }
     }
 
     #[inline]
-    fn size(&self, input: &[u8]) -> Result<Move, Reject> {
+    fn size(&self, input: &[u8]) -> Result<DecoderMove, Reject> {
         const BAD: Reject = Reject::bad("bad-chunk-size");
         let mut size = 0u64;
         let mut zeros = 0;
@@ -210,21 +210,25 @@ impl Chunks {
             return Err(BAD);
         }
         match input[digits..] {
-            [] | [b'\r'] if digits > 0 => Ok(Move::Wait),
+            [] | [b'\r'] if digits > 0 => Ok(DecoderMove::Wait),
             // Recipients may count digits: only those that matter are passed on, and looked at once more.
             [b'\r' | b';', ..] if zeros > 0 && size > 0 => {
-                Ok(Move::Over(zeros, Fate::Drop, At::Size))
+                Ok(DecoderMove::Over(zeros, Fate::Drop, BodyPosition::Size))
             }
             [b'\r', b'\n', ..] if digits > 0 => Ok(if size == 0 {
-                Move::Over(digits + 2, Fate::Drop, At::Trailers)
+                DecoderMove::Over(digits + 2, Fate::Drop, BodyPosition::Trailers)
             } else {
-                Move::Over(digits + 2, self.framing, content(size))
+                DecoderMove::Over(digits + 2, self.framing, content(size))
             }),
             // The digits and what follows have different fates where framing is kept.
             [b';', ..] if digits > 0 => {
                 let fate = if size == 0 { Fate::Drop } else { self.framing };
-                let part = Part::Semicolon;
-                Ok(Move::Over(digits, fate, At::Extension { size, part }))
+                let part = ExtensionPart::Semicolon;
+                Ok(DecoderMove::Over(
+                    digits,
+                    fate,
+                    BodyPosition::Extension { size, part },
+                ))
             }
             _ => Err(BAD),
         }
@@ -233,7 +237,12 @@ impl Chunks {
     /// As much as is there of a chunk's extensions, or their line's end. What precedes a malformed byte is taken first, so that
     /// it doesn't matter how the bytes came.
     #[cold]
-    fn extension(&self, input: &[u8], size: u64, mut part: Part) -> Result<Move, Reject> {
+    fn extension(
+        &self,
+        input: &[u8],
+        size: u64,
+        mut part: ExtensionPart,
+    ) -> Result<DecoderMove, Reject> {
         const BAD: Reject = Reject::bad("bad-chunk-extension");
         let mut len = 0;
         while let Some(next) = input.get(len).and_then(|&byte| part.after(byte)) {
@@ -244,31 +253,37 @@ impl Chunks {
             return Err(Reject::bad("chunk-extensions-too-large"));
         }
         if len > 0 {
-            return Ok(Move::Over(len, Fate::Drop, At::Extension { size, part }));
+            return Ok(DecoderMove::Over(
+                len,
+                Fate::Drop,
+                BodyPosition::Extension { size, part },
+            ));
         }
         match input {
             _ if !part.may_end() => Err(BAD),
-            [b'\r', b'\n', ..] if size == 0 => Ok(Move::Over(2, Fate::Drop, At::Trailers)),
-            [b'\r', b'\n', ..] => Ok(Move::Over(2, self.framing, content(size))),
-            [b'\r'] => Ok(Move::Wait),
+            [b'\r', b'\n', ..] if size == 0 => {
+                Ok(DecoderMove::Over(2, Fate::Drop, BodyPosition::Trailers))
+            }
+            [b'\r', b'\n', ..] => Ok(DecoderMove::Over(2, self.framing, content(size))),
+            [b'\r'] => Ok(DecoderMove::Wait),
             _ => Err(BAD),
         }
     }
 
-    fn trailers(&self, input: &[u8]) -> Result<Move, Reject> {
+    fn trailers(&self, input: &[u8]) -> Result<DecoderMove, Reject> {
         match input {
-            [b'\r', b'\n', ..] => Ok(Move::Over(2, Fate::Drop, At::Done)),
-            [b'\r'] => Ok(Move::Wait),
-            _ => Ok(trailers::section(input)?.map_or(Move::Wait, Move::Trailers)),
+            [b'\r', b'\n', ..] => Ok(DecoderMove::Over(2, Fate::Drop, BodyPosition::Done)),
+            [b'\r'] => Ok(DecoderMove::Wait),
+            _ => Ok(trailers::section(input)?.map_or(DecoderMove::Wait, DecoderMove::Trailers)),
         }
     }
 }
 
 #[inline]
-fn content(left: u64) -> At {
+fn content(left: u64) -> BodyPosition {
     if left == 0 {
-        At::ContentEnd
+        BodyPosition::ContentEnd
     } else {
-        At::Content { left }
+        BodyPosition::Content { left }
     }
 }

@@ -9,7 +9,7 @@ const MAX_NAMED: usize = 64;
 
 /// The options of all `Connection` fields of a head.
 #[derive(Debug, Default)]
-pub(super) struct Options {
+pub(super) struct ConnectionOptions {
     pub close: bool,
     pub keep_alive: bool,
     pub upgrade: bool,
@@ -17,7 +17,7 @@ pub(super) struct Options {
     named: bool,
 }
 
-impl Options {
+impl ConnectionOptions {
     /// One `Connection` line.
     #[inline]
     pub fn see(&mut self, value: &[u8]) {

@@ -136,9 +136,9 @@ impl FieldId {
 
 /// Which of the fields that have a class of their own are in a map: most questions are about those that aren't.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Present(u32);
+pub struct KnownFields(u32);
 
-impl Present {
+impl KnownFields {
     /// Those of this map.
     pub fn of(map: &http::HeaderMap) -> Self {
         let mut present = Self::default();

@@ -29,7 +29,7 @@ impl Framing {
 
 /// What the next bytes of a body are. Counts are of the bytes at the start of the input; the caller consumes them and asks again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum DecodeStep {
     /// Nothing can be said without more bytes. Never waits for more than [`super::trailers::MAX_BYTES`] in all.
     More,
     /// So many bytes of content (in verbatim mode: content together with its chunk framing, to be forwarded as they are). Never 0.
@@ -50,11 +50,11 @@ pub enum Step {
 /// encoder writes `0\r\n`, trailers and the empty line itself.
 #[derive(Clone, Debug)]
 pub struct BodyDecoder {
-    state: State,
+    state: DecoderState,
 }
 
 #[derive(Clone, Debug)]
-enum State {
+enum DecoderState {
     Done,
     Length(u64),
     UntilClose,
@@ -65,10 +65,10 @@ impl BodyDecoder {
     /// For a body with this framing. `verbatim` matters to [`Framing::Chunked`] only.
     pub fn new(framing: Framing, verbatim: bool) -> Self {
         let state = match framing {
-            Framing::Empty | Framing::Length(0) => State::Done,
-            Framing::Length(n) => State::Length(n),
-            Framing::Chunked => State::Chunked(Chunks::new(verbatim)),
-            Framing::UntilClose => State::UntilClose,
+            Framing::Empty | Framing::Length(0) => DecoderState::Done,
+            Framing::Length(n) => DecoderState::Length(n),
+            Framing::Chunked => DecoderState::Chunked(Chunks::new(verbatim)),
+            Framing::UntilClose => DecoderState::UntilClose,
         };
         Self { state }
     }
@@ -79,29 +79,29 @@ impl BodyDecoder {
     /// # Errors
     /// Malformed chunk framing or trailers, limits of HOSTILE.md. Content before the malformed place is handed out first.
     #[inline]
-    pub fn step(&mut self, input: &[u8]) -> Result<Step, Reject> {
+    pub fn step(&mut self, input: &[u8]) -> Result<DecodeStep, Reject> {
         match &mut self.state {
-            State::Done => Ok(Step::Done),
-            State::Chunked(chunks) => chunks.step(input),
-            _ if input.is_empty() => Ok(Step::More),
-            State::UntilClose => Ok(Step::Data(input.len())),
-            State::Length(left) => {
+            DecoderState::Done => Ok(DecodeStep::Done),
+            DecoderState::Chunked(chunks) => chunks.step(input),
+            _ if input.is_empty() => Ok(DecodeStep::More),
+            DecoderState::UntilClose => Ok(DecodeStep::Data(input.len())),
+            DecoderState::Length(left) => {
                 let n = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
                 *left -= n as u64;
                 if *left == 0 {
-                    self.state = State::Done;
+                    self.state = DecoderState::Done;
                 }
-                Ok(Step::Data(n))
+                Ok(DecodeStep::Data(n))
             }
         }
     }
 
     /// `n` bytes of content went another way than by [`Self::step`]; only where all that comes is content (Length, UntilClose).
     pub fn skip(&mut self, n: u64) {
-        if let State::Length(left) = &mut self.state {
+        if let DecoderState::Length(left) = &mut self.state {
             *left -= n;
             if *left == 0 {
-                self.state = State::Done;
+                self.state = DecoderState::Done;
             }
         }
     }
@@ -109,33 +109,33 @@ impl BodyDecoder {
     /// Whether all that comes is content (Length, UntilClose), and how much of it, where that is known.
     pub fn is_plain(&self) -> Option<Option<u64>> {
         match &self.state {
-            State::Length(left) => Some(Some(*left)),
-            State::UntilClose => Some(None),
-            State::Done | State::Chunked(_) => None,
+            DecoderState::Length(left) => Some(Some(*left)),
+            DecoderState::UntilClose => Some(None),
+            DecoderState::Done | DecoderState::Chunked(_) => None,
         }
     }
 
     /// How many content bytes are still to come, where that is known (Length).
     pub fn remaining(&self) -> Option<u64> {
         match &self.state {
-            State::Done => Some(0),
-            State::Length(left) => Some(*left),
-            State::UntilClose => None,
-            State::Chunked(chunks) => chunks.is_done().then_some(0),
+            DecoderState::Done => Some(0),
+            DecoderState::Length(left) => Some(*left),
+            DecoderState::UntilClose => None,
+            DecoderState::Chunked(chunks) => chunks.is_done().then_some(0),
         }
     }
 
     /// The peer closed: whether the body is complete by that (UntilClose, or already done).
     pub fn is_complete_at_eof(&self) -> bool {
-        matches!(self.state, State::UntilClose) || self.is_done()
+        matches!(self.state, DecoderState::UntilClose) || self.is_done()
     }
 
     /// Nothing more belongs to this body.
     #[inline]
     pub fn is_done(&self) -> bool {
         match &self.state {
-            State::Done => true,
-            State::Chunked(chunks) => chunks.is_done(),
+            DecoderState::Done => true,
+            DecoderState::Chunked(chunks) => chunks.is_done(),
             _ => false,
         }
     }
@@ -156,25 +156,25 @@ mod tests {
                 Err(reject) => return Err((out.content, reject)),
             };
             match step {
-                Step::More if seen == wire.len() => {
+                DecodeStep::More if seen == wire.len() => {
                     out.complete = false;
                     return Ok(out);
                 }
-                Step::More => seen = wire.len().min(seen + piece),
-                Step::Data(n) => {
+                DecodeStep::More => seen = wire.len().min(seen + piece),
+                DecodeStep::Data(n) => {
                     assert!(n > 0 && at + n <= seen);
                     out.content.extend_from_slice(&wire[at..at + n]);
                     at += n;
                 }
-                Step::Skip(n) => {
+                DecodeStep::Skip(n) => {
                     assert!(n > 0 && at + n <= seen);
                     at += n;
                 }
-                Step::Trailers(n) => {
+                DecodeStep::Trailers(n) => {
                     out.trailers = wire[at..at + n].to_vec();
                     at += n;
                 }
-                Step::Done => {
+                DecodeStep::Done => {
                     assert!(decoder.is_done());
                     out.complete = true;
                     out.rest = wire.len() - at;
@@ -339,27 +339,27 @@ mod tests {
     #[test]
     fn lengths_and_closes() {
         let mut body = BodyDecoder::new(Framing::Length(5), false);
-        assert_eq!(body.step(b""), Ok(Step::More));
-        assert_eq!(body.step(b"hel"), Ok(Step::Data(3)));
+        assert_eq!(body.step(b""), Ok(DecodeStep::More));
+        assert_eq!(body.step(b"hel"), Ok(DecodeStep::Data(3)));
         assert_eq!(body.remaining(), Some(2));
         assert!(!body.is_complete_at_eof());
-        assert_eq!(body.step(b"loGET"), Ok(Step::Data(2)));
+        assert_eq!(body.step(b"loGET"), Ok(DecodeStep::Data(2)));
         assert!(body.is_done() && body.is_complete_at_eof());
-        assert_eq!(body.step(b"GET"), Ok(Step::Done));
+        assert_eq!(body.step(b"GET"), Ok(DecodeStep::Done));
 
         let mut body = BodyDecoder::new(Framing::UntilClose, false);
-        assert_eq!(body.step(b"hello"), Ok(Step::Data(5)));
-        assert_eq!(body.step(b""), Ok(Step::More));
+        assert_eq!(body.step(b"hello"), Ok(DecodeStep::Data(5)));
+        assert_eq!(body.step(b""), Ok(DecodeStep::More));
         assert_eq!(body.remaining(), None);
         assert!(body.is_complete_at_eof() && !body.is_done());
 
         for framing in [Framing::Empty, Framing::Length(0)] {
             let mut body = BodyDecoder::new(framing, false);
             assert!(body.is_done() && !framing.has_body());
-            assert_eq!(body.step(b"GET"), Ok(Step::Done));
+            assert_eq!(body.step(b"GET"), Ok(DecodeStep::Done));
         }
         let mut huge = BodyDecoder::new(Framing::Length(u64::MAX), true);
-        assert_eq!(huge.step(b"x"), Ok(Step::Data(1)));
+        assert_eq!(huge.step(b"x"), Ok(DecodeStep::Data(1)));
         assert_eq!(huge.remaining(), Some(u64::MAX - 1));
     }
 
@@ -377,9 +377,9 @@ mod tests {
         let wire = b"5\r\nhello\r\n5\r\nworld\r\n1\r\n!\r\n0\r\n\r\n";
         let mut body = BodyDecoder::new(Framing::Chunked, true);
         let run = wire.len() - 5;
-        assert_eq!(body.step(wire), Ok(Step::Data(run)));
-        assert_eq!(body.step(&wire[run..]), Ok(Step::Skip(5)));
-        assert_eq!(body.step(b""), Ok(Step::Done));
+        assert_eq!(body.step(wire), Ok(DecodeStep::Data(run)));
+        assert_eq!(body.step(&wire[run..]), Ok(DecodeStep::Skip(5)));
+        assert_eq!(body.step(b""), Ok(DecodeStep::Done));
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub struct HeadLimits {
 
 /// HTTP/1 minor versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
+pub enum HttpVersion {
     /// HTTP/1.0
     H10,
     /// HTTP/1.1
@@ -85,7 +85,7 @@ pub struct Field {
 }
 
 /// Room for the slices that httparse finds, on the stack.
-pub(super) type Slots<'b, const N: usize> = [MaybeUninit<httparse::Header<'b>>; N];
+pub(super) type HeaderSlots<'b, const N: usize> = [MaybeUninit<httparse::Header<'b>>; N];
 
 /// Heads of up to so many fields are parsed with little stack.
 pub(super) const FEW: usize = 128;

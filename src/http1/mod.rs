@@ -25,8 +25,8 @@ pub(crate) mod target;
 pub mod trailers;
 
 pub use fields::FieldId;
-pub use framing::{BodyDecoder, Framing, Step};
-pub use head::{Field, HeadLimits, Span, Version};
+pub use framing::{BodyDecoder, DecodeStep, Framing};
+pub use head::{Field, HeadLimits, HttpVersion, Span};
 pub use method::Method;
 pub use request::RequestHead;
 pub use response::ResponseHead;

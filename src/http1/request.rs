@@ -3,9 +3,9 @@
 use std::mem::MaybeUninit;
 
 use super::coding::Lengths;
-use super::connection::Options;
+use super::connection::ConnectionOptions;
 use super::fields::has_underscore;
-use super::head::{FEW, Field, HeadLimits, MANY, Slots, Span, Version, find, tabulate};
+use super::head::{FEW, Field, HeadLimits, HeaderSlots, HttpVersion, MANY, Span, find, tabulate};
 use super::lists::{has_element, is_token_byte};
 use super::{FieldId, Framing, Method, Reject, authority, target};
 
@@ -34,7 +34,7 @@ pub struct RequestHead {
     /// The authority that counts: of an absolute-form target, else of `Host`. With port, not lower-cased. Empty only for HTTP/1.0 without Host.
     pub authority: Span,
     /// HTTP version.
-    pub version: Version,
+    pub version: HttpVersion,
     /// Field lines in order.
     pub fields: Vec<Field>,
     /// How the request's body is framed: Empty (neither length nor coding), Length (also of 0) or Chunked.
@@ -60,7 +60,7 @@ impl RequestHead {
             target: Span::default(),
             path_and_query: Span::default(),
             authority: Span::default(),
-            version: Version::H11,
+            version: HttpVersion::H11,
             fields: Vec::new(),
             framing: Framing::Empty,
             keep_alive: true,
@@ -118,7 +118,7 @@ impl RequestHead {
         buf: &'b [u8],
         start: usize,
         limits: &HeadLimits,
-        slots: &mut Slots<'b, N>,
+        slots: &mut HeaderSlots<'b, N>,
     ) -> Result<Option<usize>, Reject> {
         let mut raw = httparse::Request::new(&mut []);
         let slots = &mut slots[..limits.fields.min(N)];
@@ -152,7 +152,7 @@ impl RequestHead {
         limits: &HeadLimits,
     ) -> Result<(), Reject> {
         let mut said = Said::default();
-        let http11 = self.version == Version::H11;
+        let http11 = self.version == HttpVersion::H11;
         tabulate(buf, headers, end, &mut self.fields, |field, name, value| {
             match field.id {
                 FieldId::Other if !limits.underscores && has_underscore(name) => {
@@ -200,7 +200,7 @@ impl Default for RequestHead {
 struct Said {
     host: Option<Span>,
     lengths: Lengths,
-    connection: Options,
+    connection: ConnectionOptions,
     upgrade: Option<Span>,
     upgrade_refused: bool,
     te_trailers: bool,

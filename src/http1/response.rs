@@ -3,8 +3,8 @@
 use std::mem::MaybeUninit;
 
 use super::coding::Lengths;
-use super::connection::Options;
-use super::head::{FEW, Field, HeadLimits, MANY, Slots, Span, Version, find, tabulate};
+use super::connection::ConnectionOptions;
+use super::head::{FEW, Field, HeadLimits, HeaderSlots, HttpVersion, MANY, Span, find, tabulate};
 use super::request::of_parser;
 use super::{FieldId, Framing, Method, Reject, target};
 
@@ -19,7 +19,7 @@ pub struct ResponseHead {
     /// The reason phrase as typed.
     pub reason: Span,
     /// HTTP version.
-    pub version: Version,
+    pub version: HttpVersion,
     /// Field lines in order.
     pub fields: Vec<Field>,
     /// How the body is framed, for the method asked: Empty, Length (also of 0), Chunked or UntilClose.
@@ -40,7 +40,7 @@ impl ResponseHead {
         Self {
             status: 0,
             reason: Span::default(),
-            version: Version::H11,
+            version: HttpVersion::H11,
             fields: Vec::new(),
             framing: Framing::Empty,
             content_length: None,
@@ -102,7 +102,7 @@ impl ResponseHead {
         buf: &'b [u8],
         method: Method,
         limits: &HeadLimits,
-        slots: &mut Slots<'b, N>,
+        slots: &mut HeaderSlots<'b, N>,
     ) -> Result<Option<usize>, Reject> {
         let mut raw = httparse::Response::new(&mut []);
         let slots = &mut slots[..limits.fields.min(N)];
@@ -142,11 +142,11 @@ impl ResponseHead {
         end: usize,
         method: Method,
     ) -> Result<(), Reject> {
-        let http11 = self.version == Version::H11;
+        let http11 = self.version == HttpVersion::H11;
         let informational = self.status < 200;
         let bare = informational || self.status == 204;
         let mut lengths = Lengths::default();
-        let mut connection = Options::default();
+        let mut connection = ConnectionOptions::default();
         let mut upgrade = None;
         tabulate(buf, headers, end, &mut self.fields, |field, _, value| {
             match field.id {

@@ -1,6 +1,6 @@
 //! Request targets (RFC 9112 §3.2).
 
-use super::{Method, Reject, Span, Version, authority};
+use super::{HttpVersion, Method, Reject, Span, authority};
 
 const FRAGMENT: Reject = Reject::bad("fragment-in-target");
 
@@ -147,10 +147,10 @@ pub(super) fn refuse_version(text: &[u8]) -> Option<Reject> {
 
 /// HTTP/1's minor version as httparse says it.
 #[inline]
-pub(super) fn version(minor: Option<u8>) -> Version {
+pub(super) fn version(minor: Option<u8>) -> HttpVersion {
     match minor {
-        Some(0) => Version::H10,
-        _ => Version::H11,
+        Some(0) => HttpVersion::H10,
+        _ => HttpVersion::H11,
     }
 }
 

@@ -26,7 +26,7 @@ pub struct Trailer<'b> {
     pub line: &'b [u8],
 }
 
-/// The fields of a trailer section (as [`super::Step::Trailers`] measured it) that may be forwarded. Left out are those that a recipient might
+/// The fields of a trailer section (as [`super::DecodeStep::Trailers`] measured it) that may be forwarded. Left out are those that a recipient might
 /// merge into the head to its harm: framing, routing, connection, credentials, cookies, controls and conditions of requests and
 /// responses, what describes content, what we vouch for ourselves (`X-Forwarded-*`), and names with `_`.
 ///

@@ -23,7 +23,7 @@ const STATIC: [u8; 61] = [
 
 /// What a header block contains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct BlockContent {
     /// A pseudo-header field.
     pub(super) pseudo: bool,
     /// A `:path` with `#`.
@@ -31,7 +31,7 @@ pub(super) struct Seen {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum LiteralKind {
     Path,
     Pseudo,
     Regular,
@@ -39,12 +39,12 @@ enum Kind {
 
 #[derive(Clone, Copy, Debug)]
 struct Name {
-    kind: Kind,
+    kind: LiteralKind,
     len: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct TableEntry {
     name: Name,
     size: usize,
     fragment: bool,
@@ -54,7 +54,7 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct FieldTable {
     /// The newest first.
-    entries: VecDeque<Entry>,
+    entries: VecDeque<TableEntry>,
     size: usize,
     most: usize,
 }
@@ -70,8 +70,8 @@ impl FieldTable {
     }
 
     /// Reads a whole header block. `None`: it is malformed, and what the table holds is no longer known.
-    pub(super) fn read(&mut self, block: &[u8]) -> Option<Seen> {
-        let mut seen = Seen::default();
+    pub(super) fn read(&mut self, block: &[u8]) -> Option<BlockContent> {
+        let mut seen = BlockContent::default();
         let mut rest = Rest(block);
         while let Some(&first) = rest.0.first() {
             let (entry, kept) = match first {
@@ -88,7 +88,7 @@ impl FieldTable {
                 }
                 _ => (self.literal(&mut rest, 4, false)?, false),
             };
-            seen.pseudo |= entry.name.kind != Kind::Regular;
+            seen.pseudo |= entry.name.kind != LiteralKind::Regular;
             seen.fragment |= entry.fragment;
             if kept {
                 self.add(entry);
@@ -97,18 +97,18 @@ impl FieldTable {
         Some(seen)
     }
 
-    fn entry(&self, index: usize) -> Option<Entry> {
+    fn entry(&self, index: usize) -> Option<TableEntry> {
         match index.checked_sub(STATIC.len() + 1) {
             Some(at) => self.entries.get(at).copied(),
             None => {
                 // The fields 1 to 14 are pseudo-header fields: `:authority`, two of `:method`, two of `:path`, and so on.
                 let len = *STATIC.get(index.checked_sub(1)?)?;
                 let kind = match index {
-                    4 | 5 => Kind::Path,
-                    ..=14 => Kind::Pseudo,
-                    _ => Kind::Regular,
+                    4 | 5 => LiteralKind::Path,
+                    ..=14 => LiteralKind::Pseudo,
+                    _ => LiteralKind::Regular,
                 };
-                Some(Entry {
+                Some(TableEntry {
                     name: Name {
                         kind,
                         len: len.into(),
@@ -122,12 +122,12 @@ impl FieldTable {
     }
 
     /// A field whose value is written out. Its size is right only where it is `kept`: nobody asks otherwise.
-    fn literal(&self, rest: &mut Rest<'_>, prefix: u32, kept: bool) -> Option<Entry> {
+    fn literal(&self, rest: &mut Rest<'_>, prefix: u32, kept: bool) -> Option<TableEntry> {
         let name = match rest.integer(prefix)? {
             0 => rest.name()?,
             index => self.entry(index)?.name,
         };
-        let is_path = name.kind == Kind::Path;
+        let is_path = name.kind == LiteralKind::Path;
         let (huffman, value) = rest.string()?;
         let mut fragment = false;
         let len = if !huffman {
@@ -138,14 +138,14 @@ impl FieldTable {
         } else {
             0
         };
-        Some(Entry {
+        Some(TableEntry {
             name,
             size: name.len + len + OVERHEAD,
             fragment,
         })
     }
 
-    fn add(&mut self, entry: Entry) {
+    fn add(&mut self, entry: TableEntry) {
         self.evict(entry.size);
         // One that is larger than the table empties it, and isn't added (RFC 7541 §4.4).
         if entry.size <= self.most {
@@ -220,9 +220,9 @@ impl<'b> Rest<'b> {
             text.iter().for_each(|&byte| each(byte));
         }
         let kind = match start {
-            [b':', ..] if len == PATH.len() && start == *PATH => Kind::Path,
-            [b':', ..] => Kind::Pseudo,
-            _ => Kind::Regular,
+            [b':', ..] if len == PATH.len() && start == *PATH => LiteralKind::Path,
+            [b':', ..] => LiteralKind::Pseudo,
+            _ => LiteralKind::Regular,
         };
         Some(Name { kind, len })
     }
@@ -232,15 +232,15 @@ impl<'b> Rest<'b> {
 mod tests {
     use super::*;
 
-    const NOTHING: Seen = Seen {
+    const NOTHING: BlockContent = BlockContent {
         pseudo: false,
         fragment: false,
     };
-    const PSEUDO: Seen = Seen {
+    const PSEUDO: BlockContent = BlockContent {
         pseudo: true,
         fragment: false,
     };
-    const FRAGMENT: Seen = Seen {
+    const FRAGMENT: BlockContent = BlockContent {
         pseudo: true,
         fragment: true,
     };

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::fields::{FieldTable, Seen};
+use super::fields::{BlockContent, FieldTable};
 
 /// The length of the client's preface.
 const PREFACE: usize = 24;
@@ -34,7 +34,7 @@ const PRIORITY: u8 = 0x20;
 
 /// Who sends the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum SenderRole {
     /// A client: its bytes begin with the preface.
     Client,
     /// A server.
@@ -106,7 +106,7 @@ pub struct Lost;
 /// Reads one direction of a connection.
 #[derive(Debug)]
 pub struct Inspector {
-    role: Role,
+    role: SenderRole,
     flaws: Flaws,
     table: FieldTable,
     /// Bytes up to the next frame's head.
@@ -127,14 +127,14 @@ pub struct Inspector {
 
 impl Inspector {
     /// Of a connection that begins.
-    pub fn new(role: Role, flaws: Flaws) -> Self {
+    pub fn new(role: SenderRole, flaws: Flaws) -> Self {
         Self {
             role,
             flaws,
             table: FieldTable::new(),
             skip: match role {
-                Role::Client => PREFACE,
-                Role::Server => 0,
+                SenderRole::Client => PREFACE,
+                SenderRole::Server => 0,
             },
             head: [0; HEAD],
             have: 0,
@@ -261,11 +261,11 @@ impl Inspector {
         Ok(())
     }
 
-    fn judge(&self, head: Frame, seen: Seen) {
+    fn judge(&self, head: Frame, seen: BlockContent) {
         let is_trailers = match self.role {
-            Role::Client => !head.opens,
+            SenderRole::Client => !head.opens,
             // So may be the head of a response without a body; nobody asks about its trailers.
-            Role::Server => head.ends_stream(),
+            SenderRole::Server => head.ends_stream(),
         };
         if is_trailers && seen.pseudo {
             self.flaws.note(head.stream, Flaw::PseudoInTrailers);
@@ -312,13 +312,13 @@ mod tests {
     }
 
     /// Reads `bytes` in pieces; the flaws, and how many frames there were.
-    fn inspected(role: Role, bytes: &[u8], piece: usize) -> (Vec<(u32, Flaw)>, usize) {
+    fn inspected(role: SenderRole, bytes: &[u8], piece: usize) -> (Vec<(u32, Flaw)>, usize) {
         let flaws = Flaws::default();
         let mut inspector = Inspector::new(role, flaws.clone());
         let mut frames = 0;
         let preface = match role {
-            Role::Client => &[b'x'; PREFACE][..],
-            Role::Server => &[],
+            SenderRole::Client => &[b'x'; PREFACE][..],
+            SenderRole::Server => &[],
         };
         for part in [preface, bytes].concat().chunks(piece) {
             inspector.see(part, |_| frames += 1).expect("followed");
@@ -349,7 +349,7 @@ mod tests {
         ]
         .concat();
         for piece in [1, 2, 3, 7, 10, 64, 1000] {
-            let (flaws, frames) = inspected(Role::Client, &bytes, piece);
+            let (flaws, frames) = inspected(SenderRole::Client, &bytes, piece);
             assert_eq!(frames, 8, "{piece}");
             let want = [
                 (1, Flaw::FragmentInPath),
@@ -370,14 +370,14 @@ mod tests {
             frame(kind::HEADERS, LAST, 3, &status),
         ]
         .concat();
-        let (flaws, frames) = inspected(Role::Server, &bytes, 5);
+        let (flaws, frames) = inspected(SenderRole::Server, &bytes, 5);
         assert_eq!((flaws, frames), (vec![(3, Flaw::PseudoInTrailers)], 4));
     }
 
     #[test]
     fn a_connection_that_cannot_be_followed_is_lost_at_the_next_block() {
         let flaws = Flaws::default();
-        let mut inspector = Inspector::new(Role::Server, flaws);
+        let mut inspector = Inspector::new(SenderRole::Server, flaws);
         let bad = frame(kind::HEADERS, WHOLE, 1, &[0x80]);
         assert!(inspector.see(&bad, |_| {}).is_ok());
         assert!(

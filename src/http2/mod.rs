@@ -7,4 +7,4 @@ mod fields;
 mod huffman;
 mod inspect;
 
-pub use inspect::{Flaw, Flaws, Frame, Inspector, Lost, Role, kind};
+pub use inspect::{Flaw, Flaws, Frame, Inspector, Lost, SenderRole, kind};

@@ -4,21 +4,21 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 #[derive(Debug)]
-struct Inner {
+struct BudgetState {
     most: usize,
     used: Cell<usize>,
     /// The budget that this one is a part of.
-    whole: Option<Budget>,
+    whole: Option<ByteBudget>,
 }
 
 /// A bound. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Budget(Rc<Inner>);
+pub struct ByteBudget(Rc<BudgetState>);
 
-impl Budget {
+impl ByteBudget {
     /// At most `most` bytes.
     pub fn new(most: usize) -> Self {
-        Self(Rc::new(Inner {
+        Self(Rc::new(BudgetState {
             most,
             used: Cell::new(0),
             whole: None,
@@ -27,7 +27,7 @@ impl Budget {
 
     /// A part of this budget, itself of at most `most` bytes.
     pub fn part(&self, most: usize) -> Self {
-        Self(Rc::new(Inner {
+        Self(Rc::new(BudgetState {
             most,
             used: Cell::new(0),
             whole: Some(self.clone()),
@@ -61,14 +61,14 @@ impl Budget {
 
 /// What one owner has taken from a budget; given back when it is dropped.
 #[derive(Debug)]
-pub struct Share {
-    of: Budget,
+pub struct BudgetShare {
+    of: ByteBudget,
     bytes: usize,
 }
 
-impl Share {
+impl BudgetShare {
     /// Nothing yet.
-    pub fn new(of: Budget) -> Self {
+    pub fn new(of: ByteBudget) -> Self {
         Self { of, bytes: 0 }
     }
 
@@ -88,7 +88,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for BudgetShare {
     fn drop(&mut self) {
         self.clear();
     }
@@ -100,12 +100,12 @@ mod tests {
 
     #[test]
     fn a_part_is_bounded_by_itself_and_by_the_whole() {
-        let whole = Budget::new(100);
+        let whole = ByteBudget::new(100);
         let (one, other) = (whole.part(60), whole.part(60));
-        let mut first = Share::new(one.clone());
+        let mut first = BudgetShare::new(one.clone());
         assert!(!first.grow_to(61), "beyond the part");
         assert!(first.grow_to(60));
-        let mut second = Share::new(other.clone());
+        let mut second = BudgetShare::new(other.clone());
         assert!(!second.grow_to(41), "beyond the whole");
         assert!(second.grow_to(40));
         assert_eq!((whole.used(), one.used(), other.used()), (100, 60, 40));
@@ -118,8 +118,8 @@ mod tests {
 
     #[test]
     fn only_what_is_missing_is_taken() {
-        let budget = Budget::new(10);
-        let mut share = Share::new(budget.clone());
+        let budget = ByteBudget::new(10);
+        let mut share = BudgetShare::new(budget.clone());
         assert!(share.grow_to(8) && share.grow_to(3) && share.grow_to(10));
         assert_eq!(budget.used(), 10);
         assert!(!share.grow_to(11));

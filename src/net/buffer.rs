@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
-use super::budget::Budget;
+use super::budget::ByteBudget;
 use super::pipe::Pipe;
 
 /// A small buffer: holds nearly every head, and a small body with it.
@@ -36,17 +36,17 @@ const ANSWERS: usize = 32 * 1024 * 1024;
 const PIPES_SPARE: usize = 16;
 
 #[derive(Debug)]
-struct Shelf {
+struct BufferPool {
     spare: [Pile<Box<[u8]>>; 3],
     huge_lent: usize,
     out: Pile<Vec<u8>>,
     pipes: Pile<Pipe>,
     pipes_lent: usize,
-    bodies: Budget,
-    answers: Budget,
+    bodies: ByteBudget,
+    answers: ByteBudget,
 }
 
-impl Default for Shelf {
+impl Default for BufferPool {
     fn default() -> Self {
         Self {
             spare: Default::default(),
@@ -54,8 +54,8 @@ impl Default for Shelf {
             out: Pile::default(),
             pipes: Pile::default(),
             pipes_lent: 0,
-            bodies: Budget::new(BODIES),
-            answers: Budget::new(ANSWERS),
+            bodies: ByteBudget::new(BODIES),
+            answers: ByteBudget::new(ANSWERS),
         }
     }
 }
@@ -98,7 +98,7 @@ impl<T> Pile<T> {
 
 /// One worker's spare buffers. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Buffers(Rc<RefCell<Shelf>>);
+pub struct Buffers(Rc<RefCell<BufferPool>>);
 
 impl Buffers {
     /// No buffers yet; they are made on demand.
@@ -117,12 +117,12 @@ impl Buffers {
     }
 
     /// What the worker's buffered request bodies take their bytes from.
-    pub fn bodies(&self) -> Budget {
+    pub fn bodies(&self) -> ByteBudget {
         self.0.borrow().bodies.clone()
     }
 
     /// What the worker's finished responses take their bytes from.
-    pub fn answers(&self) -> Budget {
+    pub fn answers(&self) -> ByteBudget {
         self.0.borrow().answers.clone()
     }
 

@@ -1,6 +1,6 @@
 //! Deadlines that cost a request nothing: a store, no timer.
 //!
-//! Every task that may wait on a peer has a [`Watch`] in its worker's [`Watches`]. It says by when it wants to be woken;
+//! Every task that may wait on a peer has a [`TaskControl`] in its worker's [`TaskControls`]. It says by when it wants to be woken;
 //! a tick of the worker wakes those that are due. The precision is one [`TICK`]: a deadline fires never early and at most
 //! two ticks late, which is plenty for timeouts that are counted in seconds.
 //!
@@ -30,7 +30,7 @@ const SLOT_KEPT: usize = 1024;
 
 /// What a watched task is doing, as drain and shedding see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum TaskPhase {
     /// In the TLS handshake.
     Handshake,
     /// Between requests: nothing would be lost.
@@ -45,12 +45,12 @@ pub enum Phase {
 
 /// One task's deadline and what others want of it.
 #[derive(Debug)]
-pub struct Watch {
+pub struct TaskControl {
     due: Cell<u64>,
     /// The turn (a count of ticks) in which it is looked at; [`NEVER`] while it lies in no slot.
     turn: Cell<u64>,
     expired: Cell<bool>,
-    phase: Cell<Phase>,
+    phase: Cell<TaskPhase>,
     closing: Cell<bool>,
     shut: Cell<bool>,
     since: Cell<u64>,
@@ -60,11 +60,11 @@ pub struct Watch {
     waker: RefCell<Option<Waker>>,
     /// Which listener it came through (its index in the server's own count), for drains of one listener.
     pub listener: usize,
-    watches: Watches,
+    watches: TaskControls,
     key: Cell<usize>,
 }
 
-impl Watch {
+impl TaskControl {
     /// Wants to be woken after `wait` from now; the former deadline is forgotten, unless the task was [shut](Self::shut).
     #[inline]
     pub fn arm(&self, wait: Duration) {
@@ -104,13 +104,13 @@ impl Watch {
 
     /// What the task is doing now.
     #[inline]
-    pub fn enter(&self, phase: Phase) {
+    pub fn enter(&self, phase: TaskPhase) {
         self.phase.set(phase);
         self.since.set(self.watches.0.now_ms.get());
     }
 
     /// Enters the phase unless the task is in it already: the time that it has been in it goes on.
-    pub(crate) fn ensure(&self, phase: Phase) {
+    pub(crate) fn ensure(&self, phase: TaskPhase) {
         if self.phase.get() != phase {
             self.enter(phase);
         }
@@ -151,7 +151,7 @@ impl Watch {
     }
 
     /// What the task is doing.
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> TaskPhase {
         self.phase.get()
     }
 
@@ -225,16 +225,16 @@ impl Watch {
 
 /// Gives up the place when the task ends.
 #[derive(Debug)]
-pub struct Watched(Rc<Watch>);
+pub struct OwnedTaskControl(Rc<TaskControl>);
 
-impl std::ops::Deref for Watched {
-    type Target = Rc<Watch>;
-    fn deref(&self) -> &Rc<Watch> {
+impl std::ops::Deref for OwnedTaskControl {
+    type Target = Rc<TaskControl>;
+    fn deref(&self) -> &Rc<TaskControl> {
         &self.0
     }
 }
 
-impl Drop for Watched {
+impl Drop for OwnedTaskControl {
     fn drop(&mut self) {
         self.0.waker.borrow_mut().take();
         let shelf = &self.0.watches.0;
@@ -266,7 +266,7 @@ impl Wheel {
     }
 
     /// Puts a watch where it is looked at in time for `due` (milliseconds).
-    fn place(&self, watch: &Watch, due: u64) {
+    fn place(&self, watch: &TaskControl, due: u64) {
         let next = self.made.get() + 1;
         let turn = turn_of(due).clamp(next, next + SLOTS - 2);
         if turn < watch.turn.get() {
@@ -278,22 +278,22 @@ impl Wheel {
 }
 
 #[derive(Debug)]
-struct Shelf {
+struct TaskTable {
     epoch: Instant,
     /// From the origin of the process to `epoch`.
     origin_ms: u64,
     now_ms: Cell<u64>,
     wheel: Wheel,
-    /// Watches that are to end.
+    /// Tasks that are to end.
     closing: Cell<usize>,
-    slab: RefCell<Slab<Rc<Watch>>>,
+    slab: RefCell<Slab<Rc<TaskControl>>>,
 }
 
 /// All watches of one worker. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Watches(Rc<Shelf>);
+pub struct TaskControls(Rc<TaskTable>);
 
-impl Watches {
+impl TaskControls {
     /// None yet.
     pub fn new() -> Self {
         Self::since(Instant::now())
@@ -301,7 +301,7 @@ impl Watches {
 
     /// Those of a worker that begins at `epoch`.
     pub(super) fn since(epoch: Instant) -> Self {
-        Self(Rc::new(Shelf {
+        Self(Rc::new(TaskTable {
             epoch,
             origin_ms: origin_ms(epoch),
             now_ms: Cell::new(0),
@@ -312,12 +312,12 @@ impl Watches {
     }
 
     /// A watch for a task that came through this listener.
-    pub fn watch(&self, listener: usize) -> Watched {
-        let watch = Rc::new(Watch {
+    pub fn watch(&self, listener: usize) -> OwnedTaskControl {
+        let watch = Rc::new(TaskControl {
             due: Cell::new(NEVER),
             turn: Cell::new(NEVER),
             expired: Cell::new(false),
-            phase: Cell::new(Phase::Idle),
+            phase: Cell::new(TaskPhase::Idle),
             closing: Cell::new(false),
             shut: Cell::new(false),
             since: Cell::new(self.0.now_ms.get()),
@@ -331,7 +331,7 @@ impl Watches {
         watch
             .key
             .set(self.0.slab.borrow_mut().insert(watch.clone()));
-        Watched(watch)
+        OwnedTaskControl(watch)
     }
 
     /// Milliseconds as of the last tick, since an origin that all workers share: what one worker stores, another may compare
@@ -370,7 +370,7 @@ impl Watches {
     }
 
     /// Calls `see` for each watch. It may wake them, not end them.
-    pub fn each(&self, mut see: impl FnMut(&Watch)) {
+    pub fn each(&self, mut see: impl FnMut(&TaskControl)) {
         for (_, watch) in &*self.0.slab.borrow() {
             see(watch);
         }
@@ -387,7 +387,7 @@ impl Watches {
     }
 }
 
-impl Default for Watches {
+impl Default for TaskControls {
     fn default() -> Self {
         Self::new()
     }

@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn a_deadline_never_fires_early_and_at_most_two_ticks_late() {
-    let watches = Watches::new();
+    let watches = TaskControls::new();
     let watch = watches.watch(0);
     let cx = Context::from_waker(Waker::noop());
     let start = watches.0.epoch;
@@ -17,7 +17,7 @@ fn a_deadline_never_fires_early_and_at_most_two_ticks_late() {
 
 #[test]
 fn shutting_a_task_survives_rearming() {
-    let watches = Watches::new();
+    let watches = TaskControls::new();
     let watch = watches.watch(0);
     let cx = Context::from_waker(Waker::noop());
     watch.shut();
@@ -30,7 +30,7 @@ fn shutting_a_task_survives_rearming() {
 
 #[test]
 fn deadlines_beyond_the_wheel_and_those_that_move_are_kept() {
-    let watches = Watches::new();
+    let watches = TaskControls::new();
     let cx = Context::from_waker(Waker::noop());
     let at = |ms| watches.0.epoch + Duration::from_millis(ms);
     let (far, near, back, off) = (
@@ -67,7 +67,7 @@ fn deadlines_beyond_the_wheel_and_those_that_move_are_kept() {
 
 #[test]
 fn a_halt_delays_no_deadline_further_than_itself() {
-    let watches = Watches::new();
+    let watches = TaskControls::new();
     let cx = Context::from_waker(Waker::noop());
     let some: Vec<_> = (0..2000).map(|_| watches.watch(0)).collect();
     for (i, watch) in some.iter().enumerate() {
@@ -79,7 +79,7 @@ fn a_halt_delays_no_deadline_further_than_itself() {
 
 #[test]
 fn a_tick_looks_only_at_those_whose_turn_it_is() {
-    let watches = Watches::new();
+    let watches = TaskControls::new();
     let some: Vec<_> = (0..1000).map(|_| watches.watch(0)).collect();
     for _ in 0..100 {
         some.iter().for_each(|w| w.arm(Duration::from_secs(60)));
@@ -95,7 +95,7 @@ fn a_tick_looks_only_at_those_whose_turn_it_is() {
 
 #[test]
 fn those_that_are_to_end_are_counted_once() {
-    let watches = Watches::new();
+    let watches = TaskControls::new();
     let (a, _b) = (watches.watch(0), watches.watch(0));
     assert!(!watches.any_closing());
     a.announce_close();
@@ -107,7 +107,7 @@ fn those_that_are_to_end_are_counted_once() {
 
 #[test]
 fn a_task_that_ends_gives_up_its_place() {
-    let watches = Watches::new();
+    let watches = TaskControls::new();
     let (a, b) = (watches.watch(0), watches.watch(1));
     assert_eq!(watches.len(), 2);
     drop(a);

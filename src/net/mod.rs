@@ -11,9 +11,9 @@ pub mod pipe;
 mod socket_file;
 pub mod stream;
 
-pub use budget::{Budget, Share};
+pub use budget::{BudgetShare, ByteBudget};
 pub use buffer::{Buffer, Buffers};
-pub use clock::{Phase, Watch, Watched, Watches};
-pub use outbox::{Outbox, Piece};
+pub use clock::{OwnedTaskControl, TaskControl, TaskControls, TaskPhase};
+pub use outbox::{Outbox, OutgoingPiece};
 pub use socket_file::SocketFile;
 pub use stream::Stream;

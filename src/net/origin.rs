@@ -14,15 +14,15 @@ pub(super) fn origin_ms(at: Instant) -> u64 {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::super::Watches;
+    use super::super::TaskControls;
 
     /// A worker that replaces one that died begins long after the others.
     #[test]
     fn workers_that_began_at_different_times_agree_on_the_time() {
         let start = Instant::now();
         let (first, second) = (
-            Watches::since(start),
-            Watches::since(start + Duration::from_secs(3600)),
+            TaskControls::since(start),
+            TaskControls::since(start + Duration::from_secs(3600)),
         );
         let now = start + Duration::from_secs(3700);
         first.tick(now);

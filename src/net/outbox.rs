@@ -11,18 +11,18 @@ use bytes::Buf;
 const MOST: usize = 512 * 1024;
 
 #[derive(Debug, Default)]
-struct Inner {
+struct OutboxState {
     held: Cell<usize>,
     waiting: RefCell<Vec<Waker>>,
 }
 
 /// One connection's count. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Outbox(Rc<Inner>);
+pub struct Outbox(Rc<OutboxState>);
 
 /// Bytes on their way out; counted until they are written or given up.
 #[derive(Debug)]
-pub struct Piece {
+pub struct OutgoingPiece {
     data: Vec<u8>,
     sent: usize,
     outbox: Outbox,
@@ -42,9 +42,9 @@ impl Outbox {
     }
 
     /// A copy of these bytes.
-    pub fn piece(&self, data: &[u8]) -> Piece {
+    pub fn piece(&self, data: &[u8]) -> OutgoingPiece {
         self.0.held.set(self.0.held.get() + data.len());
-        Piece {
+        OutgoingPiece {
             data: data.to_vec(),
             sent: 0,
             outbox: self.clone(),
@@ -57,12 +57,12 @@ impl Outbox {
     }
 
     /// Nothing, for the end of a stream.
-    pub fn nothing(&self) -> Piece {
+    pub fn nothing(&self) -> OutgoingPiece {
         self.piece(&[])
     }
 }
 
-impl Piece {
+impl OutgoingPiece {
     /// Puts a copy of these bytes behind what it holds.
     pub(crate) fn append(&mut self, data: &[u8]) {
         let held = &self.outbox.0.held;
@@ -71,7 +71,7 @@ impl Piece {
     }
 }
 
-impl Drop for Piece {
+impl Drop for OutgoingPiece {
     fn drop(&mut self) {
         let inner = &*self.outbox.0;
         let left = inner.held.get() - self.data.len();
@@ -83,7 +83,7 @@ impl Drop for Piece {
     }
 }
 
-impl Buf for Piece {
+impl Buf for OutgoingPiece {
     fn remaining(&self) -> usize {
         self.data.len() - self.sent
     }

@@ -147,7 +147,7 @@ impl Stream {
 
     /// The socket, where its bytes are the peer's as they are.
     #[inline]
-    pub fn clear_tcp(&self) -> Option<&TcpStream> {
+    pub fn plain_tcp(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(s) => Some(s),
             _ => None,

@@ -3,24 +3,28 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::net::{Phase, Watch};
+use crate::net::{TaskControl, TaskPhase};
 use crate::upstream::Endpoint;
-use crate::upstream::limits::Guard;
+use crate::upstream::limits::ActiveGuard;
 
 /// A request in flight on an endpoint. It may become a stream.
 #[derive(Debug)]
 pub struct Active<'a> {
     /// The endpoint.
     pub endpoint: &'a Arc<Endpoint>,
-    watch: &'a Watch,
+    watch: &'a TaskControl,
     streams: bool,
     /// The room that it takes under `limits.requests`.
-    _room: Guard<'a>,
+    _room: ActiveGuard<'a>,
 }
 
 impl<'a> Active<'a> {
     /// It begins, with room under `limits.requests`.
-    pub fn enter(endpoint: &'a Arc<Endpoint>, watch: &'a Watch, room: Guard<'a>) -> Self {
+    pub fn enter(
+        endpoint: &'a Arc<Endpoint>,
+        watch: &'a TaskControl,
+        room: ActiveGuard<'a>,
+    ) -> Self {
         endpoint.load.active.fetch_add(1, Ordering::Relaxed);
         watch.set_upstream(Some(endpoint.slot));
         Self {
@@ -33,7 +37,7 @@ impl<'a> Active<'a> {
 
     /// It is a tunnel, or an answer without an end in sight: drains give it the time of streams from now on.
     pub fn becomes_stream(&mut self) {
-        self.watch.enter(Phase::Stream);
+        self.watch.enter(TaskPhase::Stream);
         if !std::mem::replace(&mut self.streams, true) {
             self.endpoint.load.streams.fetch_add(1, Ordering::Relaxed);
         }

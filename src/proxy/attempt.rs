@@ -4,7 +4,7 @@ use super::active::Active;
 use super::body::Upload;
 use super::context::RequestContext;
 use super::error::{AttemptError, ExchangeError};
-use super::exchange::{self, Answered, Arrived, Remainder, Work};
+use super::exchange::{self, AnswerParts, Answered, Arrived, Remainder};
 use super::h1_up::H1Up;
 use super::h2_up::H2Up;
 use super::headers::Fields;
@@ -18,7 +18,7 @@ use crate::telemetry::record::RetryReason;
 use crate::upstream::ConnectError;
 use crate::upstream::conns::Kept;
 use crate::upstream::h2_conns::Lease;
-use crate::upstream::limits::{Guard, anybody_waits};
+use crate::upstream::limits::{ActiveGuard, anybody_waits};
 
 /// Whether a client can do nothing without the tunnel that it asks for; other upgrades may be ignored (RFC 9110 §7.8).
 fn is_websocket(protocol: &[u8]) -> bool {
@@ -34,7 +34,7 @@ pub(super) enum Tried<R> {
 }
 
 /// How an exchange on one connection ended.
-struct Outcome {
+struct ConnectionOutcome {
     result: Result<Tried<Remainder>, TryError>,
     /// The kept connection had ended under the request, which may go on a fresh one.
     stale: Option<Stale>,
@@ -49,7 +49,7 @@ enum Stale {
     MayBeSent,
 }
 
-impl From<ExchangeError> for Outcome {
+impl From<ExchangeError> for ConnectionOutcome {
     fn from(error: ExchangeError) -> Self {
         Self {
             result: Err(error.into()),
@@ -86,7 +86,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
     /// request that may have been processed goes to another endpoint rather, since that counts as a try.
     pub async fn attempt<D: Downstream>(
         &mut self,
-        room: Guard<'a>,
+        room: ActiveGuard<'a>,
         upload: &mut Upload,
         down: &mut D,
     ) -> Result<Tried<Remainder>, TryError> {
@@ -117,7 +117,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         active: &mut Active<'a>,
         upload: &mut Upload,
         down: &mut D,
-    ) -> Outcome {
+    ) -> ConnectionOutcome {
         let cx = self.cx;
         let endpoint = active.endpoint;
         let tunnels = cx.request.upgrade.is_some_and(is_websocket);
@@ -160,7 +160,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         kept: Kept,
         upload: &mut Upload,
         down: &mut D,
-    ) -> Outcome {
+    ) -> ConnectionOutcome {
         let (worker, endpoint) = (self.cx.worker, active.endpoint);
         let Kept {
             stream,
@@ -168,7 +168,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             used,
             bulk,
         } = kept;
-        let mut open = Open {
+        let mut open = OpenConnection {
             shard: self.shard(endpoint),
             kept: false,
         };
@@ -214,7 +214,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
                 .conns
                 .give(endpoint, kept, worker.watches.now_ms(), idle_ms);
         }
-        Outcome { result, stale }
+        ConnectionOutcome { result, stale }
     }
 
     async fn over_h2<D: Downstream>(
@@ -223,7 +223,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         leased: Result<Lease, ExchangeError>,
         upload: &mut Upload,
         down: &mut D,
-    ) -> Outcome {
+    ) -> ConnectionOutcome {
         let prepared = leased.and_then(|lease| {
             H2Up::new(lease, active.endpoint, self.cx.request).map_err(ExchangeError::Malformed)
         });
@@ -251,7 +251,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             Tried::Served(served) => Tried::Served(served),
             Tried::Arrived(arrived, ()) => Tried::Arrived(arrived, Remainder::H2(Box::new(up))),
         });
-        Outcome { result, stale }
+        ConnectionOutcome { result, stale }
     }
 
     /// The exchange on an open connection: ask for the head, decide, answer.
@@ -274,7 +274,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             return Err(TryError::Superseded(next));
         }
         let cookie = self.cookie(head.status);
-        let work = Work {
+        let work = AnswerParts {
             active,
             recording: self.recording,
             upload,
@@ -314,12 +314,12 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
 }
 
 /// An open connection: uncounted when it is closed, not when it is kept.
-struct Open<'a> {
+struct OpenConnection<'a> {
     shard: &'a VersionShard,
     kept: bool,
 }
 
-impl Drop for Open<'_> {
+impl Drop for OpenConnection<'_> {
     fn drop(&mut self) {
         if !self.kept {
             self.shard.connections(-1);

@@ -6,9 +6,9 @@ use std::task::{Context, Poll, ready};
 
 use http::HeaderMap;
 
-use super::wire::{Piece, PumpError, Sink, Source, WireError};
+use super::wire::{BodyPiece, PumpError, Sink, Source, WireError};
 use crate::net::buffer::LentPipe;
-use crate::net::{Budget, Share};
+use crate::net::{BudgetShare, ByteBudget};
 
 /// One direction's progress.
 #[derive(Debug, Default)]
@@ -99,7 +99,7 @@ impl Flow {
                 ready!(self.poll_pipe(cx, source, sink))?;
             }
             match source.poll_piece(cx) {
-                Poll::Ready(Ok(Piece::Data(_))) => {
+                Poll::Ready(Ok(BodyPiece::Data(_))) => {
                     self.waits_for_sink = true;
                     let Poll::Ready(written) = sink.poll_write(cx, source.data()) else {
                         source.stall();
@@ -109,11 +109,11 @@ impl Flow {
                     source.consume(n);
                     self.moved += n as u64;
                 }
-                Poll::Ready(Ok(Piece::Trailers)) => {
+                Poll::Ready(Ok(BodyPiece::Trailers)) => {
                     self.trailers = Some(source.take_trailers());
                     self.ended = true;
                 }
-                Poll::Ready(Ok(Piece::End)) => self.ended = true,
+                Poll::Ready(Ok(BodyPiece::End)) => self.ended = true,
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(PumpError::Source(e))),
                 Poll::Pending => {
                     return self.wait_for_source(cx, sink);
@@ -173,22 +173,22 @@ impl Flow {
             {
                 self.waits_for_sink = true;
                 ready!(sink.poll_clear(cx)).map_err(PumpError::Sink)?;
-                let Some((to, _)) = sink.inlet() else {
+                let Some((to, _)) = sink.splice_sink() else {
                     return Poll::Ready(Err(PumpError::Sink(WireError::Cut)));
                 };
                 let n = ready!(pipe.poll_give(cx, to)).map_err(|e| PumpError::Sink(e.into()))?;
                 if n == 0 {
                     return Poll::Ready(Err(PumpError::Sink(WireError::Cut)));
                 }
-                sink.gave(n);
+                sink.spliced_to(n);
                 self.moved += n as u64;
                 continue;
             }
-            let Some((from, most)) = source.outlet().filter(|_| !self.unpiped) else {
+            let Some((from, most)) = source.splice_source().filter(|_| !self.unpiped) else {
                 self.pipe = None;
                 return Poll::Ready(Ok(()));
             };
-            let Some((_, room)) = sink.inlet() else {
+            let Some((_, room)) = sink.splice_sink() else {
                 // Without room the sink refuses what comes next, when it is written.
                 self.unpiped = true;
                 continue;
@@ -207,11 +207,11 @@ impl Flow {
             };
             match taken {
                 Ok(n) if n > 0 => {
-                    source.took(n);
+                    source.spliced_from(n);
                     let little = n < TRICKLE && n as u64 != most;
                     self.trickles = if little { self.trickles + 1 } else { 0 };
                     if self.trickles >= TRICKLES {
-                        source.trickles();
+                        source.splice_is_slow();
                         self.unpiped = true;
                     }
                 }
@@ -236,7 +236,7 @@ pub struct Upload {
 struct Ledger {
     kept: Vec<u8>,
     /// What `kept` may take of the memory for bodies; `None`: it isn't counted.
-    share: Option<Share>,
+    share: Option<BudgetShare>,
     keep: usize,
     replayed: usize,
     complete: bool,
@@ -274,8 +274,8 @@ impl Upload {
     }
 
     /// What is kept takes its bytes from this budget. Called before anything is read.
-    pub fn take_from(&mut self, budget: Budget) {
-        self.ledger.share = Some(Share::new(budget));
+    pub fn take_from(&mut self, budget: ByteBudget) {
+        self.ledger.share = Some(BudgetShare::new(budget));
     }
 
     /// Whether everything that was taken from the client can be sent again.
@@ -296,7 +296,7 @@ impl Upload {
     }
 
     /// Reads the body, to be sent later; ready when it is whole, or `most` bytes of it are there, or the budget has no room for more.
-    pub fn poll_hold(
+    pub fn poll_buffer(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Source,
@@ -306,7 +306,7 @@ impl Upload {
         while ledger.seen < most {
             let piece = ready!(source.poll_piece(cx))
                 .map_err(|e| UploadError::Pump(PumpError::Source(e)))?;
-            if let Piece::Data(n) = piece {
+            if let BodyPiece::Data(n) = piece {
                 if !ledger.buffer(source.data(), most as usize) {
                     break;
                 }
@@ -314,7 +314,7 @@ impl Upload {
                 source.consume(n);
                 continue;
             }
-            if piece == Piece::Trailers {
+            if piece == BodyPiece::Trailers {
                 self.flow.trailers = Some(source.take_trailers());
             }
             self.flow.ended = true;
@@ -323,7 +323,7 @@ impl Upload {
         Poll::Ready(Ok(()))
     }
 
-    /// So many bytes were read by [`Self::poll_hold`].
+    /// So many bytes were read by [`Self::poll_buffer`].
     pub fn held(&self) -> u64 {
         self.ledger.seen
     }
@@ -368,9 +368,9 @@ struct Tap<'a, S> {
 }
 
 impl<S: Source> Source for Tap<'_, S> {
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, WireError>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPiece, WireError>> {
         let piece = self.source.poll_piece(cx);
-        if let Poll::Ready(Ok(Piece::Data(n))) = piece
+        if let Poll::Ready(Ok(BodyPiece::Data(n))) = piece
             && self.ledger.seen + n as u64 > self.ledger.limit
         {
             // Before a byte of it goes up: the upstream must not take a body that was refused for a whole one.

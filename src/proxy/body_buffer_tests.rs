@@ -23,10 +23,10 @@ impl Body {
 }
 
 impl Source for Body {
-    fn poll_piece(&mut self, _: &mut Context<'_>) -> Poll<Result<Piece, WireError>> {
+    fn poll_piece(&mut self, _: &mut Context<'_>) -> Poll<Result<BodyPiece, WireError>> {
         Poll::Ready(Ok(match self.pieces {
-            0 => Piece::End,
-            _ => Piece::Data(PIECE),
+            0 => BodyPiece::End,
+            _ => BodyPiece::Data(PIECE),
         }))
     }
     fn data(&self) -> &[u8] {
@@ -64,7 +64,7 @@ impl Sink for Body {
     }
 }
 
-fn upload(budget: &Budget, keep: usize) -> Upload {
+fn upload(budget: &ByteBudget, keep: usize) -> Upload {
     let mut upload = Upload::new(None, keep);
     upload.take_from(budget.clone());
     upload
@@ -72,7 +72,7 @@ fn upload(budget: &Budget, keep: usize) -> Upload {
 
 fn buffer(upload: &mut Upload, source: &mut Body) {
     let cx = &mut Context::from_waker(Waker::noop());
-    let held = upload.poll_hold(cx, source, 65_536);
+    let held = upload.poll_buffer(cx, source, 65_536);
     assert!(matches!(held, Poll::Ready(Ok(()))));
 }
 
@@ -87,7 +87,7 @@ fn sent(upload: &mut Upload, source: &mut Body) -> usize {
 
 #[test]
 fn bodies_beyond_the_budget_stream_and_arrive_whole() {
-    let budget = Budget::new(100_000);
+    let budget = ByteBudget::new(100_000);
     let mut uploads: Vec<_> = (0..5).map(|_| (upload(&budget, 0), Body::of(6))).collect();
     for (upload, source) in &mut uploads {
         buffer(upload, source);
@@ -106,7 +106,7 @@ fn bodies_beyond_the_budget_stream_and_arrive_whole() {
 
 #[test]
 fn what_is_kept_for_another_try_counts_too() {
-    let budget = Budget::new(50_000);
+    let budget = ByteBudget::new(50_000);
     let (mut first, mut second) = (upload(&budget, 40_000), upload(&budget, 40_000));
     assert_eq!(sent(&mut first, &mut Body::of(3)), 30_000);
     assert!(first.can_rewind() && budget.used() >= 30_000);
@@ -117,7 +117,7 @@ fn what_is_kept_for_another_try_counts_too() {
 
 #[test]
 fn no_more_memory_is_taken_than_a_body_may_fill() {
-    let budget = Budget::new(1 << 20);
+    let budget = ByteBudget::new(1 << 20);
     let mut one = upload(&budget, 0);
     buffer(&mut one, &mut Body::of(6));
     assert!(

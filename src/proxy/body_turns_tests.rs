@@ -9,8 +9,8 @@ const PIECE: usize = 300_000;
 struct Endless(Vec<u8>);
 
 impl Source for Endless {
-    fn poll_piece(&mut self, _: &mut Context<'_>) -> Poll<Result<Piece, WireError>> {
-        Poll::Ready(Ok(Piece::Data(PIECE)))
+    fn poll_piece(&mut self, _: &mut Context<'_>) -> Poll<Result<BodyPiece, WireError>> {
+        Poll::Ready(Ok(BodyPiece::Data(PIECE)))
     }
     fn data(&self) -> &[u8] {
         &self.0

@@ -13,11 +13,11 @@ use super::tries::Tries;
 use super::wire::{Downstream, Gone};
 use crate::net::clock::TICK;
 use crate::telemetry::VersionShard;
-use crate::upstream::connect::Opened;
+use crate::upstream::connect::OpenedConnection;
 use crate::upstream::conns::{Kept, is_quiet_now};
 use crate::upstream::h2_conns::Lease;
-use crate::upstream::h2_open::{LeaseError, Opening};
-use crate::upstream::limits::{Limit, Slot};
+use crate::upstream::h2_open::{LeaseError, OpenLimits};
+use crate::upstream::limits::{ConnectionSlot, Limit};
 use crate::upstream::{ConnectError, Endpoint, connect};
 
 /// What a wait with a deadline of its own may take longer: the deadline's own error says more.
@@ -77,7 +77,7 @@ impl<F: Fields> RequestContext<'_, F> {
     }
 
     /// The right to open a connection, after a wait where the version has as many as it may have.
-    async fn slot(&self, endpoint: &Endpoint) -> Result<Slot, ExchangeError> {
+    async fn slot(&self, endpoint: &Endpoint) -> Result<ConnectionSlot, ExchangeError> {
         let limits = &self.service.policies.limits;
         let slots = &endpoint.version.connections;
         let acquire =
@@ -111,7 +111,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         endpoint: &'a Arc<Endpoint>,
         tunnels: bool,
         down: &mut D,
-    ) -> Result<(Slot, Opened), ExchangeError> {
+    ) -> Result<(ConnectionSlot, OpenedConnection), ExchangeError> {
         let cx = self.cx;
         let timeouts = &cx.service.timeouts;
         let _queued = Queued::enter(self.shard(endpoint));
@@ -163,7 +163,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         let _queued = Queued::enter(self.shard(endpoint));
         let timeouts = &cx.service.timeouts;
         let limits = &cx.service.policies.limits;
-        let opening = Opening {
+        let opening = OpenLimits {
             connect: timeouts.connect,
             idle: timeouts.idle,
             connections: limits.connections,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Worker;
 use super::headers::Request;
-use crate::net::Watch;
+use crate::net::TaskControl;
 use crate::snapshot::{Service, Snapshot};
 
 /// A response may pause for so long after `timeouts.total` before it counts as no longer moving.
@@ -20,7 +20,7 @@ pub struct RequestContext<'a, F> {
     /// The worker that serves it.
     pub worker: &'a Worker,
     /// Its task's deadline.
-    pub watch: &'a Watch,
+    pub watch: &'a TaskControl,
     /// The snapshot that it is served by, further tries included.
     pub snapshot: &'a Snapshot,
     /// When its head had been read.

@@ -2,19 +2,21 @@
 
 use std::time::Duration;
 
-use crate::config::policy::Drain;
-use crate::net::Phase;
+use crate::config::policy::DrainPolicy;
+use crate::net::TaskPhase;
 
 /// How long work in this phase may go on after its endpoint or listener left the configuration.
-pub fn time_for(drain: &Drain, phase: Phase) -> Duration {
+pub fn time_for(drain: &DrainPolicy, phase: TaskPhase) -> Duration {
     match phase {
-        Phase::Stream => drain.streams,
-        Phase::Handshake | Phase::Idle | Phase::Head | Phase::Request => drain.requests,
+        TaskPhase::Stream => drain.streams,
+        TaskPhase::Handshake | TaskPhase::Idle | TaskPhase::Head | TaskPhase::Request => {
+            drain.requests
+        }
     }
 }
 
 /// Whether that time is over.
-pub fn is_over(drain: &Drain, phase: Phase, age: Duration) -> bool {
+pub fn is_over(drain: &DrainPolicy, phase: TaskPhase, age: Duration) -> bool {
     age >= time_for(drain, phase)
 }
 
@@ -24,13 +26,13 @@ mod tests {
 
     use super::*;
 
-    fn phases() -> impl Strategy<Value = Phase> {
+    fn phases() -> impl Strategy<Value = TaskPhase> {
         prop::sample::select(vec![
-            Phase::Handshake,
-            Phase::Idle,
-            Phase::Head,
-            Phase::Request,
-            Phase::Stream,
+            TaskPhase::Handshake,
+            TaskPhase::Idle,
+            TaskPhase::Head,
+            TaskPhase::Request,
+            TaskPhase::Stream,
         ])
     }
 
@@ -44,8 +46,8 @@ mod tests {
             later in 0u64..100_000,
         ) {
             let ms = Duration::from_millis;
-            let drain = Drain { requests: ms(requests), streams: ms(streams) };
-            let theirs = if phase == Phase::Stream { streams } else { requests };
+            let drain = DrainPolicy { requests: ms(requests), streams: ms(streams) };
+            let theirs = if phase == TaskPhase::Stream { streams } else { requests };
             prop_assert_eq!(is_over(&drain, phase, ms(age)), age >= theirs);
             // Once over, over for good.
             if is_over(&drain, phase, ms(age)) {
@@ -56,9 +58,9 @@ mod tests {
         #[test]
         fn what_requests_have_is_nothing_to_a_stream(streams in 1u64..100_000, age in 0u64..100_000) {
             let ms = Duration::from_millis;
-            let drain = Drain { requests: Duration::ZERO, streams: ms(streams) };
-            prop_assert!(is_over(&drain, Phase::Request, ms(age)));
-            prop_assert_eq!(is_over(&drain, Phase::Stream, ms(age)), age >= streams);
+            let drain = DrainPolicy { requests: Duration::ZERO, streams: ms(streams) };
+            prop_assert!(is_over(&drain, TaskPhase::Request, ms(age)));
+            prop_assert_eq!(is_over(&drain, TaskPhase::Stream, ms(age)), age >= streams);
         }
     }
 }

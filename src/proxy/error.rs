@@ -67,14 +67,14 @@ impl From<ExchangeError> for AttemptError {
 
 /// An answer of the proxy itself: short, plain, with its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct LocalReply {
     /// 200, or 400 to 599.
     pub status: u16,
     /// For `x-cutover-reason`.
     pub reason: Reason,
 }
 
-impl Answer {
+impl LocalReply {
     /// No route matches host and path.
     pub const NO_ROUTE: Self = Self::new(404, Reason::NoRoute);
     /// Another spelling of the path leads to another route: `%2f` or a backslash must not reach what a prefix guards.
@@ -153,7 +153,7 @@ impl ExchangeError {
     }
 
     /// What the client is told; `None` where it can't be told anything.
-    pub fn answer(&self) -> Option<Answer> {
+    pub fn answer(&self) -> Option<LocalReply> {
         let reason = self.failure(false).reason;
         let status = match self {
             Self::Malformed(reject) => reject.status,
@@ -169,7 +169,7 @@ impl ExchangeError {
             Self::QueueTimeout => 503,
             Self::FirstByteTimeout | Self::TotalTimeout | Self::IdleTimeout => 504,
         };
-        Some(Answer { status, reason })
+        Some(LocalReply { status, reason })
     }
 
     /// The status that counts for the version; `None` where the version has no part in the failure.

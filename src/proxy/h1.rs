@@ -7,10 +7,10 @@ use http::HeaderMap;
 use tokio::net::TcpStream;
 
 use super::headers;
-use super::wire::{Piece, PumpError, Source, WireError};
-use crate::http1::{BodyDecoder, Framing, Step};
+use super::wire::{BodyPiece, PumpError, Source, WireError};
+use crate::http1::{BodyDecoder, DecodeStep, Framing};
 use crate::net::buffer::{HUGE, LARGE, LentPipe, SMALL};
-use crate::net::{Budget, Buffer, Buffers, Stream};
+use crate::net::{Buffer, Buffers, ByteBudget, Stream};
 
 mod over;
 mod pass;
@@ -272,27 +272,27 @@ impl H1 {
 }
 
 impl Source for H1 {
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, WireError>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPiece, WireError>> {
         loop {
             if self.lent > 0 {
-                return Poll::Ready(Ok(Piece::Data(self.lent)));
+                return Poll::Ready(Ok(BodyPiece::Data(self.lent)));
             }
             match self.decoder.step(self.mem.input.bytes())? {
-                Step::Data(n) => self.lent = n,
-                Step::Skip(n) => self.mem.input.consume(n),
-                Step::Trailers(n) => {
+                DecodeStep::Data(n) => self.lent = n,
+                DecodeStep::Skip(n) => self.mem.input.consume(n),
+                DecodeStep::Trailers(n) => {
                     self.trailers = Some(headers::trailer_map(&self.mem.input.bytes()[..n])?);
                     self.mem.input.consume(n);
-                    return Poll::Ready(Ok(Piece::Trailers));
+                    return Poll::Ready(Ok(BodyPiece::Trailers));
                 }
-                Step::Done => return Poll::Ready(Ok(Piece::End)),
-                Step::More => {
+                DecodeStep::Done => return Poll::Ready(Ok(BodyPiece::End)),
+                DecodeStep::More => {
                     self.grow_for_flow();
                     let n = ready!(self.poll_fill(cx))?;
                     if n == 0 {
                         let complete = self.decoder.is_complete_at_eof();
                         return Poll::Ready(if complete {
-                            Ok(Piece::End)
+                            Ok(BodyPiece::End)
                         } else {
                             Err(WireError::Cut)
                         });
@@ -334,7 +334,7 @@ impl Source for H1 {
         self.mem.buffers.shrink(&mut self.mem.input, fits);
     }
 
-    fn outlet(&self) -> Option<(&TcpStream, u64)> {
+    fn splice_source(&self) -> Option<(&TcpStream, u64)> {
         if self.ceiling < HUGE || self.lent > 0 || !self.mem.input.is_empty() {
             return None;
         }
@@ -342,10 +342,10 @@ impl Source for H1 {
         if left < WORTH_A_PIPE {
             return None;
         }
-        Some((self.stream.clear_tcp()?, left))
+        Some((self.stream.plain_tcp()?, left))
     }
 
-    fn took(&mut self, n: usize) {
+    fn spliced_from(&mut self, n: usize) {
         self.decoder.skip(n as u64);
     }
 
@@ -353,7 +353,7 @@ impl Source for H1 {
         self.mem.buffers.pipe()
     }
 
-    fn trickles(&mut self) {
+    fn splice_is_slow(&mut self) {
         self.ceiling = SMALL;
     }
 
@@ -399,12 +399,12 @@ pub struct Memory {
 
 impl Memory {
     /// See [`Buffers::bodies`].
-    pub fn bodies(&self) -> Budget {
+    pub fn bodies(&self) -> ByteBudget {
         self.buffers.bodies()
     }
 
     /// See [`Buffers::answers`].
-    pub fn answers(&self) -> Budget {
+    pub fn answers(&self) -> ByteBudget {
         self.buffers.answers()
     }
 }

@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 use super::h1::{Encoding, H1, OverH1};
 use super::headers::{self, Fields, Outgoing};
 use super::wire::{Downstream, Gone, Sink, WireError};
-use crate::http1::{self, FieldId, Framing, Version};
-use crate::net::Budget;
+use crate::http1::{self, FieldId, Framing, HttpVersion};
+use crate::net::ByteBudget;
 use crate::net::buffer::{LARGE, SMALL};
 use crate::net::date;
 
@@ -15,7 +15,7 @@ use crate::net::date;
 pub struct H1Down {
     /// The connection.
     pub wire: H1,
-    version: Version,
+    version: HttpVersion,
     keep_alive: bool,
     answered: bool,
     close_delimited: bool,
@@ -27,7 +27,7 @@ impl H1Down {
     pub fn new(wire: H1) -> Self {
         Self {
             wire,
-            version: Version::H11,
+            version: HttpVersion::H11,
             keep_alive: true,
             answered: false,
             close_delimited: false,
@@ -36,7 +36,7 @@ impl H1Down {
     }
 
     /// A request begins, of which these things matter for the answer.
-    pub fn begin(&mut self, version: Version, keep_alive: bool, framing: Framing) {
+    pub fn begin(&mut self, version: HttpVersion, keep_alive: bool, framing: Framing) {
         self.version = version;
         self.keep_alive = keep_alive;
         self.answered = false;
@@ -76,8 +76,8 @@ impl H1Down {
     fn put_connection(&mut self) {
         let line: &[u8] = match (self.keep_alive, self.version) {
             (false, _) => b"connection: close\r\n",
-            (true, Version::H10) => b"connection: keep-alive\r\n",
-            (true, Version::H11) => return,
+            (true, HttpVersion::H10) => b"connection: keep-alive\r\n",
+            (true, HttpVersion::H11) => return,
         };
         self.wire.out().extend_from_slice(line);
     }
@@ -103,7 +103,7 @@ impl H1Down {
                 headers::put_length(self.wire.out(), n);
                 Encoding::Plain
             }
-            Framing::Chunked | Framing::UntilClose if self.version == Version::H11 => {
+            Framing::Chunked | Framing::UntilClose if self.version == HttpVersion::H11 => {
                 self.wire
                     .out()
                     .extend_from_slice(b"transfer-encoding: chunked\r\n");
@@ -185,7 +185,7 @@ impl Downstream for H1Down {
 
     fn send_informational<F: Fields>(&mut self, status: u16, fields: &F) -> Result<(), WireError> {
         self.awaits_continue &= status != 100;
-        if self.version == Version::H11 {
+        if self.version == HttpVersion::H11 {
             put_status(self.wire.out(), status);
             fields.put_lines(self.wire.out(), |id| matches!(id, FieldId::ContentLength));
             self.wire.out().extend_from_slice(b"\r\n");
@@ -194,12 +194,12 @@ impl Downstream for H1Down {
     }
 
     /// One request at a time has no more than its own bound: the worker's budget is all that is heeded.
-    fn body_budget(&self) -> Budget {
+    fn body_budget(&self) -> ByteBudget {
         self.wire.mem.bodies()
     }
 
     /// As with bodies: one response at a time.
-    fn answer_budget(&self) -> Budget {
+    fn answer_budget(&self) -> ByteBudget {
         self.wire.mem.answers()
     }
 

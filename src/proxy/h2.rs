@@ -1,5 +1,5 @@
-//! The two halves of an HTTP/2 stream as the exchange sees them, the same on both sides: an [`Inlet`] lends what arrives,
-//! an [`Outlet`] takes what leaves.
+//! The two halves of an HTTP/2 stream as the exchange sees them, the same on both sides: a [`ReceiveHalf`] lends what arrives,
+//! a [`SendHalf`] takes what leaves.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::wire::{self, WireError};
 use crate::http1::{Reject, trailers};
 use crate::http2::{Flaw, Flaws};
-use crate::net::{Outbox, Piece};
+use crate::net::{Outbox, OutgoingPiece};
 
 /// Most bytes that are taken at once: as much as an HTTP/1 source lends.
 const AT_ONCE: usize = 64 * 1024;
@@ -22,7 +22,7 @@ const GATHERED: usize = 16 * 1024;
 
 /// What moved on a connection lately, as allowance for the frames that a peer may send about it: whoever sends data counts it here,
 /// whoever meters the peer's frames takes it out.
-pub type Progress = Rc<Cell<u64>>;
+pub type FrameAllowance = Rc<Cell<u64>>;
 
 /// What an error of the h2 crate's means for an exchange.
 pub fn wire_error(error: h2::Error) -> WireError {
@@ -34,7 +34,7 @@ pub fn wire_error(error: h2::Error) -> WireError {
 
 /// The half that arrives. Window is given back only for bytes that were consumed: that is the back-pressure.
 #[derive(Debug)]
-pub struct Inlet {
+pub struct ReceiveHalf {
     body: RecvStream,
     piece: Bytes,
     trailers: Option<HeaderMap>,
@@ -43,7 +43,7 @@ pub struct Inlet {
     left: Option<u64>,
 }
 
-impl Inlet {
+impl ReceiveHalf {
     /// A body; `ended` with its head. `length` is the most DATA that may come: what the head declared, 0 where no body may follow.
     /// `flaws` are those of its connection.
     pub fn new(body: RecvStream, ended: bool, length: Option<u64>, flaws: Flaws) -> Self {
@@ -61,7 +61,7 @@ impl Inlet {
     ///
     /// # Errors
     /// [`WireError::Bad`] for DATA beyond the declared length, before a byte of it is lent, and for trailers that are malformed or too large.
-    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<wire::Piece, WireError>> {
+    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<wire::BodyPiece, WireError>> {
         while self.piece.is_empty() && !self.over {
             match ready!(self.body.poll_data(cx)) {
                 Some(piece) => {
@@ -82,11 +82,11 @@ impl Inlet {
             }
         }
         Poll::Ready(Ok(if !self.piece.is_empty() {
-            wire::Piece::Data(self.piece.len())
+            wire::BodyPiece::Data(self.piece.len())
         } else if self.trailers.is_some() {
-            wire::Piece::Trailers
+            wire::BodyPiece::Trailers
         } else {
-            wire::Piece::End
+            wire::BodyPiece::End
         }))
     }
 
@@ -154,21 +154,21 @@ fn allowed(mut trailers: HeaderMap) -> Option<HeaderMap> {
 
 /// The half that leaves. The last piece is held back until it is clear whether it ends the stream, so that the end costs no frame of its own.
 #[derive(Debug)]
-pub struct Outlet {
-    stream: SendStream<Piece>,
+pub struct SendHalf {
+    stream: SendStream<OutgoingPiece>,
     outbox: Outbox,
-    held: Option<Piece>,
+    held: Option<OutgoingPiece>,
     ended: bool,
-    progress: Option<Progress>,
+    progress: Option<FrameAllowance>,
 }
 
-impl Outlet {
+impl SendHalf {
     /// A stream whose head was sent; `ended` with it. `outbox` is its connection's. `progress` where somebody meters the peer.
     pub fn new(
-        stream: SendStream<Piece>,
+        stream: SendStream<OutgoingPiece>,
         ended: bool,
         outbox: Outbox,
-        progress: Option<Progress>,
+        progress: Option<FrameAllowance>,
     ) -> Self {
         Self {
             stream,

@@ -9,12 +9,12 @@ use h2::{Reason, RecvStream};
 use http::header::{CONTENT_LENGTH, DATE, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
-use super::h2::{Inlet, Outlet, PSEUDO_IN_TRAILERS, Progress, wire_error};
+use super::h2::{FrameAllowance, PSEUDO_IN_TRAILERS, ReceiveHalf, SendHalf, wire_error};
 use super::headers::{self, Fields, Outgoing};
-use super::wire::{Downstream, Gone, Piece, Sink, Source, WireError};
+use super::wire::{BodyPiece, Downstream, Gone, Sink, Source, WireError};
 use crate::http1::FieldId;
 use crate::http2::Flaws;
-use crate::net::{Budget, Outbox, Piece as Out, date};
+use crate::net::{ByteBudget, Outbox, OutgoingPiece as Out, date};
 
 /// A request body is bulk when more than this was taken of it.
 pub const BULK: u64 = 16 * 1024;
@@ -28,13 +28,13 @@ pub struct OfConnection {
     /// What waits to be written.
     pub outbox: Outbox,
     /// What moved lately.
-    pub progress: Progress,
+    pub progress: FrameAllowance,
     /// What is wrong with its streams.
     pub flaws: Flaws,
     /// What its streams' buffered request bodies take their bytes from.
-    pub bodies: Budget,
+    pub bodies: ByteBudget,
     /// What its streams' finished responses take their bytes from.
-    pub answers: Budget,
+    pub answers: ByteBudget,
     /// Counts its bulk uploads.
     pub bulk: Bulk,
 }
@@ -42,13 +42,13 @@ pub struct OfConnection {
 /// An HTTP/2 stream from a client.
 #[derive(Debug)]
 pub struct H2Down {
-    inlet: Inlet,
+    inlet: ReceiveHalf,
     respond: SendResponse<Out>,
-    outlet: Option<Outlet>,
+    outlet: Option<SendHalf>,
     outbox: Outbox,
-    progress: Progress,
-    bodies: Budget,
-    answers: Budget,
+    progress: FrameAllowance,
+    bodies: ByteBudget,
+    answers: ByteBudget,
     bulk: Bulk,
     /// Bytes that were taken of the request's body.
     taken: u64,
@@ -80,7 +80,7 @@ impl H2Down {
             bulk,
         } = of_connection;
         Self {
-            inlet: Inlet::new(body, ended, length, flaws),
+            inlet: ReceiveHalf::new(body, ended, length, flaws),
             respond,
             outlet: None,
             outbox,
@@ -110,7 +110,7 @@ impl H2Down {
         self.reset(Reason::INTERNAL_ERROR);
     }
 
-    fn outlet(&mut self) -> Result<&mut Outlet, WireError> {
+    fn outlet(&mut self) -> Result<&mut SendHalf, WireError> {
         self.outlet.as_mut().ok_or(WireError::Cut)
     }
 }
@@ -154,7 +154,7 @@ impl Downstream for H2Down {
             .send_response(head, ended)
             .map_err(wire_error)?;
         let (outbox, progress) = (self.outbox.clone(), self.progress.clone());
-        self.outlet = Some(Outlet::new(stream, ended, outbox, Some(progress)));
+        self.outlet = Some(SendHalf::new(stream, ended, outbox, Some(progress)));
         Ok(())
     }
 
@@ -165,11 +165,11 @@ impl Downstream for H2Down {
         self.respond.send_informational(head).map_err(wire_error)
     }
 
-    fn body_budget(&self) -> Budget {
+    fn body_budget(&self) -> ByteBudget {
         self.bodies.clone()
     }
 
-    fn answer_budget(&self) -> Budget {
+    fn answer_budget(&self) -> ByteBudget {
         self.answers.clone()
     }
 
@@ -188,7 +188,7 @@ impl Downstream for H2Down {
 }
 
 impl Source for H2Down {
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, WireError>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPiece, WireError>> {
         let polled = ready!(self.inlet.poll_piece(cx));
         if matches!(&polled, Err(WireError::Bad(reject)) if *reject == PSEUDO_IN_TRAILERS) {
             // Malformed: a stream error (RFC 9113 §8.1.1). Trailers that are only too large are answered.

@@ -9,9 +9,9 @@ use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, MAX_FORWARDS, TE, VI
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Uri};
 
-use super::h2::{Inlet, Outlet, wire_error};
-use super::headers::{Fields, H2Fields, Present, Request};
-use super::wire::{Piece, Sink, Source, Upstream, WireError};
+use super::h2::{ReceiveHalf, SendHalf, wire_error};
+use super::headers::{Fields, H2Fields, KnownFields, Request};
+use super::wire::{BodyPiece, Sink, Source, Upstream, WireError};
 use crate::config::spec;
 use crate::http1::{Framing, Method, Reject, number};
 use crate::http2::Flaw;
@@ -22,15 +22,15 @@ use crate::upstream::h2_conns::Lease;
 #[derive(Debug)]
 pub struct H2Up {
     // Before the lease, so that the stream has ended when its place is given back.
-    inlet: Option<Inlet>,
-    outlet: Option<Outlet>,
+    inlet: Option<ReceiveHalf>,
+    outlet: Option<SendHalf>,
     response: Option<ResponseFuture>,
     body: Option<RecvStream>,
     head: Option<http::Request<()>>,
     method: Method,
     status: u16,
     fields: HeaderMap,
-    present: Present,
+    present: KnownFields,
     sent: bool,
     begun: bool,
     refused: bool,
@@ -56,7 +56,7 @@ impl H2Up {
             method: request.method,
             status: 0,
             fields: HeaderMap::new(),
-            present: Present::default(),
+            present: KnownFields::default(),
             sent: false,
             begun: false,
             refused: false,
@@ -99,7 +99,7 @@ impl H2Up {
         self.begun = true;
         self.status = head.status.as_u16();
         self.fields = head.headers;
-        self.present = Present::of(&self.fields);
+        self.present = KnownFields::of(&self.fields);
     }
 }
 
@@ -187,7 +187,7 @@ impl Upstream for H2Up {
                 self.sent = true;
                 self.response = Some(response);
                 let outbox = self.lease.outbox();
-                self.outlet = Some(Outlet::new(stream, ended, outbox, None));
+                self.outlet = Some(SendHalf::new(stream, ended, outbox, None));
                 Ok(())
             }
             Err(error) => {
@@ -265,7 +265,7 @@ impl Upstream for H2Up {
                 true => Some(0),
                 false => self.content_length(),
             };
-            self.inlet = Some(Inlet::new(body, body_ended, length, flaws));
+            self.inlet = Some(ReceiveHalf::new(body, body_ended, length, flaws));
         }
     }
 
@@ -279,7 +279,7 @@ impl Upstream for H2Up {
 }
 
 impl Source for H2Up {
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, WireError>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPiece, WireError>> {
         let Some(inlet) = &mut self.inlet else {
             return Poll::Ready(Err(WireError::Cut));
         };
@@ -291,7 +291,7 @@ impl Source for H2Up {
         Poll::Ready(polled)
     }
     fn data(&self) -> &[u8] {
-        self.inlet.as_ref().map_or(&[], Inlet::data)
+        self.inlet.as_ref().map_or(&[], ReceiveHalf::data)
     }
     fn consume(&mut self, n: usize) {
         if let Some(inlet) = &mut self.inlet {
@@ -301,19 +301,19 @@ impl Source for H2Up {
     fn take_trailers(&mut self) -> HeaderMap {
         self.inlet
             .as_mut()
-            .map(Inlet::take_trailers)
+            .map(ReceiveHalf::take_trailers)
             .unwrap_or_default()
     }
     fn remaining(&self) -> Option<u64> {
-        self.inlet.as_ref().and_then(Inlet::remaining)
+        self.inlet.as_ref().and_then(ReceiveHalf::remaining)
     }
     fn has_arrived(&self) -> bool {
-        self.inlet.as_ref().is_some_and(Inlet::has_arrived)
+        self.inlet.as_ref().is_some_and(ReceiveHalf::has_arrived)
     }
 }
 
 impl H2Up {
-    fn outlet(&mut self) -> Result<&mut Outlet, WireError> {
+    fn outlet(&mut self) -> Result<&mut SendHalf, WireError> {
         self.outlet.as_mut().ok_or(WireError::Cut)
     }
 }

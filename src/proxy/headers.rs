@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub use super::id::RequestId;
 use super::peer::Peer;
-pub use crate::http1::fields::Present;
+pub use crate::http1::fields::KnownFields;
 use crate::http1::fields::is_named;
 use crate::http1::head::Field;
 use crate::http1::lists::elements;
@@ -147,7 +147,7 @@ pub struct H2Fields<'a> {
     /// The head's.
     pub map: &'a HeaderMap,
     /// What it has.
-    pub present: Present,
+    pub present: KnownFields,
 }
 
 impl Fields for H2Fields<'_> {
@@ -278,7 +278,7 @@ pub struct Request<'a, F> {
     pub id: RequestId,
 }
 
-impl<F: Fields> routing::Request for Request<'_, F> {
+impl<F: Fields> routing::RequestView for Request<'_, F> {
     fn method(&self) -> &[u8] {
         self.method_text
     }

@@ -13,8 +13,10 @@
 //! * [`headers`]: heads on their way through; [`id`]: the request's id; [`via`]. [`peer`]: the other end of the connection. [`worker`]: what a thread has at hand.
 
 pub mod active;
+pub mod admission_queue;
 pub mod attempt;
 pub mod body;
+pub mod buffering;
 pub mod connection;
 pub mod context;
 pub mod drain;
@@ -27,7 +29,6 @@ pub mod h2;
 pub mod h2_down;
 pub mod h2_up;
 pub mod headers;
-pub mod hold;
 pub mod id;
 mod max_forwards;
 pub mod observe;
@@ -39,20 +40,19 @@ pub mod retry;
 pub mod room;
 pub mod tries;
 pub mod tunnel;
-pub mod turnstile;
 pub mod via;
 mod websocket;
 pub mod wire;
 pub mod worker;
 
-pub use error::Answer;
+pub use error::LocalReply;
 pub use observe::{Inbound, Recording};
 pub use peer::Peer;
 pub use respond::{redirect_https, refuse, refuse_head};
 pub use worker::Worker;
 
 use crate::http1::{self, Framing};
-use crate::net::{Phase, Watch};
+use crate::net::{TaskControl, TaskPhase};
 use crate::snapshot::{Service, Snapshot};
 use crate::telemetry::record::Protocol;
 use body::Upload;
@@ -85,7 +85,7 @@ pub(crate) fn stumble(target: &[u8], place: &str) {
 /// Takes one request to its end.
 pub async fn handle<'a, D: Downstream, F: Fields>(
     inbound: Inbound<'a>,
-    watch: &'a Watch,
+    watch: &'a TaskControl,
     request: &'a Request<'a, F>,
     recording: &mut Recording<'a>,
     down: &mut D,
@@ -93,8 +93,8 @@ pub async fn handle<'a, D: Downstream, F: Fields>(
     let Inbound {
         worker, snapshot, ..
     } = inbound;
-    watch.enter(Phase::Request);
-    let _begun = worker.turnstile.begin();
+    watch.enter(TaskPhase::Request);
+    let _begun = worker.admission.begin();
     #[cfg(test)]
     stumble(request.target, "routing");
     // gRPC is spoken over HTTP/2 alone: a request by HTTP/1 is not searched for its content type.
@@ -120,7 +120,7 @@ fn route<'s, F: Fields>(
     worker: &Worker,
     snapshot: &'s Snapshot,
     request: &Request<'_, F>,
-) -> Result<(&'s Service, Placed), Answer> {
+) -> Result<(&'s Service, Placed), LocalReply> {
     let refusal = max_forwards::final_answer(request).or_else(|| websocket::refusal(request));
     if let Some(answer) = refusal {
         return Err(answer);
@@ -130,9 +130,9 @@ fn route<'s, F: Fields>(
     let readings = http1::path::readings(request.typed_path, path);
     let elsewhere = |seen: &Vec<u8>| snapshot.table.find(request.host, seen) != found;
     if readings.iter().any(elsewhere) {
-        return Err(Answer::AMBIGUOUS_PATH);
+        return Err(LocalReply::AMBIGUOUS_PATH);
     }
-    let found = found.ok_or(Answer::NO_ROUTE)?;
+    let found = found.ok_or(LocalReply::NO_ROUTE)?;
     let service = &snapshot.services[found.service];
     Ok((
         service,
@@ -153,7 +153,7 @@ async fn forward<'a, D: Downstream, F: Fields>(
         Framing::Length(n) if limit.is_some_and(|limit| n > limit) => {
             Err(ExchangeError::BodyTooLarge.into())
         }
-        _ => match cx.hold(&mut upload, down).await {
+        _ => match cx.buffer_body(&mut upload, down).await {
             Ok(()) => {
                 let tries = Tries::new(cx, &mut *recording, placed);
                 tries.run(&mut upload, down).await

@@ -11,14 +11,14 @@ use super::error::{Chain, ExchangeError};
 use super::headers::{Fields, Request};
 use super::peer::Peer;
 use crate::config::spec::Balance;
-use crate::routing::Request as _;
+use crate::routing::RequestView as _;
 use crate::snapshot::{Service, Snapshot};
 use crate::telemetry::record::{
     Chosen, Failure, Origin, Protocol, Reason, RequestRecord, RetryReason, TryRecord,
 };
 use crate::telemetry::{ServiceMetrics, VersionShard};
 use crate::upstream::limits::Limit;
-use crate::upstream::outlier::Outcome;
+use crate::upstream::outlier::AttemptVerdict;
 
 /// A request in flight and its record; observed when it is dropped.
 #[derive(Debug)]
@@ -249,7 +249,7 @@ fn observe_try(
 
 /// Tells outlier detection.
 #[inline]
-fn note(worker: &Worker, service: &Service, attempt: &TryRecord<'_>, outcome: Outcome) {
+fn note(worker: &Worker, service: &Service, attempt: &TryRecord<'_>, outcome: AttemptVerdict) {
     if let Some((_, member)) = attempt.endpoint {
         let pool = &service.versions[attempt.version.1].pool;
         let endpoint = &pool.members[member].endpoint;
@@ -258,15 +258,15 @@ fn note(worker: &Worker, service: &Service, attempt: &TryRecord<'_>, outcome: Ou
 }
 
 /// What a try says about its endpoint, for outlier detection.
-fn outcome(attempt: &TryRecord<'_>, status: u16) -> Outcome {
+fn outcome(attempt: &TryRecord<'_>, status: u16) -> AttemptVerdict {
     let without_answer = |failure: Failure| {
         failure.origin == Origin::Upstream && failure.reason != Reason::UpstreamStatus
     };
     match status {
-        502..=504 => Outcome::Gateway,
-        _ if attempt.failure.is_some_and(without_answer) => Outcome::Gateway,
-        500..=599 => Outcome::ServerError,
-        _ => Outcome::Ok,
+        502..=504 => AttemptVerdict::Gateway,
+        _ if attempt.failure.is_some_and(without_answer) => AttemptVerdict::Gateway,
+        500..=599 => AttemptVerdict::ServerError,
+        _ => AttemptVerdict::Ok,
     }
 }
 
@@ -310,7 +310,7 @@ fn log_try(record: &RequestRecord<'_>, attempt: &TryRecord<'_>, error: &Exchange
         return;
     };
     tracing::debug!(
-        id = %Text(record.id),
+        id = %EscapedBytes(record.id),
         service = record.service,
         version = attempt.version.0,
         endpoint = attempt.endpoint.map_or("", |e| e.0),
@@ -326,12 +326,12 @@ fn log_try(record: &RequestRecord<'_>, attempt: &TryRecord<'_>, error: &Exchange
 fn log_request(record: &RequestRecord<'_>, failure: Failure) {
     let attempt = record.last_try();
     tracing::debug!(
-        id = %Text(record.id),
+        id = %EscapedBytes(record.id),
         listener = record.listener,
         client = %record.client,
-        method = %Text(record.method_text),
+        method = %EscapedBytes(record.method_text),
         host = record.host,
-        path = %Text(record.path),
+        path = %EscapedBytes(record.path),
         service = record.service,
         version = attempt.map_or("", |t| t.version.0),
         endpoint = attempt.and_then(|t| t.endpoint).map_or("", |e| e.0),
@@ -357,7 +357,7 @@ fn warn(metrics: &ServiceMetrics, record: &RequestRecord<'_>, failure: Failure) 
         endpoint = attempt.and_then(|t| t.endpoint).map_or("", |e| e.0),
         origin = failure.origin.as_str(),
         reason = failure.reason.as_str(),
-        id = %Text(record.id),
+        id = %EscapedBytes(record.id),
         cause = cause(record),
         suppressed,
         "requests fail"
@@ -365,9 +365,9 @@ fn warn(metrics: &ServiceMetrics, record: &RequestRecord<'_>, failure: Failure) 
 }
 
 /// Bytes from outside as text for a log, escaped where they aren't printable ASCII.
-struct Text<'a>(&'a [u8]);
+struct EscapedBytes<'a>(&'a [u8]);
 
-impl std::fmt::Display for Text<'_> {
+impl std::fmt::Display for EscapedBytes<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.0.escape_ascii())
     }

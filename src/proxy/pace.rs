@@ -13,25 +13,25 @@ const BEHIND_MS: u64 = 1_000;
 
 /// One body's bucket.
 #[derive(Debug)]
-pub struct Pace {
+pub struct UploadPace {
     /// Thousandths of a byte.
     full: u64,
     left: u64,
     /// A body of messages may pause between them: only silence ends it.
-    is_paused_by_right: bool,
+    allows_pauses: bool,
     now_ms: u64,
     moved: u64,
     awaits_client: bool,
 }
 
-impl Pace {
+impl UploadPace {
     /// Begins at `now_ms`, full. `messages`: the body is a stream of messages, of which each fills the bucket again.
     pub fn new(limit: Duration, messages: bool, now_ms: u64) -> Self {
         let full = (limit.as_millis() as u64).saturating_mul(LEAST_RATE);
         Self {
             full,
             left: full,
-            is_paused_by_right: messages,
+            allows_pauses: messages,
             now_ms,
             // Nobody has moved so much: the first call has news.
             moved: u64::MAX,
@@ -50,7 +50,7 @@ impl Pace {
             let waited = now_ms.saturating_sub(self.now_ms);
             self.left = self.left.saturating_sub(waited.saturating_mul(LEAST_RATE));
         }
-        let earned = if self.is_paused_by_right && came > 0 {
+        let earned = if self.allows_pauses && came > 0 {
             self.full
         } else {
             came.saturating_mul(1000)
@@ -64,7 +64,7 @@ impl Pace {
     /// When a client that goes on sending nothing is behind by a second of the rate; `None`: it isn't its turn, or it pauses by right.
     pub fn behind_at(&self) -> Option<u64> {
         let owed = (self.full - self.left) / LEAST_RATE;
-        let waits = self.awaits_client && !self.is_paused_by_right;
+        let waits = self.awaits_client && !self.allows_pauses;
         waits.then(|| self.now_ms + BEHIND_MS.saturating_sub(owed))
     }
 }
@@ -77,7 +77,7 @@ mod tests {
 
     /// When a client that sends so much every so often is cut.
     fn cut_after(bytes: u64, every_ms: u64, messages: bool) -> Option<u64> {
-        let mut pace = Pace::new(LIMIT, messages, 0);
+        let mut pace = UploadPace::new(LIMIT, messages, 0);
         let (mut now, mut moved) = (0, 0);
         while now < 3_600_000 {
             let wait = pace.news(now, moved, true).expect("it moved");
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(cut_after(240, 1000, false), None);
         assert_eq!(cut_after(5000, 20_000, false), None);
         // A fast beginning doesn't pay for an hour of dribbling.
-        let mut pace = Pace::new(LIMIT, false, 0);
+        let mut pace = UploadPace::new(LIMIT, false, 0);
         pace.news(0, 10_000_000, true);
         let wait = pace.news(29_000, 10_000_001, true).expect("it moved");
         assert!(wait < Duration::from_secs(2), "{wait:?}");
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn who_dribbles_is_behind_after_a_second_and_who_sends_is_not() {
-        let mut pace = Pace::new(LIMIT, false, 0);
+        let mut pace = UploadPace::new(LIMIT, false, 0);
         pace.news(0, 0, true);
         assert_eq!(pace.behind_at(), Some(1000));
         pace.news(900, 1, true);
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(pace.behind_at(), Some(2200));
         pace.news(1300, 2_000, false);
         assert_eq!(pace.behind_at(), None, "the upstream is awaited");
-        let mut messages = Pace::new(LIMIT, true, 0);
+        let mut messages = UploadPace::new(LIMIT, true, 0);
         messages.news(0, 0, true);
         assert_eq!(messages.behind_at(), None);
     }
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_time_of_the_upstream_is_not_the_clients() {
-        let mut pace = Pace::new(LIMIT, false, 0);
+        let mut pace = UploadPace::new(LIMIT, false, 0);
         assert_eq!(pace.news(0, 0, true), Some(LIMIT));
         assert_eq!(pace.news(10_000, 0, true), None);
         assert_eq!(pace.news(10_000, 0, false), Some(LIMIT));

@@ -3,14 +3,14 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use super::error::Answer;
+use super::error::LocalReply;
 use super::headers::{Fields, NoFields, Outgoing, Request};
 use super::observe::{Inbound, Recording};
 use super::websocket;
 use super::wire::{Downstream, WireError};
 use super::{Ended, error::ExchangeError};
 use crate::http1::{Framing, Method};
-use crate::net::Watch;
+use crate::net::TaskControl;
 use crate::snapshot::Snapshot;
 use crate::telemetry::record::Reason;
 
@@ -19,7 +19,7 @@ const CONTENT_TYPE: (&str, &str) = ("content-type", "text/plain; charset=utf-8")
 
 /// Redirects the client to the same address on https. Status 308 keeps method and body (RFC 9110 §15.4.9).
 pub async fn redirect_https<D: Downstream, F: Fields>(
-    watch: &Watch,
+    watch: &TaskControl,
     snapshot: &Snapshot,
     request: &Request<'_, F>,
     recording: &mut Recording<'_>,
@@ -28,7 +28,7 @@ pub async fn redirect_https<D: Downstream, F: Fields>(
     let mut location = format!("https://{}", request.host).into_bytes();
     location.extend_from_slice(request.target);
     let location = String::from_utf8_lossy(&location);
-    let reply = LocalReply {
+    let reply = RenderedReply {
         status: 308,
         reason: Reason::RedirectHttps,
         text: "moved to https\n",
@@ -39,11 +39,11 @@ pub async fn redirect_https<D: Downstream, F: Fields>(
 
 /// Refuses a request that reached no version.
 pub async fn refuse<D: Downstream>(
-    watch: &Watch,
+    watch: &TaskControl,
     snapshot: &Snapshot,
     recording: &mut Recording<'_>,
     down: &mut D,
-    answer: Answer,
+    answer: LocalReply,
 ) -> Ended {
     recording.record.failure = (answer.status >= 400).then(|| answer.failure());
     send_answer(watch, snapshot, recording, down, answer).await
@@ -52,10 +52,10 @@ pub async fn refuse<D: Downstream>(
 /// Refuses a request whose head can't be used. `method` decides whether the answer has a body.
 pub async fn refuse_head<D: Downstream>(
     inbound: Inbound<'_>,
-    watch: &Watch,
+    watch: &TaskControl,
     method: Method,
     down: &mut D,
-    answer: Answer,
+    answer: LocalReply,
 ) -> Ended {
     let id = inbound.worker.request_id(None);
     let mut recording = Recording::begin(inbound, id.ours());
@@ -65,7 +65,7 @@ pub async fn refuse_head<D: Downstream>(
 
 /// Tells the client of a failure, where it can still be told.
 pub(super) async fn report<D: Downstream>(
-    watch: &Watch,
+    watch: &TaskControl,
     snapshot: &Snapshot,
     recording: &mut Recording<'_>,
     down: &mut D,
@@ -85,11 +85,11 @@ pub(super) async fn report<D: Downstream>(
 }
 
 async fn send_answer<D: Downstream>(
-    watch: &Watch,
+    watch: &TaskControl,
     snapshot: &Snapshot,
     recording: &mut Recording<'_>,
     down: &mut D,
-    answer: Answer,
+    answer: LocalReply,
 ) -> Ended {
     let mut added = vec![CONTENT_TYPE];
     match answer.status {
@@ -99,7 +99,7 @@ async fn send_answer<D: Downstream>(
         503 => added.push(("retry-after", "1")),
         _ => {}
     }
-    let reply = LocalReply {
+    let reply = RenderedReply {
         status: answer.status,
         reason: answer.reason,
         text: answer.text(),
@@ -109,7 +109,7 @@ async fn send_answer<D: Downstream>(
 }
 
 /// An answer of the proxy itself, apart from the fields that all of them carry.
-struct LocalReply<'a> {
+struct RenderedReply<'a> {
     status: u16,
     reason: Reason,
     text: &'a str,
@@ -118,11 +118,11 @@ struct LocalReply<'a> {
 
 /// Sends it. A slow reader gets as long as a silent body.
 async fn send<D: Downstream>(
-    watch: &Watch,
+    watch: &TaskControl,
     snapshot: &Snapshot,
     recording: &mut Recording<'_>,
     down: &mut D,
-    reply: &LocalReply<'_>,
+    reply: &RenderedReply<'_>,
 ) -> Ended {
     let record = &mut recording.record;
     record.local_reply = Some(reply.reason);
@@ -154,7 +154,7 @@ fn queue<D: Downstream>(
     down: &mut D,
     id: &[u8],
     method: Method,
-    reply: &LocalReply<'_>,
+    reply: &RenderedReply<'_>,
 ) -> Result<(), WireError> {
     let length = reply.text.len() as u64;
     let id = String::from_utf8_lossy(id);
@@ -179,7 +179,7 @@ fn queue<D: Downstream>(
 fn queue_grpc<D: Downstream>(
     down: &mut D,
     id: &[u8],
-    reply: &LocalReply<'_>,
+    reply: &RenderedReply<'_>,
 ) -> Result<(), WireError> {
     let id = String::from_utf8_lossy(id);
     let code = grpc_code(reply.status);
@@ -214,7 +214,7 @@ fn grpc_code(status: u16) -> &'static str {
 
 /// Writes the body and ends it.
 async fn finish<D: Downstream>(
-    watch: &Watch,
+    watch: &TaskControl,
     down: &mut D,
     mut rest: &[u8],
 ) -> Result<(), WireError> {

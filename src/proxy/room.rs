@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use slab::Slab;
 
 use super::Worker;
-use crate::net::Watch;
+use crate::net::TaskControl;
 use crate::upstream::{Endpoint, VersionLoad};
 
 /// Half of the window over which a download's rate is measured.
@@ -69,9 +69,9 @@ impl Rate {
 
 /// A download that was blocked at least once.
 #[derive(Debug)]
-struct Entry {
+struct BlockedDownload {
     version: Arc<VersionLoad>,
-    watch: Rc<Watch>,
+    watch: Rc<TaskControl>,
     rate: Rate,
     blocked: bool,
     shed: Rc<Cell<bool>>,
@@ -81,7 +81,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct Downloads {
     worker: usize,
-    entries: RefCell<Slab<Entry>>,
+    entries: RefCell<Slab<BlockedDownload>>,
 }
 
 impl Downloads {
@@ -166,20 +166,20 @@ impl<'a> Download<'a> {
 
     /// `moved` bytes have moved, and the client does (not) take what there is.
     #[inline]
-    pub fn update(&mut self, blocked: bool, moved: u64, watch: &Watch) {
+    pub fn update(&mut self, blocked: bool, moved: u64, watch: &TaskControl) {
         if blocked || self.known.is_some() {
             self.note(blocked, moved, watch);
         }
     }
 
-    fn note(&mut self, blocked: bool, moved: u64, watch: &Watch) {
+    fn note(&mut self, blocked: bool, moved: u64, watch: &TaskControl) {
         let now_ms = self.worker.watches.now_ms();
         let mut entries = self.worker.downloads.entries.borrow_mut();
         let (key, shed) = self.known.get_or_insert_with(|| {
             let version = self.endpoint.version.clone();
             version.blocked.fetch_add(1, Ordering::Relaxed);
             let shed = Rc::new(Cell::new(false));
-            let key = entries.insert(Entry {
+            let key = entries.insert(BlockedDownload {
                 version,
                 watch: watch.handle(),
                 rate: Rate::new(now_ms),

@@ -16,7 +16,7 @@ use crate::net::clock::TICK;
 use crate::snapshot::Version;
 use crate::telemetry::VersionShard;
 use crate::upstream::budget;
-use crate::upstream::limits::{Guard, Limit};
+use crate::upstream::limits::{ActiveGuard, Limit};
 
 /// Most endpoints of one request that are remembered as tried: as many as `retry.tries` may be, and one for the shield.
 const TRIED: usize = 11;
@@ -83,7 +83,7 @@ pub(super) struct Tries<'a, 'r, F> {
     /// A kept connection had ended under this request: others are likely to have ended too.
     pub only_fresh: bool,
     /// A retry's room under `limits.retries`: held while it runs, and handed on to the retry that follows it.
-    retry_room: Option<Guard<'a>>,
+    retry_room: Option<ActiveGuard<'a>>,
 }
 
 impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
@@ -269,7 +269,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
 
     /// Room among the version's requests. Where there is none, an upload that is behind or the slowest download gives up its own.
     #[inline]
-    async fn enter(&self, version: &'a Version, ceiling: u32) -> Option<Guard<'a>> {
+    async fn enter(&self, version: &'a Version, ceiling: u32) -> Option<ActiveGuard<'a>> {
         let requests = &version.load.requests;
         if !requests.is_awaited()
             && let Some(room) = requests.try_enter(ceiling)
@@ -280,7 +280,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     }
 
     #[cold]
-    async fn make_room(&self, version: &'a Version, ceiling: u32) -> Option<Guard<'a>> {
+    async fn make_room(&self, version: &'a Version, ceiling: u32) -> Option<ActiveGuard<'a>> {
         let worker = self.cx.worker;
         let load = &version.load;
         let (mut wish, mut made) = (None, false);

@@ -19,7 +19,7 @@ use super::observe::Recording;
 use super::tries::Served;
 use super::wire::{Downstream, PumpError, Sink, Source, Upstream};
 use crate::http1::{FieldId, Framing};
-use crate::net::Watch;
+use crate::net::TaskControl;
 
 /// How long a tunnel of which one side has ended may go without a byte from the other.
 const HALF_OPEN: Duration = Duration::from_secs(30);
@@ -91,7 +91,7 @@ impl Tunnel {
         cx: &mut Context<'_>,
         down: &mut (impl Source + Sink),
         up: &mut (impl Source + Sink),
-        watch: &Watch,
+        watch: &TaskControl,
     ) -> Poll<()> {
         if self.poll(cx, down, up).is_ready() {
             return Poll::Ready(());
@@ -149,14 +149,14 @@ impl Half {
         sink: &mut impl Sink,
     ) -> Poll<Result<(), PumpError>> {
         if self.flow.rests {
-            let passed = match sink.inlet() {
+            let passed = match sink.splice_sink() {
                 Some((to, _)) if !self.flow.is_piped() => source.pass(to)?,
                 _ => (!source.has_no_news()).then_some(0),
             };
             let Some(n) = passed else {
                 return Poll::Pending;
             };
-            sink.gave(n);
+            sink.spliced_to(n);
             self.flow.moved += n as u64;
             if source.poll_news(cx).is_pending() {
                 self.stay();

@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::yield_now;
 
 use super::*;
-use crate::net::{Buffers, Stream, Watches};
+use crate::net::{Buffers, Stream, TaskControls};
 use crate::proxy::h1::H1;
 
 async fn pair() -> (TcpStream, TcpStream) {
@@ -161,7 +161,7 @@ async fn nothing_is_lost_where_a_message_does_not_fit() {
 }
 
 /// Whether the tunnel is still open after everything that is under way has arrived.
-async fn is_open(scene: &mut Scene, watch: &Watch) -> bool {
+async fn is_open(scene: &mut Scene, watch: &TaskControl) -> bool {
     let Scene {
         tunnel, down, up, ..
     } = scene;
@@ -175,7 +175,7 @@ async fn is_open(scene: &mut Scene, watch: &Watch) -> bool {
 async fn silence_ends_a_tunnel_only_when_one_side_has_ended() {
     for client_ends in [true, false] {
         let mut scene = Scene::new().await;
-        let watches = Watches::new();
+        let watches = TaskControls::new();
         let watch = watches.watch(0);
         let start = Instant::now();
         let at = |s| watches.tick(start + Duration::from_secs(s));

@@ -1,6 +1,6 @@
 //! The element that the proxy adds to `Via`.
 
-use crate::http1::Version;
+use crate::http1::HttpVersion;
 
 /// What a listener adds to `Via` (RFC 9110 §7.6.3): the received protocol and the pseudonym, composed for each protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,10 +23,10 @@ impl Via {
 
     /// For a request that came by HTTP/1.
     #[inline]
-    pub fn http1(&self, version: Version) -> &str {
+    pub fn http1(&self, version: HttpVersion) -> &str {
         match version {
-            Version::H10 => &self.h10,
-            Version::H11 => &self.h11,
+            HttpVersion::H10 => &self.h10,
+            HttpVersion::H11 => &self.h11,
         }
     }
 
@@ -44,8 +44,8 @@ mod tests {
     #[test]
     fn an_element_names_the_received_protocol_and_the_pseudonym() {
         let via = Via::new("edge");
-        assert_eq!(via.http1(Version::H10), "1.0 edge");
-        assert_eq!(via.http1(Version::H11), "1.1 edge");
+        assert_eq!(via.http1(HttpVersion::H10), "1.0 edge");
+        assert_eq!(via.http1(HttpVersion::H11), "1.1 edge");
         assert_eq!(via.http2(), "2.0 edge");
     }
 }

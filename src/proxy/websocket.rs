@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-use super::error::Answer;
+use super::error::LocalReply;
 use super::headers::{Fields, Request};
 use crate::http1::lists::has_element;
 use crate::http1::{Method, Reject};
@@ -41,19 +41,19 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// Why a request for a WebSocket isn't a valid handshake; `None` for a valid one, and for any other request.
-pub(crate) fn refusal<F: Fields>(request: &Request<'_, F>) -> Option<Answer> {
+pub(crate) fn refusal<F: Fields>(request: &Request<'_, F>) -> Option<LocalReply> {
     if !is_websocket(request.upgrade?) {
         return None;
     }
     let version = sole(&request.fields, "sec-websocket-version", |v| v == VERSION);
     let key = sole(&request.fields, "sec-websocket-key", valid_key);
     match (request.method, version, key) {
-        (_, Some(false), _) => Some(Answer::refuse(Reject {
+        (_, Some(false), _) => Some(LocalReply::refuse(Reject {
             status: 426,
             reason: "websocket-version",
         })),
         (Method::Get, Some(true), Some(true)) => None,
-        _ => Some(Answer::refuse(Reject::bad("websocket-handshake"))),
+        _ => Some(LocalReply::refuse(Reject::bad("websocket-handshake"))),
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::headers::{Fields, Outgoing, Request};
 use crate::http1::{Framing, Reject};
-use crate::net::Budget;
+use crate::net::ByteBudget;
 use crate::net::buffer::LentPipe;
 
 /// What broke on one side of an exchange.
@@ -71,7 +71,7 @@ pub enum PumpError {
 
 /// What a source has next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece {
+pub enum BodyPiece {
     /// So many bytes, to be looked at by [`Source::data`]. Never 0.
     Data(usize),
     /// Trailers, to be fetched by [`Source::take_trailers`]; the body is over.
@@ -83,12 +83,12 @@ pub enum Piece {
 /// Where a body comes from.
 pub trait Source {
     /// What comes next. Asking again before anything was consumed gives at least the same.
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, WireError>>;
-    /// The bytes that the last [`Piece::Data`] announced.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPiece, WireError>>;
+    /// The bytes that the last [`BodyPiece::Data`] announced.
     fn data(&self) -> &[u8];
     /// Drops the first `n` of them.
     fn consume(&mut self, n: usize);
-    /// The trailers that the last [`Piece::Trailers`] announced.
+    /// The trailers that the last [`BodyPiece::Trailers`] announced.
     fn take_trailers(&mut self) -> HeaderMap;
     /// How many content bytes are still to come beyond those that are lent, where that is known.
     fn remaining(&self) -> Option<u64>;
@@ -127,15 +127,15 @@ pub trait Source {
         false
     }
     /// Where many bytes come fast and as they are: their socket, and how many may be taken from it by way of [`Self::pipe`].
-    fn outlet(&self) -> Option<(&TcpStream, u64)> {
+    fn splice_source(&self) -> Option<(&TcpStream, u64)> {
         None
     }
     /// So many bytes were taken from the socket.
-    fn took(&mut self, n: usize) {
+    fn spliced_from(&mut self, n: usize) {
         let _ = n;
     }
     /// They don't come fast after all.
-    fn trickles(&mut self) {}
+    fn splice_is_slow(&mut self) {}
     /// A pipe for them, if there is one to spare.
     fn pipe(&self) -> Option<LentPipe> {
         None
@@ -161,7 +161,7 @@ pub trait Sink {
     /// From now on data comes with its chunk framing.
     fn take_chunks(&mut self) {}
     /// Where bytes leave as they are: their socket, and how many more the framing allows (`u64::MAX` without a bound).
-    fn inlet(&self) -> Option<(&TcpStream, u64)> {
+    fn splice_sink(&self) -> Option<(&TcpStream, u64)> {
         None
     }
     /// Before bytes are given to the socket: hands everything held back to the kernel.
@@ -171,7 +171,7 @@ pub trait Sink {
     /// Nothing may follow for long: what can be given back of the memory, is.
     fn rest_sink(&mut self) {}
     /// So many bytes were given to the socket.
-    fn gave(&mut self, n: usize) {
+    fn spliced_to(&mut self, n: usize) {
         let _ = n;
     }
     /// Tells the peer that nothing more follows (tunnels only).
@@ -203,9 +203,9 @@ pub trait Downstream: Source + Sink {
         Poll::Pending
     }
     /// Bounds what is buffered of bodies that come by this connection.
-    fn body_budget(&self) -> Budget;
+    fn body_budget(&self) -> ByteBudget;
     /// Bounds what is held of responses that upstreams have finished and this connection's client hasn't taken.
-    fn answer_budget(&self) -> Budget;
+    fn answer_budget(&self) -> ByteBudget;
     /// The connection carries no other request: what is left of this one's bytes is in doubt.
     fn close_after(&mut self) {}
 }

@@ -6,21 +6,21 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use super::admission_queue::AdmissionQueue;
 use super::body::TURN;
 use super::drain;
 use super::headers::RequestId;
 use super::room::Downloads;
-use super::turnstile::Turnstile;
 use crate::config::policy;
 use crate::http1::{RequestHead, ResponseHead};
 use crate::net::clock::wall_s;
-use crate::net::{Buffers, Phase, Watches, date};
+use crate::net::{Buffers, TaskControls, TaskPhase, date};
 use crate::routing::SplitState;
 use crate::snapshot::{Service, Snapshot};
-use crate::upstream::budget::Budget;
+use crate::upstream::budget::RetryBudget;
 use crate::upstream::limits;
-use crate::upstream::outlier::{Outcome, Suspect, Suspects};
-use crate::upstream::{Conns, Endpoint, H2Conns, Pool, View};
+use crate::upstream::outlier::{AttemptVerdict, Suspect, Suspects};
+use crate::upstream::{Conns, Endpoint, H2Conns, Pool, PoolView};
 
 /// How long an idle connection is left open after its end was announced, in milliseconds: time for a request that the client was just sending.
 const GRACE_MS: u64 = 1_000;
@@ -39,9 +39,9 @@ pub struct Worker {
     /// HTTP/2 connections to endpoints.
     pub h2_conns: H2Conns,
     /// Deadlines of all tasks.
-    pub watches: Watches,
+    pub watches: TaskControls,
     /// Where requests begin.
-    pub turnstile: Turnstile,
+    pub admission: AdmissionQueue,
     /// Downloads whose clients are slow to take them.
     pub downloads: Downloads,
     suspects: Suspects,
@@ -51,7 +51,7 @@ pub struct Worker {
     )]
     snapshot: RefCell<Rc<Arc<Snapshot>>>,
     rng: RefCell<fastrand::Rng>,
-    services: RefCell<Vec<ServiceState>>,
+    services: RefCell<Vec<WorkerServiceState>>,
     heads: RefCell<Vec<ResponseHead>>,
     request_heads: RefCell<Vec<RequestHead>>,
     ticks: Cell<u64>,
@@ -65,15 +65,15 @@ pub struct Worker {
 #[derive(Debug)]
 struct Leaving {
     since: Instant,
-    drain: policy::Drain,
+    drain: policy::DrainPolicy,
     endpoint: Weak<Endpoint>,
 }
 
 #[derive(Debug)]
-struct ServiceState {
+struct WorkerServiceState {
     split: SplitState,
-    budget: Budget,
-    views: Vec<View>,
+    budget: RetryBudget,
+    views: Vec<PoolView>,
 }
 
 impl Worker {
@@ -85,8 +85,8 @@ impl Worker {
             buffers: Buffers::new(),
             conns: Conns::new(id),
             h2_conns: H2Conns::new(id),
-            watches: Watches::new(),
-            turnstile: Turnstile::default(),
+            watches: TaskControls::new(),
+            admission: AdmissionQueue::default(),
             downloads: Downloads::new(id),
             snapshot: RefCell::new(Rc::new(snapshot)),
             rng: RefCell::new(fastrand::Rng::new()),
@@ -195,7 +195,12 @@ impl Worker {
 
     /// Tells outlier detection what became of an attempt; the control thread is told when that may eject the endpoint.
     #[inline]
-    pub fn note(&self, endpoint: &Arc<Endpoint>, outcome: Outcome, policy: &policy::Outlier) {
+    pub fn note(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        outcome: AttemptVerdict,
+        policy: &policy::Outlier,
+    ) {
         if let Some(reason) = endpoint.note_outcome(self.id, outcome, policy) {
             let suspect = Suspect {
                 endpoint: endpoint.clone(),
@@ -215,11 +220,11 @@ impl Worker {
         &self,
         service: &Service,
         version: usize,
-        run: impl FnOnce(&Pool, &mut View, &mut fastrand::Rng) -> T,
+        run: impl FnOnce(&Pool, &mut PoolView, &mut fastrand::Rng) -> T,
     ) -> T {
         self.with_state(service, |state, rng| {
             while state.views.len() <= version {
-                state.views.push(View::starting_at(rng.u64(..)));
+                state.views.push(PoolView::starting_at(rng.u64(..)));
             }
             run(
                 &service.versions[version].pool,
@@ -232,14 +237,14 @@ impl Worker {
     fn with_state<T>(
         &self,
         service: &Service,
-        run: impl FnOnce(&mut ServiceState, &mut fastrand::Rng) -> T,
+        run: impl FnOnce(&mut WorkerServiceState, &mut fastrand::Rng) -> T,
     ) -> T {
         let mut states = self.services.borrow_mut();
         if states.len() <= service.slot {
             let workers = service.versions[0].metrics.workers();
-            states.resize_with(service.slot + 1, || ServiceState {
+            states.resize_with(service.slot + 1, || WorkerServiceState {
                 split: SplitState::default(),
-                budget: Budget::new(workers),
+                budget: RetryBudget::new(workers),
                 views: Vec::new(),
             });
         }
@@ -252,7 +257,7 @@ impl Worker {
         const LEAST: u64 = 64 * 1024;
         /// What all requests in flight together may move before each has had a turn, about 4 ms of copying.
         const ROUND: u64 = 16 << 20;
-        (ROUND / self.turnstile.in_flight().max(1) as u64).clamp(LEAST, TURN)
+        (ROUND / self.admission.in_flight().max(1) as u64).clamp(LEAST, TURN)
     }
 
     /// An id for a request.
@@ -289,7 +294,7 @@ impl Worker {
     /// To be called every [`crate::net::clock::TICK`]: wakes what is due, and now and then tends the idle upstream connections.
     pub fn tick(&self, now: Instant) {
         self.watches.tick(now);
-        self.turnstile.tick();
+        self.admission.tick();
         self.cut_overdue(now);
         self.downloads.tick(self.watches.now_ms());
         if limits::anybody_waits() {
@@ -312,7 +317,8 @@ impl Worker {
             return;
         }
         self.watches.each(|watch| {
-            if watch.is_closing() && watch.phase() == Phase::Idle && watch.age_ms() >= GRACE_MS {
+            if watch.is_closing() && watch.phase() == TaskPhase::Idle && watch.age_ms() >= GRACE_MS
+            {
                 watch.shut();
             }
         });
@@ -341,8 +347,8 @@ impl Worker {
     pub fn announce_close(&self, wanted: impl Fn(usize) -> bool) {
         self.watches.each(|watch| {
             if wanted(watch.listener) && !watch.is_closing() {
-                if watch.phase() == Phase::Idle {
-                    watch.enter(Phase::Idle);
+                if watch.phase() == TaskPhase::Idle {
+                    watch.enter(TaskPhase::Idle);
                 }
                 watch.announce_close();
             }

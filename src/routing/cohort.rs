@@ -10,14 +10,14 @@ use std::net::IpAddr;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::{Request, extract};
+use super::{RequestView, extract};
 use crate::config::spec::{self, CohortKey};
 
 /// A user's place, as a 64-bit fraction of 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place(pub u64);
+pub struct CohortPoint(pub u64);
 
-impl Place {
+impl CohortPoint {
     /// The place in [0,1).
     pub fn ratio(self) -> f64 {
         (self.0 >> 11) as f64 / (1u64 << 53) as f64
@@ -33,7 +33,7 @@ pub struct Cohort {
 
 impl Cohort {
     /// Compiles it.
-    pub fn new(cohort: &spec::Cohort) -> Self {
+    pub fn new(cohort: &spec::CohortSpec) -> Self {
         Self {
             by: cohort.by.clone().into(),
             seed: xxh3_64(cohort.salt.as_bytes()),
@@ -44,12 +44,12 @@ impl Cohort {
     /// times the first occurrence that isn't empty counts.
     ///
     /// Budget: 870 instructions (`just instructions`: cohort).
-    pub fn place(&self, request: &impl Request) -> Option<(usize, Place)> {
+    pub fn place(&self, request: &impl RequestView) -> Option<(usize, CohortPoint)> {
         let mut by = self.by.iter().enumerate();
         by.find_map(|(index, key)| Some((index, self.by_key(key, request)?)))
     }
 
-    fn by_key(&self, key: &CohortKey, request: &impl Request) -> Option<Place> {
+    fn by_key(&self, key: &CohortKey, request: &impl RequestView) -> Option<CohortPoint> {
         let mut place = None;
         let mut take = |value: &[u8]| {
             if !value.is_empty() {
@@ -68,8 +68,8 @@ impl Cohort {
         place
     }
 
-    fn of(&self, value: &[u8]) -> Place {
-        Place(xxh3_64_with_seed(value, self.seed))
+    fn of(&self, value: &[u8]) -> CohortPoint {
+        CohortPoint(xxh3_64_with_seed(value, self.seed))
     }
 }
 
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     fn cohort(by: &[CohortKey]) -> Cohort {
-        Cohort::new(&spec::Cohort {
+        Cohort::new(&spec::CohortSpec {
             by: by.to_vec(),
             salt: "shop".into(),
         })
@@ -157,7 +157,7 @@ mod tests {
             .place(&Fake::get("/").with("x-user-id", "42"))
             .unwrap();
         assert_eq!(by_cookie.1, by_header.1);
-        let other = Cohort::new(&spec::Cohort {
+        let other = Cohort::new(&spec::CohortSpec {
             by: keys().to_vec(),
             salt: "api".into(),
         });

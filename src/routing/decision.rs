@@ -1,12 +1,12 @@
 //! Which version gets a request, and why: the one decision that the data path and `explain` share.
 //!
 //! [`decision`] asks in this order: preview host, match rule, session, cohort, exact split; a version without a usable
-//! endpoint then fails over. It is pure: [`State`] supplies what changes from moment to moment, and a [`Trace`] receives
+//! endpoint then fails over. It is pure: [`DecisionInput`] supplies what changes from moment to moment, and a [`Trace`] receives
 //! each step. The data path passes `()` as its trace, which compiles to nothing.
 
-use super::failover::{Role, failover};
+use super::failover::{FailoverRole, failover};
 use super::sticky::Session;
-use super::{Place, Request, Service, Split};
+use super::{CohortPoint, RequestView, ServiceRouting, Split};
 pub use crate::telemetry::record::Chosen;
 
 /// The outcome of [`decision`].
@@ -27,9 +27,9 @@ pub struct Choice {
 }
 
 /// What a decision reads beyond the compiled service.
-pub trait State {
+pub trait DecisionInput {
     /// The valid session that the request carries; `None` where the service isn't sticky.
-    fn session(&mut self, request: &impl Request) -> Option<Session>;
+    fn session(&mut self, request: &impl RequestView) -> Option<Session>;
     /// The version that the session may stay on; `None`: it is decided like a new one.
     fn follow(&mut self, session: &Session) -> Option<usize>;
     /// Whether the session is on this version.
@@ -44,7 +44,7 @@ pub trait State {
 
 /// One step of a decision. Versions and rules are indices.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Step {
+pub enum DecisionStep {
     /// The host is a preview host.
     Preview {
         /// Of this version.
@@ -83,7 +83,7 @@ pub enum Step {
         /// Index into `cohort.by`.
         key: usize,
         /// The point.
-        place: Place,
+        place: CohortPoint,
         /// The version whose part of [0,1) holds it.
         version: usize,
     },
@@ -99,24 +99,24 @@ pub enum Step {
         /// The version that takes over.
         to: usize,
         /// Why this one.
-        role: Role,
+        role: FailoverRole,
     },
 }
 
 /// Receives the steps of a decision.
 pub trait Trace {
     /// The next step.
-    fn step(&mut self, step: Step);
+    fn step(&mut self, step: DecisionStep);
 }
 
 /// Ignores every step.
 impl Trace for () {
     #[inline(always)]
-    fn step(&mut self, _: Step) {}
+    fn step(&mut self, _: DecisionStep) {}
 }
 
-impl Trace for Vec<Step> {
-    fn step(&mut self, step: Step) {
+impl Trace for Vec<DecisionStep> {
+    fn step(&mut self, step: DecisionStep) {
         self.push(step);
     }
 }
@@ -143,8 +143,8 @@ impl Decided {
 
 /// Decides which version gets `request`. `preview`: the version whose preview host the request names.
 #[inline]
-pub fn decision<R: Request, S: State, T: Trace>(
-    service: &Service,
+pub fn decision<R: RequestView, S: DecisionInput, T: Trace>(
+    service: &ServiceRouting,
     preview: Option<usize>,
     request: &R,
     state: &mut S,
@@ -152,7 +152,7 @@ pub fn decision<R: Request, S: State, T: Trace>(
 ) -> Choice {
     // A preview host shows its version as it is: no session, no failover.
     if let Some(version) = preview {
-        trace.step(Step::Preview { version });
+        trace.step(DecisionStep::Preview { version });
         return Choice {
             version,
             endpoint: None,
@@ -188,12 +188,16 @@ pub fn decision<R: Request, S: State, T: Trace>(
     }
 }
 
-fn by_rule(service: &Service, request: &impl Request, trace: &mut impl Trace) -> Option<Decided> {
+fn by_rule(
+    service: &ServiceRouting,
+    request: &impl RequestView,
+    trace: &mut impl Trace,
+) -> Option<Decided> {
     let Some((rule, version)) = service.matcher.find(request) else {
-        trace.step(Step::NoRule);
+        trace.step(DecisionStep::NoRule);
         return None;
     };
-    trace.step(Step::Rule { rule, version });
+    trace.step(DecisionStep::Rule { rule, version });
     Some(Decided {
         version,
         chosen: Chosen::Rule,
@@ -204,39 +208,39 @@ fn by_rule(service: &Service, request: &impl Request, trace: &mut impl Trace) ->
 
 fn by_session(
     session: Option<&Session>,
-    state: &mut impl State,
+    state: &mut impl DecisionInput,
     trace: &mut impl Trace,
 ) -> Option<Decided> {
     let Some(session) = session else {
-        trace.step(Step::NoSession);
+        trace.step(DecisionStep::NoSession);
         return None;
     };
     let session = *session;
     let Some(version) = state.follow(&session) else {
-        trace.step(Step::SessionMoves { session });
+        trace.step(DecisionStep::SessionMoves { session });
         return None;
     };
-    trace.step(Step::SessionStays { session, version });
+    trace.step(DecisionStep::SessionStays { session, version });
     Some(Decided::by(Chosen::Session, version))
 }
 
 fn by_share(
-    service: &Service,
-    request: &impl Request,
-    state: &mut impl State,
+    service: &ServiceRouting,
+    request: &impl RequestView,
+    state: &mut impl DecisionInput,
     trace: &mut impl Trace,
 ) -> Decided {
     let split = &service.split;
     if split.is_whole() {
         let version = split.stable();
-        trace.step(Step::Stable { version });
+        trace.step(DecisionStep::Stable { version });
         return Decided::by(Chosen::Split, version);
     }
     if let Some(cohort) = &service.cohort
         && let Some((key, place)) = cohort.place(request)
     {
         let version = split.at(place);
-        trace.step(Step::Cohort {
+        trace.step(DecisionStep::Cohort {
             key,
             place,
             version,
@@ -244,15 +248,15 @@ fn by_share(
         return Decided::by(Chosen::Cohort, version);
     }
     let version = state.next(split);
-    trace.step(Step::Split { version });
+    trace.step(DecisionStep::Split { version });
     Decided::by(Chosen::Split, version)
 }
 
 /// The version decided on, or the one that takes over because it has no usable endpoint.
 fn usable(
-    service: &Service,
+    service: &ServiceRouting,
     decided: &Decided,
-    state: &mut impl State,
+    state: &mut impl DecisionInput,
     trace: &mut impl Trace,
 ) -> usize {
     let from = decided.version;
@@ -264,7 +268,7 @@ fn usable(
     }) else {
         return from;
     };
-    trace.step(Step::Failover { from, to, role });
+    trace.step(DecisionStep::Failover { from, to, role });
     to
 }
 

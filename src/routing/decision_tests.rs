@@ -1,22 +1,22 @@
 //! The order of a decision, its steps, and what it does to a session.
 
 use super::super::fake::{self, Fake};
-use super::super::{Role, SplitState};
+use super::super::{FailoverRole, SplitState};
 use super::*;
 use crate::config::spec::{self, CohortKey, Condition, Pattern, Share, Subject};
 
 /// v1 is stable; v2 has the share; `x-canary: always` is sent to v2, `x-canary: only` strictly so.
-fn service(canary: u32, cohort: bool) -> Service {
+fn service(canary: u32, cohort: bool) -> ServiceRouting {
     let mut service = fake::service("shop", &["v1", "v2", "v3"]);
     service.split = vec![(1, Share(canary))];
-    service.cohort = cohort.then(|| spec::Cohort {
+    service.cohort = cohort.then(|| spec::CohortSpec {
         by: vec![
             CohortKey::Cookie("uid".into()),
             CohortKey::Header("x-user-id".into()),
         ],
         salt: "shop".into(),
     });
-    let rule = |value: &str, strict| spec::Rule {
+    let rule = |value: &str, strict| spec::RuleSpec {
         when: vec![Condition {
             subject: Subject::Header("x-canary".into()),
             patterns: vec![Pattern::Exact(value.into())],
@@ -26,7 +26,7 @@ fn service(canary: u32, cohort: bool) -> Service {
     };
     service.rules = vec![rule("always", false), rule("only", true)];
     service.policies.fallback = Some(2);
-    Service::new(&service)
+    ServiceRouting::new(&service)
 }
 
 /// A session carries the version that it is on as its id.
@@ -53,8 +53,8 @@ impl Now {
     }
 }
 
-impl State for Now {
-    fn session(&mut self, _: &impl Request) -> Option<Session> {
+impl DecisionInput for Now {
+    fn session(&mut self, _: &impl RequestView) -> Option<Session> {
         self.session
     }
     fn follow(&mut self, session: &Session) -> Option<usize> {
@@ -74,7 +74,7 @@ impl State for Now {
     }
 }
 
-fn decide(service: &Service, request: &Fake, now: &mut Now) -> (Choice, Vec<Step>) {
+fn decide(service: &ServiceRouting, request: &Fake, now: &mut Now) -> (Choice, Vec<DecisionStep>) {
     let mut steps = Vec::new();
     let choice = decision(service, None, request, now, &mut steps);
     (choice, steps)
@@ -99,7 +99,7 @@ fn a_preview_host_decides_before_everything_and_never_fails_over() {
     let choice = decision(&service, Some(2), &canary(), &mut now, &mut steps);
     assert_eq!(of(&choice), (2, Chosen::Preview, None));
     assert_eq!((choice.session, choice.binds), (None, false));
-    assert_eq!(steps, [Step::Preview { version: 2 }]);
+    assert_eq!(steps, [DecisionStep::Preview { version: 2 }]);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_rule_decides_before_sessions_and_shares_and_binds_nothing() {
         let (choice, steps) = decide(&service(share, true), &canary(), &mut now);
         assert_eq!(of(&choice), (1, Chosen::Rule, Some(0)));
         assert!(!choice.binds && choice.endpoint.is_none());
-        let rule = Step::Rule {
+        let rule = DecisionStep::Rule {
             rule: 0,
             version: 1,
         };
@@ -122,10 +122,10 @@ fn a_rule_fails_over_unless_it_is_strict() {
     let down = || Now::default().but_down(&[1]);
     let (choice, steps) = decide(&service(0, true), &canary(), &mut down());
     assert_eq!(of(&choice), (0, Chosen::Failover, Some(0)));
-    let failover = Step::Failover {
+    let failover = DecisionStep::Failover {
         from: 1,
         to: 0,
-        role: Role::Stable,
+        role: FailoverRole::Stable,
     };
     assert_eq!(steps.last(), Some(&failover));
     let only = Fake::get("/").with("x-canary", "only");
@@ -144,8 +144,8 @@ fn a_session_decides_before_the_shares() {
     assert_eq!(
         steps,
         [
-            Step::NoRule,
-            Step::SessionStays {
+            DecisionStep::NoRule,
+            DecisionStep::SessionStays {
                 session,
                 version: 1
             }
@@ -155,7 +155,7 @@ fn a_session_decides_before_the_shares() {
     let (choice, steps) = decide(&service, &Fake::get("/"), &mut moves);
     assert_eq!(of(&choice), (0, Chosen::Split, None));
     assert!(choice.binds && choice.endpoint.is_none());
-    assert_eq!(steps[1], Step::SessionMoves { session });
+    assert_eq!(steps[1], DecisionStep::SessionMoves { session });
 }
 
 #[test]
@@ -181,7 +181,11 @@ fn stable_gets_everybody_where_no_canary_has_a_share() {
     let request = Fake::get("/").with("cookie", "uid=1");
     let (choice, steps) = decide(&service(0, true), &request, &mut Now::default());
     assert_eq!(of(&choice), (0, Chosen::Split, None));
-    let expected = [Step::NoRule, Step::NoSession, Step::Stable { version: 0 }];
+    let expected = [
+        DecisionStep::NoRule,
+        DecisionStep::NoSession,
+        DecisionStep::Stable { version: 0 },
+    ];
     assert_eq!(steps, expected);
 }
 
@@ -191,7 +195,7 @@ fn a_known_user_stays_and_does_not_advance_the_split() {
     let (mut now, mut fresh) = (Now::default(), SplitState::default());
     let user = Fake::get("/").with("x-user-id", "42");
     let (first, steps) = decide(&service, &user, &mut now);
-    let Some(&Step::Cohort {
+    let Some(&DecisionStep::Cohort {
         key: 1,
         place,
         version,

@@ -7,11 +7,11 @@
 
 use std::borrow::Cow;
 
-use super::Request;
+use super::RequestView;
 
 /// Calls `see` with the value of each cookie of that name, until it returns `true`; says whether it did.
 pub(super) fn any_cookie(
-    request: &impl Request,
+    request: &impl RequestView,
     name: &[u8],
     mut see: impl FnMut(&[u8]) -> bool,
 ) -> bool {
@@ -25,7 +25,7 @@ pub(super) fn any_cookie(
 
 /// Calls `see` with the raw value of each query parameter of that name, until it returns `true`; says whether it did.
 pub(super) fn any_parameter(
-    request: &impl Request,
+    request: &impl RequestView,
     name: &[u8],
     mut see: impl FnMut(&[u8]) -> bool,
 ) -> bool {

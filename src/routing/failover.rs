@@ -5,7 +5,7 @@ use crate::config::spec::Share;
 
 /// Why a version takes over for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum FailoverRole {
     /// It is the stable version.
     Stable,
     /// Stable is down, and of the usable canaries it has the largest share.
@@ -14,7 +14,7 @@ pub enum Role {
     Fallback,
 }
 
-impl Role {
+impl FailoverRole {
     /// The role in words.
     pub const fn label(self) -> &'static str {
         match self {
@@ -32,20 +32,20 @@ pub fn failover(
     fallback: Option<usize>,
     down: usize,
     mut is_usable: impl FnMut(usize) -> bool,
-) -> Option<(usize, Role)> {
+) -> Option<(usize, FailoverRole)> {
     let mut usable = |version: usize| version != down && is_usable(version);
     if usable(split.stable()) {
-        return Some((split.stable(), Role::Stable));
+        return Some((split.stable(), FailoverRole::Stable));
     }
     let canaries = (0..split.versions()).filter(|v| split.share(*v).0 > 0);
     let largest = canaries
         .filter(|v| usable(*v))
         .max_by_key(|v| split.share(*v));
     if let Some(version) = largest {
-        return Some((version, Role::LargestCanary));
+        return Some((version, FailoverRole::LargestCanary));
     }
     let fallback = fallback.filter(|v| usable(*v))?;
-    Some((fallback, Role::Fallback))
+    Some((fallback, FailoverRole::Fallback))
 }
 
 /// The share of the traffic that each version gets, by version: what it has in `split`, plus the shares of versions

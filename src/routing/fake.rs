@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::Request;
+use super::RequestView;
 use crate::config::spec;
 
 /// A request made of plain values.
@@ -31,7 +31,7 @@ impl Fake {
     }
 }
 
-impl Request for Fake {
+impl RequestView for Fake {
     fn method(&self) -> &[u8] {
         self.method.as_bytes()
     }
@@ -61,15 +61,15 @@ impl Request for Fake {
 }
 
 /// A service with these versions, the first of them stable.
-pub(crate) fn service(name: &str, versions: &[&str]) -> spec::Service {
-    let version = |name: &&str| spec::Version {
+pub(crate) fn service(name: &str, versions: &[&str]) -> spec::ServiceSpec {
+    let version = |name: &&str| spec::VersionSpec {
         slow_start: None,
         name: (*name).to_owned(),
         label: None,
         endpoints: Vec::new(),
         preview: Vec::new(),
     };
-    spec::Service {
+    spec::ServiceSpec {
         policies: Default::default(),
         hash_by: vec![spec::CohortKey::Ip],
         name: name.to_owned(),

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::map::Map;
-use super::{Request, extract, glob};
+use super::{RequestView, extract, glob};
 use crate::config::spec::{self, Condition, Pattern, Subject};
 
 /// So many rules may fail after their lead held; then the rest are asked one by one. It bounds what a request can cost
@@ -22,13 +22,13 @@ const TRIES: usize = 4;
 /// Compiled rules.
 #[derive(Debug, Default)]
 pub struct Matcher {
-    rules: Box<[Rule]>,
+    rules: Box<[CompiledRule]>,
     /// In the order of their first rules.
     leads: Box<[Leads]>,
 }
 
 #[derive(Debug)]
-struct Rule {
+struct CompiledRule {
     /// The lead, then the others: what is cheap to look at before what is not.
     when: Box<[Condition]>,
     to: usize,
@@ -50,16 +50,16 @@ struct Leads {
 
 impl Matcher {
     /// Compiles the rules.
-    pub fn new(rules: &[spec::Rule]) -> Self {
-        let census = Census::of(rules);
-        let rules: Box<[Rule]> = rules
+    pub fn new(rules: &[spec::RuleSpec]) -> Self {
+        let census = ConditionCounts::of(rules);
+        let rules: Box<[CompiledRule]> = rules
             .iter()
             .map(|rule| {
                 let mut when = rule.when.clone();
                 when.sort_by_key(|condition| look_up(&condition.subject));
                 let lead = (0..when.len()).min_by_key(|at| census.price(&when[*at]));
                 when[..=lead.expect("a rule has conditions")].rotate_right(1);
-                Rule {
+                CompiledRule {
                     when: when.into(),
                     to: rule.to,
                 }
@@ -87,7 +87,7 @@ impl Matcher {
     /// Budget: 620 instructions (`just instructions`: match_few).
     /// Budget: 620 instructions (`just instructions`: match_many).
     #[inline]
-    pub fn find(&self, request: &impl Request) -> Option<(usize, usize)> {
+    pub fn find(&self, request: &impl RequestView) -> Option<(usize, usize)> {
         let mut from = 0;
         for _ in 0..TRIES {
             let index = self.led(request, from)?;
@@ -97,13 +97,14 @@ impl Matcher {
             }
             from = index + 1;
         }
-        let holds = |rule: &Rule| rule.when.iter().all(|condition| holds(condition, request));
+        let holds =
+            |rule: &CompiledRule| rule.when.iter().all(|condition| holds(condition, request));
         let index = from + self.rules[from..].iter().position(holds)?;
         Some((index, self.rules[index].to))
     }
 
     /// The first rule, from this one on, whose lead holds.
-    fn led(&self, request: &impl Request, from: usize) -> Option<usize> {
+    fn led(&self, request: &impl RequestView, from: usize) -> Option<usize> {
         let mut best = self.rules.len();
         for leads in &self.leads {
             if leads.first >= best {
@@ -148,11 +149,11 @@ impl Leads {
     }
 
     /// The first rule, from `from` up to `below`, whose lead takes the value; `below` if there is none.
-    fn first_taking(&self, value: Value<'_>, from: usize, below: usize) -> usize {
+    fn first_taking(&self, value: MatchValue<'_>, from: usize, below: usize) -> usize {
         let same = match value {
-            Value::Text(text) => self.same.get(text),
-            Value::Client(IpAddr::V4(client)) => self.same.get(&client.octets()[..]),
-            Value::Client(IpAddr::V6(client)) => self.same.get(&client.octets()[..]),
+            MatchValue::Text(text) => self.same.get(text),
+            MatchValue::Client(IpAddr::V4(client)) => self.same.get(&client.octets()[..]),
+            MatchValue::Client(IpAddr::V6(client)) => self.same.get(&client.octets()[..]),
         };
         let same = same.and_then(|rules| rules.get(rules.partition_point(|rule| *rule < from)));
         let below = same.map_or(below, |rule| below.min(*rule));
@@ -166,13 +167,13 @@ impl Leads {
 }
 
 /// How often the rules ask the same.
-struct Census<'r> {
+struct ConditionCounts<'r> {
     subjects: HashMap<&'r Subject, usize>,
     keys: HashMap<(&'r Subject, Box<[u8]>), usize>,
 }
 
-impl<'r> Census<'r> {
-    fn of(rules: &'r [spec::Rule]) -> Self {
+impl<'r> ConditionCounts<'r> {
+    fn of(rules: &'r [spec::RuleSpec]) -> Self {
         let mut census = Self {
             subjects: HashMap::new(),
             keys: HashMap::new(),
@@ -230,12 +231,12 @@ fn key(subject: &Subject, pattern: &Pattern) -> Option<Box<[u8]>> {
 
 /// What a condition looks at in a request.
 #[derive(Clone, Copy)]
-enum Value<'a> {
+enum MatchValue<'a> {
     Text(&'a [u8]),
     Client(IpAddr),
 }
 
-fn holds(condition: &Condition, request: &impl Request) -> bool {
+fn holds(condition: &Condition, request: &impl RequestView) -> bool {
     any_value(&condition.subject, request, |value| {
         condition.patterns.iter().any(|p| takes(p, value))
     })
@@ -244,31 +245,31 @@ fn holds(condition: &Condition, request: &impl Request) -> bool {
 /// Calls `see` with each value, until it returns `true`; says whether it did.
 fn any_value(
     subject: &Subject,
-    request: &impl Request,
-    mut see: impl FnMut(Value<'_>) -> bool,
+    request: &impl RequestView,
+    mut see: impl FnMut(MatchValue<'_>) -> bool,
 ) -> bool {
     match subject {
-        Subject::Header(name) => request.any_field(name, &mut |value| see(Value::Text(value))),
-        Subject::Cookie(name) => {
-            extract::any_cookie(request, name.as_bytes(), |value| see(Value::Text(value)))
-        }
-        Subject::Query(name) => extract::any_parameter(request, name.as_bytes(), |raw| {
-            see(Value::Text(raw))
-                || (extract::is_encoded(raw) && see(Value::Text(&extract::decoded(raw))))
+        Subject::Header(name) => request.any_field(name, &mut |value| see(MatchValue::Text(value))),
+        Subject::Cookie(name) => extract::any_cookie(request, name.as_bytes(), |value| {
+            see(MatchValue::Text(value))
         }),
-        Subject::Path => see(Value::Text(request.path())),
-        Subject::Method => see(Value::Text(request.method())),
+        Subject::Query(name) => extract::any_parameter(request, name.as_bytes(), |raw| {
+            see(MatchValue::Text(raw))
+                || (extract::is_encoded(raw) && see(MatchValue::Text(&extract::decoded(raw))))
+        }),
+        Subject::Path => see(MatchValue::Text(request.path())),
+        Subject::Method => see(MatchValue::Text(request.method())),
         // An IPv4 client on an IPv6 socket is an IPv4 client.
-        Subject::Ip => see(Value::Client(request.client().to_canonical())),
+        Subject::Ip => see(MatchValue::Client(request.client().to_canonical())),
     }
 }
 
-fn takes(pattern: &Pattern, value: Value<'_>) -> bool {
+fn takes(pattern: &Pattern, value: MatchValue<'_>) -> bool {
     match (pattern, value) {
-        (Pattern::Exact(text), Value::Text(value)) => text.as_bytes() == value,
-        (Pattern::Glob(text), Value::Text(value)) => glob::matches(text.as_bytes(), value),
-        (Pattern::Regex(regex), Value::Text(value)) => regex.is_match(value),
-        (Pattern::Net(net), Value::Client(client)) => net.contains(&client),
+        (Pattern::Exact(text), MatchValue::Text(value)) => text.as_bytes() == value,
+        (Pattern::Glob(text), MatchValue::Text(value)) => glob::matches(text.as_bytes(), value),
+        (Pattern::Regex(regex), MatchValue::Text(value)) => regex.is_match(value),
+        (Pattern::Net(net), MatchValue::Client(client)) => net.contains(&client),
         _ => false,
     }
 }

@@ -11,9 +11,9 @@ fn exact(text: &str) -> Pattern {
     Pattern::Exact(text.into())
 }
 
-fn rule(to: usize, when: Vec<(Subject, Vec<Pattern>)>) -> spec::Rule {
+fn rule(to: usize, when: Vec<(Subject, Vec<Pattern>)>) -> spec::RuleSpec {
     let condition = |(subject, patterns)| spec::Condition { subject, patterns };
-    spec::Rule {
+    spec::RuleSpec {
         when: when.into_iter().map(condition).collect(),
         to,
         strict: false,
@@ -181,7 +181,7 @@ fn rules_that_fail_after_their_lead_held_hide_none_that_follow() {
 }
 
 /// Each rule asked by itself, in order.
-fn one_by_one(rules: &[spec::Rule], request: &Fake) -> Option<(usize, usize)> {
+fn one_by_one(rules: &[spec::RuleSpec], request: &Fake) -> Option<(usize, usize)> {
     let index = rules
         .iter()
         .position(|rule| rule.when.iter().all(|condition| holds(condition, request)))?;

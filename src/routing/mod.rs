@@ -24,15 +24,15 @@ use std::net::IpAddr;
 
 use crate::config::spec;
 
-pub use cohort::{Cohort, Place};
-pub use decision::{Choice, Chosen, State, Step, Trace, decision};
-pub use failover::{Role, effective_shares};
+pub use cohort::{Cohort, CohortPoint};
+pub use decision::{Choice, Chosen, DecisionInput, DecisionStep, Trace, decision};
+pub use failover::{FailoverRole, effective_shares};
 pub use matcher::Matcher;
-pub use split::{Move, Split, SplitState, moves, users_moved};
-pub use table::{Found, Table};
+pub use split::{CohortMove, Split, SplitState, moves, users_moved};
+pub use table::{Found, RouteTable};
 
 /// What routing asks of a request. Two implementations: over an HTTP/1 head, over an HTTP/2 head.
-pub trait Request {
+pub trait RequestView {
     /// The method as typed.
     fn method(&self) -> &[u8];
     /// The host, lower case, without port or trailing dot. May be empty.
@@ -47,9 +47,9 @@ pub trait Request {
     fn client(&self) -> IpAddr;
 }
 
-/// The routing half of one service, compiled from its [`spec::Service`].
+/// The routing half of one service, compiled from its [`spec::ServiceSpec`].
 #[derive(Debug)]
-pub struct Service {
+pub struct ServiceRouting {
     /// Rules in order.
     pub matcher: Matcher,
     /// For each rule: whether what it matches never goes to another version.
@@ -62,9 +62,9 @@ pub struct Service {
     pub fallback: Option<usize>,
 }
 
-impl Service {
+impl ServiceRouting {
     /// Compiles what routing needs of `service`.
-    pub fn new(service: &spec::Service) -> Self {
+    pub fn new(service: &spec::ServiceSpec) -> Self {
         let names: Vec<&str> = service.versions.iter().map(|v| &*v.name).collect();
         Self {
             matcher: Matcher::new(&service.rules),

@@ -6,7 +6,7 @@
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::cohort::Place;
+use super::cohort::CohortPoint;
 use super::layout::{Tile, natural, tiles};
 use crate::config::spec::Share;
 
@@ -143,7 +143,7 @@ impl Split {
 
     /// The version of a user at this place. See [`super::layout`] for who moves when shares change.
     #[inline]
-    pub fn at(&self, place: Place) -> usize {
+    pub fn at(&self, place: CohortPoint) -> usize {
         let step = ((u128::from(place.0) * u128::from(Share::WHOLE)) >> 64) as u32;
         // The tiles cover every step.
         let tile = self.tiles.partition_point(|tile| tile.end <= step);
@@ -153,7 +153,7 @@ impl Split {
 
 /// Users of a cohort that move when one split replaces another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Move {
+pub struct CohortMove {
     /// Index of the version that they leave, in the split before.
     pub from: usize,
     /// Index of the version that they join, in the split after.
@@ -164,8 +164,12 @@ pub struct Move {
 
 /// The users of a cohort that move when `after` replaces `before`, by the versions that they leave and join. `same` finds
 /// a version of `before` in `after` (`None`: it is gone).
-pub fn moves(before: &Split, after: &Split, same: impl Fn(usize) -> Option<usize>) -> Vec<Move> {
-    let mut moves: Vec<Move> = Vec::new();
+pub fn moves(
+    before: &Split,
+    after: &Split,
+    same: impl Fn(usize) -> Option<usize>,
+) -> Vec<CohortMove> {
+    let mut moves: Vec<CohortMove> = Vec::new();
     let (mut old, mut new) = (
         before.tiles.iter().peekable(),
         after.tiles.iter().peekable(),
@@ -178,7 +182,7 @@ pub fn moves(before: &Split, after: &Split, same: impl Fn(usize) -> Option<usize
             let known = moves.iter_mut().find(|m| (m.from, m.to) == (from, to));
             match known {
                 Some(known) => known.users.0 += end - at,
-                None => moves.push(Move {
+                None => moves.push(CohortMove {
                     from,
                     to,
                     users: Share(end - at),

@@ -72,7 +72,7 @@ proptest! {
         for step in 0..W {
             // The middle of the step.
             let place = ((u128::from(step) * 2 + 1) << 63) / u128::from(W);
-            steps[split.at(Place(place as u64))] += 1;
+            steps[split.at(CohortPoint(place as u64))] += 1;
         }
         for (version, steps) in steps.iter().enumerate() {
             prop_assert_eq!(*steps, split.share(version).0);
@@ -92,13 +92,16 @@ fn nothing_and_everything() {
     let nothing = split(2, 0, &[(1, 0)]);
     assert!(nothing.is_whole());
     assert_eq!(run(&nothing, 2, 500)[500], [500, 0]);
-    assert_eq!(nothing.at(Place(0)), 0);
+    assert_eq!(nothing.at(CohortPoint(0)), 0);
     let everything = split(2, 0, &[(1, W)]);
     assert!(!everything.is_whole());
     assert_eq!(everything.share(0), Share(0));
     assert_eq!(run(&everything, 2, 500)[500], [0, 500]);
     assert_eq!(
-        (everything.at(Place(0)), everything.at(Place(u64::MAX))),
+        (
+            everything.at(CohortPoint(0)),
+            everything.at(CohortPoint(u64::MAX))
+        ),
         (1, 1)
     );
 }
@@ -136,7 +139,7 @@ fn a_state_for_other_shares_starts_again_without_allocating() {
 
 /// The versions of 2,000 users.
 fn users(split: &Split) -> Vec<usize> {
-    let cohort = Cohort::new(&spec::Cohort {
+    let cohort = Cohort::new(&spec::CohortSpec {
         by: vec![CohortKey::Cookie("uid".into())],
         salt: "shop".into(),
     });
@@ -228,7 +231,7 @@ fn lowering_one_canary_to_nothing_moves_nobody_else() {
 fn the_only_name_in_the_split_is_at_the_bottom() {
     for canary in ["v1", "v2", "v4"] {
         let split = named(&FOUR, "v3", &[(canary, 30_000)]);
-        let at = |step: u64| FOUR[split.at(Place((u64::MAX / 100) * step + (1 << 50)))];
+        let at = |step: u64| FOUR[split.at(CohortPoint((u64::MAX / 100) * step + (1 << 50)))];
         assert_eq!((at(0), at(29)), (canary, canary));
         assert_eq!((at(30), at(99)), ("v3", "v3"));
     }
@@ -241,13 +244,13 @@ fn a_name_that_is_last_in_order_joins_and_leaves_alone() {
     let three = named(&versions, "v1", &canaries);
     canaries.push(("v11", 10_000));
     let four = named(&versions, "v1", &canaries);
-    let joins = Move {
+    let joins = CohortMove {
         from: 0,
         to: 4,
         users: Share(10_000),
     };
     assert_eq!(moves(&three, &four, Some), [joins]);
-    let leaves = Move {
+    let leaves = CohortMove {
         from: 4,
         to: 0,
         users: Share(10_000),

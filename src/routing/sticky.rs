@@ -19,12 +19,12 @@ use std::time::Duration;
 
 use aws_lc_rs::{constant_time, hmac};
 
-use super::{Request, Split, extract};
+use super::{RequestView, Split, extract};
 use crate::config::policy;
 use crate::config::spec::Share;
 
 /// What seals cookies.
-pub struct Key(hmac::Key);
+pub struct SealingKey(hmac::Key);
 
 /// Fewest bytes of a key.
 pub const KEY_LEN: usize = 32;
@@ -52,7 +52,7 @@ pub struct Session {
     pub seen_s: u64,
 }
 
-impl Key {
+impl SealingKey {
     /// `None`: shorter than [`KEY_LEN`].
     pub fn new(bytes: &[u8]) -> Option<Self> {
         (bytes.len() >= KEY_LEN).then(|| Self(hmac::Key::new(hmac::HMAC_SHA256, bytes)))
@@ -76,9 +76,9 @@ impl Key {
     }
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for SealingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(secret)")
+        f.write_str("SealingKey(secret)")
     }
 }
 
@@ -105,17 +105,17 @@ impl Session {
 }
 
 /// The id of a version in the cookies of its service.
-pub fn version_id(key: &Key, service: &str, version: &str) -> u64 {
+pub fn version_id(key: &SealingKey, service: &str, version: &str) -> u64 {
     key.id([b"version", service.as_bytes(), version.as_bytes()])
 }
 
 /// The id of an endpoint, by its name, in the cookies of its service.
-pub fn endpoint_id(key: &Key, service: &str, endpoint: &str) -> u64 {
+pub fn endpoint_id(key: &SealingKey, service: &str, endpoint: &str) -> u64 {
     key.id([b"endpoint", service.as_bytes(), endpoint.as_bytes()])
 }
 
 /// The cookie's value: [`SEALED_LEN`] characters that need no quotes.
-pub fn seal(key: &Key, service: &str, session: &Session) -> String {
+pub fn seal(key: &SealingKey, service: &str, session: &Session) -> String {
     let mut sealed = [0; WHOLE];
     sealed[0] = FORMAT;
     sealed[1..9].copy_from_slice(&session.version.to_be_bytes());
@@ -129,7 +129,7 @@ pub fn seal(key: &Key, service: &str, session: &Session) -> String {
 
 /// The session that a cookie's value says; `None` if it isn't sealed by `key` for `service`, or is outdated.
 pub fn open(
-    key: &Key,
+    key: &SealingKey,
     service: &str,
     value: &[u8],
     now_s: u64,
@@ -158,9 +158,9 @@ pub fn open(
 
 /// The session of a request: of its first cookies of that name the first that [`open`]s.
 pub fn find(
-    key: &Key,
+    key: &SealingKey,
     service: &str,
-    request: &impl Request,
+    request: &impl RequestView,
     now_s: u64,
     sticky: &policy::Sticky,
 ) -> Option<Session> {
@@ -174,7 +174,7 @@ pub fn find(
 }
 
 /// Whether the request carries a cookie of that name, whatever it holds.
-pub fn is_carried(request: &impl Request, sticky: &policy::Sticky) -> bool {
+pub fn is_carried(request: &impl RequestView, sticky: &policy::Sticky) -> bool {
     extract::any_cookie(request, sticky.cookie.as_bytes(), |_| true)
 }
 

@@ -5,8 +5,8 @@ use super::*;
 
 const NOW: u64 = 1_800_000_000;
 
-fn key() -> Key {
-    Key::new(&[7; 32]).unwrap()
+fn key() -> SealingKey {
+    SealingKey::new(&[7; 32]).unwrap()
 }
 
 fn policy() -> policy::Sticky {
@@ -63,7 +63,7 @@ fn the_format_is_pinned() {
 #[test]
 fn only_the_key_and_the_service_it_was_sealed_for_open_it() {
     let value = seal(&key(), "shop", &session());
-    let other = Key::new(&[8; 32]).unwrap();
+    let other = SealingKey::new(&[8; 32]).unwrap();
     assert_eq!(open(&other, "shop", value.as_bytes(), NOW, &policy()), None);
     assert_eq!(open(&key(), "shoq", value.as_bytes(), NOW, &policy()), None);
     assert_eq!(open(&key(), "", value.as_bytes(), NOW, &policy()), None);
@@ -71,13 +71,13 @@ fn only_the_key_and_the_service_it_was_sealed_for_open_it() {
 
 #[test]
 fn a_short_key_is_none_and_no_key_is_ever_shown() {
-    assert!(Key::new(&[1; 31]).is_none());
-    assert_eq!(format!("{:?}", key()), "Key(secret)");
+    assert!(SealingKey::new(&[1; 31]).is_none());
+    assert_eq!(format!("{:?}", key()), "SealingKey(secret)");
 }
 
 #[test]
 fn ids_differ_by_kind_service_name_and_key() {
-    let other = Key::new(&[8; 32]).unwrap();
+    let other = SealingKey::new(&[8; 32]).unwrap();
     let ids = [
         version_id(&key(), "shop", "blue"),
         version_id(&key(), "shop", "green"),

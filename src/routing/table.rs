@@ -17,7 +17,7 @@ pub struct Found {
 
 /// The compiled table.
 #[derive(Debug, Default)]
-pub struct Table {
+pub struct RouteTable {
     exact: Map<Paths>,
     /// Keys begin with a dot.
     suffixes: Map<Paths>,
@@ -34,10 +34,10 @@ struct Paths {
     longest_prefix: usize,
 }
 
-impl Table {
+impl RouteTable {
     /// Compiles the routes of all services (they don't conflict: the configuration was checked).
     /// A preview host takes the same paths as its service.
-    pub fn new(services: &[spec::Service]) -> Self {
+    pub fn new(services: &[spec::ServiceSpec]) -> Self {
         let mut table = Self::default();
         for (service, spec) in services.iter().enumerate() {
             let found = |preview| Found { service, preview };
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn service(hosts: &[&str], paths: &[&str]) -> spec::Service {
+    fn service(hosts: &[&str], paths: &[&str]) -> spec::ServiceSpec {
         let mut service = fake::service("s", &["v1", "v2"]);
         service.hosts = hosts.iter().map(|h| host(h)).collect();
         service.paths = paths.iter().map(|p| path(p)).collect();
@@ -156,13 +156,13 @@ mod tests {
         }
     }
 
-    fn at(table: &Table, host: &str, path: &str) -> Option<usize> {
+    fn at(table: &RouteTable, host: &str, path: &str) -> Option<usize> {
         table.find(host, path.as_bytes()).map(|f| f.service)
     }
 
     #[test]
     fn the_most_specific_host_wins() {
-        let table = Table::new(&[
+        let table = RouteTable::new(&[
             service(&[], &[]),
             service(&["*.example.com"], &[]),
             service(&["*.shop.example.com"], &[]),
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_most_specific_path_wins_by_whole_segments() {
-        let table = Table::new(&[
+        let table = RouteTable::new(&[
             service(&[], &["/v1/*"]),
             service(&[], &["/v1/users/*"]),
             service(&[], &["/v1/users"]),
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_host_without_a_fitting_path_falls_through() {
-        let table = Table::new(&[
+        let table = RouteTable::new(&[
             service(&["a.example.com"], &["/only"]),
             service(&["*.example.com"], &["/api/*"]),
             service(&[], &["/*"]),
@@ -217,14 +217,14 @@ mod tests {
         assert_eq!(at(&table, "a.example.com", "/api/x"), Some(1));
         assert_eq!(at(&table, "a.example.com", "/else"), Some(2));
         assert_eq!(at(&table, "a.example.com", "*"), Some(2));
-        assert_eq!(at(&Table::default(), "a.example.com", "/"), None);
+        assert_eq!(at(&RouteTable::default(), "a.example.com", "/"), None);
     }
 
     #[test]
     fn a_preview_host_leads_to_its_version_on_the_paths_of_its_service() {
         let mut api = service(&["api.example.com"], &["/v1/*"]);
         api.versions[1].preview = vec![host("green.api.example.com")];
-        let table = Table::new(&[service(&["x"], &[]), api]);
+        let table = RouteTable::new(&[service(&["x"], &[]), api]);
         let found = |host: &str, path: &str| table.find(host, path.as_bytes());
         let at = |preview| {
             Some(Found {
@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn many_slashes_and_dots_cost_no_lookup_each() {
         // Would be gigabytes of hashing, were every one of the prefixes looked up.
-        let table = Table::new(&[
+        let table = RouteTable::new(&[
             service(&["*.example.com"], &["/a/*"]),
             service(&[], &["/b"]),
         ]);
@@ -283,7 +283,7 @@ mod tests {
                 (s.hosts, s.paths) = (vec![h.clone()], vec![p.clone()]);
                 s
             }).collect();
-            let table = Table::new(&services);
+            let table = RouteTable::new(&services);
             for (host, path) in &lookups {
                 prop_assert_eq!(at(&table, host, path), plain(&routes, host, path), "{} {}", host, path);
             }

@@ -2,9 +2,9 @@
 
 use super::Service;
 use crate::routing::sticky::Session;
-use crate::routing::{Request, Split, State};
+use crate::routing::{DecisionInput, RequestView, Split};
 
-/// [`State`] of one service. `usable` and `next` differ between a worker, which has a view of each pool and a position in
+/// [`DecisionInput`] of one service. `usable` and `next` differ between a worker, which has a view of each pool and a position in
 /// the exact split, and `explain`, which must not move anything.
 #[derive(Debug)]
 pub struct DecisionState<'a, U, N> {
@@ -18,8 +18,8 @@ pub struct DecisionState<'a, U, N> {
     pub next: N,
 }
 
-impl<U: FnMut(usize) -> bool, N: FnMut(&Split) -> usize> State for DecisionState<'_, U, N> {
-    fn session(&mut self, request: &impl Request) -> Option<Session> {
+impl<U: FnMut(usize) -> bool, N: FnMut(&Split) -> usize> DecisionInput for DecisionState<'_, U, N> {
+    fn session(&mut self, request: &impl RequestView) -> Option<Session> {
         let sessions = self.service.sessions.as_ref()?;
         sessions.find(self.service, request, self.now_s)
     }

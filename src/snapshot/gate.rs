@@ -34,7 +34,7 @@ pub struct Before<'a> {
 /// What is to be in effect now. Services that aren't checked, and new ones (`before` is `None`), wait for nothing; nor is
 /// anything waited for when the version that would have to stay has left the file.
 pub fn of(
-    desired: &spec::Service,
+    desired: &spec::ServiceSpec,
     before: Option<Before<'_>>,
     passes: impl Fn(usize) -> bool,
 ) -> Effective {
@@ -61,7 +61,7 @@ pub fn of(
 
 /// The new stable is waited for: the old one stays, and so do the shares, as far as the file grants them. Canaries that
 /// fall to 0 stay in the split, so that the users of the others keep their places.
-fn old_split(desired: &spec::Service, old: usize, before: Before<'_>) -> Effective {
+fn old_split(desired: &spec::ServiceSpec, old: usize, before: Before<'_>) -> Effective {
     let granted = |version: usize| {
         if version == desired.stable {
             return Share(Share::WHOLE);
@@ -97,7 +97,7 @@ fn rising(
 
 impl Service {
     /// Holds back what has to wait, after what was in effect before.
-    pub(super) fn hold_back(&mut self, spec: &spec::Service, before: Option<Before<'_>>) {
+    pub(super) fn hold_back(&mut self, spec: &spec::ServiceSpec, before: Option<Before<'_>>) {
         let effective = of(spec, before, |v| passes(&self.versions[v].pool));
         if !effective.awaited.is_empty() {
             let names: Vec<&str> = spec.versions.iter().map(|v| &*v.name).collect();
@@ -165,7 +165,7 @@ impl Snapshot {
     }
 }
 
-fn spec_share(spec: &spec::Service, version: usize) -> Share {
+fn spec_share(spec: &spec::ServiceSpec, version: usize) -> Share {
     let canary = spec.split.iter().find(|(v, _)| *v == version);
     canary.map_or(Share(0), |(_, share)| *share)
 }

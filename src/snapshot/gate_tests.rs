@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::config::policy::{Health, Probe};
+use crate::config::policy::{HealthPolicy, Probe};
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
 
-fn service(stable: &str, split: &[(&str, u32)]) -> spec::Service {
+fn service(stable: &str, split: &[(&str, u32)]) -> spec::ServiceSpec {
     let names = ["blue", "green", "red"];
     let at = |name: &str| names.iter().position(|n| *n == name).unwrap();
     let mut service = crate::routing::fake::service("shop", &names);
@@ -16,13 +16,13 @@ fn service(stable: &str, split: &[(&str, u32)]) -> spec::Service {
         .iter()
         .map(|(v, percent)| (at(v), Share(percent * 1000)))
         .collect();
-    service.policies.health = Some(Health::new(Probe::Tcp));
+    service.policies.health = Some(HealthPolicy::new(Probe::Tcp));
     service
 }
 
 /// Effective shares of blue, green, red in percent, and who is waited for.
 fn gate(
-    desired: &spec::Service,
+    desired: &spec::ServiceSpec,
     before: (&str, &[(&str, u32)]),
     passing: &[&str],
 ) -> ([u32; 3], Vec<String>) {
@@ -135,7 +135,7 @@ fn a_snapshot_is_held_back_and_opens_when_an_endpoint_passes() {
              blue = [\"127.0.0.1:1\"]\ngreen = [\"127.0.0.1:2\"]\n"
         );
         let mut spec = crate::config::parse(&text, "test.toml").expect("a valid file");
-        spec.services[0].policies.health = Some(Health::new(Probe::Tcp));
+        spec.services[0].policies.health = Some(HealthPolicy::new(Probe::Tcp));
         Snapshot::build(generation, Arc::new(spec), &registry, &telemetry)
     };
     let first = build(1, "blue");

@@ -6,18 +6,18 @@ use std::sync::Arc;
 
 use super::{Service, Snapshot};
 use crate::config::policy;
-use crate::routing::sticky::{self, Follow, Key, Past, Session};
+use crate::routing::sticky::{self, Follow, Past, SealingKey, Session};
 use crate::routing::{self};
 
 /// Keys by the file they come from; `None` is our own in the state directory.
-pub type Keys = HashMap<Option<PathBuf>, Arc<Key>>;
+pub type Keys = HashMap<Option<PathBuf>, Arc<SealingKey>>;
 
 /// Sticky sessions of one service.
 #[derive(Debug)]
 pub struct Sessions {
     /// The settings.
     pub policy: policy::Sticky,
-    key: Arc<Key>,
+    key: Arc<SealingKey>,
     pasts: Vec<Past>,
     /// By version and member of its pool.
     endpoints: Vec<Vec<u64>>,
@@ -86,7 +86,7 @@ impl Sessions {
     pub fn find(
         &self,
         service: &Service,
-        request: &impl routing::Request,
+        request: &impl routing::RequestView,
         now_s: u64,
     ) -> Option<Session> {
         sticky::find(&self.key, &service.name, request, now_s, &self.policy)

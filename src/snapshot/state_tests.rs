@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config::Spec;
-use crate::routing::sticky::Key;
+use crate::routing::sticky::SealingKey;
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
 use crate::upstream::endpoint::flag;
@@ -19,7 +19,7 @@ fn spec(stable: &str, split: &str) -> Arc<Spec> {
 }
 
 fn keys() -> Keys {
-    let key = Key::new(&[7; 32]).expect("a key");
+    let key = SealingKey::new(&[7; 32]).expect("a key");
     Keys::from([(None, Arc::new(key))])
 }
 

@@ -48,7 +48,7 @@ fn what_is_gone_is_what_the_next_generation_does_not_name() {
 fn former_generations_are_taken_apart_when_nobody_works_by_them() {
     let (registry, telemetry) = (Registry::new(), Telemetry::new(1));
     let build = |n| Snapshot::build(n, town(1, 1, n as usize), &registry, &telemetry);
-    let live = Live::new(build(1), 1, Source::default());
+    let live = Live::new(build(1), 1, ConfigSource::default());
     let works_by = live.current();
     live.publish(Arc::new(build(2)));
     live.publish(Arc::new(build(3)));

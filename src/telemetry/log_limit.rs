@@ -14,11 +14,11 @@ const NEVER: u64 = u64::MAX;
 pub struct LogLimit {
     epoch: Instant,
     interval_ms: u64,
-    slots: Box<[Slot]>,
+    slots: Box<[ReasonSlot]>,
 }
 
 #[derive(Debug)]
-struct Slot {
+struct ReasonSlot {
     /// When the last line was logged, in milliseconds since the epoch of the limit, or [`NEVER`].
     last_ms: AtomicU64,
     /// Lines left out since then.
@@ -28,7 +28,7 @@ struct Slot {
 impl LogLimit {
     /// A limit with `slots` slots. `now` may be any moment that isn't later than those given to [`Self::check`].
     pub fn new(slots: usize, interval: Duration, now: Instant) -> Self {
-        let slot = || Slot {
+        let slot = || ReasonSlot {
             last_ms: AtomicU64::new(NEVER),
             suppressed: AtomicU64::new(0),
         };

@@ -34,11 +34,11 @@ pub fn dropped() -> [(&'static str, u64); 1] {
 #[derive(Debug)]
 pub struct LogWriter {
     queue: SyncSender<String>,
-    shared: Arc<Shared>,
+    shared: Arc<LogQueue>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct LogQueue {
     dropped: &'static AtomicU64,
     /// Bytes in the queue.
     queued_bytes: AtomicUsize,
@@ -60,7 +60,7 @@ impl LogWriter {
         R: Fn(u64) -> String + Send + 'static,
     {
         let (queue, lines) = sync_channel(QUEUED_LINES);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(LogQueue {
             dropped,
             queued_bytes: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
@@ -112,7 +112,7 @@ impl LogWriter {
 /// What the thread owns.
 struct Writer<O, R> {
     lines: Receiver<String>,
-    shared: Arc<Shared>,
+    shared: Arc<LogQueue>,
     out: O,
     report: R,
     batch: String,

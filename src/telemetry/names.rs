@@ -10,12 +10,12 @@ pub struct Family {
     /// What it says.
     pub help: &'static str,
     /// What kind it is.
-    pub kind: Kind,
+    pub kind: MetricKind,
 }
 
 /// What kind a family is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows.
     Counter,
     /// Grows and shrinks.
@@ -28,7 +28,7 @@ macro_rules! families {
     ($($kind:ident $id:ident $name:literal $help:literal;)*) => {
         $(
             #[doc = $help]
-            pub const $id: Family = Family { name: $name, help: $help, kind: Kind::$kind };
+            pub const $id: Family = Family { name: $name, help: $help, kind: MetricKind::$kind };
         )*
         /// All of them.
         pub const ALL: &[Family] = &[$($id),*];
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(names.len(), ALL.len());
         for family in ALL {
             assert_eq!(
-                family.kind == Kind::Counter,
+                family.kind == MetricKind::Counter,
                 family.name.ends_with("_total"),
                 "{}",
                 family.name

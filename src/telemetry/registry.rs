@@ -16,7 +16,7 @@ use super::shard::{
 /// How often the log warns of failures of one service that have the same reason.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
-pub(crate) use expiry::Present;
+pub(crate) use expiry::PresentSeries;
 
 /// All counters of the process. A version that leaves the configuration and comes back within an hour goes on counting.
 ///

@@ -12,7 +12,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 use super::latency::{EXPORTED, LatencyTotals};
 use super::log_writer;
-use super::names::{self, Family, Kind};
+use super::names::{self, Family, MetricKind};
 use super::process::Process;
 use super::record::RetryReason;
 use super::registry::Telemetry;
@@ -335,13 +335,13 @@ impl Page {
         let recorder = PrometheusBuilder::new().build_recorder();
         for family in names::ALL {
             match family.kind {
-                Kind::Counter => {
+                MetricKind::Counter => {
                     recorder.describe_counter(family.name.into(), None, family.help.into())
                 }
-                Kind::Gauge => {
+                MetricKind::Gauge => {
                     recorder.describe_gauge(family.name.into(), None, family.help.into())
                 }
-                Kind::Histogram => {}
+                MetricKind::Histogram => {}
             }
         }
         let own = String::new();
@@ -387,9 +387,9 @@ impl Page {
 
 fn head(text: &mut String, family: Family) {
     let kind = match family.kind {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Histogram => "histogram",
+        MetricKind::Counter => "counter",
+        MetricKind::Gauge => "gauge",
+        MetricKind::Histogram => "histogram",
     };
     let Family { name, help, .. } = family;
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");

@@ -34,7 +34,7 @@ pub struct Red {
 
 /// The last minute of every version, in samples of its cumulative counters.
 #[derive(Debug, Default)]
-pub struct Windows {
+pub struct StatusWindows {
     rings: BTreeMap<String, BTreeMap<String, Ring>>,
 }
 
@@ -52,7 +52,7 @@ struct Sample {
     buckets: [u64; BUCKETS],
 }
 
-impl Windows {
+impl StatusWindows {
     /// Samples every version. To be called once a second.
     pub fn tick(&mut self, now: Instant, telemetry: &Telemetry) {
         let versions = telemetry.versions();
@@ -175,17 +175,17 @@ mod tests {
 
     const S: Duration = Duration::from_secs(1);
 
-    struct Run {
+    struct SampleRun {
         telemetry: std::sync::Arc<Telemetry>,
-        windows: Windows,
+        windows: StatusWindows,
         now: Instant,
     }
 
-    impl Run {
+    impl SampleRun {
         fn new() -> Self {
             let telemetry = Telemetry::new(1);
             telemetry.version("shop", "v1");
-            let (windows, now) = (Windows::default(), Instant::now());
+            let (windows, now) = (StatusWindows::default(), Instant::now());
             let mut run = Self {
                 telemetry,
                 windows,
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn both_windows_see_their_own_time() {
-        let mut run = Run::new();
+        let mut run = SampleRun::new();
         run.seconds(50, 10, 200, Duration::from_millis(3));
         run.seconds(10, 100, 500, Duration::from_millis(80));
         let (ten, minute) = (run.red(10), run.red(60));
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn quantiles_lie_in_their_bucket() {
-        let mut run = Run::new();
+        let mut run = SampleRun::new();
         run.seconds(1, 90, 200, Duration::from_millis(3));
         run.seconds(1, 9, 200, Duration::from_millis(30));
         run.seconds(1, 1, 200, Duration::from_millis(300));
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_young_version_has_the_rate_of_its_time_and_a_quiet_one_that_of_the_window() {
-        let mut run = Run::new();
+        let mut run = SampleRun::new();
         assert_eq!(run.red(10), Red::default());
         run.seconds(2, 50, 200, S);
         assert_eq!((run.red(10).rate, run.red(60).rate), (50.0, 50.0));
@@ -273,7 +273,7 @@ mod tests {
             .version("shop", "v1")
             .shard(0)
             .request(Method::Get, 200, S);
-        let mut windows = Windows::default();
+        let mut windows = StatusWindows::default();
         windows.tick(Instant::now(), &telemetry);
         assert_eq!(windows.red("shop", "v1", S), Red::default());
         assert_eq!(windows.red("shop", "v9", S), Red::default());
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn grpc_failures_are_errors_and_refusals_are_not() {
-        let mut run = Run::new();
+        let mut run = SampleRun::new();
         run.seconds(1, 20, 200, S);
         let metrics = run.telemetry.version("shop", "v1");
         (0..=16).for_each(|status| metrics.shard(0).grpc(status));
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let mut run = Run::new();
+        let mut run = SampleRun::new();
         run.seconds(500, 1, 200, S);
         assert_eq!(run.windows.rings["shop"]["v1"].samples.len(), SAMPLES);
         run.seconds(100, 0, 200, S);

@@ -22,11 +22,11 @@ const LONGEST_MS: u64 = 250;
 
 /// One worker's retry budget for one service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Budget {
+pub struct RetryBudget {
     tokens: u64,
 }
 
-impl Budget {
+impl RetryBudget {
     /// The budget of one of so many workers (0 counts as 1).
     pub fn new(workers: usize) -> Self {
         let workers = workers.max(1) as u64;
@@ -73,20 +73,20 @@ mod tests {
 
     #[test]
     fn a_lone_worker_begins_with_the_whole_reserve() {
-        let mut budget = Budget::new(1);
+        let mut budget = RetryBudget::new(1);
         assert_eq!((0..100).filter(|_| budget.spend()).count(), 10);
     }
 
     #[test]
     fn each_of_some_workers_begins_with_a_token() {
         for workers in [2, 11, 50] {
-            assert!(Budget::new(workers).spend(), "{workers}");
+            assert!(RetryBudget::new(workers).spend(), "{workers}");
         }
     }
 
     #[test]
     fn a_fifth_of_the_requests_may_be_tried_again() {
-        let mut budget = Budget::new(1);
+        let mut budget = RetryBudget::new(1);
         while budget.spend() {}
         let tried = (0..1000).filter(|_| {
             budget.earn(200);
@@ -97,14 +97,14 @@ mod tests {
 
     #[test]
     fn no_budget_means_no_retry() {
-        let mut budget = Budget::new(1);
+        let mut budget = RetryBudget::new(1);
         budget.earn(0);
         assert!(!budget.spend());
     }
 
     #[test]
     fn a_quiet_night_saves_a_hundred_tokens() {
-        let mut budget = Budget::new(4);
+        let mut budget = RetryBudget::new(4);
         (0..100_000).for_each(|_| budget.earn(200));
         assert_eq!((0..1000).filter(|_| budget.spend()).count(), 100);
     }
@@ -145,7 +145,7 @@ mod tests {
             tries in 1u32..10,
         ) {
             let mut rng = fastrand::Rng::with_seed(seed);
-            let mut budgets = vec![Budget::new(workers); workers];
+            let mut budgets = vec![RetryBudget::new(workers); workers];
             let mut tried = 0;
             for _ in 0..1000 {
                 let budget = &mut budgets[rng.usize(..workers)];

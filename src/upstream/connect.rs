@@ -14,14 +14,14 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::{Endpoint, addresses};
-use crate::config::spec::{Address, Scheme};
+use crate::config::spec::{EndpointAddress, Scheme};
 use crate::net::Stream;
 use crate::net::keepalive::keep_alive;
 use crate::telemetry::record::Reason;
 
 /// An opened connection, and what it speaks.
 #[derive(Debug)]
-pub struct Opened {
+pub struct OpenedConnection {
     /// The bytes.
     pub stream: Stream,
     /// HTTP/2; else HTTP/1.1.
@@ -99,7 +99,7 @@ impl std::error::Error for ConnectError {
 ///
 /// # Errors
 /// See [`ConnectError`]; nothing was sent to the application in any of the cases.
-pub async fn open(endpoint: &Endpoint, limit: Duration) -> Result<Opened, ConnectError> {
+pub async fn open(endpoint: &Endpoint, limit: Duration) -> Result<OpenedConnection, ConnectError> {
     dial(endpoint, &CLIENT, limit).await
 }
 
@@ -107,15 +107,22 @@ pub async fn open(endpoint: &Endpoint, limit: Duration) -> Result<Opened, Connec
 ///
 /// # Errors
 /// See [`ConnectError`].
-pub async fn open_http1(endpoint: &Endpoint, limit: Duration) -> Result<Opened, ConnectError> {
+pub async fn open_http1(
+    endpoint: &Endpoint,
+    limit: Duration,
+) -> Result<OpenedConnection, ConnectError> {
     dial(endpoint, &CLIENT_HTTP1, limit).await
 }
 
 type Tls = LazyLock<Arc<ClientConfig>>;
 
 /// Tries the addresses in turn, each for its part of the time; the last failure counts.
-async fn dial(endpoint: &Endpoint, tls: &Tls, limit: Duration) -> Result<Opened, ConnectError> {
-    if let Address::Unix(path) = &endpoint.spec.address {
+async fn dial(
+    endpoint: &Endpoint,
+    tls: &Tls,
+    limit: Duration,
+) -> Result<OpenedConnection, ConnectError> {
+    if let EndpointAddress::Unix(path) = &endpoint.spec.address {
         return within(limit, dial_unix(endpoint, path)).await;
     }
     let start = Instant::now();
@@ -146,17 +153,17 @@ async fn dial(endpoint: &Endpoint, tls: &Tls, limit: Duration) -> Result<Opened,
 
 async fn within(
     limit: Duration,
-    dialing: impl Future<Output = Result<Opened, ConnectError>>,
-) -> Result<Opened, ConnectError> {
+    dialing: impl Future<Output = Result<OpenedConnection, ConnectError>>,
+) -> Result<OpenedConnection, ConnectError> {
     match tokio::time::timeout(limit, dialing).await {
         Ok(result) => result,
         Err(_) => Err(ConnectError::Timeout),
     }
 }
 
-async fn dial_unix(endpoint: &Endpoint, path: &Path) -> Result<Opened, ConnectError> {
+async fn dial_unix(endpoint: &Endpoint, path: &Path) -> Result<OpenedConnection, ConnectError> {
     let stream = UnixStream::connect(path).await.map_err(ConnectError::Io)?;
-    Ok(Opened {
+    Ok(OpenedConnection {
         stream: Stream::Unix(stream),
         h2: endpoint.is_h2c(),
     })
@@ -166,14 +173,14 @@ async fn dial_one(
     endpoint: &Endpoint,
     address: SocketAddr,
     tls: &Tls,
-) -> Result<Opened, ConnectError> {
+) -> Result<OpenedConnection, ConnectError> {
     let tcp = TcpStream::connect(address)
         .await
         .map_err(ConnectError::Io)?;
     tcp.set_nodelay(true).map_err(ConnectError::Io)?;
     keep_alive(&tcp, endpoint.pause()).map_err(ConnectError::Io)?;
     if endpoint.spec.scheme != Scheme::Https {
-        return Ok(Opened {
+        return Ok(OpenedConnection {
             stream: Stream::Tcp(tcp),
             h2: endpoint.is_h2c(),
         });
@@ -184,7 +191,7 @@ async fn dial_one(
         .await
         .map_err(ConnectError::Io)?;
     let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-    Ok(Opened {
+    Ok(OpenedConnection {
         stream: Stream::ClientTls(Box::new(tls)),
         h2,
     })
@@ -200,12 +207,12 @@ pub(crate) fn take_shortage() -> bool {
     SHORTAGE.take()
 }
 
-fn server_name(address: &Address) -> Result<ServerName<'static>, ConnectError> {
+fn server_name(address: &EndpointAddress) -> Result<ServerName<'static>, ConnectError> {
     match address {
-        Address::Ip(address) => Ok(ServerName::IpAddress(address.ip().into())),
-        Address::Name(name, _) => ServerName::try_from(name.clone())
+        EndpointAddress::Ip(address) => Ok(ServerName::IpAddress(address.ip().into())),
+        EndpointAddress::Name(name, _) => ServerName::try_from(name.clone())
             .map_err(|e| ConnectError::Io(io::Error::new(io::ErrorKind::InvalidInput, e))),
-        Address::Unix(path) => Err(ConnectError::Io(io::Error::new(
+        EndpointAddress::Unix(path) => Err(ConnectError::Io(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!("TLS over {} has no server name", path.display()),
         ))),

@@ -12,9 +12,9 @@ use crate::upstream::Registry;
 /// An endpoint by a name that has these addresses.
 fn named(addresses: Vec<SocketAddr>) -> Arc<Endpoint> {
     let metrics = Telemetry::new(1).version("s", "v");
-    let spec = spec::Endpoint {
+    let spec = spec::EndpointSpec {
         scheme: Scheme::Http,
-        address: Address::Name("shop.internal".into(), 80),
+        address: EndpointAddress::Name("shop.internal".into(), 80),
         weight: 1,
     };
     let endpoint = Registry::new().endpoint("s", "v", &spec, &metrics);

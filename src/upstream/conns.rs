@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use super::Endpoint;
-use super::limits::Slot;
+use super::limits::ConnectionSlot;
 use crate::net::Stream;
 
 /// Most idle connections that one worker keeps to one endpoint. As many as are in use at a time should find room: what is
@@ -21,7 +21,7 @@ struct Idle {
 }
 
 #[derive(Debug)]
-struct Shelf {
+struct IdleConnections {
     endpoint: Arc<Endpoint>,
     idle: Vec<Idle>,
     idle_ms: u64,
@@ -33,7 +33,7 @@ pub struct Kept {
     /// The bytes.
     pub stream: Stream,
     /// Its place among the version's connections.
-    pub slot: Slot,
+    pub slot: ConnectionSlot,
     /// Requests that it has carried.
     pub used: u32,
     /// Bytes of the last answer on it that may come at once: for the size of the next read.
@@ -44,7 +44,7 @@ pub struct Kept {
 #[derive(Debug)]
 pub struct Conns {
     worker: usize,
-    shelves: RefCell<Vec<Option<Shelf>>>,
+    shelves: RefCell<Vec<Option<IdleConnections>>>,
     /// Connections that are only to be closed.
     parting: RefCell<Vec<Kept>>,
 }
@@ -86,7 +86,7 @@ impl Conns {
             Some(shelf) if Arc::ptr_eq(&shelf.endpoint, endpoint) => {}
             _ => {
                 self.clear(place.take());
-                *place = Some(Shelf {
+                *place = Some(IdleConnections {
                     endpoint: endpoint.clone(),
                     idle: Vec::new(),
                     idle_ms,
@@ -192,7 +192,7 @@ impl Conns {
         }
     }
 
-    fn clear(&self, shelf: Option<Shelf>) {
+    fn clear(&self, shelf: Option<IdleConnections>) {
         if let Some(shelf) = shelf
             && !shelf.idle.is_empty()
         {
@@ -234,24 +234,24 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
-    use crate::config::spec::{self, Address, Scheme};
+    use crate::config::spec::{self, EndpointAddress, Scheme};
     use crate::telemetry::Telemetry;
     use crate::upstream::Registry;
 
     /// Connections of one version, each with its other end, and a way to make more of them.
-    struct Stage {
+    struct TestConnections {
         metrics: Arc<crate::telemetry::VersionMetrics>,
         endpoint: Arc<Endpoint>,
         conns: Conns,
         peers: Vec<UnixStream>,
     }
 
-    impl Stage {
+    impl TestConnections {
         fn new() -> Self {
             let metrics = Telemetry::new(1).version("shop", "v1");
-            let spec = spec::Endpoint {
+            let spec = spec::EndpointSpec {
                 scheme: Scheme::Http,
-                address: Address::Ip(([127, 0, 0, 1], 9).into()),
+                address: EndpointAddress::Ip(([127, 0, 0, 1], 9).into()),
                 weight: 1,
             };
             Self {
@@ -287,7 +287,7 @@ mod tests {
 
     #[tokio::test]
     async fn idle_connections_make_room_for_those_that_wait_the_oldest_first() {
-        let mut stage = Stage::new();
+        let mut stage = TestConnections::new();
         for used in 0..3 {
             stage.keep(used, 3).await;
         }
@@ -311,7 +311,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_idle_for_too_long_goes_by_and_by() {
-        let mut stage = Stage::new();
+        let mut stage = TestConnections::new();
         let most = PARTED as u32;
         for _ in 0..most + 10 {
             stage.keep(0, 0).await;
@@ -331,7 +331,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_to_be_closed_is_closed_at_once_for_those_that_wait() {
-        let mut stage = Stage::new();
+        let mut stage = TestConnections::new();
         let all = PARTED as u32 + 40;
         for _ in 0..all {
             stage.keep(0, all).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Endpoint, Registry};
-use crate::config::spec::Address;
+use crate::config::spec::EndpointAddress;
 
 /// How often names are asked for again.
 pub const EVERY: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ pub async fn first(registry: &Registry, limit: Duration) {
 async fn resolve(endpoints: Vec<Arc<Endpoint>>) {
     let mut lookups = tokio::task::JoinSet::new();
     for endpoint in endpoints {
-        if let Address::Name(name, port) = &endpoint.spec.address {
+        if let EndpointAddress::Name(name, port) = &endpoint.spec.address {
             let (name, port) = (name.clone(), *port);
             lookups.spawn(async move {
                 let answer =
@@ -81,9 +81,9 @@ mod tests {
 
     fn endpoint(registry: &Registry, name: &str) -> Arc<Endpoint> {
         let metrics = Telemetry::new(1).version("s", "v");
-        let spec = spec::Endpoint {
+        let spec = spec::EndpointSpec {
             scheme: spec::Scheme::Http,
-            address: Address::Name(name.into(), 80),
+            address: EndpointAddress::Name(name.into(), 80),
             weight: 1,
         };
         registry.endpoint("s", "v", &spec, &metrics)

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 
 use super::{Addresses, VersionLoad};
-use crate::config::spec::{self, Address, Scheme};
+use crate::config::spec::{self, EndpointAddress, Scheme};
 use crate::telemetry::VersionMetrics;
 
 /// One address that serves a version, with what is known about it.
@@ -20,7 +20,7 @@ use crate::telemetry::VersionMetrics;
 #[repr(C)]
 pub struct Endpoint {
     /// What the configuration says.
-    pub spec: spec::Endpoint,
+    pub spec: spec::EndpointSpec,
     /// A number of its own, small and reused after it is gone: workers index their idle connections by it.
     pub slot: usize,
     /// The counters of its version.
@@ -36,9 +36,9 @@ pub struct Endpoint {
     addresses: ArcSwap<Addresses>,
     /// `timeouts.idle` of its service, in milliseconds.
     pause_ms: AtomicU64,
-    slots: Arc<Slots>,
+    slots: Arc<SlotTable>,
     /// Whether it may be picked. Written by the control thread, suspicion by workers too.
-    pub state: State,
+    pub state: EndpointState,
     /// Written by every worker; on a cache line of its own.
     pub load: Load,
 }
@@ -60,7 +60,7 @@ pub mod flag {
 /// Whether an endpoint may be picked, and with how much of its weight.
 #[derive(Debug)]
 #[repr(align(128))]
-pub struct State {
+pub struct EndpointState {
     flags: AtomicU32,
     ramp: AtomicU32,
     ejected_until: Mutex<Option<Instant>>,
@@ -77,7 +77,7 @@ pub(crate) struct CheckNote {
     pub(crate) failure: Option<Arc<str>>,
 }
 
-impl State {
+impl EndpointState {
     fn new(epoch: Arc<AtomicU64>) -> Self {
         Self {
             flags: AtomicU32::new(0),
@@ -279,12 +279,12 @@ impl Drop for Endpoint {
 }
 
 #[derive(Debug, Default)]
-struct Slots {
+struct SlotTable {
     free: Mutex<Vec<usize>>,
     next: AtomicUsize,
 }
 
-impl Slots {
+impl SlotTable {
     fn take(&self) -> usize {
         let reused = self.free.lock().expect("slots lock").pop();
         reused.unwrap_or_else(|| self.next.fetch_add(1, Ordering::Relaxed))
@@ -296,11 +296,11 @@ impl Slots {
 }
 
 #[derive(PartialEq, Eq, Hash)]
-struct Key {
+struct EndpointKey {
     service: String,
     version: String,
     scheme: spec::Scheme,
-    address: spec::Address,
+    address: spec::EndpointAddress,
 }
 
 /// What is found by a key as long as somebody holds it.
@@ -336,10 +336,10 @@ impl<K: Eq + Hash, V> Living<K, V> {
 /// Every endpoint that is in use, and every service's slot.
 #[derive(Default)]
 pub struct Registry {
-    endpoints: Mutex<Living<Key, Endpoint>>,
+    endpoints: Mutex<Living<EndpointKey, Endpoint>>,
     services: Mutex<HashMap<String, usize>>,
     loads: Mutex<Living<(String, String), VersionLoad>>,
-    slots: Arc<Slots>,
+    slots: Arc<SlotTable>,
     epoch: Arc<AtomicU64>,
 }
 
@@ -360,10 +360,10 @@ impl Registry {
         &self,
         service: &str,
         version: &str,
-        spec: &spec::Endpoint,
+        spec: &spec::EndpointSpec,
         metrics: &Arc<VersionMetrics>,
     ) -> Arc<Endpoint> {
-        let key = Key {
+        let key = EndpointKey {
             service: service.to_owned(),
             version: version.to_owned(),
             scheme: spec.scheme,
@@ -377,19 +377,19 @@ impl Registry {
             name: spec.to_string().into(),
             authority: match &spec.address {
                 // A socket's path is no host.
-                Address::Unix(_) => "localhost".into(),
+                EndpointAddress::Unix(_) => "localhost".into(),
                 address => address.to_string().into(),
             },
             addresses: ArcSwap::from_pointee(Addresses::new(match &spec.address {
-                Address::Ip(address) => vec![*address],
-                Address::Name(..) | Address::Unix(_) => Vec::new(),
+                EndpointAddress::Ip(address) => vec![*address],
+                EndpointAddress::Name(..) | EndpointAddress::Unix(_) => Vec::new(),
             })),
             pause_ms: AtomicU64::new(0),
             spec: spec.clone(),
             slot: self.slots.take(),
             metrics: metrics.clone(),
             version: self.load(service, version),
-            state: State::new(self.epoch.clone()),
+            state: EndpointState::new(self.epoch.clone()),
             load: Load::default(),
             shards: (0..metrics.workers())
                 .map(|_| EndpointShard::default())
@@ -439,7 +439,7 @@ mod tests {
 
     #[test]
     fn what_every_request_needs_of_an_endpoint_is_on_one_cache_line() {
-        let scheme = offset_of!(Endpoint, spec) + offset_of!(spec::Endpoint, scheme);
+        let scheme = offset_of!(Endpoint, spec) + offset_of!(spec::EndpointSpec, scheme);
         let metrics = offset_of!(Endpoint, metrics) + size_of::<Arc<VersionMetrics>>();
         assert_eq!(align_of::<Endpoint>(), 128);
         assert!(scheme < 64 && offset_of!(Endpoint, slot) < 64 && metrics <= 64);

@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 
 use h2::client::SendRequest;
 
-use super::h2_open::{Failure, Opened, Opening, handshake};
-use super::limits::Slot;
+use super::h2_open::{OpenFailure, OpenLimits, OpenedH2, handshake};
+use super::limits::ConnectionSlot;
 use super::{Endpoint, h2_open};
 use crate::http2::Flaws;
 pub use leasing::Leasing;
 
-use crate::net::{Outbox, Piece, Stream};
+use crate::net::{Outbox, OutgoingPiece, Stream};
 
 /// Most connections that one worker opens to one endpoint on its own account.
 const MOST: usize = 4;
@@ -29,7 +29,7 @@ const MOST: usize = 4;
 const STREAMS: usize = 1_000;
 /// What is known of a connection.
 #[derive(Debug, Default)]
-struct State {
+struct H2ConnectionState {
     streams: Cell<usize>,
     /// It has carried a request before.
     used: Cell<bool>,
@@ -41,14 +41,14 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Conn {
-    sender: SendRequest<Piece>,
-    state: Rc<State>,
+struct H2Connection {
+    sender: SendRequest<OutgoingPiece>,
+    state: Rc<H2ConnectionState>,
 }
 
 /// How far the opening of another connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
+enum OpeningState {
     /// None is opened.
     Nothing,
     /// The version has as many connections as it may have.
@@ -58,47 +58,47 @@ enum Progress {
 }
 
 #[derive(Debug)]
-struct Shelf {
+struct EndpointConnections {
     endpoint: Arc<Endpoint>,
-    conns: Vec<Conn>,
-    opening: Progress,
+    conns: Vec<H2Connection>,
+    opening: OpeningState,
     /// HTTP/2 was agreed on when a connection was opened last.
     speaks_h2: bool,
     /// How often opening failed, and why it did the last time.
     failures: u64,
-    failure: Option<Failure>,
+    failure: Option<OpenFailure>,
     waiting: BTreeMap<u64, Waker>,
     idle_ms: u64,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct ConnectionsState {
     worker: usize,
-    shelves: RefCell<Vec<Option<Shelf>>>,
+    shelves: RefCell<Vec<Option<EndpointConnections>>>,
     tickets: Cell<u64>,
     now_ms: Cell<u64>,
 }
 
 /// One worker's HTTP/2 connections. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct H2Conns(Rc<Inner>);
+pub struct H2Conns(Rc<ConnectionsState>);
 
 /// A place for one stream; given back when it is dropped.
 #[derive(Debug)]
 pub struct Lease {
     /// To send one request with.
-    pub sender: SendRequest<Piece>,
+    pub sender: SendRequest<OutgoingPiece>,
     /// Whether the connection has carried a request before.
     pub used: bool,
-    state: Rc<State>,
+    state: Rc<H2ConnectionState>,
     slot: usize,
-    inner: Rc<Inner>,
+    inner: Rc<ConnectionsState>,
 }
 
 impl H2Conns {
     /// None yet.
     pub fn new(worker: usize) -> Self {
-        Self(Rc::new(Inner {
+        Self(Rc::new(ConnectionsState {
             worker,
             shelves: RefCell::default(),
             tickets: Cell::new(0),
@@ -119,7 +119,7 @@ impl H2Conns {
     }
 
     /// A place on a connection, to be polled for. `opening` is for another one.
-    pub fn lease(&self, endpoint: &Arc<Endpoint>, opening: Opening) -> Leasing {
+    pub fn lease(&self, endpoint: &Arc<Endpoint>, opening: OpenLimits) -> Leasing {
         Leasing::new(self.0.clone(), endpoint.clone(), opening)
     }
 
@@ -131,7 +131,7 @@ impl H2Conns {
         &self,
         endpoint: &Arc<Endpoint>,
         stream: Stream,
-        slot: Slot,
+        slot: ConnectionSlot,
         idle: Duration,
     ) -> io::Result<Lease> {
         let opened = handshake(stream).await?;
@@ -146,7 +146,7 @@ impl H2Conns {
         for place in self.0.shelves.borrow_mut().iter_mut() {
             let Some(shelf) = place else { continue };
             let limit = shelf.idle_ms;
-            let rests = |conn: &mut Conn| {
+            let rests = |conn: &mut H2Connection| {
                 let state = &conn.state;
                 state.retired.get()
                     || state.streams.get() == 0
@@ -165,7 +165,7 @@ impl H2Conns {
         for shelf in self.0.shelves.borrow_mut().iter_mut().flatten() {
             let mut wanted = shelf.endpoint.version.connections.waiting();
             if wanted > 0 {
-                let gives_way = |conn: &mut Conn| {
+                let gives_way = |conn: &mut H2Connection| {
                     let idle = wanted > 0 && conn.state.streams.get() == 0;
                     wanted -= u32::from(idle);
                     idle
@@ -193,9 +193,13 @@ impl H2Conns {
     }
 }
 
-impl Inner {
+impl ConnectionsState {
     /// Runs `with` on the shelf of an endpoint, which is made where it isn't there.
-    fn shelf<T>(&self, endpoint: &Arc<Endpoint>, with: impl FnOnce(&mut Shelf) -> T) -> T {
+    fn shelf<T>(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        with: impl FnOnce(&mut EndpointConnections) -> T,
+    ) -> T {
         let mut shelves = self.shelves.borrow_mut();
         if shelves.len() <= endpoint.slot {
             shelves.resize_with(endpoint.slot + 1, || None);
@@ -207,10 +211,10 @@ impl Inner {
         {
             *place = None;
         }
-        with(place.get_or_insert_with(|| Shelf {
+        with(place.get_or_insert_with(|| EndpointConnections {
             endpoint: endpoint.clone(),
             conns: Vec::new(),
-            opening: Progress::Nothing,
+            opening: OpeningState::Nothing,
             speaks_h2: endpoint.is_h2c(),
             failures: 0,
             failure: None,
@@ -224,12 +228,12 @@ impl Inner {
         let mut cx = Context::from_waker(Waker::noop());
         let (sender, state) = self.shelf(endpoint, |shelf| {
             // A peer that says GOAWAY takes no more: known here although its streams go on.
-            let mut ready = |conn: &mut Conn| {
+            let mut ready = |conn: &mut H2Connection| {
                 !conn.state.retired.get()
                     && !matches!(conn.sender.poll_ready(&mut cx), Poll::Ready(Err(_)))
             };
             shelf.conns.retain_mut(|conn| ready(conn));
-            let free = |conn: &&Conn| {
+            let free = |conn: &&H2Connection| {
                 conn.state.streams.get() < conn.sender.current_max_send_streams().min(STREAMS)
             };
             let conn = shelf.conns.iter().find(free)?;
@@ -238,7 +242,12 @@ impl Inner {
         Some(self.lend(endpoint.slot, &sender, state))
     }
 
-    fn lend(self: &Rc<Self>, slot: usize, sender: &SendRequest<Piece>, state: Rc<State>) -> Lease {
+    fn lend(
+        self: &Rc<Self>,
+        slot: usize,
+        sender: &SendRequest<OutgoingPiece>,
+        state: Rc<H2ConnectionState>,
+    ) -> Lease {
         state.streams.set(state.streams.get() + 1);
         Lease {
             sender: sender.clone(),
@@ -253,24 +262,24 @@ impl Inner {
     fn place(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
-        (sender, connection, flaws): Opened,
-        slot: Slot,
+        (sender, connection, flaws): OpenedH2,
+        slot: ConnectionSlot,
         idle: Duration,
-    ) -> (SendRequest<Piece>, Rc<State>) {
-        let state = Rc::new(State {
+    ) -> (SendRequest<OutgoingPiece>, Rc<H2ConnectionState>) {
+        let state = Rc::new(H2ConnectionState {
             flaws,
-            ..State::default()
+            ..H2ConnectionState::default()
         });
         state.idle_since_ms.set(self.now_ms.get());
         self.shelf(endpoint, |shelf| {
             shelf.idle_ms = idle.as_millis() as u64;
             shelf.speaks_h2 = true;
-            shelf.conns.push(Conn {
+            shelf.conns.push(H2Connection {
                 sender: sender.clone(),
                 state: state.clone(),
             });
         });
-        let open = Counted::enter(endpoint, self.worker, slot);
+        let open = CountedUpstream::enter(endpoint, self.worker, slot);
         let (inner, driven) = (self.clone(), state.clone());
         tokio::task::spawn_local(async move {
             let ended = connection.await;
@@ -285,10 +294,15 @@ impl Inner {
 
     /// Opens a connection, in a task of its own: it is of use also if the request that asked for it is gone by then. `slot`: its place
     /// among the version's, which the task waits for if there is none yet.
-    fn open(self: &Rc<Self>, endpoint: &Arc<Endpoint>, opening: Opening, slot: Option<Slot>) {
+    fn open(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        opening: OpenLimits,
+        slot: Option<ConnectionSlot>,
+    ) {
         let progress = match slot {
-            Some(_) => Progress::Dials,
-            None => Progress::AwaitsSlot,
+            Some(_) => OpeningState::Dials,
+            None => OpeningState::AwaitsSlot,
         };
         self.shelf(endpoint, |shelf| shelf.opening = progress);
         let (inner, endpoint) = (self.clone(), endpoint.clone());
@@ -296,7 +310,7 @@ impl Inner {
             let tell = match inner.opened(&endpoint, opening, slot).await {
                 Ok((slot, opened)) => {
                     inner.place(&endpoint, opened, slot, opening.idle);
-                    inner.shelf(&endpoint, |shelf| shelf.opening = Progress::Nothing);
+                    inner.shelf(&endpoint, |shelf| shelf.opening = OpeningState::Nothing);
                     true
                 }
                 Err(failure) => inner.shelf(&endpoint, |shelf| shelf.fail(failure)),
@@ -310,17 +324,17 @@ impl Inner {
     async fn opened(
         &self,
         endpoint: &Arc<Endpoint>,
-        opening: Opening,
-        slot: Option<Slot>,
-    ) -> Result<(Slot, Opened), Failure> {
+        opening: OpenLimits,
+        slot: Option<ConnectionSlot>,
+    ) -> Result<(ConnectionSlot, OpenedH2), OpenFailure> {
         let slot = match slot {
             Some(slot) => slot,
             None => {
                 let slots = &endpoint.version.connections;
                 let deadline = Instant::now() + opening.wait;
                 let slot = slots.acquire_for_streams(opening.connections, deadline);
-                let slot = slot.await.map_err(Failure::Limit)?;
-                self.shelf(endpoint, |shelf| shelf.opening = Progress::Dials);
+                let slot = slot.await.map_err(OpenFailure::Limit)?;
+                self.shelf(endpoint, |shelf| shelf.opening = OpeningState::Dials);
                 slot
             }
         };
@@ -336,13 +350,13 @@ impl Inner {
     }
 
     /// Closes a connection that has just become idle, if somebody else waits for one and nobody for a place on it.
-    fn give_way(&self, slot: usize, state: &Rc<State>) {
+    fn give_way(&self, slot: usize, state: &Rc<H2ConnectionState>) {
         let mut shelves = self.shelves.borrow_mut();
         let Some(Some(shelf)) = shelves.get_mut(slot) else {
             return;
         };
         if shelf.waiting.is_empty() && shelf.endpoint.version.connections.waiting() > 0 {
-            let is_it = |conn: &mut Conn| Rc::ptr_eq(&conn.state, state);
+            let is_it = |conn: &mut H2Connection| Rc::ptr_eq(&conn.state, state);
             let gone: Vec<_> = shelf.conns.extract_if(.., is_it).collect();
             drop(shelves);
             drop(gone);
@@ -360,14 +374,14 @@ impl Inner {
     }
 }
 
-impl Shelf {
+impl EndpointConnections {
     /// No connection was opened; whether those that wait have to know.
-    fn fail(&mut self, failure: Failure) -> bool {
-        self.opening = Progress::Nothing;
+    fn fail(&mut self, failure: OpenFailure) -> bool {
+        self.opening = OpeningState::Nothing;
         match failure {
             // They are as well off with a place on a connection that is there, and whoever gives one back tells them.
-            Failure::Limit(_) if !self.conns.is_empty() => return false,
-            Failure::NotHttp2 => self.speaks_h2 = false,
+            OpenFailure::Limit(_) if !self.conns.is_empty() => return false,
+            OpenFailure::NotHttp2 => self.speaks_h2 = false,
             _ => {}
         }
         self.failures += 1;
@@ -406,20 +420,20 @@ impl Drop for Lease {
 }
 
 /// A connection that counts in `cutover_upstream_connections`, and among those of its version.
-struct Counted(
+struct CountedUpstream(
     Arc<Endpoint>,
     usize,
-    #[expect(dead_code, reason = "held")] Slot,
+    #[expect(dead_code, reason = "held")] ConnectionSlot,
 );
 
-impl Counted {
-    fn enter(endpoint: &Arc<Endpoint>, worker: usize, slot: Slot) -> Self {
+impl CountedUpstream {
+    fn enter(endpoint: &Arc<Endpoint>, worker: usize, slot: ConnectionSlot) -> Self {
         endpoint.metrics.shard(worker).connections(1);
         Self(endpoint.clone(), worker, slot)
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedUpstream {
     fn drop(&mut self) {
         self.0.metrics.shard(self.1).connections(-1);
     }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::http2::{Flaws, Inspector, Role};
+use crate::http2::{Flaws, Inspector, SenderRole};
 use crate::net::Stream;
 
 /// A stream whose incoming frames are inspected.
@@ -21,7 +21,7 @@ impl H2Io {
     pub(super) fn new(stream: Stream, flaws: Flaws) -> Self {
         Self {
             stream,
-            inspector: Inspector::new(Role::Server, flaws),
+            inspector: Inspector::new(SenderRole::Server, flaws),
         }
     }
 }

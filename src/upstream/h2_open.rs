@@ -7,10 +7,10 @@ use std::time::Duration;
 use h2::client::{Builder, Connection, SendRequest};
 
 use super::h2_io::H2Io;
-use super::limits::{Limit, Slot};
+use super::limits::{ConnectionSlot, Limit};
 use super::{ConnectError, Endpoint, connect};
 use crate::http2::Flaws;
-use crate::net::{Piece, Stream};
+use crate::net::{OutgoingPiece, Stream};
 
 /// What may be on its way for one stream: what a stalled client makes us hold.
 const STREAM_WINDOW: u32 = 64 * 1024;
@@ -25,7 +25,7 @@ const TAKEN_BACK: usize = 512;
 
 /// Why opening failed, for all that waited for it.
 #[derive(Clone, Debug)]
-pub(super) enum Failure {
+pub(super) enum OpenFailure {
     /// No connection.
     Connect(Rc<ConnectError>),
     /// It spoke HTTP/2 before and doesn't any more.
@@ -45,7 +45,7 @@ pub enum LeaseError {
 
 /// Under what a connection is opened.
 #[derive(Clone, Copy, Debug)]
-pub struct Opening {
+pub struct OpenLimits {
     /// Longest time for it.
     pub connect: Duration,
     /// How long it may be without streams.
@@ -58,7 +58,7 @@ pub struct Opening {
     pub wait: Duration,
 }
 
-impl Failure {
+impl OpenFailure {
     /// As each of those that waited is told.
     pub(super) fn told(self) -> LeaseError {
         match self {
@@ -72,10 +72,14 @@ impl Failure {
 }
 
 /// A connection: to send by, to drive, and what is found wrong with its streams.
-pub(super) type Opened = (SendRequest<Piece>, Connection<H2Io, Piece>, Flaws);
+pub(super) type OpenedH2 = (
+    SendRequest<OutgoingPiece>,
+    Connection<H2Io, OutgoingPiece>,
+    Flaws,
+);
 
 /// Both ends agree to speak HTTP/2 on `stream`.
-pub(super) async fn handshake(stream: Stream) -> io::Result<Opened> {
+pub(super) async fn handshake(stream: Stream) -> io::Result<OpenedH2> {
     let flaws = Flaws::default();
     let opened = Builder::new()
         .enable_push(false)
@@ -96,15 +100,15 @@ pub(super) async fn handshake(stream: Stream) -> io::Result<Opened> {
 /// Opens a connection in `slot`.
 pub(super) async fn open(
     endpoint: &Endpoint,
-    slot: Slot,
+    slot: ConnectionSlot,
     limit: Duration,
-) -> Result<(Slot, Opened), Failure> {
-    let failed = |error| Failure::Connect(Rc::new(error));
+) -> Result<(ConnectionSlot, OpenedH2), OpenFailure> {
+    let failed = |error| OpenFailure::Connect(Rc::new(error));
     let opened = connect::open(endpoint, limit).await;
     let opened = opened.map_err(failed)?;
     if !opened.h2 {
         // The next request begins anew.
-        return Err(Failure::NotHttp2);
+        return Err(OpenFailure::NotHttp2);
     }
     let shaken = handshake(opened.stream).await;
     let shaken = shaken.map_err(|error| failed(ConnectError::Io(error)))?;

@@ -6,7 +6,7 @@ use crate::config::policy;
 
 /// What the checks of one endpoint have said so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
+pub struct CheckHistory {
     verdict: Verdict,
     /// Results in a row that speak against the verdict.
     against: u32,
@@ -35,7 +35,7 @@ pub enum Transition {
     Failed,
 }
 
-impl Health {
+impl CheckHistory {
     /// Of an endpoint that nothing is known of: its first pass puts it up.
     pub fn unproven(now: Instant) -> Self {
         Self::with(Verdict::Unproven, now)
@@ -69,7 +69,7 @@ impl Health {
     pub fn on_result(
         &mut self,
         passed: bool,
-        terms: &policy::Health,
+        terms: &policy::HealthPolicy,
         now: Instant,
     ) -> Option<Transition> {
         let needed = match (self.verdict, passed) {
@@ -116,16 +116,20 @@ mod tests {
     use crate::config::policy::Probe;
     use proptest::prelude::*;
 
-    fn terms(rise: u32, fall: u32) -> policy::Health {
-        policy::Health {
+    fn terms(rise: u32, fall: u32) -> policy::HealthPolicy {
+        policy::HealthPolicy {
             rise,
             fall,
-            ..policy::Health::new(Probe::Tcp)
+            ..policy::HealthPolicy::new(Probe::Tcp)
         }
     }
 
     /// Feeds `+` (passed) and `-` (failed); the transitions by the index of the result.
-    fn run(health: &mut Health, terms: &policy::Health, results: &str) -> Vec<(usize, Transition)> {
+    fn run(
+        health: &mut CheckHistory,
+        terms: &policy::HealthPolicy,
+        results: &str,
+    ) -> Vec<(usize, Transition)> {
         let now = Instant::now();
         let results = results.bytes().enumerate();
         results
@@ -138,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_new_one_is_up_after_its_first_pass_only() {
-        let mut health = Health::unproven(Instant::now());
+        let mut health = CheckHistory::unproven(Instant::now());
         let seen = run(&mut health, &terms(2, 3), "------");
         assert_eq!((seen, health.verdict()), (Vec::new(), Verdict::Unproven));
         let seen = run(&mut health, &terms(2, 3), "+");
@@ -150,7 +154,7 @@ mod tests {
 
     #[test]
     fn it_falls_and_rises_by_results_in_a_row() {
-        let mut health = Health::trusted(Instant::now());
+        let mut health = CheckHistory::trusted(Instant::now());
         let seen = run(&mut health, &terms(2, 3), "--+--+---+-+--++");
         assert_eq!(seen, [(8, Transition::Failed), (15, Transition::Recovered)]);
     }
@@ -158,7 +162,7 @@ mod tests {
     #[test]
     fn the_time_of_a_change_is_kept() {
         let began = Instant::now();
-        let mut health = Health::trusted(began);
+        let mut health = CheckHistory::trusted(began);
         let later = began + Duration::from_secs(7);
         health.on_result(true, &terms(1, 1), later);
         assert_eq!(health.since(), began);
@@ -193,7 +197,7 @@ mod tests {
             (rise, fall) in (1u32..5, 1u32..5),
         ) {
             let now = Instant::now();
-            let mut health = Health::unproven(now);
+            let mut health = CheckHistory::unproven(now);
             let terms = terms(rise, fall);
             for at in 0..results.len() {
                 let row = |wanted: bool| results[..=at].iter().rev().take_while(|r| **r == wanted).count() as u32;

@@ -66,9 +66,9 @@ impl Limit {
 #[derive(Debug, Default)]
 pub struct VersionLoad {
     /// Requests in flight.
-    pub requests: Gauge,
+    pub requests: ActiveCount,
     /// Retries in flight.
-    pub retries: Gauge,
+    pub retries: ActiveCount,
     /// Open connections, idle ones included.
     pub connections: Arc<ConnectionSlots>,
     /// Downloads, of all workers, whose clients were slow to take them at least once.
@@ -82,9 +82,9 @@ pub struct VersionLoad {
 /// A request that waits until a download ends. Taken back when it is dropped.
 #[derive(Debug)]
 #[must_use = "the wish is taken back at once when it is not held"]
-pub struct Wish<'a>(&'a VersionLoad);
+pub struct RoomRequest<'a>(&'a VersionLoad);
 
-impl Drop for Wish<'_> {
+impl Drop for RoomRequest<'_> {
     fn drop(&mut self) {
         self.0.meet_wish();
     }
@@ -119,11 +119,11 @@ impl Slowest {
 impl VersionLoad {
     /// Asks the workers to end one download that its client is slow to take, for as long as the wish is held; `None`:
     /// there is no such download.
-    pub fn ask_for_room(&self) -> Option<Wish<'_>> {
+    pub fn ask_for_room(&self) -> Option<RoomRequest<'_>> {
         let asks = self.blocked.load(Ordering::Relaxed) > 0;
         asks.then(|| {
             self.wanted.fetch_add(1, Ordering::Relaxed);
-            Wish(self)
+            RoomRequest(self)
         })
     }
 
@@ -140,7 +140,7 @@ impl VersionLoad {
 /// How many are inside, on a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct Gauge {
+pub struct ActiveCount {
     inside: AtomicU32,
     /// Who came when it was full, and waits.
     waiting: AtomicU32,
@@ -149,7 +149,7 @@ pub struct Gauge {
 /// One that waits outside until it is dropped.
 #[derive(Debug)]
 #[must_use = "it doesn't count as waiting when it is not held"]
-pub(crate) struct Outside<'a>(&'a Gauge);
+pub(crate) struct Outside<'a>(&'a ActiveCount);
 
 impl Drop for Outside<'_> {
     fn drop(&mut self) {
@@ -160,13 +160,13 @@ impl Drop for Outside<'_> {
 /// One that is inside; leaves when dropped.
 #[derive(Debug)]
 #[must_use = "it leaves at once when it is not held"]
-pub struct Guard<'a>(&'a Gauge);
+pub struct ActiveGuard<'a>(&'a ActiveCount);
 
-impl Gauge {
+impl ActiveCount {
     /// Comes in; `None`: so many are inside already. A `ceiling` of 0 lets everybody in.
     #[inline]
-    pub fn try_enter(&self, ceiling: u32) -> Option<Guard<'_>> {
-        self.enter(ceiling).then(|| Guard(self))
+    pub fn try_enter(&self, ceiling: u32) -> Option<ActiveGuard<'_>> {
+        self.enter(ceiling).then(|| ActiveGuard(self))
     }
 
     /// How many are inside.
@@ -211,7 +211,7 @@ impl Gauge {
     }
 }
 
-impl Drop for Guard<'_> {
+impl Drop for ActiveGuard<'_> {
     fn drop(&mut self) {
         self.0.leave();
     }
@@ -220,16 +220,16 @@ impl Drop for Guard<'_> {
 /// The connections that a version may have, and the requests that wait for one.
 #[derive(Debug, Default)]
 pub struct ConnectionSlots {
-    open: Gauge,
-    waiting: Gauge,
+    open: ActiveCount,
+    waiting: ActiveCount,
     /// Requests under the ceiling `pending`: those that wait for a slot, for a stream, or for room among
     /// the version's requests.
-    pending: Gauge,
-    queue: Mutex<Queue>,
+    pending: ActiveCount,
+    queue: Mutex<WaitQueue>,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct WaitQueue {
     /// Of the one that came last, because it knows the configuration best.
     ceiling: u32,
     /// In the order of arrival. Some may have given up meanwhile.
@@ -238,7 +238,7 @@ struct Queue {
 
 #[derive(Debug)]
 struct Waiter {
-    sender: oneshot::Sender<Slot>,
+    sender: oneshot::Sender<ConnectionSlot>,
     /// It counts under `pending`.
     counted: bool,
 }
@@ -255,14 +255,14 @@ impl Drop for Pending {
 }
 
 /// A place in the queue. Whoever sends a slot counts it out; who gives up before that counts itself out.
-struct Turn<'a> {
+struct WaitTurn<'a> {
     slots: &'a ConnectionSlots,
-    receiver: oneshot::Receiver<Slot>,
+    receiver: oneshot::Receiver<ConnectionSlot>,
     served: bool,
     counted: bool,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for WaitTurn<'_> {
     fn drop(&mut self) {
         self.receiver.close();
         if !self.served && self.receiver.try_recv().is_err() {
@@ -275,7 +275,7 @@ impl Drop for Turn<'_> {
 /// The right to have one connection open, for as long as it is held: by the connection, idle or not.
 #[derive(Debug)]
 #[must_use = "the connection is not counted when it is not held"]
-pub struct Slot(Arc<ConnectionSlots>);
+pub struct ConnectionSlot(Arc<ConnectionSlots>);
 
 impl ConnectionSlots {
     /// A slot, after a wait if need be. `ceiling`: of open connections; `pending`: of requests that wait.
@@ -287,7 +287,7 @@ impl ConnectionSlots {
         ceiling: u32,
         pending: u32,
         deadline: Instant,
-    ) -> Result<Slot, Limit> {
+    ) -> Result<ConnectionSlot, Limit> {
         match self.try_acquire(ceiling) {
             Some(slot) => Ok(slot),
             None if self.pending.enter(pending) => self.wait(ceiling, true, deadline).await,
@@ -303,7 +303,7 @@ impl ConnectionSlots {
         self: &Arc<Self>,
         ceiling: u32,
         deadline: Instant,
-    ) -> Result<Slot, Limit> {
+    ) -> Result<ConnectionSlot, Limit> {
         match self.try_acquire(ceiling) {
             Some(slot) => Ok(slot),
             None => self.wait(ceiling, false, deadline).await,
@@ -317,7 +317,7 @@ impl ConnectionSlots {
 
     /// A slot, if one is free and nobody waits for it.
     #[inline]
-    pub fn try_acquire(self: &Arc<Self>, ceiling: u32) -> Option<Slot> {
+    pub fn try_acquire(self: &Arc<Self>, ceiling: u32) -> Option<ConnectionSlot> {
         if self.waiting.is_empty() {
             self.take(ceiling)
         } else {
@@ -336,8 +336,10 @@ impl ConnectionSlots {
         self.open.now()
     }
 
-    fn take(self: &Arc<Self>, ceiling: u32) -> Option<Slot> {
-        self.open.enter(ceiling).then(|| Slot(self.clone()))
+    fn take(self: &Arc<Self>, ceiling: u32) -> Option<ConnectionSlot> {
+        self.open
+            .enter(ceiling)
+            .then(|| ConnectionSlot(self.clone()))
     }
 
     async fn wait(
@@ -345,11 +347,11 @@ impl ConnectionSlots {
         ceiling: u32,
         counted: bool,
         deadline: Instant,
-    ) -> Result<Slot, Limit> {
+    ) -> Result<ConnectionSlot, Limit> {
         self.waiting.enter(0);
         let (sender, receiver) = oneshot::channel();
         WAITING.fetch_add(1, Ordering::SeqCst);
-        let mut turn = Turn {
+        let mut turn = WaitTurn {
             slots: self,
             receiver,
             served: false,
@@ -402,19 +404,19 @@ impl ConnectionSlots {
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, WaitQueue> {
         self.queue.lock().expect("no holder of this lock panics")
     }
 }
 
-impl Slot {
+impl ConnectionSlot {
     /// Whether somebody waits for one of this version.
     pub fn is_wanted(&self) -> bool {
         self.0.waiting() > 0
     }
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.0.open.leave();
         if !self.0.waiting.is_empty() {

@@ -30,7 +30,7 @@ fn limits_are_named_as_the_metrics_name_them() {
 
 #[test]
 fn a_ceiling_lets_so_many_in_and_zero_everybody() {
-    let gauge = Gauge::default();
+    let gauge = ActiveCount::default();
     let inside: Vec<_> = (0..3).map_while(|_| gauge.try_enter(3)).collect();
     assert_eq!((inside.len(), gauge.now()), (3, 3));
     assert!(gauge.try_enter(3).is_none());
@@ -46,7 +46,7 @@ fn a_ceiling_lets_so_many_in_and_zero_everybody() {
 
 #[test]
 fn loads_of_neighbours_share_no_cache_line() {
-    assert_eq!(align_of::<Gauge>(), 128);
+    assert_eq!(align_of::<ActiveCount>(), 128);
     assert!(size_of::<VersionLoad>() >= 3 * 128);
 }
 

@@ -25,11 +25,11 @@ pub mod probe;
 pub mod view;
 
 pub use addresses::Addresses;
-pub use budget::Budget;
+pub use budget::RetryBudget;
 pub use connect::ConnectError;
 pub use conns::Conns;
 pub use endpoint::{Endpoint, Registry};
 pub use h2_conns::H2Conns;
 pub use limits::VersionLoad;
 pub use pool::Pool;
-pub use view::View;
+pub use view::PoolView;

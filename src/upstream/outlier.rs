@@ -18,7 +18,7 @@ const REQUESTS: u64 = 100;
 
 /// How an attempt ended, as far as its endpoint is to be blamed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum AttemptVerdict {
     /// An answer below 500.
     Ok,
     /// An answer of 500 and above that isn't one of a gateway.
@@ -29,7 +29,7 @@ pub enum Outcome {
 
 /// Why an endpoint is ejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum EjectionReason {
     /// So many 5xx in a row.
     Consecutive5xx,
     /// So many gateway failures in a row.
@@ -38,7 +38,7 @@ pub enum Reason {
     SuccessRate,
 }
 
-impl Reason {
+impl EjectionReason {
     /// As metrics and logs name it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -55,7 +55,7 @@ pub struct Suspect {
     /// Which.
     pub endpoint: Arc<Endpoint>,
     /// What was seen.
-    pub reason: Reason,
+    pub reason: EjectionReason,
 }
 
 /// The workers' end of the way to the judge.
@@ -69,20 +69,20 @@ impl Endpoint {
     pub fn note_outcome(
         &self,
         worker: usize,
-        outcome: Outcome,
+        outcome: AttemptVerdict,
         terms: &policy::Outlier,
-    ) -> Option<Reason> {
-        self.shards[worker].note(outcome != Outcome::Ok);
+    ) -> Option<EjectionReason> {
+        self.shards[worker].note(outcome != AttemptVerdict::Ok);
         match outcome {
-            Outcome::Ok => {
+            AttemptVerdict::Ok => {
                 self.forget_streaks();
                 None
             }
-            Outcome::ServerError => {
+            AttemptVerdict::ServerError => {
                 reset(&self.load.streak_gateway);
                 self.suspect([false, reached(&self.load.streak_5xx, terms.consecutive_5xx)])
             }
-            Outcome::Gateway => {
+            AttemptVerdict::Gateway => {
                 let gateway = reached(&self.load.streak_gateway, terms.consecutive_gateway);
                 let any = reached(&self.load.streak_5xx, terms.consecutive_5xx);
                 self.suspect([gateway, any])
@@ -98,10 +98,10 @@ impl Endpoint {
     }
 
     #[cold]
-    fn suspect(&self, [gateway, any]: [bool; 2]) -> Option<Reason> {
+    fn suspect(&self, [gateway, any]: [bool; 2]) -> Option<EjectionReason> {
         let reason = match (gateway, any) {
-            (true, _) => Reason::ConsecutiveGateway,
-            (false, true) => Reason::Consecutive5xx,
+            (true, _) => EjectionReason::ConsecutiveGateway,
+            (false, true) => EjectionReason::Consecutive5xx,
             (false, false) => return None,
         };
         // One that is out still fails when panic sends it requests: that is known.
@@ -124,7 +124,7 @@ fn reached(streak: &AtomicU32, threshold: u32) -> bool {
 
 /// What one endpoint did since the start, for [`Judge::sweep`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tally {
+pub struct AttemptCounts {
     /// The endpoint's slot.
     pub slot: usize,
     /// Attempts that succeeded.
@@ -139,7 +139,7 @@ pub struct Decision {
     /// The endpoint's slot.
     pub slot: usize,
     /// What was seen.
-    pub reason: Reason,
+    pub reason: EjectionReason,
     /// How long it is out; `None`: it stays, because too many are out already.
     pub out_for: Option<Duration>,
 }
@@ -147,12 +147,12 @@ pub struct Decision {
 /// Who of one pool is out, and for how long.
 #[derive(Debug, Default)]
 pub struct Judge {
-    members: HashMap<usize, Member>,
+    members: HashMap<usize, JudgedEndpoint>,
 }
 
 #[derive(Debug, Default)]
-struct Member {
-    out: Option<Out>,
+struct JudgedEndpoint {
+    out: Option<EjectionState>,
     /// Ejections in a row; falls by one for each interval without.
     row: u32,
     /// Not out at any time since the last sweep.
@@ -162,10 +162,10 @@ struct Member {
 }
 
 #[derive(Debug)]
-struct Out {
+struct EjectionState {
     since: Instant,
     until: Instant,
-    reason: Reason,
+    reason: EjectionReason,
 }
 
 impl Judge {
@@ -177,7 +177,7 @@ impl Judge {
         for slot in slots {
             self.members.entry(*slot).or_default();
         }
-        let out = |(slot, m): (&usize, &Member)| Some((m.out.as_ref()?.until, *slot));
+        let out = |(slot, m): (&usize, &JudgedEndpoint)| Some((m.out.as_ref()?.until, *slot));
         let mut outs: Vec<_> = self.members.iter().filter_map(out).collect();
         outs.sort_unstable();
         let above = outs.len().saturating_sub(self.most(max_ejected));
@@ -191,7 +191,7 @@ impl Judge {
     pub fn suspect(
         &mut self,
         slot: usize,
-        reason: Reason,
+        reason: EjectionReason,
         terms: &policy::Outlier,
         now: Instant,
         absent: &dyn Fn(usize) -> bool,
@@ -200,15 +200,16 @@ impl Judge {
         if member.out.is_some() {
             return None;
         }
-        let another =
-            |(other, m): (&usize, &Member)| *other != slot && m.out.is_none() && !absent(*other);
+        let another = |(other, m): (&usize, &JudgedEndpoint)| {
+            *other != slot && m.out.is_none() && !absent(*other)
+        };
         let room = self.out() < self.most(terms.max_ejected);
         let out_for = (room && self.members.iter().any(another)).then(|| {
             let member = self.members.entry(slot).or_default();
             member.row = member.row.saturating_add(1);
             member.clean = false;
             let out_for = terms.eject.saturating_mul(member.row).min(terms.eject_max);
-            member.out = Some(Out {
+            member.out = Some(EjectionState {
                 since: now,
                 until: now + out_for,
                 reason,
@@ -225,7 +226,7 @@ impl Judge {
     /// An interval is over: judges by success rate, the worst first, and lets the rows of those that behaved fall.
     pub fn sweep(
         &mut self,
-        tallies: &[Tally],
+        tallies: &[AttemptCounts],
         terms: &policy::Outlier,
         now: Instant,
         absent: &dyn Fn(usize) -> bool,
@@ -240,13 +241,13 @@ impl Judge {
         let outliers = outliers(rates, terms.success_rate_stdev);
         outliers
             .into_iter()
-            .filter_map(|slot| self.suspect(slot, Reason::SuccessRate, terms, now, absent))
+            .filter_map(|slot| self.suspect(slot, EjectionReason::SuccessRate, terms, now, absent))
             .collect()
     }
 
     /// Success rates over the interval of those that had enough requests and aren't out; the next interval begins.
-    fn rates(&mut self, tallies: &[Tally]) -> Vec<(f64, usize)> {
-        let rate = |tally: &Tally| {
+    fn rates(&mut self, tallies: &[AttemptCounts]) -> Vec<(f64, usize)> {
+        let rate = |tally: &AttemptCounts| {
             let member = self.members.get_mut(&tally.slot)?;
             let (answered, failed) = member.last.replace((tally.answered, tally.failed))?;
             let answered = tally.answered.saturating_sub(answered);
@@ -259,7 +260,7 @@ impl Judge {
 
     /// Those whose time is over: they are members like the others again.
     pub fn readmit(&mut self, now: Instant) -> Vec<usize> {
-        let due = |m: &Member| m.out.as_ref().is_some_and(|out| out.until <= now);
+        let due = |m: &JudgedEndpoint| m.out.as_ref().is_some_and(|out| out.until <= now);
         let slots: Vec<usize> = self
             .members
             .iter()
@@ -276,8 +277,9 @@ impl Judge {
     /// failures only, and only if it was out already when the check began.
     pub fn passed(&mut self, slot: usize, began: Instant) -> bool {
         let out = self.members.get(&slot).and_then(|m| m.out.as_ref());
-        let ends =
-            out.is_some_and(|out| out.reason == Reason::ConsecutiveGateway && out.since <= began);
+        let ends = out.is_some_and(|out| {
+            out.reason == EjectionReason::ConsecutiveGateway && out.since <= began
+        });
         if ends {
             self.admit(slot);
         }

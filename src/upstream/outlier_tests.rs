@@ -3,15 +3,15 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::spec::{self, Address, Scheme};
+use crate::config::spec::{self, EndpointAddress, Scheme};
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
 
 fn endpoint() -> Arc<Endpoint> {
     let metrics = Telemetry::new(2).version("s", "v");
-    let spec = spec::Endpoint {
+    let spec = spec::EndpointSpec {
         scheme: Scheme::Http,
-        address: Address::Ip(([127, 0, 0, 1], 80).into()),
+        address: EndpointAddress::Ip(([127, 0, 0, 1], 80).into()),
         weight: 1,
     };
     Registry::new().endpoint("s", "v", &spec, &metrics)
@@ -36,27 +36,37 @@ fn five_in_a_row_are_five_of_all_workers_together() {
     let (endpoint, terms) = (endpoint(), policy::Outlier::default());
     for n in 1..=4 {
         assert_eq!(
-            endpoint.note_outcome(n % 2, Outcome::ServerError, &terms),
+            endpoint.note_outcome(n % 2, AttemptVerdict::ServerError, &terms),
             None
         );
     }
     assert!(endpoint.state.is_usable());
-    let fifth = endpoint.note_outcome(1, Outcome::ServerError, &terms);
-    assert_eq!(fifth, Some(Reason::Consecutive5xx));
+    let fifth = endpoint.note_outcome(1, AttemptVerdict::ServerError, &terms);
+    assert_eq!(fifth, Some(EjectionReason::Consecutive5xx));
     assert_eq!(endpoint.state.flags(), flag::SUSPECT);
     // Told once.
-    assert_eq!(endpoint.note_outcome(0, Outcome::ServerError, &terms), None);
+    assert_eq!(
+        endpoint.note_outcome(0, AttemptVerdict::ServerError, &terms),
+        None
+    );
     assert_eq!(endpoint.outcomes(), (0, 6));
 }
 
 #[test]
 fn a_success_of_any_worker_ends_the_row() {
     let (endpoint, terms) = (endpoint(), policy::Outlier::default());
-    for outcome in [Outcome::Ok, Outcome::ServerError, Outcome::Gateway] {
+    for outcome in [
+        AttemptVerdict::Ok,
+        AttemptVerdict::ServerError,
+        AttemptVerdict::Gateway,
+    ] {
         for _ in 0..2 {
-            assert_eq!(endpoint.note_outcome(0, Outcome::Gateway, &terms), None);
+            assert_eq!(
+                endpoint.note_outcome(0, AttemptVerdict::Gateway, &terms),
+                None
+            );
         }
-        assert_eq!(endpoint.note_outcome(1, Outcome::Ok, &terms), None);
+        assert_eq!(endpoint.note_outcome(1, AttemptVerdict::Ok, &terms), None);
         assert_eq!(endpoint.note_outcome(1, outcome, &terms), None);
         endpoint.forget_streaks();
     }
@@ -65,17 +75,20 @@ fn a_success_of_any_worker_ends_the_row() {
 #[test]
 fn gateway_failures_count_in_both_rows_and_other_errors_in_one() {
     let terms = policy::Outlier::default();
-    let run = |outcomes: &[Outcome]| {
+    let run = |outcomes: &[AttemptVerdict]| {
         let endpoint = endpoint();
         let found = outcomes.iter().enumerate();
         found
             .filter_map(|(at, o)| Some((at, endpoint.note_outcome(0, *o, &terms)?)))
             .next()
     };
-    use Outcome::{Gateway, ServerError};
-    assert_eq!(run(&[Gateway; 9]), Some((2, Reason::ConsecutiveGateway)));
+    use AttemptVerdict::{Gateway, ServerError};
+    assert_eq!(
+        run(&[Gateway; 9]),
+        Some((2, EjectionReason::ConsecutiveGateway))
+    );
     let mixed = [Gateway, Gateway, ServerError, Gateway, Gateway];
-    assert_eq!(run(&mixed), Some((4, Reason::Consecutive5xx)));
+    assert_eq!(run(&mixed), Some((4, EjectionReason::Consecutive5xx)));
 }
 
 #[test]
@@ -90,10 +103,10 @@ fn what_is_out_is_not_suspected_and_zero_switches_off() {
     };
     for _ in 0..20 {
         assert_eq!(
-            out.note_outcome(0, Outcome::Gateway, &policy::Outlier::default()),
+            out.note_outcome(0, AttemptVerdict::Gateway, &policy::Outlier::default()),
             None
         );
-        assert_eq!(off.note_outcome(0, Outcome::Gateway, &none), None);
+        assert_eq!(off.note_outcome(0, AttemptVerdict::Gateway, &none), None);
     }
     assert_eq!((out.state.flags(), off.state.flags()), (flag::EJECTED, 0));
 }
@@ -102,7 +115,13 @@ fn what_is_out_is_not_suspected_and_zero_switches_off() {
 fn the_only_endpoint_stays() {
     let terms = policy::Outlier::default();
     let mut judge = judge(1);
-    let decision = judge.suspect(0, Reason::Consecutive5xx, &terms, Instant::now(), &nobody);
+    let decision = judge.suspect(
+        0,
+        EjectionReason::Consecutive5xx,
+        &terms,
+        Instant::now(),
+        &nobody,
+    );
     assert_eq!(decision.map(|d| d.out_for), Some(None));
 }
 
@@ -111,7 +130,7 @@ fn of_three_one_may_go_and_the_last_that_is_well_stays() {
     let (terms, now) = (policy::Outlier::default(), Instant::now());
     let mut three = judge(3);
     let mut out = |slot| {
-        let decision = three.suspect(slot, Reason::Consecutive5xx, &terms, now, &nobody);
+        let decision = three.suspect(slot, EjectionReason::Consecutive5xx, &terms, now, &nobody);
         decision.map(|d| d.out_for)
     };
     assert_eq!(out(1), Some(Some(s(30))));
@@ -120,7 +139,7 @@ fn of_three_one_may_go_and_the_last_that_is_well_stays() {
     assert_eq!(out(7), None, "nobody knows it");
     let mut two = judge(2);
     let down = |slot| slot == 1;
-    let decision = two.suspect(0, Reason::Consecutive5xx, &terms, now, &down);
+    let decision = two.suspect(0, EjectionReason::Consecutive5xx, &terms, now, &down);
     assert_eq!(decision.map(|d| d.out_for), Some(None));
 }
 
@@ -132,7 +151,7 @@ fn time_grows_with_each_ejection_and_falls_with_each_quiet_interval() {
     };
     let (mut judge, mut now) = (judge(2), Instant::now());
     let eject = |judge: &mut Judge, now: &mut Instant| {
-        let decision = judge.suspect(0, Reason::Consecutive5xx, &terms, *now, &nobody);
+        let decision = judge.suspect(0, EjectionReason::Consecutive5xx, &terms, *now, &nobody);
         let out_for = decision.unwrap().out_for.unwrap();
         *now += out_for - s(1);
         assert_eq!(judge.readmit(*now), [0; 0]);
@@ -154,9 +173,9 @@ fn time_grows_with_each_ejection_and_falls_with_each_quiet_interval() {
 fn a_passing_check_ends_the_ejection_for_gateway_failures_only() {
     let (terms, now) = (policy::Outlier::default(), Instant::now());
     for (reason, ends) in [
-        (Reason::ConsecutiveGateway, true),
-        (Reason::Consecutive5xx, false),
-        (Reason::SuccessRate, false),
+        (EjectionReason::ConsecutiveGateway, true),
+        (EjectionReason::Consecutive5xx, false),
+        (EjectionReason::SuccessRate, false),
     ] {
         let mut judge = judge(3);
         judge.suspect(2, reason, &terms, now, &nobody);
@@ -175,7 +194,7 @@ fn of_a_smaller_pool_fewer_may_be_out() {
     let (terms, now) = (policy::Outlier::default(), Instant::now());
     let mut judge = judge(4);
     for (slot, at) in [(1, now), (0, now + s(1))] {
-        judge.suspect(slot, Reason::Consecutive5xx, &terms, at, &nobody);
+        judge.suspect(slot, EjectionReason::Consecutive5xx, &terms, at, &nobody);
     }
     assert_eq!(judge.keep(&[0, 1, 2, 3], 500), [0; 0]);
     assert_eq!(judge.keep(&[0, 1, 2], 500), [1]);
@@ -183,9 +202,9 @@ fn of_a_smaller_pool_fewer_may_be_out() {
     assert_eq!(judge.out(), 0);
 }
 
-fn tallies(rates: &[(u64, u64)]) -> Vec<Tally> {
+fn tallies(rates: &[(u64, u64)]) -> Vec<AttemptCounts> {
     let all = rates.iter().enumerate();
-    all.map(|(slot, (answered, failed))| Tally {
+    all.map(|(slot, (answered, failed))| AttemptCounts {
         slot,
         answered: *answered,
         failed: *failed,
@@ -282,7 +301,7 @@ proptest! {
             let gone = |slot: usize| absent[slot];
             let decisions: Vec<Decision> = match step {
                 Step::Suspect(slot, gateway) => {
-                    let reason = if gateway { Reason::ConsecutiveGateway } else { Reason::Consecutive5xx };
+                    let reason = if gateway { EjectionReason::ConsecutiveGateway } else { EjectionReason::Consecutive5xx };
                     judge.suspect(slot, reason, &terms, now, &gone).into_iter().collect()
                 }
                 Step::Wait(seconds) => {

@@ -1,6 +1,6 @@
 //! Which endpoint of a pool is next.
 
-use super::{Pool, View};
+use super::{Pool, PoolView};
 use crate::config::spec::Balance;
 
 /// Most points of a hash ring that are passed by because their endpoints are in slow start.
@@ -21,7 +21,7 @@ impl Pool {
     pub fn pick(
         &self,
         rng: &mut fastrand::Rng,
-        view: &mut View,
+        view: &mut PoolView,
         avoid: &[usize],
         key: Option<u64>,
     ) -> Option<usize> {
@@ -47,7 +47,7 @@ impl Pool {
     }
 
     /// The owner of the first point at or behind `key` that accepts it.
-    fn on_ring(&self, view: &View, key: u64, avoid: &[usize]) -> Option<usize> {
+    fn on_ring(&self, view: &PoolView, key: u64, avoid: &[usize]) -> Option<usize> {
         let start = view.ring.partition_point(|(place, _)| *place < key);
         let n = view.ring.len();
         let mut owners = (0..n)
@@ -63,7 +63,7 @@ impl Pool {
 
     /// Whether an endpoint takes this key at the present point of its slow start. Once it takes a key it does so for all
     /// higher points. Those that are furthest take every key, so that a pool of which all is new needs no others.
-    fn accepts(&self, view: &View, member: usize, key: u64) -> bool {
+    fn accepts(&self, view: &PoolView, member: usize, key: u64) -> bool {
         let endpoint = &self.members[member].endpoint;
         let ramp = endpoint.state.ramp();
         if ramp >= view.top_ramp {
@@ -89,7 +89,7 @@ impl Pool {
     }
 }
 
-fn in_turn(view: &View) -> usize {
+fn in_turn(view: &PoolView) -> usize {
     let n = view.turn.get();
     view.turn.set(n.wrapping_add(1));
     let total = total(view);
@@ -99,7 +99,7 @@ fn in_turn(view: &View) -> usize {
     at_weight(view, n.wrapping_mul(view.stride) % total)
 }
 
-fn of_two(view: &View, rng: &mut fastrand::Rng, cost: impl Fn(usize) -> u64) -> usize {
+fn of_two(view: &PoolView, rng: &mut fastrand::Rng, cost: impl Fn(usize) -> u64) -> usize {
     let n = view.usable.len();
     let (a, b) = if view.even {
         let a = rng.usize(..n);
@@ -111,16 +111,16 @@ fn of_two(view: &View, rng: &mut fastrand::Rng, cost: impl Fn(usize) -> u64) -> 
     if cost(b) < cost(a) { b } else { a }
 }
 
-fn at_random(view: &View, rng: &mut fastrand::Rng) -> usize {
+fn at_random(view: &PoolView, rng: &mut fastrand::Rng) -> usize {
     at_weight(view, rng.u64(..total(view)))
 }
 
 /// The one that owns this place on the line of all weights laid end to end.
-fn at_weight(view: &View, place: u64) -> usize {
+fn at_weight(view: &PoolView, place: u64) -> usize {
     view.ends.partition_point(|end| *end <= place)
 }
 
-fn total(view: &View) -> u64 {
+fn total(view: &PoolView) -> u64 {
     view.ends.last().copied().unwrap_or(1)
 }
 
@@ -130,7 +130,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::config::spec::{self, Address, Scheme};
+    use crate::config::spec::{self, EndpointAddress, Scheme};
     use crate::telemetry::Telemetry;
     use crate::upstream::endpoint::flag;
     use crate::upstream::pool::Member;
@@ -140,8 +140,8 @@ mod tests {
         let metrics = Telemetry::new(1).version("s", "v");
         let registry = Registry::new();
         let member = |(i, weight): (usize, &u32)| {
-            let address = Address::Ip(([127, 0, 0, 1], 1000 + i as u16).into());
-            let spec = spec::Endpoint {
+            let address = EndpointAddress::Ip(([127, 0, 0, 1], 1000 + i as u16).into());
+            let spec = spec::EndpointSpec {
                 scheme: Scheme::Http,
                 address,
                 weight: *weight,
@@ -161,7 +161,7 @@ mod tests {
     }
 
     fn counts(pool: &Pool, n: usize) -> Vec<usize> {
-        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), View::default());
+        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), PoolView::default());
         let mut counts = vec![0; pool.members.len()];
         for _ in 0..n {
             counts[pool
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn round_robin_spreads_a_heavy_endpoint_over_the_round() {
         let pool = pool(Balance::RoundRobin, &[1, 3]);
-        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), View::default());
+        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), PoolView::default());
         let picks: Vec<_> = (0..8)
             .map(|_| pool.pick(&mut rng, &mut view, &[], None).expect("picked"))
             .collect();
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn what_is_to_be_avoided_is_not_picked() {
         let pool = pool(Balance::LeastRequest, &[1, 1, 1]);
-        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), View::default());
+        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), PoolView::default());
         for _ in 0..100 {
             assert_eq!(pool.pick(&mut rng, &mut view, &[0, 2], None), Some(1));
         }
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn an_endpoint_that_is_out_is_not_picked_until_too_few_are_left() {
         let pool = pool(Balance::LeastRequest, &[1, 1, 1, 1]);
-        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), View::default());
+        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), PoolView::default());
         let mut seen = |pool: &Pool| {
             let mut seen = [false; 4];
             (0..200)
@@ -324,7 +324,7 @@ mod tests {
         });
         let epoch = after.epoch.clone();
         let before = Pool::of(first.collect(), after.balance, after.panic, epoch);
-        let (mut rng, mut view) = (fastrand::Rng::with_seed(1), View::default());
+        let (mut rng, mut view) = (fastrand::Rng::with_seed(1), PoolView::default());
         for _ in 0..100 {
             assert!(after.pick(&mut rng, &mut view, &[0, 1], None) >= Some(2));
             assert!(before.pick(&mut rng, &mut view, &[], None) < Some(2));
@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn a_hash_stays_and_moves_only_with_its_endpoint() {
         let pool = pool(Balance::Hash, &[1, 1, 1, 1]);
-        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), View::default());
+        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), PoolView::default());
         let keys: Vec<u64> = (0..2000u64)
             .map(|n| xxhash_rust::xxh3::xxh3_64(&n.to_le_bytes()))
             .collect();
@@ -353,7 +353,7 @@ mod tests {
 
     /// The member that each of these keys falls to.
     fn hashed(pool: &Pool, keys: u64) -> Vec<usize> {
-        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), View::default());
+        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), PoolView::default());
         (0..keys)
             .map(|n| xxhash_rust::xxh3::xxh3_64(&n.to_le_bytes()))
             .map(|key| pool.pick(&mut rng, &mut view, &[], Some(key)).expect("one"))
@@ -379,7 +379,7 @@ mod tests {
     fn a_ring_of_heavy_endpoints_is_bounded_and_outlasts_a_failure() {
         let pool = pool(Balance::Hash, &[1000; 40]);
         let before = hashed(&pool, 8_000);
-        let mut view = View::default();
+        let mut view = PoolView::default();
         view.refresh(&pool);
         assert!(view.ring.len() <= 1 << 17, "{} points", view.ring.len());
         for member in 0..40 {
@@ -439,8 +439,8 @@ mod tests {
     #[test]
     fn a_ring_is_laid_anew_only_when_its_own_endpoints_come_or_go() {
         let pool = pool(Balance::Hash, &[1, 1, 1]);
-        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), View::default());
-        let mut pick = |view: &mut View| pool.pick(&mut rng, view, &[], Some(0));
+        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), PoolView::default());
+        let mut pick = |view: &mut PoolView| pool.pick(&mut rng, view, &[], Some(0));
         pick(&mut view);
         let whole = view.ring.len();
         view.ring.truncate(7);
@@ -469,7 +469,7 @@ mod tests {
             before.panic,
             before.epoch.clone(),
         );
-        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), View::default());
+        let (mut rng, mut view) = (fastrand::Rng::with_seed(7), PoolView::default());
         for key in (0..64).map(|n| n << 58) {
             let [a, b] = [&before, &after].map(|pool| {
                 let at = pool.pick(&mut rng, &mut view, &[], Some(key));

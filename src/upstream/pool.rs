@@ -24,7 +24,7 @@ pub struct Pool {
 
 /// What the state of a pool's endpoints allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Census {
+pub(crate) struct PoolCounts {
     /// Endpoints that are well; 0: the pool is down, and what is picked from it is picked in panic.
     pub(crate) well: usize,
     /// Endpoints that may be picked; 0: requests to this version get the proxy's own answer.
@@ -33,7 +33,7 @@ pub(crate) struct Census {
     barred: u32,
 }
 
-impl Census {
+impl PoolCounts {
     /// Whether requests may go to this endpoint of the pool.
     pub(super) fn may_pick(&self, endpoint: &Endpoint) -> bool {
         endpoint.state.flags() & self.barred == 0
@@ -52,12 +52,12 @@ pub struct Member {
 impl Pool {
     /// The pool of `version`; endpoints that the registry knows are taken over with their state.
     pub fn new(
-        service: &spec::Service,
-        version: &spec::Version,
+        service: &spec::ServiceSpec,
+        version: &spec::VersionSpec,
         registry: &Registry,
         metrics: &Arc<VersionMetrics>,
     ) -> Self {
-        let member = |spec: &spec::Endpoint| {
+        let member = |spec: &spec::EndpointSpec| {
             let endpoint = registry.endpoint(&service.name, &version.name, spec, metrics);
             endpoint.set_pause(service.timeouts.idle);
             Member {
@@ -71,7 +71,7 @@ impl Pool {
     }
 
     /// What the state of the endpoints allows now.
-    pub(crate) fn census(&self) -> Census {
+    pub(crate) fn census(&self) -> PoolCounts {
         let without = |barred: u32| {
             let flags = self.members.iter().map(|m| m.endpoint.state.flags());
             flags.filter(|flags| flags & barred == 0).count()
@@ -95,7 +95,7 @@ impl Pool {
             barred = flag::DRAINING;
             tried = without(barred);
         }
-        Census {
+        PoolCounts {
             well,
             tried,
             barred,

@@ -10,7 +10,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 
-use super::connect::{self, ConnectError, Opened};
+use super::connect::{self, ConnectError, OpenedConnection};
 use super::endpoint::Endpoint;
 use crate::config::policy::Probe;
 use crate::config::spec::Scheme;
@@ -24,7 +24,7 @@ const MOST: usize = 1024;
 
 /// Why a check failed.
 #[derive(Debug)]
-pub enum Failure {
+pub enum CheckFailure {
     /// Nothing came within the time.
     Timeout,
     /// No connection.
@@ -37,7 +37,7 @@ pub enum Failure {
     NotServing(String),
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CheckFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Timeout => f.write_str("no answer in time"),
@@ -50,18 +50,22 @@ impl fmt::Display for Failure {
     }
 }
 
-fn broken(error: impl fmt::Display) -> Failure {
-    Failure::Broken(error.to_string())
+fn broken(error: impl fmt::Display) -> CheckFailure {
+    CheckFailure::Broken(error.to_string())
 }
 
 /// Checks `endpoint`, on a connection of its own, within `limit`.
 ///
 /// # Errors
 /// Why it did not pass.
-pub async fn check(endpoint: &Endpoint, probe: &Probe, limit: Duration) -> Result<(), Failure> {
+pub async fn check(
+    endpoint: &Endpoint,
+    probe: &Probe,
+    limit: Duration,
+) -> Result<(), CheckFailure> {
     let asked = async {
         let opened = connect::open(endpoint, limit).await;
-        let opened = opened.map_err(Failure::Connect)?;
+        let opened = opened.map_err(CheckFailure::Connect)?;
         match probe {
             Probe::Tcp => Ok(()),
             Probe::Http(path) if opened.h2 => over_h2(endpoint, opened.stream, path).await,
@@ -71,11 +75,11 @@ pub async fn check(endpoint: &Endpoint, probe: &Probe, limit: Duration) -> Resul
     };
     match tokio::time::timeout(limit, asked).await {
         Ok(result) => result,
-        Err(_) => Err(Failure::Timeout),
+        Err(_) => Err(CheckFailure::Timeout),
     }
 }
 
-async fn over_h1(endpoint: &Endpoint, stream: Stream, path: &str) -> Result<(), Failure> {
+async fn over_h1(endpoint: &Endpoint, stream: Stream, path: &str) -> Result<(), CheckFailure> {
     let request = Request::get(path)
         .header(http::header::HOST, &*endpoint.authority)
         .header(http::header::USER_AGENT, AGENT)
@@ -95,14 +99,14 @@ async fn over_h1(endpoint: &Endpoint, stream: Stream, path: &str) -> Result<(), 
     passes(answer.map_err(broken)?.status())
 }
 
-fn passes(status: StatusCode) -> Result<(), Failure> {
+fn passes(status: StatusCode) -> Result<(), CheckFailure> {
     match status.as_u16() {
         200..=399 => Ok(()),
-        status => Err(Failure::Status(status)),
+        status => Err(CheckFailure::Status(status)),
     }
 }
 
-async fn over_h2(endpoint: &Endpoint, stream: Stream, path: &str) -> Result<(), Failure> {
+async fn over_h2(endpoint: &Endpoint, stream: Stream, path: &str) -> Result<(), CheckFailure> {
     let request = Request::get(uri(endpoint, path))
         .header(http::header::USER_AGENT, AGENT)
         .body(())
@@ -120,9 +124,15 @@ fn uri(endpoint: &Endpoint, path: &str) -> String {
 }
 
 /// `grpc.health.v1.Health/Check`. To an endpoint of HTTP/1.1 it is spoken by prior knowledge: gRPC has no other way.
-async fn over_grpc(endpoint: &Endpoint, opened: Opened, service: &str) -> Result<(), Failure> {
+async fn over_grpc(
+    endpoint: &Endpoint,
+    opened: OpenedConnection,
+    service: &str,
+) -> Result<(), CheckFailure> {
     if !opened.h2 && endpoint.spec.scheme == Scheme::Https {
-        return Err(Failure::Broken("HTTP/2 was not agreed on by ALPN".into()));
+        return Err(CheckFailure::Broken(
+            "HTTP/2 was not agreed on by ALPN".into(),
+        ));
     }
     let request = Request::post(uri(endpoint, "/grpc.health.v1.Health/Check"))
         .header(http::header::USER_AGENT, AGENT)
@@ -155,9 +165,9 @@ fn question(service: &str) -> Bytes {
     framed.into()
 }
 
-async fn serving(answer: Response<h2::RecvStream>) -> Result<(), Failure> {
+async fn serving(answer: Response<h2::RecvStream>) -> Result<(), CheckFailure> {
     if answer.status() != StatusCode::OK {
-        return Err(Failure::Status(answer.status().as_u16()));
+        return Err(CheckFailure::Status(answer.status().as_u16()));
     }
     grpc_status(answer.headers())?;
     let mut body = answer.into_body();
@@ -168,7 +178,7 @@ async fn serving(answer: Response<h2::RecvStream>) -> Result<(), Failure> {
         let _ = body.flow_control().release_capacity(piece.len());
         frame.extend_from_slice(&piece);
         if frame.len() > MOST {
-            return Err(Failure::NotServing(format!("more than {MOST} bytes")));
+            return Err(CheckFailure::NotServing(format!("more than {MOST} bytes")));
         }
     }
     if let Some(trailers) = body.trailers().await.map_err(broken)? {
@@ -176,17 +186,17 @@ async fn serving(answer: Response<h2::RecvStream>) -> Result<(), Failure> {
     }
     match status_of(&frame) {
         Some(SERVING) => Ok(()),
-        Some(status) => Err(Failure::NotServing(format!("status {status}"))),
-        None => Err(Failure::NotServing("not a HealthCheckResponse".into())),
+        Some(status) => Err(CheckFailure::NotServing(format!("status {status}"))),
+        None => Err(CheckFailure::NotServing("not a HealthCheckResponse".into())),
     }
 }
 
-fn grpc_status(fields: &http::HeaderMap) -> Result<(), Failure> {
+fn grpc_status(fields: &http::HeaderMap) -> Result<(), CheckFailure> {
     match fields.get("grpc-status").map(|s| s.as_bytes()) {
         None | Some(b"0") => Ok(()),
         Some(code) => {
             let code = String::from_utf8_lossy(code);
-            Err(Failure::NotServing(format!("grpc-status {code}")))
+            Err(CheckFailure::NotServing(format!("grpc-status {code}")))
         }
     }
 }
@@ -207,8 +217,8 @@ async fn ask_h2(
     stream: Stream,
     request: Request<()>,
     body: Option<Bytes>,
-    look: impl AsyncFnOnce(Response<h2::RecvStream>) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+    look: impl AsyncFnOnce(Response<h2::RecvStream>) -> Result<(), CheckFailure>,
+) -> Result<(), CheckFailure> {
     let (mut sender, connection) = h2::client::handshake(stream).await.map_err(broken)?;
     let ask = async move {
         poll_fn(|cx| sender.poll_ready(cx)).await.map_err(broken)?;

@@ -6,19 +6,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::config::spec::{self, Address};
+use crate::config::spec::{self, EndpointAddress};
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn endpoint(scheme: Scheme, port: u16) -> Arc<Endpoint> {
-    at(scheme, Address::Ip(([127, 0, 0, 1], port).into()))
+    at(scheme, EndpointAddress::Ip(([127, 0, 0, 1], port).into()))
 }
 
-fn at(scheme: Scheme, address: Address) -> Arc<Endpoint> {
+fn at(scheme: Scheme, address: EndpointAddress) -> Arc<Endpoint> {
     let metrics = Telemetry::new(1).version("s", "v");
-    let spec = spec::Endpoint {
+    let spec = spec::EndpointSpec {
         scheme,
         address,
         weight: 1,
@@ -33,7 +33,7 @@ async fn listen() -> (TcpListener, u16) {
 }
 
 /// Checks `/ready` of an origin that answers this; the request as it came.
-async fn http(answer: &'static str) -> (Result<(), Failure>, String) {
+async fn http(answer: &'static str) -> (Result<(), CheckFailure>, String) {
     let (listener, port) = listen().await;
     let origin = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -71,12 +71,12 @@ async fn two_hundred_to_three_ninety_nine_pass() {
     ] {
         let (result, _) = http(answer).await;
         assert!(
-            matches!(result, Err(Failure::Status(404 | 503))),
+            matches!(result, Err(CheckFailure::Status(404 | 503))),
             "{result:?}"
         );
     }
     let (result, _) = http("").await;
-    assert!(matches!(result, Err(Failure::Broken(_))), "{result:?}");
+    assert!(matches!(result, Err(CheckFailure::Broken(_))), "{result:?}");
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn a_socket_s_path_is_no_host() {
         stream.write_all(answer).await.unwrap();
         String::from_utf8(request).unwrap()
     });
-    let endpoint = at(Scheme::Http, Address::Unix(path));
+    let endpoint = at(Scheme::Http, EndpointAddress::Unix(path));
     let probe = Probe::Http("/".into());
     check(&endpoint, &probe, LIMIT).await.unwrap();
     let request = origin.await.unwrap();
@@ -107,7 +107,7 @@ async fn silence_fails_after_its_time_and_nobody_at_once() {
     let limit = Duration::from_millis(30);
     let endpoint = endpoint(Scheme::Http, port);
     let silent = check(&endpoint, &Probe::Http("/".into()), limit).await;
-    assert!(matches!(silent, Err(Failure::Timeout)), "{silent:?}");
+    assert!(matches!(silent, Err(CheckFailure::Timeout)), "{silent:?}");
     check(&endpoint, &Probe::Tcp, LIMIT).await.unwrap();
     drop(listener);
     for probe in [
@@ -116,7 +116,10 @@ async fn silence_fails_after_its_time_and_nobody_at_once() {
         Probe::Grpc(String::new()),
     ] {
         let refused = check(&endpoint, &probe, LIMIT).await;
-        assert!(matches!(refused, Err(Failure::Connect(_))), "{refused:?}");
+        assert!(
+            matches!(refused, Err(CheckFailure::Connect(_))),
+            "{refused:?}"
+        );
     }
 }
 
@@ -126,7 +129,7 @@ async fn over_h2(
     status: u16,
     body: &'static [u8],
     grpc: Option<&'static str>,
-) -> (Result<(), Failure>, Request<()>, Vec<u8>) {
+) -> (Result<(), CheckFailure>, Request<()>, Vec<u8>) {
     let (listener, port) = listen().await;
     let origin = tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
@@ -169,7 +172,10 @@ async fn http2_is_asked_in_http2() {
     let authority = request.uri().authority().unwrap().as_str();
     assert!(authority.starts_with("127.0.0.1:"), "{authority}");
     let (result, ..) = over_h2(probe(), 500, b"", None).await;
-    assert!(matches!(result, Err(Failure::Status(500))), "{result:?}");
+    assert!(
+        matches!(result, Err(CheckFailure::Status(500))),
+        "{result:?}"
+    );
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ const RING_POINTS: u64 = 1 << 17;
 
 /// One worker's view of one pool.
 #[derive(Debug, Default)]
-pub struct View {
+pub struct PoolView {
     /// The pool that it is of, and the epoch of its endpoints' states.
     of: Option<(u64, u64)>,
     /// Indices of the members that may be picked.
@@ -30,13 +30,13 @@ pub struct View {
     pub(super) even: bool,
     /// Places on the hash ring, sorted; only for `hash`.
     pub(super) ring: Vec<(u64, u32)>,
-    /// The largest [`State::ramp`](super::endpoint::State::ramp) of those that may be picked.
+    /// The largest [`State::ramp`](super::endpoint::EndpointState::ramp) of those that may be picked.
     pub(super) top_ramp: u32,
     pub(super) turn: Cell<u64>,
     well: usize,
 }
 
-impl View {
+impl PoolView {
     /// A view that begins its turns at this place.
     pub fn starting_at(place: u64) -> Self {
         Self {

@@ -10,11 +10,11 @@ use super::*;
 use crate::config;
 use crate::http1::{Framing, Method};
 use crate::net::clock::wall_s;
-use crate::proxy::headers::{H2Fields, Present, Request, RequestId};
+use crate::proxy::headers::{H2Fields, KnownFields, Request, RequestId};
 use crate::proxy::placing::{Placed, place};
 use crate::proxy::{Peer, Worker};
 use crate::routing::Chosen;
-use crate::routing::sticky::Key;
+use crate::routing::sticky::SealingKey;
 use crate::snapshot::Keys;
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
@@ -121,7 +121,7 @@ impl Case {
     fn snapshot(&self) -> Snapshot {
         let spec = config::parse(&self.file(), "test.toml").expect("a valid file");
         let mut snapshot = Snapshot::build(1, Arc::new(spec), &Registry::new(), &Telemetry::new(1));
-        let key = Arc::new(Key::new(&[7; 32]).expect("long enough"));
+        let key = Arc::new(SealingKey::new(&[7; 32]).expect("long enough"));
         let keys = Keys::from([(None, key)]);
         snapshot.begin_sessions(None, &keys, wall_s());
         for (at, (_, endpoint)) in snapshot.endpoints().enumerate() {
@@ -174,7 +174,7 @@ fn placed(snapshot: &Arc<Snapshot>, case: &Case, fields: &[(&str, String)]) -> V
     }
     let request = Request {
         fields: H2Fields {
-            present: Present::of(&map),
+            present: KnownFields::of(&map),
             map: &map,
         },
         method: Method::Get,
@@ -208,7 +208,7 @@ proptest! {
         let snapshot = Arc::new(case.snapshot());
         let fields = case.fields(&snapshot);
         let headers: Vec<String> = fields.iter().map(|(n, v)| format!("{n}: {v}")).collect();
-        let asked = Asked::new(&format!("http://{}/", case.host()), None, &headers, None);
+        let asked = DescribedRequest::new(&format!("http://{}/", case.host()), None, &headers, None);
         let told = explain(&snapshot, &asked.expect("a request"));
         let placed = placed(&snapshot, &case, &fields);
         let versions = &snapshot.services[0].versions;

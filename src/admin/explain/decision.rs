@@ -1,26 +1,26 @@
 //! [`routing::decision`] for a described request, and its steps in words.
 
-use super::{Cohort, Explanation};
-use crate::admin::asked::Asked;
+use super::{CohortExplanation, Explanation};
+use crate::admin::asked::DescribedRequest;
 use crate::admin::view;
 use crate::config::spec::{self, Share};
 use crate::net::clock::wall_s;
-use crate::routing::{self, Choice, Chosen, Found, Step};
+use crate::routing::{self, Choice, Chosen, DecisionStep, Found};
 use crate::snapshot::{DecisionState, Service, Snapshot};
-use crate::upstream::View;
+use crate::upstream::PoolView;
 
 /// A version that was decided on and, if it is down, the one that takes over.
 #[derive(Clone, Copy)]
 pub(super) struct Candidacy {
     pub(super) version: usize,
-    pub(super) failover: Option<(usize, routing::Role)>,
+    pub(super) failover: Option<(usize, routing::FailoverRole)>,
 }
 
 impl Candidacy {
     /// Reads it off the steps of a decision.
-    fn of(steps: &[Step], choice: &Choice) -> Self {
+    fn of(steps: &[DecisionStep], choice: &Choice) -> Self {
         let failover = steps.iter().find_map(|step| match *step {
-            Step::Failover { from, to, role } => Some((from, to, role)),
+            DecisionStep::Failover { from, to, role } => Some((from, to, role)),
             _ => None,
         });
         match failover {
@@ -38,7 +38,7 @@ impl Candidacy {
 
 impl Explanation {
     /// Makes the decision that a worker would make and tells of its steps.
-    pub(super) fn decision(&mut self, snapshot: &Snapshot, found: Found, asked: &Asked) {
+    pub(super) fn decision(&mut self, snapshot: &Snapshot, found: Found, asked: &DescribedRequest) {
         let spec = &snapshot.spec.services[found.service];
         let live = &snapshot.services[found.service];
         let views: Vec<_> = live.versions.iter().map(|v| looked(&v.pool)).collect();
@@ -61,16 +61,20 @@ impl Explanation {
         for step in &steps {
             self.step(spec, live, asked, step, now_s);
         }
-        let by_share = |s: &Step| {
+        let by_share = |s: &DecisionStep| {
             matches!(
                 s,
-                Step::Stable { .. } | Step::Cohort { .. } | Step::Split { .. }
+                DecisionStep::Stable { .. }
+                    | DecisionStep::Cohort { .. }
+                    | DecisionStep::Split { .. }
             )
         };
         if steps.iter().any(by_share) {
             self.why.extend(snapshot.awaited_of(found.service));
         }
-        let by_turn = steps.iter().any(|s| matches!(s, Step::Split { .. }));
+        let by_turn = steps
+            .iter()
+            .any(|s| matches!(s, DecisionStep::Split { .. }));
         let candidacies: Vec<_> = if by_turn {
             sharing(live)
                 .map(|turn| {
@@ -89,42 +93,42 @@ impl Explanation {
 
     fn step(
         &mut self,
-        spec: &spec::Service,
+        spec: &spec::ServiceSpec,
         live: &Service,
-        asked: &Asked,
-        step: &Step,
+        asked: &DescribedRequest,
+        step: &DecisionStep,
         now_s: u64,
     ) {
         let name = |version: usize| &*spec.versions[version].name;
         let share = |version: usize| live.routing.split.share(version);
         let sentence = match *step {
-            Step::Preview { version } => format!(
+            DecisionStep::Preview { version } => format!(
                 "the host is a preview host: it leads to version {} of service {}, whatever the split says",
                 name(version),
                 spec.name
             ),
-            Step::Rule { rule, version } => {
+            DecisionStep::Rule { rule, version } => {
                 self.rule = Some(rule);
                 let when = &spec.rules[rule].when;
                 let when: Vec<_> = when.iter().map(view::condition).collect();
                 let (number, when, to) = (rule + 1, when.join(" and "), name(version));
                 format!("rule {number} ({when}) sends it to {to}, before the split is asked")
             }
-            Step::NoRule => match spec.rules.len() {
+            DecisionStep::NoRule => match spec.rules.len() {
                 0 => return,
                 1 => "its one rule does not match".to_owned(),
                 count => format!("none of its {count} rules matches"),
             },
-            Step::NoSession => return self.no_session(live, asked),
-            Step::SessionMoves { session } => return self.session_moves(live, &session),
-            Step::SessionStays { session, version } => {
+            DecisionStep::NoSession => return self.no_session(live, asked),
+            DecisionStep::SessionMoves { session } => return self.session_moves(live, &session),
+            DecisionStep::SessionStays { session, version } => {
                 return self.session_stays(live, &session, version, now_s);
             }
-            Step::Stable { version } => format!(
+            DecisionStep::Stable { version } => format!(
                 "no canary has a share: {} is stable and gets everything",
                 name(version)
             ),
-            Step::Cohort {
+            DecisionStep::Cohort {
                 key,
                 place,
                 version,
@@ -137,10 +141,10 @@ impl Explanation {
                     name(version),
                     share(version)
                 );
-                self.cohort = Some(Cohort { key, place });
+                self.cohort = Some(CohortExplanation { key, place });
                 sentence
             }
-            Step::Split { .. } => {
+            DecisionStep::Split { .. } => {
                 if let Some(cohort) = &spec.cohort {
                     let keys: Vec<_> = cohort.by.iter().map(view::cohort_key).collect();
                     let keys = keys.join(", ");
@@ -153,7 +157,7 @@ impl Explanation {
                 format!("the exact split deals requests out: {}", shares.join(", "))
             }
             // Told with the candidate that fails over.
-            Step::Failover { .. } => return,
+            DecisionStep::Failover { .. } => return,
         };
         self.why.push(sentence);
     }
@@ -166,8 +170,8 @@ fn sharing(service: &Service) -> impl Iterator<Item = usize> {
 }
 
 /// What a worker sees now.
-fn looked(pool: &crate::upstream::Pool) -> View {
-    let mut view = View::default();
+fn looked(pool: &crate::upstream::Pool) -> PoolView {
+    let mut view = PoolView::default();
     view.refresh(pool);
     view
 }

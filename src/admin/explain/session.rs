@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Explanation;
-use crate::admin::asked::Asked;
+use crate::admin::asked::DescribedRequest;
 use crate::routing::sticky::{self, Session};
 use crate::snapshot::Service;
 
@@ -18,7 +18,7 @@ pub struct Stays {
 
 impl Explanation {
     /// Says why the request has no session, where the service is sticky.
-    pub(super) fn no_session(&mut self, service: &Service, asked: &Asked) {
+    pub(super) fn no_session(&mut self, service: &Service, asked: &DescribedRequest) {
         let Some(policy) = &service.policies.sticky else {
             return;
         };

@@ -3,9 +3,9 @@
 use super::decision::Candidacy;
 use super::{Candidate, Explanation};
 use crate::admin::{status, view};
-use crate::proxy::Answer;
+use crate::proxy::LocalReply;
 use crate::snapshot::{Service, Snapshot};
-use crate::upstream::View;
+use crate::upstream::PoolView;
 
 impl Explanation {
     /// Tells of the versions that may get the request, and of those that take over for them. `stays`: no other version may
@@ -16,7 +16,7 @@ impl Explanation {
         service: usize,
         chosen: &[Candidacy],
         stays: bool,
-        views: &[View],
+        views: &[PoolView],
     ) {
         let live = &snapshot.services[service];
         let mut all: Vec<usize> = chosen.iter().map(|c| c.version).collect();
@@ -37,7 +37,7 @@ impl Explanation {
             }
         }
         if !serving {
-            self.answered(Answer::NO_ENDPOINT);
+            self.answered(LocalReply::NO_ENDPOINT);
         }
     }
 
@@ -79,7 +79,7 @@ impl Explanation {
 }
 
 /// What follows from the state of a version's endpoints; nothing does while enough of them are well.
-fn state(service: &Service, candidacy: &Candidacy, stays: bool, view: &View) -> Option<String> {
+fn state(service: &Service, candidacy: &Candidacy, stays: bool, view: &PoolView) -> Option<String> {
     let name = &service.versions[candidacy.version].name;
     if view.well() > 0 {
         return (view.tried() > view.well()).then(|| {

@@ -50,7 +50,7 @@ fn told(panic: &str, to: &str, state: &[(&str, u32)]) -> Explanation {
             }
         }
     }
-    let asked = Asked::new("http://any/", None, &[format!("x-to: {to}")], None);
+    let asked = DescribedRequest::new("http://any/", None, &[format!("x-to: {to}")], None);
     explain(&snapshot, &asked.expect("a request"))
 }
 

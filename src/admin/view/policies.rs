@@ -3,11 +3,13 @@
 use serde_json::{Map, Value, json};
 
 use super::time;
-use crate::config::policy::{Drain, Health, Limits, Outlier, Probe, Retry, RetryOn, Sticky};
-use crate::config::spec::{Service, Share};
+use crate::config::policy::{
+    DrainPolicy, HealthPolicy, Limits, Outlier, Probe, Retry, RetryOn, Sticky,
+};
+use crate::config::spec::{ServiceSpec, Share};
 
 /// The keys of a service that protect its requests; what is off is null.
-pub(super) fn policies(service: &Service) -> Map<String, Value> {
+pub(super) fn policies(service: &ServiceSpec) -> Map<String, Value> {
     let policies = &service.policies;
     let fallback = policies.fallback.map(|v| &service.versions[v].name);
     let keys = [
@@ -26,7 +28,7 @@ pub(super) fn policies(service: &Service) -> Map<String, Value> {
         .collect()
 }
 
-fn health(health: &Health) -> Value {
+fn health(health: &HealthPolicy) -> Value {
     json!({
         "path": probe(&health.probe),
         "interval": time(health.interval),
@@ -100,7 +102,7 @@ fn causes(on: &RetryOn) -> Vec<String> {
         .collect()
 }
 
-fn drain(drain: &Drain) -> Value {
+fn drain(drain: &DrainPolicy) -> Value {
     json!({ "requests": time(drain.requests), "streams": time(drain.streams) })
 }
 

@@ -22,11 +22,11 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::Instant;
 
-use super::fault::Fault;
-use super::{Outcome, block_on};
-use stage::Stage;
+use super::fault::CommandError;
+use super::{CommandResult, block_on};
+use stage::DemoProxy;
 use tally::Tally;
-use view::View;
+use view::DemoView;
 
 /// The versions, in the order of the file, with the time that each takes for an answer.
 const VERSIONS: [(&str, Duration); 2] = [
@@ -56,18 +56,18 @@ fn story_time(text: &str) -> Result<Duration, String> {
 }
 
 impl Demo {
-    pub fn run(&self) -> Outcome {
+    pub fn run(&self) -> CommandResult {
         block_on(self.play())?
     }
 
-    async fn play(&self) -> Outcome {
+    async fn play(&self) -> CommandResult {
         let mut origins = Vec::new();
         for (name, latency) in VERSIONS {
             origins.push((name, origin::start(name, latency).await?));
         }
-        let mut stage = Stage::set(&origins, self.port)?;
+        let mut stage = DemoProxy::set(&origins, self.port)?;
         let tally = Rc::new(RefCell::new(Tally::new(VERSIONS.map(|(name, _)| name))));
-        let mut view = View::new(&stage, tally.clone());
+        let mut view = DemoView::new(&stage, tally.clone());
         let mut interrupted = std::pin::pin!(interrupted());
         let ended = tokio::select! {
             ended = self.act(&mut stage, &tally, &mut view) => ended,
@@ -85,10 +85,10 @@ impl Demo {
 
     async fn act(
         &self,
-        stage: &mut Stage,
+        stage: &mut DemoProxy,
         tally: &Rc<RefCell<Tally>>,
-        view: &mut View,
-    ) -> Result<(), Fault> {
+        view: &mut DemoView,
+    ) -> Result<(), CommandError> {
         stage.ready().await?;
         let begun = Instant::now();
         let _users = traffic::start(stage.address, tally.clone());

@@ -11,14 +11,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-use crate::cli::fault::Fault;
+use crate::cli::fault::CommandError;
 
 /// Starts one on a free port of 127.0.0.1. It lives as long as the runtime.
-pub async fn start(name: &'static str, latency: Duration) -> Result<SocketAddr, Fault> {
+pub async fn start(name: &'static str, latency: Duration) -> Result<SocketAddr, CommandError> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
-    let listener = listener.map_err(|e| Fault::new(format!("{name} can't listen: {e}")))?;
+    let listener = listener.map_err(|e| CommandError::new(format!("{name} can't listen: {e}")))?;
     let address = listener.local_addr();
-    let address = address.map_err(|e| Fault::new(format!("{name} has no address: {e}")))?;
+    let address = address.map_err(|e| CommandError::new(format!("{name} has no address: {e}")))?;
     tokio::task::spawn_local(async move {
         loop {
             match listener.accept().await {

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 
-use crate::cli::fault::Fault;
+use crate::cli::fault::CommandError;
 
 /// The port that is tried first.
 const FIRST: u16 = 8080;
@@ -28,8 +28,9 @@ impl Reserved {
     ///
     /// # Errors
     /// The port is in use, or none can be had.
-    pub(super) fn new(port: Option<u16>) -> Result<Self, Fault> {
-        let cannot = |at: &str, e: io::Error| Fault::new(format!("can't listen at {at}: {e}"));
+    pub(super) fn new(port: Option<u16>) -> Result<Self, CommandError> {
+        let cannot =
+            |at: &str, e: io::Error| CommandError::new(format!("can't listen at {at}: {e}"));
         if let Some(port) = port.filter(|port| *port != 0) {
             return Self::at(port).map_err(|e| cannot(&format!("127.0.0.1:{port}"), e));
         }

@@ -13,10 +13,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 
 use super::port::Reserved;
-use crate::admin::status::Status;
-use crate::cli::fault::Fault;
-use crate::cli::place::Address;
+use crate::admin::status::ProxyStatus;
+use crate::cli::fault::CommandError;
 use crate::cli::proxy::{Proxy, Silence};
+use crate::cli::proxy_address::AdminAddress;
 use crate::config::paths;
 
 /// Longest time for the proxy to start, and to stop.
@@ -30,7 +30,7 @@ pub const SERVICE: &str = "shop";
 
 /// The directory, the file and the proxy. Dropped, it ends the proxy and removes the directory.
 #[derive(Debug)]
-pub struct Stage {
+pub struct DemoProxy {
     directory: PathBuf,
     /// The file to edit.
     pub file: PathBuf,
@@ -42,12 +42,12 @@ pub struct Stage {
     child: Child,
 }
 
-impl Stage {
+impl DemoProxy {
     /// Writes the file and starts the proxy.
     ///
     /// # Errors
     /// The port is taken, the directory can't be made, the program can't be started.
-    pub fn set(origins: &[(&str, SocketAddr)], port: Option<u16>) -> Result<Self, Fault> {
+    pub fn set(origins: &[(&str, SocketAddr)], port: Option<u16>) -> Result<Self, CommandError> {
         let reserved = Reserved::new(port)?;
         let directory = std::env::temp_dir().join(format!("cutover-demo-{}", std::process::id()));
         let made = Self::set_in(&directory, origins, reserved);
@@ -61,9 +61,10 @@ impl Stage {
         directory: &Path,
         origins: &[(&str, SocketAddr)],
         reserved: Reserved,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, CommandError> {
         let address = reserved.address;
-        let cannot = |what: &str, error: std::io::Error| Fault::new(format!("{what}: {error}"));
+        let cannot =
+            |what: &str, error: std::io::Error| CommandError::new(format!("{what}: {error}"));
         let at = directory.display();
         // Not reused if it is there: whoever made it is not this process.
         let made = fs::DirBuilder::new().mode(0o700).create(directory);
@@ -98,7 +99,7 @@ impl Stage {
             .spawn()
             .map_err(|e| cannot("the proxy can't be started", e))?;
         Ok(Self {
-            proxy: Proxy::at(Address::Unix(socket)),
+            proxy: Proxy::at(AdminAddress::Unix(socket)),
             directory,
             file,
             address,
@@ -111,7 +112,7 @@ impl Stage {
     ///
     /// # Errors
     /// It ended, or took too long; with what it said.
-    pub async fn ready(&mut self) -> Result<Status, Fault> {
+    pub async fn ready(&mut self) -> Result<ProxyStatus, CommandError> {
         let begun = Instant::now();
         loop {
             match self.proxy.status().await {
@@ -121,7 +122,7 @@ impl Stage {
             }
             self.alive()?;
             if begun.elapsed() > PATIENCE {
-                return Err(self.quoted(Fault::new("the proxy does not become ready")));
+                return Err(self.quoted(CommandError::new("the proxy does not become ready")));
             }
             sleep(GLANCE).await;
         }
@@ -129,20 +130,22 @@ impl Stage {
 
     /// # Errors
     /// The proxy has ended.
-    pub fn alive(&mut self) -> Result<(), Fault> {
+    pub fn alive(&mut self) -> Result<(), CommandError> {
         match self.ended()? {
             None => Ok(()),
-            Some(status) => Err(self.quoted(Fault::new(format!("the proxy has ended: {status}")))),
+            Some(status) => {
+                Err(self.quoted(CommandError::new(format!("the proxy has ended: {status}"))))
+            }
         }
     }
 
-    fn ended(&mut self) -> Result<Option<ExitStatus>, Fault> {
+    fn ended(&mut self) -> Result<Option<ExitStatus>, CommandError> {
         let waited = self.child.try_wait();
-        waited.map_err(|e| Fault::new(format!("the proxy is lost: {e}")))
+        waited.map_err(|e| CommandError::new(format!("the proxy is lost: {e}")))
     }
 
     /// With the last lines that the proxy logged.
-    fn quoted(&self, fault: Fault) -> Fault {
+    fn quoted(&self, fault: CommandError) -> CommandError {
         let log = fs::read_to_string(self.directory.join("proxy.log")).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
         let last = lines[lines.len().saturating_sub(20)..].iter();
@@ -153,20 +156,20 @@ impl Stage {
     ///
     /// # Errors
     /// It did not end by itself, or not well.
-    pub async fn strike(mut self) -> Result<(), Fault> {
+    pub async fn strike(mut self) -> Result<(), CommandError> {
         self.signal(Signal::TERM);
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
             match self.ended()? {
                 Some(status) if status.success() => return Ok(()),
                 Some(status) => {
-                    let fault = Fault::new(format!("the proxy did not end well: {status}"));
+                    let fault = CommandError::new(format!("the proxy did not end well: {status}"));
                     return Err(self.quoted(fault));
                 }
                 None => sleep(GLANCE).await,
             }
         }
-        Err(self.quoted(Fault::new("the proxy does not stop")))
+        Err(self.quoted(CommandError::new("the proxy does not stop")))
     }
 
     fn signal(&self, signal: Signal) {
@@ -187,7 +190,7 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl Drop for DemoProxy {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
             let _ = self.child.kill();

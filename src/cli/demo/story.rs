@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::stage::{SERVICE, Stage};
+use super::stage::{DemoProxy, SERVICE};
 use super::tally::{Tally, shown};
 use super::view::Voice;
-use crate::cli::fault::Fault;
+use crate::cli::fault::CommandError;
 use crate::cli::shift::locked;
 use crate::config::edit;
 use crate::config::spec::Share;
@@ -31,11 +31,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// An edit is refused, or not live in time.
 pub async fn tell(
-    stage: &Stage,
+    stage: &DemoProxy,
     tally: &Rc<RefCell<Tally>>,
     voice: Voice,
     time: Duration,
-) -> Result<(), Fault> {
+) -> Result<(), CommandError> {
     let begun = Instant::now();
     let act = time / u32::try_from(ACTS.len()).unwrap_or(1);
     for (number, (share, said)) in (1..).zip(ACTS) {
@@ -62,18 +62,18 @@ pub async fn tell(
 }
 
 /// Edits the file; returns once every worker has taken it up, with the time since the save.
-async fn shift(stage: &Stage, share: Share) -> Result<Duration, Fault> {
+async fn shift(stage: &DemoProxy, share: Share) -> Result<Duration, CommandError> {
     let before = stage.proxy.status().await?.generation;
     let mut locked = locked(&stage.file).await?;
     let text = locked
         .read()
-        .map_err(|e| Fault::new(format!("the file can't be read: {e}")))?;
-    let text =
-        edit::shift(&text, SERVICE, &[("green", share)]).map_err(|e| Fault::new(e.to_string()))?;
+        .map_err(|e| CommandError::new(format!("the file can't be read: {e}")))?;
+    let text = edit::shift(&text, SERVICE, &[("green", share)])
+        .map_err(|e| CommandError::new(e.to_string()))?;
     let saved = Instant::now();
     locked
         .replace(&text)
-        .map_err(|e| Fault::new(format!("the file can't be written: {e}")))?;
+        .map_err(|e| CommandError::new(format!("the file can't be written: {e}")))?;
     drop(locked);
     loop {
         let status = stage.proxy.status().await?;
@@ -81,10 +81,10 @@ async fn shift(stage: &Stage, share: Share) -> Result<Duration, Fault> {
             return Ok(saved.elapsed());
         }
         if let Some(error) = status.config.error {
-            return Err(Fault::new(format!("the edit was refused\n{error}")));
+            return Err(CommandError::new(format!("the edit was refused\n{error}")));
         }
         if saved.elapsed() > PATIENCE {
-            return Err(Fault::new(format!(
+            return Err(CommandError::new(format!(
                 "the edit is not live after {PATIENCE:?}"
             )));
         }

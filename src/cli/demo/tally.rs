@@ -10,7 +10,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 
 /// One answer, or the lack of one.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct DemoAnswer {
     at: Instant,
     version: Option<usize>,
     took: Duration,
@@ -34,7 +34,7 @@ pub struct Figures {
 pub struct Tally {
     names: [&'static str; 2],
     begun: Instant,
-    recent: VecDeque<Seen>,
+    recent: VecDeque<DemoAnswer>,
     answered: [u64; 2],
     failed: u64,
     first_failure: Option<String>,
@@ -74,7 +74,7 @@ impl Tally {
 
     fn see(&mut self, version: Option<usize>, took: Duration) {
         let at = Instant::now();
-        self.recent.push_back(Seen { at, version, took });
+        self.recent.push_back(DemoAnswer { at, version, took });
         while self.recent.front().is_some_and(|s| at - s.at > WINDOW) {
             self.recent.pop_front();
         }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::time::{Instant, interval};
 
 use super::name::{program, quoted};
-use super::stage::{SERVICE, Stage};
+use super::stage::{DemoProxy, SERVICE};
 use super::tally::{Figures, Tally, shown};
-use crate::cli::fault::Fault;
+use crate::cli::fault::CommandError;
 
 /// Longest bar, in characters.
 const BAR: usize = 30;
@@ -23,7 +23,7 @@ const COLUMNS: usize = 80;
 const NOW: Duration = Duration::from_secs(1);
 
 /// The view.
-pub struct View {
+pub struct DemoView {
     tally: Rc<RefCell<Tally>>,
     voice: Voice,
     screen: bool,
@@ -45,9 +45,9 @@ impl Voice {
     }
 }
 
-impl View {
+impl DemoView {
     /// Of what happens on this stage.
-    pub fn new(stage: &Stage, tally: Rc<RefCell<Tally>>) -> Self {
+    pub fn new(stage: &DemoProxy, tally: Rc<RefCell<Tally>>) -> Self {
         Self {
             tally,
             voice: Voice::default(),
@@ -64,7 +64,7 @@ impl View {
     }
 
     /// Says once what there is to do.
-    pub fn open(&self, stage: &Stage) {
+    pub fn open(&self, stage: &DemoProxy) {
         let (number, mut line) = stage.line().unwrap_or_default();
         if self.screen {
             line = cut(&line, columns().saturating_sub(10));
@@ -77,7 +77,7 @@ impl View {
     }
 
     /// Shows what happens, until something goes wrong with the proxy.
-    pub async fn live(&self, stage: &Stage, begun: Instant) -> Result<(), Fault> {
+    pub async fn live(&self, stage: &DemoProxy, begun: Instant) -> Result<(), CommandError> {
         let period = if self.screen { 250 } else { 1000 };
         let mut ticks = interval(Duration::from_millis(period));
         let mut drawn = 0;
@@ -146,7 +146,7 @@ impl View {
         text + "\n"
     }
 
-    fn block(&self, stage: &Stage, begun: Instant, refused: Option<&str>) -> String {
+    fn block(&self, stage: &DemoProxy, begun: Instant, refused: Option<&str>) -> String {
         let tally = self.tally.borrow();
         let columns = columns();
         let shape = Shape::of(columns);

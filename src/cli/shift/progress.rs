@@ -1,6 +1,6 @@
 //! What has become of an edit, by what the proxy says of itself.
 
-use crate::admin::status::{Service, Status};
+use crate::admin::status::{ProxyStatus, ServiceStatus};
 use crate::config::Spec;
 use crate::config::spec::Share;
 
@@ -28,7 +28,7 @@ impl Goal {
         version
     }
 
-    fn is_desired(&self, service: &Service) -> bool {
+    fn is_desired(&self, service: &ServiceStatus) -> bool {
         match self {
             Self::Stable(version) => service.stable == *version,
             Self::Share(version, share) => {
@@ -38,7 +38,7 @@ impl Goal {
     }
 
     /// The version for whose check this one waits.
-    fn awaited<'s>(&self, service: &'s Service) -> Option<&'s str> {
+    fn awaited<'s>(&self, service: &'s ServiceStatus) -> Option<&'s str> {
         let awaits = |version: &str| service.awaiting.iter().find(|v| *v == version);
         if let Some(own) = awaits(self.version()) {
             return Some(own);
@@ -56,7 +56,7 @@ impl Goal {
 
 /// What has become of an edit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum ShiftProgress {
     /// In effect on every worker, since this generation or before.
     Live(u64),
     /// On every worker, but these versions wait for a check to pass.
@@ -99,7 +99,7 @@ impl Edit {
     }
 
     /// How far it is. `file` is the hash of the file as it is now: others may have saved since.
-    pub(super) fn progress(&self, status: &Status, file: Option<&str>) -> Progress {
+    pub(super) fn progress(&self, status: &ProxyStatus, file: Option<&str>) -> ShiftProgress {
         let everywhere = status.adopted >= status.generation;
         let config = &status.config;
         let runs = everywhere && config.hash == self.hash;
@@ -112,24 +112,24 @@ impl Edit {
         if !runs && ran.is_none() && !file_runs {
             return match &config.error {
                 Some(why) if config.refused_hash.as_ref() == Some(&self.hash) => {
-                    Progress::Refused(why.clone())
+                    ShiftProgress::Refused(why.clone())
                 }
-                _ => Progress::Awaited,
+                _ => ShiftProgress::Awaited,
             };
         }
         let service = status.services.iter().find(|s| s.name == self.service);
         let service = service.filter(|s| self.goals.iter().all(|goal| goal.is_desired(s)));
         let Some(service) = service else {
-            return ran.map_or(Progress::Overwritten, |text| {
-                Progress::Past(text.generation)
+            return ran.map_or(ShiftProgress::Overwritten, |text| {
+                ShiftProgress::Past(text.generation)
             });
         };
         let held = self.goals.iter().filter_map(|goal| goal.awaited(service));
         let mut held: Vec<String> = held.map(str::to_owned).collect();
         held.dedup();
         match held.is_empty() {
-            true => Progress::Live(status.generation),
-            false => Progress::Held(held),
+            true => ShiftProgress::Live(status.generation),
+            false => ShiftProgress::Held(held),
         }
     }
 }
@@ -137,7 +137,7 @@ impl Edit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::status::{Adopted, Config, Split};
+    use crate::admin::status::{Adopted, Config, SplitStatus};
 
     const FILE: &str = "listen = ':80'\n[service.shop]\nstable = 'v1'\nsplit = { v2 = '5%' }\n\
                         versions = { v1 = ['a:1'], v2 = ['a:2'], v3 = ['a:3'] }\n";
@@ -149,9 +149,9 @@ mod tests {
     }
 
     /// The text with this hash runs as `generation`, of which workers have adopted `adopted`; v2 is to have `share`.
-    fn status(hash: &str, generation: u64, adopted: u64, share: &str) -> Status {
+    fn status(hash: &str, generation: u64, adopted: u64, share: &str) -> ProxyStatus {
         let shares = |share: &str| [("v2".to_owned(), share.to_owned())].into();
-        Status {
+        ProxyStatus {
             version: String::new(),
             pid: 1,
             phase: "ready".into(),
@@ -169,10 +169,10 @@ mod tests {
             },
             listeners: Vec::new(),
             certificates: Vec::new(),
-            services: vec![Service {
+            services: vec![ServiceStatus {
                 name: "shop".into(),
                 stable: "v1".into(),
-                split: Split {
+                split: SplitStatus {
                     desired: shares(share),
                     effective: shares(share),
                 },
@@ -182,7 +182,7 @@ mod tests {
         }
     }
 
-    fn recent(mut status: Status, texts: &[(&str, u64)]) -> Status {
+    fn recent(mut status: ProxyStatus, texts: &[(&str, u64)]) -> ProxyStatus {
         let adopted = |(hash, generation): &(&str, u64)| Adopted {
             hash: (*hash).into(),
             generation: *generation,
@@ -194,41 +194,50 @@ mod tests {
     #[test]
     fn an_edit_is_live_once_every_worker_has_it() {
         let progress = |status| edit().progress(&status, Some("new"));
-        assert_eq!(progress(status("old", 3, 3, "0%")), Progress::Awaited);
-        assert_eq!(progress(status("new", 4, 3, "5%")), Progress::Awaited);
-        assert_eq!(progress(status("new", 4, 4, "5%")), Progress::Live(4));
+        assert_eq!(progress(status("old", 3, 3, "0%")), ShiftProgress::Awaited);
+        assert_eq!(progress(status("new", 4, 3, "5%")), ShiftProgress::Awaited);
+        assert_eq!(progress(status("new", 4, 4, "5%")), ShiftProgress::Live(4));
     }
 
     #[test]
     fn a_text_with_the_same_edit_counts_once_the_file_runs() {
         let runs = status("newer", 4, 4, "5%");
-        assert_eq!(edit().progress(&runs, Some("newer")), Progress::Live(4));
+        assert_eq!(
+            edit().progress(&runs, Some("newer")),
+            ShiftProgress::Live(4)
+        );
         // The edit was made to a later text than the one that runs.
-        assert_eq!(edit().progress(&runs, Some("new")), Progress::Awaited);
-        assert_eq!(edit().progress(&runs, None), Progress::Awaited);
+        assert_eq!(edit().progress(&runs, Some("new")), ShiftProgress::Awaited);
+        assert_eq!(edit().progress(&runs, None), ShiftProgress::Awaited);
     }
 
     #[test]
     fn a_later_text_without_the_edit_ends_the_wait() {
         let later = status("newer", 5, 5, "9%");
         let progress = edit().progress(&later, Some("newer"));
-        assert_eq!(progress, Progress::Overwritten);
+        assert_eq!(progress, ShiftProgress::Overwritten);
         let adopted = recent(later.clone(), &[("old", 3), ("new", 4), ("newer", 5)]);
-        assert_eq!(edit().progress(&adopted, Some("newer")), Progress::Past(4));
+        assert_eq!(
+            edit().progress(&adopted, Some("newer")),
+            ShiftProgress::Past(4)
+        );
         // The same text ran before the edit: that says nothing of the edit.
         let before = recent(later, &[("new", 2), ("old", 3), ("newer", 5)]);
-        assert_eq!(edit().progress(&before, Some("new")), Progress::Awaited);
+        assert_eq!(
+            edit().progress(&before, Some("new")),
+            ShiftProgress::Awaited
+        );
     }
 
     #[test]
     fn an_edit_waits_for_its_own_versions_only() {
         let mut held = status("new", 4, 4, "5%");
         held.services[0].awaiting = vec!["v3".into()];
-        assert_eq!(edit().progress(&held, None), Progress::Live(4));
+        assert_eq!(edit().progress(&held, None), ShiftProgress::Live(4));
         held.services[0].awaiting.push("v2".into());
         assert_eq!(
             edit().progress(&held, None),
-            Progress::Held(vec!["v2".into()])
+            ShiftProgress::Held(vec!["v2".into()])
         );
     }
 
@@ -236,11 +245,11 @@ mod tests {
     fn a_share_that_rises_waits_for_a_stable_version_that_is_awaited() {
         let mut held = status("new", 4, 4, "5%");
         held.services[0].awaiting = vec!["v1".into()];
-        assert_eq!(edit().progress(&held, None), Progress::Live(4));
+        assert_eq!(edit().progress(&held, None), ShiftProgress::Live(4));
         held.services[0].split.effective.clear();
         assert_eq!(
             edit().progress(&held, None),
-            Progress::Held(vec!["v1".into()])
+            ShiftProgress::Held(vec!["v1".into()])
         );
     }
 
@@ -249,10 +258,13 @@ mod tests {
         let mut refused = status("old", 3, 3, "0%");
         refused.config.error = Some("line 1".into());
         refused.config.refused_hash = Some("other".into());
-        assert_eq!(edit().progress(&refused, Some("new")), Progress::Awaited);
+        assert_eq!(
+            edit().progress(&refused, Some("new")),
+            ShiftProgress::Awaited
+        );
         refused.config.refused_hash = Some("new".into());
         let progress = edit().progress(&refused, Some("new"));
-        assert_eq!(progress, Progress::Refused("line 1".into()));
+        assert_eq!(progress, ShiftProgress::Refused("line 1".into()));
     }
 
     #[test]
@@ -260,10 +272,13 @@ mod tests {
         let spec = crate::config::parse(FILE, "t.toml").unwrap();
         let edit = Edit::new("shop", &["v1"], &spec, "new".into(), 3);
         let mut now = status("new", 4, 4, "5%");
-        assert_eq!(edit.progress(&now, None), Progress::Live(4));
+        assert_eq!(edit.progress(&now, None), ShiftProgress::Live(4));
         now.services[0].awaiting = vec!["v1".into()];
-        assert_eq!(edit.progress(&now, None), Progress::Held(vec!["v1".into()]));
+        assert_eq!(
+            edit.progress(&now, None),
+            ShiftProgress::Held(vec!["v1".into()])
+        );
         now.services[0].stable = "v2".into();
-        assert_eq!(edit.progress(&now, Some("new")), Progress::Overwritten);
+        assert_eq!(edit.progress(&now, Some("new")), ShiftProgress::Overwritten);
     }
 }

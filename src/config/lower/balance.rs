@@ -2,7 +2,7 @@
 
 use super::{rules, unknown_word};
 use crate::config::problems::Problems;
-use crate::config::raw::{Table, Value};
+use crate::config::raw::{RawTable, RawValue};
 use crate::config::spec::{Balance, CohortKey};
 
 const KNOWN: [(&str, Balance); 5] = [
@@ -14,7 +14,7 @@ const KNOWN: [(&str, Balance); 5] = [
 ];
 
 /// How, and by what a hash is made.
-pub(super) fn balance(table: &mut Table<'_>, out: &mut Problems) -> (Balance, Vec<CohortKey>) {
+pub(super) fn balance(table: &mut RawTable<'_>, out: &mut Problems) -> (Balance, Vec<CohortKey>) {
     let before = out.len();
     let written = table.take("balance");
     let balance = written.as_ref().and_then(|value| read(value, out));
@@ -40,7 +40,7 @@ pub(super) fn balance(table: &mut Table<'_>, out: &mut Problems) -> (Balance, Ve
     (balance, keys)
 }
 
-fn read(value: &Value<'_>, out: &mut Problems) -> Option<Balance> {
+fn read(value: &RawValue<'_>, out: &mut Problems) -> Option<Balance> {
     let text = value.text("a word such as \"least_request\"", out)?;
     let found = KNOWN.iter().find(|(name, _)| *name == text.value);
     if found.is_none() {

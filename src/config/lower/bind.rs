@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use crate::config::problems::{Problems, Span};
-use crate::config::raw::{Text, Value};
+use crate::config::problems::{Problems, TextSpan};
+use crate::config::raw::{RawString, RawValue};
 use crate::config::spec::Bind;
 use crate::config::units::quote;
 
@@ -16,7 +16,7 @@ pub(super) const EXPECTED: &str =
     "an address such as \":8080\", \"127.0.0.1:8080\" or \"unix:/path\"";
 
 /// Reads one.
-pub(super) fn bind(text: &Text<'_>, out: &mut Problems) -> Option<Bind> {
+pub(super) fn bind(text: &RawString<'_>, out: &mut Problems) -> Option<Bind> {
     let typed = text.value;
     if let Some(path) = typed.strip_prefix("unix:") {
         return socket_path(path, text, out).map(Bind::Unix);
@@ -57,7 +57,7 @@ pub(super) fn bind(text: &Text<'_>, out: &mut Problems) -> Option<Bind> {
 }
 
 /// Says that a value is no address to listen at, because it isn't even a string.
-pub(super) fn not_text(value: &Value<'_>, out: &mut Problems) {
+pub(super) fn not_text(value: &RawValue<'_>, out: &mut Problems) {
     let problem = value.mistyped(EXPECTED, out);
     if let Some(port) = value.as_integer().filter(|n| (1..=65_535).contains(n)) {
         problem.help(format!("did you mean \":{port}\"?"));
@@ -67,7 +67,7 @@ pub(super) fn not_text(value: &Value<'_>, out: &mut Problems) {
 }
 
 /// The path of a Unix socket.
-pub(super) fn socket_path(path: &str, text: &Text<'_>, out: &mut Problems) -> Option<PathBuf> {
+pub(super) fn socket_path(path: &str, text: &RawString<'_>, out: &mut Problems) -> Option<PathBuf> {
     let why = if !path.starts_with('/') {
         "expected an absolute path after `unix:`"
     } else if path.len() > LONGEST_SOCKET_PATH {
@@ -86,7 +86,12 @@ pub(super) fn socket_path(path: &str, text: &Text<'_>, out: &mut Problems) -> Op
 }
 
 /// Says that two places overlap, if they do.
-pub(super) fn check_overlap(bind: &Bind, at: &Span, others: &[(Bind, Span)], out: &mut Problems) {
+pub(super) fn check_overlap(
+    bind: &Bind,
+    at: &TextSpan,
+    others: &[(Bind, TextSpan)],
+    out: &mut Problems,
+) {
     if let Some((other, first)) = others.iter().find(|(other, _)| overlap(bind, other)) {
         let label = if bind == other {
             "the same address again"

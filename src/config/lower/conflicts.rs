@@ -3,20 +3,20 @@
 use std::collections::HashMap;
 
 use super::service::Places;
-use crate::config::problems::{Problems, Span};
-use crate::config::spec::{HostPattern, PathPattern, Service};
+use crate::config::problems::{Problems, TextSpan};
+use crate::config::spec::{HostPattern, PathPattern, ServiceSpec};
 
 /// `None` = any host.
 type Route<'s> = (Option<&'s HostPattern>, PathPattern);
 
 /// Says which services collide, once for each place.
-pub(super) fn check(services: &[Service], places: &[Places], out: &mut Problems) {
-    let mut routes: HashMap<Route<'_>, (usize, Span)> = HashMap::new();
+pub(super) fn check(services: &[ServiceSpec], places: &[Places], out: &mut Problems) {
+    let mut routes: HashMap<Route<'_>, (usize, TextSpan)> = HashMap::new();
     for (index, (service, places)) in services.iter().zip(places).enumerate() {
         if places.doubtful {
             continue;
         }
-        let mut said: Vec<(usize, Span)> = Vec::new();
+        let mut said: Vec<(usize, TextSpan)> = Vec::new();
         for (route, at) in of_service(service, places) {
             match routes.get(&route) {
                 Some((first, place)) => {
@@ -36,7 +36,7 @@ pub(super) fn check(services: &[Service], places: &[Places], out: &mut Problems)
 }
 
 /// All routes of a service with the place that says most about each.
-fn of_service<'s>(service: &'s Service, places: &Places) -> Vec<(Route<'s>, Span)> {
+fn of_service<'s>(service: &'s ServiceSpec, places: &Places) -> Vec<(Route<'s>, TextSpan)> {
     let everything = [PathPattern::Prefix(String::new())];
     let paths = if service.paths.is_empty() {
         &everything[..]
@@ -57,11 +57,11 @@ fn of_service<'s>(service: &'s Service, places: &Places) -> Vec<(Route<'s>, Span
 }
 
 fn collide(
-    first: &Service,
-    second: &Service,
+    first: &ServiceSpec,
+    second: &ServiceSpec,
     (host, path): &Route<'_>,
-    at: Span,
-    place: Span,
+    at: TextSpan,
+    place: TextSpan,
     out: &mut Problems,
 ) {
     let host = host.map_or_else(|| "every host".to_owned(), show_host);
@@ -89,8 +89,8 @@ fn show_host(host: &HostPattern) -> String {
 }
 
 /// A preview host leads to one version of one service, whatever the path: nothing else may have it.
-fn previews(services: &[Service], places: &[Places], out: &mut Problems) {
-    let mut taken: HashMap<&HostPattern, (Span, String)> = HashMap::new();
+fn previews(services: &[ServiceSpec], places: &[Places], out: &mut Problems) {
+    let mut taken: HashMap<&HostPattern, (TextSpan, String)> = HashMap::new();
     for (service, places) in services.iter().zip(places) {
         for (host, place) in service.hosts.iter().zip(&places.hosts) {
             taken.entry(host).or_insert_with(|| {

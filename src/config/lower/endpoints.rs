@@ -5,13 +5,13 @@ use std::collections::hash_map::Entry;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::bind;
-use crate::config::problems::{Problems, Span};
-use crate::config::raw::{Text, Value, suggest};
-use crate::config::spec::{Address, Endpoint, Scheme};
+use crate::config::problems::{Problems, TextSpan};
+use crate::config::raw::{RawString, RawValue, suggest};
+use crate::config::spec::{EndpointAddress, EndpointSpec, Scheme};
 use crate::config::units::quote;
 
 /// The endpoints of a version; at least one, none twice.
-pub(super) fn endpoints(value: &Value<'_>, out: &mut Problems) -> Vec<Endpoint> {
+pub(super) fn endpoints(value: &RawValue<'_>, out: &mut Problems) -> Vec<EndpointSpec> {
     let expected = "a list of endpoints such as [\"10.0.1.10:8080\"]";
     let Some(items) = value.as_list() else {
         let problem = value.mistyped(expected, out);
@@ -25,8 +25,8 @@ pub(super) fn endpoints(value: &Value<'_>, out: &mut Problems) -> Vec<Endpoint> 
             .label(format!("expected {expected}"))
             .help("to take a version out of service, take it out of `split` and `stable`, then out of `versions`");
     }
-    let mut found: Vec<Endpoint> = Vec::new();
-    let mut places: HashMap<(Scheme, Address), Span> = HashMap::new();
+    let mut found: Vec<EndpointSpec> = Vec::new();
+    let mut places: HashMap<(Scheme, EndpointAddress), TextSpan> = HashMap::new();
     for item in items {
         let Some(text) = item.as_text() else {
             let problem = item.mistyped("an endpoint such as \"10.0.1.10:8080\"", out);
@@ -58,7 +58,7 @@ pub(super) fn endpoints(value: &Value<'_>, out: &mut Problems) -> Vec<Endpoint> 
 }
 
 /// `host:port`, `http://…`, `https://…`, `h2c://…`, `unix:/path`; options after a space.
-fn endpoint(text: &Text<'_>, out: &mut Problems) -> Option<Endpoint> {
+fn endpoint(text: &RawString<'_>, out: &mut Problems) -> Option<EndpointSpec> {
     let mut words = text.value.split(' ').filter(|w| !w.is_empty());
     let typed = words.next().unwrap_or_default();
     let place = |why: String, help: String, out: &mut Problems| {
@@ -77,7 +77,7 @@ fn endpoint(text: &Text<'_>, out: &mut Problems) -> Option<Endpoint> {
         return None;
     }
     let target = if let Some(path) = typed.strip_prefix("unix:") {
-        bind::socket_path(path, text, out).map(|path| (Scheme::Http, Address::Unix(path)))
+        bind::socket_path(path, text, out).map(|path| (Scheme::Http, EndpointAddress::Unix(path)))
     } else {
         address(typed)
             .map_err(|(why, help)| place(why, help, out))
@@ -90,7 +90,7 @@ fn endpoint(text: &Text<'_>, out: &mut Problems) -> Option<Endpoint> {
         }
     }
     let (scheme, address) = target?;
-    Some(Endpoint {
+    Some(EndpointSpec {
         scheme,
         address,
         weight: weight.unwrap_or(1),
@@ -98,7 +98,7 @@ fn endpoint(text: &Text<'_>, out: &mut Problems) -> Option<Endpoint> {
 }
 
 /// `weight=N`. False: what follows can't be read.
-fn option(word: &str, text: &Text<'_>, weight: &mut Option<u32>, out: &mut Problems) -> bool {
+fn option(word: &str, text: &RawString<'_>, weight: &mut Option<u32>, out: &mut Problems) -> bool {
     let at = text.part_of(word);
     match word.split_once('=') {
         Some(("weight", "")) => return spaced(at, out),
@@ -130,7 +130,7 @@ fn option(word: &str, text: &Text<'_>, weight: &mut Option<u32>, out: &mut Probl
     true
 }
 
-fn spaced(at: Span, out: &mut Problems) -> bool {
+fn spaced(at: TextSpan, out: &mut Problems) -> bool {
     out.error(at, "`weight` has no number")
         .label("expected `weight=N`, without spaces");
     false
@@ -154,10 +154,10 @@ fn of_other_proxies(name: &str) -> Option<String> {
     Some(help.to_owned())
 }
 
-type Refusal = (String, String);
+type EndpointProblem = (String, String);
 
 /// Everything before the options, except Unix sockets. An error is why, and what to do.
-fn address(typed: &str) -> Result<(Scheme, Address), Refusal> {
+fn address(typed: &str) -> Result<(Scheme, EndpointAddress), EndpointProblem> {
     const FORMS: &str =
         "expected `host:port`, `http://`, `https://` or `h2c://` before it, or `unix:/path`";
     let (scheme, rest, port) = match typed.split_once("://") {
@@ -182,7 +182,7 @@ fn address(typed: &str) -> Result<(Scheme, Address), Refusal> {
         return Err(("an endpoint has no user".to_owned(), String::new()));
     }
     if let Ok(address) = rest.parse::<SocketAddr>() {
-        return with_port(address.port(), (scheme, Address::Ip(address)));
+        return with_port(address.port(), (scheme, EndpointAddress::Ip(address)));
     }
     if let Ok(ip) = rest.parse::<Ipv6Addr>() {
         let help = format!("write `[{ip}]:PORT`");
@@ -212,21 +212,24 @@ fn address(typed: &str) -> Result<(Scheme, Address), Refusal> {
     };
     let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
     if let Some(ip) = bracketed.and_then(|h| h.parse::<Ipv6Addr>().ok()) {
-        return with_port(port, (scheme, Address::Ip((ip, port).into())));
+        return with_port(port, (scheme, EndpointAddress::Ip((ip, port).into())));
     }
     if let Ok(ip) = host.parse::<Ipv4Addr>() {
-        return with_port(port, (scheme, Address::Ip((ip, port).into())));
+        return with_port(port, (scheme, EndpointAddress::Ip((ip, port).into())));
     }
     if !is_name(host) {
         return Err((FORMS.to_owned(), String::new()));
     }
     with_port(
         port,
-        (scheme, Address::Name(host.to_ascii_lowercase(), port)),
+        (
+            scheme,
+            EndpointAddress::Name(host.to_ascii_lowercase(), port),
+        ),
     )
 }
 
-fn with_port<T>(port: u16, target: T) -> Result<T, Refusal> {
+fn with_port<T>(port: u16, target: T) -> Result<T, EndpointProblem> {
     match port {
         0 => Err(("nothing can be reached at port 0".to_owned(), String::new())),
         _ => Ok(target),
@@ -251,7 +254,7 @@ mod tests {
 
     fn read(typed: &str) -> Option<String> {
         address(typed).ok().map(|(scheme, address)| {
-            Endpoint {
+            EndpointSpec {
                 scheme,
                 address,
                 weight: 1,

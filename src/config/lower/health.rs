@@ -6,9 +6,9 @@ use toml::de::DeValue;
 
 use super::policies::order;
 use crate::config::diagnostic::Severity;
-use crate::config::policy::{Health, Probe};
-use crate::config::problems::{Problems, Span};
-use crate::config::raw::{Table, Text, Value, suggest};
+use crate::config::policy::{HealthPolicy, Probe};
+use crate::config::problems::{Problems, TextSpan};
+use crate::config::raw::{RawString, RawTable, RawValue, suggest};
 use crate::config::units::quote;
 use crate::config::value::SHORTEST;
 
@@ -23,20 +23,20 @@ pub(super) struct Draft {
     /// Without it nothing is checked.
     active: bool,
     /// Its probe counts only if `active`.
-    health: Health,
+    health: HealthPolicy,
 }
 
 impl Default for Draft {
     fn default() -> Self {
         Self {
             active: false,
-            health: Health::new(Probe::Tcp),
+            health: HealthPolicy::new(Probe::Tcp),
         }
     }
 }
 
 /// `[defaults.health]`. With a path it turns checks on for every service.
-pub(super) fn defaults(value: &Value<'_>, out: &mut Problems) -> Draft {
+pub(super) fn defaults(value: &RawValue<'_>, out: &mut Problems) -> Draft {
     let mut draft = Draft::default();
     keys(value, &mut draft, out);
     draft
@@ -44,10 +44,10 @@ pub(super) fn defaults(value: &Value<'_>, out: &mut Problems) -> Draft {
 
 /// `check` and `[service.NAME.health]`.
 pub(super) fn service(
-    table: &mut Table<'_>,
+    table: &mut RawTable<'_>,
     defaults: &Draft,
     out: &mut Problems,
-) -> Option<Health> {
+) -> Option<HealthPolicy> {
     let mut draft = defaults.clone();
     let check = table.take("check");
     let health = table.take("health");
@@ -92,7 +92,7 @@ pub(super) fn service(
 }
 
 /// The keys of a table go over what is in `draft`; the place of `path`, if it is there, well or badly written.
-fn keys(value: &Value<'_>, draft: &mut Draft, out: &mut Problems) -> Option<Span> {
+fn keys(value: &RawValue<'_>, draft: &mut Draft, out: &mut Problems) -> Option<TextSpan> {
     let mut table = value.table("a table such as { path = \"/ready\" }", out)?;
     let path = table.take("path");
     draft.active |= path.is_some();
@@ -116,7 +116,7 @@ fn keys(value: &Value<'_>, draft: &mut Draft, out: &mut Problems) -> Option<Span
     path.map(|path| path.key)
 }
 
-fn probe(text: &Text<'_>, out: &mut Problems) -> Option<Probe> {
+fn probe(text: &RawString<'_>, out: &mut Problems) -> Option<Probe> {
     let typed = text.value;
     let graphic = typed.bytes().all(|b| b.is_ascii_graphic());
     match typed {

@@ -6,18 +6,18 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::{bind, check_name, is_token, proxy, route, unknown_word};
-use crate::config::problems::{Problems, Span};
-use crate::config::raw::{Table, Text, Value};
-use crate::config::spec::{Bind, Cert, HostPattern, Listener};
+use crate::config::problems::{Problems, TextSpan};
+use crate::config::raw::{RawString, RawTable, RawValue};
+use crate::config::spec::{Bind, Cert, HostPattern, ListenerSpec};
 use crate::config::units::quote;
 
 /// All listeners, and where each address stands.
 pub(super) fn listeners(
-    file: &mut Table<'_>,
+    file: &mut RawTable<'_>,
     out: &mut Problems,
-) -> (Vec<Listener>, Vec<(Bind, Span)>) {
+) -> (Vec<ListenerSpec>, Vec<(Bind, TextSpan)>) {
     let mut listeners = Vec::new();
-    let mut binds: Vec<(Bind, Span)> = Vec::new();
+    let mut binds: Vec<(Bind, TextSpan)> = Vec::new();
     let Some(value) = file.take("listen") else {
         out.error(0..0, "the file names no listener")
             .label("expected `listen`")
@@ -56,8 +56,8 @@ pub(super) fn listeners(
 }
 
 /// Clear text with everything on its default.
-fn plain(name: String, bind: Bind) -> Listener {
-    Listener {
+fn plain(name: String, bind: Bind) -> ListenerSpec {
+    ListenerSpec {
         name,
         bind,
         h1: true,
@@ -71,7 +71,11 @@ fn plain(name: String, bind: Bind) -> Listener {
 }
 
 /// `[listen.NAME]`
-fn listener(name: &str, value: &Value<'_>, out: &mut Problems) -> Option<(Listener, Span)> {
+fn listener(
+    name: &str,
+    value: &RawValue<'_>,
+    out: &mut Problems,
+) -> Option<(ListenerSpec, TextSpan)> {
     let Some(mut table) = value.as_table() else {
         value.mistyped("a table: the settings of one listener", out);
         return None;
@@ -122,7 +126,7 @@ fn listener(name: &str, value: &Value<'_>, out: &mut Problems) -> Option<(Listen
     Some((listener, text.span))
 }
 
-fn protocols(value: &Value<'_>, listener: &mut Listener, out: &mut Problems) {
+fn protocols(value: &RawValue<'_>, listener: &mut ListenerSpec, out: &mut Problems) {
     (listener.h1, listener.h2) = (false, false);
     for text in value.texts("\"h1\" or \"h2\"", out) {
         match text.value {
@@ -136,7 +140,7 @@ fn protocols(value: &Value<'_>, listener: &mut Listener, out: &mut Problems) {
 }
 
 /// The pseudonym for `Via`; none where the value is `false`.
-fn via(value: &Value<'_>, out: &mut Problems) -> Option<String> {
+fn via(value: &RawValue<'_>, out: &mut Problems) -> Option<String> {
     const EXPECTED: &str = "a name such as \"cutover\", or false";
     if matches!(value.node, DeValue::Boolean(false)) {
         return None;
@@ -152,7 +156,7 @@ fn via(value: &Value<'_>, out: &mut Problems) -> Option<String> {
 }
 
 /// An address or a network.
-pub(super) fn network(text: &Text<'_>, out: &mut Problems) -> Option<IpNet> {
+pub(super) fn network(text: &RawString<'_>, out: &mut Problems) -> Option<IpNet> {
     if let Ok(address) = text.value.parse::<std::net::IpAddr>() {
         return Some(address.into());
     }
@@ -177,12 +181,12 @@ pub(super) fn network(text: &Text<'_>, out: &mut Problems) -> Option<IpNet> {
 }
 
 /// `[[listen.NAME.cert]]`; no name may stand under two of them.
-fn certs(value: &Value<'_>, out: &mut Problems) -> Vec<Cert> {
+fn certs(value: &RawValue<'_>, out: &mut Problems) -> Vec<Cert> {
     let items = value.tables(out);
     if items.is_empty() && value.as_list().is_some() {
         value.empty(out);
     }
-    let mut taken: HashMap<HostPattern, Span> = HashMap::new();
+    let mut taken: HashMap<HostPattern, TextSpan> = HashMap::new();
     items
         .iter()
         .filter_map(|item| cert(item, &mut taken, out))
@@ -190,8 +194,8 @@ fn certs(value: &Value<'_>, out: &mut Problems) -> Vec<Cert> {
 }
 
 fn cert(
-    item: &Value<'_>,
-    taken: &mut HashMap<HostPattern, Span>,
+    item: &RawValue<'_>,
+    taken: &mut HashMap<HostPattern, TextSpan>,
     out: &mut Problems,
 ) -> Option<Cert> {
     let mut table = item.table("a table with `cert` and `key`", out)?;
@@ -215,7 +219,7 @@ fn cert(
             });
         }
     }
-    let path = |value: Option<Value<'_>>, out: &mut Problems| {
+    let path = |value: Option<RawValue<'_>>, out: &mut Problems| {
         value.and_then(|v| proxy::file_path(&v, out))
     };
     let cert = table.need("cert", out, "write `cert = \"/path/to/chain.pem\"`");

@@ -21,14 +21,14 @@ mod versions;
 use toml::de::DeTable;
 
 use super::problems::{Problem, Problems};
-use super::raw::{Table, Text, Value};
+use super::raw::{RawString, RawTable, RawValue};
 use super::spec::Spec;
 use super::units::quote;
 
 /// Reads the whole file. The result is valid only if `out` has no errors then.
 pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Problems) -> Spec {
     let after_syntax = out.len();
-    let mut file = Table::root(source, root);
+    let mut file = RawTable::root(source, root);
     let (listeners, binds) = listeners::listeners(&mut file, out);
     let admin = proxy::admin(&mut file, &binds, out);
     let defaults = policies::defaults(&mut file, out);
@@ -49,7 +49,7 @@ pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Proble
 }
 
 /// Checks a name that the user gives to a listener, service or version: it stands in metrics, URLs and commands.
-fn check_name(name: &str, value: &Value<'_>, what: &str, out: &mut Problems) {
+fn check_name(name: &str, value: &RawValue<'_>, what: &str, out: &mut Problems) {
     let good = name.len() <= 63
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name
@@ -73,7 +73,7 @@ fn is_token(text: &str) -> bool {
 
 /// Says that `text` is none of the words that are known.
 fn unknown_word<'p>(
-    text: &Text<'_>,
+    text: &RawString<'_>,
     path: &str,
     known: &[&str],
     out: &'p mut Problems,

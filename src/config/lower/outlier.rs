@@ -4,14 +4,14 @@ use super::policies::order;
 use crate::config::diagnostic::Severity;
 use crate::config::policy::Outlier;
 use crate::config::problems::Problems;
-use crate::config::raw::Value;
+use crate::config::raw::RawValue;
 use crate::config::value::SHORTEST;
 
 /// More failures in a row than this nobody waits for.
 const MOST_IN_A_ROW: u32 = 1_000_000;
 
 /// What is said goes over what is in `result`.
-pub(super) fn outlier(value: &Value<'_>, result: &mut Outlier, out: &mut Problems) {
+pub(super) fn outlier(value: &RawValue<'_>, result: &mut Outlier, out: &mut Problems) {
     let Some(mut table) = value.table("a table such as { consecutive_5xx = 5 }", out) else {
         return;
     };

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::{health, outlier, proxy, retry, split, sticky};
 use crate::config::diagnostic::Severity;
-use crate::config::policy::{Drain, Limits, Outlier, Policies, Retry, Sticky};
-use crate::config::problems::{Problem, Problems, Span};
-use crate::config::raw::{Table, Value};
-use crate::config::spec::{Timeouts, Version};
+use crate::config::policy::{DrainPolicy, Limits, Outlier, Policies, Retry, Sticky};
+use crate::config::problems::{Problem, Problems, TextSpan};
+use crate::config::raw::{RawTable, RawValue};
+use crate::config::spec::{Timeouts, VersionSpec};
 
 /// No ceiling is higher; what is meant to have none says 0.
 const HIGHEST: u32 = 100_000_000;
@@ -20,12 +20,12 @@ pub(super) struct Defaults {
     outlier: Outlier,
     limits: Limits,
     retry: Retry,
-    drain: Drain,
+    drain: DrainPolicy,
     sticky: Option<Sticky>,
 }
 
 /// Reads `[defaults]`.
-pub(super) fn defaults(file: &mut Table<'_>, out: &mut Problems) -> Defaults {
+pub(super) fn defaults(file: &mut RawTable<'_>, out: &mut Problems) -> Defaults {
     let mut result = Defaults::default();
     let table = file.take("defaults").and_then(|v| v.table("a table", out));
     let Some(mut table) = table else {
@@ -54,8 +54,8 @@ pub(super) fn defaults(file: &mut Table<'_>, out: &mut Problems) -> Defaults {
 
 /// Everything of a service that protects requests, except its time-outs.
 pub(super) fn policies(
-    table: &mut Table<'_>,
-    versions: &[Version],
+    table: &mut RawTable<'_>,
+    versions: &[VersionSpec],
     defaults: &Defaults,
     out: &mut Problems,
 ) -> Policies {
@@ -91,11 +91,11 @@ pub(super) fn policies(
 
 /// The tables that read alike under `[defaults]` and under a service.
 fn shared(
-    table: &mut Table<'_>,
+    table: &mut RawTable<'_>,
     outlier: &mut Outlier,
     limits: &mut Limits,
     retry: &mut Retry,
-    drain: &mut Drain,
+    drain: &mut DrainPolicy,
     out: &mut Problems,
 ) {
     if let Some(value) = table.take("outlier") {
@@ -113,7 +113,7 @@ fn shared(
 }
 
 /// `[…limits]`: what is said goes over what is in `result`.
-fn ceilings(value: &Value<'_>, result: &mut Limits, out: &mut Problems) {
+fn ceilings(value: &RawValue<'_>, result: &mut Limits, out: &mut Problems) {
     let Some(mut table) = value.table("a table such as { requests = 1024 }", out) else {
         return;
     };
@@ -134,7 +134,7 @@ fn ceilings(value: &Value<'_>, result: &mut Limits, out: &mut Problems) {
 }
 
 /// `[…drain]`: what is said goes over what is in `result`.
-fn times_to_finish(value: &Value<'_>, result: &mut Drain, out: &mut Problems) {
+fn times_to_finish(value: &RawValue<'_>, result: &mut DrainPolicy, out: &mut Problems) {
     let Some(mut table) = value.table("a table with `requests` and `streams`", out) else {
         return;
     };
@@ -148,7 +148,7 @@ fn times_to_finish(value: &Value<'_>, result: &mut Drain, out: &mut Problems) {
 }
 
 /// A key, its value, and its place if this very table says it.
-type Time<'k> = (&'k str, Duration, Option<Span>);
+type Time<'k> = (&'k str, Duration, Option<TextSpan>);
 
 /// Says that `short` is longer than `long`, if this table says one of them. Who calls adds why that is wrong.
 pub(super) fn order<'p>(

@@ -6,13 +6,13 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::{bind, route};
-use crate::config::problems::{Problems, Span};
-use crate::config::raw::{Table, Value};
+use crate::config::problems::{Problems, TextSpan};
+use crate::config::raw::{RawTable, RawValue};
 use crate::config::spec::{Admin, Bind, ProxyLimits, Shutdown, Timeouts};
 use crate::config::value::SHORTEST;
 
 /// `workers`: `"auto"` or a number.
-pub(super) fn workers(file: &mut Table<'_>, out: &mut Problems) -> Option<usize> {
+pub(super) fn workers(file: &mut RawTable<'_>, out: &mut Problems) -> Option<usize> {
     let value = file.take("workers")?;
     match value.node {
         DeValue::Integer(_) => value.count(1..=1024, out).map(|n| n as usize),
@@ -25,7 +25,7 @@ pub(super) fn workers(file: &mut Table<'_>, out: &mut Problems) -> Option<usize>
 }
 
 /// A path that isn't opened here.
-pub(super) fn file_path(value: &Value<'_>, out: &mut Problems) -> Option<PathBuf> {
+pub(super) fn file_path(value: &RawValue<'_>, out: &mut Problems) -> Option<PathBuf> {
     let text = value.text("a path in quotes", out)?;
     if text.value.is_empty() || text.value.contains('\0') {
         out.error(
@@ -40,8 +40,8 @@ pub(super) fn file_path(value: &Value<'_>, out: &mut Problems) -> Option<PathBuf
 
 /// `admin`: an address or a table.
 pub(super) fn admin(
-    file: &mut Table<'_>,
-    listeners: &[(Bind, Span)],
+    file: &mut RawTable<'_>,
+    listeners: &[(Bind, TextSpan)],
     out: &mut Problems,
 ) -> Option<Admin> {
     let value = file.take("admin")?;
@@ -63,7 +63,7 @@ pub(super) fn admin(
         bind::not_text(&listen, out);
         return None;
     }
-    let mut binds: Vec<(Bind, Span)> = Vec::new();
+    let mut binds: Vec<(Bind, TextSpan)> = Vec::new();
     for text in listen.texts(bind::EXPECTED, out) {
         let Some(place) = bind::bind(&text, out) else {
             continue;
@@ -93,7 +93,7 @@ pub(super) fn admin(
 }
 
 /// `[shutdown]`
-pub(super) fn shutdown(file: &mut Table<'_>, out: &mut Problems) -> Shutdown {
+pub(super) fn shutdown(file: &mut RawTable<'_>, out: &mut Problems) -> Shutdown {
     let mut result = Shutdown::default();
     let Some(mut table) = file
         .take("shutdown")
@@ -108,7 +108,7 @@ pub(super) fn shutdown(file: &mut Table<'_>, out: &mut Problems) -> Shutdown {
 }
 
 /// `[limits]`
-pub(super) fn limits(file: &mut Table<'_>, out: &mut Problems) -> ProxyLimits {
+pub(super) fn limits(file: &mut RawTable<'_>, out: &mut Problems) -> ProxyLimits {
     let mut result = ProxyLimits::default();
     let Some(mut table) = file.take("limits").and_then(|v| v.table("a table", out)) else {
         return result;
@@ -159,7 +159,7 @@ pub(super) fn limits(file: &mut Table<'_>, out: &mut Problems) -> ProxyLimits {
 }
 
 /// `[defaults.timeouts]` and `[service.NAME.timeouts]`: what is said goes over what is in `result`.
-pub(super) fn timeouts(value: &Value<'_>, result: &mut Timeouts, out: &mut Problems) {
+pub(super) fn timeouts(value: &RawValue<'_>, result: &mut Timeouts, out: &mut Problems) {
     let Some(mut table) = value.table("a table such as { total = \"30s\" }", out) else {
         return;
     };

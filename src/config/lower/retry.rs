@@ -3,7 +3,7 @@
 use super::unknown_word;
 use crate::config::policy::{Retry, RetryOn};
 use crate::config::problems::Problems;
-use crate::config::raw::{Text, Value, suggest};
+use crate::config::raw::{RawString, RawValue, suggest};
 use crate::config::units::quote;
 use crate::config::value::SHORTEST;
 
@@ -13,7 +13,7 @@ const EXPECTED: &str = "\"connect\", \"reset\", \"timeout\" or a status such as 
 const LARGEST_BODY: u64 = 16 << 20;
 
 /// What is said goes over what is in `result`.
-pub(super) fn retry(value: &Value<'_>, result: &mut Retry, out: &mut Problems) {
+pub(super) fn retry(value: &RawValue<'_>, result: &mut Retry, out: &mut Problems) {
     let Some(mut table) = value.table("a table such as { tries = 2 }", out) else {
         return;
     };
@@ -49,7 +49,7 @@ pub(super) fn retry(value: &Value<'_>, result: &mut Retry, out: &mut Problems) {
 }
 
 /// `on`: an empty list means never.
-fn causes(value: &Value<'_>, out: &mut Problems) -> RetryOn {
+fn causes(value: &RawValue<'_>, out: &mut Problems) -> RetryOn {
     let mut on = RetryOn {
         connect: false,
         reset: false,
@@ -71,7 +71,7 @@ fn causes(value: &Value<'_>, out: &mut Problems) -> RetryOn {
     on
 }
 
-fn status(text: &Text<'_>, path: &str, out: &mut Problems) -> Option<u16> {
+fn status(text: &RawString<'_>, path: &str, out: &mut Problems) -> Option<u16> {
     let number = text.value.len() == 3 && text.value.bytes().all(|b| b.is_ascii_digit());
     let Some(status) = text.value.parse().ok().filter(|_| number) else {
         let message = format!("{} is not a value of `{path}`", quote(text.value));

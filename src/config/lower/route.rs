@@ -3,12 +3,12 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::config::problems::Problems;
-use crate::config::raw::Text;
+use crate::config::raw::RawString;
 use crate::config::spec::{HostPattern, PathPattern};
 use crate::config::units::quote;
 
 /// `shop.example.com`, `*.example.com`, `192.0.2.7`, `[::1]`.
-pub(super) fn host(text: &Text<'_>, out: &mut Problems) -> Option<HostPattern> {
+pub(super) fn host(text: &RawString<'_>, out: &mut Problems) -> Option<HostPattern> {
     let typed = text.value.to_ascii_lowercase();
     if let Some(inner) = typed.strip_prefix('[').and_then(|t| t.strip_suffix(']'))
         && let Ok(ip) = inner.parse::<Ipv6Addr>()
@@ -101,7 +101,7 @@ fn not_a_name(name: &str, star: bool, typed: &str) -> Option<(&'static str, Stri
 }
 
 /// `/login`, `/v1/*`, `/*`.
-pub(super) fn path(text: &Text<'_>, out: &mut Problems) -> Option<PathPattern> {
+pub(super) fn path(text: &RawString<'_>, out: &mut Problems) -> Option<PathPattern> {
     let typed = text.value;
     let body = typed.strip_suffix("/*").unwrap_or(typed);
     let why = if !typed.starts_with('/') {

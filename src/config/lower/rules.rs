@@ -2,15 +2,21 @@
 
 use super::{is_token, listeners, split, unknown_word};
 use crate::config::problems::Problems;
-use crate::config::raw::{Text, Value, suggest};
-use crate::config::spec::{Cohort, CohortKey, Condition, Pattern, Rule, Subject, Version};
+use crate::config::raw::{RawString, RawValue, suggest};
+use crate::config::spec::{
+    CohortKey, CohortSpec, Condition, Pattern, RuleSpec, Subject, VersionSpec,
+};
 use crate::config::units::quote;
 
 /// A compiled expression may not take more memory than this, in bytes.
 const REGEX_SIZE: usize = 1 << 20;
 
 /// `[[service.NAME.match]]`
-pub(super) fn rules(value: &Value<'_>, versions: &[Version], out: &mut Problems) -> Vec<Rule> {
+pub(super) fn rules(
+    value: &RawValue<'_>,
+    versions: &[VersionSpec],
+    out: &mut Problems,
+) -> Vec<RuleSpec> {
     value
         .tables(out)
         .iter()
@@ -18,7 +24,7 @@ pub(super) fn rules(value: &Value<'_>, versions: &[Version], out: &mut Problems)
         .collect()
 }
 
-fn rule(item: &Value<'_>, versions: &[Version], out: &mut Problems) -> Option<Rule> {
+fn rule(item: &RawValue<'_>, versions: &[VersionSpec], out: &mut Problems) -> Option<RuleSpec> {
     let mut table = item.table("a table with `when` and `to`", out)?;
     let when = table
         .need(
@@ -39,7 +45,7 @@ fn rule(item: &Value<'_>, versions: &[Version], out: &mut Problems) -> Option<Ru
     });
     let strict = table.take("strict").and_then(|v| v.flag(out));
     table.finish(out);
-    Some(Rule {
+    Some(RuleSpec {
         when,
         to: to?,
         strict: strict.unwrap_or(false),
@@ -47,7 +53,7 @@ fn rule(item: &Value<'_>, versions: &[Version], out: &mut Problems) -> Option<Ru
 }
 
 /// `when`: all of them must hold.
-fn conditions(when: &Value<'_>, out: &mut Problems) -> Vec<Condition> {
+fn conditions(when: &RawValue<'_>, out: &mut Problems) -> Vec<Condition> {
     const EXPECTED: &str = "a table such as { header.x-canary = \"always\" }";
     if when.as_list().is_some() {
         out.error(when.span.clone(), "a list in `when` is not available yet")
@@ -107,7 +113,7 @@ fn conditions(when: &Value<'_>, out: &mut Problems) -> Vec<Condition> {
     conditions
 }
 
-fn condition(subject: Subject, value: &Value<'_>, out: &mut Problems) -> Condition {
+fn condition(subject: Subject, value: &RawValue<'_>, out: &mut Problems) -> Condition {
     let expected = match subject {
         Subject::Ip => "an address or a network such as \"10.0.0.0/8\"",
         _ => "a value, a glob or a \"/regex/\"",
@@ -123,7 +129,12 @@ fn condition(subject: Subject, value: &Value<'_>, out: &mut Problems) -> Conditi
     Condition { subject, patterns }
 }
 
-fn pattern(subject: &Subject, text: &Text<'_>, path: &str, out: &mut Problems) -> Option<Pattern> {
+fn pattern(
+    subject: &Subject,
+    text: &RawString<'_>,
+    path: &str,
+    out: &mut Problems,
+) -> Option<Pattern> {
     let typed = text.value;
     if typed.len() > 2
         && let Some(inner) = typed.strip_prefix('/').and_then(|t| t.strip_suffix('/'))
@@ -161,7 +172,7 @@ fn pattern(subject: &Subject, text: &Text<'_>, path: &str, out: &mut Problems) -
     None
 }
 
-fn expression(inner: &str, text: &Text<'_>, out: &mut Problems) -> Option<Pattern> {
+fn expression(inner: &str, text: &RawString<'_>, out: &mut Problems) -> Option<Pattern> {
     let built = regex::bytes::RegexBuilder::new(inner)
         .size_limit(REGEX_SIZE)
         .nest_limit(100)
@@ -185,7 +196,11 @@ fn expression(inner: &str, text: &Text<'_>, out: &mut Problems) -> Option<Patter
 }
 
 /// `[service.NAME.cohort]`
-pub(super) fn cohort(value: &Value<'_>, service: &str, out: &mut Problems) -> Option<Cohort> {
+pub(super) fn cohort(
+    value: &RawValue<'_>,
+    service: &str,
+    out: &mut Problems,
+) -> Option<CohortSpec> {
     let mut table = value.table("a table with `by`", out)?;
     let by = table.need("by", out, "write `by = [\"cookie:uid\", \"ip\"]`");
     let keys = by.map_or_else(Vec::new, |by| request_keys(&by, out));
@@ -194,11 +209,11 @@ pub(super) fn cohort(value: &Value<'_>, service: &str, out: &mut Problems) -> Op
         .and_then(|v| v.text("a string", out))
         .map_or_else(|| service.to_owned(), |t| t.value.to_owned());
     table.finish(out);
-    Some(Cohort { by: keys, salt })
+    Some(CohortSpec { by: keys, salt })
 }
 
 /// One or a list of what identifies a user.
-pub(super) fn request_keys(value: &Value<'_>, out: &mut Problems) -> Vec<CohortKey> {
+pub(super) fn request_keys(value: &RawValue<'_>, out: &mut Problems) -> Vec<CohortKey> {
     let expected = "\"cookie:NAME\", \"header:NAME\", \"query:NAME\" or \"ip\"";
     let texts = value.texts(expected, out);
     texts
@@ -207,7 +222,7 @@ pub(super) fn request_keys(value: &Value<'_>, out: &mut Problems) -> Vec<CohortK
         .collect()
 }
 
-fn request_key(text: &Text<'_>, path: &str, out: &mut Problems) -> Option<CohortKey> {
+fn request_key(text: &RawString<'_>, path: &str, out: &mut Problems) -> Option<CohortKey> {
     if text.value == "ip" {
         return Some(CohortKey::Ip);
     }

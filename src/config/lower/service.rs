@@ -6,9 +6,9 @@ use std::hash::Hash;
 use super::policies::Defaults;
 use super::versions::Preview;
 use super::{balance, check_name, conflicts, policies, proxy, route, rules, split, versions};
-use crate::config::problems::{Problems, Span};
-use crate::config::raw::{Table, Text, Value};
-use crate::config::spec::{HostPattern, PathPattern, Service};
+use crate::config::problems::{Problems, TextSpan};
+use crate::config::raw::{RawString, RawTable, RawValue};
+use crate::config::spec::{HostPattern, PathPattern, ServiceSpec};
 use crate::config::units::quote;
 
 /// Labels that our own metrics of a service carry, or that Prometheus keeps for itself.
@@ -34,11 +34,11 @@ const OUR_LABELS: [&str; 16] = [
 /// Where the routes of a service stand in the text.
 pub(super) struct Places {
     /// The service's name.
-    pub(super) name: Span,
+    pub(super) name: TextSpan,
     /// Beside `hosts`.
-    pub(super) hosts: Vec<Span>,
+    pub(super) hosts: Vec<TextSpan>,
     /// Beside `paths`.
-    pub(super) paths: Vec<Span>,
+    pub(super) paths: Vec<TextSpan>,
     pub(super) previews: Vec<Preview>,
     /// Something in `hosts` or `paths` could not be read: what routes there are is not known.
     pub(super) doubtful: bool,
@@ -46,10 +46,10 @@ pub(super) struct Places {
 
 /// All services; no two of them may match the same requests.
 pub(super) fn services(
-    file: &mut Table<'_>,
+    file: &mut RawTable<'_>,
     defaults: &Defaults,
     out: &mut Problems,
-) -> Vec<Service> {
+) -> Vec<ServiceSpec> {
     let (mut services, mut places) = (Vec::new(), Vec::new());
     let Some(value) = file.take("service") else {
         out.error(0..0, "the file names no service")
@@ -80,10 +80,10 @@ pub(super) fn services(
 
 fn service(
     name: &str,
-    mut table: Table<'_>,
+    mut table: RawTable<'_>,
     defaults: &Defaults,
     out: &mut Problems,
-) -> (Service, Places) {
+) -> (ServiceSpec, Places) {
     let before = out.len();
     let (hosts, host_places) = hosts(&mut table, out);
     let (paths, path_places) = paths(&mut table, out);
@@ -106,7 +106,7 @@ fn service(
         proxy::timeouts(&value, &mut timeouts, out);
     }
     let (balance, hash_by) = balance::balance(&mut table, out);
-    let service = Service {
+    let service = ServiceSpec {
         name: name.to_owned(),
         hosts,
         paths,
@@ -136,7 +136,7 @@ fn service(
     (service, places)
 }
 
-fn hosts(table: &mut Table<'_>, out: &mut Problems) -> (Vec<HostPattern>, Vec<Span>) {
+fn hosts(table: &mut RawTable<'_>, out: &mut Problems) -> (Vec<HostPattern>, Vec<TextSpan>) {
     patterns(
         table.take("hosts"),
         "a host such as \"shop.example.com\"",
@@ -145,7 +145,7 @@ fn hosts(table: &mut Table<'_>, out: &mut Problems) -> (Vec<HostPattern>, Vec<Sp
     )
 }
 
-fn paths(table: &mut Table<'_>, out: &mut Problems) -> (Vec<PathPattern>, Vec<Span>) {
+fn paths(table: &mut RawTable<'_>, out: &mut Problems) -> (Vec<PathPattern>, Vec<TextSpan>) {
     patterns(
         table.take("paths"),
         "a path such as \"/v1/*\"",
@@ -156,13 +156,13 @@ fn paths(table: &mut Table<'_>, out: &mut Problems) -> (Vec<PathPattern>, Vec<Sp
 
 /// Patterns and their places; none of them twice, also not in other words.
 fn patterns<P: Clone + Eq + Hash>(
-    value: Option<Value<'_>>,
+    value: Option<RawValue<'_>>,
     expected: &str,
-    read: fn(&Text<'_>, &mut Problems) -> Option<P>,
+    read: fn(&RawString<'_>, &mut Problems) -> Option<P>,
     out: &mut Problems,
-) -> (Vec<P>, Vec<Span>) {
-    let (mut found, mut places): (Vec<P>, Vec<Span>) = (Vec::new(), Vec::new());
-    let mut known: HashMap<P, Span> = HashMap::new();
+) -> (Vec<P>, Vec<TextSpan>) {
+    let (mut found, mut places): (Vec<P>, Vec<TextSpan>) = (Vec::new(), Vec::new());
+    let mut known: HashMap<P, TextSpan> = HashMap::new();
     let Some(value) = value else {
         return (found, places);
     };
@@ -187,7 +187,7 @@ fn patterns<P: Clone + Eq + Hash>(
 }
 
 /// `labels`: sorted by name.
-fn labels(value: &Value<'_>, out: &mut Problems) -> Vec<(String, String)> {
+fn labels(value: &RawValue<'_>, out: &mut Problems) -> Vec<(String, String)> {
     let Some(table) = value.table("a table such as { team = \"shop\" }", out) else {
         return Vec::new();
     };

@@ -1,16 +1,16 @@
 //! `stable` and `split`: which version gets what.
 
 use crate::config::keys;
-use crate::config::problems::{Problems, Span};
-use crate::config::raw::{Table, Text, Value, suggest};
-use crate::config::spec::{Share, Version};
+use crate::config::problems::{Problems, TextSpan};
+use crate::config::raw::{RawString, RawTable, RawValue, suggest};
+use crate::config::spec::{Share, VersionSpec};
 use crate::config::units::quote;
 
 /// The index of a version that is named somewhere.
 pub(super) fn version(
-    text: &Text<'_>,
+    text: &RawString<'_>,
     path: &str,
-    versions: &[Version],
+    versions: &[VersionSpec],
     out: &mut Problems,
 ) -> Option<usize> {
     let index = versions.iter().position(|v| v.name == text.value);
@@ -20,7 +20,7 @@ pub(super) fn version(
     index
 }
 
-fn undefined(name: &str, at: Span, path: &str, versions: &[Version], out: &mut Problems) {
+fn undefined(name: &str, at: TextSpan, path: &str, versions: &[VersionSpec], out: &mut Problems) {
     if versions.is_empty() {
         return; // That they are missing is said already.
     }
@@ -39,10 +39,10 @@ fn undefined(name: &str, at: Span, path: &str, versions: &[Version], out: &mut P
 
 /// `stable`: index and place of the name. Not needed where there is one version only.
 pub(super) fn stable(
-    service: &mut Table<'_>,
-    versions: &[Version],
+    service: &mut RawTable<'_>,
+    versions: &[VersionSpec],
     out: &mut Problems,
-) -> Option<(usize, Option<Span>)> {
+) -> Option<(usize, Option<TextSpan>)> {
     let Some(value) = service.take("stable") else {
         return match versions {
             [] => None,
@@ -68,9 +68,9 @@ pub(super) fn stable(
 
 /// `split`: canaries and their shares.
 pub(super) fn split(
-    value: &Value<'_>,
-    versions: &[Version],
-    stable: Option<&(usize, Option<Span>)>,
+    value: &RawValue<'_>,
+    versions: &[VersionSpec],
+    stable: Option<&(usize, Option<TextSpan>)>,
     out: &mut Problems,
 ) -> Vec<(usize, Share)> {
     let Some(table) = value.table("a table such as { v2 = \"5%\" }", out) else {
@@ -124,7 +124,12 @@ pub(super) fn split(
 }
 
 /// Says that a key stands among the names of a table because it was written below that table's header, if so.
-pub(super) fn stray(name: &str, value: &Value<'_>, table: &Table<'_>, out: &mut Problems) -> bool {
+pub(super) fn stray(
+    name: &str,
+    value: &RawValue<'_>,
+    table: &RawTable<'_>,
+    out: &mut Problems,
+) -> bool {
     let Some(help) = keys::misplaced(&table.path, name) else {
         return false;
     };
@@ -142,7 +147,7 @@ pub(super) fn stray(name: &str, value: &Value<'_>, table: &Table<'_>, out: &mut 
     true
 }
 
-fn share(value: &Value<'_>, out: &mut Problems) -> Option<Share> {
+fn share(value: &RawValue<'_>, out: &mut Problems) -> Option<Share> {
     if value.as_text().is_some_and(|t| t.value == "rollout") {
         out.error(value.span.clone(), "rollouts are not available yet")
             .label("expected a share such as \"5%\"")

@@ -8,15 +8,15 @@ use super::policies::order;
 use super::{is_token, proxy, unknown_word};
 use crate::config::diagnostic::Severity;
 use crate::config::policy::Sticky;
-use crate::config::problems::{Problems, Span};
-use crate::config::raw::{Table, Value};
+use crate::config::problems::{Problems, TextSpan};
+use crate::config::raw::{RawTable, RawValue};
 use crate::config::units::quote;
 
 /// Cookies count in seconds.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// `[defaults.sticky]`: sessions stay in every service.
-pub(super) fn defaults(value: &Value<'_>, out: &mut Problems) -> Option<Sticky> {
+pub(super) fn defaults(value: &RawValue<'_>, out: &mut Problems) -> Option<Sticky> {
     let mut sticky = Sticky::new(true);
     keys(value, &mut sticky, out);
     Some(sticky)
@@ -24,7 +24,7 @@ pub(super) fn defaults(value: &Value<'_>, out: &mut Problems) -> Option<Sticky> 
 
 /// `[service.NAME.sticky]` and `finish_sessions`, which brings a cookie of its own if nothing is said about it.
 pub(super) fn service(
-    table: &mut Table<'_>,
+    table: &mut RawTable<'_>,
     defaults: Option<&Sticky>,
     out: &mut Problems,
 ) -> (Option<Sticky>, Option<Duration>) {
@@ -54,10 +54,10 @@ pub(super) fn service(
 
 /// Sessions can finish only if they are known, and for as long as they live.
 fn check_finish(
-    written: &Value<'_>,
+    written: &RawValue<'_>,
     finish: Duration,
     sticky: Option<&Sticky>,
-    off: Option<Span>,
+    off: Option<TextSpan>,
     out: &mut Problems,
 ) {
     if let Some(off) = off {
@@ -78,7 +78,7 @@ fn check_finish(
 }
 
 /// The keys of a table go over what is in `result`.
-fn keys(value: &Value<'_>, result: &mut Sticky, out: &mut Problems) {
+fn keys(value: &RawValue<'_>, result: &mut Sticky, out: &mut Problems) {
     let Some(mut table) = value.table("a table such as { to = \"version\" }", out) else {
         return;
     };

@@ -2,19 +2,19 @@
 
 use super::endpoints::endpoints;
 use super::{check_name, route, split};
-use crate::config::problems::{Problems, Span};
-use crate::config::raw::{Table, Value};
-use crate::config::spec::{HostPattern, Version};
+use crate::config::problems::{Problems, TextSpan};
+use crate::config::raw::{RawTable, RawValue};
+use crate::config::spec::{HostPattern, VersionSpec};
 use crate::config::value::SHORTEST;
 
 /// A preview host: the version's index, the pattern, its place.
-pub(super) type Preview = (usize, HostPattern, Span);
+pub(super) type Preview = (usize, HostPattern, TextSpan);
 
 /// `[service.NAME.versions]`
 pub(super) fn versions(
-    service: &mut Table<'_>,
+    service: &mut RawTable<'_>,
     out: &mut Problems,
-) -> (Vec<Version>, Vec<Preview>) {
+) -> (Vec<VersionSpec>, Vec<Preview>) {
     let (mut versions, mut previews) = (Vec::new(), Vec::new());
     let help = "write `versions = { blue = [\"10.0.1.10:8080\"] }`";
     let Some(value) = service.need("versions", out, help) else {
@@ -31,7 +31,7 @@ pub(super) fn versions(
             continue;
         }
         check_name(name, &value, "version", out);
-        let mut version = Version {
+        let mut version = VersionSpec {
             slow_start: None,
             name: name.to_owned(),
             label: None,
@@ -51,7 +51,7 @@ pub(super) fn versions(
 }
 
 /// Whether the value is none of a version, so that a name that is a key as well was meant as the key.
-fn is_no_version(name: &str, value: &Value<'_>) -> bool {
+fn is_no_version(name: &str, value: &RawValue<'_>) -> bool {
     if let Some(table) = value.as_table() {
         return !table.has("endpoints");
     }
@@ -59,15 +59,15 @@ fn is_no_version(name: &str, value: &Value<'_>) -> bool {
         return true;
     };
     // Endpoints have a port.
-    let has_port = |item: &Value<'_>| item.as_text().is_some_and(|t| t.value.contains(':'));
+    let has_port = |item: &RawValue<'_>| item.as_text().is_some_and(|t| t.value.contains(':'));
     matches!(name, "hosts" | "paths") && !items.iter().any(has_port)
 }
 
 /// `[service.NAME.versions.NAME]`
 fn detailed(
-    mut table: Table<'_>,
+    mut table: RawTable<'_>,
     index: usize,
-    version: &mut Version,
+    version: &mut VersionSpec,
     previews: &mut Vec<Preview>,
     out: &mut Problems,
 ) {

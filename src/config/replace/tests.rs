@@ -80,16 +80,25 @@ fn a_file_that_cannot_be_renamed_over_is_overwritten() {
         let source = errno.into();
         in_place(&Failed { step, source })
     };
-    assert_eq!(why(Step::Rename, Errno::BUSY), Some(InPlace::MountPoint));
-    assert_eq!(why(Step::Rename, Errno::XDEV), Some(InPlace::MountPoint));
-    assert_eq!(why(Step::Rename, Errno::PERM), Some(InPlace::Directory));
-    assert_eq!(why(Step::Own, Errno::PERM), Some(InPlace::Owner));
+    assert_eq!(
+        why(ReplaceStep::Rename, Errno::BUSY),
+        Some(InPlace::MountPoint)
+    );
+    assert_eq!(
+        why(ReplaceStep::Rename, Errno::XDEV),
+        Some(InPlace::MountPoint)
+    );
+    assert_eq!(
+        why(ReplaceStep::Rename, Errno::PERM),
+        Some(InPlace::Directory)
+    );
+    assert_eq!(why(ReplaceStep::Own, Errno::PERM), Some(InPlace::Owner));
     for errno in [Errno::ACCESS, Errno::PERM, Errno::ROFS] {
-        assert_eq!(why(Step::Create, errno), Some(InPlace::Directory));
+        assert_eq!(why(ReplaceStep::Create, errno), Some(InPlace::Directory));
     }
     // A full disk would be full for the file itself as well.
-    assert_eq!(why(Step::Write, Errno::NOSPC), None);
-    assert_eq!(why(Step::Create, Errno::NOSPC), None);
+    assert_eq!(why(ReplaceStep::Write, Errno::NOSPC), None);
+    assert_eq!(why(ReplaceStep::Create, Errno::NOSPC), None);
 }
 
 #[test]

@@ -46,7 +46,7 @@ pub enum Changed {
 }
 
 /// Watches one configuration file and any number of certificate files.
-pub struct Watch {
+pub struct FileWatcher {
     watcher: Option<RecommendedWatcher>,
     events: mpsc::UnboundedReceiver<notify::Result<notify::Event>>,
     directories: BTreeSet<PathBuf>,
@@ -63,13 +63,13 @@ struct Group {
 
 struct File {
     path: PathBuf,
-    entries: BTreeSet<hops::Entry>,
-    status: Option<Status>,
+    entries: BTreeSet<hops::DirectoryEntry>,
+    status: Option<FileIdentity>,
 }
 
 /// Device, inode, size, modification and change time: different whenever the content may be.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Status {
+struct FileIdentity {
     device: u64,
     inode: u64,
     size: u64,
@@ -77,7 +77,7 @@ struct Status {
     changed: (i64, i64),
 }
 
-impl Status {
+impl FileIdentity {
     /// Whether the file changed so lately that its writer may not be done. A time in the future says nothing.
     fn is_young(&self, now: SystemTime) -> bool {
         let (seconds, nanos) = self.changed;
@@ -87,9 +87,9 @@ impl Status {
     }
 }
 
-fn status(path: &Path) -> Option<Status> {
+fn status(path: &Path) -> Option<FileIdentity> {
     let m = std::fs::metadata(path).ok()?;
-    Some(Status {
+    Some(FileIdentity {
         device: m.dev(),
         inode: m.ino(),
         size: m.size(),
@@ -154,7 +154,7 @@ impl Group {
     }
 }
 
-impl Watch {
+impl FileWatcher {
     /// Watches the configuration file at `config`; it need not exist. Must be made on a runtime.
     pub fn new(config: &Path) -> Self {
         let (sender, events) = mpsc::unbounded_channel();

@@ -8,21 +8,21 @@ use std::os::unix::fs::symlink;
 const SOON: Duration = Duration::from_secs(5);
 
 /// A watch without its poll, which would find anything half a second later.
-fn by_events(file: &Path) -> Watch {
-    let mut watch = Watch::new(file);
+fn by_events(file: &Path) -> FileWatcher {
+    let mut watch = FileWatcher::new(file);
     let never = Duration::from_secs(3600);
     watch.poll = tokio::time::interval_at(Instant::now() + never, never);
     watch
 }
 
-async fn next(watch: &mut Watch) -> Changed {
+async fn next(watch: &mut FileWatcher) -> Changed {
     tokio::time::timeout(SOON, watch.changed())
         .await
         .expect("a change was to be noticed")
 }
 
 /// Nothing may be reported while `during` passes.
-async fn nothing(watch: &mut Watch, during: Duration) {
+async fn nothing(watch: &mut FileWatcher, during: Duration) {
     let seen = tokio::time::timeout(during, watch.changed()).await;
     assert!(seen.is_err(), "reported {seen:?} though nothing changed");
 }
@@ -127,7 +127,7 @@ async fn a_writer_is_waited_for_until_it_closes_the_file() {
 #[tokio::test]
 async fn without_events_the_poll_finds_it() {
     let (_dir, file) = directory();
-    let mut watch = Watch::new(&file);
+    let mut watch = FileWatcher::new(&file);
     watch.watcher = None;
     std::fs::write(&file, "something longer").unwrap();
     assert_eq!(next(&mut watch).await, Changed::Config);

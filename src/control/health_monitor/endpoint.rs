@@ -8,27 +8,27 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_local};
 
-use super::pace::Pace;
+use super::pace::CheckPacer;
 use crate::config::policy;
 use crate::upstream::Endpoint;
-use crate::upstream::health::{self, Health};
-use crate::upstream::probe::{self, Failure};
+use crate::upstream::health::{self, CheckHistory};
+use crate::upstream::probe::{self, CheckFailure};
 
 /// Service and version.
 pub type PoolName = (Arc<str>, Arc<str>);
 
 /// A check has ended.
 #[derive(Debug)]
-pub struct Checked {
+pub struct CheckEnded {
     pub endpoint: Arc<Endpoint>,
     /// When it began.
     pub began: Instant,
-    pub result: Result<(), Failure>,
+    pub result: Result<(), CheckFailure>,
 }
 
 /// An endpoint of the published snapshot.
 #[derive(Debug)]
-pub struct Ward {
+pub struct MonitoredEndpoint {
     pub endpoint: Arc<Endpoint>,
     pub pool: PoolName,
     pub slow_start: Option<Duration>,
@@ -36,37 +36,37 @@ pub struct Ward {
     pub ramps: Option<Instant>,
     /// When it was last told that it stays though it is an outlier, and how often that was left out since.
     pub excused: Cell<Option<(Instant, u64)>>,
-    pub check: Option<Check>,
+    pub check: Option<CheckTask>,
 }
 
 /// Its checks, as long as its service wants some.
 #[derive(Debug)]
-pub struct Check {
-    pub terms: policy::Health,
-    pub health: Health,
+pub struct CheckTask {
+    pub terms: policy::HealthPolicy,
+    pub health: CheckHistory,
     /// It had a result.
     pub informed: bool,
-    _task: Task,
+    _task: AbortOnDrop,
 }
 
 /// Ends with its value.
 #[derive(Debug)]
-struct Task(AbortHandle);
+struct AbortOnDrop(AbortHandle);
 
-impl Drop for Task {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-impl Check {
+impl CheckTask {
     /// Begins to check: the first time at once, or when its turn comes among many.
     pub fn begin(
         endpoint: &Arc<Endpoint>,
-        terms: &policy::Health,
-        health: Health,
-        results: &mpsc::UnboundedSender<Checked>,
-        pace: Rc<Pace>,
+        terms: &policy::HealthPolicy,
+        health: CheckHistory,
+        results: &mpsc::UnboundedSender<CheckEnded>,
+        pace: Rc<CheckPacer>,
         rng: fastrand::Rng,
     ) -> Self {
         let (endpoint, results) = (endpoint.clone(), results.clone());
@@ -75,12 +75,12 @@ impl Check {
             terms: terms.clone(),
             health,
             informed: false,
-            _task: Task(task.abort_handle()),
+            _task: AbortOnDrop(task.abort_handle()),
         }
     }
 }
 
-impl Ward {
+impl MonitoredEndpoint {
     /// It stays though it is an outlier. `Some`: that is to be told, and how often it was left out since it was told
     /// last, at least `every` ago. A pool that is down has an outlier for every few of its requests.
     pub fn excuse(&self, every: Duration, now: Instant) -> Option<u64> {
@@ -116,16 +116,16 @@ impl Ward {
 /// Checks one endpoint again and again, the first time as soon as the pace lets it.
 async fn check(
     endpoint: Arc<Endpoint>,
-    terms: policy::Health,
-    results: mpsc::UnboundedSender<Checked>,
-    pace: Rc<Pace>,
+    terms: policy::HealthPolicy,
+    results: mpsc::UnboundedSender<CheckEnded>,
+    pace: Rc<CheckPacer>,
     mut rng: fastrand::Rng,
 ) {
     loop {
         pace.turn().await;
         let began = tokio::time::Instant::now().into_std();
         let result = probe::check(&endpoint, &terms.probe, terms.timeout).await;
-        let checked = Checked {
+        let checked = CheckEnded {
             endpoint: endpoint.clone(),
             began,
             result,

@@ -20,31 +20,31 @@ use tokio::time::Instant;
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 use crate::upstream::outlier::Suspect;
-use endpoint::Checked;
-use state::Yard;
+use endpoint::CheckEnded;
+use state::MonitorState;
 
 /// The publisher's end of it. Dropping it ends all checks.
 #[derive(Debug)]
-pub struct Warden {
-    yard: Rc<RefCell<Yard>>,
-    signals: Rc<Signals>,
+pub struct HealthMonitor {
+    yard: Rc<RefCell<MonitorState>>,
+    signals: Rc<MonitorSignals>,
     task: AbortHandle,
 }
 
 #[derive(Debug, Default)]
-struct Signals {
+struct MonitorSignals {
     /// Woken when an endpoint came up, or had its first result.
     news: Notify,
     /// Woken when something else may be due first.
     plans: Notify,
 }
 
-impl Warden {
+impl HealthMonitor {
     /// Begins to watch. Must run on the control thread's runtime.
     pub fn start(telemetry: Arc<Telemetry>, suspects: mpsc::UnboundedReceiver<Suspect>) -> Self {
         let (sender, results) = mpsc::unbounded_channel();
-        let yard = Rc::new(RefCell::new(Yard::new(telemetry, sender)));
-        let signals = Rc::new(Signals::default());
+        let yard = Rc::new(RefCell::new(MonitorState::new(telemetry, sender)));
+        let signals = Rc::new(MonitorSignals::default());
         let task = spawn_local(watch(yard.clone(), signals.clone(), suspects, results));
         Self {
             yard,
@@ -86,7 +86,7 @@ impl Warden {
     }
 }
 
-impl Drop for Warden {
+impl Drop for HealthMonitor {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -97,10 +97,10 @@ fn now() -> std::time::Instant {
 }
 
 async fn watch(
-    yard: Rc<RefCell<Yard>>,
-    signals: Rc<Signals>,
+    yard: Rc<RefCell<MonitorState>>,
+    signals: Rc<MonitorSignals>,
     mut suspects: mpsc::UnboundedReceiver<Suspect>,
-    mut results: mpsc::UnboundedReceiver<Checked>,
+    mut results: mpsc::UnboundedReceiver<CheckEnded>,
 ) {
     loop {
         let due = yard.borrow().next_due(now());

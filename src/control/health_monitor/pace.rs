@@ -11,12 +11,12 @@ const APART: Duration = Duration::from_micros(150);
 
 /// Turns, one after the other.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct CheckPacer {
     /// The next that is free.
     next: Cell<Option<Instant>>,
 }
 
-impl Pace {
+impl CheckPacer {
     /// Waits for the next free turn: not at all, unless others began just now.
     pub async fn turn(&self) {
         let now = Instant::now();
@@ -38,7 +38,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn many_begin_one_after_the_other_and_few_at_once() {
-        let (pace, began) = (Rc::new(Pace::default()), Instant::now());
+        let (pace, began) = (Rc::new(CheckPacer::default()), Instant::now());
         let local = LocalSet::new();
         let begin = |_| {
             let pace = pace.clone();

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 
-use super::endpoint::{Check, Checked, PoolName, Ward};
-use super::pace::Pace;
+use super::endpoint::{CheckEnded, CheckTask, MonitoredEndpoint, PoolName};
+use super::pace::CheckPacer;
 
 use crate::config::policy;
 use crate::snapshot::{Service, Snapshot, Version};
@@ -17,8 +17,8 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::registry::Ejection;
 use crate::upstream::Endpoint;
 use crate::upstream::endpoint::{CheckNote, flag};
-use crate::upstream::health::{Health, Transition, Verdict};
-use crate::upstream::outlier::{Decision, Judge, Suspect, Tally};
+use crate::upstream::health::{CheckHistory, Transition, Verdict};
+use crate::upstream::outlier::{AttemptCounts, Decision, Judge, Suspect};
 
 /// How often ramps move on.
 const RAMP: Duration = Duration::from_millis(100);
@@ -29,13 +29,13 @@ const ABSENT: u32 = flag::UNPROVEN | flag::DOWN | flag::DRAINING;
 
 /// Every endpoint that is watched over, by slot, and every pool.
 #[derive(Debug)]
-pub struct Yard {
-    wards: HashMap<usize, Ward>,
-    pools: HashMap<PoolName, Pool>,
+pub struct MonitorState {
+    wards: HashMap<usize, MonitoredEndpoint>,
+    pools: HashMap<PoolName, MonitoredPool>,
     telemetry: Arc<Telemetry>,
-    results: mpsc::UnboundedSender<Checked>,
+    results: mpsc::UnboundedSender<CheckEnded>,
     rng: fastrand::Rng,
-    pace: Rc<Pace>,
+    pace: Rc<CheckPacer>,
     /// When something is due next; `None`: to be found out.
     due: Cell<Option<Instant>>,
     /// No snapshot has been adopted yet: all endpoints are new, and none is newer than another.
@@ -43,7 +43,7 @@ pub struct Yard {
 }
 
 #[derive(Debug)]
-struct Pool {
+struct MonitoredPool {
     terms: policy::Outlier,
     judge: Judge,
     slots: Vec<usize>,
@@ -52,9 +52,9 @@ struct Pool {
     has_share: bool,
 }
 
-impl Yard {
+impl MonitorState {
     /// An empty one, which gets results of checks through the other end of `results`.
-    pub fn new(telemetry: Arc<Telemetry>, results: mpsc::UnboundedSender<Checked>) -> Self {
+    pub fn new(telemetry: Arc<Telemetry>, results: mpsc::UnboundedSender<CheckEnded>) -> Self {
         Self {
             wards: HashMap::new(),
             pools: HashMap::new(),
@@ -126,19 +126,22 @@ impl Yard {
         endpoint: &Arc<Endpoint>,
         pool: &PoolName,
         slow_start: Option<Duration>,
-        checked: Option<&policy::Health>,
+        checked: Option<&policy::HealthPolicy>,
         now: Instant,
     ) {
         let is_new = !self.wards.contains_key(&endpoint.slot);
         let is_first = self.is_first;
-        let ward = self.wards.entry(endpoint.slot).or_insert_with(|| Ward {
-            endpoint: endpoint.clone(),
-            pool: pool.clone(),
-            slow_start,
-            ramps: None,
-            excused: Cell::default(),
-            check: None,
-        });
+        let ward = self
+            .wards
+            .entry(endpoint.slot)
+            .or_insert_with(|| MonitoredEndpoint {
+                endpoint: endpoint.clone(),
+                pool: pool.clone(),
+                slow_start,
+                ramps: None,
+                excused: Cell::default(),
+                check: None,
+            });
         ward.slow_start = slow_start;
         let Some(terms) = checked else {
             ward.check = None;
@@ -154,9 +157,11 @@ impl Yard {
         }
         let health = match ward.check.take() {
             Some(check) => check.health,
-            None if ward.endpoint.state.flags() & flag::UNPROVEN != 0 => Health::unproven(now),
+            None if ward.endpoint.state.flags() & flag::UNPROVEN != 0 => {
+                CheckHistory::unproven(now)
+            }
             // It has had traffic: it goes on having some until its checks fail.
-            None => Health::trusted(now),
+            None => CheckHistory::trusted(now),
         };
         ward.endpoint.state.note_checks(|note| {
             note.get_or_insert_with(|| CheckNote {
@@ -166,7 +171,7 @@ impl Yard {
         });
         let rng = self.rng.fork();
         let pace = self.pace.clone();
-        ward.check = Some(Check::begin(
+        ward.check = Some(CheckTask::begin(
             endpoint,
             terms,
             health,
@@ -183,13 +188,16 @@ impl Yard {
         terms: &policy::Outlier,
         now: Instant,
     ) {
-        let pool = self.pools.entry(name.clone()).or_insert_with(|| Pool {
-            terms: terms.clone(),
-            judge: Judge::default(),
-            slots: Vec::new(),
-            next_sweep: now + terms.interval,
-            has_share: false,
-        });
+        let pool = self
+            .pools
+            .entry(name.clone())
+            .or_insert_with(|| MonitoredPool {
+                terms: terms.clone(),
+                judge: Judge::default(),
+                slots: Vec::new(),
+                next_sweep: now + terms.interval,
+                has_share: false,
+            });
         if pool.terms.interval != terms.interval {
             pool.next_sweep = now + terms.interval;
         }
@@ -212,7 +220,7 @@ impl Yard {
     }
 
     /// A check has ended; whether that is news: it came up, or the result was its first.
-    pub fn checked(&mut self, checked: &Checked, now: Instant) -> bool {
+    pub fn checked(&mut self, checked: &CheckEnded, now: Instant) -> bool {
         let slot = checked.endpoint.slot;
         let Some(ward) = self.wards.get_mut(&slot) else {
             return false;
@@ -327,7 +335,7 @@ impl Yard {
             back.extend(pool.judge.readmit(now));
             if pool.next_sweep <= now {
                 pool.next_sweep = now + pool.terms.interval;
-                let tallies: Vec<Tally> = pool
+                let tallies: Vec<AttemptCounts> = pool
                     .slots
                     .iter()
                     .filter_map(|slot| tally(wards, *slot))
@@ -365,24 +373,24 @@ impl Yard {
 }
 
 /// Every service with the checks that it wants.
-fn services(of: &Snapshot) -> impl Iterator<Item = (&Service, Option<&policy::Health>)> {
+fn services(of: &Snapshot) -> impl Iterator<Item = (&Service, Option<&policy::HealthPolicy>)> {
     let specs = of.spec.services.iter();
     let health = specs.map(|s| s.policies.health.as_ref());
     of.services.iter().zip(health)
 }
 
-fn same(endpoint: &Arc<Endpoint>, checked: &Checked) -> bool {
+fn same(endpoint: &Arc<Endpoint>, checked: &CheckEnded) -> bool {
     Arc::ptr_eq(endpoint, &checked.endpoint)
 }
 
-fn is_absent(wards: &HashMap<usize, Ward>, slot: usize) -> bool {
+fn is_absent(wards: &HashMap<usize, MonitoredEndpoint>, slot: usize) -> bool {
     let ward = wards.get(&slot);
     ward.is_none_or(|w| w.endpoint.state.flags() & ABSENT != 0)
 }
 
-fn tally(wards: &HashMap<usize, Ward>, slot: usize) -> Option<Tally> {
+fn tally(wards: &HashMap<usize, MonitoredEndpoint>, slot: usize) -> Option<AttemptCounts> {
     let (answered, failed) = wards.get(&slot)?.endpoint.outcomes();
-    Some(Tally {
+    Some(AttemptCounts {
         slot,
         answered,
         failed,
@@ -390,7 +398,7 @@ fn tally(wards: &HashMap<usize, Ward>, slot: usize) -> Option<Tally> {
 }
 
 /// Keeps what a check said for who shows it.
-fn note(endpoint: &Endpoint, checked: &Checked, change: Option<Transition>, verdict: Verdict) {
+fn note(endpoint: &Endpoint, checked: &CheckEnded, change: Option<Transition>, verdict: Verdict) {
     endpoint.state.note_checks(|note| {
         let Some(note) = note else { return };
         if change.is_some() {
@@ -412,7 +420,7 @@ fn settle(endpoint: &Endpoint) {
 }
 
 /// It is back among the others.
-fn admit(wards: &mut HashMap<usize, Ward>, slot: usize, why: &str, now: Instant) {
+fn admit(wards: &mut HashMap<usize, MonitoredEndpoint>, slot: usize, why: &str, now: Instant) {
     let Some(ward) = wards.get_mut(&slot) else {
         return;
     };

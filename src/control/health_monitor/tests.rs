@@ -6,10 +6,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::config::policy::{Health, Outlier, Policies, Probe};
+use crate::config::policy::{HealthPolicy, Outlier, Policies, Probe};
 use crate::upstream::Registry;
 use crate::upstream::endpoint::{Endpoint, flag};
-use crate::upstream::outlier::Outcome;
+use crate::upstream::outlier::AttemptVerdict;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Stage {
     registry: Registry,
     telemetry: Arc<Telemetry>,
-    warden: Warden,
+    warden: HealthMonitor,
     generation: u64,
 }
 
@@ -28,7 +28,7 @@ impl Stage {
         let (_, suspects) = mpsc::unbounded_channel();
         Self {
             registry: Registry::new(),
-            warden: Warden::start(telemetry.clone(), suspects),
+            warden: HealthMonitor::start(telemetry.clone(), suspects),
             telemetry,
             generation: 0,
         }
@@ -65,7 +65,8 @@ impl Stage {
     /// Lets this endpoint fail until a worker suspects it, and judges.
     fn fail(&self, endpoint: &Arc<Endpoint>) {
         let terms = Outlier::default();
-        let reason = (0..5).find_map(|_| endpoint.note_outcome(0, Outcome::ServerError, &terms));
+        let reason =
+            (0..5).find_map(|_| endpoint.note_outcome(0, AttemptVerdict::ServerError, &terms));
         let reason = reason.expect("five in a row");
         let endpoint = endpoint.clone();
         self.warden
@@ -86,12 +87,12 @@ impl Stage {
 
 fn checked(rise: u32, fall: u32) -> Policies {
     Policies {
-        health: Some(Health {
+        health: Some(HealthPolicy {
             interval: Duration::from_millis(5),
             timeout: Duration::from_secs(5),
             rise,
             fall,
-            ..Health::new(Probe::Http("/ready".into()))
+            ..HealthPolicy::new(Probe::Http("/ready".into()))
         }),
         ..Policies::default()
     }
@@ -252,7 +253,7 @@ fn that_an_outlier_stays_is_told_once_an_interval() {
         let endpoint = Stage::new()
             .publish(&[1], &Policies::default(), None)
             .remove(0);
-        let ward = endpoint::Ward {
+        let ward = endpoint::MonitoredEndpoint {
             endpoint,
             pool: ("shop".into(), "v1".into()),
             slow_start: None,

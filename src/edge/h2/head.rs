@@ -6,21 +6,21 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 
 use crate::config::spec::ProxyLimits;
-use crate::edge::request::{Target, client_of, host_of};
+use crate::edge::request::{RequestTarget, client_of, host_of};
 use crate::http1::fields::has_underscore;
 use crate::http1::{FieldId, Framing, Method, Reject, authority, number, target};
-use crate::proxy::headers::{Fields, H2Fields, Present, Request};
+use crate::proxy::headers::{Fields, H2Fields, KnownFields, Request};
 use crate::proxy::via::Via;
 
-use super::Shared;
+use super::ConnectionState;
 
 /// Longest method that is taken.
 const MAX_METHOD: usize = 32;
 
 /// What one look at all fields tells.
 #[derive(Debug, Default)]
-pub(super) struct Seen<'a> {
-    present: Present,
+pub(super) struct HeadScan<'a> {
+    present: KnownFields,
     /// By the measure of RFC 9113 §6.5.2: 32 bytes for each field besides name and value.
     size: usize,
     host: Option<&'a HeaderValue>,
@@ -35,7 +35,7 @@ pub(super) struct Seen<'a> {
     pub fragment: bool,
 }
 
-impl<'a> Seen<'a> {
+impl<'a> HeadScan<'a> {
     /// Of these fields.
     pub fn of(fields: &'a HeaderMap) -> Self {
         let mut seen = Self::default();
@@ -68,26 +68,26 @@ fn measure(name: usize, value: usize) -> usize {
 }
 
 /// A head, taken apart.
-pub(super) struct Head<'a> {
+pub(super) struct RequestHead<'a> {
     parts: &'a Parts,
-    present: Present,
+    present: KnownFields,
     /// The method's class.
     pub method: Method,
     authority: &'a [u8],
     host: Cow<'a, str>,
-    target: Target<'a>,
+    target: RequestTarget<'a>,
     framing: Framing,
     expect_continue: bool,
 }
 
-impl<'a> Head<'a> {
+impl<'a> RequestHead<'a> {
     /// `seen` are its fields; `ended`: no body follows. `known` says of an authority that was found fine before how much of it is the host.
     ///
     /// # Errors
     /// What can't be served.
     pub fn new(
         parts: &'a Parts,
-        seen: &Seen<'a>,
+        seen: &HeadScan<'a>,
         ended: bool,
         (limits, merge_slashes): (&ProxyLimits, bool),
         known: impl Fn(&[u8]) -> Option<usize>,
@@ -110,7 +110,7 @@ impl<'a> Head<'a> {
             return Err(Reject::bad("fragment-in-target"));
         }
         let typed = typed_target(parts, method, limits)?;
-        let target = Target::new(typed, merge_slashes)?;
+        let target = RequestTarget::new(typed, merge_slashes)?;
         let framing = match seen.length {
             Some(n) => Framing::Length(n),
             None if ended => Framing::Empty,
@@ -141,7 +141,7 @@ impl<'a> Head<'a> {
     }
 
     /// The request.
-    pub fn request<'s>(&'s self, shared: &'s Shared) -> Request<'s, H2Fields<'s>> {
+    pub fn request<'s>(&'s self, shared: &'s ConnectionState) -> Request<'s, H2Fields<'s>> {
         let fields = H2Fields {
             map: &self.parts.headers,
             present: self.present,
@@ -168,9 +168,9 @@ impl<'a> Head<'a> {
     }
 }
 
-impl std::fmt::Debug for Head<'_> {
+impl std::fmt::Debug for RequestHead<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Head({} {})", self.parts.method, self.parts.uri)
+        write!(f, "RequestHead({} {})", self.parts.method, self.parts.uri)
     }
 }
 
@@ -190,7 +190,7 @@ fn check_method(method: Method, text: &str) -> Result<(), Reject> {
     Ok(())
 }
 
-fn check_size(parts: &Parts, seen: &Seen<'_>, limits: &ProxyLimits) -> Result<(), Reject> {
+fn check_size(parts: &Parts, seen: &HeadScan<'_>, limits: &ProxyLimits) -> Result<(), Reject> {
     let uri = &parts.uri;
     let path = uri.path_and_query().map_or(0, |p| p.as_str().len());
     let pseudo = measure(":method".len(), parts.method.as_str().len())
@@ -210,7 +210,11 @@ fn check_size(parts: &Parts, seen: &Seen<'_>, limits: &ProxyLimits) -> Result<()
     Ok(())
 }
 
-fn check_fields(fields: &HeaderMap, seen: &Seen<'_>, limits: &ProxyLimits) -> Result<(), Reject> {
+fn check_fields(
+    fields: &HeaderMap,
+    seen: &HeadScan<'_>,
+    limits: &ProxyLimits,
+) -> Result<(), Reject> {
     if fields.len() > limits.headers {
         return Err(Reject {
             status: 431,
@@ -227,7 +231,7 @@ fn check_fields(fields: &HeaderMap, seen: &Seen<'_>, limits: &ProxyLimits) -> Re
 }
 
 /// `:authority`, else the one `Host`; where both are there, they have to agree.
-fn authority_of<'a>(parts: &'a Parts, seen: &Seen<'a>) -> Result<&'a [u8], Reject> {
+fn authority_of<'a>(parts: &'a Parts, seen: &HeadScan<'a>) -> Result<&'a [u8], Reject> {
     if seen.hosts > 1 {
         return Err(Reject::bad("duplicate-host"));
     }
@@ -271,7 +275,7 @@ fn typed_target<'a>(
 }
 
 /// Whether the client waits for 100; any other expectation can't be met.
-fn expectation(seen: &Seen<'_>) -> Result<bool, Reject> {
+fn expectation(seen: &HeadScan<'_>) -> Result<bool, Reject> {
     match seen.expect {
         None => Ok(false),
         Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(true),

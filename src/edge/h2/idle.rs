@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use super::meter::Meter;
-use super::{LINGER, Shared};
-use crate::net::Phase;
+use super::{ConnectionState, LINGER};
+use crate::net::TaskPhase;
 
 /// How long a connection without streams keeps the memory of those it had: the next ones often come at once.
 const SPARE: Duration = Duration::from_secs(1);
 
-impl Shared {
+impl ConnectionState {
     pub(super) fn arm(&self, wait: Duration) {
         self.spare.set(None);
         self.watch.arm(wait);
@@ -25,11 +25,11 @@ impl Shared {
     /// time of a request.
     pub(super) fn rest(&self) {
         if self.undelivered() > 0 {
-            self.watch.enter(Phase::Request);
+            self.watch.enter(TaskPhase::Request);
             self.arm_delivery();
             return;
         }
-        self.watch.enter(Phase::Idle);
+        self.watch.enter(TaskPhase::Idle);
         let limits = &self.worker.snapshot().spec.limits;
         match limits.keepalive_timeout.checked_sub(SPARE) {
             _ if self.leaving.get() => self.arm(LINGER),
@@ -50,7 +50,7 @@ impl Shared {
 
     /// Where no stream is open and the client still takes finished responses: whether it has taken some, or all.
     pub(super) fn heed_delivery(&self) {
-        if self.open.get() > 0 || self.watch.phase() != Phase::Request {
+        if self.open.get() > 0 || self.watch.phase() != TaskPhase::Request {
             return;
         }
         match self.undelivered() {
@@ -66,12 +66,12 @@ impl Shared {
             return;
         }
         match (self.watch.phase(), meter.is_inside()) {
-            (Phase::Idle, true) => {
-                self.watch.enter(Phase::Head);
+            (TaskPhase::Idle, true) => {
+                self.watch.enter(TaskPhase::Head);
                 let limits = &self.worker.snapshot().spec.limits;
                 self.arm(limits.header_timeout);
             }
-            (Phase::Head, false) => self.rest(),
+            (TaskPhase::Head, false) => self.rest(),
             _ => {}
         }
     }

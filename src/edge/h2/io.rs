@@ -24,7 +24,7 @@ const DRAIN: usize = 256 * 1024;
 
 /// A connection and what is to be written to it.
 #[derive(Debug)]
-pub(super) struct Pipe {
+pub(super) struct GatheringStream {
     stream: Stream,
     buffers: Buffers,
     out: Buffer,
@@ -32,7 +32,7 @@ pub(super) struct Pipe {
     dry: bool,
 }
 
-impl Pipe {
+impl GatheringStream {
     /// From now on reading is worth a try again.
     pub fn look_again(&mut self) {
         self.dry = false;
@@ -89,7 +89,7 @@ impl Pipe {
     }
 }
 
-impl Drop for Pipe {
+impl Drop for GatheringStream {
     fn drop(&mut self) {
         self.out.clear();
         self.buffers.release(&mut self.out);
@@ -100,7 +100,7 @@ impl Drop for Pipe {
 #[derive(Debug)]
 pub(super) struct Io {
     early: Bytes,
-    pipe: Rc<RefCell<Pipe>>,
+    pipe: Rc<RefCell<GatheringStream>>,
     scan: Scan,
     sent: Sent,
     meter: Rc<Meter>,
@@ -116,8 +116,8 @@ impl Io {
         buffers: Buffers,
         meter: Rc<Meter>,
         flaws: Flaws,
-    ) -> (Self, Rc<RefCell<Pipe>>) {
-        let pipe = Rc::new(RefCell::new(Pipe {
+    ) -> (Self, Rc<RefCell<GatheringStream>>) {
+        let pipe = Rc::new(RefCell::new(GatheringStream {
             stream,
             buffers,
             out: Buffer::default(),

@@ -7,9 +7,9 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::http2::{Flaws, Frame, Inspector, Role, kind};
-use crate::net::Watches;
-use crate::proxy::h2::Progress;
+use crate::http2::{Flaws, Frame, Inspector, SenderRole, kind};
+use crate::net::TaskControls;
+use crate::proxy::h2::FrameAllowance;
 
 /// Frames about nothing that may come at once.
 const BURST: i64 = 1_000;
@@ -37,8 +37,8 @@ const HEAD: usize = 9;
 /// One connection's budget.
 #[derive(Debug)]
 pub(super) struct Meter {
-    watches: Watches,
-    progress: Progress,
+    watches: TaskControls,
+    progress: FrameAllowance,
     left: Cell<i64>,
     refilled_ms: Cell<u64>,
     over: Cell<bool>,
@@ -52,7 +52,7 @@ pub(super) struct Meter {
 
 impl Meter {
     /// A full one.
-    pub fn new(watches: Watches, progress: Progress) -> Rc<Self> {
+    pub fn new(watches: TaskControls, progress: FrameAllowance) -> Rc<Self> {
         let now = watches.now_ms();
         Rc::new(Self {
             watches,
@@ -204,7 +204,7 @@ impl Scan {
     pub fn new(meter: Rc<Meter>, flaws: Flaws) -> Self {
         Self {
             meter,
-            inspector: Inspector::new(Role::Client, flaws),
+            inspector: Inspector::new(SenderRole::Client, flaws),
         }
     }
 
@@ -287,7 +287,7 @@ mod tests {
     use super::*;
 
     fn meter() -> (Rc<Meter>, Scan) {
-        let meter = Meter::new(Watches::new(), Progress::default());
+        let meter = Meter::new(TaskControls::new(), FrameAllowance::default());
         let mut scan = Scan::new(meter.clone(), Flaws::default());
         scan.see(&[b'x'; 24]);
         (meter, scan)

@@ -20,21 +20,21 @@ use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use tokio::task::coop::unconstrained;
 
-use self::head::{Head, Seen};
-use self::io::{Io, Pipe};
+use self::head::{HeadScan, RequestHead};
+use self::io::{GatheringStream, Io};
 use self::meter::Meter;
-use self::stream_slots::{Desk, Seats};
-use self::windows::Windows;
-use super::connection::{Conn, Listening};
+use self::stream_slots::{JobSlot, StreamSlots};
+use self::windows::ReceiveWindows;
+use super::connection::{ConnectionContext, ListenerInfo};
 use super::tls::TlsInfo;
 use crate::http1::Method;
 use crate::http2::{Flaw, Flaws};
-use crate::net::{Budget, Outbox, Phase, Piece, Watch};
+use crate::net::{ByteBudget, Outbox, OutgoingPiece, TaskControl, TaskPhase};
 use crate::proxy::error::ExchangeError;
 use crate::proxy::h1::H1;
-use crate::proxy::h2::Progress;
+use crate::proxy::h2::FrameAllowance;
 use crate::proxy::h2_down::{Bulk, H2Down, OfConnection};
-use crate::proxy::{self, Answer, Ended, Inbound, Peer, Recording, Worker};
+use crate::proxy::{self, Ended, Inbound, LocalReply, Peer, Recording, Worker};
 use crate::snapshot::Snapshot;
 use crate::telemetry::record::Protocol;
 
@@ -54,19 +54,19 @@ const LINGER: Duration = Duration::from_secs(2);
 const TURNS: usize = 8;
 
 /// What all streams of one connection need.
-pub(super) struct Shared {
+pub(super) struct ConnectionState {
     worker: Rc<Worker>,
-    listening: Arc<Listening>,
+    listening: Arc<ListenerInfo>,
     peer: Peer,
     tls: Option<TlsInfo>,
-    watch: Rc<Watch>,
-    progress: Progress,
+    watch: Rc<TaskControl>,
+    progress: FrameAllowance,
     meter: Rc<Meter>,
     flaws: Flaws,
-    bodies: Budget,
-    answers: Budget,
+    bodies: ByteBudget,
+    answers: ByteBudget,
     bulk: Bulk,
-    windows: Windows,
+    windows: ReceiveWindows,
     outbox: Outbox,
     limit: usize,
     open: Cell<usize>,
@@ -86,11 +86,11 @@ pub(super) struct Shared {
 }
 
 /// Serves a connection that speaks HTTP/2; `wire` holds what was read of it.
-pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
+pub(super) async fn serve(worker: Rc<Worker>, conn: ConnectionContext<'_>, mut wire: H1) {
     let limits = worker.snapshot().spec.limits.clone();
-    let progress = Progress::default();
+    let progress = FrameAllowance::default();
     let meter = Meter::new(worker.watches.clone(), progress.clone());
-    let shared = Rc::new(Shared {
+    let shared = Rc::new(ConnectionState {
         watch: conn.watch.clone(),
         listening: conn.listening.clone(),
         peer: conn.peer.clone(),
@@ -101,7 +101,7 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
         bodies: worker.buffers.bodies().part(BODIES),
         answers: worker.buffers.answers().part(ANSWERS),
         bulk: Bulk::default(),
-        windows: Windows::new(limits.streams),
+        windows: ReceiveWindows::new(limits.streams),
         outbox: Outbox::default(),
         limit: limits.streams as usize,
         open: Cell::new(0),
@@ -135,9 +135,9 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
             .max_header_list_size(u32::try_from(2 * limits.header_bytes).unwrap_or(u32::MAX))
             .max_local_error_reset_streams(Some(ERRORS))
             .max_pending_accept_reset_streams(PENDING_RESETS)
-            .handshake::<_, Piece>(io)
+            .handshake::<_, OutgoingPiece>(io)
     );
-    shared.watch.enter(Phase::Head);
+    shared.watch.enter(TaskPhase::Head);
     shared.watch.arm(limits.header_timeout);
     let connection = poll_fn(|cx| {
         pipe.borrow_mut().look_again();
@@ -151,7 +151,7 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: Conn<'_>, mut wire: H1) {
     .await;
     if let Some(connection) = connection {
         shared.rest();
-        let seats = Seats::new(shared.limit, |desk| Box::pin(serve_streams(desk)));
+        let seats = StreamSlots::new(shared.limit, |desk| Box::pin(serve_streams(desk)));
         let driver = Driver {
             shared: &shared,
             meter: &meter,
@@ -170,11 +170,11 @@ fn is_broken(flushed: Poll<std::io::Result<()>>) -> bool {
 
 /// Moves a connection and its streams on.
 struct Driver<'a> {
-    shared: &'a Rc<Shared>,
+    shared: &'a Rc<ConnectionState>,
     meter: &'a Meter,
-    pipe: Rc<RefCell<Pipe>>,
-    connection: Connection<Io, Piece>,
-    seats: Seats<Job>,
+    pipe: Rc<RefCell<GatheringStream>>,
+    connection: Connection<Io, OutgoingPiece>,
+    seats: StreamSlots<Job>,
 }
 
 impl Driver<'_> {
@@ -195,7 +195,7 @@ impl Driver<'_> {
                 if seats.are_free() {
                     return Poll::Ready(());
                 }
-                if !seats.was_rung() && seats.lie_down() {
+                if !seats.take_wake() && seats.try_park() {
                     return Poll::Pending;
                 }
             }
@@ -210,7 +210,7 @@ impl Driver<'_> {
         self.seats.wake_up(task.waker());
         for _ in 0..TURNS {
             self.seats.poll();
-            if self.seats.was_rung() || (self.shared.full.get() && self.shared.has_room()) {
+            if self.seats.take_wake() || (self.shared.full.get() && self.shared.has_room()) {
                 let waker = self.seats.waker.clone();
                 let cx = &mut Context::from_waker(&waker);
                 self.pipe.borrow_mut().look_again();
@@ -221,7 +221,7 @@ impl Driver<'_> {
                 self.shared.gathered.set(self.pipe.borrow().waiting());
                 self.shared.heed_delivery();
             }
-            if self.seats.lie_down() {
+            if self.seats.try_park() {
                 return Poll::Pending;
             }
         }
@@ -278,13 +278,13 @@ impl Driver<'_> {
     }
 }
 
-type Incoming = (http::Request<RecvStream>, SendResponse<Piece>);
+type Incoming = (http::Request<RecvStream>, SendResponse<OutgoingPiece>);
 
 /// The next stream, while there is room: a stream that the client took back counts until its work has ended, so that no application
 /// ever sees more of them than the limit.
 fn poll_accept(
-    shared: &Shared,
-    connection: &mut Connection<Io, Piece>,
+    shared: &ConnectionState,
+    connection: &mut Connection<Io, OutgoingPiece>,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Incoming, h2::Error>>> {
     shared.full.set(!shared.has_room());
@@ -296,7 +296,7 @@ fn poll_accept(
         .map(|result| result.err().map(Err))
 }
 
-impl Shared {
+impl ConnectionState {
     fn has_room(&self) -> bool {
         self.open.get() < self.limit
     }
@@ -314,14 +314,14 @@ impl Shared {
     }
 
     /// A stream begins.
-    fn enter(self: Rc<Self>) -> Open {
+    fn enter(self: Rc<Self>) -> OpenStream {
         if self.open.replace(self.open.get() + 1) == 0 {
             // What its streams do, their own watches say: the connection goes on as long as any of them.
-            self.watch.enter(Phase::Stream);
+            self.watch.enter(TaskPhase::Stream);
             self.spare.set(None);
             self.watch.disarm();
         }
-        Open(self)
+        OpenStream(self)
     }
 
     /// How much of this authority is the host, if it was found fine for the connection before.
@@ -341,9 +341,9 @@ impl Shared {
 }
 
 /// A stream that is open.
-struct Open(Rc<Shared>);
+struct OpenStream(Rc<ConnectionState>);
 
-impl Drop for Open {
+impl Drop for OpenStream {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.listening.metrics[self.0.worker.id].panicked();
@@ -358,13 +358,13 @@ impl Drop for Open {
 
 /// One stream's work.
 struct Job {
-    open: Open,
+    open: OpenStream,
     request: http::Request<RecvStream>,
-    respond: SendResponse<Piece>,
+    respond: SendResponse<OutgoingPiece>,
 }
 
 /// Takes streams, one after the other, from their heads to their ends.
-async fn serve_streams(desk: Rc<Desk<Job>>) {
+async fn serve_streams(desk: Rc<JobSlot<Job>>) {
     loop {
         let Job {
             open,
@@ -375,7 +375,7 @@ async fn serve_streams(desk: Rc<Desk<Job>>) {
         let watch = shared.worker.watches.watch(shared.listening.id);
         let (parts, body) = request.into_parts();
         let ended = body.is_end_stream();
-        let mut seen = Seen::of(&parts.headers);
+        let mut seen = HeadScan::of(&parts.headers);
         let stream = body.stream_id().as_u32();
         seen.fragment = shared.flaws.take(stream, Flaw::FragmentInPath);
         let of_all = OfConnection {
@@ -404,20 +404,20 @@ async fn serve_streams(desk: Rc<Desk<Job>>) {
 }
 
 async fn answer(
-    shared: &Shared,
-    watch: &Watch,
-    (parts, seen, ended): (&http::request::Parts, Seen<'_>, bool),
+    shared: &ConnectionState,
+    watch: &TaskControl,
+    (parts, seen, ended): (&http::request::Parts, HeadScan<'_>, bool),
     down: &mut H2Down,
 ) -> Ended {
     let snapshot = shared.worker.snapshot();
     let inbound = shared.inbound(&snapshot);
     let limits = &snapshot.spec.limits;
     let rules = (limits, shared.listening.merge_slashes);
-    let head = match Head::new(parts, &seen, ended, rules, |a| shared.knows(a)) {
+    let head = match RequestHead::new(parts, &seen, ended, rules, |a| shared.knows(a)) {
         Ok(head) => head,
         Err(reject) => {
             let method = Method::from_bytes(parts.method.as_str().as_bytes());
-            let answer = Answer::refuse(reject);
+            let answer = LocalReply::refuse(reject);
             return proxy::refuse_head(inbound, watch, method, down, answer).await;
         }
     };
@@ -426,7 +426,7 @@ async fn answer(
     if shared.knows(head.authority().0).is_none() {
         let misdirected = |tls: &TlsInfo| tls.misdirected(head.host());
         if shared.tls.as_ref().is_some_and(misdirected) {
-            let answer = Answer::MISDIRECTED;
+            let answer = LocalReply::MISDIRECTED;
             return proxy::refuse(watch, &snapshot, &mut recording, down, answer).await;
         }
         shared.learn(head.authority());

@@ -17,7 +17,7 @@ const SPARE: usize = 64;
 
 /// Who has something to do. Rung from whatever thread.
 #[derive(Debug)]
-struct Bells {
+struct WakeSet {
     /// One bit a seat.
     seats: Box<[AtomicU64]>,
     connection: AtomicBool,
@@ -26,7 +26,7 @@ struct Bells {
     task: Mutex<Waker>,
 }
 
-impl Bells {
+impl WakeSet {
     fn ring(&self) {
         // Either this sees that the task has lain down, or the task, before it lies down, sees what was rung.
         if !self.awake.load(SeqCst) && !self.awake.swap(true, SeqCst) {
@@ -41,7 +41,7 @@ impl Bells {
 }
 
 /// The connection's own bell.
-impl Wake for Bells {
+impl Wake for WakeSet {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -53,7 +53,7 @@ impl Wake for Bells {
 
 /// The bell of one seat.
 struct SeatBell {
-    bells: Arc<Bells>,
+    bells: Arc<WakeSet>,
     seat: usize,
 }
 
@@ -68,12 +68,12 @@ impl Wake for SeatBell {
 }
 
 /// Where a seat finds its next piece of work.
-pub(super) struct Desk<J> {
+pub(super) struct JobSlot<J> {
     job: Cell<Option<J>>,
     busy: Cell<bool>,
 }
 
-impl<J> Desk<J> {
+impl<J> JobSlot<J> {
     /// Waits for the next piece of work.
     pub async fn next(&self) -> J {
         self.busy.set(false);
@@ -91,28 +91,28 @@ impl<J> Desk<J> {
 type Work = Pin<Box<dyn Future<Output = ()>>>;
 
 struct Seat<J> {
-    desk: Rc<Desk<J>>,
+    desk: Rc<JobSlot<J>>,
     /// None while it is vacant.
     work: Option<Work>,
     waker: Waker,
 }
 
 /// All seats of one connection.
-pub(super) struct Seats<J> {
+pub(super) struct StreamSlots<J> {
     seats: Vec<Seat<J>>,
     /// Those without a piece of work; the one left last is warmest.
     free: Vec<usize>,
     vacant: Vec<usize>,
-    bells: Arc<Bells>,
+    bells: Arc<WakeSet>,
     /// Rings the connection's bell.
     pub waker: Waker,
-    begin: fn(Rc<Desk<J>>) -> Work,
+    begin: fn(Rc<JobSlot<J>>) -> Work,
 }
 
-impl<J> Seats<J> {
+impl<J> StreamSlots<J> {
     /// At most `most`; none of them is made before it is needed. `begin` makes the work of one, which ends never.
-    pub fn new(most: usize, begin: fn(Rc<Desk<J>>) -> Work) -> Self {
-        let bells = Arc::new(Bells {
+    pub fn new(most: usize, begin: fn(Rc<JobSlot<J>>) -> Work) -> Self {
+        let bells = Arc::new(WakeSet {
             seats: (0..most.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             connection: AtomicBool::new(true),
             awake: AtomicBool::new(true),
@@ -142,7 +142,7 @@ impl<J> Seats<J> {
     }
 
     /// Whether the task may wait: nobody has rung.
-    pub fn lie_down(&self) -> bool {
+    pub fn try_park(&self) -> bool {
         self.bells.awake.store(false, SeqCst);
         if self.bells.any_rung() {
             self.bells.awake.store(true, SeqCst);
@@ -152,7 +152,7 @@ impl<J> Seats<J> {
     }
 
     /// Whether the connection's bell was rung since the last call.
-    pub fn was_rung(&self) -> bool {
+    pub fn take_wake(&self) -> bool {
         self.bells.connection.load(SeqCst) && self.bells.connection.swap(false, SeqCst)
     }
 
@@ -174,7 +174,7 @@ impl<J> Seats<J> {
     }
 
     fn seat(&self, index: usize) -> Seat<J> {
-        let desk = Rc::new(Desk {
+        let desk = Rc::new(JobSlot {
             job: Cell::new(None),
             busy: Cell::new(false),
         });
@@ -266,8 +266,8 @@ mod tests {
         waker: Rc<Cell<Option<Waker>>>,
     }
 
-    fn seats(most: usize) -> (Seats<Piece>, Arc<Task>) {
-        async fn work(desk: Rc<Desk<Piece>>) {
+    fn seats(most: usize) -> (StreamSlots<Piece>, Arc<Task>) {
+        async fn work(desk: Rc<JobSlot<Piece>>) {
             loop {
                 let mut piece = desk.next().await;
                 std::future::poll_fn(|cx| {
@@ -283,10 +283,10 @@ mod tests {
                 piece.done.set(piece.done.get() + 1);
             }
         }
-        let seats = Seats::new(most, |desk| Box::pin(work(desk)));
+        let seats = StreamSlots::new(most, |desk| Box::pin(work(desk)));
         let task = Arc::new(Task::default());
         seats.wake_up(&task.clone().into());
-        assert!(seats.was_rung(), "a new connection is to be polled");
+        assert!(seats.take_wake(), "a new connection is to be polled");
         (seats, task)
     }
 
@@ -339,7 +339,7 @@ mod tests {
         seats.poll();
         let done: Vec<_> = (0..100).filter(|i| pieces[*i].done.get() == 1).collect();
         assert_eq!(done, [3, 64, 99]);
-        assert!(!seats.are_free() && !seats.was_rung());
+        assert!(!seats.are_free() && !seats.take_wake());
         seats.clear();
         assert_eq!(seats.seats.len(), 100, "what is under way stays");
     }
@@ -351,11 +351,11 @@ mod tests {
         seats.take(piece.clone());
         let waker = piece.waker.take().expect("waits");
         waker.wake_by_ref();
-        assert!(!seats.lie_down(), "a bell was rung meanwhile");
+        assert!(!seats.try_park(), "a bell was rung meanwhile");
         seats.poll();
         seats.waker.wake_by_ref();
-        assert!(!seats.lie_down() && seats.was_rung());
-        assert!(seats.lie_down());
+        assert!(!seats.try_park() && seats.take_wake());
+        assert!(seats.try_park());
         assert_eq!(task.0.load(SeqCst), 0);
         (0..3).for_each(|_| waker.wake_by_ref());
         seats.waker.wake_by_ref();

@@ -24,7 +24,7 @@ const MANY: usize = 32;
 
 /// A connection's windows.
 #[derive(Debug)]
-pub(super) struct Windows {
+pub(super) struct ReceiveWindows {
     /// What a connection announces of streams.
     pub stream: u32,
     /// The window of all of them together.
@@ -32,7 +32,7 @@ pub(super) struct Windows {
     set: Cell<u32>,
 }
 
-impl Windows {
+impl ReceiveWindows {
     /// Of a connection with at most `streams` streams.
     pub fn new(streams: u32) -> Self {
         Self {
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn what_all_streams_may_send_ahead_fits_into_the_connections_window() {
         for streams in [1, 100, 128, 1_000, u32::MAX] {
-            let windows = Windows::new(streams);
+            let windows = ReceiveWindows::new(streams);
             let all = u64::from(streams) * u64::from(windows.stream);
             assert!(
                 all.min(1 << 30) <= u64::from(windows.connection),
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn windows_grow_for_few_bulk_uploads_and_shrink_before_many_streams() {
-        let windows = Windows::new(128);
+        let windows = ReceiveWindows::new(128);
         assert_eq!(windows.fitting(1, 0), None, "no bulk upload");
         assert_eq!(windows.fitting(FEW + 1, 1), None, "too many streams");
         assert_eq!(windows.fitting(FEW, 1), Some(LARGE));

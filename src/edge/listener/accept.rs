@@ -16,10 +16,10 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Notify;
 
 use super::{ListenerRuntime, Socket};
-use crate::edge::admission::{Gate, Place};
+use crate::edge::admission::{Admission, ConnectionPermit};
 use crate::edge::connection::Accepted;
 use crate::edge::tls::{self, TlsInfo};
-use crate::net::{Phase, Stream, Watched, Watches};
+use crate::net::{OwnedTaskControl, Stream, TaskControls, TaskPhase};
 use crate::telemetry::record::Reason;
 
 /// First pause after a failed accept; doubled each time.
@@ -35,7 +35,7 @@ const TURN_AWAY: Duration = Duration::from_secs(1);
 
 /// One worker's side of a listener.
 #[derive(Debug)]
-pub struct Door {
+pub struct Acceptor {
     worker: usize,
     runtime: RefCell<Arc<ListenerRuntime>>,
     closing: Cell<bool>,
@@ -45,7 +45,7 @@ pub struct Door {
     changed: Notify,
 }
 
-impl Door {
+impl Acceptor {
     /// Open, for this worker.
     pub fn new(worker: usize, runtime: Arc<ListenerRuntime>) -> Rc<Self> {
         Rc::new(Self {
@@ -94,17 +94,17 @@ impl Door {
     }
 }
 
-enum Listening {
+enum ListenSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-enum Raw {
+enum RawStream {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
 }
 
-impl Listening {
+impl ListenSocket {
     /// Registers the socket with this thread's runtime.
     fn new(socket: Socket) -> io::Result<Self> {
         Ok(match socket {
@@ -113,18 +113,18 @@ impl Listening {
         })
     }
 
-    async fn accept(&self) -> io::Result<Raw> {
+    async fn accept(&self) -> io::Result<RawStream> {
         match self {
             Self::Tcp(l) => l
                 .accept()
                 .await
-                .map(|(stream, peer)| Raw::Tcp(stream, peer)),
-            Self::Unix(l) => l.accept().await.map(|(stream, _)| Raw::Unix(stream)),
+                .map(|(stream, peer)| RawStream::Tcp(stream, peer)),
+            Self::Unix(l) => l.accept().await.map(|(stream, _)| RawStream::Unix(stream)),
         }
     }
 
     /// Accepts only what is there already.
-    async fn accept_waiting(&self) -> Option<io::Result<Raw>> {
+    async fn accept_waiting(&self) -> Option<io::Result<RawStream>> {
         tokio::select! {
             biased;
             accepted = self.accept() => Some(accepted),
@@ -133,20 +133,20 @@ impl Listening {
     }
 
     /// Accepts whoever waits, asking the kernel itself (the runtime may not have heard of them yet), and closes the socket.
-    fn accept_rest(self, mut see: impl FnMut(Raw)) -> io::Result<()> {
+    fn accept_rest(self, mut see: impl FnMut(RawStream)) -> io::Result<()> {
         match self {
             Self::Tcp(listener) => {
                 let listener = listener.into_std()?;
                 while let Ok((stream, peer)) = listener.accept() {
                     stream.set_nonblocking(true)?;
-                    see(Raw::Tcp(TcpStream::from_std(stream)?, peer));
+                    see(RawStream::Tcp(TcpStream::from_std(stream)?, peer));
                 }
             }
             Self::Unix(listener) => {
                 let listener = listener.into_std()?;
                 while let Ok((stream, _)) = listener.accept() {
                     stream.set_nonblocking(true)?;
-                    see(Raw::Unix(UnixStream::from_std(stream)?));
+                    see(RawStream::Unix(UnixStream::from_std(stream)?));
                 }
             }
         }
@@ -156,12 +156,17 @@ impl Listening {
 
 /// Accepts on `socket` until the door is closed and nobody waits any more. `serve` is spawned for each connection, which can be
 /// drained and shed by its watch from the moment that it was accepted.
-pub async fn run<F, S>(door: Rc<Door>, socket: Socket, gate: Arc<Gate>, watches: Watches, serve: S)
-where
+pub async fn run<F, S>(
+    door: Rc<Acceptor>,
+    socket: Socket,
+    gate: Arc<Admission>,
+    watches: TaskControls,
+    serve: S,
+) where
     S: Fn(Accepted) -> F + Clone + 'static,
     F: Future<Output = ()> + 'static,
 {
-    let listening = match Listening::new(socket) {
+    let listening = match ListenSocket::new(socket) {
         Ok(listening) => listening,
         Err(error) => {
             let runtime = door.runtime();
@@ -243,7 +248,7 @@ where
 
 /// A place for a client that was accepted already. If the house is full it waits inside, while a connection that does
 /// nothing is shed for it, unless the listener is about to close.
-async fn entry(gate: &Arc<Gate>, door: &Door) -> Place {
+async fn entry(gate: &Arc<Admission>, door: &Acceptor) -> ConnectionPermit {
     loop {
         if let Some(place) = gate.try_enter() {
             return place;
@@ -256,7 +261,7 @@ async fn entry(gate: &Arc<Gate>, door: &Door) -> Place {
 }
 
 /// Waits until the process may take another connection.
-async fn room(gate: &Gate) {
+async fn room(gate: &Admission) {
     while gate.is_full() {
         gate.warn_full();
         gate.press();
@@ -316,7 +321,7 @@ impl Trouble {
     }
 
     /// After long trouble: closes one connection that waits, so that its client can go elsewhere.
-    async fn turn_away(&mut self, listening: &Listening) {
+    async fn turn_away(&mut self, listening: &ListenSocket) {
         if self.since.is_some_and(|since| since.elapsed() >= TURN_AWAY)
             && self.reserve.take().is_some()
         {
@@ -330,12 +335,12 @@ impl Trouble {
 
 /// A task for the connection.
 fn welcome<F, S>(
-    raw: Raw,
+    raw: RawStream,
     runtime: Arc<ListenerRuntime>,
     worker: usize,
-    place: Place,
-    gate: &Arc<Gate>,
-    watches: &Watches,
+    place: ConnectionPermit,
+    gate: &Arc<Admission>,
+    watches: &TaskControls,
     serve: S,
 ) where
     S: Fn(Accepted) -> F + 'static,
@@ -345,8 +350,8 @@ fn welcome<F, S>(
     // Clear text needs no second future around the request loop's, which idle connections would pay for.
     let Some(table) = runtime.tls.clone() else {
         let (stream, peer) = match raw {
-            Raw::Tcp(stream, peer) => (Stream::Tcp(stream), Some(canonical(peer))),
-            Raw::Unix(stream) => (Stream::Unix(stream), None),
+            RawStream::Tcp(stream, peer) => (Stream::Tcp(stream), Some(canonical(peer))),
+            RawStream::Unix(stream) => (Stream::Unix(stream), None),
         };
         tokio::task::spawn_local(serve(Accepted {
             stream,
@@ -358,7 +363,7 @@ fn welcome<F, S>(
         }));
         return;
     };
-    watched.enter(Phase::Handshake);
+    watched.enter(TaskPhase::Handshake);
     watched.arm(gate.handshake_timeout());
     tokio::task::spawn_local(async move {
         let Some((stream, peer, tls)) =
@@ -366,7 +371,7 @@ fn welcome<F, S>(
         else {
             return;
         };
-        watched.enter(Phase::Idle);
+        watched.enter(TaskPhase::Idle);
         let accepted = Accepted {
             stream,
             peer,
@@ -382,20 +387,20 @@ fn welcome<F, S>(
 
 /// The handshake, within the time of its watch.
 async fn secure(
-    raw: Raw,
+    raw: RawStream,
     runtime: &ListenerRuntime,
     worker: usize,
-    table: Arc<tls::Table>,
-    watched: &Watched,
+    table: Arc<tls::CertificateTable>,
+    watched: &OwnedTaskControl,
 ) -> Option<(Stream, Option<SocketAddr>, TlsInfo)> {
     let mut handshake = pin!(async {
         Ok::<_, io::Error>(match raw {
-            Raw::Tcp(stream, peer) => {
+            RawStream::Tcp(stream, peer) => {
                 let (stream, tls) = table.handshake(stream).await?;
                 let peer = Some(canonical(peer));
                 (Stream::ServerTls(Box::new(stream)), peer, tls)
             }
-            Raw::Unix(stream) => {
+            RawStream::Unix(stream) => {
                 let (stream, tls) = table.handshake(stream).await?;
                 (Stream::ServerTlsUnix(Box::new(stream)), None, tls)
             }
@@ -454,7 +459,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap())
             .await
             .unwrap();
-        let listening = Listening::Tcp(listener);
+        let listening = ListenSocket::Tcp(listener);
         let mut trouble = Trouble::new();
         trouble.since = Some(Instant::now());
         trouble.turn_away(&listening).await;

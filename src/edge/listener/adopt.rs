@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use socket2::SockRef;
 
-use super::bind::{self, Bound, Place, Socket};
+use super::bind::{self, Bound, BoundAddress, Socket};
 use crate::config::spec::Bind;
 use crate::net::SocketFile;
 
@@ -48,7 +48,7 @@ fn tcp(inherited: Vec<OwnedFd>, workers: usize) -> io::Result<Bound> {
         .collect::<io::Result<_>>()?;
     Ok(Bound {
         sockets: dealt(listeners.into_iter().map(Socket::Tcp), workers),
-        place: Place::Tcp(address),
+        place: BoundAddress::Tcp(address),
         file: None,
         held,
     })
@@ -61,7 +61,7 @@ fn unix(mut inherited: Vec<OwnedFd>, path: &std::path::Path, workers: usize) -> 
     let sockets = clones.collect::<io::Result<Vec<_>>>()?;
     Ok(Bound {
         sockets: dealt(sockets.into_iter(), workers),
-        place: Place::Unix(path.to_owned()),
+        place: BoundAddress::Unix(path.to_owned()),
         file: Some(Arc::new(SocketFile::adopted(path)?)),
         held: vec![listener.into()],
     })
@@ -106,7 +106,7 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let bound = adopt(vec![socket.into()], &Bind::Tcp(address), 2).unwrap();
-        assert_eq!(bound.place, Place::Tcp(address));
+        assert_eq!(bound.place, BoundAddress::Tcp(address));
         assert_eq!(bound.sockets.iter().map(Vec::len).sum::<usize>(), 2);
     }
 }

@@ -29,14 +29,14 @@ pub enum Socket {
 
 /// Where a listener is bound: a configured port 0 is a real one here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum BoundAddress {
     /// TCP.
     Tcp(SocketAddr),
     /// Unix.
     Unix(PathBuf),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for BoundAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
@@ -51,7 +51,7 @@ pub struct Bound {
     /// By worker.
     pub sockets: Vec<Vec<Socket>>,
     /// Where they are bound.
-    pub place: Place,
+    pub place: BoundAddress,
     /// Of a Unix listener.
     pub file: Option<Arc<SocketFile>>,
     /// A duplicate of every socket, for the process that may take over.
@@ -111,7 +111,7 @@ fn tcp(mut address: SocketAddr, workers: usize, ours: &[u16]) -> io::Result<Boun
     }
     Ok(Bound {
         sockets: adopt::dealt(sockets.into_iter(), workers),
-        place: Place::Tcp(address),
+        place: BoundAddress::Tcp(address),
         file: None,
         held,
     })
@@ -155,7 +155,7 @@ fn unix(path: &Path, workers: usize) -> io::Result<Bound> {
     }
     Ok(Bound {
         sockets: adopt::dealt(sockets.into_iter(), workers),
-        place: Place::Unix(path.to_owned()),
+        place: BoundAddress::Unix(path.to_owned()),
         file: Some(Arc::new(file)),
         held: vec![listener.into()],
     })
@@ -221,8 +221,8 @@ mod tests {
 
     fn port(bound: &Bound) -> u16 {
         match &bound.place {
-            Place::Tcp(address) => address.port(),
-            Place::Unix(path) => panic!("{}", path.display()),
+            BoundAddress::Tcp(address) => address.port(),
+            BoundAddress::Unix(path) => panic!("{}", path.display()),
         }
     }
 
@@ -253,7 +253,7 @@ mod tests {
     fn any_answers_on_both_families() {
         let bound = open(&Bind::Any(0), 1, &[]).unwrap();
         std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port(&bound))).unwrap();
-        if matches!(bound.place, Place::Tcp(SocketAddr::V6(_))) {
+        if matches!(bound.place, BoundAddress::Tcp(SocketAddr::V6(_))) {
             std::net::TcpStream::connect((Ipv6Addr::LOCALHOST, port(&bound))).unwrap();
         }
     }

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{ListenerRuntime, Listeners, Standing};
+use super::{BoundListener, ListenerRuntime, Listeners};
 use crate::config::spec;
-use crate::edge::tls::{self, Certificates, Fault, Slot};
+use crate::edge::tls::{self, CertificateFault, CertificateSlot, Certificates};
 use crate::snapshot::CertificateState;
 
 /// What came of looking at the certificates again.
@@ -52,7 +52,7 @@ impl Listeners {
 
     /// Every certificate, as an operator wants to see it.
     pub fn certificate_states(&self) -> Vec<CertificateState> {
-        let of = |standing: &'_ Standing| {
+        let of = |standing: &'_ BoundListener| {
             let listener = standing.runtime.spec.name.clone();
             let slots = standing.certificates.slots().to_vec();
             slots.into_iter().map(move |slot| state(&listener, &slot))
@@ -61,10 +61,10 @@ impl Listeners {
     }
 }
 
-fn state(listener: &str, slot: &Slot) -> CertificateState {
+fn state(listener: &str, slot: &CertificateSlot) -> CertificateState {
     let current = &slot.current;
     let refused = slot.refused.as_ref();
-    let error = |refused: &tls::Refused| {
+    let error = |refused: &tls::RefusedFiles| {
         let errors: Vec<String> = refused.errors.iter().map(ToString::to_string).collect();
         errors.join("\n")
     };
@@ -79,11 +79,13 @@ fn state(listener: &str, slot: &Slot) -> CertificateState {
     }
 }
 
-impl Standing {
+impl BoundListener {
     fn renew(&mut self, renewal: &mut Renewal) {
         let (old, now) = (&self.runtime, SystemTime::now());
         let name = &old.spec.name;
-        let mut say = |(_, error): &Fault| renewal.errors.push(format!("listener {name}: {error}"));
+        let mut say = |(_, error): &CertificateFault| {
+            renewal.errors.push(format!("listener {name}: {error}"))
+        };
         let former = Some(&self.certificates);
         let read = Certificates::read(&old.spec.certs, former, &tls::provider(), now);
         let reading = match read {
@@ -96,7 +98,7 @@ impl Standing {
             self.certificates = reading.certificates;
             return;
         }
-        match tls::Table::new(&old.spec, &reading.certificates, old.tls.as_deref()) {
+        match tls::CertificateTable::new(&old.spec, &reading.certificates, old.tls.as_deref()) {
             Ok(table) => {
                 warn(&old.spec, &reading.warnings);
                 renewal.renewed.push(name.clone());
@@ -119,9 +121,9 @@ impl Standing {
 /// The certificates of a listener that is planned, and their table. Those whose configuration did not change stay where
 /// their files are worse now: an edit elsewhere is not refused for a renewal under way.
 pub(super) fn certificates(
-    listener: &spec::Listener,
-    former: Option<&Standing>,
-) -> Result<(Certificates, Option<Arc<tls::Table>>), Vec<Fault>> {
+    listener: &spec::ListenerSpec,
+    former: Option<&BoundListener>,
+) -> Result<(Certificates, Option<Arc<tls::CertificateTable>>), Vec<CertificateFault>> {
     if listener.certs.is_empty() {
         return Ok((Certificates::default(), None));
     }
@@ -144,7 +146,7 @@ pub(super) fn certificates(
     if let (Some(_), Some(table), false) = (same, &table, reading.changed) {
         return Ok((reading.certificates, Some(table.clone())));
     }
-    match tls::Table::new(listener, &reading.certificates, table.as_deref()) {
+    match tls::CertificateTable::new(listener, &reading.certificates, table.as_deref()) {
         Ok(table) => {
             warn(listener, &reading.warnings);
             Ok((reading.certificates, Some(table)))
@@ -165,7 +167,7 @@ pub(super) fn certificates(
     }
 }
 
-fn warn(listener: &spec::Listener, warnings: &[Fault]) {
+fn warn(listener: &spec::ListenerSpec, warnings: &[CertificateFault]) {
     for (_, warning) in warnings {
         tracing::warn!(listener = listener.name, "{warning}");
     }

@@ -16,7 +16,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connection::Listening;
+use super::connection::ListenerInfo;
 use super::inherit::{Inherited, Label, Purpose};
 use super::tls::{self, Certificates};
 use crate::config::{Spec, spec};
@@ -25,7 +25,7 @@ use crate::net::keepalive::keep_alive;
 use crate::proxy::via::Via;
 use crate::telemetry::Telemetry;
 
-pub use bind::{Place, Socket};
+pub use bind::{BoundAddress, Socket};
 pub use certificates::Renewal;
 use certificates::certificates;
 
@@ -33,24 +33,24 @@ use certificates::certificates;
 #[derive(Debug)]
 pub struct ListenerRuntime {
     /// What the configuration says.
-    pub spec: spec::Listener,
+    pub spec: spec::ListenerSpec,
     /// The part that connections keep. Its `id` is a number that the sockets keep for their life.
-    pub listening: Arc<Listening>,
+    pub listening: Arc<ListenerInfo>,
     /// Certificates; `None` for clear text.
-    pub tls: Option<Arc<tls::Table>>,
+    pub tls: Option<Arc<tls::CertificateTable>>,
     /// Where it is bound.
-    pub place: Place,
+    pub place: BoundAddress,
 }
 
 impl ListenerRuntime {
     fn new(
         id: usize,
-        spec: &spec::Listener,
-        tls: Option<Arc<tls::Table>>,
-        place: Place,
+        spec: &spec::ListenerSpec,
+        tls: Option<Arc<tls::CertificateTable>>,
+        place: BoundAddress,
         telemetry: &Telemetry,
     ) -> Arc<Self> {
-        let listening = Listening {
+        let listening = ListenerInfo {
             id,
             name: spec.name.clone(),
             h1: spec.h1,
@@ -69,7 +69,7 @@ impl ListenerRuntime {
         })
     }
 
-    /// A number that the sockets keep for their life: [`crate::net::Watch::listener`].
+    /// A number that the sockets keep for their life: [`crate::net::TaskControl::listener`].
     pub fn id(&self) -> usize {
         self.listening.id
     }
@@ -77,7 +77,7 @@ impl ListenerRuntime {
 
 /// What a worker is told of one listener.
 #[derive(Debug)]
-pub struct Order {
+pub struct ListenerUpdate {
     /// What new connections are given.
     pub runtime: Arc<ListenerRuntime>,
     /// Its own sockets, when the listener is new; mostly one.
@@ -86,7 +86,7 @@ pub struct Order {
 
 /// A listener that stands.
 #[derive(Clone, Debug)]
-struct Standing {
+struct BoundListener {
     runtime: Arc<ListenerRuntime>,
     certificates: Certificates,
     file: Option<Arc<SocketFile>>,
@@ -99,13 +99,13 @@ struct Standing {
 pub struct Listeners {
     workers: usize,
     next_id: usize,
-    standing: Vec<Standing>,
+    standing: Vec<BoundListener>,
 }
 
 /// What is to stand: bound and read, not yet told to anybody.
 #[derive(Debug)]
 pub struct Plan {
-    standing: Vec<Standing>,
+    standing: Vec<BoundListener>,
     /// By worker, then by listener.
     sockets: Vec<Vec<Vec<Socket>>>,
     next_id: usize,
@@ -119,7 +119,7 @@ pub enum PlanError {
     /// Its address can't be bound. First its name.
     Bind(String, String),
     /// One of its certificates can't be used.
-    Certificate(String, tls::Fault),
+    Certificate(String, tls::CertificateFault),
 }
 
 impl fmt::Display for PlanError {
@@ -172,7 +172,7 @@ impl Listeners {
 
     fn plan_one(
         &self,
-        listener: &spec::Listener,
+        listener: &spec::ListenerSpec,
         telemetry: &Telemetry,
         inherited: &mut Inherited,
         plan: &mut Plan,
@@ -209,7 +209,7 @@ impl Listeners {
             Some(former) if same(&former.runtime) => former.runtime.clone(),
             _ => ListenerRuntime::new(id, listener, table, place, telemetry),
         };
-        plan.standing.push(Standing {
+        plan.standing.push(BoundListener {
             runtime,
             certificates,
             file,
@@ -224,7 +224,7 @@ impl Listeners {
 
     fn bound(
         &self,
-        listener: &spec::Listener,
+        listener: &spec::ListenerSpec,
         inherited: &mut Inherited,
     ) -> Result<bind::Bound, String> {
         let sockets = inherited.listener(listener);
@@ -237,9 +237,9 @@ impl Listeners {
     }
 
     /// The standing listener whose sockets this one goes on with: the same address, by preference the same name.
-    fn former(&self, listener: &spec::Listener) -> Option<&Standing> {
-        let same = |s: &&Standing| s.runtime.spec.bind == listener.bind;
-        let named = |s: &&Standing| s.runtime.spec.name == listener.name;
+    fn former(&self, listener: &spec::ListenerSpec) -> Option<&BoundListener> {
+        let same = |s: &&BoundListener| s.runtime.spec.bind == listener.bind;
+        let named = |s: &&BoundListener| s.runtime.spec.name == listener.name;
         let mut all = self.standing.iter().filter(same);
         let by_name = self.standing.iter().filter(same).find(named);
         // Port 0 is another port for each name.
@@ -249,21 +249,21 @@ impl Listeners {
     }
 
     fn ports(&self) -> Vec<u16> {
-        let port = |s: &Standing| match &s.runtime.place {
-            Place::Tcp(address) => Some(address.port()),
-            Place::Unix(_) => None,
+        let port = |s: &BoundListener| match &s.runtime.place {
+            BoundAddress::Tcp(address) => Some(address.port()),
+            BoundAddress::Unix(_) => None,
         };
         self.standing.iter().filter_map(port).collect()
     }
 
     /// The plan stands from now on. What each worker is to be told, in the order of the workers.
-    pub fn adopt(&mut self, plan: Plan) -> Vec<Vec<Order>> {
+    pub fn adopt(&mut self, plan: Plan) -> Vec<Vec<ListenerUpdate>> {
         self.standing = plan.standing;
         self.next_id = plan.next_id;
         for standing in &self.standing {
             standing.keep_alive(plan.pause);
         }
-        let order = |(standing, sockets): (&Standing, Vec<Socket>)| Order {
+        let order = |(standing, sockets): (&BoundListener, Vec<Socket>)| ListenerUpdate {
             runtime: standing.runtime.clone(),
             sockets,
         };
@@ -273,8 +273,8 @@ impl Listeners {
     }
 
     /// What each worker is to be told when only certificates changed.
-    pub fn orders(&self) -> Vec<Order> {
-        let order = |s: &Standing| Order {
+    pub fn orders(&self) -> Vec<ListenerUpdate> {
+        let order = |s: &BoundListener| ListenerUpdate {
             runtime: s.runtime.clone(),
             sockets: Vec::new(),
         };
@@ -285,22 +285,22 @@ impl Listeners {
     ///
     /// # Errors
     /// A descriptor can't be duplicated.
-    pub fn orders_anew(&self, worker: usize) -> io::Result<Vec<Order>> {
-        let order = |s: &Standing| {
+    pub fn orders_anew(&self, worker: usize) -> io::Result<Vec<ListenerUpdate>> {
+        let order = |s: &BoundListener| {
             // As they were dealt: one for all where they have a path, else one after the other.
             let mine = |n: usize| match s.runtime.place {
-                Place::Tcp(_) => n % self.workers == worker,
-                Place::Unix(_) => true,
+                BoundAddress::Tcp(_) => n % self.workers == worker,
+                BoundAddress::Unix(_) => true,
             };
             let held = s.held.iter().enumerate().filter(|(n, _)| mine(*n));
             let socket = |(_, fd): (usize, &OwnedFd)| {
                 let fd = fd.try_clone()?;
                 Ok(match s.runtime.place {
-                    Place::Tcp(_) => Socket::Tcp(fd.into()),
-                    Place::Unix(_) => Socket::Unix(fd.into()),
+                    BoundAddress::Tcp(_) => Socket::Tcp(fd.into()),
+                    BoundAddress::Unix(_) => Socket::Unix(fd.into()),
                 })
             };
-            Ok(Order {
+            Ok(ListenerUpdate {
                 runtime: s.runtime.clone(),
                 sockets: held.map(socket).collect::<io::Result<_>>()?,
             })
@@ -309,8 +309,8 @@ impl Listeners {
     }
 
     /// Where each listener is bound, by name.
-    pub fn places(&self) -> Vec<(String, Place)> {
-        let place = |s: &Standing| (s.runtime.spec.name.clone(), s.runtime.place.clone());
+    pub fn places(&self) -> Vec<(String, BoundAddress)> {
+        let place = |s: &BoundListener| (s.runtime.spec.name.clone(), s.runtime.place.clone());
         self.standing.iter().map(place).collect()
     }
 
@@ -369,10 +369,10 @@ fn longest_pause(spec: &Spec) -> Duration {
     pauses.max().unwrap_or_default()
 }
 
-impl Standing {
+impl BoundListener {
     /// Turns TCP keepalive on for all connections that are accepted from now on: they inherit it, so that it costs them nothing.
     fn keep_alive(&self, pause: Duration) {
-        if let Place::Unix(_) = self.runtime.place {
+        if let BoundAddress::Unix(_) = self.runtime.place {
             return;
         }
         for socket in &*self.held {

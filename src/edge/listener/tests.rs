@@ -1,25 +1,25 @@
 //! What a reload does to listeners, and accepting with real sockets.
 
 use super::*;
-use crate::edge::admission::Gate;
+use crate::edge::admission::Admission;
 use crate::edge::connection::Accepted;
 use crate::edge::inherit::Inherited;
-use crate::edge::tls::tests::Desk;
-use crate::net::Watches;
+use crate::edge::tls::tests::TestCertificates;
+use crate::net::TaskControls;
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-fn clear(name: &str, port: u16) -> spec::Listener {
-    spec::Listener {
+fn clear(name: &str, port: u16) -> spec::ListenerSpec {
+    spec::ListenerSpec {
         name: name.into(),
         bind: spec::Bind::Tcp((Ipv4Addr::LOCALHOST, port).into()),
         ..crate::edge::tls::tests::listener(Vec::new())
     }
 }
 
-fn spec(listeners: Vec<spec::Listener>) -> Spec {
+fn spec(listeners: Vec<spec::ListenerSpec>) -> Spec {
     Spec {
         workers: None,
         admin: None,
@@ -51,7 +51,7 @@ fn limits(connections: Option<usize>) -> spec::ProxyLimits {
 }
 
 /// Two workers with these listeners.
-fn standing(listeners: Vec<spec::Listener>) -> (Listeners, Vec<Vec<Order>>) {
+fn standing(listeners: Vec<spec::ListenerSpec>) -> (Listeners, Vec<Vec<ListenerUpdate>>) {
     let mut all = Listeners::new(2);
     let plan = all
         .plan(
@@ -68,8 +68,8 @@ fn address(listeners: &Listeners, name: &str) -> SocketAddr {
     let places = listeners.places();
     let found = places.iter().find(|(n, _)| n == name);
     match &found.expect("listener").1 {
-        Place::Tcp(address) => *address,
-        Place::Unix(path) => panic!("{}", path.display()),
+        BoundAddress::Tcp(address) => *address,
+        BoundAddress::Unix(path) => panic!("{}", path.display()),
     }
 }
 
@@ -96,7 +96,7 @@ fn every_worker_is_given_a_socket_once() {
 #[test]
 fn other_settings_keep_the_socket() {
     let (mut listeners, orders) = standing(vec![clear("a", 0)]);
-    let changed = spec::Listener {
+    let changed = spec::ListenerSpec {
         h2: false,
         ..clear("a", 0)
     };
@@ -154,8 +154,8 @@ fn lines(errors: &[PlanError]) -> String {
     lines.join("\n")
 }
 
-fn with_cert(cert: spec::Cert) -> spec::Listener {
-    spec::Listener {
+fn with_cert(cert: spec::Cert) -> spec::ListenerSpec {
+    spec::ListenerSpec {
         certs: vec![cert],
         ..clear("https", 0)
     }
@@ -163,7 +163,7 @@ fn with_cert(cert: spec::Cert) -> spec::Listener {
 
 #[test]
 fn a_renewal_is_taken_up_and_a_bad_one_is_told_once_and_keeps_the_old() {
-    let desk = Desk::new();
+    let desk = TestCertificates::new();
     let cert = desk.issue("a", &["a.test"]);
     let (mut listeners, orders) = standing(vec![with_cert(cert.clone())]);
     let nothing = listeners.renew();
@@ -190,7 +190,7 @@ fn a_renewal_is_taken_up_and_a_bad_one_is_told_once_and_keeps_the_old() {
 
 #[test]
 fn an_edit_elsewhere_is_not_refused_for_a_renewal_under_way() {
-    let desk = Desk::new();
+    let desk = TestCertificates::new();
     let cert = desk.issue("a", &["a.test"]);
     let (listeners, _orders) = standing(vec![with_cert(cert.clone())]);
     std::fs::write(&cert.cert, "half a certificate").unwrap();
@@ -230,7 +230,7 @@ fn locally<F: Future<Output = ()>>(test: F) {
 }
 
 /// Takes the one socket of the one listener.
-fn one(orders: &mut [Vec<Order>]) -> (Arc<ListenerRuntime>, Socket) {
+fn one(orders: &mut [Vec<ListenerUpdate>]) -> (Arc<ListenerRuntime>, Socket) {
     let order = &mut orders[0][0];
     (order.runtime.clone(), order.sockets.pop().unwrap())
 }
@@ -263,11 +263,11 @@ fn who_waits_when_a_listener_is_taken_away_is_still_served() {
             .map(|_| TcpStream::connect(address).unwrap())
             .collect();
         let served: Rc<RefCell<Vec<Accepted>>> = Rc::default();
-        let door = accept::Door::new(0, runtime);
+        let door = accept::Acceptor::new(0, runtime);
         door.close();
         let seen = served.clone();
-        let gate = Gate::new(&limits(None), None);
-        accept::run(door, socket, gate, Watches::new(), move |accepted| {
+        let gate = Admission::new(&limits(None), None);
+        accept::run(door, socket, gate, TaskControls::new(), move |accepted| {
             let seen = seen.clone();
             async move { seen.borrow_mut().push(accepted) }
         })
@@ -282,15 +282,15 @@ fn a_full_house_lets_nobody_in_until_somebody_leaves() {
     locally(async {
         let (address, runtime, socket) = single();
         let inside = Rc::new(std::cell::Cell::new(0));
-        let gate = Gate::new(&limits(Some(2)), None);
+        let gate = Admission::new(&limits(Some(2)), None);
         let (seen, leave) = (inside.clone(), Rc::new(tokio::sync::Notify::new()));
         let leaving = leave.clone();
-        let door = accept::Door::new(0, runtime);
+        let door = accept::Acceptor::new(0, runtime);
         tokio::task::spawn_local(accept::run(
             door,
             socket,
             gate.clone(),
-            Watches::new(),
+            TaskControls::new(),
             move |accepted| {
                 let (seen, leaving) = (seen.clone(), leaving.clone());
                 async move {
@@ -316,15 +316,15 @@ fn a_full_house_lets_nobody_in_until_somebody_leaves() {
 fn a_panic_in_one_connection_harms_no_other() {
     locally(async {
         let (address, runtime, socket) = single();
-        let gate = Gate::new(&limits(None), None);
+        let gate = Admission::new(&limits(None), None);
         let served = Rc::new(std::cell::Cell::new(0));
         let count = served.clone();
-        let door = accept::Door::new(0, runtime);
+        let door = accept::Acceptor::new(0, runtime);
         tokio::task::spawn_local(accept::run(
             door,
             socket,
             gate.clone(),
-            Watches::new(),
+            TaskControls::new(),
             move |accepted| {
                 let count = count.clone();
                 async move {
@@ -344,18 +344,18 @@ fn a_panic_in_one_connection_harms_no_other() {
 #[test]
 fn a_client_that_never_shakes_hands_is_let_go_in_time() {
     locally(async {
-        let desk = Desk::new();
+        let desk = TestCertificates::new();
         let mut all = Listeners::new(1);
         let wanted = spec(vec![with_cert(desk.issue("a", &["a.test"]))]);
         let plan = all
             .plan(&wanted, &Telemetry::new(1), &mut Inherited::default())
             .unwrap();
         let (runtime, socket) = one(&mut all.adopt(plan));
-        let gate = Gate::new(&limits(None), None);
-        let door = accept::Door::new(0, runtime);
+        let gate = Admission::new(&limits(None), None);
+        let door = accept::Acceptor::new(0, runtime);
         let served = Rc::new(std::cell::Cell::new(false));
         let serves = served.clone();
-        let watches = Watches::new();
+        let watches = TaskControls::new();
         tokio::task::spawn_local(accept::run(
             door,
             socket,

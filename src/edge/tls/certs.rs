@@ -23,7 +23,7 @@ const OTHERS: u32 = 0o006;
 
 /// The key of a certificate's configuration that an error is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum CertificateKey {
     /// `cert`
     Cert,
     /// `key`
@@ -34,7 +34,7 @@ pub enum Part {
     Sni,
 }
 
-impl Part {
+impl CertificateKey {
     /// As the configuration writes it.
     pub fn key(self) -> &'static str {
         match self {
@@ -58,7 +58,7 @@ impl Part {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertError {
     /// What it is about.
-    pub part: Part,
+    pub part: CertificateKey,
     /// What is wrong, with the file's name.
     pub message: String,
     /// What to do; may be empty.
@@ -66,7 +66,11 @@ pub struct CertError {
 }
 
 impl CertError {
-    pub(super) fn new(part: Part, message: impl Into<String>, help: impl Into<String>) -> Self {
+    pub(super) fn new(
+        part: CertificateKey,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
         Self {
             part,
             message: message.into(),
@@ -101,10 +105,12 @@ impl Files {
     /// # Errors
     /// Everything that is wrong: files that are not there or not readable, a key that is open to others.
     pub fn read(cert: &spec::Cert) -> Result<Self, Vec<CertError>> {
-        let chain = file(&cert.cert, Part::Cert);
-        let key = file(&cert.key, Part::Key);
+        let chain = file(&cert.cert, CertificateKey::Cert);
+        let key = file(&cert.key, CertificateKey::Key);
         let client_ca = cert.client_ca.as_deref();
-        let client_ca = client_ca.map(|path| file(path, Part::ClientCa)).transpose();
+        let client_ca = client_ca
+            .map(|path| file(path, CertificateKey::ClientCa))
+            .transpose();
         match (chain, key, client_ca) {
             (Ok(chain), Ok(key), Ok(client_ca)) => {
                 // A certificate that was named by mistake may be read by everybody: that is said elsewhere.
@@ -136,7 +142,7 @@ impl Files {
     }
 }
 
-fn file(path: &Path, part: Part) -> Result<Vec<u8>, CertError> {
+fn file(path: &Path, part: CertificateKey) -> Result<Vec<u8>, CertError> {
     std::fs::read(path).map_err(|e| {
         let help = match e.kind() {
             std::io::ErrorKind::NotFound => "Check the path; it is taken from the directory that cutover runs in unless it begins with /",
@@ -159,7 +165,7 @@ fn private(path: &Path) -> Result<(), CertError> {
     }
     let shown = path.display();
     Err(CertError::new(
-        Part::Key,
+        CertificateKey::Key,
         format!("key {shown}: every user of this machine may read or write it (mode {mode:04o})"),
         format!(
             "Run `chmod o-rw {shown}` (for a Kubernetes secret set `defaultMode: 0440`), and replace the key if it may have been copied"
@@ -218,7 +224,7 @@ impl Certificate {
                 spec.key.display()
             );
             return Err(vec![CertError::new(
-                Part::Cert,
+                CertificateKey::Cert,
                 message,
                 "Exchange the two paths",
             )]);
@@ -270,7 +276,7 @@ impl Certificate {
                 not_after,
             } = self.validity;
             warnings.push(CertError::new(
-                Part::Cert,
+                CertificateKey::Cert,
                 format!(
                     "certificate {shown} is not valid now (valid from {} to {}); clients will refuse it",
                     date(not_before),
@@ -281,7 +287,7 @@ impl Certificate {
         }
         for name in self.uncovered() {
             warnings.push(CertError::new(
-                Part::Sni,
+                CertificateKey::Sni,
                 format!(
                     "certificate {shown} does not cover {name}, which its `sni` names; clients will refuse it (it covers: {})",
                     self.covers.join(", ")
@@ -301,7 +307,7 @@ struct About {
 
 fn chain(path: &Path, pem: &[u8]) -> Result<(Vec<CertificateDer<'static>>, About), CertError> {
     let shown = path.display();
-    let error = |message: String, help: &str| CertError::new(Part::Cert, message, help);
+    let error = |message: String, help: &str| CertError::new(CertificateKey::Cert, message, help);
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|e| {
@@ -309,7 +315,7 @@ fn chain(path: &Path, pem: &[u8]) -> Result<(Vec<CertificateDer<'static>>, About
             error(message, "It may be written only in part")
         })?;
     let Some(leaf) = chain.first() else {
-        return Err(pem::no_certificate(path, pem, Part::Cert));
+        return Err(pem::no_certificate(path, pem, CertificateKey::Cert));
     };
     let (_, parsed) = X509Certificate::from_der(leaf).map_err(|e| {
         let message = format!("certificate {shown}: its first certificate can't be read: {e}");
@@ -337,7 +343,7 @@ fn signing_key(
         match pem::content(bytes) {
             pem::Content::EncryptedKey => pem::no_key(path, bytes, &e.to_string()),
             _ => CertError::new(
-                Part::Key,
+                CertificateKey::Key,
                 format!("key {} can't be used: {e}", path.display()),
                 "RSA from 2048 bits, ECDSA P-256/P-384 and Ed25519 work",
             ),
@@ -350,7 +356,7 @@ fn fits(spec: &spec::Cert, key: &CertifiedKey) -> Result<(), CertError> {
     match key.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(()),
         Err(e) => Err(CertError::new(
-            Part::Key,
+            CertificateKey::Key,
             format!(
                 "key {} does not belong to certificate {} ({e})",
                 spec.key.display(),
@@ -368,7 +374,7 @@ fn serves(spec: &spec::Cert, covers: &[String]) -> Result<Vec<String>, CertError
     }
     if covers.is_empty() {
         return Err(CertError::new(
-            Part::Cert,
+            CertificateKey::Cert,
             format!(
                 "certificate {} names no host (it has no subject alternative name), so it is unknown whom it is for",
                 spec.cert.display()
@@ -405,7 +411,7 @@ fn covered(cert: &X509Certificate<'_>) -> Vec<String> {
 /// The authorities whose client certificates are demanded.
 fn authorities(path: &Path, pem: &[u8]) -> Result<RootCertStore, CertError> {
     let shown = path.display();
-    let error = |message: String| CertError::new(Part::ClientCa, message, "");
+    let error = |message: String| CertError::new(CertificateKey::ClientCa, message, "");
     let mut roots = RootCertStore::empty();
     for cert in CertificateDer::pem_slice_iter(pem) {
         let cert = cert.map_err(|e| error(format!("client_ca {shown} is not valid PEM: {e}")))?;
@@ -416,7 +422,7 @@ fn authorities(path: &Path, pem: &[u8]) -> Result<RootCertStore, CertError> {
         })?;
     }
     if roots.is_empty() {
-        return Err(pem::no_certificate(path, pem, Part::ClientCa));
+        return Err(pem::no_certificate(path, pem, CertificateKey::ClientCa));
     }
     Ok(roots)
 }

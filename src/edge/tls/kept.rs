@@ -5,28 +5,28 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::crypto::CryptoProvider;
 
-use super::certs::{CertError, Certificate, Files, Part};
+use super::certs::{CertError, Certificate, CertificateKey, Files};
 use crate::config::spec;
 use crate::snapshot::date;
 
 /// The certificates of a listener, in the order of the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Certificates {
-    slots: Vec<Slot>,
+    slots: Vec<CertificateSlot>,
 }
 
 /// One certificate of the configuration.
 #[derive(Clone, Debug)]
-pub struct Slot {
+pub struct CertificateSlot {
     /// What handshakes use.
     pub current: Arc<Certificate>,
     /// Why the files as they are now are not what is used.
-    pub refused: Option<Refused>,
+    pub refused: Option<RefusedFiles>,
 }
 
 /// Files that were refused while an earlier certificate is in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedFiles {
     /// Of the files, if they could be read.
     fingerprint: Option<u64>,
     /// What is wrong with them.
@@ -38,7 +38,7 @@ pub struct Refused {
 }
 
 /// An error of one certificate, by its place in the configuration.
-pub type Fault = (usize, CertError);
+pub type CertificateFault = (usize, CertError);
 
 /// What came of reading the certificates of a listener.
 #[derive(Debug)]
@@ -48,9 +48,9 @@ pub struct Reading {
     /// Some of it is new.
     pub changed: bool,
     /// Files that are refused and were not before: the former certificates stay.
-    pub refused: Vec<Fault>,
+    pub refused: Vec<CertificateFault>,
     /// What is odd about certificates that are new.
-    pub warnings: Vec<Fault>,
+    pub warnings: Vec<CertificateFault>,
 }
 
 impl Certificates {
@@ -64,7 +64,7 @@ impl Certificates {
         former: Option<&Self>,
         provider: &CryptoProvider,
         now: SystemTime,
-    ) -> Result<Reading, Vec<Fault>> {
+    ) -> Result<Reading, Vec<CertificateFault>> {
         let mut reading = Reading {
             certificates: Self::default(),
             changed: former.is_none_or(|f| f.slots.len() != certs.len()),
@@ -75,7 +75,7 @@ impl Certificates {
         for (index, cert) in certs.iter().enumerate() {
             let known = former.and_then(|f| f.slots.iter().find(|slot| slot.current.spec == *cert));
             let fault = |error: CertError| (index, error);
-            match Slot::read(cert, known, provider, now) {
+            match CertificateSlot::read(cert, known, provider, now) {
                 Ok((slot, News::None)) => reading.certificates.slots.push(slot),
                 Ok((slot, News::New)) => {
                     reading.changed = true;
@@ -98,13 +98,13 @@ impl Certificates {
     }
 
     /// The certificates.
-    pub fn slots(&self) -> &[Slot] {
+    pub fn slots(&self) -> &[CertificateSlot] {
         &self.slots
     }
 
     /// Marks a certificate of `read` as refused for a reason that only all of them together have. What is used stays.
-    pub fn refuse(&mut self, (index, error): Fault, read: &Self, now: SystemTime) {
-        self.slots[index].refused = Some(Refused {
+    pub fn refuse(&mut self, (index, error): CertificateFault, read: &Self, now: SystemTime) {
+        self.slots[index].refused = Some(RefusedFiles {
             fingerprint: Some(read.slots[index].current.fingerprint),
             errors: vec![error],
             since: now,
@@ -127,7 +127,7 @@ enum News {
     Refused,
 }
 
-impl Slot {
+impl CertificateSlot {
     fn read(
         cert: &spec::Cert,
         former: Option<&Self>,
@@ -198,7 +198,7 @@ impl Slot {
         };
         let slot = Self {
             current: self.current.clone(),
-            refused: Some(Refused {
+            refused: Some(RefusedFiles {
                 fingerprint,
                 errors,
                 since,
@@ -221,7 +221,7 @@ fn worse(new: &Certificate, current: &Certificate, now: i64) -> Option<CertError
         };
         let until = date(current.validity.not_after);
         return Some(CertError::new(
-            Part::Cert,
+            CertificateKey::Cert,
             format!("certificate {shown} {when}; the one in use is valid until {until}"),
             "Put a valid certificate there",
         ));
@@ -230,7 +230,7 @@ fn worse(new: &Certificate, current: &Certificate, now: i64) -> Option<CertError
     if current.uncovered().is_empty() && !missing.is_empty() {
         let missing = missing.join(", ");
         return Some(CertError::new(
-            Part::Cert,
+            CertificateKey::Cert,
             format!(
                 "certificate {shown} does not cover {missing}, which its `sni` names; the one in use does"
             ),

@@ -1,6 +1,6 @@
 //! TLS towards clients: which certificate and which policy a handshake gets, and what the connection may be used for.
 //!
-//! A listener has one [`Table`]: server names to certificates, and for each policy (no client certificate, or one from a
+//! A listener has one [`CertificateTable`]: server names to certificates, and for each policy (no client certificate, or one from a
 //! given authority) a rustls configuration with a ticket key of its own, so that a session begun under one policy is never
 //! resumed under another. Tables are immutable: a renewed certificate makes a new one, for new connections.
 
@@ -26,8 +26,8 @@ use tokio_rustls::server::TlsStream;
 use crate::config::spec;
 use crate::proxy::peer::ClientCertificate;
 
-pub use certs::{CertError, Certificate, Part};
-pub use kept::{Certificates, Fault, Refused, Slot};
+pub use certs::{CertError, Certificate, CertificateKey};
+pub use kept::{CertificateFault, CertificateSlot, Certificates, RefusedFiles};
 
 /// An authority for client certificates: its PEM, and what is in it.
 type Authority = (Vec<u8>, Arc<RootCertStore>);
@@ -48,7 +48,7 @@ pub struct TlsInfo {
     pub alpn_h2: bool,
     /// The client's certificate, where one was asked for.
     pub certificate: Option<Arc<ClientCertificate>>,
-    table: Arc<Table>,
+    table: Arc<CertificateTable>,
     policy: usize,
 }
 
@@ -81,9 +81,9 @@ fn covers(name: &str, host: &str) -> bool {
 
 /// Everything that a listener's handshakes need.
 #[derive(Debug)]
-pub struct Table {
+pub struct CertificateTable {
     names: Arc<Names>,
-    entries: Arc<[Entry]>,
+    entries: Arc<[NamedCertificate]>,
     policies: Vec<Policy>,
     /// HTTP/1.1 is not offered: who agrees on no protocol gets HTTP/2.
     only_h2: bool,
@@ -97,7 +97,7 @@ struct Policy {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct NamedCertificate {
     key: Arc<CertifiedKey>,
     covers: Arc<[String]>,
     policy: usize,
@@ -120,7 +120,12 @@ impl Names {
     }
 
     /// Serves `name` with the certificate `index` as well.
-    fn add(&mut self, name: &str, index: usize, entries: &[Entry]) -> Result<(), CertError> {
+    fn add(
+        &mut self,
+        name: &str,
+        index: usize,
+        entries: &[NamedCertificate],
+    ) -> Result<(), CertError> {
         let known = match name.strip_prefix("*.") {
             Some(parent) => self.wildcard.entry(parent.to_owned()),
             None => self.exact.entry(name.to_owned()),
@@ -132,7 +137,7 @@ impl Names {
             .is_some_and(|first| policy(*first) != policy(index))
         {
             return Err(CertError::new(
-                Part::Sni,
+                CertificateKey::Sni,
                 format!(
                     "two certificates serve {name} with different `client_ca`: which one a client gets would be chance"
                 ),
@@ -143,7 +148,7 @@ impl Names {
         Ok(())
     }
 
-    fn policy_for(&self, name: &str, entries: &[Entry]) -> usize {
+    fn policy_for(&self, name: &str, entries: &[NamedCertificate]) -> usize {
         entries[self.find(name)[0]].policy
     }
 }
@@ -152,7 +157,7 @@ impl Names {
 #[derive(Debug)]
 struct Resolver {
     names: Arc<Names>,
-    entries: Arc<[Entry]>,
+    entries: Arc<[NamedCertificate]>,
 }
 
 impl ResolvesServerCert for Resolver {
@@ -169,17 +174,17 @@ impl ResolvesServerCert for Resolver {
     }
 }
 
-impl Table {
+impl CertificateTable {
     /// The table of a listener. `former` is the one that it replaces: ticket keys of policies that stay are taken over,
     /// so that clients can resume their sessions after a renewal.
     ///
     /// # Errors
     /// Two certificates contradict each other, or TLS can't be set up with one of them.
     pub fn new(
-        listener: &spec::Listener,
+        listener: &spec::ListenerSpec,
         certificates: &Certificates,
         former: Option<&Self>,
-    ) -> Result<Arc<Self>, Fault> {
+    ) -> Result<Arc<Self>, CertificateFault> {
         let mut names = Names::default();
         let mut entries = Vec::new();
         // By policy: its authority, and the first certificate that has it.
@@ -194,7 +199,7 @@ impl Table {
                 authorities.push((certificate.authority.clone(), index));
                 authorities.len() - 1
             });
-            entries.push(Entry {
+            entries.push(NamedCertificate {
                 key: certificate.key.clone(),
                 covers: certificate.covers.clone(),
                 policy,
@@ -205,18 +210,18 @@ impl Table {
                     .map_err(|error| (index, error))?;
             }
         }
-        let (names, entries) = (Arc::new(names), Arc::<[Entry]>::from(entries));
+        let (names, entries) = (Arc::new(names), Arc::<[NamedCertificate]>::from(entries));
         let resolver = Arc::new(Resolver {
             names: names.clone(),
             entries: entries.clone(),
         });
         let policy = |(authority, index): (Option<Authority>, usize)| {
             let policy = Policy::new(listener, resolver.clone(), authority, former);
-            policy.map_err(|message| (index, CertError::new(Part::ClientCa, message, "")))
+            policy.map_err(|message| (index, CertError::new(CertificateKey::ClientCa, message, "")))
         };
         let policies = authorities.into_iter().map(policy);
         Ok(Arc::new(Self {
-            policies: policies.collect::<Result<_, Fault>>()?,
+            policies: policies.collect::<Result<_, CertificateFault>>()?,
             names,
             entries,
             only_h2: listener.h2 && !listener.h1,
@@ -270,10 +275,10 @@ impl Table {
 
 impl Policy {
     fn new(
-        listener: &spec::Listener,
+        listener: &spec::ListenerSpec,
         resolver: Arc<Resolver>,
         authority: Option<Authority>,
-        former: Option<&Table>,
+        former: Option<&CertificateTable>,
     ) -> Result<Self, String> {
         let provider = provider();
         let (client_ca, roots) = authority.unzip();

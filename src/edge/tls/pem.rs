@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::certs::{CertError, Part};
+use super::certs::{CertError, CertificateKey};
 
 /// What a file seems to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub(super) fn content(bytes: &[u8]) -> Content {
 }
 
 /// Why a file without a certificate is none.
-pub(super) fn no_certificate(path: &Path, bytes: &[u8], part: Part) -> CertError {
+pub(super) fn no_certificate(path: &Path, bytes: &[u8], part: CertificateKey) -> CertError {
     let (what, help) = match content(bytes) {
         Content::Empty => (
             "is empty, without a `BEGIN CERTIFICATE` block",
@@ -78,7 +78,7 @@ pub(super) fn no_certificate(path: &Path, bytes: &[u8], part: Part) -> CertError
         _ => (
             "holds no `BEGIN CERTIFICATE` block",
             match part {
-                Part::ClientCa => {
+                CertificateKey::ClientCa => {
                     "It must be the PEM of the authorities that issue your clients' certificates"
                         .to_owned()
                 }
@@ -128,7 +128,7 @@ pub(super) fn no_key(path: &Path, bytes: &[u8], why: &str) -> CertError {
             "Expected a `BEGIN PRIVATE KEY` block (not encrypted)".to_owned(),
         ),
     };
-    CertError::new(Part::Key, format!("key {shown} {what}"), help)
+    CertError::new(CertificateKey::Key, format!("key {shown} {what}"), help)
 }
 
 /// `cert` names the key and `key` the certificate: one mistake.

@@ -12,12 +12,12 @@ use std::time::SystemTime;
 use tokio_rustls::TlsConnector;
 
 /// An authority and a directory of what it issues.
-pub(in crate::edge) struct Desk {
+pub(in crate::edge) struct TestCertificates {
     dir: tempfile::TempDir,
     ca: CertifiedIssuer<'static, KeyPair>,
 }
 
-impl Desk {
+impl TestCertificates {
     pub(in crate::edge) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -99,8 +99,8 @@ fn write_key(path: &Path, pem: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-pub(in crate::edge) fn listener(certs: Vec<spec::Cert>) -> spec::Listener {
-    spec::Listener {
+pub(in crate::edge) fn listener(certs: Vec<spec::Cert>) -> spec::ListenerSpec {
+    spec::ListenerSpec {
         name: "https".into(),
         bind: spec::Bind::Any(0),
         h1: true,
@@ -114,17 +114,17 @@ pub(in crate::edge) fn listener(certs: Vec<spec::Cert>) -> spec::Listener {
 }
 
 /// Everything that is wrong, one line each.
-fn lines(faults: &[Fault]) -> Vec<String> {
+fn lines(faults: &[CertificateFault]) -> Vec<String> {
     faults.iter().map(|(_, error)| error.to_string()).collect()
 }
 
 fn build(
-    spec: &spec::Listener,
-    former: Option<&Table>,
-) -> Result<(Arc<Table>, Vec<String>), String> {
+    spec: &spec::ListenerSpec,
+    former: Option<&CertificateTable>,
+) -> Result<(Arc<CertificateTable>, Vec<String>), String> {
     let reading = Certificates::read(&spec.certs, None, &provider(), SystemTime::now());
     let reading = reading.map_err(|faults| lines(&faults).join("\n"))?;
-    let table = Table::new(spec, &reading.certificates, former);
+    let table = CertificateTable::new(spec, &reading.certificates, former);
     let table = table.map_err(|(_, error)| error.to_string())?;
     Ok((table, lines(&reading.warnings)))
 }
@@ -136,7 +136,11 @@ struct Met {
     info: TlsInfo,
 }
 
-async fn meet(table: &Arc<Table>, client: &Arc<ClientConfig>, name: &str) -> Result<Met, String> {
+async fn meet(
+    table: &Arc<CertificateTable>,
+    client: &Arc<ClientConfig>,
+    name: &str,
+) -> Result<Met, String> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let (near, far) = tokio::io::duplex(64 * 1024);
     let server = async {
@@ -195,7 +199,7 @@ fn names_of(leaf: &CertificateDer<'_>) -> String {
 
 #[tokio::test]
 async fn the_name_chooses_the_certificate() {
-    let desk = Desk::new();
+    let desk = TestCertificates::new();
     let certs = vec![
         desk.issue("first", &["first.test"]),
         desk.issue("wild", &["*.shop.test"]),
@@ -226,7 +230,7 @@ async fn the_name_chooses_the_certificate() {
 
 #[tokio::test]
 async fn without_a_name_the_first_certificate_is_shown() {
-    let desk = Desk::new();
+    let desk = TestCertificates::new();
     let certs = vec![
         desk.issue("ip", &["127.0.0.1", "first.test"]),
         desk.issue("b", &["b.test"]),
@@ -245,7 +249,7 @@ async fn without_a_name_the_first_certificate_is_shown() {
 
 #[tokio::test]
 async fn a_name_that_the_certificate_does_not_cover_is_misdirected() {
-    let desk = Desk::new();
+    let desk = TestCertificates::new();
     let certs = vec![
         desk.issue("shop", &["shop.test", "*.shop.test"]),
         desk.issue("api", &["api.test"]),
@@ -263,11 +267,11 @@ async fn a_name_that_the_certificate_does_not_cover_is_misdirected() {
 
 #[tokio::test]
 async fn protocols_are_agreed_by_alpn() {
-    let desk = Desk::new();
+    let desk = TestCertificates::new();
     let spec = listener(vec![desk.issue("a", &["a.test"])]);
     let (table, _) = build(&spec, None).unwrap();
     let (only_h2, _) = build(
-        &spec::Listener {
+        &spec::ListenerSpec {
             h1: false,
             ..spec.clone()
         },
@@ -316,7 +320,7 @@ async fn protocols_are_agreed_by_alpn() {
 
 #[tokio::test]
 async fn a_client_authority_is_demanded_where_it_is_configured_and_nowhere_bypassed() {
-    let desk = Desk::new();
+    let desk = TestCertificates::new();
     let mut partners = desk.issue("partners", &["partners.test"]);
     partners.client_ca = Some(desk.path("ca.pem"));
     // This certificate covers the partners' name as well: it must not open their door.
@@ -345,7 +349,7 @@ async fn a_client_authority_is_demanded_where_it_is_configured_and_nowhere_bypas
 
 #[tokio::test]
 async fn sessions_are_resumed_across_a_renewal_but_never_into_another_policy() {
-    let desk = Desk::new();
+    let desk = TestCertificates::new();
     let spec = listener(vec![desk.issue("a", &["a.test"])]);
     let (table, _) = build(&spec, None).unwrap();
     let client = Arc::new(desk.client());
@@ -362,7 +366,7 @@ async fn sessions_are_resumed_across_a_renewal_but_never_into_another_policy() {
 
 #[test]
 fn a_key_that_others_may_read_is_refused() {
-    let desk = Desk::new();
+    let desk = TestCertificates::new();
     let cert = desk.issue("a", &["a.test"]);
     std::fs::set_permissions(&cert.key, std::fs::Permissions::from_mode(0o644)).unwrap();
     let error = build(&listener(vec![cert.clone()]), None).unwrap_err();
@@ -376,7 +380,7 @@ fn a_key_that_others_may_read_is_refused() {
 
 #[test]
 fn a_key_of_another_certificate_is_refused() {
-    let desk = Desk::new();
+    let desk = TestCertificates::new();
     let mut cert = desk.issue("a", &["a.test"]);
     cert.key = desk.issue("b", &["b.test"]).key;
     let error = build(&listener(vec![cert]), None).unwrap_err();
@@ -388,7 +392,7 @@ fn a_key_of_another_certificate_is_refused() {
 
 #[test]
 fn broken_and_missing_files_are_named() {
-    let desk = Desk::new();
+    let desk = TestCertificates::new();
     let good = desk.issue("a", &["a.test"]);
     let with = |change: &dyn Fn(&mut spec::Cert)| {
         let mut cert = good.clone();
@@ -421,7 +425,7 @@ fn broken_and_missing_files_are_named() {
 
 #[test]
 fn expired_certificates_and_names_that_are_not_covered_are_warned_of() {
-    let desk = Desk::new();
+    let desk = TestCertificates::new();
     let mut cert = desk.issue_by("old", &["old.test"], |p| {
         p.not_after = rcgen::date_time_ymd(2020, 1, 1)
     });

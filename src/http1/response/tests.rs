@@ -42,7 +42,7 @@ fn a_plain_response() {
     let head = parse(wire).unwrap();
     assert_eq!(head.status, 200);
     assert_eq!(text(head.reason, wire), "All right");
-    assert_eq!(head.version, Version::H11);
+    assert_eq!(head.version, HttpVersion::H11);
     assert_eq!(head.framing, Framing::Length(5));
     assert_eq!(head.content_length, Some(5));
     assert!(head.keep_alive && head.upgrade.is_none());

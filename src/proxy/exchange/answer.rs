@@ -5,11 +5,11 @@ use std::task::{Context, Poll};
 
 use http::HeaderMap;
 
-use super::ask::Head;
+use super::ask::FinalHead;
 use super::client_side;
 use super::deliver::Arrived;
 use crate::http1::{FieldId, Framing, Method};
-use crate::net::Share;
+use crate::net::BudgetShare;
 use crate::proxy::active::Active;
 use crate::proxy::body::{Flow, Upload, UploadError};
 use crate::proxy::context::{HALF_CLOSED, RequestContext};
@@ -36,7 +36,7 @@ pub(crate) enum Answered {
 
 /// What an answer reads and fills beside the two connections.
 #[derive(Debug)]
-pub(crate) struct Work<'w, 'a, 'r> {
+pub(crate) struct AnswerParts<'w, 'a, 'r> {
     /// The request's place on its endpoint.
     pub active: &'w mut Active<'a>,
     /// Its record.
@@ -52,13 +52,13 @@ pub(crate) struct Work<'w, 'a, 'r> {
 /// How it failed, and whether the client has seen part of it.
 pub(crate) async fn answer<D: Downstream, U: Upstream, F: Fields>(
     cx: &RequestContext<'_, F>,
-    head: Head,
+    head: FinalHead,
     cookie: Option<&str>,
-    work: Work<'_, '_, '_>,
+    work: AnswerParts<'_, '_, '_>,
     down: &mut D,
     up: &mut U,
 ) -> Result<Answered, AttemptError> {
-    let Work {
+    let AnswerParts {
         active,
         recording,
         upload,
@@ -99,11 +99,11 @@ pub(crate) async fn answer<D: Downstream, U: Upstream, F: Fields>(
     } = answering;
     recording.record.bytes_sent = flow.bytes();
     match result {
-        Ok(Progress::Whole) => Ok(Answered::Whole(grpc_outcome(
+        Ok(AnswerProgress::Whole) => Ok(Answered::Whole(grpc_outcome(
             grpc_status,
             flow.trailers.as_ref(),
         ))),
-        Ok(Progress::Arrived) => Ok(Answered::Arrived(Arrived {
+        Ok(AnswerProgress::Arrived) => Ok(Answered::Arrived(Arrived {
             status: head.status,
             grpc_status,
             flow,
@@ -173,7 +173,7 @@ fn send_head<D: Downstream, U: Upstream>(
 
 /// How far the response has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
+enum AnswerProgress {
     /// To the client, whole.
     Whole,
     /// From the upstream whole; the client is slow to take it.
@@ -188,7 +188,7 @@ struct Answering<'a, 'c, F> {
     flow: Flow,
     download: Download<'a>,
     /// The memory of a response that the upstream has finished.
-    held: Option<Share>,
+    held: Option<BudgetShare>,
 }
 
 impl<F: Fields> Answering<'_, '_, F> {
@@ -198,7 +198,7 @@ impl<F: Fields> Answering<'_, '_, F> {
         upload: &mut Upload,
         down: &mut D,
         up: &mut U,
-    ) -> Poll<Result<Progress, ExchangeError>> {
+    ) -> Poll<Result<AnswerProgress, ExchangeError>> {
         if !self.uploaded {
             match upload.poll(task, down, up) {
                 Poll::Pending => {}
@@ -210,7 +210,7 @@ impl<F: Fields> Answering<'_, '_, F> {
             }
         }
         match self.flow.poll(task, up, down) {
-            Poll::Ready(Ok(())) => return Poll::Ready(Ok(Progress::Whole)),
+            Poll::Ready(Ok(())) => return Poll::Ready(Ok(AnswerProgress::Whole)),
             Poll::Ready(Err(PumpError::Source(e))) => {
                 return Poll::Ready(Err(ExchangeError::Upstream(e)));
             }
@@ -229,7 +229,7 @@ impl<F: Fields> Answering<'_, '_, F> {
         let has_arrived = self.flow.is_source_done() || up.has_arrived();
         if blocked && self.uploaded && has_arrived && self.may_hold(down, up) {
             // The version has done its part: a client that reads slowly holds none of its room.
-            return Poll::Ready(Ok(Progress::Arrived));
+            return Poll::Ready(Ok(AnswerProgress::Arrived));
         }
         self.download
             .update(blocked, self.flow.moved, self.cx.watch);
@@ -239,7 +239,7 @@ impl<F: Fields> Answering<'_, '_, F> {
     /// Whether there is memory for what is left of a finished response. One for which there is none keeps its room in the
     /// version, so that `limits.requests` bounds how many of these there are.
     fn may_hold<D: Downstream, U: Upstream>(&mut self, down: &D, up: &U) -> bool {
-        let budget = || Share::new(down.answer_budget());
+        let budget = || BudgetShare::new(down.answer_budget());
         self.held.get_or_insert_with(budget).grow_to(up.buffered())
     }
 

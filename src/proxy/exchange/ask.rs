@@ -7,11 +7,11 @@ use std::time::Duration;
 use super::client_side;
 use crate::http1::{FieldId, Reject};
 use crate::proxy::body::{Upload, UploadError};
+use crate::proxy::buffering;
 use crate::proxy::context::{HALF_CLOSED, RequestContext};
 use crate::proxy::error::ExchangeError;
 use crate::proxy::headers::Fields;
-use crate::proxy::hold;
-use crate::proxy::pace::Pace;
+use crate::proxy::pace::UploadPace;
 use crate::proxy::websocket;
 use crate::proxy::wire::{Downstream, Gone, PumpError, Upstream, WireError};
 
@@ -24,7 +24,7 @@ const MAX_INFORMATIONAL_BYTES: usize = 64 * 1024;
 
 /// A final response whose head has arrived, or 101.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Head {
+pub(crate) struct FinalHead {
     /// Its status: 101, or 200 and above.
     pub status: u16,
     /// The request's body has gone up whole.
@@ -42,7 +42,7 @@ pub(crate) async fn ask<D: Downstream, U: Upstream, F: Fields>(
     upload: &mut Upload,
     down: &mut D,
     up: &mut U,
-) -> Result<Head, ExchangeError> {
+) -> Result<FinalHead, ExchangeError> {
     up.send_request(cx.request)
         .map_err(ExchangeError::Upstream)?;
     #[cfg(test)]
@@ -61,7 +61,7 @@ pub(crate) async fn ask<D: Downstream, U: Upstream, F: Fields>(
     let asked = poll_fn(|task| asking.poll(task, upload, down, up)).await;
     cx.watch.set_behind(None);
     asked?;
-    Ok(Head {
+    Ok(FinalHead {
         status: up.status(),
         uploaded: asking.uploaded,
     })
@@ -84,7 +84,7 @@ struct Asking<'a, 'c, F> {
     upstream_deaf: bool,
     /// Set once the request is sent and only the response is awaited.
     waits_for: Option<Deadline>,
-    pace: Option<Pace>,
+    pace: Option<UploadPace>,
     /// Informational responses so far, and the bytes of their fields.
     informational: (usize, usize),
     /// A 101 has arrived before the body has gone up whole.
@@ -248,7 +248,7 @@ impl<F: Fields> Asking<'_, '_, F> {
         let cx = self.cx;
         let pace = self
             .pace
-            .get_or_insert_with(|| hold::pace(cx.request, cx.body_timeout(), cx.watch));
+            .get_or_insert_with(|| buffering::pace(cx.request, cx.body_timeout(), cx.watch));
         let flow = upload.flow();
         if let Some(wait) = pace.news(cx.watch.now_ms(), flow.moved, !flow.waits_for_sink) {
             cx.arm_silence(match self.switching {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use http::HeaderMap;
 
 use super::answer::ClientSide;
-use crate::net::Share;
+use crate::net::BudgetShare;
 use crate::proxy::body::Flow;
 use crate::proxy::context::RequestContext;
 use crate::proxy::error::{AttemptError, ExchangeError};
@@ -15,7 +15,7 @@ use crate::proxy::h1::Memory;
 use crate::proxy::h2_up::H2Up;
 use crate::proxy::headers::Fields;
 use crate::proxy::observe::Recording;
-use crate::proxy::wire::{Downstream, Piece, PumpError, Source, WireError};
+use crate::proxy::wire::{BodyPiece, Downstream, PumpError, Source, WireError};
 
 /// A response that has arrived whole, and which its client hasn't taken yet.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(crate) struct Arrived {
     pub(super) flow: Flow,
     pub(super) client: ClientSide,
     /// The memory that it takes from the budget for such responses.
-    pub(super) _held: Option<Share>,
+    pub(super) _held: Option<BudgetShare>,
 }
 
 /// What is left of a response that has arrived whole.
@@ -39,10 +39,10 @@ pub(crate) enum Remainder {
 }
 
 impl Source for Remainder {
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, WireError>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPiece, WireError>> {
         match self {
-            Self::H1 { left: 0, .. } => Poll::Ready(Ok(Piece::End)),
-            Self::H1 { left, .. } => Poll::Ready(Ok(Piece::Data(*left))),
+            Self::H1 { left: 0, .. } => Poll::Ready(Ok(BodyPiece::End)),
+            Self::H1 { left, .. } => Poll::Ready(Ok(BodyPiece::Data(*left))),
             Self::H2(up) => up.poll_piece(cx),
         }
     }

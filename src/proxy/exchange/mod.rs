@@ -6,7 +6,7 @@ mod answer;
 mod ask;
 mod deliver;
 
-pub(super) use answer::{Answered, Work, answer, is_grpc};
+pub(super) use answer::{AnswerParts, Answered, answer, is_grpc};
 pub(super) use ask::ask;
 pub(super) use deliver::{Arrived, Remainder, deliver};
 

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::H1;
 use crate::net::buffer::LentPipe;
-use crate::proxy::wire::{Piece, PumpError, Sink, Source, WireError};
+use crate::proxy::wire::{BodyPiece, PumpError, Sink, Source, WireError};
 
 /// One side's view of an HTTP/1 connection.
 pub trait OverH1 {
@@ -19,7 +19,7 @@ pub trait OverH1 {
 
 impl<T: OverH1> Source for T {
     #[inline]
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, WireError>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPiece, WireError>> {
         self.h1_mut().poll_piece(cx)
     }
     #[inline]
@@ -61,14 +61,14 @@ impl<T: OverH1> Source for T {
         self.h1_mut().lend_chunks()
     }
     #[inline]
-    fn outlet(&self) -> Option<(&TcpStream, u64)> {
-        self.h1().outlet()
+    fn splice_source(&self) -> Option<(&TcpStream, u64)> {
+        self.h1().splice_source()
     }
-    fn took(&mut self, n: usize) {
-        self.h1_mut().took(n);
+    fn spliced_from(&mut self, n: usize) {
+        self.h1_mut().spliced_from(n);
     }
-    fn trickles(&mut self) {
-        self.h1_mut().trickles();
+    fn splice_is_slow(&mut self) {
+        self.h1_mut().splice_is_slow();
     }
     fn pipe(&self) -> Option<LentPipe> {
         self.h1().pipe()
@@ -97,8 +97,8 @@ impl<T: OverH1> Sink for T {
     fn take_chunks(&mut self) {
         self.h1_mut().take_chunks();
     }
-    fn inlet(&self) -> Option<(&TcpStream, u64)> {
-        self.h1().inlet()
+    fn splice_sink(&self) -> Option<(&TcpStream, u64)> {
+        self.h1().splice_sink()
     }
     fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
         self.h1_mut().poll_clear(cx)
@@ -106,8 +106,8 @@ impl<T: OverH1> Sink for T {
     fn rest_sink(&mut self) {
         self.h1_mut().rest_sink();
     }
-    fn gave(&mut self, n: usize) {
-        self.h1_mut().gave(n);
+    fn spliced_to(&mut self, n: usize) {
+        self.h1_mut().spliced_to(n);
     }
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
         self.h1_mut().poll_shutdown(cx)

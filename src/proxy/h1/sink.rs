@@ -183,9 +183,9 @@ impl Sink for H1 {
             .map_err(WireError::Io)
     }
 
-    fn inlet(&self) -> Option<(&TcpStream, u64)> {
+    fn splice_sink(&self) -> Option<(&TcpStream, u64)> {
         let open = self.encoding == Encoding::Plain && self.body_left > 0;
-        let socket = self.stream.clear_tcp().filter(|_| open)?;
+        let socket = self.stream.plain_tcp().filter(|_| open)?;
         Some((socket, self.body_left))
     }
 
@@ -197,7 +197,7 @@ impl Sink for H1 {
         self.release_out();
     }
 
-    fn gave(&mut self, n: usize) {
+    fn spliced_to(&mut self, n: usize) {
         self.written += n as u64;
         self.count_out(n);
     }

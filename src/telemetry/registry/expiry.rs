@@ -14,52 +14,53 @@ const EVERY: Duration = Duration::from_secs(60);
 
 /// What a running configuration has, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Present(BTreeSet<Subject>);
+pub(crate) struct PresentSeries(BTreeSet<SeriesSubject>);
 
 /// What series are about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Subject {
+enum SeriesSubject {
     Service(String),
     Version(String, String),
     Endpoint(String, String, String),
     Listener(String),
 }
 
-impl Present {
+impl PresentSeries {
     /// A service.
     pub(crate) fn service(&mut self, service: &str) {
-        self.0.insert(Subject::Service(service.to_owned()));
+        self.0.insert(SeriesSubject::Service(service.to_owned()));
     }
 
     /// A version of a service.
     pub(crate) fn version(&mut self, service: &str, version: &str) {
-        let subject = Subject::Version(service.to_owned(), version.to_owned());
+        let subject = SeriesSubject::Version(service.to_owned(), version.to_owned());
         self.0.insert(subject);
     }
 
     /// An endpoint of a version, as an operator names it.
     pub(crate) fn endpoint(&mut self, service: &str, version: &str, endpoint: &str) {
         let [service, version, endpoint] = [service, version, endpoint].map(str::to_owned);
-        self.0.insert(Subject::Endpoint(service, version, endpoint));
+        self.0
+            .insert(SeriesSubject::Endpoint(service, version, endpoint));
     }
 
     /// A listener.
     pub(crate) fn listener(&mut self, listener: &str) {
-        self.0.insert(Subject::Listener(listener.to_owned()));
+        self.0.insert(SeriesSubject::Listener(listener.to_owned()));
     }
 }
 
 /// Since when each subject with series has been absent from the configuration.
 #[derive(Debug, Default)]
 pub(super) struct Absent {
-    since: BTreeMap<Subject, Instant>,
+    since: BTreeMap<SeriesSubject, Instant>,
     looked: Option<Instant>,
 }
 
 impl Telemetry {
     /// Drops the series of what has been absent from the configuration for an hour and is not in use any more. Cheap to
     /// call often: `present` is asked once a minute.
-    pub(crate) fn expire(&self, now: Instant, present: impl FnOnce() -> Present) {
+    pub(crate) fn expire(&self, now: Instant, present: impl FnOnce() -> PresentSeries) {
         let mut families = self.families();
         let looked = families.absent.looked;
         if looked.is_some_and(|at| now.saturating_duration_since(at) < EVERY) {
@@ -75,7 +76,8 @@ impl Telemetry {
         }
         let outlived = |at: &Instant| now.saturating_duration_since(*at) >= OUTLIVE;
         let expired = since.iter().filter(|(_, at)| outlived(at));
-        let expired: BTreeSet<Subject> = expired.map(|(subject, _)| subject.clone()).collect();
+        let expired: BTreeSet<SeriesSubject> =
+            expired.map(|(subject, _)| subject.clone()).collect();
         families.absent.since = since;
         if !expired.is_empty() {
             families.drop_series(&expired);
@@ -85,17 +87,17 @@ impl Telemetry {
 
 impl Families {
     /// Everything that has series.
-    fn subjects(&self) -> BTreeSet<Subject> {
+    fn subjects(&self) -> BTreeSet<SeriesSubject> {
         let versions = self.versions.keys();
-        let versions = versions.map(|(s, v)| Subject::Version(s.clone(), v.clone()));
+        let versions = versions.map(|(s, v)| SeriesSubject::Version(s.clone(), v.clone()));
         // Requests without a route count for the service without a name, which never leaves.
         let counted = self.services.keys().filter(|name| !name.is_empty());
         let services = self.rules.keys().chain(self.labels.keys()).chain(counted);
-        let services = services.map(|name| Subject::Service(name.clone()));
-        let listeners = self.listeners.keys().cloned().map(Subject::Listener);
+        let services = services.map(|name| SeriesSubject::Service(name.clone()));
+        let listeners = self.listeners.keys().cloned().map(SeriesSubject::Listener);
         let endpoints = self.ejections.keys().map(|what| {
             let (service, version) = (what.service.clone(), what.version.clone());
-            Subject::Endpoint(service, version, what.endpoint.clone())
+            SeriesSubject::Endpoint(service, version, what.endpoint.clone())
         });
         { versions.chain(services) }
             .chain(listeners)
@@ -104,26 +106,30 @@ impl Families {
     }
 
     /// Drops series, but for those that somebody still writes: a request in flight on a version that is gone.
-    fn drop_series(&mut self, expired: &BTreeSet<Subject>) {
+    fn drop_series(&mut self, expired: &BTreeSet<SeriesSubject>) {
         self.versions.retain(|(service, version), metrics| {
-            let subject = Subject::Version(service.clone(), version.clone());
+            let subject = SeriesSubject::Version(service.clone(), version.clone());
             Arc::strong_count(metrics) > 1 || !expired.contains(&subject)
         });
         self.listeners.retain(|name, shards| {
-            let subject = Subject::Listener(name.clone());
+            let subject = SeriesSubject::Listener(name.clone());
             Arc::strong_count(shards) > 1 || !expired.contains(&subject)
         });
         self.services.retain(|service, metrics| {
-            let subject = Subject::Service(service.clone());
+            let subject = SeriesSubject::Service(service.clone());
             Arc::strong_count(metrics) > 1 || !expired.contains(&subject)
         });
         self.rules.retain(|service, hits| {
-            let subject = Subject::Service(service.clone());
+            let subject = SeriesSubject::Service(service.clone());
             Arc::strong_count(hits) > 1 || !expired.contains(&subject)
         });
         self.ejections.retain(|what, _| {
             let (service, version) = (what.service.clone(), what.version.clone());
-            !expired.contains(&Subject::Endpoint(service, version, what.endpoint.clone()))
+            !expired.contains(&SeriesSubject::Endpoint(
+                service,
+                version,
+                what.endpoint.clone(),
+            ))
         });
         // Labels stay as long as any series of the service has them.
         let mut labelled: BTreeSet<&str> = self.versions.keys().map(|(s, _)| &**s).collect();
@@ -131,7 +137,8 @@ impl Families {
         labelled.extend(self.services.keys().map(|name| &**name));
         labelled.extend(self.ejections.keys().map(|what| &*what.service));
         self.labels.retain(|service, _| {
-            labelled.contains(&**service) || !expired.contains(&Subject::Service(service.clone()))
+            labelled.contains(&**service)
+                || !expired.contains(&SeriesSubject::Service(service.clone()))
         });
     }
 }
@@ -142,8 +149,8 @@ mod tests {
     use crate::telemetry::registry::Ejection;
 
     /// Service `shop` with these versions, each with the endpoint `a:1`, and this listener.
-    fn present(versions: &[&str], listener: &str) -> Present {
-        let mut present = Present::default();
+    fn present(versions: &[&str], listener: &str) -> PresentSeries {
+        let mut present = PresentSeries::default();
         present.listener(listener);
         for version in versions {
             present.service("shop");

@@ -8,17 +8,17 @@ use std::task::{Context, Poll};
 
 use tokio::time::{Sleep, sleep};
 
-use super::super::h2_open::{Failure, LeaseError, Opening};
+use super::super::h2_open::{LeaseError, OpenFailure, OpenLimits};
 use super::super::limits::{Limit, Pending};
 use super::super::{ConnectError, Endpoint};
-use super::{Inner, Lease, MOST, Progress};
+use super::{ConnectionsState, Lease, MOST, OpeningState};
 
 /// A wait for a place.
 #[derive(Debug)]
 pub struct Leasing {
-    inner: Rc<Inner>,
+    inner: Rc<ConnectionsState>,
     endpoint: Arc<Endpoint>,
-    opening: Opening,
+    opening: OpenLimits,
     ticket: Option<u64>,
     failures: u64,
     /// It counts under `pending`.
@@ -28,7 +28,11 @@ pub struct Leasing {
 }
 
 impl Leasing {
-    pub(super) fn new(inner: Rc<Inner>, endpoint: Arc<Endpoint>, opening: Opening) -> Self {
+    pub(super) fn new(
+        inner: Rc<ConnectionsState>,
+        endpoint: Arc<Endpoint>,
+        opening: OpenLimits,
+    ) -> Self {
         Self {
             inner,
             endpoint,
@@ -43,7 +47,7 @@ impl Leasing {
     /// Ready with a place, or when there is none to be had.
     ///
     /// While a connection is being opened a request waits for the endpoint. Otherwise it waits for others to finish: such
-    /// waits count under `pending` and end after [`Opening::wait`].
+    /// waits count under `pending` and end after [`OpenLimits::wait`].
     ///
     /// # Errors
     /// Why not.
@@ -59,7 +63,7 @@ impl Leasing {
         if self.ticket.is_some() && failures > self.failures {
             self.leave_line();
             let untold = LeaseError::Connect(ConnectError::Timeout);
-            return Poll::Ready(Err(failure.map_or(untold, Failure::told)));
+            return Poll::Ready(Err(failure.map_or(untold, OpenFailure::told)));
         }
         if let Err(limit) = self.wait_on(cx) {
             self.leave_line();
@@ -81,14 +85,14 @@ impl Leasing {
         let (inner, opening) = (&self.inner, self.opening);
         let slots = &self.endpoint.version.connections;
         let may_open = inner.shelf(&self.endpoint, |shelf| {
-            shelf.opening == Progress::Nothing && shelf.conns.len() < MOST
+            shelf.opening == OpeningState::Nothing && shelf.conns.len() < MOST
         });
         let slot = match may_open {
             true => slots.try_acquire(opening.connections),
             false => None,
         };
-        let dials =
-            slot.is_some() || inner.shelf(&self.endpoint, |shelf| shelf.opening == Progress::Dials);
+        let dials = slot.is_some()
+            || inner.shelf(&self.endpoint, |shelf| shelf.opening == OpeningState::Dials);
         if !dials && self.pending.is_none() {
             let pending = slots.pend(opening.pending).ok_or(Limit::Pending)?;
             self.pending = Some(pending);

@@ -6,7 +6,7 @@ use super::*;
 
 #[test]
 fn everything_wrong_with_all_certificates_is_said_at_once() {
-    let desk = Desk::new();
+    let desk = TestCertificates::new();
     let (one, mut two) = (desk.issue("a", &["a.test"]), desk.issue("b", &["b.test"]));
     std::fs::write(&one.cert, "").unwrap();
     std::fs::set_permissions(&two.key, std::fs::Permissions::from_mode(0o644)).unwrap();
@@ -15,13 +15,20 @@ fn everything_wrong_with_all_certificates_is_said_at_once() {
     three.key = two.key.clone();
     let errors = Certificates::read(&[one, two, three], None, &provider(), SystemTime::now());
     let errors = errors.unwrap_err();
-    let told: Vec<(usize, Part)> = errors.iter().map(|(at, e)| (*at, e.part)).collect();
-    assert_eq!(told, [(0, Part::Cert), (1, Part::ClientCa), (2, Part::Key)]);
+    let told: Vec<(usize, CertificateKey)> = errors.iter().map(|(at, e)| (*at, e.part)).collect();
+    assert_eq!(
+        told,
+        [
+            (0, CertificateKey::Cert),
+            (1, CertificateKey::ClientCa),
+            (2, CertificateKey::Key)
+        ]
+    );
 }
 
 #[test]
 fn swapped_and_encrypted_files_are_recognised() {
-    let desk = Desk::new();
+    let desk = TestCertificates::new();
     let good = desk.issue("a", &["a.test"]);
     let told = |cert: spec::Cert| build(&listener(vec![cert]), None).unwrap_err();
     let mut swapped = good.clone();
@@ -68,7 +75,7 @@ fn again(former: &mut Certificates, now: SystemTime) -> (Vec<String>, Vec<String
 
 #[test]
 fn a_worse_certificate_takes_no_place_and_a_shorter_one_does() {
-    let desk = Desk::new();
+    let desk = TestCertificates::new();
     let now = SystemTime::now();
     let specs = [desk.issue("a", &["a1.test"]), desk.issue("b", &["b1.test"])];
     let mut kept = Certificates::read(&specs, None, &provider(), now)
@@ -116,7 +123,7 @@ fn since(time: SystemTime) -> Duration {
 
 #[test]
 fn a_certificate_of_the_future_is_taken_when_its_time_comes() {
-    let desk = Desk::new();
+    let desk = TestCertificates::new();
     let now = SystemTime::now();
     let specs = [desk.issue("a", &["a1.test"])];
     let mut kept = Certificates::read(&specs, None, &provider(), now)
@@ -138,7 +145,7 @@ fn a_certificate_of_the_future_is_taken_when_its_time_comes() {
 
 #[test]
 fn a_certificate_without_a_name_of_sni_replaces_none_that_has_it() {
-    let desk = Desk::new();
+    let desk = TestCertificates::new();
     let now = SystemTime::now();
     let mut spec = desk.issue("a", &["a.test", "b.test"]);
     spec.sni = vec!["a.test".into(), "b.test".into()];

@@ -59,7 +59,7 @@ fn a_plain_request() {
     assert_eq!(text(head.target, wire), "/a/b?c=d");
     assert_eq!(head.path_and_query, head.target);
     assert_eq!(text(head.authority, wire), "example.com:8080");
-    assert_eq!(head.version, Version::H11);
+    assert_eq!(head.version, HttpVersion::H11);
     assert_eq!(head.framing, Framing::Length(5));
     assert!(head.keep_alive && !head.expect_continue && head.upgrade.is_none());
     assert_eq!(head.len, wire.len() - 5);

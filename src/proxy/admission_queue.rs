@@ -17,10 +17,10 @@ const STEP: usize = FEW / 2;
 
 /// Where a worker's requests wait for their turn to begin. Whoever is in flight already never waits.
 #[derive(Debug, Default)]
-pub struct Turnstile(Rc<Queue>);
+pub struct AdmissionQueue(Rc<LookQueue>);
 
 #[derive(Debug)]
-struct Queue {
+struct LookQueue {
     in_flight: Cell<usize>,
     /// So many may be in flight until the next look.
     most: Cell<usize>,
@@ -37,7 +37,7 @@ pub struct Ticket(Option<u64>);
 
 /// A request in flight.
 #[derive(Debug)]
-pub struct Begun<'a>(&'a Queue);
+pub struct Begun<'a>(&'a LookQueue);
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
@@ -45,7 +45,7 @@ impl Drop for Begun<'_> {
     }
 }
 
-impl Default for Queue {
+impl Default for LookQueue {
     fn default() -> Self {
         Self {
             in_flight: Cell::new(0),
@@ -57,7 +57,7 @@ impl Default for Queue {
     }
 }
 
-impl Turnstile {
+impl AdmissionQueue {
     /// A request begins.
     pub fn begin(&self) -> Begun<'_> {
         self.0.in_flight.set(self.0.in_flight.get() + 1);
@@ -96,7 +96,7 @@ impl Ticket {
     }
 }
 
-impl Queue {
+impl LookQueue {
     fn is_open(&self) -> bool {
         self.in_flight.get() < self.most.get() && self.waiting.borrow().is_empty()
     }
@@ -150,7 +150,7 @@ mod tests {
     /// Connections that want to begin a request each.
     #[derive(Default)]
     struct House {
-        turnstile: Turnstile,
+        admission: AdmissionQueue,
         tickets: Vec<(usize, Ticket)>,
         begun: Vec<usize>,
     }
@@ -168,11 +168,11 @@ mod tests {
         fn ask(&mut self) -> usize {
             let cx = &mut Context::from_waker(Waker::noop());
             let before = self.begun.len();
-            let queue = &self.turnstile.0;
+            let queue = &self.admission.0;
             self.tickets.retain_mut(|(number, ticket)| {
                 let turn = queue.poll_turn(cx, ticket);
                 if turn.is_ready() {
-                    std::mem::forget(self.turnstile.begin());
+                    std::mem::forget(self.admission.begin());
                     self.begun.push(*number);
                 }
                 turn.is_pending()
@@ -181,7 +181,7 @@ mod tests {
         }
 
         fn end(&self, n: usize) {
-            (0..n).for_each(|_| drop(Begun(&self.turnstile.0)));
+            (0..n).for_each(|_| drop(Begun(&self.admission.0)));
         }
     }
 
@@ -190,7 +190,7 @@ mod tests {
         let mut house = House::of(FEW + 2 * STEP + 1);
         assert_eq!((house.ask(), house.ask()), (FEW, 0));
         for began in [STEP, STEP, 1, 0] {
-            house.turnstile.0.call();
+            house.admission.0.call();
             assert_eq!((house.ask(), house.ask()), (began, 0));
         }
         assert!(house.begun.is_sorted(), "{:?}", house.begun);
@@ -202,7 +202,7 @@ mod tests {
         house.ask();
         house.end(FEW - 5);
         assert_eq!(house.ask(), 0, "somebody waits already");
-        house.turnstile.0.call();
+        house.admission.0.call();
         assert_eq!(house.ask(), FEW - 5);
     }
 
@@ -212,8 +212,8 @@ mod tests {
         house.ask();
         // All but the last one.
         house.tickets.drain(..STEP);
-        house.turnstile.0.call();
-        house.turnstile.0.call();
+        house.admission.0.call();
+        house.admission.0.call();
         assert_eq!((house.ask(), house.begun.last()), (1, Some(&(FEW + STEP))));
     }
 
@@ -221,10 +221,10 @@ mod tests {
     fn a_crowd_that_is_over_leaves_no_trace() {
         let mut house = House::of(500);
         while house.ask() > 0 {
-            house.turnstile.0.call();
+            house.admission.0.call();
         }
         house.end(500);
-        house.turnstile.tick();
+        house.admission.tick();
         house.tickets = House::of(100).tickets;
         assert_eq!(house.ask(), FEW);
     }
@@ -233,13 +233,13 @@ mod tests {
     fn all_are_called_whenever_a_queue_forms() {
         let runtime = { Builder::new_current_thread() }.build_local(LocalOptions::default());
         runtime.unwrap().block_on(async {
-            let turnstile = Turnstile::default();
+            let admission = AdmissionQueue::default();
             for _ in 0..300 {
                 let mut ticket = Ticket::default();
-                std::future::poll_fn(|cx| turnstile.poll_turn(cx, &mut ticket)).await;
-                std::mem::forget(turnstile.begin());
+                std::future::poll_fn(|cx| admission.poll_turn(cx, &mut ticket)).await;
+                std::mem::forget(admission.begin());
             }
-            assert_eq!(turnstile.0.in_flight.get(), 300);
+            assert_eq!(admission.0.in_flight.get(), 300);
         });
     }
 }

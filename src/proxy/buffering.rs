@@ -1,4 +1,4 @@
-//! Bodies are held here until they are whole, or [`HELD`] of them is there: a client that dribbles one takes none of the version's places.
+//! Bodies are held here until they are whole, or [`BUFFERED_BYTES`] of them is there: a client that dribbles one takes none of the version's places.
 //!
 //! A request takes its place under `limits.requests`, and a connection to an endpoint, from its first byte up to its answer's last.
 //! A client that sends a body of 10 KiB by the byte would have them for minutes, a thousand such clients all that there are.
@@ -6,7 +6,7 @@
 //! Bodies whose length nobody states stream at once, for they may be one half of a conversation; and the rest of a large one does.
 //! When all places are taken, those that are behind give theirs up ([`super::Worker::spare_uploads`]).
 //!
-//! What is held is bounded for each worker, and for each HTTP/2 connection ([`crate::net::Budget`]). A body for which there is no room
+//! What is held is bounded for each worker, and for each HTTP/2 connection ([`crate::net::ByteBudget`]). A body for which there is no room
 //! streams: the peer's window, or its socket, then takes no more than the upstream does.
 
 use std::future::poll_fn;
@@ -17,23 +17,23 @@ use super::context::RequestContext;
 use super::error::ExchangeError;
 use super::exchange::client_side;
 use super::headers::{Fields, Request};
-use super::pace::Pace;
-use super::wire::{Downstream, Piece};
+use super::pace::UploadPace;
+use super::wire::{BodyPiece, Downstream};
 use crate::http1::{FieldId, Framing};
-use crate::net::{Phase, Watch};
+use crate::net::{TaskControl, TaskPhase};
 
 /// Most bytes of a body that are held.
-pub const HELD: u64 = 64 * 1024;
+pub const BUFFERED_BYTES: u64 = 64 * 1024;
 
 /// What is asked of the client's body: of gRPC only that it isn't silent, for its messages come when there is something to say.
 pub(super) fn pace<F: Fields>(
     request: &Request<'_, F>,
     body_timeout: std::time::Duration,
-    watch: &Watch,
-) -> Pace {
+    watch: &TaskControl,
+) -> UploadPace {
     let content = request.fields.first(FieldId::ContentType);
     let messages = content.is_some_and(|t| t.starts_with(b"application/grpc"));
-    Pace::new(body_timeout, messages, watch.now_ms())
+    UploadPace::new(body_timeout, messages, watch.now_ms())
 }
 
 impl<F: Fields> RequestContext<'_, F> {
@@ -42,7 +42,7 @@ impl<F: Fields> RequestContext<'_, F> {
     /// # Errors
     /// What the client did instead of sending it.
     #[inline]
-    pub async fn hold<D: Downstream>(
+    pub async fn buffer_body<D: Downstream>(
         &self,
         upload: &mut Upload,
         down: &mut D,
@@ -54,7 +54,8 @@ impl<F: Fields> RequestContext<'_, F> {
             Framing::Length(length)
                 if !self.request.expect_continue && self.request.upgrade.is_none() =>
             {
-                self.read_ahead(length.min(HELD), upload, down).await
+                self.read_ahead(length.min(BUFFERED_BYTES), upload, down)
+                    .await
             }
             _ => Ok(()),
         }
@@ -70,14 +71,14 @@ impl<F: Fields> RequestContext<'_, F> {
         poll_fn(|cx| {
             if rate.is_none() {
                 match down.poll_piece(cx) {
-                    Poll::Ready(Ok(Piece::Data(n))) if n as u64 >= most => {
+                    Poll::Ready(Ok(BodyPiece::Data(n))) if n as u64 >= most => {
                         return Poll::Ready(Ok(()));
                     }
-                    Poll::Ready(Ok(Piece::End)) => return Poll::Ready(Ok(())),
+                    Poll::Ready(Ok(BodyPiece::End)) => return Poll::Ready(Ok(())),
                     _ => {}
                 }
             }
-            match upload.poll_hold(cx, down, most) {
+            match upload.poll_buffer(cx, down, most) {
                 Poll::Ready(held) => return Poll::Ready(held.map_err(client_side)),
                 Poll::Pending => {}
             }
@@ -86,7 +87,7 @@ impl<F: Fields> RequestContext<'_, F> {
             }
             let rate = rate.get_or_insert_with(|| {
                 // Who sends slowly is among the first to be spared when the house is full.
-                self.watch.enter(Phase::Head);
+                self.watch.enter(TaskPhase::Head);
                 pace(self.request, self.body_timeout(), self.watch)
             });
             if let Some(wait) = rate.news(self.watch.now_ms(), upload.held(), true) {
@@ -96,7 +97,7 @@ impl<F: Fields> RequestContext<'_, F> {
         })
         .await?;
         if rate.is_some() {
-            self.watch.enter(Phase::Request);
+            self.watch.enter(TaskPhase::Request);
         }
         Ok(())
     }

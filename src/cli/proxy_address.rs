@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use toml::de::{DeTable, DeValue};
 
-use super::fault::Fault;
+use super::fault::CommandError;
 use crate::config::paths;
 
 /// `-c`, `--admin` and `--token-file`.
 #[derive(Debug, Args)]
-pub struct Place {
+pub struct ProxyAddress {
     /// Configuration file [default: ./cutover.toml, then /etc/cutover/cutover.toml]
     #[arg(
         short,
@@ -33,14 +33,14 @@ const TOKEN: &str = "CUTOVER_TOKEN";
 
 /// Where an admin API may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
+pub enum AdminAddress {
     /// `host:port`
     Tcp(String),
     /// A Unix socket.
     Unix(PathBuf),
 }
 
-impl std::fmt::Display for Address {
+impl std::fmt::Display for AdminAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tcp(address) => f.write_str(address),
@@ -49,18 +49,18 @@ impl std::fmt::Display for Address {
     }
 }
 
-impl Place {
+impl ProxyAddress {
     /// The configuration file.
     ///
     /// # Errors
     /// None is named and none is where one is looked for.
-    pub fn file(&self) -> Result<PathBuf, Fault> {
+    pub fn file(&self) -> Result<PathBuf, CommandError> {
         if let Some(file) = &self.config {
             return Ok(file.clone());
         }
         paths::default_config().ok_or_else(|| {
             let looked = paths::DEFAULT_CONFIGS.join(" nor ");
-            Fault::new("there is no configuration file")
+            CommandError::new("there is no configuration file")
                 .with(format!("found neither {looked}"))
                 .with("name one with -c FILE or CUTOVER_CONFIG")
         })
@@ -71,12 +71,13 @@ impl Place {
     ///
     /// # Errors
     /// `--token-file` can't be read or is empty.
-    pub fn token(&self) -> Result<Option<String>, Fault> {
+    pub fn token(&self) -> Result<Option<String>, CommandError> {
         let whole = |text: String| Some(text.trim().to_owned()).filter(|token| !token.is_empty());
         if let Some(file) = &self.token_file {
-            let text = std::fs::read_to_string(file)
-                .map_err(|e| Fault::new(format!("can't read the token in {}: {e}", shown(file))))?;
-            let empty = || Fault::new(format!("{} holds no token", shown(file)));
+            let text = std::fs::read_to_string(file).map_err(|e| {
+                CommandError::new(format!("can't read the token in {}: {e}", shown(file)))
+            })?;
+            let empty = || CommandError::new(format!("{} holds no token", shown(file)));
             return whole(text).ok_or_else(empty).map(Some);
         }
         if let Some(token) = std::env::var(TOKEN).ok().and_then(whole) {
@@ -95,7 +96,7 @@ impl Place {
     ///
     /// # Errors
     /// `--admin` is not an address; neither an address nor a file is known.
-    pub fn addresses(&self) -> Result<Vec<Address>, Fault> {
+    pub fn addresses(&self) -> Result<Vec<AdminAddress>, CommandError> {
         if let Some(told) = &self.admin {
             return Ok(vec![address(told)?]);
         }
@@ -107,16 +108,16 @@ impl Place {
         let sockets = states
             .iter()
             .filter_map(|state| paths::control_socket(state, &file).ok());
-        let mut found: Vec<_> = sockets.map(Address::Unix).collect();
+        let mut found: Vec<_> = sockets.map(AdminAddress::Unix).collect();
         found.extend(hints.admin.iter().filter_map(|text| address(text).ok()));
         Ok(found)
     }
 }
 
 /// What an address for `--admin` or in `admin` means to somebody who connects.
-fn address(text: &str) -> Result<Address, Fault> {
+fn address(text: &str) -> Result<AdminAddress, CommandError> {
     if let Some(path) = text.strip_prefix("unix:") {
-        return Ok(Address::Unix(path.into()));
+        return Ok(AdminAddress::Unix(path.into()));
     }
     let rest = text.strip_prefix("http://").unwrap_or(text);
     let rest = rest.trim_end_matches('/');
@@ -127,8 +128,10 @@ fn address(text: &str) -> Result<Address, Fault> {
         port.parse::<u16>().is_ok() && !bare.contains('/') && !(whole && bare.contains(':'))
     };
     let Some((host, port)) = parts.filter(|(host, port)| fits(host, port)) else {
-        return Err(Fault::new(format!("{text:?} is not an admin address"))
-            .with("expected HOST:PORT, http://HOST:PORT or unix:PATH"));
+        return Err(
+            CommandError::new(format!("{text:?} is not an admin address"))
+                .with("expected HOST:PORT, http://HOST:PORT or unix:PATH"),
+        );
     };
     // What listens at every address is reached at the loopback one.
     let host = match host {
@@ -136,7 +139,7 @@ fn address(text: &str) -> Result<Address, Fault> {
         "[::]" => "[::1]",
         named => named,
     };
-    Ok(Address::Tcp(format!("{host}:{port}")))
+    Ok(AdminAddress::Tcp(format!("{host}:{port}")))
 }
 
 /// The keys of a file that say where its proxy answers.
@@ -200,7 +203,10 @@ mod tests {
         assert_eq!(tcp(":9900"), "127.0.0.1:9900");
         assert_eq!(tcp("0.0.0.0:9900"), "127.0.0.1:9900");
         assert_eq!(tcp("[::]:9900"), "[::1]:9900");
-        assert_eq!(address("unix:/run/c"), Ok(Address::Unix("/run/c".into())));
+        assert_eq!(
+            address("unix:/run/c"),
+            Ok(AdminAddress::Unix("/run/c".into()))
+        );
         for wrong in ["9900", "localhost", "https://localhost:1", "a:b", ""] {
             assert!(address(wrong).is_err(), "{wrong}");
         }
@@ -220,7 +226,7 @@ mod tests {
 
     #[test]
     fn what_is_told_counts_alone() {
-        let place = Place {
+        let place = ProxyAddress {
             config: Some("/no/such/file".into()),
             admin: Some("127.0.0.1:1".into()),
             token_file: None,
