@@ -2,22 +2,24 @@
 //!
 //! The rooms, from the ground up; a room imports only from lower floors (`tests/architecture.rs` checks it).
 
+#![warn(unreachable_pub, unused_qualifications)]
+
 pub mod config;
 pub mod http1;
-pub mod http2;
-pub mod net;
+pub(crate) mod http2;
+pub(crate) mod net;
 pub mod telemetry;
 
 pub mod routing;
 pub mod upstream;
 
-pub mod snapshot;
+pub(crate) mod snapshot;
 
 pub mod proxy;
 
-pub mod admin;
-pub mod edge;
+pub(crate) mod admin;
+pub(crate) mod edge;
 
-pub mod control;
+pub(crate) mod control;
 
 pub mod cli;

@@ -6,7 +6,7 @@
 mod certificates;
 mod decision_state;
 mod gate;
-pub mod sessions;
+pub(crate) mod sessions;
 mod state;
 
 use std::collections::VecDeque;
@@ -22,9 +22,9 @@ use crate::routing;
 use crate::telemetry::{ListenerShard, RuleHits, ServiceMetrics, Telemetry, VersionMetrics};
 use crate::upstream::{Endpoint, Pool, Registry, VersionLoad};
 
-pub use certificates::{CertificateState, date};
-pub use decision_state::DecisionState;
-pub use sessions::{Keys, Sessions};
+pub(crate) use certificates::{CertificateState, date};
+pub(crate) use decision_state::DecisionState;
+pub(crate) use sessions::{Keys, Sessions};
 pub(crate) use state::ServiceState;
 
 /// One generation.
@@ -224,7 +224,7 @@ fn hash_of(service: &spec::ServiceSpec) -> Option<routing::Cohort> {
 
 /// What is running: read by all, written by the one publisher in `server::reload`.
 #[derive(Debug)]
-pub struct Live {
+pub(crate) struct Live {
     current: arc_swap::ArcSwap<Snapshot>,
     /// Former generations, until nobody else holds them: to take a large one apart would halt a worker.
     former: Mutex<Vec<Arc<Snapshot>>>,
@@ -235,7 +235,7 @@ pub struct Live {
 
 /// What is known about the configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ConfigSource {
+pub(crate) struct ConfigSource {
     /// The file.
     pub path: PathBuf,
     /// xxh3 of the text of the adopted generation, as 16 hex digits.
@@ -257,7 +257,7 @@ const RECENT: usize = 32;
 
 impl ConfigSource {
     /// The text with this hash is adopted as this generation.
-    pub fn adopt(&mut self, hash: String, generation: u64) {
+    pub(crate) fn adopt(&mut self, hash: String, generation: u64) {
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
@@ -271,7 +271,7 @@ impl ConfigSource {
 
 impl Live {
     /// With a first generation, for so many workers.
-    pub fn new(first: Snapshot, workers: usize, source: ConfigSource) -> Arc<Self> {
+    pub(crate) fn new(first: Snapshot, workers: usize, source: ConfigSource) -> Arc<Self> {
         Arc::new(Self {
             current: arc_swap::ArcSwap::from_pointee(first),
             former: Mutex::default(),
@@ -282,34 +282,35 @@ impl Live {
     }
 
     /// The published generation.
-    pub fn current(&self) -> Arc<Snapshot> {
+    pub(crate) fn current(&self) -> Arc<Snapshot> {
         self.current.load_full()
     }
 
     /// One store. Only for the publisher.
-    pub fn publish(&self, next: Arc<Snapshot>) {
+    pub(crate) fn publish(&self, next: Arc<Snapshot>) {
         let former = self.current.swap(next);
         self.former.lock().expect("former lock").push(former);
     }
 
     /// Takes former generations apart that nobody works by any more. For the control thread, now and then.
-    pub fn bury(&self) {
+    pub(crate) fn bury(&self) {
         let mut former = self.former.lock().expect("former lock");
         former.retain(|snapshot| Arc::strong_count(snapshot) > 1);
     }
 
     /// Former generations that somebody still works by, or that are not buried yet.
-    pub fn former(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn former(&self) -> usize {
         self.former.lock().expect("former lock").len()
     }
 
     /// Worker `worker` works by this generation now.
-    pub fn adopt(&self, worker: usize, generation: u64) {
+    pub(crate) fn adopt(&self, worker: usize, generation: u64) {
         self.adopted[worker].store(generation, Ordering::Release);
     }
 
     /// The generation that every worker has adopted.
-    pub fn adopted(&self) -> u64 {
+    pub(crate) fn adopted(&self) -> u64 {
         self.adopted
             .iter()
             .map(|a| a.load(Ordering::Acquire))
@@ -318,22 +319,22 @@ impl Live {
     }
 
     /// What is known about the file.
-    pub fn source(&self) -> ConfigSource {
+    pub(crate) fn source(&self) -> ConfigSource {
         self.source.lock().expect("source lock").clone()
     }
 
     /// The certificates of all listeners.
-    pub fn certificates(&self) -> Vec<CertificateState> {
+    pub(crate) fn certificates(&self) -> Vec<CertificateState> {
         self.certificates.lock().expect("certificates lock").clone()
     }
 
     /// Only for the publisher.
-    pub fn note_certificates(&self, now: Vec<CertificateState>) {
+    pub(crate) fn note_certificates(&self, now: Vec<CertificateState>) {
         *self.certificates.lock().expect("certificates lock") = now;
     }
 
     /// Only for the publisher.
-    pub fn note_source(&self, change: impl FnOnce(&mut ConfigSource)) {
+    pub(crate) fn note_source(&self, change: impl FnOnce(&mut ConfigSource)) {
         change(&mut self.source.lock().expect("source lock"));
     }
 }

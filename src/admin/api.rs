@@ -31,7 +31,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 type AdminResponse = Response<Full<Bytes>>;
 
 /// Answers one request.
-pub async fn answer<B: Body<Error: Into<Broken>>>(
+pub(crate) async fn answer<B: Body<Error: Into<Broken>>>(
     request: Request<B>,
     door: ListenerKind,
     context: &Context,

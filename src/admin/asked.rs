@@ -8,7 +8,7 @@ use crate::routing::RequestView;
 
 /// A request as somebody describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DescribedRequest {
+pub(crate) struct DescribedRequest {
     pub(super) secure: bool,
     pub(super) port: u16,
     pub(super) method: String,
@@ -28,7 +28,7 @@ impl DescribedRequest {
     ///
     /// # Errors
     /// What of these makes no request, for the one who asked.
-    pub fn new(
+    pub(crate) fn new(
         url: &str,
         method: Option<&str>,
         headers: &[String],

@@ -9,7 +9,7 @@ use crate::upstream::endpoint::flag;
 /// Which endpoints of a service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// Only of this version.
     pub version: Option<String>,
     /// Only this one, as the file names it.
@@ -29,7 +29,7 @@ impl Wanted {
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Drained {
+pub(crate) struct Drained {
     /// The service.
     pub service: String,
     /// Whether they are drained now.
@@ -40,7 +40,7 @@ pub struct Drained {
 
 /// An endpoint that was meant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DrainTarget {
+pub(crate) struct DrainTarget {
     /// Its version.
     pub version: String,
     /// As the file names it.
@@ -65,7 +65,7 @@ impl DrainTarget {
 
 /// Why nothing was drained.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DrainRefused {
+pub(crate) enum DrainRefused {
     /// There is no such service, version or endpoint.
     Unknown(String),
     /// Nothing of the service would answer any more, and `force` was not given.
@@ -76,7 +76,11 @@ pub enum DrainRefused {
 ///
 /// # Errors
 /// See [`DrainRefused`]; nothing has changed then.
-pub fn drain(snapshot: &Snapshot, service: &str, wanted: &Wanted) -> Result<Drained, DrainRefused> {
+pub(crate) fn drain(
+    snapshot: &Snapshot,
+    service: &str,
+    wanted: &Wanted,
+) -> Result<Drained, DrainRefused> {
     let found = snapshot.services.iter().find(|s| *s.name == *service);
     let found =
         found.ok_or_else(|| DrainRefused::Unknown(format!("there is no service `{service}`")))?;

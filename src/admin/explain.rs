@@ -16,11 +16,11 @@ use super::view;
 use crate::config::spec::{self, Bind, HostPattern, PathPattern};
 use crate::proxy::LocalReply;
 use crate::snapshot::Snapshot;
-pub use session::Stays;
+pub(crate) use session::Stays;
 
 /// Where a request goes, and why.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Explanation {
+pub(crate) struct Explanation {
     /// `METHOD host path`, as routed.
     pub request: String,
     /// The listeners that would take it.
@@ -48,7 +48,7 @@ pub struct Explanation {
 
 /// Where a user stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CohortExplanation {
+pub(crate) struct CohortExplanation {
     /// The key that is present: `cookie:uid`.
     pub key: String,
     /// In [0,1).
@@ -57,7 +57,7 @@ pub struct CohortExplanation {
 
 /// A version that a request may go to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// Its name.
     pub version: String,
     /// Its share of the service's traffic.
@@ -70,7 +70,7 @@ pub struct Candidate {
 }
 
 /// Follows a request through a snapshot.
-pub fn explain(snapshot: &Snapshot, asked: &DescribedRequest) -> Explanation {
+pub(crate) fn explain(snapshot: &Snapshot, asked: &DescribedRequest) -> Explanation {
     let mut told = Explanation {
         request: asked.shown(),
         ..Explanation::default()

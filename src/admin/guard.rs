@@ -16,7 +16,7 @@ use crate::config::spec::{Admin, HostPattern};
 
 /// Through which kind of listener a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListenerKind {
+pub(crate) enum ListenerKind {
     /// TCP.
     Tcp {
         /// The local address that the client connected to.
@@ -30,7 +30,7 @@ pub enum ListenerKind {
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdminRefusal {
+pub(crate) struct AdminRefusal {
     /// The answer's status.
     pub status: StatusCode,
     /// For the one who asked.
@@ -51,7 +51,7 @@ impl AdminRefusal {
 /// # Errors
 /// 400 where `Host` is missing or ambiguous, 403 for a foreign `Host` or `Origin` unless the path is [`is_open`], 401 or
 /// 403 without the token on a listener that other machines reach.
-pub fn admit(
+pub(crate) fn admit(
     head: &request::Parts,
     door: ListenerKind,
     admin: Option<&Admin>,
@@ -199,7 +199,7 @@ fn token(file: &Path) -> Result<String, String> {
 ///
 /// # Errors
 /// What is wrong with its file, and what to do.
-pub fn check_token(spec: &Spec) -> Result<(), String> {
+pub(crate) fn check_token(spec: &Spec) -> Result<(), String> {
     let file = spec.admin.as_ref().and_then(|a| a.token_file.as_deref());
     file.map_or(Ok(()), |file| token(file).map(drop))
 }
@@ -208,7 +208,7 @@ pub fn check_token(spec: &Spec) -> Result<(), String> {
 ///
 /// # Errors
 /// 403 where no token is configured or its file can't be used, 401 where the request has not the right one.
-pub fn authorise(
+pub(crate) fn authorise(
     headers: &HeaderMap,
     door: ListenerKind,
     token_file: Option<&Path>,

@@ -17,7 +17,7 @@ use crate::net::keepalive::keep_alive;
 
 /// Where the admin API listens.
 #[derive(Debug)]
-pub enum AdminListener {
+pub(crate) enum AdminListener {
     /// An address.
     Tcp(TcpListener),
     /// A Unix socket, mode 0600, and its file.
@@ -26,7 +26,7 @@ pub enum AdminListener {
 
 impl AdminListener {
     /// The address as bound; `None` for a Unix socket.
-    pub fn local_addr(&self) -> Option<SocketAddr> {
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
             Self::Unix(..) => None,
@@ -46,7 +46,7 @@ impl AdminListener {
     ///
     /// # Errors
     /// It is no such socket, or its file is gone.
-    pub fn adopt(bind: &Bind, socket: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn adopt(bind: &Bind, socket: OwnedFd) -> io::Result<Self> {
         Ok(match bind {
             Bind::Unix(path) => {
                 let listener = std::os::unix::net::UnixListener::from(socket);
@@ -74,7 +74,7 @@ impl AdminListener {
     ///
     /// # Errors
     /// No descriptor is left.
-    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
         match self {
             Self::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
             Self::Unix(listener, _) => listener.as_fd().try_clone_to_owned(),
@@ -94,7 +94,7 @@ impl AdminListener {
 ///
 /// # Errors
 /// What the system says, with the address in the message; `AddrInUse` when a living process answers on the socket.
-pub async fn bind(bind: &Bind) -> io::Result<AdminListener> {
+pub(crate) async fn bind(bind: &Bind) -> io::Result<AdminListener> {
     match bind {
         Bind::Any(port) => tcp(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), *port)).await,
         Bind::Tcp(address) => tcp(*address).await,

@@ -8,17 +8,17 @@
 //! * [`status`], [`asked`] and [`explain`], [`view`], [`scrape`]: what is answered; the same types are what commands read.
 
 mod activity;
-pub mod api;
-pub mod asked;
-pub mod drain;
-pub mod explain;
-pub mod guard;
-pub mod listen;
-pub mod scrape;
+pub(crate) mod api;
+pub(crate) mod asked;
+pub(crate) mod drain;
+pub(crate) mod explain;
+pub(crate) mod guard;
+pub(crate) mod listen;
+pub(crate) mod scrape;
 mod serve;
 pub(crate) mod shares;
-pub mod status;
-pub mod view;
+pub(crate) mod status;
+pub(crate) mod view;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -31,11 +31,11 @@ use crate::snapshot::Live;
 use crate::telemetry::Telemetry;
 use crate::telemetry::windows::StatusWindows;
 
-pub use listen::{AdminListener, bind};
-pub use serve::serve;
+pub(crate) use listen::{AdminListener, bind};
+pub(crate) use serve::serve;
 
 /// What the API reads, and where it sends commands. Made once, by the server.
-pub struct Context {
+pub(crate) struct Context {
     /// What is running.
     pub live: Arc<Live>,
     /// Every counter.
@@ -54,7 +54,7 @@ pub struct Context {
 
 /// What an operator asks of the publisher.
 #[derive(Debug)]
-pub enum ControlCommand {
+pub(crate) enum ControlCommand {
     /// Read the file now. The answer is the generation that runs afterwards, or why the file was refused.
     Reload {
         /// Where the answer goes.
@@ -68,7 +68,7 @@ pub enum ControlCommand {
 /// What is to die by a panic.
 #[cfg(test)]
 #[derive(Debug)]
-pub enum Stumble {
+pub(crate) enum Stumble {
     /// This worker; else its accept loops, each with the next connection.
     Worker(usize, bool),
     /// The control thread.
@@ -79,14 +79,14 @@ pub enum Stumble {
 
 /// Whether the proxy welcomes traffic: what `/readyz` says.
 #[derive(Debug, Default)]
-pub struct Readiness {
+pub(crate) struct Readiness {
     phase: AtomicU8,
     handed_over: watch::Sender<bool>,
 }
 
 /// A phase of the process's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProcessPhase {
+pub(crate) enum ProcessPhase {
     /// Listeners are not up yet.
     Starting,
     /// Traffic is welcome.
@@ -97,12 +97,12 @@ pub enum ProcessPhase {
 
 impl Readiness {
     /// Enters a phase.
-    pub fn set(&self, phase: ProcessPhase) {
+    pub(crate) fn set(&self, phase: ProcessPhase) {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
     /// The phase now.
-    pub fn phase(&self) -> ProcessPhase {
+    pub(crate) fn phase(&self) -> ProcessPhase {
         match self.phase.load(Ordering::Acquire) {
             0 => ProcessPhase::Starting,
             1 => ProcessPhase::Ready,
@@ -111,7 +111,7 @@ impl Readiness {
     }
 
     /// Another process accepts on the sockets of the API from now on. Answers under way are finished.
-    pub fn hand_over(&self) {
+    pub(crate) fn hand_over(&self) {
         self.set(ProcessPhase::Stopping);
         self.handed_over.send_replace(true);
     }
@@ -122,7 +122,7 @@ impl Readiness {
     }
 
     /// Waits for [`Self::hand_over`].
-    pub async fn handed_over(&self) {
+    pub(crate) async fn handed_over(&self) {
         // The sender is ours: it can't be gone.
         let _ = self.handed_over.subscribe().wait_for(|over| *over).await;
     }

@@ -9,7 +9,7 @@ use crate::upstream::Endpoint;
 use crate::upstream::endpoint::flag;
 
 /// The state of now.
-pub fn of(live: &Live) -> Scrape {
+pub(crate) fn of(live: &Live) -> Scrape {
     let snapshot = live.current();
     let source = live.source();
     let services = snapshot.spec.services.iter().zip(&snapshot.services);

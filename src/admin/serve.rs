@@ -49,7 +49,7 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// Serves the API on these listeners until the future is dropped; accepts until [`super::Readiness::hand_over`].
 /// Connections are tasks of the current runtime.
-pub async fn serve(listeners: Vec<AdminListener>, context: Arc<Context>) {
+pub(crate) async fn serve(listeners: Vec<AdminListener>, context: Arc<Context>) {
     let mut loops = JoinSet::new();
     for listener in listeners {
         loops.spawn(accept(listener, context.clone()));

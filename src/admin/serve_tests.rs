@@ -7,7 +7,7 @@ use http_body_util::Full;
 use hyper::body::Frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
 
 use super::*;
 
@@ -148,7 +148,7 @@ async fn an_event_stream_outlives_the_lifetime_but_not_the_write_timeout() {
     events.send(Bytes::from(vec![b'x'; 8192])).unwrap();
     let activity = served.activity.clone();
     while activity.stalled_since().is_none() {
-        tokio::task::yield_now().await;
+        yield_now().await;
     }
     served.ended().await;
     assert_eq!(blocked.elapsed().as_secs(), WRITE_TIMEOUT.as_secs());

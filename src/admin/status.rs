@@ -19,7 +19,7 @@ const WINDOWS: [(&str, Duration); 2] = [
 
 /// A running proxy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ProxyStatus {
+pub(crate) struct ProxyStatus {
     /// Of the program.
     pub version: String,
     /// Of the process.
@@ -45,7 +45,7 @@ pub struct ProxyStatus {
 
 /// The configuration file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Config {
+pub(crate) struct Config {
     /// The file, as an absolute path.
     pub path: String,
     /// xxh3 of the text that runs, 16 hex digits.
@@ -65,7 +65,7 @@ pub struct Config {
 
 /// A text of the file that was adopted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Adopted {
+pub(crate) struct Adopted {
     /// xxh3 of the text, 16 hex digits.
     pub hash: String,
     /// The generation that was compiled from it.
@@ -74,7 +74,7 @@ pub struct Adopted {
 
 /// A listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListenerStatus {
+pub(crate) struct ListenerStatus {
     /// Its name.
     pub name: String,
     /// Where it is bound.
@@ -85,7 +85,7 @@ pub struct ListenerStatus {
 
 /// A certificate of a listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CertificateStatus {
+pub(crate) struct CertificateStatus {
     /// The listener's name.
     pub listener: String,
     /// Server names that get it.
@@ -106,7 +106,7 @@ pub struct CertificateStatus {
 
 /// A service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ServiceStatus {
+pub(crate) struct ServiceStatus {
     /// Its name.
     pub name: String,
     /// The stable version.
@@ -122,7 +122,7 @@ pub struct ServiceStatus {
 
 /// Shares by version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SplitStatus {
+pub(crate) struct SplitStatus {
     /// What the configuration gives every version.
     pub desired: BTreeMap<String, String>,
     /// What every version gets, after the gate and the failover from versions that are down or drained.
@@ -131,7 +131,7 @@ pub struct SplitStatus {
 
 /// A version.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct VersionStatus {
+pub(crate) struct VersionStatus {
     /// Its name.
     pub name: String,
     /// What dashboards call it.
@@ -148,7 +148,7 @@ pub struct VersionStatus {
 
 /// Rate, errors, duration over one window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct RedStatus {
+pub(crate) struct RedStatus {
     /// Requests a second.
     pub rate: f64,
     /// Share of them that failed (5xx; gRPC calls that the server failed), in [0,1].
@@ -161,7 +161,7 @@ pub struct RedStatus {
 
 /// An endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndpointStatus {
+pub(crate) struct EndpointStatus {
     /// As the file names it.
     pub address: String,
     /// 1 to 1000.
@@ -188,14 +188,14 @@ pub struct EndpointStatus {
 
 impl EndpointStatus {
     /// Whether requests go to it as long as its version is well.
-    pub fn is_usable(&self) -> bool {
+    pub(crate) fn is_usable(&self) -> bool {
         let kept_off = matches!(&*self.health, "down" | "unproven");
         !kept_off && self.ejected.is_none() && !self.draining
     }
 
     /// What keeps it from its full share of traffic, or what its checks say when nothing does: `down for 2m 5s (answered
     /// 503), draining`, `ejected 23s`, `up, starting at 40%`.
-    pub fn standing(&self, now: SystemTime) -> String {
+    pub(crate) fn standing(&self, now: SystemTime) -> String {
         let mut told = Vec::new();
         if matches!(&*self.health, "down" | "unproven") {
             told.push(self.unwell(now));
@@ -230,7 +230,7 @@ impl EndpointStatus {
 
 impl ProxyStatus {
     /// The state of now.
-    pub fn of(context: &Context) -> Self {
+    pub(crate) fn of(context: &Context) -> Self {
         let snapshot = context.live.current();
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -368,7 +368,7 @@ fn red(context: &Context, service: &str, version: &str) -> BTreeMap<String, RedS
 }
 
 /// The endpoints of a version, with what they are doing. `checked`: the service has health checks.
-pub fn endpoints(version: &snapshot::Version, checked: bool) -> Vec<EndpointStatus> {
+pub(crate) fn endpoints(version: &snapshot::Version, checked: bool) -> Vec<EndpointStatus> {
     let now = Instant::now();
     let one = |member: &Member| {
         let state = &member.endpoint.state;

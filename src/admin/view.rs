@@ -15,10 +15,9 @@ use crate::config::spec::{
     ListenerSpec, PathPattern, Pattern, ProxyLimits, RuleSpec, ServiceSpec, Subject, Timeouts,
     VersionSpec,
 };
-pub use policies::probe;
 
 /// A spec as a document.
-pub fn config(spec: &Spec) -> Value {
+pub(crate) fn config(spec: &Spec) -> Value {
     json!({
         "workers": spec.workers.map_or(json!("auto"), |n| json!(n)),
         "admin": spec.admin.as_ref().map(admin),
@@ -176,7 +175,7 @@ pub(crate) fn endpoint(endpoint: &EndpointSpec) -> String {
 }
 
 /// As the file says it: `least_request`, `peak_ewma`.
-pub fn balance(balance: Balance) -> &'static str {
+pub(crate) fn balance(balance: Balance) -> &'static str {
     match balance {
         Balance::LeastRequest => "least_request",
         Balance::RoundRobin => "round_robin",
@@ -187,7 +186,7 @@ pub fn balance(balance: Balance) -> &'static str {
 }
 
 /// As the file says it: `:8080`, `127.0.0.1:8080`, `unix:/path`.
-pub fn bind(bind: &Bind) -> String {
+pub(crate) fn bind(bind: &Bind) -> String {
     match bind {
         Bind::Any(port) => format!(":{port}"),
         Bind::Tcp(address) => address.to_string(),
@@ -196,7 +195,7 @@ pub fn bind(bind: &Bind) -> String {
 }
 
 /// As the file says it: `shop.example.com`, `*.example.com`.
-pub fn host(host: &HostPattern) -> String {
+pub(crate) fn host(host: &HostPattern) -> String {
     match host {
         HostPattern::Exact(name) => name.clone(),
         HostPattern::Suffix(suffix) => format!("*{suffix}"),
@@ -204,7 +203,7 @@ pub fn host(host: &HostPattern) -> String {
 }
 
 /// As the file says it: `/login`, `/v1/*`.
-pub fn path(path: &PathPattern) -> String {
+pub(crate) fn path(path: &PathPattern) -> String {
     match path {
         PathPattern::Exact(path) => path.clone(),
         PathPattern::Prefix(prefix) => format!("{prefix}/*"),
@@ -212,7 +211,7 @@ pub fn path(path: &PathPattern) -> String {
 }
 
 /// As the file says it: `cookie:uid`, `ip`.
-pub fn cohort_key(key: &CohortKey) -> String {
+pub(crate) fn cohort_key(key: &CohortKey) -> String {
     match key {
         CohortKey::Cookie(name) => format!("cookie:{name}"),
         CohortKey::Header(name) => format!("header:{name}"),
@@ -241,7 +240,7 @@ fn pattern(pattern: &Pattern) -> String {
 }
 
 /// A condition in one phrase: `header.x-canary = "always"`, `ip = "10.0.0.0/8" or "::1"`.
-pub fn condition(condition: &Condition) -> String {
+pub(crate) fn condition(condition: &Condition) -> String {
     let quoted = |item: &dyn Display| format!("\"{item}\"");
     let patterns: Vec<_> = condition
         .patterns

@@ -17,7 +17,7 @@ use crate::upstream::Registry;
 /// Checks configurations by the path that `run` takes.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit codes: 0 every file is valid, 1 one is not.")]
-pub struct CheckArgs {
+pub(super) struct CheckArgs {
     /// Files [default: the one of -c]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -25,7 +25,7 @@ pub struct CheckArgs {
 }
 
 impl CheckArgs {
-    pub fn run(&self, place: &ProxyAddress) -> CommandResult {
+    pub(super) fn run(&self, place: &ProxyAddress) -> CommandResult {
         let files = match &self.files[..] {
             [] => vec![place.file()?],
             files => files.to_vec(),
@@ -136,7 +136,7 @@ fn diagnostic(found: &Diagnostic) -> Value {
 }
 
 /// A file that can't be used, as the fault of a command that needed it.
-pub fn fault(failure: &LoadFailure) -> CommandError {
+pub(super) fn fault(failure: &LoadFailure) -> CommandError {
     let mut fault = CommandError::new("the configuration can't be used");
     fault.detail = failure.to_string().lines().map(str::to_owned).collect();
     fault

@@ -10,13 +10,13 @@ use super::{CommandResult, Cutover};
 
 /// Prints a completion script.
 #[derive(Debug, Args)]
-pub struct Completions {
+pub(super) struct Completions {
     /// Which shell
     shell: Shell,
 }
 
 impl Completions {
-    pub fn run(&self) -> CommandResult {
+    pub(super) fn run(&self) -> CommandResult {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cutover::command(), "cutover", &mut script);
         let written = std::io::stdout().lock().write_all(&script);

@@ -21,7 +21,7 @@ const TELL: Duration = Duration::from_secs(2);
 #[command(
     after_help = "Exit codes: 0 drained (with --wait: nothing is in flight, it is safe to stop the endpoint), 1 not, or not in time."
 )]
-pub struct DrainArgs {
+pub(super) struct DrainArgs {
     /// Service
     service: String,
     /// Only of this version
@@ -43,7 +43,7 @@ pub struct DrainArgs {
 }
 
 impl DrainArgs {
-    pub fn run(&self, place: &ProxyAddress) -> CommandResult {
+    pub(super) fn run(&self, place: &ProxyAddress) -> CommandResult {
         block_on(self.drain(place))?
     }
 

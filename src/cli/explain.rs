@@ -20,7 +20,7 @@ use crate::upstream::Registry;
 #[command(
     after_help = "Exit codes: 0 it goes to a version, 1 error, 2 the proxy itself would answer."
 )]
-pub struct Explain {
+pub(super) struct Explain {
     /// `http://host/path`, `https://…`, or only `/path`
     url: String,
     /// Method
@@ -37,7 +37,7 @@ pub struct Explain {
 }
 
 impl Explain {
-    pub fn run(&self, place: &ProxyAddress) -> CommandResult {
+    pub(super) fn run(&self, place: &ProxyAddress) -> CommandResult {
         // Asked first, so that what is no request is said without a proxy.
         let asked = DescribedRequest::new(&self.url, Some(&self.method), &self.headers, self.ip)
             .map_err(CommandError::new)?;

@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 
 /// One line, detail under it, and the exit code.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CommandError {
+pub(super) struct CommandError {
     /// What is wrong, in one line, without a full stop.
     pub message: String,
     /// More lines: what was found, what to do.
@@ -17,7 +17,7 @@ pub struct CommandError {
 
 impl CommandError {
     /// A fault with exit code 1. Lines after the first become detail.
-    pub fn new(message: impl Into<String>) -> Self {
+    pub(super) fn new(message: impl Into<String>) -> Self {
         let message = message.into();
         let mut lines = message.lines().map(str::to_owned);
         Self {
@@ -28,13 +28,13 @@ impl CommandError {
     }
 
     /// With one more line of detail.
-    pub fn with(mut self, line: impl Into<String>) -> Self {
+    pub(super) fn with(mut self, line: impl Into<String>) -> Self {
         self.detail.push(line.into());
         self
     }
 
     /// With another exit code.
-    pub fn exit(mut self, code: u8) -> Self {
+    pub(super) fn exit(mut self, code: u8) -> Self {
         self.code = code;
         self
     }

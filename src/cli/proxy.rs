@@ -31,7 +31,7 @@ const DENIED: &str =
 
 /// A proxy that answers.
 #[derive(Clone, Debug)]
-pub struct Proxy {
+pub(super) struct Proxy {
     address: AdminAddress,
     /// For changes over TCP, and for reads where other machines reach the listener.
     token: Option<String>,
@@ -39,7 +39,7 @@ pub struct Proxy {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub enum Silence {
+pub(super) enum Silence {
     /// Nobody is there.
     Nobody(CommandError),
     /// Somebody is there, but this went wrong.
@@ -59,7 +59,7 @@ impl Proxy {
     ///
     /// # Errors
     /// Nobody answers, or somebody who is no proxy of this kind.
-    pub async fn find(place: &ProxyAddress) -> Result<(Self, ProxyStatus), Silence> {
+    pub(super) async fn find(place: &ProxyAddress) -> Result<(Self, ProxyStatus), Silence> {
         let addresses = place.addresses().map_err(Silence::Trouble)?;
         let token = place.token().map_err(Silence::Trouble)?;
         let mut nobody = CommandError::new("no proxy answers");
@@ -84,7 +84,7 @@ impl Proxy {
     }
 
     /// At this address, whether it answers or not.
-    pub fn at(address: AdminAddress) -> Self {
+    pub(super) fn at(address: AdminAddress) -> Self {
         Self {
             address,
             token: None,
@@ -95,7 +95,7 @@ impl Proxy {
     ///
     /// # Errors
     /// See [`Self::get`].
-    pub async fn status(&self) -> Result<ProxyStatus, Silence> {
+    pub(super) async fn status(&self) -> Result<ProxyStatus, Silence> {
         self.get("/api/v1/status").await
     }
 
@@ -103,7 +103,7 @@ impl Proxy {
     ///
     /// # Errors
     /// Nobody answers; the answer is an error, no such document, or too late.
-    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Silence> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Silence> {
         self.document(path, None, PATIENCE).await
     }
 
@@ -111,7 +111,7 @@ impl Proxy {
     ///
     /// # Errors
     /// See [`Self::get`].
-    pub async fn post<T: DeserializeOwned>(
+    pub(super) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,

@@ -10,7 +10,7 @@ use crate::config::paths;
 
 /// `-c`, `--admin` and `--token-file`.
 #[derive(Debug, Args)]
-pub struct ProxyAddress {
+pub(super) struct ProxyAddress {
     /// Configuration file [default: ./cutover.toml, then /etc/cutover/cutover.toml]
     #[arg(
         short,
@@ -33,7 +33,7 @@ const TOKEN: &str = "CUTOVER_TOKEN";
 
 /// Where an admin API may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AdminAddress {
+pub(super) enum AdminAddress {
     /// `host:port`
     Tcp(String),
     /// A Unix socket.
@@ -54,7 +54,7 @@ impl ProxyAddress {
     ///
     /// # Errors
     /// None is named and none is where one is looked for.
-    pub fn file(&self) -> Result<PathBuf, CommandError> {
+    pub(super) fn file(&self) -> Result<PathBuf, CommandError> {
         if let Some(file) = &self.config {
             return Ok(file.clone());
         }
@@ -71,7 +71,7 @@ impl ProxyAddress {
     ///
     /// # Errors
     /// `--token-file` can't be read or is empty.
-    pub fn token(&self) -> Result<Option<String>, CommandError> {
+    pub(super) fn token(&self) -> Result<Option<String>, CommandError> {
         let whole = |text: String| Some(text.trim().to_owned()).filter(|token| !token.is_empty());
         if let Some(file) = &self.token_file {
             let text = std::fs::read_to_string(file).map_err(|e| {
@@ -96,7 +96,7 @@ impl ProxyAddress {
     ///
     /// # Errors
     /// `--admin` is not an address; neither an address nor a file is known.
-    pub fn addresses(&self) -> Result<Vec<AdminAddress>, CommandError> {
+    pub(super) fn addresses(&self) -> Result<Vec<AdminAddress>, CommandError> {
         if let Some(told) = &self.admin {
             return Ok(vec![address(told)?]);
         }
@@ -179,7 +179,7 @@ fn get<'t, 'i>(table: &'t DeTable<'i>, name: &str) -> Option<&'t DeValue<'i>> {
 }
 
 /// The name that was probably meant.
-pub fn meant<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn meant<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let near = known.map(|name| (strsim::damerau_levenshtein(typed, name), name));
     let near = near.filter(|(distance, name)| *distance <= name.len().div_ceil(3));
     near.min_by_key(|(distance, _)| *distance)
@@ -187,7 +187,7 @@ pub fn meant<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'
 }
 
 /// A path for a message, as it was typed.
-pub fn shown(path: &Path) -> String {
+pub(super) fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 

@@ -12,7 +12,7 @@ use crate::control;
 #[command(
     after_help = "SIGHUP reads the file again; SIGTERM and SIGINT finish what is in flight and end with 0."
 )]
-pub struct RunArgs {
+pub(super) struct RunArgs {
     /// Take the sockets and the traffic of the proxy that runs by the same file; it finishes what it has and ends
     #[arg(long)]
     takeover: bool,
@@ -22,7 +22,7 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    pub fn run(&self, place: &ProxyAddress) -> CommandResult {
+    pub(super) fn run(&self, place: &ProxyAddress) -> CommandResult {
         if self.with_parent {
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
                 .map_err(|e| CommandError::new(format!("can't be tied to the parent: {e}")))?;

@@ -38,7 +38,7 @@ const SILENT: Duration = Duration::from_millis(500);
 #[command(
     after_help = "Exit codes: 0 in effect on every worker, 1 refused, held back, or not live in time (the message says whether\nthe file is changed), 3 the file is changed but no proxy answers."
 )]
-pub struct Shift {
+pub(super) struct Shift {
     /// Service
     service: String,
     /// Shares of canaries: `green=5%`; a version alone becomes stable
@@ -73,7 +73,7 @@ fn wish(text: &str) -> Result<DesiredShare, String> {
 }
 
 impl Shift {
-    pub fn run(&self, place: &ProxyAddress) -> CommandResult {
+    pub(super) fn run(&self, place: &ProxyAddress) -> CommandResult {
         let file = place.file()?;
         block_on(self.shift(place, file))?
     }

@@ -24,7 +24,7 @@ const WINDOW: &str = "10s";
 
 /// Shows what runs.
 #[derive(Debug, Args)]
-pub struct Show {
+pub(super) struct Show {
     /// Only this service
     service: Option<String>,
     /// Look again every second
@@ -35,7 +35,7 @@ pub struct Show {
 }
 
 impl Show {
-    pub fn run(&self, place: &ProxyAddress) -> CommandResult {
+    pub(super) fn run(&self, place: &ProxyAddress) -> CommandResult {
         block_on(self.look(place))?
     }
 

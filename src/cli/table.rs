@@ -2,7 +2,7 @@
 
 /// How a column is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Set {
+pub(super) enum Set {
     /// Words.
     Left,
     /// Numbers.
@@ -11,14 +11,14 @@ pub enum Set {
 
 /// Rows of cells, set in columns two spaces apart; no line ends with a space.
 #[derive(Debug)]
-pub struct TextTable {
+pub(super) struct TextTable {
     columns: Vec<Set>,
     rows: Vec<Vec<String>>,
 }
 
 impl TextTable {
     /// With a head.
-    pub fn new(head: &[(&str, Set)]) -> Self {
+    pub(super) fn new(head: &[(&str, Set)]) -> Self {
         Self {
             columns: head.iter().map(|(_, set)| *set).collect(),
             rows: vec![head.iter().map(|(name, _)| (*name).to_owned()).collect()],
@@ -26,7 +26,7 @@ impl TextTable {
     }
 
     /// One more row. Missing cells are empty.
-    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
 }

@@ -5,7 +5,7 @@
 //! changes a file's text without touching what it need not touch.
 
 mod defaults;
-pub mod diagnostic;
+pub(crate) mod diagnostic;
 pub mod edit;
 mod foreign;
 mod keys;
@@ -13,7 +13,7 @@ pub mod load;
 mod locate;
 mod lower;
 mod meant;
-pub mod paths;
+pub(crate) mod paths;
 pub mod policy;
 mod problems;
 mod raw;
@@ -22,7 +22,7 @@ mod replace;
 pub(crate) mod secret;
 pub mod spec;
 mod syntax;
-pub mod units;
+pub(crate) mod units;
 mod value;
 
 pub use diagnostic::{Diagnostic, Severity};

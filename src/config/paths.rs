@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Where a configuration is looked for when none is named, in this order.
-pub const DEFAULT_CONFIGS: [&str; 2] = ["./cutover.toml", "/etc/cutover/cutover.toml"];
+pub(crate) const DEFAULT_CONFIGS: [&str; 2] = ["./cutover.toml", "/etc/cutover/cutover.toml"];
 
 /// The first of [`DEFAULT_CONFIGS`] that exists.
-pub fn default_config() -> Option<PathBuf> {
+pub(crate) fn default_config() -> Option<PathBuf> {
     DEFAULT_CONFIGS
         .iter()
         .map(PathBuf::from)
@@ -43,7 +43,7 @@ fn state_dirs_by(
 
 /// The state directory: as configured, else `$STATE_DIRECTORY` (systemd), else `$XDG_STATE_HOME/cutover`,
 /// else `~/.local/state/cutover`, else `/var/lib/cutover`. It need not exist.
-pub fn state_dir(configured: Option<&Path>) -> PathBuf {
+pub(crate) fn state_dir(configured: Option<&Path>) -> PathBuf {
     state_dir_by(configured, |name| env::var_os(name))
 }
 
@@ -77,7 +77,7 @@ fn state_dir_by(configured: Option<&Path>, var: impl Fn(&str) -> Option<OsString
 ///
 /// # Errors
 /// The directory of the file does not exist or can't be read.
-pub fn control_socket(state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
+pub(crate) fn control_socket(state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
     socket("control", state_dir, config)
 }
 
@@ -86,7 +86,7 @@ pub fn control_socket(state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
 ///
 /// # Errors
 /// As [`control_socket`].
-pub fn handover_socket(state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
+pub(crate) fn handover_socket(state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
     socket("handover", state_dir, config)
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::spec::Share;
 
 /// Longer times are slips: a year.
-pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 const DURATION_UNITS: [&str; 5] = ["ms", "s", "m", "h", "d"];
 
@@ -15,7 +15,7 @@ const DURATION_UNITS: [&str; 5] = ["ms", "s", "m", "h", "d"];
 ///
 /// # Errors
 /// No unit, an unknown unit, no number, or more than [`LONGEST`].
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     // The parser also knows `M` for months, which a person who types it means as minutes.
     let units = text
         .split(|c: char| !c.is_alphabetic())
@@ -45,7 +45,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// No percent sign, not a number, finer than 0.001 %, above 100 %.
-pub fn share(text: &str) -> Result<Share, String> {
+pub(crate) fn share(text: &str) -> Result<Share, String> {
     if text.starts_with('-') {
         return Err("less than 0%: \"0%\" takes all traffic away".to_owned());
     }
@@ -75,7 +75,7 @@ pub fn share(text: &str) -> Result<Share, String> {
 ///
 /// # Errors
 /// No unit, an unknown unit, not a whole number, or more than 2^63.
-pub fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let end = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());

@@ -18,7 +18,7 @@ use crate::net::SocketFile;
 
 /// All of them.
 #[derive(Debug)]
-pub struct AdminSockets {
+pub(super) struct AdminSockets {
     /// The API's, until they are served.
     pub listeners: Vec<AdminListener>,
     /// TCP addresses of the API.
@@ -35,7 +35,11 @@ impl AdminSockets {
     ///
     /// # Errors
     /// An address of the configuration can't be bound. Without control or handover socket the proxy works, and says so.
-    pub async fn open(spec: &Spec, config: &Path, inherited: &mut Inherited) -> io::Result<Self> {
+    pub(super) async fn open(
+        spec: &Spec,
+        config: &Path,
+        inherited: &mut Inherited,
+    ) -> io::Result<Self> {
         let mut desk = Self {
             listeners: Vec::new(),
             addresses: Vec::new(),
@@ -111,7 +115,7 @@ impl AdminSockets {
     }
 
     /// Every socket, with what it is, for the next process.
-    pub fn held(&self) -> impl Iterator<Item = (Label, &OwnedFd)> {
+    pub(super) fn held(&self) -> impl Iterator<Item = (Label, &OwnedFd)> {
         self.held.iter().map(|(label, fd)| (label.clone(), fd))
     }
 

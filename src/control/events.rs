@@ -15,10 +15,12 @@ use super::admin_sockets::AdminSockets;
 use super::boot::tcp_places;
 use super::file_watcher::{Changed, FileWatcher};
 use super::handover::{HandoverRequest, HandoverState, Release};
+#[cfg(test)]
+use super::in_process::Up;
 use super::publisher::{Publisher, ReloadOutcome};
 use super::shutdown::{self, Haste};
 use super::signals::{SignalRequest, SignalStream};
-use super::{RunError, Up, systemd};
+use super::{RunError, systemd};
 #[cfg(test)]
 use crate::admin;
 use crate::admin::{Context, ControlCommand, ProcessPhase, scrape};
@@ -62,7 +64,8 @@ struct Deferred {
 
 impl Control {
     /// What the embedding program is told.
-    pub fn up(&self) -> Up {
+    #[cfg(test)]
+    pub(super) fn up(&self) -> Up {
         Up {
             live: self.publisher.live().clone(),
             places: self.publisher.listeners().places(),
@@ -74,7 +77,7 @@ impl Control {
     ///
     /// # Errors
     /// Workers died too often, or a part of this thread did; what could be finished was.
-    pub async fn live(
+    pub(super) async fn live(
         mut self,
         mut signals: SignalStream,
         mut stop: oneshot::Receiver<()>,

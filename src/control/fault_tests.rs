@@ -5,8 +5,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use super::in_process::Server;
 use super::tests::{PATIENCE, get, origin, until};
-use super::{Options, RunError, Server};
+use super::{Options, RunError};
 use crate::admin::{ControlCommand, Stumble};
 use crate::snapshot::Version;
 

@@ -11,37 +11,30 @@ mod admin_sockets;
 mod audit;
 mod boot;
 mod events;
-pub mod file_watcher;
+pub(crate) mod file_watcher;
 mod handover;
 mod health_monitor;
-pub mod logging;
-pub mod preflight;
-pub mod publisher;
+pub(crate) mod logging;
+pub(crate) mod preflight;
+pub(crate) mod publisher;
 mod shutdown;
 mod signals;
-pub mod sticky_key;
+pub(crate) mod sticky_key;
 mod systemd;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::admin::ControlCommand;
-pub use crate::edge::listener::BoundAddress;
-use crate::snapshot::Live;
 use boot::Booting;
-pub use publisher::ReloadOutcome;
 use signals::SignalStream;
 
 /// What a proxy is started with.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// The configuration file.
     pub config: PathBuf,
     /// Take the place of the proxy that runs by the same file, if one does.
@@ -50,7 +43,7 @@ pub struct Options {
 
 /// Why the proxy did not start, or ended otherwise than asked to.
 #[derive(Debug)]
-pub enum RunError {
+pub(crate) enum RunError {
     /// The configuration: every error, rendered.
     Config(String),
     /// Addresses or certificates: a line for each.
@@ -90,7 +83,7 @@ impl std::error::Error for RunError {}
 ///
 /// # Errors
 /// It could not start, or a worker thread died.
-pub fn run(options: &Options) -> Result<(), RunError> {
+pub(crate) fn run(options: &Options) -> Result<(), RunError> {
     let _log = logging::init().map_err(RunError::Threads)?;
     let runtime = runtime()?;
     runtime.block_on(async {
@@ -121,121 +114,9 @@ fn runtime() -> Result<LocalRuntime, RunError> {
     built.map_err(RunError::Threads)
 }
 
-/// A proxy inside this process, with a control thread of its own; signals are left to the caller. Dropping it ends it at once.
-#[derive(Debug)]
-pub struct Server {
-    commands: mpsc::Sender<ControlCommand>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<Result<(), RunError>>>,
-    up: Up,
-}
-
-/// A proxy that is up.
-#[derive(Clone, Debug)]
-struct Up {
-    live: Arc<Live>,
-    places: Vec<(String, BoundAddress)>,
-    admin: Vec<SocketAddr>,
-}
-
-impl Server {
-    /// Starts a proxy and returns when it takes traffic.
-    ///
-    /// # Errors
-    /// It could not start.
-    pub fn start(options: Options) -> Result<Self, RunError> {
-        let (tell, told) = std::sync::mpsc::channel();
-        let (commands, receiver) = mpsc::channel(COMMANDS);
-        let (stop, stopped) = oneshot::channel();
-        let sender = commands.clone();
-        let thread = std::thread::Builder::new()
-            .name("control".into())
-            .spawn(move || {
-                runtime()?.block_on(async {
-                    let booting = Booting::prepare(&options, sender).await?;
-                    let control = booting.serve(receiver).await?;
-                    let _ = tell.send(control.up());
-                    drop(options);
-                    control.live(SignalStream::none(), stopped).await
-                })
-            });
-        let thread = thread.map_err(RunError::Threads)?;
-        match told.recv() {
-            Ok(up) => Ok(Self {
-                commands,
-                stop: Some(stop),
-                thread: Some(thread),
-                up,
-            }),
-            Err(_) => match thread.join() {
-                Ok(Err(error)) => Err(error),
-                _ => Err(RunError::Threads(io::Error::other(
-                    "the control thread ended",
-                ))),
-            },
-        }
-    }
-
-    /// What is running.
-    pub fn live(&self) -> &Arc<Live> {
-        &self.up.live
-    }
-
-    /// Where the listeners of the first generation are bound, by name.
-    pub fn places(&self) -> &[(String, BoundAddress)] {
-        &self.up.places
-    }
-
-    /// The TCP address of this listener of the first generation.
-    pub fn address(&self, listener: &str) -> Option<SocketAddr> {
-        self.up.places.iter().find_map(|(name, place)| match place {
-            BoundAddress::Tcp(address) if name == listener => Some(*address),
-            _ => None,
-        })
-    }
-
-    /// The TCP addresses of the admin API.
-    pub fn admin(&self) -> &[SocketAddr] {
-        &self.up.admin
-    }
-
-    /// Reads the file now. The generation that every worker runs afterwards.
-    ///
-    /// # Errors
-    /// Why the file was refused.
-    pub async fn reload(&self) -> Result<u64, String> {
-        let gone = || "the proxy has ended".to_owned();
-        let (answer, answered) = oneshot::channel();
-        let sent = self.commands.send(ControlCommand::Reload { answer }).await;
-        sent.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
-    }
-
-    /// Stops as SIGTERM does: what is in flight is finished within `shutdown.deadline`. Blocks until then.
-    ///
-    /// # Errors
-    /// It had ended before by a fault.
-    pub fn stop(mut self) -> Result<(), RunError> {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
-        self.thread.take().map_or(Ok(()), |thread| {
-            thread.join().unwrap_or(Err(RunError::Control))
-        })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Without a word the control thread takes the dropped sender for "at once".
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod in_process;
 #[cfg(test)]
 mod tests;

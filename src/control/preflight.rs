@@ -19,7 +19,7 @@ const LONGEST_SOCKET: usize = 107;
 
 /// What was found, in the order of the file.
 #[derive(Debug, Default)]
-pub struct Findings {
+pub(crate) struct Findings {
     /// The configuration can't be used.
     pub errors: Vec<Diagnostic>,
     /// It can be used, but is probably not meant so.
@@ -27,7 +27,7 @@ pub struct Findings {
 }
 
 /// Looks at everything that `file` names. Nothing is created and nothing is listened at.
-pub fn preflight(loaded: &Loaded, file: &Path) -> Findings {
+pub(crate) fn preflight(loaded: &Loaded, file: &Path) -> Findings {
     let mut look = Look {
         loaded,
         name: file.display().to_string(),
@@ -48,7 +48,7 @@ pub fn preflight(loaded: &Loaded, file: &Path) -> Findings {
 }
 
 /// The errors of a plan, each at the key that it is about.
-pub fn plan_errors(loaded: &Loaded, file: &Path, errors: &[PlanError]) -> Vec<Diagnostic> {
+pub(crate) fn plan_errors(loaded: &Loaded, file: &Path, errors: &[PlanError]) -> Vec<Diagnostic> {
     let name = file.display().to_string();
     let placed = |error: &PlanError| match error {
         PlanError::Certificate(listener, fault) => certificate(loaded, &name, listener, fault),
@@ -62,7 +62,7 @@ pub fn plan_errors(loaded: &Loaded, file: &Path, errors: &[PlanError]) -> Vec<Di
 }
 
 /// What is wrong with the file that `admin.token_file` names, if it can't be used.
-pub fn token_error(loaded: &Loaded, file: &Path) -> Option<Diagnostic> {
+pub(crate) fn token_error(loaded: &Loaded, file: &Path) -> Option<Diagnostic> {
     let said = guard::check_token(&loaded.spec).err()?;
     let key = ["admin", "token_file"].map(PathStep::from);
     let name = file.display().to_string();

@@ -35,7 +35,7 @@ const CHECKS: Duration = Duration::from_secs(1);
 
 /// What came of reading the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReloadOutcome {
+pub(crate) enum ReloadOutcome {
     /// This generation runs on every worker.
     Adopted(u64),
     /// The text is the one that runs already, as this generation.
@@ -46,7 +46,7 @@ pub enum ReloadOutcome {
 
 /// The one who publishes.
 #[derive(Debug)]
-pub struct Publisher {
+pub(crate) struct Publisher {
     file: PathBuf,
     live: Arc<Live>,
     registry: Arc<Registry>,
@@ -62,7 +62,7 @@ pub struct Publisher {
 
 /// A first generation that has everything but sockets and threads.
 #[derive(Debug)]
-pub struct Prepared {
+pub(crate) struct Prepared {
     file: PathBuf,
     first: Snapshot,
     hash: String,
@@ -78,7 +78,7 @@ impl Prepared {
     ///
     /// # Errors
     /// The configuration is not valid.
-    pub async fn read(file: &Path, descriptors: Option<usize>) -> Result<Self, RunError> {
+    pub(crate) async fn read(file: &Path, descriptors: Option<usize>) -> Result<Self, RunError> {
         let loaded = config::load(file).map_err(|e| RunError::Config(e.rendered(false)))?;
         let found = preflight(&loaded, file);
         if !found.errors.is_empty() {
@@ -107,7 +107,7 @@ impl Prepared {
     }
 
     /// What is to run.
-    pub fn first(&mut self) -> &mut Snapshot {
+    pub(crate) fn first(&mut self) -> &mut Snapshot {
         &mut self.first
     }
 
@@ -165,7 +165,7 @@ impl Prepared {
 
 impl Publisher {
     /// Lets traffic in.
-    pub fn open(&mut self) {
+    pub(crate) fn open(&mut self) {
         let orders = std::mem::take(&mut self.unopened);
         for (worker, orders) in self.fleet.workers().iter().zip(orders) {
             worker.tell(WorkerCommand::Listeners(orders));
@@ -176,13 +176,13 @@ impl Publisher {
     }
 
     /// Closes all listeners; workers finish what they have.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.listeners.let_go();
         self.fleet.drain();
     }
 
     /// As [`Self::close`], but another process accepts on the sockets now, except on those bound at `unwanted`.
-    pub fn hand_over(&mut self, unwanted: &[String]) {
+    pub(crate) fn hand_over(&mut self, unwanted: &[String]) {
         let ours = self.listeners.hand_over(unwanted);
         self.fleet.hand_over(&ours);
     }
@@ -195,7 +195,7 @@ impl Publisher {
     }
 
     /// Reads the file and publishes it, if it is good and new. Returns when every worker has adopted it.
-    pub async fn reload(&mut self) -> ReloadOutcome {
+    pub(crate) async fn reload(&mut self) -> ReloadOutcome {
         let began = Instant::now();
         let loaded = match file_watcher::when_whole(&self.file, read).await {
             Ok(loaded) => loaded,
@@ -287,12 +287,12 @@ impl Publisher {
     }
 
     /// Waits until an endpoint came up, so that [`Self::open_gate`] may have something to do.
-    pub async fn news(&self) {
+    pub(crate) async fn news(&self) {
         self.warden.news().await;
     }
 
     /// Gives versions that were waited for and pass now what the file gives them: true if there were some.
-    pub async fn open_gate(&mut self) -> bool {
+    pub(crate) async fn open_gate(&mut self) -> bool {
         let running = self.live.current();
         let opens = running.can_open();
         if opens {
@@ -330,7 +330,7 @@ impl Publisher {
     }
 
     /// Looks at the certificate files and takes up those that changed. Nothing else is touched.
-    pub fn renew(&mut self) {
+    pub(crate) fn renew(&mut self) {
         let renewal = self.listeners.renew();
         self.live
             .note_certificates(self.listeners.certificate_states());
@@ -350,22 +350,22 @@ impl Publisher {
     }
 
     /// What is published.
-    pub fn live(&self) -> &Arc<Live> {
+    pub(crate) fn live(&self) -> &Arc<Live> {
         &self.live
     }
 
     /// Every counter.
-    pub fn telemetry(&self) -> &Arc<Telemetry> {
+    pub(crate) fn telemetry(&self) -> &Arc<Telemetry> {
         &self.telemetry
     }
 
     /// Every endpoint.
-    pub fn registry(&self) -> &Arc<Registry> {
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
         &self.registry
     }
 
     /// Every listener.
-    pub fn listeners(&self) -> &Listeners {
+    pub(crate) fn listeners(&self) -> &Listeners {
         &self.listeners
     }
 
@@ -373,7 +373,7 @@ impl Publisher {
     ///
     /// # Errors
     /// They die again and again, or can't be started.
-    pub fn revive(&mut self) -> io::Result<()> {
+    pub(crate) fn revive(&mut self) -> io::Result<()> {
         for id in self.fleet.revive()? {
             let orders = self.listeners.orders_anew(id)?;
             self.fleet.workers()[id].tell(WorkerCommand::Listeners(orders));
@@ -385,22 +385,22 @@ impl Publisher {
     }
 
     /// Whether the task is dead that makes health checks and judges outliers.
-    pub fn is_unwatched(&self) -> bool {
+    pub(crate) fn is_unwatched(&self) -> bool {
         self.warden.is_dead()
     }
 
     /// Every worker.
-    pub fn fleet(&self) -> &Workers {
+    pub(crate) fn fleet(&self) -> &Workers {
         &self.fleet
     }
 
     /// Every worker.
-    pub fn fleet_mut(&mut self) -> &mut Workers {
+    pub(crate) fn fleet_mut(&mut self) -> &mut Workers {
         &mut self.fleet
     }
 
     /// Downstream connections of the process.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.gate.open()
     }
 }

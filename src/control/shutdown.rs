@@ -18,7 +18,7 @@ use crate::upstream::endpoint::{Endpoint, flag};
 
 /// How the end is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Haste {
+pub(super) enum Haste {
     /// What is in flight is finished.
     Finish,
     /// At once.
@@ -26,7 +26,7 @@ pub enum Haste {
 }
 
 /// Drains all workers; returns when they have ended, or when there is no more time.
-pub async fn run(publisher: &mut Publisher, haste: Haste, signals: &mut SignalStream) {
+pub(super) async fn run(publisher: &mut Publisher, haste: Haste, signals: &mut SignalStream) {
     if haste == Haste::Now {
         return;
     }
@@ -62,7 +62,7 @@ async fn finish(publisher: &mut Publisher, delay: Duration, deadline: Duration) 
 /// Another process serves now: drains all workers. Requests have `shutdown.deadline`, streams and tunnels the longest
 /// `drain.streams` of all services. A signal (`hurried`: there was one already) leaves only the deadline to all of them, a
 /// second one nothing.
-pub async fn hand_over(
+pub(super) async fn hand_over(
     publisher: &mut Publisher,
     unwanted: &[String],
     hurried: bool,

@@ -5,11 +5,11 @@ use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What the system may want.
-pub struct SignalStream(Option<[Signal; 3]>);
+pub(super) struct SignalStream(Option<[Signal; 3]>);
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SignalRequest {
+pub(super) enum SignalRequest {
     /// SIGHUP.
     Reload,
     /// SIGTERM, SIGINT.
@@ -21,7 +21,7 @@ impl SignalStream {
     ///
     /// # Errors
     /// The handlers can't be set.
-    pub fn listen() -> io::Result<Self> {
+    pub(super) fn listen() -> io::Result<Self> {
         let [hup, term, int] = [
             SignalKind::hangup(),
             SignalKind::terminate(),
@@ -32,7 +32,8 @@ impl SignalStream {
     }
 
     /// For a proxy inside another program, which has the signals.
-    pub fn none() -> Self {
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
         Self(None)
     }
 
@@ -42,7 +43,7 @@ impl SignalStream {
     }
 
     /// Waits for the next.
-    pub async fn next(&mut self) -> SignalRequest {
+    pub(super) async fn next(&mut self) -> SignalRequest {
         let Some([hup, term, int]) = &mut self.0 else {
             return std::future::pending().await;
         };

@@ -22,7 +22,7 @@ const NAME: &str = "sticky.key";
 ///
 /// # Errors
 /// What is wrong with the file, and what to do.
-pub fn read(key_file: &Path) -> Result<SealingKey, String> {
+pub(crate) fn read(key_file: &Path) -> Result<SealingKey, String> {
     let bytes = secret::read(key_file, "sticky key", "forge sessions")?;
     let len = bytes.len();
     SealingKey::new(&bytes)
@@ -43,7 +43,7 @@ pub fn read(key_file: &Path) -> Result<SealingKey, String> {
 }
 
 /// Where our own key is kept.
-pub fn own_path(state_dir: &Path) -> PathBuf {
+pub(crate) fn own_path(state_dir: &Path) -> PathBuf {
     state_dir.join(NAME)
 }
 
@@ -51,7 +51,7 @@ pub fn own_path(state_dir: &Path) -> PathBuf {
 ///
 /// # Errors
 /// There is one that must not be used: as with [`read`].
-pub fn own(state_dir: &Path) -> Result<Own, String> {
+pub(crate) fn own(state_dir: &Path) -> Result<Own, String> {
     let path = own_path(state_dir);
     match path.try_exists() {
         Ok(true) => read(&path).map(Own::Kept),
@@ -67,7 +67,7 @@ pub fn own(state_dir: &Path) -> Result<Own, String> {
 ///
 /// # Errors
 /// A key that must not or can't be used, and what to do.
-pub fn keys(spec: &Spec, known: &Keys) -> Result<Keys, String> {
+pub(crate) fn keys(spec: &Spec, known: &Keys) -> Result<Keys, String> {
     let mut keys = Keys::new();
     let sticky = spec
         .services
@@ -96,7 +96,7 @@ fn own_key(spec: &Spec) -> Result<SealingKey, String> {
 
 /// Our own key.
 #[derive(Debug)]
-pub enum Own {
+pub(crate) enum Own {
     /// It outlives the process.
     Kept(SealingKey),
     /// It could not be kept: sessions end with the process. The text is for the log.

@@ -16,12 +16,12 @@ fn tell(state: &[NotifyState<'_>]) {
 }
 
 /// Up, or up again after a reload; with a line for `systemctl status`.
-pub fn ready(status: &str) {
+pub(super) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
 /// A reload begins. [`ready`] must follow, whatever comes of it.
-pub fn reloading() {
+pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
         Err(error) => tracing::debug!(%error, "no monotonic clock"),
@@ -29,18 +29,18 @@ pub fn reloading() {
 }
 
 /// A line for `systemctl status`.
-pub fn status(status: &str) {
+pub(super) fn status(status: &str) {
     tell(&[NotifyState::Status(status)]);
 }
 
 /// The end begins; it may take so long.
-pub fn stopping(longest: Duration) {
+pub(super) fn stopping(longest: Duration) {
     let usec = u32::try_from(longest.as_micros()).unwrap_or(u32::MAX);
     tell(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(usec)]);
 }
 
 /// The process to watch from now on is another one.
-pub fn main_process(pid: i32) {
+pub(super) fn main_process(pid: i32) {
     if let Ok(pid) = u32::try_from(pid) {
         tell(&[NotifyState::MainPid(pid)]);
     }
@@ -48,7 +48,7 @@ pub fn main_process(pid: i32) {
 
 /// Leaves a socket with the service manager, which passes it to the next process that it starts. Whether it was sent; a service
 /// manager that has no room for it doesn't say so.
-pub fn store(name: &str, socket: BorrowedFd<'_>) -> bool {
+pub(super) fn store(name: &str, socket: BorrowedFd<'_>) -> bool {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
         return false;
     };
@@ -64,7 +64,7 @@ pub fn store(name: &str, socket: BorrowedFd<'_>) -> bool {
 }
 
 /// The sockets of this listener are not to be kept any more.
-pub fn forget(name: &str) {
+pub(super) fn forget(name: &str) {
     let name = format!("FDNAME={STORED}{name}");
     tell(&[
         NotifyState::Custom("FDSTOREREMOVE=1"),
@@ -73,12 +73,12 @@ pub fn forget(name: &str) {
 }
 
 /// All threads are alive.
-pub fn alive() {
+pub(super) fn alive() {
     tell(&[NotifyState::Watchdog]);
 }
 
 /// How often [`alive`] is expected to be called: a third of what `WatchdogSec=` allows. `None` without a watchdog.
-pub fn watchdog() -> Option<Duration> {
+pub(super) fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled()
         .map(|limit| limit / 3)
         .filter(|d| !d.is_zero())

@@ -1,8 +1,9 @@
 //! A whole proxy in this process, with real files and sockets.
 
+use super::in_process::Server;
 use super::*;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 

@@ -17,7 +17,7 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// The process-wide ceiling on downstream connections, and what else all accept loops share.
 #[derive(Debug)]
-pub struct Admission {
+pub(crate) struct Admission {
     open: AtomicUsize,
     ceiling: AtomicUsize,
     handshake_ms: AtomicU64,
@@ -33,7 +33,7 @@ pub struct Admission {
 
 impl Admission {
     /// `descriptors` is the process's limit of open files, if it has one.
-    pub fn new(limits: &ProxyLimits, descriptors: Option<usize>) -> Arc<Self> {
+    pub(crate) fn new(limits: &ProxyLimits, descriptors: Option<usize>) -> Arc<Self> {
         let room = descriptors.map_or(usize::MAX, room);
         let gate = Self {
             open: AtomicUsize::new(0),
@@ -50,7 +50,7 @@ impl Admission {
     }
 
     /// From now on these limits hold.
-    pub fn adopt(&self, limits: &ProxyLimits) {
+    pub(crate) fn adopt(&self, limits: &ProxyLimits) {
         let wanted = limits.connections.unwrap_or(usize::MAX);
         if limits.connections.is_some() && wanted > self.room {
             tracing::warn!(
@@ -66,22 +66,22 @@ impl Admission {
     }
 
     /// Whether the house is full.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.open.load(Ordering::Relaxed) >= self.ceiling.load(Ordering::Relaxed)
     }
 
     /// Downstream connections of the process.
-    pub fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
     /// Longest TLS handshake.
-    pub fn handshake_timeout(&self) -> Duration {
+    pub(crate) fn handshake_timeout(&self) -> Duration {
         Duration::from_millis(self.handshake_ms.load(Ordering::Relaxed))
     }
 
     /// A connection comes in if there is room. It is counted until the place is dropped.
-    pub fn try_enter(self: &Arc<Self>) -> Option<ConnectionPermit> {
+    pub(crate) fn try_enter(self: &Arc<Self>) -> Option<ConnectionPermit> {
         let ceiling = self.ceiling.load(Ordering::Relaxed);
         let one_more = |open: usize| (open < ceiling).then_some(open + 1);
         let counted = self
@@ -91,13 +91,13 @@ impl Admission {
     }
 
     /// A connection comes in, whether there is room or not.
-    pub fn enter(self: &Arc<Self>) -> ConnectionPermit {
+    pub(crate) fn enter(self: &Arc<Self>) -> ConnectionPermit {
         self.open.fetch_add(1, Ordering::Relaxed);
         ConnectionPermit(self.clone())
     }
 
     /// Somebody waits for a place: one connection that does nothing is to go.
-    pub fn press(&self) {
+    pub(crate) fn press(&self) {
         self.wanted.store(true, Ordering::Relaxed);
     }
 
@@ -127,7 +127,7 @@ impl Admission {
     }
 
     /// Says that the house is full, now and then.
-    pub fn warn_full(&self) {
+    pub(crate) fn warn_full(&self) {
         let now = self.epoch.elapsed().as_millis() as u64 + WARN_EVERY.as_millis() as u64;
         let last = self.warned_ms.load(Ordering::Relaxed);
         let due = now >= last + WARN_EVERY.as_millis() as u64;
@@ -149,7 +149,7 @@ impl Admission {
 
 /// One connection's place; given up on drop.
 #[derive(Debug)]
-pub struct ConnectionPermit(Arc<Admission>);
+pub(crate) struct ConnectionPermit(Arc<Admission>);
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
@@ -164,7 +164,7 @@ fn room(descriptors: usize) -> usize {
 }
 
 /// Raises the soft limit of open files to the hard one. The limit that holds then; `None` = unlimited.
-pub fn raise_descriptor_limit() -> Option<usize> {
+pub(crate) fn raise_descriptor_limit() -> Option<usize> {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         let former = limit.current;

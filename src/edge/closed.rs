@@ -10,7 +10,7 @@ use crate::snapshot::Snapshot;
 
 /// One of them.
 #[derive(Debug)]
-pub struct Closed {
+pub(super) struct Closed {
     listener: usize,
     since: Instant,
     drain: Option<DrainTimes>,
@@ -29,7 +29,7 @@ struct DrainTimes {
 
 impl Closed {
     /// Closed with everything else, because the process ends: that has a clock of its own.
-    pub fn at_the_end(listener: usize, now: Instant) -> Self {
+    pub(super) fn at_the_end(listener: usize, now: Instant) -> Self {
         Self {
             listener,
             since: now,
@@ -38,7 +38,7 @@ impl Closed {
     }
 
     /// It is no longer in the file: what is in flight has as long as its service's `drain` says in `snapshot`.
-    pub fn removed(listener: usize, now: Instant, snapshot: &Snapshot) -> Self {
+    pub(super) fn removed(listener: usize, now: Instant, snapshot: &Snapshot) -> Self {
         let mut drain = DrainTimes {
             by_endpoint: HashMap::new(),
             longest: policy::DrainPolicy {
@@ -63,17 +63,17 @@ impl Closed {
     }
 
     /// By which listener.
-    pub fn listener(&self) -> usize {
+    pub(super) fn listener(&self) -> usize {
         self.listener
     }
 
     /// For how long.
-    pub fn age(&self, now: Instant) -> Duration {
+    pub(super) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.since)
     }
 
     /// Whether this connection or stream, which came in by it, has had its time.
-    pub fn is_overdue(&self, watch: &TaskControl, now: Instant) -> bool {
+    pub(super) fn is_overdue(&self, watch: &TaskControl, now: Instant) -> bool {
         let age = self.age(now);
         let Some(drain) = self.drain.as_ref().filter(|d| age >= d.shortest) else {
             return false;

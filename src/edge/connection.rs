@@ -36,7 +36,7 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// A listener as its connections see it: fixed at the time they were accepted.
 #[derive(Debug)]
-pub struct ListenerInfo {
+pub(crate) struct ListenerInfo {
     /// The server's own number of it, for drains.
     pub id: usize,
     /// `[listen.NAME]`.
@@ -59,7 +59,7 @@ pub struct ListenerInfo {
 
 /// A connection that was accepted, its TLS handshake done.
 #[derive(Debug)]
-pub struct Accepted {
+pub(crate) struct Accepted {
     /// The bytes.
     pub stream: Stream,
     /// Who; `None` for a Unix socket.
@@ -109,7 +109,11 @@ enum Filled {
 /// Serves a connection until it ends; `held` is let go then.
 ///
 /// What it begins with is made before the future, so that an idle connection holds one copy of it.
-pub fn serve<T>(worker: Rc<Worker>, accepted: Accepted, held: T) -> impl Future<Output = ()> {
+pub(crate) fn serve<T>(
+    worker: Rc<Worker>,
+    accepted: Accepted,
+    held: T,
+) -> impl Future<Output = ()> {
     let Accepted {
         stream,
         peer,

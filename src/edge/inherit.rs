@@ -12,7 +12,7 @@ use crate::config::spec::{self, Bind};
 /// What a socket is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// Traffic.
     Listener,
     /// The admin API at an address of the configuration.
@@ -28,7 +28,7 @@ pub enum Purpose {
 
 /// What a socket is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Label {
+pub(crate) struct Label {
     /// What for.
     pub purpose: Purpose,
     /// Of its listener; else empty.
@@ -41,16 +41,16 @@ pub struct Label {
 
 /// Sockets of others, until they are taken.
 #[derive(Debug, Default)]
-pub struct Inherited(Vec<(Label, OwnedFd)>);
+pub(crate) struct Inherited(Vec<(Label, OwnedFd)>);
 
 impl Inherited {
     /// These.
-    pub fn new(sockets: Vec<(Label, OwnedFd)>) -> Self {
+    pub(crate) fn new(sockets: Vec<(Label, OwnedFd)>) -> Self {
         Self(sockets)
     }
 
     /// What the service manager passed (`LISTEN_FDS`): sockets of its own, or those that a former process left with it.
-    pub fn from_environment() -> Self {
+    pub(crate) fn from_environment() -> Self {
         let passed = match sd_notify::listen_fds_with_names() {
             Ok(passed) => passed,
             Err(error) => {
@@ -76,13 +76,8 @@ impl Inherited {
         )
     }
 
-    /// None are left.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// All sockets of this listener, in the order of their workers.
-    pub fn listener(&mut self, listener: &spec::ListenerSpec) -> Vec<OwnedFd> {
+    pub(crate) fn listener(&mut self, listener: &spec::ListenerSpec) -> Vec<OwnedFd> {
         // Port 0 is another port for each name.
         let any_port = matches!(listener.bind, Bind::Any(0))
             || matches!(listener.bind, Bind::Tcp(a) if a.port() == 0);
@@ -102,7 +97,7 @@ impl Inherited {
     }
 
     /// The socket for this purpose at this place.
-    pub fn one(&mut self, purpose: Purpose, bind: &Bind) -> Option<OwnedFd> {
+    pub(crate) fn one(&mut self, purpose: Purpose, bind: &Bind) -> Option<OwnedFd> {
         let address = written(bind);
         let mut sockets = self.take(|label, _| {
             label.purpose == purpose && label.bind.as_deref() == Some(address.as_str())
@@ -116,13 +111,13 @@ impl Inherited {
     }
 
     /// Ports on which these sockets listen.
-    pub fn ports(&self) -> Vec<u16> {
+    pub(crate) fn ports(&self) -> Vec<u16> {
         let port = |(_, fd): &(Label, OwnedFd)| address(fd.as_fd()).map(|a| a.port());
         self.0.iter().filter_map(port).collect()
     }
 
     /// Closes what nobody took: the labels of that.
-    pub fn give_up(self) -> Vec<Label> {
+    pub(crate) fn give_up(self) -> Vec<Label> {
         let mut labels: Vec<Label> = self.0.into_iter().map(|(label, _)| label).collect();
         labels.dedup();
         labels
@@ -130,7 +125,7 @@ impl Inherited {
 }
 
 /// How sockets are named that are left with the service manager: `listener.NAME`.
-pub const STORED: &str = "listener.";
+pub(crate) const STORED: &str = "listener.";
 
 fn address(fd: BorrowedFd<'_>) -> Option<SocketAddr> {
     SockRef::from(&fd).local_addr().ok()?.as_socket()
@@ -234,7 +229,7 @@ mod tests {
         assert_eq!(taken("b", tcp("127.0.0.1:0")), 1);
         assert_eq!(taken("c", Bind::Any(address.port())), 0);
         assert_eq!(taken("c", Bind::Tcp(address)), 1);
-        assert!(all.is_empty());
+        assert!(all.0.is_empty());
     }
 
     #[test]

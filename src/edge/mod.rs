@@ -6,14 +6,14 @@
 //!   [`request`]: a head as the data path reads it.
 //! * [`closed`]: connections of listeners that are gone. [`counted`]: connections as metrics count them.
 
-pub mod admission;
+pub(crate) mod admission;
 mod closed;
-pub mod connection;
+pub(crate) mod connection;
 mod counted;
 mod h2;
-pub mod inherit;
-pub mod listener;
+pub(crate) mod inherit;
+pub(crate) mod listener;
 mod request;
-pub mod tls;
-pub mod worker;
-pub mod workers;
+pub(crate) mod tls;
+pub(crate) mod worker;
+pub(crate) mod workers;

@@ -14,14 +14,14 @@ use crate::proxy::peer::ForwardedFor;
 
 /// A copy of a head, so that the read buffer is free for the body.
 #[derive(Debug)]
-pub struct Scratch {
+pub(super) struct Scratch {
     head: Vec<u8>,
     buffers: Buffers,
 }
 
 impl Scratch {
     /// In memory of the worker.
-    pub fn of(buffers: &Buffers, bytes: &[u8]) -> Self {
+    pub(super) fn of(buffers: &Buffers, bytes: &[u8]) -> Self {
         let mut head = buffers.take_out();
         head.extend_from_slice(bytes);
         Self {
@@ -51,7 +51,7 @@ pub(super) struct Parsed<'a> {
 impl<'a> Parsed<'a> {
     /// # Errors
     /// A path that can be read in two ways.
-    pub fn new(
+    pub(super) fn new(
         conn: &'a ConnectionContext<'a>,
         head: &'a RequestHead,
         scratch: &'a Scratch,
@@ -79,7 +79,7 @@ impl<'a> Parsed<'a> {
     }
 
     /// The request.
-    pub fn request(&self) -> Request<'_, H1Fields<'_>> {
+    pub(super) fn request(&self) -> Request<'_, H1Fields<'_>> {
         let Self { head, bytes, .. } = *self;
         Request {
             fields: H1Fields {
@@ -151,7 +151,7 @@ impl<'a> RequestTarget<'a> {
     ///
     /// # Errors
     /// What [`path::normal`] refuses.
-    pub fn new(path_and_query: &'a [u8], merge_slashes: bool) -> Result<Self, Reject> {
+    pub(super) fn new(path_and_query: &'a [u8], merge_slashes: bool) -> Result<Self, Reject> {
         let split = memchr::memchr(b'?', path_and_query).unwrap_or(path_and_query.len());
         let (typed, query) = path_and_query.split_at(split);
         let typed_path = match merge_slashes {

@@ -40,7 +40,7 @@ const SPARED: usize = 16;
 
 /// What the control thread tells a worker.
 #[derive(Debug)]
-pub enum WorkerCommand {
+pub(crate) enum WorkerCommand {
     /// Work by the published snapshot.
     Adopt,
     /// These listeners, and no others.
@@ -62,7 +62,7 @@ pub enum WorkerCommand {
 
 /// What worker threads share with the control thread.
 #[derive(Debug)]
-pub struct Common {
+pub(crate) struct Common {
     /// What is published.
     pub live: Arc<Live>,
     /// Who may come in.
@@ -75,7 +75,7 @@ pub struct Common {
 
 /// The control thread's end of a worker.
 #[derive(Debug)]
-pub struct WorkerHandle {
+pub(crate) struct WorkerHandle {
     mailbox: mpsc::UnboundedSender<WorkerCommand>,
     pulse: Arc<AtomicU64>,
     ended: Arc<AtomicBool>,
@@ -87,7 +87,7 @@ impl WorkerHandle {
     ///
     /// # Errors
     /// The thread or its runtime can't be made.
-    pub fn start(id: usize, common: Arc<Common>) -> io::Result<Self> {
+    pub(crate) fn start(id: usize, common: Arc<Common>) -> io::Result<Self> {
         let (mailbox, commands) = mpsc::unbounded_channel();
         let pulse = Arc::new(AtomicU64::new(0));
         let runtime = Builder::new_current_thread();
@@ -110,22 +110,22 @@ impl WorkerHandle {
     }
 
     /// Tells it something. A worker that has ended hears nothing.
-    pub fn tell(&self, command: WorkerCommand) {
+    pub(crate) fn tell(&self, command: WorkerCommand) {
         let _ = self.mailbox.send(command);
     }
 
     /// Counts up as long as it is alive.
-    pub fn pulse(&self) -> u64 {
+    pub(crate) fn pulse(&self) -> u64 {
         self.pulse.load(Ordering::Relaxed)
     }
 
     /// Whether its work has ended, well or not.
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
 
     /// Waits for the end of its thread; whether it ended well.
-    pub fn join(&mut self) -> bool {
+    pub(crate) fn join(&mut self) -> bool {
         self.thread
             .take()
             .is_none_or(|thread| thread.join().is_ok())

@@ -18,7 +18,7 @@ const DEATHS_IN: Duration = Duration::from_secs(60);
 
 /// All workers.
 #[derive(Debug)]
-pub struct Workers {
+pub(crate) struct Workers {
     workers: Vec<WorkerHandle>,
     common: Arc<Common>,
     /// Their pulses when they were felt last.
@@ -32,7 +32,7 @@ impl Workers {
     ///
     /// # Errors
     /// A thread or its runtime can't be made.
-    pub fn start(
+    pub(crate) fn start(
         workers: usize,
         live: &Arc<Live>,
         gate: &Arc<Admission>,
@@ -54,12 +54,12 @@ impl Workers {
     }
 
     /// In the order of their numbers.
-    pub fn workers(&self) -> &[WorkerHandle] {
+    pub(crate) fn workers(&self) -> &[WorkerHandle] {
         &self.workers
     }
 
     /// Waits until every worker has adopted this generation (or a later one); false if it takes longer than `limit`.
-    pub async fn adopted(&self, generation: u64, limit: Duration) -> bool {
+    pub(crate) async fn adopted(&self, generation: u64, limit: Duration) -> bool {
         let wait = async {
             while self.common.live.adopted() < generation {
                 self.common.news.notified().await;
@@ -69,7 +69,7 @@ impl Workers {
     }
 
     /// Waits until a worker has ended.
-    pub async fn one_ended(&self) {
+    pub(crate) async fn one_ended(&self) {
         while !self.workers.iter().any(WorkerHandle::has_ended) {
             self.common.news.notified().await;
         }
@@ -79,7 +79,7 @@ impl Workers {
     ///
     /// # Errors
     /// Too many have died of late for a chance fault, or a thread can't be made.
-    pub fn revive(&mut self) -> io::Result<Vec<usize>> {
+    pub(crate) fn revive(&mut self) -> io::Result<Vec<usize>> {
         let mut revived = Vec::new();
         for (id, worker) in self.workers.iter_mut().enumerate() {
             if !worker.has_ended() {
@@ -101,21 +101,21 @@ impl Workers {
     }
 
     /// Tells all of them to announce the end to their connections; new ones are still taken.
-    pub fn announce(&self) {
+    pub(crate) fn announce(&self) {
         for worker in &self.workers {
             worker.tell(WorkerCommand::Announce);
         }
     }
 
     /// Tells all of them to finish what they have.
-    pub fn drain(&self) {
+    pub(crate) fn drain(&self) {
         for worker in &self.workers {
             worker.tell(WorkerCommand::Drain);
         }
     }
 
     /// Tells all of them to finish what they have: another process accepts now, except on the sockets of these listeners.
-    pub fn hand_over(&self, ours: &[usize]) {
+    pub(crate) fn hand_over(&self, ours: &[usize]) {
         let ours: Arc<[usize]> = ours.into();
         for worker in &self.workers {
             worker.tell(WorkerCommand::HandOver(ours.clone()));
@@ -123,14 +123,14 @@ impl Workers {
     }
 
     /// Tells all of them that only streams may go on.
-    pub fn cut_requests(&self) {
+    pub(crate) fn cut_requests(&self) {
         for worker in &self.workers {
             worker.tell(WorkerCommand::CutRequests);
         }
     }
 
     /// Waits until all have ended.
-    pub async fn all_ended(&self) {
+    pub(crate) async fn all_ended(&self) {
         // The thread tells of its end a moment before it is over: looked at again, besides being told.
         while !self.workers.iter().all(WorkerHandle::has_ended) {
             let _ =
@@ -139,7 +139,7 @@ impl Workers {
     }
 
     /// Ends all of them now, whatever they do. Whether none of them had panicked.
-    pub fn stop(&mut self) -> bool {
+    pub(crate) fn stop(&mut self) -> bool {
         for worker in &self.workers {
             worker.tell(WorkerCommand::Stop);
         }
@@ -148,7 +148,7 @@ impl Workers {
     }
 
     /// Whether every worker has made a turn since this was asked last.
-    pub fn is_alive(&mut self) -> bool {
+    pub(crate) fn is_alive(&mut self) -> bool {
         let now: Vec<u64> = self.workers.iter().map(WorkerHandle::pulse).collect();
         let moved = now.iter().zip(&self.pulses).all(|(now, then)| now > then);
         self.pulses = now;

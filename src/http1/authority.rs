@@ -37,7 +37,7 @@ pub fn check(authority: &[u8]) -> Result<(), Reject> {
 }
 
 /// Splits a checked authority into its host (with the brackets of an IPv6 address) and its port, if there is one.
-pub fn split(authority: &[u8]) -> (&[u8], Option<u16>) {
+pub(crate) fn split(authority: &[u8]) -> (&[u8], Option<u16>) {
     let colon = match memchr::memrchr(b':', authority) {
         Some(colon) if authority[colon..].last() != Some(&b']') => colon,
         _ => return (authority, None),

@@ -114,7 +114,7 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    pub fn new(verbatim: bool) -> Self {
+    pub(super) fn new(verbatim: bool) -> Self {
         Self {
             at: BodyPosition::Size,
             framing: if verbatim { Fate::Keep } else { Fate::Drop },
@@ -123,12 +123,12 @@ impl Chunks {
     }
 
     #[inline]
-    pub fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.at == BodyPosition::Done
     }
 
     /// As [`super::BodyDecoder::step`]: makes moves for as long as the bytes share one fate.
-    pub fn step(&mut self, input: &[u8]) -> Result<DecodeStep, Reject> {
+    pub(super) fn step(&mut self, input: &[u8]) -> Result<DecodeStep, Reject> {
         let mut passed = 0;
         let mut run = None;
         let last = loop {

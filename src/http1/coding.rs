@@ -17,7 +17,7 @@ pub(super) struct Lengths {
 
 impl Lengths {
     /// A request's `Content-Length`: one, and one number.
-    pub fn only_length(&mut self, value: &[u8]) -> Result<(), Reject> {
+    pub(super) fn only_length(&mut self, value: &[u8]) -> Result<(), Reject> {
         if self.length.is_some() {
             return Err(Reject::bad("duplicate-content-length"));
         }
@@ -26,7 +26,7 @@ impl Lengths {
     }
 
     /// A response's `Content-Length`: a repeated equal one is let pass. Says whether this is the first.
-    pub fn equal_length(&mut self, value: &[u8]) -> Result<bool, Reject> {
+    pub(super) fn equal_length(&mut self, value: &[u8]) -> Result<bool, Reject> {
         let value = decimal(value).ok_or(Reject::bad("bad-content-length"))?;
         match self.length.replace(value) {
             None => Ok(true),
@@ -36,7 +36,7 @@ impl Lengths {
     }
 
     /// One `Transfer-Encoding` line.
-    pub fn coding(&mut self, value: &[u8]) -> Result<(), Reject> {
+    pub(super) fn coding(&mut self, value: &[u8]) -> Result<(), Reject> {
         for coding in elements(value) {
             // Parameters and empty elements are allowed by the grammar, and read differently by different recipients.
             if !is_token(coding) {
@@ -51,7 +51,7 @@ impl Lengths {
     }
 
     /// Whether there was a `Transfer-Encoding`.
-    pub fn has_coding(&self) -> bool {
+    pub(super) fn has_coding(&self) -> bool {
         self.codings > 0
     }
 
@@ -59,7 +59,7 @@ impl Lengths {
     ///
     /// # Errors
     /// 501 for a coding that nobody registered, and for registered ones below a final `chunked`, which we can't undo; else 400.
-    pub fn check_coding(&self) -> Result<(), Reject> {
+    pub(super) fn check_coding(&self) -> Result<(), Reject> {
         if self.codings == 1 && self.chunked == 1 {
             Ok(())
         } else if self.unknown || (self.chunked == 1 && self.chunked_is_last) {

@@ -20,7 +20,7 @@ pub(super) struct ConnectionOptions {
 impl ConnectionOptions {
     /// One `Connection` line.
     #[inline]
-    pub fn see(&mut self, value: &[u8]) {
+    pub(super) fn see(&mut self, value: &[u8]) {
         // What nearly every head says, without taking it apart.
         if value.eq_ignore_ascii_case(b"keep-alive") {
             self.keep_alive = true;
@@ -44,7 +44,7 @@ impl ConnectionOptions {
 
     /// Whether the connection may live on, for a message of HTTP/1.1 (else 1.0).
     #[inline]
-    pub fn persists(&self, http11: bool) -> bool {
+    pub(super) fn persists(&self, http11: bool) -> bool {
         !self.close && (http11 || self.keep_alive)
     }
 
@@ -53,7 +53,7 @@ impl ConnectionOptions {
     /// # Errors
     /// 400 when it names what framing or routing need (with `guard`; else such names count for nothing), or very many.
     #[inline]
-    pub fn mark(&self, buf: &[u8], fields: &mut [Field], guard: bool) -> Result<(), Reject> {
+    pub(super) fn mark(&self, buf: &[u8], fields: &mut [Field], guard: bool) -> Result<(), Reject> {
         if self.named {
             mark_named(buf, fields, guard)
         } else {

@@ -162,7 +162,7 @@ impl KnownFields {
 
 /// Whether there is a `_` in a name: eight bytes at a time, since every field is asked.
 #[inline]
-pub fn has_underscore(name: &[u8]) -> bool {
+pub(crate) fn has_underscore(name: &[u8]) -> bool {
     const LOW: u64 = 0x0101_0101_0101_0101;
     // A byte of `word` is zero exactly where the name has `_`; the classic test for a zero byte.
     let hit = |bytes: &[u8; 8]| {
@@ -182,7 +182,7 @@ pub fn has_underscore(name: &[u8]) -> bool {
 
 /// Whether a name as typed is this one (lower case): eight bytes at a time, since one lookup asks every field.
 #[inline]
-pub fn is_named(typed: &[u8], want: &[u8]) -> bool {
+pub(crate) fn is_named(typed: &[u8], want: &[u8]) -> bool {
     if typed.len() != want.len() {
         return false;
     }

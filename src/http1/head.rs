@@ -4,10 +4,6 @@ use std::mem::MaybeUninit;
 
 use super::{FieldId, Reject};
 
-pub use super::method::Method;
-pub use super::request::RequestHead;
-pub use super::response::ResponseHead;
-
 /// A range of bytes counted from the head's first byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {

@@ -1,11 +1,11 @@
 //! Numbers as HTTP writes them.
 
 /// The largest length that is believed: more does not fit a signed 64-bit number, and peers disagree from there on.
-pub const MAX_LENGTH: u64 = i64::MAX as u64;
+pub(crate) const MAX_LENGTH: u64 = i64::MAX as u64;
 
 /// A decimal number: 1 to 19 digits and nothing else, at most [`MAX_LENGTH`].
 #[inline]
-pub fn decimal(text: &[u8]) -> Option<u64> {
+pub(crate) fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 19 {
         return None;
     }
@@ -23,7 +23,7 @@ pub fn decimal(text: &[u8]) -> Option<u64> {
 
 /// The value of one hexadecimal digit.
 #[inline]
-pub fn hex_digit(byte: u8) -> Option<u8> {
+pub(crate) fn hex_digit(byte: u8) -> Option<u8> {
     match byte {
         b'0'..=b'9' => Some(byte - b'0'),
         b'a'..=b'f' => Some(byte - b'a' + 10),

@@ -1,7 +1,7 @@
 //! Reason phrases.
 
 /// The usual reason phrase of a status, for answers of our own and those that came by HTTP/2. Empty for one without a usual phrase.
-pub const fn reason(status: u16) -> &'static str {
+pub(crate) const fn reason(status: u16) -> &'static str {
     match status {
         100 => "Continue",
         101 => "Switching Protocols",

@@ -3,7 +3,7 @@
 use super::{FieldId, Reject};
 
 /// Largest trailer section, its empty line included.
-pub const MAX_BYTES: usize = 16 * 1024;
+pub(crate) const MAX_BYTES: usize = 16 * 1024;
 /// Most fields in one.
 pub(crate) const MAX_FIELDS: usize = 64;
 

@@ -12,19 +12,19 @@ const PREFACE: usize = 24;
 const HEAD: usize = 9;
 
 /// Frame types (RFC 9113 §6).
-pub mod kind {
+pub(crate) mod kind {
     /// `DATA`
-    pub const DATA: u8 = 0;
+    pub(crate) const DATA: u8 = 0;
     /// `HEADERS`
-    pub const HEADERS: u8 = 1;
+    pub(crate) const HEADERS: u8 = 1;
     /// `RST_STREAM`
-    pub const RST_STREAM: u8 = 3;
+    pub(crate) const RST_STREAM: u8 = 3;
     /// `PUSH_PROMISE`
-    pub const PUSH_PROMISE: u8 = 5;
+    pub(crate) const PUSH_PROMISE: u8 = 5;
     /// `GOAWAY`
-    pub const GOAWAY: u8 = 7;
+    pub(crate) const GOAWAY: u8 = 7;
     /// `CONTINUATION`
-    pub const CONTINUATION: u8 = 9;
+    pub(crate) const CONTINUATION: u8 = 9;
 }
 
 const END_STREAM: u8 = 0x1;
@@ -34,7 +34,7 @@ const PRIORITY: u8 = 0x20;
 
 /// Who sends the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SenderRole {
+pub(crate) enum SenderRole {
     /// A client: its bytes begin with the preface.
     Client,
     /// A server.
@@ -79,7 +79,7 @@ impl Flaws {
 
 /// A frame's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frame {
+pub(crate) struct Frame {
     /// Bytes of its payload.
     pub len: usize,
     /// Its type.
@@ -94,18 +94,18 @@ pub struct Frame {
 
 impl Frame {
     /// The last frame of its stream.
-    pub fn ends_stream(&self) -> bool {
+    pub(crate) fn ends_stream(&self) -> bool {
         self.flags & END_STREAM != 0
     }
 }
 
 /// The header blocks can't be followed any more: nothing can be said about those to come.
 #[derive(Clone, Copy, Debug)]
-pub struct Lost;
+pub(crate) struct Lost;
 
 /// Reads one direction of a connection.
 #[derive(Debug)]
-pub struct Inspector {
+pub(crate) struct Inspector {
     role: SenderRole,
     flaws: Flaws,
     table: FieldTable,
@@ -127,7 +127,7 @@ pub struct Inspector {
 
 impl Inspector {
     /// Of a connection that begins.
-    pub fn new(role: SenderRole, flaws: Flaws) -> Self {
+    pub(crate) fn new(role: SenderRole, flaws: Flaws) -> Self {
         Self {
             role,
             flaws,
@@ -148,7 +148,7 @@ impl Inspector {
     }
 
     /// Whether the bytes ended inside a frame or a header block.
-    pub fn is_inside(&self) -> bool {
+    pub(crate) fn is_inside(&self) -> bool {
         self.skip > 0 || self.have > 0 || self.block.is_some()
     }
 
@@ -159,7 +159,11 @@ impl Inspector {
     ///
     /// # Errors
     /// A block was malformed, and the connection goes on all the same.
-    pub fn see(&mut self, mut bytes: &[u8], mut on_frame: impl FnMut(Frame)) -> Result<(), Lost> {
+    pub(crate) fn see(
+        &mut self,
+        mut bytes: &[u8],
+        mut on_frame: impl FnMut(Frame),
+    ) -> Result<(), Lost> {
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let (payload, rest) = bytes.split_at(self.skip.min(bytes.len()));

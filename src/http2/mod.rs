@@ -7,4 +7,4 @@ mod fields;
 mod huffman;
 mod inspect;
 
-pub use inspect::{Flaw, Flaws, Frame, Inspector, Lost, SenderRole, kind};
+pub(crate) use inspect::{Flaw, Flaws, Frame, Inspector, SenderRole, kind};

@@ -61,19 +61,19 @@ impl ByteBudget {
 
 /// What one owner has taken from a budget; given back when it is dropped.
 #[derive(Debug)]
-pub struct BudgetShare {
+pub(crate) struct BudgetShare {
     of: ByteBudget,
     bytes: usize,
 }
 
 impl BudgetShare {
     /// Nothing yet.
-    pub fn new(of: ByteBudget) -> Self {
+    pub(crate) fn new(of: ByteBudget) -> Self {
         Self { of, bytes: 0 }
     }
 
     /// Takes as much as is missing to have `bytes`; `false`, and unchanged, where the budget has no room for that.
-    pub fn grow_to(&mut self, bytes: usize) -> bool {
+    pub(crate) fn grow_to(&mut self, bytes: usize) -> bool {
         let missing = bytes.saturating_sub(self.bytes);
         if !self.of.take(missing) {
             return false;
@@ -83,7 +83,7 @@ impl BudgetShare {
     }
 
     /// Gives everything back.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.of.give(std::mem::take(&mut self.bytes));
     }
 }

@@ -10,11 +10,11 @@ use super::budget::ByteBudget;
 use super::pipe::Pipe;
 
 /// A small buffer: holds nearly every head, and a small body with it.
-pub const SMALL: usize = 16 * 1024;
+pub(crate) const SMALL: usize = 16 * 1024;
 /// A large buffer: for bodies that flow; 64 KiB and a head.
-pub const LARGE: usize = 72 * 1024;
+pub(crate) const LARGE: usize = 72 * 1024;
 /// A huge buffer: for bodies that come and go as fast as they are moved.
-pub const HUGE: usize = 512 * 1024;
+pub(crate) const HUGE: usize = 512 * 1024;
 /// The sizes that are kept, ascending.
 const CLASSES: [usize; 3] = [SMALL, LARGE, HUGE];
 /// First capacity of an output vector.

@@ -18,7 +18,7 @@ use slab::Slab;
 use super::origin::origin_ms;
 
 /// How often a worker looks at its watches.
-pub const TICK: Duration = Duration::from_millis(25);
+pub(crate) const TICK: Duration = Duration::from_millis(25);
 
 const NEVER: u64 = u64::MAX;
 
@@ -394,7 +394,7 @@ impl Default for TaskControls {
 }
 
 /// Seconds since the epoch, by the system's clock: what sessions are dated by.
-pub fn wall_s() -> u64 {
+pub(crate) fn wall_s() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
     since.map_or(0, |d| d.as_secs())
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use http::HeaderValue;
 
 /// Length of an IMF-fixdate (RFC 9110 §5.6.7).
-pub const LEN: usize = 29;
+pub(crate) const LEN: usize = 29;
 
 struct Stamp {
     second: u64,
@@ -35,7 +35,7 @@ impl Stamp {
 }
 
 /// Moves this thread's date to `second` of the epoch. Called by the worker's tick.
-pub fn set(second: u64) {
+pub(crate) fn set(second: u64) {
     STAMP.with_borrow_mut(|stamp| {
         if stamp.second != second {
             *stamp = Stamp::at(second);
@@ -45,13 +45,13 @@ pub fn set(second: u64) {
 
 /// The date as of the last tick.
 #[inline]
-pub fn text() -> [u8; LEN] {
+pub(crate) fn text() -> [u8; LEN] {
     STAMP.with_borrow(|stamp| stamp.text)
 }
 
 /// The same as a field value, shared.
 #[inline]
-pub fn value() -> HeaderValue {
+pub(crate) fn value() -> HeaderValue {
     STAMP.with_borrow(|stamp| stamp.value.clone())
 }
 

@@ -1,19 +1,19 @@
 //! What every room that touches a socket needs: one stream type, and buffers that are lent and given back.
 
-pub mod budget;
-pub mod buffer;
-pub mod clock;
-pub mod date;
+pub(crate) mod budget;
+pub(crate) mod buffer;
+pub(crate) mod clock;
+pub(crate) mod date;
 pub(crate) mod keepalive;
 mod origin;
-pub mod outbox;
-pub mod pipe;
+pub(crate) mod outbox;
+pub(crate) mod pipe;
 mod socket_file;
-pub mod stream;
+pub(crate) mod stream;
 
-pub use budget::{BudgetShare, ByteBudget};
-pub use buffer::{Buffer, Buffers};
-pub use clock::{OwnedTaskControl, TaskControl, TaskControls, TaskPhase};
-pub use outbox::{Outbox, OutgoingPiece};
-pub use socket_file::SocketFile;
-pub use stream::Stream;
+pub(crate) use budget::{BudgetShare, ByteBudget};
+pub(crate) use buffer::{Buffer, Buffers};
+pub(crate) use clock::{OwnedTaskControl, TaskControl, TaskControls, TaskPhase};
+pub(crate) use outbox::{Outbox, OutgoingPiece};
+pub(crate) use socket_file::SocketFile;
+pub(crate) use stream::Stream;

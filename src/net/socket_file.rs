@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A process owns what it created. A socket that came from another process belongs to that one until it has given it up
 /// ([`Self::claim`]): a process that fails in between must leave the file, because the other one still answers there.
 #[derive(Debug)]
-pub struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     inode: u64,
     owned: AtomicBool,
@@ -21,7 +21,7 @@ impl SocketFile {
     ///
     /// # Errors
     /// There is no file.
-    pub fn created(path: &Path) -> io::Result<Self> {
+    pub(crate) fn created(path: &Path) -> io::Result<Self> {
         Self::at(path, true)
     }
 
@@ -29,7 +29,7 @@ impl SocketFile {
     ///
     /// # Errors
     /// There is no file.
-    pub fn adopted(path: &Path) -> io::Result<Self> {
+    pub(crate) fn adopted(path: &Path) -> io::Result<Self> {
         Self::at(path, false)
     }
 
@@ -42,12 +42,12 @@ impl SocketFile {
     }
 
     /// The former owner has given it up: this process removes the file from now on.
-    pub fn claim(&self) {
+    pub(crate) fn claim(&self) {
         self.owned.store(true, Ordering::Relaxed);
     }
 
     /// Another process owns the file from now on.
-    pub fn leave(&self) {
+    pub(crate) fn leave(&self) {
         self.owned.store(false, Ordering::Relaxed);
     }
 }

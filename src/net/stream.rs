@@ -164,7 +164,7 @@ impl Stream {
 /// One `recv`, made by ourselves: the C library's is a cancellation point, which costs as much as a small copy.
 /// Pending: nobody is woken.
 #[inline]
-pub fn read_now(socket: &TcpStream, into: &mut [u8]) -> Poll<io::Result<usize>> {
+pub(crate) fn read_now(socket: &TcpStream, into: &mut [u8]) -> Poll<io::Result<usize>> {
     let mut short = None;
     let read = socket.try_io(Interest::READABLE, || {
         let n = recv(socket, &mut *into, RecvFlags::empty())?.0;
@@ -184,7 +184,7 @@ pub fn read_now(socket: &TcpStream, into: &mut [u8]) -> Poll<io::Result<usize>> 
 
 /// One `send` of some of `data`, whatever the reactor thinks of it; 0 where there is no room: whoever waits for that finds out again.
 #[inline]
-pub fn send_now(socket: &TcpStream, data: &[u8]) -> io::Result<usize> {
+pub(crate) fn send_now(socket: &TcpStream, data: &[u8]) -> io::Result<usize> {
     match send(socket, data, SendFlags::NOSIGNAL) {
         Err(Errno::AGAIN | Errno::INTR) => Ok(0),
         sent => Ok(sent?),

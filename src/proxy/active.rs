@@ -9,7 +9,7 @@ use crate::upstream::limits::ActiveGuard;
 
 /// A request in flight on an endpoint. It may become a stream.
 #[derive(Debug)]
-pub struct Active<'a> {
+pub(crate) struct Active<'a> {
     /// The endpoint.
     pub endpoint: &'a Arc<Endpoint>,
     watch: &'a TaskControl,
@@ -20,7 +20,7 @@ pub struct Active<'a> {
 
 impl<'a> Active<'a> {
     /// It begins, with room under `limits.requests`.
-    pub fn enter(
+    pub(crate) fn enter(
         endpoint: &'a Arc<Endpoint>,
         watch: &'a TaskControl,
         room: ActiveGuard<'a>,
@@ -36,7 +36,7 @@ impl<'a> Active<'a> {
     }
 
     /// It is a tunnel, or an answer without an end in sight: drains give it the time of streams from now on.
-    pub fn becomes_stream(&mut self) {
+    pub(crate) fn becomes_stream(&mut self) {
         self.watch.enter(TaskPhase::Stream);
         if !std::mem::replace(&mut self.streams, true) {
             self.endpoint.load.streams.fetch_add(1, Ordering::Relaxed);

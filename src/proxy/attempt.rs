@@ -61,7 +61,7 @@ impl From<ExchangeError> for ConnectionOutcome {
 impl<F: Fields> RequestContext<'_, F> {
     /// How much of the body has to be kept so that the request can be sent again: an HTTP/2 endpoint may refuse even one that
     /// isn't idempotent, and then has done nothing with it.
-    pub fn kept_bytes(&self, version: usize) -> usize {
+    pub(crate) fn kept_bytes(&self, version: usize) -> usize {
         if !self.request.framing.has_body() {
             return 0;
         }
@@ -84,7 +84,7 @@ impl<F: Fields> RequestContext<'_, F> {
 impl<'a, F: Fields> Tries<'a, '_, F> {
     /// One try on the picked endpoint. A kept connection that had ended is replaced by a fresh one where that is safe; a
     /// request that may have been processed goes to another endpoint rather, since that counts as a try.
-    pub async fn attempt<D: Downstream>(
+    pub(super) async fn attempt<D: Downstream>(
         &mut self,
         room: ActiveGuard<'a>,
         upload: &mut Upload,

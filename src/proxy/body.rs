@@ -12,7 +12,7 @@ use crate::net::{BudgetShare, ByteBudget};
 
 /// One direction's progress.
 #[derive(Debug, Default)]
-pub struct Flow {
+pub(crate) struct Flow {
     /// Bytes moved, and one more for the end: whoever watches for silence compares it.
     pub moved: u64,
     /// The trailers that came at the end.
@@ -37,7 +37,7 @@ pub struct Flow {
 }
 
 /// Most bytes that a body moves in a turn; then whatever else became ready has one.
-pub const TURN: u64 = 1 << 20;
+pub(crate) const TURN: u64 = 1 << 20;
 
 /// A pipe that takes less than this is as dear as reading and writing.
 const TRICKLE: usize = 32 * 1024;
@@ -46,7 +46,7 @@ const TRICKLES: u8 = 4;
 
 impl Flow {
     /// A body that moves at most `bytes` in a turn, instead of [`TURN`].
-    pub fn in_turns_of(bytes: u64) -> Self {
+    pub(crate) fn in_turns_of(bytes: u64) -> Self {
         Self {
             turn_less: TURN.saturating_sub(bytes),
             ..Self::default()
@@ -54,17 +54,17 @@ impl Flow {
     }
 
     /// Everything has come from the source.
-    pub fn is_source_done(&self) -> bool {
+    pub(crate) fn is_source_done(&self) -> bool {
         self.ended
     }
 
     /// The last time it waited, it waited because the sink doesn't take what there is.
-    pub fn is_blocked(&self) -> bool {
+    pub(crate) fn is_blocked(&self) -> bool {
         self.waits_for_sink && !self.yielded
     }
 
     /// What comes goes by way of a pipe.
-    pub fn is_piped(&self) -> bool {
+    pub(crate) fn is_piped(&self) -> bool {
         self.pipe.is_some()
     }
 
@@ -78,13 +78,8 @@ impl Flow {
         self.moved - u64::from(self.done)
     }
 
-    /// Everything has been handed on.
-    pub fn is_done(&self) -> bool {
-        self.done
-    }
-
     /// Moves what can be moved. Ready when the whole body, trailers included, has been handed to the kernel.
-    pub fn poll(
+    pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Source,
@@ -226,7 +221,7 @@ impl Flow {
 
 /// The client's body through all attempts: what has been sent is kept, up to a limit, so that it can be sent again.
 #[derive(Debug)]
-pub struct Upload {
+pub(crate) struct Upload {
     flow: Flow,
     ledger: Ledger,
 }
@@ -247,7 +242,7 @@ struct Ledger {
 
 /// Why an upload stopped.
 #[derive(Debug)]
-pub enum UploadError {
+pub(crate) enum UploadError {
     /// Source or sink broke.
     Pump(PumpError),
     /// More than `limits.body_bytes`.
@@ -256,7 +251,7 @@ pub enum UploadError {
 
 impl Upload {
     /// At most `limit` bytes; up to `keep` of them are kept for another attempt (0 where there won't be one).
-    pub fn new(limit: Option<u64>, keep: usize) -> Self {
+    pub(crate) fn new(limit: Option<u64>, keep: usize) -> Self {
         let ledger = Ledger {
             kept: Vec::new(),
             share: None,
@@ -274,17 +269,17 @@ impl Upload {
     }
 
     /// What is kept takes its bytes from this budget. Called before anything is read.
-    pub fn take_from(&mut self, budget: ByteBudget) {
+    pub(crate) fn take_from(&mut self, budget: ByteBudget) {
         self.ledger.share = Some(BudgetShare::new(budget));
     }
 
     /// Whether everything that was taken from the client can be sent again.
-    pub fn can_rewind(&self) -> bool {
+    pub(crate) fn can_rewind(&self) -> bool {
         self.ledger.complete
     }
 
     /// Begins again from the first byte, for another attempt; only where [`Self::can_rewind`].
-    pub fn rewind(&mut self) {
+    pub(crate) fn rewind(&mut self) {
         debug_assert!(self.can_rewind());
         self.ledger.replayed = 0;
         let trailers = self.flow.trailers.take();
@@ -296,7 +291,7 @@ impl Upload {
     }
 
     /// Reads the body, to be sent later; ready when it is whole, or `most` bytes of it are there, or the budget has no room for more.
-    pub fn poll_buffer(
+    pub(crate) fn poll_buffer(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Source,
@@ -324,22 +319,22 @@ impl Upload {
     }
 
     /// So many bytes were read by [`Self::poll_buffer`].
-    pub fn held(&self) -> u64 {
+    pub(crate) fn held(&self) -> u64 {
         self.ledger.seen
     }
 
     /// Bytes that have come from the client.
-    pub fn received(&self) -> u64 {
+    pub(crate) fn received(&self) -> u64 {
         self.ledger.seen
     }
 
     /// Progress.
-    pub fn flow(&self) -> &Flow {
+    pub(crate) fn flow(&self) -> &Flow {
         &self.flow
     }
 
     /// Moves what can be moved. Ready when the whole body has been handed to the kernel.
-    pub fn poll(
+    pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Source,

@@ -23,7 +23,7 @@ use crate::http1::{FieldId, Framing};
 use crate::net::{TaskControl, TaskPhase};
 
 /// Most bytes of a body that are held.
-pub const BUFFERED_BYTES: u64 = 64 * 1024;
+pub(crate) const BUFFERED_BYTES: u64 = 64 * 1024;
 
 /// What is asked of the client's body: of gRPC only that it isn't silent, for its messages come when there is something to say.
 pub(super) fn pace<F: Fields>(
@@ -42,7 +42,7 @@ impl<F: Fields> RequestContext<'_, F> {
     /// # Errors
     /// What the client did instead of sending it.
     #[inline]
-    pub async fn buffer_body<D: Downstream>(
+    pub(crate) async fn buffer_body<D: Downstream>(
         &self,
         upload: &mut Upload,
         down: &mut D,

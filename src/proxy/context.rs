@@ -12,11 +12,11 @@ pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
 /// A client that sends nothing any more has mostly left. One that half-closed its connection and waits gets an answer
 /// that comes, and goes on, without a pause longer than this.
-pub const HALF_CLOSED: Duration = Duration::from_millis(500);
+pub(crate) const HALF_CLOSED: Duration = Duration::from_millis(500);
 
 /// A request with all that serving it needs.
 #[derive(Debug)]
-pub struct RequestContext<'a, F> {
+pub(crate) struct RequestContext<'a, F> {
     /// The worker that serves it.
     pub worker: &'a Worker,
     /// Its task's deadline.
@@ -33,7 +33,7 @@ pub struct RequestContext<'a, F> {
 
 impl<F> RequestContext<'_, F> {
     /// Longest silence of the client inside its body.
-    pub fn body_timeout(&self) -> Duration {
+    pub(crate) fn body_timeout(&self) -> Duration {
         self.snapshot.spec.limits.body_timeout
     }
 

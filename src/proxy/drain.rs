@@ -6,7 +6,7 @@ use crate::config::policy::DrainPolicy;
 use crate::net::TaskPhase;
 
 /// How long work in this phase may go on after its endpoint or listener left the configuration.
-pub fn time_for(drain: &DrainPolicy, phase: TaskPhase) -> Duration {
+pub(crate) fn time_for(drain: &DrainPolicy, phase: TaskPhase) -> Duration {
     match phase {
         TaskPhase::Stream => drain.streams,
         TaskPhase::Handshake | TaskPhase::Idle | TaskPhase::Head | TaskPhase::Request => {
@@ -16,7 +16,7 @@ pub fn time_for(drain: &DrainPolicy, phase: TaskPhase) -> Duration {
 }
 
 /// Whether that time is over.
-pub fn is_over(drain: &DrainPolicy, phase: TaskPhase, age: Duration) -> bool {
+pub(crate) fn is_over(drain: &DrainPolicy, phase: TaskPhase, age: Duration) -> bool {
     age >= time_for(drain, phase)
 }
 

@@ -49,7 +49,7 @@ pub enum ExchangeError {
 
 /// A failed attempt.
 #[derive(Debug)]
-pub struct AttemptError {
+pub(crate) struct AttemptError {
     /// How it failed.
     pub error: ExchangeError,
     /// The head of the answer went to the client already: the connection or stream can only be cut.

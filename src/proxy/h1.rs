@@ -16,7 +16,7 @@ mod over;
 mod pass;
 mod sink;
 
-pub use over::OverH1;
+pub(crate) use over::OverH1;
 
 /// So much must be left of a body to send it by way of a pipe: less is read at once as cheaply.
 const WORTH_A_PIPE: u64 = 32 * 1024;

@@ -12,7 +12,7 @@ use crate::net::date;
 
 /// An HTTP/1 connection from a client.
 #[derive(Debug)]
-pub struct H1Down {
+pub(crate) struct H1Down {
     /// The connection.
     pub wire: H1,
     version: HttpVersion,
@@ -24,7 +24,7 @@ pub struct H1Down {
 
 impl H1Down {
     /// Over an accepted connection.
-    pub fn new(wire: H1) -> Self {
+    pub(crate) fn new(wire: H1) -> Self {
         Self {
             wire,
             version: HttpVersion::H11,
@@ -36,7 +36,7 @@ impl H1Down {
     }
 
     /// A request begins, of which these things matter for the answer.
-    pub fn begin(&mut self, version: HttpVersion, keep_alive: bool, framing: Framing) {
+    pub(crate) fn begin(&mut self, version: HttpVersion, keep_alive: bool, framing: Framing) {
         self.version = version;
         self.keep_alive = keep_alive;
         self.answered = false;
@@ -46,17 +46,17 @@ impl H1Down {
     }
 
     /// The client may hold its body back until it is told to go on (`expect: 100-continue`).
-    pub fn awaits_continue(&mut self) {
+    pub(crate) fn awaits_continue(&mut self) {
         self.awaits_continue = true;
     }
 
     /// Whether the connection may carry another request.
-    pub fn keeps_alive(&self) -> bool {
+    pub(crate) fn keeps_alive(&self) -> bool {
         self.keep_alive
     }
 
     /// Ends a connection whose answer is not whole. Where only the connection's end would end the body, a reset tells the client that it is not.
-    pub fn abort(mut self) {
+    pub(crate) fn abort(mut self) {
         if self.close_delimited {
             let _ = socket2::SockRef::from(&self.wire.stream().descriptor())
                 .set_linger(Some(std::time::Duration::ZERO));
@@ -64,13 +64,8 @@ impl H1Down {
     }
 
     /// Whether the client can tell that an answer is not whole although the connection ends in order.
-    pub fn is_self_delimiting(&self) -> bool {
+    pub(crate) fn is_self_delimiting(&self) -> bool {
         self.answered && !self.close_delimited
-    }
-
-    /// Whether the head of a final answer was queued.
-    pub fn has_answered(&self) -> bool {
-        self.answered
     }
 
     fn put_connection(&mut self) {

@@ -28,7 +28,7 @@ const HEAD: usize = 4 * 1024;
 
 /// An HTTP/1 connection to an endpoint.
 #[derive(Debug)]
-pub struct H1Up {
+pub(crate) struct H1Up {
     wire: H1,
     head: ResponseHead,
     /// Whom `Host` names where the request names nobody.
@@ -42,7 +42,7 @@ pub struct H1Up {
 impl H1Up {
     /// Over a connection at a message boundary; `head` is scratch of the worker, `bulk` what [`Self::bulk`] was before.
     #[inline]
-    pub fn new(
+    pub(crate) fn new(
         stream: Stream,
         buffers: Buffers,
         head: ResponseHead,
@@ -61,13 +61,13 @@ impl H1Up {
     }
 
     /// Bytes of an answer that may come at once, judging by the last one on this connection.
-    pub fn bulk(&self) -> usize {
+    pub(crate) fn bulk(&self) -> usize {
         self.bulk.min(self.wire.ceiling())
     }
 
     /// Ends the exchange: the scratch, and the stream where it can carry another request.
     #[inline]
-    pub fn finish(self) -> (ResponseHead, Option<Stream>) {
+    pub(crate) fn finish(self) -> (ResponseHead, Option<Stream>) {
         let clean = self.is_clean() && self.wire.source_is_done() && self.wire.mem.input.is_empty();
         (self.head, clean.then(|| self.wire.into_stream()))
     }
@@ -90,11 +90,6 @@ impl H1Up {
             && self.wire.is_flushed()
             && self.wire.sink_is_finished()
             && !self.wire.is_eof()
-    }
-
-    /// For a tunnel.
-    pub fn wire(&mut self) -> &mut H1 {
-        &mut self.wire
     }
 }
 

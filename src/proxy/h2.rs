@@ -22,10 +22,10 @@ const GATHERED: usize = 16 * 1024;
 
 /// What moved on a connection lately, as allowance for the frames that a peer may send about it: whoever sends data counts it here,
 /// whoever meters the peer's frames takes it out.
-pub type FrameAllowance = Rc<Cell<u64>>;
+pub(crate) type FrameAllowance = Rc<Cell<u64>>;
 
 /// What an error of the h2 crate's means for an exchange.
-pub fn wire_error(error: h2::Error) -> WireError {
+pub(crate) fn wire_error(error: h2::Error) -> WireError {
     match error.reason() {
         Some(reason) => WireError::Reset(reason),
         None => error.into_io().map_or(WireError::Cut, WireError::Io),
@@ -34,7 +34,7 @@ pub fn wire_error(error: h2::Error) -> WireError {
 
 /// The half that arrives. Window is given back only for bytes that were consumed: that is the back-pressure.
 #[derive(Debug)]
-pub struct ReceiveHalf {
+pub(crate) struct ReceiveHalf {
     body: RecvStream,
     piece: Bytes,
     trailers: Option<HeaderMap>,
@@ -46,7 +46,7 @@ pub struct ReceiveHalf {
 impl ReceiveHalf {
     /// A body; `ended` with its head. `length` is the most DATA that may come: what the head declared, 0 where no body may follow.
     /// `flaws` are those of its connection.
-    pub fn new(body: RecvStream, ended: bool, length: Option<u64>, flaws: Flaws) -> Self {
+    pub(crate) fn new(body: RecvStream, ended: bool, length: Option<u64>, flaws: Flaws) -> Self {
         Self {
             over: ended,
             body,
@@ -61,7 +61,10 @@ impl ReceiveHalf {
     ///
     /// # Errors
     /// [`WireError::Bad`] for DATA beyond the declared length, before a byte of it is lent, and for trailers that are malformed or too large.
-    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<wire::BodyPiece, WireError>> {
+    pub(crate) fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<wire::BodyPiece, WireError>> {
         while self.piece.is_empty() && !self.over {
             match ready!(self.body.poll_data(cx)) {
                 Some(piece) => {
@@ -106,12 +109,12 @@ impl ReceiveHalf {
     }
 
     /// See [`super::wire::Source::data`].
-    pub fn data(&self) -> &[u8] {
+    pub(crate) fn data(&self) -> &[u8] {
         &self.piece
     }
 
     /// See [`super::wire::Source::consume`].
-    pub fn consume(&mut self, n: usize) {
+    pub(crate) fn consume(&mut self, n: usize) {
         self.piece.advance(n);
         self.left = self.left.map(|left| left.saturating_sub(n as u64));
         // Fails only for more than was taken.
@@ -119,12 +122,12 @@ impl ReceiveHalf {
     }
 
     /// See [`super::wire::Source::take_trailers`].
-    pub fn take_trailers(&mut self) -> HeaderMap {
+    pub(crate) fn take_trailers(&mut self) -> HeaderMap {
         self.trailers.take().unwrap_or_default()
     }
 
     /// See [`super::wire::Source::remaining`].
-    pub fn remaining(&self) -> Option<u64> {
+    pub(crate) fn remaining(&self) -> Option<u64> {
         match self.over {
             true => Some(0),
             false => Some(self.left?.saturating_sub(self.piece.len() as u64)),
@@ -138,7 +141,7 @@ impl ReceiveHalf {
 }
 
 /// A pseudo-header field in trailers makes the message malformed (RFC 9113 §8.1).
-pub const PSEUDO_IN_TRAILERS: Reject = Reject::bad("pseudo-in-trailers");
+pub(crate) const PSEUDO_IN_TRAILERS: Reject = Reject::bad("pseudo-in-trailers");
 
 /// Trailers without the fields that have no place among them; `None` if nothing is left.
 fn allowed(mut trailers: HeaderMap) -> Option<HeaderMap> {
@@ -154,7 +157,7 @@ fn allowed(mut trailers: HeaderMap) -> Option<HeaderMap> {
 
 /// The half that leaves. The last piece is held back until it is clear whether it ends the stream, so that the end costs no frame of its own.
 #[derive(Debug)]
-pub struct SendHalf {
+pub(crate) struct SendHalf {
     stream: SendStream<OutgoingPiece>,
     outbox: Outbox,
     held: Option<OutgoingPiece>,
@@ -164,7 +167,7 @@ pub struct SendHalf {
 
 impl SendHalf {
     /// A stream whose head was sent; `ended` with it. `outbox` is its connection's. `progress` where somebody meters the peer.
-    pub fn new(
+    pub(crate) fn new(
         stream: SendStream<OutgoingPiece>,
         ended: bool,
         outbox: Outbox,
@@ -180,7 +183,7 @@ impl SendHalf {
     }
 
     /// Takes as much as the peer's window grants, while the connection has room for it.
-    pub fn poll_write(
+    pub(crate) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         data: &[u8],
@@ -224,12 +227,12 @@ impl SendHalf {
     }
 
     /// Hands everything held back to the connection.
-    pub fn flush(&mut self) -> Result<(), h2::Error> {
+    pub(crate) fn flush(&mut self) -> Result<(), h2::Error> {
         self.send_held(false)
     }
 
     /// Ends the stream.
-    pub fn finish(&mut self, trailers: Option<&HeaderMap>) -> Result<(), h2::Error> {
+    pub(crate) fn finish(&mut self, trailers: Option<&HeaderMap>) -> Result<(), h2::Error> {
         if self.ended {
             return Ok(());
         }
@@ -256,17 +259,17 @@ impl SendHalf {
     }
 
     /// Whether the end was sent.
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.ended
     }
 
     /// Takes the stream back with this reason; what was queued and not sent is dropped.
-    pub fn reset(&mut self, reason: h2::Reason) {
+    pub(crate) fn reset(&mut self, reason: h2::Reason) {
         self.stream.send_reset(reason);
     }
 
     /// Ready when the peer has taken the stream back, or the connection broke.
-    pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.stream.poll_reset(cx).map(drop)
     }
 }

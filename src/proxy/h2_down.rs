@@ -17,14 +17,14 @@ use crate::http2::Flaws;
 use crate::net::{ByteBudget, Outbox, OutgoingPiece as Out, date};
 
 /// A request body is bulk when more than this was taken of it.
-pub const BULK: u64 = 16 * 1024;
+pub(crate) const BULK: u64 = 16 * 1024;
 
 /// How many streams of a connection are bulk uploads.
-pub type Bulk = Rc<Cell<usize>>;
+pub(crate) type Bulk = Rc<Cell<usize>>;
 
 /// What all streams of one connection share.
 #[derive(Debug)]
-pub struct OfConnection {
+pub(crate) struct OfConnection {
     /// What waits to be written.
     pub outbox: Outbox,
     /// What moved lately.
@@ -41,7 +41,7 @@ pub struct OfConnection {
 
 /// An HTTP/2 stream from a client.
 #[derive(Debug)]
-pub struct H2Down {
+pub(crate) struct H2Down {
     inlet: ReceiveHalf,
     respond: SendResponse<Out>,
     outlet: Option<SendHalf>,
@@ -64,7 +64,7 @@ impl Drop for H2Down {
 
 impl H2Down {
     /// A stream whose head was read; `ended` with it, `length` is what it said of the body.
-    pub fn new(
+    pub(crate) fn new(
         body: RecvStream,
         ended: bool,
         respond: SendResponse<Out>,
@@ -93,7 +93,7 @@ impl H2Down {
     }
 
     /// Whether the client has reset the stream already.
-    pub fn is_taken_back(&mut self) -> bool {
+    pub(crate) fn is_taken_back(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         self.poll_gone(&mut cx).is_ready()
     }
@@ -106,7 +106,7 @@ impl H2Down {
     }
 
     /// Ends a stream whose answer is not whole: the client must not take it for whole.
-    pub fn abort(mut self) {
+    pub(crate) fn abort(mut self) {
         self.reset(Reason::INTERNAL_ERROR);
     }
 

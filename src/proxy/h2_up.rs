@@ -20,7 +20,7 @@ use crate::upstream::h2_conns::Lease;
 
 /// An HTTP/2 stream to an endpoint.
 #[derive(Debug)]
-pub struct H2Up {
+pub(crate) struct H2Up {
     // Before the lease, so that the stream has ended when its place is given back.
     inlet: Option<ReceiveHalf>,
     outlet: Option<SendHalf>,
@@ -42,7 +42,7 @@ impl H2Up {
     ///
     /// # Errors
     /// 400: target or authority can't be said in HTTP/2.
-    pub fn new<F: Fields>(
+    pub(crate) fn new<F: Fields>(
         lease: Lease,
         endpoint: &Endpoint,
         request: &Request<'_, F>,
@@ -65,17 +65,17 @@ impl H2Up {
     }
 
     /// The peer has said that it did nothing with the request.
-    pub fn was_refused(&self) -> bool {
+    pub(crate) fn was_refused(&self) -> bool {
         self.refused
     }
 
     /// Whether the connection had carried a request before this one.
-    pub fn was_used(&self) -> bool {
+    pub(crate) fn was_used(&self) -> bool {
         self.lease.used
     }
 
     /// The connection gets no more requests.
-    pub fn retire(&self) {
+    pub(crate) fn retire(&self) {
         self.lease.retire();
     }
 

@@ -12,38 +12,38 @@
 //! * [`max_forwards`], [`websocket`]: requests that the proxy answers or refuses whatever their route.
 //! * [`headers`]: heads on their way through; [`id`]: the request's id; [`via`]. [`peer`]: the other end of the connection. [`worker`]: what a thread has at hand.
 
-pub mod active;
-pub mod admission_queue;
-pub mod attempt;
-pub mod body;
-pub mod buffering;
-pub mod connection;
-pub mod context;
-pub mod drain;
-pub mod error;
-pub mod exchange;
-pub mod h1;
-pub mod h1_down;
-pub mod h1_up;
-pub mod h2;
-pub mod h2_down;
-pub mod h2_up;
+pub(crate) mod active;
+pub(crate) mod admission_queue;
+pub(crate) mod attempt;
+pub(crate) mod body;
+pub(crate) mod buffering;
+pub(crate) mod connection;
+pub(crate) mod context;
+pub(crate) mod drain;
+pub(crate) mod error;
+pub(crate) mod exchange;
+pub(crate) mod h1;
+pub(crate) mod h1_down;
+pub(crate) mod h1_up;
+pub(crate) mod h2;
+pub(crate) mod h2_down;
+pub(crate) mod h2_up;
 pub mod headers;
-pub mod id;
+pub(crate) mod id;
 mod max_forwards;
-pub mod observe;
-pub mod pace;
-pub mod peer;
-pub mod placing;
-pub mod respond;
-pub mod retry;
-pub mod room;
-pub mod tries;
-pub mod tunnel;
-pub mod via;
+pub(crate) mod observe;
+pub(crate) mod pace;
+pub(crate) mod peer;
+pub(crate) mod placing;
+pub(crate) mod respond;
+pub(crate) mod retry;
+pub(crate) mod room;
+pub(crate) mod tries;
+pub(crate) mod tunnel;
+pub(crate) mod via;
 mod websocket;
-pub mod wire;
-pub mod worker;
+pub(crate) mod wire;
+pub(crate) mod worker;
 
 pub use error::LocalReply;
 pub use observe::{Inbound, Recording};
@@ -101,9 +101,9 @@ pub async fn handle<'a, D: Downstream, F: Fields>(
     recording.record.grpc = inbound.protocol == Protocol::Http2 && is_grpc(&request.fields);
     let (service, placed) = match route(worker, snapshot, request) {
         Ok(found) => found,
-        Err(answer) => return respond::refuse(watch, snapshot, recording, down, answer).await,
+        Err(answer) => return refuse(watch, snapshot, recording, down, answer).await,
     };
-    recording.set_service(service, placed.chosen);
+    recording.set_service(service, (placed.chosen, placed.rule));
     let cx = RequestContext {
         worker,
         watch,

@@ -78,12 +78,13 @@ impl<'a> Recording<'a> {
         recording
     }
 
-    /// The service that the request goes to, and how its version was chosen.
+    /// The service that the request goes to, how its version was chosen, and the match rule that matched.
     #[inline]
-    pub fn set_service(&mut self, service: &'a Service, chosen: Chosen) {
+    pub fn set_service(&mut self, service: &'a Service, (chosen, rule): (Chosen, Option<usize>)) {
         self.service = Some(service);
         self.record.service = &service.name;
         self.record.chosen = Some(chosen);
+        self.record.rule = rule;
     }
 
     /// The request fails with this error, which the client is told of if it still can be.
@@ -333,6 +334,7 @@ fn log_request(record: &RequestRecord<'_>, failure: Failure) {
         host = record.host,
         path = %EscapedBytes(record.path),
         service = record.service,
+        rule = record.rule,
         version = attempt.map_or("", |t| t.version.0),
         endpoint = attempt.and_then(|t| t.endpoint).map_or("", |e| e.0),
         origin = failure.origin.as_str(),

@@ -6,14 +6,14 @@ use std::time::Duration;
 ///
 /// A client may fall behind it by as much as `limits.body_timeout` gives: a bucket that holds this rate for that long, begins full, loses by
 /// the time that the client is awaited, and gains by each byte that comes. Time in which the upstream takes nothing isn't the client's.
-pub const LEAST_RATE: u64 = 240;
+pub(crate) const LEAST_RATE: u64 = 240;
 
 /// Who owes so many milliseconds of [`LEAST_RATE`] is behind.
 const BEHIND_MS: u64 = 1_000;
 
 /// One body's bucket.
 #[derive(Debug)]
-pub struct UploadPace {
+pub(crate) struct UploadPace {
     /// Thousandths of a byte.
     full: u64,
     left: u64,
@@ -26,7 +26,7 @@ pub struct UploadPace {
 
 impl UploadPace {
     /// Begins at `now_ms`, full. `messages`: the body is a stream of messages, of which each fills the bucket again.
-    pub fn new(limit: Duration, messages: bool, now_ms: u64) -> Self {
+    pub(crate) fn new(limit: Duration, messages: bool, now_ms: u64) -> Self {
         let full = (limit.as_millis() as u64).saturating_mul(LEAST_RATE);
         Self {
             full,
@@ -41,7 +41,12 @@ impl UploadPace {
 
     /// `moved` bytes have come in all, and now the client is awaited, or the upstream. How long the client may keep silent from now on, if
     /// anything is new.
-    pub fn news(&mut self, now_ms: u64, moved: u64, awaits_client: bool) -> Option<Duration> {
+    pub(crate) fn news(
+        &mut self,
+        now_ms: u64,
+        moved: u64,
+        awaits_client: bool,
+    ) -> Option<Duration> {
         if moved == self.moved && awaits_client == self.awaits_client {
             return None;
         }
@@ -62,7 +67,7 @@ impl UploadPace {
     }
 
     /// When a client that goes on sending nothing is behind by a second of the rate; `None`: it isn't its turn, or it pauses by right.
-    pub fn behind_at(&self) -> Option<u64> {
+    pub(crate) fn behind_at(&self) -> Option<u64> {
         let owed = (self.full - self.left) / LEAST_RATE;
         let waits = self.awaits_client && !self.allows_pauses;
         waits.then(|| self.now_ms + BEHIND_MS.saturating_sub(owed))

@@ -67,7 +67,7 @@ impl Peer {
 /// The client that trusted proxies name: the right-most address in `X-Forwarded-For` that isn't trusted itself. Its lines are
 /// one list (RFC 9110 §5.3), which a client may have begun with what it likes.
 #[derive(Debug)]
-pub struct ForwardedFor<'a> {
+pub(crate) struct ForwardedFor<'a> {
     trusted: &'a [IpNet],
     /// What the lines so far say; `None` while they say nothing.
     client: Option<IpAddr>,
@@ -75,7 +75,7 @@ pub struct ForwardedFor<'a> {
 
 impl<'a> ForwardedFor<'a> {
     /// A list without lines.
-    pub fn new(trusted: &'a [IpNet]) -> Self {
+    pub(crate) fn new(trusted: &'a [IpNet]) -> Self {
         Self {
             trusted,
             client: None,
@@ -83,7 +83,7 @@ impl<'a> ForwardedFor<'a> {
     }
 
     /// The next line.
-    pub fn line(&mut self, line: &[u8]) {
+    pub(crate) fn line(&mut self, line: &[u8]) {
         let mut leftmost = None;
         for hop in elements(line).rev().filter(|hop| !hop.is_empty()) {
             let Some(ip) = address(hop) else {
@@ -102,7 +102,7 @@ impl<'a> ForwardedFor<'a> {
     }
 
     /// What all lines say; `None` if it is nothing.
-    pub fn client(&self) -> Option<IpAddr> {
+    pub(crate) fn client(&self) -> Option<IpAddr> {
         self.client
     }
 }

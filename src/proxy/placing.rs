@@ -9,7 +9,7 @@ use crate::snapshot::{DecisionState, Service};
 
 /// Where a request goes first, and what its answer does to its session.
 #[derive(Debug)]
-pub struct Placed {
+pub(crate) struct Placed {
     /// Version, endpoint, hash.
     pub aim: Aim,
     /// How the version was chosen.
@@ -25,7 +25,7 @@ pub struct Placed {
 }
 
 /// Decides where a request to a service goes, and counts the rule that matched. `preview`: its host names the version.
-pub fn place<F: Fields>(
+pub(crate) fn place<F: Fields>(
     worker: &Worker,
     service: &Service,
     preview: Option<usize>,

@@ -6,7 +6,7 @@ use crate::telemetry::record::RetryReason;
 
 /// What a failed try means for the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TryFailure {
+pub(crate) enum TryFailure {
     /// A limit or shortage of the proxy refused it: nothing was sent, and another endpoint of the version is no help.
     Refused,
     /// No connection: nothing was sent.
@@ -21,7 +21,7 @@ pub enum TryFailure {
 
 impl TryFailure {
     /// What a failure means; `None` where no other try may follow.
-    pub fn of(error: &ExchangeError) -> Option<Self> {
+    pub(crate) fn of(error: &ExchangeError) -> Option<Self> {
         match error {
             ExchangeError::Limit(_) => Some(Self::Refused),
             ExchangeError::Connect(e) if e.is_local() => Some(Self::Refused),
@@ -33,7 +33,7 @@ impl TryFailure {
     }
 
     /// For `cutover_retries_total`.
-    pub fn reason(self) -> RetryReason {
+    pub(crate) fn reason(self) -> RetryReason {
         match self {
             Self::Refused | Self::Unsent => RetryReason::Connect,
             Self::Reset => RetryReason::Reset,
@@ -46,20 +46,20 @@ impl TryFailure {
     }
 
     /// The version was never reached.
-    pub fn is_unsent(self) -> bool {
+    pub(crate) fn is_unsent(self) -> bool {
         matches!(self, Self::Refused | Self::Unsent)
     }
 
     /// Whether it is of the kind that `limits.retries` bounds: repeating answers loads an overloaded application more. What
     /// dies with an endpoint fails at once and goes elsewhere, which only the budget bounds.
-    pub fn is_answer(self) -> bool {
+    pub(crate) fn is_answer(self) -> bool {
         matches!(self, Self::Status(_))
     }
 }
 
 /// What is known when a try has failed.
 #[derive(Clone, Copy, Debug)]
-pub struct Situation<'a> {
+pub(crate) struct Situation<'a> {
     /// `retry`.
     pub policy: &'a policy::Retry,
     /// `shield`.
@@ -80,7 +80,7 @@ pub struct Situation<'a> {
 
 /// What follows a failed try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub(crate) enum Next {
     /// Nothing: the client is told of the failure.
     Nothing,
     /// Another try in the same version.
@@ -91,7 +91,7 @@ pub enum Next {
 
 /// What follows this failure. [`Next::Retry`] still needs room and budget; where these are used up, what follows is
 /// [`after_retries`].
-pub fn next(failure: TryFailure, at: &Situation<'_>) -> Next {
+pub(crate) fn next(failure: TryFailure, at: &Situation<'_>) -> Next {
     if !at.can_rewind {
         return Next::Nothing;
     }
@@ -121,7 +121,7 @@ pub fn next(failure: TryFailure, at: &Situation<'_>) -> Next {
 }
 
 /// What follows where no other try in the version may: a canary's request that never reached it goes to stable.
-pub fn after_retries(failure: TryFailure, at: &Situation<'_>) -> Next {
+pub(crate) fn after_retries(failure: TryFailure, at: &Situation<'_>) -> Next {
     let spills = failure.is_unsent() && at.can_rewind && at.may_leave && !at.shielded;
     if spills { Next::Shield } else { Next::Nothing }
 }

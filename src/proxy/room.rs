@@ -148,7 +148,7 @@ impl Downloads {
 
 /// One response on its way to its client. Costs nothing until the client blocks it for the first time.
 #[derive(Debug)]
-pub struct Download<'a> {
+pub(crate) struct Download<'a> {
     worker: &'a Worker,
     endpoint: &'a Endpoint,
     known: Option<(usize, Rc<Cell<bool>>)>,
@@ -156,7 +156,7 @@ pub struct Download<'a> {
 
 impl<'a> Download<'a> {
     /// A response from this endpoint.
-    pub fn new(worker: &'a Worker, endpoint: &'a Endpoint) -> Self {
+    pub(crate) fn new(worker: &'a Worker, endpoint: &'a Endpoint) -> Self {
         Self {
             worker,
             endpoint,
@@ -166,7 +166,7 @@ impl<'a> Download<'a> {
 
     /// `moved` bytes have moved, and the client does (not) take what there is.
     #[inline]
-    pub fn update(&mut self, blocked: bool, moved: u64, watch: &TaskControl) {
+    pub(crate) fn update(&mut self, blocked: bool, moved: u64, watch: &TaskControl) {
         if blocked || self.known.is_some() {
             self.note(blocked, moved, watch);
         }
@@ -194,7 +194,7 @@ impl<'a> Download<'a> {
     }
 
     /// It was ended to make room.
-    pub fn is_shed(&self) -> bool {
+    pub(crate) fn is_shed(&self) -> bool {
         self.known.as_ref().is_some_and(|(_, shed)| shed.get())
     }
 }

@@ -35,7 +35,7 @@ const RETRY_TICKS: u32 = 4;
 
 /// Where a request goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Aim {
+pub(crate) struct Aim {
     /// Index of the version.
     pub version: usize,
     /// Index of the endpoint that the session is on.
@@ -46,7 +46,7 @@ pub struct Aim {
 
 /// How a request that went to a version ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Served {
+pub(crate) enum Served {
     /// The client has a whole answer.
     Answered,
     /// It was a tunnel, which has ended.
@@ -88,7 +88,7 @@ pub(super) struct Tries<'a, 'r, F> {
 
 impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     /// None yet.
-    pub fn new(
+    pub(super) fn new(
         cx: &'a RequestContext<'a, F>,
         recording: &'a mut Recording<'r>,
         placed: &'a Placed,
@@ -111,7 +111,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     ///
     /// # Errors
     /// How the last try failed.
-    pub async fn run<D: Downstream>(
+    pub(super) async fn run<D: Downstream>(
         mut self,
         upload: &mut Upload,
         down: &mut D,
@@ -143,13 +143,13 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     }
 
     /// The version that is asked now.
-    pub fn version(&self) -> &'a Version {
+    pub(super) fn version(&self) -> &'a Version {
         &self.cx.service.versions[self.version]
     }
 
     /// A session's `Set-Cookie` value for an answer of this status, if one is due. A failure binds no session, and a
     /// shielded request stays a session of its canary.
-    pub fn cookie(&self, status: u16) -> Option<String> {
+    pub(super) fn cookie(&self, status: u16) -> Option<String> {
         let cx = self.cx;
         let due = self.placed.binds && !self.shielded && status < 500;
         let sessions = cx.service.sessions.as_ref().filter(|_| due)?;
@@ -163,20 +163,20 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     }
 
     /// Longest wait for the response's head of one try.
-    pub fn first_byte(&self) -> Duration {
+    pub(super) fn first_byte(&self) -> Duration {
         let first_byte = self.cx.service.timeouts.first_byte;
         let per_try = self.cx.service.policies.retry.per_try;
         per_try.map_or(first_byte, |per_try| per_try.min(first_byte))
     }
 
     /// Whether a request that may have been processed may be sent once more.
-    pub fn may_repeat(&self) -> bool {
+    pub(super) fn may_repeat(&self) -> bool {
         let most = self.cx.service.policies.retry.tries;
         self.cx.request.method.is_idempotent() && self.count < most
     }
 
     /// The request goes to the endpoint again, which counts as a try.
-    pub fn count_try(&mut self) {
+    pub(super) fn count_try(&mut self) {
         self.count += 1;
     }
 
@@ -260,7 +260,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
         }
     }
 
-    pub fn has_untried(&self) -> bool {
+    pub(super) fn has_untried(&self) -> bool {
         let members = &self.version().pool.members;
         let untried = |(index, _): &(usize, _)| !self.tried().contains(index);
         let mut others = members.iter().enumerate().filter(untried);
@@ -325,7 +325,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     }
 
     /// What follows a response of this status; [`Next::Nothing`]: it goes to the client.
-    pub fn after_head(&mut self, status: u16, can_rewind: bool) -> Next {
+    pub(super) fn after_head(&mut self, status: u16, can_rewind: bool) -> Next {
         let next = self.next(TryFailure::Status(status), can_rewind);
         if next != Next::Nothing {
             self.recording

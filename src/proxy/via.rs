@@ -4,7 +4,7 @@ use crate::http1::HttpVersion;
 
 /// What a listener adds to `Via` (RFC 9110 §7.6.3): the received protocol and the pseudonym, composed for each protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Via {
+pub(crate) struct Via {
     h10: Box<str>,
     h11: Box<str>,
     h2: Box<str>,
@@ -12,7 +12,7 @@ pub struct Via {
 
 impl Via {
     /// Under this pseudonym, a token.
-    pub fn new(pseudonym: &str) -> Self {
+    pub(crate) fn new(pseudonym: &str) -> Self {
         let element = |version| format!("{version} {pseudonym}").into();
         Self {
             h10: element("1.0"),
@@ -23,7 +23,7 @@ impl Via {
 
     /// For a request that came by HTTP/1.
     #[inline]
-    pub fn http1(&self, version: HttpVersion) -> &str {
+    pub(crate) fn http1(&self, version: HttpVersion) -> &str {
         match version {
             HttpVersion::H10 => &self.h10,
             HttpVersion::H11 => &self.h11,
@@ -32,7 +32,7 @@ impl Via {
 
     /// For a request that came by HTTP/2.
     #[inline]
-    pub fn http2(&self) -> &str {
+    pub(crate) fn http2(&self) -> &str {
         &self.h2
     }
 }

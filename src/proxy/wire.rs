@@ -211,7 +211,7 @@ pub trait Downstream: Source + Sink {
 }
 
 /// The application's side of one exchange.
-pub trait Upstream: Source + Sink {
+pub(crate) trait Upstream: Source + Sink {
     /// The answer was 101: from now on bytes pass as they are, both ways, until the peer ends.
     fn open_tunnel(&mut self);
     /// The fields of the response's head.

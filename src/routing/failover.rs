@@ -27,7 +27,7 @@ impl FailoverRole {
 
 /// The version that takes over for `down`: stable, else the usable canary with the largest share (of equal ones the last),
 /// else `fallback`. `None` when none of them is usable.
-pub fn failover(
+pub(crate) fn failover(
     split: &Split,
     fallback: Option<usize>,
     down: usize,

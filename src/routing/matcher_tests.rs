@@ -12,7 +12,7 @@ fn exact(text: &str) -> Pattern {
 }
 
 fn rule(to: usize, when: Vec<(Subject, Vec<Pattern>)>) -> spec::RuleSpec {
-    let condition = |(subject, patterns)| spec::Condition { subject, patterns };
+    let condition = |(subject, patterns)| Condition { subject, patterns };
     spec::RuleSpec {
         when: when.into_iter().map(condition).collect(),
         to,

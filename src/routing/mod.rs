@@ -6,19 +6,19 @@
 //! * [`sticky`]: sessions that stay.
 //! * [`decision`]: the order in which they are asked. [`failover`]: who takes over for a version that is down.
 
-pub mod cohort;
-pub mod decision;
+pub(crate) mod cohort;
+pub(crate) mod decision;
 mod extract;
-pub mod failover;
+pub(crate) mod failover;
 #[cfg(test)]
 pub(crate) mod fake;
 mod glob;
 mod layout;
 mod map;
-pub mod matcher;
-pub mod split;
+pub(crate) mod matcher;
+pub(crate) mod split;
 pub mod sticky;
-pub mod table;
+pub(crate) mod table;
 
 use std::net::IpAddr;
 

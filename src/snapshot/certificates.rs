@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A certificate of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateState {
+pub(crate) struct CertificateState {
     /// The listener's name.
     pub listener: String,
     /// Server names that get it.
@@ -26,7 +26,7 @@ pub struct CertificateState {
 const YEAR_10000: u64 = 253_402_300_800;
 
 /// A time for people: `2026-11-28T17:00:00Z`.
-pub fn date(seconds: i64) -> String {
+pub(crate) fn date(seconds: i64) -> String {
     // Times before 1970 are a slip of who issued the certificate; the epoch says as much.
     let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     match since.as_secs() < YEAR_10000 {

@@ -7,7 +7,7 @@ use crate::routing::{DecisionInput, RequestView, Split};
 /// [`DecisionInput`] of one service. `usable` and `next` differ between a worker, which has a view of each pool and a position in
 /// the exact split, and `explain`, which must not move anything.
 #[derive(Debug)]
-pub struct DecisionState<'a, U, N> {
+pub(crate) struct DecisionState<'a, U, N> {
     /// The service.
     pub service: &'a Service,
     /// Seconds since the epoch.

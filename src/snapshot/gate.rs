@@ -11,7 +11,7 @@ use crate::upstream::endpoint::flag;
 
 /// Shares as they are in effect, and who is waited for. Versions are indices of the desired service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Effective {
+pub(super) struct Effective {
     /// Gets what the split leaves.
     pub stable: usize,
     /// Canaries that have a share or are named in the split that cohorts are laid out by.
@@ -22,7 +22,7 @@ pub struct Effective {
 
 /// What was in effect before, by name: indices may have changed.
 #[derive(Clone, Copy)]
-pub struct Before<'a> {
+pub(super) struct Before<'a> {
     /// The stable version.
     pub stable: &'a str,
     /// The share of a version; 0 for one that was not there.
@@ -33,7 +33,7 @@ pub struct Before<'a> {
 
 /// What is to be in effect now. Services that aren't checked, and new ones (`before` is `None`), wait for nothing; nor is
 /// anything waited for when the version that would have to stay has left the file.
-pub fn of(
+pub(super) fn of(
     desired: &spec::ServiceSpec,
     before: Option<Before<'_>>,
     passes: impl Fn(usize) -> bool,
@@ -136,7 +136,7 @@ impl Snapshot {
 
     /// Whether one of those that are waited for passes now.
     pub fn can_open(&self) -> bool {
-        let passing = |v: &usize, s: &super::Service| passes(&s.versions[*v].pool);
+        let passing = |v: &usize, s: &Service| passes(&s.versions[*v].pool);
         self.services
             .iter()
             .any(|s| s.awaited.iter().any(|v| passing(v, s)))

@@ -10,7 +10,7 @@ use crate::routing::sticky::{self, Follow, Past, SealingKey, Session};
 use crate::routing::{self};
 
 /// Keys by the file they come from; `None` is our own in the state directory.
-pub type Keys = HashMap<Option<PathBuf>, Arc<SealingKey>>;
+pub(crate) type Keys = HashMap<Option<PathBuf>, Arc<SealingKey>>;
 
 /// Sticky sessions of one service.
 #[derive(Debug)]

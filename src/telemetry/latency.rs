@@ -13,7 +13,7 @@ const S: u64 = 1_000 * MS;
 
 /// Upper bounds of the buckets inside, in nanoseconds, ascending; a duration belongs to the first bound that it doesn't exceed.
 #[rustfmt::skip]
-pub const BOUNDS: [u64; 60] = [
+pub(crate) const BOUNDS: [u64; 60] = [
     50 * US, 75 * US,
     100 * US, 125 * US, 150 * US, 200 * US, 250 * US, 300 * US, 400 * US, 500 * US, 600 * US, 750 * US,
     MS, 1_250 * US, 1_500 * US, 2 * MS, 2_500 * US, 3 * MS, 4 * MS, 5 * MS, 6 * MS, 7_500 * US,
@@ -24,10 +24,10 @@ pub const BOUNDS: [u64; 60] = [
 ];
 
 /// Buckets inside: one for each bound, and one for what is longer than the last.
-pub const BUCKETS: usize = BOUNDS.len() + 1;
+pub(crate) const BUCKETS: usize = BOUNDS.len() + 1;
 
 /// The exported bounds: as written in `le`, and in nanoseconds.
-pub const EXPORTED: [(&str, u64); 15] = [
+pub(crate) const EXPORTED: [(&str, u64); 15] = [
     ("0.001", MS),
     ("0.0025", 2_500 * US),
     ("0.005", 5 * MS),
@@ -62,7 +62,7 @@ const FIRST: [u8; 64] = {
 
 /// The bucket of a duration in nanoseconds.
 #[inline]
-pub fn bucket(nanos: u64) -> usize {
+pub(crate) fn bucket(nanos: u64) -> usize {
     let mut bucket = usize::from(FIRST[63 - (nanos | 1).leading_zeros() as usize]);
     while bucket < BOUNDS.len() && BOUNDS[bucket] < nanos {
         bucket += 1;

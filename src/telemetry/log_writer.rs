@@ -23,16 +23,16 @@ const BATCH_BYTES: usize = 64 * 1024;
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// Lines of the process log that were dropped: `cutover_log_dropped_total{log="log"}`.
-pub static PROCESS_LOG_DROPPED: AtomicU64 = AtomicU64::new(0);
+pub(crate) static PROCESS_LOG_DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Lines dropped so far, by the label of the log.
-pub fn dropped() -> [(&'static str, u64); 1] {
+pub(crate) fn dropped() -> [(&'static str, u64); 1] {
     [("log", PROCESS_LOG_DROPPED.load(Relaxed))]
 }
 
 /// The writing end of a log. Cheap to share between threads.
 #[derive(Debug)]
-pub struct LogWriter {
+pub(crate) struct LogWriter {
     queue: SyncSender<String>,
     shared: Arc<LogQueue>,
 }
@@ -54,7 +54,7 @@ impl LogWriter {
     ///
     /// # Errors
     /// The thread can't be started.
-    pub fn start<O, R>(dropped: &'static AtomicU64, out: O, report: R) -> io::Result<Self>
+    pub(crate) fn start<O, R>(dropped: &'static AtomicU64, out: O, report: R) -> io::Result<Self>
     where
         O: AsFd + Send + 'static,
         R: Fn(u64) -> String + Send + 'static,
@@ -83,7 +83,7 @@ impl LogWriter {
     }
 
     /// Takes a line, its newline included. Never waits: without room the line is dropped and counted.
-    pub fn push(&self, line: String) {
+    pub(crate) fn push(&self, line: String) {
         let shared = &*self.shared;
         let size = line.len();
         let before = shared.queued_bytes.fetch_add(size, Relaxed);
@@ -97,7 +97,7 @@ impl LogWriter {
     }
 
     /// Waits until everything that was taken before is written, but no longer than `limit`; false if that was too short.
-    pub fn flush(&self, limit: Duration) -> bool {
+    pub(crate) fn flush(&self, limit: Duration) -> bool {
         let accepted = self.shared.accepted.load(Relaxed);
         // The writer only adds under this lock, which can't panic.
         let finished = self.shared.finished.lock().expect("finished lock");

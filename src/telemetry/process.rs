@@ -4,7 +4,7 @@ use std::fs;
 
 /// Values of one moment; what the system doesn't tell is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Process {
+pub(crate) struct Process {
     /// User and system time in seconds.
     pub cpu_seconds: Option<f64>,
     /// Resident memory in bytes.
@@ -23,7 +23,7 @@ pub struct Process {
 
 impl Process {
     /// Reads `/proc/self`.
-    pub fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         let mut process = Self::of_stat(&stat, boot_seconds());
         process.open_fds = fs::read_dir("/proc/self/fd")

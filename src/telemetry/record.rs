@@ -82,6 +82,8 @@ pub struct RequestRecord<'a> {
     pub service: &'a str,
     /// How the version was chosen.
     pub chosen: Option<Chosen>,
+    /// Index of the match rule that matched, also where its version failed over.
+    pub rule: Option<usize>,
     /// The first try. Most requests have no other.
     first: Option<TryRecord<'a>>,
     /// Further tries.
@@ -125,6 +127,7 @@ impl<'a> RequestRecord<'a> {
             grpc: false,
             service: "",
             chosen: None,
+            rule: None,
             first: None,
             rest: Vec::new(),
             status: CLIENT_GONE,

@@ -14,39 +14,39 @@ use crate::http1::Method;
 
 /// A counter with one writer.
 #[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     /// Zero.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
     /// Counts. Only for the one thread that owns the shard.
     #[inline]
-    pub fn add(&self, n: u64) {
+    pub(crate) fn add(&self, n: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
     /// What was counted. For every thread.
-    pub fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
 /// A gauge with one writer: one worker's part of it, which may be below zero for a moment.
 #[derive(Debug, Default)]
-pub struct Gauge(AtomicI64);
+pub(crate) struct Gauge(AtomicI64);
 
 impl Gauge {
     /// Moves it. Only for the one thread that owns the shard.
     #[inline]
-    pub fn add(&self, by: i64) {
+    pub(crate) fn add(&self, by: i64) {
         self.0.store(self.0.load(Relaxed) + by, Relaxed);
     }
 
     /// Where it is. For every thread.
-    pub fn get(&self) -> i64 {
+    pub(crate) fn get(&self) -> i64 {
         self.0.load(Relaxed)
     }
 }
@@ -120,7 +120,7 @@ impl Reasons {
 }
 
 /// Counts by the word of a [`Reason`]; only those that happened.
-pub type ReasonTotals = std::collections::BTreeMap<&'static str, u64>;
+pub(crate) type ReasonTotals = std::collections::BTreeMap<&'static str, u64>;
 
 /// One worker's counters of one version, on cache lines of their own.
 #[derive(Debug, Default)]

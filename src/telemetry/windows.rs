@@ -15,7 +15,7 @@ const GRPC_FAILURES: [usize; 7] = [2, 4, 8, 12, 13, 14, 15];
 
 /// Rate, errors, durations of one version over a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Red {
+pub(crate) struct Red {
     /// Attempts that ended in the window.
     pub requests: u64,
     /// Those that failed: 5xx, and gRPC calls that the server failed.
@@ -34,7 +34,7 @@ pub struct Red {
 
 /// The last minute of every version, in samples of its cumulative counters.
 #[derive(Debug, Default)]
-pub struct StatusWindows {
+pub(crate) struct StatusWindows {
     rings: BTreeMap<String, BTreeMap<String, Ring>>,
 }
 
@@ -54,7 +54,7 @@ struct Sample {
 
 impl StatusWindows {
     /// Samples every version. To be called once a second.
-    pub fn tick(&mut self, now: Instant, telemetry: &Telemetry) {
+    pub(crate) fn tick(&mut self, now: Instant, telemetry: &Telemetry) {
         let versions = telemetry.versions();
         self.rings.retain(|service, rings| {
             rings.retain(|version, _| {
@@ -76,7 +76,7 @@ impl StatusWindows {
 
     /// What happened in the time `over` (at most a minute) before the last tick. A version that is watched for less has
     /// the rate of that time; an unknown one has nothing.
-    pub fn red(&self, service: &str, version: &str, over: Duration) -> Red {
+    pub(crate) fn red(&self, service: &str, version: &str, over: Duration) -> Red {
         let ring = self.rings.get(service).and_then(|rings| rings.get(version));
         ring.map_or_else(Red::default, |ring| ring.red(over))
     }

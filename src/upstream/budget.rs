@@ -60,7 +60,7 @@ impl RetryBudget {
 
 /// The pause before another try; `retry` counts from 1. Anything between nothing and 25 ms, 50 ms, 100 ms, 200 ms,
 /// 250 ms: requests that failed together don't come back together.
-pub fn backoff(retry: u32, rng: &mut fastrand::Rng) -> Duration {
+pub(crate) fn backoff(retry: u32, rng: &mut fastrand::Rng) -> Duration {
     let doubled = BASE_MS << retry.saturating_sub(1).min(8);
     Duration::from_micros(rng.u64(..=doubled.min(LONGEST_MS) * 1000))
 }

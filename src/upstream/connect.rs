@@ -21,7 +21,7 @@ use crate::telemetry::record::Reason;
 
 /// An opened connection, and what it speaks.
 #[derive(Debug)]
-pub struct OpenedConnection {
+pub(crate) struct OpenedConnection {
     /// The bytes.
     pub stream: Stream,
     /// HTTP/2; else HTTP/1.1.
@@ -99,7 +99,10 @@ impl std::error::Error for ConnectError {
 ///
 /// # Errors
 /// See [`ConnectError`]; nothing was sent to the application in any of the cases.
-pub async fn open(endpoint: &Endpoint, limit: Duration) -> Result<OpenedConnection, ConnectError> {
+pub(crate) async fn open(
+    endpoint: &Endpoint,
+    limit: Duration,
+) -> Result<OpenedConnection, ConnectError> {
     dial(endpoint, &CLIENT, limit).await
 }
 
@@ -107,7 +110,7 @@ pub async fn open(endpoint: &Endpoint, limit: Duration) -> Result<OpenedConnecti
 ///
 /// # Errors
 /// See [`ConnectError`].
-pub async fn open_http1(
+pub(crate) async fn open_http1(
     endpoint: &Endpoint,
     limit: Duration,
 ) -> Result<OpenedConnection, ConnectError> {

@@ -62,10 +62,10 @@ fn hole(host: u8) -> Hole {
 async fn connections_are_spread_over_all_addresses_of_a_name() {
     let (listeners, addresses) = listeners(&[1, 2, 3]);
     let endpoint = named(addresses);
-    let mut open = Vec::new();
+    let mut opened = Vec::new();
     for _ in 0..9 {
-        open.push(
-            super::open(&endpoint, Duration::from_secs(5))
+        opened.push(
+            open(&endpoint, Duration::from_secs(5))
                 .await
                 .expect("a connection"),
         );
@@ -83,14 +83,12 @@ async fn an_address_that_does_not_answer_costs_its_part_of_the_time_and_only_onc
     let endpoint = named(vec![hole.address, well[0]]);
     let limit = Duration::from_millis(800);
     let start = Instant::now();
-    super::open(&endpoint, limit)
-        .await
-        .expect("the other one answers");
+    open(&endpoint, limit).await.expect("the other one answers");
     let took = start.elapsed();
     assert!(took >= limit / 2 && took < limit, "{took:?}");
     for _ in 0..4 {
         let start = Instant::now();
-        super::open(&endpoint, limit).await.expect("a connection");
+        open(&endpoint, limit).await.expect("a connection");
         assert!(start.elapsed() < limit / 2, "it is tried last now");
     }
 }
@@ -100,9 +98,7 @@ async fn what_all_addresses_take_together_is_within_the_limit() {
     let holes = [hole(1), hole(2), hole(3)];
     let endpoint = named(holes.iter().map(|hole| hole.address).collect());
     let (start, limit) = (Instant::now(), Duration::from_millis(300));
-    let failed = super::open(&endpoint, limit)
-        .await
-        .expect_err("nobody answers");
+    let failed = open(&endpoint, limit).await.expect_err("nobody answers");
     assert!(matches!(failed, ConnectError::Timeout), "{failed:?}");
     let took = start.elapsed();
     assert!(took >= limit && took < limit * 2, "{took:?}");
@@ -113,7 +109,7 @@ async fn an_opened_connection_is_kept_alive_and_may_pause_as_long_as_its_service
     let (_listeners, addresses) = listeners(&[1]);
     let endpoint = named(addresses);
     endpoint.set_pause(Duration::from_secs(240));
-    let opened = super::open(&endpoint, Duration::from_secs(5))
+    let opened = open(&endpoint, Duration::from_secs(5))
         .await
         .expect("a connection");
     let socket = opened.stream.descriptor();

@@ -217,7 +217,7 @@ impl Drop for Conns {
 }
 
 /// Nothing has arrived as far as the kernel knows at this instant. One syscall; for requests that can't be sent twice.
-pub fn is_quiet_now(stream: &Stream) -> bool {
+pub(crate) fn is_quiet_now(stream: &Stream) -> bool {
     use rustix::net::{RecvFlags, recv};
     let mut byte = [0; 1];
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;

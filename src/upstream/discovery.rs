@@ -8,17 +8,17 @@ use super::{Endpoint, Registry};
 use crate::config::spec::EndpointAddress;
 
 /// How often names are asked for again.
-pub const EVERY: Duration = Duration::from_secs(10);
+pub(crate) const EVERY: Duration = Duration::from_secs(10);
 /// Longest time for one name.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Resolves every endpoint that has a name. The last good answer stays when a name can't be resolved.
-pub async fn refresh(registry: &Registry) {
+pub(crate) async fn refresh(registry: &Registry) {
     resolve(registry.living()).await;
 }
 
 /// Resolves the endpoints that have a name and no address yet; waits for all of them, `limit` at most.
-pub async fn first(registry: &Registry, limit: Duration) {
+pub(crate) async fn first(registry: &Registry, limit: Duration) {
     let mut unknown = registry.living();
     unknown.retain(|e| e.addresses().all().is_empty());
     // What takes longer is caught up with by the next refresh.

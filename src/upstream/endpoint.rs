@@ -44,17 +44,17 @@ pub struct Endpoint {
 }
 
 /// Why an endpoint may not be picked; several may hold at once.
-pub mod flag {
+pub(crate) mod flag {
     /// It is checked, and no check has passed yet.
-    pub const UNPROVEN: u32 = 1;
+    pub(crate) const UNPROVEN: u32 = 1;
     /// Its checks fail.
-    pub const DOWN: u32 = 2;
+    pub(crate) const DOWN: u32 = 2;
     /// Outlier detection has taken it out.
-    pub const EJECTED: u32 = 4;
+    pub(crate) const EJECTED: u32 = 4;
     /// A worker saw the failure that ejects it; the control thread has not judged yet.
-    pub const SUSPECT: u32 = 8;
+    pub(crate) const SUSPECT: u32 = 8;
     /// An operator drains it.
-    pub const DRAINING: u32 = 16;
+    pub(crate) const DRAINING: u32 = 16;
 }
 
 /// Whether an endpoint may be picked, and with how much of its weight.
@@ -205,7 +205,7 @@ impl Load {
 
     /// An answer's head came after `took`; `now_ms` on any clock that all workers share. A slower one counts at once
     /// (the peak), a faster one by and by.
-    pub fn note_latency(&self, took: std::time::Duration, now_ms: u64) {
+    pub fn note_latency(&self, took: Duration, now_ms: u64) {
         let seen = took.as_nanos() as f64;
         let old = self.ewma_ns.load(Ordering::Relaxed) as f64;
         let age = now_ms.saturating_sub(self.ewma_at_ms.swap(now_ms, Ordering::Relaxed)) as f64;
@@ -299,8 +299,8 @@ impl SlotTable {
 struct EndpointKey {
     service: String,
     version: String,
-    scheme: spec::Scheme,
-    address: spec::EndpointAddress,
+    scheme: Scheme,
+    address: EndpointAddress,
 }
 
 /// What is found by a key as long as somebody holds it.

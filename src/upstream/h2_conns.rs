@@ -19,7 +19,7 @@ use super::h2_open::{OpenFailure, OpenLimits, OpenedH2, handshake};
 use super::limits::ConnectionSlot;
 use super::{Endpoint, h2_open};
 use crate::http2::Flaws;
-pub use leasing::Leasing;
+pub(crate) use leasing::Leasing;
 
 use crate::net::{Outbox, OutgoingPiece, Stream};
 

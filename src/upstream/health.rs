@@ -6,7 +6,7 @@ use crate::config::policy;
 
 /// What the checks of one endpoint have said so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CheckHistory {
+pub(crate) struct CheckHistory {
     verdict: Verdict,
     /// Results in a row that speak against the verdict.
     against: u32,
@@ -15,7 +15,7 @@ pub struct CheckHistory {
 
 /// What the checks say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// No check has passed yet.
     Unproven,
     /// It may have traffic.
@@ -26,7 +26,7 @@ pub enum Verdict {
 
 /// A change of the verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transition {
+pub(crate) enum Transition {
     /// The first pass ever.
     Proven,
     /// `rise` passes in a row after it was down.
@@ -37,12 +37,12 @@ pub enum Transition {
 
 impl CheckHistory {
     /// Of an endpoint that nothing is known of: its first pass puts it up.
-    pub fn unproven(now: Instant) -> Self {
+    pub(crate) fn unproven(now: Instant) -> Self {
         Self::with(Verdict::Unproven, now)
     }
 
     /// Of an endpoint that had traffic before it was checked: it is up until its checks fail.
-    pub fn trusted(now: Instant) -> Self {
+    pub(crate) fn trusted(now: Instant) -> Self {
         Self::with(Verdict::Up, now)
     }
 
@@ -56,17 +56,18 @@ impl CheckHistory {
     }
 
     /// What its checks say now.
-    pub fn verdict(&self) -> Verdict {
+    pub(crate) fn verdict(&self) -> Verdict {
         self.verdict
     }
 
     /// Since when they say so.
-    pub fn since(&self) -> Instant {
+    #[cfg(test)]
+    pub(crate) fn since(&self) -> Instant {
         self.since
     }
 
     /// A check has ended. `rise` and `fall` are the configuration's of now, so that an edit needs no new machine.
-    pub fn on_result(
+    pub(crate) fn on_result(
         &mut self,
         passed: bool,
         terms: &policy::HealthPolicy,
@@ -96,7 +97,7 @@ impl CheckHistory {
 }
 
 /// Slow start: the share of its weight, in thousandths, that counts so long after an endpoint came up. From 100 to 1000.
-pub fn ramp(up_for: Duration, slow_start: Duration) -> u32 {
+pub(crate) fn ramp(up_for: Duration, slow_start: Duration) -> u32 {
     const FIRST: f64 = 100.0;
     if up_for >= slow_start {
         return 1000;
@@ -106,7 +107,7 @@ pub fn ramp(up_for: Duration, slow_start: Duration) -> u32 {
 }
 
 /// The wait until the next check: the interval, moved by up to a tenth, so that checks of many proxies don't march in step.
-pub fn next_in(interval: Duration, rng: &mut fastrand::Rng) -> Duration {
+pub(crate) fn next_in(interval: Duration, rng: &mut fastrand::Rng) -> Duration {
     interval.mul_f64(0.9 + 0.2 * rng.f64())
 }
 

@@ -20,7 +20,7 @@ use crate::telemetry::record::Reason;
 static WAITING: AtomicU32 = AtomicU32::new(0);
 
 /// Whether a request waits for a connection to any version: if not, nobody need be looked for.
-pub fn anybody_waits() -> bool {
+pub(crate) fn anybody_waits() -> bool {
     WAITING.load(Ordering::SeqCst) > 0
 }
 

@@ -8,21 +8,21 @@
 //! * [`discovery`]: names to addresses; `addresses`: which of them the next connection tries first.
 
 mod addresses;
-pub mod budget;
-pub mod connect;
-pub mod conns;
-pub mod discovery;
-pub mod endpoint;
-pub mod h2_conns;
+pub(crate) mod budget;
+pub(crate) mod connect;
+pub(crate) mod conns;
+pub(crate) mod discovery;
+pub(crate) mod endpoint;
+pub(crate) mod h2_conns;
 mod h2_io;
-pub mod h2_open;
-pub mod health;
-pub mod limits;
-pub mod outlier;
-pub mod pick;
+pub(crate) mod h2_open;
+pub(crate) mod health;
+pub(crate) mod limits;
+pub(crate) mod outlier;
+pub(crate) mod pick;
 pub mod pool;
-pub mod probe;
-pub mod view;
+pub(crate) mod probe;
+pub(crate) mod view;
 
 pub use addresses::Addresses;
 pub use budget::RetryBudget;

@@ -59,7 +59,7 @@ pub struct Suspect {
 }
 
 /// The workers' end of the way to the judge.
-pub type Suspects = mpsc::UnboundedSender<Suspect>;
+pub(crate) type Suspects = mpsc::UnboundedSender<Suspect>;
 
 impl Endpoint {
     /// An attempt on it ended, seen by worker `worker`. Failures in a row are counted over all workers together; while
@@ -124,7 +124,7 @@ fn reached(streak: &AtomicU32, threshold: u32) -> bool {
 
 /// What one endpoint did since the start, for [`Judge::sweep`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AttemptCounts {
+pub(crate) struct AttemptCounts {
     /// The endpoint's slot.
     pub slot: usize,
     /// Attempts that succeeded.
@@ -135,7 +135,7 @@ pub struct AttemptCounts {
 
 /// What became of a detection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decision {
+pub(crate) struct Decision {
     /// The endpoint's slot.
     pub slot: usize,
     /// What was seen.
@@ -146,7 +146,7 @@ pub struct Decision {
 
 /// Who of one pool is out, and for how long.
 #[derive(Debug, Default)]
-pub struct Judge {
+pub(crate) struct Judge {
     members: HashMap<usize, JudgedEndpoint>,
 }
 
@@ -171,7 +171,7 @@ struct EjectionState {
 impl Judge {
     /// These are the pool's members now. Those that stay keep what is known of them. Should too many of a smaller pool be
     /// out, those that are due first come back: their slots.
-    pub fn keep(&mut self, slots: &[usize], max_ejected: u32) -> Vec<usize> {
+    pub(crate) fn keep(&mut self, slots: &[usize], max_ejected: u32) -> Vec<usize> {
         let known: HashSet<usize> = slots.iter().copied().collect();
         self.members.retain(|slot, _| known.contains(slot));
         for slot in slots {
@@ -188,7 +188,7 @@ impl Judge {
 
     /// A row of failures reached its threshold. `absent` says who gets no traffic for other reasons (health, drain): the
     /// last one that gets some is never ejected. `None` if there is nothing to decide: unknown, or out already.
-    pub fn suspect(
+    pub(crate) fn suspect(
         &mut self,
         slot: usize,
         reason: EjectionReason,
@@ -224,7 +224,7 @@ impl Judge {
     }
 
     /// An interval is over: judges by success rate, the worst first, and lets the rows of those that behaved fall.
-    pub fn sweep(
+    pub(crate) fn sweep(
         &mut self,
         tallies: &[AttemptCounts],
         terms: &policy::Outlier,
@@ -259,7 +259,7 @@ impl Judge {
     }
 
     /// Those whose time is over: they are members like the others again.
-    pub fn readmit(&mut self, now: Instant) -> Vec<usize> {
+    pub(crate) fn readmit(&mut self, now: Instant) -> Vec<usize> {
         let due = |m: &JudgedEndpoint| m.out.as_ref().is_some_and(|out| out.until <= now);
         let slots: Vec<usize> = self
             .members
@@ -275,7 +275,7 @@ impl Judge {
 
     /// A health check of it that began at `began` passed: whether that ends its ejection, which it does for gateway
     /// failures only, and only if it was out already when the check began.
-    pub fn passed(&mut self, slot: usize, began: Instant) -> bool {
+    pub(crate) fn passed(&mut self, slot: usize, began: Instant) -> bool {
         let out = self.members.get(&slot).and_then(|m| m.out.as_ref());
         let ends = out.is_some_and(|out| {
             out.reason == EjectionReason::ConsecutiveGateway && out.since <= began
@@ -293,18 +293,19 @@ impl Judge {
     }
 
     /// When the next one is due.
-    pub fn next_due(&self) -> Option<Instant> {
+    pub(crate) fn next_due(&self) -> Option<Instant> {
         let outs = self.members.values().filter_map(|m| m.out.as_ref());
         outs.map(|out| out.until).min()
     }
 
     /// Until when it is out; `None`: it isn't.
-    pub fn out_until(&self, slot: usize) -> Option<Instant> {
+    #[cfg(test)]
+    pub(crate) fn out_until(&self, slot: usize) -> Option<Instant> {
         Some(self.members.get(&slot)?.out.as_ref()?.until)
     }
 
     /// How many are out.
-    pub fn out(&self) -> usize {
+    pub(crate) fn out(&self) -> usize {
         self.members.values().filter(|m| m.out.is_some()).count()
     }
 

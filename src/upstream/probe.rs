@@ -24,7 +24,7 @@ const MOST: usize = 1024;
 
 /// Why a check failed.
 #[derive(Debug)]
-pub enum CheckFailure {
+pub(crate) enum CheckFailure {
     /// Nothing came within the time.
     Timeout,
     /// No connection.
@@ -58,7 +58,7 @@ fn broken(error: impl fmt::Display) -> CheckFailure {
 ///
 /// # Errors
 /// Why it did not pass.
-pub async fn check(
+pub(crate) async fn check(
     endpoint: &Endpoint,
     probe: &Probe,
     limit: Duration,

@@ -9,7 +9,7 @@ use crate::snapshot::Service;
 
 /// Where a session stays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stays {
+pub(crate) struct Stays {
     /// On this version.
     pub version: String,
     /// On this endpoint of it, if it sticks to one that is usable.

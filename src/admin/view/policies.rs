@@ -39,7 +39,7 @@ fn health(health: &HealthPolicy) -> Value {
 }
 
 /// As the file says it: `/ready`, `tcp`, `grpc`, `grpc:SERVICE`.
-pub fn probe(probe: &Probe) -> String {
+pub(crate) fn probe(probe: &Probe) -> String {
     match probe {
         Probe::Http(path) => path.clone(),
         Probe::Tcp => "tcp".to_owned(),

@@ -37,7 +37,7 @@ const VERSIONS: [(&str, Duration); 2] = [
 /// Watch live traffic move between two versions.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit codes: 0 no request failed, 1 some did or the demo could not run.")]
-pub struct Demo {
+pub(super) struct Demo {
     /// Tell a fixed story in this time (blue, 5 %, 50 %, green, back) and end
     #[arg(long = "for", value_name = "TIME", value_parser = story_time)]
     story: Option<Duration>,
@@ -56,7 +56,7 @@ fn story_time(text: &str) -> Result<Duration, String> {
 }
 
 impl Demo {
-    pub fn run(&self) -> CommandResult {
+    pub(super) fn run(&self) -> CommandResult {
         block_on(self.play())?
     }
 

@@ -14,7 +14,10 @@ use tokio::net::TcpListener;
 use crate::cli::fault::CommandError;
 
 /// Starts one on a free port of 127.0.0.1. It lives as long as the runtime.
-pub async fn start(name: &'static str, latency: Duration) -> Result<SocketAddr, CommandError> {
+pub(super) async fn start(
+    name: &'static str,
+    latency: Duration,
+) -> Result<SocketAddr, CommandError> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
     let listener = listener.map_err(|e| CommandError::new(format!("{name} can't listen: {e}")))?;
     let address = listener.local_addr();

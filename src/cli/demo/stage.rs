@@ -26,11 +26,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const GLANCE: Duration = Duration::from_millis(5);
 
 /// The service of the demo.
-pub const SERVICE: &str = "shop";
+pub(super) const SERVICE: &str = "shop";
 
 /// The directory, the file and the proxy. Dropped, it ends the proxy and removes the directory.
 #[derive(Debug)]
-pub struct DemoProxy {
+pub(super) struct DemoProxy {
     directory: PathBuf,
     /// The file to edit.
     pub file: PathBuf,
@@ -47,7 +47,10 @@ impl DemoProxy {
     ///
     /// # Errors
     /// The port is taken, the directory can't be made, the program can't be started.
-    pub fn set(origins: &[(&str, SocketAddr)], port: Option<u16>) -> Result<Self, CommandError> {
+    pub(super) fn set(
+        origins: &[(&str, SocketAddr)],
+        port: Option<u16>,
+    ) -> Result<Self, CommandError> {
         let reserved = Reserved::new(port)?;
         let directory = std::env::temp_dir().join(format!("cutover-demo-{}", std::process::id()));
         let made = Self::set_in(&directory, origins, reserved);
@@ -112,7 +115,7 @@ impl DemoProxy {
     ///
     /// # Errors
     /// It ended, or took too long; with what it said.
-    pub async fn ready(&mut self) -> Result<ProxyStatus, CommandError> {
+    pub(super) async fn ready(&mut self) -> Result<ProxyStatus, CommandError> {
         let begun = Instant::now();
         loop {
             match self.proxy.status().await {
@@ -130,7 +133,7 @@ impl DemoProxy {
 
     /// # Errors
     /// The proxy has ended.
-    pub fn alive(&mut self) -> Result<(), CommandError> {
+    pub(super) fn alive(&mut self) -> Result<(), CommandError> {
         match self.ended()? {
             None => Ok(()),
             Some(status) => {
@@ -156,7 +159,7 @@ impl DemoProxy {
     ///
     /// # Errors
     /// It did not end by itself, or not well.
-    pub async fn strike(mut self) -> Result<(), CommandError> {
+    pub(super) async fn strike(mut self) -> Result<(), CommandError> {
         self.signal(Signal::TERM);
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
@@ -180,7 +183,7 @@ impl DemoProxy {
     }
 
     /// The line of the file that moves traffic: its number, and how it is now.
-    pub fn line(&self) -> Option<(usize, String)> {
+    pub(super) fn line(&self) -> Option<(usize, String)> {
         let text = fs::read_to_string(&self.file).ok()?;
         let found = text.lines().enumerate();
         let mut found = found.filter(|(_, line)| line.trim_start().starts_with("split"));

@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// An edit is refused, or not live in time.
-pub async fn tell(
+pub(super) async fn tell(
     stage: &DemoProxy,
     tally: &Rc<RefCell<Tally>>,
     voice: Voice,

@@ -18,7 +18,7 @@ struct DemoAnswer {
 
 /// Figures of one version over the last seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Figures {
+pub(super) struct Figures {
     /// Of all answers, in [0,1].
     pub share: f64,
     /// Answers a second.
@@ -31,7 +31,7 @@ pub struct Figures {
 
 /// Counts of requests.
 #[derive(Clone, Debug)]
-pub struct Tally {
+pub(super) struct Tally {
     names: [&'static str; 2],
     begun: Instant,
     recent: VecDeque<DemoAnswer>,
@@ -42,7 +42,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn new(names: [&'static str; 2]) -> Self {
+    pub(super) fn new(names: [&'static str; 2]) -> Self {
         Self {
             names,
             begun: Instant::now(),
@@ -55,7 +55,7 @@ impl Tally {
     }
 
     /// A whole answer with status 200 from this version.
-    pub fn answered(&mut self, version: &str, took: Duration) {
+    pub(super) fn answered(&mut self, version: &str, took: Duration) {
         match self.names.iter().position(|name| *name == version) {
             Some(version) => {
                 self.answered[version] += 1;
@@ -66,7 +66,7 @@ impl Tally {
     }
 
     /// Anything else.
-    pub fn failed(&mut self, why: &str, took: Duration) {
+    pub(super) fn failed(&mut self, why: &str, took: Duration) {
         self.failed += 1;
         self.first_failure.get_or_insert_with(|| why.to_owned());
         self.see(None, took);
@@ -81,27 +81,27 @@ impl Tally {
     }
 
     /// An edit was live after this time.
-    pub fn adopted(&mut self, after: Duration) {
+    pub(super) fn adopted(&mut self, after: Duration) {
         self.adoptions.push(after);
     }
 
     /// Requests since the start, failed ones included.
-    pub fn requests(&self) -> u64 {
+    pub(super) fn requests(&self) -> u64 {
         self.answered.iter().sum::<u64>() + self.failed
     }
 
     /// Requests that failed since the start.
-    pub fn failures(&self) -> u64 {
+    pub(super) fn failures(&self) -> u64 {
         self.failed
     }
 
     /// Answers by version since the start.
-    pub fn by_version(&self) -> [u64; 2] {
+    pub(super) fn by_version(&self) -> [u64; 2] {
         self.answered
     }
 
     /// How one version did over the last `span` (ten seconds at most).
-    pub fn figures(&self, version: usize, span: Duration) -> Figures {
+    pub(super) fn figures(&self, version: usize, span: Duration) -> Figures {
         let now = Instant::now();
         let span = span.min(WINDOW).min(now - self.begun);
         let recent = self.recent.iter().filter(|s| now - s.at <= span);
@@ -127,7 +127,7 @@ impl Tally {
     }
 
     /// The last word.
-    pub fn summary(&self) -> String {
+    pub(super) fn summary(&self) -> String {
         let [(blue, b), (green, g)] = [0, 1].map(|v| (self.names[v], self.answered[v]));
         let mut text = format!(
             "{} requests, {} failed; {blue} answered {b}, {green} {g}",
@@ -146,7 +146,7 @@ impl Tally {
 }
 
 /// A time as a person reads it: `2.4 ms`, `35 ms`.
-pub fn shown(time: Duration) -> String {
+pub(super) fn shown(time: Duration) -> String {
     let ms = time.as_secs_f64() * 1000.0;
     match ms {
         ms if ms < 10.0 => format!("{ms:.1} ms"),

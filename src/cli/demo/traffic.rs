@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 type Sender = SendRequest<Empty<Bytes>>;
 
 /// Starts the users; they stop when the result is dropped.
-pub fn start(proxy: SocketAddr, tally: Rc<RefCell<Tally>>) -> JoinSet<()> {
+pub(super) fn start(proxy: SocketAddr, tally: Rc<RefCell<Tally>>) -> JoinSet<()> {
     let mut users = JoinSet::new();
     for number in 0..USERS {
         users.spawn_local(user(proxy, PAUSE / USERS * number, tally.clone()));

@@ -23,7 +23,7 @@ const COLUMNS: usize = 80;
 const NOW: Duration = Duration::from_secs(1);
 
 /// The view.
-pub struct DemoView {
+pub(super) struct DemoView {
     tally: Rc<RefCell<Tally>>,
     voice: Voice,
     screen: bool,
@@ -34,20 +34,20 @@ pub struct DemoView {
 
 /// Whoever has something to say beside the view.
 #[derive(Clone, Debug, Default)]
-pub struct Voice {
+pub(super) struct Voice {
     said: Rc<RefCell<Vec<String>>>,
 }
 
 impl Voice {
     /// Prints a line that stays, at the next redraw.
-    pub fn say(&self, line: &str) {
+    pub(super) fn say(&self, line: &str) {
         self.said.borrow_mut().push(line.to_owned());
     }
 }
 
 impl DemoView {
     /// Of what happens on this stage.
-    pub fn new(stage: &DemoProxy, tally: Rc<RefCell<Tally>>) -> Self {
+    pub(super) fn new(stage: &DemoProxy, tally: Rc<RefCell<Tally>>) -> Self {
         Self {
             tally,
             voice: Voice::default(),
@@ -59,12 +59,12 @@ impl DemoView {
     }
 
     /// For the story.
-    pub fn voice(&self) -> Voice {
+    pub(super) fn voice(&self) -> Voice {
         self.voice.clone()
     }
 
     /// Says once what there is to do.
-    pub fn open(&self, stage: &DemoProxy) {
+    pub(super) fn open(&self, stage: &DemoProxy) {
         let (number, mut line) = stage.line().unwrap_or_default();
         if self.screen {
             line = cut(&line, columns().saturating_sub(10));
@@ -77,7 +77,7 @@ impl DemoView {
     }
 
     /// Shows what happens, until something goes wrong with the proxy.
-    pub async fn live(&self, stage: &DemoProxy, begun: Instant) -> Result<(), CommandError> {
+    pub(super) async fn live(&self, stage: &DemoProxy, begun: Instant) -> Result<(), CommandError> {
         let period = if self.screen { 250 } else { 1000 };
         let mut ticks = interval(Duration::from_millis(period));
         let mut drawn = 0;
@@ -110,7 +110,7 @@ impl DemoView {
     }
 
     /// Says what is left to say.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         for line in self.voice.said.borrow_mut().drain(..) {
             print(&format!("{}\n", self.folded(&line)));
         }

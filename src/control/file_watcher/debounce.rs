@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 /// What was seen happening to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sight {
+pub(super) enum Sight {
     /// Bytes were written or cut off by somebody who has not closed the file yet.
     Writing,
     /// It was closed after writing, renamed, created, removed, or its mode changed: it may be whole.
@@ -18,7 +18,7 @@ pub enum Sight {
 
 /// How long is waited for what.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub(super) struct Patience {
     /// Silence after the last event.
     pub quiet: Duration,
     /// Longest delay after the first event of a burst of settled files.
@@ -29,7 +29,7 @@ pub struct Patience {
 
 /// Joins the events of one save to one reading of the file.
 #[derive(Debug)]
-pub struct Debounce {
+pub(super) struct Debounce {
     patience: Patience,
     burst: Option<Burst>,
 }
@@ -43,7 +43,7 @@ struct Burst {
 
 impl Debounce {
     /// Nothing seen yet.
-    pub fn new(patience: Patience) -> Self {
+    pub(super) fn new(patience: Patience) -> Self {
         Self {
             patience,
             burst: None,
@@ -51,7 +51,7 @@ impl Debounce {
     }
 
     /// Something happened at `now`.
-    pub fn saw(&mut self, now: Instant, sight: Sight) {
+    pub(super) fn saw(&mut self, now: Instant, sight: Sight) {
         let writing = sight == Sight::Writing;
         self.burst = Some(match self.burst {
             // The limit for a burst counts from where the file first was whole.
@@ -74,7 +74,7 @@ impl Debounce {
     }
 
     /// When the file should be read; `None` when there is nothing to read.
-    pub fn due(&self) -> Option<Instant> {
+    pub(super) fn due(&self) -> Option<Instant> {
         let burst = self.burst?;
         Some(if burst.writing {
             burst.first + self.patience.writer
@@ -84,12 +84,12 @@ impl Debounce {
     }
 
     /// The file is read now: a new burst begins with the next event.
-    pub fn done(&mut self) {
+    pub(super) fn done(&mut self) {
         self.burst = None;
     }
 
     /// Whether something was seen that has not been read yet.
-    pub fn pending(&self) -> bool {
+    pub(super) fn pending(&self) -> bool {
         self.burst.is_some()
     }
 }

@@ -11,10 +11,10 @@ use std::path::{Component, Path, PathBuf};
 const MOST_LINKS: usize = 40;
 
 /// An entry of a directory; the directory is free of symbolic links.
-pub type DirectoryEntry = (PathBuf, OsString);
+pub(super) type DirectoryEntry = (PathBuf, OsString);
 
 /// The entries that decide what `path` leads to. Of a path that does not exist (yet): as far as it goes, and the entry that is missing.
-pub fn entries(path: &Path) -> BTreeSet<DirectoryEntry> {
+pub(super) fn entries(path: &Path) -> BTreeSet<DirectoryEntry> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut left: VecDeque<OsString> = parts(&absolute);
     let mut at = PathBuf::from("/");

@@ -38,7 +38,7 @@ const POLL_ALONE: Duration = Duration::from_millis(50);
 
 /// What changed (or may have).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Changed {
+pub(crate) enum Changed {
     /// The configuration file.
     Config,
     /// A certificate, key or authority file.
@@ -46,7 +46,7 @@ pub enum Changed {
 }
 
 /// Watches one configuration file and any number of certificate files.
-pub struct FileWatcher {
+pub(crate) struct FileWatcher {
     watcher: Option<RecommendedWatcher>,
     events: mpsc::UnboundedReceiver<notify::Result<notify::Event>>,
     directories: BTreeSet<PathBuf>,
@@ -100,7 +100,7 @@ fn status(path: &Path) -> Option<FileIdentity> {
 
 /// What `read` makes of the file at `path` when nobody writes to it: it is read again while it changes under the
 /// reader or did so within the last 10 ms, for a second at most. Events can't tell this: a writer may begin right after the last of them.
-pub async fn when_whole<T>(path: &Path, read: impl Fn(&Path) -> T) -> T {
+pub(crate) async fn when_whole<T>(path: &Path, read: impl Fn(&Path) -> T) -> T {
     let end = Instant::now() + CONFIG.writer;
     loop {
         let before = status(path);
@@ -156,7 +156,7 @@ impl Group {
 
 impl FileWatcher {
     /// Watches the configuration file at `config`; it need not exist. Must be made on a runtime.
-    pub fn new(config: &Path) -> Self {
+    pub(crate) fn new(config: &Path) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         let watcher = notify::recommended_watcher(move |event| {
             // The receiver is gone only when the process is about to end.
@@ -188,7 +188,7 @@ impl FileWatcher {
     }
 
     /// From now on watches these certificate files besides the configuration.
-    pub fn set_certificates(&mut self, files: impl IntoIterator<Item = PathBuf>) {
+    pub(crate) fn set_certificates(&mut self, files: impl IntoIterator<Item = PathBuf>) {
         let paths: BTreeSet<PathBuf> = files.into_iter().collect();
         if paths
             .iter()
@@ -201,7 +201,7 @@ impl FileWatcher {
     }
 
     /// Waits until something changed and has settled. Nothing is lost when the future is dropped.
-    pub async fn changed(&mut self) -> Changed {
+    pub(crate) async fn changed(&mut self) -> Changed {
         loop {
             let due = [self.config.debounce.due(), self.certificates.debounce.due()];
             let due = due.into_iter().flatten().min();

@@ -19,7 +19,7 @@ const BATCH: usize = 64;
 const LARGEST: u32 = 64 << 20;
 
 /// Sends a frame.
-pub async fn send(stream: &mut UnixStream, frame: &impl Serialize) -> io::Result<()> {
+pub(super) async fn send(stream: &mut UnixStream, frame: &impl Serialize) -> io::Result<()> {
     let json = serde_json::to_vec(frame)?;
     let length = u32::try_from(json.len()).map_err(io::Error::other)?;
     stream.write_all(&length.to_be_bytes()).await?;
@@ -27,7 +27,7 @@ pub async fn send(stream: &mut UnixStream, frame: &impl Serialize) -> io::Result
 }
 
 /// Receives a frame, and not a byte more.
-pub async fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> io::Result<T> {
+pub(super) async fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> io::Result<T> {
     let length = stream.read_u32().await?;
     if length > LARGEST {
         return Err(invalid("a frame is too long"));
@@ -42,7 +42,7 @@ fn invalid(what: &str) -> io::Error {
 }
 
 /// Sends descriptors: the other side gets duplicates.
-pub async fn send_descriptors(stream: &UnixStream, all: &[OwnedFd]) -> io::Result<()> {
+pub(super) async fn send_descriptors(stream: &UnixStream, all: &[OwnedFd]) -> io::Result<()> {
     for batch in all.chunks(BATCH) {
         let batch: Vec<BorrowedFd<'_>> = batch.iter().map(AsFd::as_fd).collect();
         let send = || {
@@ -57,7 +57,11 @@ pub async fn send_descriptors(stream: &UnixStream, all: &[OwnedFd]) -> io::Resul
 }
 
 /// Sends one message with descriptors beside it; at most 64 of them.
-pub fn message(to: BorrowedFd<'_>, bytes: &[u8], beside: &[BorrowedFd<'_>]) -> io::Result<usize> {
+pub(crate) fn message(
+    to: BorrowedFd<'_>,
+    bytes: &[u8],
+    beside: &[BorrowedFd<'_>],
+) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !control.push(SendAncillaryMessage::ScmRights(beside)) {
@@ -68,7 +72,10 @@ pub fn message(to: BorrowedFd<'_>, bytes: &[u8], beside: &[BorrowedFd<'_>]) -> i
 }
 
 /// Receives `count` descriptors.
-pub async fn receive_descriptors(stream: &UnixStream, count: usize) -> io::Result<Vec<OwnedFd>> {
+pub(super) async fn receive_descriptors(
+    stream: &UnixStream,
+    count: usize,
+) -> io::Result<Vec<OwnedFd>> {
     let mut all = Vec::with_capacity(count);
     while all.len() < count {
         let received = stream

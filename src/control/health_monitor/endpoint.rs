@@ -15,11 +15,11 @@ use crate::upstream::health::{self, CheckHistory};
 use crate::upstream::probe::{self, CheckFailure};
 
 /// Service and version.
-pub type PoolName = (Arc<str>, Arc<str>);
+pub(super) type PoolName = (Arc<str>, Arc<str>);
 
 /// A check has ended.
 #[derive(Debug)]
-pub struct CheckEnded {
+pub(super) struct CheckEnded {
     pub endpoint: Arc<Endpoint>,
     /// When it began.
     pub began: Instant,
@@ -28,7 +28,7 @@ pub struct CheckEnded {
 
 /// An endpoint of the published snapshot.
 #[derive(Debug)]
-pub struct MonitoredEndpoint {
+pub(super) struct MonitoredEndpoint {
     pub endpoint: Arc<Endpoint>,
     pub pool: PoolName,
     pub slow_start: Option<Duration>,
@@ -41,7 +41,7 @@ pub struct MonitoredEndpoint {
 
 /// Its checks, as long as its service wants some.
 #[derive(Debug)]
-pub struct CheckTask {
+pub(super) struct CheckTask {
     pub terms: policy::HealthPolicy,
     pub health: CheckHistory,
     /// It had a result.
@@ -61,7 +61,7 @@ impl Drop for AbortOnDrop {
 
 impl CheckTask {
     /// Begins to check: the first time at once, or when its turn comes among many.
-    pub fn begin(
+    pub(super) fn begin(
         endpoint: &Arc<Endpoint>,
         terms: &policy::HealthPolicy,
         health: CheckHistory,
@@ -83,7 +83,7 @@ impl CheckTask {
 impl MonitoredEndpoint {
     /// It stays though it is an outlier. `Some`: that is to be told, and how often it was left out since it was told
     /// last, at least `every` ago. A pool that is down has an outlier for every few of its requests.
-    pub fn excuse(&self, every: Duration, now: Instant) -> Option<u64> {
+    pub(super) fn excuse(&self, every: Duration, now: Instant) -> Option<u64> {
         let left_out = match self.excused.get() {
             Some((at, left_out)) if now.saturating_duration_since(at) < every => {
                 self.excused.set(Some((at, left_out + 1)));
@@ -96,13 +96,13 @@ impl MonitoredEndpoint {
     }
 
     /// It came up: it starts slowly, if its version says so.
-    pub fn begin_ramp(&mut self, now: Instant) {
+    pub(super) fn begin_ramp(&mut self, now: Instant) {
         self.ramps = self.slow_start.map(|_| now);
         self.move_ramp(now);
     }
 
     /// Sets the share of its weight that counts now.
-    pub fn move_ramp(&mut self, now: Instant) {
+    pub(super) fn move_ramp(&mut self, now: Instant) {
         let Some(since) = self.ramps else { return };
         let over = self.slow_start.unwrap_or_default();
         let ramp = health::ramp(now.saturating_duration_since(since), over);

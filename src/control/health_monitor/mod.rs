@@ -25,7 +25,7 @@ use state::MonitorState;
 
 /// The publisher's end of it. Dropping it ends all checks.
 #[derive(Debug)]
-pub struct HealthMonitor {
+pub(super) struct HealthMonitor {
     yard: Rc<RefCell<MonitorState>>,
     signals: Rc<MonitorSignals>,
     task: AbortHandle,
@@ -41,7 +41,10 @@ struct MonitorSignals {
 
 impl HealthMonitor {
     /// Begins to watch. Must run on the control thread's runtime.
-    pub fn start(telemetry: Arc<Telemetry>, suspects: mpsc::UnboundedReceiver<Suspect>) -> Self {
+    pub(super) fn start(
+        telemetry: Arc<Telemetry>,
+        suspects: mpsc::UnboundedReceiver<Suspect>,
+    ) -> Self {
         let (sender, results) = mpsc::unbounded_channel();
         let yard = Rc::new(RefCell::new(MonitorState::new(telemetry, sender)));
         let signals = Rc::new(MonitorSignals::default());
@@ -54,28 +57,28 @@ impl HealthMonitor {
     }
 
     /// Whether it watches no more: it ends by a panic alone.
-    pub fn is_dead(&self) -> bool {
+    pub(super) fn is_dead(&self) -> bool {
         self.task.is_finished()
     }
 
     /// Before `next` is published: its new endpoints must not have traffic before they are proven.
-    pub fn prepare(&self, next: &Snapshot) {
+    pub(super) fn prepare(&self, next: &Snapshot) {
         self.yard.borrow().prepare(next);
     }
 
     /// It was published: checks of what came begin, those of what went end. What stays is not touched.
-    pub fn adopt(&self, published: &Snapshot) {
+    pub(super) fn adopt(&self, published: &Snapshot) {
         self.yard.borrow_mut().adopt(published, now());
         self.signals.plans.notify_one();
     }
 
     /// Waits until an endpoint came up; now and then for nothing.
-    pub async fn news(&self) {
+    pub(super) async fn news(&self) {
         self.signals.news.notified().await;
     }
 
     /// Waits until every endpoint that is checked had a result, `limit` at most.
-    pub async fn first_round(&self, limit: Duration) {
+    pub(super) async fn first_round(&self, limit: Duration) {
         let round = async {
             while !self.yard.borrow().is_informed() {
                 self.signals.news.notified().await;

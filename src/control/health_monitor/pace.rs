@@ -11,14 +11,14 @@ const APART: Duration = Duration::from_micros(150);
 
 /// Turns, one after the other.
 #[derive(Debug, Default)]
-pub struct CheckPacer {
+pub(super) struct CheckPacer {
     /// The next that is free.
     next: Cell<Option<Instant>>,
 }
 
 impl CheckPacer {
     /// Waits for the next free turn: not at all, unless others began just now.
-    pub async fn turn(&self) {
+    pub(super) async fn turn(&self) {
         let now = Instant::now();
         let at = self.next.get().map_or(now, |next| next.max(now));
         self.next.set(Some(at + APART));

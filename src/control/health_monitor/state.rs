@@ -29,7 +29,7 @@ const ABSENT: u32 = flag::UNPROVEN | flag::DOWN | flag::DRAINING;
 
 /// Every endpoint that is watched over, by slot, and every pool.
 #[derive(Debug)]
-pub struct MonitorState {
+pub(super) struct MonitorState {
     wards: HashMap<usize, MonitoredEndpoint>,
     pools: HashMap<PoolName, MonitoredPool>,
     telemetry: Arc<Telemetry>,
@@ -54,7 +54,10 @@ struct MonitoredPool {
 
 impl MonitorState {
     /// An empty one, which gets results of checks through the other end of `results`.
-    pub fn new(telemetry: Arc<Telemetry>, results: mpsc::UnboundedSender<CheckEnded>) -> Self {
+    pub(super) fn new(
+        telemetry: Arc<Telemetry>,
+        results: mpsc::UnboundedSender<CheckEnded>,
+    ) -> Self {
         Self {
             wards: HashMap::new(),
             pools: HashMap::new(),
@@ -69,7 +72,7 @@ impl MonitorState {
 
     /// Endpoints that are new (or come back) begin unproven where they are to be checked, and with no other flag. So do
     /// those that were not checked and had no traffic either: nothing is known of them.
-    pub fn prepare(&self, next: &Snapshot) {
+    pub(super) fn prepare(&self, next: &Snapshot) {
         for (service, checked) in services(next) {
             let members = service.versions.iter().flat_map(|v| &v.pool.members);
             for endpoint in members.map(|m| &m.endpoint) {
@@ -99,7 +102,7 @@ impl MonitorState {
     }
 
     /// Takes up what came, lets go what went.
-    pub fn adopt(&mut self, published: &Snapshot, now: Instant) {
+    pub(super) fn adopt(&mut self, published: &Snapshot, now: Instant) {
         self.due.take();
         let (mut slots, mut pools) = (HashSet::new(), HashSet::new());
         for ((service, checked), spec) in services(published).zip(&published.spec.services) {
@@ -214,13 +217,13 @@ impl MonitorState {
     }
 
     /// Every check has had a result.
-    pub fn is_informed(&self) -> bool {
+    pub(super) fn is_informed(&self) -> bool {
         let mut checks = self.wards.values().filter_map(|w| w.check.as_ref());
         checks.all(|check| check.informed)
     }
 
     /// A check has ended; whether that is news: it came up, or the result was its first.
-    pub fn checked(&mut self, checked: &CheckEnded, now: Instant) -> bool {
+    pub(super) fn checked(&mut self, checked: &CheckEnded, now: Instant) -> bool {
         let slot = checked.endpoint.slot;
         let Some(ward) = self.wards.get_mut(&slot) else {
             return false;
@@ -267,7 +270,7 @@ impl MonitorState {
     }
 
     /// A worker saw a row of failures reach its threshold.
-    pub fn suspected(&mut self, suspect: &Suspect, now: Instant) {
+    pub(super) fn suspected(&mut self, suspect: &Suspect, now: Instant) {
         self.due.take();
         let endpoint = &suspect.endpoint;
         let ward = self.wards.get(&endpoint.slot);
@@ -325,7 +328,7 @@ impl MonitorState {
     }
 
     /// Does what is due.
-    pub fn tick(&mut self, now: Instant) {
+    pub(super) fn tick(&mut self, now: Instant) {
         self.due.take();
         let mut decisions = Vec::new();
         let wards = &self.wards;
@@ -355,7 +358,7 @@ impl MonitorState {
     }
 
     /// When something is due next. Found once for all results of checks that change nothing.
-    pub fn next_due(&self, now: Instant) -> Instant {
+    pub(super) fn next_due(&self, now: Instant) -> Instant {
         let due = self.due.get().unwrap_or_else(|| self.find_due(now));
         self.due.set(Some(due));
         due

@@ -9,7 +9,7 @@ const DEFAULT: LevelFilter = LevelFilter::INFO;
 const OWN: &str = "cutover";
 
 /// The filter that an absent or empty `CUTOVER_LOG` stands for.
-pub fn default() -> Targets {
+pub(super) fn default() -> Targets {
     Targets::new().with_target(OWN, DEFAULT)
 }
 
@@ -21,7 +21,7 @@ pub fn default() -> Targets {
 ///
 /// # Errors
 /// What is wrong with the first part that isn't valid, and what would be.
-pub fn parse(text: &str) -> Result<Targets, String> {
+pub(super) fn parse(text: &str) -> Result<Targets, String> {
     let mut parts = text.split(',').map(str::trim).filter(|p| !p.is_empty());
     parts.try_fold(default(), |filter, part| {
         let (target, level) = part.split_once('=').unwrap_or((OWN, part));

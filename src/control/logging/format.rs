@@ -18,7 +18,7 @@ use tracing::field::{Field, Visit};
 
 /// A format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(super) enum Format {
     /// For people.
     Text {
         /// With colours.
@@ -30,7 +30,7 @@ pub enum Format {
 
 /// A line in the making: fields are recorded into it.
 #[derive(Debug)]
-pub struct Line {
+pub(super) struct Line {
     format: Format,
     message: String,
     fields: String,
@@ -40,7 +40,7 @@ pub struct Line {
 }
 
 impl Line {
-    pub fn new(format: Format) -> Self {
+    pub(super) fn new(format: Format) -> Self {
         Self {
             format,
             message: String::new(),
@@ -51,7 +51,12 @@ impl Line {
     }
 
     /// A whole line without an event.
-    pub fn of(format: Format, level: Level, message: &str, fields: &[(&str, u64)]) -> String {
+    pub(super) fn of(
+        format: Format,
+        level: Level,
+        message: &str,
+        fields: &[(&str, u64)],
+    ) -> String {
         let mut line = Self::new(format);
         line.message.push_str(message);
         for (name, value) in fields {
@@ -61,7 +66,7 @@ impl Line {
     }
 
     /// Adds a field. `message` and `detail` have places of their own.
-    pub fn put(&mut self, name: &str, value: impl fmt::Display) {
+    pub(super) fn put(&mut self, name: &str, value: impl fmt::Display) {
         self.scratch.clear();
         // A `Display` that fails leaves what it wrote so far: better than no line.
         let _ = write!(self.scratch, "{value}");
@@ -85,7 +90,7 @@ impl Line {
     }
 
     /// The fields alone, in text.
-    pub fn into_fields(self) -> String {
+    pub(super) fn into_fields(self) -> String {
         self.fields
     }
 
@@ -109,7 +114,7 @@ impl Line {
     }
 
     /// The whole line, its newline included.
-    pub fn finish(self, level: Level, at: SystemTime) -> String {
+    pub(super) fn finish(self, level: Level, at: SystemTime) -> String {
         let at = humantime::format_rfc3339_micros(at);
         let mut line = String::with_capacity(
             64 + self.message.len() + self.fields.len() + self.detail.len() * 5 / 4,

@@ -122,6 +122,6 @@ fn the_causes_of_an_error_are_part_of_its_value() {
         }
     }
     let error = Outer(std::io::Error::other("refused"));
-    let chain = super::chain(&error);
+    let chain = chain(&error);
     assert_eq!(chain, "connect failed: refused");
 }

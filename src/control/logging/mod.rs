@@ -26,7 +26,7 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// Keeps the log until the process ends: dropping it writes what is queued, within a second.
 #[derive(Debug)]
 #[must_use = "the last lines are lost without it"]
-pub struct Log(Option<Arc<LogWriter>>);
+pub(crate) struct Log(Option<Arc<LogWriter>>);
 
 impl Drop for Log {
     fn drop(&mut self) {
@@ -43,7 +43,7 @@ impl Drop for Log {
 ///
 /// # Errors
 /// The writer's thread can't be started.
-pub fn init() -> io::Result<Log> {
+pub(crate) fn init() -> io::Result<Log> {
     let wanted = std::env::var("CUTOVER_LOG").unwrap_or_default();
     let named = std::env::var("CUTOVER_LOG_FORMAT").unwrap_or_default();
     let format = match named.as_str() {
@@ -197,7 +197,7 @@ mod tests {
             let thread = std::thread::Builder::new().name(NAME.into());
             assert!(thread.spawn(stumbles).unwrap().join().is_err());
         });
-        for part in ["ERROR", NAME, "src/server/logging/mod.rs:", "on purpose"] {
+        for part in ["ERROR", NAME, "src/control/logging/mod.rs:", "on purpose"] {
             assert!(text.contains(part), "{part} in {text}");
         }
     }

@@ -37,7 +37,7 @@ pub(super) struct HeadScan<'a> {
 
 impl<'a> HeadScan<'a> {
     /// Of these fields.
-    pub fn of(fields: &'a HeaderMap) -> Self {
+    pub(super) fn of(fields: &'a HeaderMap) -> Self {
         let mut seen = Self::default();
         for (name, value) in fields {
             let name = name.as_str().as_bytes();
@@ -85,7 +85,7 @@ impl<'a> RequestHead<'a> {
     ///
     /// # Errors
     /// What can't be served.
-    pub fn new(
+    pub(super) fn new(
         parts: &'a Parts,
         seen: &HeadScan<'a>,
         ended: bool,
@@ -130,18 +130,18 @@ impl<'a> RequestHead<'a> {
     }
 
     /// As typed, and how much of it is the host, where that is as typed too.
-    pub fn authority(&self) -> (&'a [u8], Option<usize>) {
+    pub(super) fn authority(&self) -> (&'a [u8], Option<usize>) {
         let plain = matches!(self.host, Cow::Borrowed(_));
         (self.authority, plain.then_some(self.host.len()))
     }
 
     /// Lower case, without port.
-    pub fn host(&self) -> &str {
+    pub(super) fn host(&self) -> &str {
         &self.host
     }
 
     /// The request.
-    pub fn request<'s>(&'s self, shared: &'s ConnectionState) -> Request<'s, H2Fields<'s>> {
+    pub(super) fn request<'s>(&'s self, shared: &'s ConnectionState) -> Request<'s, H2Fields<'s>> {
         let fields = H2Fields {
             map: &self.parts.headers,
             present: self.present,

@@ -34,12 +34,12 @@ pub(super) struct GatheringStream {
 
 impl GatheringStream {
     /// From now on reading is worth a try again.
-    pub fn look_again(&mut self) {
+    pub(super) fn look_again(&mut self) {
         self.dry = false;
     }
 
     /// Hands everything gathered to the kernel.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.out.capacity() == 0 {
             return Poll::Ready(Ok(()));
         }
@@ -52,7 +52,7 @@ impl GatheringStream {
     }
 
     /// Bytes that the kernel hasn't taken.
-    pub fn waiting(&self) -> usize {
+    pub(super) fn waiting(&self) -> usize {
         self.out.len()
     }
 
@@ -110,7 +110,7 @@ pub(super) struct Io {
 
 impl Io {
     /// `early` was read from `stream` already. The pipe is for whoever drives the connection, to be flushed whenever that has nothing more to do.
-    pub fn new(
+    pub(super) fn new(
         early: Bytes,
         stream: Stream,
         buffers: Buffers,

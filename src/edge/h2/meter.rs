@@ -52,7 +52,7 @@ pub(super) struct Meter {
 
 impl Meter {
     /// A full one.
-    pub fn new(watches: TaskControls, progress: FrameAllowance) -> Rc<Self> {
+    pub(super) fn new(watches: TaskControls, progress: FrameAllowance) -> Rc<Self> {
         let now = watches.now_ms();
         Rc::new(Self {
             watches,
@@ -68,12 +68,12 @@ impl Meter {
     }
 
     /// The budget is used up: the connection has to end.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.over.get()
     }
 
     /// The last bytes ended inside a frame or a header block.
-    pub fn is_inside(&self) -> bool {
+    pub(super) fn is_inside(&self) -> bool {
         self.inside.get()
     }
 
@@ -105,7 +105,7 @@ impl Meter {
     }
 
     /// Whether any stream was reset by the client, or because of what it sent.
-    pub fn has_resets(&self) -> bool {
+    pub(super) fn has_resets(&self) -> bool {
         self.resets.any.get()
     }
 
@@ -201,7 +201,7 @@ pub(super) struct Scan {
 
 impl Scan {
     /// Of a connection that begins with its preface; `flaws` are what is found wrong with its streams.
-    pub fn new(meter: Rc<Meter>, flaws: Flaws) -> Self {
+    pub(super) fn new(meter: Rc<Meter>, flaws: Flaws) -> Self {
         Self {
             meter,
             inspector: Inspector::new(SenderRole::Client, flaws),
@@ -209,7 +209,7 @@ impl Scan {
     }
 
     /// The next bytes.
-    pub fn see(&mut self, bytes: &[u8]) {
+    pub(super) fn see(&mut self, bytes: &[u8]) {
         let meter = &self.meter;
         if self.inspector.see(bytes, |frame| meter.see(frame)).is_err() {
             // What can't be checked is not served.
@@ -231,7 +231,7 @@ pub(super) struct Sent {
 
 impl Sent {
     /// From a connection's first byte.
-    pub fn new(meter: Rc<Meter>) -> Self {
+    pub(super) fn new(meter: Rc<Meter>) -> Self {
         Self {
             meter,
             skip: 0,
@@ -241,7 +241,7 @@ impl Sent {
     }
 
     /// The next bytes.
-    pub fn see(&mut self, mut bytes: &[u8]) {
+    pub(super) fn see(&mut self, mut bytes: &[u8]) {
         loop {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;

@@ -75,7 +75,7 @@ pub(super) struct JobSlot<J> {
 
 impl<J> JobSlot<J> {
     /// Waits for the next piece of work.
-    pub async fn next(&self) -> J {
+    pub(super) async fn next(&self) -> J {
         self.busy.set(false);
         std::future::poll_fn(|_| match self.job.take() {
             Some(job) => {
@@ -111,7 +111,7 @@ pub(super) struct StreamSlots<J> {
 
 impl<J> StreamSlots<J> {
     /// At most `most`; none of them is made before it is needed. `begin` makes the work of one, which ends never.
-    pub fn new(most: usize, begin: fn(Rc<JobSlot<J>>) -> Work) -> Self {
+    pub(super) fn new(most: usize, begin: fn(Rc<JobSlot<J>>) -> Work) -> Self {
         let bells = Arc::new(WakeSet {
             seats: (0..most.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             connection: AtomicBool::new(true),
@@ -129,7 +129,7 @@ impl<J> StreamSlots<J> {
     }
 
     /// The task runs.
-    pub fn wake_up(&self, task: &Waker) {
+    pub(super) fn wake_up(&self, task: &Waker) {
         let mut known = self
             .bells
             .task
@@ -142,7 +142,7 @@ impl<J> StreamSlots<J> {
     }
 
     /// Whether the task may wait: nobody has rung.
-    pub fn try_park(&self) -> bool {
+    pub(super) fn try_park(&self) -> bool {
         self.bells.awake.store(false, SeqCst);
         if self.bells.any_rung() {
             self.bells.awake.store(true, SeqCst);
@@ -152,12 +152,12 @@ impl<J> StreamSlots<J> {
     }
 
     /// Whether the connection's bell was rung since the last call.
-    pub fn take_wake(&self) -> bool {
+    pub(super) fn take_wake(&self) -> bool {
         self.bells.connection.load(SeqCst) && self.bells.connection.swap(false, SeqCst)
     }
 
     /// A piece of work begins, at once. No more than [`Self::new`] allowed may be under way.
-    pub fn take(&mut self, job: J) {
+    pub(super) fn take(&mut self, job: J) {
         let index = self.free.pop().or_else(|| self.vacant.pop());
         let index = index.unwrap_or_else(|| self.add());
         let desk = &self.seats[index].desk;
@@ -190,7 +190,7 @@ impl<J> StreamSlots<J> {
     }
 
     /// Moves those on that were rung for.
-    pub fn poll(&mut self) {
+    pub(super) fn poll(&mut self) {
         for word in 0..self.bells.seats.len() {
             let rung = &self.bells.seats[word];
             if rung.load(SeqCst) == 0 {
@@ -227,12 +227,12 @@ impl<J> StreamSlots<J> {
     }
 
     /// Whether no work is under way.
-    pub fn are_free(&self) -> bool {
+    pub(super) fn are_free(&self) -> bool {
         self.free.len() + self.vacant.len() == self.seats.len()
     }
 
     /// Gives up the memory of all seats, where no work is under way.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         if self.are_free() {
             self.seats = Vec::new();
             self.free = Vec::new();

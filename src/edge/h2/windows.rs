@@ -34,7 +34,7 @@ pub(super) struct ReceiveWindows {
 
 impl ReceiveWindows {
     /// Of a connection with at most `streams` streams.
-    pub fn new(streams: u32) -> Self {
+    pub(super) fn new(streams: u32) -> Self {
         Self {
             stream: SMALL,
             connection: streams.saturating_mul(SMALL).clamp(LEAST, 1 << 30),
@@ -52,7 +52,12 @@ impl ReceiveWindows {
     }
 
     /// Announces the window that fits this many open streams, and bulk uploads among them; whether there is something to be sent.
-    pub fn fit<I, B>(&self, open: usize, bulk: usize, connection: &mut Connection<I, B>) -> bool
+    pub(super) fn fit<I, B>(
+        &self,
+        open: usize,
+        bulk: usize,
+        connection: &mut Connection<I, B>,
+    ) -> bool
     where
         I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
         B: bytes::Buf,

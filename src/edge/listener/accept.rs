@@ -35,7 +35,7 @@ const TURN_AWAY: Duration = Duration::from_secs(1);
 
 /// One worker's side of a listener.
 #[derive(Debug)]
-pub struct Acceptor {
+pub(crate) struct Acceptor {
     worker: usize,
     runtime: RefCell<Arc<ListenerRuntime>>,
     closing: Cell<bool>,
@@ -47,7 +47,7 @@ pub struct Acceptor {
 
 impl Acceptor {
     /// Open, for this worker.
-    pub fn new(worker: usize, runtime: Arc<ListenerRuntime>) -> Rc<Self> {
+    pub(crate) fn new(worker: usize, runtime: Arc<ListenerRuntime>) -> Rc<Self> {
         Rc::new(Self {
             worker,
             runtime: RefCell::new(runtime),
@@ -60,30 +60,30 @@ impl Acceptor {
     }
 
     /// New connections are given this from now on.
-    pub fn set(&self, runtime: Arc<ListenerRuntime>) {
+    pub(crate) fn set(&self, runtime: Arc<ListenerRuntime>) {
         self.runtime.replace(runtime);
     }
 
     /// What new connections are given.
-    pub fn runtime(&self) -> Arc<ListenerRuntime> {
+    pub(crate) fn runtime(&self) -> Arc<ListenerRuntime> {
         self.runtime.borrow().clone()
     }
 
     /// Accept what waits, then close the socket.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.closing.set(true);
         self.changed.notify_waiters();
     }
 
     /// Accept no more: another process has the same socket, and whoever waits on it.
-    pub fn hand_over(&self) {
+    pub(crate) fn hand_over(&self) {
         self.handed_over.set(true);
         self.close();
     }
 
     /// The next connection ends the loop by a panic.
     #[cfg(test)]
-    pub fn stumble(&self) {
+    pub(crate) fn stumble(&self) {
         self.stumbles.set(true);
     }
 
@@ -156,7 +156,7 @@ impl ListenSocket {
 
 /// Accepts on `socket` until the door is closed and nobody waits any more. `serve` is spawned for each connection, which can be
 /// drained and shed by its watch from the moment that it was accepted.
-pub async fn run<F, S>(
+pub(crate) async fn run<F, S>(
     door: Rc<Acceptor>,
     socket: Socket,
     gate: Arc<Admission>,

@@ -17,7 +17,7 @@ use crate::net::SocketFile;
 ///
 /// # Errors
 /// They are not what this listener needs, or none can be opened beside them.
-pub fn adopt(inherited: Vec<OwnedFd>, bind: &Bind, workers: usize) -> Result<Bound, String> {
+pub(super) fn adopt(inherited: Vec<OwnedFd>, bind: &Bind, workers: usize) -> Result<Bound, String> {
     let adopted = match bind {
         Bind::Unix(path) => unix(inherited, path, workers),
         Bind::Any(_) | Bind::Tcp(_) => tcp(inherited, workers),

@@ -20,7 +20,7 @@ const BACKLOG: i32 = 4096;
 
 /// A socket that listens, not yet on any runtime.
 #[derive(Debug)]
-pub enum Socket {
+pub(crate) enum Socket {
     /// TCP.
     Tcp(TcpListener),
     /// Unix.
@@ -29,7 +29,7 @@ pub enum Socket {
 
 /// Where a listener is bound: a configured port 0 is a real one here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BoundAddress {
+pub(crate) enum BoundAddress {
     /// TCP.
     Tcp(SocketAddr),
     /// Unix.
@@ -47,7 +47,7 @@ impl fmt::Display for BoundAddress {
 
 /// A listener's sockets.
 #[derive(Debug)]
-pub struct Bound {
+pub(crate) struct Bound {
     /// By worker.
     pub sockets: Vec<Vec<Socket>>,
     /// Where they are bound.
@@ -59,7 +59,7 @@ pub struct Bound {
 }
 
 /// How a configuration writes it.
-pub fn written(bind: &Bind) -> String {
+pub(crate) fn written(bind: &Bind) -> String {
     match bind {
         Bind::Any(port) => format!(":{port}"),
         Bind::Tcp(address) => address.to_string(),
@@ -71,7 +71,7 @@ pub fn written(bind: &Bind) -> String {
 ///
 /// # Errors
 /// Where, why, who holds the address, and what to do.
-pub fn open(bind: &Bind, workers: usize, ours: &[u16]) -> Result<Bound, String> {
+pub(crate) fn open(bind: &Bind, workers: usize, ours: &[u16]) -> Result<Bound, String> {
     let opened = match bind {
         Bind::Any(port) => any(*port, workers, ours),
         Bind::Tcp(address) => tcp(*address, workers, ours),

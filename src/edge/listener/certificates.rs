@@ -11,7 +11,7 @@ use crate::snapshot::CertificateState;
 
 /// What came of looking at the certificates again.
 #[derive(Debug, Default)]
-pub struct Renewal {
+pub(crate) struct Renewal {
     /// Listeners with new certificates.
     pub renewed: Vec<String>,
     /// What is wrong with the files of others, and was not before: these keep the former certificates.
@@ -20,7 +20,7 @@ pub struct Renewal {
 
 impl Listeners {
     /// Looks at the certificate files: those that changed are used from now on, if they are not worse.
-    pub fn renew(&mut self) -> Renewal {
+    pub(crate) fn renew(&mut self) -> Renewal {
         let mut renewal = Renewal::default();
         for standing in &mut self.standing {
             if standing.runtime.tls.is_some() {
@@ -31,14 +31,14 @@ impl Listeners {
     }
 
     /// Whether files that were refused may be good by now without having changed: a certificate whose time has come.
-    pub fn may_renew(&self) -> bool {
+    pub(crate) fn may_renew(&self) -> bool {
         let now = SystemTime::now();
         let mut standing = self.standing.iter();
         standing.any(|s| s.certificates.may_have_ripened(now))
     }
 
     /// Every certificate file that is in use.
-    pub fn certificate_files(&self) -> Vec<PathBuf> {
+    pub(crate) fn certificate_files(&self) -> Vec<PathBuf> {
         let files = |cert: &spec::Cert| {
             [
                 Some(cert.cert.clone()),
@@ -51,7 +51,7 @@ impl Listeners {
     }
 
     /// Every certificate, as an operator wants to see it.
-    pub fn certificate_states(&self) -> Vec<CertificateState> {
+    pub(crate) fn certificate_states(&self) -> Vec<CertificateState> {
         let of = |standing: &'_ BoundListener| {
             let listener = standing.runtime.spec.name.clone();
             let slots = standing.certificates.slots().to_vec();

@@ -3,7 +3,7 @@
 use std::fs;
 
 /// The process that listens on `port`, as `nginx (pid 123)`; `None` if it can't be seen (another user's, or no /proc).
-pub fn of_port(port: u16) -> Option<String> {
+pub(super) fn of_port(port: u16) -> Option<String> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|table| fs::read_to_string(table).ok())

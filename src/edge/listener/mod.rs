@@ -4,9 +4,9 @@
 //! and every certificate read; only when all of that worked is it adopted. A socket lives as long as the configuration
 //! binds its address; protocols and certificates can change above it.
 
-pub mod accept;
+pub(crate) mod accept;
 mod adopt;
-pub mod bind;
+pub(crate) mod bind;
 mod certificates;
 mod holder;
 
@@ -25,13 +25,12 @@ use crate::net::keepalive::keep_alive;
 use crate::proxy::via::Via;
 use crate::telemetry::Telemetry;
 
-pub use bind::{BoundAddress, Socket};
-pub use certificates::Renewal;
+pub(crate) use bind::{BoundAddress, Socket};
 use certificates::certificates;
 
 /// A listener as new connections find it. Immutable; a change makes another one.
 #[derive(Debug)]
-pub struct ListenerRuntime {
+pub(crate) struct ListenerRuntime {
     /// What the configuration says.
     pub spec: spec::ListenerSpec,
     /// The part that connections keep. Its `id` is a number that the sockets keep for their life.
@@ -70,14 +69,14 @@ impl ListenerRuntime {
     }
 
     /// A number that the sockets keep for their life: [`crate::net::TaskControl::listener`].
-    pub fn id(&self) -> usize {
+    pub(crate) fn id(&self) -> usize {
         self.listening.id
     }
 }
 
 /// What a worker is told of one listener.
 #[derive(Debug)]
-pub struct ListenerUpdate {
+pub(crate) struct ListenerUpdate {
     /// What new connections are given.
     pub runtime: Arc<ListenerRuntime>,
     /// Its own sockets, when the listener is new; mostly one.
@@ -96,7 +95,7 @@ struct BoundListener {
 
 /// All listeners of the process.
 #[derive(Debug)]
-pub struct Listeners {
+pub(crate) struct Listeners {
     workers: usize,
     next_id: usize,
     standing: Vec<BoundListener>,
@@ -104,7 +103,7 @@ pub struct Listeners {
 
 /// What is to stand: bound and read, not yet told to anybody.
 #[derive(Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     standing: Vec<BoundListener>,
     /// By worker, then by listener.
     sockets: Vec<Vec<Vec<Socket>>>,
@@ -115,7 +114,7 @@ pub struct Plan {
 
 /// Why a listener can't be as the configuration wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PlanError {
+pub(crate) enum PlanError {
     /// Its address can't be bound. First its name.
     Bind(String, String),
     /// One of its certificates can't be used.
@@ -133,7 +132,7 @@ impl fmt::Display for PlanError {
 
 impl Listeners {
     /// None yet, for so many workers.
-    pub fn new(workers: usize) -> Self {
+    pub(crate) fn new(workers: usize) -> Self {
         Self {
             workers,
             next_id: 0,
@@ -145,7 +144,7 @@ impl Listeners {
     ///
     /// # Errors
     /// Everything that failed.
-    pub fn plan(
+    pub(crate) fn plan(
         &self,
         spec: &Spec,
         telemetry: &Telemetry,
@@ -257,7 +256,7 @@ impl Listeners {
     }
 
     /// The plan stands from now on. What each worker is to be told, in the order of the workers.
-    pub fn adopt(&mut self, plan: Plan) -> Vec<Vec<ListenerUpdate>> {
+    pub(crate) fn adopt(&mut self, plan: Plan) -> Vec<Vec<ListenerUpdate>> {
         self.standing = plan.standing;
         self.next_id = plan.next_id;
         for standing in &self.standing {
@@ -273,7 +272,7 @@ impl Listeners {
     }
 
     /// What each worker is to be told when only certificates changed.
-    pub fn orders(&self) -> Vec<ListenerUpdate> {
+    pub(crate) fn orders(&self) -> Vec<ListenerUpdate> {
         let order = |s: &BoundListener| ListenerUpdate {
             runtime: s.runtime.clone(),
             sockets: Vec::new(),
@@ -285,7 +284,7 @@ impl Listeners {
     ///
     /// # Errors
     /// A descriptor can't be duplicated.
-    pub fn orders_anew(&self, worker: usize) -> io::Result<Vec<ListenerUpdate>> {
+    pub(crate) fn orders_anew(&self, worker: usize) -> io::Result<Vec<ListenerUpdate>> {
         let order = |s: &BoundListener| {
             // As they were dealt: one for all where they have a path, else one after the other.
             let mine = |n: usize| match s.runtime.place {
@@ -309,13 +308,13 @@ impl Listeners {
     }
 
     /// Where each listener is bound, by name.
-    pub fn places(&self) -> Vec<(String, BoundAddress)> {
+    pub(crate) fn places(&self) -> Vec<(String, BoundAddress)> {
         let place = |s: &BoundListener| (s.runtime.spec.name.clone(), s.runtime.place.clone());
         self.standing.iter().map(place).collect()
     }
 
     /// Every socket, with what it is: for the process that takes over, or the service manager to keep.
-    pub fn held(&self) -> impl Iterator<Item = (Label, &OwnedFd)> {
+    pub(crate) fn held(&self) -> impl Iterator<Item = (Label, &OwnedFd)> {
         self.standing.iter().flat_map(|standing| {
             let spec = &standing.runtime.spec;
             let label = Label {
@@ -342,14 +341,14 @@ impl Listeners {
     }
 
     /// From now on only workers hold the sockets: where they close them, they are closed.
-    pub fn let_go(&mut self) {
+    pub(crate) fn let_go(&mut self) {
         for standing in &mut self.standing {
             standing.held = Arc::default();
         }
     }
 
     /// Another process has the sockets now, except those bound at `unwanted`: the numbers of these listeners.
-    pub fn hand_over(&mut self, unwanted: &[String]) -> Vec<usize> {
+    pub(crate) fn hand_over(&mut self, unwanted: &[String]) -> Vec<usize> {
         self.let_go();
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for standing in &self.standing {

@@ -4,7 +4,7 @@ use super::*;
 use crate::edge::admission::Admission;
 use crate::edge::connection::Accepted;
 use crate::edge::inherit::Inherited;
-use crate::edge::tls::tests::TestCertificates;
+use crate::edge::tls::tests::{TestCertificates, listener as clear_text};
 use crate::net::TaskControls;
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -15,7 +15,7 @@ fn clear(name: &str, port: u16) -> spec::ListenerSpec {
     spec::ListenerSpec {
         name: name.into(),
         bind: spec::Bind::Tcp((Ipv4Addr::LOCALHOST, port).into()),
-        ..crate::edge::tls::tests::listener(Vec::new())
+        ..clear_text(Vec::new())
     }
 }
 

@@ -23,7 +23,7 @@ const OTHERS: u32 = 0o006;
 
 /// The key of a certificate's configuration that an error is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CertificateKey {
+pub(crate) enum CertificateKey {
     /// `cert`
     Cert,
     /// `key`
@@ -36,7 +36,7 @@ pub enum CertificateKey {
 
 impl CertificateKey {
     /// As the configuration writes it.
-    pub fn key(self) -> &'static str {
+    pub(crate) fn key(self) -> &'static str {
         match self {
             Self::Cert => "cert",
             Self::Key => "key",
@@ -56,7 +56,7 @@ impl CertificateKey {
 
 /// Why a certificate can't be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertError {
+pub(crate) struct CertError {
     /// What it is about.
     pub part: CertificateKey,
     /// What is wrong, with the file's name.
@@ -90,7 +90,7 @@ impl fmt::Display for CertError {
 
 /// The bytes of one certificate's files, read at one time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Files {
+pub(super) struct Files {
     /// PEM chain.
     chain: Vec<u8>,
     /// PEM key.
@@ -104,7 +104,7 @@ impl Files {
     ///
     /// # Errors
     /// Everything that is wrong: files that are not there or not readable, a key that is open to others.
-    pub fn read(cert: &spec::Cert) -> Result<Self, Vec<CertError>> {
+    pub(super) fn read(cert: &spec::Cert) -> Result<Self, Vec<CertError>> {
         let chain = file(&cert.cert, CertificateKey::Cert);
         let key = file(&cert.key, CertificateKey::Key);
         let client_ca = cert.client_ca.as_deref();
@@ -131,7 +131,7 @@ impl Files {
     }
 
     /// A number that differs when any of the files does.
-    pub fn fingerprint(&self) -> u64 {
+    pub(super) fn fingerprint(&self) -> u64 {
         let parts = [Some(&self.chain), Some(&self.key), self.client_ca.as_ref()];
         let hashes: Vec<u8> = parts
             .into_iter()
@@ -175,7 +175,7 @@ fn private(path: &Path) -> Result<(), CertError> {
 
 /// When a certificate is valid, in seconds since the epoch, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Validity {
+pub(crate) struct Validity {
     /// From then on.
     pub not_before: i64,
     /// Until then.
@@ -184,14 +184,14 @@ pub struct Validity {
 
 impl Validity {
     /// Whether it is valid at this time.
-    pub fn covers(self, now: i64) -> bool {
+    pub(crate) fn covers(self, now: i64) -> bool {
         (self.not_before..=self.not_after).contains(&now)
     }
 }
 
 /// A certificate that handshakes can use.
 #[derive(Debug)]
-pub struct Certificate {
+pub(crate) struct Certificate {
     /// Where it comes from.
     pub spec: spec::Cert,
     /// Of the files that it was read from.
@@ -267,7 +267,7 @@ impl Certificate {
     }
 
     /// What is odd about it: clients will refuse it, now or for some of its names.
-    pub fn warnings(&self, now: i64) -> Vec<CertError> {
+    pub(crate) fn warnings(&self, now: i64) -> Vec<CertError> {
         let shown = self.spec.cert.display();
         let mut warnings = Vec::new();
         if !self.validity.covers(now) {

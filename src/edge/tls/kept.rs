@@ -11,13 +11,13 @@ use crate::snapshot::date;
 
 /// The certificates of a listener, in the order of the configuration.
 #[derive(Clone, Debug, Default)]
-pub struct Certificates {
+pub(crate) struct Certificates {
     slots: Vec<CertificateSlot>,
 }
 
 /// One certificate of the configuration.
 #[derive(Clone, Debug)]
-pub struct CertificateSlot {
+pub(crate) struct CertificateSlot {
     /// What handshakes use.
     pub current: Arc<Certificate>,
     /// Why the files as they are now are not what is used.
@@ -26,7 +26,7 @@ pub struct CertificateSlot {
 
 /// Files that were refused while an earlier certificate is in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RefusedFiles {
+pub(crate) struct RefusedFiles {
     /// Of the files, if they could be read.
     fingerprint: Option<u64>,
     /// What is wrong with them.
@@ -38,11 +38,11 @@ pub struct RefusedFiles {
 }
 
 /// An error of one certificate, by its place in the configuration.
-pub type CertificateFault = (usize, CertError);
+pub(crate) type CertificateFault = (usize, CertError);
 
 /// What came of reading the certificates of a listener.
 #[derive(Debug)]
-pub struct Reading {
+pub(crate) struct Reading {
     /// What is to be used.
     pub certificates: Certificates,
     /// Some of it is new.
@@ -59,7 +59,7 @@ impl Certificates {
     ///
     /// # Errors
     /// Everything that is wrong with certificates that have no former one.
-    pub fn read(
+    pub(crate) fn read(
         certs: &[spec::Cert],
         former: Option<&Self>,
         provider: &CryptoProvider,
@@ -98,12 +98,17 @@ impl Certificates {
     }
 
     /// The certificates.
-    pub fn slots(&self) -> &[CertificateSlot] {
+    pub(crate) fn slots(&self) -> &[CertificateSlot] {
         &self.slots
     }
 
     /// Marks a certificate of `read` as refused for a reason that only all of them together have. What is used stays.
-    pub fn refuse(&mut self, (index, error): CertificateFault, read: &Self, now: SystemTime) {
+    pub(crate) fn refuse(
+        &mut self,
+        (index, error): CertificateFault,
+        read: &Self,
+        now: SystemTime,
+    ) {
         self.slots[index].refused = Some(RefusedFiles {
             fingerprint: Some(read.slots[index].current.fingerprint),
             errors: vec![error],
@@ -113,7 +118,7 @@ impl Certificates {
     }
 
     /// Whether files that were refused may be good by now without having changed.
-    pub fn may_have_ripened(&self, now: SystemTime) -> bool {
+    pub(crate) fn may_have_ripened(&self, now: SystemTime) -> bool {
         let refused = self.slots.iter().filter_map(|slot| slot.refused.as_ref());
         let mut times = refused.filter_map(|refused| refused.retry);
         times.any(|time| time <= seconds(now))

@@ -26,20 +26,20 @@ use tokio_rustls::server::TlsStream;
 use crate::config::spec;
 use crate::proxy::peer::ClientCertificate;
 
-pub use certs::{CertError, Certificate, CertificateKey};
-pub use kept::{CertificateFault, CertificateSlot, Certificates, RefusedFiles};
+pub(crate) use certs::{CertError, CertificateKey};
+pub(crate) use kept::{CertificateFault, CertificateSlot, Certificates, RefusedFiles};
 
 /// An authority for client certificates: its PEM, and what is in it.
 type Authority = (Vec<u8>, Arc<RootCertStore>);
 
 /// The cryptography of all listeners.
-pub fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
 /// What a request loop has to know about the handshake.
 #[derive(Clone, Debug)]
-pub struct TlsInfo {
+pub(crate) struct TlsInfo {
     /// The server name that the client asked for, lower case.
     pub sni: Option<String>,
     /// What the presented certificate covers: DNS names (also `*.example.com`) and addresses as text, lower case.
@@ -57,7 +57,7 @@ impl TlsInfo {
     ///
     /// That is so when the client asked for another name and the certificate does not cover this one; and always when this
     /// host's certificate demands other client certificates than this handshake did, or else the demand could be bypassed.
-    pub fn misdirected(&self, host: &str) -> bool {
+    pub(crate) fn misdirected(&self, host: &str) -> bool {
         if self.table.names.policy_for(host, &self.table.entries) != self.policy {
             return true;
         }
@@ -81,7 +81,7 @@ fn covers(name: &str, host: &str) -> bool {
 
 /// Everything that a listener's handshakes need.
 #[derive(Debug)]
-pub struct CertificateTable {
+pub(crate) struct CertificateTable {
     names: Arc<Names>,
     entries: Arc<[NamedCertificate]>,
     policies: Vec<Policy>,
@@ -180,7 +180,7 @@ impl CertificateTable {
     ///
     /// # Errors
     /// Two certificates contradict each other, or TLS can't be set up with one of them.
-    pub fn new(
+    pub(crate) fn new(
         listener: &spec::ListenerSpec,
         certificates: &Certificates,
         former: Option<&Self>,
@@ -232,7 +232,10 @@ impl CertificateTable {
     ///
     /// # Errors
     /// The client's hello is none, no protocol or cipher in common, or the connection broke.
-    pub async fn handshake<S>(self: Arc<Self>, stream: S) -> io::Result<(TlsStream<S>, TlsInfo)>
+    pub(crate) async fn handshake<S>(
+        self: Arc<Self>,
+        stream: S,
+    ) -> io::Result<(TlsStream<S>, TlsInfo)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
