@@ -2,7 +2,7 @@
 //!
 //! * `run`, `check`: the proxy itself, and the same path up to where it would start.
 //! * `status`, `explain`, `shift`, `drain`, `reload`: for an operator; [`proxy`] finds the running proxy for them.
-//! * `demo`: everything embedded. `completions`: for shells.
+//! * `demo`: everything embedded. `completions`, `man`: for shells and manuals.
 //!
 //! Errors go to stderr: one line first, detail under it. Exit codes: 0 done, 1 not done, 2 as a command says.
 
@@ -12,6 +12,7 @@ mod demo;
 mod drain;
 mod explain;
 mod fault;
+mod man;
 mod proxy;
 mod proxy_address;
 mod reload;
@@ -66,6 +67,8 @@ enum CliCommand {
     Reload(reload::Reload),
     /// Print a completion script for a shell
     Completions(completions::Completions),
+    /// Print the man page, cutover(1)
+    Man(man::Man),
 }
 
 /// `--json`, where another program may read.
@@ -99,6 +102,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         CliCommand::Drain(drain) => drain.run(&parsed.place),
         CliCommand::Reload(reload) => reload.run(&parsed.place),
         CliCommand::Completions(completions) => completions.run(),
+        CliCommand::Man(man) => man.run(),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),
