@@ -8,6 +8,8 @@
 //! * [`client`]: HTTP/1 by exact bytes. [`frames`]: HTTP/2 by exact frames. [`h2_client`]: HTTP/2 as a well-behaved client speaks it.
 //! * [`tls`]: certificates made on the spot, and both ends of TLS. [`wire`]: HTTP/1 messages as the tests see them.
 //! * [`promtool`]: Prometheus' own checks.
+//!
+//! `configuration`, `diagnostic` and `diff` serve the tests of the parser, which include them alone.
 
 pub mod client;
 pub mod frames;
