@@ -7,20 +7,16 @@ use cutover::config::spec::{
     Balance, Bind, CohortKey, Condition, EndpointAddress, HostPattern, PathPattern, Pattern,
     Scheme, ServiceSpec, Share, Subject,
 };
-use cutover::config::{self, Spec};
 
-#[track_caller]
-fn parsed(text: &str) -> Spec {
-    config::parse(text, "cutover.toml").unwrap_or_else(|errors| panic!("{}", errors[0]))
-}
+#[path = "support/configuration.rs"]
+mod configuration;
 
-/// A service with two versions and this in it.
+use configuration::{parsed, shop};
+
+/// A service with two versions and these lines.
 #[track_caller]
 fn service(lines: &str) -> ServiceSpec {
-    let text = format!(
-        "listen = ':80'\n[service.shop]\nstable = 'v1'\nversions = {{ v1 = ['a:1'], v2 = ['a:2'] }}\n{lines}\n"
-    );
-    parsed(&text).services.remove(0)
+    parsed(&shop("", lines)).services.remove(0)
 }
 
 #[test]

@@ -2,48 +2,27 @@
 
 use std::time::Duration;
 
+use cutover::config;
 use cutover::config::policy::{HealthPolicy, Policies, Probe, RetryOn, Sticky};
 use cutover::config::spec::{Balance, CohortKey, ServiceSpec};
-use cutover::config::{self, Diagnostic};
 use cutover::telemetry::names;
+
+#[path = "support/configuration.rs"]
+mod configuration;
+
+use configuration::{parsed, shop};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-#[track_caller]
-fn parsed(text: &str) -> (ServiceSpec, Vec<String>) {
-    let (spec, warnings) = config::parse_with_warnings(text, "cutover.toml")
-        .unwrap_or_else(|errors| panic!("{}", errors[0]));
-    let warnings = warnings.iter().map(|w| w.message().to_owned()).collect();
-    (spec.services.into_iter().next().unwrap(), warnings)
-}
-
-/// Two versions, these defaults, and these lines of the service.
-fn text(defaults: &str, lines: &str) -> String {
-    format!(
-        "listen = ':80'\n{defaults}\n[service.shop]\nstable = 'blue'\n\
-         versions = {{ blue = ['a:1'], green = ['a:2'] }}\n{lines}\n"
-    )
-}
-
+/// A service with two versions and these lines, after these defaults.
 #[track_caller]
 fn service(defaults: &str, lines: &str) -> ServiceSpec {
-    let (service, warnings) = parsed(&text(defaults, lines));
-    assert!(warnings.is_empty(), "{warnings:?}");
-    service
+    parsed(&shop(defaults, lines)).services.remove(0)
 }
 
 #[track_caller]
 fn policies(defaults: &str, lines: &str) -> Policies {
     service(defaults, lines).policies
-}
-
-#[track_caller]
-fn errors(defaults: &str, lines: &str) -> Vec<String> {
-    let errors = config::parse(&text(defaults, lines), "f").expect_err("refused");
-    errors
-        .iter()
-        .map(|e: &Diagnostic| e.message().to_owned())
-        .collect()
 }
 
 #[test]
@@ -215,12 +194,12 @@ fn finishing_sessions_needs_no_word_about_cookies() {
 
 #[test]
 fn the_rest_of_a_service() {
-    let found = policies("", "shield = true\nfallback = 'green'");
+    let found = policies("", "shield = true\nfallback = 'v2'");
     assert!(found.shield);
     assert_eq!(found.fallback, Some(1));
     let slow =
         "listen = ':80'\nservice.s.versions.v1 = { endpoints = ['a:1'], slow_start = '30s' }\n";
-    let (service, _) = parsed(slow);
+    let service = &parsed(slow).services[0];
     assert_eq!(service.versions[0].slow_start, Some(30 * SECOND));
 }
 
@@ -250,49 +229,16 @@ fn ways_to_balance() {
     );
 }
 
-#[test]
-fn what_is_probably_not_meant() {
-    let warned = |defaults: &str, lines: &str| parsed(&text(defaults, lines)).1;
-    assert_eq!(
-        warned("", "health = { path = 'tcp', timeout = '3s' }"),
-        ["`service.shop.health.timeout` is longer than `interval`, which is 2s"]
-    );
-    assert_eq!(
-        warned("", "health = { path = 'tcp', interval = '500ms' }"),
-        ["`service.shop.health.interval` is shorter than `timeout`, which is 1s"]
-    );
-    // It is said once, where it stands.
-    assert_eq!(
-        warned(
-            "defaults.health = { timeout = '3s' }",
-            "health = { path = 'tcp', rise = 3 }"
-        ),
-        ["`defaults.health.timeout` is longer than `interval`, which is 2s"]
-    );
-    assert_eq!(
-        warned("", "finish_sessions = '9h'"),
-        ["`service.shop.finish_sessions` is longer than any session lives"]
-    );
-}
-
-/// A bad value is told once, also where a service takes it over.
-#[test]
-fn a_bad_default_is_told_once() {
-    assert_eq!(
-        errors("defaults.health.path = 'ready'", "health.rise = 3"),
-        ["`ready` is not a check"]
-    );
-    assert_eq!(
-        errors("defaults.outlier.eject = '1h'", "outlier.panic = '0%'"),
-        ["`defaults.outlier.eject` is longer than `eject_max`, which is 5m"]
-    );
-}
-
-/// What telemetry would leave out is refused here.
+/// Labels that telemetry would have to drop are refused.
 #[test]
 fn labels_of_our_own_metrics_are_refused() {
     for label in names::RESERVED_LABELS {
-        let said = errors("", &format!("labels = {{ {label} = 'x' }}"));
-        assert_eq!(said, [format!("`{label}` can't be the name of a label")]);
+        let text = shop("", &format!("labels = {{ {label} = 'x' }}"));
+        let errors = config::parse(&text, "f").expect_err("refused");
+        let messages: Vec<&str> = errors.iter().map(config::Diagnostic::message).collect();
+        assert_eq!(
+            messages,
+            [format!("`{label}` can't be the name of a label")]
+        );
     }
 }
