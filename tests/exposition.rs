@@ -8,7 +8,7 @@ use cutover::http1::Method;
 use cutover::routing::sticky::Session;
 use cutover::routing::{self, RouteTable, Split, SplitState};
 use cutover::telemetry::Telemetry;
-use cutover::telemetry::record::RetryReason;
+use cutover::telemetry::record::{Limit, RetryReason};
 use cutover::telemetry::render::{Scrape, ScrapeService, ScrapeVersion, render};
 
 #[path = "support/promtool.rs"]
@@ -127,7 +127,7 @@ fn busy() -> std::sync::Arc<Telemetry> {
         }
         shard.grpc(14);
         shard.retry(RetryReason::ALL[worker]);
-        shard.limit_rejected(worker);
+        shard.limit_rejected(Limit::ALL[worker]);
         shard.shielded();
         shard.connections(1);
     }

@@ -19,6 +19,20 @@ pub enum Method {
 }
 
 impl Method {
+    /// Every method, in declaration order.
+    pub const ALL: [Self; 10] = [
+        Self::Get,
+        Self::Head,
+        Self::Post,
+        Self::Put,
+        Self::Delete,
+        Self::Options,
+        Self::Patch,
+        Self::Trace,
+        Self::Connect,
+        Self::Other,
+    ];
+
     /// The method of that name. Methods are case-sensitive: `get` is `Other`.
     #[inline]
     pub fn from_bytes(name: &[u8]) -> Self {
@@ -89,6 +103,9 @@ mod tests {
             assert_eq!(method.as_label(), name);
             assert_eq!(method.is_safe(), safe, "{name}");
             assert_eq!(method.is_idempotent(), idempotent, "{name}");
+        }
+        for (i, method) in Method::ALL.into_iter().enumerate() {
+            assert_eq!(method as usize, i);
         }
         for name in ["get", "PURGE", "", "GETT"] {
             let method = Method::from_bytes(name.as_bytes());

@@ -188,7 +188,7 @@ impl<'a> Recording<'a> {
     /// A limit of the version refused a try or a retry.
     pub fn limited(&mut self, limit: Limit) {
         if let Some(shard) = self.shard() {
-            shard.limit_rejected(limit.index());
+            shard.limit_rejected(limit);
         }
     }
 

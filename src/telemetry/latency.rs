@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::shard::Counter;
+use super::cells::{Cell, Counter};
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000 * US;
@@ -78,6 +78,7 @@ pub(super) struct Latency {
 }
 
 impl Latency {
+    /// Adds an observation.
     #[inline]
     pub(super) fn record(&self, took: Duration) {
         // 584 years fit.
@@ -85,12 +86,14 @@ impl Latency {
         self.buckets[bucket(nanos)].add(1);
         self.nanos.add(nanos);
     }
+}
 
-    pub(super) fn add_to(&self, totals: &mut LatencyTotals) {
-        for (total, bucket) in totals.buckets.iter_mut().zip(&self.buckets) {
-            *total += bucket.get();
-        }
-        totals.nanos += self.nanos.get();
+impl Cell for Latency {
+    type Total = LatencyTotals;
+
+    fn add_to(&self, totals: &mut LatencyTotals) {
+        self.buckets.add_to(&mut totals.buckets);
+        self.nanos.add_to(&mut totals.nanos);
     }
 }
 

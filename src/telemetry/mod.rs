@@ -1,8 +1,17 @@
-//! What is counted, and how it is shown.
+//! Metrics, the request record and the process log's writer.
 //!
-//! Workers write into shards of their own: one writer per shard, relaxed loads and stores, no lock, no allocation after
-//! warm-up, no formatting. The control thread adds the shards up ([`render`], [`windows`]).
+//! Workers count into shards of their own ([`shard`]): one writer per shard, relaxed loads and stores, no lock, no
+//! formatting, and no allocation once each counter in use exists. The [`registry`] keeps the shards across reloads. The
+//! control thread sums them, for scrapes ([`render`]) and for the rates that the status shows ([`windows`]).
+//!
+//! [`words`] has the closed sets of words that records, metrics and logs share.
 
+// First, because the modules below and other rooms use its macro.
+#[macro_use]
+pub(crate) mod words;
+
+mod cells;
+mod family;
 pub(crate) mod latency;
 pub(crate) mod log_limit;
 pub(crate) mod log_writer;
@@ -13,7 +22,6 @@ pub(crate) mod registry;
 pub mod render;
 pub(crate) mod shard;
 pub(crate) mod windows;
-pub(crate) mod words;
 
 pub use log_limit::LogLimit;
 pub use registry::{RuleHits, ServiceMetrics, Telemetry, VersionMetrics};

@@ -8,7 +8,9 @@ use std::error::Error;
 use std::net::IpAddr;
 use std::time::Duration;
 
-pub use super::words::{Chosen, Origin, Protocol, Reason, RetryReason};
+pub use super::words::{
+    Chosen, EjectionOutcome, EjectionReason, Limit, Origin, Protocol, Reason, RetryReason,
+};
 use crate::http1::Method;
 
 /// A failure: who caused it, and why.

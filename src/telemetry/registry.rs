@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::log_limit::LogLimit;
-use super::record::Reason;
 use super::shard::{
     ListenerShard, ListenerTotals, RuleShard, ServiceShard, ServiceTotals, VersionShard,
     VersionTotals,
 };
+use super::words::{EjectionOutcome, EjectionReason, Reason};
 
 /// How often the log warns of failures of one service that have the same reason.
 const WARN_EVERY: Duration = Duration::from_secs(10);
@@ -47,10 +47,10 @@ pub struct Ejection {
     pub version: String,
     /// The endpoint, as an operator names it.
     pub endpoint: String,
-    /// `consecutive_5xx`, `consecutive_gateway`, `success_rate`.
-    pub reason: &'static str,
-    /// `detected`, `enforced`, `overflow`.
-    pub outcome: &'static str,
+    /// Why the endpoint is an outlier.
+    pub reason: EjectionReason,
+    /// What was done about it.
+    pub outcome: EjectionOutcome,
 }
 
 impl Telemetry {

@@ -14,9 +14,8 @@ use super::latency::{EXPORTED, LatencyTotals};
 use super::log_writer;
 use super::names::{self, Family, MetricKind};
 use super::process::Process;
-use super::record::RetryReason;
 use super::registry::Telemetry;
-use super::shard::VersionTotals;
+use super::shard::{SeriesLabel, SeriesValue};
 
 /// The media type of what [`render`] makes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -84,11 +83,11 @@ pub fn render(telemetry: &Telemetry, scrape: &Scrape) -> String {
         telemetry.remember_labels(&service.name, &service.labels);
         state_of(&mut page, service);
     }
-    services(&mut page, telemetry);
+    services(&mut page, telemetry, scrape);
     versions(&mut page, telemetry, scrape);
     listeners(&mut page, telemetry, scrape);
     for (service, hits) in telemetry.rule_hits() {
-        let base = Labels::of(&service, &telemetry.labels(&service));
+        let base = Labels::of_service(&service, &telemetry.labels(&service));
         for (rule, hits) in hits.into_iter().enumerate() {
             page.counter(
                 names::MATCH_HITS,
@@ -109,7 +108,7 @@ pub fn render(telemetry: &Telemetry, scrape: &Scrape) -> String {
 }
 
 fn state_of(page: &mut Page, service: &ScrapeService) {
-    let base = Labels::of(&service.name, &service.labels);
+    let base = Labels::of_service(&service.name, &service.labels);
     for version in &service.versions {
         let base = base.with("version", &version.name);
         page.gauge(names::SPLIT_RATIO, base.clone(), version.ratio);
@@ -128,101 +127,69 @@ fn state_of(page: &mut Page, service: &ScrapeService) {
     }
 }
 
-fn services(page: &mut Page, telemetry: &Telemetry) {
+fn services(page: &mut Page, telemetry: &Telemetry, scrape: &Scrape) {
     for (service, totals) in telemetry.services() {
-        let labels = Labels::of(&service, &telemetry.labels(&service));
-        for (status, n) in totals.requests {
+        let labels = Labels::of_service(&service, &telemetry.labels(&service));
+        for (status, n) in &totals.requests {
             let labels = labels.with("status", &status.to_string());
-            page.counter(names::SERVICE_REQUESTS, labels, n);
+            page.counter(names::SERVICE_REQUESTS, labels, *n);
         }
-        for (reason, n) in totals.own_answers {
-            page.counter(names::OWN_ANSWERS, labels.with("reason", reason), n);
-        }
+        let configured = scrape.services.iter().any(|s| s.name == service);
+        totals.series(configured, |family, label, value| {
+            page.series(family, &labels, label, value);
+        });
     }
 }
 
 fn versions(page: &mut Page, telemetry: &Telemetry, scrape: &Scrape) {
-    let runs = |service: &str, version: &str| {
+    let is_configured = |service: &str, version: &str| {
         let service = scrape.services.iter().find(|s| s.name == service);
         service.is_some_and(|s| s.versions.iter().any(|v| v.name == version))
     };
     let mut durations = Histogram::new(names::HTTP_DURATION);
     for (service, version, metrics) in telemetry.versions() {
-        let labels = Labels::of(&service, &telemetry.labels(&service)).with("version", &version);
+        let labels =
+            Labels::of_service(&service, &telemetry.labels(&service)).with("version", &version);
         let totals = metrics.totals();
         durations.add(&labels, &totals.latency);
-        version_of(page, &labels, &totals, runs(&service, &version));
+        for ((method, status), n) in &totals.requests {
+            let labels = labels.with("status", &status.to_string());
+            page.counter(names::HTTP_REQUESTS, labels.with("method", method), *n);
+        }
+        for (status, n) in totals.grpc.iter().enumerate().filter(|(_, n)| **n > 0) {
+            let labels = labels.with("grpc_status", &status.to_string());
+            page.counter(names::GRPC_REQUESTS, labels, *n);
+        }
+        totals.series(is_configured(&service, &version), |family, label, value| {
+            page.series(family, &labels, label, value);
+        });
     }
     page.own.push_str(&durations.text);
 }
 
-fn version_of(page: &mut Page, labels: &Labels, totals: &VersionTotals, runs: bool) {
-    for ((method, status), n) in &totals.requests {
-        let labels = labels.with("status", &status.to_string());
-        page.counter(names::HTTP_REQUESTS, labels.with("method", method), *n);
-    }
-    let counted = |n: &(usize, u64)| n.1 > 0;
-    for (status, n) in totals.grpc.into_iter().enumerate().filter(counted) {
-        let labels = labels.with("grpc_status", &status.to_string());
-        page.counter(names::GRPC_REQUESTS, labels, n);
-    }
-    for (reason, n) in totals.retries.into_iter().enumerate().filter(counted) {
-        let labels = labels.with("reason", RetryReason::ALL[reason].as_str());
-        page.counter(names::RETRIES, labels, n);
-    }
-    for (reason, n) in &totals.failures {
-        page.counter(names::UPSTREAM_FAILURES, labels.with("reason", reason), *n);
-    }
-    for (limit, n) in totals
-        .limit_rejected
-        .into_iter()
-        .enumerate()
-        .filter(counted)
-    {
-        let labels = labels.with("limit", names::LIMITS[limit]);
-        page.counter(names::LIMIT_REJECTIONS, labels, n);
-    }
-    if totals.shielded > 0 {
-        page.counter(names::SHIELDED, labels.clone(), totals.shielded);
-    }
-    for (family, value) in [
-        (names::HTTP_IN_FLIGHT, totals.in_flight),
-        (names::QUEUE_DEPTH, totals.queued),
-        (names::UPSTREAM_CONNECTIONS, totals.connections),
-    ] {
-        // Shards are read one after the other, so that a sum may be below zero for a moment.
-        let value = value.max(0);
-        if runs || value > 0 {
-            page.gauge(family, labels.clone(), value as f64);
-        }
-    }
-}
-
 fn ejections(page: &mut Page, telemetry: &Telemetry) {
     for (what, n) in telemetry.ejections() {
-        let labels = Labels::of(&what.service, &telemetry.labels(&what.service))
+        let labels = Labels::of_service(&what.service, &telemetry.labels(&what.service))
             .with("version", &what.version)
             .with("endpoint", &what.endpoint)
-            .with("reason", what.reason);
-        page.counter(names::EJECTIONS, labels.with("outcome", what.outcome), n);
+            .with("reason", what.reason.as_str())
+            .with("outcome", what.outcome.as_str());
+        page.counter(names::EJECTIONS, labels, n);
     }
 }
 
 fn listeners(page: &mut Page, telemetry: &Telemetry, scrape: &Scrape) {
     for (listener, totals) in telemetry.listeners() {
         let labels = Labels::default().with("listener", &listener);
-        for (status, n) in totals.requests {
+        for (status, n) in &totals.requests {
             let labels = labels.with("status", &status.to_string());
-            page.counter(names::DOWNSTREAM_REQUESTS, labels, n);
+            page.counter(names::DOWNSTREAM_REQUESTS, labels, *n);
         }
-        for (reason, n) in totals.failures {
-            page.counter(names::CLIENT_FAILURES, labels.with("reason", reason), n);
-        }
-        let connections = totals.connections.max(0);
-        if connections > 0 || scrape.listeners.contains(&listener) {
-            page.counter(names::PANICS, labels.clone(), totals.panics);
-            page.gauge(names::CONNECTIONS, labels, connections as f64);
-        }
+        // A listener that left the configuration is shown until its last connection closes.
+        let configured = totals.connections > 0 || scrape.listeners.contains(&listener);
+        totals.series(configured, |family, label, value| {
+            page.series(family, &labels, label, value);
+        });
     }
 }
 
@@ -289,7 +256,7 @@ struct Labels(Vec<(String, String)>);
 
 impl Labels {
     /// Those of a service: its constant ones, then `service`. A constant one never takes the place of ours.
-    fn of(service: &str, constant: &[(String, String)]) -> Self {
+    fn of_service(service: &str, constant: &[(String, String)]) -> Self {
         let free = |name: &str| !names::RESERVED_LABELS.contains(&name);
         let constant = constant.iter().filter(|(name, _)| free(name));
         Self(constant.cloned().collect()).with("service", service)
@@ -358,6 +325,18 @@ impl Page {
     fn gauge(&mut self, family: Family, labels: Labels, value: f64) {
         let key = labels.key(family.name);
         self.recorder.register_gauge(&key, &METADATA).set(value);
+    }
+
+    /// Adds a series of a shard's table: `labels` are those of its subject, `label` is its own.
+    fn series(&mut self, family: Family, labels: &Labels, label: SeriesLabel, value: SeriesValue) {
+        let labels = match label {
+            Some((name, value)) => labels.with(name, value),
+            None => labels.clone(),
+        };
+        match value {
+            SeriesValue::Counter(n) => self.counter(family, labels, n),
+            SeriesValue::Gauge(n) => self.gauge(family, labels, n as f64),
+        }
     }
 
     /// All families in one order that stays, whatever order the recorder's tables have.

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::http1::Method;
-use crate::telemetry::record::Reason;
+use crate::telemetry::record::{EjectionOutcome, EjectionReason, Limit, Reason, RetryReason};
 use crate::telemetry::registry::Ejection;
 
 fn scrape(services: &[(&str, &[&str])]) -> Scrape {
@@ -52,7 +52,7 @@ fn busy() -> std::sync::Arc<Telemetry> {
             shard.request(Method::Other, 503, Duration::from_secs(70));
             shard.grpc(14);
             shard.retry(RetryReason::Reset);
-            shard.limit_rejected(2);
+            shard.limit_rejected(Limit::Requests);
             shard.shielded();
             shard.failed(Reason::ConnectRefused);
             shard.in_flight(1);
@@ -72,8 +72,8 @@ fn busy() -> std::sync::Arc<Telemetry> {
         service: "shop".into(),
         version: "v1".into(),
         endpoint: "10.0.0.1:80".into(),
-        reason: "consecutive_5xx",
-        outcome: "enforced",
+        reason: EjectionReason::Consecutive5xx,
+        outcome: EjectionOutcome::Enforced,
     });
     telemetry
 }

@@ -1,345 +1,284 @@
-//! Per-worker shards: what the request path writes.
+//! Per-worker shards: what the request path counts into.
 //!
-//! A shard has one writer, its worker, so counting is a relaxed load and a relaxed store, without the bus lock of an
-//! atomic addition. Whoever reads (the control thread) sees a value that is at most a moment old.
+//! Each subject (a version, a service, a listener) has one shard for every worker, and each shard has a single writer,
+//! so counting needs neither a lock nor an atomic read-modify-write. A scrape sums the shards.
+//!
+//! The tables below declare all that a shard holds. An entry under `cells` is a field whose counting method and series
+//! are written by hand, because its series have several labels or labels that are numbers. Every other entry declares a
+//! whole metric family, and the macro derives the field, the counting method, the sum and the series from it:
+//!
+//! ```text
+//! kind method => field: "name" "help";                  one series
+//! kind method => field ["label": Set]: "name" "help";   one series for each value of a closed set of words
+//! ```
+//!
+//! | kind | series | counting method |
+//! |---|---|---|
+//! | `counter` | shown once above zero | `method()`, or `method(value)` with a set |
+//! | `gauge` | shown while its subject is configured or it isn't zero | `method(by)` |
+//! | `reasons` | one for each [`Reason`] that has occurred; memory is allocated when the first does | `method(reason)` |
+//! | `shared` | shown while its subject is configured, at zero too | `method()`, from any thread |
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::cells::{
+    Cell, Counter, Gauge, MethodCounters, ReasonCounters, ReasonTotals, SharedCounter,
+    StatusCounters,
+};
+use super::family::{Family, MetricKind};
 use super::latency::{Latency, LatencyTotals};
-use super::names::{LIMITS, METHODS};
-use super::record::{Reason, RetryReason};
+use super::words::{Limit, Reason, RetryReason};
 use crate::http1::Method;
 
-/// A counter with one writer.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    /// Zero.
-    pub(crate) const fn new() -> Self {
-        Self(AtomicU64::new(0))
-    }
-
-    /// Counts. Only for the one thread that owns the shard.
-    #[inline]
-    pub(crate) fn add(&self, n: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
-    }
-
-    /// What was counted. For every thread.
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
+/// Value of one series of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SeriesValue {
+    Counter(u64),
+    Gauge(i64),
 }
 
-/// A gauge with one writer: one worker's part of it, which may be below zero for a moment.
-#[derive(Debug, Default)]
-pub(crate) struct Gauge(AtomicI64);
+/// Label of one series of a table: its name and value.
+pub(super) type SeriesLabel = Option<(&'static str, &'static str)>;
 
-impl Gauge {
-    /// Moves it. Only for the one thread that owns the shard.
-    #[inline]
-    pub(crate) fn add(&self, by: i64) {
-        self.0.store(self.0.load(Relaxed) + by, Relaxed);
-    }
-
-    /// Where it is. For every thread.
-    pub(crate) fn get(&self) -> i64 {
-        self.0.load(Relaxed)
-    }
-}
-
-/// Counters by status, in `GROUPS` groups. The hundred of a class (`2xx`) is made when its first status comes, so that
-/// what never happens costs one pointer and no memory is taken on the path after warm-up.
-#[derive(Debug)]
-struct Statuses<const GROUPS: usize> {
-    classes: [[OnceLock<Box<[Counter; 100]>>; 5]; GROUPS],
-}
-
-impl<const GROUPS: usize> Default for Statuses<GROUPS> {
-    fn default() -> Self {
-        Self {
-            classes: [const { [const { OnceLock::new() }; 5] }; GROUPS],
+/// Declares a shard, its totals and the metric families of both; the module's head explains the syntax.
+macro_rules! shard {
+    (
+        $(#[$shard_doc:meta])* shard $shard:ident;
+        $(#[$totals_doc:meta])* totals $totals:ident;
+        cells { $($(#[$cell_doc:meta])* $cell:ident: $cell_type:ty => $cell_total:ty,)* }
+        $($kind:ident $method:ident => $field:ident $([$label:literal: $set:ident])?: $name:literal $help:literal;)*
+    ) => {
+        $(#[$shard_doc])*
+        #[derive(Debug, Default)]
+        // Two cache lines, because adjacent lines are prefetched in pairs: no worker's writes slow down another's.
+        #[repr(align(128))]
+        pub struct $shard {
+            $($cell: $cell_type,)*
+            $($field: shard!(@cell $kind $($set)?),)*
         }
-    }
-}
 
-impl<const GROUPS: usize> Statuses<GROUPS> {
-    #[inline]
-    fn add(&self, group: usize, status: u16) {
-        // What isn't a status amounts to a broken answer.
-        let status = if matches!(status, 100..=599) {
-            status
-        } else {
-            502
-        };
-        let (class, rest) = (usize::from(status / 100) - 1, usize::from(status % 100));
-        let row =
-            self.classes[group][class].get_or_init(|| Box::new([const { Counter::new() }; 100]));
-        row[rest].add(1);
-    }
+        impl $shard {
+            $(shard!(@method $kind $method $field $name $help $($set)?);)*
 
-    /// Every group and status that has been counted.
-    fn each(&self, mut see: impl FnMut(usize, u16, u64)) {
-        for (group, classes) in self.classes.iter().enumerate() {
-            for (class, row) in (1u16..).zip(classes) {
-                for (rest, counter) in (0u16..).zip(row.get().into_iter().flat_map(|r| r.iter())) {
-                    if counter.get() > 0 {
-                        see(group, class * 100 + rest, counter.get());
-                    }
-                }
+            pub(super) fn add_to(&self, totals: &mut $totals) {
+                $(self.$cell.add_to(&mut totals.$cell);)*
+                $(self.$field.add_to(&mut totals.$field);)*
             }
         }
-    }
-}
 
-/// Counters by reason. They are made when the first one comes: most reasons never happen.
-#[derive(Debug, Default)]
-struct Reasons(OnceLock<Box<[Counter; Reason::COUNT]>>);
+        $(#[$totals_doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct $totals {
+            $($(#[$cell_doc])* pub $cell: $cell_total,)*
+            $(#[doc = concat!("`", $name, "`: ", $help)] pub $field: shard!(@total $kind $($set)?),)*
+        }
 
-impl Reasons {
-    fn add(&self, reason: Reason) {
-        let counters = self
-            .0
-            .get_or_init(|| Box::new([const { Counter::new() }; Reason::COUNT]));
-        counters[reason.index()].add(1);
-    }
+        impl $totals {
+            /// The families that the table declares.
+            pub(super) const FAMILIES: &[Family] = &[$(shard!(@family $kind $name $help)),*];
 
-    fn add_to(&self, totals: &mut ReasonTotals) {
-        let Some(counters) = self.0.get() else {
-            return;
-        };
-        for (reason, counter) in Reason::ALL.iter().zip(&**counters) {
-            if counter.get() > 0 {
-                *totals.entry(reason.as_str()).or_default() += counter.get();
+            /// Calls `show` with each series of these families that is to be exposed.
+            ///
+            /// `configured` says whether the subject is part of the running configuration.
+            #[allow(unused_variables, reason = "a table without gauges doesn't ask")]
+            pub(super) fn series(
+                &self,
+                configured: bool,
+                mut show: impl FnMut(Family, SeriesLabel, SeriesValue),
+            ) {
+                $({
+                    let family = shard!(@family $kind $name $help);
+                    let mut show = |label, value| show(family, label, value);
+                    shard!(@series $kind show configured (&self.$field) $($label $set)?);
+                })*
             }
         }
-    }
+    };
+
+    (@cell counter) => { Counter };
+    (@cell counter $set:ident) => { [Counter; $set::COUNT] };
+    (@cell gauge) => { Gauge };
+    (@cell reasons) => { ReasonCounters };
+    (@cell shared) => { SharedCounter };
+
+    (@total counter) => { u64 };
+    (@total counter $set:ident) => { [u64; $set::COUNT] };
+    (@total gauge) => { i64 };
+    (@total reasons) => { ReasonTotals };
+    (@total shared) => { u64 };
+
+    (@family gauge $name:literal $help:literal) => {
+        Family { name: $name, help: $help, kind: MetricKind::Gauge }
+    };
+    (@family $counter:ident $name:literal $help:literal) => {
+        Family { name: $name, help: $help, kind: MetricKind::Counter }
+    };
+
+    (@method counter $method:ident $field:ident $name:literal $help:literal) => {
+        #[doc = concat!("Adds one to `", $name, "`: ", $help)]
+        #[inline]
+        pub fn $method(&self) {
+            self.$field.add(1);
+        }
+    };
+    (@method counter $method:ident $field:ident $name:literal $help:literal $set:ident) => {
+        #[doc = concat!("Adds one to `", $name, "`: ", $help)]
+        #[inline]
+        pub fn $method(&self, value: $set) {
+            self.$field[value.index()].add(1);
+        }
+    };
+    (@method gauge $method:ident $field:ident $name:literal $help:literal) => {
+        #[doc = concat!("Changes `", $name, "` by `by`: ", $help)]
+        #[inline]
+        pub fn $method(&self, by: i64) {
+            self.$field.add(by);
+        }
+    };
+    (@method reasons $method:ident $field:ident $name:literal $help:literal) => {
+        #[doc = concat!("Adds one to `", $name, "`: ", $help)]
+        pub fn $method(&self, reason: Reason) {
+            self.$field.add(reason);
+        }
+    };
+    (@method shared $method:ident $field:ident $name:literal $help:literal) => {
+        #[doc = concat!("Adds one to `", $name, "`, from any thread: ", $help)]
+        pub fn $method(&self) {
+            self.$field.add(1);
+        }
+    };
+
+    (@series counter $show:ident $configured:ident ($total:expr)) => {
+        if *$total > 0 {
+            $show(None, SeriesValue::Counter(*$total));
+        }
+    };
+    (@series counter $show:ident $configured:ident ($total:expr) $label:literal $set:ident) => {
+        for (value, n) in $set::ALL.iter().zip($total).filter(|(_, n)| **n > 0) {
+            $show(Some(($label, value.as_str())), SeriesValue::Counter(*n));
+        }
+    };
+    (@series gauge $show:ident $configured:ident ($total:expr)) => {
+        // The shards are read one after the other, so a sum can be negative for a moment.
+        let value = (*$total).max(0);
+        if $configured || value > 0 {
+            $show(None, SeriesValue::Gauge(value));
+        }
+    };
+    (@series reasons $show:ident $configured:ident ($total:expr)) => {
+        for (reason, n) in $total {
+            $show(Some(("reason", *reason)), SeriesValue::Counter(*n));
+        }
+    };
+    (@series shared $show:ident $configured:ident ($total:expr)) => {
+        if $configured {
+            $show(None, SeriesValue::Counter(*$total));
+        }
+    };
 }
 
-/// Counts by the word of a [`Reason`]; only those that happened.
-pub(crate) type ReasonTotals = std::collections::BTreeMap<&'static str, u64>;
+shard! {
+    /// One worker's counters of one version.
+    shard VersionShard;
+    /// The counters of one version, summed over the workers.
+    totals VersionTotals;
 
-/// One worker's counters of one version, on cache lines of their own.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub struct VersionShard {
-    requests: Statuses<{ METHODS.len() }>,
-    latency: Latency,
-    in_flight: Gauge,
-    queued: Gauge,
-    connections: Gauge,
-    grpc: [Counter; 17],
-    retries: [Counter; RetryReason::COUNT],
-    limit_rejected: [Counter; LIMITS.len()],
-    shielded: Counter,
-    failures: Reasons,
+    cells {
+        /// Attempts by method label and status; only those that have occurred.
+        requests: MethodCounters => BTreeMap<(&'static str, u16), u64>,
+        /// Durations of these attempts.
+        latency: Latency => LatencyTotals,
+        /// gRPC calls by `grpc-status`.
+        grpc: [Counter; 17] => [u64; 17],
+    }
+    gauge in_flight => in_flight:
+        "http_requests_in_flight" "Requests that a version is working on.";
+    gauge queued => queued:
+        "queue_depth" "Requests that wait for a connection to a version.";
+    gauge connections => connections:
+        "cutover_upstream_connections" "Open connections to a version's endpoints.";
+    counter retry => retries ["reason": RetryReason]:
+        "cutover_retries_total" "Attempts that were repeated, by the reason.";
+    counter limit_rejected => limit_rejected ["limit": Limit]:
+        "cutover_limit_rejections_total" "Requests and retries that a limit of the version refused.";
+    counter shielded => shielded:
+        "cutover_shielded_total" "Requests that this version failed and stable answered instead.";
+    reasons failed => failures:
+        "cutover_upstream_failures_total" "Attempts that a version failed.";
 }
 
 impl VersionShard {
-    /// An attempt ended: `http_requests_total` and `http_request_duration_seconds`. A status outside 100 to 599 counts as 502.
+    /// Records an attempt that ended: `http_requests_total` and `http_request_duration_seconds`.
+    ///
+    /// A status outside 100 to 599 counts as 502.
     ///
     /// Budget: 97 instructions (`just instructions`: record).
     #[inline]
     pub fn request(&self, method: Method, status: u16, took: Duration) {
-        self.requests.add(method as usize, status);
+        self.requests.add(method, status);
         self.latency.record(took);
     }
 
-    /// A gRPC call ended with this `grpc-status` (0 to 16; others count as 2, "unknown").
+    /// Adds one to `grpc_requests_total` for this `grpc-status`.
+    ///
+    /// gRPC defines the codes 0 to 16; any other counts as 2, `UNKNOWN`.
     #[inline]
     pub fn grpc(&self, status: u8) {
         let known = if status <= 16 { status } else { 2 };
         self.grpc[usize::from(known)].add(1);
     }
-
-    /// `http_requests_in_flight` by +1 or −1.
-    #[inline]
-    pub fn in_flight(&self, by: i64) {
-        self.in_flight.add(by);
-    }
-
-    /// `queue_depth` by +1 or −1: requests that wait for a connection.
-    #[inline]
-    pub fn queued(&self, by: i64) {
-        self.queued.add(by);
-    }
-
-    /// `cutover_upstream_connections` by +1 or −1.
-    #[inline]
-    pub fn connections(&self, by: i64) {
-        self.connections.add(by);
-    }
-
-    /// `cutover_retries_total`.
-    #[inline]
-    pub fn retry(&self, reason: RetryReason) {
-        self.retries[reason.index()].add(1);
-    }
-
-    /// `cutover_upstream_failures_total`: the version failed an attempt.
-    pub fn failed(&self, reason: Reason) {
-        self.failures.add(reason);
-    }
-
-    /// `cutover_limit_rejections_total`, by the index of a limit in [`LIMITS`].
-    #[inline]
-    pub fn limit_rejected(&self, limit: usize) {
-        self.limit_rejected[limit].add(1);
-    }
-
-    /// `cutover_shielded_total`: this version failed, stable answered.
-    #[inline]
-    pub fn shielded(&self) {
-        self.shielded.add(1);
-    }
-
-    pub(super) fn add_to(&self, totals: &mut VersionTotals) {
-        self.requests.each(|method, status, n| {
-            *totals
-                .requests
-                .entry((METHODS[method], status))
-                .or_default() += n;
-        });
-        self.latency.add_to(&mut totals.latency);
-        totals.in_flight += self.in_flight.get();
-        totals.queued += self.queued.get();
-        totals.connections += self.connections.get();
-        for (total, n) in totals.grpc.iter_mut().zip(&self.grpc) {
-            *total += n.get();
-        }
-        for (total, n) in totals.retries.iter_mut().zip(&self.retries) {
-            *total += n.get();
-        }
-        for (total, n) in totals.limit_rejected.iter_mut().zip(&self.limit_rejected) {
-            *total += n.get();
-        }
-        totals.shielded += self.shielded.get();
-        self.failures.add_to(&mut totals.failures);
-    }
 }
 
-/// The counters of one version, added up over the workers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VersionTotals {
-    /// Attempts by method label and status; only those that happened.
-    pub requests: std::collections::BTreeMap<(&'static str, u16), u64>,
-    /// Their durations.
-    pub latency: LatencyTotals,
-    /// Attempts in flight.
-    pub in_flight: i64,
-    /// Requests that wait for a connection.
-    pub queued: i64,
-    /// Open connections upstream.
-    pub connections: i64,
-    /// gRPC calls by status.
-    pub grpc: [u64; 17],
-    /// Repeated attempts by the index of a [`RetryReason`].
-    pub retries: [u64; RetryReason::COUNT],
-    /// Refusals by the index of a limit in [`LIMITS`].
-    pub limit_rejected: [u64; LIMITS.len()],
-    /// Requests that it failed and stable answered.
-    pub shielded: u64,
-    /// Attempts that it failed.
-    pub failures: ReasonTotals,
-}
+shard! {
+    /// One worker's counters of one service.
+    shard ServiceShard;
+    /// The counters of one service, summed over the workers.
+    totals ServiceTotals;
 
-/// One worker's counters of one service, on cache lines of their own.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub struct ServiceShard {
-    requests: Statuses<1>,
-    own_answers: Reasons,
+    cells {
+        /// Requests by the status that the client got; only those that have occurred.
+        requests: StatusCounters => BTreeMap<u16, u64>,
+    }
+    reasons own_answer => own_answers:
+        "cutover_own_answers_total" "Requests that the proxy answered by itself; without a service where no route matched.";
 }
 
 impl ServiceShard {
-    /// A request ended with this status for its client: `cutover_service_requests_total`.
+    /// Adds one to `cutover_service_requests_total`: a request ended, and its client got this status.
     #[inline]
     pub fn request(&self, status: u16) {
-        self.requests.add(0, status);
-    }
-
-    /// The proxy answered by itself: `cutover_own_answers_total`.
-    pub fn own_answer(&self, reason: Reason) {
-        self.own_answers.add(reason);
-    }
-
-    pub(super) fn add_to(&self, totals: &mut ServiceTotals) {
-        self.requests.each(|_, status, n| {
-            *totals.requests.entry(status).or_default() += n;
-        });
-        self.own_answers.add_to(&mut totals.own_answers);
+        self.requests.add(status);
     }
 }
 
-/// The counters of one service, added up over the workers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServiceTotals {
-    /// Requests by the status that the client got; only those that happened.
-    pub requests: std::collections::BTreeMap<u16, u64>,
-    /// Answers of the proxy itself.
-    pub own_answers: ReasonTotals,
-}
+shard! {
+    /// One worker's counters of one listener.
+    shard ListenerShard;
+    /// The counters of one listener, summed over the workers.
+    totals ListenerTotals;
 
-/// One worker's counters of one listener, on cache lines of their own.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub struct ListenerShard {
-    requests: Statuses<1>,
-    connections: Gauge,
-    panics: AtomicU64,
-    failures: Reasons,
+    cells {
+        /// Requests by the status of their response; only those that have occurred.
+        requests: StatusCounters => BTreeMap<u16, u64>,
+    }
+    gauge connections => connections:
+        "cutover_connections" "Open downstream connections of a listener.";
+    shared panicked => panics:
+        "cutover_panics_total" "Connections and HTTP/2 streams that a fault of the proxy itself ended; the log says where.";
+    reasons client_failed => failures:
+        "cutover_client_failures_total" "Requests and TLS handshakes that a client failed.";
 }
 
 impl ListenerShard {
-    /// A request was answered: `cutover_downstream_requests_total`.
+    /// Adds one to `cutover_downstream_requests_total`: a request was answered with this status.
     #[inline]
     pub fn request(&self, status: u16) {
-        self.requests.add(0, status);
-    }
-
-    /// `cutover_connections` by +1 or −1.
-    #[inline]
-    pub fn connections(&self, by: i64) {
-        self.connections.add(by);
-    }
-
-    /// A client failed a request or a handshake: `cutover_client_failures_total`.
-    pub fn client_failed(&self, reason: Reason) {
-        self.failures.add(reason);
-    }
-
-    /// A panic ended a connection or stream: `cutover_panics_total`.
-    pub fn panicked(&self) {
-        self.panics.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn add_to(&self, totals: &mut ListenerTotals) {
-        self.requests.each(|_, status, n| {
-            *totals.requests.entry(status).or_default() += n;
-        });
-        totals.connections += self.connections.get();
-        totals.panics += self.panics.load(Relaxed);
-        self.failures.add_to(&mut totals.failures);
+        self.requests.add(status);
     }
 }
 
-/// The counters of one listener, added up over the workers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ListenerTotals {
-    /// Answered requests by status; only those that happened.
-    pub requests: std::collections::BTreeMap<u16, u64>,
-    /// Open connections.
-    pub connections: i64,
-    /// Connections and streams that a panic ended.
-    pub panics: u64,
-    /// Requests and handshakes that clients failed.
-    pub failures: ReasonTotals,
-}
-
-/// One worker's counter of one rule.
+/// One worker's counter of one match rule, on a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct RuleShard(pub(super) Counter);

@@ -1,7 +1,9 @@
-//! The closed sets of words that the request record, metrics and logs are made of. Each set is written once: its values,
-//! their words and how a word is parsed.
+//! The closed sets of words that request records, metrics, logs and response headers share.
+//!
+//! [`words!`] declares each set in one place: an enum, the word of each value, and the functions that print and parse
+//! it. The words are part of the interface: alerts and log queries match on them.
 
-/// Defines a closed set of words: the enum, every value in order, and the word that metrics, logs and headers show.
+/// Declares a closed set of words: an enum with `ALL`, `COUNT`, `as_str`, `parse`, `index` and `Display`.
 macro_rules! words {
     ($(#[$outer:meta])* $vis:vis enum $name:ident { $($(#[$doc:meta])* $variant:ident $word:literal,)* }) => {
         $(#[$outer])*
@@ -9,22 +11,22 @@ macro_rules! words {
         $vis enum $name { $($(#[$doc])* $variant,)* }
 
         impl $name {
-            /// Every value, in the order of its index.
+            /// Every value, in declaration order.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
-            /// How many values there are.
+            /// Number of values.
             pub const COUNT: usize = Self::ALL.len();
 
-            /// The word that metrics, logs and response headers show.
+            /// Returns the word of this value.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
             }
 
-            /// The value with this word.
+            /// Returns the value with this word; `None` if there is none.
             pub fn parse(word: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|value| value.as_str() == word)
             }
 
-            /// Position in [`Self::ALL`].
+            /// Returns the position in [`Self::ALL`].
             pub const fn index(self) -> usize {
                 self as usize
             }
@@ -101,6 +103,59 @@ words! {
         Refused "refused",
         /// Another status that `retry.on` names.
         Status "status",
+    }
+}
+
+words! {
+    /// A limit of a version: the `limit` of `cutover_limit_rejections_total`.
+    pub enum Limit {
+        /// Open connections: none became free within the wait for one.
+        Connections "connections",
+        /// Requests that wait for a connection, or for a stream on one.
+        Pending "pending",
+        /// Requests in flight.
+        Requests "requests",
+        /// Retries in flight.
+        Retries "retries",
+        /// HTTP/2 streams: none became free within the wait for one.
+        Streams "streams",
+    }
+}
+
+impl Limit {
+    /// Returns the reason of a request that this limit refused.
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::Connections => Reason::LimitConnections,
+            Self::Pending => Reason::LimitPending,
+            Self::Requests => Reason::LimitRequests,
+            Self::Retries => Reason::LimitRetries,
+            Self::Streams => Reason::LimitStreams,
+        }
+    }
+}
+
+words! {
+    /// Why outlier detection suspects an endpoint: the `reason` of `cutover_ejections_total`.
+    pub enum EjectionReason {
+        /// `outlier.consecutive_5xx` responses of 500 or above in a row.
+        Consecutive5xx "consecutive_5xx",
+        /// `outlier.consecutive_gateway` gateway failures in a row.
+        ConsecutiveGateway "consecutive_gateway",
+        /// A success rate far below that of the pool.
+        SuccessRate "success_rate",
+    }
+}
+
+words! {
+    /// A step of outlier detection: the `outcome` of `cutover_ejections_total`.
+    pub enum EjectionOutcome {
+        /// An outlier was found.
+        Detected "detected",
+        /// It was ejected.
+        Enforced "enforced",
+        /// It was not ejected, because `outlier.max_ejected` was reached.
+        Overflow "overflow",
     }
 }
 

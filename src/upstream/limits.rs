@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use crate::telemetry::record::Reason;
+pub(crate) use crate::telemetry::record::Limit;
 
 /// Waiting requests of all versions.
 static WAITING: AtomicU32 = AtomicU32::new(0);
@@ -22,44 +22,6 @@ static WAITING: AtomicU32 = AtomicU32::new(0);
 /// Whether a request waits for a connection to any version: if not, nobody need be looked for.
 pub(crate) fn anybody_waits() -> bool {
     WAITING.load(Ordering::SeqCst) > 0
-}
-
-/// What has a ceiling; its number is the index of its name in [`crate::telemetry::names::LIMITS`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// Open connections, and the wait for one lasted too long.
-    Connections,
-    /// Requests that wait for a connection, or for a stream on one.
-    Pending,
-    /// Requests in flight.
-    Requests,
-    /// Retries in flight.
-    Retries,
-    /// Streams on HTTP/2 connections, and the wait for one lasted too long.
-    Streams,
-}
-
-impl Limit {
-    /// For [`crate::telemetry::VersionShard::limit_rejected`].
-    pub fn index(self) -> usize {
-        self as usize
-    }
-
-    /// The word for it in `x-cutover-reason`, logs and metrics.
-    pub fn reason(self) -> Reason {
-        match self {
-            Self::Connections => Reason::LimitConnections,
-            Self::Pending => Reason::LimitPending,
-            Self::Requests => Reason::LimitRequests,
-            Self::Retries => Reason::LimitRetries,
-            Self::Streams => Reason::LimitStreams,
-        }
-    }
-
-    /// As the configuration and the metrics name it.
-    pub fn name(self) -> &'static str {
-        crate::telemetry::names::LIMITS[self.index()]
-    }
 }
 
 /// What a version is busy with, of all workers.

@@ -15,20 +15,6 @@ fn slots() -> Arc<ConnectionSlots> {
 }
 
 #[test]
-fn limits_are_named_as_the_metrics_name_them() {
-    let all = [
-        Limit::Connections,
-        Limit::Pending,
-        Limit::Requests,
-        Limit::Retries,
-        Limit::Streams,
-    ];
-    let named = all.map(Limit::name);
-    let names = ["connections", "pending", "requests", "retries", "streams"];
-    assert_eq!(named, names);
-}
-
-#[test]
 fn a_ceiling_lets_so_many_in_and_zero_everybody() {
     let gauge = ActiveCount::default();
     let inside: Vec<_> = (0..3).map_while(|_| gauge.try_enter(3)).collect();

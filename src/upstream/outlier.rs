@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::endpoint::{Endpoint, flag};
 use crate::config::policy;
+pub(crate) use crate::telemetry::record::EjectionReason;
 
 /// Fewest endpoints with enough requests for a judgement by success rate.
 const POOL: usize = 5;
@@ -25,28 +26,6 @@ pub enum AttemptVerdict {
     ServerError,
     /// No connection, a reset, a timeout, 502, 503 or 504.
     Gateway,
-}
-
-/// Why an endpoint is ejected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EjectionReason {
-    /// So many 5xx in a row.
-    Consecutive5xx,
-    /// So many gateway failures in a row.
-    ConsecutiveGateway,
-    /// Its success rate is far below the pool's.
-    SuccessRate,
-}
-
-impl EjectionReason {
-    /// As metrics and logs name it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Consecutive5xx => "consecutive_5xx",
-            Self::ConsecutiveGateway => "consecutive_gateway",
-            Self::SuccessRate => "success_rate",
-        }
-    }
 }
 
 /// A worker saw the failure that ejects an endpoint; until it is judged it carries [`flag::SUSPECT`].

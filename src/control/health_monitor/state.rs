@@ -14,6 +14,7 @@ use super::pace::CheckPacer;
 use crate::config::policy;
 use crate::snapshot::{Service, Snapshot, Version};
 use crate::telemetry::Telemetry;
+use crate::telemetry::record::EjectionOutcome;
 use crate::telemetry::registry::Ejection;
 use crate::upstream::Endpoint;
 use crate::upstream::endpoint::{CheckNote, flag};
@@ -299,21 +300,21 @@ impl MonitorState {
                 service: service.to_string(),
                 version: version.to_string(),
                 endpoint: endpoint.name.to_string(),
-                reason,
+                reason: decision.reason,
                 outcome,
             });
         };
-        count("detected");
+        count(EjectionOutcome::Detected);
         let name = &endpoint.name;
         match decision.out_for {
             Some(out_for) => {
                 endpoint.state.raise(flag::EJECTED);
                 endpoint.state.set_ejected_until(Some(now + out_for));
-                count("enforced");
+                count(EjectionOutcome::Enforced);
                 tracing::warn!(%service, %version, endpoint = %name, reason, ejected_for = ?out_for, "outlier ejected");
             }
             None => {
-                count("overflow");
+                count(EjectionOutcome::Overflow);
                 let pool = self.pools.get(&ward.pool);
                 let every = pool.map_or(LATER, |p| p.terms.interval);
                 if let Some(left_out) = ward.excuse(every, now) {

@@ -79,7 +79,7 @@ impl Stage {
     fn counted(&self, outcome: &str) -> u64 {
         let all = self.telemetry.ejections();
         all.iter()
-            .filter(|(e, _)| e.outcome == outcome)
+            .filter(|(e, _)| e.outcome.as_str() == outcome)
             .map(|(_, n)| n)
             .sum()
     }

@@ -146,6 +146,7 @@ impl Families {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::record::{EjectionOutcome, EjectionReason};
     use crate::telemetry::registry::Ejection;
 
     /// Service `shop` with these versions, each with the endpoint `a:1`, and this listener.
@@ -172,8 +173,8 @@ mod tests {
                 service: "shop".into(),
                 version: version.into(),
                 endpoint: "a:1".into(),
-                reason: "consecutive_5xx",
-                outcome: "enforced",
+                reason: EjectionReason::Consecutive5xx,
+                outcome: EjectionOutcome::Enforced,
             });
         }
         telemetry.rules("shop", 1);
