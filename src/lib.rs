@@ -1,14 +1,18 @@
-//! cutover: a Layer-7 reverse proxy in whose data path deployments happen.
+//! cutover: a Layer-7 reverse proxy that shifts live traffic between versions, inside the proxy.
 //!
-//! The rooms, from the ground up; a room imports only from lower floors (`tests/architecture.rs` checks it).
+//! The modules are listed in layers, lowest first. A module imports only from lower layers, never from its own;
+//! `tests/architecture.rs` checks this. The binary calls [`cli::main`] and nothing else.
 
 #![warn(unreachable_pub, unused_qualifications)]
+
+// First, because other rooms use its macro `words!`.
+#[macro_use]
+pub mod telemetry;
 
 pub mod config;
 pub mod http1;
 pub(crate) mod http2;
 pub(crate) mod net;
-pub mod telemetry;
 
 pub mod routing;
 pub mod upstream;
