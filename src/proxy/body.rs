@@ -1,4 +1,10 @@
-//! Bodies on their way: one pump for both directions, and the client's body as attempts need it.
+//! Body transfer: [`Flow`] copies one direction of an exchange, [`Upload`] is the client's body
+//! across all tries of a request.
+//!
+//! A flow pulls pieces from a [`Source`] and pushes them into a [`Sink`] until one of them would
+//! block. Between two plain TCP sockets with a large body it splices through a pipe instead, so
+//! that the bytes never enter user space. An upload wraps a flow, keeps a bounded copy of what was
+//! sent so that a retry can send it again, and enforces `limits.body_bytes`.
 
 use std::future::Future;
 use std::pin::pin;
@@ -10,75 +16,74 @@ use super::wire::{BodyPiece, PumpError, Sink, Source, WireError};
 use crate::net::buffer::LentPipe;
 use crate::net::{BudgetShare, ByteBudget};
 
-/// One direction's progress.
+/// Progress of one direction of an exchange.
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
-    /// Bytes moved, and one more for the end: whoever watches for silence compares it.
+    /// Bytes moved, plus one once the end has been handed to the kernel: it changes with every
+    /// progress, so idle timeouts compare it with its former value.
     pub moved: u64,
-    /// The trailers that came at the end.
+    /// Trailers that ended the body.
     pub trailers: Option<HeaderMap>,
-    /// The last time it waited, it waited for the sink.
+    /// The last poll was pending on the sink rather than on the source.
     pub waits_for_sink: bool,
-    /// The last time it waited, nothing was held back, and only the source could wake it.
-    pub rests: bool,
+    /// The last poll was pending on the source alone, with nothing left to flush: only the source
+    /// can wake the task.
+    pub idle: bool,
     ended: bool,
     done: bool,
     pipe: Option<LentPipe>,
-    /// How often in a row the pipe took little.
-    trickles: u8,
-    /// Nothing goes by way of a pipe any more.
-    unpiped: bool,
-    /// What was moved when this turn began.
+    /// Consecutive splices that moved less than [`SMALL_SPLICE`].
+    small_splices: u8,
+    /// No further bytes are spliced into a pipe. Those that are in one still have to leave it.
+    splice_off: bool,
+    /// Value of `moved` at the start of the current turn.
     turn_from: u64,
-    /// Bytes that a turn moves at most, less [`TURN`].
-    turn_less: u64,
-    /// The last time it waited, it did so only because its turn was over.
+    /// How much shorter than [`TURN`] a turn is. Stored as a reduction so that 0, the default,
+    /// means a full turn.
+    turn_reduction: u64,
+    /// The last poll was pending only because the turn was used up.
     yielded: bool,
 }
 
-/// Most bytes that a body moves in a turn; then whatever else became ready has one.
+/// Bytes that a body may move before its task yields to other tasks of the worker.
 pub(crate) const TURN: u64 = 1 << 20;
 
-/// A pipe that takes less than this is as dear as reading and writing.
-const TRICKLE: usize = 32 * 1024;
-/// So often in a row.
-const TRICKLES: u8 = 4;
+/// Below this many bytes a splice costs as much as a read and a write.
+const SMALL_SPLICE: usize = 32 * 1024;
+/// Consecutive small splices after which a body is copied instead.
+const MAX_SMALL_SPLICES: u8 = 4;
 
 impl Flow {
-    /// A body that moves at most `bytes` in a turn, instead of [`TURN`].
+    /// A flow whose turns are `bytes` long, at most [`TURN`].
     pub(crate) fn in_turns_of(bytes: u64) -> Self {
         Self {
-            turn_less: TURN.saturating_sub(bytes),
+            turn_reduction: TURN.saturating_sub(bytes),
             ..Self::default()
         }
     }
 
-    /// Everything has come from the source.
+    /// Whether the source has ended. Some of its bytes may still have to be written.
     pub(crate) fn is_source_done(&self) -> bool {
         self.ended
     }
 
-    /// The last time it waited, it waited because the sink doesn't take what there is.
+    /// Whether the last poll was pending because the sink's peer doesn't read.
     pub(crate) fn is_blocked(&self) -> bool {
         self.waits_for_sink && !self.yielded
     }
 
-    /// What comes goes by way of a pipe.
+    /// Whether bytes are being spliced.
     pub(crate) fn is_piped(&self) -> bool {
         self.pipe.is_some()
     }
 
-    /// The source has ended; some of what it sent may not have been handed on yet.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.ended
-    }
-
-    /// Bytes moved.
+    /// Content bytes moved.
     pub(crate) fn bytes(&self) -> u64 {
         self.moved - u64::from(self.done)
     }
 
-    /// Moves what can be moved. Ready when the whole body, trailers included, has been handed to the kernel.
+    /// Moves bytes until one end would block. Ready once the whole body, trailers included, has
+    /// been handed to the kernel; polling again is harmless.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -86,11 +91,11 @@ impl Flow {
         sink: &mut impl Sink,
     ) -> Poll<Result<(), PumpError>> {
         self.turn_from = self.moved;
-        self.rests = false;
+        self.idle = false;
         self.yielded = false;
         while !self.ended {
             ready!(self.poll_turn(cx));
-            if !self.unpiped || self.pipe.is_some() {
+            if !self.splice_off || self.pipe.is_some() {
                 ready!(self.poll_pipe(cx, source, sink))?;
             }
             match source.poll_piece(cx) {
@@ -110,9 +115,7 @@ impl Flow {
                 }
                 Poll::Ready(Ok(BodyPiece::End)) => self.ended = true,
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(PumpError::Source(e))),
-                Poll::Pending => {
-                    return self.wait_for_source(cx, sink);
-                }
+                Poll::Pending => return self.wait_for_source(cx, sink),
             }
         }
         self.waits_for_sink = true;
@@ -126,35 +129,40 @@ impl Flow {
 }
 
 impl Flow {
-    /// Pending when the turn is over; the next begins when the worker has looked for what else is ready.
+    /// Pending when the turn is used up. A fast source and a fast sink never block each other, so
+    /// without turns one large body would starve every other task of the worker. `yield_now` wakes
+    /// this task after the runtime has polled the I/O driver.
     #[inline]
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.moved - self.turn_from <= TURN - self.turn_less {
+        if self.moved - self.turn_from <= TURN - self.turn_reduction {
             return Poll::Ready(());
         }
-        // Neither end is to blame for this wait.
+        // Timeouts ask which end a flow waits for. It waits for neither now; naming the sink keeps
+        // the source from being blamed for silence, and `yielded` clears the sink.
         self.waits_for_sink = true;
         self.yielded = true;
         pin!(tokio::task::yield_now()).poll(cx)
     }
 
-    /// The source has nothing now, and wakes when it has: till then nothing is held back.
+    /// The source is pending and has registered the waker: flushes the sink before the task
+    /// sleeps, since nothing may follow for a long time. Never `Ready(Ok)`.
     #[inline]
-    fn wait_for_source(
+    fn wait_for_source<T>(
         &mut self,
         cx: &mut Context<'_>,
         sink: &mut impl Sink,
-    ) -> Poll<Result<(), PumpError>> {
+    ) -> Poll<Result<T, PumpError>> {
         self.waits_for_sink = false;
         match sink.poll_flush(cx) {
             Poll::Ready(Err(e)) => return Poll::Ready(Err(PumpError::Sink(e))),
-            Poll::Ready(Ok(())) => self.rests = true,
+            Poll::Ready(Ok(())) => self.idle = true,
             Poll::Pending => {}
         }
         Poll::Pending
     }
 
-    /// Moves bytes from socket to socket, as long as that is possible and worth it.
+    /// Splices from socket to socket for as long as both ends offer their socket and it pays.
+    /// `Ready(Ok)` with an empty pipe: the body continues by copying.
     fn poll_pipe(
         &mut self,
         cx: &mut Context<'_>,
@@ -163,78 +171,134 @@ impl Flow {
     ) -> Poll<Result<(), PumpError>> {
         loop {
             ready!(self.poll_turn(cx));
+            // The pipe is emptied before it is filled again. `splice` returns EAGAIN both for a
+            // full pipe and for an empty socket, so with bytes in the pipe a fill could wait for a
+            // socket that is readable already.
             if let Some(pipe) = &mut self.pipe
                 && pipe.held() > 0
             {
                 self.waits_for_sink = true;
-                ready!(sink.poll_clear(cx)).map_err(PumpError::Sink)?;
-                let Some((to, _)) = sink.splice_sink() else {
-                    return Poll::Ready(Err(PumpError::Sink(WireError::Cut)));
-                };
-                let n = ready!(pipe.poll_give(cx, to)).map_err(|e| PumpError::Sink(e.into()))?;
-                if n == 0 {
-                    return Poll::Ready(Err(PumpError::Sink(WireError::Cut)));
-                }
-                sink.spliced_to(n);
-                self.moved += n as u64;
-                continue;
-            }
-            let Some((from, most)) = source.splice_source().filter(|_| !self.unpiped) else {
+                self.moved += ready!(poll_empty_pipe(cx, pipe, sink))?;
+            } else if !ready!(self.poll_fill_pipe(cx, source, sink))? {
                 self.pipe = None;
                 return Poll::Ready(Ok(()));
-            };
-            let Some((_, room)) = sink.splice_sink() else {
-                // Without room the sink refuses what comes next, when it is written.
-                self.unpiped = true;
-                continue;
-            };
-            // What is in the pipe can't be refused any more.
-            let most = most.min(room);
-            if self.pipe.is_none() {
-                self.pipe = source.pipe();
             }
-            let Some(pipe) = &mut self.pipe else {
-                self.unpiped = true;
-                continue;
-            };
-            let Poll::Ready(taken) = pipe.poll_take(cx, from, most) else {
-                return self.wait_for_source(cx, sink);
-            };
-            match taken {
-                Ok(n) if n > 0 => {
-                    source.spliced_from(n);
-                    let little = n < TRICKLE && n as u64 != most;
-                    self.trickles = if little { self.trickles + 1 } else { 0 };
-                    if self.trickles >= TRICKLES {
-                        source.splice_is_slow();
-                        self.unpiped = true;
-                    }
-                }
-                // The end: reading meets it again, and knows what it means. Or there is no way round for these sockets.
-                Ok(_) => self.unpiped = true,
-                Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => self.unpiped = true,
-                Err(e) => return Poll::Ready(Err(PumpError::Source(e.into()))),
+        }
+    }
+
+    /// Splices from the source's socket into the pipe, which has to be empty. `false`: nothing was
+    /// spliced, and the caller has to copy.
+    #[inline]
+    fn poll_fill_pipe(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Source,
+        sink: &mut impl Sink,
+    ) -> Poll<Result<bool, PumpError>> {
+        if self.splice_off {
+            return Poll::Ready(Ok(false));
+        }
+        // A source has none while it holds bytes that were read with the head, or hasn't proved
+        // to be fast. That may change, so splicing stays on.
+        let Some((from, most)) = source.splice_source() else {
+            return Poll::Ready(Ok(false));
+        };
+        // The sink can't splice (TLS, HTTP/2, chunks), or the announced length is used up. In the
+        // latter case the copying path reports the surplus as an error.
+        let Some((_, room)) = sink.splice_sink() else {
+            self.splice_off = true;
+            return Poll::Ready(Ok(false));
+        };
+        // Bytes in the pipe can't be refused any more, so the sink's framing limits them here.
+        let most = most.min(room);
+        if self.pipe.is_none() {
+            self.pipe = source.pipe();
+        }
+        let Some(pipe) = &mut self.pipe else {
+            self.splice_off = true;
+            return Poll::Ready(Ok(false));
+        };
+        let Poll::Ready(spliced) = pipe.poll_take(cx, from, most) else {
+            return self.wait_for_source(cx, sink);
+        };
+        match spliced {
+            // End of stream. `splice` can't tell a complete body from a truncated one; the read
+            // that follows returns 0 again, and the decoder knows which it is.
+            Ok(0) => {
+                self.splice_off = true;
+                Poll::Ready(Ok(false))
             }
+            Ok(n) => {
+                source.spliced_from(n);
+                self.judge_splice(n, most, source);
+                Poll::Ready(Ok(true))
+            }
+            // EINVAL: the kernel can't splice this socket.
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => {
+                self.splice_off = true;
+                Poll::Ready(Ok(false))
+            }
+            Err(e) => Poll::Ready(Err(PumpError::Source(e.into()))),
+        }
+    }
+
+    /// Turns splicing off after several small splices in a row. The last piece of a body
+    /// (`n == most`) says nothing about the source's speed.
+    #[inline]
+    fn judge_splice(&mut self, n: usize, most: u64, source: &mut impl Source) {
+        let is_small = n < SMALL_SPLICE && n as u64 != most;
+        self.small_splices = if is_small { self.small_splices + 1 } else { 0 };
+        if self.small_splices >= MAX_SMALL_SPLICES {
+            source.splice_is_slow();
+            self.splice_off = true;
         }
     }
 }
 
-/// The client's body through all attempts: what has been sent is kept, up to a limit, so that it can be sent again.
+/// Splices from the pipe to the sink's socket; returns how many bytes left the pipe.
+#[inline]
+fn poll_empty_pipe(
+    cx: &mut Context<'_>,
+    pipe: &mut LentPipe,
+    sink: &mut impl Sink,
+) -> Poll<Result<u64, PumpError>> {
+    // What the sink has gathered, such as the response head, comes first on the wire.
+    ready!(sink.poll_clear(cx)).map_err(PumpError::Sink)?;
+    let Some((to, _)) = sink.splice_sink() else {
+        return Poll::Ready(Err(PumpError::Sink(WireError::Cut)));
+    };
+    let n = ready!(pipe.poll_give(cx, to)).map_err(|e| PumpError::Sink(e.into()))?;
+    if n == 0 {
+        return Poll::Ready(Err(PumpError::Sink(WireError::Cut)));
+    }
+    sink.spliced_to(n);
+    Poll::Ready(Ok(n as u64))
+}
+
+/// A request body across all tries of its request.
+///
+/// Holds a copy of the bytes that were taken from the client, up to a limit, so that another try
+/// can send them again. A body that outgrows the copy, or for which the byte budget has no room,
+/// continues as a stream and can't be sent twice.
 #[derive(Debug)]
 pub(crate) struct Upload {
     flow: Flow,
-    ledger: Ledger,
+    replay: ReplayBuffer,
 }
 
-/// What has been taken from the client.
+/// The bytes taken from the client, and how many of them the current try has sent.
 #[derive(Debug)]
-struct Ledger {
-    kept: Vec<u8>,
-    /// What `kept` may take of the memory for bodies; `None`: it isn't counted.
+struct ReplayBuffer {
+    bytes: Vec<u8>,
+    /// The capacity of `bytes` is charged to this share of the body budget; `None`: uncharged.
     share: Option<BudgetShare>,
-    keep: usize,
-    replayed: usize,
+    /// Once more bytes than this have been sent, none are kept.
+    max_kept: usize,
+    /// How many of `bytes` the current try has sent.
+    sent: usize,
+    /// `bytes` is everything that was taken from the client.
     complete: bool,
+    /// Bytes taken from the client.
     seen: u64,
     limit: u64,
     too_large: bool,
@@ -243,20 +307,21 @@ struct Ledger {
 /// Why an upload stopped.
 #[derive(Debug)]
 pub(crate) enum UploadError {
-    /// Source or sink broke.
+    /// The client (source) or the upstream (sink) failed.
     Pump(PumpError),
-    /// More than `limits.body_bytes`.
+    /// The body exceeds `limits.body_bytes`.
     TooLarge,
 }
 
 impl Upload {
-    /// At most `limit` bytes; up to `keep` of them are kept for another attempt (0 where there won't be one).
-    pub(crate) fn new(limit: Option<u64>, keep: usize) -> Self {
-        let ledger = Ledger {
-            kept: Vec::new(),
+    /// A body of at most `limit` bytes. Up to `max_kept` sent bytes are kept for another try; pass
+    /// 0 if there can't be one.
+    pub(crate) fn new(limit: Option<u64>, max_kept: usize) -> Self {
+        let replay = ReplayBuffer {
+            bytes: Vec::new(),
             share: None,
-            keep,
-            replayed: 0,
+            max_kept,
+            sent: 0,
             complete: true,
             seen: 0,
             limit: limit.unwrap_or(u64::MAX),
@@ -264,24 +329,25 @@ impl Upload {
         };
         Self {
             flow: Flow::default(),
-            ledger,
+            replay,
         }
     }
 
-    /// What is kept takes its bytes from this budget. Called before anything is read.
+    /// Charges the kept bytes to `budget`. To be called before anything is read.
     pub(crate) fn take_from(&mut self, budget: ByteBudget) {
-        self.ledger.share = Some(BudgetShare::new(budget));
+        self.replay.share = Some(BudgetShare::new(budget));
     }
 
-    /// Whether everything that was taken from the client can be sent again.
+    /// Whether everything that was taken from the client has been kept.
     pub(crate) fn can_rewind(&self) -> bool {
-        self.ledger.complete
+        self.replay.complete
     }
 
-    /// Begins again from the first byte, for another attempt; only where [`Self::can_rewind`].
+    /// Starts over from the first byte for another try. Only valid if [`Self::can_rewind`].
     pub(crate) fn rewind(&mut self) {
         debug_assert!(self.can_rewind());
-        self.ledger.replayed = 0;
+        self.replay.sent = 0;
+        // Trailers and the end of the body come from the client only once, so they carry over.
         let trailers = self.flow.trailers.take();
         self.flow = Flow {
             trailers,
@@ -290,22 +356,23 @@ impl Upload {
         };
     }
 
-    /// Reads the body, to be sent later; ready when it is whole, or `most` bytes of it are there, or the budget has no room for more.
+    /// Reads ahead without sending. Ready once the body is complete, `most` bytes have been read,
+    /// or the budget is used up.
     pub(crate) fn poll_buffer(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Source,
         most: u64,
     ) -> Poll<Result<(), UploadError>> {
-        let ledger = &mut self.ledger;
-        while ledger.seen < most {
+        let replay = &mut self.replay;
+        while replay.seen < most {
             let piece = ready!(source.poll_piece(cx))
                 .map_err(|e| UploadError::Pump(PumpError::Source(e)))?;
             if let BodyPiece::Data(n) = piece {
-                if !ledger.buffer(source.data(), most as usize) {
+                if !replay.buffer(source.data(), most as usize) {
                     break;
                 }
-                ledger.seen += n as u64;
+                replay.seen += n as u64;
                 source.consume(n);
                 continue;
             }
@@ -318,58 +385,57 @@ impl Upload {
         Poll::Ready(Ok(()))
     }
 
-    /// So many bytes were read by [`Self::poll_buffer`].
-    pub(crate) fn held(&self) -> u64 {
-        self.ledger.seen
-    }
-
-    /// Bytes that have come from the client.
+    /// Content bytes received from the client.
     pub(crate) fn received(&self) -> u64 {
-        self.ledger.seen
+        self.replay.seen
     }
 
-    /// Progress.
+    /// Progress of the current try.
     pub(crate) fn flow(&self) -> &Flow {
         &self.flow
     }
 
-    /// Moves what can be moved. Ready when the whole body has been handed to the kernel.
+    /// Sends the kept bytes again, then relays the rest as it arrives. Ready once the whole body
+    /// has been handed to the kernel.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Source,
         sink: &mut impl Sink,
     ) -> Poll<Result<(), UploadError>> {
-        let ledger = &mut self.ledger;
-        while ledger.replayed < ledger.kept.len() {
+        let replay = &mut self.replay;
+        while replay.sent < replay.bytes.len() {
             self.flow.waits_for_sink = true;
-            let n = ready!(sink.poll_write(cx, &ledger.kept[ledger.replayed..]))
+            let n = ready!(sink.poll_write(cx, &replay.bytes[replay.sent..]))
                 .map_err(|e| UploadError::Pump(PumpError::Sink(e)))?;
-            ledger.replayed += n;
+            replay.sent += n;
             self.flow.moved += n as u64;
         }
-        let result = self.flow.poll(cx, &mut Tap { source, ledger }, sink);
-        if self.ledger.too_large {
+        let result = self.flow.poll(cx, &mut Tap { source, replay }, sink);
+        // The tap reports an oversized body as a cut source, since a source has no such error.
+        if self.replay.too_large {
             return Poll::Ready(Err(UploadError::TooLarge));
         }
         result.map_err(UploadError::Pump)
     }
 }
 
-/// A source that writes down what is taken from it.
+/// The client's connection, with a copy of every consumed byte going to the replay buffer. Offers
+/// no socket to splice from: spliced bytes could be neither kept nor counted against the limit.
 struct Tap<'a, S> {
     source: &'a mut S,
-    ledger: &'a mut Ledger,
+    replay: &'a mut ReplayBuffer,
 }
 
 impl<S: Source> Source for Tap<'_, S> {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPiece, WireError>> {
         let piece = self.source.poll_piece(cx);
         if let Poll::Ready(Ok(BodyPiece::Data(n))) = piece
-            && self.ledger.seen + n as u64 > self.ledger.limit
+            && self.replay.seen + n as u64 > self.replay.limit
         {
-            // Before a byte of it goes up: the upstream must not take a body that was refused for a whole one.
-            self.ledger.too_large = true;
+            // Checked before any byte beyond the limit is sent: with chunked framing the upstream
+            // could otherwise take a refused body for a complete one.
+            self.replay.too_large = true;
             return Poll::Ready(Err(WireError::Cut));
         }
         piece
@@ -378,7 +444,7 @@ impl<S: Source> Source for Tap<'_, S> {
         self.source.data()
     }
     fn consume(&mut self, n: usize) {
-        self.ledger.note(&self.source.data()[..n]);
+        self.replay.note(&self.source.data()[..n]);
         self.source.consume(n);
     }
     fn take_trailers(&mut self) -> HeaderMap {
@@ -392,35 +458,36 @@ impl<S: Source> Source for Tap<'_, S> {
     }
 }
 
-impl Ledger {
-    /// Adds to what is kept, unless the budget has no room for it. The memory grows by doubling, up to `most` bytes.
+impl ReplayBuffer {
+    /// Appends `bytes`; `false` if the budget has no room. Capacity doubles, up to `most` bytes.
     fn buffer(&mut self, bytes: &[u8], most: usize) -> bool {
         const LEAST: usize = 1024;
-        let len = self.kept.len() + bytes.len();
-        if len > self.kept.capacity() {
-            let capacity = (2 * self.kept.capacity()).max(LEAST).min(most).max(len);
+        let len = self.bytes.len() + bytes.len();
+        if len > self.bytes.capacity() {
+            let capacity = (2 * self.bytes.capacity()).max(LEAST).min(most).max(len);
             if let Some(share) = &mut self.share
                 && !share.grow_to(capacity)
             {
                 return false;
             }
-            self.kept.reserve_exact(capacity - self.kept.len());
+            self.bytes.reserve_exact(capacity - self.bytes.len());
         }
-        self.kept.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(bytes);
         true
     }
 
+    /// Accounts for bytes that went straight to the sink, and keeps them while that is possible.
     fn note(&mut self, bytes: &[u8]) {
         self.seen += bytes.len() as u64;
         if !self.complete {
             return;
         }
-        if self.kept.len() + bytes.len() > self.keep || !self.buffer(bytes, self.keep) {
+        if self.bytes.len() + bytes.len() > self.max_kept || !self.buffer(bytes, self.max_kept) {
             self.complete = false;
-            self.kept = Vec::new();
+            self.bytes = Vec::new();
             self.share = None;
         }
-        self.replayed = self.kept.len();
+        self.sent = self.bytes.len();
     }
 }
 

@@ -4,7 +4,7 @@
 //! A client that sends a body of 10 KiB by the byte would have them for minutes, a thousand such clients all that there are.
 //! So what is to be held of a body of stated length is read first. What came with its head needs no holding, and goes as it lies.
 //! Bodies whose length nobody states stream at once, for they may be one half of a conversation; and the rest of a large one does.
-//! When all places are taken, those that are behind give theirs up ([`super::Worker::spare_uploads`]).
+//! When all places are taken, those that are behind give theirs up ([`super::Worker::shed_slow_uploads`]).
 //!
 //! What is held is bounded for each worker, and for each HTTP/2 connection ([`crate::net::ByteBudget`]). A body for which there is no room
 //! streams: the peer's window, or its socket, then takes no more than the upstream does.
@@ -90,7 +90,7 @@ impl<F: Fields> RequestContext<'_, F> {
                 self.watch.enter(TaskPhase::Head);
                 pace(self.request, self.body_timeout(), self.watch)
             });
-            if let Some(wait) = rate.news(self.watch.now_ms(), upload.held(), true) {
+            if let Some(wait) = rate.news(self.watch.now_ms(), upload.received(), true) {
                 self.arm_silence(wait);
             }
             self.late(cx)

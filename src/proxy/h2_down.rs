@@ -42,9 +42,9 @@ pub(crate) struct OfConnection {
 /// An HTTP/2 stream from a client.
 #[derive(Debug)]
 pub(crate) struct H2Down {
-    inlet: ReceiveHalf,
+    receive: ReceiveHalf,
     respond: SendResponse<Out>,
-    outlet: Option<SendHalf>,
+    send: Option<SendHalf>,
     outbox: Outbox,
     progress: FrameAllowance,
     bodies: ByteBudget,
@@ -80,9 +80,9 @@ impl H2Down {
             bulk,
         } = of_connection;
         Self {
-            inlet: ReceiveHalf::new(body, ended, length, flaws),
+            receive: ReceiveHalf::new(body, ended, length, flaws),
             respond,
-            outlet: None,
+            send: None,
             outbox,
             progress,
             bodies,
@@ -99,8 +99,8 @@ impl H2Down {
     }
 
     fn reset(&mut self, reason: Reason) {
-        match &mut self.outlet {
-            Some(outlet) => outlet.reset(reason),
+        match &mut self.send {
+            Some(send) => send.reset(reason),
             None => self.respond.send_reset(reason),
         }
     }
@@ -110,8 +110,8 @@ impl H2Down {
         self.reset(Reason::INTERNAL_ERROR);
     }
 
-    fn outlet(&mut self) -> Result<&mut SendHalf, WireError> {
-        self.outlet.as_mut().ok_or(WireError::Cut)
+    fn send_half(&mut self) -> Result<&mut SendHalf, WireError> {
+        self.send.as_mut().ok_or(WireError::Cut)
     }
 }
 
@@ -154,7 +154,7 @@ impl Downstream for H2Down {
             .send_response(head, ended)
             .map_err(wire_error)?;
         let (outbox, progress) = (self.outbox.clone(), self.progress.clone());
-        self.outlet = Some(SendHalf::new(stream, ended, outbox, Some(progress)));
+        self.send = Some(SendHalf::new(stream, ended, outbox, Some(progress)));
         Ok(())
     }
 
@@ -178,10 +178,10 @@ impl Downstream for H2Down {
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
-        match &mut self.outlet {
+        match &mut self.send {
             // A stream that ended well has nothing more to say.
-            Some(outlet) if outlet.has_ended() => Poll::Pending,
-            Some(outlet) => outlet.poll_reset(cx).map(|()| Gone::Left),
+            Some(send) if send.has_ended() => Poll::Pending,
+            Some(send) => send.poll_reset(cx).map(|()| Gone::Left),
             None => self.respond.poll_reset(cx).map(|_| Gone::Left),
         }
     }
@@ -189,7 +189,7 @@ impl Downstream for H2Down {
 
 impl Source for H2Down {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPiece, WireError>> {
-        let polled = ready!(self.inlet.poll_piece(cx));
+        let polled = ready!(self.receive.poll_piece(cx));
         if matches!(&polled, Err(WireError::Bad(reject)) if *reject == PSEUDO_IN_TRAILERS) {
             // Malformed: a stream error (RFC 9113 §8.1.1). Trailers that are only too large are answered.
             self.reset(Reason::PROTOCOL_ERROR);
@@ -197,10 +197,10 @@ impl Source for H2Down {
         Poll::Ready(polled)
     }
     fn data(&self) -> &[u8] {
-        self.inlet.data()
+        self.receive.data()
     }
     fn consume(&mut self, n: usize) {
-        self.inlet.consume(n);
+        self.receive.consume(n);
         let before = self.taken;
         self.taken += n as u64;
         if before <= BULK && self.taken > BULK {
@@ -208,28 +208,28 @@ impl Source for H2Down {
         }
     }
     fn take_trailers(&mut self) -> HeaderMap {
-        self.inlet.take_trailers()
+        self.receive.take_trailers()
     }
     fn remaining(&self) -> Option<u64> {
-        self.inlet.remaining()
+        self.receive.remaining()
     }
 }
 
 impl Sink for H2Down {
     fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>> {
-        self.outlet()?.poll_write(cx, data).map_err(wire_error)
+        self.send_half()?.poll_write(cx, data).map_err(wire_error)
     }
     fn poll_finish(
         &mut self,
         _: &mut Context<'_>,
         trailers: Option<&HeaderMap>,
     ) -> Poll<Result<(), WireError>> {
-        Poll::Ready(self.outlet()?.finish(trailers).map_err(wire_error))
+        Poll::Ready(self.send_half()?.finish(trailers).map_err(wire_error))
     }
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WireError>> {
         // Before the answer's head there is nothing to flush: an informational head is on its way already.
-        Poll::Ready(match &mut self.outlet {
-            Some(outlet) => outlet.flush().map_err(wire_error),
+        Poll::Ready(match &mut self.send {
+            Some(send) => send.flush().map_err(wire_error),
             None => Ok(()),
         })
     }

@@ -22,8 +22,8 @@ use crate::upstream::h2_conns::Lease;
 #[derive(Debug)]
 pub(crate) struct H2Up {
     // Before the lease, so that the stream has ended when its place is given back.
-    inlet: Option<ReceiveHalf>,
-    outlet: Option<SendHalf>,
+    receive: Option<ReceiveHalf>,
+    send: Option<SendHalf>,
     response: Option<ResponseFuture>,
     body: Option<RecvStream>,
     head: Option<http::Request<()>>,
@@ -48,8 +48,8 @@ impl H2Up {
         request: &Request<'_, F>,
     ) -> Result<Self, Reject> {
         Ok(Self {
-            inlet: None,
-            outlet: None,
+            receive: None,
+            send: None,
             response: None,
             body: None,
             head: Some(head_of(endpoint, request, lease.used)?),
@@ -187,7 +187,7 @@ impl Upstream for H2Up {
                 self.sent = true;
                 self.response = Some(response);
                 let outbox = self.lease.outbox();
-                self.outlet = Some(SendHalf::new(stream, ended, outbox, None));
+                self.send = Some(SendHalf::new(stream, ended, outbox, None));
                 Ok(())
             }
             Err(error) => {
@@ -265,7 +265,7 @@ impl Upstream for H2Up {
                 true => Some(0),
                 false => self.content_length(),
             };
-            self.inlet = Some(ReceiveHalf::new(body, body_ended, length, flaws));
+            self.receive = Some(ReceiveHalf::new(body, body_ended, length, flaws));
         }
     }
 
@@ -280,57 +280,57 @@ impl Upstream for H2Up {
 
 impl Source for H2Up {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPiece, WireError>> {
-        let Some(inlet) = &mut self.inlet else {
+        let Some(receive) = &mut self.receive else {
             return Poll::Ready(Err(WireError::Cut));
         };
-        let polled = ready!(inlet.poll_piece(cx));
-        if let (Err(WireError::Bad(_)), Some(outlet)) = (&polled, &mut self.outlet) {
+        let polled = ready!(receive.poll_piece(cx));
+        if let (Err(WireError::Bad(_)), Some(send)) = (&polled, &mut self.send) {
             // The response is malformed (RFC 9113 §8.1.1). Dropping the stream alone would say CANCEL.
-            outlet.reset(Reason::PROTOCOL_ERROR);
+            send.reset(Reason::PROTOCOL_ERROR);
         }
         Poll::Ready(polled)
     }
     fn data(&self) -> &[u8] {
-        self.inlet.as_ref().map_or(&[], ReceiveHalf::data)
+        self.receive.as_ref().map_or(&[], ReceiveHalf::data)
     }
     fn consume(&mut self, n: usize) {
-        if let Some(inlet) = &mut self.inlet {
-            inlet.consume(n);
+        if let Some(receive) = &mut self.receive {
+            receive.consume(n);
         }
     }
     fn take_trailers(&mut self) -> HeaderMap {
-        self.inlet
+        self.receive
             .as_mut()
             .map(ReceiveHalf::take_trailers)
             .unwrap_or_default()
     }
     fn remaining(&self) -> Option<u64> {
-        self.inlet.as_ref().and_then(ReceiveHalf::remaining)
+        self.receive.as_ref().and_then(ReceiveHalf::remaining)
     }
     fn has_arrived(&self) -> bool {
-        self.inlet.as_ref().is_some_and(ReceiveHalf::has_arrived)
+        self.receive.as_ref().is_some_and(ReceiveHalf::has_arrived)
     }
 }
 
 impl H2Up {
-    fn outlet(&mut self) -> Result<&mut SendHalf, WireError> {
-        self.outlet.as_mut().ok_or(WireError::Cut)
+    fn send_half(&mut self) -> Result<&mut SendHalf, WireError> {
+        self.send.as_mut().ok_or(WireError::Cut)
     }
 }
 
 impl Sink for H2Up {
     fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>> {
-        self.outlet()?.poll_write(cx, data).map_err(wire_error)
+        self.send_half()?.poll_write(cx, data).map_err(wire_error)
     }
     fn poll_finish(
         &mut self,
         _: &mut Context<'_>,
         trailers: Option<&HeaderMap>,
     ) -> Poll<Result<(), WireError>> {
-        Poll::Ready(self.outlet()?.finish(trailers).map_err(wire_error))
+        Poll::Ready(self.send_half()?.finish(trailers).map_err(wire_error))
     }
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WireError>> {
-        Poll::Ready(self.outlet()?.flush().map_err(wire_error))
+        Poll::Ready(self.send_half()?.flush().map_err(wire_error))
     }
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
         self.poll_finish(cx, None)

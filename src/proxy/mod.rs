@@ -1,16 +1,36 @@
-//! One request, from its head to its outcome.
+//! The data path: one request, from its parsed head to its outcome.
 //!
-//! [`handle`] is the whole story: route, version, endpoint, attempt, answer, outcome. The parts:
+//! The listener parses a head and calls [`handle`], which routes the request to a service and a
+//! version and forwards it. Forwarding buffers the start of the body, then tries endpoints until
+//! one has answered or no retry is allowed; a request that gets no answer from an endpoint gets a
+//! [`LocalReply`]. The [`Recording`] collects the facts on the way and publishes them once, when
+//! it is dropped.
 //!
-//! * [`context`]: what stays the same for a request. [`observe`]: its record, and everything that is counted and logged about it.
-//! * [`hold`]: a body is whole, or 64 KiB of it there, before the request takes room in its version. [`placing`]: which version.
-//! * [`tries`]: which endpoint, and what follows a failure ([`retry`] decides, pure). [`attempt`]: an exchange with it; [`connection`]: a connection to it; [`active`]: that it is busy.
-//! * [`exchange`]: the request up and the response down on an open connection, in two phases. [`tunnel`]: what follows a 101. [`body`]: the pump.
-//! * [`respond`]: answers of the proxy itself. [`error`]: what failed, who caused it, and who is told what.
-//! * [`room`]: room for requests when slow downloads take all of it. [`drain`]: when what drains has had its time.
-//! * [`wire`]: what an exchange asks of a connection. [`h1`], [`h1_down`], [`h1_up`]: HTTP/1. [`h2`], [`h2_down`], [`h2_up`]: HTTP/2.
-//! * [`max_forwards`], [`websocket`]: requests that the proxy answers or refuses whatever their route.
-//! * [`headers`]: heads on their way through; [`id`]: the request's id; [`via`]. [`peer`]: the other end of the connection. [`worker`]: what a thread has at hand.
+//! Downstream and upstream connections are generic ([`wire`]): the same code moves a request from
+//! HTTP/1 or HTTP/2 to HTTP/1 or HTTP/2. A request is one task; both directions of its body are
+//! polled inside it, without channels.
+//!
+//! In the order in which a request meets them:
+//!
+//! * [`context`] holds what doesn't change during a request, [`observe`] its record and all that
+//!   is counted and logged about it, [`worker`] the state of the thread that serves it.
+//! * [`max_forwards`] and [`websocket`] answer or refuse some requests before they are routed;
+//!   [`placing`] picks the version.
+//! * [`buffering`] reads the start of a body before the request takes a slot of its version;
+//!   [`pace`] limits how slowly a client may send.
+//! * [`tries`] picks endpoints and acts on failures ([`retry`] is the pure decision).
+//!   [`attempt`] runs one exchange with one endpoint, on a connection from [`connection`];
+//!   [`active`] counts the request as in flight there.
+//! * [`exchange`] sends the request and relays the response. [`body`] copies bytes from a source
+//!   to a sink; [`tunnel`] does so both ways after a 101.
+//! * [`respond`] sends local replies. [`error`] says for each failure who caused it, what the
+//!   client is told and what is charged to the version.
+//! * [`wire`] is the interface to a connection, with [`h1`], [`h1_down`] and [`h1_up`] for HTTP/1,
+//!   [`h2`], [`h2_down`] and [`h2_up`] for HTTP/2. [`headers`], [`id`], [`via`] and [`peer`]
+//!   rewrite heads.
+//! * Overload and shutdown: [`admission_queue`] spreads the start of requests over event loop
+//!   iterations, [`slow_downloads`] frees slots that slow clients occupy, [`drain`] says when a
+//!   grace period has ended.
 
 pub(crate) mod active;
 pub(crate) mod admission_queue;
@@ -37,7 +57,7 @@ pub(crate) mod peer;
 pub(crate) mod placing;
 pub(crate) mod respond;
 pub(crate) mod retry;
-pub(crate) mod room;
+pub(crate) mod slow_downloads;
 pub(crate) mod tries;
 pub(crate) mod tunnel;
 pub(crate) mod via;
@@ -64,25 +84,29 @@ use placing::Placed;
 use tries::{Served, Tries};
 use wire::Downstream;
 
-/// How a request ended, for the connection or stream that it came by.
+/// How a request ended. Tells the caller what to do with the downstream connection or stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The client has its whole answer.
+    /// The response was sent in full; an HTTP/1 connection may carry the next request.
     Whole,
-    /// The connection or stream must be cut: the client must not believe that the answer is whole.
+    /// The response is missing or incomplete. The caller has to abort the connection or stream in
+    /// a way that the client can't mistake for the end of a complete response.
     Cut,
-    /// It was a tunnel; the connection is used up.
+    /// The connection was switched to a tunnel, which has ended. Close the connection.
     Tunnel,
 }
 
-/// A fault of ours on purpose, at one place of a request that asks for it. Only this crate's own tests have it.
+/// Panics if the path of the request is `/stumble/{place}`: fault injection for this crate's tests.
 #[cfg(test)]
 pub(crate) fn stumble(target: &[u8], place: &str) {
     let asked = target.strip_prefix(b"/stumble/");
     assert!(asked != Some(place.as_bytes()), "on purpose: {place}");
 }
 
-/// Takes one request to its end.
+/// Serves one request: routes it, forwards it and sends the client a response.
+///
+/// Every outcome ends up in `recording`, including a panic or a dropped future: dropping this
+/// future cancels the exchange, and the record is still published when `recording` is dropped.
 pub async fn handle<'a, D: Downstream, F: Fields>(
     inbound: Inbound<'a>,
     watch: &'a TaskControl,
@@ -97,7 +121,7 @@ pub async fn handle<'a, D: Downstream, F: Fields>(
     let _begun = worker.admission.begin();
     #[cfg(test)]
     stumble(request.target, "routing");
-    // gRPC is spoken over HTTP/2 alone: a request by HTTP/1 is not searched for its content type.
+    // gRPC requires HTTP/2, so an HTTP/1 request is spared the lookup of its content type.
     recording.record.grpc = inbound.protocol == Protocol::Http2 && is_grpc(&request.fields);
     let (service, placed) = match route(worker, snapshot, request) {
         Ok(found) => found,
@@ -115,7 +139,11 @@ pub async fn handle<'a, D: Downstream, F: Fields>(
     forward(&cx, &placed, recording, down).await
 }
 
-/// The service for a request and where in it it goes, or why it gets none.
+/// Finds the service for a request and the version in it.
+///
+/// # Errors
+/// The reply to a request that isn't forwarded: a `Max-Forwards` of 0, a malformed WebSocket
+/// handshake, an ambiguous path, or no route.
 fn route<'s, F: Fields>(
     worker: &Worker,
     snapshot: &'s Snapshot,
@@ -127,6 +155,8 @@ fn route<'s, F: Fields>(
     }
     let path = &request.target[..request.path_len];
     let found = snapshot.table.find(request.host, path);
+    // An application may decode `%2f` or read `\` as `/`. If such a reading of the path would be
+    // routed elsewhere, forwarding it could bypass what the other route protects.
     let readings = http1::path::readings(request.typed_path, path);
     let elsewhere = |seen: &Vec<u8>| snapshot.table.find(request.host, seen) != found;
     if readings.iter().any(elsewhere) {
@@ -140,7 +170,8 @@ fn route<'s, F: Fields>(
     ))
 }
 
-/// Sends the request to a version and tells the client what came of it.
+/// Forwards a routed request: buffers the start of its body, tries endpoints, and reports a
+/// failure to the client if no byte of a response has been sent yet.
 async fn forward<'a, D: Downstream, F: Fields>(
     cx: &'a RequestContext<'a, F>,
     placed: &'a Placed,
@@ -150,6 +181,7 @@ async fn forward<'a, D: Downstream, F: Fields>(
     let limit = cx.snapshot.spec.limits.body_bytes;
     let mut upload = Upload::new(limit, cx.kept_bytes(placed.aim.version));
     let served = match cx.request.framing {
+        // Refused before an endpoint is asked. A body of unknown length is checked as it arrives.
         Framing::Length(n) if limit.is_some_and(|limit| n > limit) => {
             Err(ExchangeError::BodyTooLarge.into())
         }

@@ -18,8 +18,8 @@ pub(crate) struct Placed {
     pub rule: Option<usize>,
     /// The session that it came with.
     pub session: Option<Session>,
-    /// It stays with its version whatever happens there: a preview host or a strict rule chose it.
-    pub stays: bool,
+    /// It pinned with its version whatever happens there: a preview host or a strict rule chose it.
+    pub pinned: bool,
     /// Whether its answer binds (or binds anew) the session to where it came from.
     pub binds: bool,
 }
@@ -59,7 +59,7 @@ pub(crate) fn place<F: Fields>(
         chosen,
         rule,
         session,
-        stays: preview.is_some() || rule.is_some_and(|rule| service.routing.strict[rule]),
+        pinned: preview.is_some() || rule.is_some_and(|rule| service.routing.strict[rule]),
         binds,
     }
 }

@@ -1,4 +1,7 @@
-//! Answers of the proxy itself: refusals, failures and redirects.
+//! Local replies: responses that the proxy makes itself, such as refusals, failures and redirects.
+//!
+//! A local reply is a one-line text with `x-cutover-reason` and `x-request-id`. A gRPC client gets
+//! the failure as a `grpc-status` instead. All of them pass through [`send_reply`].
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -14,10 +17,10 @@ use crate::net::TaskControl;
 use crate::snapshot::Snapshot;
 use crate::telemetry::record::Reason;
 
-/// What every answer of ours says of itself.
 const CONTENT_TYPE: (&str, &str) = ("content-type", "text/plain; charset=utf-8");
 
-/// Redirects the client to the same address on https. Status 308 keeps method and body (RFC 9110 §15.4.9).
+/// Redirects the client to the same URI with the scheme `https`. The status is 308, which unlike
+/// 301 makes the client repeat method and body (RFC 9110 §15.4.9).
 pub async fn redirect_https<D: Downstream, F: Fields>(
     watch: &TaskControl,
     snapshot: &Snapshot,
@@ -34,10 +37,11 @@ pub async fn redirect_https<D: Downstream, F: Fields>(
         text: "moved to https\n",
         added: &[CONTENT_TYPE, ("location", &location)],
     };
-    send(watch, snapshot, recording, down, &reply).await
+    send_reply(watch, snapshot, recording, down, &reply).await
 }
 
-/// Refuses a request that reached no version.
+/// Replies to a request that isn't forwarded to any version. A status of 400 or above is recorded
+/// as a failure of the client.
 pub async fn refuse<D: Downstream>(
     watch: &TaskControl,
     snapshot: &Snapshot,
@@ -46,10 +50,11 @@ pub async fn refuse<D: Downstream>(
     answer: LocalReply,
 ) -> Ended {
     recording.record.failure = (answer.status >= 400).then(|| answer.failure());
-    send_answer(watch, snapshot, recording, down, answer).await
+    send_local_reply(watch, snapshot, recording, down, answer).await
 }
 
-/// Refuses a request whose head can't be used. `method` decides whether the answer has a body.
+/// Replies to a request whose head was rejected, so that there is no record of it yet. `method` is
+/// what is known of the head: a reply to HEAD has no body.
 pub async fn refuse_head<D: Downstream>(
     inbound: Inbound<'_>,
     watch: &TaskControl,
@@ -63,7 +68,7 @@ pub async fn refuse_head<D: Downstream>(
     refuse(watch, inbound.snapshot, &mut recording, down, answer).await
 }
 
-/// Tells the client of a failure, where it can still be told.
+/// Records a failure and reports it to the client, which must not have seen any byte of a response.
 pub(super) async fn report<D: Downstream>(
     watch: &TaskControl,
     snapshot: &Snapshot,
@@ -78,13 +83,14 @@ pub(super) async fn report<D: Downstream>(
         return Ended::Cut;
     };
     if !is_charged {
-        // What is left of the client's bytes is in doubt, or the client was slow: don't wait for the rest.
+        // Not the upstream's failure: the client's body is malformed, late or too large, or was
+        // never read. The connection isn't at a message boundary and may not reach one soon.
         down.close_after();
     }
-    send_answer(watch, snapshot, recording, down, answer).await
+    send_local_reply(watch, snapshot, recording, down, answer).await
 }
 
-async fn send_answer<D: Downstream>(
+async fn send_local_reply<D: Downstream>(
     watch: &TaskControl,
     snapshot: &Snapshot,
     recording: &mut Recording<'_>,
@@ -93,7 +99,7 @@ async fn send_answer<D: Downstream>(
 ) -> Ended {
     let mut added = vec![CONTENT_TYPE];
     match answer.status {
-        // RFC 9110 §15.5.6: the methods that may be used instead have to be named.
+        // A 405 must list the allowed methods (RFC 9110 §15.5.6).
         405 => added.push(("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")),
         426 => added.extend_from_slice(&websocket::REQUIRED),
         503 => added.push(("retry-after", "1")),
@@ -105,10 +111,10 @@ async fn send_answer<D: Downstream>(
         text: answer.text(),
         added: &added,
     };
-    send(watch, snapshot, recording, down, &reply).await
+    send_reply(watch, snapshot, recording, down, &reply).await
 }
 
-/// An answer of the proxy itself, apart from the fields that all of them carry.
+/// A local reply without the fields that all of them carry.
 struct RenderedReply<'a> {
     status: u16,
     reason: Reason,
@@ -116,8 +122,8 @@ struct RenderedReply<'a> {
     added: &'a [(&'static str, &'a str)],
 }
 
-/// Sends it. A slow reader gets as long as a silent body.
-async fn send<D: Downstream>(
+/// Sends a local reply and records it. The client has `limits.body_timeout` to read all of it.
+async fn send_reply<D: Downstream>(
     watch: &TaskControl,
     snapshot: &Snapshot,
     recording: &mut Recording<'_>,
@@ -129,28 +135,29 @@ async fn send<D: Downstream>(
     if watch.is_closing() {
         down.close_after();
     }
+    // A gRPC client takes the outcome from `grpc-status`; it doesn't show the body of a response
+    // to its user. A redirect or a 200 has no counterpart in gRPC.
     let is_grpc = record.grpc && reply.status >= 400;
-    let bodiless = is_grpc || record.method == Method::Head;
+    let is_bodiless = is_grpc || record.method == Method::Head;
     let queued = if is_grpc {
-        queue_grpc(down, record.id, reply)
+        queue_grpc_head(down, record.id, reply)
     } else {
-        queue(down, record.id, record.method, reply)
+        queue_head(down, record.id, record.method, reply)
     };
     if queued.is_err() {
         return Ended::Cut;
     }
     record.status = reply.status;
-    let text: &[u8] = if bodiless { &[] } else { reply.text.as_bytes() };
+    let text: &[u8] = if is_bodiless { &[] } else { reply.text.as_bytes() };
     watch.arm(snapshot.spec.limits.body_timeout);
-    if finish(watch, down, text).await.is_err() {
+    if write_body(watch, down, text).await.is_err() {
         return Ended::Cut;
     }
     record.bytes_sent = text.len() as u64;
     Ended::Whole
 }
 
-/// Queues the head of a plain answer.
-fn queue<D: Downstream>(
+fn queue_head<D: Downstream>(
     down: &mut D,
     id: &[u8],
     method: Method,
@@ -174,9 +181,9 @@ fn queue<D: Downstream>(
     })
 }
 
-/// Queues a gRPC answer without messages: status 200 and the call's status, all in one head ("Trailers-Only" in gRPC's
-/// protocol over HTTP/2).
-fn queue_grpc<D: Downstream>(
+/// Queues a gRPC response without messages: status 200, with the call's status in the head
+/// ("Trailers-Only" in the gRPC over HTTP/2 protocol).
+fn queue_grpc_head<D: Downstream>(
     down: &mut D,
     id: &[u8],
     reply: &RenderedReply<'_>,
@@ -199,8 +206,8 @@ fn queue_grpc<D: Downstream>(
     })
 }
 
-/// The gRPC status for an HTTP status, as gRPC's own mapping for clients has it
-/// (grpc/doc/http-grpc-status-mapping.md).
+/// The `grpc-status` for an HTTP status, from gRPC's own mapping
+/// (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>).
 fn grpc_code(status: u16) -> &'static str {
     match status {
         400 => "13",
@@ -212,26 +219,26 @@ fn grpc_code(status: u16) -> &'static str {
     }
 }
 
-/// Writes the body and ends it.
-async fn finish<D: Downstream>(
+/// Writes and ends the body. The deadline is the one that `watch` is armed with.
+async fn write_body<D: Downstream>(
     watch: &TaskControl,
     down: &mut D,
-    mut rest: &[u8],
+    mut unsent: &[u8],
 ) -> Result<(), WireError> {
-    let late = |cx: &Context<'_>| match watch.expired(cx) {
+    let timed_out = |cx: &Context<'_>| match watch.expired(cx) {
         true => Poll::Ready(Err(WireError::Cut)),
         false => Poll::Pending,
     };
     poll_fn(|cx| {
-        while !rest.is_empty() {
-            match down.poll_write(cx, rest) {
-                Poll::Ready(Ok(n)) => rest = &rest[n..],
+        while !unsent.is_empty() {
+            match down.poll_write(cx, unsent) {
+                Poll::Ready(Ok(n)) => unsent = &unsent[n..],
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
-                Poll::Pending => return late(cx),
+                Poll::Pending => return timed_out(cx),
             }
         }
         match down.poll_finish(cx, None) {
-            Poll::Pending => late(cx),
+            Poll::Pending => timed_out(cx),
             ready => ready,
         }
     })

@@ -1,4 +1,10 @@
-//! The tries of one request: which endpoint is asked, and what follows a failure: another endpoint, or stable for a canary.
+//! The retry loop of one request.
+//!
+//! [`Tries::run`] picks an endpoint, takes a slot under the version's `limits.requests`, runs one
+//! exchange ([`super::attempt`]), and on failure asks [`super::retry`] what follows: another try
+//! in the same version, one try on stable for a canary (the shield), or an error for the client.
+//! While a version is at its limit, a request waits briefly for a slot, and slow transfers may be
+//! ended to free one.
 
 use std::time::Duration;
 
@@ -18,49 +24,54 @@ use crate::telemetry::VersionShard;
 use crate::upstream::budget;
 use crate::upstream::limits::{ActiveGuard, Limit};
 
-/// Most endpoints of one request that are remembered as tried: as many as `retry.tries` may be, and one for the shield.
-const TRIED: usize = 11;
+/// Endpoints of one request that are remembered as tried: the maximum of `retry.tries` (10), and
+/// one for the shield.
+const MAX_TRIED: usize = 11;
 
-/// How many uploads that are behind give up their room at a time.
-const SPARED: usize = 64;
+/// Slow uploads that are ended at a time to free slots.
+const MAX_SHED_UPLOADS: usize = 64;
 
-/// A request whose answer has just gone out gives its room back within this: then no download need be cut.
-const MOMENT: Duration = Duration::from_millis(1);
-/// How many ticks a request waits for room that slow downloads of other workers give up.
-const TICKS_FOR_ROOM: u32 = 20;
-/// How many ticks a request waits where no room is being made: a burst may be answered just now.
+/// How long the first waiting request leaves for a response that is just ending to free its slot,
+/// before a slow download is ended for it.
+const REPLY_GRACE: Duration = Duration::from_millis(1);
+/// How many ticks a request waits for a slot in all, 0.5 s. Other workers look for slow downloads
+/// once a tick.
+const MAX_WAIT_TICKS: u32 = 20;
+/// How many ticks a request waits for a slot if there is no slow transfer that could be ended: the
+/// limit may have been reached by a short burst.
 const GRACE_TICKS: u32 = 10;
-/// How many ticks without room pass before another download is ended.
-const RETRY_TICKS: u32 = 4;
+/// How many ticks pass before another slow transfer is ended for the same request.
+const SHED_EVERY_TICKS: u32 = 4;
 
-/// Where a request goes first.
+/// The target of the first try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Aim {
-    /// Index of the version.
+    /// Index of the version in its service.
     pub version: usize,
-    /// Index of the endpoint that the session is on.
+    /// Index of the session's endpoint in the version's pool.
     pub endpoint: Option<usize>,
     /// The request's hash, for `balance = "hash"`.
     pub key: Option<u64>,
 }
 
-/// How a request that went to a version ended.
+/// How a forwarded request ended successfully.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Served {
-    /// The client has a whole answer.
+    /// The client has the complete response.
     Answered,
-    /// It was a tunnel, which has ended.
+    /// The upstream switched protocols, and the tunnel has ended.
     Tunnel,
 }
 
-/// How a try ended that was not the last one.
+/// Why a try didn't serve the request.
 #[derive(Debug)]
 pub(super) enum TryError {
-    /// It failed.
+    /// The exchange failed.
     Failed(AttemptError),
-    /// Its response is dropped, because this follows.
+    /// The response had a status that is retried, and was dropped.
     Superseded(Next),
-    /// Its kept connection had ended under it: another endpoint is asked at once, and no endpoint is charged.
+    /// The reused connection turned out to be closed. Another endpoint is tried at once, and
+    /// neither endpoint nor version is charged.
     Stale,
 }
 
@@ -70,24 +81,26 @@ impl From<ExchangeError> for TryError {
     }
 }
 
-/// The tries of one request.
+/// State of the retry loop.
 pub(super) struct Tries<'a, 'r, F> {
     pub cx: &'a RequestContext<'a, F>,
     pub recording: &'a mut Recording<'r>,
     placed: &'a Placed,
+    /// Index of the version that is being tried.
     pub version: usize,
+    /// Index of the endpoint in the version's pool.
     pub member: usize,
     count: u32,
-    tried: [usize; TRIED],
+    tried: [usize; MAX_TRIED],
     shielded: bool,
-    /// A kept connection had ended under this request: others are likely to have ended too.
+    /// A reused connection was closed by its peer. Other idle ones have probably been closed too,
+    /// so the remaining tries open new ones.
     pub only_fresh: bool,
-    /// A retry's room under `limits.retries`: held while it runs, and handed on to the retry that follows it.
-    retry_room: Option<ActiveGuard<'a>>,
+    /// The slot under `limits.retries`. Kept from one retry to the next.
+    retry_slot: Option<ActiveGuard<'a>>,
 }
 
 impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
-    /// None yet.
     pub(super) fn new(
         cx: &'a RequestContext<'a, F>,
         recording: &'a mut Recording<'r>,
@@ -100,17 +113,17 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
             version: placed.aim.version,
             member: 0,
             count: 0,
-            tried: [0; TRIED],
+            tried: [0; MAX_TRIED],
             shielded: false,
             only_fresh: false,
-            retry_room: None,
+            retry_slot: None,
         }
     }
 
-    /// Tries until there is an answer or nothing more to try.
+    /// Tries endpoints until the client has a response or no further try is allowed.
     ///
     /// # Errors
-    /// How the last try failed.
+    /// The failure of the last try.
     pub(super) async fn run<D: Downstream>(
         mut self,
         upload: &mut Upload,
@@ -127,6 +140,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
             };
             let next = match error {
                 TryError::Superseded(next) => next,
+                // No pause: nothing indicates that the endpoint is overloaded.
                 TryError::Stale => {
                     upload.rewind();
                     continue;
@@ -142,13 +156,13 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
         }
     }
 
-    /// The version that is asked now.
+    /// The version that is being tried.
     pub(super) fn version(&self) -> &'a Version {
         &self.cx.service.versions[self.version]
     }
 
-    /// A session's `Set-Cookie` value for an answer of this status, if one is due. A failure binds no session, and a
-    /// shielded request stays a session of its canary.
+    /// The session's `Set-Cookie` value for a response with this status, if one is due. A 5xx binds
+    /// no session, and a session whose request was shielded stays with its canary.
     pub(super) fn cookie(&self, status: u16) -> Option<String> {
         let cx = self.cx;
         let due = self.placed.binds && !self.shielded && status < 500;
@@ -162,25 +176,26 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
         )
     }
 
-    /// Longest wait for the response's head of one try.
+    /// How long one try may wait for the head of its response.
     pub(super) fn first_byte(&self) -> Duration {
         let first_byte = self.cx.service.timeouts.first_byte;
         let per_try = self.cx.service.policies.retry.per_try;
         per_try.map_or(first_byte, |per_try| per_try.min(first_byte))
     }
 
-    /// Whether a request that may have been processed may be sent once more.
+    /// Whether a request that may have been processed may be sent again.
     pub(super) fn may_repeat(&self) -> bool {
-        let most = self.cx.service.policies.retry.tries;
-        self.cx.request.method.is_idempotent() && self.count < most
+        let max_tries = self.cx.service.policies.retry.tries;
+        self.cx.request.method.is_idempotent() && self.count < max_tries
     }
 
-    /// The request goes to the endpoint again, which counts as a try.
+    /// Counts a repetition on the same endpoint as a try.
     pub(super) fn count_try(&mut self) {
         self.count += 1;
     }
 
-    /// One try, within the version's limits, on the session's endpoint or one that was not tried yet.
+    /// One try: picks an endpoint, waits for a slot of the version, runs the exchange and records
+    /// the outcome.
     async fn one_try<D: Downstream>(
         &mut self,
         upload: &mut Upload,
@@ -191,19 +206,21 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
             return Err(self.failed(ExchangeError::NoEndpoint.into()));
         };
         self.member = member;
-        self.tried[(self.count as usize).min(TRIED - 1)] = member;
+        self.tried[(self.count as usize).min(MAX_TRIED - 1)] = member;
         self.count += 1;
         self.recording.begin_try(self.version, Some(member));
         let version = self.version();
         let ceiling = self.cx.service.policies.limits.requests;
-        let Some(room) = self.enter(version, ceiling).await else {
+        let Some(slot) = self.acquire_slot(version, ceiling).await else {
             return Err(self.failed(ExchangeError::Limit(Limit::Requests).into()));
         };
         let _in_flight = InFlight::enter(version.metrics.shard(self.cx.worker.id));
-        let served = match self.attempt(room, upload, down).await {
+        // The attempt consumes the slot and frees it when the upstream's part is done, which may
+        // be before the client has read the response.
+        let served = match self.attempt(slot, upload, down).await {
             Ok(Tried::Served(served)) => Ok(served),
             Ok(Tried::Arrived(arrived, remainder)) => {
-                // Boxed: nearly no response needs it, and every request would hold its memory.
+                // Boxed because it is rare: inline, its state would enlarge every request's future.
                 Box::pin(self.deliver(arrived, remainder, down)).await
             }
             Err(error) => Err(error),
@@ -214,7 +231,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
         }
     }
 
-    /// Sends the client what is left of a response that has arrived whole. The try ends with it, as any other.
+    /// Sends a slow client the rest of a response that the upstream has completed.
     async fn deliver<D: Downstream>(
         &mut self,
         mut arrived: Arrived,
@@ -229,17 +246,18 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
         Ok(Served::Answered)
     }
 
-    /// Records how the try failed.
+    /// Records a failed try.
     fn failed(&mut self, failed: AttemptError) -> TryError {
-        let told = failed.answered.then_some(self.recording.record.status);
-        self.recording.fail_try(&failed.error, told);
+        let client_status = failed.answered.then_some(self.recording.record.status);
+        self.recording.fail_try(&failed.error, client_status);
         if let ExchangeError::Limit(limit) = failed.error {
             self.recording.limited(limit);
         }
         TryError::Failed(failed)
     }
 
-    /// The endpoint for the next try: the session's on the first, then one that was not tried yet if there is one.
+    /// The endpoint for the next try: the session's for the first, then preferably one that hasn't
+    /// been tried.
     fn pick(&self) -> Option<usize> {
         let wanted = self.placed.aim.endpoint.filter(|_| self.count == 0);
         if wanted.is_some() {
@@ -252,11 +270,12 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
             .or_else(|| worker.pick(service, self.version, &[], key))
     }
 
-    /// The endpoints of the version that were tried.
+    /// The endpoints of the current version that have been tried.
     fn tried(&self) -> &[usize] {
         match self.shielded {
+            // The indices refer to the canary's pool; the shield has only one try on stable.
             true => &[],
-            false => &self.tried[..(self.count as usize).min(TRIED)],
+            false => &self.tried[..(self.count as usize).min(MAX_TRIED)],
         }
     }
 
@@ -267,64 +286,82 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
         others.any(|(_, member)| member.endpoint.state.is_usable())
     }
 
-    /// Room among the version's requests. Where there is none, an upload that is behind or the slowest download gives up its own.
+    /// Takes a slot under `limits.requests`, waiting for one if necessary. `None`: the limit
+    /// refuses the request.
     #[inline]
-    async fn enter(&self, version: &'a Version, ceiling: u32) -> Option<ActiveGuard<'a>> {
+    async fn acquire_slot(&self, version: &'a Version, ceiling: u32) -> Option<ActiveGuard<'a>> {
         let requests = &version.load.requests;
+        // A newcomer doesn't overtake requests that wait.
         if !requests.is_awaited()
-            && let Some(room) = requests.try_enter(ceiling)
+            && let Some(slot) = requests.try_enter(ceiling)
         {
-            return Some(room);
+            return Some(slot);
         }
-        self.make_room(version, ceiling).await
+        self.wait_for_slot(version, ceiling).await
     }
 
+    /// Waits for a slot of a version at its limit, as one of at most `limits.pending` requests, and
+    /// ends slow transfers to free one.
     #[cold]
-    async fn make_room(&self, version: &'a Version, ceiling: u32) -> Option<ActiveGuard<'a>> {
-        let worker = self.cx.worker;
+    async fn wait_for_slot(&self, version: &'a Version, ceiling: u32) -> Option<ActiveGuard<'a>> {
         let load = &version.load;
-        let (mut wish, mut made) = (None, false);
-        let most = self.cx.service.policies.limits.pending;
-        let _pending = load.connections.pend(most)?;
+        let (mut room_request, mut has_shed) = (None, false);
+        let _pending = load
+            .connections
+            .pend(self.cx.service.policies.limits.pending)?;
         let is_first = !load.requests.is_awaited();
-        let _outside = load.requests.wait();
+        let _waiting = load.requests.wait();
         if is_first {
-            tokio::time::sleep(MOMENT).await;
-            if let Some(room) = load.requests.try_enter(ceiling) {
-                return Some(room);
+            tokio::time::sleep(REPLY_GRACE).await;
+            if let Some(slot) = load.requests.try_enter(ceiling) {
+                return Some(slot);
             }
         }
-        for tick in 0..TICKS_FOR_ROOM {
-            // One download is enough for one request, unless newcomers took its room meanwhile.
-            if tick % RETRY_TICKS == 0 {
-                made = worker.downloads.shed_slowest(load, worker.watches.now_ms())
-                    || worker.spare_uploads(&version.pool, SPARED);
-                if !made && wish.is_none() {
-                    wish = load.ask_for_room();
+        for tick in 0..MAX_WAIT_TICKS {
+            // One ended transfer is enough, unless another request has taken its slot meanwhile.
+            if tick % SHED_EVERY_TICKS == 0 {
+                has_shed = self.shed_slow_transfer(version);
+                // This worker has none to end, but another one may. The request is withdrawn when
+                // the guard is dropped.
+                if !has_shed && room_request.is_none() {
+                    room_request = load.ask_for_room();
                 }
-                // Tasks that were woken run before this one goes on, and give their room back.
+                // The runtime polls the tasks that were just woken before it polls this one again,
+                // and they free their slots.
                 tokio::task::yield_now().await;
             } else {
                 tokio::time::sleep(TICK).await;
             }
-            let room = load.requests.try_enter(ceiling);
-            let is_hopeless = tick >= GRACE_TICKS && wish.is_none() && !made;
-            if room.is_some() || is_hopeless {
-                return room;
+            let slot = load.requests.try_enter(ceiling);
+            let is_hopeless = tick >= GRACE_TICKS && room_request.is_none() && !has_shed;
+            if slot.is_some() || is_hopeless {
+                return slot;
             }
         }
         None
     }
 
-    /// What follows a failed try.
+    /// Ends the slowest blocked download of the version on this worker, or else uploads that are
+    /// too slow. `false`: there are none.
+    fn shed_slow_transfer(&self, version: &Version) -> bool {
+        let worker = self.cx.worker;
+        worker
+            .downloads
+            .shed_slowest(&version.load, worker.watches.now_ms())
+            || worker.shed_slow_uploads(&version.pool, MAX_SHED_UPLOADS)
+    }
+
+    /// Decides what follows a failed try.
     fn after_failure(&mut self, failed: &AttemptError, can_rewind: bool) -> Next {
+        // Once the client has part of a response, nothing can replace it.
         match TryFailure::of(&failed.error).filter(|_| !failed.answered) {
             Some(failure) => self.next(failure, can_rewind),
             None => Next::Nothing,
         }
     }
 
-    /// What follows a response of this status; [`Next::Nothing`]: it goes to the client.
+    /// Decides what follows a response head with this status. [`Next::Nothing`]: it is sent to the
+    /// client. Otherwise the try is recorded as failed.
     pub(super) fn after_head(&mut self, status: u16, can_rewind: bool) -> Next {
         let next = self.next(TryFailure::Status(status), can_rewind);
         if next != Next::Nothing {
@@ -334,6 +371,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
         next
     }
 
+    /// Asks the policy, then the retry limit and budget, which only a retry is charged to.
     fn next(&mut self, failure: TryFailure, can_rewind: bool) -> Next {
         let service = self.cx.service;
         let policies = &service.policies;
@@ -343,7 +381,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
             idempotent: self.cx.request.method.is_idempotent(),
             can_rewind,
             tries: self.count,
-            may_leave: !self.placed.stays && self.version != service.routing.split.stable(),
+            may_leave: !self.placed.pinned && self.version != service.routing.split.stable(),
             shielded: self.shielded,
             has_untried: self.has_untried(),
         };
@@ -357,29 +395,31 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
         }
     }
 
-    /// Takes room under `limits.retries`, and pays from the service's retry budget.
+    /// Takes a slot under `limits.retries` and pays from the service's retry budget.
     fn afford_retry(&mut self, failure: TryFailure) -> bool {
+        // Only repeated answers are limited; a ceiling of 0 means unlimited.
         let ceiling = match failure.is_answer() {
             true => self.cx.service.policies.limits.retries,
             false => 0,
         };
-        if self.retry_room.is_none() {
-            self.retry_room = self.version().load.retries.try_enter(ceiling);
+        if self.retry_slot.is_none() {
+            self.retry_slot = self.version().load.retries.try_enter(ceiling);
         }
-        if self.retry_room.is_none() {
+        if self.retry_slot.is_none() {
             self.recording.limited(Limit::Retries);
             return false;
         }
         self.cx.worker.spend(self.cx.service)
     }
 
-    /// Gets ready for the next try: a short pause before a retry, and the body from its beginning.
+    /// Rewinds the body for the next try. A retry first backs off; the shield goes to another
+    /// version, so it doesn't wait.
     async fn prepare(&mut self, next: Next, upload: &mut Upload) {
         upload.rewind();
         if next == Next::Shield {
             self.recording.shielded();
             self.shielded = true;
-            self.retry_room = None;
+            self.retry_slot = None;
             self.version = self.cx.service.routing.split.stable();
         } else {
             let worker = self.cx.worker;
@@ -389,7 +429,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     }
 }
 
-/// A request that counts in `http_requests_in_flight`.
+/// Counts a request in `http_requests_in_flight` until it is dropped.
 struct InFlight<'a>(&'a VersionShard);
 
 impl<'a> InFlight<'a> {

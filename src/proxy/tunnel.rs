@@ -96,7 +96,7 @@ impl Tunnel {
         if self.poll(cx, down, up).is_ready() {
             return Poll::Ready(());
         }
-        if self.rising.flow.has_ended() || self.falling.flow.has_ended() {
+        if self.rising.flow.is_source_done() || self.falling.flow.is_source_done() {
             let moved = Some(self.rising.flow.moved + self.falling.flow.moved);
             if self.timed_at != moved {
                 self.timed_at = moved;
@@ -120,7 +120,7 @@ impl Tunnel {
     ) -> Poll<()> {
         if !self.waker.will_wake(cx.waker()) {
             self.waker.clone_from(cx.waker());
-            (self.rising.flow.rests, self.falling.flow.rests) = (false, false);
+            (self.rising.flow.idle, self.falling.flow.idle) = (false, false);
         }
         let rising = self.rising.poll(cx, down, up);
         let falling = self.falling.poll(cx, up, down);
@@ -148,7 +148,7 @@ impl Half {
         source: &mut impl Source,
         sink: &mut impl Sink,
     ) -> Poll<Result<(), PumpError>> {
-        if self.flow.rests {
+        if self.flow.idle {
             let passed = match sink.splice_sink() {
                 Some((to, _)) if !self.flow.is_piped() => source.pass(to)?,
                 _ => (!source.has_no_news()).then_some(0),
@@ -165,7 +165,7 @@ impl Half {
         }
         if !self.shut {
             if self.flow.poll(cx, source, sink)?.is_pending() {
-                if self.flow.rests {
+                if self.flow.idle {
                     source.rest_source();
                     sink.rest_sink();
                     self.stay();
@@ -181,7 +181,7 @@ impl Half {
     /// Rests, unless it waits only because this task has had its turn: then the source doesn't know yet whom to wake.
     #[inline]
     fn stay(&mut self) {
-        self.flow.rests = coop::has_budget_remaining();
+        self.flow.idle = coop::has_budget_remaining();
     }
 }
 

@@ -10,7 +10,7 @@ use super::admission_queue::AdmissionQueue;
 use super::body::TURN;
 use super::drain;
 use super::headers::RequestId;
-use super::room::Downloads;
+use super::slow_downloads::Downloads;
 use crate::config::policy;
 use crate::http1::{RequestHead, ResponseHead};
 use crate::net::clock::wall_s;
@@ -56,7 +56,7 @@ pub struct Worker {
     request_heads: RefCell<Vec<RequestHead>>,
     ticks: Cell<u64>,
     /// When it last looked for uploads to spare: milliseconds as the watches count them.
-    spared_ms: Cell<u64>,
+    uploads_shed_ms: Cell<u64>,
     wall_s: Cell<u64>,
     leaving: RefCell<HashMap<usize, Leaving>>,
 }
@@ -94,7 +94,7 @@ impl Worker {
             heads: RefCell::default(),
             request_heads: RefCell::default(),
             ticks: Cell::new(0),
-            spared_ms: Cell::new(u64::MAX),
+            uploads_shed_ms: Cell::new(u64::MAX),
             wall_s: Cell::new(wall_s()),
             leaving: RefCell::default(),
         })
@@ -326,9 +326,9 @@ impl Worker {
 
     /// A pool's places are taken: uploads to it that are behind give theirs up (408), `most` at a time. Whether there were any: their
     /// tasks give the places back before a task that yields goes on. Looks once a tick, since looking costs a step for each connection.
-    pub fn spare_uploads(&self, pool: &Pool, most: usize) -> bool {
+    pub fn shed_slow_uploads(&self, pool: &Pool, most: usize) -> bool {
         let now = self.watches.now_ms();
-        if self.spared_ms.replace(now) == now {
+        if self.uploads_shed_ms.replace(now) == now {
             return false;
         }
         let slots: HashSet<usize> = pool.members.iter().map(|m| m.endpoint.slot).collect();

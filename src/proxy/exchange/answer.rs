@@ -16,7 +16,7 @@ use crate::proxy::context::{HALF_CLOSED, RequestContext};
 use crate::proxy::error::{AttemptError, ExchangeError};
 use crate::proxy::headers::{Fields, Outgoing, Uncached};
 use crate::proxy::observe::Recording;
-use crate::proxy::room::Download;
+use crate::proxy::slow_downloads::Download;
 use crate::proxy::wire::{Downstream, Gone, PumpError, Upstream, WireError};
 
 /// A response that sets a session's cookie must not be stored for others.
