@@ -1,7 +1,7 @@
-//! The duration histogram: fixed buckets, one array per shard, nothing to allocate and nothing to upkeep.
+//! The duration histogram: fixed buckets in one array per shard, without allocation.
 //!
-//! The buckets inside are finer than those exported (ten a decade, so that a quantile is off by at most a quarter),
-//! and contain every exported bound, so that exporting is adding up.
+//! The internal buckets are finer than the exported ones: about ten a decade, so an interpolated quantile is off by at
+//! most the width of its bucket. They include every exported bound, so the exported buckets are sums of internal ones.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const US: u64 = 1_000;
 const MS: u64 = 1_000 * US;
 const S: u64 = 1_000 * MS;
 
-/// Upper bounds of the buckets inside, in nanoseconds, ascending; a duration belongs to the first bound that it doesn't exceed.
+/// Inclusive upper bounds of the internal buckets, in nanoseconds, ascending.
 #[rustfmt::skip]
 pub(crate) const BOUNDS: [u64; 60] = [
     50 * US, 75 * US,
@@ -23,10 +23,10 @@ pub(crate) const BOUNDS: [u64; 60] = [
     10 * S, 15 * S, 20 * S, 30 * S, 45 * S, 60 * S, 90 * S, 120 * S,
 ];
 
-/// Buckets inside: one for each bound, and one for what is longer than the last.
+/// Number of internal buckets: one for each bound, and one for longer durations.
 pub(crate) const BUCKETS: usize = BOUNDS.len() + 1;
 
-/// The exported bounds: as written in `le`, and in nanoseconds.
+/// The exported bounds: the value of `le` in seconds, and the same in nanoseconds.
 pub(crate) const EXPORTED: [(&str, u64); 15] = [
     ("0.001", MS),
     ("0.0025", 2_500 * US),
@@ -45,7 +45,9 @@ pub(crate) const EXPORTED: [(&str, u64); 15] = [
     ("60", 60 * S),
 ];
 
-/// By the position of the highest bit of a duration: the first bucket that can hold it. At most five more are looked at.
+/// The first bucket that can hold a duration, by the position of the duration's highest set bit.
+///
+/// A power of two spans at most six buckets, so [`bucket`] advances by at most five from here.
 const FIRST: [u8; 64] = {
     let mut first = [0u8; 64];
     let mut bit = 0;
@@ -60,7 +62,7 @@ const FIRST: [u8; 64] = {
     first
 };
 
-/// The bucket of a duration in nanoseconds.
+/// Returns the index of the internal bucket for a duration in nanoseconds.
 #[inline]
 pub(crate) fn bucket(nanos: u64) -> usize {
     let mut bucket = usize::from(FIRST[63 - (nanos | 1).leading_zeros() as usize]);
@@ -81,7 +83,7 @@ impl Latency {
     /// Adds an observation.
     #[inline]
     pub(super) fn record(&self, took: Duration) {
-        // 584 years fit.
+        // A u64 holds 584 years of nanoseconds.
         let nanos = took.as_nanos() as u64;
         self.buckets[bucket(nanos)].add(1);
         self.nanos.add(nanos);
@@ -106,12 +108,12 @@ impl Default for Latency {
     }
 }
 
-/// A histogram added up over the shards.
+/// A histogram summed over the shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LatencyTotals {
-    /// Durations in each bucket (not cumulative).
+    /// Observations in each internal bucket, not cumulative.
     pub buckets: [u64; BUCKETS],
-    /// Sum of all durations in nanoseconds.
+    /// Sum of all observations in nanoseconds.
     pub nanos: u64,
 }
 
@@ -125,12 +127,14 @@ impl Default for LatencyTotals {
 }
 
 impl LatencyTotals {
-    /// How many durations.
+    /// Returns the number of observations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// How many durations were at most `bound` nanoseconds, which must be one of [`BOUNDS`].
+    /// Returns the number of observations of at most `bound` nanoseconds.
+    ///
+    /// The result is exact only if `bound` is one of [`BOUNDS`].
     pub fn at_most(&self, bound: u64) -> u64 {
         self.buckets[..=bucket(bound)].iter().sum()
     }

@@ -1,4 +1,7 @@
 //! A rate limit for log lines on the data path: one line per slot and interval, shared by all workers.
+//!
+//! A failing upstream can fail every request; one warning per cause and interval, with a count of the omitted ones, says
+//! the same and can't flood the log.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -8,8 +11,8 @@ const NEVER: u64 = u64::MAX;
 
 /// Limits log lines to one per slot and interval, for the whole process.
 ///
-/// A slot is whatever the caller numbers: one [`LogLimit`] per service with a slot per failure reason gives "one line
-/// per service and reason". Checking takes no lock and allocates nothing.
+/// The caller decides what a slot stands for: one [`LogLimit`] per service with a slot per failure reason allows one line
+/// per service and reason. Checking takes no lock and allocates nothing.
 #[derive(Debug)]
 pub struct LogLimit {
     epoch: Instant,
@@ -21,12 +24,14 @@ pub struct LogLimit {
 struct ReasonSlot {
     /// When the last line was logged, in milliseconds since the epoch of the limit, or [`NEVER`].
     last_ms: AtomicU64,
-    /// Lines left out since then.
+    /// Lines omitted since then.
     suppressed: AtomicU64,
 }
 
 impl LogLimit {
-    /// A limit with `slots` slots. `now` may be any moment that isn't later than those given to [`Self::check`].
+    /// Creates a limit with `slots` slots that allows one line per slot and `interval`.
+    ///
+    /// `now` should not be later than any time passed to [`Self::check`]; earlier times count as `now`.
     pub fn new(slots: usize, interval: Duration, now: Instant) -> Self {
         let slot = || ReasonSlot {
             last_ms: AtomicU64::new(NEVER),
@@ -39,21 +44,22 @@ impl LogLimit {
         }
     }
 
-    /// Asks whether a line for `slot` may be logged at `now`.
+    /// Returns whether a line for `slot` may be logged at `now`.
     ///
-    /// `Some(n)`: log it and say that `n` lines were left out since the last one. `None`: leave it out; it has been
-    /// counted. Every line is either logged or counted exactly once, whichever threads ask at the same time.
+    /// `Some(n)` means: log it, and say that `n` lines were omitted since the previous one. `None` means: omit it; it has
+    /// been counted. Each line is either logged or counted exactly once, even if several threads ask at the same time.
     ///
     /// # Panics
-    /// When `slot` is not below the number of slots.
+    /// If `slot` is not less than the number of slots.
     #[must_use = "the line is neither logged nor counted again when the answer is dropped"]
     pub fn check(&self, slot: usize, now: Instant) -> Option<u64> {
         let slot = &self.slots[slot];
         let now = millis(now.saturating_duration_since(self.epoch));
         let last = slot.last_ms.load(Relaxed);
-        // The clocks of two workers differ by a turn of their loops: a time before the last line is one at the line.
+        // Workers read the clock once per turn of their loop, so `now` may be earlier than the last line of another
+        // worker; the saturating subtraction treats it as the time of that line.
         let is_due = last == NEVER || now.saturating_sub(last) >= self.interval_ms;
-        // Of several threads that find the slot due, the one whose exchange succeeds logs.
+        // Several threads may find the slot due; only the one whose exchange succeeds logs.
         let logs = is_due
             && slot
                 .last_ms
@@ -67,7 +73,7 @@ impl LogLimit {
     }
 }
 
-/// Whole milliseconds, always below [`NEVER`].
+/// Returns whole milliseconds, capped below [`NEVER`].
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).map_or(NEVER - 1, |ms| ms.min(NEVER - 1))
 }

@@ -1,7 +1,8 @@
-//! A log's writer: a bounded queue in front of a thread that alone waits for the reader of the log.
+//! The log writer: a bounded queue, and a thread that writes what is queued.
 //!
-//! A pipe that nobody reads blocks its writer. Neither a worker nor the control thread may stand still for
-//! that: [`LogWriter::push`] drops the line when the queue is full, counts it, and returns at once.
+//! A write to a pipe that nobody reads blocks. Workers and the control thread must never block on the log, so only the
+//! writer's thread does: [`LogWriter::push`] returns at once, and if the queue is full it drops the line and counts it.
+//! A line in the log reports the number of dropped lines once there is room again.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -13,24 +14,26 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-/// Lines that may wait for the writer.
+/// Maximum number of queued lines.
 const QUEUED_LINES: usize = 4096;
-/// Bytes that may wait for the writer; a longer line is taken when nothing else waits.
+/// Maximum number of queued bytes. A longer line is accepted only into an empty queue.
 const QUEUED_BYTES: usize = 1024 * 1024;
-/// Lines are written together up to this size.
+/// Lines are combined into writes of about this many bytes.
 const BATCH_BYTES: usize = 64 * 1024;
-/// Drops are reported when the queue has been emptied, or after this time when it never is.
+/// Dropped lines are reported when the queue is empty, or after this time if it never is.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// Lines of the process log that were dropped: `cutover_log_dropped_total{log="log"}`.
+/// Dropped lines of the process log: `cutover_log_dropped_total{log="log"}`.
 pub(crate) static PROCESS_LOG_DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Lines dropped so far, by the label of the log.
+/// Returns the number of dropped lines by the `log` label.
 pub(crate) fn dropped() -> [(&'static str, u64); 1] {
     [("log", PROCESS_LOG_DROPPED.load(Relaxed))]
 }
 
-/// The writing end of a log. Cheap to share between threads.
+/// Handle for writing to a log, shared by all threads.
+///
+/// The thread ends when the last handle is dropped.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
     queue: SyncSender<String>,
@@ -42,18 +45,21 @@ struct LogQueue {
     dropped: &'static AtomicU64,
     /// Bytes in the queue.
     queued_bytes: AtomicUsize,
-    /// Lines that were put into the queue.
+    /// Lines accepted into the queue so far.
     accepted: AtomicU64,
-    /// Lines that left the queue and were written, or could not be. Only the writer and [`LogWriter::flush`] lock it.
+    /// Lines taken from the queue and written, or lost to a failed write. Only the writer and [`LogWriter::flush`] lock
+    /// it, so `push` never waits for a lock.
     finished: Mutex<u64>,
     has_finished: Condvar,
 }
 
 impl LogWriter {
-    /// Starts the thread, which writes to `out`. `report` makes the line that says how many were dropped.
+    /// Starts the thread that writes to `out`.
+    ///
+    /// `report` formats the line that reports a number of dropped lines; `dropped` counts them.
     ///
     /// # Errors
-    /// The thread can't be started.
+    /// If the thread can't be started.
     pub(crate) fn start<O, R>(dropped: &'static AtomicU64, out: O, report: R) -> io::Result<Self>
     where
         O: AsFd + Send + 'static,
@@ -82,7 +88,7 @@ impl LogWriter {
         Ok(Self { queue, shared })
     }
 
-    /// Takes a line, its newline included. Never waits: without room the line is dropped and counted.
+    /// Queues a line, which must include its newline. Never blocks: if the queue is full, the line is dropped and counted.
     pub(crate) fn push(&self, line: String) {
         let shared = &*self.shared;
         let size = line.len();
@@ -96,10 +102,10 @@ impl LogWriter {
         }
     }
 
-    /// Waits until everything that was taken before is written, but no longer than `limit`; false if that was too short.
+    /// Waits up to `limit` until all lines accepted so far are written; returns false if `limit` passed first.
     pub(crate) fn flush(&self, limit: Duration) -> bool {
         let accepted = self.shared.accepted.load(Relaxed);
-        // The writer only adds under this lock, which can't panic.
+        // The lock can't be poisoned: the writer only adds to a number while it holds it.
         let finished = self.shared.finished.lock().expect("finished lock");
         let waited = self
             .shared
@@ -109,20 +115,20 @@ impl LogWriter {
     }
 }
 
-/// What the thread owns.
+/// State of the writer's thread.
 struct Writer<O, R> {
     lines: Receiver<String>,
     shared: Arc<LogQueue>,
     out: O,
     report: R,
     batch: String,
-    /// Drops that the log has told of, and when it did last.
+    /// Dropped lines that the log has reported, and when it last did.
     reported: u64,
     reported_at: Instant,
 }
 
 impl<O: AsFd, R: Fn(u64) -> String> Writer<O, R> {
-    /// Until every [`LogWriter`] is gone.
+    /// Writes until every [`LogWriter`] has been dropped.
     fn run(mut self) {
         while let Ok(first) = self.lines.recv() {
             let (taken, is_empty) = self.gather(&first);
@@ -135,15 +141,16 @@ impl<O: AsFd, R: Fn(u64) -> String> Writer<O, R> {
                     self.reported_at = Instant::now();
                 }
                 (Ok(()), None) => {}
-                // The reader has gone, or the disk is full: there is nowhere to say so but the counter.
+                // The reader is gone or the disk is full: only the counter can report it.
                 (Err(_), _) => drop(self.shared.dropped.fetch_add(taken, Relaxed)),
             }
+            // As in `flush`: no holder of this lock can panic.
             *self.shared.finished.lock().expect("finished lock") += taken;
             self.shared.has_finished.notify_all();
         }
     }
 
-    /// Puts `first` and what else is in the queue into the batch: how many lines, and whether the queue is empty now.
+    /// Fills the batch with `first` and further queued lines. Returns the number of lines, and whether the queue is empty.
     fn gather(&mut self, first: &str) -> (u64, bool) {
         let mut taken = 1;
         self.take(first);
@@ -162,9 +169,10 @@ impl<O: AsFd, R: Fn(u64) -> String> Writer<O, R> {
         self.batch.push_str(line);
     }
 
-    /// Appends a line about what was dropped since the last such line, if it is time for one; the total that it covers.
+    /// Appends a report of lines dropped since the previous report, if one is due. Returns the total that it covers.
     ///
-    /// A full queue is followed by a turn that empties it, so that the last drops are always reported.
+    /// Lines are dropped only while the queue is full, and a full queue is followed by a turn that empties it, so the
+    /// last drops are always reported.
     fn report_drops(&mut self, is_empty: bool) -> Option<u64> {
         let dropped = self.shared.dropped.load(Relaxed);
         let is_due = is_empty || self.reported_at.elapsed() >= REPORT_EVERY;
@@ -176,8 +184,10 @@ impl<O: AsFd, R: Fn(u64) -> String> Writer<O, R> {
     }
 }
 
-/// Writes all of it, however long the reader takes. Also where somebody made the descriptor non-blocking: it may be
-/// shared with other processes, so its mode isn't ours to change.
+/// Writes all bytes, blocking for as long as the reader takes.
+///
+/// Works on a non-blocking descriptor as well. Standard output may be shared with other processes, and `O_NONBLOCK`
+/// belongs to the open file description, so the mode is neither known nor ours to change.
 fn write_all(out: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(&out, bytes) {

@@ -1,23 +1,23 @@
-//! What the kernel says of this process: the values of `process_*`.
+//! The process metrics `process_*`, read from `/proc` with each scrape.
 
 use std::fs;
 
-/// Values of one moment; what the system doesn't tell is `None`.
+/// Process metrics at one moment; `None` for those that the system does not provide.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Process {
-    /// User and system time in seconds.
+    /// User and system CPU time in seconds.
     pub cpu_seconds: Option<f64>,
     /// Resident memory in bytes.
     pub resident_bytes: Option<f64>,
     /// Virtual memory in bytes.
     pub virtual_bytes: Option<f64>,
-    /// Open descriptors.
+    /// Open file descriptors.
     pub open_fds: Option<f64>,
-    /// Ceiling for descriptors.
+    /// Soft limit on file descriptors; `None` if unlimited.
     pub max_fds: Option<f64>,
-    /// Start in seconds since the epoch.
+    /// Start time in seconds since the Unix epoch.
     pub start_seconds: Option<f64>,
-    /// Threads.
+    /// Number of threads.
     pub threads: Option<f64>,
 }
 
@@ -28,7 +28,7 @@ impl Process {
         let mut process = Self::of_stat(&stat, boot_seconds());
         process.open_fds = fs::read_dir("/proc/self/fd")
             .ok()
-            // Without the one that reads the directory.
+            // One of them is the descriptor that reads the directory.
             .map(|fds| fds.count().saturating_sub(1) as f64);
         process.max_fds = rustix::process::getrlimit(rustix::process::Resource::Nofile)
             .current
@@ -36,13 +36,16 @@ impl Process {
         process
     }
 
-    /// From a line of `/proc/PID/stat` (proc(5)); the name in it may contain anything, also spaces and parentheses.
+    /// Parses `/proc/PID/stat`, see proc_pid_stat(5).
+    ///
+    /// The second field, the command in parentheses, may itself contain spaces and parentheses, so the fixed fields are
+    /// counted from the last `)`.
     fn of_stat(stat: &str, boot_seconds: Option<f64>) -> Self {
         let Some((_, rest)) = stat.rsplit_once(')') else {
             return Self::default();
         };
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-        // Fields count from 1 in the manual, and the third is our first.
+        // The manual numbers fields from 1, and the first one after the command is number 3.
         let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
         let ticks = rustix::param::clock_ticks_per_second() as f64;
         let page = rustix::param::page_size() as f64;

@@ -1,8 +1,8 @@
 //! The request record: everything known about one request when it ends.
 //!
-//! The data path fills a [`RequestRecord`] while a request is served and hands it over exactly once. Metrics, outlier
-//! detection, retry budgets and logs read the record; nothing else counts requests. It borrows from the request's head
-//! and from the snapshot, so filling it costs stores, not copies.
+//! The data path fills a [`RequestRecord`] while it serves a request, and hands it over exactly once. Metrics, outlier
+//! detection, retry budgets and logs read the record; nothing else counts requests. The record borrows from the request
+//! head and from the snapshot, so filling it copies no text.
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -13,47 +13,47 @@ pub use super::words::{
 };
 use crate::http1::Method;
 
-/// A failure: who caused it, and why.
+/// A failure: its origin and its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Who caused it.
+    /// Which side caused it.
     pub origin: Origin,
-    /// Why.
+    /// The cause.
     pub reason: Reason,
 }
 
-/// One try of a request: an endpoint that was asked, or a version that had none.
+/// One try of a request, on an endpoint or on a version that had no usable endpoint.
 #[derive(Clone, Debug, Default)]
 pub struct TryRecord<'a> {
     /// The version, and its index in the service.
     pub version: (&'a str, usize),
-    /// The endpoint, and its index in the pool; `None` where the version had no endpoint to ask.
+    /// The endpoint, and its index in the pool; `None` if the version had no usable endpoint.
     pub endpoint: Option<(&'a str, usize)>,
-    /// The status that counts for the version: its response's, or the 502 or 504 that its failure amounts to. `None`
-    /// where the try says nothing about the version.
+    /// The status that counts for the version: that of its response, or 502 or 504 for a failure without one. `None` if
+    /// the try says nothing about the version.
     pub status: Option<u16>,
-    /// Outlier detection has heard of it already, when its response's head arrived.
+    /// Outlier detection has counted this try already, when the response head arrived.
     pub noted: bool,
-    /// `grpc-status` of a gRPC call.
+    /// `grpc-status`, if the request is a gRPC call.
     pub grpc_status: Option<u8>,
-    /// What failed.
+    /// Why the try failed, if it did.
     pub failure: Option<Failure>,
-    /// Time from the try's beginning to the response's head.
+    /// Time from the start of the try to the response head.
     pub first_byte: Option<Duration>,
-    /// Time from the try's beginning (the request's head read, for the first one) to its end.
+    /// Time from the start of the try to its end. The first try starts when the request head has been read.
     pub took: Duration,
 }
 
-/// How long the parts of a request took; zero where a part did not happen.
+/// Durations of the phases of a request; zero for a phase that did not occur.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Times {
-    /// Waiting for a connection or an HTTP/2 stream that the limits allow.
+    /// Waiting until the limits allow a connection or an HTTP/2 stream.
     pub queued: Duration,
-    /// Opening connections, TLS included.
+    /// Opening connections, including TLS.
     pub connect: Duration,
-    /// From the request's head read to the final response's head.
+    /// From the end of the request head to the final response head.
     pub first_byte: Option<Duration>,
-    /// From the request's head read to the end.
+    /// From the end of the request head to the end of the exchange.
     pub total: Duration,
 }
 
@@ -64,57 +64,57 @@ pub struct RequestRecord<'a> {
     pub id: &'a [u8],
     /// The listener.
     pub listener: &'a str,
-    /// The peer's address; loopback for a Unix socket.
+    /// Address of the peer; loopback for a Unix socket.
     pub peer: IpAddr,
-    /// The client: the peer, or the client that a trusted proxy names.
+    /// Address of the client: the peer's, or the one that a trusted proxy reports.
     pub client: IpAddr,
     /// The protocol that the client speaks.
     pub protocol: Protocol,
-    /// The method's class.
+    /// The method.
     pub method: Method,
-    /// The method as sent; empty where no head could be read, as the next two.
+    /// The method as sent. Like `host` and `path`, empty if no head could be read.
     pub method_text: &'a [u8],
-    /// The host, in lower case and without port.
+    /// The host, in lower case, without port.
     pub host: &'a str,
-    /// The path as it goes upstream, without the query.
+    /// The path as forwarded upstream, without the query.
     pub path: &'a [u8],
-    /// A gRPC call over HTTP/2, by its content type.
+    /// Whether this is a gRPC call over HTTP/2, by its content type.
     pub grpc: bool,
-    /// The service; empty where no route matched.
+    /// The service; empty if no route matched.
     pub service: &'a str,
     /// How the version was chosen.
     pub chosen: Option<Chosen>,
-    /// Index of the match rule that matched, also where its version failed over.
+    /// Index of the match rule that matched, even if its version failed over to another.
     pub rule: Option<usize>,
-    /// The first try. Most requests have no other.
+    /// The first try, kept inline because most requests have no other.
     first: Option<TryRecord<'a>>,
     /// Further tries.
     rest: Vec<TryRecord<'a>>,
-    /// The status that the client was told; 499 where it left before it was told any.
+    /// The status sent to the client; [`CLIENT_GONE`] if it left before it got one.
     pub status: u16,
-    /// Set where the proxy answered by itself.
+    /// Why the proxy responded itself, if it did.
     pub local_reply: Option<Reason>,
-    /// What failed, if the request failed.
+    /// Why the request failed, if it did.
     pub failure: Option<Failure>,
-    /// The error behind the failure, with its sources.
+    /// The error that caused the failure, with its chain of sources.
     pub cause: Option<Box<dyn Error + Send + Sync>>,
-    /// Bytes of the request's body that were read.
+    /// Bytes read of the request body.
     pub bytes_received: u64,
-    /// Bytes of the response's body that were sent.
+    /// Bytes sent of the response body.
     pub bytes_sent: u64,
-    /// How long its parts took.
+    /// Durations of its phases.
     pub times: Times,
-    /// Stable answered for a canary.
+    /// Whether stable answered after a canary had failed.
     pub shielded: bool,
-    /// It became a tunnel.
+    /// Whether the exchange became a tunnel.
     pub tunnel: bool,
 }
 
-/// The status that stands for a client that left before it was told one.
+/// Status recorded for a client that closed its connection before it got a response, as in nginx.
 pub const CLIENT_GONE: u16 = 499;
 
 impl<'a> RequestRecord<'a> {
-    /// A request of which only this is known yet.
+    /// Creates the record of a request whose head has not been read.
     pub fn new(id: &'a [u8], listener: &'a str, peer: IpAddr, protocol: Protocol) -> Self {
         Self {
             id,
@@ -154,25 +154,27 @@ impl<'a> RequestRecord<'a> {
         }
     }
 
-    /// The try that is under way or ended last.
+    /// Returns the current try, or the last one that ended.
     #[inline]
     pub fn last_try(&self) -> Option<&TryRecord<'a>> {
         self.rest.last().or(self.first.as_ref())
     }
 
-    /// As [`Self::last_try`], to be filled.
+    /// Returns [`Self::last_try`] for modification.
     #[inline]
     pub fn last_try_mut(&mut self) -> Option<&mut TryRecord<'a>> {
         self.rest.last_mut().or(self.first.as_mut())
     }
 
-    /// Every try, in order.
+    /// Returns all tries in order.
     pub fn tries(&self) -> impl Iterator<Item = &TryRecord<'a>> {
         self.first.iter().chain(&self.rest)
     }
 
-    /// The status that metrics count: what the client was told, or the 502 or 504 that a response amounts to that the
-    /// upstream broke off.
+    /// Returns the status that metrics count.
+    ///
+    /// That is the status sent to the client, unless the upstream broke off its response after the head was forwarded:
+    /// then it is the 502 or 504 of the failed try.
     pub fn counted_status(&self) -> u16 {
         let broken_off = |failure: Failure| {
             (failure.origin == Origin::Upstream && self.local_reply.is_none())

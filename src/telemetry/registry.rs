@@ -1,4 +1,7 @@
-//! The registry of all shards: it keeps them across reloads and adds them up.
+//! The registry of all shards, by name.
+//!
+//! Building a snapshot looks up the shards of its services, versions, rules and listeners here, and creates those that
+//! are new. Names that survive a reload keep their shards, so their counters continue. A scrape reads the sums.
 
 mod expiry;
 
@@ -13,14 +16,15 @@ use super::shard::{
 };
 use super::words::{EjectionOutcome, EjectionReason, Reason};
 
-/// How often the log warns of failures of one service that have the same reason.
+/// Minimum time between two warnings about failures of one service with the same reason.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
 pub(crate) use expiry::PresentSeries;
 
-/// All counters of the process. A version that leaves the configuration and comes back within an hour goes on counting.
+/// All counters of the process.
 ///
-/// The lock inside is for whoever builds a snapshot or scrapes; workers write through the `Arc`s that it hands out.
+/// A version that is removed from the configuration and returns within an hour continues its counters. Building a
+/// snapshot and scraping take a lock; workers never do, they count through the `Arc`s of their snapshot.
 #[derive(Debug)]
 pub struct Telemetry {
     workers: usize,
@@ -38,14 +42,14 @@ struct Families {
     absent: expiry::Absent,
 }
 
-/// What `cutover_ejections_total` counts.
+/// An event of outlier detection: the labels of `cutover_ejections_total`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ejection {
-    /// The service.
+    /// Name of the service.
     pub service: String,
-    /// The version.
+    /// Name of the version.
     pub version: String,
-    /// The endpoint, as an operator names it.
+    /// Name of the endpoint in the configuration.
     pub endpoint: String,
     /// Why the endpoint is an outlier.
     pub reason: EjectionReason,
@@ -54,7 +58,9 @@ pub struct Ejection {
 }
 
 impl Telemetry {
-    /// For so many workers. Shard number `workers` (one more) belongs to the control thread.
+    /// Creates an empty registry for `workers` workers.
+    ///
+    /// Every subject gets one shard more than that: the shard with the index `workers` belongs to the control thread.
     pub fn new(workers: usize) -> Arc<Self> {
         Arc::new(Self {
             workers,
@@ -62,12 +68,13 @@ impl Telemetry {
         })
     }
 
-    /// How many workers write.
+    /// Returns the number of workers.
     pub fn workers(&self) -> usize {
         self.workers
     }
 
     fn families(&self) -> MutexGuard<'_, Families> {
+        // Its holders only insert into, copy and sum maps, and `expire` calls a function that reads a configuration.
         self.families.lock().expect("no holder of this lock panics")
     }
 
@@ -75,7 +82,7 @@ impl Telemetry {
         (0..=self.workers).map(|_| S::default())
     }
 
-    /// The counters of one version, made on first use.
+    /// Returns the counters of a version, creating them on first use.
     pub fn version(&self, service: &str, version: &str) -> Arc<VersionMetrics> {
         self.families()
             .versions
@@ -88,7 +95,9 @@ impl Telemetry {
             .clone()
     }
 
-    /// The counters of one service, made on first use. The empty name stands for requests that no route matched.
+    /// Returns the counters of a service, creating them on first use.
+    ///
+    /// The service with the empty name counts requests that no route matched.
     pub fn service(&self, name: &str) -> Arc<ServiceMetrics> {
         self.families()
             .services
@@ -102,7 +111,7 @@ impl Telemetry {
             .clone()
     }
 
-    /// Every service that ever was, added up. Sorted.
+    /// Returns the totals of every service that has series, sorted by name.
     pub fn services(&self) -> Vec<(String, ServiceTotals)> {
         let families = self.families();
         let all = families.services.iter();
@@ -110,7 +119,7 @@ impl Telemetry {
             .collect()
     }
 
-    /// The counters of one listener, made on first use: one shard a worker.
+    /// Returns the counters of a listener, one shard per worker, creating them on first use.
     pub fn listener(&self, name: &str) -> Arc<[ListenerShard]> {
         self.families()
             .listeners
@@ -119,8 +128,10 @@ impl Telemetry {
             .clone()
     }
 
-    /// The counters of a service's `count` rules. Those that exist go on counting when rules are added at the end or
-    /// nothing changes; all begin anew when there are fewer, since then the numbers mean other rules.
+    /// Returns the counters of a service's `count` match rules, creating those that are missing.
+    ///
+    /// Rules are identified by their index. Counters continue if the number of rules is unchanged or has grown; if it has
+    /// shrunk, all restart from zero, because the indices then stand for other rules.
     pub fn rules(&self, service: &str, count: usize) -> Arc<RuleHits> {
         let mut families = self.families();
         let known = families.rules.get(service);
@@ -137,7 +148,7 @@ impl Telemetry {
         hits
     }
 
-    /// Remembers the constant labels of a service, so that its series keep them when it is removed.
+    /// Stores the constant labels of a service, so that its series keep them after it was removed.
     pub(super) fn remember_labels(&self, service: &str, labels: &[(String, String)]) {
         let mut families = self.families();
         let known = families.labels.get(service);
@@ -146,7 +157,7 @@ impl Telemetry {
         }
     }
 
-    /// The constant labels of a service, as remembered.
+    /// Returns the stored constant labels of a service.
     pub(super) fn labels(&self, service: &str) -> Vec<(String, String)> {
         self.families()
             .labels
@@ -155,19 +166,19 @@ impl Telemetry {
             .unwrap_or_default()
     }
 
-    /// Counts what outlier detection saw or did. Only for the control thread: it takes the lock.
+    /// Counts an event of outlier detection. Takes the lock, so only the control thread may call it.
     pub fn ejection(&self, what: Ejection) {
         *self.families().ejections.entry(what).or_default() += 1;
     }
 
-    /// What outlier detection saw and did. Sorted.
+    /// Returns the count of each event of outlier detection, sorted.
     pub fn ejections(&self) -> Vec<(Ejection, u64)> {
         let families = self.families();
         let all = families.ejections.iter();
         all.map(|(what, n)| (what.clone(), *n)).collect()
     }
 
-    /// Every version that ever was: service, version, counters. Sorted.
+    /// Returns the service, name and counters of every version that has series, sorted.
     pub fn versions(&self) -> Vec<(String, String, Arc<VersionMetrics>)> {
         let families = self.families();
         let all = families.versions.iter();
@@ -175,20 +186,20 @@ impl Telemetry {
             .collect()
     }
 
-    /// Every listener that ever was, added up. Sorted.
+    /// Returns the totals of every listener that has series, sorted by name.
     pub fn listeners(&self) -> Vec<(String, ListenerTotals)> {
-        let add_up = |shards: &Arc<[ListenerShard]>| {
+        let sum = |shards: &Arc<[ListenerShard]>| {
             let mut totals = ListenerTotals::default();
             shards.iter().for_each(|s| s.add_to(&mut totals));
             totals
         };
         let families = self.families();
         let all = families.listeners.iter();
-        all.map(|(name, shards)| (name.clone(), add_up(shards)))
+        all.map(|(name, shards)| (name.clone(), sum(shards)))
             .collect()
     }
 
-    /// Hits of every service that has rules, by rule. Sorted.
+    /// Returns the hits of every service that has match rules, by rule index, sorted by service.
     pub fn rule_hits(&self) -> Vec<(String, Vec<u64>)> {
         let families = self.families();
         let all = families.rules.iter();
@@ -197,25 +208,25 @@ impl Telemetry {
     }
 }
 
-/// The counters of one version: a shard for each worker, and one for the control thread.
+/// The counters of one version: one shard per worker, and one for the control thread.
 #[derive(Debug)]
 pub struct VersionMetrics {
     shards: Box<[VersionShard]>,
 }
 
 impl VersionMetrics {
-    /// The shard that worker `worker` writes.
+    /// Returns the shard that worker `worker` writes.
     #[inline]
     pub fn shard(&self, worker: usize) -> &VersionShard {
         &self.shards[worker]
     }
 
-    /// How many workers have a shard.
+    /// Returns the number of shards: the workers, and one for the control thread.
     pub fn workers(&self) -> usize {
         self.shards.len()
     }
 
-    /// All shards added up.
+    /// Returns the sum of all shards.
     pub fn totals(&self) -> VersionTotals {
         let mut totals = VersionTotals::default();
         self.shards.iter().for_each(|s| s.add_to(&mut totals));
@@ -223,30 +234,31 @@ impl VersionMetrics {
     }
 }
 
-/// The counters of one service: a shard for each worker, and one for the control thread.
+/// The counters of one service: one shard per worker, and one for the control thread.
 #[derive(Debug)]
 pub struct ServiceMetrics {
     shards: Box<[ServiceShard]>,
-    /// Made with the first warning: most services never have one.
+    /// Allocated with the first warning: most services never have one.
     warnings: OnceLock<LogLimit>,
 }
 
 impl ServiceMetrics {
-    /// The shard that worker `worker` writes.
+    /// Returns the shard that worker `worker` writes.
     #[inline]
     pub fn shard(&self, worker: usize) -> &ServiceShard {
         &self.shards[worker]
     }
 
-    /// Whether a failure of this reason may be logged as a warning at `now`: one in ten seconds may. `Some(n)`: it may, and
-    /// `n` were left out since the last one.
+    /// Returns whether a failure with this reason may be logged as a warning at `now`; one in ten seconds may.
+    ///
+    /// `Some(n)` permits it; `n` warnings were omitted since the previous one.
     pub fn may_warn(&self, reason: Reason, now: Instant) -> Option<u64> {
         self.warnings
             .get_or_init(|| LogLimit::new(Reason::COUNT, WARN_EVERY, now))
             .check(reason.index(), now)
     }
 
-    /// All shards added up.
+    /// Returns the sum of all shards.
     pub fn totals(&self) -> ServiceTotals {
         let mut totals = ServiceTotals::default();
         self.shards.iter().for_each(|s| s.add_to(&mut totals));
@@ -254,23 +266,23 @@ impl ServiceMetrics {
     }
 }
 
-/// The counters of one service's rules: for each rule a cell for each worker.
+/// The hits of one service's match rules: for each rule, a counter for each worker.
 #[derive(Debug)]
 pub struct RuleHits {
     rules: Box<[Arc<[RuleShard]>]>,
 }
 
 impl RuleHits {
-    /// `cutover_match_hits_total`: worker `worker` followed the rule of this index.
+    /// Adds one to `cutover_match_hits_total`: worker `worker` applied the rule with this index.
     #[inline]
     pub fn hit(&self, worker: usize, rule: usize) {
         self.rules[rule][worker].0.add(1);
     }
 
-    /// Hits by rule, all workers added up.
+    /// Returns the hits of each rule, summed over the workers.
     pub fn totals(&self) -> Vec<u64> {
-        let add_up = |cells: &Arc<[RuleShard]>| cells.iter().map(|c| c.0.get()).sum();
-        self.rules.iter().map(add_up).collect()
+        let sum = |cells: &Arc<[RuleShard]>| cells.iter().map(|c| c.0.get()).sum();
+        self.rules.iter().map(sum).collect()
     }
 }
 
@@ -280,7 +292,7 @@ mod tests {
     use crate::http1::Method;
 
     #[test]
-    fn workers_and_the_control_thread_add_up() {
+    fn workers_and_the_control_thread_sum() {
         let telemetry = Telemetry::new(2);
         let metrics = telemetry.version("shop", "v1");
         for worker in 0..=2 {
@@ -306,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_comes_back_goes_on_counting() {
+    fn a_version_that_comes_back_continues_its_counters() {
         let telemetry = Telemetry::new(1);
         let first = telemetry.version("shop", "v1");
         first.shard(0).request(Method::Get, 200, Duration::ZERO);
@@ -329,13 +341,13 @@ mod tests {
     }
 
     #[test]
-    fn rules_keep_counting_when_they_grow_and_begin_anew_when_they_shrink() {
+    fn rules_keep_counting_when_they_grow_and_restart_when_they_shrink() {
         let telemetry = Telemetry::new(2);
         let two = telemetry.rules("shop", 2);
         two.hit(0, 1);
         two.hit(1, 1);
         let three = telemetry.rules("shop", 3);
-        // A worker that hasn't adopted the new generation yet still counts into the same cells.
+        // A worker that has not adopted the new generation yet counts into the same cells.
         two.hit(0, 0);
         three.hit(2, 2);
         assert_eq!(telemetry.rules("shop", 3).totals(), [1, 2, 1]);

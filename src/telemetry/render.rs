@@ -1,7 +1,8 @@
-//! The exposition, on the control thread: Prometheus' text format, version 0.0.4.
+//! The exposition in Prometheus' text format, version 0.0.4, rendered on the control thread.
 //!
-//! Each scrape fills a fresh recorder, so that only what exists now is shown and nothing grows between scrapes. Counters
-//! and gauges go through it; histograms (whose buckets are counted already) and counters with fractions are written here.
+//! Each scrape fills a fresh recorder, so a page shows only what exists at that moment and nothing accumulates between
+//! scrapes. Counters and gauges go through the recorder. Histograms, whose observations are already in buckets, and
+//! counters with fractions, which the recorder doesn't support, are written here.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -17,36 +18,36 @@ use super::process::Process;
 use super::registry::Telemetry;
 use super::shard::{SeriesLabel, SeriesValue};
 
-/// The media type of what [`render`] makes.
+/// Media type of the text that [`render`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What counters can't know: the state of this moment.
+/// The state at the moment of a scrape: all that isn't in a counter.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scrape {
     /// Services of the running configuration.
     pub services: Vec<ScrapeService>,
     /// Names of the listeners of the running configuration.
     pub listeners: Vec<String>,
-    /// The generation that runs.
+    /// Number of the running configuration generation.
     pub generation: u64,
-    /// Whether the configuration file as it is now was adopted.
+    /// Whether the current content of the configuration file was adopted.
     pub last_reload_successful: bool,
-    /// When a configuration was last adopted.
+    /// Time when a configuration was last adopted.
     pub last_reload_success: Option<SystemTime>,
-    /// Certificates of the listeners.
+    /// Certificates of all listeners.
     pub certificates: Vec<ScrapeCertificate>,
 }
 
 /// A certificate of a listener.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ScrapeCertificate {
-    /// The listener's name.
+    /// Name of the listener.
     pub listener: String,
-    /// Server names that get it.
+    /// Server names for which it is used.
     pub names: Vec<String>,
-    /// When it expires, in seconds since the epoch.
+    /// Expiry in seconds since the Unix epoch.
     pub expiry: i64,
-    /// Its files as they are now are what is used.
+    /// Whether the current content of its files is in use.
     pub last_reload_successful: bool,
 }
 
@@ -66,17 +67,19 @@ pub struct ScrapeService {
 pub struct ScrapeVersion {
     /// Its name.
     pub name: String,
-    /// Its effective share, from 0 to 1.
+    /// Effective share of the traffic, from 0 to 1.
     pub ratio: f64,
-    /// The share that the configuration asks for, from 0 to 1.
+    /// Share of the traffic in the configuration, from 0 to 1.
     pub desired_ratio: f64,
-    /// Its endpoints, as an operator names them, and whether each is usable.
+    /// Names of its endpoints in the configuration, and whether each is usable.
     pub endpoints: Vec<(String, bool)>,
-    /// Its new share waits for its first pass.
+    /// Whether its new share waits for the first passed health check.
     pub awaited: bool,
 }
 
-/// Everything that can be said now. Counters of what was removed stay; gauges of it stay only while they aren't zero.
+/// Renders all metrics.
+///
+/// Subjects that left the configuration keep their counters until these expire, and their gauges while not zero.
 pub fn render(telemetry: &Telemetry, scrape: &Scrape) -> String {
     let mut page = Page::new();
     for service in &scrape.services {
@@ -208,7 +211,7 @@ fn configuration(page: &mut Page, scrape: &Scrape) {
     page.gauge(names::BUILD_INFO, build, 1.0);
 }
 
-/// A name with several certificates (ECDSA and RSA) expires with the first of them.
+/// A server name may have several certificates, such as ECDSA and RSA; it counts as expired with the first of them.
 fn certificates(page: &mut Page, certificates: &[ScrapeCertificate]) {
     let (mut expiry, mut successful) = (BTreeMap::new(), BTreeMap::new());
     for certificate in certificates {
@@ -250,12 +253,12 @@ fn process(page: &mut Page, process: Process) {
     }
 }
 
-/// Label names and values in the order in which they are shown.
+/// Label names and values, in the order in which they are written.
 #[derive(Clone, Default)]
 struct Labels(Vec<(String, String)>);
 
 impl Labels {
-    /// Those of a service: its constant ones, then `service`. A constant one never takes the place of ours.
+    /// The constant labels of a service, then `service`. A constant label with one of our names is dropped.
     fn of_service(service: &str, constant: &[(String, String)]) -> Self {
         let free = |name: &str| !names::RESERVED_LABELS.contains(&name);
         let constant = constant.iter().filter(|(name, _)| free(name));
@@ -269,12 +272,12 @@ impl Labels {
     }
 
     fn key(self, name: &'static str) -> Key {
-        // The recorder takes a backslash for the beginning of an escape: two of them are one.
+        // The recorder takes values as already escaped, so a literal backslash has to be doubled.
         let label = |(name, value): (String, String)| Label::new(name, value.replace('\\', "\\\\"));
         Key::from_parts(name, self.0.into_iter().map(label).collect::<Vec<_>>())
     }
 
-    /// `name="value",…`, escaped.
+    /// Formats the labels as `name="value",…`, with values escaped as the text format requires.
     fn text(&self) -> String {
         let mut text = String::new();
         for (name, value) in &self.0 {
@@ -289,9 +292,10 @@ impl Labels {
     }
 }
 
-/// One scrape.
+/// The page of one scrape.
 struct Page {
     recorder: PrometheusRecorder,
+    /// Families that don't go through the recorder, as text.
     own: String,
 }
 
@@ -339,7 +343,10 @@ impl Page {
         }
     }
 
-    /// All families in one order that stays, whatever order the recorder's tables have.
+    /// Returns the text of all families.
+    ///
+    /// The recorder's hash tables have no stable order, so families and their series are sorted: equal states give equal
+    /// pages.
     fn finish(self) -> String {
         let text = self.recorder.handle().render();
         let mut blocks: Vec<Vec<&str>> = text
@@ -374,7 +381,7 @@ fn head(text: &mut String, family: Family) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
-/// One histogram family; nothing where there are no series.
+/// The text of one histogram family; empty without series.
 struct Histogram {
     family: Family,
     text: String,

@@ -1,4 +1,7 @@
-//! RED over the last 10 seconds and the last minute, on the control thread.
+//! Rate, errors and durations of each version over the last 10 seconds and the last minute.
+//!
+//! The control thread samples the cumulative counters once a second; a window is the difference of two samples. A
+//! version without traffic for a minute keeps a single sample, so idle versions cost little memory.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -6,33 +9,33 @@ use std::time::{Duration, Instant};
 use super::latency::{BOUNDS, BUCKETS};
 use super::registry::{Telemetry, VersionMetrics};
 
-/// One sample a second for a minute, the one that the minute begins with, and one to spare for ticks that come early.
+/// Samples per version: one for each second of a minute, one at its start, and one in reserve for ticks that come early.
 const SAMPLES: usize = 62;
 
-/// gRPC statuses that are the server's failures: unknown, deadline exceeded, resource exhausted, unimplemented, internal,
-/// unavailable, data loss.
+/// gRPC status codes that count as failures of the server: `UNKNOWN`, `DEADLINE_EXCEEDED`, `RESOURCE_EXHAUSTED`,
+/// `UNIMPLEMENTED`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`.
 const GRPC_FAILURES: [usize; 7] = [2, 4, 8, 12, 13, 14, 15];
 
-/// Rate, errors, durations of one version over a window.
+/// Rate, errors and durations (RED) of one version over a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Red {
     /// Attempts that ended in the window.
     pub requests: u64,
-    /// Those that failed: 5xx, and gRPC calls that the server failed.
+    /// Attempts that failed: status 5xx, or a gRPC status that counts as a failure of the server.
     pub errors: u64,
-    /// Attempts a second.
+    /// Attempts per second.
     pub rate: f64,
-    /// Errors by attempts, from 0 to 1; 0 without attempts.
+    /// Errors divided by attempts, from 0 to 1; 0 if there were no attempts.
     pub error_ratio: f64,
-    /// Median duration; `None` without attempts, as the other two. Interpolated inside a bucket, 120 s at most.
+    /// Median duration, interpolated within a bucket, at most 120 s. Like the other two, `None` if there were no attempts.
     pub p50: Option<Duration>,
-    /// 90 % took at most this long.
+    /// 90th percentile of the durations.
     pub p90: Option<Duration>,
-    /// 99 % took at most this long.
+    /// 99th percentile of the durations.
     pub p99: Option<Duration>,
 }
 
-/// The last minute of every version, in samples of its cumulative counters.
+/// Samples of the last minute for every version.
 #[derive(Debug, Default)]
 pub(crate) struct StatusWindows {
     rings: BTreeMap<String, BTreeMap<String, Ring>>,
@@ -40,7 +43,7 @@ pub(crate) struct StatusWindows {
 
 #[derive(Debug)]
 struct Ring {
-    /// Since when the version is watched.
+    /// Time of the version's first sample.
     since: Instant,
     samples: VecDeque<Sample>,
 }
@@ -53,12 +56,12 @@ struct Sample {
 }
 
 impl StatusWindows {
-    /// Samples every version. To be called once a second.
+    /// Samples every version, and forgets versions without series. Call it once a second.
     pub(crate) fn tick(&mut self, now: Instant, telemetry: &Telemetry) {
         let versions = telemetry.versions();
         self.rings.retain(|service, rings| {
             rings.retain(|version, _| {
-                // They are sorted.
+                // `Telemetry::versions` is sorted.
                 let of = versions.binary_search_by(|(s, v, _)| (s, v).cmp(&(service, version)));
                 of.is_ok()
             });
@@ -74,8 +77,9 @@ impl StatusWindows {
         }
     }
 
-    /// What happened in the time `over` (at most a minute) before the last tick. A version that is watched for less has
-    /// the rate of that time; an unknown one has nothing.
+    /// Returns the figures of the time `over`, at most a minute, before the last tick.
+    ///
+    /// The rate of a version that is younger than `over` relates to its age. An unknown version has zeros.
     pub(crate) fn red(&self, service: &str, version: &str, over: Duration) -> Red {
         let ring = self.rings.get(service).and_then(|rings| rings.get(version));
         ring.map_or_else(Red::default, |ring| ring.red(over))
@@ -84,12 +88,12 @@ impl StatusWindows {
 
 impl Ring {
     fn push(&mut self, sample: Sample) {
-        let quiet = self
+        let is_idle = self
             .samples
             .front()
             .is_some_and(|f| f.errors == sample.errors && f.buckets == sample.buckets);
-        if quiet {
-            // Nothing happened in a whole minute, or yet: one sample says that.
+        if is_idle {
+            // Nothing has changed since the oldest sample, so this one can stand for all of them.
             self.samples.clear();
         }
         if self.samples.len() == SAMPLES {
@@ -109,7 +113,8 @@ impl Ring {
             .rev()
             .find(|s| age(s.at) >= over)
             .unwrap_or(first);
-        // Before the first sample nothing happened, as long as the version was watched.
+        // If samples were dropped because the version was idle, the time since its first sample still counts: the rate
+        // relates to the whole window, not to the time since the first request after the pause.
         let span = age(base.at).max(over.min(age(self.since)));
         let mut buckets = last.buckets;
         for (bucket, before) in buckets.iter_mut().zip(&base.buckets) {
@@ -117,12 +122,12 @@ impl Ring {
         }
         let requests: u64 = buckets.iter().sum();
         let errors = last.errors.saturating_sub(base.errors).min(requests);
-        let by = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
+        let ratio = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
         Red {
             requests,
             errors,
-            rate: by(requests as f64, span.as_secs_f64()),
-            error_ratio: by(errors as f64, requests as f64),
+            rate: ratio(requests as f64, span.as_secs_f64()),
+            error_ratio: ratio(errors as f64, requests as f64),
             p50: quantile(&buckets, requests, 0.5),
             p90: quantile(&buckets, requests, 0.9),
             p99: quantile(&buckets, requests, 0.99),
@@ -149,7 +154,10 @@ impl Sample {
     }
 }
 
-/// The duration that the share `q` of `total` doesn't exceed, as if those in a bucket were spread evenly over it.
+/// Returns the `q`-quantile of `total` observations, interpolated linearly within its bucket.
+///
+/// This is how `histogram_quantile` of Prometheus estimates quantiles. Observations above the last bound count as the
+/// last bound.
 fn quantile(buckets: &[u64; BUCKETS], total: u64, q: f64) -> Option<Duration> {
     let wanted = q * total as f64;
     let (mut below, mut lower) = (0.0, 0);
@@ -164,7 +172,7 @@ fn quantile(buckets: &[u64; BUCKETS], total: u64, q: f64) -> Option<Duration> {
         }
         below += n;
     }
-    // Only rounding leads here with requests.
+    // With observations, only a rounding error in `wanted` leads here.
     (total > 0).then_some(Duration::from_nanos(lower))
 }
 
@@ -195,7 +203,7 @@ mod tests {
             run
         }
 
-        /// So many seconds with so many requests each.
+        /// Simulates `seconds` seconds with `each` requests in each of them.
         fn seconds(&mut self, seconds: usize, each: usize, status: u16, took: Duration) {
             let metrics = self.telemetry.version("shop", "v1");
             for _ in 0..seconds {

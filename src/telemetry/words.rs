@@ -41,13 +41,13 @@ macro_rules! words {
 }
 
 words! {
-    /// Who caused a failure. Only upstream failures count against a version or an endpoint.
+    /// Which side caused a failure. Only upstream failures count against a version or an endpoint.
     pub enum Origin {
-        /// The client: malformed or late bytes, a body that stalls, a connection that it closed.
+        /// The client: a malformed request, a stalled or late body, a closed connection.
         Client "client",
-        /// The proxy: its limits, its descriptors, its shutdown.
+        /// The proxy: its limits, its file descriptors, its shutdown.
         Proxy "proxy",
-        /// The version that was asked.
+        /// The version that the request was sent to.
         Upstream "upstream",
     }
 }
@@ -55,17 +55,17 @@ words! {
 words! {
     /// How the version of a request was chosen.
     pub enum Chosen {
-        /// The host is the preview name of a version.
+        /// By a host that is the preview name of a version.
         Preview "preview",
-        /// A match rule.
+        /// By a match rule.
         Rule "rule",
-        /// The session that the request belongs to.
+        /// By the session that the request belongs to.
         Session "session",
-        /// The user's place in the cohort.
+        /// By the user's point in the cohort.
         Cohort "cohort",
-        /// The exact split.
+        /// By the exact split.
         Split "split",
-        /// The chosen version is down and another one takes over.
+        /// By failover: the chosen version is down.
         Failover "failover",
     }
 }
@@ -83,13 +83,13 @@ words! {
 }
 
 words! {
-    /// Why an attempt was repeated: the `reason` of `cutover_retries_total`.
+    /// Why an attempt was retried: the `reason` of `cutover_retries_total`.
     pub enum RetryReason {
-        /// No connection to the endpoint.
+        /// The connection to the endpoint could not be opened.
         Connect "connect",
-        /// The connection broke before the response's head.
+        /// The connection broke before the response head.
         Reset "reset",
-        /// A kept connection had ended before it carried the request.
+        /// A reused connection had been closed before it carried the request.
         Stale "stale",
         /// The response was a 502.
         BadGateway "502",
@@ -97,9 +97,9 @@ words! {
         Unavailable "503",
         /// The response was a 504.
         GatewayTimeout "504",
-        /// No response head in time.
+        /// No response head arrived in time.
         Timeout "timeout",
-        /// The endpoint refused the HTTP/2 stream.
+        /// The endpoint refused the HTTP/2 stream (`REFUSED_STREAM`, RFC 9113 §8.7).
         Refused "refused",
         /// Another status that `retry.on` names.
         Status "status",
@@ -162,32 +162,32 @@ words! {
 words! {
     /// Why a request failed or was answered by the proxy itself: the word in `x-cutover-reason`, logs and metrics.
     pub enum Reason {
-        // Answers of the proxy.
-        /// 308 to https.
+        // Responses of the proxy that are no failures.
+        /// Redirected to https with 308.
         RedirectHttps "redirect-https",
         /// No route matches host and path.
         NoRoute "no-route",
-        /// Another spelling of the path leads to another route.
+        /// The path leads to different routes depending on how a recipient decodes it.
         AmbiguousPath "ambiguous-path",
-        /// The connection's certificate does not cover the host.
+        /// The certificate of the connection does not cover the host (RFC 9110 §15.5.20).
         Misdirected "misdirected",
-        /// `Max-Forwards: 0` ends at the proxy.
+        /// `Max-Forwards: 0`: the proxy is the final recipient (RFC 9110 §7.6.2).
         MaxForwards "max-forwards",
 
         // The client.
-        /// A whole head did not arrive in time.
+        /// The request head did not arrive in time.
         HeaderTimeout "header-timeout",
-        /// The body stalled.
+        /// The request body stalled.
         BodyTimeout "body-timeout",
-        /// The body is larger than `limits.body_bytes`.
+        /// The request body is larger than `limits.body_bytes`.
         BodyTooLarge "body-too-large",
         /// The client closed or reset the connection.
         ClientGone "client-gone",
-        /// The client read its response too slowly while others waited for room.
+        /// The client read its response too slowly while other requests waited.
         ClientSlow "client-slow",
         /// The TLS handshake failed.
         TlsHandshake "tls-handshake",
-        /// The TLS handshake did not end in time.
+        /// The TLS handshake did not complete in time.
         TlsTimeout "tls-timeout",
 
         // The proxy.
@@ -201,55 +201,55 @@ words! {
         LimitRetries "limit-retries",
         /// No HTTP/2 stream became free in time.
         LimitStreams "limit-streams",
-        /// The process has no descriptor or local port left.
+        /// The process ran out of file descriptors or local ports.
         NoDescriptors "no-descriptors",
-        /// `timeouts.total` passed while the request waited inside the proxy.
+        /// `timeouts.total` expired while the request waited inside the proxy.
         QueueTimeout "queue-timeout",
-        /// The process is shutting down, or the endpoint's drain is over.
+        /// The process is shutting down, or the endpoint's drain period ended.
         Shutdown "shutdown",
-        /// A fault of the proxy's own code.
+        /// The proxy panicked.
         Panic "panic",
-        /// The endpoint speaks only HTTP/2, which has no upgrade.
+        /// The endpoint speaks HTTP/2, which has no `Upgrade` (RFC 9113 §8.6).
         UpstreamNoUpgrade "upstream-no-upgrade",
 
         // The version.
-        /// The version has no endpoint that can be asked.
+        /// The version has no usable endpoint.
         NoEndpoint "no-endpoint",
         /// The endpoint refused the connection.
         ConnectRefused "connect-refused",
-        /// The connection was not open in time.
+        /// The connection was not established in time.
         ConnectTimeout "connect-timeout",
         /// The connection failed in another way.
         ConnectFailed "connect-failed",
-        /// The endpoint's name has no address.
+        /// The endpoint's name did not resolve to an address.
         UnresolvedName "unresolved-name",
         /// The TLS handshake with the endpoint failed.
         UpstreamTls "upstream-tls",
-        /// The endpoint closed the connection before its response.
+        /// The endpoint closed the connection before it responded.
         UpstreamClosed "upstream-closed",
-        /// The endpoint ended the connection in the middle of its response.
+        /// The endpoint closed the connection before the end of its response.
         UpstreamTruncated "upstream-truncated",
         /// The endpoint reset the stream or the connection.
         UpstreamReset "upstream-reset",
         /// The connection broke in another way.
         UpstreamBroken "upstream-broken",
-        /// The endpoint sent what HTTP forbids.
+        /// The endpoint sent a malformed response.
         UpstreamMalformed "upstream-malformed",
-        /// The endpoint answered with a status that counts as a failure.
+        /// The endpoint responded with a status that counts as a failure.
         UpstreamStatus "upstream-status",
-        /// No response head within `timeouts.first_byte`.
+        /// No response head arrived within `timeouts.first_byte`.
         FirstByteTimeout "first-byte-timeout",
-        /// `timeouts.total` passed.
+        /// `timeouts.total` expired.
         TotalTimeout "total-timeout",
-        /// The response stood still for `timeouts.idle`.
+        /// The response made no progress for `timeouts.idle`.
         IdleTimeout "idle-timeout",
 
-        // Malformed requests, by the codec's words.
-        /// A malformed request that no other word describes.
+        // Malformed messages, by the reason of the codec's `Reject`.
+        /// A malformed message without a more specific reason.
         Malformed "malformed",
         /// `:authority` and `host` differ.
         AuthorityUnlikeHost "authority-unlike-host",
-        /// Chunk data without its CRLF.
+        /// Chunk data not followed by CRLF.
         BadChunkEnd "bad-chunk-end",
         /// Malformed chunk extension.
         BadChunkExtension "bad-chunk-extension",
@@ -297,9 +297,9 @@ words! {
         ConnectionNamesFraming "connection-names-framing",
         /// `Connection` names too many fields.
         ConnectionNamesMany "connection-names-many",
-        /// Two `content-length`.
+        /// More than one `content-length`.
         DuplicateContentLength "duplicate-content-length",
-        /// Two `host`.
+        /// More than one `host`.
         DuplicateHost "duplicate-host",
         /// Empty lines before the request.
         EmptyLines "empty-lines",
@@ -309,11 +309,11 @@ words! {
         FragmentInTarget "fragment-in-target",
         /// The head is too large.
         HeadTooLarge "head-too-large",
-        /// A dot segment behind an encoded slash.
+        /// A dot segment delimited by an encoded slash.
         HiddenDotSegment "hidden-dot-segment",
-        /// `content-length` and `transfer-encoding`.
+        /// Both `content-length` and `transfer-encoding`.
         LengthAndCoding "length-and-coding",
-        /// The body is not as long as `content-length` says.
+        /// A body whose length differs from `content-length`.
         LengthMismatch "length-mismatch",
         /// The method is too long.
         MethodTooLong "method-too-long",
@@ -331,19 +331,19 @@ words! {
         TooManyInformational "too-many-informational",
         /// Trailers are too large.
         TrailersTooLarge "trailers-too-large",
-        /// An upgrade that nobody asked for.
+        /// An upgrade that was not requested.
         UnaskedUpgrade "unasked-upgrade",
         /// `_` in a field name.
         UnderscoreInName "underscore-in-name",
         /// Unknown transfer coding.
         UnknownTransferEncoding "unknown-transfer-encoding",
-        /// An HTTP version that isn't spoken.
+        /// An unsupported HTTP version.
         Version "version",
         /// An invalid WebSocket handshake from the client.
         WebsocketHandshake "websocket-handshake",
         /// A WebSocket version other than 13.
         WebsocketVersion "websocket-version",
-        /// A response longer than its framing allows.
+        /// Bytes after the end of a response.
         BeyondFraming "beyond-framing",
         /// DATA after the end of a response.
         SurplusData "surplus-data",
@@ -353,7 +353,7 @@ words! {
 }
 
 impl Reason {
-    /// The reason with this word of the codec; `malformed` for a word that isn't in the set.
+    /// Returns the reason with this word of the codec; [`Self::Malformed`] if there is none.
     pub fn of_codec(word: &str) -> Self {
         Self::parse(word).unwrap_or(Self::Malformed)
     }

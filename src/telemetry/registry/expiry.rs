@@ -1,4 +1,6 @@
-//! Series of what left the configuration expire, so that a proxy with changing services doesn't export them for ever.
+//! Expiry of series whose subject left the configuration.
+//!
+//! Without it, a proxy whose services change often would export an ever growing number of series.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,17 +8,19 @@ use std::time::{Duration, Instant};
 
 use super::{Families, Telemetry};
 
-/// How long series outlive what they are about: longer than any range of the rules and than most rollbacks.
-const OUTLIVE: Duration = Duration::from_secs(3600);
+/// How long series are kept after their subject left the configuration.
+///
+/// Longer than any range in our alerting rules, and long enough that counters continue after most rollbacks.
+const RETENTION: Duration = Duration::from_secs(3600);
 
-/// How often it is looked for series that have expired.
-const EVERY: Duration = Duration::from_secs(60);
+/// Time between two searches for expired series.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What a running configuration has, by name.
+/// The subjects of a running configuration: those whose series are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PresentSeries(BTreeSet<SeriesSubject>);
 
-/// What series are about.
+/// What a series is about, by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum SeriesSubject {
     Service(String),
@@ -26,47 +30,48 @@ enum SeriesSubject {
 }
 
 impl PresentSeries {
-    /// A service.
+    /// Adds a service.
     pub(crate) fn service(&mut self, service: &str) {
         self.0.insert(SeriesSubject::Service(service.to_owned()));
     }
 
-    /// A version of a service.
+    /// Adds a version of a service.
     pub(crate) fn version(&mut self, service: &str, version: &str) {
         let subject = SeriesSubject::Version(service.to_owned(), version.to_owned());
         self.0.insert(subject);
     }
 
-    /// An endpoint of a version, as an operator names it.
+    /// Adds an endpoint of a version, by its name in the configuration.
     pub(crate) fn endpoint(&mut self, service: &str, version: &str, endpoint: &str) {
         let [service, version, endpoint] = [service, version, endpoint].map(str::to_owned);
         self.0
             .insert(SeriesSubject::Endpoint(service, version, endpoint));
     }
 
-    /// A listener.
+    /// Adds a listener.
     pub(crate) fn listener(&mut self, listener: &str) {
         self.0.insert(SeriesSubject::Listener(listener.to_owned()));
     }
 }
 
-/// Since when each subject with series has been absent from the configuration.
+/// Subjects that have series but are not in the configuration, and since when.
 #[derive(Debug, Default)]
 pub(super) struct Absent {
     since: BTreeMap<SeriesSubject, Instant>,
-    looked: Option<Instant>,
+    checked: Option<Instant>,
 }
 
 impl Telemetry {
-    /// Drops the series of what has been absent from the configuration for an hour and is not in use any more. Cheap to
-    /// call often: `present` is asked once a minute.
+    /// Drops the series of subjects that have been absent from the configuration for [`RETENTION`] and are not in use.
+    ///
+    /// Cheap to call often: `present` is called at most once per [`CHECK_INTERVAL`].
     pub(crate) fn expire(&self, now: Instant, present: impl FnOnce() -> PresentSeries) {
         let mut families = self.families();
-        let looked = families.absent.looked;
-        if looked.is_some_and(|at| now.saturating_duration_since(at) < EVERY) {
+        let checked = families.absent.checked;
+        if checked.is_some_and(|at| now.saturating_duration_since(at) < CHECK_INTERVAL) {
             return;
         }
-        families.absent.looked = Some(now);
+        families.absent.checked = Some(now);
         let present = present();
         let mut since = std::mem::take(&mut families.absent.since);
         let subjects = families.subjects();
@@ -74,8 +79,8 @@ impl Telemetry {
         for subject in subjects.difference(&present.0) {
             since.entry(subject.clone()).or_insert(now);
         }
-        let outlived = |at: &Instant| now.saturating_duration_since(*at) >= OUTLIVE;
-        let expired = since.iter().filter(|(_, at)| outlived(at));
+        let is_over = |at: &Instant| now.saturating_duration_since(*at) >= RETENTION;
+        let expired = since.iter().filter(|(_, at)| is_over(at));
         let expired: BTreeSet<SeriesSubject> =
             expired.map(|(subject, _)| subject.clone()).collect();
         families.absent.since = since;
@@ -86,11 +91,11 @@ impl Telemetry {
 }
 
 impl Families {
-    /// Everything that has series.
+    /// Returns every subject that has series.
     fn subjects(&self) -> BTreeSet<SeriesSubject> {
         let versions = self.versions.keys();
         let versions = versions.map(|(s, v)| SeriesSubject::Version(s.clone(), v.clone()));
-        // Requests without a route count for the service without a name, which never leaves.
+        // The service with the empty name counts requests without a route, and never expires.
         let counted = self.services.keys().filter(|name| !name.is_empty());
         let services = self.rules.keys().chain(self.labels.keys()).chain(counted);
         let services = services.map(|name| SeriesSubject::Service(name.clone()));
@@ -105,7 +110,10 @@ impl Families {
             .collect()
     }
 
-    /// Drops series, but for those that somebody still writes: a request in flight on a version that is gone.
+    /// Drops the series of `expired` subjects.
+    ///
+    /// Shards with another owner are kept: a request may still be in flight on a version that was removed, and its end
+    /// must be counted. They go with a later check.
     fn drop_series(&mut self, expired: &BTreeSet<SeriesSubject>) {
         self.versions.retain(|(service, version), metrics| {
             let subject = SeriesSubject::Version(service.clone(), version.clone());
@@ -131,7 +139,7 @@ impl Families {
                 what.endpoint.clone(),
             ))
         });
-        // Labels stay as long as any series of the service has them.
+        // Constant labels are needed for as long as any series of the service is exposed.
         let mut labelled: BTreeSet<&str> = self.versions.keys().map(|(s, _)| &**s).collect();
         labelled.extend(self.rules.keys().map(|name| &**name));
         labelled.extend(self.services.keys().map(|name| &**name));
