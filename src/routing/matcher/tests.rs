@@ -1,4 +1,4 @@
-//! What rules take; and that they take it as when each was asked by itself.
+//! The semantics of conditions and patterns, and that the index finds what trying each rule in order finds.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -6,6 +6,7 @@ use proptest::sample;
 
 use super::super::fake::Fake;
 use super::*;
+use crate::config::spec::{Pattern, Subject};
 
 fn exact(text: &str) -> Pattern {
     Pattern::Exact(text.into())
@@ -138,9 +139,9 @@ fn exact_values_that_many_rules_ask_are_one_lookup() {
     let header = || Subject::Header("x-user".into());
     let user = |n: usize| rule(n, vec![(header(), vec![exact(&format!("user-{n}"))])]);
     let matcher = Matcher::new(&(0..1000).map(user).collect::<Vec<_>>());
-    assert_eq!(matcher.leads.len(), 1);
-    assert_eq!(matcher.leads[0].same.len(), 1000);
-    assert!(matcher.leads[0].like.is_empty());
+    assert_eq!(matcher.groups.len(), 1);
+    assert_eq!(matcher.groups[0].by_value.len(), 1000);
+    assert!(matcher.groups[0].by_pattern.is_empty());
     let find = |name: &str| matcher.find(&Fake::get("/").with("x-user", name));
     assert_eq!(find("user-0"), Some((0, 0)));
     assert_eq!(find("user-999"), Some((999, 999)));
@@ -155,9 +156,9 @@ fn a_rule_is_filed_under_what_tells_it_from_the_others() {
     let many: Vec<_> = (0..100)
         .map(|n| rule(n, vec![get(), (header(), vec![user(n)])]))
         .collect();
-    assert_eq!(Matcher::new(&many).leads[0].subject, header());
-    // One rule alone has nobody to share the looking up with.
-    assert_eq!(Matcher::new(&many[..1]).leads[0].subject, Subject::Method);
+    assert_eq!(Matcher::new(&many).groups[0].subject, header());
+    // A single rule shares its lookup with no other rule, so that the cheapest lookup wins.
+    assert_eq!(Matcher::new(&many[..1]).groups[0].subject, Subject::Method);
 }
 
 #[test]
@@ -169,7 +170,7 @@ fn rules_that_fail_after_their_lead_held_hide_none_that_follow() {
             vec![Pattern::Glob("*".into())],
         )
     };
-    for count in 0..3 * TRIES {
+    for count in 0..3 * INDEXED_TRIES {
         let mut rules: Vec<_> = (0..count)
             .map(|n| rule(n, vec![path(), other(n)]))
             .collect();
@@ -180,7 +181,7 @@ fn rules_that_fail_after_their_lead_held_hide_none_that_follow() {
     }
 }
 
-/// Each rule asked by itself, in order.
+/// The reference: each rule tried by itself, in order.
 fn one_by_one(rules: &[spec::RuleSpec], request: &Fake) -> Option<(usize, usize)> {
     let index = rules
         .iter()
