@@ -1,51 +1,53 @@
-//! One try on one endpoint: a connection, kept or opened, and an exchange on it.
+//! One try on one endpoint: get a connection, run the exchange on it, return the connection.
+//!
+//! An idle HTTP/1 connection may be closed by its peer at any moment, also while a request is being
+//! sent on it (RFC 9112 §9.3.1). Such a request is repeated on a new connection if the endpoint
+//! can't have processed it, or if its method is idempotent. That isn't a failure of the endpoint.
 
 use super::active::Active;
 use super::body::Upload;
 use super::context::RequestContext;
 use super::error::{AttemptError, ExchangeError};
-use super::exchange::{self, AnswerParts, Answered, Arrived, Remainder};
+use super::exchange::{AnswerParts, Answered, Arrived, Remainder};
 use super::h1_up::H1Up;
 use super::h2_up::H2Up;
 use super::headers::Fields;
 use super::retry::Next;
 use super::tries::{Served, Tries, TryError};
-use super::tunnel;
+use super::websocket::is_websocket;
 use super::wire::{Downstream, Upstream, WireError};
+use super::{exchange, tunnel};
 use crate::config::spec::Scheme;
+use crate::net::Stream;
 use crate::telemetry::VersionShard;
 use crate::telemetry::record::RetryReason;
-use crate::upstream::ConnectError;
 use crate::upstream::conns::Kept;
 use crate::upstream::h2_conns::Lease;
 use crate::upstream::limits::{ActiveGuard, anybody_waits};
+use crate::upstream::{ConnectError, Endpoint};
 
-/// Whether a client can do nothing without the tunnel that it asks for; other upgrades may be ignored (RFC 9110 §7.8).
-fn is_websocket(protocol: &[u8]) -> bool {
-    protocol.trim_ascii().eq_ignore_ascii_case(b"websocket")
-}
-
-/// What came of a try. `R` is what is left of a response that has arrived before its client took it.
+/// The outcome of a successful try. `R` is the undelivered rest of a response body.
 pub(super) enum Tried<R> {
-    /// All is done.
+    /// The client has been served.
     Served(Served),
-    /// The endpoint has done its part.
+    /// The upstream has completed its response, the client hasn't read it.
     Arrived(Arrived, R),
 }
 
-/// How an exchange on one connection ended.
+/// The outcome of an exchange on one connection.
 struct ConnectionOutcome {
     result: Result<Tried<Remainder>, TryError>,
-    /// The kept connection had ended under the request, which may go on a fresh one.
+    /// Set if a reused connection was closed before a response began, and the body can be sent
+    /// again.
     stale: Option<Stale>,
 }
 
-/// What is known of a request whose kept connection had ended.
+/// What happened to a request whose reused connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stale {
-    /// The endpoint did nothing with it.
+    /// The endpoint has not processed it.
     Unsent,
-    /// It may have been processed.
+    /// The endpoint may have processed it.
     MayBeSent,
 }
 
@@ -59,8 +61,9 @@ impl From<ExchangeError> for ConnectionOutcome {
 }
 
 impl<F: Fields> RequestContext<'_, F> {
-    /// How much of the body has to be kept so that the request can be sent again: an HTTP/2 endpoint may refuse even one that
-    /// isn't idempotent, and then has done nothing with it.
+    /// How many bytes of the body to keep for another try; 0 if there can't be one. A request that
+    /// isn't idempotent may still be repeated if an HTTP/2 endpoint refuses its stream, which
+    /// guarantees that it wasn't processed (RFC 9113 §8.7).
     pub(crate) fn kept_bytes(&self, version: usize) -> usize {
         if !self.request.framing.has_body() {
             return 0;
@@ -82,16 +85,18 @@ impl<F: Fields> RequestContext<'_, F> {
 }
 
 impl<'a, F: Fields> Tries<'a, '_, F> {
-    /// One try on the picked endpoint. A kept connection that had ended is replaced by a fresh one where that is safe; a
-    /// request that may have been processed goes to another endpoint rather, since that counts as a try.
+    /// One try on the picked endpoint, which occupies `slot` until the upstream's part is done.
+    ///
+    /// If a reused connection was closed, the request is repeated once on a new one. A repetition
+    /// of a request that may have been processed counts as a try, and prefers another endpoint.
     pub(super) async fn attempt<D: Downstream>(
         &mut self,
-        room: ActiveGuard<'a>,
+        slot: ActiveGuard<'a>,
         upload: &mut Upload,
         down: &mut D,
     ) -> Result<Tried<Remainder>, TryError> {
         let endpoint = &self.version().pool.members[self.member].endpoint;
-        let mut active = Active::enter(endpoint, self.cx.watch, room);
+        let mut active = Active::enter(endpoint, self.cx.watch, slot);
         let first = self.exchange(&mut active, upload, down).await;
         let Some(stale) = first.stale else {
             return first.result;
@@ -111,7 +116,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         self.exchange(&mut active, upload, down).await.result
     }
 
-    /// One exchange with the endpoint, over an idle connection if there is one and none has turned out to be stale.
+    /// One exchange, on an idle connection if there is one and none has turned out to be stale.
     async fn exchange<D: Downstream>(
         &mut self,
         active: &mut Active<'a>,
@@ -120,11 +125,13 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
     ) -> ConnectionOutcome {
         let cx = self.cx;
         let endpoint = active.endpoint;
-        let tunnels = cx.request.upgrade.is_some_and(is_websocket);
-        if tunnels && endpoint.is_h2c() {
+        // An upgrade needs HTTP/1. A proxy may ignore one (RFC 9110 §7.8), and over HTTP/2 other
+        // protocols are ignored, but a WebSocket client can't use anything but a 101.
+        let needs_http1 = cx.request.upgrade.is_some_and(is_websocket);
+        if needs_http1 && endpoint.is_h2c() {
             return ExchangeError::NoUpgrade.into();
         }
-        if !tunnels && cx.worker.h2_conns.speaks_h2(endpoint) {
+        if !needs_http1 && cx.worker.h2_conns.speaks_h2(endpoint) {
             let leased = self.lease(endpoint, down).await;
             return self.over_h2(active, leased, upload, down).await;
         }
@@ -133,7 +140,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         {
             return self.over_h1(active, kept, upload, down).await;
         }
-        let (slot, opened) = match self.connect(endpoint, tunnels, down).await {
+        let (slot, opened) = match self.connect(endpoint, needs_http1, down).await {
             Ok(connected) => connected,
             Err(error) => return error.into(),
         };
@@ -170,7 +177,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         } = kept;
         let mut open = OpenConnection {
             shard: self.shard(endpoint),
-            kept: false,
+            is_kept: false,
         };
         let mut up = H1Up::new(
             stream,
@@ -179,30 +186,16 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             endpoint.clone(),
             bulk,
         );
-        let result = self.over(active, upload, down, &mut up).await;
+        let result = self.run_exchange(active, upload, down, &mut up).await;
         let stale = (used > 0)
             .then(|| self.stale(&result, upload, &up))
             .flatten();
         let bulk = up.bulk();
-        let (head, stream, result) = match result {
-            Ok(Tried::Arrived(arrived, ())) => {
-                let (head, stream, remainder) = up.part();
-                (head, stream, Ok(Tried::Arrived(arrived, remainder)))
-            }
-            Ok(Tried::Served(served)) => {
-                let (head, stream) = up.finish();
-                (head, stream, Ok(Tried::Served(served)))
-            }
-            Err(error) => (up.finish().0, None, Err(error)),
-        };
-        worker.give_head(head);
-        let most = self.cx.service.policies.limits.requests_per_connection;
-        let worn = most > 0 && used + 1 >= most;
-        // Nearly always nobody waits for any version: then this one's own count need not come into the cache.
-        let awaited = anybody_waits() && endpoint.version.connections.waiting() > 0;
-        let wanted = !worn && !awaited;
-        if let (Some(stream), true) = (stream, wanted) {
-            open.kept = true;
+        let (result, stream) = self.end_h1(up, result);
+        if let Some(stream) = stream
+            && self.may_reuse(endpoint, used)
+        {
+            open.is_kept = true;
             let idle_ms = self.cx.service.timeouts.idle.as_millis() as u64;
             let kept = Kept {
                 stream,
@@ -215,6 +208,42 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
                 .give(endpoint, kept, worker.watches.now_ms(), idle_ms);
         }
         ConnectionOutcome { result, stale }
+    }
+
+    /// Takes an HTTP/1 exchange apart: what is left of the response, and the stream if it is at a
+    /// message boundary and may carry another request. After an error it never is.
+    #[inline]
+    fn end_h1(
+        &self,
+        up: H1Up,
+        result: Result<Tried<()>, TryError>,
+    ) -> (Result<Tried<Remainder>, TryError>, Option<Stream>) {
+        let (head, stream, result) = match result {
+            Ok(Tried::Arrived(arrived, ())) => {
+                let (head, stream, remainder) = up.part();
+                (head, stream, Ok(Tried::Arrived(arrived, remainder)))
+            }
+            Ok(Tried::Served(served)) => {
+                let (head, stream) = up.finish();
+                (head, stream, Ok(Tried::Served(served)))
+            }
+            Err(error) => (up.finish().0, None, Err(error)),
+        };
+        self.cx.worker.give_head(head);
+        (result, stream)
+    }
+
+    /// Whether a connection that has carried `used` requests before this one is kept for the next.
+    #[inline]
+    fn may_reuse(&self, endpoint: &Endpoint, used: u32) -> bool {
+        let max_requests = self.cx.service.policies.limits.requests_per_connection;
+        if max_requests > 0 && used + 1 >= max_requests {
+            return false;
+        }
+        // Requests that wait for a connection slot may belong to other workers, which can't use
+        // this connection: closing it frees a slot for them. The process-wide flag is checked
+        // first, because it is nearly always clear and spares a cache miss on the version's count.
+        !anybody_waits() || endpoint.version.connections.waiting() == 0
     }
 
     async fn over_h2<D: Downstream>(
@@ -231,13 +260,14 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             Ok(up) => up,
             Err(error) => return error.into(),
         };
-        let result = self.over(active, upload, down, &mut up).await;
+        let result = self.run_exchange(active, upload, down, &mut up).await;
         if let Err(TryError::Failed(AttemptError {
             error: ExchangeError::FirstByteTimeout,
             ..
         })) = &result
         {
-            // A peer that vanished without a word would make every request wait; one that is only slow costs a new connection.
+            // The peer may be gone without a FIN, in which case every other request on this
+            // connection would time out too. If it is only slow, the cost is one new connection.
             up.retire();
         }
         let stale = match &result {
@@ -254,8 +284,9 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         ConnectionOutcome { result, stale }
     }
 
-    /// The exchange on an open connection: ask for the head, decide, answer.
-    async fn over<D: Downstream, U: Upstream>(
+    /// Runs the exchange on an open connection: sends the request, waits for the final head,
+    /// decides whether the response is used, and relays it.
+    async fn run_exchange<D: Downstream, U: Upstream>(
         &mut self,
         active: &mut Active<'a>,
         upload: &mut Upload,
@@ -274,12 +305,12 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             return Err(TryError::Superseded(next));
         }
         let cookie = self.cookie(head.status);
-        let work = AnswerParts {
+        let parts = AnswerParts {
             active,
             recording: self.recording,
             upload,
         };
-        let answered = exchange::answer(self.cx, head, cookie.as_deref(), work, down, up)
+        let answered = exchange::answer(self.cx, head, cookie.as_deref(), parts, down, up)
             .await
             .map_err(TryError::Failed)?;
         match answered {
@@ -291,7 +322,8 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         }
     }
 
-    /// Whether a kept connection ended without a byte of a response, while the request can still be sent on a fresh one.
+    /// Whether the connection ended before the first byte of a response, and the request can be
+    /// sent again. Only meaningful for a reused connection.
     fn stale(
         &self,
         result: &Result<Tried<()>, TryError>,
@@ -313,15 +345,15 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
     }
 }
 
-/// An open connection: uncounted when it is closed, not when it is kept.
+/// Counts an open connection down when it is closed, unless it is kept.
 struct OpenConnection<'a> {
     shard: &'a VersionShard,
-    kept: bool,
+    is_kept: bool,
 }
 
 impl Drop for OpenConnection<'_> {
     fn drop(&mut self) {
-        if !self.kept {
+        if !self.is_kept {
             self.shard.connections(-1);
         }
     }

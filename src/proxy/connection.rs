@@ -109,7 +109,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
     pub(super) async fn connect<D: Downstream>(
         &mut self,
         endpoint: &'a Arc<Endpoint>,
-        tunnels: bool,
+        needs_http1: bool,
         down: &mut D,
     ) -> Result<(ConnectionSlot, OpenedConnection), ExchangeError> {
         let cx = self.cx;
@@ -127,7 +127,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         let slot = slot?;
         let limit = timeouts.connect;
         let mut opening = pin!(async {
-            let opened = match tunnels {
+            let opened = match needs_http1 {
                 true => connect::open_http1(endpoint, limit).await,
                 false => connect::open(endpoint, limit).await,
             };

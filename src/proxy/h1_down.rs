@@ -78,7 +78,7 @@ impl H1Down {
     }
 
     /// Announces how the body ends, and sets the encoder to it.
-    fn put_framing(&mut self, framing: Framing, told_length: Option<u64>, status: u16) {
+    fn put_framing(&mut self, framing: Framing, declared_length: Option<u64>, status: u16) {
         let length = match framing {
             Framing::Empty => Some(0),
             Framing::Length(n) => Some(n),
@@ -88,7 +88,7 @@ impl H1Down {
             Framing::Empty => {
                 if status >= 200
                     && status != 204
-                    && let Some(n) = told_length
+                    && let Some(n) = declared_length
                 {
                     headers::put_length(self.wire.out(), n);
                 }
@@ -168,7 +168,7 @@ impl Downstream for H1Down {
             headers::put_line(out, b"upgrade", protocol);
             self.wire.begin_sink(Encoding::Plain, None);
         } else {
-            self.put_framing(response.framing, response.told_length, response.status);
+            self.put_framing(response.framing, response.declared_length, response.status);
             if self.wire.wants_chunks() {
                 put_trailer_names(self.wire.out(), &response.fields);
             }

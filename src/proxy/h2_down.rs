@@ -143,7 +143,7 @@ impl Downstream for H2Down {
                 false
             });
         }
-        if let Some(n) = response.told_length
+        if let Some(n) = response.declared_length
             && response.status != 204
             && let Ok(value) = HeaderValue::from_str(itoa::Buffer::new().format(n))
         {

@@ -435,7 +435,7 @@ pub struct Outgoing<'a, F> {
     /// How the body is framed where it comes from.
     pub framing: Framing,
     /// `content-length` to be told although no body follows (HEAD, 304).
-    pub told_length: Option<u64>,
+    pub declared_length: Option<u64>,
     /// What the proxy adds.
     pub added: &'a [(&'static str, &'a str)],
     /// For 101: the protocol.

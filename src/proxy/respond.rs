@@ -175,7 +175,7 @@ fn queue_head<D: Downstream>(
             Method::Head => Framing::Empty,
             _ => Framing::Length(length),
         },
-        told_length: Some(length),
+        declared_length: Some(length),
         added: &added,
         upgrade: None,
     })
@@ -194,7 +194,7 @@ fn queue_grpc_head<D: Downstream>(
         status: 200,
         fields: NoFields,
         framing: Framing::Empty,
-        told_length: None,
+        declared_length: None,
         added: &[
             ("content-type", "application/grpc"),
             ("grpc-status", code),

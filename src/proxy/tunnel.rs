@@ -44,7 +44,7 @@ pub(crate) async fn run<D: Downstream, U: Upstream, F: Fields>(
         status: 101,
         fields: up.fields(),
         framing: Framing::UntilClose,
-        told_length: None,
+        declared_length: None,
         added: &[],
         upgrade: Some(&protocol),
     })

@@ -1,7 +1,9 @@
-//! The WebSocket handshake, as far as a proxy has to check it (RFC 6455 §4).
+//! The checks of the WebSocket opening handshake that a proxy has to make (RFC 6455 §4).
 //!
-//! After a 101 the proxy passes bytes that it can't read. Without these checks a client could have an endpoint that ignores
-//! `Upgrade` switch by accident, and send it a second request through the tunnel.
+//! After a 101 the proxy relays bytes without parsing them. If an endpoint could be made to answer
+//! 101 without really switching protocols, a client could send it further requests through the
+//! tunnel, past the proxy's routing (request smuggling). So the request has to be a valid handshake,
+//! and the 101 has to prove that the endpoint understood it.
 
 use aws_lc_rs::digest;
 use base64::Engine;
@@ -13,10 +15,11 @@ use super::headers::{Fields, Request};
 use crate::http1::lists::has_element;
 use crate::http1::{Method, Reject};
 
-/// The only version that there is.
+/// The protocol version that RFC 6455 defines; no later one exists.
 const VERSION: &[u8] = b"13";
 
-/// What a 426 answer has to name: the version and protocol to use instead (RFC 6455 §4.4, RFC 9110 §15.5.22).
+/// Fields of a 426 response: the supported version (RFC 6455 §4.4) and the protocol to use
+/// (RFC 9110 §15.5.22).
 pub(crate) const REQUIRED: [(&str, &str); 3] = [
     ("sec-websocket-version", "13"),
     ("upgrade", "websocket"),
@@ -26,13 +29,14 @@ pub(crate) const REQUIRED: [(&str, &str); 3] = [
 /// Appended to a key before it is hashed (RFC 6455 §1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Characters of a key.
+/// Length of a key: 16 bytes in base64.
 const KEY_LEN: usize = 24;
 
-/// Characters of the answer to a key.
+/// Length of `Sec-WebSocket-Accept`: a SHA-1 digest in base64.
 const ACCEPT_LEN: usize = 28;
 
-/// Base64 as RFC 4648 §4 has it, with padding. Some clients leave random bits in the last character, which no server minds.
+/// Padded base64 (RFC 4648 §4). Non-zero trailing bits are accepted, because some clients send
+/// them and servers don't check.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -40,7 +44,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
 );
 
-/// Why a request for a WebSocket isn't a valid handshake; `None` for a valid one, and for any other request.
+/// The reply to a WebSocket request that isn't a valid handshake: 426 for an unsupported version,
+/// else 400. `None` for a valid handshake and for any other request.
 pub(crate) fn refusal<F: Fields>(request: &Request<'_, F>) -> Option<LocalReply> {
     if !is_websocket(request.upgrade?) {
         return None;
@@ -57,8 +62,8 @@ pub(crate) fn refusal<F: Fields>(request: &Request<'_, F>) -> Option<LocalReply>
     }
 }
 
-/// Whether a 101 with these fields may open the tunnel that the request asked for. Protocols other than WebSocket have no
-/// answer that could be checked.
+/// Whether a 101 with these fields completes the handshake. `switched_to` is its `Upgrade` value.
+/// Always true for protocols other than WebSocket, which define no proof to check.
 pub(crate) fn completes<F: Fields>(
     request: &Request<'_, F>,
     switched_to: Option<&[u8]>,
@@ -77,11 +82,17 @@ pub(crate) fn completes<F: Fields>(
     matches == Some(true)
 }
 
-fn is_websocket(upgrade: &[u8]) -> bool {
+/// Whether an `Upgrade` value names WebSocket, in any case.
+///
+/// In a request the field is a list of protocols (RFC 9110 §7.8), and a handshake only has to
+/// include the keyword (RFC 6455 §4.1 item 5 and §4.2.1 item 3). In a 101 the value has to be the
+/// keyword alone; the caller has compared it with an element of the request's list, so it has no
+/// comma here.
+pub(crate) fn is_websocket(upgrade: &[u8]) -> bool {
     has_element(upgrade, b"websocket")
 }
 
-/// Whether the one value of a field passes; `None` without the field. Several values are none that passes.
+/// Whether the only value of a field passes; `None` if the field is absent. A repeated field fails.
 fn sole(fields: &impl Fields, name: &str, passes: impl Fn(&[u8]) -> bool) -> Option<bool> {
     let mut result = None;
     fields.any(name, &mut |value| {
@@ -91,13 +102,13 @@ fn sole(fields: &impl Fields, name: &str, passes: impl Fn(&[u8]) -> bool) -> Opt
     result
 }
 
-/// Whether this is the base64 of 16 bytes.
+/// Whether `key` is 16 bytes in base64 (RFC 6455 §4.1 item 7).
 pub(crate) fn valid_key(key: &[u8]) -> bool {
     let mut bytes = [0; 18];
     key.len() == KEY_LEN && BASE64.decode_slice(key, &mut bytes) == Ok(16)
 }
 
-/// Whether `accept` is the answer to `key` (RFC 6455 §4.2.2).
+/// Whether `accept` is the base64 of SHA-1(`key` + [`GUID`]) (RFC 6455 §4.2.2 item 5.4).
 pub(crate) fn accepts(key: &[u8], accept: &[u8]) -> bool {
     let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
     context.update(key);
@@ -109,6 +120,16 @@ pub(crate) fn accepts(key: &[u8], accept: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn websocket_may_be_one_of_several_protocols() {
+        for upgrade in ["websocket", "WebSocket", "foo/2, websocket", "websocket,foo"] {
+            assert!(is_websocket(upgrade.as_bytes()), "{upgrade}");
+        }
+        for upgrade in ["", "foo", "websocket/13", "websockets", "web socket"] {
+            assert!(!is_websocket(upgrade.as_bytes()), "{upgrade}");
+        }
+    }
 
     #[test]
     fn a_key_is_sixteen_bytes_in_base64() {

@@ -1,4 +1,5 @@
-//! The second phase: the response goes down; what is left of the request's body keeps going up.
+//! The second phase of an exchange: relays the response to the client. The rest of the request
+//! body, if any, continues to be sent meanwhile.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -19,42 +20,43 @@ use crate::proxy::observe::Recording;
 use crate::proxy::slow_downloads::Download;
 use crate::proxy::wire::{Downstream, Gone, PumpError, Upstream, WireError};
 
-/// A response that sets a session's cookie must not be stored for others.
+/// Added to a response with a session cookie, which a shared cache must not give to other clients.
 const UNCACHEABLE: (&str, &str) = ("cache-control", "no-store");
 
-/// `grpc-status` of a call that ended without one: unknown.
+/// `grpc-status` UNKNOWN: also the status of a call that ended without one.
 const GRPC_UNKNOWN: u8 = 2;
 
-/// How the response went down.
+/// How the second phase ended.
 #[derive(Debug)]
 pub(crate) enum Answered {
-    /// The client has all of it. For gRPC: how the call ended.
+    /// The client has the complete response. For gRPC: the status of the call.
     Whole(Option<u8>),
-    /// It has arrived whole, but the client is slow to take it: it needs no connection to the upstream any more.
+    /// The upstream has completed the response, and the client is slow to read it. The rest is in
+    /// memory, so the upstream connection isn't needed any more.
     Arrived(Arrived),
 }
 
-/// What an answer reads and fills beside the two connections.
+/// The state of the request that an answer reads and updates.
 #[derive(Debug)]
 pub(crate) struct AnswerParts<'w, 'a, 'r> {
-    /// The request's place on its endpoint.
+    /// The request's slot on its endpoint.
     pub active: &'w mut Active<'a>,
-    /// Its record.
+    /// The record of the request.
     pub recording: &'w mut Recording<'r>,
-    /// Its body.
+    /// The body of the request.
     pub upload: &'w mut Upload,
 }
 
-/// Sends the response whose head has arrived. `cookie` is a session's `Set-Cookie` value; it makes the response
-/// uncacheable.
+/// Relays the response whose head has arrived. `cookie` is a session's `Set-Cookie` value and makes
+/// the response uncacheable.
 ///
 /// # Errors
-/// How it failed, and whether the client has seen part of it.
+/// How the exchange failed, and whether the client has seen part of the response.
 pub(crate) async fn answer<D: Downstream, U: Upstream, F: Fields>(
     cx: &RequestContext<'_, F>,
     head: FinalHead,
     cookie: Option<&str>,
-    work: AnswerParts<'_, '_, '_>,
+    parts: AnswerParts<'_, '_, '_>,
     down: &mut D,
     up: &mut U,
 ) -> Result<Answered, AttemptError> {
@@ -62,53 +64,37 @@ pub(crate) async fn answer<D: Downstream, U: Upstream, F: Fields>(
         active,
         recording,
         upload,
-    } = work;
-    let framing = match cx.request.method {
-        Method::Head => Framing::Empty,
-        _ => up.framing(),
-    };
-    let is_grpc = is_grpc(&up.fields());
-    let grpc_status = is_grpc.then(|| up.fields().first(FieldId::GrpcStatus).map(grpc_status_of));
-    if cx.watch.is_closing() {
-        // The close was announced while the request was in flight: its response is the first that can say so.
-        down.close_after();
-    }
-    send_head(head.status, framing, cookie, down, up)
-        .map_err(|e| ExchangeError::ClientGone(Some(e)))?;
+    } = parts;
+    // Read before `next` gives up the head.
+    let grpc_status = grpc_status_in_head(&up.fields());
+    let framing = start_response(cx, head.status, cookie, down, up)?;
     recording.record.status = head.status;
     #[cfg(test)]
     crate::proxy::stumble(cx.request.target, "answering");
-    up.next();
     if !matches!(framing, Framing::Length(_) | Framing::Empty) {
         active.becomes_stream();
-    }
-    if down.wants_chunks() && up.lend_chunks() {
-        down.take_chunks();
     }
     let mut answering = Answering {
         cx,
         uploaded: head.uploaded,
-        client: ClientSide::default(),
+        client: ClientState::default(),
         flow: Flow::in_turns_of(cx.worker.turn_bytes()),
         download: Download::new(cx.worker, active.endpoint),
-        held: None,
+        share: None,
     };
     let result = poll_fn(|task| answering.poll(task, upload, down, up)).await;
-    let Answering {
-        flow, client, held, ..
-    } = answering;
-    recording.record.bytes_sent = flow.bytes();
+    recording.record.bytes_sent = answering.flow.bytes();
     match result {
         Ok(AnswerProgress::Whole) => Ok(Answered::Whole(grpc_outcome(
             grpc_status,
-            flow.trailers.as_ref(),
+            answering.flow.trailers.as_ref(),
         ))),
         Ok(AnswerProgress::Arrived) => Ok(Answered::Arrived(Arrived {
             status: head.status,
             grpc_status,
-            flow,
-            client,
-            _held: held,
+            flow: answering.flow,
+            client: answering.client,
+            _share: answering.share,
         })),
         Err(error) => Err(AttemptError {
             error,
@@ -117,7 +103,41 @@ pub(crate) async fn answer<D: Downstream, U: Upstream, F: Fields>(
     }
 }
 
-/// How a call ended whose head said `in_head`; `None` where it isn't one of gRPC.
+/// Sends the head downstream and prepares both connections for the body, whose framing it returns.
+fn start_response<D: Downstream, U: Upstream, F: Fields>(
+    cx: &RequestContext<'_, F>,
+    status: u16,
+    cookie: Option<&str>,
+    down: &mut D,
+    up: &mut U,
+) -> Result<Framing, ExchangeError> {
+    let framing = match cx.request.method {
+        Method::Head => Framing::Empty,
+        _ => up.framing(),
+    };
+    if cx.watch.is_closing() {
+        // The close was announced while the request was in flight, so its response is the first
+        // message that can carry the announcement.
+        down.close_after();
+    }
+    send_head(status, framing, cookie, down, up)
+        .map_err(|e| ExchangeError::ClientGone(Some(e)))?;
+    up.next();
+    // Chunked on both sides: the chunk framing is copied along instead of being decoded and encoded.
+    if down.wants_chunks() && up.lend_chunks() {
+        down.take_chunks();
+    }
+    Ok(framing)
+}
+
+/// The `grpc-status` in a response head: `None` if the response isn't gRPC, `Some(None)` if it is
+/// and the status is still to come in the trailers.
+fn grpc_status_in_head(fields: &impl Fields) -> Option<Option<u8>> {
+    is_grpc(fields).then(|| fields.first(FieldId::GrpcStatus).map(grpc_status_of))
+}
+
+/// The final status of a gRPC call. Trailers take precedence over the head; `in_head` is the result
+/// of [`grpc_status_in_head`].
 pub(super) fn grpc_outcome(
     in_head: Option<Option<u8>>,
     trailers: Option<&HeaderMap>,
@@ -128,13 +148,12 @@ pub(super) fn grpc_outcome(
     Some(status.or(in_head).unwrap_or(GRPC_UNKNOWN))
 }
 
-/// Whether these are the fields of a gRPC message.
+/// Whether the content type is gRPC.
 pub(crate) fn is_grpc(fields: &impl Fields) -> bool {
     let content = fields.first(FieldId::ContentType);
     content.is_some_and(|t| t.starts_with(b"application/grpc"))
 }
 
-/// A `grpc-status` as a number; unknown where it isn't one.
 fn grpc_status_of(text: &[u8]) -> u8 {
     std::str::from_utf8(text)
         .ok()
@@ -149,14 +168,14 @@ fn send_head<D: Downstream, U: Upstream>(
     down: &mut D,
     up: &U,
 ) -> Result<(), WireError> {
-    let told_length = up.content_length();
+    let declared_length = up.content_length();
     let upgrade = None;
     match cookie {
         None => down.send_response(&Outgoing {
             status,
             fields: up.fields(),
             framing,
-            told_length,
+            declared_length,
             added: &[],
             upgrade,
         }),
@@ -164,31 +183,30 @@ fn send_head<D: Downstream, U: Upstream>(
             status,
             fields: Uncached(up.fields()),
             framing,
-            told_length,
+            declared_length,
             added: &[("set-cookie", line), UNCACHEABLE],
             upgrade,
         }),
     }
 }
 
-/// How far the response has come.
+/// How far a complete response has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AnswerProgress {
-    /// To the client, whole.
+    /// All of it has been sent to the client.
     Whole,
-    /// From the upstream whole; the client is slow to take it.
+    /// All of it has been received from the upstream.
     Arrived,
 }
 
-/// The state of the second phase.
 struct Answering<'a, 'c, F> {
     cx: &'a RequestContext<'c, F>,
     uploaded: bool,
-    client: ClientSide,
+    client: ClientState,
     flow: Flow,
     download: Download<'a>,
-    /// The memory of a response that the upstream has finished.
-    held: Option<BudgetShare>,
+    /// Memory charged for a response that waits for its client.
+    share: Option<BudgetShare>,
 }
 
 impl<F: Fields> Answering<'_, '_, F> {
@@ -202,7 +220,8 @@ impl<F: Fields> Answering<'_, '_, F> {
         if !self.uploaded {
             match upload.poll(task, down, up) {
                 Poll::Pending => {}
-                // An upstream that takes no more of the body may still answer whole.
+                // An upstream may stop reading the body once it knows its response, such as a 413
+                // (RFC 9112 §9.5). The response is still relayed.
                 Poll::Ready(Err(UploadError::Pump(PumpError::Sink(_))) | Ok(())) => {
                     self.uploaded = true;
                 }
@@ -221,14 +240,15 @@ impl<F: Fields> Answering<'_, '_, F> {
         }
         let moved = self.flow.moved + upload.flow().moved;
         self.client
-            .heed(self.cx, task, moved, self.uploaded, down)?;
+            .check(self.cx, task, moved, self.uploaded, down)?;
         if self.cx.watch.expired(task) {
             return Poll::Ready(Err(self.expired(upload)));
         }
         let blocked = self.flow.is_blocked();
         let has_arrived = self.flow.is_source_done() || up.has_arrived();
-        if blocked && self.uploaded && has_arrived && self.may_hold(down, up) {
-            // The version has done its part: a client that reads slowly holds none of its room.
+        if blocked && self.uploaded && has_arrived && self.may_detach(down, up) {
+            // The upstream is done. Returning frees its connection and the request's slot, which a
+            // slow client would otherwise occupy.
             return Poll::Ready(Ok(AnswerProgress::Arrived));
         }
         self.download
@@ -236,14 +256,14 @@ impl<F: Fields> Answering<'_, '_, F> {
         Poll::Pending
     }
 
-    /// Whether there is memory for what is left of a finished response. One for which there is none keeps its room in the
-    /// version, so that `limits.requests` bounds how many of these there are.
-    fn may_hold<D: Downstream, U: Upstream>(&mut self, down: &D, up: &U) -> bool {
+    /// Whether the budget has room for the rest of a completed response. If not, the response keeps
+    /// its slot in the version, so that `limits.requests` bounds the memory of all of them.
+    fn may_detach<D: Downstream, U: Upstream>(&mut self, down: &D, up: &U) -> bool {
         let budget = || BudgetShare::new(down.answer_budget());
-        self.held.get_or_insert_with(budget).grow_to(up.buffered())
+        self.share.get_or_insert_with(budget).grow_to(up.buffered())
     }
 
-    /// Whose silence it was that lasted too long.
+    /// The error for a passed deadline, by who was being waited for.
     fn expired(&self, upload: &Upload) -> ExchangeError {
         if self.cx.watch.is_shut() {
             ExchangeError::Shutdown
@@ -252,7 +272,7 @@ impl<F: Fields> Answering<'_, '_, F> {
         } else if self.flow.waits_for_sink || self.client.half_closed {
             ExchangeError::ClientGone(None)
         } else if !self.uploaded && !upload.flow().waits_for_sink {
-            // The client owes the rest of its body, which the upstream may be waiting for.
+            // The upstream may be waiting for the rest of the body, which the client hasn't sent.
             ExchangeError::BodyTimeout
         } else {
             ExchangeError::IdleTimeout
@@ -260,26 +280,28 @@ impl<F: Fields> Answering<'_, '_, F> {
     }
 }
 
-/// What is known of the client while its response goes down.
+/// The client's side of a response: whether it is still there, and when it last made progress.
 #[derive(Debug)]
-pub(super) struct ClientSide {
+pub(super) struct ClientState {
     half_closed: bool,
-    /// Bytes moved both ways when the deadline was armed last.
+    /// Bytes moved both ways when the deadline was last armed.
     moved: u64,
 }
 
-impl Default for ClientSide {
+impl Default for ClientState {
     fn default() -> Self {
         Self {
             half_closed: false,
+            // Differs from any real count, so that the first check arms the deadline.
             moved: u64::MAX,
         }
     }
 }
 
-impl ClientSide {
-    /// Notices that the client has left, and arms the deadline anew after each progress. `moved`: bytes both ways so far.
-    pub(super) fn heed<D: Downstream, F: Fields>(
+impl ClientState {
+    /// Checks whether the client has closed its connection, and restarts the idle timeout if any
+    /// byte has moved. `moved` counts both directions.
+    pub(super) fn check<D: Downstream, F: Fields>(
         &mut self,
         cx: &RequestContext<'_, F>,
         task: &mut Context<'_>,
@@ -287,15 +309,18 @@ impl ClientSide {
         uploaded: bool,
         down: &mut D,
     ) -> Result<(), ExchangeError> {
-        let mut news = false;
+        let mut has_just_closed = false;
+        // While the body is still arriving, reads belong to the upload, which sees the close itself.
         if uploaded && !self.half_closed {
             match down.poll_gone(task) {
                 Poll::Ready(Gone::Left) => return Err(ExchangeError::ClientGone(None)),
-                Poll::Ready(Gone::HalfClosed) => (self.half_closed, news) = (true, true),
+                Poll::Ready(Gone::HalfClosed) => {
+                    (self.half_closed, has_just_closed) = (true, true);
+                }
                 Poll::Pending => {}
             }
         }
-        if moved != self.moved || news {
+        if moved != self.moved || has_just_closed {
             self.moved = moved;
             let idle = cx.service.timeouts.idle;
             cx.arm_silence(match self.half_closed {

@@ -1,4 +1,6 @@
-//! The first phase: the request goes up until the final head of the response is there.
+//! The first phase of an exchange: sends the request and waits for the head of the final response.
+//! Informational responses are relayed on the way. Nothing of the final response has reached the
+//! client when this phase ends, so the request can still be retried.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -15,27 +17,28 @@ use crate::proxy::pace::UploadPace;
 use crate::proxy::websocket;
 use crate::proxy::wire::{Downstream, Gone, PumpError, Upstream, WireError};
 
-/// Most informational responses before a final one.
+/// Informational responses accepted before a final one.
 const MAX_INFORMATIONAL: usize = 32;
-/// How long a client may pause in its body once the upstream has switched protocols and waits for the body's end.
-const BODY_BEFORE_TUNNEL: Duration = Duration::from_secs(1);
-/// Most bytes of their fields.
+/// Bytes of fields accepted in all informational responses of an exchange.
 const MAX_INFORMATIONAL_BYTES: usize = 64 * 1024;
+/// How long a client may pause in its body once the upstream has switched protocols and only the
+/// end of the body is missing.
+const BODY_BEFORE_TUNNEL: Duration = Duration::from_secs(1);
 
-/// A final response whose head has arrived, or 101.
+/// A final response whose head has arrived, or a 101.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FinalHead {
-    /// Its status: 101, or 200 and above.
+    /// 101, or 200 and above.
     pub status: u16,
-    /// The request's body has gone up whole.
+    /// Whether the request body has been sent completely.
     pub uploaded: bool,
 }
 
-/// Sends the request, and what comes of its body, until the head of a final response or a 101 is there. Informational
-/// responses pass to the client meanwhile.
+/// Sends the request, and its body as it arrives, until the head of a final response or a usable
+/// 101 has arrived. Informational responses are relayed to the client.
 ///
 /// # Errors
-/// How it failed; the client has seen no part of an answer.
+/// How the exchange failed. The client has seen no part of a final response.
 pub(crate) async fn ask<D: Downstream, U: Upstream, F: Fields>(
     cx: &RequestContext<'_, F>,
     first_byte: Duration,
@@ -51,8 +54,8 @@ pub(crate) async fn ask<D: Downstream, U: Upstream, F: Fields>(
         cx,
         first_byte,
         uploaded: false,
-        upstream_deaf: false,
-        waits_for: None,
+        upload_refused: false,
+        deadline: None,
         pace: None,
         informational: (0, 0),
         switching: false,
@@ -67,7 +70,7 @@ pub(crate) async fn ask<D: Downstream, U: Upstream, F: Fields>(
     })
 }
 
-/// What the wait for the response's head ends with when its deadline passes.
+/// Which timeout the deadline of the wait for the response stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Deadline {
     FirstByte,
@@ -75,21 +78,20 @@ enum Deadline {
     HalfClosed,
 }
 
-/// The state of the first phase.
 struct Asking<'a, 'c, F> {
     cx: &'a RequestContext<'c, F>,
     first_byte: Duration,
     uploaded: bool,
-    /// The upstream takes no more of the body, but it may have said why.
-    upstream_deaf: bool,
-    /// Set once the request is sent and only the response is awaited.
-    waits_for: Option<Deadline>,
+    /// The upstream stopped reading the body. A response that says why may still arrive.
+    upload_refused: bool,
+    /// Set once nothing but the response is awaited.
+    deadline: Option<Deadline>,
     pace: Option<UploadPace>,
-    /// Informational responses so far, and the bytes of their fields.
+    /// Number of informational responses, and bytes of their fields.
     informational: (usize, usize),
-    /// A 101 has arrived before the body has gone up whole.
+    /// A 101 has arrived before the body was sent completely.
     switching: bool,
-    /// An informational response may not have reached the kernel yet.
+    /// An informational response may be buffered in `down`.
     unflushed: bool,
 }
 
@@ -103,8 +105,9 @@ impl<F: Fields> Asking<'_, '_, F> {
     ) -> Poll<Result<(), ExchangeError>> {
         self.poll_upload(task, upload, down, up)?;
         let arrived = self.poll_head(task, down, up)?.is_ready();
-        // A tunnel's bytes can't be told from those of a body, so a 101 waits until the body has gone up whole
-        // (RFC 9110 §7.8). A client that stalls meanwhile is to blame, not the endpoint.
+        // On the connection to the upstream, tunnel bytes follow the request body, so a 101 has to
+        // wait until the body has been sent (RFC 9110 §7.8). If the client stalls meanwhile, the
+        // failure is the client's, and a shorter timeout frees the endpoint.
         if arrived && (self.uploaded || up.status() != 101) {
             return Poll::Ready(Ok(()));
         }
@@ -115,18 +118,19 @@ impl<F: Fields> Asking<'_, '_, F> {
                 .arm(self.cx.body_timeout().min(BODY_BEFORE_TUNNEL));
         }
         if self.unflushed {
-            // A client that doesn't take an informational response delays nothing: the bytes are bounded.
+            // A client that doesn't read an informational response must not delay the final one.
+            // What is buffered is limited by MAX_INFORMATIONAL_BYTES.
             match down.poll_flush(task) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
-                Poll::Ready(Err(e)) => return gone(Some(e)),
+                Poll::Ready(Err(e)) => return client_gone(Some(e)),
                 Poll::Pending => {}
             }
         }
-        if self.uploaded || self.upstream_deaf {
+        if self.uploaded || self.upload_refused {
             self.await_response(task, down)?;
         } else {
             if down.poll_taken_back(task).is_ready() {
-                return gone(None);
+                return client_gone(None);
             }
             self.await_body(upload);
         }
@@ -143,19 +147,19 @@ impl<F: Fields> Asking<'_, '_, F> {
         down: &mut D,
         up: &mut U,
     ) -> Result<(), ExchangeError> {
-        if self.uploaded || self.upstream_deaf {
+        if self.uploaded || self.upload_refused {
             return Ok(());
         }
         match upload.poll(task, down, up) {
             Poll::Ready(Ok(())) => self.uploaded = true,
-            Poll::Ready(Err(UploadError::Pump(PumpError::Sink(_)))) => self.upstream_deaf = true,
+            Poll::Ready(Err(UploadError::Pump(PumpError::Sink(_)))) => self.upload_refused = true,
             Poll::Ready(Err(e)) => return Err(client_side(e)),
             Poll::Pending => {}
         }
         Ok(())
     }
 
-    /// Ready when a final head or a usable 101 has arrived. Passes informational heads on.
+    /// Ready when a final head or a usable 101 has arrived. Relays informational heads.
     fn poll_head<D: Downstream, U: Upstream>(
         &mut self,
         task: &mut Context<'_>,
@@ -209,27 +213,29 @@ impl<F: Fields> Asking<'_, '_, F> {
         Ok(())
     }
 
-    /// The request is sent: the response has its time, and the client may leave.
+    /// Nothing is being sent: starts the timeout for the response head, and watches for a client
+    /// that closes its connection.
     fn await_response<D: Downstream>(
         &mut self,
         task: &mut Context<'_>,
         down: &mut D,
     ) -> Result<(), ExchangeError> {
-        if self.waits_for.is_none() {
-            self.waits_for = Some(self.arm_first_byte());
+        if self.deadline.is_none() {
+            self.deadline = Some(self.arm_first_byte());
         }
         match down.poll_gone(task) {
             Poll::Ready(Gone::Left) => Err(ExchangeError::ClientGone(None)),
-            Poll::Ready(Gone::HalfClosed) if self.waits_for != Some(Deadline::HalfClosed) => {
+            Poll::Ready(Gone::HalfClosed) if self.deadline != Some(Deadline::HalfClosed) => {
                 self.cx.watch.arm(HALF_CLOSED);
-                self.waits_for = Some(Deadline::HalfClosed);
+                self.deadline = Some(Deadline::HalfClosed);
                 Ok(())
             }
             _ => Ok(()),
         }
     }
 
-    /// Arms the watch for the response's head. Informational responses don't arm it again.
+    /// Arms the deadline for the response head: `timeouts.first_byte` or what is left of
+    /// `timeouts.total`. Called once, so informational responses don't extend it.
     fn arm_first_byte(&self) -> Deadline {
         match self.cx.total_left() {
             Some(left) if left < self.first_byte => {
@@ -243,7 +249,7 @@ impl<F: Fields> Asking<'_, '_, F> {
         }
     }
 
-    /// The body is still to come: the client has to send it at a pace.
+    /// The body is still arriving: arms the deadline for a client that sends too slowly.
     fn await_body(&mut self, upload: &Upload) {
         let cx = self.cx;
         let pace = self
@@ -263,18 +269,18 @@ impl<F: Fields> Asking<'_, '_, F> {
         if self.cx.watch.is_shut() {
             return ExchangeError::Shutdown;
         }
-        match self.waits_for {
+        match self.deadline {
             Some(Deadline::FirstByte) => ExchangeError::FirstByteTimeout,
             Some(Deadline::Total) => ExchangeError::TotalTimeout,
             Some(Deadline::HalfClosed) => ExchangeError::ClientGone(None),
-            // The upstream took nothing for so long, so the client could send nothing.
+            // Back-pressure: the upstream read nothing, so the client couldn't send anything.
             None if upload.flow().waits_for_sink => ExchangeError::FirstByteTimeout,
             None => ExchangeError::BodyTimeout,
         }
     }
 }
 
-fn gone(error: Option<WireError>) -> Poll<Result<(), ExchangeError>> {
+fn client_gone(error: Option<WireError>) -> Poll<Result<(), ExchangeError>> {
     Poll::Ready(Err(ExchangeError::ClientGone(error)))
 }
 
@@ -282,7 +288,8 @@ fn malformed(reason: &'static str) -> ExchangeError {
     ExchangeError::Upstream(WireError::Bad(Reject::bad(reason)))
 }
 
-/// Whether the upstream switches to a protocol that the client named (RFC 9110 §7.8).
+/// Whether the upstream switched to a protocol that the client offered. A server must not select
+/// any other (RFC 9110 §7.8).
 fn is_asked_for(asked: Option<&[u8]>, switched_to: Option<&[u8]>) -> bool {
     let (Some(asked), Some(switched_to)) = (asked, switched_to) else {
         return false;

@@ -1,12 +1,12 @@
-//! The end of the second phase when the client is slow: the response has arrived whole, and what is left of it goes down
-//! from memory. The upstream connection carries other requests meanwhile.
+//! Delivery to a slow client: the upstream has completed its response, and the rest of it is sent
+//! from memory. The upstream connection and the request's slot have been released already.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use http::HeaderMap;
 
-use super::answer::ClientSide;
+use super::answer::ClientState;
 use crate::net::BudgetShare;
 use crate::proxy::body::Flow;
 use crate::proxy::context::RequestContext;
@@ -17,24 +17,25 @@ use crate::proxy::headers::Fields;
 use crate::proxy::observe::Recording;
 use crate::proxy::wire::{BodyPiece, Downstream, PumpError, Source, WireError};
 
-/// A response that has arrived whole, and which its client hasn't taken yet.
+/// A response that was received completely, and delivered in part.
 #[derive(Debug)]
 pub(crate) struct Arrived {
     pub(super) status: u16,
-    /// For gRPC: how the call ended, as far as the head said so.
+    /// For gRPC: the status in the head, if any.
     pub(super) grpc_status: Option<Option<u8>>,
     pub(super) flow: Flow,
-    pub(super) client: ClientSide,
-    /// The memory that it takes from the budget for such responses.
-    pub(super) _held: Option<BudgetShare>,
+    pub(super) client: ClientState,
+    /// Memory charged to the budget for such responses, until this is dropped.
+    pub(super) _share: Option<BudgetShare>,
 }
 
-/// What is left of a response that has arrived whole.
+/// The undelivered rest of a response body.
 #[derive(Debug)]
 pub(crate) enum Remainder {
-    /// The buffer of an HTTP/1 connection. The next `left` bytes of it are the rest of the body.
+    /// The first `left` bytes in the input buffer of an HTTP/1 connection.
     H1 { mem: Memory, left: usize },
-    /// An HTTP/2 stream that the upstream has ended. It takes no room among the connection's streams.
+    /// A stream that the upstream has ended, with data in its receive queue. It doesn't count
+    /// towards the concurrent streams of the connection.
     H2(Box<H2Up>),
 }
 
@@ -66,7 +67,7 @@ impl Source for Remainder {
 
     fn take_trailers(&mut self) -> HeaderMap {
         match self {
-            // Those of an HTTP/1 response have been read before it counts as arrived.
+            // An HTTP/1 response counts as arrived only after its trailers have been read.
             Self::H1 { .. } => HeaderMap::new(),
             Self::H2(up) => up.take_trailers(),
         }
@@ -80,10 +81,11 @@ impl Source for Remainder {
     }
 }
 
-/// Sends what is left to the client, for as long as it takes some of it now and then.
+/// Sends the rest of a response to the client.
 ///
 /// # Errors
-/// The client's: it has left, or takes nothing for longer than `timeouts.idle`.
+/// [`ExchangeError::ClientGone`] if the client closes its connection or reads nothing for
+/// `timeouts.idle`; [`ExchangeError::Shutdown`] at the end of a drain.
 pub(crate) async fn deliver<D: Downstream, F: Fields>(
     cx: &RequestContext<'_, F>,
     arrived: &mut Arrived,
@@ -117,7 +119,7 @@ impl Arrived {
             }
             Poll::Pending => {}
         }
-        self.client.heed(cx, task, self.flow.moved, true, down)?;
+        self.client.check(cx, task, self.flow.moved, true, down)?;
         if cx.watch.expired(task) {
             return Poll::Ready(Err(match cx.watch.is_shut() {
                 true => ExchangeError::Shutdown,
@@ -127,7 +129,7 @@ impl Arrived {
         Poll::Pending
     }
 
-    /// The status that the upstream answered, and for gRPC how the call ended.
+    /// The status of the response, and for gRPC that of the call.
     pub(crate) fn outcome(&self) -> (u16, Option<u8>) {
         let trailers = self.flow.trailers.as_ref();
         (

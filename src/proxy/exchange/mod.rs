@@ -1,6 +1,13 @@
-//! An exchange on an open connection, in two phases: [`ask`] sends the request until the final head of the response is
-//! there; then the caller decides; [`answer`] sends the response to the client. One task, no channels. Of a response that has arrived
-//! whole before its client took it, [`deliver`] sends what is left, without the upstream.
+//! One exchange on an open connection.
+//!
+//! It has two phases, so that the caller can still retry after the first. [`ask`] sends the request
+//! until the head of the final response has arrived; the client has seen nothing of it yet.
+//! [`answer`] relays the response. Both directions may be active in either phase: the body may
+//! still be on its way up while the response comes down. Each phase is one `poll_fn` that polls
+//! both directions, the client's state and the deadline.
+//!
+//! If the upstream has completed its response but the client reads slowly, [`answer`] returns early
+//! and [`deliver`] sends the rest from memory, while the upstream connection serves other requests.
 
 mod answer;
 mod ask;
@@ -14,7 +21,8 @@ use super::body::UploadError;
 use super::error::ExchangeError;
 use super::wire::{PumpError, WireError};
 
-/// What the client did wrong while it was sending its body.
+/// The failure of an upload whose cause is the client. A sink error of the upstream is handled by
+/// both phases themselves; the one that arrives here comes from the client's connection.
 pub(super) fn client_side(error: UploadError) -> ExchangeError {
     match error {
         UploadError::TooLarge => ExchangeError::BodyTooLarge,
