@@ -1,4 +1,4 @@
-//! Parse the command line, run it, exit with its code.
+//! The `cutover` binary: runs the command line of [`cutover::cli`] and exits with its code.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,9 @@
-//! What an admin connection is doing: the write timeout, and what its listener has to know when it must make room.
+//! The activity of an admin connection: enforces the write timeout, and tells the listener which connection to close when
+//! it must make room.
+//!
+//! [`Observed`] wraps the stream and records when bytes move; the service marks when a response is being made. From both,
+//! [`Activity::stalled_since`] tells whether the connection waits for its client or for the proxy. The fields are read and
+//! written on one thread and order no other memory, so relaxed atomics suffice.
 
 use std::future::Future;
 use std::io;
@@ -11,14 +16,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Longest time in which a client takes not a single byte of its answer.
+/// A connection fails if its client reads no byte of a pending response for this long.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What one connection is doing.
+/// The state of one connection, shared between its task and its listener.
 #[derive(Debug)]
 pub(super) struct Activity {
     opened: Instant,
-    /// When a byte last moved, in milliseconds since `opened`.
+    /// When a byte was last read or written, in milliseconds since `opened`.
     moved_ms: AtomicU64,
     answering: AtomicBool,
     streaming: AtomicBool,
@@ -36,8 +41,8 @@ impl Activity {
         })
     }
 
-    /// Since when the client has held the connection up; `None` while it waits for the proxy: for an answer that is being
-    /// made, or for the next event of a stream.
+    /// Since when the connection has waited for its client. `None` while the client waits for the proxy: for a response that
+    /// is being made, or for the next event of a stream.
     pub(super) fn stalled_since(&self) -> Option<Instant> {
         let blocked = self.blocked.load(Ordering::Relaxed);
         if self.answering.load(Ordering::Relaxed) || self.is_streaming() && !blocked {
@@ -47,18 +52,18 @@ impl Activity {
         Some(self.opened + moved)
     }
 
-    /// Whether its answer is an event stream, which may last for ever.
+    /// Whether the response is an event stream, which has no time limit.
     pub(super) fn is_streaming(&self) -> bool {
         self.streaming.load(Ordering::Relaxed)
     }
 
-    /// An event stream begins.
-    pub(super) fn stream(&self) {
+    /// Marks the response as an event stream.
+    pub(super) fn mark_streaming(&self) {
         self.streaming.store(true, Ordering::Relaxed);
     }
 
-    /// An answer is being made until the guard is dropped.
-    pub(super) fn answer(&self) -> ActiveRequest<'_> {
+    /// Marks a response as being made until the guard is dropped.
+    pub(super) fn begin_response(&self) -> ActiveRequest<'_> {
         self.answering.store(true, Ordering::Relaxed);
         ActiveRequest(self)
     }
@@ -69,24 +74,25 @@ impl Activity {
     }
 }
 
-/// An answer is being made.
+/// Marks a response as being made while it lives.
 #[derive(Debug)]
 pub(super) struct ActiveRequest<'a>(&'a Activity);
 
 impl Drop for ActiveRequest<'_> {
     fn drop(&mut self) {
-        // The client gets its time to take the answer from now on.
+        // The client could not read before the response was made, so its stall time starts now.
         self.0.moved();
         self.0.answering.store(false, Ordering::Relaxed);
     }
 }
 
-/// A stream that notes its activity, and fails when its peer takes nothing for [`WRITE_TIMEOUT`].
+/// A stream that records its activity, and whose writes fail with `TimedOut` if the peer reads nothing for
+/// [`WRITE_TIMEOUT`].
 #[derive(Debug)]
 pub(super) struct Observed<S> {
     inner: S,
     activity: Arc<Activity>,
-    /// Runs while the peer takes nothing.
+    /// Set while a write is pending.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -99,8 +105,8 @@ impl<S> Observed<S> {
         }
     }
 
-    /// What became of a write: a pending one fails once the deadline has passed.
-    fn written(
+    /// Records the result of a write. A pending write fails once the deadline has passed.
+    fn record_write(
         &mut self,
         cx: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
@@ -118,7 +124,7 @@ impl<S> Observed<S> {
         ready!(deadline.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            "the client takes no more of its answer",
+            "the client stopped reading the response",
         )))
     }
 }
@@ -147,7 +153,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.inner).poll_write(cx, bytes);
-        this.written(cx, written)
+        this.record_write(cx, written)
     }
 
     fn poll_write_vectored(
@@ -157,14 +163,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.inner).poll_write_vectored(cx, bytes);
-        this.written(cx, written)
+        this.record_write(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
     }
 
-    // Flush and shutdown of a socket never wait: neither needs the deadline.
+    // Flushing and shutting down a socket never block, so neither needs the deadline.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().inner).poll_flush(cx)
     }

@@ -1,4 +1,7 @@
-//! Paths to answers.
+//! Routes requests of the admin API to their handlers and builds the responses.
+//!
+//! [`guard`](super::guard) decides first whether a request is allowed. Errors are JSON objects with the key `error`. After a
+//! handover the process answers reads on its open connections, but refuses changes, which would be lost.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,47 +15,47 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::asked::DescribedRequest;
 use super::explain::explain;
 use super::guard::{AdminRefusal, ListenerKind, admit, authorise};
+use super::request::DescribedRequest;
 use super::status::ProxyStatus;
 use super::{Context, ControlCommand, ProcessPhase, drain, scrape, view};
 use crate::telemetry::render;
 
-/// Whatever ends a body early.
-type Broken = Box<dyn std::error::Error + Send + Sync>;
+/// The error of a request body.
+type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Largest body of a request in bytes.
-const LARGEST: usize = 64 * 1024;
+/// Largest request body, in bytes.
+const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// Longest time for a request's body.
+/// Time limit for reading a request body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 type AdminResponse = Response<Full<Bytes>>;
 
-/// Answers one request.
-pub(crate) async fn answer<B: Body<Error: Into<Broken>>>(
+/// Handles one request that came through a listener of this kind.
+pub(crate) async fn answer<B: Body<Error: Into<BodyError>>>(
     request: Request<B>,
-    door: ListenerKind,
+    listener: ListenerKind,
     context: &Context,
 ) -> AdminResponse {
-    let mut answer = answer_to(request, door, context).await;
+    let mut answer = route(request, listener, context).await;
     if context.readiness.phase() == ProcessPhase::Stopping {
-        // Whoever asks again shall find who comes after us.
+        // The client has to reconnect for its next request, and then reaches the successor.
         let close = HeaderValue::from_static("close");
         answer.headers_mut().insert(CONNECTION, close);
     }
     answer
 }
 
-async fn answer_to<B: Body<Error: Into<Broken>>>(
+async fn route<B: Body<Error: Into<BodyError>>>(
     request: Request<B>,
-    door: ListenerKind,
+    listener: ListenerKind,
     context: &Context,
 ) -> AdminResponse {
     let (head, body) = request.into_parts();
     let spec = context.live.current().spec.clone();
-    if let Err(refusal) = admit(&head, door, spec.admin.as_ref()) {
+    if let Err(refusal) = admit(&head, listener, spec.admin.as_ref()) {
         return refused(&refusal);
     }
     let path = head.uri.path();
@@ -60,14 +63,14 @@ async fn answer_to<B: Body<Error: Into<Broken>>>(
         "/healthz" | "/readyz" | "/metrics" | "/api/v1/status" | "/api/v1/config"
         | "/api/v1/explain" => "GET, HEAD",
         "/api/v1/reload" => "POST",
-        _ if to_drain(path).is_some() => "POST, DELETE",
+        _ if service_to_drain(path).is_some() => "POST, DELETE",
         _ => {
-            let message = format!("there is nothing at {path}");
+            let message = format!("not found: {path}");
             return error(StatusCode::NOT_FOUND, &message);
         }
     };
     if !allowed.split(", ").any(|m| m == head.method.as_str()) {
-        let message = format!("{path} takes {allowed} only");
+        let message = format!("{path} accepts only {allowed}");
         let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, &message);
         let allow = HeaderValue::from_static(allowed);
         answer.headers_mut().insert(ALLOW, allow);
@@ -75,14 +78,14 @@ async fn answer_to<B: Body<Error: Into<Broken>>>(
     }
     if head.method == Method::POST || head.method == Method::DELETE {
         let token = spec.admin.as_ref().and_then(|a| a.token_file.as_deref());
-        if let Err(refusal) = authorise(&head.headers, door, token) {
+        if let Err(refusal) = authorise(&head.headers, listener, token) {
             return refused(&refusal);
         }
         if context.readiness.is_handed_over() {
-            // It would be lost: the successor has been told what was in effect.
+            // The successor got the state at the handover. A change to this process would be lost.
             return error(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "another process has taken over; ask again",
+                "another process has taken over; repeat the request",
             );
         }
     }
@@ -95,46 +98,57 @@ async fn answer_to<B: Body<Error: Into<Broken>>>(
             let config = view::config(&context.live.current().spec);
             document(StatusCode::OK, &config)
         }
-        "/api/v1/explain" => explained(head.uri.query().unwrap_or(""), context),
+        "/api/v1/explain" => explanation(head.uri.query().unwrap_or(""), context),
         "/api/v1/reload" => reload(context).await,
+        // Every other path that passed the check above is a drain.
         _ => {
-            let service = to_drain(path).unwrap_or_default();
-            drained(service, head.method == Method::DELETE, body, context).await
+            let service = service_to_drain(path).unwrap_or_default();
+            change_drain(service, head.method == Method::DELETE, body, context).await
         }
     }
 }
 
 /// The service of `/api/v1/services/{service}/drain`.
-fn to_drain(path: &str) -> Option<&str> {
+fn service_to_drain(path: &str) -> Option<&str> {
     path.strip_prefix("/api/v1/services/")?
         .strip_suffix("/drain")
 }
 
-async fn drained<B: Body<Error: Into<Broken>>>(
+async fn change_drain<B: Body<Error: Into<BodyError>>>(
     service: &str,
     undo: bool,
     body: B,
     context: &Context,
 ) -> AdminResponse {
-    let read = Limited::new(body, LARGEST).collect();
+    let read = Limited::new(body, MAX_BODY_BYTES).collect();
     let body = match tokio::time::timeout(BODY_TIMEOUT, read).await {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(broken)) => return error(StatusCode::BAD_REQUEST, &format!("the body: {broken}")),
-        Err(_) => return error(StatusCode::REQUEST_TIMEOUT, "the body is not complete"),
+        Ok(Err(cause)) => {
+            return error(
+                StatusCode::BAD_REQUEST,
+                &format!("can't read the body: {cause}"),
+            );
+        }
+        Err(_) => {
+            return error(
+                StatusCode::REQUEST_TIMEOUT,
+                "the body did not arrive in time",
+            );
+        }
     };
-    let mut wanted = match body.is_empty() {
-        true => drain::Wanted::default(),
+    let mut request = match body.is_empty() {
+        true => drain::DrainRequest::default(),
         false => match serde_json::from_slice(&body) {
-            Ok(wanted) => wanted,
-            Err(wrong) => {
-                let expected = "expected {\"version\": …, \"endpoint\": …, \"force\": …}, each of which may be left out";
-                return error(StatusCode::BAD_REQUEST, &format!("{wrong}: {expected}"));
+            Ok(request) => request,
+            Err(invalid) => {
+                let expected = "expected {\"version\": …, \"endpoint\": …, \"force\": …}, where each key is optional";
+                return error(StatusCode::BAD_REQUEST, &format!("{invalid}: {expected}"));
             }
         },
     };
-    wanted.undo |= undo;
-    match drain::drain(&context.live.current(), service, &wanted) {
-        Ok(drained) => document(StatusCode::OK, &drained),
+    request.undo |= undo;
+    match drain::drain(&context.live.current(), service, &request) {
+        Ok(report) => document(StatusCode::OK, &report),
         Err(drain::DrainRefused::Unknown(why)) => error(StatusCode::NOT_FOUND, &why),
         Err(drain::DrainRefused::Last(why)) => error(StatusCode::CONFLICT, &why),
     }
@@ -151,22 +165,23 @@ fn ready(context: &Context) -> AdminResponse {
 fn metrics(context: &Context) -> AdminResponse {
     let mut answer = text(render::render(
         &context.telemetry,
-        &scrape::of(&context.live),
+        &scrape::collect(&context.live),
     ));
     let kind = HeaderValue::from_static(render::CONTENT_TYPE);
     answer.headers_mut().insert(CONTENT_TYPE, kind);
     answer
 }
 
-fn explained(query: &str, context: &Context) -> AdminResponse {
-    match asked(query) {
-        Ok(asked) => document(StatusCode::OK, &explain(&context.live.current(), &asked)),
+fn explanation(query: &str, context: &Context) -> AdminResponse {
+    match described_request(query) {
+        Ok(request) => document(StatusCode::OK, &explain(&context.live.current(), &request)),
         Err(message) => error(StatusCode::BAD_REQUEST, &message),
     }
 }
 
-/// The request that a query describes: `url`, `method`, `header` (`name: value`, repeatable), `ip`; percent-encoded.
-fn asked(query: &str) -> Result<DescribedRequest, String> {
+/// Parses the request that a query describes by the parameters `url`, `method`, `header` (`name: value`, repeatable) and
+/// `ip`, all percent-encoded.
+fn described_request(query: &str) -> Result<DescribedRequest, String> {
     let (mut url, mut method, mut ip) = (None, None, None);
     let mut headers = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -182,15 +197,16 @@ fn asked(query: &str) -> Result<DescribedRequest, String> {
             }
             _ => {
                 return Err(format!(
-                    "{name:?} is unknown: expected url, method, header or ip"
+                    "unknown parameter {name:?}: expected url, method, header or ip"
                 ));
             }
         }
     }
-    let url = url.ok_or("url is missing: ask /api/v1/explain?url=http://host/path")?;
+    let url = url.ok_or("url is missing: use /api/v1/explain?url=http://host/path")?;
     DescribedRequest::new(&url, method.as_deref(), &headers, ip)
 }
 
+/// Decodes `+` and percent escapes, as in `application/x-www-form-urlencoded`.
 fn decoded(value: &str) -> Result<String, String> {
     let wrong = || format!("{value:?} is not percent-encoded UTF-8");
     let mut bytes = Vec::with_capacity(value.len());

@@ -1,4 +1,7 @@
-//! Drains: an operator takes endpoints out, and sees what is still in flight on them.
+//! Drains by an operator: endpoints get no new requests, and the report shows what is still in flight on them.
+//!
+//! A drain is a flag of the endpoint's shared state, so workers see it with their next request, without a new snapshot. It
+//! survives reloads, because endpoint states do.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,48 +9,48 @@ use crate::snapshot::{Service, Snapshot, Version};
 use crate::upstream::Endpoint;
 use crate::upstream::endpoint::flag;
 
-/// Which endpoints of a service.
+/// The body of a drain request: which endpoints of a service to drain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Wanted {
-    /// Only of this version.
+pub(crate) struct DrainRequest {
+    /// Drain only this version.
     pub version: Option<String>,
-    /// Only this one, as the file names it.
+    /// Drain only this endpoint, as the configuration names it.
     pub endpoint: Option<String>,
-    /// Ends the drain.
+    /// End the drain instead.
     pub undo: bool,
-    /// Even if nothing of the service answers then.
+    /// Drain even if no endpoint of the service is left to answer.
     pub force: bool,
 }
 
-impl Wanted {
-    fn names(&self, version: &Version, endpoint: &Endpoint) -> bool {
-        let is = |wanted: &Option<String>, name: &str| wanted.as_ref().is_none_or(|w| w == name);
+impl DrainRequest {
+    fn selects(&self, version: &Version, endpoint: &Endpoint) -> bool {
+        let is = |filter: &Option<String>, name: &str| filter.as_ref().is_none_or(|f| f == name);
         is(&self.version, &version.name) && is(&self.endpoint, &endpoint.name)
     }
 }
 
-/// What came of it.
+/// The response to a drain request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Drained {
-    /// The service.
+pub(crate) struct DrainReport {
+    /// Name of the service.
     pub service: String,
-    /// Whether they are drained now.
+    /// Whether the endpoints are drained now.
     pub draining: bool,
-    /// Each of them.
+    /// The endpoints that the request selects.
     pub endpoints: Vec<DrainTarget>,
 }
 
-/// An endpoint that was meant.
+/// An endpoint that a drain request selects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DrainTarget {
-    /// Its version.
+    /// Name of its version.
     pub version: String,
-    /// As the file names it.
+    /// Its address, as the configuration names it.
     pub address: String,
-    /// Requests that are still in flight.
+    /// Requests in flight.
     pub requests: u32,
-    /// Streams and tunnels that are.
+    /// Streams and tunnels in flight.
     pub streams: u32,
 }
 
@@ -63,28 +66,28 @@ impl DrainTarget {
     }
 }
 
-/// Why nothing was drained.
+/// Why a drain request was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum DrainRefused {
-    /// There is no such service, version or endpoint.
+    /// The service, version or endpoint does not exist.
     Unknown(String),
-    /// Nothing of the service would answer any more, and `force` was not given.
+    /// No endpoint of the service would be left to answer, and `force` is not set.
     Last(String),
 }
 
-/// Drains what is meant, or ends that: workers see it with their next request. Saying it again changes nothing.
+/// Drains the endpoints that a request selects, or ends their drain. The call is idempotent.
 ///
 /// # Errors
-/// See [`DrainRefused`]; nothing has changed then.
+/// See [`DrainRefused`]; no endpoint has changed then.
 pub(crate) fn drain(
     snapshot: &Snapshot,
     service: &str,
-    wanted: &Wanted,
-) -> Result<Drained, DrainRefused> {
+    request: &DrainRequest,
+) -> Result<DrainReport, DrainRefused> {
     let found = snapshot.services.iter().find(|s| *s.name == *service);
     let found =
         found.ok_or_else(|| DrainRefused::Unknown(format!("there is no service `{service}`")))?;
-    let meant: Vec<(&Version, &Endpoint)> = found
+    let selected: Vec<(&Version, &Endpoint)> = found
         .versions
         .iter()
         .flat_map(|version| {
@@ -94,29 +97,35 @@ pub(crate) fn drain(
                 .iter()
                 .map(move |m| (version, &*m.endpoint))
         })
-        .filter(|(version, endpoint)| wanted.names(version, endpoint))
+        .filter(|(version, endpoint)| request.selects(version, endpoint))
         .collect();
-    if meant.is_empty() {
+    if selected.is_empty() {
         return Err(DrainRefused::Unknown(
-            match (&wanted.version, &wanted.endpoint) {
+            match (&request.version, &request.endpoint) {
                 (Some(version), None) => {
-                    format!("{service} has no version `{version}` with endpoints")
+                    format!("service {service} has no version `{version}` with endpoints")
                 }
-                (_, Some(endpoint)) => format!("{service} has no endpoint `{endpoint}` there"),
-                (None, None) => format!("{service} has no endpoints"),
+                (Some(version), Some(endpoint)) => {
+                    format!("version {version} of {service} has no endpoint `{endpoint}`")
+                }
+                (None, Some(endpoint)) => format!("service {service} has no endpoint `{endpoint}`"),
+                (None, None) => format!("service {service} has no endpoints"),
             },
         ));
     }
-    if !wanted.undo && !wanted.force {
-        outage(found, wanted).map_or(Ok(()), |why| Err(DrainRefused::Last(why)))?;
+    if !request.undo && !request.force {
+        outage(found, request).map_or(Ok(()), |why| Err(DrainRefused::Last(why)))?;
     }
-    for (version, endpoint) in &meant {
-        mark(found, version, endpoint, wanted.undo);
+    for (version, endpoint) in &selected {
+        mark(found, version, endpoint, request.undo);
     }
-    Ok(Drained {
+    Ok(DrainReport {
         service: service.to_owned(),
-        draining: !wanted.undo,
-        endpoints: meant.iter().map(|(v, e)| DrainTarget::of(v, e)).collect(),
+        draining: !request.undo,
+        endpoints: selected
+            .iter()
+            .map(|(v, e)| DrainTarget::of(v, e))
+            .collect(),
     })
 }
 
@@ -124,11 +133,11 @@ fn mark(service: &Service, version: &Version, endpoint: &Endpoint, undo: bool) {
     let (changed, what) = match undo {
         true => (
             endpoint.state.lower(flag::DRAINING),
-            "drain ended by an operator",
+            "endpoint drain ended by operator",
         ),
         false => (
             endpoint.state.raise(flag::DRAINING),
-            "drained by an operator",
+            "endpoint drained by operator",
         ),
     };
     if changed {
@@ -137,83 +146,79 @@ fn mark(service: &Service, version: &Version, endpoint: &Endpoint, undo: bool) {
     }
 }
 
-/// Why the drain would leave nothing of the service that answers; `None`: something would, or nothing does already and
-/// the drain takes nothing more away.
-fn outage(service: &Service, wanted: &Wanted) -> Option<String> {
+/// Says why the drain would leave the service without an endpoint to answer. `None` if one is left, or if none answers
+/// already and the drain makes no difference.
+fn outage(service: &Service, request: &DrainRequest) -> Option<String> {
     let name = &service.name;
-    if wanted.version.is_none() && wanted.endpoint.is_none() {
+    if request.version.is_none() && request.endpoint.is_none() {
         return Some(format!(
-            "draining every version of {name} would leave nothing that answers; say which version, or force it (--force)"
+            "draining every version of {name} would leave nothing to answer requests; name a version, or use --force"
         ));
     }
-    // Versions that get traffic or take over. The others answer nobody, however well they are.
+    // Only versions that get traffic or may take over count. Others get no requests even if they are healthy.
     let split = &service.routing.split;
     let serving = service.versions.iter().enumerate().filter(|(at, _)| {
         let fallback = service.policies.fallback == Some(*at);
         split.share(*at).0 > 0 || *at == split.stable() || fallback
     });
-    let (mut answering, mut undrained) = (Left::default(), Left::default());
+    let (mut usable, mut undrained) = (Remaining::default(), Remaining::default());
     for (_, version) in serving {
         for endpoint in version.pool.members.iter().map(|m| &*m.endpoint) {
             let flags = endpoint.state.flags();
-            let taken = wanted.names(version, endpoint);
+            let taken = request.selects(version, endpoint);
             if flags & flag::DRAINING == 0 {
                 undrained.count(taken);
             }
             if flags & !flag::SUSPECT == 0 {
-                answering.count(taken);
+                usable.count(taken);
             }
         }
     }
-    // Where no endpoint is well, the last ones are used in panic: they count instead.
-    let left = if answering.is_empty() {
-        undrained
-    } else {
-        answering
-    };
-    if left.stay > 0 || left.taken == 0 {
+    // If no endpoint is usable, the panic threshold puts all undrained ones back in use, so those count instead.
+    let left = if usable.is_empty() { undrained } else { usable };
+    if left.kept > 0 || left.taken == 0 {
         return None;
     }
     let others = service
         .versions
         .iter()
-        .filter(|v| wanted.version.as_deref() != Some(&*v.name) && v.pool.census().well > 0);
+        .filter(|v| request.version.as_deref() != Some(&*v.name) && v.pool.census().well > 0);
     let others: Vec<&str> = others.map(|v| &*v.name).collect();
     let hint = match &others[..] {
         [] => String::new(),
         names => format!(
-            " ({} would answer, but has no share and is not the fallback)",
+            " (usable, but without a share and not the fallback: {})",
             names.join(", ")
         ),
     };
-    let what = match (&wanted.version, &wanted.endpoint) {
+    let what = match (&request.version, &request.endpoint) {
         (_, Some(endpoint)) => format!("endpoint {endpoint}"),
         (version, None) => version.clone().unwrap_or_default(),
     };
     Some(format!(
-        "draining {what} would leave nothing of {name} that answers{hint}; shift the traffic first, or force it (--force)"
+        "draining {what} would leave nothing of {name} to answer requests{hint}; shift the traffic first, or use --force"
     ))
 }
 
-/// Endpoints that a drain takes, and those that stay.
+/// Numbers of endpoints that a drain takes out and leaves.
 #[derive(Clone, Copy, Debug, Default)]
-struct Left {
+struct Remaining {
     taken: usize,
-    stay: usize,
+    kept: usize,
 }
 
-impl Left {
+impl Remaining {
     fn count(&mut self, taken: bool) {
         let counter = if taken {
             &mut self.taken
         } else {
-            &mut self.stay
+            &mut self.kept
         };
         *counter += 1;
     }
 
     fn is_empty(self) -> bool {
-        self.taken + self.stay == 0
+        self.taken + self.kept == 0
     }
 }
 

@@ -5,7 +5,7 @@ use crate::config;
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
 
-/// Service `shop`: v1 with two endpoints, v2 and v3 with one each; more keys of it.
+/// A service `shop` with two endpoints of v1 and one each of v2 and v3, and with more keys.
 fn shop(keys: &str) -> Snapshot {
     let file = format!(
         "listen = \"127.0.0.1:80\"\n[service.shop]\n{keys}\nversions.v1 = [\"a:1\", \"a:2\"]\n\
@@ -15,24 +15,24 @@ fn shop(keys: &str) -> Snapshot {
     Snapshot::build(1, Arc::new(spec), &Registry::new(), &Telemetry::new(1))
 }
 
-fn version(name: &str) -> Wanted {
-    Wanted {
+fn version(name: &str) -> DrainRequest {
+    DrainRequest {
         version: Some(name.to_owned()),
-        ..Wanted::default()
+        ..DrainRequest::default()
     }
 }
 
-fn endpoint(name: &str) -> Wanted {
-    Wanted {
+fn endpoint(name: &str) -> DrainRequest {
+    DrainRequest {
         endpoint: Some(name.to_owned()),
-        ..Wanted::default()
+        ..DrainRequest::default()
     }
 }
 
-fn forced(wanted: Wanted) -> Wanted {
-    Wanted {
+fn forced(request: DrainRequest) -> DrainRequest {
+    DrainRequest {
         force: true,
-        ..wanted
+        ..request
     }
 }
 
@@ -46,8 +46,8 @@ fn flags(
         .state
 }
 
-fn refused(snapshot: &Snapshot, wanted: &Wanted) -> String {
-    match drain(snapshot, "shop", wanted) {
+fn refused(snapshot: &Snapshot, request: &DrainRequest) -> String {
+    match drain(snapshot, "shop", request) {
         Err(DrainRefused::Last(why)) => why,
         other => panic!("{other:?}"),
     }
@@ -61,22 +61,22 @@ fn the_last_version_that_answers_is_drained_by_force_only() {
         why.contains("draining v1 would leave nothing of shop"),
         "{why}"
     );
-    assert!(why.contains("v2, v3 would answer, but"), "{why}");
+    assert!(why.contains("not the fallback: v2, v3)"), "{why}");
     assert_eq!(flags(&shop, 0, 0).flags(), 0, "nothing has changed");
     assert!(drain(&shop, "shop", &forced(version("v1"))).is_ok());
     assert_eq!(flags(&shop, 0, 1).flags(), flag::DRAINING);
-    // Saying it again, as a command that waits does, takes nothing more away.
+    // Repeated, as by a waiting command: nothing answers already, so the drain makes no difference.
     assert!(drain(&shop, "shop", &version("v1")).is_ok());
 }
 
 #[test]
 fn a_service_without_a_version_is_drained_by_force_only() {
     let shop = shop("stable = \"v1\"\nsplit = { v2 = \"50%\" }");
-    assert!(refused(&shop, &Wanted::default()).contains("every version of shop"));
-    assert!(drain(&shop, "shop", &forced(Wanted::default())).is_ok());
-    let undo = Wanted {
+    assert!(refused(&shop, &DrainRequest::default()).contains("every version of shop"));
+    assert!(drain(&shop, "shop", &forced(DrainRequest::default())).is_ok());
+    let undo = DrainRequest {
         undo: true,
-        ..Wanted::default()
+        ..DrainRequest::default()
     };
     let undone = drain(&shop, "shop", &undo).unwrap();
     assert_eq!((undone.endpoints.len(), undone.draining), (4, false));
@@ -84,7 +84,7 @@ fn a_service_without_a_version_is_drained_by_force_only() {
 }
 
 #[test]
-fn whoever_takes_over_lets_stable_be_drained() {
+fn stable_may_be_drained_where_another_version_takes_over() {
     let canary = shop("stable = \"v1\"\nsplit = { v2 = \"1%\" }");
     assert!(drain(&canary, "shop", &version("v1")).is_ok());
     assert!(
@@ -131,13 +131,13 @@ fn in_panic_the_last_undrained_endpoint_counts() {
 }
 
 #[test]
-fn what_is_not_there_is_unknown_first() {
+fn unknown_names_are_refused() {
     let shop = shop("stable = \"v1\"");
-    for wanted in [version("v9"), endpoint("x:1")] {
-        let refused = drain(&shop, "shop", &wanted).unwrap_err();
+    for request in [version("v9"), endpoint("x:1")] {
+        let refused = drain(&shop, "shop", &request).unwrap_err();
         assert!(matches!(refused, DrainRefused::Unknown(_)), "{refused:?}");
     }
-    let refused = drain(&shop, "nope", &Wanted::default()).unwrap_err();
+    let refused = drain(&shop, "nope", &DrainRequest::default()).unwrap_err();
     assert_eq!(
         refused,
         DrainRefused::Unknown("there is no service `nope`".into())

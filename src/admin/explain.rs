@@ -1,4 +1,9 @@
-//! Where a request would go, and why, in words. Pure: it reads a snapshot and moves nothing in it.
+//! Explains in sentences where a request would go, and why.
+//!
+//! The explanation is a pure function of a snapshot and a described request. It calls the same `routing::decision` as the
+//! data path, and changes no state: neither the position of the exact split nor a session.
+//!
+//! * `decision`: the routing decision and its steps. `session`: the session cookie. `takeover`: endpoints and failover.
 
 #[cfg(test)]
 mod agreement_tests;
@@ -10,49 +15,50 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-use super::asked::DescribedRequest;
+use super::request::DescribedRequest;
 use super::status::EndpointStatus;
 use super::view;
 use crate::config::spec::{self, Bind, HostPattern, PathPattern};
 use crate::proxy::LocalReply;
 use crate::snapshot::Snapshot;
-pub(crate) use session::Stays;
+pub(crate) use session::SessionExplanation;
 
 /// Where a request goes, and why.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Explanation {
-    /// `METHOD host path`, as routed.
+    /// The request as routed: `METHOD host/path`.
     pub request: String,
-    /// The listeners that would take it.
+    /// Names of the listeners that would accept it.
     pub listeners: Vec<String>,
-    /// The service.
+    /// Name of the service.
     pub service: Option<String>,
-    /// The host and path pattern that lead there.
+    /// The host and path pattern that lead to the service.
     pub route: Option<String>,
-    /// The match rule that decides, counted from 0 as in the metrics.
+    /// The match rule that decides, numbered from 0 as in the metrics.
     pub rule: Option<usize>,
-    /// The user's place, where a cohort decides.
+    /// The cohort point of the user, if a cohort decides.
     pub cohort: Option<CohortExplanation>,
-    /// Where the session of its cookie stays, where that decides.
+    /// Where the session of the request's cookie stays, if that decides.
     #[serde(default)]
-    pub session: Option<Stays>,
-    /// The version; `None` where the exact split picks one of `candidates` for each request.
+    pub session: Option<SessionExplanation>,
+    /// The version; `None` if the exact split picks one of `candidates` for each request.
     pub version: Option<String>,
-    /// Versions that the request may go to, those that take over for them included.
+    /// Versions that the request may go to, including those that take over for them.
     pub candidates: Vec<Candidate>,
-    /// Our own answer, where the request goes nowhere: `404 no-route`.
+    /// The proxy's own answer if the request goes to no version, such as `404 no-route`.
     pub answer: Option<String>,
-    /// The way there, a sentence a step.
+    /// The steps of the decision, one sentence each.
     pub why: Vec<String>,
 }
 
-/// Where a user stands.
+/// The cohort point of a user.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CohortExplanation {
-    /// The key that is present: `cookie:uid`.
+    /// The cohort key that the request has, such as `cookie:uid`.
     pub key: String,
-    /// In [0,1).
-    pub place: f64,
+    /// The point, in [0,1).
+    #[serde(rename = "place")]
+    pub point: f64,
 }
 
 /// A version that a request may go to.
@@ -62,121 +68,132 @@ pub(crate) struct Candidate {
     pub version: String,
     /// Its share of the service's traffic.
     pub share: String,
-    /// One of these gets the request, as long as one of them is usable.
+    /// Its endpoints. A usable one gets the request, if there is one.
     pub endpoints: Vec<EndpointStatus>,
-    /// The version that takes over now, because none of these is usable.
+    /// The version that takes over, if no endpoint is usable.
     #[serde(default)]
     pub instead: Option<String>,
 }
 
-/// Follows a request through a snapshot.
-pub(crate) fn explain(snapshot: &Snapshot, asked: &DescribedRequest) -> Explanation {
-    let mut told = Explanation {
-        request: asked.shown(),
+/// Explains what the data path would do with a request.
+pub(crate) fn explain(snapshot: &Snapshot, request: &DescribedRequest) -> Explanation {
+    let mut explanation = Explanation {
+        request: request.shown(),
         ..Explanation::default()
     };
-    let Some(merges_slashes) = arrive(snapshot, asked, &mut told) else {
-        return told;
+    let Some(merges_slashes) = accepting_listeners(snapshot, request, &mut explanation) else {
+        return explanation;
     };
-    let merged = if merges_slashes { asked.merged() } else { None };
-    let asked = merged.as_ref().unwrap_or(asked);
+    let merged = if merges_slashes {
+        request.merged()
+    } else {
+        None
+    };
+    let request = merged.as_ref().unwrap_or(request);
     if merged.is_some() {
-        told.request = asked.shown();
-        let merges = format!("repeated slashes are merged: {}", asked.shown_path());
-        told.why.push(merges);
+        explanation.request = request.shown();
+        let merges = format!("repeated slashes are merged: {}", request.shown_path());
+        explanation.why.push(merges);
     }
-    let found = snapshot.table.find(&asked.host, &asked.path);
-    let elsewhere = |seen: &Vec<u8>| snapshot.table.find(&asked.host, seen) != found;
-    if let Some(seen) = asked.readings().into_iter().find(elsewhere) {
-        told.answered(LocalReply::AMBIGUOUS_PATH);
+    let found = snapshot.table.find(&request.host, &request.path);
+    let differs = |path: &Vec<u8>| snapshot.table.find(&request.host, path) != found;
+    if let Some(seen) = request.readings().into_iter().find(differs) {
+        explanation.set_answer(LocalReply::AMBIGUOUS_PATH);
         let seen = String::from_utf8_lossy(&seen);
-        told.why.push(format!(
-            "read as {seen:?} the path leads to another route: refused"
+        explanation.why.push(format!(
+            "ambiguous path: read as {seen:?} it matches another route"
         ));
-        return told;
+        return explanation;
     }
     let Some(found) = found else {
-        told.answered(LocalReply::NO_ROUTE);
-        let (host, path) = (&asked.host, asked.shown_path());
-        told.why
-            .push(format!("no service takes host {host:?} with path {path:?}"));
-        return told;
+        explanation.set_answer(LocalReply::NO_ROUTE);
+        let (host, path) = (&request.host, request.shown_path());
+        explanation.why.push(format!(
+            "no service matches host {host:?} with path {path:?}"
+        ));
+        return explanation;
     };
     let service = &snapshot.spec.services[found.service];
-    told.service = Some(service.name.clone());
+    explanation.service = Some(service.name.clone());
     if found.preview.is_none() {
-        told.route(service, asked);
+        explanation.explain_route(service, request);
     }
-    told.decision(snapshot, found, asked);
-    told
+    explanation.explain_decision(snapshot, found, request);
+    explanation
 }
 
-/// Which listeners take it, and whether they merge repeated slashes; `None` where the way ends there.
-fn arrive(snapshot: &Snapshot, asked: &DescribedRequest, told: &mut Explanation) -> Option<bool> {
-    let scheme = if asked.secure { "https" } else { "http" };
+/// Finds the listeners that would accept the request: those of its scheme and port, or of its scheme alone if no port
+/// matches. Returns whether they merge repeated slashes, or `None` if they answer the request themselves.
+fn accepting_listeners(
+    snapshot: &Snapshot,
+    request: &DescribedRequest,
+    explanation: &mut Explanation,
+) -> Option<bool> {
+    let scheme = if request.secure { "https" } else { "http" };
     let port = |bind: &Bind| match bind {
         Bind::Any(port) => Some(*port),
         Bind::Tcp(address) => Some(address.port()),
         Bind::Unix(_) => None,
     };
     let listeners = &snapshot.spec.listeners;
-    let speaking: Vec<_> = listeners
+    let of_scheme: Vec<_> = listeners
         .iter()
-        .filter(|l| l.certs.is_empty() != asked.secure)
+        .filter(|l| l.certs.is_empty() != request.secure)
         .collect();
-    let exact: Vec<_> = speaking
+    let exact: Vec<_> = of_scheme
         .iter()
         .copied()
-        .filter(|l| port(&l.bind) == Some(asked.port))
+        .filter(|l| port(&l.bind) == Some(request.port))
         .collect();
-    let taking = if exact.is_empty() { speaking } else { exact };
-    told.listeners = taking.iter().map(|l| l.name.clone()).collect();
-    let names = told.listeners.join(", ");
-    if taking.is_empty() {
-        told.why.push(format!(
-            "no listener speaks {scheme}; the route below is what any listener would take"
+    let accepting = if exact.is_empty() { of_scheme } else { exact };
+    explanation.listeners = accepting.iter().map(|l| l.name.clone()).collect();
+    let names = explanation.listeners.join(", ");
+    if accepting.is_empty() {
+        explanation.why.push(format!(
+            "no listener accepts {scheme}; the route below applies to any listener"
         ));
         return Some(false);
     }
-    told.why.push(match &taking[..] {
+    explanation.why.push(match &accepting[..] {
         [one] => format!(
-            "listener {names} ({}) takes {scheme} requests",
+            "listener {names} ({}) accepts {scheme} requests",
             view::bind(&one.bind)
         ),
-        _ => format!("listeners {names} take {scheme} requests and route them alike"),
+        _ => format!("listeners {names} accept {scheme} requests and route them alike"),
     });
-    let redirects = taking.iter().all(|l| l.redirect_https);
+    let redirects = accepting.iter().all(|l| l.redirect_https);
     if redirects {
-        told.answer = Some("308 redirect-https".to_owned());
-        told.why
-            .push("it answers every request with a redirect to https".to_owned());
+        explanation.answer = Some("308 redirect-https".to_owned());
+        explanation
+            .why
+            .push("every request is redirected to https".to_owned());
         return None;
     }
-    let first = taking[0];
-    let unlike = |l: &&&spec::ListenerSpec| l.merge_slashes != first.merge_slashes;
-    if let Some(other) = taking.iter().find(unlike)
-        && asked.merged().is_some()
+    let first = accepting[0];
+    let differs = |l: &&&spec::ListenerSpec| l.merge_slashes != first.merge_slashes;
+    if let Some(other) = accepting.iter().find(differs)
+        && request.merged().is_some()
     {
         let (first, other) = (&first.name, &other.name);
-        told.why.push(format!(
-            "listeners {first} and {other} differ in `merge_slashes`; the route below is that of {first}"
+        explanation.why.push(format!(
+            "listeners {first} and {other} differ in `merge_slashes`; the route below is for {first}"
         ));
     }
     Some(first.merge_slashes)
 }
 
 impl Explanation {
-    fn answered(&mut self, answer: LocalReply) {
+    fn set_answer(&mut self, answer: LocalReply) {
         self.answer = Some(format!("{} {}", answer.status, answer.reason));
     }
 
-    fn route(&mut self, service: &spec::ServiceSpec, asked: &DescribedRequest) {
+    fn explain_route(&mut self, service: &spec::ServiceSpec, request: &DescribedRequest) {
         let host = service
             .hosts
             .iter()
             .filter(|pattern| match pattern {
-                HostPattern::Exact(name) => *name == asked.host,
-                HostPattern::Suffix(suffix) => asked.host.ends_with(suffix.as_str()),
+                HostPattern::Exact(name) => *name == request.host,
+                HostPattern::Suffix(suffix) => request.host.ends_with(suffix.as_str()),
             })
             .max_by_key(|pattern| match pattern {
                 HostPattern::Exact(_) => usize::MAX,
@@ -186,9 +203,9 @@ impl Explanation {
             .paths
             .iter()
             .filter(|pattern| match pattern {
-                PathPattern::Exact(path) => path.as_bytes() == asked.path,
+                PathPattern::Exact(path) => path.as_bytes() == request.path,
                 PathPattern::Prefix(prefix) => {
-                    let rest = asked.path.strip_prefix(prefix.as_bytes());
+                    let rest = request.path.strip_prefix(prefix.as_bytes());
                     rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
                 }
             })
@@ -207,7 +224,7 @@ impl Explanation {
             None => ("/*".to_owned(), "any path"),
         };
         self.why.push(format!(
-            "{host_kind} {host_shown} and {path_kind} {path_shown} lead to service {}",
+            "{host_kind} {host_shown} and {path_kind} {path_shown} match service {}",
             service.name
         ));
         self.route = Some(format!("{host_shown}{path_shown}"));

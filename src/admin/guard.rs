@@ -1,8 +1,9 @@
-//! Whose requests are answered.
+//! Access control of the admin API.
 //!
-//! A web page that an operator happens to visit must not be able to reach the API: neither by a name of its own that
-//! resolves to this machine (so `Host` must be ours), nor from its own origin (so `Origin` must be ours, if there is one).
-//! Health and metrics carry no secret and change nothing: they answer under any name, as probes and scrapers use.
+//! A web page in an operator's browser must not reach the API. Against DNS rebinding, `Host` must be a name or address of
+//! this proxy; against cross-origin requests, so must `Origin` if it is present. Changes over TCP need the token, and so
+//! does every request on a listener that other machines can reach. Health and metrics contain no secrets and change
+//! nothing, so they answer under any name, as probes and scrapers need.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -14,26 +15,26 @@ use crate::config::Spec;
 use crate::config::secret;
 use crate::config::spec::{Admin, HostPattern};
 
-/// Through which kind of listener a request came.
+/// The kind of listener that a request came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ListenerKind {
     /// TCP.
     Tcp {
         /// The local address that the client connected to.
-        ours: Option<IpAddr>,
-        /// Whether the listener is bound to more than the loopback interface.
+        local: Option<IpAddr>,
+        /// Whether the listener is bound to an address other than loopback.
         exposed: bool,
     },
-    /// A Unix socket, whose file mode says who may.
+    /// A Unix socket. The mode of its file is the access control.
     Unix,
 }
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AdminRefusal {
-    /// The answer's status.
+    /// Status of the response.
     pub status: StatusCode,
-    /// For the one who asked.
+    /// Message for the client.
     pub message: String,
 }
 
@@ -46,27 +47,27 @@ impl AdminRefusal {
     }
 }
 
-/// Whether a request may be answered at all. `admin` is the running configuration's.
+/// Checks whether a request may be answered at all. `admin` comes from the running configuration.
 ///
 /// # Errors
-/// 400 where `Host` is missing or ambiguous, 403 for a foreign `Host` or `Origin` unless the path is [`is_open`], 401 or
-/// 403 without the token on a listener that other machines reach.
+/// 400 if `Host` is missing or ambiguous, 403 for a foreign `Host` or `Origin` unless the path is open ([`is_open`]), 401 or
+/// 403 without the token on an exposed listener.
 pub(crate) fn admit(
     head: &request::Parts,
-    door: ListenerKind,
+    listener: ListenerKind,
     admin: Option<&Admin>,
 ) -> Result<(), AdminRefusal> {
-    let host = host(head, door)?;
+    let host = host(head, listener)?;
     if is_open(head.uri.path()) {
         return Ok(());
     }
     let names = admin.map_or(&[][..], |a| &a.hosts);
-    if let ListenerKind::Tcp { ours, .. } = door
+    if let ListenerKind::Tcp { local, .. } = listener
         && let Some(host) = &host
-        && !is_ours(host, ours, names)
+        && !is_own_host(host, local, names)
     {
         let message = format!(
-            "the host {host:?} is not one of this proxy's: use localhost, the address that admin listens at or this \
+            "host {host:?} is not a name of this proxy: use localhost, the address of the admin listener or the \
              machine's name, or add the name to `hosts` under [admin] (admin.hosts)"
         );
         return Err(AdminRefusal::new(StatusCode::FORBIDDEN, message));
@@ -74,38 +75,40 @@ pub(crate) fn admit(
     for origin in head.headers.get_all(ORIGIN) {
         let origin = origin.to_str().unwrap_or("").to_ascii_lowercase();
         let authority = origin.split_once("://").map(|(_, rest)| rest);
-        // Behind a proxy that rewrites Host, the browser's origin is the name that the operator listed.
+        // If a proxy in front rewrites Host, the browser's origin matches only a configured name. `Origin: null` (RFC 6454
+        // §7.3) has no authority and is always foreign.
         let listed = authority
             .and_then(host_of)
             .is_some_and(|h| is_listed(h, names));
         if !listed && (authority.is_none() || authority != host.as_deref()) {
             let message = format!(
-                "the origin {origin:?} is foreign: pages of other origins are refused unless their host is in `hosts` \
-                 under [admin] (admin.hosts)"
+                "origin {origin:?} is foreign: requests from pages of other origins are refused unless their host is \
+                 in `hosts` under [admin] (admin.hosts)"
             );
             return Err(AdminRefusal::new(StatusCode::FORBIDDEN, message));
         }
     }
-    match door {
+    match listener {
         ListenerKind::Tcp { exposed: true, .. } => {
             let token = admin.and_then(|a| a.token_file.as_deref());
-            authorise(&head.headers, door, token)
+            authorise(&head.headers, listener, token)
         }
         _ => Ok(()),
     }
 }
 
-/// Paths that answer under any `Host`, and without the token on every listener.
+/// Whether a path is answered under any `Host`, and without the token on any listener.
 fn is_open(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz" | "/metrics")
 }
 
-/// The authority that a request names; `None` where it may be missing.
-fn host(head: &request::Parts, door: ListenerKind) -> Result<Option<String>, AdminRefusal> {
+/// The authority of a request in lower case; `None` if it is missing and may be. An absolute-form target overrides `Host`
+/// (RFC 9112 §3.2.2).
+fn host(head: &request::Parts, listener: ListenerKind) -> Result<Option<String>, AdminRefusal> {
     let mut fields = head.headers.get_all(HOST).iter();
     let field = fields.next();
     if fields.next().is_some() {
-        let message = "Host is there twice";
+        let message = "more than one Host header";
         return Err(AdminRefusal::new(StatusCode::BAD_REQUEST, message));
     }
     if let Some(authority) = head.uri.authority() {
@@ -116,19 +119,19 @@ fn host(head: &request::Parts, door: ListenerKind) -> Result<Option<String>, Adm
             Ok(text) => Ok(Some(text.to_ascii_lowercase())),
             Err(_) => Err(AdminRefusal::new(
                 StatusCode::BAD_REQUEST,
-                "Host is not a host name",
+                "invalid Host header",
             )),
         },
-        // Whoever speaks HTTP/1.0 without Host is no browser.
-        None if head.version < Version::HTTP_11 || door == ListenerKind::Unix => Ok(None),
+        // HTTP/1.0 does not require Host, and no browser sends requests without one.
+        None if head.version < Version::HTTP_11 || listener == ListenerKind::Unix => Ok(None),
         None => Err(AdminRefusal::new(
             StatusCode::BAD_REQUEST,
-            "Host is missing",
+            "missing Host header",
         )),
     }
 }
 
-/// The host of an authority, without its port; `None` if it is no authority.
+/// The host of an authority without its port and brackets; `None` if it is malformed.
 fn host_of(authority: &str) -> Option<&str> {
     match authority.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
@@ -143,7 +146,8 @@ fn host_of(authority: &str) -> Option<&str> {
     }
 }
 
-fn is_ours(authority: &str, ours: Option<IpAddr>, names: &[HostPattern]) -> bool {
+/// Whether a `Host` or `:authority` value names this proxy, with or without a port.
+fn is_own_host(authority: &str, local: Option<IpAddr>, names: &[HostPattern]) -> bool {
     let Some(host) = host_of(authority) else {
         return false;
     };
@@ -153,10 +157,11 @@ fn is_ours(authority: &str, ours: Option<IpAddr>, names: &[HostPattern]) -> bool
     let Ok(address) = host.parse::<IpAddr>() else {
         return false;
     };
-    address.is_loopback() || ours.is_some_and(|ours| ours.to_canonical() == address.to_canonical())
+    address.is_loopback()
+        || local.is_some_and(|local| local.to_canonical() == address.to_canonical())
 }
 
-/// Whether `admin.hosts` names it.
+/// Whether `admin.hosts` contains the host.
 fn is_listed(host: &str, names: &[HostPattern]) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     names.iter().any(|name| match name {
@@ -165,7 +170,7 @@ fn is_listed(host: &str, names: &[HostPattern]) -> bool {
     })
 }
 
-/// Whether it is the name of this machine, in full or without its domain.
+/// Whether the host is the name of this machine, in full or without its domain.
 fn is_this_machine(host: &str) -> bool {
     let system = rustix::system::uname();
     let Ok(name) = system.nodename().to_str() else {
@@ -175,10 +180,10 @@ fn is_this_machine(host: &str) -> bool {
     !short.is_empty() && [name, short].iter().any(|n| n.eq_ignore_ascii_case(host))
 }
 
-/// Reads the token of `token_file`.
+/// Reads the token from `token_file`.
 ///
 /// # Errors
-/// The file can't be read, is empty or too large, or others may read or write it.
+/// The file can't be read, is empty, too large or not UTF-8, or other users can read or write it.
 fn token(file: &Path) -> Result<String, String> {
     let bytes = secret::read(file, "admin token", "change what this proxy does")?;
     let shown = file.display();
@@ -195,30 +200,30 @@ fn token(file: &Path) -> Result<String, String> {
     }
 }
 
-/// Checks that the token of a configuration can be used, if it names one.
+/// Checks that the token file of a configuration can be used, if it names one.
 ///
 /// # Errors
-/// What is wrong with its file, and what to do.
+/// A message that says what is wrong with the file.
 pub(crate) fn check_token(spec: &Spec) -> Result<(), String> {
     let file = spec.admin.as_ref().and_then(|a| a.token_file.as_deref());
     file.map_or(Ok(()), |file| token(file).map(drop))
 }
 
-/// Whether a request may change anything: over a Unix socket always, over TCP with the token of `token_file`.
+/// Checks the token of a request. Requests over a Unix socket need none.
 ///
 /// # Errors
-/// 403 where no token is configured or its file can't be used, 401 where the request has not the right one.
+/// 403 if no token is configured or its file can't be used, 401 if the request does not carry the token.
 pub(crate) fn authorise(
     headers: &HeaderMap,
-    door: ListenerKind,
+    listener: ListenerKind,
     token_file: Option<&Path>,
 ) -> Result<(), AdminRefusal> {
-    if door == ListenerKind::Unix {
+    if listener == ListenerKind::Unix {
         return Ok(());
     }
-    let what = match door {
+    let what = match listener {
         ListenerKind::Tcp { exposed: true, .. } => {
-            "everything but health and metrics on this address"
+            "a request to this address, except for health and metrics,"
         }
         _ => "a change over TCP",
     };
@@ -227,10 +232,10 @@ pub(crate) fn authorise(
             format!("{what} needs `token_file` under [admin]; the control socket needs none");
         return Err(AdminRefusal::new(StatusCode::FORBIDDEN, message));
     };
-    // Read each time: a token that is replaced counts at once.
+    // Read on every request, so that a replaced token takes effect at once.
     let token = token(file).map_err(|error| {
         tracing::error!("{error}");
-        let message = "the file that token_file names can't be used; the proxy's log says why";
+        let message = "the file of token_file can't be used; see the proxy's log";
         AdminRefusal::new(StatusCode::FORBIDDEN, message)
     })?;
     let given = headers
@@ -239,10 +244,11 @@ pub(crate) fn authorise(
         .and_then(|value| value.split_at_checked(7))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
         .map(|(_, token)| token.trim_ascii());
-    let right = given.is_some_and(|given| {
+    // Compared in constant time, so that response times do not reveal a prefix of the token.
+    let matches = given.is_some_and(|given| {
         aws_lc_rs::constant_time::verify_slices_are_equal(given, token.as_bytes()).is_ok()
     });
-    if right {
+    if matches {
         Ok(())
     } else {
         let message = format!("{what} needs `Authorization: Bearer` with the token of token_file");

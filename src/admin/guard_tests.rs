@@ -5,11 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 
 const TCP: ListenerKind = ListenerKind::Tcp {
-    ours: Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7))),
+    local: Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7))),
     exposed: false,
 };
 const EXPOSED: ListenerKind = ListenerKind::Tcp {
-    ours: None,
+    local: None,
     exposed: true,
 };
 
@@ -33,16 +33,16 @@ fn code(admitted: Result<(), AdminRefusal>) -> u16 {
     admitted.map_or_else(|refusal| refusal.status.as_u16(), |()| 200)
 }
 
-fn status(fields: &[(&str, &str)], door: ListenerKind) -> u16 {
-    code(admit(&head_of("/api/v1/status", fields), door, None))
+fn status(fields: &[(&str, &str)], listener: ListenerKind) -> u16 {
+    code(admit(&head_of("/api/v1/status", fields), listener, None))
 }
 
 #[test]
-fn only_our_own_names_are_ours() {
+fn only_names_of_this_proxy_are_accepted() {
     let nodename = rustix::system::uname();
     let machine = nodename.nodename().to_str().unwrap();
     let with_port = format!("{}:9900", machine.to_uppercase());
-    for ours in [
+    for local in [
         "localhost",
         "LocalHost:9900",
         "127.0.0.1:9900",
@@ -52,7 +52,7 @@ fn only_our_own_names_are_ours() {
         machine,
         &with_port,
     ] {
-        assert_eq!(status(&[("host", ours)], TCP), 200, "{ours}");
+        assert_eq!(status(&[("host", local)], TCP), 200, "{local}");
     }
     for foreign in [
         "evil.example",
@@ -74,7 +74,7 @@ fn only_our_own_names_are_ours() {
 }
 
 #[test]
-fn names_in_the_configuration_are_ours_and_the_refusal_says_so() {
+fn configured_names_are_accepted_and_the_refusal_names_the_key() {
     let admin = named(&[
         HostPattern::Exact("cutover.internal".into()),
         HostPattern::Exact("[fd00::7]".into()),
@@ -84,13 +84,13 @@ fn names_in_the_configuration_are_ours_and_the_refusal_says_so() {
         let head = head_of("/api/v1/status", fields);
         admit(&head, TCP, Some(&admin))
     };
-    for ours in [
+    for local in [
         "cutover.internal",
         "Cutover.Internal.:9900",
         "a.ops.example:9900",
         "[fd00::7]:9900",
     ] {
-        assert_eq!(ask(&[("host", ours)]), Ok(()), "{ours}");
+        assert_eq!(ask(&[("host", local)]), Ok(()), "{local}");
     }
     for foreign in ["cutover", "ops.example", "a.cutover.internal"] {
         let refusal = ask(&[("host", foreign)]).unwrap_err();
@@ -104,17 +104,17 @@ fn names_in_the_configuration_are_ours_and_the_refusal_says_so() {
 }
 
 #[test]
-fn a_foreign_origin_is_refused_at_every_door() {
+fn a_foreign_origin_is_refused_on_every_listener() {
     let with = |origin| [("host", "localhost:9900"), ("origin", origin)];
-    for door in [TCP, ListenerKind::Unix] {
-        assert_eq!(status(&with("http://localhost:9900"), door), 200);
+    for listener in [TCP, ListenerKind::Unix] {
+        assert_eq!(status(&with("http://localhost:9900"), listener), 200);
         for foreign in [
             "http://evil.example",
             "null",
             "http://localhost:3000",
             "localhost:9900",
         ] {
-            assert_eq!(status(&with(foreign), door), 403, "{foreign}");
+            assert_eq!(status(&with(foreign), listener), 403, "{foreign}");
         }
     }
 }
@@ -122,12 +122,16 @@ fn a_foreign_origin_is_refused_at_every_door() {
 #[test]
 fn health_and_metrics_answer_under_any_name_and_without_the_token() {
     for path in ["/healthz", "/readyz", "/metrics"] {
-        for door in [TCP, EXPOSED, ListenerKind::Unix] {
+        for listener in [TCP, EXPOSED, ListenerKind::Unix] {
             let head = head_of(
                 path,
                 &[("host", "cutover.prod.svc:9900"), ("origin", "null")],
             );
-            assert_eq!(code(admit(&head, door, None)), 200, "{path} {door:?}");
+            assert_eq!(
+                code(admit(&head, listener, None)),
+                200,
+                "{path} {listener:?}"
+            );
         }
         let twice = head_of(path, &[("host", "a"), ("host", "b")]);
         assert_eq!(code(admit(&twice, TCP, None)), 400);
@@ -145,9 +149,9 @@ fn secret(text: &str, mode: u32) -> (tempfile::TempDir, std::path::PathBuf) {
 #[test]
 fn changes_over_tcp_need_the_token() {
     let (_dir, file) = secret("s3cret\n", 0o600);
-    let ask = |authorization: &str, door, file: Option<&Path>| {
+    let ask = |authorization: &str, listener, file: Option<&Path>| {
         let head = head_of("/", &[("authorization", authorization)]);
-        authorise(&head.headers, door, file).map_err(|r| r.status.as_u16())
+        authorise(&head.headers, listener, file).map_err(|r| r.status.as_u16())
     };
     assert_eq!(ask("Bearer s3cret", TCP, Some(&file)), Ok(()));
     assert_eq!(ask("bearer s3cret", TCP, Some(&file)), Ok(()));

@@ -1,4 +1,7 @@
-//! Admin listeners: TCP addresses and Unix sockets.
+//! Binds and accepts on the listeners of the admin API: TCP addresses and Unix sockets.
+//!
+//! A listener can also be adopted from another process during a takeover. The file of a Unix socket is removed only by the
+//! process that owns it, see [`SocketFile`].
 
 use std::fs;
 use std::io;
@@ -15,17 +18,17 @@ use crate::config::spec::Bind;
 use crate::net::SocketFile;
 use crate::net::keepalive::keep_alive;
 
-/// Where the admin API listens.
+/// A bound listener of the admin API.
 #[derive(Debug)]
 pub(crate) enum AdminListener {
-    /// An address.
+    /// A TCP listener.
     Tcp(TcpListener),
-    /// A Unix socket, mode 0600, and its file.
+    /// A Unix socket with mode 0600, and its file.
     Unix(UnixListener, Arc<SocketFile>),
 }
 
 impl AdminListener {
-    /// The address as bound; `None` for a Unix socket.
+    /// The bound address; `None` for a Unix socket.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
@@ -33,7 +36,7 @@ impl AdminListener {
         }
     }
 
-    /// Whether other machines may reach it.
+    /// Whether other machines can reach the listener. An address that can't be read counts as exposed.
     pub(super) fn is_exposed(&self) -> bool {
         let is_loopback = |a: SocketAddr| a.ip().to_canonical().is_loopback();
         match self {
@@ -42,10 +45,14 @@ impl AdminListener {
         }
     }
 
-    /// A socket that another process opened at `bind`; call it inside a runtime. Its file stays that process's until it is claimed.
+    /// Adopts a listening socket that another process bound at `bind`. That process owns the file of a Unix socket until this
+    /// one claims it.
     ///
     /// # Errors
-    /// It is no such socket, or its file is gone.
+    /// The descriptor is not such a socket, or its file is gone.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
     pub(crate) fn adopt(bind: &Bind, socket: OwnedFd) -> io::Result<Self> {
         Ok(match bind {
             Bind::Unix(path) => {
@@ -62,7 +69,7 @@ impl AdminListener {
         })
     }
 
-    /// The file of a Unix socket.
+    /// The file of a Unix socket; `None` for TCP.
     pub(crate) fn file(&self) -> Option<&Arc<SocketFile>> {
         match self {
             Self::Tcp(_) => None,
@@ -70,10 +77,10 @@ impl AdminListener {
         }
     }
 
-    /// A duplicate of its socket, for another process.
+    /// Duplicates the socket for another process.
     ///
     /// # Errors
-    /// No descriptor is left.
+    /// The process has no file descriptors left.
     pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
         match self {
             Self::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
@@ -81,7 +88,7 @@ impl AdminListener {
         }
     }
 
-    /// Another process accepts here now.
+    /// Closes this process's socket without removing the file, because another process accepts there now.
     pub(super) fn leave(self) {
         if let Self::Unix(_, file) = self {
             file.leave();
@@ -89,11 +96,14 @@ impl AdminListener {
     }
 }
 
-/// Binds an admin listener; call it inside a runtime. The directory of a Unix socket is made (mode 0700) if it is
-/// missing, and a file that a dead process left there is replaced.
+/// Binds an admin listener. The directory of a Unix socket is created with mode 0700 if it is missing, and a socket file
+/// left over from a dead process is replaced.
 ///
 /// # Errors
-/// What the system says, with the address in the message; `AddrInUse` when a living process answers on the socket.
+/// The error of the system, with the address in its message; `AddrInUse` if a process answers on the Unix socket.
+///
+/// # Panics
+/// Outside a tokio runtime with I/O enabled.
 pub(crate) async fn bind(bind: &Bind) -> io::Result<AdminListener> {
     match bind {
         Bind::Any(port) => tcp(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), *port)).await,
@@ -102,8 +112,8 @@ pub(crate) async fn bind(bind: &Bind) -> io::Result<AdminListener> {
     }
 }
 
-fn named(place: impl std::fmt::Display, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("can't listen at {place}: {error}"))
+fn named(address: impl std::fmt::Display, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("can't listen at {address}: {error}"))
 }
 
 async fn tcp(address: SocketAddr) -> io::Result<AdminListener> {
@@ -125,10 +135,11 @@ async fn unix(path: &Path) -> io::Result<AdminListener> {
     if UnixStream::connect(path).await.is_ok() {
         return Err(io::Error::new(
             io::ErrorKind::AddrInUse,
-            "another process answers there; is this proxy running already?",
+            "another process answers there; is this proxy already running?",
         ));
     }
-    // Bound under another name, closed to others, and only then put in place: nobody can connect in between.
+    // bind(2) creates the file with a mode from the umask. Bind under a temporary name, restrict the mode, and only then
+    // rename the file into place, so that no other user can connect in between.
     let fresh = directory.join(format!(".c{}", std::process::id()));
     let _ = fs::remove_file(&fresh);
     let listener = UnixListener::bind(&fresh)?;
@@ -146,21 +157,21 @@ async fn unix(path: &Path) -> io::Result<AdminListener> {
 
 /// An accepted connection.
 pub(super) enum AdminStream {
-    /// With the local address that the client connected to.
+    /// A TCP stream, with the local address that the client connected to.
     Tcp(TcpStream, Option<IpAddr>),
-    /// Over a Unix socket.
+    /// A stream of a Unix socket.
     Unix(UnixStream),
 }
 
-/// Accepts one connection.
-pub(super) async fn next(listener: &AdminListener) -> io::Result<AdminStream> {
+/// Accepts one connection. Cancel safe: a dropped future loses no connection.
+pub(super) async fn accept(listener: &AdminListener) -> io::Result<AdminStream> {
     Ok(match listener {
         AdminListener::Tcp(listener) => {
             let (stream, _) = listener.accept().await?;
-            let ours = stream.local_addr().map(|a| a.ip()).ok();
+            let local = stream.local_addr().map(|a| a.ip()).ok();
             let _ = stream.set_nodelay(true);
             let _ = keep_alive(&stream, Duration::ZERO);
-            AdminStream::Tcp(stream, ours)
+            AdminStream::Tcp(stream, local)
         }
         AdminListener::Unix(listener, _) => AdminStream::Unix(listener.accept().await?.0),
     })
@@ -171,7 +182,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_unix_socket_is_ours_alone_and_goes_with_its_listener() {
+    async fn a_unix_socket_is_private_and_removed_with_its_listener() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state/control.sock");
         let first = bind(&Bind::Unix(path.clone())).await.unwrap();
@@ -186,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_dead_process_left_is_replaced() {
+    async fn the_socket_of_a_dead_process_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());

@@ -1,19 +1,21 @@
-//! The JSON API of a running proxy, on the control thread. No listener for traffic ever serves it.
+//! The admin API of a running proxy: JSON documents, health and metrics, served on the control thread.
 //!
-//! * [`listen`]: TCP addresses and Unix sockets (mode 0600).
-//! * [`serve`]: accepts connections within each listener's budget and timeouts; `activity` is what they are doing.
-//! * [`guard`]: whose requests are answered: no foreign `Host`, no foreign `Origin`, writes only with the token.
-//! * [`api`]: paths to answers.
-//! * [`drain`]: endpoints taken out by an operator.
-//! * [`status`], [`asked`] and [`explain`], [`view`], [`scrape`]: what is answered; the same types are what commands read.
+//! The API has listeners of its own; a listener for traffic never serves it.
+//!
+//! * [`listen`] binds TCP addresses and Unix sockets (mode 0600). [`serve`] accepts connections within the budget and the
+//!   timeouts of each listener; `activity` tracks whether a connection is stalled.
+//! * [`guard`] refuses a foreign `Host`, a foreign `Origin`, and changes over TCP without the token.
+//! * [`api`] routes requests. [`drain`] takes endpoints out of use; a reload is sent to the publisher.
+//! * [`status`], [`explain`] (of a [`request`]), [`view`] (the configuration) and [`scrape`] (the metrics) build the
+//!   responses. Commands deserialize them into the same types.
 
 mod activity;
 pub(crate) mod api;
-pub(crate) mod asked;
 pub(crate) mod drain;
 pub(crate) mod explain;
 pub(crate) mod guard;
 pub(crate) mod listen;
+pub(crate) mod request;
 pub(crate) mod scrape;
 mod serve;
 pub(crate) mod shares;
@@ -34,30 +36,30 @@ use crate::telemetry::windows::StatusWindows;
 pub(crate) use listen::{AdminListener, bind};
 pub(crate) use serve::serve;
 
-/// What the API reads, and where it sends commands. Made once, by the server.
+/// The state that the API reads, and the channel for its commands. There is one for each process.
 pub(crate) struct Context {
-    /// What is running.
+    /// The running configuration.
     pub live: Arc<Live>,
-    /// Every counter.
+    /// All counters.
     pub telemetry: Arc<Telemetry>,
-    /// RED by service and version. Ticked by the server.
+    /// Rates, errors and durations by service and version. The control thread ticks them.
     pub windows: Mutex<StatusWindows>,
     /// When the process started.
     pub started: Instant,
-    /// Addresses as bound (a configured port 0 is a real one here), by listener name. Kept by the server.
+    /// Bound addresses by listener name, with the actual port where port 0 is configured. The control thread updates them.
     pub bound: Mutex<Vec<(String, SocketAddr)>>,
-    /// Whether traffic is welcome.
+    /// The phase that `/readyz` reports.
     pub readiness: Arc<Readiness>,
-    /// To the one publisher.
+    /// The channel to the publisher.
     pub publisher: mpsc::Sender<ControlCommand>,
 }
 
-/// What an operator asks of the publisher.
+/// A command of an operator to the publisher.
 #[derive(Debug)]
 pub(crate) enum ControlCommand {
-    /// Read the file now. The answer is the generation that runs afterwards, or why the file was refused.
+    /// Read the configuration file now.
     Reload {
-        /// Where the answer goes.
+        /// Receives the generation that runs afterwards, or the reason why the file was refused.
         answer: oneshot::Sender<Result<u64, String>>,
     },
     /// A fault of ours on purpose. Only this crate's own tests can ask for it.
@@ -77,21 +79,21 @@ pub(crate) enum Stumble {
     Admin,
 }
 
-/// Whether the proxy welcomes traffic: what `/readyz` says.
+/// The phase of the process, which `/readyz` reports, and whether the API's sockets were handed over.
 #[derive(Debug, Default)]
 pub(crate) struct Readiness {
     phase: AtomicU8,
     handed_over: watch::Sender<bool>,
 }
 
-/// A phase of the process's life.
+/// A phase in the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProcessPhase {
-    /// Listeners are not up yet.
+    /// The listeners are not up yet.
     Starting,
-    /// Traffic is welcome.
+    /// The proxy accepts traffic.
     Ready,
-    /// No new traffic, please.
+    /// The proxy is shutting down and should get no new traffic.
     Stopping,
 }
 
@@ -110,20 +112,21 @@ impl Readiness {
         }
     }
 
-    /// Another process accepts on the sockets of the API from now on. Answers under way are finished.
+    /// Stops accepting on the API's sockets, because another process accepts there from now on. Open connections finish their
+    /// requests.
     pub(crate) fn hand_over(&self) {
         self.set(ProcessPhase::Stopping);
         self.handed_over.send_replace(true);
     }
 
-    /// Whether another process answers on the sockets of the API now.
+    /// Whether another process accepts on the API's sockets.
     pub(crate) fn is_handed_over(&self) -> bool {
         *self.handed_over.borrow()
     }
 
     /// Waits for [`Self::hand_over`].
     pub(crate) async fn handed_over(&self) {
-        // The sender is ours: it can't be gone.
+        // `wait_for` fails only if the sender is gone, and `self` holds it.
         let _ = self.handed_over.subscribe().wait_for(|over| *over).await;
     }
 }

@@ -1,4 +1,5 @@
-//! What `/metrics` says beside the counters: the state of this moment.
+//! Collects the state that `/metrics` reports in addition to the counters: shares, endpoint health, certificates and the
+//! configuration's generation.
 
 use super::shares;
 use crate::config::spec;
@@ -8,8 +9,8 @@ use crate::telemetry::render::{Scrape, ScrapeCertificate, ScrapeService, ScrapeV
 use crate::upstream::Endpoint;
 use crate::upstream::endpoint::flag;
 
-/// The state of now.
-pub(crate) fn of(live: &Live) -> Scrape {
+/// Collects the current state.
+pub(crate) fn collect(live: &Live) -> Scrape {
     let snapshot = live.current();
     let source = live.source();
     let services = snapshot.spec.services.iter().zip(&snapshot.services);
@@ -33,7 +34,7 @@ fn certificate(state: CertificateState) -> ScrapeCertificate {
     }
 }
 
-/// Everything that has series now; the series of all else expire.
+/// Lists everything in a snapshot that has metric series. All other series expire.
 pub(crate) fn present(snapshot: &Snapshot) -> PresentSeries {
     let mut present = PresentSeries::default();
     for listener in &snapshot.spec.listeners {
@@ -75,7 +76,7 @@ fn service(spec: &spec::ServiceSpec, live: &Service) -> ScrapeService {
     }
 }
 
-/// Nothing keeps it from traffic. A suspicion that isn't judged yet is nothing.
+/// Whether no flag keeps the endpoint from traffic. `SUSPECT` does not: outlier detection has yet to judge it.
 fn is_up(endpoint: &Endpoint) -> bool {
     endpoint.state.flags() & !flag::SUSPECT == 0
 }

@@ -1,8 +1,8 @@
-//! Serves the API: the accept loop of each admin listener with its connection budget, and the timeouts of a connection.
+//! Serves the admin API: the accept loop and the connection budget of each listener, and the timeouts of a connection.
 //!
-//! Every listener has a budget and a queue of its own, so that no crowd of TCP clients can keep commands away from the
-//! control socket, or the control thread from its other work: a listener begins one answer for each turn of the runtime.
-//! A full listener closes the connection that its client has held up longest to make room for a new one.
+//! Each listener has its own budget and queue, so that many TCP clients cannot block commands on the control socket. The
+//! queue starts one response per listener and runtime turn, which leaves the control thread time for its other work. A full
+//! listener closes the connection whose client has stalled longest to make room for a new one.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -23,49 +23,52 @@ use tokio::time::{Instant, sleep};
 
 use super::activity::{Activity, Observed, WRITE_TIMEOUT};
 use super::guard::ListenerKind;
-use super::listen::{AdminListener, AdminStream, next};
+use super::listen::{self, AdminListener, AdminStream};
 use super::{Context, api};
 
-/// Most connections of one listener.
+/// Maximum number of connections of one listener.
 const CONNECTIONS: usize = 256;
 
-/// A connection on which nothing has moved for this long is closed first when its listener is full.
+/// A connection that has waited for its client this long is closed first if its listener is full.
 const STALLED: Duration = Duration::from_secs(1);
 
-/// Longest wait for a connection to end or to stall before a full listener closes the oldest one.
+/// How long a full listener waits for a connection to end or stall before it closes the oldest one.
 const ROOM_WAIT: Duration = Duration::from_millis(100);
 
-/// Longest time for a request's head, and for silence between two requests.
+/// Time limit for a request head, and for the idle time between two requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest life of a connection that is no event stream. What is being answered then has [`WRITE_TIMEOUT`] to end.
+/// Time limit for a connection other than an event stream. A response in progress then has [`WRITE_TIMEOUT`] to finish.
 const LIFETIME: Duration = Duration::from_secs(60);
 
-/// A pause after a failed accept (no descriptors left): long enough not to spin, short enough not to be noticed.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Pause after a failed accept. Without it the loop would spin while the process has no file descriptors left (EMFILE).
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// How often a full listener is logged.
-const WARN_EVERY: Duration = Duration::from_secs(10);
+/// Minimum time between two warnings about a full listener.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Serves the API on these listeners until the future is dropped; accepts until [`super::Readiness::hand_over`].
-/// Connections are tasks of the current runtime.
+/// Serves the API on these listeners until the future is dropped, which closes all connections. New connections are
+/// accepted until [`super::Readiness::hand_over`].
+///
+/// # Panics
+/// If an accept loop panics.
 pub(crate) async fn serve(listeners: Vec<AdminListener>, context: Arc<Context>) {
     let mut loops = JoinSet::new();
     for listener in listeners {
-        loops.spawn(accept(listener, context.clone()));
+        loops.spawn(accept_loop(listener, context.clone()));
     }
     while let Some(ended) = loops.join_next().await {
         if let Err(error) = ended
             && error.is_panic()
         {
-            // Nobody accepts there any more: that must not go unnoticed.
+            // The listener is dead. Pass the panic on, so that the control thread fails visibly.
             std::panic::resume_unwind(error.into_panic());
         }
     }
     std::future::pending().await
 }
 
-async fn accept(listener: AdminListener, context: Arc<Context>) {
+async fn accept_loop(listener: AdminListener, context: Arc<Context>) {
     let mut connections = Connections::new();
     let exposed = listener.is_exposed();
     loop {
@@ -75,17 +78,18 @@ async fn accept(listener: AdminListener, context: Arc<Context>) {
                 listener.leave();
                 break;
             }
-            accepted = next(&listener) => accepted,
+            accepted = listen::accept(&listener) => accepted,
         };
         let raw = match accepted {
             Ok(raw) => raw,
             Err(error) => {
-                tracing::warn!(%error, "an admin connection could not be accepted");
-                sleep(PAUSE).await;
+                tracing::warn!(%error, "accepting an admin connection failed");
+                sleep(ACCEPT_RETRY).await;
                 continue;
             }
         };
-        // What was accepted before a handover is served by this process, over the budget if need be.
+        // After a handover, this connection must not wait for room: the client can't reach it through the successor. It is
+        // served even above the budget.
         tokio::select! {
             biased;
             () = context.readiness.handed_over() => {}
@@ -93,9 +97,9 @@ async fn accept(listener: AdminListener, context: Arc<Context>) {
         }
         let activity = Activity::new();
         let task = match raw {
-            AdminStream::Tcp(stream, ours) => {
-                let door = ListenerKind::Tcp { ours, exposed };
-                connections.spawn(stream, door, &activity, &context)
+            AdminStream::Tcp(stream, local) => {
+                let kind = ListenerKind::Tcp { local, exposed };
+                connections.spawn(stream, kind, &activity, &context)
             }
             AdminStream::Unix(stream) => {
                 connections.spawn(stream, ListenerKind::Unix, &activity, &context)
@@ -110,16 +114,17 @@ async fn accept(listener: AdminListener, context: Arc<Context>) {
 #[derive(Debug)]
 struct Connections {
     tasks: JoinSet<()>,
-    /// In the order in which they were accepted.
+    /// Ordered by the time of accepting.
     open: Vec<(AbortHandle, Arc<Activity>)>,
     queue: Arc<Semaphore>,
     warned: Option<Instant>,
 }
 
-/// Waits for the caller's turn to begin an answer, first come, first served.
-async fn turn(queue: &Semaphore) {
+/// Waits for the caller's turn to start a response, in the order of arrival.
+async fn wait_turn(queue: &Semaphore) {
     let permit = queue.acquire().await;
-    // All that is ready meanwhile goes first, and the next in the queue begins after that as well.
+    // Let every other ready task run before this response is made. The permit is held meanwhile, so that the next one in the
+    // queue also starts only after a full turn of the runtime.
     yield_now().await;
     drop(permit);
 }
@@ -137,7 +142,7 @@ impl Connections {
     fn spawn(
         &mut self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        door: ListenerKind,
+        kind: ListenerKind,
         activity: &Arc<Activity>,
         context: &Arc<Context>,
     ) -> AbortHandle {
@@ -147,13 +152,13 @@ impl Connections {
             .spawn(connection(stream, activity, move |request| {
                 let (context, queue) = (context.clone(), queue.clone());
                 async move {
-                    turn(&queue).await;
-                    api::answer(request, door, &context).await
+                    wait_turn(&queue).await;
+                    api::answer(request, kind, &context).await
                 }
             }))
     }
 
-    /// Returns when there is room for one more connection.
+    /// Waits until there is room for one more connection, and closes one if necessary.
     async fn make_room(&mut self) {
         let mut waited = false;
         loop {
@@ -162,7 +167,7 @@ impl Connections {
             if self.open.len() < CONNECTIONS {
                 return;
             }
-            if let Some(at) = self.dispensable(waited) {
+            if let Some(at) = self.to_close(waited) {
                 let (task, _) = self.open.remove(at);
                 task.abort();
                 self.warn();
@@ -175,9 +180,9 @@ impl Connections {
         }
     }
 
-    /// The connection that is closed for a new one: the one that has stalled longest, or else, if `any`, the oldest.
-    /// Event streams that wait for events stay.
-    fn dispensable(&self, any: bool) -> Option<usize> {
+    /// The index of the connection to close for a new one: the one that has stalled longest, or else, if `any`, the oldest.
+    /// Event streams that wait for events are kept.
+    fn to_close(&self, any: bool) -> Option<usize> {
         let open = || self.open.iter().map(|(_, activity)| activity).enumerate();
         let stalled = open().filter_map(|(at, a)| Some((a.stalled_since()?, at)));
         let longest = stalled
@@ -190,7 +195,7 @@ impl Connections {
     }
 
     fn warn(&mut self) {
-        if self.warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+        if self.warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
             self.warned = Some(Instant::now());
             tracing::warn!(
                 connections = CONNECTIONS,
@@ -200,7 +205,7 @@ impl Connections {
     }
 }
 
-/// Serves one connection by `answer`, within the timeouts.
+/// Serves one connection with the handler `answer`, within the timeouts.
 async fn connection<S, A, F, B>(stream: S, activity: Arc<Activity>, answer: A)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -211,10 +216,10 @@ where
     let service = service_fn(|request| {
         let (activity, answer) = (&activity, &answer);
         async move {
-            let answering = activity.answer();
+            let answering = activity.begin_response();
             let response = answer(request).await;
             if is_event_stream(&response) {
-                activity.stream();
+                activity.mark_streaming();
             }
             drop(answering);
             Ok::<_, Infallible>(response)
@@ -241,17 +246,17 @@ where
             () = sleep(WRITE_TIMEOUT) => None,
         };
         if ended.is_none() && !activity.is_streaming() {
-            tracing::debug!("an admin connection was closed at the end of its lifetime");
+            tracing::debug!("admin connection closed at the end of its lifetime");
             return;
         }
     }
     let ended = match ended {
         Some(ended) => ended,
-        // An event stream: only the client, the write timeout or the end of the process ends it.
+        // An event stream ends only with its client, the write timeout or the process.
         None => served.await,
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "an admin connection broke");
+        tracing::debug!(%error, "admin connection failed");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The timeouts of a connection, by a clock that the tests move.
+//! Tests of the timeouts of a connection, with a paused clock.
 
 use std::pin::Pin;
 use std::task::Poll;
@@ -13,9 +13,9 @@ use super::*;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
-/// A connection that is served, as its client and as its listener see it.
+/// A served connection, seen from its client and from its listener.
 struct Served {
-    /// Ends with the time of its end.
+    /// Returns the time at which the connection ended.
     task: JoinHandle<Instant>,
     client: DuplexStream,
     activity: Arc<Activity>,
@@ -23,7 +23,7 @@ struct Served {
 }
 
 impl Served {
-    fn by<B>(answer: impl Fn() -> Response<B> + Send + Sync + 'static) -> Self
+    fn with<B>(answer: impl Fn() -> Response<B> + Send + Sync + 'static) -> Self
     where
         B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
     {
@@ -43,22 +43,22 @@ impl Served {
         }
     }
 
-    /// Every answer has this many bytes.
+    /// A connection whose responses have this many bytes.
     fn plain(len: usize) -> Self {
-        Self::by(move || Response::new(Full::new(Bytes::from(vec![b'x'; len]))))
+        Self::with(move || Response::new(Full::new(Bytes::from(vec![b'x'; len]))))
     }
 
     async fn ask(&mut self) {
         self.client.write_all(GET).await.unwrap();
     }
 
-    /// When it ended, in whole seconds since it began.
+    /// Seconds from the beginning to the end of the connection.
     async fn ended(self) -> u64 {
         (self.task.await.unwrap() - self.began).as_secs()
     }
 }
 
-/// An event stream that says what comes through the channel.
+/// An event stream whose events come through a channel.
 struct Events(mpsc::UnboundedReceiver<Bytes>);
 
 impl Body for Events {
@@ -77,7 +77,7 @@ impl Body for Events {
 fn events() -> (Served, mpsc::UnboundedSender<Bytes>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let receiver = std::sync::Mutex::new(Some(receiver));
-    let served = Served::by(move || {
+    let served = Served::with(move || {
         let events = receiver.lock().unwrap().take().expect("one request");
         let response = Response::builder().header("content-type", "text/event-stream");
         response.body(Events(events)).unwrap()
@@ -117,7 +117,7 @@ async fn a_kept_connection_finishes_its_last_answer_and_ends() {
             assert!(n > 0, "ended after {:?}", served.began.elapsed());
             answer.truncate(n);
         }
-        // All that is left of it.
+        // The rest of the body.
         let mut rest = vec![0; 3000];
         let mut left = 3000 - answer.iter().filter(|b| **b == b'x').count();
         while left > 0 {
@@ -143,7 +143,11 @@ async fn an_event_stream_outlives_the_lifetime_but_not_the_write_timeout() {
     while !seen.ends_with(b"data: late\n\n\r\n") {
         served.client.read_buf(&mut seen).await.unwrap();
     }
-    assert_eq!(served.activity.stalled_since(), None, "it waits for events");
+    assert_eq!(
+        served.activity.stalled_since(),
+        None,
+        "the stream waits for events"
+    );
     let blocked = Instant::now();
     events.send(Bytes::from(vec![b'x'; 8192])).unwrap();
     let activity = served.activity.clone();

@@ -1,10 +1,10 @@
-//! What the versions of a service get of its traffic: as the configuration says, and as it is now.
+//! The shares of a service's versions: desired by the configuration, and effective at this moment.
 
 use crate::config::spec::{self, Share};
 use crate::routing::effective_shares;
 use crate::snapshot::Service;
 
-/// The shares that the configuration asks for, by version; the stable version gets the rest.
+/// The shares that the configuration asks for, by version. The stable version gets what the split leaves.
 pub(crate) fn desired(service: &spec::ServiceSpec) -> Vec<Share> {
     let mut shares = vec![Share(0); service.versions.len()];
     for (version, share) in &service.split {
@@ -15,9 +15,9 @@ pub(crate) fn desired(service: &spec::ServiceSpec) -> Vec<Share> {
     shares
 }
 
-/// The shares that the traffic gets, by version: after the gate, and with the failover from versions that are down or
-/// drained. Matched requests and sessions are no part of it, as of any split. The sum is below the whole where requests
-/// are answered 503.
+/// The shares that traffic actually gets, by version: after the gate, and after failover from versions that are down or
+/// drained. Requests that a rule or a session decides don't count, as in any split. The sum is below the whole if some
+/// requests are answered with 503.
 pub(super) fn effective(service: &Service) -> Vec<Share> {
     let pools: Vec<_> = { service.versions.iter() }
         .map(|v| v.pool.census())
@@ -26,7 +26,8 @@ pub(super) fn effective(service: &Service) -> Vec<Share> {
     let split = &service.routing.split;
     let mut shares = effective_shares(split, service.policies.fallback, is_usable);
     for (share, pool) in shares.iter_mut().zip(&pools) {
-        // Where no version is usable their endpoints are tried in panic, unless all of them are drained.
+        // A version without usable endpoints keeps its share if no version can take over and its endpoints are tried in panic
+        // mode. With all of them drained there is nothing to try.
         if pool.tried == 0 {
             *share = Share(0);
         }
@@ -65,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_down_or_drained_gets_nothing_and_its_place_is_taken() {
+    fn a_version_that_is_down_or_drained_is_taken_over() {
         let snapshot = snapshot("v2 = \"25%\"");
         let effective = || percents(&effective(&snapshot.services[0]));
         assert_eq!(percents(&desired(&snapshot.spec.services[0])), [75, 25, 0]);

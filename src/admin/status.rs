@@ -1,4 +1,4 @@
-//! `/api/v1/status`: what runs, as a document. Commands read it back into the same types.
+//! The document of `/api/v1/status`. Commands deserialize it into the same types.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,7 +11,7 @@ use crate::snapshot::{self, CertificateState, Snapshot, date};
 use crate::upstream::endpoint::flag;
 use crate::upstream::pool::Member;
 
-/// What RED is shown over.
+/// The windows over which rates, errors and durations are reported.
 const WINDOWS: [(&str, Duration); 2] = [
     ("10s", Duration::from_secs(10)),
     ("1m", Duration::from_secs(60)),
@@ -20,53 +20,53 @@ const WINDOWS: [(&str, Duration); 2] = [
 /// A running proxy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ProxyStatus {
-    /// Of the program.
+    /// Version of the program.
     pub version: String,
-    /// Of the process.
+    /// Process ID.
     pub pid: u32,
     /// `starting`, `ready` or `stopping`.
     pub phase: String,
-    /// The generation that is published.
+    /// The published generation.
     pub generation: u64,
     /// The generation that every worker has adopted.
     pub adopted: u64,
     /// Seconds since the process started.
     pub uptime_s: u64,
-    /// What is known about the file.
+    /// The configuration file.
     pub config: Config,
-    /// In file order.
+    /// In the order of the configuration file.
     pub listeners: Vec<ListenerStatus>,
-    /// In file order.
+    /// In the order of the configuration file.
     #[serde(default)]
     pub certificates: Vec<CertificateStatus>,
-    /// In file order.
+    /// In the order of the configuration file.
     pub services: Vec<ServiceStatus>,
 }
 
 /// The configuration file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Config {
-    /// The file, as an absolute path.
+    /// Absolute path.
     pub path: String,
-    /// xxh3 of the text that runs, 16 hex digits.
+    /// xxh3 hash of the running text, 16 hex digits.
     pub hash: String,
-    /// Whether the file as it is now is what runs.
+    /// Whether the current file is what runs.
     pub ok: bool,
-    /// Why not.
+    /// Why the current file was refused, if it was.
     pub error: Option<String>,
-    /// xxh3 of the text that was refused.
+    /// xxh3 hash of the refused text.
     pub refused_hash: Option<String>,
     /// When the running generation was published, RFC 3339.
     pub published: Option<String>,
-    /// The texts that were adopted last, the newest at the end.
+    /// The texts adopted last, the newest at the end.
     #[serde(default)]
     pub recent: Vec<Adopted>,
 }
 
-/// A text of the file that was adopted.
+/// An adopted text of the configuration file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Adopted {
-    /// xxh3 of the text, 16 hex digits.
+    /// xxh3 hash of the text, 16 hex digits.
     pub hash: String,
     /// The generation that was compiled from it.
     pub generation: u64,
@@ -77,7 +77,7 @@ pub(crate) struct Adopted {
 pub(crate) struct ListenerStatus {
     /// Its name.
     pub name: String,
-    /// Where it is bound.
+    /// Its bound address.
     pub address: String,
     /// Open downstream connections.
     pub connections: i64,
@@ -88,19 +88,19 @@ pub(crate) struct ListenerStatus {
 pub(crate) struct CertificateStatus {
     /// The listener's name.
     pub listener: String,
-    /// Server names that get it.
+    /// Server names (SNI) for which it is presented.
     pub names: Vec<String>,
-    /// The file that it was read from.
+    /// Path of its file.
     pub file: String,
-    /// From when it is valid, RFC 3339.
+    /// Start of its validity, RFC 3339.
     pub not_before: String,
-    /// Until when it is valid, RFC 3339.
+    /// End of its validity, RFC 3339.
     pub not_after: String,
-    /// Seconds until it expires; below zero: since it has.
+    /// Seconds until it expires; negative if it has expired.
     pub expires_in_s: i64,
-    /// Why its files as they are now are not in use, but the certificate that was read before.
+    /// Why its current files can't be used, so that the certificate read before stays in use.
     pub error: Option<String>,
-    /// When that was noticed, RFC 3339.
+    /// When the error was first seen, RFC 3339.
     pub error_since: Option<String>,
 }
 
@@ -109,23 +109,23 @@ pub(crate) struct CertificateStatus {
 pub(crate) struct ServiceStatus {
     /// Its name.
     pub name: String,
-    /// The stable version.
+    /// Name of the stable version.
     pub stable: String,
-    /// Who gets how much.
+    /// Shares of its versions.
     pub split: SplitStatus,
-    /// Versions whose new share waits until an endpoint of theirs passes its check.
+    /// Versions whose new share is held back until one of their endpoints passes its health check.
     #[serde(default)]
     pub awaiting: Vec<String>,
-    /// In file order.
+    /// In the order of the configuration file.
     pub versions: Vec<VersionStatus>,
 }
 
 /// Shares by version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SplitStatus {
-    /// What the configuration gives every version.
+    /// Shares in the configuration.
     pub desired: BTreeMap<String, String>,
-    /// What every version gets, after the gate and the failover from versions that are down or drained.
+    /// Shares in effect, after the gate and after failover from versions that are down or drained.
     pub effective: BTreeMap<String, String>,
 }
 
@@ -134,7 +134,7 @@ pub(crate) struct SplitStatus {
 pub(crate) struct VersionStatus {
     /// Its name.
     pub name: String,
-    /// What dashboards call it.
+    /// Its label, for dashboards.
     pub label: Option<String>,
     /// Its effective share.
     pub share: String,
@@ -142,16 +142,16 @@ pub(crate) struct VersionStatus {
     pub in_flight: i64,
     /// By window: `10s`, `1m`.
     pub red: BTreeMap<String, RedStatus>,
-    /// In file order.
+    /// In the order of the configuration file.
     pub endpoints: Vec<EndpointStatus>,
 }
 
 /// Rate, errors, duration over one window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RedStatus {
-    /// Requests a second.
+    /// Requests per second.
     pub rate: f64,
-    /// Share of them that failed (5xx; gRPC calls that the server failed), in [0,1].
+    /// Share of failed requests, in [0,1]: status 5xx, or a gRPC status that counts as a server error.
     pub error_ratio: f64,
     /// Median duration in milliseconds; `None` without requests.
     pub p50_ms: Option<f64>,
@@ -162,61 +162,62 @@ pub(crate) struct RedStatus {
 /// An endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EndpointStatus {
-    /// As the file names it.
+    /// Its address, as the configuration names it.
     pub address: String,
-    /// 1 to 1000.
+    /// Weight in load balancing, 1 to 1000.
     pub weight: u32,
     /// Requests, streams and tunnels in flight.
     pub active: u32,
-    /// How many of these are streams and tunnels.
+    /// Streams and tunnels among these.
     pub streams: u32,
-    /// What its checks say: `up`, `down`, `unproven` (none has passed yet), `unchecked`, or `unknown` (no proxy runs).
+    /// Health by active checks: `up`, `down`, `unproven` (no check has passed yet), `unchecked` (there are none), or `unknown`
+    /// (explained without a running proxy).
     pub health: String,
-    /// Why the last check failed, kept until the endpoint is up and a check passes.
+    /// Why the last check failed. Cleared when a check passes while the endpoint is up.
     #[serde(default)]
     pub reason: Option<String>,
-    /// Since when its health is what it is, RFC 3339; `None`: it is not checked.
+    /// When its health last changed, RFC 3339; `None` without checks.
     #[serde(default)]
     pub since: Option<String>,
-    /// Seconds until outlier detection lets it back; `None`: it isn't out.
+    /// Seconds until its ejection by outlier detection ends; `None` if it is not ejected.
     pub ejected: Option<u64>,
-    /// The share of its weight that counts (slow start).
+    /// The share of its weight that counts during slow start.
     pub ramp: String,
-    /// Whether an operator drains it.
+    /// Whether an operator has drained it.
     pub draining: bool,
 }
 
 impl EndpointStatus {
-    /// Whether requests go to it as long as its version is well.
+    /// Whether it gets requests outside panic mode.
     pub(crate) fn is_usable(&self) -> bool {
         let kept_off = matches!(&*self.health, "down" | "unproven");
         !kept_off && self.ejected.is_none() && !self.draining
     }
 
-    /// What keeps it from its full share of traffic, or what its checks say when nothing does: `down for 2m 5s (answered
-    /// 503), draining`, `ejected 23s`, `up, starting at 40%`.
-    pub(crate) fn standing(&self, now: SystemTime) -> String {
-        let mut told = Vec::new();
+    /// Describes what keeps it from its full share of traffic, or its health if nothing does: `down for 2m 5s (answered 503),
+    /// draining`, `ejected 23s`, `up, slow start at 40%`.
+    pub(crate) fn state(&self, now: SystemTime) -> String {
+        let mut parts = Vec::new();
         if matches!(&*self.health, "down" | "unproven") {
-            told.push(self.unwell(now));
+            parts.push(self.unhealthy(now));
         } else if self.is_usable() {
-            told.push(self.health.clone());
+            parts.push(self.health.clone());
         }
         if self.draining {
-            told.push("draining".to_owned());
+            parts.push("draining".to_owned());
         }
-        told.extend(self.ejected.map(|left| format!("ejected {left}s")));
+        parts.extend(self.ejected.map(|left| format!("ejected {left}s")));
         if self.ramp != "100%" {
-            told.push(format!("starting at {}", self.ramp));
+            parts.push(format!("slow start at {}", self.ramp));
         }
-        told.join(", ")
+        parts.join(", ")
     }
 
-    fn unwell(&self, now: SystemTime) -> String {
+    fn unhealthy(&self, now: SystemTime) -> String {
         let mut text = self.health.clone();
         let since = self.since.as_deref().map(humantime::parse_rfc3339);
         if let Some(Ok(since)) = since {
-            // The clock of another machine may be ahead of this one's.
+            // The clock of the proxy's machine may be ahead of this one, so an age below zero counts as zero.
             let age = now.duration_since(since).unwrap_or_default();
             let age = humantime::format_duration(Duration::from_secs(age.as_secs()));
             text += &format!(" for {age}");
@@ -229,7 +230,7 @@ impl EndpointStatus {
 }
 
 impl ProxyStatus {
-    /// The state of now.
+    /// Collects the current status.
     pub(crate) fn of(context: &Context) -> Self {
         let snapshot = context.live.current();
         Self {
@@ -255,7 +256,7 @@ impl ProxyStatus {
 }
 
 fn config(source: snapshot::ConfigSource) -> Config {
-    // Whoever reads it may have another working directory.
+    // Clients may have another working directory.
     let path = std::path::absolute(&source.path).unwrap_or(source.path);
     Config {
         path: path.display().to_string(),
@@ -278,6 +279,7 @@ fn rfc3339(time: SystemTime) -> String {
 
 fn listeners(context: &Context, snapshot: &Snapshot) -> Vec<ListenerStatus> {
     let totals = context.telemetry.listeners();
+    // The lock is not poisoned: nothing panics while it is held.
     let bound = context.bound.lock().expect("bound lock").clone();
     let one = |listener: &spec::ListenerSpec| ListenerStatus {
         name: listener.name.clone(),
@@ -350,6 +352,7 @@ fn service(context: &Context, snapshot: &Snapshot, index: usize) -> ServiceStatu
 }
 
 fn red(context: &Context, service: &str, version: &str) -> BTreeMap<String, RedStatus> {
+    // The lock is not poisoned: nothing panics while it is held.
     let windows = context.windows.lock().expect("windows lock");
     let ms = |time: Option<Duration>| time.map(|t| t.as_secs_f64() * 1000.0);
     WINDOWS
@@ -367,7 +370,7 @@ fn red(context: &Context, service: &str, version: &str) -> BTreeMap<String, RedS
         .collect()
 }
 
-/// The endpoints of a version, with what they are doing. `checked`: the service has health checks.
+/// Collects the status of a version's endpoints. `checked`: the service has health checks.
 pub(crate) fn endpoints(version: &snapshot::Version, checked: bool) -> Vec<EndpointStatus> {
     let now = Instant::now();
     let one = |member: &Member| {

@@ -1,4 +1,4 @@
-//! The API over a real configuration, without sockets.
+//! Tests of the API with a real configuration, mostly without sockets.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -10,9 +10,9 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::asked::DescribedRequest;
 use super::explain::{Explanation, explain};
 use super::guard::ListenerKind;
+use super::request::DescribedRequest;
 use super::status::ProxyStatus;
 use super::{Context, ControlCommand, ProcessPhase, Readiness, api};
 use crate::config;
@@ -22,7 +22,7 @@ use crate::telemetry::windows::StatusWindows;
 use crate::upstream::Registry;
 
 const TCP: ListenerKind = ListenerKind::Tcp {
-    ours: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+    local: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
     exposed: false,
 };
 
@@ -93,14 +93,19 @@ fn context() -> (Arc<Context>, mpsc::Receiver<ControlCommand>) {
     (context, commands)
 }
 
-async fn send(context: &Context, method: Method, path: &str, door: ListenerKind) -> (u16, String) {
+async fn send(
+    context: &Context,
+    method: Method,
+    path: &str,
+    listener: ListenerKind,
+) -> (u16, String) {
     let request = Request::builder()
         .method(method)
         .uri(path)
         .header("host", "127.0.0.1:9900")
         .body(http_body_util::Empty::<bytes::Bytes>::new())
         .unwrap();
-    let answer = api::answer(request, door, context).await;
+    let answer = api::answer(request, listener, context).await;
     let status = answer.status().as_u16();
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8(body.to_vec()).unwrap())
@@ -130,7 +135,7 @@ async fn readiness_follows_the_life_of_the_process() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_said_in_json() {
+async fn errors_are_json() {
     let (context, _commands) = context();
     let (status, body) = get(&context, "/api/v1/nothing").await;
     assert_eq!(status, 404);
@@ -142,7 +147,7 @@ async fn what_is_not_there_is_said_in_json() {
 }
 
 #[tokio::test]
-async fn a_foreign_host_gets_nothing() {
+async fn a_foreign_host_is_refused() {
     let (context, _commands) = context();
     let foreign = Request::get("/api/v1/status").header("host", "evil.example");
     let answer = api::answer(
@@ -274,8 +279,8 @@ async fn a_reload_is_the_publishers_to_answer() {
             answer.send(outcome).unwrap();
         }
     });
-    let reload = |door| send(&context, Method::POST, "/api/v1/reload", door);
-    // Over TCP the token is asked for first: its file is not there.
+    let reload = |listener| send(&context, Method::POST, "/api/v1/reload", listener);
+    // Over TCP the token is checked first, and its file does not exist.
     assert_eq!(reload(TCP).await.0, 403);
     let (status, body) = reload(ListenerKind::Unix).await;
     assert_eq!((status, body.contains("\"generation\": 4")), (200, true));
@@ -291,8 +296,11 @@ async fn explain_takes_an_encoded_request() {
     let query = "url=http%3A%2F%2Fshop.example.com%2Fcart&header=X-Canary:+always&ip=10.9.9.9";
     let (status, body) = get(&context, &format!("/api/v1/explain?{query}")).await;
     assert_eq!(status, 200, "{body}");
-    let told: Explanation = serde_json::from_str(&body).unwrap();
-    assert_eq!((told.version.as_deref(), told.rule), (Some("v2"), Some(1)));
+    let explanation: Explanation = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        (explanation.version.as_deref(), explanation.rule),
+        (Some("v2"), Some(1))
+    );
     for (query, what) in [
         ("", "url is missing"),
         ("url=%zz", "percent-encoded"),
@@ -307,20 +315,26 @@ async fn explain_takes_an_encoded_request() {
     }
 }
 
-fn told(url: &str, headers: &[&str]) -> Explanation {
+fn explanation(url: &str, headers: &[&str]) -> Explanation {
     let headers: Vec<_> = headers.iter().map(|h| (*h).to_owned()).collect();
-    let asked = DescribedRequest::new(url, None, &headers, None).unwrap();
-    explain(&snapshot(FILE, &Telemetry::new(1)), &asked)
+    let request = DescribedRequest::new(url, None, &headers, None).unwrap();
+    explain(&snapshot(FILE, &Telemetry::new(1)), &request)
 }
 
 #[test]
 fn a_rule_is_named_with_its_conditions() {
-    let told = told("shop.example.com/api/x", &["x-canary: always"]);
-    assert_eq!(told.service.as_deref(), Some("shop"));
-    assert_eq!(told.route.as_deref(), Some("shop.example.com/*"));
-    assert_eq!((told.version.as_deref(), told.rule), (Some("v2"), Some(1)));
-    assert_eq!(told.candidates[0].endpoints[0].address, "10.0.2.10:8080");
-    let why = told.why.join("\n");
+    let explanation = explanation("shop.example.com/api/x", &["x-canary: always"]);
+    assert_eq!(explanation.service.as_deref(), Some("shop"));
+    assert_eq!(explanation.route.as_deref(), Some("shop.example.com/*"));
+    assert_eq!(
+        (explanation.version.as_deref(), explanation.rule),
+        (Some("v2"), Some(1))
+    );
+    assert_eq!(
+        explanation.candidates[0].endpoints[0].address,
+        "10.0.2.10:8080"
+    );
+    let why = explanation.why.join("\n");
     assert!(
         why.contains("exact host shop.example.com and any path /*"),
         "{why}"
@@ -332,49 +346,54 @@ fn a_rule_is_named_with_its_conditions() {
 
 #[test]
 fn the_exact_split_leaves_the_version_open() {
-    let told = told("http://shop.example.com/", &[]);
-    assert_eq!(told.version, None);
-    let shares: Vec<_> = told.candidates.iter().map(|c| &*c.share).collect();
+    let explanation = explanation("http://shop.example.com/", &[]);
+    assert_eq!(explanation.version, None);
+    let shares: Vec<_> = explanation.candidates.iter().map(|c| &*c.share).collect();
     assert_eq!(shares, ["95%", "5%"]);
-    assert_eq!(told.answer, None);
-    assert!(told.why.iter().any(|w| w.contains("none of its 2 rules")));
+    assert_eq!(explanation.answer, None);
+    assert!(
+        explanation
+            .why
+            .iter()
+            .any(|w| w.contains("none of the 2 rules"))
+    );
 }
 
 #[test]
-fn a_user_has_a_place_and_keeps_it() {
+fn a_user_keeps_the_same_cohort_point() {
     let url = "http://a.example.com/v1/users";
-    let [first, again] = [(); 2].map(|()| told(url, &["cookie: uid=4711"]));
+    let [first, again] = [(); 2].map(|()| explanation(url, &["cookie: uid=4711"]));
     assert_eq!(first, again);
     let cohort = first.cohort.unwrap();
     assert_eq!(cohort.key, "cookie:uid");
-    assert!((0.0..1.0).contains(&cohort.place));
+    assert!((0.0..1.0).contains(&cohort.point));
     assert_eq!(first.route.as_deref(), Some("*.example.com/v1/*"));
-    assert_eq!(told(url, &[]).cohort.unwrap().key, "ip");
+    assert_eq!(explanation(url, &[]).cohort.unwrap().key, "ip");
     // Users of both versions exist.
     let versions: std::collections::BTreeSet<_> = (0..64)
-        .filter_map(|n| told(url, &[&format!("cookie: uid={n}")]).version)
+        .filter_map(|n| explanation(url, &[&format!("cookie: uid={n}")]).version)
         .collect();
     assert_eq!(versions.len(), 2);
 }
 
 #[test]
-fn ways_that_end_early_are_said() {
-    let nowhere = told("http://other.test/", &[]);
+fn early_ends_are_explained() {
+    let nowhere = explanation("http://other.test/", &[]);
     assert_eq!(nowhere.answer.as_deref(), Some("404 no-route"));
-    let hidden = told("http://a.example.com/v1%2fusers", &[]);
+    let hidden = explanation("http://a.example.com/v1%2fusers", &[]);
     assert_eq!(hidden.answer.as_deref(), Some("400 ambiguous-path"));
-    let preview = told("http://v2.shop.example.com/", &[]);
+    let preview = explanation("http://v2.shop.example.com/", &[]);
     assert_eq!(preview.version.as_deref(), Some("v2"));
     assert!(preview.why.iter().any(|w| w.contains("preview host")));
-    let secure = told("https://shop.example.com/", &[]);
-    assert!(secure.why[0].contains("no listener speaks https"));
+    let secure = explanation("https://shop.example.com/", &[]);
+    assert!(secure.why[0].contains("no listener accepts https"));
 }
 
 #[test]
 fn the_port_says_which_listener() {
-    let told = |url: &str| told(url, &[]).why[0].clone();
-    assert!(told("http://shop.example.com:8080/").contains("(127.0.0.1:8080)"));
-    assert!(told("/").starts_with("listener default"));
+    let explanation = |url: &str| explanation(url, &[]).why[0].clone();
+    assert!(explanation("http://shop.example.com:8080/").contains("(127.0.0.1:8080)"));
+    assert!(explanation("/").starts_with("listener default"));
 }
 
 #[test]
@@ -413,7 +432,7 @@ async fn the_api_is_served_over_both_kinds_of_listener() {
     unix.write_all(request).await.unwrap();
     unix.read_to_string(&mut answer).await.unwrap();
     assert!(answer.ends_with("ok\n"), "{answer}");
-    // A stopped server holds nothing back.
+    // A stopped server removes its socket.
     server.abort();
     let stopped = async {
         while path.exists() {

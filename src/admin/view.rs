@@ -1,6 +1,7 @@
-//! `/api/v1/config`: the adopted configuration with its defaults filled in, in the words of the file.
+//! The document of `/api/v1/config`: the running configuration with defaults filled in, in the syntax of the file.
 //!
-//! Files are named, never read: neither the admin token nor a key can get out this way.
+//! Files appear by path and are never read, so neither the admin token nor a private key can leak here. `control::audit`
+//! and `explain` format single values with the same functions.
 
 mod policies;
 
@@ -16,7 +17,7 @@ use crate::config::spec::{
     VersionSpec,
 };
 
-/// A spec as a document.
+/// Renders a whole configuration.
 pub(crate) fn config(spec: &Spec) -> Value {
     json!({
         "workers": spec.workers.map_or(json!("auto"), |n| json!(n)),
@@ -72,7 +73,7 @@ fn limits(limits: &ProxyLimits) -> Value {
     })
 }
 
-/// A listener as a document.
+/// Renders a listener.
 pub(crate) fn listener(listener: &ListenerSpec) -> Value {
     let mut protocols = Vec::new();
     if listener.h1 {
@@ -101,7 +102,7 @@ fn cert(cert: &Cert) -> Value {
     })
 }
 
-/// A service as a document.
+/// Renders a service.
 pub(crate) fn service(service: &ServiceSpec) -> Value {
     let version = |index: usize| service.versions[index].name.clone();
     let split = service.split.iter();
@@ -156,7 +157,7 @@ fn timeouts(timeouts: &Timeouts) -> Value {
     })
 }
 
-/// A version as a document.
+/// Renders a version.
 pub(crate) fn one_version(version: &VersionSpec) -> Value {
     json!({
         "label": version.label,
@@ -166,7 +167,7 @@ pub(crate) fn one_version(version: &VersionSpec) -> Value {
     })
 }
 
-/// As the file says it: `10.0.0.1:80 weight=2`.
+/// Formats it as the file does: `10.0.0.1:80 weight=2`.
 pub(crate) fn endpoint(endpoint: &EndpointSpec) -> String {
     match endpoint.weight {
         1 => endpoint.to_string(),
@@ -174,7 +175,7 @@ pub(crate) fn endpoint(endpoint: &EndpointSpec) -> String {
     }
 }
 
-/// As the file says it: `least_request`, `peak_ewma`.
+/// Formats it as the file does: `least_request`, `peak_ewma`.
 pub(crate) fn balance(balance: Balance) -> &'static str {
     match balance {
         Balance::LeastRequest => "least_request",
@@ -185,7 +186,7 @@ pub(crate) fn balance(balance: Balance) -> &'static str {
     }
 }
 
-/// As the file says it: `:8080`, `127.0.0.1:8080`, `unix:/path`.
+/// Formats it as the file does: `:8080`, `127.0.0.1:8080`, `unix:/path`.
 pub(crate) fn bind(bind: &Bind) -> String {
     match bind {
         Bind::Any(port) => format!(":{port}"),
@@ -194,7 +195,7 @@ pub(crate) fn bind(bind: &Bind) -> String {
     }
 }
 
-/// As the file says it: `shop.example.com`, `*.example.com`.
+/// Formats it as the file does: `shop.example.com`, `*.example.com`.
 pub(crate) fn host(host: &HostPattern) -> String {
     match host {
         HostPattern::Exact(name) => name.clone(),
@@ -202,7 +203,7 @@ pub(crate) fn host(host: &HostPattern) -> String {
     }
 }
 
-/// As the file says it: `/login`, `/v1/*`.
+/// Formats it as the file does: `/login`, `/v1/*`.
 pub(crate) fn path(path: &PathPattern) -> String {
     match path {
         PathPattern::Exact(path) => path.clone(),
@@ -210,7 +211,7 @@ pub(crate) fn path(path: &PathPattern) -> String {
     }
 }
 
-/// As the file says it: `cookie:uid`, `ip`.
+/// Formats it as the file does: `cookie:uid`, `ip`.
 pub(crate) fn cohort_key(key: &CohortKey) -> String {
     match key {
         CohortKey::Cookie(name) => format!("cookie:{name}"),
@@ -239,7 +240,7 @@ fn pattern(pattern: &Pattern) -> String {
     }
 }
 
-/// A condition in one phrase: `header.x-canary = "always"`, `ip = "10.0.0.0/8" or "::1"`.
+/// Formats a condition as a phrase: `header.x-canary = "always"`, `ip = "10.0.0.0/8" or "::1"`.
 pub(crate) fn condition(condition: &Condition) -> String {
     let quoted = |item: &dyn Display| format!("\"{item}\"");
     let patterns: Vec<_> = condition

@@ -1,11 +1,11 @@
-//! `cutover check FILE...`
+//! `cutover check`: validates configuration files as `run` would, without binding listeners.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::fault::CommandError;
+use super::error::CommandError;
 use super::proxy_address::{ProxyAddress, shown};
 use super::{CommandResult, Json};
 use crate::config::{self, Diagnostic, LoadFailure, Loaded};
@@ -14,50 +14,50 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
 
-/// Checks configurations by the path that `run` takes.
+/// Checks configuration files.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 every file is valid, 1 one is not.")]
+#[command(after_help = "Exit codes:\n  0  every file is valid\n  1  a file is invalid")]
 pub(super) struct CheckArgs {
-    /// Files [default: the one of -c]
+    /// Files to check [default: the file of -c]
     files: Vec<PathBuf>,
     #[command(flatten)]
     json: Json,
 }
 
 impl CheckArgs {
-    pub(super) fn run(&self, place: &ProxyAddress) -> CommandResult {
+    pub(super) fn run(&self, address: &ProxyAddress) -> CommandResult {
         let files = match &self.files[..] {
-            [] => vec![place.file()?],
+            [] => vec![address.file()?],
             files => files.to_vec(),
         };
-        let mut good = true;
+        let mut valid = true;
         let mut report = Vec::new();
         for file in &files {
-            let checked = checked(file);
-            good &= checked.errors.is_empty();
+            let checked = check(file);
+            valid &= checked.errors.is_empty();
             if self.json.json {
                 report.push(as_json(file, &checked));
             } else {
-                say(file, &checked);
+                print(file, &checked);
             }
         }
         if self.json.json {
             let report = serde_json::to_string_pretty(&report).unwrap_or_default();
             anstream::println!("{report}");
         }
-        Ok(u8::from(!good))
+        Ok(u8::from(!valid))
     }
 }
 
-/// What is said of a file.
+/// The findings about one file.
 struct CheckedFile {
-    /// The file itself is valid.
+    /// The parsed configuration; `None` where the text itself is invalid.
     loaded: Option<Loaded>,
     errors: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
 }
 
-fn checked(file: &Path) -> CheckedFile {
+fn check(file: &Path) -> CheckedFile {
     let loaded = match config::load(file) {
         Ok(loaded) => loaded,
         Err(failure) => {
@@ -68,7 +68,7 @@ fn checked(file: &Path) -> CheckedFile {
             };
         }
     };
-    // Everything that a running proxy would make of it, so that what passes here starts there.
+    // Compile the snapshot as a running proxy does, so that a fault of the compiler shows here and not at the start.
     let (registry, telemetry) = (Registry::new(), Telemetry::new(1));
     Snapshot::build(1, loaded.spec.clone(), &registry, &telemetry);
     let Findings { errors, warnings } = preflight(&loaded, file);
@@ -81,7 +81,7 @@ fn checked(file: &Path) -> CheckedFile {
     }
 }
 
-fn say(file: &Path, checked: &CheckedFile) {
+fn print(file: &Path, checked: &CheckedFile) {
     let found = checked.errors.iter().chain(&checked.warnings);
     let found: Vec<String> = found.map(|d| d.rendered(true)).collect();
     if !found.is_empty() {
@@ -135,9 +135,9 @@ fn diagnostic(found: &Diagnostic) -> Value {
     })
 }
 
-/// A file that can't be used, as the fault of a command that needed it.
-pub(super) fn fault(failure: &LoadFailure) -> CommandError {
-    let mut fault = CommandError::new("the configuration can't be used");
-    fault.detail = failure.to_string().lines().map(str::to_owned).collect();
-    fault
+/// The error of a command whose configuration file can't be loaded, with all diagnostics as detail.
+pub(super) fn load_error(failure: &LoadFailure) -> CommandError {
+    let mut error = CommandError::new("the configuration can't be used");
+    error.detail = failure.to_string().lines().map(str::to_owned).collect();
+    error
 }

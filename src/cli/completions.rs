@@ -1,21 +1,21 @@
-//! `cutover completions SHELL`
+//! `cutover completions SHELL`: prints a completion script.
 
 use std::io::Write as _;
 
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use super::fault::CommandError;
+use super::error::CommandError;
 use super::{CommandResult, Cutover};
 
 /// Prints a completion script.
 #[derive(Debug, Args)]
-pub(super) struct Completions {
-    /// Which shell
+pub(super) struct CompletionsArgs {
+    /// Shell to complete for
     shell: Shell,
 }
 
-impl Completions {
+impl CompletionsArgs {
     pub(super) fn run(&self) -> CommandResult {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cutover::command(), "cutover", &mut script);

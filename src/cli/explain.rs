@@ -1,63 +1,66 @@
-//! `cutover explain URL`
+//! `cutover explain URL`: shows where a request would go, and why.
+//!
+//! The running proxy is asked, because only it knows health, drains and the keys of session cookies. Without one, the
+//! configuration file is explained instead, with the health of every endpoint unknown.
 
 use std::net::IpAddr;
 
 use clap::Args;
 
-use super::fault::CommandError;
-use super::proxy::{Proxy, Silence};
+use super::error::CommandError;
+use super::proxy::{Proxy, ProxyError};
 use super::proxy_address::{ProxyAddress, shown};
 use super::{CommandResult, Json, block_on};
-use crate::admin::asked::DescribedRequest;
 use crate::admin::explain::{Explanation, explain};
+use crate::admin::request::DescribedRequest;
 use crate::config;
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
 
-/// Says where a request would go.
+/// Explains the routing of a request that is described, not sent.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes: 0 it goes to a version, 1 error, 2 the proxy itself would answer."
+    after_help = "Exit codes:\n  0  the request goes to a version\n  1  error\n  2  the proxy itself would answer"
 )]
-pub(super) struct Explain {
-    /// `http://host/path`, `https://…`, or only `/path`
+pub(super) struct ExplainArgs {
+    /// URL of the request: `http://host/path`, `https://…`, or just `/path`
     url: String,
-    /// Method
+    /// Method of the request
     #[arg(short = 'X', long, default_value = "GET")]
     method: String,
     /// Header field, `name: value`; may be repeated
     #[arg(short = 'H', long = "header", value_name = "HEADER")]
     headers: Vec<String>,
-    /// Address of the client [default: 127.0.0.1]
+    /// IP address of the client [default: 127.0.0.1]
     #[arg(long)]
     ip: Option<IpAddr>,
     #[command(flatten)]
     json: Json,
 }
 
-impl Explain {
-    pub(super) fn run(&self, place: &ProxyAddress) -> CommandResult {
-        // Asked first, so that what is no request is said without a proxy.
-        let asked = DescribedRequest::new(&self.url, Some(&self.method), &self.headers, self.ip)
+impl ExplainArgs {
+    pub(super) fn run(&self, address: &ProxyAddress) -> CommandResult {
+        // Checked first, so that an invalid request is reported even if no proxy is running.
+        let request = DescribedRequest::new(&self.url, Some(&self.method), &self.headers, self.ip)
             .map_err(CommandError::new)?;
-        let told = match block_on(self.running(place))? {
-            Ok(told) => told,
-            Err(Silence::Nobody(fault)) if place.admin.is_some() => return Err(fault),
-            Err(Silence::Nobody(_)) => from_file(place, &asked)?,
-            Err(Silence::Trouble(fault)) => return Err(fault),
+        let explanation = match block_on(self.ask_proxy(address))? {
+            Ok(explanation) => explanation,
+            Err(ProxyError::Unreachable(fault)) if address.admin.is_some() => return Err(fault),
+            Err(ProxyError::Unreachable(_)) => from_file(address, &request)?,
+            Err(ProxyError::Failed(fault)) => return Err(fault),
         };
         if self.json.json {
-            let json = serde_json::to_string_pretty(&told).unwrap_or_default();
+            let json = serde_json::to_string_pretty(&explanation).unwrap_or_default();
             anstream::println!("{json}");
         } else {
-            print(&told);
+            print(&explanation);
         }
-        Ok(if told.answer.is_some() { 2 } else { 0 })
+        Ok(if explanation.answer.is_some() { 2 } else { 0 })
     }
 
-    async fn running(&self, place: &ProxyAddress) -> Result<Explanation, Silence> {
-        let (proxy, _) = Proxy::find(place).await?;
+    async fn ask_proxy(&self, address: &ProxyAddress) -> Result<Explanation, ProxyError> {
+        let (proxy, _) = Proxy::find(address).await?;
         let mut query = format!(
             "url={}&method={}",
             encoded(&self.url),
@@ -73,46 +76,58 @@ impl Explain {
     }
 }
 
-fn from_file(place: &ProxyAddress, asked: &DescribedRequest) -> Result<Explanation, CommandError> {
-    let file = place.file()?;
-    let loaded = config::load(&file).map_err(|failure| super::check::fault(&failure))?;
+fn from_file(
+    address: &ProxyAddress,
+    request: &DescribedRequest,
+) -> Result<Explanation, CommandError> {
+    let file = address.file()?;
+    let loaded = config::load(&file).map_err(|failure| super::check::load_error(&failure))?;
     anstream::eprintln!("no proxy answers: explained from {}", shown(&file));
     let (registry, telemetry) = (Registry::new(), Telemetry::new(1));
     let snapshot = Snapshot::build(1, loaded.spec, &registry, &telemetry);
-    let mut told = explain(&snapshot, asked);
-    for endpoint in told.candidates.iter_mut().flat_map(|c| &mut c.endpoints) {
-        // Nobody has asked them.
+    let mut explanation = explain(&snapshot, request);
+    for endpoint in explanation
+        .candidates
+        .iter_mut()
+        .flat_map(|c| &mut c.endpoints)
+    {
+        // No health check has run, so the state of a new snapshot says nothing.
         "unknown".clone_into(&mut endpoint.health);
     }
-    Ok(told)
+    Ok(explanation)
 }
 
-fn print(told: &Explanation) {
-    let goes = match (&told.answer, &told.version, &told.service) {
+fn print(explanation: &Explanation) {
+    let destination = match (
+        &explanation.answer,
+        &explanation.version,
+        &explanation.service,
+    ) {
         (Some(answer), _, _) => format!("answered by the proxy: {answer}"),
         (None, Some(version), Some(service)) => format!("{service} {version}"),
         (None, None, Some(service)) => {
-            let names: Vec<_> = told.candidates.iter().map(|c| &*c.version).collect();
+            let names: Vec<_> = explanation.candidates.iter().map(|c| &*c.version).collect();
             format!("{service}, one of {}", names.join(", "))
         }
         _ => "nowhere".to_owned(),
     };
-    anstream::println!("{} -> {goes}", told.request);
-    for step in &told.why {
+    anstream::println!("{} -> {destination}", explanation.request);
+    for step in &explanation.why {
         anstream::println!("  {step}");
     }
-    for candidate in &told.candidates {
+    for candidate in &explanation.candidates {
         for endpoint in &candidate.endpoints {
             let (version, address) = (&candidate.version, &endpoint.address);
-            let (weight, standing) = (
+            let (weight, state) = (
                 endpoint.weight,
-                endpoint.standing(std::time::SystemTime::now()),
+                endpoint.state(std::time::SystemTime::now()),
             );
-            anstream::println!("    {version}  {address}  weight {weight}  {standing}");
+            anstream::println!("    {version}  {address}  weight {weight}  {state}");
         }
     }
 }
 
+/// Percent-encodes a query value: all but the unreserved characters of RFC 3986 §2.3, `/` and `:`.
 fn encoded(text: &str) -> String {
     let one = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b':' => {

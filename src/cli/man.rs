@@ -1,14 +1,17 @@
-//! `cutover man`
+//! `cutover man`: prints the man page cutover(1) in roff.
+//!
+//! The options and commands come from clap's definitions, rendered by clap_mangen. Environment variables and files that
+//! belong to no option are listed here.
 
 use std::io::{self, Write as _};
 
 use clap::{Args, Command, CommandFactory};
 use clap_mangen::roff::{Roff, bold, roman};
 
-use super::fault::CommandError;
+use super::error::CommandError;
 use super::{CommandResult, Cutover};
 
-/// Variables that belong to no option.
+/// Environment variables that no option reads through clap.
 const ENVIRONMENT: [(&str, &str); 3] = [
     (
         "CUTOVER_TOKEN",
@@ -43,26 +46,27 @@ const FILES: [(&str, &str); 3] = [
 
 const DESCRIPTION: &str = "The command run serves the traffic that a configuration file describes. The other commands \
     check or edit such a file, or talk to the running proxy, which they find by its configuration file over a control \
-    socket in the state directory, or at the address that --admin names. A saved configuration file is adopted without \
+    socket in the state directory, or at the address that --admin names. A saved configuration file is reloaded without \
     a restart.";
 
 /// Prints cutover(1) in roff.
 #[derive(Debug, Args)]
-#[command(after_help = "To install it: cutover man > /usr/local/share/man/man1/cutover.1")]
-pub(crate) struct Man {}
+#[command(after_help = "To install the page: cutover man > /usr/local/share/man/man1/cutover.1")]
+pub(crate) struct ManArgs {}
 
-impl Man {
+impl ManArgs {
     pub(crate) fn run(&self) -> CommandResult {
-        let fault = |error| CommandError::new(format!("can't write the man page: {error}"));
-        let page = page().map_err(fault)?;
-        io::stdout().lock().write_all(&page).map_err(fault)?;
+        let failed = |error| CommandError::new(format!("can't write the man page: {error}"));
+        let page = page().map_err(failed)?;
+        io::stdout().lock().write_all(&page).map_err(failed)?;
         Ok(0)
     }
 }
 
-/// One page for the program and all of its commands.
+/// Renders one page for the program and all of its commands.
 fn page() -> io::Result<Vec<u8>> {
-    // Not built yet: building copies the global options into every command, where they would be repeated.
+    // The command must not be built: building copies the global options into every subcommand, and the page would repeat
+    // them in every section.
     let program = Cutover::command().about(env!("CARGO_PKG_DESCRIPTION"));
     let commands: Vec<Command> = program.get_subcommands().cloned().collect();
     let whole = program
@@ -87,7 +91,7 @@ fn page() -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// A command as a subsection: its summary, its synopsis, its options, and what stands below its help.
+/// Renders a command as a subsection: summary, synopsis, options, and the text below its help.
 fn render_command(page: &mut Vec<u8>, command: Command) -> io::Result<()> {
     let name = format!("cutover {}", command.get_name());
     let has_more = command.get_after_help().is_some();
@@ -113,7 +117,7 @@ fn section(
     body(page, render)
 }
 
-/// Appends what clap_mangen renders below the heading of a section. Each section comes with its own preamble and heading.
+/// Appends what clap_mangen renders for a section, without its roff preamble and its heading.
 fn body(page: &mut Vec<u8>, render: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> io::Result<()> {
     let mut section = Vec::new();
     render(&mut section)?;
@@ -136,7 +140,7 @@ fn paragraph(page: &mut Vec<u8>) -> io::Result<()> {
     })
 }
 
-/// A section of terms, each with its meaning.
+/// Appends a section of terms, each with its meaning.
 fn list(page: &mut Vec<u8>, title: &str, entries: &[(&str, &str)]) -> io::Result<()> {
     write(page, |roff| {
         roff.control("SH", [title]);

@@ -1,17 +1,19 @@
-//! The command line: one file a command.
+//! The command line, with one file for each command.
 //!
-//! * `run`, `check`: the proxy itself, and the same path up to where it would start.
-//! * `status`, `explain`, `shift`, `drain`, `reload`: for an operator; [`proxy`] finds the running proxy for them.
-//! * `demo`: everything embedded. `completions`, `man`: for shells and manuals.
+//! * `run` starts the proxy; `check` takes the same path up to the point where listeners would be bound.
+//! * `status`, `explain`, `shift`, `drain` and `reload` talk to the admin API of a running proxy, which [`proxy`] finds.
+//! * `demo` runs a proxy with embedded origins and traffic.
+//! * `completions` and `man` print files for shells and manuals.
 //!
-//! Errors go to stderr: one line first, detail under it. Exit codes: 0 done, 1 not done, 2 as a command says.
+//! Errors go to stderr: one line that says what failed, then indented detail. The exit code is 0 for success and 1 for
+//! failure; commands that use other codes list them in their help.
 
 mod check;
 mod completions;
 mod demo;
 mod drain;
+mod error;
 mod explain;
-mod fault;
 mod man;
 mod proxy;
 mod proxy_address;
@@ -29,10 +31,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::units;
-use fault::CommandError;
+use error::CommandError;
 use proxy_address::ProxyAddress;
 
-/// A Layer-7 reverse proxy in whose data path deployments happen.
+/// A Layer-7 reverse proxy that shifts live traffic between versions, inside the proxy
 #[derive(Debug, Parser)]
 #[command(
     name = "cutover",
@@ -44,34 +46,34 @@ struct Cutover {
     #[command(subcommand)]
     command: CliCommand,
     #[command(flatten)]
-    place: ProxyAddress,
+    address: ProxyAddress,
 }
 
 #[derive(Debug, Subcommand)]
 enum CliCommand {
     /// Run the proxy
     Run(run::RunArgs),
-    /// Check a configuration: everything that `run` would do, short of listening
+    /// Check configuration files: everything `run` would do, short of listening
     Check(check::CheckArgs),
-    /// Watch live traffic move between two versions; needs nothing else
-    Demo(demo::Demo),
-    /// Say where a request would go, and why
-    Explain(explain::Explain),
-    /// Show what runs: services, versions, endpoints
-    Status(status::Show),
-    /// Change the shares of versions in the configuration file, and wait until they are live
-    Shift(shift::Shift),
-    /// Take endpoints out of use, and wait until nothing is in flight on them
+    /// Watch live traffic move between two versions of an embedded service
+    Demo(demo::DemoArgs),
+    /// Show where a request would go, and why
+    Explain(explain::ExplainArgs),
+    /// Show services, versions and endpoints of the running proxy
+    Status(status::StatusArgs),
+    /// Change the shares of versions in the configuration file, and wait until they are in effect
+    Shift(shift::ShiftArgs),
+    /// Stop sending new requests to endpoints; with --wait, until nothing is in flight
     Drain(drain::DrainArgs),
-    /// Read the configuration file again, and wait until it runs on every worker or is rejected
-    Reload(reload::Reload),
+    /// Reload the configuration file, and wait until every worker runs it or it is rejected
+    Reload(reload::ReloadArgs),
     /// Print a completion script for a shell
-    Completions(completions::Completions),
+    Completions(completions::CompletionsArgs),
     /// Print the man page, cutover(1)
-    Man(man::Man),
+    Man(man::ManArgs),
 }
 
-/// `--json`, where another program may read.
+/// The `--json` option of commands with machine-readable output.
 #[derive(Clone, Copy, Debug, Args)]
 struct Json {
     /// Print JSON
@@ -79,51 +81,55 @@ struct Json {
     json: bool,
 }
 
-/// What a command comes to: its exit code, or why it could not do its work.
+/// The outcome of a command: its exit code, or the error to print.
 type CommandResult = Result<u8, CommandError>;
 
-/// Runs a command line, program name first; the result is the exit code of the process.
+/// Parses and runs a command line, and returns the exit code of the process.
+///
+/// The first argument is the program name, as in [`std::env::args_os`]. Results are printed to stdout, errors to stderr.
+/// `run` returns only when the proxy stops. An invalid command line gives exit code 1.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let parsed = match Cutover::try_parse_from(arguments) {
         Ok(parsed) => parsed,
         Err(error) => {
-            // Help and version go to stdout and are no failure. A closed pipe is nobody's problem.
+            // clap also reports --help and --version as errors, but prints them to stdout. A closed pipe is ignored.
             let _ = error.print();
             return ExitCode::from(u8::from(error.use_stderr()));
         }
     };
     let outcome = match &parsed.command {
-        CliCommand::Run(run) => run.run(&parsed.place),
-        CliCommand::Check(check) => check.run(&parsed.place),
+        CliCommand::Run(run) => run.run(&parsed.address),
+        CliCommand::Check(check) => check.run(&parsed.address),
         CliCommand::Demo(demo) => demo.run(),
-        CliCommand::Explain(explain) => explain.run(&parsed.place),
-        CliCommand::Status(status) => status.run(&parsed.place),
-        CliCommand::Shift(shift) => shift.run(&parsed.place),
-        CliCommand::Drain(drain) => drain.run(&parsed.place),
-        CliCommand::Reload(reload) => reload.run(&parsed.place),
+        CliCommand::Explain(explain) => explain.run(&parsed.address),
+        CliCommand::Status(status) => status.run(&parsed.address),
+        CliCommand::Shift(shift) => shift.run(&parsed.address),
+        CliCommand::Drain(drain) => drain.run(&parsed.address),
+        CliCommand::Reload(reload) => reload.run(&parsed.address),
         CliCommand::Completions(completions) => completions.run(),
         CliCommand::Man(man) => man.run(),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),
-        Err(fault) => {
-            let code = ExitCode::from(fault.code);
+        Err(error) => {
+            let code = ExitCode::from(error.code);
             match &parsed.command {
-                CliCommand::Run(_) => print_within(fault, Duration::from_secs(1)),
-                _ => anstream::eprint!("{fault}"),
+                CliCommand::Run(_) => print_within(error, Duration::from_secs(1)),
+                _ => anstream::eprint!("{error}"),
             }
             code
         }
     }
 }
 
-/// Prints a fault without waiting longer than `limit` for the reader of stderr: a log collector that stalls must not
-/// keep a service from ending.
-fn print_within(fault: CommandError, limit: Duration) {
+/// Prints an error, but waits at most `limit` for the reader of stderr.
+///
+/// A log collector that has stopped reading must not keep the proxy's process from exiting.
+fn print_within(error: CommandError, limit: Duration) {
     let (done, is_done) = mpsc::channel();
     let print = move || {
-        anstream::eprint!("{fault}");
-        // Nobody waits any more when it took longer.
+        anstream::eprint!("{error}");
+        // The receiver is gone once the limit has passed.
         let _ = done.send(());
     };
     if std::thread::Builder::new().spawn(print).is_ok() {
@@ -131,8 +137,9 @@ fn print_within(fault: CommandError, limit: Duration) {
     }
 }
 
-/// A time on the command line, with the units of the configuration. A bare number is refused: seconds and milliseconds are both
-/// in use elsewhere.
+/// Parses a duration on the command line, with the units of the configuration file.
+///
+/// A bare number is refused, because other tools read it as seconds or as milliseconds.
 fn time(text: &str) -> Result<Duration, String> {
     units::duration(text).map_err(|error| match text.parse::<f64>() {
         Ok(_) => format!("no unit: did you mean `{text}s`?"),
@@ -140,12 +147,12 @@ fn time(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// Runs a command's asynchronous part on this thread.
+/// Runs the asynchronous part of a command on this thread; `spawn_local` works inside.
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
-        .map_err(|error| CommandError::new(format!("the runtime can't start: {error}")))?;
+        .map_err(|error| CommandError::new(format!("can't start the async runtime: {error}")))?;
     Ok(runtime.block_on(work))
 }
 
@@ -160,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn options_of_the_place_are_taken_after_the_command() {
+    fn options_of_the_proxy_address_may_follow_the_command() {
         let line = [
             "cutover",
             "status",
@@ -171,7 +178,7 @@ mod tests {
         ];
         let parsed = Cutover::try_parse_from(line).unwrap();
         assert!(matches!(parsed.command, CliCommand::Status(_)));
-        assert_eq!(parsed.place.admin.as_deref(), Some("127.0.0.1:9"));
+        assert_eq!(parsed.address.admin.as_deref(), Some("127.0.0.1:9"));
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! The running proxy, as a command sees it: its admin API.
+//! A client of the admin API: finds the running proxy and exchanges JSON documents with it.
+//!
+//! Each request uses a connection of its own. TCP requests carry the admin token; Unix sockets need none.
 
 use std::time::Duration;
 
@@ -12,78 +14,78 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::fault::CommandError;
+use super::error::CommandError;
 use super::proxy_address::{AdminAddress, ProxyAddress};
 use crate::admin::status::ProxyStatus;
 
-/// Longest time for one answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit for a request, from connecting to the last byte of the response.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Largest answer that is read.
-const LARGEST: usize = 64 << 20;
+/// Largest response body that is read, in bytes.
+const MAX_BODY_BYTES: usize = 64 << 20;
 
-/// What helps where the token is missing.
-const WITHOUT_TOKEN: &str = "give the token with --token-file FILE or in CUTOVER_TOKEN, or run this on the proxy's own machine, where the control socket (-c FILE) needs none";
+/// Hint for a request that was refused for lack of the right token.
+const TOKEN_HINT: &str = "pass the token with --token-file FILE or in CUTOVER_TOKEN, or run the command on the proxy's machine, where the control socket (-c FILE) needs none";
 
-/// What helps where a socket can't be connected to.
-const DENIED: &str =
-    "only the proxy's user and root may connect there: run this command as one of them";
+/// Hint for a socket whose file mode forbids connecting.
+const PERMISSION_HINT: &str =
+    "only the proxy's user and root may use this socket: run the command as one of them";
 
-/// A proxy that answers.
+/// The admin API at one address.
 #[derive(Clone, Debug)]
 pub(super) struct Proxy {
     address: AdminAddress,
-    /// For changes over TCP, and for reads where other machines reach the listener.
+    /// Sent over TCP only. Changes need it, and so do reads on a listener that other machines can reach.
     token: Option<String>,
 }
 
-/// Why there is no answer.
+/// Why a request has no usable response.
 #[derive(Debug)]
-pub(super) enum Silence {
-    /// Nobody is there.
-    Nobody(CommandError),
-    /// Somebody is there, but this went wrong.
-    Trouble(CommandError),
+pub(super) enum ProxyError {
+    /// The address can't be connected to, so another one may be tried.
+    Unreachable(CommandError),
+    /// Something listens there, but the request failed.
+    Failed(CommandError),
 }
 
-impl From<Silence> for CommandError {
-    fn from(silence: Silence) -> Self {
-        match silence {
-            Silence::Nobody(fault) | Silence::Trouble(fault) => fault,
+impl From<ProxyError> for CommandError {
+    fn from(error: ProxyError) -> Self {
+        match error {
+            ProxyError::Unreachable(fault) | ProxyError::Failed(fault) => fault,
         }
     }
 }
 
 impl Proxy {
-    /// The first of the place's addresses at which a proxy answers, with what it says of itself.
+    /// Tries the possible addresses in order and returns the first proxy that answers, with its status.
     ///
     /// # Errors
-    /// Nobody answers, or somebody who is no proxy of this kind.
-    pub(super) async fn find(place: &ProxyAddress) -> Result<(Self, ProxyStatus), Silence> {
-        let addresses = place.addresses().map_err(Silence::Trouble)?;
-        let token = place.token().map_err(Silence::Trouble)?;
-        let mut nobody = CommandError::new("no proxy answers");
-        for address in addresses {
+    /// No address can be connected to, or the first that can does not answer like a proxy.
+    pub(super) async fn find(address: &ProxyAddress) -> Result<(Self, ProxyStatus), ProxyError> {
+        let addresses = address.addresses().map_err(ProxyError::Failed)?;
+        let token = address.token().map_err(ProxyError::Failed)?;
+        let mut unreachable = CommandError::new("no proxy answers");
+        for candidate in addresses {
             let proxy = Self {
-                address,
+                address: candidate,
                 token: token.clone(),
             };
             match proxy.status().await {
                 Ok(status) => return Ok((proxy, status)),
-                Err(Silence::Nobody(fault)) => {
-                    nobody = fault
+                Err(ProxyError::Unreachable(fault)) => {
+                    unreachable = fault
                         .detail
                         .into_iter()
-                        .fold(nobody.with(fault.message), CommandError::with);
+                        .fold(unreachable.with(fault.message), CommandError::with);
                 }
-                Err(trouble) => return Err(trouble),
+                Err(failed) => return Err(failed),
             }
         }
-        let hint = "start one with `cutover run`, or say where it is with --admin";
-        Err(Silence::Nobody(nobody.with(hint)))
+        let hint = "start one with `cutover run`, or give its address with --admin";
+        Err(ProxyError::Unreachable(unreachable.with(hint)))
     }
 
-    /// At this address, whether it answers or not.
+    /// The proxy at an address, without a token. Nothing is sent.
     pub(super) fn at(address: AdminAddress) -> Self {
         Self {
             address,
@@ -91,23 +93,23 @@ impl Proxy {
         }
     }
 
-    /// What it says of itself.
+    /// Fetches the status document.
     ///
     /// # Errors
     /// See [`Self::get`].
-    pub(super) async fn status(&self) -> Result<ProxyStatus, Silence> {
+    pub(super) async fn status(&self) -> Result<ProxyStatus, ProxyError> {
         self.get("/api/v1/status").await
     }
 
-    /// A document of the API.
+    /// Fetches a document.
     ///
     /// # Errors
-    /// Nobody answers; the answer is an error, no such document, or too late.
-    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Silence> {
-        self.document(path, None, PATIENCE).await
+    /// The proxy can't be reached, the response is an error or not the expected document, or the time limit has passed.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ProxyError> {
+        self.document(path, None, REQUEST_TIMEOUT).await
     }
 
-    /// What comes of telling it this.
+    /// Posts a document and returns the response.
     ///
     /// # Errors
     /// See [`Self::get`].
@@ -115,11 +117,11 @@ impl Proxy {
         &self,
         path: &str,
         body: &impl Serialize,
-    ) -> Result<T, Silence> {
-        self.post_within(path, body, PATIENCE).await
+    ) -> Result<T, ProxyError> {
+        self.post_within(path, body, REQUEST_TIMEOUT).await
     }
 
-    /// As [`Self::post`], for what takes longer to be done.
+    /// Like [`Self::post`], with a time limit for requests that take longer.
     ///
     /// # Errors
     /// See [`Self::get`].
@@ -127,73 +129,75 @@ impl Proxy {
         &self,
         path: &str,
         body: &impl Serialize,
-        patience: Duration,
-    ) -> Result<T, Silence> {
+        limit: Duration,
+    ) -> Result<T, ProxyError> {
         let json = serde_json::to_vec(body)
-            .map_err(|error| Silence::Trouble(CommandError::new(error.to_string())))?;
-        self.document(path, Some(json.into()), patience).await
+            .map_err(|error| ProxyError::Failed(CommandError::new(error.to_string())))?;
+        self.document(path, Some(json.into()), limit).await
     }
 
     async fn document<T: DeserializeOwned>(
         &self,
         path: &str,
         body: Option<Bytes>,
-        patience: Duration,
-    ) -> Result<T, Silence> {
-        let trouble = |what: String| Silence::Trouble(CommandError::new(what));
+        limit: Duration,
+    ) -> Result<T, ProxyError> {
+        let failed = |what: String| ProxyError::Failed(CommandError::new(what));
         let changes = body.is_some();
-        let (status, body) = match timeout(patience, self.ask(path, body)).await {
+        let (status, body) = match timeout(limit, self.ask(path, body)).await {
             Ok(answer) => answer?,
             Err(_) => {
-                let late = format!("{} does not answer within {patience:?}", self.address);
-                return Err(trouble(late));
+                let late = format!("no answer from {} within {limit:?}", self.address);
+                return Err(failed(late));
             }
         };
         if status != StatusCode::OK {
             let error = serde_json::from_slice::<serde_json::Value>(&body).ok();
             let error = error.as_ref().and_then(|e| e["error"].as_str());
-            let said = error.map_or_else(|| status.to_string(), str::to_owned);
-            // 403 also for a foreign Host, whose message has its own remedy.
-            let refused = match status {
+            let message = error.map_or_else(|| status.to_string(), str::to_owned);
+            // A read is answered 403 only for a foreign Host or Origin, and that message has a hint of its own.
+            let needs_token = match status {
                 StatusCode::UNAUTHORIZED => true,
                 StatusCode::FORBIDDEN => changes,
                 _ => false,
             };
-            return Err(Silence::Trouble(match refused {
-                true => CommandError::new(said).with(WITHOUT_TOKEN),
-                false => CommandError::new(said),
+            return Err(ProxyError::Failed(match needs_token {
+                true => CommandError::new(message).with(TOKEN_HINT),
+                false => CommandError::new(message),
             }));
         }
         serde_json::from_slice(&body).map_err(|error| {
             let address = &self.address;
-            trouble(format!(
-                "the answer of {address} is not understood\n{error}"
-            ))
+            failed(format!("unexpected answer from {address}\n{error}"))
         })
     }
 
-    async fn ask(&self, path: &str, body: Option<Bytes>) -> Result<(StatusCode, Bytes), Silence> {
-        let nobody = |error: std::io::Error| {
+    async fn ask(
+        &self,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<(StatusCode, Bytes), ProxyError> {
+        let unreachable = |error: std::io::Error| {
             let fault = CommandError::new(format!("{}: {error}", self.address));
-            Silence::Nobody(match error.kind() {
-                std::io::ErrorKind::PermissionDenied => fault.with(DENIED),
+            ProxyError::Unreachable(match error.kind() {
+                std::io::ErrorKind::PermissionDenied => fault.with(PERMISSION_HINT),
                 _ => fault,
             })
         };
         match &self.address {
             AdminAddress::Tcp(address) => {
-                let stream = TcpStream::connect(address).await.map_err(nobody)?;
+                let stream = TcpStream::connect(address).await.map_err(unreachable)?;
                 exchange(stream, address, path, body, self.token.as_deref()).await
             }
             AdminAddress::Unix(file) => {
-                let stream = UnixStream::connect(file).await.map_err(nobody)?;
+                let stream = UnixStream::connect(file).await.map_err(unreachable)?;
                 exchange(stream, "localhost", path, body, None).await
             }
         }
         .map_err(|error| {
             let address = &self.address;
-            Silence::Trouble(CommandError::new(format!(
-                "{address} answers no HTTP\n{error}"
+            ProxyError::Failed(CommandError::new(format!(
+                "{address} does not speak HTTP\n{error}"
             )))
         })
     }
@@ -213,7 +217,6 @@ async fn exchange(
         Some(body) => (Request::post(path), body.into()),
     };
     let mut request = request.header("host", host);
-    // Reads need it too where other machines reach the listener.
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }
@@ -221,12 +224,16 @@ async fn exchange(
     let answer = async {
         let answer = sender.send_request(request).await?;
         let (head, body) = answer.into_parts();
-        let body = Limited::new(body, LARGEST).collect().await?.to_bytes();
+        let body = Limited::new(body, MAX_BODY_BYTES)
+            .collect()
+            .await?
+            .to_bytes();
         Ok((head.status, body))
     };
     let mut connection = std::pin::pin!(connection);
     let mut answer = std::pin::pin!(answer);
-    // The connection moves the answer; it may end before the answer has been taken.
+    // The connection future does the I/O and must be polled along with the response. It may complete first, when the whole
+    // response has been read but not yet been taken from its channel.
     tokio::select! {
         answer = &mut answer => answer,
         ended = &mut connection => {

@@ -1,14 +1,17 @@
-//! Which configuration file and which proxy a command is about.
+//! The options that name the configuration file and the running proxy, and how the admin address is found from them.
+//!
+//! Without `--admin`, the proxy is found by its configuration file: the name of its control socket is a hash of the file's
+//! path. The file may be invalid at that moment, so only the few keys needed are read from it, leniently.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use toml::de::{DeTable, DeValue};
 
-use super::fault::CommandError;
+use super::error::CommandError;
 use crate::config::paths;
 
-/// `-c`, `--admin` and `--token-file`.
+/// The global options `--config`, `--admin` and `--token-file`.
 #[derive(Debug, Args)]
 pub(super) struct ProxyAddress {
     /// Configuration file [default: ./cutover.toml, then /etc/cutover/cutover.toml]
@@ -20,23 +23,23 @@ pub(super) struct ProxyAddress {
         env = "CUTOVER_CONFIG"
     )]
     pub config: Option<PathBuf>,
-    /// Admin address of the proxy: HOST:PORT, http://HOST:PORT or unix:PATH [default: found by the configuration file]
+    /// Admin address of the proxy: HOST:PORT, http://HOST:PORT or unix:PATH [default: found from the configuration file]
     #[arg(long, global = true, value_name = "ADDRESS", env = "CUTOVER_ADMIN")]
     pub admin: Option<String>,
-    /// File with the token for changes through a TCP address of admin; the token itself may be in CUTOVER_TOKEN
+    /// File with the admin token, which changes over TCP need; CUTOVER_TOKEN may hold the token itself instead
     #[arg(long, global = true, value_name = "FILE", env = "CUTOVER_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
 }
 
-/// The variable that holds the token itself.
+/// Environment variable that holds the token itself.
 const TOKEN: &str = "CUTOVER_TOKEN";
 
-/// Where an admin API may be.
+/// An address of the admin API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum AdminAddress {
     /// `host:port`
     Tcp(String),
-    /// A Unix socket.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
@@ -50,24 +53,24 @@ impl std::fmt::Display for AdminAddress {
 }
 
 impl ProxyAddress {
-    /// The configuration file.
+    /// The configuration file: of `--config`, else the first of the default paths that exists.
     ///
     /// # Errors
-    /// None is named and none is where one is looked for.
+    /// No file is named and no default path exists.
     pub(super) fn file(&self) -> Result<PathBuf, CommandError> {
         if let Some(file) = &self.config {
             return Ok(file.clone());
         }
         paths::default_config().ok_or_else(|| {
-            let looked = paths::DEFAULT_CONFIGS.join(" nor ");
-            CommandError::new("there is no configuration file")
-                .with(format!("found neither {looked}"))
+            let tried = paths::DEFAULT_CONFIGS.join(" nor ");
+            CommandError::new("no configuration file")
+                .with(format!("found neither {tried}"))
                 .with("name one with -c FILE or CUTOVER_CONFIG")
         })
     }
 
-    /// The token for changes over TCP: of `--token-file`, else `CUTOVER_TOKEN`, else of the file that the configuration
-    /// names, if the proxy is found by that and the file can be read.
+    /// The admin token: from `--token-file`, else `CUTOVER_TOKEN`, else the `token_file` of the configuration, if it is
+    /// readable and `--admin` is not given.
     ///
     /// # Errors
     /// `--token-file` can't be read or is empty.
@@ -77,13 +80,13 @@ impl ProxyAddress {
             let text = std::fs::read_to_string(file).map_err(|e| {
                 CommandError::new(format!("can't read the token in {}: {e}", shown(file)))
             })?;
-            let empty = || CommandError::new(format!("{} holds no token", shown(file)));
+            let empty = || CommandError::new(format!("{} contains no token", shown(file)));
             return whole(text).ok_or_else(empty).map(Some);
         }
         if let Some(token) = std::env::var(TOKEN).ok().and_then(whole) {
             return Ok(Some(token));
         }
-        // Who names an address may mean another machine, whose token is another.
+        // An address given by --admin may belong to another proxy. Sending it the local token would disclose that token.
         let file = self.file().ok().filter(|_| self.admin.is_none());
         let text = file.and_then(|file| std::fs::read_to_string(file).ok());
         let named = text.and_then(|text| Hints::of(&text).token_file);
@@ -91,17 +94,17 @@ impl ProxyAddress {
         Ok(text.and_then(whole))
     }
 
-    /// Where the proxy may answer, the likeliest first: as told, else the control socket of a proxy of this user or of the packaged
-    /// service, else `admin` of the file.
+    /// The addresses at which the proxy may answer, in the order to try: `--admin` alone if given; else the control sockets in
+    /// the state directories of this user and of the packaged service, then `admin` of the configuration.
     ///
     /// # Errors
     /// `--admin` is not an address; neither an address nor a file is known.
     pub(super) fn addresses(&self) -> Result<Vec<AdminAddress>, CommandError> {
-        if let Some(told) = &self.admin {
-            return Ok(vec![address(told)?]);
+        if let Some(named) = &self.admin {
+            return Ok(vec![address(named)?]);
         }
         let file = self.file()?;
-        // A broken file must not hide the proxy that refuses it: only two keys are needed, wherever they can be read.
+        // An invalid file must not hide the proxy that refuses it, so parse errors are ignored here.
         let text = std::fs::read_to_string(&file).unwrap_or_default();
         let hints = Hints::of(&text);
         let states = paths::state_dirs(hints.state_dir.as_deref());
@@ -114,7 +117,7 @@ impl ProxyAddress {
     }
 }
 
-/// What an address for `--admin` or in `admin` means to somebody who connects.
+/// Parses an address of `--admin` or of the key `admin`, as something to connect to.
 fn address(text: &str) -> Result<AdminAddress, CommandError> {
     if let Some(path) = text.strip_prefix("unix:") {
         return Ok(AdminAddress::Unix(path.into()));
@@ -133,7 +136,7 @@ fn address(text: &str) -> Result<AdminAddress, CommandError> {
                 .with("expected HOST:PORT, http://HOST:PORT or unix:PATH"),
         );
     };
-    // What listens at every address is reached at the loopback one.
+    // A listener on the unspecified address is reached over loopback.
     let host = match host {
         "" | "0.0.0.0" => "127.0.0.1",
         "[::]" => "[::1]",
@@ -142,7 +145,7 @@ fn address(text: &str) -> Result<AdminAddress, CommandError> {
     Ok(AdminAddress::Tcp(format!("{host}:{port}")))
 }
 
-/// The keys of a file that say where its proxy answers.
+/// The keys of a configuration file that say where its proxy answers.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Hints {
     state_dir: Option<PathBuf>,
@@ -178,7 +181,7 @@ fn get<'t, 'i>(table: &'t DeTable<'i>, name: &str) -> Option<&'t DeValue<'i>> {
     found.map(|(_, value)| value.get_ref())
 }
 
-/// The name that was probably meant.
+/// The known name nearest to what was typed, if it is near enough to suggest.
 pub(super) fn meant<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let near = known.map(|name| (strsim::damerau_levenshtein(typed, name), name));
     let near = near.filter(|(distance, name)| *distance <= name.len().div_ceil(3));
@@ -186,7 +189,7 @@ pub(super) fn meant<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Op
         .map(|(_, name)| name)
 }
 
-/// A path for a message, as it was typed.
+/// A path as it appears in messages.
 pub(super) fn shown(path: &Path) -> String {
     path.display().to_string()
 }
@@ -225,13 +228,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_counts_alone() {
-        let place = ProxyAddress {
+    fn an_admin_address_is_the_only_one_tried() {
+        let proxy = ProxyAddress {
             config: Some("/no/such/file".into()),
             admin: Some("127.0.0.1:1".into()),
             token_file: None,
         };
-        assert_eq!(place.addresses().unwrap().len(), 1);
+        assert_eq!(proxy.addresses().unwrap().len(), 1);
     }
 
     #[test]

@@ -1,32 +1,36 @@
-//! `cutover reload`
+//! `cutover reload`: makes the running proxy read its configuration file, and waits for the result.
+//!
+//! The admin API answers with the generation that was published, or with the diagnostics of a rejected file. The command
+//! returns when every worker has adopted that generation.
 
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Deserialize;
 
-use super::fault::CommandError;
-use super::proxy::{Proxy, Silence};
+use super::error::CommandError;
+use super::proxy::{Proxy, ProxyError};
 use super::proxy_address::ProxyAddress;
+use super::shift::held_back;
 use super::{CommandResult, block_on};
 use crate::admin::status::ProxyStatus;
 
-/// Longest time for the proxy to read the file and to adopt it. It waits for names of new endpoints, for a writer that is
-/// still at the file, and for a takeover under way.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time limit for the proxy to read the file and adopt it. Reading can be delayed by DNS lookups of new endpoints, by a
+/// writer that has not finished the file, and by a takeover in progress.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Between two looks.
-const GLANCE: Duration = Duration::from_millis(5);
+/// Interval between two requests for the status while waiting.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Exit code when no proxy answers.
+/// Exit code if no proxy answers.
 const NO_PROXY: u8 = 3;
 
-/// Makes the running proxy read its file and its certificates again.
+/// Reloads the configuration file and the certificates of the running proxy.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A saved file is adopted without this, too. Exit codes: 0 the file as it is now runs on every worker,\n1 it was rejected and the old configuration runs on, 3 no proxy answers."
+    after_help = "The proxy also reloads a saved file by itself.\n\nExit codes:\n  0  every worker runs the current file\n  1  the file was rejected, the previous configuration stays in use\n  3  no proxy answers"
 )]
-pub(crate) struct Reload {}
+pub(crate) struct ReloadArgs {}
 
 /// The answer to `POST /api/v1/reload`.
 #[derive(Debug, Deserialize)]
@@ -34,27 +38,28 @@ struct Reloaded {
     generation: u64,
 }
 
-impl Reload {
-    pub(crate) fn run(&self, place: &ProxyAddress) -> CommandResult {
-        block_on(reload(place))?
+impl ReloadArgs {
+    pub(crate) fn run(&self, address: &ProxyAddress) -> CommandResult {
+        block_on(reload(address))?
     }
 }
 
-async fn reload(place: &ProxyAddress) -> CommandResult {
+async fn reload(address: &ProxyAddress) -> CommandResult {
     let began = Instant::now();
-    let (mut proxy, mut before) = find(place).await?;
+    let (mut proxy, mut before) = find(address).await?;
     let generation = loop {
         match proxy
-            .post_within::<Reloaded>("/api/v1/reload", &(), PATIENCE)
+            .post_within::<Reloaded>("/api/v1/reload", &(), TIMEOUT)
             .await
         {
             Ok(reloaded) => break reloaded.generation,
-            Err(silence) => {
-                // A process that is being taken over from doesn't read the file any more. Its successor has read it, or will.
+            Err(error) => {
+                // A process that is being taken over no longer reads the file, and rejects the request. Ask its successor, which
+                // has read the file at its start.
                 let former = before.pid;
-                (proxy, before) = match find(place).await {
+                (proxy, before) = match find(address).await {
                     Ok(found) if found.1.pid != former => found,
-                    _ => return Err(CommandError::from(silence)),
+                    _ => return Err(CommandError::from(error)),
                 };
             }
         }
@@ -67,23 +72,19 @@ async fn reload(place: &ProxyAddress) -> CommandResult {
         anstream::println!("adopted: generation {generation} runs on every worker");
     }
     for service in status.services.iter().filter(|s| !s.awaiting.is_empty()) {
-        let versions = service.awaiting.join(", ");
-        anstream::println!(
-            "{}: the old split stays until an endpoint of {versions} passes its check",
-            service.name
-        );
+        anstream::println!("{}: {}", service.name, held_back(&service.awaiting));
     }
     Ok(0)
 }
 
-async fn find(place: &ProxyAddress) -> Result<(Proxy, ProxyStatus), CommandError> {
-    Proxy::find(place).await.map_err(|silence| match silence {
-        Silence::Nobody(fault) => fault.exit(NO_PROXY),
-        Silence::Trouble(fault) => fault,
+async fn find(address: &ProxyAddress) -> Result<(Proxy, ProxyStatus), CommandError> {
+    Proxy::find(address).await.map_err(|error| match error {
+        ProxyError::Unreachable(fault) => fault.exit(NO_PROXY),
+        ProxyError::Failed(fault) => fault,
     })
 }
 
-/// Waits until every worker has adopted `generation` or a later one.
+/// Waits until every worker has adopted `generation` or a later one, and returns the status of that moment.
 async fn adopted(
     proxy: &Proxy,
     generation: u64,
@@ -94,11 +95,11 @@ async fn adopted(
         if status.adopted >= generation {
             return Ok(status);
         }
-        if began.elapsed() > PATIENCE {
+        if began.elapsed() > TIMEOUT {
             return Err(CommandError::new(format!(
-                "generation {generation} is published, but a worker has not adopted it after {PATIENCE:?}"
+                "generation {generation} is published, but not adopted by every worker after {TIMEOUT:?}"
             )));
         }
-        tokio::time::sleep(GLANCE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }

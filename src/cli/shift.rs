@@ -1,7 +1,8 @@
-//! `cutover shift SERVICE VERSION=SHARE...` and, for a cut-over, `cutover shift SERVICE VERSION`
+//! `cutover shift SERVICE VERSION=SHARE...` and, for a cut-over, `cutover shift SERVICE VERSION`.
 //!
-//! The file is locked from reading it until every worker has the edit, so that commands that run at once take effect
-//! one after the other. [`progress`] says from the proxy's status what has become of an edit.
+//! The command edits the configuration file and waits until the running proxy has adopted the edit. The file stays locked
+//! from reading it until every worker runs the edited text, so that concurrent commands take effect one after the other.
+//! [`progress`] decides from the proxy's status what has become of an edit.
 
 mod progress;
 
@@ -11,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::fault::CommandError;
-use super::proxy::{Proxy, Silence};
+use super::error::CommandError;
+use super::proxy::{Proxy, ProxyError};
 use super::proxy_address::{ProxyAddress, shown};
 use super::{CommandResult, block_on};
 use crate::admin::status::ProxyStatus;
@@ -21,37 +22,37 @@ use crate::config::spec::Share;
 use crate::config::{self, Spec};
 use progress::{Edit, ShiftProgress};
 
-/// Longest time until the edit is live.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit for the proxy to put the edit into effect.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest wait for other commands that edit the file. One holds it for [`PATIENCE`] at most; many may be in line.
-const LINE: Duration = Duration::from_secs(60);
+/// Time limit for the lock on the file. One command holds it for up to [`TIMEOUT`], and several may be waiting.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Between two looks.
-const GLANCE: Duration = Duration::from_millis(5);
+/// Interval between two attempts to lock the file, and between two requests for the status.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Somebody at a terminal is told what is waited for after this long.
-const SILENT: Duration = Duration::from_millis(500);
+/// Time after which a message says what the command is waiting for.
+const NOTICE_DELAY: Duration = Duration::from_millis(500);
 
-/// Moves traffic.
+/// Moves traffic between the versions of a service.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes: 0 in effect on every worker, 1 refused, held back, or not live in time (the message says whether\nthe file is changed), 3 the file is changed but no proxy answers."
+    after_help = "Exit codes:\n  0  in effect on every worker\n  1  refused, held back, or not in effect in time; the message says whether the file was changed\n  3  the file was changed, but no proxy answers"
 )]
-pub(super) struct Shift {
-    /// Service
+pub(super) struct ShiftArgs {
+    /// Name of the service
     service: String,
-    /// Shares of canaries: `green=5%`; a version alone becomes stable
-    #[arg(required = true, value_name = "VERSION=SHARE", value_parser = wish)]
-    wishes: Vec<DesiredShare>,
+    /// Share of a canary, such as `green=5%`; a version without a share becomes stable
+    #[arg(required = true, value_name = "VERSION=SHARE", value_parser = desired_share)]
+    changes: Vec<DesiredShare>,
 }
 
-/// What is asked for a version.
+/// The change of one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum DesiredShare {
-    /// `green=5%`
+    /// `green=5%`: the version gets this share of the split.
     Share(String, Share),
-    /// `green`: all that the split leaves.
+    /// `green`: the version becomes stable and gets what the split leaves.
     Stable(String),
 }
 
@@ -62,7 +63,7 @@ impl DesiredShare {
     }
 }
 
-fn wish(text: &str) -> Result<DesiredShare, String> {
+fn desired_share(text: &str) -> Result<DesiredShare, String> {
     match text.split_once('=') {
         None if !text.is_empty() => Ok(DesiredShare::Stable(text.to_owned())),
         Some((version, share)) if !version.is_empty() => {
@@ -72,47 +73,50 @@ fn wish(text: &str) -> Result<DesiredShare, String> {
     }
 }
 
-impl Shift {
-    pub(super) fn run(&self, place: &ProxyAddress) -> CommandResult {
-        let file = place.file()?;
-        block_on(self.shift(place, file))?
+impl ShiftArgs {
+    pub(super) fn run(&self, address: &ProxyAddress) -> CommandResult {
+        let file = address.file()?;
+        block_on(self.shift(address, file))?
     }
 
-    async fn shift(&self, place: &ProxyAddress, file: PathBuf) -> CommandResult {
-        let found = match Proxy::find(place).await {
+    async fn shift(&self, address: &ProxyAddress, file: PathBuf) -> CommandResult {
+        let found = match Proxy::find(address).await {
             Ok((proxy, _)) => Ok(proxy),
-            Err(Silence::Nobody(fault)) => Err(fault),
-            Err(Silence::Trouble(fault)) => return Err(fault.with("nothing is changed")),
+            Err(ProxyError::Unreachable(fault)) => Err(fault),
+            Err(ProxyError::Failed(fault)) => return Err(fault.with("the file was not changed")),
         };
         let mut locked = locked(&file).await?;
-        // Looked at under the lock: nobody else's edit comes between this and ours.
+        // Read under the lock, so that no other command's edit is published between this generation and ours.
         let before = match &found {
             Ok(proxy) => proxy.status().await?.generation,
             Err(_) => 0,
         };
         let (edited, spec) = self.save(&mut locked, &file)?;
         let saved = Instant::now();
-        let now = self.now(&spec);
-        let proxy = found.map_err(|nobody| {
-            let edited = format!("{} is changed ({now}), but no proxy answers", shown(&file));
+        let shares = self.shares(&spec);
+        let proxy = found.map_err(|unreachable| {
+            let edited = format!(
+                "{} was changed ({shares}), but no proxy answers",
+                shown(&file)
+            );
             let mut edited = CommandError::new(edited).exit(3);
-            edited.detail = nobody.detail;
+            edited.detail = unreachable.detail;
             edited
         })?;
         let hash = config::load::hash(edited.as_bytes());
-        let versions: Vec<&str> = self.wishes.iter().map(DesiredShare::version).collect();
+        let versions: Vec<&str> = self.changes.iter().map(DesiredShare::version).collect();
         let edit = Edit::new(&self.service, &versions, &spec, hash, before);
         let wait = Wait {
             proxy,
             file,
             edit,
-            now,
+            shares,
             saved,
         };
         wait.adopted(locked).await
     }
 
-    /// Writes the edit. Returns the text with it and what that says.
+    /// Writes the edit to the file. Returns the edited text and its parsed form.
     fn save(&self, locked: &mut LockedFile, file: &Path) -> Result<(String, Spec), CommandError> {
         let text = locked
             .read()
@@ -121,7 +125,7 @@ impl Shift {
             .edited(&text)
             .map_err(|error| CommandError::new(error.to_string()))?;
         let spec = config::parse(&edited, &shown(file)).map_err(|errors| {
-            let refused = CommandError::new("the file would not be valid; nothing is changed");
+            let refused = CommandError::new("the edited file would be invalid; it was not changed");
             errors.iter().fold(refused, |fault, error| {
                 let lines = error.rendered(false);
                 lines.lines().fold(fault, |fault, line| fault.with(line))
@@ -130,7 +134,7 @@ impl Shift {
         if edited != text {
             let replaced = locked.replace(&edited);
             if let Replaced::InPlace(why) = replaced.map_err(|e| unwritable(file, &e))? {
-                anstream::eprintln!("{} is overwritten in place: {why}", shown(file));
+                anstream::eprintln!("overwrote {} in place: {why}", shown(file));
             }
         }
         Ok((edited, spec))
@@ -138,8 +142,8 @@ impl Shift {
 
     fn edited(&self, text: &str) -> Result<String, edit::EditError> {
         let mut edited = text.to_owned();
-        for wish in &self.wishes {
-            edited = match wish {
+        for change in &self.changes {
+            edited = match change {
                 DesiredShare::Share(version, share) => {
                     edit::shift(&edited, &self.service, &[(version, *share)])
                 }
@@ -149,8 +153,8 @@ impl Shift {
         Ok(edited)
     }
 
-    /// How the service's traffic is shared by the file as it is now: `shop: v1 95%, v2 5%`.
-    fn now(&self, spec: &Spec) -> String {
+    /// The shares of the service in the edited file: `shop: v1 95%, v2 5%`.
+    fn shares(&self, spec: &Spec) -> String {
         let found = spec.services.iter().find(|s| s.name == self.service);
         let Some(service) = found else {
             return self.service.clone();
@@ -165,10 +169,13 @@ impl Shift {
     }
 }
 
-/// The file, once no other command holds it.
+/// Locks the file against other commands that edit it.
+///
+/// # Errors
+/// The file can't be opened, or another command has held it for [`LOCK_TIMEOUT`].
 pub(super) async fn locked(file: &Path) -> Result<LockedFile, CommandError> {
     let began = Instant::now();
-    let mut told = false;
+    let mut noticed = false;
     loop {
         let tried = LockedFile::try_lock(file);
         if let Some(locked) = tried
@@ -176,59 +183,60 @@ pub(super) async fn locked(file: &Path) -> Result<LockedFile, CommandError> {
         {
             return Ok(locked);
         }
-        if began.elapsed() > LINE {
+        if began.elapsed() > LOCK_TIMEOUT {
             let held = format!(
-                "another command has been editing {} for {LINE:?}",
+                "another command has been editing {} for {LOCK_TIMEOUT:?}",
                 shown(file)
             );
-            return Err(CommandError::new(held).with("nothing is changed"));
+            return Err(CommandError::new(held).with("the file was not changed"));
         }
-        if began.elapsed() > SILENT && !std::mem::replace(&mut told, true) {
+        if began.elapsed() > NOTICE_DELAY && !std::mem::replace(&mut noticed, true) {
             anstream::eprintln!("waiting for another command that edits {}", shown(file));
         }
-        tokio::time::sleep(GLANCE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Why a file can't be written, and where it can be changed instead.
+/// The error for a file that can't be written, with a hint where to change it instead.
 fn unwritable(file: &Path, error: &io::Error) -> CommandError {
     let fault = CommandError::new(format!("can't write {}: {error}", shown(file)));
     match error.kind() {
         io::ErrorKind::ReadOnlyFilesystem => fault
-            .with("a mounted ConfigMap, Secret or image can only be changed where it comes from,")
-            .with("for example with `kubectl edit configmap`; the proxy adopts the new text by itself"),
+            .with("a mounted ConfigMap, Secret or image can only be changed at its source,")
+            .with("for example with `kubectl edit configmap`; the proxy then reloads the file by itself"),
         io::ErrorKind::PermissionDenied => fault
-            .with("this user may write neither the file nor its directory:")
-            .with("run the command as the file's owner, or let a group of yours write it (chmod g+w)"),
-        _ => fault.with("nothing is changed"),
+            .with("the current user can write neither the file nor its directory:")
+            .with("run the command as the file's owner, or give your group write access (chmod g+w)"),
+        _ => fault.with("the file was not changed"),
     }
 }
 
-/// An edit that is in the file and not in effect yet.
+/// The wait for an edit that is in the file but not in effect yet.
 struct Wait {
     proxy: Proxy,
     file: PathBuf,
     edit: Edit,
-    /// The service's shares as the edited file gives them.
-    now: String,
+    /// The shares of the service in the edited file.
+    shares: String,
     saved: Instant,
 }
 
 impl Wait {
-    /// Waits until the edit is in effect; the file is released when every worker has it.
+    /// Waits until the edit is in effect. The lock is released once every worker has the edit, even if a gate still holds
+    /// its shares back: the health check may take long, and other edits needn't wait for it.
     async fn adopted(&self, locked: LockedFile) -> CommandResult {
         let mut locked = Some(locked);
-        let (mut told, mut held) = (false, false);
+        let (mut noticed, mut held) = (false, false);
         loop {
             let status = self.proxy.status().await?;
-            let late = self.saved.elapsed() > PATIENCE;
+            let late = self.saved.elapsed() > TIMEOUT;
             match self.edit.progress(&status, self.hash().as_deref()) {
                 ShiftProgress::Live(generation) => {
-                    self.say_live(generation, "");
+                    self.print_live(generation, "");
                     return Ok(0);
                 }
                 ShiftProgress::Past(generation) if !held => {
-                    self.say_live(generation, "; a later edit has replaced it since");
+                    self.print_live(generation, "; a later edit has since replaced it");
                     return Ok(0);
                 }
                 ShiftProgress::Past(_) | ShiftProgress::Overwritten => {
@@ -236,81 +244,89 @@ impl Wait {
                 }
                 ShiftProgress::Refused(why) => return Err(self.refused(&why)),
                 ShiftProgress::Held(versions) if late => {
-                    let fault = format!("{}: adopted, not in effect after {PATIENCE:?}", self.now);
-                    return Err(CommandError::new(fault).with(waiting(&versions)));
+                    let fault = format!(
+                        "{}: adopted, but not in effect after {TIMEOUT:?}",
+                        self.shares
+                    );
+                    return Err(CommandError::new(fault).with(held_back(&versions)));
                 }
                 ShiftProgress::Held(versions) => {
                     drop(locked.take());
-                    told = true;
+                    noticed = true;
                     if !std::mem::replace(&mut held, true) {
-                        anstream::eprintln!("{}", waiting(&versions));
+                        anstream::eprintln!("{}", held_back(&versions));
                     }
                 }
-                ShiftProgress::Awaited if late => return Err(self.late(&status)),
-                ShiftProgress::Awaited => {}
+                ShiftProgress::Pending if late => return Err(self.late(&status)),
+                ShiftProgress::Pending => {}
             }
-            if !told && self.saved.elapsed() > SILENT {
-                told = true;
-                anstream::eprintln!("waiting for the proxy (pid {}) to adopt it", status.pid);
+            if !noticed && self.saved.elapsed() > NOTICE_DELAY {
+                noticed = true;
+                anstream::eprintln!(
+                    "waiting for the proxy (pid {}) to adopt the edit",
+                    status.pid
+                );
             }
-            tokio::time::sleep(GLANCE).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Of the file as it is now.
+    /// The hash of the file's current content, which other writers may have changed since.
     fn hash(&self) -> Option<String> {
         let text = std::fs::read(&self.file).ok()?;
         Some(config::load::hash(&text))
     }
 
-    fn say_live(&self, generation: u64, more: &str) {
-        let (now, took) = (&self.now, self.saved.elapsed().as_millis());
+    fn print_live(&self, generation: u64, more: &str) {
+        let (shares, took) = (&self.shares, self.saved.elapsed().as_millis());
         anstream::println!(
-            "{now}: live in every worker after {took} ms (generation {generation}){more}"
+            "{shares}: live on every worker after {took} ms (generation {generation}){more}"
         );
     }
 
     fn refused(&self, why: &str) -> CommandError {
-        let refused = "the proxy refuses the file; the old configuration runs on";
+        let refused = "the proxy refuses the file; the previous configuration stays in use";
         CommandError::new(format!("{refused}\n{why}")).with(format!(
-            "{} keeps the edit ({})",
+            "the edit stays in {} ({})",
             shown(&self.file),
-            self.now
+            self.shares
         ))
     }
 
     fn overwritten(&self) -> CommandError {
         CommandError::new("a later edit replaced this one before it was in effect").with(format!(
-            "{} has another text now, which is what runs",
+            "{} has changed since, and the proxy runs its current content",
             shown(&self.file)
         ))
     }
 
     fn late(&self, status: &ProxyStatus) -> CommandError {
-        let fault = CommandError::new(format!("not live after {PATIENCE:?}"))
-            .with(format!("{} is changed", shown(&self.file)));
+        let fault = CommandError::new(format!("not in effect after {TIMEOUT:?}"))
+            .with(format!("the edit stays in {}", shown(&self.file)));
         let same = |path: &str| Path::new(path).canonicalize().ok();
         if same(&status.config.path) != same(&shown(&self.file)) {
             return fault.with(format!(
-                "the proxy that answers runs by {}: say with -c or --admin which is meant",
+                "the proxy that answers runs with {}: name the right one with -c or --admin",
                 status.config.path
             ));
         }
         if let Some(why) = &status.config.error {
-            let fault = fault.with("it was changed again, and the proxy refuses it:");
+            let fault = fault.with("the file was changed again, and the proxy refuses it:");
             return why.lines().fold(fault, |fault, line| fault.with(line));
         }
         let (adopted, generation) = (status.adopted, status.generation);
         fault.with(format!(
-            "generation {generation} is published, all workers have adopted {adopted}"
+            "generation {generation} is published, but some workers still run generation {adopted}"
         ))
     }
 }
 
-/// Why an adopted share is not in effect.
-fn waiting(versions: &[String]) -> String {
+/// Says why an adopted split is not in effect: the gate waits for a health check of these versions.
+pub(super) fn held_back(versions: &[String]) -> String {
     let versions = versions.join(", ");
-    format!("the old split stays until an endpoint of {versions} passes its check")
+    format!(
+        "the previous split stays in effect until an endpoint of {versions} passes its health check"
+    )
 }
 
 #[cfg(test)]
@@ -318,20 +334,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_cannot_be_written_names_the_way() {
-        let said = |kind: io::ErrorKind| unwritable(Path::new("a.toml"), &kind.into()).to_string();
-        assert!(said(io::ErrorKind::ReadOnlyFilesystem).contains("kubectl edit configmap"));
-        assert!(said(io::ErrorKind::PermissionDenied).contains("chmod g+w"));
-        assert!(said(io::ErrorKind::StorageFull).contains("nothing is changed"));
+    fn the_error_for_an_unwritable_file_says_where_to_change_it() {
+        let error = |kind: io::ErrorKind| unwritable(Path::new("a.toml"), &kind.into()).to_string();
+        assert!(error(io::ErrorKind::ReadOnlyFilesystem).contains("kubectl edit configmap"));
+        assert!(error(io::ErrorKind::PermissionDenied).contains("chmod g+w"));
+        assert!(error(io::ErrorKind::StorageFull).contains("not changed"));
     }
 
     #[test]
-    fn wishes_as_typed() {
+    fn changes_are_parsed_as_typed() {
         let five = DesiredShare::Share("v2".to_owned(), Share(5_000));
-        assert_eq!(wish("v2=5%"), Ok(five));
-        assert_eq!(wish("v2"), Ok(DesiredShare::Stable("v2".to_owned())));
+        assert_eq!(desired_share("v2=5%"), Ok(five));
+        assert_eq!(
+            desired_share("v2"),
+            Ok(DesiredShare::Stable("v2".to_owned()))
+        );
         for wrong in ["", "=5%", "v2=", "v2=5", "v2=101%"] {
-            assert!(wish(wrong).is_err(), "{wrong}");
+            assert!(desired_share(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `cutover status [SERVICE]`
+//! `cutover status [SERVICE]`: shows what the running proxy serves, as tables or as JSON.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
@@ -7,40 +7,40 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 
 use super::drain::counted;
-use super::fault::CommandError;
+use super::error::CommandError;
 use super::proxy::Proxy;
 use super::proxy_address::{ProxyAddress, meant};
-use super::table::{Set, TextTable};
+use super::table::{Align, TextTable};
 use super::{CommandResult, Json, block_on};
 use crate::admin::status::{
     CertificateStatus, ProxyStatus, RedStatus, ServiceStatus, VersionStatus,
 };
 
-/// Time between two looks with `-w`.
-const PERIOD: Duration = Duration::from_secs(1);
+/// Refresh interval of `--watch`.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The window whose figures are shown.
+/// The window whose rates and durations are shown, a key of the status document.
 const WINDOW: &str = "10s";
 
-/// Shows what runs.
+/// Shows the status of the running proxy.
 #[derive(Debug, Args)]
-pub(super) struct Show {
-    /// Only this service
+pub(super) struct StatusArgs {
+    /// Show only this service
     service: Option<String>,
-    /// Look again every second
+    /// Refresh every second
     #[arg(short, long)]
     watch: bool,
     #[command(flatten)]
     json: Json,
 }
 
-impl Show {
-    pub(super) fn run(&self, place: &ProxyAddress) -> CommandResult {
-        block_on(self.look(place))?
+impl StatusArgs {
+    pub(super) fn run(&self, address: &ProxyAddress) -> CommandResult {
+        block_on(self.show(address))?
     }
 
-    async fn look(&self, place: &ProxyAddress) -> CommandResult {
-        let (proxy, mut status) = Proxy::find(place).await?;
+    async fn show(&self, address: &ProxyAddress) -> CommandResult {
+        let (proxy, mut status) = Proxy::find(address).await?;
         loop {
             self.narrow(&mut status)?;
             let screen = std::io::stdout().is_terminal();
@@ -56,10 +56,10 @@ impl Show {
             };
             let written = write!(std::io::stdout(), "{clear}{text}");
             if !self.watch || written.is_err() {
-                // A reader that has seen enough is no failure.
+                // A closed pipe (`cutover status | head -1`) is not an error.
                 return Ok(0);
             }
-            tokio::time::sleep(PERIOD).await;
+            tokio::time::sleep(REFRESH_INTERVAL).await;
             status = proxy.status().await?;
         }
     }
@@ -81,13 +81,13 @@ impl Show {
     }
 }
 
-/// The whole status as text.
+/// Renders the whole status as text.
 fn shown(status: &ProxyStatus) -> String {
     let mut text = String::new();
     let adopted = if status.adopted == status.generation {
         "adopted by every worker".to_owned()
     } else {
-        format!("workers are still at {}", status.adopted)
+        format!("some workers still run generation {}", status.adopted)
     };
     let up = humantime::format_duration(Duration::from_secs(status.uptime_s));
     let _ = writeln!(
@@ -96,29 +96,32 @@ fn shown(status: &ProxyStatus) -> String {
         status.version, status.pid, status.phase, status.generation, status.config.path
     );
     if let Some(error) = &status.config.error {
-        let _ = writeln!(text, "\nthe file as it is now is refused:\n{error}");
+        let _ = writeln!(
+            text,
+            "\nthe current file is rejected, the previous configuration stays in use:\n{error}"
+        );
     }
     let mut listeners = TextTable::new(&[
-        ("LISTENER", Set::Left),
-        ("ADDRESS", Set::Left),
-        ("CONNECTIONS", Set::Right),
+        ("LISTENER", Align::Left),
+        ("ADDRESS", Align::Left),
+        ("CONNECTIONS", Align::Right),
     ]);
     for l in &status.listeners {
         listeners.row([l.name.clone(), l.address.clone(), l.connections.to_string()]);
     }
     let certificates = certificates(&status.certificates);
     let mut services = TextTable::new(&[
-        ("SERVICE", Set::Left),
-        ("VERSION", Set::Left),
-        ("SHARE", Set::Right),
-        ("RATE", Set::Right),
-        ("ERRORS", Set::Right),
-        ("P50", Set::Right),
-        ("P99", Set::Right),
-        ("IN FLIGHT", Set::Right),
-        ("ENDPOINT", Set::Left),
-        ("ACTIVE", Set::Right),
-        ("HEALTH", Set::Left),
+        ("SERVICE", Align::Left),
+        ("VERSION", Align::Left),
+        ("SHARE", Align::Right),
+        ("RATE", Align::Right),
+        ("ERRORS", Align::Right),
+        ("P50", Align::Right),
+        ("P99", Align::Right),
+        ("IN FLIGHT", Align::Right),
+        ("ENDPOINT", Align::Left),
+        ("ACTIVE", Align::Right),
+        ("HEALTH", Align::Left),
     ]);
     for service in &status.services {
         for (at, version) in service.versions.iter().enumerate() {
@@ -131,7 +134,7 @@ fn shown(status: &ProxyStatus) -> String {
         for version in &service.awaiting {
             let _ = writeln!(
                 text,
-                "\n{}: {version} is awaited: its new share takes effect once one of its endpoints passes its check",
+                "\n{}: waiting for {version}: its new share takes effect once one of its endpoints passes its health check",
                 service.name
             );
         }
@@ -139,16 +142,16 @@ fn shown(status: &ProxyStatus) -> String {
     text
 }
 
-/// The table of certificates, with what is wrong with their files; nothing where there are none.
+/// Renders the certificates, with the errors of failed renewals below the table. Empty if there are none.
 fn certificates(all: &[CertificateStatus]) -> String {
     if all.is_empty() {
         return String::new();
     }
     let mut table = TextTable::new(&[
-        ("LISTENER", Set::Left),
-        ("CERTIFICATE", Set::Left),
-        ("EXPIRES", Set::Left),
-        ("FILE", Set::Left),
+        ("LISTENER", Align::Left),
+        ("CERTIFICATE", Align::Left),
+        ("EXPIRES", Align::Left),
+        ("FILE", Align::Left),
     ]);
     for certificate in all {
         table.row([
@@ -172,7 +175,7 @@ fn certificates(all: &[CertificateStatus]) -> String {
     text
 }
 
-/// `in 41 days (2027-01-08T17:00:00Z)`
+/// The expiry as `in 41 days (2027-01-08T17:00:00Z)`, or `EXPIRED 3 hours ago (…)`.
 fn expiry(certificate: &CertificateStatus) -> String {
     let seconds = certificate.expires_in_s;
     let (number, unit) = match seconds.unsigned_abs() {
@@ -218,7 +221,7 @@ fn rows(table: &mut TextTable, name: &str, service: &ServiceStatus, version: &Ve
             0 => endpoint.active.to_string(),
             streams => format!("{} ({})", endpoint.active, counted(streams, "stream")),
         });
-        row.push(endpoint.standing(SystemTime::now()));
+        row.push(endpoint.state(SystemTime::now()));
         table.row(std::mem::take(&mut row));
     }
     if !row.is_empty() {
@@ -226,7 +229,7 @@ fn rows(table: &mut TextTable, name: &str, service: &ServiceStatus, version: &Ve
     }
 }
 
-/// Rate, errors, p50, p99 as a person reads them.
+/// The cells for rate, errors, p50 and p99; `-` where there were no requests.
 fn figures(red: &RedStatus) -> [String; 4] {
     let time = |ms: Option<f64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
     let errors = match red.rate > 0.0 {
@@ -248,7 +251,7 @@ mod tests {
     use super::*;
     use crate::admin::status::{EndpointStatus, SplitStatus};
 
-    /// What the column HEALTH says of an endpoint.
+    /// The cell in the column HEALTH of an endpoint in this state.
     fn health(health: &str, ejected: Option<u64>, draining: bool, ramp: &str) -> String {
         let endpoint = EndpointStatus {
             address: "10.0.0.1:80".to_owned(),
@@ -281,11 +284,11 @@ mod tests {
             awaiting: Vec::new(),
             versions: Vec::new(),
         };
-        let mut table = TextTable::new(&[("", Set::Left); 11]);
+        let mut table = TextTable::new(&[("", Align::Left); 11]);
         rows(&mut table, "shop", &service, &version);
         let text = table.to_string();
-        let (_, told) = text.trim_end().rsplit_once("  ").expect("columns");
-        told.to_owned()
+        let (_, health) = text.trim_end().rsplit_once("  ").expect("columns");
+        health.to_owned()
     }
 
     #[test]
@@ -300,6 +303,6 @@ mod tests {
         );
         assert_eq!(health("down", None, true, "100%"), "down, draining");
         assert_eq!(health("unproven", None, false, "100%"), "unproven");
-        assert_eq!(health("up", None, false, "40%"), "up, starting at 40%");
+        assert_eq!(health("up", None, false, "40%"), "up, slow start at 40%");
     }
 }

@@ -1,31 +1,32 @@
-//! Text in columns.
+//! Tables of plain text with aligned columns.
 
-/// How a column is set.
+/// The alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Set {
-    /// Words.
+pub(super) enum Align {
+    /// For words.
     Left,
-    /// Numbers.
+    /// For numbers.
     Right,
 }
 
-/// Rows of cells, set in columns two spaces apart; no line ends with a space.
+/// A table whose columns are two spaces apart and as wide as their widest cell, counted in characters. Lines have no
+/// trailing spaces.
 #[derive(Debug)]
 pub(super) struct TextTable {
-    columns: Vec<Set>,
+    columns: Vec<Align>,
     rows: Vec<Vec<String>>,
 }
 
 impl TextTable {
-    /// With a head.
-    pub(super) fn new(head: &[(&str, Set)]) -> Self {
+    /// Creates a table with a heading for each column.
+    pub(super) fn new(head: &[(&str, Align)]) -> Self {
         Self {
-            columns: head.iter().map(|(_, set)| *set).collect(),
+            columns: head.iter().map(|(_, align)| *align).collect(),
             rows: vec![head.iter().map(|(name, _)| (*name).to_owned()).collect()],
         }
     }
 
-    /// One more row. Missing cells are empty.
+    /// Adds a row. Missing cells are empty.
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
@@ -41,12 +42,12 @@ impl std::fmt::Display for TextTable {
         let widths: Vec<_> = (0..self.columns.len()).filter_map(width).collect();
         for row in &self.rows {
             let mut line = String::new();
-            for (at, (set, width)) in self.columns.iter().zip(&widths).enumerate() {
+            for (at, (align, width)) in self.columns.iter().zip(&widths).enumerate() {
                 let gap = if at == 0 { "" } else { "  " };
                 let cell = cell(row, at);
-                line += &match set {
-                    Set::Left => format!("{gap}{cell:<width$}"),
-                    Set::Right => format!("{gap}{cell:>width$}"),
+                line += &match align {
+                    Align::Left => format!("{gap}{cell:<width$}"),
+                    Align::Right => format!("{gap}{cell:>width$}"),
                 };
             }
             writeln!(f, "{}", line.trim_end())?;
@@ -61,8 +62,11 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let mut table =
-            TextTable::new(&[("NAME", Set::Left), ("RATE", Set::Right), ("X", Set::Left)]);
+        let mut table = TextTable::new(&[
+            ("NAME", Align::Left),
+            ("RATE", Align::Right),
+            ("X", Align::Left),
+        ]);
         table.row(["blue".into(), "9".into(), "a".into()]);
         table.row(["größer".into(), "1234.5".into()]);
         let expected = "NAME      RATE  X\nblue         9  a\ngrößer  1234.5\n";

@@ -131,7 +131,7 @@ fn a_new_stable_is_waited_for() {
     );
     let shown = proxy.command(&["status"]).stdout;
     assert!(
-        shown.contains("green is awaited") && shown.contains("unproven"),
+        shown.contains("waiting for green") && shown.contains("unproven"),
         "{shown}"
     );
     let why = proxy.command(&["explain", "http://any/"]).stdout;

@@ -336,5 +336,5 @@ fn explain_follows_a_session_as_the_proxy_does() {
         (&told["session"], told["version"].as_str()),
         (&NULL, Some("blue"))
     );
-    assert_says(&told, "begins anew");
+    assert_says(&told, "a new session begins");
 }

@@ -1,4 +1,4 @@
-//! `explain` and the data path make the same decision, whatever the configuration, the endpoints' states and the request.
+//! Property test: `explain` and the data path make the same decision for any configuration, endpoint states and request.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::upstream::endpoint::flag;
 
 const VERSIONS: [&str; 4] = ["v1", "v2", "v3", "old"];
 
-/// One random situation.
+/// A random configuration, state and request.
 #[derive(Clone, Debug)]
 struct Case {
     /// Shares of v2 and v3 in percent.
@@ -32,7 +32,7 @@ struct Case {
     finish: bool,
     fallback: bool,
     panic: bool,
-    /// A bit for each endpoint: down.
+    /// One bit for each endpoint: whether it is down.
     down: u8,
     preview: bool,
     x_to: Option<&'static str>,
@@ -162,7 +162,7 @@ impl Case {
     }
 }
 
-/// Where a worker places this many of these requests in a row.
+/// Where a worker places 40 of these requests in a row.
 fn placed(snapshot: &Arc<Snapshot>, case: &Case, fields: &[(&str, String)]) -> Vec<Placed> {
     let (suspects, _) = tokio::sync::mpsc::unbounded_channel();
     let worker = Worker::new(0, snapshot.clone(), suspects);
@@ -208,36 +208,36 @@ proptest! {
         let snapshot = Arc::new(case.snapshot());
         let fields = case.fields(&snapshot);
         let headers: Vec<String> = fields.iter().map(|(n, v)| format!("{n}: {v}")).collect();
-        let asked = DescribedRequest::new(&format!("http://{}/", case.host()), None, &headers, None);
-        let told = explain(&snapshot, &asked.expect("a request"));
+        let request = DescribedRequest::new(&format!("http://{}/", case.host()), None, &headers, None);
+        let explanation = explain(&snapshot, &request.expect("a request"));
         let placed = placed(&snapshot, &case, &fields);
         let versions = &snapshot.services[0].versions;
         let reached: BTreeSet<_> = placed.iter().map(|p| &*versions[p.aim.version].name).collect();
         // Every share is at least a tenth, so that the exact split reaches each version within 40 requests.
-        let expected: BTreeSet<_> = match &told.version {
+        let expected: BTreeSet<_> = match &explanation.version {
             Some(version) => BTreeSet::from([&**version]),
-            None => told
+            None => explanation
                 .candidates
                 .iter()
                 .map(|c| c.instead.as_deref().unwrap_or(&c.version))
                 .collect(),
         };
-        prop_assert_eq!(&reached, &expected, "{:?}", told.why);
+        prop_assert_eq!(&reached, &expected, "{:?}", explanation.why);
         for placed in &placed {
-            prop_assert_eq!(placed.rule, told.rule);
+            prop_assert_eq!(placed.rule, explanation.rule);
             let session = placed.chosen == Chosen::Session;
-            prop_assert!(!session || told.session.is_some());
+            prop_assert!(!session || explanation.session.is_some());
             if session {
                 let version = &versions[placed.aim.version];
                 let endpoint = placed.aim.endpoint.map(|at| &*version.pool.members[at].endpoint.name);
-                let stays = told.session.as_ref().and_then(|s| s.endpoint.as_deref());
+                let stays = explanation.session.as_ref().and_then(|s| s.endpoint.as_deref());
                 prop_assert_eq!(endpoint, stays);
             }
-            prop_assert_eq!(placed.chosen == Chosen::Cohort, told.cohort.is_some() && !failed_over(&told));
+            prop_assert_eq!(placed.chosen == Chosen::Cohort, explanation.cohort.is_some() && !failed_over(&explanation));
         }
     }
 }
 
-fn failed_over(told: &Explanation) -> bool {
-    told.candidates.iter().any(|c| c.instead.is_some())
+fn failed_over(explanation: &Explanation) -> bool {
+    explanation.candidates.iter().any(|c| c.instead.is_some())
 }

@@ -1,7 +1,10 @@
-//! [`routing::decision`] for a described request, and its steps in words.
+//! Runs [`routing::decision`] for a described request and explains its steps.
+//!
+//! The exact split depends on a position that advances with every request. So the decision is repeated for each version
+//! that the split may pick, and the explanation lists all of them as candidates.
 
 use super::{CohortExplanation, Explanation};
-use crate::admin::asked::DescribedRequest;
+use crate::admin::request::DescribedRequest;
 use crate::admin::view;
 use crate::config::spec::{self, Share};
 use crate::net::clock::wall_s;
@@ -9,7 +12,7 @@ use crate::routing::{self, Choice, Chosen, DecisionStep, Found};
 use crate::snapshot::{DecisionState, Service, Snapshot};
 use crate::upstream::PoolView;
 
-/// A version that was decided on and, if it is down, the one that takes over.
+/// A version that was decided on and, if it is down, the version that takes over.
 #[derive(Clone, Copy)]
 pub(super) struct Candidacy {
     pub(super) version: usize,
@@ -17,7 +20,7 @@ pub(super) struct Candidacy {
 }
 
 impl Candidacy {
-    /// Reads it off the steps of a decision.
+    /// Derives the candidacy from the steps of a decision.
     fn of(steps: &[DecisionStep], choice: &Choice) -> Self {
         let failover = steps.iter().find_map(|step| match *step {
             DecisionStep::Failover { from, to, role } => Some((from, to, role)),
@@ -37,14 +40,18 @@ impl Candidacy {
 }
 
 impl Explanation {
-    /// Makes the decision that a worker would make and tells of its steps.
-    pub(super) fn decision(&mut self, snapshot: &Snapshot, found: Found, asked: &DescribedRequest) {
+    /// Makes the decision that a worker would make, and explains its steps and candidates.
+    pub(super) fn explain_decision(
+        &mut self,
+        snapshot: &Snapshot,
+        found: Found,
+        request: &DescribedRequest,
+    ) {
         let spec = &snapshot.spec.services[found.service];
         let live = &snapshot.services[found.service];
-        let views: Vec<_> = live.versions.iter().map(|v| looked(&v.pool)).collect();
+        let views: Vec<_> = live.versions.iter().map(|v| pool_view(&v.pool)).collect();
         let now_s = wall_s();
-        // The version that the exact split picks differs from request to request, and asking must not advance the split.
-        // So the decision is made once for each version whose turn it may be.
+        // `turn` is the version that the exact split picks. The real split must not be asked: that would advance it.
         let decide = |turn: usize| {
             let mut state = DecisionState {
                 service: live,
@@ -54,22 +61,20 @@ impl Explanation {
             };
             let mut steps = Vec::new();
             let routing = &live.routing;
-            let choice = routing::decision(routing, found.preview, asked, &mut state, &mut steps);
+            let choice = routing::decision(routing, found.preview, request, &mut state, &mut steps);
             (choice, steps)
         };
         let (choice, steps) = decide(live.routing.split.stable());
-        for step in &steps {
-            self.step(spec, live, asked, step, now_s);
-        }
-        let by_share = |s: &DecisionStep| {
-            matches!(
-                s,
-                DecisionStep::Stable { .. }
-                    | DecisionStep::Cohort { .. }
-                    | DecisionStep::Split { .. }
-            )
+        let subject = Subject {
+            spec,
+            service: live,
+            request,
+            now_s,
         };
-        if steps.iter().any(by_share) {
+        for step in &steps {
+            self.explain_step(&subject, step);
+        }
+        if steps.iter().any(depends_on_shares) {
             self.why.extend(snapshot.awaited_of(found.service));
         }
         let by_turn = steps
@@ -86,81 +91,141 @@ impl Explanation {
             self.version = Some(live.versions[choice.version].name.to_string());
             vec![Candidacy::of(&steps, &choice)]
         };
-        let stays = choice.chosen == Chosen::Preview
+        let no_failover = choice.chosen == Chosen::Preview
             || choice.rule.is_some_and(|rule| live.routing.strict[rule]);
-        self.candidates(snapshot, found.service, &candidacies, stays, &views);
+        self.add_candidates(snapshot, found.service, &candidacies, no_failover, &views);
     }
 
-    fn step(
-        &mut self,
-        spec: &spec::ServiceSpec,
-        live: &Service,
-        asked: &DescribedRequest,
-        step: &DecisionStep,
-        now_s: u64,
-    ) {
-        let name = |version: usize| &*spec.versions[version].name;
-        let share = |version: usize| live.routing.split.share(version);
+    /// Adds the sentence of a step, and the fields that it decides.
+    fn explain_step(&mut self, subject: &Subject<'_>, step: &DecisionStep) {
+        let service = subject.service;
         let sentence = match *step {
-            DecisionStep::Preview { version } => format!(
-                "the host is a preview host: it leads to version {} of service {}, whatever the split says",
-                name(version),
-                spec.name
-            ),
+            DecisionStep::Preview { version } => subject.preview(version),
             DecisionStep::Rule { rule, version } => {
                 self.rule = Some(rule);
-                let when = &spec.rules[rule].when;
-                let when: Vec<_> = when.iter().map(view::condition).collect();
-                let (number, when, to) = (rule + 1, when.join(" and "), name(version));
-                format!("rule {number} ({when}) sends it to {to}, before the split is asked")
+                subject.rule(rule, version)
             }
-            DecisionStep::NoRule => match spec.rules.len() {
-                0 => return,
-                1 => "its one rule does not match".to_owned(),
-                count => format!("none of its {count} rules matches"),
+            DecisionStep::NoRule => match subject.no_rule() {
+                Some(sentence) => sentence,
+                None => return,
             },
-            DecisionStep::NoSession => return self.no_session(live, asked),
-            DecisionStep::SessionMoves { session } => return self.session_moves(live, &session),
+            DecisionStep::NoSession => return self.no_session(service, subject.request),
+            DecisionStep::SessionMoves { session } => return self.session_moves(service, &session),
             DecisionStep::SessionStays { session, version } => {
-                return self.session_stays(live, &session, version, now_s);
+                return self.session_stays(service, &session, version, subject.now_s);
             }
             DecisionStep::Stable { version } => format!(
-                "no canary has a share: {} is stable and gets everything",
-                name(version)
+                "no canary has a share: {} is stable and gets all traffic",
+                subject.name(version)
             ),
             DecisionStep::Cohort {
                 key,
                 place,
                 version,
             } => {
-                let cohort = spec.cohort.as_ref();
-                let key = cohort.map(|c| view::cohort_key(&c.by[key]));
-                let (key, place) = (key.unwrap_or_default(), place.ratio());
-                let sentence = format!(
-                    "{key} puts this user at place {place:.5} of the cohort, which belongs to {} ({})",
-                    name(version),
-                    share(version)
-                );
-                self.cohort = Some(CohortExplanation { key, place });
+                let cohort = subject.cohort(key, place.ratio());
+                let sentence = subject.in_cohort(&cohort, version);
+                self.cohort = Some(cohort);
                 sentence
             }
             DecisionStep::Split { .. } => {
-                if let Some(cohort) = &spec.cohort {
-                    let keys: Vec<_> = cohort.by.iter().map(view::cohort_key).collect();
-                    let keys = keys.join(", ");
-                    self.why
-                        .push(format!("it has none of the cohort's keys ({keys})"));
-                }
-                let shares: Vec<_> = sharing(live)
-                    .map(|v| format!("{} {}", name(v), share(v)))
-                    .collect();
-                format!("the exact split deals requests out: {}", shares.join(", "))
+                self.why.extend(subject.no_cohort_key());
+                subject.split()
             }
-            // Told with the candidate that fails over.
+            // The candidate that fails over has a sentence of its own.
             DecisionStep::Failover { .. } => return,
         };
         self.why.push(sentence);
     }
+}
+
+/// The service and the request that a decision is about, and sentences about its steps.
+struct Subject<'a> {
+    spec: &'a spec::ServiceSpec,
+    service: &'a Service,
+    request: &'a DescribedRequest,
+    now_s: u64,
+}
+
+impl Subject<'_> {
+    fn name(&self, version: usize) -> &str {
+        &self.spec.versions[version].name
+    }
+
+    fn share(&self, version: usize) -> Share {
+        self.service.routing.split.share(version)
+    }
+
+    fn preview(&self, version: usize) -> String {
+        format!(
+            "the host is a preview host of version {} of service {}: the split does not apply",
+            self.name(version),
+            self.spec.name
+        )
+    }
+
+    fn rule(&self, rule: usize, version: usize) -> String {
+        let when = &self.spec.rules[rule].when;
+        let when: Vec<_> = when.iter().map(view::condition).collect();
+        let (number, when, to) = (rule + 1, when.join(" and "), self.name(version));
+        format!("rule {number} ({when}) matches and sends it to {to}; the split does not apply")
+    }
+
+    /// `None` if the service has no rules.
+    fn no_rule(&self) -> Option<String> {
+        match self.spec.rules.len() {
+            0 => None,
+            1 => Some("the only rule does not match".to_owned()),
+            count => Some(format!("none of the {count} rules matches")),
+        }
+    }
+
+    fn cohort(&self, key: usize, point: f64) -> CohortExplanation {
+        let cohort = self.spec.cohort.as_ref();
+        let key = cohort.map(|c| view::cohort_key(&c.by[key]));
+        CohortExplanation {
+            key: key.unwrap_or_default(),
+            point,
+        }
+    }
+
+    fn in_cohort(&self, cohort: &CohortExplanation, version: usize) -> String {
+        format!(
+            "{} puts this user at cohort point {:.5}, which belongs to {} ({})",
+            cohort.key,
+            cohort.point,
+            self.name(version),
+            self.share(version)
+        )
+    }
+
+    /// Why the exact split decides although the service has a cohort; `None` if it has none.
+    fn no_cohort_key(&self) -> Option<String> {
+        let cohort = self.spec.cohort.as_ref()?;
+        let keys: Vec<_> = cohort.by.iter().map(view::cohort_key).collect();
+        Some(format!(
+            "it has none of the cohort's keys ({})",
+            keys.join(", ")
+        ))
+    }
+
+    fn split(&self) -> String {
+        let shares: Vec<_> = sharing(self.service)
+            .map(|v| format!("{} {}", self.name(v), self.share(v)))
+            .collect();
+        format!(
+            "the exact split picks a version for each request: {}",
+            shares.join(", ")
+        )
+    }
+}
+
+/// Whether the shares of the split decide in this step, so that a gate which holds them back matters.
+fn depends_on_shares(step: &DecisionStep) -> bool {
+    matches!(
+        step,
+        DecisionStep::Stable { .. } | DecisionStep::Cohort { .. } | DecisionStep::Split { .. }
+    )
 }
 
 /// The versions that have a share.
@@ -169,8 +234,8 @@ fn sharing(service: &Service) -> impl Iterator<Item = usize> {
     (0..split.versions()).filter(|v| split.share(*v) > Share(0))
 }
 
-/// What a worker sees now.
-fn looked(pool: &crate::upstream::Pool) -> PoolView {
+/// The pool as a worker sees it now.
+fn pool_view(pool: &crate::upstream::Pool) -> PoolView {
     let mut view = PoolView::default();
     view.refresh(pool);
     view

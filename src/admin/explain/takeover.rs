@@ -1,4 +1,4 @@
-//! Which endpoints can take the request now, and who takes over for a version that has none.
+//! Explains which endpoints can get the request now, and which version takes over for one without usable endpoints.
 
 use super::decision::Candidacy;
 use super::{Candidate, Explanation};
@@ -8,40 +8,40 @@ use crate::snapshot::{Service, Snapshot};
 use crate::upstream::PoolView;
 
 impl Explanation {
-    /// Tells of the versions that may get the request, and of those that take over for them. `stays`: no other version may
-    /// take over.
-    pub(super) fn candidates(
+    /// Adds the versions that may get the request, and those that take over for them. `no_failover`: no other version may
+    /// take over, because a preview host or a strict rule chose the version.
+    pub(super) fn add_candidates(
         &mut self,
         snapshot: &Snapshot,
         service: usize,
         chosen: &[Candidacy],
-        stays: bool,
+        no_failover: bool,
         views: &[PoolView],
     ) {
         let live = &snapshot.services[service];
-        let mut all: Vec<usize> = chosen.iter().map(|c| c.version).collect();
-        let mut serving = false;
+        let mut added: Vec<usize> = chosen.iter().map(|c| c.version).collect();
+        let mut answered = false;
         for candidacy in chosen {
             let version = candidacy.version;
             let taker = candidacy.failover.map(|(taker, _)| taker);
-            self.candidate(snapshot, service, version, taker);
+            self.add_candidate(snapshot, service, version, taker);
             let view = &views[taker.unwrap_or(version)];
-            serving |= view.tried() > 0;
+            answered |= view.tried() > 0;
             self.why
-                .extend(state(live, candidacy, stays, &views[version]));
+                .extend(consequence(live, candidacy, no_failover, &views[version]));
             if let Some(taker) = taker
-                && !all.contains(&taker)
+                && !added.contains(&taker)
             {
-                all.push(taker);
-                self.candidate(snapshot, service, taker, None);
+                added.push(taker);
+                self.add_candidate(snapshot, service, taker, None);
             }
         }
-        if !serving {
-            self.answered(LocalReply::NO_ENDPOINT);
+        if !answered {
+            self.set_answer(LocalReply::NO_ENDPOINT);
         }
     }
 
-    fn candidate(
+    fn add_candidate(
         &mut self,
         snapshot: &Snapshot,
         service: usize,
@@ -54,12 +54,12 @@ impl Explanation {
         let usable = endpoints.iter().filter(|e| e.is_usable()).count();
         let balance = view::balance(snapshot.spec.services[service].balance);
         self.why.push(match &endpoints[..] {
-            [] => format!("{name} has no endpoint"),
+            [] => format!("{name} has no endpoints"),
             [one] if usable == 1 => format!("{name} has one endpoint, {}", one.address),
             [one] => format!(
-                "{name} has one endpoint, {}, and cannot use it: {}",
+                "{name} has one endpoint, {}, which is not usable: {}",
                 one.address,
-                one.standing(std::time::SystemTime::now())
+                one.state(std::time::SystemTime::now())
             ),
             all if usable == all.len() => {
                 format!("{name} has {usable} endpoints, chosen by {balance}")
@@ -78,13 +78,19 @@ impl Explanation {
     }
 }
 
-/// What follows from the state of a version's endpoints; nothing does while enough of them are well.
-fn state(service: &Service, candidacy: &Candidacy, stays: bool, view: &PoolView) -> Option<String> {
+/// Explains what the state of a version's endpoints leads to: panic mode, failover or an error. `None` if enough of the
+/// endpoints are usable.
+fn consequence(
+    service: &Service,
+    candidacy: &Candidacy,
+    no_failover: bool,
+    view: &PoolView,
+) -> Option<String> {
     let name = &service.versions[candidacy.version].name;
     if view.well() > 0 {
         return (view.tried() > view.well()).then(|| {
             format!(
-                "so few of them are well that {name} uses {} of them",
+                "too few are usable (panic threshold): {name} uses {} of them",
                 view.tried()
             )
         });
@@ -95,13 +101,13 @@ fn state(service: &Service, candidacy: &Candidacy, stays: bool, view: &PoolView)
             "{name} has no usable endpoint: {taker}, {role}, takes over"
         ));
     }
-    let why = match stays {
-        true => "no other version may take over here".to_owned(),
-        false => "no other version is well".to_owned(),
+    let why = match no_failover {
+        true => "no other version may take over",
+        false => "no other version has one",
     };
     let then = match view.tried() {
-        0 => "such a request is answered 503".to_owned(),
-        some => format!("{some} of its endpoints are tried all the same"),
+        0 => "the request is answered with 503".to_owned(),
+        count => format!("panic mode tries {count} of its endpoints"),
     };
     Some(format!("{name} has no usable endpoint, and {why}: {then}"))
 }

@@ -1,4 +1,4 @@
-//! Who takes a request whose version is not well.
+//! Explanations where endpoints are down, drained or ejected.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,8 +32,8 @@ to     = "v2"
 strict = true
 "#;
 
-/// The explanation of a request with `x-to`, where these endpoints have these flags.
-fn told(panic: &str, to: &str, state: &[(&str, u32)]) -> Explanation {
+/// The explanation of a request with the header `x-to`, where these endpoints have these flags.
+fn explanation(panic: &str, to: &str, state: &[(&str, u32)]) -> Explanation {
     let text = FILE.replace("$PANIC", panic);
     let spec = config::parse(&text, "test.toml").expect("a valid file");
     let snapshot = Snapshot::build(1, Arc::new(spec), &Registry::new(), &Telemetry::new(1));
@@ -50,12 +50,12 @@ fn told(panic: &str, to: &str, state: &[(&str, u32)]) -> Explanation {
             }
         }
     }
-    let asked = DescribedRequest::new("http://any/", None, &[format!("x-to: {to}")], None);
-    explain(&snapshot, &asked.expect("a request"))
+    let request = DescribedRequest::new("http://any/", None, &[format!("x-to: {to}")], None);
+    explain(&snapshot, &request.expect("a request"))
 }
 
-fn says(told: &Explanation, what: &str) {
-    let why = told.why.join("\n");
+fn says(explanation: &Explanation, what: &str) {
+    let why = explanation.why.join("\n");
     assert!(why.contains(what), "no {what:?} in\n{why}");
 }
 
@@ -66,50 +66,58 @@ const ALL_OF_V1: [(&str, u32); 3] = [
 ];
 
 #[test]
-fn each_endpoint_says_how_it_stands() {
-    let told = told("0%", "", &ALL_OF_V1);
-    let stands: Vec<_> = told.candidates[0]
+fn each_endpoint_has_its_state() {
+    let explanation = explanation("0%", "", &ALL_OF_V1);
+    let stands: Vec<_> = explanation.candidates[0]
         .endpoints
         .iter()
-        .map(|e| e.standing(std::time::SystemTime::now()))
+        .map(|e| e.state(std::time::SystemTime::now()))
         .collect();
     assert_eq!(stands[..2], ["down", "draining"]);
     assert!(stands[2].starts_with("ejected "), "{stands:?}");
     assert_eq!(
-        told.candidates[1].endpoints[0].standing(std::time::SystemTime::now()),
+        explanation.candidates[1].endpoints[0].state(std::time::SystemTime::now()),
         "up"
     );
-    let some = self::told("0%", "", &[("a:1", flag::DOWN)]);
+    let some = self::explanation("0%", "", &[("a:1", flag::DOWN)]);
     says(&some, "v1 has 3 endpoints, 2 of them usable now");
     assert_eq!(some.candidates[0].instead, None);
-    let few = self::told("50%", "", &[("a:1", flag::DOWN), ("a:2", flag::DOWN)]);
-    says(&few, "so few of them are well that v1 uses 3 of them");
+    let few = self::explanation("50%", "", &[("a:1", flag::DOWN), ("a:2", flag::DOWN)]);
+    says(
+        &few,
+        "too few are usable (panic threshold): v1 uses 3 of them",
+    );
 }
 
 #[test]
-fn who_takes_over_is_named() {
-    let of = |told: &Explanation| (told.version.clone(), told.candidates[0].instead.clone());
+fn the_version_that_takes_over_is_named() {
+    let of = |explanation: &Explanation| {
+        (
+            explanation.version.clone(),
+            explanation.candidates[0].instead.clone(),
+        )
+    };
     let both = |name: &str| (Some(name.to_owned()), Some(name.to_owned()));
     let b = ("b:1", flag::UNPROVEN);
-    let stable = told("0%", "v2", &[b]);
+    let stable = explanation("0%", "v2", &[b]);
     assert_eq!(of(&stable), both("v1"));
     says(
         &stable,
-        "v2 has one endpoint, b:1, and cannot use it: unproven",
+        "v2 has one endpoint, b:1, which is not usable: unproven",
     );
     says(&stable, "v2 has no usable endpoint: v1, stable, takes over");
     assert_eq!(stable.candidates[1].endpoints.len(), 3);
     let mut down = ALL_OF_V1.to_vec();
     down.push(b);
-    let canary = told("0%", "v2", &down);
+    let canary = explanation("0%", "v2", &down);
     assert_eq!(of(&canary), both("v3"));
     says(&canary, "v3, the canary with the largest share, takes over");
     down.push(("c:1", flag::DOWN));
-    let fallback = told("0%", "v2", &down);
+    let fallback = explanation("0%", "v2", &down);
     assert_eq!(of(&fallback), both("old"));
     says(&fallback, "old, the fallback, takes over");
-    // The split: of three that have a share one is well.
-    let dealt = told("0%", "", &ALL_OF_V1);
+    // The exact split: one of the three versions with a share is usable.
+    let dealt = explanation("0%", "", &ALL_OF_V1);
     let instead: Vec<_> = dealt
         .candidates
         .iter()
@@ -122,25 +130,25 @@ fn who_takes_over_is_named() {
 }
 
 #[test]
-fn nobody_takes_over_where_nobody_is_well_or_may() {
+fn without_a_version_to_take_over_the_request_is_answered_or_tried_in_panic() {
     let mut down = ALL_OF_V1.to_vec();
     down.extend(["b:1", "c:1", "d:1"].map(|name| (name, flag::DOWN)));
-    let none = told("0%", "v2", &down);
+    let none = explanation("0%", "v2", &down);
     assert_eq!(none.answer.as_deref(), Some("503 no-endpoint"));
     says(
         &none,
-        "no other version is well: such a request is answered 503",
+        "no other version has one: the request is answered with 503",
     );
-    let panic = told("50%", "v2", &down);
+    let panic = explanation("50%", "v2", &down);
     assert_eq!((panic.answer, panic.version.as_deref()), (None, Some("v2")));
     assert!(
         panic
             .why
             .iter()
-            .any(|w| w.ends_with("1 of its endpoints are tried all the same"))
+            .any(|w| w.ends_with("panic mode tries 1 of its endpoints"))
     );
-    let strict = told("0%", "only-v2", &[("b:1", flag::DOWN)]);
+    let strict = explanation("0%", "only-v2", &[("b:1", flag::DOWN)]);
     assert_eq!(strict.answer.as_deref(), Some("503 no-endpoint"));
     assert_eq!(strict.candidates.len(), 1);
-    says(&strict, "no other version may take over here");
+    says(&strict, "no other version may take over");
 }

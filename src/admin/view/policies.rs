@@ -1,4 +1,4 @@
-//! What protects the requests of a service, in the words of the file.
+//! Renders the policies of a service, such as health checks, limits, retries and drains.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use crate::config::policy::{
 };
 use crate::config::spec::{ServiceSpec, Share};
 
-/// The keys of a service that protect its requests; what is off is null.
+/// The policy keys of a service. A policy that is off is null.
 pub(super) fn policies(service: &ServiceSpec) -> Map<String, Value> {
     let policies = &service.policies;
     let fallback = policies.fallback.map(|v| &service.versions[v].name);
@@ -38,7 +38,7 @@ fn health(health: &HealthPolicy) -> Value {
     })
 }
 
-/// As the file says it: `/ready`, `tcp`, `grpc`, `grpc:SERVICE`.
+/// Formats it as the file does: `/ready`, `tcp`, `grpc`, `grpc:SERVICE`.
 pub(crate) fn probe(probe: &Probe) -> String {
     match probe {
         Probe::Http(path) => path.clone(),
@@ -48,7 +48,7 @@ pub(crate) fn probe(probe: &Probe) -> String {
     }
 }
 
-/// As the file says it: `50%`, `33.3%`.
+/// Formats it as the file does: `50%`, `33.3%`.
 fn thousandths(n: u32) -> String {
     Share(n * 100).to_string()
 }

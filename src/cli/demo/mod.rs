@@ -1,16 +1,19 @@
-//! `cutover demo`: two origins, a file, the proxy, traffic, a live view. Nothing else is needed.
+//! `cutover demo`: shows live traffic moving between two versions, without any setup.
 //!
-//! The proxy is this program again, as a child with `run -c FILE`: exactly what somebody would start by hand.
+//! The proxy is a child process running `cutover run -c FILE`, exactly as a user would start it. The origins, the clients
+//! and the display run in this process, on one thread.
 //!
-//! * [`origin`]: blue and green. [`port`]: where the proxy listens. [`stage`]: the file, the child, the directory that goes
-//!   away.
-//! * [`traffic`]: the users. [`tally`]: what they saw. [`view`]: how it is shown. [`story`]: the fixed one of `--for`.
+//! * [`origin`] serves the versions blue and green; [`demo_proxy`] owns the configuration file and the child process;
+//!   [`port`] reserves the proxy's port.
+//! * [`traffic`] sends requests, [`tally`] counts the responses, and [`view`] shows them.
+//! * [`script`] plays the shifts of `--for`; without it the user edits the file. [`name`] is how this program is called in
+//!   the commands that the view prints.
 
+mod demo_proxy;
 mod name;
 mod origin;
 mod port;
-mod stage;
-mod story;
+mod script;
 mod tally;
 mod traffic;
 mod view;
@@ -22,59 +25,69 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::Instant;
 
-use super::fault::CommandError;
+use super::error::CommandError;
 use super::{CommandResult, block_on};
-use stage::DemoProxy;
+use demo_proxy::DemoProxy;
 use tally::Tally;
 use view::DemoView;
 
-/// The versions, in the order of the file, with the time that each takes for an answer.
+/// The versions, in the order of the configuration file, with the latency of each origin.
 const VERSIONS: [(&str, Duration); 2] = [
     ("blue", Duration::from_millis(4)),
     ("green", Duration::from_millis(2)),
 ];
 
-/// Watch live traffic move between two versions.
+/// Runs the demo.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 no request failed, 1 some did or the demo could not run.")]
-pub(super) struct Demo {
-    /// Tell a fixed story in this time (blue, 5 %, 50 %, green, back) and end
-    #[arg(long = "for", value_name = "TIME", value_parser = story_time)]
-    story: Option<Duration>,
-    /// Port of the proxy on 127.0.0.1 [default: 8080, or a free one]
+#[command(
+    after_help = "Exit codes:\n  0  no request failed\n  1  a request failed, or the demo could not run"
+)]
+pub(super) struct DemoArgs {
+    /// Play a script of this length (blue, 5%, 50%, green, back to blue), from 5s to 1h, and exit
+    #[arg(long = "for", value_name = "TIME", value_parser = script_time)]
+    length: Option<Duration>,
+    /// Port of the proxy on 127.0.0.1 [default: 8080, or a free one if that is taken]
     #[arg(long)]
     port: Option<u16>,
 }
 
-fn story_time(text: &str) -> Result<Duration, String> {
-    let time = super::time(text)?;
-    match time {
-        time if time < Duration::from_secs(5) => Err("the story takes 5s at least".to_owned()),
-        time if time > Duration::from_secs(3600) => Err("the story takes 1h at most".to_owned()),
-        time => Ok(time),
+/// Parses the length of the script.
+fn script_time(text: &str) -> Result<Duration, String> {
+    const RANGE: &str = "the demo takes from 5s to 1h";
+    let within =
+        |time: &Duration| (Duration::from_secs(5)..=Duration::from_secs(3600)).contains(time);
+    match super::time(text) {
+        Ok(time) if within(&time) => Ok(time),
+        Ok(_) => Err(RANGE.to_owned()),
+        // The suggestion for a number without a unit may be out of range itself.
+        Err(error) => match super::time(&format!("{text}s")) {
+            Ok(time) if !within(&time) => Err(format!("{error} {RANGE}")),
+            _ => Err(error),
+        },
     }
 }
 
-impl Demo {
+impl DemoArgs {
     pub(super) fn run(&self) -> CommandResult {
-        block_on(self.play())?
+        block_on(self.demo())?
     }
 
-    async fn play(&self) -> CommandResult {
+    async fn demo(&self) -> CommandResult {
         let mut origins = Vec::new();
         for (name, latency) in VERSIONS {
             origins.push((name, origin::start(name, latency).await?));
         }
-        let mut stage = DemoProxy::set(&origins, self.port)?;
+        let mut proxy = DemoProxy::start(&origins, self.port)?;
         let tally = Rc::new(RefCell::new(Tally::new(VERSIONS.map(|(name, _)| name))));
-        let mut view = DemoView::new(&stage, tally.clone());
+        let mut view = DemoView::new(&proxy, tally.clone());
         let mut interrupted = std::pin::pin!(interrupted());
         let ended = tokio::select! {
-            ended = self.act(&mut stage, &tally, &mut view) => ended,
+            ended = self.run_until_ended(&mut proxy, &tally, &mut view) => ended,
             () = &mut interrupted => Ok(()),
         };
         view.close();
-        let stopped = stage.strike().await;
+        // The proxy is stopped even if the demo has failed, and the first error is reported.
+        let stopped = proxy.shutdown().await;
         ended?;
         stopped?;
         let tally = tally.borrow();
@@ -83,30 +96,31 @@ impl Demo {
         Ok(u8::from(tally.failures() > 0))
     }
 
-    async fn act(
+    /// Runs the traffic and the view until the script ends or the proxy fails.
+    async fn run_until_ended(
         &self,
-        stage: &mut DemoProxy,
+        proxy: &mut DemoProxy,
         tally: &Rc<RefCell<Tally>>,
         view: &mut DemoView,
     ) -> Result<(), CommandError> {
-        stage.ready().await?;
+        proxy.ready().await?;
         let begun = Instant::now();
-        let _users = traffic::start(stage.address, tally.clone());
-        view.open(stage);
-        let story = async {
-            match self.story {
-                Some(time) => story::tell(stage, tally, view.voice(), time).await,
+        let _clients = traffic::start(proxy.address, tally.clone());
+        view.open(proxy);
+        let script = async {
+            match self.length {
+                Some(length) => script::play(proxy, tally, view.messages(), length).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            told = story => told,
-            failed = view.live(stage, begun) => failed,
+            ended = script => ended,
+            failed = view.live(proxy, begun) => failed,
         }
     }
 }
 
-/// SIGINT or SIGTERM.
+/// Completes on SIGINT or SIGTERM.
 async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     let terminated = async {
@@ -118,5 +132,25 @@ async fn interrupted() {
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         () = terminated => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suggested_length_that_is_out_of_range_comes_with_the_range() {
+        assert_eq!(script_time("5s"), Ok(Duration::from_secs(5)));
+        for wrong in ["4s", "61m"] {
+            let error = script_time(wrong).unwrap_err();
+            assert_eq!(error, "the demo takes from 5s to 1h");
+        }
+        let error = script_time("2").unwrap_err();
+        assert!(
+            error.ends_with("`2s`? the demo takes from 5s to 1h"),
+            "{error}"
+        );
+        assert!(script_time("10").unwrap_err().ends_with("`10s`?"));
     }
 }

@@ -1,12 +1,13 @@
-//! How the user calls this program: what a printed command must begin with to work when it is pasted.
+//! How the user calls this program, so that printed commands work when they are pasted into a shell.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// The name of the program on `PATH`.
+/// The name that is looked up in `PATH`.
 const NAME: &str = "cutover";
 
-/// `cutover` where that is this program, else the path it was started with, quoted for a shell.
+/// The word that calls this program, quoted for a shell: `cutover` if a shell finds this program under that name, else the
+/// path it was started with, else its absolute path.
 pub(super) fn program() -> String {
     let typed = std::env::args_os().next().unwrap_or_default();
     let this = std::env::current_exe().unwrap_or_default();
@@ -19,7 +20,7 @@ fn program_by(typed: &OsStr, this: &Path, path: &OsStr) -> PathBuf {
         let real = candidate.canonicalize();
         real.is_ok_and(|real| this.canonicalize().is_ok_and(|this| this == real))
     };
-    // A shell takes the first that it finds.
+    // A shell runs the first match in PATH, even if a later one is this program.
     let found = std::env::split_paths(path).map(|dir| dir.join(NAME));
     if found
         .into_iter()
@@ -28,7 +29,7 @@ fn program_by(typed: &OsStr, this: &Path, path: &OsStr) -> PathBuf {
     {
         return NAME.into();
     }
-    // As typed it is shorter, and works in the same directory. Without a slash it was found on PATH, under another name.
+    // The path as typed is shorter, and works in the same directory. A name without a slash was looked up in PATH.
     let typed = Path::new(typed);
     if typed.as_os_str().as_encoded_bytes().contains(&b'/') && same(typed) {
         return typed.to_owned();
@@ -36,7 +37,7 @@ fn program_by(typed: &OsStr, this: &Path, path: &OsStr) -> PathBuf {
     this.to_owned()
 }
 
-/// For a POSIX shell.
+/// Quotes a word for a POSIX shell, where that is needed.
 pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:=@%,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

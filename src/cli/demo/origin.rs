@@ -1,4 +1,5 @@
-//! A version of the shop: one answer, after a given time, that says who gave it.
+//! The origin server of a version: answers every request after a fixed latency, with the name of the version in the body
+//! and in the field `x-version`.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,17 +12,22 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-use crate::cli::fault::CommandError;
+use crate::cli::error::CommandError;
 
-/// Starts one on a free port of 127.0.0.1. It lives as long as the runtime.
+/// Starts an origin on a free port of 127.0.0.1 and returns its address. It runs until the runtime is dropped.
+///
+/// # Errors
+/// No port can be bound.
 pub(super) async fn start(
     name: &'static str,
     latency: Duration,
 ) -> Result<SocketAddr, CommandError> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
-    let listener = listener.map_err(|e| CommandError::new(format!("{name} can't listen: {e}")))?;
+    let listener = listener
+        .map_err(|e| CommandError::new(format!("can't start the origin of {name}: {e}")))?;
     let address = listener.local_addr();
-    let address = address.map_err(|e| CommandError::new(format!("{name} has no address: {e}")))?;
+    let address =
+        address.map_err(|e| CommandError::new(format!("can't start the origin of {name}: {e}")))?;
     tokio::task::spawn_local(async move {
         loop {
             match listener.accept().await {
@@ -45,7 +51,7 @@ async fn serve(stream: tokio::net::TcpStream, name: &'static str, latency: Durat
         headers.insert("x-version", HeaderValue::from_static(name));
         Ok::<_, Infallible>(answer)
     });
-    // A connection that breaks is the proxy's to notice.
+    // Connection errors show up at the proxy, which is what the demo watches.
     let _ = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;

@@ -1,22 +1,22 @@
-//! The port of the demo's proxy, reserved against other demos.
+//! Reserves the port of the demo's proxy against other demos on the same machine.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 
-use crate::cli::fault::CommandError;
+use crate::cli::error::CommandError;
 
 /// The port that is tried first.
 const FIRST: u16 = 8080;
-/// Ports of the kernel's choice that are tried.
+/// How many ports chosen by the kernel are tried after it.
 const TRIES: usize = 16;
 
-/// An address on which nobody listens. Other demos keep off as long as this lives.
+/// A free address that no other demo uses while this value lives.
 ///
-/// The proxy binds the address itself, later and with `SO_REUSEPORT`, so that two demos that found the same port free would
-/// share its connections. An abstract Unix socket named after the port is what they see of each other: binding it is atomic,
-/// it belongs to a network namespace as ports do, and it goes with its process.
+/// The proxy binds the address itself, later and with `SO_REUSEPORT`, so two demos that found the same port free would share
+/// its connections. Each demo therefore claims its port by an abstract Unix socket named after it: binding one is atomic,
+/// abstract names are scoped to the network namespace as ports are, and the kernel releases them when the process dies.
 #[derive(Debug)]
 pub(super) struct Reserved {
     pub(super) address: SocketAddr,
@@ -24,10 +24,10 @@ pub(super) struct Reserved {
 }
 
 impl Reserved {
-    /// `port`, or else the first that is free: 8080, then any.
+    /// Reserves `port`, or the first free one of 8080 and ports chosen by the kernel. Port 0 means any port.
     ///
     /// # Errors
-    /// The port is in use, or none can be had.
+    /// The port is in use, or no free port was found.
     pub(super) fn new(port: Option<u16>) -> Result<Self, CommandError> {
         let cannot =
             |at: &str, e: io::Error| CommandError::new(format!("can't listen at {at}: {e}"));
@@ -45,11 +45,12 @@ impl Reserved {
     }
 
     fn at(port: u16) -> io::Result<Self> {
-        // Bound without sharing, to see that it is free.
+        // A bind without SO_REUSEPORT fails if anything listens there.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?.local_addr()?;
         let name = format!("cutover-demo-{}", address.port());
         let claim = UnixListener::bind_addr(&UnixAddr::from_abstract_name(name)?)?;
-        // The demo that had claimed it may have ended in between, with a proxy that still listens: bound once more, behind the claim.
+        // Another demo may have released its claim between the two calls while its proxy still listens. Bind once more, now
+        // that the claim is ours.
         drop(TcpListener::bind(address)?);
         Ok(Self {
             address,
@@ -78,7 +79,7 @@ mod tests {
         assert!(error.message.contains("in use"), "{error:?}");
         drop(first);
         assert_eq!(Reserved::new(Some(port)).unwrap().address.port(), port);
-        // All of these look at once.
+        // Many demos look for a port at the same time.
         let barrier = std::sync::Barrier::new(8);
         let ports: std::collections::HashSet<u16> = std::thread::scope(|scope| {
             let one = || {
@@ -86,7 +87,7 @@ mod tests {
                 Reserved::new(None).unwrap()
             };
             let all: Vec<_> = (0..8).map(|_| scope.spawn(one)).collect();
-            // Held until all have one.
+            // All reservations are held until every thread has one.
             let all: Vec<Reserved> = all.into_iter().map(|t| t.join().unwrap()).collect();
             all.iter().map(|reserved| reserved.address.port()).collect()
         });

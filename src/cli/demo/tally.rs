@@ -1,40 +1,41 @@
-//! What the users saw: everything since the start, and the last ten seconds by version.
+//! Counts the responses that the clients got: totals since the start, and each response of the last ten seconds.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The span of "now".
+/// How long single responses are kept.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// One answer, or the lack of one.
+/// The outcome of one request.
 #[derive(Clone, Copy, Debug)]
-struct DemoAnswer {
+struct Outcome {
     at: Instant,
+    /// Index of the version that answered; `None` for a failure.
     version: Option<usize>,
     took: Duration,
 }
 
-/// Figures of one version over the last seconds.
+/// Figures of one version over a short time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Figures {
-    /// Of all answers, in [0,1].
+    /// Share of all requests, in [0,1].
     pub share: f64,
-    /// Answers a second.
+    /// Requests per second.
     pub rate: f64,
-    /// Median.
+    /// Median latency.
     pub p50: Duration,
-    /// 99th percentile.
+    /// 99th percentile of the latency.
     pub p99: Duration,
 }
 
-/// Counts of requests.
+/// Counts and latencies of the demo's requests.
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
     names: [&'static str; 2],
     begun: Instant,
-    recent: VecDeque<DemoAnswer>,
+    recent: VecDeque<Outcome>,
     answered: [u64; 2],
     failed: u64,
     first_failure: Option<String>,
@@ -54,33 +55,36 @@ impl Tally {
         }
     }
 
-    /// A whole answer with status 200 from this version.
+    /// Counts a complete response with status 200 from this version.
     pub(super) fn answered(&mut self, version: &str, took: Duration) {
         match self.names.iter().position(|name| *name == version) {
             Some(version) => {
                 self.answered[version] += 1;
-                self.see(Some(version), took);
+                self.record(Some(version), took);
             }
-            None => self.failed(&format!("an answer of version {version:?}"), took),
+            None => self.failed(
+                &format!("a response from unknown version {version:?}"),
+                took,
+            ),
         }
     }
 
-    /// Anything else.
+    /// Counts a failed request.
     pub(super) fn failed(&mut self, why: &str, took: Duration) {
         self.failed += 1;
         self.first_failure.get_or_insert_with(|| why.to_owned());
-        self.see(None, took);
+        self.record(None, took);
     }
 
-    fn see(&mut self, version: Option<usize>, took: Duration) {
+    fn record(&mut self, version: Option<usize>, took: Duration) {
         let at = Instant::now();
-        self.recent.push_back(DemoAnswer { at, version, took });
+        self.recent.push_back(Outcome { at, version, took });
         while self.recent.front().is_some_and(|s| at - s.at > WINDOW) {
             self.recent.pop_front();
         }
     }
 
-    /// An edit was live after this time.
+    /// Notes the time that an edit took to be live.
     pub(super) fn adopted(&mut self, after: Duration) {
         self.adoptions.push(after);
     }
@@ -100,20 +104,21 @@ impl Tally {
         self.answered
     }
 
-    /// How one version did over the last `span` (ten seconds at most).
+    /// The figures of one version over the last `span`, at most ten seconds.
     pub(super) fn figures(&self, version: usize, span: Duration) -> Figures {
         let now = Instant::now();
         let span = span.min(WINDOW).min(now - self.begun);
         let recent = self.recent.iter().filter(|s| now - s.at <= span);
         let (mut all, mut times) = (0_u32, Vec::new());
-        for seen in recent {
+        for outcome in recent {
             all += 1;
-            if seen.version == Some(version) {
-                times.push(seen.took);
+            if outcome.version == Some(version) {
+                times.push(outcome.took);
             }
         }
         times.sort_unstable();
         let count = times.len();
+        // Nearest-rank percentile: the smallest value with at least this ratio of all values at or below it.
         let at = |ratio: f64| {
             let rank = (ratio * count as f64).ceil() as usize;
             times.get(rank.max(1) - 1).copied().unwrap_or_default()
@@ -126,26 +131,26 @@ impl Tally {
         }
     }
 
-    /// The last word.
+    /// The summary that is printed at the end.
     pub(super) fn summary(&self) -> String {
         let [(blue, b), (green, g)] = [0, 1].map(|v| (self.names[v], self.answered[v]));
         let mut text = format!(
-            "{} requests, {} failed; {blue} answered {b}, {green} {g}",
+            "{} requests, {} failed\n  {blue} answered {b}, {green} answered {g}",
             self.requests(),
             self.failed
         );
         if let Some(why) = &self.first_failure {
-            text += &format!("\nthe first failure: {why}");
+            text += &format!("\n  first failure: {why}");
         }
         if !self.adoptions.is_empty() {
             let times: Vec<_> = self.adoptions.iter().map(|t| shown(*t)).collect();
-            text += &format!("\nthe edits were live after {}", times.join(", "));
+            text += &format!("\n  edits live after {}", times.join(", "));
         }
         text
     }
 }
 
-/// A time as a person reads it: `2.4 ms`, `35 ms`.
+/// Formats a latency in milliseconds: `2.4 ms`, `35 ms`.
 pub(super) fn shown(time: Duration) -> String {
     let ms = time.as_secs_f64() * 1000.0;
     match ms {

@@ -1,4 +1,4 @@
-//! The users: eight kept-alive connections, together about 200 requests a second.
+//! The clients: eight keep-alive connections that send about 200 requests per second in total.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -16,37 +16,37 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::tally::Tally;
 
-/// Connections.
-const USERS: u32 = 8;
+/// Number of connections.
+const CLIENTS: u32 = 8;
 
-/// Time between two requests of one user: 25 requests a second.
-const PAUSE: Duration = Duration::from_millis(40);
+/// Interval between two requests of one client: 25 requests per second.
+const INTERVAL: Duration = Duration::from_millis(40);
 
-/// A request that takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A request that takes longer counts as failed.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 type Sender = SendRequest<Empty<Bytes>>;
 
-/// Starts the users; they stop when the result is dropped.
+/// Starts the clients. They stop when the returned set is dropped.
 pub(super) fn start(proxy: SocketAddr, tally: Rc<RefCell<Tally>>) -> JoinSet<()> {
-    let mut users = JoinSet::new();
-    for number in 0..USERS {
-        users.spawn_local(user(proxy, PAUSE / USERS * number, tally.clone()));
+    let mut clients = JoinSet::new();
+    for number in 0..CLIENTS {
+        clients.spawn_local(client(proxy, INTERVAL / CLIENTS * number, tally.clone()));
     }
-    users
+    clients
 }
 
-async fn user(proxy: SocketAddr, offset: Duration, tally: Rc<RefCell<Tally>>) {
-    let mut ticks = interval_at(Instant::now() + offset, PAUSE);
+async fn client(proxy: SocketAddr, offset: Duration, tally: Rc<RefCell<Tally>>) {
+    let mut ticks = interval_at(Instant::now() + offset, INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut connection = None;
     loop {
         ticks.tick().await;
         let begun = Instant::now();
-        let asked = timeout(PATIENCE, ask(proxy, &mut connection)).await;
+        let sent = timeout(TIMEOUT, send(proxy, &mut connection)).await;
         let took = begun.elapsed();
         let mut tally = tally.borrow_mut();
-        match asked {
+        match sent {
             Ok(Ok(version)) => tally.answered(&version, took),
             Ok(Err(why)) => {
                 connection = None;
@@ -54,16 +54,16 @@ async fn user(proxy: SocketAddr, offset: Duration, tally: Rc<RefCell<Tally>>) {
             }
             Err(_) => {
                 connection = None;
-                tally.failed(&format!("no answer within {PATIENCE:?}"), took);
+                tally.failed(&format!("no answer within {TIMEOUT:?}"), took);
             }
         }
     }
 }
 
-/// One request: the version that answered it.
-async fn ask(proxy: SocketAddr, connection: &mut Option<Sender>) -> Result<String, String> {
+/// Sends one request and returns the name of the version that answered it.
+async fn send(proxy: SocketAddr, connection: &mut Option<Sender>) -> Result<String, String> {
     let mut sender = match connection.take() {
-        // The proxy may have closed it while it was idle: that is its right, and costs no request.
+        // The proxy may close an idle connection at any time; that is not a failure.
         Some(sender) if !sender.is_closed() => sender,
         _ => open(proxy).await.map_err(|e| format!("connect: {e}"))?,
     };
@@ -81,7 +81,7 @@ async fn ask(proxy: SocketAddr, connection: &mut Option<Sender>) -> Result<Strin
     let version = head.headers.get("x-version");
     let version = version.and_then(|v| v.to_str().ok()).unwrap_or_default();
     if body.to_bytes() != format!("hello from {version}\n") {
-        return Err("an answer that is not whole".to_owned());
+        return Err("an unexpected body".to_owned());
     }
     *connection = Some(sender);
     Ok(version.to_owned())
@@ -92,7 +92,7 @@ async fn open(proxy: SocketAddr) -> Result<Sender, Box<dyn std::error::Error>> {
     stream.set_nodelay(true)?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;
     tokio::task::spawn_local(async move {
-        // What goes wrong is seen by the request that it happens to.
+        // An error of the connection also fails the request in flight, which counts it.
         let _ = connection.await;
     });
     Ok(sender)

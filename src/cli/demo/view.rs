@@ -1,6 +1,9 @@
-//! How the demo looks: a few lines that are redrawn, or without a terminal a plain line a second.
+//! The display of the demo: a block of lines that is redrawn in place, or a plain line per second if stdout is not a terminal.
+//!
+//! Lines are cut or broken to the width of the terminal, except commands and paths to be copied: those get shell
+//! continuations, or are left to the terminal to wrap, so that they still work when they are pasted.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::rc::Rc;
@@ -8,123 +11,132 @@ use std::time::Duration;
 
 use tokio::time::{Instant, interval};
 
+use super::demo_proxy::{DemoProxy, SERVICE};
 use super::name::{program, quoted};
-use super::stage::{DemoProxy, SERVICE};
 use super::tally::{Figures, Tally, shown};
-use crate::cli::fault::CommandError;
+use crate::cli::error::CommandError;
 
 /// Longest bar, in characters.
 const BAR: usize = 30;
 
-/// Columns where the terminal doesn't say.
+/// Width in columns if the terminal does not report it.
 const COLUMNS: usize = 80;
 
-/// What is shown is of this time: short, so that an edit is seen at once.
+/// The time over which figures are computed: short, so that an edit shows at once.
 const NOW: Duration = Duration::from_secs(1);
 
-/// The view.
+/// The display. It reads the tally and prints to stdout.
 pub(super) struct DemoView {
     tally: Rc<RefCell<Tally>>,
-    voice: Voice,
-    screen: bool,
+    messages: Messages,
+    is_terminal: bool,
     names: [&'static str; 2],
     url: String,
     file: String,
+    /// Lines of the block that is on the screen now.
+    drawn: Cell<usize>,
 }
 
-/// Whoever has something to say beside the view.
+/// Lines to print above the block at its next redraw. Clones share one queue.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Voice {
-    said: Rc<RefCell<Vec<String>>>,
+pub(super) struct Messages {
+    queue: Rc<RefCell<Vec<String>>>,
 }
 
-impl Voice {
-    /// Prints a line that stays, at the next redraw.
-    pub(super) fn say(&self, line: &str) {
-        self.said.borrow_mut().push(line.to_owned());
+impl Messages {
+    /// Queues a line.
+    pub(super) fn push(&self, line: &str) {
+        self.queue.borrow_mut().push(line.to_owned());
     }
 }
 
 impl DemoView {
-    /// Of what happens on this stage.
-    pub(super) fn new(stage: &DemoProxy, tally: Rc<RefCell<Tally>>) -> Self {
+    /// Creates the display. Nothing is printed yet.
+    pub(super) fn new(proxy: &DemoProxy, tally: Rc<RefCell<Tally>>) -> Self {
         Self {
             tally,
-            voice: Voice::default(),
-            screen: std::io::stdout().is_terminal(),
+            messages: Messages::default(),
+            is_terminal: std::io::stdout().is_terminal(),
             names: super::VERSIONS.map(|(name, _)| name),
-            url: format!("http://{}/", stage.address),
-            file: stage.file.display().to_string(),
+            url: format!("http://{}/", proxy.address),
+            file: proxy.file.display().to_string(),
+            drawn: Cell::new(0),
         }
     }
 
-    /// For the story.
-    pub(super) fn voice(&self) -> Voice {
-        self.voice.clone()
+    /// The queue of lines to print.
+    pub(super) fn messages(&self) -> Messages {
+        self.messages.clone()
     }
 
-    /// Says once what there is to do.
-    pub(super) fn open(&self, stage: &DemoProxy) {
-        let (number, mut line) = stage.line().unwrap_or_default();
-        if self.screen {
-            line = cut(&line, columns().saturating_sub(10));
-        }
+    /// Prints what the user can do.
+    pub(super) fn open(&self, proxy: &DemoProxy) {
+        let columns = self.is_terminal.then(columns);
+        let (number, line) = proxy.split_line().unwrap_or_default();
         let Self { url, file, .. } = self;
-        let (program, quoted) = (program(), quoted(file));
+        let title = self.folded(&format!("cutover demo: blue and green behind {url}"));
+        let line = columns.map_or(line.clone(), |columns| shortened(&line, columns - 8));
+        let shift = format!("shift {SERVICE} green=5%");
+        let words = [program(), shift, format!("-c {}", quoted(file))];
+        let command = command(&words, columns.map(|columns| columns - 8));
         print(&format!(
-            "cutover demo: blue and green behind {url}\n  edit  {file}:{number}\n          {line}\n  or    {program} shift {SERVICE} green=5% -c {quoted}\n  ask   curl -i {url}\n"
+            "{title}\n  edit  {file}:{number}\n        {line}\n  or    {command}\n  try   curl -i {url}\n"
         ));
     }
 
-    /// Shows what happens, until something goes wrong with the proxy.
-    pub(super) async fn live(&self, stage: &DemoProxy, begun: Instant) -> Result<(), CommandError> {
-        let period = if self.screen { 250 } else { 1000 };
+    /// Redraws the display until the proxy fails.
+    pub(super) async fn live(&self, proxy: &DemoProxy, begun: Instant) -> Result<(), CommandError> {
+        let period = if self.is_terminal { 250 } else { 1000 };
         let mut ticks = interval(Duration::from_millis(period));
-        let mut drawn = 0;
         loop {
             ticks.tick().await;
-            let status = stage.proxy.status().await?;
-            let refused = status
+            let status = proxy.admin.status().await?;
+            let rejected = status
                 .config
                 .error
                 .as_deref()
                 .and_then(|e| e.lines().next());
-            let mut text = String::new();
-            if drawn > 0 {
-                // Back to the first line of the block, and clear what follows.
-                let _ = write!(text, "\x1b[{drawn}A\r\x1b[J");
-            }
-            for line in self.voice.said.borrow_mut().drain(..) {
-                let _ = writeln!(text, "{}", self.folded(&line));
-            }
-            if self.screen {
-                let block = self.block(stage, begun, refused);
-                drawn = block.lines().count();
-                // Without wrapping, so that a narrow terminal has as many lines as were counted.
+            let mut text = self.erase_and_print_messages();
+            if self.is_terminal {
+                let block = self.block(proxy, begun, rejected);
+                self.drawn.set(block.lines().count());
+                // Auto-wrap is off while the block is drawn, so that it takes exactly as many rows as it has lines.
                 let _ = write!(text, "\x1b[?7l{block}\x1b[?7h");
             } else {
-                text += &self.plain(begun, refused);
+                text += &self.plain(begun, rejected);
             }
             print(&text);
         }
     }
 
-    /// Says what is left to say.
+    /// Removes the block from the screen and prints the remaining messages.
     pub(super) fn close(&self) {
-        for line in self.voice.said.borrow_mut().drain(..) {
-            print(&format!("{}\n", self.folded(&line)));
-        }
+        print(&self.erase_and_print_messages());
     }
 
-    /// As a terminal shows it, else in one line.
+    /// The text that erases the block and prints the queued messages in its place.
+    fn erase_and_print_messages(&self) -> String {
+        let mut text = String::new();
+        let drawn = self.drawn.take();
+        if drawn > 0 {
+            // CUU to the first line of the block, then ED to clear everything from there.
+            let _ = write!(text, "\x1b[{drawn}A\r\x1b[J");
+        }
+        for line in self.messages.queue.borrow_mut().drain(..) {
+            let _ = writeln!(text, "{}", self.folded(&line));
+        }
+        text
+    }
+
+    /// The line broken to the width of the terminal, or unchanged without one.
     fn folded(&self, line: &str) -> String {
-        match self.screen {
+        match self.is_terminal {
             true => fold(line, columns()),
             false => line.to_owned(),
         }
     }
 
-    fn plain(&self, begun: Instant, refused: Option<&str>) -> String {
+    fn plain(&self, begun: Instant, rejected: Option<&str>) -> String {
         let tally = self.tally.borrow();
         let mut text = format!("{:>4.0}s", begun.elapsed().as_secs_f64());
         for (version, name) in self.names.iter().enumerate() {
@@ -140,16 +152,16 @@ impl DemoView {
             tally.requests(),
             tally.failures()
         );
-        if let Some(refused) = refused {
-            let _ = write!(text, "  refused: {refused}");
+        if let Some(rejected) = rejected {
+            let _ = write!(text, "  rejected: {rejected}");
         }
         text + "\n"
     }
 
-    fn block(&self, stage: &DemoProxy, begun: Instant, refused: Option<&str>) -> String {
+    fn block(&self, proxy: &DemoProxy, begun: Instant, rejected: Option<&str>) -> String {
         let tally = self.tally.borrow();
         let columns = columns();
-        let shape = Shape::of(columns);
+        let layout = Layout::of(columns);
         let mut text = format!(
             "\n  {:.0} s   {} requests, {} failed\n\n",
             begun.elapsed().as_secs_f64(),
@@ -159,47 +171,47 @@ impl DemoView {
         for (version, name) in self.names.iter().enumerate() {
             let figures = tally.figures(version, NOW);
             let colour = if version == 0 { 34 } else { 32 };
-            text += &shape.line(name, colour, &figures);
+            text += &layout.line(name, colour, &figures);
         }
-        if let Some((number, line)) = stage.line() {
+        if let Some((number, line)) = proxy.split_line() {
             let file = cut_front(&format!("{}:{number}", self.file), columns - 2);
-            let line = cut(&line, columns - 4);
+            let line = shortened(&line, columns - 4);
             let _ = writeln!(text, "\n  {file}\n    {line}");
         }
-        match refused {
-            Some(refused) => {
-                let refused = cut(refused, columns - 4);
+        match rejected {
+            Some(rejected) => {
+                let rejected = cut(rejected, columns - 4);
                 let _ = writeln!(
                     text,
-                    "  \x1b[31mrefused, the old one runs on:\x1b[0m\n    {refused}"
+                    "  \x1b[31mrejected, the previous one is in use:\x1b[0m\n    {rejected}"
                 );
             }
-            None => text += "  Ctrl-C ends\n",
+            None => text += "  Ctrl-C to stop\n",
         }
         text
     }
 }
 
-/// What of a version's figures has room in a line.
+/// The parts of a version's line that fit the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shape {
+struct Layout {
     bar: usize,
     p50: bool,
     p99: bool,
 }
 
-impl Shape {
-    /// Columns beside the bar, without durations.
-    const BESIDE: usize = 26;
-    /// Columns of a duration: three spaces, `p50 `, and `999.9 ms`.
+impl Layout {
+    /// Columns of the line without the bar and the durations.
+    const FIXED: usize = 26;
+    /// Columns of a duration: three spaces, `p50 ` and seven for the value.
     const DURATION: usize = 14;
-    /// A bar shorter than this says little; then durations go, the median first.
-    const SHORTEST: usize = 8;
+    /// Shortest useful bar. If it would be shorter, durations are left out, the median first.
+    const MIN_BAR: usize = 8;
 
     fn of(columns: usize) -> Self {
         let room =
-            |durations: usize| columns.saturating_sub(Self::BESIDE + durations * Self::DURATION);
-        let durations = (0..=2).rev().find(|n| room(*n) >= Self::SHORTEST);
+            |durations: usize| columns.saturating_sub(Self::FIXED + durations * Self::DURATION);
+        let durations = (0..=2).rev().find(|n| room(*n) >= Self::MIN_BAR);
         let durations = durations.unwrap_or(0);
         Self {
             bar: room(durations).clamp(1, BAR),
@@ -228,15 +240,15 @@ impl Shape {
     }
 }
 
-/// Of the terminal.
+/// The width of the terminal in columns, at least 20.
 fn columns() -> usize {
     let size = terminal_size::terminal_size_of(std::io::stdout());
     let columns = size.map_or(COLUMNS, |(width, _)| usize::from(width.0));
-    // Narrower ones cut off what is too long by themselves.
+    // A narrower terminal cuts the lines off by itself, and the arithmetic of the layout needs some width.
     columns.max(20)
 }
 
-/// The line in lines of this width, broken between words; those that follow are indented.
+/// Breaks a line between words, into lines of at most this width. Continuation lines are indented.
 fn fold(line: &str, width: usize) -> String {
     const INDENT: &str = "\n    ";
     let mut folded = String::new();
@@ -254,7 +266,35 @@ fn fold(line: &str, width: usize) -> String {
     folded
 }
 
-/// The text, or as much of it as has room, and `…`.
+/// Joins the words of a shell command. Where the line would exceed `room` columns, it continues on the next line after a
+/// backslash, below the first word of a command that is indented by eight columns.
+fn command(words: &[String], room: Option<usize>) -> String {
+    let mut command = String::new();
+    let mut column = 0;
+    for word in words {
+        let length = word.chars().count();
+        if column > 0 {
+            // Two columns are left for the ` \\` that may follow.
+            let breaks = room.is_some_and(|room| column + 1 + length + 2 > room);
+            command += if breaks { " \\\n          " } else { " " };
+            column = if breaks { 2 } else { column + 1 };
+        }
+        command += word;
+        column += length;
+    }
+    command
+}
+
+/// A line of the configuration file without its comment, if that has no room, and cut if it still has none.
+fn shortened(line: &str, room: usize) -> String {
+    let bare = line.split('#').next().unwrap_or_default().trim_end();
+    match line.chars().count() <= room {
+        true => line.to_owned(),
+        false => cut(bare, room),
+    }
+}
+
+/// Cuts a text that is longer than `room` at its end, and marks the cut with `…`.
 fn cut(text: &str, room: usize) -> String {
     if text.chars().count() <= room {
         return text.to_owned();
@@ -265,7 +305,7 @@ fn cut(text: &str, room: usize) -> String {
         .collect()
 }
 
-/// The same for what is known by its end, such as a path.
+/// Cuts a text that is longer than `room` at its beginning, such as a path, and marks the cut with `…`.
 fn cut_front(text: &str, room: usize) -> String {
     let count = text.chars().count();
     if count <= room {
@@ -277,14 +317,14 @@ fn cut_front(text: &str, room: usize) -> String {
 
 fn bar(share: f64, length: usize) -> String {
     let full = (share * length as f64).round() as usize;
-    // The smallest share is still to be seen.
+    // A small share shows as one character, not as none.
     let full = full.clamp(usize::from(share > 0.0), length);
     "█".repeat(full) + &"░".repeat(length - full)
 }
 
 fn print(text: &str) {
     let mut out = std::io::stdout().lock();
-    // Whoever closed the pipe does not want to see more.
+    // A closed pipe is ignored: nobody reads the display any more.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
@@ -302,7 +342,7 @@ mod tests {
         assert_eq!(bar(0.3, BAR).chars().count(), BAR);
     }
 
-    /// The longest line of a version's figures, without colours.
+    /// The longest possible line of a version, without colours.
     fn longest(columns: usize) -> String {
         let figures = Figures {
             share: 1.0,
@@ -310,7 +350,7 @@ mod tests {
             p50: Duration::from_micros(123_456),
             p99: Duration::from_micros(123_456),
         };
-        let line = Shape::of(columns).line("green", 32, &figures);
+        let line = Layout::of(columns).line("green", 32, &figures);
         line.replace("\x1b[32m", "").replace("\x1b[0m", "")
     }
 
@@ -323,7 +363,7 @@ mod tests {
         }
         assert!(longest(80).contains("p50") && longest(80).contains("p99"));
         assert!(longest(50).contains("p99") && longest(50).contains("9999/s"));
-        assert_eq!(Shape::of(200).bar, BAR);
+        assert_eq!(Layout::of(200).bar, BAR);
     }
 
     #[test]
@@ -335,7 +375,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_cut_at_the_end_that_matters_less() {
+    fn a_command_that_is_broken_still_works_when_pasted() {
+        let words = ["cutover", "shift shop green=5%", "-c /tmp/a"].map(str::to_owned);
+        let whole = "cutover shift shop green=5% -c /tmp/a";
+        assert_eq!(command(&words, None), whole);
+        assert_eq!(command(&words, Some(80)), whole);
+        let broken = "cutover shift shop green=5% \\\n          -c /tmp/a";
+        assert_eq!(command(&words, Some(32)), broken);
+    }
+
+    #[test]
+    fn a_comment_without_room_is_left_out() {
+        assert_eq!(shortened("split = x  # y", 14), "split = x  # y");
+        assert_eq!(shortened("split = x  # y", 13), "split = x");
+        assert_eq!(shortened("split = x  # y", 6), "split…");
+    }
+
+    #[test]
+    fn long_texts_are_cut_at_the_less_important_end() {
         assert_eq!(cut("split = x", 9), "split = x");
         assert_eq!(cut("split = x", 6), "split…");
         assert_eq!(cut_front("/tmp/cutover.toml:8", 15), "…cutover.toml:8");

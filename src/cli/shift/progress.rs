@@ -1,4 +1,8 @@
-//! What has become of an edit, by what the proxy says of itself.
+//! What has become of an edit, judged by the status of the running proxy.
+//!
+//! An edit is recognised in two ways: by the hash of the edited text, among the texts that the proxy has adopted or refused;
+//! and by the shares that the running configuration gives the service, because another writer may have saved a text that
+//! still contains the edit.
 
 use crate::admin::status::{ProxyStatus, ServiceStatus};
 use crate::config::Spec;
@@ -9,13 +13,13 @@ use crate::config::spec::Share;
 pub(super) struct Edit {
     service: String,
     goals: Vec<Goal>,
-    /// Of the text with the edit.
+    /// Hash of the edited text.
     hash: String,
     /// The generation that was published before the edit was saved.
     before: u64,
 }
 
-/// What the edited file gives one of the versions that the command named.
+/// What the edited file says about a version that the command named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Goal {
     Stable(String),
@@ -37,13 +41,14 @@ impl Goal {
         }
     }
 
-    /// The version for whose check this one waits.
+    /// The version whose health check this goal waits for, if any.
     fn awaited<'s>(&self, service: &'s ServiceStatus) -> Option<&'s str> {
         let awaits = |version: &str| service.awaiting.iter().find(|v| *v == version);
         if let Some(own) = awaits(self.version()) {
             return Some(own);
         }
-        // While a new stable version is awaited, the old split stays, lowered where the file lowers it.
+        // While the gate waits for a new stable version, the previous split stays in effect, except that shares which the file
+        // lowers are lowered at once. So only a share that rises has to wait.
         let Self::Share(version, share) = self else {
             return None;
         };
@@ -57,22 +62,22 @@ impl Goal {
 /// What has become of an edit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ShiftProgress {
-    /// In effect on every worker, since this generation or before.
+    /// In effect on every worker, which run this generation.
     Live(u64),
-    /// On every worker, but these versions wait for a check to pass.
+    /// Adopted by every worker, but not in effect until a health check of these versions passes.
     Held(Vec<String>),
     /// The proxy refused the text with the edit, for this reason.
     Refused(String),
-    /// It was on every worker, and the text that runs now doesn't have it any more.
+    /// Every worker had adopted it with this generation; the text that runs now no longer contains it.
     Past(u64),
-    /// The file runs as it is now, and it doesn't have the edit any more.
+    /// The proxy runs the current file, which no longer contains the edit.
     Overwritten,
-    /// None of these yet.
-    Awaited,
+    /// Not known to the proxy yet.
+    Pending,
 }
 
 impl Edit {
-    /// The edit of `service` that named these versions. `spec` and `hash` are of the edited text, `before` is the
+    /// Creates the edit of `service` that named these versions. `spec` and `hash` belong to the edited text, `before` is the
     /// generation that was published before it was saved.
     pub(super) fn new(
         service: &str,
@@ -98,23 +103,25 @@ impl Edit {
         }
     }
 
-    /// How far it is. `file` is the hash of the file as it is now: others may have saved since.
+    /// Judges the edit by a status. `file` is the hash of the file's current content, which may be a later text.
     pub(super) fn progress(&self, status: &ProxyStatus, file: Option<&str>) -> ShiftProgress {
         let everywhere = status.adopted >= status.generation;
         let config = &status.config;
         let runs = everywhere && config.hash == self.hash;
+        // The same text may have run before the edit, for example if the split was shifted there and back.
         let ran = config.recent.iter().find(|text| {
             let later = text.generation > self.before && text.generation <= status.adopted;
             later && text.hash == self.hash
         });
-        // What another writer made of the file may still have the edit.
+        // A later text by another writer may still contain the edit. It counts only if it is what the file says now: a
+        // different running text may be one from before the edit.
         let file_runs = everywhere && file == Some(config.hash.as_str());
         if !runs && ran.is_none() && !file_runs {
             return match &config.error {
                 Some(why) if config.refused_hash.as_ref() == Some(&self.hash) => {
                     ShiftProgress::Refused(why.clone())
                 }
-                _ => ShiftProgress::Awaited,
+                _ => ShiftProgress::Pending,
             };
         }
         let service = status.services.iter().find(|s| s.name == self.service);
@@ -148,7 +155,7 @@ mod tests {
         Edit::new("shop", &["v2"], &spec, "new".into(), 3)
     }
 
-    /// The text with this hash runs as `generation`, of which workers have adopted `adopted`; v2 is to have `share`.
+    /// A proxy that has published this text as `generation`, with `adopted` on every worker; v2 has `share`.
     fn status(hash: &str, generation: u64, adopted: u64, share: &str) -> ProxyStatus {
         let shares = |share: &str| [("v2".to_owned(), share.to_owned())].into();
         ProxyStatus {
@@ -194,8 +201,8 @@ mod tests {
     #[test]
     fn an_edit_is_live_once_every_worker_has_it() {
         let progress = |status| edit().progress(&status, Some("new"));
-        assert_eq!(progress(status("old", 3, 3, "0%")), ShiftProgress::Awaited);
-        assert_eq!(progress(status("new", 4, 3, "5%")), ShiftProgress::Awaited);
+        assert_eq!(progress(status("old", 3, 3, "0%")), ShiftProgress::Pending);
+        assert_eq!(progress(status("new", 4, 3, "5%")), ShiftProgress::Pending);
         assert_eq!(progress(status("new", 4, 4, "5%")), ShiftProgress::Live(4));
     }
 
@@ -206,9 +213,9 @@ mod tests {
             edit().progress(&runs, Some("newer")),
             ShiftProgress::Live(4)
         );
-        // The edit was made to a later text than the one that runs.
-        assert_eq!(edit().progress(&runs, Some("new")), ShiftProgress::Awaited);
-        assert_eq!(edit().progress(&runs, None), ShiftProgress::Awaited);
+        // The running text is older than the edited one.
+        assert_eq!(edit().progress(&runs, Some("new")), ShiftProgress::Pending);
+        assert_eq!(edit().progress(&runs, None), ShiftProgress::Pending);
     }
 
     #[test]
@@ -221,11 +228,11 @@ mod tests {
             edit().progress(&adopted, Some("newer")),
             ShiftProgress::Past(4)
         );
-        // The same text ran before the edit: that says nothing of the edit.
+        // The same text ran before the edit, which proves nothing.
         let before = recent(later, &[("new", 2), ("old", 3), ("newer", 5)]);
         assert_eq!(
             edit().progress(&before, Some("new")),
-            ShiftProgress::Awaited
+            ShiftProgress::Pending
         );
     }
 
@@ -260,7 +267,7 @@ mod tests {
         refused.config.refused_hash = Some("other".into());
         assert_eq!(
             edit().progress(&refused, Some("new")),
-            ShiftProgress::Awaited
+            ShiftProgress::Pending
         );
         refused.config.refused_hash = Some("new".into());
         let progress = edit().progress(&refused, Some("new"));

@@ -1,22 +1,22 @@
-//! Why a command could not do its work.
+//! The error that a command prints when it fails.
 
 use std::fmt;
 
 use anstyle::{AnsiColor, Style};
 
-/// One line, detail under it, and the exit code.
+/// A message of one line, more lines of detail, and an exit code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CommandError {
-    /// What is wrong, in one line, without a full stop.
+    /// What failed, in one line, without a full stop.
     pub message: String,
-    /// More lines: what was found, what to do.
+    /// Further lines, printed indented: what was found, what to do about it.
     pub detail: Vec<String>,
-    /// Of the process. 1 unless a command says otherwise.
+    /// Exit code of the process, 1 by default.
     pub code: u8,
 }
 
 impl CommandError {
-    /// A fault with exit code 1. Lines after the first become detail.
+    /// Creates an error with exit code 1. Lines after the first become detail.
     pub(super) fn new(message: impl Into<String>) -> Self {
         let message = message.into();
         let mut lines = message.lines().map(str::to_owned);
@@ -27,13 +27,13 @@ impl CommandError {
         }
     }
 
-    /// With one more line of detail.
+    /// Adds a line of detail.
     pub(super) fn with(mut self, line: impl Into<String>) -> Self {
         self.detail.push(line.into());
         self
     }
 
-    /// With another exit code.
+    /// Sets the exit code.
     pub(super) fn exit(mut self, code: u8) -> Self {
         self.code = code;
         self
@@ -43,7 +43,7 @@ impl CommandError {
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
-        // A diagnostic begins with a word of its own.
+        // A rendered diagnostic already starts with `error:`.
         if self.message.starts_with("error:") {
             writeln!(f, "{}", self.message)?;
         } else {

@@ -1,4 +1,4 @@
-//! Where the demo plays: a directory with the configuration file, and the proxy as a child.
+//! The proxy of the demo: a temporary directory with the configuration file, and a child process that runs it.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -14,53 +14,53 @@ use tokio::time::{Instant, sleep};
 
 use super::port::Reserved;
 use crate::admin::status::ProxyStatus;
-use crate::cli::fault::CommandError;
-use crate::cli::proxy::{Proxy, Silence};
+use crate::cli::error::CommandError;
+use crate::cli::proxy::{Proxy, ProxyError};
 use crate::cli::proxy_address::AdminAddress;
 use crate::config::paths;
 
-/// Longest time for the proxy to start, and to stop.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit for the proxy to start, and for it to stop.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Between two looks.
-const GLANCE: Duration = Duration::from_millis(5);
+/// Interval between two checks of the child while waiting for it.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The service of the demo.
+/// The name of the demo's service.
 pub(super) const SERVICE: &str = "shop";
 
-/// The directory, the file and the proxy. Dropped, it ends the proxy and removes the directory.
+/// The proxy's child process with its directory. Dropping it kills the process and removes the directory.
 #[derive(Debug)]
 pub(super) struct DemoProxy {
     directory: PathBuf,
-    /// The file to edit.
+    /// The configuration file, which the user edits.
     pub file: PathBuf,
-    /// Where the proxy listens for traffic.
+    /// The address of the proxy's listener.
     pub address: SocketAddr,
     _reserved: Reserved,
-    /// Its admin API.
-    pub proxy: Proxy,
+    /// The proxy's admin API.
+    pub admin: Proxy,
     child: Child,
 }
 
 impl DemoProxy {
-    /// Writes the file and starts the proxy.
+    /// Writes the configuration file and starts the proxy.
     ///
     /// # Errors
-    /// The port is taken, the directory can't be made, the program can't be started.
-    pub(super) fn set(
+    /// The port is in use, a file can't be written, or the program can't be started.
+    pub(super) fn start(
         origins: &[(&str, SocketAddr)],
         port: Option<u16>,
     ) -> Result<Self, CommandError> {
         let reserved = Reserved::new(port)?;
         let directory = std::env::temp_dir().join(format!("cutover-demo-{}", std::process::id()));
-        let made = Self::set_in(&directory, origins, reserved);
-        if made.is_err() {
+        let started = Self::start_in(&directory, origins, reserved);
+        if started.is_err() {
             let _ = fs::remove_dir_all(&directory);
         }
-        made
+        started
     }
 
-    fn set_in(
+    fn start_in(
         directory: &Path,
         origins: &[(&str, SocketAddr)],
         reserved: Reserved,
@@ -69,15 +69,15 @@ impl DemoProxy {
         let cannot =
             |what: &str, error: std::io::Error| CommandError::new(format!("{what}: {error}"));
         let at = directory.display();
-        // Not reused if it is there: whoever made it is not this process.
-        let made = fs::DirBuilder::new().mode(0o700).create(directory);
-        made.map_err(|e| cannot(&format!("can't make {at}"), e))?;
+        // An existing directory is an error: another user may have created it to plant files in it.
+        let created = fs::DirBuilder::new().mode(0o700).create(directory);
+        created.map_err(|e| cannot(&format!("can't create {at}"), e))?;
         let directory = directory
             .canonicalize()
             .map_err(|e| cannot(&format!("can't find {at}"), e))?;
         let file = directory.join("cutover.toml");
         let text = configuration(&directory, origins, address);
-        // Whatever the umask: a file that others may write would be refused.
+        // The mode is set in spite of the umask, because the proxy refuses a file that others can write.
         let opened = File::options()
             .write(true)
             .create_new(true)
@@ -85,24 +85,25 @@ impl DemoProxy {
             .open(&file);
         opened
             .and_then(|mut opened| opened.write_all(text.as_bytes()))
-            .map_err(|e| cannot("can't write the file", e))?;
+            .map_err(|e| cannot("can't write the configuration file", e))?;
         let log = File::create(directory.join("proxy.log"));
-        let log = log.map_err(|e| cannot("can't write the log", e))?;
+        let log = log.map_err(|e| cannot("can't create the proxy's log", e))?;
         let socket = paths::control_socket(&directory, &file)
             .map_err(|e| cannot("can't name the control socket", e))?;
-        let program = std::env::current_exe().map_err(|e| cannot("who am I", e))?;
+        let program =
+            std::env::current_exe().map_err(|e| cannot("can't find this program's path", e))?;
         let child = Command::new(program)
             .args(["run", "--with-parent", "-c"])
             .arg(&file)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
-            // Ctrl-C is for the demo, which then ends the proxy after its traffic.
+            // Ctrl-C goes to the foreground process group. The proxy must not get it: the demo stops its traffic first.
             .process_group(0)
             .spawn()
-            .map_err(|e| cannot("the proxy can't be started", e))?;
+            .map_err(|e| cannot("can't start the proxy", e))?;
         Ok(Self {
-            proxy: Proxy::at(AdminAddress::Unix(socket)),
+            admin: Proxy::at(AdminAddress::Unix(socket)),
             directory,
             file,
             address,
@@ -111,68 +112,74 @@ impl DemoProxy {
         })
     }
 
-    /// Returns once the proxy welcomes traffic.
+    /// Waits until the proxy is ready for traffic.
     ///
     /// # Errors
-    /// It ended, or took too long; with what it said.
+    /// The proxy exited or is not ready in time; the error quotes its log.
     pub(super) async fn ready(&mut self) -> Result<ProxyStatus, CommandError> {
         let begun = Instant::now();
         loop {
-            match self.proxy.status().await {
+            match self.admin.status().await {
                 Ok(status) if status.phase == "ready" => return Ok(status),
-                Ok(_) | Err(Silence::Nobody(_)) => {}
-                Err(Silence::Trouble(fault)) => return Err(fault),
+                Ok(_) | Err(ProxyError::Unreachable(_)) => {}
+                Err(ProxyError::Failed(fault)) => return Err(fault),
             }
-            self.alive()?;
-            if begun.elapsed() > PATIENCE {
-                return Err(self.quoted(CommandError::new("the proxy does not become ready")));
+            self.check_alive()?;
+            if begun.elapsed() > TIMEOUT {
+                return Err(self.with_log(CommandError::new(format!(
+                    "the proxy is not ready after {TIMEOUT:?}"
+                ))));
             }
-            sleep(GLANCE).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
+    /// Checks that the proxy is still running.
+    ///
     /// # Errors
-    /// The proxy has ended.
-    pub(super) fn alive(&mut self) -> Result<(), CommandError> {
-        match self.ended()? {
+    /// The proxy has exited.
+    fn check_alive(&mut self) -> Result<(), CommandError> {
+        match self.exit_status()? {
             None => Ok(()),
             Some(status) => {
-                Err(self.quoted(CommandError::new(format!("the proxy has ended: {status}"))))
+                Err(self.with_log(CommandError::new(format!("the proxy exited: {status}"))))
             }
         }
     }
 
-    fn ended(&mut self) -> Result<Option<ExitStatus>, CommandError> {
+    fn exit_status(&mut self) -> Result<Option<ExitStatus>, CommandError> {
         let waited = self.child.try_wait();
-        waited.map_err(|e| CommandError::new(format!("the proxy is lost: {e}")))
+        waited.map_err(|e| CommandError::new(format!("can't wait for the proxy: {e}")))
     }
 
-    /// With the last lines that the proxy logged.
-    fn quoted(&self, fault: CommandError) -> CommandError {
+    /// Adds the last lines of the proxy's log to an error.
+    fn with_log(&self, fault: CommandError) -> CommandError {
         let log = fs::read_to_string(self.directory.join("proxy.log")).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
         let last = lines[lines.len().saturating_sub(20)..].iter();
         last.fold(fault, |fault, line| fault.with(*line))
     }
 
-    /// Ends the proxy as an operator would, and removes the directory.
+    /// Stops the proxy with SIGTERM, as an operator would, and removes the directory.
     ///
     /// # Errors
-    /// It did not end by itself, or not well.
-    pub(super) async fn strike(mut self) -> Result<(), CommandError> {
+    /// The proxy does not exit in time, or not with success.
+    pub(super) async fn shutdown(mut self) -> Result<(), CommandError> {
         self.signal(Signal::TERM);
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
-            match self.ended()? {
+        while begun.elapsed() < TIMEOUT {
+            match self.exit_status()? {
                 Some(status) if status.success() => return Ok(()),
                 Some(status) => {
-                    let fault = CommandError::new(format!("the proxy did not end well: {status}"));
-                    return Err(self.quoted(fault));
+                    let fault = CommandError::new(format!("the proxy failed: {status}"));
+                    return Err(self.with_log(fault));
                 }
-                None => sleep(GLANCE).await,
+                None => sleep(POLL_INTERVAL).await,
             }
         }
-        Err(self.quoted(CommandError::new("the proxy does not stop")))
+        Err(self.with_log(CommandError::new(format!(
+            "the proxy did not stop within {TIMEOUT:?}"
+        ))))
     }
 
     fn signal(&self, signal: Signal) {
@@ -182,8 +189,8 @@ impl DemoProxy {
         }
     }
 
-    /// The line of the file that moves traffic: its number, and how it is now.
-    pub(super) fn line(&self) -> Option<(usize, String)> {
+    /// The number and the current text of the line in the file that holds the split.
+    pub(super) fn split_line(&self) -> Option<(usize, String)> {
         let text = fs::read_to_string(&self.file).ok()?;
         let found = text.lines().enumerate();
         let mut found = found.filter(|(_, line)| line.trim_start().starts_with("split"));
@@ -206,14 +213,14 @@ impl Drop for DemoProxy {
 fn configuration(directory: &Path, origins: &[(&str, SocketAddr)], address: SocketAddr) -> String {
     let state = toml::Value::from(directory.display().to_string());
     let mut text = format!(
-        r#"# The demo's configuration. Edit the marked line, save, and watch.
+        r#"# The configuration of `cutover demo`. Edit the marked line, save, and watch the traffic.
 
 listen    = "{address}"
 state_dir = {state}
 
 [service.{SERVICE}]
 stable = "blue"
-split  = {{ green = "0%" }}   # <- this line: green gets "5%", "50%", "100%"; back to "0%"
+split = {{ green = "0%" }}   # <- edit: "5%", "50%", "100%", back to "0%"
 
 [service.{SERVICE}.versions]
 "#

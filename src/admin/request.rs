@@ -1,4 +1,7 @@
-//! A request that is described, not sent.
+//! A request that is described instead of sent, for `explain`.
+//!
+//! Host and path are normalised and checked by the same functions as those of a received request, so that the explanation
+//! matches what the data path would do.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
@@ -6,16 +9,16 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::http1::{Reject, authority, path, target};
 use crate::routing::RequestView;
 
-/// A request as somebody describes it.
+/// A described request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DescribedRequest {
     pub(super) secure: bool,
     pub(super) port: u16,
     pub(super) method: String,
     pub(super) host: String,
-    /// As typed.
+    /// The path as given.
     typed_path: Vec<u8>,
-    /// Without dot segments.
+    /// The path as routed, without dot segments.
     pub(super) path: Vec<u8>,
     query: Option<Vec<u8>>,
     fields: Vec<(String, String)>,
@@ -23,11 +26,11 @@ pub(crate) struct DescribedRequest {
 }
 
 impl DescribedRequest {
-    /// From a URL (`http://host/path`, `https://…`, `host/path` or `/path`), the method (default GET), header fields
-    /// (`name: value`; `Host` counts more than the URL), the client's address (default 127.0.0.1).
+    /// Creates a request from a URL (`http://host/path`, `https://…`, `host/path` or `/path`), a method (default GET),
+    /// header fields (`name: value`; `Host` overrides the host of the URL) and a client address (default 127.0.0.1).
     ///
     /// # Errors
-    /// What of these makes no request, for the one who asked.
+    /// A message that names the invalid part.
     pub(crate) fn new(
         url: &str,
         method: Option<&str>,
@@ -46,7 +49,7 @@ impl DescribedRequest {
         for header in headers {
             let (name, value) = header
                 .split_once(':')
-                .ok_or_else(|| format!("{header:?} is no header: expected `name: value`"))?;
+                .ok_or_else(|| format!("{header:?} is not a header: expected `name: value`"))?;
             let name = name.trim().to_ascii_lowercase();
             fields.push((name, value.trim().to_owned()));
         }
@@ -54,11 +57,12 @@ impl DescribedRequest {
         let named = host_field.map_or(named, |(_, value)| value.as_str());
         if !named.is_empty() {
             authority::check(named.as_bytes())
-                .map_err(|_| format!("{named:?} is not a host, with or without a port"))?;
+                .map_err(|_| format!("{named:?} is not a host or host:port"))?;
         }
         let (host, port) = authority::split(named.as_bytes());
         let host = String::from_utf8_lossy(host).to_ascii_lowercase();
-        let refused = |reject: Reject| format!("the path is refused with 400 {}", reject.reason);
+        let refused =
+            |reject: Reject| format!("the proxy would refuse the path with 400 {}", reject.reason);
         target::check_characters(path_and_query.as_bytes()).map_err(refused)?;
         let (raw, query) = match path_and_query.split_once('?') {
             Some((path, query)) => (path, Some(query.into())),
@@ -78,12 +82,12 @@ impl DescribedRequest {
         })
     }
 
-    /// The request as a listener sees it that merges repeated slashes; `None` where that changes nothing.
+    /// The request as seen by a listener that merges repeated slashes; `None` if that makes no difference.
     pub(super) fn merged(&self) -> Option<Self> {
         let Cow::Owned(typed_path) = path::merge_slashes(&self.typed_path) else {
             return None;
         };
-        // What was refused in the path as typed would have ended it before, and fewer slashes bring no more of it.
+        // `new` has accepted this path, and merging slashes adds nothing that is refused: this never returns early.
         let path = path::normal(&typed_path).ok()?.into_owned();
         Some(Self {
             typed_path,
@@ -92,12 +96,12 @@ impl DescribedRequest {
         })
     }
 
-    /// The paths that recipients may see instead.
+    /// Other paths that recipients may read this one as, see [`path::readings`].
     pub(super) fn readings(&self) -> Vec<Vec<u8>> {
         path::readings(&self.typed_path, &self.path)
     }
 
-    /// `METHOD host path`.
+    /// The request as `METHOD host/path`.
     pub(super) fn shown(&self) -> String {
         format!("{} {}{}", self.method, self.host, self.shown_path())
     }
