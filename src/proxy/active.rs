@@ -1,4 +1,5 @@
-//! A request in flight on an endpoint, counted in and, however it ends, counted out.
+//! Counts a request as in flight on its endpoint. Dropping the guard ends it, however the exchange
+//! ends.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,16 +15,16 @@ pub(crate) struct Active<'a> {
     pub endpoint: &'a Arc<Endpoint>,
     watch: &'a TaskControl,
     streams: bool,
-    /// The room that it takes under `limits.requests`.
-    _room: ActiveGuard<'a>,
+    /// The slot under `limits.requests`.
+    _slot: ActiveGuard<'a>,
 }
 
 impl<'a> Active<'a> {
-    /// It begins, with room under `limits.requests`.
+    /// Counts a request, which has a slot under `limits.requests`.
     pub(crate) fn enter(
         endpoint: &'a Arc<Endpoint>,
         watch: &'a TaskControl,
-        room: ActiveGuard<'a>,
+        slot: ActiveGuard<'a>,
     ) -> Self {
         endpoint.load.active.fetch_add(1, Ordering::Relaxed);
         watch.set_upstream(Some(endpoint.slot));
@@ -31,11 +32,12 @@ impl<'a> Active<'a> {
             endpoint,
             watch,
             streams: false,
-            _room: room,
+            _slot: slot,
         }
     }
 
-    /// It is a tunnel, or an answer without an end in sight: drains give it the time of streams from now on.
+    /// Marks a tunnel or a response of unknown length, which a drain gives the grace period of
+    /// streams instead of requests.
     pub(crate) fn becomes_stream(&mut self) {
         self.watch.enter(TaskPhase::Stream);
         if !std::mem::replace(&mut self.streams, true) {

@@ -90,7 +90,7 @@ impl<F: Fields> RequestContext<'_, F> {
                 self.watch.enter(TaskPhase::Head);
                 pace(self.request, self.body_timeout(), self.watch)
             });
-            if let Some(wait) = rate.news(self.watch.now_ms(), upload.received(), true) {
+            if let Some(wait) = rate.update(self.watch.now_ms(), upload.received(), true) {
                 self.arm_silence(wait);
             }
             self.late(cx)

@@ -1,4 +1,6 @@
-//! A connection or an HTTP/2 stream to an endpoint: kept, opened, or waited for as long as limits and client allow.
+//! Acquires a connection or an HTTP/2 stream to an endpoint: an idle one, a new one, or one that
+//! becomes free within the limits. Every wait ends early if the client goes away, the deadline
+//! passes or the process shuts down.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -20,10 +22,11 @@ use crate::upstream::h2_open::{LeaseError, OpenLimits};
 use crate::upstream::limits::{ConnectionSlot, Limit};
 use crate::upstream::{ConnectError, Endpoint, connect};
 
-/// What a wait with a deadline of its own may take longer: the deadline's own error says more.
-const PATIENCE: Duration = Duration::from_millis(250);
+/// Added to the deadline of a wait that has its own timeout inside, so that the inner timeout, whose
+/// error is more specific, fires first.
+const DEADLINE_SLACK: Duration = Duration::from_millis(250);
 
-/// A request that counts in `queue_depth` while it waits for a connection.
+/// Counts a request in `queue_depth` until it is dropped.
 struct Queued<'a>(&'a VersionShard);
 
 impl<'a> Queued<'a> {
@@ -40,13 +43,15 @@ impl Drop for Queued<'_> {
 }
 
 impl<F: Fields> RequestContext<'_, F> {
-    /// Waits for something upstream, as long as the client does and no longer than the exchange may last. `late` is what
-    /// the wait fails with when its own time is over.
+    /// Drives `poll` until it is ready, the client goes away, or `longest` or `timeouts.total`
+    /// passes, in which case the error is `on_timeout`.
+    ///
+    /// Cancelling drops whatever `poll` borrows; a connection attempt in progress is aborted.
     async fn while_wanted<D: Downstream, T>(
         &self,
         down: &mut D,
         longest: Duration,
-        late: fn() -> ExchangeError,
+        on_timeout: fn() -> ExchangeError,
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<Result<T, ExchangeError>>,
     ) -> Result<T, ExchangeError> {
         let left = self.total_left().filter(|left| *left < longest);
@@ -70,25 +75,26 @@ impl<F: Fields> RequestContext<'_, F> {
                 false => Poll::Pending,
                 true if self.watch.is_shut() => Poll::Ready(Err(ExchangeError::Shutdown)),
                 true if half_closed => Poll::Ready(Err(ExchangeError::ClientGone(None))),
-                true => Poll::Ready(Err(late())),
+                true => Poll::Ready(Err(on_timeout())),
             }
         })
         .await
     }
 
-    /// The right to open a connection, after a wait where the version has as many as it may have.
+    /// Takes a slot under `limits.connections`, waiting if the version has none left.
     async fn slot(&self, endpoint: &Endpoint) -> Result<ConnectionSlot, ExchangeError> {
         let limits = &self.service.policies.limits;
         let slots = &endpoint.version.connections;
         let acquire =
             |wait| slots.acquire(limits.connections, limits.pending, Instant::now() + wait);
         let first_byte = self.service.timeouts.first_byte;
-        // Idle connections close within a tick for requests that wait.
+        // Workers close idle connections for waiting requests at their next tick, which is tried
+        // before a client is cut off.
         let soon = (2 * TICK).min(first_byte);
         let slot = match acquire(soon).await {
             Err(Limit::Connections) => {
-                // A response that has arrived whole, and which only its client is slow to take, holds a connection too: the
-                // slowest such download of the version gives up its own.
+                // All connections are busy. One that waits for a slow client is the cheapest to
+                // give up, on this worker or, by request, on another one.
                 let (worker, load) = (self.worker, &endpoint.version);
                 let shed = worker.downloads.shed_slowest(load, worker.watches.now_ms());
                 let _wish = (!shed).then(|| load.ask_for_room());
@@ -101,11 +107,13 @@ impl<F: Fields> RequestContext<'_, F> {
 }
 
 impl<'a, F: Fields> Tries<'a, '_, F> {
+    /// This worker's metrics of the endpoint's version.
     pub(super) fn shard(&self, endpoint: &'a Endpoint) -> &'a VersionShard {
         endpoint.metrics.shard(self.cx.worker.id)
     }
 
-    /// Opens a connection, once the version's limits have room for it. Waiting for room is the proxy's time, opening the endpoint's.
+    /// Opens a connection once the version's limits allow it. The wait for a slot is recorded as
+    /// queueing, the rest as connect time.
     pub(super) async fn connect<D: Downstream>(
         &mut self,
         endpoint: &'a Arc<Endpoint>,
@@ -117,10 +125,10 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         let _queued = Queued::enter(self.shard(endpoint));
         let asked = Instant::now();
         let mut waiting = pin!(cx.slot(endpoint));
-        let late = || ExchangeError::QueueTimeout;
-        let longest = timeouts.first_byte + PATIENCE;
+        let on_timeout = || ExchangeError::QueueTimeout;
+        let longest = timeouts.first_byte + DEADLINE_SLACK;
         let slot = cx
-            .while_wanted(down, longest, late, |task| waiting.as_mut().poll(task))
+            .while_wanted(down, longest, on_timeout, |task| waiting.as_mut().poll(task))
             .await;
         let began = Instant::now();
         self.recording.add_queued(began.duration_since(asked));
@@ -133,16 +141,17 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             };
             opened.map_err(ExchangeError::Connect)
         });
-        let late = || ExchangeError::Connect(ConnectError::Timeout);
-        let longest = limit + PATIENCE;
+        let on_timeout = || ExchangeError::Connect(ConnectError::Timeout);
+        let longest = limit + DEADLINE_SLACK;
         let opened = cx
-            .while_wanted(down, longest, late, |task| opening.as_mut().poll(task))
+            .while_wanted(down, longest, on_timeout, |task| opening.as_mut().poll(task))
             .await;
         self.recording.add_connect(began.elapsed());
         Ok((slot, opened?))
     }
 
-    /// An idle connection. For a request that can't be sent twice, one that is alive as far as the kernel knows.
+    /// Takes an idle connection. For a request that isn't idempotent, and so can't be repeated if the
+    /// connection turns out to be closed, the socket is checked for EOF first.
     pub(super) fn take_idle(&self, endpoint: &'a Endpoint) -> Option<Kept> {
         loop {
             let kept = self.cx.worker.conns.take(endpoint)?;
@@ -153,7 +162,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         }
     }
 
-    /// A stream on an HTTP/2 connection, opened if need be. The client may leave meanwhile.
+    /// Acquires a stream on an HTTP/2 connection, which is opened if necessary.
     pub(super) async fn lease<D: Downstream>(
         &mut self,
         endpoint: &'a Arc<Endpoint>,
@@ -176,10 +185,10 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             LeaseError::Connect(e) => ExchangeError::Connect(e),
             LeaseError::Limit(limit) => ExchangeError::Limit(limit),
         };
-        let late = || ExchangeError::QueueTimeout;
-        let longest = timeouts.connect + timeouts.first_byte + PATIENCE;
+        let on_timeout = || ExchangeError::QueueTimeout;
+        let longest = timeouts.connect + timeouts.first_byte + DEADLINE_SLACK;
         let leased = cx
-            .while_wanted(down, longest, late, |task| {
+            .while_wanted(down, longest, on_timeout, |task| {
                 leasing.poll(task).map_err(failed)
             })
             .await;

@@ -1,4 +1,4 @@
-//! What stays the same for a request from its head to its end.
+//! The context of a request: everything that doesn't change between its head and its end.
 
 use std::time::{Duration, Instant};
 
@@ -7,43 +7,45 @@ use super::headers::Request;
 use crate::net::TaskControl;
 use crate::snapshot::{Service, Snapshot};
 
-/// A response may pause for so long after `timeouts.total` before it counts as no longer moving.
+/// Longest pause of a response after `timeouts.total` has passed. The total never cuts a response
+/// that still makes progress.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
-/// A client that sends nothing any more has mostly left. One that half-closed its connection and waits gets an answer
-/// that comes, and goes on, without a pause longer than this.
+/// Longest pause of an exchange whose client has closed its write side. Most such clients have
+/// left; one that still reads gets a response that is prompt.
 pub(crate) const HALF_CLOSED: Duration = Duration::from_millis(500);
 
-/// A request with all that serving it needs.
+/// A request and what serving it needs.
 #[derive(Debug)]
 pub(crate) struct RequestContext<'a, F> {
     /// The worker that serves it.
     pub worker: &'a Worker,
-    /// Its task's deadline.
+    /// Deadline and shutdown signal of the task.
     pub watch: &'a TaskControl,
-    /// The snapshot that it is served by, further tries included.
+    /// The configuration snapshot, the same for all tries.
     pub snapshot: &'a Snapshot,
-    /// When its head had been read.
+    /// When the head had been read.
     pub started: Instant,
     /// The request.
     pub request: &'a Request<'a, F>,
-    /// Its service.
+    /// The service it was routed to.
     pub service: &'a Service,
 }
 
 impl<F> RequestContext<'_, F> {
-    /// Longest silence of the client inside its body.
+    /// Longest silence of the client while its body is awaited: `limits.body_timeout`.
     pub(crate) fn body_timeout(&self) -> Duration {
         self.snapshot.spec.limits.body_timeout
     }
 
-    /// What is left of `timeouts.total`, where there is one.
+    /// What is left of `timeouts.total`; `None` if it isn't set.
     pub(super) fn total_left(&self) -> Option<Duration> {
         let total = self.service.timeouts.total?;
         Some(total.saturating_sub(self.started.elapsed()))
     }
 
-    /// Arms the watch for a silence of at most `limit`, or less where `timeouts.total` ends before.
+    /// Arms the deadline for a silence of `limit`, or until `timeouts.total` passes, but not less
+    /// than [`PAUSE`].
     pub(super) fn arm_silence(&self, limit: Duration) {
         let wait = self
             .total_left()

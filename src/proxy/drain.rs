@@ -1,11 +1,12 @@
-//! When what is in flight on something that goes away has had its time. Pure: how long it has been going is an argument.
+//! Grace periods: how long in-flight work may continue after its endpoint or listener was removed
+//! from the configuration. Pure functions; the age is an argument.
 
 use std::time::Duration;
 
 use crate::config::policy::DrainPolicy;
 use crate::net::TaskPhase;
 
-/// How long work in this phase may go on after its endpoint or listener left the configuration.
+/// The grace period of a task in this phase.
 pub(crate) fn time_for(drain: &DrainPolicy, phase: TaskPhase) -> Duration {
     match phase {
         TaskPhase::Stream => drain.streams,
@@ -15,7 +16,7 @@ pub(crate) fn time_for(drain: &DrainPolicy, phase: TaskPhase) -> Duration {
     }
 }
 
-/// Whether that time is over.
+/// Whether the grace period has ended `age` after the removal.
 pub(crate) fn is_over(drain: &DrainPolicy, phase: TaskPhase, age: Duration) -> bool {
     age >= time_for(drain, phase)
 }

@@ -1,5 +1,9 @@
-//! One HTTP/1 connection as the exchange sees it: bytes in through a body decoder, bytes out through an encoder.
-//! The same on both sides; what only one side does is in [`super::h1_down`] and [`super::h1_up`].
+//! An HTTP/1 connection as a [`Source`] and a [`Sink`]: reads go through a body decoder, writes
+//! through an encoder. Shared by both sides; [`super::h1_down`] and [`super::h1_up`] add the heads.
+//!
+//! The size of reads adapts to the peer. A connection without data holds no buffer. The first read
+//! gets a small one, a body that fills it a large one; a body that fills a large one is considered
+//! fast (`ceiling` is [`HUGE`]), which also allows it to be spliced.
 
 use std::task::{Context, Poll, ready};
 
@@ -18,17 +22,17 @@ mod sink;
 
 pub(crate) use over::OverH1;
 
-/// So much must be left of a body to send it by way of a pipe: less is read at once as cheaply.
+/// Minimum of remaining body bytes for a splice; fewer are copied just as cheaply.
 const WORTH_A_PIPE: u64 = 32 * 1024;
 
-/// How a body leaves.
+/// The encoding of an outgoing body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// As it is: the length was announced, or the connection's end is the body's.
+    /// Unencoded: its length was announced, or it ends when the connection does.
     Plain,
-    /// In chunks that we frame.
+    /// Chunked, framed by us.
     Chunks,
-    /// In chunks that come framed.
+    /// Chunked, with framing that is copied from the source.
     FramedChunks,
 }
 
@@ -36,20 +40,23 @@ pub enum Encoding {
 #[derive(Debug)]
 pub struct H1 {
     stream: Stream,
-    /// Bytes on their way.
+    /// Its buffers.
     pub mem: Memory,
+    /// How many bytes of `mem.out` have been written.
     sent: usize,
     decoder: BodyDecoder,
-    lent: usize,
+    /// Length of the decoded piece at the start of the input.
+    piece_len: usize,
     chunks_in: bool,
     trailers: Option<HeaderMap>,
-    /// The next read may fill a buffer of this size.
+    /// Largest buffer that a read may get.
     ceiling: usize,
-    /// The size of the buffer that the next read gets.
+    /// The buffer size for the next read.
     wanted: usize,
     encoding: Encoding,
-    /// What is to come of an outgoing body of announced length; `u64::MAX` where none was announced.
+    /// Bytes still to be sent of a body with an announced length, else `u64::MAX`.
     body_left: u64,
+    /// Bytes still to be sent of the current chunk.
     chunk_left: usize,
     finished: bool,
     eof: bool,
@@ -57,7 +64,8 @@ pub struct H1 {
 }
 
 impl H1 {
-    /// Over a connection at a message boundary. Holds no buffers until there is something to read or write.
+    /// Wraps a connection at a message boundary. Takes no buffers until there is something to read
+    /// or write.
     #[inline]
     pub fn new(stream: Stream, buffers: Buffers) -> Self {
         Self {
@@ -69,7 +77,7 @@ impl H1 {
             },
             sent: 0,
             decoder: BodyDecoder::new(Framing::Empty, false),
-            lent: 0,
+            piece_len: 0,
             chunks_in: false,
             trailers: None,
             ceiling: LARGE,
@@ -83,24 +91,24 @@ impl H1 {
         }
     }
 
-    /// Gives the stream back; buffers go to the shelf.
+    /// Returns the stream. The buffers go back to the worker's pool.
     #[inline]
     pub fn into_stream(self) -> Stream {
         self.stream
     }
 
-    /// The stream, and what is left of the body that came in: the first bytes of the memory, as many as are lent. Only once the whole
-    /// body has arrived.
+    /// Returns the stream, the buffers, and how many bytes at the start of the input are the rest of
+    /// the body. Only valid once the whole body has been received.
     pub fn into_parts(self) -> (Stream, Memory, usize) {
-        (self.stream, self.mem, self.lent)
+        (self.stream, self.mem, self.piece_len)
     }
 
-    /// The stream and the bytes that were read ahead, for a tunnel.
+    /// The stream.
     pub fn stream(&mut self) -> &mut Stream {
         &mut self.stream
     }
 
-    /// Where output is gathered; a head is written here.
+    /// The output buffer. Heads are written here.
     pub fn out(&mut self) -> &mut Vec<u8> {
         if self.mem.out.capacity() == 0 {
             self.mem.out = self.mem.buffers.take_out();
@@ -108,63 +116,64 @@ impl H1 {
         &mut self.mem.out
     }
 
-    /// Gives buffers back that hold nothing.
+    /// Returns buffers that are empty.
     pub fn release(&mut self) {
         self.rest();
-        self.release_out();
+        self.release_empty_out();
     }
 
-    fn release_out(&mut self) {
+    fn release_empty_out(&mut self) {
         if self.mem.out.len() == self.sent && self.mem.out.capacity() > 0 {
             self.mem.buffers.give_out(std::mem::take(&mut self.mem.out));
             self.sent = 0;
         }
     }
 
-    /// Memory that it holds.
+    /// Bytes of buffers.
     #[cfg(test)]
     pub fn held(&self) -> usize {
         self.mem.input.capacity() + self.mem.out.capacity()
     }
 
-    /// So many bytes the next read of the body that comes in may take.
+    /// The largest buffer that a read of the current body may get.
     pub fn ceiling(&self) -> usize {
         self.ceiling
     }
 
-    /// While waiting for the peer no memory is held to read into.
+    /// Returns the input buffer if it is empty, before waiting for the peer.
     pub fn rest(&mut self) {
         self.wanted = SMALL;
         self.mem.buffers.release(&mut self.mem.input);
     }
 
-    /// The next body that comes in is framed so.
+    /// Starts decoding a body with this framing.
     pub fn begin_source(&mut self, framing: Framing) {
         self.decoder = BodyDecoder::new(framing, false);
-        self.lent = 0;
+        self.piece_len = 0;
         self.trailers = None;
         self.chunks_in = framing == Framing::Chunked;
-        // What came with the head says how fast the peer is.
+        // The head was followed by enough of the body to fill a large buffer: the peer is fast.
         let fast = self.mem.input.capacity() >= LARGE && self.mem.input.room().is_empty();
         self.ceiling = if fast { HUGE } else { LARGE };
     }
 
-    /// The peer is as fast as before.
+    /// Treats the peer as fast, as it was in the previous exchange.
     pub fn presume_fast(&mut self) {
         self.ceiling = HUGE;
     }
 
-    /// The next read will find so many bytes at once.
+    /// Sizes the next read for this many bytes.
     pub fn expect(&mut self, bytes: usize) {
         self.wanted = bytes.max(SMALL);
     }
 
-    /// The next read is of a head, and of no more than so many bytes.
+    /// Limits the next read to this many bytes, so that a body after the head stays in the socket,
+    /// where it can be spliced from.
     pub fn expect_head(&mut self, bytes: usize) {
         self.wanted = bytes;
     }
 
-    /// The next body that goes out is framed so; `length` where it is announced.
+    /// Starts encoding a body. `length` is the announced length, if any.
     pub fn begin_sink(&mut self, encoding: Encoding, length: Option<u64>) {
         self.encoding = encoding;
         self.body_left = length.unwrap_or(u64::MAX);
@@ -172,43 +181,44 @@ impl H1 {
         self.finished = false;
     }
 
-    /// From now on bytes pass as they are, both ways, until the peer ends.
+    /// Switches to unframed bytes in both directions, until EOF.
     pub fn open_tunnel(&mut self) {
         self.begin_source(Framing::UntilClose);
         self.begin_sink(Encoding::Plain, None);
     }
 
-    /// The incoming body is over and nothing of it is unread.
+    /// Whether the incoming body has been received and consumed.
     pub fn source_is_done(&self) -> bool {
-        self.lent == 0 && self.decoder.is_done()
+        self.piece_len == 0 && self.decoder.is_done()
     }
 
-    /// The peer will send no more.
+    /// Whether the peer has closed its write side.
     pub fn is_eof(&self) -> bool {
         self.eof
     }
 
-    /// The outgoing body was ended.
+    /// Whether the outgoing body has been ended.
     pub fn sink_is_finished(&self) -> bool {
         self.finished
     }
 
-    /// Bytes that the kernel has taken so far.
+    /// Bytes written to the kernel since the connection was wrapped.
     pub fn written(&self) -> u64 {
         self.written
     }
 
-    /// Everything queued has been handed to the kernel.
+    /// Whether the output buffer has been handed to the kernel.
     pub fn is_flushed(&self) -> bool {
         self.sent == self.mem.out.len()
     }
 
-    /// Reads once; `Ok(0)` is the end. Memory is taken when there is something to read, and none is held in vain.
+    /// Reads once into the input buffer; `Ok(0)` is EOF. A buffer is taken only once the socket is
+    /// readable, and returned if the read finds nothing after all.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
         self.poll_fill_in_turn(cx, |_| Poll::Ready(()))
     }
 
-    /// The same, when `turn` says so, which is asked when there is something to read.
+    /// Like [`Self::poll_fill`], but once the socket is readable, waits for `turn` before reading.
     pub fn poll_fill_in_turn(
         &mut self,
         cx: &mut Context<'_>,
@@ -225,12 +235,15 @@ impl H1 {
             match self.stream.poll_read_into(cx, &mut room[..most])? {
                 Poll::Ready(n) => {
                     if n == most {
-                        // There may be more than fits: the peer is fast.
+                        // The read filled the buffer, so more is probably waiting: the peer is fast.
                         self.ceiling = HUGE;
                     }
                     break n;
                 }
                 Poll::Pending => {
+                    // Reading a plain socket doesn't register the waker, so the loop asks for
+                    // readiness again, which does. TLS (whatever wants a flush) has read part of a
+                    // record and has registered it.
                     self.mem.buffers.release(&mut self.mem.input);
                     if self.stream.wants_flush() {
                         return Poll::Pending;
@@ -243,7 +256,7 @@ impl H1 {
         Poll::Ready(Ok(n))
     }
 
-    /// Memory for the next read; how many bytes of it are to be filled at most.
+    /// Makes room for the next read, and returns how many bytes it may fill.
     fn equip(&mut self) -> usize {
         let Memory { buffers, input, .. } = &mut self.mem;
         if input.is_empty() {
@@ -264,7 +277,7 @@ impl H1 {
         input.room().len()
     }
 
-    /// A body that flows faster than a small buffer holds gets a large one, and a huge one while both peers keep up.
+    /// Sizes the next read for the rest of the body, up to the ceiling.
     fn grow_for_flow(&mut self) {
         let left = self.decoder.remaining().unwrap_or(u64::MAX);
         self.wanted = left.clamp(SMALL as u64, self.ceiling as u64) as usize;
@@ -274,11 +287,11 @@ impl H1 {
 impl Source for H1 {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPiece, WireError>> {
         loop {
-            if self.lent > 0 {
-                return Poll::Ready(Ok(BodyPiece::Data(self.lent)));
+            if self.piece_len > 0 {
+                return Poll::Ready(Ok(BodyPiece::Data(self.piece_len)));
             }
             match self.decoder.step(self.mem.input.bytes())? {
-                DecodeStep::Data(n) => self.lent = n,
+                DecodeStep::Data(n) => self.piece_len = n,
                 DecodeStep::Skip(n) => self.mem.input.consume(n),
                 DecodeStep::Trailers(n) => {
                     self.trailers = Some(headers::trailer_map(&self.mem.input.bytes()[..n])?);
@@ -303,12 +316,12 @@ impl Source for H1 {
     }
 
     fn data(&self) -> &[u8] {
-        &self.mem.input.bytes()[..self.lent]
+        &self.mem.input.bytes()[..self.piece_len]
     }
 
     fn consume(&mut self, n: usize) {
         self.mem.input.consume(n);
-        self.lent -= n;
+        self.piece_len -= n;
     }
 
     fn take_trailers(&mut self) -> HeaderMap {
@@ -325,7 +338,7 @@ impl Source for H1 {
 
     fn stall(&mut self) {
         self.ceiling = LARGE;
-        // Many peers may stall at a time, and each may do so for long.
+        // Many clients may stall at the same time, each for long: keep no more than the data needs.
         let fits = if self.mem.input.len() <= SMALL {
             SMALL
         } else {
@@ -335,7 +348,7 @@ impl Source for H1 {
     }
 
     fn splice_source(&self) -> Option<(&TcpStream, u64)> {
-        if self.ceiling < HUGE || self.lent > 0 || !self.mem.input.is_empty() {
+        if self.ceiling < HUGE || self.piece_len > 0 || !self.mem.input.is_empty() {
             return None;
         }
         let left = self.decoder.is_plain()?.unwrap_or(u64::MAX);
@@ -372,15 +385,15 @@ impl Source for H1 {
         if self.eof || !self.mem.input.is_empty() {
             return Poll::Ready(());
         }
-        // What is wrong, reading meets again.
+        // An error is reported again by the read that follows.
         self.stream.poll_readable(cx).map(drop)
     }
 
-    fn rest_source(&mut self) {
+    fn release_input(&mut self) {
         self.rest();
     }
 
-    fn lend_chunks(&mut self) -> bool {
+    fn pass_chunk_framing(&mut self) -> bool {
         if self.chunks_in {
             self.decoder = BodyDecoder::new(Framing::Chunked, true);
         }
@@ -388,11 +401,11 @@ impl Source for H1 {
     }
 }
 
-/// The buffers of one connection; they go back to the shelf.
+/// The buffers of one connection. They return to the worker's pool when this is dropped.
 #[derive(Debug)]
 pub struct Memory {
     buffers: Buffers,
-    /// Bytes read and not yet used.
+    /// Bytes received and not yet consumed.
     pub input: Buffer,
     out: Vec<u8>,
 }

@@ -1,4 +1,7 @@
-//! An HTTP/1 connection from a client, for one exchange.
+//! The client's side of an exchange over HTTP/1.
+//!
+//! Writes response heads and decides how a body is framed for this client and whether the
+//! connection is kept alive.
 
 use std::task::{Context, Poll};
 
@@ -10,20 +13,23 @@ use crate::net::ByteBudget;
 use crate::net::buffer::{LARGE, SMALL};
 use crate::net::date;
 
-/// An HTTP/1 connection from a client.
+/// An HTTP/1 connection from a client. Reused for all requests of the connection.
 #[derive(Debug)]
 pub(crate) struct H1Down {
     /// The connection.
     pub wire: H1,
     version: HttpVersion,
     keep_alive: bool,
+    /// The head of the final response has been queued.
     answered: bool,
+    /// The end of the connection is the end of the response body.
     close_delimited: bool,
+    /// The client may be waiting for a 100 before it sends its body.
     awaits_continue: bool,
 }
 
 impl H1Down {
-    /// Over an accepted connection.
+    /// Wraps an accepted connection.
     pub(crate) fn new(wire: H1) -> Self {
         Self {
             wire,
@@ -35,7 +41,7 @@ impl H1Down {
         }
     }
 
-    /// A request begins, of which these things matter for the answer.
+    /// Starts an exchange, with the properties of the request that affect its response.
     pub(crate) fn begin(&mut self, version: HttpVersion, keep_alive: bool, framing: Framing) {
         self.version = version;
         self.keep_alive = keep_alive;
@@ -45,7 +51,7 @@ impl H1Down {
         self.wire.begin_source(framing);
     }
 
-    /// The client may hold its body back until it is told to go on (`expect: 100-continue`).
+    /// The request has `Expect: 100-continue`.
     pub(crate) fn awaits_continue(&mut self) {
         self.awaits_continue = true;
     }
@@ -55,15 +61,17 @@ impl H1Down {
         self.keep_alive
     }
 
-    /// Ends a connection whose answer is not whole. Where only the connection's end would end the body, a reset tells the client that it is not.
+    /// Closes a connection whose response is incomplete. The framing of the body tells the client
+    /// that, unless the body is delimited by the close: then a TCP reset has to.
     pub(crate) fn abort(mut self) {
         if self.close_delimited {
+            // With a linger time of 0, close() sends RST instead of FIN.
             let _ = socket2::SockRef::from(&self.wire.stream().descriptor())
                 .set_linger(Some(std::time::Duration::ZERO));
         }
     }
 
-    /// Whether the client can tell that an answer is not whole although the connection ends in order.
+    /// Whether the client can tell from the framing that a response is incomplete.
     pub(crate) fn is_self_delimiting(&self) -> bool {
         self.answered && !self.close_delimited
     }
@@ -77,7 +85,7 @@ impl H1Down {
         self.wire.out().extend_from_slice(line);
     }
 
-    /// Announces how the body ends, and sets the encoder to it.
+    /// Writes the field that announces the end of the body, and sets the encoder accordingly.
     fn put_framing(&mut self, framing: Framing, declared_length: Option<u64>, status: u16) {
         let length = match framing {
             Framing::Empty => Some(0),
@@ -86,6 +94,8 @@ impl H1Down {
         };
         let encoding = match framing {
             Framing::Empty => {
+                // A response to HEAD or a 304 may state the length of the body that a GET would get,
+                // a 1xx or 204 must not (RFC 9110 §8.6).
                 if status >= 200
                     && status != 204
                     && let Some(n) = declared_length
@@ -104,6 +114,7 @@ impl H1Down {
                     .extend_from_slice(b"transfer-encoding: chunked\r\n");
                 Encoding::Chunks
             }
+            // HTTP/1.0 has no chunks: the body ends when the connection does (RFC 9112 §6.3).
             Framing::Chunked | Framing::UntilClose => {
                 self.keep_alive = false;
                 self.close_delimited = true;
@@ -127,7 +138,7 @@ fn put_status(out: &mut Vec<u8>, status: u16) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Passes on which trailers are announced: they end at this hop only where no chunks carry them.
+/// Forwards `Trailer`, which is hop-by-hop. Only for a chunked body, which can carry trailers.
 fn put_trailer_names(out: &mut Vec<u8>, fields: &impl Fields) {
     if fields.first(FieldId::Trailer).is_some() {
         fields.any("trailer", &mut |names| {
@@ -150,7 +161,8 @@ impl Downstream for H1Down {
     fn send_response<F: Fields>(&mut self, response: &Outgoing<'_, F>) -> Result<(), WireError> {
         self.answered = true;
         if self.awaits_continue && !self.wire.source_is_done() {
-            // Whether the body still comes nobody knows, so nobody could tell it from another request.
+            // The client got a final response instead of a 100. It may send the body or skip it,
+            // and the next bytes could be either the body or a new request (RFC 9110 §10.1.1).
             self.keep_alive = false;
         }
         put_status(self.wire.out(), response.status);
@@ -188,12 +200,12 @@ impl Downstream for H1Down {
         Ok(())
     }
 
-    /// One request at a time has no more than its own bound: the worker's budget is all that is heeded.
+    /// The worker's budget alone. HTTP/1 has one request at a time, which its own limit bounds.
     fn body_budget(&self) -> ByteBudget {
         self.wire.mem.bodies()
     }
 
-    /// As with bodies: one response at a time.
+    /// The worker's budget alone, as for bodies.
     fn answer_budget(&self) -> ByteBudget {
         self.wire.mem.answers()
     }
@@ -203,6 +215,8 @@ impl Downstream for H1Down {
             if self.wire.is_eof() {
                 return Poll::Ready(Gone::HalfClosed);
             }
+            // Pipelined requests fill the buffer. Further bytes stay in the socket, at the price
+            // that a close behind them goes unnoticed until the response is written.
             if self.wire.mem.input.len() >= LARGE {
                 return Poll::Pending;
             }

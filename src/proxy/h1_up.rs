@@ -1,4 +1,8 @@
-//! An HTTP/1 connection to an endpoint, for one exchange.
+//! The endpoint's side of an exchange over HTTP/1.
+//!
+//! Besides the heads, this decides how much to read with a response head. The size of the last
+//! response on the connection predicts the next one: a small response is read together with its
+//! head by one system call, a large body is left in the socket and spliced.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,7 +16,7 @@ use crate::net::buffer::HUGE;
 use crate::net::{Buffers, Stream};
 use crate::upstream::Endpoint;
 
-/// What a response head may be like: wide, since the application is ours to trust more than a client.
+/// Limits for response heads. Wider than for requests, since endpoints are trusted more than clients.
 const LIMITS: HeadLimits = HeadLimits {
     bytes: 256 * 1024,
     fields: 256,
@@ -20,27 +24,31 @@ const LIMITS: HeadLimits = HeadLimits {
     underscores: true,
 };
 
-/// Where the last answer brought so much at once, the next is presumed to be worth a pipe.
-const PIPED: usize = 48 * 1024;
+/// If the last response was at least this large, the next one is expected to be spliced.
+const SPLICEABLE: usize = 48 * 1024;
 
-/// What is read then: a head, and a little of the body.
-const HEAD: usize = 4 * 1024;
+/// How much is read then: a head, and little of the body.
+const HEAD_READ: usize = 4 * 1024;
 
 /// An HTTP/1 connection to an endpoint.
 #[derive(Debug)]
 pub(crate) struct H1Up {
     wire: H1,
     head: ResponseHead,
-    /// Whom `Host` names where the request names nobody.
+    /// Supplies `Host` for a request without an authority (HTTP/1.0).
     endpoint: Arc<Endpoint>,
     method: Method,
+    /// Expected size of the response; see [`Self::bulk`].
     bulk: usize,
+    /// Bytes that had been written before this request.
     began: u64,
+    /// A byte of a response has arrived.
     seen: bool,
 }
 
 impl H1Up {
-    /// Over a connection at a message boundary; `head` is scratch of the worker, `bulk` what [`Self::bulk`] was before.
+    /// Wraps a connection at a message boundary. `head` is scratch space of the worker, `bulk` the
+    /// value of [`Self::bulk`] after the previous exchange.
     #[inline]
     pub(crate) fn new(
         stream: Stream,
@@ -60,19 +68,20 @@ impl H1Up {
         }
     }
 
-    /// Bytes of an answer that may come at once, judging by the last one on this connection.
+    /// Size in bytes of the last response, as an estimate for the next one on this connection.
     pub(crate) fn bulk(&self) -> usize {
         self.bulk.min(self.wire.ceiling())
     }
 
-    /// Ends the exchange: the scratch, and the stream where it can carry another request.
+    /// Ends the exchange. Returns the scratch space, and the stream if it can carry another request.
     #[inline]
     pub(crate) fn finish(self) -> (ResponseHead, Option<Stream>) {
         let clean = self.is_clean() && self.wire.source_is_done() && self.wire.mem.input.is_empty();
         (self.head, clean.then(|| self.wire.into_stream()))
     }
 
-    /// The same when the response has arrived whole and the client hasn't taken all of it: what is left besides.
+    /// Like [`Self::finish`], for a response that was received completely but not consumed. Also
+    /// returns its rest.
     pub(crate) fn part(self) -> (ResponseHead, Option<Stream>, Remainder) {
         let clean = self.is_clean() && self.wire.mem.input.len() == self.wire.data().len();
         let (stream, mem, left) = self.wire.into_parts();
@@ -83,7 +92,7 @@ impl H1Up {
         )
     }
 
-    /// Whether nothing but what is left of the response stands against another request.
+    /// Whether the connection can carry another request once the response has been consumed.
     #[inline]
     fn is_clean(&self) -> bool {
         self.head.keep_alive
@@ -125,11 +134,11 @@ impl Upstream for H1Up {
                     return Poll::Ready(Ok(()));
                 }
             }
-            if self.bulk < PIPED {
+            if self.bulk < SPLICEABLE {
                 self.wire.expect(self.bulk);
             } else {
-                // A body that goes by way of a pipe isn't to be read.
-                self.wire.expect_head(HEAD);
+                // A body that will be spliced should stay in the socket.
+                self.wire.expect_head(HEAD_READ);
             }
             let Poll::Ready(n) = self.wire.poll_fill(cx)? else {
                 self.wire.release();
@@ -163,11 +172,11 @@ impl Upstream for H1Up {
     fn next(&mut self) {
         self.wire.mem.input.consume(self.head.len);
         if self.head.status >= 200 {
-            let was_fast = self.bulk >= PIPED;
+            let was_fast = self.bulk >= SPLICEABLE;
             self.bulk = match self.head.framing {
                 Framing::Length(n) => self.head.len + n.min(HUGE as u64) as usize,
                 Framing::Empty => 0,
-                // As much as came at once.
+                // The length isn't known in advance: what arrived with the head.
                 Framing::Chunked | Framing::UntilClose => self.wire.mem.input.len(),
             };
             self.wire.begin_source(self.head.framing);

@@ -1,5 +1,6 @@
-//! The two halves of an HTTP/2 stream as the exchange sees them, the same on both sides: a [`ReceiveHalf`] lends what arrives,
-//! a [`SendHalf`] takes what leaves.
+//! The two halves of an HTTP/2 stream, shared by both sides: [`ReceiveHalf`] backs a `Source`,
+//! [`SendHalf`] a `Sink`. The h2 crate does framing and flow control; this adds back-pressure,
+//! checks that the crate doesn't make, and fewer frames.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -14,17 +15,17 @@ use crate::http1::{Reject, trailers};
 use crate::http2::{Flaw, Flaws};
 use crate::net::{Outbox, OutgoingPiece};
 
-/// Most bytes that are taken at once: as much as an HTTP/1 source lends.
-const AT_ONCE: usize = 64 * 1024;
+/// Bytes accepted by one write, about the size of a large HTTP/1 read.
+const MAX_PIECE: usize = 64 * 1024;
 
-/// Most bytes that are gathered into one frame: as many as a frame may have unless the peer allows more (RFC 9113 §4.2).
-const GATHERED: usize = 16 * 1024;
+/// Small writes are merged up to this size, the default maximum of a frame (RFC 9113 §4.2).
+const MAX_GATHERED: usize = 16 * 1024;
 
-/// What moved on a connection lately, as allowance for the frames that a peer may send about it: whoever sends data counts it here,
-/// whoever meters the peer's frames takes it out.
+/// Allowance for control frames from the peer, such as `WINDOW_UPDATE`. Sending data adds to it, and
+/// the flood protection of the connection draws on it.
 pub(crate) type FrameAllowance = Rc<Cell<u64>>;
 
-/// What an error of the h2 crate's means for an exchange.
+/// Maps an error of the h2 crate.
 pub(crate) fn wire_error(error: h2::Error) -> WireError {
     match error.reason() {
         Some(reason) => WireError::Reset(reason),
@@ -32,45 +33,48 @@ pub(crate) fn wire_error(error: h2::Error) -> WireError {
     }
 }
 
-/// The half that arrives. Window is given back only for bytes that were consumed: that is the back-pressure.
+/// The receiving half. Flow-control window is returned to the peer only for consumed bytes, so a
+/// slow sink slows the peer down.
 #[derive(Debug)]
 pub(crate) struct ReceiveHalf {
     body: RecvStream,
     piece: Bytes,
     trailers: Option<HeaderMap>,
     flaws: Flaws,
-    over: bool,
-    left: Option<u64>,
+    ended: bool,
+    /// Bytes that may still be consumed, if the head declared a length.
+    declared_left: Option<u64>,
 }
 
 impl ReceiveHalf {
     /// A body; `ended` with its head. `length` is the most DATA that may come: what the head declared, 0 where no body may follow.
-    /// `flaws` are those of its connection.
+    /// `flaws` is shared by the streams of a connection.
     pub(crate) fn new(body: RecvStream, ended: bool, length: Option<u64>, flaws: Flaws) -> Self {
         Self {
-            over: ended,
+            ended,
             body,
             piece: Bytes::new(),
             trailers: None,
             flaws,
-            left: length,
+            declared_left: length,
         }
     }
 
     /// See [`super::wire::Source::poll_piece`].
     ///
     /// # Errors
-    /// [`WireError::Bad`] for DATA beyond the declared length, before a byte of it is lent, and for trailers that are malformed or too large.
+    /// [`WireError::Bad`] for DATA beyond the declared length, before any of it is available, and
+    /// for trailers that are malformed or too large.
     pub(crate) fn poll_piece(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<wire::BodyPiece, WireError>> {
-        while self.piece.is_empty() && !self.over {
+        while self.piece.is_empty() && !self.ended {
             match ready!(self.body.poll_data(cx)) {
                 Some(piece) => {
                     let piece = piece.map_err(wire_error)?;
                     // The h2 crate compares DATA with `content-length`, but lets DATA follow a 204 or a 304.
-                    if self.left.is_some_and(|left| piece.len() as u64 > left) {
+                    if self.declared_left.is_some_and(|left| piece.len() as u64 > left) {
                         return Poll::Ready(Err(Reject::bad("surplus-data").into()));
                     }
                     self.piece = piece;
@@ -78,9 +82,9 @@ impl ReceiveHalf {
                 None => {
                     let trailers = ready!(self.body.poll_trailers(cx)).map_err(wire_error)?;
                     if let Some(trailers) = trailers {
-                        self.trailers = self.checked(trailers)?;
+                        self.trailers = self.check_trailers(trailers)?;
                     }
-                    self.over = true;
+                    self.ended = true;
                 }
             }
         }
@@ -93,19 +97,19 @@ impl ReceiveHalf {
         }))
     }
 
-    fn checked(&self, trailers: HeaderMap) -> Result<Option<HeaderMap>, Reject> {
+    fn check_trailers(&self, trailers: HeaderMap) -> Result<Option<HeaderMap>, Reject> {
         let stream = self.body.stream_id().as_u32();
         if self.flaws.take(stream, Flaw::PseudoInTrailers) {
             return Err(PSEUDO_IN_TRAILERS);
         }
-        // As HTTP/1 measures them, so that what one protocol takes the other can carry.
+        // The size as HTTP/1 lines, so that both protocols have the same limit.
         let line =
             |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
         let size = trailers.iter().map(line).sum::<usize>() + 2;
         if trailers.len() > trailers::MAX_FIELDS || size > trailers::MAX_BYTES {
             return Err(trailers::TOO_LARGE);
         }
-        Ok(allowed(trailers))
+        Ok(without_forbidden(trailers))
     }
 
     /// See [`super::wire::Source::data`].
@@ -116,8 +120,8 @@ impl ReceiveHalf {
     /// See [`super::wire::Source::consume`].
     pub(crate) fn consume(&mut self, n: usize) {
         self.piece.advance(n);
-        self.left = self.left.map(|left| left.saturating_sub(n as u64));
-        // Fails only for more than was taken.
+        self.declared_left = self.declared_left.map(|left| left.saturating_sub(n as u64));
+        // Only fails for more capacity than was received, and `advance` has panicked then.
         let _ = self.body.flow_control().release_capacity(n);
     }
 
@@ -128,23 +132,24 @@ impl ReceiveHalf {
 
     /// See [`super::wire::Source::remaining`].
     pub(crate) fn remaining(&self) -> Option<u64> {
-        match self.over {
+        match self.ended {
             true => Some(0),
-            false => Some(self.left?.saturating_sub(self.piece.len() as u64)),
+            false => Some(self.declared_left?.saturating_sub(self.piece.len() as u64)),
         }
     }
 
-    /// See [`super::wire::Source::has_arrived`]. Its length alone doesn't say so: trailers may follow.
+    /// See [`super::wire::Source::has_arrived`]. A used-up length isn't enough, since trailers may
+    /// follow.
     pub(crate) fn has_arrived(&self) -> bool {
-        self.over || self.body.is_end_stream()
+        self.ended || self.body.is_end_stream()
     }
 }
 
 /// A pseudo-header field in trailers makes the message malformed (RFC 9113 §8.1).
 pub(crate) const PSEUDO_IN_TRAILERS: Reject = Reject::bad("pseudo-in-trailers");
 
-/// Trailers without the fields that have no place among them; `None` if nothing is left.
-fn allowed(mut trailers: HeaderMap) -> Option<HeaderMap> {
+/// Removes the fields that must not appear in trailers (RFC 9110 §6.5.1). `None` if none is left.
+fn without_forbidden(mut trailers: HeaderMap) -> Option<HeaderMap> {
     let forbidden = |name: &HeaderName| trailers::is_forbidden(name.as_str().as_bytes());
     if trailers.keys().any(forbidden) {
         let names: Vec<_> = trailers.keys().filter(|n| forbidden(n)).cloned().collect();
@@ -155,18 +160,20 @@ fn allowed(mut trailers: HeaderMap) -> Option<HeaderMap> {
     (!trailers.is_empty()).then_some(trailers)
 }
 
-/// The half that leaves. The last piece is held back until it is clear whether it ends the stream, so that the end costs no frame of its own.
+/// The sending half. The last piece is held back until it is known whether it ends the stream, so
+/// that END_STREAM needs no frame of its own.
 #[derive(Debug)]
 pub(crate) struct SendHalf {
     stream: SendStream<OutgoingPiece>,
     outbox: Outbox,
-    held: Option<OutgoingPiece>,
+    pending: Option<OutgoingPiece>,
     ended: bool,
     progress: Option<FrameAllowance>,
 }
 
 impl SendHalf {
-    /// A stream whose head was sent; `ended` with it. `outbox` is its connection's. `progress` where somebody meters the peer.
+    /// A stream whose head was sent, with END_STREAM if `ended`. `outbox` belongs to its connection.
+    /// `progress` is the peer's frame allowance, on connections that limit its frames.
     pub(crate) fn new(
         stream: SendStream<OutgoingPiece>,
         ended: bool,
@@ -176,13 +183,14 @@ impl SendHalf {
         Self {
             stream,
             outbox,
-            held: None,
+            pending: None,
             ended,
             progress,
         }
     }
 
-    /// Takes as much as the peer's window grants, while the connection has room for it.
+    /// Accepts as much of `data` as the peer's flow-control window allows, once the connection's
+    /// output queue has room.
     pub(crate) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -194,9 +202,9 @@ impl SendHalf {
         if let Some(taken) = self.gather(data) {
             return Poll::Ready(Ok(taken));
         }
-        self.send_held(false)?;
+        self.send_pending(false)?;
         ready!(self.outbox.poll_room(cx));
-        let wanted = data.len().min(AT_ONCE);
+        let wanted = data.len().min(MAX_PIECE);
         self.stream.reserve_capacity(wanted);
         let mut granted = self.stream.capacity();
         if granted == 0 {
@@ -206,29 +214,29 @@ impl SendHalf {
             };
         }
         let taken = granted.min(wanted);
-        self.held = Some(self.outbox.piece(&data[..taken]));
+        self.pending = Some(self.outbox.piece(&data[..taken]));
         Poll::Ready(Ok(taken))
     }
 
-    /// Puts a few bytes behind those that are held back, where the peer's window has room for both: a body of tiny chunks would
-    /// be as many frames.
+    /// Appends `data` to the piece that is held back, if frame size and window allow. A body that
+    /// arrives in tiny chunks would otherwise become as many frames.
     fn gather(&mut self, data: &[u8]) -> Option<usize> {
-        let held = self.held.as_mut()?;
-        let both = held.remaining() + data.len();
-        if both > GATHERED {
+        let pending = self.pending.as_mut()?;
+        let both = pending.remaining() + data.len();
+        if both > MAX_GATHERED {
             return None;
         }
         self.stream.reserve_capacity(both);
         if self.stream.capacity() < both {
             return None;
         }
-        held.append(data);
+        pending.append(data);
         Some(data.len())
     }
 
-    /// Hands everything held back to the connection.
+    /// Hands the piece that is held back to the connection.
     pub(crate) fn flush(&mut self) -> Result<(), h2::Error> {
-        self.send_held(false)
+        self.send_pending(false)
     }
 
     /// Ends the stream.
@@ -239,36 +247,37 @@ impl SendHalf {
         self.ended = true;
         match trailers {
             Some(trailers) => {
-                self.send_held(false)?;
+                self.send_pending(false)?;
                 self.stream.send_trailers(trailers.clone())
             }
-            None => self.send_held(true),
+            None => self.send_pending(true),
         }
     }
 
-    fn send_held(&mut self, end: bool) -> Result<(), h2::Error> {
-        let piece = match self.held.take() {
+    fn send_pending(&mut self, end: bool) -> Result<(), h2::Error> {
+        let piece = match self.pending.take() {
             Some(piece) => piece,
             None if end => self.outbox.nothing(),
             None => return Ok(()),
         };
         if let Some(progress) = &self.progress {
+            // 4 frames for each DATA frame, and one for each 512 bytes.
             progress.set(progress.get() + 4 + piece.remaining() as u64 / 512);
         }
         self.stream.send_data(piece, end)
     }
 
-    /// Whether the end was sent.
+    /// Whether END_STREAM was sent.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended
     }
 
-    /// Takes the stream back with this reason; what was queued and not sent is dropped.
+    /// Resets the stream. What is queued and not sent yet is dropped.
     pub(crate) fn reset(&mut self, reason: h2::Reason) {
         self.stream.send_reset(reason);
     }
 
-    /// Ready when the peer has taken the stream back, or the connection broke.
+    /// Ready when the peer has reset the stream or the connection has failed.
     pub(crate) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.stream.poll_reset(cx).map(drop)
     }
@@ -286,7 +295,7 @@ mod tests {
                 .map(|(n, v)| (HeaderName::from_static(n), v.parse().expect("a value")));
             HeaderMap::from_iter(pairs)
         };
-        let kept = allowed(map(&[
+        let kept = without_forbidden(map(&[
             ("grpc-status", "0"),
             ("content-length", "3"),
             ("authorization", "x"),
@@ -296,6 +305,6 @@ mod tests {
             ("x-sum", "7"),
         ]));
         assert_eq!(kept, Some(map(&[("grpc-status", "0"), ("x-sum", "7")])));
-        assert_eq!(allowed(map(&[("host", "a")])), None);
+        assert_eq!(without_forbidden(map(&[("host", "a")])), None);
     }
 }

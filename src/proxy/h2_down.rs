@@ -1,4 +1,4 @@
-//! An HTTP/2 stream from a client, for one exchange.
+//! The client's side of an exchange over HTTP/2: one stream.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -16,26 +16,26 @@ use crate::http1::FieldId;
 use crate::http2::Flaws;
 use crate::net::{ByteBudget, Outbox, OutgoingPiece as Out, date};
 
-/// A request body is bulk when more than this was taken of it.
+/// A stream counts as a bulk upload once more than this many bytes of its body were consumed.
 pub(crate) const BULK: u64 = 16 * 1024;
 
-/// How many streams of a connection are bulk uploads.
+/// Number of bulk uploads on a connection, which decides about the size of its window.
 pub(crate) type Bulk = Rc<Cell<usize>>;
 
-/// What all streams of one connection share.
+/// What the streams of a connection share.
 #[derive(Debug)]
 pub(crate) struct OfConnection {
-    /// What waits to be written.
+    /// The output queue.
     pub outbox: Outbox,
-    /// What moved lately.
+    /// The client's frame allowance.
     pub progress: FrameAllowance,
-    /// What is wrong with its streams.
+    /// Protocol errors noticed outside the h2 crate.
     pub flaws: Flaws,
-    /// What its streams' buffered request bodies take their bytes from.
+    /// Budget for buffered request bodies.
     pub bodies: ByteBudget,
-    /// What its streams' finished responses take their bytes from.
+    /// Budget for completed responses.
     pub answers: ByteBudget,
-    /// Counts its bulk uploads.
+    /// The bulk upload counter.
     pub bulk: Bulk,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct H2Down {
     bodies: ByteBudget,
     answers: ByteBudget,
     bulk: Bulk,
-    /// Bytes that were taken of the request's body.
+    /// Bytes of the request body that were consumed.
     taken: u64,
 }
 
@@ -63,7 +63,8 @@ impl Drop for H2Down {
 }
 
 impl H2Down {
-    /// A stream whose head was read; `ended` with it, `length` is what it said of the body.
+    /// A stream whose request head was received, with END_STREAM if `ended`. `length` is its
+    /// `content-length`.
     pub(crate) fn new(
         body: RecvStream,
         ended: bool,
@@ -92,7 +93,7 @@ impl H2Down {
         }
     }
 
-    /// Whether the client has reset the stream already.
+    /// Whether the client has reset the stream. Doesn't register a waker.
     pub(crate) fn is_taken_back(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         self.poll_gone(&mut cx).is_ready()
@@ -105,7 +106,7 @@ impl H2Down {
         }
     }
 
-    /// Ends a stream whose answer is not whole: the client must not take it for whole.
+    /// Resets a stream whose response is missing or incomplete.
     pub(crate) fn abort(mut self) {
         self.reset(Reason::INTERNAL_ERROR);
     }
@@ -120,7 +121,7 @@ fn status_of(status: u16) -> Result<StatusCode, WireError> {
 }
 
 impl Downstream for H2Down {
-    /// No request that comes by HTTP/2 asks for an upgrade, so there is none to open.
+    /// Never called: HTTP/2 has no `Upgrade` (RFC 9113 §8.6).
     fn open_tunnel(&mut self) {}
 
     fn send_response<F: Fields>(&mut self, response: &Outgoing<'_, F>) -> Result<(), WireError> {
@@ -179,7 +180,7 @@ impl Downstream for H2Down {
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         match &mut self.send {
-            // A stream that ended well has nothing more to say.
+            // The response is complete, so a reset can't take anything back.
             Some(send) if send.has_ended() => Poll::Pending,
             Some(send) => send.poll_reset(cx).map(|()| Gone::Left),
             None => self.respond.poll_reset(cx).map(|_| Gone::Left),
@@ -191,7 +192,8 @@ impl Source for H2Down {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPiece, WireError>> {
         let polled = ready!(self.receive.poll_piece(cx));
         if matches!(&polled, Err(WireError::Bad(reject)) if *reject == PSEUDO_IN_TRAILERS) {
-            // Malformed: a stream error (RFC 9113 §8.1.1). Trailers that are only too large are answered.
+            // A malformed message is a stream error (RFC 9113 §8.1.1). For trailers that are only
+            // too large, the client gets a response.
             self.reset(Reason::PROTOCOL_ERROR);
         }
         Poll::Ready(polled)
@@ -227,7 +229,7 @@ impl Sink for H2Down {
         Poll::Ready(self.send_half()?.finish(trailers).map_err(wire_error))
     }
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WireError>> {
-        // Before the answer's head there is nothing to flush: an informational head is on its way already.
+        // Informational heads need no flush: h2 has queued them on the connection.
         Poll::Ready(match &mut self.send {
             Some(send) => send.flush().map_err(wire_error),
             None => Ok(()),

@@ -1,4 +1,5 @@
-//! An HTTP/2 stream to an endpoint, for one exchange. Dropping it before its end takes the stream back: that cancels the work upstream.
+//! The endpoint's side of an exchange over HTTP/2: one stream. Dropping an unfinished stream resets
+//! it with CANCEL, which tells the endpoint to stop its work.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -21,7 +22,8 @@ use crate::upstream::h2_conns::Lease;
 /// An HTTP/2 stream to an endpoint.
 #[derive(Debug)]
 pub(crate) struct H2Up {
-    // Before the lease, so that the stream has ended when its place is given back.
+    // Fields are dropped in this order: both halves before the lease, so that the stream is closed
+    // when its slot becomes free for another one.
     receive: Option<ReceiveHalf>,
     send: Option<SendHalf>,
     response: Option<ResponseFuture>,
@@ -38,10 +40,10 @@ pub(crate) struct H2Up {
 }
 
 impl H2Up {
-    /// For this request, on this connection.
+    /// Prepares a stream for `request` on the leased connection. Nothing is sent yet.
     ///
     /// # Errors
-    /// 400: target or authority can't be said in HTTP/2.
+    /// 400 if the target or authority can't be expressed in HTTP/2.
     pub(crate) fn new<F: Fields>(
         lease: Lease,
         endpoint: &Endpoint,
@@ -64,23 +66,25 @@ impl H2Up {
         })
     }
 
-    /// The peer has said that it did nothing with the request.
+    /// Whether the peer has guaranteed that it didn't process the request (RFC 9113 §8.7).
     pub(crate) fn was_refused(&self) -> bool {
         self.refused
     }
 
-    /// Whether the connection had carried a request before this one.
+    /// Whether the connection carried a request before this one.
     pub(crate) fn was_used(&self) -> bool {
         self.lease.used
     }
 
-    /// The connection gets no more requests.
+    /// Takes the connection out of use for further requests.
     pub(crate) fn retire(&self) {
         self.lease.retire();
     }
 
+    /// Classifies a stream error: a request that the peer refused can be sent elsewhere.
     fn broke(&mut self, error: h2::Error) -> WireError {
-        // A stream that ends by the peer's GOAWAY is one above the last that it looked at; all others go on, or end with the connection.
+        // h2 reports GOAWAY only on streams above its last stream identifier, which the peer hasn't
+        // processed (RFC 9113 §6.8). Streams below it continue.
         let refused = error.is_remote()
             && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM));
         if refused && !self.begun {
@@ -90,7 +94,7 @@ impl H2Up {
         wire_error(error)
     }
 
-    /// Whether no body follows the head that arrived last (RFC 9110 §6.4.1).
+    /// Whether the last head has no body (RFC 9110 §6.4.1).
     fn is_bodiless(&self) -> bool {
         self.method == Method::Head || matches!(self.status, 100..200 | 204 | 304)
     }
@@ -108,7 +112,8 @@ static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host"
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The name of a field that we add.
+/// The constant for a field name that the proxy adds. Sparing the parser matters here: these fields
+/// are in every request.
 fn own_name(name: &'static [u8]) -> HeaderName {
     match name {
         b"x-forwarded-for" => X_FORWARDED_FOR.clone(),
@@ -123,7 +128,7 @@ fn own_name(name: &'static [u8]) -> HeaderName {
     }
 }
 
-/// The request's head for an HTTP/2 upstream. `used`: the connection has carried one before.
+/// Builds the request head. `used`: the connection has carried a request before.
 fn head_of<F: Fields>(
     endpoint: &Endpoint,
     request: &Request<'_, F>,
@@ -157,8 +162,9 @@ fn head_of<F: Fields>(
             fields.append(own_name(name), value);
         }
     });
-    // Values that never come again would drive the others out of the compression's table (RFC 7541 §2.3.3): after the first
-    // request, which leaves their names there, they are sent as they are.
+    // Values that never repeat would evict useful entries from the HPACK dynamic table (RFC 7541
+    // §4.4). The first request leaves the names there; afterwards the values are sent as
+    // never-indexed literals.
     for name in [&X_REQUEST_ID, &X_FORWARDED_FOR] {
         if let Some(value) = fields.get_mut(name) {
             value.set_sensitive(used);
@@ -176,7 +182,7 @@ fn head_of<F: Fields>(
 impl Upstream for H2Up {
     type Fields<'a> = H2Fields<'a>;
 
-    /// Upgrades are not asked for over HTTP/2, so there is none to open.
+    /// Never called: HTTP/2 has no `Upgrade` (RFC 9113 §8.6).
     fn open_tunnel(&mut self) {}
 
     fn send_request<F: Fields>(&mut self, request: &Request<'_, F>) -> Result<(), WireError> {
@@ -191,7 +197,8 @@ impl Upstream for H2Up {
                 Ok(())
             }
             Err(error) => {
-                // The connection ended between the look at it and now: nothing was sent.
+                // The connection was closed after it was leased. Nothing was sent, so the request
+                // counts as refused.
                 self.refused = true;
                 self.lease.retire();
                 Err(wire_error(error))
@@ -257,10 +264,12 @@ impl Upstream for H2Up {
             let body_ended = body.is_end_stream();
             let flaws = self.lease.flaws();
             if body_ended {
-                // Noted of its head, which can't be told from trailers by the frame alone.
+                // The inspector can't tell a head from trailers when both have END_STREAM. This was
+                // a head, where pseudo-header fields belong, so its note is discarded.
                 flaws.take(body.stream_id().as_u32(), Flaw::PseudoInTrailers);
             }
-            // A `content-length` without a body (HEAD, 304) describes another message (RFC 9110 §8.6).
+            // In a response to HEAD and in a 304, `content-length` is that of another message
+            // (RFC 9110 §8.6).
             let length = match self.is_bodiless() {
                 true => Some(0),
                 false => self.content_length(),
@@ -285,7 +294,8 @@ impl Source for H2Up {
         };
         let polled = ready!(receive.poll_piece(cx));
         if let (Err(WireError::Bad(_)), Some(send)) = (&polled, &mut self.send) {
-            // The response is malformed (RFC 9113 §8.1.1). Dropping the stream alone would say CANCEL.
+            // A malformed response is a stream error (RFC 9113 §8.1.1). Merely dropping the stream
+            // would send CANCEL.
             send.reset(Reason::PROTOCOL_ERROR);
         }
         Poll::Ready(polled)

@@ -1,16 +1,16 @@
-//! The id by which a request is found again in the logs of everybody who had it.
+//! Request ids, which correlate the logs of all hops.
 
-/// `x-request-id`: taken over from the client where it is harmless, else 128 random bits in hex.
+/// The value of `x-request-id`: the client's if it is safe to log, else 128 random bits in hex.
 #[derive(Clone, Copy, Debug)]
 pub enum RequestId {
-    /// The client's field stays.
+    /// The client's field is forwarded.
     Theirs,
-    /// Ours.
+    /// A generated id, in hex.
     Ours([u8; 32]),
 }
 
 impl RequestId {
-    /// The text of an id of ours; empty for the client's.
+    /// The text of a generated id; empty for the client's.
     pub fn ours(&self) -> &[u8] {
         match self {
             Self::Ours(id) => id,
@@ -18,7 +18,8 @@ impl RequestId {
         }
     }
 
-    /// Keeps what the client sent if it is 1 to 128 bytes of `[A-Za-z0-9._:/+=-]`, else makes one.
+    /// Keeps the client's id if it has 1 to 128 bytes of `[A-Za-z0-9._:/+=-]`, else generates one.
+    /// `rng` need not be cryptographic: an id is no secret.
     pub fn of(theirs: Option<&[u8]>, rng: &mut fastrand::Rng) -> Self {
         let harmless = |b: &u8| b.is_ascii_alphanumeric() || b"._:/+=-".contains(b);
         match theirs {
@@ -29,7 +30,8 @@ impl RequestId {
 }
 
 fn hex(n: u128) -> [u8; 32] {
-    // Eight digits in one word: each nibble gets a byte of its own, and those above 9 what letters lie further.
+    // Eight digits at a time in one word. The nibbles are spread to one byte each. Adding 6 to a
+    // byte carries into bit 4 if the digit is above 9; these get the distance from '9' to 'a' on top.
     let eight = |half: u32| {
         let mut spread = u64::from(half);
         spread = (spread | spread << 16) & 0x0000_ffff_0000_ffff;

@@ -1,10 +1,11 @@
-//! Requests that may go no further (RFC 9110 §7.6.2).
+//! Requests whose `Max-Forwards` is used up (RFC 9110 §7.6.2).
 
 use super::error::LocalReply;
 use super::headers::{Fields, Request};
 use crate::http1::{Method, Reject};
 
-/// The proxy's own answer to a request whose `Max-Forwards` is 0.
+/// The local reply to an OPTIONS or TRACE request whose `Max-Forwards` is 0, which must not be
+/// forwarded.
 #[inline]
 pub(super) fn final_answer<F: Fields>(request: &Request<'_, F>) -> Option<LocalReply> {
     if request.hops_left()? > 0 {
@@ -12,7 +13,8 @@ pub(super) fn final_answer<F: Fields>(request: &Request<'_, F>) -> Option<LocalR
     }
     let status = match request.method {
         Method::Options => 200,
-        // To echo a request back tells scripts what the browser keeps from them.
+        // TRACE would echo the request, which shows scripts the cookies and credentials that the
+        // browser hides from them (cross-site tracing).
         _ => 405,
     };
     Some(LocalReply::refuse(Reject {

@@ -1,23 +1,27 @@
-//! How slowly a client may send its body: a silence has its limit, and so has a trickle that is never quite silent.
+//! Minimum rate of request bodies. `limits.body_timeout` limits silence; a client that sends a byte
+//! now and then is never silent, so a token bucket also limits its average rate.
 
 use std::time::Duration;
 
-/// Slowest average of a request's body, in bytes a second.
+/// Minimum average rate of a request body, in bytes per second: the default of Kestrel's
+/// `MinRequestBodyDataRate`.
 ///
-/// A client may fall behind it by as much as `limits.body_timeout` gives: a bucket that holds this rate for that long, begins full, loses by
-/// the time that the client is awaited, and gains by each byte that comes. Time in which the upstream takes nothing isn't the client's.
+/// The bucket holds `limits.body_timeout` worth of this rate and starts full. It drains while the
+/// proxy waits for the client, not while the upstream blocks, and every received byte refills it.
+/// The client times out when the bucket is empty.
 pub(crate) const LEAST_RATE: u64 = 240;
 
-/// Who owes so many milliseconds of [`LEAST_RATE`] is behind.
+/// A client whose bucket lacks this many milliseconds of [`LEAST_RATE`] is behind.
 const BEHIND_MS: u64 = 1_000;
 
-/// One body's bucket.
+/// The token bucket of one body.
 #[derive(Debug)]
 pub(crate) struct UploadPace {
-    /// Thousandths of a byte.
-    full: u64,
-    left: u64,
-    /// A body of messages may pause between them: only silence ends it.
+    /// Size of the bucket, in thousandths of a byte.
+    capacity: u64,
+    /// What is in the bucket, in thousandths of a byte.
+    credit: u64,
+    /// The body consists of messages with pauses between them, so only silence is limited.
     allows_pauses: bool,
     now_ms: u64,
     moved: u64,
@@ -25,15 +29,15 @@ pub(crate) struct UploadPace {
 }
 
 impl UploadPace {
-    /// Begins at `now_ms`, full. `messages`: the body is a stream of messages, of which each fills the bucket again.
+    /// A full bucket. `messages`: the body is a stream of messages, and each refills the bucket.
     pub(crate) fn new(limit: Duration, messages: bool, now_ms: u64) -> Self {
-        let full = (limit.as_millis() as u64).saturating_mul(LEAST_RATE);
+        let capacity = (limit.as_millis() as u64).saturating_mul(LEAST_RATE);
         Self {
-            full,
-            left: full,
+            capacity,
+            credit: capacity,
             allows_pauses: messages,
             now_ms,
-            // Nobody has moved so much: the first call has news.
+            // Differs from any real count, so that the first update arms the deadline.
             moved: u64::MAX,
             awaits_client: false,
         }
@@ -41,7 +45,7 @@ impl UploadPace {
 
     /// `moved` bytes have come in all, and now the client is awaited, or the upstream. How long the client may keep silent from now on, if
     /// anything is new.
-    pub(crate) fn news(
+    pub(crate) fn update(
         &mut self,
         now_ms: u64,
         moved: u64,
@@ -50,25 +54,26 @@ impl UploadPace {
         if moved == self.moved && awaits_client == self.awaits_client {
             return None;
         }
-        let came = moved.saturating_sub(self.moved);
+        let received = moved.saturating_sub(self.moved);
         if self.awaits_client {
             let waited = now_ms.saturating_sub(self.now_ms);
-            self.left = self.left.saturating_sub(waited.saturating_mul(LEAST_RATE));
+            self.credit = self.credit.saturating_sub(waited.saturating_mul(LEAST_RATE));
         }
-        let earned = if self.allows_pauses && came > 0 {
-            self.full
+        let earned = if self.allows_pauses && received > 0 {
+            self.capacity
         } else {
-            came.saturating_mul(1000)
+            received.saturating_mul(1000)
         };
-        self.left = self.left.saturating_add(earned).min(self.full);
+        self.credit = self.credit.saturating_add(earned).min(self.capacity);
         (self.now_ms, self.moved, self.awaits_client) = (now_ms, moved, awaits_client);
-        let wait = if awaits_client { self.left } else { self.full };
+        let wait = if awaits_client { self.credit } else { self.capacity };
         Some(Duration::from_millis(wait / LEAST_RATE))
     }
 
-    /// When a client that goes on sending nothing is behind by a second of the rate; `None`: it isn't its turn, or it pauses by right.
+    /// When the client will be behind, in milliseconds of the worker's clock, if it sends nothing
+    /// more. `None`: the upstream is awaited, or pauses are allowed.
     pub(crate) fn behind_at(&self) -> Option<u64> {
-        let owed = (self.full - self.left) / LEAST_RATE;
+        let owed = (self.capacity - self.credit) / LEAST_RATE;
         let waits = self.awaits_client && !self.allows_pauses;
         waits.then(|| self.now_ms + BEHIND_MS.saturating_sub(owed))
     }
@@ -85,7 +90,7 @@ mod tests {
         let mut pace = UploadPace::new(LIMIT, messages, 0);
         let (mut now, mut moved) = (0, 0);
         while now < 3_600_000 {
-            let wait = pace.news(now, moved, true).expect("it moved");
+            let wait = pace.update(now, moved, true).expect("it moved");
             if wait.as_millis() as u64 <= every_ms {
                 return Some(now + wait.as_millis() as u64);
             }
@@ -110,24 +115,24 @@ mod tests {
         assert_eq!(cut_after(5000, 20_000, false), None);
         // A fast beginning doesn't pay for an hour of dribbling.
         let mut pace = UploadPace::new(LIMIT, false, 0);
-        pace.news(0, 10_000_000, true);
-        let wait = pace.news(29_000, 10_000_001, true).expect("it moved");
+        pace.update(0, 10_000_000, true);
+        let wait = pace.update(29_000, 10_000_001, true).expect("it moved");
         assert!(wait < Duration::from_secs(2), "{wait:?}");
     }
 
     #[test]
     fn who_dribbles_is_behind_after_a_second_and_who_sends_is_not() {
         let mut pace = UploadPace::new(LIMIT, false, 0);
-        pace.news(0, 0, true);
+        pace.update(0, 0, true);
         assert_eq!(pace.behind_at(), Some(1000));
-        pace.news(900, 1, true);
+        pace.update(900, 1, true);
         assert!((1000..1010).contains(&pace.behind_at().expect("awaited")));
-        pace.news(1200, 1_000, true);
+        pace.update(1200, 1_000, true);
         assert_eq!(pace.behind_at(), Some(2200));
-        pace.news(1300, 2_000, false);
+        pace.update(1300, 2_000, false);
         assert_eq!(pace.behind_at(), None, "the upstream is awaited");
         let mut messages = UploadPace::new(LIMIT, true, 0);
-        messages.news(0, 0, true);
+        messages.update(0, 0, true);
         assert_eq!(messages.behind_at(), None);
     }
 
@@ -140,10 +145,10 @@ mod tests {
     #[test]
     fn the_time_of_the_upstream_is_not_the_clients() {
         let mut pace = UploadPace::new(LIMIT, false, 0);
-        assert_eq!(pace.news(0, 0, true), Some(LIMIT));
-        assert_eq!(pace.news(10_000, 0, true), None);
-        assert_eq!(pace.news(10_000, 0, false), Some(LIMIT));
-        let wait = pace.news(40_000, 0, true).expect("it changed");
+        assert_eq!(pace.update(0, 0, true), Some(LIMIT));
+        assert_eq!(pace.update(10_000, 0, true), None);
+        assert_eq!(pace.update(10_000, 0, false), Some(LIMIT));
+        let wait = pace.update(40_000, 0, true).expect("it changed");
         assert_eq!(wait, Duration::from_secs(20));
     }
 }

@@ -1,4 +1,4 @@
-//! Who is at the other end of a downstream connection.
+//! The peer of a downstream connection, and the client that a trusted peer forwards for.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -8,33 +8,40 @@ use ipnet::IpNet;
 use crate::http1::lists::elements;
 use crate::telemetry::ListenerShard;
 
-/// A client's certificate, as far as origins may be told of it. Taken from the handshake alone, once a connection.
+/// The verified certificate of a client, in the form that is forwarded to endpoints. Extracted once,
+/// after the handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// Its subject as RFC 4514 writes it, in ASCII: `CN=partner,O=Example`.
+    /// The subject as an RFC 4514 string, in ASCII: `CN=partner,O=Example`.
     pub subject: String,
-    /// SHA-256 of its DER encoding, in lower-case hex.
+    /// SHA-256 of the DER encoding, in lower-case hex.
     pub fingerprint: String,
 }
 
-/// Everything about a downstream connection that its requests need, written out once.
+/// The properties of a downstream connection that its requests need, computed once.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// Its address; loopback for a Unix socket.
+    /// Its address, with IPv4-mapped IPv6 addresses as IPv4; loopback for a Unix socket.
     pub ip: IpAddr,
-    /// Whether what it says about the client is believed: `Forwarded`, `X-Forwarded-*` and the like.
+    /// Whether the address is in `trusted_proxies`.
+    ///
+    /// From a trusted peer, the proxy uses `X-Forwarded-For` for the client's address and
+    /// `X-Forwarded-Proto` for the scheme, and forwards `X-Forwarded-Host` as the original host.
+    /// `Forwarded` (RFC 7239) and similar fields are passed on unread. From any other peer, all of
+    /// these are removed or replaced.
     pub trusted: bool,
-    /// Whether it came by TLS.
+    /// Whether the connection uses TLS.
     pub tls: bool,
-    /// The certificate that it proved to hold, where the listener asks for one.
+    /// The client's certificate, if the listener requires one.
     pub certificate: Option<Arc<ClientCertificate>>,
-    /// The counters of the listener that accepted it: one shard a worker.
+    /// Counters of the listener that accepted the connection, one shard for each worker.
     pub metrics: Arc<[ListenerShard]>,
     text: Box<str>,
 }
 
 impl Peer {
-    /// The peer of a connection: its address (`None` for a Unix socket), whether it came by TLS, and with which certificate.
+    /// The peer of an accepted connection. `address` is `None` for a Unix socket; `trusted` are the
+    /// listener's `trusted_proxies`.
     pub fn new(
         address: Option<SocketAddr>,
         tls: bool,
@@ -64,17 +71,20 @@ impl Peer {
     }
 }
 
-/// The client that trusted proxies name: the right-most address in `X-Forwarded-For` that isn't trusted itself. Its lines are
-/// one list (RFC 9110 §5.3), which a client may have begun with what it likes.
+/// Finds the client in `X-Forwarded-For`: the right-most address that isn't a trusted proxy.
+///
+/// Each proxy appends the address of its peer, so only the entries at the right, added by trusted
+/// proxies, are reliable; the client may have sent anything before them. Several field lines form
+/// one list (RFC 9110 §5.3).
 #[derive(Debug)]
 pub(crate) struct ForwardedFor<'a> {
     trusted: &'a [IpNet],
-    /// What the lines so far say; `None` while they say nothing.
+    /// The result for the lines so far.
     client: Option<IpAddr>,
 }
 
 impl<'a> ForwardedFor<'a> {
-    /// A list without lines.
+    /// An empty list.
     pub(crate) fn new(trusted: &'a [IpNet]) -> Self {
         Self {
             trusted,
@@ -82,12 +92,13 @@ impl<'a> ForwardedFor<'a> {
         }
     }
 
-    /// The next line.
+    /// Adds the next field line, in the order of the head.
     pub(crate) fn line(&mut self, line: &[u8]) {
         let mut leftmost = None;
         for hop in elements(line).rev().filter(|hop| !hop.is_empty()) {
             let Some(ip) = address(hop) else {
-                // Nobody can say who is behind an unknown hop: it ends with the last that is known.
+                // Whatever precedes an unreadable entry can't be verified. The nearest known hop
+                // counts as the client, and earlier lines are discarded.
                 self.client = leftmost;
                 return;
             };
@@ -97,17 +108,18 @@ impl<'a> ForwardedFor<'a> {
                 return;
             }
         }
-        // Only trusted proxies: the lines before say for whom they speak.
+        // All entries are trusted proxies, so the client is in the lines before. If there are none,
+        // the left-most proxy sent the request itself.
         self.client = self.client.or(leftmost);
     }
 
-    /// What all lines say; `None` if it is nothing.
+    /// The client's address; `None` if the list is empty or its last entry is unreadable.
     pub(crate) fn client(&self) -> Option<IpAddr> {
         self.client
     }
 }
 
-/// The address of a hop: `192.0.2.7`, `192.0.2.7:80`, `2001:db8::7`, `[2001:db8::7]`, `[2001:db8::7]:80`.
+/// Parses an entry: an address, with an optional port, and IPv6 with or without brackets.
 fn address(hop: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(hop).ok()?;
     let bare = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();

@@ -1,4 +1,5 @@
-//! Where in a service a request goes: [`routing::decision`] with a worker's state, and what follows from it for this request.
+//! Placement of a request in its service: runs [`routing::decision`] with the worker's state and
+//! turns the result into the target of the first try.
 
 use super::Worker;
 use super::headers::{Fields, Request};
@@ -7,24 +8,25 @@ use crate::routing::sticky::Session;
 use crate::routing::{self, Choice, Chosen};
 use crate::snapshot::{DecisionState, Service};
 
-/// Where a request goes first, and what its answer does to its session.
+/// The target of the first try, and what the response means for the session.
 #[derive(Debug)]
 pub(crate) struct Placed {
-    /// Version, endpoint, hash.
+    /// Version, endpoint and hash.
     pub aim: Aim,
     /// How the version was chosen.
     pub chosen: Chosen,
     /// Index of the rule that matched, also where its version failed over.
     pub rule: Option<usize>,
-    /// The session that it came with.
+    /// The session of the request.
     pub session: Option<Session>,
     /// It pinned with its version whatever happens there: a preview host or a strict rule chose it.
     pub pinned: bool,
-    /// Whether its answer binds (or binds anew) the session to where it came from.
+    /// Whether the response (re)binds the session to the endpoint that sent it.
     pub binds: bool,
 }
 
-/// Decides where a request to a service goes, and counts the rule that matched. `preview`: its host names the version.
+/// Chooses the version of a request and counts a hit of the match rule that applied. `preview` is
+/// the version that the host names, if it is a preview host.
 pub(crate) fn place<F: Fields>(
     worker: &Worker,
     service: &Service,
@@ -34,7 +36,7 @@ pub(crate) fn place<F: Fields>(
     let mut state = DecisionState {
         service,
         now_s: worker.now_s(),
-        usable: |version| worker.is_well(service, version),
+        usable: |version| worker.has_healthy_endpoint(service, version),
         next: |_: &_| worker.next_by_split(service),
     };
     let choice = routing::decision(&service.routing, preview, request, &mut state, &mut ());

@@ -166,8 +166,8 @@ impl Half {
         if !self.shut {
             if self.flow.poll(cx, source, sink)?.is_pending() {
                 if self.flow.idle {
-                    source.rest_source();
-                    sink.rest_sink();
+                    source.release_input();
+                    sink.release_output();
                     self.stay();
                 }
                 return Poll::Pending;

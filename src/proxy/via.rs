@@ -1,8 +1,9 @@
-//! The element that the proxy adds to `Via`.
+//! The proxy's element in `Via`.
 
 use crate::http1::HttpVersion;
 
-/// What a listener adds to `Via` (RFC 9110 §7.6.3): the received protocol and the pseudonym, composed for each protocol.
+/// The elements that a listener adds to `Via` (RFC 9110 §7.6.3): received protocol version and
+/// pseudonym. Rendered once for each version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Via {
     h10: Box<str>,
@@ -11,7 +12,7 @@ pub(crate) struct Via {
 }
 
 impl Via {
-    /// Under this pseudonym, a token.
+    /// Renders the elements. `pseudonym` has to be a token.
     pub(crate) fn new(pseudonym: &str) -> Self {
         let element = |version| format!("{version} {pseudonym}").into();
         Self {
@@ -21,7 +22,7 @@ impl Via {
         }
     }
 
-    /// For a request that came by HTTP/1.
+    /// The element for a request received over HTTP/1.
     #[inline]
     pub(crate) fn http1(&self, version: HttpVersion) -> &str {
         match version {
@@ -30,7 +31,7 @@ impl Via {
         }
     }
 
-    /// For a request that came by HTTP/2.
+    /// The element for a request received over HTTP/2.
     #[inline]
     pub(crate) fn http2(&self) -> &str {
         &self.h2

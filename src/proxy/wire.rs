@@ -1,7 +1,12 @@
-//! What the exchange asks of a connection, whichever protocol it speaks and whichever side it is on.
+//! The interface between an exchange and a connection, for either protocol and either side.
 //!
-//! A [`Source`] lends the bytes of a body, a [`Sink`] takes them; both are polled, so that one task moves both directions
-//! without channels. An HTTP/1 connection is both; so is an HTTP/2 stream.
+//! A [`Source`] yields the bytes of a body, a [`Sink`] accepts them; an HTTP/1 connection is both,
+//! and so is an HTTP/2 stream. [`Downstream`] and [`Upstream`] add the heads. All methods are polled,
+//! so one task can drive both directions without channels.
+//!
+//! Several methods have a default that does nothing. They are optimisations of plain HTTP/1
+//! (splicing, copied chunk framing, buffers that are returned while idle); a connection that can't
+//! do them behaves correctly with the defaults.
 
 use std::fmt;
 use std::io;
@@ -15,16 +20,16 @@ use crate::http1::{Framing, Reject};
 use crate::net::ByteBudget;
 use crate::net::buffer::LentPipe;
 
-/// What broke on one side of an exchange.
+/// A failure on one side of an exchange.
 #[derive(Debug)]
 pub enum WireError {
-    /// The peer sent what it must not.
+    /// The peer sent a malformed or disallowed message.
     Bad(Reject),
     /// The peer ended the stream in the middle of a message.
     Cut,
-    /// The peer refused or took back an HTTP/2 stream.
+    /// The HTTP/2 stream was reset.
     Reset(h2::Reason),
-    /// The connection broke.
+    /// The connection failed.
     Io(io::Error),
 }
 
@@ -60,180 +65,190 @@ impl From<Reject> for WireError {
     }
 }
 
-/// Which end of a pump broke.
+/// Which end of a [`Flow`](super::body::Flow) failed.
 #[derive(Debug)]
 pub enum PumpError {
-    /// Where the bytes come from.
+    /// The end that bytes are read from.
     Source(WireError),
-    /// Where they go.
+    /// The end that bytes are written to.
     Sink(WireError),
 }
 
-/// What a source has next.
+/// What [`Source::poll_piece`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyPiece {
-    /// So many bytes, to be looked at by [`Source::data`]. Never 0.
+    /// This many bytes are available from [`Source::data`]. Never 0.
     Data(usize),
-    /// Trailers, to be fetched by [`Source::take_trailers`]; the body is over.
+    /// The body has ended with trailers, available from [`Source::take_trailers`].
     Trailers,
-    /// The body is over.
+    /// The body has ended without trailers.
     End,
 }
 
-/// Where a body comes from.
+/// The receiving side of a body.
 pub trait Source {
-    /// What comes next. Asking again before anything was consumed gives at least the same.
+    /// Waits for the next piece. Until something is consumed, further calls return at least as much
+    /// data as the one before.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPiece, WireError>>;
     /// The bytes that the last [`BodyPiece::Data`] announced.
     fn data(&self) -> &[u8];
-    /// Drops the first `n` of them.
+    /// Drops the first `n` bytes of [`Self::data`].
     fn consume(&mut self, n: usize);
     /// The trailers that the last [`BodyPiece::Trailers`] announced.
     fn take_trailers(&mut self) -> HeaderMap;
-    /// How many content bytes are still to come beyond those that are lent, where that is known.
+    /// Content bytes still to be received after [`Self::data`]; `None` if that isn't known.
     fn remaining(&self) -> Option<u64>;
-    /// Whether the whole body has arrived, as far as that is known: what is left is in the proxy's hands.
+    /// Whether the whole body has been received. `false` also if that isn't known.
     fn has_arrived(&self) -> bool {
         self.remaining() == Some(0)
     }
-    /// Bytes of memory that hold what has come and was not taken.
+    /// Bytes of memory occupied by what has been received and not consumed.
     fn buffered(&self) -> usize {
         self.data().len()
     }
-    /// The sink doesn't keep up: what can be given back of the memory, is.
+    /// Called when the sink is blocked: shrinks the input buffer.
     fn stall(&mut self) {}
-    /// Asked after it had nothing: nothing has come since as far as is known without looking, and who waited is still to be woken.
+    /// After [`Self::poll_piece`] was pending: whether it still would be, as far as that is known
+    /// without a system call. The waker that was registered then stays registered.
     fn has_no_news(&self) -> bool {
         false
     }
-    /// Passes on to this socket what has come, as far as that is a message of few bytes: how many it took. What it didn't take, and more
-    /// bytes than few, come next by [`Self::poll_piece`]. `None`: as [`Self::has_no_news`].
+    /// Forwards a small message to `to` with one read and one write, without keeping a buffer.
+    /// Returns how many bytes `to` accepted; the rest, and anything larger, comes from
+    /// [`Self::poll_piece`]. `None` means the same as [`Self::has_no_news`].
     ///
     /// # Errors
-    /// One of the sockets'.
+    /// A failure of either socket.
     fn pass(&mut self, to: &TcpStream) -> Result<Option<usize>, PumpError> {
         let _ = to;
         Ok(Some(0))
     }
-    /// Ready when [`Self::poll_piece`] may have something.
+    /// Ready when [`Self::poll_piece`] may make progress.
     fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let _ = cx;
         Poll::Ready(())
     }
-    /// There may be nothing for long: what can be given back of the memory, is.
-    fn rest_source(&mut self) {}
-    /// From now on lends chunk framing together with content, if it can: the sink takes them as they are.
-    fn lend_chunks(&mut self) -> bool {
+    /// Returns empty input buffers, because nothing may arrive for a long time.
+    fn release_input(&mut self) {}
+    /// Makes [`Self::data`] include the chunk framing from now on, so that it can be copied to a
+    /// chunked sink. `false`: not possible, nothing has changed.
+    fn pass_chunk_framing(&mut self) -> bool {
         false
     }
-    /// Where many bytes come fast and as they are: their socket, and how many may be taken from it by way of [`Self::pipe`].
+    /// The socket to splice from, and how many bytes of it belong to the body (`u64::MAX` until the
+    /// peer closes). `None` if splicing isn't possible or not worth it at the moment.
     fn splice_source(&self) -> Option<(&TcpStream, u64)> {
         None
     }
-    /// So many bytes were taken from the socket.
+    /// `n` bytes were spliced from the socket.
     fn spliced_from(&mut self, n: usize) {
         let _ = n;
     }
-    /// They don't come fast after all.
+    /// Splicing has turned out to be slow: go back to small reads.
     fn splice_is_slow(&mut self) {}
-    /// A pipe for them, if there is one to spare.
+    /// A pipe to splice through. `None` if the process has no more pipes to offer.
     fn pipe(&self) -> Option<LentPipe> {
         None
     }
 }
 
-/// Where a body goes to.
+/// The sending side of a body.
 pub trait Sink {
-    /// Takes some of `data`, at least one byte.
+    /// Accepts some of `data`, at least one byte. Accepted bytes may be buffered.
     fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>>;
-    /// Ends the body; ready when everything has been handed to the kernel.
+    /// Ends the body. Ready once everything has been handed to the kernel.
     fn poll_finish(
         &mut self,
         cx: &mut Context<'_>,
         trailers: Option<&HeaderMap>,
     ) -> Poll<Result<(), WireError>>;
-    /// Hands everything held back to the kernel.
+    /// Hands buffered bytes to the kernel.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>>;
-    /// Whether the body leaves in chunks that [`Source::lend_chunks`] can provide.
+    /// Whether the body is sent in chunks and [`Self::accept_chunk_framing`] is supported.
     fn wants_chunks(&self) -> bool {
         false
     }
-    /// From now on data comes with its chunk framing.
-    fn take_chunks(&mut self) {}
-    /// Where bytes leave as they are: their socket, and how many more the framing allows (`u64::MAX` without a bound).
+    /// From now on `data` includes its chunk framing; see [`Source::pass_chunk_framing`].
+    fn accept_chunk_framing(&mut self) {}
+    /// The socket to splice to, and how many more bytes the framing allows (`u64::MAX` if there is
+    /// no limit). `None` if splicing isn't possible.
     fn splice_sink(&self) -> Option<(&TcpStream, u64)> {
         None
     }
-    /// Before bytes are given to the socket: hands everything held back to the kernel.
+    /// Hands buffered bytes to the kernel because spliced bytes follow at once (`MSG_MORE`).
     fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
         self.poll_flush(cx)
     }
-    /// Nothing may follow for long: what can be given back of the memory, is.
-    fn rest_sink(&mut self) {}
-    /// So many bytes were given to the socket.
+    /// Returns empty output buffers, because nothing may be sent for a long time.
+    fn release_output(&mut self) {}
+    /// `n` bytes were spliced to the socket.
     fn spliced_to(&mut self, n: usize) {
         let _ = n;
     }
-    /// Tells the peer that nothing more follows (tunnels only).
+    /// Closes the write side of a tunnel.
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>>;
 }
 
-/// How a client has given up.
+/// How a client has gone away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gone {
-    /// It takes nothing any more.
+    /// It can't receive the response any more.
     Left,
-    /// It sends nothing any more: it has left, or it waits for the answer over a half-closed connection. TCP doesn't tell which.
+    /// It has closed its write side. It has either left or waits for the response on a half-closed
+    /// connection; TCP doesn't say which.
     HalfClosed,
 }
 
-/// The client's side of one exchange.
+/// The client's side of an exchange.
 pub trait Downstream: Source + Sink {
-    /// The answer was 101: from now on bytes pass as they are, both ways, until the peer ends.
+    /// Switches to a tunnel after a 101: bytes pass unframed in both directions until EOF.
     fn open_tunnel(&mut self);
-    /// Queues the head of the final answer.
+    /// Queues the head of the final response.
     fn send_response<F: Fields>(&mut self, response: &Outgoing<'_, F>) -> Result<(), WireError>;
-    /// Queues a 1xx other than 101, where the client's version knows them.
+    /// Queues an informational response other than 101, unless the client speaks HTTP/1.0.
     fn send_informational<F: Fields>(&mut self, status: u16, fields: &F) -> Result<(), WireError>;
-    /// Ready when the client has given up. Bytes that arrive meanwhile are kept within bounds.
+    /// Ready when the client has gone away. May read; pipelined bytes are buffered up to a limit.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone>;
-    /// Ready when the client has given up, as far as that is known without reading: for while its body is still to come.
+    /// Like [`Self::poll_gone`], but never reads, so that it can be used while the request body is
+    /// still arriving. HTTP/1 can't tell, HTTP/2 sees a stream reset.
     fn poll_taken_back(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let _ = cx;
         Poll::Pending
     }
-    /// Bounds what is buffered of bodies that come by this connection.
+    /// The budget that buffered request bodies of this connection are charged to.
     fn body_budget(&self) -> ByteBudget;
-    /// Bounds what is held of responses that upstreams have finished and this connection's client hasn't taken.
+    /// The budget for responses that are complete upstream and wait for this connection's client.
     fn answer_budget(&self) -> ByteBudget;
-    /// The connection carries no other request: what is left of this one's bytes is in doubt.
+    /// Closes the connection after this response. No effect on HTTP/2, where a stream doesn't
+    /// decide about its connection.
     fn close_after(&mut self) {}
 }
 
-/// The application's side of one exchange.
+/// The endpoint's side of an exchange.
 pub(crate) trait Upstream: Source + Sink {
-    /// The answer was 101: from now on bytes pass as they are, both ways, until the peer ends.
+    /// Switches to a tunnel after a 101: bytes pass unframed in both directions until EOF.
     fn open_tunnel(&mut self);
-    /// The fields of the response's head.
+    /// The fields of a response head.
     type Fields<'a>: Fields
     where
         Self: 'a;
-    /// Queues the request's head.
+    /// Queues the request head.
     fn send_request<F: Fields>(&mut self, request: &Request<'_, F>) -> Result<(), WireError>;
-    /// Ready when a head (1xx or final) has arrived.
+    /// Ready when a response head, informational or final, has arrived.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>>;
-    /// The status of the head that arrived last.
+    /// The status of the last head.
     fn status(&self) -> u16;
-    /// Its fields.
+    /// The fields of the last head.
     fn fields(&self) -> Self::Fields<'_>;
-    /// How the response's body is framed.
+    /// The framing of the body that follows the last head.
     fn framing(&self) -> Framing;
-    /// What `content-length` says, also where no body follows.
+    /// The value of `content-length`, even if no body follows (HEAD, 304).
     fn content_length(&self) -> Option<u64>;
-    /// The head that arrived last is dealt with: the next is awaited after a 1xx, the body begins after a final one.
+    /// Consumes the last head. The next [`Self::poll_head`] waits for another one after an
+    /// informational head; after a final head, the body can be read.
     fn next(&mut self);
     /// Whether any byte of a response has arrived.
     fn has_begun(&self) -> bool;
-    /// Whether any byte of the request may have reached the application.
+    /// Whether any byte of the request may have reached the endpoint.
     fn may_have_sent(&self) -> bool;
 }

@@ -174,7 +174,7 @@ impl Worker {
     }
 
     /// Whether a version has an endpoint that is well.
-    pub fn is_well(&self, service: &Service, version: usize) -> bool {
+    pub fn has_healthy_endpoint(&self, service: &Service, version: usize) -> bool {
         self.with_view(service, version, |pool, view, _| {
             view.refresh(pool);
             view.well() > 0

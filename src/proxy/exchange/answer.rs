@@ -124,8 +124,8 @@ fn start_response<D: Downstream, U: Upstream, F: Fields>(
         .map_err(|e| ExchangeError::ClientGone(Some(e)))?;
     up.next();
     // Chunked on both sides: the chunk framing is copied along instead of being decoded and encoded.
-    if down.wants_chunks() && up.lend_chunks() {
-        down.take_chunks();
+    if down.wants_chunks() && up.pass_chunk_framing() {
+        down.accept_chunk_framing();
     }
     Ok(framing)
 }

@@ -256,7 +256,7 @@ impl<F: Fields> Asking<'_, '_, F> {
             .pace
             .get_or_insert_with(|| buffering::pace(cx.request, cx.body_timeout(), cx.watch));
         let flow = upload.flow();
-        if let Some(wait) = pace.news(cx.watch.now_ms(), flow.moved, !flow.waits_for_sink) {
+        if let Some(wait) = pace.update(cx.watch.now_ms(), flow.moved, !flow.waits_for_sink) {
             cx.arm_silence(match self.switching {
                 true => wait.min(BODY_BEFORE_TUNNEL),
                 false => wait,

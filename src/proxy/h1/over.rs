@@ -1,4 +1,4 @@
-//! What is an HTTP/1 connection with something of its own besides: its bytes come and go as the connection's.
+//! Delegation: whatever wraps an [`H1`] is a [`Source`] and a [`Sink`] like it.
 
 use std::task::{Context, Poll};
 
@@ -9,11 +9,11 @@ use super::H1;
 use crate::net::buffer::LentPipe;
 use crate::proxy::wire::{BodyPiece, PumpError, Sink, Source, WireError};
 
-/// One side's view of an HTTP/1 connection.
+/// A wrapper of an HTTP/1 connection, with what only one side needs.
 pub trait OverH1 {
-    /// The connection.
+    /// The wrapped connection.
     fn h1(&self) -> &H1;
-    /// The connection.
+    /// The wrapped connection.
     fn h1_mut(&mut self) -> &mut H1;
 }
 
@@ -54,11 +54,11 @@ impl<T: OverH1> Source for T {
     fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.h1_mut().poll_news(cx)
     }
-    fn rest_source(&mut self) {
-        self.h1_mut().rest_source();
+    fn release_input(&mut self) {
+        self.h1_mut().release_input();
     }
-    fn lend_chunks(&mut self) -> bool {
-        self.h1_mut().lend_chunks()
+    fn pass_chunk_framing(&mut self) -> bool {
+        self.h1_mut().pass_chunk_framing()
     }
     #[inline]
     fn splice_source(&self) -> Option<(&TcpStream, u64)> {
@@ -94,8 +94,8 @@ impl<T: OverH1> Sink for T {
     fn wants_chunks(&self) -> bool {
         self.h1().wants_chunks()
     }
-    fn take_chunks(&mut self) {
-        self.h1_mut().take_chunks();
+    fn accept_chunk_framing(&mut self) {
+        self.h1_mut().accept_chunk_framing();
     }
     fn splice_sink(&self) -> Option<(&TcpStream, u64)> {
         self.h1().splice_sink()
@@ -103,8 +103,8 @@ impl<T: OverH1> Sink for T {
     fn poll_clear(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
         self.h1_mut().poll_clear(cx)
     }
-    fn rest_sink(&mut self) {
-        self.h1_mut().rest_sink();
+    fn release_output(&mut self) {
+        self.h1_mut().release_output();
     }
     fn spliced_to(&mut self, n: usize) {
         self.h1_mut().spliced_to(n);

@@ -1,5 +1,5 @@
-//! Messages from connection to connection: one call to read, one to write, and no memory held before and after.
-//! So all tunnels of a worker use the same memory one after the other, and the processor still knows it.
+//! Forwarding of small messages in tunnels: one read, one write, and no buffer before or after.
+//! All tunnels of a worker thus use the same buffer in turn, and it stays in the CPU cache.
 
 use std::task::Poll;
 
@@ -15,6 +15,7 @@ impl H1 {
     /// See [`Source::pass`].
     #[inline]
     pub(super) fn pass_to(&mut self, to: &TcpStream) -> Result<Option<usize>, PumpError> {
+        // With TLS the number of decrypted bytes isn't known in advance, so that goes the long way.
         let Stream::Tcp(from) = &self.stream else {
             return Ok((!self.has_no_news()).then_some(0));
         };
@@ -34,7 +35,7 @@ impl H1 {
             Poll::Ready(Err(e)) => return Err(PumpError::Source(e.into())),
             Poll::Ready(Ok(0)) => self.eof = true,
             Poll::Ready(Ok(n)) if n == room.len() => {
-                // There may be more: it goes the way of large bodies.
+                // More is probably waiting. Left to the copying path, which uses larger buffers.
                 self.ceiling = HUGE;
                 input.filled(n);
             }

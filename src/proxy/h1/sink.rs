@@ -1,4 +1,5 @@
-//! Bytes on their way out of an HTTP/1 connection: gathered where they are few, written from where they lie where they are many.
+//! The sending side of an HTTP/1 connection. Small writes are collected in the output buffer, large
+//! ones go to the kernel directly, together with what is in the buffer (`writev`).
 
 use std::io::IoSlice;
 use std::pin::Pin;
@@ -15,12 +16,14 @@ use crate::http1::framing::chunk_head;
 use crate::proxy::headers;
 use crate::proxy::wire::{Sink, WireError};
 
-/// Bytes up to this many are gathered with what else is to be written; more are written from where they lie.
+/// The output buffer collects writes up to this many bytes in all.
 const GATHER: usize = 16 * 1024;
-/// The same for the end of a body: nothing follows that could be gathered with it, so only what is cheaper to copy than to point at.
+/// The limit for the last bytes of a body. Nothing follows that could be collected with them, so
+/// copying pays only while it is cheaper than another `iovec`.
 const GATHER_LAST: usize = 2 * 1024;
 
 impl H1 {
+    /// Writes the output buffer to the kernel.
     fn poll_drain(
         &mut self,
         cx: &mut Context<'_>,
@@ -45,7 +48,9 @@ impl H1 {
         Ok(())
     }
 
-    /// Writes what is gathered, then `data[..n]`, then (where that ends a chunk) its line end, with one call.
+    /// Writes the output buffer, `data` and `tail` (the line end of a chunk, or empty) with one
+    /// system call, and returns how many bytes of `data` were written. A `tail` that the kernel
+    /// didn't take is left in the output buffer.
     fn poll_write_through(
         &mut self,
         cx: &mut Context<'_>,
@@ -90,7 +95,7 @@ impl H1 {
         }
     }
 
-    /// `n` bytes of the body have left. Without an announced length there is nothing to count.
+    /// Counts `n` body bytes against the announced length, if there is one.
     fn count_out(&mut self, n: usize) {
         if self.body_left != u64::MAX {
             self.body_left -= n as u64;
@@ -107,8 +112,8 @@ impl H1 {
 impl Sink for H1 {
     fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>> {
         if data.len() as u64 > self.body_left {
-            // On a kept connection the peer would read these bytes as the start of the next message. No source lends them as long as
-            // it heeds its own framing; this check doesn't depend on that.
+            // The peer would read surplus bytes as the start of the next message: response
+            // splitting. Sources enforce their own framing, but this check doesn't rely on it.
             return Poll::Ready(Err(WireError::Bad(Reject::bad("beyond-framing"))));
         }
         let framed = self.encoding == Encoding::Chunks;
@@ -193,8 +198,8 @@ impl Sink for H1 {
         self.poll_drain(cx, SendFlags::MORE)
     }
 
-    fn rest_sink(&mut self) {
-        self.release_out();
+    fn release_output(&mut self) {
+        self.release_empty_out();
     }
 
     fn spliced_to(&mut self, n: usize) {
@@ -202,7 +207,7 @@ impl Sink for H1 {
         self.count_out(n);
     }
 
-    fn take_chunks(&mut self) {
+    fn accept_chunk_framing(&mut self) {
         self.encoding = Encoding::FramedChunks;
     }
 }
