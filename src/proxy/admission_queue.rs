@@ -1,43 +1,50 @@
-//! What has begun goes on before more begins.
+//! Admits new requests in batches while a worker is busy, so that requests in flight make progress
+//! before more are started.
 //!
-//! A worker that has more to do than it can do would otherwise begin whatever comes, and have all of it half done: each request with
-//! its memory and an upstream connection of its own, none of them in the processor's caches when its answer comes. With thousands
-//! of busy clients that doubled what a request costs. So, when so many requests have begun, the next ones wait for one look at what
-//! came back, and go after it. However slow endpoints are, the next look is taken at once: nobody waits for an answer.
+//! An overloaded worker that starts every request as it arrives has thousands half done: each with
+//! its buffers and its upstream connection, none of them in the CPU caches by the time its response
+//! arrives. With thousands of busy clients that doubled the cost of a request. So once
+//! [`BASE_LIMIT`] requests are in flight, new ones queue until the event loop has polled for I/O
+//! once, and then a batch is admitted. The next poll comes at once, however slow the endpoints are:
+//! a request never waits for the response of another one.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-/// So many may be in flight without a look at what came back. Their memory and sockets fit into a core's second-level cache.
-const FEW: usize = 64;
-/// So many begin with each look at least.
-const STEP: usize = FEW / 2;
+/// Requests in flight up to which new ones are admitted at once. Their buffers and socket state fit
+/// into the L2 cache of a core.
+const BASE_LIMIT: usize = 64;
+/// Minimum number of requests admitted after each poll for I/O.
+const BATCH: usize = BASE_LIMIT / 2;
 
-/// Where a worker's requests wait for their turn to begin. Whoever is in flight already never waits.
+/// A worker's queue of requests that are about to start. First come, first served. Requests in
+/// flight are never delayed.
 #[derive(Debug, Default)]
-pub struct AdmissionQueue(Rc<LookQueue>);
+pub struct AdmissionQueue(Rc<QueueState>);
 
 #[derive(Debug)]
-struct LookQueue {
+struct QueueState {
     in_flight: Cell<usize>,
-    /// So many may be in flight until the next look.
-    most: Cell<usize>,
+    /// Maximum of `in_flight` until the next batch.
+    limit: Cell<usize>,
+    /// The wakers of tickets `admitted`, `admitted + 1`, and so on.
     waiting: RefCell<VecDeque<Waker>>,
-    /// Tickets below this one have been called.
-    called: Cell<u64>,
-    /// A task calls those who wait.
-    is_called: Cell<bool>,
+    /// Tickets below this number have been admitted.
+    admitted: Cell<u64>,
+    /// The task that admits batches is running.
+    is_draining: Cell<bool>,
 }
 
-/// The place of one connection in the queue.
+/// The position of a connection in the queue. Dropping a ticket leaves its waker in the queue, where
+/// it uses up one admission and delays nobody.
 #[derive(Debug, Default)]
 pub struct Ticket(Option<u64>);
 
-/// A request in flight.
+/// Counts a request as in flight until it is dropped.
 #[derive(Debug)]
-pub struct Begun<'a>(&'a LookQueue);
+pub struct Begun<'a>(&'a QueueState);
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
@@ -45,60 +52,62 @@ impl Drop for Begun<'_> {
     }
 }
 
-impl Default for LookQueue {
+impl Default for QueueState {
     fn default() -> Self {
         Self {
             in_flight: Cell::new(0),
-            most: Cell::new(FEW),
+            limit: Cell::new(BASE_LIMIT),
             waiting: RefCell::default(),
-            called: Cell::new(0),
-            is_called: Cell::new(false),
+            admitted: Cell::new(0),
+            is_draining: Cell::new(false),
         }
     }
 }
 
 impl AdmissionQueue {
-    /// A request begins.
+    /// Counts a request as in flight.
     pub fn begin(&self) -> Begun<'_> {
         self.0.in_flight.set(self.0.in_flight.get() + 1);
         Begun(&self.0)
     }
 
-    /// Requests that have begun and not ended.
+    /// Number of requests in flight.
     pub fn in_flight(&self) -> usize {
         self.0.in_flight.get()
     }
 
-    /// Whether one may begin without waiting.
+    /// Whether a request would be admitted at once.
     pub fn is_open(&self) -> bool {
         self.0.is_open()
     }
 
-    /// From time to time: what was a crowd may be over.
+    /// To be called once a tick: lowers the limit after a burst.
     pub fn tick(&self) {
-        self.0.most.set(self.0.most.get().min(self.0.room()));
+        self.0
+            .limit
+            .set(self.0.limit.get().min(self.0.next_limit()));
     }
 
-    /// Ready when a request may begin; first come, first served.
+    /// Ready when the holder of `ticket` may start a request.
     pub fn poll_turn(&self, cx: &mut Context<'_>, ticket: &mut Ticket) -> Poll<()> {
         let turn = self.0.poll_turn(cx, ticket);
-        if turn.is_pending() && !self.0.is_called.replace(true) {
-            tokio::task::spawn_local(self.0.clone().call_all());
+        if turn.is_pending() && !self.0.is_draining.replace(true) {
+            tokio::task::spawn_local(self.0.clone().drain());
         }
         turn
     }
 }
 
 impl Ticket {
-    /// Whether its holder waits.
+    /// Whether its holder is queued.
     pub fn waits(&self) -> bool {
         self.0.is_some()
     }
 }
 
-impl LookQueue {
+impl QueueState {
     fn is_open(&self) -> bool {
-        self.in_flight.get() < self.most.get() && self.waiting.borrow().is_empty()
+        self.in_flight.get() < self.limit.get() && self.waiting.borrow().is_empty()
     }
 
     fn poll_turn(&self, cx: &mut Context<'_>, ticket: &mut Ticket) -> Poll<()> {
@@ -107,37 +116,39 @@ impl LookQueue {
                 return Poll::Ready(());
             }
             let mut waiting = self.waiting.borrow_mut();
-            ticket.0 = Some(self.called.get() + waiting.len() as u64);
+            ticket.0 = Some(self.admitted.get() + waiting.len() as u64);
             waiting.push_back(cx.waker().clone());
             return Poll::Pending;
         };
-        let Some(place) = number.checked_sub(self.called.get()) else {
+        let Some(position) = number.checked_sub(self.admitted.get()) else {
             ticket.0 = None;
             return Poll::Ready(());
         };
-        self.waiting.borrow_mut()[place as usize].clone_from(cx.waker());
+        // In range: a ticket that isn't admitted has its waker in the queue.
+        self.waiting.borrow_mut()[position as usize].clone_from(cx.waker());
         Poll::Pending
     }
 
-    /// Until nobody waits: a look at what came back, then some are called.
-    async fn call_all(self: Rc<Self>) {
+    /// Admits a batch after each poll for I/O until the queue is empty.
+    async fn drain(self: Rc<Self>) {
         while !self.waiting.borrow().is_empty() {
-            // Goes on behind all those for whom the kernel had something.
+            // The runtime polls the I/O driver and every task that it wakes before this task again.
             tokio::task::yield_now().await;
-            self.call();
+            self.admit_batch();
         }
-        self.is_called.set(false);
+        self.is_draining.set(false);
     }
 
-    fn room(&self) -> usize {
-        (self.in_flight.get() + STEP).max(FEW)
+    /// The limit if a batch were admitted now.
+    fn next_limit(&self) -> usize {
+        (self.in_flight.get() + BATCH).max(BASE_LIMIT)
     }
 
-    fn call(&self) {
-        self.most.set(self.room());
+    fn admit_batch(&self) {
+        self.limit.set(self.next_limit());
         let mut waiting = self.waiting.borrow_mut();
-        let n = waiting.len().min(self.room() - self.in_flight.get());
-        self.called.set(self.called.get() + n as u64);
+        let n = waiting.len().min(self.next_limit() - self.in_flight.get());
+        self.admitted.set(self.admitted.get() + n as u64);
         waiting.drain(..n).for_each(Waker::wake);
     }
 }
@@ -149,13 +160,13 @@ mod tests {
 
     /// Connections that want to begin a request each.
     #[derive(Default)]
-    struct House {
+    struct Clients {
         admission: AdmissionQueue,
         tickets: Vec<(usize, Ticket)>,
         begun: Vec<usize>,
     }
 
-    impl House {
+    impl Clients {
         fn of(n: usize) -> Self {
             let tickets = (0..n).map(|number| (number, Ticket::default())).collect();
             Self {
@@ -187,46 +198,49 @@ mod tests {
 
     #[test]
     fn few_begin_at_once_and_some_with_each_look_though_none_ends() {
-        let mut house = House::of(FEW + 2 * STEP + 1);
-        assert_eq!((house.ask(), house.ask()), (FEW, 0));
-        for began in [STEP, STEP, 1, 0] {
-            house.admission.0.call();
-            assert_eq!((house.ask(), house.ask()), (began, 0));
+        let mut clients = Clients::of(BASE_LIMIT + 2 * BATCH + 1);
+        assert_eq!((clients.ask(), clients.ask()), (BASE_LIMIT, 0));
+        for began in [BATCH, BATCH, 1, 0] {
+            clients.admission.0.admit_batch();
+            assert_eq!((clients.ask(), clients.ask()), (began, 0));
         }
-        assert!(house.begun.is_sorted(), "{:?}", house.begun);
+        assert!(clients.begun.is_sorted(), "{:?}", clients.begun);
     }
 
     #[test]
     fn as_many_begin_as_have_ended() {
-        let mut house = House::of(1000);
-        house.ask();
-        house.end(FEW - 5);
-        assert_eq!(house.ask(), 0, "somebody waits already");
-        house.admission.0.call();
-        assert_eq!(house.ask(), FEW - 5);
+        let mut clients = Clients::of(1000);
+        clients.ask();
+        clients.end(BASE_LIMIT - 5);
+        assert_eq!(clients.ask(), 0, "somebody waits already");
+        clients.admission.0.admit_batch();
+        assert_eq!(clients.ask(), BASE_LIMIT - 5);
     }
 
     #[test]
     fn who_leaves_the_queue_holds_nobody_up() {
-        let mut house = House::of(FEW + STEP + 1);
-        house.ask();
+        let mut clients = Clients::of(BASE_LIMIT + BATCH + 1);
+        clients.ask();
         // All but the last one.
-        house.tickets.drain(..STEP);
-        house.admission.0.call();
-        house.admission.0.call();
-        assert_eq!((house.ask(), house.begun.last()), (1, Some(&(FEW + STEP))));
+        clients.tickets.drain(..BATCH);
+        clients.admission.0.admit_batch();
+        clients.admission.0.admit_batch();
+        assert_eq!(
+            (clients.ask(), clients.begun.last()),
+            (1, Some(&(BASE_LIMIT + BATCH)))
+        );
     }
 
     #[test]
     fn a_crowd_that_is_over_leaves_no_trace() {
-        let mut house = House::of(500);
-        while house.ask() > 0 {
-            house.admission.0.call();
+        let mut clients = Clients::of(500);
+        while clients.ask() > 0 {
+            clients.admission.0.admit_batch();
         }
-        house.end(500);
-        house.admission.tick();
-        house.tickets = House::of(100).tickets;
-        assert_eq!(house.ask(), FEW);
+        clients.end(500);
+        clients.admission.tick();
+        clients.tickets = Clients::of(100).tickets;
+        assert_eq!(clients.ask(), BASE_LIMIT);
     }
 
     #[test]

@@ -93,7 +93,10 @@ fn bodies_beyond_the_budget_stream_and_arrive_whole() {
         buffer(upload, source);
         assert!(budget.used() <= 100_000);
     }
-    let held: Vec<_> = uploads.iter().map(|(upload, _)| upload.received()).collect();
+    let held: Vec<_> = uploads
+        .iter()
+        .map(|(upload, _)| upload.received())
+        .collect();
     assert_eq!(held[0], 60_000);
     assert!(held.iter().sum::<u64>() <= 100_000, "{held:?}");
     assert_eq!(held[4], 0, "no room for any of it");

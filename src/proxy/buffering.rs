@@ -1,13 +1,16 @@
-//! Bodies are held here until they are whole, or [`BUFFERED_BYTES`] of them is there: a client that dribbles one takes none of the version's places.
+//! Buffers the start of a request body before the request takes a slot of its version, so that slow
+//! senders can't occupy slots.
 //!
-//! A request takes its place under `limits.requests`, and a connection to an endpoint, from its first byte up to its answer's last.
-//! A client that sends a body of 10 KiB by the byte would have them for minutes, a thousand such clients all that there are.
-//! So what is to be held of a body of stated length is read first. What came with its head needs no holding, and goes as it lies.
-//! Bodies whose length nobody states stream at once, for they may be one half of a conversation; and the rest of a large one does.
-//! When all places are taken, those that are behind give theirs up ([`super::Worker::shed_slow_uploads`]).
+//! A request occupies a slot under `limits.requests` and a connection to an endpoint from the first
+//! byte it sends there to the last byte of its response. A client that sends 10 KiB one byte at a
+//! time would occupy them for minutes, and a thousand such clients would occupy all of them. So the
+//! first [`BUFFERED_BYTES`] of a body with a known length are read first; a short body that came
+//! with its head is complete already and isn't copied. A body of unknown length streams from the
+//! start, because it may be half of a conversation, and so does the rest of a large body. When a
+//! version is at its limit, slow uploads are ended ([`super::Worker::shed_slow_uploads`]).
 //!
-//! What is held is bounded for each worker, and for each HTTP/2 connection ([`crate::net::ByteBudget`]). A body for which there is no room
-//! streams: the peer's window, or its socket, then takes no more than the upstream does.
+//! Buffered bytes are limited for each worker and each HTTP/2 connection
+//! ([`crate::net::ByteBudget`]). Beyond the budget a body streams, and back-pressure limits it.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -22,10 +25,11 @@ use super::wire::{BodyPiece, Downstream};
 use crate::http1::{FieldId, Framing};
 use crate::net::{TaskControl, TaskPhase};
 
-/// Most bytes of a body that are held.
+/// How much of a body is buffered.
 pub(crate) const BUFFERED_BYTES: u64 = 64 * 1024;
 
-/// What is asked of the client's body: of gRPC only that it isn't silent, for its messages come when there is something to say.
+/// The minimum rate for a request's body. A gRPC stream is only limited in its silence, since its
+/// messages come whenever there is something to say.
 pub(super) fn pace<F: Fields>(
     request: &Request<'_, F>,
     body_timeout: std::time::Duration,
@@ -37,10 +41,11 @@ pub(super) fn pace<F: Fields>(
 }
 
 impl<F: Fields> RequestContext<'_, F> {
-    /// Reads a body's beginning, unless it is there already or the client waits for our word first.
+    /// Buffers the start of the body, unless it has arrived with the head, its length is unknown, or
+    /// the client waits for a 100 or a 101 before it sends more.
     ///
     /// # Errors
-    /// What the client did instead of sending it.
+    /// A failure of the client: gone, too slow, or malformed framing.
     #[inline]
     pub(crate) async fn buffer_body<D: Downstream>(
         &self,
@@ -70,6 +75,7 @@ impl<F: Fields> RequestContext<'_, F> {
         let mut rate = None;
         poll_fn(|cx| {
             if rate.is_none() {
+                // First poll: bytes that are in the connection's buffer are sent from there.
                 match down.poll_piece(cx) {
                     Poll::Ready(Ok(BodyPiece::Data(n))) if n as u64 >= most => {
                         return Poll::Ready(Ok(()));
@@ -86,7 +92,7 @@ impl<F: Fields> RequestContext<'_, F> {
                 return Poll::Ready(Err(ExchangeError::ClientGone(None)));
             }
             let rate = rate.get_or_insert_with(|| {
-                // Who sends slowly is among the first to be spared when the house is full.
+                // While connections are scarce, tasks in the phase `Head` are closed first.
                 self.watch.enter(TaskPhase::Head);
                 pace(self.request, self.body_timeout(), self.watch)
             });

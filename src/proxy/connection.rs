@@ -128,7 +128,9 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         let on_timeout = || ExchangeError::QueueTimeout;
         let longest = timeouts.first_byte + DEADLINE_SLACK;
         let slot = cx
-            .while_wanted(down, longest, on_timeout, |task| waiting.as_mut().poll(task))
+            .while_wanted(down, longest, on_timeout, |task| {
+                waiting.as_mut().poll(task)
+            })
             .await;
         let began = Instant::now();
         self.recording.add_queued(began.duration_since(asked));
@@ -144,7 +146,9 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         let on_timeout = || ExchangeError::Connect(ConnectError::Timeout);
         let longest = limit + DEADLINE_SLACK;
         let opened = cx
-            .while_wanted(down, longest, on_timeout, |task| opening.as_mut().poll(task))
+            .while_wanted(down, longest, on_timeout, |task| {
+                opening.as_mut().poll(task)
+            })
             .await;
         self.recording.add_connect(began.elapsed());
         Ok((slot, opened?))

@@ -1,4 +1,5 @@
-//! What fails in an exchange: who caused it, what the client is told and what counts for the version, decided in one place.
+//! Failures of an exchange. For each of them, this decides in one place who caused it, what the
+//! client is told, and what is charged to the version.
 
 use std::error::Error;
 use std::fmt;
@@ -10,49 +11,51 @@ use crate::telemetry::record::{Failure, Origin, Reason};
 use crate::upstream::ConnectError;
 use crate::upstream::limits::Limit;
 
-/// Why an exchange ended without a whole answer.
+/// Why an exchange ended without a complete response.
 #[derive(Debug)]
 pub enum ExchangeError {
-    /// The client sent malformed bytes.
+    /// The client sent a malformed body, or a request that can't be expressed upstream.
     Malformed(Reject),
-    /// The client closed its connection or reset its stream; the error, where there was one.
+    /// The client closed its connection or reset its stream, with the error if there was one.
     ClientGone(Option<WireError>),
-    /// The client stalled in the middle of its body.
+    /// The client sent its body too slowly.
     BodyTimeout,
-    /// The client read too slowly while the version was full, so that its download made room for others.
+    /// The client read so slowly that its download was ended in favour of waiting requests.
     ClientSlow,
-    /// The body is larger than `limits.body_bytes`.
+    /// The body exceeds `limits.body_bytes`.
     BodyTooLarge,
-    /// The version has no endpoint that can be asked.
+    /// The version has no endpoint to try.
     NoEndpoint,
-    /// The upstream answered with this status, and another try follows.
+    /// The response had this status and was dropped, because another try follows.
     Status(u16),
     /// A limit of the version was reached.
     Limit(Limit),
-    /// `timeouts.total` passed while the request waited for a connection that the limits allow.
+    /// `timeouts.total` passed while the request waited for a connection slot.
     QueueTimeout,
-    /// A tunnel is asked for, and the endpoint speaks only HTTP/2. Any client can ask, so the version isn't charged.
+    /// An upgrade was requested, and the endpoint speaks HTTP/2 only. Not charged to the version,
+    /// since any client could cause it.
     NoUpgrade,
-    /// No connection to the endpoint.
+    /// No connection could be opened.
     Connect(ConnectError),
-    /// The upstream failed before or inside its answer.
+    /// The upstream failed before or during its response.
     Upstream(WireError),
-    /// The upstream didn't begin its answer within `timeouts.first_byte`.
+    /// No response head within `timeouts.first_byte`.
     FirstByteTimeout,
-    /// The exchange took longer than `timeouts.total`.
+    /// No response head within `timeouts.total`.
     TotalTimeout,
-    /// The response stood still for `timeouts.idle`.
+    /// The response made no progress for `timeouts.idle`.
     IdleTimeout,
-    /// The process is shutting down, or the endpoint's drain is over.
+    /// The process is shutting down, or the endpoint's grace period has ended.
     Shutdown,
 }
 
-/// A failed attempt.
+/// A failed try.
 #[derive(Debug)]
 pub(crate) struct AttemptError {
-    /// How it failed.
+    /// The failure.
     pub error: ExchangeError,
-    /// The head of the answer went to the client already: the connection or stream can only be cut.
+    /// The head of a response has gone to the client, so that the failure can only be signalled by
+    /// cutting the connection or stream.
     pub answered: bool,
 }
 
@@ -65,37 +68,38 @@ impl From<ExchangeError> for AttemptError {
     }
 }
 
-/// An answer of the proxy itself: short, plain, with its reason.
+/// A response that the proxy makes itself: a status, and a reason in `x-cutover-reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalReply {
     /// 200, or 400 to 599.
     pub status: u16,
-    /// For `x-cutover-reason`.
+    /// The value of `x-cutover-reason`.
     pub reason: Reason,
 }
 
 impl LocalReply {
     /// No route matches host and path.
     pub const NO_ROUTE: Self = Self::new(404, Reason::NoRoute);
-    /// Another spelling of the path leads to another route: `%2f` or a backslash must not reach what a prefix guards.
+    /// Another reading of the path (`%2f` as `/`, `\` as `/`) would match another route, which could
+    /// bypass the route that guards a prefix.
     pub const AMBIGUOUS_PATH: Self = Self::new(400, Reason::AmbiguousPath);
-    /// The version has no endpoint that can be asked.
+    /// The version has no endpoint to try.
     pub const NO_ENDPOINT: Self = Self::new(503, Reason::NoEndpoint);
-    /// The connection's certificate does not cover the request's host.
+    /// The certificate of the connection doesn't cover the host (RFC 9110 §15.5.20).
     pub const MISDIRECTED: Self = Self::new(421, Reason::Misdirected);
-    /// A whole head didn't arrive in time.
+    /// The head didn't arrive within `limits.header_timeout`.
     pub const HEADER_TIMEOUT: Self = Self::new(408, Reason::HeaderTimeout);
 
     const fn new(status: u16, reason: Reason) -> Self {
         Self { status, reason }
     }
 
-    /// For a request that the codec refused.
+    /// The reply to a request that the codec rejected.
     pub fn refuse(reject: Reject) -> Self {
         Self::new(reject.status, Reason::of_codec(reject.reason))
     }
 
-    /// One line for the body.
+    /// The body: one line.
     pub fn text(self) -> &'static str {
         match self.status {
             400 => "bad request\n",
@@ -118,7 +122,7 @@ impl LocalReply {
         }
     }
 
-    /// The failure that this answer tells of, for requests that never reached a version.
+    /// The failure to record for a request that never reached a version: the client's.
     pub fn failure(self) -> Failure {
         Failure {
             origin: Origin::Client,
@@ -128,7 +132,7 @@ impl LocalReply {
 }
 
 impl ExchangeError {
-    /// Who caused it, and why. `answered`: part of the answer had gone to the client.
+    /// Origin and reason. `answered`: part of a response has gone to the client.
     pub fn failure(&self, answered: bool) -> Failure {
         let (origin, reason) = match self {
             Self::Malformed(reject) => (Origin::Client, Reason::of_codec(reject.reason)),
@@ -152,7 +156,7 @@ impl ExchangeError {
         Failure { origin, reason }
     }
 
-    /// What the client is told; `None` where it can't be told anything.
+    /// The reply to the client; `None` if it is gone or is to be disconnected without one.
     pub fn answer(&self) -> Option<LocalReply> {
         let reason = self.failure(false).reason;
         let status = match self {
@@ -172,7 +176,7 @@ impl ExchangeError {
         Some(LocalReply { status, reason })
     }
 
-    /// The status that counts for the version; `None` where the version has no part in the failure.
+    /// The status that is charged to the version; `None` if the upstream didn't cause the failure.
     pub fn upstream_status(&self) -> Option<u16> {
         (self.failure(false).origin == Origin::Upstream)
             .then(|| self.answer().map(|answer| answer.status))
@@ -201,7 +205,7 @@ impl fmt::Display for ExchangeError {
                 f.write_str("the client read too slowly while the version was full")
             }
             Self::BodyTooLarge => f.write_str("the request body exceeds limits.body_bytes"),
-            Self::NoEndpoint => f.write_str("the version has no endpoint that can be asked"),
+            Self::NoEndpoint => f.write_str("the version has no usable endpoint"),
             Self::Status(status) => write!(f, "the upstream answered {status}"),
             Self::Limit(limit) => write!(f, "limits.{limit} reached"),
             Self::QueueTimeout => {
@@ -212,7 +216,7 @@ impl fmt::Display for ExchangeError {
             Self::Upstream(_) => f.write_str("the upstream failed"),
             Self::FirstByteTimeout => f.write_str("no response within timeouts.first_byte"),
             Self::TotalTimeout => f.write_str("timeouts.total passed"),
-            Self::IdleTimeout => f.write_str("the response stood still for timeouts.idle"),
+            Self::IdleTimeout => f.write_str("the response made no progress for timeouts.idle"),
             Self::Shutdown => f.write_str("the drain deadline passed"),
         }
     }
@@ -229,7 +233,7 @@ impl Error for ExchangeError {
     }
 }
 
-/// An error and its sources on one line, the root cause last.
+/// Displays an error and its sources on one line, root cause last.
 pub(super) struct Chain<'a>(pub(super) &'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {

@@ -74,7 +74,10 @@ impl ReceiveHalf {
                 Some(piece) => {
                     let piece = piece.map_err(wire_error)?;
                     // The h2 crate compares DATA with `content-length`, but lets DATA follow a 204 or a 304.
-                    if self.declared_left.is_some_and(|left| piece.len() as u64 > left) {
+                    if self
+                        .declared_left
+                        .is_some_and(|left| piece.len() as u64 > left)
+                    {
                         return Poll::Ready(Err(Reject::bad("surplus-data").into()));
                     }
                     self.piece = piece;

@@ -1,4 +1,8 @@
-//! Heads on their way through: what is dropped, what is added, in which order.
+//! Rewriting of heads: which fields are forwarded, removed or added.
+//!
+//! [`Fields`] hides how a head is stored (an offset table over HTTP/1 bytes, or an HTTP/2 map), so
+//! heads are translated between protocols without an intermediate copy. [`Request`] is what routing
+//! and encoders read; [`Outgoing`] is a response on its way to the client.
 
 use std::net::IpAddr;
 
@@ -13,17 +17,19 @@ use crate::http1::lists::elements;
 use crate::http1::{FieldId, Framing, Method, Reject, number};
 use crate::routing;
 
-/// The fields of a head, over an HTTP/1 offset table or an HTTP/2 map.
+/// Read access to the fields of a head. Fields that `Connection` names are treated as absent
+/// (RFC 9110 §7.6.1).
 pub trait Fields {
-    /// Calls `see` with class, name and value of every field that goes on to the next hop.
+    /// Calls `see` with class, name and value of every end-to-end field.
     fn each(&self, see: impl FnMut(FieldId, &[u8], &[u8]));
-    /// Calls `see` with each value of this (lower-case) name, until it returns `true`; says whether it did. Fields that
-    /// `Connection` names are gone.
+    /// Calls `see` with each value of the field `name` (lower case) until it returns `true`. Returns
+    /// whether it did.
     fn any(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool;
-    /// The first value of a field with a class of its own. Fields that `Connection` names are gone.
+    /// The first value of a field that has a class of its own.
     fn first(&self, id: FieldId) -> Option<&[u8]>;
 
-    /// All values of a field as one list that is to be continued: a separator follows the last. Empty without the field.
+    /// All values of a field joined with commas, with a separator at the end so that an element can
+    /// be appended. Empty if the field is absent.
     fn list(&self, name: &str) -> Vec<u8> {
         let mut list = Vec::new();
         self.any(name, &mut |value| {
@@ -36,7 +42,7 @@ pub trait Fields {
         list
     }
 
-    /// Writes the fields that go on as HTTP/1 lines, except those that `drop` names.
+    /// Writes the end-to-end fields as HTTP/1 lines, except those for which `drop` is true.
     fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId) -> bool) {
         self.each(|id, name, value| {
             if !drop(id) {
@@ -45,7 +51,7 @@ pub trait Fields {
         });
     }
 
-    /// Adds the fields that go on to a map, except those that `drop` names.
+    /// Adds the end-to-end fields to a map, except those for which `drop` is true.
     fn put_map(&self, map: &mut HeaderMap, drop: impl Fn(FieldId) -> bool) {
         self.each(|id, name, value| {
             if drop(id) {
@@ -58,7 +64,7 @@ pub trait Fields {
                 _ => HeaderName::from_bytes(name),
             };
             if let (Ok(name), Ok(mut value)) = (name, HeaderValue::from_bytes(value)) {
-                // One that never comes again has no place in the compression's table.
+                // Request ids never repeat, so they must not enter the HPACK dynamic table.
                 value.set_sensitive(id == FieldId::XRequestId);
                 map.append(name, value);
             }
@@ -66,23 +72,25 @@ pub trait Fields {
     }
 }
 
-/// Adds a field to a map. What can't stand in one (the codecs let no such thing through) is left out.
+/// Adds a field to a map. A name or value that isn't valid there, which the codecs have rejected
+/// already, is skipped.
 pub fn add(map: &mut HeaderMap, name: &[u8], value: &[u8]) {
     if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
         map.append(name, value);
     }
 }
 
-/// Fields of an HTTP/1 head: the offset table and the bytes it points into.
+/// Fields of an HTTP/1 head: an offset table, and the bytes it points into.
 #[derive(Clone, Copy, Debug)]
 pub struct H1Fields<'a> {
-    /// The head's bytes.
+    /// The bytes of the head.
     pub head: &'a [u8],
-    /// Its lines.
+    /// The offset table, one entry for each line.
     pub fields: &'a [Field],
 }
 
-/// Whether `Connection` names a field. Fields that end at this hop by themselves are there for the hop itself.
+/// Whether `Connection` names the field. Fields that are hop-by-hop by definition are not
+/// forwarded, but the proxy itself may read them.
 #[inline]
 fn is_stripped(field: &Field) -> bool {
     field.hop && !field.id.is_hop_by_hop()
@@ -118,7 +126,7 @@ impl Fields for H1Fields<'_> {
             .map(|f| f.value.of(self.head))
     }
 
-    /// Lines that stay and lie together are copied together.
+    /// Consecutive lines that are kept are copied in one piece.
     #[inline]
     fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId) -> bool) {
         let mut run: Option<(u32, u32)> = None;
@@ -144,9 +152,9 @@ impl Fields for H1Fields<'_> {
 /// Fields of an HTTP/2 head.
 #[derive(Clone, Copy, Debug)]
 pub struct H2Fields<'a> {
-    /// The head's.
+    /// The fields.
     pub map: &'a HeaderMap,
-    /// What it has.
+    /// Which classes occur in `map`, so that a lookup of an absent one needs no search.
     pub present: KnownFields,
 }
 
@@ -174,7 +182,8 @@ impl Fields for H2Fields<'_> {
             .map(|(_, v)| v.as_bytes())
     }
 
-    /// HTTP/2 may split a cookie list over several fields, HTTP/1 may not (RFC 9113 §8.2.3).
+    /// HTTP/2 may split `Cookie` into several fields; for HTTP/1 they are joined with `; ` (RFC 9113
+    /// §8.2.3).
     fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId) -> bool) {
         for name in self.map.keys() {
             let id = FieldId::of(name.as_str().as_bytes());
@@ -195,7 +204,7 @@ impl Fields for H2Fields<'_> {
         }
     }
 
-    /// Names and values are shared, not copied.
+    /// Clones names and values by reference count instead of copying their bytes.
     fn put_map(&self, map: &mut HeaderMap, drop: impl Fn(FieldId) -> bool) {
         for (name, value) in self.map {
             let id = FieldId::of(name.as_str().as_bytes());
@@ -206,7 +215,7 @@ impl Fields for H2Fields<'_> {
     }
 }
 
-/// A head of ours without fields of others.
+/// The empty set of fields, for responses of the proxy itself.
 #[derive(Clone, Copy, Debug)]
 pub struct NoFields;
 
@@ -220,7 +229,7 @@ impl Fields for NoFields {
     }
 }
 
-/// Fields without those that say how long an answer may be kept: ours says that it may not.
+/// Fields without `Cache-Control` and `Expires`, which the proxy replaces by `no-store`.
 #[derive(Clone, Copy, Debug)]
 pub struct Uncached<F>(pub F);
 
@@ -241,40 +250,40 @@ impl<F: Fields> Fields for Uncached<F> {
     }
 }
 
-/// A request as routing, attempts and encoders see it. It stays the same through all attempts.
+/// A request head as routing and encoders see it. The same for all tries of the request.
 #[derive(Debug)]
 pub struct Request<'a, F> {
-    /// Its fields.
+    /// The fields as received.
     pub fields: F,
-    /// The method's class.
+    /// The class of the method.
     pub method: Method,
-    /// The method as typed.
+    /// The method as received.
     pub method_text: &'a [u8],
-    /// The authority as typed, with port; may be empty from HTTP/1.0.
+    /// The authority as received, with port. May be empty in HTTP/1.0.
     pub authority: &'a [u8],
-    /// Lower case, without port and trailing dot.
+    /// The host in lower case, without port and trailing dot.
     pub host: &'a str,
-    /// What goes upstream: path without dot segments, and the query as typed.
+    /// The target for the endpoint: the path without dot segments, and the query as received.
     pub target: &'a [u8],
     /// Length of the path in `target`.
     pub path_len: usize,
-    /// The path as typed, apart from slashes that the listener merges.
+    /// The path as received, except that the listener may have merged slashes.
     pub typed_path: &'a [u8],
-    /// How its body is framed; `UntilClose` stands for an HTTP/2 body of unknown length.
+    /// The framing of the body. `UntilClose` means an HTTP/2 body of unknown length.
     pub framing: Framing,
-    /// `Expect: 100-continue`.
+    /// Whether the client sent `Expect: 100-continue`.
     pub expect_continue: bool,
-    /// What it wants to upgrade to.
+    /// The value of `Upgrade`, if the client asks for an upgrade.
     pub upgrade: Option<&'a [u8]>,
-    /// `te: trailers`.
+    /// Whether the client sent `TE: trailers`.
     pub te_trailers: bool,
-    /// What the listener adds to `Via`.
+    /// The element to add to `Via`, if the listener has one.
     pub via: Option<&'a str>,
-    /// Who sent it.
+    /// The peer of the connection.
     pub peer: &'a Peer,
-    /// The client: the peer, or whom a trusted proxy names.
+    /// The client's address: the peer's, or the one that a trusted peer forwards for.
     pub client: IpAddr,
-    /// Its id, ours or taken over.
+    /// The request id.
     pub id: RequestId,
 }
 
@@ -300,7 +309,7 @@ impl<F: Fields> routing::RequestView for Request<'_, F> {
 }
 
 impl<F: Fields> Request<'_, F> {
-    /// Whether the proxy writes this field anew, so that the client's own isn't copied.
+    /// Whether the proxy writes or removes this field, so that the client's isn't copied.
     pub fn is_ours(&self, id: FieldId) -> bool {
         match id {
             FieldId::Host
@@ -319,7 +328,7 @@ impl<F: Fields> Request<'_, F> {
         }
     }
 
-    /// The request's id, ours or the client's.
+    /// The text of the request id.
     pub fn id_text(&self) -> &[u8] {
         match &self.id {
             RequestId::Ours(id) => id,
@@ -327,8 +336,8 @@ impl<F: Fields> Request<'_, F> {
         }
     }
 
-    /// How many more hops the request may make (RFC 9110 §7.6.2); `None` where `Max-Forwards` is absent, malformed or
-    /// without meaning for the method.
+    /// The value of `Max-Forwards` (RFC 9110 §7.6.2). `None` if it is absent, malformed, or not
+    /// defined for the method.
     #[inline]
     pub fn hops_left(&self) -> Option<u64> {
         match self.method {
@@ -339,15 +348,16 @@ impl<F: Fields> Request<'_, F> {
         }
     }
 
-    /// Whether the client came by https, to this proxy or to a trusted one before it. Each proxy appends to
-    /// `X-Forwarded-Proto`, if it doesn't replace it, so that the client's own is the first.
+    /// Whether the client used https, towards this proxy or a trusted one before it. A proxy that
+    /// doesn't replace `X-Forwarded-Proto` appends to it, so the first element is the client's.
     pub fn is_https(&self) -> bool {
-        let told = || elements(self.fields.first(FieldId::XForwardedProto)?).next();
+        let forwarded = || elements(self.fields.first(FieldId::XForwardedProto)?).next();
         self.peer.tls
-            || (self.peer.trusted && told().is_some_and(|p| p.eq_ignore_ascii_case(b"https")))
+            || (self.peer.trusted && forwarded().is_some_and(|p| p.eq_ignore_ascii_case(b"https")))
     }
 
-    /// Calls `put` with what the proxy adds to the request, name and value.
+    /// Calls `put` with name and value of each field that the proxy adds to the request. A value is
+    /// the concatenation of its parts.
     pub fn each_added(&self, mut put: impl FnMut(&'static [u8], &[&[u8]])) {
         if self.peer.trusted {
             let chain = self.fields.list("x-forwarded-for");
@@ -380,7 +390,7 @@ impl<F: Fields> Request<'_, F> {
         }
     }
 
-    /// Writes the whole head for an HTTP/1.1 upstream. `host` stands in where the request names none.
+    /// Writes the complete head for an HTTP/1.1 endpoint. `host` replaces an empty authority.
     ///
     /// Budget: 1,030 instructions (`just instructions`: serialise).
     pub fn put_h1(&self, out: &mut Vec<u8>, host: &[u8]) {
@@ -425,25 +435,25 @@ impl<F: Fields> Request<'_, F> {
     }
 }
 
-/// A final answer on its way to the client.
+/// The head of a final response on its way to the client.
 #[derive(Debug)]
 pub struct Outgoing<'a, F> {
-    /// 200 to 999, or 101.
+    /// 101, or 200 to 999.
     pub status: u16,
-    /// The upstream's fields, or none.
+    /// The fields of the endpoint's response, or [`NoFields`].
     pub fields: F,
-    /// How the body is framed where it comes from.
+    /// The framing of the body on the upstream side.
     pub framing: Framing,
-    /// `content-length` to be told although no body follows (HEAD, 304).
+    /// The value of `content-length`, even if no body follows (HEAD, 304).
     pub declared_length: Option<u64>,
-    /// What the proxy adds.
+    /// Fields that the proxy adds.
     pub added: &'a [(&'static str, &'a str)],
-    /// For 101: the protocol.
+    /// For a 101: the protocol.
     pub upgrade: Option<&'a [u8]>,
 }
 
 impl<F: Fields> Outgoing<'_, F> {
-    /// Whether the proxy has to add a `Date`, as a recipient with a clock must (RFC 9110 §6.6.1).
+    /// Whether `Date` is missing. A recipient with a clock has to add it (RFC 9110 §6.6.1).
     pub fn lacks_date(&self) -> bool {
         self.status >= 200
             && self.fields.first(FieldId::Date).is_none()
@@ -451,7 +461,7 @@ impl<F: Fields> Outgoing<'_, F> {
     }
 }
 
-/// `name: value` as a line.
+/// Writes a field line.
 #[inline]
 pub fn put_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
@@ -460,7 +470,7 @@ pub fn put_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// `content-length: n` as a line.
+/// Writes a `content-length` line.
 #[inline]
 pub fn put_length(out: &mut Vec<u8>, n: u64) {
     put_line(
@@ -470,17 +480,18 @@ pub fn put_length(out: &mut Vec<u8>, n: u64) {
     );
 }
 
-/// Every field of a map as lines.
+/// Writes every field of a map as lines.
 pub fn put_map(out: &mut Vec<u8>, map: &HeaderMap) {
     for (name, value) in map {
         put_line(out, name.as_str().as_bytes(), value.as_bytes());
     }
 }
 
-/// An HTTP/1 trailer section as a map, without the fields that have no place in trailers.
+/// Parses an HTTP/1 trailer section, without the fields that must not appear in trailers (RFC 9110
+/// §6.5.1).
 ///
 /// # Errors
-/// What the codec refuses.
+/// A malformed section.
 pub fn trailer_map(section: &[u8]) -> Result<HeaderMap, Reject> {
     let mut map = HeaderMap::new();
     for trailer in crate::http1::framing::trailers(section)? {

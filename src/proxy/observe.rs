@@ -1,8 +1,9 @@
-//! What is counted and logged about a request: the only place that does, and only from the request's record.
+//! Everything that is counted and logged about a request. No other code does, and this code works
+//! from the [`RequestRecord`] alone.
 //!
-//! A [`Recording`] guards a [`RequestRecord`] while the request is served. Each try is observed when it ends, so that
-//! outlier detection hears of a failure at once; the request is observed when the guard is dropped, which is exactly
-//! once, also when a connection breaks, a task is cancelled or our own code panics.
+//! A [`Recording`] guards the record while the request is served. Each try is counted when it ends,
+//! so that outlier detection learns of a failure at once. The request is counted when the guard is
+//! dropped: exactly once, also if the connection breaks, the task is cancelled or the code panics.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use crate::telemetry::{ServiceMetrics, VersionShard};
 use crate::upstream::limits::Limit;
 use crate::upstream::outlier::AttemptVerdict;
 
-/// A request in flight and its record; observed when it is dropped.
+/// A request in flight and its record. Dropping it counts and logs the request.
 #[derive(Debug)]
 pub struct Recording<'a> {
     /// The record.
@@ -30,29 +31,29 @@ pub struct Recording<'a> {
     service: Option<&'a Service>,
     unrouted: &'a ServiceMetrics,
     started: Instant,
-    /// When the last try began.
+    /// When the current try began.
     try_began: Instant,
 }
 
-/// What a recording needs to know of where the request came in.
+/// Where a request came from, and who serves it.
 #[derive(Clone, Copy, Debug)]
 pub struct Inbound<'a> {
-    /// The worker that serves it.
+    /// The worker that serves the request.
     pub worker: &'a Worker,
-    /// What the worker serves it by.
+    /// The configuration snapshot that applies to the request.
     pub snapshot: &'a Snapshot,
-    /// The other end of the connection.
+    /// The peer of the connection.
     pub peer: &'a Peer,
     /// The listener's name.
     pub listener: &'a str,
-    /// The protocol that the client speaks.
+    /// The client's protocol.
     pub protocol: Protocol,
-    /// When the request's head had been read.
+    /// When the head had been read.
     pub started: Instant,
 }
 
 impl<'a> Recording<'a> {
-    /// A request, of which only `id` is known yet.
+    /// Starts a record of a request of which only the id is known, because its head was rejected.
     pub fn begin(inbound: Inbound<'a>, id: &'a [u8]) -> Self {
         let Inbound { peer, started, .. } = inbound;
         Self {
@@ -66,7 +67,7 @@ impl<'a> Recording<'a> {
         }
     }
 
-    /// As [`Self::begin`], for a request whose head was fine.
+    /// Starts a record of a request with a valid head.
     pub fn of_request<F: Fields>(inbound: Inbound<'a>, request: &'a Request<'_, F>) -> Self {
         let mut recording = Self::begin(inbound, request.id_text());
         let record = &mut recording.record;
@@ -78,7 +79,7 @@ impl<'a> Recording<'a> {
         recording
     }
 
-    /// The service that the request goes to, how its version was chosen, and the match rule that matched.
+    /// Records the service, how its version was chosen, and the match rule that applied.
     #[inline]
     pub fn set_service(&mut self, service: &'a Service, (chosen, rule): (Chosen, Option<usize>)) {
         self.service = Some(service);
@@ -87,13 +88,14 @@ impl<'a> Recording<'a> {
         self.record.rule = rule;
     }
 
-    /// The request fails with this error, which the client is told of if it still can be.
+    /// Records the failure of the request. `answered`: part of a response has gone to the client.
     pub fn fail(&mut self, error: ExchangeError, answered: bool) {
         self.record.failure = Some(error.failure(answered));
         self.record.cause = Some(Box::new(error));
     }
 
-    /// A try begins on an endpoint (by its index in the version's pool), or finds that the version has none.
+    /// Records the start of a try. `member` is the index of the endpoint in the version's pool;
+    /// `None` if the version has no endpoint to try.
     #[inline]
     pub fn begin_try(&mut self, version: usize, member: Option<usize>) {
         let Some(service) = self.service else { return };
@@ -107,8 +109,8 @@ impl<'a> Recording<'a> {
         });
     }
 
-    /// The final response's head of the try has arrived. Outlier detection hears of a failure before the client does, so
-    /// that the client's next request finds the endpoint out.
+    /// Records the head of the final response. A 5xx is reported to outlier detection now rather than
+    /// at the end of the try, so that the client's next request already avoids an ejected endpoint.
     #[inline]
     pub fn head_arrived(&mut self, status: u16) {
         let now = Instant::now();
@@ -121,33 +123,34 @@ impl<'a> Recording<'a> {
         if status >= 500
             && let (Some(service), Some(attempt)) = (self.service, self.record.last_try())
         {
-            note(self.worker, service, attempt, outcome(attempt, status));
+            note_outcome(self.worker, service, attempt, verdict(attempt, status));
         }
     }
 
-    /// Time that the try spent waiting for a connection that the limits allow.
+    /// Adds time spent waiting for a connection slot.
     pub fn add_queued(&mut self, time: Duration) {
         self.record.times.queued += time;
     }
 
-    /// Time that the try spent on opening a connection.
+    /// Adds time spent opening a connection.
     pub fn add_connect(&mut self, time: Duration) {
         self.record.times.connect += time;
     }
 
-    /// The try ended with a whole answer of this status.
+    /// Records the end of a try with a complete response.
     #[inline]
     pub fn end_try(&mut self, status: u16, grpc_status: Option<u8>) {
         self.end_try_as(Some(status), grpc_status, None);
     }
 
-    /// The try failed. `told`: the status of the answer, if its head had gone to the client.
-    pub fn fail_try(&mut self, error: &ExchangeError, told: Option<u16>) {
-        let failure = error.failure(told.is_some());
+    /// Records a failed try. `client_status` is the status of the response if its head has gone to
+    /// the client.
+    pub fn fail_try(&mut self, error: &ExchangeError, client_status: Option<u16>) {
+        let failure = error.failure(client_status.is_some());
         let status = match failure.origin {
             Origin::Upstream => error.upstream_status(),
-            // An answer that the client or the proxy broke off counts as what it was.
-            Origin::Client | Origin::Proxy => told,
+            // Not the upstream's fault: a response that was cut off counts with its own status.
+            Origin::Client | Origin::Proxy => client_status,
         };
         self.end_try_as(status, None, Some(failure));
         if let Some(attempt) = self.record.last_try() {
@@ -170,14 +173,14 @@ impl<'a> Recording<'a> {
         }
     }
 
-    /// The last try is followed by another one on its version.
+    /// Counts a retry in the same version.
     pub fn retried(&mut self, reason: RetryReason) {
         if let Some(shard) = self.shard() {
             shard.retry(reason);
         }
     }
 
-    /// The last try is followed by one on stable.
+    /// Records that stable answers for the canary.
     pub fn shielded(&mut self) {
         self.record.shielded = true;
         if let Some(shard) = self.shard() {
@@ -185,13 +188,14 @@ impl<'a> Recording<'a> {
         }
     }
 
-    /// A limit of the version refused a try or a retry.
+    /// Counts a try or retry that a limit of the version refused.
     pub fn limited(&mut self, limit: Limit) {
         if let Some(shard) = self.shard() {
             shard.limit_rejected(limit);
         }
     }
 
+    /// This worker's metrics of the version of the last try.
     fn shard(&self) -> Option<&'a VersionShard> {
         let version = &self.service?.versions[self.record.last_try()?.version.1];
         Some(version.metrics.shard(self.worker.id))
@@ -200,6 +204,7 @@ impl<'a> Recording<'a> {
 
 impl Drop for Recording<'_> {
     fn drop(&mut self) {
+        // Dropped while unwinding: whatever the record says, the panic is why the request failed.
         if std::thread::panicking() {
             self.record.failure = Some(Failure {
                 origin: Origin::Proxy,
@@ -211,7 +216,8 @@ impl Drop for Recording<'_> {
     }
 }
 
-/// Counts a try and tells outlier detection of it. Failures of the client and of the proxy leave version and endpoint alone.
+/// Counts a try and reports it to outlier detection. Failures caused by the client or the proxy are
+/// charged to neither version nor endpoint.
 #[inline]
 fn observe_try(
     worker: &Worker,
@@ -244,22 +250,27 @@ fn observe_try(
         endpoint.load.note_latency(first_byte, now_ms);
     }
     if !attempt.noted {
-        note(worker, service, attempt, outcome(attempt, status));
+        note_outcome(worker, service, attempt, verdict(attempt, status));
     }
 }
 
-/// Tells outlier detection.
+/// Reports a verdict about an endpoint to outlier detection.
 #[inline]
-fn note(worker: &Worker, service: &Service, attempt: &TryRecord<'_>, outcome: AttemptVerdict) {
+fn note_outcome(
+    worker: &Worker,
+    service: &Service,
+    attempt: &TryRecord<'_>,
+    verdict: AttemptVerdict,
+) {
     if let Some((_, member)) = attempt.endpoint {
         let pool = &service.versions[attempt.version.1].pool;
         let endpoint = &pool.members[member].endpoint;
-        worker.note(endpoint, outcome, &service.policies.outlier);
+        worker.note(endpoint, verdict, &service.policies.outlier);
     }
 }
 
-/// What a try says about its endpoint, for outlier detection.
-fn outcome(attempt: &TryRecord<'_>, status: u16) -> AttemptVerdict {
+/// The verdict of a try about its endpoint.
+fn verdict(attempt: &TryRecord<'_>, status: u16) -> AttemptVerdict {
     let without_answer = |failure: Failure| {
         failure.origin == Origin::Upstream && failure.reason != Reason::UpstreamStatus
     };
@@ -297,7 +308,7 @@ fn observe_request(recording: &Recording<'_>) {
     }
 }
 
-/// What is known of an error, root cause last; nothing where there is none.
+/// The error chain of a failed request, root cause last. Empty if there is none.
 fn cause(record: &RequestRecord<'_>) -> String {
     match &record.cause {
         Some(error) => Chain(&**error).to_string(),
@@ -346,7 +357,8 @@ fn log_request(record: &RequestRecord<'_>, failure: Failure) {
     );
 }
 
-/// Warns of what proxy or version failed, at most once in ten seconds for each service and reason.
+/// Warns of a failure of the proxy or of a version, at most once in ten seconds for each service and
+/// reason.
 #[cold]
 fn warn(metrics: &ServiceMetrics, record: &RequestRecord<'_>, failure: Failure) {
     let Some(suppressed) = metrics.may_warn(failure.reason, Instant::now()) else {
@@ -366,7 +378,8 @@ fn warn(metrics: &ServiceMetrics, record: &RequestRecord<'_>, failure: Failure) 
     );
 }
 
-/// Bytes from outside as text for a log, escaped where they aren't printable ASCII.
+/// Untrusted bytes as text for a log. Anything but printable ASCII is escaped, which prevents log
+/// injection.
 struct EscapedBytes<'a>(&'a [u8]);
 
 impl std::fmt::Display for EscapedBytes<'_> {

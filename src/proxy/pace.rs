@@ -43,8 +43,9 @@ impl UploadPace {
         }
     }
 
-    /// `moved` bytes have come in all, and now the client is awaited, or the upstream. How long the client may keep silent from now on, if
-    /// anything is new.
+    /// Updates the bucket: `moved` bytes have been received in all, and the proxy waits for the
+    /// client or (if not `awaits_client`) for the upstream. Returns how long the client may be
+    /// silent from now on; `None` if nothing has changed, so that the deadline stands.
     pub(crate) fn update(
         &mut self,
         now_ms: u64,
@@ -57,7 +58,9 @@ impl UploadPace {
         let received = moved.saturating_sub(self.moved);
         if self.awaits_client {
             let waited = now_ms.saturating_sub(self.now_ms);
-            self.credit = self.credit.saturating_sub(waited.saturating_mul(LEAST_RATE));
+            self.credit = self
+                .credit
+                .saturating_sub(waited.saturating_mul(LEAST_RATE));
         }
         let earned = if self.allows_pauses && received > 0 {
             self.capacity
@@ -66,7 +69,11 @@ impl UploadPace {
         };
         self.credit = self.credit.saturating_add(earned).min(self.capacity);
         (self.now_ms, self.moved, self.awaits_client) = (now_ms, moved, awaits_client);
-        let wait = if awaits_client { self.credit } else { self.capacity };
+        let wait = if awaits_client {
+            self.credit
+        } else {
+            self.capacity
+        };
         Some(Duration::from_millis(wait / LEAST_RATE))
     }
 

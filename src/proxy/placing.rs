@@ -19,7 +19,7 @@ pub(crate) struct Placed {
     pub rule: Option<usize>,
     /// The session of the request.
     pub session: Option<Session>,
-    /// It pinned with its version whatever happens there: a preview host or a strict rule chose it.
+    /// The request must not leave its version, because a preview host or a strict rule chose it.
     pub pinned: bool,
     /// Whether the response (re)binds the session to the endpoint that sent it.
     pub binds: bool,

@@ -148,7 +148,11 @@ async fn send_reply<D: Downstream>(
         return Ended::Cut;
     }
     record.status = reply.status;
-    let text: &[u8] = if is_bodiless { &[] } else { reply.text.as_bytes() };
+    let text: &[u8] = if is_bodiless {
+        &[]
+    } else {
+        reply.text.as_bytes()
+    };
     watch.arm(snapshot.spec.limits.body_timeout);
     if write_body(watch, down, text).await.is_err() {
         return Ended::Cut;

@@ -1,26 +1,28 @@
-//! Whether another try follows a failed one, and where: pure, given what is known of the request and the failure.
+//! The retry decision: whether another try follows a failed one, and on which version. Pure; the
+//! caller applies limits and budget and acts on the result.
 
 use super::error::ExchangeError;
 use crate::config::policy;
 use crate::telemetry::record::RetryReason;
 
-/// What a failed try means for the next one.
+/// A failed try, classified by what it allows next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TryFailure {
-    /// A limit or shortage of the proxy refused it: nothing was sent, and another endpoint of the version is no help.
+    /// A limit or a shortage of the proxy. Nothing was sent, and another endpoint of the version
+    /// would fail the same way.
     Refused,
-    /// No connection: nothing was sent.
+    /// No connection. Nothing was sent.
     Unsent,
-    /// It broke before its response's head.
+    /// The exchange failed before a response head.
     Reset,
-    /// It didn't answer in time.
+    /// No response head in time.
     Timeout,
-    /// Its response's status.
+    /// A response with this status.
     Status(u16),
 }
 
 impl TryFailure {
-    /// What a failure means; `None` where no other try may follow.
+    /// Classifies an error; `None` if no other try may follow, such as for failures of the client.
     pub(crate) fn of(error: &ExchangeError) -> Option<Self> {
         match error {
             ExchangeError::Limit(_) => Some(Self::Refused),
@@ -32,7 +34,7 @@ impl TryFailure {
         }
     }
 
-    /// For `cutover_retries_total`.
+    /// The label in `cutover_retries_total`.
     pub(crate) fn reason(self) -> RetryReason {
         match self {
             Self::Refused | Self::Unsent => RetryReason::Connect,
@@ -45,52 +47,54 @@ impl TryFailure {
         }
     }
 
-    /// The version was never reached.
+    /// Whether nothing was sent to the version, so that even a request that isn't idempotent may be
+    /// sent elsewhere.
     pub(crate) fn is_unsent(self) -> bool {
         matches!(self, Self::Refused | Self::Unsent)
     }
 
-    /// Whether it is of the kind that `limits.retries` bounds: repeating answers loads an overloaded application more. What
-    /// dies with an endpoint fails at once and goes elsewhere, which only the budget bounds.
+    /// Whether `limits.retries` applies. It bounds the load that repeated requests put on an
+    /// application that answers with errors. Failures of a dead endpoint are quick and move to
+    /// another one, so only the budget applies to them.
     pub(crate) fn is_answer(self) -> bool {
         matches!(self, Self::Status(_))
     }
 }
 
-/// What is known when a try has failed.
+/// The state of a request when a try has failed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Situation<'a> {
-    /// `retry`.
+    /// The service's `retry`.
     pub policy: &'a policy::Retry,
-    /// `shield`.
+    /// The service's `shield`.
     pub shield: bool,
     /// Whether the method is idempotent (RFC 9110 §9.2.2).
     pub idempotent: bool,
-    /// The body can be sent again from its beginning.
+    /// The body can be sent again from its start.
     pub can_rewind: bool,
-    /// Tries so far.
+    /// Number of tries so far.
     pub tries: u32,
-    /// The version is a canary, and the request may leave it: neither a preview host nor a strict rule chose it.
+    /// The version is a canary, and the request isn't pinned to it.
     pub may_leave: bool,
-    /// Stable answers already for the canary.
+    /// The current try is on stable already, for the canary.
     pub shielded: bool,
-    /// The version has a usable endpoint that was not tried.
+    /// The version has a usable endpoint that hasn't been tried.
     pub has_untried: bool,
 }
 
 /// What follows a failed try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Nothing: the client is told of the failure.
+    /// No further try: the failure is reported to the client.
     Nothing,
     /// Another try in the same version.
     Retry,
-    /// Stable answers for the canary.
+    /// One try on stable in place of the canary.
     Shield,
 }
 
-/// What follows this failure. [`Next::Retry`] still needs room and budget; where these are used up, what follows is
-/// [`after_retries`].
+/// Decides what follows a failure. A [`Next::Retry`] is still subject to limit and budget; if these
+/// are used up, [`after_retries`] decides.
 pub(crate) fn next(failure: TryFailure, at: &Situation<'_>) -> Next {
     if !at.can_rewind {
         return Next::Nothing;
@@ -111,7 +115,7 @@ pub(crate) fn next(failure: TryFailure, at: &Situation<'_>) -> Next {
         && (repeatable || at.policy.all_methods)
         && at.tries < at.policy.tries
         && !at.shielded;
-    // Asking the same dead endpoint of a canary again would only delay stable's answer.
+    // If stable can answer, trying the same unreachable endpoint again would only delay that.
     let unreached = after_retries(failure, at);
     if may_retry && (at.has_untried || unreached == Next::Nothing) {
         Next::Retry
@@ -120,7 +124,8 @@ pub(crate) fn next(failure: TryFailure, at: &Situation<'_>) -> Next {
     }
 }
 
-/// What follows where no other try in the version may: a canary's request that never reached it goes to stable.
+/// Decides what follows when the version may not be tried again: a request that never reached its
+/// canary goes to stable, even without `shield`.
 pub(crate) fn after_retries(failure: TryFailure, at: &Situation<'_>) -> Next {
     let spills = failure.is_unsent() && at.can_rewind && at.may_leave && !at.shielded;
     if spills { Next::Shield } else { Next::Nothing }

@@ -1,11 +1,14 @@
-//! Room under `limits.requests` for new requests when clients that read slowly take all of it.
+//! Ends slow downloads when a version is at its limits, so that clients which read slowly can't
+//! occupy all slots.
 //!
-//! A download whose client doesn't take what the proxy holds of it is *blocked*. When a version is full, the blocked
-//! download with the lowest rate over the last ten seconds gives up its room, whatever that rate is. A download whose
-//! endpoint is silent (an event stream, a long poll) is never blocked, so it is never the one.
+//! A download is *blocked* while its client doesn't read what the proxy has buffered. If requests
+//! wait for a slot, the blocked download with the lowest rate over the last ten seconds is ended,
+//! however high that rate is. A response whose endpoint is silent (an event stream, a long poll) is
+//! not blocked, and is never ended.
 //!
-//! Each worker knows the blocked downloads of its own connections only. `VersionLoad::blocked` says whether there are any
-//! on the version, `VersionLoad::wanted` asks the other workers, which look at it with each tick.
+//! Each worker knows only the downloads of its own connections. `VersionLoad::blocked` counts them
+//! for all workers, `VersionLoad::slowest` publishes the lowest rate of each worker, and
+//! `VersionLoad::wanted` asks the other workers to end one; they look at it once a tick.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -19,18 +22,21 @@ use crate::net::TaskControl;
 use crate::upstream::{Endpoint, VersionLoad};
 
 /// Half of the window over which a download's rate is measured.
-const HALF_MS: u64 = 5_000;
-/// A younger download is judged as if it were so old, which is one tick of the worker.
-const YOUNGEST_MS: u64 = 25;
+const HALF_WINDOW_MS: u64 = 5_000;
+/// The minimum age for a rate, one tick. It keeps the first bytes of a download from counting as an
+/// enormous rate.
+const MIN_AGE_MS: u64 = 25;
 
-/// Bytes a second over the last ten seconds, in two halves.
+/// The rate of a download over the last five to ten seconds: the current half of the window so far,
+/// and the half before. Two halves approximate a sliding window in constant space.
 #[derive(Clone, Copy, Debug)]
 struct Rate {
     began_ms: u64,
     half_began_ms: u64,
-    /// Bytes moved when the current half began, and in the half before.
+    /// Value of `moved` at the start of the current half.
     moved_before: u64,
-    former: u64,
+    /// Bytes moved in the previous half.
+    previous_half: u64,
     moved: u64,
 }
 
@@ -40,30 +46,30 @@ impl Rate {
             began_ms: now_ms,
             half_began_ms: now_ms,
             moved_before: 0,
-            former: 0,
+            previous_half: 0,
             moved: 0,
         }
     }
 
-    /// `moved` bytes have moved in all.
+    /// Sets the number of bytes moved in all.
     fn update(&mut self, now_ms: u64, moved: u64) {
         let age = now_ms.saturating_sub(self.half_began_ms);
-        if age >= HALF_MS {
+        if age >= HALF_WINDOW_MS {
             let in_last = self.moved - self.moved_before;
-            // A half without any update had no bytes.
-            self.former = if age < 2 * HALF_MS { in_last } else { 0 };
+            // If a whole half passed without an update, nothing moved in it.
+            self.previous_half = if age < 2 * HALF_WINDOW_MS { in_last } else { 0 };
             self.moved_before = self.moved;
-            self.half_began_ms = now_ms - age % HALF_MS;
+            self.half_began_ms = now_ms - age % HALF_WINDOW_MS;
         }
         self.moved = moved;
     }
 
     fn per_second(mut self, now_ms: u64) -> u64 {
         self.update(now_ms, self.moved);
-        let bytes = self.former + (self.moved - self.moved_before);
+        let bytes = self.previous_half + (self.moved - self.moved_before);
         let age = now_ms.saturating_sub(self.began_ms);
-        let window = (HALF_MS + now_ms.saturating_sub(self.half_began_ms)).min(age);
-        bytes.saturating_mul(1000) / window.max(YOUNGEST_MS)
+        let window = (HALF_WINDOW_MS + now_ms.saturating_sub(self.half_began_ms)).min(age);
+        bytes.saturating_mul(1000) / window.max(MIN_AGE_MS)
     }
 }
 
@@ -77,7 +83,7 @@ struct BlockedDownload {
     shed: Rc<Cell<bool>>,
 }
 
-/// One worker's downloads that were blocked at least once.
+/// The downloads of one worker that were blocked at least once.
 #[derive(Debug)]
 pub struct Downloads {
     worker: usize,
@@ -85,7 +91,7 @@ pub struct Downloads {
 }
 
 impl Downloads {
-    /// None yet, for this worker.
+    /// An empty registry for this worker.
     pub fn new(worker: usize) -> Self {
         Self {
             worker,
@@ -93,8 +99,8 @@ impl Downloads {
         }
     }
 
-    /// Ends the blocked download of this version with the lowest rate; `false`: this worker has none, or another worker has
-    /// one that is slower.
+    /// Ends the slowest blocked download of a version. `false`: this worker has none, or another
+    /// worker has a slower one. The task of the download is woken and frees its slot when it runs.
     pub fn shed_slowest(&self, version: &Arc<VersionLoad>, now_ms: u64) -> bool {
         let mut entries = self.entries.borrow_mut();
         let slowest = entries
@@ -108,13 +114,15 @@ impl Downloads {
         if version.slowest.is_lower_elsewhere(self.worker, rate) {
             return false;
         }
+        // Not a candidate again before its task has run.
         entry.blocked = false;
         entry.shed.set(true);
         entry.watch.hurry();
         true
     }
 
-    /// With each tick: tells the other workers of the slowest downloads, and makes the room that they ask for.
+    /// To be called once a tick: publishes the lowest rates, and ends downloads that other workers
+    /// have asked for.
     pub fn tick(&self, now_ms: u64) {
         if self.entries.borrow().is_empty() {
             return;
@@ -128,7 +136,7 @@ impl Downloads {
         }
     }
 
-    /// Versions that have blocked downloads here, with the lowest rate of each.
+    /// The versions with blocked downloads on this worker, and the lowest rate of each.
     fn slowest_of_each(&self, now_ms: u64) -> Vec<(Arc<VersionLoad>, u64)> {
         let entries = self.entries.borrow();
         let mut found: Vec<(Arc<VersionLoad>, u64)> = Vec::new();
@@ -146,28 +154,30 @@ impl Downloads {
     }
 }
 
-/// One response on its way to its client. Costs nothing until the client blocks it for the first time.
+/// A response on its way to its client. It is registered, and costs something, only once the client
+/// has blocked it.
 #[derive(Debug)]
 pub(crate) struct Download<'a> {
     worker: &'a Worker,
     endpoint: &'a Endpoint,
-    known: Option<(usize, Rc<Cell<bool>>)>,
+    /// The key in the worker's registry, and the flag that says that it was ended.
+    registered: Option<(usize, Rc<Cell<bool>>)>,
 }
 
 impl<'a> Download<'a> {
-    /// A response from this endpoint.
+    /// An unregistered download from this endpoint.
     pub(crate) fn new(worker: &'a Worker, endpoint: &'a Endpoint) -> Self {
         Self {
             worker,
             endpoint,
-            known: None,
+            registered: None,
         }
     }
 
-    /// `moved` bytes have moved, and the client does (not) take what there is.
+    /// Updates progress: the bytes moved in all, and whether the client blocks the download now.
     #[inline]
     pub(crate) fn update(&mut self, blocked: bool, moved: u64, watch: &TaskControl) {
-        if blocked || self.known.is_some() {
+        if blocked || self.registered.is_some() {
             self.note(blocked, moved, watch);
         }
     }
@@ -175,7 +185,7 @@ impl<'a> Download<'a> {
     fn note(&mut self, blocked: bool, moved: u64, watch: &TaskControl) {
         let now_ms = self.worker.watches.now_ms();
         let mut entries = self.worker.downloads.entries.borrow_mut();
-        let (key, shed) = self.known.get_or_insert_with(|| {
+        let (key, shed) = self.registered.get_or_insert_with(|| {
             let version = self.endpoint.version.clone();
             version.blocked.fetch_add(1, Ordering::Relaxed);
             let shed = Rc::new(Cell::new(false));
@@ -193,18 +203,18 @@ impl<'a> Download<'a> {
         entry.blocked = blocked && !shed.get();
     }
 
-    /// It was ended to make room.
+    /// Whether the download was ended to free its slot.
     pub(crate) fn is_shed(&self) -> bool {
-        self.known.as_ref().is_some_and(|(_, shed)| shed.get())
+        self.registered.as_ref().is_some_and(|(_, shed)| shed.get())
     }
 }
 
 impl Drop for Download<'_> {
     fn drop(&mut self) {
-        if let Some((key, _)) = self.known {
+        if let Some((key, _)) = self.registered {
             let entry = self.worker.downloads.entries.borrow_mut().remove(key);
             entry.version.blocked.fetch_sub(1, Ordering::Relaxed);
-            // The next tick tells what is left.
+            // The next tick publishes the rate of whatever remains.
             entry.version.slowest.publish(self.worker.id, None);
         }
     }

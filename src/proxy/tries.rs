@@ -132,7 +132,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     where
         'r: 'a,
     {
-        self.cx.worker.earn(self.cx.service);
+        self.cx.worker.earn_retry(self.cx.service);
         loop {
             let error = match self.one_try(upload, down).await {
                 Ok(served) => return Ok(served),
@@ -409,7 +409,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
             self.recording.limited(Limit::Retries);
             return false;
         }
-        self.cx.worker.spend(self.cx.service)
+        self.cx.worker.spend_retry(self.cx.service)
     }
 
     /// Rewinds the body for the next try. A retry first backs off; the shield goes to another

@@ -1,8 +1,11 @@
-//! After 101: bytes both ways until both sides have ended, or one broke. A message costs one read and one write, and a direction
-//! in which nothing has come since is not asked again.
+//! The tunnel after a 101: relays bytes in both directions until both have ended or one has failed.
 //!
-//! A tunnel may be silent for as long as both sides are there. When one has ended, the other may have gone without a word, or have
-//! nothing to say any more: then a silence ends the tunnel.
+//! Most tunnels are idle most of the time, so an idle direction holds no buffers, is skipped when
+//! the other one wakes the task, and forwards a small message with one read and one write.
+//!
+//! While both sides are open, a tunnel may be silent for any time. Once one side has ended, silence
+//! of the other one ends the tunnel ([`HALF_OPEN`]): its peer may be gone or have nothing left to
+//! send.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker, ready};
@@ -21,13 +24,14 @@ use super::wire::{Downstream, PumpError, Sink, Source, Upstream};
 use crate::http1::{FieldId, Framing};
 use crate::net::TaskControl;
 
-/// How long a tunnel of which one side has ended may go without a byte from the other.
+/// Longest silence of a tunnel after one side has ended.
 const HALF_OPEN: Duration = Duration::from_secs(30);
 
-/// Hands the 101 on, then the bytes.
+/// Relays the 101 to the client, then runs the tunnel. How it ends is no failure, since the protocol
+/// inside isn't known.
 ///
 /// # Errors
-/// The client can't be told.
+/// [`ExchangeError::ClientGone`] if the 101 can't be sent.
 pub(crate) async fn run<D: Downstream, U: Upstream, F: Fields>(
     cx: &RequestContext<'_, F>,
     active: &mut Active<'_>,
@@ -59,32 +63,32 @@ pub(crate) async fn run<D: Downstream, U: Upstream, F: Fields>(
     let mut tunnel = Tunnel::new();
     poll_fn(|task| tunnel.poll_in_time(task, down, up, cx.watch)).await;
     let record = &mut recording.record;
-    record.bytes_received = tunnel.rising.flow.moved;
-    record.bytes_sent = tunnel.falling.flow.moved;
+    record.bytes_received = tunnel.upload.flow.moved;
+    record.bytes_sent = tunnel.download.flow.moved;
     Ok(Served::Tunnel)
 }
 
-/// Both directions.
 struct Tunnel {
-    rising: Half,
-    falling: Half,
-    /// Who is woken by the sides that rest.
+    upload: Half,
+    download: Half,
+    /// The waker that is registered with the sources of idle directions.
     waker: Waker,
-    /// Bytes that had passed when the deadline was armed last: a side has ended.
-    timed_at: Option<u64>,
+    /// Bytes moved when the deadline was last armed. Set once a side has ended.
+    armed_at: Option<u64>,
 }
 
 impl Tunnel {
     fn new() -> Self {
         Self {
-            rising: Half::default(),
-            falling: Half::default(),
+            upload: Half::default(),
+            download: Half::default(),
             waker: Waker::noop().clone(),
-            timed_at: None,
+            armed_at: None,
         }
     }
 
-    /// Ready when both directions have ended, one broke, or the time is over; `watch` has no deadline of another's.
+    /// Ready when the tunnel has ended or its deadline has passed. `watch` must not be armed by
+    /// anything else.
     #[inline]
     fn poll_in_time(
         &mut self,
@@ -96,10 +100,10 @@ impl Tunnel {
         if self.poll(cx, down, up).is_ready() {
             return Poll::Ready(());
         }
-        if self.rising.flow.is_source_done() || self.falling.flow.is_source_done() {
-            let moved = Some(self.rising.flow.moved + self.falling.flow.moved);
-            if self.timed_at != moved {
-                self.timed_at = moved;
+        if self.upload.flow.is_source_done() || self.download.flow.is_source_done() {
+            let moved = Some(self.upload.flow.moved + self.download.flow.moved);
+            if self.armed_at != moved {
+                self.armed_at = moved;
                 watch.arm(HALF_OPEN);
             }
         }
@@ -110,7 +114,7 @@ impl Tunnel {
         }
     }
 
-    /// Ready when both directions have ended, or one broke.
+    /// Ready when both directions have ended or one has failed.
     #[inline]
     fn poll(
         &mut self,
@@ -118,13 +122,15 @@ impl Tunnel {
         down: &mut (impl Source + Sink),
         up: &mut (impl Source + Sink),
     ) -> Poll<()> {
+        // An idle direction isn't polled and thus doesn't register the waker again. If the waker has
+        // changed, both directions have to be polled in full.
         if !self.waker.will_wake(cx.waker()) {
             self.waker.clone_from(cx.waker());
-            (self.rising.flow.idle, self.falling.flow.idle) = (false, false);
+            (self.upload.flow.idle, self.download.flow.idle) = (false, false);
         }
-        let rising = self.rising.poll(cx, down, up);
-        let falling = self.falling.poll(cx, up, down);
-        match (rising, falling) {
+        let upload = self.upload.poll(cx, down, up);
+        let download = self.download.poll(cx, up, down);
+        match (upload, download) {
             (Poll::Ready(Err(_)), _)
             | (_, Poll::Ready(Err(_)))
             | (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
@@ -133,7 +139,7 @@ impl Tunnel {
     }
 }
 
-/// One direction of a tunnel: when its source has ended, so does its sink.
+/// One direction of a tunnel. The end of its source closes the write side of its sink.
 #[derive(Default)]
 struct Half {
     flow: Flow,
@@ -149,6 +155,7 @@ impl Half {
         sink: &mut impl Sink,
     ) -> Poll<Result<(), PumpError>> {
         if self.flow.idle {
+            // `None`: nothing has arrived, and the waker is still registered.
             let passed = match sink.splice_sink() {
                 Some((to, _)) if !self.flow.is_piped() => source.pass(to)?,
                 _ => (!source.has_no_news()).then_some(0),
@@ -159,7 +166,7 @@ impl Half {
             sink.spliced_to(n);
             self.flow.moved += n as u64;
             if source.poll_news(cx).is_pending() {
-                self.stay();
+                self.mark_idle();
                 return Poll::Pending;
             }
         }
@@ -168,7 +175,7 @@ impl Half {
                 if self.flow.idle {
                     source.release_input();
                     sink.release_output();
-                    self.stay();
+                    self.mark_idle();
                 }
                 return Poll::Pending;
             }
@@ -178,9 +185,10 @@ impl Half {
         Poll::Ready(Ok(()))
     }
 
-    /// Rests, unless it waits only because this task has had its turn: then the source doesn't know yet whom to wake.
+    /// Marks the direction as idle. Not if tokio's cooperative budget is used up: the source was
+    /// pending for that reason alone then, and hasn't registered the waker.
     #[inline]
-    fn stay(&mut self) {
+    fn mark_idle(&mut self) {
         self.flow.idle = coop::has_budget_remaining();
     }
 }

@@ -123,7 +123,12 @@ mod tests {
 
     #[test]
     fn websocket_may_be_one_of_several_protocols() {
-        for upgrade in ["websocket", "WebSocket", "foo/2, websocket", "websocket,foo"] {
+        for upgrade in [
+            "websocket",
+            "WebSocket",
+            "foo/2, websocket",
+            "websocket,foo",
+        ] {
             assert!(is_websocket(upgrade.as_bytes()), "{upgrade}");
         }
         for upgrade in ["", "foo", "websocket/13", "websockets", "web socket"] {

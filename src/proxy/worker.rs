@@ -1,4 +1,5 @@
-//! What one worker thread has at hand for its requests. Nothing here is shared with other threads, so nothing is locked.
+//! The state of one worker thread. Nothing here is shared with other threads, so nothing is locked
+//! and no counter is atomic.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -22,32 +23,33 @@ use crate::upstream::limits;
 use crate::upstream::outlier::{AttemptVerdict, Suspect, Suspects};
 use crate::upstream::{Conns, Endpoint, H2Conns, Pool, PoolView};
 
-/// How long an idle connection is left open after its end was announced, in milliseconds: time for a request that the client was just sending.
-const GRACE_MS: u64 = 1_000;
-/// Ticks between two looks at the idle upstream connections.
-const TEND_EVERY: u64 = 20;
+/// How long an idle connection stays open after its close was announced, in milliseconds: time for a
+/// request that is already on its way.
+const IDLE_CLOSE_GRACE_MS: u64 = 1_000;
+/// Ticks in which all idle upstream connections are swept once.
+const SWEEP_EVERY: u64 = 20;
 
-/// One worker thread's own things.
+/// The state of one worker thread.
 #[derive(Debug)]
 pub struct Worker {
-    /// Its number, from 0: the index of its shards.
+    /// The worker's number, from 0. Also the index of its metric shards.
     pub id: usize,
-    /// Spare buffers.
+    /// The buffer pool.
     pub buffers: Buffers,
-    /// Idle upstream connections.
+    /// Idle HTTP/1 connections to endpoints.
     pub conns: Conns,
     /// HTTP/2 connections to endpoints.
     pub h2_conns: H2Conns,
-    /// Deadlines of all tasks.
+    /// Deadlines and shutdown signals of all tasks.
     pub watches: TaskControls,
-    /// Where requests begin.
+    /// The queue of requests that are about to start.
     pub admission: AdmissionQueue,
-    /// Downloads whose clients are slow to take them.
+    /// The registry of slow downloads.
     pub downloads: Downloads,
     suspects: Suspects,
     #[expect(
         clippy::redundant_allocation,
-        reason = "a request counts its reference on this thread alone; the Arc's counter is shared by all workers"
+        reason = "requests count references on this thread; the Arc's counter is shared by all workers"
     )]
     snapshot: RefCell<Rc<Arc<Snapshot>>>,
     rng: RefCell<fastrand::Rng>,
@@ -55,20 +57,21 @@ pub struct Worker {
     heads: RefCell<Vec<ResponseHead>>,
     request_heads: RefCell<Vec<RequestHead>>,
     ticks: Cell<u64>,
-    /// When it last looked for uploads to spare: milliseconds as the watches count them.
+    /// When slow uploads were last looked for, in milliseconds of `watches`.
     uploads_shed_ms: Cell<u64>,
     wall_s: Cell<u64>,
-    leaving: RefCell<HashMap<usize, Leaving>>,
+    removed: RefCell<HashMap<usize, RemovedEndpoint>>,
 }
 
-/// An endpoint that left the configuration while work was in flight on it.
+/// An endpoint that was removed from the configuration while requests were in flight on it.
 #[derive(Debug)]
-struct Leaving {
+struct RemovedEndpoint {
     since: Instant,
     drain: policy::DrainPolicy,
     endpoint: Weak<Endpoint>,
 }
 
+/// This worker's state of a service. It survives reloads.
 #[derive(Debug)]
 struct WorkerServiceState {
     split: SplitState,
@@ -77,7 +80,7 @@ struct WorkerServiceState {
 }
 
 impl Worker {
-    /// Worker number `id`, which begins with this snapshot and tells suspicions by `suspects`.
+    /// Creates worker number `id` with its first snapshot. Suspected outliers are sent to `suspects`.
     pub fn new(id: usize, snapshot: Arc<Snapshot>, suspects: Suspects) -> Rc<Self> {
         Rc::new(Self {
             id,
@@ -96,32 +99,34 @@ impl Worker {
             ticks: Cell::new(0),
             uploads_shed_ms: Cell::new(u64::MAX),
             wall_s: Cell::new(wall_s()),
-            leaving: RefCell::default(),
+            removed: RefCell::default(),
         })
     }
 
-    /// The snapshot that this worker works by: one reference a request, without touching a shared counter.
+    /// The current snapshot. Cloning it doesn't touch a counter that is shared with other threads.
     #[inline]
     pub fn snapshot(&self) -> Rc<Arc<Snapshot>> {
         self.snapshot.borrow().clone()
     }
 
-    /// Works by `next` from the next request on. Idle connections to endpoints that are gone are closed; what is in flight on them
-    /// gets as long as `drain` says.
+    /// Switches to a new snapshot, from the next request on. Idle connections to removed endpoints are
+    /// closed; requests in flight on them get the grace period of their service's `drain`.
     pub fn adopt(&self, next: Arc<Snapshot>) {
         let former = self.snapshot.replace(Rc::new(next));
         let next = self.snapshot();
-        let mut leaving = self.leaving.borrow_mut();
-        leaving.retain(|slot, _| !next.has_slot(*slot));
+        let mut removed = self.removed.borrow_mut();
+        removed.retain(|slot, _| !next.has_slot(*slot));
         let since = Instant::now();
         let mut any = false;
         for (service, endpoint) in former.gone_in(&next) {
             any = true;
-            leaving.entry(endpoint.slot).or_insert_with(|| Leaving {
-                since,
-                drain: service.policies.drain.clone(),
-                endpoint: Arc::downgrade(endpoint),
-            });
+            removed
+                .entry(endpoint.slot)
+                .or_insert_with(|| RemovedEndpoint {
+                    since,
+                    drain: service.policies.drain.clone(),
+                    endpoint: Arc::downgrade(endpoint),
+                });
         }
         if any {
             self.conns.retain(|endpoint| next.has_slot(endpoint.slot));
@@ -130,14 +135,14 @@ impl Worker {
         }
     }
 
-    /// Cuts what is still in flight on endpoints that left, after its time.
+    /// Ends tasks on removed endpoints whose grace period has passed.
     fn cut_overdue(&self, now: Instant) {
-        let mut leaving = self.leaving.borrow_mut();
-        if leaving.is_empty() {
+        let mut removed = self.removed.borrow_mut();
+        if removed.is_empty() {
             return;
         }
         self.watches.each(|watch| {
-            let Some(left) = watch.upstream().and_then(|slot| leaving.get(&slot)) else {
+            let Some(left) = watch.upstream().and_then(|slot| removed.get(&slot)) else {
                 return;
             };
             let age = now.saturating_duration_since(left.since);
@@ -145,22 +150,23 @@ impl Worker {
                 watch.shut();
             }
         });
-        leaving.retain(|_, left| left.endpoint.strong_count() > 0);
+        removed.retain(|_, left| left.endpoint.strong_count() > 0);
     }
 
-    /// The version of the next request to this service by its exact split.
+    /// The version of the next request to this service, by the exact split.
     pub fn next_by_split(&self, service: &Service) -> usize {
         self.with_state(service, |state, _| {
             service.routing.split.next(&mut state.split)
         })
     }
 
-    /// Seconds since the epoch, as of the last tick: sessions need no more.
+    /// Seconds since the Unix epoch, as of the last tick. Precise enough for sessions.
     pub fn now_s(&self) -> u64 {
         self.wall_s.get()
     }
 
-    /// The index of the endpoint that gets the next request to this version.
+    /// Picks an endpoint of a version, by its index in the pool, and none of `avoid`. `key` is the
+    /// request's hash, for `balance = "hash"`.
     pub fn pick(
         &self,
         service: &Service,
@@ -173,7 +179,7 @@ impl Worker {
         })
     }
 
-    /// Whether a version has an endpoint that is well.
+    /// Whether a version has a healthy endpoint.
     pub fn has_healthy_endpoint(&self, service: &Service, version: usize) -> bool {
         self.with_view(service, version, |pool, view, _| {
             view.refresh(pool);
@@ -181,19 +187,20 @@ impl Worker {
         })
     }
 
-    /// A request to this service came: it earns its share of a retry.
-    pub fn earn(&self, service: &Service) {
+    /// Adds a request's share to the retry budget of the service.
+    pub fn earn_retry(&self, service: &Service) {
         self.with_state(service, |state, _| {
             state.budget.earn(service.policies.retry.budget)
         });
     }
 
-    /// Pays for a retry; `false`: the budget is used up.
-    pub fn spend(&self, service: &Service) -> bool {
+    /// Takes a retry from the budget of the service; `false` if it is used up.
+    pub fn spend_retry(&self, service: &Service) -> bool {
         self.with_state(service, |state, _| state.budget.spend())
     }
 
-    /// Tells outlier detection what became of an attempt; the control thread is told when that may eject the endpoint.
+    /// Reports a verdict about an endpoint to outlier detection. If the endpoint may have to be
+    /// ejected, the control thread is notified.
     #[inline]
     pub fn note(
         &self,
@@ -206,12 +213,12 @@ impl Worker {
                 endpoint: endpoint.clone(),
                 reason,
             };
-            // Nobody listens when the control thread is ending: then nobody needs to.
+            // Fails only during shutdown, when the control thread no longer receives.
             let _ = self.suspects.send(suspect);
         }
     }
 
-    /// Chance, for what may differ from worker to worker.
+    /// Runs a closure with the worker's random number generator, which isn't cryptographic.
     pub fn with_rng<T>(&self, run: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
         run(&mut self.rng.borrow_mut())
     }
@@ -251,26 +258,27 @@ impl Worker {
         run(&mut states[service.slot], &mut self.rng.borrow_mut())
     }
 
-    /// Bytes that one body may move before others get their turn: with many requests in flight, less each.
+    /// Bytes that a body may move before its task yields. Shrinks with the number of requests in
+    /// flight, so that a round of all of them stays short.
     pub fn turn_bytes(&self) -> u64 {
-        /// Each body moves at least what fits into a pipe, however many there are.
+        /// The minimum: what fits into a pipe of the default size.
         const LEAST: u64 = 64 * 1024;
-        /// What all requests in flight together may move before each has had a turn, about 4 ms of copying.
+        /// Bytes of one round of all requests in flight, about 4 ms of copying.
         const ROUND: u64 = 16 << 20;
         (ROUND / self.admission.in_flight().max(1) as u64).clamp(LEAST, TURN)
     }
 
-    /// An id for a request.
+    /// The id of a request whose `x-request-id` is `theirs`.
     pub fn request_id(&self, theirs: Option<&[u8]>) -> RequestId {
         RequestId::of(theirs, &mut self.rng.borrow_mut())
     }
 
-    /// Scratch for a response's head.
+    /// Takes scratch space for a response head.
     pub fn take_head(&self) -> ResponseHead {
         self.heads.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Takes the scratch back.
+    /// Returns scratch space for a response head.
     pub fn give_head(&self, head: ResponseHead) {
         let mut heads = self.heads.borrow_mut();
         if heads.len() < 1024 {
@@ -278,12 +286,12 @@ impl Worker {
         }
     }
 
-    /// Scratch for a request's head.
+    /// Takes scratch space for a request head.
     pub fn take_request_head(&self) -> RequestHead {
         self.request_heads.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Takes the scratch back.
+    /// Returns scratch space for a request head.
     pub fn give_request_head(&self, head: RequestHead) {
         let mut heads = self.request_heads.borrow_mut();
         if heads.len() < 256 {
@@ -291,7 +299,8 @@ impl Worker {
         }
     }
 
-    /// To be called every [`crate::net::clock::TICK`]: wakes what is due, and now and then tends the idle upstream connections.
+    /// To be called every [`crate::net::clock::TICK`]: wakes tasks whose deadline has passed, ends
+    /// overdue ones, and sweeps idle upstream connections and buffers.
     pub fn tick(&self, now: Instant) {
         self.watches.tick(now);
         self.admission.tick();
@@ -306,10 +315,10 @@ impl Worker {
         date::set(self.wall_s.get());
         let n = self.ticks.get();
         self.ticks.set(n + 1);
-        // A part of the shelves with each tick: all of thousands at once would be a halt.
-        let part = (n % TEND_EVERY, TEND_EVERY);
+        // Some endpoints in each tick. Sweeping thousands of them at once would stall the worker.
+        let part = (n % SWEEP_EVERY, SWEEP_EVERY);
         self.conns.tend(self.watches.now_ms(), part);
-        if n.is_multiple_of(TEND_EVERY) {
+        if n.is_multiple_of(SWEEP_EVERY) {
             self.h2_conns.tend(self.watches.now_ms());
             self.buffers.tend();
         }
@@ -317,37 +326,43 @@ impl Worker {
             return;
         }
         self.watches.each(|watch| {
-            if watch.is_closing() && watch.phase() == TaskPhase::Idle && watch.age_ms() >= GRACE_MS
+            if watch.is_closing()
+                && watch.phase() == TaskPhase::Idle
+                && watch.age_ms() >= IDLE_CLOSE_GRACE_MS
             {
                 watch.shut();
             }
         });
     }
 
-    /// A pool's places are taken: uploads to it that are behind give theirs up (408), `most` at a time. Whether there were any: their
-    /// tasks give the places back before a task that yields goes on. Looks once a tick, since looking costs a step for each connection.
+    /// Ends up to `most` uploads to a pool that are behind the minimum rate (408), and returns whether
+    /// there were any. The woken tasks free their slots before a caller that yields runs again.
+    ///
+    /// Visits every connection of the worker, so it does so only once a tick.
     pub fn shed_slow_uploads(&self, pool: &Pool, most: usize) -> bool {
         let now = self.watches.now_ms();
         if self.uploads_shed_ms.replace(now) == now {
             return false;
         }
         let slots: HashSet<usize> = pool.members.iter().map(|m| m.endpoint.slot).collect();
-        let mut spared = 0;
+        let mut shed = 0;
         self.watches.each(|watch| {
             let theirs = || watch.upstream().is_some_and(|slot| slots.contains(&slot));
-            if spared < most && watch.is_behind() && theirs() {
-                spared += 1;
+            if shed < most && watch.is_behind() && theirs() {
+                shed += 1;
                 watch.hurry();
             }
         });
-        spared > 0
+        shed > 0
     }
 
-    /// Connections that `wanted` (by listener) end after their next answer; those that stay idle end after a grace.
+    /// Announces the close of all connections of the listeners that `wanted` selects: they end after
+    /// their next response, or after a grace period if they are idle.
     pub fn announce_close(&self, wanted: impl Fn(usize) -> bool) {
         self.watches.each(|watch| {
             if wanted(watch.listener) && !watch.is_closing() {
                 if watch.phase() == TaskPhase::Idle {
+                    // Restarts the time in the phase, from which the grace period counts.
                     watch.enter(TaskPhase::Idle);
                 }
                 watch.announce_close();
@@ -355,7 +370,7 @@ impl Worker {
         });
     }
 
-    /// Ends the connections that `wanted` (by listener) now, whatever they do.
+    /// Ends all connections of the listeners that `wanted` selects at once.
     pub fn shut(&self, wanted: impl Fn(usize) -> bool) {
         self.watches.each(|watch| {
             if wanted(watch.listener) {
@@ -364,7 +379,7 @@ impl Worker {
         });
     }
 
-    /// Connections and streams that are open.
+    /// Number of open connections and streams.
     pub fn connections(&self) -> usize {
         self.watches.len()
     }

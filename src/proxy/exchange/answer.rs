@@ -120,8 +120,7 @@ fn start_response<D: Downstream, U: Upstream, F: Fields>(
         // message that can carry the announcement.
         down.close_after();
     }
-    send_head(status, framing, cookie, down, up)
-        .map_err(|e| ExchangeError::ClientGone(Some(e)))?;
+    send_head(status, framing, cookie, down, up).map_err(|e| ExchangeError::ClientGone(Some(e)))?;
     up.next();
     // Chunked on both sides: the chunk framing is copied along instead of being decoded and encoded.
     if down.wants_chunks() && up.pass_chunk_framing() {
