@@ -1,4 +1,7 @@
-//! The authority of a request: `host`, `host:port`, `[v6]`, `[v6]:port`.
+//! The authority of a request: `host`, `host:port`, `[v6]`, `[v6]:port` (RFC 9110 §7.2, RFC 3986 §3.2).
+//!
+//! [`check`] accepts less than RFC 3986 does: what other recipients are known to read differently is rejected, because
+//! the host decides about routing.
 
 use std::net::Ipv6Addr;
 
@@ -7,11 +10,13 @@ use super::number::hex_digit;
 
 const BAD: Reject = Reject::bad("bad-host");
 
-/// Checks an authority: a host (a name, an IPv4 address or a bracketed IPv6 address) and perhaps a port, 0 to 65535 (an empty one
-/// after the colon counts as none). No user information, no path, no comma.
+/// Checks an authority: a host (a name, an IPv4 address or a bracketed IPv6 address) and an optional port, 0 to 65535.
+///
+/// A port may be empty after its colon (RFC 3986 §3.2.3). User information is rejected, as RFC 9110 §4.2.4 recommends
+/// for `http` URIs; so are a comma, which would make it a list of hosts, and IPv6 zones and `IPvFuture`.
 ///
 /// # Errors
-/// 400 `bad-host`.
+/// 400 `bad-host`; RFC 9112 §3.2 requires a 400 for an invalid `Host`.
 pub fn check(authority: &[u8]) -> Result<(), Reject> {
     let port = match authority {
         [b'[', rest @ ..] => {
@@ -36,8 +41,9 @@ pub fn check(authority: &[u8]) -> Result<(), Reject> {
     check_port(port)
 }
 
-/// Splits a checked authority into its host (with the brackets of an IPv6 address) and its port, if there is one.
+/// Splits an authority that passed [`check`] into its host, including the brackets of an IPv6 address, and its port.
 pub(crate) fn split(authority: &[u8]) -> (&[u8], Option<u16>) {
+    // A last colon inside the brackets of an IPv6 address, which then end the authority, separates no port.
     let colon = match memchr::memrchr(b':', authority) {
         Some(colon) if authority[colon..].last() != Some(&b']') => colon,
         _ => return (authority, None),
@@ -74,7 +80,7 @@ fn check_v6(address: &[u8]) -> Result<(), Reject> {
         .ok_or(BAD)
 }
 
-/// Where the name at the start of `text` ends.
+/// Returns the length of the `reg-name` at the start of `text`.
 #[inline]
 fn name_end(text: &[u8]) -> usize {
     let mut end = 0;
@@ -91,7 +97,8 @@ fn name_end(text: &[u8]) -> usize {
 }
 
 fn is_escape(text: &[u8]) -> bool {
-    // An escape that hides a control, a separator or anything not ASCII has no place in a host.
+    // An escaped control character, delimiter or non-ASCII byte is rejected: recipients that decode it before they look
+    // at the host would see a different one.
     match (
         text.get(1).copied().and_then(hex_digit),
         text.get(2).copied().and_then(hex_digit),
@@ -101,7 +108,7 @@ fn is_escape(text: &[u8]) -> bool {
     }
 }
 
-/// `reg-name` of RFC 3986 without the comma (a list of hosts is no host) and the per cent sign.
+/// Whether `byte` may be part of a `reg-name` (RFC 3986 §3.2.2), except for the comma and the percent sign.
 #[inline]
 fn is_name_byte(byte: u8) -> bool {
     const NAME: [bool; 256] = {

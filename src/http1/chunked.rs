@@ -1,65 +1,75 @@
-//! The chunked coding (RFC 9112 §7.1), strictly: what recipients are known to read differently is refused.
+//! A strict decoder of the chunked transfer coding (RFC 9112 §7.1).
+//!
+//! The decoder is a state machine over [`BodyPosition`]. It copies nothing: each step tells the caller how many bytes at
+//! the start of the input to forward or to drop. Syntax that recipients are known to parse differently is rejected: bare
+//! LF, white space around the size, sizes beyond 63 bits, malformed extensions.
 
 use super::framing::DecodeStep;
 use super::lists::is_token_byte;
 use super::number::{MAX_LENGTH, hex_digit};
 use super::{Reject, trailers};
 
-/// Bytes of chunk extensions that are borne beyond the bytes of content.
+/// Bytes of chunk extensions that a body may have beyond its bytes of content.
+///
+/// RFC 9112 §7.1.1 asks recipients to limit the total length of extensions.
 const MAX_EXTENSIONS: usize = 16 * 1024;
 
-/// Most digits of a chunk's size, leading zeros included.
+/// Maximum number of digits of a chunk size, including leading zeros.
 const MAX_DIGITS: usize = 64;
 
-/// Most digits of a chunk's size after its leading zeros.
+/// Maximum number of digits of a chunk size after its leading zeros; more would overflow a u64.
 const MAX_SIGNIFICANT: usize = 16;
 
-/// Where in a chunked body the next byte is.
+/// Position of the next byte in a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BodyPosition {
-    /// At the first digit of a chunk's size.
+    /// At the first digit of a chunk size.
     Size,
-    /// In the extensions of a chunk of this many bytes.
+    /// In the extensions of a chunk with `size` bytes of content.
     Extension { size: u64, part: ExtensionPart },
-    /// In the content of a chunk, so many bytes before its end. Never 0.
+    /// In the content of a chunk, `left` bytes before its end; never 0.
     Content { left: u64 },
-    /// At the CRLF after content.
+    /// At the CRLF after the content of a chunk.
     ContentEnd,
-    /// After the last chunk's line.
+    /// After the line of the last chunk: at a trailer field, or at the empty line.
     Trailers,
-    /// After all.
+    /// After the end of the body.
     Done,
 }
 
-/// Which part of a chunk extension comes next (RFC 9112 §7.1.1):
+/// Position in the chunk extensions (RFC 9112 §7.1.1):
 /// `*( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )`.
+///
+/// White space before the first semicolon and at the end of the line is rejected, although the grammar has BWS there:
+/// recipients have disagreed about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ExtensionPart {
-    /// The semicolon that begins one.
+    /// At the semicolon that starts an extension.
     Semicolon,
-    /// White space, or a name's first byte.
+    /// At white space, or at the first byte of a name.
     BeforeName,
-    /// More of a name.
+    /// After the first byte of a name.
     Name,
-    /// White space after a name: `=` or `;` must follow.
+    /// In white space after a name; `=` or `;` must follow.
     AfterName,
-    /// White space, or a value's first byte.
+    /// At white space, or at the first byte of a value.
     BeforeValue,
-    /// More of a value that is a token.
+    /// After the first byte of a value that is a token.
     Token,
-    /// More of a value that is a quoted string.
+    /// In a value that is a quoted string.
     Quoted,
-    /// The byte after a backslash in a quoted string.
+    /// After a backslash in a quoted string.
     Escaped,
-    /// What follows a quoted string.
+    /// After the closing quote of a quoted string.
     Unquoted,
-    /// White space after a value: `;` must follow.
+    /// In white space after a value; `;` must follow.
     AfterValue,
 }
 
 impl ExtensionPart {
-    /// The part after this one when `byte` comes; `None` where it may not come.
+    /// Returns the position after `byte`; `None` if it isn't allowed here.
     fn after(self, byte: u8) -> Option<Self> {
+        // qdtext and quoted-pair (RFC 9110 §5.6.4) allow HTAB, SP, VCHAR and obs-text.
         let is_text = matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
         Some(match (self, byte) {
             (Self::Quoted, b'"') => Self::Unquoted,
@@ -79,37 +89,37 @@ impl ExtensionPart {
         })
     }
 
-    /// Whether the line may end here.
+    /// Whether the CRLF may follow.
     fn may_end(self) -> bool {
         matches!(self, Self::Name | Self::Token | Self::Unquoted)
     }
 }
 
-/// What is to become of bytes.
+/// What the caller does with bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    Keep,
+enum Handling {
+    Forward,
     Drop,
 }
 
-/// One move through the input.
-enum DecoderMove {
-    /// Not without more bytes.
+/// One transition of the state machine.
+enum Transition {
+    /// More input is needed.
     Wait,
-    /// Over so many bytes (not 0) to the next place.
-    Over(usize, Fate, BodyPosition),
-    /// A trailer section of so many bytes.
+    /// This many bytes (not 0) lead to the next position.
+    Over(usize, Handling, BodyPosition),
+    /// A trailer section of this many bytes.
     Trailers(usize),
     End,
 }
 
-/// A chunked body being decoded.
+/// Decoder of one chunked body.
 #[derive(Clone, Debug)]
 pub(super) struct Chunks {
     at: BodyPosition,
-    /// What becomes of framing.
-    framing: Fate,
-    /// How many bytes of extensions will still be borne; content pays for more.
+    /// What the caller does with chunk sizes and the CRLF after content.
+    framing: Handling,
+    /// Bytes of extensions that are still allowed; content adds to it.
     extensions: usize,
 }
 
@@ -117,7 +127,11 @@ impl Chunks {
     pub(super) fn new(verbatim: bool) -> Self {
         Self {
             at: BodyPosition::Size,
-            framing: if verbatim { Fate::Keep } else { Fate::Drop },
+            framing: if verbatim {
+                Handling::Forward
+            } else {
+                Handling::Drop
+            },
             extensions: MAX_EXTENSIONS,
         }
     }
@@ -127,14 +141,14 @@ impl Chunks {
         self.at == BodyPosition::Done
     }
 
-    /// As [`super::BodyDecoder::step`]: makes moves for as long as the bytes share one fate.
+    /// Implements [`super::BodyDecoder::step`]: combines transitions while their bytes are handled alike.
     pub(super) fn step(&mut self, input: &[u8]) -> Result<DecodeStep, Reject> {
         let mut passed = 0;
         let mut run = None;
         let last = loop {
             match self.next(&input[passed..]) {
-                Ok(DecoderMove::Over(n, fate, at)) if run.is_none_or(|run| run == fate) => {
-                    run = Some(fate);
+                Ok(Transition::Over(n, handling, at)) if run.is_none_or(|run| run == handling) => {
+                    run = Some(handling);
                     passed += n;
                     self.account(n);
                     self.at = at;
@@ -142,23 +156,25 @@ impl Chunks {
                 other => break other,
             }
         };
-        // What came before a malformed place, or one with another fate, goes first; the next call meets that place again.
+        // Bytes before a transition that is malformed or handled differently are reported first; the next call arrives at
+        // the same transition again.
         match run {
-            Some(Fate::Keep) => return Ok(DecodeStep::Data(passed)),
-            Some(Fate::Drop) => return Ok(DecodeStep::Skip(passed)),
+            Some(Handling::Forward) => return Ok(DecodeStep::Data(passed)),
+            Some(Handling::Drop) => return Ok(DecodeStep::Skip(passed)),
             None => {}
         }
         match last? {
-            DecoderMove::Trailers(n) => {
+            Transition::Trailers(n) => {
                 self.at = BodyPosition::Done;
                 Ok(DecodeStep::Trailers(n))
             }
-            DecoderMove::End => Ok(DecodeStep::Done),
-            DecoderMove::Wait | DecoderMove::Over(..) => Ok(DecodeStep::More),
+            Transition::End => Ok(DecodeStep::Done),
+            Transition::Wait | Transition::Over(..) => Ok(DecodeStep::More),
         }
     }
 
-    /// Content pays for extensions: legitimate ones (signatures of chunks) are small beside it.
+    /// Updates the allowance for extensions. Content adds to it: legitimate extensions, such as chunk signatures, are small
+    /// in proportion to the content.
     #[inline]
     fn account(&mut self, n: usize) {
         match self.at {
@@ -171,17 +187,21 @@ impl Chunks {
     }
 
     #[inline]
-    fn next(&self, input: &[u8]) -> Result<DecoderMove, Reject> {
+    fn next(&self, input: &[u8]) -> Result<Transition, Reject> {
         match self.at {
-            BodyPosition::Done => Ok(DecoderMove::End),
-            _ if input.is_empty() => Ok(DecoderMove::Wait),
+            BodyPosition::Done => Ok(Transition::End),
+            _ if input.is_empty() => Ok(Transition::Wait),
             BodyPosition::Content { left } => {
                 let n = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
-                Ok(DecoderMove::Over(n, Fate::Keep, content(left - n as u64)))
+                Ok(Transition::Over(
+                    n,
+                    Handling::Forward,
+                    content(left - n as u64),
+                ))
             }
             BodyPosition::ContentEnd => match input {
-                [b'\r', b'\n', ..] => Ok(DecoderMove::Over(2, self.framing, BodyPosition::Size)),
-                [b'\r'] => Ok(DecoderMove::Wait),
+                [b'\r', b'\n', ..] => Ok(Transition::Over(2, self.framing, BodyPosition::Size)),
+                [b'\r'] => Ok(Transition::Wait),
                 _ => Err(Reject::bad("bad-chunk-end")),
             },
             BodyPosition::Size => self.size(input),
@@ -191,7 +211,7 @@ impl Chunks {
     }
 
     #[inline]
-    fn size(&self, input: &[u8]) -> Result<DecoderMove, Reject> {
+    fn size(&self, input: &[u8]) -> Result<Transition, Reject> {
         const BAD: Reject = Reject::bad("bad-chunk-size");
         let mut size = 0u64;
         let mut zeros = 0;
@@ -210,23 +230,29 @@ impl Chunks {
             return Err(BAD);
         }
         match input[digits..] {
-            [] | [b'\r'] if digits > 0 => Ok(DecoderMove::Wait),
-            // Recipients may count digits: only those that matter are passed on, and looked at once more.
+            [] | [b'\r'] if digits > 0 => Ok(Transition::Wait),
+            // A recipient may limit the number of digits, so leading zeros are dropped. The position stays, and the next
+            // transition parses the remaining digits again.
             [b'\r' | b';', ..] if zeros > 0 && size > 0 => {
-                Ok(DecoderMove::Over(zeros, Fate::Drop, BodyPosition::Size))
+                Ok(Transition::Over(zeros, Handling::Drop, BodyPosition::Size))
             }
             [b'\r', b'\n', ..] if digits > 0 => Ok(if size == 0 {
-                DecoderMove::Over(digits + 2, Fate::Drop, BodyPosition::Trailers)
+                Transition::Over(digits + 2, Handling::Drop, BodyPosition::Trailers)
             } else {
-                DecoderMove::Over(digits + 2, self.framing, content(size))
+                Transition::Over(digits + 2, self.framing, content(size))
             }),
-            // The digits and what follows have different fates where framing is kept.
+            // Extensions concern one connection only (RFC 9112 §7.1.1) and are always dropped. The size is dropped only
+            // without verbatim mode, and for the last chunk, whose line the encoder writes itself.
             [b';', ..] if digits > 0 => {
-                let fate = if size == 0 { Fate::Drop } else { self.framing };
+                let handling = if size == 0 {
+                    Handling::Drop
+                } else {
+                    self.framing
+                };
                 let part = ExtensionPart::Semicolon;
-                Ok(DecoderMove::Over(
+                Ok(Transition::Over(
                     digits,
-                    fate,
+                    handling,
                     BodyPosition::Extension { size, part },
                 ))
             }
@@ -234,15 +260,16 @@ impl Chunks {
         }
     }
 
-    /// As much as is there of a chunk's extensions, or their line's end. What precedes a malformed byte is taken first, so that
-    /// it doesn't matter how the bytes came.
+    /// Consumes the extensions in `input`, or the CRLF that ends them.
+    ///
+    /// Bytes before a malformed one are consumed first, so the result does not depend on how the input was split.
     #[cold]
     fn extension(
         &self,
         input: &[u8],
         size: u64,
         mut part: ExtensionPart,
-    ) -> Result<DecoderMove, Reject> {
+    ) -> Result<Transition, Reject> {
         const BAD: Reject = Reject::bad("bad-chunk-extension");
         let mut len = 0;
         while let Some(next) = input.get(len).and_then(|&byte| part.after(byte)) {
@@ -253,28 +280,28 @@ impl Chunks {
             return Err(Reject::bad("chunk-extensions-too-large"));
         }
         if len > 0 {
-            return Ok(DecoderMove::Over(
+            return Ok(Transition::Over(
                 len,
-                Fate::Drop,
+                Handling::Drop,
                 BodyPosition::Extension { size, part },
             ));
         }
         match input {
             _ if !part.may_end() => Err(BAD),
             [b'\r', b'\n', ..] if size == 0 => {
-                Ok(DecoderMove::Over(2, Fate::Drop, BodyPosition::Trailers))
+                Ok(Transition::Over(2, Handling::Drop, BodyPosition::Trailers))
             }
-            [b'\r', b'\n', ..] => Ok(DecoderMove::Over(2, self.framing, content(size))),
-            [b'\r'] => Ok(DecoderMove::Wait),
+            [b'\r', b'\n', ..] => Ok(Transition::Over(2, self.framing, content(size))),
+            [b'\r'] => Ok(Transition::Wait),
             _ => Err(BAD),
         }
     }
 
-    fn trailers(&self, input: &[u8]) -> Result<DecoderMove, Reject> {
+    fn trailers(&self, input: &[u8]) -> Result<Transition, Reject> {
         match input {
-            [b'\r', b'\n', ..] => Ok(DecoderMove::Over(2, Fate::Drop, BodyPosition::Done)),
-            [b'\r'] => Ok(DecoderMove::Wait),
-            _ => Ok(trailers::section(input)?.map_or(DecoderMove::Wait, DecoderMove::Trailers)),
+            [b'\r', b'\n', ..] => Ok(Transition::Over(2, Handling::Drop, BodyPosition::Done)),
+            [b'\r'] => Ok(Transition::Wait),
+            _ => Ok(trailers::section(input)?.map_or(Transition::Wait, Transition::Trailers)),
         }
     }
 }

@@ -1,13 +1,13 @@
-//! `Content-Length` and `Transfer-Encoding`: what a head says about its body's end.
+//! `Content-Length` and `Transfer-Encoding`: the fields that determine the length of a body (RFC 9112 §6).
 
 use super::Reject;
 use super::lists::{elements, is_token};
 use super::number::decimal;
 
-/// What the framing fields seen so far amount to.
+/// The framing fields of a head, as collected so far.
 #[derive(Debug, Default)]
 pub(super) struct Lengths {
-    /// `Content-Length`.
+    /// Value of `Content-Length`.
     pub length: Option<u64>,
     codings: u32,
     chunked: u32,
@@ -16,7 +16,13 @@ pub(super) struct Lengths {
 }
 
 impl Lengths {
-    /// A request's `Content-Length`: one, and one number.
+    /// Adds a request's `Content-Length`; more than one line, or a list, is rejected.
+    ///
+    /// RFC 9110 §8.6 lets a recipient reject repeated equal values or replace them by one. In requests, where a difference
+    /// between two recipients is a way to smuggle a second request, they are rejected.
+    ///
+    /// # Errors
+    /// 400 `duplicate-content-length` or `bad-content-length`.
     pub(super) fn only_length(&mut self, value: &[u8]) -> Result<(), Reject> {
         if self.length.is_some() {
             return Err(Reject::bad("duplicate-content-length"));
@@ -25,7 +31,12 @@ impl Lengths {
         Ok(())
     }
 
-    /// A response's `Content-Length`: a repeated equal one is let pass. Says whether this is the first.
+    /// Adds a response's `Content-Length`; repeated lines must be equal. Returns whether this is the first.
+    ///
+    /// RFC 9110 §8.6 lets a recipient replace repeated equal values by one: the caller drops all but the first.
+    ///
+    /// # Errors
+    /// 400 `duplicate-content-length` for different values, `bad-content-length`.
     pub(super) fn equal_length(&mut self, value: &[u8]) -> Result<bool, Reject> {
         let value = decimal(value).ok_or(Reject::bad("bad-content-length"))?;
         match self.length.replace(value) {
@@ -35,10 +46,14 @@ impl Lengths {
         }
     }
 
-    /// One `Transfer-Encoding` line.
+    /// Adds a `Transfer-Encoding` line (RFC 9112 §6.1).
+    ///
+    /// # Errors
+    /// 400 `bad-transfer-encoding` for an element that isn't a plain token.
     pub(super) fn coding(&mut self, value: &[u8]) -> Result<(), Reject> {
         for coding in elements(value) {
-            // Parameters and empty elements are allowed by the grammar, and read differently by different recipients.
+            // The grammar allows parameters and empty elements (RFC 9110 §5.6.1, §10.1.4), but recipients differ about
+            // what they mean for framing.
             if !is_token(coding) {
                 return Err(Reject::bad("bad-transfer-encoding"));
             }
@@ -50,15 +65,16 @@ impl Lengths {
         Ok(())
     }
 
-    /// Whether there was a `Transfer-Encoding`.
+    /// Whether the head has a `Transfer-Encoding`.
     pub(super) fn has_coding(&self) -> bool {
         self.codings > 0
     }
 
-    /// Whether the transfer coding is exactly `chunked`; only to be asked where there is one.
+    /// Checks that the transfer coding is exactly `chunked`. Call it only if [`Self::has_coding`].
     ///
     /// # Errors
-    /// 501 for a coding that nobody registered, and for registered ones below a final `chunked`, which we can't undo; else 400.
+    /// 501 for an unregistered coding, and for other codings below a final `chunked`, which the proxy doesn't decode (RFC
+    /// 9112 §6.1). Otherwise 400, because the length of the body can't be determined (RFC 9112 §6.3 (4)).
     pub(super) fn check_coding(&self) -> Result<(), Reject> {
         if self.codings == 1 && self.chunked == 1 {
             Ok(())
@@ -73,6 +89,7 @@ impl Lengths {
     }
 }
 
+/// Whether the coding is in the IANA registry of transfer codings (RFC 9112 §7), or is the obsolete `identity`.
 fn is_registered(coding: &[u8]) -> bool {
     const KNOWN: [&[u8]; 7] = [
         b"chunked",

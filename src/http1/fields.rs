@@ -1,6 +1,9 @@
-//! What a field is to a proxy.
+//! Classification of header fields by name.
+//!
+//! Every field of every head is classified once, so the lookup is written for speed: first by length, then by bytes, and
+//! a name without a class of its own costs a few instructions. The word-at-a-time functions below serve the same purpose.
 
-/// The fields that the proxy treats in a way of its own; everything else is `Other` and copied byte for byte.
+/// A field that the proxy treats specially. All others are `Other` and are forwarded byte for byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 #[allow(missing_docs, reason = "the others are the fields of that name")]
@@ -21,7 +24,8 @@ pub enum FieldId {
     XForwardedFor,
     XForwardedProto,
     XForwardedHost,
-    /// Any other field that describes a client to the next hop: `X-Forwarded-*`, `X-Forwarded`, `X-Real-IP`, `Front-End-Https`.
+    /// Any other field that describes the client to the next hop: `X-Forwarded-*`, `X-Forwarded`, `X-Real-IP`,
+    /// `Front-End-Https`.
     ClientInfo,
     XRequestId,
     Via,
@@ -37,7 +41,7 @@ pub enum FieldId {
 }
 
 impl FieldId {
-    /// Classifies a field name (a token), any case. First by length, then by bytes: a name that isn't ours costs a few instructions.
+    /// Classifies a field name, ignoring case (RFC 9110 §5.1).
     #[inline]
     pub fn of(name: &[u8]) -> Self {
         match Self::by_length(name) {
@@ -46,6 +50,10 @@ impl FieldId {
         }
     }
 
+    /// Looks up the exact names.
+    ///
+    /// More than 60 lines because it is a table: one arm for each length, with the names of that length. An arm compares
+    /// at most three names, and the first byte rejects most of them.
     #[inline]
     fn by_length(name: &[u8]) -> Self {
         match name.len() {
@@ -111,8 +119,10 @@ impl FieldId {
         }
     }
 
-    /// Whether it ends at this hop whatever `Connection` says (RFC 9110 §7.6.1): `Connection`, `Keep-Alive`, `Proxy-Connection`,
-    /// `Transfer-Encoding`, `TE`, `Trailer` (re-announced by the encoder), `Upgrade`, `HTTP2-Settings`, `Proxy-Authenticate`, `Proxy-Authorization`.
+    /// Whether the field is hop-by-hop even if `Connection` does not name it (RFC 9110 §7.6.1).
+    ///
+    /// `Trailer` is among them because the encoder announces the forwarded trailers itself; `Proxy-Authenticate` and
+    /// `Proxy-Authorization` because they concern the proxy next to the client (RFC 9110 §11.7).
     #[inline]
     pub fn is_hop_by_hop(self) -> bool {
         const HOP: u32 = 1 << FieldId::Connection as u32
@@ -128,18 +138,23 @@ impl FieldId {
         HOP >> self as u32 & 1 == 1
     }
 
-    /// Whether a trailer section may not carry it onwards: framing, routing, connection, credentials, cookies, and what we vouch for.
+    /// Whether the field must not be forwarded in trailers (RFC 9110 §6.5.1).
+    ///
+    /// That is every field with a class but `grpc-status`: they concern framing, routing, the connection, credentials or
+    /// cookies, or are written by the proxy.
     pub fn is_forbidden_in_trailers(self) -> bool {
         self.is_hop_by_hop() || !matches!(self, Self::Other | Self::GrpcStatus)
     }
 }
 
-/// Which of the fields that have a class of their own are in a map: most questions are about those that aren't.
+/// The set of classes that occur in a header map.
+///
+/// Most lookups are for fields that are absent; this answers them without a lookup in the map.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KnownFields(u32);
 
 impl KnownFields {
-    /// Those of this map.
+    /// Returns the classes of the fields in `map`.
     pub fn of(map: &http::HeaderMap) -> Self {
         let mut present = Self::default();
         map.keys()
@@ -147,24 +162,25 @@ impl KnownFields {
         present
     }
 
-    /// This one as well.
+    /// Adds a class.
     #[inline]
     pub fn add(&mut self, id: FieldId) {
         self.0 |= 1 << id as u32;
     }
 
-    /// Whether this one is there.
+    /// Whether the set contains this class.
     #[inline]
     pub fn has(self, id: FieldId) -> bool {
         self.0 >> id as u32 & 1 == 1
     }
 }
 
-/// Whether there is a `_` in a name: eight bytes at a time, since every field is asked.
+/// Whether a name contains `_`. Examines eight bytes at a time, because every field is checked.
 #[inline]
 pub(crate) fn has_underscore(name: &[u8]) -> bool {
     const LOW: u64 = 0x0101_0101_0101_0101;
-    // A byte of `word` is zero exactly where the name has `_`; the classic test for a zero byte.
+    // After the xor, a byte is zero where the name has `_`. The second line is the classic test for a zero byte (Hacker's
+    // Delight §6-1): false positives only occur above a true one, which does not matter here.
     let hit = |bytes: &[u8; 8]| {
         let word = u64::from_ne_bytes(*bytes) ^ (LOW * b'_' as u64);
         word.wrapping_sub(LOW) & !word & (LOW << 7) != 0
@@ -174,13 +190,15 @@ pub(crate) fn has_underscore(name: &[u8]) -> bool {
         return true;
     }
     match name.last_chunk::<8>() {
-        // Overlaps what was seen, which costs less than going byte by byte.
+        // The last eight bytes overlap the words above, which is cheaper than a byte-wise loop over the rest.
         Some(last) => hit(last),
         None => rest.contains(&b'_'),
     }
 }
 
-/// Whether a name as typed is this one (lower case): eight bytes at a time, since one lookup asks every field.
+/// Whether `typed` equals `want`, which must be in lower case, ignoring case.
+///
+/// Compares eight bytes at a time, because one lookup compares the name of every field.
 #[inline]
 pub(crate) fn is_named(typed: &[u8], want: &[u8]) -> bool {
     if typed.len() != want.len() {
@@ -190,7 +208,8 @@ pub(crate) fn is_named(typed: &[u8], want: &[u8]) -> bool {
         lower(u64::from_ne_bytes(*typed)) == u64::from_ne_bytes(*want)
     };
     match (typed.last_chunk(), want.last_chunk()) {
-        // The ends differ more often than the beginnings: they come first. Both overlap, which costs less than going byte by byte.
+        // Names differ at the end more often than at the start (`x-forwarded-…`), so the last word is compared first. It
+        // overlaps the others, which is cheaper than a byte-wise loop over the rest.
         (Some(typed_end), Some(want_end)) => {
             let words = typed.as_chunks().0.iter().zip(want.as_chunks().0);
             same(typed_end, want_end) && words.into_iter().all(|(typed, want)| same(typed, want))
@@ -202,7 +221,7 @@ pub(crate) fn is_named(typed: &[u8], want: &[u8]) -> bool {
     }
 }
 
-/// The first four bytes and the last four of a name of four to eight.
+/// Combines the first four and the last four bytes of a name of four to eight bytes, which cover it; `None` if shorter.
 #[inline]
 fn halves(name: &[u8]) -> Option<[u8; 8]> {
     let (first, last) = (name.first_chunk()?, name.last_chunk()?);
@@ -212,11 +231,12 @@ fn halves(name: &[u8]) -> Option<[u8; 8]> {
     Some(both)
 }
 
-/// Eight bytes with A to Z in lower case.
+/// Converts the letters A to Z among eight bytes to lower case.
 #[inline]
 fn lower(word: u64) -> u64 {
     const LOW: u64 = 0x0101_0101_0101_0101;
-    // The high bit of each byte tells, without a carry into the next one: from A on, past Z, above ASCII.
+    // With the high bits cleared, the additions can't carry into the next byte. The high bit of `from_a` is then set for
+    // bytes from A on, that of `past_z` for bytes after Z, and `!word` excludes bytes above ASCII.
     let seven = word & (LOW * 0x7f);
     let from_a = seven + LOW * u64::from(0x80 - b'A');
     let past_z = seven + LOW * u64::from(0x7f - b'Z');
@@ -224,7 +244,7 @@ fn lower(word: u64) -> u64 {
     word | upper >> 2
 }
 
-/// Whether a name begins with `x-forwarded-`. Few names have an `x` first, so that the rest is rarely looked at.
+/// Whether a name starts with `x-forwarded-`, ignoring case.
 #[inline]
 fn has_forwarding_prefix(name: &[u8]) -> bool {
     const PREFIX: &[u8; 12] = b"x-forwarded-";
@@ -254,16 +274,17 @@ fn two<const N: usize>(
     }
 }
 
-/// Whether `name` is `want` (lower case), any case. The first byte decides nearly always.
+/// Whether `name` equals `want`, which must be in lower case, ignoring case.
 #[inline]
 fn is<const N: usize>(name: &[u8], want: &[u8; N]) -> bool {
     let Ok(name) = <&[u8; N]>::try_from(name) else {
         return false;
     };
+    // The first byte rejects nearly all other names of the same length.
     if name[0] | 0x20 != want[0] {
         return false;
     }
-    // Without a way out half-way this becomes a few vector instructions.
+    // Without an early exit the compiler turns this loop into a few vector instructions.
     let mut unlike = 0;
     for i in 0..N {
         unlike |= name[i].to_ascii_lowercase() ^ want[i];

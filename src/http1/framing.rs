@@ -1,4 +1,4 @@
-//! Where a body ends.
+//! The framing of message bodies (RFC 9112 §6): a decoder that finds the end of a body in the bytes of a connection.
 
 use super::Reject;
 use super::chunked::Chunks;
@@ -6,48 +6,51 @@ use super::chunked::Chunks;
 pub use super::number::chunk_head;
 pub use super::trailers::{Trailer, trailers};
 
-/// How a message's body is framed.
+/// How the end of a body is determined (RFC 9112 §6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// No body.
     Empty,
-    /// So many bytes.
+    /// This many bytes, by `Content-Length`.
     Length(u64),
-    /// Chunked coding.
+    /// Chunked transfer coding.
     Chunked,
-    /// Until the peer closes (responses only).
+    /// Until the peer closes the connection; responses only.
     UntilClose,
 }
 
 impl Framing {
-    /// Whether bytes of a body follow the head.
+    /// Whether a body follows the head.
     #[inline]
     pub fn has_body(self) -> bool {
         !matches!(self, Self::Empty | Self::Length(0))
     }
 }
 
-/// What the next bytes of a body are. Counts are of the bytes at the start of the input; the caller consumes them and asks again.
+/// What the next bytes of a body are.
+///
+/// A count is a number of bytes at the start of the input. The caller consumes them before the next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodeStep {
-    /// Nothing can be said without more bytes. Never waits for more than [`super::trailers::MAX_BYTES`] in all.
+    /// More input is needed. A decoder never needs more than [`super::trailers::MAX_BYTES`] at once.
     More,
-    /// So many bytes of content (in verbatim mode: content together with its chunk framing, to be forwarded as they are). Never 0.
+    /// This many bytes of content; in verbatim mode, content with its chunk framing. Never 0.
     Data(usize),
-    /// So many bytes to drop (framing, chunk extensions). Never 0.
+    /// This many bytes to drop: framing or chunk extensions. Never 0.
     Skip(usize),
-    /// A whole trailer section of so many bytes, with the empty line that ends it (without the `0\r\n`); filter it with
-    /// [`super::framing::trailers`]. The body is done after it. Only where the section is not empty.
+    /// A complete, non-empty trailer section of this many bytes: from the line after the last chunk's to the empty line.
+    ///
+    /// It ends the body. Use [`super::framing::trailers`] to get the fields that may be forwarded.
     Trailers(usize),
-    /// The body is done; all its bytes were consumed.
+    /// The body has ended and all its bytes were consumed.
     Done,
 }
 
-/// Decodes one body.
+/// Decoder of one body.
 ///
-/// In *verbatim* mode (chunked in, chunked out) the decoder hands out runs of bytes with their chunk framing, which may be forwarded
-/// as they are; extensions are skipped (so they are dropped); the last chunk line and the trailers are never part of a run: the
-/// encoder writes `0\r\n`, trailers and the empty line itself.
+/// In *verbatim* mode, for a chunked body that is forwarded chunked, `Data` is a run of bytes with its chunk framing that
+/// can be forwarded as it is. Chunk extensions are reported as `Skip`. The last chunk and the trailers are never part of a
+/// run: the encoder writes `0\r\n`, the trailers that may be forwarded, and the empty line itself.
 #[derive(Clone, Debug)]
 pub struct BodyDecoder {
     state: DecoderState,
@@ -62,7 +65,7 @@ enum DecoderState {
 }
 
 impl BodyDecoder {
-    /// For a body with this framing. `verbatim` matters to [`Framing::Chunked`] only.
+    /// Creates the decoder of a body with this framing; `verbatim` only affects [`Framing::Chunked`].
     pub fn new(framing: Framing, verbatim: bool) -> Self {
         let state = match framing {
             Framing::Empty | Framing::Length(0) => DecoderState::Done,
@@ -73,11 +76,14 @@ impl BodyDecoder {
         Self { state }
     }
 
-    /// Looks at the unread `input`. After `Data(n)`, `Skip(n)` or `Trailers(n)` those n bytes are counted as taken: the caller drops them
-    /// before asking again. One that can't pass on all of a run at once remembers how much of it is left.
+    /// Decodes the start of `input`, the bytes that have not been consumed.
+    ///
+    /// After `Data(n)`, `Skip(n)` or `Trailers(n)` the decoder counts those bytes as consumed: the caller must remove all
+    /// of them from the input before the next step, even if it forwards a run in parts.
     ///
     /// # Errors
-    /// Malformed chunk framing or trailers, limits of HOSTILE.md. Content before the malformed place is handed out first.
+    /// 400 for malformed chunk framing or trailers or too many bytes of chunk extensions, 431 for a trailer section that is
+    /// too large. Content before the malformed bytes is returned first.
     #[inline]
     pub fn step(&mut self, input: &[u8]) -> Result<DecodeStep, Reject> {
         match &mut self.state {
@@ -96,7 +102,9 @@ impl BodyDecoder {
         }
     }
 
-    /// `n` bytes of content went another way than by [`Self::step`]; only where all that comes is content (Length, UntilClose).
+    /// Counts `n` bytes of content as consumed that did not pass through [`Self::step`], because they were spliced.
+    ///
+    /// Only for [`Framing::Length`] and [`Framing::UntilClose`].
     pub fn skip(&mut self, n: u64) {
         if let DecoderState::Length(left) = &mut self.state {
             *left -= n;
@@ -106,7 +114,8 @@ impl BodyDecoder {
         }
     }
 
-    /// Whether all that comes is content (Length, UntilClose), and how much of it, where that is known.
+    /// Returns the number of remaining bytes if all of them are content: `Some(Some(n))` for [`Framing::Length`],
+    /// `Some(None)` for [`Framing::UntilClose`], otherwise `None`.
     pub fn is_plain(&self) -> Option<Option<u64>> {
         match &self.state {
             DecoderState::Length(left) => Some(Some(*left)),
@@ -115,7 +124,7 @@ impl BodyDecoder {
         }
     }
 
-    /// How many content bytes are still to come, where that is known (Length).
+    /// Returns the number of remaining bytes of content, if known.
     pub fn remaining(&self) -> Option<u64> {
         match &self.state {
             DecoderState::Done => Some(0),
@@ -125,12 +134,12 @@ impl BodyDecoder {
         }
     }
 
-    /// The peer closed: whether the body is complete by that (UntilClose, or already done).
+    /// Whether the body is complete if the peer closes the connection now (RFC 9112 §8).
     pub fn is_complete_at_eof(&self) -> bool {
         matches!(self.state, DecoderState::UntilClose) || self.is_done()
     }
 
-    /// Nothing more belongs to this body.
+    /// Whether the body has ended.
     #[inline]
     pub fn is_done(&self) -> bool {
         match &self.state {
@@ -145,7 +154,7 @@ impl BodyDecoder {
 mod tests {
     use super::*;
 
-    /// Feeds `wire` in pieces of `piece` bytes; what came out: content (or, verbatim, what would be forwarded), trailers, and the rest.
+    /// Decodes `wire` in pieces of `piece` bytes.
     fn decode(wire: &[u8], piece: usize, verbatim: bool) -> Result<Out, (Vec<u8>, Reject)> {
         let mut decoder = BodyDecoder::new(Framing::Chunked, verbatim);
         let mut out = Out::default();

@@ -1,20 +1,23 @@
-//! What request and response heads have in common: spans, limits, field lines.
+//! What request and response heads have in common: spans, limits and field lines.
+//!
+//! httparse tokenizes a head; [`tabulate`] turns its slices into a table of [`Field`]s, which refer to the read buffer by
+//! offsets, so that a parsed head has no lifetime and its memory is reused.
 
 use std::mem::MaybeUninit;
 
 use super::{FieldId, Reject};
 
-/// A range of bytes counted from the head's first byte.
+/// A range of bytes, relative to the first byte of the head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
-    /// First byte.
+    /// Offset of the first byte.
     pub start: u32,
-    /// One past the last.
+    /// Offset after the last byte.
     pub end: u32,
 }
 
 impl Span {
-    /// From `start` up to `end`, exclusive.
+    /// Creates the span from `start` to `end`, exclusive.
     #[inline]
     pub(super) fn new(start: usize, end: usize) -> Self {
         debug_assert!(start <= end && end <= u32::MAX as usize);
@@ -24,39 +27,42 @@ impl Span {
         }
     }
 
-    /// Number of bytes.
+    /// Returns the number of bytes.
     #[inline]
     pub fn len(self) -> usize {
         (self.end - self.start) as usize
     }
 
-    /// No bytes.
+    /// Whether the span has no bytes.
     #[inline]
     pub fn is_empty(self) -> bool {
         self.start == self.end
     }
 
-    /// The bytes of `head` that this names.
+    /// Returns the bytes of `head` in this span.
+    ///
+    /// # Panics
+    /// If `head` is shorter than the head that was parsed.
     #[inline]
     pub fn of(self, head: &[u8]) -> &[u8] {
         &head[self.start as usize..self.end as usize]
     }
 }
 
-/// Ceilings for a head.
+/// Limits on a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
-    /// Bytes of the whole head; more is 431. The read buffer must hold as many.
+    /// Maximum bytes of the whole head, else 431. The read buffer must be able to hold them.
     pub bytes: usize,
-    /// Fields; more is 431. At most 256.
+    /// Maximum number of fields, else 431; at most 256.
     pub fields: usize,
-    /// Bytes of the request target; more is 414.
+    /// Maximum bytes of the request target, else 414.
     pub target: usize,
-    /// Whether `_` in a field name is let through; else 400.
+    /// Whether `_` is allowed in field names, else 400. CGI-like gateways don't distinguish it from `-`.
     pub underscores: bool,
 }
 
-/// HTTP/1 minor versions.
+/// HTTP/1 version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpVersion {
     /// HTTP/1.0
@@ -68,43 +74,49 @@ pub enum HttpVersion {
 /// One field line.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
-    /// What it is to us.
+    /// Class of the name.
     pub id: FieldId,
-    /// Its name, as typed.
+    /// The name, as received.
     pub name: Span,
-    /// Its value without surrounding white space.
+    /// The value, without surrounding white space (RFC 9112 §5.1).
     pub value: Span,
-    /// The whole line with its CRLF: consecutive lines that stay can be copied as one run.
+    /// The whole line with its CRLF; consecutive forwarded lines can be copied as one run.
     pub line: Span,
-    /// Not to be forwarded: hop-by-hop, or named by `Connection`.
+    /// Whether the field must not be forwarded: it is hop-by-hop, or named by `Connection`.
     pub hop: bool,
 }
 
-/// Room for the slices that httparse finds, on the stack.
+/// Stack space for the headers that httparse finds.
 pub(super) type HeaderSlots<'b, const N: usize> = [MaybeUninit<httparse::Header<'b>>; N];
 
-/// Heads of up to so many fields are parsed with little stack.
+/// Number of header slots on the stack if the limit on fields permits.
 pub(super) const FEW: usize = 128;
-/// No head has more fields than this, whatever the limits say.
+/// Maximum number of header slots; no head may have more fields.
 pub(super) const MANY: usize = 256;
 
-/// The value of the first field with this identity.
+/// Returns the value of the first field with this class.
 pub(super) fn find(fields: &[Field], id: FieldId) -> Option<Span> {
     fields.iter().find(|f| f.id == id).map(|f| f.value)
 }
 
-/// Fills the table of fields from what httparse found in `buf`, whose head ends at `end`, and shows each field and its value to `see`.
+/// Fills `fields` from the headers that httparse found in `buf`, whose head ends at `end`.
 ///
-/// httparse takes a bare LF for a line end; here every line must end with CRLF. It lets nothing but white space stand between a value and the
-/// next line, so that looking at the two bytes before each line suffices.
+/// Calls `visit` with each field, its name and its value; an error ends the parse.
+///
+/// httparse accepts a bare LF as a line end, as RFC 9112 §2.2 permits; we don't, because recipients differ about it. Since
+/// httparse permits only white space between a value and the next line, checking the two bytes before each line suffices.
+///
+/// # Errors
+/// 400 `bare-lf`, and any error of `visit`.
 #[inline]
 pub(super) fn tabulate<'b>(
     buf: &'b [u8],
     headers: &[httparse::Header<'b>],
     end: usize,
     fields: &mut Vec<Field>,
-    mut see: impl FnMut(&mut Field, &'b [u8], &'b [u8]) -> Result<(), Reject>,
+    mut visit: impl FnMut(&mut Field, &'b [u8], &'b [u8]) -> Result<(), Reject>,
 ) -> Result<(), Reject> {
+    // httparse returns slices of `buf`, so differences of addresses are offsets into it.
     let base = buf.as_ptr() as usize;
     fields.clear();
     fields.reserve(headers.len());
@@ -129,7 +141,7 @@ pub(super) fn tabulate<'b>(
             line: Span::new(start, line_end),
             hop: id.is_hop_by_hop(),
         };
-        see(&mut field, name, header.value)?;
+        visit(&mut field, name, header.value)?;
         fields.push(field);
     }
     ends_with_crlf(buf, end)

@@ -1,6 +1,6 @@
 //! Comma-separated lists and tokens (RFC 9110 §5.6).
 
-/// Whether a byte may stand in a token.
+/// Whether a byte may be part of a token: `tchar` of RFC 9110 §5.6.2.
 #[inline]
 pub fn is_token_byte(byte: u8) -> bool {
     const TOKEN: [bool; 256] = {
@@ -17,12 +17,12 @@ pub fn is_token_byte(byte: u8) -> bool {
     TOKEN[byte as usize]
 }
 
-/// Whether `text` is a token: at least one byte, all of them fit.
+/// Whether `text` is a token (RFC 9110 §5.6.2).
 pub fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|&b| is_token_byte(b))
 }
 
-/// `text` without spaces and tabs at its ends.
+/// Returns `text` without leading and trailing spaces and tabs: OWS of RFC 9110 §5.6.3.
 #[inline]
 pub fn trim(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = text {
@@ -34,13 +34,15 @@ pub fn trim(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// The elements of a comma-separated list, trimmed; empty ones too. Commas in quoted strings are not honoured: the lists read here have none.
+/// Returns the elements of a comma-separated list, trimmed, including empty ones (RFC 9110 §5.6.1).
+///
+/// Quoted strings are not recognized: the lists that are read this way consist of tokens.
 #[inline]
 pub fn elements(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     value.split(|&b| b == b',').map(trim)
 }
 
-/// Whether the list has this element, any case.
+/// Whether the list contains this element, ignoring case.
 pub fn has_element(value: &[u8], want: &[u8]) -> bool {
     elements(value).any(|element| element.eq_ignore_ascii_case(want))
 }

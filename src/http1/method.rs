@@ -1,6 +1,6 @@
-//! Request methods.
+//! Request methods (RFC 9110 §9).
 
-/// Request methods, closed for metrics.
+/// A request method. The set is closed, so that metrics have a bounded number of series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 #[allow(missing_docs, reason = "each is the method of that name")]
@@ -14,7 +14,7 @@ pub enum Method {
     Patch,
     Trace,
     Connect,
-    /// A token that isn't registered here; passed on as typed, the label `other`.
+    /// Any other token. It is forwarded as received; its label is `other`.
     Other,
 }
 
@@ -33,7 +33,7 @@ impl Method {
         Self::Other,
     ];
 
-    /// The method of that name. Methods are case-sensitive: `get` is `Other`.
+    /// Returns the method with this name. Names are case-sensitive (RFC 9110 §9.1): `get` is `Other`.
     #[inline]
     pub fn from_bytes(name: &[u8]) -> Self {
         match name {
@@ -50,7 +50,7 @@ impl Method {
         }
     }
 
-    /// The label by which metrics know it: its name, or `other`.
+    /// Returns the `method` label of metrics: the name, or `other`.
     #[inline]
     pub const fn as_label(self) -> &'static str {
         match self {
@@ -67,13 +67,13 @@ impl Method {
         }
     }
 
-    /// Whether it asks for no change (RFC 9110 §9.2.1).
+    /// Whether the method is safe: essentially read-only (RFC 9110 §9.2.1).
     #[inline]
     pub const fn is_safe(self) -> bool {
         matches!(self, Self::Get | Self::Head | Self::Options | Self::Trace)
     }
 
-    /// Whether several equal requests mean the same as one (RFC 9110 §9.2.2).
+    /// Whether several identical requests have the same effect as one (RFC 9110 §9.2.2).
     #[inline]
     pub const fn is_idempotent(self) -> bool {
         self.is_safe() || matches!(self, Self::Put | Self::Delete)

@@ -1,11 +1,15 @@
-//! The HTTP/1 codec, both directions, without I/O: bytes in, offsets and decisions out.
+//! The HTTP/1 codec for requests and responses (RFC 9110, RFC 9112), without I/O: bytes in, offsets and decisions out.
 //!
-//! * [`head`]: request and response heads, parsed in place: an offset table over the read buffer, no map, no copy.
-//! * [`fields`]: what a field is to a proxy (hop-by-hop, framing, ours), by one look at its name. [`method`]: the same for methods.
-//! * [`framing`]: where a body ends: length, chunked, until close; decoding and pass-through. [`trailers`]: what may come after it.
-//! * [`path`]: dot segments. [`authority`]: hosts and ports. [`lists`], [`number`], [`status`]: small words of the grammar.
+//! * [`head`]: what request and response heads have in common. A head is parsed in place into a table of offsets over the
+//!   read buffer, without a map and without copies.
+//! * [`fields`]: classifies field names: hop-by-hop, framing, added by the proxy. [`method`]: the same for methods.
+//! * [`framing`]: finds the end of a body (length, chunked, until close), decoding it or passing it on as it is.
+//!   [`trailers`]: the trailer section after it.
+//! * [`path`]: dot segments and ambiguous paths. [`authority`]: hosts and ports. [`lists`], [`number`], [`status`]: small
+//!   parts of the grammar.
 //!
-//! Every rejection is a [`Reject`]: the status that answers it and a short reason for `x-cutover-reason`.
+//! The codec is strict where recipients are known to differ, because a difference between two recipients in a chain is
+//! what request smuggling exploits (RFC 9112 §11.2). Every rejection is a [`Reject`].
 
 pub mod authority;
 mod chunked;
@@ -31,17 +35,17 @@ pub use method::Method;
 pub use request::RequestHead;
 pub use response::ResponseHead;
 
-/// Why bytes from outside are refused.
+/// The rejection of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reject {
-    /// The status that answers it downstream (from an upstream it always amounts to 502).
+    /// Status of the response to a rejected request. A rejected response always becomes a 502.
     pub status: u16,
-    /// A short token, `[a-z0-9-]+`, for `x-cutover-reason`, logs and tests.
+    /// Short token, `[a-z0-9-]+`, for `x-cutover-reason`, logs and metrics.
     pub reason: &'static str,
 }
 
 impl Reject {
-    /// 400 with this reason.
+    /// Creates a 400 with this reason.
     pub const fn bad(reason: &'static str) -> Self {
         Self {
             status: 400,

@@ -1,9 +1,10 @@
-//! Numbers as HTTP writes them.
+//! Decimal and hexadecimal numbers of the HTTP grammar.
 
-/// The largest length that is believed: more does not fit a signed 64-bit number, and peers disagree from there on.
+/// The largest accepted length. Larger ones don't fit a signed 64-bit integer, where recipients start to differ (RFC 9110
+/// §8.6 and RFC 9112 §7.1 warn of overflows).
 pub(crate) const MAX_LENGTH: u64 = i64::MAX as u64;
 
-/// A decimal number: 1 to 19 digits and nothing else, at most [`MAX_LENGTH`].
+/// Parses a decimal number of 1 to 19 digits, at most [`MAX_LENGTH`]; no sign, white space or list (RFC 9110 §8.6).
 #[inline]
 pub(crate) fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 19 {
@@ -15,13 +16,13 @@ pub(crate) fn decimal(text: &[u8]) -> Option<u64> {
         if digit > 9 {
             return None;
         }
-        // 19 digits stay below 10^19, which a u64 holds.
+        // Can't overflow: 19 digits are less than 10^19, which fits a u64.
         value = value * 10 + u64::from(digit);
     }
     (value <= MAX_LENGTH).then_some(value)
 }
 
-/// The value of one hexadecimal digit.
+/// Returns the value of a hexadecimal digit.
 #[inline]
 pub(crate) fn hex_digit(byte: u8) -> Option<u8> {
     match byte {
@@ -32,13 +33,14 @@ pub(crate) fn hex_digit(byte: u8) -> Option<u8> {
     }
 }
 
-/// The line that begins a chunk of `size` bytes: its size in hexadecimal and CRLF, written into `out`.
+/// Writes the line that starts a chunk of `size` bytes into `out` and returns it: the size in hexadecimal, and CRLF (RFC
+/// 9112 §7.1).
 #[inline]
 pub fn chunk_head(size: u64, out: &mut [u8; 18]) -> &[u8] {
     let digits = (64 - (size | 1).leading_zeros() as usize).div_ceil(4);
-    for (i, place) in out[..digits].iter_mut().enumerate() {
+    for (i, byte) in out[..digits].iter_mut().enumerate() {
         let nibble = size >> (4 * (digits - 1 - i)) & 0xf;
-        *place = b"0123456789abcdef"[nibble as usize];
+        *byte = b"0123456789abcdef"[nibble as usize];
     }
     out[digits] = b'\r';
     out[digits + 1] = b'\n';

@@ -1,24 +1,28 @@
-//! Dot segments, and what hides behind escapes.
+//! Normalization of request paths, and detection of ambiguous ones.
 //!
-//! Two things are asked of a path before it is routed:
+//! A path is examined in two ways before it is routed:
 //!
-//! * [`normal`]: the path with its dot segments removed. This is what is matched and what goes upstream; all else stays byte for byte.
-//!   Refused is what only serves to be read in two ways: `%00`, overlong UTF-8, and dot segments behind `%2f`, `%5c` or a backslash.
-//! * [`readings`]: the paths that a recipient may see instead, if it takes `%2f`, `%5c` and `\` for slashes, undoes escapes of
-//!   letters, or merges repeated slashes. Routing looks all of them up: when one leads to another route, the request is
-//!   refused, so that nothing behind a guarded prefix is reached by another spelling; when all lead to the same (as with
-//!   `/projects/group%2fname`), the path passes untouched.
+//! * [`normal`] removes dot segments. The result is matched against routes and sent upstream; everything else stays byte for
+//!   byte. Paths that are only useful for being read in two ways are rejected: `%00`, overlong UTF-8, and dot segments
+//!   delimited by `%2f`, `%5c` or a backslash.
+//! * [`readings`] returns the other paths that a recipient may see if it treats `%2f`, `%5c` and `\` as slashes, decodes
+//!   escaped letters, or merges repeated slashes. Routing looks up all of them. If one leads to another route, the request
+//!   is rejected, so a protected prefix can't be reached by another spelling. If all lead to the same route, as with
+//!   `/projects/group%2fname`, the path is forwarded unchanged.
 
 use std::borrow::Cow;
 
 use super::Reject;
 use super::number::hex_digit;
 
-/// The path (without query) with its dot segments removed (RFC 3986 §5.2.4, also where the dots are written `%2e`), otherwise byte for byte.
-/// An empty path is `/`; `*` stays. Malformed escapes stay as they are.
+/// Returns the path (without query) with its dot segments removed (RFC 3986 §5.2.4), otherwise byte for byte.
+///
+/// A dot may also be written `%2e`, which is equivalent (RFC 3986 §6.2.2.2). An empty path becomes `/` (RFC 9110 §4.2.3);
+/// `*` and malformed escapes are kept.
 ///
 /// # Errors
-/// 400 for `%00` (`nul-in-path`), overlong UTF-8 in escapes (`overlong-utf8`), and dot segments that are delimited by `%2f`, `%5c` or `\` (`hidden-dot-segment`).
+/// 400 for `%00` (`nul-in-path`), overlong UTF-8 in escapes (`overlong-utf8`), and dot segments delimited by `%2f`, `%5c`
+/// or `\` (`hidden-dot-segment`).
 #[inline]
 pub fn normal(path: &[u8]) -> Result<Cow<'_, [u8]>, Reject> {
     if path.is_empty() {
@@ -30,9 +34,10 @@ pub fn normal(path: &[u8]) -> Result<Cow<'_, [u8]>, Reject> {
     }
 }
 
-/// The paths other than `normal` that recipients may see in `typed`, or in the `normal` path that is sent to them: with
-/// escapes of slashes and unreserved characters (RFC 3986 §2.3) decoded and backslashes taken for slashes, with repeated
-/// slashes merged, or both; with dot segments removed after that. Empty for nearly every path.
+/// Returns the paths other than `normal` that a recipient may see in `typed`, or in the `normal` path that is sent to it.
+///
+/// A reading has escaped slashes and unreserved characters (RFC 3986 §2.3) decoded and backslashes replaced by slashes, or
+/// repeated slashes merged, or both; then dot segments are removed. The result is empty for nearly every path.
 #[inline]
 pub fn readings(typed: &[u8], normal: &[u8]) -> Vec<Vec<u8>> {
     if memchr::memchr2(b'%', b'\\', typed).is_none() && !has_repeated_slash(typed) {
@@ -44,8 +49,8 @@ pub fn readings(typed: &[u8], normal: &[u8]) -> Vec<Vec<u8>> {
 #[cold]
 fn other_readings(typed: &[u8], normal: &[u8]) -> Vec<Vec<u8>> {
     let mut readings: Vec<Vec<u8>> = Vec::new();
-    // The client may mean the path as typed, and the recipient gets the normal one: dot segments and repeated slashes don't
-    // come out alike when they are removed in another order.
+    // Removing dot segments before or after merging slashes gives different results (`/a//../b`: `/a/b` or `/b`), so the
+    // typed path has readings that the normal one no longer shows.
     for path in [typed, normal] {
         let decoded = decoded(path);
         let merged = [merge_slashes(path), merge_slashes(&decoded)].map(Cow::into_owned);
@@ -62,7 +67,7 @@ fn other_readings(typed: &[u8], normal: &[u8]) -> Vec<Vec<u8>> {
     readings
 }
 
-/// The path with `\`, `%5c` and `%2f` as slashes and escapes of unreserved characters undone.
+/// Returns the path with `\`, `%5c` and `%2f` replaced by slashes and escaped unreserved characters decoded.
 fn decoded(path: &[u8]) -> Vec<u8> {
     let mut seen = Vec::with_capacity(path.len());
     let mut rest = path;
@@ -79,7 +84,7 @@ fn decoded(path: &[u8]) -> Vec<u8> {
     seen
 }
 
-/// The path with each run of slashes as one; copied only where there is such a run.
+/// Returns the path with each run of slashes merged into one; copies only if there is such a run.
 #[inline]
 pub fn merge_slashes(path: &[u8]) -> Cow<'_, [u8]> {
     if !has_repeated_slash(path) {
@@ -90,7 +95,7 @@ pub fn merge_slashes(path: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(merged)
 }
 
-/// Not short-circuited, so that it takes a few vector instructions.
+/// Whether the path contains `//`. Without an early exit, the loop becomes a few vector instructions.
 #[inline]
 fn has_repeated_slash(path: &[u8]) -> bool {
     let next = path.get(1..).unwrap_or_default();
@@ -98,7 +103,7 @@ fn has_repeated_slash(path: &[u8]) -> bool {
     pairs.fold(false, |any, (&a, &b)| any | ((a == b'/') & (b == b'/')))
 }
 
-/// The byte that an escape at the start of `text` stands for.
+/// Returns the byte that `text` starts with in percent-encoding (RFC 3986 §2.1), if it does.
 #[inline]
 fn escaped(text: &[u8]) -> Option<u8> {
     match text {
@@ -107,7 +112,7 @@ fn escaped(text: &[u8]) -> Option<u8> {
     }
 }
 
-/// As [`normal`], for a path whose first dot, per cent sign or backslash stands at `first`.
+/// Implements [`normal`] for a path whose first dot, percent sign or backslash is at `first`.
 fn normal_from(path: &[u8], first: usize) -> Result<Cow<'_, [u8]>, Reject> {
     if let Some(at) = memchr::memchr2(b'%', b'\\', &path[first..]) {
         check_escapes(&path[first + at..])?;
@@ -131,7 +136,8 @@ fn check_escapes(mut rest: &[u8]) -> Result<(), Reject> {
         if byte == 0 {
             return Err(Reject::bad("nul-in-path"));
         }
-        // The first byte of a sequence, and the greatest second byte that makes it longer than it need be.
+        // By the first byte of a UTF-8 sequence: the greatest second byte with which it encodes a character that has a
+        // shorter encoding (RFC 3629 §10). 0xf8 and 0xfc start sequences of five and six bytes, which old decoders accept.
         let overlong = match byte {
             0xc0 | 0xc1 => 0xbf,
             0xe0 => 0x9f,
@@ -147,15 +153,15 @@ fn check_escapes(mut rest: &[u8]) -> Result<(), Reject> {
     Ok(())
 }
 
-/// Refuses dot segments whose delimiters are not both plain slashes (or the path's ends).
+/// Rejects dot segments that are delimited by an escaped slash or a backslash on either side.
 fn check_hidden(path: &[u8]) -> Result<(), Reject> {
     for segment in path.split(|&b| b == b'/') {
         let mut rest = segment;
-        let mut divided = false;
+        let mut has_hidden_slash = false;
         loop {
             let (part, after) = until_hidden_slash(rest);
-            divided |= after.is_some();
-            if divided && dots(part).is_some() {
+            has_hidden_slash |= after.is_some();
+            if has_hidden_slash && dots(part).is_some() {
                 return Err(Reject::bad("hidden-dot-segment"));
             }
             match after {
@@ -167,7 +173,7 @@ fn check_hidden(path: &[u8]) -> Result<(), Reject> {
     Ok(())
 }
 
-/// What stands before the first `%2f`, `%5c` or `\`, and what after it.
+/// Splits `text` at the first `%2f`, `%5c` or `\`; `None` if there is none.
 fn until_hidden_slash(text: &[u8]) -> (&[u8], Option<&[u8]>) {
     let mut at = 0;
     while let Some(found) = memchr::memchr2(b'%', b'\\', &text[at..]) {
@@ -185,7 +191,7 @@ fn until_hidden_slash(text: &[u8]) -> (&[u8], Option<&[u8]>) {
     (text, None)
 }
 
-/// 1 for `.`, 2 for `..`, each dot also as `%2e`; else none.
+/// Returns the number of dots of a dot segment, each of which may be written `%2e`; `None` for other segments.
 #[inline]
 fn dots(segment: &[u8]) -> Option<u8> {
     if segment.is_empty() || segment.len() > 6 {
@@ -205,7 +211,8 @@ fn dots(segment: &[u8]) -> Option<u8> {
 }
 
 fn has_dot_segment(path: &[u8]) -> bool {
-    // A dot segment begins after a slash with a dot or its escape: most paths with a dot have it elsewhere.
+    // A dot segment starts with `.` or `%` after a slash. In most paths with a dot it is elsewhere, so this rarely goes on
+    // to look at a whole segment.
     memchr::memchr2_iter(b'.', b'%', path)
         .filter(|&at| at > 0 && path[at - 1] == b'/')
         .any(|at| {
@@ -218,7 +225,7 @@ fn has_dot_segment(path: &[u8]) -> bool {
 fn remove_dots(path: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len());
     let mut segments = path.split(|&b| b == b'/').peekable();
-    // What precedes the first slash: nothing, in an origin-form path.
+    // The part before the first slash, which is empty in an origin-form path, is no segment to be removed.
     out.extend_from_slice(segments.next().unwrap_or_default());
     let root = out.len();
     while let Some(segment) = segments.next() {

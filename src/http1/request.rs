@@ -1,4 +1,8 @@
-//! Request heads.
+//! Parsing of request heads (RFC 9112 §3 and §5).
+//!
+//! httparse splits the head into its parts; everything that decides about framing, routing and persistence is checked
+//! here. A head may arrive in pieces: each call parses from the start again, so the result never depends on how the bytes
+//! were split.
 
 use std::mem::MaybeUninit;
 
@@ -9,9 +13,9 @@ use super::head::{FEW, Field, HeadLimits, HeaderSlots, HttpVersion, MANY, Span, 
 use super::lists::{has_element, is_token_byte};
 use super::{FieldId, Framing, Method, Reject, authority, target};
 
-/// Longest method that is looked at.
+/// Maximum length of a method in bytes.
 const MAX_METHOD: usize = 32;
-/// So many empty lines before a request are forgiven (RFC 9112 §2.2 asks for one).
+/// Maximum number of empty lines before a request; RFC 9112 §2.2 asks servers to ignore at least one.
 const MAX_EMPTY_LINES: usize = 4;
 
 const TOO_LARGE: Reject = Reject {
@@ -19,40 +23,44 @@ const TOO_LARGE: Reject = Reject {
     reason: "head-too-large",
 };
 
-/// A parsed request head: offsets only; whoever reads it brings the bytes again.
-/// Kept per connection and reused, so that parsing allocates nothing after warm-up.
+/// A parsed request head, as offsets into the buffer that it was parsed from.
+///
+/// A connection keeps one and reuses it, so parsing does not allocate once the table of fields has grown.
 #[derive(Debug)]
 pub struct RequestHead {
-    /// The method's class.
+    /// The method.
     pub method: Method,
-    /// The method as typed.
+    /// The method as received.
     pub method_span: Span,
-    /// The request target as typed: origin-form, absolute-form or `*`.
+    /// The request target as received: origin-form, absolute-form or `*` (RFC 9112 §3.2).
     pub target: Span,
-    /// Path and query inside `target` (for absolute-form what follows the authority: there the path may be empty, meaning `/`, also before `?`).
+    /// Path and query within `target`. In absolute-form the path may be empty, also before `?`; it then means `/`.
     pub path_and_query: Span,
-    /// The authority that counts: of an absolute-form target, else of `Host`. With port, not lower-cased. Empty only for HTTP/1.0 without Host.
+    /// The authority, with port, in the case received: that of an absolute-form target, which overrides `Host` (RFC 9112
+    /// §3.2.2), otherwise that of `Host`. Empty only for HTTP/1.0 without `Host`.
     pub authority: Span,
     /// HTTP version.
     pub version: HttpVersion,
-    /// Field lines in order.
+    /// Field lines in the order received.
     pub fields: Vec<Field>,
-    /// How the request's body is framed: Empty (neither length nor coding), Length (also of 0) or Chunked.
+    /// Framing of the body: `Empty` without length and coding, `Length` (may be 0) or `Chunked`.
     pub framing: Framing,
-    /// Whether the connection may live on after this exchange.
+    /// Whether the connection persists after this exchange (RFC 9112 §9.3).
     pub keep_alive: bool,
-    /// `Expect: 100-continue` from an HTTP/1.1 client that has a body to send (any other expectation is 417).
+    /// Whether the client waits for a 100 (Continue). Not set for HTTP/1.0, where the expectation must be ignored, or for a
+    /// request without a body (RFC 9110 §10.1.1).
     pub expect_continue: bool,
-    /// `Connection: upgrade` from an HTTP/1.1 client, with one `Upgrade` line without h2c: its value.
+    /// Value of `Upgrade`, if the connection may be upgraded: an HTTP/1.1 request with `Connection: upgrade` and a single
+    /// `Upgrade` line, which doesn't offer h2c (RFC 9110 §7.8).
     pub upgrade: Option<Span>,
-    /// `TE` contains `trailers`.
+    /// Whether `TE` contains `trailers` (RFC 9110 §10.1.4).
     pub te_trailers: bool,
-    /// Length of the head in bytes, leading empty lines included.
+    /// Length of the head in bytes, including empty lines before it.
     pub len: usize,
 }
 
 impl RequestHead {
-    /// An empty one, to be filled by [`Self::parse`].
+    /// Creates an empty head, to be filled by [`Self::parse`].
     pub fn new() -> Self {
         Self {
             method: Method::Get,
@@ -71,24 +79,28 @@ impl RequestHead {
         }
     }
 
-    /// The value of the first field with this identity.
+    /// Returns the value of the first field with this class.
     pub fn field(&self, id: FieldId) -> Option<Span> {
         find(&self.fields, id)
     }
 
-    /// Parses `buf`, which begins with a head. `Ok(None)`: more bytes are needed (and those seen so far break no limit).
-    /// `Ok(Some(n))`: the head is the first `n` bytes (leading empty lines, at most 4, included); `self` describes it.
+    /// Parses the head at the start of `buf`.
     ///
-    /// What it says does not depend on how the bytes came: a head that is refused when whole is refused for the same reason
-    /// when it grows byte by byte.
+    /// `Ok(None)` means that more bytes are needed and that those received break no limit. `Ok(Some(n))` means that the head
+    /// is the first `n` bytes, including up to 4 empty lines before it, and that `self` describes it.
+    ///
+    /// The result does not depend on how the bytes arrived: a head that is rejected as a whole is rejected for the same
+    /// reason if it arrives byte by byte.
     ///
     /// # Errors
-    /// What HOSTILE.md (framing, names, resources) calls for; the connection must be closed after the answer.
+    /// For malformed syntax, ambiguous framing, an invalid `Host`, and heads beyond `limits`. The connection must be closed
+    /// after the response, because the start of the next request is unknown.
     ///
     /// Budget: 2,300 instructions (`just instructions`: parse_request).
     /// Budget: 6,400 instructions (`just instructions`: parse_browser).
     pub fn parse(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<Option<usize>, Reject> {
-        // Bytes beyond the limit are never looked at: where the head ends doesn't depend on how much was read.
+        // Bytes beyond the limit are ignored. Otherwise a head that is too large would be accepted if one read happened to
+        // return all of it.
         let window = &buf[..buf.len().min(limits.bytes)];
         let start = skip_empty_lines(window)?;
         let found = if limits.fields <= FEW {
@@ -127,9 +139,9 @@ impl RequestHead {
             Ok(httparse::Status::Partial) => {
                 return check_line(&buf[start..], limits).map(|()| None);
             }
-            Err(error) => return refuse(error, &buf[start..], limits),
+            Err(error) => return reject(error, &buf[start..], limits),
         };
-        // On a complete parse all three are there.
+        // httparse sets method, path and version before it returns `Complete`.
         let (method, target) = (raw.method.unwrap_or_default(), raw.path.unwrap_or_default());
         self.method_span = Span::new(start, start + method.len());
         let target_start = start + method.len() + 1;
@@ -151,37 +163,38 @@ impl RequestHead {
         end: usize,
         limits: &HeadLimits,
     ) -> Result<(), Reject> {
-        let mut said = Said::default();
+        let mut seen = RequestFields::default();
         let http11 = self.version == HttpVersion::H11;
         tabulate(buf, headers, end, &mut self.fields, |field, name, value| {
             match field.id {
                 FieldId::Other if !limits.underscores && has_underscore(name) => {
                     return Err(Reject::bad("underscore-in-name"));
                 }
-                FieldId::Host => said.host(field.value, value)?,
-                FieldId::ContentLength => said.lengths.only_length(value)?,
-                FieldId::TransferEncoding => said.lengths.coding(value)?,
-                FieldId::Connection => said.connection.see(value),
-                FieldId::Upgrade => said.upgrade(field.value, value),
-                FieldId::Te => said.te_trailers |= has_element(value, b"trailers"),
-                FieldId::Expect => said.expect(value)?,
+                FieldId::Host => seen.host(field.value, value)?,
+                FieldId::ContentLength => seen.lengths.only_length(value)?,
+                FieldId::TransferEncoding => seen.lengths.coding(value)?,
+                FieldId::Connection => seen.connection.see(value),
+                FieldId::Upgrade => seen.upgrade(field.value, value),
+                FieldId::Te => seen.te_trailers |= has_element(value, b"trailers"),
+                FieldId::Expect => seen.expect(value)?,
                 _ => {}
             }
             Ok(())
         })?;
         let parts = target::split(buf, self.target, self.method)?;
         self.path_and_query = parts.path_and_query;
-        if said.host.is_none() && http11 {
+        // RFC 9112 §3.2: required in HTTP/1.1, even if the target is in absolute-form.
+        if seen.host.is_none() && http11 {
             return Err(Reject::bad("missing-host"));
         }
-        self.authority = parts.authority.or(said.host).unwrap_or_default();
-        self.framing = said.framing(http11)?;
-        said.connection.mark(buf, &mut self.fields, true)?;
-        self.keep_alive = said.connection.persists(http11);
-        self.expect_continue = said.expects && http11 && self.framing.has_body();
-        self.te_trailers = said.te_trailers;
-        self.upgrade = if http11 && said.connection.upgrade && !said.upgrade_refused {
-            said.upgrade
+        self.authority = parts.authority.or(seen.host).unwrap_or_default();
+        self.framing = seen.framing(http11)?;
+        seen.connection.mark(buf, &mut self.fields, true)?;
+        self.keep_alive = seen.connection.persists(http11);
+        self.expect_continue = seen.expects && http11 && self.framing.has_body();
+        self.te_trailers = seen.te_trailers;
+        self.upgrade = if http11 && seen.connection.upgrade && !seen.upgrade_refused {
+            seen.upgrade
         } else {
             None
         };
@@ -195,9 +208,9 @@ impl Default for RequestHead {
     }
 }
 
-/// What the fields of a request said.
+/// The fields of a request that the proxy interprets, as collected so far.
 #[derive(Default)]
-struct Said {
+struct RequestFields {
     host: Option<Span>,
     lengths: Lengths,
     connection: ConnectionOptions,
@@ -207,7 +220,8 @@ struct Said {
     expects: bool,
 }
 
-impl Said {
+impl RequestFields {
+    /// Adds a `Host` line; RFC 9112 §3.2 requires a 400 for a second one.
     #[inline]
     fn host(&mut self, span: Span, value: &[u8]) -> Result<(), Reject> {
         if self.host.replace(span).is_some() {
@@ -217,12 +231,14 @@ impl Said {
     }
 
     fn upgrade(&mut self, span: Span, value: &[u8]) {
-        // Two lines, or HTTP/2 among the wishes: no upgrade at all, which a client must bear.
+        // A server may ignore `Upgrade` (RFC 9110 §7.8). We do for h2c, which would bypass the proxy, and for several lines,
+        // which recipients may combine differently.
         self.upgrade_refused |=
             self.upgrade.is_some() || value.is_empty() || has_element(value, b"h2c");
         self.upgrade = Some(span);
     }
 
+    /// Adds an `Expect` line. Other expectations than 100-continue are rejected with 417 (RFC 9110 §10.1.1).
     fn expect(&mut self, value: &[u8]) -> Result<(), Reject> {
         if !value.eq_ignore_ascii_case(b"100-continue") {
             return Err(Reject {
@@ -234,6 +250,10 @@ impl Said {
         Ok(())
     }
 
+    /// Determines the framing of a request's body (RFC 9112 §6.3).
+    ///
+    /// A request with both length and coding is rejected, as §6.1 permits: it may be an attempt at request smuggling. An
+    /// HTTP/1.0 message with a coding must be treated as if its framing were faulty (§6.1).
     #[inline]
     fn framing(&self, http11: bool) -> Result<Framing, Reject> {
         match (self.lengths.has_coding(), self.lengths.length) {
@@ -246,7 +266,7 @@ impl Said {
     }
 }
 
-/// How many bytes of empty lines come first.
+/// Returns the number of bytes of empty lines at the start of `buf`.
 #[inline]
 fn skip_empty_lines(buf: &[u8]) -> Result<usize, Reject> {
     let mut at = 0;
@@ -261,7 +281,10 @@ fn skip_empty_lines(buf: &[u8]) -> Result<usize, Reject> {
     Ok(at)
 }
 
-/// The limits of a request line, which may still be growing.
+/// Checks the limits on the request line, which may be incomplete.
+///
+/// httparse has no such limits. Without this check, a method or target that is too long would only be rejected when it
+/// fills the buffer, and with the wrong status.
 #[cold]
 fn check_line(line: &[u8], limits: &HeadLimits) -> Result<(), Reject> {
     let method = line.iter().take_while(|&&b| is_token_byte(b)).count();
@@ -287,9 +310,9 @@ fn check_line(line: &[u8], limits: &HeadLimits) -> Result<(), Reject> {
     Ok(())
 }
 
-/// What to answer when httparse refuses. `Ok(None)` where more bytes decide.
+/// Converts an error of httparse; `Ok(None)` if more bytes are needed to tell the kind of error.
 #[cold]
-fn refuse(
+fn reject(
     error: httparse::Error,
     head: &[u8],
     limits: &HeadLimits,
@@ -298,17 +321,17 @@ fn refuse(
     Err(match error {
         httparse::Error::Version => {
             let version = head.splitn(3, |&b| b == b' ').nth(2).unwrap_or_default();
-            match target::refuse_version(version) {
+            match target::reject_version(version) {
                 Some(reject) => reject,
                 None => return Ok(None),
             }
         }
-        error => of_parser(error),
+        error => from_httparse(error),
     })
 }
 
-/// The rejection that an error of httparse's amounts to.
-pub(super) fn of_parser(error: httparse::Error) -> Reject {
+/// Converts an error of httparse, apart from details of the version.
+pub(super) fn from_httparse(error: httparse::Error) -> Reject {
     match error {
         httparse::Error::HeaderName => Reject::bad("bad-field-name"),
         httparse::Error::HeaderValue => Reject::bad("bad-field-value"),

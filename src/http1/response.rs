@@ -1,41 +1,45 @@
-//! Response heads.
+//! Parsing of response heads (RFC 9112 §4 and §5).
+//!
+//! Responses come from applications that we serve, not from attackers, so harmless deviations are tolerated; whatever makes
+//! the end of the body ambiguous is not.
 
 use std::mem::MaybeUninit;
 
 use super::coding::Lengths;
 use super::connection::ConnectionOptions;
 use super::head::{FEW, Field, HeadLimits, HeaderSlots, HttpVersion, MANY, Span, find, tabulate};
-use super::request::of_parser;
+use super::request::from_httparse;
 use super::{FieldId, Framing, Method, Reject, target};
 
-/// `HTTP/1.1 200`: where the status ends.
+/// Offset after the status in `HTTP/1.1 200`.
 const STATUS_END: usize = 12;
 
-/// A parsed response head.
+/// A parsed response head, as offsets into the buffer that it was parsed from.
 #[derive(Debug)]
 pub struct ResponseHead {
-    /// 100 to 999.
+    /// Status code, 100 to 999.
     pub status: u16,
-    /// The reason phrase as typed.
+    /// Reason phrase as received.
     pub reason: Span,
     /// HTTP version.
     pub version: HttpVersion,
-    /// Field lines in order.
+    /// Field lines in the order received.
     pub fields: Vec<Field>,
-    /// How the body is framed, for the method asked: Empty, Length (also of 0), Chunked or UntilClose.
+    /// Framing of the body, which depends on the method of the request: `Empty`, `Length` (may be 0), `Chunked` or
+    /// `UntilClose`.
     pub framing: Framing,
-    /// What `Content-Length` said, also where no body follows (HEAD, 304).
+    /// Value of `Content-Length`, even if no body follows (HEAD, 304; RFC 9110 §8.6).
     pub content_length: Option<u64>,
-    /// Whether the connection may be used again.
+    /// Whether the connection can be reused (RFC 9112 §9.3).
     pub keep_alive: bool,
-    /// For 101: the value of `Upgrade`.
+    /// Value of `Upgrade`; only for 101.
     pub upgrade: Option<Span>,
     /// Length of the head in bytes.
     pub len: usize,
 }
 
 impl ResponseHead {
-    /// An empty one, to be filled by [`Self::parse`].
+    /// Creates an empty head, to be filled by [`Self::parse`].
     pub fn new() -> Self {
         Self {
             status: 0,
@@ -50,16 +54,18 @@ impl ResponseHead {
         }
     }
 
-    /// The value of the first field with this identity.
+    /// Returns the value of the first field with this class.
     pub fn field(&self, id: FieldId) -> Option<Span> {
         find(&self.fields, id)
     }
 
-    /// Parses `buf`, which begins with a response head to a request with this method. 1xx heads are heads of their own (framing Empty).
-    /// `Content-Length` of a 1xx or 204, and repeated equal ones, are marked `hop`: they must not go on.
+    /// Parses the head at the start of `buf`, of a response to a request with this method.
+    ///
+    /// Returns as [`super::RequestHead::parse`] does. A 1xx response is a head of its own with `Empty` framing. The
+    /// `Content-Length` of a 1xx or 204, where RFC 9110 §8.6 forbids it, and repeated equal ones are marked `hop`.
     ///
     /// # Errors
-    /// Anything ambiguous or malformed; the caller answers 502.
+    /// For malformed syntax, ambiguous framing, and heads beyond `limits`. The caller responds with 502.
     ///
     /// Budget: 2,500 instructions (`just instructions`: parse_response).
     pub fn parse(
@@ -112,12 +118,12 @@ impl ResponseHead {
             Ok(httparse::Status::Complete(n)) => n,
             Ok(httparse::Status::Partial) => return Ok(None),
             Err(httparse::Error::Version) => {
-                return match target::refuse_version(buf) {
+                return match target::reject_version(buf) {
                     Some(reject) => Err(reject),
                     None => Ok(None),
                 };
             }
-            Err(error) => return Err(of_parser(error)),
+            Err(error) => return Err(from_httparse(error)),
         };
         self.status = raw.code.unwrap_or_default();
         if self.status < 100 {
@@ -130,6 +136,7 @@ impl ResponseHead {
             .first()
             .map_or(end - 2, |f| f.line.start as usize)
             - 2;
+        // Without a reason phrase, the space before it may be missing as well; the span is then empty at the line's end.
         self.reason = Span::new(line_end.min(STATUS_END + 1), line_end);
         self.len = end;
         Ok(Some(end))
@@ -159,12 +166,14 @@ impl ResponseHead {
             Ok(())
         })?;
         connection.mark(buf, &mut self.fields, false)?;
+        // A coding is checked even if no body follows: a recipient further down might take it for the framing.
         let coded = lengths.has_coding();
         if coded {
             check_coding(&lengths, http11)?;
         }
         self.content_length = lengths.length;
         self.keep_alive = connection.persists(http11);
+        // RFC 9112 §6.3, items 1, 4, 6 and 8.
         self.framing = if bare || self.status == 304 || method == Method::Head {
             Framing::Empty
         } else if coded {
@@ -176,11 +185,12 @@ impl ResponseHead {
             Framing::UntilClose
         };
         if self.status == 204 && (coded || lengths.length.is_some_and(|n| n > 0)) {
-            // It may be about to send what it announced.
+            // The upstream may send the body that it announced, which would be taken for the next response.
             self.keep_alive = false;
         }
         self.upgrade = None;
         if self.status == 101 {
+            // RFC 9110 §15.2.2: the response must name the new protocol.
             if !connection.upgrade || upgrade.is_none() || !http11 {
                 return Err(Reject::bad("bad-upgrade"));
             }
@@ -196,6 +206,10 @@ impl Default for ResponseHead {
     }
 }
 
+/// Checks a response's `Transfer-Encoding` (RFC 9112 §6.1).
+///
+/// The framing counts as faulty if the server speaks HTTP/1.0, as the RFC requires, or if there is a `Content-Length` as
+/// well, which may be an attempt at response splitting (§6.3).
 fn check_coding(lengths: &Lengths, http11: bool) -> Result<(), Reject> {
     if !http11 {
         return Err(Reject::bad("coding-in-http10"));

@@ -1,6 +1,8 @@
 //! Reason phrases.
 
-/// The usual reason phrase of a status, for answers of our own and those that came by HTTP/2. Empty for one without a usual phrase.
+/// Returns the reason phrase that RFC 9110 §15 or the IANA registry gives a status; empty for an unregistered one.
+///
+/// Used for responses of the proxy and for those received over HTTP/2, which has no reason phrases.
 pub(crate) const fn reason(status: u16) -> &'static str {
     match status {
         100 => "Continue",

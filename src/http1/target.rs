@@ -1,21 +1,22 @@
-//! Request targets (RFC 9112 §3.2).
+//! Request targets (RFC 9112 §3.2): their forms, and the characters of path and query.
 
 use super::{HttpVersion, Method, Reject, Span, authority};
 
 const FRAGMENT: Reject = Reject::bad("fragment-in-target");
 
-/// A request target, taken apart. Spans are counted like `target`'s.
+/// The parts of a request target, as spans of the head.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Parts {
-    /// Of an absolute-form target.
+    /// Authority of an absolute-form target.
     pub authority: Option<Span>,
     pub path_and_query: Span,
 }
 
-/// Takes the target apart: origin-form, absolute-form (http and https), or `*`.
+/// Splits a target in origin-form, absolute-form (http and https) or asterisk-form.
 ///
 /// # Errors
-/// 405 `connect` for CONNECT; 400 for any other authority-form, `*` without OPTIONS, a fragment, a bad authority.
+/// 405 `connect` for CONNECT. 400 for any other target in authority-form, `*` with a method other than OPTIONS (RFC 9112
+/// §3.2.4), a fragment, or a malformed authority.
 #[inline]
 pub(super) fn split(buf: &[u8], target: Span, method: Method) -> Result<Parts, Reject> {
     let text = target.of(buf);
@@ -68,35 +69,36 @@ fn split_rare(buf: &[u8], target: Span, method: Method) -> Result<Parts, Reject>
     })
 }
 
-/// Checks the characters of a path with its query, in either protocol.
+/// Checks the characters of a path with its query, for HTTP/1 and HTTP/2.
 ///
-/// Allowed is what RFC 3986 §3.3 and §3.4 allow, and what the URL Standard tells browsers to leave unescaped beyond that:
-/// `[ ] \ ^ { | }` in path and query, and the backtick in the query. Percent signs need not begin an escape.
-/// Refused are `#`, `"`, `<`, `>`, a backtick in the path, white space, controls, and all bytes above 0x7e, which
-/// recipients decode in different ways.
+/// Allowed are the characters of RFC 3986 §3.3 and §3.4, and those that browsers leave unescaped beyond that, following the
+/// URL Standard: `[ ] \ ^ { | }` in path and query, and the backtick in the query. A percent sign need not start an escape.
+/// Rejected are `#`, `"`, `<`, `>`, a backtick in the path, white space, control characters, and all bytes above 0x7e,
+/// which recipients decode differently.
 ///
 /// # Errors
-/// 400 `fragment-in-target` if the first such character is `#`, else 400 `bad-target`.
+/// 400 `fragment-in-target` if the first rejected character is `#`, otherwise 400 `bad-target`.
 #[inline]
 pub(crate) fn check_characters(path_and_query: &[u8]) -> Result<(), Reject> {
     let (blocks, rest) = path_and_query.as_chunks::<16>();
     let suspects = blocks.iter().any(has_suspect)
         || match path_and_query.last_chunk() {
-            // Overlaps the blocks, which costs less than going byte by byte.
+            // The last 16 bytes overlap the blocks, which is cheaper than a byte-wise loop over the rest.
             Some(last) => has_suspect(last),
             None => rest.iter().copied().any(is_suspect),
         };
     if suspects {
-        find_refused(path_and_query)
+        find_rejected(path_and_query)
     } else {
         Ok(())
     }
 }
 
-/// Whether a byte isn't allowed everywhere.
+/// Whether a byte is rejected in the path, in the query, or in both.
 #[inline]
 fn is_suspect(byte: u8) -> bool {
-    // `"` and `#` differ in one bit, as do `<` and `>`. Not short-circuited, so that a block takes a few vector instructions.
+    // `"` and `#` differ in one bit, as do `<` and `>`. As i8, bytes above 0x7f are negative, so one comparison finds them
+    // together with controls and space. `|` instead of `||` lets a block be checked with a few vector instructions.
     (byte & 0xfe == b'"')
         | (byte & 0xfd == b'<')
         | (byte == b'`')
@@ -112,7 +114,7 @@ fn has_suspect(block: &[u8; 16]) -> bool {
 }
 
 #[cold]
-fn find_refused(path_and_query: &[u8]) -> Result<(), Reject> {
+fn find_rejected(path_and_query: &[u8]) -> Result<(), Reject> {
     let mut in_query = false;
     for &byte in path_and_query {
         match byte {
@@ -125,9 +127,10 @@ fn find_refused(path_and_query: &[u8]) -> Result<(), Reject> {
     Ok(())
 }
 
-/// What the bytes where a version belongs are, when they aren't `HTTP/1.0` or `HTTP/1.1`.
-/// `None`: a beginning of a version that may yet be well-formed.
-pub(super) fn refuse_version(text: &[u8]) -> Option<Reject> {
+/// Returns the rejection of `text`, which is not `HTTP/1.0` or `HTTP/1.1` but stands where a version is expected.
+///
+/// 505 for another well-formed version (RFC 9112 §2.3), 400 for a malformed one; `None` if more bytes are needed to tell.
+pub(super) fn reject_version(text: &[u8]) -> Option<Reject> {
     const FORM: &[u8; 8] = b"HTTP/d.d";
     for (i, &want) in FORM.iter().enumerate() {
         let fits = match text.get(i) {
@@ -145,7 +148,7 @@ pub(super) fn refuse_version(text: &[u8]) -> Option<Reject> {
     })
 }
 
-/// HTTP/1's minor version as httparse says it.
+/// Converts the minor version that httparse returns.
 #[inline]
 pub(super) fn version(minor: Option<u8>) -> HttpVersion {
     match minor {

@@ -1,13 +1,13 @@
-//! Trailer sections.
+//! Trailer sections (RFC 9110 §6.5, RFC 9112 §7.1.2), and which of their fields are forwarded.
 
 use super::{FieldId, Reject};
 
-/// Largest trailer section, its empty line included.
+/// Maximum bytes of a trailer section, including the empty line that ends it.
 pub(crate) const MAX_BYTES: usize = 16 * 1024;
-/// Most fields in one.
+/// Maximum number of fields in a trailer section.
 pub(crate) const MAX_FIELDS: usize = 64;
 
-/// For a section beyond these limits.
+/// Rejection of a section beyond these limits.
 pub(crate) const TOO_LARGE: Reject = Reject {
     status: 431,
     reason: "trailers-too-large",
@@ -16,27 +16,29 @@ pub(crate) const TOO_LARGE: Reject = Reject {
 /// One trailer field that may be forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trailer<'b> {
-    /// What it is to us.
+    /// Class of the name.
     pub id: FieldId,
-    /// Its name, as typed.
+    /// The name, as received.
     pub name: &'b [u8],
-    /// Its value without surrounding white space.
+    /// The value, without surrounding white space.
     pub value: &'b [u8],
     /// The whole line with its CRLF.
     pub line: &'b [u8],
 }
 
-/// The fields of a trailer section (as [`super::DecodeStep::Trailers`] measured it) that may be forwarded. Left out are those that a recipient might
-/// merge into the head to its harm: framing, routing, connection, credentials, cookies, controls and conditions of requests and
-/// responses, what describes content, what we vouch for ourselves (`X-Forwarded-*`), and names with `_`.
+/// Returns the fields of a trailer section that may be forwarded; [`super::DecodeStep::Trailers`] delimits the section.
+///
+/// A recipient may merge trailers into the header section, so those that would do harm there are omitted (RFC 9110
+/// §6.5.1): framing, routing, connection, authentication, cookies, request modifiers and conditions, response control,
+/// descriptions of content, fields that the proxy itself writes (`X-Forwarded-*`), and names with `_`.
 ///
 /// # Errors
-/// As when the section was measured: 400 for a malformed one, 431 for one that is too large.
+/// 400 for a malformed section, 431 for one that is too large.
 pub fn trailers(section: &[u8]) -> Result<impl Iterator<Item = Trailer<'_>>, Reject> {
     if self::section(section)? != Some(section.len()) {
         return Err(Reject::bad("bad-trailers"));
     }
-    // Checked above: lines of `name:value CRLF`, then an empty one.
+    // The check above guarantees lines of `name:value CRLF` followed by an empty line, so the slices can't fail.
     let lines = section[..section.len() - 2].split_inclusive(|&b| b == b'\n');
     Ok(lines.filter_map(|line| {
         let colon = memchr::memchr(b':', line)?;
@@ -51,7 +53,7 @@ pub fn trailers(section: &[u8]) -> Result<impl Iterator<Item = Trailer<'_>>, Rej
     }))
 }
 
-/// The length of the trailer section (not empty) that `input` begins with; `None`: more bytes are needed.
+/// Returns the length of the non-empty trailer section at the start of `input`; `None` if more bytes are needed.
 pub(super) fn section(input: &[u8]) -> Result<Option<usize>, Reject> {
     let window = &input[..input.len().min(MAX_BYTES)];
     let mut slots = [httparse::EMPTY_HEADER; MAX_FIELDS];
@@ -67,7 +69,7 @@ pub(super) fn section(input: &[u8]) -> Result<Option<usize>, Reject> {
     }
 }
 
-/// httparse takes a bare LF for a line end.
+/// Rejects a bare LF, which httparse accepts as a line end.
 fn check_lines(section: &[u8]) -> Result<(), Reject> {
     let mut ends = memchr::memchr_iter(b'\n', section);
     if ends.all(|at| at > 0 && section[at - 1] == b'\r') {
@@ -77,13 +79,14 @@ fn check_lines(section: &[u8]) -> Result<(), Reject> {
     }
 }
 
-/// Whether a field of this name is left out of trailers, in whatever protocol they come.
+/// Whether a field with this name must not be forwarded in trailers, of HTTP/1 or HTTP/2.
 pub(crate) fn is_forbidden(name: &[u8]) -> bool {
     is_forbidden_as(FieldId::of(name), name)
 }
 
 fn is_forbidden_as(id: FieldId, name: &[u8]) -> bool {
-    /// RFC 9110 §6.5.1, by kind: content, representation, conditions, response control, authentication, routing.
+    /// Fields without a class, in the order of RFC 9110 §6.5.1: content, conditions, response control, authentication,
+    /// routing. At the end, fields that applications use for routing or origin checks.
     const OTHERS: [&[u8]; 34] = [
         b"content-encoding",
         b"content-range",

@@ -1,32 +1,33 @@
-//! Header blocks (RFC 7541) as far as the names of pseudo-header fields and the values of `:path` go.
+//! A partial HPACK decoder (RFC 7541): it finds pseudo-header fields and a `#` in `:path`, nothing else.
 //!
-//! The dynamic table has to be followed for that, but only by the size and the kind of its entries: most fields are one byte that
-//! names one, and no text is kept.
+//! A field is often a single byte that refers to an entry of the dynamic table, so the table must be tracked. Only the
+//! size and the kind of each entry are kept, not its text: sizes determine which entries are evicted.
 
 use std::collections::VecDeque;
 
 use super::huffman;
 
-/// Most bytes of the dynamic table: the default of `SETTINGS_HEADER_TABLE_SIZE`, which neither of our sides changes.
-const TABLE: usize = 4096;
-/// What an entry counts besides its name and value (RFC 7541 §4.1).
-const OVERHEAD: usize = 32;
-/// Largest integer that is believed: no length or index comes near it.
-const LARGEST: usize = 1 << 24;
+/// Maximum size of the dynamic table: the initial value of `SETTINGS_HEADER_TABLE_SIZE` (RFC 9113 §6.5.2), which the proxy
+/// changes on neither side.
+const TABLE_SIZE: usize = 4096;
+/// Added to the lengths of name and value for the size of an entry (RFC 7541 §4.1).
+const ENTRY_OVERHEAD: usize = 32;
+/// Maximum accepted integer; RFC 7541 §5.1 requires a limit. No valid length or index comes near it.
+const MAX_INTEGER: usize = 1 << 24;
 
-/// The lengths of the static table's names, in order (RFC 7541 Appendix A).
+/// Lengths of the names in the static table (RFC 7541 Appendix A).
 const STATIC: [u8; 61] = [
     10, 7, 7, 5, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 14, 15, 15, 13, 6, 27, 3, 5, 13, 13, 19, 16, 16, 14,
     16, 13, 12, 6, 4, 4, 6, 7, 4, 4, 8, 17, 13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10,
     25, 17, 10, 4, 3, 16,
 ];
 
-/// What a header block contains.
+/// What was found in a header block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct BlockContent {
-    /// A pseudo-header field.
+    /// Whether it contains a pseudo-header field.
     pub(super) pseudo: bool,
-    /// A `:path` with `#`.
+    /// Whether it contains a `:path` with `#`.
     pub(super) fragment: bool,
 }
 
@@ -50,42 +51,49 @@ struct TableEntry {
     fragment: bool,
 }
 
-/// One direction's dynamic table.
+/// The decoder of one direction of a connection, with its dynamic table.
 #[derive(Debug)]
 pub(super) struct FieldTable {
     /// The newest first.
     entries: VecDeque<TableEntry>,
     size: usize,
-    most: usize,
+    max_size: usize,
 }
 
 impl FieldTable {
-    /// An empty one.
+    /// Creates a decoder with an empty table.
     pub(super) fn new() -> Self {
         Self {
             entries: VecDeque::new(),
             size: 0,
-            most: TABLE,
+            max_size: TABLE_SIZE,
         }
     }
 
-    /// Reads a whole header block. `None`: it is malformed, and what the table holds is no longer known.
+    /// Decodes a complete header block.
+    ///
+    /// Returns `None` if it is malformed; the state of the table is then unknown, and no further block can be decoded.
     pub(super) fn read(&mut self, block: &[u8]) -> Option<BlockContent> {
         let mut seen = BlockContent::default();
-        let mut rest = Rest(block);
+        let mut rest = Reader(block);
         while let Some(&first) = rest.0.first() {
+            // The representations of RFC 7541 §6, by the first bits.
             let (entry, kept) = match first {
+                // Indexed field (§6.1).
                 0x80.. => (self.entry(rest.integer(7)?)?, false),
+                // Literal with incremental indexing (§6.2.1).
                 0x40.. => (self.literal(&mut rest, 6, true)?, true),
+                // Dynamic table size update (§6.3).
                 0x20.. => {
-                    let most = rest.integer(5)?;
-                    if most > TABLE {
+                    let max_size = rest.integer(5)?;
+                    if max_size > TABLE_SIZE {
                         return None;
                     }
-                    self.most = most;
+                    self.max_size = max_size;
                     self.evict(0);
                     continue;
                 }
+                // Literal without indexing or never indexed (§6.2.2, §6.2.3).
                 _ => (self.literal(&mut rest, 4, false)?, false),
             };
             seen.pseudo |= entry.name.kind != LiteralKind::Regular;
@@ -97,11 +105,12 @@ impl FieldTable {
         Some(seen)
     }
 
+    /// Returns the entry at an index of the static and dynamic tables (RFC 7541 §2.3.3); `None` for an invalid one.
     fn entry(&self, index: usize) -> Option<TableEntry> {
         match index.checked_sub(STATIC.len() + 1) {
             Some(at) => self.entries.get(at).copied(),
             None => {
-                // The fields 1 to 14 are pseudo-header fields: `:authority`, two of `:method`, two of `:path`, and so on.
+                // Entries 1 to 14 of the static table are pseudo-header fields; 4 and 5 are `:path`. Index 0 is invalid.
                 let len = *STATIC.get(index.checked_sub(1)?)?;
                 let kind = match index {
                     4 | 5 => LiteralKind::Path,
@@ -113,7 +122,7 @@ impl FieldTable {
                         kind,
                         len: len.into(),
                     },
-                    // Of static entries only the names are taken over.
+                    // A static entry is never added to the table as it is, so its size is not needed.
                     size: 0,
                     fragment: false,
                 })
@@ -121,8 +130,10 @@ impl FieldTable {
         }
     }
 
-    /// A field whose value is written out. Its size is right only where it is `kept`: nobody asks otherwise.
-    fn literal(&self, rest: &mut Rest<'_>, prefix: u32, kept: bool) -> Option<TableEntry> {
+    /// Decodes a field with a literal value, whose name index has a prefix of `prefix` bits.
+    ///
+    /// `kept` says whether the field is added to the table; only then is the size of the result correct.
+    fn literal(&self, rest: &mut Reader<'_>, prefix: u32, kept: bool) -> Option<TableEntry> {
         let name = match rest.integer(prefix)? {
             0 => rest.name()?,
             index => self.entry(index)?.name,
@@ -134,29 +145,30 @@ impl FieldTable {
             fragment = is_path && memchr::memchr(b'#', value).is_some();
             value.len()
         } else if is_path || kept {
+            // Other Huffman strings are skipped: neither their text nor their decoded length matters.
             huffman::decode(value, |byte| fragment |= is_path && byte == b'#')?
         } else {
             0
         };
         Some(TableEntry {
             name,
-            size: name.len + len + OVERHEAD,
+            size: name.len + len + ENTRY_OVERHEAD,
             fragment,
         })
     }
 
     fn add(&mut self, entry: TableEntry) {
         self.evict(entry.size);
-        // One that is larger than the table empties it, and isn't added (RFC 7541 §4.4).
-        if entry.size <= self.most {
+        // An entry larger than the table empties it and is not added (RFC 7541 §4.4).
+        if entry.size <= self.max_size {
             self.size += entry.size;
             self.entries.push_front(entry);
         }
     }
 
-    /// Makes room for this many bytes.
+    /// Evicts the oldest entries until `room` bytes fit (RFC 7541 §4.3, §4.4).
     fn evict(&mut self, room: usize) {
-        while self.size + room > self.most
+        while self.size + room > self.max_size
             && let Some(oldest) = self.entries.pop_back()
         {
             self.size -= oldest.size;
@@ -164,18 +176,18 @@ impl FieldTable {
     }
 }
 
-/// What is left of a block.
-struct Rest<'b>(&'b [u8]);
+/// Reads primitives from the rest of a header block.
+struct Reader<'b>(&'b [u8]);
 
-impl<'b> Rest<'b> {
-    /// An integer whose first byte has this many bits of it (RFC 7541 §5.1).
+impl<'b> Reader<'b> {
+    /// Reads an integer with a prefix of `prefix` bits (RFC 7541 §5.1).
     #[inline]
     fn integer(&mut self, prefix: u32) -> Option<usize> {
         let (first, rest) = self.0.split_first()?;
         self.0 = rest;
-        let most = (1 << prefix) - 1;
-        let mut value = usize::from(*first) & most;
-        if value < most {
+        let mask = (1 << prefix) - 1;
+        let mut value = usize::from(*first) & mask;
+        if value < mask {
             return Some(value);
         }
         let mut shift = 0;
@@ -187,13 +199,14 @@ impl<'b> Rest<'b> {
             if byte & 0x80 == 0 {
                 return Some(value);
             }
-            if shift > 28 || value > LARGEST {
+            // Five more bytes at most: enough for every accepted value, with leading zeros, and no overflow.
+            if shift > 28 || value > MAX_INTEGER {
                 return None;
             }
         }
     }
 
-    /// A string as it is written, and whether it is in Huffman code (RFC 7541 §5.2).
+    /// Reads a string literal (RFC 7541 §5.2): whether it is Huffman-coded, and its encoded bytes.
     #[inline]
     fn string(&mut self) -> Option<(bool, &'b [u8])> {
         let huffman = self.0.first()? & 0x80 != 0;
@@ -203,14 +216,15 @@ impl<'b> Rest<'b> {
         Some((huffman, text))
     }
 
+    /// Reads a literal name. Only its length and its first bytes are needed to classify it.
     fn name(&mut self) -> Option<Name> {
         const PATH: &[u8; 5] = b":path";
         let (huffman, text) = self.string()?;
         let mut start = [0; PATH.len()];
         let mut len = 0;
         let mut each = |byte| {
-            if let Some(place) = start.get_mut(len) {
-                *place = byte;
+            if let Some(first) = start.get_mut(len) {
+                *first = byte;
             }
             len += 1;
         };

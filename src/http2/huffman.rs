@@ -1,11 +1,15 @@
-//! HPACK's Huffman code (RFC 7541 §5.2 and Appendix B).
+//! A decoder of HPACK's Huffman code (RFC 7541 §5.2 and Appendix B).
+//!
+//! The code is canonical: codes of one length are consecutive numbers, and shorter codes come first. The lengths alone
+//! therefore determine all codes, and the tables are computed from them at compile time. Codes of up to 8 bits, which are
+//! those of nearly all header text, are decoded with one lookup; longer ones by comparison with the ranges of each length.
 
-/// Longest code, in bits.
-const LONGEST: usize = 30;
-/// Stands for the end of a string; never part of one.
+/// Length of the longest code in bits.
+const MAX_BITS: usize = 30;
+/// The end-of-string symbol. A string that contains it is malformed (RFC 7541 §5.2).
 const EOS: usize = 256;
 
-/// Bits of each byte's code. The code is canonical: this is all there is to know about it.
+/// Length in bits of the code of each byte.
 const LENGTHS: [u8; EOS] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28,
     28, 28, 28, 28, 28, 28, 28, 28, 6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5,
@@ -19,32 +23,33 @@ const LENGTHS: [u8; EOS] = [
     22, 25, 25, 24, 24, 26, 23, 26, 27, 26, 26, 27, 27, 27, 27, 27, 28, 27, 27, 27, 27, 27, 26,
 ];
 
-/// The code, ready for decoding.
+/// The decoding tables.
 struct Code {
     /// All symbols in the order of their codes.
     symbols: [u16; EOS + 1],
-    /// For each length: its first code, aligned to the left of 32 bits.
-    first: [u32; LONGEST + 1],
-    /// For each length: what comes right after its last code, aligned likewise.
-    end: [u64; LONGEST + 1],
-    /// For each length: where its symbols begin in `symbols`.
-    offset: [u16; LONGEST + 1],
-    /// The symbol whose code the eight bits begin with, and its length; 0 for one that is longer.
+    /// By length: the first code, left-aligned in 32 bits.
+    first: [u32; MAX_BITS + 1],
+    /// By length: the value after the last code, left-aligned in 32 bits; may be 2^32.
+    end: [u64; MAX_BITS + 1],
+    /// By length: the index of its first symbol in `symbols`.
+    offset: [u16; MAX_BITS + 1],
+    /// By the first eight bits: the symbol and the length of its code, or length 0 if the code is longer than that.
     short: [(u8, u8); 256],
 }
 
 static CODE: Code = build();
 
+/// Assigns the canonical codes: by length, and within a length in the order of the symbols.
 const fn build() -> Code {
     let mut code = Code {
         symbols: [0; EOS + 1],
-        first: [0; LONGEST + 1],
-        end: [0; LONGEST + 1],
-        offset: [0; LONGEST + 1],
+        first: [0; MAX_BITS + 1],
+        end: [0; MAX_BITS + 1],
+        offset: [0; MAX_BITS + 1],
         short: [(0, 0); 256],
     };
     let (mut next, mut count, mut len): (u64, usize, usize) = (0, 0, 1);
-    while len <= LONGEST {
+    while len <= MAX_BITS {
         next <<= 1;
         let align = 32 - len;
         code.first[len] = (next << align) as u32;
@@ -52,7 +57,7 @@ const fn build() -> Code {
         let mut symbol = 0;
         while symbol <= EOS {
             let bits = if symbol == EOS {
-                LONGEST
+                MAX_BITS
             } else {
                 LENGTHS[symbol] as usize
             };
@@ -77,13 +82,14 @@ const fn build() -> Code {
     code
 }
 
-/// The symbol at the left end of 32 bits, and the length of its code.
+/// Returns the symbol whose code is at the left end of `window`, and the length of the code.
 #[inline]
 fn symbol(window: u32) -> (usize, u32) {
     let (symbol, len) = CODE.short[(window >> 24) as usize];
     if len > 0 {
         return (symbol.into(), len.into());
     }
+    // Ends at 30 at the latest: the code is complete, so `end` of the greatest length is 2^32.
     let mut len = 9;
     while u64::from(window) >= CODE.end[len] {
         len += 1;
@@ -93,10 +99,12 @@ fn symbol(window: u32) -> (usize, u32) {
     (symbol.into(), len as u32)
 }
 
-/// Calls `each` with every byte of a string; how many there are. `None` for a string that no encoder writes.
+/// Decodes a string: calls `each` with every byte and returns their number.
+///
+/// Returns `None` for a string that contains EOS, or whose padding is a byte or longer or not of ones (RFC 7541 §5.2).
 pub(super) fn decode(text: &[u8], mut each: impl FnMut(u8)) -> Option<usize> {
     let mut rest = text.iter();
-    // The low `held` bits of `bits` are still to be decoded.
+    // The low `held` bits of `bits` have not been decoded yet.
     let (mut bits, mut held, mut count) = (0_u64, 0_u32, 0);
     loop {
         while held <= 32
@@ -108,7 +116,7 @@ pub(super) fn decode(text: &[u8], mut each: impl FnMut(u8)) -> Option<usize> {
         if held == 0 {
             return Some(count);
         }
-        // Beyond the end there are ones, as in the padding.
+        // Missing bits at the end are filled with ones, like the padding.
         let window = if held >= 32 {
             (bits >> (held - 32)) as u32
         } else {
@@ -116,7 +124,7 @@ pub(super) fn decode(text: &[u8], mut each: impl FnMut(u8)) -> Option<usize> {
         };
         let (symbol, len) = symbol(window);
         if len > held {
-            // Only padding may be left: less than a byte of the most significant bits of EOS.
+            // The rest must be padding: less than 8 bits, all of them ones, which are the first bits of EOS.
             return (held < 8 && window == u32::MAX).then_some(count);
         }
         let Ok(byte) = u8::try_from(symbol) else {

@@ -1,4 +1,7 @@
-//! Frames and header blocks of one direction of a connection, found in the bytes as they arrive.
+//! The frame parser of the inspector: finds frames and header blocks in the bytes of one direction of a connection.
+//!
+//! An [`Inspector`] reads each direction. What it finds is kept in [`Flaws`], where the code that handles the stream looks
+//! for it after the h2 crate has delivered the message.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -6,9 +9,9 @@ use std::rc::Rc;
 
 use super::fields::{BlockContent, FieldTable};
 
-/// The length of the client's preface.
+/// Length of the client connection preface (RFC 9113 §3.4).
 const PREFACE: usize = 24;
-/// The length of a frame's head.
+/// Length of a frame header (RFC 9113 §4.1).
 const HEAD: usize = 9;
 
 /// Frame types (RFC 9113 §6).
@@ -32,41 +35,43 @@ const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 
-/// Who sends the bytes.
+/// Which endpoint of the connection sends the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SenderRole {
-    /// A client: its bytes begin with the preface.
+    /// The client; its bytes start with the preface.
     Client,
-    /// A server.
+    /// The server.
     Server,
 }
 
-/// What a message says that the h2 crate doesn't tell.
+/// A defect of a message that the h2 crate does not report. Both make it malformed (RFC 9113 §8.1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// `:path` contains `#`.
+    /// `:path` contains `#`; RFC 9113 §8.3.1 defines it as path and query only.
     FragmentInPath,
-    /// A pseudo-header field stands among the trailers.
+    /// A pseudo-header field in trailers; forbidden by RFC 9113 §8.1 and §8.3.
     PseudoInTrailers,
 }
 
-/// The flaws of one connection's streams. Cheap to clone.
+/// The flaws found on the streams of one connection. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Flaws(Rc<RefCell<VecDeque<(u32, Flaw)>>>);
 
-/// Most flaws that are remembered. Streams that are reset before anybody asks leave theirs behind, so the oldest give way.
-const MOST_FLAWS: usize = 1024;
+/// Maximum number of remembered flaws.
+///
+/// A stream that is reset before its flaw is taken leaves it behind, so the oldest are dropped to bound the memory.
+const MAX_FLAWS: usize = 1024;
 
 impl Flaws {
     fn note(&self, stream: u32, flaw: Flaw) {
         let mut flaws = self.0.borrow_mut();
-        if flaws.len() == MOST_FLAWS {
+        if flaws.len() == MAX_FLAWS {
             flaws.pop_front();
         }
         flaws.push_back((stream, flaw));
     }
 
-    /// Whether a stream has this flaw; asked once.
+    /// Removes this flaw of a stream, and returns whether there was one.
     pub fn take(&self, stream: u32, flaw: Flaw) -> bool {
         let mut flaws = self.0.borrow_mut();
         let Some(at) = flaws.iter().position(|known| *known == (stream, flaw)) else {
@@ -77,56 +82,56 @@ impl Flaws {
     }
 }
 
-/// A frame's head.
+/// A frame header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
-    /// Bytes of its payload.
+    /// Length of the payload in bytes.
     pub len: usize,
-    /// Its type.
+    /// Frame type.
     pub kind: u8,
-    /// Its flags.
+    /// Flags.
     pub flags: u8,
-    /// Its stream; 0 for the connection.
+    /// Stream identifier; 0 for the connection.
     pub stream: u32,
-    /// HEADERS of a stream that is new.
+    /// Whether this is a HEADERS frame that opens a stream.
     pub opens: bool,
 }
 
 impl Frame {
-    /// The last frame of its stream.
+    /// Whether the frame has END_STREAM. Only for DATA and HEADERS.
     pub(crate) fn ends_stream(&self) -> bool {
         self.flags & END_STREAM != 0
     }
 }
 
-/// The header blocks can't be followed any more: nothing can be said about those to come.
+/// The header blocks can't be decoded any more, so flaws in later ones would go unnoticed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lost;
 
-/// Reads one direction of a connection.
+/// Inspects one direction of a connection.
 #[derive(Debug)]
 pub(crate) struct Inspector {
     role: SenderRole,
     flaws: Flaws,
     table: FieldTable,
-    /// Bytes up to the next frame's head.
+    /// Bytes before the next frame header.
     skip: usize,
     head: [u8; HEAD],
     have: usize,
     newest: u32,
-    /// The HEADERS frame whose block is not complete.
+    /// The HEADERS frame whose header block is not complete yet.
     block: Option<Frame>,
-    /// The frame whose payload belongs to the block.
+    /// The current frame, if its payload belongs to a header block.
     part: Option<Frame>,
-    /// What has arrived of that payload, where it doesn't arrive at once.
+    /// The received part of its payload, if it doesn't arrive at once.
     payload: Vec<u8>,
-    /// The block's fragments so far, where it has several.
+    /// The fragments of the header block so far, if it has several.
     fragments: Vec<u8>,
     lost: bool,
 }
 
 impl Inspector {
-    /// Of a connection that begins.
+    /// Creates an inspector for a new connection; it adds what it finds to `flaws`.
     pub(crate) fn new(role: SenderRole, flaws: Flaws) -> Self {
         Self {
             role,
@@ -147,18 +152,19 @@ impl Inspector {
         }
     }
 
-    /// Whether the bytes ended inside a frame or a header block.
+    /// Whether the bytes seen so far end inside a frame or a header block.
     pub(crate) fn is_inside(&self) -> bool {
         self.skip > 0 || self.have > 0 || self.block.is_some()
     }
 
-    /// The next bytes; `on_frame` is called for every frame's head.
+    /// Inspects the next bytes; calls `on_frame` with each frame header.
     ///
-    /// How much is kept is bounded by the h2 crate: it ends the connection over a frame or a header block that is too large before it
-    /// reads on.
+    /// Memory is bounded because the h2 crate ends a connection with an oversized frame or header block before it reads
+    /// more from it.
     ///
     /// # Errors
-    /// A block was malformed, and the connection goes on all the same.
+    /// If a header block arrives after one that could not be decoded. The h2 crate fails on the malformed block itself, so
+    /// this only happens if the two disagree; the connection must be closed.
     pub(crate) fn see(
         &mut self,
         mut bytes: &[u8],
@@ -182,6 +188,7 @@ impl Inspector {
                 self.have = 0;
                 let frame = self.frame();
                 on_frame(frame);
+                // An empty payload is complete at once; the branch above would never see it.
                 if frame.len == 0
                     && let Some(part) = self.part
                 {
@@ -192,9 +199,10 @@ impl Inspector {
         Ok(())
     }
 
-    /// The frame whose head is complete.
+    /// Parses the complete frame header (RFC 9113 §4.1).
     fn frame(&mut self) -> Frame {
         let [a, b, c, kind, flags, id @ ..] = self.head;
+        // The highest bit is reserved and must be ignored.
         let stream = u32::from_be_bytes(id) & 0x7fff_ffff;
         let mut frame = Frame {
             len: u32::from_be_bytes([0, a, b, c]) as usize,
@@ -206,20 +214,21 @@ impl Inspector {
         self.skip = frame.len;
         match kind {
             kind::HEADERS => {
+                // New streams have greater identifiers than all before (RFC 9113 §5.1.1).
                 frame.opens = stream > self.newest;
                 self.newest = self.newest.max(stream);
                 self.block = Some(frame);
                 self.part = Some(frame);
             }
             kind::CONTINUATION if self.block.is_some() => self.part = Some(frame),
-            // Never allowed: its block isn't followed.
+            // The proxy disables push, so this is a connection error, and its header block isn't decoded.
             kind::PUSH_PROMISE => self.lost = true,
             _ => {}
         }
         frame
     }
 
-    /// Takes the next bytes of a payload that belongs to a header block.
+    /// Collects the next bytes of a payload that belongs to a header block.
     fn gather(&mut self, part: Frame, bytes: &[u8]) -> Result<(), Lost> {
         if self.skip > 0 || !self.payload.is_empty() {
             self.payload.extend_from_slice(bytes);
@@ -234,7 +243,7 @@ impl Inspector {
         self.fragment(part, bytes)
     }
 
-    /// A frame's whole payload.
+    /// Handles the complete payload of a frame that belongs to a header block (RFC 9113 §4.3).
     fn fragment(&mut self, part: Frame, payload: &[u8]) -> Result<(), Lost> {
         let Some(bytes) = without_padding(part, payload) else {
             self.lost = true;
@@ -258,17 +267,19 @@ impl Inspector {
             self.table.read(&whole)
         };
         match seen {
-            Some(seen) => self.judge(head, seen),
-            // The h2 crate finds the same, and says so to the peer.
+            Some(seen) => self.record(head, seen),
+            // The h2 crate finds the same error and reports it to the peer.
             None => self.lost = true,
         }
         Ok(())
     }
 
-    fn judge(&self, head: Frame, seen: BlockContent) {
+    /// Records the flaws of a complete header block.
+    fn record(&self, head: Frame, seen: BlockContent) {
         let is_trailers = match self.role {
             SenderRole::Client => !head.opens,
-            // So may be the head of a response without a body; nobody asks about its trailers.
+            // This includes the head of a response without a body, whose pseudo-header field is then recorded as a flaw.
+            // That does no harm: it has no trailers, so nobody takes the flaw.
             SenderRole::Server => head.ends_stream(),
         };
         if is_trailers && seen.pseudo {
@@ -280,7 +291,9 @@ impl Inspector {
     }
 }
 
-/// The fragment of a header block in a frame's payload (RFC 9113 §6.2).
+/// Returns the field block fragment in the payload of a HEADERS or CONTINUATION frame (RFC 9113 §6.2, §6.10).
+///
+/// Returns `None` if the padding is longer than the payload.
 fn without_padding(part: Frame, mut payload: &[u8]) -> Option<&[u8]> {
     if part.kind != kind::HEADERS {
         return Some(payload);
@@ -396,7 +409,7 @@ mod tests {
     #[test]
     fn a_flaw_is_told_once_and_the_oldest_are_forgotten() {
         let flaws = Flaws::default();
-        for stream in 0..=MOST_FLAWS as u32 {
+        for stream in 0..=MAX_FLAWS as u32 {
             flaws.note(stream, Flaw::PseudoInTrailers);
         }
         assert!(!flaws.take(0, Flaw::PseudoInTrailers));

@@ -1,7 +1,9 @@
-//! What the proxy reads of HTTP/2 itself, beside the h2 crate: frame heads, and of header blocks as much as the crate hides.
+//! An inspector for HTTP/2 that runs beside the h2 crate, on the same bytes.
 //!
-//! The crate cuts a fragment off `:path` and drops pseudo-header fields in trailers, both without a word. Both are malformed (RFC 9113
-//! §8.1.1, §8.3), and a peer further along might read them in another way, so they are found here, on the bytes as they arrive.
+//! The h2 crate silently cuts a fragment off `:path` and drops pseudo-header fields in trailers. Both make a message
+//! malformed (RFC 9113 §8.1.1, §8.3), and another recipient might read it differently, so the inspector finds them in the
+//! bytes as they arrive. [`inspect`] follows frames and reports each frame header; [`fields`] decodes as much of the header
+//! blocks as is needed for that, and [`huffman`] the strings in them.
 
 mod fields;
 mod huffman;
