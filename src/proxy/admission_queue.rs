@@ -158,7 +158,7 @@ mod tests {
     use super::*;
     use tokio::runtime::{Builder, LocalOptions};
 
-    /// Connections that want to begin a request each.
+    /// Connections that each want to start a request.
     #[derive(Default)]
     struct Clients {
         admission: AdmissionQueue,
@@ -175,7 +175,7 @@ mod tests {
             }
         }
 
-        /// All of them ask; how many began.
+        /// Polls the tickets of all that are waiting; returns how many were admitted.
         fn ask(&mut self) -> usize {
             let cx = &mut Context::from_waker(Waker::noop());
             let before = self.begun.len();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn few_begin_at_once_and_some_with_each_look_though_none_ends() {
+    fn a_batch_is_admitted_after_each_poll_although_none_ends() {
         let mut clients = Clients::of(BASE_LIMIT + 2 * BATCH + 1);
         assert_eq!((clients.ask(), clients.ask()), (BASE_LIMIT, 0));
         for began in [BATCH, BATCH, 1, 0] {
@@ -208,20 +208,20 @@ mod tests {
     }
 
     #[test]
-    fn as_many_begin_as_have_ended() {
+    fn ended_requests_are_replaced() {
         let mut clients = Clients::of(1000);
         clients.ask();
         clients.end(BASE_LIMIT - 5);
-        assert_eq!(clients.ask(), 0, "somebody waits already");
+        assert_eq!(clients.ask(), 0, "others are queued already");
         clients.admission.0.admit_batch();
         assert_eq!(clients.ask(), BASE_LIMIT - 5);
     }
 
     #[test]
-    fn who_leaves_the_queue_holds_nobody_up() {
+    fn a_dropped_ticket_delays_no_other() {
         let mut clients = Clients::of(BASE_LIMIT + BATCH + 1);
         clients.ask();
-        // All but the last one.
+        // All queued connections but the last one give up.
         clients.tickets.drain(..BATCH);
         clients.admission.0.admit_batch();
         clients.admission.0.admit_batch();
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_that_is_over_leaves_no_trace() {
+    fn the_limit_falls_back_after_a_burst() {
         let mut clients = Clients::of(500);
         while clients.ask() > 0 {
             clients.admission.0.admit_batch();
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn all_are_called_whenever_a_queue_forms() {
+    fn the_queue_drains_without_further_requests() {
         let runtime = { Builder::new_current_thread() }.build_local(LocalOptions::default());
         runtime.unwrap().block_on(async {
             let admission = AdmissionQueue::default();

@@ -17,8 +17,8 @@ async fn pair() -> (TcpStream, TcpStream) {
     (near.unwrap(), far.unwrap().0)
 }
 
-/// Moves a body of `told` bytes, of which `sent` come, past a reader that pauses now and then; what it got, how the flow ended,
-/// and how many pipes were used.
+/// Relays a body with the announced length `told`, of which `sent` bytes arrive, to a reader that
+/// pauses now and then. Returns what the reader got, how the flow ended and how many pipes were used.
 fn moved(told: Option<u64>, sent: usize, reset: bool) -> (Vec<u8>, Result<(), PumpError>, usize) {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_all().build().unwrap().block_on(async {
@@ -29,7 +29,7 @@ fn moved(told: Option<u64>, sent: usize, reset: bool) -> (Vec<u8>, Result<(), Pu
         let sending = async move {
             origin.write_all(&body).await.unwrap();
             if reset {
-                // A reset drops what nobody took.
+                // A reset discards what hasn't been read.
                 arrived.notified().await;
                 let linger = Some(std::time::Duration::ZERO);
                 socket2::SockRef::from(&origin).set_linger(linger).unwrap();

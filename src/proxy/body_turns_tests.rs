@@ -5,7 +5,7 @@ use super::*;
 
 const PIECE: usize = 300_000;
 
-/// Gives without end, takes without end.
+/// A source and a sink that never block.
 struct Endless(Vec<u8>);
 
 impl Source for Endless {
@@ -59,7 +59,7 @@ fn a_body_without_end_moves_in_turns() {
 }
 
 #[tokio::test]
-async fn whoever_has_had_its_turn_is_woken_for_the_next() {
+async fn a_flow_that_yielded_is_woken() {
     let (mut source, mut sink) = ends();
     let mut flow = Flow::default();
     let mut turns = 0;

@@ -39,7 +39,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_cut_before_its_time_and_nothing_outlives_it(
+        fn the_grace_period_depends_on_the_phase_and_ends_once(
             requests in 0u64..100_000,
             streams in 0u64..100_000,
             phase in phases(),
@@ -57,7 +57,7 @@ mod tests {
         }
 
         #[test]
-        fn what_requests_have_is_nothing_to_a_stream(streams in 1u64..100_000, age in 0u64..100_000) {
+        fn the_grace_of_requests_does_not_limit_streams(streams in 1u64..100_000, age in 0u64..100_000) {
             let ms = Duration::from_millis;
             let drain = DrainPolicy { requests: Duration::ZERO, streams: ms(streams) };
             prop_assert!(is_over(&drain, TaskPhase::Request, ms(age)));

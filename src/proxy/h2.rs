@@ -275,7 +275,7 @@ impl SendHalf {
         self.ended
     }
 
-    /// Resets the stream. What is queued and not sent yet is dropped.
+    /// Resets the stream. Queued data that hasn't been sent is dropped.
     pub(crate) fn reset(&mut self, reason: h2::Reason) {
         self.stream.send_reset(reason);
     }

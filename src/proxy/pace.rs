@@ -92,7 +92,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(30);
 
-    /// When a client that sends so much every so often is cut.
+    /// When a client that sends `bytes` every `every_ms` is cut off; `None`: never within an hour.
     fn cut_after(bytes: u64, every_ms: u64, messages: bool) -> Option<u64> {
         let mut pace = UploadPace::new(LIMIT, messages, 0);
         let (mut now, mut moved) = (0, 0);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_ends_at_the_limit_and_a_trickle_little_later() {
+    fn a_trickle_is_cut_soon_after_silence_would_be() {
         assert_eq!(cut_after(1, 29_000, false), Some(30_004));
         let one_a_second = cut_after(1, 1000, false).expect("cut");
         assert!((30_000..31_000).contains(&one_a_second), "{one_a_second}");
@@ -117,10 +117,10 @@ mod tests {
     }
 
     #[test]
-    fn whoever_keeps_the_rate_is_never_cut() {
+    fn a_client_at_the_minimum_rate_is_never_cut() {
         assert_eq!(cut_after(240, 1000, false), None);
         assert_eq!(cut_after(5000, 20_000, false), None);
-        // A fast beginning doesn't pay for an hour of dribbling.
+        // The bucket has a maximum, so a fast start doesn't allow a slow rest.
         let mut pace = UploadPace::new(LIMIT, false, 0);
         pace.update(0, 10_000_000, true);
         let wait = pace.update(29_000, 10_000_001, true).expect("it moved");
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn who_dribbles_is_behind_after_a_second_and_who_sends_is_not() {
+    fn a_slow_client_is_behind_after_a_second() {
         let mut pace = UploadPace::new(LIMIT, false, 0);
         pace.update(0, 0, true);
         assert_eq!(pace.behind_at(), Some(1000));
@@ -144,13 +144,13 @@ mod tests {
     }
 
     #[test]
-    fn messages_may_pause() {
+    fn streams_of_messages_may_pause() {
         assert_eq!(cut_after(9, 29_000, true), None);
         assert_eq!(cut_after(9, 30_000, true), Some(30_000));
     }
 
     #[test]
-    fn the_time_of_the_upstream_is_not_the_clients() {
+    fn time_spent_on_the_upstream_does_not_count() {
         let mut pace = UploadPace::new(LIMIT, false, 0);
         assert_eq!(pace.update(0, 0, true), Some(LIMIT));
         assert_eq!(pace.update(10_000, 0, true), None);

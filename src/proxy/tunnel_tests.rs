@@ -19,7 +19,7 @@ async fn pair() -> (TcpStream, TcpStream) {
     (near.unwrap(), far.unwrap().0)
 }
 
-/// A tunnel, its two sides, and who is at the other end of each.
+/// A tunnel, its two connections, and the peers at their other ends.
 struct Scene {
     tunnel: Tunnel,
     down: H1,
@@ -52,7 +52,7 @@ impl Scene {
         self.tunnel.poll(cx, &mut self.down, &mut self.up)
     }
 
-    /// Messages there and back, each of which begins while the tunnel waits.
+    /// Exchanges messages in both directions, each sent while the tunnel is pending.
     async fn talk(&mut self) {
         let (client, origin) = (&mut self.client, &mut self.origin);
         let (tunnel, down, up) = (&mut self.tunnel, &mut self.down, &mut self.up);
@@ -71,7 +71,7 @@ impl Scene {
             biased;
             () = poll_fn(|cx| tunnel.poll(cx, down, up)) => panic!("the tunnel has ended"),
             done = tokio::time::timeout(Duration::from_secs(3), talk) => {
-                done.expect("nobody waits in vain");
+                done.expect("the task is woken for each message");
             }
         }
     }
@@ -97,7 +97,7 @@ async fn messages_leave_no_memory_behind() {
 }
 
 #[tokio::test]
-async fn whoever_waits_last_is_woken() {
+async fn the_latest_waker_is_woken() {
     let mut scene = Scene::new().await;
     for _ in 0..3 {
         let another = &mut Context::from_waker(Waker::noop());
@@ -107,7 +107,7 @@ async fn whoever_waits_last_is_woken() {
 }
 
 #[tokio::test]
-async fn who_has_had_its_turn_hears_of_what_comes_later() {
+async fn a_tunnel_without_coop_budget_is_woken_later() {
     let mut scene = Scene::new().await;
     let mut polled = 0;
     poll_fn(|cx| {
@@ -126,7 +126,7 @@ async fn who_has_had_its_turn_hears_of_what_comes_later() {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_where_a_message_does_not_fit() {
+async fn a_message_larger_than_the_send_buffer_arrives_whole() {
     const PIECE: usize = 5_000;
     let mut scene = Scene::new().await;
     let sent: Vec<u8> = (0..PIECE * 400).map(|i| (i / 7) as u8).collect();
@@ -160,7 +160,7 @@ async fn nothing_is_lost_where_a_message_does_not_fit() {
     assert_eq!(last, b"last");
 }
 
-/// Whether the tunnel is still open after everything that is under way has arrived.
+/// Whether the tunnel is still open after everything in flight has arrived.
 async fn is_open(scene: &mut Scene, watch: &TaskControl) -> bool {
     let Scene {
         tunnel, down, up, ..
@@ -191,7 +191,7 @@ async fn silence_ends_a_tunnel_only_when_one_side_has_ended() {
         assert!(is_open(&mut scene, &watch).await);
         at(100_029);
         assert!(is_open(&mut scene, &watch).await);
-        // Small ones go another way through the proxy than large ones.
+        // Small and large messages take different paths.
         for (n, size) in [3, 100_000, 3].into_iter().enumerate() {
             let goes_on = match client_ends {
                 true => &mut scene.origin,

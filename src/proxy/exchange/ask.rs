@@ -119,7 +119,7 @@ impl<F: Fields> Asking<'_, '_, F> {
         }
         if self.unflushed {
             // A client that doesn't read an informational response must not delay the final one.
-            // What is buffered is limited by MAX_INFORMATIONAL_BYTES.
+            // MAX_INFORMATIONAL_BYTES limits the buffer.
             match down.poll_flush(task) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
                 Poll::Ready(Err(e)) => return client_gone(Some(e)),

@@ -242,7 +242,8 @@ mod tests {
         matches!(result, Err(PumpError::Sink(WireError::Bad(_))))
     }
 
-    /// Pumps `sent` bytes into a sink that announced `length`; what left, and how it ended.
+    /// Sends `sent` bytes into a sink with the announced length `length`. Returns what was received
+    /// at the other end, and how the flow ended.
     async fn pump(sent: usize, length: u64, fast: bool) -> (Vec<u8>, Result<(), PumpError>) {
         let ((mut origin, near), (far, mut client)) = (pair().await, pair().await);
         let sending = async move {
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn no_byte_leaves_beyond_the_announced_length() {
+    fn no_byte_is_sent_beyond_the_announced_length() {
         for (sent, length, fast) in [(1, 0, false), (5, 4, false), (3_000_000, 1_000_000, true)] {
             let (got, result) = block_on(pump(sent, length, fast));
             assert!(is_refused(&result), "{sent} {length}: {result:?}");
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn exactly_the_announced_length_leaves() {
+    fn a_body_of_the_announced_length_is_sent() {
         for (sent, fast) in [(0, false), (5, false), (3_000_000, true)] {
             let (got, result) = block_on(pump(sent, sent as u64, fast));
             assert!(result.is_ok(), "{sent}: {result:?}");

@@ -4,7 +4,7 @@ use super::*;
 
 const PIECE: usize = 10_000;
 
-/// A body of pieces, and what a sink took of it.
+/// A source of a number of pieces, and a sink that counts bytes.
 #[derive(Default)]
 struct Body {
     piece: Vec<u8>,
@@ -76,7 +76,7 @@ fn buffer(upload: &mut Upload, source: &mut Body) {
     assert!(matches!(held, Poll::Ready(Ok(()))));
 }
 
-/// Sends all of it; how many bytes arrive.
+/// Sends the whole body; returns how many bytes arrive.
 fn sent(upload: &mut Upload, source: &mut Body) -> usize {
     let cx = &mut Context::from_waker(Waker::noop());
     let mut sink = Body::default();
@@ -108,7 +108,7 @@ fn bodies_beyond_the_budget_stream_and_arrive_whole() {
 }
 
 #[test]
-fn what_is_kept_for_another_try_counts_too() {
+fn kept_bytes_are_charged_to_the_budget() {
     let budget = ByteBudget::new(50_000);
     let (mut first, mut second) = (upload(&budget, 40_000), upload(&budget, 40_000));
     assert_eq!(sent(&mut first, &mut Body::of(3)), 30_000);
@@ -119,7 +119,7 @@ fn what_is_kept_for_another_try_counts_too() {
 }
 
 #[test]
-fn no_more_memory_is_taken_than_a_body_may_fill() {
+fn capacity_stays_within_the_buffer_limit() {
     let budget = ByteBudget::new(1 << 20);
     let mut one = upload(&budget, 0);
     buffer(&mut one, &mut Body::of(6));

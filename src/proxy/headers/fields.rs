@@ -1,0 +1,233 @@
+//! [`Fields`] and its implementations: the fields of a received head, independent of the protocol.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::{KnownFields, put_line};
+use crate::http1::FieldId;
+use crate::http1::fields::is_named;
+use crate::http1::head::Field;
+
+/// Read access to the fields of a head. Fields that `Connection` names are treated as absent
+/// (RFC 9110 §7.6.1).
+pub trait Fields {
+    /// Calls `see` with class, name and value of every end-to-end field.
+    fn each(&self, see: impl FnMut(FieldId, &[u8], &[u8]));
+    /// Calls `see` with each value of the field `name` (lower case) until it returns `true`. Returns
+    /// whether it did.
+    fn any(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool;
+    /// The first value of a field that has a class of its own.
+    fn first(&self, id: FieldId) -> Option<&[u8]>;
+
+    /// All values of a field joined with commas, with a separator at the end so that an element can
+    /// be appended. Empty if the field is absent.
+    fn list(&self, name: &str) -> Vec<u8> {
+        let mut list = Vec::new();
+        self.any(name, &mut |value| {
+            if !value.is_empty() {
+                list.extend_from_slice(value);
+                list.extend_from_slice(b", ");
+            }
+            false
+        });
+        list
+    }
+
+    /// Writes the end-to-end fields as HTTP/1 lines, except those for which `drop` is true.
+    fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId) -> bool) {
+        self.each(|id, name, value| {
+            if !drop(id) {
+                put_line(out, name, value);
+            }
+        });
+    }
+
+    /// Adds the end-to-end fields to a map, except those for which `drop` is true.
+    fn put_map(&self, map: &mut HeaderMap, drop: impl Fn(FieldId) -> bool) {
+        self.each(|id, name, value| {
+            if drop(id) {
+                return;
+            }
+            let name = match id {
+                FieldId::ContentType => Ok(http::header::CONTENT_TYPE),
+                FieldId::Date => Ok(http::header::DATE),
+                FieldId::SetCookie => Ok(http::header::SET_COOKIE),
+                _ => HeaderName::from_bytes(name),
+            };
+            if let (Ok(name), Ok(mut value)) = (name, HeaderValue::from_bytes(value)) {
+                // Request ids never repeat, so they must not enter the HPACK dynamic table.
+                value.set_sensitive(id == FieldId::XRequestId);
+                map.append(name, value);
+            }
+        });
+    }
+}
+
+/// Fields of an HTTP/1 head: an offset table, and the bytes it points into.
+#[derive(Clone, Copy, Debug)]
+pub struct H1Fields<'a> {
+    /// The bytes of the head.
+    pub head: &'a [u8],
+    /// The offset table, one entry for each line.
+    pub fields: &'a [Field],
+}
+
+/// Whether `Connection` names the field. Fields that are hop-by-hop by definition are not
+/// forwarded, but the proxy itself may read them.
+#[inline]
+fn is_stripped(field: &Field) -> bool {
+    field.hop && !field.id.is_hop_by_hop()
+}
+
+impl Fields for H1Fields<'_> {
+    #[inline]
+    fn each(&self, mut see: impl FnMut(FieldId, &[u8], &[u8])) {
+        for field in self.fields {
+            if !field.hop {
+                see(
+                    field.id,
+                    field.name.of(self.head),
+                    field.value.of(self.head),
+                );
+            }
+        }
+    }
+
+    fn any(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        let name = name.as_bytes();
+        let named = |f: &&Field| {
+            f.name.len() == name.len() && is_named(f.name.of(self.head), name) && !is_stripped(f)
+        };
+        let mut named = self.fields.iter().filter(named);
+        named.any(|f| see(f.value.of(self.head)))
+    }
+
+    fn first(&self, id: FieldId) -> Option<&[u8]> {
+        self.fields
+            .iter()
+            .find(|f| f.id == id && !is_stripped(f))
+            .map(|f| f.value.of(self.head))
+    }
+
+    /// Consecutive lines that are kept are copied in one piece.
+    #[inline]
+    fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId) -> bool) {
+        let mut run: Option<(u32, u32)> = None;
+        for field in self.fields {
+            if field.hop || drop(field.id) {
+                continue;
+            }
+            run = match run {
+                Some((start, end)) if end == field.line.start => Some((start, field.line.end)),
+                Some((start, end)) => {
+                    out.extend_from_slice(&self.head[start as usize..end as usize]);
+                    Some((field.line.start, field.line.end))
+                }
+                None => Some((field.line.start, field.line.end)),
+            };
+        }
+        if let Some((start, end)) = run {
+            out.extend_from_slice(&self.head[start as usize..end as usize]);
+        }
+    }
+}
+
+/// Fields of an HTTP/2 head.
+#[derive(Clone, Copy, Debug)]
+pub struct H2Fields<'a> {
+    /// The fields.
+    pub map: &'a HeaderMap,
+    /// Which classes occur in `map`, so that a lookup of an absent one needs no search.
+    pub present: KnownFields,
+}
+
+impl Fields for H2Fields<'_> {
+    fn each(&self, mut see: impl FnMut(FieldId, &[u8], &[u8])) {
+        for (name, value) in self.map {
+            let id = FieldId::of(name.as_str().as_bytes());
+            if !id.is_hop_by_hop() {
+                see(id, name.as_str().as_bytes(), value.as_bytes());
+            }
+        }
+    }
+
+    fn any(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        self.map.get_all(name).iter().any(|v| see(v.as_bytes()))
+    }
+
+    fn first(&self, id: FieldId) -> Option<&[u8]> {
+        if !self.present.has(id) {
+            return None;
+        }
+        self.map
+            .iter()
+            .find(|(name, _)| FieldId::of(name.as_str().as_bytes()) == id)
+            .map(|(_, v)| v.as_bytes())
+    }
+
+    /// HTTP/2 may split `Cookie` into several fields; for HTTP/1 they are joined with `; ` (RFC 9113
+    /// §8.2.3).
+    fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId) -> bool) {
+        for name in self.map.keys() {
+            let id = FieldId::of(name.as_str().as_bytes());
+            if id.is_hop_by_hop() || drop(id) {
+                continue;
+            }
+            let values = self.map.get_all(name).iter();
+            if id == FieldId::Cookie {
+                out.extend_from_slice(b"cookie: ");
+                for (i, crumb) in values.enumerate() {
+                    out.extend_from_slice(if i > 0 { b"; " } else { b"" });
+                    out.extend_from_slice(crumb.as_bytes());
+                }
+                out.extend_from_slice(b"\r\n");
+            } else {
+                values.for_each(|value| put_line(out, name.as_str().as_bytes(), value.as_bytes()));
+            }
+        }
+    }
+
+    /// Clones names and values by reference count instead of copying their bytes.
+    fn put_map(&self, map: &mut HeaderMap, drop: impl Fn(FieldId) -> bool) {
+        for (name, value) in self.map {
+            let id = FieldId::of(name.as_str().as_bytes());
+            if !id.is_hop_by_hop() && !drop(id) {
+                map.append(name.clone(), value.clone());
+            }
+        }
+    }
+}
+
+/// The empty set of fields, for responses of the proxy itself.
+#[derive(Clone, Copy, Debug)]
+pub struct NoFields;
+
+impl Fields for NoFields {
+    fn each(&self, _: impl FnMut(FieldId, &[u8], &[u8])) {}
+    fn any(&self, _: &str, _: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        false
+    }
+    fn first(&self, _: FieldId) -> Option<&[u8]> {
+        None
+    }
+}
+
+/// Fields without `Cache-Control` and `Expires`, which the proxy replaces by `no-store`.
+#[derive(Clone, Copy, Debug)]
+pub struct Uncached<F>(pub F);
+
+impl<F: Fields> Fields for Uncached<F> {
+    fn each(&self, mut see: impl FnMut(FieldId, &[u8], &[u8])) {
+        self.0.each(|id, name, value| {
+            let keeps = |of: &[u8]| name.eq_ignore_ascii_case(of);
+            if !keeps(b"cache-control") && !keeps(b"expires") {
+                see(id, name, value);
+            }
+        });
+    }
+    fn any(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        self.0.any(name, see)
+    }
+    fn first(&self, id: FieldId) -> Option<&[u8]> {
+        self.0.first(id)
+    }
+}
