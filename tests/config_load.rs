@@ -71,14 +71,14 @@ fn a_file_that_everybody_may_write() {
     fs::set_permissions(&file.path, fs::Permissions::from_mode(0o646)).unwrap();
     assert_eq!(
         refusal(&file),
-        "error: everybody may write to this file (mode 0646): who can change it commands the proxy\n \
+        "error: the file is world-writable (mode 0646): anyone who can edit it controls the proxy\n \
          --> cutover.toml\n  = help: chmod o-w cutover.toml\n"
     );
 }
 
 #[test]
 fn an_empty_file() {
-    for text in ["", " \n\t\n"] {
+    for text in ["", " \n\t\n", "\u{feff}\n"] {
         let said = refusal(&file(text));
         assert!(
             said.starts_with("error: the file is empty\n --> cutover.toml:1:1\n"),
@@ -101,7 +101,7 @@ fn a_summary_has_one_line() {
     let file = file("listen = 3\nworkers = 0\n");
     let failure = config::load(&file.path).unwrap_err();
     let expected = format!(
-        "{}:1:1: the file names no service (and 2 more)",
+        "{}:1:1: the file defines no service (and 2 more)",
         file.path.display()
     );
     assert_eq!(failure.summary(), expected);

@@ -138,6 +138,20 @@ fn line_ends_and_byte_order_marks_change_nothing() {
     }
 }
 
+/// Nor does it where the faulty line follows it directly: without the comment that begins each case.
+#[test]
+fn a_byte_order_mark_before_the_faulty_line_changes_nothing() {
+    for Case { name, text } in cases().0 {
+        let (_, text) = text.split_once('\n').expect("a comment and more");
+        let reported = |text: &str| diagnostics(text).map(|found| rendered(&found));
+        assert_eq!(
+            reported(text),
+            reported(&format!("\u{feff}{text}")),
+            "{name}"
+        );
+    }
+}
+
 #[test]
 fn a_byte_order_mark_takes_no_column() {
     let text = "\u{feff}listn = 1\r\n[service.shop]\r\nversions.v1 = [\"a:1\"]\r\n";

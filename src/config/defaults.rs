@@ -1,4 +1,4 @@
-//! What holds where the file says nothing.
+//! Defaults for keys that the file doesn't set. Those of the resilience policies are in `policy`.
 
 use std::time::Duration;
 

@@ -1,4 +1,7 @@
-//! What is wrong, where, what was expected, what to do: shown with the line and a caret.
+//! Diagnostics: what is wrong and where, what was expected and what to do.
+//!
+//! A [`Diagnostic`] is rendered in the style of rustc, with the line, a caret under the faulty part and a help line. It
+//! owns the lines that it shows, so it outlives the text.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,16 +10,19 @@ use anstyle::{AnsiColor, Style};
 
 use super::problems::{Problem, TextSpan};
 
-/// How bad it is.
+/// Severity of a diagnostic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     /// The configuration can't be used.
     Error,
-    /// It can be used, but is probably not meant so.
+    /// The configuration can be used, but is probably not what was intended.
     Warning,
 }
 
-/// A text and where its lines begin, found once for all places.
+/// Windows editors put this before the first line of a UTF-8 file. It belongs to no line and takes no column.
+pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// A text with the offsets of its lines, computed once for all positions.
 pub(super) struct Lines<'t> {
     text: &'t str,
     starts: Vec<usize>,
@@ -25,8 +31,10 @@ pub(super) struct Lines<'t> {
 impl<'t> Lines<'t> {
     pub(super) fn new(text: &'t str) -> Self {
         let starts = memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1);
-        // A byte order mark is no part of the first line.
-        let first = if text.starts_with('\u{feff}') { 3 } else { 0 };
+        let first = match text.starts_with(BYTE_ORDER_MARK) {
+            true => BYTE_ORDER_MARK.len_utf8(),
+            false => 0,
+        };
         Self {
             text,
             starts: std::iter::once(first).chain(starts).collect(),
@@ -34,18 +42,18 @@ impl<'t> Lines<'t> {
     }
 }
 
-/// A place in the text, with its line.
+/// A position in the text with everything needed to show its line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Position {
-    /// From 1.
+    /// Counts from 1.
     line: usize,
-    /// In characters, from 1.
+    /// Counts characters from 1.
     column: usize,
-    /// The line, fit to be shown.
+    /// The line as it is printed.
     shown: String,
-    /// Where the caret begins under `shown`.
+    /// Number of cells before the first caret under `shown`.
     indent: usize,
-    /// How many carets; at least 1.
+    /// Number of carets, at least 1.
     carets: usize,
     label: String,
 }
@@ -73,7 +81,7 @@ impl Position {
     }
 }
 
-/// The nearest character boundary at or before `at`, inside the text.
+/// Returns the nearest character boundary at or before `at`, at most the length of the text.
 fn boundary(text: &str, at: usize) -> usize {
     let mut at = at.min(text.len());
     while !text.is_char_boundary(at) {
@@ -82,7 +90,10 @@ fn boundary(text: &str, at: usize) -> usize {
     at
 }
 
-/// The line with tabs widened, control characters replaced and, if it is long, only the part around the caret.
+/// Prepares a line for printing; returns it with the indent and the number of the carets.
+///
+/// Tabs become four spaces, control characters (which could drive the terminal) are replaced, and of a long line only
+/// the part around the caret is kept. Every other character counts as one cell.
 fn show(line: &str, column: usize, width: usize) -> (String, usize, usize) {
     const BEFORE: usize = 60;
     const MOST: usize = 140;
@@ -125,20 +136,20 @@ fn show(line: &str, column: usize, width: usize) -> (String, usize, usize) {
     (shown, indent, carets.max(1))
 }
 
-/// One thing that is wrong, ready to be shown.
+/// An error or a warning about a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     severity: Severity,
     message: String,
     file: Arc<str>,
-    /// `None`: of the file as a whole.
+    /// `None` if the diagnostic is about the file as a whole.
     place: Option<Position>,
     also: Option<Position>,
     help: Option<String>,
 }
 
 impl Diagnostic {
-    /// A problem of which the place is known now.
+    /// Resolves the spans of a problem to lines and columns.
     pub(super) fn new(lines: &Lines<'_>, file: &Arc<str>, problem: Problem) -> Self {
         Self {
             severity: problem.severity,
@@ -152,7 +163,7 @@ impl Diagnostic {
         }
     }
 
-    /// An error of a file as a whole: it can't be read.
+    /// Creates an error about the file as a whole, such as one that can't be read.
     pub(super) fn of_file(file: &str, message: String, help: Option<String>) -> Self {
         Self {
             severity: Severity::Error,
@@ -164,7 +175,7 @@ impl Diagnostic {
         }
     }
 
-    /// An error at a place.
+    /// Creates an error at a span of the text.
     pub(super) fn at(text: &str, file: &str, span: TextSpan, message: &str) -> Self {
         Self {
             place: Some(Position::new(&Lines::new(text), span, String::new())),
@@ -172,7 +183,7 @@ impl Diagnostic {
         }
     }
 
-    /// As a warning.
+    /// Turns the diagnostic into a warning.
     pub fn into_warning(self) -> Self {
         Self {
             severity: Severity::Warning,
@@ -180,7 +191,7 @@ impl Diagnostic {
         }
     }
 
-    /// With a label beside the caret.
+    /// Sets the label beside the caret.
     pub(super) fn labelled(mut self, label: &str) -> Self {
         if let Some(place) = &mut self.place {
             label.clone_into(&mut place.label);
@@ -188,50 +199,50 @@ impl Diagnostic {
         self
     }
 
-    /// With what to do.
+    /// Sets the help line.
     pub(super) fn helped(mut self, help: &str) -> Self {
         self.help = Some(help.to_owned());
         self
     }
 
-    /// How bad it is.
+    /// Returns the severity.
     pub fn severity(&self) -> Severity {
         self.severity
     }
 
-    /// What is wrong, in one line.
+    /// Returns what is wrong, in one line.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// What to do, if there is something to say.
+    /// Returns what to do about it, if known. May have several lines.
     pub fn help(&self) -> Option<&str> {
         self.help.as_deref()
     }
 
-    /// The file that it is about, as it was named.
+    /// Returns the path of the file, as it was given.
     pub fn file(&self) -> &str {
         &self.file
     }
 
-    /// What stands beside the caret: mostly the cause, or what was expected.
+    /// Returns the label beside the caret: the cause, or what was expected.
     pub fn cause(&self) -> Option<&str> {
         let label = self.place.as_ref().map(|p| p.label.as_str());
         label.filter(|label| !label.is_empty())
     }
 
-    /// The second place that has to do with it: line, column and what it is.
+    /// Returns line, column and label of the second, related position, if there is one.
     pub fn also(&self) -> Option<(usize, usize, &str)> {
         let also = self.also.as_ref();
         also.map(|p| (p.line, p.column, p.label.as_str()))
     }
 
-    /// Line and column (in characters), both from 1; `None` for an error of the file as a whole.
+    /// Returns line and column (in characters), both counted from 1, or `None` if it is about the file as a whole.
     pub fn position(&self) -> Option<(usize, usize)> {
         self.place.as_ref().map(|p| (p.line, p.column))
     }
 
-    /// `file:line:column: message`, one line.
+    /// Returns one line in the form `file:line:column: message`.
     pub fn summary(&self) -> String {
         match self.position() {
             Some((line, column)) => format!("{}:{line}:{column}: {}", self.file, self.message),
@@ -239,11 +250,12 @@ impl Diagnostic {
         }
     }
 
-    /// Some lines: the message, the place, the line with a caret, the help.
+    /// Renders message, position, the line with a caret, and help on several lines. `color` adds ANSI escape sequences.
     pub fn rendered(&self, color: bool) -> String {
         let mut out = String::new();
+        // Writing to a `String` never fails.
         self.render(&mut out, color)
-            .expect("a String takes everything");
+            .expect("writing to a String can't fail");
         out
     }
 
@@ -331,7 +343,7 @@ impl Position {
 }
 
 impl fmt::Display for Diagnostic {
-    /// [`Diagnostic::rendered`] without colour.
+    /// Writes the same as [`Diagnostic::rendered`] without colour.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.render(f, false)
     }

@@ -1,5 +1,7 @@
-//! Changes of a file's text that touch nothing but what they change: a value's own bytes, or one entry that is added.
-//! Comments, order, alignment and line ends stay, because nothing is written anew.
+//! Edits the text of a configuration in place.
+//!
+//! An edit replaces the bytes of single values or inserts one entry. Comments, order, alignment and line ends stay as they
+//! are, because the document is never serialised. The parser's spans say which bytes to replace.
 
 use std::fmt;
 use std::ops::Range;
@@ -13,25 +15,25 @@ use super::units::quote;
 
 pub use super::replace::{InPlace, LockedFile, Replaced};
 
-/// Why a text can't be changed.
+/// Why a text can't be edited.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EditError {
-    /// The text isn't TOML; the parser's message.
+    /// The text isn't TOML. Holds the parser's message.
     Syntax(String),
-    /// There is no such service; what to do instead.
+    /// There is no such service. Holds its name and a suggestion.
     NoService(String, String),
-    /// The service (first) has no such version (second); what to do instead.
+    /// The service has no such version. Holds the names of the service and the version, and a suggestion.
     NoVersion(String, String, String),
-    /// The version (second) is the stable one of the service (first): it gets what the split leaves.
+    /// The version is the stable one, which gets what the split leaves. Holds the names of the service and the version.
     IsStable(String, String),
-    /// The service has no `stable`, or something in it is of a wrong type.
+    /// The service has no `stable`, or a key has the wrong type. Holds the name of the service.
     Malformed(String),
 }
 
 impl fmt::Display for EditError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Syntax(message) => write!(f, "the file is not TOML as it is now: {message}"),
+            Self::Syntax(message) => write!(f, "the file is not valid TOML: {message}"),
             Self::NoService(name, help) => write!(f, "no service {}: {help}", quote(name)),
             Self::NoVersion(service, name, help) => {
                 write!(
@@ -46,7 +48,7 @@ impl fmt::Display for EditError {
             ),
             Self::Malformed(service) => write!(
                 f,
-                "service `{service}` is not complete: `cutover check` says what is missing"
+                "service `{service}` is incomplete: run `cutover check` to see what is missing"
             ),
         }
     }
@@ -54,8 +56,9 @@ impl fmt::Display for EditError {
 
 impl std::error::Error for EditError {}
 
-/// Sets shares in the `split` of a service. A share of 0 % is written, not taken out. Whether all shares together are
-/// possible is for [`parse`](super::parse) to say.
+/// Sets shares in the `split` of a service and returns the new text.
+///
+/// A share of 0 % is written as such, not removed. The sum of the shares isn't checked: [`parse`](super::parse) the result.
 ///
 /// # Errors
 /// See [`EditError`].
@@ -67,33 +70,33 @@ pub fn shift<V: AsRef<str>>(
     let mut text = text.to_owned();
     for (version, share) in shares {
         let (version, share) = (version.as_ref(), share.to_string());
-        text = edited(&text, service, version, |place| place.share(&share))?;
+        text = edited(&text, service, version, |entry| entry.share(&share))?;
     }
     Ok(text)
 }
 
-/// Makes a version stable. If it has an entry in the split, the version that was stable takes the entry's place with
-/// 0 %.
+/// Makes a version stable and returns the new text. If the version has an entry in the split, that entry is changed to the
+/// previous stable version with 0 %.
 ///
 /// # Errors
 /// See [`EditError`].
 pub fn set_stable(text: &str, service: &str, version: &str) -> Result<String, EditError> {
-    edited(text, service, version, |place| place.promote())
+    edited(text, service, version, |entry| entry.promote())
 }
 
-/// One or more replacements of bytes.
+/// Byte ranges and the texts that replace them.
 type Changes = Vec<(Range<usize>, String)>;
 
 fn edited(
     text: &str,
     service: &str,
     version: &str,
-    change: impl Fn(&ServicePlace<'_>) -> Result<Changes, EditError>,
+    change: impl Fn(&ServiceEntry<'_>) -> Result<Changes, EditError>,
 ) -> Result<String, EditError> {
     let root = DeTable::parse(text).map_err(|e| EditError::Syntax(e.message().to_owned()))?;
-    let place = ServicePlace::find(text, root.get_ref(), service, version)?;
-    let mut changes = change(&place)?;
-    // From the end, so that the places before stay true.
+    let service = ServiceEntry::find(text, root.get_ref(), service, version)?;
+    let mut changes = change(&service)?;
+    // Apply from the end, so that the ranges before stay valid.
     changes.sort_by_key(|(span, _)| std::cmp::Reverse(span.start));
     let mut text = text.to_owned();
     for (span, new) in changes {
@@ -102,15 +105,15 @@ fn edited(
     Ok(text)
 }
 
-/// A service in the text and the version that is to be changed.
-struct ServicePlace<'t> {
+/// A service in the text, and the version to change.
+struct ServiceEntry<'t> {
     text: &'t str,
     name: &'t str,
     version: &'t str,
     table: Entries<'t>,
 }
 
-/// A table and whether it is written in braces, where entries follow each other by comma.
+/// A table, and whether it is an inline table, in which entries are separated by commas.
 #[derive(Clone, Copy)]
 struct Entries<'t> {
     table: &'t DeTable<'t>,
@@ -135,7 +138,7 @@ impl<'t> Entries<'t> {
     }
 }
 
-impl<'t> ServicePlace<'t> {
+impl<'t> ServiceEntry<'t> {
     fn find(
         text: &'t str,
         root: &'t DeTable<'t>,
@@ -170,7 +173,7 @@ impl<'t> ServicePlace<'t> {
         })
     }
 
-    /// The entry of the stable version, if there is one, and its name.
+    /// Returns the span of the value of `stable`, if it is written, and the name of the stable version.
     fn stable(&self) -> Result<(Option<Range<usize>>, &str), EditError> {
         if let Some((_, value)) = self.table.get("stable") {
             return match value.get_ref() {
@@ -189,7 +192,7 @@ impl<'t> ServicePlace<'t> {
         }
     }
 
-    /// Sets the share of the version.
+    /// Sets the share of the version: in its entry, in a new entry of `split`, or in a new `split` after `stable`.
     fn share(&self, share: &str) -> Result<Changes, EditError> {
         let (_, stable) = self.stable()?;
         if stable == self.version {
@@ -228,7 +231,7 @@ impl<'t> ServicePlace<'t> {
         }])
     }
 
-    /// Makes the version stable.
+    /// Makes the version stable, in exchange with the current one.
     fn promote(&self) -> Result<Changes, EditError> {
         let (stable, name) = self.stable()?;
         let Some(stable) = stable else {
@@ -245,7 +248,7 @@ impl<'t> ServicePlace<'t> {
         Ok(changes)
     }
 
-    /// An entry after the one with this key and value, in the same table and written as that one is (indented, dotted).
+    /// Inserts an entry after the one with this key and value, with the same indentation and dotted prefix.
     fn after(
         &self,
         inline: bool,
@@ -263,11 +266,11 @@ impl<'t> ServicePlace<'t> {
         self.line_after(value.end, &before[start..], entry)
     }
 
-    /// A new line after the line of `place`.
-    fn line_after(&self, place: usize, prefix: &str, entry: &str) -> (Range<usize>, String) {
-        let end = self.text[place..]
+    /// Inserts a line after the line of `offset`, with the line end that this one has.
+    fn line_after(&self, offset: usize, prefix: &str, entry: &str) -> (Range<usize>, String) {
+        let end = self.text[offset..]
             .find('\n')
-            .map_or(self.text.len(), |n| place + n);
+            .map_or(self.text.len(), |n| offset + n);
         let carriage = self.text[..end].ends_with('\r');
         let (at, newline) = if carriage {
             (end - 1, "\r\n")
@@ -286,7 +289,7 @@ fn names(entries: Entries<'_>) -> Vec<&str> {
         .collect()
 }
 
-/// A key as TOML wants it.
+/// Writes a TOML key, in quotes if it isn't a bare key.
 fn key(name: &str) -> String {
     let bare = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     if !name.is_empty() && name.bytes().all(bare) {
@@ -296,7 +299,8 @@ fn key(name: &str) -> String {
     }
 }
 
-/// A string as TOML wants it. Names of versions have nothing that needs an escape.
+/// Writes a basic TOML string. Names of versions contain no control characters, so only quotes and backslashes are
+/// escaped.
 fn string(name: &str) -> String {
     format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
 }

@@ -1,19 +1,21 @@
-//! Texts that are no TOML at all: an unresolved merge, another format, another proxy's configuration. The parser would
-//! say something about every line of them.
+//! Recognises texts that aren't meant to be TOML: unresolved merges, other formats and other proxies' configurations.
+//!
+//! The parser would report an error for each of their lines, so this check comes first and a hit is the only error.
 
+use super::diagnostic::BYTE_ORDER_MARK;
 use super::problems::{Problems, TextSpan};
 
-/// Lines that are looked at: enough to tell formats apart.
-const LINES: usize = 200;
+/// The number of lines that are inspected, which is enough to tell formats apart.
+const MAX_LINES: usize = 200;
 
 const EXAMPLE: &str = "the configuration is TOML. The smallest one:\nlisten = \":8080\"\n[service.shop]\nversions = { v1 = [\"10.0.1.10:8080\"] }";
 
-/// Says what the text is if it isn't meant to be a configuration of this proxy. Nothing else is worth saying then.
+/// Reports a text that isn't meant to be a configuration of this proxy; returns whether it did.
 pub(super) fn foreign(text: &str, out: &mut Problems) -> bool {
     if conflicts(text, out) {
         return true;
     }
-    let lines: Vec<(usize, &str)> = significant(text).take(LINES).collect();
+    let lines: Vec<(usize, &str)> = significant(text).take(MAX_LINES).collect();
     let Some((at, first)) = lines.first().copied() else {
         return only_comments(text, out);
     };
@@ -26,7 +28,7 @@ pub(super) fn foreign(text: &str, out: &mut Problems) -> bool {
     true
 }
 
-/// Says each conflict that a merge left behind.
+/// Reports every conflict that a merge left behind; returns whether there is one.
 fn conflicts(text: &str, out: &mut Problems) -> bool {
     let before = out.len();
     let mut begun: Option<TextSpan> = None;
@@ -54,7 +56,7 @@ fn conflict(begin: Option<TextSpan>, end: Option<TextSpan>, out: &mut Problems) 
     };
     let problem = out.error(at, "a merge conflict is not resolved");
     problem.label("left behind by a merge").help(
-        "keep one of the two sides, and take out the lines with `<<<<<<<`, `=======` and `>>>>>>>`",
+        "keep one of the two sides and remove the lines with `<<<<<<<`, `=======` and `>>>>>>>`",
     );
     if let (Some(_), Some(end)) = (begin, end) {
         problem.also(end, "the conflict ends here");
@@ -62,8 +64,9 @@ fn conflict(begin: Option<TextSpan>, end: Option<TextSpan>, out: &mut Problems) 
 }
 
 fn only_comments(text: &str, out: &mut Problems) -> bool {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     if text.trim().is_empty() {
-        return false; // Said by who reads the file.
+        return false; // `load` reports empty files.
     }
     out.error(0..0, "the file has only comments")
         .label("expected a listener and a service")
@@ -71,13 +74,16 @@ fn only_comments(text: &str, out: &mut Problems) -> bool {
     true
 }
 
-/// What the text is, with its article, and what to do.
+/// Recognises a format; returns its name with an article, and the help line.
+///
+/// The first significant line decides where it suffices. YAML and nginx look like TOML with slips (`key: value`,
+/// `key = value;`), so they also need more lines of their kind than there are lines of TOML.
 fn format(first: &str, all: &[(usize, &str)]) -> Option<(&'static str, String)> {
     let count = |kind: fn(&str) -> bool| all.iter().filter(|(_, line)| kind(line)).count();
     let any = |start: &str| all.iter().any(|(_, line)| line.starts_with(start));
     let example = || EXAMPLE.to_owned();
     if first.starts_with("-----BEGIN ") {
-        let help = "a certificate is named in the configuration: `[[listen.https.cert]]` with `cert` and `key`";
+        let help = "name the certificate in a configuration: `[[listen.https.cert]]` with `cert` and `key`";
         return Some(("a PEM file", help.to_owned()));
     }
     if is_json(first, all) {
@@ -87,7 +93,7 @@ fn format(first: &str, all: &[(usize, &str)]) -> Option<(&'static str, String)> 
         return Some(("HTML or XML", example()));
     }
     if first.starts_with("apiVersion:") || first.starts_with("kind:") {
-        let help = "the configuration stands in `data` of a ConfigMap; name the mounted file, not the manifest";
+        let help = "the configuration is in `data` of a ConfigMap: name the mounted file, not the manifest";
         return Some(("a Kubernetes manifest", help.to_owned()));
     }
     let toml = count(is_toml);
@@ -116,7 +122,7 @@ fn format(first: &str, all: &[(usize, &str)]) -> Option<(&'static str, String)> 
     None
 }
 
-/// No line of TOML begins with a brace.
+/// Whether the text is JSON. No line of TOML begins with a brace, but a `[` may begin a header or a list.
 fn is_json(first: &str, all: &[(usize, &str)]) -> bool {
     let inside = first.strip_prefix(['{', '[']);
     let next = inside.map(str::trim_start).filter(|rest| !rest.is_empty());
@@ -128,7 +134,7 @@ fn is_json(first: &str, all: &[(usize, &str)]) -> bool {
     }
 }
 
-/// A header, or a key with `=`.
+/// Whether the line is a table header or a key with `=`.
 fn is_toml(line: &str) -> bool {
     if line.starts_with('[') {
         return true;
@@ -137,7 +143,7 @@ fn is_toml(line: &str) -> bool {
     key.len() < line.len() && is_key(key)
 }
 
-/// A document's begin, an item, or a key with a colon.
+/// Whether the line is a document marker, a list item, or a key with a colon.
 fn is_yaml(line: &str) -> bool {
     let Some((key, rest)) = line.split_once(':') else {
         return line == "---" || line.starts_with("- ");
@@ -154,7 +160,7 @@ fn is_key(key: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '"' | '\'' | ' '))
 }
 
-/// A directive that ends in a semicolon, the begin of a block, or its end.
+/// Whether the line is a directive that ends in a semicolon, or begins or ends a block.
 fn is_block(line: &str) -> bool {
     !is_toml(line) && (line.ends_with([';', '{']) || line == "}")
 }
@@ -163,7 +169,7 @@ fn any_ends_with_semicolon(all: &[(usize, &str)]) -> bool {
     all.iter().any(|(_, line)| line.ends_with(';'))
 }
 
-/// Lines that aren't empty and no comments, trimmed, with their places.
+/// Returns the lines that are neither blank nor comments, trimmed, with their offsets.
 fn significant(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let trimmed = lines(text).map(|(at, line)| {
         let start = line.trim_start();
@@ -172,12 +178,11 @@ fn significant(text: &str) -> impl Iterator<Item = (usize, &str)> {
     trimmed.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// Every line without its end, with its place.
+/// Returns all lines without their line ends, with their offsets.
 fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    // A byte order mark stands before the first line, and is none of it.
-    let start = if text.starts_with('\u{feff}') { 3 } else { 0 };
-    let mut at = start;
-    text[start..].split('\n').map(move |line| {
+    let without_mark = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    let mut at = text.len() - without_mark.len();
+    without_mark.split('\n').map(move |line| {
         let begin = at;
         at += line.len() + 1;
         (begin, line.trim_end_matches('\r'))

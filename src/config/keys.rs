@@ -1,15 +1,14 @@
-//! What is said of a key that its table doesn't know: it is planned, it belongs into another table, another proxy calls
-//! something so, or it is a slip.
+//! Explains unknown keys: the key is planned, belongs in another table, is another proxy's word, or is misspelt.
 
 mod words;
 
 use super::units::quote;
 use words::FOREIGN;
 
-/// A dotted path of tables; `*` stands for a name that the user gives, and the file itself is the empty path.
+/// A dotted path of a table. `*` stands for a name chosen by the user; the empty path is the top of the file.
 type Position = &'static str;
 
-/// Keys of releases to come, by their table. What can be read is not in here.
+/// Keys planned for later releases, by table. A key that is supported must be removed here; a test checks that.
 const PLANNED: [(Position, &[&str]); 8] = [
     (
         "",
@@ -53,7 +52,8 @@ const PLANNED: [(Position, &[&str]); 8] = [
     ("service.*.match.when", &["not"]),
 ];
 
-/// Planned keys that take the place of a needed one: while they are written, its absence is no mistake.
+/// Planned keys that replace a required one, as table, planned key and required key. The absence of the required key
+/// isn't reported beside them.
 const REPLACES: [(Position, &str, &str); 4] = [
     ("service.*", "redirect", "versions"),
     ("service.*", "respond", "versions"),
@@ -98,16 +98,16 @@ pub(super) const SERVICE: [&str; 21] = [
     "labels",
 ];
 
-/// What is wrong with a key that isn't known.
+/// The explanation of an unknown key.
 pub(super) struct Unknown {
     pub(super) message: String,
     pub(super) label: &'static str,
     pub(super) help: String,
-    /// The key of the same table that was meant: that it is missing need not be said as well.
+    /// The key of the same table that was probably meant. If it is missing, that isn't reported as well.
     pub(super) meant: Option<&'static str>,
 }
 
-/// What is said of key `name` in the table at `path`, which knows the keys `known`.
+/// Explains the unknown key `name` in the table at `path`, whose keys are `known`.
 pub(super) fn unknown(path: &str, name: &str, known: &[&'static str]) -> Unknown {
     if is_planned(path, name) {
         return planned(path, name);
@@ -139,7 +139,8 @@ fn place(path: &str) -> String {
     }
 }
 
-/// Whether a later release knows this key, in this table or, for one of the file as a whole, in any.
+/// Returns whether the key is planned for this table. Planned top-level keys are recognised in every table, because they are
+/// easily written below a header.
 fn is_planned(path: &str, name: &str) -> bool {
     PLANNED.iter().any(|(position, names)| {
         names.contains(&name) && (position.is_empty() || fits(position, path))
@@ -163,9 +164,9 @@ fn planned(path: &str, name: &str) -> Unknown {
     }
 }
 
-/// Where a known key belongs that stands below the header of a table that doesn't have it.
+/// Says where a key belongs that is valid in a service or at the top of the file, but was written in another table.
 pub(super) fn misplaced(path: &str, name: &str) -> Option<String> {
-    const WHY: &str = "TOML counts every key to the table whose header stands above it";
+    const WHY: &str = "in TOML, a key belongs to the nearest table header above it";
     if SERVICE.contains(&name)
         && let Some(service) = service_of(path)
     {
@@ -178,7 +179,7 @@ pub(super) fn misplaced(path: &str, name: &str) -> Option<String> {
     })
 }
 
-/// The service of a table below one.
+/// Returns the path of the service if the table is nested in one.
 fn service_of(path: &str) -> Option<&str> {
     let parts = parts(path);
     let inside = parts.len() > 2 && parts[0] == "service";
@@ -191,7 +192,7 @@ fn fits(position: Position, path: &str) -> bool {
     position.len() == path.len() && position.iter().zip(&path).all(one)
 }
 
-/// The keys of a dotted path; names with a dot stand in quotes.
+/// Splits a dotted path into its keys. Names that contain a dot are quoted in the path.
 fn parts(path: &str) -> Vec<&str> {
     let mut quoted = false;
     let parts = path.split(|c| {
@@ -205,14 +206,14 @@ fn parts(path: &str) -> Vec<&str> {
 mod tests {
     use super::*;
 
-    /// Everything that is said of a service's file with these lines in it.
-    fn said(text: &str) -> Vec<String> {
-        let errors = crate::config::parse(text, "t.toml").err();
-        let errors = errors.unwrap_or_default();
-        errors.iter().map(ToString::to_string).collect()
+    /// Renders every error of a file.
+    fn errors(text: &str) -> Vec<String> {
+        let found = crate::config::parse(text, "t.toml").err();
+        let found = found.unwrap_or_default();
+        found.iter().map(ToString::to_string).collect()
     }
 
-    /// A file with `key` in the table at `position`.
+    /// A file with the additional key in the table at `position`.
     fn with(position: Position, key: &str) -> String {
         let top = match position {
             "" => format!("{key} = 1\n"),
@@ -239,22 +240,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_planned_cannot_be_read_and_says_so() {
-        assert_eq!(said(&with("none", "")), Vec::<String>::new());
+    fn planned_keys_are_refused_as_not_available_yet() {
+        assert_eq!(errors(&with("none", "")), Vec::<String>::new());
         for (position, keys) in PLANNED {
             for key in keys {
-                let said = said(&with(position, key));
-                // What can be read is no longer planned: take it out of the table.
-                assert_eq!(said.len(), 1, "{position} {key}: {said:?}");
-                assert!(said[0].contains("is not available yet"), "{}", said[0]);
+                let errors = errors(&with(position, key));
+                // A key that is supported by now must be removed from `PLANNED`.
+                assert_eq!(errors.len(), 1, "{position} {key}: {errors:?}");
+                assert!(errors[0].contains("is not available yet"), "{}", errors[0]);
             }
         }
     }
 
-    /// The keys of a table, as the message about one that is none of them names them.
+    /// The keys of a table, as the message about an unknown key lists them.
     fn known(text: &str) -> Vec<String> {
-        let said = said(text).concat();
-        let (_, list) = said.split_once("the keys here are ").expect("a list");
+        let errors = errors(text).concat();
+        let (_, list) = errors.split_once("the keys here are ").expect("a list");
         let list = list.lines().next().unwrap().split(", ");
         list.map(|key| key.trim_matches('`').to_owned()).collect()
     }

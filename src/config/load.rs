@@ -1,4 +1,4 @@
-//! A file to a [`Spec`], by the one path that `run`, `check` and every reload take.
+//! Loads a configuration file. `run`, `check` and every reload use this one function, so they accept the same files.
 
 use std::fmt;
 use std::fs::File;
@@ -7,28 +7,28 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::diagnostic::Diagnostic;
+use super::diagnostic::{BYTE_ORDER_MARK, Diagnostic};
 use super::locate::{PathStep, is_written, locate};
 use super::spec::Spec;
 
-/// No configuration is larger, in bytes; what is larger is another file.
+/// The maximum size of a configuration file in bytes. A larger one was probably named by mistake.
 const LARGEST: u64 = 16 << 20;
 
-/// What came of a file that is good.
+/// A configuration file that was read and is valid.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// What it says.
+    /// The validated configuration.
     pub spec: Arc<Spec>,
-    /// The text as read.
+    /// The text of the file.
     pub text: String,
-    /// xxh3 of the text, as 16 hex digits.
+    /// Hash of the text: see [`hash`].
     pub hash: String,
-    /// What is valid but probably not meant.
+    /// Settings that are valid but probably not intended, in text order.
     pub warnings: Vec<Diagnostic>,
 }
 
 impl Loaded {
-    /// An error at the key that `path` leads to, or as near to it as anything is written. `help` may be empty.
+    /// Creates an error at the key at `path`, or at its closest ancestor in the file. An empty `help` is left out.
     pub fn diagnostic(
         &self,
         file: &str,
@@ -46,23 +46,24 @@ impl Loaded {
         }
     }
 
-    /// Whether the file says something for the key that `path` leads to.
+    /// Returns whether the file sets the key at `path`.
     pub fn is_written(&self, path: &[PathStep]) -> bool {
         is_written(&self.text, path)
     }
 }
 
-/// Why a file can't be used: at least one error. `Display` is the full plain rendering.
+/// Why a file can't be used: one or more errors. `Display` writes all of them in full, without colour.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadFailure {
     errors: Vec<Diagnostic>,
     hash: Option<String>,
 }
 
-/// Reads, checks and lowers a file. It must be a regular file (or a link to one) that others may not write.
+/// Reads and validates a configuration file.
 ///
 /// # Errors
-/// It can't be read, or its text is not a valid configuration.
+/// Fails if the path doesn't lead to a regular file, the file can't be read, is world-writable or larger than 16 MiB, or
+/// its text isn't a valid configuration.
 pub fn load(path: impl AsRef<Path>) -> Result<Loaded, LoadFailure> {
     let path = path.as_ref();
     let name = path.display().to_string();
@@ -73,7 +74,7 @@ pub fn load(path: impl AsRef<Path>) -> Result<Loaded, LoadFailure> {
         hash: Some(hash.clone()),
     };
     let text = String::from_utf8(bytes).map_err(|error| failure(vec![not_utf8(&error, &name)]))?;
-    if text.trim().is_empty() {
+    if text.trim_start_matches(BYTE_ORDER_MARK).trim().is_empty() {
         return Err(failure(vec![empty(&text, &name)]));
     }
     let (spec, warnings) = super::parse_with_warnings(&text, &name).map_err(failure)?;
@@ -85,12 +86,13 @@ pub fn load(path: impl AsRef<Path>) -> Result<Loaded, LoadFailure> {
     })
 }
 
-/// xxh3 of a text, as 16 hex digits.
+/// Returns the 64-bit xxh3 hash of a text as 16 hex digits. It identifies a text in logs and the API, and isn't
+/// cryptographic.
 pub fn hash(text: &[u8]) -> String {
     format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text))
 }
 
-/// Opens once, so that what is checked is what is read.
+/// Reads the file and checks what was opened, so that it can't be exchanged in between.
 fn read(path: &Path, name: &str) -> Result<Vec<u8>, LoadFailure> {
     let refuse = |message: String, help: Option<String>| LoadFailure {
         errors: vec![Diagnostic::of_file(name, message, help)],
@@ -104,7 +106,7 @@ fn read(path: &Path, name: &str) -> Result<Vec<u8>, LoadFailure> {
         };
         refuse(format!("the file can't be read: {error}"), Some(help))
     };
-    // Looked at before it is opened: opening a pipe would wait for a writer.
+    // Before the file is opened, because opening a named pipe blocks until it has a writer.
     let about = std::fs::metadata(path).map_err(unreadable)?;
     if about.is_dir() {
         let help = in_directory(path).map(|file| format!("did you mean {file}?"));
@@ -117,7 +119,7 @@ fn read(path: &Path, name: &str) -> Result<Vec<u8>, LoadFailure> {
     let about = file.metadata().map_err(unreadable)?;
     if about.mode() & 0o002 != 0 {
         let message = format!(
-            "everybody may write to this file (mode {:04o}): who can change it commands the proxy",
+            "the file is world-writable (mode {:04o}): anyone who can edit it controls the proxy",
             about.mode() & 0o7777
         );
         return Err(refuse(message, Some(format!("chmod o-w {name}"))));
@@ -132,7 +134,7 @@ fn read(path: &Path, name: &str) -> Result<Vec<u8>, LoadFailure> {
     Ok(bytes)
 }
 
-/// What to do about a file that isn't there.
+/// Suggests what to do about a file that doesn't exist.
 fn missing(path: &Path) -> String {
     let parent = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -155,7 +157,8 @@ fn missing(path: &Path) -> String {
     }
 }
 
-/// The configuration in a directory that was named instead of it: the one of the usual name, or the only one.
+/// Guesses the configuration in a directory that was given instead of a file: the one with the default name, or the only
+/// one.
 fn in_directory(directory: &Path) -> Option<String> {
     const USUAL: &str = "cutover.toml";
     let found = configurations(directory);
@@ -164,7 +167,7 @@ fn in_directory(directory: &Path) -> Option<String> {
     Some(directory.join(name).display().to_string())
 }
 
-/// The names of files in TOML, at most ten.
+/// Returns the names of the `.toml` files in a directory: the first ten in alphabetical order.
 fn configurations(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -175,38 +178,38 @@ fn configurations(directory: &Path) -> Vec<String> {
 }
 
 fn not_utf8(error: &std::string::FromUtf8Error, name: &str) -> Diagnostic {
-    // A byte order mark of UTF-16, which some editors write.
+    // The byte order marks of UTF-16, which some editors on Windows write.
     if matches!(error.as_bytes(), [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) {
-        let help = "save the file as UTF-8, which TOML asks for".to_owned();
+        let help = "save the file as UTF-8, which TOML requires".to_owned();
         return Diagnostic::of_file(name, "the file is UTF-16".to_owned(), Some(help));
     }
     let at = error.utf8_error().valid_up_to();
     let text = String::from_utf8_lossy(error.as_bytes());
-    // What stands before the first bad byte is the same in the lossy text.
+    // Up to the first invalid byte, offsets in the lossy text are the same.
     let width = text[at..].chars().next().map_or(0, char::len_utf8);
     Diagnostic::at(&text, name, at..at + width, "the file is not UTF-8")
-        .labelled("this byte is in no character")
-        .helped("save the file as UTF-8, which TOML asks for")
+        .labelled("this byte is not part of a character")
+        .helped("save the file as UTF-8, which TOML requires")
 }
 
 fn empty(text: &str, name: &str) -> Diagnostic {
     Diagnostic::at(text, name, 0..0, "the file is empty")
         .labelled("expected a listener and a service")
-        .helped("a file that was cut off while it was written looks like this: write it anew")
+        .helped("an interrupted write can leave an empty file: write its content again")
 }
 
 impl LoadFailure {
-    /// Every error, in the order of the file; at least one.
+    /// Returns all errors in text order; at least one.
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.errors
     }
 
-    /// xxh3 of the refused text, as 16 hex digits, if it could be read.
+    /// Returns the [`hash`] of the refused text, or `None` if the file couldn't be read.
     pub fn hash(&self) -> Option<&str> {
         self.hash.as_deref()
     }
 
-    /// One line: the first error as `file:line:column: message`, and how many more there are.
+    /// Returns one line: the first error as `file:line:column: message`, and the number of further ones.
     pub fn summary(&self) -> String {
         let first = self.errors.first().map(Diagnostic::summary);
         let first = first.unwrap_or_default();
@@ -216,8 +219,8 @@ impl LoadFailure {
         }
     }
 
-    /// Every error with its line and a caret. With `color`, for [`anstream`], which takes the colour out again where
-    /// there is no terminal.
+    /// Renders all errors in full. `color` adds ANSI escape sequences; print such text with [`anstream`], which strips
+    /// them if the output is no terminal.
     pub fn rendered(&self, color: bool) -> String {
         let errors: Vec<String> = self.errors.iter().map(|e| e.rendered(color)).collect();
         errors.join("\n")

@@ -1,15 +1,18 @@
-//! Where the value of a key stands in a text that was read already.
+//! Finds the position of a key in a configuration that was parsed already.
+//!
+//! Checks that need more than the text, such as opening a certificate, run later. They use this to point at the key
+//! that named the file.
 
 use toml::de::{DeTable, DeValue};
 
 use super::problems::TextSpan;
 
-/// One step of the way to a value.
+/// One step of the path from the root of the document to a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathStep {
-    /// The key of a table.
+    /// A key of a table.
     Key(String),
-    /// The item of a list, from 0.
+    /// An index into a list, from 0.
     Item(usize),
 }
 
@@ -25,8 +28,8 @@ impl From<usize> for PathStep {
     }
 }
 
-/// The place of the value that `path` leads to, or of what it leads to as far as that goes: a value that has a default may
-/// not be written. `None`: not even its first key is there.
+/// Returns the span of the value at `path`, or of its closest ancestor that is in the text, because a value with a default
+/// may be absent. Returns `None` if even the first key is absent.
 pub(super) fn locate(text: &str, path: &[PathStep]) -> Option<TextSpan> {
     let (root, _) = DeTable::parse_recoverable(text);
     let (first, rest) = path.split_first()?;
@@ -50,9 +53,9 @@ pub(super) fn locate(text: &str, path: &[PathStep]) -> Option<TextSpan> {
     Some(value.span())
 }
 
-/// Whether the whole of `path` is written.
+/// Returns whether the value at `path` itself is in the text.
 pub(super) fn is_written(text: &str, path: &[PathStep]) -> bool {
-    // One step less leads elsewhere, unless the last one led nowhere.
+    // If the last step leads nowhere, `locate` returns the parent's span.
     match path.split_last() {
         None | Some((_, [])) => locate(text, path).is_some(),
         Some((_, parents)) => locate(text, path) != locate(text, parents),

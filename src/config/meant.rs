@@ -1,9 +1,10 @@
-//! What a quantity that can't be read was probably meant to be: `5 %` is `5%`, `30sec` is `30s`, `10m` of bytes is `10MiB`.
-//! A suggestion is always a text that can be read, and never the one that was typed.
+//! Guesses what a quantity that can't be parsed was meant to be: `5 %` is `5%`, `30sec` is `30s`, a size of `10m` is `10MiB`.
+//!
+//! Every suggestion is checked with the parser, so it is always valid and never equal to the input.
 
 use super::units;
 
-/// A share: `5`, `0.05`, `5,5%`, `5 %`, `.5%`, `5 percent`.
+/// Suggests a share for texts such as `5`, `0.05`, `5,5%`, `5 %`, `.5%` or `5 percent`.
 pub(super) fn share(typed: &str) -> Option<String> {
     let text = plain(typed);
     let number = ["%", "percent", "pct"]
@@ -21,7 +22,7 @@ pub(super) fn share(typed: &str) -> Option<String> {
     })
 }
 
-/// A number between 0 and 1, with a fraction, as a share: `0.05` is `5%`.
+/// Suggests a share for a ratio between 0 and 1, both excluded: `0.05` is `5%`.
 pub(super) fn of_one(typed: &str) -> Option<String> {
     let number: f64 = typed.parse().ok()?;
     if !(number > 0.0 && number < 1.0) {
@@ -35,13 +36,13 @@ pub(super) fn of_one(typed: &str) -> Option<String> {
     })
 }
 
-/// A duration: `30sec`, `5 minutes`, `1,5s`, `30S`.
+/// Suggests a duration for texts such as `30sec`, `5 minutes`, `1,5s` or `30S`.
 pub(super) fn duration(typed: &str) -> Option<String> {
     let text = plain(typed);
     let at = text.find(|c: char| c.is_alphabetic())?;
     let (number, unit) = text.split_at(at);
     let unit = match unit {
-        // A capital M is a month to some and a minute to others.
+        // `M` may mean minutes or months.
         _ if unit.starts_with('m') && typed.contains('M') => return None,
         "ms" | "msec" | "msecs" | "millis" | "millisecond" | "milliseconds" => "ms",
         "s" | "sec" | "secs" | "second" | "seconds" => "s",
@@ -55,7 +56,7 @@ pub(super) fn duration(typed: &str) -> Option<String> {
     })
 }
 
-/// A size: `64K`, `10m`, `64 KiB`, `64kib`, `10mb`.
+/// Suggests a size for texts such as `64K`, `10m`, `64 KiB`, `64kib` or `10mb`. A bare `k`, `m` or `g` is binary, as in nginx.
 pub(super) fn size(typed: &str) -> Option<String> {
     let text = plain(typed);
     let at = text.find(|c: char| c.is_alphabetic())?;
@@ -73,14 +74,14 @@ pub(super) fn size(typed: &str) -> Option<String> {
     readable(typed, format!("{number}{unit}"), |t| units::size(t).is_ok())
 }
 
-/// In small letters, without spaces and a plus sign before it.
+/// Converts to lower case and removes whitespace and a leading plus sign.
 fn plain(typed: &str) -> String {
     let text: String = typed.split_whitespace().collect();
     let text = text.to_ascii_lowercase();
     text.strip_prefix('+').unwrap_or(&text).to_owned()
 }
 
-/// A number with a decimal point where a comma was typed, and with digits on both sides of it.
+/// Normalises a decimal number: a comma becomes a point, and digits are added or the point removed where a side is empty.
 fn decimal(number: &str) -> Option<String> {
     let number = number.replacen(',', ".", 1);
     let (whole, fraction) = number.split_once('.').unwrap_or((&number, ""));

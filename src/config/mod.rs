@@ -1,8 +1,9 @@
-//! Text to a valid [`Spec`], or every diagnostic at once.
+//! Turns the text of a configuration into a valid [`Spec`], or reports every error in it at once.
 //!
-//! The life of a text: `syntax` (TOML, with all its errors) → `raw` (a walk that knows where each value
-//! stands and which keys are known) → `lower` (raw to spec) → [`Spec`]. [`load`](load()) does it for a file; [`edit`]
-//! changes a file's text without touching what it need not touch.
+//! A text passes through three stages. `syntax` parses TOML and recovers from its errors; `raw` walks the parsed document,
+//! keeping the span of each value and the keys that each table accepts; `lower` checks the values and builds the [`Spec`].
+//! All of them report to one collector, and a spec is returned only if it holds no error. [`load`](load()) does this for a
+//! file, and [`edit`] changes a file's text without disturbing comments or layout.
 
 mod defaults;
 pub(crate) mod diagnostic;
@@ -34,18 +35,18 @@ use toml::de::DeTable;
 
 use problems::Problems;
 
-/// Reads a configuration. `file_name` is only for messages.
+/// Parses and validates a configuration. `file_name` is used in diagnostics only; no file is read.
 ///
 /// # Errors
-/// Every error of the text, in the order of the text.
+/// Returns every error in the text, in text order.
 pub fn parse(text: &str, file_name: &str) -> Result<Spec, Vec<Diagnostic>> {
     parse_with_warnings(text, file_name).map(|(spec, _)| spec)
 }
 
-/// Like [`parse`], with what is valid but probably not meant.
+/// Like [`parse`], but also returns warnings: settings that are valid but probably not intended.
 ///
 /// # Errors
-/// Every error of the text, in the order of the text.
+/// Returns every error in the text, in text order. Warnings are dropped then.
 pub fn parse_with_warnings(
     text: &str,
     file_name: &str,
@@ -57,7 +58,7 @@ pub fn parse_with_warnings(
     }
     let readable = syntax::repair(text, &mut problems);
     let (mut root, _) = DeTable::parse_recoverable(&readable);
-    root.get_mut().remove(syntax::NOWHERE);
+    root.get_mut().remove(syntax::PLACEHOLDER);
     let spec = lower::lower(&readable, root.get_ref(), &mut problems);
     let (errors, warnings) = problems.finish(text, file_name);
     if errors.is_empty() {

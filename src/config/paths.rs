@@ -1,6 +1,7 @@
-//! Where things lie: the configuration file, the state directory, the control socket.
+//! Default paths: the configuration file, the state directory and the sockets in it.
 //!
-//! `run` binds the control socket and every other command looks for it, so both ask here.
+//! `run` binds the control socket and every other command connects to it. Both compute its path here, from the path of the
+//! configuration file, so that several proxies on one machine don't collide.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Where a configuration is looked for when none is named, in this order.
+/// Configuration files that are tried, in this order, if none is given.
 pub(crate) const DEFAULT_CONFIGS: [&str; 2] = ["./cutover.toml", "/etc/cutover/cutover.toml"];
 
-/// The first of [`DEFAULT_CONFIGS`] that exists.
+/// Returns the first of [`DEFAULT_CONFIGS`] that exists.
 pub(crate) fn default_config() -> Option<PathBuf> {
     DEFAULT_CONFIGS
         .iter()
@@ -23,8 +24,8 @@ pub(crate) fn default_config() -> Option<PathBuf> {
 /// The state directory of the packaged service (`StateDirectory=cutover` of its unit).
 pub(crate) const PACKAGED_STATE_DIR: &str = "/var/lib/cutover";
 
-/// Where the state directory of a running proxy may be, the likeliest first: where `run` would put it as this user, then, unless
-/// it is configured, that of the packaged service, which runs as another user.
+/// Returns the directories in which a running proxy may keep its state, the most likely first: the one that `run` would use
+/// as this user and, unless one is configured, that of the packaged service, which runs as another user.
 pub(crate) fn state_dirs(configured: Option<&Path>) -> Vec<PathBuf> {
     state_dirs_by(configured, |name| env::var_os(name))
 }
@@ -41,8 +42,10 @@ fn state_dirs_by(
     dirs
 }
 
-/// The state directory: as configured, else `$STATE_DIRECTORY` (systemd), else `$XDG_STATE_HOME/cutover`,
-/// else `~/.local/state/cutover`, else `/var/lib/cutover`. It need not exist.
+/// Returns the state directory: the configured one, else `$STATE_DIRECTORY` (set by systemd), else
+/// `$XDG_STATE_HOME/cutover`, else `~/.local/state/cutover`, else `/var/lib/cutover`. It need not exist.
+///
+/// Relative paths in the variables are ignored, as the XDG Base Directory Specification asks for.
 pub(crate) fn state_dir(configured: Option<&Path>) -> PathBuf {
     state_dir_by(configured, |name| env::var_os(name))
 }
@@ -56,6 +59,7 @@ fn state_dir_by(configured: Option<&Path>, var: impl Fn(&str) -> Option<OsString
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
     };
+    // systemd sets a colon-separated list if the unit names several directories.
     if let Some(list) = var("STATE_DIRECTORY")
         && let Some(first) = env::split_paths(&list).find(|path| path.is_absolute())
     {
@@ -70,22 +74,23 @@ fn state_dir_by(configured: Option<&Path>, var: impl Fn(&str) -> Option<OsString
     }
 }
 
-/// The control socket of the proxy that runs by this file: `STATE_DIR/control-<16 hex digits>.sock`.
+/// Returns the control socket of the proxy that runs with this configuration file:
+/// `STATE_DIR/control-<16 hex digits>.sock`.
 ///
-/// The name is a hash of the file's path with its directory made canonical. The last part stays as typed: where it is a
-/// symlink that is swapped (a Kubernetes ConfigMap), it goes on naming the same configuration.
+/// The digits are a hash of the file's path with its directory canonicalised. The file name itself isn't resolved: if it is a
+/// symlink that is replaced (as in a Kubernetes ConfigMap), the socket must keep its name.
 ///
 /// # Errors
-/// The directory of the file does not exist or can't be read.
+/// Fails if the path has no file name, or its directory doesn't exist or can't be read.
 pub(crate) fn control_socket(state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
     socket("control", state_dir, config)
 }
 
-/// Where the proxy that runs by this file hands over its sockets: `STATE_DIR/handover-<16 hex digits>.sock`, beside the
-/// control socket and named in the same way.
+/// Returns the socket on which the proxy that runs with this configuration file hands over its listeners to a successor:
+/// `STATE_DIR/handover-<16 hex digits>.sock`, with the same digits as the control socket.
 ///
 /// # Errors
-/// As [`control_socket`].
+/// Same as for [`control_socket`].
 pub(crate) fn handover_socket(state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
     socket("handover", state_dir, config)
 }

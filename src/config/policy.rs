@@ -1,59 +1,67 @@
-//! What a service does so that nobody's request is lost: checks, ejection, limits, retries, sessions, drain.
+//! Resilience policies of a service: health checks, outlier detection, limits, retries, drain and sticky sessions.
+//!
+//! Like [`spec`](super::spec), these types hold validated values only. Each table can be written under `[defaults]` and
+//! overridden key by key under `[service.NAME]`; the defaults given here apply where neither sets a key. Shares that
+//! need no finer steps are stored in thousandths (`50%` is 500).
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Everything of `[defaults.X]` and `[service.NAME.X]` that protects requests.
+/// All resilience policies of a service.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Policies {
-    /// Active checks; `None`: endpoints are taken to be well.
+    /// Active health checks. Default `None`: endpoints count as healthy.
     pub health: Option<HealthPolicy>,
-    /// Passive removal.
+    /// Outlier detection (passive health checks).
     pub outlier: Outlier,
-    /// Ceilings of each version.
+    /// Limits towards the endpoints of each version (circuit breakers).
     pub limits: Limits,
-    /// Another try.
+    /// Retries of failed requests.
     pub retry: Retry,
-    /// How long the old may take to finish.
+    /// Grace periods of what is removed.
     pub drain: DrainPolicy,
-    /// Sessions that stay.
+    /// Sticky sessions. Default `None`: off.
     pub sticky: Option<Sticky>,
-    /// A failed idempotent canary request gets one try on stable.
+    /// Whether stable answers an idempotent request that a canary failed. Default `false`.
     pub shield: bool,
-    /// Index into the versions: takes over when everything that has a share is down.
+    /// The version that gets the traffic when every version with a share is down, as an index into
+    /// [`ServiceSpec::versions`](super::spec::ServiceSpec::versions). Default `None`.
     pub fallback: Option<usize>,
-    /// Sessions begun on a version may finish there for so long after the split moved away.
+    /// How long sessions that began on a version may continue there after the split has moved away, at least 1 s. Default
+    /// `None`: sessions follow the split.
     pub finish_sessions: Option<Duration>,
 }
 
-/// `[service.NAME.health]`, or `check = "/ready"` for the probe alone.
+/// Active health checks: `[service.NAME.health]`, or `check = "/ready"` for the probe alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthPolicy {
-    /// What is asked.
+    /// The check itself.
     pub probe: Probe,
-    /// From one check to the next, of each endpoint; each is moved by up to a tenth at random. Default 2s.
+    /// Time between two checks of an endpoint, with up to 10 % of random jitter; at least 10 ms. Default 2 s.
     pub interval: Duration,
-    /// Longest wait for an answer. Default 1s.
+    /// Time allowed for the response, at least 1 ms. Default 1 s.
     pub timeout: Duration,
-    /// Passes in a row after which an endpoint that was down is up. Default 2. A new one is up after its first.
+    /// Number of consecutive passes that bring an endpoint back up, 1 to 1000. Default 2. A new endpoint is up after its
+    /// first pass.
     pub rise: u32,
-    /// Failures in a row after which an endpoint that was up is down. Default 3.
+    /// Number of consecutive failures that take an endpoint down, 1 to 1000. Default 3.
     pub fall: u32,
 }
 
-/// What a check asks.
+/// What a health check does, and when it passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// `/path`: GET; 200 to 399 passes.
+    /// `/path`: a GET passes with a status from 200 to 399.
     Http(String),
-    /// `tcp`: a connection opens.
+    /// `tcp`: passes once a connection is open.
     Tcp,
-    /// `grpc` or `grpc:SERVICE`: `grpc.health.v1.Health/Check` answers SERVING.
+    /// `grpc` or `grpc:SERVICE`: passes if `grpc.health.v1.Health/Check` answers `SERVING`. The string is the service's name,
+    /// empty for the server as a whole (gRPC Health Checking Protocol).
     Grpc(String),
 }
 
 impl HealthPolicy {
-    /// With defaults for all but the probe.
+    /// Creates a policy with this probe and defaults for everything else.
     pub fn new(probe: Probe) -> Self {
         Self {
             probe,
@@ -65,25 +73,30 @@ impl HealthPolicy {
     }
 }
 
-/// `[service.NAME.outlier]`
+/// Outlier detection, which ejects endpoints that fail live traffic: `[service.NAME.outlier]`.
+///
+/// The defaults are Envoy's, except for `consecutive_gateway` (5, and not enforced, in Envoy) and `max_ejected` (10 %).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outlier {
-    /// So many 5xx in a row eject; 0 = never. Default 5.
+    /// Number of consecutive 5xx responses that eject an endpoint, 0 to 1,000,000; 0 = never. Default 5.
     pub consecutive_5xx: u32,
-    /// So many failures of the gateway kind (connect, reset, timeout, 502, 503, 504) in a row eject; 0 = never. Default 3.
+    /// Number of consecutive gateway failures (connect, reset, timeout, 502, 503, 504) that eject an endpoint, 0 to
+    /// 1,000,000; 0 = never. Default 3.
     pub consecutive_gateway: u32,
-    /// An endpoint whose success rate is so many standard deviations below the pool's mean is ejected; 0 = never. Default 1.9
-    /// (Envoy's). Judged with at least 5 endpoints and 100 requests each in an interval.
+    /// Number of standard deviations below the pool's mean success rate at which an endpoint is ejected, 0 to 100; 0 =
+    /// never. Default 1.9. Evaluated over endpoints with at least 100 requests in an interval, if there are 5 of them.
     pub success_rate_stdev: f64,
-    /// How often success rates are judged. Default 10s.
+    /// Time between two evaluations of the success rates, at least 1 ms. Default 10 s.
     pub interval: Duration,
-    /// First ejection; the n-th in a row is n times as long. Default 30s.
+    /// Duration of the first ejection, at least 1 ms; the n-th in a row lasts n times as long. Default 30 s.
     pub eject: Duration,
-    /// Longest ejection. Default 5m.
+    /// Maximum duration of an ejection, at least `eject`. Default 5 min.
     pub eject_max: Duration,
-    /// Most of a pool that may be ejected, in thousandths; always at least one endpoint stays. Default 500 (50 %).
+    /// Maximum part of a pool that may be ejected at a time, in thousandths, 0 to 1000; 0 = none. Otherwise at least one
+    /// endpoint may be ejected, and never the last one. Default 500 (50 %).
     pub max_ejected: u32,
-    /// Below this many thousandths of usable endpoints all are used. Default 500 (50 %); 0 = never.
+    /// Panic threshold: with a smaller part of usable endpoints, in thousandths, all endpoints of the pool are used. 0 to
+    /// 1000; 0 = never. Default 500 (50 %).
     pub panic: u32,
 }
 
@@ -102,18 +115,21 @@ impl Default for Outlier {
     }
 }
 
-/// `[service.NAME.limits]`: of each version, all workers together. 0 = no ceiling.
+/// Limits towards the endpoints of a version (circuit breakers), shared by all workers: `[service.NAME.limits]`.
+///
+/// Each ranges from 0 to 100,000,000, where 0 means no limit. The defaults are those of Envoy's circuit breakers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Open connections to its endpoints. Default 1024.
+    /// Maximum number of open connections. Default 1024.
     pub connections: u32,
-    /// Requests that wait for a connection. Default 1024.
+    /// Maximum number of requests that wait for a connection, or for a stream on one. Default 1024.
     pub pending: u32,
-    /// Requests in flight. Default 1024.
+    /// Maximum number of requests in flight. Default 1024.
     pub requests: u32,
-    /// Retries of answers in flight (what never got an answer is bound by the budget alone). Default 3.
+    /// Maximum number of retries in flight that follow a failed response. Retries of requests that got no response are
+    /// limited by [`Retry::budget`] alone, so that they can leave a dead endpoint at once. Default 3.
     pub retries: u32,
-    /// Requests that one connection carries. Default 0.
+    /// Number of requests after which a connection is closed. Default 0.
     pub requests_per_connection: u32,
 }
 
@@ -129,20 +145,24 @@ impl Default for Limits {
     }
 }
 
-/// `[service.NAME.retry]`
+/// Retries of failed requests: `[service.NAME.retry]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retry {
-    /// Tries in all, the first included, 1 to 10. Default 2.
+    /// Maximum number of attempts, including the first, 1 to 10. Default 2.
     pub tries: u32,
-    /// What is tried again. Default connect, reset, 502, 503, 504.
+    /// Failures that are retried. Default connect, reset, 502, 503 and 504.
     pub on: RetryOn,
-    /// `methods = "idempotent"` (default) or `"all"`. A request that was provably never sent is always tried again.
+    /// Whether requests with methods that aren't idempotent (RFC 9110 section 9.2.2) are retried too: `methods = "all"`.
+    /// Default `false`. A request that provably never reached an endpoint is retried whatever its method.
     pub all_methods: bool,
-    /// Retries may be so many thousandths of the service's requests. Default 200 (20 %).
+    /// Retry budget: retries as a part of the service's requests, in thousandths, 0 to 1000; 0 = no retries. Default 200
+    /// (20 %), as in Finagle and Envoy.
     pub budget: u32,
-    /// Longest wait for the head of one try's answer; `None`: only `timeouts.first_byte`.
+    /// Time allowed for the response head of one attempt, at least 1 ms. Default `None`: only
+    /// [`Timeouts::first_byte`](super::spec::Timeouts::first_byte) applies.
     pub per_try: Option<Duration>,
-    /// Bytes of a request's body that are kept for another try. Default 64 KiB.
+    /// Maximum size in bytes of a request body that is buffered for a retry, at most 16 MiB. Default 64 KiB. A request
+    /// with a longer body isn't retried.
     pub body_bytes: usize,
 }
 
@@ -164,25 +184,25 @@ impl Default for Retry {
     }
 }
 
-/// What is tried again.
+/// Failures that are retried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryOn {
-    /// `connect`: no connection.
+    /// `connect`: no connection could be opened.
     pub connect: bool,
-    /// `reset`: it broke before its answer.
+    /// `reset`: the connection was closed or reset before the response.
     pub reset: bool,
-    /// `timeout`: no answer within first_byte or per_try. (504 in the list says the same.)
+    /// `timeout`: no response head within `timeouts.first_byte` or `per_try`. A 504 in `statuses` has the same effect.
     pub timeout: bool,
-    /// Answers with these statuses.
+    /// Response statuses, 500 to 599, in ascending order.
     pub statuses: Vec<u16>,
 }
 
-/// `[service.NAME.drain]`
+/// Grace periods for what still runs on an endpoint, version or listener that is removed: `[service.NAME.drain]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DrainPolicy {
-    /// Requests in flight on an endpoint that goes away get so long. Default 30s.
+    /// Grace period for requests in flight. Default 30 s.
     pub requests: Duration,
-    /// Streams and tunnels get so long. Default 5m.
+    /// Grace period for streams and tunnels. Default 5 min.
     pub streams: Duration,
 }
 
@@ -195,23 +215,23 @@ impl Default for DrainPolicy {
     }
 }
 
-/// `[service.NAME.sticky]`
+/// Sticky sessions, kept in a sealed cookie: `[service.NAME.sticky]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sticky {
-    /// The cookie's name. Default `cutover`.
+    /// Name of the cookie. Default `cutover`.
     pub cookie: String,
-    /// `to = "endpoint"` (default) rather than `"version"`.
+    /// Whether a session stays on its endpoint (`to = "endpoint"`, the default) or only on its version.
     pub to_endpoint: bool,
-    /// A session that was not seen for so long is forgotten. Default 30m.
+    /// Time without a request after which a session expires, at least 1 s. Default 30 min.
     pub idle: Duration,
-    /// The longest life of a session. Default 8h.
+    /// Maximum lifetime of a session, used or not; at least `idle`. Default 8 h.
     pub max_life: Duration,
-    /// File with the key, at least 32 bytes; `None`: one kept in the state directory.
+    /// File with the key that seals the cookie, 32 to 4096 bytes. Default `None`: a key kept in the state directory.
     pub key_file: Option<PathBuf>,
 }
 
 impl Sticky {
-    /// With defaults for all but what a session stays on.
+    /// Creates a policy with defaults for everything but what a session stays on.
     pub fn new(to_endpoint: bool) -> Self {
         Self {
             cookie: "cutover".to_owned(),

@@ -1,14 +1,17 @@
-//! What is wrong, collected while reading: one run finds everything.
+//! Collects errors and warnings while a configuration is read, so that one run reports all of them.
+//!
+//! A [`Problem`] refers to byte offsets. [`Problems::finish`] sorts them, drops those that merely follow from others, and
+//! turns the rest into [`Diagnostic`]s with lines and columns.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Lines, Severity};
 
-/// Bytes of the text.
+/// A range of byte offsets in the text.
 pub(super) type TextSpan = Range<usize>;
 
-/// Something wrong, before lines are counted.
+/// An error or warning at a byte range of the text.
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
     pub(super) severity: Severity,
@@ -17,51 +20,51 @@ pub(super) struct Problem {
     pub(super) label: String,
     pub(super) also: Option<(TextSpan, String)>,
     pub(super) help: Option<String>,
-    /// It is something missing: not to be trusted where the text around it couldn't be read.
+    /// Whether something is missing. Unreliable if parts of the text couldn't be parsed: it may be in one of them.
     absence: bool,
-    /// The table and the key that is missing in it.
+    /// The path of the table and the key that is missing in it.
     missing: Option<(String, &'static str)>,
 }
 
 impl Problem {
-    /// What stands beside the caret: mostly what was expected.
+    /// Sets the label beside the caret, which usually says what was expected.
     pub(super) fn label(&mut self, label: impl Into<String>) -> &mut Self {
         self.label = label.into();
         self
     }
 
-    /// What to do.
+    /// Sets the help line, which says what to do.
     pub(super) fn help(&mut self, help: impl Into<String>) -> &mut Self {
         self.help = Some(help.into());
         self
     }
 
-    /// A second place that has to do with it.
+    /// Adds a second, related position.
     pub(super) fn also(&mut self, span: TextSpan, label: impl Into<String>) -> &mut Self {
         self.also = Some((span, label.into()));
         self
     }
 
-    /// Marks it as the absence of this key in the table at `path`.
+    /// Marks the problem as the absence of this key in the table at `path`.
     pub(super) fn missing(&mut self, path: &str, key: &'static str) -> &mut Self {
         self.missing = Some((path.to_owned(), key));
         self.absence()
     }
 
-    /// Marks it as something missing, or something that only what is missing may have caused.
+    /// Marks the problem as an absence, or as a possible consequence of one.
     pub(super) fn absence(&mut self) -> &mut Self {
         self.absence = true;
         self
     }
 }
 
-/// Everything that is wrong with a text.
+/// All problems that were found in a text.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     list: Vec<Problem>,
-    /// Where the text isn't TOML: what is said of these bytes besides is noise.
+    /// Spans that aren't valid TOML. Further problems in them are noise.
     broken: Vec<TextSpan>,
-    /// Keys that are missing only because of something else that is said.
+    /// Keys whose absence follows from another problem: the path of the table and the key.
     forgotten: Vec<(String, &'static str)>,
 }
 
@@ -87,15 +90,16 @@ impl Problems {
             absence: false,
             missing: None,
         });
+        // The element was pushed by the statement before.
         self.list.last_mut().expect("just pushed")
     }
 
-    /// From now on, problems inside `span` and absences anywhere are not worth saying.
+    /// Marks a span as invalid TOML. [`Problems::forget_consequences`] then drops problems in it and absences anywhere.
     pub(super) fn broken(&mut self, span: TextSpan) {
         self.broken.push(span);
     }
 
-    /// Errors and warnings in the order of the text.
+    /// Returns errors and warnings separately, each in text order.
     pub(super) fn finish(self, text: &str, file: &str) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
         let file: Arc<str> = file.into();
         let (mut list, forgotten) = (self.list, self.forgotten);
@@ -111,7 +115,7 @@ impl Problems {
             .partition(|d| d.severity() == Severity::Error)
     }
 
-    /// Drops what only follows from the broken places; `from` is the first problem that may.
+    /// Drops problems that may only follow from invalid TOML. Those before index `from`, the syntax errors themselves, stay.
     pub(super) fn forget_consequences(&mut self, from: usize) {
         if self.broken.is_empty() {
             return;
@@ -128,13 +132,13 @@ impl Problems {
         });
     }
 
-    /// That this key is missing, said before or after this, is not worth saying: it is there under another name, or in
-    /// another table, and something is said about that.
+    /// Suppresses the report, earlier or later, that this key is missing: it was found under a wrong name or in another
+    /// table, which is reported instead.
     pub(super) fn forget_missing(&mut self, path: &str, key: &'static str) {
         self.forgotten.push((path.to_owned(), key));
     }
 
-    /// How many there are so far.
+    /// Returns the number of problems so far.
     pub(super) fn len(&self) -> usize {
         self.list.len()
     }

@@ -1,5 +1,7 @@
-//! A walk over the text as typed: every value knows its place and its dotted path; a table remembers which keys it was
-//! asked for, so that what nobody asked for is found, and what is suggested exists.
+//! Typed access to the parsed TOML document, with the span and the dotted path of every value.
+//!
+//! A [`RawTable`] records which keys were requested. [`RawTable::finish`] reports all others as unknown, so the keys that a
+//! table accepts, and that its suggestions name, are exactly those that the code reads.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,26 +13,26 @@ use super::keys;
 use super::problems::{Problem, Problems, TextSpan};
 use super::units::quote;
 
-/// A table being read. End it with [`RawTable::finish`].
+/// A table whose keys are being read. Call [`RawTable::finish`] at the end to report unknown keys.
 pub(super) struct RawTable<'t> {
     source: &'t str,
-    /// Dotted, as a person would write it; empty for the file itself.
+    /// Dotted path, as in a table header; empty for the file itself.
     pub(super) path: String,
-    /// Where it is named.
+    /// Span of the key or header that names the table.
     pub(super) at: TextSpan,
     entries: &'t DeTable<'t>,
     known: Vec<&'static str>,
 }
 
-/// A key's value.
+/// The value of a key, or an item of a list.
 #[derive(Clone)]
 pub(super) struct RawValue<'t> {
     source: &'t str,
     /// Dotted path of the key.
     pub(super) path: String,
-    /// Where the key is.
+    /// Span of the key; for an item of a list, of the item.
     pub(super) key: TextSpan,
-    /// Where the value is.
+    /// Span of the value.
     pub(super) span: TextSpan,
     pub(super) node: &'t DeValue<'t>,
 }
@@ -39,14 +41,14 @@ pub(super) struct RawValue<'t> {
 #[derive(Clone, Debug)]
 pub(super) struct RawString<'t> {
     pub(super) value: &'t str,
-    /// With its quotes.
+    /// Span of the string, including its quotes.
     pub(super) span: TextSpan,
-    /// Typed without escapes, so that bytes of `value` are bytes of the source.
+    /// Whether the string is written without escapes and on one line, so that offsets in `value` map to the source.
     plain: bool,
 }
 
 impl<'t> RawTable<'t> {
-    /// The file itself.
+    /// Creates the table for the top of the file.
     pub(super) fn root(source: &'t str, entries: &'t DeTable<'t>) -> Self {
         Self {
             source,
@@ -57,7 +59,7 @@ impl<'t> RawTable<'t> {
         }
     }
 
-    /// The value of a key, if it is there. From now on the key is known.
+    /// Returns the value of a key, if present, and records the key as known.
     pub(super) fn take(&mut self, key: &'static str) -> Option<RawValue<'t>> {
         self.known.push(key);
         let entries: &'t DeTable<'t> = self.entries;
@@ -65,7 +67,7 @@ impl<'t> RawTable<'t> {
         Some(RawValue::of(self.source, &self.path, name, value))
     }
 
-    /// Like [`RawTable::take`]; that it isn't there is an error with this help.
+    /// Like [`RawTable::take`], but reports an absent key as an error with this help.
     pub(super) fn need(
         &mut self,
         key: &'static str,
@@ -82,7 +84,8 @@ impl<'t> RawTable<'t> {
         value
     }
 
-    /// All keys, where they are names that the user gives. They need no [`RawTable::finish`].
+    /// Returns all keys and values of a table whose keys are names chosen by the user. Such a table needs no
+    /// [`RawTable::finish`].
     pub(super) fn named(&self) -> impl Iterator<Item = (&'t str, RawValue<'t>)> + use<'t> {
         let (entries, source, path): (&'t DeTable<'t>, _, _) =
             (self.entries, self.source, self.path.clone());
@@ -92,7 +95,7 @@ impl<'t> RawTable<'t> {
         })
     }
 
-    /// Says which keys are unknown. What comes back are the keys that were probably meant by them.
+    /// Reports unknown keys and returns the known keys that were probably meant by them.
     pub(super) fn finish(self, out: &mut Problems) -> Vec<&'static str> {
         let mut meant = Vec::new();
         for (name, value) in self.named() {
@@ -111,13 +114,13 @@ impl<'t> RawTable<'t> {
         meant
     }
 
-    /// Whether the key is there. Asking doesn't make it known.
+    /// Returns whether the key is present, without recording it as known.
     pub(super) fn has(&self, key: &str) -> bool {
         self.entries.contains_key(key)
     }
 }
 
-/// A dotted path, with quotes where TOML needs them.
+/// Appends a key to a dotted path, in quotes where TOML requires them.
 fn join(path: &str, name: &str) -> String {
     let bare = !name.is_empty()
         && name
@@ -135,17 +138,19 @@ fn join(path: &str, name: &str) -> String {
     }
 }
 
-/// The known word that is near to what was typed.
+/// Returns the known word that is most similar to the input, if one is similar enough: at most one edit (insertion,
+/// deletion, substitution, transposition) for every three characters.
 pub(super) fn nearest<'k>(typed: &str, known: &[&'k str]) -> Option<&'k str> {
     let near = known
         .iter()
         .map(|k| (strsim::damerau_levenshtein(typed, k), *k))
         .filter(|(distance, k)| distance * 3 <= k.len().max(typed.len()))
         .min();
+    // A long input is no misspelt word, and quoting a suggestion for it would be noise.
     near.filter(|_| typed.len() <= 80).map(|(_, name)| name)
 }
 
-/// "did you mean …?" when something is near, else all there are.
+/// Returns "did you mean …?" if a known word is similar, else `all` followed by the known words.
 pub(super) fn suggest(typed: &str, known: &[&str], all: &str) -> String {
     match nearest(typed, known) {
         Some(name) => format!("did you mean `{name}`?"),
@@ -155,7 +160,7 @@ pub(super) fn suggest(typed: &str, known: &[&str], all: &str) -> String {
 }
 
 impl<'t> RawValue<'t> {
-    /// What stands beside `key` in the table at `path`.
+    /// Creates the value of `key` in the table at `path`.
     fn of(
         source: &'t str,
         path: &str,
@@ -171,7 +176,7 @@ impl<'t> RawValue<'t> {
         }
     }
 
-    /// What it is, for "found …".
+    /// Names the type, for "found …".
     fn found(&self) -> &'static str {
         match self.node {
             DeValue::String(_) => "a string",
@@ -184,7 +189,7 @@ impl<'t> RawValue<'t> {
         }
     }
 
-    /// Says that it is of a wrong type.
+    /// Reports that the value has the wrong type.
     pub(super) fn mistyped<'p>(&self, expected: &str, out: &'p mut Problems) -> &'p mut Problem {
         out.error(
             self.span.clone(),
@@ -193,7 +198,7 @@ impl<'t> RawValue<'t> {
         .label(format!("expected {expected}, found {}", self.found()))
     }
 
-    /// The whole number, if it is one.
+    /// Returns the integer, if it is one that fits.
     pub(super) fn as_integer(&self) -> Option<i64> {
         let DeValue::Integer(number) = self.node else {
             return None;
@@ -201,18 +206,18 @@ impl<'t> RawValue<'t> {
         i64::from_str_radix(number.as_str(), number.radix()).ok()
     }
 
-    /// Written under headers in double brackets, as a list of tables is.
+    /// Returns whether this is a list of tables that is written as `[[…]]` headers.
     fn is_list_of_headers(&self) -> bool {
         let DeValue::Array(items) = self.node else {
             return false;
         };
-        // The list has the place of its first header.
+        // The parser gives such a list the span of its first header.
         items.iter().next().is_some_and(|first| {
             first.span() == self.span && matches!(first.get_ref(), DeValue::Table(_))
         })
     }
 
-    /// A string. `expected` completes "must be …", e.g. `a string such as "blue"`.
+    /// Reads a string. `expected` completes "must be …", such as `a string such as "blue"`.
     pub(super) fn text(&self, expected: &str, out: &mut Problems) -> Option<RawString<'t>> {
         let text = self.as_text();
         if text.is_none() {
@@ -221,7 +226,7 @@ impl<'t> RawValue<'t> {
         text
     }
 
-    /// The string, if it is one.
+    /// Returns the string, if it is one.
     pub(super) fn as_text(&self) -> Option<RawString<'t>> {
         let DeValue::String(value) = self.node else {
             return None;
@@ -235,7 +240,7 @@ impl<'t> RawValue<'t> {
         })
     }
 
-    /// A table.
+    /// Reads a table. `expected` completes "must be …".
     pub(super) fn table(&self, expected: &str, out: &mut Problems) -> Option<RawTable<'t>> {
         let table = self.as_table();
         if table.is_none() {
@@ -250,7 +255,8 @@ impl<'t> RawValue<'t> {
         table
     }
 
-    /// The tables of a list that is written as `[[…]]`. One that is written as `[…]` is an error, and read as the only one.
+    /// Reads a list of tables, which is usually written as `[[…]]` headers. A single table is an error, but is still returned
+    /// so that its content is checked as well.
     pub(super) fn tables(&self, out: &mut Problems) -> Vec<RawValue<'t>> {
         if let Some(items) = self.as_list() {
             return items;
@@ -269,7 +275,7 @@ impl<'t> RawValue<'t> {
         vec![self.clone()]
     }
 
-    /// The table, if it is one.
+    /// Returns the table, if it is one.
     pub(super) fn as_table(&self) -> Option<RawTable<'t>> {
         let DeValue::Table(entries) = self.node else {
             return None;
@@ -283,7 +289,7 @@ impl<'t> RawValue<'t> {
         })
     }
 
-    /// The items, if it is a list.
+    /// Returns the items, if it is a list.
     pub(super) fn as_list(&self) -> Option<Vec<RawValue<'t>>> {
         let DeValue::Array(items) = self.node else {
             return None;
@@ -298,7 +304,7 @@ impl<'t> RawValue<'t> {
         Some(items.collect())
     }
 
-    /// A string or a list of strings, without doubles. `expected` is of one.
+    /// Reads a string or a non-empty list of strings without duplicates. `expected` describes one of them.
     pub(super) fn texts(&self, expected: &str, out: &mut Problems) -> Vec<RawString<'t>> {
         let items = match (self.as_text(), self.as_list()) {
             (Some(text), _) => return vec![text],
@@ -319,7 +325,8 @@ impl<'t> RawValue<'t> {
             };
             match places.entry(text.value) {
                 Entry::Occupied(first) => {
-                    let message = format!("{} stands twice in `{}`", quote(text.value), self.path);
+                    let message =
+                        format!("{} is listed twice in `{}`", quote(text.value), self.path);
                     out.error(text.span, message)
                         .label("again here")
                         .also(first.get().clone(), "first here");
@@ -333,7 +340,7 @@ impl<'t> RawValue<'t> {
         texts
     }
 
-    /// Says that a list has nothing in it.
+    /// Reports that a list or table is empty.
     pub(super) fn empty(&self, out: &mut Problems) {
         out.error(self.span.clone(), format!("`{}` is empty", self.path))
             .label("expected at least one entry")
@@ -342,7 +349,7 @@ impl<'t> RawValue<'t> {
 }
 
 impl RawString<'_> {
-    /// The place of a part of it; of all of it where escapes make that hard.
+    /// Returns the span of a part of the string, or of all of it if it contains escapes.
     pub(super) fn part(&self, part: TextSpan) -> TextSpan {
         if self.plain {
             self.span.start + 1 + part.start..self.span.start + 1 + part.end
@@ -351,8 +358,9 @@ impl RawString<'_> {
         }
     }
 
-    /// The place of a word that was split off it.
+    /// Returns the span of a word that is a slice of `value`.
     pub(super) fn part_of(&self, word: &str) -> TextSpan {
+        // The offset follows from the addresses; of a word from elsewhere it is out of range.
         let base = self.value.as_ptr() as usize;
         let start = (word.as_ptr() as usize).wrapping_sub(base);
         if start <= self.value.len() && start + word.len() <= self.value.len() {

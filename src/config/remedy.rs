@@ -1,8 +1,8 @@
-//! What to do about text that isn't TOML, by what is there: habits from YAML, nginx and programming languages.
+//! Suggests fixes for text that isn't TOML, by recognising habits from YAML, nginx and programming languages.
 
 use super::problems::TextSpan;
 
-/// What to do about an error of the parser at this place. `what` is its message, without what it expected.
+/// Suggests a fix for an error of the parser. `what` is its message, without the part that says what it expected.
 pub(super) fn remedy(what: &str, text: &str, at: &TextSpan) -> Option<String> {
     let line = line_around(text, at.start);
     match what {
@@ -14,7 +14,7 @@ pub(super) fn remedy(what: &str, text: &str, at: &TextSpan) -> Option<String> {
         ),
         "unclosed table" => of_header(line),
         "duplicate key" => {
-            Some("a key, and a [table] header, may stand in a file only once".to_owned())
+            Some("a key or a [table] header may appear only once in a file".to_owned())
         }
         "string values must be quoted"
         | "invalid boolean"
@@ -25,14 +25,14 @@ pub(super) fn remedy(what: &str, text: &str, at: &TextSpan) -> Option<String> {
     }
 }
 
-/// The line around a place, trimmed.
+/// Returns the line around an offset, trimmed.
 fn line_around(text: &str, at: usize) -> &str {
     let start = text[..at].rfind('\n').map_or(0, |n| n + 1);
     let end = text[at..].find('\n').map_or(text.len(), |n| at + n);
     text[start..end].trim()
 }
 
-/// The value that stands around a place: from the `=`, `[` or comma before it to the comma, bracket or comment after it.
+/// Returns the value around a span: from the `=`, `[` or comma before it to the comma, closing bracket or comment after it.
 pub(super) fn value_around<'t>(text: &'t str, at: &TextSpan) -> &'t str {
     let before = text[..at.start].rfind(['=', '[', ',', '\n']);
     let start = before.map_or(0, |n| n + 1);
@@ -52,7 +52,7 @@ fn of_value(value: &str) -> Option<String> {
             "leave the key out, or write \"none\" in quotes where that is a value".to_owned()
         }
         _ if value.contains(['“', '”', '„', '‘', '’']) => {
-            "these are typographic quotes: write the ones of the keyboard, \"…\"".to_owned()
+            "these are typographic quotes: use straight ones, \"…\"".to_owned()
         }
         _ if value.contains('\u{a0}') => "there is a no-break space: write a plain one".to_owned(),
         _ if value.contains(['"', '\'', '\\']) || value.len() > 60 => {
@@ -92,12 +92,12 @@ fn of_key(line: &str) -> Option<String> {
     (name(key) && !assigned).then(|| format!("expected `{key} = …`"))
 }
 
-/// What stands after a value that is complete.
+/// Suggests a fix for text after a complete value.
 fn of_rest(rest: &str) -> Option<String> {
     match rest.trim_start().chars().next()? {
         ';' => Some("a line of TOML has no `;` at its end".to_owned()),
         ',' => Some("a line of TOML has no `,` at its end".to_owned()),
-        '"' | '\'' => Some("several values stand in a list: [\"a\", \"b\"]".to_owned()),
+        '"' | '\'' => Some("several values are written as a list: [\"a\", \"b\"]".to_owned()),
         '/' | '-' => Some("a comment begins with `#`".to_owned()),
         _ => None,
     }
@@ -124,7 +124,7 @@ mod tests {
             ("30s;", "put it in double quotes: \"30s\""),
             (
                 "“a”",
-                "these are typographic quotes: write the ones of the keyboard, \"…\"",
+                "these are typographic quotes: use straight ones, \"…\"",
             ),
         ] {
             assert_eq!(of_value(value).as_deref(), Some(expected), "{value}");

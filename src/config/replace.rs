@@ -1,8 +1,9 @@
-//! A configuration file held for one edit, and its text replaced.
+//! Locks a configuration file for an edit and replaces its text, atomically if possible.
 //!
-//! The lock is a `flock` on the file's own inode, so it also holds between containers that share the file by a bind
-//! mount, and between users who may only read the directory. A replacement is a rename, which gives the path another
-//! inode: the new one is locked before it is renamed, and a process that gets a lock checks that the path still leads to it.
+//! The lock is a `flock` on the file's own inode rather than on a lock file beside it. So it also works between
+//! containers that share the file by a bind mount, and for users who can't write to the directory. A replacement is a
+//! rename, after which the path leads to a new inode. The new file is therefore locked before the rename, and a process
+//! that gets a lock checks that the path still leads to the file it has locked.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -12,37 +13,37 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-/// An existing file that no other [`LockedFile`] holds. Dropping it releases the file.
+/// An exclusive lock on an existing file. Dropping it releases the lock.
 #[derive(Debug)]
 pub struct LockedFile {
     path: PathBuf,
     file: File,
 }
 
-/// How a text was replaced.
+/// How a file's text was replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Replaced {
-    /// By a rename: a reader sees the old text or the new one, never a part.
+    /// By a rename: readers see either the old or the new text, never a part of it.
     Renamed,
-    /// The file was overwritten, because a rename isn't possible.
+    /// By overwriting the file, because a rename isn't possible. Readers may have seen a part of the new text.
     InPlace(InPlace),
 }
 
-/// Why a file is overwritten instead of renamed over.
+/// Why a file was overwritten instead of being replaced by a rename.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InPlace {
-    /// The file itself is a mount point.
+    /// The file itself is a mount point, as with a bind mount into a container.
     MountPoint,
-    /// It belongs to another user, to whom a new file can't be given.
+    /// The file belongs to another user, and this process may not create a file for that user.
     Owner,
-    /// No file can be made in its directory.
+    /// No file can be created in its directory, or none there may be renamed over.
     Directory,
 }
 
 impl fmt::Display for InPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::MountPoint => "it is a mount point, which can't be renamed over",
+            Self::MountPoint => "it is a mount point, which a rename can't replace",
             Self::Owner => "it belongs to another user, and a new file would belong to this one",
             Self::Directory => "no file can be created in its directory",
         })
@@ -50,10 +51,10 @@ impl fmt::Display for InPlace {
 }
 
 impl LockedFile {
-    /// Locks the file. `None`: somebody else holds it now.
+    /// Locks the file without waiting. Returns `None` if another process holds the lock.
     ///
     /// # Errors
-    /// It can't be opened for reading, or its file system has no locks.
+    /// Fails if the file can't be opened for reading, or its file system doesn't support locks.
     pub fn try_lock(path: impl Into<PathBuf>) -> io::Result<Option<Self>> {
         let path = path.into();
         loop {
@@ -63,26 +64,26 @@ impl LockedFile {
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(error)) => return Err(error),
             }
-            // Renamed over between the open and the lock: that lock guards nothing.
+            // If the file was replaced between `open` and `try_lock`, the lock is on an inode that the path has left, and
+            // excludes nobody. Try again with the new one.
             if identity(&fs::metadata(&path)?) == identity(&file.metadata()?) {
                 return Ok(Some(Self { path, file }));
             }
         }
     }
 
-    /// The text as it is now.
+    /// Reads the current text.
     ///
     /// # Errors
-    /// It can't be read or isn't UTF-8.
+    /// Fails if the file can't be read or isn't UTF-8.
     pub fn read(&self) -> io::Result<String> {
         fs::read_to_string(&self.path)
     }
 
-    /// Replaces the text, keeping mode and owner, and goes on holding the file. A symbolic link stays, what it leads to
-    /// is replaced.
+    /// Replaces the text and keeps the lock, the mode and the owner. If the path is a symbolic link, its target is replaced.
     ///
     /// # Errors
-    /// Neither the directory nor the file can be written, or the disk is full; then nothing has changed.
+    /// Fails if neither the directory nor the file is writable, or the disk is full. The old text is still there then.
     pub fn replace(&mut self, text: &str) -> io::Result<Replaced> {
         let target = fs::canonicalize(&self.path)?;
         match rename_over(&target, text) {
@@ -99,7 +100,7 @@ impl LockedFile {
     }
 }
 
-/// Opens for writing where that is allowed: over NFS an exclusive lock needs it.
+/// Opens the file for writing if possible: on NFS, an exclusive lock requires a writable descriptor (flock(2)).
 fn open(path: &Path) -> io::Result<File> {
     let both = OpenOptions::new().read(true).write(true).open(path);
     both.or_else(|_| File::open(path))
@@ -109,9 +110,9 @@ fn identity(about: &fs::Metadata) -> (u64, u64) {
     (about.dev(), about.ino())
 }
 
-/// What of a replacement by rename failed.
+/// The step of a replacement by rename that failed, and why.
 #[derive(Debug)]
-struct Failed {
+struct ReplaceError {
     step: ReplaceStep,
     source: io::Error,
 }
@@ -119,53 +120,55 @@ struct Failed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReplaceStep {
     Create,
-    Own,
+    Chown,
     Write,
     Rename,
 }
 
 impl ReplaceStep {
-    fn failed(self) -> impl Fn(io::Error) -> Failed {
-        move |source| Failed { step: self, source }
+    fn failed(self) -> impl Fn(io::Error) -> ReplaceError {
+        move |source| ReplaceError { step: self, source }
     }
 }
 
-/// Why the file can be overwritten where a rename failed; `None` where that would not help.
-fn in_place(failed: &Failed) -> Option<InPlace> {
+/// Returns why the file should be overwritten instead, or `None` if that wouldn't help: a full disk, for example.
+fn in_place(failed: &ReplaceError) -> Option<InPlace> {
     let errno = Errno::from_io_error(&failed.source)?;
     match (failed.step, errno) {
         (ReplaceStep::Create, Errno::ACCESS | Errno::PERM | Errno::ROFS) => {
             Some(InPlace::Directory)
         }
-        // In a sticky directory, or one that is append-only, files can be made but not renamed over.
+        // In a sticky or append-only directory, files can be created but not renamed over.
         (ReplaceStep::Rename, Errno::ACCESS | Errno::PERM) => Some(InPlace::Directory),
-        (ReplaceStep::Own, Errno::PERM) => Some(InPlace::Owner),
+        (ReplaceStep::Chown, Errno::PERM) => Some(InPlace::Owner),
+        // The kernel reports EBUSY for a mount point, and some overlay file systems EXDEV.
         (ReplaceStep::Rename, Errno::BUSY | Errno::XDEV) => Some(InPlace::MountPoint),
         _ => None,
     }
 }
 
-/// Writes a new file beside `target` and renames it over; returns the new file, locked.
-fn rename_over(target: &Path, text: &str) -> Result<File, Failed> {
+/// Writes a new file beside `target` and renames it over `target`. Returns the new file, locked.
+fn rename_over(target: &Path, text: &str) -> Result<File, ReplaceError> {
     let about = fs::metadata(target).map_err(ReplaceStep::Create.failed())?;
     let directory = target.parent().unwrap_or(Path::new("/"));
     let (temporary, mut file) =
         create_beside(target, directory).map_err(ReplaceStep::Create.failed())?;
-    let written = fill(&mut file, text, &about)
+    let written = prepare(&mut file, text, &about)
         .and_then(|()| fs::rename(&temporary, target).map_err(ReplaceStep::Rename.failed()));
     if let Err(error) = written {
-        // What failed matters; that the rest could not be cleared away doesn't.
+        // Report the first error, whether or not the temporary file can be removed.
         let _ = fs::remove_file(&temporary);
         return Err(error);
     }
-    // The rename is done. If its directory can't be synced (no permission to read it), the edit still stands.
+    // Make the rename durable. If the directory can't be synced (no permission to read it), the edit is done nevertheless.
     if let Ok(directory) = File::open(directory) {
         let _ = directory.sync_all();
     }
     Ok(file)
 }
 
-/// A new file that only we may read, in the same directory because a rename doesn't cross file systems.
+/// Creates a temporary file that only this user can read. It is in the same directory, because a rename can't cross file
+/// systems.
 fn create_beside(target: &Path, directory: &Path) -> io::Result<(PathBuf, File)> {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     loop {
@@ -183,37 +186,37 @@ fn create_beside(target: &Path, directory: &Path) -> io::Result<(PathBuf, File)>
     }
 }
 
-/// Everything that must be true before the rename.
-fn fill(file: &mut File, text: &str, about: &fs::Metadata) -> Result<(), Failed> {
+/// Gives the new file owner, mode, text and lock, all before the rename makes it visible.
+fn prepare(file: &mut File, text: &str, about: &fs::Metadata) -> Result<(), ReplaceError> {
     let write = ReplaceStep::Write.failed();
     let ours = file.metadata().map_err(&write)?;
     if (ours.uid(), ours.gid()) != (about.uid(), about.gid()) {
         let owned = std::os::unix::fs::fchown(&*file, Some(about.uid()), Some(about.gid()));
-        owned.map_err(ReplaceStep::Own.failed())?;
+        owned.map_err(ReplaceStep::Chown.failed())?;
     }
-    // After the owner, whose change would take the special bits away again.
+    // After fchown, which clears the set-user-ID and set-group-ID bits.
     let mode = fs::Permissions::from_mode(about.mode() & 0o7777);
     file.set_permissions(mode).map_err(&write)?;
     file.write_all(text.as_bytes()).map_err(&write)?;
     file.sync_all().map_err(&write)?;
-    // Nobody else has this file yet, so the lock is there for the taking. The path must never lead to an unlocked file
-    // while its edit isn't done.
+    // This can't block, since no other process knows the file yet. It comes before the rename, so that the path never leads
+    // to an unlocked file during an edit.
     file.lock().map_err(&write)
 }
 
-/// Overwrites the file without truncating it first, and puts the old text back if that fails halfway.
+/// Overwrites the file without truncating it first, and restores the old text if that fails halfway.
 fn overwrite(target: &Path, text: &str) -> io::Result<()> {
     let file = OpenOptions::new().read(true).write(true).open(target)?;
     let old = fs::read(target)?;
-    let written = put(&file, text.as_bytes());
+    let written = write_from_start(&file, text.as_bytes());
     if written.is_err() {
-        // The old text had its blocks already, so a full disk doesn't keep it from coming back.
-        let _ = put(&file, &old);
+        // The blocks of the old text are still allocated, so this succeeds on a full disk as well.
+        let _ = write_from_start(&file, &old);
     }
     written
 }
 
-fn put(file: &File, bytes: &[u8]) -> io::Result<()> {
+fn write_from_start(file: &File, bytes: &[u8]) -> io::Result<()> {
     file.write_all_at(bytes, 0)?;
     file.set_len(bytes.len() as u64)?;
     file.sync_all()

@@ -1,30 +1,31 @@
-//! Files that hold secrets. One that other users of the machine may read or write is refused.
+//! Reads files that hold secrets, and refuses those that every user of the machine can read or write.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// The mode bits that let every user of the machine in. The owner's group may read: that is how secrets are mounted.
+/// Mode bits that give access to everyone. The group isn't among them, because Kubernetes mounts secrets group-readable.
 const OTHERS: u32 = 0o006;
 
-/// Most bytes of a secret: a larger file was named by mistake.
+/// The maximum size of a secret in bytes. A larger file was probably named by mistake.
 pub(crate) const MOST: u64 = 4096;
 
-/// Reads the secret in `file`, at most one byte more than [`MOST`]. `what` is its name in messages, `risk` what somebody
-/// who knows it can do.
+/// Reads a secret, up to one byte more than [`MOST`], so that the caller can tell if it is too large.
+///
+/// In messages, `what` names the secret and `risk` says what someone who knows it can do.
 ///
 /// # Errors
-/// The file can't be read, or others may read or write it; with what to do.
+/// Fails if the file can't be read, or if everyone can read or write it; the message says what to do.
 pub(crate) fn read(file: &Path, what: &str, risk: &str) -> Result<Vec<u8>, String> {
     let shown = file.display();
     let fault = |e: io::Error| format!("{what} {shown}: {e}");
-    // The mode of what was opened: the path may lead elsewhere a moment later.
+    // Check the mode of the open file, since the path may lead to another file by now.
     let open = File::open(file).map_err(fault)?;
     let mode = open.metadata().map_err(fault)?.mode();
     if mode & OTHERS != 0 {
         return Err(format!(
-            "{what} {shown}: every user of this machine may read or write it (mode {:04o}), and who knows it can {risk}. \
+            "{what} {shown}: accessible to every user of this machine (mode {:04o}), and anyone who knows it can {risk}. \
              Run `chmod o-rw {shown}`",
             mode & 0o7777
         ));

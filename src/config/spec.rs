@@ -1,7 +1,8 @@
-//! The configuration as the rest of the program sees it: valid types only.
+//! The validated configuration that the rest of the program reads.
 //!
-//! Whoever holds a [`Spec`] need not check anything: names resolve, shares add up, units are
-//! applied, defaults are filled in. [`super::lower`] is the only maker of one.
+//! A [`Spec`] is returned only for a file without errors, so its users need no further checks: names
+//! are resolved to indices, shares add up to at most 100 %, units are converted and defaults are filled in. A field's
+//! documentation gives its unit, the accepted range and the default where it has one.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,32 +12,36 @@ use ipnet::IpNet;
 
 use super::policy::Policies;
 
-/// A share of a service's traffic in steps of 0.001 %, from 0 to [`Share::WHOLE`].
+/// A share of a service's traffic, as an integer number of steps of 0.001 % (`5%` is 5,000).
+///
+/// Ranges from 0 to [`Share::WHOLE`]. An integer keeps sums exact, which the split relies on. The field is public, so the
+/// type itself doesn't enforce the range; [`FromStr`](std::str::FromStr) does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Share(pub u32);
 
 impl Share {
-    /// 100 %: one hundred thousand steps of 0.001 %.
+    /// 100 %, in steps of 0.001 %.
     pub const WHOLE: u32 = 100_000;
 
-    /// The share as a ratio in `[0, 1]`.
+    /// Returns the share as a ratio in `[0, 1]`.
     pub fn ratio(self) -> f64 {
         f64::from(self.0) / f64::from(Self::WHOLE)
     }
 }
 
-/// One whole, valid configuration.
+/// A complete, valid configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
-    /// Worker threads; `None` means one for each core that the process may use.
+    /// Number of worker threads, 1 to 1024. Default `None`: one for each core that the process may use.
     pub workers: Option<usize>,
-    /// Where the admin API listens, if anywhere besides the control socket.
+    /// Additional listeners of the admin API. Default `None`: the API is served on the control socket only.
     pub admin: Option<Admin>,
-    /// Directory for keys, journal, history and the control socket; `None` means the default.
+    /// Directory for the control and handover sockets and the proxy's own sticky key. Default `None`: `$STATE_DIRECTORY`,
+    /// else the user's XDG state directory, else `/var/lib/cutover`.
     pub state_dir: Option<PathBuf>,
-    /// How the process ends.
+    /// Timing of a graceful shutdown.
     pub shutdown: Shutdown,
-    /// Ceilings of the proxy as a whole.
+    /// Limits towards clients, across all listeners.
     pub limits: ProxyLimits,
     /// Listeners in file order; names are unique.
     pub listeners: Vec<ListenerSpec>,
@@ -44,179 +49,201 @@ pub struct Spec {
     pub services: Vec<ServiceSpec>,
 }
 
-/// `admin = "…"` or `[admin]`.
+/// Listeners of the admin API: `admin = "…"` or `[admin]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
-    /// TCP addresses and Unix sockets.
+    /// TCP addresses and Unix sockets to listen on; none overlaps another listener.
     pub listen: Vec<Bind>,
-    /// File that holds the bearer token for writes over TCP.
+    /// File with the bearer token (RFC 6750) for writes over TCP, and for reads on an address that isn't loopback.
+    /// Default `None`: these are refused.
     pub token_file: Option<PathBuf>,
-    /// Names that clients may use for the API, beside addresses and this machine's names.
+    /// Host names accepted in requests to the API, beside `localhost`, the listener's address and this machine's
+    /// names; any other `Host` is refused against DNS rebinding. Default empty.
     pub hosts: Vec<HostPattern>,
 }
 
-/// `[shutdown]`.
+/// Timing of a graceful shutdown: `[shutdown]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shutdown {
-    /// Time between failing readiness and closing the listeners. Default 0s.
+    /// Time between failing `/readyz` and closing the listeners, for load balancers to notice. Default 0 s.
     pub delay: Duration,
-    /// Longest time that requests in flight get. Default 30s.
+    /// Grace period for requests in flight after the listeners are closed. Default 30 s.
     pub deadline: Duration,
 }
 
-/// `[limits]`: of the proxy as a whole.
+/// Limits towards clients, across all listeners: `[limits]`.
+///
+/// Not to be confused with [`Limits`](super::policy::Limits), which apply towards the endpoints of a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyLimits {
-    /// Largest request head in bytes. Default 32 KiB; more is 431.
+    /// Maximum size of a request head in bytes, 1 KiB to 1 MiB. Default 32 KiB. A larger one is answered 431 (RFC 6585
+    /// section 5).
     pub header_bytes: usize,
-    /// Most header fields in a request. Default 100; more is 431.
+    /// Maximum number of header fields in a request, 1 to 256. Default 100. More are answered 431.
     pub headers: usize,
-    /// Longest request target in bytes. Default 8 KiB; more is 414.
+    /// Maximum length of a request target in bytes, 128 B to 1 MiB. Default 8 KiB. A longer one is answered 414 (RFC 9110
+    /// section 15.5.15).
     pub target_bytes: usize,
-    /// Largest request body in bytes; `None` = unlimited; more is 413.
+    /// Maximum size of a request body in bytes. Default `None`: unlimited. A larger one is answered 413 (RFC 9110
+    /// section 15.5.14).
     pub body_bytes: Option<u64>,
-    /// Longest time for a whole request head. Default 10s; later is 408.
+    /// Time allowed for a complete request head, at least 1 ms. Default 10 s. A slower one is answered 408 (RFC 9110
+    /// section 15.5.9).
     pub header_timeout: Duration,
-    /// Longest silence inside a request body. Default 30s; later is 408.
+    /// Longest pause in a request body, and how far the body may fall behind 240 bytes/s; at least 1 ms. Default 30 s.
+    /// A slower one is answered 408.
     pub body_timeout: Duration,
-    /// Longest time that a kept-alive connection may be idle. Default 60s.
+    /// Longest time that a downstream connection may be idle, between requests or before the first; at least 1 ms.
+    /// Default 60 s.
     pub keepalive_timeout: Duration,
-    /// Longest TLS handshake. Default 5s.
+    /// Time allowed for a TLS handshake, at least 1 ms. Default 5 s.
     pub handshake_timeout: Duration,
-    /// Most downstream connections of the whole process; `None` = unlimited.
+    /// Maximum number of downstream connections of the process, 1 to 100,000,000. Default `None`: half of the limit of open
+    /// files, which leaves the other half to upstream connections.
     pub connections: Option<usize>,
-    /// Most concurrent streams of one HTTP/2 connection. Default 128.
+    /// Maximum number of concurrent streams on a downstream HTTP/2 connection, 1 to 10,000; sent as
+    /// `SETTINGS_MAX_CONCURRENT_STREAMS` (RFC 9113 section 6.5.2). Default 128.
     pub streams: u32,
-    /// Whether field names with `_` are let through. Default false: 400.
+    /// Whether field names with `_` are accepted. Default `false`: they are answered 400, because an upstream that maps
+    /// field names to CGI variables can't tell `_` from `-`.
     pub underscores: bool,
 }
 
-/// One bound address with its protocols and certificates.
+/// A listener: a bound address with its protocols and certificates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerSpec {
-    /// `[listen.NAME]`; `listen = "…"` is named `default`.
+    /// Name from `[listen.NAME]`; the listener of `listen = "…"` is named `default`.
     pub name: String,
-    /// Where it is bound.
+    /// Address to bind; it doesn't overlap that of another listener.
     pub bind: Bind,
-    /// HTTP/1.1 offered.
+    /// Whether HTTP/1.1 is accepted. Default `true`; at least one of `h1` and `h2` is.
     pub h1: bool,
-    /// HTTP/2 offered: by ALPN over TLS, by prior knowledge on clear text.
+    /// Whether HTTP/2 is accepted: negotiated by ALPN (RFC 7301) over TLS, by prior knowledge (RFC 9113 section 3.3) in
+    /// clear text. Default `true`.
     pub h2: bool,
-    /// Answer every request with a redirect to https.
+    /// Whether every request is answered with a 308 redirect to https. Default `false`; never with certificates.
     pub redirect_https: bool,
-    /// Peers that are believed in what they say about the client (`Forwarded`, `X-Forwarded-*` and the like).
+    /// Networks of peers whose `Forwarded`, `X-Forwarded-*` and similar fields are trusted. Default empty: the fields are
+    /// removed or replaced.
     pub trusted_proxies: Vec<IpNet>,
-    /// Repeated slashes in a path become one, for routing and upstream. Default false: 400 where they would reach another route.
+    /// Whether repeated slashes in a path are merged into one, for routing and towards the upstream. Default `false`: such
+    /// a path is answered 400 where merging would lead to another route.
     pub merge_slashes: bool,
-    /// The name that requests are given in `Via`; none leaves it out. Default `cutover`.
+    /// Pseudonym that requests get in `Via` (RFC 9110 section 7.6.3); `None` adds no `Via`. Default `cutover`.
     pub via: Option<String>,
-    /// Certificates; empty means clear text.
+    /// Certificates, selected by SNI. Default empty: the listener speaks clear text.
     pub certs: Vec<Cert>,
 }
 
-/// A place to listen at.
+/// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Bind {
-    /// `:8080`: every address of the machine, IPv6 and IPv4.
+    /// `:8080`: every IPv4 and IPv6 address of the machine. Port 0 lets the kernel choose a port.
     Any(u16),
-    /// `127.0.0.1:8080`, `[::1]:8080`.
+    /// `127.0.0.1:8080`, `[::1]:8080`: one address.
     Tcp(SocketAddr),
-    /// `unix:/path`.
+    /// `unix:/path`: a Unix socket, with an absolute path of at most 107 bytes.
     Unix(PathBuf),
 }
 
-/// `[[listen.NAME.cert]]`.
+/// A certificate of a listener: `[[listen.NAME.cert]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cert {
-    /// Server names, exact or `*.example.com`, lower case. Empty: taken from the certificate.
+    /// Server names (RFC 6066 section 3) that get this certificate, exact or `*.example.com`, in lower case. Default empty:
+    /// the names in the certificate.
     pub sni: Vec<String>,
-    /// PEM chain.
+    /// PEM file with the certificate chain, the server's own certificate first.
     pub cert: PathBuf,
-    /// PEM key.
+    /// PEM file with the private key.
     pub key: PathBuf,
-    /// PEM of the authorities whose client certificates are demanded.
+    /// PEM file with certificate authorities; clients must present a certificate that one of them issued. Default `None`:
+    /// client certificates aren't requested.
     pub client_ca: Option<PathBuf>,
 }
 
-/// An application as its users see it.
+/// A service: an application as its users see it, with its routes, versions and policies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceSpec {
-    /// `[service.NAME]`.
+    /// Name from `[service.NAME]`.
     pub name: String,
-    /// Hosts it answers for; empty = any.
+    /// Hosts whose requests this service takes, without duplicates. Default empty: every host.
     pub hosts: Vec<HostPattern>,
-    /// Paths it answers for; empty = any.
+    /// Paths whose requests this service takes, without duplicates. Default empty: every path.
     pub paths: Vec<PathPattern>,
-    /// Index into `versions`.
+    /// The version that gets what `split` leaves, as an index into `versions`. Defaults to the only version.
     pub stable: usize,
-    /// Canary shares: index into `versions` (never `stable`), share; in file order. Together at most 100 %.
+    /// Shares of the canaries, as indices into `versions` (never `stable`), in file order. They add up to at most 100 %.
+    /// Default empty: stable gets everything.
     pub split: Vec<(usize, Share)>,
-    /// Cohort, if splits follow users.
+    /// How requests are assigned to users when they are split. Default `None`: the split counts requests.
     pub cohort: Option<CohortSpec>,
-    /// Rules in file order.
+    /// Match rules in file order; the first that matches decides, before session, cohort and split.
     pub rules: Vec<RuleSpec>,
-    /// How endpoints are chosen.
+    /// Load-balancing policy within a version. Default [`Balance::LeastRequest`].
     pub balance: Balance,
-    /// Time limits.
+    /// Timeouts towards the endpoints.
     pub timeouts: Timeouts,
-    /// What protects requests.
+    /// Health checks, outlier detection, limits, retries, drain and sticky sessions.
     pub policies: Policies,
-    /// What `balance = "hash"` hashes; never empty.
+    /// Request attributes that `balance = "hash"` hashes; the first present one is used. Never empty; default the
+    /// client's address.
     pub hash_by: Vec<CohortKey>,
-    /// Constant labels on this service's metrics, sorted by name.
+    /// Constant labels on this service's metrics, as pairs of name and value sorted by name. Default empty.
     pub labels: Vec<(String, String)>,
     /// Versions in file order; at least one.
     pub versions: Vec<VersionSpec>,
 }
 
-/// Which hosts a route takes. Lower case, without port.
+/// A pattern for the host of a request, in lower case and without a port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostPattern {
-    /// `shop.example.com`
+    /// `shop.example.com`: this name or address. IPv6 addresses keep their brackets (RFC 3986 section 3.2.2).
     Exact(String),
-    /// `*.example.com`, kept as `.example.com`: any number of labels in place of the star.
+    /// `*.example.com`, stored as `.example.com`: one or more labels in place of the star.
     Suffix(String),
 }
 
-/// Which paths a route takes.
+/// A pattern for the path of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathPattern {
-    /// `/login`
+    /// `/login`: this path only.
     Exact(String),
-    /// `/v1/*`, kept as `/v1`: the path itself and everything under it, by whole segments. `/*` is kept as ``.
+    /// `/v1/*`, stored as `/v1`: the path itself and everything below it, by whole segments (`/v1x` doesn't match).
+    /// `/*` is stored as the empty string and matches every path.
     Prefix(String),
 }
 
-/// `[service.NAME.cohort]`
+/// How a request is assigned to a user, so that a split moves users: `[service.NAME.cohort]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CohortSpec {
-    /// The first key that is present in a request decides. Never empty.
+    /// Request attributes that identify a user, in order of preference: the first present one is used. Never empty.
     pub by: Vec<CohortKey>,
-    /// Mixed into the hash. Default: the service's name.
+    /// Salt of the hash that maps users to `[0, 1)`; services with equal salts give a user the same point. Default: the
+    /// service's name.
     pub salt: String,
 }
 
-/// What identifies a user.
+/// A request attribute that identifies a user.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CohortKey {
-    /// `cookie:NAME`
+    /// `cookie:NAME`: the value of a cookie.
     Cookie(String),
-    /// `header:NAME`, lower case
+    /// `header:NAME`: the value of a header field; the name is in lower case.
     Header(String),
-    /// `query:NAME`
+    /// `query:NAME`: the value of a query parameter.
     Query(String),
-    /// `ip`: the client's address
+    /// `ip`: the client's address.
     Ip,
 }
 
-/// `[[service.NAME.match]]`: all conditions must hold.
+/// A match rule: requests for which all conditions hold go to one version. `[[service.NAME.match]]`.
 #[derive(Clone, Debug)]
 pub struct RuleSpec {
-    /// Never empty.
+    /// Conditions that must all hold. Never empty.
     pub when: Vec<Condition>,
-    /// Index into `versions`.
+    /// The version that gets the request, as an index into [`ServiceSpec::versions`].
     pub to: usize,
-    /// Matched requests never yield to another version.
+    /// Whether matched requests never fail over to another version, even if this one is down. Default `false`.
     pub strict: bool,
 }
 
@@ -226,42 +253,42 @@ impl PartialEq for RuleSpec {
     }
 }
 
-/// One condition of a rule: any of its patterns must match.
+/// A condition of a match rule: it holds if any of its patterns matches.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
-    /// What is looked at.
+    /// The request attribute to compare.
     pub subject: Subject,
-    /// Never empty.
+    /// Patterns of which one must match. Never empty.
     pub patterns: Vec<Pattern>,
 }
 
-/// What a condition looks at.
+/// The request attribute that a condition compares.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
-    /// `header.NAME`, lower case
+    /// `header.NAME`: a header field; the name is in lower case.
     Header(String),
-    /// `cookie.NAME`
+    /// `cookie.NAME`: a cookie.
     Cookie(String),
-    /// `query.NAME`
+    /// `query.NAME`: a query parameter.
     Query(String),
-    /// `path`: as routed, without query
+    /// `path`: the normalised path that routing uses, without the query.
     Path,
-    /// `method`
+    /// `method`: the request method, case-sensitive (RFC 9110 section 9.1).
     Method,
-    /// `ip`: the client's address
+    /// `ip`: the client's address.
     Ip,
 }
 
-/// What a value must look like.
+/// A pattern for the value of a request attribute.
 #[derive(Clone, Debug)]
 pub enum Pattern {
     /// The same bytes.
     Exact(String),
-    /// `*` stands for any run of bytes, `?` for one.
+    /// A glob: `*` matches any run of bytes, `?` exactly one.
     Glob(String),
-    /// `/regex/`, unanchored; size-capped when compiled.
+    /// `/regex/`: an unanchored regular expression, compiled to at most 1 MiB.
     Regex(regex::bytes::Regex),
-    /// Address or network; only for [`Subject::Ip`].
+    /// An address or a network; only for [`Subject::Ip`].
     Net(IpNet),
 }
 
@@ -276,80 +303,85 @@ impl PartialEq for Pattern {
     }
 }
 
-/// How an endpoint is chosen.
+/// Load-balancing policy: how an endpoint of a version is picked. All of them respect weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Balance {
-    /// Power of two choices by requests in flight over weight.
+    /// Power of two choices: of two random endpoints, the one with fewer requests in flight relative to its weight.
     #[default]
     LeastRequest,
-    /// In turn, by weight.
+    /// Weighted round robin.
     RoundRobin,
-    /// By expected wait: exponentially weighted latency times requests in flight; of two chosen at random.
+    /// Of two random endpoints, the one with the shorter expected wait: its peak-sensitive exponentially weighted moving
+    /// average of latency times its requests in flight, as in Finagle.
     PeakEwma,
-    /// By a hash of the request; few move when endpoints change.
+    /// Consistent hashing of [`ServiceSpec::hash_by`]: when endpoints change, only their share of the requests moves.
     Hash,
-    /// At random, by weight.
+    /// Weighted random choice.
     Random,
 }
 
-/// `[service.NAME.timeouts]`
+/// Timeouts towards the endpoints of a service: `[service.NAME.timeouts]`. Each is at least 1 ms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// To open a connection, TLS included. Default 1s.
+    /// Time to open a connection, including the TLS handshake. Default 1 s.
     pub connect: Duration,
-    /// From the request sent to the response's head. Default 15s.
+    /// Time from the end of the request to the head of the response. Default 15 s.
     pub first_byte: Duration,
-    /// For the whole exchange; `None` = no limit. Never cuts an upgraded or streaming response that still moves.
+    /// Time for the whole exchange. It never ends a tunnel, or a response that still makes progress. Default `None`:
+    /// unlimited.
     pub total: Option<Duration>,
-    /// Longest silence while a response body flows, and longest life of an idle upstream connection. Default 90s.
+    /// Longest pause in a response body, in either direction of the proxy, and longest time that an upstream connection is
+    /// kept idle. Default 90 s.
     pub idle: Duration,
 }
 
-/// One deployed variant of a service.
+/// A version: one deployed variant of a service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VersionSpec {
-    /// Its key under `versions`.
+    /// Name from its key under `versions`.
     pub name: String,
-    /// What it is called in dashboards, e.g. `1.4.2`.
+    /// Label shown beside the name, such as a release number (`1.4.2`). Default `None`.
     pub label: Option<String>,
-    /// Addresses that serve it, in file order; at least one.
+    /// Endpoints in file order. At least one, without duplicates.
     pub endpoints: Vec<EndpointSpec>,
-    /// Hosts that reach this version whatever the split says.
+    /// Hosts whose requests always go to this version, regardless of the split. No service and no other version uses them.
+    /// Default empty.
     pub preview: Vec<HostPattern>,
-    /// A new or recovered endpoint's share rises over this time to its full weight.
+    /// Time over which a new or recovered endpoint ramps up to its full weight, at least 1 ms. Default `None`: full weight at
+    /// once.
     pub slow_start: Option<Duration>,
 }
 
-/// One address that serves a version.
+/// An endpoint: one address that serves a version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EndpointSpec {
-    /// How it is spoken to.
+    /// Protocol towards the endpoint. Default [`Scheme::Http`].
     pub scheme: Scheme,
-    /// Where it is.
+    /// Address of the endpoint.
     pub address: EndpointAddress,
-    /// 1 to 1000. Default 1.
+    /// Load-balancing weight relative to the other endpoints of the version, 1 to 1000. Default 1.
     pub weight: u32,
 }
 
-/// How an endpoint is spoken to.
+/// Protocol towards an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
-    /// HTTP/1.1 in clear text: `host:port`, `http://host:port`, `unix:/path`
+    /// HTTP/1.1 in clear text: `host:port`, `http://host[:80]`, `unix:/path`.
     Http,
-    /// TLS, HTTP/2 or HTTP/1.1 by ALPN: `https://host:port`
+    /// HTTP/2 or HTTP/1.1 over TLS, negotiated by ALPN: `https://host[:443]`.
     Https,
-    /// HTTP/2 in clear text: `h2c://host:port`
+    /// HTTP/2 in clear text by prior knowledge: `h2c://host:port`.
     H2c,
 }
 
-/// Where an endpoint is.
+/// Address of an endpoint. Ports are never 0.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum EndpointAddress {
-    /// A literal address.
+    /// A literal IP address and a port.
     Ip(SocketAddr),
-    /// A name that the system's resolver knows.
+    /// A host name in lower case, to be resolved with the system's resolver, and a port.
     Name(String, u16),
-    /// A Unix socket.
+    /// A Unix socket, with an absolute path of at most 107 bytes.
     Unix(PathBuf),
 }
 
@@ -364,7 +396,7 @@ impl std::fmt::Display for EndpointAddress {
 }
 
 impl std::fmt::Display for EndpointSpec {
-    /// As an operator names it: `10.0.0.1:80`, `h2c://10.0.0.1:80`, without weight.
+    /// Writes the endpoint as in the configuration, without its weight: `10.0.0.1:80`, `h2c://10.0.0.1:80`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.scheme {
             Scheme::Http => write!(f, "{}", self.address),

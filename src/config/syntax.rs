@@ -1,44 +1,61 @@
-//! TOML, with all its errors, told once each. A parser that has lost its way complains about what comes after, or skips
-//! it; so the first broken line is told and blanked, and the text read again, until what is left can be read.
+//! Reports every TOML syntax error of a text once, and makes the rest parseable.
+//!
+//! A parser that recovers from an error reports spurious ones after it, or skips valid text. So only the first error is
+//! reported; the lines that it spoils are blanked, and the text is parsed again until no error is left. Blanking
+//! keeps the length of the text, so that all spans stay valid.
 
 use std::borrow::Cow;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::diagnostic::BYTE_ORDER_MARK;
 use super::problems::{Problems, TextSpan};
 use super::remedy::{remedy, value_around};
 
-/// So many broken lines are told; a file with more of them is no configuration at all.
-const MOST: usize = 50;
+/// The maximum number of syntax errors that are reported. A text with more of them isn't TOML.
+const MAX_ERRORS: usize = 50;
 
-/// Stands in for a header that can't be read, so that the keys under it don't come under the one before.
-pub(super) const NOWHERE: &str = "-";
+/// The name of the table that replaces a header that can't be parsed, so that the keys below it aren't taken for keys
+/// of the table before.
+pub(super) const PLACEHOLDER: &str = "-";
 
-/// Says what isn't TOML. What comes back has the same length, every place means the same, and it can be read.
+/// Reports all syntax errors and returns a text without them, in which every byte offset has the same meaning.
 pub(super) fn repair<'t>(text: &'t str, out: &mut Problems) -> Cow<'t, str> {
-    let mut text = Cow::Borrowed(text);
-    for _ in 0..MOST {
+    let mut text = without_byte_order_mark(text);
+    for _ in 0..MAX_ERRORS {
         let Some(broken) = first_error(&text, out) else {
             return text;
         };
         out.broken(broken.clone());
         blank(text.to_mut(), broken);
     }
-    // Hopeless: nothing more is said about it.
+    // Nothing further is worth reporting.
     let all = 0..text.len();
     out.broken(all.clone());
     blank(text.to_mut(), all);
     text
 }
 
-/// Says the first error; gives the lines that it spoils.
+/// Replaces a byte order mark at the beginning with as many spaces.
+///
+/// The TOML parser skips the mark, but what inspects the first line would take it for a part of the first word.
+fn without_byte_order_mark(text: &str) -> Cow<'_, str> {
+    match text.strip_prefix(BYTE_ORDER_MARK) {
+        Some(rest) => Cow::Owned(" ".repeat(BYTE_ORDER_MARK.len_utf8()) + rest),
+        None => Cow::Borrowed(text),
+    }
+}
+
+/// Reports the first error and returns the span of the lines to blank.
 fn first_error(text: &str, out: &mut Problems) -> Option<TextSpan> {
     let (root, errors) = DeTable::parse_recoverable(text);
     let first = errors
         .iter()
         .min_by_key(|e| e.span().map_or(0, |span| span.start))?;
     let at = first.span().unwrap_or(0..0);
+    // An unclosed bracket is reported where the parser gave up, which may be many lines below, after errors that follow
+    // from it. Report the bracket itself, if it comes first.
     let unclosed = errors.iter().filter_map(|e| {
         let opener = match e.message().split(',').next() {
             Some("unclosed array") => b'[',
@@ -60,23 +77,23 @@ fn first_error(text: &str, out: &mut Problems) -> Option<TextSpan> {
             format!("this `{bracket}` is never closed"),
         )
         .label(format!("expected a {closing}"));
-        return Some(spoilt(text, span.start));
+        return Some(unclosed_lines(text, span.start));
     }
     if first.message().starts_with("invalid multi-line") {
-        // It swallowed what came after, and where it was meant to end nobody knows.
+        // The string swallowed the rest of the text, and there is no telling where it was meant to end.
         let before = &text[..at.start];
         let opener = before.rfind("\"\"\"").max(before.rfind("'''")).unwrap_or(0);
         let quotes = text.get(opener..opener + 3).unwrap_or_default();
-        out.error(opener..opener + quotes.len(), "this text is never closed")
+        out.error(opener..opener + quotes.len(), "this string is never closed")
             .label(format!("expected `{quotes}` at its end"));
         return Some(line_of(text, opener).start..text.len());
     }
-    say(first.message(), text, at.clone(), out);
+    report(first.message(), text, at.clone(), out);
     Some(line_of(text, at.start))
 }
 
-/// The parser's message in our form, with what to do.
-fn say(message: &str, text: &str, at: TextSpan, out: &mut Problems) {
+/// Reports an error of the parser, with its expectation as the label and a remedy as the help line.
+fn report(message: &str, text: &str, at: TextSpan, out: &mut Problems) {
     let (what, expected) = match message.split_once(", expected ") {
         Some((what, "nothing")) => (what, String::new()),
         Some((what, expected)) => (what, format!("expected {expected}")),
@@ -99,7 +116,7 @@ fn say(message: &str, text: &str, at: TextSpan, out: &mut Problems) {
     }
 }
 
-/// The line around `at`, without its end.
+/// Returns the span of the line around `at`, without its line feed.
 fn line_of(text: &str, at: usize) -> TextSpan {
     let bytes = text.as_bytes();
     let at = at.min(bytes.len());
@@ -108,8 +125,8 @@ fn line_of(text: &str, at: usize) -> TextSpan {
     start..end
 }
 
-/// From the line of a bracket that is never closed to the next line that looks like a key or a header.
-fn spoilt(text: &str, bracket: usize) -> TextSpan {
+/// Returns the lines that an unclosed bracket spoils: from its own up to the next that looks like a key or a header.
+fn unclosed_lines(text: &str, bracket: usize) -> TextSpan {
     let first = line_of(text, bracket);
     let mut end = first.end;
     while end < text.len() {
@@ -128,7 +145,7 @@ fn spoilt(text: &str, bracket: usize) -> TextSpan {
     first.start..end.min(text.len())
 }
 
-/// Spaces in place of everything but line ends; a header becomes one that leads nowhere.
+/// Overwrites a span with spaces, except for line feeds. A table header at its beginning becomes [`PLACEHOLDER`]'s.
 fn blank(text: &mut String, span: TextSpan) {
     let header = text[span.clone()].trim_start().starts_with('[');
     let mut bytes = std::mem::take(text).into_bytes();
@@ -136,14 +153,16 @@ fn blank(text: &mut String, span: TextSpan) {
     for byte in line.iter_mut().filter(|b| **b != b'\n') {
         *byte = b' ';
     }
-    let stand_in = format!("[[{NOWHERE}]]");
-    if header && line.len() >= stand_in.len() && !line[..stand_in.len()].contains(&b'\n') {
-        line[..stand_in.len()].copy_from_slice(stand_in.as_bytes());
+    // In double brackets, because it may occur more than once.
+    let placeholder = format!("[[{PLACEHOLDER}]]");
+    if header && line.len() >= placeholder.len() && !line[..placeholder.len()].contains(&b'\n') {
+        line[..placeholder.len()].copy_from_slice(placeholder.as_bytes());
     }
-    *text = String::from_utf8(bytes).expect("whole lines became ASCII");
+    // The span begins and ends at character boundaries, and all of it is ASCII now.
+    *text = String::from_utf8(bytes).expect("the blanked lines are ASCII");
 }
 
-/// The outermost bracket of that kind that is open until `until`.
+/// Returns the outermost list or inline table with this bracket that was opened before `until` and still open there.
 fn outermost(text: &str, root: &DeTable<'_>, opener: u8, until: usize) -> Option<TextSpan> {
     let mut brackets = Vec::new();
     root.iter()
@@ -154,13 +173,13 @@ fn outermost(text: &str, root: &DeTable<'_>, opener: u8, until: usize) -> Option
         .min_by_key(|b| b.start)
 }
 
-/// The places of all values that are written in brackets.
+/// Collects the spans of all lists and inline tables.
 fn collect(text: &str, value: &Spanned<DeValue<'_>>, out: &mut Vec<TextSpan>) {
     let span = value.span();
     let opener = text.as_bytes().get(span.start).copied();
     match value.get_ref() {
         DeValue::Array(items) => {
-            // The list of `[[…]]` tables has their first header as its place.
+            // The parser gives a list of `[[…]]` tables the span of their first header.
             let tables = items
                 .iter()
                 .next()

@@ -1,4 +1,6 @@
-//! Quantities with units, as they are typed: `"30s"`, `"0.1%"`, `"64KiB"`. An error says what is wrong, without the place.
+//! Parsers for quantities with units: `"30s"`, `"0.1%"`, `"64KiB"`.
+//!
+//! Each returns its error as a short reason, which the caller shows beside the caret.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,17 +8,17 @@ use std::time::Duration;
 
 use super::spec::Share;
 
-/// Longer times are slips: a year.
+/// The longest duration that is accepted, one year. Anything longer is taken for a typing error.
 pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 const DURATION_UNITS: [&str; 5] = ["ms", "s", "m", "h", "d"];
 
-/// `30s`, `250ms`, `5m`, `1m30s`, `1.5s`; units are `ms`, `s`, `m`, `h`, `d`.
+/// Parses a duration such as `30s`, `250ms`, `1m30s` or `1.5s`. The units are `ms`, `s`, `m`, `h` and `d`.
 ///
 /// # Errors
-/// No unit, an unknown unit, no number, or more than [`LONGEST`].
+/// Fails without a unit or number, with an unknown unit, or above [`LONGEST`].
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    // The parser also knows `M` for months, which a person who types it means as minutes.
+    // humantime accepts more units, among them `M` for months, which is more likely meant as minutes.
     let units = text
         .split(|c: char| !c.is_alphabetic())
         .filter(|run| !run.is_empty());
@@ -41,10 +43,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Ok(time)
 }
 
-/// `5%`, `0.1%`, `33.333%`: from 0 to 100 %, in steps of 0.001 %.
+/// Parses a share such as `5%`, `0.1%` or `33.333%`, from 0 to 100 % in steps of 0.001 %.
+///
+/// The digits are parsed as integers, because a float can't represent most shares exactly.
 ///
 /// # Errors
-/// No percent sign, not a number, finer than 0.001 %, above 100 %.
+/// Fails without a percent sign or number, for steps finer than 0.001 %, below 0 % or above 100 %.
 pub(crate) fn share(text: &str) -> Result<Share, String> {
     if text.starts_with('-') {
         return Err("less than 0%: \"0%\" takes all traffic away".to_owned());
@@ -71,10 +75,10 @@ pub(crate) fn share(text: &str) -> Result<Share, String> {
         .ok_or_else(|| "more than 100%".to_owned())
 }
 
-/// `64KiB`, `10MiB`, `1GB`, `512B`: bytes.
+/// Parses a size such as `64KiB`, `1GB` or `512B` and returns it in bytes. `KB` is 1000 bytes, `KiB` 1024.
 ///
 /// # Errors
-/// No unit, an unknown unit, not a whole number, or more than 2^63.
+/// Fails without a unit, with an unknown unit, if the number isn't an integer, or at 2^63 bytes and above.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     let end = text
         .find(|c: char| !c.is_ascii_digit())
@@ -113,7 +117,7 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "too large".to_owned())
 }
 
-/// What was typed, fit for one line of a message: escaped, shortened, in back-ticks.
+/// Quotes input for a one-line message: escapes control characters, shortens it to 80 characters and adds backticks.
 pub(super) fn quote(typed: &str) -> String {
     const LONGEST_SHOWN: usize = 80;
     let mut shown: String = typed.chars().take(LONGEST_SHOWN).collect();
@@ -131,7 +135,7 @@ pub(super) fn quote(typed: &str) -> String {
 }
 
 impl fmt::Display for Share {
-    /// As it is typed: `5%`, `0.1%`.
+    /// Writes the share as in the configuration, with as few digits as possible: `5%`, `0.1%`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (whole, thousandths) = (self.0 / 1000, self.0 % 1000);
         if thousandths == 0 {
@@ -145,7 +149,7 @@ impl fmt::Display for Share {
 impl FromStr for Share {
     type Err = String;
 
-    /// See [`share`].
+    /// Parses a share as in the configuration: from `0%` to `100%`, in steps of `0.001%`.
     fn from_str(text: &str) -> Result<Self, String> {
         share(text)
     }

@@ -1,4 +1,7 @@
-//! Values with units and ranges, and keys that set one.
+//! Typed reads of raw values: quantities with units, numbers with ranges and flags.
+//!
+//! The readers return `None` after they have reported an error. The `set_…` methods of a table overwrite a value that is
+//! there already, which is how a service's keys override the defaults one by one.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -11,11 +14,11 @@ use super::raw::{RawTable, RawValue};
 use super::spec::Share;
 use super::units::{self, quote};
 
-/// The shortest time-out that can be kept.
+/// The shortest timeout that is accepted: timers have a resolution of 1 ms.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 
 impl RawValue<'_> {
-    /// A quantity with a unit; bare numbers are refused with what to write.
+    /// Reads a quantity with a unit. A bare number is an error; `bare` says how it is written with a unit.
     fn quantity<T>(
         &self,
         what: &str,
@@ -45,7 +48,7 @@ impl RawValue<'_> {
         None
     }
 
-    /// A duration of at least `least`.
+    /// Reads a duration of at least `least`.
     pub(super) fn duration(&self, least: Duration, out: &mut Problems) -> Option<Duration> {
         let time = self.quantity(
             "a duration such as \"30s\"",
@@ -64,7 +67,7 @@ impl RawValue<'_> {
         Some(time)
     }
 
-    /// A share from 0 to 100 %.
+    /// Reads a share from 0 to 100 %.
     pub(super) fn share(&self, out: &mut Problems) -> Option<Share> {
         self.quantity(
             "a share such as \"5%\"",
@@ -74,7 +77,7 @@ impl RawValue<'_> {
         )
     }
 
-    /// A share from 0 to 100 %, in thousandths.
+    /// Reads a share in steps of 0.1 %, as thousandths (0 to 1000).
     fn thousandths(&self, out: &mut Problems) -> Option<u32> {
         let share = self.share(out)?;
         if !share.0.is_multiple_of(100) {
@@ -85,7 +88,7 @@ impl RawValue<'_> {
         Some(share.0 / 100)
     }
 
-    /// A number in a range, with or without a fraction.
+    /// Reads an integer or a float in a range. NaN is outside of every range.
     pub(super) fn number(&self, range: RangeInclusive<f64>, out: &mut Problems) -> Option<f64> {
         let text = match self.node {
             DeValue::Integer(number) => number.to_string(),
@@ -106,7 +109,7 @@ impl RawValue<'_> {
         number
     }
 
-    /// A number of bytes in a range.
+    /// Reads a size in bytes in a range.
     pub(super) fn size(&self, range: RangeInclusive<u64>, out: &mut Problems) -> Option<u64> {
         let bytes = self.quantity(
             "a size such as \"64KiB\"",
@@ -126,7 +129,7 @@ impl RawValue<'_> {
         Some(bytes)
     }
 
-    /// A whole number in a range.
+    /// Reads an integer in a range.
     pub(super) fn count(&self, range: RangeInclusive<u64>, out: &mut Problems) -> Option<u64> {
         let DeValue::Integer(number) = self.node else {
             self.mistyped("a whole number, without quotes", out);
@@ -144,7 +147,7 @@ impl RawValue<'_> {
         count
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub(super) fn flag(&self, out: &mut Problems) -> Option<bool> {
         match self.node {
             DeValue::Boolean(flag) => Some(*flag),
@@ -156,7 +159,7 @@ impl RawValue<'_> {
     }
 }
 
-/// How a number without a percent sign is written as a share.
+/// Suggests how a number without a percent sign is written as a share: `0.05` as `"5%"`, `5` as `"5%"`.
 fn bare_share(number: &str) -> String {
     let value: f64 = number.parse().unwrap_or(f64::NAN);
     if let Some(percent) = meant::of_one(number) {
@@ -171,15 +174,15 @@ fn bare_share(number: &str) -> String {
     }
 }
 
-/// Reads a quantity; an error is what stands beside the caret.
+/// Parses a quantity; the error is the label beside the caret.
 type Parse<T> = fn(&str) -> Result<T, String>;
 
-/// What a text that can't be read was probably meant to be.
+/// Guesses what was meant by a text that can't be parsed.
 type Meant = fn(&str) -> Option<String>;
 
-/// Keys that go over a value which is there already. What comes back is the place of a value that was taken.
+/// Each method overwrites a value if the key is set and valid, and returns the span of the new value then.
 impl RawTable<'_> {
-    /// A duration of at least `least`.
+    /// Reads a duration of at least `least`.
     pub(super) fn set_duration(
         &mut self,
         key: &'static str,
@@ -192,7 +195,7 @@ impl RawTable<'_> {
         Some(value.span)
     }
 
-    /// A whole number in a range.
+    /// Reads an integer in a range.
     pub(super) fn set_count(
         &mut self,
         key: &'static str,
@@ -202,11 +205,12 @@ impl RawTable<'_> {
     ) -> Option<TextSpan> {
         let value = self.take(key)?;
         let range = u64::from(*range.start())..=u64::from(*range.end());
+        // The range ends at a `u32`, so that the cast loses nothing.
         *count = value.count(range, out)? as u32;
         Some(value.span)
     }
 
-    /// A share from 0 to 100 %, in thousandths.
+    /// Reads a share in steps of 0.1 %, as thousandths (0 to 1000).
     pub(super) fn set_thousandths(
         &mut self,
         key: &'static str,
@@ -219,7 +223,7 @@ impl RawTable<'_> {
     }
 }
 
-/// In the largest unit that is whole.
+/// Formats a size in the largest unit that divides it.
 fn show_size(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     units

@@ -27,7 +27,7 @@ fn shifted(text: &str, version: &str, typed: &str) -> String {
     edited
 }
 
-/// A file whose service has this in it.
+/// A file with these lines in its service.
 fn file(service: &str) -> String {
     format!(
         "listen = \":80\"\n[service.shop]\n{service}\n[service.shop.versions]\nv1 = [\"a:1\"]\nv2 = [\"a:2\"]\nv3 = [\"a:3\"]\n"

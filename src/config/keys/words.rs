@@ -1,8 +1,8 @@
-//! What nginx, HAProxy, Envoy, Traefik and Kubernetes call things, and the keys that do the same here.
+//! Words of nginx, HAProxy, Envoy, Traefik and Kubernetes, and the keys that have the same purpose here.
 
 use super::Position;
 
-/// Words of other proxies in one table, the key that does the same, and how it is written.
+/// Words of other proxies that may be written in one table, the key with the same purpose, and an example of it.
 pub(super) struct Foreign {
     pub(super) position: Position,
     pub(super) words: &'static [&'static str],

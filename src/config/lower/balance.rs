@@ -1,4 +1,4 @@
-//! `balance` and `hash_by`: how an endpoint is chosen.
+//! `balance` and `hash_by`: the load-balancing policy of a service.
 
 use super::{rules, unknown_word};
 use crate::config::problems::Problems;
@@ -13,29 +13,30 @@ const KNOWN: [(&str, Balance); 5] = [
     ("random", Balance::Random),
 ];
 
-/// How, and by what a hash is made.
+/// Reads the policy, and the request attributes that a hash is made of.
 pub(super) fn balance(table: &mut RawTable<'_>, out: &mut Problems) -> (Balance, Vec<CohortKey>) {
     let before = out.len();
     let written = table.take("balance");
     let balance = written.as_ref().and_then(|value| read(value, out));
-    let doubtful = out.len() > before;
+    let failed = out.len() > before;
     let balance = balance.unwrap_or_default();
     let Some(value) = table.take("hash_by") else {
         return (balance, vec![CohortKey::Ip]);
     };
-    if balance != Balance::Hash && !doubtful {
+    // With an invalid `balance`, nobody knows whether `hash_by` is in place.
+    if balance != Balance::Hash && !failed {
         let message = format!("`{}` is only for `balance = \"hash\"`", value.path);
         let problem = out.error(value.key.clone(), message);
         problem
             .label("nothing is hashed here")
             .help("write `balance = \"hash\"`, or leave this out");
         if let Some(written) = written {
-            problem.also(written.span, "endpoints are chosen this way");
+            problem.also(written.span, "this is how endpoints are picked");
         }
     }
     let mut keys = rules::request_keys(&value, out);
     if keys.is_empty() {
-        keys.push(CohortKey::Ip); // Something was said about it.
+        keys.push(CohortKey::Ip); // A placeholder: the error is reported.
     }
     (balance, keys)
 }
@@ -52,7 +53,7 @@ fn read(value: &RawValue<'_>, out: &mut Problems) -> Option<Balance> {
     found.map(|(_, balance)| *balance)
 }
 
-/// What the words of nginx, HAProxy, Envoy and Traefik are here.
+/// Translates policy names of nginx, HAProxy, Envoy and Traefik.
 fn of_other_proxies(typed: &str) -> Option<&'static str> {
     let word = typed.to_ascii_lowercase().replace(['-', ' '], "_");
     Some(match word.as_str() {
@@ -68,7 +69,7 @@ fn of_other_proxies(typed: &str) -> Option<&'static str> {
             "did you mean `least_request`? of two endpoints, the one with fewer requests in flight"
         }
         "roundrobin" | "round_robin" | "rr" | "wrr" | "static_rr" | "weighted_round_robin" => {
-            "did you mean `round_robin`? it heeds weights"
+            "did you mean `round_robin`? it respects weights"
         }
         "ip_hash" | "iphash" | "source" | "src" => {
             "did you mean `hash`? it hashes the client's address unless `hash_by` says otherwise"

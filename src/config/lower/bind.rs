@@ -1,4 +1,4 @@
-//! Places to listen at.
+//! Addresses to listen on: their syntax, and whether two of them overlap.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -8,14 +8,14 @@ use crate::config::raw::{RawString, RawValue};
 use crate::config::spec::Bind;
 use crate::config::units::quote;
 
-/// The longest path that fits into a Unix socket's address.
+/// The maximum length of a socket path in bytes: `sun_path` has 108, including the terminating NUL (unix(7)).
 pub(super) const LONGEST_SOCKET_PATH: usize = 107;
 
-/// What a bound address looks like, for messages.
+/// The expected form, for messages.
 pub(super) const EXPECTED: &str =
     "an address such as \":8080\", \"127.0.0.1:8080\" or \"unix:/path\"";
 
-/// Reads one.
+/// Parses an address to listen on.
 pub(super) fn bind(text: &RawString<'_>, out: &mut Problems) -> Option<Bind> {
     let typed = text.value;
     if let Some(path) = typed.strip_prefix("unix:") {
@@ -31,7 +31,7 @@ pub(super) fn bind(text: &RawString<'_>, out: &mut Problems) -> Option<Bind> {
     }
     let problem = out.error(
         text.span.clone(),
-        format!("{} is not an address to listen at", quote(typed)),
+        format!("{} is not an address to listen on", quote(typed)),
     );
     problem.label(format!("expected {EXPECTED}"));
     if typed.parse::<u16>().is_ok() {
@@ -43,7 +43,7 @@ pub(super) fn bind(text: &RawString<'_>, out: &mut Problems) -> Option<Bind> {
         ));
     } else if let Some(port) = typed.strip_prefix("localhost:") {
         problem.help(format!(
-            "a name may mean several addresses: did you mean \"127.0.0.1:{port}\"?"
+            "a name may have several addresses: did you mean \"127.0.0.1:{port}\"?"
         ));
     } else if let Some(port) = typed.strip_prefix("*:") {
         problem.help(format!("did you mean \":{port}\"?"));
@@ -56,7 +56,7 @@ pub(super) fn bind(text: &RawString<'_>, out: &mut Problems) -> Option<Bind> {
     None
 }
 
-/// Says that a value is no address to listen at, because it isn't even a string.
+/// Reports a value that is not a string and so can't be an address to listen on.
 pub(super) fn not_text(value: &RawValue<'_>, out: &mut Problems) {
     let problem = value.mistyped(EXPECTED, out);
     if let Some(port) = value.as_integer().filter(|n| (1..=65_535).contains(n)) {
@@ -66,26 +66,26 @@ pub(super) fn not_text(value: &RawValue<'_>, out: &mut Problems) {
     }
 }
 
-/// The path of a Unix socket.
+/// Checks the path of a Unix socket.
 pub(super) fn socket_path(path: &str, text: &RawString<'_>, out: &mut Problems) -> Option<PathBuf> {
     let why = if !path.starts_with('/') {
         "expected an absolute path after `unix:`"
     } else if path.len() > LONGEST_SOCKET_PATH {
-        "expected at most 107 bytes: the system takes no longer path for a socket"
+        "expected at most 107 bytes, the system's limit for the path of a socket"
     } else if path.contains('\0') {
-        "a path has no NUL"
+        "a path can't contain NUL"
     } else {
         return Some(PathBuf::from(path));
     };
     out.error(
         text.span.clone(),
-        format!("{} is not a path for a socket", quote(path)),
+        format!("{} can't be the path of a socket", quote(path)),
     )
     .label(why);
     None
 }
 
-/// Says that two places overlap, if they do.
+/// Reports an address that overlaps one of the others.
 pub(super) fn check_overlap(
     bind: &Bind,
     at: &TextSpan,
@@ -96,15 +96,15 @@ pub(super) fn check_overlap(
         let label = if bind == other {
             "the same address again"
         } else {
-            "overlaps an address that is listened at already"
+            "overlaps the address of another listener"
         };
-        out.error(at.clone(), "two listeners at one address")
+        out.error(at.clone(), "two listeners on one address")
             .label(label)
-            .also(first.clone(), "taken here");
+            .also(first.clone(), "the other listener");
     }
 }
 
-/// Whether a connection could belong to both. Port 0 is a new port each time.
+/// Returns whether a connection could belong to both. Port 0 stands for a new port each time, so it never overlaps.
 fn overlap(a: &Bind, b: &Bind) -> bool {
     let tcp = |bind: &Bind| match bind {
         Bind::Any(port) => Some((None, *port)),

@@ -1,29 +1,30 @@
-//! Two routes that match the same requests with the same precedence: nobody could say which one wins.
+//! Finds routes of different services that match the same requests with the same precedence, so that neither would win.
 
 use std::collections::HashMap;
 
-use super::service::Places;
+use super::service::RouteSpans;
 use crate::config::problems::{Problems, TextSpan};
 use crate::config::spec::{HostPattern, PathPattern, ServiceSpec};
 
-/// `None` = any host.
+/// A host and a path; `None` stands for any host.
 type Route<'s> = (Option<&'s HostPattern>, PathPattern);
 
-/// Says which services collide, once for each place.
-pub(super) fn check(services: &[ServiceSpec], places: &[Places], out: &mut Problems) {
+/// Reports services that have the same route, once for each position in the text.
+pub(super) fn check(services: &[ServiceSpec], spans: &[RouteSpans], out: &mut Problems) {
     let mut routes: HashMap<Route<'_>, (usize, TextSpan)> = HashMap::new();
-    for (index, (service, places)) in services.iter().zip(places).enumerate() {
-        if places.doubtful {
+    for (index, (service, spans)) in services.iter().zip(spans).enumerate() {
+        if spans.incomplete {
             continue;
         }
-        let mut said: Vec<(usize, TextSpan)> = Vec::new();
-        for (route, at) in of_service(service, places) {
+        // A host with several paths, or a path with several hosts, may collide more than once at the same position.
+        let mut reported: Vec<(usize, TextSpan)> = Vec::new();
+        for (route, at) in routes_of(service, spans) {
             match routes.get(&route) {
-                Some((first, place)) => {
+                Some((first, span)) => {
                     let key = (*first, at.clone());
-                    if !said.contains(&key) {
-                        collide(&services[*first], service, &route, at, place.clone(), out);
-                        said.push(key);
+                    if !reported.contains(&key) {
+                        report(&services[*first], service, &route, at, span.clone(), out);
+                        reported.push(key);
                     }
                 }
                 None => {
@@ -32,36 +33,36 @@ pub(super) fn check(services: &[ServiceSpec], places: &[Places], out: &mut Probl
             }
         }
     }
-    previews(services, places, out);
+    check_previews(services, spans, out);
 }
 
-/// All routes of a service with the place that says most about each.
-fn of_service<'s>(service: &'s ServiceSpec, places: &Places) -> Vec<(Route<'s>, TextSpan)> {
+/// Returns all routes of a service, each with its most specific span: of the host, else of the path, else of the service.
+fn routes_of<'s>(service: &'s ServiceSpec, spans: &RouteSpans) -> Vec<(Route<'s>, TextSpan)> {
     let everything = [PathPattern::Prefix(String::new())];
     let paths = if service.paths.is_empty() {
         &everything[..]
     } else {
         &service.paths
     };
-    let path_place = |at: usize| places.paths.get(at).unwrap_or(&places.name).clone();
+    let path_span = |at: usize| spans.paths.get(at).unwrap_or(&spans.name).clone();
     let mut routes = Vec::new();
     for (p, path) in paths.iter().enumerate() {
         if service.hosts.is_empty() {
-            routes.push(((None, path.clone()), path_place(p)));
+            routes.push(((None, path.clone()), path_span(p)));
         }
-        for (host, place) in service.hosts.iter().zip(&places.hosts) {
-            routes.push(((Some(host), path.clone()), place.clone()));
+        for (host, span) in service.hosts.iter().zip(&spans.hosts) {
+            routes.push(((Some(host), path.clone()), span.clone()));
         }
     }
     routes
 }
 
-fn collide(
+fn report(
     first: &ServiceSpec,
     second: &ServiceSpec,
     (host, path): &Route<'_>,
     at: TextSpan,
-    place: TextSpan,
+    first_at: TextSpan,
     out: &mut Problems,
 ) {
     let host = host.map_or_else(|| "every host".to_owned(), show_host);
@@ -76,8 +77,8 @@ fn collide(
     );
     out.error(at, message)
         .label("the same route again")
-        .also(place, "first here")
-        .help("give one of them other `hosts` or `paths`")
+        .also(first_at, "first here")
+        .help("give one of them different `hosts` or `paths`")
         .absence();
 }
 
@@ -88,21 +89,22 @@ fn show_host(host: &HostPattern) -> String {
     }
 }
 
-/// A preview host leads to one version of one service, whatever the path: nothing else may have it.
-fn previews(services: &[ServiceSpec], places: &[Places], out: &mut Problems) {
+/// Reports preview hosts that are used twice. Such a host leads to one version of one service, whatever the path, so it can't
+/// be shared with a service or another version.
+fn check_previews(services: &[ServiceSpec], spans: &[RouteSpans], out: &mut Problems) {
     let mut taken: HashMap<&HostPattern, (TextSpan, String)> = HashMap::new();
-    for (service, places) in services.iter().zip(places) {
-        for (host, place) in service.hosts.iter().zip(&places.hosts) {
+    for (service, spans) in services.iter().zip(spans) {
+        for (host, span) in service.hosts.iter().zip(&spans.hosts) {
             taken.entry(host).or_insert_with(|| {
                 (
-                    place.clone(),
-                    format!("service `{}` answers for it", service.name),
+                    span.clone(),
+                    format!("a host of service `{}`", service.name),
                 )
             });
         }
     }
-    for (service, places) in services.iter().zip(places) {
-        for (version, host, place) in &places.previews {
+    for (service, spans) in services.iter().zip(spans) {
+        for (version, host, span) in &spans.previews {
             let version = &service.versions[*version].name;
             if let Some((other, label)) = taken.get(host) {
                 let message = format!(
@@ -110,13 +112,13 @@ fn previews(services: &[ServiceSpec], places: &[Places], out: &mut Problems) {
                     show_host(host),
                     service.name
                 );
-                out.error(place.clone(), message)
-                    .label("expected a host of its own")
+                out.error(span.clone(), message)
+                    .label("expected a host that nothing else uses")
                     .also(other.clone(), label.clone());
                 continue;
             }
             let label = format!("the preview of `{}.{version}`", service.name);
-            taken.insert(host, (place.clone(), label));
+            taken.insert(host, (span.clone(), label));
         }
     }
 }

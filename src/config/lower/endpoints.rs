@@ -1,4 +1,4 @@
-//! Endpoints: how an address that serves a version is written.
+//! The endpoints of a version: the syntax of their addresses and options.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,7 +10,7 @@ use crate::config::raw::{RawString, RawValue, suggest};
 use crate::config::spec::{EndpointAddress, EndpointSpec, Scheme};
 use crate::config::units::quote;
 
-/// The endpoints of a version; at least one, none twice.
+/// Reads the endpoints of a version: at least one, without duplicates.
 pub(super) fn endpoints(value: &RawValue<'_>, out: &mut Problems) -> Vec<EndpointSpec> {
     let expected = "a list of endpoints such as [\"10.0.1.10:8080\"]";
     let Some(items) = value.as_list() else {
@@ -21,12 +21,15 @@ pub(super) fn endpoints(value: &RawValue<'_>, out: &mut Problems) -> Vec<Endpoin
         return Vec::new();
     };
     if items.is_empty() {
-        out.error(value.span.clone(), format!("`{}` has no endpoints", value.path))
-            .label(format!("expected {expected}"))
-            .help("to take a version out of service, take it out of `split` and `stable`, then out of `versions`");
+        out.error(
+            value.span.clone(),
+            format!("`{}` has no endpoints", value.path),
+        )
+        .label(format!("expected {expected}"))
+        .help("to remove a version, remove it from `split` and `stable`, then from `versions`");
     }
     let mut found: Vec<EndpointSpec> = Vec::new();
-    let mut places: HashMap<(Scheme, EndpointAddress), TextSpan> = HashMap::new();
+    let mut spans: HashMap<(Scheme, EndpointAddress), TextSpan> = HashMap::new();
     for item in items {
         let Some(text) = item.as_text() else {
             let problem = item.mistyped("an endpoint such as \"10.0.1.10:8080\"", out);
@@ -38,18 +41,18 @@ pub(super) fn endpoints(value: &RawValue<'_>, out: &mut Problems) -> Vec<Endpoin
         let Some(endpoint) = endpoint(&text, out) else {
             continue;
         };
-        match places.entry((endpoint.scheme, endpoint.address.clone())) {
+        match spans.entry((endpoint.scheme, endpoint.address.clone())) {
             Entry::Occupied(first) => {
                 out.error(
                     text.span,
-                    format!("`{endpoint}` stands twice in `{}`", value.path),
+                    format!("`{endpoint}` is listed twice in `{}`", value.path),
                 )
                 .label("again here")
                 .also(first.get().clone(), "first here")
-                .help("give it more weight with a space and `weight=2`");
+                .help("to give it more traffic, write `weight=2` after a space");
             }
-            Entry::Vacant(place) => {
-                place.insert(text.span);
+            Entry::Vacant(entry) => {
+                entry.insert(text.span);
                 found.push(endpoint);
             }
         }
@@ -57,11 +60,11 @@ pub(super) fn endpoints(value: &RawValue<'_>, out: &mut Problems) -> Vec<Endpoin
     found
 }
 
-/// `host:port`, `http://…`, `https://…`, `h2c://…`, `unix:/path`; options after a space.
+/// Parses an endpoint: `host:port`, `http://…`, `https://…`, `h2c://…` or `unix:/path`, with options after a space.
 fn endpoint(text: &RawString<'_>, out: &mut Problems) -> Option<EndpointSpec> {
     let mut words = text.value.split(' ').filter(|w| !w.is_empty());
     let typed = words.next().unwrap_or_default();
-    let place = |why: String, help: String, out: &mut Problems| {
+    let refuse = |(why, help): EndpointProblem, out: &mut Problems| {
         let message = format!("{} is not an endpoint", quote(typed));
         let problem = out.error(text.part_of(typed), message);
         problem.label(why);
@@ -79,9 +82,7 @@ fn endpoint(text: &RawString<'_>, out: &mut Problems) -> Option<EndpointSpec> {
     let target = if let Some(path) = typed.strip_prefix("unix:") {
         bind::socket_path(path, text, out).map(|path| (Scheme::Http, EndpointAddress::Unix(path)))
     } else {
-        address(typed)
-            .map_err(|(why, help)| place(why, help, out))
-            .ok()
+        address(typed).map_err(|problem| refuse(problem, out)).ok()
     };
     let mut weight = None;
     for word in words {
@@ -97,11 +98,11 @@ fn endpoint(text: &RawString<'_>, out: &mut Problems) -> Option<EndpointSpec> {
     })
 }
 
-/// `weight=N`. False: what follows can't be read.
+/// Reads one option; `weight=N` is the only one. Returns whether the words after it are worth reading.
 fn option(word: &str, text: &RawString<'_>, weight: &mut Option<u32>, out: &mut Problems) -> bool {
     let at = text.part_of(word);
     match word.split_once('=') {
-        Some(("weight", "")) => return spaced(at, out),
+        Some(("weight", "")) => return number_missing(at, out),
         Some(("weight", value)) => {
             let parsed = value.parse().ok().filter(|n| (1..=1000).contains(n));
             if parsed.is_none() {
@@ -109,15 +110,15 @@ fn option(word: &str, text: &RawString<'_>, weight: &mut Option<u32>, out: &mut 
                 problem.label("expected a whole number from 1 to 1000");
                 if value == "0" {
                     problem.help(
-                        "to take an endpoint out of use, take it out of the list, or use `cutover drain`",
+                        "to take an endpoint out of service, remove it from the list or use `cutover drain`",
                     );
                 }
             } else if weight.is_some() {
-                out.error(at, "`weight` stands twice in one endpoint");
+                out.error(at, "`weight` is set twice for one endpoint");
             }
             *weight = parsed;
         }
-        _ if word == "weight" => return spaced(at, out),
+        _ if word == "weight" => return number_missing(at, out),
         _ => {
             let name = word.split('=').next().unwrap_or_default();
             let help = of_other_proxies(name)
@@ -130,18 +131,21 @@ fn option(word: &str, text: &RawString<'_>, weight: &mut Option<u32>, out: &mut 
     true
 }
 
-fn spaced(at: TextSpan, out: &mut Problems) -> bool {
+/// Reports `weight = 2` or the like: its parts are separate words, of which the others would be reported as unknown.
+fn number_missing(at: TextSpan, out: &mut Problems) -> bool {
     out.error(at, "`weight` has no number")
         .label("expected `weight=N`, without spaces");
     false
 }
 
-/// What options of a server in nginx and HAProxy are here.
+/// Translates options of a server in nginx and HAProxy.
 fn of_other_proxies(name: &str) -> Option<String> {
     let help = match name {
-        "backup" => "put it into a version of its own, which the service names as `fallback`",
+        "backup" => {
+            "put it in a version of its own, and name that version as the service's `fallback`"
+        }
         "down" | "disabled" => {
-            "to take an endpoint out of use, take it out of the list, or use `cutover drain`"
+            "to take an endpoint out of service, remove it from the list or use `cutover drain`"
         }
         "max_fails" | "fail_timeout" => "`[service.NAME.outlier]` says when endpoints are ejected",
         "max_conns" | "maxconn" => "`[service.NAME.limits]` limits the connections of a version",
@@ -154,13 +158,48 @@ fn of_other_proxies(name: &str) -> Option<String> {
     Some(help.to_owned())
 }
 
+/// Why an address is refused, and what to do about it (empty if there is nothing to say).
 type EndpointProblem = (String, String);
 
-/// Everything before the options, except Unix sockets. An error is why, and what to do.
+/// What is expected where the text resembles none of the forms.
+const FORMS: &str =
+    "expected `host:port`, `http://`, `https://` or `h2c://` before it, or `unix:/path`";
+
+/// Parses everything before the options, except for Unix sockets.
 fn address(typed: &str) -> Result<(Scheme, EndpointAddress), EndpointProblem> {
-    const FORMS: &str =
-        "expected `host:port`, `http://`, `https://` or `h2c://` before it, or `unix:/path`";
-    let (scheme, rest, port) = match typed.split_once("://") {
+    let (scheme, authority, default_port) = split_scheme(typed)?;
+    refuse_path_and_user(typed, authority)?;
+    // The standard parser comes first, because it also knows the zone of a link-local address: `[fe80::1%2]:80`.
+    let (address, port) = match authority.parse::<SocketAddr>() {
+        Ok(socket) => (EndpointAddress::Ip(socket), socket.port()),
+        Err(_) => {
+            let (host, port) = split_port(typed, authority, default_port)?;
+            (host_address(host, port)?, port)
+        }
+    };
+    if port == 0 {
+        return Err(("an endpoint can't have port 0".to_owned(), String::new()));
+    }
+    Ok((scheme, address))
+}
+
+fn host_address(host: &str, port: u16) -> Result<EndpointAddress, EndpointProblem> {
+    let ipv6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    if let Some(ip) = ipv6.and_then(|h| h.parse::<Ipv6Addr>().ok()) {
+        return Ok(EndpointAddress::Ip((ip, port).into()));
+    }
+    if let Ok(ip) = host.parse::<Ipv4Addr>() {
+        return Ok(EndpointAddress::Ip((ip, port).into()));
+    }
+    if is_name(host) {
+        return Ok(EndpointAddress::Name(host.to_ascii_lowercase(), port));
+    }
+    Err((FORMS.to_owned(), String::new()))
+}
+
+/// Returns the scheme, the rest of the text, and the default port of the scheme. Only `http://` and `https://` have one.
+fn split_scheme(typed: &str) -> Result<(Scheme, &str, Option<u16>), EndpointProblem> {
+    Ok(match typed.split_once("://") {
         None => (Scheme::Http, typed, None),
         Some(("http", rest)) => (Scheme::Http, rest, Some(80)),
         Some(("https", rest)) => (Scheme::Https, rest, Some(443)),
@@ -169,74 +208,58 @@ fn address(typed: &str) -> Result<(Scheme, EndpointAddress), EndpointProblem> {
             let help = suggest(other, &["http", "https", "h2c"], "the schemes are");
             return Err((format!("unknown scheme {}", quote(other)), help));
         }
-    };
-    let bare = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if bare.len() < rest.len() {
-        let shown = typed.trim_end_matches(&rest[bare.len()..]);
+    })
+}
+
+/// Refuses the parts of a URL that have no meaning for an endpoint.
+fn refuse_path_and_user(typed: &str, authority: &str) -> Result<(), EndpointProblem> {
+    let bare = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    if bare.len() < authority.len() {
+        let shown = typed.trim_end_matches(&authority[bare.len()..]);
         return Err((
             "an endpoint has no path".to_owned(),
             format!("did you mean {}?", quote(shown)),
         ));
     }
-    if rest.contains('@') {
+    if authority.contains('@') {
         return Err(("an endpoint has no user".to_owned(), String::new()));
     }
-    if let Ok(address) = rest.parse::<SocketAddr>() {
-        return with_port(address.port(), (scheme, EndpointAddress::Ip(address)));
-    }
-    if let Ok(ip) = rest.parse::<Ipv6Addr>() {
-        let help = format!("write `[{ip}]:PORT`");
+    Ok(())
+}
+
+/// Splits host and port. The host keeps the brackets of an IPv6 address, and isn't checked further.
+fn split_port<'t>(
+    typed: &str,
+    authority: &'t str,
+    default_port: Option<u16>,
+) -> Result<(&'t str, u16), EndpointProblem> {
+    // Without brackets, the last group of an IPv6 address would be taken for the port.
+    if let Ok(ip) = authority.parse::<Ipv6Addr>() {
         return Err((
-            "an IPv6 address stands in brackets, then the port".to_owned(),
-            help,
+            "an IPv6 address is written in brackets, followed by the port".to_owned(),
+            format!("write `[{ip}]:PORT`"),
         ));
     }
-    let (host, port) = match (rest.rsplit_once(':'), port) {
-        (Some((host, digits)), _) if !digits.contains(']') => {
-            let Ok(port) = digits.parse::<u16>() else {
-                let (why, help) = (format!("{} is not a port", quote(digits)), String::new());
-                return Err(if host.is_empty() || host.contains(':') {
-                    (FORMS.to_owned(), help)
-                } else {
-                    (why, help)
-                });
-            };
-            (host, port)
-        }
-        (_, Some(port)) => (rest, port),
-        _ if rest.is_empty() => return Err((FORMS.to_owned(), String::new())),
+    match (authority.rsplit_once(':'), default_port) {
+        // A `]` after the last colon: the colon is part of an IPv6 address, and there is no port.
+        (Some((host, digits)), _) if !digits.contains(']') => match digits.parse() {
+            Ok(port) => Ok((host, port)),
+            Err(_) if host.is_empty() || host.contains(':') => {
+                Err((FORMS.to_owned(), String::new()))
+            }
+            Err(_) => Err((format!("{} is not a port", quote(digits)), String::new())),
+        },
+        (_, Some(port)) => Ok((authority, port)),
+        _ if authority.is_empty() => Err((FORMS.to_owned(), String::new())),
         _ => {
             let help = format!("such as {}", quote(&format!("{typed}:8080")));
-            return Err(("the port is missing".to_owned(), help));
+            Err(("the port is missing".to_owned(), help))
         }
-    };
-    let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-    if let Some(ip) = bracketed.and_then(|h| h.parse::<Ipv6Addr>().ok()) {
-        return with_port(port, (scheme, EndpointAddress::Ip((ip, port).into())));
-    }
-    if let Ok(ip) = host.parse::<Ipv4Addr>() {
-        return with_port(port, (scheme, EndpointAddress::Ip((ip, port).into())));
-    }
-    if !is_name(host) {
-        return Err((FORMS.to_owned(), String::new()));
-    }
-    with_port(
-        port,
-        (
-            scheme,
-            EndpointAddress::Name(host.to_ascii_lowercase(), port),
-        ),
-    )
-}
-
-fn with_port<T>(port: u16, target: T) -> Result<T, EndpointProblem> {
-    match port {
-        0 => Err(("nothing can be reached at port 0".to_owned(), String::new())),
-        _ => Ok(target),
     }
 }
 
-/// A name for the resolver; one that ends in a number would be taken for a broken address.
+/// Returns whether `host` is a host name (RFC 1123 section 2.1, with `_`). A name whose last label is numeric is refused,
+/// because it is more likely a malformed IPv4 address.
 fn is_name(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let label = |l: &str| {

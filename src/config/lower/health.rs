@@ -1,4 +1,4 @@
-//! `check` and `[…health]`: what an endpoint must do to be well.
+//! `check` and `[…health]`: active health checks.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use crate::config::raw::{RawString, RawTable, RawValue, suggest};
 use crate::config::units::quote;
 use crate::config::value::SHORTEST;
 
-/// Checks in closer succession would be a load of their own.
+/// The shortest interval between checks. More frequent ones would be a noticeable load themselves.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
 const EXPECTED: &str = "a path such as \"/ready\", or \"tcp\", \"grpc\" or \"grpc:SERVICE\"";
 
-/// What is known of checks: times may be said for all services and the probe for each.
+/// An incomplete policy: `[defaults.health]` may set the times for all services and leave the probe to each of them.
 #[derive(Clone)]
 pub(super) struct Draft {
-    /// Without it nothing is checked.
+    /// Whether a probe was set, and endpoints are checked.
     active: bool,
-    /// Its probe counts only if `active`.
+    /// The policy so far. Its probe is a placeholder unless `active`.
     health: HealthPolicy,
 }
 
@@ -35,14 +35,14 @@ impl Default for Draft {
     }
 }
 
-/// `[defaults.health]`. With a path it turns checks on for every service.
+/// Reads `[defaults.health]`. With a `path` it turns health checks on for every service.
 pub(super) fn defaults(value: &RawValue<'_>, out: &mut Problems) -> Draft {
     let mut draft = Draft::default();
     keys(value, &mut draft, out);
     draft
 }
 
-/// `check` and `[service.NAME.health]`.
+/// Reads `check` and `[service.NAME.health]`, which override the defaults key by key.
 pub(super) fn service(
     table: &mut RawTable<'_>,
     defaults: &Draft,
@@ -54,13 +54,13 @@ pub(super) fn service(
     let path = health.as_ref().and_then(|v| keys(v, &mut draft, out));
     if let (Some(check), Some(path)) = (&check, &path) {
         let message = format!(
-            "`{}` and `{}.health.path` say both what is checked",
+            "`{}` and `{}.health.path` both set the check",
             check.path, table.path
         );
         out.error(check.key.clone(), message)
             .label("the short form")
             .also(path.clone(), "the long form")
-            .help("keep one of them: `check` is for services that need no other times");
+            .help("keep one of them: `check` is enough where the default times fit");
     }
     if let Some(health) = &health
         && health.as_table().is_some()
@@ -71,12 +71,12 @@ pub(super) fn service(
             health.key.clone(),
             format!("`{}` has no `path`", health.path),
         )
-        .label("what is asked?")
+        .label("expected `path` in here")
         .help("write `path = \"/ready\"` in here, or `check = \"/ready\"` in the service")
         .missing(&health.path, "path");
     }
     match check {
-        // So that one service can be without what `[defaults.health]` gives to all.
+        // `check = false` turns off what `[defaults.health]` turned on for every service.
         Some(check) if matches!(check.node, DeValue::Boolean(false)) => draft.active = false,
         Some(check) => {
             if let Some(text) = check.text(EXPECTED, out)
@@ -91,7 +91,8 @@ pub(super) fn service(
     draft.active.then_some(draft.health)
 }
 
-/// The keys of a table go over what is in `draft`; the place of `path`, if it is there, well or badly written.
+/// Reads the keys of a table over those in `draft`. Returns the span of the key `path` if it is present, even if its value is
+/// invalid.
 fn keys(value: &RawValue<'_>, draft: &mut Draft, out: &mut Problems) -> Option<TextSpan> {
     let mut table = value.table("a table such as { path = \"/ready\" }", out)?;
     let path = table.take("path");
@@ -110,7 +111,7 @@ fn keys(value: &RawValue<'_>, draft: &mut Draft, out: &mut Problems) -> Option<T
     let short = ("timeout", health.timeout, timeout);
     let long = ("interval", health.interval, interval);
     if let Some(problem) = order(Severity::Warning, &table.path, short, long, out) {
-        problem.label("a check that gets no answer delays the next one");
+        problem.label("a check without a response delays the next one");
     }
     table.finish(out);
     path.map(|path| path.key)
@@ -144,7 +145,7 @@ fn probe(text: &RawString<'_>, out: &mut Problems) -> Option<Probe> {
     } else if let Some((_, rest)) = typed.split_once("://") {
         let path = rest.find('/').map_or("/ready", |at| &rest[at..]);
         problem.label(format!("expected {EXPECTED}")).help(format!(
-            "the endpoints say where; the check only what: \"{path}\""
+            "a check has no address, it goes to each endpoint: \"{path}\""
         ));
     } else {
         let nearest = suggest(typed, &["tcp", "grpc", "grpc:SERVICE"], "");

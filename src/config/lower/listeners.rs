@@ -1,4 +1,4 @@
-//! `listen`: one address, or named listeners.
+//! `listen`: one address, or a table of named listeners with their protocols and certificates.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::config::raw::{RawString, RawTable, RawValue};
 use crate::config::spec::{Bind, Cert, HostPattern, ListenerSpec};
 use crate::config::units::quote;
 
-/// All listeners, and where each address stands.
+/// Reads all listeners. Also returns their addresses with spans, to be compared with those of the admin API.
 pub(super) fn listeners(
     file: &mut RawTable<'_>,
     out: &mut Problems,
@@ -19,7 +19,7 @@ pub(super) fn listeners(
     let mut listeners = Vec::new();
     let mut binds: Vec<(Bind, TextSpan)> = Vec::new();
     let Some(value) = file.take("listen") else {
-        out.error(0..0, "the file names no listener")
+        out.error(0..0, "the file defines no listener")
             .label("expected `listen`")
             .help("write `listen = \":8080\"` at the top of the file")
             .missing("", "listen");
@@ -55,7 +55,7 @@ pub(super) fn listeners(
     (listeners, binds)
 }
 
-/// Clear text with everything on its default.
+/// Returns a clear-text listener with defaults for everything but its name and address.
 fn plain(name: String, bind: Bind) -> ListenerSpec {
     ListenerSpec {
         name,
@@ -70,7 +70,7 @@ fn plain(name: String, bind: Bind) -> ListenerSpec {
     }
 }
 
-/// `[listen.NAME]`
+/// Reads `[listen.NAME]`. Also returns the span of its address.
 fn listener(
     name: &str,
     value: &RawValue<'_>,
@@ -113,7 +113,7 @@ fn listener(
             )
             .label("a listener with TLS has nothing to redirect to")
             .also(value.key, "the certificates")
-            .help("put the redirect on the clear-text listener, mostly port 80");
+            .help("put the redirect on the clear-text listener, usually port 80");
         }
     }
     table.finish(out);
@@ -139,7 +139,7 @@ fn protocols(value: &RawValue<'_>, listener: &mut ListenerSpec, out: &mut Proble
     }
 }
 
-/// The pseudonym for `Via`; none where the value is `false`.
+/// Reads the pseudonym for `Via`, which is a token (RFC 9110 section 7.6.3); `false` means none.
 fn via(value: &RawValue<'_>, out: &mut Problems) -> Option<String> {
     const EXPECTED: &str = "a name such as \"cutover\", or false";
     if matches!(value.node, DeValue::Boolean(false)) {
@@ -155,7 +155,8 @@ fn via(value: &RawValue<'_>, out: &mut Problems) -> Option<String> {
     Some(text.value.to_owned())
 }
 
-/// An address or a network.
+/// Parses an IP address or a network. A network with host bits set is an error, since either the address or the prefix is
+/// wrong.
 pub(super) fn network(text: &RawString<'_>, out: &mut Problems) -> Option<IpNet> {
     if let Ok(address) = text.value.parse::<std::net::IpAddr>() {
         return Some(address.into());
@@ -180,7 +181,7 @@ pub(super) fn network(text: &RawString<'_>, out: &mut Problems) -> Option<IpNet>
     Some(net)
 }
 
-/// `[[listen.NAME.cert]]`; no name may stand under two of them.
+/// Reads `[[listen.NAME.cert]]`. No server name may select two certificates.
 fn certs(value: &RawValue<'_>, out: &mut Problems) -> Vec<Cert> {
     let items = value.tables(out);
     if items.is_empty() && value.as_list().is_some() {

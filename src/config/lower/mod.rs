@@ -1,5 +1,7 @@
-//! Raw to spec: names resolve, units are applied, defaults filled in. Every function says what is wrong to [`Problems`]
-//! and goes on with a stand-in, so that one run finds everything; the spec counts only if nothing was said.
+//! Builds a [`Spec`] from the raw document: checks values, resolves names, converts units and fills in defaults.
+//!
+//! There is a file for each part of the configuration. Every function reports errors to [`Problems`] and continues with a
+//! placeholder value, so that one run finds all of them. The resulting spec may be used only if there were no errors.
 
 mod balance;
 mod bind;
@@ -25,7 +27,7 @@ use super::raw::{RawString, RawTable, RawValue};
 use super::spec::Spec;
 use super::units::quote;
 
-/// Reads the whole file. The result is valid only if `out` has no errors then.
+/// Reads the whole document. The result is valid only if no error was reported to `out`.
 pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Problems) -> Spec {
     let after_syntax = out.len();
     let mut file = RawTable::root(source, root);
@@ -48,7 +50,8 @@ pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Proble
     spec
 }
 
-/// Checks a name that the user gives to a listener, service or version: it stands in metrics, URLs and commands.
+/// Checks the name of a listener, service or version. It occurs in metrics, URLs and commands, so the characters are limited
+/// to those that need no escaping there.
 fn check_name(name: &str, value: &RawValue<'_>, what: &str, out: &mut Problems) {
     let good = name.len() <= 63
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -63,7 +66,7 @@ fn check_name(name: &str, value: &RawValue<'_>, what: &str, out: &mut Problems) 
     }
 }
 
-/// Whether `text` is a token of HTTP: the form of field names, cookie names and methods.
+/// Returns whether `text` is a token (RFC 9110 section 5.6.2), the form of field names, cookie names and methods.
 fn is_token(text: &str) -> bool {
     !text.is_empty()
         && text
@@ -71,7 +74,7 @@ fn is_token(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
-/// Says that `text` is none of the words that are known.
+/// Reports that `text` is not one of the known words.
 fn unknown_word<'p>(
     text: &RawString<'_>,
     path: &str,

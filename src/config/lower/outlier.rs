@@ -1,4 +1,4 @@
-//! `[…outlier]`: when an endpoint is taken out, and for how long.
+//! `[…outlier]`: when an endpoint is ejected, and for how long.
 
 use super::policies::order;
 use crate::config::diagnostic::Severity;
@@ -7,10 +7,10 @@ use crate::config::problems::Problems;
 use crate::config::raw::RawValue;
 use crate::config::value::SHORTEST;
 
-/// More failures in a row than this nobody waits for.
+/// The maximum of the `consecutive_…` thresholds; one that is never reached is written as 0.
 const MOST_IN_A_ROW: u32 = 1_000_000;
 
-/// What is said goes over what is in `result`.
+/// Reads the keys of a table over those in `result`.
 pub(super) fn outlier(value: &RawValue<'_>, result: &mut Outlier, out: &mut Problems) {
     let Some(mut table) = value.table("a table such as { consecutive_5xx = 5 }", out) else {
         return;
@@ -35,7 +35,7 @@ pub(super) fn outlier(value: &RawValue<'_>, result: &mut Outlier, out: &mut Prob
     if let Some(problem) = order(Severity::Error, &table.path, short, long, out) {
         problem
             .label("the first ejection can't be longer than the longest")
-            .help("`eject` is the first one, each in a row is longer, up to `eject_max`");
+            .help("`eject` is the first ejection; repeated ones are longer, up to `eject_max`");
     }
     table.set_thousandths("max_ejected", &mut result.max_ejected, out);
     table.set_thousandths("panic", &mut result.panic, out);

@@ -1,4 +1,4 @@
-//! What protects requests: `[defaults.X]`, and what a service says over it, key by key.
+//! Resilience policies: `[defaults.X]`, and the tables of a service that override them key by key.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::config::problems::{Problem, Problems, TextSpan};
 use crate::config::raw::{RawTable, RawValue};
 use crate::config::spec::{Timeouts, VersionSpec};
 
-/// No ceiling is higher; what is meant to have none says 0.
-const HIGHEST: u32 = 100_000_000;
+/// The maximum of a limit. "No limit" is written as 0.
+const MAX_LIMIT: u32 = 100_000_000;
 
-/// `[defaults]`: for every service that doesn't say otherwise.
+/// Values of `[defaults]`, or the built-in ones, for every service that doesn't override them.
 #[derive(Default)]
 pub(super) struct Defaults {
     pub(super) timeouts: Timeouts,
@@ -52,7 +52,7 @@ pub(super) fn defaults(file: &mut RawTable<'_>, out: &mut Problems) -> Defaults 
     result
 }
 
-/// Everything of a service that protects requests, except its time-outs.
+/// Reads the resilience policies of a service.
 pub(super) fn policies(
     table: &mut RawTable<'_>,
     versions: &[VersionSpec],
@@ -89,7 +89,7 @@ pub(super) fn policies(
     result
 }
 
-/// The tables that read alike under `[defaults]` and under a service.
+/// Reads the tables that have the same form under `[defaults]` and under a service.
 fn shared(
     table: &mut RawTable<'_>,
     outlier: &mut Outlier,
@@ -102,18 +102,18 @@ fn shared(
         outlier::outlier(&value, outlier, out);
     }
     if let Some(value) = table.take("limits") {
-        ceilings(&value, limits, out);
+        read_limits(&value, limits, out);
     }
     if let Some(value) = table.take("retry") {
         retry::retry(&value, retry, out);
     }
     if let Some(value) = table.take("drain") {
-        times_to_finish(&value, drain, out);
+        read_drain(&value, drain, out);
     }
 }
 
-/// `[…limits]`: what is said goes over what is in `result`.
-fn ceilings(value: &RawValue<'_>, result: &mut Limits, out: &mut Problems) {
+/// Reads `[…limits]` over the values in `result`.
+fn read_limits(value: &RawValue<'_>, result: &mut Limits, out: &mut Problems) {
     let Some(mut table) = value.table("a table such as { requests = 1024 }", out) else {
         return;
     };
@@ -128,13 +128,13 @@ fn ceilings(value: &RawValue<'_>, result: &mut Limits, out: &mut Problems) {
         ),
     ];
     for (key, count) in counts {
-        table.set_count(key, count, 0..=HIGHEST, out);
+        table.set_count(key, count, 0..=MAX_LIMIT, out);
     }
     table.finish(out);
 }
 
-/// `[…drain]`: what is said goes over what is in `result`.
-fn times_to_finish(value: &RawValue<'_>, result: &mut DrainPolicy, out: &mut Problems) {
+/// Reads `[…drain]` over the values in `result`.
+fn read_drain(value: &RawValue<'_>, result: &mut DrainPolicy, out: &mut Problems) {
     let Some(mut table) = value.table("a table with `requests` and `streams`", out) else {
         return;
     };
@@ -147,10 +147,12 @@ fn times_to_finish(value: &RawValue<'_>, result: &mut DrainPolicy, out: &mut Pro
     table.finish(out);
 }
 
-/// A key, its value, and its place if this very table says it.
+/// A key, its value, and the span of the value if this table sets it (rather than the defaults).
 type Time<'k> = (&'k str, Duration, Option<TextSpan>);
 
-/// Says that `short` is longer than `long`, if this table says one of them. Who calls adds why that is wrong.
+/// Reports that `short` is longer than `long`. The caller adds the label, which says why that is wrong.
+///
+/// If this table sets neither of them, the error is in `[defaults]` and is reported there only.
 pub(super) fn order<'p>(
     severity: Severity,
     path: &str,

@@ -1,4 +1,4 @@
-//! What concerns the proxy as a whole: workers, admin, shutdown, limits; and time-outs.
+//! Settings of the proxy as a whole: workers, admin API, shutdown and limits. Also the timeouts of services.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::config::raw::{RawTable, RawValue};
 use crate::config::spec::{Admin, Bind, ProxyLimits, Shutdown, Timeouts};
 use crate::config::value::SHORTEST;
 
-/// `workers`: `"auto"` or a number.
+/// Reads `workers`: `"auto"` or a number of threads.
 pub(super) fn workers(file: &mut RawTable<'_>, out: &mut Problems) -> Option<usize> {
     let value = file.take("workers")?;
     match value.node {
@@ -24,7 +24,7 @@ pub(super) fn workers(file: &mut RawTable<'_>, out: &mut Problems) -> Option<usi
     }
 }
 
-/// A path that isn't opened here.
+/// Reads a path. The file isn't opened here: whoever uses it checks it, also after later changes.
 pub(super) fn file_path(value: &RawValue<'_>, out: &mut Problems) -> Option<PathBuf> {
     let text = value.text("a path in quotes", out)?;
     if text.value.is_empty() || text.value.contains('\0') {
@@ -38,7 +38,7 @@ pub(super) fn file_path(value: &RawValue<'_>, out: &mut Problems) -> Option<Path
     Some(PathBuf::from(text.value))
 }
 
-/// `admin`: an address or a table.
+/// Reads `admin`: an address or a table. `listeners` are the addresses that it must not overlap.
 pub(super) fn admin(
     file: &mut RawTable<'_>,
     listeners: &[(Bind, TextSpan)],
@@ -65,14 +65,14 @@ pub(super) fn admin(
     }
     let mut binds: Vec<(Bind, TextSpan)> = Vec::new();
     for text in listen.texts(bind::EXPECTED, out) {
-        let Some(place) = bind::bind(&text, out) else {
+        let Some(address) = bind::bind(&text, out) else {
             continue;
         };
-        bind::check_overlap(&place, &text.span, listeners, out);
-        bind::check_overlap(&place, &text.span, &binds, out);
-        let exposed = match &place {
+        bind::check_overlap(&address, &text.span, listeners, out);
+        bind::check_overlap(&address, &text.span, &binds, out);
+        let exposed = match &address {
             Bind::Any(_) => true,
-            Bind::Tcp(address) => !address.ip().is_loopback(),
+            Bind::Tcp(socket) => !socket.ip().is_loopback(),
             Bind::Unix(_) => false,
         };
         if exposed {
@@ -80,10 +80,10 @@ pub(super) fn admin(
                 text.span.clone(),
                 "the admin API is reachable from other machines",
             )
-            .label("anyone who reaches this address can read metrics there; all else needs the token of `token_file`")
-            .help("listen at 127.0.0.1 or at a `unix:` path if nobody else needs it");
+            .label("anyone who can connect can read the metrics; everything else needs the token in `token_file`")
+            .help("listen on 127.0.0.1 or a `unix:` path if only this machine needs it");
         }
-        binds.push((place, text.span));
+        binds.push((address, text.span));
     }
     Some(Admin {
         listen: binds.into_iter().map(|(bind, _)| bind).collect(),
@@ -92,7 +92,7 @@ pub(super) fn admin(
     })
 }
 
-/// `[shutdown]`
+/// Reads `[shutdown]`.
 pub(super) fn shutdown(file: &mut RawTable<'_>, out: &mut Problems) -> Shutdown {
     let mut result = Shutdown::default();
     let Some(mut table) = file
@@ -107,7 +107,7 @@ pub(super) fn shutdown(file: &mut RawTable<'_>, out: &mut Problems) -> Shutdown 
     result
 }
 
-/// `[limits]`
+/// Reads `[limits]`.
 pub(super) fn limits(file: &mut RawTable<'_>, out: &mut Problems) -> ProxyLimits {
     let mut result = ProxyLimits::default();
     let Some(mut table) = file.take("limits").and_then(|v| v.table("a table", out)) else {
@@ -158,14 +158,14 @@ pub(super) fn limits(file: &mut RawTable<'_>, out: &mut Problems) -> ProxyLimits
     result
 }
 
-/// `[defaults.timeouts]` and `[service.NAME.timeouts]`: what is said goes over what is in `result`.
+/// Reads `[defaults.timeouts]` or `[service.NAME.timeouts]` over the values in `result`.
 pub(super) fn timeouts(value: &RawValue<'_>, result: &mut Timeouts, out: &mut Problems) {
     let Some(mut table) = value.table("a table such as { total = \"30s\" }", out) else {
         return;
     };
     if let Some(total) = table.take("total") {
         result.total = match total.as_text() {
-            // So that one service can be without what `[defaults.timeouts]` gives to all.
+            // Lets a service remove the limit that `[defaults.timeouts]` sets.
             Some(text) if text.value == "none" => None,
             _ => total.duration(SHORTEST, out),
         };

@@ -1,4 +1,4 @@
-//! `[…retry]`: what is tried again, and how often.
+//! `[…retry]`: which failures are retried, and how often.
 
 use super::unknown_word;
 use crate::config::policy::{Retry, RetryOn};
@@ -9,10 +9,10 @@ use crate::config::value::SHORTEST;
 
 const EXPECTED: &str = "\"connect\", \"reset\", \"timeout\" or a status such as \"503\"";
 
-/// The most that is kept of a request's body: every request in flight may hold so much memory.
+/// The maximum of `body_bytes`. Every request in flight may use this much memory.
 const LARGEST_BODY: u64 = 16 << 20;
 
-/// What is said goes over what is in `result`.
+/// Reads the keys of a table over those in `result`.
 pub(super) fn retry(value: &RawValue<'_>, result: &mut Retry, out: &mut Problems) {
     let Some(mut table) = value.table("a table such as { tries = 2 }", out) else {
         return;
@@ -35,7 +35,7 @@ pub(super) fn retry(value: &RawValue<'_>, result: &mut Retry, out: &mut Problems
     table.set_thousandths("budget", &mut result.budget, out);
     if let Some(per_try) = table.take("per_try") {
         result.per_try = match per_try.as_text() {
-            // So that one service can be without what `[defaults.retry]` gives to all.
+            // Lets a service remove the limit that `[defaults.retry]` sets.
             Some(text) if text.value == "none" => None,
             _ => per_try.duration(SHORTEST, out),
         };
@@ -48,7 +48,7 @@ pub(super) fn retry(value: &RawValue<'_>, result: &mut Retry, out: &mut Problems
     table.finish(out);
 }
 
-/// `on`: an empty list means never.
+/// Reads `on`. An empty list turns retries off.
 fn causes(value: &RawValue<'_>, out: &mut Problems) -> RetryOn {
     let mut on = RetryOn {
         connect: false,
@@ -86,10 +86,10 @@ fn status(text: &RawString<'_>, path: &str, out: &mut Problems) -> Option<u16> {
         return None;
     };
     if !(500..=599).contains(&status) {
-        let message = format!("an answer with {} is never tried again", quote(text.value));
+        let message = format!("a response with {} is never retried", quote(text.value));
         out.error(text.span.clone(), message)
             .label("expected a status from 500 to 599")
-            .help("other answers say something about the request, not about the endpoint");
+            .help("other statuses are about the request, not about the endpoint");
         return None;
     }
     Some(status)

@@ -1,4 +1,4 @@
-//! Host and path patterns.
+//! Host and path patterns of routes, preview hosts and server names.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -7,7 +7,7 @@ use crate::config::raw::RawString;
 use crate::config::spec::{HostPattern, PathPattern};
 use crate::config::units::quote;
 
-/// `shop.example.com`, `*.example.com`, `192.0.2.7`, `[::1]`.
+/// Parses a host pattern: `shop.example.com`, `*.example.com`, `192.0.2.7` or `[::1]`. A trailing dot is removed.
 pub(super) fn host(text: &RawString<'_>, out: &mut Problems) -> Option<HostPattern> {
     let typed = text.value.to_ascii_lowercase();
     if let Some(inner) = typed.strip_prefix('[').and_then(|t| t.strip_suffix(']'))
@@ -38,7 +38,9 @@ pub(super) fn host(text: &RawString<'_>, out: &mut Problems) -> Option<HostPatte
     })
 }
 
-/// Why `name` can't be the host of a request, and what to do.
+/// Returns why `name` can't be the host of a request, and what to do, or `None` if it can.
+///
+/// The lengths are those of RFC 1035 section 2.3.4. A name whose last label is numeric is a malformed IPv4 address.
 fn not_a_name(name: &str, star: bool, typed: &str) -> Option<(&'static str, String)> {
     let nothing = String::new();
     if let Some((_, rest)) = typed.split_once("://") {
@@ -51,12 +53,12 @@ fn not_a_name(name: &str, star: bool, typed: &str) -> Option<(&'static str, Stri
     if typed == "*" {
         let help = "leave `hosts` out to answer for every host".to_owned();
         return Some((
-            "a star stands only before a dot, as in \"*.example.com\"",
+            "a star is allowed only before a dot, as in \"*.example.com\"",
             help,
         ));
     }
     if name.contains('*') {
-        let why = "a star stands only at the beginning, as in \"*.example.com\"";
+        let why = "a star is allowed only at the beginning, as in \"*.example.com\"";
         return Some((why, nothing));
     }
     if let Some((host, path)) = name.split_once('/') {
@@ -69,7 +71,7 @@ fn not_a_name(name: &str, star: bool, typed: &str) -> Option<(&'static str, Stri
     }
     if name.parse::<Ipv6Addr>().is_ok() {
         return Some((
-            "an IPv6 address stands in brackets",
+            "an IPv6 address is written in brackets",
             format!("write \"[{name}]\""),
         ));
     }
@@ -100,14 +102,14 @@ fn not_a_name(name: &str, star: bool, typed: &str) -> Option<(&'static str, Stri
     None
 }
 
-/// `/login`, `/v1/*`, `/*`.
+/// Parses a path pattern: `/login`, `/v1/*` or `/*`.
 pub(super) fn path(text: &RawString<'_>, out: &mut Problems) -> Option<PathPattern> {
     let typed = text.value;
     let body = typed.strip_suffix("/*").unwrap_or(typed);
     let why = if !typed.starts_with('/') {
         "a path begins with `/`"
     } else if body.contains('*') {
-        "a star stands only at the end, after a slash, as in \"/v1/*\""
+        "a star is allowed only at the end, after a slash, as in \"/v1/*\""
     } else if body.contains(['?', '#']) {
         "a path has no query and no fragment"
     } else if !body.bytes().all(|b| b.is_ascii_graphic()) {
@@ -115,7 +117,7 @@ pub(super) fn path(text: &RawString<'_>, out: &mut Problems) -> Option<PathPatte
     } else if body.contains('\\') {
         "a path has no backslash"
     } else if dot_segment(body) {
-        "dot segments are removed from requests, so that this could never match"
+        "dot segments are removed from requests, so this would never match"
     } else {
         return Some(if body.len() < typed.len() {
             PathPattern::Prefix(body.to_owned())
@@ -136,6 +138,7 @@ pub(super) fn path(text: &RawString<'_>, out: &mut Problems) -> Option<PathPatte
     None
 }
 
+/// Returns whether a segment is `.` or `..` (RFC 3986 section 5.2.4), also percent-encoded.
 fn dot_segment(path: &str) -> bool {
     path.split('/').any(|segment| {
         let plain = segment.to_ascii_lowercase().replace("%2e", ".");

@@ -1,4 +1,4 @@
-//! `match` rules and the cohort: what is looked at in a request.
+//! `match` rules and the cohort: both refer to attributes of a request.
 
 use super::{is_token, listeners, split, unknown_word};
 use crate::config::problems::Problems;
@@ -8,10 +8,10 @@ use crate::config::spec::{
 };
 use crate::config::units::quote;
 
-/// A compiled expression may not take more memory than this, in bytes.
+/// The maximum size of a compiled regular expression in bytes.
 const REGEX_SIZE: usize = 1 << 20;
 
-/// `[[service.NAME.match]]`
+/// Reads `[[service.NAME.match]]`.
 pub(super) fn rules(
     value: &RawValue<'_>,
     versions: &[VersionSpec],
@@ -37,7 +37,7 @@ fn rule(item: &RawValue<'_>, versions: &[VersionSpec], out: &mut Problems) -> Op
     let to = table.need(
         "to",
         out,
-        "write which version gets these requests: `to = \"…\"`",
+        "name the version that gets these requests: `to = \"…\"`",
     );
     let to = to.and_then(|value| {
         let text = value.text("the name of a version", out)?;
@@ -52,7 +52,7 @@ fn rule(item: &RawValue<'_>, versions: &[VersionSpec], out: &mut Problems) -> Op
     })
 }
 
-/// `when`: all of them must hold.
+/// Reads the conditions of `when`.
 fn conditions(when: &RawValue<'_>, out: &mut Problems) -> Vec<Condition> {
     const EXPECTED: &str = "a table such as { header.x-canary = \"always\" }";
     if when.as_list().is_some() {
@@ -139,6 +139,7 @@ fn pattern(
     if typed.len() > 2
         && let Some(inner) = typed.strip_prefix('/').and_then(|t| t.strip_suffix('/'))
     {
+        // Without any special character, it is more likely a path with a slash at its end.
         if *subject == Subject::Path && regex::escape(inner) == inner {
             out.warning(
                 text.span.clone(),
@@ -160,7 +161,7 @@ fn pattern(
         Subject::Path if !typed.starts_with('/') => "a path begins with `/`",
         _ => return Some(Pattern::Exact(typed.to_owned())),
     };
-    let message = format!("{} in `{path}` could never match", quote(typed));
+    let message = format!("{} in `{path}` would never match", quote(typed));
     let problem = out.error(text.span.clone(), message);
     problem.label(why);
     if *subject == Subject::Method && is_token(typed) {
@@ -182,7 +183,7 @@ fn expression(inner: &str, text: &RawString<'_>, out: &mut Problems) -> Option<P
         Err(regex::Error::CompiledTooBig(_)) => {
             "it would take more than 1 MiB of memory".to_owned()
         }
-        // The message draws the expression with carets; its last line says what is wrong.
+        // The message shows the expression with carets on several lines; the last one says what is wrong.
         Err(error) => error
             .to_string()
             .lines()
@@ -195,7 +196,7 @@ fn expression(inner: &str, text: &RawString<'_>, out: &mut Problems) -> Option<P
     None
 }
 
-/// `[service.NAME.cohort]`
+/// Reads `[service.NAME.cohort]`.
 pub(super) fn cohort(
     value: &RawValue<'_>,
     service: &str,
@@ -212,7 +213,7 @@ pub(super) fn cohort(
     Some(CohortSpec { by: keys, salt })
 }
 
-/// One or a list of what identifies a user.
+/// Reads one or more request attributes that identify a user.
 pub(super) fn request_keys(value: &RawValue<'_>, out: &mut Problems) -> Vec<CohortKey> {
     let expected = "\"cookie:NAME\", \"header:NAME\", \"query:NAME\" or \"ip\"";
     let texts = value.texts(expected, out);

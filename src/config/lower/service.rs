@@ -1,4 +1,4 @@
-//! `[service.NAME]`
+//! `[service.NAME]`: reads the services and checks that no two have the same route.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,8 +11,8 @@ use crate::config::raw::{RawString, RawTable, RawValue};
 use crate::config::spec::{HostPattern, PathPattern, ServiceSpec};
 use crate::config::units::quote;
 
-/// Labels that our own metrics of a service carry, or that Prometheus keeps for itself.
-const OUR_LABELS: [&str; 16] = [
+/// Labels that the proxy's own metrics use, or that Prometheus adds when it scrapes.
+const RESERVED_LABELS: [&str; 16] = [
     "service",
     "version",
     "status",
@@ -31,28 +31,28 @@ const OUR_LABELS: [&str; 16] = [
     "instance",
 ];
 
-/// Where the routes of a service stand in the text.
-pub(super) struct Places {
+/// The spans of what makes up the routes of a service.
+pub(super) struct RouteSpans {
     /// The service's name.
     pub(super) name: TextSpan,
-    /// Beside `hosts`.
+    /// Parallel to the `hosts` of the service.
     pub(super) hosts: Vec<TextSpan>,
-    /// Beside `paths`.
+    /// Parallel to the `paths` of the service.
     pub(super) paths: Vec<TextSpan>,
     pub(super) previews: Vec<Preview>,
-    /// Something in `hosts` or `paths` could not be read: what routes there are is not known.
-    pub(super) doubtful: bool,
+    /// Whether part of `hosts` or `paths` was invalid or misspelt, so that the routes aren't known.
+    pub(super) incomplete: bool,
 }
 
-/// All services; no two of them may match the same requests.
+/// Reads all services.
 pub(super) fn services(
     file: &mut RawTable<'_>,
     defaults: &Defaults,
     out: &mut Problems,
 ) -> Vec<ServiceSpec> {
-    let (mut services, mut places) = (Vec::new(), Vec::new());
+    let (mut services, mut spans) = (Vec::new(), Vec::new());
     let Some(value) = file.take("service") else {
-        out.error(0..0, "the file names no service")
+        out.error(0..0, "the file defines no service")
             .label("expected `[service.NAME]`")
             .help("write a service, such as\n[service.shop]\nversions = { blue = [\"10.0.1.10:8080\"] }")
             .missing("", "service");
@@ -66,15 +66,15 @@ pub(super) fn services(
         any = true;
         check_name(name, &value, "service", out);
         if let Some(table) = value.table("a table: the settings of one service", out) {
-            let (service, place) = service(name, table, defaults, out);
+            let (service, routes) = service(name, table, defaults, out);
             services.push(service);
-            places.push(place);
+            spans.push(routes);
         }
     }
     if !any {
         value.empty(out);
     }
-    conflicts::check(&services, &places, out);
+    conflicts::check(&services, &spans, out);
     services
 }
 
@@ -83,11 +83,11 @@ fn service(
     mut table: RawTable<'_>,
     defaults: &Defaults,
     out: &mut Problems,
-) -> (ServiceSpec, Places) {
+) -> (ServiceSpec, RouteSpans) {
     let before = out.len();
-    let (hosts, host_places) = hosts(&mut table, out);
-    let (paths, path_places) = paths(&mut table, out);
-    let doubtful = out.len() > before;
+    let (hosts, host_spans) = hosts(&mut table, out);
+    let (paths, path_spans) = paths(&mut table, out);
+    let incomplete = out.len() > before;
     let (versions, previews) = versions::versions(&mut table, out);
     let stable = split::stable(&mut table, &versions, out);
     let split = table
@@ -124,16 +124,16 @@ fn service(
             .unwrap_or_default(),
         versions,
     };
-    let mut places = Places {
+    let mut spans = RouteSpans {
         name: table.at.clone(),
-        hosts: host_places,
-        paths: path_places,
+        hosts: host_spans,
+        paths: path_spans,
         previews,
-        doubtful,
+        incomplete,
     };
     let meant = table.finish(out);
-    places.doubtful |= meant.iter().any(|key| matches!(*key, "hosts" | "paths"));
-    (service, places)
+    spans.incomplete |= meant.iter().any(|key| matches!(*key, "hosts" | "paths"));
+    (service, spans)
 }
 
 fn hosts(table: &mut RawTable<'_>, out: &mut Problems) -> (Vec<HostPattern>, Vec<TextSpan>) {
@@ -154,17 +154,17 @@ fn paths(table: &mut RawTable<'_>, out: &mut Problems) -> (Vec<PathPattern>, Vec
     )
 }
 
-/// Patterns and their places; none of them twice, also not in other words.
+/// Reads patterns and their spans. Two that are written differently but mean the same are duplicates too.
 fn patterns<P: Clone + Eq + Hash>(
     value: Option<RawValue<'_>>,
     expected: &str,
     read: fn(&RawString<'_>, &mut Problems) -> Option<P>,
     out: &mut Problems,
 ) -> (Vec<P>, Vec<TextSpan>) {
-    let (mut found, mut places): (Vec<P>, Vec<TextSpan>) = (Vec::new(), Vec::new());
+    let (mut found, mut spans): (Vec<P>, Vec<TextSpan>) = (Vec::new(), Vec::new());
     let mut known: HashMap<P, TextSpan> = HashMap::new();
     let Some(value) = value else {
-        return (found, places);
+        return (found, spans);
     };
     for text in value.texts(expected, out) {
         let Some(pattern) = read(&text, out) else {
@@ -173,7 +173,7 @@ fn patterns<P: Clone + Eq + Hash>(
         if let Some(first) = known.get(&pattern) {
             out.error(
                 text.span,
-                format!("{} stands twice in `{}`", quote(text.value), value.path),
+                format!("{} is listed twice in `{}`", quote(text.value), value.path),
             )
             .label("again here")
             .also(first.clone(), "first here");
@@ -181,12 +181,12 @@ fn patterns<P: Clone + Eq + Hash>(
         }
         known.insert(pattern.clone(), text.span.clone());
         found.push(pattern);
-        places.push(text.span);
+        spans.push(text.span);
     }
-    (found, places)
+    (found, spans)
 }
 
-/// `labels`: sorted by name.
+/// Reads `labels`, sorted by name. The names follow the data model of Prometheus, where `__` is reserved.
 fn labels(value: &RawValue<'_>, out: &mut Problems) -> Vec<(String, String)> {
     let Some(table) = value.table("a table such as { team = \"shop\" }", out) else {
         return Vec::new();
@@ -196,8 +196,8 @@ fn labels(value: &RawValue<'_>, out: &mut Problems) -> Vec<(String, String)> {
         let form = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
             && !name.starts_with("__");
-        let why = if OUR_LABELS.contains(&name) {
-            "the proxy's own metrics have a label of this name"
+        let why = if RESERVED_LABELS.contains(&name) {
+            "the proxy's own metrics use this label"
         } else if !form {
             "expected letters, digits and `_`, beginning with a letter"
         } else {

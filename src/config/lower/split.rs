@@ -1,4 +1,4 @@
-//! `stable` and `split`: which version gets what.
+//! `stable` and `split`: which version gets which share of the traffic.
 
 use crate::config::keys;
 use crate::config::problems::{Problems, TextSpan};
@@ -6,7 +6,7 @@ use crate::config::raw::{RawString, RawTable, RawValue, suggest};
 use crate::config::spec::{Share, VersionSpec};
 use crate::config::units::quote;
 
-/// The index of a version that is named somewhere.
+/// Returns the index of the version with this name, or reports that there is none.
 pub(super) fn version(
     text: &RawString<'_>,
     path: &str,
@@ -22,7 +22,7 @@ pub(super) fn version(
 
 fn undefined(name: &str, at: TextSpan, path: &str, versions: &[VersionSpec], out: &mut Problems) {
     if versions.is_empty() {
-        return; // That they are missing is said already.
+        return; // That there are no versions is reported already.
     }
     let names: Vec<&str> = versions.iter().map(|v| v.name.as_str()).collect();
     out.error(
@@ -37,7 +37,7 @@ fn undefined(name: &str, at: TextSpan, path: &str, versions: &[VersionSpec], out
     .absence();
 }
 
-/// `stable`: index and place of the name. Not needed where there is one version only.
+/// Reads `stable`. Returns the version's index and the span of its name; with a single version the key may be absent.
 pub(super) fn stable(
     service: &mut RawTable<'_>,
     versions: &[VersionSpec],
@@ -66,7 +66,7 @@ pub(super) fn stable(
     Some((index, Some(text.span)))
 }
 
-/// `split`: canaries and their shares.
+/// Reads `split`: the canaries and their shares.
 pub(super) fn split(
     value: &RawValue<'_>,
     versions: &[VersionSpec],
@@ -81,7 +81,7 @@ pub(super) fn split(
     let mut last = value.key.clone();
     for (name, value) in table.named() {
         let index = versions.iter().position(|v| v.name == name);
-        if index.is_none() && stray(name, &value, &table, out) {
+        if index.is_none() && report_stray_key(name, &value, &table, out) {
             continue;
         }
         let share = share(&value, out);
@@ -108,23 +108,25 @@ pub(super) fn split(
             }
         }
     }
+    // In integers, so that 33.333 % + 66.667 % is exactly 100 %.
     if sum > u64::from(Share::WHOLE) {
         let (whole, rest) = (sum / 1000, sum % 1000);
         let sum = format!("{whole}.{rest:03}");
         let sum = sum.trim_end_matches('0').trim_end_matches('.');
         out.error(
             last,
-            format!("the shares in `{}` are {sum}% together", table.path),
+            format!("the shares in `{}` add up to {sum}%", table.path),
         )
         .label("expected at most 100% for all canaries")
-        .help("stable gets what they leave");
+        .help("stable gets the rest");
         shares.clear();
     }
     shares
 }
 
-/// Says that a key stands among the names of a table because it was written below that table's header, if so.
-pub(super) fn stray(
+/// Reports a key of the service that was read as the name of a version, because it is written below the header of `versions` or
+/// `split`. Returns whether it is one.
+pub(super) fn report_stray_key(
     name: &str,
     value: &RawValue<'_>,
     table: &RawTable<'_>,
@@ -135,7 +137,7 @@ pub(super) fn stray(
     };
     out.error(
         value.key.clone(),
-        format!("{} is no version of a service", quote(name)),
+        format!("{} is not a version of the service", quote(name)),
     )
     .label(format!("read as a key of `[{}]`", table.path))
     .help(help);

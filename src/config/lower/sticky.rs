@@ -1,4 +1,4 @@
-//! `[…sticky]` and `finish_sessions`: sessions that stay.
+//! `[…sticky]` and `finish_sessions`: sessions that stay on their version or endpoint.
 
 use std::time::Duration;
 
@@ -12,17 +12,18 @@ use crate::config::problems::{Problems, TextSpan};
 use crate::config::raw::{RawTable, RawValue};
 use crate::config::units::quote;
 
-/// Cookies count in seconds.
+/// The shortest lifetime of a session: `Max-Age` of a cookie counts seconds (RFC 6265 section 5.2.2).
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// `[defaults.sticky]`: sessions stay in every service.
+/// Reads `[defaults.sticky]`, which turns sticky sessions on for every service.
 pub(super) fn defaults(value: &RawValue<'_>, out: &mut Problems) -> Option<Sticky> {
     let mut sticky = Sticky::new(true);
     keys(value, &mut sticky, out);
     Some(sticky)
 }
 
-/// `[service.NAME.sticky]` and `finish_sessions`, which brings a cookie of its own if nothing is said about it.
+/// Reads `[service.NAME.sticky]` and `finish_sessions`. The latter needs a cookie to recognise sessions, so it turns on sticky
+/// sessions (to the version) unless they are configured.
 pub(super) fn service(
     table: &mut RawTable<'_>,
     defaults: Option<&Sticky>,
@@ -33,7 +34,7 @@ pub(super) fn service(
     let value = table.take("sticky");
     let mut off = None;
     let sticky = match &value {
-        // So that one service can be without what `[defaults.sticky]` gives to all.
+        // `sticky = false` turns off what `[defaults.sticky]` turned on for every service.
         Some(value) if matches!(value.node, DeValue::Boolean(false)) => {
             off = Some(value.span.clone());
             None
@@ -52,7 +53,7 @@ pub(super) fn service(
     (sticky, finish)
 }
 
-/// Sessions can finish only if they are known, and for as long as they live.
+/// Checks that `finish_sessions` isn't combined with `sticky = false`, and doesn't exceed the lifetime of a session.
 fn check_finish(
     written: &RawValue<'_>,
     finish: Duration,
@@ -63,21 +64,21 @@ fn check_finish(
     if let Some(off) = off {
         let message = format!("`{}` needs sticky sessions", written.path);
         out.error(written.key.clone(), message)
-            .label("a session is known only by its cookie")
-            .also(off, "there are none here")
-            .help("take out one of the two");
+            .label("sessions are recognised by their cookie")
+            .also(off, "sticky sessions are turned off here")
+            .help("remove one of the two");
     }
     if let Some(sticky) = sticky
         && finish > sticky.max_life
     {
         let most = humantime::format_duration(sticky.max_life);
-        let message = format!("`{}` is longer than any session lives", written.path);
+        let message = format!("`{}` is longer than a session can last", written.path);
         out.warning(written.span.clone(), message)
             .label(format!("`sticky.max_life` is {most}"));
     }
 }
 
-/// The keys of a table go over what is in `result`.
+/// Reads the keys of a table over those in `result`.
 fn keys(value: &RawValue<'_>, result: &mut Sticky, out: &mut Problems) {
     let Some(mut table) = value.table("a table such as { to = \"version\" }", out) else {
         return;
@@ -108,7 +109,7 @@ fn keys(value: &RawValue<'_>, result: &mut Sticky, out: &mut Problems) {
     let short = ("idle", result.idle, idle);
     let long = ("max_life", result.max_life, max_life);
     if let Some(problem) = order(Severity::Error, &table.path, short, long, out) {
-        problem.label("a session ends with its life, seen or not");
+        problem.label("a session ends after `max_life` even if it is in use");
     }
     if let Some(file) = table.take("key_file") {
         result.key_file = proxy::file_path(&file, out);

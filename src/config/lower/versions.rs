@@ -1,4 +1,4 @@
-//! Versions.
+//! `[service.NAME.versions]`: the versions of a service, as lists of endpoints or as tables.
 
 use super::endpoints::endpoints;
 use super::{check_name, route, split};
@@ -7,10 +7,10 @@ use crate::config::raw::{RawTable, RawValue};
 use crate::config::spec::{HostPattern, VersionSpec};
 use crate::config::value::SHORTEST;
 
-/// A preview host: the version's index, the pattern, its place.
+/// A preview host: the version's index, the pattern and its span.
 pub(super) type Preview = (usize, HostPattern, TextSpan);
 
-/// `[service.NAME.versions]`
+/// Reads `[service.NAME.versions]`.
 pub(super) fn versions(
     service: &mut RawTable<'_>,
     out: &mut Problems,
@@ -27,7 +27,7 @@ pub(super) fn versions(
         return (versions, previews);
     };
     for (name, value) in table.named() {
-        if is_no_version(name, &value) && split::stray(name, &value, &table, out) {
+        if !may_be_version(name, &value) && split::report_stray_key(name, &value, &table, out) {
             continue;
         }
         check_name(name, &value, "version", out);
@@ -50,20 +50,20 @@ pub(super) fn versions(
     (versions, previews)
 }
 
-/// Whether the value is none of a version, so that a name that is a key as well was meant as the key.
-fn is_no_version(name: &str, value: &RawValue<'_>) -> bool {
+/// Returns whether the value has the form of a version. A version may have the name of a key; otherwise the key is meant.
+fn may_be_version(name: &str, value: &RawValue<'_>) -> bool {
     if let Some(table) = value.as_table() {
-        return !table.has("endpoints");
+        return table.has("endpoints");
     }
     let Some(items) = value.as_list() else {
-        return true;
+        return false;
     };
-    // Endpoints have a port.
+    // `hosts` and `paths` are lists of strings too, but only endpoints have a port.
     let has_port = |item: &RawValue<'_>| item.as_text().is_some_and(|t| t.value.contains(':'));
-    matches!(name, "hosts" | "paths") && !items.iter().any(has_port)
+    !matches!(name, "hosts" | "paths") || items.iter().any(has_port)
 }
 
-/// `[service.NAME.versions.NAME]`
+/// Reads `[service.NAME.versions.NAME]`.
 fn detailed(
     mut table: RawTable<'_>,
     index: usize,

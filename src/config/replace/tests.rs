@@ -67,7 +67,7 @@ fn the_lock_goes_with_the_path_when_the_file_is_replaced() {
         held.replace(text).unwrap();
         assert!(LockedFile::try_lock(&path).unwrap().is_none(), "{text}");
     }
-    // Who opened the file before gets the lock of an inode that the path has left.
+    // A process that opened the file before the edit can lock the old inode, which the path has left.
     early.try_lock().unwrap();
     assert!(LockedFile::try_lock(&path).unwrap().is_none());
     drop(held);
@@ -78,7 +78,7 @@ fn the_lock_goes_with_the_path_when_the_file_is_replaced() {
 fn a_file_that_cannot_be_renamed_over_is_overwritten() {
     let why = |step, errno: Errno| {
         let source = errno.into();
-        in_place(&Failed { step, source })
+        in_place(&ReplaceError { step, source })
     };
     assert_eq!(
         why(ReplaceStep::Rename, Errno::BUSY),
@@ -92,11 +92,11 @@ fn a_file_that_cannot_be_renamed_over_is_overwritten() {
         why(ReplaceStep::Rename, Errno::PERM),
         Some(InPlace::Directory)
     );
-    assert_eq!(why(ReplaceStep::Own, Errno::PERM), Some(InPlace::Owner));
+    assert_eq!(why(ReplaceStep::Chown, Errno::PERM), Some(InPlace::Owner));
     for errno in [Errno::ACCESS, Errno::PERM, Errno::ROFS] {
         assert_eq!(why(ReplaceStep::Create, errno), Some(InPlace::Directory));
     }
-    // A full disk would be full for the file itself as well.
+    // Overwriting the file doesn't help if the disk is full.
     assert_eq!(why(ReplaceStep::Write, Errno::NOSPC), None);
     assert_eq!(why(ReplaceStep::Create, Errno::NOSPC), None);
 }
