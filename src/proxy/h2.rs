@@ -47,7 +47,8 @@ pub(crate) struct ReceiveHalf {
 }
 
 impl ReceiveHalf {
-    /// A body; `ended` with its head. `length` is the most DATA that may come: what the head declared, 0 where no body may follow.
+    /// A body, which ended with its head if `ended`. `length` limits its DATA: the declared length,
+    /// or 0 if the message has no body.
     /// `flaws` is shared by the streams of a connection.
     pub(crate) fn new(body: RecvStream, ended: bool, length: Option<u64>, flaws: Flaws) -> Self {
         Self {
