@@ -120,7 +120,7 @@ pub(crate) fn service(service: &ServiceSpec) -> Value {
             .iter()
             .map(|r| rule(r, &version(r.to)))
             .collect::<Vec<_>>(),
-        "balance": balance(service.balance),
+        "balance": service.balance.as_str(),
         "hash_by": hashed.then(|| texts(&service.hash_by, cohort_key)),
         "timeouts": timeouts(&service.timeouts),
         "labels": service
@@ -172,17 +172,6 @@ pub(crate) fn endpoint(endpoint: &EndpointSpec) -> String {
     match endpoint.weight {
         1 => endpoint.to_string(),
         weight => format!("{endpoint} weight={weight}"),
-    }
-}
-
-/// Formats it as the file does: `least_request`, `peak_ewma`.
-pub(crate) fn balance(balance: Balance) -> &'static str {
-    match balance {
-        Balance::LeastRequest => "least_request",
-        Balance::RoundRobin => "round_robin",
-        Balance::PeakEwma => "peak_ewma",
-        Balance::Hash => "hash",
-        Balance::Random => "random",
     }
 }
 

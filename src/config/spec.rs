@@ -303,21 +303,23 @@ impl PartialEq for Pattern {
     }
 }
 
-/// Load-balancing policy: how an endpoint of a version is picked. All of them respect weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Balance {
-    /// Power of two choices: of two random endpoints, the one with fewer requests in flight relative to its weight.
-    #[default]
-    LeastRequest,
-    /// Weighted round robin.
-    RoundRobin,
-    /// Of two random endpoints, the one with the shorter expected wait: its peak-sensitive exponentially weighted moving
-    /// average of latency times its requests in flight, as in Finagle.
-    PeakEwma,
-    /// Consistent hashing of [`ServiceSpec::hash_by`]: when endpoints change, only their share of the requests moves.
-    Hash,
-    /// Weighted random choice.
-    Random,
+words! {
+    /// Load-balancing policy: how an endpoint of a version is picked. All of them respect weights.
+    #[derive(Default)]
+    pub enum Balance {
+        /// Power of two choices: of two random endpoints, the one with fewer requests in flight relative to its weight.
+        #[default]
+        LeastRequest "least_request",
+        /// Weighted round robin.
+        RoundRobin "round_robin",
+        /// Of two random endpoints, the one with the shorter expected wait: its peak-sensitive exponentially weighted moving
+        /// average of latency times its requests in flight, as in Finagle.
+        PeakEwma "peak_ewma",
+        /// Consistent hashing of [`ServiceSpec::hash_by`]: when endpoints change, only their share of the requests moves.
+        Hash "hash",
+        /// Weighted random choice.
+        Random "random",
+    }
 }
 
 /// Timeouts towards the endpoints of a service: `[service.NAME.timeouts]`. Each is at least 1 ms.

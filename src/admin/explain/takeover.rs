@@ -2,7 +2,7 @@
 
 use super::decision::Candidacy;
 use super::{Candidate, Explanation};
-use crate::admin::{status, view};
+use crate::admin::status;
 use crate::proxy::LocalReply;
 use crate::snapshot::{Service, Snapshot};
 use crate::upstream::PoolView;
@@ -52,7 +52,7 @@ impl Explanation {
         let name = &live.versions[version].name;
         let endpoints = status::endpoints(&live.versions[version], live.policies.health.is_some());
         let usable = endpoints.iter().filter(|e| e.is_usable()).count();
-        let balance = view::balance(snapshot.spec.services[service].balance);
+        let balance = snapshot.spec.services[service].balance.as_str();
         self.why.push(match &endpoints[..] {
             [] => format!("{name} has no endpoints"),
             [one] if usable == 1 => format!("{name} has one endpoint, {}", one.address),

@@ -5,14 +5,6 @@ use crate::config::problems::Problems;
 use crate::config::raw::{RawTable, RawValue};
 use crate::config::spec::{Balance, CohortKey};
 
-const KNOWN: [(&str, Balance); 5] = [
-    ("least_request", Balance::LeastRequest),
-    ("round_robin", Balance::RoundRobin),
-    ("peak_ewma", Balance::PeakEwma),
-    ("hash", Balance::Hash),
-    ("random", Balance::Random),
-];
-
 /// Reads the policy, and the request attributes that a hash is made of.
 pub(super) fn balance(table: &mut RawTable<'_>, out: &mut Problems) -> (Balance, Vec<CohortKey>) {
     let before = out.len();
@@ -23,7 +15,7 @@ pub(super) fn balance(table: &mut RawTable<'_>, out: &mut Problems) -> (Balance,
     let Some(value) = table.take("hash_by") else {
         return (balance, vec![CohortKey::Ip]);
     };
-    // With an invalid `balance`, nobody knows whether `hash_by` is in place.
+    // With an invalid `balance`, it is unknown whether `hash_by` applies.
     if balance != Balance::Hash && !failed {
         let message = format!("`{}` is only for `balance = \"hash\"`", value.path);
         let problem = out.error(value.key.clone(), message);
@@ -43,14 +35,15 @@ pub(super) fn balance(table: &mut RawTable<'_>, out: &mut Problems) -> (Balance,
 
 fn read(value: &RawValue<'_>, out: &mut Problems) -> Option<Balance> {
     let text = value.text("a word such as \"least_request\"", out)?;
-    let found = KNOWN.iter().find(|(name, _)| *name == text.value);
+    let found = Balance::parse(text.value);
     if found.is_none() {
-        let problem = unknown_word(&text, &value.path, &KNOWN.map(|(name, _)| name), out);
+        let known: Vec<_> = Balance::ALL.iter().map(|known| known.as_str()).collect();
+        let problem = unknown_word(&text, &value.path, &known, out);
         if let Some(meant) = of_other_proxies(text.value) {
             problem.help(meant);
         }
     }
-    found.map(|(_, balance)| *balance)
+    found
 }
 
 /// Translates policy names of nginx, HAProxy, Envoy and Traefik.
