@@ -143,7 +143,7 @@ pub struct Diagnostic {
     message: String,
     file: Arc<str>,
     /// `None` if the diagnostic is about the file as a whole.
-    place: Option<Position>,
+    position: Option<Position>,
     also: Option<Position>,
     help: Option<String>,
 }
@@ -155,7 +155,7 @@ impl Diagnostic {
             severity: problem.severity,
             message: problem.message,
             file: Arc::clone(file),
-            place: Some(Position::new(lines, problem.span, problem.label)),
+            position: Some(Position::new(lines, problem.span, problem.label)),
             also: problem
                 .also
                 .map(|(span, label)| Position::new(lines, span, label)),
@@ -169,7 +169,7 @@ impl Diagnostic {
             severity: Severity::Error,
             message,
             file: file.into(),
-            place: None,
+            position: None,
             also: None,
             help,
         }
@@ -178,7 +178,7 @@ impl Diagnostic {
     /// Creates an error at a span of the text.
     pub(super) fn at(text: &str, file: &str, span: TextSpan, message: &str) -> Self {
         Self {
-            place: Some(Position::new(&Lines::new(text), span, String::new())),
+            position: Some(Position::new(&Lines::new(text), span, String::new())),
             ..Self::of_file(file, message.to_owned(), None)
         }
     }
@@ -193,8 +193,8 @@ impl Diagnostic {
 
     /// Sets the label beside the caret.
     pub(super) fn labelled(mut self, label: &str) -> Self {
-        if let Some(place) = &mut self.place {
-            label.clone_into(&mut place.label);
+        if let Some(position) = &mut self.position {
+            label.clone_into(&mut position.label);
         }
         self
     }
@@ -227,7 +227,7 @@ impl Diagnostic {
 
     /// Returns the label beside the caret: the cause, or what was expected.
     pub fn cause(&self) -> Option<&str> {
-        let label = self.place.as_ref().map(|p| p.label.as_str());
+        let label = self.position.as_ref().map(|p| p.label.as_str());
         label.filter(|label| !label.is_empty())
     }
 
@@ -239,7 +239,7 @@ impl Diagnostic {
 
     /// Returns line and column (in characters), both counted from 1, or `None` if it is about the file as a whole.
     pub fn position(&self) -> Option<(usize, usize)> {
-        self.place.as_ref().map(|p| (p.line, p.column))
+        self.position.as_ref().map(|p| (p.line, p.column))
     }
 
     /// Returns one line in the form `file:line:column: message`.
@@ -273,32 +273,32 @@ impl Diagnostic {
             "{strong}{word}{strong:#}{bold}: {}{bold:#}",
             self.message
         )?;
-        let gutter = [&self.place, &self.also]
+        let gutter = [&self.position, &self.also]
             .into_iter()
             .flatten()
             .map(|p| p.line.to_string().len())
             .max()
             .unwrap_or(1);
-        match &self.place {
-            Some(place) => {
-                let (line, column) = (place.line, place.column);
+        match &self.position {
+            Some(position) => {
+                let (line, column) = (position.line, position.column);
                 writeln!(
                     out,
                     "{:gutter$}{faint}-->{faint:#} {}:{line}:{column}",
                     "", self.file
                 )?;
-                place.render(out, gutter, '^', faint, strong)?;
+                position.render(out, gutter, '^', faint, strong)?;
             }
             None => writeln!(out, "{:gutter$}{faint}-->{faint:#} {}", "", self.file)?,
         }
-        if let Some(place) = &self.also {
-            let (line, column) = (place.line, place.column);
+        if let Some(position) = &self.also {
+            let (line, column) = (position.line, position.column);
             writeln!(
                 out,
                 "{:gutter$}{faint}:::{faint:#} {}:{line}:{column}",
                 "", self.file
             )?;
-            place.render(out, gutter, '-', faint, faint)?;
+            position.render(out, gutter, '-', faint, faint)?;
         }
         if let Some(help) = &self.help {
             let mut lines = help.lines();

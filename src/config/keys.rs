@@ -113,7 +113,7 @@ pub(super) fn unknown(path: &str, name: &str, known: &[&'static str]) -> Unknown
         return planned(path, name);
     }
     let unknown = |help: String, meant: Option<&'static str>| Unknown {
-        message: format!("unknown key {} {}", quote(name), place(path)),
+        message: format!("unknown key {} {}", quote(name), location(path)),
         label: "not a key that is known here",
         help,
         meant,
@@ -132,7 +132,7 @@ pub(super) fn unknown(path: &str, name: &str, known: &[&'static str]) -> Unknown
     unknown(help, super::raw::nearest(name, known))
 }
 
-fn place(path: &str) -> String {
+fn location(path: &str) -> String {
     match path {
         "" => "at the top of the file".to_owned(),
         path => format!("in `{path}`"),

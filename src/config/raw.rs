@@ -318,12 +318,12 @@ impl<'t> RawValue<'t> {
             self.empty(out);
         }
         let mut texts: Vec<RawString<'t>> = Vec::new();
-        let mut places: HashMap<&str, TextSpan> = HashMap::new();
+        let mut spans: HashMap<&str, TextSpan> = HashMap::new();
         for item in items {
             let Some(text) = item.text(expected, out) else {
                 continue;
             };
-            match places.entry(text.value) {
+            match spans.entry(text.value) {
                 Entry::Occupied(first) => {
                     let message =
                         format!("{} is listed twice in `{}`", quote(text.value), self.path);
@@ -331,8 +331,8 @@ impl<'t> RawValue<'t> {
                         .label("again here")
                         .also(first.get().clone(), "first here");
                 }
-                Entry::Vacant(place) => {
-                    place.insert(text.span.clone());
+                Entry::Vacant(entry) => {
+                    entry.insert(text.span.clone());
                     texts.push(text);
                 }
             }

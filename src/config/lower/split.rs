@@ -87,7 +87,7 @@ pub(super) fn split(
         let share = share(&value, out);
         match (index, stable) {
             (None, _) => undefined(name, value.key, &table.path, versions, out),
-            (Some(index), Some((stable, place))) if index == *stable => {
+            (Some(index), Some((stable, span))) if index == *stable => {
                 let problem = out.error(
                     value.key,
                     format!("{} is stable and in its own split", quote(name)),
@@ -95,8 +95,8 @@ pub(super) fn split(
                 problem
                     .label("stable gets what the split leaves")
                     .help("name only the other versions here");
-                if let Some(place) = place {
-                    problem.also(place.clone(), "stable is named here");
+                if let Some(span) = span {
+                    problem.also(span.clone(), "stable is named here");
                 }
             }
             (Some(index), _) => {
