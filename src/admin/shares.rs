@@ -22,13 +22,13 @@ pub(super) fn effective(service: &Service) -> Vec<Share> {
     let pools: Vec<_> = { service.versions.iter() }
         .map(|v| v.pool.census())
         .collect();
-    let is_usable = |version: usize| pools[version].well > 0;
+    let is_usable = |version: usize| pools[version].usable > 0;
     let split = &service.routing.split;
     let mut shares = effective_shares(split, service.policies.fallback, is_usable);
     for (share, pool) in shares.iter_mut().zip(&pools) {
         // A version without usable endpoints keeps its share if no version can take over and its endpoints are tried in panic
         // mode. With all of them drained there is nothing to try.
-        if pool.tried == 0 {
+        if pool.eligible == 0 {
             *share = Share(0);
         }
     }

@@ -286,7 +286,7 @@ impl WorkerThread {
         self.be_patient(now);
         if connect::take_shortage() {
             // What nobody uses makes room for what somebody waits for, on both sides.
-            self.proxy.conns.spare(SPARED);
+            self.proxy.conns.close_oldest(SPARED);
             self.common.gate.press();
         }
         let most = self.common.gate.claim();

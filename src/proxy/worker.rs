@@ -183,7 +183,7 @@ impl Worker {
     pub fn has_healthy_endpoint(&self, service: &Service, version: usize) -> bool {
         self.with_view(service, version, |pool, view, _| {
             view.refresh(pool);
-            view.well() > 0
+            view.usable() > 0
         })
     }
 
@@ -310,16 +310,16 @@ impl Worker {
             self.conns.make_room();
             self.h2_conns.make_room();
         }
-        self.conns.part();
+        self.conns.close_parting();
         self.wall_s.set(wall_s());
         date::set(self.wall_s.get());
         let n = self.ticks.get();
         self.ticks.set(n + 1);
         // Some endpoints in each tick. Sweeping thousands of them at once would stall the worker.
         let part = (n % SWEEP_EVERY, SWEEP_EVERY);
-        self.conns.tend(self.watches.now_ms(), part);
+        self.conns.sweep(self.watches.now_ms(), part);
         if n.is_multiple_of(SWEEP_EVERY) {
-            self.h2_conns.tend(self.watches.now_ms());
+            self.h2_conns.sweep(self.watches.now_ms());
             self.buffers.tend();
         }
         if !self.watches.any_closing() {

@@ -1,4 +1,8 @@
-//! One worker's idle HTTP/1 connections to endpoints. Nothing here is shared between threads.
+//! The idle HTTP/1 connections that one worker keeps to endpoints.
+//!
+//! A connection is given back after an exchange that ended cleanly and taken for the next one. [`Conns::sweep`] removes
+//! those that have ended or been idle for too long. Closing a socket costs some ten microseconds, so a removed connection
+//! is only queued, and [`Conns::close_parting`] closes a few at each tick. Nothing here is shared between threads.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -8,11 +12,13 @@ use super::Endpoint;
 use super::limits::ConnectionSlot;
 use crate::net::Stream;
 
-/// Most idle connections that one worker keeps to one endpoint. As many as are in use at a time should find room: what is
-/// closed after one answer is opened for the next. A version's own ceiling counts idle ones, and is lower unless it is lifted.
-const KEPT: usize = 8192;
-/// Most connections that are closed at a time: each costs some ten microseconds, in which no request moves on.
-const PARTED: usize = 64;
+/// Most idle connections that one worker keeps to one endpoint. It exceeds the number that is normally in use at a time:
+/// with less room, connections of a busy endpoint would be closed after one response and opened for the next. The
+/// version's own ceiling counts idle connections as well, and is lower unless the operator has lifted it.
+const MAX_IDLE: usize = 8192;
+/// Most connections that one call of [`Conns::close_parting`] closes, unless requests wait for them: it delays all
+/// requests of the worker.
+const CLOSED_AT_ONCE: usize = 64;
 
 #[derive(Debug)]
 struct Idle {
@@ -20,6 +26,7 @@ struct Idle {
     since_ms: u64,
 }
 
+/// The idle connections to one endpoint, the longest idle first.
 #[derive(Debug)]
 struct IdleConnections {
     endpoint: Arc<Endpoint>,
@@ -27,46 +34,48 @@ struct IdleConnections {
     idle_ms: u64,
 }
 
-/// An open connection at a message boundary.
+/// An open connection between two exchanges.
 #[derive(Debug)]
 pub struct Kept {
-    /// The bytes.
+    /// The byte stream. Nothing of the last response is left in it.
     pub stream: Stream,
-    /// Its place among the version's connections.
+    /// The permit that counts the connection among those of its version.
     pub slot: ConnectionSlot,
-    /// Requests that it has carried.
+    /// How many requests it has carried.
     pub used: u32,
-    /// Bytes of the last answer on it that may come at once: for the size of the next read.
+    /// How many bytes of the last response arrived at once: a hint for the size of the next read.
     pub bulk: usize,
 }
 
-/// One worker's idle connections, by the endpoint's slot.
+/// The idle connections of one worker.
 #[derive(Debug)]
 pub struct Conns {
     worker: usize,
-    shelves: RefCell<Vec<Option<IdleConnections>>>,
-    /// Connections that are only to be closed.
+    /// Indexed by [`Endpoint::slot`], which is reused: an entry may still belong to a former endpoint of the slot.
+    by_endpoint: RefCell<Vec<Option<IdleConnections>>>,
+    /// Connections that wait to be closed. They aren't counted in the metrics any more, but still hold their slots.
     parting: RefCell<Vec<Kept>>,
 }
 
 impl Conns {
-    /// None yet.
+    /// An empty set for worker `worker`.
     pub fn new(worker: usize) -> Self {
         Self {
             worker,
-            shelves: RefCell::new(Vec::new()),
+            by_endpoint: RefCell::new(Vec::new()),
             parting: RefCell::default(),
         }
     }
 
-    /// The connection that was used last (it is the warmest and the least likely to be stale). Those that ended meanwhile are dropped.
+    /// Takes the connection that was used last: its congestion window is the most likely to be open still, and the peer
+    /// the least likely to have closed it. Connections found closed on the way are dropped.
     pub fn take(&self, endpoint: &Endpoint) -> Option<Kept> {
-        let mut shelves = self.shelves.borrow_mut();
-        let shelf = shelves.get_mut(endpoint.slot)?.as_mut()?;
-        if !std::ptr::eq(&*shelf.endpoint, endpoint) {
+        let mut by_endpoint = self.by_endpoint.borrow_mut();
+        let entry = by_endpoint.get_mut(endpoint.slot)?.as_mut()?;
+        if !std::ptr::eq(&*entry.endpoint, endpoint) {
             return None;
         }
-        while let Some(mut idle) = shelf.idle.pop() {
+        while let Some(mut idle) = entry.idle.pop() {
             if idle.kept.stream.is_quiet() {
                 return Some(idle.kept);
             }
@@ -75,28 +84,26 @@ impl Conns {
         None
     }
 
-    /// Keeps a connection whose exchange ended cleanly. `idle_ms`: how long it may wait.
+    /// Keeps a connection whose exchange ended cleanly, for at most `idle_ms` milliseconds. It is closed at once if
+    /// [`MAX_IDLE`] are kept already.
     pub fn give(&self, endpoint: &Arc<Endpoint>, kept: Kept, now_ms: u64, idle_ms: u64) {
-        let mut shelves = self.shelves.borrow_mut();
-        if shelves.len() <= endpoint.slot {
-            shelves.resize_with(endpoint.slot + 1, || None);
+        let mut by_endpoint = self.by_endpoint.borrow_mut();
+        if by_endpoint.len() <= endpoint.slot {
+            by_endpoint.resize_with(endpoint.slot + 1, || None);
         }
-        let place = &mut shelves[endpoint.slot];
-        match place {
-            Some(shelf) if Arc::ptr_eq(&shelf.endpoint, endpoint) => {}
-            _ => {
-                self.clear(place.take());
-                *place = Some(IdleConnections {
-                    endpoint: endpoint.clone(),
-                    idle: Vec::new(),
-                    idle_ms,
-                });
-            }
+        let entry = &mut by_endpoint[endpoint.slot];
+        if let Some(former) = entry.take_if(|e| !Arc::ptr_eq(&e.endpoint, endpoint)) {
+            self.part_with(former);
         }
-        let shelf = place.as_mut().expect("just placed");
-        shelf.idle_ms = idle_ms;
-        if shelf.idle.len() < KEPT {
-            shelf.idle.push(Idle {
+        let entry = entry.get_or_insert_with(|| IdleConnections {
+            endpoint: endpoint.clone(),
+            idle: Vec::new(),
+            idle_ms,
+        });
+        // A reload may have changed it.
+        entry.idle_ms = idle_ms;
+        if entry.idle.len() < MAX_IDLE {
+            entry.idle.push(Idle {
                 kept,
                 since_ms: now_ms,
             });
@@ -105,118 +112,120 @@ impl Conns {
         }
     }
 
-    /// From time to time: lets connections go that ended or waited too long, and everything of endpoints that only this shelf
-    /// still holds. Looks at one part of so many of the shelves.
-    pub fn tend(&self, now_ms: u64, (part, parts): (u64, u64)) {
-        // Whoever used a connection last would be woken when it ends, and kept in memory until then.
-        let mut nobody = Context::from_waker(Waker::noop());
-        let mut shelves = self.shelves.borrow_mut();
-        let at = |part: u64| (shelves.len() as u64 * part / parts) as usize;
-        let places = at(part)..at(part + 1);
-        for place in &mut shelves[places] {
-            let Some(shelf) = place else { continue };
-            let before = shelf.idle.len();
-            let limit = shelf.idle_ms;
+    /// Removes connections that the peer has closed or that have been idle for too long, and the entries of endpoints that
+    /// nothing else refers to. To be called regularly. It looks at the `part`-th of `parts` equal parts of the endpoints.
+    pub fn sweep(&self, now_ms: u64, (part, parts): (u64, u64)) {
+        // The last task to poll a connection left its waker in it, which would keep the task in memory and wake it when
+        // the connection ends. Polling with a waker that does nothing replaces it.
+        let mut no_wake = Context::from_waker(Waker::noop());
+        let mut by_endpoint = self.by_endpoint.borrow_mut();
+        let at = |part: u64| (by_endpoint.len() as u64 * part / parts) as usize;
+        let range = at(part)..at(part + 1);
+        for slot in &mut by_endpoint[range] {
+            let Some(entry) = slot else { continue };
+            let before = entry.idle.len();
+            let limit = entry.idle_ms;
             let is_over = |idle: &mut Idle| {
                 let stream = &mut idle.kept.stream;
                 now_ms.saturating_sub(idle.since_ms) >= limit
-                    || (stream.poll_readable(&mut nobody).is_ready() && !stream.is_quiet())
+                    || (stream.poll_readable(&mut no_wake).is_ready() && !stream.is_quiet())
             };
-            let over = shelf.idle.extract_if(.., is_over).map(|idle| idle.kept);
+            let over = entry.idle.extract_if(.., is_over).map(|idle| idle.kept);
             self.parting.borrow_mut().extend(over);
-            let gone = before - shelf.idle.len();
-            if gone > 0 {
-                shelf
-                    .endpoint
-                    .metrics
-                    .shard(self.worker)
-                    .connections(-(gone as i64));
-            }
-            if Arc::strong_count(&shelf.endpoint) == 1 || shelf.idle.is_empty() {
-                self.clear(place.take());
+            self.uncount(entry, before - entry.idle.len());
+            if (Arc::strong_count(&entry.endpoint) == 1 || entry.idle.is_empty())
+                && let Some(entry) = slot.take()
+            {
+                self.part_with(entry);
             }
         }
     }
 
-    /// Closes some of those that are to be closed, and all for whose place somebody waits.
-    pub fn part(&self) {
+    /// Closes up to [`CLOSED_AT_ONCE`] of the removed connections, and all of those whose version has requests that wait
+    /// for a connection.
+    pub fn close_parting(&self) {
         let mut parting = self.parting.borrow_mut();
         if parting.is_empty() {
             return;
         }
-        let stay = parting.len().saturating_sub(PARTED);
-        parting.truncate(stay);
+        let rest = parting.len().saturating_sub(CLOSED_AT_ONCE);
+        parting.truncate(rest);
         if super::limits::anybody_waits() {
             parting.retain(|kept| !kept.slot.is_wanted());
         }
         if parting.is_empty() {
+            // After a burst the capacity would otherwise stay allocated.
             *parting = Vec::new();
         }
     }
 
-    /// Closes idle connections, the longest idle first, while requests wait for one to another endpoint of the same version:
-    /// without that they would wait until these have been idle for too long.
+    /// Closes idle connections, the longest idle first, of versions that have requests waiting for a connection to another
+    /// endpoint. Without this they would wait until the idle timeout.
     pub fn make_room(&self) {
-        for shelf in self.shelves.borrow_mut().iter_mut().flatten() {
-            let waiting = shelf.endpoint.version.connections.waiting() as usize;
-            let gone = waiting.min(shelf.idle.len());
-            if gone > 0 {
-                // Each one that is closed goes to somebody who waits.
-                shelf.idle.drain(..gone);
-                let shard = shelf.endpoint.metrics.shard(self.worker);
-                shard.connections(-(gone as i64));
-            }
+        for entry in self.by_endpoint.borrow_mut().iter_mut().flatten() {
+            // A dropped slot goes to a waiting request at once, so that the next entry sees one fewer.
+            let waiting = entry.endpoint.version.connections.waiting() as usize;
+            self.close_first(entry, waiting);
         }
     }
 
-    /// Closes up to `most` idle connections, the longest idle of each endpoint first: descriptors or local ports have run out.
-    pub(crate) fn spare(&self, most: usize) {
+    /// Closes up to `most` idle connections, the longest idle of each endpoint first. For when the process has run out of
+    /// descriptors or local ports.
+    pub(crate) fn close_oldest(&self, most: usize) {
         let mut left = most;
-        for shelf in self.shelves.borrow_mut().iter_mut().flatten() {
-            let gone = left.min(shelf.idle.len());
-            if gone > 0 {
-                shelf.idle.drain(..gone);
-                let shard = shelf.endpoint.metrics.shard(self.worker);
-                shard.connections(-(gone as i64));
-                left -= gone;
+        for entry in self.by_endpoint.borrow_mut().iter_mut().flatten() {
+            left -= self.close_first(entry, left);
+        }
+    }
+
+    /// Removes the idle connections to endpoints for which `is_needed` is false.
+    pub fn retain(&self, is_needed: impl Fn(&Endpoint) -> bool) {
+        for slot in self.by_endpoint.borrow_mut().iter_mut() {
+            if let Some(entry) = slot.take_if(|entry| !is_needed(&entry.endpoint)) {
+                self.part_with(entry);
             }
         }
     }
 
-    /// Lets the idle connections go to endpoints that `stays` doesn't want.
-    pub fn retain(&self, stays: impl Fn(&Endpoint) -> bool) {
-        for place in self.shelves.borrow_mut().iter_mut() {
-            if place.as_ref().is_some_and(|shelf| !stays(&shelf.endpoint)) {
-                self.clear(place.take());
-            }
-        }
+    /// Closes at most so many connections of an entry and returns how many.
+    fn close_first(&self, entry: &mut IdleConnections, most: usize) -> usize {
+        let closed = most.min(entry.idle.len());
+        entry.idle.drain(..closed);
+        self.uncount(entry, closed);
+        closed
     }
 
-    fn clear(&self, shelf: Option<IdleConnections>) {
-        if let Some(shelf) = shelf
-            && !shelf.idle.is_empty()
-        {
-            shelf
-                .endpoint
-                .metrics
-                .shard(self.worker)
-                .connections(-(shelf.idle.len() as i64));
-            let idle = shelf.idle.into_iter();
-            self.parting.borrow_mut().extend(idle.map(|idle| idle.kept));
+    /// Queues all connections of an entry to be closed.
+    fn part_with(&self, entry: IdleConnections) {
+        self.uncount(&entry, entry.idle.len());
+        let idle = entry.idle.into_iter();
+        self.parting.borrow_mut().extend(idle.map(|idle| idle.kept));
+    }
+
+    /// Takes connections out of the version's gauge of open ones.
+    fn uncount(&self, entry: &IdleConnections, gone: usize) {
+        if gone > 0 {
+            let shard = entry.endpoint.metrics.shard(self.worker);
+            shard.connections(-(gone as i64));
         }
     }
 }
 
-/// A worker that dies keeps none of them: another one takes its place, and counts on.
+/// A worker that panics is replaced by one that goes on with the same metrics shard, so that its connections must be
+/// taken out of the gauge.
 impl Drop for Conns {
     fn drop(&mut self) {
-        for place in std::mem::take(self.shelves.get_mut()) {
-            self.clear(place);
+        for entry in std::mem::take(self.by_endpoint.get_mut())
+            .into_iter()
+            .flatten()
+        {
+            self.part_with(entry);
         }
     }
 }
 
-/// Nothing has arrived as far as the kernel knows at this instant. One syscall; for requests that can't be sent twice.
+/// Whether nothing has arrived yet: no bytes, no end, no error. Asks the kernel by one system call, because the runtime
+/// may not have polled its events yet. For requests that can't be sent a second time.
 pub(crate) fn is_quiet_now(stream: &Stream) -> bool {
     use rustix::net::{RecvFlags, recv};
     let mut byte = [0; 1];
@@ -312,27 +321,27 @@ mod tests {
     #[tokio::test]
     async fn what_is_idle_for_too_long_goes_by_and_by() {
         let mut stage = TestConnections::new();
-        let most = PARTED as u32;
+        let most = CLOSED_AT_ONCE as u32;
         for _ in 0..most + 10 {
             stage.keep(0, 0).await;
         }
         let conns = &stage.conns;
-        (0..20).for_each(|part| conns.tend(59_999, (part, 20)));
-        conns.part();
+        (0..20).for_each(|part| conns.sweep(59_999, (part, 20)));
+        conns.close_parting();
         assert_eq!(stage.open(), most + 10, "not yet");
-        (0..20).for_each(|part| conns.tend(60_000, (part, 20)));
+        (0..20).for_each(|part| conns.sweep(60_000, (part, 20)));
         assert!(conns.take(&stage.endpoint).is_none());
         assert_eq!(stage.metrics.totals().connections, 0);
-        conns.part();
+        conns.close_parting();
         assert_eq!(stage.open(), 10);
-        conns.part();
+        conns.close_parting();
         assert_eq!(stage.open(), 0);
     }
 
     #[tokio::test]
     async fn what_is_to_be_closed_is_closed_at_once_for_those_that_wait() {
         let mut stage = TestConnections::new();
-        let all = PARTED as u32 + 40;
+        let all = CLOSED_AT_ONCE as u32 + 40;
         for _ in 0..all {
             stage.keep(0, all).await;
         }
@@ -347,7 +356,7 @@ mod tests {
         for waiter in &mut waiters {
             assert!(waiter.as_mut().poll(&mut cx).is_pending());
         }
-        conns.part();
+        conns.close_parting();
         // Held: a slot that is dropped would be the next one's.
         let served: Vec<_> = waiters
             .iter_mut()

@@ -140,7 +140,7 @@ impl H2Conns {
     }
 
     /// From time to time: closes connections that waited too long, and forgets endpoints that only their shelf still holds.
-    pub fn tend(&self, now_ms: u64) {
+    pub fn sweep(&self, now_ms: u64) {
         self.0.now_ms.set(now_ms);
         let mut dropped = Vec::new();
         for place in self.0.shelves.borrow_mut().iter_mut() {

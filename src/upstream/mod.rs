@@ -1,11 +1,13 @@
-//! Where requests go: pools of endpoints, and the connections to them.
+//! The endpoints of all versions, and the connections to them.
 //!
-//! * [`endpoint`]: one address and its state, in a registry that outlives reloads.
-//! * [`pool`]: a version's endpoints, weighted. [`view`], [`pick`]: which one is next.
-//! * [`connect`]: opens connections. [`conns`]: one worker's idle ones. [`h2_conns`], [`h2_open`]: one worker's HTTP/2 connections.
-//! * [`health`]: what checks say. [`probe`]: one check. [`outlier`]: who fails too often.
-//! * [`limits`]: ceilings of a version. [`budget`]: how much may be tried again.
-//! * [`discovery`]: names to addresses; `addresses`: which of them the next connection tries first.
+//! A [`Registry`] holds each [`Endpoint`] with its state for as long as anything refers to it, so that reloads don't
+//! lose what is known. The endpoints of a version form a [`Pool`], from which [`pick`] chooses one for each attempt by
+//! the service's policy. [`limits`] admits the attempt, which then uses an idle HTTP/1 connection ([`conns`]), a stream on
+//! an HTTP/2 connection ([`h2_conns`]), or a new connection ([`connect`]). Its outcome goes to [`outlier`] and
+//! may draw on the retry [`budget`].
+//!
+//! On the control thread [`probe`] runs one health check, [`health`] turns results into a verdict, and [`discovery`]
+//! resolves names.
 
 mod addresses;
 pub(crate) mod budget;
@@ -22,7 +24,6 @@ pub(crate) mod outlier;
 pub(crate) mod pick;
 pub mod pool;
 pub(crate) mod probe;
-pub(crate) mod view;
 
 pub use addresses::Addresses;
 pub use budget::RetryBudget;
@@ -31,5 +32,5 @@ pub use conns::Conns;
 pub use endpoint::{Endpoint, Registry};
 pub use h2_conns::H2Conns;
 pub use limits::VersionLoad;
+pub use pick::PoolView;
 pub use pool::Pool;
-pub use view::PoolView;

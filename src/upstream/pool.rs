@@ -1,4 +1,6 @@
-//! A version's endpoints, weighted and balanced.
+//! The endpoints of one version, with their weights. A [`Pool`] is immutable; a reload makes a new one that shares the
+//! [`Endpoint`]s, and with them their state, with its predecessor. [`Pool::census`] decides from that state which endpoints
+//! may be picked, and when the pool is in panic.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,28 +10,30 @@ use super::{Endpoint, Registry};
 use crate::config::spec::{self, Balance};
 use crate::telemetry::VersionMetrics;
 
-/// The runtime set of a version's endpoints.
+/// The endpoints of a version, and how one of them is picked.
 #[derive(Debug)]
 pub struct Pool {
-    /// In the order of the spec.
+    /// In the order of the configuration.
     pub members: Vec<Member>,
-    /// How they are chosen.
+    /// The policy that picks one of them.
     pub balance: Balance,
-    /// Below this many thousandths of usable endpoints all are used. Endpoints that an operator drains count on neither side.
+    /// The panic threshold in thousandths: with a smaller share of usable endpoints all of them are picked again. 0 turns
+    /// it off. Unproven and draining endpoints are not counted.
     pub panic: u32,
+    /// Changes with the state of any endpoint: see [`Registry::epoch`].
     pub(super) epoch: Arc<AtomicU64>,
-    /// No other pool of this process has it.
+    /// Unique in this process, unlike the pool's address in memory, which may be reused.
     pub(super) id: u64,
 }
 
-/// What the state of a pool's endpoints allows.
+/// How many endpoints of a pool may be used in their present state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PoolCounts {
-    /// Endpoints that are well; 0: the pool is down, and what is picked from it is picked in panic.
-    pub(crate) well: usize,
-    /// Endpoints that may be picked; 0: requests to this version get the proxy's own answer.
-    pub(crate) tried: usize,
-    /// Any of these flags bars an endpoint.
+    /// Usable endpoints. 0: the pool is down, and what is picked from it is picked in panic.
+    pub(crate) usable: usize,
+    /// Endpoints that may be picked. 0: the proxy itself answers the requests to this version.
+    pub(crate) eligible: usize,
+    /// An endpoint with any of these flags may not be picked.
     barred: u32,
 }
 
@@ -43,14 +47,14 @@ impl PoolCounts {
 /// One endpoint in one pool.
 #[derive(Debug)]
 pub struct Member {
-    /// Shared with every pool that names the same address for the same version.
+    /// Shared by all pools with this address for the same version.
     pub endpoint: Arc<Endpoint>,
     /// 1 to 1000.
     pub weight: u32,
 }
 
 impl Pool {
-    /// The pool of `version`; endpoints that the registry knows are taken over with their state.
+    /// The pool of `version`. Endpoints that the registry knows already keep their state.
     pub fn new(
         service: &spec::ServiceSpec,
         version: &spec::VersionSpec,
@@ -70,39 +74,44 @@ impl Pool {
         Self::of(members, service.balance, panic, registry.epoch())
     }
 
-    /// What the state of the endpoints allows now.
+    /// Counts the endpoints that may be used in their present state.
+    ///
+    /// Below the panic threshold the flags of failing endpoints are ignored: the few usable ones would be overloaded by the
+    /// traffic of all, and many failures at once are more often the fault of the checks or the network. A threshold of 0
+    /// turns this off.
     pub(crate) fn census(&self) -> PoolCounts {
         let without = |barred: u32| {
             let flags = self.members.iter().map(|m| m.endpoint.state.flags());
             flags.filter(|flags| flags & barred == 0).count()
         };
         let mut barred = u32::MAX;
-        let mut well = without(barred);
-        if well == 0 {
-            // A suspicion alone takes nobody's last endpoint: the judge leaves one in a moment.
+        let mut usable = without(barred);
+        if usable == 0 {
+            // A worker raises SUSPECT by itself, without knowing whether it is the last endpoint. The control thread,
+            // which confirms it or takes it back in a moment, never ejects the last one.
             barred = !flag::SUSPECT;
-            well = without(barred);
+            usable = without(barred);
         }
-        // Unproven endpoints were never counted on, and drained ones were taken out on purpose: they are not missed, and
-        // not used for want of others.
+        // Neither side of the comparison counts these: unproven endpoints have not carried traffic yet, and an operator
+        // has taken the draining ones out on purpose.
         let absent = flag::UNPROVEN | flag::DRAINING;
-        if well * 1000 < without(absent) * self.panic as usize {
-            // Panic: so few are well that they would be overrun.
+        if usable * 1000 < without(absent) * self.panic as usize {
             barred = absent;
         }
-        let mut tried = without(barred);
-        if tried == 0 && self.panic > 0 {
+        let mut eligible = without(barred);
+        if eligible == 0 && self.panic > 0 {
+            // Unproven endpoints are better than none.
             barred = flag::DRAINING;
-            tried = without(barred);
+            eligible = without(barred);
         }
         PoolCounts {
-            well,
-            tried,
+            usable,
+            eligible,
             barred,
         }
     }
 
-    /// A pool of these members.
+    /// A pool of these members. `panic` is in thousandths, `epoch` that of the registry that made the endpoints.
     pub fn of(members: Vec<Member>, balance: Balance, panic: u32, epoch: Arc<AtomicU64>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {

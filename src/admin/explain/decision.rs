@@ -56,7 +56,7 @@ impl Explanation {
             let mut state = DecisionState {
                 service: live,
                 now_s,
-                usable: |version: usize| views[version].well() > 0,
+                usable: |version: usize| views[version].usable() > 0,
                 next: |_: &_| turn,
             };
             let mut steps = Vec::new();

@@ -26,7 +26,7 @@ impl Explanation {
             let taker = candidacy.failover.map(|(taker, _)| taker);
             self.add_candidate(snapshot, service, version, taker);
             let view = &views[taker.unwrap_or(version)];
-            answered |= view.tried() > 0;
+            answered |= view.eligible() > 0;
             self.why
                 .extend(consequence(live, candidacy, no_failover, &views[version]));
             if let Some(taker) = taker
@@ -87,11 +87,11 @@ fn consequence(
     view: &PoolView,
 ) -> Option<String> {
     let name = &service.versions[candidacy.version].name;
-    if view.well() > 0 {
-        return (view.tried() > view.well()).then(|| {
+    if view.usable() > 0 {
+        return (view.eligible() > view.usable()).then(|| {
             format!(
                 "too few are usable (panic threshold): {name} uses {} of them",
-                view.tried()
+                view.eligible()
             )
         });
     }
@@ -105,7 +105,7 @@ fn consequence(
         true => "no other version may take over",
         false => "no other version has one",
     };
-    let then = match view.tried() {
+    let then = match view.eligible() {
         0 => "the request is answered with 503".to_owned(),
         count => format!("panic mode tries {count} of its endpoints"),
     };
