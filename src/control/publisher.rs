@@ -341,7 +341,7 @@ impl Publisher {
             return;
         }
         for worker in self.fleet.workers() {
-            worker.tell(WorkerCommand::Listeners(self.listeners.orders()));
+            worker.tell(WorkerCommand::Listeners(self.listeners.updates()));
         }
         tracing::info!(
             listeners = renewal.renewed.join(","),
@@ -375,7 +375,7 @@ impl Publisher {
     /// They die again and again, or can't be started.
     pub(crate) fn revive(&mut self) -> io::Result<()> {
         for id in self.fleet.revive()? {
-            let orders = self.listeners.orders_anew(id)?;
+            let orders = self.listeners.updates_for_restart(id)?;
             self.fleet.workers()[id].tell(WorkerCommand::Listeners(orders));
             tracing::error!(
                 "worker {id} died by a fault of cutover itself and was started anew: what was in flight on it is lost, all else went on"

@@ -1,4 +1,8 @@
-//! How many connections the process takes, and what is left for everything else.
+//! Connection admission: limits the client connections of the process, and leaves file descriptors for everything else.
+//!
+//! An accept loop takes a [`ConnectionPermit`] for each connection. Near the ceiling it requests shedding, which the workers
+//! carry out at their next tick: they close connections that are idle or slow in a handshake or a head, oldest first. So a
+//! client that connects is delayed rather than refused, and connections that do nothing make room for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -8,80 +12,83 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::config::spec::ProxyLimits;
 
-/// With less than this part of the ceiling free, connections that do nothing are shed before anybody has to wait for them.
+/// One part in this many of the ceiling is kept free, by shedding connections before a client has to wait.
 const SLACK: usize = 64;
-/// Most connections that are shed at a time.
+/// Most connections that a worker sheds per tick.
 const BATCH: usize = 64;
-/// How often a full house is spoken of.
+/// Least time between two warnings that the ceiling is reached.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
-/// The process-wide ceiling on downstream connections, and what else all accept loops share.
+/// The process-wide ceiling on downstream connections and the requests to shed some. Shared by all workers.
+///
+/// All atomics are relaxed: each is a value of its own, and no other memory is published through them.
 #[derive(Debug)]
 pub(crate) struct Admission {
     open: AtomicUsize,
     ceiling: AtomicUsize,
     handshake_ms: AtomicU64,
-    /// Somebody waits for a place.
-    wanted: AtomicBool,
-    /// How many connections are shed for those who wait: twice as many each time that it was not enough.
-    pace: AtomicUsize,
-    /// What the descriptor limit leaves for downstream connections.
-    room: usize,
+    /// A client waits for a permit, or accepting fails for want of descriptors.
+    shedding_requested: AtomicBool,
+    /// How many connections the next request sheds. Doubles while requests keep coming, and starts over at 1 otherwise.
+    shed_next: AtomicUsize,
+    /// The share of the descriptor limit that downstream connections may use.
+    descriptor_share: usize,
     epoch: Instant,
+    /// When the last warning was logged, in milliseconds since one [`WARN_EVERY`] before `epoch`.
     warned_ms: AtomicU64,
 }
 
 impl Admission {
-    /// `descriptors` is the process's limit of open files, if it has one.
+    /// `descriptors` is the process's limit of open files; `None` if there is none.
     pub(crate) fn new(limits: &ProxyLimits, descriptors: Option<usize>) -> Arc<Self> {
-        let room = descriptors.map_or(usize::MAX, room);
-        let gate = Self {
+        let admission = Self {
             open: AtomicUsize::new(0),
             ceiling: AtomicUsize::new(0),
             handshake_ms: AtomicU64::new(0),
-            wanted: AtomicBool::new(false),
-            pace: AtomicUsize::new(1),
-            room,
+            shedding_requested: AtomicBool::new(false),
+            shed_next: AtomicUsize::new(1),
+            descriptor_share: descriptors.map_or(usize::MAX, descriptor_share),
             epoch: Instant::now(),
             warned_ms: AtomicU64::new(0),
         };
-        gate.adopt(limits);
-        Arc::new(gate)
+        admission.adopt(limits);
+        Arc::new(admission)
     }
 
-    /// From now on these limits hold.
+    /// Applies the limits of a new configuration. If the ceiling falls below the number of open connections, idle ones are shed.
     pub(crate) fn adopt(&self, limits: &ProxyLimits) {
         let wanted = limits.connections.unwrap_or(usize::MAX);
-        if limits.connections.is_some() && wanted > self.room {
+        if limits.connections.is_some() && wanted > self.descriptor_share {
             tracing::warn!(
                 wanted,
-                allowed = self.room,
-                "limits.connections is above what the limit of open files allows; \
+                allowed = self.descriptor_share,
+                "limits.connections exceeds what the limit of open files allows; \
                  raise the hard limit (LimitNOFILE= in systemd, `ulimit -Hn`)"
             );
         }
-        self.ceiling.store(wanted.min(self.room), Ordering::Relaxed);
+        self.ceiling
+            .store(wanted.min(self.descriptor_share), Ordering::Relaxed);
         let ms = limits.handshake_timeout.as_millis() as u64;
         self.handshake_ms.store(ms, Ordering::Relaxed);
     }
 
-    /// Whether the house is full.
+    /// Whether the ceiling is reached.
     pub(crate) fn is_full(&self) -> bool {
         self.open.load(Ordering::Relaxed) >= self.ceiling.load(Ordering::Relaxed)
     }
 
-    /// Downstream connections of the process.
+    /// Number of open downstream connections.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Longest TLS handshake.
+    /// Time limit of a TLS handshake.
     pub(crate) fn handshake_timeout(&self) -> Duration {
         Duration::from_millis(self.handshake_ms.load(Ordering::Relaxed))
     }
 
-    /// A connection comes in if there is room. It is counted until the place is dropped.
-    pub(crate) fn try_enter(self: &Arc<Self>) -> Option<ConnectionPermit> {
+    /// Takes a permit unless the ceiling is reached.
+    pub(crate) fn try_acquire(self: &Arc<Self>) -> Option<ConnectionPermit> {
         let ceiling = self.ceiling.load(Ordering::Relaxed);
         let one_more = |open: usize| (open < ceiling).then_some(open + 1);
         let counted = self
@@ -90,47 +97,52 @@ impl Admission {
         counted.ok().map(|_| ConnectionPermit(self.clone()))
     }
 
-    /// A connection comes in, whether there is room or not.
-    pub(crate) fn enter(self: &Arc<Self>) -> ConnectionPermit {
+    /// Takes a permit even if the ceiling is reached.
+    pub(crate) fn acquire(self: &Arc<Self>) -> ConnectionPermit {
         self.open.fetch_add(1, Ordering::Relaxed);
         ConnectionPermit(self.clone())
     }
 
-    /// Somebody waits for a place: one connection that does nothing is to go.
-    pub(crate) fn press(&self) {
-        self.wanted.store(true, Ordering::Relaxed);
+    /// Asks the workers to shed at least one connection.
+    pub(crate) fn request_shedding(&self) {
+        self.shedding_requested.store(true, Ordering::Relaxed);
     }
 
-    /// How many connections the caller is to shed now; it [says](Self::shed) how many it did.
-    pub(crate) fn claim(&self) -> usize {
+    /// How many connections the calling worker should shed now. It takes over the request of all workers, and reports the result
+    /// by [`Self::report_shed`].
+    pub(crate) fn claim_shedding(&self) -> usize {
         let open = self.open.load(Ordering::Relaxed);
         let ceiling = self.ceiling.load(Ordering::Relaxed);
         let surplus = open.saturating_sub(ceiling - ceiling / SLACK);
-        let waited_for = if self.wanted.swap(false, Ordering::Relaxed) {
-            self.pace.load(Ordering::Relaxed)
+        let requested = if self.shedding_requested.swap(false, Ordering::Relaxed) {
+            self.shed_next.load(Ordering::Relaxed)
         } else {
-            self.pace.store(1, Ordering::Relaxed);
+            self.shed_next.store(1, Ordering::Relaxed);
             0
         };
-        surplus.max(waited_for).min(BATCH)
+        surplus.max(requested).min(BATCH)
     }
 
-    /// How many of those that were claimed have been shed.
-    pub(crate) fn shed(&self, shed: usize) {
+    /// Reports how many connections were shed after [`Self::claim_shedding`].
+    pub(crate) fn report_shed(&self, shed: usize) {
         if shed == 0 {
-            // Another worker may have a connection to spare. The waiting client would ask again, but maybe just before this worker looks.
-            self.press();
+            // The request is passed on: another worker may have a connection to shed. The client that waits repeats it as well,
+            // but this worker, which has none, might be the one that claims it again and again.
+            self.request_shedding();
         } else {
-            // A client that still waits at the next look needs more than that.
-            self.pace.store((2 * shed).min(BATCH), Ordering::Relaxed);
+            // If it is requested again at the next tick, this was not enough.
+            self.shed_next
+                .store((2 * shed).min(BATCH), Ordering::Relaxed);
         }
     }
 
-    /// Says that the house is full, now and then.
+    /// Logs that the ceiling is reached, at most once every [`WARN_EVERY`].
     pub(crate) fn warn_full(&self) {
+        // One interval is added so that the first warning is due at once.
         let now = self.epoch.elapsed().as_millis() as u64 + WARN_EVERY.as_millis() as u64;
         let last = self.warned_ms.load(Ordering::Relaxed);
         let due = now >= last + WARN_EVERY.as_millis() as u64;
+        // Of several threads that find it due, one logs it.
         let won = || {
             let swap = Ordering::Relaxed;
             self.warned_ms
@@ -140,14 +152,14 @@ impl Admission {
         if due && won() {
             tracing::warn!(
                 connections = self.open(),
-                "as many connections are open as limits.connections or the limit of open files allows; \
-                 new ones wait until others end"
+                "connection limit reached (limits.connections or the limit of open files); \
+                 new connections wait until others close"
             );
         }
     }
 }
 
-/// One connection's place; given up on drop.
+/// Counts one downstream connection as open until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit(Arc<Admission>);
 
@@ -157,20 +169,20 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// How many of the process's descriptors downstream connections may have: half. Each of them may need another one upstream, and the
-/// rest serves admin, logs, files and the pipes of large bodies.
-fn room(descriptors: usize) -> usize {
+/// The share of the process's descriptors that downstream connections may use: half. The other half is for upstream connections,
+/// of which each client may need one, and for admin connections, logs, files and the pipes of large bodies.
+fn descriptor_share(descriptors: usize) -> usize {
     (descriptors / 2).max(1)
 }
 
-/// Raises the soft limit of open files to the hard one. The limit that holds then; `None` = unlimited.
+/// Raises the soft limit of open files to the hard limit, and returns the resulting limit; `None` if there is none.
 pub(crate) fn raise_descriptor_limit() -> Option<usize> {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         let former = limit.current;
         limit.current = limit.maximum;
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            tracing::warn!(limit = ?former, %error, "the limit of open files can't be raised");
+            tracing::warn!(limit = ?former, %error, "can't raise the limit of open files");
             limit.current = former;
         }
     }
@@ -198,65 +210,65 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_given_up_on_drop() {
-        let gate = Admission::new(&limits(Some(2)), None);
-        let (a, _b) = (gate.enter(), gate.enter());
-        assert!(gate.is_full() && gate.try_enter().is_none());
+    fn a_permit_is_released_on_drop() {
+        let admission = Admission::new(&limits(Some(2)), None);
+        let (a, _b) = (admission.acquire(), admission.acquire());
+        assert!(admission.is_full() && admission.try_acquire().is_none());
         drop(a);
-        assert!(!gate.is_full());
-        gate.adopt(&limits(Some(1)));
-        assert!(gate.is_full());
-        assert_eq!(gate.open(), 1);
+        assert!(!admission.is_full());
+        admission.adopt(&limits(Some(1)));
+        assert!(admission.is_full());
+        assert_eq!(admission.open(), 1);
     }
 
     #[test]
-    fn half_of_the_descriptors_are_kept_for_the_other_side() {
-        assert_eq!(room(256), 128);
-        assert_eq!(room(20_000), 10_000);
-        assert_eq!(room(1 << 20), 1 << 19);
-        assert_eq!(room(0), 1);
-        let gate = Admission::new(&limits(Some(1000)), Some(256));
-        assert_eq!(gate.ceiling.load(Ordering::Relaxed), 128);
+    fn half_of_the_descriptors_are_kept_for_upstreams() {
+        assert_eq!(descriptor_share(256), 128);
+        assert_eq!(descriptor_share(20_000), 10_000);
+        assert_eq!(descriptor_share(1 << 20), 1 << 19);
+        assert_eq!(descriptor_share(0), 1);
+        let admission = Admission::new(&limits(Some(1000)), Some(256));
+        assert_eq!(admission.ceiling.load(Ordering::Relaxed), 128);
     }
 
     #[test]
-    fn more_is_shed_the_longer_somebody_waits() {
-        let gate = Admission::new(&limits(Some(10)), None);
-        assert_eq!(gate.claim(), 0);
+    fn more_is_shed_the_longer_a_client_waits() {
+        let admission = Admission::new(&limits(Some(10)), None);
+        assert_eq!(admission.claim_shedding(), 0);
         for expected in [1, 2, 4] {
-            gate.press();
-            assert_eq!(gate.claim(), expected);
-            gate.shed(expected);
+            admission.request_shedding();
+            assert_eq!(admission.claim_shedding(), expected);
+            admission.report_shed(expected);
         }
         // Nobody waited in between.
-        assert_eq!(gate.claim(), 0);
-        gate.press();
-        assert_eq!(gate.claim(), 1);
-        gate.shed(0);
-        assert_eq!(gate.claim(), 1, "for another worker");
+        assert_eq!(admission.claim_shedding(), 0);
+        admission.request_shedding();
+        assert_eq!(admission.claim_shedding(), 1);
+        admission.report_shed(0);
+        assert_eq!(admission.claim_shedding(), 1, "for another worker");
     }
 
     #[test]
     fn a_part_of_a_large_ceiling_is_kept_free() {
-        let gate = Admission::new(&limits(Some(640)), None);
-        let mut places: Vec<_> = (0..630).map(|_| gate.enter()).collect();
-        assert_eq!(gate.claim(), 0);
-        places.push(gate.enter());
-        assert_eq!(gate.claim(), 1);
+        let admission = Admission::new(&limits(Some(640)), None);
+        let mut permits: Vec<_> = (0..630).map(|_| admission.acquire()).collect();
+        assert_eq!(admission.claim_shedding(), 0);
+        permits.push(admission.acquire());
+        assert_eq!(admission.claim_shedding(), 1);
         // A reload may lower the ceiling by much.
-        gate.adopt(&limits(Some(64)));
-        assert_eq!(gate.claim(), BATCH);
+        admission.adopt(&limits(Some(64)));
+        assert_eq!(admission.claim_shedding(), BATCH);
     }
 
     #[test]
-    fn a_panic_gives_up_its_place() {
-        let gate = Admission::new(&limits(None), None);
-        let inner = gate.clone();
+    fn a_panic_releases_its_permit() {
+        let admission = Admission::new(&limits(None), None);
+        let inner = admission.clone();
         let thread = std::thread::spawn(move || {
-            let _place = inner.enter();
+            let _permit = inner.acquire();
             panic!("on purpose");
         });
         assert!(thread.join().is_err());
-        assert_eq!(gate.open(), 0);
+        assert_eq!(admission.open(), 0);
     }
 }

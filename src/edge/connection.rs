@@ -1,4 +1,8 @@
-//! One downstream connection: which protocol it speaks, and the HTTP/1 loop from request to request.
+//! One downstream connection: detects its protocol, and serves it if that is HTTP/1.
+//!
+//! The HTTP/1 loop alternates between two states. A parked connection waits for a request and holds no buffers. Once bytes have
+//! arrived and the worker's admission queue gives the connection its turn, it serves requests as long as they follow each other
+//! closely. The future for that is boxed and exists only in the second state, which keeps idle connections small.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -7,10 +11,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
-
 use super::admission::ConnectionPermit;
-use super::counted::CountedConnection;
+use super::connection_gauge::ConnectionGauge;
+use super::listener_info::ListenerInfo;
 use super::request::{Parsed, Scratch};
 use super::tls::TlsInfo;
 use crate::http1::{Framing, HeadLimits, HttpVersion, Method, RequestHead};
@@ -18,97 +21,65 @@ use crate::net::{OwnedTaskControl, Stream, TaskControl, TaskPhase};
 use crate::proxy::admission_queue::Ticket;
 use crate::proxy::h1::H1;
 use crate::proxy::h1_down::H1Down;
-use crate::proxy::via::Via;
 use crate::proxy::wire::Downstream;
 use crate::proxy::{self, Ended, Inbound, LocalReply, Peer, Recording, Worker};
 use crate::snapshot::Snapshot;
-use crate::telemetry::ListenerShard;
 use crate::telemetry::record::Protocol;
 
-/// How an HTTP/2 connection begins (RFC 9113 §3.4).
+/// The client's connection preface (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// So much of an unread body is read and dropped so that the connection, or at least the answer, survives.
-const DRAIN: usize = 64 * 1024;
-/// A connection whose next request comes within this keeps what the requests need beside their buffers.
-const PAUSE: Duration = Duration::from_millis(50);
-/// How long a closing connection waits for the client to take the last answer.
+/// Most bytes of an unread request body that are read and discarded to keep the connection open.
+const DISCARD_MAX: usize = 64 * 1024;
+/// How long a connection waits for its next request before it is parked.
+const BURST_PAUSE: Duration = Duration::from_millis(50);
+/// How long a connection that is closing waits for the client to read the last response and to close its side.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// A listener as its connections see it: fixed at the time they were accepted.
-#[derive(Debug)]
-pub(crate) struct ListenerInfo {
-    /// The server's own number of it, for drains.
-    pub id: usize,
-    /// `[listen.NAME]`.
-    pub name: String,
-    /// HTTP/1.1 offered.
-    pub h1: bool,
-    /// HTTP/2 offered.
-    pub h2: bool,
-    /// Answers every request with a redirect to https.
-    pub redirect_https: bool,
-    /// Peers that are believed in what they say about the client.
-    pub trusted: Vec<IpNet>,
-    /// Repeated slashes in a path become one.
-    pub merge_slashes: bool,
-    /// What requests are given in `Via`.
-    pub via: Option<Via>,
-    /// Its counters: one shard a worker.
-    pub metrics: Arc<[ListenerShard]>,
-}
-
-/// A connection that was accepted, its TLS handshake done.
+/// A connection after accept and TLS handshake.
 #[derive(Debug)]
 pub(crate) struct Accepted {
-    /// The bytes.
     pub stream: Stream,
-    /// Who; `None` for a Unix socket.
+    /// The peer's address; `None` over a Unix socket.
     pub peer: Option<SocketAddr>,
-    /// By which listener.
-    pub listening: Arc<ListenerInfo>,
-    /// What was agreed in the handshake.
+    pub listener: Arc<ListenerInfo>,
+    /// Result of the handshake; `None` for clear text.
     pub tls: Option<TlsInfo>,
-    /// Its place among those that may be open.
-    pub place: ConnectionPermit,
-    /// Its deadline, and what others want of it, since it was accepted.
-    pub watched: OwnedTaskControl,
+    pub permit: ConnectionPermit,
+    pub control: OwnedTaskControl,
 }
 
-/// What stays the same for all requests of one connection.
+/// What all requests of one connection share.
 pub(super) struct ConnectionContext<'a> {
     pub worker: &'a Worker,
-    pub watch: &'a Rc<TaskControl>,
-    pub listening: &'a Arc<ListenerInfo>,
+    pub control: &'a Rc<TaskControl>,
+    pub listener: &'a Arc<ListenerInfo>,
     pub peer: &'a Peer,
     pub tls: Option<&'a TlsInfo>,
 }
 
-/// What follows a request.
+/// What happens to the connection after a request.
 enum AfterRequest {
-    /// Another one.
-    Again,
-    /// The connection is at its end.
-    Over,
-    /// The answer is not whole.
+    KeepAlive,
+    Close,
+    /// The response is incomplete: the connection is reset, so that the client can't take it for complete.
     Abort,
 }
 
-/// What came of waiting for bytes.
+/// Result of waiting for bytes from the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Filled {
-    /// There are some.
-    Some,
+    Data,
     /// The client has closed or reset the connection.
-    Over,
-    /// The time is over.
-    Late,
-    /// There are some, and others are first.
-    Crowd,
+    Closed,
+    TimedOut,
+    /// Bytes have arrived, but the admission queue doesn't admit the connection right away.
+    Queued,
 }
 
-/// Serves a connection until it ends; `held` is let go then.
+/// Serves a connection until it is closed, and drops `held` then.
 ///
-/// What it begins with is made before the future, so that an idle connection holds one copy of it.
+/// Not an `async fn`: an async function stores its arguments a second time when it moves them. Everything that the loop needs is
+/// built before the future, so that an idle connection holds one copy.
 pub(crate) fn serve<T>(
     worker: Rc<Worker>,
     accepted: Accepted,
@@ -117,68 +88,68 @@ pub(crate) fn serve<T>(
     let Accepted {
         stream,
         peer,
-        listening,
+        listener,
         tls,
-        place,
-        watched,
+        permit,
+        control,
     } = accepted;
     let peer = Peer::new(
         peer,
         tls.is_some(),
         tls.as_ref().and_then(|tls| tls.certificate.clone()),
-        listening.metrics.clone(),
-        &listening.trusted,
+        listener.metrics.clone(),
+        &listener.trusted,
     );
     let mut down = H1Down::new(H1::new(stream, worker.buffers.clone()));
     async move {
-        let _held = (&held, &place);
-        let _counted = CountedConnection::enter(&listening.metrics[worker.id]);
+        let _held = (&held, &permit);
+        let _gauge = ConnectionGauge::enter(&listener.metrics[worker.id]);
         let conn = ConnectionContext {
             worker: &worker,
-            watch: &watched,
-            listening: &listening,
+            control: &control,
+            listener: &listener,
             peer: &peer,
             tls: tls.as_ref(),
         };
-        let opening = match &tls {
+        let protocol = match &tls {
             Some(tls) if tls.alpn_h2 => FirstBytes::Http2,
-            None if listening.h2 => opening(&conn, &mut down).await,
+            None if listener.h2 => detect_protocol(&conn, &mut down).await,
             _ => FirstBytes::Http1,
         };
-        match opening {
-            // Boxed: a parked HTTP/1 connection pays nothing for it.
+        match protocol {
+            // Boxed, so that HTTP/1 connections don't pay for its size.
             FirstBytes::Http2 => Box::pin(super::h2::serve(worker.clone(), conn, down.wire)).await,
-            FirstBytes::Http1 if listening.h1 => {
+            FirstBytes::Http1 if listener.h1 => {
                 if let AfterRequest::Abort = conn.serve_h1(&mut down).await {
                     down.abort();
                 }
             }
-            FirstBytes::Late if listening.h1 => {
+            FirstBytes::IncompletePreface if listener.h1 => {
                 let snapshot = worker.snapshot();
                 let inbound = conn.inbound(&snapshot, HttpVersion::H11);
                 Box::pin(conn.refuse(inbound, &mut down, LocalReply::HEADER_TIMEOUT)).await;
             }
-            FirstBytes::Http1 | FirstBytes::Late | FirstBytes::Over => {}
+            FirstBytes::Http1 | FirstBytes::IncompletePreface | FirstBytes::Closed => {}
         }
     }
 }
 
-/// What the first bytes of a connection say.
+/// The protocol that the first bytes of a connection indicate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FirstBytes {
-    /// HTTP/2, agreed on by ALPN or begun by prior knowledge.
+    /// HTTP/2, by ALPN or by prior knowledge.
     Http2,
-    /// Anything else: the HTTP/1 parser answers it.
+    /// Anything else. If it is not HTTP at all, the HTTP/1 parser rejects it.
     Http1,
-    /// A part of the HTTP/2 preface came, and not the rest of it in time.
-    Late,
-    /// It ended, was silent for too long, or was shut.
-    Over,
+    /// Only a part of the HTTP/2 preface arrived in time.
+    IncompletePreface,
+    /// The connection was closed by the client, idle for too long, or shut.
+    Closed,
 }
 
 /// Reads until it is clear whether the client speaks HTTP/2 by prior knowledge (RFC 9113 §3.3).
-async fn opening(conn: &ConnectionContext<'_>, down: &mut H1Down) -> FirstBytes {
-    conn.watch
+async fn detect_protocol(conn: &ConnectionContext<'_>, down: &mut H1Down) -> FirstBytes {
+    conn.control
         .arm(conn.worker.snapshot().spec.limits.keepalive_timeout);
     loop {
         let seen = down.wire.mem.input.bytes();
@@ -189,18 +160,20 @@ async fn opening(conn: &ConnectionContext<'_>, down: &mut H1Down) -> FirstBytes 
         if n == PREFACE.len() {
             return FirstBytes::Http2;
         }
-        if n > 0 && conn.watch.phase() != TaskPhase::Head {
-            // From its first byte on a head has the time of a head, not that of a silence.
-            conn.watch.enter(TaskPhase::Head);
-            conn.watch
+        if n > 0 && conn.control.phase() != TaskPhase::Head {
+            // From its first byte on a head is subject to the header timeout instead of the keepalive timeout.
+            conn.control.enter(TaskPhase::Head);
+            conn.control
                 .arm(conn.worker.snapshot().spec.limits.header_timeout);
         }
         match conn.filled(down).await {
-            Filled::Some => {}
-            Filled::Late if conn.watch.phase() == TaskPhase::Head && !conn.watch.is_shut() => {
-                return FirstBytes::Late;
+            Filled::Data => {}
+            Filled::TimedOut
+                if conn.control.phase() == TaskPhase::Head && !conn.control.is_shut() =>
+            {
+                return FirstBytes::IncompletePreface;
             }
-            Filled::Late | Filled::Over | Filled::Crowd => return FirstBytes::Over,
+            Filled::TimedOut | Filled::Closed | Filled::Queued => return FirstBytes::Closed,
         }
     }
 }
@@ -210,35 +183,36 @@ impl ConnectionContext<'_> {
         self.filled_if(down, || true).await
     }
 
+    /// Waits for bytes, and reads them unless `is_open` says that the worker admits no more requests at the moment.
     async fn filled_if(&self, down: &mut H1Down, is_open: impl Fn() -> bool) -> Filled {
         poll_fn(|cx| {
-            let mut crowd = false;
+            let mut queued = false;
             let polled = down.wire.poll_fill_in_turn(cx, |_| {
-                crowd = !is_open();
-                if crowd {
+                queued = !is_open();
+                if queued {
                     Poll::Pending
                 } else {
                     Poll::Ready(())
                 }
             });
             match polled {
-                Poll::Ready(Ok(1..)) => Poll::Ready(Filled::Some),
-                Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Filled::Over),
-                Poll::Pending if crowd => Poll::Ready(Filled::Crowd),
-                Poll::Pending if self.watch.expired(cx) => Poll::Ready(Filled::Late),
+                Poll::Ready(Ok(1..)) => Poll::Ready(Filled::Data),
+                Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Filled::Closed),
+                Poll::Pending if queued => Poll::Ready(Filled::Queued),
+                Poll::Pending if self.control.expired(cx) => Poll::Ready(Filled::TimedOut),
                 Poll::Pending => Poll::Pending,
             }
         })
         .await
     }
 
-    /// What the record of a request that was read now begins with.
+    /// The request record's initial values for a request that begins now.
     fn inbound<'s>(&'s self, snapshot: &'s Snapshot, version: HttpVersion) -> Inbound<'s> {
         Inbound {
             worker: self.worker,
             snapshot,
             peer: self.peer,
-            listener: &self.listening.name,
+            listener: &self.listener.name,
             protocol: match version {
                 HttpVersion::H10 => Protocol::Http10,
                 HttpVersion::H11 => Protocol::Http11,
@@ -250,97 +224,97 @@ impl ConnectionContext<'_> {
     async fn serve_h1(&self, down: &mut H1Down) -> AfterRequest {
         loop {
             if down.wire.mem.input.is_empty() && !self.await_request(down).await {
-                return AfterRequest::Over;
+                return AfterRequest::Close;
             }
-            // Boxed, so that a parked connection doesn't hold a request's memory: whichever connection has work next gets it.
-            match Box::pin(self.work(down)).await {
-                AfterRequest::Again => {}
+            // Boxed, so that a parked connection doesn't hold the memory that serving a request takes.
+            match Box::pin(self.serve_burst(down)).await {
+                AfterRequest::KeepAlive => {}
                 end => return end,
             }
         }
     }
 
-    /// Requests, as long as one follows the other without a pause.
-    async fn work(&self, down: &mut H1Down) -> AfterRequest {
+    /// Serves requests as long as each follows the last one within [`BURST_PAUSE`].
+    async fn serve_burst(&self, down: &mut H1Down) -> AfterRequest {
         loop {
-            match self.turn(down).await {
-                AfterRequest::Again => {}
+            match self.serve_one(down).await {
+                AfterRequest::KeepAlive => {}
                 end => return end,
             }
-            self.watch.enter(TaskPhase::Idle);
+            self.control.enter(TaskPhase::Idle);
             if !down.wire.mem.input.is_empty() {
                 continue;
             }
             down.wire.release();
-            let patience = self.worker.snapshot().spec.limits.keepalive_timeout;
-            self.watch.arm(patience.min(PAUSE));
-            // The next request's first bytes, but not its turn, are waited for here.
+            let keepalive = self.worker.snapshot().spec.limits.keepalive_timeout;
+            self.control.arm(keepalive.min(BURST_PAUSE));
+            // Only bytes are waited for here. A connection that has to queue for admission is parked first.
             let is_open = || self.worker.admission.is_open();
             match self.filled_if(down, is_open).await {
-                Filled::Some => {}
-                Filled::Over => return AfterRequest::Over,
-                Filled::Late if self.watch.is_shut() || patience <= PAUSE => {
-                    return AfterRequest::Over;
+                Filled::Data => {}
+                Filled::Closed => return AfterRequest::Close,
+                Filled::TimedOut if self.control.is_shut() || keepalive <= BURST_PAUSE => {
+                    return AfterRequest::Close;
                 }
-                // It may take a while: without the memory of a request.
-                Filled::Late | Filled::Crowd => return AfterRequest::Again,
+                Filled::TimedOut | Filled::Queued => return AfterRequest::KeepAlive,
             }
         }
     }
 
-    /// One request, from its head to what is left of its body.
-    async fn turn(&self, down: &mut H1Down) -> AfterRequest {
+    /// Serves one request, and prepares the connection for what follows.
+    async fn serve_one(&self, down: &mut H1Down) -> AfterRequest {
         let mut head = self.worker.take_request_head();
         let read = self.read_head(down, &mut head).await;
-        // A head may have taken a while: the request is served by what is in force now.
+        // Taken after the head was read, which may take long: the request is served by the latest configuration.
         let snapshot = self.worker.snapshot();
         let inbound = self.inbound(&snapshot, head.version);
         match read {
             Ok(true) => {}
-            Ok(false) => return AfterRequest::Over,
+            Ok(false) => return AfterRequest::Close,
             Err(answer) => {
                 self.refuse(inbound, down, answer).await;
-                return AfterRequest::Over;
+                return AfterRequest::Close;
             }
         }
         let ended = self.one_request(inbound, down, &head).await;
         self.worker.give_request_head(head);
         match ended {
             Ended::Whole if down.keeps_alive() && self.drain_body(down).await => {
-                AfterRequest::Again
+                AfterRequest::KeepAlive
             }
             Ended::Whole => {
-                self.take_leave(down).await;
-                AfterRequest::Over
+                self.linger(down).await;
+                AfterRequest::Close
             }
             Ended::Cut => {
-                // What came of the answer is the client's: half of it says more than a connection that ends without a word.
-                if down.is_self_delimiting() && !self.watch.is_shut() {
-                    self.take_leave(down).await;
+                // A chunked or length-delimited response shows by itself that it is incomplete. The client gets the part that was
+                // sent before the connection is reset.
+                if down.is_self_delimiting() && !self.control.is_shut() {
+                    self.linger(down).await;
                 }
                 AfterRequest::Abort
             }
-            Ended::Tunnel => AfterRequest::Over,
+            Ended::Tunnel => AfterRequest::Close,
         }
     }
 
-    /// Between requests: parked until bytes come and it is their turn. `false`: the connection is over.
+    /// Waits, parked, until bytes have arrived and the admission queue gives the connection its turn. `false` if it is over.
     async fn await_request(&self, down: &mut H1Down) -> bool {
-        self.watch
+        self.control
             .arm(self.worker.snapshot().spec.limits.keepalive_timeout);
         let mut ticket = Ticket::default();
         poll_fn(|cx| {
             let turn = |cx: &mut Context<'_>| self.worker.admission.poll_turn(cx, &mut ticket);
             match down.wire.poll_fill_in_turn(cx, turn) {
                 Poll::Ready(filled) => Poll::Ready(filled.is_ok_and(|n| n > 0)),
-                // The client has done its part: its request waits for us, so it is neither late nor idle.
-                Poll::Pending if ticket.waits() && !self.watch.is_shut() => {
-                    self.watch.ensure(TaskPhase::Request);
+                // The client has sent a request and waits for us: the connection is neither timed out nor shed as idle.
+                Poll::Pending if ticket.waits() && !self.control.is_shut() => {
+                    self.control.ensure(TaskPhase::Request);
                     Poll::Pending
                 }
-                Poll::Pending if self.watch.expired(cx) => Poll::Ready(false),
+                Poll::Pending if self.control.expired(cx) => Poll::Ready(false),
                 Poll::Pending => {
-                    self.watch.ensure(TaskPhase::Idle);
+                    self.control.ensure(TaskPhase::Idle);
                     Poll::Pending
                 }
             }
@@ -348,7 +322,10 @@ impl ConnectionContext<'_> {
         .await
     }
 
-    /// Reads a whole head. `Ok(false)`: the client left before it was whole.
+    /// Reads a complete head. `Ok(false)` if the connection is over before.
+    ///
+    /// # Errors
+    /// The reply to a head that is malformed, too large or too slow.
     async fn read_head(
         &self,
         down: &mut H1Down,
@@ -356,13 +333,14 @@ impl ConnectionContext<'_> {
     ) -> Result<bool, LocalReply> {
         let snapshot = self.worker.snapshot();
         let limits = &snapshot.spec.limits;
-        // A head that began while its protocol was unclear has been given a part of its time already.
-        let spent = match self.watch.phase() {
-            TaskPhase::Head => Duration::from_millis(self.watch.age_ms()),
+        // Protocol detection may have received the head's first bytes and used up part of the header timeout.
+        let spent = match self.control.phase() {
+            TaskPhase::Head => Duration::from_millis(self.control.age_ms()),
             _ => Duration::ZERO,
         };
-        self.watch.ensure(TaskPhase::Head);
-        self.watch.arm(limits.header_timeout.saturating_sub(spent));
+        self.control.ensure(TaskPhase::Head);
+        self.control
+            .arm(limits.header_timeout.saturating_sub(spent));
         let limits = HeadLimits {
             bytes: limits.header_bytes,
             fields: limits.headers,
@@ -378,9 +356,11 @@ impl ConnectionContext<'_> {
                 return Ok(true);
             }
             match self.filled(down).await {
-                Filled::Some => {}
-                Filled::Late if !self.watch.is_shut() => return Err(LocalReply::HEADER_TIMEOUT),
-                Filled::Late | Filled::Over | Filled::Crowd => return Ok(false),
+                Filled::Data => {}
+                Filled::TimedOut if !self.control.is_shut() => {
+                    return Err(LocalReply::HEADER_TIMEOUT);
+                }
+                Filled::TimedOut | Filled::Closed | Filled::Queued => return Ok(false),
             }
         }
     }
@@ -396,18 +376,18 @@ impl ConnectionContext<'_> {
             &down.wire.mem.input.bytes()[..head.len],
         );
         down.wire.mem.input.consume(head.len);
-        let keep_alive = head.keep_alive && !self.watch.is_closing();
+        let keep_alive = head.keep_alive && !self.control.is_closing();
         down.begin(head.version, keep_alive, head.framing);
         if head.expect_continue {
             down.awaits_continue();
         }
-        let (watch, snapshot) = (self.watch, inbound.snapshot);
+        let (control, snapshot) = (self.control, inbound.snapshot);
         let parsed = match Parsed::new(self, head, &scratch) {
             Ok(parsed) => parsed,
             Err(reject) => {
                 down.close_after();
                 let answer = LocalReply::refuse(reject);
-                return proxy::refuse_head(inbound, watch, head.method, down, answer).await;
+                return proxy::refuse_head(inbound, control, head.method, down, answer).await;
             }
         };
         let request = parsed.request();
@@ -415,31 +395,32 @@ impl ConnectionContext<'_> {
         let misdirected = |tls: &&TlsInfo| tls.misdirected(request.host);
         if self.tls.as_ref().is_some_and(misdirected) {
             let answer = LocalReply::MISDIRECTED;
-            return proxy::refuse(watch, snapshot, &mut recording, down, answer).await;
+            return proxy::refuse(control, snapshot, &mut recording, down, answer).await;
         }
-        if self.listening.redirect_https {
-            return proxy::redirect_https(watch, snapshot, &request, &mut recording, down).await;
+        if self.listener.redirect_https {
+            return proxy::redirect_https(control, snapshot, &request, &mut recording, down).await;
         }
-        proxy::handle(inbound, watch, &request, &mut recording, down).await
+        proxy::handle(inbound, control, &request, &mut recording, down).await
     }
 
-    /// Answers a head that can't be used; the connection ends.
+    /// Answers a head that can't be served, and closes the connection.
     async fn refuse(&self, inbound: Inbound<'_>, down: &mut H1Down, answer: LocalReply) {
         down.begin(HttpVersion::H11, false, Framing::Empty);
-        let refused = proxy::refuse_head(inbound, self.watch, Method::Other, down, answer);
+        let refused = proxy::refuse_head(inbound, self.control, Method::Other, down, answer);
         if refused.await == Ended::Whole {
-            self.take_leave(down).await;
+            self.linger(down).await;
         }
     }
 
-    /// Reads what is left of a request's body. `false`: it is too much, or broken, and the connection has to end.
+    /// Discards the rest of the request's body, so that the next request can be read. `false` if it is malformed, too long or too
+    /// slow; the connection has to be closed then.
     async fn drain_body(&self, down: &mut H1Down) -> bool {
         use crate::proxy::wire::{BodyPiece, Source};
         if down.wire.source_is_done() {
             return true;
         }
-        self.watch.arm(LINGER);
-        let mut left = DRAIN;
+        self.control.arm(LINGER);
+        let mut left = DISCARD_MAX;
         poll_fn(|cx| {
             loop {
                 match down.poll_piece(cx) {
@@ -451,7 +432,7 @@ impl ConnectionContext<'_> {
                     Poll::Ready(Ok(BodyPiece::Trailers | BodyPiece::End)) => {
                         return Poll::Ready(true);
                     }
-                    Poll::Pending if self.watch.expired(cx) => return Poll::Ready(false),
+                    Poll::Pending if self.control.expired(cx) => return Poll::Ready(false),
                     Poll::Pending => return Poll::Pending,
                 }
             }
@@ -459,28 +440,31 @@ impl ConnectionContext<'_> {
         .await
     }
 
-    /// Ends our side, then reads for a while what the client still sends: a close with unread bytes would be a reset, and the reset may
-    /// overtake the answer.
-    async fn take_leave(&self, down: &mut H1Down) {
+    /// Lingering close (RFC 9112 §9.6): ends our side, then reads and discards what the client still sends.
+    ///
+    /// If the socket were closed with bytes unread, or if more arrived later, the kernel would answer with a reset. A client that
+    /// receives it may drop the part of the response that it has not read yet.
+    async fn linger(&self, down: &mut H1Down) {
         use crate::proxy::wire::Sink;
-        self.watch.arm(LINGER);
-        let mut left = 4 * DRAIN;
+        self.control.arm(LINGER);
+        let mut left = 4 * DISCARD_MAX;
         let mut shut = false;
         poll_fn(|cx| {
             if !shut {
                 match down.poll_shutdown(cx) {
                     Poll::Ready(Ok(())) => shut = true,
                     Poll::Ready(Err(_)) => return Poll::Ready(()),
-                    Poll::Pending if self.watch.expired(cx) => return Poll::Ready(()),
+                    Poll::Pending if self.control.expired(cx) => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,
                 }
             }
             loop {
                 left = left.saturating_sub(down.wire.mem.input.len());
                 down.wire.mem.input.clear();
+                // Ends on the client's FIN, on an error, at the deadline, or when the client doesn't stop sending.
                 match down.wire.poll_fill(cx) {
                     Poll::Ready(Ok(n)) if n > 0 && left > 0 => {}
-                    Poll::Pending if !self.watch.expired(cx) => return Poll::Pending,
+                    Poll::Pending if !self.control.expired(cx) => return Poll::Pending,
                     _ => return Poll::Ready(()),
                 }
             }

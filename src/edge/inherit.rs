@@ -1,4 +1,8 @@
-//! Sockets that this process did not open: those of the process whose place it takes, those of the service manager.
+//! Listening sockets that this process did not open itself: it receives them from the process that it replaces, or from the
+//! service manager (systemd socket activation and its file descriptor store).
+//!
+//! All of them are collected in [`Inherited`] with labels that say what they are for. Listeners and admin sockets take theirs
+//! by purpose and address; what is left over is closed.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,54 +13,53 @@ use socket2::SockRef;
 use super::listener::bind::written;
 use crate::config::spec::{self, Bind};
 
-/// What a socket is for.
+/// What a socket is used for. Part of the handover protocol between processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Purpose {
-    /// Traffic.
+    /// Client traffic.
     Listener,
-    /// The admin API at an address of the configuration.
+    /// The admin API at a configured address.
     Admin,
     /// The control socket.
     Control,
-    /// The socket by which the next process asks for all of this.
+    /// The socket on which the next process requests a handover.
     Handover,
-    /// A purpose of a later program, which this one doesn't know.
+    /// A purpose added by a later version.
     #[serde(other)]
     Unknown,
 }
 
-/// What a socket is.
+/// Describes a socket. Part of the handover protocol between processes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Label {
-    /// What for.
     pub purpose: Purpose,
-    /// Of its listener; else empty.
+    /// Name of the listener; empty for other purposes.
     #[serde(default)]
     pub name: String,
-    /// As the configuration of its opener wrote it; `None` where the service manager opened it.
+    /// The address as written in the configuration of the process that opened it; `None` if the service manager passed the socket.
     #[serde(default)]
     pub bind: Option<String>,
 }
 
-/// Sockets of others, until they are taken.
+/// Inherited sockets that are not in use yet.
 #[derive(Debug, Default)]
 pub(crate) struct Inherited(Vec<(Label, OwnedFd)>);
 
 impl Inherited {
-    /// These.
     pub(crate) fn new(sockets: Vec<(Label, OwnedFd)>) -> Self {
         Self(sockets)
     }
 
-    /// What the service manager passed (`LISTEN_FDS`): sockets of its own, or those that a former process left with it.
+    /// Takes the sockets that the service manager passed (`LISTEN_FDS`, see `sd_listen_fds(3)`): its own, or those that a former
+    /// process has stored with it. To be called once, at startup.
     pub(crate) fn from_environment() -> Self {
         let passed = match sd_notify::listen_fds_with_names() {
             Ok(passed) => passed,
             Err(error) => {
                 tracing::error!(
                     %error,
-                    "the service manager's sockets can't be used: LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES don't fit together"
+                    "can't use the service manager's sockets: LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES are inconsistent"
                 );
                 return Self::default();
             }
@@ -76,9 +79,9 @@ impl Inherited {
         )
     }
 
-    /// All sockets of this listener, in the order of their workers.
+    /// Takes all sockets that belong to this listener. Empty if there are none, or if clients can't reach them any more.
     pub(crate) fn listener(&mut self, listener: &spec::ListenerSpec) -> Vec<OwnedFd> {
-        // Port 0 is another port for each name.
+        // Port 0 stands for a different port in each listener, so that the address alone doesn't identify it.
         let any_port = matches!(listener.bind, Bind::Any(0))
             || matches!(listener.bind, Bind::Tcp(a) if a.port() == 0);
         let address = written(&listener.bind);
@@ -96,7 +99,7 @@ impl Inherited {
         Vec::new()
     }
 
-    /// The socket for this purpose at this place.
+    /// Takes the socket with this purpose and address.
     pub(crate) fn one(&mut self, purpose: Purpose, bind: &Bind) -> Option<OwnedFd> {
         let address = written(bind);
         let mut sockets = self.take(|label, _| {
@@ -110,13 +113,13 @@ impl Inherited {
         taken.map(|(_, fd)| fd).collect()
     }
 
-    /// Ports on which these sockets listen.
+    /// The ports of the sockets that were not taken.
     pub(crate) fn ports(&self) -> Vec<u16> {
         let port = |(_, fd): &(Label, OwnedFd)| address(fd.as_fd()).map(|a| a.port());
         self.0.iter().filter_map(port).collect()
     }
 
-    /// Closes what nobody took: the labels of that.
+    /// Closes the sockets that were not taken and returns their labels, without repetitions.
     pub(crate) fn give_up(self) -> Vec<Label> {
         let mut labels: Vec<Label> = self.0.into_iter().map(|(label, _)| label).collect();
         labels.dedup();
@@ -124,15 +127,15 @@ impl Inherited {
     }
 }
 
-/// How sockets are named that are left with the service manager: `listener.NAME`.
+/// Prefix of the names under which sockets are stored with the service manager: `listener.NAME`.
 pub(crate) const STORED: &str = "listener.";
 
 fn address(fd: BorrowedFd<'_>) -> Option<SocketAddr> {
     SockRef::from(&fd).local_addr().ok()?.as_socket()
 }
 
-/// Whether clients can reach an inherited socket by its address. They can't reach a Unix socket whose file was deleted; such
-/// a socket has to be opened again.
+/// Whether clients can connect to an inherited socket. They can't if it is a Unix socket whose file was deleted; such a socket has
+/// to be opened again.
 fn is_reachable(bind: &Bind) -> bool {
     match bind {
         Bind::Any(_) | Bind::Tcp(_) => true,
@@ -141,7 +144,7 @@ fn is_reachable(bind: &Bind) -> bool {
             if !exists {
                 tracing::warn!(
                     path = %path.display(),
-                    "the file of an inherited socket is gone: opening the socket again"
+                    "file of an inherited socket is missing, opening the socket again"
                 );
             }
             exists
@@ -160,7 +163,7 @@ fn is_at(fd: &OwnedFd, bind: &Bind) -> bool {
     }
 }
 
-/// Whether it is a socket that listens for streams; what is not is said and left alone.
+/// Whether the descriptor is a listening stream socket. Logs a warning if it isn't.
 fn listens(label: &Label, fd: &OwnedFd) -> bool {
     let socket = SockRef::from(fd);
     let stream = socket.r#type().is_ok_and(|t| t == socket2::Type::STREAM);
@@ -168,7 +171,7 @@ fn listens(label: &Label, fd: &OwnedFd) -> bool {
     if !listens {
         tracing::warn!(
             name = label.name,
-            "the service manager passed something that is not a listening stream socket: it is not used"
+            "ignoring a descriptor from the service manager: not a listening stream socket"
         );
     }
     listens
@@ -176,12 +179,12 @@ fn listens(label: &Label, fd: &OwnedFd) -> bool {
 
 #[expect(
     unsafe_code,
-    reason = "the protocol of the service manager is a number in the environment: there is no safe way from it to a descriptor"
+    reason = "the service manager passes descriptors as numbers in the environment, which no safe API turns into owned ones"
 )]
 fn owned(fd: std::os::fd::RawFd) -> OwnedFd {
     use std::os::fd::FromRawFd;
-    // SAFETY: LISTEN_PID names this process, so the descriptors from 3 on are open and were passed for it alone to own;
-    // `sd_notify` has set close-on-exec on each, which fails for one that is not open. This is called once, at boot.
+    // SAFETY: LISTEN_PID names this process, so that the descriptors from 3 on were opened for it and nothing else owns them.
+    // `sd_notify` has set close-on-exec on each, which would have failed for one that isn't open. It is called once, at startup.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
@@ -233,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_wants_is_named_once() {
+    fn labels_of_unused_sockets_are_not_repeated() {
         let (a, _) = socket("a", Some("127.0.0.1:80"));
         let (again, _) = socket("a", Some("127.0.0.1:80"));
         let left = Inherited::new(vec![a, again]).give_up();

@@ -1,18 +1,21 @@
-//! The data plane's host: worker threads, their listeners, TLS, and the connections of clients.
+//! The data plane from the socket to a parsed request: worker threads, listeners, TLS and client connections.
 //!
-//! * [`workers`], [`worker`]: the threads that serve. [`listener`], [`inherit`]: their sockets. [`admission`]: how many connections
-//!   the process accepts.
-//! * [`tls`]: towards clients. [`connection`]: one connection over HTTP/1, request by request. [`h2`]: the same over HTTP/2.
-//!   [`request`]: a head as the data path reads it.
-//! * [`closed`]: connections of listeners that are gone. [`counted`]: connections as metrics count them.
+//! * [`workers`] is the control thread's view of all worker threads; [`worker`] is one of them.
+//! * [`listener`] binds sockets and accepts connections, and [`inherit`] takes sockets over from another process.
+//!   [`admission`] limits how many connections the process has open. [`draining_listener`] tracks those of closed listeners.
+//!   [`listener_info`] is what a connection knows of its listener; [`connection_gauge`] counts open connections.
+//! * [`tls`] performs handshakes and reloads certificates.
+//! * [`connection`] serves an HTTP/1 connection and [`h2`] an HTTP/2 connection. [`request`] converts a parsed HTTP/1 head to the
+//!   request that the data path handles.
 
 pub(crate) mod admission;
-mod closed;
 pub(crate) mod connection;
-mod counted;
+mod connection_gauge;
+mod draining_listener;
 mod h2;
 pub(crate) mod inherit;
 pub(crate) mod listener;
+mod listener_info;
 mod request;
 pub(crate) mod tls;
 pub(crate) mod worker;

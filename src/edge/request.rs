@@ -1,4 +1,5 @@
-//! An HTTP/1 head as the request that routing and attempts see.
+//! Converts a parsed HTTP/1 head to the [`Request`] that the data path uses: normalises host and path, and determines the client's
+//! address and the request id.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -12,7 +13,7 @@ use crate::proxy::Peer;
 use crate::proxy::headers::{Fields, H1Fields, Request, RequestId};
 use crate::proxy::peer::ForwardedFor;
 
-/// A copy of a head, so that the read buffer is free for the body.
+/// A copy of a head. The parsed request refers to it, while the read buffer is already in use for the body.
 #[derive(Debug)]
 pub(super) struct Scratch {
     head: Vec<u8>,
@@ -20,7 +21,7 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// In memory of the worker.
+    /// Copies `bytes` into a vector of the worker's pool.
     pub(super) fn of(buffers: &Buffers, bytes: &[u8]) -> Self {
         let mut head = buffers.take_out();
         head.extend_from_slice(bytes);
@@ -37,7 +38,7 @@ impl Drop for Scratch {
     }
 }
 
-/// A head, taken apart as far as it isn't as typed.
+/// A head with its derived values: normalised host and target, client and request id.
 pub(super) struct Parsed<'a> {
     conn: &'a ConnectionContext<'a>,
     head: &'a RequestHead,
@@ -50,7 +51,7 @@ pub(super) struct Parsed<'a> {
 
 impl<'a> Parsed<'a> {
     /// # Errors
-    /// A path that can be read in two ways.
+    /// The path is malformed or ambiguous: [`path::normal`].
     pub(super) fn new(
         conn: &'a ConnectionContext<'a>,
         head: &'a RequestHead,
@@ -66,11 +67,11 @@ impl<'a> Parsed<'a> {
             b"" if head.method == Method::Options => b"*",
             typed => typed,
         };
-        let target = RequestTarget::new(typed, conn.listening.merge_slashes)?;
+        let target = RequestTarget::new(typed, conn.listener.merge_slashes)?;
         Ok(Self {
             host: host_of(head.authority.of(bytes)),
             target,
-            client: client_of(conn.peer, &conn.listening.trusted, &fields),
+            client: client_of(conn.peer, &conn.listener.trusted, &fields),
             id: conn.worker.request_id(fields.first(FieldId::XRequestId)),
             conn,
             head,
@@ -78,7 +79,6 @@ impl<'a> Parsed<'a> {
         })
     }
 
-    /// The request.
     pub(super) fn request(&self) -> Request<'_, H1Fields<'_>> {
         let Self { head, bytes, .. } = *self;
         Request {
@@ -99,7 +99,7 @@ impl<'a> Parsed<'a> {
             te_trailers: head.te_trailers,
             via: self
                 .conn
-                .listening
+                .listener
                 .via
                 .as_ref()
                 .map(|via| via.http1(head.version)),
@@ -110,7 +110,7 @@ impl<'a> Parsed<'a> {
     }
 }
 
-/// The client: the peer, or whom trusted proxies name in `X-Forwarded-For`.
+/// The client's address: that of the peer, or the one that trusted proxies report in `X-Forwarded-For`.
 pub(super) fn client_of(peer: &Peer, trusted: &[IpNet], fields: &impl Fields) -> IpAddr {
     if !peer.trusted {
         return peer.ip;
@@ -123,7 +123,7 @@ pub(super) fn client_of(peer: &Peer, trusted: &[IpNet], fields: &impl Fields) ->
     list.client().unwrap_or(peer.ip)
 }
 
-/// Host of an authority: without port and trailing dot, in lower case; copied only where it isn't so already.
+/// The host of an authority, in lower case, without port and trailing dot. Allocates only if it contains upper case.
 pub(super) fn host_of(authority: &[u8]) -> Cow<'_, str> {
     let (host, _) = authority::split(authority);
     let host = std::str::from_utf8(host).unwrap_or_default();
@@ -135,22 +135,22 @@ pub(super) fn host_of(authority: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// A request target as it is routed and sent upstream.
+/// A request target as used for routing and sent upstream.
 #[derive(Debug)]
 pub(super) struct RequestTarget<'a> {
-    /// The path without dot segments, and the query as typed.
+    /// The path without dot segments (RFC 3986 §5.2.4), and the query as sent by the client.
     pub path_and_query: Cow<'a, [u8]>,
-    /// How much of it is the path.
+    /// Length of the path in it, in bytes.
     pub path_len: usize,
-    /// The path as typed, apart from slashes that were merged.
+    /// The path as sent by the client, apart from slashes that were merged.
     pub typed_path: Cow<'a, [u8]>,
 }
 
 impl<'a> RequestTarget<'a> {
-    /// Of a path and query as typed; with `merge_slashes` repeated slashes become one first.
+    /// Normalises a path and query as sent by the client. `merge_slashes` merges repeated slashes before that.
     ///
     /// # Errors
-    /// What [`path::normal`] refuses.
+    /// Those of [`path::normal`].
     pub(super) fn new(path_and_query: &'a [u8], merge_slashes: bool) -> Result<Self, Reject> {
         let split = memchr::memchr(b'?', path_and_query).unwrap_or(path_and_query.len());
         let (typed, query) = path_and_query.split_at(split);
@@ -161,7 +161,7 @@ impl<'a> RequestTarget<'a> {
         let normal = path::normal(&typed_path)?;
         let path_len = normal.len();
         let path_and_query = match normal {
-            // Neither shorter than what was typed nor the `/` that stands for an empty path.
+            // Unchanged: nothing was removed, and it isn't the `/` that stands for an empty path.
             Cow::Borrowed(_) if path_len == typed.len() => Cow::Borrowed(path_and_query),
             normal => {
                 let mut target = normal.into_owned();
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_has_no_port_no_dot_no_capitals() {
+    fn a_host_is_normalised() {
         assert_eq!(host_of(b"Shop.Example.com:8080"), "shop.example.com");
         assert_eq!(host_of(b"shop.example.com."), "shop.example.com");
         assert_eq!(host_of(b"[::1]:80"), "[::1]");

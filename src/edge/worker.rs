@@ -1,4 +1,9 @@
-//! Worker threads: one runtime each, sharing nothing that is written per request.
+//! Worker threads. Each has a single-threaded runtime and serves its connections with its own upstream connections and counters,
+//! so that workers share nothing that is written per request.
+//!
+//! A worker receives [`WorkerCommand`]s from the control thread and ticks every [`TICK`], which drives deadlines, shedding and
+//! drains. It ends when it is told to, or after a drain when its last connection has closed. A panic in a connection ends only
+//! that connection; a panic in an accept loop ends the worker, and the control thread starts another one.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -14,8 +19,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 
 use super::admission::Admission;
-use super::closed::Closed;
 use super::connection;
+use super::draining_listener::DrainingListener;
 use super::listener::ListenerUpdate;
 use super::listener::accept::{self, Acceptor};
 use crate::net::clock::TICK;
@@ -25,55 +30,55 @@ use crate::snapshot::Live;
 use crate::upstream::connect;
 use crate::upstream::outlier::Suspects;
 
-/// How long after a listener was closed a connection may still turn up that came through it: the last ones that waited to be accepted.
-const LATECOMERS: Duration = Duration::from_secs(1);
+/// How long a closed listener is tracked at least. Its accept loop may still accept connections from the backlog in this time.
+const BACKLOG_GRACE: Duration = Duration::from_secs(1);
 
-/// How long idle connections are left open after a handover, besides the grace that they always have: whoever keeps one
-/// open and is just sending finds it open, and is told with the answer that it ends.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// How much longer than usual idle connections stay open after a handover. A client that is just sending a request then finds
+/// the connection open, and learns from the response that it will be closed.
+const HANDOVER_GRACE: Duration = Duration::from_secs(4);
 
-/// Who has done nothing for so many milliseconds can be spared when the house is full.
-const SPARE_MS: u64 = 1_000;
+/// A connection is shed only if it has been in its phase for at least this long, in milliseconds.
+const SHED_MIN_AGE_MS: u64 = 1_000;
 
-/// How many idle upstream connections are closed at a time when descriptors run out.
-const SPARED: usize = 16;
+/// How many idle upstream connections are closed per tick when descriptors run out.
+const UPSTREAM_SHED: usize = 16;
 
-/// What the control thread tells a worker.
+/// A command of the control thread.
 #[derive(Debug)]
 pub(crate) enum WorkerCommand {
-    /// Work by the published snapshot.
+    /// Adopt the published snapshot.
     Adopt,
-    /// These listeners, and no others.
+    /// Serve these listeners and no others.
     Listeners(Vec<ListenerUpdate>),
-    /// Announce the end to the connections that are open now.
+    /// Announce the end of all connections that are open now.
     Announce,
-    /// Close all listeners, announce the end to every connection, end when the last is done.
+    /// Close all listeners, announce the end of every connection, and end when the last one has closed.
     Drain,
-    /// The same, but another process accepts on the sockets now, except on those of these listeners.
+    /// Like `Drain`, while another process accepts on the same sockets, except on those of these listeners.
     HandOver(Arc<[usize]>),
-    /// Cut what is no stream, from now on.
+    /// Cut everything that is not a stream, from now on.
     CutRequests,
-    /// End now.
+    /// End at once.
     Stop,
-    /// Die by a panic; `false`: only the accept loops do, each with its next connection.
+    /// Panic. With `false` only the accept loops do, each at its next connection.
     #[cfg(test)]
     Stumble(bool),
 }
 
-/// What worker threads share with the control thread.
+/// State shared by all workers and the control thread.
 #[derive(Debug)]
-pub(crate) struct Common {
-    /// What is published.
+pub(crate) struct Shared {
+    /// The published snapshot.
     pub live: Arc<Live>,
-    /// Who may come in.
-    pub gate: Arc<Admission>,
-    /// Where endpoints go that fail too often.
+    /// Limits the number of connections.
+    pub admission: Arc<Admission>,
+    /// Receives endpoints that failed too often.
     pub suspects: Suspects,
-    /// Woken when a worker has adopted a snapshot or ended.
-    pub news: Notify,
+    /// Notified when a worker has adopted a snapshot or ended.
+    pub changed: Notify,
 }
 
-/// The control thread's end of a worker.
+/// The control thread's handle of a worker.
 #[derive(Debug)]
 pub(crate) struct WorkerHandle {
     mailbox: mpsc::UnboundedSender<WorkerCommand>,
@@ -86,19 +91,20 @@ impl WorkerHandle {
     /// Starts worker number `id`.
     ///
     /// # Errors
-    /// The thread or its runtime can't be made.
-    pub(crate) fn start(id: usize, common: Arc<Common>) -> io::Result<Self> {
+    /// The thread or its runtime can't be created.
+    pub(crate) fn start(id: usize, shared: Arc<Shared>) -> io::Result<Self> {
         let (mailbox, commands) = mpsc::unbounded_channel();
         let pulse = Arc::new(AtomicU64::new(0));
         let runtime = Builder::new_current_thread();
         let ended = Arc::new(AtomicBool::new(false));
-        let (beats, end) = (pulse.clone(), EndNotice(common.clone(), ended.clone()));
+        let (beats, end) = (pulse.clone(), EndNotice(shared.clone(), ended.clone()));
+        // Runtimes can't move between threads: the thread creates its own and reports whether that worked.
         let (started, result) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
             .name(format!("worker-{id}"))
             .spawn(move || {
                 let _end = end;
-                live(id, runtime, common, commands, beats, &started);
+                run_thread(id, runtime, shared, commands, beats, &started);
             })?;
         result.recv().map_err(io::Error::other)??;
         Ok(Self {
@@ -109,22 +115,22 @@ impl WorkerHandle {
         })
     }
 
-    /// Tells it something. A worker that has ended hears nothing.
+    /// Sends a command. It is dropped if the worker has ended.
     pub(crate) fn tell(&self, command: WorkerCommand) {
         let _ = self.mailbox.send(command);
     }
 
-    /// Counts up as long as it is alive.
+    /// A counter that increases with every tick.
     pub(crate) fn pulse(&self) -> u64 {
         self.pulse.load(Ordering::Relaxed)
     }
 
-    /// Whether its work has ended, well or not.
+    /// Whether the worker has ended, by itself or by a panic.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// Waits for the end of its thread; whether it ended well.
+    /// Waits for the thread to end. Returns `false` if it panicked.
     pub(crate) fn join(&mut self) -> bool {
         self.thread
             .take()
@@ -132,20 +138,20 @@ impl WorkerHandle {
     }
 }
 
-/// Tells the control thread of this worker's end, also when it panicked.
-struct EndNotice(Arc<Common>, Arc<AtomicBool>);
+/// Notifies the control thread when the worker ends. It is dropped also when the worker panics.
+struct EndNotice(Arc<Shared>, Arc<AtomicBool>);
 
 impl Drop for EndNotice {
     fn drop(&mut self) {
         self.1.store(true, Ordering::Release);
-        self.0.news.notify_one();
+        self.0.changed.notify_one();
     }
 }
 
-fn live(
+fn run_thread(
     id: usize,
     mut runtime: Builder,
-    common: Arc<Common>,
+    shared: Arc<Shared>,
     commands: mpsc::UnboundedReceiver<WorkerCommand>,
     pulse: Arc<AtomicU64>,
     started: &std::sync::mpsc::Sender<io::Result<()>>,
@@ -153,7 +159,7 @@ fn live(
     match runtime.enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => {
             let _ = started.send(Ok(()));
-            runtime.block_on(WorkerThread::new(id, common, pulse).work(commands));
+            runtime.block_on(WorkerThread::new(id, shared, pulse).run(commands));
         }
         Err(error) => {
             let _ = started.send(Err(error));
@@ -161,31 +167,31 @@ fn live(
     }
 }
 
-/// The thread's own side.
 struct WorkerThread {
     proxy: Rc<proxy::Worker>,
-    common: Arc<Common>,
+    shared: Arc<Shared>,
     pulse: Arc<AtomicU64>,
-    doors: HashMap<usize, Rc<Acceptor>>,
-    /// Listeners that were closed, as long as connections are left.
-    closed: Vec<Closed>,
-    /// Until then idle connections stay open.
-    patient_until: Option<Instant>,
-    /// Whether only streams may go on.
+    /// Open listeners, by id.
+    acceptors: HashMap<usize, Rc<Acceptor>>,
+    /// Closed listeners that may still have connections.
+    draining: Vec<DrainingListener>,
+    /// Until then idle connections are not closed, although their end was announced.
+    idle_grace_until: Option<Instant>,
+    /// Everything but streams is cut.
     cutting: bool,
-    /// Connections, those in a handshake too, and accept loops: what has to end before the thread does.
+    /// What has to end before the thread does: connections and accept loops.
     tasks: Rc<Tasks>,
 }
 
 #[derive(Debug, Default)]
 struct Tasks {
     running: Cell<usize>,
-    /// An accept loop died by a panic: nobody takes connections from its socket any more.
-    broken: Cell<bool>,
+    /// An accept loop has panicked: connections to its socket would never be accepted.
+    accept_loop_panicked: Cell<bool>,
     ended: Notify,
 }
 
-/// One of them.
+/// Counts a task as running until it is dropped.
 struct RunningTask(Rc<Tasks>);
 
 impl Tasks {
@@ -202,23 +208,24 @@ impl Drop for RunningTask {
     }
 }
 
-/// An accept loop: it takes the worker with it when it dies.
-struct Vital<'a>(&'a Tasks);
+/// Held by an accept loop. Makes the worker panic if the loop does.
+struct AcceptLoopGuard<'a>(&'a Tasks);
 
-impl Drop for Vital<'_> {
+impl Drop for AcceptLoopGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.broken.set(true);
+            self.0.accept_loop_panicked.set(true);
             self.0.ended.notify_one();
         }
     }
 }
 
-/// Who is shed first, the greatest first: whether it is idle, and for how long. `None`: it isn't to be shed.
-fn rank(watch: &TaskControl) -> Option<(bool, u64)> {
-    let age = watch.age_ms();
-    match watch.phase() {
-        _ if watch.is_shut() || age < SPARE_MS => None,
+/// Priority for shedding, highest first: idle connections before those in a handshake or a head, then by age. `None` for
+/// connections that must not be shed.
+fn shed_priority(control: &TaskControl) -> Option<(bool, u64)> {
+    let age = control.age_ms();
+    match control.phase() {
+        _ if control.is_shut() || age < SHED_MIN_AGE_MS => None,
         TaskPhase::Idle => Some((true, age)),
         TaskPhase::Handshake | TaskPhase::Head => Some((false, age)),
         TaskPhase::Request | TaskPhase::Stream => None,
@@ -226,24 +233,24 @@ fn rank(watch: &TaskControl) -> Option<(bool, u64)> {
 }
 
 impl WorkerThread {
-    fn new(id: usize, common: Arc<Common>, pulse: Arc<AtomicU64>) -> Self {
-        let snapshot = common.live.current();
+    fn new(id: usize, shared: Arc<Shared>, pulse: Arc<AtomicU64>) -> Self {
+        let snapshot = shared.live.current();
         let generation = snapshot.generation;
-        let proxy = proxy::Worker::new(id, snapshot, common.suspects.clone());
-        common.live.adopt(id, generation);
+        let proxy = proxy::Worker::new(id, snapshot, shared.suspects.clone());
+        shared.live.adopt(id, generation);
         Self {
             proxy,
-            common,
+            shared,
             pulse,
-            doors: HashMap::new(),
-            closed: Vec::new(),
-            patient_until: None,
+            acceptors: HashMap::new(),
+            draining: Vec::new(),
+            idle_grace_until: None,
             cutting: false,
             tasks: Rc::default(),
         }
     }
 
-    async fn work(mut self, mut commands: mpsc::UnboundedReceiver<WorkerCommand>) {
+    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<WorkerCommand>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let tasks = self.tasks.clone();
@@ -252,12 +259,16 @@ impl WorkerThread {
             if draining && tasks.running.get() == 0 {
                 return;
             }
-            assert!(!tasks.broken.get(), "a listener's accept loop died");
+            assert!(
+                !tasks.accept_loop_panicked.get(),
+                "the accept loop of a listener panicked"
+            );
             tokio::select! {
+                // Commands first, so that a busy worker handles them before the next tick.
                 biased;
                 command = commands.recv() => match command {
                     Some(WorkerCommand::Adopt) => self.adopt(),
-                    Some(WorkerCommand::Listeners(orders)) => self.listen(orders),
+                    Some(WorkerCommand::Listeners(updates)) => self.listen(updates),
                     Some(WorkerCommand::Announce) => self.proxy.announce_close(|_| true),
                     Some(WorkerCommand::Drain) => {
                         draining = true;
@@ -272,7 +283,7 @@ impl WorkerThread {
                     #[cfg(test)]
                     Some(WorkerCommand::Stumble(whole)) => {
                         assert!(!whole, "on purpose: worker");
-                        self.doors.values().for_each(|door| door.stumble());
+                        self.acceptors.values().for_each(|acceptor| acceptor.stumble());
                     }
                 },
                 _ = tick.tick() => self.tick(Instant::now()),
@@ -283,147 +294,150 @@ impl WorkerThread {
 
     fn tick(&mut self, now: Instant) {
         self.pulse.fetch_add(1, Ordering::Relaxed);
-        self.be_patient(now);
+        self.extend_idle_grace(now);
         if connect::take_shortage() {
-            // What nobody uses makes room for what somebody waits for, on both sides.
-            self.proxy.conns.close_oldest(SPARED);
-            self.common.gate.press();
+            // A connect failed for want of descriptors: idle connections on both sides make room.
+            self.proxy.conns.close_oldest(UPSTREAM_SHED);
+            self.shared.admission.request_shedding();
         }
-        let most = self.common.gate.claim();
+        let most = self.shared.admission.claim_shedding();
         if most > 0 {
-            self.common.gate.shed(self.shed(most));
+            self.shared.admission.report_shed(self.shed(most));
         }
         self.proxy.tick(now);
         if self.cutting {
-            self.proxy.watches.each(|watch| {
-                if watch.phase() != TaskPhase::Stream && !watch.is_shut() {
-                    watch.shut();
+            self.proxy.watches.each(|control| {
+                if control.phase() != TaskPhase::Stream && !control.is_shut() {
+                    control.shut();
                 }
             });
         }
-        self.tend_closed(now);
+        self.sweep_draining(now);
     }
 
-    /// Whoever came in by a listener that is closed is told, and cut when its time is over.
-    fn tend_closed(&mut self, now: Instant) {
-        if self.closed.is_empty() {
+    /// Announces the end of connections that were accepted by closed listeners, cuts those that are overdue, and forgets listeners
+    /// without connections.
+    fn sweep_draining(&mut self, now: Instant) {
+        if self.draining.is_empty() {
             return;
         }
-        let closed = &self.closed;
+        let closed = &self.draining;
         let by = |id: usize| closed.iter().position(|c| c.listener() == id);
         self.proxy.announce_close(|id| by(id).is_some());
         let mut left = vec![false; closed.len()];
-        self.proxy.watches.each(|watch| {
-            if let Some(n) = by(watch.listener) {
+        self.proxy.watches.each(|control| {
+            if let Some(n) = by(control.listener) {
                 left[n] = true;
-                if !watch.is_shut() && closed[n].is_overdue(watch, now) {
-                    watch.shut();
+                if !control.is_shut() && closed[n].is_overdue(control, now) {
+                    control.shut();
                 }
             }
         });
         let mut left = left.into_iter();
-        self.closed
-            .retain(|closed| left.next() == Some(true) || closed.age(now) < LATECOMERS);
+        self.draining
+            .retain(|closed| left.next() == Some(true) || closed.age(now) < BACKLOG_GRACE);
     }
 
     fn adopt(&self) {
-        let next = self.common.live.current();
+        let next = self.shared.live.current();
         let generation = next.generation;
         self.proxy.adopt(next);
-        self.common.live.adopt(self.proxy.id, generation);
-        self.common.news.notify_one();
+        self.shared.live.adopt(self.proxy.id, generation);
+        self.shared.changed.notify_one();
     }
 
-    /// Ends up to `most` connections: those that have been idle for longest first, then those that have been in a handshake or over a
-    /// request's head for longest. How many were ended.
+    /// Closes up to `most` connections in the order of [`shed_priority`]. Returns how many were closed.
     fn shed(&self, most: usize) -> usize {
-        let mut ranks = Vec::new();
-        self.proxy.watches.each(|watch| ranks.extend(rank(watch)));
-        let most = most.min(ranks.len());
+        let mut priorities = Vec::new();
+        self.proxy
+            .watches
+            .each(|control| priorities.extend(shed_priority(control)));
+        let most = most.min(priorities.len());
         if most == 0 {
             return 0;
         }
-        let (_, last, _) = ranks.select_nth_unstable_by(most - 1, |a, b| b.cmp(a));
+        // Only the lowest priority that is still shed has to be found, which is linear in the number of connections.
+        let (_, last, _) = priorities.select_nth_unstable_by(most - 1, |a, b| b.cmp(a));
         let last = *last;
         let mut shed = 0;
-        self.proxy.watches.each(|watch| {
-            if shed < most && rank(watch).is_some_and(|rank| rank >= last) {
-                watch.shut();
+        self.proxy.watches.each(|control| {
+            if shed < most && shed_priority(control).is_some_and(|priority| priority >= last) {
+                control.shut();
                 shed += 1;
             }
         });
         shed
     }
 
-    /// Idle connections whose end was announced begin their grace anew.
-    fn be_patient(&mut self, now: Instant) {
-        let Some(until) = self.patient_until else {
+    /// After a handover, keeps idle connections open by restarting the grace period that follows the announcement of their end.
+    fn extend_idle_grace(&mut self, now: Instant) {
+        let Some(until) = self.idle_grace_until else {
             return;
         };
         if now >= until || self.cutting {
-            self.patient_until = None;
+            self.idle_grace_until = None;
             return;
         }
-        self.proxy.watches.each(|watch| {
-            if watch.is_closing() && watch.phase() == TaskPhase::Idle {
-                watch.enter(TaskPhase::Idle);
+        self.proxy.watches.each(|control| {
+            if control.is_closing() && control.phase() == TaskPhase::Idle {
+                control.enter(TaskPhase::Idle);
             }
         });
     }
 
     fn hand_over(&mut self, ours: &[usize]) {
-        for (id, door) in &self.doors {
+        for (id, acceptor) in &self.acceptors {
             if !ours.contains(id) {
-                door.hand_over();
+                acceptor.hand_over();
             }
         }
-        self.patient_until = Some(Instant::now() + PATIENCE);
+        self.idle_grace_until = Some(Instant::now() + HANDOVER_GRACE);
         self.close();
     }
 
-    /// Closes all doors: the end.
+    /// Closes all listeners, for good.
     fn close(&mut self) {
         let now = Instant::now();
-        for (id, door) in self.doors.drain() {
-            door.close();
-            self.closed.push(Closed::at_the_end(id, now));
+        for (id, acceptor) in self.acceptors.drain() {
+            acceptor.close();
+            self.draining.push(DrainingListener::shutting_down(id, now));
         }
     }
 
-    /// Opens, changes and closes doors so that these are the listeners.
-    fn listen(&mut self, orders: Vec<ListenerUpdate>) {
-        let mut doors = HashMap::with_capacity(orders.len());
-        for ListenerUpdate { runtime, sockets } in orders {
+    /// Opens, updates and closes listeners so that exactly these are served.
+    fn listen(&mut self, updates: Vec<ListenerUpdate>) {
+        let mut acceptors = HashMap::with_capacity(updates.len());
+        for ListenerUpdate { runtime, sockets } in updates {
             let id = runtime.id();
-            if let Some(door) = self.doors.remove(&id) {
-                door.set(runtime);
-                doors.insert(id, door);
+            if let Some(acceptor) = self.acceptors.remove(&id) {
+                acceptor.set(runtime);
+                acceptors.insert(id, acceptor);
             } else if !sockets.is_empty() {
-                let door = Acceptor::new(self.proxy.id, runtime);
-                doors.insert(id, door.clone());
+                let acceptor = Acceptor::new(self.proxy.id, runtime);
+                acceptors.insert(id, acceptor.clone());
                 for socket in sockets {
-                    self.open(door.clone(), socket);
+                    self.open(acceptor.clone(), socket);
                 }
             }
         }
-        let closed = std::mem::replace(&mut self.doors, doors);
+        let closed = std::mem::replace(&mut self.acceptors, acceptors);
         let now = Instant::now();
-        for (id, door) in &closed {
-            // Its connections hear of it with the next tick.
-            door.close();
-            let closed = Closed::removed(*id, now, &self.proxy.snapshot());
-            self.closed.push(closed);
+        for (id, acceptor) in &closed {
+            // Its connections are told at the next tick.
+            acceptor.close();
+            let closed = DrainingListener::removed(*id, now, &self.proxy.snapshot());
+            self.draining.push(closed);
         }
     }
 
-    fn open(&self, door: Rc<Acceptor>, socket: super::listener::Socket) {
+    fn open(&self, acceptor: Rc<Acceptor>, socket: super::listener::Socket) {
         let (proxy, tasks) = (self.proxy.clone(), self.tasks.clone());
-        let (gate, watches) = (self.common.gate.clone(), self.proxy.watches.clone());
+        let (admission, controls) = (self.shared.admission.clone(), self.proxy.watches.clone());
         let task = self.tasks.begin();
         spawn_local(async move {
-            let _vital = Vital(&task.0);
+            let _guard = AcceptLoopGuard(&task.0);
             let serve = move |accepted| connection::serve(proxy.clone(), accepted, tasks.begin());
-            accept::run(door, socket, gate, watches, serve).await;
+            accept::run(acceptor, socket, admission, controls, serve).await;
         });
     }
 }

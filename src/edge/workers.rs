@@ -1,4 +1,5 @@
-//! All workers, as the control thread sees them.
+//! The control thread's view of all workers: starts them, sends them commands, replaces those that panicked and checks that they
+//! are alive.
 
 use std::collections::VecDeque;
 use std::io;
@@ -6,63 +7,63 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::admission::Admission;
-use super::worker::{Common, WorkerCommand, WorkerHandle};
+use super::worker::{Shared, WorkerCommand, WorkerHandle};
 use crate::snapshot::Live;
 use crate::upstream::outlier::Suspects;
 use tokio::sync::Notify;
 
-/// More deaths of workers than this
-const DEATHS: usize = 5;
-/// in so long a time are no chance: they are not started anew.
-const DEATHS_IN: Duration = Duration::from_secs(60);
+/// Most workers that are replaced within [`PANICS_WITHIN`]. More than that indicates a fault that a restart doesn't cure.
+const PANICS: usize = 5;
+const PANICS_WITHIN: Duration = Duration::from_secs(60);
 
-/// All workers.
+/// All worker threads.
 #[derive(Debug)]
 pub(crate) struct Workers {
     workers: Vec<WorkerHandle>,
-    common: Arc<Common>,
-    /// Their pulses when they were felt last.
+    shared: Arc<Shared>,
+    /// Each worker's pulse at the last [`Self::is_alive`].
     pulses: Vec<u64>,
-    /// When the last of them died that were started anew.
-    deaths: VecDeque<Instant>,
+    /// When the most recent panics were found, at most [`PANICS`] of them.
+    panics: VecDeque<Instant>,
 }
 
 impl Workers {
-    /// Starts so many workers.
+    /// Starts `workers` threads.
     ///
     /// # Errors
-    /// A thread or its runtime can't be made.
+    /// A thread or its runtime can't be created.
     pub(crate) fn start(
         workers: usize,
         live: &Arc<Live>,
-        gate: &Arc<Admission>,
+        admission: &Arc<Admission>,
         suspects: Suspects,
     ) -> io::Result<Self> {
-        let common = Arc::new(Common {
+        let shared = Arc::new(Shared {
             live: live.clone(),
-            gate: gate.clone(),
+            admission: admission.clone(),
             suspects,
-            news: Notify::new(),
+            changed: Notify::new(),
         });
-        let start = |id| WorkerHandle::start(id, common.clone());
+        let start = |id| WorkerHandle::start(id, shared.clone());
         Ok(Self {
             workers: (0..workers).map(start).collect::<io::Result<_>>()?,
             pulses: vec![0; workers],
-            deaths: VecDeque::new(),
-            common,
+            panics: VecDeque::new(),
+            shared,
         })
     }
 
-    /// In the order of their numbers.
+    /// All workers, by number.
     pub(crate) fn workers(&self) -> &[WorkerHandle] {
         &self.workers
     }
 
-    /// Waits until every worker has adopted this generation (or a later one); false if it takes longer than `limit`.
+    /// Waits until every worker has adopted this generation or a later one. `false` if that takes longer than `limit`.
     pub(crate) async fn adopted(&self, generation: u64, limit: Duration) -> bool {
         let wait = async {
-            while self.common.live.adopted() < generation {
-                self.common.news.notified().await;
+            // `Notify` stores one permit, so that a notification between the check and the wait is not lost.
+            while self.shared.live.adopted() < generation {
+                self.shared.changed.notified().await;
             }
         };
         tokio::time::timeout(limit, wait).await.is_ok()
@@ -71,50 +72,51 @@ impl Workers {
     /// Waits until a worker has ended.
     pub(crate) async fn one_ended(&self) {
         while !self.workers.iter().any(WorkerHandle::has_ended) {
-            self.common.news.notified().await;
+            self.shared.changed.notified().await;
         }
     }
 
-    /// Starts those anew that have died: their numbers. What was in flight on them is lost; all else went on.
+    /// Replaces the workers that have panicked and returns their numbers. Their connections are lost; those of other workers are
+    /// not affected. The new workers have no listeners yet.
     ///
     /// # Errors
-    /// Too many have died of late for a chance fault, or a thread can't be made.
+    /// More than five panicked within a minute, or a thread can't be created.
     pub(crate) fn revive(&mut self) -> io::Result<Vec<usize>> {
         let mut revived = Vec::new();
         for (id, worker) in self.workers.iter_mut().enumerate() {
             if !worker.has_ended() {
                 continue;
             }
-            self.deaths.push_back(Instant::now());
-            if self.deaths.len() > DEATHS {
-                let first = self.deaths.pop_front();
-                if first.is_some_and(|first| first.elapsed() < DEATHS_IN) {
+            self.panics.push_back(Instant::now());
+            if self.panics.len() > PANICS {
+                let first = self.panics.pop_front();
+                if first.is_some_and(|first| first.elapsed() < PANICS_WITHIN) {
                     return Err(io::Error::other("too many died"));
                 }
             }
             worker.join();
-            *worker = WorkerHandle::start(id, self.common.clone())?;
+            *worker = WorkerHandle::start(id, self.shared.clone())?;
             self.pulses[id] = 0;
             revived.push(id);
         }
         Ok(revived)
     }
 
-    /// Tells all of them to announce the end to their connections; new ones are still taken.
+    /// Makes all workers announce the end of their connections. New connections are still accepted.
     pub(crate) fn announce(&self) {
         for worker in &self.workers {
             worker.tell(WorkerCommand::Announce);
         }
     }
 
-    /// Tells all of them to finish what they have.
+    /// Makes all workers close their listeners, finish what is in flight and end.
     pub(crate) fn drain(&self) {
         for worker in &self.workers {
             worker.tell(WorkerCommand::Drain);
         }
     }
 
-    /// Tells all of them to finish what they have: another process accepts now, except on the sockets of these listeners.
+    /// Like [`Self::drain`] while another process accepts on the same sockets, except on those of the listeners `ours`.
     pub(crate) fn hand_over(&self, ours: &[usize]) {
         let ours: Arc<[usize]> = ours.into();
         for worker in &self.workers {
@@ -122,32 +124,32 @@ impl Workers {
         }
     }
 
-    /// Tells all of them that only streams may go on.
+    /// Makes all workers cut everything but streams.
     pub(crate) fn cut_requests(&self) {
         for worker in &self.workers {
             worker.tell(WorkerCommand::CutRequests);
         }
     }
 
-    /// Waits until all have ended.
+    /// Waits until all workers have ended.
     pub(crate) async fn all_ended(&self) {
-        // The thread tells of its end a moment before it is over: looked at again, besides being told.
+        // Another task that waits on the same `Notify` may take the notification: the state is polled as well.
         while !self.workers.iter().all(WorkerHandle::has_ended) {
-            let _ =
-                tokio::time::timeout(Duration::from_millis(5), self.common.news.notified()).await;
+            let _ = tokio::time::timeout(Duration::from_millis(5), self.shared.changed.notified())
+                .await;
         }
     }
 
-    /// Ends all of them now, whatever they do. Whether none of them had panicked.
+    /// Ends all workers at once and waits for their threads. Returns whether none of them had panicked.
     pub(crate) fn stop(&mut self) -> bool {
         for worker in &self.workers {
             worker.tell(WorkerCommand::Stop);
         }
         let ended: Vec<bool> = self.workers.iter_mut().map(WorkerHandle::join).collect();
-        ended.into_iter().all(|well| well)
+        ended.into_iter().all(|without_panic| without_panic)
     }
 
-    /// Whether every worker has made a turn since this was asked last.
+    /// Whether the event loop of every worker has ticked since the last call.
     pub(crate) fn is_alive(&mut self) -> bool {
         let now: Vec<u64> = self.workers.iter().map(WorkerHandle::pulse).collect();
         let moved = now.iter().zip(&self.pulses).all(|(now, then)| now > then);

@@ -1,4 +1,4 @@
-//! Bytes that may be buffered at a time: a bound for each worker, and within it one for each connection.
+//! Budgets for buffered bytes. Budgets nest: a worker has one for all of its connections, and a connection takes a part of it.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -7,84 +7,86 @@ use std::rc::Rc;
 struct BudgetState {
     most: usize,
     used: Cell<usize>,
-    /// The budget that this one is a part of.
-    whole: Option<ByteBudget>,
+    parent: Option<ByteBudget>,
 }
 
-/// A bound. Cheap to clone.
+/// A limit on the number of bytes that its owners hold together. Clones share the budget.
 #[derive(Clone, Debug)]
 pub struct ByteBudget(Rc<BudgetState>);
 
 impl ByteBudget {
-    /// At most `most` bytes.
+    /// A budget of `most` bytes.
     pub fn new(most: usize) -> Self {
         Self(Rc::new(BudgetState {
             most,
             used: Cell::new(0),
-            whole: None,
+            parent: None,
         }))
     }
 
-    /// A part of this budget, itself of at most `most` bytes.
+    /// A budget of `most` bytes whose bytes are also taken from this one.
     pub fn part(&self, most: usize) -> Self {
         Self(Rc::new(BudgetState {
             most,
             used: Cell::new(0),
-            whole: Some(self.clone()),
+            parent: Some(self.clone()),
         }))
     }
 
-    /// Takes bytes from this budget and from all that it is a part of, or none at all.
+    /// Takes bytes from this budget and its parents. On `false` it has taken none from any of them.
     fn take(&self, bytes: usize) -> bool {
         let inner = &*self.0;
         let used = inner.used.get() + bytes;
-        if used > inner.most || inner.whole.as_ref().is_some_and(|whole| !whole.take(bytes)) {
+        if used > inner.most
+            || inner
+                .parent
+                .as_ref()
+                .is_some_and(|parent| !parent.take(bytes))
+        {
             return false;
         }
         inner.used.set(used);
         true
     }
 
-    fn give(&self, bytes: usize) {
+    fn release(&self, bytes: usize) {
         self.0.used.set(self.0.used.get() - bytes);
-        if let Some(whole) = &self.0.whole {
-            whole.give(bytes);
+        if let Some(parent) = &self.0.parent {
+            parent.release(bytes);
         }
     }
 
-    /// Bytes that are taken.
     #[cfg(test)]
     pub(crate) fn used(&self) -> usize {
         self.0.used.get()
     }
 }
 
-/// What one owner has taken from a budget; given back when it is dropped.
+/// The bytes that one owner has taken from a budget. Returned on drop.
 #[derive(Debug)]
 pub(crate) struct BudgetShare {
-    of: ByteBudget,
+    budget: ByteBudget,
     bytes: usize,
 }
 
 impl BudgetShare {
-    /// Nothing yet.
-    pub(crate) fn new(of: ByteBudget) -> Self {
-        Self { of, bytes: 0 }
+    pub(crate) fn new(budget: ByteBudget) -> Self {
+        Self { budget, bytes: 0 }
     }
 
-    /// Takes as much as is missing to have `bytes`; `false`, and unchanged, where the budget has no room for that.
+    /// Grows the share to `bytes` if it is smaller. `false` if the budget is too small for that; the share is unchanged then.
     pub(crate) fn grow_to(&mut self, bytes: usize) -> bool {
         let missing = bytes.saturating_sub(self.bytes);
-        if !self.of.take(missing) {
+        if !self.budget.take(missing) {
             return false;
         }
         self.bytes += missing;
         true
     }
 
-    /// Gives everything back.
+    /// Returns all bytes to the budget.
     pub(crate) fn clear(&mut self) {
-        self.of.give(std::mem::take(&mut self.bytes));
+        self.budget.release(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -99,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_is_bounded_by_itself_and_by_the_whole() {
+    fn a_part_is_bounded_by_itself_and_by_its_parent() {
         let whole = ByteBudget::new(100);
         let (one, other) = (whole.part(60), whole.part(60));
         let mut first = BudgetShare::new(one.clone());
@@ -117,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_missing_is_taken() {
+    fn only_missing_bytes_are_taken() {
         let budget = ByteBudget::new(10);
         let mut share = BudgetShare::new(budget.clone());
         assert!(share.grow_to(8) && share.grow_to(3) && share.grow_to(10));

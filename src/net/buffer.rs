@@ -1,6 +1,8 @@
-//! Read buffers that are lent for as long as there is something to read, and given back.
+//! Pools of buffers and pipes, one per worker.
 //!
-//! Memory is initialised once, when a buffer is made; after that it goes round. An idle connection holds none.
+//! A connection takes memory from the pool when there is something to read and returns it once all of it was consumed, so that
+//! an idle connection holds none. Memory is zeroed when it is allocated and never again. What a worker has not needed since the
+//! last [`Buffers::tend`] is freed.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
@@ -9,39 +11,39 @@ use std::rc::Rc;
 use super::budget::ByteBudget;
 use super::pipe::Pipe;
 
-/// A small buffer: holds nearly every head, and a small body with it.
+/// Size of a small buffer: fits nearly every head, together with a small body.
 pub(crate) const SMALL: usize = 16 * 1024;
-/// A large buffer: for bodies that flow; 64 KiB and a head.
+/// Size of a large buffer, for bodies that are streamed: 64 KiB and a head.
 pub(crate) const LARGE: usize = 72 * 1024;
-/// A huge buffer: for bodies that come and go as fast as they are moved.
+/// Size of a huge buffer, for bodies whose sender and receiver are both fast.
 pub(crate) const HUGE: usize = 512 * 1024;
-/// The sizes that are kept, ascending.
+/// The pooled sizes, ascending.
 const CLASSES: [usize; 3] = [SMALL, LARGE, HUGE];
-/// First capacity of an output vector.
+/// Initial capacity of an output vector.
 const OUT: usize = 4 * 1024;
-/// An output vector that grew beyond this is not kept.
+/// An output vector that grew beyond this capacity is not pooled.
 const OUT_MOST: usize = 64 * 1024;
-/// How many spare buffers of each size a worker keeps: as many as are in use at a time, even by thousands of connections,
-/// for a new one has to be filled with zeros. Those that were not needed of late go with the next [`Buffers::tend`].
-const SPARE: [usize; 3] = [8192, 256, 8];
-/// How many huge buffers a worker lends at a time: peers that stop reading must not hold many.
-const HUGE_LENT: usize = 32;
-/// How many pipes a worker lends at a time: each takes two descriptors.
-const PIPES_LENT: usize = 64;
-/// Bytes of request bodies that a worker buffers at a time.
+/// Most free buffers of each size that are kept. Generous, because a new buffer has to be zeroed and thousands of connections may
+/// need theirs again at the same time.
+const FREE_MOST: [usize; 3] = [8192, 256, 8];
+/// Most huge buffers in use at a time. It bounds the memory that peers which stop reading can occupy.
+const HUGE_IN_USE: usize = 32;
+/// Most pipes in use at a time: each takes two descriptors.
+const PIPES_IN_USE: usize = 64;
+/// Most bytes of request bodies that a worker buffers.
 const BODIES: usize = 32 * 1024 * 1024;
-/// Bytes of finished responses that a worker holds at a time besides those of requests that count under a limit.
+/// Most bytes of finished responses that a worker holds, except those of requests that count under a limit.
 const ANSWERS: usize = 32 * 1024 * 1024;
-/// How many spare pipes it keeps.
-const PIPES_SPARE: usize = 16;
+/// Most free pipes that are kept.
+const PIPES_FREE: usize = 16;
 
 #[derive(Debug)]
 struct BufferPool {
-    spare: [Pile<Box<[u8]>>; 3],
-    huge_lent: usize,
-    out: Pile<Vec<u8>>,
-    pipes: Pile<Pipe>,
-    pipes_lent: usize,
+    memory: [FreeList<Box<[u8]>>; 3],
+    huge_in_use: usize,
+    out: FreeList<Vec<u8>>,
+    pipes: FreeList<Pipe>,
+    pipes_in_use: usize,
     bodies: ByteBudget,
     answers: ByteBudget,
 }
@@ -49,64 +51,65 @@ struct BufferPool {
 impl Default for BufferPool {
     fn default() -> Self {
         Self {
-            spare: Default::default(),
-            huge_lent: 0,
-            out: Pile::default(),
-            pipes: Pile::default(),
-            pipes_lent: 0,
+            memory: Default::default(),
+            huge_in_use: 0,
+            out: FreeList::default(),
+            pipes: FreeList::default(),
+            pipes_in_use: 0,
             bodies: ByteBudget::new(BODIES),
             answers: ByteBudget::new(ANSWERS),
         }
     }
 }
 
-/// Spare things of one kind; the one used last is used next, since the processor still knows its memory.
+/// A stack of free objects. The one that was used last is reused first, because its memory is likely to be in the CPU's cache.
 #[derive(Debug)]
-struct Pile<T> {
-    spare: Vec<T>,
-    /// So many were not needed since the last look.
+struct FreeList<T> {
+    free: Vec<T>,
+    /// The lowest length since the last `trim`: this many were not needed in that time.
     unused: usize,
 }
 
-impl<T> Default for Pile<T> {
+impl<T> Default for FreeList<T> {
     fn default() -> Self {
         Self {
-            spare: Vec::new(),
+            free: Vec::new(),
             unused: 0,
         }
     }
 }
 
-impl<T> Pile<T> {
+impl<T> FreeList<T> {
     fn take(&mut self) -> Option<T> {
-        let thing = self.spare.pop();
-        self.unused = self.unused.min(self.spare.len());
+        let thing = self.free.pop();
+        self.unused = self.unused.min(self.free.len());
         thing
     }
 
     fn give(&mut self, thing: T, most: usize) {
-        if self.spare.len() < most {
-            self.spare.push(thing);
+        if self.free.len() < most {
+            self.free.push(thing);
         }
     }
 
-    fn tend(&mut self) {
-        self.spare.drain(..self.unused);
-        self.unused = self.spare.len();
+    /// Frees what was not needed since the last call: the bottom of the stack.
+    fn trim(&mut self) {
+        self.free.drain(..self.unused);
+        self.unused = self.free.len();
     }
 }
 
-/// One worker's spare buffers. Cheap to clone.
+/// One worker's pool of buffers and pipes. Clones share the pool.
 #[derive(Clone, Debug, Default)]
 pub struct Buffers(Rc<RefCell<BufferPool>>);
 
 impl Buffers {
-    /// No buffers yet; they are made on demand.
+    /// An empty pool. Buffers are allocated on demand.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Makes sure that `buffer` has memory of at least `size` bytes (rounded up to a class), keeping its content.
+    /// Gives `buffer` memory of at least `size` bytes, rounded up to a pooled size. Its content is kept.
     #[inline]
     pub fn equip(&self, buffer: &mut Buffer, size: usize) {
         if buffer.mem.is_empty() {
@@ -116,26 +119,27 @@ impl Buffers {
         }
     }
 
-    /// What the worker's buffered request bodies take their bytes from.
+    /// The budget for buffered request bodies.
     pub fn bodies(&self) -> ByteBudget {
         self.0.borrow().bodies.clone()
     }
 
-    /// What the worker's finished responses take their bytes from.
+    /// The budget for finished responses.
     pub fn answers(&self) -> ByteBudget {
         self.0.borrow().answers.clone()
     }
 
-    /// The most that a body may ask for now.
+    /// The largest buffer that a body may ask for at the moment.
     pub fn most(&self) -> usize {
-        if self.0.borrow().huge_lent < HUGE_LENT {
+        if self.0.borrow().huge_in_use < HUGE_IN_USE {
             HUGE
         } else {
             LARGE
         }
     }
 
-    /// Moves the content into memory of at least `size` bytes, if what it has now is larger than that and the content fits.
+    /// Moves the content to a smaller buffer of at least `size` bytes. Does nothing if the content doesn't fit or the buffer isn't
+    /// larger than that.
     pub fn shrink(&self, buffer: &mut Buffer, size: usize) {
         if buffer.mem.len() > size && buffer.len() <= size {
             self.move_to(buffer, size);
@@ -152,7 +156,7 @@ impl Buffers {
         self.give(old);
     }
 
-    /// Takes the memory back from a buffer that is empty; one that isn't keeps it.
+    /// Returns the memory of `buffer` to the pool if it is empty.
     #[inline]
     pub fn release(&self, buffer: &mut Buffer) {
         if buffer.is_empty() && !buffer.mem.is_empty() {
@@ -162,101 +166,105 @@ impl Buffers {
         }
     }
 
-    /// An empty vector to gather output in, with whatever capacity it had before.
+    /// An empty vector for output.
     pub fn take_out(&self) -> Vec<u8> {
-        let spare = self.0.borrow_mut().out.take();
-        spare.unwrap_or_else(|| Vec::with_capacity(OUT))
+        let free = self.0.borrow_mut().out.take();
+        free.unwrap_or_else(|| Vec::with_capacity(OUT))
     }
 
-    /// Takes such a vector back. One that grew large is dropped.
+    /// Returns a vector taken by [`Self::take_out`]. One that has grown large is dropped.
     pub fn give_out(&self, mut out: Vec<u8>) {
         if (OUT..=OUT_MOST).contains(&out.capacity()) {
             out.clear();
-            self.0.borrow_mut().out.give(out, SPARE[0]);
+            self.0.borrow_mut().out.give(out, FREE_MOST[0]);
         }
     }
 
-    /// From time to time: drops what was not needed since the last call.
+    /// Frees buffers and pipes that were not needed since the last call. To be called periodically.
     pub fn tend(&self) {
-        let mut shelf = self.0.borrow_mut();
-        shelf.spare.iter_mut().for_each(Pile::tend);
-        shelf.out.tend();
-        shelf.pipes.tend();
+        let mut pool = self.0.borrow_mut();
+        pool.memory.iter_mut().for_each(FreeList::trim);
+        pool.out.trim();
+        pool.pipes.trim();
     }
 
-    /// Pipes that lie idle.
+    /// Number of free pipes.
     #[cfg(test)]
     pub fn spare_pipes(&self) -> usize {
-        self.0.borrow().pipes.spare.len()
+        self.0.borrow().pipes.free.len()
     }
 
-    /// A pipe, unless too many are lent or the system has none.
+    /// An empty pipe. `None` if too many are in use, or if the system can't create one.
     pub fn pipe(&self) -> Option<LentPipe> {
-        let mut shelf = self.0.borrow_mut();
-        if shelf.pipes_lent >= PIPES_LENT {
+        let mut pool = self.0.borrow_mut();
+        if pool.pipes_in_use >= PIPES_IN_USE {
             return None;
         }
-        let pipe = shelf.pipes.take().or_else(|| Pipe::new().ok())?;
-        shelf.pipes_lent += 1;
-        drop(shelf);
+        let pipe = pool.pipes.take().or_else(|| Pipe::new().ok())?;
+        pool.pipes_in_use += 1;
+        drop(pool);
         Some(LentPipe {
             pipe: Some(pipe),
-            home: self.clone(),
+            pool: self.clone(),
         })
     }
 
     fn take(&self, size: usize) -> Box<[u8]> {
+        // Larger than any pooled size: freed instead of pooled by `give`.
         let Some(class) = CLASSES.iter().position(|&class| size <= class) else {
             return vec![0; size].into_boxed_slice();
         };
-        let mut shelf = self.0.borrow_mut();
-        shelf.huge_lent += usize::from(CLASSES[class] == HUGE);
-        let spare = shelf.spare[class].take();
-        spare.unwrap_or_else(|| vec![0; CLASSES[class]].into_boxed_slice())
+        let mut pool = self.0.borrow_mut();
+        pool.huge_in_use += usize::from(CLASSES[class] == HUGE);
+        let free = pool.memory[class].take();
+        free.unwrap_or_else(|| vec![0; CLASSES[class]].into_boxed_slice())
     }
 
     fn give(&self, mem: Box<[u8]>) {
         if let Some(class) = CLASSES.iter().position(|&class| mem.len() == class) {
-            let mut shelf = self.0.borrow_mut();
-            shelf.huge_lent -= usize::from(mem.len() == HUGE);
-            shelf.spare[class].give(mem, SPARE[class]);
+            let mut pool = self.0.borrow_mut();
+            pool.huge_in_use -= usize::from(mem.len() == HUGE);
+            pool.memory[class].give(mem, FREE_MOST[class]);
         }
     }
 }
 
-/// A pipe that goes back when it is dropped; with bytes in it, it is closed.
+/// A pipe of the pool. Dropping it returns it, or closes it if there are bytes in it.
 #[derive(Debug)]
 pub struct LentPipe {
     pipe: Option<Pipe>,
-    home: Buffers,
+    pool: Buffers,
 }
 
 impl Deref for LentPipe {
     type Target = Pipe;
     fn deref(&self) -> &Pipe {
-        self.pipe.as_ref().expect("there until it is dropped")
+        // Only `drop` takes it, after which there are no more borrows.
+        self.pipe.as_ref().expect("taken only on drop")
     }
 }
 
 impl DerefMut for LentPipe {
     fn deref_mut(&mut self) -> &mut Pipe {
-        self.pipe.as_mut().expect("there until it is dropped")
+        // Only `drop` takes it, after which there are no more borrows.
+        self.pipe.as_mut().expect("taken only on drop")
     }
 }
 
 impl Drop for LentPipe {
     fn drop(&mut self) {
-        let mut shelf = self.home.0.borrow_mut();
-        shelf.pipes_lent -= 1;
+        let mut pool = self.pool.0.borrow_mut();
+        pool.pipes_in_use -= 1;
         if let Some(pipe) = self.pipe.take()
             && pipe.held() == 0
         {
-            shelf.pipes.give(pipe, PIPES_SPARE);
+            pool.pipes.give(pipe, PIPES_FREE);
         }
     }
 }
 
-/// Bytes read and not yet used: `mem[start..end]`.
+/// A read buffer. The bytes that were read and not consumed yet are `mem[start..end]`. It has no memory until
+/// [`Buffers::equip`] gives it some.
 #[derive(Debug, Default)]
 pub struct Buffer {
     mem: Box<[u8]>,
@@ -265,31 +273,30 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// The unread bytes.
+    /// The bytes that were not consumed yet.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         &self.mem[self.start..self.end]
     }
 
-    /// Number of unread bytes.
+    /// Number of bytes that were not consumed yet.
     #[inline]
     pub fn len(&self) -> usize {
         self.end - self.start
     }
 
-    /// Nothing unread.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
-    /// How many bytes the memory holds.
+    /// Size of the memory.
     #[inline]
     pub fn capacity(&self) -> usize {
         self.mem.len()
     }
 
-    /// Drops the first `n` unread bytes.
+    /// Consumes the first `n` bytes.
     #[inline]
     pub fn consume(&mut self, n: usize) {
         debug_assert!(n <= self.len());
@@ -300,7 +307,7 @@ impl Buffer {
         }
     }
 
-    /// Room to read into; moves unread bytes to the front when the rear is used up.
+    /// The free memory behind the content. The content is moved to the front first if it reaches the end.
     #[inline]
     pub fn room(&mut self) -> &mut [u8] {
         if self.end == self.mem.len() && self.start > 0 {
@@ -309,21 +316,21 @@ impl Buffer {
         &mut self.mem[self.end..]
     }
 
-    /// Moves unread bytes to the front.
+    /// Moves the content to the front.
     pub fn compact(&mut self) {
         self.mem.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
     }
 
-    /// `n` bytes of [`Self::room`] were filled.
+    /// Adds the first `n` bytes of [`Self::room`] to the content.
     #[inline]
     pub fn filled(&mut self, n: usize) {
         debug_assert!(self.end + n <= self.mem.len());
         self.end += n;
     }
 
-    /// Forgets everything unread.
+    /// Drops the content. The memory is kept.
     pub fn clear(&mut self) {
         self.start = 0;
         self.end = 0;
@@ -343,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn content_moves_along_whatever_the_size() {
+    fn content_is_kept_when_the_size_changes() {
         let buffers = Buffers::new();
         let mut buffer = holding(&buffers, 1, b"abcdef");
         buffer.consume(2);
@@ -359,47 +366,51 @@ mod tests {
         let full = vec![b'x'; LARGE + 1];
         let mut full = holding(&buffers, HUGE, &full);
         buffers.shrink(&mut full, LARGE);
-        assert_eq!(full.capacity(), HUGE, "what doesn't fit stays where it is");
+        assert_eq!(
+            full.capacity(),
+            HUGE,
+            "content that doesn't fit is not moved"
+        );
     }
 
     #[test]
-    fn huge_buffers_are_few() {
+    fn the_number_of_huge_buffers_is_limited() {
         let buffers = Buffers::new();
-        let mut lent: Vec<_> = (0..HUGE_LENT)
+        let mut in_use: Vec<_> = (0..HUGE_IN_USE)
             .map(|_| holding(&buffers, HUGE, b""))
             .collect();
         assert_eq!(buffers.most(), LARGE);
-        buffers.release(&mut lent[0]);
+        buffers.release(&mut in_use[0]);
         assert_eq!(buffers.most(), HUGE);
     }
 
     #[test]
-    fn what_thousands_need_at_a_time_is_there_for_the_next_thousands() {
+    fn buffers_of_thousands_of_connections_are_reused() {
         let buffers = Buffers::new();
-        let spare = || buffers.0.borrow().spare[0].spare.len();
+        let free = || buffers.0.borrow().memory[0].free.len();
         for _ in 0..2 {
-            let lend = |_| holding(&buffers, SMALL, b"");
-            let mut lent: Vec<_> = (0..8_000).map(lend).collect();
-            assert_eq!(spare(), 0);
-            lent.iter_mut().for_each(|b| buffers.release(b));
-            assert_eq!(spare(), 8_000);
+            let equipped = |_| holding(&buffers, SMALL, b"");
+            let mut in_use: Vec<_> = (0..8_000).map(equipped).collect();
+            assert_eq!(free(), 0);
+            in_use.iter_mut().for_each(|b| buffers.release(b));
+            assert_eq!(free(), 8_000);
             buffers.tend();
         }
         buffers.tend();
-        assert_eq!(spare(), 0, "nobody needed any");
+        assert_eq!(free(), 0, "none was needed");
     }
 
     #[test]
-    fn spare_memory_that_nobody_needs_goes() {
+    fn unused_memory_is_freed() {
         let buffers = Buffers::new();
-        let mut lent = [(); 3].map(|()| holding(&buffers, SMALL, b""));
-        lent.iter_mut().for_each(|b| buffers.release(b));
-        let spare = || buffers.0.borrow().spare[0].spare.len();
+        let mut in_use = [(); 3].map(|()| holding(&buffers, SMALL, b""));
+        in_use.iter_mut().for_each(|b| buffers.release(b));
+        let free = || buffers.0.borrow().memory[0].free.len();
         buffers.tend();
-        assert_eq!(spare(), 3, "all three were needed since the beginning");
+        assert_eq!(free(), 3, "all three were needed since the beginning");
         let mut one = holding(&buffers, SMALL, b"");
         buffers.release(&mut one);
         buffers.tend();
-        assert_eq!(spare(), 1);
+        assert_eq!(free(), 1);
     }
 }

@@ -1,12 +1,14 @@
-//! Deadlines that cost a request nothing: a store, no timer.
+//! Deadlines and remote control of the tasks of a worker.
 //!
-//! Every task that may wait on a peer has a [`TaskControl`] in its worker's [`TaskControls`]. It says by when it wants to be woken;
-//! a tick of the worker wakes those that are due. The precision is one [`TICK`]: a deadline fires never early and at most
-//! two ticks late, which is plenty for timeouts that are counted in seconds.
+//! Every task that waits for a peer has a [`TaskControl`], registered with its worker's [`TaskControls`]. The task stores its
+//! deadline and its phase there, and checks for expiry wherever it waits. Others use it to list tasks, to ask one to close its
+//! connection and to end one. Each worker ticks every [`TICK`] and wakes the tasks whose deadline has passed. A deadline never
+//! fires early, and at most two ticks late, which is precise enough for timeouts of seconds.
 //!
-//! Each watch lies in a [`Wheel`] where it is looked at next, no later than its deadline. A deadline that moves further
-//! away leaves it there: it is found too early once, and put further back. So a request pays for a store, and a tick
-//! for the few watches whose turn it is, however many connections are idle.
+//! The deadlines are kept in a timing wheel (Varghese and Lauck, 1987) that is maintained lazily. A control lies in the slot in
+//! which it is visited next, which is never later than its deadline. Moving the deadline further away, as requests do all the time,
+//! is a mere store: the control is visited too early once, and is then moved. So a request pays no timer operation, and a tick
+//! costs only the visits that are due, however many connections are idle.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -15,39 +17,40 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::origin::origin_ms;
+use super::time_origin::origin_ms;
 
-/// How often a worker looks at its watches.
+/// Interval of a worker's ticks.
 pub(crate) const TICK: Duration = Duration::from_millis(25);
 
 const NEVER: u64 = u64::MAX;
 
-/// Slots of the wheel, one a tick: what is due later than they reach is looked at once a turn, which is 6.4 s.
+/// Slots of the wheel, one per tick. A deadline beyond them is visited once per revolution, which takes 6.4 s.
 const SLOTS: u64 = 256;
 
-/// A slot that has held more keys than this gives its memory back.
+/// A slot keeps its memory for the next revolution unless its capacity is larger than this.
 const SLOT_KEPT: usize = 1024;
 
-/// What a watched task is doing, as drain and shedding see it.
+/// What a task is doing, for drains and shedding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskPhase {
     /// In the TLS handshake.
     Handshake,
-    /// Between requests: nothing would be lost.
+    /// Between requests: closing the connection loses nothing.
     Idle,
-    /// Reading a request's head.
+    /// Reading the head of a request.
     Head,
     /// A request is in flight.
     Request,
-    /// An upgraded tunnel, or a response that streams without an end in sight.
+    /// An upgraded tunnel, or a response that is streamed for an unlimited time.
     Stream,
 }
 
-/// One task's deadline and what others want of it.
+/// One task's deadline and phase, and the requests of others to close its connection.
 #[derive(Debug)]
 pub struct TaskControl {
+    /// The deadline, in milliseconds of the worker's clock.
     due: Cell<u64>,
-    /// The turn (a count of ticks) in which it is looked at; [`NEVER`] while it lies in no slot.
+    /// The tick in which it is visited next; [`NEVER`] while it lies in no slot.
     turn: Cell<u64>,
     expired: Cell<bool>,
     phase: Cell<TaskPhase>,
@@ -55,43 +58,46 @@ pub struct TaskControl {
     shut: Cell<bool>,
     since: Cell<u64>,
     upstream: Cell<Option<usize>>,
-    /// From when on its body is behind.
+    /// From when on the client's body is late; see [`Self::set_behind`].
     behind_at: Cell<u64>,
     waker: RefCell<Option<Waker>>,
-    /// Which listener it came through (its index in the server's own count), for drains of one listener.
+    /// Id of the listener that accepted the connection, for drains of one listener.
     pub listener: usize,
-    watches: TaskControls,
+    controls: TaskControls,
     key: Cell<usize>,
 }
 
 impl TaskControl {
-    /// Wants to be woken after `wait` from now; the former deadline is forgotten, unless the task was [shut](Self::shut).
+    /// Sets the deadline to `wait` from now and replaces the former one. A task that was [shut](Self::shut) stays expired.
     #[inline]
     pub fn arm(&self, wait: Duration) {
-        // A task that arms its deadline with every byte that it moves must not outrun the order to end.
+        // Otherwise a task that renews its deadline with every byte that it moves would never notice `shut`.
         self.expired.set(self.shut.get());
+        // The clock is that of the last tick, up to one tick old: one more is added so that the deadline never fires early.
         let ms = wait.as_millis() as u64;
         let due = self
-            .watches
+            .controls
             .0
             .now_ms
             .get()
             .saturating_add(ms)
             .saturating_add(TICK.as_millis() as u64);
         self.due.set(due);
+        // Only a deadline that is earlier than the next visit needs the wheel.
         if turn_of(due) < self.turn.get() {
-            self.watches.0.wheel.place(self, due);
+            self.controls.0.wheel.insert(self, due);
         }
     }
 
-    /// Wants no wake-up. A task that was [shut](Self::shut) stays so.
+    /// Removes the deadline. A task that was [shut](Self::shut) stays expired.
     #[inline]
     pub fn disarm(&self) {
         self.expired.set(self.shut.get());
         self.due.set(NEVER);
     }
 
-    /// Asked where the task would wait: remembers whom to wake, and says whether the deadline has passed.
+    /// Whether the deadline has passed. Otherwise the task is woken when it does, or on a request to close. To be polled by the
+    /// task wherever it returns `Pending`.
     #[inline]
     pub fn expired(&self, cx: &Context<'_>) -> bool {
         let mut waker = self.waker.borrow_mut();
@@ -102,78 +108,79 @@ impl TaskControl {
         self.expired.get()
     }
 
-    /// What the task is doing now.
+    /// Enters a phase and restarts [`Self::age_ms`].
     #[inline]
     pub fn enter(&self, phase: TaskPhase) {
         self.phase.set(phase);
-        self.since.set(self.watches.0.now_ms.get());
+        self.since.set(self.controls.0.now_ms.get());
     }
 
-    /// Enters the phase unless the task is in it already: the time that it has been in it goes on.
+    /// Enters a phase unless the task is in it already, so that its age keeps counting.
     pub(crate) fn ensure(&self, phase: TaskPhase) {
         if self.phase.get() != phase {
             self.enter(phase);
         }
     }
 
-    /// Which endpoint (its slot) works for the task now.
+    /// Sets the endpoint, by its slot, that serves the task's request.
     #[inline]
     pub fn set_upstream(&self, slot: Option<usize>) {
         self.upstream.set(slot);
     }
 
-    /// Which endpoint (its slot) works for the task now.
+    /// The endpoint, by its slot, that serves the task's request.
     pub fn upstream(&self) -> Option<usize> {
         self.upstream.get()
     }
 
-    /// From which millisecond on the client is behind with its body, if it goes on sending nothing; `None`: it isn't asked for one.
+    /// Sets the time, as of [`Self::now_ms`], from which on the client counts as too slow with its request body, unless it sends more
+    /// before. `None` while no body is expected.
     #[inline]
     pub fn set_behind(&self, at: Option<u64>) {
         self.behind_at.set(at.unwrap_or(NEVER));
     }
 
-    /// Whether the client is behind with its body.
+    /// Whether the client is too slow with its request body.
     pub fn is_behind(&self) -> bool {
         self.behind_at.get() <= self.now_ms()
     }
 
-    /// Its time is over now, whatever it was armed with: the task is woken and finds the deadline passed.
+    /// Makes the current deadline expire at once and wakes the task. Unlike after [`Self::shut`], the next one counts again.
     pub fn hurry(&self) {
         self.behind_at.set(NEVER);
         self.expired.set(true);
         self.wake();
     }
 
-    /// The watch itself, for code that has to end the task later.
+    /// A shared reference, for code that may have to end the task later.
     pub fn handle(&self) -> Rc<Self> {
-        self.watches.0.slab.borrow()[self.key.get()].clone()
+        // The slab holds the control from its registration until `OwnedTaskControl` is dropped, which the task does last.
+        self.controls.0.slab.borrow()[self.key.get()].clone()
     }
 
-    /// What the task is doing.
     pub fn phase(&self) -> TaskPhase {
         self.phase.get()
     }
 
-    /// The connection is to end after the answer that is on its way.
+    /// Whether the connection is to be closed after the current response.
     #[inline]
     pub fn is_closing(&self) -> bool {
         self.closing.get()
     }
 
-    /// The connection is to end now, whatever it does.
+    /// Whether the connection is to be closed at once.
     #[inline]
     pub fn is_shut(&self) -> bool {
         self.shut.get()
     }
 
-    /// Announces the end on the next answer.
+    /// Asks the task to close its connection after the current response, and wakes it.
     pub fn announce_close(&self) {
         self.set_closing();
         self.wake();
     }
 
-    /// Ends it now, for good: from here on every wait of the task finds its deadline passed.
+    /// Asks the task to close its connection at once, and wakes it. From now on its deadline always counts as passed.
     pub fn shut(&self) {
         self.set_closing();
         self.shut.set(true);
@@ -183,25 +190,29 @@ impl TaskControl {
 
     fn set_closing(&self) {
         if !self.closing.replace(true) {
-            let closing = &self.watches.0.closing;
+            let closing = &self.controls.0.closing;
             closing.set(closing.get() + 1);
         }
     }
 
-    /// Milliseconds since the worker began, as of the last tick.
+    /// Milliseconds since the time origin of the process, as of the last tick.
     #[inline]
     pub fn now_ms(&self) -> u64 {
-        self.watches.now_ms()
+        self.controls.now_ms()
     }
 
-    /// Milliseconds since the phase was entered.
+    /// Milliseconds since the current phase was entered.
     pub fn age_ms(&self) -> u64 {
-        self.watches.0.now_ms.get().saturating_sub(self.since.get())
+        self.controls
+            .0
+            .now_ms
+            .get()
+            .saturating_sub(self.since.get())
     }
 
-    /// Its turn has come, if it lies in the slot for good.
-    fn look(&self, turn: u64, now_ms: u64) {
-        // A halt may have put off this turn, and a key may lie in several slots.
+    /// Called with each key found in the slot of `turn`.
+    fn visit(&self, turn: u64, now_ms: u64) {
+        // An outdated key: the control has moved to another slot since, or the key belonged to an earlier task.
         if self.turn.get() > turn {
             return;
         }
@@ -212,7 +223,7 @@ impl TaskControl {
             self.expired.set(true);
             self.wake();
         } else if due < NEVER {
-            self.watches.0.wheel.place(self, due);
+            self.controls.0.wheel.insert(self, due);
         }
     }
 
@@ -223,7 +234,7 @@ impl TaskControl {
     }
 }
 
-/// Gives up the place when the task ends.
+/// The registration of a task. Dropping it removes the task's control from the worker's.
 #[derive(Debug)]
 pub struct OwnedTaskControl(Rc<TaskControl>);
 
@@ -237,11 +248,11 @@ impl std::ops::Deref for OwnedTaskControl {
 impl Drop for OwnedTaskControl {
     fn drop(&mut self) {
         self.0.waker.borrow_mut().take();
-        let shelf = &self.0.watches.0;
+        let table = &self.0.controls.0;
         if self.0.closing.get() {
-            shelf.closing.set(shelf.closing.get() - 1);
+            table.closing.set(table.closing.get() - 1);
         }
-        shelf.slab.borrow_mut().remove(self.0.key.get());
+        table.slab.borrow_mut().remove(self.0.key.get());
     }
 }
 
@@ -249,57 +260,59 @@ fn turn_of(ms: u64) -> u64 {
     ms / TICK.as_millis() as u64
 }
 
-/// When which watch (by its key) is looked at. A slot may hold keys of watches that have moved to an earlier turn, or that are gone.
+/// The timing wheel: the keys to visit in each tick. Keys are not removed when a control moves to an earlier slot or when its task
+/// ends; [`TaskControl::visit`] ignores them.
 #[derive(Debug)]
 struct Wheel {
-    /// The last turn that was made.
-    made: Cell<u64>,
+    /// The last tick that was processed.
+    last_turn: Cell<u64>,
     slots: Vec<RefCell<Vec<usize>>>,
 }
 
 impl Wheel {
     fn new() -> Self {
         Self {
-            made: Cell::new(0),
+            last_turn: Cell::new(0),
             slots: (0..SLOTS).map(|_| RefCell::default()).collect(),
         }
     }
 
-    /// Puts a watch where it is looked at in time for `due` (milliseconds).
-    fn place(&self, watch: &TaskControl, due: u64) {
-        let next = self.made.get() + 1;
+    /// Puts a control into a slot that is visited no later than `due` (milliseconds), unless it lies in one already.
+    fn insert(&self, control: &TaskControl, due: u64) {
+        // Never the slot of the tick in progress: `tick` has taken its keys.
+        let next = self.last_turn.get() + 1;
         let turn = turn_of(due).clamp(next, next + SLOTS - 2);
-        if turn < watch.turn.get() {
-            watch.turn.set(turn);
+        if turn < control.turn.get() {
+            control.turn.set(turn);
             let slot = &self.slots[(turn % SLOTS) as usize];
-            slot.borrow_mut().push(watch.key.get());
+            slot.borrow_mut().push(control.key.get());
         }
     }
 }
 
 #[derive(Debug)]
 struct TaskTable {
+    /// When the worker began. The clock of deadlines starts here.
     epoch: Instant,
-    /// From the origin of the process to `epoch`.
+    /// From the time origin of the process to `epoch`.
     origin_ms: u64,
     now_ms: Cell<u64>,
     wheel: Wheel,
-    /// Tasks that are to end.
+    /// Number of tasks that were asked to close.
     closing: Cell<usize>,
     slab: RefCell<Slab<Rc<TaskControl>>>,
 }
 
-/// All watches of one worker. Cheap to clone.
+/// The controls of all tasks of one worker. Clones share them.
 #[derive(Clone, Debug)]
 pub struct TaskControls(Rc<TaskTable>);
 
 impl TaskControls {
-    /// None yet.
     pub fn new() -> Self {
         Self::since(Instant::now())
     }
 
-    /// Those of a worker that begins at `epoch`.
+    /// The controls of a worker that begins at `epoch`.
     pub(super) fn since(epoch: Instant) -> Self {
         Self(Rc::new(TaskTable {
             epoch,
@@ -311,9 +324,9 @@ impl TaskControls {
         }))
     }
 
-    /// A watch for a task that came through this listener.
-    pub fn watch(&self, listener: usize) -> OwnedTaskControl {
-        let watch = Rc::new(TaskControl {
+    /// Registers a task whose connection was accepted by `listener`.
+    pub fn register(&self, listener: usize) -> OwnedTaskControl {
+        let control = Rc::new(TaskControl {
             due: Cell::new(NEVER),
             turn: Cell::new(NEVER),
             expired: Cell::new(false),
@@ -325,63 +338,65 @@ impl TaskControls {
             behind_at: Cell::new(NEVER),
             waker: RefCell::new(None),
             listener,
-            watches: self.clone(),
+            controls: self.clone(),
             key: Cell::new(0),
         });
-        watch
+        control
             .key
-            .set(self.0.slab.borrow_mut().insert(watch.clone()));
-        OwnedTaskControl(watch)
+            .set(self.0.slab.borrow_mut().insert(control.clone()));
+        OwnedTaskControl(control)
     }
 
-    /// Milliseconds as of the last tick, since an origin that all workers share: what one worker stores, another may compare
-    /// with its own, whenever each of them began.
+    /// Milliseconds since the time origin of the process, as of the last tick. The origin is the same for all workers, so that one
+    /// can compare its time with what another has stored.
     #[inline]
     pub fn now_ms(&self) -> u64 {
         self.0.origin_ms + self.0.now_ms.get()
     }
 
-    /// Every [`TICK`]: wakes what is due.
+    /// Advances the clock and wakes tasks whose deadline has passed. To be called every [`TICK`].
     pub fn tick(&self, now: Instant) {
         let ms = now.saturating_duration_since(self.0.epoch).as_millis() as u64;
         self.0.now_ms.set(ms);
         let wheel = &self.0.wheel;
-        // After a long halt every slot is looked at once, none twice.
-        let first = wheel.made.get().max(turn_of(ms).saturating_sub(SLOTS)) + 1;
+        // If ticks were missed for longer than a revolution, each slot is visited once.
+        let first = wheel.last_turn.get().max(turn_of(ms).saturating_sub(SLOTS)) + 1;
         for turn in first..=turn_of(ms) {
-            wheel.made.set(turn);
+            wheel.last_turn.set(turn);
             let slot = &wheel.slots[(turn % SLOTS) as usize];
             let mut keys = slot.take();
             for key in keys.drain(..) {
-                if let Some(watch) = self.0.slab.borrow().get(key) {
-                    watch.look(turn, ms);
+                if let Some(control) = self.0.slab.borrow().get(key) {
+                    control.visit(turn, ms);
                 }
             }
-            // Nothing was put into this slot meanwhile: the memory serves its next turn.
+            // `insert` puts nothing into the slot of the tick in progress, so that it is still empty.
             if keys.capacity() <= SLOT_KEPT {
                 slot.replace(keys);
             }
         }
     }
 
-    /// Whether any of them is to end.
+    /// Whether any task was asked to close.
     pub fn any_closing(&self) -> bool {
         self.0.closing.get() > 0
     }
 
-    /// Calls `see` for each watch. It may wake them, not end them.
-    pub fn each(&self, mut see: impl FnMut(&TaskControl)) {
-        for (_, watch) in &*self.0.slab.borrow() {
-            see(watch);
+    /// Calls `f` for each control. `f` may wake tasks and ask them to close, but must not register or drop any.
+    ///
+    /// # Panics
+    /// `f` registers a task or drops a registration.
+    pub fn each(&self, mut f: impl FnMut(&TaskControl)) {
+        for (_, control) in &*self.0.slab.borrow() {
+            f(control);
         }
     }
 
-    /// How many there are.
+    /// Number of tasks.
     pub fn len(&self) -> usize {
         self.0.slab.borrow().len()
     }
 
-    /// None.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -393,7 +408,7 @@ impl Default for TaskControls {
     }
 }
 
-/// Seconds since the epoch, by the system's clock: what sessions are dated by.
+/// Seconds since the Unix epoch, by the system's clock. Unlike deadlines it follows adjustments of the clock.
 pub(crate) fn wall_s() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
     since.map_or(0, |d| d.as_secs())

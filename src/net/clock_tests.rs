@@ -2,42 +2,45 @@ use super::*;
 
 #[test]
 fn a_deadline_never_fires_early_and_at_most_two_ticks_late() {
-    let watches = TaskControls::new();
-    let watch = watches.watch(0);
+    let controls = TaskControls::new();
+    let control = controls.register(0);
     let cx = Context::from_waker(Waker::noop());
-    let start = watches.0.epoch;
-    watch.arm(Duration::from_millis(100));
-    watches.tick(start + Duration::from_millis(99));
-    assert!(!watch.expired(&cx));
-    watches.tick(start + Duration::from_millis(150));
-    assert!(watch.expired(&cx));
-    watch.arm(Duration::from_millis(100));
-    assert!(!watch.expired(&cx), "arming again forgets the old deadline");
+    let start = controls.0.epoch;
+    control.arm(Duration::from_millis(100));
+    controls.tick(start + Duration::from_millis(99));
+    assert!(!control.expired(&cx));
+    controls.tick(start + Duration::from_millis(150));
+    assert!(control.expired(&cx));
+    control.arm(Duration::from_millis(100));
+    assert!(
+        !control.expired(&cx),
+        "arming again forgets the old deadline"
+    );
 }
 
 #[test]
 fn shutting_a_task_survives_rearming() {
-    let watches = TaskControls::new();
-    let watch = watches.watch(0);
+    let controls = TaskControls::new();
+    let control = controls.register(0);
     let cx = Context::from_waker(Waker::noop());
-    watch.shut();
-    watch.arm(Duration::from_secs(60));
-    assert!(watch.expired(&cx), "arm undid shut");
-    watch.disarm();
-    assert!(watch.expired(&cx), "disarm undid shut");
-    assert!(watch.is_shut() && watch.is_closing());
+    control.shut();
+    control.arm(Duration::from_secs(60));
+    assert!(control.expired(&cx), "arm undid shut");
+    control.disarm();
+    assert!(control.expired(&cx), "disarm undid shut");
+    assert!(control.is_shut() && control.is_closing());
 }
 
 #[test]
 fn deadlines_beyond_the_wheel_and_those_that_move_are_kept() {
-    let watches = TaskControls::new();
+    let controls = TaskControls::new();
     let cx = Context::from_waker(Waker::noop());
-    let at = |ms| watches.0.epoch + Duration::from_millis(ms);
+    let at = |ms| controls.0.epoch + Duration::from_millis(ms);
     let (far, near, back, off) = (
-        watches.watch(0),
-        watches.watch(0),
-        watches.watch(0),
-        watches.watch(0),
+        controls.register(0),
+        controls.register(0),
+        controls.register(0),
+        controls.register(0),
     );
     far.arm(Duration::from_secs(60));
     near.arm(Duration::from_secs(60));
@@ -48,9 +51,9 @@ fn deadlines_beyond_the_wheel_and_those_that_move_are_kept() {
     off.disarm();
     let mut fired = [None; 4];
     for ms in (0..=70_000).step_by(17) {
-        watches.tick(at(ms));
-        for (when, watch) in fired.iter_mut().zip([&far, &near, &back, &off]) {
-            if when.is_none() && watch.expired(&cx) {
+        controls.tick(at(ms));
+        for (when, control) in fired.iter_mut().zip([&far, &near, &back, &off]) {
+            if when.is_none() && control.expired(&cx) {
                 *when = Some(ms);
             }
         }
@@ -66,52 +69,64 @@ fn deadlines_beyond_the_wheel_and_those_that_move_are_kept() {
 }
 
 #[test]
-fn a_halt_delays_no_deadline_further_than_itself() {
-    let watches = TaskControls::new();
+fn missed_ticks_delay_no_deadline_further_than_themselves() {
+    let controls = TaskControls::new();
     let cx = Context::from_waker(Waker::noop());
-    let some: Vec<_> = (0..2000).map(|_| watches.watch(0)).collect();
-    for (i, watch) in some.iter().enumerate() {
-        watch.arm(Duration::from_millis(5 * i as u64));
+    let some: Vec<_> = (0..2000).map(|_| controls.register(0)).collect();
+    for (i, control) in some.iter().enumerate() {
+        control.arm(Duration::from_millis(5 * i as u64));
     }
-    watches.tick(watches.0.epoch + Duration::from_secs(3600));
+    controls.tick(controls.0.epoch + Duration::from_secs(3600));
     assert!(some.iter().all(|w| w.expired(&cx)));
 }
 
 #[test]
-fn a_tick_looks_only_at_those_whose_turn_it_is() {
-    let watches = TaskControls::new();
-    let some: Vec<_> = (0..1000).map(|_| watches.watch(0)).collect();
+fn a_tick_visits_only_controls_that_are_due() {
+    let controls = TaskControls::new();
+    let some: Vec<_> = (0..1000).map(|_| controls.register(0)).collect();
     for _ in 0..100 {
         some.iter().for_each(|w| w.arm(Duration::from_secs(60)));
     }
-    let held: usize = watches.0.wheel.slots.iter().map(|s| s.borrow().len()).sum();
+    let held: usize = controls
+        .0
+        .wheel
+        .slots
+        .iter()
+        .map(|s| s.borrow().len())
+        .sum();
     assert_eq!(held, 1000, "arming again puts nothing more into the wheel");
-    watches.tick(watches.0.epoch + TICK);
+    controls.tick(controls.0.epoch + TICK);
     assert_eq!(
-        watches.0.wheel.slots.iter().map(|s| s.borrow().len()).max(),
+        controls
+            .0
+            .wheel
+            .slots
+            .iter()
+            .map(|s| s.borrow().len())
+            .max(),
         Some(1000)
     );
 }
 
 #[test]
-fn those_that_are_to_end_are_counted_once() {
-    let watches = TaskControls::new();
-    let (a, _b) = (watches.watch(0), watches.watch(0));
-    assert!(!watches.any_closing());
+fn closing_tasks_are_counted_once() {
+    let controls = TaskControls::new();
+    let (a, _b) = (controls.register(0), controls.register(0));
+    assert!(!controls.any_closing());
     a.announce_close();
     a.shut();
-    assert!(watches.any_closing());
+    assert!(controls.any_closing());
     drop(a);
-    assert!(!watches.any_closing());
+    assert!(!controls.any_closing());
 }
 
 #[test]
-fn a_task_that_ends_gives_up_its_place() {
-    let watches = TaskControls::new();
-    let (a, b) = (watches.watch(0), watches.watch(1));
-    assert_eq!(watches.len(), 2);
+fn a_task_that_ends_is_unregistered() {
+    let controls = TaskControls::new();
+    let (a, b) = (controls.register(0), controls.register(1));
+    assert_eq!(controls.len(), 2);
     drop(a);
-    assert_eq!(watches.len(), 1);
-    watches.each(|w| w.announce_close());
+    assert_eq!(controls.len(), 1);
+    controls.each(|w| w.announce_close());
     assert!(b.is_closing() && !b.is_shut());
 }

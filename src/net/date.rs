@@ -1,4 +1,4 @@
-//! The date for response heads, formatted once a second for each worker thread.
+//! The `Date` field of responses (RFC 9110 §6.6.1), formatted once per second on each worker thread.
 
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
@@ -34,7 +34,7 @@ impl Stamp {
     }
 }
 
-/// Moves this thread's date to `second` of the epoch. Called by the worker's tick.
+/// Sets this thread's date, in seconds since the epoch. Called by the worker's tick.
 pub(crate) fn set(second: u64) {
     STAMP.with_borrow_mut(|stamp| {
         if stamp.second != second {
@@ -43,13 +43,13 @@ pub(crate) fn set(second: u64) {
     });
 }
 
-/// The date as of the last tick.
+/// The date as of the last tick, as text.
 #[inline]
 pub(crate) fn text() -> [u8; LEN] {
     STAMP.with_borrow(|stamp| stamp.text)
 }
 
-/// The same as a field value, shared.
+/// The date as of the last tick, as a field value. Cloning it is cheap.
 #[inline]
 pub(crate) fn value() -> HeaderValue {
     STAMP.with_borrow(|stamp| stamp.value.clone())

@@ -1,8 +1,8 @@
-//! TCP keepalive: the kernel ends connections whose peer is gone without a word.
+//! TCP keepalive: makes the kernel close connections whose peer has vanished.
 //!
-//! Probes find a peer that is gone while nothing is under way; `TCP_USER_TIMEOUT` finds one that doesn't acknowledge what was
-//! sent. The kernel applies the latter to a peer whose window stays closed as well, so that it must not be shorter than a client
-//! may pause reading.
+//! Keepalive probes detect that on an idle connection, and `TCP_USER_TIMEOUT` (RFC 5482) on one with unacknowledged data. The
+//! kernel applies the latter also to a peer that keeps its receive window closed, so that it must not be shorter than the time
+//! for which a client may pause reading.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -10,25 +10,28 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 
-/// How long a connection is silent before the first probe.
+/// Idle time before the first probe.
 const IDLE: Duration = Duration::from_secs(60);
 /// Time between two probes.
 const INTERVAL: Duration = Duration::from_secs(15);
-/// How long a peer may leave data unacknowledged at least, however short the configured pauses are: a network may fail for a while.
-const PATIENCE_MIN: Duration = Duration::from_secs(120);
+/// Minimum of `TCP_USER_TIMEOUT`, so that connections survive a short network failure.
+const USER_TIMEOUT_MIN: Duration = Duration::from_secs(120);
 
-/// Turns keepalive on for a TCP socket. The peer may pause for `pause`, and for two minutes at least. On Linux a listening socket
-/// hands these options on to the connections that it accepts.
+/// Turns keepalive on for a TCP socket. The peer may leave data unacknowledged for `pause`, and for two minutes at least. On
+/// Linux, connections inherit these options from the listening socket.
 ///
 /// # Errors
-/// It is no TCP socket.
+/// The socket is not a TCP socket.
 pub(crate) fn keep_alive(socket: &impl AsFd, pause: Duration) -> io::Result<()> {
     // The kernel takes a C `int` of milliseconds.
-    let patience = pause.max(PATIENCE_MIN).as_millis().min(i32::MAX as u128) as u32;
+    let user_timeout = pause
+        .max(USER_TIMEOUT_MIN)
+        .as_millis()
+        .min(i32::MAX as u128) as u32;
     sockopt::set_socket_keepalive(socket, true)?;
     sockopt::set_tcp_keepidle(socket, IDLE)?;
     sockopt::set_tcp_keepintvl(socket, INTERVAL)?;
-    sockopt::set_tcp_user_timeout(socket, patience)?;
+    sockopt::set_tcp_user_timeout(socket, user_timeout)?;
     Ok(())
 }
 
@@ -56,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn no_pause_is_cut_before_two_minutes_and_none_overflows() {
+    fn the_timeout_is_two_minutes_at_least_and_does_not_overflow() {
         let timeout = |pause| sockopt::tcp_user_timeout(accepted(pause));
         assert_eq!(timeout(Duration::from_secs(1)), Ok(120_000));
         assert_eq!(timeout(Duration::MAX), Ok(i32::MAX as u32));

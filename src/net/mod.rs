@@ -1,15 +1,16 @@
-//! What every room that touches a socket needs: one stream type, and buffers that are lent and given back.
+//! Building blocks for code that reads and writes sockets: one stream type for all transports, pooled buffers with byte budgets,
+//! pipes for `splice(2)`, and deadlines that cost a request only a store.
 
 pub(crate) mod budget;
 pub(crate) mod buffer;
 pub(crate) mod clock;
 pub(crate) mod date;
 pub(crate) mod keepalive;
-mod origin;
 pub(crate) mod outbox;
 pub(crate) mod pipe;
 mod socket_file;
 pub(crate) mod stream;
+mod time_origin;
 
 pub(crate) use budget::{BudgetShare, ByteBudget};
 pub(crate) use buffer::{Buffer, Buffers};

@@ -1,5 +1,7 @@
-//! What waits inside an HTTP/2 connection until it is written. It is counted for the connection as a whole, so that a peer that grants large
-//! windows to many streams and then reads slowly doesn't make us hold all that they let through.
+//! Limits the response bytes that wait inside an HTTP/2 connection to be written.
+//!
+//! The h2 crate limits them per stream only. A peer that grants large windows to many streams and then reads slowly could make
+//! us hold as much as all windows together allow. So streams also wait for room in the [`Outbox`] of their connection.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -7,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Buf;
 
-/// With so many bytes waiting no stream gets to put in more; one piece may go beyond.
+/// While this many bytes are waiting, no stream may add more. A single piece may exceed it.
 const MOST: usize = 512 * 1024;
 
 #[derive(Debug, Default)]
@@ -16,11 +18,11 @@ struct OutboxState {
     waiting: RefCell<Vec<Waker>>,
 }
 
-/// One connection's count. Cheap to clone.
+/// Counts the waiting bytes of one connection. Clones share the count.
 #[derive(Clone, Debug, Default)]
 pub struct Outbox(Rc<OutboxState>);
 
-/// Bytes on their way out; counted until they are written or given up.
+/// Bytes to be written. They count as waiting until the piece is dropped.
 #[derive(Debug)]
 pub struct OutgoingPiece {
     data: Vec<u8>,
@@ -29,7 +31,7 @@ pub struct OutgoingPiece {
 }
 
 impl Outbox {
-    /// Ready while there is room.
+    /// Ready while there is room. Otherwise the task is woken when half of the bytes have been written.
     pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.0.held.get() < MOST {
             return Poll::Ready(());
@@ -41,7 +43,7 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// A copy of these bytes.
+    /// Copies `data` into a piece.
     pub fn piece(&self, data: &[u8]) -> OutgoingPiece {
         self.0.held.set(self.0.held.get() + data.len());
         OutgoingPiece {
@@ -51,19 +53,19 @@ impl Outbox {
         }
     }
 
-    /// Bytes that wait to be written.
+    /// Number of bytes that wait to be written.
     pub(crate) fn held(&self) -> usize {
         self.0.held.get()
     }
 
-    /// Nothing, for the end of a stream.
+    /// An empty piece, for the end of a stream.
     pub fn nothing(&self) -> OutgoingPiece {
         self.piece(&[])
     }
 }
 
 impl OutgoingPiece {
-    /// Puts a copy of these bytes behind what it holds.
+    /// Appends a copy of `data`.
     pub(crate) fn append(&mut self, data: &[u8]) {
         let held = &self.outbox.0.held;
         held.set(held.get() + data.len());
@@ -76,7 +78,7 @@ impl Drop for OutgoingPiece {
         let inner = &*self.outbox.0;
         let left = inner.held.get() - self.data.len();
         inner.held.set(left);
-        // Halfway, so that those that wait find room for more than one piece.
+        // Not before half of it is free, so that each stream that is woken finds room for more than one piece.
         if left <= MOST / 2 && !inner.waiting.borrow().is_empty() {
             inner.waiting.take().into_iter().for_each(Waker::wake);
         }
@@ -91,7 +93,7 @@ impl Buf for OutgoingPiece {
         &self.data[self.sent..]
     }
     fn advance(&mut self, n: usize) {
-        assert!(n <= self.remaining(), "beyond the end");
+        assert!(n <= self.remaining(), "advanced beyond the end");
         self.sent += n;
     }
 }
@@ -114,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_find_it_full_wait_until_half_of_it_is_written() {
+    fn streams_wait_for_room_until_half_of_it_is_written() {
         let outbox = Outbox::default();
         let woken = Arc::new(Woken::default());
         let waker = woken.clone().into();
@@ -134,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_is_what_was_put_in() {
+    fn a_piece_contains_what_was_added() {
         let outbox = Outbox::default();
         let mut piece = outbox.piece(b"abc");
         piece.append(b"def");

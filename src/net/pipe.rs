@@ -1,4 +1,4 @@
-//! Bytes from socket to socket without a copy: the kernel hands its pages on by way of a pipe (`splice(2)`).
+//! Moves bytes between sockets without copying them to user space: `splice(2)` moves the kernel's pages through a pipe.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,12 +9,12 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// Wanted capacity, in bytes as the kernel counts them: one slot for each page's worth, and a slot may hold up to 32 KiB.
+/// Requested capacity. The kernel counts one slot per page of it, and a slot filled from a socket may hold up to 32 KiB.
 const CAPACITY: usize = 256 * 1024;
-/// Most bytes of one call.
+/// Most bytes moved by one call.
 const MOST: u64 = 1 << 20;
 
-/// A pipe, and how much is in it.
+/// A pipe and the number of bytes in it.
 #[derive(Debug)]
 pub struct Pipe {
     read: OwnedFd,
@@ -26,10 +26,10 @@ impl Pipe {
     /// An empty pipe.
     ///
     /// # Errors
-    /// No descriptors are left, or the user has too many pipes.
+    /// The process is out of descriptors, or the user's limit for pipes is reached (`pipe(7)`).
     pub fn new() -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // What the user may not have, it does without.
+        // Best effort: fails beyond the user's soft limit for pipes. The default capacity works as well.
         let _ = fcntl_setpipe_size(&write, CAPACITY);
         Ok(Self {
             read,
@@ -38,15 +38,16 @@ impl Pipe {
         })
     }
 
-    /// Bytes in it.
+    /// Number of bytes in the pipe.
     pub fn held(&self) -> usize {
         self.held
     }
 
-    /// Takes up to `most` bytes from a socket. Call it only while nothing is held: a full pipe looks like an empty socket.
+    /// Moves up to `most` bytes from a socket into the pipe. To be called only while the pipe is empty: `splice(2)` returns EAGAIN
+    /// for a full pipe as well as for an empty socket, so that the caller would wait for the wrong one.
     ///
     /// # Errors
-    /// The socket's.
+    /// Those of the socket.
     pub fn poll_take(
         &mut self,
         cx: &mut Context<'_>,
@@ -57,7 +58,7 @@ impl Pipe {
         let most = most.min(MOST) as usize;
         loop {
             ready!(from.poll_read_ready(cx))?;
-            match from.try_io(Interest::READABLE, || shove(from, &self.write, most)) {
+            match from.try_io(Interest::READABLE, || splice_once(from, &self.write, most)) {
                 Ok(n) => {
                     self.held = n;
                     return Poll::Ready(Ok(n));
@@ -68,13 +69,15 @@ impl Pipe {
         }
     }
 
-    /// Gives what it holds, or some of it, to a socket.
+    /// Moves bytes from the pipe to a socket, as many as it takes.
     ///
     /// # Errors
-    /// The socket's.
+    /// Those of the socket.
     pub fn poll_give(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<usize>> {
         loop {
-            match to.try_io(Interest::WRITABLE, || shove(&self.read, to, self.held)) {
+            match to.try_io(Interest::WRITABLE, || {
+                splice_once(&self.read, to, self.held)
+            }) {
                 Ok(n) => {
                     self.held -= n;
                     return Poll::Ready(Ok(n));
@@ -88,7 +91,7 @@ impl Pipe {
     }
 }
 
-fn shove(
+fn splice_once(
     from: impl std::os::fd::AsFd,
     to: impl std::os::fd::AsFd,
     most: usize,

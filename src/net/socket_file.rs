@@ -1,14 +1,14 @@
-//! The file of a listening Unix socket, and whose it is to remove.
+//! The file of a listening Unix socket, and which process has to remove it.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The file of a listening Unix socket. Dropping it removes the file, if this process owns it.
+/// The file of a listening Unix socket. Dropping it removes the file if this process owns it.
 ///
-/// A process owns what it created. A socket that came from another process belongs to that one until it has given it up
-/// ([`Self::claim`]): a process that fails in between must leave the file, because the other one still answers there.
+/// A process owns the files that it has created. The file of an inherited socket belongs to the other process until a handover
+/// is complete ([`Self::claim`]): if this process fails before that, the other one still serves the socket.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
@@ -20,15 +20,15 @@ impl SocketFile {
     /// The file of a socket that this process has just created at `path`.
     ///
     /// # Errors
-    /// There is no file.
+    /// The file doesn't exist.
     pub(crate) fn created(path: &Path) -> io::Result<Self> {
         Self::at(path, true)
     }
 
-    /// The file of a socket that another process created at `path`, and still owns.
+    /// The file of a socket that another process has created at `path` and still owns.
     ///
     /// # Errors
-    /// There is no file.
+    /// The file doesn't exist.
     pub(crate) fn adopted(path: &Path) -> io::Result<Self> {
         Self::at(path, false)
     }
@@ -41,12 +41,12 @@ impl SocketFile {
         })
     }
 
-    /// The former owner has given it up: this process removes the file from now on.
+    /// Takes ownership. The former owner has given it up.
     pub(crate) fn claim(&self) {
         self.owned.store(true, Ordering::Relaxed);
     }
 
-    /// Another process owns the file from now on.
+    /// Gives up ownership, in favour of another process.
     pub(crate) fn leave(&self) {
         self.owned.store(false, Ordering::Relaxed);
     }
@@ -54,7 +54,7 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Another process may have put a socket of its own at the path since.
+        // Another process may have replaced the file by a socket of its own.
         let same = || std::fs::symlink_metadata(&self.path).is_ok_and(|m| m.ino() == self.inode);
         if *self.owned.get_mut() && same() {
             let _ = std::fs::remove_file(&self.path);

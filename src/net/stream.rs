@@ -1,4 +1,7 @@
-//! One type for every kind of byte stream: a branch that predicts well instead of a copy of the data path for each kind.
+//! One type for every transport. The data path is compiled once, with a well-predicted branch instead of one copy per transport.
+//!
+//! Plain TCP has a fast path: system calls are made directly, and a short read or write is taken as a sign that the socket is
+//! drained or full, which saves the call that would return EAGAIN.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,16 +20,16 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Clear text over a Unix socket.
     Unix(UnixStream),
-    /// TLS, we are the server.
+    /// TLS over TCP, as the server.
     ServerTls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
-    /// TLS over a Unix listener, we are the server.
+    /// TLS over a Unix socket, as the server.
     ServerTlsUnix(Box<tokio_rustls::server::TlsStream<UnixStream>>),
-    /// TLS, we are the client.
+    /// TLS over TCP, as the client.
     ClientTls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
 }
 
 impl Stream {
-    /// The kernel's socket under it.
+    /// Read readiness of the underlying socket.
     fn readiness(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(s) => s.poll_read_ready(cx),
@@ -37,9 +40,10 @@ impl Stream {
         }
     }
 
-    /// Whether TLS holds something for the reader already: the first request often comes with the end of the handshake.
+    /// Whether the TLS session has decrypted data that was not read yet. The first request often arrives together with the end of
+    /// the handshake, and the socket doesn't become readable for it again.
     fn holds_data(&self) -> bool {
-        // A session wants no more records while it has data that nobody took, or when the peer has ended it.
+        // `wants_read` is false while there is such data, and after the peer's close_notify.
         match self {
             Self::Tcp(_) | Self::Unix(_) => false,
             Self::ServerTls(s) => !s.get_ref().1.wants_read(),
@@ -48,7 +52,8 @@ impl Stream {
         }
     }
 
-    /// Waits until reading is worth a buffer. For TLS it may wake for a record that holds no data.
+    /// Waits until a read is likely to return data, so that no buffer is needed before. Over TLS it may become ready for a record
+    /// without data.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.holds_data() {
             return Poll::Ready(Ok(()));
@@ -56,9 +61,10 @@ impl Stream {
         self.readiness(cx)
     }
 
-    /// Reads into the initialised `into`, after [`Self::poll_readable`]; 0 is the end of the stream (or an empty `into`).
-    /// Pending over TLS: a record isn't whole, and the task is woken when more of it comes. Else nobody is woken: ask again
-    /// whether it is readable.
+    /// Reads after [`Self::poll_readable`]. 0 means the end of the stream, or that `into` is empty.
+    ///
+    /// Over clear-text TCP `Pending` registers no waker: the caller has to call [`Self::poll_readable`] again. Over TLS it means
+    /// that a record is incomplete, and the task is woken when more of it arrives.
     #[inline]
     pub fn poll_read_into(
         &mut self,
@@ -76,7 +82,7 @@ impl Stream {
         }
     }
 
-    /// Writes some of `data`. Flags are for clear text over TCP, for the rest they mean nothing.
+    /// Writes some of `data`. The flags apply to clear-text TCP only.
     #[inline]
     pub fn poll_write_from(
         &mut self,
@@ -91,7 +97,7 @@ impl Stream {
         }
     }
 
-    /// Writes some of what lies in these places.
+    /// Writes some of the bytes of `parts`, in order.
     #[inline]
     pub fn poll_write_gathered(
         &mut self,
@@ -107,7 +113,8 @@ impl Stream {
         }
     }
 
-    /// Nothing has arrived as far as the reactor knows, or else as the kernel says. Nobody is woken when something does.
+    /// Whether the connection is open and nothing has arrived. Asks the kernel if the reactor has reported readability. Registers
+    /// no waker.
     pub fn is_quiet(&mut self) -> bool {
         let mut byte = [0; 1];
         if let Self::Tcp(s) = self {
@@ -120,7 +127,7 @@ impl Stream {
         self.poll_read_into(&mut cx, &mut byte).is_pending()
     }
 
-    /// Nothing has come that the reactor knows of and nobody took. Asks nobody, and nobody is woken when something does.
+    /// Whether the reactor has reported nothing that was not read yet. Makes no system call and registers no waker.
     #[inline]
     pub fn has_no_news(&self) -> bool {
         let known = || Ok(());
@@ -134,7 +141,7 @@ impl Stream {
         news.is_err() && !self.holds_data()
     }
 
-    /// The socket, to ask the kernel about it.
+    /// The descriptor of the socket, for socket options.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(s) => s.as_fd(),
@@ -145,7 +152,7 @@ impl Stream {
         }
     }
 
-    /// The socket, where its bytes are the peer's as they are.
+    /// The socket, if this is clear-text TCP.
     #[inline]
     pub fn plain_tcp(&self) -> Option<&TcpStream> {
         match self {
@@ -154,22 +161,23 @@ impl Stream {
         }
     }
 
-    /// Whether bytes are held back until a flush (TLS records).
+    /// Whether written bytes may be buffered until a flush, as TLS records are.
     #[inline]
     pub fn wants_flush(&self) -> bool {
         !matches!(self, Self::Tcp(_) | Self::Unix(_))
     }
 }
 
-/// One `recv`, made by ourselves: the C library's is a cancellation point, which costs as much as a small copy.
-/// Pending: nobody is woken.
+/// One `recv(2)`, made directly: the C library's is a cancellation point, which costs as much as copying a small message.
+/// `Pending` registers no waker.
 #[inline]
 pub(crate) fn read_now(socket: &TcpStream, into: &mut [u8]) -> Poll<io::Result<usize>> {
     let mut short = None;
     let read = socket.try_io(Interest::READABLE, || {
         let n = recv(socket, &mut *into, RecvFlags::empty())?.0;
         if n > 0 && n < into.len() {
-            // That was all. The reactor tells when there is more: no other call is needed to learn that there is nothing.
+            // A short read has drained the socket. WouldBlock makes tokio clear its readiness, so that the next read waits for the
+            // reactor instead of making a system call that returns EAGAIN. The bytes leave the closure by `short`.
             short = Some(n);
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -177,12 +185,13 @@ pub(crate) fn read_now(socket: &TcpStream, into: &mut [u8]) -> Poll<io::Result<u
     });
     match (short, read) {
         (Some(n), _) | (None, Ok(n)) => Poll::Ready(Ok(n)),
-        (None, Err(e)) if is_passing(&e) => Poll::Pending,
+        (None, Err(e)) if is_transient(&e) => Poll::Pending,
         (None, Err(e)) => Poll::Ready(Err(e)),
     }
 }
 
-/// One `send` of some of `data`, whatever the reactor thinks of it; 0 where there is no room: whoever waits for that finds out again.
+/// One `send(2)` of some of `data`, regardless of the readiness that the reactor has recorded. 0 if the socket is full; a caller
+/// that waits for room finds that out by itself.
 #[inline]
 pub(crate) fn send_now(socket: &TcpStream, data: &[u8]) -> io::Result<usize> {
     match send(socket, data, SendFlags::NOSIGNAL) {
@@ -191,7 +200,7 @@ pub(crate) fn send_now(socket: &TcpStream, data: &[u8]) -> io::Result<usize> {
     }
 }
 
-/// One call that writes `len` bytes or fewer; whoever has to wait is woken when there is room.
+/// Makes one call that writes at most `len` bytes. On `Pending` the task is woken when there is room.
 #[inline]
 fn poll_send(
     socket: &TcpStream,
@@ -204,6 +213,7 @@ fn poll_send(
         let written = socket.try_io(Interest::WRITABLE, || {
             let n = call(socket)?;
             if n > 0 && n < len {
+                // As in `read_now`: a short write has filled the socket.
                 part = Some(n);
                 return Err(io::ErrorKind::WouldBlock.into());
             }
@@ -211,13 +221,13 @@ fn poll_send(
         });
         match (part, written) {
             (Some(n), _) | (None, Ok(n)) => return Poll::Ready(Ok(n)),
-            (None, Err(e)) if is_passing(&e) => ready!(socket.poll_write_ready(cx))?,
+            (None, Err(e)) if is_transient(&e) => ready!(socket.poll_write_ready(cx))?,
             (None, Err(e)) => return Poll::Ready(Err(e)),
         }
     }
 }
 
-fn is_passing(error: &io::Error) -> bool {
+fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted

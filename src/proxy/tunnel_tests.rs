@@ -176,7 +176,7 @@ async fn silence_ends_a_tunnel_only_when_one_side_has_ended() {
     for client_ends in [true, false] {
         let mut scene = Scene::new().await;
         let watches = TaskControls::new();
-        let watch = watches.watch(0);
+        let watch = watches.register(0);
         let start = Instant::now();
         let at = |s| watches.tick(start + Duration::from_secs(s));
         scene.client.write_all(b"hello").await.unwrap();

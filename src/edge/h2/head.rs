@@ -1,4 +1,6 @@
-//! An HTTP/2 head as the request that routing and attempts see. What the h2 crate lets through and we don't is refused here.
+//! Validates an HTTP/2 request head and converts it to the [`Request`] that the data path uses.
+//!
+//! The h2 crate has checked what RFC 9113 calls malformed. The rest is rejected here, with the same reasons as over HTTP/1.
 
 use std::borrow::Cow;
 
@@ -14,52 +16,51 @@ use crate::proxy::via::Via;
 
 use super::ConnectionState;
 
-/// Longest method that is taken.
+/// Longest method that is accepted, in bytes.
 const MAX_METHOD: usize = 32;
 
-/// What one look at all fields tells.
+/// What a single pass over all fields finds.
 #[derive(Debug, Default)]
 pub(super) struct HeadScan<'a> {
     present: KnownFields,
-    /// By the measure of RFC 9113 §6.5.2: 32 bytes for each field besides name and value.
+    /// Size as in RFC 9113 §6.5.2: name, value and 32 bytes of overhead for each field.
     size: usize,
     host: Option<&'a HeaderValue>,
     hosts: usize,
     expect: Option<&'a HeaderValue>,
     has_underscore: bool,
-    /// What `content-length` says.
+    /// Value of `content-length`.
     pub length: Option<u64>,
-    /// There are several, or one that is no length. The h2 crate takes an empty value for 0, and repetitions.
+    /// `content-length` is repeated or not a number. The h2 crate accepts repetitions, and takes an empty value for 0.
     bad_length: bool,
-    /// The path had a fragment, which the h2 crate has cut off.
+    /// The path had a fragment, which the h2 crate has removed.
     pub fragment: bool,
 }
 
 impl<'a> HeadScan<'a> {
-    /// Of these fields.
     pub(super) fn of(fields: &'a HeaderMap) -> Self {
-        let mut seen = Self::default();
+        let mut scan = Self::default();
         for (name, value) in fields {
             let name = name.as_str().as_bytes();
             let id = FieldId::of(name);
-            seen.present.add(id);
-            seen.size += measure(name.len(), value.len());
+            scan.present.add(id);
+            scan.size += measure(name.len(), value.len());
             match id {
-                FieldId::Other => seen.has_underscore |= has_underscore(name),
+                FieldId::Other => scan.has_underscore |= has_underscore(name),
                 FieldId::Host => {
-                    seen.host = Some(value);
-                    seen.hosts += 1;
+                    scan.host = Some(value);
+                    scan.hosts += 1;
                 }
                 FieldId::ContentLength => {
                     let length = number::decimal(value.as_bytes());
-                    seen.bad_length |= length.is_none() || seen.length.is_some();
-                    seen.length = length;
+                    scan.bad_length |= length.is_none() || scan.length.is_some();
+                    scan.length = length;
                 }
-                FieldId::Expect => seen.expect = seen.expect.or(Some(value)),
+                FieldId::Expect => scan.expect = scan.expect.or(Some(value)),
                 _ => {}
             }
         }
-        seen
+        scan
     }
 }
 
@@ -67,11 +68,11 @@ fn measure(name: usize, value: usize) -> usize {
     name + value + 32
 }
 
-/// A head, taken apart.
+/// A validated head.
 pub(super) struct RequestHead<'a> {
     parts: &'a Parts,
     present: KnownFields,
-    /// The method's class.
+    /// The method, as far as the proxy distinguishes methods.
     pub method: Method,
     authority: &'a [u8],
     host: Cow<'a, str>,
@@ -81,22 +82,23 @@ pub(super) struct RequestHead<'a> {
 }
 
 impl<'a> RequestHead<'a> {
-    /// `seen` are its fields; `ended`: no body follows. `known` says of an authority that was found fine before how much of it is the host.
+    /// Validates a head. `ended` says that no body follows. `known` returns the length of the host in an authority that the
+    /// connection has accepted before, so that it is not checked again.
     ///
     /// # Errors
-    /// What can't be served.
+    /// The first reason to reject the head.
     pub(super) fn new(
         parts: &'a Parts,
-        seen: &HeadScan<'a>,
+        scan: &HeadScan<'a>,
         ended: bool,
         (limits, merge_slashes): (&ProxyLimits, bool),
         known: impl Fn(&[u8]) -> Option<usize>,
     ) -> Result<Self, Reject> {
         let method = Method::from_bytes(parts.method.as_str().as_bytes());
         check_method(method, parts.method.as_str())?;
-        check_size(parts, seen, limits)?;
-        check_fields(&parts.headers, seen, limits)?;
-        let authority = authority_of(parts, seen)?;
+        check_size(parts, scan, limits)?;
+        check_fields(&parts.headers, scan, limits)?;
+        let authority = authority_of(parts, scan)?;
         let host = match known(authority) {
             Some(len) => std::str::from_utf8(&authority[..len])
                 .unwrap_or_default()
@@ -106,20 +108,20 @@ impl<'a> RequestHead<'a> {
                 host_of(authority)
             }
         };
-        if seen.fragment {
+        if scan.fragment {
             return Err(Reject::bad("fragment-in-target"));
         }
         let typed = typed_target(parts, method, limits)?;
         let target = RequestTarget::new(typed, merge_slashes)?;
-        let framing = match seen.length {
+        let framing = match scan.length {
             Some(n) => Framing::Length(n),
             None if ended => Framing::Empty,
             None => Framing::UntilClose,
         };
-        let expects = expectation(seen)?;
+        let expects = expectation(scan)?;
         Ok(Self {
             parts,
-            present: seen.present,
+            present: scan.present,
             method,
             authority,
             host,
@@ -129,18 +131,17 @@ impl<'a> RequestHead<'a> {
         })
     }
 
-    /// As typed, and how much of it is the host, where that is as typed too.
+    /// The authority as sent, and the length of the host in it unless the host had to be normalised.
     pub(super) fn authority(&self) -> (&'a [u8], Option<usize>) {
         let plain = matches!(self.host, Cow::Borrowed(_));
         (self.authority, plain.then_some(self.host.len()))
     }
 
-    /// Lower case, without port.
+    /// The host in lower case, without port.
     pub(super) fn host(&self) -> &str {
         &self.host
     }
 
-    /// The request.
     pub(super) fn request<'s>(&'s self, shared: &'s ConnectionState) -> Request<'s, H2Fields<'s>> {
         let fields = H2Fields {
             map: &self.parts.headers,
@@ -157,11 +158,11 @@ impl<'a> RequestHead<'a> {
             framing: self.framing,
             expect_continue: self.expect_continue,
             upgrade: None,
-            // Anything else in it was a stream error.
+            // The h2 crate has reset streams with any other value (RFC 9113 §8.2.2).
             te_trailers: self.present.has(FieldId::Te),
-            via: shared.listening.via.as_ref().map(Via::http2),
+            via: shared.listener.via.as_ref().map(Via::http2),
             peer: &shared.peer,
-            client: client_of(&shared.peer, &shared.listening.trusted, &fields),
+            client: client_of(&shared.peer, &shared.listener.trusted, &fields),
             id: shared.worker.request_id(fields.first(FieldId::XRequestId)),
             fields,
         }
@@ -190,7 +191,7 @@ fn check_method(method: Method, text: &str) -> Result<(), Reject> {
     Ok(())
 }
 
-fn check_size(parts: &Parts, seen: &HeadScan<'_>, limits: &ProxyLimits) -> Result<(), Reject> {
+fn check_size(parts: &Parts, scan: &HeadScan<'_>, limits: &ProxyLimits) -> Result<(), Reject> {
     let uri = &parts.uri;
     let path = uri.path_and_query().map_or(0, |p| p.as_str().len());
     let pseudo = measure(":method".len(), parts.method.as_str().len())
@@ -201,7 +202,7 @@ fn check_size(parts: &Parts, seen: &HeadScan<'_>, limits: &ProxyLimits) -> Resul
         + uri
             .authority()
             .map_or(0, |a| measure(":authority".len(), a.as_str().len()));
-    if pseudo + seen.size > limits.header_bytes {
+    if pseudo + scan.size > limits.header_bytes {
         return Err(Reject {
             status: 431,
             reason: "head-too-large",
@@ -212,7 +213,7 @@ fn check_size(parts: &Parts, seen: &HeadScan<'_>, limits: &ProxyLimits) -> Resul
 
 fn check_fields(
     fields: &HeaderMap,
-    seen: &HeadScan<'_>,
+    scan: &HeadScan<'_>,
     limits: &ProxyLimits,
 ) -> Result<(), Reject> {
     if fields.len() > limits.headers {
@@ -221,22 +222,22 @@ fn check_fields(
             reason: "too-many-fields",
         });
     }
-    if seen.bad_length {
+    if scan.bad_length {
         return Err(Reject::bad("bad-content-length"));
     }
-    if !limits.underscores && seen.has_underscore {
+    if !limits.underscores && scan.has_underscore {
         return Err(Reject::bad("underscore-in-name"));
     }
     Ok(())
 }
 
-/// `:authority`, else the one `Host`; where both are there, they have to agree.
-fn authority_of<'a>(parts: &'a Parts, seen: &HeadScan<'a>) -> Result<&'a [u8], Reject> {
-    if seen.hosts > 1 {
+/// Returns `:authority`, or else `Host`. If both are present they have to agree (RFC 9113 §8.3.1).
+fn authority_of<'a>(parts: &'a Parts, scan: &HeadScan<'a>) -> Result<&'a [u8], Reject> {
+    if scan.hosts > 1 {
         return Err(Reject::bad("duplicate-host"));
     }
     let named = parts.uri.authority().map(|a| a.as_str().as_bytes());
-    match (named, seen.host.map(HeaderValue::as_bytes)) {
+    match (named, scan.host.map(HeaderValue::as_bytes)) {
         (Some(named), Some(host)) if !named.eq_ignore_ascii_case(host) => {
             Err(Reject::bad("authority-unlike-host"))
         }
@@ -274,9 +275,9 @@ fn typed_target<'a>(
     }
 }
 
-/// Whether the client waits for 100; any other expectation can't be met.
-fn expectation(seen: &HeadScan<'_>) -> Result<bool, Reject> {
-    match seen.expect {
+/// Whether the client waits for 100 Continue. Any other expectation is answered by 417 (RFC 9110 §10.1.1).
+fn expectation(scan: &HeadScan<'_>) -> Result<bool, Reject> {
+    match scan.expect {
         None => Ok(false),
         Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(true),
         Some(_) => Err(Reject {

@@ -1,77 +1,77 @@
-//! How long a connection may last on which no stream is open: while the client takes the last of its responses, while nothing
-//! moves, and while a head has begun.
+//! Deadlines of a connection without open streams: while the client reads its last responses, while it is idle, and while it sends
+//! the next request head.
 
 use std::time::Duration;
 
-use super::meter::Meter;
 use super::{ConnectionState, LINGER};
 use crate::net::TaskPhase;
 
-/// How long a connection without streams keeps the memory of those it had: the next ones often come at once.
-const SPARE: Duration = Duration::from_secs(1);
+/// How long a connection keeps the memory of its streams after the last one has ended: more requests often follow at once.
+const KEEP_MEMORY: Duration = Duration::from_secs(1);
 
 impl ConnectionState {
     pub(super) fn arm(&self, wait: Duration) {
-        self.spare.set(None);
-        self.watch.arm(wait);
+        self.idle_after_release.set(None);
+        self.control.arm(wait);
     }
 
     /// Bytes of responses that the client's socket hasn't taken.
     pub(super) fn undelivered(&self) -> usize {
-        self.outbox.held() + self.gathered.get()
+        self.outbox.held() + self.unsent.get()
     }
 
-    /// No stream is open: how long this may last. While bytes of finished responses wait for the client, drains give it the
-    /// time of a request.
-    pub(super) fn rest(&self) {
+    /// Sets phase and deadline when the last stream has ended. While the client has yet to read finished responses, the phase is
+    /// that of a request, so that a drain waits for it.
+    pub(super) fn enter_idle(&self) {
         if self.undelivered() > 0 {
-            self.watch.enter(TaskPhase::Request);
+            self.control.enter(TaskPhase::Request);
             self.arm_delivery();
             return;
         }
-        self.watch.enter(TaskPhase::Idle);
+        self.control.enter(TaskPhase::Idle);
         let limits = &self.worker.snapshot().spec.limits;
-        match limits.keepalive_timeout.checked_sub(SPARE) {
-            _ if self.leaving.get() => self.arm(LINGER),
+        // The keepalive timeout is armed in two parts: the stream memory is released after the first one.
+        match limits.keepalive_timeout.checked_sub(KEEP_MEMORY) {
+            _ if self.closing.get() => self.arm(LINGER),
             None => self.arm(limits.keepalive_timeout),
             Some(rest) => {
-                self.watch.arm(SPARE);
-                self.spare.set(Some(rest));
+                self.control.arm(KEEP_MEMORY);
+                self.idle_after_release.set(Some(rest));
             }
         }
     }
 
-    /// The client has to take some of what waits for it within the time that a kept connection may be idle.
+    /// Gives the client the keepalive timeout to read at least some of what is undelivered.
     pub(super) fn arm_delivery(&self) {
-        self.seen_undelivered.set(self.undelivered());
+        self.undelivered_when_armed.set(self.undelivered());
         let limits = &self.worker.snapshot().spec.limits;
         self.arm(limits.keepalive_timeout);
     }
 
-    /// Where no stream is open and the client still takes finished responses: whether it has taken some, or all.
-    pub(super) fn heed_delivery(&self) {
-        if self.open.get() > 0 || self.watch.phase() != TaskPhase::Request {
+    /// Renews the delivery deadline when the client has read something, and ends the phase when it has read all.
+    pub(super) fn update_delivery_deadline(&self) {
+        if self.open.get() > 0 || self.control.phase() != TaskPhase::Request {
             return;
         }
         match self.undelivered() {
-            0 => self.rest(),
-            left if left != self.seen_undelivered.get() => self.arm_delivery(),
+            0 => self.enter_idle(),
+            left if left != self.undelivered_when_armed.get() => self.arm_delivery(),
             _ => {}
         }
     }
 
-    /// Where no stream is open, a head that has begun must come within its time.
-    pub(super) fn heed(&self, meter: &Meter) {
-        if self.open.get() > 0 || self.leaving.get() {
+    /// Gives an idle client that has begun to send a frame the time of a request head to complete it.
+    pub(super) fn update_head_deadline(&self) {
+        if self.open.get() > 0 || self.closing.get() {
             return;
         }
-        match (self.watch.phase(), meter.is_inside()) {
+        match (self.control.phase(), self.meter.is_mid_frame()) {
             (TaskPhase::Idle, true) => {
-                self.watch.enter(TaskPhase::Head);
+                self.control.enter(TaskPhase::Head);
                 let limits = &self.worker.snapshot().spec.limits;
                 self.arm(limits.header_timeout);
             }
-            (TaskPhase::Head, false) => self.rest(),
+            (TaskPhase::Head, false) => self.enter_idle(),
             _ => {}
         }
     }

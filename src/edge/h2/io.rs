@@ -1,8 +1,9 @@
-//! The bytes of an HTTP/2 connection: those that were read already come first, all of them pass the meter; what is written is gathered.
+//! The byte stream under the h2 crate: replays what was read before, shows all bytes to the meter, and gathers writes.
 //!
-//! The h2 crate flushes after every frame of data, one system call each. Here a flush does nothing: whoever drives the connection
-//! flushes once, when the crate has nothing more to do, so that the answers of many streams leave together. The crate also tries to
-//! read before each stream that it hands out: here that costs nothing once the kernel had nothing more.
+//! The h2 crate flushes after every DATA frame, which would be one system call each. [`Io`]'s flush does nothing; the driver
+//! flushes the [`GatheringStream`] once, when the crate has nothing more to do, so that the responses of many streams leave
+//! together. The crate also reads before each stream that it returns. After the kernel has reported that there is nothing to
+//! read, such reads make no system call until the driver's next round.
 
 use std::cell::RefCell;
 use std::io;
@@ -13,32 +14,31 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::meter::{Meter, Scan, Sent};
+use super::meter::{InboundScan, Meter, OutboundScan};
 use crate::http2::Flaws;
 use crate::net::buffer::LARGE;
 use crate::net::{Buffer, Buffers, Stream};
 
-/// So much of what a client still sends is read and dropped when the connection ends: a close with unread bytes would be a
-/// reset, and the reset may overtake our last word.
-const DRAIN: usize = 256 * 1024;
+/// Most bytes that are read and discarded while the connection closes.
+const DISCARD_MAX: usize = 256 * 1024;
 
-/// A connection and what is to be written to it.
+/// A stream with a write buffer that is flushed explicitly.
 #[derive(Debug)]
 pub(super) struct GatheringStream {
     stream: Stream,
     buffers: Buffers,
     out: Buffer,
-    /// The kernel had nothing more to read, and will say when it has.
-    dry: bool,
+    /// The kernel had nothing to read, and the task is registered to be woken when it has.
+    read_blocked: bool,
 }
 
 impl GatheringStream {
-    /// From now on reading is worth a try again.
-    pub(super) fn look_again(&mut self) {
-        self.dry = false;
+    /// Lets the next read ask the kernel again. Called once a round: the round may have been caused by readable bytes.
+    pub(super) fn retry_read(&mut self) {
+        self.read_blocked = false;
     }
 
-    /// Hands everything gathered to the kernel.
+    /// Writes everything that was gathered.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.out.capacity() == 0 {
             return Poll::Ready(Ok(()));
@@ -51,8 +51,8 @@ impl GatheringStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Bytes that the kernel hasn't taken.
-    pub(super) fn waiting(&self) -> usize {
+    /// Bytes that the kernel hasn't taken yet.
+    pub(super) fn unsent(&self) -> usize {
         self.out.len()
     }
 
@@ -73,6 +73,8 @@ impl GatheringStream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let len: usize = slices.iter().map(|s| s.len()).sum();
+        // If the data doesn't fit, what is buffered is written first. What still doesn't fit is left for the next call: the crate
+        // handles partial writes.
         self.buffers.equip(&mut self.out, LARGE);
         if self.out.room().len() < len {
             ready!(self.poll_drain(cx))?;
@@ -96,20 +98,21 @@ impl Drop for GatheringStream {
     }
 }
 
-/// A connection's bytes, as the h2 crate sees them.
+/// The connection as the h2 crate reads and writes it.
 #[derive(Debug)]
 pub(super) struct Io {
     early: Bytes,
-    pipe: Rc<RefCell<GatheringStream>>,
-    scan: Scan,
-    sent: Sent,
+    transport: Rc<RefCell<GatheringStream>>,
+    inbound: InboundScan,
+    outbound: OutboundScan,
     meter: Rc<Meter>,
-    shut: bool,
-    drained: usize,
+    write_closed: bool,
+    discarded: usize,
 }
 
 impl Io {
-    /// `early` was read from `stream` already. The pipe is for whoever drives the connection, to be flushed whenever that has nothing more to do.
+    /// `early` is what was read from `stream` already. The driver keeps the second value and flushes it whenever the crate has
+    /// nothing more to do.
     pub(super) fn new(
         early: Bytes,
         stream: Stream,
@@ -117,22 +120,22 @@ impl Io {
         meter: Rc<Meter>,
         flaws: Flaws,
     ) -> (Self, Rc<RefCell<GatheringStream>>) {
-        let pipe = Rc::new(RefCell::new(GatheringStream {
+        let transport = Rc::new(RefCell::new(GatheringStream {
             stream,
             buffers,
             out: Buffer::default(),
-            dry: false,
+            read_blocked: false,
         }));
         let io = Self {
             early,
-            pipe: pipe.clone(),
-            scan: Scan::new(meter.clone(), flaws),
-            sent: Sent::new(meter.clone()),
+            transport: transport.clone(),
+            inbound: InboundScan::new(meter.clone(), flaws),
+            outbound: OutboundScan::new(meter.clone()),
             meter,
-            shut: false,
-            drained: 0,
+            write_closed: false,
+            discarded: 0,
         };
-        (io, pipe)
+        (io, transport)
     }
 }
 
@@ -143,25 +146,25 @@ impl AsyncRead for Io {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.meter.is_over() {
-            // Nothing more is read; whoever drives the connection ends it as soon as it waits.
+        if this.meter.is_exhausted() {
+            // No waker is registered: the driver closes the connection as soon as the crate returns to it.
             return Poll::Pending;
         }
         let before = buf.filled().len();
         if this.early.is_empty() {
-            let mut pipe = this.pipe.borrow_mut();
-            if pipe.dry {
+            let mut transport = this.transport.borrow_mut();
+            if transport.read_blocked {
                 return Poll::Pending;
             }
-            let polled = Pin::new(&mut pipe.stream).poll_read(cx, buf);
-            pipe.dry = polled.is_pending();
+            let polled = Pin::new(&mut transport.stream).poll_read(cx, buf);
+            transport.read_blocked = polled.is_pending();
             ready!(polled)?;
         } else {
             let n = this.early.len().min(buf.remaining());
             buf.put_slice(&this.early[..n]);
             this.early.advance(n);
         }
-        this.scan.see(&buf.filled()[before..]);
+        this.inbound.scan(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
@@ -181,11 +184,11 @@ impl AsyncWrite for Io {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let taken = ready!(this.pipe.borrow_mut().poll_gather(cx, slices))?;
+        let taken = ready!(this.transport.borrow_mut().poll_gather(cx, slices))?;
         let mut left = taken;
         for slice in slices {
             let part = &slice[..left.min(slice.len())];
-            this.sent.see(part);
+            this.outbound.scan(part);
             left -= part.len();
         }
         Poll::Ready(Ok(taken))
@@ -199,20 +202,23 @@ impl AsyncWrite for Io {
         Poll::Ready(Ok(()))
     }
 
-    /// Ends our side, then waits (whoever drives the connection says how long) until the client has ended its own.
+    /// Lingering close: ends our side, then reads and discards until the client has ended its own. The driver limits the time.
+    ///
+    /// If the socket were closed with bytes unread, or if more arrived later, the kernel would answer with a reset. That makes
+    /// the client drop what it has not read yet, such as our GOAWAY or the last response (RFC 9112 §9.6 describes the same).
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let mut pipe = this.pipe.borrow_mut();
-        if !this.shut {
-            ready!(pipe.poll_flush(cx))?;
-            ready!(Pin::new(&mut pipe.stream).poll_shutdown(cx))?;
-            this.shut = true;
-            this.meter.ended.set(true);
+        let mut transport = this.transport.borrow_mut();
+        if !this.write_closed {
+            ready!(transport.poll_flush(cx))?;
+            ready!(Pin::new(&mut transport.stream).poll_shutdown(cx))?;
+            this.write_closed = true;
+            this.meter.write_closed.set(true);
         }
         let mut rest = [0; 4096];
-        while this.drained < DRAIN {
-            match ready!(pipe.stream.poll_read_into(cx, &mut rest)) {
-                Ok(n) if n > 0 => this.drained += n,
+        while this.discarded < DISCARD_MAX {
+            match ready!(transport.stream.poll_read_into(cx, &mut rest)) {
+                Ok(n) if n > 0 => this.discarded += n,
                 _ => break,
             }
         }

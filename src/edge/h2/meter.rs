@@ -1,8 +1,9 @@
-//! What a client's frames cost: a budget that work refills and idle chatter uses up.
+//! Limits the frames that a client may send without doing useful work.
 //!
-//! The h2 crate bounds what it stores, and by itself refuses empty and tiny DATA frames and long chains of CONTINUATION frames.
-//! What it answers without complaint is metered here, on the bytes as they pass: SETTINGS, PING, PRIORITY, WINDOW_UPDATE,
-//! frames of unknown types, and streams that are opened and taken back.
+//! The h2 crate bounds what it stores, and rejects floods of empty DATA frames and of CONTINUATION frames by itself. Frames that
+//! it accepts in any number are metered here, on the bytes as they pass: SETTINGS, PING, PRIORITY, WINDOW_UPDATE and unknown
+//! types use up a frame budget, which requests and data refill. Streams that are opened and reset (CVE-2023-44487) have a
+//! credit of their own. When either is exhausted the driver closes the connection with ENHANCE_YOUR_CALM.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -11,110 +12,112 @@ use crate::http2::{Flaws, Frame, Inspector, SenderRole, kind};
 use crate::net::TaskControls;
 use crate::proxy::h2::FrameAllowance;
 
-/// Frames about nothing that may come at once.
+/// Control frames that may arrive in one burst.
 const BURST: i64 = 1_000;
-/// Most that data can earn.
+/// Upper bound of the budget that a client can earn.
 const MOST: i64 = 20_000;
-/// Frames a second that may come on top.
+/// Control frames per second that are allowed regardless of useful work.
 const REFILL_PER_SECOND: i64 = 200;
-/// Streams that a client may cancel before any of its requests was of use: more than a few pages' worth of concurrent streams.
+/// Initial reset credit. A browser may cancel a few pages with all of their concurrent streams before any request completed.
 const CREDIT: i64 = 400;
-/// Most credit that streams without a reset can earn. A flood after long honest use is still cut within 600 streams.
+/// Upper bound of the credit: a flood is cut within 600 streams, even after long regular use.
 const MOST_CREDIT: i64 = CREDIT + 128;
-/// Credit that a second brings: cancelled streams at this rate are no flood.
+/// Credit regained per second: resets at this rate are no flood.
 const CREDIT_PER_SECOND: i64 = 20;
-/// A stream that is reset within this time is cancelled as soon as begun, which is what a flood of resets (CVE-2023-44487) consists of.
+/// A reset that follows the stream's HEADERS within this time is rapid and costs double.
 const RAPID_MS: u64 = 1_000;
-/// Resets for which the client is to blame, by their codes: PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR. A client
-/// that makes us send them cancels work no less than by a reset of its own (CVE-2025-8671).
+/// Codes of resets sent by us that the client has caused: PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR
+/// (RFC 9113 §7). They cancel work like the client's own resets do (CVE-2025-8671).
 const PROVOKED: [u32; 4] = [0x1, 0x3, 0x5, 0x6];
-/// REFUSED_STREAM. A client that doesn't know the limit yet may earn it; its stream was of no use, but did no harm either.
+/// REFUSED_STREAM. Not counted as a reset: a client that doesn't know our limit yet does no harm by exceeding it.
 const REFUSED: u32 = 0x7;
 
-/// The length of a frame's head.
+/// Length of a frame header (RFC 9113 §4.1).
 const HEAD: usize = 9;
 
-/// One connection's budget.
+/// One connection's frame budget and reset credit.
 #[derive(Debug)]
 pub(super) struct Meter {
-    watches: TaskControls,
+    controls: TaskControls,
     progress: FrameAllowance,
-    left: Cell<i64>,
+    budget: Cell<i64>,
     refilled_ms: Cell<u64>,
-    over: Cell<bool>,
+    exhausted: Cell<bool>,
     resets: Resets,
-    inside: Cell<bool>,
-    /// The connection was told that its budget is used up.
-    pub cut: Cell<bool>,
-    /// Our side of the connection was ended.
-    pub ended: Cell<bool>,
+    mid_frame: Cell<bool>,
+    /// The driver has sent the GOAWAY for an exhausted budget.
+    pub goaway_sent: Cell<bool>,
+    /// Our side of the connection is closed.
+    pub write_closed: Cell<bool>,
 }
 
 impl Meter {
-    /// A full one.
-    pub(super) fn new(watches: TaskControls, progress: FrameAllowance) -> Rc<Self> {
-        let now = watches.now_ms();
+    /// A meter with a full budget. `progress` counts the frames that our own sending allows the client to answer with.
+    pub(super) fn new(controls: TaskControls, progress: FrameAllowance) -> Rc<Self> {
+        let now = controls.now_ms();
         Rc::new(Self {
-            watches,
+            controls,
             progress,
-            left: Cell::new(BURST),
+            budget: Cell::new(BURST),
             refilled_ms: Cell::new(now),
-            over: Cell::new(false),
+            exhausted: Cell::new(false),
             resets: Resets::new(now),
-            inside: Cell::new(false),
-            cut: Cell::new(false),
-            ended: Cell::new(false),
+            mid_frame: Cell::new(false),
+            goaway_sent: Cell::new(false),
+            write_closed: Cell::new(false),
         })
     }
 
-    /// The budget is used up: the connection has to end.
-    pub(super) fn is_over(&self) -> bool {
-        self.over.get()
+    /// Whether budget or credit is exhausted, so that the connection has to be closed.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.exhausted.get()
     }
 
-    /// The last bytes ended inside a frame or a header block.
-    pub(super) fn is_inside(&self) -> bool {
-        self.inside.get()
+    /// Whether the client has sent only part of a frame or of a header block.
+    pub(super) fn is_mid_frame(&self) -> bool {
+        self.mid_frame.get()
     }
 
+    /// Takes one frame from the budget. What was earned by sending and by time is added only when the budget has run out, which
+    /// keeps the common case to one subtraction.
     fn charge(&self) {
-        self.left.set(self.left.get() - 1);
-        if self.left.get() > 0 {
+        self.budget.set(self.budget.get() - 1);
+        if self.budget.get() > 0 {
             return;
         }
         let earned = self.progress.take().min(MOST as u64) as i64;
-        let now = self.watches.now_ms();
+        let now = self.controls.now_ms();
         let waited = (now - self.refilled_ms.get()).min(BURST as u64 * 1_000) as i64;
         let given = (waited * REFILL_PER_SECOND / 1_000).min(BURST);
         self.refilled_ms.set(now);
-        self.left.set(earned + given);
+        self.budget.set(earned + given);
         if earned + given == 0 {
-            self.over.set(true);
+            self.exhausted.set(true);
         }
     }
 
     fn earn(&self, frames: i64) {
-        self.left.set((self.left.get() + frames).min(MOST));
+        self.budget.set((self.budget.get() + frames).min(MOST));
     }
 
-    /// A stream was reset, by the client or because of what it sent.
+    /// Accounts for a reset sent or provoked by the client.
     fn reset(&self, stream: u32) {
-        if !self.resets.allow(stream, self.watches.now_ms()) {
-            self.over.set(true);
+        if !self.resets.allow(stream, self.controls.now_ms()) {
+            self.exhausted.set(true);
         }
     }
 
-    /// Whether any stream was reset by the client, or because of what it sent.
+    /// Whether the client has sent or provoked any reset.
     pub(super) fn has_resets(&self) -> bool {
         self.resets.any.get()
     }
 
-    fn see(&self, frame: Frame) {
+    fn account(&self, frame: Frame) {
         match frame.kind {
-            // The crate's own budgets see to empty and tiny ones.
+            // The h2 crate limits empty and tiny DATA frames by itself.
             kind::DATA if frame.len > 0 || frame.ends_stream() => self.earn(1),
             kind::HEADERS if frame.opens => {
-                self.resets.open(frame.stream, self.watches.now_ms());
+                self.resets.open(frame.stream, self.controls.now_ms());
                 self.earn(2);
             }
             kind::HEADERS | kind::GOAWAY => {}
@@ -127,13 +130,14 @@ impl Meter {
     }
 }
 
-/// Counts cancelled streams against those that were not.
+/// The reset credit: opening a stream earns one, a reset costs one, and a rapid reset two.
 #[derive(Debug)]
 struct Resets {
     credit: Cell<i64>,
     credited_ms: Cell<u64>,
     newest: Cell<u32>,
-    /// Streams up to this one are older than [`RAPID_MS`]; up to `next_aged`, from `aged_ms` + [`RAPID_MS`] on.
+    /// Streams up to this id are older than [`RAPID_MS`]. At `aged_ms` + [`RAPID_MS`] those up to `next_aged` will be. So the age
+    /// of a stream is known to about a second without a timestamp for each.
     aged: Cell<u32>,
     next_aged: Cell<u32>,
     aged_ms: Cell<u64>,
@@ -159,25 +163,25 @@ impl Resets {
         self.credit.set((self.credit.get() + 1).min(MOST_CREDIT));
     }
 
-    /// Remembers every [`RAPID_MS`] which streams there were: their ages are known to that precision.
+    /// Advances `aged` and `next_aged`, once every [`RAPID_MS`].
     fn age(&self, now_ms: u64) {
         let since = now_ms.saturating_sub(self.aged_ms.get());
         if since < RAPID_MS {
             return;
         }
         let next = self.next_aged.replace(self.newest.get());
-        // After twice the time without a call even the newest is old enough.
+        // If nothing was opened or reset for twice that time, even the newest stream is old enough.
         let all = since >= 2 * RAPID_MS;
         self.aged.set(if all { self.newest.get() } else { next });
         self.aged_ms.set(now_ms);
     }
 
-    /// A stream wasn't begun: it earns nothing.
+    /// Takes back what a refused stream has earned.
     fn refuse(&self) {
         self.credit.set(self.credit.get() - 1);
     }
 
-    /// Whether one more reset is within bounds. It takes back what its stream has earned, and as much again if it came rapidly.
+    /// Charges a reset and returns whether credit is left. Credit regained over time is added only once it has run out.
     fn allow(&self, stream: u32, now_ms: u64) -> bool {
         self.any.set(true);
         self.age(now_ms);
@@ -192,15 +196,15 @@ impl Resets {
     }
 }
 
-/// Looks at the bytes as they come.
+/// Parses the frames that the client sends, for the meter.
 #[derive(Debug)]
-pub(super) struct Scan {
+pub(super) struct InboundScan {
     meter: Rc<Meter>,
     inspector: Inspector,
 }
 
-impl Scan {
-    /// Of a connection that begins with its preface; `flaws` are what is found wrong with its streams.
+impl InboundScan {
+    /// Begins with the client's connection preface. Flaws of request heads are reported to `flaws`.
     pub(super) fn new(meter: Rc<Meter>, flaws: Flaws) -> Self {
         Self {
             meter,
@@ -208,29 +212,33 @@ impl Scan {
         }
     }
 
-    /// The next bytes.
-    pub(super) fn see(&mut self, bytes: &[u8]) {
+    /// Scans the next bytes received.
+    pub(super) fn scan(&mut self, bytes: &[u8]) {
         let meter = &self.meter;
-        if self.inspector.see(bytes, |frame| meter.see(frame)).is_err() {
-            // What can't be checked is not served.
-            meter.over.set(true);
+        if self
+            .inspector
+            .see(bytes, |frame| meter.account(frame))
+            .is_err()
+        {
+            // Frames that can't be inspected must not bypass the meter.
+            meter.exhausted.set(true);
         }
-        meter.inside.set(self.inspector.is_inside());
+        meter.mid_frame.set(self.inspector.is_inside());
     }
 }
 
-/// Looks at the bytes that leave, for the resets among them.
+/// Parses the frames that we send, for the resets among them.
 #[derive(Debug)]
-pub(super) struct Sent {
+pub(super) struct OutboundScan {
     meter: Rc<Meter>,
     skip: usize,
-    /// A frame's head, and of a reset its code.
+    /// A frame header, followed by the error code if the frame is RST_STREAM.
     head: [u8; HEAD + 4],
     have: usize,
 }
 
-impl Sent {
-    /// From a connection's first byte.
+impl OutboundScan {
+    /// Begins with the first byte sent on the connection.
     pub(super) fn new(meter: Rc<Meter>) -> Self {
         Self {
             meter,
@@ -240,8 +248,8 @@ impl Sent {
         }
     }
 
-    /// The next bytes.
-    pub(super) fn see(&mut self, mut bytes: &[u8]) {
+    /// Scans the next bytes sent.
+    pub(super) fn scan(&mut self, mut bytes: &[u8]) {
         loop {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
@@ -286,10 +294,10 @@ impl Sent {
 mod tests {
     use super::*;
 
-    fn meter() -> (Rc<Meter>, Scan) {
+    fn meter() -> (Rc<Meter>, InboundScan) {
         let meter = Meter::new(TaskControls::new(), FrameAllowance::default());
-        let mut scan = Scan::new(meter.clone(), Flaws::default());
-        scan.see(&[b'x'; 24]);
+        let mut scan = InboundScan::new(meter.clone(), Flaws::default());
+        scan.scan(&[b'x'; 24]);
         (meter, scan)
     }
 
@@ -301,18 +309,18 @@ mod tests {
     }
 
     /// How many of these frames pass, cut into pieces of `piece` bytes.
-    fn passed(scan: &mut Scan, piece: usize, mut frames: impl FnMut(u32) -> Vec<u8>) -> u32 {
+    fn passed(scan: &mut InboundScan, piece: usize, mut frames: impl FnMut(u32) -> Vec<u8>) -> u32 {
         for i in 0..100_000 {
-            if scan.meter.is_over() {
+            if scan.meter.is_exhausted() {
                 return i;
             }
-            frames(i).chunks(piece).for_each(|bytes| scan.see(bytes));
+            frames(i).chunks(piece).for_each(|bytes| scan.scan(bytes));
         }
         100_000
     }
 
     #[test]
-    fn chatter_without_work_is_cut() {
+    fn control_frames_without_work_exhaust_the_budget() {
         for kind in [2, 4, 6, 8, 99] {
             for piece in [1, 7, 100] {
                 let (_meter, mut scan) = meter();
@@ -323,10 +331,10 @@ mod tests {
     }
 
     #[test]
-    fn chatter_about_work_is_not() {
+    fn control_frames_that_accompany_work_do_not() {
         let (meter, mut scan) = meter();
         let n = passed(&mut scan, 50, |_| {
-            // What was sent, and what the client says about it.
+            // What was sent, and how the client acknowledges it.
             meter.progress.set(meter.progress.get() + 4);
             [frame(8, 0, &[1; 4]), frame(8, 1, &[1; 4])].concat()
         });
@@ -351,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_that_are_taken_back_are_cut_within_600() {
+    fn a_flood_of_resets_is_cut_within_600_streams() {
         for honest in [0, 10_000] {
             let (_meter, mut scan) = meter();
             let served = passed_up_to(&mut scan, honest, |i| open(2 * i + 1));
@@ -364,17 +372,21 @@ mod tests {
         }
     }
 
-    fn passed_up_to(scan: &mut Scan, most: u32, mut frames: impl FnMut(u32) -> Vec<u8>) -> u32 {
+    fn passed_up_to(
+        scan: &mut InboundScan,
+        most: u32,
+        mut frames: impl FnMut(u32) -> Vec<u8>,
+    ) -> u32 {
         (0..most)
             .take_while(|i| {
-                scan.see(&frames(*i));
-                !scan.meter.is_over()
+                scan.scan(&frames(*i));
+                !scan.meter.is_exhausted()
             })
             .count() as u32
     }
 
     #[test]
-    fn a_client_that_takes_every_second_one_back_is_served() {
+    fn a_client_that_resets_every_second_stream_is_served() {
         let (_meter, mut scan) = meter();
         let n = passed(&mut scan, 30, |i| {
             let stream = 2 * i + 1;
@@ -391,33 +403,33 @@ mod tests {
         let (meter, mut scan) = meter();
         for round in 0..3 {
             let streams = || (0..128).map(|i| 2 * (round * 128 + i) + 1);
-            streams().for_each(|stream| scan.see(&open(stream)));
-            streams().for_each(|stream| scan.see(&reset(stream)));
-            assert!(!meter.is_over(), "{round}");
+            streams().for_each(|stream| scan.scan(&open(stream)));
+            streams().for_each(|stream| scan.scan(&reset(stream)));
+            assert!(!meter.is_exhausted(), "{round}");
         }
     }
 
     #[test]
     fn resets_that_a_client_provokes_count_as_its_own() {
         let (meter, mut scan) = meter();
-        let mut sent = Sent::new(meter.clone());
+        let mut outbound = OutboundScan::new(meter.clone());
         let n = passed(&mut scan, 30, |i| {
             let stream = 2 * i + 1;
             if i % 2 == 0 {
                 return [open(stream), reset(stream)].concat();
             }
             let frames = [frame(0, stream, b"data"), frame(3, stream, &[0, 0, 0, 1])].concat();
-            frames.chunks(3).for_each(|bytes| sent.see(bytes));
+            frames.chunks(3).for_each(|bytes| outbound.scan(bytes));
             open(stream)
         });
         assert!((300..600).contains(&n), "{n}");
         // Refusals of ours, early answers and failures of upstreams are not the client's.
         let (meter, _) = self::meter();
-        let mut sent = Sent::new(meter.clone());
+        let mut outbound = OutboundScan::new(meter.clone());
         for code in [0, 2, 8] {
-            (0..1_000).for_each(|i| sent.see(&frame(3, 2 * i + 1, &[0, 0, 0, code])));
+            (0..1_000).for_each(|i| outbound.scan(&frame(3, 2 * i + 1, &[0, 0, 0, code])));
         }
-        assert!(!meter.is_over() && !meter.has_resets());
+        assert!(!meter.is_exhausted() && !meter.has_resets());
     }
 
     #[test]

@@ -1,4 +1,9 @@
-//! One downstream HTTP/2 connection, and its streams: all in one task.
+//! One downstream HTTP/2 connection and its streams, all in one task.
+//!
+//! The h2 crate does framing, HPACK and flow control; [`Driver`] polls it and the streams in turn. [`stream_slots`] keeps track
+//! of which streams were woken. [`io`] gathers writes and lets [`meter`] see all bytes, which bounds the frames that cost us
+//! work and the client nothing. [`windows`] sizes receive windows, [`idle`] sets the deadlines of a connection without open
+//! streams, and [`head`] validates a request head and converts it for the data path.
 
 mod head;
 mod idle;
@@ -25,8 +30,10 @@ use self::io::{GatheringStream, Io};
 use self::meter::Meter;
 use self::stream_slots::{JobSlot, StreamSlots};
 use self::windows::ReceiveWindows;
-use super::connection::{ConnectionContext, ListenerInfo};
+use super::connection::ConnectionContext;
+use super::listener_info::ListenerInfo;
 use super::tls::TlsInfo;
+use crate::config::spec::ProxyLimits;
 use crate::http1::Method;
 use crate::http2::{Flaw, Flaws};
 use crate::net::{ByteBudget, Outbox, OutgoingPiece, TaskControl, TaskPhase};
@@ -38,28 +45,29 @@ use crate::proxy::{self, Ended, Inbound, LocalReply, Peer, Recording, Worker};
 use crate::snapshot::Snapshot;
 use crate::telemetry::record::Protocol;
 
-/// Most bytes of request bodies that are buffered for all streams together, besides what is in their windows.
+/// Most bytes of request bodies that are buffered for all streams together, besides the receive windows.
 const BODIES: usize = 1024 * 1024;
-/// Most bytes of finished responses that are held for all streams together, besides those of requests that count under a limit.
+/// Most bytes of finished responses that are held for all streams together, except those of requests that count under a limit.
 const ANSWERS: usize = 2 * 1024 * 1024;
-/// Most bytes of one answer that wait inside the connection.
+/// Most bytes of one response that wait inside the h2 crate.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Resets that the client's own errors may cost before the connection ends; refused streams are among them.
+/// Stream resets that the client's own errors may cause before the connection is closed. Refused streams count as well.
 const ERRORS: usize = 500;
-/// Streams that were reset before they were accepted, and wait for it. The meter ends a connection that resets too many earlier than this.
+/// Streams that the client reset before they were accepted. The meter closes a connection that resets streams rapidly long
+/// before it reaches this number.
 const PENDING_RESETS: usize = 1024;
-/// How long a connection that is ending waits for the client to take note.
+/// How long a connection that is closing waits for the client to read our last frames and to close its side.
 const LINGER: Duration = Duration::from_secs(2);
-/// So often connection and streams are polled in turn before other tasks get theirs.
+/// How often connection and streams are polled in turn before other tasks get to run.
 const TURNS: usize = 8;
 
-/// What all streams of one connection need.
+/// State shared by all streams of one connection.
 pub(super) struct ConnectionState {
     worker: Rc<Worker>,
-    listening: Arc<ListenerInfo>,
+    listener: Arc<ListenerInfo>,
     peer: Peer,
     tls: Option<TlsInfo>,
-    watch: Rc<TaskControl>,
+    control: Rc<TaskControl>,
     progress: FrameAllowance,
     meter: Rc<Meter>,
     flaws: Flaws,
@@ -70,132 +78,147 @@ pub(super) struct ConnectionState {
     outbox: Outbox,
     limit: usize,
     open: Cell<usize>,
-    leaving: Cell<bool>,
-    /// As many streams are open as may be: others wait.
+    /// The connection is closing: a GOAWAY was sent, or the h2 crate has ended our side.
+    closing: Cell<bool>,
+    /// As many streams are open as allowed; the next one is not accepted yet.
     full: Cell<bool>,
-    /// When it is told so long without streams, it gives up memory; what follows then.
-    spare: Cell<Option<Duration>>,
-    /// Bytes that the pipe holds because the client's socket is full.
-    gathered: Cell<usize>,
-    /// What waited for the client when its time was armed last.
-    seen_undelivered: Cell<usize>,
-    /// When the connection was looked at last: what came then has come then.
-    looked_at: Cell<Instant>,
-    /// The last authority that was fine, and the length of its host: most connections are for one.
+    /// Set while an idle connection keeps the memory of its former streams: how long it may stay idle after releasing it.
+    idle_after_release: Cell<Option<Duration>>,
+    /// Bytes that the transport holds because the client's socket is full.
+    unsent: Cell<usize>,
+    /// [`Self::undelivered`] when the delivery deadline was armed last.
+    undelivered_when_armed: Cell<usize>,
+    /// When the connection was polled last: the arrival time of the requests that this poll finds.
+    polled_at: Cell<Instant>,
+    /// The last authority that was accepted, and the length of its host: most connections carry requests for one only.
     authority: RefCell<(Vec<u8>, usize)>,
 }
 
-/// Serves a connection that speaks HTTP/2; `wire` holds what was read of it.
+impl ConnectionState {
+    fn new(worker: Rc<Worker>, conn: &ConnectionContext<'_>, streams: u32) -> Self {
+        let progress = FrameAllowance::default();
+        Self {
+            control: conn.control.clone(),
+            listener: conn.listener.clone(),
+            peer: conn.peer.clone(),
+            tls: conn.tls.cloned(),
+            meter: Meter::new(worker.watches.clone(), progress.clone()),
+            progress,
+            flaws: Flaws::default(),
+            bodies: worker.buffers.bodies().part(BODIES),
+            answers: worker.buffers.answers().part(ANSWERS),
+            bulk: Bulk::default(),
+            windows: ReceiveWindows::new(streams),
+            outbox: Outbox::default(),
+            limit: streams as usize,
+            open: Cell::new(0),
+            closing: Cell::new(false),
+            full: Cell::new(false),
+            idle_after_release: Cell::new(None),
+            unsent: Cell::new(0),
+            undelivered_when_armed: Cell::new(0),
+            polled_at: Cell::new(Instant::now()),
+            authority: RefCell::default(),
+            worker,
+        }
+    }
+}
+
+/// Serves a connection that speaks HTTP/2 until it is closed. `wire` holds the bytes that were read to detect the protocol.
 pub(super) async fn serve(worker: Rc<Worker>, conn: ConnectionContext<'_>, mut wire: H1) {
     let limits = worker.snapshot().spec.limits.clone();
-    let progress = FrameAllowance::default();
-    let meter = Meter::new(worker.watches.clone(), progress.clone());
-    let shared = Rc::new(ConnectionState {
-        watch: conn.watch.clone(),
-        listening: conn.listening.clone(),
-        peer: conn.peer.clone(),
-        tls: conn.tls.cloned(),
-        progress,
-        meter: meter.clone(),
-        flaws: Flaws::default(),
-        bodies: worker.buffers.bodies().part(BODIES),
-        answers: worker.buffers.answers().part(ANSWERS),
-        bulk: Bulk::default(),
-        windows: ReceiveWindows::new(limits.streams),
-        outbox: Outbox::default(),
-        limit: limits.streams as usize,
-        open: Cell::new(0),
-        leaving: Cell::new(false),
-        full: Cell::new(false),
-        spare: Cell::new(None),
-        gathered: Cell::new(0),
-        seen_undelivered: Cell::new(0),
-        looked_at: Cell::new(Instant::now()),
-        authority: RefCell::default(),
-        worker,
-    });
+    let shared = Rc::new(ConnectionState::new(worker, &conn, limits.streams));
     let early = Bytes::copy_from_slice(wire.mem.input.bytes());
     wire.mem.input.clear();
-    let buffers = shared.worker.buffers.clone();
-    let (io, pipe) = Io::new(
+    let (io, transport) = Io::new(
         early,
         wire.into_stream(),
-        buffers,
-        meter.clone(),
+        shared.worker.buffers.clone(),
+        shared.meter.clone(),
         shared.flaws.clone(),
     );
+    let Some(connection) = handshake(&shared, &limits, io, &transport).await else {
+        return;
+    };
+    shared.enter_idle();
+    let driver = Driver {
+        shared: &shared,
+        transport,
+        connection,
+        slots: StreamSlots::new(shared.limit, |jobs| Box::pin(serve_streams(jobs))),
+    };
+    // Tokio's budget would make sockets look pending in the middle of a round, and the round would then be flushed in pieces.
+    // The driver yields by itself, after TURNS rounds.
+    unconstrained(driver.run()).await;
+}
+
+/// Exchanges prefaces and SETTINGS (RFC 9113 §3.4) within the time that a request head may take. `None` if that fails.
+async fn handshake(
+    shared: &ConnectionState,
+    limits: &ProxyLimits,
+    io: Io,
+    transport: &RefCell<GatheringStream>,
+) -> Option<Connection<Io, OutgoingPiece>> {
     let mut handshake = pin!(
         Builder::new()
             .initial_connection_window_size(shared.windows.connection)
             .initial_window_size(shared.windows.stream)
             .max_send_buffer_size(SEND_BUFFER)
             .max_concurrent_streams(limits.streams)
-            // The crate refuses without a word to us what is larger than this; what is only larger than the limit is refused, and
-            // counted, by us.
+            // The h2 crate rejects a larger list without reporting it. With twice the limit, a list that is only somewhat too
+            // large still reaches us and is answered by 431 and counted.
             .max_header_list_size(u32::try_from(2 * limits.header_bytes).unwrap_or(u32::MAX))
             .max_local_error_reset_streams(Some(ERRORS))
             .max_pending_accept_reset_streams(PENDING_RESETS)
             .handshake::<_, OutgoingPiece>(io)
     );
-    shared.watch.enter(TaskPhase::Head);
-    shared.watch.arm(limits.header_timeout);
-    let connection = poll_fn(|cx| {
-        pipe.borrow_mut().look_again();
+    shared.control.enter(TaskPhase::Head);
+    shared.control.arm(limits.header_timeout);
+    poll_fn(|cx| {
+        transport.borrow_mut().retry_read();
         match handshake.as_mut().poll(cx) {
             Poll::Ready(result) => Poll::Ready(result.ok()),
-            Poll::Pending if is_broken(pipe.borrow_mut().poll_flush(cx)) => Poll::Ready(None),
-            Poll::Pending if shared.watch.expired(cx) => Poll::Ready(None),
+            Poll::Pending if has_failed(transport.borrow_mut().poll_flush(cx)) => Poll::Ready(None),
+            Poll::Pending if shared.control.expired(cx) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
     })
-    .await;
-    if let Some(connection) = connection {
-        shared.rest();
-        let seats = StreamSlots::new(shared.limit, |desk| Box::pin(serve_streams(desk)));
-        let driver = Driver {
-            shared: &shared,
-            meter: &meter,
-            pipe,
-            connection,
-            seats,
-        };
-        // It does no more at a time than what connection and streams have at hand, and all of that at once.
-        unconstrained(driver.run()).await;
-    }
+    .await
 }
 
-fn is_broken(flushed: Poll<std::io::Result<()>>) -> bool {
+fn has_failed(flushed: Poll<std::io::Result<()>>) -> bool {
     matches!(flushed, Poll::Ready(Err(_)))
 }
 
-/// Moves a connection and its streams on.
+/// Drives a connection and its streams.
 struct Driver<'a> {
     shared: &'a Rc<ConnectionState>,
-    meter: &'a Meter,
-    pipe: Rc<RefCell<GatheringStream>>,
+    transport: Rc<RefCell<GatheringStream>>,
     connection: Connection<Io, OutgoingPiece>,
-    seats: StreamSlots<Job>,
+    slots: StreamSlots<Job>,
 }
 
 impl Driver<'_> {
+    /// Runs until the connection is over and all of its streams have ended.
     async fn run(mut self) {
         poll_fn(|cx| self.poll(cx)).await;
         let Self {
             connection,
-            pipe,
-            mut seats,
+            transport,
+            mut slots,
             ..
         } = self;
-        drop((connection, pipe));
-        // The streams that were open learn of it, each on its own.
+        // Dropping the connection fails the bodies and responses of streams that are still open. Each stream finds that out when
+        // it is polled next, and ends with a request record of its own.
+        drop((connection, transport));
         poll_fn(|cx| {
-            seats.wake_up(cx.waker());
+            slots.unpark(cx.waker());
             for _ in 0..TURNS {
-                seats.poll();
-                if seats.are_free() {
+                slots.poll();
+                if slots.are_idle() {
                     return Poll::Ready(());
                 }
-                if !seats.take_wake() && seats.try_park() {
+                if !slots.take_wake() && slots.try_park() {
                     return Poll::Pending;
                 }
             }
@@ -205,37 +228,50 @@ impl Driver<'_> {
         .await;
     }
 
-    /// Ready when the connection is over.
+    /// Polls streams and connection in turn until neither has anything to do. Ready when the connection is over.
     fn poll(&mut self, task: &mut Context<'_>) -> Poll<()> {
-        self.seats.wake_up(task.waker());
+        self.slots.unpark(task.waker());
         for _ in 0..TURNS {
-            self.seats.poll();
-            if self.seats.take_wake() || (self.shared.full.get() && self.shared.has_room()) {
-                let waker = self.seats.waker.clone();
-                let cx = &mut Context::from_waker(&waker);
-                self.pipe.borrow_mut().look_again();
-                self.shared.looked_at.set(Instant::now());
-                if self.drive(cx).is_ready() || is_broken(self.pipe.borrow_mut().poll_flush(cx)) {
-                    return Poll::Ready(());
-                }
-                self.shared.gathered.set(self.pipe.borrow().waiting());
-                self.shared.heed_delivery();
+            // Streams first: what they send wakes the connection, which then writes all of it at once.
+            self.slots.poll();
+            // A full connection is not polled for new streams, so that nothing wakes it when a stream ends and makes room.
+            let has_room_again = self.shared.full.get() && self.shared.has_room();
+            if (self.slots.take_wake() || has_room_again) && self.poll_connection().is_ready() {
+                return Poll::Ready(());
             }
-            if self.seats.try_park() {
+            // Refused if anything was woken since: it is handled in the next round.
+            if self.slots.try_park() {
                 return Poll::Pending;
             }
         }
+        // The task is not parked, so that the wakers of its slots don't wake it.
         task.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Moves the connection on. Ready when it is over.
+    /// Polls the connection with its own waker, and writes what it produced. Ready when the connection is over.
+    fn poll_connection(&mut self) -> Poll<()> {
+        let waker = self.slots.waker.clone();
+        let cx = &mut Context::from_waker(&waker);
+        self.transport.borrow_mut().retry_read();
+        self.shared.polled_at.set(Instant::now());
+        if self.drive(cx).is_ready() || has_failed(self.transport.borrow_mut().poll_flush(cx)) {
+            return Poll::Ready(());
+        }
+        self.shared.unsent.set(self.transport.borrow().unsent());
+        self.shared.update_delivery_deadline();
+        Poll::Pending
+    }
+
+    /// Accepts streams, adjusts windows and closes the connection when it is time to. Ready when the connection is over.
+    ///
+    /// Only [`poll_accept`] makes the h2 crate read and write. So each step that queues a frame leads to another round.
     fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (shared, meter) = (self.shared, self.meter);
+        let shared = self.shared;
         loop {
             match poll_accept(shared, &mut self.connection, cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    self.seats.take(Job {
+                    self.slots.start(Job {
                         open: shared.clone().enter(),
                         request,
                         respond,
@@ -249,39 +285,62 @@ impl Driver<'_> {
             if shared.windows.fit(open, bulk, &mut self.connection) {
                 continue;
             }
-            shared.heed(meter);
-            let mut expired = shared.watch.expired(cx);
-            if expired && let Some(rest) = shared.spare.take() {
-                self.seats.clear();
-                shared.watch.arm(rest);
-                expired = false;
-            }
-            if shared.watch.is_shut() || (expired && shared.leaving.get()) {
+            shared.update_head_deadline();
+            let expired = self.poll_deadline(cx);
+            if shared.control.is_shut() || (expired && shared.closing.get()) {
                 return Poll::Ready(());
             }
-            if meter.is_over() && !meter.cut.replace(true) {
-                shared.leaving.set(true);
-                self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                shared.arm(LINGER);
-            } else if meter.ended.get() && !shared.leaving.replace(true) {
-                // A connection error: the last word is out, and the client gets a moment to read it.
-                shared.arm(LINGER);
-            } else if (expired || shared.watch.is_closing()) && !shared.leaving.replace(true) {
-                self.connection.graceful_shutdown();
-                if shared.open.get() == 0 && shared.undelivered() == 0 {
-                    shared.arm(LINGER);
-                }
-            } else {
+            if !self.begin_close(expired) {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Whether the connection's deadline has passed. The first deadline of an idle connection only releases the memory of its
+    /// former streams; the rest of the idle time follows.
+    fn poll_deadline(&mut self, cx: &Context<'_>) -> bool {
+        if !self.shared.control.expired(cx) {
+            return false;
+        }
+        let Some(rest) = self.shared.idle_after_release.take() else {
+            return true;
+        };
+        self.slots.clear();
+        self.shared.control.arm(rest);
+        false
+    }
+
+    /// Begins to close the connection if there is a reason to. An abrupt close may overtake a graceful one, never the reverse.
+    /// Returns whether anything was begun, so that the connection has to be polled again.
+    fn begin_close(&mut self, expired: bool) -> bool {
+        let (shared, meter) = (self.shared, &*self.shared.meter);
+        if meter.is_exhausted() && !meter.goaway_sent.replace(true) {
+            // Also while a graceful close is under way: an abusive client gets no more service.
+            shared.closing.set(true);
+            self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            shared.arm(LINGER);
+        } else if meter.write_closed.get() && !shared.closing.replace(true) {
+            // A connection error: the h2 crate has sent its GOAWAY and closed our side. The client gets time to read it.
+            shared.arm(LINGER);
+        } else if (expired || shared.control.is_closing()) && !shared.closing.replace(true) {
+            // The crate sends GOAWAY with the highest stream id and a PING, and the real last stream id once the PING is
+            // acknowledged, so that requests already on their way are served (RFC 9113 §6.8).
+            self.connection.graceful_shutdown();
+            // With streams open or responses unread, `enter_idle` arms the deadline when those are done.
+            if shared.open.get() == 0 && shared.undelivered() == 0 {
+                shared.arm(LINGER);
+            }
+        } else {
+            return false;
+        }
+        true
     }
 }
 
 type Incoming = (http::Request<RecvStream>, SendResponse<OutgoingPiece>);
 
-/// The next stream, while there is room: a stream that the client took back counts until its work has ended, so that no application
-/// ever sees more of them than the limit.
+/// Accepts the next stream while there is room. A stream that the client has reset counts until its work has ended: the h2
+/// crate lets the client open another one at once, but an application must never see more of them than the limit.
 fn poll_accept(
     shared: &ConnectionState,
     connection: &mut Connection<Io, OutgoingPiece>,
@@ -301,36 +360,36 @@ impl ConnectionState {
         self.open.get() < self.limit
     }
 
-    /// What the record of a request on this connection begins with.
+    /// The request record's initial values for a request on this connection.
     fn inbound<'a>(&'a self, snapshot: &'a Snapshot) -> Inbound<'a> {
         Inbound {
             worker: &self.worker,
             snapshot,
             peer: &self.peer,
-            listener: &self.listening.name,
+            listener: &self.listener.name,
             protocol: Protocol::Http2,
-            started: self.looked_at.get(),
+            started: self.polled_at.get(),
         }
     }
 
-    /// A stream begins.
+    /// Counts a stream as open until the result is dropped.
     fn enter(self: Rc<Self>) -> OpenStream {
         if self.open.replace(self.open.get() + 1) == 0 {
-            // What its streams do, their own watches say: the connection goes on as long as any of them.
-            self.watch.enter(TaskPhase::Stream);
-            self.spare.set(None);
-            self.watch.disarm();
+            // Each stream has a control and a deadline of its own. The connection needs none while any stream is open.
+            self.control.enter(TaskPhase::Stream);
+            self.idle_after_release.set(None);
+            self.control.disarm();
         }
         OpenStream(self)
     }
 
-    /// How much of this authority is the host, if it was found fine for the connection before.
-    fn knows(&self, authority: &[u8]) -> Option<usize> {
+    /// The length of the host in this authority, if the connection has accepted the same authority before.
+    fn known_host_len(&self, authority: &[u8]) -> Option<usize> {
         let known = self.authority.borrow();
         (!authority.is_empty() && known.0 == authority).then_some(known.1)
     }
 
-    fn learn(&self, (authority, host): (&[u8], Option<usize>)) {
+    fn remember_authority(&self, (authority, host): (&[u8], Option<usize>)) {
         if let Some(host) = host {
             let mut known = self.authority.borrow_mut();
             known.0.clear();
@@ -340,45 +399,45 @@ impl ConnectionState {
     }
 }
 
-/// A stream that is open.
+/// Counts a stream as open.
 struct OpenStream(Rc<ConnectionState>);
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.listening.metrics[self.0.worker.id].panicked();
+            self.0.listener.metrics[self.0.worker.id].panicked();
         }
         let left = self.0.open.get() - 1;
         self.0.open.set(left);
-        if left == 0 && !self.0.watch.is_shut() {
-            self.0.rest();
+        if left == 0 && !self.0.control.is_shut() {
+            self.0.enter_idle();
         }
     }
 }
 
-/// One stream's work.
+/// A stream that was accepted.
 struct Job {
     open: OpenStream,
     request: http::Request<RecvStream>,
     respond: SendResponse<OutgoingPiece>,
 }
 
-/// Takes streams, one after the other, from their heads to their ends.
-async fn serve_streams(desk: Rc<JobSlot<Job>>) {
+/// The future of a slot: serves streams, one after another.
+async fn serve_streams(jobs: Rc<JobSlot<Job>>) {
     loop {
         let Job {
             open,
             request,
             respond,
-        } = desk.next().await;
+        } = jobs.next().await;
         let shared = &*open.0;
-        let watch = shared.worker.watches.watch(shared.listening.id);
+        let control = shared.worker.watches.register(shared.listener.id);
         let (parts, body) = request.into_parts();
         let ended = body.is_end_stream();
-        let mut seen = HeadScan::of(&parts.headers);
+        let mut scan = HeadScan::of(&parts.headers);
         let stream = body.stream_id().as_u32();
-        seen.fragment = shared.flaws.take(stream, Flaw::FragmentInPath);
-        let of_all = OfConnection {
+        scan.fragment = shared.flaws.take(stream, Flaw::FragmentInPath);
+        let of_connection = OfConnection {
             outbox: shared.outbox.clone(),
             progress: shared.progress.clone(),
             flaws: shared.flaws.clone(),
@@ -386,17 +445,18 @@ async fn serve_streams(desk: Rc<JobSlot<Job>>) {
             answers: shared.answers.clone(),
             bulk: shared.bulk.clone(),
         };
-        let mut down = H2Down::new(body, ended, respond, seen.length, of_all);
+        let mut down = H2Down::new(body, ended, respond, scan.length, of_connection);
         if shared.meter.has_resets() && down.is_taken_back() {
-            // Nothing is begun for a stream that the client has cancelled already.
+            // The client has reset the stream before it was served: no work is begun, as in a rapid reset attack.
             let snapshot = shared.worker.snapshot();
             let id = shared.worker.request_id(None);
             let mut recording = Recording::begin(shared.inbound(&snapshot), id.ours());
             recording.fail(ExchangeError::ClientGone(None), false);
             continue;
         }
-        match answer(shared, &watch, (&parts, seen, ended), &mut down).await {
-            // What is unread of the request's body is refused without an error (RFC 9113 §8.1): that is what dropping does.
+        match answer(shared, &control, (&parts, scan, ended), &mut down).await {
+            // Dropping a complete response resets the stream with NO_ERROR if the request's body was not read to its end
+            // (RFC 9113 §8.1).
             Ended::Whole | Ended::Tunnel => drop(down),
             Ended::Cut => down.abort(),
         }
@@ -405,34 +465,35 @@ async fn serve_streams(desk: Rc<JobSlot<Job>>) {
 
 async fn answer(
     shared: &ConnectionState,
-    watch: &TaskControl,
-    (parts, seen, ended): (&http::request::Parts, HeadScan<'_>, bool),
+    control: &TaskControl,
+    (parts, scan, ended): (&http::request::Parts, HeadScan<'_>, bool),
     down: &mut H2Down,
 ) -> Ended {
     let snapshot = shared.worker.snapshot();
     let inbound = shared.inbound(&snapshot);
     let limits = &snapshot.spec.limits;
-    let rules = (limits, shared.listening.merge_slashes);
-    let head = match RequestHead::new(parts, &seen, ended, rules, |a| shared.knows(a)) {
+    let rules = (limits, shared.listener.merge_slashes);
+    let head = match RequestHead::new(parts, &scan, ended, rules, |a| shared.known_host_len(a)) {
         Ok(head) => head,
         Err(reject) => {
             let method = Method::from_bytes(parts.method.as_str().as_bytes());
             let answer = LocalReply::refuse(reject);
-            return proxy::refuse_head(inbound, watch, method, down, answer).await;
+            return proxy::refuse_head(inbound, control, method, down, answer).await;
         }
     };
     let request = head.request(shared);
     let mut recording = Recording::of_request(inbound, &request);
-    if shared.knows(head.authority().0).is_none() {
+    // Checked once for each authority: the certificate of a connection doesn't change (RFC 9110 §7.4).
+    if shared.known_host_len(head.authority().0).is_none() {
         let misdirected = |tls: &TlsInfo| tls.misdirected(head.host());
         if shared.tls.as_ref().is_some_and(misdirected) {
             let answer = LocalReply::MISDIRECTED;
-            return proxy::refuse(watch, &snapshot, &mut recording, down, answer).await;
+            return proxy::refuse(control, &snapshot, &mut recording, down, answer).await;
         }
-        shared.learn(head.authority());
+        shared.remember_authority(head.authority());
     }
-    if shared.listening.redirect_https {
-        return proxy::redirect_https(watch, &snapshot, &request, &mut recording, down).await;
+    if shared.listener.redirect_https {
+        return proxy::redirect_https(control, &snapshot, &request, &mut recording, down).await;
     }
-    proxy::handle(inbound, watch, &request, &mut recording, down).await
+    proxy::handle(inbound, control, &request, &mut recording, down).await
 }

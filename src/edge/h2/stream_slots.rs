@@ -1,8 +1,9 @@
-//! The streams of one connection, worked on in the connection's own task.
+//! The streams of one connection, polled in the connection's own task.
 //!
-//! A stream takes a seat: a future that serves one stream after the other, so that neither its memory nor a task is made anew for
-//! each. Wakers only ring: they say which seats have something to do. The task is woken once for however many rings, and rings
-//! from inside of it cost no wake-up at all: the connection is polled after its streams, and all their answers leave together.
+//! Each open stream runs in a slot: a boxed future that serves one stream after another, so that neither its memory nor a task
+//! is allocated per stream. Each slot has a waker of its own, which sets the slot's bit in the [`WakeSet`] and wakes the task
+//! only if that is parked. Any number of wake-ups thus wakes the task at most once, and those that happen while it runs cost
+//! no wake-up at all. The task polls its slots first and the connection after them, so that all responses leave together.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,71 +13,76 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// So many seats keep their memory while nobody needs it; a connection without streams soon gives up that as well.
-const SPARE: usize = 64;
+/// Idle slots beyond this number drop their future. A connection that has had no stream for a while drops all of them.
+const WARM_SLOTS: usize = 64;
 
-/// Who has something to do. Rung from whatever thread.
+/// The wake-ups that the task has not handled yet. Wakers add to it from any thread.
 #[derive(Debug)]
 struct WakeSet {
-    /// One bit a seat.
-    seats: Box<[AtomicU64]>,
+    /// One bit per slot.
+    slots: Box<[AtomicU64]>,
     connection: AtomicBool,
-    /// The task runs, or was woken: ringing is enough.
+    /// The task runs, or was woken and is about to: setting a bit is enough.
     awake: AtomicBool,
     task: Mutex<Waker>,
 }
 
 impl WakeSet {
-    fn ring(&self) {
-        // Either this sees that the task has lain down, or the task, before it lies down, sees what was rung.
+    /// Wakes the task if it is parked. The caller has set its bit before.
+    fn wake_task(&self) {
+        // No wake-up may be lost between here and `StreamSlots::try_park`. Each side stores first and loads second: a waker
+        // sets its bit and reads `awake`; the task clears `awake` and reads the bits. In the single order of all SeqCst
+        // operations at least one of them sees the other's store, so that either the waker finds the task parked or the task
+        // finds the bit. Acquire and release would let both miss it. The swap makes one of several wakers wake the task.
         if !self.awake.load(SeqCst) && !self.awake.swap(true, SeqCst) {
             let task = self.task.lock();
             task.unwrap_or_else(PoisonError::into_inner).wake_by_ref();
         }
     }
 
-    fn any_rung(&self) -> bool {
-        self.connection.load(SeqCst) || self.seats.iter().any(|word| word.load(SeqCst) != 0)
+    fn has_any(&self) -> bool {
+        self.connection.load(SeqCst) || self.slots.iter().any(|word| word.load(SeqCst) != 0)
     }
 }
 
-/// The connection's own bell.
+/// The waker of the connection itself.
 impl Wake for WakeSet {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
     fn wake_by_ref(self: &Arc<Self>) {
         self.connection.store(true, SeqCst);
-        self.ring();
+        self.wake_task();
     }
 }
 
-/// The bell of one seat.
-struct SeatBell {
-    bells: Arc<WakeSet>,
-    seat: usize,
+/// The waker of one slot.
+struct SlotWaker {
+    wakes: Arc<WakeSet>,
+    slot: usize,
 }
 
-impl Wake for SeatBell {
+impl Wake for SlotWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
     fn wake_by_ref(self: &Arc<Self>) {
-        self.bells.seats[self.seat / 64].fetch_or(1 << (self.seat % 64), SeqCst);
-        self.bells.ring();
+        self.wakes.slots[self.slot / 64].fetch_or(1 << (self.slot % 64), SeqCst);
+        self.wakes.wake_task();
     }
 }
 
-/// Where a seat finds its next piece of work.
+/// Hands a slot's future its next job.
 pub(super) struct JobSlot<J> {
     job: Cell<Option<J>>,
     busy: Cell<bool>,
 }
 
 impl<J> JobSlot<J> {
-    /// Waits for the next piece of work.
+    /// Waits for the next job. The slot counts as idle until then.
     pub(super) async fn next(&self) -> J {
         self.busy.set(false);
+        // No waker is kept: `StreamSlots::start` polls the slot itself, right after it has stored a job.
         std::future::poll_fn(|_| match self.job.take() {
             Some(job) => {
                 self.busy.set(true);
@@ -90,153 +96,158 @@ impl<J> JobSlot<J> {
 
 type Work = Pin<Box<dyn Future<Output = ()>>>;
 
-struct Seat<J> {
-    desk: Rc<JobSlot<J>>,
-    /// None while it is vacant.
+struct Slot<J> {
+    jobs: Rc<JobSlot<J>>,
+    /// `None` until the slot's first job, and again after its memory was released.
     work: Option<Work>,
     waker: Waker,
 }
 
-/// All seats of one connection.
+/// All stream slots of one connection.
 pub(super) struct StreamSlots<J> {
-    seats: Vec<Seat<J>>,
-    /// Those without a piece of work; the one left last is warmest.
-    free: Vec<usize>,
-    vacant: Vec<usize>,
-    bells: Arc<WakeSet>,
-    /// Rings the connection's bell.
+    slots: Vec<Slot<J>>,
+    /// Idle slots that have kept their future; the last one was used most recently.
+    warm: Vec<usize>,
+    /// Idle slots without a future.
+    cold: Vec<usize>,
+    wakes: Arc<WakeSet>,
+    /// Wakes the connection itself: [`Self::take_wake`].
     pub waker: Waker,
     begin: fn(Rc<JobSlot<J>>) -> Work,
 }
 
 impl<J> StreamSlots<J> {
-    /// At most `most`; none of them is made before it is needed. `begin` makes the work of one, which ends never.
+    /// At most `most` slots, created on demand. `begin` creates the future of one, which must not complete.
     pub(super) fn new(most: usize, begin: fn(Rc<JobSlot<J>>) -> Work) -> Self {
-        let bells = Arc::new(WakeSet {
-            seats: (0..most.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+        let wakes = Arc::new(WakeSet {
+            slots: (0..most.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             connection: AtomicBool::new(true),
             awake: AtomicBool::new(true),
             task: Mutex::new(Waker::noop().clone()),
         });
         Self {
-            seats: Vec::new(),
-            free: Vec::new(),
-            vacant: Vec::new(),
-            waker: bells.clone().into(),
-            bells,
+            slots: Vec::new(),
+            warm: Vec::new(),
+            cold: Vec::new(),
+            waker: wakes.clone().into(),
+            wakes,
             begin,
         }
     }
 
-    /// The task runs.
-    pub(super) fn wake_up(&self, task: &Waker) {
+    /// The task is running. To be called at the beginning of each of its polls.
+    pub(super) fn unpark(&self, task: &Waker) {
         let mut known = self
-            .bells
+            .wakes
             .task
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if !known.will_wake(task) {
             known.clone_from(task);
         }
-        self.bells.awake.store(true, SeqCst);
+        self.wakes.awake.store(true, SeqCst);
     }
 
-    /// Whether the task may wait: nobody has rung.
+    /// Marks the task as parked, unless there are wake-ups that it has not handled. It may return `Pending` only after `true`.
     pub(super) fn try_park(&self) -> bool {
-        self.bells.awake.store(false, SeqCst);
-        if self.bells.any_rung() {
-            self.bells.awake.store(true, SeqCst);
+        // Store, then load: see `WakeSet::wake_task`.
+        self.wakes.awake.store(false, SeqCst);
+        if self.wakes.has_any() {
+            self.wakes.awake.store(true, SeqCst);
             return false;
         }
         true
     }
 
-    /// Whether the connection's bell was rung since the last call.
+    /// Whether the connection itself was woken since the last call.
     pub(super) fn take_wake(&self) -> bool {
-        self.bells.connection.load(SeqCst) && self.bells.connection.swap(false, SeqCst)
+        self.wakes.connection.load(SeqCst) && self.wakes.connection.swap(false, SeqCst)
     }
 
-    /// A piece of work begins, at once. No more than [`Self::new`] allowed may be under way.
-    pub(super) fn take(&mut self, job: J) {
-        let index = self.free.pop().or_else(|| self.vacant.pop());
+    /// Starts a job and polls it once. The caller keeps the number of jobs within the limit given to [`Self::new`].
+    pub(super) fn start(&mut self, job: J) {
+        let index = self.warm.pop().or_else(|| self.cold.pop());
         let index = index.unwrap_or_else(|| self.add());
-        let desk = &self.seats[index].desk;
-        desk.job.set(Some(job));
-        desk.busy.set(true);
-        self.poll_seat(index);
+        let jobs = &self.slots[index].jobs;
+        jobs.job.set(Some(job));
+        jobs.busy.set(true);
+        self.poll_slot(index);
     }
 
     fn add(&mut self) -> usize {
-        let index = self.seats.len();
-        debug_assert!(index < self.bells.seats.len() * 64);
-        self.seats.push(self.seat(index));
+        let index = self.slots.len();
+        debug_assert!(index < self.wakes.slots.len() * 64);
+        self.slots.push(self.new_slot(index));
         index
     }
 
-    fn seat(&self, index: usize) -> Seat<J> {
-        let desk = Rc::new(JobSlot {
+    fn new_slot(&self, index: usize) -> Slot<J> {
+        let jobs = Rc::new(JobSlot {
             job: Cell::new(None),
             busy: Cell::new(false),
         });
-        let bell = SeatBell {
-            bells: self.bells.clone(),
-            seat: index,
+        let waker = SlotWaker {
+            wakes: self.wakes.clone(),
+            slot: index,
         };
-        Seat {
+        Slot {
             work: None,
-            desk,
-            waker: Arc::new(bell).into(),
+            jobs,
+            waker: Arc::new(waker).into(),
         }
     }
 
-    /// Moves those on that were rung for.
+    /// Polls every slot that was woken.
     pub(super) fn poll(&mut self) {
-        for word in 0..self.bells.seats.len() {
-            let rung = &self.bells.seats[word];
-            if rung.load(SeqCst) == 0 {
+        for word in 0..self.wakes.slots.len() {
+            let woken = &self.wakes.slots[word];
+            if woken.load(SeqCst) == 0 {
                 continue;
             }
-            let mut rung = rung.swap(0, SeqCst);
-            while rung != 0 {
-                self.poll_seat(word * 64 + rung.trailing_zeros() as usize);
-                rung &= rung - 1;
+            // The bits are taken before the slots are polled. A wake-up during a poll sets its bit again, and that bit keeps
+            // the task from parking.
+            let mut woken = woken.swap(0, SeqCst);
+            while woken != 0 {
+                self.poll_slot(word * 64 + woken.trailing_zeros() as usize);
+                woken &= woken - 1;
             }
         }
     }
 
-    fn poll_seat(&mut self, index: usize) {
-        let Some(seat) = self.seats.get_mut(index).filter(|s| s.desk.busy.get()) else {
+    fn poll_slot(&mut self, index: usize) {
+        // A waker may outlive the job it was made for, and even the slot: what it wakes is idle or gone.
+        let Some(slot) = self.slots.get_mut(index).filter(|s| s.jobs.busy.get()) else {
             return;
         };
         let begin = self.begin;
-        let work = seat.work.get_or_insert_with(|| begin(seat.desk.clone()));
-        let mut cx = Context::from_waker(&seat.waker);
+        let work = slot.work.get_or_insert_with(|| begin(slot.jobs.clone()));
+        let mut cx = Context::from_waker(&slot.waker);
         match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(&mut cx))) {
-            Ok(Poll::Pending) if seat.desk.busy.get() => {}
-            Ok(Poll::Pending) if self.free.len() < SPARE => self.free.push(index),
+            Ok(Poll::Pending) if slot.jobs.busy.get() => {}
+            Ok(Poll::Pending) if self.warm.len() < WARM_SLOTS => self.warm.push(index),
             Ok(Poll::Pending) => {
-                seat.work = None;
-                self.vacant.push(index);
+                slot.work = None;
+                self.cold.push(index);
             }
-            // A fault of ours costs one stream, not the others.
+            // A panic costs one stream, not the others. The future that panicked is dropped and never polled again.
             Ok(Poll::Ready(())) | Err(_) => {
-                self.seats[index] = self.seat(index);
-                self.vacant.push(index);
+                self.slots[index] = self.new_slot(index);
+                self.cold.push(index);
             }
         }
     }
 
-    /// Whether no work is under way.
-    pub(super) fn are_free(&self) -> bool {
-        self.free.len() + self.vacant.len() == self.seats.len()
+    /// Whether no job is under way.
+    pub(super) fn are_idle(&self) -> bool {
+        self.warm.len() + self.cold.len() == self.slots.len()
     }
 
-    /// Gives up the memory of all seats, where no work is under way.
+    /// Releases the memory of all slots, unless a job is under way.
     pub(super) fn clear(&mut self) {
-        if self.are_free() {
-            self.seats = Vec::new();
-            self.free = Vec::new();
-            self.vacant = Vec::new();
+        if self.are_idle() {
+            self.slots = Vec::new();
+            self.warm = Vec::new();
+            self.cold = Vec::new();
         }
     }
 }
@@ -257,126 +268,126 @@ mod tests {
         }
     }
 
-    /// Work that takes some polls, or panics; it tells how many pieces are done and whom to wake.
+    /// A job that takes some polls, or panics. It counts the completed ones and exposes its waker.
     #[derive(Clone, Default)]
-    struct Piece {
+    struct TestJob {
         polls: u32,
         panics: bool,
         done: Rc<Cell<u32>>,
         waker: Rc<Cell<Option<Waker>>>,
     }
 
-    fn seats(most: usize) -> (StreamSlots<Piece>, Arc<Task>) {
-        async fn work(desk: Rc<JobSlot<Piece>>) {
+    fn slots(most: usize) -> (StreamSlots<TestJob>, Arc<Task>) {
+        async fn work(jobs: Rc<JobSlot<TestJob>>) {
             loop {
-                let mut piece = desk.next().await;
+                let mut job = jobs.next().await;
                 std::future::poll_fn(|cx| {
-                    assert!(!piece.panics, "on purpose");
-                    piece.waker.set(Some(cx.waker().clone()));
-                    piece.polls -= 1;
-                    match piece.polls {
+                    assert!(!job.panics, "on purpose");
+                    job.waker.set(Some(cx.waker().clone()));
+                    job.polls -= 1;
+                    match job.polls {
                         0 => Poll::Ready(()),
                         _ => Poll::Pending,
                     }
                 })
                 .await;
-                piece.done.set(piece.done.get() + 1);
+                job.done.set(job.done.get() + 1);
             }
         }
-        let seats = StreamSlots::new(most, |desk| Box::pin(work(desk)));
+        let slots = StreamSlots::new(most, |jobs| Box::pin(work(jobs)));
         let task = Arc::new(Task::default());
-        seats.wake_up(&task.clone().into());
-        assert!(seats.take_wake(), "a new connection is to be polled");
-        (seats, task)
+        slots.unpark(&task.clone().into());
+        assert!(slots.take_wake(), "a new connection is to be polled");
+        (slots, task)
     }
 
-    fn piece(polls: u32) -> Piece {
-        Piece {
+    fn job(polls: u32) -> TestJob {
+        TestJob {
             polls,
-            ..Piece::default()
+            ..TestJob::default()
         }
     }
 
     #[test]
-    fn work_that_ends_at_once_needs_one_seat_however_much_it_is() {
-        let (mut seats, _) = seats(100);
-        let piece = piece(1);
-        (0..10).for_each(|_| seats.take(piece.clone()));
-        assert_eq!((piece.done.get(), seats.seats.len()), (10, 1));
-        assert!(seats.are_free());
-        seats.clear();
-        assert_eq!(seats.seats.len(), 0);
-        seats.take(piece.clone());
-        assert_eq!(piece.done.get(), 11);
+    fn jobs_that_end_at_once_share_one_slot() {
+        let (mut slots, _) = slots(100);
+        let job = job(1);
+        (0..10).for_each(|_| slots.start(job.clone()));
+        assert_eq!((job.done.get(), slots.slots.len()), (10, 1));
+        assert!(slots.are_idle());
+        slots.clear();
+        assert_eq!(slots.slots.len(), 0);
+        slots.start(job.clone());
+        assert_eq!(job.done.get(), 11);
     }
 
     #[test]
-    fn no_more_memory_is_kept_for_later_than_for_so_many() {
-        let (mut seats, _) = seats(100);
-        let pieces: Vec<_> = (0..100).map(|_| piece(2)).collect();
+    fn idle_slots_beyond_the_limit_release_their_memory() {
+        let (mut slots, _) = slots(100);
+        let pending: Vec<_> = (0..100).map(|_| job(2)).collect();
         for again in 1..=2 {
-            pieces.iter().for_each(|p| seats.take(p.clone()));
-            assert!(!seats.are_free());
-            pieces
+            pending.iter().for_each(|p| slots.start(p.clone()));
+            assert!(!slots.are_idle());
+            pending
                 .iter()
                 .for_each(|p| p.waker.take().expect("waits").wake());
-            seats.poll();
-            assert!(seats.are_free());
-            assert!(pieces.iter().all(|p| p.done.get() == again));
-            let kept = seats.seats.iter().filter(|s| s.work.is_some()).count();
-            assert_eq!((kept, seats.seats.len()), (SPARE, 100));
+            slots.poll();
+            assert!(slots.are_idle());
+            assert!(pending.iter().all(|p| p.done.get() == again));
+            let kept = slots.slots.iter().filter(|s| s.work.is_some()).count();
+            assert_eq!((kept, slots.slots.len()), (WARM_SLOTS, 100));
         }
     }
 
     #[test]
-    fn only_those_that_rang_are_polled() {
-        let (mut seats, _) = seats(100);
-        let pieces: Vec<_> = (0..100).map(|_| piece(2)).collect();
-        pieces.iter().for_each(|p| seats.take(p.clone()));
+    fn only_woken_slots_are_polled() {
+        let (mut slots, _) = slots(100);
+        let pending: Vec<_> = (0..100).map(|_| job(2)).collect();
+        pending.iter().for_each(|p| slots.start(p.clone()));
         for i in [3, 64, 99] {
-            pieces[i].waker.take().expect("waits").wake();
+            pending[i].waker.take().expect("waits").wake();
         }
-        seats.poll();
-        let done: Vec<_> = (0..100).filter(|i| pieces[*i].done.get() == 1).collect();
+        slots.poll();
+        let done: Vec<_> = (0..100).filter(|i| pending[*i].done.get() == 1).collect();
         assert_eq!(done, [3, 64, 99]);
-        assert!(!seats.are_free() && !seats.take_wake());
-        seats.clear();
-        assert_eq!(seats.seats.len(), 100, "what is under way stays");
+        assert!(!slots.are_idle() && !slots.take_wake());
+        slots.clear();
+        assert_eq!(slots.slots.len(), 100, "jobs under way are kept");
     }
 
     #[test]
-    fn a_sleeping_task_is_woken_once_and_one_that_runs_not_at_all() {
-        let (mut seats, task) = seats(1);
-        let piece = piece(9);
-        seats.take(piece.clone());
-        let waker = piece.waker.take().expect("waits");
+    fn a_parked_task_is_woken_once_and_a_running_one_never() {
+        let (mut slots, task) = slots(1);
+        let job = job(9);
+        slots.start(job.clone());
+        let waker = job.waker.take().expect("waits");
         waker.wake_by_ref();
-        assert!(!seats.try_park(), "a bell was rung meanwhile");
-        seats.poll();
-        seats.waker.wake_by_ref();
-        assert!(!seats.try_park() && seats.take_wake());
-        assert!(seats.try_park());
+        assert!(!slots.try_park(), "woken in the meantime");
+        slots.poll();
+        slots.waker.wake_by_ref();
+        assert!(!slots.try_park() && slots.take_wake());
+        assert!(slots.try_park());
         assert_eq!(task.0.load(SeqCst), 0);
         (0..3).for_each(|_| waker.wake_by_ref());
-        seats.waker.wake_by_ref();
+        slots.waker.wake_by_ref();
         assert_eq!(task.0.load(SeqCst), 1);
     }
 
     #[test]
-    fn a_panic_costs_one_piece_of_work() {
-        let (mut seats, _) = seats(2);
-        let fine = piece(2);
-        seats.take(fine.clone());
-        let bad = Piece {
+    fn a_panic_costs_one_job() {
+        let (mut slots, _) = slots(2);
+        let fine = job(2);
+        slots.start(fine.clone());
+        let bad = TestJob {
             panics: true,
-            ..piece(1)
+            ..job(1)
         };
-        seats.take(bad);
-        let next = piece(1);
-        seats.take(next.clone());
+        slots.start(bad);
+        let next = job(1);
+        slots.start(next.clone());
         fine.waker.take().expect("waits").wake();
-        seats.poll();
+        slots.poll();
         assert_eq!((fine.done.get(), next.done.get()), (1, 1));
-        assert!(seats.are_free() && seats.seats.len() == 2);
+        assert!(slots.are_idle() && slots.slots.len() == 2);
     }
 }

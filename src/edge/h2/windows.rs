@@ -1,9 +1,9 @@
-//! How much of its request bodies a client may send ahead.
+//! Receive windows: how much of its request bodies a client may send before they are consumed (RFC 9113 §5.2).
 //!
-//! A stream whose body waits for an upstream keeps its window's worth of the connection's window. If all streams together could
-//! keep all of that, the one that an upstream works on would starve, and no request would ever end. So the window of each is so small
-//! that all of them fit into the connection's. Where few streams are open and one of them uploads much, theirs may be larger: a small
-//! window bounds the rate to one window for each round trip.
+//! A stream whose body waits for an upstream occupies up to a stream window of the connection's window. If blocked streams could
+//! occupy all of it, a stream that an upstream is reading from would get no more data, and all would be stuck. So the stream
+//! windows of all allowed streams fit into the connection window together. A small window limits an upload to one window per
+//! round trip; while few streams are open and one of them uploads in bulk, the stream window is raised.
 
 use std::cell::Cell;
 
@@ -11,47 +11,49 @@ use h2::server::Connection;
 
 use crate::proxy::h2_down::BULK;
 
-/// A stream's window while many may be open.
+/// Default stream window.
 const SMALL: u32 = BULK as u32;
-/// A stream's window while few are open, one of them a bulk upload.
+/// Stream window while few streams are open and one of them is a bulk upload.
 const LARGE: u32 = 256 * 1024;
-/// The connection's window is at least this: eight large ones fit into it.
+/// Minimum of the connection window: [`FEW`] large stream windows fit into it.
 const LEAST: u32 = 2 * 1024 * 1024;
-/// Up to this many open streams are few.
+/// At most this many open streams allow the large window.
 const FEW: usize = 8;
-/// From this many on they are many. In between nothing changes, so that a client at the edge doesn't cost a SETTINGS frame for each request.
+/// From this many open streams on the window is lowered again. The gap between the two avoids a SETTINGS frame per request when
+/// the number of streams hovers around a threshold.
 const MANY: usize = 32;
 
-/// A connection's windows.
+/// One connection's receive windows.
 #[derive(Debug)]
 pub(super) struct ReceiveWindows {
-    /// What a connection announces of streams.
+    /// Initial stream window (SETTINGS_INITIAL_WINDOW_SIZE).
     pub stream: u32,
-    /// The window of all of them together.
+    /// Window of the connection as a whole.
     pub connection: u32,
-    set: Cell<u32>,
+    announced: Cell<u32>,
 }
 
 impl ReceiveWindows {
-    /// Of a connection with at most `streams` streams.
+    /// Windows for a connection with at most `streams` concurrent streams.
     pub(super) fn new(streams: u32) -> Self {
         Self {
             stream: SMALL,
             connection: streams.saturating_mul(SMALL).clamp(LEAST, 1 << 30),
-            set: Cell::new(SMALL),
+            announced: Cell::new(SMALL),
         }
     }
 
-    /// The stream window that fits, where it isn't the one that was announced last.
+    /// The stream window to announce, if it differs from the last one.
     fn fitting(&self, open: usize, bulk: usize) -> Option<u32> {
-        match self.set.get() {
+        match self.announced.get() {
             SMALL if bulk > 0 && open <= FEW => Some(LARGE),
             LARGE if open >= MANY => Some(SMALL),
             _ => None,
         }
     }
 
-    /// Announces the window that fits this many open streams, and bulk uploads among them; whether there is something to be sent.
+    /// Announces another stream window if the numbers of open streams and of bulk uploads call for it. Returns whether a SETTINGS
+    /// frame was queued.
     pub(super) fn fit<I, B>(
         &self,
         open: usize,
@@ -65,10 +67,11 @@ impl ReceiveWindows {
         let Some(size) = self.fitting(open, bulk) else {
             return false;
         };
-        // Fails while the client has yet to acknowledge the last change: its acknowledgement leads here again.
+        // Fails while the client has yet to acknowledge the last change. Its acknowledgement wakes the connection, which leads
+        // here again.
         let announced = connection.set_initial_window_size(size).is_ok();
         if announced {
-            self.set.set(size);
+            self.announced.set(size);
         }
         announced
     }
@@ -97,7 +100,7 @@ mod tests {
         assert_eq!(windows.fitting(1, 0), None, "no bulk upload");
         assert_eq!(windows.fitting(FEW + 1, 1), None, "too many streams");
         assert_eq!(windows.fitting(FEW, 1), Some(LARGE));
-        windows.set.set(LARGE);
+        windows.announced.set(LARGE);
         assert_eq!(windows.fitting(MANY - 1, 1), None);
         assert_eq!(windows.fitting(0, 0), None, "the next upload may follow");
         assert_eq!(windows.fitting(MANY, 0), Some(SMALL));

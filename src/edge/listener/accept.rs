@@ -1,4 +1,8 @@
-//! Accepts connections: no spinning when descriptors run out, no connection lost when a listener is taken away.
+//! The accept loop of one worker on one socket.
+//!
+//! It keeps the process below its connection ceiling, backs off when accepting fails instead of spinning, and serves the
+//! clients that are still in the backlog when a listener is closed. Each connection is registered with the worker's
+//! [`TaskControls`] from the moment it is accepted, so that it can be drained or shed even in its TLS handshake.
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -22,18 +26,18 @@ use crate::edge::tls::{self, TlsInfo};
 use crate::net::{OwnedTaskControl, Stream, TaskControls, TaskPhase};
 use crate::telemetry::record::Reason;
 
-/// First pause after a failed accept; doubled each time.
+/// Pause after the first failed accept. It doubles with each further failure.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Longest pause: recovery is noticed within it.
+/// Longest pause, and so the longest time until recovery is noticed.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
-/// How often it is looked whether a full house has a place again.
-const FULL: Duration = Duration::from_millis(5);
-/// So many are accepted in a row before everything else that became ready gets its turn.
+/// How often a connection that waits for a permit checks whether there is one.
+const PERMIT_POLL: Duration = Duration::from_millis(5);
+/// Connections accepted in a row before other tasks that became ready get to run.
 const IN_A_ROW: u32 = 8;
-/// After so long without a descriptor, those who wait are turned away, one for each pause, instead of left hanging.
-const TURN_AWAY: Duration = Duration::from_secs(1);
+/// When accepting has failed for this long, one waiting client is rejected after each pause instead of left hanging.
+const REJECT_AFTER: Duration = Duration::from_secs(1);
 
-/// One worker's side of a listener.
+/// One worker's handle of a listener. Shared by the accept loops of the listener's sockets on that worker.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     worker: usize,
@@ -46,7 +50,7 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Open, for this worker.
+    /// An open listener of this worker.
     pub(crate) fn new(worker: usize, runtime: Arc<ListenerRuntime>) -> Rc<Self> {
         Rc::new(Self {
             worker,
@@ -59,35 +63,36 @@ impl Acceptor {
         })
     }
 
-    /// New connections are given this from now on.
+    /// Replaces the settings for connections accepted from now on.
     pub(crate) fn set(&self, runtime: Arc<ListenerRuntime>) {
         self.runtime.replace(runtime);
     }
 
-    /// What new connections are given.
+    /// The settings for new connections.
     pub(crate) fn runtime(&self) -> Arc<ListenerRuntime> {
         self.runtime.borrow().clone()
     }
 
-    /// Accept what waits, then close the socket.
+    /// Makes the accept loops accept what is in the backlog and then close their sockets.
     pub(crate) fn close(&self) {
         self.closing.set(true);
         self.changed.notify_waiters();
     }
 
-    /// Accept no more: another process has the same socket, and whoever waits on it.
+    /// Makes the accept loops stop at once. Another process has the same sockets and accepts what is in their backlogs.
     pub(crate) fn hand_over(&self) {
         self.handed_over.set(true);
         self.close();
     }
 
-    /// The next connection ends the loop by a panic.
+    /// Makes the accept loops panic at their next connection.
     #[cfg(test)]
     pub(crate) fn stumble(&self) {
         self.stumbles.set(true);
     }
 
     async fn closed(&self) {
+        // `close` runs on the same thread and sets the flag first. No notification can be lost between check and wait.
         while !self.closing.get() {
             self.changed.notified().await;
         }
@@ -123,8 +128,8 @@ impl ListenSocket {
         }
     }
 
-    /// Accepts only what is there already.
-    async fn accept_waiting(&self) -> Option<io::Result<RawStream>> {
+    /// Accepts a connection only if one is known to be waiting.
+    async fn try_accept(&self) -> Option<io::Result<RawStream>> {
         tokio::select! {
             biased;
             accepted = self.accept() => Some(accepted),
@@ -132,21 +137,22 @@ impl ListenSocket {
         }
     }
 
-    /// Accepts whoever waits, asking the kernel itself (the runtime may not have heard of them yet), and closes the socket.
-    fn accept_rest(self, mut see: impl FnMut(RawStream)) -> io::Result<()> {
+    /// Accepts everything in the backlog and closes the socket. It asks the kernel directly, because the reactor may not have
+    /// reported the latest connections yet.
+    fn accept_rest(self, mut accepted: impl FnMut(RawStream)) -> io::Result<()> {
         match self {
             Self::Tcp(listener) => {
                 let listener = listener.into_std()?;
                 while let Ok((stream, peer)) = listener.accept() {
                     stream.set_nonblocking(true)?;
-                    see(RawStream::Tcp(TcpStream::from_std(stream)?, peer));
+                    accepted(RawStream::Tcp(TcpStream::from_std(stream)?, peer));
                 }
             }
             Self::Unix(listener) => {
                 let listener = listener.into_std()?;
                 while let Ok((stream, _)) = listener.accept() {
                     stream.set_nonblocking(true)?;
-                    see(RawStream::Unix(UnixStream::from_std(stream)?));
+                    accepted(RawStream::Unix(UnixStream::from_std(stream)?));
                 }
             }
         }
@@ -154,123 +160,179 @@ impl ListenSocket {
     }
 }
 
-/// Accepts on `socket` until the door is closed and nobody waits any more. `serve` is spawned for each connection, which can be
-/// drained and shed by its watch from the moment that it was accepted.
+/// Accepts connections on `socket` until the acceptor is closed and the backlog is empty, or until it is handed over. Each
+/// connection is served by `serve` in a task of its own, after its TLS handshake if the listener has certificates.
 pub(crate) async fn run<F, S>(
-    door: Rc<Acceptor>,
+    acceptor: Rc<Acceptor>,
     socket: Socket,
-    gate: Arc<Admission>,
-    watches: TaskControls,
+    admission: Arc<Admission>,
+    controls: TaskControls,
     serve: S,
 ) where
     S: Fn(Accepted) -> F + Clone + 'static,
     F: Future<Output = ()> + 'static,
 {
-    let listening = match ListenSocket::new(socket) {
-        Ok(listening) => listening,
+    let socket = match ListenSocket::new(socket) {
+        Ok(socket) => socket,
         Err(error) => {
-            let runtime = door.runtime();
+            let runtime = acceptor.runtime();
             tracing::error!(
                 listener = runtime.spec.name,
-                address = %runtime.place,
+                address = %runtime.address,
                 %error,
-                "the listener's socket can't be used"
+                "can't register the listening socket with the runtime"
             );
             return;
         }
     };
-    let mut trouble = Trouble::new();
-    let mut in_a_row = 0;
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = door.closed() => break,
-            accepted = listening.accept() => accepted,
+    let accept_loop = AcceptLoop {
+        acceptor,
+        admission,
+        controls,
+        serve,
+    };
+    accept_loop.accept_until_closed(&socket).await;
+    if !accept_loop.acceptor.handed_over.get() {
+        accept_loop.accept_backlog(socket);
+    }
+}
+
+/// What turns an accepted socket into a connection that is served.
+struct AcceptLoop<S> {
+    acceptor: Rc<Acceptor>,
+    admission: Arc<Admission>,
+    controls: TaskControls,
+    serve: S,
+}
+
+impl<F, S> AcceptLoop<S>
+where
+    S: Fn(Accepted) -> F + Clone + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    async fn accept_until_closed(&self, socket: &ListenSocket) {
+        let acceptor = &*self.acceptor;
+        let mut failures = AcceptFailures::new();
+        let mut in_a_row = 0;
+        loop {
+            // Biased: after `close` no connection is accepted here, even if clients keep connecting.
+            let accepted = tokio::select! {
+                biased;
+                () = acceptor.closed() => return,
+                accepted = socket.accept() => accepted,
+            };
+            match accepted {
+                Ok(raw) => {
+                    failures.clear();
+                    #[cfg(test)]
+                    assert!(!acceptor.stumbles.get(), "on purpose: accept loop");
+                    let permit = self.permit().await;
+                    self.spawn(raw, permit);
+                    // A burst of new connections must not starve those that are being served.
+                    in_a_row += 1;
+                    if in_a_row == IN_A_ROW {
+                        in_a_row = 0;
+                        tokio::task::yield_now().await;
+                    }
+                }
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) => {
+                    // Most likely there are no descriptors left: shedding a connection frees some.
+                    self.admission.request_shedding();
+                    let pause = failures.next_pause(&acceptor.runtime().spec.name, &error);
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = acceptor.closed() => return,
+                    }
+                    failures.reject_one(socket).await;
+                }
+            }
+        }
+    }
+
+    /// Serves the clients that are in the backlog already, whether or not there are permits left, and closes the socket. If it
+    /// were closed with them in the backlog, the kernel would reset their connections.
+    fn accept_backlog(&self, socket: ListenSocket) {
+        let rest = socket.accept_rest(|raw| self.spawn(raw, self.admission.acquire()));
+        if let Err(error) = rest {
+            tracing::warn!(
+                listener = self.acceptor.runtime().spec.name,
+                %error,
+                "connections in the backlog of a closed listener were lost"
+            );
+        }
+    }
+
+    /// Waits for a permit for a connection that was accepted. At the ceiling a connection is shed for it. If the listener is
+    /// closed in the meantime it gets its permit at once: the listener has to end.
+    ///
+    /// The loop waits with the connection in hand, so that further clients stay in the kernel's backlog.
+    async fn permit(&self) -> ConnectionPermit {
+        loop {
+            if let Some(permit) = self.admission.try_acquire() {
+                return permit;
+            }
+            tokio::select! {
+                () = below_ceiling(&self.admission) => {}
+                () = self.acceptor.closed() => return self.admission.acquire(),
+            }
+        }
+    }
+
+    /// Spawns the task of a connection.
+    fn spawn(&self, raw: RawStream, permit: ConnectionPermit) {
+        let runtime = self.acceptor.runtime();
+        let control = self.controls.register(runtime.id());
+        // A clear-text connection is served without a second future around `serve`: idle connections would pay for its size.
+        let Some(table) = runtime.tls.clone() else {
+            let (stream, peer) = match raw {
+                RawStream::Tcp(stream, peer) => (Stream::Tcp(stream), Some(canonical(peer))),
+                RawStream::Unix(stream) => (Stream::Unix(stream), None),
+            };
+            tokio::task::spawn_local((self.serve)(Accepted {
+                stream,
+                peer,
+                listener: runtime.info.clone(),
+                tls: None,
+                permit,
+                control,
+            }));
+            return;
         };
-        match accepted {
-            Ok(raw) => {
-                trouble.over();
-                #[cfg(test)]
-                assert!(!door.stumbles.get(), "on purpose: accept loop");
-                let place = entry(&gate, &door).await;
-                welcome(
-                    raw,
-                    door.runtime(),
-                    door.worker,
-                    place,
-                    &gate,
-                    &watches,
-                    serve.clone(),
-                );
-                in_a_row += 1;
-                if in_a_row == IN_A_ROW {
-                    in_a_row = 0;
-                    tokio::task::yield_now().await;
-                }
-            }
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                gate.press();
-                let pause = trouble.pause(&door.runtime().spec.name, &error);
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    () = door.closed() => break,
-                }
-                trouble.turn_away(&listening).await;
-            }
-        }
-    }
-    if door.handed_over.get() {
-        return;
-    }
-    // Closing a socket resets the connections that wait on it.
-    let runtime = door.runtime();
-    let rest = listening.accept_rest(|raw| {
-        let place = gate.enter();
-        welcome(
-            raw,
-            runtime.clone(),
-            door.worker,
-            place,
-            &gate,
-            &watches,
-            serve.clone(),
-        );
-    });
-    if let Err(error) = rest {
-        tracing::warn!(
-            listener = runtime.spec.name,
-            %error,
-            "some of the listener's last connections were lost"
-        );
+        control.enter(TaskPhase::Handshake);
+        control.arm(self.admission.handshake_timeout());
+        let (worker, serve) = (self.acceptor.worker, self.serve.clone());
+        tokio::task::spawn_local(async move {
+            let Some((stream, peer, tls)) =
+                Box::pin(secure(raw, &runtime, worker, table, &control)).await
+            else {
+                return;
+            };
+            control.enter(TaskPhase::Idle);
+            let accepted = Accepted {
+                stream,
+                peer,
+                listener: runtime.info.clone(),
+                tls: Some(tls),
+                permit,
+                control,
+            };
+            drop(runtime);
+            serve(accepted).await;
+        });
     }
 }
 
-/// A place for a client that was accepted already. If the house is full it waits inside, while a connection that does
-/// nothing is shed for it, unless the listener is about to close.
-async fn entry(gate: &Arc<Admission>, door: &Acceptor) -> ConnectionPermit {
-    loop {
-        if let Some(place) = gate.try_enter() {
-            return place;
-        }
-        tokio::select! {
-            () = room(gate) => {}
-            () = door.closed() => return gate.enter(),
-        }
+async fn below_ceiling(admission: &Admission) {
+    while admission.is_full() {
+        admission.warn_full();
+        admission.request_shedding();
+        tokio::time::sleep(PERMIT_POLL).await;
     }
 }
 
-/// Waits until the process may take another connection.
-async fn room(gate: &Admission) {
-    while gate.is_full() {
-        gate.warn_full();
-        gate.press();
-        tokio::time::sleep(FULL).await;
-    }
-}
-
-/// Errors of the connection that was to be accepted, not of accepting.
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Whether the error is that of the connection that was to be accepted (`accept(2)` passes them on), not of the socket.
+fn concerns_one_connection(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(
         code,
@@ -278,15 +340,15 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Accepting fails, mostly for want of descriptors.
-struct Trouble {
+/// A series of failures to accept, mostly for want of descriptors.
+struct AcceptFailures {
     since: Option<Instant>,
     pause: Duration,
-    /// Held so that there is a descriptor by which to turn somebody away.
+    /// A descriptor kept in reserve. Once closed, it is the one with which a client can be accepted and rejected.
     reserve: Option<File>,
 }
 
-impl Trouble {
+impl AcceptFailures {
     fn new() -> Self {
         Self {
             since: None,
@@ -295,24 +357,25 @@ impl Trouble {
         }
     }
 
-    fn over(&mut self) {
+    /// A connection was accepted.
+    fn clear(&mut self) {
         if let Some(since) = self.since.take() {
             tracing::info!(
                 after_ms = since.elapsed().as_millis(),
-                "connections are accepted again"
+                "accepting connections again"
             );
             self.pause = PAUSE;
         }
     }
 
-    /// How long to pause. Says what is wrong when it begins.
-    fn pause(&mut self, listener: &str, error: &io::Error) -> Duration {
+    /// The pause before the next attempt. Logs the first failure of a series.
+    fn next_pause(&mut self, listener: &str, error: &io::Error) -> Duration {
         if self.since.is_none() {
             self.since = Some(Instant::now());
             tracing::error!(
                 listener,
                 %error,
-                "connections can't be accepted; if descriptors ran out, lower limits.connections or raise LimitNOFILE"
+                "can't accept connections; if the process is out of file descriptors, lower limits.connections or raise LimitNOFILE"
             );
         }
         let pause = self.pause;
@@ -320,12 +383,15 @@ impl Trouble {
         pause
     }
 
-    /// After long trouble: closes one connection that waits, so that its client can go elsewhere.
-    async fn turn_away(&mut self, listening: &ListenSocket) {
-        if self.since.is_some_and(|since| since.elapsed() >= TURN_AWAY)
+    /// Once a series has lasted for [`REJECT_AFTER`]: accepts one waiting client and closes its connection, so that it can try
+    /// another server.
+    async fn reject_one(&mut self, socket: &ListenSocket) {
+        if self
+            .since
+            .is_some_and(|since| since.elapsed() >= REJECT_AFTER)
             && self.reserve.take().is_some()
         {
-            drop(listening.accept_waiting().await);
+            drop(socket.try_accept().await);
         }
         if self.reserve.is_none() {
             self.reserve = File::open("/dev/null").ok();
@@ -333,65 +399,13 @@ impl Trouble {
     }
 }
 
-/// A task for the connection.
-fn welcome<F, S>(
-    raw: RawStream,
-    runtime: Arc<ListenerRuntime>,
-    worker: usize,
-    place: ConnectionPermit,
-    gate: &Arc<Admission>,
-    watches: &TaskControls,
-    serve: S,
-) where
-    S: Fn(Accepted) -> F + 'static,
-    F: Future<Output = ()> + 'static,
-{
-    let watched = watches.watch(runtime.id());
-    // Clear text needs no second future around the request loop's, which idle connections would pay for.
-    let Some(table) = runtime.tls.clone() else {
-        let (stream, peer) = match raw {
-            RawStream::Tcp(stream, peer) => (Stream::Tcp(stream), Some(canonical(peer))),
-            RawStream::Unix(stream) => (Stream::Unix(stream), None),
-        };
-        tokio::task::spawn_local(serve(Accepted {
-            stream,
-            peer,
-            listening: runtime.listening.clone(),
-            tls: None,
-            place,
-            watched,
-        }));
-        return;
-    };
-    watched.enter(TaskPhase::Handshake);
-    watched.arm(gate.handshake_timeout());
-    tokio::task::spawn_local(async move {
-        let Some((stream, peer, tls)) =
-            Box::pin(secure(raw, &runtime, worker, table, &watched)).await
-        else {
-            return;
-        };
-        watched.enter(TaskPhase::Idle);
-        let accepted = Accepted {
-            stream,
-            peer,
-            listening: runtime.listening.clone(),
-            tls: Some(tls),
-            place,
-            watched,
-        };
-        drop(runtime);
-        serve(accepted).await;
-    });
-}
-
-/// The handshake, within the time of its watch.
+/// Performs the TLS handshake within the deadline of `control`. `None` if it failed, which is counted and logged.
 async fn secure(
     raw: RawStream,
     runtime: &ListenerRuntime,
     worker: usize,
     table: Arc<tls::CertificateTable>,
-    watched: &OwnedTaskControl,
+    control: &OwnedTaskControl,
 ) -> Option<(Stream, Option<SocketAddr>, TlsInfo)> {
     let mut handshake = pin!(async {
         Ok::<_, io::Error>(match raw {
@@ -408,19 +422,19 @@ async fn secure(
     });
     let done = poll_fn(|cx| match handshake.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending if watched.expired(cx) => Poll::Ready(None),
+        Poll::Pending if control.expired(cx) => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
     });
     let listener = &runtime.spec.name;
-    let metrics = &runtime.listening.metrics[worker];
+    let metrics = &runtime.info.metrics[worker];
     match done.await {
         Some(Ok(secured)) => return Some(secured),
         Some(Err(error)) => {
             metrics.client_failed(Reason::TlsHandshake);
             tracing::debug!(listener, %error, "TLS handshake failed");
         }
-        None if watched.is_shut() => {
-            tracing::debug!(listener, "TLS handshake cut to make room, or by a drain");
+        None if control.is_shut() => {
+            tracing::debug!(listener, "TLS handshake cut by shedding or by a drain");
         }
         None => {
             metrics.client_failed(Reason::TlsTimeout);
@@ -430,7 +444,7 @@ async fn secure(
     None
 }
 
-/// IPv4 as IPv4, also through a socket for both families.
+/// Converts IPv4-mapped IPv6 addresses, as a dual-stack socket reports them, to IPv4.
 fn canonical(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
@@ -440,37 +454,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_a_limit_and_begin_anew_after_a_success() {
-        let mut trouble = Trouble::new();
+    fn pauses_grow_to_a_limit_and_restart_after_a_success() {
+        let mut failures = AcceptFailures::new();
         let error = io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
-        assert!(!is_of_one_connection(&error));
+        assert!(!concerns_one_connection(&error));
         let pauses: Vec<u128> = (0..7)
-            .map(|_| trouble.pause("a", &error).as_millis())
+            .map(|_| failures.next_pause("a", &error).as_millis())
             .collect();
         assert_eq!(pauses, [5, 10, 20, 40, 80, 100, 100]);
-        trouble.over();
-        assert_eq!(trouble.pause("a", &error), PAUSE);
+        failures.clear();
+        assert_eq!(failures.next_pause("a", &error), PAUSE);
     }
 
     #[tokio::test]
-    async fn who_waits_in_vain_is_turned_away_after_a_second_not_before() {
+    async fn a_waiting_client_is_rejected_after_a_second_not_before() {
         use tokio::io::AsyncReadExt;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap())
             .await
             .unwrap();
-        let listening = ListenSocket::Tcp(listener);
-        let mut trouble = Trouble::new();
-        trouble.since = Some(Instant::now());
-        trouble.turn_away(&listening).await;
+        let socket = ListenSocket::Tcp(listener);
+        let mut failures = AcceptFailures::new();
+        failures.since = Some(Instant::now());
+        failures.reject_one(&socket).await;
         let mut byte = [0];
         let left = tokio::time::timeout(Duration::from_millis(50), client.read(&mut byte)).await;
-        assert!(left.is_err(), "turned away too early");
-        trouble.since = Instant::now().checked_sub(TURN_AWAY);
-        // The runtime hears of the waiting client in its own time.
+        assert!(left.is_err(), "rejected too early");
+        failures.since = Instant::now().checked_sub(REJECT_AFTER);
+        // The reactor reports the waiting client some time later.
         let gone = async {
             loop {
-                trouble.turn_away(&listening).await;
+                failures.reject_one(&socket).await;
                 tokio::select! {
                     end = client.read(&mut byte) => return end,
                     () = tokio::time::sleep(PAUSE) => {}
@@ -479,8 +493,8 @@ mod tests {
         };
         let end = tokio::time::timeout(Duration::from_secs(5), gone)
             .await
-            .expect("turned away");
+            .expect("rejected");
         assert_eq!(end.unwrap(), 0);
-        assert!(trouble.reserve.is_some(), "the reserve is taken again");
+        assert!(failures.reserve.is_some(), "the reserve is opened again");
     }
 }

@@ -1,4 +1,4 @@
-//! A listener on sockets that another process opened.
+//! Opens a listener on inherited sockets, and distributes sockets among workers.
 
 use std::io;
 use std::net::TcpListener;
@@ -8,16 +8,21 @@ use std::sync::Arc;
 
 use socket2::SockRef;
 
-use super::bind::{self, Bound, BoundAddress, Socket};
+use super::bind::{self, BoundAddress, BoundSockets, Socket};
 use crate::config::spec::Bind;
 use crate::net::SocketFile;
 
-/// Shares `inherited` (at least one) among so many workers: with fewer workers than sockets some serve several, because
-/// the kernel goes on spreading connections over all of them; with more, sockets are opened beside them.
+/// Distributes the `inherited` sockets, at least one, among `workers` workers. With fewer workers than sockets some workers serve
+/// several of them, because the kernel keeps spreading connections over all sockets of a port. With more workers than sockets,
+/// further sockets are opened on the same port.
 ///
 /// # Errors
-/// They are not what this listener needs, or none can be opened beside them.
-pub(super) fn adopt(inherited: Vec<OwnedFd>, bind: &Bind, workers: usize) -> Result<Bound, String> {
+/// The sockets are of the wrong kind, or no further sockets can be opened.
+pub(super) fn adopt(
+    inherited: Vec<OwnedFd>,
+    bind: &Bind,
+    workers: usize,
+) -> Result<BoundSockets, String> {
     let adopted = match bind {
         Bind::Unix(path) => unix(inherited, path, workers),
         Bind::Any(_) | Bind::Tcp(_) => tcp(inherited, workers),
@@ -26,7 +31,7 @@ pub(super) fn adopt(inherited: Vec<OwnedFd>, bind: &Bind, workers: usize) -> Res
     adopted.map_err(|error| format!("the inherited sockets of {at} can't be used: {error}"))
 }
 
-fn tcp(inherited: Vec<OwnedFd>, workers: usize) -> io::Result<Bound> {
+fn tcp(inherited: Vec<OwnedFd>, workers: usize) -> io::Result<BoundSockets> {
     let mut listeners: Vec<TcpListener> = inherited.into_iter().map(TcpListener::from).collect();
     let address = listeners[0].local_addr()?;
     for listener in &listeners {
@@ -36,44 +41,51 @@ fn tcp(inherited: Vec<OwnedFd>, workers: usize) -> io::Result<Bound> {
     let shared = SockRef::from(&listeners[0]).reuse_port()?;
     while listeners.len() < workers {
         listeners.push(if shared {
-            bind::beside(address)?
+            bind::open_shared(address)?
         } else {
-            // The service manager opened one for all.
+            // Opened without SO_REUSEPORT, as the service manager does by default: all workers accept on the same socket.
             listeners[0].try_clone()?
         });
     }
-    let held = listeners
+    let duplicates = listeners
         .iter()
         .map(|l| l.try_clone().map(OwnedFd::from))
         .collect::<io::Result<_>>()?;
-    Ok(Bound {
-        sockets: dealt(listeners.into_iter().map(Socket::Tcp), workers),
-        place: BoundAddress::Tcp(address),
+    Ok(BoundSockets {
+        sockets: distribute(listeners.into_iter().map(Socket::Tcp), workers),
+        address: BoundAddress::Tcp(address),
         file: None,
-        held,
+        duplicates,
     })
 }
 
-fn unix(mut inherited: Vec<OwnedFd>, path: &std::path::Path, workers: usize) -> io::Result<Bound> {
+fn unix(
+    mut inherited: Vec<OwnedFd>,
+    path: &std::path::Path,
+    workers: usize,
+) -> io::Result<BoundSockets> {
     let listener = UnixListener::from(inherited.swap_remove(0));
     listener.set_nonblocking(true)?;
     let clones = (0..workers).map(|_| listener.try_clone().map(Socket::Unix));
     let sockets = clones.collect::<io::Result<Vec<_>>>()?;
-    Ok(Bound {
-        sockets: dealt(sockets.into_iter(), workers),
-        place: BoundAddress::Unix(path.to_owned()),
+    Ok(BoundSockets {
+        sockets: distribute(sockets.into_iter(), workers),
+        address: BoundAddress::Unix(path.to_owned()),
         file: Some(Arc::new(SocketFile::adopted(path)?)),
-        held: vec![listener.into()],
+        duplicates: vec![listener.into()],
     })
 }
 
-/// One after the other to the workers, round and round.
-pub(super) fn dealt(sockets: impl Iterator<Item = Socket>, workers: usize) -> Vec<Vec<Socket>> {
-    let mut dealt: Vec<Vec<Socket>> = (0..workers).map(|_| Vec::new()).collect();
+/// Distributes sockets among workers, round robin.
+pub(super) fn distribute(
+    sockets: impl Iterator<Item = Socket>,
+    workers: usize,
+) -> Vec<Vec<Socket>> {
+    let mut by_worker: Vec<Vec<Socket>> = (0..workers).map(|_| Vec::new()).collect();
     for (n, socket) in sockets.enumerate() {
-        dealt[n % workers].push(socket);
+        by_worker[n % workers].push(socket);
     }
-    dealt
+    by_worker
 }
 
 #[cfg(test)]
@@ -83,11 +95,11 @@ mod tests {
     fn four() -> (Bind, Vec<OwnedFd>) {
         let bind = Bind::Tcp("127.0.0.1:0".parse().unwrap());
         let bound = bind::open(&bind, 4, &[]).unwrap();
-        (bind, bound.held)
+        (bind, bound.duplicates)
     }
 
     #[test]
-    fn every_socket_is_served_by_somebody_whatever_the_number_of_workers() {
+    fn every_socket_is_served_with_any_number_of_workers() {
         for (workers, expected) in [
             (1, vec![4]),
             (3, vec![2, 1, 1]),
@@ -97,7 +109,7 @@ mod tests {
             let bound = adopt(sockets, &bind, workers).unwrap();
             let counts: Vec<usize> = bound.sockets.iter().map(Vec::len).collect();
             assert_eq!(counts, expected);
-            assert_eq!(bound.held.len(), workers.max(4));
+            assert_eq!(bound.duplicates.len(), workers.max(4));
         }
     }
 
@@ -106,7 +118,7 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let bound = adopt(vec![socket.into()], &Bind::Tcp(address), 2).unwrap();
-        assert_eq!(bound.place, BoundAddress::Tcp(address));
+        assert_eq!(bound.address, BoundAddress::Tcp(address));
         assert_eq!(bound.sockets.iter().map(Vec::len).sum::<usize>(), 2);
     }
 }

@@ -1,4 +1,7 @@
-//! Opens the sockets of a listener: one a worker for TCP, so that the kernel spreads connections; one for all for Unix.
+//! Opens the sockets of a listener.
+//!
+//! A TCP listener has one socket per worker with SO_REUSEPORT, so that the kernel spreads connections over the workers. All
+//! workers accept on the one socket of a Unix listener, because a path can be bound only once.
 
 use std::fmt;
 use std::io;
@@ -11,28 +14,24 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 
-use super::{adopt, holder};
+use super::{adopt, port_owner};
 use crate::config::spec::Bind;
 use crate::net::SocketFile;
 
-/// Connections that may wait to be accepted, a socket.
+/// Length of each socket's accept queue. The kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// A socket that listens, not yet on any runtime.
+/// A listening socket that is not registered with a runtime yet.
 #[derive(Debug)]
 pub(crate) enum Socket {
-    /// TCP.
     Tcp(TcpListener),
-    /// Unix.
     Unix(UnixListener),
 }
 
-/// Where a listener is bound: a configured port 0 is a real one here.
+/// The address that a listener is bound to. A configured port 0 is replaced by the port that the kernel has chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum BoundAddress {
-    /// TCP.
     Tcp(SocketAddr),
-    /// Unix.
     Unix(PathBuf),
 }
 
@@ -45,20 +44,19 @@ impl fmt::Display for BoundAddress {
     }
 }
 
-/// A listener's sockets.
+/// A listener's open sockets.
 #[derive(Debug)]
-pub(crate) struct Bound {
-    /// By worker.
+pub(crate) struct BoundSockets {
+    /// The sockets of each worker.
     pub sockets: Vec<Vec<Socket>>,
-    /// Where they are bound.
-    pub place: BoundAddress,
-    /// Of a Unix listener.
+    pub address: BoundAddress,
+    /// The file of a Unix socket.
     pub file: Option<Arc<SocketFile>>,
-    /// A duplicate of every socket, for the process that may take over.
-    pub held: Vec<OwnedFd>,
+    /// A duplicate of every socket, to hand over to another process or to a worker that is started later.
+    pub duplicates: Vec<OwnedFd>,
 }
 
-/// How a configuration writes it.
+/// The address as it is written in a configuration.
 pub(crate) fn written(bind: &Bind) -> String {
     match bind {
         Bind::Any(port) => format!(":{port}"),
@@ -67,21 +65,27 @@ pub(crate) fn written(bind: &Bind) -> String {
     }
 }
 
-/// Opens `workers` sockets at `bind`. `ours` are the ports on which this process listens already.
+/// Opens sockets at `bind` for `workers` workers. `ours` are the ports on which this process listens already.
 ///
 /// # Errors
-/// Where, why, who holds the address, and what to do.
-pub(crate) fn open(bind: &Bind, workers: usize, ours: &[u16]) -> Result<Bound, String> {
+/// A message with the address, the cause and what to do. For an address in use it names the process that uses it.
+pub(crate) fn open(bind: &Bind, workers: usize, ours: &[u16]) -> Result<BoundSockets, String> {
     let opened = match bind {
         Bind::Any(port) => any(*port, workers, ours),
         Bind::Tcp(address) => tcp(*address, workers, ours),
         Bind::Unix(path) => unix(path, workers),
     };
-    opened.map_err(|error| format!("can't listen at {}: {}", written(bind), hint(bind, &error)))
+    opened.map_err(|error| {
+        format!(
+            "can't listen at {}: {}",
+            written(bind),
+            explain(bind, &error)
+        )
+    })
 }
 
-/// Every address of the machine: IPv6 and IPv4 by one socket, or IPv4 alone where there is no IPv6.
-fn any(port: u16, workers: usize, ours: &[u16]) -> io::Result<Bound> {
+/// All addresses of the machine: one dual-stack socket per worker, or IPv4 only if the kernel has no IPv6.
+fn any(port: u16, workers: usize, ours: &[u16]) -> io::Result<BoundSockets> {
     let both = tcp((Ipv6Addr::UNSPECIFIED, port).into(), workers, ours);
     match both {
         Err(e) if no_ipv6(&e) => tcp((Ipv4Addr::UNSPECIFIED, port).into(), workers, ours),
@@ -95,30 +99,30 @@ fn no_ipv6(error: &io::Error) -> bool {
     matches!(code, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
-fn tcp(mut address: SocketAddr, workers: usize, ours: &[u16]) -> io::Result<Bound> {
+fn tcp(mut address: SocketAddr, workers: usize, ours: &[u16]) -> io::Result<BoundSockets> {
     if address.port() != 0 && !ours.contains(&address.port()) {
-        // SO_REUSEPORT would let two processes of one user share the port, each with half of the connections.
-        // So it is tried without it first: that fails if anybody listens there.
+        // SO_REUSEPORT lets processes of the same user share a port, each getting a part of the connections. A second proxy
+        // that is started by mistake must fail instead: a bind without the option fails if any socket listens on the port.
         tcp_socket(address, false)?;
     }
     let mut sockets = Vec::with_capacity(workers);
-    let mut held = Vec::with_capacity(workers);
+    let mut duplicates = Vec::with_capacity(workers);
     for _ in 0..workers {
-        let listener = beside(address)?;
+        let listener = open_shared(address)?;
         address = listener.local_addr()?;
-        held.push(listener.try_clone()?.into());
+        duplicates.push(listener.try_clone()?.into());
         sockets.push(Socket::Tcp(listener));
     }
-    Ok(Bound {
-        sockets: adopt::dealt(sockets.into_iter(), workers),
-        place: BoundAddress::Tcp(address),
+    Ok(BoundSockets {
+        sockets: adopt::distribute(sockets.into_iter(), workers),
+        address: BoundAddress::Tcp(address),
         file: None,
-        held,
+        duplicates,
     })
 }
 
-/// Opens one more socket at `address`, beside those of ours that listen there.
-pub(super) fn beside(address: SocketAddr) -> io::Result<TcpListener> {
+/// Opens a socket that shares `address` with the other sockets of this process.
+pub(super) fn open_shared(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = tcp_socket(address, true)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -136,7 +140,7 @@ fn tcp_socket(address: SocketAddr, shared: bool) -> io::Result<RawSocket> {
     socket.set_reuse_address(true)?;
     if shared {
         socket.set_reuse_port(true)?;
-        // Accepted connections inherit it: a system call saved on each of them.
+        // Accepted connections inherit it, which saves a system call on each of them.
         socket.set_tcp_nodelay(true)?;
     }
     socket.set_nonblocking(true)?;
@@ -144,8 +148,8 @@ fn tcp_socket(address: SocketAddr, shared: bool) -> io::Result<RawSocket> {
     Ok(socket)
 }
 
-fn unix(path: &Path, workers: usize) -> io::Result<Bound> {
-    clear(path)?;
+fn unix(path: &Path, workers: usize) -> io::Result<BoundSockets> {
+    remove_stale(path)?;
     let listener = UnixListener::bind(path)?;
     listener.set_nonblocking(true)?;
     let file = SocketFile::created(path)?;
@@ -153,23 +157,23 @@ fn unix(path: &Path, workers: usize) -> io::Result<Bound> {
     for _ in 0..workers {
         sockets.push(Socket::Unix(listener.try_clone()?));
     }
-    Ok(Bound {
-        sockets: adopt::dealt(sockets.into_iter(), workers),
-        place: BoundAddress::Unix(path.to_owned()),
+    Ok(BoundSockets {
+        sockets: adopt::distribute(sockets.into_iter(), workers),
+        address: BoundAddress::Unix(path.to_owned()),
         file: Some(Arc::new(file)),
-        held: vec![listener.into()],
+        duplicates: vec![listener.into()],
     })
 }
 
-/// Removes what a dead process left at `path`; never a socket that answers, never anything but a socket.
-fn clear(path: &Path) -> io::Result<()> {
+/// Removes the file of a Unix socket that no process listens on any more. Never removes any other kind of file.
+fn remove_stale(path: &Path) -> io::Result<()> {
     let Ok(metadata) = std::fs::symlink_metadata(path) else {
         return Ok(());
     };
     if !metadata.file_type().is_socket() {
         return Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
-            "there is a file which is not a socket. Move it away, or choose another path",
+            "there is a file that is not a socket. Move it away, or choose another path",
         ));
     }
     match UnixStream::connect(path) {
@@ -179,20 +183,20 @@ fn clear(path: &Path) -> io::Result<()> {
     }
 }
 
-/// What the system says, and what to do.
-fn hint(bind: &Bind, error: &io::Error) -> String {
+/// Explains an error of `bind(2)` or `listen(2)`, and says what to do about it.
+fn explain(bind: &Bind, error: &io::Error) -> String {
     let port = match bind {
         Bind::Any(port) => Some(*port),
         Bind::Tcp(address) => Some(address.port()),
         Bind::Unix(_) => None,
     };
     match (error.kind(), port) {
-        (io::ErrorKind::AddrInUse, Some(port)) => match holder::of_port(port) {
-            Some(holder) => {
-                format!("address already in use, by {holder}. Stop it, or choose another address")
+        (io::ErrorKind::AddrInUse, Some(port)) => match port_owner::of_port(port) {
+            Some(owner) => {
+                format!("address already in use, by {owner}. Stop it, or choose another address")
             }
             None => format!(
-                "address already in use, maybe by a process of another user. `ss -ltnp 'sport = :{port}'` as root shows by whom"
+                "address already in use, maybe by a process of another user. `ss -ltnp 'sport = :{port}'` as root shows it"
             ),
         },
         (io::ErrorKind::AddrInUse, None) => {
@@ -202,7 +206,7 @@ fn hint(bind: &Bind, error: &io::Error) -> String {
             "port {port} needs the right to bind low ports. Use the systemd unit, `setcap cap_net_bind_service=+ep` on the binary, or a port from 1024"
         ),
         (io::ErrorKind::AddrNotAvailable, Some(_)) => {
-            "this machine has no such address. `ip address` shows those it has".to_owned()
+            "this machine has no such address. `ip address` lists those that it has".to_owned()
         }
         (io::ErrorKind::InvalidInput, None) => {
             format!("{error}. The path of a Unix socket has at most 107 bytes")
@@ -219,8 +223,8 @@ mod tests {
         Bind::Tcp((Ipv4Addr::LOCALHOST, port).into())
     }
 
-    fn port(bound: &Bound) -> u16 {
-        match &bound.place {
+    fn port(bound: &BoundSockets) -> u16 {
+        match &bound.address {
             BoundAddress::Tcp(address) => address.port(),
             BoundAddress::Unix(path) => panic!("{}", path.display()),
         }
@@ -239,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn accepted_connections_do_not_wait_for_more() {
+    fn accepted_connections_have_nodelay() {
         let bound = open(&localhost(0), 1, &[]).unwrap();
         let Socket::Tcp(listener) = &bound.sockets[0][0] else {
             panic!("{bound:?}")
@@ -253,20 +257,20 @@ mod tests {
     fn any_answers_on_both_families() {
         let bound = open(&Bind::Any(0), 1, &[]).unwrap();
         std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port(&bound))).unwrap();
-        if matches!(bound.place, BoundAddress::Tcp(SocketAddr::V6(_))) {
+        if matches!(bound.address, BoundAddress::Tcp(SocketAddr::V6(_))) {
             std::net::TcpStream::connect((Ipv6Addr::LOCALHOST, port(&bound))).unwrap();
         }
     }
 
     #[test]
-    fn a_port_in_use_is_refused_with_the_holder_even_if_it_could_be_shared() {
+    fn a_port_in_use_is_refused_and_names_its_owner_even_if_it_could_be_shared() {
         let first = open(&localhost(0), 1, &[]).unwrap();
         let taken = port(&first);
         let error = open(&localhost(taken), 1, &[]).unwrap_err();
         let pid = std::process::id();
         assert!(error.contains(&format!("127.0.0.1:{taken}")), "{error}");
         assert!(error.contains(&format!("pid {pid}")), "{error}");
-        // Our own port may be shared for the moment of a reload.
+        // A port of this process may be bound again during a reload.
         open(&localhost(taken), 1, &[taken]).unwrap();
     }
 

@@ -1,4 +1,7 @@
-//! The certificates of listeners: read for a plan, read again when their files change, and their state for operators.
+//! Certificates of listeners: reads them for a plan, reloads them when their files change, and reports their state.
+//!
+//! A certificate in use is never replaced by files that are broken or worse (see [`tls`]). The rejected files are reported once
+//! and the previous certificate stays in use.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,35 +12,36 @@ use crate::config::spec;
 use crate::edge::tls::{self, CertificateFault, CertificateSlot, Certificates};
 use crate::snapshot::CertificateState;
 
-/// What came of looking at the certificates again.
+/// Result of [`Listeners::renew`].
 #[derive(Debug, Default)]
 pub(crate) struct Renewal {
-    /// Listeners with new certificates.
+    /// Names of the listeners with new certificates.
     pub renewed: Vec<String>,
-    /// What is wrong with the files of others, and was not before: these keep the former certificates.
+    /// New problems with certificate files. The certificates in use stay in use.
     pub errors: Vec<String>,
 }
 
 impl Listeners {
-    /// Looks at the certificate files: those that changed are used from now on, if they are not worse.
+    /// Reads the certificate files and uses those that have changed, unless they are worse than the certificates in use. New
+    /// connections use them once the workers have got the updates.
     pub(crate) fn renew(&mut self) -> Renewal {
         let mut renewal = Renewal::default();
-        for standing in &mut self.standing {
-            if standing.runtime.tls.is_some() {
-                standing.renew(&mut renewal);
+        for listener in &mut self.bound {
+            if listener.runtime.tls.is_some() {
+                listener.renew(&mut renewal);
             }
         }
         renewal
     }
 
-    /// Whether files that were refused may be good by now without having changed: a certificate whose time has come.
+    /// Whether files that were refused may be acceptable now although they have not changed: a certificate has become valid.
     pub(crate) fn may_renew(&self) -> bool {
         let now = SystemTime::now();
-        let mut standing = self.standing.iter();
-        standing.any(|s| s.certificates.may_have_ripened(now))
+        let mut bound = self.bound.iter();
+        bound.any(|s| s.certificates.may_have_become_valid(now))
     }
 
-    /// Every certificate file that is in use.
+    /// Paths of all certificate, key and client CA files.
     pub(crate) fn certificate_files(&self) -> Vec<PathBuf> {
         let files = |cert: &spec::Cert| {
             [
@@ -46,18 +50,18 @@ impl Listeners {
                 cert.client_ca.clone(),
             ]
         };
-        let certs = self.standing.iter().flat_map(|s| &s.runtime.spec.certs);
+        let certs = self.bound.iter().flat_map(|s| &s.runtime.spec.certs);
         certs.flat_map(files).flatten().collect()
     }
 
-    /// Every certificate, as an operator wants to see it.
+    /// The state of every certificate, for the admin API and metrics.
     pub(crate) fn certificate_states(&self) -> Vec<CertificateState> {
-        let of = |standing: &'_ BoundListener| {
-            let listener = standing.runtime.spec.name.clone();
-            let slots = standing.certificates.slots().to_vec();
+        let of = |bound: &'_ BoundListener| {
+            let listener = bound.runtime.spec.name.clone();
+            let slots = bound.certificates.slots().to_vec();
             slots.into_iter().map(move |slot| state(&listener, &slot))
         };
-        self.standing.iter().flat_map(of).collect()
+        self.bound.iter().flat_map(of).collect()
     }
 }
 
@@ -90,7 +94,7 @@ impl BoundListener {
         let read = Certificates::read(&old.spec.certs, former, &tls::provider(), now);
         let reading = match read {
             Ok(reading) => reading,
-            // Each certificate has a former one, which stays.
+            // Not reached: every certificate has a former one, so that its files are refused instead. Nothing changes.
             Err(faults) => return faults.iter().for_each(say),
         };
         reading.refused.iter().for_each(&mut say);
@@ -104,9 +108,9 @@ impl BoundListener {
                 renewal.renewed.push(name.clone());
                 self.runtime = Arc::new(ListenerRuntime {
                     spec: old.spec.clone(),
-                    listening: old.listening.clone(),
+                    info: old.info.clone(),
                     tls: Some(table),
-                    place: old.place.clone(),
+                    address: old.address.clone(),
                 });
                 self.certificates = reading.certificates;
             }
@@ -118,8 +122,11 @@ impl BoundListener {
     }
 }
 
-/// The certificates of a listener that is planned, and their table. Those whose configuration did not change stay where
-/// their files are worse now: an edit elsewhere is not refused for a renewal under way.
+/// Reads the certificates of a planned listener and builds their table. A certificate whose configuration has not changed stays
+/// in use if its files are broken or worse now, so that a reload doesn't fail because a renewal is under way.
+///
+/// # Errors
+/// What is wrong with certificates that are new in the configuration.
 pub(super) fn certificates(
     listener: &spec::ListenerSpec,
     former: Option<&BoundListener>,
@@ -137,7 +144,7 @@ pub(super) fn certificates(
             "certificate refused, keeping the previous one"
         );
     }
-    // The same certificates under the same protocols have the same table.
+    // The table depends on the certificates and the protocols only. It is kept if neither has changed.
     let same = former.filter(|f| {
         let spec = &f.runtime.spec;
         spec.certs == listener.certs && (spec.h1, spec.h2) == (listener.h1, listener.h2)
@@ -152,13 +159,13 @@ pub(super) fn certificates(
             Ok((reading.certificates, Some(table)))
         }
         Err(fault) => match same {
-            Some(standing) => {
+            Some(present) => {
                 tracing::error!(
                     listener = listener.name,
                     detail = %fault.1,
                     "certificates refused, keeping the previous ones"
                 );
-                let mut kept = standing.certificates.clone();
+                let mut kept = present.certificates.clone();
                 kept.refuse(fault, &reading.certificates, now);
                 Ok((kept, table))
             }

@@ -1,14 +1,14 @@
-//! Listeners: their sockets, and what new connections on them are given.
+//! Listeners: their sockets, and the settings and certificates for new connections.
 //!
-//! The publisher holds the [`Listeners`]. A new configuration is first made a [`Plan`], in which every new socket is bound
-//! and every certificate read; only when all of that worked is it adopted. A socket lives as long as the configuration
-//! binds its address; protocols and certificates can change above it.
+//! The publisher owns the [`Listeners`]. A reload first builds a [`Plan`], which binds every new socket and reads every
+//! certificate. Only if all of that succeeds is the plan adopted and sent to the workers as [`ListenerUpdate`]s. Sockets stay
+//! open as long as the configuration binds their address; names, protocols and certificates can change meanwhile.
 
 pub(crate) mod accept;
 mod adopt;
 pub(crate) mod bind;
 mod certificates;
-mod holder;
+mod port_owner;
 
 use std::fmt;
 use std::io;
@@ -16,8 +16,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connection::ListenerInfo;
 use super::inherit::{Inherited, Label, Purpose};
+use super::listener_info::ListenerInfo;
 use super::tls::{self, Certificates};
 use crate::config::{Spec, spec};
 use crate::net::SocketFile;
@@ -28,17 +28,15 @@ use crate::telemetry::Telemetry;
 pub(crate) use bind::{BoundAddress, Socket};
 use certificates::certificates;
 
-/// A listener as new connections find it. Immutable; a change makes another one.
+/// What a listener applies to new connections. Immutable; a change creates another one.
 #[derive(Debug)]
 pub(crate) struct ListenerRuntime {
-    /// What the configuration says.
     pub spec: spec::ListenerSpec,
-    /// The part that connections keep. Its `id` is a number that the sockets keep for their life.
-    pub listening: Arc<ListenerInfo>,
+    /// The part that connections keep.
+    pub info: Arc<ListenerInfo>,
     /// Certificates; `None` for clear text.
     pub tls: Option<Arc<tls::CertificateTable>>,
-    /// Where it is bound.
-    pub place: BoundAddress,
+    pub address: BoundAddress,
 }
 
 impl ListenerRuntime {
@@ -46,10 +44,10 @@ impl ListenerRuntime {
         id: usize,
         spec: &spec::ListenerSpec,
         tls: Option<Arc<tls::CertificateTable>>,
-        place: BoundAddress,
+        address: BoundAddress,
         telemetry: &Telemetry,
     ) -> Arc<Self> {
-        let listening = ListenerInfo {
+        let info = ListenerInfo {
             id,
             name: spec.name.clone(),
             h1: spec.h1,
@@ -62,35 +60,34 @@ impl ListenerRuntime {
         };
         Arc::new(Self {
             spec: spec.clone(),
-            listening: Arc::new(listening),
+            info: Arc::new(info),
             tls,
-            place,
+            address,
         })
     }
 
-    /// A number that the sockets keep for their life: [`crate::net::TaskControl::listener`].
+    /// A number that stays the same as long as the sockets are open: [`crate::net::TaskControl::listener`].
     pub(crate) fn id(&self) -> usize {
-        self.listening.id
+        self.info.id
     }
 }
 
-/// What a worker is told of one listener.
+/// A new or changed listener, as sent to one worker.
 #[derive(Debug)]
 pub(crate) struct ListenerUpdate {
-    /// What new connections are given.
     pub runtime: Arc<ListenerRuntime>,
-    /// Its own sockets, when the listener is new; mostly one.
+    /// The worker's sockets if the listener is new, mostly one. Empty if the worker has them already.
     pub sockets: Vec<Socket>,
 }
 
-/// A listener that stands.
+/// A listener whose sockets are open.
 #[derive(Clone, Debug)]
 struct BoundListener {
     runtime: Arc<ListenerRuntime>,
     certificates: Certificates,
     file: Option<Arc<SocketFile>>,
-    /// A duplicate of every socket, for the process that may take over.
-    held: Arc<Vec<OwnedFd>>,
+    /// A duplicate of every socket, to hand over to another process or to a worker that is started later.
+    duplicates: Arc<Vec<OwnedFd>>,
 }
 
 /// All listeners of the process.
@@ -98,26 +95,27 @@ struct BoundListener {
 pub(crate) struct Listeners {
     workers: usize,
     next_id: usize,
-    standing: Vec<BoundListener>,
+    bound: Vec<BoundListener>,
 }
 
-/// What is to stand: bound and read, not yet told to anybody.
+/// The listeners of a new configuration: sockets bound and certificates read, but not in use yet. Dropping it closes the sockets
+/// that are new.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    standing: Vec<BoundListener>,
-    /// By worker, then by listener.
+    bound: Vec<BoundListener>,
+    /// New sockets, by worker, then by listener.
     sockets: Vec<Vec<Vec<Socket>>>,
     next_id: usize,
     /// How long a client may pause reading: the longest `timeouts.idle` of all services.
     pause: Duration,
 }
 
-/// Why a listener can't be as the configuration wants it.
+/// Why a listener can't be set up as configured. The first string is its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PlanError {
-    /// Its address can't be bound. First its name.
+    /// The address can't be bound.
     Bind(String, String),
-    /// One of its certificates can't be used.
+    /// One of the certificates can't be used.
     Certificate(String, tls::CertificateFault),
 }
 
@@ -131,19 +129,20 @@ impl fmt::Display for PlanError {
 }
 
 impl Listeners {
-    /// None yet, for so many workers.
+    /// No listeners yet, for `workers` workers.
     pub(crate) fn new(workers: usize) -> Self {
         Self {
             workers,
             next_id: 0,
-            standing: Vec::new(),
+            bound: Vec::new(),
         }
     }
 
-    /// Binds what is new (or takes it from what was inherited) and reads what changed. Nothing of what stands is touched.
+    /// Prepares the listeners of `spec`: binds new addresses, or takes their sockets from `inherited`, and reads certificates.
+    /// The present listeners are not affected.
     ///
     /// # Errors
-    /// Everything that failed.
+    /// The errors of all listeners that can't be set up.
     pub(crate) fn plan(
         &self,
         spec: &Spec,
@@ -151,7 +150,7 @@ impl Listeners {
         inherited: &mut Inherited,
     ) -> Result<Plan, Vec<PlanError>> {
         let mut plan = Plan {
-            standing: Vec::new(),
+            bound: Vec::new(),
             sockets: (0..self.workers).map(|_| Vec::new()).collect(),
             next_id: self.next_id,
             pause: longest_pause(spec),
@@ -182,22 +181,22 @@ impl Listeners {
             faults.into_iter().map(fault).collect::<Vec<_>>()
         });
         let (certificates, table) = certificates?;
-        let (id, place, file, held, sockets) = match former {
+        let (id, address, file, duplicates, sockets) = match former {
             Some(f) => (
                 f.runtime.id(),
-                f.runtime.place.clone(),
+                f.runtime.address.clone(),
                 f.file.clone(),
-                f.held.clone(),
+                f.duplicates.clone(),
                 Vec::new(),
             ),
             None => {
                 let bound = self
-                    .bound(listener, inherited)
+                    .bind_or_inherit(listener, inherited)
                     .map_err(|error| vec![PlanError::Bind(listener.name.clone(), error)])?;
                 let id = plan.next_id;
                 plan.next_id += 1;
-                let held = Arc::new(bound.held);
-                (id, bound.place, bound.file, held, bound.sockets)
+                let duplicates = Arc::new(bound.duplicates);
+                (id, bound.address, bound.file, duplicates, bound.sockets)
             }
         };
         let same = |r: &ListenerRuntime| {
@@ -206,13 +205,13 @@ impl Listeners {
         };
         let runtime = match former {
             Some(former) if same(&former.runtime) => former.runtime.clone(),
-            _ => ListenerRuntime::new(id, listener, table, place, telemetry),
+            _ => ListenerRuntime::new(id, listener, table, address, telemetry),
         };
-        plan.standing.push(BoundListener {
+        plan.bound.push(BoundListener {
             runtime,
             certificates,
             file,
-            held,
+            duplicates,
         });
         let mut sockets = sockets.into_iter();
         for worker in &mut plan.sockets {
@@ -221,11 +220,11 @@ impl Listeners {
         Ok(())
     }
 
-    fn bound(
+    fn bind_or_inherit(
         &self,
         listener: &spec::ListenerSpec,
         inherited: &mut Inherited,
-    ) -> Result<bind::Bound, String> {
+    ) -> Result<bind::BoundSockets, String> {
         let sockets = inherited.listener(listener);
         if !sockets.is_empty() {
             return adopt::adopt(sockets, &listener.bind, self.workers);
@@ -235,131 +234,135 @@ impl Listeners {
         bind::open(&listener.bind, self.workers, &ours)
     }
 
-    /// The standing listener whose sockets this one goes on with: the same address, by preference the same name.
+    /// The present listener whose sockets this one continues to use: the one with the same address, preferably of the same name.
     fn former(&self, listener: &spec::ListenerSpec) -> Option<&BoundListener> {
         let same = |s: &&BoundListener| s.runtime.spec.bind == listener.bind;
         let named = |s: &&BoundListener| s.runtime.spec.name == listener.name;
-        let mut all = self.standing.iter().filter(same);
-        let by_name = self.standing.iter().filter(same).find(named);
-        // Port 0 is another port for each name.
+        let mut all = self.bound.iter().filter(same);
+        let by_name = self.bound.iter().filter(same).find(named);
+        // Port 0 stands for a different port in each listener, so that the address alone doesn't identify it.
         let any_port = matches!(listener.bind, spec::Bind::Any(0))
             || matches!(listener.bind, spec::Bind::Tcp(a) if a.port() == 0);
         by_name.or_else(|| if any_port { None } else { all.next() })
     }
 
     fn ports(&self) -> Vec<u16> {
-        let port = |s: &BoundListener| match &s.runtime.place {
+        let port = |s: &BoundListener| match &s.runtime.address {
             BoundAddress::Tcp(address) => Some(address.port()),
             BoundAddress::Unix(_) => None,
         };
-        self.standing.iter().filter_map(port).collect()
+        self.bound.iter().filter_map(port).collect()
     }
 
-    /// The plan stands from now on. What each worker is to be told, in the order of the workers.
+    /// Replaces the listeners by those of the plan. Returns the updates to send, by worker.
     pub(crate) fn adopt(&mut self, plan: Plan) -> Vec<Vec<ListenerUpdate>> {
-        self.standing = plan.standing;
+        self.bound = plan.bound;
         self.next_id = plan.next_id;
-        for standing in &self.standing {
-            standing.keep_alive(plan.pause);
+        for listener in &self.bound {
+            listener.keep_alive(plan.pause);
         }
-        let order = |(standing, sockets): (&BoundListener, Vec<Socket>)| ListenerUpdate {
-            runtime: standing.runtime.clone(),
+        let update = |(listener, sockets): (&BoundListener, Vec<Socket>)| ListenerUpdate {
+            runtime: listener.runtime.clone(),
             sockets,
         };
-        let orders =
-            |sockets: Vec<Vec<Socket>>| self.standing.iter().zip(sockets).map(order).collect();
-        plan.sockets.into_iter().map(orders).collect()
+        let updates =
+            |sockets: Vec<Vec<Socket>>| self.bound.iter().zip(sockets).map(update).collect();
+        plan.sockets.into_iter().map(updates).collect()
     }
 
-    /// What each worker is to be told when only certificates changed.
-    pub(crate) fn orders(&self) -> Vec<ListenerUpdate> {
-        let order = |s: &BoundListener| ListenerUpdate {
+    /// The updates to send to each worker after certificates have changed.
+    pub(crate) fn updates(&self) -> Vec<ListenerUpdate> {
+        let update = |s: &BoundListener| ListenerUpdate {
             runtime: s.runtime.clone(),
             sockets: Vec::new(),
         };
-        self.standing.iter().map(order).collect()
+        self.bound.iter().map(update).collect()
     }
 
-    /// What a worker is told that takes the place of one that died: every listener, with the same sockets.
+    /// The updates for a worker that replaces one that panicked: every listener, with duplicates of the same sockets.
     ///
     /// # Errors
     /// A descriptor can't be duplicated.
-    pub(crate) fn orders_anew(&self, worker: usize) -> io::Result<Vec<ListenerUpdate>> {
-        let order = |s: &BoundListener| {
-            // As they were dealt: one for all where they have a path, else one after the other.
-            let mine = |n: usize| match s.runtime.place {
+    pub(crate) fn updates_for_restart(&self, worker: usize) -> io::Result<Vec<ListenerUpdate>> {
+        let update = |s: &BoundListener| {
+            // The same distribution as in `adopt::distribute`: TCP sockets round robin, a Unix socket to all workers.
+            let mine = |n: usize| match s.runtime.address {
                 BoundAddress::Tcp(_) => n % self.workers == worker,
                 BoundAddress::Unix(_) => true,
             };
-            let held = s.held.iter().enumerate().filter(|(n, _)| mine(*n));
+            let duplicates = s.duplicates.iter().enumerate().filter(|(n, _)| mine(*n));
             let socket = |(_, fd): (usize, &OwnedFd)| {
                 let fd = fd.try_clone()?;
-                Ok(match s.runtime.place {
+                Ok(match s.runtime.address {
                     BoundAddress::Tcp(_) => Socket::Tcp(fd.into()),
                     BoundAddress::Unix(_) => Socket::Unix(fd.into()),
                 })
             };
             Ok(ListenerUpdate {
                 runtime: s.runtime.clone(),
-                sockets: held.map(socket).collect::<io::Result<_>>()?,
+                sockets: duplicates.map(socket).collect::<io::Result<_>>()?,
             })
         };
-        self.standing.iter().map(order).collect()
+        self.bound.iter().map(update).collect()
     }
 
-    /// Where each listener is bound, by name.
+    /// Name and bound address of each listener.
     pub(crate) fn places(&self) -> Vec<(String, BoundAddress)> {
-        let place = |s: &BoundListener| (s.runtime.spec.name.clone(), s.runtime.place.clone());
-        self.standing.iter().map(place).collect()
+        let address = |s: &BoundListener| (s.runtime.spec.name.clone(), s.runtime.address.clone());
+        self.bound.iter().map(address).collect()
     }
 
-    /// Every socket, with what it is: for the process that takes over, or the service manager to keep.
+    /// Every socket with its label, to hand over to another process or to store with the service manager.
     pub(crate) fn held(&self) -> impl Iterator<Item = (Label, &OwnedFd)> {
-        self.standing.iter().flat_map(|standing| {
-            let spec = &standing.runtime.spec;
+        self.bound.iter().flat_map(|listener| {
+            let spec = &listener.runtime.spec;
             let label = Label {
                 purpose: Purpose::Listener,
                 name: spec.name.clone(),
                 bind: Some(bind::written(&spec.bind)),
             };
-            standing.held.iter().map(move |fd| (label.clone(), fd))
+            listener
+                .duplicates
+                .iter()
+                .map(move |fd| (label.clone(), fd))
         })
     }
 
-    /// The process that the sockets came from has given them up: their files are this process's.
+    /// Takes ownership of the socket files: the process that the sockets were inherited from has given them up.
     pub(crate) fn claim_files(&self) {
         self.files().for_each(|file| file.claim());
     }
 
-    /// Another process owns the files of the sockets from now on.
+    /// Gives up ownership of the socket files: another process has taken the sockets over.
     pub(crate) fn leave_files(&self) {
         self.files().for_each(|file| file.leave());
     }
 
     fn files(&self) -> impl Iterator<Item = &Arc<SocketFile>> {
-        self.standing.iter().filter_map(|s| s.file.as_ref())
+        self.bound.iter().filter_map(|s| s.file.as_ref())
     }
 
-    /// From now on only workers hold the sockets: where they close them, they are closed.
+    /// Closes the duplicates of the sockets, so that a socket is closed when the workers close it.
     pub(crate) fn let_go(&mut self) {
-        for standing in &mut self.standing {
-            standing.held = Arc::default();
+        for listener in &mut self.bound {
+            listener.duplicates = Arc::default();
         }
     }
 
-    /// Another process has the sockets now, except those bound at `unwanted`: the numbers of these listeners.
+    /// Hands the listeners over to another process, except those bound at one of the `unwanted` addresses. Returns the ids of
+    /// the latter; this process has to close their sockets and to remove their files.
     pub(crate) fn hand_over(&mut self, unwanted: &[String]) -> Vec<usize> {
         self.let_go();
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for standing in &self.standing {
-            let is_ours = unwanted.contains(&bind::written(&standing.runtime.spec.bind));
+        for listener in &self.bound {
+            let is_ours = unwanted.contains(&bind::written(&listener.runtime.spec.bind));
             let side = if is_ours { &mut ours } else { &mut theirs };
-            side.push(standing);
+            side.push(listener);
         }
-        for file in theirs.iter().filter_map(|standing| standing.file.as_ref()) {
+        for file in theirs.iter().filter_map(|listener| listener.file.as_ref()) {
             file.leave();
         }
-        ours.iter().map(|standing| standing.runtime.id()).collect()
+        ours.iter().map(|listener| listener.runtime.id()).collect()
     }
 }
 
@@ -369,15 +372,16 @@ fn longest_pause(spec: &Spec) -> Duration {
 }
 
 impl BoundListener {
-    /// Turns TCP keepalive on for all connections that are accepted from now on: they inherit it, so that it costs them nothing.
+    /// Turns TCP keepalive on for connections accepted from now on. They inherit it from the listening socket, which saves system
+    /// calls on each of them.
     fn keep_alive(&self, pause: Duration) {
-        if let BoundAddress::Unix(_) = self.runtime.place {
+        if let BoundAddress::Unix(_) = self.runtime.address {
             return;
         }
-        for socket in &*self.held {
+        for socket in &*self.duplicates {
             if let Err(error) = keep_alive(socket, pause) {
                 let listener = &self.runtime.spec.name;
-                tracing::warn!(listener, %error, "TCP keepalive can't be turned on");
+                tracing::warn!(listener, %error, "can't turn on TCP keepalive");
             }
         }
     }

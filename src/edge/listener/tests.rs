@@ -1,4 +1,4 @@
-//! What a reload does to listeners, and accepting with real sockets.
+//! Reloads of listeners, and accept loops with real sockets.
 
 use super::*;
 use crate::edge::admission::Admission;
@@ -51,7 +51,7 @@ fn limits(connections: Option<usize>) -> spec::ProxyLimits {
 }
 
 /// Two workers with these listeners.
-fn standing(listeners: Vec<spec::ListenerSpec>) -> (Listeners, Vec<Vec<ListenerUpdate>>) {
+fn listeners_with(listeners: Vec<spec::ListenerSpec>) -> (Listeners, Vec<Vec<ListenerUpdate>>) {
     let mut all = Listeners::new(2);
     let plan = all
         .plan(
@@ -60,13 +60,13 @@ fn standing(listeners: Vec<spec::ListenerSpec>) -> (Listeners, Vec<Vec<ListenerU
             &mut Inherited::default(),
         )
         .unwrap();
-    let orders = all.adopt(plan);
-    (all, orders)
+    let updates = all.adopt(plan);
+    (all, updates)
 }
 
 fn address(listeners: &Listeners, name: &str) -> SocketAddr {
-    let places = listeners.places();
-    let found = places.iter().find(|(n, _)| n == name);
+    let addresses = listeners.places();
+    let found = addresses.iter().find(|(n, _)| n == name);
     match &found.expect("listener").1 {
         BoundAddress::Tcp(address) => *address,
         BoundAddress::Unix(path) => panic!("{}", path.display()),
@@ -74,10 +74,10 @@ fn address(listeners: &Listeners, name: &str) -> SocketAddr {
 }
 
 #[test]
-fn every_worker_is_given_a_socket_once() {
-    let (mut listeners, orders) = standing(vec![clear("a", 0)]);
-    assert_eq!(orders.len(), 2);
-    assert!(orders.iter().all(|o| !o[0].sockets.is_empty()));
+fn every_worker_gets_its_socket_once() {
+    let (mut listeners, updates) = listeners_with(vec![clear("a", 0)]);
+    assert_eq!(updates.len(), 2);
+    assert!(updates.iter().all(|o| !o[0].sockets.is_empty()));
     let plan = listeners
         .plan(
             &spec(vec![clear("a", 0)]),
@@ -88,14 +88,14 @@ fn every_worker_is_given_a_socket_once() {
     let again = listeners.adopt(plan);
     assert!(again.iter().all(|o| o[0].sockets.is_empty()));
     assert!(
-        Arc::ptr_eq(&orders[0][0].runtime, &again[0][0].runtime),
+        Arc::ptr_eq(&updates[0][0].runtime, &again[0][0].runtime),
         "untouched"
     );
 }
 
 #[test]
 fn other_settings_keep_the_socket() {
-    let (mut listeners, orders) = standing(vec![clear("a", 0)]);
+    let (mut listeners, updates) = listeners_with(vec![clear("a", 0)]);
     let changed = spec::ListenerSpec {
         h2: false,
         ..clear("a", 0)
@@ -109,16 +109,16 @@ fn other_settings_keep_the_socket() {
         .unwrap();
     let again = listeners.adopt(plan);
     assert!(again[0][0].sockets.is_empty());
-    assert_eq!(again[0][0].runtime.id(), orders[0][0].runtime.id());
+    assert_eq!(again[0][0].runtime.id(), updates[0][0].runtime.id());
     assert!(!again[0][0].runtime.spec.h2);
 }
 
 #[test]
 fn another_name_keeps_the_socket_of_a_fixed_port() {
-    let (listeners, _) = standing(vec![clear("a", 0)]);
+    let (listeners, _) = listeners_with(vec![clear("a", 0)]);
     let port = address(&listeners, "a").port();
     drop(listeners);
-    let (mut listeners, _orders) = standing(vec![clear("a", port)]);
+    let (mut listeners, _orders) = listeners_with(vec![clear("a", port)]);
     let plan = listeners
         .plan(
             &spec(vec![clear("b", port)]),
@@ -131,10 +131,10 @@ fn another_name_keeps_the_socket_of_a_fixed_port() {
 }
 
 #[test]
-fn one_address_in_use_refuses_the_whole_plan_and_names_the_listener() {
+fn one_address_in_use_fails_the_whole_plan_and_names_the_listener() {
     let foreign = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = foreign.local_addr().unwrap().port();
-    let (listeners, _orders) = standing(vec![clear("a", 0)]);
+    let (listeners, _orders) = listeners_with(vec![clear("a", 0)]);
     let before = listeners.places();
     let wanted = vec![clear("a", 0), clear("new", 0), clear("bad", taken)];
     let errors = listeners
@@ -162,10 +162,10 @@ fn with_cert(cert: spec::Cert) -> spec::ListenerSpec {
 }
 
 #[test]
-fn a_renewal_is_taken_up_and_a_bad_one_is_told_once_and_keeps_the_old() {
-    let desk = TestCertificates::new();
-    let cert = desk.issue("a", &["a.test"]);
-    let (mut listeners, orders) = standing(vec![with_cert(cert.clone())]);
+fn a_renewal_is_used_and_a_broken_one_is_reported_once() {
+    let certificates = TestCertificates::new();
+    let cert = certificates.issue("a", &["a.test"]);
+    let (mut listeners, updates) = listeners_with(vec![with_cert(cert.clone())]);
     let nothing = listeners.renew();
     assert!(nothing.renewed.is_empty() && nothing.errors.is_empty());
     std::fs::write(&cert.cert, "half a certificate").unwrap();
@@ -176,23 +176,23 @@ fn a_renewal_is_taken_up_and_a_bad_one_is_told_once_and_keeps_the_old() {
         "{:?}",
         bad.errors
     );
-    assert!(listeners.renew().errors.is_empty(), "told once");
+    assert!(listeners.renew().errors.is_empty(), "reported once");
     assert!(Arc::ptr_eq(
-        &listeners.orders()[0].runtime,
-        &orders[0][0].runtime
+        &listeners.updates()[0].runtime,
+        &updates[0][0].runtime
     ));
-    desk.issue("a", &["a.test", "b.test"]);
+    certificates.issue("a", &["a.test", "b.test"]);
     assert_eq!(listeners.renew().renewed, ["https"]);
-    let now = &listeners.orders()[0].runtime;
-    assert_eq!(now.id(), orders[0][0].runtime.id());
-    assert!(!Arc::ptr_eq(now, &orders[0][0].runtime));
+    let now = &listeners.updates()[0].runtime;
+    assert_eq!(now.id(), updates[0][0].runtime.id());
+    assert!(!Arc::ptr_eq(now, &updates[0][0].runtime));
 }
 
 #[test]
-fn an_edit_elsewhere_is_not_refused_for_a_renewal_under_way() {
-    let desk = TestCertificates::new();
-    let cert = desk.issue("a", &["a.test"]);
-    let (listeners, _orders) = standing(vec![with_cert(cert.clone())]);
+fn an_edit_elsewhere_does_not_fail_for_a_renewal_under_way() {
+    let certificates = TestCertificates::new();
+    let cert = certificates.issue("a", &["a.test"]);
+    let (listeners, _orders) = listeners_with(vec![with_cert(cert.clone())]);
     std::fs::write(&cert.cert, "half a certificate").unwrap();
     let both = vec![with_cert(cert.clone()), clear("more", 0)];
     assert!(
@@ -215,7 +215,7 @@ fn an_edit_elsewhere_is_not_refused_for_a_renewal_under_way() {
     assert!(error.contains("a.pem"), "{error}");
 }
 
-/// Runs a test on a runtime as workers have it.
+/// Runs a test on a runtime like that of a worker.
 fn locally<F: Future<Output = ()>>(test: F) {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder
@@ -230,9 +230,9 @@ fn locally<F: Future<Output = ()>>(test: F) {
 }
 
 /// Takes the one socket of the one listener.
-fn one(orders: &mut [Vec<ListenerUpdate>]) -> (Arc<ListenerRuntime>, Socket) {
-    let order = &mut orders[0][0];
-    (order.runtime.clone(), order.sockets.pop().unwrap())
+fn one(updates: &mut [Vec<ListenerUpdate>]) -> (Arc<ListenerRuntime>, Socket) {
+    let update = &mut updates[0][0];
+    (update.runtime.clone(), update.sockets.pop().unwrap())
 }
 
 fn single() -> (SocketAddr, Arc<ListenerRuntime>, Socket) {
@@ -248,7 +248,7 @@ fn single() -> (SocketAddr, Arc<ListenerRuntime>, Socket) {
     (address(&all, "a"), runtime, socket)
 }
 
-/// Waits until it holds; the test's deadline ends a hang.
+/// Polls until the condition holds. The test's timeout ends a hang.
 async fn until(condition: impl Fn() -> bool) {
     while !condition() {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -256,21 +256,27 @@ async fn until(condition: impl Fn() -> bool) {
 }
 
 #[test]
-fn who_waits_when_a_listener_is_taken_away_is_still_served() {
+fn clients_in_the_backlog_of_a_closed_listener_are_served() {
     locally(async {
         let (address, runtime, socket) = single();
         let clients: Vec<TcpStream> = (0..20)
             .map(|_| TcpStream::connect(address).unwrap())
             .collect();
         let served: Rc<RefCell<Vec<Accepted>>> = Rc::default();
-        let door = accept::Acceptor::new(0, runtime);
-        door.close();
+        let acceptor = accept::Acceptor::new(0, runtime);
+        acceptor.close();
         let seen = served.clone();
-        let gate = Admission::new(&limits(None), None);
-        accept::run(door, socket, gate, TaskControls::new(), move |accepted| {
-            let seen = seen.clone();
-            async move { seen.borrow_mut().push(accepted) }
-        })
+        let admission = Admission::new(&limits(None), None);
+        accept::run(
+            acceptor,
+            socket,
+            admission,
+            TaskControls::new(),
+            move |accepted| {
+                let seen = seen.clone();
+                async move { seen.borrow_mut().push(accepted) }
+            },
+        )
         .await;
         until(|| served.borrow().len() == clients.len()).await;
         assert!(TcpStream::connect(address).is_err(), "the socket is closed");
@@ -278,18 +284,18 @@ fn who_waits_when_a_listener_is_taken_away_is_still_served() {
 }
 
 #[test]
-fn a_full_house_lets_nobody_in_until_somebody_leaves() {
+fn at_the_ceiling_connections_wait_until_others_close() {
     locally(async {
         let (address, runtime, socket) = single();
         let inside = Rc::new(std::cell::Cell::new(0));
-        let gate = Admission::new(&limits(Some(2)), None);
+        let admission = Admission::new(&limits(Some(2)), None);
         let (seen, leave) = (inside.clone(), Rc::new(tokio::sync::Notify::new()));
         let leaving = leave.clone();
-        let door = accept::Acceptor::new(0, runtime);
+        let acceptor = accept::Acceptor::new(0, runtime);
         tokio::task::spawn_local(accept::run(
-            door,
+            acceptor,
             socket,
-            gate.clone(),
+            admission.clone(),
             TaskControls::new(),
             move |accepted| {
                 let (seen, leaving) = (seen.clone(), leaving.clone());
@@ -305,25 +311,25 @@ fn a_full_house_lets_nobody_in_until_somebody_leaves() {
             .collect();
         until(|| inside.get() == 2).await;
         let third = tokio::time::timeout(Duration::from_millis(100), until(|| inside.get() > 2));
-        assert!(third.await.is_err(), "a third was let in");
+        assert!(third.await.is_err(), "a third connection was served");
         leave.notify_one();
         until(|| inside.get() == 3).await;
-        assert_eq!(gate.open(), 2);
+        assert_eq!(admission.open(), 2);
     });
 }
 
 #[test]
-fn a_panic_in_one_connection_harms_no_other() {
+fn a_panic_in_one_connection_affects_no_other() {
     locally(async {
         let (address, runtime, socket) = single();
-        let gate = Admission::new(&limits(None), None);
+        let admission = Admission::new(&limits(None), None);
         let served = Rc::new(std::cell::Cell::new(0));
         let count = served.clone();
-        let door = accept::Acceptor::new(0, runtime);
+        let acceptor = accept::Acceptor::new(0, runtime);
         tokio::task::spawn_local(accept::run(
-            door,
+            acceptor,
             socket,
-            gate.clone(),
+            admission.clone(),
             TaskControls::new(),
             move |accepted| {
                 let count = count.clone();
@@ -335,44 +341,44 @@ fn a_panic_in_one_connection_harms_no_other() {
             },
         ));
         let _first = TcpStream::connect(address).unwrap();
-        until(|| served.get() == 1 && gate.open() == 0).await;
+        until(|| served.get() == 1 && admission.open() == 0).await;
         let _second = TcpStream::connect(address).unwrap();
-        until(|| served.get() == 2 && gate.open() == 0).await;
+        until(|| served.get() == 2 && admission.open() == 0).await;
     });
 }
 
 #[test]
-fn a_client_that_never_shakes_hands_is_let_go_in_time() {
+fn a_handshake_that_never_begins_times_out() {
     locally(async {
-        let desk = TestCertificates::new();
+        let certificates = TestCertificates::new();
         let mut all = Listeners::new(1);
-        let wanted = spec(vec![with_cert(desk.issue("a", &["a.test"]))]);
+        let wanted = spec(vec![with_cert(certificates.issue("a", &["a.test"]))]);
         let plan = all
             .plan(&wanted, &Telemetry::new(1), &mut Inherited::default())
             .unwrap();
         let (runtime, socket) = one(&mut all.adopt(plan));
-        let gate = Admission::new(&limits(None), None);
-        let door = accept::Acceptor::new(0, runtime);
+        let admission = Admission::new(&limits(None), None);
+        let acceptor = accept::Acceptor::new(0, runtime);
         let served = Rc::new(std::cell::Cell::new(false));
         let serves = served.clone();
-        let watches = TaskControls::new();
+        let controls = TaskControls::new();
         tokio::task::spawn_local(accept::run(
-            door,
+            acceptor,
             socket,
-            gate.clone(),
-            watches.clone(),
+            admission.clone(),
+            controls.clone(),
             move |_| {
                 serves.set(true);
                 async {}
             },
         ));
         let _silent = TcpStream::connect(address(&all, "https")).unwrap();
-        until(|| gate.open() == 1).await;
+        until(|| admission.open() == 1).await;
         until(|| {
-            watches.tick(Instant::now());
-            gate.open() == 0
+            controls.tick(Instant::now());
+            admission.open() == 0
         })
         .await;
-        assert!(!served.get(), "nobody shook hands");
+        assert!(!served.get(), "no handshake was completed");
     });
 }

@@ -1,4 +1,5 @@
-//! Certificate files to keys that a handshake can use. Every error says which file, what is wrong and what to do.
+//! Reads certificate files and checks that they can be used: PEM, key format and permissions, matching key, names. Every error
+//! names the file, the problem and what to do about it.
 
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
@@ -18,10 +19,10 @@ use super::pem;
 use crate::config::spec;
 use crate::snapshot::date;
 
-/// Permission bits of a key file that let others read or write it.
+/// Permission bits that let users other than owner and group read or write a key file.
 const OTHERS: u32 = 0o006;
 
-/// The key of a certificate's configuration that an error is about.
+/// The configuration key that an error refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CertificateKey {
     /// `cert`
@@ -35,7 +36,7 @@ pub(crate) enum CertificateKey {
 }
 
 impl CertificateKey {
-    /// As the configuration writes it.
+    /// The name in the configuration.
     pub(crate) fn key(self) -> &'static str {
         match self {
             Self::Cert => "cert",
@@ -45,7 +46,7 @@ impl CertificateKey {
         }
     }
 
-    /// As messages write it.
+    /// The name in messages.
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::Cert => "certificate",
@@ -57,11 +58,10 @@ impl CertificateKey {
 /// Why a certificate can't be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CertError {
-    /// What it is about.
     pub part: CertificateKey,
-    /// What is wrong, with the file's name.
+    /// What is wrong, including the name of the file.
     pub message: String,
-    /// What to do; may be empty.
+    /// What to do about it; may be empty.
     pub help: String,
 }
 
@@ -88,14 +88,12 @@ impl fmt::Display for CertError {
     }
 }
 
-/// The bytes of one certificate's files, read at one time.
+/// Contents of the files of one certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Files {
-    /// PEM chain.
     chain: Vec<u8>,
-    /// PEM key.
     key: Vec<u8>,
-    /// PEM of the authorities for client certificates.
+    /// Authorities for client certificates.
     client_ca: Option<Vec<u8>>,
 }
 
@@ -103,7 +101,7 @@ impl Files {
     /// Reads the files of one certificate.
     ///
     /// # Errors
-    /// Everything that is wrong: files that are not there or not readable, a key that is open to others.
+    /// All files that are missing or not readable, or a key file that other users can read or write.
     pub(super) fn read(cert: &spec::Cert) -> Result<Self, Vec<CertError>> {
         let chain = file(&cert.cert, CertificateKey::Cert);
         let key = file(&cert.key, CertificateKey::Key);
@@ -113,9 +111,9 @@ impl Files {
             .transpose();
         match (chain, key, client_ca) {
             (Ok(chain), Ok(key), Ok(client_ca)) => {
-                // A certificate that was named by mistake may be read by everybody: that is said elsewhere.
+                // If `key` names a certificate by mistake, its permissions don't matter: the mistake itself is reported later.
                 if pem::content(&key) != pem::Content::Certificate {
-                    private(&cert.key).map_err(|error| vec![error])?;
+                    check_private(&cert.key).map_err(|error| vec![error])?;
                 }
                 Ok(Self {
                     chain,
@@ -130,7 +128,7 @@ impl Files {
         }
     }
 
-    /// A number that differs when any of the files does.
+    /// A hash of all files, to detect changes.
     pub(super) fn fingerprint(&self) -> u64 {
         let parts = [Some(&self.chain), Some(&self.key), self.client_ca.as_ref()];
         let hashes: Vec<u8> = parts
@@ -145,7 +143,7 @@ impl Files {
 fn file(path: &Path, part: CertificateKey) -> Result<Vec<u8>, CertError> {
     std::fs::read(path).map_err(|e| {
         let help = match e.kind() {
-            std::io::ErrorKind::NotFound => "Check the path; it is taken from the directory that cutover runs in unless it begins with /",
+            std::io::ErrorKind::NotFound => "Check the path; unless it begins with /, it is relative to the directory that cutover runs in",
             std::io::ErrorKind::PermissionDenied => "Make it readable for the user that cutover runs as",
             _ => "It must be a readable PEM file",
         };
@@ -153,10 +151,10 @@ fn file(path: &Path, part: CertificateKey) -> Result<Vec<u8>, CertError> {
     })
 }
 
-/// Refuses a key that others may read or write.
-fn private(path: &Path) -> Result<(), CertError> {
+/// Checks that other users can't read or write a key file.
+fn check_private(path: &Path) -> Result<(), CertError> {
     let Ok(metadata) = std::fs::metadata(path) else {
-        // It was read a moment ago; what becomes of it is seen at the next look.
+        // It was read a moment ago and has been replaced or removed since: the next reload finds out.
         return Ok(());
     };
     let mode = metadata.permissions().mode() & 0o777;
@@ -173,17 +171,15 @@ fn private(path: &Path) -> Result<(), CertError> {
     ))
 }
 
-/// When a certificate is valid, in seconds since the epoch, both ends included.
+/// Validity period of a certificate, in seconds since the epoch. Both ends are included (RFC 5280 §4.1.2.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Validity {
-    /// From then on.
     pub not_before: i64,
-    /// Until then.
     pub not_after: i64,
 }
 
 impl Validity {
-    /// Whether it is valid at this time.
+    /// Whether the certificate is valid at `now`.
     pub(crate) fn covers(self, now: i64) -> bool {
         (self.not_before..=self.not_after).contains(&now)
     }
@@ -192,26 +188,25 @@ impl Validity {
 /// A certificate that handshakes can use.
 #[derive(Debug)]
 pub(crate) struct Certificate {
-    /// Where it comes from.
+    /// Its configuration.
     pub spec: spec::Cert,
-    /// Of the files that it was read from.
+    /// Hash of the files that it was read from.
     pub fingerprint: u64,
-    /// Its time.
     pub validity: Validity,
-    /// What it covers: DNS names (also `*.example.com`) and addresses as text, lower case.
+    /// Names in the certificate: DNS names, possibly like `*.example.com`, and addresses as text. Lower case.
     pub covers: Arc<[String]>,
-    /// Server names that get it.
+    /// Server names for which it is presented.
     pub serves: Vec<String>,
     pub(super) key: Arc<CertifiedKey>,
-    /// The authorities whose client certificates are demanded, and the PEM that they were read from.
+    /// The authorities whose client certificates are required, as PEM and parsed.
     pub(super) authority: Option<(Vec<u8>, Arc<RootCertStore>)>,
 }
 
 impl Certificate {
-    /// Makes a certificate of its files.
+    /// Parses and checks the files of a certificate.
     ///
     /// # Errors
-    /// Everything that is wrong with them.
+    /// All errors found in them.
     pub(super) fn new(
         spec: &spec::Cert,
         files: &Files,
@@ -243,8 +238,8 @@ impl Certificate {
             }
         };
         let key = Arc::new(CertifiedKey::new(chain, key));
-        fits(spec, &key).map_err(|error| vec![error])?;
-        let serves = serves(spec, &about.covers).map_err(|error| vec![error])?;
+        check_key_matches(spec, &key).map_err(|error| vec![error])?;
+        let serves = served_names(spec, &about.covers).map_err(|error| vec![error])?;
         Ok(Self {
             spec: spec.clone(),
             fingerprint: files.fingerprint(),
@@ -256,7 +251,7 @@ impl Certificate {
         })
     }
 
-    /// Names of its `sni` that it does not cover.
+    /// Names of its `sni` that it doesn't cover.
     pub(super) fn uncovered(&self) -> Vec<&str> {
         let covered = |name: &str| {
             let mut covers = self.covers.iter();
@@ -266,7 +261,7 @@ impl Certificate {
         names.filter(|name| !covered(name)).collect()
     }
 
-    /// What is odd about it: clients will refuse it, now or for some of its names.
+    /// Warns if clients will reject the certificate, at this time or for some of the names in `sni`.
     pub(crate) fn warnings(&self, now: i64) -> Vec<CertError> {
         let shown = self.spec.cert.display();
         let mut warnings = Vec::new();
@@ -299,20 +294,20 @@ impl Certificate {
     }
 }
 
-/// What stands in a certificate.
-struct About {
+/// Properties of a leaf certificate.
+struct LeafInfo {
     validity: Validity,
     covers: Vec<String>,
 }
 
-fn chain(path: &Path, pem: &[u8]) -> Result<(Vec<CertificateDer<'static>>, About), CertError> {
+fn chain(path: &Path, pem: &[u8]) -> Result<(Vec<CertificateDer<'static>>, LeafInfo), CertError> {
     let shown = path.display();
     let error = |message: String, help: &str| CertError::new(CertificateKey::Cert, message, help);
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|e| {
             let message = format!("certificate {shown} is not valid PEM: {e}");
-            error(message, "It may be written only in part")
+            error(message, "The file may be incomplete")
         })?;
     let Some(leaf) = chain.first() else {
         return Err(pem::no_certificate(path, pem, CertificateKey::Cert));
@@ -321,12 +316,12 @@ fn chain(path: &Path, pem: &[u8]) -> Result<(Vec<CertificateDer<'static>>, About
         let message = format!("certificate {shown}: its first certificate can't be read: {e}");
         error(message, "The file may be damaged")
     })?;
-    let about = About {
+    let about = LeafInfo {
         validity: Validity {
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
         },
-        covers: covered(&parsed),
+        covers: alternative_names(&parsed),
     };
     Ok((chain, about))
 }
@@ -339,7 +334,7 @@ fn signing_key(
     let key = PrivateKeyDer::from_pem_slice(bytes)
         .map_err(|e| pem::no_key(path, bytes, &e.to_string()))?;
     provider.key_provider.load_private_key(key).map_err(|e| {
-        // Encrypted keys of the traditional format pass as keys until somebody looks into them.
+        // A key that is encrypted in the traditional OpenSSL format has the PEM label of a plain key, and fails only here.
         match pem::content(bytes) {
             pem::Content::EncryptedKey => pem::no_key(path, bytes, &e.to_string()),
             _ => CertError::new(
@@ -351,8 +346,8 @@ fn signing_key(
     })
 }
 
-/// Whether the key is the certificate's.
-fn fits(spec: &spec::Cert, key: &CertifiedKey) -> Result<(), CertError> {
+/// Checks that the key belongs to the certificate. A key whose public part can't be computed is accepted.
+fn check_key_matches(spec: &spec::Cert, key: &CertifiedKey) -> Result<(), CertError> {
     match key.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(()),
         Err(e) => Err(CertError::new(
@@ -362,13 +357,13 @@ fn fits(spec: &spec::Cert, key: &CertifiedKey) -> Result<(), CertError> {
                 spec.key.display(),
                 spec.cert.display()
             ),
-            "Put the key there that the certificate was issued for, and its certificate first in the chain",
+            "Use the key that the certificate was issued for, and put the server's own certificate first in the chain",
         )),
     }
 }
 
-/// Server names that get this certificate.
-fn serves(spec: &spec::Cert, covers: &[String]) -> Result<Vec<String>, CertError> {
+/// Server names for which a certificate is presented: `sni`, or else its own names.
+fn served_names(spec: &spec::Cert, covers: &[String]) -> Result<Vec<String>, CertError> {
     if !spec.sni.is_empty() {
         return Ok(spec.sni.clone());
     }
@@ -376,19 +371,19 @@ fn serves(spec: &spec::Cert, covers: &[String]) -> Result<Vec<String>, CertError
         return Err(CertError::new(
             CertificateKey::Cert,
             format!(
-                "certificate {} names no host (it has no subject alternative name), so it is unknown whom it is for",
+                "certificate {} has no subject alternative name, so it is unknown which hosts it is for",
                 spec.cert.display()
             ),
             "Write `sni = [...]` beside it, or use a certificate with names",
         ));
     }
-    // Addresses are never asked for by name.
+    // Clients don't send addresses as server names (RFC 6066 §3).
     let is_name = |name: &&String| name.parse::<std::net::IpAddr>().is_err();
     Ok(covers.iter().filter(is_name).cloned().collect())
 }
 
-/// The subject alternative names, lower case; addresses as text.
-fn covered(cert: &X509Certificate<'_>) -> Vec<String> {
+/// Subject alternative names, in lower case; addresses as text.
+fn alternative_names(cert: &X509Certificate<'_>) -> Vec<String> {
     let Ok(Some(names)) = cert.subject_alternative_name() else {
         return Vec::new();
     };
@@ -408,7 +403,7 @@ fn covered(cert: &X509Certificate<'_>) -> Vec<String> {
     names.value.general_names.iter().filter_map(text).collect()
 }
 
-/// The authorities whose client certificates are demanded.
+/// Parses the authorities for client certificates.
 fn authorities(path: &Path, pem: &[u8]) -> Result<RootCertStore, CertError> {
     let shown = path.display();
     let error = |message: String| CertError::new(CertificateKey::ClientCa, message, "");

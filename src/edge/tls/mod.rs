@@ -1,13 +1,13 @@
-//! TLS towards clients: which certificate and which policy a handshake gets, and what the connection may be used for.
+//! TLS towards clients: chooses certificate and policy for a handshake, and decides which requests a connection may carry.
 //!
-//! A listener has one [`CertificateTable`]: server names to certificates, and for each policy (no client certificate, or one from a
-//! given authority) a rustls configuration with a ticket key of its own, so that a session begun under one policy is never
-//! resumed under another. Tables are immutable: a renewed certificate makes a new one, for new connections.
+//! A listener has one [`CertificateTable`]. It maps server names to certificates, and has one rustls configuration per policy
+//! (no client certificates, or those of a given authority). Each policy has a ticket key of its own, so that a session that began
+//! under one policy can't be resumed under another. Tables are immutable: a renewal creates a new one for new connections.
 
 mod certs;
-mod client;
-mod kept;
+mod client_certificate;
 mod pem;
+mod renewal;
 
 use std::collections::HashMap;
 use std::io;
@@ -27,36 +27,37 @@ use crate::config::spec;
 use crate::proxy::peer::ClientCertificate;
 
 pub(crate) use certs::{CertError, CertificateKey};
-pub(crate) use kept::{CertificateFault, CertificateSlot, Certificates, RefusedFiles};
+pub(crate) use renewal::{CertificateFault, CertificateSlot, Certificates, RefusedFiles};
 
-/// An authority for client certificates: its PEM, and what is in it.
+/// Certificate authorities for client certificates: PEM and parsed.
 type Authority = (Vec<u8>, Arc<RootCertStore>);
 
-/// The cryptography of all listeners.
+/// The cryptography provider of all listeners.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// What a request loop has to know about the handshake.
+/// Result of a handshake, as far as requests on the connection depend on it.
 #[derive(Clone, Debug)]
 pub(crate) struct TlsInfo {
-    /// The server name that the client asked for, lower case.
+    /// The server name that the client sent (RFC 6066 §3), in lower case.
     pub sni: Option<String>,
-    /// What the presented certificate covers: DNS names (also `*.example.com`) and addresses as text, lower case.
+    /// Names of the certificate that was presented: DNS names, possibly like `*.example.com`, and addresses as text. Lower case.
     pub names: Arc<[String]>,
-    /// HTTP/2 was agreed on.
+    /// Whether HTTP/2 was negotiated (RFC 7301).
     pub alpn_h2: bool,
-    /// The client's certificate, where one was asked for.
+    /// The client's certificate, if one was requested.
     pub certificate: Option<Arc<ClientCertificate>>,
     table: Arc<CertificateTable>,
     policy: usize,
 }
 
 impl TlsInfo {
-    /// Whether a request for `host` (lower case, without port) must not be answered on this connection: 421.
+    /// Whether a request for `host` (lower case, without port) must be answered by 421 Misdirected Request (RFC 9110 §15.5.20).
     ///
-    /// That is so when the client asked for another name and the certificate does not cover this one; and always when this
-    /// host's certificate demands other client certificates than this handshake did, or else the demand could be bypassed.
+    /// That is the case if the client sent another server name and the presented certificate doesn't cover `host`; and always
+    /// if the certificate of `host` has another policy than this handshake. Otherwise a client could bypass a required client
+    /// certificate by connecting with the name of a host that requires none.
     pub(crate) fn misdirected(&self, host: &str) -> bool {
         if self.table.names.policy_for(host, &self.table.entries) != self.policy {
             return true;
@@ -79,13 +80,13 @@ fn covers(name: &str, host: &str) -> bool {
     }
 }
 
-/// Everything that a listener's handshakes need.
+/// The certificates and policies of a listener.
 #[derive(Debug)]
 pub(crate) struct CertificateTable {
     names: Arc<Names>,
     entries: Arc<[NamedCertificate]>,
     policies: Vec<Policy>,
-    /// HTTP/1.1 is not offered: who agrees on no protocol gets HTTP/2.
+    /// HTTP/1.1 is not offered: clients that don't negotiate a protocol get HTTP/2.
     only_h2: bool,
 }
 
@@ -103,23 +104,27 @@ struct NamedCertificate {
     policy: usize,
 }
 
-/// Server names to indices of certificates, in file order. A name may have several (ECDSA and RSA).
+/// Maps server names to indices of certificates, in the order of the configuration. A name may have several, such as an ECDSA and an
+/// RSA certificate.
 #[derive(Debug, Default)]
 struct Names {
     exact: HashMap<String, Vec<usize>>,
-    /// By what follows `*.`
+    /// Wildcard names, without the leading `*.`.
     wildcard: HashMap<String, Vec<usize>>,
 }
 
 impl Names {
-    /// Exact, then wildcard, then the first certificate.
+    /// Looks for an exact match, then for a wildcard. Other names get the first certificate.
     fn find(&self, name: &str) -> &[usize] {
         let exact = self.exact.get(name);
         let wildcard = || self.wildcard.get(name.split_once('.')?.1);
         exact.or_else(wildcard).map_or(&[0], |v| v)
     }
 
-    /// Serves `name` with the certificate `index` as well.
+    /// Adds the certificate `index` to those of `name`.
+    ///
+    /// # Errors
+    /// The name has a certificate with another policy already.
     fn add(
         &mut self,
         name: &str,
@@ -139,7 +144,7 @@ impl Names {
             return Err(CertError::new(
                 CertificateKey::Sni,
                 format!(
-                    "two certificates serve {name} with different `client_ca`: which one a client gets would be chance"
+                    "two certificates serve {name} with different `client_ca`: it would be undefined which one a client gets"
                 ),
                 format!("Give both the same `client_ca`, or name {name} in the `sni` of one only"),
             ));
@@ -153,7 +158,7 @@ impl Names {
     }
 }
 
-/// Chooses the certificate inside a handshake.
+/// Chooses the certificate during a handshake: the first one of the server name that fits the client's signature schemes.
 #[derive(Debug)]
 struct Resolver {
     names: Arc<Names>,
@@ -175,11 +180,11 @@ impl ResolvesServerCert for Resolver {
 }
 
 impl CertificateTable {
-    /// The table of a listener. `former` is the one that it replaces: ticket keys of policies that stay are taken over,
-    /// so that clients can resume their sessions after a renewal.
+    /// Builds the table of a listener. Policies that `former`, the table that it replaces, has as well keep their ticket keys, so
+    /// that clients can resume their sessions after a renewal.
     ///
     /// # Errors
-    /// Two certificates contradict each other, or TLS can't be set up with one of them.
+    /// Two certificates of one name have different policies, or rustls rejects the configuration.
     pub(crate) fn new(
         listener: &spec::ListenerSpec,
         certificates: &Certificates,
@@ -187,7 +192,7 @@ impl CertificateTable {
     ) -> Result<Arc<Self>, CertificateFault> {
         let mut names = Names::default();
         let mut entries = Vec::new();
-        // By policy: its authority, and the first certificate that has it.
+        // For each policy its authority and the first certificate that has it.
         let mut authorities: Vec<(Option<Authority>, usize)> = Vec::new();
         for (index, slot) in certificates.slots().iter().enumerate() {
             let certificate = &slot.current;
@@ -228,10 +233,11 @@ impl CertificateTable {
         }))
     }
 
-    /// The server's half of a handshake. The caller limits its time.
+    /// Performs the server side of a handshake. There is no timeout: the caller has to drop the future.
     ///
     /// # Errors
-    /// The client's hello is none, no protocol or cipher in common, or the connection broke.
+    /// The ClientHello is malformed, there is no common protocol version or cipher suite, the client certificate is missing or
+    /// invalid, or the connection was lost.
     pub(crate) async fn handshake<S>(
         self: Arc<Self>,
         stream: S,
@@ -257,9 +263,9 @@ impl CertificateTable {
         };
         let chain = stream.get_ref().1.peer_certificates();
         let certificate = chain
-            .and_then(|chain| client::certificate(chain.first()?))
+            .and_then(|chain| client_certificate::parse(chain.first()?))
             .map(Arc::new);
-        // Several certificates of one name differ in their keys only, so the first one tells what is covered.
+        // Certificates that share a name are meant to differ in their keys only: the first one tells which names are covered.
         let entry = sni.as_deref().map_or(0, |name| self.names.find(name)[0]);
         let names = self.entries[entry].covers.clone();
         Ok((
@@ -313,7 +319,7 @@ impl Policy {
             None => aws_lc_rs::Ticketer::new().map_err(internal)?,
         };
         config.ticketer = tickets.clone();
-        // Sessions are resumed by tickets; a store would be one lock for all workers.
+        // Sessions are resumed by tickets (RFC 8446 §2.2). A session store would be a lock shared by all workers.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Self {
             client_ca,

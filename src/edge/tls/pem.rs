@@ -1,17 +1,17 @@
-//! What a file holds that should be a certificate or a key and is not.
+//! Finds out what a file contains that should contain a certificate or a key and doesn't, for error messages that help.
 
 use std::path::Path;
 
 use super::certs::{CertError, CertificateKey};
 
-/// What a file seems to hold.
+/// What a file appears to contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
     Empty,
     Certificate,
     Key,
     EncryptedKey,
-    /// A key of OpenSSH's own format.
+    /// A key in OpenSSH's own format.
     SshKey,
     PublicKey,
     Request,
@@ -20,12 +20,12 @@ pub(super) enum Content {
     Other,
 }
 
-/// Looks at the first block.
+/// Classifies a file by its first PEM block.
 pub(super) fn content(bytes: &[u8]) -> Content {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Content::Empty;
     }
-    // An ASN.1 sequence with a long length.
+    // A DER sequence with a two-byte length, or of indefinite length as in some PKCS #12 files.
     if bytes.starts_with(&[0x30, 0x82]) || bytes.starts_with(&[0x30, 0x80]) {
         return Content::Binary;
     }
@@ -34,12 +34,12 @@ pub(super) fn content(bytes: &[u8]) -> Content {
         .split_once("-----BEGIN ")
         .and_then(|(_, rest)| rest.split_once("-----"));
     match label {
-        // A chain may stand behind a key in the same file.
+        // Only the first block counts: a file may contain a key and, behind it, its chain.
         Some(("CERTIFICATE" | "TRUSTED CERTIFICATE" | "X509 CERTIFICATE", _)) => {
             Content::Certificate
         }
         Some(("ENCRYPTED PRIVATE KEY", _)) => Content::EncryptedKey,
-        // The traditional format says it in a header.
+        // The traditional OpenSSL format says so in a header (RFC 1421 §4.6.1.1).
         Some(("RSA PRIVATE KEY" | "EC PRIVATE KEY", rest))
             if rest.contains("Proc-Type: 4,ENCRYPTED") =>
         {
@@ -53,7 +53,7 @@ pub(super) fn content(bytes: &[u8]) -> Content {
     }
 }
 
-/// Why a file without a certificate is none.
+/// The error for a file without a certificate.
 pub(super) fn no_certificate(path: &Path, bytes: &[u8], part: CertificateKey) -> CertError {
     let (what, help) = match content(bytes) {
         Content::Empty => (
@@ -66,7 +66,7 @@ pub(super) fn no_certificate(path: &Path, bytes: &[u8], part: CertificateKey) ->
         ),
         Content::Request => (
             "holds a certificate request",
-            "The authority answers a request with the certificate: put that here".to_owned(),
+            "Use the certificate that the authority has issued for this request".to_owned(),
         ),
         Content::Binary => (
             "is binary (DER or PKCS #12), not PEM",
@@ -93,7 +93,7 @@ pub(super) fn no_certificate(path: &Path, bytes: &[u8], part: CertificateKey) ->
     )
 }
 
-/// Why a file without a usable key is none.
+/// The error for a file without a usable key.
 pub(super) fn no_key(path: &Path, bytes: &[u8], why: &str) -> CertError {
     let shown = path.display();
     let (what, help) = match content(bytes) {
@@ -104,7 +104,7 @@ pub(super) fn no_key(path: &Path, bytes: &[u8], why: &str) -> CertError {
         Content::EncryptedKey => (
             "is encrypted with a passphrase".to_owned(),
             format!(
-                "Nobody can type it at a start: decrypt it by `openssl pkey -in {shown} -out plain.key`, and keep that file private"
+                "cutover can't ask for it: decrypt the key by `openssl pkey -in {shown} -out plain.key`, and keep that file private"
             ),
         ),
         Content::Certificate => (
@@ -117,7 +117,7 @@ pub(super) fn no_key(path: &Path, bytes: &[u8], why: &str) -> CertError {
         ),
         Content::PublicKey => (
             "holds a public key".to_owned(),
-            "The private one is needed".to_owned(),
+            "The private key is needed".to_owned(),
         ),
         Content::Binary => (
             "is binary (DER or PKCS #12), not PEM".to_owned(),
@@ -131,7 +131,7 @@ pub(super) fn no_key(path: &Path, bytes: &[u8], why: &str) -> CertError {
     CertError::new(CertificateKey::Key, format!("key {shown} {what}"), help)
 }
 
-/// `cert` names the key and `key` the certificate: one mistake.
+/// Whether `cert` contains the key and `key` the certificate.
 pub(super) fn are_swapped(cert: &[u8], key: &[u8]) -> bool {
     let is_key = matches!(content(cert), Content::Key | Content::EncryptedKey);
     is_key && content(key) == Content::Certificate
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn contents_are_told_apart() {
+    fn contents_are_distinguished() {
         for (text, expected) in [
             ("", Content::Empty),
             (" \n", Content::Empty),

@@ -1,6 +1,6 @@
-//! With certificates made on the spot, and rustls as the client.
+//! Handshakes with generated certificates and rustls as the client.
 
-mod kept;
+mod renewal;
 
 use super::*;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, Issuer, KeyPair};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use tokio_rustls::TlsConnector;
 
-/// An authority and a directory of what it issues.
+/// A certificate authority and a directory for what it issues.
 pub(in crate::edge) struct TestCertificates {
     dir: tempfile::TempDir,
     ca: CertifiedIssuer<'static, KeyPair>,
@@ -113,7 +113,7 @@ pub(in crate::edge) fn listener(certs: Vec<spec::Cert>) -> spec::ListenerSpec {
     }
 }
 
-/// Everything that is wrong, one line each.
+/// The errors, one line each.
 fn lines(faults: &[CertificateFault]) -> Vec<String> {
     faults.iter().map(|(_, error)| error.to_string()).collect()
 }
@@ -129,7 +129,7 @@ fn build(
     Ok((table, lines(&reading.warnings)))
 }
 
-/// What the client saw, and what the server knows.
+/// Results of a handshake on both sides.
 struct Met {
     leaf: CertificateDer<'static>,
     resumed: bool,
@@ -199,15 +199,15 @@ fn names_of(leaf: &CertificateDer<'_>) -> String {
 
 #[tokio::test]
 async fn the_name_chooses_the_certificate() {
-    let desk = TestCertificates::new();
+    let ca = TestCertificates::new();
     let certs = vec![
-        desk.issue("first", &["first.test"]),
-        desk.issue("wild", &["*.shop.test"]),
-        desk.issue("exact", &["a.shop.test"]),
+        ca.issue("first", &["first.test"]),
+        ca.issue("wild", &["*.shop.test"]),
+        ca.issue("exact", &["a.shop.test"]),
     ];
     let (table, warnings) = build(&listener(certs), None).unwrap();
     assert_eq!(warnings, Vec::<String>::new());
-    let client = Arc::new(desk.client());
+    let client = Arc::new(ca.client());
     for (name, cert) in [
         ("first.test", "first.test"),
         ("b.shop.test", "*.shop.test"),
@@ -230,13 +230,13 @@ async fn the_name_chooses_the_certificate() {
 
 #[tokio::test]
 async fn without_a_name_the_first_certificate_is_shown() {
-    let desk = TestCertificates::new();
+    let ca = TestCertificates::new();
     let certs = vec![
-        desk.issue("ip", &["127.0.0.1", "first.test"]),
-        desk.issue("b", &["b.test"]),
+        ca.issue("ip", &["127.0.0.1", "first.test"]),
+        ca.issue("b", &["b.test"]),
     ];
     let (table, _) = build(&listener(certs), None).unwrap();
-    let met = meet(&table, &Arc::new(desk.client()), "127.0.0.1")
+    let met = meet(&table, &Arc::new(ca.client()), "127.0.0.1")
         .await
         .unwrap();
     assert_eq!(met.info.sni, None);
@@ -249,13 +249,13 @@ async fn without_a_name_the_first_certificate_is_shown() {
 
 #[tokio::test]
 async fn a_name_that_the_certificate_does_not_cover_is_misdirected() {
-    let desk = TestCertificates::new();
+    let ca = TestCertificates::new();
     let certs = vec![
-        desk.issue("shop", &["shop.test", "*.shop.test"]),
-        desk.issue("api", &["api.test"]),
+        ca.issue("shop", &["shop.test", "*.shop.test"]),
+        ca.issue("api", &["api.test"]),
     ];
     let (table, _) = build(&listener(certs), None).unwrap();
-    let info = meet(&table, &Arc::new(desk.client()), "shop.test")
+    let info = meet(&table, &Arc::new(ca.client()), "shop.test")
         .await
         .unwrap()
         .info;
@@ -267,8 +267,8 @@ async fn a_name_that_the_certificate_does_not_cover_is_misdirected() {
 
 #[tokio::test]
 async fn protocols_are_agreed_by_alpn() {
-    let desk = TestCertificates::new();
-    let spec = listener(vec![desk.issue("a", &["a.test"])]);
+    let ca = TestCertificates::new();
+    let spec = listener(vec![ca.issue("a", &["a.test"])]);
     let (table, _) = build(&spec, None).unwrap();
     let (only_h2, _) = build(
         &spec::ListenerSpec {
@@ -279,7 +279,7 @@ async fn protocols_are_agreed_by_alpn() {
     )
     .unwrap();
     let offering = |protocols: &[&str]| {
-        let mut client = desk.client();
+        let mut client = ca.client();
         client.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
         Arc::new(client)
     };
@@ -320,16 +320,16 @@ async fn protocols_are_agreed_by_alpn() {
 
 #[tokio::test]
 async fn a_client_authority_is_demanded_where_it_is_configured_and_nowhere_bypassed() {
-    let desk = TestCertificates::new();
-    let mut partners = desk.issue("partners", &["partners.test"]);
-    partners.client_ca = Some(desk.path("ca.pem"));
-    // This certificate covers the partners' name as well: it must not open their door.
-    let mut shop = desk.issue("shop", &["shop.test", "partners.test"]);
+    let ca = TestCertificates::new();
+    let mut partners = ca.issue("partners", &["partners.test"]);
+    partners.client_ca = Some(ca.path("ca.pem"));
+    // This certificate covers the partners' name as well. Connections that use it must not carry requests for partners.test.
+    let mut shop = ca.issue("shop", &["shop.test", "partners.test"]);
     shop.sni = vec!["shop.test".into()];
     let (table, _) = build(&listener(vec![shop, partners]), None).unwrap();
     let (bare, known) = (
-        Arc::new(desk.client()),
-        Arc::new(desk.client_with_certificate()),
+        Arc::new(ca.client()),
+        Arc::new(ca.client_with_certificate()),
     );
     assert!(meet(&table, &bare, "partners.test").await.is_err());
     let info = meet(&table, &known, "partners.test").await.unwrap().info;
@@ -337,7 +337,7 @@ async fn a_client_authority_is_demanded_where_it_is_configured_and_nowhere_bypas
     let certificate = info.certificate.expect("the client's certificate");
     assert_eq!(certificate.subject, "CN=rcgen self signed cert");
     assert_eq!(certificate.fingerprint.len(), 64);
-    // A resumed session has it from the first one.
+    // A resumed session takes the client certificate from the first one.
     let resumed = meet(&table, &known, "partners.test").await.unwrap();
     assert!(resumed.resumed);
     assert_eq!(resumed.info.certificate.as_deref(), Some(&*certificate));
@@ -349,25 +349,25 @@ async fn a_client_authority_is_demanded_where_it_is_configured_and_nowhere_bypas
 
 #[tokio::test]
 async fn sessions_are_resumed_across_a_renewal_but_never_into_another_policy() {
-    let desk = TestCertificates::new();
-    let spec = listener(vec![desk.issue("a", &["a.test"])]);
+    let ca = TestCertificates::new();
+    let spec = listener(vec![ca.issue("a", &["a.test"])]);
     let (table, _) = build(&spec, None).unwrap();
-    let client = Arc::new(desk.client());
+    let client = Arc::new(ca.client());
     assert!(!meet(&table, &client, "a.test").await.unwrap().resumed);
     assert!(meet(&table, &client, "a.test").await.unwrap().resumed);
-    desk.issue("a", &["a.test"]);
+    ca.issue("a", &["a.test"]);
     let (renewed, _) = build(&spec, Some(&table)).unwrap();
     assert!(meet(&renewed, &client, "a.test").await.unwrap().resumed);
     let mut guarded = spec.clone();
-    guarded.certs[0].client_ca = Some(desk.path("ca.pem"));
+    guarded.certs[0].client_ca = Some(ca.path("ca.pem"));
     let (guarded, _) = build(&guarded, Some(&renewed)).unwrap();
     assert!(meet(&guarded, &client, "a.test").await.is_err());
 }
 
 #[test]
 fn a_key_that_others_may_read_is_refused() {
-    let desk = TestCertificates::new();
-    let cert = desk.issue("a", &["a.test"]);
+    let ca = TestCertificates::new();
+    let cert = ca.issue("a", &["a.test"]);
     std::fs::set_permissions(&cert.key, std::fs::Permissions::from_mode(0o644)).unwrap();
     let error = build(&listener(vec![cert.clone()]), None).unwrap_err();
     assert!(
@@ -380,9 +380,9 @@ fn a_key_that_others_may_read_is_refused() {
 
 #[test]
 fn a_key_of_another_certificate_is_refused() {
-    let desk = TestCertificates::new();
-    let mut cert = desk.issue("a", &["a.test"]);
-    cert.key = desk.issue("b", &["b.test"]).key;
+    let ca = TestCertificates::new();
+    let mut cert = ca.issue("a", &["a.test"]);
+    cert.key = ca.issue("b", &["b.test"]).key;
     let error = build(&listener(vec![cert]), None).unwrap_err();
     assert!(
         error.contains("b.key does not belong to certificate") && error.contains("a.pem"),
@@ -392,31 +392,31 @@ fn a_key_of_another_certificate_is_refused() {
 
 #[test]
 fn broken_and_missing_files_are_named() {
-    let desk = TestCertificates::new();
-    let good = desk.issue("a", &["a.test"]);
+    let ca = TestCertificates::new();
+    let good = ca.issue("a", &["a.test"]);
     let with = |change: &dyn Fn(&mut spec::Cert)| {
         let mut cert = good.clone();
         change(&mut cert);
         build(&listener(vec![cert]), None).unwrap_err()
     };
-    let missing = with(&|c| c.cert = desk.path("nowhere.pem"));
+    let missing = with(&|c| c.cert = ca.path("nowhere.pem"));
     assert!(
         missing.contains("nowhere.pem") && missing.contains("Check the path"),
         "{missing}"
     );
-    std::fs::write(desk.path("empty.pem"), "").unwrap();
-    let empty = with(&|c| c.cert = desk.path("empty.pem"));
+    std::fs::write(ca.path("empty.pem"), "").unwrap();
+    let empty = with(&|c| c.cert = ca.path("empty.pem"));
     assert!(
         empty.contains("empty.pem") && empty.contains("BEGIN CERTIFICATE"),
         "{empty}"
     );
     let whole = std::fs::read_to_string(&good.cert).unwrap();
-    std::fs::write(desk.path("half.pem"), &whole[..whole.len() / 2]).unwrap();
-    let half = with(&|c| c.cert = desk.path("half.pem"));
+    std::fs::write(ca.path("half.pem"), &whole[..whole.len() / 2]).unwrap();
+    let half = with(&|c| c.cert = ca.path("half.pem"));
     assert!(half.contains("half.pem"), "{half}");
     let no_key = with(&|c| c.key = good.cert.clone());
     assert!(no_key.contains("a.pem"), "{no_key}");
-    let no_ca = with(&|c| c.client_ca = Some(desk.path("empty.pem")));
+    let no_ca = with(&|c| c.client_ca = Some(ca.path("empty.pem")));
     assert!(
         no_ca.contains("client_ca") && no_ca.contains("empty.pem"),
         "{no_ca}"
@@ -425,8 +425,8 @@ fn broken_and_missing_files_are_named() {
 
 #[test]
 fn expired_certificates_and_names_that_are_not_covered_are_warned_of() {
-    let desk = TestCertificates::new();
-    let mut cert = desk.issue_by("old", &["old.test"], |p| {
+    let ca = TestCertificates::new();
+    let mut cert = ca.issue_by("old", &["old.test"], |p| {
         p.not_after = rcgen::date_time_ymd(2020, 1, 1)
     });
     cert.sni = vec!["old.test".into(), "new.test".into()];

@@ -1,8 +1,9 @@
-//! Who listens on a port of this machine: the name that an operator wants to read beside "address in use".
+//! Finds the process that listens on a port, to name it in an "address already in use" error. Linux only: reads /proc.
 
 use std::fs;
 
-/// The process that listens on `port`, as `nginx (pid 123)`; `None` if it can't be seen (another user's, or no /proc).
+/// The process that listens on `port`, as `nginx (pid 123)`. `None` if it can't be seen: it belongs to another user, or there is
+/// no /proc.
 pub(super) fn of_port(port: u16) -> Option<String> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
@@ -25,8 +26,9 @@ pub(super) fn of_port(port: u16) -> Option<String> {
     })
 }
 
-/// Inodes of the sockets that listen on `port`, by a table of the kernel.
+/// Inodes of the sockets that listen on `port`, from the text of `/proc/net/tcp` or `tcp6` (`proc_net_tcp(5)`).
 fn listening(table: &str, port: u16) -> Vec<String> {
+    // TCP_LISTEN in the kernel's `include/net/tcp_states.h`.
     const LISTEN: &str = "0A";
     let hex = format!("{port:04X}");
     let inode = |line: &str| {
@@ -55,12 +57,12 @@ mod tests {
     }
 
     #[test]
-    fn we_are_found_ourselves() {
+    fn this_process_is_found() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let holder = of_port(listener.local_addr().unwrap().port()).unwrap();
+        let owner = of_port(listener.local_addr().unwrap().port()).unwrap();
         assert!(
-            holder.ends_with(&format!("(pid {})", std::process::id())),
-            "{holder}"
+            owner.ends_with(&format!("(pid {})", std::process::id())),
+            "{owner}"
         );
     }
 }

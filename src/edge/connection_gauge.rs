@@ -1,18 +1,18 @@
-//! Counts a connection while it is open.
+//! Keeps the gauge of open connections correct, also when the task of a connection panics.
 
 use crate::telemetry::ListenerShard;
 
-/// A connection that counts in `cutover_connections`.
-pub(super) struct CountedConnection<'a>(&'a ListenerShard);
+/// Counts a connection in `cutover_connections` until it is dropped.
+pub(super) struct ConnectionGauge<'a>(&'a ListenerShard);
 
-impl<'a> CountedConnection<'a> {
+impl<'a> ConnectionGauge<'a> {
     pub(super) fn enter(shard: &'a ListenerShard) -> Self {
         shard.connections(1);
         Self(shard)
     }
 }
 
-impl Drop for CountedConnection<'_> {
+impl Drop for ConnectionGauge<'_> {
     fn drop(&mut self) {
         self.0.connections(-1);
         if std::thread::panicking() {

@@ -1,4 +1,8 @@
-//! The certificates of a listener as its files change: each stays in use until its files hold one that is not worse.
+//! Reloads the certificates of a listener when their files change.
+//!
+//! Certificate and key are separate files, and tools that renew them write one after the other. So a certificate stays in use
+//! until its files contain a complete and matching pair that is not worse than it: see `rejection`. Files that were refused are
+//! remembered by fingerprint, and reported once as long as the same is wrong with them.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,47 +22,46 @@ pub(crate) struct Certificates {
 /// One certificate of the configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct CertificateSlot {
-    /// What handshakes use.
+    /// The certificate in use.
     pub current: Arc<Certificate>,
-    /// Why the files as they are now are not what is used.
+    /// Set if the present files were refused.
     pub refused: Option<RefusedFiles>,
 }
 
 /// Files that were refused while an earlier certificate is in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RefusedFiles {
-    /// Of the files, if they could be read.
+    /// Fingerprint of the files; `None` if they could not be read.
     fingerprint: Option<u64>,
-    /// What is wrong with them.
     pub errors: Vec<CertError>,
-    /// When it was noticed.
+    /// When these errors were found first.
     pub since: SystemTime,
-    /// When they may be good without having changed, in seconds since the epoch: a certificate that isn't valid yet.
+    /// The start of validity, in seconds since the epoch, if the certificate was refused because it is not valid yet.
     retry: Option<i64>,
 }
 
-/// An error of one certificate, by its place in the configuration.
+/// An error of one certificate, with its index in the listener's configuration.
 pub(crate) type CertificateFault = (usize, CertError);
 
-/// What came of reading the certificates of a listener.
+/// Result of [`Certificates::read`].
 #[derive(Debug)]
 pub(crate) struct Reading {
-    /// What is to be used.
+    /// The certificates to use.
     pub certificates: Certificates,
-    /// Some of it is new.
+    /// Whether any of them is new.
     pub changed: bool,
-    /// Files that are refused and were not before: the former certificates stay.
+    /// Errors of files that are refused now and were not before. The former certificates stay in use.
     pub refused: Vec<CertificateFault>,
-    /// What is odd about certificates that are new.
+    /// Warnings about certificates that are new.
     pub warnings: Vec<CertificateFault>,
 }
 
 impl Certificates {
-    /// Reads the certificates of a listener. One of `former` with the same configuration stays where its files hold
-    /// something worse now.
+    /// Reads the certificates of a listener. If the files of a certificate are broken or worse now, the one of `former` with the
+    /// same configuration stays in use.
     ///
     /// # Errors
-    /// Everything that is wrong with certificates that have no former one.
+    /// All errors of certificates that have no former one.
     pub(crate) fn read(
         certs: &[spec::Cert],
         former: Option<&Self>,
@@ -97,12 +100,11 @@ impl Certificates {
         }
     }
 
-    /// The certificates.
     pub(crate) fn slots(&self) -> &[CertificateSlot] {
         &self.slots
     }
 
-    /// Marks a certificate of `read` as refused for a reason that only all of them together have. What is used stays.
+    /// Marks a certificate of `read` as refused because of a conflict with another one. The certificates in use stay in use.
     pub(crate) fn refuse(
         &mut self,
         (index, error): CertificateFault,
@@ -117,18 +119,20 @@ impl Certificates {
         });
     }
 
-    /// Whether files that were refused may be good by now without having changed.
-    pub(crate) fn may_have_ripened(&self, now: SystemTime) -> bool {
+    /// Whether a certificate that was refused because it was not valid yet has become valid.
+    pub(crate) fn may_have_become_valid(&self, now: SystemTime) -> bool {
         let refused = self.slots.iter().filter_map(|slot| slot.refused.as_ref());
         let mut times = refused.filter_map(|refused| refused.retry);
         times.any(|time| time <= seconds(now))
     }
 }
 
-/// What a look at the files of one certificate found.
+/// What has changed since the files of a certificate were read last.
 enum News {
     None,
+    /// They contain a new certificate, which is used.
     New,
+    /// They were refused, for a reason that was not reported yet.
     Refused,
 }
 
@@ -156,7 +160,7 @@ impl CertificateSlot {
             return Ok((slot, News::New));
         };
         let (errors, retry) = match read {
-            Ok(new) => match worse(&new, &former.current, seconds(now)) {
+            Ok(new) => match rejection(&new, &former.current, seconds(now)) {
                 None => {
                     let slot = Self {
                         current: Arc::new(new),
@@ -174,7 +178,7 @@ impl CertificateSlot {
         Ok(former.keep(fingerprint, errors, retry, now))
     }
 
-    /// This slot as it goes on, if the files are still what was read last.
+    /// The next state of the slot if the files are those that are in use, or those that were refused last.
     fn unchanged(&self, fingerprint: Option<u64>, now: SystemTime) -> Option<Self> {
         let fingerprint = fingerprint?;
         if fingerprint == self.current.fingerprint {
@@ -188,7 +192,7 @@ impl CertificateSlot {
         (refused.fingerprint == Some(fingerprint) && !ripe).then(|| self.clone())
     }
 
-    /// This slot with files that are refused. Said once, as long as the same is wrong.
+    /// The next state of the slot if the files are refused. The same errors are reported only once.
     fn keep(
         &self,
         fingerprint: Option<u64>,
@@ -214,9 +218,9 @@ impl CertificateSlot {
     }
 }
 
-/// Why `new` must not take the place of `current`; `None` if it may. One that isn't valid doesn't replace one that is, nor
-/// does one that lacks a name of `sni` replace one that covers all of them. That it is valid for a shorter time is fine.
-fn worse(new: &Certificate, current: &Certificate, now: i64) -> Option<CertError> {
+/// Why `new` must not replace `current`; `None` if it may. A certificate that is expired or not valid yet doesn't replace a valid
+/// one, and one that lacks a name of `sni` doesn't replace one that covers all of them. An earlier expiry is no reason.
+fn rejection(new: &Certificate, current: &Certificate, now: i64) -> Option<CertError> {
     let shown = new.spec.cert.display();
     if current.validity.covers(now) && !new.validity.covers(now) {
         let validity = new.validity;
@@ -245,7 +249,7 @@ fn worse(new: &Certificate, current: &Certificate, now: i64) -> Option<CertError
     None
 }
 
-/// Since the epoch.
+/// Seconds since the epoch.
 pub(super) fn seconds(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)

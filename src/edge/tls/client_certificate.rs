@@ -1,4 +1,4 @@
-//! What origins may be told of a client's certificate.
+//! Extracts from a client's certificate what may be forwarded to applications: subject and fingerprint.
 
 use aws_lc_rs::digest;
 use rustls_pki_types::CertificateDer;
@@ -8,7 +8,7 @@ use x509_parser::x509::{AttributeTypeAndValue, RelativeDistinguishedName, X509Na
 
 use crate::proxy::peer::ClientCertificate;
 
-/// Attribute types with a short name: those of RFC 4514 §3, and the e-mail address as OpenSSL writes it.
+/// Attribute types with a short name: those of RFC 4514 §3, and `emailAddress` as written by OpenSSL.
 const SHORT: [(&str, &str); 10] = [
     ("2.5.4.3", "CN"),
     ("2.5.4.7", "L"),
@@ -22,8 +22,8 @@ const SHORT: [(&str, &str); 10] = [
     ("1.2.840.113549.1.9.1", "emailAddress"),
 ];
 
-/// Reads a certificate that the handshake has verified. `None` if it can't be read, which nothing vouched for by an authority is.
-pub(super) fn certificate(der: &CertificateDer<'_>) -> Option<ClientCertificate> {
+/// Parses a certificate that the handshake has verified. `None` if it is malformed, which a verified certificate should not be.
+pub(super) fn parse(der: &CertificateDer<'_>) -> Option<ClientCertificate> {
     let (_, parsed) = X509Certificate::from_der(der).ok()?;
     Some(ClientCertificate {
         subject: subject(parsed.subject()),
@@ -31,7 +31,8 @@ pub(super) fn certificate(der: &CertificateDer<'_>) -> Option<ClientCertificate>
     })
 }
 
-/// A name as a string (RFC 4514 §2): the most specific part first. All beyond ASCII is escaped, so that it can stand in a field.
+/// Formats a name as in RFC 4514 §2, most specific part first. Bytes other than printable ASCII are escaped, so that the result is
+/// a valid header field value.
 fn subject(name: &X509Name<'_>) -> String {
     let mut parts: Vec<String> = name.iter_rdn().map(relative).collect();
     parts.reverse();
@@ -55,7 +56,7 @@ fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
     }
 }
 
-/// A value with its escapes (RFC 4514 §2.4).
+/// Escapes a value (RFC 4514 §2.4).
 fn escaped(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for (at, byte) in value.bytes().enumerate() {
@@ -105,7 +106,7 @@ mod tests {
         params.distinguished_name = name;
         let key = KeyPair::generate().expect("a key");
         let signed = params.self_signed(&key).expect("a certificate");
-        let read = certificate(signed.der()).expect("readable");
+        let read = parse(signed.der()).expect("readable");
         assert_eq!(
             read.subject,
             "CN=caf\\c3\\a9\\0d\\0ax: y,2.5.4.12=#0c0178,OU=\\#a b\\ ,\

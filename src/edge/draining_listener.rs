@@ -1,4 +1,7 @@
-//! Listeners that a worker has closed, as long as connections are left that came in by them.
+//! A listener that a worker has closed while connections accepted on it are still open.
+//!
+//! Its connections are asked to close and those that exceed their service's drain times are cut. Which times apply depends on the
+//! endpoint that a connection currently uses; they are taken from the snapshot at the time the listener was closed.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,28 +11,27 @@ use crate::net::TaskControl;
 use crate::proxy::drain::is_over;
 use crate::snapshot::Snapshot;
 
-/// One of them.
 #[derive(Debug)]
-pub(super) struct Closed {
+pub(super) struct DrainingListener {
     listener: usize,
     since: Instant,
     drain: Option<DrainTimes>,
 }
 
-/// How long what is in flight may take.
+/// Grace periods for requests and streams in flight.
 #[derive(Debug)]
 struct DrainTimes {
-    /// By the slot of the endpoint that works for it.
+    /// By the slot of the endpoint that serves the request or stream.
     by_endpoint: HashMap<usize, policy::DrainPolicy>,
-    /// Where none does: the longest of all services.
+    /// Applies while no endpoint is involved: the longest times of all services.
     longest: policy::DrainPolicy,
-    /// Before that nothing is overdue.
+    /// The shortest time of all services. Nothing is overdue before.
     shortest: Duration,
 }
 
-impl Closed {
-    /// Closed with everything else, because the process ends: that has a clock of its own.
-    pub(super) fn at_the_end(listener: usize, now: Instant) -> Self {
+impl DrainingListener {
+    /// A listener that was closed by a shutdown or a handover. Nothing becomes overdue: the shutdown has its own deadline.
+    pub(super) fn shutting_down(listener: usize, now: Instant) -> Self {
         Self {
             listener,
             since: now,
@@ -37,7 +39,7 @@ impl Closed {
         }
     }
 
-    /// It is no longer in the file: what is in flight has as long as its service's `drain` says in `snapshot`.
+    /// A listener that was removed from the configuration. The `drain` times of the services in `snapshot` apply.
     pub(super) fn removed(listener: usize, now: Instant, snapshot: &Snapshot) -> Self {
         let mut drain = DrainTimes {
             by_endpoint: HashMap::new(),
@@ -62,24 +64,24 @@ impl Closed {
         }
     }
 
-    /// By which listener.
+    /// The listener's id.
     pub(super) fn listener(&self) -> usize {
         self.listener
     }
 
-    /// For how long.
+    /// Time since it was closed.
     pub(super) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.since)
     }
 
-    /// Whether this connection or stream, which came in by it, has had its time.
-    pub(super) fn is_overdue(&self, watch: &TaskControl, now: Instant) -> bool {
+    /// Whether a connection or stream that was accepted on it has exceeded its drain time.
+    pub(super) fn is_overdue(&self, control: &TaskControl, now: Instant) -> bool {
         let age = self.age(now);
         let Some(drain) = self.drain.as_ref().filter(|d| age >= d.shortest) else {
             return false;
         };
-        let theirs = watch.upstream().and_then(|s| drain.by_endpoint.get(&s));
+        let theirs = control.upstream().and_then(|s| drain.by_endpoint.get(&s));
         let theirs = theirs.unwrap_or(&drain.longest);
-        is_over(theirs, watch.phase(), age)
+        is_over(theirs, control.phase(), age)
     }
 }

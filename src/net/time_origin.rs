@@ -1,9 +1,9 @@
-//! The instant that all workers count milliseconds from.
+//! The instant from which all workers count milliseconds.
 
 use std::sync::OnceLock;
 use std::time::Instant;
 
-/// Milliseconds from the origin of the process to `at`. The origin is the first instant that is asked about.
+/// Milliseconds from the time origin of the process to `at`. The origin is the `at` of the first call.
 pub(super) fn origin_ms(at: Instant) -> u64 {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     let origin = *ORIGIN.get_or_init(|| at);
@@ -16,7 +16,7 @@ mod tests {
 
     use super::super::TaskControls;
 
-    /// A worker that replaces one that died begins long after the others.
+    /// A worker that replaces one that panicked begins long after the others.
     #[test]
     fn workers_that_began_at_different_times_agree_on_the_time() {
         let start = Instant::now();
