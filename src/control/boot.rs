@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
 use super::admin_sockets::AdminSockets;
-use super::events::Control;
+use super::events::{Control, Deferred};
 use super::file_watcher::FileWatcher;
 use super::handover::{self, Confirmed, Predecessor};
 use super::publisher::{Prepared, Publisher};
@@ -120,6 +120,7 @@ impl Booting {
             desk: self.desk,
             successor,
             undecided: None,
+            deferred: Deferred::default(),
             handover,
             stored: false,
         })
