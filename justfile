@@ -25,12 +25,13 @@ fmt:
 lint:
     cargo clippy --all-targets -- -D warnings
 
-# Optimised, without the long link of a release: for measuring while working.
-quick:
-    cargo build --profile quick
-
+# Optimised in a minute or two: for a first look, and for measuring while working.
 release:
     cargo build --release
+
+# What packages contain and benches measure: link-time optimisation over all crates.
+dist:
+    cargo build --profile dist
 
 # Needs cargo-deny: licences, bans and sources are checked without a network.
 deny:

@@ -1,11 +1,16 @@
 //! The immutable compiled configuration that workers read.
 //!
-//! `Spec` + endpoint registry -> [`Snapshot`]: what one request needs, with every name resolved to an index or an `Arc`.
-//! Endpoints come from the registry, so their state outlives the snapshot; a snapshot is never changed, only replaced.
+//! A [`Snapshot`] is what a request needs, with every name resolved to an index or an `Arc`. It is built in two steps: the pure
+//! function [`effective`] decides what is in force, then [`Snapshot::compile`] resolves it. A snapshot is never changed, only
+//! replaced. Endpoints come from the registry, so their state outlives it; services that didn't change are shared with the
+//! generation before.
 
+mod build;
 mod certificates;
 mod decision_state;
-mod gate;
+mod effective;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub(crate) mod sessions;
 mod state;
 
@@ -17,11 +22,12 @@ use std::time::SystemTime;
 
 use crate::config::Spec;
 use crate::config::policy::Policies;
-use crate::config::spec::{self, Balance, Share, Timeouts};
+use crate::config::spec::{Share, Timeouts};
 use crate::routing;
-use crate::telemetry::{ListenerShard, RuleHits, ServiceMetrics, Telemetry, VersionMetrics};
-use crate::upstream::{Endpoint, Pool, Registry, VersionLoad};
+use crate::telemetry::{ListenerShard, RuleHits, ServiceMetrics, VersionMetrics};
+use crate::upstream::{Endpoint, Pool, VersionLoad};
 
+pub(crate) use build::{Inputs, Previous};
 pub(crate) use certificates::{CertificateState, date};
 pub(crate) use decision_state::DecisionState;
 pub(crate) use sessions::{Keys, Sessions};
@@ -36,8 +42,8 @@ pub struct Snapshot {
     pub spec: Arc<Spec>,
     /// Host and path to a service.
     pub table: routing::RouteTable,
-    /// In the order of `spec.services`.
-    pub services: Vec<Service>,
+    /// In the order of `spec.services`. A service that is the same in two generations is shared by them.
+    pub services: Vec<Arc<Service>>,
     /// In the order of `spec.listeners`.
     pub listeners: Vec<Listener>,
     /// Counters of requests that no service got.
@@ -50,7 +56,7 @@ pub struct Snapshot {
 struct EndpointSet(Box<[u64]>);
 
 impl EndpointSet {
-    fn of(services: &[Service]) -> Self {
+    fn of(services: &[Arc<Service>]) -> Self {
         let mut words = Vec::new();
         let members = services.iter().flat_map(|s| &s.versions);
         for slot in members
@@ -106,12 +112,14 @@ pub struct Service {
     pub timeouts: Timeouts,
     /// What protects requests.
     pub policies: Policies,
-    /// Sessions that stay; see [`Snapshot::begin_sessions`].
+    /// Sticky sessions, where the service has them.
     pub sessions: Option<Sessions>,
     /// In the order of the spec.
     pub versions: Vec<Version>,
-    /// Versions (by index) whose new share waits until an endpoint of theirs passes its check; see [`gate`].
+    /// Versions (by index) whose new role or share waits until one of their endpoints passes a check.
     pub awaited: Vec<usize>,
+    /// The effective split that it was built from.
+    effective: effective::EffectiveSplit,
 }
 
 /// A version, compiled.
@@ -128,65 +136,11 @@ pub struct Version {
 }
 
 impl Snapshot {
-    /// Compiles `spec`. Endpoints and counters that exist are taken over.
-    pub fn build(
-        generation: u64,
-        spec: Arc<Spec>,
-        registry: &Registry,
-        telemetry: &Telemetry,
-    ) -> Self {
-        let services: Vec<Service> = spec
-            .services
-            .iter()
-            .map(|service| Service {
-                name: service.name.as_str().into(),
-                slot: registry.service_slot(&service.name),
-                metrics: telemetry.service(&service.name),
-                routing: routing::ServiceRouting::new(service),
-                rule_hits: telemetry.rules(&service.name, service.rules.len()),
-                hash: hash_of(service),
-                timeouts: service.timeouts.clone(),
-                policies: service.policies.clone(),
-                awaited: Vec::new(),
-                sessions: None,
-                versions: service
-                    .versions
-                    .iter()
-                    .map(|version| {
-                        let metrics = telemetry.version(&service.name, &version.name);
-                        Version {
-                            name: version.name.as_str().into(),
-                            pool: Pool::new(service, version, registry, &metrics),
-                            metrics,
-                            load: registry.load(&service.name, &version.name),
-                        }
-                    })
-                    .collect(),
-            })
-            .collect();
-        let listeners = spec
-            .listeners
-            .iter()
-            .map(|l| Listener {
-                metrics: telemetry.listener(&l.name),
-            })
-            .collect();
-        Self {
-            generation,
-            table: routing::RouteTable::new(&spec.services),
-            unrouted: telemetry.service(""),
-            slots: EndpointSet::of(&services),
-            services,
-            listeners,
-            spec,
-        }
-    }
-
     /// Every endpoint, with its service.
     pub fn endpoints(&self) -> impl Iterator<Item = (&Service, &Arc<Endpoint>)> {
         self.services.iter().flat_map(|service| {
             let members = service.versions.iter().flat_map(|v| &v.pool.members);
-            members.map(move |m| (service, &m.endpoint))
+            members.map(move |m| (&**service, &m.endpoint))
         })
     }
 
@@ -211,18 +165,7 @@ impl Snapshot {
     }
 }
 
-/// The same hash as a cohort's, over the keys of `hash_by`.
-fn hash_of(service: &spec::ServiceSpec) -> Option<routing::Cohort> {
-    (service.balance == Balance::Hash).then(|| {
-        let by = service.hash_by.clone();
-        routing::Cohort::new(&spec::CohortSpec {
-            by,
-            salt: service.name.clone(),
-        })
-    })
-}
-
-/// What is running: read by all, written by the one publisher in `server::reload`.
+/// What is running: read by all, written by the publisher alone.
 #[derive(Debug)]
 pub(crate) struct Live {
     current: arc_swap::ArcSwap<Snapshot>,

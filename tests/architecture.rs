@@ -236,3 +236,25 @@ fn imports_are_found() {
     assert_eq!(offence("telemetry", "http1::Method"), None);
     assert_eq!(offence("proxy", "routing::decision"), None);
 }
+
+#[test]
+fn the_map_names_files_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let map = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let named = map.split('`').skip(1).step_by(2);
+    let paths: Vec<&str> = named.filter(|word| word.starts_with("src/")).collect();
+    assert!(paths.len() > 30, "{paths:?}");
+    let missing: Vec<_> = paths.iter().filter(|p| !root.join(p).exists()).collect();
+    assert!(missing.is_empty(), "ARCHITECTURE.md: {missing:?}");
+}
+
+#[test]
+fn a_request_is_followed_by_opening_fifteen_files() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let map = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let list = map.split("to its record:").nth(1).expect("the list");
+    let list = list.split("\n\nHTTP/1").next().expect("its end");
+    let steps = list.lines().filter(|l| l.starts_with(|c: char| c.is_ascii_digit()));
+    assert_eq!(steps.count(), 14, "one line names two files");
+    assert!(list.matches("`src/").count() <= 16, "{list}");
+}

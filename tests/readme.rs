@@ -241,7 +241,7 @@ fn every_reason_is_listed() {
 fn every_word_of_the_codec_is_a_reason() {
     let sources = root().join("src");
     let mut words = Vec::new();
-    for room in ["http1", "http2", "proxy", "server", "upstream"] {
+    for room in ["http1", "http2", "proxy", "edge", "control", "upstream"] {
         quoted(&sources.join(room), &["bad(\"", "reason: \""], &mut words);
     }
     assert!(words.len() > 60, "{words:?}");

@@ -41,7 +41,8 @@ mod tests {
 
     use super::*;
     use crate::config;
-    use crate::snapshot::Snapshot;
+    use crate::snapshot::fixtures::compiled;
+    use crate::snapshot::{Keys, Previous, Snapshot};
     use crate::telemetry::Telemetry;
     use crate::upstream::Registry;
     use crate::upstream::endpoint::flag;
@@ -90,9 +91,8 @@ mod tests {
         let file = "listen = \"127.0.0.1:80\"\n[service.shop]\nstable = \"v1\"\ncheck = \"/\"\nsplit = { v2 = \"25%\" }\n\
                     versions.v1 = [\"a:1\"]\nversions.v2 = [\"b:1\"]\n";
         let spec = Arc::new(config::parse(file, "test.toml").unwrap());
-        let mut next = Snapshot::build(2, spec, &Registry::new(), &Telemetry::new(1));
-        raise(&next, 1, flag::UNPROVEN);
-        next.hold_back(&before);
+        let previous = Previous::Generation(&before);
+        let next = compiled(&spec, previous, false, (&Keys::new(), 0));
         assert_eq!(percents(&desired(&next.spec.services[0])), [75, 25]);
         assert_eq!(percents(&effective(&next.services[0])), [100, 0]);
     }

@@ -2,9 +2,10 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config;
+use crate::snapshot::fixtures::compiled;
+use crate::snapshot::{Keys, Previous};
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
-use crate::upstream::endpoint::flag;
 
 fn snapshot(generation: u64, text: &str) -> Snapshot {
     let spec = config::parse(text, "test.toml").unwrap();
@@ -117,12 +118,9 @@ fn what_the_gate_holds_back_is_told_when_it_takes_effect() {
         )
     };
     let old = snapshot(1, &text("v1"));
-    let mut held = snapshot(2, &text("v2"));
-    held.services[0].versions[1].pool.members[0]
-        .endpoint
-        .state
-        .raise(flag::UNPROVEN);
-    held.hold_back(&old);
+    let spec = Arc::new(config::parse(&text("v2"), "test.toml").expect("a valid file"));
+    let previous = Previous::Generation(&old);
+    let held = compiled(&spec, previous, false, (&Keys::new(), 0));
     let lines: Vec<_> = changes(&old, &held).iter().map(fields).collect();
     assert_eq!(
         lines,

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
 use super::admin_sockets::AdminSockets;
-use super::events::Control;
+use super::events::{Control, Deferred};
 use super::file_watcher::FileWatcher;
 use super::handover::{self, Confirmed, Predecessor};
 use super::publisher::{Prepared, Publisher};
@@ -44,19 +44,19 @@ impl Booting {
         sender: mpsc::Sender<ControlCommand>,
     ) -> Result<Self, RunError> {
         let descriptors = admission::raise_descriptor_limit();
-        let mut prepared = Prepared::read(&options.config, descriptors).await?;
+        let prepared = Prepared::read(&options.config, descriptors).await?;
         let (predecessor, mut inherited) = match options.takeover {
             true => predecessor(&prepared.first().spec, &options.config).await?,
             false => (None, Inherited::from_environment()),
         };
         let mut publisher = match &predecessor {
             Some(predecessor) => {
-                prepared.first().generation = predecessor.generation + 1;
+                // Drains are flags of endpoints, which the snapshot that `bind` compiles shares with this one.
                 shutdown::set_draining(prepared.first(), &predecessor.draining);
-                let former = &predecessor.services;
-                prepared.bind(&mut inherited, former).await?
+                let before = (predecessor.generation, &*predecessor.services);
+                prepared.bind(&mut inherited, Some(before)).await?
             }
-            None => prepared.bind(&mut inherited, &[]).await?,
+            None => prepared.bind(&mut inherited, None).await?,
         };
         // The first checks may have passed already.
         publisher.open_gate().await;
@@ -120,6 +120,7 @@ impl Booting {
             desk: self.desk,
             successor,
             undecided: None,
+            deferred: Deferred::default(),
             handover,
             stored: false,
         })

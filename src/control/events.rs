@@ -1,6 +1,7 @@
 //! The control thread of a proxy that is up: does whatever happens: edits, signals, commands, clocks. [`super::boot`] makes it.
 
 use std::future::poll_fn;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub(crate) struct Control {
     pub(super) successor: mpsc::Receiver<HandoverRequest>,
     /// While a successor has an offer: its other end is dropped when the takeover is decided.
     pub(super) undecided: Option<oneshot::Receiver<()>>,
+    pub(super) deferred: Deferred,
     pub(super) handover: Option<JoinHandle<()>>,
     /// The service manager keeps the sockets of all listeners.
     pub(super) stored: bool,
@@ -56,10 +58,56 @@ enum ProcessEnd {
 }
 
 /// What waits until a takeover is decided.
-#[derive(Default)]
-struct Deferred {
+#[derive(Debug, Default)]
+pub(super) struct Deferred {
     reload: bool,
     stop: bool,
+}
+
+/// What the control thread reacts to.
+enum Event {
+    /// The takeover that was under way has failed, or its successor has gone.
+    TakeoverDecided,
+    FileChanged(Changed),
+    Command(ControlCommand),
+    Signal(SignalRequest),
+    /// The embedding program wants the end: in order, or at once (`false`).
+    Stop(bool),
+    Successor(HandoverRequest),
+    WorkerEnded,
+    /// An endpoint came up, or had its first result: the stable gate may open.
+    EndpointUp,
+    /// Windows are sampled, and the thread's own tasks are looked at.
+    Second,
+    /// Names of endpoints are to be resolved again.
+    NamesDue,
+    /// The service manager waits for a sign of life.
+    WatchdogDue,
+}
+
+/// Where events come from, besides what [`Control`] holds itself.
+struct Sources<'a> {
+    signals: &'a mut SignalStream,
+    stop: &'a mut oneshot::Receiver<()>,
+    second: Interval,
+    names: Interval,
+    pulse: Interval,
+    /// The service manager has a watchdog, for which `pulse` is.
+    watchdog: bool,
+}
+
+impl<'a> Sources<'a> {
+    fn new(signals: &'a mut SignalStream, stop: &'a mut oneshot::Receiver<()>) -> Self {
+        let watchdog = systemd::watchdog();
+        Self {
+            signals,
+            stop,
+            second: every(SECOND),
+            names: every(discovery::EVERY),
+            pulse: every(watchdog.unwrap_or(discovery::EVERY)),
+            watchdog: watchdog.is_some(),
+        }
+    }
 }
 
 impl Control {
@@ -123,75 +171,113 @@ impl Control {
         signals: &mut SignalStream,
         stop: &mut oneshot::Receiver<()>,
     ) -> Result<ProcessEnd, RunError> {
-        let mut second = every(SECOND);
-        let mut names = every(discovery::EVERY);
-        let watchdog = systemd::watchdog();
-        let mut pulse = every(watchdog.unwrap_or(discovery::EVERY));
-        let mut deferred = Deferred::default();
+        let mut sources = Sources::new(signals, stop);
         loop {
-            // While a successor has the sockets of now, nothing is bound or closed here: both would come for the same places.
-            let open = self.undecided.is_none();
-            tokio::select! {
-                () = decided(self.undecided.as_mut()) => {
-                    self.undecided = None;
-                    if deferred.stop {
-                        return Ok(ProcessEnd::Stop(Haste::Finish));
-                    }
-                    if std::mem::take(&mut deferred.reload) {
-                        self.reload_all().await;
-                    }
+            let event = self.next_event(&mut sources).await;
+            if let ControlFlow::Break(end) = self.on(event).await? {
+                return Ok(end);
+            }
+        }
+    }
+
+    /// Waits for the next event. Cancellation safe: every source keeps what it has until it is asked again.
+    async fn next_event(&mut self, sources: &mut Sources<'_>) -> Event {
+        // A successor that has an offer binds the sockets as they are now. Whatever could bind or close one waits until the
+        // takeover is decided.
+        let open = self.undecided.is_none();
+        tokio::select! {
+            () = decided(self.undecided.as_mut()) => Event::TakeoverDecided,
+            changed = self.watch.changed(), if open => Event::FileChanged(changed),
+            Some(command) = self.commands.recv(), if open => Event::Command(command),
+            request = sources.signals.next() => Event::Signal(request),
+            // A oneshot channel must not be polled again once it has answered.
+            asked = &mut *sources.stop, if !self.deferred.stop => Event::Stop(asked.is_ok()),
+            Some(request) = self.successor.recv() => Event::Successor(request),
+            () = self.publisher.fleet().one_ended() => Event::WorkerEnded,
+            () = self.publisher.news() => Event::EndpointUp,
+            _ = sources.second.tick() => Event::Second,
+            _ = sources.names.tick() => Event::NamesDue,
+            _ = sources.pulse.tick(), if sources.watchdog => Event::WatchdogDue,
+        }
+    }
+
+    /// Reacts to one event.
+    ///
+    /// # Errors
+    /// Workers die again and again, or a task of this thread has died.
+    async fn on(&mut self, event: Event) -> Result<ControlFlow<ProcessEnd>, RunError> {
+        match event {
+            Event::TakeoverDecided => return Ok(self.on_takeover_decided().await),
+            Event::FileChanged(Changed::Config) => drop(self.reload().await),
+            Event::FileChanged(Changed::Certificates) => self.publisher.renew(),
+            Event::Command(command) => self.obey(command).await,
+            Event::Signal(SignalRequest::Reload) if self.undecided.is_some() => {
+                self.deferred.reload = true;
+            }
+            Event::Signal(SignalRequest::Reload) => drop(self.reload_all().await),
+            Event::Signal(SignalRequest::Stop) | Event::Stop(true) => return Ok(self.on_stop()),
+            // Whoever could have asked for an orderly end is gone.
+            Event::Stop(false) => return Ok(ControlFlow::Break(ProcessEnd::Stop(Haste::Now))),
+            Event::Successor(HandoverRequest::State(tell)) => self.offer(tell),
+            Event::Successor(HandoverRequest::Release(release)) => {
+                let hurried = self.deferred.stop;
+                return Ok(ControlFlow::Break(ProcessEnd::HandOver {
+                    release,
+                    hurried,
+                }));
+            }
+            Event::WorkerEnded => self.publisher.revive().map_err(|_| RunError::Worker)?,
+            Event::EndpointUp => {
+                if self.publisher.open_gate().await {
+                    systemd::status(&self.status());
                 }
-                changed = self.watch.changed(), if open => match changed {
-                    Changed::Config => { self.reload().await; }
-                    Changed::Certificates => self.publisher.renew(),
-                },
-                Some(command) = self.commands.recv(), if open => self.obey(command).await,
-                wish = signals.next() => match wish {
-                    SignalRequest::Reload if !open => deferred.reload = true,
-                    SignalRequest::Reload => drop(self.reload_all().await),
-                    SignalRequest::Stop if !open && !deferred.stop => deferred.defer_stop(),
-                    SignalRequest::Stop if !open => return Ok(ProcessEnd::Stop(Haste::Now)),
-                    SignalRequest::Stop => return Ok(ProcessEnd::Stop(Haste::Finish)),
-                },
-                asked = &mut *stop, if !deferred.stop => match asked {
-                    Ok(()) if !open => deferred.defer_stop(),
-                    Ok(()) => return Ok(ProcessEnd::Stop(Haste::Finish)),
-                    Err(_) => return Ok(ProcessEnd::Stop(Haste::Now)),
-                },
-                Some(request) = self.successor.recv() => match request {
-                    HandoverRequest::State(tell) => self.offer(tell),
-                    HandoverRequest::Release(release) => {
-                        return Ok(ProcessEnd::HandOver { release, hurried: deferred.stop });
-                    }
-                },
-                () = self.publisher.fleet().one_ended() => {
-                    self.publisher.revive().map_err(|_| RunError::Worker)?;
+            }
+            Event::Second => {
+                self.sample();
+                if self.publisher.listeners().may_renew() {
+                    self.publisher.renew();
                 }
-                () = self.publisher.news() => {
-                    if self.publisher.open_gate().await {
-                        systemd::status(&self.status());
-                    }
+                if self.is_crippled() {
+                    return Err(RunError::Control);
                 }
-                _ = second.tick() => {
-                    self.sample();
-                    if self.publisher.listeners().may_renew() {
-                        self.publisher.renew();
-                    }
-                    if self.is_crippled() {
-                        return Err(RunError::Control);
-                    }
-                }
-                _ = names.tick() => {
-                    let registry = self.publisher.registry().clone();
-                    spawn_local(async move { discovery::refresh(&registry).await });
-                }
-                _ = pulse.tick(), if watchdog.is_some() => {
-                    if self.publisher.fleet_mut().is_alive() {
-                        systemd::alive();
-                    }
+            }
+            Event::NamesDue => {
+                // A name server may be slow: nothing else waits for it.
+                let registry = self.publisher.registry().clone();
+                spawn_local(async move { discovery::refresh(&registry).await });
+            }
+            Event::WatchdogDue => {
+                if self.publisher.fleet_mut().is_alive() {
+                    systemd::alive();
                 }
             }
         }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Asked to stop. While a takeover is undecided the stop waits, and a second one doesn't.
+    fn on_stop(&mut self) -> ControlFlow<ProcessEnd> {
+        if self.undecided.is_none() {
+            return ControlFlow::Break(ProcessEnd::Stop(Haste::Finish));
+        }
+        if self.deferred.stop {
+            return ControlFlow::Break(ProcessEnd::Stop(Haste::Now));
+        }
+        tracing::info!("stop requested: waiting until the takeover is decided");
+        self.deferred.stop = true;
+        ControlFlow::Continue(())
+    }
+
+    /// The successor that had an offer didn't take over: what waited for that is done now.
+    async fn on_takeover_decided(&mut self) -> ControlFlow<ProcessEnd> {
+        self.undecided = None;
+        if self.deferred.stop {
+            return ControlFlow::Break(ProcessEnd::Stop(Haste::Finish));
+        }
+        if std::mem::take(&mut self.deferred.reload) {
+            self.reload_all().await;
+        }
+        ControlFlow::Continue(())
     }
 
     /// A reload that was asked for: the file and the certificates, and the service manager is told.
@@ -375,13 +461,6 @@ async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
         },
     )
     .await
-}
-
-impl Deferred {
-    fn defer_stop(&mut self) {
-        tracing::info!("asked to stop: once the takeover under way is decided");
-        self.stop = true;
-    }
 }
 
 fn every(period: Duration) -> Interval {

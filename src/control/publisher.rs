@@ -21,7 +21,7 @@ use crate::edge::listener::{ListenerUpdate, Listeners};
 use crate::edge::worker::WorkerCommand;
 use crate::edge::workers::Workers;
 use crate::net::clock::wall_s;
-use crate::snapshot::{ConfigSource, Keys, Live, ServiceState, Snapshot};
+use crate::snapshot::{ConfigSource, Inputs, Keys, Live, Previous, ServiceState, Snapshot};
 use crate::telemetry::Telemetry;
 use crate::upstream::{Registry, discovery};
 
@@ -54,7 +54,7 @@ pub(crate) struct Publisher {
     gate: Arc<Admission>,
     listeners: Listeners,
     fleet: Workers,
-    warden: HealthMonitor,
+    monitor: HealthMonitor,
     /// Sockets that are bound and not handed out yet, by worker.
     unopened: Vec<Vec<ListenerUpdate>>,
     keys: Keys,
@@ -91,8 +91,8 @@ impl Prepared {
         let registry = Arc::new(Registry::new());
         let gate = Admission::new(&spec.limits, descriptors);
         let keys = sticky_key::keys(&spec, &Keys::new()).map_err(RunError::Config)?;
-        let mut first = Snapshot::build(1, spec, &registry, &telemetry);
-        first.begin_sessions(None, &keys, wall_s());
+        // As desired: it registers the endpoints, whose names are resolved next. What is in force, `bind` decides.
+        let first = Snapshot::build(1, spec, &registry, &telemetry);
         discovery::first(&registry, NAMES).await;
         Ok(Self {
             file: file.to_owned(),
@@ -107,20 +107,20 @@ impl Prepared {
     }
 
     /// What is to run.
-    pub(crate) fn first(&mut self) -> &mut Snapshot {
-        &mut self.first
+    pub(crate) fn first(&self) -> &Snapshot {
+        &self.first
     }
 
-    /// Binds what is not inherited, and makes the workers that are to serve once [`Publisher::open`] lets traffic in. `former` is
-    /// what a process that is taken over from had in effect.
+    /// Binds what is not inherited, and makes the workers that are to serve once [`Publisher::open`] lets traffic in. The first
+    /// generation follows the one of `predecessor`, a process that is taken over from: its number, and what it had in force.
     /// Must run on the control thread's runtime.
     ///
     /// # Errors
     /// An address can't be bound, a certificate can't be used, or a thread can't be made.
     pub(crate) async fn bind(
-        mut self,
+        self,
         inherited: &mut Inherited,
-        former: &[ServiceState],
+        predecessor: Option<(u64, &[ServiceState])>,
     ) -> Result<Publisher, RunError> {
         let mut listeners = Listeners::new(self.workers);
         let plan = listeners.plan(&self.first.spec, &self.telemetry, inherited);
@@ -129,23 +129,35 @@ impl Prepared {
             RunError::Listen(lines.join("\n"))
         })?;
         let (suspects, suspected) = tokio::sync::mpsc::unbounded_channel();
-        let warden = HealthMonitor::start(self.telemetry.clone(), suspected);
-        warden.prepare(&self.first);
-        // After that: only an endpoint that is known to pass opens the gate, and of a new process's none is.
-        self.first.continue_from(former, &self.keys, wall_s());
-        for line in self.first.awaited() {
+        let monitor = HealthMonitor::start(self.telemetry.clone(), suspected);
+        let (generation, previous) = match predecessor {
+            Some((generation, services)) => (generation + 1, Previous::Process(services)),
+            None => (1, Previous::Nothing),
+        };
+        let inputs = Inputs {
+            generation,
+            spec: &self.first.spec,
+            previous,
+            // This process has made no check yet.
+            passes: &|_, _| false,
+            keys: &self.keys,
+            now_s: wall_s(),
+        };
+        let first = Snapshot::compile(&inputs, &self.registry, &self.telemetry);
+        monitor.prepare(&first);
+        for line in first.awaited() {
             tracing::info!("{line}");
         }
         let mut source = ConfigSource {
             path: self.file.clone(),
             ..ConfigSource::default()
         };
-        source.adopt(self.hash, self.first.generation);
-        let live = Live::new(self.first, self.workers, source);
+        source.adopt(self.hash, first.generation);
+        let live = Live::new(first, self.workers, source);
         let fleet = Workers::start(self.workers, &live, &self.gate, suspects);
         let fleet = fleet.map_err(RunError::Threads)?;
-        warden.adopt(&live.current());
-        warden.first_round(CHECKS).await;
+        monitor.adopt(&live.current());
+        monitor.first_round(CHECKS).await;
         let unopened = listeners.adopt(plan);
         live.note_certificates(listeners.certificate_states());
         Ok(Publisher {
@@ -157,7 +169,7 @@ impl Prepared {
             gate: self.gate,
             listeners,
             fleet,
-            warden,
+            monitor,
             keys: self.keys,
         })
     }
@@ -236,11 +248,11 @@ impl Publisher {
         }
         warn(&loaded);
         warn_of_restart(&running.spec, &loaded.spec);
-        let generation = running.generation + 1;
-        let next = self.build(generation, &loaded.spec);
+        let next = self.compile(&running, &loaded.spec);
+        let generation = next.generation;
         discovery::first(&self.registry, NAMES).await;
         self.gate.adopt(&loaded.spec.limits);
-        self.publish(&running, next);
+        self.publish(next);
         let orders = self.listeners.adopt(plan);
         for (worker, orders) in self.fleet.workers().iter().zip(orders) {
             // First the routes, then the doors: who comes in by a new listener finds its routes.
@@ -261,23 +273,29 @@ impl Publisher {
         ReloadOutcome::Adopted(generation)
     }
 
-    /// Compiles the next generation; its new endpoints get no traffic before they are proven.
-    fn build(&self, generation: u64, spec: &Arc<Spec>) -> Snapshot {
-        let next = Snapshot::build(generation, spec.clone(), &self.registry, &self.telemetry);
-        self.warden.prepare(&next);
+    /// Compiles the generation after `running`. Its new endpoints get no traffic before they pass a check.
+    fn compile(&self, running: &Snapshot, spec: &Arc<Spec>) -> Snapshot {
+        let inputs = Inputs {
+            generation: running.generation + 1,
+            spec,
+            previous: Previous::Generation(running),
+            passes: &|service, version| self.monitor.passes(&self.registry, service, version),
+            keys: &self.keys,
+            now_s: wall_s(),
+        };
+        let next = Snapshot::compile(&inputs, &self.registry, &self.telemetry);
+        self.monitor.prepare(&next);
         next
     }
 
-    /// The one store. What has to wait for a check is held back.
-    fn publish(&self, running: &Snapshot, mut next: Snapshot) {
-        next.hold_back(running);
-        next.begin_sessions(Some(running), &self.keys, wall_s());
+    /// The one store.
+    fn publish(&self, next: Snapshot) {
         for line in next.awaited() {
             tracing::info!("{line}");
         }
         let next = Arc::new(next);
         self.live.publish(next.clone());
-        self.warden.adopt(&next);
+        self.monitor.adopt(&next);
     }
 
     async fn adopted(&self, generation: u64) {
@@ -288,7 +306,7 @@ impl Publisher {
 
     /// Waits until an endpoint came up, so that [`Self::open_gate`] may have something to do.
     pub(crate) async fn news(&self) {
-        self.warden.news().await;
+        self.monitor.news().await;
     }
 
     /// Gives versions that were waited for and pass now what the file gives them: true if there were some.
@@ -296,8 +314,9 @@ impl Publisher {
         let running = self.live.current();
         let opens = running.can_open();
         if opens {
-            let generation = running.generation + 1;
-            self.publish(&running, self.build(generation, &running.spec));
+            let next = self.compile(&running, &running.spec);
+            let generation = next.generation;
+            self.publish(next);
             for worker in self.fleet.workers() {
                 worker.tell(WorkerCommand::Adopt);
             }
@@ -386,7 +405,7 @@ impl Publisher {
 
     /// Whether the task is dead that makes health checks and judges outliers.
     pub(crate) fn is_unwatched(&self) -> bool {
-        self.warden.is_dead()
+        self.monitor.is_dead()
     }
 
     /// Every worker.

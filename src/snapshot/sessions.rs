@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Service, Snapshot};
+use super::Service;
 use crate::config::policy;
 use crate::routing::sticky::{self, Follow, Past, SealingKey, Session};
 use crate::routing::{self};
@@ -21,20 +21,6 @@ pub struct Sessions {
     pasts: Vec<Past>,
     /// By version and member of its pool.
     endpoints: Vec<Vec<u64>>,
-}
-
-impl Snapshot {
-    /// Gives services with sticky sessions what they need; `keys` has the key of each. What is known of the past of their versions comes
-    /// from the snapshot before.
-    pub fn begin_sessions(&mut self, before: Option<&Snapshot>, keys: &Keys, now_s: u64) {
-        for service in &mut self.services {
-            let former = before.and_then(|b| b.services.iter().find(|s| s.name == service.name));
-            let former = former.and_then(|f| f.sessions.as_ref());
-            let known = former.map_or(&[][..], |s| &s.pasts);
-            let past = |_: &str, id| known.iter().find(|past| past.id == id).copied();
-            service.sessions = Sessions::new(service, keys, now_s, past);
-        }
-    }
 }
 
 impl Sessions {
@@ -75,6 +61,11 @@ impl Sessions {
     #[cfg(test)]
     pub(super) fn void(&mut self, version: usize, now_s: u64) {
         self.pasts[version] = self.pasts[version].void(now_s);
+    }
+
+    /// The key that seals its cookies.
+    pub(super) fn key(&self) -> &Arc<SealingKey> {
+        &self.key
     }
 
     /// What is known of the past of each version.

@@ -4,12 +4,11 @@
 //! have no share. It is written by one program and read by another, possibly of another version: unknown fields are ignored,
 //! missing ones have defaults, and fields keep their meaning for ever.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::gate::Before;
-use super::{Keys, Sessions, Snapshot};
+use super::{Sessions, Snapshot};
 use crate::config::spec::Share;
 use crate::routing::sticky::Past;
 
@@ -77,36 +76,21 @@ impl Snapshot {
         }
         states
     }
-
-    /// Continues the state of a predecessor: holds back what has to wait by the gate, and takes up what is known of sessions.
-    /// For a first generation, before it is published.
-    pub(crate) fn continue_from(&mut self, former: &[ServiceState], keys: &Keys, now_s: u64) {
-        let former: HashMap<&str, &ServiceState> =
-            former.iter().map(|s| (s.name.as_str(), s)).collect();
-        for (spec, service) in self.spec.services.iter().zip(&mut self.services) {
-            let Some(former) = former.get(&*service.name) else {
-                continue;
-            };
-            let share = |version: &str| former.share(version);
-            let before = Before {
-                stable: &former.stable,
-                share: &share,
-                named: &|version| former.shares.contains_key(version),
-            };
-            service.hold_back(spec, Some(before));
-            let past = |version: &str, id| former.past(version, id);
-            service.sessions = Sessions::new(service, keys, now_s, past);
-        }
-    }
 }
 
 impl ServiceState {
-    fn share(&self, version: &str) -> Share {
+    /// The effective share of a version; 0 for one that was not there.
+    pub(super) fn share(&self, version: &str) -> Share {
         Share(self.shares.get(version).copied().unwrap_or(0))
     }
 
+    /// Whether the split named the version, at whatever share.
+    pub(super) fn names(&self, version: &str) -> bool {
+        self.shares.contains_key(version)
+    }
+
     /// `None` if nothing is known of the version. One that has a share and no entry under `sessions` has had one all along.
-    fn past(&self, version: &str, id: u64) -> Option<Past> {
+    pub(super) fn past(&self, version: &str, id: u64) -> Option<Past> {
         let told = self.sessions.get(version).copied();
         let has_share = self.share(version).0 > 0;
         let state = told.or(has_share.then(SessionState::default))?;

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use super::*;
 use crate::config::Spec;
 use crate::routing::sticky::SealingKey;
-use crate::telemetry::Telemetry;
-use crate::upstream::Registry;
-use crate::upstream::endpoint::flag;
+use crate::snapshot::fixtures::compiled;
+use crate::snapshot::{Keys, Previous};
 
 fn spec(stable: &str, split: &str) -> Arc<Spec> {
     let text = format!(
@@ -23,15 +22,26 @@ fn keys() -> Keys {
     Keys::from([(None, Arc::new(key))])
 }
 
-/// A process of its own: endpoints begin unproven.
+/// The first generation of a process that takes over from nobody.
 fn process(stable: &str, split: &str) -> Snapshot {
-    let mut snapshot =
-        Snapshot::build(1, spec(stable, split), &Registry::new(), &Telemetry::new(1));
-    for (_, endpoint) in snapshot.endpoints() {
-        endpoint.state.raise(flag::UNPROVEN);
-    }
-    snapshot.begin_sessions(None, &keys(), 1000);
-    snapshot
+    compiled(
+        &spec(stable, split),
+        Previous::Nothing,
+        false,
+        (&keys(), 1000),
+    )
+}
+
+/// The generation after `running` while no check of a new version has passed.
+fn reloaded(running: &Snapshot, stable: &str, split: &str) -> Snapshot {
+    let previous = Previous::Generation(running);
+    compiled(&spec(stable, split), previous, false, (&keys(), 1000))
+}
+
+/// The first generation of a process that takes over, before any check.
+fn successor(state: &[ServiceState], stable: &str, split: &str) -> Snapshot {
+    let previous = Previous::Process(state);
+    compiled(&spec(stable, split), previous, false, (&keys(), 2000))
 }
 
 /// Through the wire.
@@ -46,19 +56,17 @@ fn shares(snapshot: &Snapshot) -> [u32; 3] {
 
 #[test]
 fn a_successor_keeps_the_split_that_was_in_effect_and_waits_for_the_same_version() {
-    let mut first = process("blue", "red = \"10%\"");
+    let first = process("blue", "red = \"10%\"");
     assert_eq!(shares(&first), [90, 0, 10]);
-    let mut gated = process("green", "red = \"25%\"");
-    gated.hold_back(&first);
+    let gated = reloaded(&first, "green", "red = \"25%\"");
     assert_eq!(shares(&gated), [90, 0, 10]);
     let state = passed_on(&gated);
     assert_eq!(state[0].awaiting, ["green"]);
-    let mut next = process("green", "red = \"25%\"");
-    next.continue_from(&state, &keys(), 2000);
+    let next = successor(&state, "green", "red = \"25%\"");
     assert_eq!(shares(&next), [90, 0, 10]);
     assert_eq!(next.services[0].awaited, [1]);
     // Without an edit there is nothing to wait for, though no check has passed in the new process yet.
-    first.continue_from(&passed_on(&first), &keys(), 2000);
+    let first = successor(&passed_on(&first), "blue", "red = \"10%\"");
     assert_eq!(shares(&first), [90, 0, 10]);
     assert!(!first.is_held_back());
 }
@@ -66,14 +74,11 @@ fn a_successor_keeps_the_split_that_was_in_effect_and_waits_for_the_same_version
 #[test]
 fn a_canary_that_rose_from_nothing_goes_on_waiting_and_one_that_has_a_share_keeps_it() {
     let first = process("blue", "");
-    let mut gated = process("blue", "green = \"5%\"");
-    gated.hold_back(&first);
-    let mut next = process("blue", "green = \"5%\"");
-    next.continue_from(&passed_on(&gated), &keys(), 2000);
+    let gated = reloaded(&first, "blue", "green = \"5%\"");
+    let next = successor(&passed_on(&gated), "blue", "green = \"5%\"");
     assert_eq!((shares(&next), next.is_held_back()), ([100, 0, 0], true));
     let open = process("blue", "green = \"5%\"");
-    let mut next = process("blue", "green = \"50%\"");
-    next.continue_from(&passed_on(&open), &keys(), 2000);
+    let next = successor(&passed_on(&open), "blue", "green = \"50%\"");
     assert_eq!((shares(&next), next.is_held_back()), ([50, 50, 0], false));
 }
 
@@ -81,15 +86,13 @@ fn a_canary_that_rose_from_nothing_goes_on_waiting_and_one_that_has_a_share_keep
 fn what_is_not_told_is_as_in_a_first_start() {
     for state in ["[]", r#"[{"name":"other","stable":"x"}]"#] {
         let state: Vec<ServiceState> = serde_json::from_str(state).expect(state);
-        let mut next = process("green", "");
-        next.continue_from(&state, &keys(), 2000);
+        let next = successor(&state, "green", "");
         assert_eq!(shares(&next), [0, 100, 0], "{state:?}");
     }
     // A field of a later program, and none of those that this one knows but the name.
     let sparse = r#"[{"name":"shop","rollout":{"step":3}}]"#;
     let state: Vec<ServiceState> = serde_json::from_str(sparse).expect(sparse);
-    let mut next = process("green", "");
-    next.continue_from(&state, &keys(), 2000);
+    let next = successor(&state, "green", "");
     assert_eq!(
         shares(&next),
         [0, 100, 0],
@@ -100,13 +103,12 @@ fn what_is_not_told_is_as_in_a_first_start() {
 #[test]
 fn the_past_of_sessions_goes_on() {
     let mut first = process("blue", "");
-    let session = first.services[0].sessions.as_mut().expect("sessions");
-    session.void(2, 1500);
-    let mut next = process("green", "");
-    for (_, endpoint) in next.endpoints() {
-        endpoint.state.lower(flag::UNPROVEN);
-    }
-    next.continue_from(&passed_on(&first), &keys(), 2000);
+    let service = Arc::get_mut(&mut first.services[0]).expect("the only one");
+    let sessions = service.sessions.as_mut().expect("sessions");
+    sessions.void(2, 1500);
+    let state = passed_on(&first);
+    let previous = Previous::Process(&state);
+    let next = compiled(&spec("green", ""), previous, true, (&keys(), 2000));
     let pasts = next.services[0]
         .sessions
         .as_ref()

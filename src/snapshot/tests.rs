@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::*;
+use crate::telemetry::Telemetry;
+use crate::upstream::Registry;
 
 /// So many services of so many endpoints each; the endpoints are moved on by so many ports.
 fn town(services: usize, endpoints: usize, moved: usize) -> Arc<Spec> {
@@ -83,5 +85,48 @@ fn a_thousand_services_are_read_and_built_in_a_time_that_does_not_grow_with_the_
         began.elapsed() < Duration::from_secs(20),
         "{:?}",
         began.elapsed()
+    );
+}
+
+#[test]
+fn a_change_of_one_service_compiles_no_other() {
+    let (registry, telemetry) = (Registry::new(), Telemetry::new(1));
+    let keys = Keys::new();
+    let after = |running: &Snapshot, spec: &Arc<Spec>| {
+        let inputs = Inputs {
+            generation: running.generation + 1,
+            spec,
+            previous: Previous::Generation(running),
+            passes: &|_, _| true,
+            keys: &keys,
+            now_s: 0,
+        };
+        Snapshot::compile(&inputs, &registry, &telemetry)
+    };
+    let mut spec = (*town(1000, 2, 0)).clone();
+    let first = Snapshot::build(1, Arc::new(spec.clone()), &registry, &telemetry);
+    spec.services[500].timeouts.idle += Duration::from_secs(1);
+    let second = after(&first, &Arc::new(spec.clone()));
+    let differ = |a: &Snapshot, b: &Snapshot| -> Vec<usize> {
+        let pairs = a.services.iter().zip(&b.services).enumerate();
+        pairs
+            .filter(|(_, (a, b))| !Arc::ptr_eq(a, b))
+            .map(|(n, _)| n)
+            .collect()
+    };
+    assert_eq!(differ(&first, &second), [500]);
+    // Services are known by name: one that goes moves those behind it, and compiles none.
+    spec.services.remove(0);
+    let third = after(&second, &Arc::new(spec));
+    assert!(
+        third
+            .services
+            .iter()
+            .zip(&second.services[1..])
+            .all(|(a, b)| Arc::ptr_eq(a, b))
+    );
+    assert_eq!(
+        third.table.find("s999.test", b"/").map(|f| f.service),
+        Some(998)
     );
 }

@@ -260,6 +260,11 @@ impl Endpoint {
         self.pause_ms.store(ms, Ordering::Relaxed);
     }
 
+    /// Whether its checks, if it has any, pass.
+    pub(crate) fn passes_checks(&self) -> bool {
+        self.state.flags() & (flag::UNPROVEN | flag::DOWN) == 0
+    }
+
     /// Spoken to in HTTP/2 whatever is negotiated.
     pub fn is_h2c(&self) -> bool {
         self.spec.scheme == Scheme::H2c
@@ -301,6 +306,17 @@ struct EndpointKey {
     version: String,
     scheme: Scheme,
     address: EndpointAddress,
+}
+
+impl EndpointKey {
+    fn new(service: &str, version: &str, spec: &spec::EndpointSpec) -> Self {
+        Self {
+            service: service.to_owned(),
+            version: version.to_owned(),
+            scheme: spec.scheme,
+            address: spec.address.clone(),
+        }
+    }
 }
 
 /// What is found by a key as long as somebody holds it.
@@ -363,12 +379,7 @@ impl Registry {
         spec: &spec::EndpointSpec,
         metrics: &Arc<VersionMetrics>,
     ) -> Arc<Endpoint> {
-        let key = EndpointKey {
-            service: service.to_owned(),
-            version: version.to_owned(),
-            scheme: spec.scheme,
-            address: spec.address.clone(),
-        };
+        let key = EndpointKey::new(service, version, spec);
         let mut endpoints = self.endpoints.lock().expect("registry lock");
         if let Some(living) = endpoints.get(&key) {
             return living;
@@ -398,6 +409,17 @@ impl Registry {
         });
         endpoints.add(key, &made);
         made
+    }
+
+    /// The endpoint of this address for this version, if it is in use.
+    pub(crate) fn find(
+        &self,
+        service: &str,
+        version: &str,
+        spec: &spec::EndpointSpec,
+    ) -> Option<Arc<Endpoint>> {
+        let endpoints = self.endpoints.lock().expect("registry lock");
+        endpoints.get(&EndpointKey::new(service, version, spec))
     }
 
     /// What this version is busy with: the living one, as long as a snapshot holds it, or a new one.

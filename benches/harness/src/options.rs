@@ -21,7 +21,7 @@ bench options
   --connections N    connections of the closed and open loops (default 64)
   --only A,B         proxies to run: nginx, nginx64, haproxy, cutover (default: all)
   --cutover [NAME=]BIN   a built cutover instead of building one; repeat it to compare several
-  --profile P        cargo profile to build cutover with (default release)
+  --profile P        cargo profile to build cutover with (default dist)
   --proxy-core N     core of the proxy under test (default 0)
   --load-core N      core of origin and load generator (default 1)
   --idle N           connections of the idle cases (default 9000)
@@ -172,7 +172,7 @@ fn bench(mut arguments: impl Iterator<Item = String>) -> Result<Bench> {
         connections: 64,
         only: Vec::new(),
         binaries: Vec::new(),
-        profile: "release".to_owned(),
+        profile: "dist".to_owned(),
         proxy_core: 0,
         load_core: 1,
         idle: 9000,

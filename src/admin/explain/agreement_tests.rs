@@ -15,9 +15,8 @@ use crate::proxy::placing::{Placed, place};
 use crate::proxy::{Peer, Worker};
 use crate::routing::Chosen;
 use crate::routing::sticky::SealingKey;
-use crate::snapshot::Keys;
-use crate::telemetry::Telemetry;
-use crate::upstream::Registry;
+use crate::snapshot::fixtures::compiled;
+use crate::snapshot::{Keys, Previous};
 use crate::upstream::endpoint::flag;
 
 const VERSIONS: [&str; 4] = ["v1", "v2", "v3", "old"];
@@ -120,10 +119,9 @@ impl Case {
 
     fn snapshot(&self) -> Snapshot {
         let spec = config::parse(&self.file(), "test.toml").expect("a valid file");
-        let mut snapshot = Snapshot::build(1, Arc::new(spec), &Registry::new(), &Telemetry::new(1));
         let key = Arc::new(SealingKey::new(&[7; 32]).expect("long enough"));
         let keys = Keys::from([(None, key)]);
-        snapshot.begin_sessions(None, &keys, wall_s());
+        let snapshot = compiled(&Arc::new(spec), Previous::Nothing, true, (&keys, wall_s()));
         for (at, (_, endpoint)) in snapshot.endpoints().enumerate() {
             if self.down >> at & 1 == 1 {
                 endpoint.state.raise(flag::DOWN);

@@ -17,8 +17,10 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
 
+use crate::config::spec::{ServiceSpec, VersionSpec};
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
+use crate::upstream::Registry;
 use crate::upstream::outlier::Suspect;
 use endpoint::CheckEnded;
 use state::MonitorState;
@@ -64,6 +66,22 @@ impl HealthMonitor {
     /// Before `next` is published: its new endpoints must not have traffic before they are proven.
     pub(super) fn prepare(&self, next: &Snapshot) {
         self.yard.borrow().prepare(next);
+    }
+
+    /// Whether one of the version's endpoints passes its checks. An endpoint that isn't monitored, or of which nothing is known,
+    /// passes nothing.
+    pub(super) fn passes(
+        &self,
+        registry: &Registry,
+        service: &ServiceSpec,
+        version: &VersionSpec,
+    ) -> bool {
+        let state = self.yard.borrow();
+        let mut endpoints = version.endpoints.iter();
+        endpoints.any(|spec| {
+            let found = registry.find(&service.name, &version.name, spec);
+            found.is_some_and(|endpoint| state.passes(&endpoint))
+        })
     }
 
     /// It was published: checks of what came begin, those of what went end. What stays is not touched.

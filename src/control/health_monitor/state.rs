@@ -71,6 +71,17 @@ impl MonitorState {
         }
     }
 
+    /// Whether anything is known of it: by its checks, or because it had traffic.
+    fn is_known(&self, ward: &MonitoredEndpoint) -> bool {
+        ward.check.is_some() || self.pools.get(&ward.pool).is_some_and(|p| p.has_share)
+    }
+
+    /// Whether the endpoint is monitored, known, and passes its checks.
+    pub(super) fn passes(&self, endpoint: &Endpoint) -> bool {
+        let ward = self.wards.get(&endpoint.slot);
+        ward.is_some_and(|ward| self.is_known(ward)) && endpoint.passes_checks()
+    }
+
     /// Endpoints that are new (or come back) begin unproven where they are to be checked, and with no other flag. So do
     /// those that were not checked and had no traffic either: nothing is known of them.
     pub(super) fn prepare(&self, next: &Snapshot) {
@@ -80,9 +91,7 @@ impl MonitorState {
                 let state = &endpoint.state;
                 match self.wards.get(&endpoint.slot) {
                     Some(ward) => {
-                        let known = ward.check.is_some()
-                            || self.pools.get(&ward.pool).is_some_and(|p| p.has_share);
-                        if checked.is_some() && !known {
+                        if checked.is_some() && !self.is_known(ward) {
                             state.raise(flag::UNPROVEN);
                         }
                     }
@@ -380,7 +389,7 @@ impl MonitorState {
 fn services(of: &Snapshot) -> impl Iterator<Item = (&Service, Option<&policy::HealthPolicy>)> {
     let specs = of.spec.services.iter();
     let health = specs.map(|s| s.policies.health.as_ref());
-    of.services.iter().zip(health)
+    of.services.iter().map(|service| &**service).zip(health)
 }
 
 fn same(endpoint: &Arc<Endpoint>, checked: &CheckEnded) -> bool {

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config::policy::{HealthPolicy, Probe};
+use crate::routing::Split;
+use crate::snapshot::{Inputs, Keys, Previous};
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
+use crate::upstream::endpoint::flag;
 
 fn service(stable: &str, split: &[(&str, u32)]) -> spec::ServiceSpec {
     let names = ["blue", "green", "red"];
@@ -20,29 +23,29 @@ fn service(stable: &str, split: &[(&str, u32)]) -> spec::ServiceSpec {
     service
 }
 
+/// What was in force: a stable version, and the shares of canaries in percent.
+fn in_force((stable, canaries): (&str, &[(&str, u32)])) -> ServiceState {
+    let rest = 100 - canaries.iter().map(|(_, s)| s).sum::<u32>();
+    let shares = canaries.iter().copied().chain([(stable, rest)]);
+    ServiceState {
+        name: "shop".to_owned(),
+        stable: stable.to_owned(),
+        shares: shares.map(|(v, s)| (v.to_owned(), s * 1000)).collect(),
+        ..ServiceState::default()
+    }
+}
+
 /// Effective shares of blue, green, red in percent, and who is waited for.
 fn gate(
     desired: &spec::ServiceSpec,
     before: (&str, &[(&str, u32)]),
     passing: &[&str],
 ) -> ([u32; 3], Vec<String>) {
-    let share = |name: &str| {
-        let canaries: u32 = before.1.iter().map(|(_, s)| s).sum();
-        let canary = before.1.iter().find(|(v, _)| *v == name);
-        let percent = match canary {
-            Some((_, percent)) => *percent,
-            None if name == before.0 => 100 - canaries,
-            None => 0,
-        };
-        Share(percent * 1000)
-    };
-    let held = Before {
-        stable: before.0,
-        share: &share,
-        named: &|name| before.1.iter().any(|(v, _)| *v == name),
-    };
+    let held = in_force(before);
     let name = |v: usize| desired.versions[v].name.clone();
-    let effective = of(desired, Some(held), |v| passing.contains(&name(v).as_str()));
+    let effective = gated(desired, Some(&held), |v| {
+        passing.contains(&name(v).as_str())
+    });
     let names: Vec<&str> = desired.versions.iter().map(|v| &*v.name).collect();
     let split = Split::new(&names, effective.stable, &effective.split);
     let awaited = effective.awaited.into_iter().map(name).collect();
@@ -92,7 +95,7 @@ fn what_left_the_file_is_not_waited_for() {
 #[test]
 fn nothing_waits_at_the_start_or_without_checks() {
     let mut green = service("green", &[("red", 10)]);
-    let open = of(&green, None, |_| false);
+    let open = gated(&green, None, |_| false);
     assert_eq!((open.stable, open.awaited), (1, vec![]));
     green.policies.health = None;
     assert_eq!(gate(&green, ("blue", &[]), &[]), ([0, 90, 10], vec![]));
@@ -103,22 +106,7 @@ fn nobody_moves_while_a_new_stable_is_awaited() {
     // `blue` sorts before `green`, so that green's users lie at the upper end as long as the split names both.
     let before: (&str, &[(&str, u32)]) = ("red", &[("blue", 0), ("green", 10)]);
     let wish = service("blue", &[("green", 10)]);
-    let share = |name: &str| {
-        Share(
-            before
-                .1
-                .iter()
-                .find(|(v, _)| *v == name)
-                .map_or(90, |(_, s)| *s)
-                * 1000,
-        )
-    };
-    let held = Before {
-        stable: before.0,
-        share: &share,
-        named: &|name| before.1.iter().any(|(v, _)| *v == name),
-    };
-    let effective = of(&wish, Some(held), |_| false);
+    let effective = gated(&wish, Some(&in_force(before)), |_| false);
     assert_eq!((effective.stable, &effective.awaited[..]), (2, &[0][..]));
     let names = ["blue", "green", "red"];
     let was = Split::new(&names, 2, &[(0, Share(0)), (1, Share(10_000))]);
@@ -129,20 +117,35 @@ fn nobody_moves_while_a_new_stable_is_awaited() {
 #[test]
 fn a_snapshot_is_held_back_and_opens_when_an_endpoint_passes() {
     let (registry, telemetry) = (Registry::new(), Telemetry::new(1));
-    let build = |generation, stable: &str| {
+    let spec = |stable: &str| {
         let text = format!(
             "listen = \":1\"\n[service.shop]\nstable = \"{stable}\"\n[service.shop.versions]\n\
              blue = [\"127.0.0.1:1\"]\ngreen = [\"127.0.0.1:2\"]\n"
         );
         let mut spec = crate::config::parse(&text, "test.toml").expect("a valid file");
         spec.services[0].policies.health = Some(HealthPolicy::new(Probe::Tcp));
-        Snapshot::build(generation, Arc::new(spec), &registry, &telemetry)
+        Arc::new(spec)
     };
-    let first = build(1, "blue");
+    let passes = |service: &spec::ServiceSpec, version: &spec::VersionSpec| {
+        let found = registry.find(&service.name, &version.name, &version.endpoints[0]);
+        found.is_some_and(|endpoint| endpoint.passes_checks())
+    };
+    let after = |running: &Snapshot| {
+        let inputs = Inputs {
+            generation: running.generation + 1,
+            spec: &spec("green"),
+            previous: Previous::Generation(running),
+            passes: &passes,
+            keys: &Keys::new(),
+            now_s: 0,
+        };
+        Snapshot::compile(&inputs, &registry, &telemetry)
+    };
+    let first = Snapshot::build(1, spec("blue"), &registry, &telemetry);
     let green = &first.services[0].versions[1].pool.members[0].endpoint.state;
     green.raise(flag::UNPROVEN);
-    let mut second = build(2, "green");
-    assert!(second.hold_back(&first) && !second.can_open());
+    let second = after(&first);
+    assert!(second.is_held_back() && !second.can_open());
     assert_eq!(
         [second.share(0, 0).0, second.share(0, 1).0],
         [Share::WHOLE, 0]
@@ -150,7 +153,7 @@ fn a_snapshot_is_held_back_and_opens_when_an_endpoint_passes() {
     assert!(second.awaited()[0].starts_with("service shop: green becomes stable once"));
     green.lower(flag::UNPROVEN);
     assert!(second.can_open());
-    let mut third = build(3, "green");
-    assert!(!third.hold_back(&second) && !third.is_held_back());
+    let third = after(&second);
+    assert!(!third.is_held_back());
     assert_eq!(third.share(0, 1).0, Share::WHOLE);
 }

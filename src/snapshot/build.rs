@@ -1,0 +1,202 @@
+//! From a specification to a snapshot.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::effective::{Effective, EffectiveSplit, effective};
+use super::{EndpointSet, Keys, Listener, Service, ServiceState, Sessions, Snapshot, Version};
+use crate::config::Spec;
+use crate::config::spec::{self, Balance};
+use crate::routing::{self, Split};
+use crate::telemetry::Telemetry;
+use crate::upstream::{Pool, Registry};
+
+/// What was in force before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Previous<'a> {
+    /// Nothing: the first generation of a process that takes over from nobody.
+    Nothing,
+    /// The state that another process passed on.
+    Process(&'a [ServiceState]),
+    /// The running generation of this process. Its services are reused where they would not differ.
+    Generation(&'a Snapshot),
+}
+
+/// Whether a version of a service passes its checks.
+pub(crate) type Verdicts<'a> = &'a dyn Fn(&spec::ServiceSpec, &spec::VersionSpec) -> bool;
+
+/// What a snapshot is compiled from.
+#[derive(Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    pub generation: u64,
+    pub spec: &'a Arc<Spec>,
+    pub previous: Previous<'a>,
+    pub passes: Verdicts<'a>,
+    /// Keys of sticky sessions. A service whose key is missing has no sticky sessions.
+    pub keys: &'a Keys,
+    /// Seconds since the epoch.
+    pub now_s: u64,
+}
+
+impl Snapshot {
+    /// Compiles what is in force under the specification: the one way to a snapshot, at start, after a reload, when the stable
+    /// gate opens, and in a takeover.
+    pub(crate) fn compile(inputs: &Inputs<'_>, registry: &Registry, telemetry: &Telemetry) -> Self {
+        let running = match inputs.previous {
+            Previous::Generation(running) => running.state(),
+            Previous::Nothing | Previous::Process(_) => Vec::new(),
+        };
+        let previous = match inputs.previous {
+            Previous::Process(states) => states,
+            Previous::Nothing | Previous::Generation(_) => &running,
+        };
+        let effective = effective(inputs.spec, previous, inputs.passes);
+        Self::with(inputs, effective, previous, registry, telemetry)
+    }
+
+    /// Compiles `spec` as it is desired, without what was in force before: for a look at a file, and for tests.
+    pub(crate) fn build(
+        generation: u64,
+        spec: Arc<Spec>,
+        registry: &Registry,
+        telemetry: &Telemetry,
+    ) -> Self {
+        let inputs = Inputs {
+            generation,
+            spec: &spec,
+            previous: Previous::Nothing,
+            passes: &|_, _| true,
+            keys: &Keys::new(),
+            now_s: 0,
+        };
+        let effective = Effective::desired(&spec);
+        Self::with(&inputs, effective, &[], registry, telemetry)
+    }
+
+    fn with(
+        inputs: &Inputs<'_>,
+        effective: Effective,
+        previous: &[ServiceState],
+        registry: &Registry,
+        telemetry: &Telemetry,
+    ) -> Self {
+        let spec = inputs.spec;
+        let compiler = Compiler {
+            inputs,
+            previous: previous.iter().map(|s| (s.name.as_str(), s)).collect(),
+            running: match inputs.previous {
+                Previous::Generation(running) => running.services_by_name(),
+                Previous::Nothing | Previous::Process(_) => HashMap::new(),
+            },
+            registry,
+            telemetry,
+        };
+        let services: Vec<Arc<Service>> = spec
+            .services
+            .iter()
+            .zip(effective.services)
+            .map(|(service, effective)| compiler.service(service, effective))
+            .collect();
+        let listeners = spec
+            .listeners
+            .iter()
+            .map(|l| Listener {
+                metrics: telemetry.listener(&l.name),
+            })
+            .collect();
+        Self {
+            generation: inputs.generation,
+            table: routing::RouteTable::new(&spec.services),
+            unrouted: telemetry.service(""),
+            slots: EndpointSet::of(&services),
+            services,
+            listeners,
+            spec: spec.clone(),
+        }
+    }
+
+    fn services_by_name(&self) -> HashMap<&str, (&spec::ServiceSpec, &Arc<Service>)> {
+        // The two lists are in the same order.
+        let pairs = self.spec.services.iter().zip(&self.services);
+        pairs
+            .map(|(spec, service)| (&*service.name, (spec, service)))
+            .collect()
+    }
+}
+
+/// Compiles services, or finds them in the running generation.
+struct Compiler<'a> {
+    inputs: &'a Inputs<'a>,
+    previous: HashMap<&'a str, &'a ServiceState>,
+    running: HashMap<&'a str, (&'a spec::ServiceSpec, &'a Arc<Service>)>,
+    registry: &'a Registry,
+    telemetry: &'a Telemetry,
+}
+
+impl Compiler<'_> {
+    fn service(&self, spec: &spec::ServiceSpec, effective: EffectiveSplit) -> Arc<Service> {
+        if let Some((was, running)) = self.running.get(spec.name.as_str())
+            && *was == spec
+            && running.effective == effective
+            && self.has_same_key(running)
+        {
+            return Arc::clone(running);
+        }
+        Arc::new(self.compiled(spec, effective))
+    }
+
+    /// Whether sticky sessions would be sealed by the same key. The key may change while the specification that names its file
+    /// doesn't.
+    fn has_same_key(&self, running: &Service) -> bool {
+        let sealed_by = running.sessions.as_ref().map(|s| Arc::as_ptr(s.key()));
+        let policy = running.policies.sticky.as_ref();
+        let key = policy.and_then(|policy| self.inputs.keys.get(&policy.key_file));
+        sealed_by == key.map(Arc::as_ptr)
+    }
+
+    fn compiled(&self, spec: &spec::ServiceSpec, effective: EffectiveSplit) -> Service {
+        let mut routing = routing::ServiceRouting::new(spec);
+        if !effective.awaited.is_empty() {
+            let names: Vec<&str> = spec.versions.iter().map(|v| &*v.name).collect();
+            routing.split = Split::new(&names, effective.stable, &effective.split);
+        }
+        let versions = spec.versions.iter().map(|version| {
+            let metrics = self.telemetry.version(&spec.name, &version.name);
+            Version {
+                name: version.name.as_str().into(),
+                pool: Pool::new(spec, version, self.registry, &metrics),
+                metrics,
+                load: self.registry.load(&spec.name, &version.name),
+            }
+        });
+        let mut service = Service {
+            name: spec.name.as_str().into(),
+            slot: self.registry.service_slot(&spec.name),
+            metrics: self.telemetry.service(&spec.name),
+            routing,
+            rule_hits: self.telemetry.rules(&spec.name, spec.rules.len()),
+            hash: hash_of(spec),
+            timeouts: spec.timeouts.clone(),
+            policies: spec.policies.clone(),
+            awaited: effective.awaited.clone(),
+            effective,
+            sessions: None,
+            versions: versions.collect(),
+        };
+        let previous = self.previous.get(spec.name.as_str());
+        let past = |version: &str, id| previous?.past(version, id);
+        service.sessions = Sessions::new(&service, self.inputs.keys, self.inputs.now_s, past);
+        service
+    }
+}
+
+/// `balance = "hash"` hashes as a cohort does, over the keys of `hash_by`.
+fn hash_of(service: &spec::ServiceSpec) -> Option<routing::Cohort> {
+    (service.balance == Balance::Hash).then(|| {
+        let by = service.hash_by.clone();
+        routing::Cohort::new(&spec::CohortSpec {
+            by,
+            salt: service.name.clone(),
+        })
+    })
+}

@@ -1,0 +1,183 @@
+//! The effective state: what is in force, as a pure function of the configuration, of what was in force before, and of the
+//! checks' verdicts.
+//!
+//! The configuration says what is *desired*. The stable gate may delay it: a new stable version, or a canary whose share rises
+//! from 0, waits until one of its endpoints passes a check. Until then the old split stays in force, lowered where the
+//! configuration lowers it.
+//!
+//! Every snapshot is built from an [`Effective`], at start, after a reload, when the gate opens and in a takeover. Whatever else
+//! is to influence the split becomes an argument of [`effective`].
+
+use std::collections::HashMap;
+
+use super::{ServiceState, Snapshot, Version};
+use crate::config::Spec;
+use crate::config::spec::{self, Share};
+
+/// The effective state of all services, in the order of the specification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Effective {
+    pub(super) services: Vec<EffectiveSplit>,
+}
+
+/// The effective split of one service. Versions are indices into the specification of the service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct EffectiveSplit {
+    /// The version that gets what the split leaves.
+    pub stable: usize,
+    /// Shares of canaries. A canary with a share of 0 is listed as well where cohorts are laid out by it.
+    pub split: Vec<(usize, Share)>,
+    /// Versions whose role or share waits until they pass a check.
+    pub awaited: Vec<usize>,
+}
+
+impl EffectiveSplit {
+    /// What the configuration asks for, without delay.
+    fn desired(service: &spec::ServiceSpec) -> Self {
+        Self {
+            stable: service.stable,
+            split: service.split.clone(),
+            awaited: Vec::new(),
+        }
+    }
+}
+
+impl Effective {
+    /// What the configuration asks for, without delay.
+    pub(crate) fn desired(spec: &Spec) -> Self {
+        let services = spec.services.iter().map(EffectiveSplit::desired);
+        Self {
+            services: services.collect(),
+        }
+    }
+}
+
+/// The effective state under `spec`. `previous` is what was in force before, by service; `passes` says whether a version has an
+/// endpoint that passes its checks.
+pub(crate) fn effective(
+    spec: &Spec,
+    previous: &[ServiceState],
+    passes: impl Fn(&spec::ServiceSpec, &spec::VersionSpec) -> bool,
+) -> Effective {
+    let previous: HashMap<&str, &ServiceState> =
+        previous.iter().map(|s| (s.name.as_str(), s)).collect();
+    let split = |service: &spec::ServiceSpec| {
+        let before = previous.get(service.name.as_str()).copied();
+        gated(service, before, |v| passes(service, &service.versions[v]))
+    };
+    Effective {
+        services: spec.services.iter().map(split).collect(),
+    }
+}
+
+/// The split of one service behind the stable gate. Nothing waits in a service without checks or in a new one (`before` is
+/// `None`), nor when the version that would have to stay has left the configuration.
+fn gated(
+    desired: &spec::ServiceSpec,
+    before: Option<&ServiceState>,
+    passes: impl Fn(usize) -> bool,
+) -> EffectiveSplit {
+    let open = EffectiveSplit::desired(desired);
+    let (Some(_), Some(before)) = (&desired.policies.health, before) else {
+        return open;
+    };
+    let held = |version: usize| before.share(&desired.versions[version].name);
+    let stayed = desired
+        .versions
+        .iter()
+        .position(|v| v.name == before.stable);
+    match stayed {
+        Some(old) if old != desired.stable && !passes(desired.stable) => {
+            old_split(desired, old, before)
+        }
+        _ => rising(open, &held, &passes),
+    }
+}
+
+/// The old split stays until the new stable version passes, as far as the configuration still grants its shares. Canaries whose
+/// share falls to 0 stay listed, so that the users of the other versions keep their cohorts.
+fn old_split(desired: &spec::ServiceSpec, old: usize, before: &ServiceState) -> EffectiveSplit {
+    let granted = |version: usize| {
+        if version == desired.stable {
+            return Share(Share::WHOLE);
+        }
+        let canary = desired.split.iter().find(|(v, _)| *v == version);
+        canary.map_or(Share(0), |(_, share)| *share)
+    };
+    let name = |version: usize| &*desired.versions[version].name;
+    let canaries = (0..desired.versions.len()).filter(|v| *v != old && before.names(name(*v)));
+    EffectiveSplit {
+        stable: old,
+        split: canaries
+            .map(|v| (v, granted(v).min(before.share(name(v)))))
+            .collect(),
+        awaited: vec![desired.stable],
+    }
+}
+
+/// A canary that had no share and doesn't pass gets none yet.
+fn rising(
+    mut open: EffectiveSplit,
+    held: &dyn Fn(usize) -> Share,
+    passes: &dyn Fn(usize) -> bool,
+) -> EffectiveSplit {
+    for (version, share) in &mut open.split {
+        if share.0 > 0 && held(*version).0 == 0 && !passes(*version) {
+            *share = Share(0);
+            open.awaited.push(*version);
+        }
+    }
+    open
+}
+
+impl Snapshot {
+    /// Whether a version waits for a check to pass.
+    #[cfg(test)]
+    pub fn is_held_back(&self) -> bool {
+        self.services.iter().any(|s| !s.awaited.is_empty())
+    }
+
+    /// Whether one of the versions that wait for a check passes it now, so that the next snapshot would differ.
+    pub(crate) fn can_open(&self) -> bool {
+        let passes = |version: &Version| {
+            let mut members = version.pool.members.iter();
+            members.any(|m| m.endpoint.passes_checks())
+        };
+        let mut waiting = self.services.iter().flat_map(|s| {
+            let versions = s.awaited.iter();
+            versions.map(|v| &s.versions[*v])
+        });
+        waiting.any(passes)
+    }
+
+    /// A line for each version that is waited for.
+    pub fn awaited(&self) -> Vec<String> {
+        let services = 0..self.services.len();
+        services.flat_map(|s| self.awaited_of(s)).collect()
+    }
+
+    /// A line for each version of this service that is waited for.
+    pub fn awaited_of(&self, service: usize) -> Vec<String> {
+        let (spec, service) = (&self.spec.services[service], &self.services[service]);
+        let line = |version: &usize| {
+            let wish = match *version == spec.stable {
+                true => "becomes stable".to_owned(),
+                false => format!("gets {} of the traffic", spec_share(spec, *version)),
+            };
+            format!(
+                "service {}: {} {wish} once one of its endpoints passes its check; until then the old split stays",
+                service.name, service.versions[*version].name
+            )
+        };
+        service.awaited.iter().map(line).collect()
+    }
+}
+
+fn spec_share(spec: &spec::ServiceSpec, version: usize) -> Share {
+    let canary = spec.split.iter().find(|(v, _)| *v == version);
+    canary.map_or(Share(0), |(_, share)| *share)
+}
+
+#[cfg(test)]
+#[path = "effective_tests.rs"]
+mod tests;

@@ -1,0 +1,29 @@
+//! Snapshots for tests.
+
+use std::sync::Arc;
+
+use super::{Inputs, Keys, Previous, Snapshot};
+use crate::config::Spec;
+use crate::telemetry::Telemetry;
+use crate::upstream::Registry;
+
+/// The snapshot of a process of its own, in which every version passes its checks, or none does.
+pub(crate) fn compiled(
+    spec: &Arc<Spec>,
+    previous: Previous<'_>,
+    passes: bool,
+    (keys, now_s): (&Keys, u64),
+) -> Snapshot {
+    let inputs = Inputs {
+        generation: match previous {
+            Previous::Generation(running) => running.generation + 1,
+            Previous::Nothing | Previous::Process(_) => 1,
+        },
+        spec,
+        previous,
+        passes: &|_, _| passes,
+        keys,
+        now_s,
+    };
+    Snapshot::compile(&inputs, &Registry::new(), &Telemetry::new(1))
+}
