@@ -131,7 +131,7 @@ impl Downloads {
             version.slowest.publish(self.worker, Some(slowest));
             while version.wanted.load(Ordering::Relaxed) > 0
                 && self.shed_slowest(&version, now_ms)
-                && version.meet_wish()
+                && version.take_room_request()
             {}
         }
     }

@@ -1,9 +1,10 @@
-//! The deterministic place of one user in [0,1), by a salted stable hash: the same on every machine and in every release.
+//! Maps each user to a point in [0,1) by a salted hash, so that a user gets the same version on every request.
 //!
-//! The place is XXH3-64 of the user's value, seeded with XXH3-64 (seed 0) of the cohort's salt, read as a fraction of 2^64.
-//! Which kind of key the value came from has no part in it: `cookie:uid` with `42` and `header:x-user-id` with `42` are the
-//! same person. Values are bytes as typed, except that a query parameter is decoded and an address is its canonical text
-//! (RFC 5952; an IPv4 address mapped into IPv6 is the IPv4 address).
+//! The point is XXH3-64 of the user's value, seeded with XXH3-64 (seed 0) of the cohort's salt, read as a fraction of 2^64.
+//! It is the same on every machine and must stay so in every release, otherwise an upgrade would move users. The kind of
+//! key doesn't enter the hash: `cookie:uid` with `42` and `header:x-user-id` with `42` are the same user. Values are hashed
+//! as sent, except that a query parameter is decoded first, and an address is hashed as its canonical text (RFC 5952), an
+//! IPv4-mapped IPv6 address as that of the IPv4 address.
 
 use std::io::{Cursor, Write};
 use std::net::IpAddr;
@@ -13,18 +14,18 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use super::{RequestView, extract};
 use crate::config::spec::{self, CohortKey};
 
-/// A user's place, as a 64-bit fraction of 1.
+/// A user's point in [0,1), as a fraction of 2^64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CohortPoint(pub u64);
 
 impl CohortPoint {
-    /// The place in [0,1).
+    /// The point as a number in [0,1), rounded down to 53 bits.
     pub fn ratio(self) -> f64 {
         (self.0 >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
-/// Compiled cohort.
+/// A compiled cohort: the keys that identify a user, and the salt.
 #[derive(Debug)]
 pub struct Cohort {
     by: Box<[CohortKey]>,
@@ -32,7 +33,7 @@ pub struct Cohort {
 }
 
 impl Cohort {
-    /// Compiles it.
+    /// Compiles a cohort.
     pub fn new(cohort: &spec::CohortSpec) -> Self {
         Self {
             by: cohort.by.clone().into(),
@@ -40,8 +41,8 @@ impl Cohort {
         }
     }
 
-    /// The index of the first key that is present (and not empty), and the user's place. Of a key that occurs several
-    /// times the first occurrence that isn't empty counts.
+    /// The user's point, and the index of the key that identified the user: the first one with a value that isn't empty.
+    /// Of several values of that key the first such value counts. `None` if there is none.
     ///
     /// Budget: 870 instructions (`just instructions`: cohort).
     pub fn place(&self, request: &impl RequestView) -> Option<(usize, CohortPoint)> {
@@ -73,9 +74,10 @@ impl Cohort {
     }
 }
 
-/// The canonical text of an address, without an allocation; at most 39 bytes.
+/// The canonical text of an address, written to `buffer` instead of the heap.
 fn text(address: IpAddr, buffer: &mut [u8; 40]) -> &[u8] {
     let mut out = Cursor::new(&mut buffer[..]);
+    // The longest text, eight groups of four digits and seven colons, has 39 bytes.
     write!(out, "{}", address.to_canonical()).expect("an address has at most 39 bytes");
     let len = out.position() as usize;
     &buffer[..len]
@@ -102,7 +104,7 @@ mod tests {
         ]
     }
 
-    /// These may never change: users would move.
+    /// These must never change: users would move to other versions.
     #[test]
     fn places_are_pinned() {
         let cohort = cohort(&keys());

@@ -1,8 +1,8 @@
-//! Which version gets a request, and why: the one decision that the data path and `explain` share.
+//! Decides which version gets a request, and why. The data path and `explain` share this one function.
 //!
-//! [`decision`] asks in this order: preview host, match rule, session, cohort, exact split; a version without a usable
-//! endpoint then fails over. It is pure: [`DecisionInput`] supplies what changes from moment to moment, and a [`Trace`] receives
-//! each step. The data path passes `()` as its trace, which compiles to nothing.
+//! [`decision`] consults in this order: preview host, match rules, session, cohort, exact split. If the chosen version has no
+//! usable endpoint, the request fails over. The function is pure: a [`DecisionInput`] supplies the state that changes at run
+//! time, and a [`Trace`] receives each step. The data path passes `()` as its trace, which compiles to nothing.
 
 use super::failover::{FailoverRole, failover};
 use super::sticky::Session;
@@ -14,31 +14,31 @@ pub use crate::telemetry::record::Chosen;
 pub struct Choice {
     /// Index of the version that gets the request.
     pub version: usize,
-    /// Index of the endpoint that the session is on, if that endpoint is usable.
+    /// Index of the endpoint that the session is bound to, if it is usable and belongs to `version`.
     pub endpoint: Option<usize>,
     /// How `version` was chosen.
     pub chosen: Chosen,
-    /// Index of the rule that matched, also where its version failed over.
+    /// Index of the rule that matched, even if its version failed over.
     pub rule: Option<usize>,
     /// The valid session that the request carries.
     pub session: Option<Session>,
-    /// Whether the answer binds the session to the version and endpoint that it comes from.
+    /// Whether the response binds the session to the version and endpoint that it comes from.
     pub binds: bool,
 }
 
-/// What a decision reads beyond the compiled service.
+/// The state at run time that a decision depends on.
 pub trait DecisionInput {
-    /// The valid session that the request carries; `None` where the service isn't sticky.
+    /// The valid session that the request carries; `None` if there is none or the service isn't sticky.
     fn session(&mut self, request: &impl RequestView) -> Option<Session>;
-    /// The version that the session may stay on; `None`: it is decided like a new one.
+    /// The version that the session stays on; `None` if the request is decided like one without a session.
     fn follow(&mut self, session: &Session) -> Option<usize>;
-    /// Whether the session is on this version.
+    /// Whether the session is bound to this version.
     fn is_on(&mut self, session: &Session, version: usize) -> bool;
-    /// The usable endpoint of the version that the session is on.
+    /// The endpoint of this version that the session is bound to, if it is usable.
     fn endpoint(&mut self, session: &Session, version: usize) -> Option<usize>;
     /// Whether the version has a usable endpoint.
     fn is_usable(&mut self, version: usize) -> bool;
-    /// The next version by the exact split. Called only when nothing else decides, since it advances the split.
+    /// The next version by the exact split. Advances the split, and is therefore called only if nothing else decides.
     fn next(&mut self, split: &Split) -> usize;
 }
 
@@ -47,7 +47,7 @@ pub trait DecisionInput {
 pub enum DecisionStep {
     /// The host is a preview host.
     Preview {
-        /// Of this version.
+        /// The version that it previews.
         version: usize,
     },
     /// A rule matched.
@@ -57,55 +57,55 @@ pub enum DecisionStep {
         /// Its version.
         version: usize,
     },
-    /// No rule matched, or there is none.
+    /// No rule matched, or the service has none.
     NoRule,
     /// The request carries no valid session, or the service isn't sticky.
     NoSession,
-    /// The session stays.
+    /// The session stays on its version.
     SessionStays {
         /// The session.
         session: Session,
-        /// On this version.
+        /// Its version.
         version: usize,
     },
-    /// The session may not stay; the request is decided like a new one.
+    /// The session may not stay on its version; the request is decided like one without a session.
     SessionMoves {
         /// The session.
         session: Session,
     },
-    /// No canary has a share.
+    /// No canary has a share, so that stable gets every request.
     Stable {
         /// The stable version.
         version: usize,
     },
-    /// The user's point decides.
+    /// The user's cohort point decides.
     Cohort {
-        /// Index into `cohort.by`.
+        /// The key that identified the user: an index into `cohort.by`.
         key: usize,
         /// The point.
         place: CohortPoint,
-        /// The version whose part of [0,1) holds it.
+        /// The version whose part of [0,1) contains the point.
         version: usize,
     },
     /// The exact split decides.
     Split {
-        /// The version whose turn it is.
+        /// The next version of the split.
         version: usize,
     },
-    /// The version decided on has no usable endpoint.
+    /// The chosen version has no usable endpoint, and another one takes over.
     Failover {
-        /// That version.
+        /// The version without a usable endpoint.
         from: usize,
         /// The version that takes over.
         to: usize,
-        /// Why this one.
+        /// Why it takes over.
         role: FailoverRole,
     },
 }
 
 /// Receives the steps of a decision.
 pub trait Trace {
-    /// The next step.
+    /// Called for each step, in order.
     fn step(&mut self, step: DecisionStep);
 }
 
@@ -121,12 +121,12 @@ impl Trace for Vec<DecisionStep> {
     }
 }
 
-/// What was decided before failover.
+/// The decision before failover.
 struct Decided {
     version: usize,
     chosen: Chosen,
     rule: Option<usize>,
-    /// No other version may take over.
+    /// Whether failover is ruled out.
     strict: bool,
 }
 
@@ -141,7 +141,7 @@ impl Decided {
     }
 }
 
-/// Decides which version gets `request`. `preview`: the version whose preview host the request names.
+/// Decides which version gets `request`. `preview` is the version whose preview host the request named, if any.
 #[inline]
 pub fn decision<R: RequestView, S: DecisionInput, T: Trace>(
     service: &ServiceRouting,
@@ -150,7 +150,7 @@ pub fn decision<R: RequestView, S: DecisionInput, T: Trace>(
     state: &mut S,
     trace: &mut T,
 ) -> Choice {
-    // A preview host shows its version as it is: no session, no failover.
+    // A preview host shows its version as it is, without session and failover.
     if let Some(version) = preview {
         trace.step(DecisionStep::Preview { version });
         return Choice {
@@ -166,9 +166,10 @@ pub fn decision<R: RequestView, S: DecisionInput, T: Trace>(
     let decided = by_rule(service, request, trace)
         .or_else(|| by_session(session.as_ref(), state, trace))
         .unwrap_or_else(|| by_share(service, request, state, trace));
-    let version = usable(service, &decided, state, trace);
+    let version = after_failover(service, &decided, state, trace);
     let moved = version != decided.version;
-    // A session whose version is down returns to it later: an answer from another version doesn't move the session.
+    // A rule's choice says nothing about the user's other requests. And while a session's version is down, responses of the
+    // version that took over don't rebind it, so that the user returns when it is up again.
     let binds = decided.rule.is_none()
         && !(moved && session.is_some_and(|s| state.is_on(&s, decided.version)));
     let endpoint = session
@@ -252,8 +253,9 @@ fn by_share(
     Decided::by(Chosen::Split, version)
 }
 
-/// The version decided on, or the one that takes over because it has no usable endpoint.
-fn usable(
+/// Applies failover: the chosen version if it has a usable endpoint, else the one that takes over. If none does the choice
+/// stands, and the request is answered as for a version that is down.
+fn after_failover(
     service: &ServiceRouting,
     decided: &Decided,
     state: &mut impl DecisionInput,

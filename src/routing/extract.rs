@@ -1,15 +1,15 @@
-//! Values inside a request: cookies and query parameters, found without a copy.
+//! Finds cookies and query parameters in a request without copying it.
 //!
-//! * A cookie is `name=value` between semicolons of any `Cookie` field; names are case-sensitive, white space around
-//!   both is dropped, quotes stay part of the value.
-//! * A query parameter is `name=value` between ampersands; without `=` its value is empty. Names are compared as
-//!   decoded; see [`decoded`] for what that means.
+//! * A cookie is a `name=value` pair between semicolons in any `Cookie` field (RFC 6265 section 4.2). Names are
+//!   case-sensitive. White space around name and value is dropped, quotes are part of the value.
+//! * A query parameter is a `name=value` pair between ampersands, as in `application/x-www-form-urlencoded`. Without `=`
+//!   its value is empty. Names are compared after decoding: see [`decoded`].
 
 use std::borrow::Cow;
 
 use super::RequestView;
 
-/// Calls `see` with the value of each cookie of that name, until it returns `true`; says whether it did.
+/// Calls `see` with the value of each cookie named `name` until it returns `true`; returns whether it did.
 pub(super) fn any_cookie(
     request: &impl RequestView,
     name: &[u8],
@@ -17,13 +17,13 @@ pub(super) fn any_cookie(
 ) -> bool {
     request.any_field("cookie", &mut |field| {
         field.split(|b| *b == b';').any(|pair| {
-            let (key, value) = halves(pair);
+            let (key, value) = split_pair(pair);
             key.trim_ascii() == name && see(value.trim_ascii())
         })
     })
 }
 
-/// Calls `see` with the raw value of each query parameter of that name, until it returns `true`; says whether it did.
+/// Calls `see` with the raw value of each query parameter named `name` until it returns `true`; returns whether it did.
 pub(super) fn any_parameter(
     request: &impl RequestView,
     name: &[u8],
@@ -31,26 +31,26 @@ pub(super) fn any_parameter(
 ) -> bool {
     let query = request.query().unwrap_or_default();
     query.split(|b| *b == b'&').any(|pair| {
-        let (key, value) = halves(pair);
+        let (key, value) = split_pair(pair);
         (key == name || (is_encoded(key) && *decoded(key) == *name)) && see(value)
     })
 }
 
-/// Both sides of the first `=`.
-fn halves(pair: &[u8]) -> (&[u8], &[u8]) {
+/// The parts before and after the first `=`.
+fn split_pair(pair: &[u8]) -> (&[u8], &[u8]) {
     match memchr::memchr(b'=', pair) {
         Some(at) => (&pair[..at], &pair[at + 1..]),
         None => (pair, b""),
     }
 }
 
-/// Whether [`decoded`] may differ.
+/// Whether [`decoded`] may differ from `raw`.
 pub(super) fn is_encoded(raw: &[u8]) -> bool {
     memchr::memchr2(b'%', b'+', raw).is_some()
 }
 
-/// A query's name or value with `%xx` as the byte that it stands for and `+` as a space. A `%` without two hex digits
-/// stands for itself. Copies only where there is something to decode.
+/// Decodes a name or value of a query: `%xx` is a byte, `+` a space. A `%` without two hex digits stands for itself. Copies
+/// only if there is something to decode.
 pub(super) fn decoded(raw: &[u8]) -> Cow<'_, [u8]> {
     if !is_encoded(raw) {
         return Cow::Borrowed(raw);

@@ -1,4 +1,4 @@
-//! Which version takes over for one without a usable endpoint, and what traffic each version then gets.
+//! Which version takes over for a version without a usable endpoint, and the shares that result.
 
 use super::Split;
 use crate::config::spec::Share;
@@ -8,14 +8,14 @@ use crate::config::spec::Share;
 pub enum FailoverRole {
     /// It is the stable version.
     Stable,
-    /// Stable is down, and of the usable canaries it has the largest share.
+    /// Stable is down, and this canary has the largest share of the usable ones.
     LargestCanary,
-    /// It is the service's `fallback`.
+    /// It is the service's `fallback`, and no version with a share is usable.
     Fallback,
 }
 
 impl FailoverRole {
-    /// The role in words.
+    /// The role in words, for messages.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Stable => "stable",
@@ -25,8 +25,8 @@ impl FailoverRole {
     }
 }
 
-/// The version that takes over for `down`: stable, else the usable canary with the largest share (of equal ones the last),
-/// else `fallback`. `None` when none of them is usable.
+/// The version that takes over for `down`: stable, else the usable canary with the largest share (the last of equals), else
+/// `fallback`. `None` if none of them is usable.
 pub(crate) fn failover(
     split: &Split,
     fallback: Option<usize>,
@@ -48,10 +48,10 @@ pub(crate) fn failover(
     Some((fallback, FailoverRole::Fallback))
 }
 
-/// The share of the traffic that each version gets, by version: what it has in `split`, plus the shares of versions
-/// without a usable endpoint that fail over to it. Where no version is usable the shares stay as they are.
+/// The share of traffic that each version gets: its share in `split`, plus those of the versions that fail over to it. If
+/// no version is usable the shares stay as they are. Their sum is always [`Share::WHOLE`].
 ///
-/// Sessions, rules and preview hosts are not part of it. The sum is always [`Share::WHOLE`].
+/// Sessions, rules and preview hosts are not considered.
 pub fn effective_shares(
     split: &Split,
     fallback: Option<usize>,

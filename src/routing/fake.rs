@@ -60,7 +60,7 @@ impl RequestView for Fake {
     }
 }
 
-/// A service with these versions, the first of them stable.
+/// A service with these versions, of which the first is stable.
 pub(crate) fn service(name: &str, versions: &[&str]) -> spec::ServiceSpec {
     let version = |name: &&str| spec::VersionSpec {
         slow_start: None,

@@ -1,10 +1,12 @@
-//! Globs: `*` stands for any run of bytes (slashes too), `?` for one byte.
+//! Glob matching: `*` matches any run of bytes, including slashes, and `?` matches one byte.
 
-/// Whether `glob` takes the whole of `text`. Time is at most the product of both lengths: a star that was passed is
-/// never asked again, since a later one could give back nothing that an earlier one needs.
+/// Whether `glob` matches all of `text`.
+///
+/// Takes time of at most the product of both lengths, without recursion: only the last star is ever retried. Once a later
+/// star is reached, extending an earlier one can't help, because the later star can match whatever that would skip.
 pub(super) fn matches(glob: &[u8], text: &[u8]) -> bool {
     let (mut g, mut t) = (0, 0);
-    // The last star, and where in the text what follows it is tried next.
+    // The last star, and the position in the text up to which it matches at the next retry.
     let mut retry: Option<(usize, usize)> = None;
     while t < text.len() {
         match glob.get(g) {
@@ -19,6 +21,7 @@ pub(super) fn matches(glob: &[u8], text: &[u8]) -> bool {
             }
             _ => {}
         }
+        // A mismatch: let the last star match one more byte.
         let Some((star, from)) = retry else {
             return false;
         };

@@ -1,28 +1,28 @@
-//! Where the users of each canary lie in [0,1).
+//! Assigns parts of [0,1), the range of cohort points, to the versions, so that a change of shares moves few users.
 //!
-//! Every name in `split`, also at 0 %, has an anchor and a direction in which its users are laid out as its share grows.
-//! Names are numbered in natural order (`v2` before `v10`): the first grows up from 0, the second down from 1, the next
-//! two up and down from 1/2, then from 1/4, 3/4, 1/8 and so on (the van der Corput sequence). Stable has what is left.
+//! Every name in `split`, even at 0 %, has an anchor and a direction in which its part grows with its share. Names are
+//! numbered in natural order (`v2` before `v10`): the first grows up from 0, the second down from 1, the next two up and
+//! down from 1/2, then from 1/4, 3/4, 1/8 and so on (the van der Corput sequence). Stable gets what is left.
 //!
-//! An anchor depends on nothing but the names in `split`, so changing one share moves users between that canary and
-//! stable only. This holds always for one and two names, and for more as long as every canary fits between its
-//! neighbours' anchors, together with the one that grows towards it. What doesn't fit continues behind the neighbour, and
-//! moves when that one grows. A name that is added last in order moves nobody as long as the others fit; any other
-//! name that is added or removed renumbers those after it, whose users then move.
+//! The anchors depend only on the names in `split`, so that changing one share moves users between that canary and stable
+//! only. This is always true of one and two names. With more names it is true while every canary fits between its
+//! neighbours' anchors, together with the canary that grows towards it. What doesn't fit continues behind the neighbour,
+//! and moves when the neighbour grows. Adding a name that is last in the order moves no other canary's users as long as
+//! all fit; adding or removing any other name renumbers those after it, whose users then move.
 
 use std::cmp::Ordering;
 
 use crate::config::spec::Share;
 
-/// A part of [0,1) in steps of 0.001 %: it begins where the one before it ends.
+/// A part of [0,1) that belongs to one version, in steps of 0.001 %. It begins where the previous tile ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tile {
     pub(super) end: u32,
     pub(super) version: usize,
 }
 
-/// Lays out `canaries`, version and share, which are in the [`natural`] order of their names and have at most 100 %
-/// together. The tiles cover [0,1).
+/// Lays out `canaries`, pairs of version and share in the [`natural`] order of the names, with at most 100 % together.
+/// The returned tiles cover [0,1).
 pub(super) fn tiles(canaries: &[(usize, Share)], stable: usize) -> Box<[Tile]> {
     let anchors: Vec<Anchor> = (0..canaries.len()).map(Anchor::of).collect();
     let mut taken = Taken::default();
@@ -31,7 +31,7 @@ pub(super) fn tiles(canaries: &[(usize, Share)], stable: usize) -> Box<[Tile]> {
         let rest = taken.claim(anchor.reach(&anchors), anchor.up, share.0, version);
         rests.push(rest);
     }
-    // What is left over continues in its direction, around the end of [0,1) if need be.
+    // What didn't fit continues in its direction and wraps around at the end of [0,1).
     for ((&(version, _), anchor), mut rest) in canaries.iter().zip(&anchors).zip(rests) {
         let (below, above) = ((0, anchor.at), (anchor.at, Share::WHOLE));
         let order = if anchor.up {
@@ -53,13 +53,13 @@ struct Anchor {
 }
 
 impl Anchor {
-    /// Of the name with this number.
+    /// The anchor of the name with this number.
     fn of(number: usize) -> Self {
         let up = number.is_multiple_of(2);
         let at = match number {
             0 => 0,
             1 => Share::WHOLE,
-            // The bits of the pair's number, mirrored behind the binary point: 1/2, 1/4, 3/4, 1/8, ...
+            // The van der Corput sequence in base 2: the bits of the pair's number, mirrored at the binary point.
             _ => {
                 let mirrored = ((number / 2) as u64).reverse_bits();
                 ((u128::from(mirrored) * u128::from(Share::WHOLE)) >> 64) as u32
@@ -68,7 +68,7 @@ impl Anchor {
         Self { at, up }
     }
 
-    /// From the anchor to the nearest other one in its direction.
+    /// The range from this anchor to the nearest other one in its direction.
     fn reach(self, all: &[Self]) -> (u32, u32) {
         let others = all.iter().map(|other| other.at);
         if self.up {
@@ -86,8 +86,8 @@ impl Anchor {
 struct Taken(Vec<(u32, u32, usize)>);
 
 impl Taken {
-    /// Claims up to `wanted` steps of what is free in the range, from its lower end or from its upper end. Returns how
-    /// many are missing.
+    /// Claims up to `wanted` free steps of the range, starting at its lower end (`up`) or its upper end. Returns how many
+    /// could not be claimed.
     fn claim(&mut self, (low, high): (u32, u32), up: bool, mut wanted: u32, version: usize) -> u32 {
         let mut free = self.free(low, high);
         if !up {
@@ -127,6 +127,7 @@ impl Taken {
         free
     }
 
+    /// The tiles: the claimed parts, and stable between them.
     fn with_stable(self, stable: usize) -> Box<[Tile]> {
         let mut tiles: Vec<Tile> = Vec::new();
         let mut add = |end, version| match tiles.last_mut() {
@@ -148,7 +149,7 @@ impl Taken {
     }
 }
 
-/// Compares names as people order them: runs of digits by their value, everything else byte by byte.
+/// Natural order: runs of digits are compared by value, everything else byte by byte.
 pub(super) fn natural(a: &str, b: &str) -> Ordering {
     let (mut x, mut y) = (a.as_bytes(), b.as_bytes());
     loop {
@@ -159,7 +160,7 @@ pub(super) fn natural(a: &str, b: &str) -> Ordering {
             (by_value, digits_x, digits_y)
         } else {
             match (x.first(), y.first()) {
-                // Equal but for leading zeros.
+                // The names differ at most in leading zeros: the order must still be total.
                 (None, None) => return a.cmp(b),
                 (p, q) => (p.cmp(&q), 1, 1),
             }
@@ -175,7 +176,7 @@ fn digits(text: &[u8]) -> usize {
     text.iter().take_while(|b| b.is_ascii_digit()).count()
 }
 
-/// Digits without leading zeros: of two numbers the longer one is the greater.
+/// The digits without leading zeros, so that the longer of two numbers is the greater.
 fn value(digits: &[u8]) -> &[u8] {
     let zeros = digits.iter().take_while(|b| **b == b'0').count();
     &digits[zeros..]

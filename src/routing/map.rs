@@ -1,14 +1,15 @@
-//! Maps whose keys stand in the configuration.
+//! Hash maps whose keys come from the configuration.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// By bytes. The keys come from the operator, so nobody can choose them to collide: speed is all that counts.
+/// A map by byte strings with a fast hash. The keys come from the operator and not from clients, so that no protection
+/// against chosen collisions is needed; a client chooses only what is looked up.
 pub(super) type Map<V> = HashMap<Box<[u8]>, V, BuildHasherDefault<Xxh3>>;
 
-/// Hashes one slice of bytes.
+/// A hasher for a single byte slice.
 #[derive(Default)]
 pub(super) struct Xxh3(u64);
 
@@ -18,7 +19,7 @@ impl Hasher for Xxh3 {
         self.0 = xxh3_64_with_seed(bytes, self.0);
     }
 
-    /// The length that precedes a slice; the bytes alone tell keys apart.
+    /// `[u8]` writes its length before its bytes. Keys are single slices, so that the bytes suffice.
     #[inline]
     fn write_usize(&mut self, _: usize) {}
 

@@ -1,10 +1,8 @@
-//! Which service and which version a request goes to. Pure: no sockets, no clock, no runtime.
+//! Chooses the service and the version of a request. Everything here is pure: no sockets, no clock, no runtime.
 //!
-//! * [`table`]: host and path to a service (or to a previewed version): the most specific wins.
-//! * [`matcher`]: the rules of a service.
-//! * [`split`]: exact shares. [`cohort`]: shares that follow users.
-//! * [`sticky`]: sessions that stay.
-//! * [`decision`]: the order in which they are asked. [`failover`]: who takes over for a version that is down.
+//! The route [`table`] maps host and path to a service, or to one of its versions for a preview host. Within the service
+//! [`decision`] consults, in this order, the match rules ([`matcher`]), the sticky session ([`sticky`]), the user's cohort
+//! ([`cohort`]) and the exact [`split`], and hands over to another version when the chosen one is down ([`failover`]).
 
 pub(crate) mod cohort;
 pub(crate) mod decision;
@@ -31,39 +29,40 @@ pub use matcher::Matcher;
 pub use split::{CohortMove, Split, SplitState, moves, users_moved};
 pub use table::{Found, RouteTable};
 
-/// What routing asks of a request. Two implementations: over an HTTP/1 head, over an HTTP/2 head.
+/// What routing reads from a request. It is implemented for HTTP/1 heads and for HTTP/2 heads.
 pub trait RequestView {
-    /// The method as typed.
+    /// The method as sent; methods are case-sensitive (RFC 9110 section 9.1).
     fn method(&self) -> &[u8];
-    /// The host, lower case, without port or trailing dot. May be empty.
+    /// The host in lower case, without port and trailing dot. Empty if the request has none.
     fn host(&self) -> &str;
-    /// The path with dot segments removed, without query. Begins with `/` (or is `*`).
+    /// The path without query and with dot segments removed (RFC 3986 section 5.2.4). Begins with `/`, or is `*`.
     fn path(&self) -> &[u8];
-    /// What follows the first `?`, if there is one.
+    /// The query: everything after the first `?`, if there is one.
     fn query(&self) -> Option<&[u8]>;
-    /// Calls `see` with each value of the field of that (lower-case) name, until it returns `true`; says whether it did.
+    /// Calls `see` with each value of the field `name`, which is in lower case, until it returns `true`; returns whether it
+    /// did.
     fn any_field(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool;
-    /// The client's address (after `trusted_proxies`).
+    /// The client's address, as determined with `trusted_proxies`.
     fn client(&self) -> IpAddr;
 }
 
-/// The routing half of one service, compiled from its [`spec::ServiceSpec`].
+/// The routing part of one service, compiled from its [`spec::ServiceSpec`].
 #[derive(Debug)]
 pub struct ServiceRouting {
-    /// Rules in order.
+    /// The match rules, in order.
     pub matcher: Matcher,
-    /// For each rule: whether what it matches never goes to another version.
+    /// For each rule: whether its requests never fail over to another version.
     pub strict: Box<[bool]>,
-    /// Where users stand, if splits follow users.
+    /// The cohort, if the split is by user instead of by request.
     pub cohort: Option<Cohort>,
-    /// Shares by version.
+    /// The share of each version.
     pub split: Split,
     /// The version that takes over when every version with a share is down.
     pub fallback: Option<usize>,
 }
 
 impl ServiceRouting {
-    /// Compiles what routing needs of `service`.
+    /// Compiles the routing part of `service`.
     pub fn new(service: &spec::ServiceSpec) -> Self {
         let names: Vec<&str> = service.versions.iter().map(|v| &*v.name).collect();
         Self {

@@ -1,8 +1,12 @@
-//! Exact shares: of any N requests in a row on one worker a version gets N·share within 1.
+//! The split of a service's traffic by version, exact within one request.
 //!
-//! The order is Tijdeman's chairman assignment: with k versions that have a share, a version's count since the start
-//! never differs from N·share by more than 1 − 1/(2k−2). For two that is one half, so that of *any* window of requests
-//! each gets its share within 1.
+//! Random choice would need thousands of requests before a 1 % canary has close to 1 %. [`Split::next`] follows the
+//! solution of the chairman assignment problem instead (R. Tijdeman, "The chairman assignment problem", Discrete
+//! Mathematics 32, 1980): with k versions that have a share, the number of requests that a version got among the first N
+//! on a worker differs from N·share by at most 1 − 1/(2k−2). With two versions this is one half, so that in *any* window
+//! of requests each version has its share within 1.
+//!
+//! Services with a cohort split by user instead: see [`Split::at`] and [`super::layout`].
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -14,37 +18,39 @@ use crate::config::spec::Share;
 #[derive(Debug)]
 pub struct Split {
     stable: usize,
-    /// By version.
+    /// By version, stable included.
     shares: Box<[Share]>,
-    /// Versions that have a share, in the order of versions.
+    /// The versions whose share is above 0, in the order of versions.
     lanes: Box<[Lane]>,
-    /// The versions that are named in `split`, in the natural order of their names.
+    /// The versions named in `split`, also at 0 %, in the natural order of their names.
     canaries: Box<[usize]>,
-    /// Where the users of each version lie.
+    /// The part of [0,1) that each version has, for cohorts.
     tiles: Box<[Tile]>,
+    /// A hash of the shares, never 0.
     fingerprint: u64,
 }
 
+/// A version that takes part in the exact split.
 #[derive(Clone, Copy, Debug)]
 struct Lane {
     version: usize,
     share: i64,
 }
 
-/// One worker's place in one service's exact split. Starts empty.
+/// One worker's position in the exact split of one service. The default is the start of any split.
 #[derive(Clone, Debug, Default)]
 pub struct SplitState {
-    /// Which shares it was made for.
+    /// [`Split::fingerprint`] of the split that `owed` belongs to; 0 for none.
     fingerprint: u64,
-    /// By lane: how many requests it is owed, in units of 1 / (WHOLE · (2k−2)).
+    /// By lane: the requests that it should have got minus those that it got, in units of 1 / (WHOLE · (2k−2)).
     owed: Vec<i64>,
 }
 
 const WHOLE: i64 = Share::WHOLE as i64;
 
 impl Split {
-    /// `names`: of the versions. `canaries`: index and share of each version that is named in `split`, in any order; also
-    /// those at 0 %, since cohorts are laid out by them. Stable gets the rest.
+    /// Compiles a split. `names` are those of the versions; `canaries` has the index and share of each version named in
+    /// `split`, in any order, including those at 0 %, which have an effect on the layout of cohorts. Stable gets the rest.
     pub fn new(names: &[&str], stable: usize, canaries: &[(usize, Share)]) -> Self {
         let mut canaries: Vec<_> = canaries
             .iter()
@@ -69,7 +75,7 @@ impl Split {
                 .collect(),
             tiles: tiles(&canaries, stable),
             canaries: canaries.iter().map(|(version, _)| *version).collect(),
-            // Never 0, which is an empty state's.
+            // 0 stands for a state without a split.
             fingerprint: shares
                 .iter()
                 .fold(1, |seed, s| xxh3_64_with_seed(&s.0.to_le_bytes(), seed))
@@ -83,12 +89,12 @@ impl Split {
         self.stable
     }
 
-    /// How many versions the service has.
+    /// The number of versions of the service.
     pub fn versions(&self) -> usize {
         self.shares.len()
     }
 
-    /// Stable has everything.
+    /// Whether stable gets all traffic.
     #[inline]
     pub fn is_whole(&self) -> bool {
         self.shares[self.stable].0 == Share::WHOLE
@@ -99,12 +105,12 @@ impl Split {
         self.shares[version]
     }
 
-    /// Whether `split` names the version, at whatever share.
+    /// Whether `split` names the version, even at 0 %.
     pub fn is_named(&self, version: usize) -> bool {
         self.canaries.contains(&version)
     }
 
-    /// The next request's version, by the exact split. A state made for other shares starts again.
+    /// The version of the next request. A state that belongs to other shares is reset first.
     ///
     /// Budget: 105 instructions (`just instructions`: split).
     #[inline]
@@ -117,53 +123,58 @@ impl Split {
             state.owed.clear();
             state.owed.resize(self.lanes.len(), 0);
         }
-        self.chair(&mut state.owed)
+        self.next_lane(&mut state.owed)
     }
 
-    /// Everybody is owed their share of one more request; of those that are owed enough, the one that must be served
-    /// soonest (before it is owed more than the bound) is served.
-    fn chair(&self, owed: &mut [i64]) -> usize {
+    /// Adds the share of one more request to what each lane is owed, and serves one lane.
+    ///
+    /// Tijdeman's rule: of the lanes that are owed enough, serve the one with the earliest deadline, the time at which it
+    /// would be owed more than the bound of 1 − 1/(2k−2).
+    fn next_lane(&self, owed: &mut [i64]) -> usize {
+        // In units of 1 / (WHOLE · parts) a request is WHOLE · parts, and the bound is WHOLE · (parts − 1). A lane may be
+        // served if it is then overserved by no more than the bound: if it is owed at least WHOLE.
         let parts = 2 * self.lanes.len() as i64 - 2;
         let limit = WHOLE * (parts - 1);
         let mut best: Option<(usize, i64, i64)> = None;
         for (at, (lane, owed)) in self.lanes.iter().zip(owed.iter_mut()).enumerate() {
             *owed += lane.share * parts;
-            // Time left is room / share; products stay below 2^53 for a thousand versions.
+            // The time left is room / share. It is compared by cross-multiplication, whose products stay below 2^53 for a
+            // thousand versions.
             let room = limit - *owed;
             let sooner = |(_, r, s): (usize, i64, i64)| room * s < r * lane.share;
             if *owed >= WHOLE && best.is_none_or(sooner) {
                 best = Some((at, room, lane.share));
             }
         }
-        // Together they are owed a whole request, so that one of them is always owed enough.
+        // Together the lanes are owed one request, so that at least one of them is owed enough.
         let at = best.map_or(0, |(at, ..)| at);
         owed[at] -= WHOLE * parts;
         self.lanes[at].version
     }
 
-    /// The version of a user at this place. See [`super::layout`] for who moves when shares change.
+    /// The version of a user with this point. [`super::layout`] explains which users move when shares change.
     #[inline]
-    pub fn at(&self, place: CohortPoint) -> usize {
-        let step = ((u128::from(place.0) * u128::from(Share::WHOLE)) >> 64) as u32;
-        // The tiles cover every step.
+    pub fn at(&self, point: CohortPoint) -> usize {
+        let step = ((u128::from(point.0) * u128::from(Share::WHOLE)) >> 64) as u32;
+        // The tiles cover [0,1), so that the index is in bounds.
         let tile = self.tiles.partition_point(|tile| tile.end <= step);
         self.tiles[tile].version
     }
 }
 
-/// Users of a cohort that move when one split replaces another.
+/// Users of a cohort that move from one version to another when the split changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CohortMove {
-    /// Index of the version that they leave, in the split before.
+    /// The version that they leave: an index in the former split.
     pub from: usize,
-    /// Index of the version that they join, in the split after.
+    /// The version that they join: an index in the new split.
     pub to: usize,
-    /// How many: a share of all users.
+    /// Their share of all users.
     pub users: Share,
 }
 
-/// The users of a cohort that move when `after` replaces `before`, by the versions that they leave and join. `same` finds
-/// a version of `before` in `after` (`None`: it is gone).
+/// Which users of a cohort move when `after` replaces `before`, one entry for each pair of versions. `same` maps a version
+/// of `before` to its index in `after`; `None` if it was removed.
 pub fn moves(
     before: &Split,
     after: &Split,
@@ -196,7 +207,7 @@ pub fn moves(
     moves
 }
 
-/// How many users of a cohort move when `after` replaces `before`: the sum of [`moves`].
+/// The share of a cohort's users that move when `after` replaces `before`: the sum of [`moves`].
 pub fn users_moved(before: &Split, after: &Split, same: impl Fn(usize) -> Option<usize>) -> Share {
     let moves = moves(before, after, same);
     Share(moves.iter().map(|m| m.users.0).sum())

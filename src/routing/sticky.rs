@@ -1,18 +1,18 @@
-//! Sessions that stay: the sealed cookie, and whether a session may stay where it is.
+//! Sticky sessions: the sealed cookie that binds a session to a version and an endpoint, and the rules for how long.
 //!
-//! The cookie is 45 bytes as 60 characters of base64url, all numbers big-endian:
+//! The cookie holds 45 bytes as 60 characters of base64url. All numbers are big-endian:
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 0 | format, 1 |
 //! | 1–8 | the version's id |
 //! | 9–16 | the endpoint's id; 0 = none |
-//! | 17–22 | when it began, seconds since the epoch |
+//! | 17–22 | when the session began, in seconds since the epoch |
 //! | 23–28 | when it was last sealed, likewise |
-//! | 29–44 | seal: the first 16 bytes of HMAC-SHA256 over the service's name and what stands before |
+//! | 29–44 | seal: the first 16 bytes of HMAC-SHA256 (RFC 2104) over the service's name and the bytes before |
 //!
-//! Ids are the first 8 bytes of an HMAC of the name under the same key: a cookie tells no name and no address, and every
-//! proxy with the same key makes the same ids. Whatever isn't a seal of ours is no session; nothing here can fail.
+//! Ids are the first 8 bytes of an HMAC of the name under the same key. A cookie therefore reveals no names or addresses,
+//! and all proxies with the same key agree on the ids. A cookie that can't be opened is ignored; it is never an error.
 
 use std::fmt;
 use std::time::Duration;
@@ -23,42 +23,43 @@ use super::{RequestView, Split, extract};
 use crate::config::policy;
 use crate::config::spec::Share;
 
-/// What seals cookies.
+/// The key that seals cookies.
 pub struct SealingKey(hmac::Key);
 
-/// Fewest bytes of a key.
+/// Minimum length of a key, in bytes.
 pub const KEY_LEN: usize = 32;
-/// Characters of a cookie's value.
+/// Length of a cookie's value, in characters.
 pub const SEALED_LEN: usize = 60;
 const FORMAT: u8 = 1;
 const BODY: usize = 29;
 const WHOLE: usize = 45;
-/// How far the clocks of proxies that share a key may differ, in seconds.
+/// Tolerated difference, in seconds, between the clocks of proxies that share a key.
 const SKEW_S: u64 = 60;
-/// Cookies of the name that are looked at in one request: a client that sends hundreds doesn't buy hundreds of hashes.
+/// How many cookies of a request are tried. A client that sends hundreds must not cause hundreds of HMACs.
 const LOOKS: u32 = 4;
 const TIME_MAX: u64 = (1 << 48) - 1;
 
-/// What a cookie says.
+/// The content of a session cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Session {
-    /// [`version_id`] of where it is.
+    /// [`version_id`] of the version that it is bound to.
     pub version: u64,
-    /// [`endpoint_id`] of where it is, if it sticks to one.
+    /// [`endpoint_id`] of the endpoint that it is bound to, if any.
     pub endpoint: Option<u64>,
-    /// When it began on this version, in seconds since the epoch, below 2^48.
+    /// When it was bound to this version, in seconds since the epoch; below 2^48.
     pub began_s: u64,
     /// When its cookie was last sealed, likewise.
     pub seen_s: u64,
 }
 
 impl SealingKey {
-    /// `None`: shorter than [`KEY_LEN`].
+    /// A key of these bytes; `None` if there are fewer than [`KEY_LEN`].
     pub fn new(bytes: &[u8]) -> Option<Self> {
         (bytes.len() >= KEY_LEN).then(|| Self(hmac::Key::new(hmac::HMAC_SHA256, bytes)))
     }
 
-    /// Parts are told apart by their lengths, uses by their first part.
+    /// The HMAC of the parts. Each part is preceded by its length, so that different parts never give the same input. The
+    /// first part names the use, so that a tag of one use is worthless for another.
     fn tag(&self, parts: [&[u8]; 3]) -> hmac::Tag {
         let mut context = hmac::Context::with_key(&self.0);
         for part in parts {
@@ -68,7 +69,7 @@ impl SealingKey {
         context.sign()
     }
 
-    /// Never 0, which says that there is none.
+    /// An id, never 0, which stands for "none" in cookies.
     fn id(&self, parts: [&[u8]; 3]) -> u64 {
         let mut first = [0; 8];
         first.copy_from_slice(&self.tag(parts).as_ref()[..8]);
@@ -83,7 +84,7 @@ impl fmt::Debug for SealingKey {
 }
 
 impl Session {
-    /// One that begins now.
+    /// A session that begins now.
     pub fn begin(version: u64, endpoint: Option<u64>, now_s: u64) -> Self {
         Self {
             version,
@@ -93,18 +94,18 @@ impl Session {
         }
     }
 
-    /// The same session, seen now, on this endpoint of its version.
+    /// The same session after another request, now bound to this endpoint of its version.
     pub fn seen(self, endpoint: Option<u64>, now_s: u64) -> Self {
         Self {
             endpoint,
-            // A clock that was set back doesn't make it older than it is.
+            // The clock may have been set back; `open` refuses a session that was seen before it began.
             seen_s: now_s.max(self.began_s),
             ..self
         }
     }
 }
 
-/// The id of a version in the cookies of its service.
+/// The id that stands for a version in the cookies of its service.
 pub fn version_id(key: &SealingKey, service: &str, version: &str) -> u64 {
     key.id([b"version", service.as_bytes(), version.as_bytes()])
 }
@@ -156,7 +157,7 @@ pub fn open(
     in_time.then_some(session)
 }
 
-/// The session of a request: of its first cookies of that name the first that [`open`]s.
+/// The session of a request: the first cookie of the service's name that [`open`] accepts. Only the first four are tried.
 pub fn find(
     key: &SealingKey,
     service: &str,
@@ -173,43 +174,44 @@ pub fn find(
     found
 }
 
-/// Whether the request carries a cookie of that name, whatever it holds.
+/// Whether the request carries a cookie of that name, valid or not.
 pub fn is_carried(request: &impl RequestView, sticky: &policy::Sticky) -> bool {
     extract::any_cookie(request, sticky.cookie.as_bytes(), |_| true)
 }
 
-/// Whether the cookie is to be sealed again though nothing has changed: a tenth of `idle` has passed since it was.
+/// Whether an unchanged session must be sealed again to stay alive: a tenth of `idle` has passed since the last time. This
+/// saves most responses a `Set-Cookie`.
 pub fn needs_refresh(session: &Session, now_s: u64, sticky: &policy::Sticky) -> bool {
     now_s.saturating_sub(session.seen_s) >= (sticky.idle.as_secs() / 10).max(1)
 }
 
-/// How long a cookie that is sealed now holds: `idle`, or what is left of `max_life`.
+/// How long a cookie that is sealed now remains valid: `idle`, or the rest of `max_life` if that is shorter.
 pub fn lasts(session: &Session, now_s: u64, sticky: &policy::Sticky) -> Duration {
     let age = Duration::from_secs(now_s.saturating_sub(session.began_s));
     sticky.idle.min(sticky.max_life.saturating_sub(age))
 }
 
-/// The value of a `Set-Cookie` field. `secure`: the client came by TLS.
+/// The value of a `Set-Cookie` field (RFC 6265 section 4.1). `secure` adds the `Secure` attribute: the client uses TLS.
 pub fn set_cookie(name: &str, value: &str, max_age: Duration, secure: bool) -> String {
     let max_age = max_age.as_secs();
     let secure = if secure { "; Secure" } else { "" };
     format!("{name}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax{secure}")
 }
 
-/// What a version's sessions need to know of its past; carried from snapshot to snapshot.
+/// The past of a version, as far as its sessions depend on it. It is carried from snapshot to snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Past {
     /// [`version_id`].
     pub id: u64,
-    /// Since when its share is 0, in seconds since the epoch; `None`: it has a share.
+    /// Since when its share has been 0, in seconds since the epoch; `None` while it has a share.
     pub left_s: Option<u64>,
-    /// Sessions that began until then are void (an abort, a rollback).
+    /// Sessions that began at or before this time are void, because of an abort or a rollback.
     pub voided_s: Option<u64>,
 }
 
 impl Past {
-    /// Of a version that nothing is known of. If it has no share, it counts as having lost it now: after a restart
-    /// sessions may finish for as long as if the split had moved just then.
+    /// The past of a version that is seen for the first time. Without a share it counts as having lost it now, so that
+    /// after a restart its sessions have the whole of `finish_sessions`.
     pub fn new(id: u64, share: Share, now_s: u64) -> Self {
         Self {
             id,
@@ -218,7 +220,7 @@ impl Past {
         }
     }
 
-    /// In the next snapshot, with this share.
+    /// The past in the next snapshot, in which the version has this share.
     pub fn next(self, share: Share, now_s: u64) -> Self {
         Self {
             left_s: (share.0 == 0).then(|| self.left_s.unwrap_or(now_s)),
@@ -226,7 +228,7 @@ impl Past {
         }
     }
 
-    /// After an abort or a rollback: its sessions move at once, even if it gets a share again.
+    /// The past after an abort or a rollback: the version's sessions move at once, even if it gets a share again.
     pub fn void(self, now_s: u64) -> Self {
         Self {
             voided_s: Some(now_s),
@@ -235,22 +237,22 @@ impl Past {
     }
 }
 
-/// Where a session goes.
+/// Whether a session stays on its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follow {
-    /// It stays on the version of this index.
+    /// It stays on this version.
     Stay {
-        /// Index into the service's versions.
+        /// Index of the version.
         version: usize,
     },
-    /// It is decided like a new one, and begins anew.
+    /// It ends here. The request is decided like one without a session and starts a new one.
     Move,
 }
 
-/// Whether a session stays on its version. `pasts`: of the service's versions, in their order.
+/// Whether a session stays on its version. `pasts` are those of the service's versions, in order.
 ///
-/// It does while the version has a share, however small; once it has none, as long as `finish` allows since then, if the
-/// session began before. A version that is gone or whose sessions were voided keeps nobody.
+/// A session stays while its version has a share, however small. After that it stays for the duration of `finish`, if it
+/// began before the share was lost. It moves if the version was removed or its sessions were voided.
 pub fn follow(
     session: &Session,
     split: &Split,
@@ -278,7 +280,8 @@ pub fn follow(
     }
 }
 
-/// base64url (RFC 4648 §5): 3 bytes are 4 characters, so that there is no padding and each value has one spelling.
+/// base64url (RFC 4648 section 5). 45 bytes are 15 groups of 3, so that there is no padding and each value has exactly one
+/// encoding.
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 fn encode(bytes: &[u8; WHOLE]) -> String {

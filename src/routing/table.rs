@@ -1,27 +1,28 @@
-//! Host and path to a service: the most specific wins.
+//! Maps host and path to a service. Of several routes that match, the most specific wins.
 //!
-//! Everything is a hash lookup, so a lookup costs the same with one route and with ten thousand; how many lookups there
-//! are depends on the labels and segments of the longest pattern, never on the number of routes or the client's input.
+//! A search consists of hash lookups only. Their number is bounded by the labels and segments of the longest pattern; it
+//! depends neither on the number of routes nor on the length of what a client sends.
 
 use super::map::Map;
 use crate::config::spec::{self, HostPattern, PathPattern};
 
-/// Where a host and path lead.
+/// The target of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Index into the services.
+    /// Index of the service.
     pub service: usize,
-    /// Index into the service's versions, where the host is a preview host.
+    /// Index of the version, if the host is a preview host.
     pub preview: Option<usize>,
 }
 
-/// The compiled table.
+/// The routes of all services, compiled for lookup.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     exact: Map<Paths>,
-    /// Keys begin with a dot.
+    /// By wildcard host without its star: keys begin with a dot.
     suffixes: Map<Paths>,
     longest_suffix: usize,
+    /// For services without hosts.
     any: Paths,
 }
 
@@ -29,14 +30,14 @@ pub struct RouteTable {
 #[derive(Debug, Default)]
 struct Paths {
     exact: Map<Found>,
-    /// Keys end where a segment ends; the empty one takes everything.
+    /// Keys end at the end of a segment, without a slash. The empty key matches every path.
     prefixes: Map<Found>,
     longest_prefix: usize,
 }
 
 impl RouteTable {
-    /// Compiles the routes of all services (they don't conflict: the configuration was checked).
-    /// A preview host takes the same paths as its service.
+    /// Compiles the routes of all services. A preview host has the paths of its service. Of two equal routes the first
+    /// wins, but a checked configuration has none.
     pub fn new(services: &[spec::ServiceSpec]) -> Self {
         let mut table = Self::default();
         for (service, spec) in services.iter().enumerate() {
@@ -66,9 +67,10 @@ impl RouteTable {
         }
     }
 
-    /// The most specific route: exact host, then the longest wildcard host, then any host; within a host exact path,
-    /// then the longest prefix. A host's table without a fitting path falls through to the next less specific host.
-    /// `path` comes without query.
+    /// The most specific route for a host and a path without query.
+    ///
+    /// An exact host goes before the longest wildcard host, and that before any host; within a host an exact path goes before
+    /// the longest prefix. If no path of a host matches, the next less specific host is searched.
     ///
     /// Budget: 340 instructions (`just instructions`: find_host).
     /// Budget: 420 instructions (`just instructions`: find_path).
@@ -82,8 +84,9 @@ impl RouteTable {
             .or_else(|| self.any.find(path))
     }
 
-    /// The wildcard hosts that take `host`, longest first. A star stands for at least one byte.
+    /// The wildcard hosts that match `host`, the longest first. A star matches at least one byte.
     fn suffixes_of<'t>(&'t self, host: &'t [u8]) -> impl Iterator<Item = &'t Paths> {
+        // Dots further left begin suffixes that are longer than any in the table.
         let from = host.len().saturating_sub(self.longest_suffix).max(1);
         let tail = host.get(from..).unwrap_or_default();
         memchr::memchr_iter(b'.', tail)
@@ -112,7 +115,8 @@ impl Paths {
         if let Some(found) = self.exact.get(path) {
             return Some(*found);
         }
-        // A prefix ends where the path ends or before a slash; longer than the longest none can be.
+        // A prefix matches up to the end of the path or up to a slash. Start at the last such end that the longest prefix
+        // can reach, so that a path of many slashes costs no lookup for each.
         let mut end = path.len();
         if end > self.longest_prefix {
             end = memchr::memrchr(b'/', &path[..=self.longest_prefix]).unwrap_or(0);

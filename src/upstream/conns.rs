@@ -85,7 +85,7 @@ impl Conns {
     }
 
     /// Keeps a connection whose exchange ended cleanly, for at most `idle_ms` milliseconds. It is closed at once if
-    /// [`MAX_IDLE`] are kept already.
+    /// `MAX_IDLE` are kept already.
     pub fn give(&self, endpoint: &Arc<Endpoint>, kept: Kept, now_ms: u64, idle_ms: u64) {
         let mut by_endpoint = self.by_endpoint.borrow_mut();
         if by_endpoint.len() <= endpoint.slot {
@@ -141,7 +141,7 @@ impl Conns {
         }
     }
 
-    /// Closes up to [`CLOSED_AT_ONCE`] of the removed connections, and all of those whose version has requests that wait
+    /// Closes up to `CLOSED_AT_ONCE` of the removed connections, and all of those whose version has requests that wait
     /// for a connection.
     pub fn close_parting(&self) {
         let mut parting = self.parting.borrow_mut();

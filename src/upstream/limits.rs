@@ -1,11 +1,11 @@
-//! Ceilings of one version, all workers together: requests, retries and connections at a time, and who waits for one.
+//! The limits of one version, counted over all workers: requests, retries and connections, and the queue for a connection.
 //!
-//! [`VersionLoad`] belongs to a version by name and outlives reloads. Ceilings are given with each call, because a
-//! reload may change them while the load goes on; 0 is no ceiling. Whoever has come in holds a guard that leaves when it
-//! is dropped: no path out of a request can forget it.
+//! [`VersionLoad`] belongs to a version by its name and survives reloads. The limits themselves are passed with each call,
+//! because a reload may change them at any time; a limit of 0 means unlimited. Whatever is counted is represented by a
+//! guard that is uncounted when it is dropped, so that no early return or cancelled future can leak a count.
 //!
-//! A request that finds a connection free for it pays one atomic exchange. Only one that must wait takes a lock, for the
-//! length of a push; it is served in the order of arrival, and newcomers don't overtake.
+//! A request that finds a free connection slot pays one atomic exchange. Only one that must wait takes a lock, for as long
+//! as a push takes. Slots are handed out in the order of arrival, and newcomers don't overtake those that wait.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -14,60 +14,62 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-pub(crate) use crate::telemetry::record::Limit;
+pub use crate::telemetry::record::Limit;
 
-/// Waiting requests of all versions.
+/// The number of requests, of all versions, that wait for a connection.
 static WAITING: AtomicU32 = AtomicU32::new(0);
 
-/// Whether a request waits for a connection to any version: if not, nobody need be looked for.
+/// Whether any request waits for a connection, to whatever version. It spares the common case a look at each version.
 pub(crate) fn anybody_waits() -> bool {
     WAITING.load(Ordering::SeqCst) > 0
 }
 
-/// What a version is busy with, of all workers.
+/// What a version is busy with, on all workers.
 #[derive(Debug, Default)]
 pub struct VersionLoad {
     /// Requests in flight.
     pub requests: ActiveCount,
     /// Retries in flight.
     pub retries: ActiveCount,
-    /// Open connections, idle ones included.
+    /// Open connections, including idle ones.
     pub connections: Arc<ConnectionSlots>,
-    /// Downloads, of all workers, whose clients were slow to take them at least once.
+    /// Downloads whose clients have been slow to read at least once.
     pub blocked: AtomicU32,
-    /// Requests that wait until a worker ends one of these downloads.
+    /// Open [`RoomRequest`]s: how many of these downloads are to be ended.
     pub wanted: AtomicU32,
     /// The lowest rate among these downloads, for each worker.
     pub slowest: Slowest,
 }
 
-/// A request that waits until a download ends. Taken back when it is dropped.
+/// Asks the workers to end one slow download, which frees a slot for the request that holds this. Withdrawn on drop if no
+/// worker has granted it.
 #[derive(Debug)]
-#[must_use = "the wish is taken back at once when it is not held"]
+#[must_use = "the request for room is withdrawn when this is dropped"]
 pub struct RoomRequest<'a>(&'a VersionLoad);
 
 impl Drop for RoomRequest<'_> {
     fn drop(&mut self) {
-        self.0.meet_wish();
+        // Requests aren't told apart: if this one has been granted, another one is withdrawn here, or none is left.
+        self.0.take_room_request();
     }
 }
 
-/// How many workers have a cell of their own in [`Slowest`]; beyond that some share one.
+/// How many workers have a cell of their own in [`Slowest`]. With more workers some share one.
 const CELLS: usize = 16;
 
-/// The lowest rate, in bytes a second, of the downloads of each worker that their clients are slow to take. Workers compare
-/// it to find out which of them has the slowest download of a version.
+/// The lowest rate, in bytes per second, of each worker's blocked downloads. The workers compare them to find out which
+/// one has the slowest download of the version.
 #[derive(Debug, Default)]
 pub struct Slowest([AtomicU64; CELLS]);
 
 impl Slowest {
-    /// Worker `worker` has this lowest rate; `None`: it has no such download.
+    /// Publishes the lowest rate of worker `worker`; `None` if it has no blocked download.
     pub fn publish(&self, worker: usize, rate: Option<u64>) {
         let cell = rate.map_or(0, |rate| rate.saturating_add(1));
         self.0[worker % CELLS].store(cell, Ordering::Relaxed);
     }
 
-    /// Whether another worker than `worker` has one with a lower rate than this.
+    /// Whether a worker other than `worker` has published a rate below this one.
     pub fn is_lower_elsewhere(&self, worker: usize, rate: u64) -> bool {
         let others = self.0.iter().enumerate();
         let mut others = others.filter(|(at, _)| *at != worker % CELLS);
@@ -79,8 +81,7 @@ impl Slowest {
 }
 
 impl VersionLoad {
-    /// Asks the workers to end one download that its client is slow to take, for as long as the wish is held; `None`:
-    /// there is no such download.
+    /// Asks the workers to end one blocked download, for as long as the guard is held. `None` if there is none.
     pub fn ask_for_room(&self) -> Option<RoomRequest<'_>> {
         let asks = self.blocked.load(Ordering::Relaxed) > 0;
         asks.then(|| {
@@ -89,8 +90,8 @@ impl VersionLoad {
         })
     }
 
-    /// Meets one wish of [`Self::ask_for_room`], or takes it back; `false`: there is none left.
-    pub fn meet_wish(&self) -> bool {
+    /// Removes one request for room, because it is granted or withdrawn; `false` if there is none left.
+    pub fn take_room_request(&self) -> bool {
         let fewer = |n: u32| n.checked_sub(1);
         let taken = self
             .wanted
@@ -99,77 +100,77 @@ impl VersionLoad {
     }
 }
 
-/// How many are inside, on a cache line of its own.
+/// A bounded count of active requests or connections, on a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct ActiveCount {
-    inside: AtomicU32,
-    /// Who came when it was full, and waits.
+    active: AtomicU32,
+    /// Requests that found the limit reached and wait.
     waiting: AtomicU32,
 }
 
-/// One that waits outside until it is dropped.
+/// Counts one waiting request until it is dropped.
 #[derive(Debug)]
-#[must_use = "it doesn't count as waiting when it is not held"]
-pub(crate) struct Outside<'a>(&'a ActiveCount);
+#[must_use = "the wait is counted only while this is held"]
+pub(crate) struct WaitingGuard<'a>(&'a ActiveCount);
 
-impl Drop for Outside<'_> {
+impl Drop for WaitingGuard<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// One that is inside; leaves when dropped.
+/// Counts one active request until it is dropped.
 #[derive(Debug)]
-#[must_use = "it leaves at once when it is not held"]
+#[must_use = "the request is counted only while this is held"]
 pub struct ActiveGuard<'a>(&'a ActiveCount);
 
 impl ActiveCount {
-    /// Comes in; `None`: so many are inside already. A `ceiling` of 0 lets everybody in.
+    /// Counts one more; `None` if `ceiling` are active already. A ceiling of 0 means unlimited.
     #[inline]
     pub fn try_enter(&self, ceiling: u32) -> Option<ActiveGuard<'_>> {
         self.enter(ceiling).then(|| ActiveGuard(self))
     }
 
-    /// How many are inside.
+    /// How many are active.
     #[inline]
     pub fn now(&self) -> u32 {
-        self.inside.load(Ordering::Relaxed)
+        self.active.load(Ordering::Relaxed)
     }
 
-    /// Waits outside, so that newcomers wait as well instead of taking the room that is made for it.
-    pub(crate) fn wait(&self) -> Outside<'_> {
+    /// Registers a waiting request. Newcomers that heed [`Self::is_awaited`] then wait as well instead of overtaking it.
+    pub(crate) fn wait(&self) -> WaitingGuard<'_> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        Outside(self)
+        WaitingGuard(self)
     }
 
-    /// Whether somebody waits.
+    /// Whether any request waits.
     #[inline]
     pub(crate) fn is_awaited(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Sequentially consistent, as is [`Self::leave`]: whoever frees a connection must see who waits for it.
+    /// Sequentially consistent, like [`Self::leave`] and [`Self::is_empty`]: see [`ConnectionSlots::wait`].
     #[inline]
     fn enter(&self, ceiling: u32) -> bool {
         if ceiling == 0 {
-            self.inside.fetch_add(1, Ordering::SeqCst);
+            self.active.fetch_add(1, Ordering::SeqCst);
             return true;
         }
         let free = |n: u32| (n < ceiling).then(|| n + 1);
-        let came = self
-            .inside
+        let entered = self
+            .active
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, free);
-        came.is_ok()
+        entered.is_ok()
     }
 
     #[inline]
     fn leave(&self) {
-        self.inside.fetch_sub(1, Ordering::SeqCst);
+        self.active.fetch_sub(1, Ordering::SeqCst);
     }
 
     fn is_empty(&self) -> bool {
-        self.inside.load(Ordering::SeqCst) == 0
+        self.active.load(Ordering::SeqCst) == 0
     }
 }
 
@@ -179,22 +180,23 @@ impl Drop for ActiveGuard<'_> {
     }
 }
 
-/// The connections that a version may have, and the requests that wait for one.
+/// The connection slots of a version, and the requests that wait for one.
 #[derive(Debug, Default)]
 pub struct ConnectionSlots {
     open: ActiveCount,
+    /// Requests that wait for a slot, without those in the queue that have given up.
     waiting: ActiveCount,
-    /// Requests under the ceiling `pending`: those that wait for a slot, for a stream, or for room among
-    /// the version's requests.
+    /// Requests under the limit `pending`: those that wait for a connection, for a stream on one, or for a slot among the
+    /// version's requests.
     pending: ActiveCount,
     queue: Mutex<WaitQueue>,
 }
 
 #[derive(Debug, Default)]
 struct WaitQueue {
-    /// Of the one that came last, because it knows the configuration best.
+    /// The limit of connections that the last arrival passed: the latest that is known here.
     ceiling: u32,
-    /// In the order of arrival. Some may have given up meanwhile.
+    /// In the order of arrival. Some may have given up.
     waiters: VecDeque<Waiter>,
 }
 
@@ -205,9 +207,9 @@ struct Waiter {
     counted: bool,
 }
 
-/// A request that waits for a stream or for room, counted under the ceiling `pending`.
+/// Counts one request under the limit `pending` until it is dropped.
 #[derive(Debug)]
-#[must_use = "the wait is not counted when it is not held"]
+#[must_use = "the wait is counted only while this is held"]
 pub(crate) struct Pending(Arc<ConnectionSlots>);
 
 impl Drop for Pending {
@@ -216,16 +218,19 @@ impl Drop for Pending {
     }
 }
 
-/// A place in the queue. Whoever sends a slot counts it out; who gives up before that counts itself out.
-struct WaitTurn<'a> {
+/// A request's place in the queue. Its counts are released exactly once: by [`ConnectionSlots::serve`] when that sends it
+/// a slot, else by dropping this.
+struct QueuedRequest<'a> {
     slots: &'a ConnectionSlots,
     receiver: oneshot::Receiver<ConnectionSlot>,
     served: bool,
     counted: bool,
 }
 
-impl Drop for WaitTurn<'_> {
+impl Drop for QueuedRequest<'_> {
     fn drop(&mut self) {
+        // Once the receiver is closed no slot can be sent. One that was sent before is received and dropped here, which
+        // passes it on to the next waiter.
         self.receiver.close();
         if !self.served && self.receiver.try_recv().is_err() {
             self.slots.leave_queue(self.counted);
@@ -234,16 +239,19 @@ impl Drop for WaitTurn<'_> {
     }
 }
 
-/// The right to have one connection open, for as long as it is held: by the connection, idle or not.
+/// The permit for one open connection. The connection holds it for its whole life, idle or not; dropping it gives the slot
+/// to the first request in the queue.
 #[derive(Debug)]
-#[must_use = "the connection is not counted when it is not held"]
+#[must_use = "the connection is counted only while this is held"]
 pub struct ConnectionSlot(Arc<ConnectionSlots>);
 
 impl ConnectionSlots {
-    /// A slot, after a wait if need be. `ceiling`: of open connections; `pending`: of requests that wait.
+    /// Takes a slot, after a wait if none is free. `ceiling` limits the open connections, `pending` the waiting requests.
+    /// Dropping the future leaves the queue; a slot that was handed to it goes to the next waiter.
     ///
     /// # Errors
-    /// [`Limit::Pending`]: too many wait, told at once. [`Limit::Connections`]: none was free until `deadline`.
+    /// [`Limit::Pending`] at once if too many requests wait already, [`Limit::Connections`] if no slot was free before
+    /// `deadline`.
     pub async fn acquire(
         self: &Arc<Self>,
         ceiling: u32,
@@ -257,10 +265,11 @@ impl ConnectionSlots {
         }
     }
 
-    /// A slot, after a wait if need be, for requests that wait for a stream meanwhile: [`Self::pend`] has counted them.
+    /// As [`Self::acquire`], for a new HTTP/2 connection. The requests that wait for its streams have been counted by
+    /// [`Self::pend`].
     ///
     /// # Errors
-    /// [`Limit::Connections`]: none was free until `deadline`.
+    /// [`Limit::Connections`] if no slot was free before `deadline`.
     pub(super) async fn acquire_for_streams(
         self: &Arc<Self>,
         ceiling: u32,
@@ -272,12 +281,13 @@ impl ConnectionSlots {
         }
     }
 
-    /// Counts a request that waits for a stream, or for room among the version's requests; `None`: `ceiling` requests wait already.
+    /// Counts a request that waits for a stream, or for a slot among the version's requests. `None` if `ceiling` requests
+    /// wait already.
     pub(crate) fn pend(self: &Arc<Self>, ceiling: u32) -> Option<Pending> {
         self.pending.enter(ceiling).then(|| Pending(self.clone()))
     }
 
-    /// A slot, if one is free and nobody waits for it.
+    /// Takes a slot if one is free and no request waits for it.
     #[inline]
     pub fn try_acquire(self: &Arc<Self>, ceiling: u32) -> Option<ConnectionSlot> {
         if self.waiting.is_empty() {
@@ -287,13 +297,13 @@ impl ConnectionSlots {
         }
     }
 
-    /// Requests that wait. While there are any, a worker does best to close a connection instead of keeping it idle.
+    /// The number of requests that wait. While it isn't 0 a connection should be closed rather than kept idle.
     #[inline]
     pub fn waiting(&self) -> u32 {
         self.waiting.now()
     }
 
-    /// Slots that are held.
+    /// The number of slots that are held.
     pub fn open(&self) -> u32 {
         self.open.now()
     }
@@ -304,59 +314,67 @@ impl ConnectionSlots {
             .then(|| ConnectionSlot(self.clone()))
     }
 
+    /// Queues up and waits for a slot until `deadline`.
+    ///
+    /// No wake-up is lost: this side counts itself as waiting and then looks for a free slot, whoever drops a slot frees it
+    /// and then looks whether anybody waits. Both do so in sequentially consistent order, so that at least one of them sees
+    /// the other.
     async fn wait(
         self: &Arc<Self>,
         ceiling: u32,
         counted: bool,
         deadline: Instant,
     ) -> Result<ConnectionSlot, Limit> {
-        self.waiting.enter(0);
-        let (sender, receiver) = oneshot::channel();
-        WAITING.fetch_add(1, Ordering::SeqCst);
-        let mut turn = WaitTurn {
-            slots: self,
-            receiver,
-            served: false,
-            counted,
-        };
-        {
-            let mut queue = self.queue();
-            queue.ceiling = ceiling;
-            // Those that gave up stay in the queue until their turn, but not in large numbers.
-            if queue.waiters.len() > 2 * self.waiting.now() as usize + 16 {
-                queue.waiters.retain(|w| !w.sender.is_closed());
-            }
-            queue.waiters.push_back(Waiter { sender, counted });
-        }
-        // A slot may have come free before it was seen that somebody waits.
+        let mut queued = self.enqueue(ceiling, counted);
         self.serve();
-        match tokio::time::timeout_at(deadline.into(), &mut turn.receiver).await {
+        match tokio::time::timeout_at(deadline.into(), &mut queued.receiver).await {
             Ok(Ok(slot)) => {
-                turn.served = true;
+                queued.served = true;
                 Ok(slot)
             }
             _ => Err(Limit::Connections),
         }
     }
 
-    /// Gives what is free to those that wait.
+    fn enqueue(&self, ceiling: u32, counted: bool) -> QueuedRequest<'_> {
+        self.waiting.enter(0);
+        WAITING.fetch_add(1, Ordering::SeqCst);
+        let (sender, receiver) = oneshot::channel();
+        let queued = QueuedRequest {
+            slots: self,
+            receiver,
+            served: false,
+            counted,
+        };
+        let mut queue = self.queue();
+        queue.ceiling = ceiling;
+        // Requests that gave up stay in the queue until their turn comes. They are removed before that only when they may be
+        // the larger part of it, so that the cost of an arrival stays constant on average.
+        if queue.waiters.len() > 2 * self.waiting.now() as usize + 16 {
+            queue.waiters.retain(|w| !w.sender.is_closed());
+        }
+        queue.waiters.push_back(Waiter { sender, counted });
+        queued
+    }
+
+    /// Hands free slots to waiting requests in the order of their arrival.
     fn serve(self: &Arc<Self>) {
-        let mut spare = None;
+        let mut unsent = None;
         let mut queue = self.queue();
         while let Some(waiter) = queue.waiters.pop_front() {
-            let Some(slot) = spare.take().or_else(|| self.take(queue.ceiling)) else {
+            let Some(slot) = unsent.take().or_else(|| self.take(queue.ceiling)) else {
                 queue.waiters.push_front(waiter);
                 break;
             };
-            // Whoever gave up doesn't take it: it is the next one's.
             match waiter.sender.send(slot) {
                 Ok(()) => self.leave_queue(waiter.counted),
-                Err(slot) => spare = Some(slot),
+                // It gave up and has counted itself out: the next one gets the slot.
+                Err(slot) => unsent = Some(slot),
             }
         }
-        // A slot that is dropped wants the queue.
+        // Dropping a slot locks the queue, which would deadlock while it is locked here.
         drop(queue);
-        drop(spare);
+        drop(unsent);
     }
 
     fn leave_queue(&self, counted: bool) {
@@ -367,12 +385,13 @@ impl ConnectionSlots {
     }
 
     fn queue(&self) -> MutexGuard<'_, WaitQueue> {
-        self.queue.lock().expect("no holder of this lock panics")
+        // Nothing that runs under the lock panics.
+        self.queue.lock().expect("queue lock is not poisoned")
     }
 }
 
 impl ConnectionSlot {
-    /// Whether somebody waits for one of this version.
+    /// Whether a request waits for a connection to this version.
     pub fn is_wanted(&self) -> bool {
         self.0.waiting() > 0
     }
@@ -380,6 +399,7 @@ impl ConnectionSlot {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
+        // In this order: see `ConnectionSlots::wait`.
         self.0.open.leave();
         if !self.0.waiting.is_empty() {
             self.0.serve();

@@ -1,5 +1,5 @@
 //! The endpoints of one version, with their weights. A [`Pool`] is immutable; a reload makes a new one that shares the
-//! [`Endpoint`]s, and with them their state, with its predecessor. [`Pool::census`] decides from that state which endpoints
+//! [`Endpoint`]s, and with them their state, with its predecessor. `Pool::census` decides from that state which endpoints
 //! may be picked, and when the pool is in panic.
 
 use std::sync::Arc;
