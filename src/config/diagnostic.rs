@@ -8,16 +8,8 @@ use std::sync::Arc;
 
 use anstyle::{AnsiColor, Style};
 
-use super::problems::{Problem, TextSpan};
-
-/// Severity of a diagnostic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Severity {
-    /// The configuration can't be used.
-    Error,
-    /// The configuration can be used, but is probably not what was intended.
-    Warning,
-}
+pub use super::problem::Severity;
+use super::problem::{Problem, TextSpan};
 
 /// Windows editors put this before the first line of a UTF-8 file. It belongs to no line and takes no column.
 pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';

@@ -9,8 +9,8 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::raw::suggest;
 use super::spec::Share;
+use super::suggest::suggest;
 use super::units::quote;
 
 pub use super::replace::{InPlace, LockedFile, Replaced};

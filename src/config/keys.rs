@@ -128,8 +128,8 @@ pub(super) fn unknown(path: &str, name: &str, known: &[&'static str]) -> Unknown
     if let Some(help) = misplaced(path, name) {
         return unknown(help, None);
     }
-    let help = super::raw::suggest(name, known, "the keys here are");
-    unknown(help, super::raw::nearest(name, known))
+    let help = super::suggest::suggest(name, known, "the keys here are");
+    unknown(help, super::suggest::nearest(name, known))
 }
 
 fn location(path: &str) -> String {

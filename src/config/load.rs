@@ -146,7 +146,7 @@ fn missing(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let known = configurations(parent);
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
-    match (super::raw::nearest(&name, &known), &known[..]) {
+    match (super::suggest::nearest(&name, &known), &known[..]) {
         (Some(near), _) => format!("did you mean {}?", path.with_file_name(near).display()),
         (None, []) => "name the file with `-c FILE`".to_owned(),
         (None, known) => format!(

@@ -3,60 +3,10 @@
 //! A [`Problem`] refers to byte offsets. [`Problems::finish`] sorts them, drops those that merely follow from others, and
 //! turns the rest into [`Diagnostic`]s with lines and columns.
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use super::diagnostic::{Diagnostic, Lines, Severity};
-
-/// A range of byte offsets in the text.
-pub(super) type TextSpan = Range<usize>;
-
-/// An error or warning at a byte range of the text.
-#[derive(Clone, Debug)]
-pub(super) struct Problem {
-    pub(super) severity: Severity,
-    pub(super) message: String,
-    pub(super) span: TextSpan,
-    pub(super) label: String,
-    pub(super) also: Option<(TextSpan, String)>,
-    pub(super) help: Option<String>,
-    /// Whether something is missing. Unreliable if parts of the text couldn't be parsed: it may be in one of them.
-    absence: bool,
-    /// The path of the table and the key that is missing in it.
-    missing: Option<(String, &'static str)>,
-}
-
-impl Problem {
-    /// Sets the label beside the caret, which usually says what was expected.
-    pub(super) fn label(&mut self, label: impl Into<String>) -> &mut Self {
-        self.label = label.into();
-        self
-    }
-
-    /// Sets the help line, which says what to do.
-    pub(super) fn help(&mut self, help: impl Into<String>) -> &mut Self {
-        self.help = Some(help.into());
-        self
-    }
-
-    /// Adds a second, related position.
-    pub(super) fn also(&mut self, span: TextSpan, label: impl Into<String>) -> &mut Self {
-        self.also = Some((span, label.into()));
-        self
-    }
-
-    /// Marks the problem as the absence of this key in the table at `path`.
-    pub(super) fn missing(&mut self, path: &str, key: &'static str) -> &mut Self {
-        self.missing = Some((path.to_owned(), key));
-        self.absence()
-    }
-
-    /// Marks the problem as an absence, or as a possible consequence of one.
-    pub(super) fn absence(&mut self) -> &mut Self {
-        self.absence = true;
-        self
-    }
-}
+use super::diagnostic::{Diagnostic, Lines};
+pub(super) use super::problem::{Problem, Severity, TextSpan};
 
 /// All problems that were found in a text.
 #[derive(Debug, Default)]

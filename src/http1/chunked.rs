@@ -4,7 +4,7 @@
 //! the start of the input to forward or to drop. Syntax that recipients are known to parse differently is rejected: bare
 //! LF, white space around the size, sizes beyond 63 bits, malformed extensions.
 
-use super::framing::DecodeStep;
+use super::decode_step::DecodeStep;
 use super::lists::is_token_byte;
 use super::number::{MAX_LENGTH, hex_digit};
 use super::{Reject, trailers};

@@ -15,6 +15,7 @@ pub mod authority;
 mod chunked;
 mod coding;
 mod connection;
+mod decode_step;
 pub(crate) mod fields;
 pub mod framing;
 pub(crate) mod head;

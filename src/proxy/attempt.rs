@@ -8,12 +8,13 @@ use super::active::Active;
 use super::body::Upload;
 use super::context::RequestContext;
 use super::error::{AttemptError, ExchangeError};
-use super::exchange::{AnswerParts, Answered, Arrived, Remainder};
+use super::exchange::{AnswerParts, Answered, Remainder};
 use super::h1_up::H1Up;
 use super::h2_up::H2Up;
 use super::headers::Fields;
+use super::outcome::{Served, Tried, TryError};
 use super::retry::Next;
-use super::tries::{Served, Tries, TryError};
+use super::tries::Tries;
 use super::websocket::is_websocket;
 use super::wire::{Downstream, Upstream, WireError};
 use super::{exchange, tunnel};
@@ -25,14 +26,6 @@ use crate::upstream::conns::Kept;
 use crate::upstream::h2_conns::Lease;
 use crate::upstream::limits::{ActiveGuard, anybody_waits};
 use crate::upstream::{ConnectError, Endpoint};
-
-/// The outcome of a successful try. `R` is the undelivered rest of a response body.
-pub(super) enum Tried<R> {
-    /// The client has been served.
-    Served(Served),
-    /// The upstream has completed its response, the client hasn't read it.
-    Arrived(Arrived, R),
-}
 
 /// The outcome of an exchange on one connection.
 struct ConnectionOutcome {

@@ -52,6 +52,7 @@ pub mod headers;
 pub(crate) mod id;
 mod max_forwards;
 pub(crate) mod observe;
+mod outcome;
 pub(crate) mod pace;
 pub(crate) mod peer;
 pub(crate) mod placing;
@@ -80,8 +81,9 @@ use context::RequestContext;
 use error::{AttemptError, ExchangeError};
 use exchange::is_grpc;
 use headers::{Fields, Request};
+use outcome::Served;
 use placing::Placed;
-use tries::{Served, Tries};
+use tries::Tries;
 use wire::Downstream;
 
 /// How a request ended. Tells the caller what to do with the downstream connection or stream.

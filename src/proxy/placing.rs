@@ -3,10 +3,20 @@
 
 use super::Worker;
 use super::headers::{Fields, Request};
-use super::tries::Aim;
 use crate::routing::sticky::Session;
 use crate::routing::{self, Choice, Chosen};
 use crate::snapshot::{DecisionState, Service};
+
+/// The target of the first try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Aim {
+    /// Index of the version in its service.
+    pub version: usize,
+    /// Index of the session's endpoint in the version's pool.
+    pub endpoint: Option<usize>,
+    /// The request's hash, for `balance = "hash"`.
+    pub key: Option<u64>,
+}
 
 /// The target of the first try, and what the response means for the session.
 #[derive(Debug)]

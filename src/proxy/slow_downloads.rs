@@ -17,7 +17,6 @@ use std::sync::atomic::Ordering;
 
 use slab::Slab;
 
-use super::Worker;
 use crate::net::TaskControl;
 use crate::upstream::{Endpoint, VersionLoad};
 
@@ -158,7 +157,7 @@ impl Downloads {
 /// has blocked it.
 #[derive(Debug)]
 pub(crate) struct Download<'a> {
-    worker: &'a Worker,
+    downloads: &'a Downloads,
     endpoint: &'a Endpoint,
     /// The key in the worker's registry, and the flag that says that it was ended.
     registered: Option<(usize, Rc<Cell<bool>>)>,
@@ -166,9 +165,9 @@ pub(crate) struct Download<'a> {
 
 impl<'a> Download<'a> {
     /// An unregistered download from this endpoint.
-    pub(crate) fn new(worker: &'a Worker, endpoint: &'a Endpoint) -> Self {
+    pub(crate) fn new(downloads: &'a Downloads, endpoint: &'a Endpoint) -> Self {
         Self {
-            worker,
+            downloads,
             endpoint,
             registered: None,
         }
@@ -183,8 +182,8 @@ impl<'a> Download<'a> {
     }
 
     fn note(&mut self, blocked: bool, moved: u64, watch: &TaskControl) {
-        let now_ms = self.worker.watches.now_ms();
-        let mut entries = self.worker.downloads.entries.borrow_mut();
+        let now_ms = watch.now_ms();
+        let mut entries = self.downloads.entries.borrow_mut();
         let (key, shed) = self.registered.get_or_insert_with(|| {
             let version = self.endpoint.version.clone();
             version.blocked.fetch_add(1, Ordering::Relaxed);
@@ -212,10 +211,10 @@ impl<'a> Download<'a> {
 impl Drop for Download<'_> {
     fn drop(&mut self) {
         if let Some((key, _)) = self.registered {
-            let entry = self.worker.downloads.entries.borrow_mut().remove(key);
+            let entry = self.downloads.entries.borrow_mut().remove(key);
             entry.version.blocked.fetch_sub(1, Ordering::Relaxed);
             // The next tick publishes the rate of whatever remains.
-            entry.version.slowest.publish(self.worker.id, None);
+            entry.version.slowest.publish(self.downloads.worker, None);
         }
     }
 }

@@ -8,13 +8,13 @@
 
 use std::time::Duration;
 
-use super::attempt::Tried;
 use super::body::Upload;
 use super::context::RequestContext;
 use super::error::{AttemptError, ExchangeError};
 use super::exchange::{self, Arrived, Remainder};
 use super::headers::Fields;
 use super::observe::Recording;
+use super::outcome::{Served, Tried, TryError};
 use super::placing::Placed;
 use super::retry::{self, Next, Situation, TryFailure};
 use super::wire::Downstream;
@@ -42,44 +42,6 @@ const MAX_WAIT_TICKS: u32 = 20;
 const GRACE_TICKS: u32 = 10;
 /// How many ticks pass before another slow transfer is ended for the same request.
 const SHED_EVERY_TICKS: u32 = 4;
-
-/// The target of the first try.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Aim {
-    /// Index of the version in its service.
-    pub version: usize,
-    /// Index of the session's endpoint in the version's pool.
-    pub endpoint: Option<usize>,
-    /// The request's hash, for `balance = "hash"`.
-    pub key: Option<u64>,
-}
-
-/// How a forwarded request ended successfully.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Served {
-    /// The client has the complete response.
-    Answered,
-    /// The upstream switched protocols, and the tunnel has ended.
-    Tunnel,
-}
-
-/// Why a try didn't serve the request.
-#[derive(Debug)]
-pub(super) enum TryError {
-    /// The exchange failed.
-    Failed(AttemptError),
-    /// The response had a status that is retried, and was dropped.
-    Superseded(Next),
-    /// The reused connection turned out to be closed. Another endpoint is tried at once, and
-    /// neither endpoint nor version is charged.
-    Stale,
-}
-
-impl From<ExchangeError> for TryError {
-    fn from(error: ExchangeError) -> Self {
-        Self::Failed(error.into())
-    }
-}
 
 /// State of the retry loop.
 pub(super) struct Tries<'a, 'r, F> {

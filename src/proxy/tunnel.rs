@@ -19,7 +19,7 @@ use super::context::RequestContext;
 use super::error::ExchangeError;
 use super::headers::{Fields, Outgoing};
 use super::observe::Recording;
-use super::tries::Served;
+use super::outcome::Served;
 use super::wire::{Downstream, PumpError, Sink, Source, Upstream};
 use crate::http1::{FieldId, Framing};
 use crate::net::TaskControl;

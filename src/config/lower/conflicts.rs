@@ -2,12 +2,25 @@
 
 use std::collections::HashMap;
 
-use super::service::RouteSpans;
+use super::versions::Preview;
 use crate::config::problems::{Problems, TextSpan};
 use crate::config::spec::{HostPattern, PathPattern, ServiceSpec};
 
 /// A host and a path; `None` stands for any host.
 type Route<'s> = (Option<&'s HostPattern>, PathPattern);
+
+/// The spans of what makes up the routes of a service.
+pub(super) struct RouteSpans {
+    /// The service's name.
+    pub(super) name: TextSpan,
+    /// Parallel to the `hosts` of the service.
+    pub(super) hosts: Vec<TextSpan>,
+    /// Parallel to the `paths` of the service.
+    pub(super) paths: Vec<TextSpan>,
+    pub(super) previews: Vec<Preview>,
+    /// Whether part of `hosts` or `paths` was invalid or misspelt, so that the routes aren't known.
+    pub(super) incomplete: bool,
+}
 
 /// Reports services that have the same route, once for each position in the text.
 pub(super) fn check(services: &[ServiceSpec], spans: &[RouteSpans], out: &mut Problems) {

@@ -6,8 +6,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::bind;
 use crate::config::problems::{Problems, TextSpan};
-use crate::config::raw::{RawString, RawValue, suggest};
+use crate::config::raw::{RawString, RawValue};
 use crate::config::spec::{EndpointAddress, EndpointSpec, Scheme};
+use crate::config::suggest::suggest;
 use crate::config::units::quote;
 
 /// Reads the endpoints of a version: at least one, without duplicates.

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::policies::order;
+use super::order::order;
 use crate::config::diagnostic::Severity;
 use crate::config::policy::{HealthPolicy, Probe};
 use crate::config::problems::{Problems, TextSpan};
-use crate::config::raw::{RawString, RawTable, RawValue, suggest};
+use crate::config::raw::{RawString, RawTable, RawValue};
+use crate::config::suggest::suggest;
 use crate::config::units::quote;
 use crate::config::value::SHORTEST;
 

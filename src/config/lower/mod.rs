@@ -9,6 +9,7 @@ mod conflicts;
 mod endpoints;
 mod health;
 mod listeners;
+mod order;
 mod outlier;
 mod policies;
 mod proxy;
@@ -84,5 +85,5 @@ fn unknown_word<'p>(
     let message = format!("{} is not a value of `{path}`", quote(text.value));
     out.error(text.span.clone(), message)
         .label(format!("expected \"{}\"", known.join("\" or \"")))
-        .help(super::raw::suggest(text.value, known, "the values are"))
+        .help(super::suggest::suggest(text.value, known, "the values are"))
 }

@@ -1,6 +1,6 @@
 //! `[…outlier]`: when an endpoint is ejected, and for how long.
 
-use super::policies::order;
+use super::order::order;
 use crate::config::diagnostic::Severity;
 use crate::config::policy::Outlier;
 use crate::config::problems::Problems;

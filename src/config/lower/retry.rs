@@ -3,7 +3,8 @@
 use super::unknown_word;
 use crate::config::policy::{Retry, RetryOn};
 use crate::config::problems::Problems;
-use crate::config::raw::{RawString, RawValue, suggest};
+use crate::config::raw::{RawString, RawValue};
+use crate::config::suggest::suggest;
 use crate::config::units::quote;
 use crate::config::value::SHORTEST;
 

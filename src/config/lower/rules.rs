@@ -2,10 +2,11 @@
 
 use super::{is_token, listeners, split, unknown_word};
 use crate::config::problems::Problems;
-use crate::config::raw::{RawString, RawValue, suggest};
+use crate::config::raw::{RawString, RawValue};
 use crate::config::spec::{
     CohortKey, CohortSpec, Condition, Pattern, RuleSpec, Subject, VersionSpec,
 };
+use crate::config::suggest::suggest;
 use crate::config::units::quote;
 
 /// The maximum size of a compiled regular expression in bytes.

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use super::conflicts::RouteSpans;
 use super::policies::Defaults;
-use super::versions::Preview;
 use super::{balance, check_name, conflicts, policies, proxy, route, rules, split, versions};
 use crate::config::problems::{Problems, TextSpan};
 use crate::config::raw::{RawString, RawTable, RawValue};
@@ -30,19 +30,6 @@ const RESERVED_LABELS: [&str; 16] = [
     "job",
     "instance",
 ];
-
-/// The spans of what makes up the routes of a service.
-pub(super) struct RouteSpans {
-    /// The service's name.
-    pub(super) name: TextSpan,
-    /// Parallel to the `hosts` of the service.
-    pub(super) hosts: Vec<TextSpan>,
-    /// Parallel to the `paths` of the service.
-    pub(super) paths: Vec<TextSpan>,
-    pub(super) previews: Vec<Preview>,
-    /// Whether part of `hosts` or `paths` was invalid or misspelt, so that the routes aren't known.
-    pub(super) incomplete: bool,
-}
 
 /// Reads all services.
 pub(super) fn services(

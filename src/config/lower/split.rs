@@ -2,8 +2,9 @@
 
 use crate::config::keys;
 use crate::config::problems::{Problems, TextSpan};
-use crate::config::raw::{RawString, RawTable, RawValue, suggest};
+use crate::config::raw::{RawString, RawTable, RawValue};
 use crate::config::spec::{Share, VersionSpec};
+use crate::config::suggest::suggest;
 use crate::config::units::quote;
 
 /// Returns the index of the version with this name, or reports that there is none.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::policies::order;
+use super::order::order;
 use super::{is_token, proxy, unknown_word};
 use crate::config::diagnostic::Severity;
 use crate::config::policy::Sticky;

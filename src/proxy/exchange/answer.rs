@@ -4,27 +4,24 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use http::HeaderMap;
-
 use super::ask::FinalHead;
+use super::client::ClientState;
 use super::client_side;
 use super::deliver::Arrived;
-use crate::http1::{FieldId, Framing, Method};
+use super::grpc;
+use crate::http1::{Framing, Method};
 use crate::net::BudgetShare;
 use crate::proxy::active::Active;
 use crate::proxy::body::{Flow, Upload, UploadError};
-use crate::proxy::context::{HALF_CLOSED, RequestContext};
+use crate::proxy::context::RequestContext;
 use crate::proxy::error::{AttemptError, ExchangeError};
 use crate::proxy::headers::{Fields, Outgoing, Uncached};
 use crate::proxy::observe::Recording;
 use crate::proxy::slow_downloads::Download;
-use crate::proxy::wire::{Downstream, Gone, PumpError, Upstream, WireError};
+use crate::proxy::wire::{Downstream, PumpError, Upstream, WireError};
 
 /// Added to a response with a session cookie, which a shared cache must not give to other clients.
 const UNCACHEABLE: (&str, &str) = ("cache-control", "no-store");
-
-/// `grpc-status` UNKNOWN: also the status of a call that ended without one.
-const GRPC_UNKNOWN: u8 = 2;
 
 /// How the second phase ended.
 #[derive(Debug)]
@@ -66,7 +63,7 @@ pub(crate) async fn answer<D: Downstream, U: Upstream, F: Fields>(
         upload,
     } = parts;
     // Read before `next` gives up the head.
-    let grpc_status = grpc_status_in_head(&up.fields());
+    let grpc_status = grpc::status_in_head(&up.fields());
     let framing = start_response(cx, head.status, cookie, down, up)?;
     recording.record.status = head.status;
     #[cfg(test)]
@@ -79,13 +76,13 @@ pub(crate) async fn answer<D: Downstream, U: Upstream, F: Fields>(
         uploaded: head.uploaded,
         client: ClientState::default(),
         flow: Flow::in_turns_of(cx.worker.turn_bytes()),
-        download: Download::new(cx.worker, active.endpoint),
+        download: Download::new(&cx.worker.downloads, active.endpoint),
         share: None,
     };
     let result = poll_fn(|task| answering.poll(task, upload, down, up)).await;
     recording.record.bytes_sent = answering.flow.bytes();
     match result {
-        Ok(AnswerProgress::Whole) => Ok(Answered::Whole(grpc_outcome(
+        Ok(AnswerProgress::Whole) => Ok(Answered::Whole(grpc::outcome(
             grpc_status,
             answering.flow.trailers.as_ref(),
         ))),
@@ -127,37 +124,6 @@ fn start_response<D: Downstream, U: Upstream, F: Fields>(
         down.accept_chunk_framing();
     }
     Ok(framing)
-}
-
-/// The `grpc-status` in a response head: `None` if the response isn't gRPC, `Some(None)` if it is
-/// and the status is still to come in the trailers.
-fn grpc_status_in_head(fields: &impl Fields) -> Option<Option<u8>> {
-    is_grpc(fields).then(|| fields.first(FieldId::GrpcStatus).map(grpc_status_of))
-}
-
-/// The final status of a gRPC call. Trailers take precedence over the head; `in_head` is the result
-/// of [`grpc_status_in_head`].
-pub(super) fn grpc_outcome(
-    in_head: Option<Option<u8>>,
-    trailers: Option<&HeaderMap>,
-) -> Option<u8> {
-    let in_head = in_head?;
-    let in_trailers = trailers.and_then(|t| t.get("grpc-status"));
-    let status = in_trailers.map(|code| grpc_status_of(code.as_bytes()));
-    Some(status.or(in_head).unwrap_or(GRPC_UNKNOWN))
-}
-
-/// Whether the content type is gRPC.
-pub(crate) fn is_grpc(fields: &impl Fields) -> bool {
-    let content = fields.first(FieldId::ContentType);
-    content.is_some_and(|t| t.starts_with(b"application/grpc"))
-}
-
-fn grpc_status_of(text: &[u8]) -> u8 {
-    std::str::from_utf8(text)
-        .ok()
-        .and_then(|t| t.parse().ok())
-        .unwrap_or(GRPC_UNKNOWN)
 }
 
 fn send_head<D: Downstream, U: Upstream>(
@@ -276,57 +242,5 @@ impl<F: Fields> Answering<'_, '_, F> {
         } else {
             ExchangeError::IdleTimeout
         }
-    }
-}
-
-/// The client's side of a response: whether it is still there, and when it last made progress.
-#[derive(Debug)]
-pub(super) struct ClientState {
-    half_closed: bool,
-    /// Bytes moved both ways when the deadline was last armed.
-    moved: u64,
-}
-
-impl Default for ClientState {
-    fn default() -> Self {
-        Self {
-            half_closed: false,
-            // Differs from any real count, so that the first check arms the deadline.
-            moved: u64::MAX,
-        }
-    }
-}
-
-impl ClientState {
-    /// Checks whether the client has closed its connection, and restarts the idle timeout if any
-    /// byte has moved. `moved` counts both directions.
-    pub(super) fn check<D: Downstream, F: Fields>(
-        &mut self,
-        cx: &RequestContext<'_, F>,
-        task: &mut Context<'_>,
-        moved: u64,
-        uploaded: bool,
-        down: &mut D,
-    ) -> Result<(), ExchangeError> {
-        let mut has_just_closed = false;
-        // While the body is still arriving, reads belong to the upload, which sees the close itself.
-        if uploaded && !self.half_closed {
-            match down.poll_gone(task) {
-                Poll::Ready(Gone::Left) => return Err(ExchangeError::ClientGone(None)),
-                Poll::Ready(Gone::HalfClosed) => {
-                    (self.half_closed, has_just_closed) = (true, true);
-                }
-                Poll::Pending => {}
-            }
-        }
-        if moved != self.moved || has_just_closed {
-            self.moved = moved;
-            let idle = cx.service.timeouts.idle;
-            cx.arm_silence(match self.half_closed {
-                true => HALF_CLOSED.min(idle),
-                false => idle,
-            });
-        }
-        Ok(())
     }
 }

@@ -6,7 +6,8 @@ use std::task::{Context, Poll};
 
 use http::HeaderMap;
 
-use super::answer::ClientState;
+use super::client::ClientState;
+use super::grpc;
 use crate::net::BudgetShare;
 use crate::proxy::body::Flow;
 use crate::proxy::context::RequestContext;
@@ -132,9 +133,6 @@ impl Arrived {
     /// The status of the response, and for gRPC that of the call.
     pub(crate) fn outcome(&self) -> (u16, Option<u8>) {
         let trailers = self.flow.trailers.as_ref();
-        (
-            self.status,
-            super::answer::grpc_outcome(self.grpc_status, trailers),
-        )
+        (self.status, grpc::outcome(self.grpc_status, trailers))
     }
 }

@@ -11,11 +11,14 @@
 
 mod answer;
 mod ask;
+mod client;
 mod deliver;
+mod grpc;
 
-pub(super) use answer::{AnswerParts, Answered, answer, is_grpc};
+pub(super) use answer::{AnswerParts, Answered, answer};
 pub(super) use ask::ask;
 pub(super) use deliver::{Arrived, Remainder, deliver};
+pub(super) use grpc::is_grpc;
 
 use super::body::UploadError;
 use super::error::ExchangeError;

@@ -1,0 +1,40 @@
+//! What can come of a try.
+
+use super::error::{AttemptError, ExchangeError};
+use super::exchange::Arrived;
+use super::retry::Next;
+
+/// How a forwarded request ended successfully.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// The client has the complete response.
+    Answered,
+    /// The upstream switched protocols, and the tunnel has ended.
+    Tunnel,
+}
+
+/// Why a try didn't serve the request.
+#[derive(Debug)]
+pub(super) enum TryError {
+    /// The exchange failed.
+    Failed(AttemptError),
+    /// The response had a status that is retried, and was dropped.
+    Superseded(Next),
+    /// The reused connection turned out to be closed. Another endpoint is tried at once, and
+    /// neither endpoint nor version is charged.
+    Stale,
+}
+
+impl From<ExchangeError> for TryError {
+    fn from(error: ExchangeError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// The outcome of a successful try. `R` is the undelivered rest of a response body.
+pub(super) enum Tried<R> {
+    /// The client has been served.
+    Served(Served),
+    /// The upstream has completed its response, the client hasn't read it.
+    Arrived(Arrived, R),
+}
