@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::attribute::{exact_value, lookup_cost};
+use super::kinds::{exact_value, lookup_cost};
 use crate::config::spec::{Condition, Pattern, RuleSpec, Subject};
 
 /// How often the rules of a service use each subject and each exact value.

@@ -2,7 +2,8 @@
 
 use super::super::RequestView;
 use super::super::map::Map;
-use super::attribute::{Attribute, exact_value, with_attribute};
+use super::attribute::Attribute;
+use super::kinds::{exact_value, with_attribute};
 use crate::config::spec::{Condition, Pattern, Subject};
 
 /// The leads that look at one subject. Rules are given by their indices.

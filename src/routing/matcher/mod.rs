@@ -9,13 +9,14 @@
 //! group, all exact values cost one hash lookup however many rules there are, and the other conditions of a rule are
 //! evaluated only if its lead holds.
 //!
-//! Each kind of condition is a file: see [`attribute`].
+//! Each kind of condition is a file: see [`kinds`].
 
 mod attribute;
 mod cookie;
 mod cost;
 mod header;
 mod ip;
+mod kinds;
 mod lead_group;
 mod method;
 mod path;
@@ -23,8 +24,8 @@ mod query;
 
 use std::collections::HashMap;
 
-use self::attribute::{holds, lookup_cost};
 use self::cost::ConditionCounts;
+use self::kinds::{holds, lookup_cost};
 use self::lead_group::LeadGroup;
 use super::RequestView;
 use crate::config::spec::{self, Condition};
