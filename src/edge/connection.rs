@@ -12,12 +12,13 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::admission::ConnectionPermit;
+use super::connection_context::ConnectionContext;
 use super::connection_gauge::ConnectionGauge;
 use super::listener_info::ListenerInfo;
 use super::request::{Parsed, Scratch};
 use super::tls::TlsInfo;
 use crate::http1::{Framing, HeadLimits, HttpVersion, Method, RequestHead};
-use crate::net::{OwnedTaskControl, Stream, TaskControl, TaskPhase};
+use crate::net::{OwnedTaskControl, Stream, TaskPhase};
 use crate::proxy::admission_queue::Ticket;
 use crate::proxy::h1::H1;
 use crate::proxy::h1_down::H1Down;
@@ -46,15 +47,6 @@ pub(crate) struct Accepted {
     pub tls: Option<TlsInfo>,
     pub permit: ConnectionPermit,
     pub control: OwnedTaskControl,
-}
-
-/// What all requests of one connection share.
-pub(super) struct ConnectionContext<'a> {
-    pub worker: &'a Worker,
-    pub control: &'a Rc<TaskControl>,
-    pub listener: &'a Arc<ListenerInfo>,
-    pub peer: &'a Peer,
-    pub tls: Option<&'a TlsInfo>,
 }
 
 /// What happens to the connection after a request.

@@ -3,13 +3,15 @@
 //! * [`workers`] is the control thread's view of all worker threads; [`worker`] is one of them.
 //! * [`listener`] binds sockets and accepts connections, and [`inherit`] takes sockets over from another process.
 //!   [`admission`] limits how many connections the process has open. [`draining_listener`] tracks those of closed listeners.
-//!   [`listener_info`] is what a connection knows of its listener; [`connection_gauge`] counts open connections.
+//!   [`listener_info`] is what a connection knows of its listener; [`connection_context`] is what its requests
+//!   share; [`connection_gauge`] counts open connections.
 //! * [`tls`] performs handshakes and reloads certificates.
 //! * [`connection`] serves an HTTP/1 connection and [`h2`] an HTTP/2 connection. [`request`] converts a parsed HTTP/1 head to the
 //!   request that the data path handles.
 
 pub(crate) mod admission;
 pub(crate) mod connection;
+mod connection_context;
 mod connection_gauge;
 mod draining_listener;
 mod h2;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::connection::ConnectionContext;
+use super::connection_context::ConnectionContext;
 use crate::http1::{FieldId, Method, Reject, RequestHead, authority, path};
 use crate::net::Buffers;
 use crate::proxy::Peer;

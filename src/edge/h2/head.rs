@@ -14,7 +14,7 @@ use crate::http1::{FieldId, Framing, Method, Reject, authority, number, target};
 use crate::proxy::headers::{Fields, H2Fields, KnownFields, Request};
 use crate::proxy::via::Via;
 
-use super::ConnectionState;
+use super::state::ConnectionState;
 
 /// Longest method that is accepted, in bytes.
 const MAX_METHOD: usize = 32;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{ConnectionState, LINGER};
+use super::state::{ConnectionState, LINGER};
 use crate::net::TaskPhase;
 
 /// How long a connection keeps the memory of its streams after the last one has ended: more requests often follow at once.

@@ -3,22 +3,23 @@
 //! The h2 crate does framing, HPACK and flow control; [`Driver`] polls it and the streams in turn. [`stream_slots`] keeps track
 //! of which streams were woken. [`io`] gathers writes and lets [`meter`] see all bytes, which bounds the frames that cost us
 //! work and the client nothing. [`windows`] sizes receive windows, [`idle`] sets the deadlines of a connection without open
-//! streams, and [`head`] validates a request head and converts it for the data path.
+//! streams, [`state`] is what a connection and its streams share, and [`head`] validates a request head and converts it for
+//! the data path.
 
 mod head;
 mod idle;
 mod io;
 mod meter;
+mod state;
 mod stream_slots;
 mod windows;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
@@ -27,28 +28,19 @@ use tokio::task::coop::unconstrained;
 
 use self::head::{HeadScan, RequestHead};
 use self::io::{GatheringStream, Io};
-use self::meter::Meter;
+use self::state::{ConnectionState, LINGER, OpenStream};
 use self::stream_slots::{JobSlot, StreamSlots};
-use self::windows::ReceiveWindows;
-use super::connection::ConnectionContext;
-use super::listener_info::ListenerInfo;
+use super::connection_context::ConnectionContext;
 use super::tls::TlsInfo;
 use crate::config::spec::ProxyLimits;
 use crate::http1::Method;
-use crate::http2::{Flaw, Flaws};
-use crate::net::{ByteBudget, Outbox, OutgoingPiece, TaskControl, TaskPhase};
+use crate::http2::Flaw;
+use crate::net::{OutgoingPiece, TaskControl, TaskPhase};
 use crate::proxy::error::ExchangeError;
 use crate::proxy::h1::H1;
-use crate::proxy::h2::FrameAllowance;
-use crate::proxy::h2_down::{Bulk, H2Down, OfConnection};
-use crate::proxy::{self, Ended, Inbound, LocalReply, Peer, Recording, Worker};
-use crate::snapshot::Snapshot;
-use crate::telemetry::record::Protocol;
+use crate::proxy::h2_down::{H2Down, OfConnection};
+use crate::proxy::{self, Ended, LocalReply, Recording, Worker};
 
-/// Most bytes of request bodies that are buffered for all streams together, besides the receive windows.
-const BODIES: usize = 1024 * 1024;
-/// Most bytes of finished responses that are held for all streams together, except those of requests that count under a limit.
-const ANSWERS: usize = 2 * 1024 * 1024;
 /// Most bytes of one response that wait inside the h2 crate.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Stream resets that the client's own errors may cause before the connection is closed. Refused streams count as well.
@@ -56,73 +48,8 @@ const ERRORS: usize = 500;
 /// Streams that the client reset before they were accepted. The meter closes a connection that resets streams rapidly long
 /// before it reaches this number.
 const PENDING_RESETS: usize = 1024;
-/// How long a connection that is closing waits for the client to read our last frames and to close its side.
-const LINGER: Duration = Duration::from_secs(2);
 /// How often connection and streams are polled in turn before other tasks get to run.
 const TURNS: usize = 8;
-
-/// State shared by all streams of one connection.
-pub(super) struct ConnectionState {
-    worker: Rc<Worker>,
-    listener: Arc<ListenerInfo>,
-    peer: Peer,
-    tls: Option<TlsInfo>,
-    control: Rc<TaskControl>,
-    progress: FrameAllowance,
-    meter: Rc<Meter>,
-    flaws: Flaws,
-    bodies: ByteBudget,
-    answers: ByteBudget,
-    bulk: Bulk,
-    windows: ReceiveWindows,
-    outbox: Outbox,
-    limit: usize,
-    open: Cell<usize>,
-    /// The connection is closing: a GOAWAY was sent, or the h2 crate has ended our side.
-    closing: Cell<bool>,
-    /// As many streams are open as allowed; the next one is not accepted yet.
-    full: Cell<bool>,
-    /// Set while an idle connection keeps the memory of its former streams: how long it may stay idle after releasing it.
-    idle_after_release: Cell<Option<Duration>>,
-    /// Bytes that the transport holds because the client's socket is full.
-    unsent: Cell<usize>,
-    /// [`Self::undelivered`] when the delivery deadline was armed last.
-    undelivered_when_armed: Cell<usize>,
-    /// When the connection was polled last: the arrival time of the requests that this poll finds.
-    polled_at: Cell<Instant>,
-    /// The last authority that was accepted, and the length of its host: most connections carry requests for one only.
-    authority: RefCell<(Vec<u8>, usize)>,
-}
-
-impl ConnectionState {
-    fn new(worker: Rc<Worker>, conn: &ConnectionContext<'_>, streams: u32) -> Self {
-        let progress = FrameAllowance::default();
-        Self {
-            control: conn.control.clone(),
-            listener: conn.listener.clone(),
-            peer: conn.peer.clone(),
-            tls: conn.tls.cloned(),
-            meter: Meter::new(worker.watches.clone(), progress.clone()),
-            progress,
-            flaws: Flaws::default(),
-            bodies: worker.buffers.bodies().part(BODIES),
-            answers: worker.buffers.answers().part(ANSWERS),
-            bulk: Bulk::default(),
-            windows: ReceiveWindows::new(streams),
-            outbox: Outbox::default(),
-            limit: streams as usize,
-            open: Cell::new(0),
-            closing: Cell::new(false),
-            full: Cell::new(false),
-            idle_after_release: Cell::new(None),
-            unsent: Cell::new(0),
-            undelivered_when_armed: Cell::new(0),
-            polled_at: Cell::new(Instant::now()),
-            authority: RefCell::default(),
-            worker,
-        }
-    }
-}
 
 /// Serves a connection that speaks HTTP/2 until it is closed. `wire` holds the bytes that were read to detect the protocol.
 pub(super) async fn serve(worker: Rc<Worker>, conn: ConnectionContext<'_>, mut wire: H1) {
@@ -353,66 +280,6 @@ fn poll_accept(
     connection
         .poll_closed(cx)
         .map(|result| result.err().map(Err))
-}
-
-impl ConnectionState {
-    fn has_room(&self) -> bool {
-        self.open.get() < self.limit
-    }
-
-    /// The request record's initial values for a request on this connection.
-    fn inbound<'a>(&'a self, snapshot: &'a Snapshot) -> Inbound<'a> {
-        Inbound {
-            worker: &self.worker,
-            snapshot,
-            peer: &self.peer,
-            listener: &self.listener.name,
-            protocol: Protocol::Http2,
-            started: self.polled_at.get(),
-        }
-    }
-
-    /// Counts a stream as open until the result is dropped.
-    fn enter(self: Rc<Self>) -> OpenStream {
-        if self.open.replace(self.open.get() + 1) == 0 {
-            // Each stream has a control and a deadline of its own. The connection needs none while any stream is open.
-            self.control.enter(TaskPhase::Stream);
-            self.idle_after_release.set(None);
-            self.control.disarm();
-        }
-        OpenStream(self)
-    }
-
-    /// The length of the host in this authority, if the connection has accepted the same authority before.
-    fn known_host_len(&self, authority: &[u8]) -> Option<usize> {
-        let known = self.authority.borrow();
-        (!authority.is_empty() && known.0 == authority).then_some(known.1)
-    }
-
-    fn remember_authority(&self, (authority, host): (&[u8], Option<usize>)) {
-        if let Some(host) = host {
-            let mut known = self.authority.borrow_mut();
-            known.0.clear();
-            known.0.extend_from_slice(authority);
-            known.1 = host;
-        }
-    }
-}
-
-/// Counts a stream as open.
-struct OpenStream(Rc<ConnectionState>);
-
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.listener.metrics[self.0.worker.id].panicked();
-        }
-        let left = self.0.open.get() - 1;
-        self.0.open.set(left);
-        if left == 0 && !self.0.control.is_shut() {
-            self.0.enter_idle();
-        }
-    }
 }
 
 /// A stream that was accepted.

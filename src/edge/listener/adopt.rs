@@ -1,4 +1,4 @@
-//! Opens a listener on inherited sockets, and distributes sockets among workers.
+//! Opens a listener on inherited sockets.
 
 use std::io;
 use std::net::TcpListener;
@@ -52,7 +52,7 @@ fn tcp(inherited: Vec<OwnedFd>, workers: usize) -> io::Result<BoundSockets> {
         .map(|l| l.try_clone().map(OwnedFd::from))
         .collect::<io::Result<_>>()?;
     Ok(BoundSockets {
-        sockets: distribute(listeners.into_iter().map(Socket::Tcp), workers),
+        sockets: bind::distribute(listeners.into_iter().map(Socket::Tcp), workers),
         address: BoundAddress::Tcp(address),
         file: None,
         duplicates,
@@ -69,23 +69,11 @@ fn unix(
     let clones = (0..workers).map(|_| listener.try_clone().map(Socket::Unix));
     let sockets = clones.collect::<io::Result<Vec<_>>>()?;
     Ok(BoundSockets {
-        sockets: distribute(sockets.into_iter(), workers),
+        sockets: bind::distribute(sockets.into_iter(), workers),
         address: BoundAddress::Unix(path.to_owned()),
         file: Some(Arc::new(SocketFile::adopted(path)?)),
         duplicates: vec![listener.into()],
     })
-}
-
-/// Distributes sockets among workers, round robin.
-pub(super) fn distribute(
-    sockets: impl Iterator<Item = Socket>,
-    workers: usize,
-) -> Vec<Vec<Socket>> {
-    let mut by_worker: Vec<Vec<Socket>> = (0..workers).map(|_| Vec::new()).collect();
-    for (n, socket) in sockets.enumerate() {
-        by_worker[n % workers].push(socket);
-    }
-    by_worker
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 
-use super::{adopt, port_owner};
+use super::port_owner;
 use crate::config::spec::Bind;
 use crate::net::SocketFile;
 
@@ -114,7 +114,7 @@ fn tcp(mut address: SocketAddr, workers: usize, ours: &[u16]) -> io::Result<Boun
         sockets.push(Socket::Tcp(listener));
     }
     Ok(BoundSockets {
-        sockets: adopt::distribute(sockets.into_iter(), workers),
+        sockets: distribute(sockets.into_iter(), workers),
         address: BoundAddress::Tcp(address),
         file: None,
         duplicates,
@@ -158,11 +158,23 @@ fn unix(path: &Path, workers: usize) -> io::Result<BoundSockets> {
         sockets.push(Socket::Unix(listener.try_clone()?));
     }
     Ok(BoundSockets {
-        sockets: adopt::distribute(sockets.into_iter(), workers),
+        sockets: distribute(sockets.into_iter(), workers),
         address: BoundAddress::Unix(path.to_owned()),
         file: Some(Arc::new(file)),
         duplicates: vec![listener.into()],
     })
+}
+
+/// Distributes sockets among workers, round robin.
+pub(super) fn distribute(
+    sockets: impl Iterator<Item = Socket>,
+    workers: usize,
+) -> Vec<Vec<Socket>> {
+    let mut by_worker: Vec<Vec<Socket>> = (0..workers).map(|_| Vec::new()).collect();
+    for (n, socket) in sockets.enumerate() {
+        by_worker[n % workers].push(socket);
+    }
+    by_worker
 }
 
 /// Removes the file of a Unix socket that no process listens on any more. Never removes any other kind of file.

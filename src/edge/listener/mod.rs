@@ -285,7 +285,7 @@ impl Listeners {
     /// A descriptor can't be duplicated.
     pub(crate) fn updates_for_restart(&self, worker: usize) -> io::Result<Vec<ListenerUpdate>> {
         let update = |s: &BoundListener| {
-            // The same distribution as in `adopt::distribute`: TCP sockets round robin, a Unix socket to all workers.
+            // The same distribution as in `bind::distribute`: TCP sockets round robin, a Unix socket to all workers.
             let mine = |n: usize| match s.runtime.address {
                 BoundAddress::Tcp(_) => n % self.workers == worker,
                 BoundAddress::Unix(_) => true,

@@ -1,7 +1,6 @@
 //! Reads certificate files and checks that they can be used: PEM, key format and permissions, matching key, names. Every error
 //! names the file, the problem and what to do about it.
 
-use std::fmt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,78 +14,13 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::cert_error::{CertError, CertificateKey};
 use super::pem;
 use crate::config::spec;
 use crate::snapshot::date;
 
 /// Permission bits that let users other than owner and group read or write a key file.
 const OTHERS: u32 = 0o006;
-
-/// The configuration key that an error refers to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CertificateKey {
-    /// `cert`
-    Cert,
-    /// `key`
-    Key,
-    /// `client_ca`
-    ClientCa,
-    /// `sni`
-    Sni,
-}
-
-impl CertificateKey {
-    /// The name in the configuration.
-    pub(crate) fn key(self) -> &'static str {
-        match self {
-            Self::Cert => "cert",
-            Self::Key => "key",
-            Self::ClientCa => "client_ca",
-            Self::Sni => "sni",
-        }
-    }
-
-    /// The name in messages.
-    pub(super) fn title(self) -> &'static str {
-        match self {
-            Self::Cert => "certificate",
-            other => other.key(),
-        }
-    }
-}
-
-/// Why a certificate can't be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct CertError {
-    pub part: CertificateKey,
-    /// What is wrong, including the name of the file.
-    pub message: String,
-    /// What to do about it; may be empty.
-    pub help: String,
-}
-
-impl CertError {
-    pub(super) fn new(
-        part: CertificateKey,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) -> Self {
-        Self {
-            part,
-            message: message.into(),
-            help: help.into(),
-        }
-    }
-}
-
-impl fmt::Display for CertError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.help.as_str() {
-            "" => f.write_str(&self.message),
-            help => write!(f, "{}. {help}", self.message),
-        }
-    }
-}
 
 /// Contents of the files of one certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]

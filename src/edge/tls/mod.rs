@@ -4,6 +4,7 @@
 //! (no client certificates, or those of a given authority). Each policy has a ticket key of its own, so that a session that began
 //! under one policy can't be resumed under another. Tables are immutable: a renewal creates a new one for new connections.
 
+mod cert_error;
 mod certs;
 mod client_certificate;
 mod pem;
@@ -26,7 +27,7 @@ use tokio_rustls::server::TlsStream;
 use crate::config::spec;
 use crate::proxy::peer::ClientCertificate;
 
-pub(crate) use certs::{CertError, CertificateKey};
+pub(crate) use cert_error::{CertError, CertificateKey};
 pub(crate) use renewal::{CertificateFault, CertificateSlot, Certificates, RefusedFiles};
 
 /// Certificate authorities for client certificates: PEM and parsed.

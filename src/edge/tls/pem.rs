@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::certs::{CertError, CertificateKey};
+use super::cert_error::{CertError, CertificateKey};
 
 /// What a file appears to contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

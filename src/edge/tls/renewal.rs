@@ -9,7 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::crypto::CryptoProvider;
 
-use super::certs::{CertError, Certificate, CertificateKey, Files};
+use super::cert_error::{CertError, CertificateKey};
+use super::certs::{Certificate, Files};
 use crate::config::spec;
 use crate::snapshot::date;
 

@@ -1,0 +1,147 @@
+//! State shared by a connection and its streams.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::meter::Meter;
+use super::windows::ReceiveWindows;
+use crate::edge::connection_context::ConnectionContext;
+use crate::edge::listener_info::ListenerInfo;
+use crate::edge::tls::TlsInfo;
+use crate::http2::Flaws;
+use crate::net::{ByteBudget, Outbox, TaskControl, TaskPhase};
+use crate::proxy::h2::FrameAllowance;
+use crate::proxy::h2_down::Bulk;
+use crate::proxy::{Inbound, Peer, Worker};
+use crate::snapshot::Snapshot;
+use crate::telemetry::record::Protocol;
+
+/// Most bytes of request bodies that are buffered for all streams together, besides the receive windows.
+const BODIES: usize = 1024 * 1024;
+/// Most bytes of finished responses that are held for all streams together, except those of requests that count under a limit.
+const ANSWERS: usize = 2 * 1024 * 1024;
+/// How long a connection that is closing waits for the client to read our last frames and to close its side.
+pub(super) const LINGER: Duration = Duration::from_secs(2);
+
+/// State shared by all streams of one connection.
+pub(super) struct ConnectionState {
+    pub(super) worker: Rc<Worker>,
+    pub(super) listener: Arc<ListenerInfo>,
+    pub(super) peer: Peer,
+    pub(super) tls: Option<TlsInfo>,
+    pub(super) control: Rc<TaskControl>,
+    pub(super) progress: FrameAllowance,
+    pub(super) meter: Rc<Meter>,
+    pub(super) flaws: Flaws,
+    pub(super) bodies: ByteBudget,
+    pub(super) answers: ByteBudget,
+    pub(super) bulk: Bulk,
+    pub(super) windows: ReceiveWindows,
+    pub(super) outbox: Outbox,
+    pub(super) limit: usize,
+    pub(super) open: Cell<usize>,
+    /// The connection is closing: a GOAWAY was sent, or the h2 crate has ended our side.
+    pub(super) closing: Cell<bool>,
+    /// As many streams are open as allowed; the next one is not accepted yet.
+    pub(super) full: Cell<bool>,
+    /// Set while an idle connection keeps the memory of its former streams: how long it may stay idle after releasing it.
+    pub(super) idle_after_release: Cell<Option<Duration>>,
+    /// Bytes that the transport holds because the client's socket is full.
+    pub(super) unsent: Cell<usize>,
+    /// [`Self::undelivered`] when the delivery deadline was armed last.
+    pub(super) undelivered_when_armed: Cell<usize>,
+    /// When the connection was polled last: the arrival time of the requests that this poll finds.
+    pub(super) polled_at: Cell<Instant>,
+    /// The last authority that was accepted, and the length of its host: most connections carry requests for one only.
+    authority: RefCell<(Vec<u8>, usize)>,
+}
+
+impl ConnectionState {
+    pub(super) fn new(worker: Rc<Worker>, conn: &ConnectionContext<'_>, streams: u32) -> Self {
+        let progress = FrameAllowance::default();
+        Self {
+            control: conn.control.clone(),
+            listener: conn.listener.clone(),
+            peer: conn.peer.clone(),
+            tls: conn.tls.cloned(),
+            meter: Meter::new(worker.watches.clone(), progress.clone()),
+            progress,
+            flaws: Flaws::default(),
+            bodies: worker.buffers.bodies().part(BODIES),
+            answers: worker.buffers.answers().part(ANSWERS),
+            bulk: Bulk::default(),
+            windows: ReceiveWindows::new(streams),
+            outbox: Outbox::default(),
+            limit: streams as usize,
+            open: Cell::new(0),
+            closing: Cell::new(false),
+            full: Cell::new(false),
+            idle_after_release: Cell::new(None),
+            unsent: Cell::new(0),
+            undelivered_when_armed: Cell::new(0),
+            polled_at: Cell::new(Instant::now()),
+            authority: RefCell::default(),
+            worker,
+        }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.open.get() < self.limit
+    }
+
+    /// The request record's initial values for a request on this connection.
+    pub(super) fn inbound<'a>(&'a self, snapshot: &'a Snapshot) -> Inbound<'a> {
+        Inbound {
+            worker: &self.worker,
+            snapshot,
+            peer: &self.peer,
+            listener: &self.listener.name,
+            protocol: Protocol::Http2,
+            started: self.polled_at.get(),
+        }
+    }
+
+    /// Counts a stream as open until the result is dropped.
+    pub(super) fn enter(self: Rc<Self>) -> OpenStream {
+        if self.open.replace(self.open.get() + 1) == 0 {
+            // Each stream has a control and a deadline of its own. The connection needs none while any stream is open.
+            self.control.enter(TaskPhase::Stream);
+            self.idle_after_release.set(None);
+            self.control.disarm();
+        }
+        OpenStream(self)
+    }
+
+    /// The length of the host in this authority, if the connection has accepted the same authority before.
+    pub(super) fn known_host_len(&self, authority: &[u8]) -> Option<usize> {
+        let known = self.authority.borrow();
+        (!authority.is_empty() && known.0 == authority).then_some(known.1)
+    }
+
+    pub(super) fn remember_authority(&self, (authority, host): (&[u8], Option<usize>)) {
+        if let Some(host) = host {
+            let mut known = self.authority.borrow_mut();
+            known.0.clear();
+            known.0.extend_from_slice(authority);
+            known.1 = host;
+        }
+    }
+}
+
+/// Counts a stream as open.
+pub(super) struct OpenStream(pub(super) Rc<ConnectionState>);
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.listener.metrics[self.0.worker.id].panicked();
+        }
+        let left = self.0.open.get() - 1;
+        self.0.open.set(left);
+        if left == 0 && !self.0.control.is_shut() {
+            self.0.enter_idle();
+        }
+    }
+}
