@@ -1,24 +1,24 @@
-//! The addresses of one endpoint, and in which order the next connection tries them.
+//! The addresses of one endpoint, and the order in which a connection tries them.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// The addresses of one endpoint: one, or as many as its name has.
+/// The addresses of one endpoint: the literal one, or all that its name resolves to.
 ///
-/// Connections begin with one after the other, so that each gets its part of them. An address that failed is tried after the others
-/// until a connection to it succeeds or the failures are [forgotten](Self::forget_failures).
+/// Successive connections start with successive addresses, so that each address gets an equal part of them. An address that
+/// failed is tried last until a connection to it succeeds or the failures are [forgotten](Self::forget_failures).
 #[derive(Default)]
 pub struct Addresses {
     all: Vec<SocketAddr>,
     next: AtomicUsize,
-    /// One bit for each of the first 64.
+    /// One bit for each of the first 64 addresses; failures of others are not remembered.
     failed: AtomicU64,
 }
 
 impl Addresses {
-    /// These.
+    /// The given addresses, none of which has failed.
     pub(crate) fn new(all: Vec<SocketAddr>) -> Self {
         Self {
             all,
@@ -26,30 +26,32 @@ impl Addresses {
         }
     }
 
-    /// All of them, in the order in which they were given.
+    /// All addresses, in the order in which they were given.
     pub fn all(&self) -> &[SocketAddr] {
         &self.all
     }
 
-    /// Each of them once with its index, in the order in which the next connection tries them.
+    /// Each address once, with its index, in the order in which the next connection should try them. Advances the start.
     pub(crate) fn order(&self) -> impl Iterator<Item = (usize, SocketAddr)> {
         let count = self.all.len();
         let first = match count {
             0 | 1 => 0,
             _ => self.next.fetch_add(1, Ordering::Relaxed) % count,
         };
-        // One look for the whole order: with a second one an address could be skipped.
+        // Loaded once for both halves: if a bit changed in between, its address would be in both or in neither.
         let failed = self.failed.load(Ordering::Relaxed);
         let rotated = move || (first..count).chain(0..first);
-        let well = rotated().filter(move |index| bit(*index) & failed == 0);
-        let ill = rotated().filter(move |index| bit(*index) & failed != 0);
-        well.chain(ill).map(|index| (index, self.all[index]))
+        let untroubled = rotated().filter(move |index| bit(*index) & failed == 0);
+        let troubled = rotated().filter(move |index| bit(*index) & failed != 0);
+        untroubled
+            .chain(troubled)
+            .map(|index| (index, self.all[index]))
     }
 
-    /// A connection to the address with this index was opened, or could not be.
+    /// Records whether a connection to the address with this index could be opened.
     pub(crate) fn note(&self, index: usize, opened: bool) {
         let (bit, failed) = (bit(index), self.failed.load(Ordering::Relaxed));
-        // Written only where something changes: nearly always nothing does.
+        // A write takes the cache line away from the other workers, and nearly always nothing changes.
         match opened {
             true if failed & bit != 0 => self.failed.fetch_and(!bit, Ordering::Relaxed),
             false if failed & bit == 0 => self.failed.fetch_or(bit, Ordering::Relaxed),
@@ -57,13 +59,13 @@ impl Addresses {
         };
     }
 
-    /// All of them are tried in their turn again.
+    /// Forgets all failures, so that every address is tried in its turn again.
     pub(crate) fn forget_failures(&self) {
         self.failed.store(0, Ordering::Relaxed);
     }
 }
 
-/// Zero beyond the first 64: these are always tried in their turn.
+/// The bit of an address in `failed`; 0 beyond the first 64.
 fn bit(index: usize) -> u64 {
     u32::try_from(index).map_or(0, |index| 1u64.checked_shl(index).unwrap_or(0))
 }
@@ -74,8 +76,8 @@ impl fmt::Debug for Addresses {
     }
 }
 
-/// What the next of `untried` addresses gets of the time that is `left`: an equal part, so that what one of them doesn't use is the
-/// others'.
+/// The time for the next of `untried` addresses: an equal part of the time `left`. What an address leaves unused goes to the
+/// others.
 pub(crate) fn part(left: Duration, untried: usize) -> Duration {
     left / u32::try_from(untried.max(1)).unwrap_or(u32::MAX)
 }

@@ -1,23 +1,24 @@
-//! How much may be tried again: a share of a service's requests, and a pause before each try.
+//! The retry budget, which limits retries to a share of a service's requests, and the backoff before a retry.
 //!
-//! Each worker has a bucket of its own for each service, so that nothing is shared and nothing is atomic. A request earns
-//! the budget's share of a token, another try costs a whole one. What all workers may try together never exceeds the
-//! share of the requests by more than [`RESERVE`] tokens ([`RESERVE_OF_MANY`] with more workers than that).
+//! The budget is a token bucket. A request earns a fraction of a token, a retry costs a whole one, so that retries can't
+//! multiply the load on a service that is already failing. Each worker has a bucket of its own for each service, without
+//! atomics. The retries of all workers together exceed the share of the requests by at most [`RESERVE`] tokens, or
+//! [`RESERVE_OF_MANY`] with more workers than [`RESERVE`].
 
 use std::time::Duration;
 
-/// Tokens that a service begins with, all workers together: a service that has just started may try again too.
+/// Initial tokens of a service, over all workers, so that its first requests can be retried too.
 const RESERVE: u64 = 10;
-/// Each worker begins with a whole token at least, unless that came to more than this for all of them together.
+/// Each worker starts with at least one token, unless all workers together would then have more than this.
 const RESERVE_OF_MANY: u64 = 50;
-/// Most tokens that a worker saves up: what can be tried again in one burst.
+/// Most tokens that a worker saves up, which bounds a burst of retries.
 const CAP: u64 = 100;
-/// The bucket counts thousandths of a token, as the configuration does.
+/// Buckets count in thousandths of a token, the unit of the configuration.
 const TOKEN: u64 = 1000;
 
-/// The first pause is at most so long; each further one at most twice as long as the one before.
+/// Upper bound of the first pause. The bound doubles with each retry.
 const BASE_MS: u64 = 25;
-/// The longest pause.
+/// Upper bound of any pause.
 const LONGEST_MS: u64 = 250;
 
 /// One worker's retry budget for one service.
@@ -27,7 +28,7 @@ pub struct RetryBudget {
 }
 
 impl RetryBudget {
-    /// The budget of one of so many workers (0 counts as 1).
+    /// The initial budget of one of `workers` workers; 0 counts as 1.
     pub fn new(workers: usize) -> Self {
         let workers = workers.max(1) as u64;
         let least = TOKEN.min(RESERVE_OF_MANY * TOKEN / workers);
@@ -36,8 +37,8 @@ impl RetryBudget {
         }
     }
 
-    /// A request came (its first try, not the others). `share`: thousandths of the requests that may be tried again;
-    /// 0 = none, and the reserve goes as well.
+    /// Adds what a request earns. To be called once for each request, not for its retries. `share` is the budget in
+    /// thousandths of the requests; 0 forbids retries and removes the reserve.
     #[inline]
     pub fn earn(&mut self, share: u32) {
         self.tokens = if share == 0 {
@@ -47,7 +48,7 @@ impl RetryBudget {
         };
     }
 
-    /// Pays for another try; `false`: the budget is used up.
+    /// Pays for a retry; `false` if the budget is used up.
     #[inline]
     pub fn spend(&mut self) -> bool {
         let pays = self.tokens >= TOKEN;
@@ -58,8 +59,8 @@ impl RetryBudget {
     }
 }
 
-/// The pause before another try; `retry` counts from 1. Anything between nothing and 25 ms, 50 ms, 100 ms, 200 ms,
-/// 250 ms: requests that failed together don't come back together.
+/// The pause before a retry, counted from 1: random between 0 and 25 ms, 50 ms, 100 ms, 200 ms, then 250 ms. This is
+/// exponential backoff with full jitter, so that requests that failed together don't return together.
 pub(crate) fn backoff(retry: u32, rng: &mut fastrand::Rng) -> Duration {
     let doubled = BASE_MS << retry.saturating_sub(1).min(8);
     Duration::from_micros(rng.u64(..=doubled.min(LONGEST_MS) * 1000))

@@ -1,4 +1,7 @@
-//! Opens connections to endpoints.
+//! Opens connections to endpoints: TCP, TLS over TCP with ALPN, and Unix sockets.
+//!
+//! The addresses of an endpoint are tried one after the other, each for its part of the time limit. The reason for a failure
+//! distinguishes what the peer did from what this process lacks, because only the former counts against the endpoint.
 
 use std::cell::Cell;
 use std::io;
@@ -19,28 +22,28 @@ use crate::net::Stream;
 use crate::net::keepalive::keep_alive;
 use crate::telemetry::record::Reason;
 
-/// An opened connection, and what it speaks.
+/// An open connection and the protocol that it speaks.
 #[derive(Debug)]
 pub(crate) struct OpenedConnection {
-    /// The bytes.
+    /// The byte stream, inside TLS if the scheme is `https`.
     pub stream: Stream,
-    /// HTTP/2; else HTTP/1.1.
+    /// `true`: HTTP/2, by ALPN or by prior knowledge. `false`: HTTP/1.1.
     pub h2: bool,
 }
 
 /// Why a connection could not be opened.
 #[derive(Debug)]
 pub enum ConnectError {
-    /// Not within the time.
+    /// The time limit passed.
     Timeout,
-    /// The name has no address (yet).
+    /// The name has not been resolved to an address yet.
     Unresolved,
-    /// The system or the peer refused.
+    /// The system or the peer refused, or TLS failed.
     Io(io::Error),
 }
 
 impl ConnectError {
-    /// The word for it in `x-cutover-reason`, logs and metrics.
+    /// The reason that `x-cutover-reason`, logs and metrics give.
     pub fn reason(&self) -> Reason {
         match self {
             Self::Timeout => Reason::ConnectTimeout,
@@ -52,7 +55,7 @@ impl ConnectError {
         }
     }
 
-    /// Whether this process, not the peer, lacks something: descriptors, local ports or socket memory.
+    /// Whether this process is to blame and not the peer: it is out of descriptors, local ports or socket memory.
     pub fn is_local(&self) -> bool {
         let Self::Io(error) = self else { return false };
         let code = error.raw_os_error().map(Errno::from_raw_os_error);
@@ -62,8 +65,9 @@ impl ConnectError {
         )
     }
 
-    /// The same once more, for another one who waited for the connection.
-    pub(super) fn again(&self) -> Self {
+    /// A copy for another request that waited for the same connection. `io::Error` isn't `Clone`; the copy has the same code,
+    /// or else the same kind and text.
+    pub(super) fn duplicate(&self) -> Self {
         let io = |error: &io::Error| match error.raw_os_error() {
             Some(code) => io::Error::from_raw_os_error(code),
             None => io::Error::new(error.kind(), error.to_string()),
@@ -95,10 +99,10 @@ impl std::error::Error for ConnectError {
     }
 }
 
-/// Opens a connection to `endpoint`, TLS included, within `limit`.
+/// Opens a connection to `endpoint` within `limit`, including TLS.
 ///
 /// # Errors
-/// See [`ConnectError`]; nothing was sent to the application in any of the cases.
+/// See [`ConnectError`]. In no case has the application received anything, so that another try is safe.
 pub(crate) async fn open(
     endpoint: &Endpoint,
     limit: Duration,
@@ -106,7 +110,7 @@ pub(crate) async fn open(
     dial(endpoint, &CLIENT, limit).await
 }
 
-/// As [`open`], without an offer of HTTP/2 over TLS.
+/// Like [`open`], but doesn't offer HTTP/2 over TLS.
 ///
 /// # Errors
 /// See [`ConnectError`].
@@ -119,7 +123,7 @@ pub(crate) async fn open_http1(
 
 type Tls = LazyLock<Arc<ClientConfig>>;
 
-/// Tries the addresses in turn, each for its part of the time; the last failure counts.
+/// Tries the addresses in turn, each for its part of the time. If all fail the last error is returned.
 async fn dial(
     endpoint: &Endpoint,
     tls: &Tls,
@@ -141,6 +145,7 @@ async fn dial(
                 return Ok(opened);
             }
             Err(error) => {
+                // A shortage in this process says nothing about the address.
                 if !error.is_local() {
                     addresses.note(index, false);
                 }
@@ -201,11 +206,12 @@ async fn dial_one(
 }
 
 thread_local! {
-    /// A connection could not be opened for want of descriptors, ports or memory since the last look.
+    /// Whether a connection has failed for a shortage in this process since the last [`take_shortage`].
     static SHORTAGE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread could not open a connection for want of something of this process's own, since the last call.
+/// Whether a connection of this thread has failed since the last call because the process is out of descriptors, ports or
+/// memory. The worker then closes idle connections.
 pub(crate) fn take_shortage() -> bool {
     SHORTAGE.take()
 }
@@ -222,8 +228,8 @@ fn server_name(address: &EndpointAddress) -> Result<ServerName<'static>, Connect
     }
 }
 
-/// TLS towards endpoints: 1.2 and 1.3, the machine's roots, ALPN `h2` and `http/1.1`.
-/// `SSL_CERT_FILE` and `SSL_CERT_DIR` name other roots, as for other programs.
+/// TLS to endpoints: TLS 1.2 and 1.3, the system's root certificates, ALPN `h2` and `http/1.1`. The environment variables
+/// `SSL_CERT_FILE` and `SSL_CERT_DIR` replace the roots, as in OpenSSL. Built on first use.
 static CLIENT: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
     let mut roots = rustls::RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
@@ -240,6 +246,7 @@ static CLIENT: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
+        // aws-lc-rs implements both versions.
         .expect("the provider supports TLS 1.2 and 1.3")
         .with_root_certificates(roots)
         .with_no_client_auth();
@@ -247,7 +254,7 @@ static CLIENT: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
     Arc::new(config)
 });
 
-/// The same with ALPN `http/1.1` alone.
+/// The same with only `http/1.1` in ALPN.
 static CLIENT_HTTP1: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
     let mut config = ClientConfig::clone(&CLIENT);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];

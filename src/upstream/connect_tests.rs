@@ -122,8 +122,8 @@ fn what_this_process_lacks_is_told_apart_from_what_the_peer_does() {
     let of = |code: Errno| ConnectError::Io(io::Error::from_raw_os_error(code.raw_os_error()));
     for code in [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL] {
         let error = of(code);
-        assert!(error.is_local() && error.again().is_local(), "{error:?}");
-        assert_eq!(error.again().reason().as_str(), "no-descriptors");
+        assert!(error.is_local() && error.duplicate().is_local(), "{error:?}");
+        assert_eq!(error.duplicate().reason().as_str(), "no-descriptors");
     }
     for error in [
         of(Errno::CONNREFUSED),
@@ -131,12 +131,12 @@ fn what_this_process_lacks_is_told_apart_from_what_the_peer_does() {
         ConnectError::Unresolved,
     ] {
         assert!(!error.is_local(), "{error:?}");
-        assert_eq!(error.again().reason(), error.reason());
+        assert_eq!(error.duplicate().reason(), error.reason());
     }
     let tls = ConnectError::Io(io::Error::new(
         io::ErrorKind::InvalidData,
         "bad certificate",
     ));
-    assert_eq!(tls.again().reason().as_str(), "upstream-tls");
-    assert!(matches!(tls.again(), ConnectError::Io(e) if e.to_string() == "bad certificate"));
+    assert_eq!(tls.duplicate().reason().as_str(), "upstream-tls");
+    assert!(matches!(tls.duplicate(), ConnectError::Io(e) if e.to_string() == "bad certificate"));
 }

@@ -1,4 +1,6 @@
-//! Names of endpoints to addresses, by the system's resolver, on the control thread.
+//! Resolves the names of endpoints with the system's resolver, on the control thread.
+//!
+//! All names are resolved again at a fixed interval. If that fails the last addresses stay in use.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,21 +9,21 @@ use std::time::Duration;
 use super::{Endpoint, Registry};
 use crate::config::spec::EndpointAddress;
 
-/// How often names are asked for again.
+/// Interval of resolution.
 pub(crate) const EVERY: Duration = Duration::from_secs(10);
-/// Longest time for one name.
+/// Time limit for one name.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Resolves every endpoint that has a name. The last good answer stays when a name can't be resolved.
+/// Resolves every endpoint that has a name.
 pub(crate) async fn refresh(registry: &Registry) {
     resolve(registry.living()).await;
 }
 
-/// Resolves the endpoints that have a name and no address yet; waits for all of them, `limit` at most.
+/// Resolves the endpoints that have no address yet, and waits for that, for at most `limit`.
 pub(crate) async fn first(registry: &Registry, limit: Duration) {
     let mut unknown = registry.living();
     unknown.retain(|e| e.addresses().all().is_empty());
-    // What takes longer is caught up with by the next refresh.
+    // The next refresh resolves what takes longer.
     let _ = tokio::time::timeout(limit, resolve(unknown)).await;
 }
 
@@ -33,15 +35,15 @@ async fn resolve(endpoints: Vec<Arc<Endpoint>>) {
             lookups.spawn(async move {
                 let answer =
                     tokio::time::timeout(LIMIT, tokio::net::lookup_host((name, port))).await;
-                take_up(&endpoint, answer.map(|a| a.map(Iterator::collect)));
+                store_answer(&endpoint, answer.map(|a| a.map(Iterator::collect)));
             });
         }
     }
     while lookups.join_next().await.is_some() {}
 }
 
-/// Gives the endpoint what was answered, if that is good and new.
-fn take_up(
+/// Stores the resolver's answer if it has addresses that differ from the known ones.
+fn store_answer(
     endpoint: &Endpoint,
     answer: Result<std::io::Result<Vec<SocketAddr>>, tokio::time::error::Elapsed>,
 ) {
@@ -56,7 +58,7 @@ fn take_up(
             found.sort_unstable();
             found.dedup();
             if known.all() == found {
-                // Those that failed have their turn again: at most one connection in ten seconds waits in vain for each.
+                // Failed addresses get another chance. At most one connection per interval then waits for each in vain.
                 known.forget_failures();
             } else {
                 tracing::info!(endpoint = %endpoint.name, addresses = ?found, "name resolved");
@@ -113,7 +115,7 @@ mod tests {
             "10.0.0.2:80".parse().unwrap(),
             "10.0.0.1:80".parse().unwrap(),
         ];
-        take_up(&endpoint, Ok(Ok(good)));
+        store_answer(&endpoint, Ok(Ok(good)));
         let sorted: Vec<String> = endpoint
             .addresses()
             .all()
@@ -121,8 +123,8 @@ mod tests {
             .map(ToString::to_string)
             .collect();
         assert_eq!(sorted, ["10.0.0.1:80", "10.0.0.2:80"]);
-        take_up(&endpoint, Ok(Ok(Vec::new())));
-        take_up(&endpoint, Ok(Err(std::io::Error::other("no answer"))));
+        store_answer(&endpoint, Ok(Ok(Vec::new())));
+        store_answer(&endpoint, Ok(Err(std::io::Error::other("no answer"))));
         assert_eq!(endpoint.addresses().all().len(), 2);
     }
 }

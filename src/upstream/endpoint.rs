@@ -1,4 +1,8 @@
-//! One address that serves a version. Its state outlives reloads: the registry hands out the same one again as long as somebody holds it.
+//! Endpoints, the addresses that serve a version, and the registry that finds them again after a reload.
+//!
+//! The [`Registry`] refers to each [`Endpoint`] weakly and returns the same one for as long as anything holds it, so that
+//! health, ejection and load survive a reload. The control thread writes an endpoint's state, the workers its load; both
+//! read without locks.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,50 +18,51 @@ use super::{Addresses, VersionLoad};
 use crate::config::spec::{self, EndpointAddress, Scheme};
 use crate::telemetry::VersionMetrics;
 
-/// One address that serves a version, with what is known about it.
+/// One address that serves a version, with its state and counters.
 ///
-/// In this order, because what every request needs comes first: among thousands of endpoints each cache line costs it a wait for memory.
+/// The order of the fields matters: what every request reads comes first, on one cache line. With thousands of endpoints
+/// each further line is a cache miss for each request.
 #[repr(C)]
 pub struct Endpoint {
-    /// What the configuration says.
+    /// Its configuration.
     pub spec: spec::EndpointSpec,
-    /// A number of its own, small and reused after it is gone: workers index their idle connections by it.
+    /// A small number, unique among the living endpoints and reused later. Workers index their connections by it.
     pub slot: usize,
-    /// The counters of its version.
+    /// The metrics of its version.
     pub metrics: Arc<VersionMetrics>,
-    /// What each worker saw of it, for the outlier sweep: one shard a worker.
+    /// Outcomes of attempts for outlier detection, one shard for each worker.
     pub shards: Box<[EndpointShard]>,
-    /// What its version is busy with.
+    /// The load of its version.
     pub version: Arc<VersionLoad>,
-    /// As an operator names it.
+    /// The name in configuration, logs and metrics.
     pub name: Box<str>,
-    /// What `Host` is set to where a request has none, and the name that TLS is asked for.
+    /// The authority for requests without a `Host`, and for health checks.
     pub authority: Box<str>,
     addresses: ArcSwap<Addresses>,
     /// `timeouts.idle` of its service, in milliseconds.
     pause_ms: AtomicU64,
     slots: Arc<SlotTable>,
-    /// Whether it may be picked. Written by the control thread, suspicion by workers too.
+    /// Whether it may be picked. Written by the control thread, except that workers raise [`flag::SUSPECT`].
     pub state: EndpointState,
-    /// Written by every worker; on a cache line of its own.
+    /// Written by every worker, and therefore on a cache line of its own.
     pub load: Load,
 }
 
-/// Why an endpoint may not be picked; several may hold at once.
+/// The reasons why an endpoint may not be picked, as bits. Several may hold at once.
 pub(crate) mod flag {
-    /// It is checked, and no check has passed yet.
+    /// It has health checks, and none has passed yet.
     pub(crate) const UNPROVEN: u32 = 1;
-    /// Its checks fail.
+    /// Its health checks fail.
     pub(crate) const DOWN: u32 = 2;
-    /// Outlier detection has taken it out.
+    /// Outlier detection has ejected it.
     pub(crate) const EJECTED: u32 = 4;
-    /// A worker saw the failure that ejects it; the control thread has not judged yet.
+    /// A worker saw a failure that should eject it, and the control thread has not decided yet.
     pub(crate) const SUSPECT: u32 = 8;
-    /// An operator drains it.
+    /// An operator has drained it.
     pub(crate) const DRAINING: u32 = 16;
 }
 
-/// Whether an endpoint may be picked, and with how much of its weight.
+/// Whether an endpoint may be picked, and with which part of its weight. Any change of these bumps the registry's epoch.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct EndpointState {
@@ -68,12 +73,12 @@ pub struct EndpointState {
     epoch: Arc<AtomicU64>,
 }
 
-/// What the health checks of an endpoint say, for who shows it; workers go by the flags.
+/// The result of an endpoint's health checks, for display. Workers read only the flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CheckNote {
-    /// Since when its health is what it is.
+    /// Since when it has been in its present state of health.
     pub(crate) since: SystemTime,
-    /// Why the last check failed. Kept until the endpoint is up and a check passes.
+    /// Why the last failed check failed. Kept until a check passes while the endpoint is up.
     pub(crate) failure: Option<Arc<str>>,
 }
 
@@ -88,58 +93,58 @@ impl EndpointState {
         }
     }
 
-    /// The flags that hold: bits of [`flag`].
+    /// The present flags: bits of [`flag`].
     #[inline]
     pub fn flags(&self) -> u32 {
         self.flags.load(Ordering::Relaxed)
     }
 
-    /// No flag holds.
+    /// Whether no flag is raised.
     #[inline]
     pub fn is_usable(&self) -> bool {
         self.flags() == 0
     }
 
-    /// Raises these flags; says whether that changed anything.
+    /// Raises these flags and returns whether that changed anything.
     pub fn raise(&self, flags: u32) -> bool {
         let changed = self.flags.fetch_or(flags, Ordering::Relaxed) & flags != flags;
         self.bump(changed)
     }
 
-    /// Lowers these flags; says whether that changed anything.
+    /// Lowers these flags and returns whether that changed anything.
     pub fn lower(&self, flags: u32) -> bool {
         let changed = self.flags.fetch_and(!flags, Ordering::Relaxed) & flags != 0;
         self.bump(changed)
     }
 
-    /// The share of its weight that counts now, in thousandths, at least 1 (slow start).
+    /// The part of its weight that counts, in thousandths: 1000, or less during slow start, but at least 1.
     pub fn ramp(&self) -> u32 {
         self.ramp.load(Ordering::Relaxed)
     }
 
-    /// Sets the share of its weight that counts.
+    /// Sets the part of its weight that counts; clamped to 1..=1000.
     pub fn set_ramp(&self, thousandths: u32) {
         let next = thousandths.clamp(1, 1000);
         let changed = self.ramp.swap(next, Ordering::Relaxed) != next;
         self.bump(changed);
     }
 
-    /// Until when it is ejected, for who shows it; workers go by [`flag::EJECTED`].
+    /// Until when it is ejected, for display. Workers read only [`flag::EJECTED`].
     pub fn ejected_until(&self) -> Option<Instant> {
         *self.ejected_until.lock().expect("ejection lock")
     }
 
-    /// Only for who ejects, on the control thread.
+    /// Sets until when it is ejected. Only for the control thread.
     pub fn set_ejected_until(&self, until: Option<Instant>) {
         *self.ejected_until.lock().expect("ejection lock") = until;
     }
 
-    /// What its checks say; `None`: it is not checked.
+    /// The result of its health checks; `None` if it has none.
     pub(crate) fn checks(&self) -> Option<CheckNote> {
         self.checks.lock().expect("checks lock").clone()
     }
 
-    /// Only for who checks, on the control thread.
+    /// Updates the result of its health checks. Only for the control thread.
     pub(crate) fn note_checks(&self, change: impl FnOnce(&mut Option<CheckNote>)) {
         change(&mut self.checks.lock().expect("checks lock"));
     }
@@ -152,24 +157,24 @@ impl EndpointState {
     }
 }
 
-/// What workers write about an endpoint.
+/// The present load of an endpoint, written by all workers.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Load {
-    /// Requests in flight, streams among them, of all workers.
+    /// Requests in flight on all workers, including streams.
     pub active: AtomicU32,
-    /// Tunnels, and answers without an end in sight.
+    /// Of these, tunnels and streaming responses without a known end.
     pub streams: AtomicU32,
-    /// 5xx in a row, of all workers together.
+    /// Consecutive 5xx responses, over all workers.
     pub streak_5xx: AtomicU32,
-    /// Gateway failures in a row, of all workers together.
+    /// Consecutive gateway failures, over all workers.
     pub streak_gateway: AtomicU32,
-    /// Moving average of the time to a response's head, in nanoseconds; only kept for `peak_ewma`.
+    /// Moving average of the time to a response's head, in nanoseconds. Updated only under `peak_ewma`.
     ewma_ns: AtomicU64,
     ewma_at_ms: AtomicU64,
 }
 
-/// What one worker saw of an endpoint. One writer.
+/// The outcomes that one worker saw. Only that worker writes it, so that no atomic read-modify-write is needed.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct EndpointShard {
@@ -178,7 +183,7 @@ pub struct EndpointShard {
 }
 
 impl EndpointShard {
-    /// An attempt ended.
+    /// Counts an attempt.
     #[inline]
     pub fn note(&self, failed: bool) {
         let cell = if failed { &self.failed } else { &self.answered };
@@ -187,7 +192,8 @@ impl EndpointShard {
 }
 
 impl Endpoint {
-    /// Attempts since the start that succeeded, and that failed (5xx, or no answer), of all workers.
+    /// Attempts since the endpoint was created, over all workers: those that succeeded, and those that failed (5xx or no
+    /// response).
     pub fn outcomes(&self) -> (u64, u64) {
         let sum = |cell: fn(&EndpointShard) -> &AtomicU64| {
             self.shards
@@ -200,11 +206,13 @@ impl Endpoint {
 }
 
 impl Load {
-    /// Time constant of the moving average: what was seen so long ago counts 1/e.
+    /// Time constant of the moving average: an observation of this age has the weight 1/e.
     const TAU_MS: f64 = 10_000.0;
 
-    /// An answer's head came after `took`; `now_ms` on any clock that all workers share. A slower one counts at once
-    /// (the peak), a faster one by and by.
+    /// Records the latency of a response. `now_ms` is the time on any clock that all workers share.
+    ///
+    /// A latency above the average replaces it at once (the peak); a lower one decays it exponentially, as in Finagle's
+    /// PeakEwma. Concurrent updates may overwrite each other, which loses single observations and does no harm.
     pub fn note_latency(&self, took: Duration, now_ms: u64) {
         let seen = took.as_nanos() as f64;
         let old = self.ewma_ns.load(Ordering::Relaxed) as f64;
@@ -218,20 +226,20 @@ impl Load {
         self.ewma_ns.store(next as u64, Ordering::Relaxed);
     }
 
-    /// The moving average in nanoseconds; 0 when nothing was seen.
+    /// The moving average in nanoseconds; 0 without any observation.
     pub fn latency_ns(&self) -> u64 {
         self.ewma_ns.load(Ordering::Relaxed)
     }
 }
 
 impl Load {
-    /// Requests in flight, streams among them, of all workers.
+    /// Requests in flight on all workers, including streams.
     #[inline]
     pub fn active(&self) -> u32 {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// Requests and streams in flight, apart.
+    /// Requests in flight that aren't streams, and streams.
     pub fn apart(&self) -> (u32, u32) {
         let streams = self.streams.load(Ordering::Relaxed);
         (self.active().saturating_sub(streams), streams)
@@ -239,22 +247,23 @@ impl Load {
 }
 
 impl Endpoint {
-    /// Where to dial: the literal address, or what the name resolved to last (empty: not resolved yet). Always empty for Unix sockets.
+    /// The addresses to connect to: the literal one, or the last result of name resolution, empty before the first. Always
+    /// empty for Unix sockets.
     pub fn addresses(&self) -> Arc<Addresses> {
         self.addresses.load_full()
     }
 
-    /// The name resolved to these. Only for [`super::discovery`].
+    /// Sets the result of name resolution. Only for [`super::discovery`].
     pub fn set_addresses(&self, addresses: Vec<SocketAddr>) {
         self.addresses.store(Arc::new(Addresses::new(addresses)));
     }
 
-    /// How long its peer may pause on a connection: what [`crate::net::keepalive`] needs to know of it.
+    /// The longest pause of the peer on a connection, from which [`crate::net::keepalive`] derives its timing.
     pub(crate) fn pause(&self) -> Duration {
         Duration::from_millis(self.pause_ms.load(Ordering::Relaxed))
     }
 
-    /// Sets how long its peer may pause on connections that are opened from now on.
+    /// Sets the longest pause for connections that are opened from now on.
     pub(crate) fn set_pause(&self, pause: Duration) {
         let ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         self.pause_ms.store(ms, Ordering::Relaxed);
@@ -265,7 +274,7 @@ impl Endpoint {
         self.state.flags() & (flag::UNPROVEN | flag::DOWN) == 0
     }
 
-    /// Spoken to in HTTP/2 whatever is negotiated.
+    /// Whether the endpoint speaks HTTP/2 by prior knowledge (RFC 9113 section 3.3).
     pub fn is_h2c(&self) -> bool {
         self.spec.scheme == Scheme::H2c
     }
@@ -319,42 +328,43 @@ impl EndpointKey {
     }
 }
 
-/// What is found by a key as long as somebody holds it.
-struct Living<K, V> {
+/// A map of values that exist as long as something else holds them.
+struct WeakMap<K, V> {
     known: HashMap<K, Weak<V>>,
-    /// With so many entries it is looked for those that are gone: seldom enough that it costs each newcomer the same.
-    full: usize,
+    /// Dead entries are removed at this many entries. It is set to twice the number of living ones each time, so that an
+    /// insertion costs constant time on average.
+    sweep_at: usize,
 }
 
-impl<K, V> Default for Living<K, V> {
+impl<K, V> Default for WeakMap<K, V> {
     fn default() -> Self {
         Self {
             known: HashMap::new(),
-            full: 64,
+            sweep_at: 64,
         }
     }
 }
 
-impl<K: Eq + Hash, V> Living<K, V> {
+impl<K: Eq + Hash, V> WeakMap<K, V> {
     fn get(&self, key: &K) -> Option<Arc<V>> {
         self.known.get(key).and_then(Weak::upgrade)
     }
 
     fn add(&mut self, key: K, value: &Arc<V>) {
-        if self.known.len() >= self.full {
+        if self.known.len() >= self.sweep_at {
             self.known.retain(|_, held| held.strong_count() > 0);
-            self.full = 64.max(2 * self.known.len());
+            self.sweep_at = 64.max(2 * self.known.len());
         }
         self.known.insert(key, Arc::downgrade(value));
     }
 }
 
-/// Every endpoint that is in use, and every service's slot.
+/// All endpoints and version loads that are in use, and the slots of services.
 #[derive(Default)]
 pub struct Registry {
-    endpoints: Mutex<Living<EndpointKey, Endpoint>>,
+    endpoints: Mutex<WeakMap<EndpointKey, Endpoint>>,
     services: Mutex<HashMap<String, usize>>,
-    loads: Mutex<Living<(String, String), VersionLoad>>,
+    loads: Mutex<WeakMap<(String, String), VersionLoad>>,
     slots: Arc<SlotTable>,
     epoch: Arc<AtomicU64>,
 }
@@ -366,12 +376,12 @@ impl fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// An empty one.
+    /// An empty registry.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The endpoint of this address for this version: the living one, or a new one.
+    /// The endpoint of this address for this version: the existing one while anything holds it, else a new one.
     pub fn endpoint(
         &self,
         service: &str,
@@ -387,7 +397,7 @@ impl Registry {
         let made = Arc::new(Endpoint {
             name: spec.to_string().into(),
             authority: match &spec.address {
-                // A socket's path is no host.
+                // A path is not a valid host.
                 EndpointAddress::Unix(_) => "localhost".into(),
                 address => address.to_string().into(),
             },
@@ -422,7 +432,7 @@ impl Registry {
         endpoints.get(&EndpointKey::new(service, version, spec))
     }
 
-    /// What this version is busy with: the living one, as long as a snapshot holds it, or a new one.
+    /// The load of this version: the existing one while anything holds it, else a new one.
     pub fn load(&self, service: &str, version: &str) -> Arc<VersionLoad> {
         let key = (service.to_owned(), version.to_owned());
         let mut loads = self.loads.lock().expect("registry lock");
@@ -434,18 +444,19 @@ impl Registry {
         made
     }
 
-    /// Counts up whenever the state of any endpoint changes: whoever keeps a view of a pool compares it.
+    /// A counter that increases whenever the state of any endpoint changes. Views of pools compare it to find out whether they
+    /// are outdated.
     pub fn epoch(&self) -> Arc<AtomicU64> {
         self.epoch.clone()
     }
 
-    /// Every endpoint that somebody holds.
+    /// All endpoints that are in use.
     pub fn living(&self) -> Vec<Arc<Endpoint>> {
         let endpoints = self.endpoints.lock().expect("registry lock");
         endpoints.known.values().filter_map(Weak::upgrade).collect()
     }
 
-    /// The number that this service keeps for the life of the process.
+    /// The index that this service has for the life of the process.
     pub fn service_slot(&self, name: &str) -> usize {
         let mut services = self.services.lock().expect("registry lock");
         let next = services.len();

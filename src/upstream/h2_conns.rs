@@ -1,7 +1,8 @@
-//! One worker's HTTP/2 connections to endpoints: few, shared by many requests, each driven by a task of its own.
+//! The HTTP/2 connections of one worker to endpoints. Many requests share a connection, which a task of its own drives.
 //!
-//! The h2 crate queues streams beyond the peer's limit silently, so streams are counted here: a request that finds every connection
-//! full has another one opened, up to [`MOST`], or waits its turn.
+//! A request takes a [`Lease`], which is the permission to open one stream. The h2 crate silently queues streams beyond the
+//! peer's SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113 section 5.1.2), so streams are counted here: if all connections are
+//! full, another one is opened, up to [`MAX_CONNECTIONS`], or the request waits in the order of arrival.
 
 mod leasing;
 
@@ -23,18 +24,20 @@ pub(crate) use leasing::Leasing;
 
 use crate::net::{Outbox, OutgoingPiece, Stream};
 
-/// Most connections that one worker opens to one endpoint on its own account.
-const MOST: usize = 4;
-/// Most streams on one connection, whatever the peer allows.
-const STREAMS: usize = 1_000;
-/// What is known of a connection.
+/// Most connections that one worker opens to one endpoint. A connection that was opened elsewhere is adopted even beyond
+/// this.
+const MAX_CONNECTIONS: usize = 4;
+/// Most streams on one connection, even if the peer allows more.
+const MAX_STREAMS: usize = 1_000;
+
+/// The state of a connection, shared by its leases and its task.
 #[derive(Debug, Default)]
 struct H2ConnectionState {
     streams: Cell<usize>,
-    /// It has carried a request before.
+    /// Whether it has carried a request before.
     used: Cell<bool>,
     idle_since_ms: Cell<u64>,
-    /// It takes no more requests.
+    /// Whether it accepts no more requests: it has ended, or the peer has sent GOAWAY.
     retired: Cell<bool>,
     outbox: Outbox,
     flaws: Flaws,
@@ -46,15 +49,15 @@ struct H2Connection {
     state: Rc<H2ConnectionState>,
 }
 
-/// How far the opening of another connection is.
+/// The progress of opening another connection. At most one is opened at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OpeningState {
-    /// None is opened.
+    /// No connection is being opened.
     Nothing,
-    /// The version has as many connections as it may have.
+    /// The version is at its limit of connections; the task waits for a slot.
     AwaitsSlot,
-    /// It is being opened: it will have streams in a moment.
-    Dials,
+    /// The connection is being established.
+    Connecting,
 }
 
 #[derive(Debug)]
@@ -62,11 +65,12 @@ struct EndpointConnections {
     endpoint: Arc<Endpoint>,
     conns: Vec<H2Connection>,
     opening: OpeningState,
-    /// HTTP/2 was agreed on when a connection was opened last.
+    /// Whether the last opened connection negotiated HTTP/2.
     speaks_h2: bool,
-    /// How often opening failed, and why it did the last time.
+    /// How often opening has failed, and the last failure. A waiting request compares the number with the one that it saw.
     failures: u64,
     failure: Option<OpenFailure>,
+    /// By ticket, in the order of arrival.
     waiting: BTreeMap<u64, Waker>,
     idle_ms: u64,
 }
@@ -74,19 +78,19 @@ struct EndpointConnections {
 #[derive(Debug)]
 struct ConnectionsState {
     worker: usize,
-    shelves: RefCell<Vec<Option<EndpointConnections>>>,
+    by_endpoint: RefCell<Vec<Option<EndpointConnections>>>,
     tickets: Cell<u64>,
     now_ms: Cell<u64>,
 }
 
-/// One worker's HTTP/2 connections. Cheap to clone.
+/// The HTTP/2 connections of one worker. A clone refers to the same connections.
 #[derive(Clone, Debug)]
 pub struct H2Conns(Rc<ConnectionsState>);
 
-/// A place for one stream; given back when it is dropped.
+/// The permission to open one stream on a connection. It is given back when this is dropped.
 #[derive(Debug)]
 pub struct Lease {
-    /// To send one request with.
+    /// Sends the request.
     pub sender: SendRequest<OutgoingPiece>,
     /// Whether the connection has carried a request before.
     pub used: bool,
@@ -96,37 +100,37 @@ pub struct Lease {
 }
 
 impl H2Conns {
-    /// None yet.
+    /// An empty set for worker `worker`.
     pub fn new(worker: usize) -> Self {
         Self(Rc::new(ConnectionsState {
             worker,
-            shelves: RefCell::default(),
+            by_endpoint: RefCell::default(),
             tickets: Cell::new(0),
             now_ms: Cell::new(0),
         }))
     }
 
-    /// Whether requests to this endpoint go by HTTP/2, as far as is known.
+    /// Whether the endpoint speaks HTTP/2, as far as is known: by configuration, or because the last connection negotiated it.
     pub fn speaks_h2(&self, endpoint: &Endpoint) -> bool {
         endpoint.is_h2c()
             || self
                 .0
-                .shelves
+                .by_endpoint
                 .borrow()
                 .get(endpoint.slot)
                 .and_then(Option::as_ref)
-                .is_some_and(|shelf| shelf.speaks_h2 && std::ptr::eq(&*shelf.endpoint, endpoint))
+                .is_some_and(|entry| entry.speaks_h2 && std::ptr::eq(&*entry.endpoint, endpoint))
     }
 
-    /// A place on a connection, to be polled for. `opening` is for another one.
+    /// Starts the wait for a lease. `opening` has the limits for another connection, should one be needed.
     pub fn lease(&self, endpoint: &Arc<Endpoint>, opening: OpenLimits) -> Leasing {
         Leasing::new(self.0.clone(), endpoint.clone(), opening)
     }
 
-    /// Takes a connection on that was opened by somebody else, and leases a place on it.
+    /// Adds a connection that was opened elsewhere and has negotiated HTTP/2, and takes a lease on it.
     ///
     /// # Errors
-    /// It broke at once.
+    /// The handshake failed.
     pub async fn adopt(
         &self,
         endpoint: &Arc<Endpoint>,
@@ -135,52 +139,57 @@ impl H2Conns {
         idle: Duration,
     ) -> io::Result<Lease> {
         let opened = handshake(stream).await?;
-        let conn = self.0.place(endpoint, opened, slot, idle);
-        Ok(self.0.lend(endpoint.slot, &conn.0, conn.1))
+        let conn = self.0.add(endpoint, opened, slot, idle);
+        Ok(self.0.new_lease(endpoint.slot, &conn.0, conn.1))
     }
 
-    /// From time to time: closes connections that waited too long, and forgets endpoints that only their shelf still holds.
+    /// Closes retired connections and those that have been idle for too long, and removes endpoints that nothing else refers
+    /// to. To be called regularly. Sets the time from which idleness is counted.
     pub fn sweep(&self, now_ms: u64) {
         self.0.now_ms.set(now_ms);
         let mut dropped = Vec::new();
-        for place in self.0.shelves.borrow_mut().iter_mut() {
-            let Some(shelf) = place else { continue };
-            let limit = shelf.idle_ms;
-            let rests = |conn: &mut H2Connection| {
+        for slot in self.0.by_endpoint.borrow_mut().iter_mut() {
+            let Some(entry) = slot else { continue };
+            let limit = entry.idle_ms;
+            let is_over = |conn: &mut H2Connection| {
                 let state = &conn.state;
                 state.retired.get()
                     || state.streams.get() == 0
                         && now_ms.saturating_sub(state.idle_since_ms.get()) >= limit
             };
-            dropped.extend(shelf.conns.extract_if(.., rests));
-            if Arc::strong_count(&shelf.endpoint) == 1 && shelf.conns.is_empty() {
-                *place = None;
+            dropped.extend(entry.conns.extract_if(.., is_over));
+            if Arc::strong_count(&entry.endpoint) == 1 && entry.conns.is_empty() {
+                *slot = None;
             }
         }
     }
 
-    /// Closes connections without streams while requests wait for one to another endpoint of the same version, or by another worker.
+    /// Closes connections without streams, of versions that have requests waiting for a connection to another endpoint or on
+    /// another worker.
     pub fn make_room(&self) {
         let mut dropped = Vec::new();
-        for shelf in self.0.shelves.borrow_mut().iter_mut().flatten() {
-            let mut wanted = shelf.endpoint.version.connections.waiting();
+        for entry in self.0.by_endpoint.borrow_mut().iter_mut().flatten() {
+            let mut wanted = entry.endpoint.version.connections.waiting();
             if wanted > 0 {
-                let gives_way = |conn: &mut H2Connection| {
+                let yields = |conn: &mut H2Connection| {
                     let idle = wanted > 0 && conn.state.streams.get() == 0;
                     wanted -= u32::from(idle);
                     idle
                 };
-                dropped.extend(shelf.conns.extract_if(.., gives_way));
+                dropped.extend(entry.conns.extract_if(.., yields));
             }
         }
     }
 
-    /// Drops the connections to endpoints that `stays` doesn't want; streams on them go on to their end.
-    pub fn retain(&self, stays: impl Fn(&Endpoint) -> bool) {
+    /// Removes the connections to endpoints for which `is_needed` is false. Open streams on them continue to their end.
+    pub fn retain(&self, is_needed: impl Fn(&Endpoint) -> bool) {
         let mut dropped = Vec::new();
-        for place in self.0.shelves.borrow_mut().iter_mut() {
-            if place.as_ref().is_some_and(|shelf| !stays(&shelf.endpoint)) {
-                dropped.push(place.take());
+        for slot in self.0.by_endpoint.borrow_mut().iter_mut() {
+            if slot
+                .as_ref()
+                .is_some_and(|entry| !is_needed(&entry.endpoint))
+            {
+                dropped.push(slot.take());
             }
         }
         for waker in dropped
@@ -194,24 +203,25 @@ impl H2Conns {
 }
 
 impl ConnectionsState {
-    /// Runs `with` on the shelf of an endpoint, which is made where it isn't there.
-    fn shelf<T>(
+    /// Runs `with` on the entry of an endpoint, which is created if necessary. An entry of a former endpoint with the same slot
+    /// is replaced.
+    fn entry<T>(
         &self,
         endpoint: &Arc<Endpoint>,
         with: impl FnOnce(&mut EndpointConnections) -> T,
     ) -> T {
-        let mut shelves = self.shelves.borrow_mut();
-        if shelves.len() <= endpoint.slot {
-            shelves.resize_with(endpoint.slot + 1, || None);
+        let mut by_endpoint = self.by_endpoint.borrow_mut();
+        if by_endpoint.len() <= endpoint.slot {
+            by_endpoint.resize_with(endpoint.slot + 1, || None);
         }
-        let place = &mut shelves[endpoint.slot];
-        if place
+        let slot = &mut by_endpoint[endpoint.slot];
+        if slot
             .as_ref()
             .is_some_and(|s| !Arc::ptr_eq(&s.endpoint, endpoint))
         {
-            *place = None;
+            *slot = None;
         }
-        with(place.get_or_insert_with(|| EndpointConnections {
+        with(slot.get_or_insert_with(|| EndpointConnections {
             endpoint: endpoint.clone(),
             conns: Vec::new(),
             opening: OpeningState::Nothing,
@@ -223,26 +233,26 @@ impl ConnectionsState {
         }))
     }
 
-    /// A place on a connection that is there and has one.
+    /// A lease on an existing connection with a free stream.
     fn take(self: &Rc<Self>, endpoint: &Arc<Endpoint>) -> Option<Lease> {
         let mut cx = Context::from_waker(Waker::noop());
-        let (sender, state) = self.shelf(endpoint, |shelf| {
-            // A peer that says GOAWAY takes no more: known here although its streams go on.
+        let (sender, state) = self.entry(endpoint, |entry| {
+            // After GOAWAY the sender reports an error, although the connection's task still runs for the open streams.
             let mut ready = |conn: &mut H2Connection| {
                 !conn.state.retired.get()
                     && !matches!(conn.sender.poll_ready(&mut cx), Poll::Ready(Err(_)))
             };
-            shelf.conns.retain_mut(|conn| ready(conn));
+            entry.conns.retain_mut(|conn| ready(conn));
             let free = |conn: &&H2Connection| {
-                conn.state.streams.get() < conn.sender.current_max_send_streams().min(STREAMS)
+                conn.state.streams.get() < conn.sender.current_max_send_streams().min(MAX_STREAMS)
             };
-            let conn = shelf.conns.iter().find(free)?;
+            let conn = entry.conns.iter().find(free)?;
             Some((conn.sender.clone(), conn.state.clone()))
         })?;
-        Some(self.lend(endpoint.slot, &sender, state))
+        Some(self.new_lease(endpoint.slot, &sender, state))
     }
 
-    fn lend(
+    fn new_lease(
         self: &Rc<Self>,
         slot: usize,
         sender: &SendRequest<OutgoingPiece>,
@@ -258,8 +268,8 @@ impl ConnectionsState {
         }
     }
 
-    /// Takes a connection on and drives it.
-    fn place(
+    /// Adds a connection and spawns the task that drives it.
+    fn add(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
         (sender, connection, flaws): OpenedH2,
@@ -271,51 +281,51 @@ impl ConnectionsState {
             ..H2ConnectionState::default()
         });
         state.idle_since_ms.set(self.now_ms.get());
-        self.shelf(endpoint, |shelf| {
-            shelf.idle_ms = idle.as_millis() as u64;
-            shelf.speaks_h2 = true;
-            shelf.conns.push(H2Connection {
+        self.entry(endpoint, |entry| {
+            entry.idle_ms = idle.as_millis() as u64;
+            entry.speaks_h2 = true;
+            entry.conns.push(H2Connection {
                 sender: sender.clone(),
                 state: state.clone(),
             });
         });
         let open = CountedUpstream::enter(endpoint, self.worker, slot);
-        let (inner, driven) = (self.clone(), state.clone());
+        let (inner, task_state) = (self.clone(), state.clone());
         tokio::task::spawn_local(async move {
             let ended = connection.await;
-            driven.retired.set(true);
+            task_state.retired.set(true);
             if let Err(error) = ended {
-                tracing::debug!(endpoint = %open.0.name, %error, "an HTTP/2 connection broke");
+                tracing::debug!(endpoint = %open.0.name, %error, "HTTP/2 connection to endpoint failed");
             }
             inner.wake_all(open.0.slot);
         });
         (sender, state)
     }
 
-    /// Opens a connection, in a task of its own: it is of use also if the request that asked for it is gone by then. `slot`: its place
-    /// among the version's, which the task waits for if there is none yet.
+    /// Opens a connection in a task of its own, because it is useful to others even if the request that caused it is
+    /// cancelled. Without a `slot` the task waits for one first.
     fn open(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
         opening: OpenLimits,
         slot: Option<ConnectionSlot>,
     ) {
-        let progress = match slot {
-            Some(_) => OpeningState::Dials,
+        let opening_state = match slot {
+            Some(_) => OpeningState::Connecting,
             None => OpeningState::AwaitsSlot,
         };
-        self.shelf(endpoint, |shelf| shelf.opening = progress);
+        self.entry(endpoint, |entry| entry.opening = opening_state);
         let (inner, endpoint) = (self.clone(), endpoint.clone());
         tokio::task::spawn_local(async move {
-            let tell = match inner.opened(&endpoint, opening, slot).await {
+            let wakes = match inner.opened(&endpoint, opening, slot).await {
                 Ok((slot, opened)) => {
-                    inner.place(&endpoint, opened, slot, opening.idle);
-                    inner.shelf(&endpoint, |shelf| shelf.opening = OpeningState::Nothing);
+                    inner.add(&endpoint, opened, slot, opening.idle);
+                    inner.entry(&endpoint, |entry| entry.opening = OpeningState::Nothing);
                     true
                 }
-                Err(failure) => inner.shelf(&endpoint, |shelf| shelf.fail(failure)),
+                Err(failure) => inner.entry(&endpoint, |entry| entry.fail(failure)),
             };
-            if tell {
+            if wakes {
                 inner.wake_all(endpoint.slot);
             }
         });
@@ -334,7 +344,7 @@ impl ConnectionsState {
                 let deadline = Instant::now() + opening.wait;
                 let slot = slots.acquire_for_streams(opening.connections, deadline);
                 let slot = slot.await.map_err(OpenFailure::Limit)?;
-                self.shelf(endpoint, |shelf| shelf.opening = OpeningState::Dials);
+                self.entry(endpoint, |entry| entry.opening = OpeningState::Connecting);
                 slot
             }
         };
@@ -342,30 +352,31 @@ impl ConnectionsState {
     }
 
     fn wake_all(&self, slot: usize) {
-        let waiting = match self.shelves.borrow_mut().get_mut(slot) {
-            Some(Some(shelf)) => std::mem::take(&mut shelf.waiting),
+        let waiting = match self.by_endpoint.borrow_mut().get_mut(slot) {
+            Some(Some(entry)) => std::mem::take(&mut entry.waiting),
             _ => return,
         };
         waiting.into_values().for_each(Waker::wake);
     }
 
-    /// Closes a connection that has just become idle, if somebody else waits for one and nobody for a place on it.
-    fn give_way(&self, slot: usize, state: &Rc<H2ConnectionState>) {
-        let mut shelves = self.shelves.borrow_mut();
-        let Some(Some(shelf)) = shelves.get_mut(slot) else {
+    /// Closes a connection that has just become idle, if other requests of the version wait for a connection and none waits for
+    /// a stream on this one.
+    fn close_if_wanted(&self, slot: usize, state: &Rc<H2ConnectionState>) {
+        let mut by_endpoint = self.by_endpoint.borrow_mut();
+        let Some(Some(entry)) = by_endpoint.get_mut(slot) else {
             return;
         };
-        if shelf.waiting.is_empty() && shelf.endpoint.version.connections.waiting() > 0 {
+        if entry.waiting.is_empty() && entry.endpoint.version.connections.waiting() > 0 {
             let is_it = |conn: &mut H2Connection| Rc::ptr_eq(&conn.state, state);
-            let gone: Vec<_> = shelf.conns.extract_if(.., is_it).collect();
-            drop(shelves);
+            let gone: Vec<_> = entry.conns.extract_if(.., is_it).collect();
+            drop(by_endpoint);
             drop(gone);
         }
     }
 
     fn wake_one(&self, slot: usize) {
-        let first = match self.shelves.borrow_mut().get_mut(slot) {
-            Some(Some(shelf)) => shelf.waiting.pop_first(),
+        let first = match self.by_endpoint.borrow_mut().get_mut(slot) {
+            Some(Some(entry)) => entry.waiting.pop_first(),
             _ => None,
         };
         if let Some((_, waker)) = first {
@@ -375,11 +386,11 @@ impl ConnectionsState {
 }
 
 impl EndpointConnections {
-    /// No connection was opened; whether those that wait have to know.
+    /// Records that opening failed. Returns whether the waiting requests must be woken.
     fn fail(&mut self, failure: OpenFailure) -> bool {
         self.opening = OpeningState::Nothing;
         match failure {
-            // They are as well off with a place on a connection that is there, and whoever gives one back tells them.
+            // They can still get a stream on an existing connection; a lease that is dropped wakes them.
             OpenFailure::Limit(_) if !self.conns.is_empty() => return false,
             OpenFailure::NotHttp2 => self.speaks_h2 = false,
             _ => {}
@@ -391,17 +402,17 @@ impl EndpointConnections {
 }
 
 impl Lease {
-    /// What waits on the connection to be written.
+    /// The bytes that wait to be written to the connection.
     pub fn outbox(&self) -> Outbox {
         self.state.outbox.clone()
     }
 
-    /// What is found wrong with the connection's streams.
+    /// The protocol flaws found in the connection's streams.
     pub fn flaws(&self) -> Flaws {
         self.state.flaws.clone()
     }
 
-    /// The connection gets no more requests: the peer has said so.
+    /// Excludes the connection from further requests, because the peer asked for it.
     pub fn retire(&self) {
         self.state.retired.set(true);
     }
@@ -414,12 +425,12 @@ impl Drop for Lease {
         state.idle_since_ms.set(self.inner.now_ms.get());
         self.inner.wake_one(self.slot);
         if state.streams.get() == 0 {
-            self.inner.give_way(self.slot, state);
+            self.inner.close_if_wanted(self.slot, state);
         }
     }
 }
 
-/// A connection that counts in `cutover_upstream_connections`, and among those of its version.
+/// Counts an open connection in `cutover_upstream_connections`, and holds its slot among those of its version.
 struct CountedUpstream(
     Arc<Endpoint>,
     usize,

@@ -1,4 +1,4 @@
-//! The bytes of an HTTP/2 connection to an endpoint: what arrives is inspected on its way to the h2 crate.
+//! The byte stream of an HTTP/2 connection to an endpoint. Incoming frames are inspected before the h2 crate sees them.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::http2::{Flaws, Inspector, SenderRole};
 use crate::net::Stream;
 
-/// A stream whose incoming frames are inspected.
+/// A stream that inspects incoming frames and passes all bytes on unchanged.
 #[derive(Debug)]
 pub(super) struct H2Io {
     stream: Stream,
@@ -17,7 +17,7 @@ pub(super) struct H2Io {
 }
 
 impl H2Io {
-    /// Of a connection that begins; `flaws` are what is found.
+    /// Wraps a connection before its first byte. Findings go to `flaws`.
     pub(super) fn new(stream: Stream, flaws: Flaws) -> Self {
         Self {
             stream,
@@ -36,7 +36,7 @@ impl AsyncRead for H2Io {
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
         let seen = this.inspector.see(&buf.filled()[before..], |_| {});
-        // What can't be checked is not passed on.
+        // Bytes that can't be inspected must not reach the h2 crate: the connection fails.
         Poll::Ready(seen.map_err(|_| io::ErrorKind::InvalidData.into()))
     }
 }

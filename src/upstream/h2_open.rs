@@ -1,4 +1,4 @@
-//! Opens one HTTP/2 connection to an endpoint, within the ceiling of its version.
+//! Opens one HTTP/2 connection to an endpoint: transport, handshake and the settings of this proxy.
 
 use std::io;
 use std::rc::Rc;
@@ -12,58 +12,58 @@ use super::{ConnectError, Endpoint, connect};
 use crate::http2::Flaws;
 use crate::net::{OutgoingPiece, Stream};
 
-/// What may be on its way for one stream: what a stalled client makes us hold.
+/// Initial window of a stream (RFC 9113 section 6.9.2): the most that one stalled client makes the proxy hold.
 const STREAM_WINDOW: u32 = 64 * 1024;
-/// The same for all streams together: so much that streams that stand still don't stop the others.
+/// Window of the connection. It is large, because stalled streams occupy it and must not stop the others.
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-/// Most bytes of one request that wait inside the connection.
+/// Most bytes of a stream that the h2 crate buffers for sending.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Largest head of a response, as for HTTP/1.
+/// Largest head of a response (SETTINGS_MAX_HEADER_LIST_SIZE), the same as for HTTP/1.
 const HEAD_BYTES: u32 = 256 * 1024;
-/// Streams that we took back and of which the peer may not know yet.
+/// Most streams that have been reset locally and are still remembered, because the peer may send frames for them.
 const TAKEN_BACK: usize = 512;
 
-/// Why opening failed, for all that waited for it.
+/// Why opening failed. Cloned for each request that waited for the connection.
 #[derive(Clone, Debug)]
 pub(super) enum OpenFailure {
-    /// No connection.
+    /// The connection could not be established.
     Connect(Rc<ConnectError>),
-    /// It spoke HTTP/2 before and doesn't any more.
+    /// The endpoint has negotiated HTTP/2 before, and HTTP/1.1 this time.
     NotHttp2,
-    /// None may be opened.
+    /// A limit of the version forbids another connection.
     Limit(Limit),
 }
 
-/// Why there is no place.
+/// Why a request got no stream.
 #[derive(Debug)]
 pub enum LeaseError {
     /// No connection could be opened.
     Connect(ConnectError),
-    /// None may be opened, or none has a free stream. Nothing was sent, and the endpoint has no part in it.
+    /// A limit forbids another connection, and none has a free stream. Nothing was sent, and the endpoint is not to blame.
     Limit(Limit),
 }
 
-/// Under what a connection is opened.
+/// The limits under which a connection is opened and a request waits for a stream.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenLimits {
-    /// Longest time for it.
+    /// Longest time to establish the connection, including TLS.
     pub connect: Duration,
-    /// How long it may be without streams.
+    /// Longest time that it is kept without streams.
     pub idle: Duration,
-    /// How many the version may have; 0 is no ceiling.
+    /// Most open connections of the version; 0 is unlimited.
     pub connections: u32,
-    /// How many requests may wait for one, or for a stream on one; 0 is no ceiling.
+    /// Most requests of the version that wait for a connection or a stream; 0 is unlimited.
     pub pending: u32,
-    /// How long.
+    /// Longest wait for a connection slot or a stream.
     pub wait: Duration,
 }
 
 impl OpenFailure {
-    /// As each of those that waited is told.
-    pub(super) fn told(self) -> LeaseError {
+    /// The error for one of the requests that waited.
+    pub(super) fn into_lease_error(self) -> LeaseError {
         match self {
             Self::Limit(limit) => LeaseError::Limit(limit),
-            Self::Connect(error) => LeaseError::Connect(error.again()),
+            Self::Connect(error) => LeaseError::Connect(error.duplicate()),
             Self::NotHttp2 => {
                 LeaseError::Connect(ConnectError::Io(io::ErrorKind::Unsupported.into()))
             }
@@ -71,14 +71,14 @@ impl OpenFailure {
     }
 }
 
-/// A connection: to send by, to drive, and what is found wrong with its streams.
+/// An opened connection: the handle to send requests, the future that drives it, and the flaws that its inspection finds.
 pub(super) type OpenedH2 = (
     SendRequest<OutgoingPiece>,
     Connection<H2Io, OutgoingPiece>,
     Flaws,
 );
 
-/// Both ends agree to speak HTTP/2 on `stream`.
+/// Performs the HTTP/2 handshake on `stream`: sends the preface and the settings.
 pub(super) async fn handshake(stream: Stream) -> io::Result<OpenedH2> {
     let flaws = Flaws::default();
     let opened = Builder::new()
@@ -97,7 +97,7 @@ pub(super) async fn handshake(stream: Stream) -> io::Result<OpenedH2> {
     Ok((sender, connection, flaws))
 }
 
-/// Opens a connection in `slot`.
+/// Opens a connection within `limit` and returns it with its `slot`. The slot is freed if opening fails.
 pub(super) async fn open(
     endpoint: &Endpoint,
     slot: ConnectionSlot,
@@ -107,10 +107,11 @@ pub(super) async fn open(
     let opened = connect::open(endpoint, limit).await;
     let opened = opened.map_err(failed)?;
     if !opened.h2 {
-        // The next request begins anew.
+        // The version of the protocol changed, for example by a rollback behind the same address. The HTTP/1.1 connection is
+        // dropped, and the next request asks again what the endpoint speaks.
         return Err(OpenFailure::NotHttp2);
     }
-    let shaken = handshake(opened.stream).await;
-    let shaken = shaken.map_err(|error| failed(ConnectError::Io(error)))?;
-    Ok((slot, shaken))
+    let opened_h2 = handshake(opened.stream).await;
+    let opened_h2 = opened_h2.map_err(|error| failed(ConnectError::Io(error)))?;
+    Ok((slot, opened_h2))
 }

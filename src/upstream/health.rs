@@ -1,47 +1,48 @@
-//! Active health of one endpoint: what its checks say. Pure: results and times come in, transitions go out.
+//! The active health of one endpoint: turns the results of checks into a verdict. Pure: results and times are passed in, and
+//! transitions are returned.
 
 use std::time::{Duration, Instant};
 
 use crate::config::policy;
 
-/// What the checks of one endpoint have said so far.
+/// The verdict on one endpoint and the results that speak against it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CheckHistory {
     verdict: Verdict,
-    /// Results in a row that speak against the verdict.
+    /// The number of consecutive results that contradict the verdict.
     against: u32,
     since: Instant,
 }
 
-/// What the checks say.
+/// What the checks say about an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// No check has passed yet.
     Unproven,
-    /// It may have traffic.
+    /// It may receive traffic.
     Up,
-    /// Its checks fail.
+    /// Its checks have failed.
     Down,
 }
 
 /// A change of the verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transition {
-    /// The first pass ever.
+    /// The first check passed.
     Proven,
-    /// `rise` passes in a row after it was down.
+    /// It was down, and `rise` checks in a row passed.
     Recovered,
-    /// `fall` failures in a row.
+    /// It was up, and `fall` checks in a row failed.
     Failed,
 }
 
 impl CheckHistory {
-    /// Of an endpoint that nothing is known of: its first pass puts it up.
+    /// For a new endpoint: it is up as soon as one check passes.
     pub(crate) fn unproven(now: Instant) -> Self {
         Self::with(Verdict::Unproven, now)
     }
 
-    /// Of an endpoint that had traffic before it was checked: it is up until its checks fail.
+    /// For an endpoint that had traffic before it was checked: it is up until its checks fail.
     pub(crate) fn trusted(now: Instant) -> Self {
         Self::with(Verdict::Up, now)
     }
@@ -55,28 +56,29 @@ impl CheckHistory {
         }
     }
 
-    /// What its checks say now.
+    /// The present verdict.
     pub(crate) fn verdict(&self) -> Verdict {
         self.verdict
     }
 
-    /// Since when they say so.
+    /// Since when the verdict has been the present one.
     #[cfg(test)]
     pub(crate) fn since(&self) -> Instant {
         self.since
     }
 
-    /// A check has ended. `rise` and `fall` are the configuration's of now, so that an edit needs no new machine.
+    /// Records the result of a check and returns the transition that it causes. The policy is passed each time, so that an
+    /// edited configuration takes effect without losing the history.
     pub(crate) fn on_result(
         &mut self,
         passed: bool,
-        terms: &policy::HealthPolicy,
+        policy: &policy::HealthPolicy,
         now: Instant,
     ) -> Option<Transition> {
         let needed = match (self.verdict, passed) {
             (Verdict::Unproven, true) => 1,
-            (Verdict::Down, true) => terms.rise,
-            (Verdict::Up, false) => terms.fall,
+            (Verdict::Down, true) => policy.rise,
+            (Verdict::Up, false) => policy.fall,
             (Verdict::Unproven | Verdict::Down, false) | (Verdict::Up, true) => {
                 self.against = 0;
                 return None;
@@ -96,7 +98,8 @@ impl CheckHistory {
     }
 }
 
-/// Slow start: the share of its weight, in thousandths, that counts so long after an endpoint came up. From 100 to 1000.
+/// Slow start: the part of its weight, in thousandths, that an endpoint has after being up for `up_for`. It grows linearly
+/// from 100 to 1000 over `slow_start`.
 pub(crate) fn ramp(up_for: Duration, slow_start: Duration) -> u32 {
     const FIRST: f64 = 100.0;
     if up_for >= slow_start {
@@ -106,7 +109,8 @@ pub(crate) fn ramp(up_for: Duration, slow_start: Duration) -> u32 {
     (FIRST + (1000.0 - FIRST) * part) as u32
 }
 
-/// The wait until the next check: the interval, moved by up to a tenth, so that checks of many proxies don't march in step.
+/// The time until the next check: the interval plus or minus up to a tenth, so that the checks of many proxies don't
+/// synchronize.
 pub(crate) fn next_in(interval: Duration, rng: &mut fastrand::Rng) -> Duration {
     interval.mul_f64(0.9 + 0.2 * rng.f64())
 }

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-pub use crate::telemetry::record::Limit;
+pub(crate) use crate::telemetry::record::Limit;
 
 /// The number of requests, of all versions, that wait for a connection.
 static WAITING: AtomicU32 = AtomicU32::new(0);

@@ -1,5 +1,9 @@
-//! Passive removal: workers count what they see ([`Endpoint::note_outcome`]), one [`Judge`] for each pool decides on the
-//! control thread. The judge is pure: what was seen and what time it is come in, decisions go out.
+//! Outlier detection: removes endpoints that fail too often from their pool for a while.
+//!
+//! Workers count the outcomes of attempts ([`Endpoint::note_outcome`]). When failures in a row reach their threshold, the
+//! worker raises [`flag::SUSPECT`], which keeps requests away at once, and reports the endpoint. The [`Judge`] of the pool,
+//! on the control thread, then ejects it or lets it stay, and also ejects endpoints whose success rate is far below that of
+//! the others. The judge is pure: observations and times are passed in, and decisions are returned.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,38 +16,40 @@ use super::endpoint::{Endpoint, flag};
 use crate::config::policy;
 pub(crate) use crate::telemetry::record::EjectionReason;
 
-/// Fewest endpoints with enough requests for a judgement by success rate.
-const POOL: usize = 5;
-/// Fewest requests of an endpoint in an interval for a judgement by success rate.
-const REQUESTS: u64 = 100;
+/// Success rates are judged only if at least this many endpoints had enough requests, as in Envoy.
+const MIN_ENDPOINTS: usize = 5;
+/// Requests in an interval that an endpoint needs for its success rate to be judged, as in Envoy.
+const MIN_REQUESTS: u64 = 100;
 
-/// How an attempt ended, as far as its endpoint is to be blamed.
+/// The outcome of an attempt, as far as the endpoint is responsible for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttemptVerdict {
-    /// An answer below 500.
+    /// A response with a status below 500.
     Ok,
-    /// An answer of 500 and above that isn't one of a gateway.
+    /// A response with a status of 500 or above, other than 502, 503 and 504.
     ServerError,
-    /// No connection, a reset, a timeout, 502, 503 or 504.
+    /// A gateway failure: no connection, a reset, a timeout, or status 502, 503 or 504.
     Gateway,
 }
 
-/// A worker saw the failure that ejects an endpoint; until it is judged it carries [`flag::SUSPECT`].
+/// A worker's report of an endpoint whose failures in a row have reached a threshold.
 #[derive(Clone, Debug)]
 pub struct Suspect {
-    /// Which.
+    /// The endpoint, which has [`flag::SUSPECT`] raised.
     pub endpoint: Arc<Endpoint>,
-    /// What was seen.
+    /// Why it was detected.
     pub reason: EjectionReason,
 }
 
-/// The workers' end of the way to the judge.
+/// The workers' end of the channel to the control thread.
 pub(crate) type Suspects = mpsc::UnboundedSender<Suspect>;
 
 impl Endpoint {
-    /// An attempt on it ended, seen by worker `worker`. Failures in a row are counted over all workers together; while
-    /// all is well nothing shared is written. `Some` exactly once for a row that reaches its threshold: the endpoint is
-    /// then [`flag::SUSPECT`], and the control thread must be told.
+    /// Records the outcome of an attempt by worker `worker`. Failures in a row are counted over all workers; while attempts
+    /// succeed nothing shared is written.
+    ///
+    /// Returns `Some` once for a row that reaches its threshold. The endpoint then has [`flag::SUSPECT`] raised, and the
+    /// caller must report it to the control thread, which lowers the flag again.
     #[inline]
     pub fn note_outcome(
         &self,
@@ -69,7 +75,7 @@ impl Endpoint {
         }
     }
 
-    /// No failures in a row.
+    /// Resets the counts of failures in a row.
     #[inline]
     pub fn forget_streaks(&self) {
         reset(&self.load.streak_5xx);
@@ -83,7 +89,7 @@ impl Endpoint {
             (false, true) => EjectionReason::Consecutive5xx,
             (false, false) => return None,
         };
-        // One that is out still fails when panic sends it requests: that is known.
+        // In panic an ejected endpoint gets requests again, and their failures are no news.
         let is_out = self.state.flags() & flag::EJECTED != 0;
         (!is_out && self.state.raise(flag::SUSPECT)).then_some(reason)
     }
@@ -101,7 +107,7 @@ fn reached(streak: &AtomicU32, threshold: u32) -> bool {
     threshold != 0 && now >= threshold
 }
 
-/// What one endpoint did since the start, for [`Judge::sweep`].
+/// The outcomes of one endpoint since it was created, for [`Judge::sweep`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AttemptCounts {
     /// The endpoint's slot.
@@ -112,18 +118,18 @@ pub(crate) struct AttemptCounts {
     pub failed: u64,
 }
 
-/// What became of a detection.
+/// The decision about a detected outlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Decision {
     /// The endpoint's slot.
     pub slot: usize,
-    /// What was seen.
+    /// Why it was detected.
     pub reason: EjectionReason,
-    /// How long it is out; `None`: it stays, because too many are out already.
+    /// For how long it is ejected; `None` if it isn't, because `max_ejected` is reached or it is the last one.
     pub out_for: Option<Duration>,
 }
 
-/// Who of one pool is out, and for how long.
+/// The ejections of one pool. Endpoints are identified by their slots.
 #[derive(Debug, Default)]
 pub(crate) struct Judge {
     members: HashMap<usize, JudgedEndpoint>,
@@ -132,11 +138,11 @@ pub(crate) struct Judge {
 #[derive(Debug, Default)]
 struct JudgedEndpoint {
     out: Option<EjectionState>,
-    /// Ejections in a row; falls by one for each interval without.
+    /// The multiplier of the duration: one more with each ejection, one less with each interval without.
     row: u32,
-    /// Not out at any time since the last sweep.
+    /// Whether it has not been ejected at any time since the last sweep.
     clean: bool,
-    /// Its tally at the last sweep.
+    /// Its counts, answered and failed, at the last sweep.
     last: Option<(u64, u64)>,
 }
 
@@ -148,8 +154,8 @@ struct EjectionState {
 }
 
 impl Judge {
-    /// These are the pool's members now. Those that stay keep what is known of them. Should too many of a smaller pool be
-    /// out, those that are due first come back: their slots.
+    /// Sets the members of the pool after a reload. Members that stay keep their state. If more are ejected than a smaller
+    /// pool allows, those with the earliest end are readmitted, and their slots returned.
     pub(crate) fn keep(&mut self, slots: &[usize], max_ejected: u32) -> Vec<usize> {
         let known: HashSet<usize> = slots.iter().copied().collect();
         self.members.retain(|slot, _| known.contains(slot));
@@ -165,8 +171,9 @@ impl Judge {
         back
     }
 
-    /// A row of failures reached its threshold. `absent` says who gets no traffic for other reasons (health, drain): the
-    /// last one that gets some is never ejected. `None` if there is nothing to decide: unknown, or out already.
+    /// Decides about an endpoint that was detected as an outlier. `absent` tells which endpoints get no traffic for other
+    /// reasons (health, drain): the last one that gets any is never ejected. `None` if the endpoint is unknown or ejected
+    /// already.
     pub(crate) fn suspect(
         &mut self,
         slot: usize,
@@ -202,15 +209,16 @@ impl Judge {
         })
     }
 
-    /// An interval is over: judges by success rate, the worst first, and lets the rows of those that behaved fall.
+    /// Ends an interval: ejects outliers by success rate, the worst first, and reduces the multiplier of endpoints that were
+    /// not ejected in it.
     pub(crate) fn sweep(
         &mut self,
-        tallies: &[AttemptCounts],
+        totals: &[AttemptCounts],
         terms: &policy::Outlier,
         now: Instant,
         absent: &dyn Fn(usize) -> bool,
     ) -> Vec<Decision> {
-        let rates = self.rates(tallies);
+        let rates = self.rates(totals);
         for member in self.members.values_mut() {
             if member.clean {
                 member.row = member.row.saturating_sub(1);
@@ -224,20 +232,20 @@ impl Judge {
             .collect()
     }
 
-    /// Success rates over the interval of those that had enough requests and aren't out; the next interval begins.
-    fn rates(&mut self, tallies: &[AttemptCounts]) -> Vec<(f64, usize)> {
-        let rate = |tally: &AttemptCounts| {
-            let member = self.members.get_mut(&tally.slot)?;
-            let (answered, failed) = member.last.replace((tally.answered, tally.failed))?;
-            let answered = tally.answered.saturating_sub(answered);
-            let all = answered + tally.failed.saturating_sub(failed);
-            let judged = member.out.is_none() && all >= REQUESTS;
-            judged.then(|| (answered as f64 / all as f64, tally.slot))
+    /// The success rates in the interval, of endpoints that had enough requests and aren't ejected. Starts the next interval.
+    fn rates(&mut self, totals: &[AttemptCounts]) -> Vec<(f64, usize)> {
+        let rate = |counts: &AttemptCounts| {
+            let member = self.members.get_mut(&counts.slot)?;
+            let (answered, failed) = member.last.replace((counts.answered, counts.failed))?;
+            let answered = counts.answered.saturating_sub(answered);
+            let all = answered + counts.failed.saturating_sub(failed);
+            let judged = member.out.is_none() && all >= MIN_REQUESTS;
+            judged.then(|| (answered as f64 / all as f64, counts.slot))
         };
-        tallies.iter().filter_map(rate).collect()
+        totals.iter().filter_map(rate).collect()
     }
 
-    /// Those whose time is over: they are members like the others again.
+    /// Readmits the endpoints whose ejection has ended, and returns their slots.
     pub(crate) fn readmit(&mut self, now: Instant) -> Vec<usize> {
         let due = |m: &JudgedEndpoint| m.out.as_ref().is_some_and(|out| out.until <= now);
         let slots: Vec<usize> = self
@@ -252,8 +260,8 @@ impl Judge {
         slots
     }
 
-    /// A health check of it that began at `began` passed: whether that ends its ejection, which it does for gateway
-    /// failures only, and only if it was out already when the check began.
+    /// Records that a health check which began at `began` has passed. Returns whether this ends an ejection: it does so only
+    /// after gateway failures, which a check would notice as well, and only if the check began after the ejection.
     pub(crate) fn passed(&mut self, slot: usize, began: Instant) -> bool {
         let out = self.members.get(&slot).and_then(|m| m.out.as_ref());
         let ends = out.is_some_and(|out| {
@@ -271,24 +279,25 @@ impl Judge {
         }
     }
 
-    /// When the next one is due.
+    /// When the next ejection ends.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let outs = self.members.values().filter_map(|m| m.out.as_ref());
         outs.map(|out| out.until).min()
     }
 
-    /// Until when it is out; `None`: it isn't.
+    /// Until when an endpoint is ejected; `None` if it isn't.
     #[cfg(test)]
     pub(crate) fn out_until(&self, slot: usize) -> Option<Instant> {
         Some(self.members.get(&slot)?.out.as_ref()?.until)
     }
 
-    /// How many are out.
+    /// How many endpoints are ejected.
     pub(crate) fn out(&self) -> usize {
         self.members.values().filter(|m| m.out.is_some()).count()
     }
 
-    /// How many may be out: the share, rounded down but one at least (none for a share of 0), and never all.
+    /// How many endpoints may be ejected at a time: the share, rounded down, but at least one unless the share is 0, and never
+    /// all of them.
     fn most(&self, max_ejected: u32) -> usize {
         if max_ejected == 0 {
             return 0;
@@ -299,15 +308,15 @@ impl Judge {
     }
 }
 
-/// Slots of those so many standard deviations below the mean, the worst first.
+/// The slots whose rates are more than `stdev` standard deviations below the mean, the worst first. 0 turns this off.
 fn outliers(mut rates: Vec<(f64, usize)>, stdev: f64) -> Vec<usize> {
-    if stdev <= 0.0 || rates.len() < POOL {
+    if stdev <= 0.0 || rates.len() < MIN_ENDPOINTS {
         return Vec::new();
     }
     let n = rates.len() as f64;
     let mean = rates.iter().map(|(r, _)| r).sum::<f64>() / n;
     let variance = rates.iter().map(|(r, _)| (r - mean).powi(2)).sum::<f64>() / n;
-    // Equal rates differ from their mean by rounding alone.
+    // Without the minimum, equal rates could lie below their own mean by a rounding error.
     let bound = mean - (stdev * variance.sqrt()).max(1e-9);
     rates.retain(|(rate, _)| *rate < bound);
     rates.sort_by(|a, b| a.0.total_cmp(&b.0));

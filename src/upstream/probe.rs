@@ -1,4 +1,7 @@
-//! One health check: what is asked of an endpoint, and whether the answer passes. On the control thread.
+//! One health check of an endpoint: the request, and whether the response passes.
+//!
+//! A check uses a connection of its own, so that it also tests whether the endpoint accepts connections. It runs on the control
+//! thread and uses general-purpose HTTP clients, because its speed doesn't matter.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -19,21 +22,21 @@ use crate::net::Stream;
 const AGENT: &str = "cutover-health";
 /// `SERVING` of `grpc.health.v1.HealthCheckResponse`.
 const SERVING: u8 = 1;
-/// Most bytes of a gRPC answer that are read; a whole one has seven.
-const MOST: usize = 1024;
+/// Most bytes of a gRPC response that are read. A valid one has seven.
+const MAX_RESPONSE: usize = 1024;
 
 /// Why a check failed.
 #[derive(Debug)]
 pub(crate) enum CheckFailure {
-    /// Nothing came within the time.
+    /// The time limit passed.
     Timeout,
-    /// No connection.
+    /// The connection could not be opened.
     Connect(ConnectError),
-    /// It broke before the answer.
+    /// The connection failed before the response was complete.
     Broken(String),
-    /// An answer with another status than 200 to 399 (200 for gRPC).
+    /// The status was not in 200..=399, or not 200 for gRPC.
     Status(u16),
-    /// A gRPC answer that doesn't say SERVING.
+    /// The gRPC response was not SERVING.
     NotServing(String),
 }
 
@@ -54,10 +57,10 @@ fn broken(error: impl fmt::Display) -> CheckFailure {
     CheckFailure::Broken(error.to_string())
 }
 
-/// Checks `endpoint`, on a connection of its own, within `limit`.
+/// Checks `endpoint` on a new connection, within `limit`.
 ///
 /// # Errors
-/// Why it did not pass.
+/// The reason why the check failed.
 pub(crate) async fn check(
     endpoint: &Endpoint,
     probe: &Probe,
@@ -93,7 +96,7 @@ async fn over_h1(endpoint: &Endpoint, stream: Stream, path: &str) -> Result<(), 
     let answer = tokio::select! {
         biased;
         answer = &mut answer => answer,
-        // It ends by itself when the answer is whole: that is no failure yet.
+        // With `connection: close` the connection may end in the same poll as the response arrives.
         _ = &mut connection => answer.await,
     };
     passes(answer.map_err(broken)?.status())
@@ -123,7 +126,8 @@ fn uri(endpoint: &Endpoint, path: &str) -> String {
     format!("{scheme}://{}{path}", endpoint.authority)
 }
 
-/// `grpc.health.v1.Health/Check`. To an endpoint of HTTP/1.1 it is spoken by prior knowledge: gRPC has no other way.
+/// Calls `grpc.health.v1.Health/Check`. Over a connection without TLS it assumes HTTP/2 by prior knowledge, since gRPC has
+/// no other transport.
 async fn over_grpc(
     endpoint: &Endpoint,
     opened: OpenedConnection,
@@ -140,14 +144,18 @@ async fn over_grpc(
         .header(http::header::TE, "trailers")
         .body(())
         .map_err(broken)?;
-    ask_h2(opened.stream, request, Some(question(service)), async |a| {
-        serving(a).await
-    })
+    ask_h2(
+        opened.stream,
+        request,
+        Some(health_request(service)),
+        async |a| serving(a).await,
+    )
     .await
 }
 
-/// `HealthCheckRequest { service }` in its frame: not compressed, length, field 1.
-fn question(service: &str) -> Bytes {
+/// Encodes `HealthCheckRequest { service }` as a gRPC message: the flag for no compression, the length, and field 1 with a
+/// varint length, unless it is empty.
+fn health_request(service: &str) -> Bytes {
     let mut message = Vec::with_capacity(service.len() + 6);
     if !service.is_empty() {
         message.push(0x0a);
@@ -174,11 +182,13 @@ async fn serving(answer: Response<h2::RecvStream>) -> Result<(), CheckFailure> {
     let mut frame = Vec::new();
     while let Some(piece) = body.data().await {
         let piece = piece.map_err(broken)?;
-        // Nothing but what was read is waited for: a refusal to give room back is the end that follows.
+        // An error here means that the stream has ended, which the next read reports.
         let _ = body.flow_control().release_capacity(piece.len());
         frame.extend_from_slice(&piece);
-        if frame.len() > MOST {
-            return Err(CheckFailure::NotServing(format!("more than {MOST} bytes")));
+        if frame.len() > MAX_RESPONSE {
+            return Err(CheckFailure::NotServing(format!(
+                "more than {MAX_RESPONSE} bytes"
+            )));
         }
     }
     if let Some(trailers) = body.trailers().await.map_err(broken)? {
@@ -201,7 +211,7 @@ fn grpc_status(fields: &http::HeaderMap) -> Result<(), CheckFailure> {
     }
 }
 
-/// `HealthCheckResponse { status }` out of its frame; an absent field means 0, unknown. `None`: it is something else.
+/// Decodes the status of a `HealthCheckResponse`. An absent field is 0, UNKNOWN. `None` if the message is anything else.
 fn status_of(frame: &[u8]) -> Option<u8> {
     let (head, message) = frame.split_at_checked(5)?;
     let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
@@ -212,7 +222,7 @@ fn status_of(frame: &[u8]) -> Option<u8> {
     }
 }
 
-/// One request on a connection of its own; `look` sees the answer while the connection still runs.
+/// Sends one request on a new HTTP/2 connection and passes the response to `look` while the connection is still driven.
 async fn ask_h2(
     stream: Stream,
     request: Request<()>,
@@ -235,7 +245,7 @@ async fn ask_h2(
         result = &mut ask => result,
         ended = connection => match ended {
             Err(error) => Err(broken(error)),
-            // What came before the end is there to be read.
+            // The response may have arrived before the connection ended.
             Ok(()) => ask.await,
         },
     }

@@ -206,7 +206,7 @@ async fn grpc_passes_when_it_says_serving() {
 
 #[test]
 fn long_names_have_long_lengths() {
-    let asked = question(&"x".repeat(300));
+    let asked = health_request(&"x".repeat(300));
     assert_eq!(asked[..8], [0, 0, 0, 1, 0x2f, 0x0a, 0xac, 0x02]);
     assert_eq!(asked.len(), 5 + 303);
 }

@@ -11,9 +11,9 @@ use tokio::time::{Sleep, sleep};
 use super::super::h2_open::{LeaseError, OpenFailure, OpenLimits};
 use super::super::limits::{Limit, Pending};
 use super::super::{ConnectError, Endpoint};
-use super::{ConnectionsState, Lease, MOST, OpeningState};
+use super::{ConnectionsState, Lease, MAX_CONNECTIONS, OpeningState};
 
-/// A wait for a place.
+/// The wait for a [`Lease`]. Dropping it leaves the queue; a wake-up that it has received goes to the next request.
 #[derive(Debug)]
 pub struct Leasing {
     inner: Rc<ConnectionsState>,
@@ -21,10 +21,10 @@ pub struct Leasing {
     opening: OpenLimits,
     ticket: Option<u64>,
     failures: u64,
-    /// It counts under `pending`.
+    /// Counts the wait under the limit `pending`.
     pending: Option<Pending>,
-    /// When the wait has lasted long enough.
-    patience: Option<Pin<Box<Sleep>>>,
+    /// Ends the wait.
+    timeout: Option<Pin<Box<Sleep>>>,
 }
 
 impl Leasing {
@@ -40,33 +40,33 @@ impl Leasing {
             ticket: None,
             failures: 0,
             pending: None,
-            patience: None,
+            timeout: None,
         }
     }
 
-    /// Ready with a place, or when there is none to be had.
+    /// Ready with a lease, or with the reason why there will be none.
     ///
-    /// While a connection is being opened a request waits for the endpoint. Otherwise it waits for others to finish: such
-    /// waits count under `pending` and end after [`OpenLimits::wait`].
+    /// While a connection is being established the request waits for the endpoint. Otherwise it waits for other requests to
+    /// finish: such waits count under the limit `pending` and end after [`OpenLimits::wait`].
     ///
     /// # Errors
-    /// Why not.
+    /// No connection could be opened, or a limit refuses the request.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Lease, LeaseError>> {
         let inner = &self.inner;
         if let Some(lease) = inner.take(&self.endpoint) {
-            self.leave_line();
+            self.leave_queue();
             return Poll::Ready(Ok(lease));
         }
-        let (failures, failure) = inner.shelf(&self.endpoint, |shelf| {
-            (shelf.failures, shelf.failure.clone())
+        let (failures, failure) = inner.entry(&self.endpoint, |entry| {
+            (entry.failures, entry.failure.clone())
         });
         if self.ticket.is_some() && failures > self.failures {
-            self.leave_line();
-            let untold = LeaseError::Connect(ConnectError::Timeout);
-            return Poll::Ready(Err(failure.map_or(untold, OpenFailure::told)));
+            self.leave_queue();
+            let unknown = LeaseError::Connect(ConnectError::Timeout);
+            return Poll::Ready(Err(failure.map_or(unknown, OpenFailure::into_lease_error)));
         }
-        if let Err(limit) = self.wait_on(cx) {
-            self.leave_line();
+        if let Err(limit) = self.keep_waiting(cx) {
+            self.leave_queue();
             return Poll::Ready(Err(LeaseError::Limit(limit)));
         }
         let inner = &self.inner;
@@ -76,37 +76,39 @@ impl Leasing {
         });
         self.failures = failures;
         let waker = cx.waker().clone();
-        inner.shelf(&self.endpoint, |shelf| shelf.waiting.insert(ticket, waker));
+        inner.entry(&self.endpoint, |entry| entry.waiting.insert(ticket, waker));
         Poll::Pending
     }
 
-    /// Has another connection opened where that is allowed, and waits within the limits of the version.
-    fn wait_on(&mut self, cx: &mut Context<'_>) -> Result<(), Limit> {
+    /// Starts opening another connection if that is allowed, and checks the limits of the wait.
+    fn keep_waiting(&mut self, cx: &mut Context<'_>) -> Result<(), Limit> {
         let (inner, opening) = (&self.inner, self.opening);
         let slots = &self.endpoint.version.connections;
-        let may_open = inner.shelf(&self.endpoint, |shelf| {
-            shelf.opening == OpeningState::Nothing && shelf.conns.len() < MOST
+        let may_open = inner.entry(&self.endpoint, |entry| {
+            entry.opening == OpeningState::Nothing && entry.conns.len() < MAX_CONNECTIONS
         });
         let slot = match may_open {
             true => slots.try_acquire(opening.connections),
             false => None,
         };
-        let dials = slot.is_some()
-            || inner.shelf(&self.endpoint, |shelf| shelf.opening == OpeningState::Dials);
-        if !dials && self.pending.is_none() {
+        let is_connecting = slot.is_some()
+            || inner.entry(&self.endpoint, |entry| {
+                entry.opening == OpeningState::Connecting
+            });
+        if !is_connecting && self.pending.is_none() {
             let pending = slots.pend(opening.pending).ok_or(Limit::Pending)?;
             self.pending = Some(pending);
         }
         if may_open {
             inner.open(&self.endpoint, opening, slot);
         }
-        let patience = self
-            .patience
+        let timeout = self
+            .timeout
             .get_or_insert_with(|| Box::pin(sleep(opening.wait)));
-        if dials || patience.as_mut().poll(cx).is_pending() {
+        if is_connecting || timeout.as_mut().poll(cx).is_pending() {
             return Ok(());
         }
-        let unconnected = inner.shelf(&self.endpoint, |shelf| shelf.conns.is_empty());
+        let unconnected = inner.entry(&self.endpoint, |entry| entry.conns.is_empty());
         Err(if unconnected {
             Limit::Connections
         } else {
@@ -114,13 +116,19 @@ impl Leasing {
         })
     }
 
-    /// Waits no more; whether it was still in line. A place in line that nobody stands on would swallow a wake-up.
-    fn leave_line(&mut self) -> bool {
+    /// Removes the request from the queue, because a ticket left behind would swallow a wake-up. Returns `false` if it was
+    /// removed already, which means that it has been woken.
+    fn leave_queue(&mut self) -> bool {
         let Some(ticket) = self.ticket.take() else {
             return true;
         };
-        match self.inner.shelves.borrow_mut().get_mut(self.endpoint.slot) {
-            Some(Some(shelf)) => shelf.waiting.remove(&ticket).is_some(),
+        match self
+            .inner
+            .by_endpoint
+            .borrow_mut()
+            .get_mut(self.endpoint.slot)
+        {
+            Some(Some(entry)) => entry.waiting.remove(&ticket).is_some(),
             _ => true,
         }
     }
@@ -129,8 +137,8 @@ impl Leasing {
 impl Drop for Leasing {
     fn drop(&mut self) {
         let slot = self.endpoint.slot;
-        if !self.leave_line() {
-            // It was woken for a place that it doesn't take: the next in line gets it.
+        if !self.leave_queue() {
+            // It was woken for a stream that it won't use: wake the next one.
             self.inner.wake_one(slot);
         }
     }
