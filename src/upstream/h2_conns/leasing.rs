@@ -62,6 +62,7 @@ impl Leasing {
         });
         if self.ticket.is_some() && failures > self.failures {
             self.leave_queue();
+            // The count and the failure are always set together; the alternative is never used.
             let unknown = LeaseError::Connect(ConnectError::Timeout);
             return Poll::Ready(Err(failure.map_or(unknown, OpenFailure::into_lease_error)));
         }
@@ -74,6 +75,7 @@ impl Leasing {
             inner.tickets.set(inner.tickets.get() + 1);
             inner.tickets.get()
         });
+        // Failures from before the request queued up are not its own.
         self.failures = failures;
         let waker = cx.waker().clone();
         inner.entry(&self.endpoint, |entry| entry.waiting.insert(ticket, waker));
@@ -105,6 +107,8 @@ impl Leasing {
         let timeout = self
             .timeout
             .get_or_insert_with(|| Box::pin(sleep(opening.wait)));
+        // While a connection is being established, `opening.connect` bounds the wait, and its success or failure wakes this
+        // task.
         if is_connecting || timeout.as_mut().poll(cx).is_pending() {
             return Ok(());
         }
