@@ -122,7 +122,10 @@ fn what_this_process_lacks_is_told_apart_from_what_the_peer_does() {
     let of = |code: Errno| ConnectError::Io(io::Error::from_raw_os_error(code.raw_os_error()));
     for code in [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL] {
         let error = of(code);
-        assert!(error.is_local() && error.duplicate().is_local(), "{error:?}");
+        assert!(
+            error.is_local() && error.duplicate().is_local(),
+            "{error:?}"
+        );
         assert_eq!(error.duplicate().reason().as_str(), "no-descriptors");
     }
     for error in [
