@@ -17,8 +17,7 @@ use std::task::{Context, Poll};
 
 use super::body::Upload;
 use super::context::RequestContext;
-use super::error::ExchangeError;
-use super::exchange::client_side;
+use super::error::{ExchangeError, client_side};
 use super::headers::{Fields, Request};
 use super::pace::UploadPace;
 use super::wire::{BodyPiece, Downstream};

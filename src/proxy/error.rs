@@ -5,7 +5,8 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-use super::wire::WireError;
+use super::body::UploadError;
+use super::wire::{PumpError, WireError};
 use crate::http1::Reject;
 use crate::telemetry::record::{Failure, Origin, Reason};
 use crate::upstream::ConnectError;
@@ -57,6 +58,20 @@ pub(crate) struct AttemptError {
     /// The head of a response has gone to the client, so that the failure can only be signalled by
     /// cutting the connection or stream.
     pub answered: bool,
+}
+
+/// The failure of an upload whose cause is the client. A sink error of the upstream is handled by
+/// both phases themselves; the one that arrives here comes from the client's connection.
+pub(super) fn client_side(error: UploadError) -> ExchangeError {
+    match error {
+        UploadError::TooLarge => ExchangeError::BodyTooLarge,
+        UploadError::Pump(PumpError::Source(WireError::Bad(reject))) => {
+            ExchangeError::Malformed(reject)
+        }
+        UploadError::Pump(PumpError::Source(error) | PumpError::Sink(error)) => {
+            ExchangeError::ClientGone(Some(error))
+        }
+    }
 }
 
 impl From<ExchangeError> for AttemptError {

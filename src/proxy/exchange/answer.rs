@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 
 use super::ask::FinalHead;
 use super::client::ClientState;
-use super::client_side;
 use super::deliver::Arrived;
 use super::grpc;
 use crate::http1::{Framing, Method};
@@ -14,7 +13,7 @@ use crate::net::BudgetShare;
 use crate::proxy::active::Active;
 use crate::proxy::body::{Flow, Upload, UploadError};
 use crate::proxy::context::RequestContext;
-use crate::proxy::error::{AttemptError, ExchangeError};
+use crate::proxy::error::{AttemptError, ExchangeError, client_side};
 use crate::proxy::headers::{Fields, Outgoing, Uncached};
 use crate::proxy::observe::Recording;
 use crate::proxy::slow_downloads::Download;

@@ -6,12 +6,11 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::client_side;
 use crate::http1::{FieldId, Reject};
 use crate::proxy::body::{Upload, UploadError};
 use crate::proxy::buffering;
 use crate::proxy::context::{HALF_CLOSED, RequestContext};
-use crate::proxy::error::ExchangeError;
+use crate::proxy::error::{ExchangeError, client_side};
 use crate::proxy::headers::Fields;
 use crate::proxy::pace::UploadPace;
 use crate::proxy::websocket;

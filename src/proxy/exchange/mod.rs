@@ -19,21 +19,3 @@ pub(super) use answer::{AnswerParts, Answered, answer};
 pub(super) use ask::ask;
 pub(super) use deliver::{Arrived, Remainder, deliver};
 pub(super) use grpc::is_grpc;
-
-use super::body::UploadError;
-use super::error::ExchangeError;
-use super::wire::{PumpError, WireError};
-
-/// The failure of an upload whose cause is the client. A sink error of the upstream is handled by
-/// both phases themselves; the one that arrives here comes from the client's connection.
-pub(super) fn client_side(error: UploadError) -> ExchangeError {
-    match error {
-        UploadError::TooLarge => ExchangeError::BodyTooLarge,
-        UploadError::Pump(PumpError::Source(WireError::Bad(reject))) => {
-            ExchangeError::Malformed(reject)
-        }
-        UploadError::Pump(PumpError::Source(error) | PumpError::Sink(error)) => {
-            ExchangeError::ClientGone(Some(error))
-        }
-    }
-}
