@@ -1,5 +1,8 @@
 //! The floors of the house hold: a room imports only from lower floors, files stay readable, names say something.
 
+#[path = "support/file_graph.rs"]
+mod file_graph;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -254,7 +257,67 @@ fn a_request_is_followed_by_opening_fifteen_files() {
     let map = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
     let list = map.split("to its record:").nth(1).expect("the list");
     let list = list.split("\n\nHTTP/1").next().expect("its end");
-    let steps = list.lines().filter(|l| l.starts_with(|c: char| c.is_ascii_digit()));
+    let steps = list
+        .lines()
+        .filter(|l| l.starts_with(|c: char| c.is_ascii_digit()));
     assert_eq!(steps.count(), 14, "one line names two files");
     assert!(list.matches("`src/").count() <= 16, "{list}");
+}
+
+/// Code without comments, literals and tests.
+fn production(text: &str) -> String {
+    let code = code_only(text);
+    let end = code
+        .find("#[cfg(test)]\nmod ")
+        .or(code.find("#[cfg(test)]\n#[path"));
+    let code = &code[..end.unwrap_or(code.len())];
+    let mut lines = Vec::new();
+    let mut skips = false;
+    for line in code.lines() {
+        // What only tests use stands on the line after its attribute.
+        if !std::mem::replace(&mut skips, line.trim() == "#[cfg(test)]") {
+            lines.push(line);
+        }
+    }
+    lines.join("\n")
+}
+
+fn is_test(file: &str) -> bool {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    file.contains("tests/")
+        || name.contains("test")
+        || ["fake.rs", "fixtures.rs", "in_process.rs"].contains(&name)
+}
+
+#[test]
+fn no_two_files_use_each_other() {
+    let files = house().into_iter().filter(|(file, _)| !is_test(file));
+    let graph = file_graph::FileGraph::new(files.map(|(file, text)| (file, production(&text))));
+    let circles: Vec<String> = graph.circles().iter().map(|c| c.join(" <-> ")).collect();
+    assert!(
+        circles.is_empty(),
+        "{} circles:\n{}",
+        circles.len(),
+        circles.join("\n")
+    );
+}
+
+#[test]
+fn circles_are_found() {
+    let file = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+    let graph = file_graph::FileGraph::new([
+        file("lib.rs", ""),
+        file(
+            "a/mod.rs",
+            "pub(crate) use one::One; mod one; mod two; mod three;",
+        ),
+        file(
+            "a/one.rs",
+            "use super::two::Two; fn f() -> crate::a::three::Three {}",
+        ),
+        // Through the re-export in `a`.
+        file("a/two.rs", "use crate::a::{One, three};"),
+        file("a/three.rs", "use super::Above;"),
+    ]);
+    assert_eq!(graph.circles(), [["a/one.rs", "a/two.rs"]]);
 }

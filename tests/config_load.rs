@@ -71,7 +71,7 @@ fn a_file_that_everybody_may_write() {
     fs::set_permissions(&file.path, fs::Permissions::from_mode(0o646)).unwrap();
     assert_eq!(
         refusal(&file),
-        "error: the file is world-writable (mode 0646): anyone who can edit it controls the proxy\n \
+        "error: the file is world-writable (mode 0646): whoever can write to it controls the proxy\n \
          --> cutover.toml\n  = help: chmod o-w cutover.toml\n"
     );
 }

@@ -119,7 +119,7 @@ fn read(path: &Path, name: &str) -> Result<Vec<u8>, LoadFailure> {
     let about = file.metadata().map_err(unreadable)?;
     if about.mode() & 0o002 != 0 {
         let message = format!(
-            "the file is world-writable (mode {:04o}): anyone who can edit it controls the proxy",
+            "the file is world-writable (mode {:04o}): whoever can write to it controls the proxy",
             about.mode() & 0o7777
         );
         return Err(refuse(message, Some(format!("chmod o-w {name}"))));

@@ -263,7 +263,7 @@ impl Control {
         if self.deferred.stop {
             return ControlFlow::Break(ProcessEnd::Stop(Haste::Now));
         }
-        tracing::info!("stop requested: waiting until the takeover is decided");
+        tracing::info!("asked to stop: waiting until the takeover is decided");
         self.deferred.stop = true;
         ControlFlow::Continue(())
     }
