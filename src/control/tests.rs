@@ -1,4 +1,4 @@
-//! A whole proxy in this process, with real files and sockets.
+//! A whole proxy inside the test process, with real files and sockets.
 
 use super::in_process::Server;
 use super::*;
@@ -50,7 +50,7 @@ struct Harness {
 }
 
 impl Harness {
-    /// A proxy of two workers before two origins.
+    /// A proxy with two workers in front of two origins.
     fn new() -> Self {
         let head = "listen = \"127.0.0.1:0\"\n";
         let dir = tempfile::tempdir().unwrap();
@@ -141,7 +141,7 @@ fn an_edit_moves_the_traffic() {
 }
 
 #[test]
-fn every_kind_of_bad_file_is_refused_and_the_next_good_one_taken_up() {
+fn every_kind_of_bad_file_is_refused_and_the_next_good_one_adopted() {
     let harness = Harness::new();
     let good = harness.text("listen = \"127.0.0.1:0\"", "green");
     let bad = [
@@ -201,7 +201,7 @@ fn an_address_in_use_refuses_the_reload_and_leaves_all_as_it_was() {
 }
 
 #[test]
-fn listeners_come_and_go_and_kept_connections_go_on() {
+fn kept_connections_survive_when_listeners_are_added_and_removed() {
     let harness = Harness::new();
     let mut kept = TcpStream::connect(harness.server.address("default").unwrap()).unwrap();
     kept.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -224,7 +224,7 @@ fn listeners_come_and_go_and_kept_connections_go_on() {
     until(|| std::os::unix::net::UnixStream::connect(&socket).is_ok());
     assert!(
         ask().ends_with("green"),
-        "the kept connection lives on and sees the new generation"
+        "the kept connection uses the new generation"
     );
     harness.save(&harness.text("listen = \"127.0.0.1:0\"", "blue"));
     harness.adopted(3);
@@ -233,7 +233,7 @@ fn listeners_come_and_go_and_kept_connections_go_on() {
 }
 
 #[test]
-fn connections_of_a_listener_that_goes_are_closed_and_no_others() {
+fn only_connections_of_a_removed_listener_are_closed() {
     let harness = Harness::new();
     let body = harness.text("", "blue");
     let (one, two) = (
@@ -314,7 +314,7 @@ fn stopping_finishes_what_is_in_flight() {
 }
 
 #[test]
-fn an_idle_connection_is_given_a_grace_and_then_closed() {
+fn an_idle_connection_is_closed_after_a_grace_period() {
     let harness = Harness::new();
     let address = harness.server.address("default").unwrap();
     let mut idle = TcpStream::connect(address).unwrap();
