@@ -85,7 +85,7 @@ pub(super) async fn hand_over(
         connections = publisher.connections(),
         ?requests,
         ?streams,
-        "handed over, finishing what is in flight"
+        "handed over, draining"
     );
     let publisher = &*publisher;
     if !hurried {

@@ -255,7 +255,7 @@ mod tests {
             Own::Kept(_) => panic!("kept where nothing can be"),
         };
         let (first, why) = ephemeral();
-        assert!(why.contains("sessions end when the proxy does"), "{why}");
+        assert!(why.contains("Sessions end when the proxy does"), "{why}");
         assert_ne!(ephemeral().0, first);
     }
 

@@ -69,7 +69,7 @@ async fn hand_over(
     mut stream: UnixStream,
     requests: &mpsc::Sender<HandoverRequest>,
 ) -> Result<bool, Abandoned> {
-    // Whoever gets past this line gets every listening socket, so only the same user and root may.
+    // The peer is about to get every listening socket, so only the same user and root are served.
     let peer = stream.peer_cred()?;
     let ours = rustix::process::geteuid().as_raw();
     if peer.uid() != ours && peer.uid() != 0 {

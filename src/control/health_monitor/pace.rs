@@ -53,7 +53,7 @@ mod tests {
         local.await;
         let mut waits = Vec::new();
         for turn in turns {
-            waits.push(turn.await.expect("it ended well").as_millis());
+            waits.push(turn.await.expect("the task ends").as_millis());
         }
         assert_eq!(waits[0], 0);
         let soon = waits.iter().filter(|wait| **wait < 750).count();
