@@ -224,14 +224,7 @@ impl Publisher {
         let running = self.live.current();
         if loaded.hash == source.hash {
             if source.error.is_some() {
-                self.live.note_source(|s| {
-                    s.error = None;
-                    s.refused_hash = None;
-                });
-                tracing::info!(
-                    generation = running.generation,
-                    "the file again holds the running configuration"
-                );
+                self.clear_refusal(running.generation);
             }
             return ReloadOutcome::Unchanged(running.generation);
         }
@@ -249,6 +242,7 @@ impl Publisher {
         if let Some(error) = token_error(&loaded, &self.file) {
             return self.refuse(error.rendered(false), Some(&loaded.hash));
         }
+        // The last step that can fail: from here on the generation is published.
         match sticky_key::keys(&loaded.spec, &self.keys) {
             Ok(keys) => self.keys = keys,
             Err(error) => return self.refuse(error, Some(&loaded.hash)),
@@ -359,6 +353,14 @@ impl Publisher {
         ReloadOutcome::Refused(error)
     }
 
+    fn clear_refusal(&self, generation: u64) {
+        self.live.note_source(|s| {
+            s.error = None;
+            s.refused_hash = None;
+        });
+        tracing::info!(generation, "the file again holds the running configuration");
+    }
+
     /// Reloads the certificates whose files have changed, and passes them to the workers. Snapshot and listeners stay as they are.
     pub(crate) fn renew(&mut self) {
         let renewal = self.listeners.renew();
@@ -384,7 +386,6 @@ impl Publisher {
         &self.live
     }
 
-    /// The counters of the process.
     pub(crate) fn telemetry(&self) -> &Arc<Telemetry> {
         &self.telemetry
     }
@@ -394,7 +395,6 @@ impl Publisher {
         &self.registry
     }
 
-    /// The bound listeners.
     pub(crate) fn listeners(&self) -> &Listeners {
         &self.listeners
     }
@@ -420,7 +420,6 @@ impl Publisher {
         self.monitor.is_dead()
     }
 
-    /// The worker threads.
     pub(crate) fn workers(&self) -> &Workers {
         &self.workers
     }

@@ -81,6 +81,18 @@ impl CheckTask {
 }
 
 impl MonitoredEndpoint {
+    /// Creates an endpoint without checks, at full weight.
+    pub(super) fn new(endpoint: Arc<Endpoint>, pool: PoolName) -> Self {
+        Self {
+            endpoint,
+            pool,
+            slow_start: None,
+            ramp_since: None,
+            overflow_logged: Cell::default(),
+            check: None,
+        }
+    }
+
     /// Counts an outlier detection that `max_ejected` did not allow to be enforced. Returns `Some` if it should be logged, with
     /// the number of detections suppressed since the last line, which was at least `every` ago. The limit is needed because in a
     /// pool that is down every few requests lead to a detection.

@@ -153,14 +153,7 @@ impl MonitorState {
         let monitored = self
             .endpoints
             .entry(endpoint.slot)
-            .or_insert_with(|| MonitoredEndpoint {
-                endpoint: endpoint.clone(),
-                pool: pool.clone(),
-                slow_start,
-                ramp_since: None,
-                overflow_logged: Cell::default(),
-                check: None,
-            });
+            .or_insert_with(|| MonitoredEndpoint::new(endpoint.clone(), pool.clone()));
         monitored.slow_start = slow_start;
         let Some(policy) = checked else {
             monitored.check = None;
@@ -178,6 +171,7 @@ impl MonitorState {
         {
             return;
         }
+        // A changed policy keeps the history, so that an edit of the interval doesn't restart the count of passes.
         let health = match monitored.check.take() {
             Some(check) => check.health,
             None if monitored.endpoint.state.flags() & flag::UNPROVEN != 0 => {

@@ -255,14 +255,8 @@ fn an_outlier_that_is_not_ejected_is_logged_once_per_interval() {
         let endpoint = Harness::new()
             .publish(&[1], &Policies::default(), None)
             .remove(0);
-        let monitored = endpoint::MonitoredEndpoint {
-            endpoint,
-            pool: ("shop".into(), "v1".into()),
-            slow_start: None,
-            ramp_since: None,
-            overflow_logged: std::cell::Cell::default(),
-            check: None,
-        };
+        let pool = ("shop".into(), "v1".into());
+        let monitored = endpoint::MonitoredEndpoint::new(endpoint, pool);
         let began = now();
         let logged: Vec<_> = [0, 1, 2, 9, 10, 11, 20, 30]
             .map(|at| {
