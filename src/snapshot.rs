@@ -1,9 +1,12 @@
 //! The immutable compiled configuration that workers read.
 //!
-//! A [`Snapshot`] is what a request needs, with every name resolved to an index or an `Arc`. It is built in two steps: the pure
-//! function [`effective`] decides what is in force, then [`Snapshot::compile`] resolves it. A snapshot is never changed, only
-//! replaced. Endpoints come from the registry, so their state outlives it; services that didn't change are shared with the
-//! generation before.
+//! A [`Snapshot`] holds everything that a request needs, with all names resolved to indices or `Arc`s. It is built in two steps:
+//! the pure function [`effective`](effective::effective) decides what is in force, then [`Snapshot::compile`] resolves it. A
+//! snapshot is never modified, only replaced. Endpoints come from the registry, so their state outlives the snapshot; services
+//! that didn't change are shared with the previous generation.
+//!
+//! [`Live`] publishes the current snapshot. It also records which generation each worker has adopted and what is known about the
+//! configuration file and the certificates, for the admin API.
 
 mod build;
 mod certificates;
@@ -33,25 +36,26 @@ pub(crate) use decision_state::DecisionState;
 pub(crate) use sessions::{Keys, Sessions};
 pub(crate) use state::ServiceState;
 
-/// One generation.
+/// One generation of the compiled configuration.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Counts up from 1 with every adopted configuration.
+    /// The generation number. It starts at 1, or after the predecessor's in a takeover, and grows by one with every snapshot.
     pub generation: u64,
-    /// What it was compiled from.
+    /// The configuration that it was compiled from.
     pub spec: Arc<Spec>,
-    /// Host and path to a service.
+    /// Maps host and path to a service.
     pub table: routing::RouteTable,
-    /// In the order of `spec.services`. A service that is the same in two generations is shared by them.
+    /// Services in the order of `spec.services`. Generations share services that don't differ.
     pub services: Vec<Arc<Service>>,
-    /// In the order of `spec.listeners`.
+    /// Listeners in the order of `spec.listeners`.
     pub listeners: Vec<Listener>,
-    /// Counters of requests that no service got.
+    /// Counters of requests that match no service.
     pub unrouted: Arc<ServiceMetrics>,
     slots: EndpointSet,
 }
 
-/// The slots of all endpoints, a bit for each: whoever compares two generations looks at no endpoint that stays.
+/// The registry slots of a generation's endpoints, one bit each. Two generations are compared a word at a time, so a reload that
+/// removes no endpoint doesn't visit them one by one.
 #[derive(Debug, PartialEq, Eq)]
 struct EndpointSet(Box<[u64]>);
 
@@ -86,57 +90,58 @@ impl EndpointSet {
     }
 }
 
-/// A listener as the data path needs it.
+/// The part of a listener that the data path needs.
 #[derive(Debug)]
 pub struct Listener {
-    /// One shard a worker.
+    /// Counters, one shard per worker.
     pub metrics: Arc<[ListenerShard]>,
 }
 
-/// A service, compiled.
+/// A compiled service.
 #[derive(Debug)]
 pub struct Service {
-    /// Its name.
+    /// The name in the configuration.
     pub name: Arc<str>,
-    /// A number that the name keeps for the life of the process: per-worker state is indexed by it.
+    /// Index of per-worker state. A name keeps its slot for the life of the process.
     pub slot: usize,
-    /// Its counters.
+    /// Counters of the service.
     pub metrics: Arc<ServiceMetrics>,
-    /// Rules, cohort, split.
+    /// Match rules, cohort and effective split.
     pub routing: routing::ServiceRouting,
-    /// A counter for each rule.
+    /// Counters of requests by match rule.
     pub rule_hits: Arc<RuleHits>,
-    /// What `balance = "hash"` hashes.
+    /// The request keys that `balance = "hash"` hashes; `None` for other policies.
     pub hash: Option<routing::Cohort>,
-    /// Time limits.
+    /// Timeouts of requests.
     pub timeouts: Timeouts,
-    /// What protects requests.
+    /// Retries, limits, health checks, outlier detection and the other policies.
     pub policies: Policies,
-    /// Sticky sessions, where the service has them.
+    /// Sticky sessions, if the service has them.
     pub sessions: Option<Sessions>,
-    /// In the order of the spec.
+    /// Versions in the order of the spec.
     pub versions: Vec<Version>,
-    /// Versions (by index) whose new role or share waits until one of their endpoints passes a check.
+    /// Versions (by index) that the stable gate holds back: their new role or share waits until one of their endpoints passes a
+    /// check.
     pub awaited: Vec<usize>,
-    /// The effective split that it was built from.
+    /// The effective split that `routing` was built from.
     effective: effective::EffectiveSplit,
 }
 
-/// A version, compiled.
+/// A compiled version of a service.
 #[derive(Debug)]
 pub struct Version {
-    /// Its name.
+    /// The name in the configuration.
     pub name: Arc<str>,
-    /// Its endpoints.
+    /// The endpoints, weighted and balanced.
     pub pool: Pool,
-    /// Its counters.
+    /// Counters of the version.
     pub metrics: Arc<VersionMetrics>,
-    /// What it is busy with, against its limits.
+    /// Requests, retries and connections in use, counted against the version's limits.
     pub load: Arc<VersionLoad>,
 }
 
 impl Snapshot {
-    /// Every endpoint, with its service.
+    /// All endpoints with their services.
     pub fn endpoints(&self) -> impl Iterator<Item = (&Service, &Arc<Endpoint>)> {
         self.services.iter().flat_map(|service| {
             let members = service.versions.iter().flat_map(|v| &v.pool.members);
@@ -144,62 +149,69 @@ impl Snapshot {
         })
     }
 
-    /// Whether an endpoint of this generation, or one before it that is still held, is in it: by its slot.
+    /// Whether this generation has the endpoint with this slot. The endpoint must still be alive, of this or an earlier
+    /// generation: the registry reuses the slots of endpoints that were dropped.
     pub fn has_slot(&self, slot: usize) -> bool {
         self.slots.contains(slot)
     }
 
-    /// Every endpoint of this generation that `next` doesn't have, with its service.
+    /// All endpoints of this generation that `next` doesn't have, with their services.
     pub fn gone_in<'s>(
         &'s self,
         next: &'s Self,
     ) -> impl Iterator<Item = (&'s Service, &'s Arc<Endpoint>)> {
-        let some = !next.slots.contains_all(&self.slots);
-        let all = some.then(|| self.endpoints()).into_iter().flatten();
+        let any = !next.slots.contains_all(&self.slots);
+        let all = any.then(|| self.endpoints()).into_iter().flatten();
         all.filter(|(_, endpoint)| !next.has_slot(endpoint.slot))
     }
 
-    /// The effective share of a version.
+    /// The effective share of a version, both by index.
+    ///
+    /// # Panics
+    /// If the indices are out of bounds.
     pub fn share(&self, service: usize, version: usize) -> Share {
         self.services[service].routing.split.share(version)
     }
 }
 
-/// What is running: read by all, written by the publisher alone.
+/// The published state of the process. Every thread reads it; only the publisher writes it, except that each worker reports the
+/// generation that it has adopted.
 #[derive(Debug)]
 pub(crate) struct Live {
     current: arc_swap::ArcSwap<Snapshot>,
-    /// Former generations, until nobody else holds them: to take a large one apart would halt a worker.
-    former: Mutex<Vec<Arc<Snapshot>>>,
+    /// Superseded snapshots, kept here until no worker uses them. Dropping the last reference to a large snapshot takes
+    /// milliseconds, which would stall a worker's event loop; see [`Live::drop_unused`].
+    superseded: Mutex<Vec<Arc<Snapshot>>>,
     adopted: Box<[AtomicU64]>,
     source: Mutex<ConfigSource>,
     certificates: Mutex<Vec<CertificateState>>,
 }
 
-/// What is known about the configuration file.
+/// The state of the configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ConfigSource {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// xxh3 of the text of the adopted generation, as 16 hex digits.
+    /// XXH3 hash of the text of the adopted configuration, as 16 hex digits.
     pub hash: String,
     /// When the adopted generation was published.
     pub published: Option<SystemTime>,
-    /// The texts that were adopted last, at most [`RECENT`], the newest at the end: hash and generation.
+    /// Hash and generation of the texts that were adopted last, oldest first, at most [`RECENT`].
     pub recent: VecDeque<(String, u64)>,
-    /// Why the file as it is now was not adopted; `None` when it is what runs.
+    /// The rendered diagnostics if the current file was refused; `None` if it is the running configuration.
     pub error: Option<String>,
-    /// Hash of the text that was refused, if it could be read.
+    /// Hash of the refused text, if it could be read.
     pub refused_hash: Option<String>,
-    /// Reloads that were refused, since the start.
+    /// Number of refused reloads since the process started.
     pub refused: u64,
 }
 
-/// Adopted texts that are remembered: a command that waits for its own edit finds it here after a later one.
+/// Number of adopted texts that are remembered. A command that waits until its own edit is adopted would otherwise miss it when
+/// another edit follows quickly.
 const RECENT: usize = 32;
 
 impl ConfigSource {
-    /// The text with this hash is adopted as this generation.
+    /// Records that the text with this hash was adopted as this generation.
     pub(crate) fn adopt(&mut self, hash: String, generation: u64) {
         if self.recent.len() == RECENT {
             self.recent.pop_front();
@@ -213,46 +225,48 @@ impl ConfigSource {
 }
 
 impl Live {
-    /// With a first generation, for so many workers.
+    /// Creates the state with a first snapshot and `workers` adoption counters.
     pub(crate) fn new(first: Snapshot, workers: usize, source: ConfigSource) -> Arc<Self> {
         Arc::new(Self {
             current: arc_swap::ArcSwap::from_pointee(first),
-            former: Mutex::default(),
+            superseded: Mutex::default(),
             adopted: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             source: Mutex::new(source),
             certificates: Mutex::default(),
         })
     }
 
-    /// The published generation.
+    /// The current snapshot.
     pub(crate) fn current(&self) -> Arc<Snapshot> {
         self.current.load_full()
     }
 
-    /// One store. Only for the publisher.
+    /// Replaces the current snapshot with a single atomic store. Only for the publisher.
     pub(crate) fn publish(&self, next: Arc<Snapshot>) {
-        let former = self.current.swap(next);
-        self.former.lock().expect("former lock").push(former);
+        let previous = self.current.swap(next);
+        let mut superseded = self.superseded.lock().expect("superseded lock");
+        superseded.push(previous);
     }
 
-    /// Takes former generations apart that nobody works by any more. For the control thread, now and then.
-    pub(crate) fn bury(&self) {
-        let mut former = self.former.lock().expect("former lock");
-        former.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+    /// Drops superseded snapshots that nobody else uses. The control thread calls this periodically.
+    pub(crate) fn drop_unused(&self) {
+        let mut superseded = self.superseded.lock().expect("superseded lock");
+        // No new reference can appear in between: `current` doesn't lead to these snapshots any more.
+        superseded.retain(|snapshot| Arc::strong_count(snapshot) > 1);
     }
 
-    /// Former generations that somebody still works by, or that are not buried yet.
+    /// The number of superseded snapshots that have not been dropped yet.
     #[cfg(test)]
-    pub(crate) fn former(&self) -> usize {
-        self.former.lock().expect("former lock").len()
+    pub(crate) fn superseded(&self) -> usize {
+        self.superseded.lock().expect("superseded lock").len()
     }
 
-    /// Worker `worker` works by this generation now.
+    /// Records that `worker` has adopted this generation.
     pub(crate) fn adopt(&self, worker: usize, generation: u64) {
         self.adopted[worker].store(generation, Ordering::Release);
     }
 
-    /// The generation that every worker has adopted.
+    /// The newest generation that every worker has adopted; 0 before all have adopted one.
     pub(crate) fn adopted(&self) -> u64 {
         self.adopted
             .iter()
@@ -261,22 +275,22 @@ impl Live {
             .unwrap_or(0)
     }
 
-    /// What is known about the file.
+    /// The state of the configuration file.
     pub(crate) fn source(&self) -> ConfigSource {
         self.source.lock().expect("source lock").clone()
     }
 
-    /// The certificates of all listeners.
+    /// The state of the certificates of all listeners.
     pub(crate) fn certificates(&self) -> Vec<CertificateState> {
         self.certificates.lock().expect("certificates lock").clone()
     }
 
-    /// Only for the publisher.
+    /// Replaces the state of the certificates. Only for the publisher.
     pub(crate) fn note_certificates(&self, now: Vec<CertificateState>) {
         *self.certificates.lock().expect("certificates lock") = now;
     }
 
-    /// Only for the publisher.
+    /// Changes the state of the configuration file. Only for the publisher.
     pub(crate) fn note_source(&self, change: impl FnOnce(&mut ConfigSource)) {
         change(&mut self.source.lock().expect("source lock"));
     }

@@ -1,5 +1,8 @@
-//! The sockets of the admin API, the control socket by which commands on this machine find the proxy, and the one by which
-//! the next process finds it.
+//! The sockets of the control plane: the addresses of the admin API, the control socket and the handover socket.
+//!
+//! Commands on the same machine reach the admin API through the control socket, without configuration; a successor reaches the
+//! running process through the handover socket. Both are Unix sockets in the state directory, named by a hash of the
+//! configuration file's path. All of them can be inherited and handed over like listeners.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,31 +19,33 @@ use crate::edge::inherit::{Inherited, Label, Purpose};
 use crate::edge::listener::bind::written;
 use crate::net::SocketFile;
 
-/// All of them.
+/// All sockets of the control plane.
 #[derive(Debug)]
 pub(super) struct AdminSockets {
-    /// The API's, until they are served.
+    /// Listeners of the admin API, the control socket included, until they are served.
     pub listeners: Vec<AdminListener>,
-    /// TCP addresses of the API.
+    /// TCP addresses of the admin API.
     pub addresses: Vec<SocketAddr>,
-    /// Who waits for the next process, until it is served.
+    /// The handover socket, until it is served.
     pub handover: Option<UnixListener>,
-    /// The files of all Unix sockets, with their addresses.
+    /// Addresses and files of all Unix sockets.
     files: Vec<(String, Arc<SocketFile>)>,
+    /// Duplicates of all sockets, for a successor.
     held: Vec<(Label, OwnedFd)>,
 }
 
 impl AdminSockets {
-    /// Opens what is not inherited.
+    /// Opens the sockets that are not inherited.
     ///
     /// # Errors
-    /// An address of the configuration can't be bound. Without control or handover socket the proxy works, and says so.
+    /// An address in the configuration can't be bound. A missing control or handover socket is only logged, because the proxy
+    /// serves traffic without it.
     pub(super) async fn open(
         spec: &Spec,
         config: &Path,
         inherited: &mut Inherited,
     ) -> io::Result<Self> {
-        let mut desk = Self {
+        let mut sockets = Self {
             listeners: Vec::new(),
             addresses: Vec::new(),
             handover: None,
@@ -48,52 +53,52 @@ impl AdminSockets {
             held: Vec::new(),
         };
         for bind in spec.admin.iter().flat_map(|admin| &admin.listen) {
-            let listener = desk.one(Purpose::Admin, bind, inherited).await?;
-            desk.addresses.extend(listener.local_addr());
-            desk.listeners.push(listener);
+            let listener = sockets.open_one(Purpose::Admin, bind, inherited).await?;
+            sockets.addresses.extend(listener.local_addr());
+            sockets.listeners.push(listener);
         }
         let state = paths::state_dir(spec.state_dir.as_deref());
-        let control = desk.local(
+        let control = sockets.open_local(
             Purpose::Control,
             paths::control_socket(&state, config),
             inherited,
         );
         match control.await {
-            Ok(listener) => desk.listeners.push(listener),
+            Ok(listener) => sockets.listeners.push(listener),
             Err(error) => tracing::warn!(
                 directory = %state.display(), %error,
-                "no control socket: commands reach this proxy by --admin ADDRESS only; `state_dir` names another directory"
+                "no control socket: commands need --admin ADDRESS; set `state_dir` to a directory that the proxy may write to"
             ),
         }
-        let handover = desk.local(
+        let handover = sockets.open_local(
             Purpose::Handover,
             paths::handover_socket(&state, config),
             inherited,
         );
         match handover.await {
-            Ok(AdminListener::Unix(listener, _)) => desk.handover = Some(listener),
+            Ok(AdminListener::Unix(listener, _)) => sockets.handover = Some(listener),
             Ok(AdminListener::Tcp(_)) => {}
             Err(error) => tracing::warn!(
                 directory = %state.display(), %error,
                 "no handover socket: no process can take over from this one"
             ),
         }
-        for address in &desk.addresses {
+        for address in &sockets.addresses {
             tracing::info!(%address, "admin API listening");
         }
-        Ok(desk)
+        Ok(sockets)
     }
 
-    async fn local(
+    async fn open_local(
         &mut self,
         purpose: Purpose,
         path: io::Result<std::path::PathBuf>,
         inherited: &mut Inherited,
     ) -> io::Result<AdminListener> {
-        self.one(purpose, &Bind::Unix(path?), inherited).await
+        self.open_one(purpose, &Bind::Unix(path?), inherited).await
     }
 
-    async fn one(
+    async fn open_one(
         &mut self,
         purpose: Purpose,
         bind: &Bind,
@@ -114,29 +119,31 @@ impl AdminSockets {
         Ok(listener)
     }
 
-    /// Every socket, with what it is, for the next process.
+    /// All sockets with their labels, to be handed to a successor.
     pub(super) fn held(&self) -> impl Iterator<Item = (Label, &OwnedFd)> {
         self.held.iter().map(|(label, fd)| (label.clone(), fd))
     }
 
-    /// The process that the sockets came from has given them up: their files are this process's.
+    /// Takes ownership of the socket files after the predecessor has released them: this process removes them when it stops.
     pub(crate) fn claim_files(&self) {
         self.files.iter().for_each(|(_, file)| file.claim());
     }
 
-    /// The next process has them now.
+    /// Gives the sockets and the ownership of their files to a successor.
     pub(crate) fn leave(&mut self) {
         self.held.clear();
         self.files.iter().for_each(|(_, file)| file.leave());
     }
 
-    /// The files of sockets that the next process doesn't want go with this one. Only once nothing answers there any more.
+    /// Takes back the files of sockets that the successor doesn't want, so that they are removed with this process. Must be called
+    /// when this process serves them no longer.
     pub(crate) fn reclaim(&self, unwanted: &[String]) {
         let files = self.files.iter().filter(|(at, _)| unwanted.contains(at));
         files.for_each(|(_, file)| file.claim());
     }
 
-    /// No process can take over any more: one that asks finds nobody, instead of waiting for an answer.
+    /// Closes the handover socket, so that a process that wants to take over finds no predecessor instead of waiting for one that
+    /// is stopping.
     pub(crate) fn close_handover(&mut self) {
         self.handover = None;
         self.held

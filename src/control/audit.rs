@@ -1,4 +1,7 @@
-//! What an adopted configuration changes, for the log: a line for each service, version and listener. Pure but for [`log`].
+//! The audit log: what an adopted configuration changes, one line per service, version and listener.
+//!
+//! [`changes`] compares two snapshots and is pure; [`log`] writes the result. Desired shares come from the specifications and
+//! effective ones from the snapshots, so the log shows both when an edit is made and when the stable gate lets it take effect.
 
 use std::collections::HashMap;
 
@@ -9,10 +12,10 @@ use crate::config::Spec;
 use crate::config::spec::{self, Share};
 use crate::snapshot::Snapshot;
 
-/// Most lines for one generation; the rest is counted.
-const MOST: usize = 100;
+/// Limit of lines per generation. Further changes are only counted.
+const MAX_LINES: usize = 100;
 
-/// One line of the audit. What is `None` did not change.
+/// One line of the audit log. Fields that are `None` did not change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Change {
     service: Option<String>,
@@ -22,15 +25,15 @@ pub(crate) struct Change {
     change: Option<&'static str>,
     stable_before: Option<String>,
     stable: Option<String>,
-    /// By the configuration.
+    /// The desired share.
     share_before: Option<String>,
     share: Option<String>,
-    /// After the gate, where that differs.
+    /// The effective share, if it doesn't simply follow the desired one.
     effective_before: Option<String>,
     effective: Option<String>,
     endpoints_added: Option<String>,
     endpoints_removed: Option<String>,
-    /// Other keys whose values changed.
+    /// Names of other keys whose values changed.
     keys: Option<String>,
 }
 
@@ -38,7 +41,7 @@ pub(crate) struct Change {
 pub(crate) fn log(old: &Snapshot, new: &Snapshot) {
     let changes = changes(old, new);
     let generation = new.generation;
-    for change in changes.iter().take(MOST) {
+    for change in changes.iter().take(MAX_LINES) {
         let text = |value: &'_ Option<String>| value.clone();
         tracing::info!(
             generation,
@@ -58,13 +61,17 @@ pub(crate) fn log(old: &Snapshot, new: &Snapshot) {
             "configuration adopted"
         );
     }
-    if changes.len() > MOST {
-        let more = changes.len() - MOST;
-        tracing::info!(generation, more, "configuration adopted, with more changes");
+    if changes.len() > MAX_LINES {
+        let more = changes.len() - MAX_LINES;
+        tracing::info!(
+            generation,
+            more,
+            "configuration adopted, further changes are not listed"
+        );
     }
 }
 
-/// What differs, in the order of the new configuration, then what was removed.
+/// The differences, in the order of the new configuration, followed by the services that were removed.
 pub(crate) fn changes(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
     let mut found = Vec::new();
     found.extend(process(&old.spec, &new.spec));
@@ -75,14 +82,14 @@ pub(crate) fn changes(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
         match before.get(name) {
             Some(was) => service((old, *was), (new, at), &mut found),
             None => {
-                found.push(whole(name, "added"));
+                found.push(entire(name, "added"));
                 let versions = &new.spec.services[at].versions;
                 found.extend((0..versions.len()).filter_map(|v| version(name, None, (new, at, v))));
             }
         }
     }
     let gone = names(&old.spec).filter(|name| !after.contains_key(name));
-    found.extend(gone.map(|name| whole(name, "removed")));
+    found.extend(gone.map(|name| entire(name, "removed")));
     found
 }
 
@@ -90,7 +97,7 @@ fn names(spec: &Spec) -> impl Iterator<Item = &str> {
     spec.services.iter().map(|s| s.name.as_str())
 }
 
-fn whole(service: &str, change: &'static str) -> Change {
+fn entire(service: &str, change: &'static str) -> Change {
     Change {
         service: Some(service.to_owned()),
         change: Some(change),
@@ -98,7 +105,7 @@ fn whole(service: &str, change: &'static str) -> Change {
     }
 }
 
-/// Keys of the process as a whole.
+/// Changed keys that belong to no service or listener.
 fn process(old: &Spec, new: &Spec) -> Option<Change> {
     let keys = [
         ("workers", old.workers != new.workers),
@@ -133,27 +140,32 @@ fn listeners(old: &Spec, new: &Spec, found: &mut Vec<Change>) {
             Some(_) => {}
         }
     }
-    let stays = |l: &&spec::ListenerSpec| new.listeners.iter().any(|n| n.name == l.name);
-    found.extend(old.listeners.iter().filter(|l| !stays(l)).map(|l| Change {
-        change: Some("removed"),
-        ..of(l)
-    }));
+    let remains = |l: &&spec::ListenerSpec| new.listeners.iter().any(|n| n.name == l.name);
+    found.extend(
+        old.listeners
+            .iter()
+            .filter(|l| !remains(l))
+            .map(|l| Change {
+                change: Some("removed"),
+                ..of(l)
+            }),
+    );
 }
 
-/// A service that is in both, by its place in each.
+/// The changes of a service that is in both snapshots, given by its index in each.
 fn service(old: (&Snapshot, usize), new: (&Snapshot, usize), found: &mut Vec<Change>) {
     let (was, is) = (&old.0.spec.services[old.1], &new.0.spec.services[new.1]);
     let name = &is.name;
     if was != is {
         let stable = |s: &spec::ServiceSpec| s.versions[s.stable].name.clone();
         let moved = stable(was) != stable(is);
-        // These have lines or fields of their own.
-        let apart = ["stable", "split", "versions"];
+        // These keys have lines or fields of their own.
+        let except = ["stable", "split", "versions"];
         let change = Change {
             service: Some(name.clone()),
             stable_before: moved.then(|| stable(was)),
             stable: moved.then(|| stable(is)),
-            keys: changed_keys(&view::service(was), &view::service(is), &apart),
+            keys: changed_keys(&view::service(was), &view::service(is), &except),
             ..Change::default()
         };
         if moved || change.keys.is_some() {
@@ -165,15 +177,15 @@ fn service(old: (&Snapshot, usize), new: (&Snapshot, usize), found: &mut Vec<Cha
         let before = before.map(|v| (old.0, old.1, v));
         found.extend(version(name, before, (new.0, new.1, at)));
     }
-    let stays = |v: &spec::VersionSpec| is.versions.iter().any(|n| n.name == v.name);
-    let gone = was.versions.iter().filter(|v| !stays(v));
+    let remains = |v: &spec::VersionSpec| is.versions.iter().any(|n| n.name == v.name);
+    let gone = was.versions.iter().filter(|v| !remains(v));
     found.extend(gone.map(|v| Change {
         version: Some(v.name.clone()),
-        ..whole(name, "removed")
+        ..entire(name, "removed")
     }));
 }
 
-/// A snapshot, and a service and a version in it by their places.
+/// A version: a snapshot, and the indices of the service and of the version in it.
 type VersionAt<'s> = (&'s Snapshot, usize, usize);
 
 fn version(service: &str, old: Option<VersionAt<'_>>, new: VersionAt<'_>) -> Option<Change> {
@@ -204,17 +216,17 @@ fn version(service: &str, old: Option<VersionAt<'_>>, new: VersionAt<'_>) -> Opt
             &["endpoints"],
         )
     });
-    let told = desired.0 != desired.1;
-    // The effective share goes without saying where it follows the desired one.
-    let apart = effective.0 != effective.1 && !(told && effective == desired);
+    let shifted = desired.0 != desired.1;
+    // An effective share that changes together with the desired one would only repeat it.
+    let differs = effective.0 != effective.1 && !(shifted && effective == desired);
     let change = Change {
         service: Some(service.to_owned()),
         version: Some(is.name.clone()),
         change: old.is_none().then_some("added"),
-        share_before: told.then(|| desired.0.to_string()),
-        share: told.then(|| desired.1.to_string()),
-        effective_before: apart.then(|| effective.0.to_string()),
-        effective: apart.then(|| effective.1.to_string()),
+        share_before: shifted.then(|| desired.0.to_string()),
+        share: shifted.then(|| desired.1.to_string()),
+        effective_before: differs.then(|| effective.0.to_string()),
+        effective: differs.then(|| effective.1.to_string()),
         endpoints_added: only_in(&now, &before),
         endpoints_removed: only_in(&before, &now),
         keys,
@@ -228,18 +240,18 @@ fn version(service: &str, old: Option<VersionAt<'_>>, new: VersionAt<'_>) -> Opt
     (change != same).then_some(change)
 }
 
-/// The keys whose values differ, without `apart`.
-fn changed_keys(old: &Value, new: &Value, apart: &[&str]) -> Option<String> {
+/// The names of the keys whose values differ, except those in `except`.
+fn changed_keys(old: &Value, new: &Value, except: &[&str]) -> Option<String> {
     let keys = new.as_object()?.iter();
     let changed = keys.filter(|(key, value)| old.get(key) != Some(value));
     list(
         changed
             .map(|(key, _)| key.as_str())
-            .filter(|k| !apart.contains(k)),
+            .filter(|k| !except.contains(k)),
     )
 }
 
-/// `a, b`; `None` for nothing.
+/// Joins the items with commas; `None` if there are none.
 fn list<'a>(items: impl Iterator<Item = &'a str>) -> Option<String> {
     let items: Vec<&str> = items.collect();
     (!items.is_empty()).then(|| items.join(", "))

@@ -23,8 +23,8 @@ fn shop(keys: &str, versions: &str) -> String {
     format!("{HEAD}[service.shop]\nstable = \"v1\"\n{keys}\n[service.shop.versions]\n{versions}\n")
 }
 
-/// The fields that are set, as `name=value`.
-fn told(old: &str, new: &str) -> Vec<String> {
+/// The logged lines, each as the fields that are set, as `name=value`.
+fn logged(old: &str, new: &str) -> Vec<String> {
     changes(&snapshot(1, old), &snapshot(2, new))
         .iter()
         .map(fields)
@@ -55,24 +55,24 @@ fn fields(change: &Change) -> String {
 }
 
 #[test]
-fn a_shift_is_told_by_version_and_share() {
+fn a_shift_is_logged_by_version_and_share() {
     let versions = "v1 = [\"a:1\"]\nv2 = [\"b:1\"]";
     let (old, new) = (
         shop("split = { v2 = \"5%\" }", versions),
         shop("split = { v2 = \"25%\" }", versions),
     );
     assert_eq!(
-        told(&old, &new),
+        logged(&old, &new),
         [
             "service=shop version=v1 share_before=95% share=75%",
             "service=shop version=v2 share_before=5% share=25%",
         ]
     );
-    assert_eq!(told(&old, &(old.clone() + "# a comment\n")), [""; 0]);
+    assert_eq!(logged(&old, &(old.clone() + "# a comment\n")), [""; 0]);
 }
 
 #[test]
-fn endpoints_keys_services_and_listeners_are_told() {
+fn endpoints_keys_services_and_listeners_are_logged() {
     let old = shop(
         "hosts = [\"a.test\"]",
         "v1 = [\"a:1\", \"a:2\"]\nv3 = [\"c:1\"]",
@@ -86,7 +86,7 @@ fn endpoints_keys_services_and_listeners_are_told() {
         .replace(HEAD, "[listen.web]\nbind = \":81\"\n")
     );
     assert_eq!(
-        told(&old, &new),
+        logged(&old, &new),
         [
             "keys=limits",
             "listener=web change=added",
@@ -100,10 +100,10 @@ fn endpoints_keys_services_and_listeners_are_told() {
         ]
         .map(|line| line.replace("http://", &scheme()))
     );
-    assert!(told(&new, &old).contains(&"service=api change=removed".to_owned()));
+    assert!(logged(&new, &old).contains(&"service=api change=removed".to_owned()));
 }
 
-/// What an endpoint in the file's words begins with.
+/// The scheme with which endpoints are shown.
 fn scheme() -> String {
     let spec = config::parse(&shop("", "v1 = [\"a:1\"]"), "test.toml").unwrap();
     let shown = view::endpoint(&spec.services[0].versions[0].endpoints[0]);
@@ -111,7 +111,7 @@ fn scheme() -> String {
 }
 
 #[test]
-fn what_the_gate_holds_back_is_told_when_it_takes_effect() {
+fn a_share_that_the_gate_holds_back_is_logged_when_it_takes_effect() {
     let text = |stable: &str| {
         format!(
             "{HEAD}[service.shop]\nstable = \"{stable}\"\ncheck = \"/\"\nversions.v1 = [\"a:1\"]\nversions.v2 = [\"b:1\"]\n"

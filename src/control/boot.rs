@@ -1,4 +1,8 @@
-//! From a configuration file to a proxy that serves: in place of a running one, on sockets of the service manager, or alone.
+//! Startup: from a configuration file to a proxy that serves.
+//!
+//! Sockets come from a running predecessor (a takeover), from the service manager, or are bound here. Startup has two halves:
+//! [`Booting::prepare`] does everything that can fail or be cancelled, without accepting a connection; [`Booting::serve`] opens
+//! the listeners and completes the takeover. It returns the [`Control`] whose event loop runs from then on.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,23 +26,25 @@ use crate::edge::inherit::{Inherited, Label, Purpose};
 use crate::edge::listener::BoundAddress;
 use crate::telemetry::windows::StatusWindows;
 
-/// A proxy that has everything and doesn't accept yet. Dropped, it leaves nothing behind, and a process that it was to take
-/// over from goes on.
+/// A proxy that is ready to serve but doesn't accept connections yet.
+///
+/// Dropping it undoes everything: its sockets close, and a predecessor that it was going to replace keeps serving.
 pub(crate) struct Booting {
     publisher: Publisher,
-    watch: FileWatcher,
+    file_watcher: FileWatcher,
     context: Arc<Context>,
-    desk: AdminSockets,
+    sockets: AdminSockets,
     predecessor: Option<Predecessor>,
-    /// Inherited sockets that the configuration doesn't want.
+    /// Inherited sockets that the configuration doesn't name.
     unwanted: Vec<Label>,
 }
 
 impl Booting {
-    /// Reads the configuration, opens or inherits the sockets, and starts the workers. May be cancelled.
+    /// Reads the configuration, opens or inherits the sockets, and starts the workers. Safe to cancel.
     ///
     /// # Errors
-    /// Any of it fails.
+    /// The configuration is not valid, an address can't be bound, a thread can't be started, or the running process doesn't
+    /// answer as a predecessor should.
     pub(crate) async fn prepare(
         options: &Options,
         sender: mpsc::Sender<ControlCommand>,
@@ -51,17 +57,18 @@ impl Booting {
         };
         let mut publisher = match &predecessor {
             Some(predecessor) => {
-                // Drains are flags of endpoints, which the snapshot that `bind` compiles shares with this one.
+                // Drain flags belong to the endpoints, which come from the registry: the snapshot that `bind` compiles next
+                // has the same ones.
                 shutdown::set_draining(prepared.first(), &predecessor.draining);
                 let before = (predecessor.generation, &*predecessor.services);
                 prepared.bind(&mut inherited, Some(before)).await?
             }
             None => prepared.bind(&mut inherited, None).await?,
         };
-        // The first checks may have passed already.
+        // `bind` waited for the first checks, so versions that the gate holds back may pass by now.
         publisher.open_gate().await;
         let spec = publisher.live().current().spec.clone();
-        let desk = AdminSockets::open(&spec, &options.config, &mut inherited)
+        let sockets = AdminSockets::open(&spec, &options.config, &mut inherited)
             .await
             .map_err(RunError::Admin)?;
         let context = Arc::new(Context {
@@ -69,26 +76,29 @@ impl Booting {
             telemetry: publisher.telemetry().clone(),
             windows: Mutex::new(StatusWindows::default()),
             started: Instant::now(),
-            bound: Mutex::new(tcp_places(&publisher)),
+            bound: Mutex::new(tcp_addresses(&publisher)),
             readiness: Arc::new(Readiness::default()),
             publisher: sender,
         });
-        let mut watch = FileWatcher::new(&options.config);
-        watch.set_certificates(publisher.listeners().certificate_files());
+        let mut file_watcher = FileWatcher::new(&options.config);
+        file_watcher.set_certificates(publisher.listeners().certificate_files());
         Ok(Self {
             publisher,
-            watch,
+            file_watcher,
             context,
-            desk,
+            sockets,
             predecessor,
             unwanted: inherited.give_up(),
         })
     }
 
-    /// Accepts, takes over, and answers on the admin API. Must not be cancelled: see [`Predecessor::confirm`].
+    /// Starts accepting, completes the takeover if there is one, and then serves the admin API.
+    ///
+    /// Must not be cancelled, see [`Predecessor::confirm`].
     ///
     /// # Errors
-    /// The process that was to be taken over from goes on serving. This one has finished what it had accepted.
+    /// The predecessor refused to hand over and keeps serving. By then this process has closed its listeners and drained the
+    /// connections that it had accepted.
     pub(crate) async fn serve(
         mut self,
         commands: mpsc::Receiver<ControlCommand>,
@@ -104,20 +114,20 @@ impl Booting {
                 listeners.for_each(|l| systemd::forget(&l.name));
             }
         }
-        let listeners = std::mem::take(&mut self.desk.listeners);
+        let listeners = std::mem::take(&mut self.sockets.listeners);
         let admin = spawn_local(admin::serve(listeners, self.context.clone()));
         self.context.readiness.set(ProcessPhase::Ready);
         self.log_start();
         let (requests, successor) = mpsc::channel(1);
-        let waiting = self.desk.handover.take();
-        let handover = waiting.map(|l| spawn_local(handover::serve(l, requests)));
+        let listener = self.sockets.handover.take();
+        let handover = listener.map(|l| spawn_local(handover::serve(l, requests)));
         Ok(Control {
             publisher: self.publisher,
-            watch: self.watch,
+            file_watcher: self.file_watcher,
             context: self.context,
             commands,
             admin,
-            desk: self.desk,
+            sockets: self.sockets,
             successor,
             undecided: None,
             deferred: Deferred::default(),
@@ -127,22 +137,22 @@ impl Booting {
     }
 
     fn log_start(&self) {
-        let places = self.publisher.listeners().places().into_iter();
-        let listeners: Vec<_> = places.map(|(name, at)| format!("{name}={at}")).collect();
+        let addresses = self.publisher.listeners().places().into_iter();
+        let listeners: Vec<_> = addresses.map(|(name, at)| format!("{name}={at}")).collect();
         let live = self.publisher.live();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             config = %live.source().path.display(),
             pid = std::process::id(),
-            workers = self.publisher.fleet().workers().len(),
+            workers = self.publisher.workers().workers().len(),
             generation = live.current().generation,
             listeners = listeners.join(", "),
             "cutover started"
         );
     }
 
-    /// Tells the running process that its sockets are served here. If it doesn't give them up, this one finishes what it has
-    /// accepted meanwhile.
+    /// Asks the predecessor to stop accepting. Both processes accept on the same sockets until it does. If it refuses, this
+    /// process withdraws and drains the connections that it accepted in the meantime.
     async fn take_over(&mut self, predecessor: Predecessor) -> Result<(), RunError> {
         let pid = predecessor.pid;
         let unwanted = self.unwanted.iter().filter_map(|l| l.bind.clone());
@@ -156,36 +166,38 @@ impl Booting {
             Ok(Confirmed::Ended) => {
                 tracing::warn!(
                     pid,
-                    "the running process ended before it had handed over: serving without it"
+                    "the running process exited before the handover was complete: serving without it"
                 );
             }
             Err(error) => {
                 self.publisher.withdraw();
                 let deadline = self.publisher.live().current().spec.shutdown.deadline;
-                // As far as that can be finished in time.
-                let _ = tokio::time::timeout(deadline, self.publisher.fleet().all_ended()).await;
+                // Best effort: whatever is still open at the deadline is cut when this process exits.
+                let _ = tokio::time::timeout(deadline, self.publisher.workers().all_ended()).await;
                 return Err(RunError::Takeover(format!(
-                    "process {pid} does not let go: {error}"
+                    "process {pid} did not release its sockets: {error}"
                 )));
             }
         }
+        // Only now do the socket files belong to this process, which removes them when it stops.
         self.publisher.listeners().claim_files();
-        self.desk.claim_files();
+        self.sockets.claim_files();
         Ok(())
     }
 }
 
-/// The running process and its sockets, if one runs.
+/// Asks the process that runs with the same configuration file for its sockets. If there is none, the sockets are those that
+/// the service manager passed.
 async fn predecessor(
     spec: &Spec,
     config: &Path,
 ) -> Result<(Option<Predecessor>, Inherited), RunError> {
     let state = paths::state_dir(spec.state_dir.as_deref());
-    let asked = match paths::handover_socket(&state, config) {
+    let offer = match paths::handover_socket(&state, config) {
         Ok(path) => handover::ask(&path).await,
         Err(error) => Err(error),
     };
-    match asked {
+    match offer {
         Ok(Some((predecessor, inherited))) => {
             tracing::info!(
                 pid = predecessor.pid,
@@ -197,7 +209,7 @@ async fn predecessor(
                         service = %state.name,
                         stable = %state.stable,
                         awaiting = state.awaiting.join(","),
-                        "service still waits for a version's first passing check"
+                        "service is still waiting for a version's first passing check"
                     );
                 }
             }
@@ -213,8 +225,9 @@ async fn predecessor(
     }
 }
 
-pub(crate) fn tcp_places(publisher: &Publisher) -> Vec<(String, SocketAddr)> {
-    let tcp = |(name, place)| match place {
+/// The bound TCP addresses with the names of their listeners.
+pub(crate) fn tcp_addresses(publisher: &Publisher) -> Vec<(String, SocketAddr)> {
+    let tcp = |(name, address)| match address {
         BoundAddress::Tcp(address) => Some((name, address)),
         BoundAddress::Unix(_) => None,
     };

@@ -1,4 +1,8 @@
-//! The control thread of a proxy that is up: does whatever happens: edits, signals, commands, clocks. [`super::boot`] makes it.
+//! The event loop of the control thread, which runs from the end of startup ([`super::boot`]) until shutdown.
+//!
+//! [`Control::next_event`] waits for one event: a changed file, an admin command, a signal, a takeover request, a dead worker or a
+//! timer. [`Control::on`] reacts to it. Events are handled one at a time, so the configuration, the listeners and the snapshot
+//! have a single writer and need no locks.
 
 use std::future::poll_fn;
 use std::ops::ControlFlow;
@@ -13,13 +17,13 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::admin_sockets::AdminSockets;
-use super::boot::tcp_places;
+use super::boot::tcp_addresses;
 use super::file_watcher::{Changed, FileWatcher};
 use super::handover::{HandoverRequest, HandoverState, Release};
 #[cfg(test)]
 use super::in_process::Up;
 use super::publisher::{Publisher, ReloadOutcome};
-use super::shutdown::{self, Haste};
+use super::shutdown::{self, StopMode};
 use super::signals::{SignalRequest, SignalStream};
 use super::{RunError, systemd};
 #[cfg(test)]
@@ -28,71 +32,71 @@ use crate::admin::{Context, ControlCommand, ProcessPhase, scrape};
 use crate::edge::inherit::Label;
 use crate::upstream::discovery;
 
-/// How often the windows are sampled.
+/// How often the status windows are sampled.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A proxy that is up, held by its control thread.
+/// A running proxy, owned by its control thread.
 pub(crate) struct Control {
     pub(super) publisher: Publisher,
-    pub(super) watch: FileWatcher,
+    pub(super) file_watcher: FileWatcher,
     pub(super) context: Arc<Context>,
     pub(super) commands: mpsc::Receiver<ControlCommand>,
     pub(super) admin: JoinHandle<()>,
-    pub(super) desk: AdminSockets,
-    /// What a successor asks.
+    pub(super) sockets: AdminSockets,
+    /// Requests of the handover task, on behalf of a successor.
     pub(super) successor: mpsc::Receiver<HandoverRequest>,
-    /// While a successor has an offer: its other end is dropped when the takeover is decided.
+    /// Set while a successor holds an offer. The handover task drops the sender once the takeover has succeeded or failed.
     pub(super) undecided: Option<oneshot::Receiver<()>>,
     pub(super) deferred: Deferred,
     pub(super) handover: Option<JoinHandle<()>>,
-    /// The service manager keeps the sockets of all listeners.
+    /// Whether the service manager holds duplicates of all listening sockets.
     pub(super) stored: bool,
 }
 
-/// How a life ends.
+/// Why the event loop ends.
 enum ProcessEnd {
-    /// As asked.
-    Stop(Haste),
-    /// Another process serves. `hurried`: this one was asked to stop as well.
+    /// This process was asked to stop.
+    Stop(StopMode),
+    /// A successor took over. `hurried` says that this process was asked to stop as well.
     HandOver { release: Release, hurried: bool },
 }
 
-/// What waits until a takeover is decided.
+/// Requests that wait until a takeover is decided.
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
     reload: bool,
     stop: bool,
 }
 
-/// What the control thread reacts to.
+/// The events that the control thread reacts to.
 enum Event {
-    /// The takeover that was under way has failed, or its successor has gone.
+    /// The takeover in progress failed, or its successor exited. (A successful one ends with [`HandoverRequest::Release`].)
     TakeoverDecided,
     FileChanged(Changed),
     Command(ControlCommand),
     Signal(SignalRequest),
-    /// The embedding program wants the end: in order, or at once (`false`).
+    /// The embedding program asked for a graceful stop, or dropped its handle (`false`), which means an immediate one.
     Stop(bool),
     Successor(HandoverRequest),
     WorkerEnded,
-    /// An endpoint came up, or had its first result: the stable gate may open.
+    /// An endpoint came up or had its first check result, so the stable gate may open.
     EndpointUp,
-    /// Windows are sampled, and the thread's own tasks are looked at.
+    /// Time to sample the windows and to check that the thread's own tasks are alive.
     Second,
-    /// Names of endpoints are to be resolved again.
+    /// Time to resolve the host names of endpoints again.
     NamesDue,
-    /// The service manager waits for a sign of life.
+    /// Time for a keep-alive to the service manager's watchdog.
     WatchdogDue,
 }
 
-/// Where events come from, besides what [`Control`] holds itself.
+/// The event sources that [`Control`] doesn't own itself.
 struct Sources<'a> {
     signals: &'a mut SignalStream,
     stop: &'a mut oneshot::Receiver<()>,
     second: Interval,
     names: Interval,
     pulse: Interval,
-    /// The service manager has a watchdog, for which `pulse` is.
+    /// Whether the service manager expects keep-alives, one per tick of `pulse`.
     watchdog: bool,
 }
 
@@ -111,35 +115,39 @@ impl<'a> Sources<'a> {
 }
 
 impl Control {
-    /// What the embedding program is told.
+    /// The facts that an embedding test reads.
     #[cfg(test)]
     pub(super) fn up(&self) -> Up {
         Up {
             live: self.publisher.live().clone(),
-            places: self.publisher.listeners().places(),
-            admin: self.desk.addresses.clone(),
+            addresses: self.publisher.listeners().places(),
+            admin: self.sockets.addresses.clone(),
         }
     }
 
-    /// Lives until it is stopped, by a signal or by `stop` (dropped without a word: at once), and drains.
+    /// Runs the event loop until a signal, `stop` or a takeover ends it, then drains the workers.
+    ///
+    /// Sending on `stop` asks for a graceful stop; dropping its sender stops at once.
     ///
     /// # Errors
-    /// Workers died too often, or a part of this thread did; what could be finished was.
-    pub(super) async fn live(
+    /// Workers panicked too often, or the control thread or one of its tasks panicked. Requests in flight on the surviving
+    /// workers were still drained.
+    pub(super) async fn run(
         mut self,
         mut signals: SignalStream,
         mut stop: oneshot::Receiver<()>,
     ) -> Result<(), RunError> {
         self.store();
         systemd::ready(&self.status());
-        // What the windows count from.
+        // The first sample is the baseline that the windows subtract.
         self.sample();
-        // An edit while we came up was before the watch.
+        // The file may have been edited after startup read it and before the watcher was set up. No event reports that.
         self.reload().await;
-        let ended = caught(self.until_stopped(&mut signals, &mut stop)).await;
+        let ended = catch_panic(self.until_stopped(&mut signals, &mut stop)).await;
         let ended = ended.unwrap_or(Err(RunError::Control));
         self.context.readiness.set(ProcessPhase::Stopping);
-        // Who asks for something now is told at once that nobody does it.
+        // Commands sent from now on fail immediately instead of waiting for an answer, and so do the queued ones, whose answer
+        // channels are dropped here.
         self.commands.close();
         while self.commands.try_recv().is_ok() {}
         let ended = match ended {
@@ -147,21 +155,21 @@ impl Control {
                 self.hand_over(release, hurried, &mut signals).await;
                 Ok(())
             }
-            Ok(ProcessEnd::Stop(haste)) => {
-                self.stop(haste, &mut signals).await;
+            Ok(ProcessEnd::Stop(mode)) => {
+                self.stop(mode, &mut signals).await;
                 Ok(())
             }
             Err(error) => {
                 tracing::error!("{error}");
-                // What still works finishes what it has.
-                self.stop(Haste::Finish, &mut signals).await;
+                // The threads that still work drain what they have.
+                self.stop(StopMode::Graceful, &mut signals).await;
                 Err(error)
             }
         };
         self.admin.abort();
-        let all_well = self.publisher.fleet_mut().stop();
+        let joined = self.publisher.workers_mut().stop();
         match ended {
-            Ok(()) if !all_well => Err(RunError::Worker),
+            Ok(()) if !joined => Err(RunError::Worker),
             ended => ended,
         }
     }
@@ -180,20 +188,20 @@ impl Control {
         }
     }
 
-    /// Waits for the next event. Cancellation safe: every source keeps what it has until it is asked again.
+    /// Waits for the next event. Cancellation safe: a source that isn't chosen keeps its event for the next call.
     async fn next_event(&mut self, sources: &mut Sources<'_>) -> Event {
-        // A successor that has an offer binds the sockets as they are now. Whatever could bind or close one waits until the
-        // takeover is decided.
+        // A successor that holds an offer serves on exactly the sockets that exist now. Events that could bind or close one
+        // are not taken until the takeover is decided.
         let open = self.undecided.is_none();
         tokio::select! {
             () = decided(self.undecided.as_mut()) => Event::TakeoverDecided,
-            changed = self.watch.changed(), if open => Event::FileChanged(changed),
+            changed = self.file_watcher.changed(), if open => Event::FileChanged(changed),
             Some(command) = self.commands.recv(), if open => Event::Command(command),
             request = sources.signals.next() => Event::Signal(request),
-            // A oneshot channel must not be polled again once it has answered.
+            // A oneshot receiver panics when it is polled again after it has completed.
             asked = &mut *sources.stop, if !self.deferred.stop => Event::Stop(asked.is_ok()),
             Some(request) = self.successor.recv() => Event::Successor(request),
-            () = self.publisher.fleet().one_ended() => Event::WorkerEnded,
+            () = self.publisher.workers().one_ended() => Event::WorkerEnded,
             () = self.publisher.news() => Event::EndpointUp,
             _ = sources.second.tick() => Event::Second,
             _ = sources.names.tick() => Event::NamesDue,
@@ -204,21 +212,23 @@ impl Control {
     /// Reacts to one event.
     ///
     /// # Errors
-    /// Workers die again and again, or a task of this thread has died.
+    /// Workers keep panicking, or one of this thread's tasks has died.
     async fn on(&mut self, event: Event) -> Result<ControlFlow<ProcessEnd>, RunError> {
         match event {
             Event::TakeoverDecided => return Ok(self.on_takeover_decided().await),
             Event::FileChanged(Changed::Config) => drop(self.reload().await),
             Event::FileChanged(Changed::Certificates) => self.publisher.renew(),
-            Event::Command(command) => self.obey(command).await,
+            Event::Command(command) => self.on_command(command).await,
             Event::Signal(SignalRequest::Reload) if self.undecided.is_some() => {
                 self.deferred.reload = true;
             }
             Event::Signal(SignalRequest::Reload) => drop(self.reload_all().await),
             Event::Signal(SignalRequest::Stop) | Event::Stop(true) => return Ok(self.on_stop()),
-            // Whoever could have asked for an orderly end is gone.
-            Event::Stop(false) => return Ok(ControlFlow::Break(ProcessEnd::Stop(Haste::Now))),
-            Event::Successor(HandoverRequest::State(tell)) => self.offer(tell),
+            // The handle that could have asked for a graceful stop was dropped.
+            Event::Stop(false) => {
+                return Ok(ControlFlow::Break(ProcessEnd::Stop(StopMode::Immediate)));
+            }
+            Event::Successor(HandoverRequest::State(reply)) => self.offer(reply),
             Event::Successor(HandoverRequest::Release(release)) => {
                 let hurried = self.deferred.stop;
                 return Ok(ControlFlow::Break(ProcessEnd::HandOver {
@@ -237,17 +247,17 @@ impl Control {
                 if self.publisher.listeners().may_renew() {
                     self.publisher.renew();
                 }
-                if self.is_crippled() {
+                if self.has_dead_task() {
                     return Err(RunError::Control);
                 }
             }
             Event::NamesDue => {
-                // A name server may be slow: nothing else waits for it.
+                // In a task of its own: a slow name server must not delay other events.
                 let registry = self.publisher.registry().clone();
                 spawn_local(async move { discovery::refresh(&registry).await });
             }
             Event::WatchdogDue => {
-                if self.publisher.fleet_mut().is_alive() {
+                if self.publisher.workers_mut().is_alive() {
                     systemd::alive();
                 }
             }
@@ -255,24 +265,24 @@ impl Control {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Asked to stop. While a takeover is undecided the stop waits, and a second one doesn't.
+    /// Handles a request to stop. While a takeover is undecided the first request is deferred and a second one stops at once.
     fn on_stop(&mut self) -> ControlFlow<ProcessEnd> {
         if self.undecided.is_none() {
-            return ControlFlow::Break(ProcessEnd::Stop(Haste::Finish));
+            return ControlFlow::Break(ProcessEnd::Stop(StopMode::Graceful));
         }
         if self.deferred.stop {
-            return ControlFlow::Break(ProcessEnd::Stop(Haste::Now));
+            return ControlFlow::Break(ProcessEnd::Stop(StopMode::Immediate));
         }
         tracing::info!("asked to stop: waiting until the takeover is decided");
         self.deferred.stop = true;
         ControlFlow::Continue(())
     }
 
-    /// The successor that had an offer didn't take over: what waited for that is done now.
+    /// The successor that held an offer did not take over: carries out what was deferred.
     async fn on_takeover_decided(&mut self) -> ControlFlow<ProcessEnd> {
         self.undecided = None;
         if self.deferred.stop {
-            return ControlFlow::Break(ProcessEnd::Stop(Haste::Finish));
+            return ControlFlow::Break(ProcessEnd::Stop(StopMode::Graceful));
         }
         if std::mem::take(&mut self.deferred.reload) {
             self.reload_all().await;
@@ -280,7 +290,7 @@ impl Control {
         ControlFlow::Continue(())
     }
 
-    /// A reload that was asked for: the file and the certificates, and the service manager is told.
+    /// Reloads the configuration and the certificates on request, and reports the reload to the service manager.
     async fn reload_all(&mut self) -> ReloadOutcome {
         systemd::reloading();
         let outcome = self.reload().await;
@@ -289,11 +299,11 @@ impl Control {
         outcome
     }
 
-    async fn obey(&mut self, command: ControlCommand) {
+    async fn on_command(&mut self, command: ControlCommand) {
         match command {
             ControlCommand::Reload { answer } => {
                 let outcome = self.reload_all().await;
-                // Who asked may have gone.
+                // Fails if the client has disconnected, which doesn't matter here.
                 let _ = answer.send(match outcome {
                     ReloadOutcome::Adopted(generation) | ReloadOutcome::Unchanged(generation) => {
                         Ok(generation)
@@ -303,7 +313,7 @@ impl Control {
             }
             #[cfg(test)]
             ControlCommand::Stumble(admin::Stumble::Worker(id, whole)) => {
-                let worker = &self.publisher.fleet().workers()[id];
+                let worker = &self.publisher.workers().workers()[id];
                 worker.tell(crate::edge::worker::WorkerCommand::Stumble(whole));
             }
             #[cfg(test)]
@@ -317,20 +327,21 @@ impl Control {
         }
     }
 
-    /// Whether one of this thread's own tasks has died, so that nobody checks, or nobody answers.
-    fn is_crippled(&self) -> bool {
+    /// Whether one of this thread's tasks (handover, admin API, health monitor) has ended. None of them returns while the loop
+    /// runs, so it has panicked.
+    fn has_dead_task(&self) -> bool {
         let handover = self.handover.as_ref().is_some_and(JoinHandle::is_finished);
-        handover || self.admin.is_finished() || self.publisher.is_unwatched()
+        handover || self.admin.is_finished() || self.publisher.is_monitor_dead()
     }
 
-    /// Gives a successor everything that it needs.
-    fn offer(&mut self, tell: oneshot::Sender<HandoverState>) {
+    /// Sends a successor everything that it needs to serve in place of this process.
+    fn offer(&mut self, reply: oneshot::Sender<HandoverState>) {
         let snapshot = self.publisher.live().current();
-        let held = self.publisher.listeners().held().chain(self.desk.held());
+        let held = self.publisher.listeners().held().chain(self.sockets.held());
         let duplicate = |(label, fd): (Label, &OwnedFd)| match fd.try_clone() {
             Ok(fd) => Some((label, fd)),
             Err(error) => {
-                tracing::error!("{label:?} can't be handed over: {error}");
+                tracing::error!(%error, "cannot duplicate a socket for the handover: {label:?}");
                 None
             }
         };
@@ -343,51 +354,53 @@ impl Control {
             undecided,
         };
         self.undecided = Some(decided);
-        // If it has gone, `undecided` is dropped here, and the takeover is decided.
-        drop(tell.send(state));
+        // If the handover task has given up, `undecided` is dropped with the state, which decides the takeover.
+        drop(reply.send(state));
     }
 
-    /// The end, as asked or by a fault. A successor that has an offer goes on by itself.
-    async fn stop(&mut self, haste: Haste, signals: &mut SignalStream) {
+    /// Stops this process, on request or after a fault. A successor that holds an offer carries on without it.
+    async fn stop(&mut self, mode: StopMode, signals: &mut SignalStream) {
         if self.undecided.is_some() {
-            tracing::warn!("stopping while a new process takes over: the sockets are left to it");
+            tracing::warn!("stopping during a takeover: leaving the sockets to the new process");
             self.publisher.listeners().leave_files();
-            self.desk.leave();
+            self.sockets.leave();
             self.context.readiness.hand_over();
         }
         if self.stored {
-            // The next process gets the sockets; clients can go on connecting to those with a path, and wait for it.
+            // The service manager passes the sockets to the next process. Unix socket files must stay, so that clients can
+            // connect in the meantime: the kernel queues their connections.
             self.publisher.listeners().leave_files();
         }
         if let Some(handover) = self.handover.take() {
             handover.abort();
         }
-        self.desk.close_handover();
-        shutdown::run(&mut self.publisher, haste, signals).await;
+        self.sockets.close_handover();
+        shutdown::run(&mut self.publisher, mode, signals).await;
     }
 
-    /// Another process serves: lets go of everything that it has now, and finishes the rest.
+    /// Completes a takeover: releases the sockets to the successor, then drains the remaining connections.
     async fn hand_over(&mut self, release: Release, hurried: bool, signals: &mut SignalStream) {
         if let Some(pid) = release.pid {
             systemd::main_process(pid);
         }
         self.context.readiness.hand_over();
-        self.desk.leave();
+        self.sockets.leave();
         let unwanted = release.unwanted;
-        // No drain changes after this: the admin API refuses changes once it is handed over.
+        // Final: since `readiness` says that this process is handed over, the admin API refuses to change drains.
         let draining = shutdown::draining(&self.publisher.live().current());
         if release.done.send(draining).is_err() {
-            tracing::warn!("the new process did not wait for word");
+            tracing::warn!("the new process did not wait for the release");
         }
         if let Some(handover) = self.handover.take() {
-            // The word has to be out before this process may end.
+            // The last frame must be sent before this process may exit.
             let _ = tokio::time::timeout(SECOND, handover).await;
         }
         shutdown::hand_over(&mut self.publisher, &unwanted, hurried, signals).await;
-        self.desk.reclaim(&unwanted);
+        self.sockets.reclaim(&unwanted);
     }
 
-    /// Leaves the sockets with the service manager, so that a restart finds them again.
+    /// Stores duplicates of the listening sockets with the service manager (`FDSTORE=1`), which passes them to the next process
+    /// after a restart.
     fn store(&mut self) {
         let held = self.publisher.listeners().held();
         let mut stored = true;
@@ -406,19 +419,19 @@ impl Control {
                 before.iter().for_each(|(name, _)| systemd::forget(name));
                 self.store();
             }
-            self.watch
+            self.file_watcher
                 .set_certificates(self.publisher.listeners().certificate_files());
-            *self.context.bound.lock().expect("bound lock") = tcp_places(&self.publisher);
-            // New versions are watched from now on, not from the next second.
+            *self.context.bound.lock().expect("bound lock") = tcp_addresses(&self.publisher);
+            // New versions get their baseline now instead of at the next tick.
             self.sample();
         }
         systemd::status(&self.status());
         outcome
     }
 
-    /// Every second, and after a reload.
+    /// Samples the status windows and frees superseded snapshots. Runs every second and after a reload.
     fn sample(&self) {
-        self.publisher.live().bury();
+        self.publisher.live().drop_unused();
         let (now, live) = (Instant::now(), self.publisher.live());
         let telemetry = &self.context.telemetry;
         telemetry.expire(now, || scrape::present(&live.current()));
@@ -426,12 +439,12 @@ impl Control {
         windows.tick(now, telemetry);
     }
 
-    /// One line for the service manager.
+    /// The status line for the service manager.
     fn status(&self) -> String {
         let snapshot = self.publisher.live().current();
         let connections = self.publisher.connections();
         let refused = match self.publisher.live().source().error {
-            Some(_) => "; the file as it is now was refused, see the log",
+            Some(_) => "; the current file was refused, see the log",
             None => "",
         };
         format!(
@@ -442,17 +455,18 @@ impl Control {
     }
 }
 
-/// Waits until it is clear what became of an offer.
+/// Waits until an offer is decided; forever if there is none.
 async fn decided(offer: Option<&mut oneshot::Receiver<()>>) {
     match offer {
-        // It is never sent: its other end is dropped.
+        // Nothing is ever sent: the receiver completes when the sender is dropped.
         Some(offer) => drop(offer.await),
         None => std::future::pending().await,
     }
 }
 
-/// What comes of this; `None`: it panicked.
-async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
+/// Runs `work`; `None` if it panicked. The caller may only shut down afterwards, because a panic can leave [`Control`] between
+/// two consistent states.
+async fn catch_panic<T>(work: impl Future<Output = T>) -> Option<T> {
     let mut work = std::pin::pin!(work);
     poll_fn(
         |cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {

@@ -1,4 +1,4 @@
-//! Faults of ours, on purpose: what a panic ends, what it leaves alone, and that it does not pass unseen.
+//! Injected panics: which connections, threads or processes they end, which they don't, and that they are logged and counted.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,14 +11,14 @@ use super::{Options, RunError};
 use crate::admin::{ControlCommand, Stumble};
 use crate::snapshot::Version;
 
-/// A proxy before one origin.
-struct House {
+/// A proxy in front of one origin.
+struct Harness {
     dir: tempfile::TempDir,
     server: Server,
     text: String,
 }
 
-impl House {
+impl Harness {
     fn new(workers: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (place, origin) = (dir.path().display(), origin("blue"));
@@ -49,7 +49,7 @@ impl House {
     }
 
     fn stumble(&self, what: Stumble) {
-        // A proxy that has ended hears nothing.
+        // Fails once the proxy has ended.
         let _ = self.server.commands.try_send(ControlCommand::Stumble(what));
     }
 
@@ -62,7 +62,7 @@ impl House {
     }
 }
 
-/// Sends it and reads what comes at once; `None`: the connection has ended.
+/// Sends a request and reads the first bytes of the response; `None` if the connection has ended.
 fn ask(stream: &mut (impl Read + Write), path: &str) -> Option<String> {
     write!(stream, "GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").ok()?;
     let mut chunk = [0; 4096];
@@ -76,7 +76,7 @@ fn is_blue(answer: Option<String>) -> bool {
     answer.is_some_and(|a| a.starts_with("HTTP/1.1 200") && a.ends_with("\r\n\r\nblue"))
 }
 
-/// Everything that a request holds is given back.
+/// Whether every request has returned its connection and its places under the limits.
 fn is_at_rest(version: &Version) -> bool {
     let totals = version.metrics.totals();
     (totals.in_flight, totals.queued) == (0, 0)
@@ -86,23 +86,23 @@ fn is_at_rest(version: &Version) -> bool {
         && version.pool.members[0].endpoint.load.active() == 0
 }
 
-/// Where a request can stumble: before it has a version, with a connection to the endpoint, with half an answer sent.
+/// Where a request can panic: before it has a version, with a connection to the endpoint, with half a response sent.
 const PLACES: [&str; 3] = ["routing", "asked", "answering"];
 
 #[test]
-fn a_panic_in_a_request_harms_no_other_and_gives_back_what_it_held() {
-    let house = House::new(1);
-    let address = house.at();
-    let mut kept = house.kept();
+fn a_panic_in_a_request_affects_no_other_and_releases_what_it_held() {
+    let harness = Harness::new(1);
+    let address = harness.at();
+    let mut kept = harness.kept();
     assert!(is_blue(ask(&mut kept, "/")));
     let slow = std::thread::spawn(move || get(address, "/slow"));
-    let live = house.server.live().current();
+    let live = harness.server.live().current();
     let version = &live.services[0].versions[0];
     until(|| version.load.requests.now() == 1);
-    // More often than any limit would bear if something were kept.
+    // More often than any limit allows, so that a leak of one place would be noticed.
     let mut stumbled = 0.0;
     for place in PLACES.iter().cycle().take(30) {
-        let mut stream = house.kept();
+        let mut stream = harness.kept();
         let path = format!("/stumble/{place}");
         let mut answer = ask(&mut stream, &path).unwrap_or_default();
         let _ends_by_a_close_or_a_reset = stream.read_to_string(&mut answer);
@@ -110,20 +110,23 @@ fn a_panic_in_a_request_harms_no_other_and_gives_back_what_it_held() {
         stumbled += 1.0;
     }
     assert_eq!(slow.join().unwrap(), "blue");
-    assert!(is_blue(ask(&mut kept, "/")), "the same worker goes on");
+    assert!(
+        is_blue(ask(&mut kept, "/")),
+        "the same worker keeps serving"
+    );
     assert_eq!(get(address, "/"), "blue");
     until(|| is_at_rest(version));
-    assert_eq!(house.panics(), stumbled);
-    house.server.stop().unwrap();
+    assert_eq!(harness.panics(), stumbled);
+    harness.server.stop().unwrap();
 }
 
 #[test]
-fn a_panic_in_one_stream_harms_no_other_of_its_connection() {
-    let house = House::new(1);
-    let live = house.server.live().current();
+fn a_panic_in_one_stream_affects_no_other_of_its_connection() {
+    let harness = Harness::new(1);
+    let live = harness.server.live().current();
     let version = &live.services[0].versions[0];
     let client = async {
-        let socket = tokio::net::TcpStream::connect(house.at()).await.unwrap();
+        let socket = tokio::net::TcpStream::connect(harness.at()).await.unwrap();
         let (sender, connection) = h2::client::handshake(socket).await.unwrap();
         tokio::task::spawn_local(connection);
         let ask = async |path: &str| {
@@ -150,17 +153,17 @@ fn a_panic_in_one_stream_harms_no_other_of_its_connection() {
     let ended = runtime.block_on(async { tokio::time::timeout(PATIENCE, client).await });
     ended.expect("every stream ends");
     until(|| is_at_rest(version));
-    assert_eq!(house.panics(), 30.0);
-    house.server.stop().unwrap();
+    assert_eq!(harness.panics(), 30.0);
+    harness.server.stop().unwrap();
 }
 
 #[test]
-fn a_worker_that_dies_is_started_anew_on_its_sockets_and_the_others_go_on() {
-    let house = House::new(2);
-    let mut kept: Vec<TcpStream> = (0..16).map(|_| house.kept()).collect();
+fn a_worker_that_panics_is_restarted_on_its_sockets_and_the_others_keep_running() {
+    let harness = Harness::new(2);
+    let mut kept: Vec<TcpStream> = (0..16).map(|_| harness.kept()).collect();
     assert!(kept.iter_mut().all(|stream| is_blue(ask(stream, "/"))));
-    house.stumble(Stumble::Worker(0, true));
-    until(|| house.panics() > 0.0);
+    harness.stumble(Stumble::Worker(0, true));
+    until(|| harness.panics() > 0.0);
     let (stay, gone): (Vec<_>, Vec<_>) = kept
         .iter_mut()
         .map(|stream| ask(stream, "/"))
@@ -171,47 +174,47 @@ fn a_worker_that_dies_is_started_anew_on_its_sockets_and_the_others_go_on() {
         "{} are gone",
         gone.len()
     );
-    assert_eq!(house.panics(), gone.len() as f64);
+    assert_eq!(harness.panics(), gone.len() as f64);
     for _ in 0..50 {
-        assert_eq!(get(house.at(), "/"), "blue");
-        let mut local = UnixStream::connect(house.dir.path().join("in.sock")).unwrap();
+        assert_eq!(get(harness.at(), "/"), "blue");
+        let mut local = UnixStream::connect(harness.dir.path().join("in.sock")).unwrap();
         assert!(is_blue(ask(&mut local, "/")));
     }
-    // It works by new configurations, too.
-    let edited = format!("{}labels = {{ a = \"b\" }}\n", house.text);
-    std::fs::write(house.dir.path().join("cutover.toml"), edited).unwrap();
-    until(|| house.server.live().adopted() == 2);
-    let live = house.server.live().current();
+    // The restarted worker adopts new configurations, too.
+    let edited = format!("{}labels = {{ a = \"b\" }}\n", harness.text);
+    std::fs::write(harness.dir.path().join("cutover.toml"), edited).unwrap();
+    until(|| harness.server.live().adopted() == 2);
+    let live = harness.server.live().current();
     until(|| is_at_rest(&live.services[0].versions[0]));
-    house.server.stop().unwrap();
+    harness.server.stop().unwrap();
 }
 
 #[test]
-fn workers_that_die_again_and_again_end_the_proxy_with_an_error() {
-    let house = House::new(2);
+fn workers_that_keep_panicking_end_the_proxy_with_an_error() {
+    let harness = Harness::new(2);
     let ended = || {
-        house.stumble(Stumble::Worker(0, true));
+        harness.stumble(Stumble::Worker(0, true));
         std::thread::park_timeout(Duration::from_millis(20));
-        house.server.thread.as_ref().unwrap().is_finished()
+        harness.server.thread.as_ref().unwrap().is_finished()
     };
     until(ended);
-    assert!(matches!(house.server.stop(), Err(RunError::Worker)));
+    assert!(matches!(harness.server.stop(), Err(RunError::Worker)));
 }
 
 #[test]
-fn a_control_thread_that_dies_in_part_or_whole_ends_the_proxy_with_an_error() {
+fn a_panic_of_the_control_thread_or_one_of_its_tasks_ends_the_proxy_with_an_error() {
     for what in [Stumble::Control, Stumble::Admin] {
-        let house = House::new(2);
-        let address = house.at();
+        let harness = Harness::new(2);
+        let address = harness.at();
         let slow = std::thread::spawn(move || get(address, "/slow"));
-        let live = house.server.live().current();
+        let live = harness.server.live().current();
         let busy = live.services[0].versions[0].pool.members[0]
             .endpoint
             .clone();
         until(|| busy.load.active() == 1);
-        house.stumble(what);
-        until(|| house.server.thread.as_ref().unwrap().is_finished());
-        let ended = house.server.stop();
+        harness.stumble(what);
+        until(|| harness.server.thread.as_ref().unwrap().is_finished());
+        let ended = harness.server.stop();
         assert!(matches!(ended, Err(RunError::Control)), "{ended:?}");
         until(|| TcpStream::connect(address).is_err());
         assert_eq!(slow.join().unwrap(), "blue", "in flight, it is finished");
@@ -219,30 +222,33 @@ fn a_control_thread_that_dies_in_part_or_whole_ends_the_proxy_with_an_error() {
 }
 
 #[test]
-fn a_worker_whose_accept_loop_dies_is_started_anew() {
-    let house = House::new(1);
-    house.stumble(Stumble::Worker(0, false));
+fn a_worker_whose_accept_loop_panics_is_restarted() {
+    let harness = Harness::new(1);
+    harness.stumble(Stumble::Worker(0, false));
     let lost = || {
-        let mut stream = house.kept();
+        let mut stream = harness.kept();
         ask(&mut stream, "/").is_none()
     };
     until(lost);
     for _ in 0..10 {
-        assert_eq!(get(house.at(), "/"), "blue");
+        assert_eq!(get(harness.at(), "/"), "blue");
     }
-    house.server.stop().unwrap();
+    harness.server.stop().unwrap();
 }
 
 #[test]
-fn a_file_that_brings_a_fault_to_light_is_refused() {
-    let house = House::new(1);
-    let file = house.dir.path().join("cutover.toml");
-    std::fs::write(&file, format!("{}# stumble", house.text)).unwrap();
-    until(|| house.server.live().source().refused > 0);
-    let error = house.server.live().source().error.unwrap();
-    assert!(error.contains("a fault of cutover itself"), "{error}");
-    assert_eq!(get(house.at(), "/"), "blue");
-    std::fs::write(&file, format!("{}# good again", house.text)).unwrap();
-    until(|| house.server.live().adopted() == 2);
-    house.server.stop().unwrap();
+fn a_file_whose_parsing_panics_is_refused() {
+    let harness = Harness::new(1);
+    let file = harness.dir.path().join("cutover.toml");
+    std::fs::write(&file, format!("{}# stumble", harness.text)).unwrap();
+    until(|| harness.server.live().source().refused > 0);
+    let error = harness.server.live().source().error.unwrap();
+    assert!(
+        error.contains("cutover panicked while reading this file"),
+        "{error}"
+    );
+    assert_eq!(get(harness.at(), "/"), "blue");
+    std::fs::write(&file, format!("{}# good again", harness.text)).unwrap();
+    until(|| harness.server.live().adopted() == 2);
+    harness.server.stop().unwrap();
 }

@@ -1,4 +1,4 @@
-//! A proxy inside the test's own process.
+//! A whole proxy inside the process of a test, with a control thread of its own.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::admin::ControlCommand;
 use crate::edge::listener::BoundAddress;
 use crate::snapshot::Live;
 
-/// A proxy inside this process, with a control thread of its own; signals are left to the caller. Dropping it ends it at once.
+/// A running proxy. It handles no signals. Dropping it stops the proxy at once; [`Server::stop`] drains it first.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(super) commands: mpsc::Sender<ControlCommand>,
@@ -23,21 +23,21 @@ pub(crate) struct Server {
     up: Up,
 }
 
-/// A proxy that is up.
+/// The facts about a proxy that has started.
 #[derive(Clone, Debug)]
 pub(super) struct Up {
     pub(super) live: Arc<Live>,
-    pub(super) places: Vec<(String, BoundAddress)>,
+    pub(super) addresses: Vec<(String, BoundAddress)>,
     pub(super) admin: Vec<SocketAddr>,
 }
 
 impl Server {
-    /// Starts a proxy and returns when it takes traffic.
+    /// Starts a proxy and returns once it accepts traffic.
     ///
     /// # Errors
-    /// It could not start.
+    /// The proxy could not start.
     pub(crate) fn start(options: Options) -> Result<Self, RunError> {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (report, reported) = std::sync::mpsc::channel();
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (stop, stopped) = oneshot::channel();
         let sender = commands.clone();
@@ -47,13 +47,13 @@ impl Server {
                 runtime()?.block_on(async {
                     let booting = Booting::prepare(&options, sender).await?;
                     let control = booting.serve(receiver).await?;
-                    let _ = tell.send(control.up());
+                    let _ = report.send(control.up());
                     drop(options);
-                    control.live(SignalStream::none(), stopped).await
+                    control.run(SignalStream::none(), stopped).await
                 })
             });
         let thread = thread.map_err(RunError::Threads)?;
-        match told.recv() {
+        match reported.recv() {
             Ok(up) => Ok(Self {
                 commands,
                 stop: Some(stop),
@@ -69,17 +69,20 @@ impl Server {
         }
     }
 
-    /// What is running.
+    /// The published state.
     pub(crate) fn live(&self) -> &Arc<Live> {
         &self.up.live
     }
 
-    /// The TCP address of this listener of the first generation.
+    /// The TCP address of a listener, as bound by the first generation.
     pub(crate) fn address(&self, listener: &str) -> Option<SocketAddr> {
-        self.up.places.iter().find_map(|(name, place)| match place {
-            BoundAddress::Tcp(address) if name == listener => Some(*address),
-            _ => None,
-        })
+        self.up
+            .addresses
+            .iter()
+            .find_map(|(name, address)| match address {
+                BoundAddress::Tcp(address) if name == listener => Some(*address),
+                _ => None,
+            })
     }
 
     /// The TCP addresses of the admin API.
@@ -87,22 +90,22 @@ impl Server {
         &self.up.admin
     }
 
-    /// Reads the file now. The generation that every worker runs afterwards.
+    /// Reloads the configuration file and returns the generation that every worker runs afterwards.
     ///
     /// # Errors
-    /// Why the file was refused.
+    /// The rendered diagnostics, if the file is refused.
     pub(crate) async fn reload(&self) -> Result<u64, String> {
-        let gone = || "the proxy has ended".to_owned();
+        let ended = || "the proxy has ended".to_owned();
         let (answer, answered) = oneshot::channel();
         let sent = self.commands.send(ControlCommand::Reload { answer }).await;
-        sent.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        sent.map_err(|_| ended())?;
+        answered.await.map_err(|_| ended())?
     }
 
-    /// Stops as SIGTERM does: what is in flight is finished within `shutdown.deadline`. Blocks until then.
+    /// Stops as SIGTERM does: drains requests in flight for at most `shutdown.deadline`. Blocks until the proxy has ended.
     ///
     /// # Errors
-    /// It had ended before by a fault.
+    /// The error that had already ended the proxy.
     pub(crate) fn stop(mut self) -> Result<(), RunError> {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
@@ -115,7 +118,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Without a word the control thread takes the dropped sender for "at once".
+        // The control thread takes a dropped sender as a request to stop at once.
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

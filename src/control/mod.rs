@@ -1,11 +1,16 @@
-//! The control plane: one thread that starts the proxy, reloads its configuration, watches endpoints and ends it.
+//! The control plane: one thread that starts the proxy, reloads its configuration, monitors endpoints and shuts down.
 //!
-//! * [`boot`]: up to where it serves. [`events`]: what happens then, until [`shutdown`]. [`signals`]: of the system.
-//! * [`publisher`]: the only one that stores snapshots; [`audit`]: what an adopted configuration changes. [`file_watcher`]: when
-//!   the file or a certificate has changed. [`preflight`]: what a configuration names on this machine.
-//! * [`health_monitor`]: checks, ejections, slow starts. [`sticky_key`]: what seals sessions.
-//! * [`admin_sockets`]: the sockets of the admin API. [`handover`]: from process to process.
-//! * [`systemd`], [`logging`]: what is told to the outside.
+//! The thread runs a `current_thread` runtime. [`boot`] brings the proxy up, [`events`] is the loop that reacts to everything
+//! after that, and [`shutdown`] drains the workers at the end. Workers never call into this module: they read the snapshots that
+//! the [`publisher`] stores, and obey the commands that it sends them.
+//!
+//! * **Configuration:** [`file_watcher`] reports that the configuration or a certificate changed, [`preflight`] checks the files
+//!   and directories that a configuration names, [`publisher`] compiles and stores the next snapshot, and [`audit`] logs what it
+//!   changed.
+//! * **Endpoints:** [`health_monitor`] runs active checks, ejects outliers and ramps up endpoints that come back.
+//! * **Sessions:** [`sticky_key`] loads or creates the key that seals sticky cookies.
+//! * **Process:** [`signals`], [`admin_sockets`], [`handover`] (replacing the running process without closing a listener),
+//!   [`systemd`] (readiness, watchdog, stored sockets) and [`logging`].
 
 mod admin_sockets;
 mod audit;
@@ -32,31 +37,31 @@ use tokio::sync::{mpsc, oneshot};
 use boot::Booting;
 use signals::SignalStream;
 
-/// What a proxy is started with.
+/// The options that a proxy is started with.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// The configuration file.
+    /// Path of the configuration file.
     pub config: PathBuf,
-    /// Take the place of the proxy that runs by the same file, if one does.
+    /// Take over the sockets of the process that runs with the same configuration file, if there is one.
     pub takeover: bool,
 }
 
-/// Why the proxy did not start, or ended otherwise than asked to.
+/// Why the proxy did not start, or why it ended without being asked to.
 #[derive(Debug)]
 pub(crate) enum RunError {
-    /// The configuration: every error, rendered.
+    /// The configuration is not valid. Holds every diagnostic, rendered.
     Config(String),
-    /// Addresses or certificates: a line for each.
+    /// Listeners can't be bound, or their certificates can't be used. One error per line.
     Listen(String),
-    /// The admin API's address.
+    /// An address of the admin API can't be bound.
     Admin(io::Error),
-    /// The running process, whose place was to be taken; it goes on.
+    /// The takeover failed. The running process keeps serving.
     Takeover(String),
-    /// A thread, a runtime or a signal handler could not be made.
+    /// A thread, a runtime or a signal handler could not be created.
     Threads(io::Error),
-    /// Worker threads die again and again.
+    /// Worker threads keep panicking.
     Worker,
-    /// A task of the control thread died.
+    /// The control thread, or one of its tasks, panicked.
     Control,
 }
 
@@ -65,13 +70,13 @@ impl fmt::Display for RunError {
         match self {
             Self::Config(errors) | Self::Listen(errors) => f.write_str(errors),
             Self::Admin(error) => write!(f, "admin: {error}"),
-            Self::Takeover(error) => write!(f, "takeover: {error}. The running process goes on"),
-            Self::Threads(error) => write!(f, "threads could not be started: {error}"),
+            Self::Takeover(error) => write!(f, "takeover: {error}. The running process keeps serving"),
+            Self::Threads(error) => write!(f, "failed to start threads: {error}"),
             Self::Worker => f.write_str(
-                "worker threads die by a fault of cutover itself; the log says where. The process ends so that it can be started anew",
+                "worker threads keep panicking because of a bug in cutover, see the log. Exiting so that the process can be restarted",
             ),
             Self::Control => f.write_str(
-                "a part of the control thread died by a fault of cutover itself; the log says where. The process ends so that it can be started anew",
+                "the control thread panicked because of a bug in cutover, see the log. Exiting so that the process can be restarted",
             ),
         }
     }
@@ -79,10 +84,10 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// Runs a proxy until SIGTERM or SIGINT; the calling thread is its control thread.
+/// Runs a proxy until SIGTERM, SIGINT or a takeover ends it. The calling thread becomes its control thread.
 ///
 /// # Errors
-/// It could not start, or a worker thread died.
+/// The proxy could not start, or it ended because its own threads panicked.
 pub(crate) fn run(options: &Options) -> Result<(), RunError> {
     let _log = logging::init().map_err(RunError::Threads)?;
     let runtime = runtime()?;
@@ -92,20 +97,20 @@ pub(crate) fn run(options: &Options) -> Result<(), RunError> {
         let booting = tokio::select! {
             biased;
             booting = Booting::prepare(options, sender) => booting?,
-            // Nothing is served yet, and nothing taken over.
+            // Safe to cancel: no traffic is accepted yet and no predecessor has released its sockets.
             () = signals.stop() => {
-                tracing::info!("stopped before it served");
+                tracing::info!("stopped before serving");
                 return Ok(());
             }
         };
         let control = booting.serve(commands).await?;
-        // Held so that nobody but a signal stops it.
-        let (_stay, stop) = oneshot::channel();
-        control.live(signals, stop).await
+        // Only signals stop this process. The sender is kept alive because dropping it would mean "stop now".
+        let (_never_stops, stop) = oneshot::channel();
+        control.run(signals, stop).await
     })
 }
 
-/// Commands that may wait for the publisher.
+/// Capacity of the queue of admin commands.
 const COMMANDS: usize = 64;
 
 fn runtime() -> Result<LocalRuntime, RunError> {

@@ -1,5 +1,7 @@
-//! What a configuration names on this machine: certificates, keys, secrets, the state directory. Everything that is wrong
-//! with them is found at once, and told at the key that names it.
+//! Checks of the files and directories that a configuration names: certificates, keys, secrets, the state directory.
+//!
+//! All problems are reported at once, each as a diagnostic at the key that names the file. `check` and the start of the proxy run
+//! the same checks.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -14,43 +16,43 @@ use crate::config::{Diagnostic, Loaded, PathStep, paths};
 use crate::edge::listener::PlanError;
 use crate::edge::tls::{self, CertificateFault, Certificates};
 
-/// The longest path that fits into a Unix socket's address.
+/// Longest path of a Unix socket, in bytes: `sun_path` has 108, one of which is the terminating zero (unix(7)).
 const LONGEST_SOCKET: usize = 107;
 
-/// What was found, in the order of the file.
+/// The problems that were found, in the order of the file.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    /// The configuration can't be used.
+    /// Problems for which the configuration is refused.
     pub errors: Vec<Diagnostic>,
-    /// It can be used, but is probably not meant so.
+    /// Problems that don't keep the proxy from running, but are probably mistakes.
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Looks at everything that `file` names. Nothing is created and nothing is listened at.
+/// Checks everything that the configuration names. Creates no file and binds no socket.
 pub(crate) fn preflight(loaded: &Loaded, file: &Path) -> Findings {
-    let mut look = Look {
+    let mut checks = Checks {
         loaded,
         name: file.display().to_string(),
         findings: Findings::default(),
     };
     for listener in &loaded.spec.listeners {
-        look.certificates(listener);
+        checks.certificates(listener);
     }
-    look.sticky_keys();
-    look.findings.errors.extend(token_error(loaded, file));
-    look.state_directory(file);
-    let Findings { errors, warnings } = &mut look.findings;
+    checks.sticky_keys();
+    checks.findings.errors.extend(token_error(loaded, file));
+    checks.state_directory(file);
+    let Findings { errors, warnings } = &mut checks.findings;
     for list in [errors, warnings] {
         list.sort_by_key(Diagnostic::position);
         list.dedup();
     }
-    look.findings
+    checks.findings
 }
 
-/// The errors of a plan, each at the key that it is about.
+/// Turns the errors of a listener plan into diagnostics, each at the key that caused it.
 pub(crate) fn plan_errors(loaded: &Loaded, file: &Path, errors: &[PlanError]) -> Vec<Diagnostic> {
     let name = file.display().to_string();
-    let placed = |error: &PlanError| match error {
+    let diagnose = |error: &PlanError| match error {
         PlanError::Certificate(listener, fault) => certificate(loaded, &name, listener, fault),
         PlanError::Bind(listener, message) => {
             let key = ["listen", listener, "bind"].map(PathStep::from);
@@ -58,20 +60,20 @@ pub(crate) fn plan_errors(loaded: &Loaded, file: &Path, errors: &[PlanError]) ->
             loaded.diagnostic(&name, &key, &message, "")
         }
     };
-    errors.iter().map(placed).collect()
+    errors.iter().map(diagnose).collect()
 }
 
-/// What is wrong with the file that `admin.token_file` names, if it can't be used.
+/// The diagnostic for `admin.token_file`, if that file can't be used.
 pub(crate) fn token_error(loaded: &Loaded, file: &Path) -> Option<Diagnostic> {
-    let said = guard::check_token(&loaded.spec).err()?;
+    let problem = guard::check_token(&loaded.spec).err()?;
     let key = ["admin", "token_file"].map(PathStep::from);
     let name = file.display().to_string();
-    Some(diagnostic(loaded, &name, &key, &said))
+    Some(diagnostic(loaded, &name, &key, &problem))
 }
 
-/// An error at `key`. The second sentence of `said` says what to do.
-fn diagnostic(loaded: &Loaded, name: &str, key: &[PathStep], said: &str) -> Diagnostic {
-    let (message, help) = said.split_once(". ").unwrap_or((said, ""));
+/// An error at `key`. The first sentence of `problem` becomes the message, the rest the help.
+fn diagnostic(loaded: &Loaded, name: &str, key: &[PathStep], problem: &str) -> Diagnostic {
+    let (message, help) = problem.split_once(". ").unwrap_or((problem, ""));
     loaded.diagnostic(name, key, message, help)
 }
 
@@ -91,13 +93,13 @@ fn certificate(
     loaded.diagnostic(name, &key, &error.message, &error.help)
 }
 
-struct Look<'l> {
+struct Checks<'l> {
     loaded: &'l Loaded,
     name: String,
     findings: Findings,
 }
 
-impl Look<'_> {
+impl Checks<'_> {
     fn certificates(&mut self, listener: &ListenerSpec) {
         if listener.certs.is_empty() {
             return;
@@ -112,9 +114,9 @@ impl Look<'_> {
             Err(faults) => (faults, Vec::new()),
         };
         let (loaded, name) = (self.loaded, &self.name);
-        let placed = |fault: &CertificateFault| certificate(loaded, name, &listener.name, fault);
-        self.findings.errors.extend(faults.iter().map(placed));
-        let warnings = warnings.iter().map(placed).map(Diagnostic::into_warning);
+        let diagnose = |fault: &CertificateFault| certificate(loaded, name, &listener.name, fault);
+        self.findings.errors.extend(faults.iter().map(diagnose));
+        let warnings = warnings.iter().map(diagnose).map(Diagnostic::into_warning);
         self.findings.warnings.extend(warnings);
     }
 
@@ -141,15 +143,15 @@ impl Look<'_> {
                     };
                     (path, key)
                 }
-                // Our own key; without one the first start makes it.
+                // The proxy's own key. If there is none yet, the first start creates it.
                 None => (sticky_key::own_path(&state), vec!["state_dir".into()]),
             };
-            let is_ours = key.len() == 1;
-            if is_ours && !path.exists() {
+            let is_own = key.len() == 1;
+            if is_own && !path.exists() {
                 continue;
             }
-            if let Err(said) = sticky_key::read(&path) {
-                let found = diagnostic(self.loaded, &self.name, &key, &said);
+            if let Err(problem) = sticky_key::read(&path) {
+                let found = diagnostic(self.loaded, &self.name, &key, &problem);
                 self.findings.errors.push(found);
             }
         }
@@ -158,31 +160,31 @@ impl Look<'_> {
     fn state_directory(&mut self, file: &Path) {
         let spec = self.loaded.spec.clone();
         let state = paths::state_dir(spec.state_dir.as_deref());
-        let Some(wrong) = unusable(&state, file) else {
+        let Some(problem) = unusable(&state, file) else {
             return;
         };
-        let message = format!("the state directory {}: {wrong}", state.display());
+        let message = format!("the state directory {}: {problem}", state.display());
         let help = "it holds the control socket and the key of sticky sessions: `state_dir` names another one";
         let key = ["state_dir".into()];
         let found = self.loaded.diagnostic(&self.name, &key, &message, help);
         match spec.state_dir {
             Some(_) => self.findings.errors.push(found),
-            // Nobody chose it, and the proxy starts without it.
+            // A default that the operator didn't choose. The proxy runs without it, with fewer features.
             None => self.findings.warnings.push(found.into_warning()),
         }
     }
 }
 
-/// Why the sockets and keys of the proxy can't be kept in this directory.
+/// Why this directory can't hold the proxy's sockets and keys; `None` if it can.
 fn unusable(state: &Path, config: &Path) -> Option<String> {
     if let Ok(socket) = paths::handover_socket(state, config)
         && socket.as_os_str().as_bytes().len() > LONGEST_SOCKET
     {
         return Some(format!(
-            "its path is too long for a socket in it, which has {LONGEST_SOCKET} bytes at most"
+            "its path is too long: the path of a socket in it has at most {LONGEST_SOCKET} bytes"
         ));
     }
-    // What isn't there is made, in the nearest directory that is.
+    // Missing directories are created at startup, so the nearest existing one must be writable.
     let there = nearest(state);
     if !there.is_dir() {
         return Some(format!("{} is not a directory", there.display()));
@@ -194,7 +196,7 @@ fn unusable(state: &Path, config: &Path) -> Option<String> {
     })
 }
 
-/// The path itself, or the nearest of its parents that exists.
+/// The path itself if it exists, otherwise its nearest existing ancestor.
 fn nearest(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut parents = absolute.ancestors();

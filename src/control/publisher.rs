@@ -1,7 +1,9 @@
-//! The only publisher: file -> spec -> listeners and certificates -> snapshot -> one store -> workers.
+//! The publisher: the only writer of the running snapshot.
 //!
-//! Everything that can fail comes before the store. A refusal changes nothing that runs; it is kept in [`Live::source`]
-//! and in the log until the file is whole again.
+//! A reload runs file -> spec -> listeners and certificates -> snapshot -> one atomic store -> workers. Everything that can fail
+//! comes before the store, so a refused configuration changes nothing that runs: the error is logged and kept in
+//! [`Live::source`] until a good file replaces it. The first generation takes the same steps in two halves, [`Prepared::read`]
+//! and [`Prepared::bind`], because inherited sockets become available in between.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,42 +27,41 @@ use crate::snapshot::{ConfigSource, Inputs, Keys, Live, Previous, ServiceState, 
 use crate::telemetry::Telemetry;
 use crate::upstream::{Registry, discovery};
 
-/// Longest wait for the names of new endpoints before they are published without addresses.
+/// Longest wait for the host names of new endpoints to resolve. Names that take longer are published without addresses.
 const NAMES: Duration = Duration::from_secs(1);
-/// Longest wait for workers to adopt what was published; they take microseconds.
+/// Longest wait for all workers to adopt a snapshot. It normally takes microseconds.
 const ADOPTION: Duration = Duration::from_secs(5);
-
-/// Longest wait for the first checks before traffic is let in.
+/// Longest wait for the first round of health checks before the listeners open.
 const CHECKS: Duration = Duration::from_secs(1);
 
-/// What came of reading the file.
+/// The result of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ReloadOutcome {
     /// This generation runs on every worker.
     Adopted(u64),
-    /// The text is the one that runs already, as this generation.
+    /// The file holds the text of the running configuration, which has this generation.
     Unchanged(u64),
-    /// The running generation goes on; why the file was refused, in full.
+    /// The file was refused and the running generation stays in use. Holds the rendered diagnostics.
     Refused(String),
 }
 
-/// The one who publishes.
+/// Owns everything that a reload may change, and stores the snapshots.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     file: PathBuf,
     live: Arc<Live>,
     registry: Arc<Registry>,
     telemetry: Arc<Telemetry>,
-    gate: Arc<Admission>,
+    admission: Arc<Admission>,
     listeners: Listeners,
-    fleet: Workers,
+    workers: Workers,
     monitor: HealthMonitor,
-    /// Sockets that are bound and not handed out yet, by worker.
+    /// The first generation's listeners, by worker, until [`Publisher::open`] passes them on.
     unopened: Vec<Vec<ListenerUpdate>>,
     keys: Keys,
 }
 
-/// A first generation that has everything but sockets and threads.
+/// A compiled first generation, before sockets are bound and threads are started.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     file: PathBuf,
@@ -68,16 +69,17 @@ pub(crate) struct Prepared {
     hash: String,
     registry: Arc<Registry>,
     telemetry: Arc<Telemetry>,
-    gate: Arc<Admission>,
+    admission: Arc<Admission>,
     workers: usize,
     keys: Keys,
 }
 
 impl Prepared {
-    /// Reads and compiles the file.
+    /// Reads and compiles the file, and resolves the host names of its endpoints. `descriptors` is the limit of open files, which
+    /// bounds the connection ceiling.
     ///
     /// # Errors
-    /// The configuration is not valid.
+    /// The configuration is not valid, or a file that it names can't be used.
     pub(crate) async fn read(file: &Path, descriptors: Option<usize>) -> Result<Self, RunError> {
         let loaded = config::load(file).map_err(|e| RunError::Config(e.rendered(false)))?;
         let found = preflight(&loaded, file);
@@ -89,9 +91,10 @@ impl Prepared {
         let workers = spec.workers.unwrap_or_else(cores);
         let telemetry = Telemetry::new(workers);
         let registry = Arc::new(Registry::new());
-        let gate = Admission::new(&spec.limits, descriptors);
+        let admission = Admission::new(&spec.limits, descriptors);
         let keys = sticky_key::keys(&spec, &Keys::new()).map_err(RunError::Config)?;
-        // As desired: it registers the endpoints, whose names are resolved next. What is in force, `bind` decides.
+        // Compiled as desired, only to register the endpoints whose names are resolved next. `bind` compiles the snapshot that
+        // runs, because only it knows what the predecessor had in force.
         let first = Snapshot::build(1, spec, &registry, &telemetry);
         discovery::first(&registry, NAMES).await;
         Ok(Self {
@@ -100,23 +103,25 @@ impl Prepared {
             hash: loaded.hash,
             registry,
             telemetry,
-            gate,
+            admission,
             workers,
             keys,
         })
     }
 
-    /// What is to run.
+    /// The desired first generation. Its endpoints are the ones that will be published.
     pub(crate) fn first(&self) -> &Snapshot {
         &self.first
     }
 
-    /// Binds what is not inherited, and makes the workers that are to serve once [`Publisher::open`] lets traffic in. The first
-    /// generation follows the one of `predecessor`, a process that is taken over from: its number, and what it had in force.
-    /// Must run on the control thread's runtime.
+    /// Binds the sockets that are not inherited and starts the workers. They serve once [`Publisher::open`] gives them their
+    /// listeners.
+    ///
+    /// `predecessor` is the generation of the process that is taken over and what it had in force; the first generation here
+    /// continues from both. Waits up to a second for the first health checks. Must run on the control thread's runtime.
     ///
     /// # Errors
-    /// An address can't be bound, a certificate can't be used, or a thread can't be made.
+    /// An address can't be bound, a certificate can't be used, or a thread can't be started.
     pub(crate) async fn bind(
         self,
         inherited: &mut Inherited,
@@ -138,7 +143,7 @@ impl Prepared {
             generation,
             spec: &self.first.spec,
             previous,
-            // This process has made no check yet.
+            // No check has run in this process yet.
             passes: &|_, _| false,
             keys: &self.keys,
             now_s: wall_s(),
@@ -154,8 +159,8 @@ impl Prepared {
         };
         source.adopt(self.hash, first.generation);
         let live = Live::new(first, self.workers, source);
-        let fleet = Workers::start(self.workers, &live, &self.gate, suspects);
-        let fleet = fleet.map_err(RunError::Threads)?;
+        let workers = Workers::start(self.workers, &live, &self.admission, suspects);
+        let workers = workers.map_err(RunError::Threads)?;
         monitor.adopt(&live.current());
         monitor.first_round(CHECKS).await;
         let unopened = listeners.adopt(plan);
@@ -166,9 +171,9 @@ impl Prepared {
             live,
             registry: self.registry,
             telemetry: self.telemetry,
-            gate: self.gate,
+            admission: self.admission,
             listeners,
-            fleet,
+            workers,
             monitor,
             keys: self.keys,
         })
@@ -176,37 +181,39 @@ impl Prepared {
 }
 
 impl Publisher {
-    /// Lets traffic in.
+    /// Starts accepting connections on every worker.
     pub(crate) fn open(&mut self) {
-        let orders = std::mem::take(&mut self.unopened);
-        for (worker, orders) in self.fleet.workers().iter().zip(orders) {
-            worker.tell(WorkerCommand::Listeners(orders));
+        let updates = std::mem::take(&mut self.unopened);
+        for (worker, updates) in self.workers.workers().iter().zip(updates) {
+            worker.tell(WorkerCommand::Listeners(updates));
         }
-        for (name, place) in self.listeners.places() {
-            tracing::info!(listener = name, address = %place, "listening");
+        for (name, address) in self.listeners.places() {
+            tracing::info!(listener = name, %address, "listening");
         }
     }
 
-    /// Closes all listeners; workers finish what they have.
+    /// Closes all listeners and lets the workers drain their connections.
     pub(crate) fn close(&mut self) {
         self.listeners.let_go();
-        self.fleet.drain();
+        self.workers.drain();
     }
 
-    /// As [`Self::close`], but another process accepts on the sockets now, except on those bound at `unwanted`.
+    /// Stops accepting, as [`Self::close`] does, on sockets that a successor accepts on as well. It does not want those bound at
+    /// `unwanted`: their queues are drained here, because nobody else would answer them.
     pub(crate) fn hand_over(&mut self, unwanted: &[String]) {
         let ours = self.listeners.hand_over(unwanted);
-        self.fleet.hand_over(&ours);
+        self.workers.hand_over(&ours);
     }
 
-    /// Accepts no more: the process that this one wanted to take over from goes on with the same sockets. The files of sockets that
-    /// only this one has go with it.
+    /// Stops accepting after a failed takeover. The predecessor keeps serving on the shared sockets; sockets that only this
+    /// process opened are closed and their files removed.
     pub(crate) fn withdraw(&mut self) {
         self.listeners.let_go();
-        self.fleet.hand_over(&[]);
+        self.workers.hand_over(&[]);
     }
 
-    /// Reads the file and publishes it, if it is good and new. Returns when every worker has adopted it.
+    /// Reads the file and publishes it if it is valid and has changed. Returns once every worker has adopted it, or after
+    /// [`ADOPTION`].
     pub(crate) async fn reload(&mut self) -> ReloadOutcome {
         let began = Instant::now();
         let loaded = match file_watcher::when_whole(&self.file, read).await {
@@ -217,14 +224,7 @@ impl Publisher {
         let running = self.live.current();
         if loaded.hash == source.hash {
             if source.error.is_some() {
-                self.live.note_source(|s| {
-                    s.error = None;
-                    s.refused_hash = None;
-                });
-                tracing::info!(
-                    generation = running.generation,
-                    "the file again holds the running configuration"
-                );
+                self.clear_refusal(running.generation);
             }
             return ReloadOutcome::Unchanged(running.generation);
         }
@@ -242,6 +242,7 @@ impl Publisher {
         if let Some(error) = token_error(&loaded, &self.file) {
             return self.refuse(error.rendered(false), Some(&loaded.hash));
         }
+        // The last step that can fail: from here on the generation is published.
         match sticky_key::keys(&loaded.spec, &self.keys) {
             Ok(keys) => self.keys = keys,
             Err(error) => return self.refuse(error, Some(&loaded.hash)),
@@ -251,18 +252,18 @@ impl Publisher {
         let next = self.compile(&running, &loaded.spec);
         let generation = next.generation;
         discovery::first(&self.registry, NAMES).await;
-        self.gate.adopt(&loaded.spec.limits);
+        self.admission.adopt(&loaded.spec.limits);
         self.publish(next);
-        let orders = self.listeners.adopt(plan);
-        for (worker, orders) in self.fleet.workers().iter().zip(orders) {
-            // First the routes, then the doors: who comes in by a new listener finds its routes.
+        let updates = self.listeners.adopt(plan);
+        for (worker, updates) in self.workers.workers().iter().zip(updates) {
+            // Snapshot before listeners: a request that arrives on a new listener must find the new routes.
             worker.tell(WorkerCommand::Adopt);
-            worker.tell(WorkerCommand::Listeners(orders));
+            worker.tell(WorkerCommand::Listeners(updates));
         }
         self.live.note_source(|s| s.adopt(loaded.hash, generation));
         self.live
             .note_certificates(self.listeners.certificate_states());
-        self.adopted(generation).await;
+        self.wait_until_adopted(generation).await;
         audit::log(&running, &self.live.current());
         tracing::info!(
             generation,
@@ -273,7 +274,7 @@ impl Publisher {
         ReloadOutcome::Adopted(generation)
     }
 
-    /// Compiles the generation after `running`. Its new endpoints get no traffic before they pass a check.
+    /// Compiles the generation after `running`, and flags its new endpoints so that they get no traffic before they pass a check.
     fn compile(&self, running: &Snapshot, spec: &Arc<Spec>) -> Snapshot {
         let inputs = Inputs {
             generation: running.generation + 1,
@@ -288,7 +289,8 @@ impl Publisher {
         next
     }
 
-    /// The one store.
+    /// Makes `next` the running snapshot, then lets the health monitor start checks of the endpoints it adds and stop checks of
+    /// those it drops.
     fn publish(&self, next: Snapshot) {
         for line in next.awaited() {
             tracing::info!("{line}");
@@ -298,18 +300,20 @@ impl Publisher {
         self.monitor.adopt(&next);
     }
 
-    async fn adopted(&self, generation: u64) {
-        if !self.fleet.adopted(generation, ADOPTION).await {
+    async fn wait_until_adopted(&self, generation: u64) {
+        if !self.workers.adopted(generation, ADOPTION).await {
             tracing::error!(generation, waited = ?ADOPTION, "a worker has not adopted the generation");
         }
     }
 
-    /// Waits until an endpoint came up, so that [`Self::open_gate`] may have something to do.
+    /// Waits until an endpoint comes up or has its first check result, after which [`Self::open_gate`] may have something to do.
+    /// May return for neither.
     pub(crate) async fn news(&self) {
         self.monitor.news().await;
     }
 
-    /// Gives versions that were waited for and pass now what the file gives them: true if there were some.
+    /// Opens the stable gate for versions that pass their checks now: publishes a generation in which they have the role or share
+    /// that the configuration gives them. Returns whether there were any.
     pub(crate) async fn open_gate(&mut self) -> bool {
         let running = self.live.current();
         let opens = running.can_open();
@@ -317,10 +321,10 @@ impl Publisher {
             let next = self.compile(&running, &running.spec);
             let generation = next.generation;
             self.publish(next);
-            for worker in self.fleet.workers() {
+            for worker in self.workers.workers() {
                 worker.tell(WorkerCommand::Adopt);
             }
-            self.adopted(generation).await;
+            self.wait_until_adopted(generation).await;
             audit::log(&running, &self.live.current());
             tracing::info!(
                 generation,
@@ -333,6 +337,7 @@ impl Publisher {
     fn refuse(&self, error: String, hash: Option<&str>) -> ReloadOutcome {
         let generation = self.live.current().generation;
         let known = self.live.source();
+        // One save may be read several times, and a bad file may stay for hours: an error is logged only when it is new.
         if known.error.as_ref() != Some(&error) {
             tracing::error!(
                 generation,
@@ -348,7 +353,15 @@ impl Publisher {
         ReloadOutcome::Refused(error)
     }
 
-    /// Looks at the certificate files and takes up those that changed. Nothing else is touched.
+    fn clear_refusal(&self, generation: u64) {
+        self.live.note_source(|s| {
+            s.error = None;
+            s.refused_hash = None;
+        });
+        tracing::info!(generation, "the file again holds the running configuration");
+    }
+
+    /// Reloads the certificates whose files have changed, and passes them to the workers. Snapshot and listeners stay as they are.
     pub(crate) fn renew(&mut self) {
         let renewal = self.listeners.renew();
         self.live
@@ -359,7 +372,7 @@ impl Publisher {
         if renewal.renewed.is_empty() {
             return;
         }
-        for worker in self.fleet.workers() {
+        for worker in self.workers.workers() {
             worker.tell(WorkerCommand::Listeners(self.listeners.updates()));
         }
         tracing::info!(
@@ -368,63 +381,63 @@ impl Publisher {
         );
     }
 
-    /// What is published.
+    /// The published state, which workers and the admin API read.
     pub(crate) fn live(&self) -> &Arc<Live> {
         &self.live
     }
 
-    /// Every counter.
     pub(crate) fn telemetry(&self) -> &Arc<Telemetry> {
         &self.telemetry
     }
 
-    /// Every endpoint.
+    /// The registry of endpoints, which outlive snapshots.
     pub(crate) fn registry(&self) -> &Arc<Registry> {
         &self.registry
     }
 
-    /// Every listener.
     pub(crate) fn listeners(&self) -> &Listeners {
         &self.listeners
     }
 
-    /// Starts workers anew that died, on the sockets that they had.
+    /// Restarts workers that panicked, on the sockets that they had. Requests in flight on them are lost.
     ///
     /// # Errors
-    /// They die again and again, or can't be started.
+    /// They keep panicking, or can't be started.
     pub(crate) fn revive(&mut self) -> io::Result<()> {
-        for id in self.fleet.revive()? {
-            let orders = self.listeners.updates_for_restart(id)?;
-            self.fleet.workers()[id].tell(WorkerCommand::Listeners(orders));
+        for id in self.workers.revive()? {
+            let updates = self.listeners.updates_for_restart(id)?;
+            self.workers.workers()[id].tell(WorkerCommand::Listeners(updates));
             tracing::error!(
-                "worker {id} died by a fault of cutover itself and was started anew: what was in flight on it is lost, all else went on"
+                worker = id,
+                "worker thread panicked because of a bug in cutover and was restarted: its requests in flight are lost"
             );
         }
         Ok(())
     }
 
-    /// Whether the task is dead that makes health checks and judges outliers.
-    pub(crate) fn is_unwatched(&self) -> bool {
+    /// Whether the task that runs health checks and ejects outliers has died.
+    pub(crate) fn is_monitor_dead(&self) -> bool {
         self.monitor.is_dead()
     }
 
-    /// Every worker.
-    pub(crate) fn fleet(&self) -> &Workers {
-        &self.fleet
+    pub(crate) fn workers(&self) -> &Workers {
+        &self.workers
     }
 
-    /// Every worker.
-    pub(crate) fn fleet_mut(&mut self) -> &mut Workers {
-        &mut self.fleet
+    /// The worker threads, to stop them or to look for one that is stuck.
+    pub(crate) fn workers_mut(&mut self) -> &mut Workers {
+        &mut self.workers
     }
 
-    /// Downstream connections of the process.
+    /// The number of open downstream connections.
     pub(crate) fn connections(&self) -> usize {
-        self.gate.open()
+        self.admission.open()
     }
 }
 
-/// Reads the file; else why it is refused, and its hash. A fault of ours that a file brings to light must not end the proxy that runs.
+/// Reads and parses the file. The error holds the rendered diagnostics, and the hash of the text if it could be read.
+///
+/// A panic is caught: a file that hits a bug in the parser must not bring down a running proxy.
 fn read(file: &Path) -> Result<config::Loaded, (String, Option<String>)> {
     let load = || {
         #[cfg(test)]
@@ -439,7 +452,7 @@ fn read(file: &Path) -> Result<config::Loaded, (String, Option<String>)> {
         Ok(Err(failure)) => Err((failure.rendered(false), failure.hash().map(str::to_owned))),
         Err(_) => Err((
             format!(
-                "{}: it brings a fault of cutover itself to light; the log says where. Please report it with this file",
+                "{}: cutover panicked while reading this file, which is a bug: see the log, and please report it with the file",
                 file.display()
             ),
             None,
@@ -452,7 +465,7 @@ fn rendered(errors: &[Diagnostic]) -> String {
     errors.join("\n")
 }
 
-/// One worker for each core that the process may use.
+/// The number of cores that this process may use (CPU affinity and cgroup quotas count), 1 if that is unknown.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -461,12 +474,12 @@ fn warn(loaded: &config::Loaded) {
     for warning in &loaded.warnings {
         tracing::warn!(
             detail = warning.rendered(false),
-            "warning about the configuration file"
+            "the configuration has a warning"
         );
     }
 }
 
-/// Says what of an edit is taken up at the next start only.
+/// Warns of changed keys that only a restart applies.
 fn warn_of_restart(old: &Spec, new: &Spec) {
     let listen = |spec: &Spec| spec.admin.as_ref().map(|a| a.listen.clone());
     let changed = [
@@ -477,7 +490,7 @@ fn warn_of_restart(old: &Spec, new: &Spec) {
     for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
         tracing::warn!(
             key,
-            "this key takes effect at the next start; all other changes are adopted now"
+            "this key takes effect after a restart; all other changes take effect now"
         );
     }
 }

@@ -1,8 +1,12 @@
-//! The end: no new work, finish the old.
+//! Graceful shutdown: no new work, then drain what is in flight.
 //!
-//! Readiness fails at once (so that a balancer before us looks elsewhere) and every answer announces the end of its
-//! connection; idle connections end after a moment of grace. Listeners close after `shutdown.delay`, and what is in flight
-//! then has `shutdown.deadline`. A second signal ends everything at once.
+//! Readiness fails immediately, so that a load balancer in front of the proxy stops sending traffic, and every response
+//! announces the end of its connection. Idle connections close after a short grace period. Listeners close after
+//! `shutdown.delay`; requests still in flight then have `shutdown.deadline`. A second signal ends everything at once.
+//!
+//! [`hand_over`] is the variant for a process whose sockets a successor serves already: it has nothing to announce and gives
+//! streams and tunnels more time. This module also saves and restores the endpoint drains that operators ask for, which a
+//! successor must keep.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -16,18 +20,18 @@ use super::systemd;
 use crate::snapshot::Snapshot;
 use crate::upstream::endpoint::{Endpoint, flag};
 
-/// How the end is to be.
+/// Whether a stop waits for requests in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Haste {
-    /// What is in flight is finished.
-    Finish,
-    /// At once.
-    Now,
+pub(super) enum StopMode {
+    /// Drain requests in flight, within `shutdown.deadline`.
+    Graceful,
+    /// Drop all connections now.
+    Immediate,
 }
 
-/// Drains all workers; returns when they have ended, or when there is no more time.
-pub(super) async fn run(publisher: &mut Publisher, haste: Haste, signals: &mut SignalStream) {
-    if haste == Haste::Now {
+/// Drains all workers. Returns when they have ended, at the deadline, or at a second signal.
+pub(super) async fn run(publisher: &mut Publisher, mode: StopMode, signals: &mut SignalStream) {
+    if mode == StopMode::Immediate {
         return;
     }
     let shutdown = publisher.live().current().spec.shutdown.clone();
@@ -40,16 +44,18 @@ pub(super) async fn run(publisher: &mut Publisher, haste: Haste, signals: &mut S
     );
     tokio::select! {
         () = finish(publisher, shutdown.delay, shutdown.deadline) => {}
-        () = signals.stop() => tracing::warn!("stopped at once by a second signal"),
+        () = signals.stop() => tracing::warn!("second signal: stopping immediately"),
     }
 }
 
 async fn finish(publisher: &mut Publisher, delay: Duration, deadline: Duration) {
-    publisher.fleet().announce();
+    // The listeners stay open for `delay`: a load balancer needs time to notice that the readiness check fails, and until
+    // then its connections must not be refused.
+    publisher.workers().announce();
     tokio::time::sleep(delay).await;
     publisher.close();
     let end = Instant::now() + deadline;
-    match timeout_at(end, publisher.fleet().all_ended()).await {
+    match timeout_at(end, publisher.workers().all_ended()).await {
         Ok(()) => tracing::info!("stopped: everything in flight was finished"),
         Err(_) => tracing::warn!(
             connections = publisher.connections(),
@@ -59,9 +65,11 @@ async fn finish(publisher: &mut Publisher, delay: Duration, deadline: Duration) 
     }
 }
 
-/// Another process serves now: drains all workers. Requests have `shutdown.deadline`, streams and tunnels the longest
-/// `drain.streams` of all services. A signal (`hurried`: there was one already) leaves only the deadline to all of them, a
-/// second one nothing.
+/// Drains all workers after a successor took over the sockets.
+///
+/// Requests have `shutdown.deadline`; streams and tunnels have the longest `drain.streams` of all services. A signal shortens
+/// both to the deadline, counted from the signal, and a second one ends the drain. If the first of these signals came before
+/// the handover (`hurried`), the deadline counts from now.
 pub(super) async fn hand_over(
     publisher: &mut Publisher,
     unwanted: &[String],
@@ -77,7 +85,7 @@ pub(super) async fn hand_over(
         connections = publisher.connections(),
         ?requests,
         ?streams,
-        "handed over, finishing what is in flight"
+        "handed over, draining"
     );
     let publisher = &*publisher;
     if !hurried {
@@ -86,18 +94,18 @@ pub(super) async fn hand_over(
             () = signals.stop() => {}
         }
     }
-    tracing::info!(deadline = ?requests, "everything in flight has until the deadline");
+    tracing::info!(deadline = ?requests, "stop requested: streams and tunnels now have the deadline of requests");
     tokio::select! {
-        _ = timeout(requests, publisher.fleet().all_ended()) => {}
-        () = signals.stop() => tracing::warn!("stopped at once by a second signal"),
+        _ = timeout(requests, publisher.workers().all_ended()) => {}
+        () = signals.stop() => tracing::warn!("second signal: stopping immediately"),
     }
 }
 
 async fn finish_handed_over(publisher: &Publisher, requests: Duration, streams: Duration) {
-    let all_ended = || publisher.fleet().all_ended();
+    let all_ended = || publisher.workers().all_ended();
     let mut ended = timeout(requests, all_ended()).await;
     if ended.is_err() {
-        publisher.fleet().cut_requests();
+        publisher.workers().cut_requests();
         ended = timeout(streams - requests, all_ended()).await;
     }
     match ended {
@@ -110,7 +118,7 @@ async fn finish_handed_over(publisher: &Publisher, requests: Duration, streams: 
     }
 }
 
-/// What an operator drains.
+/// The endpoints that operators are draining.
 pub(crate) fn draining(snapshot: &Snapshot) -> Vec<EndpointName> {
     let mut all = Vec::new();
     each_endpoint(snapshot, |name, endpoint| {
@@ -121,7 +129,7 @@ pub(crate) fn draining(snapshot: &Snapshot) -> Vec<EndpointName> {
     all
 }
 
-/// Drains these endpoints, as an operator did in the process before, and no others.
+/// Sets the drains to exactly these endpoints: those that operators were draining in the predecessor.
 pub(crate) fn set_draining(snapshot: &Snapshot, draining: &[EndpointName]) {
     let draining: HashSet<[&str; 3]> = draining
         .iter()
@@ -135,12 +143,12 @@ pub(crate) fn set_draining(snapshot: &Snapshot, draining: &[EndpointName]) {
     });
 }
 
-fn each_endpoint<'a>(snapshot: &'a Snapshot, mut see: impl FnMut([&'a str; 3], &Endpoint)) {
+fn each_endpoint<'a>(snapshot: &'a Snapshot, mut visit: impl FnMut([&'a str; 3], &Endpoint)) {
     for service in &snapshot.services {
         for version in &service.versions {
             for member in &version.pool.members {
                 let name = [&*service.name, &*version.name, &*member.endpoint.name];
-                see(name, &member.endpoint);
+                visit(name, &member.endpoint);
             }
         }
     }

@@ -1,26 +1,26 @@
-//! The signals that the process heeds.
+//! Signals: SIGHUP reloads, SIGTERM and SIGINT stop.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What the system may want.
+/// The stream of signals. `None` never yields one.
 pub(super) struct SignalStream(Option<[Signal; 3]>);
 
-/// What a signal asks for.
+/// The request that a signal stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SignalRequest {
     /// SIGHUP.
     Reload,
-    /// SIGTERM, SIGINT.
+    /// SIGTERM or SIGINT.
     Stop,
 }
 
 impl SignalStream {
-    /// Takes SIGHUP, SIGTERM and SIGINT from now on.
+    /// Installs handlers for SIGHUP, SIGTERM and SIGINT. Their default actions stay disabled for the life of the process.
     ///
     /// # Errors
-    /// The handlers can't be set.
+    /// A handler can't be installed.
     pub(super) fn listen() -> io::Result<Self> {
         let [hup, term, int] = [
             SignalKind::hangup(),
@@ -31,18 +31,18 @@ impl SignalStream {
         Ok(Self(Some([hup?, term?, int?])))
     }
 
-    /// For a proxy inside another program, which has the signals.
+    /// A stream without signals, for a proxy inside a test.
     #[cfg(test)]
     pub(super) fn none() -> Self {
         Self(None)
     }
 
-    /// Waits for a signal that asks to stop; others are dropped.
+    /// Waits for a signal that asks to stop. Other signals are ignored meanwhile.
     pub(crate) async fn stop(&mut self) {
         while self.next().await != SignalRequest::Stop {}
     }
 
-    /// Waits for the next.
+    /// Waits for the next signal. Cancellation safe.
     pub(super) async fn next(&mut self) -> SignalRequest {
         let Some([hup, term, int]) = &mut self.0 else {
             return std::future::pending().await;

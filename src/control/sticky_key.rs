@@ -1,6 +1,7 @@
-//! The key that seals sticky cookies: from a file of the operator's, or one of our own in the state directory.
+//! The keys that seal sticky cookies.
 //!
-//! Proxies that share a service's users want the same file. Our own key is made once, at the first start that needs one.
+//! A key comes from the operator's `sticky.key_file`, or it is the proxy's own in the state directory, created at the first start
+//! that needs one. Proxies that serve the same users must share a key file, because each accepts only cookies sealed by its key.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -15,13 +16,14 @@ use crate::config::{Spec, paths};
 use crate::routing::sticky::{KEY_LEN, SealingKey};
 use crate::snapshot::Keys;
 
-/// Our own key in the state directory.
+/// File name of the own key in the state directory.
 const NAME: &str = "sticky.key";
 
-/// The key in `key_file`, as it stands there, byte by byte.
+/// Reads the key in `key_file`. Every byte of the file counts, a trailing newline too.
 ///
 /// # Errors
-/// What is wrong with the file, and what to do.
+/// The file can't be read, others may read or change it, or it has fewer than [`KEY_LEN`] or more than [`MOST`] bytes. The message
+/// says what to do.
 pub(crate) fn read(key_file: &Path) -> Result<SealingKey, String> {
     let bytes = secret::read(key_file, "sticky key", "forge sessions")?;
     let len = bytes.len();
@@ -42,15 +44,16 @@ pub(crate) fn read(key_file: &Path) -> Result<SealingKey, String> {
         })
 }
 
-/// Where our own key is kept.
+/// Path of the own key.
 pub(crate) fn own_path(state_dir: &Path) -> PathBuf {
     state_dir.join(NAME)
 }
 
-/// Our own key in `state_dir`, made if there is none. Where none can be kept, one for this run: that stops no proxy.
+/// Reads the own key in `state_dir`, or creates it. If the directory can't be used, the key lasts for this process only: that is
+/// no reason not to start.
 ///
 /// # Errors
-/// There is one that must not be used: as with [`read`].
+/// There is a key that can't be used, as in [`read`].
 pub(crate) fn own(state_dir: &Path) -> Result<Own, String> {
     let path = own_path(state_dir);
     match path.try_exists() {
@@ -63,10 +66,11 @@ pub(crate) fn own(state_dir: &Path) -> Result<Own, String> {
     }
 }
 
-/// The key of every service with sticky sessions. Our own stays what it is as long as the process runs; files are read anew.
+/// Loads the keys of all services with sticky sessions. Key files are read again every time; the own key is taken from `known` if
+/// it is there, so that it stays the same while the process runs.
 ///
 /// # Errors
-/// A key that must not or can't be used, and what to do.
+/// A key can't be used. The message says what to do.
 pub(crate) fn keys(spec: &Spec, known: &Keys) -> Result<Keys, String> {
     let mut keys = Keys::new();
     let sticky = spec
@@ -94,51 +98,55 @@ fn own_key(spec: &Spec) -> Result<SealingKey, String> {
     })
 }
 
-/// Our own key.
+/// The own key, and whether it is stored.
 #[derive(Debug)]
 pub(crate) enum Own {
-    /// It outlives the process.
+    /// Stored in the state directory.
     Kept(SealingKey),
-    /// It could not be kept: sessions end with the process. The text is for the log.
+    /// Not stored, so sessions end with the process. The text is a warning for the log.
     Ephemeral(SealingKey, String),
 }
 
 impl Own {
     fn ephemeral(path: &Path, why: &io::Error) -> Self {
         let warning = format!(
-            "the key for sticky sessions can't be kept in {}: {why}. Until that is mended, sessions end when the proxy does; \
-             set `state_dir` to a directory that the proxy may write to, or `sticky.key_file` to a key of yours",
+            "cannot store the key for sticky sessions in {}: {why}. Sessions end when the proxy does; \
+             set `state_dir` to a directory that the proxy may write to, or `sticky.key_file` to a key file",
             path.display()
         );
-        let key = SealingKey::new(&random()).expect("it is long enough");
+        // `SealingKey::new` refuses only keys shorter than `KEY_LEN`.
+        let key = SealingKey::new(&random()).expect("the key is long enough");
         Self::Ephemeral(key, warning)
     }
 }
 
 fn random() -> [u8; KEY_LEN] {
     let mut bytes = [0; KEY_LEN];
-    rand::fill(&mut bytes).expect("the system has randomness");
+    // Fails only if the system has no source of randomness; TLS could not work then either.
+    rand::fill(&mut bytes).expect("system randomness is available");
     bytes
 }
 
-/// Writes a new key beside `path` and moves it there in one step. If somebody else was faster, theirs stays.
+/// Creates a key at `path` atomically: writes it to a temporary file, which is then hard-linked. Unlike a rename, a link fails if
+/// the name exists, so if several processes start at once they all use the key of the first one.
 fn make(state_dir: &Path, path: &Path) -> io::Result<()> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(state_dir)?;
-    let own = draft(state_dir);
-    let written = write(&own).and_then(|()| match fs::hard_link(&own, path) {
+    let temporary = temporary_path(state_dir);
+    let written = write(&temporary).and_then(|()| match fs::hard_link(&temporary, path) {
         Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
+        // Makes the new directory entry durable, see fsync(2).
         _ => File::open(state_dir)?.sync_all(),
     });
-    // What is left of a failed draft tells nobody anything.
-    let _ = fs::remove_file(&own);
+    // Best effort: a leftover has a random name and is never read.
+    let _ = fs::remove_file(&temporary);
     written
 }
 
-/// No two processes, and no two threads of one, write the same draft.
-fn draft(state_dir: &Path) -> PathBuf {
+/// A random name, so that processes and threads don't write to the same file.
+fn temporary_path(state_dir: &Path) -> PathBuf {
     state_dir.join(format!(".{NAME}.{:016x}", fastrand::u64(..)))
 }
 
@@ -210,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_is_made_once_for_our_eyes_only() {
+    fn the_own_key_is_created_once_and_private() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("deep/state");
         let first = kept(own(&state).unwrap());
@@ -218,13 +226,17 @@ mod tests {
         let about = fs::metadata(state.join(NAME)).unwrap();
         assert_eq!((about.mode() & 0o7777, about.len()), (0o600, 32));
         assert_eq!(fs::metadata(&state).unwrap().mode() & 0o7777, 0o700);
-        assert_eq!(fs::read_dir(&state).unwrap().count(), 1, "a draft was left");
+        assert_eq!(
+            fs::read_dir(&state).unwrap().count(),
+            1,
+            "a temporary file was left"
+        );
         let other = kept(own(&dir.path().join("other")).unwrap());
         assert_ne!(other, first);
     }
 
     #[test]
-    fn of_many_that_start_at_once_all_have_the_same() {
+    fn concurrent_starts_use_the_same_key() {
         let dir = tempfile::tempdir().unwrap();
         let prints: Vec<u64> = std::thread::scope(|scope| {
             let starts: Vec<_> = (0..8)
@@ -236,19 +248,19 @@ mod tests {
     }
 
     #[test]
-    fn without_a_place_there_is_a_key_for_this_run_and_a_warning() {
+    fn without_a_directory_there_is_a_key_for_this_process_and_a_warning() {
         let (_dir, path) = file(b"no directory", 0o600);
         let ephemeral = || match own(&path.join("state")).unwrap() {
             Own::Ephemeral(key, why) => (print(&key), why),
             Own::Kept(_) => panic!("kept where nothing can be"),
         };
         let (first, why) = ephemeral();
-        assert!(why.contains("sessions end when the proxy does"), "{why}");
+        assert!(why.contains("Sessions end when the proxy does"), "{why}");
         assert_ne!(ephemeral().0, first);
     }
 
     #[test]
-    fn our_own_that_others_may_read_is_refused() {
+    fn an_own_key_that_others_may_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         kept(own(dir.path()).unwrap());
         let path = dir.path().join(NAME);

@@ -1,4 +1,4 @@
-//! What the service manager is told, where there is one. Without `NOTIFY_SOCKET` every call does nothing.
+//! Notifications to the service manager, in the protocol of sd_notify(3). Without `NOTIFY_SOCKET` all functions do nothing.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
@@ -9,45 +9,45 @@ use sd_notify::NotifyState;
 use super::handover::message;
 use crate::edge::inherit::STORED;
 
-fn tell(state: &[NotifyState<'_>]) {
+fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "the service manager could not be told");
+        tracing::debug!(%error, "failed to notify the service manager");
     }
 }
 
-/// Up, or up again after a reload; with a line for `systemctl status`.
+/// Reports that the proxy is ready, after startup or a reload, with a line for `systemctl status`.
 pub(super) fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// A reload begins. [`ready`] must follow, whatever comes of it.
+/// Reports the start of a reload. [`ready`] must follow even if the reload fails: systemd waits for it (`Type=notify-reload`).
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::debug!(%error, "no monotonic clock"),
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::debug!(%error, "failed to read the monotonic clock"),
     }
 }
 
-/// A line for `systemctl status`.
+/// Sets the line for `systemctl status`.
 pub(super) fn status(status: &str) {
-    tell(&[NotifyState::Status(status)]);
+    notify(&[NotifyState::Status(status)]);
 }
 
-/// The end begins; it may take so long.
+/// Reports the start of the shutdown, and extends the stop timeout to `longest`.
 pub(super) fn stopping(longest: Duration) {
     let usec = u32::try_from(longest.as_micros()).unwrap_or(u32::MAX);
-    tell(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(usec)]);
+    notify(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(usec)]);
 }
 
-/// The process to watch from now on is another one.
+/// Makes another process the main process of the service, which systemd watches from now on.
 pub(super) fn main_process(pid: i32) {
     if let Ok(pid) = u32::try_from(pid) {
-        tell(&[NotifyState::MainPid(pid)]);
+        notify(&[NotifyState::MainPid(pid)]);
     }
 }
 
-/// Leaves a socket with the service manager, which passes it to the next process that it starts. Whether it was sent; a service
-/// manager that has no room for it doesn't say so.
+/// Stores a duplicate of a socket with the service manager, which passes it to the next process that it starts. Returns whether
+/// the message was sent. A service manager whose store is full (`FileDescriptorStoreMax=`) drops it silently.
 pub(super) fn store(name: &str, socket: BorrowedFd<'_>) -> bool {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
         return false;
@@ -58,26 +58,27 @@ pub(super) fn store(name: &str, socket: BorrowedFd<'_>) -> bool {
         message(manager.as_fd(), state.as_bytes(), &[socket])
     });
     if let Err(error) = &stored {
-        tracing::debug!(%error, "the service manager could not be given a socket");
+        tracing::debug!(%error, "failed to store a socket with the service manager");
     }
     stored.is_ok()
 }
 
-/// The sockets of this listener are not to be kept any more.
+/// Removes the stored sockets of this listener.
 pub(super) fn forget(name: &str) {
     let name = format!("FDNAME={STORED}{name}");
-    tell(&[
+    notify(&[
         NotifyState::Custom("FDSTOREREMOVE=1"),
         NotifyState::Custom(&name),
     ]);
 }
 
-/// All threads are alive.
+/// Sends a keep-alive to the watchdog.
 pub(super) fn alive() {
-    tell(&[NotifyState::Watchdog]);
+    notify(&[NotifyState::Watchdog]);
 }
 
-/// How often [`alive`] is expected to be called: a third of what `WatchdogSec=` allows. `None` without a watchdog.
+/// The interval at which to call [`alive`]: a third of `WatchdogSec=`, so that one late call does no harm. `None` without a
+/// watchdog.
 pub(super) fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled()
         .map(|limit| limit / 3)

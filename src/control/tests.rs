@@ -1,4 +1,4 @@
-//! A whole proxy in this process, with real files and sockets.
+//! A whole proxy inside the test process, with real files and sockets.
 
 use super::in_process::Server;
 use super::*;
@@ -43,14 +43,14 @@ fn answer(mut stream: TcpStream, name: &str) {
     }
 }
 
-struct House {
+struct Harness {
     dir: tempfile::TempDir,
     server: Server,
     origins: [SocketAddr; 2],
 }
 
-impl House {
-    /// A proxy of two workers before two origins.
+impl Harness {
+    /// A proxy with two workers in front of two origins.
     fn new() -> Self {
         let head = "listen = \"127.0.0.1:0\"\n";
         let dir = tempfile::tempdir().unwrap();
@@ -131,19 +131,19 @@ pub(super) fn until(condition: impl Fn() -> bool) {
 
 #[test]
 fn an_edit_moves_the_traffic() {
-    let house = House::new();
-    assert_eq!(house.get(), "blue");
-    house.save(&house.text("listen = \"127.0.0.1:0\"", "green"));
-    house.adopted(2);
-    assert_eq!(house.get(), "green");
-    assert_eq!(house.server.live().source().error, None);
-    house.server.stop().unwrap();
+    let harness = Harness::new();
+    assert_eq!(harness.get(), "blue");
+    harness.save(&harness.text("listen = \"127.0.0.1:0\"", "green"));
+    harness.adopted(2);
+    assert_eq!(harness.get(), "green");
+    assert_eq!(harness.server.live().source().error, None);
+    harness.server.stop().unwrap();
 }
 
 #[test]
-fn every_kind_of_bad_file_is_refused_and_the_next_good_one_taken_up() {
-    let house = House::new();
-    let good = house.text("listen = \"127.0.0.1:0\"", "green");
+fn every_kind_of_bad_file_is_refused_and_the_next_good_one_adopted() {
+    let harness = Harness::new();
+    let good = harness.text("listen = \"127.0.0.1:0\"", "green");
     let bad = [
         String::new(),
         good[..good.len() / 2].to_owned(),
@@ -151,59 +151,59 @@ fn every_kind_of_bad_file_is_refused_and_the_next_good_one_taken_up() {
         good.replace("[service.shop.versions]", "[service.shop.versionz]"),
     ];
     for (n, text) in bad.iter().enumerate() {
-        house.save(text);
-        let error = house.refused(n as u64 + 1);
+        harness.save(text);
+        let error = harness.refused(n as u64 + 1);
         assert!(error.contains("cutover.toml"), "{error}");
-        assert_eq!(house.get(), "blue");
-        assert_eq!(house.server.live().current().generation, 1);
+        assert_eq!(harness.get(), "blue");
+        assert_eq!(harness.server.live().current().generation, 1);
     }
-    std::fs::remove_file(house.file()).unwrap();
-    house.refused(bad.len() as u64 + 1);
-    assert_eq!(house.get(), "blue");
-    house.save(&good);
-    house.adopted(2);
-    assert_eq!(house.get(), "green");
-    let source = house.server.live().source();
+    std::fs::remove_file(harness.file()).unwrap();
+    harness.refused(bad.len() as u64 + 1);
+    assert_eq!(harness.get(), "blue");
+    harness.save(&good);
+    harness.adopted(2);
+    assert_eq!(harness.get(), "green");
+    let source = harness.server.live().source();
     assert_eq!((source.error, source.refused_hash), (None, None));
 }
 
 #[test]
 fn the_running_text_again_clears_a_refusal_without_a_new_generation() {
-    let house = House::new();
-    let running = std::fs::read_to_string(house.file()).unwrap();
-    house.save("nonsense");
-    house.refused(1);
-    house.save(&running);
-    until(|| house.server.live().source().error.is_none());
-    assert_eq!(house.server.live().current().generation, 1);
+    let harness = Harness::new();
+    let running = std::fs::read_to_string(harness.file()).unwrap();
+    harness.save("nonsense");
+    harness.refused(1);
+    harness.save(&running);
+    until(|| harness.server.live().source().error.is_none());
+    assert_eq!(harness.server.live().current().generation, 1);
 }
 
 #[test]
 fn an_address_in_use_refuses_the_reload_and_leaves_all_as_it_was() {
-    let house = House::new();
+    let harness = Harness::new();
     let foreign = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = foreign.local_addr().unwrap();
     let head =
         format!("[listen.default]\nbind = \"127.0.0.1:0\"\n[listen.more]\nbind = \"{taken}\"\n");
-    let body = house.text("", "green");
+    let body = harness.text("", "green");
     // The tables come last in the file.
-    house.save(&format!("{body}\n{head}"));
-    let error = house.refused(1);
+    harness.save(&format!("{body}\n{head}"));
+    let error = harness.refused(1);
     assert!(
         error.contains("listener more") && error.contains(&taken.to_string()),
         "{error}"
     );
-    assert_eq!(house.get(), "blue");
+    assert_eq!(harness.get(), "blue");
     drop(foreign);
     let runtime = runtime().unwrap();
-    assert_eq!(runtime.block_on(house.server.reload()), Ok(2));
+    assert_eq!(runtime.block_on(harness.server.reload()), Ok(2));
     assert_eq!(get(taken, "/"), "green");
 }
 
 #[test]
-fn listeners_come_and_go_and_kept_connections_go_on() {
-    let house = House::new();
-    let mut kept = TcpStream::connect(house.server.address("default").unwrap()).unwrap();
+fn kept_connections_survive_when_listeners_are_added_and_removed() {
+    let harness = Harness::new();
+    let mut kept = TcpStream::connect(harness.server.address("default").unwrap()).unwrap();
     kept.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut ask = || {
         kept.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
@@ -213,42 +213,42 @@ fn listeners_come_and_go_and_kept_connections_go_on() {
         String::from_utf8_lossy(&chunk[..n]).into_owned()
     };
     assert!(ask().ends_with("blue"));
-    let socket = house.dir.path().join("more.sock");
-    let body = house.text("", "green");
+    let socket = harness.dir.path().join("more.sock");
+    let body = harness.text("", "green");
     let both = format!(
         "{body}\n[listen.default]\nbind = \"127.0.0.1:0\"\n[listen.more]\nbind = \"unix:{}\"\n",
         socket.display()
     );
-    house.save(&both);
-    house.adopted(2);
+    harness.save(&both);
+    harness.adopted(2);
     until(|| std::os::unix::net::UnixStream::connect(&socket).is_ok());
     assert!(
         ask().ends_with("green"),
-        "the kept connection lives on and sees the new generation"
+        "the kept connection uses the new generation"
     );
-    house.save(&house.text("listen = \"127.0.0.1:0\"", "blue"));
-    house.adopted(3);
+    harness.save(&harness.text("listen = \"127.0.0.1:0\"", "blue"));
+    harness.adopted(3);
     until(|| !socket.exists());
     assert!(ask().ends_with("blue"));
 }
 
 #[test]
-fn connections_of_a_listener_that_goes_are_closed_and_no_others() {
-    let house = House::new();
-    let body = house.text("", "blue");
+fn only_connections_of_a_removed_listener_are_closed() {
+    let harness = Harness::new();
+    let body = harness.text("", "blue");
     let (one, two) = (
-        house.dir.path().join("one.sock"),
-        house.dir.path().join("two.sock"),
+        harness.dir.path().join("one.sock"),
+        harness.dir.path().join("two.sock"),
     );
     let listen = |name: &str, path: &Path| {
         format!("\n[listen.{name}]\nbind = \"unix:{}\"\n", path.display())
     };
-    house.save(&format!(
+    harness.save(&format!(
         "{body}{}{}",
         listen("one", &one),
         listen("two", &two)
     ));
-    house.adopted(2);
+    harness.adopted(2);
     let connect = |path: &Path| {
         until(|| std::os::unix::net::UnixStream::connect(path).is_ok());
         let stream = std::os::unix::net::UnixStream::connect(path).unwrap();
@@ -265,27 +265,27 @@ fn connections_of_a_listener_that_goes_are_closed_and_no_others() {
     };
     let (mut leaves, mut stays) = (connect(&one), connect(&two));
     assert!(ask(&mut leaves).ends_with("blue") && ask(&mut stays).ends_with("blue"));
-    house.save(&format!("{body}{}", listen("two", &two)));
-    house.adopted(3);
+    harness.save(&format!("{body}{}", listen("two", &two)));
+    harness.adopted(3);
     assert_eq!(leaves.read(&mut [0]).unwrap(), 0, "closed after its grace");
     assert!(ask(&mut stays).ends_with("blue"));
 }
 
 #[test]
 fn edits_are_adopted_within_a_tenth_of_a_second() {
-    let house = House::new();
+    let harness = Harness::new();
     let mut took = Vec::new();
     for n in 0..30_u64 {
         let stable = if n % 2 == 0 { "green" } else { "blue" };
-        let text = house.text("listen = \"127.0.0.1:0\"", stable);
+        let text = harness.text("listen = \"127.0.0.1:0\"", stable);
         let began = if n % 3 == 0 {
-            std::fs::write(house.file(), &text).unwrap();
+            std::fs::write(harness.file(), &text).unwrap();
             Instant::now()
         } else {
-            house.save(&text);
+            harness.save(&text);
             Instant::now()
         };
-        house.adopted(n + 2);
+        harness.adopted(n + 2);
         took.push(began.elapsed());
     }
     took.sort();
@@ -294,11 +294,11 @@ fn edits_are_adopted_within_a_tenth_of_a_second() {
 
 #[test]
 fn stopping_finishes_what_is_in_flight() {
-    let house = House::new();
-    let address = house.server.address("default").unwrap();
+    let harness = Harness::new();
+    let address = harness.server.address("default").unwrap();
     let slow = std::thread::spawn(move || get(address, "/slow"));
     let in_flight = || {
-        let live = house.server.live().current();
+        let live = harness.server.live().current();
         live.services[0].versions[0].pool.members[0]
             .endpoint
             .load
@@ -307,23 +307,23 @@ fn stopping_finishes_what_is_in_flight() {
     };
     until(in_flight);
     let began = Instant::now();
-    house.server.stop().unwrap();
+    harness.server.stop().unwrap();
     assert_eq!(slow.join().unwrap(), "blue");
     assert!(began.elapsed() < Duration::from_secs(5));
     assert!(TcpStream::connect(address).is_err());
 }
 
 #[test]
-fn an_idle_connection_is_given_a_grace_and_then_closed() {
-    let house = House::new();
-    let address = house.server.address("default").unwrap();
+fn an_idle_connection_is_closed_after_a_grace_period() {
+    let harness = Harness::new();
+    let address = harness.server.address("default").unwrap();
     let mut idle = TcpStream::connect(address).unwrap();
     idle.set_read_timeout(Some(PATIENCE)).unwrap();
     idle.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
         .unwrap();
     let mut chunk = [0; 4096];
     assert!(idle.read(&mut chunk).unwrap() > 0);
-    let stopping = std::thread::spawn(move || house.server.stop());
+    let stopping = std::thread::spawn(move || harness.server.stop());
     let began = Instant::now();
     // A request within the grace is still answered, with the end announced.
     until(|| TcpStream::connect(address).is_err());

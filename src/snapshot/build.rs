@@ -1,4 +1,8 @@
-//! From a specification to a snapshot.
+//! Compiles a specification into a snapshot.
+//!
+//! There is one way to a running snapshot, [`Snapshot::compile`]: it computes the effective state and resolves names, endpoints,
+//! counters and keys. A service is reused from the running generation if its specification, its effective split and its sticky
+//! key are the same, so a change costs only the services that it touches.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,21 +15,21 @@ use crate::routing::{self, Split};
 use crate::telemetry::Telemetry;
 use crate::upstream::{Pool, Registry};
 
-/// What was in force before.
+/// The state that was in force before the snapshot.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Previous<'a> {
-    /// Nothing: the first generation of a process that takes over from nobody.
+    /// None: the first generation of a process without a predecessor.
     Nothing,
-    /// The state that another process passed on.
+    /// The state that a predecessor passed on.
     Process(&'a [ServiceState]),
-    /// The running generation of this process. Its services are reused where they would not differ.
+    /// The running generation of this process. Services that would not differ are reused.
     Generation(&'a Snapshot),
 }
 
-/// Whether a version of a service passes its checks.
+/// Tells whether a version of a service passes its checks.
 pub(crate) type Verdicts<'a> = &'a dyn Fn(&spec::ServiceSpec, &spec::VersionSpec) -> bool;
 
-/// What a snapshot is compiled from.
+/// The inputs of [`Snapshot::compile`].
 #[derive(Clone, Copy)]
 pub(crate) struct Inputs<'a> {
     pub generation: u64,
@@ -34,13 +38,13 @@ pub(crate) struct Inputs<'a> {
     pub passes: Verdicts<'a>,
     /// Keys of sticky sessions. A service whose key is missing has no sticky sessions.
     pub keys: &'a Keys,
-    /// Seconds since the epoch.
+    /// The current time in seconds since the Unix epoch.
     pub now_s: u64,
 }
 
 impl Snapshot {
-    /// Compiles what is in force under the specification: the one way to a snapshot, at start, after a reload, when the stable
-    /// gate opens, and in a takeover.
+    /// Compiles what is in force under the specification. Used at startup, after a reload, when the stable gate opens and in a
+    /// takeover.
     pub(crate) fn compile(inputs: &Inputs<'_>, registry: &Registry, telemetry: &Telemetry) -> Self {
         let running = match inputs.previous {
             Previous::Generation(running) => running.state(),
@@ -54,7 +58,7 @@ impl Snapshot {
         Self::with(inputs, effective, previous, registry, telemetry)
     }
 
-    /// Compiles `spec` as it is desired, without what was in force before: for a look at a file, and for tests.
+    /// Compiles `spec` as desired, without regard to what was in force before. For commands that inspect a file, and for tests.
     pub(crate) fn build(
         generation: u64,
         spec: Arc<Spec>,
@@ -124,7 +128,7 @@ impl Snapshot {
     }
 }
 
-/// Compiles services, or finds them in the running generation.
+/// Compiles services, or reuses them from the running generation.
 struct Compiler<'a> {
     inputs: &'a Inputs<'a>,
     previous: HashMap<&'a str, &'a ServiceState>,
@@ -145,8 +149,8 @@ impl Compiler<'_> {
         Arc::new(self.compiled(spec, effective))
     }
 
-    /// Whether sticky sessions would be sealed by the same key. The key may change while the specification that names its file
-    /// doesn't.
+    /// Whether the running service seals sticky sessions with the key that a new one would use. Comparing specifications isn't
+    /// enough: a key file can change while the path in the specification stays the same.
     fn has_same_key(&self, running: &Service) -> bool {
         let sealed_by = running.sessions.as_ref().map(|s| Arc::as_ptr(s.key()));
         let policy = running.policies.sticky.as_ref();
@@ -156,6 +160,7 @@ impl Compiler<'_> {
 
     fn compiled(&self, spec: &spec::ServiceSpec, effective: EffectiveSplit) -> Service {
         let mut routing = routing::ServiceRouting::new(spec);
+        // `routing` has the desired split. The effective one differs only while a version is held back.
         if !effective.awaited.is_empty() {
             let names: Vec<&str> = spec.versions.iter().map(|v| &*v.name).collect();
             routing.split = Split::new(&names, effective.stable, &effective.split);
@@ -190,7 +195,7 @@ impl Compiler<'_> {
     }
 }
 
-/// `balance = "hash"` hashes as a cohort does, over the keys of `hash_by`.
+/// The hash of `balance = "hash"`: a cohort over the keys of `hash_by`, salted with the service's name.
 fn hash_of(service: &spec::ServiceSpec) -> Option<routing::Cohort> {
     (service.balance == Balance::Hash).then(|| {
         let by = service.hash_by.clone();

@@ -3,31 +3,31 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A certificate of a listener.
+/// The state of one certificate of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CertificateState {
     /// The listener's name.
     pub listener: String,
-    /// Server names that get it.
+    /// Server names (SNI) that it is presented for.
     pub names: Vec<String>,
-    /// The file that it was read from.
+    /// The file that holds the certificate chain.
     pub file: PathBuf,
-    /// Seconds since the epoch from which it is valid.
+    /// Start of the validity period, in seconds since the Unix epoch.
     pub not_before: i64,
-    /// Seconds since the epoch until which it is valid.
+    /// End of the validity period, in seconds since the Unix epoch.
     pub not_after: i64,
-    /// Why its files as they are now are not what is used.
+    /// Why the current files were refused, if an older certificate is still in use.
     pub error: Option<String>,
-    /// When that was noticed.
+    /// When `error` was first seen.
     pub since: Option<SystemTime>,
 }
 
-/// Where the formatter's calendar ends, in seconds since the epoch.
+/// Seconds since the epoch at which `humantime` can't format a time any more; it panics there.
 const YEAR_10000: u64 = 253_402_300_800;
 
-/// A time for people: `2026-11-28T17:00:00Z`.
+/// Formats seconds since the Unix epoch for people: `2026-11-28T17:00:00Z` (RFC 3339).
 pub(crate) fn date(seconds: i64) -> String {
-    // Times before 1970 are a slip of who issued the certificate; the epoch says as much.
+    // Nobody issues certificates for times before 1970 on purpose; the epoch is close enough.
     let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     match since.as_secs() < YEAR_10000 {
         true => humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string(),

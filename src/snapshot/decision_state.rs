@@ -1,20 +1,22 @@
-//! What a routing decision reads of a compiled service at one moment.
+//! The view of a compiled service that a routing decision reads.
 
 use super::Service;
 use crate::routing::sticky::Session;
 use crate::routing::{DecisionInput, RequestView, Split};
 
-/// [`DecisionInput`] of one service. `usable` and `next` differ between a worker, which has a view of each pool and a position in
-/// the exact split, and `explain`, which must not move anything.
+/// The [`DecisionInput`] of one service at one moment.
+///
+/// `usable` and `next` are closures because their callers differ: a worker has its own view of each pool and a position in the
+/// exact split; `explain` must not advance either.
 #[derive(Debug)]
 pub(crate) struct DecisionState<'a, U, N> {
-    /// The service.
+    /// The service that decides.
     pub service: &'a Service,
-    /// Seconds since the epoch.
+    /// The current time in seconds since the Unix epoch.
     pub now_s: u64,
     /// Whether a version has a usable endpoint.
     pub usable: U,
-    /// The next version by the exact split.
+    /// Returns the next version of the exact split, for requests that have no cohort.
     pub next: N,
 }
 

@@ -1,12 +1,11 @@
-//! The effective state: what is in force, as a pure function of the configuration, of what was in force before, and of the
-//! checks' verdicts.
+//! The effective state: a pure function of the configuration, of what was in force before, and of the results of health checks.
 //!
 //! The configuration says what is *desired*. The stable gate may delay it: a new stable version, or a canary whose share rises
-//! from 0, waits until one of its endpoints passes a check. Until then the old split stays in force, lowered where the
-//! configuration lowers it.
+//! from 0, waits until one of its endpoints passes a check. Until then the old split stays in force, except that shares may fall
+//! to what the configuration grants.
 //!
-//! Every snapshot is built from an [`Effective`], at start, after a reload, when the gate opens and in a takeover. Whatever else
-//! is to influence the split becomes an argument of [`effective`].
+//! Every snapshot is built from an [`Effective`], at startup, after a reload, when the gate opens and in a takeover. Anything else
+//! that should influence the split belongs here, as another argument of [`effective`].
 
 use std::collections::HashMap;
 
@@ -23,16 +22,17 @@ pub(crate) struct Effective {
 /// The effective split of one service. Versions are indices into the specification of the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EffectiveSplit {
-    /// The version that gets what the split leaves.
+    /// The version that gets the traffic that the split leaves.
     pub stable: usize,
-    /// Shares of canaries. A canary with a share of 0 is listed as well where cohorts are laid out by it.
+    /// Shares of canaries. A canary with a share of 0 may be listed too: the order of the names in the split decides which cohorts
+    /// a version gets.
     pub split: Vec<(usize, Share)>,
-    /// Versions whose role or share waits until they pass a check.
+    /// Versions whose new role or share waits until they pass a check.
     pub awaited: Vec<usize>,
 }
 
 impl EffectiveSplit {
-    /// What the configuration asks for, without delay.
+    /// The desired split, without the gate.
     fn desired(service: &spec::ServiceSpec) -> Self {
         Self {
             stable: service.stable,
@@ -43,7 +43,7 @@ impl EffectiveSplit {
 }
 
 impl Effective {
-    /// What the configuration asks for, without delay.
+    /// The desired state of all services, without the gate.
     pub(crate) fn desired(spec: &Spec) -> Self {
         let services = spec.services.iter().map(EffectiveSplit::desired);
         Self {
@@ -52,8 +52,10 @@ impl Effective {
     }
 }
 
-/// The effective state under `spec`. `previous` is what was in force before, by service; `passes` says whether a version has an
-/// endpoint that passes its checks.
+/// Computes the effective state under `spec`.
+///
+/// `previous` is what was in force before, by service; services that it doesn't name are new. `passes` tells whether a version
+/// has an endpoint that passes its checks.
 pub(crate) fn effective(
     spec: &Spec,
     previous: &[ServiceState],
@@ -70,8 +72,10 @@ pub(crate) fn effective(
     }
 }
 
-/// The split of one service behind the stable gate. Nothing waits in a service without checks or in a new one (`before` is
-/// `None`), nor when the version that would have to stay has left the configuration.
+/// Applies the stable gate to one service.
+///
+/// Nothing waits if the service has no checks, if it is new (`before` is `None`), or if the version that was stable has left the
+/// configuration and so can't keep the traffic.
 fn gated(
     desired: &spec::ServiceSpec,
     before: Option<&ServiceState>,
@@ -82,11 +86,11 @@ fn gated(
         return open;
     };
     let held = |version: usize| before.share(&desired.versions[version].name);
-    let stayed = desired
+    let old_stable = desired
         .versions
         .iter()
         .position(|v| v.name == before.stable);
-    match stayed {
+    match old_stable {
         Some(old) if old != desired.stable && !passes(desired.stable) => {
             old_split(desired, old, before)
         }
@@ -94,8 +98,9 @@ fn gated(
     }
 }
 
-/// The old split stays until the new stable version passes, as far as the configuration still grants its shares. Canaries whose
-/// share falls to 0 stay listed, so that the users of the other versions keep their cohorts.
+/// The split while a new stable version is awaited: the old one, with each share limited to what the configuration grants now.
+///
+/// Canaries whose share falls to 0 stay listed, so that the users of the other versions keep their cohorts.
 fn old_split(desired: &spec::ServiceSpec, old: usize, before: &ServiceState) -> EffectiveSplit {
     let granted = |version: usize| {
         if version == desired.stable {
@@ -115,7 +120,7 @@ fn old_split(desired: &spec::ServiceSpec, old: usize, before: &ServiceState) -> 
     }
 }
 
-/// A canary that had no share and doesn't pass gets none yet.
+/// The desired split, without the canaries that had no share so far and don't pass their checks.
 fn rising(
     mut open: EffectiveSplit,
     held: &dyn Fn(usize) -> Share,
@@ -131,13 +136,13 @@ fn rising(
 }
 
 impl Snapshot {
-    /// Whether a version waits for a check to pass.
+    /// Whether the gate holds back a version.
     #[cfg(test)]
     pub fn is_held_back(&self) -> bool {
         self.services.iter().any(|s| !s.awaited.is_empty())
     }
 
-    /// Whether one of the versions that wait for a check passes it now, so that the next snapshot would differ.
+    /// Whether a version that the gate holds back passes its checks by now, so that the next snapshot would differ.
     pub(crate) fn can_open(&self) -> bool {
         let passes = |version: &Version| {
             let mut members = version.pool.members.iter();
@@ -150,22 +155,22 @@ impl Snapshot {
         waiting.any(passes)
     }
 
-    /// A line for each version that is waited for.
+    /// Describes the versions that the gate holds back, one line each.
     pub fn awaited(&self) -> Vec<String> {
         let services = 0..self.services.len();
         services.flat_map(|s| self.awaited_of(s)).collect()
     }
 
-    /// A line for each version of this service that is waited for.
+    /// Describes the versions of one service that the gate holds back, one line each.
     pub fn awaited_of(&self, service: usize) -> Vec<String> {
         let (spec, service) = (&self.spec.services[service], &self.services[service]);
         let line = |version: &usize| {
-            let wish = match *version == spec.stable {
+            let change = match *version == spec.stable {
                 true => "becomes stable".to_owned(),
                 false => format!("gets {} of the traffic", spec_share(spec, *version)),
             };
             format!(
-                "service {}: {} {wish} once one of its endpoints passes its check; until then the old split stays",
+                "service {}: {} {change} once one of its endpoints passes its check; until then the old split stays",
                 service.name, service.versions[*version].name
             )
         };

@@ -1,4 +1,4 @@
-//! The gate by table: what the file wants, what was, who passes.
+//! The stable gate: effective shares for a desired split, the split before, and the versions that pass their checks.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ fn service(stable: &str, split: &[(&str, u32)]) -> spec::ServiceSpec {
     service
 }
 
-/// What was in force: a stable version, and the shares of canaries in percent.
+/// The state before: a stable version, and the shares of canaries in percent.
 fn in_force((stable, canaries): (&str, &[(&str, u32)])) -> ServiceState {
     let rest = 100 - canaries.iter().map(|(_, s)| s).sum::<u32>();
     let shares = canaries.iter().copied().chain([(stable, rest)]);
@@ -35,7 +35,7 @@ fn in_force((stable, canaries): (&str, &[(&str, u32)])) -> ServiceState {
     }
 }
 
-/// Effective shares of blue, green, red in percent, and who is waited for.
+/// The effective shares of blue, green and red in percent, and the versions that are awaited.
 fn gate(
     desired: &spec::ServiceSpec,
     before: (&str, &[(&str, u32)]),
@@ -74,9 +74,9 @@ fn while_stable_is_awaited_shares_may_fall_but_not_rise() {
 }
 
 #[test]
-fn a_canary_waits_only_when_it_rises_from_nothing() {
-    let wish = service("blue", &[("green", 10), ("red", 20)]);
-    let gate = |before, passing: &[&str]| gate(&wish, ("blue", before), passing);
+fn a_canary_waits_only_when_its_share_rises_from_zero() {
+    let desired = service("blue", &[("green", 10), ("red", 20)]);
+    let gate = |before, passing: &[&str]| gate(&desired, ("blue", before), passing);
     let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(
         gate(&[], &["blue"]),
@@ -87,7 +87,7 @@ fn a_canary_waits_only_when_it_rises_from_nothing() {
 }
 
 #[test]
-fn what_left_the_file_is_not_waited_for() {
+fn a_stable_version_that_left_the_file_holds_nothing_back() {
     let green = service("green", &[]);
     assert_eq!(gate(&green, ("gone", &[]), &[]), ([0, 100, 0], vec![]));
 }
@@ -102,11 +102,11 @@ fn nothing_waits_at_the_start_or_without_checks() {
 }
 
 #[test]
-fn nobody_moves_while_a_new_stable_is_awaited() {
+fn users_keep_their_version_while_a_new_stable_is_awaited() {
     // `blue` sorts before `green`, so that green's users lie at the upper end as long as the split names both.
     let before: (&str, &[(&str, u32)]) = ("red", &[("blue", 0), ("green", 10)]);
-    let wish = service("blue", &[("green", 10)]);
-    let effective = gated(&wish, Some(&in_force(before)), |_| false);
+    let desired = service("blue", &[("green", 10)]);
+    let effective = gated(&desired, Some(&in_force(before)), |_| false);
     assert_eq!((effective.stable, &effective.awaited[..]), (2, &[0][..]));
     let names = ["blue", "green", "red"];
     let was = Split::new(&names, 2, &[(0, Share(0)), (1, Share(10_000))]);

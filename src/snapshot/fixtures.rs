@@ -7,7 +7,7 @@ use crate::config::Spec;
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
 
-/// The snapshot of a process of its own, in which every version passes its checks, or none does.
+/// Compiles a snapshot with a registry and counters of its own. `passes` applies to every version.
 pub(crate) fn compiled(
     spec: &Arc<Spec>,
     previous: Previous<'_>,

@@ -1,4 +1,8 @@
-//! What sticky sessions of one service need at run time: the key, the ids of what a cookie may name, the past of its versions.
+//! The sticky sessions of one service at run time.
+//!
+//! Cookies name versions and endpoints by keyed ids, which are computed here once per snapshot. Each version also has a [`Past`]
+//! (when it lost its share, and which sessions were voided), which decides whether a session may stay on it. The rules and the
+//! cookie format are in [`crate::routing::sticky`].
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,22 +13,23 @@ use crate::config::policy;
 use crate::routing::sticky::{self, Follow, Past, SealingKey, Session};
 use crate::routing::{self};
 
-/// Keys by the file they come from; `None` is our own in the state directory.
+/// Sealing keys by key file. `None` is the key that the proxy keeps in its state directory.
 pub(crate) type Keys = HashMap<Option<PathBuf>, Arc<SealingKey>>;
 
-/// Sticky sessions of one service.
+/// The sticky sessions of one service.
 #[derive(Debug)]
 pub struct Sessions {
-    /// The settings.
+    /// The policy in the configuration.
     pub policy: policy::Sticky,
     key: Arc<SealingKey>,
     pasts: Vec<Past>,
-    /// By version and member of its pool.
+    /// Ids of endpoints, by version and by member of its pool.
     endpoints: Vec<Vec<u64>>,
 }
 
 impl Sessions {
-    /// `past`: what is known of a version, by its name and its id in cookies.
+    /// Creates the sessions of a compiled service; `None` if it has no sticky policy or its key is missing. `past` returns what is
+    /// known of a version, by name and by id.
     pub(super) fn new(
         service: &Service,
         keys: &Keys,
@@ -57,23 +62,23 @@ impl Sessions {
         })
     }
 
-    /// An abort or a rollback of this version.
+    /// Voids the sessions of a version, as an abort or a rollback does.
     #[cfg(test)]
     pub(super) fn void(&mut self, version: usize, now_s: u64) {
         self.pasts[version] = self.pasts[version].void(now_s);
     }
 
-    /// The key that seals its cookies.
+    /// The key that seals the cookies.
     pub(super) fn key(&self) -> &Arc<SealingKey> {
         &self.key
     }
 
-    /// What is known of the past of each version.
+    /// The past of each version, in the order of the spec.
     pub(super) fn pasts(&self) -> &[Past] {
         &self.pasts
     }
 
-    /// The session of a request, if it has one of this service.
+    /// Finds the session in a request's cookies, if it has a valid one of this service.
     pub fn find(
         &self,
         service: &Service,
@@ -83,7 +88,7 @@ impl Sessions {
         sticky::find(&self.key, &service.name, request, now_s, &self.policy)
     }
 
-    /// The version that the session stays on; `None`: it is decided like a new one.
+    /// The version that the session stays on. `None` if the request must be routed like one without a session.
     pub fn follow(&self, service: &Service, session: &Session, now_s: u64) -> Option<usize> {
         let finish = service.policies.finish_sessions;
         match sticky::follow(session, &service.routing.split, &self.pasts, finish, now_s) {
@@ -97,7 +102,7 @@ impl Sessions {
         self.pasts[version].id == session.version
     }
 
-    /// The member of the version's pool that the session is on, as long as it is well.
+    /// The member of the version's pool that the session is bound to, if that endpoint is usable.
     pub fn endpoint(&self, service: &Service, session: &Session, version: usize) -> Option<usize> {
         let wanted = session.endpoint.filter(|_| self.policy.to_endpoint)?;
         let member = self.endpoints[version]
@@ -111,7 +116,7 @@ impl Sessions {
             .then_some(member)
     }
 
-    /// The `Set-Cookie` value for an answer from this member, if one is due.
+    /// The `Set-Cookie` value for a response from this member of this version. `None` if the client's cookie is still good.
     pub fn cookie(
         &self,
         service: &Service,

@@ -1,8 +1,8 @@
-//! The run-time state of services that a process passes to its successor.
+//! The run-time state of services, as a process passes it to its successor.
 //!
-//! A configuration file says what is desired; this says what was in effect: the split behind the gate, and since when versions
-//! have no share. It is written by one program and read by another, possibly of another version: unknown fields are ignored,
-//! missing ones have defaults, and fields keep their meaning for ever.
+//! The configuration file says what is desired; this state says what was in effect: the split behind the gate, and the past of
+//! versions that sticky sessions depend on. The reader may be a program of another release, older or newer, so unknown fields are
+//! ignored, missing ones have defaults, and the meaning of a field never changes.
 
 use std::collections::BTreeMap;
 
@@ -12,32 +12,33 @@ use super::{Sessions, Snapshot};
 use crate::config::spec::Share;
 use crate::routing::sticky::Past;
 
-/// What one service's successor continues.
+/// The state of one service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct ServiceState {
-    /// The service.
+    /// Name of the service.
     pub(crate) name: String,
-    /// The version that is stable in effect.
+    /// The effective stable version.
     pub(crate) stable: String,
-    /// Effective shares by version, in thousandths of a percent: those above 0, and of every version that the split names.
+    /// Effective shares by version, in thousandths of a percent. Contains every share above 0 and every version that the split
+    /// names.
     pub(crate) shares: BTreeMap<String, u32>,
-    /// Versions whose new share waits for their first passing check.
+    /// Versions whose new role or share waits for a passing check.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) awaiting: Vec<String>,
-    /// By version, where there is something to know.
+    /// Sticky sessions by version. Versions whose state is the default are left out.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) sessions: BTreeMap<String, SessionState>,
 }
 
-/// What is known of a version's sticky sessions. Times are in seconds since the epoch.
+/// The state of a version's sticky sessions. Times are in seconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct SessionState {
-    /// Since when the version has no share.
+    /// When the version lost its share; `None` while it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) left_s: Option<u64>,
-    /// Sessions that began until then are void.
+    /// Sessions that began at this time or earlier are void.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) voided_s: Option<u64>,
 }
@@ -52,7 +53,7 @@ impl SessionState {
 }
 
 impl Snapshot {
-    /// What a successor continues, by service.
+    /// The state of all services, for a successor or for the next generation.
     pub(crate) fn state(&self) -> Vec<ServiceState> {
         let mut states = Vec::with_capacity(self.services.len());
         for service in &self.services {
@@ -79,21 +80,22 @@ impl Snapshot {
 }
 
 impl ServiceState {
-    /// The effective share of a version; 0 for one that was not there.
+    /// The effective share of a version; 0 for unknown versions.
     pub(super) fn share(&self, version: &str) -> Share {
         Share(self.shares.get(version).copied().unwrap_or(0))
     }
 
-    /// Whether the split named the version, at whatever share.
+    /// Whether the split named the version, even with a share of 0.
     pub(super) fn names(&self, version: &str) -> bool {
         self.shares.contains_key(version)
     }
 
-    /// `None` if nothing is known of the version. One that has a share and no entry under `sessions` has had one all along.
+    /// The past of a version, `None` if it is unknown. A version with a share but no entry in `sessions` has the default past: it
+    /// has had a share all along.
     pub(super) fn past(&self, version: &str, id: u64) -> Option<Past> {
-        let told = self.sessions.get(version).copied();
+        let recorded = self.sessions.get(version).copied();
         let has_share = self.share(version).0 > 0;
-        let state = told.or(has_share.then(SessionState::default))?;
+        let state = recorded.or(has_share.then(SessionState::default))?;
         Some(Past {
             id,
             left_s: state.left_s,

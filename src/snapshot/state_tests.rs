@@ -1,4 +1,4 @@
-//! What a process passes on, read back by its successor.
+//! The state of a process, serialized and read by its successor.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ fn keys() -> Keys {
     Keys::from([(None, Arc::new(key))])
 }
 
-/// The first generation of a process that takes over from nobody.
+/// The first generation of a process without a predecessor.
 fn process(stable: &str, split: &str) -> Snapshot {
     compiled(
         &spec(stable, split),
@@ -32,19 +32,19 @@ fn process(stable: &str, split: &str) -> Snapshot {
     )
 }
 
-/// The generation after `running` while no check of a new version has passed.
+/// The generation after `running`, while no version passes its checks.
 fn reloaded(running: &Snapshot, stable: &str, split: &str) -> Snapshot {
     let previous = Previous::Generation(running);
     compiled(&spec(stable, split), previous, false, (&keys(), 1000))
 }
 
-/// The first generation of a process that takes over, before any check.
+/// The first generation of a successor, before any check.
 fn successor(state: &[ServiceState], stable: &str, split: &str) -> Snapshot {
     let previous = Previous::Process(state);
     compiled(&spec(stable, split), previous, false, (&keys(), 2000))
 }
 
-/// Through the wire.
+/// Serializes and parses the state, as the handover does.
 fn passed_on(snapshot: &Snapshot) -> Vec<ServiceState> {
     let json = serde_json::to_string(&snapshot.state()).expect("JSON");
     serde_json::from_str(&json).expect(&json)
@@ -65,14 +65,14 @@ fn a_successor_keeps_the_split_that_was_in_effect_and_waits_for_the_same_version
     let next = successor(&state, "green", "red = \"25%\"");
     assert_eq!(shares(&next), [90, 0, 10]);
     assert_eq!(next.services[0].awaited, [1]);
-    // Without an edit there is nothing to wait for, though no check has passed in the new process yet.
+    // Without an edit nothing waits, though no check has passed in the new process yet.
     let first = successor(&passed_on(&first), "blue", "red = \"10%\"");
     assert_eq!(shares(&first), [90, 0, 10]);
     assert!(!first.is_held_back());
 }
 
 #[test]
-fn a_canary_that_rose_from_nothing_goes_on_waiting_and_one_that_has_a_share_keeps_it() {
+fn a_canary_that_waited_still_waits_and_one_with_a_share_keeps_it() {
     let first = process("blue", "");
     let gated = reloaded(&first, "blue", "green = \"5%\"");
     let next = successor(&passed_on(&gated), "blue", "green = \"5%\"");
@@ -83,13 +83,13 @@ fn a_canary_that_rose_from_nothing_goes_on_waiting_and_one_that_has_a_share_keep
 }
 
 #[test]
-fn what_is_not_told_is_as_in_a_first_start() {
+fn missing_state_is_treated_as_a_first_start() {
     for state in ["[]", r#"[{"name":"other","stable":"x"}]"#] {
         let state: Vec<ServiceState> = serde_json::from_str(state).expect(state);
         let next = successor(&state, "green", "");
         assert_eq!(shares(&next), [0, 100, 0], "{state:?}");
     }
-    // A field of a later program, and none of those that this one knows but the name.
+    // A field of a later release, and of the fields known here only the name.
     let sparse = r#"[{"name":"shop","rollout":{"step":3}}]"#;
     let state: Vec<ServiceState> = serde_json::from_str(sparse).expect(sparse);
     let next = successor(&state, "green", "");
@@ -101,7 +101,7 @@ fn what_is_not_told_is_as_in_a_first_start() {
 }
 
 #[test]
-fn the_past_of_sessions_goes_on() {
+fn the_past_of_sessions_is_continued() {
     let mut first = process("blue", "");
     let service = Arc::get_mut(&mut first.services[0]).expect("the only one");
     let sessions = service.sessions.as_mut().expect("sessions");
@@ -114,8 +114,8 @@ fn the_past_of_sessions_goes_on() {
         .as_ref()
         .expect("sessions")
         .pasts();
-    let told: Vec<_> = pasts.iter().map(|p| (p.left_s, p.voided_s)).collect();
+    let actual: Vec<_> = pasts.iter().map(|p| (p.left_s, p.voided_s)).collect();
     // Blue lost its share now, green got one, red has had none since the first process began, and its sessions are void.
     let expected = [(Some(2000), None), (None, None), (Some(1000), Some(1500))];
-    assert_eq!(told, expected);
+    assert_eq!(actual, expected);
 }

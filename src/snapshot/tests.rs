@@ -1,4 +1,4 @@
-//! Generations side by side, small and large.
+//! Comparing, sharing and dropping generations, small and large.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use super::*;
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
 
-/// So many services of so many endpoints each; the endpoints are moved on by so many ports.
-fn town(services: usize, endpoints: usize, moved: usize) -> Arc<Spec> {
+/// A configuration of `services` services with `endpoints` endpoints each, whose ports begin at 1000 + `moved`.
+fn many_services(services: usize, endpoints: usize, moved: usize) -> Arc<Spec> {
     let mut text = "listen = \":1\"\n".to_owned();
     for service in 0..services {
         let ports = (0..endpoints).map(|n| 1000 + n + moved);
@@ -23,15 +23,15 @@ fn town(services: usize, endpoints: usize, moved: usize) -> Arc<Spec> {
 }
 
 #[test]
-fn what_is_gone_is_what_the_next_generation_does_not_name() {
+fn endpoints_are_gone_if_the_next_generation_does_not_name_them() {
     let (registry, telemetry) = (Registry::new(), Telemetry::new(1));
     let build = |n, spec| Snapshot::build(n, spec, &registry, &telemetry);
     let gone = |a: &Snapshot, b: &Snapshot| -> Vec<String> {
         let all = a.gone_in(b);
         all.map(|(s, e)| format!("{} {}", s.name, e.name)).collect()
     };
-    let first = build(1, town(2, 100, 0));
-    let second = build(2, town(2, 100, 1));
+    let first = build(1, many_services(2, 100, 0));
+    let second = build(2, many_services(2, 100, 1));
     assert_eq!(
         gone(&first, &second),
         ["s0 127.0.0.1:1000", "s1 127.0.0.1:1000"]
@@ -40,40 +40,40 @@ fn what_is_gone_is_what_the_next_generation_does_not_name() {
         gone(&second, &first),
         ["s0 127.0.0.1:1100", "s1 127.0.0.1:1100"]
     );
-    assert_eq!(gone(&first, &build(3, town(2, 101, 0))), [""; 0]);
+    assert_eq!(gone(&first, &build(3, many_services(2, 101, 0))), [""; 0]);
     let slots = |s: &Snapshot| s.endpoints().map(|(_, e)| e.slot).collect::<Vec<_>>();
     assert!(slots(&second).iter().all(|slot| second.has_slot(*slot)));
     assert!(!second.has_slot(slots(&first)[0]) && !second.has_slot(100_000));
 }
 
 #[test]
-fn former_generations_are_taken_apart_when_nobody_works_by_them() {
+fn superseded_snapshots_are_dropped_once_they_are_unused() {
     let (registry, telemetry) = (Registry::new(), Telemetry::new(1));
-    let build = |n| Snapshot::build(n, town(1, 1, n as usize), &registry, &telemetry);
+    let build = |n| Snapshot::build(n, many_services(1, 1, n as usize), &registry, &telemetry);
     let live = Live::new(build(1), 1, ConfigSource::default());
-    let works_by = live.current();
+    let in_use = live.current();
     live.publish(Arc::new(build(2)));
     live.publish(Arc::new(build(3)));
-    assert_eq!((live.former(), registry.living().len()), (2, 3));
-    live.bury();
-    assert_eq!((live.former(), registry.living().len()), (1, 2));
-    drop(works_by);
+    assert_eq!((live.superseded(), registry.living().len()), (2, 3));
+    live.drop_unused();
+    assert_eq!((live.superseded(), registry.living().len()), (1, 2));
+    drop(in_use);
     assert_eq!(
         registry.living().len(),
         2,
-        "not on the thread that let it go"
+        "it is not dropped by the thread that used it"
     );
-    live.bury();
-    assert_eq!((live.former(), registry.living().len()), (0, 1));
+    live.drop_unused();
+    assert_eq!((live.superseded(), registry.living().len()), (0, 1));
 }
 
 #[test]
-fn a_thousand_services_are_read_and_built_in_a_time_that_does_not_grow_with_the_square() {
+fn reading_and_building_a_thousand_services_is_not_quadratic() {
     let began = std::time::Instant::now();
     let (registry, telemetry) = (Registry::new(), Telemetry::new(2));
     let build = |n, spec| Snapshot::build(n, spec, &registry, &telemetry);
-    let first = build(1, town(1000, 10, 0));
-    let second = build(2, town(1000, 10, 10));
+    let first = build(1, many_services(1000, 10, 0));
+    let second = build(2, many_services(1000, 10, 10));
     assert_eq!(first.gone_in(&second).count(), 10_000);
     assert_eq!(
         second.table.find("s999.test", b"/").map(|f| f.service),
@@ -103,7 +103,7 @@ fn a_change_of_one_service_compiles_no_other() {
         };
         Snapshot::compile(&inputs, &registry, &telemetry)
     };
-    let mut spec = (*town(1000, 2, 0)).clone();
+    let mut spec = (*many_services(1000, 2, 0)).clone();
     let first = Snapshot::build(1, Arc::new(spec.clone()), &registry, &telemetry);
     spec.services[500].timeouts.idle += Duration::from_secs(1);
     let second = after(&first, &Arc::new(spec.clone()));
@@ -115,7 +115,7 @@ fn a_change_of_one_service_compiles_no_other() {
             .collect()
     };
     assert_eq!(differ(&first, &second), [500]);
-    // Services are known by name: one that goes moves those behind it, and compiles none.
+    // Services are matched by name: removing one shifts the indices of the others, but compiles none.
     spec.services.remove(0);
     let third = after(&second, &Arc::new(spec));
     assert!(

@@ -212,7 +212,10 @@ fn a_process_that_dies_with_the_sockets_in_its_hands_changes_nothing() {
         }
     }
     until("all of them are given up", || {
-        let times = proxy.log().matches("did not come to serve").count();
+        let times = proxy
+            .log()
+            .matches("takeover failed, this process keeps serving")
+            .count();
         (times == 3).then_some(())
     });
     let answer = kept.get("/");

@@ -1,36 +1,36 @@
-//! When is a file that is being changed worth reading? Pure: time comes in as an argument.
+//! Decides when a file that is being changed should be read. Pure: the time is an argument.
 //!
-//! Most saves are a burst of events within a millisecond or two, so a short silence is enough. A writer that still has
-//! the file open is waited for: reading earlier would find half of it, and half of a valid file can be valid.
+//! Most saves are a burst of events within a millisecond or two, so a short silence is enough. While a writer has the file open
+//! it isn't read, because half of a valid file may be a valid file too.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What was seen happening to a file.
+/// The kinds of change to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sight {
-    /// Bytes were written or cut off by somebody who has not closed the file yet.
+pub(super) enum Change {
+    /// Written or truncated by a writer that has the file open.
     Writing,
-    /// It was closed after writing, renamed, created, removed, or its mode changed: it may be whole.
+    /// Closed after writing, renamed, created, removed, or its mode changed: the file may be complete.
     Settled,
 }
 
-/// How long is waited for what.
+/// The limits of a debounce.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    /// Silence after the last event.
+pub(super) struct Delays {
+    /// Silence after the last event, after which the file is read.
     pub quiet: Duration,
-    /// Longest delay after the first event of a burst of settled files.
+    /// Longest delay after the first event of a burst, if events don't cease.
     pub burst: Duration,
     /// Longest wait for a writer to close the file.
     pub writer: Duration,
 }
 
-/// Joins the events of one save to one reading of the file.
+/// Merges the events of one save into one read of the file.
 #[derive(Debug)]
 pub(super) struct Debounce {
-    patience: Patience,
+    delays: Delays,
     burst: Option<Burst>,
 }
 
@@ -42,19 +42,19 @@ struct Burst {
 }
 
 impl Debounce {
-    /// Nothing seen yet.
-    pub(super) fn new(patience: Patience) -> Self {
+    /// Creates a debounce without pending events.
+    pub(super) fn new(delays: Delays) -> Self {
         Self {
-            patience,
+            delays,
             burst: None,
         }
     }
 
-    /// Something happened at `now`.
-    pub(super) fn saw(&mut self, now: Instant, sight: Sight) {
-        let writing = sight == Sight::Writing;
+    /// Records an event at `now`.
+    pub(super) fn record(&mut self, now: Instant, change: Change) {
+        let writing = change == Change::Writing;
         self.burst = Some(match self.burst {
-            // The limit for a burst counts from where the file first was whole.
+            // The writer is done: the limit of the burst counts from the first moment at which the file may be complete.
             Some(burst) if burst.writing && !writing => Burst {
                 first: now,
                 last: now,
@@ -73,22 +73,22 @@ impl Debounce {
         });
     }
 
-    /// When the file should be read; `None` when there is nothing to read.
+    /// When the file should be read; `None` if no event is pending.
     pub(super) fn due(&self) -> Option<Instant> {
         let burst = self.burst?;
         Some(if burst.writing {
-            burst.first + self.patience.writer
+            burst.first + self.delays.writer
         } else {
-            (burst.last + self.patience.quiet).min(burst.first + self.patience.burst)
+            (burst.last + self.delays.quiet).min(burst.first + self.delays.burst)
         })
     }
 
-    /// The file is read now: a new burst begins with the next event.
+    /// Forgets the pending events, because the file is read now.
     pub(super) fn done(&mut self) {
         self.burst = None;
     }
 
-    /// Whether something was seen that has not been read yet.
+    /// Whether events are pending.
     pub(super) fn pending(&self) -> bool {
         self.burst.is_some()
     }
@@ -101,7 +101,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn debounce() -> Debounce {
-        Debounce::new(Patience {
+        Debounce::new(Delays {
             quiet: 10 * MS,
             burst: 40 * MS,
             writer: 1000 * MS,
@@ -116,8 +116,8 @@ mod tests {
     #[test]
     fn one_save_is_due_after_the_silence() {
         let (mut d, t) = (debounce(), Instant::now());
-        d.saw(t, Sight::Settled);
-        d.saw(t + 3 * MS, Sight::Settled);
+        d.record(t, Change::Settled);
+        d.record(t + 3 * MS, Change::Settled);
         assert_eq!(d.due(), Some(t + 13 * MS));
     }
 
@@ -125,7 +125,7 @@ mod tests {
     fn a_burst_without_end_is_read_after_forty_milliseconds() {
         let (mut d, t) = (debounce(), Instant::now());
         for i in 0..20 {
-            d.saw(t + i * 4 * MS, Sight::Settled);
+            d.record(t + i * 4 * MS, Change::Settled);
         }
         assert_eq!(d.due(), Some(t + 40 * MS));
     }
@@ -133,20 +133,20 @@ mod tests {
     #[test]
     fn a_writer_that_has_not_closed_is_waited_for() {
         let (mut d, t) = (debounce(), Instant::now());
-        d.saw(t, Sight::Settled);
-        d.saw(t + MS, Sight::Writing);
+        d.record(t, Change::Settled);
+        d.record(t + MS, Change::Writing);
         assert_eq!(d.due(), Some(t + 1000 * MS));
-        d.saw(t + 300 * MS, Sight::Settled);
+        d.record(t + 300 * MS, Change::Settled);
         assert_eq!(d.due(), Some(t + 310 * MS));
     }
 
     #[test]
     fn after_reading_a_new_burst_begins() {
         let (mut d, t) = (debounce(), Instant::now());
-        d.saw(t, Sight::Settled);
+        d.record(t, Change::Settled);
         d.done();
         assert_eq!(d.due(), None);
-        d.saw(t + 500 * MS, Sight::Settled);
+        d.record(t + 500 * MS, Change::Settled);
         assert_eq!(d.due(), Some(t + 510 * MS));
     }
 }

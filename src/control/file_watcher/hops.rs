@@ -1,19 +1,19 @@
-//! Which directory entries decide what a path leads to: the file itself and every symbolic link on the way.
+//! The directory entries that decide which file a path leads to: the file itself and every symbolic link on the way.
 //!
-//! Kubernetes mounts a ConfigMap as `cutover.toml -> ..data/cutover.toml` and `..data -> ..2026_11_21/`, and swaps
-//! `..data`: nothing happens to the file or in its directory, so each link's own directory must be watched as well.
+//! Kubernetes mounts a ConfigMap as `cutover.toml -> ..data/cutover.toml` and `..data -> ..2026_11_21/`, and updates it by
+//! replacing the link `..data`. Neither the file nor its directory changes, so the directory of each link must be watched too.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
-/// Links that are followed at most, as in the kernel.
+/// Limit of symbolic links in one path, the same as in the Linux kernel (`MAXSYMLINKS`).
 const MOST_LINKS: usize = 40;
 
-/// An entry of a directory; the directory is free of symbolic links.
+/// A directory and the name of an entry in it. The path of the directory contains no symbolic links.
 pub(super) type DirectoryEntry = (PathBuf, OsString);
 
-/// The entries that decide what `path` leads to. Of a path that does not exist (yet): as far as it goes, and the entry that is missing.
+/// The entries that decide which file `path` leads to. If the path doesn't exist, the last of them is the entry that is missing.
 pub(super) fn entries(path: &Path) -> BTreeSet<DirectoryEntry> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut left: VecDeque<OsString> = parts(&absolute);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn links_in_a_circle_end() {
+    fn a_cycle_of_links_ends() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         symlink("b", root.join("a")).unwrap();

@@ -1,7 +1,8 @@
-//! Notices that the configuration or a certificate changed, however it was saved.
+//! Reports changes of the configuration file and of certificate files, however they are saved.
 //!
-//! The kernel tells (inotify on the directories that matter, see [`hops`]), [`debounce`] joins the events of one save,
-//! and a poll of the files' status twice a second finds what no event told: network file systems, bind mounts, lost events.
+//! The kernel reports events on the directories that matter (inotify, see [`hops`]), and [`debounce`] merges the events of one
+//! save. In addition the files' metadata is polled twice a second, which finds changes without events: on network file systems,
+//! behind bind mounts, or after the event queue overflowed.
 
 mod debounce;
 mod hops;
@@ -16,27 +17,27 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use debounce::{Debounce, Patience, Sight};
+use debounce::{Change, Debounce, Delays};
 
 const MS: Duration = Duration::from_millis(1);
-/// For the configuration: adopted within 100 ms of the save, so most of that must not be spent here.
-const CONFIG: Patience = Patience {
+/// Delays for the configuration. An edit must be adopted within 100 ms, and compiling takes its part of that.
+const CONFIG: Delays = Delays {
     quiet: MS.saturating_mul(10),
     burst: MS.saturating_mul(40),
     writer: Duration::from_secs(1),
 };
-/// For certificates: chain and key are two files that belong together and are written one after the other.
-const CERTIFICATES: Patience = Patience {
+/// Delays for certificates, longer because chain and key are separate files that are written one after the other.
+const CERTIFICATES: Delays = Delays {
     quiet: MS.saturating_mul(200),
     burst: MS.saturating_mul(1000),
     writer: Duration::from_secs(1),
 };
-/// How often the files' status is looked at, besides events.
+/// Interval of the poll that complements events.
 const POLL: Duration = Duration::from_millis(500);
-/// The same where the kernel gives no events at all.
+/// Interval of the poll if no events are available.
 const POLL_ALONE: Duration = Duration::from_millis(50);
 
-/// What changed (or may have).
+/// The kind of files that changed, or may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Changed {
     /// The configuration file.
@@ -55,7 +56,7 @@ pub(crate) struct FileWatcher {
     poll: Interval,
 }
 
-/// Files of one kind.
+/// The watched files of one kind. They share a debounce.
 struct Group {
     files: Vec<File>,
     debounce: Debounce,
@@ -67,7 +68,7 @@ struct File {
     status: Option<FileIdentity>,
 }
 
-/// Device, inode, size, modification and change time: different whenever the content may be.
+/// Device, inode, size, mtime and ctime of a file. They differ whenever the content may differ.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct FileIdentity {
     device: u64,
@@ -78,7 +79,7 @@ struct FileIdentity {
 }
 
 impl FileIdentity {
-    /// Whether the file changed so lately that its writer may not be done. A time in the future says nothing.
+    /// Whether the file changed so recently that its writer may not be done. A ctime in the future (clock skew) doesn't count.
     fn is_young(&self, now: SystemTime) -> bool {
         let (seconds, nanos) = self.changed;
         let since = Duration::new(seconds.unsigned_abs(), nanos.unsigned_abs() as u32);
@@ -98,8 +99,10 @@ fn status(path: &Path) -> Option<FileIdentity> {
     })
 }
 
-/// What `read` makes of the file at `path` when nobody writes to it: it is read again while it changes under the
-/// reader or did so within the last 10 ms, for a second at most. Events can't tell this: a writer may begin right after the last of them.
+/// Calls `read` on the file at `path` until it reads a stable file, and returns that result.
+///
+/// A file is stable if it didn't change during the read nor within 10 ms before it. After a second the last result is returned
+/// in any case. Debounced events alone don't suffice, because a new writer may start right after the last event.
 pub(crate) async fn when_whole<T>(path: &Path, read: impl Fn(&Path) -> T) -> T {
     let end = Instant::now() + CONFIG.writer;
     loop {
@@ -125,10 +128,10 @@ impl File {
 }
 
 impl Group {
-    fn new(patience: Patience) -> Self {
+    fn new(delays: Delays) -> Self {
         Self {
             files: Vec::new(),
-            debounce: Debounce::new(patience),
+            debounce: Debounce::new(delays),
         }
     }
 
@@ -155,18 +158,21 @@ impl Group {
 }
 
 impl FileWatcher {
-    /// Watches the configuration file at `config`; it need not exist. Must be made on a runtime.
+    /// Watches the configuration file at `config`, which need not exist.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
     pub(crate) fn new(config: &Path) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         let watcher = notify::recommended_watcher(move |event| {
-            // The receiver is gone only when the process is about to end.
+            // The receiver is dropped only when the process is about to exit.
             let _ = sender.send(event);
         });
         let watcher = watcher
             .inspect_err(|error| {
                 tracing::warn!(
                     %error, interval = ?POLL_ALONE,
-                    "no file events from the kernel, polling the files instead; \
+                    "file events are not available, polling instead; \
                      raising fs.inotify.max_user_instances may help"
                 );
             })
@@ -187,7 +193,7 @@ impl FileWatcher {
         watch
     }
 
-    /// From now on watches these certificate files besides the configuration.
+    /// Replaces the set of certificate files to watch.
     pub(crate) fn set_certificates(&mut self, files: impl IntoIterator<Item = PathBuf>) {
         let paths: BTreeSet<PathBuf> = files.into_iter().collect();
         if paths
@@ -200,7 +206,7 @@ impl FileWatcher {
         self.follow();
     }
 
-    /// Waits until something changed and has settled. Nothing is lost when the future is dropped.
+    /// Waits until a file has changed and its save is complete. Cancellation safe.
     pub(crate) async fn changed(&mut self) -> Changed {
         loop {
             let due = [self.config.debounce.due(), self.certificates.debounce.due()];
@@ -208,17 +214,18 @@ impl FileWatcher {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    if let Some(changed) = self.settled(Instant::now()) {
+                    if let Some(changed) = self.take_due(Instant::now()) {
                         return changed;
                     }
                 }
-                Some(event) = self.events.recv() => self.saw(event),
-                _ = self.poll.tick() => self.look(),
+                Some(event) = self.events.recv() => self.on_event(event),
+                _ = self.poll.tick() => self.poll_files(),
             }
         }
     }
 
-    fn settled(&mut self, now: Instant) -> Option<Changed> {
+    /// Takes a change whose debounce is due. Metadata and watches are refreshed, so that the poll doesn't report it again.
+    fn take_due(&mut self, now: Instant) -> Option<Changed> {
         let due = |group: &Group| group.debounce.due().is_some_and(|due| due <= now);
         let (group, changed) = if due(&self.config) {
             (&mut self.config, Changed::Config)
@@ -233,46 +240,47 @@ impl FileWatcher {
         Some(changed)
     }
 
-    fn saw(&mut self, event: notify::Result<notify::Event>) {
+    fn on_event(&mut self, event: notify::Result<notify::Event>) {
         let now = Instant::now();
         let event = match event {
             Ok(event) if !event.need_rescan() => event,
-            // Events were lost: everything may have changed.
+            // The event queue overflowed or the watcher failed: anything may have changed.
             _ => {
-                self.config.debounce.saw(now, Sight::Settled);
-                self.certificates.debounce.saw(now, Sight::Settled);
+                self.config.debounce.record(now, Change::Settled);
+                self.certificates.debounce.record(now, Change::Settled);
                 return;
             }
         };
-        let Some(sight) = sight(event.kind) else {
+        let Some(change) = change(event.kind) else {
             return;
         };
         for path in &event.paths {
             if matches!(event.kind, EventKind::Remove(_)) && self.directories.remove(path) {
-                // A watched directory itself is gone, and its watch with it: watch what stands there next.
-                self.config.debounce.saw(now, sight);
-                self.certificates.debounce.saw(now, sight);
+                // A watched directory was removed, and the kernel dropped its watch. Forgetting it here makes `follow` watch the
+                // directory that takes its place.
+                self.config.debounce.record(now, change);
+                self.certificates.debounce.record(now, change);
             }
             for group in [&mut self.config, &mut self.certificates] {
                 if group.concerns(path) {
-                    group.debounce.saw(now, sight);
+                    group.debounce.record(now, change);
                 }
             }
         }
     }
 
-    /// The poll: what no event told.
-    fn look(&mut self) {
+    /// Polls for changes that no event reported.
+    fn poll_files(&mut self) {
         let now = Instant::now();
         let mut lost = false;
         for group in [&mut self.config, &mut self.certificates] {
             if !group.debounce.pending() && group.look() {
-                group.debounce.saw(now, Sight::Settled);
+                group.debounce.record(now, Change::Settled);
                 lost = true;
             }
         }
         if lost {
-            // The watches may have died with a directory that was replaced: set them all anew.
+            // An event is missing, perhaps because the watched directory was replaced: renew all watches.
             for directory in std::mem::take(&mut self.directories) {
                 if let Some(watcher) = &mut self.watcher {
                     let _ = watcher.unwatch(&directory);
@@ -282,7 +290,7 @@ impl FileWatcher {
         self.follow();
     }
 
-    /// Watches exactly the directories that matter now.
+    /// Watches exactly the directories whose entries decide which files are read.
     fn follow(&mut self) {
         let Some(watcher) = &mut self.watcher else {
             return;
@@ -293,12 +301,12 @@ impl FileWatcher {
             .flat_map(|f| f.entries.iter().map(|(dir, _)| dir.clone()))
             .collect();
         for gone in self.directories.difference(&wanted) {
-            // Fails when the directory does not exist any more: then there is nothing to undo.
+            // Fails if the directory doesn't exist any more, and then there is nothing to undo.
             let _ = watcher.unwatch(gone);
         }
         self.directories.retain(|d| wanted.contains(d));
         for new in wanted {
-            // A directory that cannot be watched (not there, no permission) is left to the poll, which tries again.
+            // A directory that can't be watched (missing, no permission) is left to the poll, which tries again every time.
             if !self.directories.contains(&new)
                 && watcher.watch(&new, RecursiveMode::NonRecursive).is_ok()
             {
@@ -308,14 +316,16 @@ impl FileWatcher {
     }
 }
 
-/// What an event means for a file; `None` for those that change nothing.
-fn sight(kind: EventKind) -> Option<Sight> {
+/// The meaning of an event for a file; `None` if it doesn't change the file.
+fn change(kind: EventKind) -> Option<Change> {
     match kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Sight::Settled),
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Change::Settled),
         EventKind::Access(_) => None,
-        // Only inotify tells when the writer is done; elsewhere silence must do.
-        EventKind::Modify(ModifyKind::Data(_)) if cfg!(target_os = "linux") => Some(Sight::Writing),
-        _ => Some(Sight::Settled),
+        // inotify reports when a writer closes the file. Elsewhere the only sign is that no more events come.
+        EventKind::Modify(ModifyKind::Data(_)) if cfg!(target_os = "linux") => {
+            Some(Change::Writing)
+        }
+        _ => Some(Change::Settled),
     }
 }
 

@@ -1,13 +1,13 @@
-//! With real files: the kernel's events are the very thing in question.
+//! The watcher with real files, because the tests are about the kernel's events.
 
 use super::*;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 
-/// Far above what is promised, far below a hang.
+/// Far longer than a change may take, far shorter than a hang.
 const SOON: Duration = Duration::from_secs(5);
 
-/// A watch without its poll, which would find anything half a second later.
+/// A watcher without its poll, which would find every change half a second later.
 fn by_events(file: &Path) -> FileWatcher {
     let mut watch = FileWatcher::new(file);
     let never = Duration::from_secs(3600);
@@ -18,10 +18,10 @@ fn by_events(file: &Path) -> FileWatcher {
 async fn next(watch: &mut FileWatcher) -> Changed {
     tokio::time::timeout(SOON, watch.changed())
         .await
-        .expect("a change was to be noticed")
+        .expect("a change is reported")
 }
 
-/// Nothing may be reported while `during` passes.
+/// Asserts that nothing is reported for `during`.
 async fn nothing(watch: &mut FileWatcher, during: Duration) {
     let seen = tokio::time::timeout(during, watch.changed()).await;
     assert!(seen.is_err(), "reported {seen:?} though nothing changed");
@@ -44,7 +44,7 @@ async fn an_in_place_write_is_noticed_once() {
 }
 
 #[tokio::test]
-async fn a_rename_save_is_noticed_again_and_again() {
+async fn a_save_by_rename_is_noticed_every_time() {
     let (dir, file) = directory();
     let mut watch = by_events(&file);
     for i in 0..3 {
@@ -56,7 +56,7 @@ async fn a_rename_save_is_noticed_again_and_again() {
 }
 
 #[tokio::test]
-async fn a_swapped_config_map_is_noticed_again_and_again() {
+async fn a_swapped_config_map_is_noticed_every_time() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     let put = |n: usize| {
@@ -78,7 +78,7 @@ async fn a_swapped_config_map_is_noticed_again_and_again() {
 }
 
 #[tokio::test]
-async fn a_neighbour_is_none_of_our_business() {
+async fn a_change_of_another_file_is_not_reported() {
     let (dir, file) = directory();
     let mut watch = by_events(&file);
     std::fs::write(dir.path().join("other.toml"), "x").unwrap();
@@ -134,7 +134,7 @@ async fn without_events_the_poll_finds_it() {
 }
 
 #[tokio::test]
-async fn certificates_are_told_apart_from_the_configuration() {
+async fn certificates_are_distinguished_from_the_configuration() {
     let (_dir, file) = directory();
     let other = tempfile::tempdir().unwrap();
     let pem = other.path().join("shop.pem");
@@ -156,7 +156,7 @@ async fn half_a_file_is_read_again() {
         let text = std::fs::read_to_string(path).unwrap();
         calls.set(calls.get() + 1);
         match calls.get() {
-            // A writer begins while it is read, and was not done when it was read again.
+            // A writer starts during the first read and isn't done before the second.
             1 => std::fs::write(path, "ha").unwrap(),
             2 => std::fs::write(path, "half and half").unwrap(),
             _ => (),
@@ -167,7 +167,7 @@ async fn half_a_file_is_read_again() {
 }
 
 #[test]
-fn a_file_is_young_for_ten_milliseconds_and_one_of_the_future_is_not() {
+fn a_file_is_young_for_ten_milliseconds_and_not_if_its_time_is_in_the_future() {
     let (_dir, file) = directory();
     let status = status(&file).unwrap();
     let written = std::fs::metadata(&file).unwrap();

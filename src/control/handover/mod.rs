@@ -1,24 +1,24 @@
-//! Handover: a new process (the successor) takes the sockets of the running one (the predecessor). No connection is refused or
-//! reset.
+//! The handover: a new process (the successor) takes over the listening sockets of the running one (the predecessor), without
+//! refusing or resetting a connection.
 //!
-//! The predecessor listens at `handover-<hash>.sock` beside the control socket. Over one connection:
+//! The predecessor listens on `handover-<hash>.sock`, next to the control socket. The protocol runs over one connection:
 //!
-//! 1. Successor: `Hello`. It has read and compiled its configuration; it lacks only the sockets.
-//! 2. Predecessor: `Offer`, then the descriptors of every socket on which it listens. It goes on serving.
-//! 3. Successor: its workers accept on the same sockets, beside the predecessor's; then `Serving`.
-//! 4. Predecessor: `Released`. It still accepts.
-//! 5. Successor: `Claimed`. From here on the sockets and their files are its own.
-//! 6. Predecessor: stops accepting without closing any queue (the successor holds the same sockets), `Released` again, and
-//!    drains.
+//! 1. Successor sends `Hello`. It has compiled its configuration and lacks only the sockets.
+//! 2. Predecessor sends `Offer`, followed by the descriptors of all its listening sockets (`SCM_RIGHTS`). It keeps serving.
+//! 3. Successor starts accepting on the same sockets, in parallel with the predecessor, then sends `Serving`.
+//! 4. Predecessor sends `Released`. It still accepts.
+//! 5. Successor sends `Claimed`. From here on the sockets and their files belong to it.
+//! 6. Predecessor stops accepting, sends `Released` again and drains its connections. No accept queue is closed, because the
+//!    successor holds the same sockets.
 //!
-//! One of them serves at every instant, whichever of them dies:
+//! At every moment at least one of the processes serves, even if the other one dies:
 //!
-//! * The successor fails or dies before step 5: the connection ends, and the predecessor goes on as if nothing had been asked.
-//!   No file was removed, because the successor doesn't own any before step 6.
-//! * The predecessor dies after step 2: the connection ends without a word, and the successor goes on with what it has. A
-//!   predecessor that lives and doesn't want to go on with the takeover says so (`Released` with a reason).
+//! * If the successor fails or dies before step 5, the connection closes and the predecessor continues as before. No socket file
+//!   has been removed, because the successor owns none until step 6.
+//! * If the predecessor dies after step 2, the connection closes without a frame and the successor continues with the sockets
+//!   that it has. A predecessor that is alive but gives up the takeover always says so, in a `Released` frame with a reason.
 //!
-//! A program of format 1 has no steps 5 and 6: it stops accepting before it sends `Released`.
+//! Programs of format 1 have no steps 5 and 6: they stop accepting before they send `Released`.
 
 mod frames;
 mod predecessor;
@@ -38,41 +38,41 @@ pub(crate) use predecessor::serve;
 pub(crate) use successor::{Confirmed, Predecessor, ask};
 pub(crate) use wire::message;
 
-/// Longest time for a step of the other side.
+/// Timeout for each step of the other side.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a process passes to its successor.
+/// The state that a process passes to its successor.
 #[derive(Debug)]
 pub(crate) struct HandoverState {
-    /// The generation that it runs.
+    /// The running generation.
     pub(crate) generation: u64,
-    /// What an operator drains.
+    /// Endpoints that operators are draining.
     pub(crate) draining: Vec<EndpointName>,
-    /// Split, gate and sessions.
+    /// Effective split, gate and sessions, by service.
     pub(crate) services: Vec<ServiceState>,
-    /// Every socket on which it listens.
+    /// Duplicates of all listening sockets.
     pub(crate) sockets: Vec<(Label, OwnedFd)>,
-    /// Dropped when the takeover is decided.
+    /// Dropped when the takeover has succeeded or failed.
     pub(crate) undecided: oneshot::Sender<()>,
 }
 
-/// What the handover asks of the control thread.
+/// Requests of the handover task to the control thread.
 #[derive(Debug)]
 pub(crate) enum HandoverRequest {
-    /// Everything that a successor needs.
+    /// Send the state that a successor needs.
     State(oneshot::Sender<HandoverState>),
-    /// The successor serves: stop accepting.
+    /// The successor has claimed the sockets: stop accepting.
     Release(Release),
 }
 
-/// The successor serves.
+/// The release of the sockets to a successor that serves on them.
 #[derive(Debug)]
 pub(crate) struct Release {
-    /// Addresses of sockets that it doesn't want.
+    /// Addresses of sockets that the successor doesn't want.
     pub(crate) unwanted: Vec<String>,
-    /// Its process.
+    /// Process id of the successor, if the kernel knows it.
     pub(crate) pid: Option<i32>,
-    /// Told what is drained, when the sockets are given up.
+    /// Receives the endpoints that are being drained, once the sockets are released.
     pub(crate) done: oneshot::Sender<Vec<EndpointName>>,
 }
 

@@ -1,4 +1,7 @@
-//! The running process's side: offers its sockets to one successor at a time.
+//! The running process's side of the handover: offers its sockets to one successor at a time.
+//!
+//! [`serve`] runs as a task beside the control thread's event loop, and asks it for the state and for the release through
+//! [`HandoverRequest`]s. The steps are described in [`super`].
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,17 +16,17 @@ use super::frames::{
 };
 use super::{HandoverRequest, HandoverState, PATIENCE, Release, wire};
 
-/// A pause after a failed accept.
+/// Pause after a failed accept, so that a lasting error (such as too many open files) doesn't spin.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Longest time for a refusal to be taken by the other side.
-const WORD: Duration = Duration::from_secs(1);
+/// Timeout for sending a refusal.
+const REFUSAL: Duration = Duration::from_secs(1);
 
-/// Why a takeover came to nothing.
+/// Why a takeover failed.
 #[derive(Debug)]
 enum Abandoned {
-    /// This process goes on; the successor is told so.
+    /// This process keeps serving. The successor is told, so that it gives up.
     Refused(io::Error),
-    /// This process is ending. The successor is told nothing, and goes on without it.
+    /// This process is stopping. The successor is sent nothing, which tells it to continue alone.
     Ending,
 }
 
@@ -39,13 +42,13 @@ impl From<tokio::time::error::Elapsed> for Abandoned {
     }
 }
 
-/// Serves successors, one at a time. Returns when one of them has taken over.
+/// Serves successors, one at a time. Returns once one of them has taken over.
 pub(crate) async fn serve(listener: UnixListener, requests: mpsc::Sender<HandoverRequest>) {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "the handover socket could not be accepted on");
+                tracing::warn!(%error, "accept failed on the handover socket");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
@@ -55,34 +58,36 @@ pub(crate) async fn serve(listener: UnixListener, requests: mpsc::Sender<Handove
             Ok(false) | Err(Abandoned::Ending) => {}
             Err(Abandoned::Refused(error)) => tracing::error!(
                 %error,
-                "a new process asked for the sockets and did not come to serve: this one goes on"
+                "takeover failed, this process keeps serving"
             ),
         }
     }
 }
 
-/// Whether everything is handed over.
+/// Serves one connection. Returns whether the successor has taken over.
 async fn hand_over(
     mut stream: UnixStream,
     requests: &mpsc::Sender<HandoverRequest>,
 ) -> Result<bool, Abandoned> {
+    // The peer is about to get every listening socket, so only the same user and root are served.
     let peer = stream.peer_cred()?;
     let ours = rustix::process::geteuid().as_raw();
     if peer.uid() != ours && peer.uid() != 0 {
         let theirs = peer.uid();
         return Err(Abandoned::Refused(io::Error::other(format!(
-            "it runs as user {theirs}, this process as user {ours}"
+            "the new process runs as user {theirs}, this one as user {ours}"
         ))));
     }
     let hello: Hello = match timeout(PATIENCE, wire::receive(&mut stream)).await? {
         Ok(hello) => hello,
-        // Somebody looked whether the socket is alive.
+        // A probe: a process that binds this path first checks whether somebody listens on it.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
         Err(error) => return Err(error.into()),
     };
-    let (tell, told) = oneshot::channel();
-    ask_control(requests, HandoverRequest::State(tell)).await?;
-    let state = told.await.map_err(|_| Abandoned::Ending)?;
+    let (reply, answer) = oneshot::channel();
+    ask_control(requests, HandoverRequest::State(reply)).await?;
+    // The control thread drops the request only when it stops.
+    let state = answer.await.map_err(|_| Abandoned::Ending)?;
     let successor = Successor {
         stream,
         pid: peer.pid(),
@@ -120,7 +125,7 @@ impl Successor {
             generation: state.generation,
             draining: state.draining,
             sockets,
-            // Format 1 would ignore them, and refuses frames above 4 MiB.
+            // Format 1 ignores them, and rejects frames above 4 MiB.
             services: match self.hello.format {
                 ..CLAIMS => Vec::new(),
                 CLAIMS.. => state.services,
@@ -130,7 +135,7 @@ impl Successor {
         if let Err(Abandoned::Refused(error)) = &taken {
             self.refuse(error).await;
         }
-        // Only now it is decided: until here the control thread kept to what was offered.
+        // Decides the takeover. Until here the control thread must not change the sockets that were offered.
         drop(state.undecided);
         taken
     }
@@ -144,11 +149,11 @@ impl Successor {
         tracing::info!(
             pid = self.pid.unwrap_or(0),
             sockets = descriptors.len(),
-            "a new process takes over"
+            "a new process is taking over"
         );
         wire::send(&mut self.stream, offer).await?;
         if self.hello.protocol != PROTOCOL {
-            return Err(io::Error::other("it speaks another protocol").into());
+            return Err(io::Error::other("the new process uses another handover protocol").into());
         }
         let serving = async {
             wire::send_descriptors(&self.stream, &descriptors).await?;
@@ -159,7 +164,7 @@ impl Successor {
         self.release(serving.unwanted, requests).await
     }
 
-    /// The successor serves: gives the sockets up once it has claimed them.
+    /// The successor serves: releases the sockets once it has claimed them.
     async fn release(
         &mut self,
         unwanted: Vec<String>,
@@ -167,7 +172,7 @@ impl Successor {
     ) -> Result<(), Abandoned> {
         if self.hello.format >= CLAIMS {
             wire::send(&mut self.stream, &Released::default()).await?;
-            // Accepting stops only after this: a successor that dies before it leaves nobody without a server.
+            // This process accepts until the claim arrives. If the successor dies before it, nothing has changed.
             timeout(PATIENCE, wire::receive::<Claimed>(&mut self.stream)).await??;
         }
         let (done, finished) = oneshot::channel();
@@ -182,14 +187,14 @@ impl Successor {
             draining: Some(draining),
             ..Released::default()
         };
-        // It is decided. A successor that doesn't hear this goes on all the same.
+        // The release can't be undone, so a failure is only logged. The successor that misses this frame serves anyway.
         if let Err(error) = wire::send(&mut self.stream, &released).await {
-            tracing::warn!(%error, "the new process did not wait for the last word");
+            tracing::warn!(%error, "failed to confirm the release to the new process");
         }
         Ok(())
     }
 
-    /// Tells the successor that this process goes on, so that it doesn't take the end of the connection for this process's.
+    /// Tells the successor that this process keeps serving. It would take a closed connection for the end of this process.
     async fn refuse(&mut self, error: &io::Error) {
         if self.hello.format < CLAIMS {
             return;
@@ -198,7 +203,7 @@ impl Successor {
             refused: Some(error.to_string()),
             ..Released::default()
         };
-        // It may have ended: that is the usual reason.
-        let _ = timeout(WORD, wire::send(&mut self.stream, &refused)).await;
+        // Usually the takeover failed because the successor has exited, and then this fails too.
+        let _ = timeout(REFUSAL, wire::send(&mut self.stream, &refused)).await;
     }
 }

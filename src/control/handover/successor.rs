@@ -1,4 +1,4 @@
-//! The new process's side: asks the running process for its sockets, and takes them over once it serves on them.
+//! The new process's side of the handover: asks the running process for its sockets, and confirms once it serves on them.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -15,42 +15,42 @@ use super::{PATIENCE, wire};
 use crate::edge::inherit::Inherited;
 use crate::snapshot::ServiceState;
 
-/// A predecessor of format 1 closes the connection without a word when it loses patience, too: but never before it has
-/// waited for [`PATIENCE`].
+/// A predecessor of format 1 also closes the connection without a frame when its timeout expires, and then it is still alive. A
+/// connection that closes sooner than this after the offer can only mean that it has exited.
 const SURELY_ENDED: Duration = PATIENCE.saturating_sub(Duration::from_secs(1));
 
-/// The running process, which waits for this one to serve.
+/// The running process, which has offered its sockets and waits for this process to serve.
 #[derive(Debug)]
 pub(crate) struct Predecessor {
     stream: UnixStream,
     format: u32,
     offered: Instant,
-    /// Its process.
+    /// Its process id.
     pub(crate) pid: u32,
     /// The generation that it runs.
     pub(crate) generation: u64,
-    /// What an operator drains.
+    /// Endpoints that operators are draining.
     pub(crate) draining: Vec<EndpointName>,
-    /// Split, gate and sessions, by service. Empty if it is a program that doesn't tell.
+    /// Effective split, gate and sessions, by service. Empty if it has format 1.
     pub(crate) services: Vec<ServiceState>,
 }
 
-/// How a takeover ended well: the sockets and their files are this process's.
+/// The outcome of a successful takeover. In either case the sockets and their files now belong to this process.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Confirmed {
-    /// The predecessor has given them up. What an operator drains, if it told.
+    /// The predecessor has released them. Holds the endpoints that operators are draining, if it sent them.
     Released(Option<Vec<EndpointName>>),
-    /// The predecessor has ended.
+    /// The predecessor has exited.
     Ended,
 }
 
-/// Asks the running process for its sockets. `None`: no process runs.
+/// Asks the process that listens on `path` for its sockets. `None` if there is no such process.
 ///
 /// # Errors
-/// A process runs but does not answer as expected. It goes on.
+/// A process runs but doesn't answer within the timeout, or answers something unexpected. It keeps serving.
 pub(crate) async fn ask(path: &Path) -> io::Result<Option<(Predecessor, Inherited)>> {
     match timeout(PATIENCE, offer(path)).await? {
-        // It ended after it had accepted: now there is another one, or none.
+        // The process exited after it had accepted the connection. Ask again: another one may have taken its place.
         Err(error) if is_end(&error) => timeout(PATIENCE, offer(path)).await?,
         answer => answer,
     }
@@ -74,7 +74,7 @@ async fn offer(path: &Path) -> io::Result<Option<(Predecessor, Inherited)>> {
     let offer: Offer = wire::receive(&mut stream).await?;
     if offer.protocol != PROTOCOL {
         return Err(io::Error::other(format!(
-            "process {} hands over by protocol {}, this program by {PROTOCOL}. Stop the one and start the other",
+            "process {} uses handover protocol {}, this program {PROTOCOL}. Stop that process, then start this one",
             offer.pid, offer.protocol
         )));
     }
@@ -93,12 +93,13 @@ async fn offer(path: &Path) -> io::Result<Option<(Predecessor, Inherited)>> {
 }
 
 impl Predecessor {
-    /// Tells it that its sockets are served here. Returns when it has given them up, or has ended.
+    /// Tells the predecessor that this process serves on its sockets. Returns once it has released them or has exited.
     ///
-    /// Must not be cancelled: a predecessor of format 1 may have stopped accepting before it is heard of.
+    /// Must not be cancelled: a predecessor of format 1 may have stopped accepting before its answer arrives, so that nobody would
+    /// serve.
     ///
     /// # Errors
-    /// It goes on serving, so this process must not.
+    /// The predecessor keeps serving, so this process must stop accepting.
     pub(crate) async fn confirm(mut self, unwanted: Vec<String>) -> io::Result<Confirmed> {
         self.tell(&Serving { unwanted }).await;
         let released = self.answer().await?;
@@ -110,7 +111,7 @@ impl Predecessor {
     }
 
     async fn tell(&mut self, frame: &impl Serialize) {
-        // If it can't be written the connection has ended, and what can be read from it says why.
+        // A write fails only if the predecessor closed the connection. Reading its last frame then tells why.
         let _ = timeout(PATIENCE, wire::send(&mut self.stream, frame)).await;
     }
 
@@ -126,7 +127,7 @@ impl Predecessor {
         }
     }
 
-    /// The connection has ended without a word: whether the process has, too.
+    /// Whether a connection that closed without a frame means that the predecessor has exited.
     fn has_ended(&self) -> bool {
         self.format >= CLAIMS || self.offered.elapsed() < SURELY_ENDED
     }

@@ -1,4 +1,4 @@
-//! The protocol against bytes as other programs send them: recorded from one of format 1, and written down for a later one.
+//! The protocol against frames of other releases: recorded ones of format 1, and made-up ones of a later format.
 
 use std::path::PathBuf;
 
@@ -9,13 +9,13 @@ use tokio::sync::mpsc;
 
 use super::*;
 
-/// What cutover sent before the format had a number, recorded from its processes.
+/// Frames of cutover before the format had a number, recorded from its processes.
 const HELLO_1: &str = r#"{"protocol":1}"#;
 const OFFER_1: &str = r#"{"protocol":1,"pid":27504,"generation":1,"draining":[["shop","v2","127.0.0.1:2"]],"sockets":[{"purpose":"listener","name":"web","bind":"127.0.0.1:18099"},{"purpose":"listener","name":"local","bind":"unix:/tmp/run/in.sock"},{"purpose":"admin","name":"","bind":"unix:/tmp/run/admin.sock"},{"purpose":"control","name":"","bind":"unix:/tmp/run/state/control-9c2f1fd1449902f6.sock"},{"purpose":"handover","name":"","bind":"unix:/tmp/run/state/handover-9c2f1fd1449902f6.sock"}]}"#;
 const SERVING_1: &str = r#"{"unwanted":["127.0.0.1:18098"]}"#;
 const RELEASED_1: &str = "{}";
 
-/// What a later program may send.
+/// An offer that a later release may send.
 const OFFER_99: &str = r#"{"protocol":1,"format":99,"pid":7,"rollouts":[{"step":2}],"sockets":[{"purpose":"quic","port":443},{"purpose":"listener","name":"web","bind":":80","backlog":1}],"services":[{"name":"shop","stable":"v1","shares":{"v1":100000},"flags":{"a":1}}]}"#;
 
 struct Wire {
@@ -50,7 +50,7 @@ fn descriptors(count: usize) -> Vec<OwnedFd> {
     (0..count).map(|_| socket()).collect()
 }
 
-/// A predecessor that offers this; and whose next answers are these, after which it closes the connection.
+/// A predecessor that sends this offer and these answers, then closes the connection. Returns the frames that it received.
 async fn predecessor(
     listener: UnixListener,
     offer: &str,
@@ -71,7 +71,7 @@ async fn predecessor(
 }
 
 #[tokio::test]
-async fn a_predecessor_of_format_1_is_taken_over_from_without_further_steps() {
+async fn a_predecessor_of_format_1_is_replaced_without_a_claim() {
     let (wire, listener) = Wire::new();
     let successor = async {
         let (old, inherited) = ask(&wire.path).await.unwrap().expect("it runs");
@@ -86,12 +86,15 @@ async fn a_predecessor_of_format_1_is_taken_over_from_without_further_steps() {
     let old = predecessor(listener, OFFER_1, 5, &[RELEASED_1]);
     let (confirmed, heard) = tokio::join!(successor, old);
     assert_eq!(confirmed, Confirmed::Released(None));
-    assert_eq!(heard[0]["protocol"], 1, "it knows nothing else of a hello");
+    assert_eq!(
+        heard[0]["protocol"], 1,
+        "the only field of a hello that it knows"
+    );
     assert_eq!(heard[1]["unwanted"], serde_json::json!([":80"]));
 }
 
 #[tokio::test]
-async fn a_predecessor_that_ends_without_a_word_has_ended_whatever_its_format() {
+async fn a_connection_that_closes_without_a_frame_means_that_the_predecessor_exited() {
     let two = OFFER_1.replacen("{", "{\"format\":2,", 1);
     let steps: [(&str, &[&str]); 3] = [(OFFER_1, &[]), (&two, &[]), (&two, &[RELEASED_1])];
     for (offer, answers) in steps {
@@ -106,7 +109,7 @@ async fn a_predecessor_that_ends_without_a_word_has_ended_whatever_its_format() 
 }
 
 #[tokio::test]
-async fn a_predecessor_that_goes_on_says_so_at_either_step() {
+async fn a_predecessor_may_refuse_at_either_step() {
     let two = OFFER_1.replacen("{", "{\"format\":2,", 1);
     let refusal = r#"{"refused":"no answer within 10s"}"#;
     for answers in [&[refusal][..], &[RELEASED_1, refusal][..]] {
@@ -121,7 +124,7 @@ async fn a_predecessor_that_goes_on_says_so_at_either_step() {
 }
 
 #[tokio::test]
-async fn what_a_later_program_adds_is_ignored_and_what_it_leaves_out_has_defaults() {
+async fn unknown_fields_are_ignored_and_missing_ones_have_defaults() {
     let (wire, listener) = Wire::new();
     let last = r#"{"draining":[["a","b","c"]],"rollouts":[]}"#;
     let successor = async {
@@ -137,7 +140,7 @@ async fn what_a_later_program_adds_is_ignored_and_what_it_leaves_out_has_default
         assert_eq!(
             inherited.ports().len(),
             2,
-            "a socket of a purpose that isn't known is closed in the end"
+            "a socket with an unknown purpose is kept until startup ends, and closed then"
         );
         old.confirm(Vec::new()).await.unwrap()
     };
@@ -149,7 +152,7 @@ async fn what_a_later_program_adds_is_ignored_and_what_it_leaves_out_has_default
     assert_eq!(heard.len(), 3, "hello, serving, claimed: {heard:?}");
 }
 
-/// The old side with a control thread that this test is.
+/// The predecessor's side. The test plays its control thread.
 struct Running {
     wire: Wire,
     requests: mpsc::Receiver<HandoverRequest>,
@@ -167,12 +170,13 @@ impl Running {
         }
     }
 
-    /// A successor that says this hello, with what it is offered; and what tells that the takeover is decided.
+    /// Connects a successor that sends this hello. Returns its stream, the offer, and the receiver that completes when the takeover
+    /// is decided.
     async fn offered(&mut self, hello: &str) -> (UnixStream, Value, oneshot::Receiver<()>) {
         let mut stream = UnixStream::connect(&self.wire.path).await.unwrap();
         send(&mut stream, hello).await;
-        let Some(HandoverRequest::State(tell)) = self.requests.recv().await else {
-            panic!("no state is asked for");
+        let Some(HandoverRequest::State(reply)) = self.requests.recv().await else {
+            panic!("no request for the state");
         };
         let (undecided, decided) = oneshot::channel();
         let label = Label {
@@ -194,7 +198,7 @@ impl Running {
                 .collect(),
             undecided,
         };
-        tell.send(state).unwrap();
+        reply.send(state).unwrap();
         let offer = receive(&mut stream).await.expect("an offer");
         assert_eq!(
             wire::receive_descriptors(&stream, 1).await.unwrap().len(),
@@ -212,10 +216,10 @@ impl Running {
 }
 
 #[tokio::test]
-async fn a_successor_of_format_1_is_released_from_after_accepting_has_stopped() {
+async fn a_successor_of_format_1_gets_its_release_after_accepting_has_stopped() {
     let mut running = Running::new();
     let (mut stream, offer, _decided) = running.offered(HELLO_1).await;
-    // All that it reads of an offer; there is nothing in it that it would have to know.
+    // Format 1 reads these fields and no others.
     for field in ["protocol", "pid", "generation", "draining", "sockets"] {
         assert!(!offer[field].is_null(), "{offer}");
     }
@@ -237,7 +241,7 @@ async fn accepting_stops_only_after_the_claim() {
     assert_eq!(offer["services"][0]["name"], "shop");
     send(&mut stream, SERVING_1).await;
     assert_eq!(receive(&mut stream).await, Some(serde_json::json!({})));
-    // It dies there: nothing is released, and the next one is served.
+    // The successor dies here: nothing is released, and the next one is served.
     drop(stream);
     decided.await.unwrap_err();
     assert!(running.requests.try_recv().is_err());
@@ -247,13 +251,13 @@ async fn accepting_stops_only_after_the_claim() {
     send(&mut stream, "{}").await;
     let drained = ["shop", "v1", "a"].map(str::to_owned);
     running.release().await.done.send(vec![drained]).unwrap();
-    let last = receive(&mut stream).await.expect("the last word");
+    let last = receive(&mut stream).await.expect("a second release");
     assert_eq!(last["draining"], serde_json::json!([["shop", "v1", "a"]]));
     running.serving.await.unwrap();
 }
 
 #[tokio::test]
-async fn a_refusal_has_a_reason_and_format_1_gets_none_that_it_would_misread() {
+async fn a_refusal_has_a_reason_and_is_not_sent_to_format_1() {
     for (hello, told) in [(r#"{"protocol":1,"format":2}"#, true), (HELLO_1, false)] {
         let mut running = Running::new();
         let (mut stream, _, decided) = running.offered(hello).await;

@@ -1,4 +1,7 @@
-//! What goes over the handover socket: frames (a length, then JSON), and descriptors beside single bytes.
+//! The encoding on the handover socket.
+//!
+//! A frame is its length (32 bits, big endian) and then JSON. Descriptors travel as `SCM_RIGHTS` ancillary data of single bytes,
+//! because the kernel attaches ancillary data to bytes of the stream.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -13,9 +16,9 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
-/// Descriptors in one message. Linux takes 253.
+/// Descriptors per message. The limit of Linux is 253 (`SCM_MAX_FD`).
 const BATCH: usize = 64;
-/// Largest frame in bytes.
+/// Largest accepted frame, in bytes.
 const LARGEST: u32 = 64 << 20;
 
 /// Sends a frame.
@@ -26,11 +29,11 @@ pub(super) async fn send(stream: &mut UnixStream, frame: &impl Serialize) -> io:
     stream.write_all(&json).await
 }
 
-/// Receives a frame, and not a byte more.
+/// Receives a frame. Reads no byte beyond it: the next one may carry descriptors, which an ordinary read would discard.
 pub(super) async fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> io::Result<T> {
     let length = stream.read_u32().await?;
     if length > LARGEST {
-        return Err(invalid("a frame is too long"));
+        return Err(invalid("frame too long"));
     }
     let mut json = vec![0; length as usize];
     stream.read_exact(&mut json).await?;
@@ -41,7 +44,7 @@ fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Sends descriptors: the other side gets duplicates.
+/// Sends descriptors. The receiver gets duplicates of them.
 pub(super) async fn send_descriptors(stream: &UnixStream, all: &[OwnedFd]) -> io::Result<()> {
     for batch in all.chunks(BATCH) {
         let batch: Vec<BorrowedFd<'_>> = batch.iter().map(AsFd::as_fd).collect();
@@ -56,22 +59,25 @@ pub(super) async fn send_descriptors(stream: &UnixStream, all: &[OwnedFd]) -> io
     Ok(())
 }
 
-/// Sends one message with descriptors beside it; at most 64 of them.
+/// Sends `bytes` as one message with descriptors attached.
+///
+/// # Errors
+/// More than 64 descriptors, or an error of `sendmsg`.
 pub(crate) fn message(
     to: BorrowedFd<'_>,
     bytes: &[u8],
-    beside: &[BorrowedFd<'_>],
+    descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if !control.push(SendAncillaryMessage::ScmRights(beside)) {
+    if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(invalid("too many descriptors for one message"));
     }
     let bytes = [IoSlice::new(bytes)];
     Ok(sendmsg(to, &bytes, &mut control, SendFlags::NOSIGNAL)?)
 }
 
-/// Receives `count` descriptors.
+/// Receives `count` descriptors, with `FD_CLOEXEC` set.
 pub(super) async fn receive_descriptors(
     stream: &UnixStream,
     count: usize,
@@ -87,7 +93,7 @@ pub(super) async fn receive_descriptors(
         all.extend(received);
     }
     if all.len() > count {
-        return Err(invalid("more descriptors came than were named"));
+        return Err(invalid("received more descriptors than announced"));
     }
     Ok(all)
 }
@@ -135,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_is_an_error_and_so_is_too_much() {
+    async fn a_closed_connection_and_an_oversized_frame_are_errors() {
         let (mut a, mut b) = UnixStream::pair().unwrap();
         a.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
         let error = receive::<String>(&mut b).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! One endpoint that is watched over: its checks and its slow start.
+//! One monitored endpoint: its check task and its slow start.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -14,14 +14,14 @@ use crate::upstream::Endpoint;
 use crate::upstream::health::{self, CheckHistory};
 use crate::upstream::probe::{self, CheckFailure};
 
-/// Service and version.
+/// The name of a pool: service and version.
 pub(super) type PoolName = (Arc<str>, Arc<str>);
 
-/// A check has ended.
+/// The result of one check.
 #[derive(Debug)]
 pub(super) struct CheckEnded {
     pub endpoint: Arc<Endpoint>,
-    /// When it began.
+    /// When the check began. An ejection that came later is not lifted by it.
     pub began: Instant,
     pub result: Result<(), CheckFailure>,
 }
@@ -32,24 +32,24 @@ pub(super) struct MonitoredEndpoint {
     pub endpoint: Arc<Endpoint>,
     pub pool: PoolName,
     pub slow_start: Option<Duration>,
-    /// Since when it ramps.
-    pub ramps: Option<Instant>,
-    /// When it was last told that it stays though it is an outlier, and how often that was left out since.
-    pub excused: Cell<Option<(Instant, u64)>>,
+    /// When its slow start began, while it lasts.
+    pub ramp_since: Option<Instant>,
+    /// When the last "not ejected" line was logged, and how many were suppressed since.
+    pub overflow_logged: Cell<Option<(Instant, u64)>>,
     pub check: Option<CheckTask>,
 }
 
-/// Its checks, as long as its service wants some.
+/// The running checks of an endpoint whose service has a health policy. Dropping it stops them.
 #[derive(Debug)]
 pub(super) struct CheckTask {
-    pub terms: policy::HealthPolicy,
+    pub policy: policy::HealthPolicy,
     pub health: CheckHistory,
-    /// It had a result.
-    pub informed: bool,
+    /// Whether a check has ended since the task was started.
+    pub has_result: bool,
     _task: AbortOnDrop,
 }
 
-/// Ends with its value.
+/// Aborts the task when dropped.
 #[derive(Debug)]
 struct AbortOnDrop(AbortHandle);
 
@@ -60,71 +60,84 @@ impl Drop for AbortOnDrop {
 }
 
 impl CheckTask {
-    /// Begins to check: the first time at once, or when its turn comes among many.
+    /// Starts checking. The first check runs as soon as `pacer` grants it a turn.
     pub(super) fn begin(
         endpoint: &Arc<Endpoint>,
-        terms: &policy::HealthPolicy,
+        policy: &policy::HealthPolicy,
         health: CheckHistory,
         results: &mpsc::UnboundedSender<CheckEnded>,
-        pace: Rc<CheckPacer>,
+        pacer: Rc<CheckPacer>,
         rng: fastrand::Rng,
     ) -> Self {
         let (endpoint, results) = (endpoint.clone(), results.clone());
-        let task = spawn_local(check(endpoint, terms.clone(), results, pace, rng));
+        let task = spawn_local(check(endpoint, policy.clone(), results, pacer, rng));
         Self {
-            terms: terms.clone(),
+            policy: policy.clone(),
             health,
-            informed: false,
+            has_result: false,
             _task: AbortOnDrop(task.abort_handle()),
         }
     }
 }
 
 impl MonitoredEndpoint {
-    /// It stays though it is an outlier. `Some`: that is to be told, and how often it was left out since it was told
-    /// last, at least `every` ago. A pool that is down has an outlier for every few of its requests.
-    pub(super) fn excuse(&self, every: Duration, now: Instant) -> Option<u64> {
-        let left_out = match self.excused.get() {
+    /// Creates an endpoint without checks, at full weight.
+    pub(super) fn new(endpoint: Arc<Endpoint>, pool: PoolName) -> Self {
+        Self {
+            endpoint,
+            pool,
+            slow_start: None,
+            ramp_since: None,
+            overflow_logged: Cell::default(),
+            check: None,
+        }
+    }
+
+    /// Counts an outlier detection that `max_ejected` did not allow to be enforced. Returns `Some` if it should be logged, with
+    /// the number of detections suppressed since the last line, which was at least `every` ago. The limit is needed because in a
+    /// pool that is down every few requests lead to a detection.
+    pub(super) fn count_overflow(&self, every: Duration, now: Instant) -> Option<u64> {
+        let left_out = match self.overflow_logged.get() {
             Some((at, left_out)) if now.saturating_duration_since(at) < every => {
-                self.excused.set(Some((at, left_out + 1)));
+                self.overflow_logged.set(Some((at, left_out + 1)));
                 return None;
             }
             last => last.map_or(0, |(_, left_out)| left_out),
         };
-        self.excused.set(Some((now, 0)));
+        self.overflow_logged.set(Some((now, 0)));
         Some(left_out)
     }
 
-    /// It came up: it starts slowly, if its version says so.
+    /// Begins the slow start of an endpoint that came up, if its version has one.
     pub(super) fn begin_ramp(&mut self, now: Instant) {
-        self.ramps = self.slow_start.map(|_| now);
+        self.ramp_since = self.slow_start.map(|_| now);
         self.move_ramp(now);
     }
 
-    /// Sets the share of its weight that counts now.
+    /// Sets the ramp, in thousandths of the endpoint's weight, for the time since the slow start began.
     pub(super) fn move_ramp(&mut self, now: Instant) {
-        let Some(since) = self.ramps else { return };
+        let Some(since) = self.ramp_since else { return };
         let over = self.slow_start.unwrap_or_default();
         let ramp = health::ramp(now.saturating_duration_since(since), over);
         self.endpoint.state.set_ramp(ramp);
         if ramp == 1000 {
-            self.ramps = None;
+            self.ramp_since = None;
         }
     }
 }
 
-/// Checks one endpoint again and again, the first time as soon as the pace lets it.
+/// Checks one endpoint periodically until the receiver of the results is gone.
 async fn check(
     endpoint: Arc<Endpoint>,
-    terms: policy::HealthPolicy,
+    policy: policy::HealthPolicy,
     results: mpsc::UnboundedSender<CheckEnded>,
-    pace: Rc<CheckPacer>,
+    pacer: Rc<CheckPacer>,
     mut rng: fastrand::Rng,
 ) {
     loop {
-        pace.turn().await;
+        pacer.turn().await;
         let began = tokio::time::Instant::now().into_std();
-        let result = probe::check(&endpoint, &terms.probe, terms.timeout).await;
+        let result = probe::check(&endpoint, &policy.probe, policy.timeout).await;
         let checked = CheckEnded {
             endpoint: endpoint.clone(),
             began,
@@ -133,6 +146,6 @@ async fn check(
         if results.send(checked).is_err() {
             return;
         }
-        tokio::time::sleep(health::next_in(terms.interval, &mut rng)).await;
+        tokio::time::sleep(health::next_in(policy.interval, &mut rng)).await;
     }
 }

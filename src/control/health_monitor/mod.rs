@@ -1,8 +1,9 @@
-//! Who watches over endpoints, on the control thread: makes their checks, judges those that workers suspect, readmits them,
-//! lets those that come up start slowly. Workers only read what comes of it.
+//! The health monitor: active checks, outlier ejection and slow start of all endpoints, on the control thread.
 //!
-//! [`yard`] holds what is known of all and decides, [`ward`] one endpoint's checks and slow start, [`pace`] how close upon
-//! another checks begin; this file feeds it with results, suspicions and time.
+//! [`MonitorState`] (in [`state`]) knows every endpoint of the published snapshot and makes the decisions. A task feeds it with
+//! check results, with suspects that workers report, and with time. [`endpoint`] runs the checks of one endpoint and its ramp;
+//! [`pace`] spreads the starts of checks. Decisions are written as flags and ramps into the endpoints' shared state, which is
+//! all that workers read.
 
 mod endpoint;
 mod pace;
@@ -25,58 +26,59 @@ use crate::upstream::outlier::Suspect;
 use endpoint::CheckEnded;
 use state::MonitorState;
 
-/// The publisher's end of it. Dropping it ends all checks.
+/// The publisher's handle to the monitor. Dropping it stops all checks.
 #[derive(Debug)]
 pub(super) struct HealthMonitor {
-    yard: Rc<RefCell<MonitorState>>,
+    state: Rc<RefCell<MonitorState>>,
     signals: Rc<MonitorSignals>,
     task: AbortHandle,
 }
 
 #[derive(Debug, Default)]
 struct MonitorSignals {
-    /// Woken when an endpoint came up, or had its first result.
-    news: Notify,
-    /// Woken when something else may be due first.
-    plans: Notify,
+    /// Notified when an endpoint came up or had its first check result.
+    endpoint_up: Notify,
+    /// Notified when the next deadline may have changed.
+    reschedule: Notify,
 }
 
 impl HealthMonitor {
-    /// Begins to watch. Must run on the control thread's runtime.
+    /// Starts the monitor's task. Must run on the control thread's runtime.
     pub(super) fn start(
         telemetry: Arc<Telemetry>,
         suspects: mpsc::UnboundedReceiver<Suspect>,
     ) -> Self {
         let (sender, results) = mpsc::unbounded_channel();
-        let yard = Rc::new(RefCell::new(MonitorState::new(telemetry, sender)));
+        let state = Rc::new(RefCell::new(MonitorState::new(telemetry, sender)));
         let signals = Rc::new(MonitorSignals::default());
-        let task = spawn_local(watch(yard.clone(), signals.clone(), suspects, results));
+        let task = spawn_local(run(state.clone(), signals.clone(), suspects, results));
         Self {
-            yard,
+            state,
             signals,
             task: task.abort_handle(),
         }
     }
 
-    /// Whether it watches no more: it ends by a panic alone.
+    /// Whether the monitor's task has ended. It loops forever, so only a panic ends it.
     pub(super) fn is_dead(&self) -> bool {
         self.task.is_finished()
     }
 
-    /// Before `next` is published: its new endpoints must not have traffic before they are proven.
+    /// Prepares the endpoints of `next`, before it is published: new endpoints with checks are flagged unproven, because a worker
+    /// may pick them as soon as the snapshot is stored.
     pub(super) fn prepare(&self, next: &Snapshot) {
-        self.yard.borrow().prepare(next);
+        self.state.borrow().prepare(next);
     }
 
-    /// Whether one of the version's endpoints passes its checks. An endpoint that isn't monitored, or of which nothing is known,
-    /// passes nothing.
+    /// Whether one of the version's endpoints passes its checks. Endpoints that aren't monitored, or that have had neither checks
+    /// nor traffic, don't count.
     pub(super) fn passes(
         &self,
         registry: &Registry,
         service: &ServiceSpec,
         version: &VersionSpec,
     ) -> bool {
-        let state = self.yard.borrow();
+        let state = self.state.borrow();
         let mut endpoints = version.endpoints.iter();
         endpoints.any(|spec| {
             let found = registry.find(&service.name, &version.name, spec);
@@ -84,25 +86,26 @@ impl HealthMonitor {
         })
     }
 
-    /// It was published: checks of what came begin, those of what went end. What stays is not touched.
+    /// Follows a published snapshot: starts checks of added endpoints and stops those of removed ones. Endpoints in both
+    /// snapshots keep their history.
     pub(super) fn adopt(&self, published: &Snapshot) {
-        self.yard.borrow_mut().adopt(published, now());
-        self.signals.plans.notify_one();
+        self.state.borrow_mut().adopt(published, now());
+        self.signals.reschedule.notify_one();
     }
 
-    /// Waits until an endpoint came up; now and then for nothing.
+    /// Waits until an endpoint comes up or has its first check result. May return for neither.
     pub(super) async fn news(&self) {
-        self.signals.news.notified().await;
+        self.signals.endpoint_up.notified().await;
     }
 
-    /// Waits until every endpoint that is checked had a result, `limit` at most.
+    /// Waits until every checked endpoint has had a result, for at most `limit`.
     pub(super) async fn first_round(&self, limit: Duration) {
         let round = async {
-            while !self.yard.borrow().is_informed() {
-                self.signals.news.notified().await;
+            while !self.state.borrow().have_results() {
+                self.signals.endpoint_up.notified().await;
             }
         };
-        // What takes longer is not proven, and known as such.
+        // Endpoints whose first check takes longer stay unproven, and their results count when they arrive.
         let _ = tokio::time::timeout(limit, round).await;
     }
 }
@@ -117,25 +120,25 @@ fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
-async fn watch(
-    yard: Rc<RefCell<MonitorState>>,
+async fn run(
+    state: Rc<RefCell<MonitorState>>,
     signals: Rc<MonitorSignals>,
     mut suspects: mpsc::UnboundedReceiver<Suspect>,
     mut results: mpsc::UnboundedReceiver<CheckEnded>,
 ) {
     loop {
-        let due = yard.borrow().next_due(now());
+        let due = state.borrow().next_due(now());
         tokio::select! {
-            // Suspicions first: every request that goes by may fail as well.
+            // Suspects first: every request to such an endpoint may fail until it is ejected.
             biased;
-            Some(suspect) = suspects.recv() => yard.borrow_mut().suspected(&suspect, now()),
+            Some(suspect) = suspects.recv() => state.borrow_mut().on_suspect(&suspect, now()),
             Some(checked) = results.recv() => {
-                if yard.borrow_mut().checked(&checked, now()) {
-                    signals.news.notify_one();
+                if state.borrow_mut().on_check(&checked, now()) {
+                    signals.endpoint_up.notify_one();
                 }
             }
-            () = tokio::time::sleep_until(due.into()) => yard.borrow_mut().tick(now()),
-            () = signals.plans.notified() => {}
+            () = tokio::time::sleep_until(due.into()) => state.borrow_mut().tick(now()),
+            () = signals.reschedule.notified() => {}
         }
     }
 }

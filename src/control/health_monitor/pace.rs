@@ -1,27 +1,29 @@
-//! How close upon another checks begin. A reload may bring ten thousand endpoints at once: their first checks are spread over
-//! a second and a half, so that the control thread has time for everything else, and a core that it shares with a worker.
+//! Spacing between the starts of health checks.
+//!
+//! A reload may add ten thousand endpoints at once. Their first checks are spread over a second and a half, so that the control
+//! thread stays responsive and leaves time for a worker that shares its core.
 
 use std::cell::Cell;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// From one beginning to the next, when many wait.
-const APART: Duration = Duration::from_micros(150);
+/// Interval between two starts while checks are waiting.
+const INTERVAL: Duration = Duration::from_micros(150);
 
-/// Turns, one after the other.
+/// Grants turns at fixed intervals, in the order in which they are asked for.
 #[derive(Debug, Default)]
 pub(super) struct CheckPacer {
-    /// The next that is free.
+    /// The earliest time of the next turn.
     next: Cell<Option<Instant>>,
 }
 
 impl CheckPacer {
-    /// Waits for the next free turn: not at all, unless others began just now.
+    /// Waits for the next turn. Returns immediately if none was granted within the last interval.
     pub(super) async fn turn(&self) {
         let now = Instant::now();
         let at = self.next.get().map_or(now, |next| next.max(now));
-        self.next.set(Some(at + APART));
+        self.next.set(Some(at + INTERVAL));
         if at > now {
             sleep_until(at).await;
         }
@@ -37,13 +39,13 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn many_begin_one_after_the_other_and_few_at_once() {
-        let (pace, began) = (Rc::new(CheckPacer::default()), Instant::now());
+    async fn many_starts_are_spread_out_and_a_single_one_is_immediate() {
+        let (pacer, began) = (Rc::new(CheckPacer::default()), Instant::now());
         let local = LocalSet::new();
         let begin = |_| {
-            let pace = pace.clone();
+            let pacer = pacer.clone();
             local.spawn_local(async move {
-                pace.turn().await;
+                pacer.turn().await;
                 began.elapsed()
             })
         };
@@ -51,7 +53,7 @@ mod tests {
         local.await;
         let mut waits = Vec::new();
         for turn in turns {
-            waits.push(turn.await.expect("it ended well").as_millis());
+            waits.push(turn.await.expect("the task ends").as_millis());
         }
         assert_eq!(waits[0], 0);
         let soon = waits.iter().filter(|wait| **wait < 750).count();
@@ -60,11 +62,11 @@ mod tests {
         assert!((1500..1510).contains(last), "{last} ms");
         tokio::time::sleep(Duration::from_secs(1)).await;
         let later = Instant::now();
-        pace.turn().await;
+        pacer.turn().await;
         assert_eq!(
             later.elapsed(),
             Duration::ZERO,
-            "it is as if nothing had been"
+            "no delay once the queue is empty"
         );
     }
 }

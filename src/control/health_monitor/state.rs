@@ -1,4 +1,8 @@
-//! What is known of every endpoint of the published snapshot, and what follows from it: flags, ramps, counters, log.
+//! The state of all monitored endpoints and pools, and the decisions about them.
+//!
+//! Each input (a published snapshot, a check result, a suspect, a tick of the clock) updates the state and is carried out at once:
+//! flags and ramps of endpoints are set, ejections are counted, transitions are logged. The verdicts themselves come from pure
+//! code in [`crate::upstream::health`] and [`crate::upstream::outlier`].
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -21,77 +25,80 @@ use crate::upstream::endpoint::{CheckNote, flag};
 use crate::upstream::health::{CheckHistory, Transition, Verdict};
 use crate::upstream::outlier::{AttemptCounts, Decision, Judge, Suspect};
 
-/// How often ramps move on.
+/// How often the ramps of slow starts are updated.
 const RAMP: Duration = Duration::from_millis(100);
-/// When nothing is due.
+/// The wait when nothing is scheduled.
 const LATER: Duration = Duration::from_secs(3600);
-/// What keeps an endpoint from traffic besides its ejection.
+/// Flags, besides ejection, that keep an endpoint from getting traffic.
 const ABSENT: u32 = flag::UNPROVEN | flag::DOWN | flag::DRAINING;
 
-/// Every endpoint that is watched over, by slot, and every pool.
+/// All monitored endpoints, by slot, and all pools.
 #[derive(Debug)]
 pub(super) struct MonitorState {
-    wards: HashMap<usize, MonitoredEndpoint>,
+    endpoints: HashMap<usize, MonitoredEndpoint>,
     pools: HashMap<PoolName, MonitoredPool>,
     telemetry: Arc<Telemetry>,
     results: mpsc::UnboundedSender<CheckEnded>,
     rng: fastrand::Rng,
-    pace: Rc<CheckPacer>,
-    /// When something is due next; `None`: to be found out.
+    pacer: Rc<CheckPacer>,
+    /// Cache of [`Self::next_due`]. `None` after a change that may have moved it.
     due: Cell<Option<Instant>>,
-    /// No snapshot has been adopted yet: all endpoints are new, and none is newer than another.
+    /// No snapshot has been adopted yet. The endpoints of the first one get no slow start: all are equally new, so there is nobody
+    /// who could take the traffic in the meantime.
     is_first: bool,
 }
 
 #[derive(Debug)]
 struct MonitoredPool {
-    terms: policy::Outlier,
+    policy: policy::Outlier,
     judge: Judge,
     slots: Vec<usize>,
     next_sweep: Instant,
-    /// It has a share of the traffic.
+    /// Whether the version has a share of its service's traffic.
     has_share: bool,
 }
 
 impl MonitorState {
-    /// An empty one, which gets results of checks through the other end of `results`.
+    /// Creates an empty state whose checks send their results to `results`.
     pub(super) fn new(
         telemetry: Arc<Telemetry>,
         results: mpsc::UnboundedSender<CheckEnded>,
     ) -> Self {
         Self {
-            wards: HashMap::new(),
+            endpoints: HashMap::new(),
             pools: HashMap::new(),
             telemetry,
             results,
             rng: fastrand::Rng::new(),
-            pace: Rc::default(),
+            pacer: Rc::default(),
             due: Cell::default(),
             is_first: true,
         }
     }
 
-    /// Whether anything is known of it: by its checks, or because it had traffic.
-    fn is_known(&self, ward: &MonitoredEndpoint) -> bool {
-        ward.check.is_some() || self.pools.get(&ward.pool).is_some_and(|p| p.has_share)
+    /// Whether there is any evidence about the endpoint: it is checked, or its version has had traffic.
+    fn is_known(&self, monitored: &MonitoredEndpoint) -> bool {
+        monitored.check.is_some() || self.pools.get(&monitored.pool).is_some_and(|p| p.has_share)
     }
 
     /// Whether the endpoint is monitored, known, and passes its checks.
     pub(super) fn passes(&self, endpoint: &Endpoint) -> bool {
-        let ward = self.wards.get(&endpoint.slot);
-        ward.is_some_and(|ward| self.is_known(ward)) && endpoint.passes_checks()
+        let monitored = self.endpoints.get(&endpoint.slot);
+        monitored.is_some_and(|m| self.is_known(m)) && endpoint.passes_checks()
     }
 
-    /// Endpoints that are new (or come back) begin unproven where they are to be checked, and with no other flag. So do
-    /// those that were not checked and had no traffic either: nothing is known of them.
+    /// Sets the flags that the endpoints of `next` must have before it is published.
+    ///
+    /// An endpoint that is new (or comes back: the registry may still hold its old state) starts without flags, and unproven if
+    /// its service has checks. A monitored endpoint that had neither checks nor traffic so far becomes unproven as well.
     pub(super) fn prepare(&self, next: &Snapshot) {
         for (service, checked) in services(next) {
             let members = service.versions.iter().flat_map(|v| &v.pool.members);
             for endpoint in members.map(|m| &m.endpoint) {
                 let state = &endpoint.state;
-                match self.wards.get(&endpoint.slot) {
-                    Some(ward) => {
-                        if checked.is_some() && !self.is_known(ward) {
+                match self.endpoints.get(&endpoint.slot) {
+                    Some(monitored) => {
+                        if checked.is_some() && !self.is_known(monitored) {
                             state.raise(flag::UNPROVEN);
                         }
                     }
@@ -111,7 +118,7 @@ impl MonitorState {
         }
     }
 
-    /// Takes up what came, lets go what went.
+    /// Updates endpoints and pools to a published snapshot.
     pub(super) fn adopt(&mut self, published: &Snapshot, now: Instant) {
         self.due.take();
         let (mut slots, mut pools) = (HashSet::new(), HashSet::new());
@@ -120,21 +127,21 @@ impl MonitorState {
                 let name = (service.name.clone(), version.name.clone());
                 for member in &version.pool.members {
                     slots.insert(member.endpoint.slot);
-                    self.enter(&member.endpoint, &name, of.slow_start, checked, now);
+                    self.update_endpoint(&member.endpoint, &name, of.slow_start, checked, now);
                 }
-                self.enter_pool(&name, version, &spec.policies.outlier, now);
+                self.update_pool(&name, version, &spec.policies.outlier, now);
                 if let Some(pool) = self.pools.get_mut(&name) {
                     pool.has_share = service.routing.split.share(at).0 > 0;
                 }
                 pools.insert(name);
             }
         }
-        self.wards.retain(|slot, _| slots.contains(slot));
+        self.endpoints.retain(|slot, _| slots.contains(slot));
         self.pools.retain(|name, _| pools.contains(name));
         self.is_first = false;
     }
 
-    fn enter(
+    fn update_endpoint(
         &mut self,
         endpoint: &Arc<Endpoint>,
         pool: &PoolName,
@@ -142,168 +149,166 @@ impl MonitorState {
         checked: Option<&policy::HealthPolicy>,
         now: Instant,
     ) {
-        let is_new = !self.wards.contains_key(&endpoint.slot);
+        let is_new = !self.endpoints.contains_key(&endpoint.slot);
         let is_first = self.is_first;
-        let ward = self
-            .wards
+        let monitored = self
+            .endpoints
             .entry(endpoint.slot)
-            .or_insert_with(|| MonitoredEndpoint {
-                endpoint: endpoint.clone(),
-                pool: pool.clone(),
-                slow_start,
-                ramps: None,
-                excused: Cell::default(),
-                check: None,
-            });
-        ward.slow_start = slow_start;
-        let Some(terms) = checked else {
-            ward.check = None;
-            ward.endpoint.state.note_checks(|note| *note = None);
-            ward.endpoint.state.lower(flag::UNPROVEN | flag::DOWN);
+            .or_insert_with(|| MonitoredEndpoint::new(endpoint.clone(), pool.clone()));
+        monitored.slow_start = slow_start;
+        let Some(policy) = checked else {
+            monitored.check = None;
+            monitored.endpoint.state.note_checks(|note| *note = None);
+            monitored.endpoint.state.lower(flag::UNPROVEN | flag::DOWN);
             if is_new && !is_first {
-                ward.begin_ramp(now);
+                monitored.begin_ramp(now);
             }
             return;
         };
-        if ward.check.as_ref().is_some_and(|c| c.terms == *terms) {
+        if monitored
+            .check
+            .as_ref()
+            .is_some_and(|c| c.policy == *policy)
+        {
             return;
         }
-        let health = match ward.check.take() {
+        // A changed policy keeps the history, so that an edit of the interval doesn't restart the count of passes.
+        let health = match monitored.check.take() {
             Some(check) => check.health,
-            None if ward.endpoint.state.flags() & flag::UNPROVEN != 0 => {
+            None if monitored.endpoint.state.flags() & flag::UNPROVEN != 0 => {
                 CheckHistory::unproven(now)
             }
-            // It has had traffic: it goes on having some until its checks fail.
+            // Checks were added to an endpoint in use: it keeps its traffic until they fail.
             None => CheckHistory::trusted(now),
         };
-        ward.endpoint.state.note_checks(|note| {
+        monitored.endpoint.state.note_checks(|note| {
             note.get_or_insert_with(|| CheckNote {
                 since: SystemTime::now(),
                 failure: None,
             });
         });
         let rng = self.rng.fork();
-        let pace = self.pace.clone();
-        ward.check = Some(CheckTask::begin(
+        let pacer = self.pacer.clone();
+        monitored.check = Some(CheckTask::begin(
             endpoint,
-            terms,
+            policy,
             health,
             &self.results,
-            pace,
+            pacer,
             rng,
         ));
     }
 
-    fn enter_pool(
+    fn update_pool(
         &mut self,
         name: &PoolName,
         version: &Version,
-        terms: &policy::Outlier,
+        policy: &policy::Outlier,
         now: Instant,
     ) {
         let pool = self
             .pools
             .entry(name.clone())
             .or_insert_with(|| MonitoredPool {
-                terms: terms.clone(),
+                policy: policy.clone(),
                 judge: Judge::default(),
                 slots: Vec::new(),
-                next_sweep: now + terms.interval,
+                next_sweep: now + policy.interval,
                 has_share: false,
             });
-        if pool.terms.interval != terms.interval {
-            pool.next_sweep = now + terms.interval;
+        if pool.policy.interval != policy.interval {
+            pool.next_sweep = now + policy.interval;
         }
-        pool.terms = terms.clone();
+        pool.policy = policy.clone();
         pool.slots = version
             .pool
             .members
             .iter()
             .map(|m| m.endpoint.slot)
             .collect();
-        for slot in pool.judge.keep(&pool.slots, terms.max_ejected) {
-            admit(&mut self.wards, slot, "its pool became too small", now);
+        for slot in pool.judge.keep(&pool.slots, policy.max_ejected) {
+            readmit(&mut self.endpoints, slot, "pool became too small", now);
         }
     }
 
-    /// Every check has had a result.
-    pub(super) fn is_informed(&self) -> bool {
-        let mut checks = self.wards.values().filter_map(|w| w.check.as_ref());
-        checks.all(|check| check.informed)
+    /// Whether every checked endpoint has had a result.
+    pub(super) fn have_results(&self) -> bool {
+        let mut checks = self.endpoints.values().filter_map(|e| e.check.as_ref());
+        checks.all(|check| check.has_result)
     }
 
-    /// A check has ended; whether that is news: it came up, or the result was its first.
-    pub(super) fn checked(&mut self, checked: &CheckEnded, now: Instant) -> bool {
+    /// Handles a check result. Returns whether the endpoint came up or the result was its first.
+    pub(super) fn on_check(&mut self, checked: &CheckEnded, now: Instant) -> bool {
         let slot = checked.endpoint.slot;
-        let Some(ward) = self.wards.get_mut(&slot) else {
+        let Some(monitored) = self.endpoints.get_mut(&slot) else {
             return false;
         };
-        let Some(check) = ward
+        let Some(check) = monitored
             .check
             .as_mut()
-            .filter(|_| same(&ward.endpoint, checked))
+            .filter(|_| same(&monitored.endpoint, checked))
         else {
             return false;
         };
-        let was_informed = std::mem::replace(&mut check.informed, true);
+        let had_result = std::mem::replace(&mut check.has_result, true);
         let passed = checked.result.is_ok();
-        let change = check.health.on_result(passed, &check.terms, now);
-        note(&ward.endpoint, checked, change, check.health.verdict());
-        let (service, version) = &ward.pool;
-        let endpoint = &ward.endpoint.name;
+        let change = check.health.on_result(passed, &check.policy, now);
+        record_result(&monitored.endpoint, checked, change, check.health.verdict());
+        let (service, version) = &monitored.pool;
+        let endpoint = &monitored.endpoint.name;
         match (change, &checked.result) {
             (Some(Transition::Failed), Err(why)) => {
-                ward.endpoint.state.raise(flag::DOWN);
+                monitored.endpoint.state.raise(flag::DOWN);
                 tracing::warn!(%service, %version, %endpoint, reason = %why, "health check failed, endpoint is down");
             }
             (Some(_), _) => {
                 tracing::info!(%service, %version, %endpoint, "health check passed, endpoint is up");
-                ward.begin_ramp(now);
-                ward.endpoint.state.lower(flag::UNPROVEN | flag::DOWN);
-                if ward.ramps.is_some() {
+                monitored.begin_ramp(now);
+                monitored.endpoint.state.lower(flag::UNPROVEN | flag::DOWN);
+                if monitored.ramp_since.is_some() {
                     self.due.take();
                 }
             }
-            (None, Err(why)) if !was_informed => {
+            (None, Err(why)) if !had_result => {
                 tracing::warn!(%service, %version, %endpoint, reason = %why, "first health check failed");
             }
             (None, _) => {}
         }
         if passed
-            && let Some(pool) = self.pools.get_mut(&ward.pool)
+            && let Some(pool) = self.pools.get_mut(&monitored.pool)
             && pool.judge.passed(slot, checked.began)
         {
             self.due.take();
-            admit(&mut self.wards, slot, "health check passed", now);
+            readmit(&mut self.endpoints, slot, "health check passed", now);
         }
-        !was_informed || (change.is_some() && passed)
+        !had_result || (change.is_some() && passed)
     }
 
-    /// A worker saw a row of failures reach its threshold.
-    pub(super) fn suspected(&mut self, suspect: &Suspect, now: Instant) {
+    /// Handles an endpoint whose consecutive failures reached the threshold on some worker.
+    pub(super) fn on_suspect(&mut self, suspect: &Suspect, now: Instant) {
         self.due.take();
         let endpoint = &suspect.endpoint;
-        let ward = self.wards.get(&endpoint.slot);
-        let ward = ward.filter(|w| Arc::ptr_eq(&w.endpoint, endpoint));
-        let pool = ward.and_then(|w| self.pools.get_mut(&w.pool));
-        let wards = &self.wards;
-        let absent = |slot| is_absent(wards, slot);
+        let monitored = self.endpoints.get(&endpoint.slot);
+        let monitored = monitored.filter(|e| Arc::ptr_eq(&e.endpoint, endpoint));
+        let pool = monitored.and_then(|e| self.pools.get_mut(&e.pool));
+        let endpoints = &self.endpoints;
+        let absent = |slot| is_absent(endpoints, slot);
         let decision = pool.and_then(|p| {
             p.judge
-                .suspect(endpoint.slot, suspect.reason, &p.terms, now, &absent)
+                .suspect(endpoint.slot, suspect.reason, &p.policy, now, &absent)
         });
         match decision {
-            Some(decision) => self.carry_out(&decision, now),
-            None => settle(endpoint),
+            Some(decision) => self.apply(&decision, now),
+            None => reset_outcomes(endpoint),
         }
     }
 
-    fn carry_out(&self, decision: &Decision, now: Instant) {
-        let Some(ward) = self.wards.get(&decision.slot) else {
+    fn apply(&self, decision: &Decision, now: Instant) {
+        let Some(monitored) = self.endpoints.get(&decision.slot) else {
             return;
         };
-        let (endpoint, reason) = (&ward.endpoint, decision.reason.as_str());
-        let (service, version) = &ward.pool;
+        let (endpoint, reason) = (&monitored.endpoint, decision.reason.as_str());
+        let (service, version) = &monitored.pool;
         let count = |outcome| {
             self.telemetry.ejection(Ejection {
                 service: service.to_string(),
@@ -324,9 +329,9 @@ impl MonitorState {
             }
             None => {
                 count(EjectionOutcome::Overflow);
-                let pool = self.pools.get(&ward.pool);
-                let every = pool.map_or(LATER, |p| p.terms.interval);
-                if let Some(left_out) = ward.excuse(every, now) {
+                let pool = self.pools.get(&monitored.pool);
+                let every = pool.map_or(LATER, |p| p.policy.interval);
+                if let Some(left_out) = monitored.count_overflow(every, now) {
                     tracing::warn!(
                         %service, %version, endpoint = %name, reason, left_out,
                         "outlier detected, not ejected: max_ejected reached"
@@ -334,40 +339,40 @@ impl MonitorState {
                 }
             }
         }
-        settle(endpoint);
+        reset_outcomes(endpoint);
     }
 
-    /// Does what is due.
+    /// Does what is due at `now`: readmissions, sweeps of the pools, ramps.
     pub(super) fn tick(&mut self, now: Instant) {
         self.due.take();
         let mut decisions = Vec::new();
-        let wards = &self.wards;
-        let absent = |slot| is_absent(wards, slot);
+        let endpoints = &self.endpoints;
+        let absent = |slot| is_absent(endpoints, slot);
         let mut back = Vec::new();
         for pool in self.pools.values_mut() {
             back.extend(pool.judge.readmit(now));
             if pool.next_sweep <= now {
-                pool.next_sweep = now + pool.terms.interval;
-                let tallies: Vec<AttemptCounts> = pool
+                pool.next_sweep = now + pool.policy.interval;
+                let counts: Vec<AttemptCounts> = pool
                     .slots
                     .iter()
-                    .filter_map(|slot| tally(wards, *slot))
+                    .filter_map(|slot| attempt_counts(endpoints, *slot))
                     .collect();
-                decisions.extend(pool.judge.sweep(&tallies, &pool.terms, now, &absent));
+                decisions.extend(pool.judge.sweep(&counts, &pool.policy, now, &absent));
             }
         }
         for slot in back {
-            admit(&mut self.wards, slot, "its time is over", now);
+            readmit(&mut self.endpoints, slot, "ejection time elapsed", now);
         }
         for decision in &decisions {
-            self.carry_out(decision, now);
+            self.apply(decision, now);
         }
-        for ward in self.wards.values_mut() {
-            ward.move_ramp(now);
+        for monitored in self.endpoints.values_mut() {
+            monitored.move_ramp(now);
         }
     }
 
-    /// When something is due next. Found once for all results of checks that change nothing.
+    /// When [`Self::tick`] must run next. Cached, because most check results change nothing and the search visits every endpoint.
     pub(super) fn next_due(&self, now: Instant) -> Instant {
         let due = self.due.get().unwrap_or_else(|| self.find_due(now));
         self.due.set(Some(due));
@@ -378,31 +383,35 @@ impl MonitorState {
         let pools = self.pools.values();
         let sweeps = pools.clone().map(|p| p.next_sweep);
         let ends = pools.filter_map(|p| p.judge.next_due());
-        let ramps = self.wards.values().any(|w| w.ramps.is_some());
+        let ramps = self.endpoints.values().any(|e| e.ramp_since.is_some());
         let ramp = ramps.then(|| now + RAMP);
         let next = sweeps.chain(ends).chain(ramp).min();
         next.unwrap_or_else(|| now + LATER)
     }
 }
 
-/// Every service with the checks that it wants.
+/// All services with their health policies.
 fn services(of: &Snapshot) -> impl Iterator<Item = (&Service, Option<&policy::HealthPolicy>)> {
     let specs = of.spec.services.iter();
     let health = specs.map(|s| s.policies.health.as_ref());
     of.services.iter().map(|service| &**service).zip(health)
 }
 
+/// Whether the result is about this very endpoint: slots are reused after an endpoint is dropped.
 fn same(endpoint: &Arc<Endpoint>, checked: &CheckEnded) -> bool {
     Arc::ptr_eq(endpoint, &checked.endpoint)
 }
 
-fn is_absent(wards: &HashMap<usize, MonitoredEndpoint>, slot: usize) -> bool {
-    let ward = wards.get(&slot);
-    ward.is_none_or(|w| w.endpoint.state.flags() & ABSENT != 0)
+fn is_absent(endpoints: &HashMap<usize, MonitoredEndpoint>, slot: usize) -> bool {
+    let monitored = endpoints.get(&slot);
+    monitored.is_none_or(|e| e.endpoint.state.flags() & ABSENT != 0)
 }
 
-fn tally(wards: &HashMap<usize, MonitoredEndpoint>, slot: usize) -> Option<AttemptCounts> {
-    let (answered, failed) = wards.get(&slot)?.endpoint.outcomes();
+fn attempt_counts(
+    endpoints: &HashMap<usize, MonitoredEndpoint>,
+    slot: usize,
+) -> Option<AttemptCounts> {
+    let (answered, failed) = endpoints.get(&slot)?.endpoint.outcomes();
     Some(AttemptCounts {
         slot,
         answered,
@@ -410,8 +419,13 @@ fn tally(wards: &HashMap<usize, MonitoredEndpoint>, slot: usize) -> Option<Attem
     })
 }
 
-/// Keeps what a check said for who shows it.
-fn note(endpoint: &Endpoint, checked: &CheckEnded, change: Option<Transition>, verdict: Verdict) {
+/// Records a result for the admin API.
+fn record_result(
+    endpoint: &Endpoint,
+    checked: &CheckEnded,
+    change: Option<Transition>,
+    verdict: Verdict,
+) {
     endpoint.state.note_checks(|note| {
         let Some(note) = note else { return };
         if change.is_some() {
@@ -419,28 +433,33 @@ fn note(endpoint: &Endpoint, checked: &CheckEnded, change: Option<Transition>, v
         }
         match &checked.result {
             Err(why) => note.failure = Some(why.to_string().into()),
-            // Until it is up the last failure says why it is not.
+            // A pass below the `rise` threshold keeps the last failure: it still explains why the endpoint isn't up.
             Ok(()) if verdict == Verdict::Up => note.failure = None,
             Ok(()) => {}
         }
     });
 }
 
-/// It was judged: the row begins anew.
-fn settle(endpoint: &Endpoint) {
+/// Restarts the count of consecutive failures after a decision, so that workers can report the endpoint again.
+fn reset_outcomes(endpoint: &Endpoint) {
     endpoint.forget_streaks();
     endpoint.state.lower(flag::SUSPECT);
 }
 
-/// It is back among the others.
-fn admit(wards: &mut HashMap<usize, MonitoredEndpoint>, slot: usize, why: &str, now: Instant) {
-    let Some(ward) = wards.get_mut(&slot) else {
+/// Ends an ejection. The ramp is set before the flag is cleared, so that no worker sends the endpoint its full share first.
+fn readmit(
+    endpoints: &mut HashMap<usize, MonitoredEndpoint>,
+    slot: usize,
+    why: &str,
+    now: Instant,
+) {
+    let Some(monitored) = endpoints.get_mut(&slot) else {
         return;
     };
-    let (service, version) = &ward.pool;
-    tracing::info!(%service, %version, endpoint = %ward.endpoint.name, reason = why, "no longer ejected");
-    ward.endpoint.state.set_ejected_until(None);
-    ward.begin_ramp(now);
-    settle(&ward.endpoint);
-    ward.endpoint.state.lower(flag::EJECTED);
+    let (service, version) = &monitored.pool;
+    tracing::info!(%service, %version, endpoint = %monitored.endpoint.name, reason = why, "no longer ejected");
+    monitored.endpoint.state.set_ejected_until(None);
+    monitored.begin_ramp(now);
+    reset_outcomes(&monitored.endpoint);
+    monitored.endpoint.state.lower(flag::EJECTED);
 }

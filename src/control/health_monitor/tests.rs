@@ -1,4 +1,4 @@
-//! The warden between a snapshot and origins on loopback; time is real where sockets are, and paused where none is.
+//! The monitor with real snapshots and with origins on loopback. Time is paused in tests that use no sockets.
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -13,28 +13,28 @@ use crate::upstream::outlier::AttemptVerdict;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// One service, one version, these endpoints.
-struct Stage {
+/// A monitor of one service with one version.
+struct Harness {
     registry: Registry,
     telemetry: Arc<Telemetry>,
-    warden: HealthMonitor,
+    monitor: HealthMonitor,
     generation: u64,
 }
 
-impl Stage {
+impl Harness {
     fn new() -> Self {
         let telemetry = Telemetry::new(2);
-        // Suspicions are handed in directly.
+        // Tests report suspects directly.
         let (_, suspects) = mpsc::unbounded_channel();
         Self {
             registry: Registry::new(),
-            warden: HealthMonitor::start(telemetry.clone(), suspects),
+            monitor: HealthMonitor::start(telemetry.clone(), suspects),
             telemetry,
             generation: 0,
         }
     }
 
-    /// Publishes; the endpoints.
+    /// Publishes a generation with these endpoints, and returns them.
     fn publish(
         &mut self,
         ports: &[u16],
@@ -56,24 +56,24 @@ impl Stage {
             &self.registry,
             &self.telemetry,
         );
-        self.warden.prepare(&next);
-        self.warden.adopt(&next);
+        self.monitor.prepare(&next);
+        self.monitor.adopt(&next);
         let members = &next.services[0].versions[0].pool.members;
         members.iter().map(|m| m.endpoint.clone()).collect()
     }
 
-    /// Lets this endpoint fail until a worker suspects it, and judges.
+    /// Fails the endpoint until a worker would report it, then reports it.
     fn fail(&self, endpoint: &Arc<Endpoint>) {
-        let terms = Outlier::default();
+        let policy = Outlier::default();
         let reason =
-            (0..5).find_map(|_| endpoint.note_outcome(0, AttemptVerdict::ServerError, &terms));
+            (0..5).find_map(|_| endpoint.note_outcome(0, AttemptVerdict::ServerError, &policy));
         let reason = reason.expect("five in a row");
         let endpoint = endpoint.clone();
-        self.warden
-            .yard
+        self.monitor
+            .state
             .borrow_mut()
-            .suspected(&Suspect { endpoint, reason }, now());
-        self.warden.signals.plans.notify_one();
+            .on_suspect(&Suspect { endpoint, reason }, now());
+        self.monitor.signals.reschedule.notify_one();
     }
 
     fn counted(&self, outcome: &str) -> u64 {
@@ -129,21 +129,21 @@ async fn until(what: &str, met: impl Fn() -> bool) {
     };
     tokio::time::timeout(PATIENCE, wait)
         .await
-        .unwrap_or_else(|_| panic!("in vain: {what}"));
+        .unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
 #[test]
-fn an_endpoint_is_proven_falls_and_comes_back() {
+fn an_endpoint_is_proven_goes_down_and_comes_up_again() {
     on_local(async || {
         let status = Arc::new(AtomicU16::new(503));
         let port = origin(status.clone()).await;
-        let mut stage = Stage::new();
-        let endpoint = stage.publish(&[port], &checked(2, 3), None).remove(0);
+        let mut harness = Harness::new();
+        let endpoint = harness.publish(&[port], &checked(2, 3), None).remove(0);
         assert_eq!(endpoint.state.flags(), flag::UNPROVEN);
-        stage.warden.first_round(PATIENCE).await;
+        harness.monitor.first_round(PATIENCE).await;
         assert_eq!(endpoint.state.flags(), flag::UNPROVEN);
         status.store(200, Ordering::Relaxed);
-        stage.warden.news().await;
+        harness.monitor.news().await;
         assert_eq!(endpoint.state.flags(), 0);
         status.store(500, Ordering::Relaxed);
         until("it is down", || endpoint.state.flags() == flag::DOWN).await;
@@ -153,47 +153,49 @@ fn an_endpoint_is_proven_falls_and_comes_back() {
 }
 
 #[test]
-fn what_stays_keeps_its_state_and_what_comes_begins_anew() {
+fn kept_endpoints_keep_their_state_and_added_ones_start_unproven() {
     on_local(async || {
-        let well = origin(Arc::new(AtomicU16::new(200))).await;
-        let ill = origin(Arc::new(AtomicU16::new(500))).await;
-        let mut stage = Stage::new();
-        let unchecked = stage.publish(&[well], &Policies::default(), None).remove(0);
+        let healthy = origin(Arc::new(AtomicU16::new(200))).await;
+        let failing = origin(Arc::new(AtomicU16::new(500))).await;
+        let mut harness = Harness::new();
+        let unchecked = harness
+            .publish(&[healthy], &Policies::default(), None)
+            .remove(0);
         assert_eq!(unchecked.state.flags(), 0);
-        // It had traffic before there were checks.
-        let both = stage.publish(&[well, ill], &checked(1, 1), None);
+        // It had traffic before checks were configured.
+        let both = harness.publish(&[healthy, failing], &checked(1, 1), None);
         assert_eq!([0, 1].map(|i| both[i].state.flags()), [0, flag::UNPROVEN]);
-        stage.warden.first_round(PATIENCE).await;
+        harness.monitor.first_round(PATIENCE).await;
         assert_eq!([0, 1].map(|i| both[i].state.flags()), [0, flag::UNPROVEN]);
-        // Other terms, the same machine.
-        stage.publish(&[well, ill], &checked(3, 1), None);
+        // A changed policy keeps the history.
+        harness.publish(&[healthy, failing], &checked(3, 1), None);
         assert_eq!([0, 1].map(|i| both[i].state.flags()), [0, flag::UNPROVEN]);
         both[0].state.raise(flag::EJECTED);
-        stage.publish(&[ill], &checked(3, 1), None);
-        let back = stage.publish(&[well, ill], &checked(3, 1), None);
-        assert!(Arc::ptr_eq(&back[0], &both[0]), "somebody held it");
+        harness.publish(&[failing], &checked(3, 1), None);
+        let back = harness.publish(&[healthy, failing], &checked(3, 1), None);
+        assert!(Arc::ptr_eq(&back[0], &both[0]), "the registry still has it");
         assert_eq!(back[0].state.flags(), flag::UNPROVEN);
-        stage.publish(&[well, ill], &Policies::default(), None);
+        harness.publish(&[healthy, failing], &Policies::default(), None);
         assert_eq!([0, 1].map(|i| both[i].state.flags()), [0, 0]);
     });
 }
 
 #[test]
-fn an_outlier_goes_comes_back_and_starts_slowly() {
+fn an_outlier_is_ejected_readmitted_and_starts_slowly() {
     on_local(async || {
         tokio::time::pause();
-        let mut stage = Stage::new();
+        let mut harness = Harness::new();
         let slow = Some(Duration::from_secs(10));
-        let all = stage.publish(&[1, 2, 3], &Policies::default(), slow);
+        let all = harness.publish(&[1, 2, 3], &Policies::default(), slow);
         assert_eq!(all[0].state.ramp(), 1000, "none is newer than another");
-        stage.fail(&all[0]);
+        harness.fail(&all[0]);
         assert_eq!(all[0].state.flags(), flag::EJECTED);
         assert!(all[0].state.ejected_until().is_some());
         // At most one of three.
-        stage.fail(&all[1]);
+        harness.fail(&all[1]);
         assert_eq!(all[1].state.flags(), 0);
         assert_eq!(
-            ["detected", "enforced", "overflow"].map(|o| stage.counted(o)),
+            ["detected", "enforced", "overflow"].map(|o| harness.counted(o)),
             [2, 1, 1]
         );
         tokio::time::sleep(Duration::from_millis(29_990)).await;
@@ -220,64 +222,60 @@ fn an_outlier_goes_comes_back_and_starts_slowly() {
 }
 
 #[test]
-fn a_newcomer_without_checks_starts_slowly_too() {
+fn an_added_endpoint_without_checks_starts_slowly_too() {
     on_local(async || {
         tokio::time::pause();
-        let mut stage = Stage::new();
+        let mut harness = Harness::new();
         let slow = Some(Duration::from_secs(10));
-        stage.publish(&[1], &Policies::default(), slow);
-        let both = stage.publish(&[1, 2], &Policies::default(), slow);
+        harness.publish(&[1], &Policies::default(), slow);
+        let both = harness.publish(&[1, 2], &Policies::default(), slow);
         assert_eq!([0, 1].map(|i| both[i].state.ramp()), [1000, 100]);
     });
 }
 
 #[test]
-fn the_only_endpoint_is_never_out() {
+fn the_only_endpoint_is_never_ejected() {
     on_local(async || {
-        let mut stage = Stage::new();
-        let only = stage.publish(&[1], &Policies::default(), None).remove(0);
+        let mut harness = Harness::new();
+        let only = harness.publish(&[1], &Policies::default(), None).remove(0);
         for _ in 0..3 {
-            stage.fail(&only);
+            harness.fail(&only);
             assert_eq!(only.state.flags(), 0);
         }
         assert_eq!(
-            ["detected", "enforced", "overflow"].map(|o| stage.counted(o)),
+            ["detected", "enforced", "overflow"].map(|o| harness.counted(o)),
             [3, 0, 3]
         );
     });
 }
 
 #[test]
-fn that_an_outlier_stays_is_told_once_an_interval() {
+fn an_outlier_that_is_not_ejected_is_logged_once_per_interval() {
     on_local(async || {
-        let endpoint = Stage::new()
+        let endpoint = Harness::new()
             .publish(&[1], &Policies::default(), None)
             .remove(0);
-        let ward = endpoint::MonitoredEndpoint {
-            endpoint,
-            pool: ("shop".into(), "v1".into()),
-            slow_start: None,
-            ramps: None,
-            excused: std::cell::Cell::default(),
-            check: None,
-        };
+        let pool = ("shop".into(), "v1".into());
+        let monitored = endpoint::MonitoredEndpoint::new(endpoint, pool);
         let began = now();
-        let told: Vec<_> = [0, 1, 2, 9, 10, 11, 20, 30]
-            .map(|at| ward.excuse(Duration::from_secs(10), began + Duration::from_secs(at)))
+        let logged: Vec<_> = [0, 1, 2, 9, 10, 11, 20, 30]
+            .map(|at| {
+                monitored.count_overflow(Duration::from_secs(10), began + Duration::from_secs(at))
+            })
             .into_iter()
             .collect();
-        let (said, left_out) = (Some, None);
+        let (line, suppressed) = (Some, None);
         assert_eq!(
-            told,
+            logged,
             [
-                said(0),
-                left_out,
-                left_out,
-                left_out,
-                said(3),
-                left_out,
-                said(1),
-                said(0)
+                line(0),
+                suppressed,
+                suppressed,
+                suppressed,
+                line(3),
+                suppressed,
+                line(1),
+                line(0)
             ]
         );
     });

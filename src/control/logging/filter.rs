@@ -1,14 +1,14 @@
-//! How much is logged: the filter in `CUTOVER_LOG`.
+//! The log filter in `CUTOVER_LOG`.
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
-/// Level of the proxy's own lines where the filter names none.
+/// Level of the proxy's own lines if the filter names none.
 const DEFAULT: LevelFilter = LevelFilter::INFO;
-/// What the proxy's own lines are logged under.
+/// Tracing target of the proxy's own lines.
 const OWN: &str = "cutover";
 
-/// The filter that an absent or empty `CUTOVER_LOG` stands for.
+/// The filter for an absent or empty `CUTOVER_LOG`.
 pub(super) fn default() -> Targets {
     Targets::new().with_target(OWN, DEFAULT)
 }
@@ -16,11 +16,11 @@ pub(super) fn default() -> Targets {
 /// Parses a filter: a level for the proxy's own lines (`debug`), and levels for modules and libraries by name
 /// (`h2=debug`), separated by commas.
 ///
-/// A library that isn't named logs nothing, at any level: remote peers decide how often h2 or rustls has something to
-/// say, and must not be able to fill the log.
+/// Libraries that aren't named log nothing, at any level: remote peers control how often h2 or rustls logs, and must not be able
+/// to fill the log.
 ///
 /// # Errors
-/// What is wrong with the first part that isn't valid, and what would be.
+/// Describes the first part that isn't valid, and what would be.
 pub(super) fn parse(text: &str) -> Result<Targets, String> {
     let mut parts = text.split(',').map(str::trim).filter(|p| !p.is_empty());
     parts.try_fold(default(), |filter, part| {
@@ -30,7 +30,7 @@ pub(super) fn parse(text: &str) -> Result<Targets, String> {
             return Err(format!("`{part}` names no module or library"));
         }
         match level.parse::<LevelFilter>() {
-            // tracing takes an empty level for `error`.
+            // tracing parses an empty level as `error`.
             Ok(parsed) if !level.is_empty() => Ok(filter.with_target(target, parsed)),
             _ => Err(not_a_level(part, level)),
         }
@@ -57,14 +57,14 @@ mod tests {
     #[test]
     fn a_level_is_for_the_proxys_own_lines_only() {
         for filter in ["debug", "DEBUG", " debug ", "debug,"] {
-            assert!(logs(filter, "cutover::server::reload", Level::DEBUG));
+            assert!(logs(filter, "cutover::edge::reload", Level::DEBUG));
             for library in ["h2::codec", "rustls::server", "hyper", "notify::inotify"] {
                 assert!(!logs(filter, library, Level::ERROR), "{library}");
             }
         }
         assert!(logs("", "cutover", Level::INFO) && !logs("", "cutover", Level::DEBUG));
-        assert!(!logs("warn", "cutover::server", Level::INFO));
-        assert!(!logs("off", "cutover::server", Level::ERROR));
+        assert!(!logs("warn", "cutover::edge", Level::INFO));
+        assert!(!logs("off", "cutover::edge", Level::ERROR));
     }
 
     #[test]
@@ -72,9 +72,9 @@ mod tests {
         assert!(logs("debug,h2=debug", "h2::proto", Level::DEBUG));
         assert!(logs("debug,h2=debug", "cutover::proxy", Level::DEBUG));
         assert!(!logs("debug,h2=debug", "rustls", Level::ERROR));
-        assert!(logs("h2=warn", "cutover::server", Level::INFO));
-        let narrow = "cutover::server=debug";
-        assert!(logs(narrow, "cutover::server::tls", Level::DEBUG));
+        assert!(logs("h2=warn", "cutover::edge", Level::INFO));
+        let narrow = "cutover::edge=debug";
+        assert!(logs(narrow, "cutover::edge::tls", Level::DEBUG));
         assert!(logs(narrow, "cutover::proxy", Level::INFO));
         assert!(!logs(narrow, "cutover::proxy", Level::DEBUG));
         assert!(!logs("cutover=warn", "cutover::proxy", Level::INFO));

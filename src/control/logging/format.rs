@@ -1,12 +1,11 @@
-//! What a line looks like: `text` for people, `json` for collectors.
+//! The formats of log lines: `text` for people, `json` for log collectors.
 //!
 //! Text is `TIMESTAMP LEVEL message key=value …`, with a value in quotes where it isn't one plain word. JSON is an
 //! object of flat keys: `timestamp`, `level`, `message`, and each field under its own name. In both, line breaks and
-//! other control characters are escaped wherever they come from, so that one event is one line and no
-//! request can forge another.
+//! other control characters are escaped, so that one event is one line and a request can't forge another.
 //!
-//! The one exception is the field `detail`, for operators' eyes only (what is wrong with a configuration file): text
-//! prints it on indented lines of its own.
+//! The exception is the field `detail`, which holds rendered diagnostics of the operator's own files: in text it is
+//! printed on indented lines below the event.
 
 use std::error::Error;
 use std::fmt::{self, Write};
@@ -16,26 +15,26 @@ use anstyle::{AnsiColor, Style};
 use tracing::Level;
 use tracing::field::{Field, Visit};
 
-/// A format of the log.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     /// For people.
     Text {
-        /// With colours.
+        /// Use ANSI colours.
         color: bool,
     },
-    /// For collectors.
+    /// For log collectors.
     Json,
 }
 
-/// A line in the making: fields are recorded into it.
+/// A log line that is being built. The fields of an event are recorded into it.
 #[derive(Debug)]
 pub(super) struct Line {
     format: Format,
     message: String,
     fields: String,
     detail: String,
-    /// A value before it is known whether it needs quotes.
+    /// Buffer for a value, which must be complete before it is known whether it needs quotes.
     scratch: String,
 }
 
@@ -50,7 +49,7 @@ impl Line {
         }
     }
 
-    /// A whole line without an event.
+    /// Formats a line without an event.
     pub(super) fn of(
         format: Format,
         level: Level,
@@ -65,10 +64,10 @@ impl Line {
         line.finish(level, SystemTime::now())
     }
 
-    /// Adds a field. `message` and `detail` have places of their own.
+    /// Adds a field. `message` and `detail` are kept apart from the others.
     pub(super) fn put(&mut self, name: &str, value: impl fmt::Display) {
         self.scratch.clear();
-        // A `Display` that fails leaves what it wrote so far: better than no line.
+        // Only a failing `Display` makes this fail. The line then has what was written so far.
         let _ = write!(self.scratch, "{value}");
         match name {
             "message" => std::mem::swap(&mut self.message, &mut self.scratch),
@@ -89,13 +88,13 @@ impl Line {
         let _ = write!(self.fields, "{value}");
     }
 
-    /// The fields alone, in text.
+    /// The fields without the message.
     pub(super) fn into_fields(self) -> String {
         self.fields
     }
 
     fn name(&mut self, name: &str) {
-        // A keyword as a field's name is written `r#type`.
+        // Fields named like a keyword are written `r#type` in the macro.
         let name = name.strip_prefix("r#").unwrap_or(name);
         match self.format {
             Format::Text { color: true } => {
@@ -113,7 +112,7 @@ impl Line {
         }
     }
 
-    /// The whole line, its newline included.
+    /// Finishes the line, with a newline at the end.
     pub(super) fn finish(self, level: Level, at: SystemTime) -> String {
         let at = humantime::format_rfc3339_micros(at);
         let mut line = String::with_capacity(
@@ -144,7 +143,7 @@ impl Line {
         line.push_str(fields);
         line.push('\n');
         for detail in self.detail.lines() {
-            // Indented, so that it can't be taken for an event of its own.
+            // The indentation tells it from an event.
             line.push_str("    ");
             put_escaped(line, detail);
             line.push('\n');
@@ -201,13 +200,13 @@ impl Visit for Line {
     fn record_f64(&mut self, field: &Field, value: f64) {
         match value.is_finite() {
             true => self.put_plain(field.name(), value),
-            // JSON has no word for these.
+            // JSON numbers can't be infinite or NaN (RFC 8259 section 6).
             false => self.put(field.name(), value),
         }
     }
 }
 
-/// An error and its causes, the last one last.
+/// The messages of an error and of its causes, outermost first.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let errors = std::iter::successors(Some(error), |error| Error::source(*error));
     let texts: Vec<String> = errors.map(ToString::to_string).collect();
@@ -225,8 +224,8 @@ fn style_of(level: Level) -> Style {
     Style::new().fg_color(Some(color.into()))
 }
 
-/// Whether a character may not stand in a log as it is: it would break the line, command a terminal (C0, DEL, C1), or
-/// change the order in which the rest is read (Unicode's line separators and bidirectional controls).
+/// Whether a character must be escaped in a log, because it could break the line (also Unicode's line and paragraph separators),
+/// control a terminal (C0, DEL, C1) or change the displayed order of the text (bidirectional controls).
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -236,7 +235,7 @@ fn is_unsafe(c: char) -> bool {
         || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Text with unsafe characters as `\n`, `\u{1b}`.
+/// Appends text with unsafe characters escaped, as in `\n` or `\u{1b}`.
 fn put_escaped(into: &mut String, text: &str) {
     for c in text.chars() {
         match is_unsafe(c) {
@@ -246,7 +245,7 @@ fn put_escaped(into: &mut String, text: &str) {
     }
 }
 
-/// A value after `key=`: as it is where it is one plain word, else in quotes.
+/// Appends a value after `key=`, in quotes unless it is a single plain word.
 fn put_value(into: &mut String, value: &str) {
     let is_odd = |c: char| c.is_whitespace() || matches!(c, '"' | '=' | '\\') || is_unsafe(c);
     if !value.is_empty() && !value.contains(is_odd) {
@@ -264,7 +263,7 @@ fn put_value(into: &mut String, value: &str) {
     into.push('"');
 }
 
-/// A JSON string (RFC 8259 §7), with unsafe characters escaped that JSON itself would let pass.
+/// Appends a JSON string (RFC 8259 section 7). Escapes all unsafe characters, more than JSON requires.
 fn put_json(into: &mut String, value: &str) {
     into.push('"');
     for c in value.chars() {
@@ -273,7 +272,7 @@ fn put_json(into: &mut String, value: &str) {
             '\n' => into.push_str("\\n"),
             '\r' => into.push_str("\\r"),
             '\t' => into.push_str("\\t"),
-            // All of them are below U+10000: four digits suffice.
+            // All unsafe characters are below U+10000, so four digits are enough.
             c if is_unsafe(c) => drop(write!(into, "\\u{:04x}", u32::from(c))),
             c => into.push(c),
         }

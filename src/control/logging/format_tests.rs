@@ -11,7 +11,7 @@ fn line(format: Format, fields: &[(&str, &str)]) -> String {
     line.finish(Level::INFO, SystemTime::UNIX_EPOCH)
 }
 
-/// What remains of a line of text behind its time and level.
+/// The text line without its timestamp and level.
 fn text(fields: &[(&str, &str)]) -> String {
     let line = line(TEXT, fields);
     let rest = line.strip_prefix("1970-01-01T00:00:00.000000Z  INFO ");
@@ -24,7 +24,7 @@ fn json(fields: &[(&str, &str)]) -> serde_json::Value {
     serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e} in {line}"))
 }
 
-/// Everything that may be in a request and must not be in a log.
+/// Characters that may be in a request and must not be in a log.
 const HOSTILE: &str =
     "a\r\nb\n2026-01-01T00:00:00Z ERROR forged\x00\x07\x1b[31m\x7f\u{9b}31m\u{2028}\u{202e}\t\"\\";
 
@@ -64,7 +64,7 @@ fn hostile_values_can_neither_break_the_line_nor_command_the_terminal() {
             assert!(inside.contains("forged"), "{inside}");
         }
     }
-    // Nothing is lost: JSON gives back what was sent.
+    // Escaping loses nothing: parsing the JSON returns the value.
     assert_eq!(json(&[("path", HOSTILE)])["path"], HOSTILE);
     assert_eq!(json(&[("message", HOSTILE)])["message"], HOSTILE);
     assert_eq!(json(&[("detail", HOSTILE)])["detail"], HOSTILE);
@@ -96,7 +96,7 @@ fn colours_are_for_terminals() {
 }
 
 #[test]
-fn numbers_that_json_has_no_word_for_are_strings() {
+fn numbers_that_json_cannot_express_are_strings() {
     let mut fields = Line::new(Format::Json);
     fields.put_plain("n", -3);
     fields.put("x", f64::NAN);

@@ -1,7 +1,8 @@
-//! The log of the process, one line per event on stderr. `CUTOVER_LOG` says how much, `CUTOVER_LOG_FORMAT` how.
+//! The process log, one line per event on stderr.
 //!
-//! Lines are made on the thread where something happens and written by a thread of their own
-//! ([`crate::telemetry::log_writer`]), so that a reader who stalls stops nobody.
+//! `CUTOVER_LOG` sets the level ([`filter`]) and `CUTOVER_LOG_FORMAT` the format ([`mod@format`]). A line is formatted on the thread
+//! that logs it and written by a separate thread ([`crate::telemetry::log_writer`]), so a stalled reader of stderr never blocks
+//! the proxy; lines are dropped and counted instead.
 
 mod filter;
 mod format;
@@ -20,29 +21,31 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::telemetry::log_writer::{LogWriter, PROCESS_LOG_DROPPED};
 use format::{Format, Line};
 
-/// What is still queued when the process ends is written if the reader takes it in this time.
+/// Longest time to write the queued lines when the process ends.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// Keeps the log until the process ends: dropping it writes what is queued, within a second.
+/// Guard of the log. Dropping it writes the queued lines, for at most a second.
 #[derive(Debug)]
-#[must_use = "the last lines are lost without it"]
+#[must_use = "the last lines are lost if it is dropped early"]
 pub(crate) struct Log(Option<Arc<LogWriter>>);
 
 impl Drop for Log {
     fn drop(&mut self) {
         if let Some(writer) = &self.0 {
-            // A reader that stalls doesn't keep the process from ending.
+            // On a timeout the remaining lines are lost: a stalled reader must not keep the process from exiting.
             let _ = writer.flush(FLUSH);
         }
     }
 }
 
-/// Sets up the log of the process, by `CUTOVER_LOG` (`error`, `warn`, `info`, `debug`, `trace`, or a filter like
-/// `info,cutover::server=debug,h2=debug`; default `info`) and `CUTOVER_LOG_FORMAT` (`text` or `json`; default `text`).
-/// Panics are logged as well. A second call changes nothing.
+/// Sets up the process log and a panic hook that logs panics.
+///
+/// `CUTOVER_LOG` is a level (`error`, `warn`, `info`, `debug`, `trace`, `off`) or a filter such as `info,cutover::edge=debug,h2=debug`;
+/// the default is `info`. `CUTOVER_LOG_FORMAT` is `text` (the default) or `json`. Invalid values are logged and replaced by the
+/// default. A second call changes nothing.
 ///
 /// # Errors
-/// The writer's thread can't be started.
+/// The writer thread can't be started.
 pub(crate) fn init() -> io::Result<Log> {
     let wanted = std::env::var("CUTOVER_LOG").unwrap_or_default();
     let named = std::env::var("CUTOVER_LOG_FORMAT").unwrap_or_default();
@@ -75,19 +78,19 @@ pub(crate) fn init() -> io::Result<Log> {
     if let Some(error) = bad_filter {
         tracing::warn!(
             value = wanted,
-            "CUTOVER_LOG is not a log filter, info is used: {error}"
+            "CUTOVER_LOG is not a valid log filter, using info: {error}"
         );
     }
     if !matches!(named.as_str(), "" | "text" | "json") {
         tracing::warn!(
             value = named,
-            "CUTOVER_LOG_FORMAT is neither text nor json, text is used"
+            "CUTOVER_LOG_FORMAT is neither text nor json, using text"
         );
     }
     Ok(Log(Some(writer)))
 }
 
-/// Stderr is a terminal, and nobody asked for no colours there (`NO_COLOR`, `TERM=dumb`).
+/// Whether to use colours: stderr is a terminal, and neither `NO_COLOR` nor `TERM=dumb` turns them off.
 fn wants_color() -> bool {
     let stderr = io::stderr();
     stderr.is_terminal() && anstream::AutoStream::choice(&stderr) != anstream::ColorChoice::Never
@@ -99,13 +102,13 @@ fn dropped_lines(format: Format, n: u64) -> String {
     Line::of(format, Level::WARN, &message, &[("dropped", n)])
 }
 
-/// Makes a line of each event.
+/// The tracing layer that formats events and passes the lines to `push`.
 struct LogLayer<P> {
     format: Format,
     push: P,
 }
 
-/// A span of a library, as text. The proxy has none of its own.
+/// A formatted span. Only libraries such as h2 open spans; the proxy has none of its own.
 struct SpanText(String);
 
 impl<S, P> Layer<S> for LogLayer<P>
@@ -144,7 +147,8 @@ where
     }
 }
 
-/// A panic in one connection's task ends that connection only: the log is where it is seen, beside `cutover_panics_total`.
+/// Logs a panic. A panic in the task of a connection ends only that connection, so apart from `cutover_panics_total` the log is the
+/// only place where it shows.
 fn log_panic(info: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let place = info.location().map(ToString::to_string).unwrap_or_default();
@@ -152,7 +156,7 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     tracing::error!(
         thread = thread.name(),
         place,
-        "a fault of cutover itself, please report it: {message}"
+        "panic caused by a bug in cutover, please report it: {message}"
     );
 }
 
@@ -161,7 +165,7 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    /// What is logged in `format` while `run` runs.
+    /// The lines logged in `format` while `run` runs.
     fn logged(format: Format, filter: &str, run: impl FnOnce()) -> String {
         let page = Arc::new(Mutex::new(String::new()));
         let into = page.clone();
@@ -181,16 +185,16 @@ mod tests {
     #[test]
     fn a_panic_is_logged_with_its_thread_and_place() {
         const NAME: &str = "stumbles";
-        let former = std::panic::take_hook();
-        // The panics of all other tests go where they went before.
+        let previous = std::panic::take_hook();
+        // Panics of other tests, which run in parallel, keep the previous hook.
         std::panic::set_hook(Box::new(move |info| {
             match std::thread::current().name() == Some(NAME) {
                 true => log_panic(info),
-                false => former(info),
+                false => previous(info),
             }
         }));
         let text = logged(TEXT, "info", || {
-            // The subscriber is this thread's: the panic has to be on it, under another name.
+            // The test subscriber is thread-local, so the panicking thread has to install it itself.
             let subscriber = tracing::dispatcher::get_default(Clone::clone);
             let stumbles =
                 move || tracing::dispatcher::with_default(&subscriber, || panic!("on purpose"));
