@@ -75,7 +75,7 @@ fn over(socket: &Path, request: &str) -> String {
 fn is_asked_to_stop(proxy: &Proxy) {
     proxy.signal(Signal::TERM);
     until("it has heard", || {
-        proxy.log().contains("asked to stop").then_some(())
+        proxy.log().contains("stop requested").then_some(())
     });
 }
 
@@ -122,7 +122,7 @@ fn answers_everywhere(proxy: &Proxy) {
 fn offered(slow: &Slow, proxy: &Proxy) -> Proxy {
     slow.hang(true);
     let successor = proxy.start_successor();
-    let sign = format!("a new process takes over pid={} ", successor.pid());
+    let sign = format!("a new process is taking over pid={} ", successor.pid());
     until("it is offered the sockets", || {
         proxy.log().contains(&sign).then_some(())
     });
