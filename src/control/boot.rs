@@ -4,7 +4,6 @@
 //! [`Booting::prepare`] does everything that can fail or be cancelled, without accepting a connection; [`Booting::serve`] opens
 //! the listeners and completes the takeover. It returns the [`Control`] whose event loop runs from then on.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -23,7 +22,6 @@ use crate::admin::{self, Context, ControlCommand, ProcessPhase, Readiness};
 use crate::config::{Spec, paths};
 use crate::edge::admission;
 use crate::edge::inherit::{Inherited, Label, Purpose};
-use crate::edge::listener::BoundAddress;
 use crate::telemetry::windows::StatusWindows;
 
 /// A proxy that is ready to serve but doesn't accept connections yet.
@@ -76,7 +74,7 @@ impl Booting {
             telemetry: publisher.telemetry().clone(),
             windows: Mutex::new(StatusWindows::default()),
             started: Instant::now(),
-            bound: Mutex::new(tcp_addresses(&publisher)),
+            bound: Mutex::new(publisher.listeners().tcp_addresses()),
             readiness: Arc::new(Readiness::default()),
             publisher: sender,
         });
@@ -223,18 +221,4 @@ async fn predecessor(
         }
         Err(error) => Err(RunError::Takeover(error.to_string())),
     }
-}
-
-/// The bound TCP addresses with the names of their listeners.
-pub(crate) fn tcp_addresses(publisher: &Publisher) -> Vec<(String, SocketAddr)> {
-    let tcp = |(name, address)| match address {
-        BoundAddress::Tcp(address) => Some((name, address)),
-        BoundAddress::Unix(_) => None,
-    };
-    publisher
-        .listeners()
-        .places()
-        .into_iter()
-        .filter_map(tcp)
-        .collect()
 }

@@ -17,7 +17,6 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::admin_sockets::AdminSockets;
-use super::boot::tcp_addresses;
 use super::file_watcher::{Changed, FileWatcher};
 use super::handover::{HandoverRequest, HandoverState, Release};
 #[cfg(test)]
@@ -421,7 +420,8 @@ impl Control {
             }
             self.file_watcher
                 .set_certificates(self.publisher.listeners().certificate_files());
-            *self.context.bound.lock().expect("bound lock") = tcp_addresses(&self.publisher);
+            *self.context.bound.lock().expect("bound lock") =
+                self.publisher.listeners().tcp_addresses();
             // New versions get their baseline now instead of at the next tick.
             self.sample();
         }

@@ -75,7 +75,7 @@ fn over(socket: &Path, request: &str) -> String {
 fn is_asked_to_stop(proxy: &Proxy) {
     proxy.signal(Signal::TERM);
     until("it has heard", || {
-        proxy.log().contains("stop requested").then_some(())
+        proxy.log().contains("asked to stop").then_some(())
     });
 }
 

@@ -12,6 +12,7 @@ mod port_owner;
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -310,6 +311,15 @@ impl Listeners {
     pub(crate) fn places(&self) -> Vec<(String, BoundAddress)> {
         let address = |s: &BoundListener| (s.runtime.spec.name.clone(), s.runtime.address.clone());
         self.bound.iter().map(address).collect()
+    }
+
+    /// Name and bound address of each listener on TCP.
+    pub(crate) fn tcp_addresses(&self) -> Vec<(String, SocketAddr)> {
+        let tcp = |(name, address)| match address {
+            BoundAddress::Tcp(address) => Some((name, address)),
+            BoundAddress::Unix(_) => None,
+        };
+        self.places().into_iter().filter_map(tcp).collect()
     }
 
     /// Every socket with its label, to hand over to another process or to store with the service manager.
