@@ -2,7 +2,7 @@
 //!
 //! The API has listeners of its own; a listener for traffic never serves it.
 //!
-//! * [`listen`] binds TCP addresses and Unix sockets (mode 0600). [`serve`] accepts connections within the budget and the
+//! * [`listen`] binds TCP addresses and Unix sockets (mode 0600). [`mod@serve`] accepts connections within the budget and the
 //!   timeouts of each listener; `activity` tracks whether a connection is stalled.
 //! * [`guard`] refuses a foreign `Host`, a foreign `Origin`, and changes over TCP without the token.
 //! * [`api`] routes requests. [`drain`] takes endpoints out of use; a reload is sent to the publisher.

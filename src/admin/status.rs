@@ -151,7 +151,7 @@ pub(crate) struct VersionStatus {
 pub(crate) struct RedStatus {
     /// Requests per second.
     pub rate: f64,
-    /// Share of failed requests, in [0,1]: status 5xx, or a gRPC status that counts as a server error.
+    /// Share of failed requests, in 0 to 1: status 5xx, or a gRPC status that counts as a server error.
     pub error_ratio: f64,
     /// Median duration in milliseconds; `None` without requests.
     pub p50_ms: Option<f64>,

@@ -1,4 +1,4 @@
-//! An HTTP/1 connection as a [`Source`] and a [`Sink`]: reads go through a body decoder, writes
+//! An HTTP/1 connection as a [`Source`] and a [`Sink`](super::wire::Sink): reads go through a body decoder, writes
 //! through an encoder. Shared by both sides; [`super::h1_down`] and [`super::h1_up`] add the heads.
 //!
 //! The size of reads adapts to the peer. A connection without data holds no buffer. The first read

@@ -1,4 +1,4 @@
-//! Placement of a request in its service: runs [`routing::decision`] with the worker's state and
+//! Placement of a request in its service: runs [`routing::decision()`] with the worker's state and
 //! turns the result into the target of the first try.
 
 use super::Worker;

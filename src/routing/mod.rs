@@ -1,7 +1,7 @@
 //! Chooses the service and the version of a request. Everything here is pure: no sockets, no clock, no runtime.
 //!
 //! The route [`table`] maps host and path to a service, or to one of its versions for a preview host. Within the service
-//! [`decision`] consults, in this order, the match rules ([`matcher`]), the sticky session ([`sticky`]), the user's cohort
+//! [`decision()`] consults, in this order, the match rules ([`matcher`]), the sticky session ([`sticky`]), the user's cohort
 //! ([`cohort`]) and the exact [`split`], and hands over to another version when the chosen one is down ([`failover`]).
 
 pub(crate) mod cohort;

@@ -1,6 +1,6 @@
 //! The closed sets of words that request records, metrics, logs and response headers share.
 //!
-//! [`words!`] declares each set in one place: an enum, the word of each value, and the functions that print and parse
+//! `words!` declares each set in one place: an enum, the word of each value, and the functions that print and parse
 //! it. The words are part of the interface: alerts and log queries match on them.
 
 /// Declares a closed set of words: an enum with `ALL`, `COUNT`, `as_str`, `parse`, `index` and `Display`.

@@ -1,4 +1,4 @@
-//! Runs [`routing::decision`] for a described request and explains its steps.
+//! Runs [`decision`](crate::routing::decision()) for a described request and explains its steps.
 //!
 //! The exact split depends on a position that advances with every request. So the decision is repeated for each version
 //! that the split may pick, and the explanation lists all of them as candidates.

@@ -20,7 +20,7 @@ struct Outcome {
 /// Figures of one version over a short time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Figures {
-    /// Share of all requests, in [0,1].
+    /// Share of all requests, in 0 to 1.
     pub share: f64,
     /// Requests per second.
     pub rate: f64,
