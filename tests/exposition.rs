@@ -72,6 +72,9 @@ fn shop() -> ServiceSpec {
         paths: Vec::new(),
         stable: 0,
         split: Vec::new(),
+        rolling: None,
+        rollout: None,
+        goals: Vec::new(),
         cohort: None,
         rules: Vec::new(),
         balance: Balance::default(),
@@ -87,6 +90,7 @@ fn shop() -> ServiceSpec {
             name: "v1".into(),
             label: None,
             endpoints: Vec::new(),
+            max_share: None,
             preview: Vec::new(),
         }],
     }

@@ -17,6 +17,9 @@ pub fn service(hosts: Vec<HostPattern>, paths: Vec<PathPattern>) -> ServiceSpec 
         paths,
         stable: 0,
         split: Vec::new(),
+        rolling: None,
+        rollout: None,
+        goals: Vec::new(),
         cohort: None,
         rules: Vec::new(),
         balance: Balance::default(),
@@ -32,6 +35,7 @@ pub fn service(hosts: Vec<HostPattern>, paths: Vec<PathPattern>) -> ServiceSpec 
             name: "v1".into(),
             label: None,
             endpoints: Vec::new(),
+            max_share: None,
             preview: Vec::new(),
         }],
     }

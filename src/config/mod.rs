@@ -21,6 +21,7 @@ mod problems;
 mod raw;
 mod remedy;
 mod replace;
+pub mod rollout;
 pub(crate) mod secret;
 pub mod spec;
 mod suggest;

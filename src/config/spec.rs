@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::policy::Policies;
+use super::rollout::{GoalSpec, RolloutSpec};
 
 /// A share of a service's traffic, as an integer number of steps of 0.001 % (`5%` is 5,000).
 ///
@@ -175,6 +176,13 @@ pub struct ServiceSpec {
     /// Shares of the canaries, as indices into `versions` (never `stable`), in file order. They add up to at most 100 %.
     /// Default empty: stable gets everything.
     pub split: Vec<(usize, Share)>,
+    /// The version whose share follows the rollout (`split = { v2 = "rollout" }`), as an index into `versions`. It is listed in
+    /// `split` with 0 %. Default `None`.
+    pub rolling: Option<usize>,
+    /// The plan of rollouts. Default `None`; always there if `rolling` is.
+    pub rollout: Option<RolloutSpec>,
+    /// Business events that are counted per version, in file order. Default empty.
+    pub goals: Vec<GoalSpec>,
     /// How requests are assigned to users when they are split. Default `None`: the split counts requests.
     pub cohort: Option<CohortSpec>,
     /// Match rules in file order; the first that matches decides, before session, cohort and split.
@@ -346,6 +354,8 @@ pub struct VersionSpec {
     pub label: Option<String>,
     /// Endpoints in file order. At least one, without duplicates.
     pub endpoints: Vec<EndpointSpec>,
+    /// Largest share that a rollout may give the version, above 0. Default `None`: no limit.
+    pub max_share: Option<Share>,
     /// Hosts whose requests always go to this version, regardless of the split. No service and no other version uses them.
     /// Default empty.
     pub preview: Vec<HostPattern>,

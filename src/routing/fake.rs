@@ -67,6 +67,7 @@ pub(crate) fn service(name: &str, versions: &[&str]) -> spec::ServiceSpec {
         name: (*name).to_owned(),
         label: None,
         endpoints: Vec::new(),
+        max_share: None,
         preview: Vec::new(),
     };
     spec::ServiceSpec {
@@ -77,6 +78,9 @@ pub(crate) fn service(name: &str, versions: &[&str]) -> spec::ServiceSpec {
         paths: Vec::new(),
         stable: 0,
         split: Vec::new(),
+        rolling: None,
+        rollout: None,
+        goals: Vec::new(),
         cohort: None,
         rules: Vec::new(),
         balance: spec::Balance::default(),

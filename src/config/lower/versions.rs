@@ -36,6 +36,7 @@ pub(super) fn versions(
             name: name.to_owned(),
             label: None,
             endpoints: Vec::new(),
+            max_share: None,
             preview: Vec::new(),
         };
         match value.as_table() {
