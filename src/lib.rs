@@ -20,6 +20,7 @@ pub mod upstream;
 pub(crate) mod snapshot;
 
 pub mod proxy;
+pub mod rollout;
 
 pub(crate) mod admin;
 pub(crate) mod edge;

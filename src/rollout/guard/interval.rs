@@ -1,0 +1,128 @@
+//! The ratio of failure rates, canary to stable, that is compatible with the data at any time.
+//!
+//! The hypotheses p_c ≤ r p_s and p_c ≥ r p_s are tested for r from 1/8 to 128 in quarters of an octave. The ratio lies
+//! between the largest r below which all are rejected and the smallest r above which all are: a confidence sequence in the
+//! sense of Howard et al. (2021), at level α/2 on each side.
+
+use serde::{Deserialize, Serialize};
+
+use super::burstiness::Brakes;
+use super::exact;
+use super::process::WORSE;
+use super::stratum::{Null, Stratum};
+
+const FIRST: i32 = -12;
+const LAST: i32 = 28;
+const RATIOS: usize = (LAST - FIRST + 1) as usize;
+
+fn ratio(ix: usize) -> f64 {
+    2f64.powf(f64::from(FIRST + ix as i32) / 4.0)
+}
+
+/// The ratio of two failure rates.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RatioEstimate {
+    /// Observed ratio; infinite if only the canary failed. `None` if nothing failed.
+    pub ratio: Option<f64>,
+    /// Lower end of the interval; 0 if it is below 1/8.
+    pub low: f64,
+    /// Upper end; infinite if it is above 128.
+    pub high: f64,
+}
+
+/// ln E of each hypothesis and alternative: the ratios in order, five alternatives each.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct RatioInterval {
+    #[serde(with = "exact::list")]
+    above: Vec<f64>,
+    #[serde(with = "exact::list")]
+    below: Vec<f64>,
+}
+
+impl RatioInterval {
+    pub(super) fn new() -> Self {
+        let prior = vec![(0.2f64).ln(); RATIOS * WORSE.len()];
+        Self {
+            above: prior.clone(),
+            below: prior,
+        }
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        let parts = RATIOS * WORSE.len();
+        self.above.len() == parts && self.below.len() == parts
+    }
+
+    pub(super) fn add(&mut self, s: &Stratum, brakes: Brakes) {
+        if s.canary_events + s.stable_events == 0.0 {
+            return;
+        }
+        let parts = self.above.iter_mut().zip(&mut self.below);
+        for (part, (above, below)) in parts.enumerate() {
+            let null = Null::Linear {
+                ratio: ratio(part / WORSE.len()),
+                difference: 0.0,
+            };
+            let k = WORSE[part % WORSE.len()];
+            *above += brakes.power * null.log_e(k, s);
+            *below += brakes.power * null.log_e(1.0 / k, s);
+        }
+    }
+
+    /// Returns the interval for 1 − `alpha`.
+    pub(super) fn bounds(&self, alpha: f64) -> (f64, f64) {
+        let needed = (2.0 / alpha).ln();
+        let rejected = |logs: &[f64]| {
+            let most = logs.iter().fold(f64::NEG_INFINITY, |a, b| a.max(*b));
+            let sum: f64 = logs.iter().map(|log| (log - most).exp()).sum();
+            most + sum.ln() >= needed
+        };
+        let low = self.above.chunks(WORSE.len()).take_while(|l| rejected(l));
+        let high = self.below.rchunks(WORSE.len()).take_while(|l| rejected(l));
+        let (low, high) = (low.count(), high.count());
+        let end = |count: usize, ix: usize, none: f64| if count == 0 { none } else { ratio(ix) };
+        (
+            end(low, low.wrapping_sub(1), 0.0),
+            end(high, RATIOS.wrapping_sub(high), f64::INFINITY),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollout::guard::EventTally;
+
+    const CALM: Brakes = Brakes {
+        power: 1.0,
+        ceiling: f64::INFINITY,
+    };
+
+    #[test]
+    fn the_interval_closes_in_on_the_ratio() {
+        let mut interval = RatioInterval::new();
+        assert_eq!(interval.bounds(0.01), (0.0, f64::INFINITY));
+        let second = Stratum::new(EventTally::new(50, 5), EventTally::new(450, 9));
+        let mut width = f64::INFINITY;
+        for seconds in [10, 90, 900] {
+            (0..seconds).for_each(|_| interval.add(&second, CALM));
+            let (low, high) = interval.bounds(0.01);
+            assert!(low < 5.0 && 5.0 < high, "{low} to {high}");
+            assert!(high / low < width, "{low} to {high}");
+            width = high / low;
+        }
+        assert!(width <= 2.0, "{width}");
+    }
+
+    #[test]
+    fn equal_sides_are_compatible_with_one() {
+        let mut interval = RatioInterval::new();
+        let second = Stratum::new(EventTally::new(100, 1), EventTally::new(100, 1));
+        (0..3000).for_each(|_| interval.add(&second, CALM));
+        let (low, high) = interval.bounds(0.01);
+        assert!(
+            low < 1.0 && low > 0.6 && high > 1.0 && high < 1.7,
+            "{low} to {high}"
+        );
+    }
+}

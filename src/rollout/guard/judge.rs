@@ -1,0 +1,213 @@
+//! The guard of one rollout.
+
+use std::time::Duration;
+
+use crate::config::rollout::GuardSpec;
+
+use super::counts::{EventTally, SecondCounts, SideCounts};
+use super::process::{EProcess, log_add};
+use super::rules::{ERRORS, RuleLimit, Rules};
+use super::signal::SecondEvidence;
+use super::state::{GuardState, ResumeError};
+use super::stratum::Stratum;
+use super::thresholds::Thresholds;
+
+/// A sequential test of a canary against stable.
+///
+/// Call [`before`](Self::before) for each second of stable without a canary, then [`second`](Self::second) for each second of
+/// the rollout, and read the verdict after any of them. All of them take a few microseconds.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    pub(super) spec: GuardSpec,
+    pub(super) rules: Rules,
+    /// The probability of failing a canary that is within its limits.
+    pub(super) alpha: f64,
+    pub(super) state: GuardState,
+}
+
+impl Guard {
+    /// Returns a guard without evidence.
+    pub fn new(spec: &GuardSpec) -> Self {
+        let rules = Rules::new(spec);
+        let state = GuardState::new(&rules, spec.confidence);
+        Self {
+            spec: spec.clone(),
+            rules,
+            alpha: 1.0 - spec.confidence,
+            state,
+        }
+    }
+
+    /// Continues from a stored state, whatever the number of endpoints was.
+    ///
+    /// # Errors
+    ///
+    /// If the rules or the confidence of `spec` aren't those that the state belongs to.
+    pub fn resume(spec: &GuardSpec, state: GuardState) -> Result<Self, ResumeError> {
+        let fresh = Self::new(spec);
+        state.check(&fresh.state)?;
+        Ok(Self { state, ..fresh })
+    }
+
+    /// Returns the state to store.
+    pub fn state(&self) -> &GuardState {
+        &self.state
+    }
+
+    /// Starts new processes, with a new α, for a retry or a new label. What stable has shown is kept.
+    #[must_use]
+    pub fn restarted(self) -> Self {
+        let fresh = GuardState::new(&self.rules, self.spec.confidence);
+        let state = self.state.restarted(fresh);
+        Self { state, ..self }
+    }
+
+    /// Begins the counts of a step, which estimates and forecasts use. The evidence continues: one α covers all steps.
+    pub fn begin_step(&mut self) {
+        for signal in &mut self.state.signals {
+            signal.step = Default::default();
+        }
+    }
+
+    /// Returns the thresholds of the next second. `quantile` returns stable's quantile over the last minutes.
+    ///
+    /// It must not include the second to come: thresholds are chosen before the requests that they judge.
+    pub fn thresholds(&self, quantile: impl Fn(f64) -> Option<Duration>) -> Thresholds {
+        Thresholds::new(&self.rules.slots, quantile)
+    }
+
+    /// Learns from a second of stable before the rollout. The canary's counts are ignored.
+    pub fn before(&mut self, counts: &SecondCounts<'_>) {
+        self.learn(counts);
+    }
+
+    /// Judges a closed second of the clock. Seconds without requests count too.
+    pub fn second(&mut self, counts: &SecondCounts<'_>) {
+        self.state.rate = counts.canary_rate;
+        self.state.endpoints = counts.canary_endpoints.max(1);
+        if counts.alone != self.state.alone {
+            self.state.alone = counts.alone;
+            let limit = self.state.minutes.limit(&self.spec.errors);
+            self.state.alone_limit = limit.unwrap_or(f64::NEG_INFINITY);
+        }
+        if counts.errors.canary.requests > 0 {
+            self.state.warm += 1;
+        }
+        let seconds: Vec<SecondEvidence> = (0..self.rules.signals())
+            .map(|signal| self.close(signal, counts))
+            .collect();
+        if let Some(stratum) = seconds[ERRORS].stratum.filter(|_| !counts.alone) {
+            let brakes = seconds[ERRORS].brakes.without_ceiling();
+            self.state.ratio.add(&stratum, brakes);
+        }
+        for (rule, evidence) in self.rules.rules.iter().zip(&mut self.state.evidence) {
+            evidence.judge(rule, &seconds);
+        }
+        for (signal, second) in self.state.signals.iter_mut().zip(&seconds) {
+            signal.judge_worse(second);
+        }
+        // After the judgement: brakes and limits of a second come from the past.
+        self.learn(counts);
+    }
+
+    fn learn(&mut self, counts: &SecondCounts<'_>) {
+        for (ix, signal) in self.state.signals.iter_mut().enumerate() {
+            signal.learn(&side(&self.rules, ix, counts));
+        }
+        self.state.health.add(counts.errors.stable, counts.pairs);
+        if counts.errors.stable.requests > 0 {
+            self.state.minutes.add(counts.errors.stable);
+        }
+    }
+
+    fn close(&mut self, ix: usize, counts: &SecondCounts<'_>) -> SecondEvidence {
+        let side = side(&self.rules, ix, counts);
+        let is_latency = ix > ERRORS && ix <= self.rules.slots.len();
+        let cold = is_latency && self.state.warm <= self.spec.warmup.as_secs();
+        let limit = self.state.alone_limit;
+        let goal = ix.checked_sub(1 + self.rules.slots.len());
+        let goal = goal.and_then(|goal| self.spec.goals.get(goal));
+        let signal = &mut self.state.signals[ix];
+        let brakes = signal
+            .burstiness
+            .brakes(counts.canary_rate / self.state.endpoints as f64);
+        let stratum = if counts.alone {
+            let judged = ix == ERRORS && limit > 0.0;
+            judged.then(|| signal.close_alone(side.canary)).flatten()
+        } else if cold {
+            None
+        } else {
+            signal.close(&side, |s| match goal {
+                Some((_, ratio)) => has_fewer(s, *ratio),
+                None => s.canary_events > 0.0,
+            })
+        };
+        SecondEvidence {
+            stratum,
+            brakes,
+            stable_rate: signal.stable_rate,
+            alone: counts.alone.then_some(limit),
+        }
+    }
+
+    /// Returns ln E of a rule.
+    pub(super) fn log_e(&self, ix: usize) -> f64 {
+        let (rule, evidence) = (&self.rules.rules[ix], &self.state.evidence[ix]);
+        let parts = evidence.against.iter().map(EProcess::log_e);
+        let share = (evidence.against.len() as f64).ln();
+        let log_e = parts.fold(f64::NEG_INFINITY, log_add) - share;
+        if rule.absolute.is_none() {
+            return log_e;
+        }
+        let worse = self.state.signals[rule.parts[0].signal].worse();
+        log_e.min(worse.unwrap_or(f64::INFINITY))
+    }
+
+    /// Returns which part of a rule has the most evidence.
+    pub(super) fn leading_part(&self, ix: usize) -> usize {
+        let against = &self.state.evidence[ix].against;
+        let most =
+            (0..against.len()).max_by(|a, b| against[*a].log_e().total_cmp(&against[*b].log_e()));
+        most.unwrap_or(0)
+    }
+
+    /// Returns ln E of the proof that the canary is within a rule's limit.
+    pub(super) fn log_proof(&self, ix: usize) -> f64 {
+        self.state.evidence[ix].proof.log_e()
+    }
+
+    /// Returns what a rule limits.
+    pub(super) fn limit(&self, ix: usize) -> &RuleLimit {
+        &self.rules.rules[ix].limit
+    }
+
+    /// Returns requests and events of the running step, or of the rollout if the step has none, by side.
+    pub(super) fn step_counts(&self, signal: usize) -> (EventTally, EventTally) {
+        let signal = &self.state.signals[signal];
+        let sides = if signal.step.canary.requests > 0 {
+            signal.step
+        } else {
+            signal.total
+        };
+        (sides.canary, sides.stable)
+    }
+}
+
+/// The counts of a signal.
+fn side<'a>(rules: &Rules, signal: usize, counts: &SecondCounts<'a>) -> SideCounts<'a> {
+    let Some(ix) = signal.checked_sub(1) else {
+        return counts.errors;
+    };
+    let found = match ix.checked_sub(rules.slots.len()) {
+        None => counts.latency.get(ix),
+        Some(goal) => counts.goals.get(goal),
+    };
+    found.copied().unwrap_or_default()
+}
+
+/// Whether the canary has less than its share of the conversions.
+fn has_fewer(s: &Stratum, ratio: f64) -> bool {
+    let weighed = ratio * s.canary_requests;
+    let share = weighed / (weighed + s.stable_requests);
+    s.canary_events < share * (s.canary_events + s.stable_events)
+}

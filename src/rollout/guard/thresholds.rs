@@ -1,0 +1,53 @@
+//! Where workers draw the line between fast and slow requests.
+
+use std::time::Duration;
+
+use super::rules::LatencySlot;
+
+/// Slots of a version.
+pub const SLOTS: usize = 8;
+/// The threshold of a slot in which nothing is counted.
+pub const UNUSED: u64 = u64::MAX;
+
+/// Thresholds of both versions in nanoseconds. A request is slow if it takes longer.
+///
+/// An absolute limit has one slot; a ratio has two: one at stable's quantile, one at three times that, each multiplied by the
+/// ratio for the canary. Published every second from stable's past, they bind no one to a bucket of a histogram, and
+/// whatever they are, the test stays valid: only its power depends on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Stable's.
+    pub stable: [u64; SLOTS],
+    /// The canary's.
+    pub canary: [u64; SLOTS],
+}
+
+impl Thresholds {
+    /// `quantile` returns stable's quantile over the last minutes; slots of one that isn't known yet stay unused.
+    pub(super) fn new(slots: &[LatencySlot], quantile: impl Fn(f64) -> Option<Duration>) -> Self {
+        let mut all = Self {
+            stable: [UNUSED; SLOTS],
+            canary: [UNUSED; SLOTS],
+        };
+        for (ix, slot) in slots.iter().take(SLOTS).enumerate() {
+            let (stable, canary) = match *slot {
+                LatencySlot::Absolute(limit, _) => (limit.as_secs_f64(), limit.as_secs_f64()),
+                LatencySlot::Ratio {
+                    quantile: q,
+                    multiple,
+                    ratio,
+                } => {
+                    let Some(tau) = quantile(q.value()).filter(|tau| !tau.is_zero()) else {
+                        continue;
+                    };
+                    let tau = tau.as_secs_f64() * multiple;
+                    (tau, tau * ratio)
+                }
+            };
+            // A cast saturates, so that a limit beyond 584 years is never reached.
+            all.stable[ix] = (stable * 1e9) as u64;
+            all.canary[ix] = (canary * 1e9) as u64;
+        }
+        all
+    }
+}
