@@ -84,6 +84,18 @@ impl Burstiness {
 
     /// Adds a second of stable, by endpoint.
     pub(super) fn add(&mut self, endpoints: &[EventTally]) {
+        self.add_blocks(endpoints, 1.0);
+    }
+
+    /// Adds a second of stable's total over `endpoints` endpoints.
+    ///
+    /// The excess of a sum of independent endpoints is that of one endpoint divided by their number, so it counts as many
+    /// times.
+    pub(super) fn add_total(&mut self, total: EventTally, endpoints: usize) {
+        self.add_blocks(&[total], endpoints.max(1) as f64);
+    }
+
+    fn add_blocks(&mut self, endpoints: &[EventTally], summed: f64) {
         self.seconds += 1;
         for (scale, length) in self.scales.iter_mut().zip(SCALES) {
             // Endpoints came or went: the running block can't be attributed any more.
@@ -95,7 +107,7 @@ impl Burstiness {
                 sum.add(*tally);
             }
             if self.seconds.is_multiple_of(length) {
-                scale.close(length as f64);
+                scale.close(length as f64, summed);
             }
         }
     }
@@ -123,7 +135,7 @@ impl Burstiness {
 }
 
 impl Scale {
-    fn close(&mut self, length: f64) {
+    fn close(&mut self, length: f64, summed: f64) {
         let keep = 0.5f64.powf(length / HALF_LIFE);
         let events: f64 = self.block.iter().map(|t| t.events as f64).sum();
         let requests: f64 = self.block.iter().map(|t| t.requests as f64).sum();
@@ -131,7 +143,7 @@ impl Scale {
             if self.block.len() > 1 {
                 self.compare_endpoints(keep, events, requests);
             } else if self.blocks > 0 {
-                self.compare_with_mean(keep, events, requests);
+                self.compare_with_mean(keep, events, requests, summed);
             }
             self.blocks += 1;
             // A mean of few blocks weighs them equally.
@@ -158,11 +170,11 @@ impl Scale {
             keep * keep * self.variance + (2.0 * events * events + events) * rest * rest / freedom;
     }
 
-    /// Excess over Poisson noise around the mean so far, with a single endpoint.
-    fn compare_with_mean(&mut self, keep: f64, events: f64, requests: f64) {
+    /// Excess over Poisson noise around the mean so far, of the sum of so many endpoints.
+    fn compare_with_mean(&mut self, keep: f64, events: f64, requests: f64, summed: f64) {
         let mean = self.mean * requests;
-        self.excess = keep * self.excess + (events - mean).powi(2) - events;
+        self.excess = keep * self.excess + summed * ((events - mean).powi(2) - events);
         self.expected = keep * self.expected + events * requests;
-        self.variance = keep * keep * self.variance + 2.0 * mean * mean + mean;
+        self.variance = keep * keep * self.variance + summed * summed * (2.0 * mean * mean + mean);
     }
 }

@@ -38,8 +38,8 @@ pub struct SideCounts<'a> {
     pub canary: EventTally,
     /// Stable's.
     pub stable: EventTally,
-    /// Stable's by endpoint, in a constant order. If empty, burstiness is learnt from stable's total over time, which takes
-    /// outages of all endpoints for bursts: detection is slower after one.
+    /// Stable's by endpoint, in a constant order. If empty, burstiness is learnt from stable's total over time. That is safe as
+    /// long as the errors are given by endpoint, but slower: it takes what slows or fails all endpoints for a burst of one.
     pub stable_endpoints: &'a [EventTally],
 }
 

@@ -9,14 +9,23 @@ use serde::{Deserialize, Serialize};
 use super::burstiness::Brakes;
 use super::exact;
 use super::process::WORSE;
-use super::stratum::{Null, Stratum};
+use super::stratum::Stratum;
 
 const FIRST: i32 = -12;
 const LAST: i32 = 28;
 const RATIOS: usize = (LAST - FIRST + 1) as usize;
 
+/// The powers of the fourth root of 2 within an octave.
+const ROOTS: [f64; 4] = [
+    1.0,
+    1.189_207_115_002_721,
+    std::f64::consts::SQRT_2,
+    1.681_792_830_507_429,
+];
+
 fn ratio(ix: usize) -> f64 {
-    2f64.powf(f64::from(FIRST + ix as i32) / 4.0)
+    let power = FIRST + ix as i32;
+    ROOTS[power.rem_euclid(4) as usize] * 2f64.powi(power.div_euclid(4))
 }
 
 /// The ratio of two failure rates.
@@ -57,15 +66,19 @@ impl RatioInterval {
         if s.canary_events + s.stable_events == 0.0 {
             return;
         }
-        let parts = self.above.iter_mut().zip(&mut self.below);
-        for (part, (above, below)) in parts.enumerate() {
-            let null = Null::Linear {
-                ratio: ratio(part / WORSE.len()),
-                difference: 0.0,
-            };
-            let k = WORSE[part % WORSE.len()];
-            *above += brakes.power * null.log_e(k, s);
-            *below += brakes.power * null.log_e(1.0 / k, s);
+        let logs = WORSE.map(f64::ln);
+        let all = brakes.power * (s.canary_events + s.stable_events);
+        let canary = brakes.power * s.canary_events;
+        let above = self.above.chunks_mut(WORSE.len());
+        let below = self.below.chunks_mut(WORSE.len());
+        for (ix, (above, below)) in above.zip(below).enumerate() {
+            let weighed = ratio(ix) * s.canary_requests;
+            let theta = weighed / (weighed + s.stable_requests);
+            // `Null::Linear` without a difference, for k and for 1/k.
+            for (part, k) in WORSE.iter().enumerate() {
+                above[part] += canary * logs[part] - all * (1.0 + (k - 1.0) * theta).ln();
+                below[part] -= canary * logs[part] + all * (1.0 + (1.0 / k - 1.0) * theta).ln();
+            }
         }
     }
 
@@ -92,11 +105,30 @@ impl RatioInterval {
 mod tests {
     use super::*;
     use crate::rollout::guard::EventTally;
+    use crate::rollout::guard::stratum::Null;
 
     const CALM: Brakes = Brakes {
         power: 1.0,
         ceiling: f64::INFINITY,
     };
+
+    #[test]
+    fn the_statistic_is_that_of_the_rules() {
+        let mut interval = RatioInterval::new();
+        let second = Stratum::new(EventTally::new(50, 5), EventTally::new(450, 9));
+        interval.add(&second, CALM);
+        for (part, (above, below)) in interval.above.iter().zip(&interval.below).enumerate() {
+            let ratio = 2f64.powf((part / 5) as f64 / 4.0 - 3.0);
+            let null = Null::Linear {
+                ratio,
+                difference: 0.0,
+            };
+            let k = WORSE[part % 5];
+            let log_e = |k| 0.2f64.ln() + null.log_e(k, &second);
+            assert!((above - log_e(k)).abs() < 1e-9, "x{ratio} {k}");
+            assert!((below - log_e(1.0 / k)).abs() < 1e-9, "x{ratio} 1/{k}");
+        }
+    }
 
     #[test]
     fn the_interval_closes_in_on_the_ratio() {

@@ -111,8 +111,9 @@ impl Guard {
     }
 
     fn learn(&mut self, counts: &SecondCounts<'_>) {
+        let endpoints = counts.errors.stable_endpoints.len();
         for (ix, signal) in self.state.signals.iter_mut().enumerate() {
-            signal.learn(&side(&self.rules, ix, counts));
+            signal.learn(&side(&self.rules, ix, counts), endpoints);
         }
         self.state.health.add(counts.errors.stable, counts.pairs);
         if counts.errors.stable.requests > 0 {

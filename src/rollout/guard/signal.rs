@@ -88,15 +88,15 @@ impl Signal {
         }
     }
 
-    /// Learns from a second of stable. Called after the second has been judged.
-    pub(super) fn learn(&mut self, counts: &SideCounts<'_>) {
+    /// Learns from a second of stable, which has so many endpoints. Called after the second has been judged.
+    pub(super) fn learn(&mut self, counts: &SideCounts<'_>, endpoints: usize) {
         if counts.stable.requests > 0 {
             let weight = 1.0 - (-1.0 / SMOOTHING).exp();
             self.stable_rate += (counts.stable.rate() - self.stable_rate) * weight;
         }
         match counts.stable_endpoints {
-            [] => self.burstiness.add(&[counts.stable]),
-            endpoints => self.burstiness.add(endpoints),
+            [] => self.burstiness.add_total(counts.stable, endpoints),
+            each => self.burstiness.add(each),
         }
     }
 

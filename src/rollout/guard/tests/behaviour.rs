@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::rollout::{ErrorLimit, GuardSpec, LatencyGuard, LatencyLimit, Quantile};
+use crate::rollout::guard::burstiness::Burstiness;
 use crate::rollout::guard::{
     EventTally, Guard, GuardState, HoldReason, Pairs, ResumeError, SecondCounts, SideCounts,
     StepTraffic, UNUSED, step_warning, visibility,
@@ -343,6 +344,23 @@ fn a_new_label_forgets_the_canary_but_not_stable() {
     assert!(again.total_evidence().abs() < 1e-12);
     assert_eq!(again.counts().canary, EventTally::default());
     assert!(!again.proven());
+}
+
+#[test]
+fn a_total_of_endpoints_is_as_bursty_as_one_of_them() {
+    let mut random = fastrand::Rng::with_seed(3);
+    let (mut each, mut total) = (Burstiness::new(None), Burstiness::new(None));
+    for _ in 0..3600 {
+        // Failures come in clusters of 4.
+        let mut failures = || 4 * (0..2).filter(|_| random.u8(0..4) == 0).count() as u64;
+        let stable: Vec<EventTally> = (0..8).map(|_| EventTally::new(100, failures())).collect();
+        each.add(&stable);
+        let events = stable.iter().map(|t| t.events).sum();
+        total.add_total(EventTally::new(800, events), stable.len());
+    }
+    let (each, total) = (each.brakes(100.0).power, total.brakes(100.0).power);
+    assert!((0.2..0.35).contains(&each), "{each}");
+    assert!((total / each - 1.0).abs() < 0.25, "{total}, not {each}");
 }
 
 #[test]
