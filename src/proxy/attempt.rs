@@ -289,6 +289,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         let head = exchange::ask(self.cx, self.first_byte(), upload, down, up).await?;
         self.recording.head_arrived(head.status);
         if head.status == 101 {
+            self.recording.response_waits();
             let served = tunnel::run(self.cx, active, self.recording, down, up).await?;
             self.recording.end_try(head.status, None);
             return Ok(Tried::Served(served));

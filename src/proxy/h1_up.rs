@@ -77,7 +77,9 @@ impl H1Up {
     #[inline]
     pub(crate) fn finish(self) -> (ResponseHead, Option<Stream>) {
         let clean = self.is_clean() && self.wire.source_is_done() && self.wire.mem.input.is_empty();
-        (self.head, clean.then(|| self.wire.into_stream()))
+        // Not in a closure, which would first move the whole connection into itself.
+        let stream = self.wire.into_stream();
+        (self.head, clean.then_some(stream))
     }
 
     /// Like [`Self::finish`], for a response that was received completely but not consumed. Also
@@ -88,7 +90,10 @@ impl H1Up {
         (
             self.head,
             clean.then_some(stream),
-            Remainder::H1 { mem, left },
+            Remainder::H1 {
+                mem: Box::new(mem),
+                left,
+            },
         )
     }
 

@@ -189,7 +189,7 @@ async fn forward<'a, D: Downstream, F: Fields>(
         }
         _ => match cx.buffer_body(&mut upload, down).await {
             Ok(()) => {
-                let tries = Tries::new(cx, &mut *recording, placed);
+                let mut tries = Tries::new(cx, &mut *recording, placed);
                 tries.run(&mut upload, down).await
             }
             Err(error) => Err(error.into()),

@@ -33,6 +33,10 @@ pub struct Recording<'a> {
     started: Instant,
     /// When the current try began.
     try_began: Instant,
+    /// From `started` to the end of a complete response. `None` before, and after a failure.
+    served_in: Option<Duration>,
+    /// The head of a response has arrived, and the clock hasn't been read since.
+    head_is_untimed: bool,
 }
 
 /// Where a request came from, and who serves it.
@@ -54,29 +58,36 @@ pub struct Inbound<'a> {
 
 impl<'a> Recording<'a> {
     /// Starts a record of a request of which only the id is known, because its head was rejected.
+    #[inline]
     pub fn begin(inbound: Inbound<'a>, id: &'a [u8]) -> Self {
-        let Inbound { peer, started, .. } = inbound;
-        Self {
-            record: RequestRecord::new(id, inbound.listener, peer.ip, inbound.protocol),
-            worker: inbound.worker,
-            peer,
-            service: None,
-            unrouted: &inbound.snapshot.unrouted,
-            started,
-            try_began: started,
-        }
+        Self::of(inbound, record(inbound, id))
     }
 
     /// Starts a record of a request with a valid head.
+    #[inline]
     pub fn of_request<F: Fields>(inbound: Inbound<'a>, request: &'a Request<'_, F>) -> Self {
-        let mut recording = Self::begin(inbound, request.id_text());
-        let record = &mut recording.record;
+        let mut record = record(inbound, request.id_text());
         record.client = request.client;
         record.method = request.method;
         record.method_text = request.method_text;
         record.host = request.host;
         record.path = request.path();
-        recording
+        Self::of(inbound, record)
+    }
+
+    #[inline]
+    fn of(inbound: Inbound<'a>, record: RequestRecord<'a>) -> Self {
+        Self {
+            record,
+            worker: inbound.worker,
+            peer: inbound.peer,
+            service: None,
+            unrouted: &inbound.snapshot.unrouted,
+            started: inbound.started,
+            try_began: inbound.started,
+            served_in: None,
+            head_is_untimed: false,
+        }
     }
 
     /// Records the service, how its version was chosen, and the match rule that applied.
@@ -113,11 +124,8 @@ impl<'a> Recording<'a> {
     /// at the end of the try, so that the client's next request already avoids an ejected endpoint.
     #[inline]
     pub fn head_arrived(&mut self, status: u16) {
-        let now = Instant::now();
-        self.record.times.first_byte = Some(now.duration_since(self.started));
-        let took = now.duration_since(self.try_began);
+        self.head_is_untimed = true;
         if let Some(attempt) = self.record.last_try_mut() {
-            attempt.first_byte = Some(took);
             attempt.noted = status >= 500;
         }
         if status >= 500
@@ -125,6 +133,35 @@ impl<'a> Recording<'a> {
         {
             note_outcome(self.worker, service, attempt, verdict(attempt, status));
         }
+    }
+
+    /// Records that the rest of the response is being waited for, so that the time of its head is
+    /// taken now. A response that is complete at once needs only one reading of the clock, at its
+    /// end.
+    #[inline]
+    pub fn response_waits(&mut self) {
+        if self.head_is_untimed {
+            self.elapsed();
+        }
+    }
+
+    /// The time since the head had been read, and since the current try began, by one reading of the
+    /// clock. Both are the same in the first try.
+    #[inline]
+    fn elapsed(&mut self) -> (Duration, Duration) {
+        let now = Instant::now();
+        let since_start = now.duration_since(self.started);
+        let took = match self.try_began == self.started {
+            true => since_start,
+            false => now.duration_since(self.try_began),
+        };
+        if std::mem::take(&mut self.head_is_untimed) {
+            self.record.times.first_byte = Some(since_start);
+            if let Some(attempt) = self.record.last_try_mut() {
+                attempt.first_byte = Some(took);
+            }
+        }
+        (since_start, took)
     }
 
     /// Adds time spent waiting for a connection slot.
@@ -137,10 +174,12 @@ impl<'a> Recording<'a> {
         self.record.times.connect += time;
     }
 
-    /// Records the end of a try with a complete response.
+    /// Records the end of a try with a complete response, which is also the end of the request.
     #[inline]
     pub fn end_try(&mut self, status: u16, grpc_status: Option<u8>) {
-        self.end_try_as(Some(status), grpc_status, None);
+        let (since_start, took) = self.elapsed();
+        self.served_in = Some(since_start);
+        self.end_try_as(took, Some(status), grpc_status, None);
     }
 
     /// Records a failed try. `client_status` is the status of the response if its head has gone to
@@ -152,15 +191,21 @@ impl<'a> Recording<'a> {
             // Not the upstream's fault: a response that was cut off counts with its own status.
             Origin::Client | Origin::Proxy => client_status,
         };
-        self.end_try_as(status, None, Some(failure));
+        let (_, took) = self.elapsed();
+        self.end_try_as(took, status, None, Some(failure));
         if let Some(attempt) = self.record.last_try() {
             log_try(&self.record, attempt, error);
         }
     }
 
     #[inline]
-    fn end_try_as(&mut self, status: Option<u16>, grpc: Option<u8>, failure: Option<Failure>) {
-        let took = self.try_began.elapsed();
+    fn end_try_as(
+        &mut self,
+        took: Duration,
+        status: Option<u16>,
+        grpc: Option<u8>,
+        failure: Option<Failure>,
+    ) {
         let Some(attempt) = self.record.last_try_mut() else {
             return;
         };
@@ -211,9 +256,15 @@ impl Drop for Recording<'_> {
                 reason: Reason::Panic,
             });
         }
-        self.record.times.total = self.started.elapsed();
+        self.record.times.total = self.served_in.unwrap_or_else(|| self.started.elapsed());
         observe_request(self);
     }
+}
+
+/// A record of which only the id is known.
+#[inline]
+fn record<'a>(inbound: Inbound<'a>, id: &'a [u8]) -> RequestRecord<'a> {
+    RequestRecord::new(id, inbound.listener, inbound.peer.ip, inbound.protocol)
 }
 
 /// Counts a try and reports it to outlier detection. Failures caused by the client or the proxy are

@@ -36,5 +36,5 @@ pub(super) enum Tried<R> {
     /// The client has been served.
     Served(Served),
     /// The upstream has completed its response, the client hasn't read it.
-    Arrived(Arrived, R),
+    Arrived(Box<Arrived>, R),
 }

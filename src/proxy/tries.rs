@@ -87,7 +87,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     /// # Errors
     /// The failure of the last try.
     pub(super) async fn run<D: Downstream>(
-        mut self,
+        &mut self,
         upload: &mut Upload,
         down: &mut D,
     ) -> Result<Served, AttemptError>
@@ -196,7 +196,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     /// Sends a slow client the rest of a response that the upstream has completed.
     async fn deliver<D: Downstream>(
         &mut self,
-        mut arrived: Arrived,
+        mut arrived: Box<Arrived>,
         mut remainder: Remainder,
         down: &mut D,
     ) -> Result<Served, TryError> {
@@ -325,6 +325,11 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     /// Decides what follows a response head with this status. [`Next::Nothing`]: it is sent to the
     /// client. Otherwise the try is recorded as failed.
     pub(super) fn after_head(&mut self, status: u16, can_rewind: bool) -> Next {
+        // Neither `retry.on` nor the shield covers a status below 500, so nearly all responses are
+        // spared the look at the other endpoints.
+        if status < 500 {
+            return Next::Nothing;
+        }
         let next = self.next(TryFailure::Status(status), can_rewind);
         if next != Next::Nothing {
             self.recording

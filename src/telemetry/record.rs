@@ -115,6 +115,7 @@ pub const CLIENT_GONE: u16 = 499;
 
 impl<'a> RequestRecord<'a> {
     /// Creates the record of a request whose head has not been read.
+    #[inline]
     pub fn new(id: &'a [u8], listener: &'a str, peer: IpAddr, protocol: Protocol) -> Self {
         Self {
             id,

@@ -28,8 +28,9 @@ pub(crate) enum Answered {
     /// The client has the complete response. For gRPC: the status of the call.
     Whole(Option<u8>),
     /// The upstream has completed the response, and the client is slow to read it. The rest is in
-    /// memory, so the upstream connection isn't needed any more.
-    Arrived(Arrived),
+    /// memory, so the upstream connection isn't needed any more. Boxed because it is rare: inline,
+    /// every request would move its size from one future to the next.
+    Arrived(Box<Arrived>),
 }
 
 /// The state of the request that an answer reads and updates.
@@ -78,20 +79,27 @@ pub(crate) async fn answer<D: Downstream, U: Upstream, F: Fields>(
         download: Download::new(&cx.worker.downloads, active.endpoint),
         share: None,
     };
-    let result = poll_fn(|task| answering.poll(task, upload, down, up)).await;
+    let result = poll_fn(|task| {
+        let polled = answering.poll(task, upload, down, up);
+        if polled.is_pending() {
+            recording.response_waits();
+        }
+        polled
+    })
+    .await;
     recording.record.bytes_sent = answering.flow.bytes();
     match result {
         Ok(AnswerProgress::Whole) => Ok(Answered::Whole(grpc::outcome(
             grpc_status,
             answering.flow.trailers.as_ref(),
         ))),
-        Ok(AnswerProgress::Arrived) => Ok(Answered::Arrived(Arrived {
+        Ok(AnswerProgress::Arrived) => Ok(Answered::Arrived(Box::new(Arrived {
             status: head.status,
             grpc_status,
             flow: answering.flow,
             client: answering.client,
             _share: answering.share,
-        })),
+        }))),
         Err(error) => Err(AttemptError {
             error,
             answered: true,

@@ -34,7 +34,7 @@ pub(crate) struct Arrived {
 #[derive(Debug)]
 pub(crate) enum Remainder {
     /// The first `left` bytes in the input buffer of an HTTP/1 connection.
-    H1 { mem: Memory, left: usize },
+    H1 { mem: Box<Memory>, left: usize },
     /// A stream that the upstream has ended, with data in its receive queue. It doesn't count
     /// towards the concurrent streams of the connection.
     H2(Box<H2Up>),
