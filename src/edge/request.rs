@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::connection_context::ConnectionContext;
+use crate::http1::fields::has_uppercase;
 use crate::http1::{FieldId, Method, Reject, RequestHead, authority, path};
 use crate::net::Buffers;
 use crate::proxy::Peer;
@@ -128,7 +129,7 @@ pub(super) fn host_of(authority: &[u8]) -> Cow<'_, str> {
     let (host, _) = authority::split(authority);
     let host = std::str::from_utf8(host).unwrap_or_default();
     let host = host.strip_suffix('.').unwrap_or(host);
-    if host.bytes().any(|b| b.is_ascii_uppercase()) {
+    if has_uppercase(host.as_bytes()) {
         Cow::Owned(host.to_ascii_lowercase())
     } else {
         Cow::Borrowed(host)

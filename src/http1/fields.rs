@@ -196,6 +196,23 @@ pub(crate) fn has_underscore(name: &[u8]) -> bool {
     }
 }
 
+/// Whether a text contains a letter A to Z. Examines eight bytes at a time, as [`has_underscore`] does.
+#[inline]
+pub(crate) fn has_uppercase(text: &[u8]) -> bool {
+    let hit = |bytes: &[u8; 8]| {
+        let word = u64::from_ne_bytes(*bytes);
+        lower(word) != word
+    };
+    let (words, rest) = text.as_chunks::<8>();
+    if words.iter().any(hit) {
+        return true;
+    }
+    match text.last_chunk::<8>() {
+        Some(last) => hit(last),
+        None => rest.iter().any(u8::is_ascii_uppercase),
+    }
+}
+
 /// Whether `typed` equals `want`, which must be in lower case, ignoring case.
 ///
 /// Compares eight bytes at a time, because one lookup compares the name of every field.
@@ -346,6 +363,21 @@ mod tests {
         match name.to_ascii_lowercase().starts_with(b"x-forwarded-") {
             true => FieldId::ClientInfo,
             false => FieldId::Other,
+        }
+    }
+
+    #[test]
+    fn an_uppercase_letter_is_found_at_every_position() {
+        for len in 0..40 {
+            let text = vec![b'a'; len];
+            assert!(!has_uppercase(&text));
+            for at in 0..len {
+                for (byte, is_upper) in [(b'A', true), (b'Z', true), (b'@', false), (b'[', false)] {
+                    let mut text = text.clone();
+                    text[at] = byte;
+                    assert_eq!(has_uppercase(&text), is_upper, "{len} {at} {byte}");
+                }
+            }
         }
     }
 

@@ -6,11 +6,14 @@ use std::time::{Duration, SystemTime};
 use http::HeaderValue;
 
 /// Length of an IMF-fixdate (RFC 9110 §5.6.7).
-pub(crate) const LEN: usize = 29;
+const LEN: usize = 29;
+
+/// An HTTP/1 line: the name, the date and the line's end.
+type Line = [u8; 6 + LEN + 2];
 
 struct Stamp {
     second: u64,
-    text: [u8; LEN],
+    line: Line,
     value: HeaderValue,
 }
 
@@ -22,13 +25,13 @@ impl Stamp {
     fn at(second: u64) -> Self {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
         let shown = httpdate::fmt_http_date(time);
-        let mut text = [b' '; LEN];
-        text.copy_from_slice(shown.as_bytes());
+        let mut line = *b"date: Thu, 01 Jan 1970 00:00:00 GMT\r\n";
+        line[6..][..LEN].copy_from_slice(shown.as_bytes());
         // The 29 characters are letters, digits, colons, commas and spaces.
-        let value = HeaderValue::from_bytes(&text).expect("a date is a field value");
+        let value = HeaderValue::from_str(&shown).expect("a date is a field value");
         Self {
             second,
-            text,
+            line,
             value,
         }
     }
@@ -43,10 +46,10 @@ pub(crate) fn set(second: u64) {
     });
 }
 
-/// The date as of the last tick, as text.
+/// The date as of the last tick, as an HTTP/1 field line.
 #[inline]
-pub(crate) fn text() -> [u8; LEN] {
-    STAMP.with_borrow(|stamp| stamp.text)
+pub(crate) fn line() -> Line {
+    STAMP.with_borrow(|stamp| stamp.line)
 }
 
 /// The date as of the last tick, as a field value. Cloning it is cheap.
@@ -62,9 +65,9 @@ mod tests {
     #[test]
     fn a_date_follows_the_second_that_was_set() {
         set(784_111_777);
-        assert_eq!(&text(), b"Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(&line(), b"date: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
         assert_eq!(value(), "Sun, 06 Nov 1994 08:49:37 GMT");
         set(784_111_778);
-        assert_eq!(&text(), b"Sun, 06 Nov 1994 08:49:38 GMT");
+        assert_eq!(&line(), b"date: Sun, 06 Nov 1994 08:49:38 GMT\r\n");
     }
 }

@@ -126,6 +126,11 @@ impl H1Down {
 }
 
 fn put_status(out: &mut Vec<u8>, status: u16) {
+    if status == 200 {
+        // Most responses: in one piece.
+        out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        return;
+    }
     out.extend_from_slice(b"HTTP/1.1 ");
     let digits = [
         b'0' + (status / 100 % 10) as u8,
@@ -165,17 +170,17 @@ impl Downstream for H1Down {
             // and the next bytes could be either the body or a new request (RFC 9110 §10.1.1).
             self.keep_alive = false;
         }
-        put_status(self.wire.out(), response.status);
+        let out = self.wire.out();
+        put_status(out, response.status);
         let drop = |id| matches!(id, FieldId::ContentLength | FieldId::TransferEncoding);
-        response.fields.put_lines(self.wire.out(), drop);
+        response.fields.put_lines(out, drop);
         for (name, value) in response.added {
-            headers::put_line(self.wire.out(), name.as_bytes(), value.as_bytes());
+            headers::put_line(out, name.as_bytes(), value.as_bytes());
         }
         if response.lacks_date() {
-            headers::put_line(self.wire.out(), b"date", &date::text());
+            out.extend_from_slice(&date::line());
         }
         if let Some(protocol) = response.upgrade {
-            let out = self.wire.out();
             out.extend_from_slice(b"connection: upgrade\r\n");
             headers::put_line(out, b"upgrade", protocol);
             self.wire.begin_sink(Encoding::Plain, None);

@@ -136,6 +136,13 @@ impl<F: Fields> Request<'_, F> {
     /// Calls `put` with name and value of each field that the proxy adds to the request. A value is
     /// the concatenation of its parts.
     pub fn each_added(&self, mut put: impl FnMut(&'static [u8], &[&[u8]])) {
+        self.each_of_peer(&mut put);
+        self.each_of_request(put);
+    }
+
+    /// The added fields that say where the request came from. From a peer that isn't trusted they
+    /// are [`Peer::forwarded_lines`].
+    fn each_of_peer(&self, mut put: impl FnMut(&'static [u8], &[&[u8]])) {
         if self.peer.trusted {
             let chain = self.fields.list("x-forwarded-for");
             put(b"x-forwarded-for", &[&chain, self.peer.text()]);
@@ -145,6 +152,10 @@ impl<F: Fields> Request<'_, F> {
         if self.is_ours(FieldId::XForwardedProto) {
             put(b"x-forwarded-proto", &[self.peer.scheme()]);
         }
+    }
+
+    /// The other added fields.
+    fn each_of_request(&self, mut put: impl FnMut(&'static [u8], &[&[u8]])) {
         if self.is_ours(FieldId::XForwardedHost) && !self.authority.is_empty() {
             put(b"x-forwarded-host", &[self.authority]);
         }
@@ -182,14 +193,21 @@ impl<F: Fields> Request<'_, F> {
         });
         out.extend_from_slice(b"\r\n");
         self.fields.put_lines(out, |id| self.is_ours(id));
-        self.each_added(|name, parts| {
+        if !self.peer.trusted {
+            out.extend_from_slice(self.peer.forwarded_lines());
+        }
+        let mut put = |name: &[u8], parts: &[&[u8]]| {
             out.extend_from_slice(name);
             out.extend_from_slice(b": ");
             for part in parts {
                 out.extend_from_slice(part);
             }
             out.extend_from_slice(b"\r\n");
-        });
+        };
+        if self.peer.trusted {
+            self.each_of_peer(&mut put);
+        }
+        self.each_of_request(put);
         match self.framing {
             Framing::Empty => {}
             Framing::Length(n) => put_length(out, n),
@@ -250,11 +268,9 @@ pub fn put_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 /// Writes a `content-length` line.
 #[inline]
 pub fn put_length(out: &mut Vec<u8>, n: u64) {
-    put_line(
-        out,
-        b"content-length",
-        itoa::Buffer::new().format(n).as_bytes(),
-    );
+    out.extend_from_slice(b"content-length: ");
+    out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Writes every field of a map as lines.

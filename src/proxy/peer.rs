@@ -36,8 +36,14 @@ pub struct Peer {
     pub certificate: Option<Arc<ClientCertificate>>,
     /// Counters of the listener that accepted the connection, one shard for each worker.
     pub metrics: Arc<[ListenerShard]>,
-    text: Box<str>,
+    /// See [`Self::forwarded_lines`].
+    lines: Box<str>,
 }
+
+/// What precedes the address in [`Peer::forwarded_lines`].
+const FORWARDED_FOR: &str = "x-forwarded-for: ";
+/// What follows it, up to the scheme.
+const FORWARDED_PROTO: &str = "\r\nx-forwarded-proto: ";
 
 impl Peer {
     /// The peer of an accepted connection. `address` is `None` for a Unix socket; `trusted` are the
@@ -56,19 +62,30 @@ impl Peer {
             tls,
             certificate,
             metrics,
-            text: ip.to_string().into(),
+            lines: format!("{FORWARDED_FOR}{ip}{FORWARDED_PROTO}{}\r\n", scheme(tls)).into(),
         }
     }
 
     /// The address as text.
     pub fn text(&self) -> &[u8] {
-        self.text.as_bytes()
+        let behind = FORWARDED_PROTO.len() + self.scheme().len() + 2;
+        &self.lines.as_bytes()[FORWARDED_FOR.len()..self.lines.len() - behind]
+    }
+
+    /// `X-Forwarded-For` and `X-Forwarded-Proto` as HTTP/1 lines, for requests of a peer that isn't
+    /// trusted. The same for all requests of the connection, so they are rendered once.
+    pub(crate) fn forwarded_lines(&self) -> &[u8] {
+        self.lines.as_bytes()
     }
 
     /// `http` or `https`.
     pub fn scheme(&self) -> &'static [u8] {
-        if self.tls { b"https" } else { b"http" }
+        scheme(self.tls).as_bytes()
     }
+}
+
+fn scheme(tls: bool) -> &'static str {
+    if tls { "https" } else { "http" }
 }
 
 /// Finds the client in `X-Forwarded-For`: the right-most address that isn't a trusted proxy.
@@ -136,6 +153,35 @@ fn address(hop: &[u8]) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peer_is_forwarded_by_address_and_scheme() {
+        for (address, tls, text, lines) in [
+            (
+                Some("10.1.2.3:9"),
+                false,
+                "10.1.2.3",
+                "x-forwarded-for: 10.1.2.3\r\nx-forwarded-proto: http\r\n",
+            ),
+            (
+                Some("[2001:db8::1]:443"),
+                true,
+                "2001:db8::1",
+                "x-forwarded-for: 2001:db8::1\r\nx-forwarded-proto: https\r\n",
+            ),
+            (
+                None,
+                true,
+                "127.0.0.1",
+                "x-forwarded-for: 127.0.0.1\r\nx-forwarded-proto: https\r\n",
+            ),
+        ] {
+            let address = address.map(|a| a.parse().expect("an address"));
+            let peer = Peer::new(address, tls, None, Arc::default(), &[]);
+            assert_eq!(peer.text(), text.as_bytes());
+            assert_eq!(peer.forwarded_lines(), lines.as_bytes());
+        }
+    }
 
     fn client(lines: &[&str]) -> Option<String> {
         let nets: Vec<IpNet> = vec![
