@@ -22,6 +22,9 @@ const STATIC: [u8; 61] = [
     25, 17, 10, 4, 3, 16,
 ];
 
+/// Entry 14 of the static table as an indexed field (RFC 7541 §6.1): the last of its pseudo-header fields.
+const PSEUDO_LAST: u8 = 0x80 | 14;
+
 /// What was found in a header block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct BlockContent {
@@ -79,6 +82,12 @@ impl FieldTable {
         while let Some(&first) = rest.0.first() {
             // The representations of RFC 7541 §6, by the first bits.
             let (entry, kept) = match first {
+                // A pseudo-header field of the static table: most of a request's head.
+                0x81..=PSEUDO_LAST => {
+                    rest.0 = &rest.0[1..];
+                    seen.pseudo = true;
+                    continue;
+                }
                 // Indexed field (§6.1).
                 0x80.. => (self.entry(rest.integer(7)?)?, false),
                 // Literal with incremental indexing (§6.2.1).

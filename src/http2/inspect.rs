@@ -71,6 +71,12 @@ impl Flaws {
         flaws.push_back((stream, flaw));
     }
 
+    /// Whether no flaw is remembered.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
     /// Removes this flaw of a stream, and returns whether there was one.
     pub fn take(&self, stream: u32, flaw: Flaw) -> bool {
         let mut flaws = self.0.borrow_mut();
@@ -180,28 +186,44 @@ impl Inspector {
                 }
                 continue;
             }
-            let n = (HEAD - self.have).min(bytes.len());
-            self.head[self.have..self.have + n].copy_from_slice(&bytes[..n]);
-            self.have += n;
-            bytes = &bytes[n..];
-            if self.have == HEAD {
-                self.have = 0;
-                let frame = self.frame();
-                on_frame(frame);
-                // An empty payload is complete at once; the branch above would never see it.
-                if frame.len == 0
-                    && let Some(part) = self.part
-                {
-                    self.gather(part, &[])?;
-                }
+            let Some(head) = self.header(&mut bytes) else {
+                return Ok(());
+            };
+            let frame = self.frame(head);
+            on_frame(frame);
+            // An empty payload is complete at once; the branch above would never see it.
+            if frame.len == 0
+                && let Some(part) = self.part
+            {
+                self.gather(part, &[])?;
             }
         }
         Ok(())
     }
 
+    /// Takes the next frame header off `bytes`. `None` if only a part of it has arrived, which is kept.
+    #[inline]
+    fn header(&mut self, bytes: &mut &[u8]) -> Option<[u8; HEAD]> {
+        if self.have == 0
+            && let Some((head, rest)) = bytes.split_first_chunk()
+        {
+            *bytes = rest;
+            return Some(*head);
+        }
+        let (part, rest) = bytes.split_at((HEAD - self.have).min(bytes.len()));
+        self.head[self.have..][..part.len()].copy_from_slice(part);
+        self.have += part.len();
+        *bytes = rest;
+        if self.have < HEAD {
+            return None;
+        }
+        self.have = 0;
+        Some(self.head)
+    }
+
     /// Parses the complete frame header (RFC 9113 §4.1).
-    fn frame(&mut self) -> Frame {
-        let [a, b, c, kind, flags, id @ ..] = self.head;
+    fn frame(&mut self, head: [u8; HEAD]) -> Frame {
+        let [a, b, c, kind, flags, id @ ..] = head;
         // The highest bit is reserved and must be ignored.
         let stream = u32::from_be_bytes(id) & 0x7fff_ffff;
         let mut frame = Frame {

@@ -45,11 +45,7 @@ pub(crate) struct H2Down {
     receive: ReceiveHalf,
     respond: SendResponse<Out>,
     send: Option<SendHalf>,
-    outbox: Outbox,
-    progress: FrameAllowance,
-    bodies: ByteBudget,
-    answers: ByteBudget,
-    bulk: Bulk,
+    connection: Rc<OfConnection>,
     /// Bytes of the request body that were consumed.
     taken: u64,
 }
@@ -57,7 +53,8 @@ pub(crate) struct H2Down {
 impl Drop for H2Down {
     fn drop(&mut self) {
         if self.taken > BULK {
-            self.bulk.set(self.bulk.get() - 1);
+            let bulk = &self.connection.bulk;
+            bulk.set(bulk.get() - 1);
         }
     }
 }
@@ -70,25 +67,13 @@ impl H2Down {
         ended: bool,
         respond: SendResponse<Out>,
         length: Option<u64>,
-        of_connection: OfConnection,
+        connection: Rc<OfConnection>,
     ) -> Self {
-        let OfConnection {
-            outbox,
-            progress,
-            flaws,
-            bodies,
-            answers,
-            bulk,
-        } = of_connection;
         Self {
-            receive: ReceiveHalf::new(body, ended, length, flaws),
+            receive: ReceiveHalf::new(body, ended, length, connection.flaws.clone()),
             respond,
             send: None,
-            outbox,
-            progress,
-            bodies,
-            answers,
-            bulk,
+            connection,
             taken: 0,
         }
     }
@@ -154,7 +139,8 @@ impl Downstream for H2Down {
             .respond
             .send_response(head, ended)
             .map_err(wire_error)?;
-        let (outbox, progress) = (self.outbox.clone(), self.progress.clone());
+        let outbox = self.connection.outbox.clone();
+        let progress = self.connection.progress.clone();
         self.send = Some(SendHalf::new(stream, ended, outbox, Some(progress)));
         Ok(())
     }
@@ -167,11 +153,11 @@ impl Downstream for H2Down {
     }
 
     fn body_budget(&self) -> ByteBudget {
-        self.bodies.clone()
+        self.connection.bodies.clone()
     }
 
     fn answer_budget(&self) -> ByteBudget {
-        self.answers.clone()
+        self.connection.answers.clone()
     }
 
     fn poll_taken_back(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -206,7 +192,8 @@ impl Source for H2Down {
         let before = self.taken;
         self.taken += n as u64;
         if before <= BULK && self.taken > BULK {
-            self.bulk.set(self.bulk.get() + 1);
+            let bulk = &self.connection.bulk;
+            bulk.set(bulk.get() + 1);
         }
     }
     fn take_trailers(&mut self) -> HeaderMap {

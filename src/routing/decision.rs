@@ -171,10 +171,14 @@ pub fn decision<R: RequestView, S: DecisionInput, T: Trace>(
     // A rule's choice says nothing about the user's other requests. And while a session's version is down, responses of the
     // version that took over don't rebind it, so that the user returns when it is up again.
     let binds = decided.rule.is_none()
-        && !(moved && session.is_some_and(|s| state.is_on(&s, decided.version)));
+        && !(moved
+            && session
+                .as_ref()
+                .is_some_and(|s| state.is_on(s, decided.version)));
     let endpoint = session
+        .as_ref()
         .filter(|s| state.is_on(s, version))
-        .and_then(|s| state.endpoint(&s, version));
+        .and_then(|s| state.endpoint(s, version));
     Choice {
         version,
         endpoint,

@@ -17,7 +17,7 @@ impl ConnectionState {
 
     /// Bytes of responses that the client's socket hasn't taken.
     pub(super) fn undelivered(&self) -> usize {
-        self.outbox.held() + self.unsent.get()
+        self.streams.outbox.held() + self.unsent.get()
     }
 
     /// Sets phase and deadline when the last stream has ended. While the client has yet to read finished responses, the phase is

@@ -257,6 +257,15 @@ impl OutboundScan {
             if bytes.is_empty() {
                 return;
             }
+            // The usual case, without a copy of the header: all of it is there, and no error code follows.
+            if self.have == 0
+                && let Some((head, rest)) = bytes.split_first_chunk::<HEAD>()
+                && head[3] != kind::RST_STREAM
+            {
+                self.skip = payload_len(head);
+                bytes = rest;
+                continue;
+            }
             let want = if self.have < HEAD {
                 HEAD
             } else {
@@ -273,9 +282,9 @@ impl OutboundScan {
     }
 
     fn frame(&mut self) {
-        let [a, b, c, kind, _, i, j, k, l, code @ ..] = self.head;
+        let [_, _, _, kind, _, i, j, k, l, code @ ..] = self.head;
         if kind != kind::RST_STREAM {
-            self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
+            self.skip = payload_len(&self.head);
             self.have = 0;
         } else if self.have == self.head.len() {
             self.have = 0;
@@ -288,6 +297,11 @@ impl OutboundScan {
             }
         }
     }
+}
+
+/// The length of a frame's payload, the first 24 bits of its header (RFC 9113 §4.1).
+fn payload_len(head: &[u8]) -> usize {
+    u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ use crate::http2::Flaw;
 use crate::net::{OutgoingPiece, TaskControl, TaskPhase};
 use crate::proxy::error::ExchangeError;
 use crate::proxy::h1::H1;
-use crate::proxy::h2_down::{H2Down, OfConnection};
+use crate::proxy::h2_down::H2Down;
 use crate::proxy::{self, Ended, LocalReply, Recording, Worker};
 
 /// Most bytes of one response that wait inside the h2 crate.
@@ -62,7 +62,7 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: ConnectionContext<'_>, mut w
         wire.into_stream(),
         shared.worker.buffers.clone(),
         shared.meter.clone(),
-        shared.flaws.clone(),
+        shared.streams.flaws.clone(),
     );
     let Some(connection) = handshake(&shared, &limits, io, &transport).await else {
         return;
@@ -208,7 +208,7 @@ impl Driver<'_> {
                 Poll::Ready(None | Some(Err(_))) => return Poll::Ready(()),
                 Poll::Pending => {}
             }
-            let (open, bulk) = (shared.open.get(), shared.bulk.get());
+            let (open, bulk) = (shared.open.get(), shared.streams.bulk.get());
             if shared.windows.fit(open, bulk, &mut self.connection) {
                 continue;
             }
@@ -302,17 +302,11 @@ async fn serve_streams(jobs: Rc<JobSlot<Job>>) {
         let (parts, body) = request.into_parts();
         let ended = body.is_end_stream();
         let mut scan = HeadScan::of(&parts.headers);
-        let stream = body.stream_id().as_u32();
-        scan.fragment = shared.flaws.take(stream, Flaw::FragmentInPath);
-        let of_connection = OfConnection {
-            outbox: shared.outbox.clone(),
-            progress: shared.progress.clone(),
-            flaws: shared.flaws.clone(),
-            bodies: shared.bodies.clone(),
-            answers: shared.answers.clone(),
-            bulk: shared.bulk.clone(),
-        };
-        let mut down = H2Down::new(body, ended, respond, scan.length, of_connection);
+        let flaws = &shared.streams.flaws;
+        // The h2 crate takes a lock to tell the id, and flaws are rare.
+        scan.fragment =
+            !flaws.is_empty() && flaws.take(body.stream_id().as_u32(), Flaw::FragmentInPath);
+        let mut down = H2Down::new(body, ended, respond, scan.length, shared.streams.clone());
         if shared.meter.has_resets() && down.is_taken_back() {
             // The client has reset the stream before it was served: no work is begun, as in a rapid reset attack.
             let snapshot = shared.worker.snapshot();

@@ -11,9 +11,9 @@ use crate::edge::connection_context::ConnectionContext;
 use crate::edge::listener_info::ListenerInfo;
 use crate::edge::tls::TlsInfo;
 use crate::http2::Flaws;
-use crate::net::{ByteBudget, Outbox, TaskControl, TaskPhase};
+use crate::net::{Outbox, TaskControl, TaskPhase};
 use crate::proxy::h2::FrameAllowance;
-use crate::proxy::h2_down::Bulk;
+use crate::proxy::h2_down::{Bulk, OfConnection};
 use crate::proxy::{Inbound, Peer, Worker};
 use crate::snapshot::Snapshot;
 use crate::telemetry::record::Protocol;
@@ -32,14 +32,10 @@ pub(super) struct ConnectionState {
     pub(super) peer: Peer,
     pub(super) tls: Option<TlsInfo>,
     pub(super) control: Rc<TaskControl>,
-    pub(super) progress: FrameAllowance,
     pub(super) meter: Rc<Meter>,
-    pub(super) flaws: Flaws,
-    pub(super) bodies: ByteBudget,
-    pub(super) answers: ByteBudget,
-    pub(super) bulk: Bulk,
+    /// What its streams need of it.
+    pub(super) streams: Rc<OfConnection>,
     pub(super) windows: ReceiveWindows,
-    pub(super) outbox: Outbox,
     pub(super) limit: usize,
     pub(super) open: Cell<usize>,
     /// The connection is closing: a GOAWAY was sent, or the h2 crate has ended our side.
@@ -67,13 +63,15 @@ impl ConnectionState {
             peer: conn.peer.clone(),
             tls: conn.tls.cloned(),
             meter: Meter::new(worker.watches.clone(), progress.clone()),
-            progress,
-            flaws: Flaws::default(),
-            bodies: worker.buffers.bodies().part(BODIES),
-            answers: worker.buffers.answers().part(ANSWERS),
-            bulk: Bulk::default(),
+            streams: Rc::new(OfConnection {
+                outbox: Outbox::default(),
+                progress,
+                flaws: Flaws::default(),
+                bodies: worker.buffers.bodies().part(BODIES),
+                answers: worker.buffers.answers().part(ANSWERS),
+                bulk: Bulk::default(),
+            }),
             windows: ReceiveWindows::new(streams),
-            outbox: Outbox::default(),
             limit: streams as usize,
             open: Cell::new(0),
             closing: Cell::new(false),
