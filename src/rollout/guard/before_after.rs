@@ -17,6 +17,23 @@ const MINUTES: usize = 60;
 /// The normal distribution's 99 % quantile.
 const Z99: f64 = 2.326_347_874_040_841;
 
+/// Seconds after the change in which a bad version shows at once.
+const FRESH: u64 = 10;
+/// Nats that a second may add, while fresh and later.
+const CEILINGS: (f64, f64) = (3.0, 0.3);
+
+/// Returns the ceiling of the evidence in second `second` of a canary alone.
+///
+/// An outage behind every version looks like a bad version that turns bad, and the last hour needn't have seen one. Later
+/// failures must therefore last about half a minute, longer than most outages.
+pub(super) fn ceiling_alone(second: u64) -> f64 {
+    if second <= FRESH {
+        CEILINGS.0
+    } else {
+        CEILINGS.1
+    }
+}
+
 /// Stable's failures by minute.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StableMinutes {

@@ -31,7 +31,7 @@ pub struct TimeToVerdict {
 impl Guard {
     /// Returns when a failing verdict is due at the rates of the running step; `None` if none is in sight.
     pub fn time_to_verdict(&self) -> Option<TimeToVerdict> {
-        if self.state.rate <= 0.0 || self.state.alone {
+        if self.state.rate <= 0.0 || self.state.is_alone() {
             return None;
         }
         let rules = self.rules.rules.iter().enumerate();

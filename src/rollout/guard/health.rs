@@ -116,9 +116,14 @@ impl DecayedTally {
 }
 
 impl StableHealth {
-    pub(super) fn add(&mut self, stable: EventTally, pairs: Pairs) {
+    /// Adds a second of stable.
+    pub(super) fn add(&mut self, stable: EventTally) {
         self.recent.add(stable, (-1.0 / RECENT as f64).exp());
         self.hour.add(stable, 0.5f64.powf(1.0 / HOUR));
+    }
+
+    /// Adds a second of hidden failures.
+    pub(super) fn add_pairs(&mut self, pairs: Pairs) {
         if self.pairs.len() >= RECENT {
             self.pairs.pop_front();
         }
@@ -152,16 +157,16 @@ mod tests {
     fn stable_is_degraded_three_times_above_its_mean() {
         let mut health = StableHealth::default();
         for _ in 0..1800 {
-            health.add(EventTally::new(450, 1), Pairs::default());
+            health.add(EventTally::new(450, 1));
             assert_eq!(health.degraded(), None);
         }
         let first = (1..60).find(|_| {
-            health.add(EventTally::new(450, 9), Pairs::default());
+            health.add(EventTally::new(450, 9));
             health.degraded().is_some()
         });
         assert!((5..20).contains(&first.unwrap()), "{first:?}");
         for _ in 0..120 {
-            health.add(EventTally::new(450, 1), Pairs::default());
+            health.add(EventTally::new(450, 1));
         }
         assert_eq!(health.degraded(), None);
     }
@@ -169,8 +174,8 @@ mod tests {
     #[test]
     fn few_failures_dont_degrade_stable() {
         let mut health = StableHealth::default();
-        (0..600).for_each(|_| health.add(EventTally::new(10, 0), Pairs::default()));
-        (0..10).for_each(|_| health.add(EventTally::new(10, 1), Pairs::default()));
+        (0..600).for_each(|_| health.add(EventTally::new(10, 0)));
+        (0..10).for_each(|_| health.add(EventTally::new(10, 1)));
         assert_eq!(health.degraded(), None, "10 failures of 100");
     }
 
@@ -178,13 +183,13 @@ mod tests {
     fn pairs_count_for_thirty_seconds() {
         let mut health = StableHealth::default();
         let pair = |tried, failed| Pairs { tried, failed };
-        health.add(EventTally::default(), pair(4, 4));
+        health.add_pairs(pair(4, 4));
         assert_eq!(health.both_fail(), None, "too few");
-        health.add(EventTally::default(), pair(4, 0));
+        health.add_pairs(pair(4, 0));
         assert_eq!(health.both_fail(), None, "half isn't most");
-        health.add(EventTally::default(), pair(1, 1));
+        health.add_pairs(pair(1, 1));
         assert_eq!(health.both_fail(), Some(HoldReason::BothFail(pair(9, 5))));
-        (0..30).for_each(|_| health.add(EventTally::default(), pair(0, 0)));
+        (0..30).for_each(|_| health.add_pairs(pair(0, 0)));
         assert_eq!(health.both_fail(), None);
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::rollout::GuardSpec;
 
+use super::before_after::ceiling_alone;
 use super::counts::{EventTally, SecondCounts, SideCounts};
 use super::process::{EProcess, log_add};
 use super::rules::{ERRORS, RuleLimit, Rules};
@@ -78,6 +79,7 @@ impl Guard {
 
     /// Learns from a second of stable before the rollout. The canary's counts are ignored.
     pub fn before(&mut self, counts: &SecondCounts<'_>) {
+        self.state.health.add_pairs(counts.pairs);
         self.learn(counts);
     }
 
@@ -85,11 +87,15 @@ impl Guard {
     pub fn second(&mut self, counts: &SecondCounts<'_>) {
         self.state.rate = counts.canary_rate;
         self.state.endpoints = counts.canary_endpoints.max(1);
-        if counts.alone != self.state.alone {
-            self.state.alone = counts.alone;
+        self.state.health.add_pairs(counts.pairs);
+        if counts.alone && self.state.alone_seconds == 0 {
             let limit = self.state.minutes.limit(&self.spec.errors);
             self.state.alone_limit = limit.unwrap_or(f64::NEG_INFINITY);
         }
+        self.state.alone_seconds = match counts.alone {
+            true => self.state.alone_seconds + 1,
+            false => 0,
+        };
         if counts.errors.canary.requests > 0 {
             self.state.warm += 1;
         }
@@ -115,7 +121,7 @@ impl Guard {
         for (ix, signal) in self.state.signals.iter_mut().enumerate() {
             signal.learn(&side(&self.rules, ix, counts), endpoints);
         }
-        self.state.health.add(counts.errors.stable, counts.pairs);
+        self.state.health.add(counts.errors.stable);
         if counts.errors.stable.requests > 0 {
             self.state.minutes.add(counts.errors.stable);
         }
@@ -129,9 +135,15 @@ impl Guard {
         let goal = ix.checked_sub(1 + self.rules.slots.len());
         let goal = goal.and_then(|goal| self.spec.goals.get(goal));
         let signal = &mut self.state.signals[ix];
-        let brakes = signal
-            .burstiness
-            .brakes(counts.canary_rate / self.state.endpoints as f64);
+        let per_endpoint = counts.canary_rate / self.state.endpoints as f64;
+        let mut brakes = signal.burstiness.brakes(per_endpoint);
+        if ix == ERRORS && self.state.health.both_fail().is_some() {
+            // The requests are at fault, or something behind both versions: this second may only take evidence away.
+            brakes.ceiling = 0.0;
+        }
+        if counts.alone {
+            brakes.ceiling = brakes.ceiling.min(ceiling_alone(self.state.alone_seconds));
+        }
         let stratum = if counts.alone {
             let judged = ix == ERRORS && limit > 0.0;
             judged.then(|| signal.close_alone(side.canary)).flatten()

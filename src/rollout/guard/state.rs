@@ -34,8 +34,8 @@ pub struct GuardState {
     #[serde(with = "exact")]
     pub(super) rate: f64,
     pub(super) endpoints: usize,
-    /// Whether the last second had no concurrent stable.
-    pub(super) alone: bool,
+    /// Seconds without a concurrent stable, up to the last one.
+    pub(super) alone_seconds: u64,
     /// The limit for a canary without a concurrent stable, fixed when it gets all the traffic.
     #[serde(with = "exact")]
     pub(super) alone_limit: f64,
@@ -104,6 +104,11 @@ impl RuleEvidence {
 }
 
 impl GuardState {
+    /// Whether the last second had no concurrent stable.
+    pub(super) fn is_alone(&self) -> bool {
+        self.alone_seconds > 0
+    }
+
     pub(super) fn new(rules: &Rules, confidence: f64) -> Self {
         let signals = (0..rules.signals()).map(|ix| {
             let absolute = rules.rules.iter();
@@ -125,7 +130,7 @@ impl GuardState {
             warm: 0,
             rate: 0.0,
             endpoints: 1,
-            alone: false,
+            alone_seconds: 0,
             alone_limit: f64::NEG_INFINITY,
         }
     }

@@ -55,10 +55,6 @@ impl Guard {
         if self.state.health.both_fail().is_some() {
             return None;
         }
-        self.unchecked_verdict()
-    }
-
-    fn unchecked_verdict(&self) -> Option<FailVerdict> {
         let mut sum = f64::NEG_INFINITY;
         let mut leading = (f64::NEG_INFINITY, 0);
         for (ix, rule) in self.rules.rules.iter().enumerate() {
@@ -100,7 +96,7 @@ impl Guard {
                 name: rule.name.clone(),
                 log_e: self.log_e(ix),
                 log_proof: self.log_proof(ix),
-                suspended: !self.state.alone && rule.absolute.is_some_and(|m| stable > m),
+                suspended: !self.state.is_alone() && rule.absolute.is_some_and(|m| stable > m),
             }
         });
         evidence.collect()
@@ -113,8 +109,7 @@ impl Guard {
 
     /// Returns why the rollout should hold: stable fails too, or what fails on the canary fails on stable as well.
     pub fn held_because(&self) -> Option<HoldReason> {
-        let blamed = self.unchecked_verdict().is_some();
-        if let Some(reason) = self.state.health.both_fail().filter(|_| blamed) {
+        if let Some(reason) = self.state.health.both_fail() {
             return Some(reason);
         }
         let rate = self.state.signals[ERRORS].stable_rate;
@@ -123,7 +118,7 @@ impl Guard {
             (rate > limit).then_some(HoldReason::StableAboveLimit { rate, limit })
         });
         // A stable without traffic has nothing to say.
-        let broken = broken.filter(|_| !self.state.alone);
+        let broken = broken.filter(|_| !self.state.is_alone());
         broken
             .reduce(|a, _| a)
             .or_else(|| self.state.health.degraded())
@@ -181,7 +176,7 @@ impl Guard {
         let of_canary = format!("{} of {} ({c})", canary.events, canary.requests);
         let of_stable = format!("{} of {} ({s})", stable.events, stable.requests);
         match self.limit(ix) {
-            RuleLimit::Errors(_) if self.state.alone => {
+            RuleLimit::Errors(_) if self.state.is_alone() => {
                 format!(
                     "the canary failed {of_canary} requests; compared before/after, not side by side"
                 )
