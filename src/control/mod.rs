@@ -8,6 +8,7 @@
 //!   and directories that a configuration names, [`publisher`] compiles and stores the next snapshot, and [`audit`] logs what it
 //!   changed.
 //! * **Endpoints:** [`health_monitor`] runs active checks, ejects outliers and ramps up endpoints that come back.
+//! * **Rollouts:** [`outcall`] makes their requests to the outside: smoke checks and hooks.
 //! * **Sessions:** [`sticky_key`] loads or creates the key that seals sticky cookies.
 //! * **Process:** [`signals`], [`admin_sockets`], [`handover`] (replacing the running process without closing a listener),
 //!   [`systemd`] (readiness, watchdog, stored sockets) and [`logging`].
@@ -20,6 +21,8 @@ pub(crate) mod file_watcher;
 mod handover;
 mod health_monitor;
 pub(crate) mod logging;
+#[cfg_attr(not(test), expect(dead_code, reason = "rollouts call it"))]
+mod outcall;
 pub(crate) mod preflight;
 pub(crate) mod publisher;
 mod shutdown;

@@ -10,7 +10,7 @@ mod extract;
 pub(crate) mod failover;
 #[cfg(test)]
 pub(crate) mod fake;
-mod glob;
+pub(crate) mod glob;
 mod layout;
 mod map;
 pub(crate) mod matcher;

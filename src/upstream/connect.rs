@@ -254,6 +254,12 @@ static CLIENT: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
     Arc::new(config)
 });
 
+/// Returns the configuration of TLS for clients that speak HTTP/1.1 only. The first call of the process reads the root
+/// certificates from disk.
+pub(crate) fn http1_tls() -> Arc<ClientConfig> {
+    Arc::clone(&CLIENT_HTTP1)
+}
+
 /// The same with only `http/1.1` in ALPN.
 static CLIENT_HTTP1: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
     let mut config = ClientConfig::clone(&CLIENT);

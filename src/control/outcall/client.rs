@@ -1,0 +1,193 @@
+//! A small HTTP client: one request on a new connection, `http` or `https`, with a time limit and a bounded response.
+//!
+//! It follows no redirects: the target of a hook or of a secret URL should not depend on what a peer answers. It uses no proxy.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, header};
+use http_body_util::Full;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use super::exchange::{self, MAX_BODY_BYTES, OutcallResponse, ResponsePart, TransferError};
+use super::url::OutcallUrl;
+use crate::net::Stream;
+use crate::net::keepalive::keep_alive;
+use crate::upstream::connect;
+
+/// Time to resolve the name and to open the connection, TLS included, unless the time limit of the call is shorter.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+const AGENT: &str = concat!("cutover/", env!("CARGO_PKG_VERSION"));
+
+/// A request to a URL.
+pub(super) struct OutcallRequest {
+    pub method: Method,
+    pub url: OutcallUrl,
+    /// Fields beside `host`, `user-agent`, `connection` and the URL's `authorization`. Those given here win.
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// Time from the resolution of the name to the last byte of the response.
+    pub limit: Duration,
+}
+
+/// Why a call has no response. `Display` names the peer as `host:port`, and no other part of the URL.
+#[derive(Debug)]
+pub(super) struct OutcallError {
+    peer: String,
+    cause: OutcallCause,
+}
+
+#[derive(Debug)]
+enum OutcallCause {
+    Resolve(io::Error),
+    Connect(io::Error),
+    ConnectTimeout(Duration),
+    Tls(io::Error),
+    Timeout(Duration),
+    Transfer(TransferError),
+    Request(http::Error),
+}
+
+impl OutcallError {
+    /// Whether another attempt may help. False if the request is impossible or its response too large.
+    pub(super) fn is_transient(&self) -> bool {
+        !matches!(
+            self.cause,
+            OutcallCause::Request(_) | OutcallCause::Transfer(TransferError::TooLarge)
+        )
+    }
+}
+
+impl fmt::Display for OutcallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.peer)?;
+        match &self.cause {
+            OutcallCause::Resolve(error) => write!(f, "the name can't be resolved: {error}"),
+            OutcallCause::Connect(error) => write!(f, "no connection: {error}"),
+            OutcallCause::ConnectTimeout(limit) => write!(f, "no connection within {limit:?}"),
+            OutcallCause::Tls(error) => write!(f, "TLS handshake failed: {error}"),
+            OutcallCause::Timeout(limit) => write!(f, "no complete answer within {limit:?}"),
+            OutcallCause::Transfer(TransferError::Broken(why)) => {
+                write!(f, "the exchange failed: {why}")
+            }
+            OutcallCause::Transfer(TransferError::TooLarge) => {
+                write!(f, "the answer is larger than {MAX_BODY_BYTES} bytes")
+            }
+            OutcallCause::Request(error) => write!(f, "the request can't be sent: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for OutcallError {}
+
+/// Sends a request and reads the whole response. A redirect is returned as it is.
+///
+/// # Errors
+/// See [`OutcallError`].
+pub(super) async fn send(request: OutcallRequest) -> Result<OutcallResponse, OutcallError> {
+    // Reads the root certificates at the first call of the process, unless a health check has done so.
+    let tls = request.url.https.then(connect::http1_tls);
+    send_with(request, tls).await
+}
+
+/// Like [`send`], with this configuration of TLS.
+async fn send_with(
+    request: OutcallRequest,
+    tls: Option<Arc<ClientConfig>>,
+) -> Result<OutcallResponse, OutcallError> {
+    let (limit, peer) = (request.limit, request.url.to_string());
+    let called = async {
+        let stream = connect(&request.url, tls, limit).await?;
+        let request = head(request).map_err(OutcallCause::Request)?;
+        let exchanged = exchange::over_http1(stream, request, ResponsePart::Whole).await;
+        exchanged.map_err(OutcallCause::Transfer)
+    };
+    let result = match timeout(limit, called).await {
+        Ok(result) => result,
+        Err(_) => Err(OutcallCause::Timeout(limit)),
+    };
+    result.map_err(|cause| OutcallError { peer, cause })
+}
+
+fn head(request: OutcallRequest) -> Result<Request<Full<Bytes>>, http::Error> {
+    let url = request.url;
+    let mut built = Request::builder()
+        .method(request.method)
+        .uri(url.target.as_str())
+        .body(Full::new(request.body))?;
+    let headers = built.headers_mut();
+    headers.insert(header::HOST, HeaderValue::try_from(url.authority)?);
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if let Some(basic) = url.basic {
+        headers.insert(header::AUTHORIZATION, basic);
+    }
+    headers.extend(request.headers);
+    Ok(built)
+}
+
+/// Resolves the host and opens a connection. The addresses are tried in the resolver's order, each for its part of the time.
+async fn connect(
+    url: &OutcallUrl,
+    tls: Option<Arc<ClientConfig>>,
+    limit: Duration,
+) -> Result<Stream, OutcallCause> {
+    let limit = limit.min(CONNECT_LIMIT);
+    let deadline = Instant::now() + limit;
+    let late = |_| OutcallCause::ConnectTimeout(limit);
+    let addresses = timeout_at(deadline, resolve(url)).await.map_err(late)??;
+    let mut failure = OutcallCause::Resolve(io::Error::other("it has no address"));
+    for (tried, address) in addresses.iter().enumerate() {
+        let untried = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+        let part = deadline.saturating_duration_since(Instant::now()) / untried;
+        failure = match timeout(part, open(url, *address, tls.as_ref())).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(cause)) => cause,
+            Err(_) => OutcallCause::ConnectTimeout(limit),
+        };
+    }
+    Err(failure)
+}
+
+/// Returns the addresses of the host. The system's resolver runs on a thread of its own.
+async fn resolve(url: &OutcallUrl) -> Result<Vec<SocketAddr>, OutcallCause> {
+    if let Ok(literal) = url.host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(literal, url.port)]);
+    }
+    let found = tokio::net::lookup_host((url.host.as_str(), url.port)).await;
+    Ok(found.map_err(OutcallCause::Resolve)?.collect())
+}
+
+async fn open(
+    url: &OutcallUrl,
+    address: SocketAddr,
+    tls: Option<&Arc<ClientConfig>>,
+) -> Result<Stream, OutcallCause> {
+    let tcp = TcpStream::connect(address)
+        .await
+        .map_err(OutcallCause::Connect)?;
+    // A load test behind a hook may take many minutes to answer, and a gateway in between forgets silent connections.
+    keep_alive(&tcp, CONNECT_LIMIT).map_err(OutcallCause::Connect)?;
+    if !url.https {
+        return Ok(Stream::Tcp(tcp));
+    }
+    let unusable = |why: &str| OutcallCause::Tls(io::Error::other(why.to_owned()));
+    let tls = tls.ok_or_else(|| unusable("not configured"))?;
+    let name = ServerName::try_from(url.host.clone()).map_err(|e| unusable(&e.to_string()))?;
+    let connected = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await;
+    let stream = connected.map_err(OutcallCause::Tls)?;
+    Ok(Stream::ClientTls(Box::new(stream)))
+}
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

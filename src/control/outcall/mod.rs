@@ -1,0 +1,17 @@
+//! HTTP requests that rollouts make to the outside: smoke checks and hooks.
+//!
+//! Everything here runs on the control thread, never blocks it, and ends within a time limit. [`client`] sends one request to a
+//! URL; [`hooks`] is built on it. [`smoke`] asks the endpoints of a version directly, over the
+//! connections that health checks use. What may be a secret in a URL (credentials, path and query) appears in no error and no log
+//! line: they name the peer as `host:port`.
+
+mod backoff;
+mod client;
+mod exchange;
+mod expectation;
+pub(crate) mod hooks;
+pub(crate) mod smoke;
+mod url;
+
+#[cfg(test)]
+mod fixtures;
