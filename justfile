@@ -53,3 +53,7 @@ instructions *ARGS:
 # What each step takes, by criterion.
 micro *ARGS:
     cargo bench --bench http1 --bench routing --bench steps -- {{ARGS}}
+
+# Rollout queries against a real Prometheus, which apt installs if it is missing.
+prometheus:
+    tests/peers/prometheus.sh

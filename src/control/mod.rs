@@ -8,7 +8,7 @@
 //!   and directories that a configuration names, [`publisher`] compiles and stores the next snapshot, and [`audit`] logs what it
 //!   changed.
 //! * **Endpoints:** [`health_monitor`] runs active checks, ejects outliers and ramps up endpoints that come back.
-//! * **Rollouts:** [`outcall`] makes their requests to the outside: smoke checks and hooks.
+//! * **Rollouts:** [`outcall`] makes their requests to the outside: smoke checks, hooks, notifications and Prometheus queries.
 //! * **Sessions:** [`sticky_key`] loads or creates the key that seals sticky cookies.
 //! * **Process:** [`signals`], [`admin_sockets`], [`handover`] (replacing the running process without closing a listener),
 //!   [`systemd`] (readiness, watchdog, stored sockets) and [`logging`].
