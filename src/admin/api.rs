@@ -4,34 +4,24 @@
 //! handover the process answers reads on its open connections, but refuses changes, which would be lost.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Request, StatusCode};
 use hyper::body::Body;
-use serde::Serialize;
 use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::explain::explain;
 use super::guard::{AdminRefusal, ListenerKind, admit, authorise};
+use super::history::{Announcement, ChangeCause};
+use super::reply::{AdminResponse, BodyError, document, error, read_body, text};
 use super::request::DescribedRequest;
 use super::status::ProxyStatus;
 use super::{Context, ControlCommand, ProcessPhase, drain, scrape, view};
 use crate::telemetry::render;
 
-/// The error of a request body.
-type BodyError = Box<dyn std::error::Error + Send + Sync>;
-
 /// Largest request body, in bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
-
-/// Time limit for reading a request body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
-type AdminResponse = Response<Full<Bytes>>;
 
 /// Handles one request that came through a listener of this kind.
 pub(crate) async fn answer<B: Body<Error: Into<BodyError>>>(
@@ -61,8 +51,8 @@ async fn route<B: Body<Error: Into<BodyError>>>(
     let path = head.uri.path();
     let allowed = match path {
         "/healthz" | "/readyz" | "/metrics" | "/api/v1/status" | "/api/v1/config"
-        | "/api/v1/explain" => "GET, HEAD",
-        "/api/v1/reload" => "POST",
+        | "/api/v1/explain" | "/api/v1/history" => "GET, HEAD",
+        "/api/v1/reload" | "/api/v1/announce" => "POST",
         _ if service_to_drain(path).is_some() => "POST, DELETE",
         _ => {
             let message = format!("not found: {path}");
@@ -99,6 +89,8 @@ async fn route<B: Body<Error: Into<BodyError>>>(
             document(StatusCode::OK, &config)
         }
         "/api/v1/explain" => explanation(head.uri.query().unwrap_or(""), context),
+        "/api/v1/history" => history(head.uri.query().unwrap_or(""), context),
+        "/api/v1/announce" => announce(body, context).await,
         "/api/v1/reload" => reload(context).await,
         // Every other path that passed the check above is a drain.
         _ => {
@@ -120,21 +112,9 @@ async fn change_drain<B: Body<Error: Into<BodyError>>>(
     body: B,
     context: &Context,
 ) -> AdminResponse {
-    let read = Limited::new(body, MAX_BODY_BYTES).collect();
-    let body = match tokio::time::timeout(BODY_TIMEOUT, read).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(cause)) => {
-            return error(
-                StatusCode::BAD_REQUEST,
-                &format!("can't read the body: {cause}"),
-            );
-        }
-        Err(_) => {
-            return error(
-                StatusCode::REQUEST_TIMEOUT,
-                "the body did not arrive in time",
-            );
-        }
+    let body = match read_body(body, MAX_BODY_BYTES).await {
+        Ok(body) => body,
+        Err(answer) => return answer,
     };
     let mut request = match body.is_empty() {
         true => drain::DrainRequest::default(),
@@ -206,6 +186,41 @@ fn described_request(query: &str) -> Result<DescribedRequest, String> {
     DescribedRequest::new(&url, method.as_deref(), &headers, ip)
 }
 
+fn history(query: &str, context: &Context) -> AdminResponse {
+    let mut service = None;
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("service", name)) => match decoded(name) {
+                Ok(name) => service = Some(name),
+                Err(message) => return error(StatusCode::BAD_REQUEST, &message),
+            },
+            _ => {
+                let message = format!("unknown parameter {pair:?}: expected service=NAME");
+                return error(StatusCode::BAD_REQUEST, &message);
+            }
+        }
+    }
+    document(StatusCode::OK, &context.history.report(service.as_deref()))
+}
+
+async fn announce<B: Body<Error: Into<BodyError>>>(body: B, context: &Context) -> AdminResponse {
+    let body = match read_body(body, MAX_BODY_BYTES).await {
+        Ok(body) => body,
+        Err(answer) => return answer,
+    };
+    let announcement = match serde_json::from_slice::<Announcement>(&body) {
+        Ok(announcement) => announcement,
+        Err(invalid) => {
+            let message = format!("{invalid}: expected {{\"hash\": …, \"by\": …}}");
+            return error(StatusCode::BAD_REQUEST, &message);
+        }
+    };
+    match context.history.announce(announcement, ChangeCause::Cli) {
+        Ok(()) => document(StatusCode::OK, &json!({})),
+        Err(message) => error(StatusCode::BAD_REQUEST, message),
+    }
+}
+
 /// Decodes `+` and percent escapes, as in `application/x-www-form-urlencoded`.
 fn decoded(value: &str) -> Result<String, String> {
     let wrong = || format!("{value:?} is not percent-encoded UTF-8");
@@ -245,39 +260,11 @@ async fn reload(context: &Context) -> AdminResponse {
     }
 }
 
-fn text(body: impl Into<Bytes>) -> AdminResponse {
-    with(StatusCode::OK, "text/plain; charset=utf-8", body.into())
-}
-
-fn document(status: StatusCode, body: &impl Serialize) -> AdminResponse {
-    match serde_json::to_vec_pretty(body) {
-        Ok(mut json) => {
-            json.push(b'\n');
-            with(status, "application/json", json.into())
-        }
-        Err(e) => error(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()),
-    }
-}
-
-fn error(status: StatusCode, message: &str) -> AdminResponse {
-    let json = json!({ "error": message }).to_string() + "\n";
-    with(status, "application/json", json.into())
-}
-
 fn refused(refusal: &AdminRefusal) -> AdminResponse {
     let mut answer = error(refusal.status, &refusal.message);
     if refusal.status == StatusCode::UNAUTHORIZED {
         let scheme = HeaderValue::from_static("Bearer");
         answer.headers_mut().insert(WWW_AUTHENTICATE, scheme);
     }
-    answer
-}
-
-fn with(status: StatusCode, kind: &'static str, body: Bytes) -> AdminResponse {
-    let mut answer = Response::new(Full::new(body));
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }

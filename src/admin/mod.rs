@@ -5,7 +5,7 @@
 //! * [`listen`] binds TCP addresses and Unix sockets (mode 0600). [`mod@serve`] accepts connections within the budget and the
 //!   timeouts of each listener; `activity` tracks whether a connection is stalled.
 //! * [`guard`] refuses a foreign `Host`, a foreign `Origin`, and changes over TCP without the token.
-//! * [`api`] routes requests. [`drain`] takes endpoints out of use; a reload is sent to the publisher.
+//! * [`api`] routes requests and `reply` builds the responses. [`history`] keeps the adopted generations. [`drain`] takes endpoints out of use; a reload is sent to the publisher.
 //! * [`status`], [`explain`] (of a [`request`]), [`view`] (the configuration) and [`scrape`] (the metrics) build the
 //!   responses. Commands deserialize them into the same types.
 
@@ -14,7 +14,9 @@ pub(crate) mod api;
 pub(crate) mod drain;
 pub(crate) mod explain;
 pub(crate) mod guard;
+pub(crate) mod history;
 pub(crate) mod listen;
+mod reply;
 pub(crate) mod request;
 pub(crate) mod scrape;
 mod serve;
@@ -50,6 +52,8 @@ pub(crate) struct Context {
     pub bound: Mutex<Vec<(String, SocketAddr)>>,
     /// The phase that `/readyz` reports.
     pub readiness: Arc<Readiness>,
+    /// The adopted generations.
+    pub history: Arc<history::History>,
     /// The channel to the publisher.
     pub publisher: mpsc::Sender<ControlCommand>,
 }

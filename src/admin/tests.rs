@@ -89,6 +89,7 @@ fn context() -> (Arc<Context>, mpsc::Receiver<ControlCommand>) {
         bound: Mutex::new(vec![("default".into(), ([127, 0, 0, 1], 4242).into())]),
         readiness: Arc::new(Readiness::default()),
         publisher,
+        history: Arc::default(),
     });
     (context, commands)
 }

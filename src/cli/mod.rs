@@ -1,19 +1,21 @@
 //! The command line, with one file for each command.
 //!
 //! * `run` starts the proxy; `check` takes the same path up to the point where listeners would be bound.
-//! * `status`, `explain`, `shift`, `drain` and `reload` talk to the admin API of a running proxy, which [`proxy`] finds.
+//! * `status`, `history`, `explain`, `shift`, `drain` and `reload` talk to the admin API of a running proxy, which [`proxy`] finds.
 //! * `demo` runs a proxy with embedded origins and traffic.
 //! * `completions` and `man` print files for shells and manuals.
 //!
 //! Errors go to stderr: one line that says what failed, then indented detail. The exit code is 0 for success and 1 for
 //! failure; commands that use other codes list them in their help.
 
+mod author;
 mod check;
 mod completions;
 mod demo;
 mod drain;
 mod error;
 mod explain;
+mod history;
 mod man;
 mod proxy;
 mod proxy_address;
@@ -63,6 +65,8 @@ enum CliCommand {
     Status(status::StatusArgs),
     /// Change the shares of versions in the configuration file, and wait until they are in effect
     Shift(shift::ShiftArgs),
+    /// Show what changed, when and by whom
+    History(history::HistoryArgs),
     /// Stop sending new requests to endpoints; with --wait, until nothing is in flight
     Drain(drain::DrainArgs),
     /// Reload the configuration file, and wait until every worker runs it or it is rejected
@@ -104,6 +108,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         CliCommand::Explain(explain) => explain.run(&parsed.address),
         CliCommand::Status(status) => status.run(&parsed.address),
         CliCommand::Shift(shift) => shift.run(&parsed.address),
+        CliCommand::History(history) => history.run(&parsed.address),
         CliCommand::Drain(drain) => drain.run(&parsed.address),
         CliCommand::Reload(reload) => reload.run(&parsed.address),
         CliCommand::Completions(completions) => completions.run(),

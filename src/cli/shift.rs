@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use super::author::announce;
 use super::error::CommandError;
 use super::proxy::{Proxy, ProxyError};
 use super::proxy_address::{ProxyAddress, shown};
@@ -91,7 +92,7 @@ impl ShiftArgs {
             Ok(proxy) => proxy.status().await?.generation,
             Err(_) => 0,
         };
-        let (edited, spec) = self.save(&mut locked, &file)?;
+        let (edited, spec) = self.save(&mut locked, &file, found.as_ref().ok()).await?;
         let saved = Instant::now();
         let shares = self.shares(&spec);
         let proxy = found.map_err(|unreachable| {
@@ -116,8 +117,13 @@ impl ShiftArgs {
         wait.adopted(locked).await
     }
 
-    /// Writes the edit to the file. Returns the edited text and its parsed form.
-    fn save(&self, locked: &mut LockedFile, file: &Path) -> Result<(String, Spec), CommandError> {
+    /// Announces the edit to the proxy and writes it to the file. Returns the edited text and its parsed form.
+    async fn save(
+        &self,
+        locked: &mut LockedFile,
+        file: &Path,
+        proxy: Option<&Proxy>,
+    ) -> Result<(String, Spec), CommandError> {
         let text = locked
             .read()
             .map_err(|e| CommandError::new(format!("can't read {}: {e}", shown(file))))?;
@@ -132,6 +138,9 @@ impl ShiftArgs {
             })
         })?;
         if edited != text {
+            if let Some(proxy) = proxy {
+                announce(proxy, "shift", &edited).await;
+            }
             let replaced = locked.replace(&edited);
             if let Replaced::InPlace(why) = replaced.map_err(|e| unwritable(file, &e))? {
                 anstream::eprintln!("overwrote {} in place: {why}", shown(file));

@@ -95,7 +95,21 @@ pub(crate) fn handover_socket(state_dir: &Path, config: &Path) -> io::Result<Pat
     socket("handover", state_dir, config)
 }
 
+/// Returns the directory in which the proxy that runs with this configuration file keeps its history:
+/// `STATE_DIR/history/<16 hex digits>`, with the same digits as the control socket.
+///
+/// # Errors
+/// Same as for [`control_socket`].
+pub(crate) fn history_dir(state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
+    Ok(state_dir.join("history").join(digits(config)?))
+}
+
 fn socket(kind: &str, state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
+    Ok(state_dir.join(format!("{kind}-{}.sock", digits(config)?)))
+}
+
+/// The 16 hex digits that stand for a configuration file: a hash of its path.
+fn digits(config: &Path) -> io::Result<String> {
     let parent = match config.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
@@ -108,7 +122,7 @@ fn socket(kind: &str, state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
     })?;
     let canonical = parent.canonicalize()?.join(name);
     let hash = xxh3_64(canonical.as_os_str().as_encoded_bytes());
-    Ok(state_dir.join(format!("{kind}-{hash:016x}.sock")))
+    Ok(format!("{hash:016x}"))
 }
 
 #[cfg(test)]
@@ -169,10 +183,13 @@ mod tests {
         let plain = control_socket(state, &dir.path().join("a.toml")).unwrap();
         let dotted = control_socket(state, &dir.path().join("./a.toml")).unwrap();
         let other = control_socket(state, &dir.path().join("b.toml")).unwrap();
+        let history = history_dir(state, &dir.path().join("a.toml")).unwrap();
         assert_eq!(plain, dotted);
         assert_ne!(plain, other);
         let name = plain.file_name().unwrap().to_str().unwrap();
         assert_eq!(name.len(), "control-0123456789abcdef.sock".len());
+        let digits = history.strip_prefix("/s/history").unwrap();
+        assert_eq!(name, format!("control-{}.sock", digits.display()));
         assert!(control_socket(state, Path::new("/no/such/place/a.toml")).is_err());
     }
 

@@ -37,6 +37,52 @@ pub(crate) struct Change {
     keys: Option<String>,
 }
 
+impl Change {
+    /// The service that changed; `None` for listeners and the process as a whole.
+    pub(super) fn service(&self) -> Option<&str> {
+        self.service.as_deref()
+    }
+
+    /// Describes the change in one line: `shop: v2 5% -> 25%`. Contains no values of keys other than shares and endpoints, and
+    /// therefore no secrets.
+    pub(super) fn words(&self) -> String {
+        let mut words = Vec::new();
+        words.extend(self.version.clone());
+        if let Some(listener) = &self.listener {
+            words.push(format!("listener {listener}"));
+        }
+        words.extend(self.change.map(str::to_owned));
+        let mut parts = Vec::new();
+        let none = || "none".to_owned();
+        if let Some(stable) = &self.stable {
+            let before = self.stable_before.clone().unwrap_or_else(none);
+            parts.push(format!("stable {before} -> {stable}"));
+        }
+        if let (Some(before), Some(share)) = (&self.share_before, &self.share) {
+            parts.push(format!("{before} -> {share}"));
+        }
+        if let (Some(before), Some(effective)) = (&self.effective_before, &self.effective) {
+            parts.push(format!("in effect {before} -> {effective}"));
+        }
+        let endpoints = [("+", &self.endpoints_added), ("-", &self.endpoints_removed)];
+        for (sign, list) in endpoints {
+            let each = list.iter().flat_map(|list| list.split(", "));
+            parts.extend(each.map(|endpoint| format!("{sign}{endpoint}")));
+        }
+        if let Some(keys) = &self.keys {
+            parts.push(format!("{keys} changed"));
+        }
+        if !parts.is_empty() {
+            words.push(parts.join(", "));
+        }
+        let words = words.join(" ");
+        match &self.service {
+            Some(service) => format!("{service}: {words}"),
+            None => words,
+        }
+    }
+}
+
 /// Logs the changes from `old` to `new`.
 pub(crate) fn log(old: &Snapshot, new: &Snapshot) {
     let changes = changes(old, new);

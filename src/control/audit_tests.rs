@@ -140,3 +140,40 @@ fn a_share_that_the_gate_holds_back_is_logged_when_it_takes_effect() {
         ]
     );
 }
+
+#[test]
+fn changes_are_described_in_one_line_each() {
+    let words = |old: &str, new: &str| -> Vec<String> {
+        let changes = changes(&snapshot(1, old), &snapshot(2, new));
+        changes.iter().map(Change::words).collect()
+    };
+    let versions = "v1 = [\"a:1\"]\nv2 = [\"b:1\", \"b:2\"]";
+    let before = shop("split = { v2 = \"5%\" }", versions);
+    let after = before
+        .replace("5%", "25%")
+        .replace("b:1\", \"b:2", "b:2\", \"b:3\", \"b:4")
+        .replace("listen = \":80\"", "listen.other.bind = \":80\"")
+        .replace("stable = \"v1\"\n", "stable = \"v1\"\nshield = true\n");
+    let expected = [
+        "listener other added",
+        "listener default removed",
+        "shop: shield changed",
+        "shop: v1 95% -> 75%",
+        "shop: v2 5% -> 25%, +b:3, +b:4, -b:1",
+    ];
+    assert_eq!(words(&before, &after), expected);
+    let swapped = shop("", versions).replace("stable = \"v1\"", "stable = \"v2\"");
+    let expected = [
+        "shop: stable v1 -> v2",
+        "shop: v1 100% -> 0%",
+        "shop: v2 0% -> 100%",
+    ];
+    assert_eq!(words(&shop("", versions), &swapped), expected);
+    let fewer = shop("", "v1 = [\"a:1\"]");
+    assert_eq!(words(&shop("", versions), &fewer), ["shop: v2 removed"]);
+    let none = format!("{HEAD}[service.api]\nversions = {{ a = [\"c:1\"] }}\n");
+    let all = words(&fewer, &none);
+    assert_eq!(all[0], "api: added");
+    assert_eq!(all[1], "api: a added 0% -> 100%, +c:1");
+    assert_eq!(all[2], "shop: removed");
+}

@@ -15,6 +15,7 @@ use super::admin_sockets::AdminSockets;
 use super::events::{Control, Deferred};
 use super::file_watcher::FileWatcher;
 use super::handover::{self, Confirmed, Predecessor};
+use super::history::HistoryRecorder;
 use super::publisher::{Prepared, Publisher};
 use super::shutdown;
 use super::{Options, RunError, systemd};
@@ -53,15 +54,20 @@ impl Booting {
             true => predecessor(&prepared.first().spec, &options.config).await?,
             false => (None, Inherited::from_environment()),
         };
+        let state_dir = paths::state_dir(prepared.first().spec.state_dir.as_deref());
+        let history = HistoryRecorder::new(&state_dir, &options.config);
         let mut publisher = match &predecessor {
             Some(predecessor) => {
                 // Drain flags belong to the endpoints, which come from the registry: the snapshot that `bind` compiles next
                 // has the same ones.
                 shutdown::set_draining(prepared.first(), &predecessor.draining);
                 let before = (predecessor.generation, &*predecessor.services);
-                prepared.bind(&mut inherited, Some(before)).await?
+                prepared.bind(&mut inherited, Some(before), history).await?
             }
-            None => prepared.bind(&mut inherited, None).await?,
+            None => {
+                history.load();
+                prepared.bind(&mut inherited, None, history).await?
+            }
         };
         // `bind` waited for the first checks, so versions that the gate holds back may pass by now.
         publisher.open_gate().await;
@@ -77,6 +83,7 @@ impl Booting {
             bound: Mutex::new(publisher.listeners().tcp_addresses()),
             readiness: Arc::new(Readiness::default()),
             publisher: sender,
+            history: publisher.history().history().clone(),
         });
         let mut file_watcher = FileWatcher::new(&options.config);
         file_watcher.set_certificates(publisher.listeners().certificate_files());
@@ -103,7 +110,11 @@ impl Booting {
     ) -> Result<Control, RunError> {
         self.publisher.open();
         match self.predecessor.take() {
-            Some(predecessor) => self.take_over(predecessor).await?,
+            Some(predecessor) => {
+                self.take_over(predecessor).await?;
+                // Complete only now: the predecessor has written its last entry before it released its sockets.
+                self.publisher.history().load();
+            }
             None => {
                 let listeners = self
                     .unwanted
@@ -112,6 +123,7 @@ impl Booting {
                 listeners.for_each(|l| systemd::forget(&l.name));
             }
         }
+        self.publisher.start_history();
         let listeners = std::mem::take(&mut self.sockets.listeners);
         let admin = spawn_local(admin::serve(listeners, self.context.clone()));
         self.context.readiness.set(ProcessPhase::Ready);

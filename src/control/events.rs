@@ -166,6 +166,7 @@ impl Control {
             }
         };
         self.admin.abort();
+        self.publisher.history().flush(SECOND).await;
         let joined = self.publisher.workers_mut().stop();
         match ended {
             Ok(()) if !joined => Err(RunError::Worker),
@@ -385,6 +386,8 @@ impl Control {
         self.context.readiness.hand_over();
         self.sockets.leave();
         let unwanted = release.unwanted;
+        // The successor reads the history after the release.
+        self.publisher.history().flush(SECOND).await;
         // Final: since `readiness` says that this process is handed over, the admin API refuses to change drains.
         let draining = shutdown::draining(&self.publisher.live().current());
         if release.done.send(draining).is_err() {

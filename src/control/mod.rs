@@ -5,8 +5,8 @@
 //! the [`publisher`] stores, and obey the commands that it sends them.
 //!
 //! * **Configuration:** [`file_watcher`] reports that the configuration or a certificate changed, [`preflight`] checks the files
-//!   and directories that a configuration names, [`publisher`] compiles and stores the next snapshot, and [`audit`] logs what it
-//!   changed.
+//!   and directories that a configuration names, [`publisher`] compiles and stores the next snapshot, [`audit`] logs what it
+//!   changed, and [`history`] records it.
 //! * **Endpoints:** [`health_monitor`] runs active checks, ejects outliers and ramps up endpoints that come back.
 //! * **Rollouts:** [`outcall`] makes their requests to the outside: smoke checks, hooks, notifications and Prometheus queries.
 //! * **Sessions:** [`sticky_key`] loads or creates the key that seals sticky cookies.
@@ -20,6 +20,7 @@ mod events;
 pub(crate) mod file_watcher;
 mod handover;
 mod health_monitor;
+mod history;
 pub(crate) mod logging;
 #[cfg_attr(not(test), expect(dead_code, reason = "rollouts call it"))]
 mod outcall;

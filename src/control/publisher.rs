@@ -14,8 +14,10 @@ use super::RunError;
 use super::audit;
 use super::file_watcher;
 use super::health_monitor::HealthMonitor;
+use super::history::HistoryRecorder;
 use super::preflight::{plan_errors, preflight, token_error};
 use super::sticky_key;
+use crate::admin::history::ChangeCause;
 use crate::config::{self, Diagnostic, Spec};
 use crate::edge::admission::Admission;
 use crate::edge::inherit::Inherited;
@@ -59,6 +61,9 @@ pub(crate) struct Publisher {
     /// The first generation's listeners, by worker, until [`Publisher::open`] passes them on.
     unopened: Vec<Vec<ListenerUpdate>>,
     keys: Keys,
+    history: HistoryRecorder,
+    /// The text of the first generation, until the history has it.
+    first_text: Arc<str>,
 }
 
 /// A compiled first generation, before sockets are bound and threads are started.
@@ -67,6 +72,7 @@ pub(crate) struct Prepared {
     file: PathBuf,
     first: Snapshot,
     hash: String,
+    text: Arc<str>,
     registry: Arc<Registry>,
     telemetry: Arc<Telemetry>,
     admission: Arc<Admission>,
@@ -101,6 +107,7 @@ impl Prepared {
             file: file.to_owned(),
             first,
             hash: loaded.hash,
+            text: loaded.text.into(),
             registry,
             telemetry,
             admission,
@@ -118,7 +125,7 @@ impl Prepared {
     /// listeners.
     ///
     /// `predecessor` is the generation of the process that is taken over and what it had in force; the first generation here
-    /// continues from both. Waits up to a second for the first health checks. Must run on the control thread's runtime.
+    /// continues from both. Without a predecessor, generations continue those of the history. Waits up to a second for the first health checks. Must run on the control thread's runtime.
     ///
     /// # Errors
     /// An address can't be bound, a certificate can't be used, or a thread can't be started.
@@ -126,6 +133,7 @@ impl Prepared {
         self,
         inherited: &mut Inherited,
         predecessor: Option<(u64, &[ServiceState])>,
+        history: HistoryRecorder,
     ) -> Result<Publisher, RunError> {
         let mut listeners = Listeners::new(self.workers);
         let plan = listeners.plan(&self.first.spec, &self.telemetry, inherited);
@@ -137,7 +145,7 @@ impl Prepared {
         let monitor = HealthMonitor::start(self.telemetry.clone(), suspected);
         let (generation, previous) = match predecessor {
             Some((generation, services)) => (generation + 1, Previous::Process(services)),
-            None => (1, Previous::Nothing),
+            None => (history.first_generation(&self.hash), Previous::Nothing),
         };
         let inputs = Inputs {
             generation,
@@ -176,6 +184,8 @@ impl Prepared {
             workers,
             monitor,
             keys: self.keys,
+            history,
+            first_text: self.text,
         })
     }
 }
@@ -190,6 +200,18 @@ impl Publisher {
         for (name, address) in self.listeners.places() {
             tracing::info!(listener = name, %address, "listening");
         }
+    }
+
+    /// The history of adopted generations.
+    pub(crate) fn history(&self) -> &HistoryRecorder {
+        &self.history
+    }
+
+    /// Starts the history with the generation that runs. Later generations are recorded when they are adopted.
+    pub(crate) fn start_history(&mut self) {
+        let text = std::mem::take(&mut self.first_text);
+        let hash = self.live.source().hash;
+        self.history.start(&self.live.current(), &hash, text);
     }
 
     /// Closes all listeners and lets the workers drain their connections.
@@ -260,11 +282,15 @@ impl Publisher {
             worker.tell(WorkerCommand::Adopt);
             worker.tell(WorkerCommand::Listeners(updates));
         }
-        self.live.note_source(|s| s.adopt(loaded.hash, generation));
+        self.live
+            .note_source(|s| s.adopt(loaded.hash.clone(), generation));
         self.live
             .note_certificates(self.listeners.certificate_states());
         self.wait_until_adopted(generation).await;
-        audit::log(&running, &self.live.current());
+        let now = self.live.current();
+        audit::log(&running, &now);
+        let text = (&*loaded.hash, Some(loaded.text.into()));
+        self.history.record((&running, &now), text, None);
         tracing::info!(
             generation,
             took_ms = began.elapsed().as_millis(),
@@ -325,7 +351,11 @@ impl Publisher {
                 worker.tell(WorkerCommand::Adopt);
             }
             self.wait_until_adopted(generation).await;
-            audit::log(&running, &self.live.current());
+            let now = self.live.current();
+            audit::log(&running, &now);
+            let hash = self.live.source().hash;
+            let cause = Some(ChangeCause::Gate.into());
+            self.history.record((&running, &now), (&hash, None), cause);
             tracing::info!(
                 generation,
                 "awaited versions pass their checks, generation adopted by every worker"

@@ -26,6 +26,7 @@ mod h2_windowless;
 mod handover;
 mod harness;
 mod health;
+mod history;
 mod hostile_h1;
 mod hostile_h2;
 mod http1_rules;

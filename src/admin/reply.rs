@@ -1,0 +1,73 @@
+//! Builds the responses of the admin API, and reads request bodies within limits.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Body;
+use serde::Serialize;
+use serde_json::json;
+
+/// The error of a request body.
+pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A response with its whole body.
+pub(super) type AdminResponse = Response<Full<Bytes>>;
+
+/// Time limit for reading a request body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reads a request body of at most `limit` bytes.
+///
+/// # Errors
+/// The response to send instead: the body is too large, was cut off, or did not arrive in time.
+pub(super) async fn read_body<B: Body<Error: Into<BodyError>>>(
+    body: B,
+    limit: usize,
+) -> Result<Bytes, AdminResponse> {
+    let read = Limited::new(body, limit).collect();
+    match tokio::time::timeout(BODY_TIMEOUT, read).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(cause)) => Err(error(
+            StatusCode::BAD_REQUEST,
+            &format!("can't read the body: {cause}"),
+        )),
+        Err(_) => Err(error(
+            StatusCode::REQUEST_TIMEOUT,
+            "the body did not arrive in time",
+        )),
+    }
+}
+
+/// Plain text.
+pub(super) fn text(body: impl Into<Bytes>) -> AdminResponse {
+    with(StatusCode::OK, "text/plain; charset=utf-8", body.into())
+}
+
+/// A JSON document.
+pub(super) fn document(status: StatusCode, body: &impl Serialize) -> AdminResponse {
+    match serde_json::to_vec_pretty(body) {
+        Ok(mut json) => {
+            json.push(b'\n');
+            with(status, "application/json", json.into())
+        }
+        Err(e) => error(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()),
+    }
+}
+
+/// An error: a JSON object with the key `error`.
+pub(super) fn error(status: StatusCode, message: &str) -> AdminResponse {
+    let json = json!({ "error": message }).to_string() + "\n";
+    with(status, "application/json", json.into())
+}
+
+fn with(status: StatusCode, kind: &'static str, body: Bytes) -> AdminResponse {
+    let mut answer = Response::new(Full::new(body));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
