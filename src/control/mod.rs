@@ -5,7 +5,7 @@
 //! the [`publisher`] stores, and obey the commands that it sends them.
 //!
 //! * **Configuration:** [`file_watcher`] reports that the configuration or a certificate changed, [`preflight`] checks the files
-//!   and directories that a configuration names, [`publisher`] compiles and stores the next snapshot, [`audit`] logs what it
+//!   and directories that a configuration names, [`config_file`] reads it, [`publisher`] compiles and stores the next snapshot, [`audit`] logs what it
 //!   changed, and [`history`] records it.
 //! * **Endpoints:** [`health_monitor`] runs active checks, ejects outliers and ramps up endpoints that come back.
 //! * **Rollouts:** [`outcall`] makes their requests to the outside: smoke checks, hooks, notifications and Prometheus queries.
@@ -16,6 +16,7 @@
 mod admin_sockets;
 mod audit;
 mod boot;
+mod config_file;
 mod events;
 pub(crate) mod file_watcher;
 mod handover;

@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 
 use super::RunError;
 use super::audit;
+use super::config_file::{read, rendered, warn, warn_of_restart};
 use super::file_watcher;
 use super::health_monitor::HealthMonitor;
 use super::history::HistoryRecorder;
 use super::preflight::{plan_errors, preflight, token_error};
 use super::sticky_key;
 use crate::admin::history::ChangeCause;
-use crate::config::{self, Diagnostic, Spec};
+use crate::config::{self, Spec};
 use crate::edge::admission::Admission;
 use crate::edge::inherit::Inherited;
 use crate::edge::listener::{ListenerUpdate, Listeners};
@@ -465,62 +466,7 @@ impl Publisher {
     }
 }
 
-/// Reads and parses the file. The error holds the rendered diagnostics, and the hash of the text if it could be read.
-///
-/// A panic is caught: a file that hits a bug in the parser must not bring down a running proxy.
-fn read(file: &Path) -> Result<config::Loaded, (String, Option<String>)> {
-    let load = || {
-        #[cfg(test)]
-        assert!(
-            !std::fs::read_to_string(file).is_ok_and(|text| text.contains("# stumble")),
-            "on purpose: file"
-        );
-        config::load(file)
-    };
-    match std::panic::catch_unwind(load) {
-        Ok(Ok(loaded)) => Ok(loaded),
-        Ok(Err(failure)) => Err((failure.rendered(false), failure.hash().map(str::to_owned))),
-        Err(_) => Err((
-            format!(
-                "{}: cutover panicked while reading this file, which is a bug: see the log, and please report it with the file",
-                file.display()
-            ),
-            None,
-        )),
-    }
-}
-
-fn rendered(errors: &[Diagnostic]) -> String {
-    let errors: Vec<String> = errors.iter().map(|e| e.rendered(false)).collect();
-    errors.join("\n")
-}
-
 /// The number of cores that this process may use (CPU affinity and cgroup quotas count), 1 if that is unknown.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-fn warn(loaded: &config::Loaded) {
-    for warning in &loaded.warnings {
-        tracing::warn!(
-            detail = warning.rendered(false),
-            "the configuration has a warning"
-        );
-    }
-}
-
-/// Warns of changed keys that only a restart applies.
-fn warn_of_restart(old: &Spec, new: &Spec) {
-    let listen = |spec: &Spec| spec.admin.as_ref().map(|a| a.listen.clone());
-    let changed = [
-        ("workers", old.workers != new.workers),
-        ("state_dir", old.state_dir != new.state_dir),
-        ("admin", listen(old) != listen(new)),
-    ];
-    for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
-        tracing::warn!(
-            key,
-            "this key takes effect after a restart; all other changes take effect now"
-        );
-    }
 }
