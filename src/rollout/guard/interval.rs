@@ -8,12 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use super::burstiness::Brakes;
 use super::exact;
-use super::process::WORSE;
 use super::stratum::Stratum;
 
 const FIRST: i32 = -12;
 const LAST: i32 = 28;
 const RATIOS: usize = (LAST - FIRST + 1) as usize;
+/// Alternatives: 1.4, 2.4, 4.8, 16 and 64 times the ratio. As powers of the same root they share their logarithms.
+const POWERS: [i32; 5] = [2, 5, 9, 16, WIDEST];
+const WIDEST: i32 = 24;
+const LOGS: usize = (LAST - FIRST + 1 + 2 * WIDEST) as usize;
 
 /// The powers of the fourth root of 2 within an octave.
 const ROOTS: [f64; 4] = [
@@ -23,9 +26,13 @@ const ROOTS: [f64; 4] = [
     1.681_792_830_507_429,
 ];
 
-fn ratio(ix: usize) -> f64 {
-    let power = FIRST + ix as i32;
+/// Returns 2^(power/4).
+fn root(power: i32) -> f64 {
     ROOTS[power.rem_euclid(4) as usize] * 2f64.powi(power.div_euclid(4))
+}
+
+fn ratio(ix: usize) -> f64 {
+    root(FIRST + ix as i32)
 }
 
 /// The ratio of two failure rates.
@@ -50,7 +57,7 @@ pub(super) struct RatioInterval {
 
 impl RatioInterval {
     pub(super) fn new() -> Self {
-        let prior = vec![(0.2f64).ln(); RATIOS * WORSE.len()];
+        let prior = vec![(0.2f64).ln(); RATIOS * POWERS.len()];
         Self {
             above: prior.clone(),
             below: prior,
@@ -58,7 +65,7 @@ impl RatioInterval {
     }
 
     pub(super) fn is_complete(&self) -> bool {
-        let parts = RATIOS * WORSE.len();
+        let parts = RATIOS * POWERS.len();
         self.above.len() == parts && self.below.len() == parts
     }
 
@@ -66,18 +73,20 @@ impl RatioInterval {
         if s.canary_events + s.stable_events == 0.0 {
             return;
         }
-        let logs = WORSE.map(f64::ln);
         let all = brakes.power * (s.canary_events + s.stable_events);
         let canary = brakes.power * s.canary_events;
-        let above = self.above.chunks_mut(WORSE.len());
-        let below = self.below.chunks_mut(WORSE.len());
+        // With θ of `Null::Linear`, 1 + (k−1)θ is (k r n_c + n_s)/(r n_c + n_s).
+        let log = |power: i32| (root(power) * s.canary_requests + s.stable_requests).ln();
+        let logs: [f64; LOGS] = std::array::from_fn(|ix| log(FIRST - WIDEST + ix as i32));
+        let above = self.above.chunks_mut(POWERS.len());
+        let below = self.below.chunks_mut(POWERS.len());
         for (ix, (above, below)) in above.zip(below).enumerate() {
-            let weighed = ratio(ix) * s.canary_requests;
-            let theta = weighed / (weighed + s.stable_requests);
-            // `Null::Linear` without a difference, for k and for 1/k.
-            for (part, k) in WORSE.iter().enumerate() {
-                above[part] += canary * logs[part] - all * (1.0 + (k - 1.0) * theta).ln();
-                below[part] -= canary * logs[part] + all * (1.0 + (1.0 / k - 1.0) * theta).ln();
+            let at = ix + WIDEST as usize;
+            for (part, power) in POWERS.iter().enumerate() {
+                let k = canary * f64::from(*power) * std::f64::consts::LN_2 / 4.0;
+                let power = *power as usize;
+                above[part] += k - all * (logs[at + power] - logs[at]);
+                below[part] -= k + all * (logs[at - power] - logs[at]);
             }
         }
     }
@@ -90,8 +99,8 @@ impl RatioInterval {
             let sum: f64 = logs.iter().map(|log| (log - most).exp()).sum();
             most + sum.ln() >= needed
         };
-        let low = self.above.chunks(WORSE.len()).take_while(|l| rejected(l));
-        let high = self.below.rchunks(WORSE.len()).take_while(|l| rejected(l));
+        let low = self.above.chunks(POWERS.len()).take_while(|l| rejected(l));
+        let high = self.below.rchunks(POWERS.len()).take_while(|l| rejected(l));
         let (low, high) = (low.count(), high.count());
         let end = |count: usize, ix: usize, none: f64| if count == 0 { none } else { ratio(ix) };
         (
@@ -123,7 +132,7 @@ mod tests {
                 ratio,
                 difference: 0.0,
             };
-            let k = WORSE[part % 5];
+            let k = 2f64.powf(f64::from(POWERS[part % 5]) / 4.0);
             let log_e = |k| 0.2f64.ln() + null.log_e(k, &second);
             assert!((above - log_e(k)).abs() < 1e-9, "x{ratio} {k}");
             assert!((below - log_e(1.0 / k)).abs() < 1e-9, "x{ratio} 1/{k}");
