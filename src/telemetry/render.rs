@@ -1,15 +1,11 @@
 //! The exposition in Prometheus' text format, version 0.0.4, rendered on the control thread.
 //!
-//! Each scrape fills a fresh recorder, so a page shows only what exists at that moment and nothing accumulates between
-//! scrapes. Counters and gauges go through the recorder. Histograms, whose observations are already in buckets, and
-//! counters with fractions, which the recorder doesn't support, are written here.
+//! Each scrape fills a page of its own, which shows only what exists at that moment: nothing accumulates between scrapes.
+//! Families and their series are sorted, so that equal states give equal pages; histograms and the processor time follow.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-use metrics::{Key, Label, Level, Metadata, Recorder};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 use super::latency::{EXPORTED, LatencyTotals};
 use super::log_writer;
@@ -81,7 +77,7 @@ pub struct ScrapeVersion {
 ///
 /// Subjects that left the configuration keep their counters until these expire, and their gauges while not zero.
 pub fn render(telemetry: &Telemetry, scrape: &Scrape) -> String {
-    let mut page = Page::new();
+    let mut page = Page::default();
     for service in &scrape.services {
         telemetry.remember_labels(&service.name, &service.labels);
         state_of(&mut page, service);
@@ -271,12 +267,6 @@ impl Labels {
         labels
     }
 
-    fn key(self, name: &'static str) -> Key {
-        // The recorder takes values as already escaped, so a literal backslash has to be doubled.
-        let label = |(name, value): (String, String)| Label::new(name, value.replace('\\', "\\\\"));
-        Key::from_parts(name, self.0.into_iter().map(label).collect::<Vec<_>>())
-    }
-
     /// Formats the labels as `name="value",…`, with values escaped as the text format requires.
     fn text(&self) -> String {
         let mut text = String::new();
@@ -293,42 +283,37 @@ impl Labels {
 }
 
 /// The page of one scrape.
+#[derive(Default)]
 struct Page {
-    recorder: PrometheusRecorder,
-    /// Families that don't go through the recorder, as text.
+    /// Counters and gauges, by the name of their family.
+    families: BTreeMap<&'static str, (Family, Series)>,
+    /// The families that aren't among these, as text.
     own: String,
 }
 
-const METADATA: Metadata<'static> = Metadata::new("cutover", Level::INFO, None);
+/// The values of a family's series, by name and labels as they are written.
+type Series = BTreeMap<String, String>;
 
 impl Page {
-    fn new() -> Self {
-        let recorder = PrometheusBuilder::new().build_recorder();
-        for family in names::ALL {
-            match family.kind {
-                MetricKind::Counter => {
-                    recorder.describe_counter(family.name.into(), None, family.help.into())
-                }
-                MetricKind::Gauge => {
-                    recorder.describe_gauge(family.name.into(), None, family.help.into())
-                }
-                MetricKind::Histogram => {}
-            }
-        }
-        let own = String::new();
-        Self { recorder, own }
-    }
-
     fn counter(&mut self, family: Family, labels: Labels, value: u64) {
-        let key = labels.key(family.name);
-        self.recorder
-            .register_counter(&key, &METADATA)
-            .absolute(value);
+        self.add(family, &labels, value.to_string());
     }
 
     fn gauge(&mut self, family: Family, labels: Labels, value: f64) {
-        let key = labels.key(family.name);
-        self.recorder.register_gauge(&key, &METADATA).set(value);
+        self.add(family, &labels, value.to_string());
+    }
+
+    fn add(&mut self, family: Family, labels: &Labels, value: String) {
+        let name = family.name;
+        let id = match labels.0.is_empty() {
+            true => name.to_owned(),
+            false => format!("{name}{{{}}}", labels.text()),
+        };
+        let (_, series) = self
+            .families
+            .entry(name)
+            .or_insert_with(|| (family, Series::new()));
+        series.insert(id, value);
     }
 
     /// Adds a series of a shard's table: `labels` are those of its subject, `label` is its own.
@@ -344,26 +329,12 @@ impl Page {
     }
 
     /// Returns the text of all families.
-    ///
-    /// The recorder's hash tables have no stable order, so families and their series are sorted: equal states give equal
-    /// pages.
     fn finish(self) -> String {
-        let text = self.recorder.handle().render();
-        let mut blocks: Vec<Vec<&str>> = text
-            .split("\n\n")
-            .map(|block| block.lines().filter(|line| !line.is_empty()).collect())
-            .collect();
-        blocks.sort_unstable();
-        let mut page = String::with_capacity(text.len() + self.own.len());
-        for mut block in blocks {
-            let comments = block
-                .iter()
-                .take_while(|line| line.starts_with('#'))
-                .count();
-            block[comments..].sort_unstable();
-            for line in block {
-                page.push_str(line);
-                page.push('\n');
+        let mut page = String::new();
+        for (family, series) in self.families.into_values() {
+            head(&mut page, family);
+            for (id, value) in series {
+                let _ = writeln!(page, "{id} {value}");
             }
         }
         page.push_str(&self.own);
