@@ -259,8 +259,8 @@ async fn http2_endpoints_are_asked_in_http2() {
             }
             let response = http::Response::builder().status(200).body(()).unwrap();
             let mut send = respond.send_response(response, false).unwrap();
-            send.send_data(Bytes::from_static(b"{\"a\":1}"), true)
-                .unwrap();
+            let json = format!("{{\"a\":1,\"b\":\"{}\"}}", "x".repeat(200_000));
+            send.send_data(Bytes::from(json), true).unwrap();
             asked
         });
         // Until the client closes.
@@ -269,7 +269,7 @@ async fn http2_endpoints_are_asked_in_http2() {
     });
     let mut check = get("/x?y=1");
     check.method = "POST".into();
-    // More than HTTP/2's initial window.
+    // More than HTTP/2's initial window, as is the response.
     check.body = Some(SmokeBody::Text("x".repeat(200_000)));
     check.expect_json = Some(json!({ "a": 1 }));
     let endpoints = [local(Scheme::H2c, port)];
