@@ -385,6 +385,22 @@ fn with_and_without(place: &str, key: &str, value: &str) -> [String; 2] {
         ("service.NAME", "hash_by") => "service.NAME.balance = 'hash'\n",
         ("service.NAME.sticky", "max_life") => "service.NAME.sticky.idle = '1m'\n",
         ("service.NAME.sticky", _) => "service.NAME.sticky.max_life = '4h'\n",
+        ("service.NAME.rollout" | "service.NAME.rollout.guard", _) => {
+            "service.NAME.rollout.steps = ['5% for 10m']\n"
+        }
+        ("service.NAME.rollout.smoke.expect", _) => {
+            "service.NAME.rollout.steps = ['5% for 10m']\nservice.NAME.rollout.smoke.request = 'GET /'\n"
+        }
+        ("service.NAME.rollout.hooks.before_rollout", _) => {
+            "service.NAME.rollout.steps = ['5% for 10m']\nservice.NAME.rollout.hooks.before_rollout.url = 'http://a'\n"
+        }
+        ("service.NAME.rollout.query", _) => {
+            "service.NAME.rollout.steps = ['5% for 10m']\nservice.NAME.rollout.query.prometheus = 'http://a'\n\
+             service.NAME.rollout.query.query = 'up'\nservice.NAME.rollout.query.pass = '> 0'\n"
+        }
+        ("service.NAME.rollout.notify", _) => {
+            "service.NAME.rollout.steps = ['5% for 10m']\nservice.NAME.rollout.notify.url = 'http://a'\n"
+        }
         _ => "",
     };
     let line = match place {

@@ -40,14 +40,9 @@ const PLANNED: [(Position, &[&str]); 8] = [
             "hedge",
             "mirror",
             "flags",
-            "goals",
-            "rollout",
         ],
     ),
-    (
-        "service.*.versions.*",
-        &["tls", "proxy_protocol", "max_share"],
-    ),
+    ("service.*.versions.*", &["tls", "proxy_protocol"]),
     ("service.*.match", &["respond", "redirect", "headers"]),
     ("service.*.match.when", &["not"]),
 ];
@@ -74,12 +69,14 @@ pub(super) const TOP: [&str; 8] = [
 ];
 
 /// Keys of a service.
-pub(super) const SERVICE: [&str; 21] = [
+pub(super) const SERVICE: [&str; 23] = [
     "hosts",
     "paths",
     "versions",
     "stable",
     "split",
+    "goals",
+    "rollout",
     "cohort",
     "match",
     "timeouts",

@@ -23,6 +23,7 @@ mod remedy;
 mod replace;
 pub mod rollout;
 pub(crate) mod secret;
+mod share;
 pub mod spec;
 mod suggest;
 mod syntax;

@@ -327,6 +327,17 @@ impl<'t> RawValue<'t> {
     }
 }
 
+impl<'t> RawString<'t> {
+    /// Returns a word that is a slice of `value` as a string of its own.
+    pub(super) fn word(&self, word: &'t str) -> Self {
+        Self {
+            value: word,
+            span: self.part_of(word),
+            plain: false,
+        }
+    }
+}
+
 impl RawString<'_> {
     /// Returns the span of a part of the string, or of all of it if it contains escapes.
     pub(super) fn part(&self, part: TextSpan) -> TextSpan {

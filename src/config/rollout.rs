@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::spec::Share;
+use super::share::{PathPattern, Share};
 
 /// The plan of a rollout: `[service.NAME.rollout]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -294,9 +294,22 @@ pub struct GoalSpec {
     /// The method, in upper case.
     pub method: String,
     /// The path, exact or `/prefix/*`.
-    pub path: super::spec::PathPattern,
+    pub path: PathPattern,
     /// Statuses of the response that count, as an inclusive range.
     pub status: (u16, u16),
+}
+
+impl GoalSpec {
+    /// Whether a path, without the query, is the goal's.
+    pub fn matches(&self, path: &[u8]) -> bool {
+        match &self.path {
+            PathPattern::Exact(exact) => path == exact.as_bytes(),
+            PathPattern::Prefix(prefix) => {
+                let rest = path.strip_prefix(prefix.as_bytes());
+                rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+            }
+        }
+    }
 }
 
 impl Default for GuardSpec {

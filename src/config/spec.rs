@@ -12,23 +12,7 @@ use ipnet::IpNet;
 
 use super::policy::Policies;
 use super::rollout::{GoalSpec, RolloutSpec};
-
-/// A share of a service's traffic, as an integer number of steps of 0.001 % (`5%` is 5,000).
-///
-/// Ranges from 0 to [`Share::WHOLE`]. An integer keeps sums exact, which the split relies on. The field is public, so the
-/// type itself doesn't enforce the range; [`FromStr`](std::str::FromStr) does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Share(pub u32);
-
-impl Share {
-    /// 100 %, in steps of 0.001 %.
-    pub const WHOLE: u32 = 100_000;
-
-    /// Returns the share as a ratio in `[0, 1]`.
-    pub fn ratio(self) -> f64 {
-        f64::from(self.0) / f64::from(Self::WHOLE)
-    }
-}
+pub use super::share::{PathPattern, Share};
 
 /// A complete, valid configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -209,16 +193,6 @@ pub enum HostPattern {
     Exact(String),
     /// `*.example.com`, stored as `.example.com`: one or more labels in place of the star.
     Suffix(String),
-}
-
-/// A pattern for the path of a request.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum PathPattern {
-    /// `/login`: this path only.
-    Exact(String),
-    /// `/v1/*`, stored as `/v1`: the path itself and everything below it, by whole segments (`/v1x` doesn't match).
-    /// `/*` is stored as the empty string and matches every path.
-    Prefix(String),
 }
 
 /// How a request is assigned to a user, so that a split moves users: `[service.NAME.cohort]`.

@@ -231,7 +231,7 @@ impl Past {
     /// The past after an abort or a rollback: the version's sessions move at once, even if it gets a share again.
     pub fn void(self, now_s: u64) -> Self {
         Self {
-            voided_s: Some(now_s),
+            voided_s: self.voided_s.max(Some(now_s)),
             ..self
         }
     }

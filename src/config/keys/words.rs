@@ -24,7 +24,19 @@ const fn foreign(
     }
 }
 
-pub(super) const FOREIGN: [Foreign; 29] = [
+/// Words of Argo Rollouts and Flagger for steps.
+const STEPS: &[&str] = &[
+    "setWeight",
+    "weight",
+    "stepWeight",
+    "stepWeights",
+    "maxWeight",
+    "interval",
+    "pause",
+    "canary",
+];
+
+pub(super) const FOREIGN: [Foreign; 32] = [
     foreign(
         "",
         &[
@@ -263,5 +275,23 @@ pub(super) const FOREIGN: [Foreign; 29] = [
         &["server", "servers", "address", "addresses", "hosts", "url"],
         "endpoints",
         "endpoints = [\"10.0.1.10:8080\"]",
+    ),
+    foreign(
+        "service.*.rollout",
+        STEPS,
+        "steps",
+        "steps = [\"5% for 10m\", \"100% for 30m\"]",
+    ),
+    foreign(
+        "service.*.rollout",
+        &["analysis", "metrics", "threshold", "thresholds"],
+        "guard",
+        "guard = { errors = \"x1.5\", p99 = \"x1.3\" }",
+    ),
+    foreign(
+        "service.*.rollout.guard",
+        &["p99_9", "p99.9", "p99_90"],
+        "p999",
+        "p999 = \"x1.3\"",
     ),
 ];

@@ -14,6 +14,7 @@ mod outlier;
 mod policies;
 mod proxy;
 mod retry;
+mod rollout;
 mod route;
 mod rules;
 mod service;

@@ -5,14 +5,16 @@ use std::hash::Hash;
 
 use super::conflicts::RouteSpans;
 use super::policies::Defaults;
-use super::{balance, check_name, conflicts, policies, proxy, route, rules, split, versions};
+use super::{
+    balance, check_name, conflicts, policies, proxy, rollout, route, rules, split, versions,
+};
 use crate::config::problems::{Problems, TextSpan};
 use crate::config::raw::{RawString, RawTable, RawValue};
 use crate::config::spec::{HostPattern, PathPattern, ServiceSpec};
 use crate::config::units::quote;
 
 /// Labels that the proxy's own metrics use, or that Prometheus adds when it scrapes.
-const RESERVED_LABELS: [&str; 16] = [
+const RESERVED_LABELS: [&str; 18] = [
     "service",
     "version",
     "status",
@@ -26,6 +28,8 @@ const RESERVED_LABELS: [&str; 16] = [
     "outcome",
     "limit",
     "state",
+    "guard",
+    "goal",
     "listener",
     "job",
     "instance",
@@ -77,10 +81,32 @@ fn service(
     let incomplete = out.len() > before;
     let (versions, previews) = versions::versions(&mut table, out);
     let stable = split::stable(&mut table, &versions, out);
-    let split = table
+    let split::ReadSplit { split, rolling } = table
         .take("split")
         .map(|value| split::split(&value, &versions, stable.as_ref(), out))
         .unwrap_or_default();
+    let goals = table
+        .take("goals")
+        .map(|value| rollout::goals(&value, out))
+        .unwrap_or_default();
+    let around = rollout::Surroundings {
+        versions: &versions,
+        rolling: rolling.as_ref().map(|(version, _)| *version),
+        split: &split,
+        goals: &goals,
+    };
+    let plan = match (table.take("rollout"), &rolling) {
+        (Some(value), _) => rollout::rollout(&value, &around, out),
+        (None, Some((_, at))) => {
+            rollout::missing(&table, at.clone(), out);
+            None
+        }
+        (None, None) => None,
+    };
+    if let Some(plan) = &plan {
+        rollout::shares_fit(&table, &plan.steps, &around, out);
+    }
+    let rolling = around.rolling;
     let cohort = table
         .take("cohort")
         .and_then(|value| rules::cohort(&value, name, out));
@@ -99,9 +125,9 @@ fn service(
         paths,
         stable: stable.map_or(0, |(index, _)| index),
         split,
-        rolling: None,
-        rollout: None,
-        goals: Vec::new(),
+        rolling,
+        rollout: plan,
+        goals,
         cohort,
         rules,
         balance,

@@ -7,6 +7,9 @@ use crate::config::spec::{Share, VersionSpec};
 use crate::config::suggest::suggest;
 use crate::config::units::quote;
 
+/// The share of a version that follows a rollout.
+const ROLLOUT: &str = "rollout";
+
 /// Returns the index of the version with this name, or reports that there is none.
 pub(super) fn version(
     text: &RawString<'_>,
@@ -67,17 +70,27 @@ pub(super) fn stable(
     Some((index, Some(text.span)))
 }
 
+/// A split that was read.
+#[derive(Default)]
+pub(super) struct ReadSplit {
+    /// The canaries and their shares; one that follows a rollout has 0 %.
+    pub split: Vec<(usize, Share)>,
+    /// The version that follows a rollout, and the span of its share.
+    pub rolling: Option<(usize, TextSpan)>,
+}
+
 /// Reads `split`: the canaries and their shares.
 pub(super) fn split(
     value: &RawValue<'_>,
     versions: &[VersionSpec],
     stable: Option<&(usize, Option<TextSpan>)>,
     out: &mut Problems,
-) -> Vec<(usize, Share)> {
+) -> ReadSplit {
     let Some(table) = value.table("a table such as { v2 = \"5%\" }", out) else {
-        return Vec::new();
+        return ReadSplit::default();
     };
     let mut shares = Vec::new();
+    let mut rolling: Option<(usize, TextSpan)> = None;
     let mut sum = 0;
     let mut last = value.key.clone();
     for (name, value) in table.named() {
@@ -85,7 +98,25 @@ pub(super) fn split(
         if index.is_none() && report_stray_key(name, &value, &table, out) {
             continue;
         }
-        let share = share(&value, out);
+        let follows = value.as_text().is_some_and(|text| text.value == ROLLOUT);
+        let share = match follows {
+            true => Some(Share(0)),
+            false => value.share(out),
+        };
+        if follows && let Some(index) = index {
+            if let Some((first, at)) = &rolling {
+                let message = format!(
+                    "{} and {} both follow a rollout",
+                    versions[*first].name, name
+                );
+                out.error(value.span.clone(), message)
+                    .label("a second one")
+                    .also(at.clone(), "the first one")
+                    .help("a service has one rollout at a time; give the other version a share");
+            } else {
+                rolling = Some((index, value.span.clone()));
+            }
+        }
         match (index, stable) {
             (None, _) => undefined(name, value.key, &table.path, versions, out),
             (Some(index), Some((stable, span))) if index == *stable => {
@@ -122,7 +153,10 @@ pub(super) fn split(
         .help("stable gets the rest");
         shares.clear();
     }
-    shares
+    ReadSplit {
+        split: shares,
+        rolling,
+    }
 }
 
 /// Reports a key of the service that was read as the name of a version, because it is written below the header of `versions` or
@@ -148,14 +182,4 @@ pub(super) fn report_stray_key(
             .for_each(|key| out.forget_missing(service, key));
     }
     true
-}
-
-fn share(value: &RawValue<'_>, out: &mut Problems) -> Option<Share> {
-    if value.as_text().is_some_and(|t| t.value == "rollout") {
-        out.error(value.span.clone(), "rollouts are not available yet")
-            .label("expected a share such as \"5%\"")
-            .help("raise the share by hand, or with `cutover shift`");
-        return None;
-    }
-    value.share(out)
 }

@@ -80,6 +80,16 @@ fn detailed(
     if let Some(value) = table.need("endpoints", out, "write `endpoints = [\"10.0.1.10:8080\"]`") {
         version.endpoints = endpoints(&value, out);
     }
+    if let Some(value) = table.take("max_share")
+        && let Some(share) = value.share(out)
+    {
+        if share.0 == 0 {
+            out.error(value.span, format!("`{}` allows no traffic", value.path))
+                .label("expected more than 0%")
+                .help("leave it out for no limit, or take the version out of `split`");
+        }
+        version.max_share = Some(share);
+    }
     if let Some(value) = table.take("preview") {
         for text in value.texts("a host such as \"green.shop.example.com\"", out) {
             if let Some(pattern) = route::host(&text, out) {
