@@ -1,6 +1,14 @@
-//! Rollouts: a version gets more traffic step by step, is judged against stable, and loses its traffic if it is worse.
+//! Rollouts: a canary gets more traffic step by step, and is compared with stable all the time.
 //!
-//! Everything here is pure: time, counts and randomness are arguments, and decisions are values that the control thread
-//! carries out.
+//! [`guard`] is the statistics, [`machine`] the states of a rollout and what leads from one to the next, and [`plan`] the identity of
+//! a plan. They are pure: counts, time and randomness are arguments. [`store`] keeps states and evidence on disk. The control thread
+//! drives them once a second (`control::rollouts`).
 
+mod commands;
+pub mod events;
 pub mod guard;
+pub mod machine;
+mod outcomes;
+pub mod plan;
+pub mod state;
+pub mod store;

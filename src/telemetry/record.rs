@@ -10,6 +10,7 @@ use std::time::Duration;
 
 pub use super::words::{
     Chosen, EjectionOutcome, EjectionReason, Limit, Origin, Protocol, Reason, RetryReason,
+    RollbackReason,
 };
 use crate::http1::Method;
 

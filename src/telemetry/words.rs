@@ -148,6 +148,24 @@ words! {
 }
 
 words! {
+    /// Why a rollout lost its share: the `reason` of `cutover_rollbacks_total`.
+    pub enum RollbackReason {
+        /// The guard: the canary fails more requests than its limits allow.
+        Errors "errors",
+        /// The guard: the canary is slower than its limits allow.
+        Latency "latency",
+        /// The guard: the canary has fewer conversions than its limits allow.
+        Goal "goal",
+        /// An external measurement missed its condition too often.
+        Query "query",
+        /// A smoke request or a hook failed.
+        Check "check",
+        /// An operator aborted the rollout.
+        Operator "operator",
+    }
+}
+
+words! {
     /// A step of outlier detection: the `outcome` of `cutover_ejections_total`.
     pub enum EjectionOutcome {
         /// An outlier was found.

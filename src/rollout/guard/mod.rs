@@ -47,4 +47,4 @@ pub use judge::Guard;
 pub use quantiles::DecayedLatency;
 pub use state::{GuardState, ResumeError};
 pub use thresholds::{SLOTS, Thresholds, UNUSED};
-pub use verdict::{Evidence, FailVerdict, SignalCounts};
+pub use verdict::{Evidence, FailVerdict, GuardKind, SignalCounts};

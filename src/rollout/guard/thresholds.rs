@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use super::rules::LatencySlot;
 
-/// Slots of a version.
-pub const SLOTS: usize = 8;
-/// The threshold of a slot in which nothing is counted.
-pub const UNUSED: u64 = u64::MAX;
+pub use crate::telemetry::guard::{SLOTS, UNUSED};
 
 /// Thresholds of both versions in nanoseconds. A request is slow if it takes longer.
 ///

@@ -12,11 +12,24 @@ use crate::config::rollout::LatencyLimit;
 /// Evidence from which on a step isn't left for the next one: a verdict may be under way.
 const LEANING: f64 = 10.0;
 
+/// What a rule limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuardKind {
+    /// Failed requests.
+    Errors,
+    /// Slow requests.
+    Latency,
+    /// Conversions.
+    Goal,
+}
+
 /// A failing verdict.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FailVerdict {
     /// The rule with the most evidence, as `errors x1.5`.
     pub guard: String,
+    /// What that rule limits.
+    pub kind: GuardKind,
     /// ln E of all rules together; at least ln(1/α).
     pub log_e: f64,
     /// What was counted, in words.
@@ -70,6 +83,11 @@ impl Guard {
         }
         (sum >= self.threshold()).then(|| FailVerdict {
             guard: self.rules.rules[leading.1].name.clone(),
+            kind: match self.rules.rules[leading.1].limit {
+                RuleLimit::Errors(_) => GuardKind::Errors,
+                RuleLimit::Latency(..) => GuardKind::Latency,
+                RuleLimit::Goal(..) => GuardKind::Goal,
+            },
             log_e: self.total_evidence(),
             reason: self.reason(leading.1),
         })

@@ -1,0 +1,97 @@
+//! What goes into a rollout's machine and what comes out of it.
+
+use super::guard::FailVerdict;
+use crate::config::rollout::RolloutSpec;
+use crate::config::spec::Share;
+use crate::telemetry::record::RollbackReason;
+
+words! {
+    /// A command of an operator on a rollout.
+    pub enum OperatorCommand {
+        /// Keep the share and stop the clock.
+        Pause "pause",
+        /// Continue after a pause.
+        Resume "resume",
+        /// Make the version stable.
+        Promote "promote",
+        /// End the rollout and take the traffic back.
+        Abort "abort",
+        /// Let a step end that awaits approval.
+        Approve "approve",
+        /// Begin again after a rollback or an abort.
+        Retry "retry",
+    }
+}
+
+words! {
+    /// A hook of a rollout.
+    pub enum HookKind {
+        /// Before the first user reaches the version.
+        BeforeRollout "before_rollout",
+        /// Before each step.
+        BeforeStep "before_step",
+        /// Before `promote` is carried out.
+        BeforePromote "before_promote",
+        /// After a rollback or an abort.
+        AfterRollback "after_rollback",
+    }
+}
+
+/// What the machine needs to know every second.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The plan.
+    pub plan: &'a RolloutSpec,
+    /// The largest share that the version may have.
+    pub max_share: Option<Share>,
+    /// Whether the version passes its checks, or has none.
+    pub gate_open: bool,
+    /// Whether stable has a usable endpoint.
+    pub stable_usable: bool,
+    /// The failing verdict of the guard.
+    pub verdict: Option<&'a FailVerdict>,
+    /// Why nothing can be said about the version now: stable fails too, a query has no answer.
+    pub obstacle: Option<&'a str>,
+    /// Whether the evidence is near a verdict.
+    pub leaning: bool,
+    /// Whether the version has had the requests that passing a step needs, and how many it has had.
+    pub enough_requests: bool,
+    /// Requests of the version in this step.
+    pub requests: u64,
+    /// Whether the version is proven to be within all limits.
+    pub proven: bool,
+    /// Why the state can't be stored, if it can't.
+    pub store_error: Option<&'a str>,
+}
+
+/// What the owner of the machine has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Send the smoke requests, and report [`Outcome::Smoke`].
+    RunSmoke,
+    /// Call a hook, and report [`Outcome::Hook`] unless it is [`HookKind::AfterRollback`].
+    RunHook(HookKind),
+    /// Begin the counts of a step.
+    BeginStep,
+    /// Begin the guard anew.
+    ResetGuard,
+    /// Write `stable = VERSION` into the file, and take the version out of the split.
+    Promote,
+    /// Count a rollback or an abort.
+    Ended(RollbackReason),
+    /// Journal, log and notify.
+    Note(String),
+}
+
+/// The result of something that the machine asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Of the smoke requests.
+    Smoke(Result<(), String>),
+    /// Of a hook.
+    Hook(HookKind, Result<(), String>),
+    /// A query has missed its condition as often as it may.
+    QueryFailed(String),
+    /// `promote` could not write the file.
+    PromoteFailed(String),
+}

@@ -1,0 +1,408 @@
+//! The states of a rollout, and what leads from one to the next.
+//!
+//! ```text
+//! waiting ─ gate, hook, smoke ─► step ⇄ held ─ last step ─► done
+//!                                 │  ⇅
+//!                                 │ paused, awaiting-approval
+//!                                 ├─ guard, query ─► rolled-back ─ retry ─► waiting
+//!                                 └─ operator ────► aborted ───── retry ─► waiting
+//! ```
+//!
+//! [`Machine`] is pure: facts, outcomes and commands go in, the state changes, and [`Effect`]s come out. Its owner has two duties.
+//! A share that rises may be put in force only after the state has been stored; one that falls is put in force at once. And it
+//! calls [`Machine::tick`] about once a second with the time since the last call by a clock that can't be set.
+
+use std::time::Duration;
+
+pub use super::events::{Effect, Facts, HookKind, OperatorCommand, Outcome};
+use super::guard::GuardKind;
+use super::state::{Latch, RolloutPhase, RolloutState};
+use crate::config::rollout::{OnFail, OnSilence, RolloutSpec, RolloutStep, StepHold, UnknownPast};
+use crate::telemetry::record::RollbackReason;
+
+/// By how much a tick may come early, in milliseconds.
+const TICK_JITTER_MS: u64 = 100;
+
+/// What runs at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    Smoke,
+    Hook(HookKind),
+}
+
+/// A rollout in progress.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Its state.
+    pub(super) state: RolloutState,
+    /// The call whose outcome is awaited. Not stored: after a restart it is made again.
+    pub(super) running: Option<Call>,
+    /// The time until a failed call is made again.
+    pub(super) pause: Duration,
+    pub(super) smoke_failures: u32,
+    /// The error of the last call.
+    pub(super) call_error: Option<String>,
+    /// Whether the hook `before_step` of the next step has passed.
+    pub(super) step_hook_passed: bool,
+}
+
+impl Machine {
+    /// Continues from a stored state under the plan with this fingerprint, or begins if the state belongs to another plan.
+    /// `known`: whether the state directory knows of earlier rollouts of the service at all.
+    pub fn new(
+        stored: RolloutState,
+        (plan, version, label): (&str, &str, Option<&str>),
+        unknown: UnknownPast,
+        known: bool,
+        now_s: u64,
+    ) -> (Self, Vec<Effect>) {
+        let mut machine = Self {
+            state: stored,
+            running: None,
+            pause: Duration::ZERO,
+            smoke_failures: 0,
+            call_error: None,
+            step_hook_passed: false,
+        };
+        if machine.state.plan == plan {
+            return (machine, Vec::new());
+        }
+        let state = &mut machine.state;
+        *state = RolloutState {
+            plan: plan.to_owned(),
+            version: version.to_owned(),
+            label: label.map(str::to_owned),
+            epoch: state.epoch + 1,
+            since_s: now_s,
+            latches: std::mem::take(&mut state.latches),
+            ..RolloutState::default()
+        };
+        if let Some(latch) = state.latch(plan).cloned() {
+            state.phase = match latch.aborted {
+                true => RolloutPhase::Aborted,
+                false => RolloutPhase::RolledBack,
+            };
+            state.reason = Some(latch.reason);
+            state.voided_s = Some(latch.at_s);
+            return (machine, vec![Effect::ResetGuard]);
+        }
+        let begun = match unknown {
+            UnknownPast::Hold if !known => {
+                state.phase = RolloutPhase::Paused;
+                let why = "nothing is known of earlier rollouts (unknown = \"hold\"): `cutover resume` starts it";
+                state.reason = Some(why.to_owned());
+                format!("rollout of {version} not started: {why}")
+            }
+            _ => format!("rollout of {version} began"),
+        };
+        (machine, vec![Effect::ResetGuard, Effect::Note(begun)])
+    }
+
+    /// The state.
+    pub fn state(&self) -> &RolloutState {
+        &self.state
+    }
+
+    /// Takes the time since the last call.
+    pub fn tick(&mut self, facts: &Facts<'_>, elapsed: Duration, now_s: u64) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.pause = self.pause.saturating_sub(elapsed);
+        if self.fails(facts, now_s, &mut effects) {
+            return effects;
+        }
+        match self.state.phase {
+            _ if self.state.promoting => self.promote(facts, &mut effects),
+            RolloutPhase::Waiting => self.wait(facts, now_s, &mut effects),
+            RolloutPhase::Step | RolloutPhase::Held => {
+                self.hold(facts, elapsed, now_s, &mut effects);
+            }
+            RolloutPhase::Paused
+            | RolloutPhase::AwaitingApproval
+            | RolloutPhase::Done
+            | RolloutPhase::Aborted
+            | RolloutPhase::RolledBack => {}
+        }
+        effects
+    }
+
+    /// Carries out a failing verdict, if there is one and the rollout has traffic. Returns whether it did.
+    fn fails(&mut self, facts: &Facts<'_>, now_s: u64, effects: &mut Vec<Effect>) -> bool {
+        let Some(verdict) = facts.verdict else {
+            return false;
+        };
+        let judged = match self.state.phase {
+            RolloutPhase::Step | RolloutPhase::Held | RolloutPhase::AwaitingApproval => true,
+            RolloutPhase::Paused => self.state.share > 0 && !self.state.paused_by_guard,
+            _ => false,
+        };
+        if !judged {
+            return false;
+        }
+        let reason = format!("{}: {}", verdict.guard, verdict.reason);
+        self.state.failed_rule = Some(verdict.guard.clone());
+        match facts.plan.guard.on_fail {
+            OnFail::Rollback => {
+                let why = match verdict.kind {
+                    GuardKind::Errors => RollbackReason::Errors,
+                    GuardKind::Latency => RollbackReason::Latency,
+                    GuardKind::Goal => RollbackReason::Goal,
+                };
+                self.end(
+                    RolloutPhase::RolledBack,
+                    reason,
+                    why,
+                    facts.plan,
+                    now_s,
+                    effects,
+                );
+            }
+            OnFail::Pause => {
+                self.state.paused_by_guard = true;
+                effects.push(self.note(&format!("paused: {reason}")));
+                self.enter(RolloutPhase::Paused, Some(reason), now_s);
+            }
+        }
+        true
+    }
+
+    /// Before the first step.
+    fn wait(&mut self, facts: &Facts<'_>, now_s: u64, effects: &mut Vec<Effect>) {
+        let version = self.state.version.clone();
+        if !facts.gate_open {
+            let why = format!("{version} has not passed its health check");
+            return self.enter(RolloutPhase::Waiting, Some(why), now_s);
+        }
+        let hooks = &facts.plan.hooks;
+        if hooks.before_rollout.is_some() && !self.state.hook_passed {
+            return self.call(
+                Call::Hook(HookKind::BeforeRollout),
+                RolloutPhase::Waiting,
+                now_s,
+                effects,
+            );
+        }
+        if !facts.plan.smoke.is_empty() && !self.state.smoke_passed {
+            return self.call(Call::Smoke, RolloutPhase::Waiting, now_s, effects);
+        }
+        self.advance(facts, RolloutPhase::Waiting, now_s, effects);
+    }
+
+    /// Makes a call, unless it runs, or has failed just now. Meanwhile the rollout is in `phase`.
+    fn call(&mut self, call: Call, phase: RolloutPhase, now_s: u64, effects: &mut Vec<Effect>) {
+        let what = match call {
+            Call::Smoke => "smoke requests".to_owned(),
+            Call::Hook(hook) => format!("hook {hook}"),
+        };
+        if self.running.is_none() && self.pause.is_zero() {
+            self.running = Some(call);
+            effects.push(match call {
+                Call::Smoke => Effect::RunSmoke,
+                Call::Hook(hook) => Effect::RunHook(hook),
+            });
+        }
+        let why = match &self.call_error {
+            Some(error) => format!("{what}: {error}"),
+            None => format!("waiting for {what}"),
+        };
+        self.enter(phase, Some(why), now_s);
+    }
+
+    /// In a step: lets its time pass unless something holds it, and ends it when its time has passed.
+    fn hold(
+        &mut self,
+        facts: &Facts<'_>,
+        elapsed: Duration,
+        now_s: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(step) = self.step_of(facts.plan) else {
+            // The plan has fewer steps than the stored state says. Its fingerprint excludes that, so the state was tampered with.
+            let why = "the stored step isn't part of the plan".to_owned();
+            return self.enter(RolloutPhase::Held, Some(why), now_s);
+        };
+        if let Some(why) = self.obstacle(facts) {
+            return self.enter(RolloutPhase::Held, Some(why), now_s);
+        }
+        let StepHold::For(hold) = step.hold else {
+            let why = format!("step {} ends by `cutover approve`", self.state.step);
+            return self.enter(RolloutPhase::AwaitingApproval, Some(why), now_s);
+        };
+        let limit = hold.as_millis() as u64 * if self.state.prolonged { 2 } else { 1 };
+        // A tick may come a little early: a step of five seconds ends with the fifth one.
+        let limit = limit.saturating_sub(TICK_JITTER_MS);
+        let may_end_early = facts.plan.guard.early && facts.proven && !self.is_last(facts.plan);
+        if self.state.held_ms < limit && !may_end_early {
+            self.state.held_ms += elapsed.as_millis() as u64;
+            self.enter(RolloutPhase::Step, None, now_s);
+        }
+        if self.state.held_ms < limit && !may_end_early {
+            return;
+        }
+        // An operator who approves a step takes it upon themselves that little is known.
+        let approved = self.state.is_approved();
+        if !approved && !facts.enough_requests && !self.may_pass_in_silence(facts, now_s) {
+            return;
+        }
+        if !approved && facts.leaning && !self.state.prolonged {
+            self.state.prolonged = true;
+            effects.push(self.note(&format!(
+                "step {} prolonged: a verdict is near",
+                self.state.step
+            )));
+            return;
+        }
+        if self.is_last(facts.plan) {
+            self.enter(RolloutPhase::Done, None, now_s);
+            effects.push(self.note("all steps passed"));
+            return;
+        }
+        self.advance(facts, RolloutPhase::Held, now_s, effects);
+    }
+
+    /// Whether a step passes although there were too few requests for a verdict. If not, it is prolonged or held.
+    fn may_pass_in_silence(&mut self, facts: &Facts<'_>, now_s: u64) -> bool {
+        let guard = &facts.plan.guard;
+        match guard.on_silence {
+            OnSilence::Pass => true,
+            OnSilence::Extend if !self.state.prolonged => {
+                self.state.prolonged = true;
+                false
+            }
+            OnSilence::Hold | OnSilence::Extend => {
+                let why = format!(
+                    "{} of {} requests that a verdict needs",
+                    facts.requests, guard.min_requests
+                );
+                self.enter(RolloutPhase::Held, Some(why), now_s);
+                false
+            }
+        }
+    }
+
+    /// What keeps the clock of a step from running.
+    fn obstacle(&self, facts: &Facts<'_>) -> Option<String> {
+        if let Some(error) = facts.store_error {
+            return Some(format!("the state can't be written: {error}"));
+        }
+        if !facts.stable_usable {
+            return Some("stable has no usable endpoint".to_owned());
+        }
+        facts.obstacle.map(str::to_owned)
+    }
+
+    /// Begins the next step, once its hook has passed and its share is allowed. Until then the rollout is in `phase`.
+    fn advance(
+        &mut self,
+        facts: &Facts<'_>,
+        phase: RolloutPhase,
+        now_s: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let number = self.state.step + 1;
+        let Some(next) = facts.plan.steps.get(number - 1).copied() else {
+            return;
+        };
+        if let Some(most) = facts.max_share
+            && next.share > most
+        {
+            let why = format!(
+                "step {number} gives {}, max_share allows {most}",
+                next.share
+            );
+            return self.enter(RolloutPhase::Held, Some(why), now_s);
+        }
+        if let Some(why) = self.obstacle(facts) {
+            return self.enter(phase, Some(why), now_s);
+        }
+        if facts.plan.hooks.before_step.is_some() && !self.step_hook_passed {
+            return self.call(Call::Hook(HookKind::BeforeStep), phase, now_s, effects);
+        }
+        self.step_hook_passed = false;
+        let state = &mut self.state;
+        (state.step, state.share, state.held_ms) = (number, next.share.0, 0);
+        state.prolonged = false;
+        let phase = match next.hold {
+            StepHold::For(_) => RolloutPhase::Step,
+            StepHold::Approval => RolloutPhase::AwaitingApproval,
+        };
+        let why = matches!(next.hold, StepHold::Approval)
+            .then(|| format!("step {number} ends by `cutover approve`"));
+        self.enter(phase, why, now_s);
+        effects.push(Effect::BeginStep);
+        let steps = facts.plan.steps.len();
+        effects.push(self.note(&format!("step {number} of {steps}: {}", next.share)));
+    }
+
+    /// Promotes, once the hook has passed.
+    fn promote(&mut self, facts: &Facts<'_>, effects: &mut Vec<Effect>) {
+        if facts.plan.hooks.before_promote.is_some() {
+            if self.running.is_none() && self.pause.is_zero() {
+                let hook = HookKind::BeforePromote;
+                self.running = Some(Call::Hook(hook));
+                effects.push(Effect::RunHook(hook));
+            }
+            return;
+        }
+        self.state.promoting = false;
+        effects.push(Effect::Promote);
+    }
+
+    /// Ends the rollout: its share is 0, its sessions are void, and its plan is latched.
+    pub(super) fn end(
+        &mut self,
+        phase: RolloutPhase,
+        why: String,
+        reason: RollbackReason,
+        plan: &RolloutSpec,
+        now_s: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let state = &mut self.state;
+        let (number, share) = (state.step, state.share());
+        state.add_latch(Latch {
+            plan: state.plan.clone(),
+            reason: why.clone(),
+            at_s: now_s,
+            aborted: phase == RolloutPhase::Aborted,
+        });
+        state.share = 0;
+        state.promoting = false;
+        state.voided_s = Some(now_s);
+        self.running = None;
+        self.enter(phase, Some(why.clone()), now_s);
+        effects.push(Effect::Ended(reason));
+        effects.push(self.note(&format!("{phase} from step {number} at {share}: {why}")));
+        if plan.hooks.after_rollback.is_some() {
+            effects.push(Effect::RunHook(HookKind::AfterRollback));
+        }
+    }
+
+    pub(super) fn enter(&mut self, phase: RolloutPhase, reason: Option<String>, now_s: u64) {
+        if self.state.phase != phase {
+            self.state.phase = phase;
+            self.state.since_s = now_s;
+        }
+        self.state.reason = reason;
+    }
+
+    pub(super) fn note(&self, text: &str) -> Effect {
+        Effect::Note(format!("{}: {text}", self.state.version))
+    }
+
+    pub(super) fn step_of(&self, plan: &RolloutSpec) -> Option<RolloutStep> {
+        let at = self.state.step.checked_sub(1)?;
+        let mut step = *plan.steps.get(at)?;
+        if self.state.is_approved() {
+            step.hold = StepHold::For(Duration::ZERO);
+        }
+        Some(step)
+    }
+
+    pub(super) fn is_last(&self, plan: &RolloutSpec) -> bool {
+        self.state.step >= plan.steps.len()
+    }
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

@@ -1,0 +1,119 @@
+//! What follows from the outcomes of smoke requests, hooks and queries.
+
+use std::time::Duration;
+
+use super::events::{Effect, HookKind, Outcome};
+use super::machine::{Call, Machine};
+use super::state::RolloutPhase;
+use crate::config::rollout::RolloutSpec;
+use crate::telemetry::record::RollbackReason;
+
+/// Attempts of the smoke requests before the rollout ends.
+const SMOKE_ATTEMPTS: u32 = 3;
+/// Time between two attempts of the smoke requests.
+const SMOKE_AGAIN: Duration = Duration::from_secs(5);
+/// Time between two calls of a hook that failed.
+const HOOK_AGAIN: Duration = Duration::from_secs(10);
+
+impl Machine {
+    /// Takes the outcome of something that it asked for.
+    pub fn outcome(&mut self, outcome: Outcome, plan: &RolloutSpec, now_s: u64) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match outcome {
+            Outcome::Smoke(result) => {
+                self.finish_call(Call::Smoke);
+                self.smoked(result, plan, now_s, &mut effects);
+            }
+            Outcome::Hook(hook, result) => {
+                self.finish_call(Call::Hook(hook));
+                self.called(hook, result, &mut effects);
+            }
+            Outcome::QueryFailed(why) => {
+                if matches!(
+                    self.state.phase,
+                    RolloutPhase::Step | RolloutPhase::Held | RolloutPhase::AwaitingApproval
+                ) {
+                    let reason = RollbackReason::Query;
+                    self.end(
+                        RolloutPhase::RolledBack,
+                        why,
+                        reason,
+                        plan,
+                        now_s,
+                        &mut effects,
+                    );
+                }
+            }
+            Outcome::PromoteFailed(why) => {
+                effects.push(self.note(&format!("not promoted: {why}")));
+                self.state.reason = Some(format!("not promoted: {why}"));
+            }
+        }
+        effects
+    }
+
+    fn finish_call(&mut self, call: Call) {
+        // A call of an earlier attempt may end after a retry has begun another.
+        if self.running == Some(call) {
+            self.running = None;
+        }
+    }
+
+    fn smoked(
+        &mut self,
+        result: Result<(), String>,
+        plan: &RolloutSpec,
+        now_s: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.state.phase != RolloutPhase::Waiting {
+            return;
+        }
+        match result {
+            Ok(()) => {
+                self.call_error = None;
+                self.state.smoke_passed = true;
+                effects.push(self.note("smoke requests passed"));
+            }
+            Err(why) => {
+                self.smoke_failures += 1;
+                if self.smoke_failures < SMOKE_ATTEMPTS {
+                    self.pause = SMOKE_AGAIN;
+                    self.call_error = Some(why);
+                    return;
+                }
+                let why = format!("smoke: {why}");
+                let reason = RollbackReason::Check;
+                self.end(RolloutPhase::RolledBack, why, reason, plan, now_s, effects);
+            }
+        }
+    }
+
+    fn called(&mut self, hook: HookKind, result: Result<(), String>, effects: &mut Vec<Effect>) {
+        match result {
+            Ok(()) => {
+                self.call_error = None;
+                match hook {
+                    HookKind::BeforeRollout => self.state.hook_passed = true,
+                    HookKind::BeforeStep => self.step_hook_passed = true,
+                    HookKind::BeforePromote if self.state.promoting => {
+                        self.state.promoting = false;
+                        effects.push(Effect::Promote);
+                    }
+                    HookKind::BeforePromote | HookKind::AfterRollback => {}
+                }
+            }
+            Err(why) => {
+                // The hook is called again: an answer other than 2xx means "not yet".
+                self.pause = HOOK_AGAIN;
+                self.call_error = Some(why.clone());
+                if hook == HookKind::BeforePromote {
+                    self.state.promoting = false;
+                    self.call_error = None;
+                    self.state.reason = Some(format!("not promoted: hook before_promote: {why}"));
+                    effects.push(self.note(&format!("not promoted: hook before_promote: {why}")));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The identity of a plan: what must change for a rollout to begin anew.
+
+use std::fmt::Write;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::config::rollout::{ErrorLimit, GuardSpec, LatencyLimit, RolloutSpec, StepHold};
+use crate::config::spec::{ServiceSpec, VersionSpec};
+
+/// The fingerprint of the rollout of a service, as 16 hex digits: of the version, its label and endpoints, the steps and the guard.
+/// `None` if no version follows a rollout.
+///
+/// The text that is hashed is spelt out here, so that it is the same in every release.
+pub fn fingerprint(service: &ServiceSpec) -> Option<String> {
+    let version = &service.versions[service.rolling?];
+    let plan = service.rollout.as_ref()?;
+    let mut text = String::new();
+    write_version(&mut text, version);
+    write_steps(&mut text, plan);
+    write_guard(&mut text, &plan.guard);
+    Some(format!("{:016x}", xxh3_64(text.as_bytes())))
+}
+
+fn write_version(text: &mut String, version: &VersionSpec) {
+    let label = version.label.as_deref().unwrap_or("");
+    // Writing to a string can't fail.
+    let _ = writeln!(text, "version {}\nlabel {label}", version.name);
+    for endpoint in &version.endpoints {
+        let _ = writeln!(text, "endpoint {endpoint} {}", endpoint.weight);
+    }
+}
+
+fn write_steps(text: &mut String, plan: &RolloutSpec) {
+    for step in &plan.steps {
+        let _ = match step.hold {
+            StepHold::For(time) => writeln!(text, "step {} {}", step.share.0, time.as_millis()),
+            StepHold::Approval => writeln!(text, "step {} approval", step.share.0),
+        };
+    }
+}
+
+fn write_guard(text: &mut String, guard: &GuardSpec) {
+    for limit in &guard.errors {
+        let _ = match limit {
+            ErrorLimit::Absolute(m) => writeln!(text, "errors {m}"),
+            ErrorLimit::Difference(d) => writeln!(text, "errors +{d}"),
+            ErrorLimit::Ratio(r) => writeln!(text, "errors x{r}"),
+        };
+    }
+    for latency in &guard.latency {
+        for limit in &latency.limits {
+            let _ = match limit {
+                LatencyLimit::Absolute(time) => {
+                    writeln!(text, "{} {}us", latency.quantile, time.as_micros())
+                }
+                LatencyLimit::Ratio(r) => writeln!(text, "{} x{r}", latency.quantile),
+            };
+        }
+    }
+    for (goal, ratio) in &guard.goals {
+        let _ = writeln!(text, "goal {goal} x{ratio}");
+    }
+    let _ = writeln!(
+        text,
+        "confidence {}\nmin_requests {}\non_silence {}\non_fail {}\nwarmup {}\nearly {}",
+        guard.confidence,
+        guard.min_requests,
+        guard.on_silence,
+        guard.on_fail,
+        guard.warmup.as_millis(),
+        guard.early
+    );
+}

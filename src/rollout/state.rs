@@ -1,0 +1,152 @@
+//! The state of one rollout, as it is kept on disk.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::spec::Share;
+
+/// Plans whose latch is remembered. The oldest is forgotten first.
+const LATCHES: usize = 64;
+
+words! {
+    /// The state of a rollout.
+    #[derive(Default)]
+    pub enum RolloutPhase {
+        /// Before the first step: until the version passes its check, hooks and smoke requests have passed.
+        #[default]
+        Waiting "waiting",
+        /// In a step, whose clock runs.
+        Step "step",
+        /// In a step, whose clock stands for a reason.
+        Held "held",
+        /// Stopped by an operator, or by the guard with `on_fail = "pause"`.
+        Paused "paused",
+        /// In a step that ends by approval.
+        AwaitingApproval "awaiting-approval",
+        /// All steps have passed. The version keeps its share.
+        Done "done",
+        /// Ended by an operator. The version has no share.
+        Aborted "aborted",
+        /// Ended by the guard, a query or a smoke request. The version has no share.
+        RolledBack "rolled-back",
+    }
+}
+
+impl Serialize for RolloutPhase {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for RolloutPhase {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        let unknown = || serde::de::Error::custom(format!("unknown state {word:?}"));
+        Self::parse(&word).ok_or_else(unknown)
+    }
+}
+
+/// A plan that may not begin again by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Latch {
+    /// Fingerprint of the plan.
+    pub plan: String,
+    /// Why it ended.
+    pub reason: String,
+    /// When, in seconds since the Unix epoch.
+    pub at_s: u64,
+    /// Whether an operator ended it.
+    pub aborted: bool,
+}
+
+/// The state of one rollout. Unknown fields are ignored and missing ones have defaults, so that an older or newer program can read
+/// it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RolloutState {
+    /// Fingerprint of the plan; empty if no rollout is in progress.
+    pub plan: String,
+    /// Name of the version.
+    pub version: String,
+    /// Label of the version.
+    pub label: Option<String>,
+    /// Where it is.
+    pub phase: RolloutPhase,
+    /// The step, from 1; 0 before the first.
+    pub step: usize,
+    /// The share that it has reached, in thousandths of a percent.
+    pub share: u32,
+    /// For how long the step has held, in milliseconds, by a clock that can't be set.
+    pub held_ms: u64,
+    /// Whether the step was prolonged because a verdict is near, or because there were too few requests.
+    pub prolonged: bool,
+    /// The step that was approved last.
+    pub approved_step: usize,
+    /// Whether the guard paused it.
+    pub paused_by_guard: bool,
+    /// Why it waits, holds, pauses or ended.
+    pub reason: Option<String>,
+    /// Whether the hook `before_rollout` has passed.
+    pub hook_passed: bool,
+    /// Whether the smoke requests have passed.
+    pub smoke_passed: bool,
+    /// Whether `promote` was asked for and its hook has not passed.
+    pub promoting: bool,
+    /// Number of the attempt: evidence belongs to one.
+    pub epoch: u64,
+    /// When it entered its phase, in seconds since the Unix epoch, for display.
+    pub since_s: u64,
+    /// When an abort or a rollback voided the version's sessions, in seconds since the Unix epoch.
+    pub voided_s: Option<u64>,
+    /// The rule of the guard that failed it.
+    pub failed_rule: Option<String>,
+    /// Plans that are latched, oldest first.
+    pub latches: Vec<Latch>,
+}
+
+impl RolloutState {
+    /// The share that it has reached.
+    pub fn share(&self) -> Share {
+        Share(self.share.min(Share::WHOLE))
+    }
+
+    /// The latch of a plan.
+    pub fn latch(&self, plan: &str) -> Option<&Latch> {
+        self.latches.iter().find(|latch| latch.plan == plan)
+    }
+
+    pub(super) fn add_latch(&mut self, latch: Latch) {
+        self.latches.retain(|known| known.plan != latch.plan);
+        if self.latches.len() == LATCHES {
+            self.latches.remove(0);
+        }
+        self.latches.push(latch);
+    }
+
+    /// Notes that the step it is in was approved.
+    pub(super) fn approved(&mut self) {
+        self.approved_step = self.step;
+    }
+
+    /// Whether the step it is in was approved.
+    pub(super) fn is_approved(&self) -> bool {
+        self.step > 0 && self.approved_step == self.step
+    }
+
+    /// Whether it has ended, well or not.
+    pub fn has_ended(&self) -> bool {
+        matches!(
+            self.phase,
+            RolloutPhase::Done | RolloutPhase::Aborted | RolloutPhase::RolledBack
+        )
+    }
+
+    /// Whether a change from `before` must be on disk before it takes effect: everything except the running clock.
+    pub fn differs_from(&self, before: &Self) -> bool {
+        let clockless = |state: &Self| Self {
+            held_ms: 0,
+            ..state.clone()
+        };
+        clockless(self) != clockless(before)
+    }
+}
