@@ -50,6 +50,7 @@ pub(crate) mod h2_down;
 pub(crate) mod h2_up;
 pub mod headers;
 pub(crate) mod id;
+pub(crate) mod judged;
 mod max_forwards;
 pub(crate) mod observe;
 mod outcome;
@@ -130,6 +131,7 @@ pub async fn handle<'a, D: Downstream, F: Fields>(
         Err(answer) => return refuse(watch, snapshot, recording, down, answer).await,
     };
     recording.set_service(service, (placed.chosen, placed.rule));
+    recording.set_user(placed.user);
     let cx = RequestContext {
         worker,
         watch,

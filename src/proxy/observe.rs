@@ -5,11 +5,14 @@
 //! so that outlier detection learns of a failure at once. The request is counted when the guard is
 //! dropped: exactly once, also if the connection breaks, the task is cancelled or the code panics.
 
+mod judging;
+
 use std::time::{Duration, Instant};
 
 use super::Worker;
 use super::error::{Chain, ExchangeError};
 use super::headers::{Fields, Request};
+use super::judged::User;
 use super::peer::Peer;
 use crate::config::spec::Balance;
 use crate::routing::RequestView as _;
@@ -37,6 +40,9 @@ pub struct Recording<'a> {
     served_in: Option<Duration>,
     /// The head of a response has arrived, and the clock hasn't been read since.
     head_is_untimed: bool,
+    /// The running first try, if a rollout's guard judges it: its key in the worker's list.
+    judged: Option<usize>,
+    user: User,
 }
 
 /// Where a request came from, and who serves it.
@@ -87,6 +93,8 @@ impl<'a> Recording<'a> {
             try_began: inbound.started,
             served_in: None,
             head_is_untimed: false,
+            judged: None,
+            user: User::Anyone,
         }
     }
 
@@ -97,6 +105,12 @@ impl<'a> Recording<'a> {
         self.record.service = &service.name;
         self.record.chosen = Some(chosen);
         self.record.rule = rule;
+    }
+
+    /// Records who sent the request, for a guard that counts a user's failures once.
+    #[inline]
+    pub(crate) fn set_user(&mut self, user: User) {
+        self.user = user;
     }
 
     /// Records the failure of the request. `answered`: part of a response has gone to the client.
@@ -118,6 +132,9 @@ impl<'a> Recording<'a> {
             endpoint: member.map(|m| (&*pool.members[m].endpoint.name, m)),
             ..TryRecord::default()
         });
+        if first && let Some(guard) = &service.versions[version].guard {
+            self.begin_judged(guard);
+        }
     }
 
     /// Records the head of the final response. A 5xx is reported to outlier detection now rather than
@@ -216,6 +233,11 @@ impl<'a> Recording<'a> {
         if let (Some(service), Some(attempt)) = (self.service, self.record.last_try()) {
             observe_try(self.worker, service, &self.record, attempt);
         }
+        if let Some(key) = self.judged.take() {
+            self.end_judged(key);
+        } else if self.record.shielded {
+            self.judge_shield();
+        }
     }
 
     /// Counts a retry in the same version.
@@ -249,6 +271,10 @@ impl<'a> Recording<'a> {
 
 impl Drop for Recording<'_> {
     fn drop(&mut self) {
+        if let Some(key) = self.judged.take() {
+            // Cancelled: the request has no outcome.
+            self.worker.judged.forget(key);
+        }
         // Dropped while unwinding: whatever the record says, the panic is why the request failed.
         if std::thread::panicking() {
             self.record.failure = Some(Failure {

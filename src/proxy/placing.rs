@@ -3,6 +3,7 @@
 
 use super::Worker;
 use super::headers::{Fields, Request};
+use super::judged::User;
 use crate::routing::sticky::Session;
 use crate::routing::{self, Choice, Chosen};
 use crate::snapshot::{DecisionState, Service};
@@ -31,6 +32,8 @@ pub(crate) struct Placed {
     pub session: Option<Session>,
     /// The request must not leave its version, because a preview host or a strict rule chose it.
     pub pinned: bool,
+    /// Who sent the request, as far as the decision found out.
+    pub user: User,
     /// Whether the response (re)binds the session to the endpoint that sent it.
     pub binds: bool,
 }
@@ -57,6 +60,7 @@ pub(crate) fn place<F: Fields>(
         rule,
         session,
         binds,
+        place,
     } = choice;
     if let Some(rule) = rule {
         service.rule_hits.hit(worker.id, rule);
@@ -70,6 +74,11 @@ pub(crate) fn place<F: Fields>(
         },
         chosen,
         rule,
+        user: match (place, session) {
+            (Some(place), _) => User::Cohort(place.0),
+            (None, Some(session)) => User::Session(session),
+            (None, None) => User::Anyone,
+        },
         session,
         pinned: preview.is_some() || rule.is_some_and(|rule| service.routing.strict[rule]),
         binds,

@@ -59,6 +59,7 @@ pub(crate) async fn run<D: Downstream, U: Upstream, F: Fields>(
     up.open_tunnel();
     down.open_tunnel();
     active.becomes_stream();
+    recording.became_stream();
     cx.watch.disarm();
     let mut tunnel = Tunnel::new();
     poll_fn(|task| tunnel.poll_in_time(task, down, up, cx.watch)).await;

@@ -11,6 +11,7 @@ use super::admission_queue::AdmissionQueue;
 use super::body::TURN;
 use super::drain;
 use super::headers::RequestId;
+use super::judged::{FailedUsers, JudgedRequests, User};
 use super::slow_downloads::Downloads;
 use crate::config::policy;
 use crate::http1::{RequestHead, ResponseHead};
@@ -46,6 +47,10 @@ pub struct Worker {
     pub admission: AdmissionQueue,
     /// The registry of slow downloads.
     pub downloads: Downloads,
+    /// Running requests that a rollout's guard judges.
+    pub judged: JudgedRequests,
+    /// When the worker started; the clock of [`Self::is_new_failure`].
+    started: Instant,
     suspects: Suspects,
     #[expect(
         clippy::redundant_allocation,
@@ -77,6 +82,7 @@ struct WorkerServiceState {
     split: SplitState,
     budget: RetryBudget,
     views: Vec<PoolView>,
+    failed_users: FailedUsers,
 }
 
 impl Worker {
@@ -91,6 +97,8 @@ impl Worker {
             watches: TaskControls::new(),
             admission: AdmissionQueue::default(),
             downloads: Downloads::new(id),
+            judged: JudgedRequests::default(),
+            started: Instant::now(),
             snapshot: RefCell::new(Rc::new(snapshot)),
             rng: RefCell::new(fastrand::Rng::new()),
             services: RefCell::default(),
@@ -194,6 +202,13 @@ impl Worker {
         });
     }
 
+    /// Whether a failure of this user counts against the version: one a minute does.
+    pub(crate) fn is_new_failure(&self, service: &Service, user: User) -> bool {
+        // A process doesn't run for the 136 years after which this wraps.
+        let now_s = self.started.elapsed().as_secs() as u32;
+        self.with_state(service, |state, _| state.failed_users.counts(user, now_s))
+    }
+
     /// Takes a retry from the budget of the service; `false` if it is used up.
     pub fn spend_retry(&self, service: &Service) -> bool {
         self.with_state(service, |state, _| state.budget.spend())
@@ -253,6 +268,7 @@ impl Worker {
                 split: SplitState::default(),
                 budget: RetryBudget::new(workers),
                 views: Vec::new(),
+                failed_users: FailedUsers::default(),
             });
         }
         run(&mut states[service.slot], &mut self.rng.borrow_mut())
@@ -306,6 +322,7 @@ impl Worker {
         self.admission.tick();
         self.cut_overdue(now);
         self.downloads.tick(self.watches.now_ms());
+        self.judged.sweep(now);
         if limits::anybody_waits() {
             self.conns.make_room();
             self.h2_conns.make_room();

@@ -22,6 +22,8 @@ pub struct Choice {
     pub rule: Option<usize>,
     /// The valid session that the request carries.
     pub session: Option<Session>,
+    /// The user's cohort point, if it decided.
+    pub place: Option<CohortPoint>,
     /// Whether the response binds the session to the version and endpoint that it comes from.
     pub binds: bool,
 }
@@ -128,6 +130,7 @@ struct Decided {
     rule: Option<usize>,
     /// Whether failover is ruled out.
     strict: bool,
+    place: Option<CohortPoint>,
 }
 
 impl Decided {
@@ -137,6 +140,7 @@ impl Decided {
             chosen,
             rule: None,
             strict: false,
+            place: None,
         }
     }
 }
@@ -159,6 +163,7 @@ pub fn decision<R: RequestView, S: DecisionInput, T: Trace>(
             chosen: Chosen::Preview,
             rule: None,
             session: None,
+            place: None,
             binds: false,
         };
     }
@@ -189,6 +194,7 @@ pub fn decision<R: RequestView, S: DecisionInput, T: Trace>(
         },
         rule: decided.rule,
         session,
+        place: decided.place,
         binds,
     }
 }
@@ -208,6 +214,7 @@ fn by_rule(
         chosen: Chosen::Rule,
         rule: Some(rule),
         strict: service.strict[rule],
+        place: None,
     })
 }
 
@@ -250,7 +257,10 @@ fn by_share(
             place,
             version,
         });
-        return Decided::by(Chosen::Cohort, version);
+        return Decided {
+            place: Some(place),
+            ..Decided::by(Chosen::Cohort, version)
+        };
     }
     let version = state.next(split);
     trace.step(DecisionStep::Split { version });

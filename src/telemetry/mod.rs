@@ -12,6 +12,7 @@ pub(crate) mod words;
 
 mod cells;
 mod family;
+pub mod guard;
 pub(crate) mod latency;
 pub(crate) mod log_limit;
 pub(crate) mod log_writer;

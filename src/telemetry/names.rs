@@ -29,6 +29,10 @@ families! {
     Gauge ENDPOINT_UP "cutover_endpoint_up" "Whether an endpoint is usable: 1 or 0.";
     Counter EJECTIONS "cutover_ejections_total" "Outliers among endpoints: each is detected, and then either enforced (it is out) or overflow (too many are out).";
     Gauge GATE_WAITING "cutover_gate_waiting" "Always 1; the version's new share waits until one of its endpoints passes its check.";
+    Gauge ROLLOUT_STEP "cutover_rollout_step" "The step of its plan that a rollout is in, from 1; 0 before the first.";
+    Gauge ROLLOUT_STATE "cutover_rollout_state" "1 for the state that a rollout is in, 0 for the others.";
+    Gauge ROLLOUT_EVIDENCE "cutover_rollout_evidence" "Evidence against the canary by rule of the guard, as log10; at 2 a single rule of confidence 99% would fail it.";
+    Counter ROLLBACKS "cutover_rollbacks_total" "Rollouts that lost their share by a rollback or an abort.";
     Gauge CONFIG_GENERATION "cutover_config_generation" "Number of the configuration generation that runs.";
     Gauge CONFIG_SUCCESSFUL "cutover_config_last_reload_successful" "Whether the configuration file as it is now was adopted: 1 or 0.";
     Gauge CONFIG_TIMESTAMP "cutover_config_last_reload_success_timestamp_seconds" "When a configuration was last adopted, in seconds since the epoch.";
@@ -46,7 +50,7 @@ families! {
 }
 
 /// Label names of families that belong to a service or listener; the constant labels of a configuration may not use them.
-pub const RESERVED_LABELS: [&str; 15] = [
+pub const RESERVED_LABELS: [&str; 17] = [
     "service",
     "version",
     "status",
@@ -60,6 +64,8 @@ pub const RESERVED_LABELS: [&str; 15] = [
     "listener",
     "limit",
     "quantile",
+    "state",
+    "guard",
     // Prometheus adds these to every target. A scrape with `honor_labels` would let ours replace them.
     "job",
     "instance",

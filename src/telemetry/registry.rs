@@ -6,15 +6,16 @@
 mod expiry;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use super::guard::GuardCounters;
 use super::log_limit::LogLimit;
 use super::shard::{
     ListenerShard, ListenerTotals, RuleShard, ServiceShard, ServiceTotals, VersionShard,
     VersionTotals,
 };
-use super::words::{EjectionOutcome, EjectionReason, Reason};
+use super::words::{EjectionOutcome, EjectionReason, Reason, RollbackReason};
 
 /// Minimum time between two warnings about failures of one service with the same reason.
 const WARN_EVERY: Duration = Duration::from_secs(10);
@@ -38,7 +39,9 @@ struct Families {
     listeners: BTreeMap<String, Arc<[ListenerShard]>>,
     rules: BTreeMap<String, Arc<RuleHits>>,
     labels: BTreeMap<String, Vec<(String, String)>>,
+    guards: BTreeMap<(String, String), Weak<GuardCounters>>,
     ejections: BTreeMap<Ejection, u64>,
+    rollbacks: BTreeMap<Rollback, u64>,
     absent: expiry::Absent,
 }
 
@@ -55,6 +58,17 @@ pub struct Ejection {
     pub reason: EjectionReason,
     /// What was done about it.
     pub outcome: EjectionOutcome,
+}
+
+/// The end of a rollout by a rollback or an abort: the labels of `cutover_rollbacks_total`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rollback {
+    /// Name of the service.
+    pub service: String,
+    /// Name of the version.
+    pub version: String,
+    /// Why it lost its share.
+    pub reason: RollbackReason,
 }
 
 impl Telemetry {
@@ -175,6 +189,31 @@ impl Telemetry {
     pub fn ejections(&self) -> Vec<(Ejection, u64)> {
         let families = self.families();
         let all = families.ejections.iter();
+        all.map(|(what, n)| (what.clone(), *n)).collect()
+    }
+
+    /// Returns the counters of a version for the guard of a rollout: the existing ones while anything holds them, else new ones.
+    pub fn guard(&self, service: &str, version: &str) -> Arc<GuardCounters> {
+        let mut families = self.families();
+        families.guards.retain(|_, known| known.strong_count() > 0);
+        let key = (service.to_owned(), version.to_owned());
+        if let Some(known) = families.guards.get(&key).and_then(Weak::upgrade) {
+            return known;
+        }
+        let new = GuardCounters::new(self.workers);
+        families.guards.insert(key, Arc::downgrade(&new));
+        new
+    }
+
+    /// Counts a rollback. Takes the lock, so only the control thread may call it.
+    pub fn rolled_back(&self, what: Rollback) {
+        *self.families().rollbacks.entry(what).or_default() += 1;
+    }
+
+    /// Returns the count of each kind of rollback, sorted.
+    pub fn rollbacks(&self) -> Vec<(Rollback, u64)> {
+        let families = self.families();
+        let all = families.rollbacks.iter();
         all.map(|(what, n)| (what.clone(), *n)).collect()
     }
 

@@ -1,11 +1,15 @@
 //! The exposition in Prometheus' text format, version 0.0.4, rendered on the control thread.
 //!
-//! Each scrape fills a page of its own, which shows only what exists at that moment: nothing accumulates between scrapes.
-//! Families and their series are sorted, so that equal states give equal pages; histograms and the processor time follow.
+//! Each scrape fills a fresh recorder, so a page shows only what exists at that moment and nothing accumulates between
+//! scrapes. Counters and gauges go through the recorder. Histograms, whose observations are already in buckets, and
+//! counters with fractions, which the recorder doesn't support, are written here.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use metrics::{Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 use super::latency::{EXPORTED, LatencyTotals};
 use super::log_writer;
@@ -56,6 +60,19 @@ pub struct ScrapeService {
     pub labels: Vec<(String, String)>,
     /// Its versions.
     pub versions: Vec<ScrapeVersion>,
+    /// Its rollout, if it has one.
+    pub rollout: Option<ScrapeRollout>,
+}
+
+/// A rollout.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ScrapeRollout {
+    /// The step that it is in, from 1; 0 before the first.
+    pub step: usize,
+    /// Every state, and whether it is in it.
+    pub states: Vec<(&'static str, bool)>,
+    /// Evidence against the canary by rule of the guard, as log10.
+    pub evidence: Vec<(String, f64)>,
 }
 
 /// A version of the running configuration.
@@ -77,10 +94,13 @@ pub struct ScrapeVersion {
 ///
 /// Subjects that left the configuration keep their counters until these expire, and their gauges while not zero.
 pub fn render(telemetry: &Telemetry, scrape: &Scrape) -> String {
-    let mut page = Page::default();
+    let mut page = Page::new();
     for service in &scrape.services {
         telemetry.remember_labels(&service.name, &service.labels);
         state_of(&mut page, service);
+        if let Some(rollout) = &service.rollout {
+            rollout_of(&mut page, service, rollout);
+        }
     }
     services(&mut page, telemetry, scrape);
     versions(&mut page, telemetry, scrape);
@@ -96,6 +116,7 @@ pub fn render(telemetry: &Telemetry, scrape: &Scrape) -> String {
         }
     }
     ejections(&mut page, telemetry);
+    rollbacks(&mut page, telemetry);
     configuration(&mut page, scrape);
     certificates(&mut page, &scrape.certificates);
     for (log, dropped) in log_writer::dropped() {
@@ -123,6 +144,31 @@ fn state_of(page: &mut Page, service: &ScrapeService) {
             let labels = base.with("endpoint", endpoint);
             page.gauge(names::ENDPOINT_UP, labels, f64::from(u8::from(*up)));
         }
+    }
+}
+
+fn rollout_of(page: &mut Page, service: &ScrapeService, rollout: &ScrapeRollout) {
+    let base = Labels::of_service(&service.name, &service.labels);
+    page.gauge(names::ROLLOUT_STEP, base.clone(), rollout.step as f64);
+    for (state, is) in &rollout.states {
+        let labels = base.with("state", state);
+        page.gauge(names::ROLLOUT_STATE, labels, f64::from(u8::from(*is)));
+    }
+    for (guard, evidence) in &rollout.evidence {
+        page.gauge(
+            names::ROLLOUT_EVIDENCE,
+            base.with("guard", guard),
+            *evidence,
+        );
+    }
+}
+
+fn rollbacks(page: &mut Page, telemetry: &Telemetry) {
+    for (what, n) in telemetry.rollbacks() {
+        let labels = Labels::of_service(&what.service, &telemetry.labels(&what.service))
+            .with("version", &what.version)
+            .with("reason", what.reason.as_str());
+        page.counter(names::ROLLBACKS, labels, n);
     }
 }
 
@@ -267,6 +313,12 @@ impl Labels {
         labels
     }
 
+    fn key(self, name: &'static str) -> Key {
+        // The recorder takes values as already escaped, so a literal backslash has to be doubled.
+        let label = |(name, value): (String, String)| Label::new(name, value.replace('\\', "\\\\"));
+        Key::from_parts(name, self.0.into_iter().map(label).collect::<Vec<_>>())
+    }
+
     /// Formats the labels as `name="value",…`, with values escaped as the text format requires.
     fn text(&self) -> String {
         let mut text = String::new();
@@ -283,37 +335,42 @@ impl Labels {
 }
 
 /// The page of one scrape.
-#[derive(Default)]
 struct Page {
-    /// Counters and gauges, by the name of their family.
-    families: BTreeMap<&'static str, (Family, Series)>,
-    /// The families that aren't among these, as text.
+    recorder: PrometheusRecorder,
+    /// Families that don't go through the recorder, as text.
     own: String,
 }
 
-/// The values of a family's series, by name and labels as they are written.
-type Series = BTreeMap<String, String>;
+const METADATA: Metadata<'static> = Metadata::new("cutover", Level::INFO, None);
 
 impl Page {
+    fn new() -> Self {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        for family in names::ALL {
+            match family.kind {
+                MetricKind::Counter => {
+                    recorder.describe_counter(family.name.into(), None, family.help.into())
+                }
+                MetricKind::Gauge => {
+                    recorder.describe_gauge(family.name.into(), None, family.help.into())
+                }
+                MetricKind::Histogram => {}
+            }
+        }
+        let own = String::new();
+        Self { recorder, own }
+    }
+
     fn counter(&mut self, family: Family, labels: Labels, value: u64) {
-        self.add(family, &labels, value.to_string());
+        let key = labels.key(family.name);
+        self.recorder
+            .register_counter(&key, &METADATA)
+            .absolute(value);
     }
 
     fn gauge(&mut self, family: Family, labels: Labels, value: f64) {
-        self.add(family, &labels, value.to_string());
-    }
-
-    fn add(&mut self, family: Family, labels: &Labels, value: String) {
-        let name = family.name;
-        let id = match labels.0.is_empty() {
-            true => name.to_owned(),
-            false => format!("{name}{{{}}}", labels.text()),
-        };
-        let (_, series) = self
-            .families
-            .entry(name)
-            .or_insert_with(|| (family, Series::new()));
-        series.insert(id, value);
+        let key = labels.key(family.name);
+        self.recorder.register_gauge(&key, &METADATA).set(value);
     }
 
     /// Adds a series of a shard's table: `labels` are those of its subject, `label` is its own.
@@ -329,12 +386,26 @@ impl Page {
     }
 
     /// Returns the text of all families.
+    ///
+    /// The recorder's hash tables have no stable order, so families and their series are sorted: equal states give equal
+    /// pages.
     fn finish(self) -> String {
-        let mut page = String::new();
-        for (family, series) in self.families.into_values() {
-            head(&mut page, family);
-            for (id, value) in series {
-                let _ = writeln!(page, "{id} {value}");
+        let text = self.recorder.handle().render();
+        let mut blocks: Vec<Vec<&str>> = text
+            .split("\n\n")
+            .map(|block| block.lines().filter(|line| !line.is_empty()).collect())
+            .collect();
+        blocks.sort_unstable();
+        let mut page = String::with_capacity(text.len() + self.own.len());
+        for mut block in blocks {
+            let comments = block
+                .iter()
+                .take_while(|line| line.starts_with('#'))
+                .count();
+            block[comments..].sort_unstable();
+            for line in block {
+                page.push_str(line);
+                page.push('\n');
             }
         }
         page.push_str(&self.own);

@@ -3,8 +3,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::http1::Method;
-use crate::telemetry::record::{EjectionOutcome, EjectionReason, Limit, Reason, RetryReason};
-use crate::telemetry::registry::Ejection;
+use crate::telemetry::record::{
+    EjectionOutcome, EjectionReason, Limit, Reason, RetryReason, RollbackReason,
+};
+use crate::telemetry::registry::{Ejection, Rollback};
 
 fn scrape(services: &[(&str, &[&str])]) -> Scrape {
     let version = |name: &&str| ScrapeVersion {
@@ -15,6 +17,11 @@ fn scrape(services: &[(&str, &[&str])]) -> Scrape {
         awaited: true,
     };
     let service = |(name, versions): &(&str, &[&str])| ScrapeService {
+        rollout: Some(ScrapeRollout {
+            step: 2,
+            states: vec![("step", true), ("held", false)],
+            evidence: vec![("errors x1.5".to_owned(), 0.5)],
+        }),
         name: (*name).to_owned(),
         labels: Vec::new(),
         versions: versions.iter().map(version).collect(),
@@ -74,6 +81,11 @@ fn busy() -> std::sync::Arc<Telemetry> {
         endpoint: "10.0.0.1:80".into(),
         reason: EjectionReason::Consecutive5xx,
         outcome: EjectionOutcome::Enforced,
+    });
+    telemetry.rolled_back(Rollback {
+        service: "shop".into(),
+        version: "v2".into(),
+        reason: RollbackReason::Errors,
     });
     telemetry
 }
@@ -250,7 +262,7 @@ fn constant_labels_stand_on_every_series_of_the_service_and_outlive_it() {
     let first = render(&telemetry, &scrape);
     for line in first.lines().filter(|l| l.contains("service=")) {
         assert!(
-            line.contains(r#"{team="a\"b\\\\\"c\nd",service="shop","#),
+            line.contains(r#"{team="a\"b\\\\\"c\nd",service="shop""#),
             "{line}"
         );
     }

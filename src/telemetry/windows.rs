@@ -16,6 +16,11 @@ const SAMPLES: usize = 62;
 /// `UNIMPLEMENTED`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`.
 const GRPC_FAILURES: [usize; 7] = [2, 4, 8, 12, 13, 14, 15];
 
+/// Whether a `grpc-status` counts as a failure of the server.
+pub(crate) fn is_server_failure(status: u8) -> bool {
+    GRPC_FAILURES.contains(&usize::from(status))
+}
+
 /// Rate, errors and durations (RED) of one version over a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Red {

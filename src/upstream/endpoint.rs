@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 
+pub(crate) use super::endpoint_shard::EndpointShard;
 use super::{Addresses, VersionLoad};
 use crate::config::spec::{self, EndpointAddress, Scheme};
 use crate::telemetry::VersionMetrics;
@@ -174,23 +175,6 @@ pub struct Load {
     ewma_at_ms: AtomicU64,
 }
 
-/// The outcomes that one worker saw. Only that worker writes it, so that no atomic read-modify-write is needed.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-pub struct EndpointShard {
-    answered: AtomicU64,
-    failed: AtomicU64,
-}
-
-impl EndpointShard {
-    /// Counts an attempt.
-    #[inline]
-    pub fn note(&self, failed: bool) {
-        let cell = if failed { &self.failed } else { &self.answered };
-        cell.store(cell.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
-}
-
 impl Endpoint {
     /// Attempts since the endpoint was created, over all workers: those that succeeded, and those that failed (5xx or no
     /// response).
@@ -202,6 +186,15 @@ impl Endpoint {
                 .sum()
         };
         (sum(|s| &s.answered), sum(|s| &s.failed))
+    }
+
+    /// Requests since the endpoint was created that the guard of a rollout judges, over all workers, and those that failed.
+    pub fn judged(&self) -> (u64, u64) {
+        let sum = |cell: fn(&EndpointShard) -> &AtomicU64| {
+            let shards = self.shards.iter();
+            shards.map(|s| cell(s).load(Ordering::Relaxed)).sum()
+        };
+        (sum(|s| &s.judged), sum(|s| &s.judged_failed))
     }
 }
 

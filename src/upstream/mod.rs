@@ -15,6 +15,7 @@ pub(crate) mod connect;
 pub(crate) mod conns;
 pub(crate) mod discovery;
 pub(crate) mod endpoint;
+mod endpoint_shard;
 pub(crate) mod h2_conns;
 mod h2_io;
 pub(crate) mod h2_open;

@@ -70,6 +70,7 @@ pub(crate) async fn answer<D: Downstream, U: Upstream, F: Fields>(
     crate::proxy::stumble(cx.request.target, "answering");
     if !matches!(framing, Framing::Length(_) | Framing::Empty) {
         active.becomes_stream();
+        recording.became_stream();
     }
     let mut answering = Answering {
         cx,

@@ -1,0 +1,157 @@
+//! Requests that the guard of a rollout judges, while they run.
+//!
+//! A request counts as slow in the moment when it passes a threshold, not when it ends: a canary that hangs would otherwise look
+//! healthy until its timeout. So a worker lists its running requests and looks at them a few times a second.
+//!
+//! What counts: the first attempt of a request that the split, its cohort or its session sent to a version. Retries and the shield's
+//! attempt on stable would count one event twice; requests that a rule or a preview host decides are those of testers; and
+//! requests that failed over were chosen by the failure of a version.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Instant;
+
+use slab::Slab;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::routing::sticky::Session;
+use crate::telemetry::guard::GuardShard;
+
+/// Cells of the table of users whose failure has counted.
+const CELLS: usize = 4096;
+/// Time for which one failure of a user counts, in seconds.
+const ONCE_IN_S: u32 = 60;
+
+/// A running request.
+#[derive(Debug)]
+struct RunningRequest {
+    shard: Arc<GuardShard>,
+    started: Instant,
+    /// The thresholds that it has passed, one bit each.
+    counted: u8,
+    /// Whether its latency has been counted in full.
+    is_timed: bool,
+}
+
+/// The running requests of one worker that are judged.
+#[derive(Debug, Default)]
+pub struct JudgedRequests(RefCell<Slab<RunningRequest>>);
+
+impl JudgedRequests {
+    /// Adds a request. The key is for [`Self::take`].
+    #[inline]
+    pub(super) fn add(&self, shard: &Arc<GuardShard>, started: Instant) -> usize {
+        self.0.borrow_mut().insert(RunningRequest {
+            shard: Arc::clone(shard),
+            started,
+            counted: 0,
+            is_timed: false,
+        })
+    }
+
+    /// Counts the latency of a request that goes on as a stream or tunnel: the time to its head.
+    pub(super) fn time_now(&self, key: usize, now: Instant) {
+        self.0.borrow_mut()[key].time(now);
+    }
+
+    /// Removes a request without an outcome.
+    #[inline]
+    pub(super) fn forget(&self, key: usize) -> Arc<GuardShard> {
+        self.0.borrow_mut().remove(key).shard
+    }
+
+    /// Removes a request that has ended well, and counts its latency.
+    #[inline]
+    pub(super) fn end(&self, key: usize, now: Instant) -> Arc<GuardShard> {
+        let mut request = self.0.borrow_mut().remove(key);
+        request.time(now);
+        request.shard
+    }
+
+    /// Counts requests that have passed a threshold since the last call.
+    pub(super) fn sweep(&self, now: Instant) {
+        let mut requests = self.0.borrow_mut();
+        for (_, request) in requests.iter_mut().filter(|(_, request)| !request.is_timed) {
+            request.counted = request.shard.pass(request.age(now), request.counted);
+        }
+    }
+}
+
+impl RunningRequest {
+    /// Its age in nanoseconds.
+    fn age(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.started).as_nanos() as u64
+    }
+
+    fn time(&mut self, now: Instant) {
+        if !self.is_timed {
+            self.is_timed = true;
+            self.shard.end(self.age(now), self.counted);
+        }
+    }
+}
+
+/// Who sent a request, as far as it is known without another look at it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum User {
+    /// Nobody in particular: each failure counts.
+    Anyone,
+    /// The user at this point of the cohort.
+    Cohort(u64),
+    /// The holder of this session.
+    Session(Session),
+}
+
+/// The users whose failure has counted in the last minute, of one service and worker.
+///
+/// A user whose requests all fail, or who has failed once and retries, would otherwise count as many failures on whichever side they
+/// are. The table is shared by both sides and indexed by user, so that both lose the same part to collisions.
+#[derive(Debug, Default)]
+pub(super) struct FailedUsers {
+    /// By cell: the second of the last failure that counted, plus 1. Allocated with the first failure.
+    last: Vec<u32>,
+}
+
+impl FailedUsers {
+    /// Whether a failure of this user counts at this time, in seconds of a clock that doesn't go back.
+    pub(super) fn counts(&mut self, user: User, now_s: u32) -> bool {
+        let cell = match user {
+            User::Anyone => return true,
+            // The upper bits are the point in [0, 1).
+            User::Cohort(point) => point >> (u64::BITS - CELLS.trailing_zeros()),
+            User::Session(session) => {
+                let mut bytes = [0; 24];
+                bytes[..8].copy_from_slice(&session.began_s.to_le_bytes());
+                bytes[8..16].copy_from_slice(&session.seen_s.to_le_bytes());
+                bytes[16..].copy_from_slice(&session.endpoint.unwrap_or(0).to_le_bytes());
+                xxh3_64(&bytes) >> (u64::BITS - CELLS.trailing_zeros())
+            }
+        };
+        if self.last.is_empty() {
+            self.last = vec![0; CELLS];
+        }
+        // Below CELLS by the shifts above.
+        let last = &mut self.last[cell as usize];
+        if *last != 0 && now_s + 1 < *last + ONCE_IN_S {
+            return false;
+        }
+        *last = now_s + 1;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_counts_once_a_minute() {
+        let mut users = FailedUsers::default();
+        let (one, other) = (User::Cohort(1 << 63), User::Cohort(1 << 62));
+        assert!(users.counts(one, 0));
+        assert!(!users.counts(one, 59));
+        assert!(users.counts(other, 59));
+        assert!(users.counts(one, 60));
+        assert!(users.counts(User::Anyone, 60) && users.counts(User::Anyone, 60));
+    }
+}
