@@ -25,14 +25,17 @@ use std::time::SystemTime;
 
 use crate::config::Spec;
 use crate::config::policy::Policies;
+use crate::config::rollout::GoalSpec;
 use crate::config::spec::{Share, Timeouts};
 use crate::routing;
+use crate::telemetry::guard::GuardCounters;
 use crate::telemetry::{ListenerShard, RuleHits, ServiceMetrics, VersionMetrics};
 use crate::upstream::{Endpoint, Pool, VersionLoad};
 
 pub(crate) use build::{Inputs, Previous};
 pub(crate) use certificates::{CertificateState, date};
 pub(crate) use decision_state::DecisionState;
+pub(crate) use effective::RolloutShare;
 pub(crate) use sessions::{Keys, Sessions};
 pub(crate) use state::ServiceState;
 
@@ -116,6 +119,8 @@ pub struct Service {
     pub timeouts: Timeouts,
     /// Retries, limits, health checks, outlier detection and the other policies.
     pub policies: Policies,
+    /// Business events that are counted.
+    pub goals: Vec<GoalSpec>,
     /// Sticky sessions, if the service has them.
     pub sessions: Option<Sessions>,
     /// Versions in the order of the spec.
@@ -136,6 +141,8 @@ pub struct Version {
     pub pool: Pool,
     /// Counters of the version.
     pub metrics: Arc<VersionMetrics>,
+    /// Counters for the guard of a rollout, if the service has a plan.
+    pub guard: Option<Arc<GuardCounters>>,
     /// Requests, retries and connections in use, counted against the version's limits.
     pub load: Arc<VersionLoad>,
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms and their floors. A room on a floor doesn't import another one of that floor.
-const FLOORS: [(&str, u8); 15] = [
+const FLOORS: [(&str, u8); 16] = [
     ("config", 0),
     ("telemetry", 0),
     ("http1", 0),
@@ -17,6 +17,7 @@ const FLOORS: [(&str, u8); 15] = [
     ("upstream", 1),
     ("snapshot", 2),
     ("proxy", 3),
+    ("rollout", 3),
     ("rollout", 3),
     ("admin", 4),
     ("edge", 4),

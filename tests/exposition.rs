@@ -99,6 +99,7 @@ fn shop() -> ServiceSpec {
 fn scrape() -> Scrape {
     Scrape {
         services: vec![ScrapeService {
+            rollout: None,
             name: "shop".into(),
             labels: vec![("deployment".into(), "quoted \"shop\" \\ line\nbreak".into())],
             versions: vec![ScrapeVersion {

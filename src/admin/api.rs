@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, StatusCode};
 use hyper::body::Body;
+use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -16,8 +17,10 @@ use super::guard::{AdminRefusal, ListenerKind, admit, authorise};
 use super::history::{Announcement, ChangeCause};
 use super::reply::{AdminResponse, BodyError, document, error, read_body, text};
 use super::request::DescribedRequest;
+use super::rollout::RolloutRefused;
 use super::status::ProxyStatus;
 use super::{Context, ControlCommand, ProcessPhase, drain, scrape, view};
+use crate::rollout::machine::OperatorCommand;
 use crate::telemetry::render;
 
 /// Largest request body, in bytes.
@@ -54,6 +57,7 @@ async fn route<B: Body<Error: Into<BodyError>>>(
         | "/api/v1/explain" | "/api/v1/history" => "GET, HEAD",
         "/api/v1/reload" | "/api/v1/announce" => "POST",
         _ if service_to_drain(path).is_some() => "POST, DELETE",
+        _ if rollout_command(path).is_some() => "POST",
         _ => {
             let message = format!("not found: {path}");
             return error(StatusCode::NOT_FOUND, &message);
@@ -92,11 +96,69 @@ async fn route<B: Body<Error: Into<BodyError>>>(
         "/api/v1/history" => history(head.uri.query().unwrap_or(""), context),
         "/api/v1/announce" => announce(body, context).await,
         "/api/v1/reload" => reload(context).await,
-        // Every other path that passed the check above is a drain.
-        _ => {
-            let service = service_to_drain(path).unwrap_or_default();
-            change_drain(service, head.method == Method::DELETE, body, context).await
-        }
+        // Every other path that passed the check above is a command on a rollout or a drain.
+        _ => match rollout_command(path) {
+            Some((service, command)) => change_rollout(service, command, body, context).await,
+            None => {
+                let service = service_to_drain(path).unwrap_or_default();
+                change_drain(service, head.method == Method::DELETE, body, context).await
+            }
+        },
+    }
+}
+
+/// The service and the command of `/api/v1/services/{service}/rollout/{command}`.
+fn rollout_command(path: &str) -> Option<(&str, OperatorCommand)> {
+    let (service, command) = path
+        .strip_prefix("/api/v1/services/")?
+        .split_once("/rollout/")?;
+    Some((service, OperatorCommand::parse(command)?))
+}
+
+/// The body of a command on a rollout.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RolloutRequest {
+    /// Who asks.
+    by: Option<String>,
+}
+
+async fn change_rollout<B: Body<Error: Into<BodyError>>>(
+    service: &str,
+    command: OperatorCommand,
+    body: B,
+    context: &Context,
+) -> AdminResponse {
+    let body = match read_body(body, MAX_BODY_BYTES).await {
+        Ok(body) => body,
+        Err(refused) => return refused,
+    };
+    let request = match body.is_empty() {
+        true => RolloutRequest::default(),
+        false => match serde_json::from_slice(&body) {
+            Ok(request) => request,
+            Err(invalid) => {
+                let expected = "expected {\"by\": …}, which is optional";
+                return error(StatusCode::BAD_REQUEST, &format!("{invalid}: {expected}"));
+            }
+        },
+    };
+    let (answer, outcome) = oneshot::channel();
+    let command = ControlCommand::Rollout {
+        service: service.to_owned(),
+        command,
+        by: request.by.unwrap_or_else(|| "API".to_owned()),
+        answer,
+    };
+    let stopping = || error(StatusCode::SERVICE_UNAVAILABLE, "the proxy is stopping");
+    if context.publisher.send(command).await.is_err() {
+        return stopping();
+    }
+    match outcome.await {
+        Ok(Ok(status)) => document(StatusCode::OK, &status),
+        Ok(Err(RolloutRefused::Unknown(why))) => error(StatusCode::NOT_FOUND, &why),
+        Ok(Err(RolloutRefused::Conflict(why))) => error(StatusCode::CONFLICT, &why),
+        Err(_) => stopping(),
     }
 }
 
@@ -145,7 +207,11 @@ fn ready(context: &Context) -> AdminResponse {
 fn metrics(context: &Context) -> AdminResponse {
     let mut answer = text(render::render(
         &context.telemetry,
-        &scrape::collect(&context.live),
+        &scrape::collect(
+            &context.live,
+            // The lock is not poisoned: nothing panics while it is held.
+            &context.rollouts.lock().expect("rollouts lock"),
+        ),
     ));
     let kind = HeaderValue::from_static(render::CONTENT_TYPE);
     answer.headers_mut().insert(CONTENT_TYPE, kind);

@@ -18,6 +18,7 @@ pub(crate) mod history;
 pub(crate) mod listen;
 mod reply;
 pub(crate) mod request;
+pub(crate) mod rollout;
 pub(crate) mod scrape;
 mod serve;
 pub(crate) mod shares;
@@ -31,11 +32,13 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::rollout::machine::OperatorCommand;
 use crate::snapshot::Live;
 use crate::telemetry::Telemetry;
 use crate::telemetry::windows::StatusWindows;
 
 pub(crate) use listen::{AdminListener, bind};
+use rollout::{RolloutRefused, RolloutStatus, RolloutsByService};
 pub(crate) use serve::serve;
 
 /// The state that the API reads, and the channel for its commands. There is one for each process.
@@ -54,6 +57,8 @@ pub(crate) struct Context {
     pub readiness: Arc<Readiness>,
     /// The adopted generations.
     pub history: Arc<history::History>,
+    /// Rollouts by service. The control thread updates them.
+    pub rollouts: Mutex<RolloutsByService>,
     /// The channel to the publisher.
     pub publisher: mpsc::Sender<ControlCommand>,
 }
@@ -65,6 +70,17 @@ pub(crate) enum ControlCommand {
     Reload {
         /// Receives the generation that runs afterwards, or the reason why the file was refused.
         answer: oneshot::Sender<Result<u64, String>>,
+    },
+    /// Change the course of a rollout.
+    Rollout {
+        /// Name of the service.
+        service: String,
+        /// What to do.
+        command: OperatorCommand,
+        /// Who asked, for the history.
+        by: String,
+        /// Receives the state of the rollout afterwards.
+        answer: oneshot::Sender<Result<RolloutStatus, RolloutRefused>>,
     },
     /// A fault of ours on purpose. Only this crate's own tests can ask for it.
     #[cfg(test)]

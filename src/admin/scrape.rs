@@ -1,22 +1,28 @@
 //! Collects the state that `/metrics` reports in addition to the counters: shares, endpoint health, certificates and the
 //! configuration's generation.
 
+use super::rollout::{RolloutStatus, RolloutsByService};
 use super::shares;
 use crate::config::spec;
+use crate::rollout::state::RolloutPhase;
 use crate::snapshot::{CertificateState, Live, Service, Snapshot};
 use crate::telemetry::registry::PresentSeries;
-use crate::telemetry::render::{Scrape, ScrapeCertificate, ScrapeService, ScrapeVersion};
+use crate::telemetry::render::{
+    Scrape, ScrapeCertificate, ScrapeRollout, ScrapeService, ScrapeVersion,
+};
 use crate::upstream::Endpoint;
 use crate::upstream::endpoint::flag;
 
 /// Collects the current state.
-pub(crate) fn collect(live: &Live) -> Scrape {
+pub(crate) fn collect(live: &Live, rollouts: &RolloutsByService) -> Scrape {
     let snapshot = live.current();
     let source = live.source();
     let services = snapshot.spec.services.iter().zip(&snapshot.services);
     let listeners = snapshot.spec.listeners.iter();
     Scrape {
-        services: services.map(|(spec, live)| service(spec, live)).collect(),
+        services: services
+            .map(|(spec, live)| service(spec, live, rollouts.get(&spec.name)))
+            .collect(),
         listeners: listeners.map(|l| l.name.clone()).collect(),
         generation: snapshot.generation,
         last_reload_successful: source.error.is_none(),
@@ -52,17 +58,36 @@ pub(crate) fn present(snapshot: &Snapshot) -> PresentSeries {
     present
 }
 
-fn service(spec: &spec::ServiceSpec, live: &Service) -> ScrapeService {
+fn rollout(status: &RolloutStatus) -> ScrapeRollout {
+    let states = { RolloutPhase::ALL.iter() }
+        .map(|phase| (phase.as_str(), *phase.as_str() == *status.state));
+    ScrapeRollout {
+        step: status.step,
+        states: states.collect(),
+        evidence: status.evidence.clone().into_iter().collect(),
+    }
+}
+
+fn service(
+    spec: &spec::ServiceSpec,
+    live: &Service,
+    rollout_status: Option<&RolloutStatus>,
+) -> ScrapeService {
     let versions = live.versions.iter().enumerate();
     let (effective, desired) = (shares::effective(live), shares::desired(spec));
     ScrapeService {
         name: spec.name.clone(),
         labels: spec.labels.clone(),
+        rollout: rollout_status.map(rollout),
         versions: versions
             .map(|(index, version)| ScrapeVersion {
                 name: version.name.to_string(),
                 ratio: effective[index].ratio(),
-                desired_ratio: desired[index].ratio(),
+                // A version that follows a rollout wants the share that the rollout has reached.
+                desired_ratio: match spec.rolling {
+                    Some(_) => live.routing.split.share(index).ratio(),
+                    None => desired[index].ratio(),
+                },
                 endpoints: version
                     .pool
                     .members

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::rollout::RolloutStatus;
 use super::{Context, ProcessPhase, shares};
 use crate::config::spec;
 use crate::snapshot::{self, CertificateState, Snapshot, date};
@@ -116,6 +117,9 @@ pub(crate) struct ServiceStatus {
     /// Versions whose new share is held back until one of their endpoints passes its health check.
     #[serde(default)]
     pub awaiting: Vec<String>,
+    /// Its rollout, if it has or had one.
+    #[serde(default)]
+    pub rollout: Option<RolloutStatus>,
     /// In the order of the configuration file.
     pub versions: Vec<VersionStatus>,
 }
@@ -123,7 +127,7 @@ pub(crate) struct ServiceStatus {
 /// Shares by version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SplitStatus {
-    /// Shares in the configuration.
+    /// Shares in the configuration; `rollout` for a version that follows one.
     pub desired: BTreeMap<String, String>,
     /// Shares in effect, after the gate and after failover from versions that are down or drained.
     pub effective: BTreeMap<String, String>,
@@ -328,13 +332,17 @@ fn service(context: &Context, snapshot: &Snapshot, index: usize) -> ServiceStatu
             desired: desired
                 .iter()
                 .enumerate()
-                .map(|(version, share)| (name(version), share.to_string()))
+                .map(|(version, share)| match spec.rolling == Some(version) {
+                    true => (name(version), "rollout".to_owned()),
+                    false => (name(version), share.to_string()),
+                })
                 .collect(),
             effective: (0..spec.versions.len())
                 .map(|v| (name(v), share(v)))
                 .collect(),
         },
         awaiting: live.awaited.iter().map(|v| name(*v)).collect(),
+        rollout: rollout(context, &spec.name),
         versions: live
             .versions
             .iter()
@@ -349,6 +357,12 @@ fn service(context: &Context, snapshot: &Snapshot, index: usize) -> ServiceStatu
             })
             .collect(),
     }
+}
+
+fn rollout(context: &Context, service: &str) -> Option<RolloutStatus> {
+    // The lock is not poisoned: nothing panics while it is held.
+    let rollouts = context.rollouts.lock().expect("rollouts lock");
+    rollouts.get(service).cloned()
 }
 
 fn red(context: &Context, service: &str, version: &str) -> BTreeMap<String, RedStatus> {

@@ -82,6 +82,7 @@ fn context() -> (Arc<Context>, mpsc::Receiver<ControlCommand>) {
         ..ConfigSource::default()
     };
     let context = Arc::new(Context {
+        rollouts: Mutex::default(),
         live: Live::new(snapshot, 2, source),
         telemetry,
         windows: Mutex::new(StatusWindows::default()),

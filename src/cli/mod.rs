@@ -2,6 +2,7 @@
 //!
 //! * `run` starts the proxy; `check` takes the same path up to the point where listeners would be bound.
 //! * `status`, `history`, `explain`, `shift`, `drain` and `reload` talk to the admin API of a running proxy, which [`proxy`] finds.
+//! * `pause`, `resume`, `approve`, `promote`, `abort` and `retry` change the course of a rollout.
 //! * `demo` runs a proxy with embedded origins and traffic.
 //! * `completions` and `man` print files for shells and manuals.
 //!
@@ -20,6 +21,8 @@ mod man;
 mod proxy;
 mod proxy_address;
 mod reload;
+mod rollout;
+mod rollout_view;
 mod run;
 mod shift;
 mod status;
@@ -33,6 +36,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::units;
+use crate::rollout::machine::OperatorCommand;
 use error::CommandError;
 use proxy_address::ProxyAddress;
 
@@ -69,6 +73,18 @@ enum CliCommand {
     History(history::HistoryArgs),
     /// Stop sending new requests to endpoints; with --wait, until nothing is in flight
     Drain(drain::DrainArgs),
+    /// Hold a rollout at its share until `resume`
+    Pause(rollout::RolloutArgs),
+    /// Continue a rollout that was paused
+    Resume(rollout::RolloutArgs),
+    /// Let a rollout that awaits approval go on to its next step
+    Approve(rollout::RolloutArgs),
+    /// Make the version of a rollout stable, in the configuration file
+    Promote(rollout::RolloutArgs),
+    /// End a rollout: its version loses its share at once
+    Abort(rollout::RolloutArgs),
+    /// Begin a rollout again that was rolled back or aborted
+    Retry(rollout::RolloutArgs),
     /// Reload the configuration file, and wait until every worker runs it or it is rejected
     Reload(reload::ReloadArgs),
     /// Print a completion script for a shell
@@ -110,6 +126,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         CliCommand::Shift(shift) => shift.run(&parsed.address),
         CliCommand::History(history) => history.run(&parsed.address),
         CliCommand::Drain(drain) => drain.run(&parsed.address),
+        CliCommand::Pause(args) => args.run(OperatorCommand::Pause, &parsed.address),
+        CliCommand::Resume(args) => args.run(OperatorCommand::Resume, &parsed.address),
+        CliCommand::Approve(args) => args.run(OperatorCommand::Approve, &parsed.address),
+        CliCommand::Promote(args) => args.run(OperatorCommand::Promote, &parsed.address),
+        CliCommand::Abort(args) => args.run(OperatorCommand::Abort, &parsed.address),
+        CliCommand::Retry(args) => args.run(OperatorCommand::Retry, &parsed.address),
         CliCommand::Reload(reload) => reload.run(&parsed.address),
         CliCommand::Completions(completions) => completions.run(),
         CliCommand::Man(man) => man.run(),

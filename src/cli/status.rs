@@ -131,6 +131,13 @@ fn shown(status: &ProxyStatus) -> String {
     }
     let _ = write!(text, "\n{listeners}\n{certificates}{services}");
     for service in &status.services {
+        if let Some(rollout) = &service.rollout {
+            let _ = write!(
+                text,
+                "\n{}",
+                super::rollout_view::shown(&service.name, rollout)
+            );
+        }
         for version in &service.awaiting {
             let _ = writeln!(
                 text,
@@ -199,8 +206,10 @@ fn rows(table: &mut TextTable, name: &str, service: &ServiceStatus, version: &Ve
         shown += " (stable)";
     }
     let red = version.red.get(WINDOW).copied().unwrap_or_default();
+    let follows_rollout = service.split.desired.values().any(|d| d == "rollout");
     let share = match service.split.desired.get(&version.name) {
-        Some(desired) if *desired != version.share => {
+        // Stable's share follows from the others.
+        Some(desired) if *desired != version.share && !follows_rollout => {
             format!("{} (file: {desired})", version.share)
         }
         _ => version.share.clone(),
@@ -282,6 +291,7 @@ mod tests {
             stable: "v1".to_owned(),
             split,
             awaiting: Vec::new(),
+            rollout: None,
             versions: Vec::new(),
         };
         let mut table = TextTable::new(&[("", Align::Left); 11]);

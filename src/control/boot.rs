@@ -17,6 +17,7 @@ use super::file_watcher::FileWatcher;
 use super::handover::{self, Confirmed, Predecessor};
 use super::history::HistoryRecorder;
 use super::publisher::{Prepared, Publisher};
+use super::rollouts::Rollouts;
 use super::shutdown;
 use super::{Options, RunError, systemd};
 use crate::admin::{self, Context, ControlCommand, ProcessPhase, Readiness};
@@ -30,6 +31,7 @@ use crate::telemetry::windows::StatusWindows;
 /// Dropping it undoes everything: its sockets close, and a predecessor that it was going to replace keeps serving.
 pub(crate) struct Booting {
     publisher: Publisher,
+    rollouts: Rollouts,
     file_watcher: FileWatcher,
     context: Arc<Context>,
     sockets: AdminSockets,
@@ -56,6 +58,10 @@ impl Booting {
         };
         let state_dir = paths::state_dir(prepared.first().spec.state_dir.as_deref());
         let history = HistoryRecorder::new(&state_dir, &options.config);
+        let mut rollouts =
+            Rollouts::open(&state_dir, &options.config, prepared.telemetry().clone());
+        let shares = rollouts.adopt(&prepared.first().spec);
+        let prepared = prepared.with_rollouts(shares);
         let mut publisher = match &predecessor {
             Some(predecessor) => {
                 // Drain flags belong to the endpoints, which come from the registry: the snapshot that `bind` compiles next
@@ -84,11 +90,13 @@ impl Booting {
             readiness: Arc::new(Readiness::default()),
             publisher: sender,
             history: publisher.history().history().clone(),
+            rollouts: Mutex::new(rollouts.status()),
         });
         let mut file_watcher = FileWatcher::new(&options.config);
         file_watcher.set_certificates(publisher.listeners().certificate_files());
         Ok(Self {
             publisher,
+            rollouts,
             file_watcher,
             context,
             sockets,
@@ -133,6 +141,7 @@ impl Booting {
         let handover = listener.map(|l| spawn_local(handover::serve(l, requests)));
         Ok(Control {
             publisher: self.publisher,
+            rollouts: self.rollouts,
             file_watcher: self.file_watcher,
             context: self.context,
             commands,

@@ -6,7 +6,7 @@
 
 use std::future::poll_fn;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
@@ -18,17 +18,17 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::admin_sockets::AdminSockets;
 use super::file_watcher::{Changed, FileWatcher};
-use super::handover::{HandoverRequest, HandoverState, Release};
+use super::handover::{HandoverRequest, Release};
 #[cfg(test)]
 use super::in_process::Up;
 use super::publisher::{Publisher, ReloadOutcome};
+use super::rollouts::{RolloutNews, Rollouts};
 use super::shutdown::{self, StopMode};
 use super::signals::{SignalRequest, SignalStream};
 use super::{RunError, systemd};
 #[cfg(test)]
 use crate::admin;
 use crate::admin::{Context, ControlCommand, ProcessPhase, scrape};
-use crate::edge::inherit::Label;
 use crate::upstream::discovery;
 
 /// How often the status windows are sampled.
@@ -37,6 +37,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A running proxy, owned by its control thread.
 pub(crate) struct Control {
     pub(super) publisher: Publisher,
+    pub(super) rollouts: Rollouts,
     pub(super) file_watcher: FileWatcher,
     pub(super) context: Arc<Context>,
     pub(super) commands: mpsc::Receiver<ControlCommand>,
@@ -80,6 +81,8 @@ enum Event {
     WorkerEnded,
     /// An endpoint came up or had its first check result, so the stable gate may open.
     EndpointUp,
+    /// The rollout store has answered, or a call of a rollout has ended.
+    Rollout(RolloutNews),
     /// Time to sample the windows and to check that the thread's own tasks are alive.
     Second,
     /// Time to resolve the host names of endpoints again.
@@ -203,6 +206,8 @@ impl Control {
             Some(request) = self.successor.recv() => Event::Successor(request),
             () = self.publisher.workers().one_ended() => Event::WorkerEnded,
             () = self.publisher.news() => Event::EndpointUp,
+            // A successor that holds an offer has read the store: nothing may change it until the takeover is decided.
+            news = self.rollouts.news(), if open => Event::Rollout(news),
             _ = sources.second.tick() => Event::Second,
             _ = sources.names.tick() => Event::NamesDue,
             _ = sources.pulse.tick(), if sources.watchdog => Event::WatchdogDue,
@@ -242,8 +247,16 @@ impl Control {
                     systemd::status(&self.status());
                 }
             }
+            Event::Rollout(news) => {
+                self.rollouts.on_news(news, &mut self.publisher).await;
+                self.show_rollouts();
+            }
             Event::Second => {
                 self.sample();
+                if self.undecided.is_none() {
+                    self.rollouts.second(&mut self.publisher).await;
+                    self.show_rollouts();
+                }
                 if self.publisher.listeners().may_renew() {
                     self.publisher.renew();
                 }
@@ -311,6 +324,21 @@ impl Control {
                     ReloadOutcome::Refused(error) => Err(error),
                 });
             }
+            ControlCommand::Rollout {
+                service,
+                command,
+                by,
+                answer,
+            } => {
+                let command = (command, by.as_str());
+                let result = self
+                    .rollouts
+                    .command(&service, command, &mut self.publisher)
+                    .await;
+                self.show_rollouts();
+                // As above.
+                let _ = answer.send(result);
+            }
             #[cfg(test)]
             ControlCommand::Stumble(admin::Stumble::Worker(id, whole)) => {
                 let worker = &self.publisher.workers().workers()[id];
@@ -334,30 +362,6 @@ impl Control {
         handover || self.admin.is_finished() || self.publisher.is_monitor_dead()
     }
 
-    /// Sends a successor everything that it needs to serve in place of this process.
-    fn offer(&mut self, reply: oneshot::Sender<HandoverState>) {
-        let snapshot = self.publisher.live().current();
-        let held = self.publisher.listeners().held().chain(self.sockets.held());
-        let duplicate = |(label, fd): (Label, &OwnedFd)| match fd.try_clone() {
-            Ok(fd) => Some((label, fd)),
-            Err(error) => {
-                tracing::error!(%error, "cannot duplicate a socket for the handover: {label:?}");
-                None
-            }
-        };
-        let (undecided, decided) = oneshot::channel();
-        let state = HandoverState {
-            generation: snapshot.generation,
-            draining: shutdown::draining(&snapshot),
-            services: snapshot.state(),
-            sockets: held.filter_map(duplicate).collect(),
-            undecided,
-        };
-        self.undecided = Some(decided);
-        // If the handover task has given up, `undecided` is dropped with the state, which decides the takeover.
-        drop(reply.send(state));
-    }
-
     /// Stops this process, on request or after a fault. A successor that holds an offer carries on without it.
     async fn stop(&mut self, mode: StopMode, signals: &mut SignalStream) {
         if self.undecided.is_some() {
@@ -378,29 +382,6 @@ impl Control {
         shutdown::run(&mut self.publisher, mode, signals).await;
     }
 
-    /// Completes a takeover: releases the sockets to the successor, then drains the remaining connections.
-    async fn hand_over(&mut self, release: Release, hurried: bool, signals: &mut SignalStream) {
-        if let Some(pid) = release.pid {
-            systemd::main_process(pid);
-        }
-        self.context.readiness.hand_over();
-        self.sockets.leave();
-        let unwanted = release.unwanted;
-        // The successor reads the history after the release.
-        self.publisher.history().flush(SECOND).await;
-        // Final: since `readiness` says that this process is handed over, the admin API refuses to change drains.
-        let draining = shutdown::draining(&self.publisher.live().current());
-        if release.done.send(draining).is_err() {
-            tracing::warn!("the new process did not wait for the release");
-        }
-        if let Some(handover) = self.handover.take() {
-            // The last frame must be sent before this process may exit.
-            let _ = tokio::time::timeout(SECOND, handover).await;
-        }
-        shutdown::hand_over(&mut self.publisher, &unwanted, hurried, signals).await;
-        self.sockets.reclaim(&unwanted);
-    }
-
     /// Stores duplicates of the listening sockets with the service manager (`FDSTORE=1`), which passes them to the next process
     /// after a restart.
     fn store(&mut self) {
@@ -414,7 +395,9 @@ impl Control {
 
     async fn reload(&mut self) -> ReloadOutcome {
         let before = self.publisher.listeners().places();
-        let outcome = self.publisher.reload().await;
+        let rollouts = &mut self.rollouts;
+        let outcome = self.publisher.reload(|spec| rollouts.adopt(spec)).await;
+        self.show_rollouts();
         if matches!(outcome, ReloadOutcome::Adopted(_)) {
             let now = self.publisher.listeners().places();
             if now != before {
@@ -430,6 +413,11 @@ impl Control {
         }
         systemd::status(&self.status());
         outcome
+    }
+
+    /// Publishes the state of the rollouts for the API.
+    fn show_rollouts(&self) {
+        *self.context.rollouts.lock().expect("rollouts lock") = self.rollouts.status();
     }
 
     /// Samples the status windows and frees superseded snapshots. Runs every second and after a reload.

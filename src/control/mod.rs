@@ -14,22 +14,25 @@
 //!   [`systemd`] (readiness, watchdog, stored sockets) and [`logging`].
 
 mod admin_sockets;
+mod aside;
 mod audit;
 mod boot;
 mod config_file;
 mod events;
+mod file_edit;
 pub(crate) mod file_watcher;
 mod handover;
 mod health_monitor;
 mod history;
 pub(crate) mod logging;
-#[cfg_attr(not(test), expect(dead_code, reason = "rollouts call it"))]
 mod outcall;
 pub(crate) mod preflight;
 pub(crate) mod publisher;
+mod rollouts;
 mod shutdown;
 mod signals;
 pub(crate) mod sticky_key;
+mod succession;
 mod systemd;
 
 use std::fmt;

@@ -5,6 +5,8 @@
 //! [`Live::source`] until a good file replaces it. The first generation takes the same steps in two halves, [`Prepared::read`]
 //! and [`Prepared::bind`], because inherited sockets become available in between.
 
+mod republish;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,8 +19,8 @@ use super::file_watcher;
 use super::health_monitor::HealthMonitor;
 use super::history::HistoryRecorder;
 use super::preflight::{plan_errors, preflight, token_error};
+use super::rollouts::shares::SharesInForce;
 use super::sticky_key;
-use crate::admin::history::ChangeCause;
 use crate::config::{self, Spec};
 use crate::edge::admission::Admission;
 use crate::edge::inherit::Inherited;
@@ -65,6 +67,8 @@ pub(crate) struct Publisher {
     history: HistoryRecorder,
     /// The text of the first generation, until the history has it.
     first_text: Arc<str>,
+    /// The shares that rollouts have reached.
+    rollouts: SharesInForce,
 }
 
 /// A compiled first generation, before sockets are bound and threads are started.
@@ -79,6 +83,7 @@ pub(crate) struct Prepared {
     admission: Arc<Admission>,
     workers: usize,
     keys: Keys,
+    rollouts: SharesInForce,
 }
 
 impl Prepared {
@@ -114,7 +119,19 @@ impl Prepared {
             admission,
             workers,
             keys,
+            rollouts: SharesInForce::default(),
         })
+    }
+
+    /// The counters.
+    pub(crate) fn telemetry(&self) -> &Arc<Telemetry> {
+        &self.telemetry
+    }
+
+    /// Sets the shares that rollouts had reached when the process before this one ended.
+    pub(crate) fn with_rollouts(mut self, shares: SharesInForce) -> Self {
+        self.rollouts = shares;
+        self
     }
 
     /// The desired first generation. Its endpoints are the ones that will be published.
@@ -154,6 +171,7 @@ impl Prepared {
             previous,
             // No check has run in this process yet.
             passes: &|_, _| false,
+            rollouts: &|service| self.rollouts.of(service),
             keys: &self.keys,
             now_s: wall_s(),
         };
@@ -187,6 +205,7 @@ impl Prepared {
             keys: self.keys,
             history,
             first_text: self.text,
+            rollouts: self.rollouts,
         })
     }
 }
@@ -237,7 +256,12 @@ impl Publisher {
 
     /// Reads the file and publishes it if it is valid and has changed. Returns once every worker has adopted it, or after
     /// [`ADOPTION`].
-    pub(crate) async fn reload(&mut self) -> ReloadOutcome {
+    ///
+    /// `rollouts` returns the shares that rollouts have under a specification, just before it is compiled.
+    pub(crate) async fn reload(
+        &mut self,
+        rollouts: impl FnOnce(&Spec) -> SharesInForce,
+    ) -> ReloadOutcome {
         let began = Instant::now();
         let loaded = match file_watcher::when_whole(&self.file, read).await {
             Ok(loaded) => loaded,
@@ -272,6 +296,7 @@ impl Publisher {
         }
         warn(&loaded);
         warn_of_restart(&running.spec, &loaded.spec);
+        self.rollouts = rollouts(&loaded.spec);
         let next = self.compile(&running, &loaded.spec);
         let generation = next.generation;
         discovery::first(&self.registry, NAMES).await;
@@ -308,6 +333,7 @@ impl Publisher {
             spec,
             previous: Previous::Generation(running),
             passes: &|service, version| self.monitor.passes(&self.registry, service, version),
+            rollouts: &|service| self.rollouts.of(service),
             keys: &self.keys,
             now_s: wall_s(),
         };
@@ -337,32 +363,6 @@ impl Publisher {
     /// May return for neither.
     pub(crate) async fn news(&self) {
         self.monitor.news().await;
-    }
-
-    /// Opens the stable gate for versions that pass their checks now: publishes a generation in which they have the role or share
-    /// that the configuration gives them. Returns whether there were any.
-    pub(crate) async fn open_gate(&mut self) -> bool {
-        let running = self.live.current();
-        let opens = running.can_open();
-        if opens {
-            let next = self.compile(&running, &running.spec);
-            let generation = next.generation;
-            self.publish(next);
-            for worker in self.workers.workers() {
-                worker.tell(WorkerCommand::Adopt);
-            }
-            self.wait_until_adopted(generation).await;
-            let now = self.live.current();
-            audit::log(&running, &now);
-            let hash = self.live.source().hash;
-            let cause = Some(ChangeCause::Gate.into());
-            self.history.record((&running, &now), (&hash, None), cause);
-            tracing::info!(
-                generation,
-                "awaited versions pass their checks, generation adopted by every worker"
-            );
-        }
-        opens
     }
 
     fn refuse(&self, error: String, hash: Option<&str>) -> ReloadOutcome {

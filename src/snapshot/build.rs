@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::effective::{Effective, EffectiveSplit, effective};
+use super::effective::{Effective, EffectiveSplit, RolloutShare, effective};
 use super::{EndpointSet, Keys, Listener, Service, ServiceState, Sessions, Snapshot, Version};
 use crate::config::Spec;
 use crate::config::spec::{self, Balance};
@@ -29,6 +29,9 @@ pub(crate) enum Previous<'a> {
 /// Tells whether a version of a service passes its checks.
 pub(crate) type Verdicts<'a> = &'a dyn Fn(&spec::ServiceSpec, &spec::VersionSpec) -> bool;
 
+/// Tells what the rollout of a service has reached.
+pub(crate) type Rollouts<'a> = &'a dyn Fn(&spec::ServiceSpec) -> RolloutShare;
+
 /// The inputs of [`Snapshot::compile`].
 #[derive(Clone, Copy)]
 pub(crate) struct Inputs<'a> {
@@ -36,6 +39,7 @@ pub(crate) struct Inputs<'a> {
     pub spec: &'a Arc<Spec>,
     pub previous: Previous<'a>,
     pub passes: Verdicts<'a>,
+    pub rollouts: Rollouts<'a>,
     /// Keys of sticky sessions. A service whose key is missing has no sticky sessions.
     pub keys: &'a Keys,
     /// The current time in seconds since the Unix epoch.
@@ -54,7 +58,7 @@ impl Snapshot {
             Previous::Process(states) => states,
             Previous::Nothing | Previous::Generation(_) => &running,
         };
-        let effective = effective(inputs.spec, previous, inputs.passes);
+        let effective = effective(inputs.spec, previous, inputs.passes, inputs.rollouts);
         Self::with(inputs, effective, previous, registry, telemetry)
     }
 
@@ -70,6 +74,7 @@ impl Snapshot {
             spec: &spec,
             previous: Previous::Nothing,
             passes: &|_, _| true,
+            rollouts: &|_| RolloutShare::default(),
             keys: &Keys::new(),
             now_s: 0,
         };
@@ -160,8 +165,9 @@ impl Compiler<'_> {
 
     fn compiled(&self, spec: &spec::ServiceSpec, effective: EffectiveSplit) -> Service {
         let mut routing = routing::ServiceRouting::new(spec);
-        // `routing` has the desired split. The effective one differs only while a version is held back.
-        if !effective.awaited.is_empty() {
+        // `routing` has the split of the specification. The effective one differs while a version is held back, and where one
+        // follows a rollout.
+        if effective.stable != spec.stable || effective.split != spec.split {
             let names: Vec<&str> = spec.versions.iter().map(|v| &*v.name).collect();
             routing.split = Split::new(&names, effective.stable, &effective.split);
         }
@@ -171,6 +177,8 @@ impl Compiler<'_> {
                 name: version.name.as_str().into(),
                 pool: Pool::new(spec, version, self.registry, &metrics),
                 metrics,
+                guard: { spec.rollout.as_ref() }
+                    .map(|_| self.telemetry.guard(&spec.name, &version.name)),
                 load: self.registry.load(&spec.name, &version.name),
             }
         });
@@ -183,6 +191,7 @@ impl Compiler<'_> {
             hash: hash_of(spec),
             timeouts: spec.timeouts.clone(),
             policies: spec.policies.clone(),
+            goals: spec.goals.clone(),
             awaited: effective.awaited.clone(),
             effective,
             sessions: None,
@@ -190,7 +199,11 @@ impl Compiler<'_> {
         };
         let previous = self.previous.get(spec.name.as_str());
         let past = |version: &str, id| previous?.past(version, id);
+        let voided = service.effective.voided;
         service.sessions = Sessions::new(&service, self.inputs.keys, self.inputs.now_s, past);
+        if let (Some(sessions), Some((version, at_s))) = (&mut service.sessions, voided) {
+            sessions.void(version, at_s);
+        }
         service
     }
 }

@@ -1,6 +1,8 @@
-//! The effective state: a pure function of the configuration, of what was in force before, and of the results of health checks.
+//! The effective state: a pure function of the configuration, of what was in force before, of the results of health checks, and of
+//! the shares that rollouts have reached.
 //!
-//! The configuration says what is *desired*. The stable gate may delay it: a new stable version, or a canary whose share rises
+//! The configuration says what is *desired*. A canary whose entry in the split is `"rollout"` has the share that its rollout has
+//! reached. The stable gate may delay it: a new stable version, or a canary whose share rises
 //! from 0, waits until one of its endpoints passes a check. Until then the old split stays in force, except that shares may fall
 //! to what the configuration grants.
 //!
@@ -29,23 +31,46 @@ pub(super) struct EffectiveSplit {
     pub split: Vec<(usize, Share)>,
     /// Versions whose new role or share waits until they pass a check.
     pub awaited: Vec<usize>,
+    /// The version whose sessions an abort or a rollback voided, and when, in seconds since the Unix epoch.
+    pub voided: Option<(usize, u64)>,
+}
+
+/// What a rollout contributes to the effective state of its service. The default is that of a rollout that has not begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RolloutShare {
+    /// The share that it has reached.
+    pub share: Share,
+    /// When an abort or a rollback voided the canary's sessions, in seconds since the Unix epoch.
+    pub voided_s: Option<u64>,
 }
 
 impl EffectiveSplit {
     /// The desired split, without the gate.
-    fn desired(service: &spec::ServiceSpec) -> Self {
+    fn desired(service: &spec::ServiceSpec, rollout: RolloutShare) -> Self {
+        let share = |(version, share): &(usize, Share)| {
+            let follows = service.rolling == Some(*version);
+            (*version, if follows { rollout.share } else { *share })
+        };
         Self {
             stable: service.stable,
-            split: service.split.clone(),
+            split: service.split.iter().map(share).collect(),
             awaited: Vec::new(),
+            voided: service.rolling.zip(rollout.voided_s),
         }
+    }
+
+    /// The share that the split grants to a version other than stable.
+    fn granted(&self, version: usize) -> Share {
+        let canary = self.split.iter().find(|(v, _)| *v == version);
+        canary.map_or(Share(0), |(_, share)| *share)
     }
 }
 
 impl Effective {
-    /// The desired state of all services, without the gate.
+    /// The desired state of all services, without the gate. Rollouts have not begun.
     pub(crate) fn desired(spec: &Spec) -> Self {
-        let services = spec.services.iter().map(EffectiveSplit::desired);
+        let services = { spec.services.iter() }
+            .map(|service| EffectiveSplit::desired(service, RolloutShare::default()));
         Self {
             services: services.collect(),
         }
@@ -55,33 +80,41 @@ impl Effective {
 /// Computes the effective state under `spec`.
 ///
 /// `previous` is what was in force before, by service; services that it doesn't name are new. `passes` tells whether a version
-/// has an endpoint that passes its checks.
+/// has an endpoint that passes its checks, and `rollouts` what the rollout of a service has reached; it is asked for services with
+/// a version that follows one.
 pub(crate) fn effective(
     spec: &Spec,
     previous: &[ServiceState],
     passes: impl Fn(&spec::ServiceSpec, &spec::VersionSpec) -> bool,
+    rollouts: impl Fn(&spec::ServiceSpec) -> RolloutShare,
 ) -> Effective {
     let previous: HashMap<&str, &ServiceState> =
         previous.iter().map(|s| (s.name.as_str(), s)).collect();
     let split = |service: &spec::ServiceSpec| {
         let before = previous.get(service.name.as_str()).copied();
-        gated(service, before, |v| passes(service, &service.versions[v]))
+        let rollout = match service.rolling {
+            Some(_) => rollouts(service),
+            None => RolloutShare::default(),
+        };
+        let open = EffectiveSplit::desired(service, rollout);
+        let passes = |v: usize| passes(service, &service.versions[v]);
+        gated(service, open, before, passes)
     };
     Effective {
         services: spec.services.iter().map(split).collect(),
     }
 }
 
-/// Applies the stable gate to one service.
+/// Applies the stable gate to the split of one service, `open`.
 ///
 /// Nothing waits if the service has no checks, if it is new (`before` is `None`), or if the version that was stable has left the
 /// configuration and so can't keep the traffic.
 fn gated(
     desired: &spec::ServiceSpec,
+    open: EffectiveSplit,
     before: Option<&ServiceState>,
     passes: impl Fn(usize) -> bool,
 ) -> EffectiveSplit {
-    let open = EffectiveSplit::desired(desired);
     let (Some(_), Some(before)) = (&desired.policies.health, before) else {
         return open;
     };
@@ -92,7 +125,7 @@ fn gated(
         .position(|v| v.name == before.stable);
     match old_stable {
         Some(old) if old != desired.stable && !passes(desired.stable) => {
-            old_split(desired, old, before)
+            old_split(desired, open, old, before)
         }
         _ => rising(open, &held, &passes),
     }
@@ -101,13 +134,15 @@ fn gated(
 /// The split while a new stable version is awaited: the old one, with each share limited to what the configuration grants now.
 ///
 /// Canaries whose share falls to 0 stay listed, so that the users of the other versions keep their cohorts.
-fn old_split(desired: &spec::ServiceSpec, old: usize, before: &ServiceState) -> EffectiveSplit {
-    let granted = |version: usize| {
-        if version == desired.stable {
-            return Share(Share::WHOLE);
-        }
-        let canary = desired.split.iter().find(|(v, _)| *v == version);
-        canary.map_or(Share(0), |(_, share)| *share)
+fn old_split(
+    desired: &spec::ServiceSpec,
+    open: EffectiveSplit,
+    old: usize,
+    before: &ServiceState,
+) -> EffectiveSplit {
+    let granted = |version: usize| match version == desired.stable {
+        true => Share(Share::WHOLE),
+        false => open.granted(version),
     };
     let name = |version: usize| &*desired.versions[version].name;
     let canaries = (0..desired.versions.len()).filter(|v| *v != old && before.names(name(*v)));
@@ -117,6 +152,7 @@ fn old_split(desired: &spec::ServiceSpec, old: usize, before: &ServiceState) -> 
             .map(|v| (v, granted(v).min(before.share(name(v)))))
             .collect(),
         awaited: vec![desired.stable],
+        voided: open.voided,
     }
 }
 
@@ -167,6 +203,9 @@ impl Snapshot {
         let line = |version: &usize| {
             let change = match *version == spec.stable {
                 true => "becomes stable".to_owned(),
+                false if spec.rolling == Some(*version) => {
+                    "gets its share of the rollout".to_owned()
+                }
                 false => format!("gets {} of the traffic", spec_share(spec, *version)),
             };
             format!(

@@ -43,7 +43,8 @@ fn gate(
 ) -> ([u32; 3], Vec<String>) {
     let held = in_force(before);
     let name = |v: usize| desired.versions[v].name.clone();
-    let effective = gated(desired, Some(&held), |v| {
+    let open = EffectiveSplit::desired(desired, RolloutShare::default());
+    let effective = gated(desired, open, Some(&held), |v| {
         passing.contains(&name(v).as_str())
     });
     let names: Vec<&str> = desired.versions.iter().map(|v| &*v.name).collect();
@@ -95,7 +96,8 @@ fn a_stable_version_that_left_the_file_holds_nothing_back() {
 #[test]
 fn nothing_waits_at_the_start_or_without_checks() {
     let mut green = service("green", &[("red", 10)]);
-    let open = gated(&green, None, |_| false);
+    let desired = EffectiveSplit::desired(&green, RolloutShare::default());
+    let open = gated(&green, desired, None, |_| false);
     assert_eq!((open.stable, open.awaited), (1, vec![]));
     green.policies.health = None;
     assert_eq!(gate(&green, ("blue", &[]), &[]), ([0, 90, 10], vec![]));
@@ -106,7 +108,8 @@ fn users_keep_their_version_while_a_new_stable_is_awaited() {
     // `blue` sorts before `green`, so that green's users lie at the upper end as long as the split names both.
     let before: (&str, &[(&str, u32)]) = ("red", &[("blue", 0), ("green", 10)]);
     let desired = service("blue", &[("green", 10)]);
-    let effective = gated(&desired, Some(&in_force(before)), |_| false);
+    let open = EffectiveSplit::desired(&desired, RolloutShare::default());
+    let effective = gated(&desired, open, Some(&in_force(before)), |_| false);
     assert_eq!((effective.stable, &effective.awaited[..]), (2, &[0][..]));
     let names = ["blue", "green", "red"];
     let was = Split::new(&names, 2, &[(0, Share(0)), (1, Share(10_000))]);
@@ -135,6 +138,7 @@ fn a_snapshot_is_held_back_and_opens_when_an_endpoint_passes() {
             generation: running.generation + 1,
             spec: &spec("green"),
             previous: Previous::Generation(running),
+            rollouts: &|_| RolloutShare::default(),
             passes: &passes,
             keys: &Keys::new(),
             now_s: 0,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Inputs, Keys, Previous, Snapshot};
+use super::{Inputs, Keys, Previous, RolloutShare, Snapshot};
 use crate::config::Spec;
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
@@ -21,6 +21,7 @@ pub(crate) fn compiled(
         },
         spec,
         previous,
+        rollouts: &|_| RolloutShare::default(),
         passes: &|_, _| passes,
         keys,
         now_s,

@@ -62,8 +62,7 @@ impl Sessions {
         })
     }
 
-    /// Voids the sessions of a version, as an abort or a rollback does.
-    #[cfg(test)]
+    /// Voids the sessions of a version that began until `now_s`, as an abort or a rollback does.
     pub(super) fn void(&mut self, version: usize, now_s: u64) {
         self.pasts[version] = self.pasts[version].void(now_s);
     }

@@ -97,6 +97,7 @@ fn a_change_of_one_service_compiles_no_other() {
             generation: running.generation + 1,
             spec,
             previous: Previous::Generation(running),
+            rollouts: &|_| RolloutShare::default(),
             passes: &|_, _| true,
             keys: &keys,
             now_s: 0,

@@ -45,6 +45,7 @@ mod reload;
 mod reload_command;
 mod removal;
 mod retries;
+mod rollouts;
 mod routing;
 mod service_manager;
 mod shedding;

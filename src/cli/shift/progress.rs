@@ -184,6 +184,7 @@ mod tests {
                     effective: shares(share),
                 },
                 awaiting: Vec::new(),
+                rollout: None,
                 versions: Vec::new(),
             }],
         }

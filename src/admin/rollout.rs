@@ -1,0 +1,91 @@
+//! What the API tells about a rollout, and the answer to a command on one.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The rollout of a service, running or ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct RolloutStatus {
+    /// Name of the version.
+    pub version: String,
+    /// Its label.
+    pub label: Option<String>,
+    /// `waiting`, `step`, `held`, `paused`, `awaiting-approval`, `done`, `aborted` or `rolled-back`.
+    pub state: String,
+    /// The step that it is in, from 1; 0 before the first.
+    pub step: usize,
+    /// Number of steps of the plan.
+    pub steps: usize,
+    /// The share that it has reached.
+    pub share: String,
+    /// When it entered this state, RFC 3339.
+    pub since: String,
+    /// Seconds for which the step has held.
+    pub held_s: f64,
+    /// Seconds that the step has to hold; `None` if it ends by approval.
+    pub hold_s: Option<f64>,
+    /// Why it waits, holds or ended.
+    pub reason: Option<String>,
+    /// Whether the plan is latched: it begins again only with another label, other endpoints or another plan, or by `retry`.
+    pub latched: bool,
+    /// The verdict, once there is one.
+    pub verdict: Option<VerdictStatus>,
+    /// Evidence against the canary by rule of the guard, as log10.
+    pub evidence: BTreeMap<String, f64>,
+    /// Evidence of all rules together, as log10.
+    pub total_evidence: f64,
+    /// The total evidence at which the verdict falls, as log10.
+    pub threshold: f64,
+    /// Requests of each side that the guard has counted since the rollout began.
+    pub counted: CountedStatus,
+    /// The canary's error rate divided by stable's, with the interval at the guard's confidence.
+    pub ratio: Option<RatioStatus>,
+    /// Seconds until a failing verdict at the present rates, and until it has fallen in 9 of 10 cases; `None` if none is in sight.
+    pub time_to_verdict_s: Option<f64>,
+    pub time_to_verdict_p90_s: Option<f64>,
+    /// Fingerprint of the plan: of the version's label and endpoints, the steps and the guard.
+    pub plan: String,
+    /// What keeps it from working as planned, such as a state directory that can't be written.
+    pub warnings: Vec<String>,
+}
+
+/// Rollouts by service.
+pub(crate) type RolloutsByService = BTreeMap<String, RolloutStatus>;
+
+/// A verdict of the guard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct VerdictStatus {
+    /// The rule that contributed most.
+    pub guard: String,
+    /// `fail` or `pass`.
+    pub outcome: String,
+}
+
+/// What the guard has counted: first attempts of users that no rule matched, each once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct CountedStatus {
+    pub canary_requests: u64,
+    pub canary_failures: u64,
+    pub stable_requests: u64,
+    pub stable_failures: u64,
+}
+
+/// A ratio with its interval. A bound is absent where the data don't limit it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RatioStatus {
+    pub ratio: f64,
+    pub low: Option<f64>,
+    pub high: Option<f64>,
+}
+
+/// Why a command on a rollout was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RolloutRefused {
+    /// There is no such service.
+    Unknown(String),
+    /// The rollout is in a state that doesn't allow it.
+    Conflict(String),
+}

@@ -1,0 +1,67 @@
+//! The view of a rollout in `cutover status`.
+
+use std::fmt::Write as _;
+
+use super::rollout::summary;
+use crate::admin::rollout::RolloutStatus;
+
+/// Number of characters of a bar that shows how near the evidence is to a verdict.
+const BAR: usize = 20;
+
+/// Renders a rollout: its state, the evidence of each rule against the threshold, and the time to a verdict.
+pub(super) fn shown(service: &str, rollout: &RolloutStatus) -> String {
+    let mut text = format!("{service} rollout: {}\n", summary(rollout));
+    let counted = &rollout.counted;
+    if counted.canary_requests + counted.stable_requests > 0 {
+        let _ = writeln!(
+            text,
+            "  counted   canary {} of {} failed, stable {} of {}",
+            counted.canary_failures,
+            counted.canary_requests,
+            counted.stable_failures,
+            counted.stable_requests
+        );
+    }
+    if let Some(ratio) = rollout.ratio {
+        let bound = |bound: Option<f64>, open: &str| {
+            bound.map_or_else(|| open.to_owned(), |bound| format!("{bound:.2}"))
+        };
+        let _ = writeln!(
+            text,
+            "  ratio     errors x{:.2} of stable's, between {} and {}",
+            ratio.ratio,
+            bound(ratio.low, "0"),
+            bound(ratio.high, "unknown"),
+        );
+    }
+    for (rule, evidence) in &rollout.evidence {
+        let _ = writeln!(
+            text,
+            "  {}  {rule} (10^{evidence:.1} of 10^{:.1})",
+            bar(*evidence, rollout.threshold),
+            rollout.threshold
+        );
+    }
+    if let Some(median) = rollout.time_to_verdict_s {
+        let late = rollout.time_to_verdict_p90_s.unwrap_or(median);
+        let _ = writeln!(
+            text,
+            "  at this rate a failing verdict in about {median:.0} s (at most {late:.0} s in 9 of 10)"
+        );
+    }
+    for warning in &rollout.warnings {
+        let _ = writeln!(text, "  warning: {warning}");
+    }
+    text
+}
+
+/// A bar that is full where the evidence reaches the threshold.
+fn bar(evidence: f64, threshold: f64) -> String {
+    let part = if threshold > 0.0 {
+        (evidence / threshold).clamp(0.0, 1.0)
+    } else {
+        0.0
+    };
+    let full = (part * BAR as f64).round() as usize;
+    format!("[{}{}]", "#".repeat(full), ".".repeat(BAR - full))
+}

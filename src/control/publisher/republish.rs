@@ -1,0 +1,53 @@
+//! Generations of the running configuration: with what checks and rollouts have put in force since.
+
+use super::Publisher;
+use crate::admin::history::ChangeCause;
+use crate::control::audit;
+use crate::control::rollouts::shares::SharesInForce;
+use crate::edge::worker::WorkerCommand;
+
+impl Publisher {
+    /// Opens the stable gate for versions that pass their checks now: publishes a generation in which they have the role or share
+    /// that the configuration gives them. Returns whether there were any.
+    pub(crate) async fn open_gate(&mut self) -> bool {
+        let opens = self.live.current().can_open();
+        if opens {
+            let generation = self.republish(ChangeCause::Gate).await;
+            tracing::info!(
+                generation,
+                "awaited versions pass their checks, generation adopted by every worker"
+            );
+        }
+        opens
+    }
+
+    /// Publishes a generation of the running configuration with what is in force now, and returns its number once every worker
+    /// has adopted it.
+    async fn republish(&mut self, cause: ChangeCause) -> u64 {
+        let running = self.live.current();
+        let next = self.compile(&running, &running.spec);
+        let generation = next.generation;
+        self.publish(next);
+        for worker in self.workers.workers() {
+            worker.tell(WorkerCommand::Adopt);
+        }
+        self.wait_until_adopted(generation).await;
+        let now = self.live.current();
+        audit::log(&running, &now);
+        let hash = self.live.source().hash;
+        self.history
+            .record((&running, &now), (&hash, None), Some(cause.into()));
+        generation
+    }
+
+    /// Sets the shares that rollouts have reached. They take effect with the next generation.
+    pub(crate) fn set_rollouts(&mut self, shares: SharesInForce) {
+        self.rollouts = shares;
+    }
+
+    /// Publishes a generation with the shares that rollouts have reached.
+    pub(crate) async fn publish_rollouts(&mut self) {
+        let generation = self.republish(ChangeCause::Rollout).await;
+        tracing::debug!(generation, "rollout shares adopted by every worker");
+    }
+}

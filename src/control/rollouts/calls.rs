@@ -1,0 +1,140 @@
+//! Calls to the outside on behalf of rollouts. Each runs as a task and reports its result.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::task::spawn_local;
+
+use super::Rollouts;
+use super::news::{CallEnded, CallResult};
+use super::service::ServiceRollout;
+use super::view;
+use crate::config::edit;
+use crate::config::spec::ServiceSpec;
+use crate::control::aside::aside;
+use crate::control::file_edit;
+use crate::control::outcall::{hooks, prometheus, smoke};
+use crate::rollout::events::{HookKind, Outcome};
+use crate::snapshot::{Service, Snapshot};
+use crate::upstream::Endpoint;
+
+impl Rollouts {
+    /// Runs a call as a task, which reports its result.
+    fn call(&self, name: &str, work: impl Future<Output = CallResult> + 'static) {
+        let Some(epoch) = self
+            .services
+            .get(name)
+            .and_then(ServiceRollout::state)
+            .map(|s| s.epoch)
+        else {
+            return;
+        };
+        let (calls, service) = (self.calls.clone(), name.to_owned());
+        spawn_local(async move {
+            let result = work.await;
+            // Fails only when the process ends.
+            let _ = calls.send(CallEnded {
+                service,
+                epoch,
+                result,
+            });
+        });
+    }
+
+    pub(super) fn run_smoke(&self, name: &str, snapshot: &Snapshot) {
+        let Some((spec, service)) = find(snapshot, name) else {
+            return;
+        };
+        let (Some(version), Some(plan)) = (spec.rolling, &spec.rollout) else {
+            return;
+        };
+        let members = &service.versions[version].pool.members;
+        let endpoints: Vec<Arc<Endpoint>> = members.iter().map(|m| m.endpoint.clone()).collect();
+        let service = spec.clone();
+        let checks = plan.smoke.clone();
+        self.call(name, async move {
+            let result = smoke::run(&checks, &endpoints, &service).await;
+            CallResult::Outcome(Outcome::Smoke(result))
+        });
+    }
+
+    pub(super) fn run_hook(&self, name: &str, kind: HookKind) {
+        let Some(rollout) = self.services.get(name) else {
+            return;
+        };
+        let hooks = &rollout.plan.hooks;
+        let hook = match kind {
+            HookKind::BeforeRollout => &hooks.before_rollout,
+            HookKind::BeforeStep => &hooks.before_step,
+            HookKind::BeforePromote => &hooks.before_promote,
+            HookKind::AfterRollback => &hooks.after_rollback,
+        };
+        let Some(hook) = hook.clone() else {
+            return;
+        };
+        let status = serde_json::to_value(view::status(rollout)).unwrap_or_default();
+        let body = serde_json::json!({ "service": name, "hook": kind.as_str(), "rollout": status });
+        let service = name.to_owned();
+        self.call(name, async move {
+            let result = hooks::call(&hook, &body).await;
+            if let Err(error) = &result {
+                tracing::warn!(service, hook = kind.as_str(), cause = error, "hook failed");
+            }
+            CallResult::Outcome(Outcome::Hook(kind, result))
+        });
+    }
+
+    pub(super) fn ask_queries(&mut self, name: &str, now: Instant) {
+        let Some(rollout) = self.services.get_mut(name) else {
+            return;
+        };
+        if rollout.in_force().share.0 == 0 || rollout.state().is_none_or(|state| state.has_ended())
+        {
+            return;
+        }
+        for (at, query) in rollout.queries.due(now) {
+            self.call(name, async move {
+                CallResult::Query(at, prometheus::ask(&query).await)
+            });
+        }
+    }
+
+    /// Writes the version into the configuration file as stable. The file watcher then takes up the change as any other.
+    pub(super) fn promote(&self, name: &str, snapshot: &Snapshot) {
+        let Some((spec, _)) = find(snapshot, name) else {
+            return;
+        };
+        let Some(version) = spec.rolling.map(|v| spec.versions[v].name.clone()) else {
+            return;
+        };
+        let (file, service) = (self.file.clone(), name.to_owned());
+        let (calls, epoch) = (
+            self.calls.clone(),
+            self.services.get(name).and_then(|r| Some(r.state()?.epoch)),
+        );
+        spawn_local(async move {
+            let called = service.clone();
+            let change = move || {
+                file_edit::edit(&file, |text| Ok(edit::set_stable(text, &called, &version)?))
+                    .map(drop)
+                    .map_err(|failure| failure.to_string())
+            };
+            let result = aside("edit", change).await.and_then(|result| result);
+            if let (Err(why), Some(epoch)) = (result, epoch) {
+                let result = CallResult::Outcome(Outcome::PromoteFailed(why));
+                // Fails only when the process ends.
+                let _ = calls.send(CallEnded {
+                    service,
+                    epoch,
+                    result,
+                });
+            }
+        });
+    }
+}
+
+fn find<'s>(snapshot: &'s Snapshot, name: &str) -> Option<(&'s ServiceSpec, &'s Service)> {
+    let mut pairs = snapshot.spec.services.iter().zip(&snapshot.services);
+    let (spec, service) = pairs.find(|(spec, _)| spec.name == name)?;
+    Some((spec, service))
+}

@@ -1,0 +1,197 @@
+//! Turns the counters of workers into the seconds that a guard takes.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::config::rollout::GuardSpec;
+use crate::rollout::guard::{DecayedLatency, EventTally, Guard, Pairs, SecondCounts, SideCounts};
+use crate::snapshot::{Service, Version};
+use crate::telemetry::guard::{GuardTotals, SLOTS};
+
+/// Seconds over which the canary's rate is averaged.
+const RATE_S: usize = 10;
+
+/// The two versions that are compared, as indices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sides {
+    pub stable: usize,
+    pub canary: Option<usize>,
+}
+
+/// The counters as of the last second.
+#[derive(Debug, Default)]
+pub(super) struct Counting {
+    totals: HashMap<String, GuardTotals>,
+    endpoints: HashMap<usize, (u64, u64)>,
+    /// Name and latency of stable.
+    latency: (String, DecayedLatency),
+    rates: VecDeque<f64>,
+}
+
+/// The canary's counts of an event, and stable's.
+type TwoSides = (EventTally, EventTally);
+
+/// One second of counts.
+struct Second {
+    errors: TwoSides,
+    endpoints: Vec<EventTally>,
+    slots: Vec<TwoSides>,
+    goals: Vec<TwoSides>,
+    pairs: Pairs,
+}
+
+fn side(&(canary, stable): &TwoSides) -> SideCounts<'static> {
+    SideCounts {
+        canary,
+        stable,
+        stable_endpoints: &[],
+    }
+}
+
+impl Counting {
+    /// Begins another rollout.
+    pub(super) fn restart(&mut self) {
+        self.rates.clear();
+    }
+
+    /// The canary's requests per second over the last seconds.
+    fn canary_rate(&self) -> f64 {
+        self.rates.iter().sum::<f64>() / self.rates.len().max(1) as f64
+    }
+
+    /// Reads the counters, and feeds the guard with what has been counted since the last call. `judged`: the canary is judged;
+    /// otherwise the guard only learns from stable. Then publishes the thresholds of the next second.
+    pub(super) fn second(
+        &mut self,
+        service: &Service,
+        sides: Sides,
+        (guard, spec): (&mut Guard, &GuardSpec),
+        (judged, alone): (bool, bool),
+    ) {
+        let second = self.read(service, sides, spec);
+        if self.rates.len() == RATE_S {
+            self.rates.pop_front();
+        }
+        self.rates.push_back(second.errors.0.requests as f64);
+        let latency: Vec<_> = second.slots.iter().map(side).collect();
+        let goals: Vec<_> = second.goals.iter().map(side).collect();
+        let counts = SecondCounts {
+            errors: SideCounts {
+                stable_endpoints: &second.endpoints,
+                ..side(&second.errors)
+            },
+            latency: &latency,
+            goals: &goals,
+            canary_rate: self.canary_rate(),
+            canary_endpoints: sides
+                .canary
+                .map_or(1, |v| service.versions[v].pool.members.len()),
+            pairs: second.pairs,
+            alone,
+        };
+        match judged {
+            true => guard.second(&counts),
+            false => guard.before(&counts),
+        }
+        self.publish_thresholds(service, sides, guard);
+    }
+
+    fn read(&mut self, service: &Service, sides: Sides, spec: &GuardSpec) -> Second {
+        let stable = &service.versions[sides.stable];
+        let totals = self.since(stable);
+        let canary = sides.canary.map(|v| &service.versions[v]);
+        let canary_totals = canary
+            .map(|version| self.since(version))
+            .unwrap_or_default();
+        let slot = |totals: &GuardTotals, at: usize| {
+            EventTally::new(totals.fast[at] + totals.slow[at], totals.slow[at])
+        };
+        let slots = (0..SLOTS).map(|at| (slot(&canary_totals, at), slot(&totals, at)));
+        let goals = { spec.goals.iter() }
+            .filter_map(|(name, _)| service.goals.iter().position(|goal| goal.name == *name))
+            .map(|at| {
+                let goal =
+                    |totals: &GuardTotals| EventTally::new(totals.requests, totals.goals[at]);
+                (goal(&canary_totals), goal(&totals))
+            });
+        let errors = |totals: &GuardTotals| EventTally::new(totals.requests, totals.failed);
+        Second {
+            errors: (errors(&canary_totals), errors(&totals)),
+            endpoints: self.endpoints(stable),
+            slots: slots.collect(),
+            goals: goals.collect(),
+            pairs: Pairs {
+                tried: canary_totals.shielded,
+                failed: canary_totals.shield_failed,
+            },
+        }
+    }
+
+    /// What a version has counted since the last call.
+    fn since(&mut self, version: &Version) -> GuardTotals {
+        let Some(counters) = &version.guard else {
+            return GuardTotals::default();
+        };
+        let now = counters.totals();
+        // Without an earlier reading nothing is known of when the counts happened.
+        let before = self
+            .totals
+            .insert(version.name.to_string(), now)
+            .unwrap_or(now);
+        GuardTotals {
+            requests: now.requests.saturating_sub(before.requests),
+            failed: now.failed.saturating_sub(before.failed),
+            fast: difference(now.fast, before.fast),
+            slow: difference(now.slow, before.slow),
+            goals: difference(now.goals, before.goals),
+            shielded: now.shielded.saturating_sub(before.shielded),
+            shield_failed: now.shield_failed.saturating_sub(before.shield_failed),
+        }
+    }
+
+    /// What the endpoints of a version have counted since the last call.
+    fn endpoints(&mut self, version: &Version) -> Vec<EventTally> {
+        let mut counts = Vec::with_capacity(version.pool.members.len());
+        let mut next = HashMap::with_capacity(version.pool.members.len());
+        for member in &version.pool.members {
+            let endpoint = &member.endpoint;
+            let now = endpoint.judged();
+            let before = self.endpoints.get(&endpoint.slot).copied();
+            // A slot that another endpoint had before may have counted more.
+            let before = before.filter(|before| before.0 <= now.0).unwrap_or(now);
+            next.insert(endpoint.slot, now);
+            counts.push(EventTally::new(
+                now.0 - before.0,
+                now.1.saturating_sub(before.1),
+            ));
+        }
+        self.endpoints = next;
+        counts
+    }
+
+    /// Follows stable's latency, and tells the workers from when on a request is slow. The second that has just been judged had
+    /// the thresholds of the one before, so that none depends on the requests that it is applied to.
+    fn publish_thresholds(&mut self, service: &Service, sides: Sides, guard: &Guard) {
+        let stable = &service.versions[sides.stable];
+        if *self.latency.0 != *stable.name {
+            self.latency = (stable.name.to_string(), DecayedLatency::default());
+        }
+        let totals = stable.metrics.totals();
+        self.latency.1.second(&totals.latency.buckets);
+        let all = guard.thresholds(|q| self.latency.1.quantile(q));
+        let publish = |version: &Version, thresholds: &[u64; SLOTS]| {
+            if let Some(counters) = &version.guard {
+                counters.set_thresholds(thresholds);
+            }
+        };
+        publish(stable, &all.stable);
+        if let Some(canary) = sides.canary {
+            publish(&service.versions[canary], &all.canary);
+        }
+    }
+}
+
+fn difference<const N: usize>(mut now: [u64; N], before: [u64; N]) -> [u64; N] {
+    let pairs = now.iter_mut().zip(before);
+    pairs.for_each(|(now, before)| *now = now.saturating_sub(before));
+    now
+}

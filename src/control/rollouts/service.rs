@@ -1,0 +1,365 @@
+//! The rollout of one service: its machine, its guard, and what is in force.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::counting::{Counting, Sides};
+use super::queries::Queries;
+use crate::config::rollout::RolloutSpec;
+use crate::config::spec::{ServiceSpec, Share};
+use crate::rollout::guard::{Guard, GuardState};
+use crate::rollout::machine::{Effect, Facts, Machine, OperatorCommand, Outcome};
+use crate::rollout::plan::fingerprint;
+use crate::rollout::state::RolloutState;
+use crate::rollout::store::{Evidence, JournalEntry, StoreError, Stored};
+use crate::snapshot::{RolloutShare, Service};
+
+/// How often evidence and the clock of a step are stored while nothing else changes.
+const KEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// The rollouts of one service.
+#[derive(Debug)]
+pub(super) struct ServiceRollout {
+    pub plan: RolloutSpec,
+    /// The rollout, while a version follows one and the store can be read.
+    pub machine: Option<Machine>,
+    pub guard: Guard,
+    pub counting: Counting,
+    pub queries: Queries,
+    /// Name of the version that follows the rollout.
+    rolling: Option<String>,
+    /// The largest share that the version may have.
+    max_share: Option<Share>,
+    sides: Sides,
+    /// What the store has.
+    stored: Stored,
+    /// Whether a change is on its way to the store, and the state that it leads to.
+    submitted: Option<RolloutState>,
+    /// What has happened since the last change that was submitted.
+    notes: Vec<String>,
+    /// Why the store can't be read or written.
+    pub store_error: Option<StoreError>,
+    /// What is in force.
+    in_force: RolloutShare,
+    kept_at: Option<Instant>,
+}
+
+/// What is kept as evidence.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    guard: GuardState,
+    step: usize,
+    held_ms: u64,
+}
+
+/// What the service's machine needs from the outside in a second.
+pub(super) struct Surroundings<'a> {
+    pub service: &'a Service,
+    pub gate_open: bool,
+    pub elapsed: Duration,
+    pub now_s: u64,
+}
+
+impl ServiceRollout {
+    pub(super) fn new(spec: &ServiceSpec, plan: &RolloutSpec) -> Self {
+        Self {
+            plan: plan.clone(),
+            machine: None,
+            guard: Guard::new(&plan.guard),
+            counting: Counting::default(),
+            queries: Queries::new(&plan.queries),
+            rolling: None,
+            max_share: None,
+            sides: Sides {
+                stable: spec.stable,
+                canary: None,
+            },
+            stored: Stored::default(),
+            submitted: None,
+            notes: Vec::new(),
+            store_error: None,
+            in_force: RolloutShare::default(),
+            kept_at: None,
+        }
+    }
+
+    /// Takes what the store has of the service, when the process starts.
+    pub(super) fn restore(
+        &mut self,
+        stored: Result<Stored, StoreError>,
+        evidence: Option<Evidence>,
+    ) {
+        match stored {
+            Ok(stored) => self.stored = stored,
+            Err(error) => {
+                self.store_error = Some(error);
+                return;
+            }
+        }
+        let state = &mut self.stored.state;
+        let Some(evidence) = evidence.filter(|e| e.plan == state.plan && e.epoch == state.epoch)
+        else {
+            return;
+        };
+        let Ok(kept) = serde_json::from_value::<Kept>(evidence.data) else {
+            return;
+        };
+        // Without it the evidence begins anew, which takes time and is never wrong.
+        if let Ok(guard) = Guard::resume(&self.plan.guard, kept.guard) {
+            self.guard = guard;
+        }
+        if kept.step == state.step {
+            state.held_ms = state.held_ms.max(kept.held_ms);
+        }
+    }
+
+    /// Follows the configuration: begins, continues or ends the rollout. `known`: the store knows of earlier rollouts.
+    pub(super) fn adopt(
+        &mut self,
+        spec: &ServiceSpec,
+        plan: &RolloutSpec,
+        known: bool,
+        now_s: u64,
+    ) -> Vec<Effect> {
+        if self.plan.guard != plan.guard {
+            // With the same rules only `min_requests` or the like has changed, and the evidence stays valid.
+            let resumed = Guard::resume(&plan.guard, self.guard.state().clone());
+            self.guard = resumed.unwrap_or_else(|_| Guard::new(&plan.guard));
+        }
+        if self.plan.queries != plan.queries {
+            self.queries = Queries::new(&plan.queries);
+        }
+        self.plan = plan.clone();
+        self.sides = Sides {
+            stable: spec.stable,
+            canary: spec.rolling,
+        };
+        self.rolling = spec.rolling.map(|v| spec.versions[v].name.clone());
+        self.max_share = spec.rolling.and_then(|v| spec.versions[v].max_share);
+        let Some((print, version)) = fingerprint(spec).zip(spec.rolling) else {
+            return self.leave(now_s);
+        };
+        if matches!(self.store_error, Some(StoreError::Corrupt(_))) {
+            return Vec::new();
+        }
+        let version = &spec.versions[version];
+        let current = match &self.machine {
+            Some(machine) => machine.state().clone(),
+            None => self.stored.state.clone(),
+        };
+        if self
+            .machine
+            .as_ref()
+            .is_some_and(|m| m.state().plan == print)
+        {
+            return Vec::new();
+        }
+        let names = (
+            print.as_str(),
+            version.name.as_str(),
+            version.label.as_deref(),
+        );
+        let (machine, effects) = Machine::new(current, names, plan.unknown, known, now_s);
+        self.machine = Some(machine);
+        effects
+    }
+
+    /// No version follows the rollout any more: the split was edited, or the version was promoted.
+    fn leave(&mut self, now_s: u64) -> Vec<Effect> {
+        let state = match self.machine.take() {
+            Some(machine) => machine.state().clone(),
+            None => return Vec::new(),
+        };
+        self.in_force = RolloutShare::default();
+        let mut effects = Vec::new();
+        if !state.has_ended() {
+            effects.push(Effect::Note(format!(
+                "{}: ended by an edit of the split",
+                state.version
+            )));
+        }
+        self.stored.state = RolloutState {
+            plan: String::new(),
+            share: 0,
+            since_s: now_s,
+            ..state
+        };
+        effects
+    }
+
+    /// The state of the rollout.
+    pub(super) fn state(&self) -> Option<&RolloutState> {
+        self.machine.as_ref().map(Machine::state)
+    }
+
+    /// Name of the version that follows the rollout, according to the configuration.
+    pub(super) fn rolling_version(&self) -> Option<&str> {
+        self.rolling.as_deref()
+    }
+
+    /// What is in force.
+    pub(super) fn in_force(&self) -> RolloutShare {
+        self.in_force
+    }
+
+    /// Takes a second: counts, judges, and moves on.
+    pub(super) fn second(&mut self, around: &Surroundings<'_>) -> Vec<Effect> {
+        let judged = self.in_force.share.0 > 0 && self.state().is_some_and(|s| !s.has_ended());
+        let alone = self.in_force.share.0 == Share::WHOLE;
+        let guard = (&mut self.guard, &self.plan.guard);
+        self.counting
+            .second(around.service, self.sides, guard, (judged, alone));
+        let Some(machine) = &mut self.machine else {
+            return Vec::new();
+        };
+        let verdict = self.guard.verdict();
+        let obstacle = self.queries.obstacle().map(str::to_owned);
+        let held = self.guard.held_because();
+        let obstacle = obstacle.or_else(|| held.map(|reason| reason.to_string()));
+        let requests = self.guard.counts().step_canary.requests;
+        let store_error = self.store_error.as_ref().map(ToString::to_string);
+        let usable = |version: usize| around.service.versions[version].pool.census().usable > 0;
+        let facts = Facts {
+            plan: &self.plan,
+            max_share: self.max_share,
+            gate_open: around.gate_open,
+            stable_usable: usable(self.sides.stable),
+            verdict: verdict.as_ref(),
+            obstacle: obstacle.as_deref(),
+            leaning: self.guard.leaning(),
+            enough_requests: requests >= self.plan.guard.min_requests,
+            requests,
+            proven: self.guard.proven(),
+            store_error: store_error.as_deref(),
+        };
+        machine.tick(&facts, around.elapsed, around.now_s)
+    }
+
+    /// Passes an outcome to the machine.
+    pub(super) fn outcome(&mut self, outcome: Outcome, now_s: u64) -> Vec<Effect> {
+        match &mut self.machine {
+            Some(machine) => machine.outcome(outcome, &self.plan, now_s),
+            None => Vec::new(),
+        }
+    }
+
+    /// Carries out a command.
+    pub(super) fn command(
+        &mut self,
+        command: OperatorCommand,
+        by: &str,
+        now_s: u64,
+    ) -> Result<Vec<Effect>, String> {
+        match &mut self.machine {
+            Some(machine) => machine.command(command, by, &self.plan, now_s),
+            None => Err(match &self.store_error {
+                Some(error) => error.to_string(),
+                None => "no version follows a rollout; write `split = { VERSION = \"rollout\" }`"
+                    .to_owned(),
+            }),
+        }
+    }
+
+    /// Takes an effect that concerns the guard or the journal. Returns whether that was all.
+    pub(super) fn apply(&mut self, effect: &Effect) -> bool {
+        match effect {
+            Effect::BeginStep => self.guard.begin_step(),
+            Effect::ResetGuard => {
+                self.guard = self.guard.clone().restarted();
+                self.counting.restart();
+                self.queries.restart();
+            }
+            Effect::Note(text) => {
+                self.notes.push(text.clone());
+                return false;
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// The change to submit to the store, if there is one and none is on its way: the revision that it is based on, and the entry.
+    pub(super) fn change(&mut self, now_s: u64) -> Option<(u64, JournalEntry)> {
+        if self.submitted.is_some() || matches!(self.store_error, Some(StoreError::Corrupt(_))) {
+            return None;
+        }
+        let state = self.state().unwrap_or(&self.stored.state);
+        let changed = state.differs_from(&self.stored.state) || !self.notes.is_empty();
+        if !changed {
+            return None;
+        }
+        let state = state.clone();
+        self.submitted = Some(state.clone());
+        let evidence = self.guard.evidence().into_iter();
+        let entry = JournalEntry {
+            at_s: now_s,
+            notes: std::mem::take(&mut self.notes),
+            evidence: evidence
+                .map(|e| (e.name, e.log_e / std::f64::consts::LN_10))
+                .collect(),
+            state,
+        };
+        Some((self.stored.revision, entry))
+    }
+
+    /// Takes the result of a change.
+    pub(super) fn stored(&mut self, result: Result<Stored, StoreError>) {
+        self.submitted = None;
+        match result {
+            Ok(stored) => {
+                self.store_error = None;
+                self.stored = stored;
+            }
+            Err(error) => self.store_error = Some(error),
+        }
+    }
+
+    /// Continues from what another process has stored, after a conflict.
+    pub(super) fn reload(&mut self, stored: Stored) {
+        self.stored = stored;
+        self.store_error = None;
+        // The next adoption of the configuration makes a machine from it.
+        self.machine = None;
+    }
+
+    /// The evidence to store, if it is due.
+    pub(super) fn evidence(&mut self, now: Instant) -> Option<Evidence> {
+        let due = self
+            .kept_at
+            .is_none_or(|at| now.saturating_duration_since(at) >= KEEP_EVERY);
+        let state = self.state().filter(|_| due)?;
+        let kept = Kept {
+            guard: self.guard.state().clone(),
+            step: state.step,
+            held_ms: state.held_ms,
+        };
+        let evidence = Evidence {
+            plan: state.plan.clone(),
+            epoch: state.epoch,
+            data: serde_json::to_value(kept).ok()?,
+        };
+        self.kept_at = Some(now);
+        Some(evidence)
+    }
+
+    /// Brings what is in force in line with the state: down at once, up only to what is stored. Returns whether it has changed.
+    pub(super) fn enforce(&mut self) -> bool {
+        let before = self.in_force;
+        let Some(state) = self.machine.as_ref().map(Machine::state) else {
+            self.in_force = RolloutShare::default();
+            return self.in_force != before;
+        };
+        let wanted = state
+            .share()
+            .min(self.max_share.unwrap_or(Share(Share::WHOLE)));
+        let stored = &self.stored.state;
+        let is_stored = stored.plan == state.plan && stored.epoch == state.epoch;
+        let allowed = if is_stored { stored.share() } else { Share(0) };
+        self.in_force = RolloutShare {
+            share: wanted.min(allowed.max(before.share)),
+            voided_s: state.voided_s,
+        };
+        self.in_force != before
+    }
+}
