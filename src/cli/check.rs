@@ -9,7 +9,7 @@ use super::error::CommandError;
 use super::proxy_address::{ProxyAddress, shown};
 use super::{CommandResult, Json};
 use crate::config::{self, Diagnostic, LoadFailure, Loaded};
-use crate::control::preflight::{Findings, preflight};
+use crate::control::preflight::{Findings, preflight, unstorable_rollouts};
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
@@ -71,7 +71,11 @@ fn check(file: &Path) -> CheckedFile {
     // Compile the snapshot as a running proxy does, so that a fault of the compiler shows here and not at the start.
     let (registry, telemetry) = (Registry::new(), Telemetry::new(1));
     Snapshot::build(1, loaded.spec.clone(), &registry, &telemetry);
-    let Findings { errors, warnings } = preflight(&loaded, file);
+    let Findings {
+        mut errors,
+        warnings,
+    } = preflight(&loaded, file);
+    errors.extend(unstorable_rollouts(&loaded, file));
     let mut warnings = [loaded.warnings.clone(), warnings].concat();
     warnings.sort_by_key(Diagnostic::position);
     CheckedFile {

@@ -1,7 +1,7 @@
 //! Checks of the files and directories that a configuration names: certificates, keys, secrets, the state directory.
 //!
 //! All problems are reported at once, each as a diagnostic at the key that names the file. `check` and the start of the proxy run
-//! the same checks.
+//! the same checks, except that only `check` refuses a rollout whose state can't be stored.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -47,6 +47,29 @@ pub(crate) fn preflight(loaded: &Loaded, file: &Path) -> Findings {
         list.dedup();
     }
     checks.findings
+}
+
+/// Diagnoses rollouts whose state can't be stored. A running proxy gives such a version no traffic and goes on, but `check` can tell
+/// before.
+pub(crate) fn unstorable_rollouts(loaded: &Loaded, file: &Path) -> Vec<Diagnostic> {
+    let state = paths::state_dir(loaded.spec.state_dir.as_deref()).join("rollouts");
+    let Some(problem) = unusable(&state, file) else {
+        return Vec::new();
+    };
+    let name = file.display().to_string();
+    let message = format!("the state of this rollout can't be stored: {problem}");
+    let help = format!(
+        "make {} writable for the proxy's user, or name another directory with `state_dir`",
+        state.display()
+    );
+    let services = loaded.spec.services.iter();
+    let rolling = services.filter_map(|service| Some((service, service.rolling?)));
+    let diagnose = rolling.map(|(service, version)| {
+        let version = &service.versions[version].name;
+        let key = ["service", &service.name, "split", version].map(PathStep::from);
+        loaded.diagnostic(&name, &key, &message, &help)
+    });
+    diagnose.collect()
 }
 
 /// Turns the errors of a listener plan into diagnostics, each at the key that caused it.
