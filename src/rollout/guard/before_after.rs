@@ -129,6 +129,12 @@ mod tests {
         assert!((0.04..0.08).contains(&limit), "{limit}");
         assert_eq!(minutes.complete.len(), 60);
         assert_eq!(minutes.limit(&[]), None);
+        let (r, d) = (ErrorLimit::Ratio(1.5), ErrorLimit::Difference(0.2));
+        let mean = minutes.limit(&[r, d]).unwrap();
+        assert!(
+            (0.2..0.21).contains(&mean),
+            "{mean}: 1.5 times 0.18 % and 20 %"
+        );
         for _ in 0..3660 {
             minutes.add(EventTally::new(1000, 0));
         }
