@@ -19,6 +19,7 @@ use super::reply::{AdminResponse, BodyError, document, error, read_body, text};
 use super::request::DescribedRequest;
 use super::rollout::RolloutRefused;
 use super::status::ProxyStatus;
+use super::writes::{WriteRoute, write};
 use super::{Context, ControlCommand, ProcessPhase, drain, scrape, view};
 use crate::rollout::machine::OperatorCommand;
 use crate::telemetry::render;
@@ -56,6 +57,7 @@ async fn route<B: Body<Error: Into<BodyError>>>(
         "/healthz" | "/readyz" | "/metrics" | "/api/v1/status" | "/api/v1/config"
         | "/api/v1/explain" | "/api/v1/history" => "GET, HEAD",
         "/api/v1/reload" | "/api/v1/announce" => "POST",
+        _ if WriteRoute::of(path).is_some() => "POST",
         _ if service_to_drain(path).is_some() => "POST, DELETE",
         _ if rollout_command(path).is_some() => "POST",
         _ => {
@@ -96,14 +98,17 @@ async fn route<B: Body<Error: Into<BodyError>>>(
         "/api/v1/history" => history(head.uri.query().unwrap_or(""), context),
         "/api/v1/announce" => announce(body, context).await,
         "/api/v1/reload" => reload(context).await,
-        // Every other path that passed the check above is a command on a rollout or a drain.
-        _ => match rollout_command(path) {
-            Some((service, command)) => change_rollout(service, command, body, context).await,
-            None => {
-                let service = service_to_drain(path).unwrap_or_default();
-                change_drain(service, head.method == Method::DELETE, body, context).await
+        _ => {
+            if let Some(route) = WriteRoute::of(path) {
+                return write(route, &head.headers, body, context).await;
             }
-        },
+            if let Some((service, command)) = rollout_command(path) {
+                return change_rollout(service, command, body, context).await;
+            }
+            // Every other path that passed the check above is a drain.
+            let service = service_to_drain(path).unwrap_or_default();
+            change_drain(service, head.method == Method::DELETE, body, context).await
+        }
     }
 }
 

@@ -280,6 +280,34 @@ impl History {
         found.map_or_else(|| ChangeCause::File.into(), |a| a.by)
     }
 
+    /// The entry that an undo goes back to: the one with this generation, or the newest one with another text than `running`.
+    ///
+    /// # Errors
+    /// There is none; says why.
+    pub(crate) fn target(
+        &self,
+        generation: Option<u64>,
+        running: &str,
+    ) -> Result<HistoryEntry, String> {
+        let state = self.state();
+        let mut newest = state.entries.iter().rev();
+        let Some(wanted) = generation else {
+            let other = newest.find(|entry| entry.hash != running);
+            let none = "nothing to undo: the history has no other text than the running one";
+            return other.cloned().ok_or_else(|| none.to_owned());
+        };
+        let found = newest.find(|entry| entry.generation == wanted);
+        found.cloned().ok_or_else(|| {
+            let known = state.entries.iter().map(|entry| entry.generation);
+            match (known.clone().min(), known.max()) {
+                (Some(first), Some(last)) => format!(
+                    "the history has no generation {wanted}: it has generations from {first} to {last}"
+                ),
+                _ => format!("the history has no generation {wanted}: it is empty"),
+            }
+        })
+    }
+
     /// The text with this hash, from memory or from disk. May block on the file system.
     pub(crate) fn text(&self, hash: &str) -> Option<Arc<str>> {
         let known = {

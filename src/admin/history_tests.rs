@@ -75,6 +75,26 @@ fn the_history_of_a_service_has_its_changes_only() {
 }
 
 #[test]
+fn undo_goes_back_to_the_last_other_text() {
+    let history = History::default();
+    assert!(history.target(None, "a").is_err());
+    history.add(entry(1, "a", &[]), None);
+    history.add(entry(2, "b", &[]), None);
+    // The gate opened: the same text, another generation.
+    history.add(entry(3, "b", &[]), None);
+    assert_eq!(history.target(None, "b").unwrap().generation, 1);
+    history.add(entry(4, "a", &[]), None);
+    assert_eq!(
+        history.target(None, "a").unwrap().generation,
+        3,
+        "an undo can be undone"
+    );
+    assert_eq!(history.target(Some(2), "a").unwrap().hash, "b");
+    let missing = history.target(Some(9), "a").unwrap_err();
+    assert!(missing.contains("from 1 to 4"), "{missing}");
+}
+
+#[test]
 fn memory_is_bounded_and_texts_are_read_back_from_disk() {
     let dir = tempfile::tempdir().unwrap();
     let history = History::new(Some(dir.path().to_owned()));

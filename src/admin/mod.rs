@@ -5,14 +5,17 @@
 //! * [`listen`] binds TCP addresses and Unix sockets (mode 0600). [`mod@serve`] accepts connections within the budget and the
 //!   timeouts of each listener; `activity` tracks whether a connection is stalled.
 //! * [`guard`] refuses a foreign `Host`, a foreign `Origin`, and changes over TCP without the token.
-//! * [`api`] routes requests and `reply` builds the responses. [`history`] keeps the adopted generations. [`drain`] takes endpoints out of use; a reload is sent to the publisher.
+//! * [`api`] routes requests and `reply` builds the responses. [`history`] keeps the adopted generations. [`writes`] and [`file_editor`]
+//!   change the configuration file. [`drain`] takes endpoints out of use; a reload is sent to the publisher.
 //! * [`status`], [`explain`] (of a [`request`]), [`view`] (the configuration) and [`scrape`] (the metrics) build the
 //!   responses. Commands deserialize them into the same types.
 
 mod activity;
 pub(crate) mod api;
+mod blocking;
 pub(crate) mod drain;
 pub(crate) mod explain;
+pub(crate) mod file_editor;
 pub(crate) mod guard;
 pub(crate) mod history;
 pub(crate) mod listen;
@@ -24,6 +27,7 @@ mod serve;
 pub(crate) mod shares;
 pub(crate) mod status;
 pub(crate) mod view;
+pub(crate) mod writes;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -32,6 +36,7 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::config::Spec;
 use crate::rollout::machine::OperatorCommand;
 use crate::snapshot::Live;
 use crate::telemetry::Telemetry;
@@ -82,9 +87,23 @@ pub(crate) enum ControlCommand {
         /// Receives the state of the rollout afterwards.
         answer: oneshot::Sender<Result<RolloutStatus, RolloutRefused>>,
     },
+    /// Compile a configuration and compare it with the running one, without publishing it.
+    Preview {
+        /// The configuration.
+        spec: Arc<Spec>,
+        /// Receives the result.
+        answer: oneshot::Sender<Preview>,
+    },
     /// A fault of ours on purpose. Only this crate's own tests can ask for it.
     #[cfg(test)]
     Stumble(Stumble),
+}
+
+/// A generation that is not published.
+#[derive(Debug)]
+pub(crate) struct Preview {
+    /// What would change, in words.
+    pub changes: Vec<history::ChangeLine>,
 }
 
 /// What is to die by a panic.

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
+use super::edit::find;
 use super::error::CommandError;
-use super::proxy::{Proxy, ProxyError};
 use super::proxy_address::{ProxyAddress, meant};
 use super::table::{Align, TextTable};
 use super::{CommandResult, Json, block_on};
@@ -27,10 +27,7 @@ impl HistoryArgs {
     }
 
     async fn show(&self, address: &ProxyAddress) -> CommandResult {
-        let (proxy, status) = Proxy::find(address).await.map_err(|error| match error {
-            ProxyError::Unreachable(fault) => fault.exit(3),
-            ProxyError::Failed(fault) => fault,
-        })?;
+        let (proxy, status) = find(address).await?;
         let mut report: HistoryReport = proxy.get("/api/v1/history").await?;
         if let Some(service) = &self.service {
             report.entries.retain_mut(|entry| narrow(entry, service));
@@ -94,7 +91,7 @@ fn table(report: &HistoryReport) -> String {
 }
 
 /// A time to the second: `2026-01-31 12:00:00Z`.
-fn when(at: &str) -> String {
+pub(super) fn when(at: &str) -> String {
     let seconds = at.split(['.', 'Z']).next().unwrap_or(at);
     format!("{}Z", seconds.replace('T', " "))
 }

@@ -1,7 +1,7 @@
 //! The command line, with one file for each command.
 //!
 //! * `run` starts the proxy; `check` takes the same path up to the point where listeners would be bound.
-//! * `status`, `history`, `explain`, `shift`, `drain` and `reload` talk to the admin API of a running proxy, which [`proxy`] finds.
+//! * `status`, `history`, `explain`, `shift`, `undo`, `drain` and `reload` talk to the admin API of a running proxy, which [`proxy`] finds.
 //! * `pause`, `resume`, `approve`, `promote`, `abort` and `retry` change the course of a rollout.
 //! * `demo` runs a proxy with embedded origins and traffic.
 //! * `completions` and `man` print files for shells and manuals.
@@ -14,6 +14,7 @@ mod check;
 mod completions;
 mod demo;
 mod drain;
+mod edit;
 mod error;
 mod explain;
 mod history;
@@ -27,6 +28,7 @@ mod run;
 mod shift;
 mod status;
 mod table;
+mod undo;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -71,6 +73,8 @@ enum CliCommand {
     Shift(shift::ShiftArgs),
     /// Show what changed, when and by whom
     History(history::HistoryArgs),
+    /// Take back the last change of the configuration file, or go back to a generation
+    Undo(undo::UndoArgs),
     /// Stop sending new requests to endpoints; with --wait, until nothing is in flight
     Drain(drain::DrainArgs),
     /// Hold a rollout at its share until `resume`
@@ -125,6 +129,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         CliCommand::Status(status) => status.run(&parsed.address),
         CliCommand::Shift(shift) => shift.run(&parsed.address),
         CliCommand::History(history) => history.run(&parsed.address),
+        CliCommand::Undo(undo) => undo.run(&parsed.address),
         CliCommand::Drain(drain) => drain.run(&parsed.address),
         CliCommand::Pause(args) => args.run(OperatorCommand::Pause, &parsed.address),
         CliCommand::Resume(args) => args.run(OperatorCommand::Resume, &parsed.address),

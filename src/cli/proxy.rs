@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use super::error::CommandError;
 use super::proxy_address::{AdminAddress, ProxyAddress};
 use crate::admin::status::ProxyStatus;
+use crate::admin::writes::AUTHOR;
 
 /// Time limit for a request, from connecting to the last byte of the response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -106,7 +107,7 @@ impl Proxy {
     /// # Errors
     /// The proxy can't be reached, the response is an error or not the expected document, or the time limit has passed.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ProxyError> {
-        self.document(path, None, REQUEST_TIMEOUT).await
+        self.document(path, None, None, REQUEST_TIMEOUT).await
     }
 
     /// Posts a document and returns the response.
@@ -133,18 +134,35 @@ impl Proxy {
     ) -> Result<T, ProxyError> {
         let json = serde_json::to_vec(body)
             .map_err(|error| ProxyError::Failed(CommandError::new(error.to_string())))?;
-        self.document(path, Some(json.into()), limit).await
+        self.document(path, Some(json.into()), None, limit).await
+    }
+
+    /// Like [`Self::post_within`], with the author of the change for the history.
+    ///
+    /// # Errors
+    /// See [`Self::get`].
+    pub(super) async fn post_as<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        by: Option<String>,
+        limit: Duration,
+    ) -> Result<T, ProxyError> {
+        let json = serde_json::to_vec(body)
+            .map_err(|error| ProxyError::Failed(CommandError::new(error.to_string())))?;
+        self.document(path, Some(json.into()), by, limit).await
     }
 
     async fn document<T: DeserializeOwned>(
         &self,
         path: &str,
         body: Option<Bytes>,
+        by: Option<String>,
         limit: Duration,
     ) -> Result<T, ProxyError> {
         let failed = |what: String| ProxyError::Failed(CommandError::new(what));
         let changes = body.is_some();
-        let (status, body) = match timeout(limit, self.ask(path, body)).await {
+        let (status, body) = match timeout(limit, self.ask(path, body, by.as_deref())).await {
             Ok(answer) => answer?,
             Err(_) => {
                 let late = format!("no answer from {} within {limit:?}", self.address);
@@ -176,6 +194,7 @@ impl Proxy {
         &self,
         path: &str,
         body: Option<Bytes>,
+        by: Option<&str>,
     ) -> Result<(StatusCode, Bytes), ProxyError> {
         let unreachable = |error: std::io::Error| {
             let fault = CommandError::new(format!("{}: {error}", self.address));
@@ -187,11 +206,12 @@ impl Proxy {
         match &self.address {
             AdminAddress::Tcp(address) => {
                 let stream = TcpStream::connect(address).await.map_err(unreachable)?;
-                exchange(stream, address, path, body, self.token.as_deref()).await
+                let token = self.token.as_deref();
+                exchange(stream, address, (path, body), token, by).await
             }
             AdminAddress::Unix(file) => {
                 let stream = UnixStream::connect(file).await.map_err(unreachable)?;
-                exchange(stream, "localhost", path, body, None).await
+                exchange(stream, "localhost", (path, body), None, by).await
             }
         }
         .map_err(|error| {
@@ -206,9 +226,9 @@ impl Proxy {
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     host: &str,
-    path: &str,
-    body: Option<Bytes>,
+    (path, body): (&str, Option<Bytes>),
     token: Option<&str>,
+    by: Option<&str>,
 ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await?;
@@ -219,6 +239,10 @@ async fn exchange(
     let mut request = request.header("host", host);
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
+    }
+    // A name that can't be sent is left out.
+    if let Some(by) = by.and_then(|by| HeaderValue::from_str(by).ok()) {
+        request = request.header(AUTHOR, by);
     }
     let request = request.body(body)?;
     let answer = async {

@@ -69,6 +69,11 @@ impl ProxyAddress {
         })
     }
 
+    /// Whether an edit goes through the admin API: `--admin` is given, and no file on this machine.
+    pub(super) fn edits_through_api(&self) -> bool {
+        self.admin.is_some() && self.config.is_none()
+    }
+
     /// The admin token: from `--token-file`, else `CUTOVER_TOKEN`, else the `token_file` of the configuration, if it is
     /// readable and `--admin` is not given.
     ///

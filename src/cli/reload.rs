@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Deserialize;
 
+use super::edit::{find, held_back};
 use super::error::CommandError;
-use super::proxy::{Proxy, ProxyError};
+use super::proxy::Proxy;
 use super::proxy_address::ProxyAddress;
-use super::shift::held_back;
 use super::{CommandResult, block_on};
 use crate::admin::status::ProxyStatus;
 
@@ -21,9 +21,6 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Interval between two requests for the status while waiting.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
-
-/// Exit code if no proxy answers.
-const NO_PROXY: u8 = 3;
 
 /// Reloads the configuration file and the certificates of the running proxy.
 #[derive(Debug, Args)]
@@ -75,13 +72,6 @@ async fn reload(address: &ProxyAddress) -> CommandResult {
         anstream::println!("{}: {}", service.name, held_back(&service.awaiting));
     }
     Ok(0)
-}
-
-async fn find(address: &ProxyAddress) -> Result<(Proxy, ProxyStatus), CommandError> {
-    Proxy::find(address).await.map_err(|error| match error {
-        ProxyError::Unreachable(fault) => fault.exit(NO_PROXY),
-        ProxyError::Failed(fault) => fault,
-    })
 }
 
 /// Waits until every worker has adopted `generation` or a later one, and returns the status of that moment.

@@ -8,6 +8,7 @@
 mod defaults;
 pub(crate) mod diagnostic;
 pub mod edit;
+pub(crate) mod file_edit;
 mod foreign;
 mod keys;
 pub mod load;

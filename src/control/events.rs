@@ -339,6 +339,10 @@ impl Control {
                 // As above.
                 let _ = answer.send(result);
             }
+            ControlCommand::Preview { spec, answer } => {
+                // Fails if the client has disconnected.
+                let _ = answer.send(self.publisher.preview(&spec));
+            }
             #[cfg(test)]
             ControlCommand::Stumble(admin::Stumble::Worker(id, whole)) => {
                 let worker = &self.publisher.workers().workers()[id];

@@ -61,6 +61,7 @@ mod takeover_state;
 mod takeovers;
 mod targets;
 mod tls;
+mod undo;
 mod upgrade;
 mod visibility;
 mod websocket;

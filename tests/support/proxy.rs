@@ -74,6 +74,7 @@ pub struct Builder {
     text: String,
     env: Vec<(String, String)>,
     descriptors: Option<u32>,
+    read_only: bool,
     log_to: Option<PipeWriter>,
 }
 
@@ -104,6 +105,7 @@ impl Builder {
             text: text.to_owned(),
             env: Vec::new(),
             descriptors: None,
+            read_only: false,
             log_to: None,
         }
     }
@@ -131,6 +133,12 @@ impl Builder {
         self
     }
 
+    /// With a file that the proxy sees on a read-only file system, as a mounted ConfigMap is.
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
     /// With its log and whatever else it says going into this pipe, which the harness doesn't read.
     pub fn log_to(mut self, pipe: PipeWriter) -> Self {
         self.log_to = Some(pipe);
@@ -148,6 +156,15 @@ impl Builder {
 
     /// The program, by way of a shell where that has to set a limit.
     fn program(&self) -> Command {
+        if self.read_only {
+            let mut namespace = Command::new("unshare");
+            let file = self.dir.path().join("cutover.toml");
+            let mount = "mount --bind \"$FILE\" \"$FILE\" && mount -o remount,ro,bind \"$FILE\"";
+            let script = format!("{mount} && exec \"$0\" \"$@\"");
+            namespace.args([namespaces(), "sh", "-c", &script, BINARY]);
+            namespace.env("FILE", file);
+            return namespace;
+        }
         let Some(most) = self.descriptors else {
             return Command::new(BINARY);
         };
@@ -217,6 +234,7 @@ impl Builder {
                     text: self.text,
                     env: self.env,
                     descriptors: self.descriptors,
+                    read_only: self.read_only,
                     log_to: self.log_to,
                 });
             }
@@ -229,6 +247,22 @@ impl Builder {
             pause(Duration::from_millis(5));
         }
     }
+}
+
+/// The option of `unshare` for mounts of its own: root needs no namespace of users.
+fn namespaces() -> &'static str {
+    match rustix::process::getuid().is_root() {
+        true => "-m",
+        false => "-rm",
+    }
+}
+
+/// Whether this machine lets a test mount something.
+pub fn can_mount() -> bool {
+    let tried = Command::new("unshare")
+        .args([namespaces(), "mount", "--bind", "/tmp", "/tmp"])
+        .output();
+    tried.is_ok_and(|output| output.status.success())
 }
 
 /// Reads the child's log from a thread, so that it never blocks.

@@ -9,8 +9,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::demo_proxy::{DemoProxy, SERVICE};
 use super::tally::{Tally, shown};
 use super::view::Messages;
+use crate::cli::edit::locked;
 use crate::cli::error::CommandError;
-use crate::cli::shift::locked;
 use crate::config::edit;
 use crate::config::spec::Share;
 

@@ -8,21 +8,35 @@ use crate::admin::status::{ProxyStatus, ServiceStatus};
 use crate::config::Spec;
 use crate::config::spec::Share;
 
-/// An edit of one service that is in the file.
+/// An edit that is in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Edit {
-    service: String,
+pub(in crate::cli) struct Edit {
+    /// The service that it concerns; `None` for a whole text.
+    service: Option<String>,
     goals: Vec<Goal>,
-    /// Hash of the edited text.
-    hash: String,
-    /// The generation that was published before the edit was saved.
-    before: u64,
+    mark: EditMark,
+}
+
+/// How an edit is recognised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum EditMark {
+    /// By its text.
+    Text {
+        /// Hash of the edited text.
+        hash: String,
+        /// The generation that was published before the edit was saved.
+        before: u64,
+    },
+    /// By the generation that the proxy adopted it with.
+    Generation(u64),
 }
 
 /// What the edited file says about a version that the command named.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Goal {
+pub(in crate::cli) enum Goal {
+    /// It is stable.
     Stable(String),
+    /// It has this share.
     Share(String, Share),
 }
 
@@ -61,7 +75,7 @@ impl Goal {
 
 /// What has become of an edit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ShiftProgress {
+pub(in crate::cli) enum ShiftProgress {
     /// In effect on every worker, which run this generation.
     Live(u64),
     /// Adopted by every worker, but not in effect until a health check of these versions passes.
@@ -79,7 +93,7 @@ pub(super) enum ShiftProgress {
 impl Edit {
     /// Creates the edit of `service` that named these versions. `spec` and `hash` belong to the edited text, `before` is the
     /// generation that was published before it was saved.
-    pub(super) fn new(
+    pub(in crate::cli) fn new(
         service: &str,
         versions: &[&str],
         spec: &Spec,
@@ -92,44 +106,86 @@ impl Edit {
             if at == service.stable {
                 return Some(Goal::Stable((*version).to_owned()));
             }
+            if service.rolling == Some(at) {
+                return None; // Its share depends on the rollout.
+            }
             let (_, share) = service.split.iter().find(|(v, _)| *v == at)?;
             Some(Goal::Share((*version).to_owned(), *share))
         };
         Self {
-            service: service.to_owned(),
+            service: Some(service.to_owned()),
             goals: versions.iter().filter_map(goal).collect(),
-            hash,
-            before,
+            mark: EditMark::Text { hash, before },
+        }
+    }
+
+    /// Creates the edit of `service` that the proxy made itself, and that runs since `generation`.
+    pub(in crate::cli) fn adopted(service: &str, goals: Vec<Goal>, generation: u64) -> Self {
+        Self {
+            service: Some(service.to_owned()),
+            goals,
+            mark: EditMark::Generation(generation),
+        }
+    }
+
+    /// Creates the edit that replaces the whole text.
+    pub(in crate::cli) fn of_text(hash: String, before: u64) -> Self {
+        Self {
+            service: None,
+            goals: Vec::new(),
+            mark: EditMark::Text { hash, before },
         }
     }
 
     /// Judges the edit by a status. `file` is the hash of the file's current content, which may be a later text.
-    pub(super) fn progress(&self, status: &ProxyStatus, file: Option<&str>) -> ShiftProgress {
+    pub(in crate::cli) fn progress(
+        &self,
+        status: &ProxyStatus,
+        file: Option<&str>,
+    ) -> ShiftProgress {
         let everywhere = status.adopted >= status.generation;
         let config = &status.config;
-        let runs = everywhere && config.hash == self.hash;
-        // The same text may have run before the edit, for example if the split was shifted there and back.
-        let ran = config.recent.iter().find(|text| {
-            let later = text.generation > self.before && text.generation <= status.adopted;
-            later && text.hash == self.hash
-        });
+        let ran = match &self.mark {
+            EditMark::Generation(_) => None,
+            // The same text may have run before the edit, for example if the split was shifted there and back.
+            EditMark::Text { hash, before } => config.recent.iter().find(|text| {
+                let later = text.generation > *before && text.generation <= status.adopted;
+                later && text.hash == *hash
+            }),
+        };
+        let runs = everywhere
+            && match &self.mark {
+                EditMark::Generation(generation) => status.generation >= *generation,
+                EditMark::Text { hash, .. } => config.hash == *hash,
+            };
         // A later text by another writer may still contain the edit. It counts only if it is what the file says now: a
         // different running text may be one from before the edit.
         let file_runs = everywhere && file == Some(config.hash.as_str());
         if !runs && ran.is_none() && !file_runs {
-            return match &config.error {
-                Some(why) if config.refused_hash.as_ref() == Some(&self.hash) => {
+            return match (&config.error, &self.mark) {
+                (Some(why), EditMark::Text { hash, .. })
+                    if config.refused_hash.as_ref() == Some(hash) =>
+                {
                     ShiftProgress::Refused(why.clone())
                 }
                 _ => ShiftProgress::Pending,
             };
         }
-        let service = status.services.iter().find(|s| s.name == self.service);
+        let past = || {
+            ran.map_or(ShiftProgress::Overwritten, |text| {
+                ShiftProgress::Past(text.generation)
+            })
+        };
+        let Some(name) = &self.service else {
+            return match runs {
+                true => ShiftProgress::Live(status.generation),
+                false => past(),
+            };
+        };
+        let service = status.services.iter().find(|s| s.name == *name);
         let service = service.filter(|s| self.goals.iter().all(|goal| goal.is_desired(s)));
         let Some(service) = service else {
-            return ran.map_or(ShiftProgress::Overwritten, |text| {
-                ShiftProgress::Past(text.generation)
-            });
+            return past();
         };
         let held = self.goals.iter().filter_map(|goal| goal.awaited(service));
         let mut held: Vec<String> = held.map(str::to_owned).collect();
@@ -288,5 +344,41 @@ mod tests {
         );
         now.services[0].stable = "v2".into();
         assert_eq!(edit.progress(&now, Some("new")), ShiftProgress::Overwritten);
+    }
+
+    #[test]
+    fn a_whole_text_is_live_when_it_runs() {
+        let edit = Edit::of_text("new".into(), 3);
+        let progress = |status, file| edit.progress(&status, Some(file));
+        assert_eq!(
+            progress(status("old", 3, 3, "0%"), "new"),
+            ShiftProgress::Pending
+        );
+        assert_eq!(
+            progress(status("new", 4, 4, "0%"), "new"),
+            ShiftProgress::Live(4)
+        );
+        let later = recent(status("newer", 5, 5, "0%"), &[("new", 4), ("newer", 5)]);
+        assert_eq!(progress(later, "newer"), ShiftProgress::Past(4));
+        assert_eq!(
+            progress(status("newer", 5, 5, "0%"), "newer"),
+            ShiftProgress::Overwritten
+        );
+    }
+
+    #[test]
+    fn an_edit_by_the_proxy_is_known_by_its_generation() {
+        let goal = |share| vec![Goal::Share("v2".to_owned(), Share(share))];
+        let edit = Edit::adopted("shop", goal(5_000), 4);
+        let progress = |status| edit.progress(&status, None);
+        assert_eq!(progress(status("x", 3, 3, "5%")), ShiftProgress::Pending);
+        assert_eq!(progress(status("x", 4, 4, "5%")), ShiftProgress::Live(4));
+        assert_eq!(
+            progress(status("x", 5, 5, "6%")),
+            ShiftProgress::Overwritten
+        );
+        let mut held = status("x", 4, 4, "5%");
+        held.services[0].awaiting = vec!["v2".into()];
+        assert_eq!(progress(held), ShiftProgress::Held(vec!["v2".into()]));
     }
 }

@@ -1,0 +1,275 @@
+//! The requests that change the configuration file: shares, versions, deployments and undo.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, StatusCode};
+use hyper::body::Body;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio::sync::oneshot;
+
+use super::blocking::on_thread;
+use super::file_editor::{EditFailure, EditReport, FileEditor};
+use super::history::ChangeLine;
+use super::reply::{AdminResponse, BodyError, document, error, read_body};
+use super::{Context, ControlCommand};
+use crate::config;
+use crate::config::file_edit::{FileEdit, SplitChange, VersionEdit};
+
+/// Largest request body, in bytes.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// The header that names the author of a change, for the history: `alice@build-7 (shift)`.
+pub(crate) const AUTHOR: &str = "x-cutover-by";
+
+/// A path that changes the configuration file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WriteRoute<'p> {
+    /// `/api/v1/services/{service}/split`
+    Split(&'p str),
+    /// `/api/v1/services/{service}/versions/{version}`
+    Version(&'p str, &'p str),
+    /// `/api/v1/services/{service}/deploy`
+    Deploy(&'p str),
+    /// `/api/v1/undo`
+    Undo,
+}
+
+impl<'p> WriteRoute<'p> {
+    /// Parses a path.
+    pub(super) fn of(path: &'p str) -> Option<Self> {
+        if path == "/api/v1/undo" {
+            return Some(Self::Undo);
+        }
+        let rest = path.strip_prefix("/api/v1/services/")?;
+        let (service, rest) = rest.split_once('/')?;
+        match rest.split_once('/') {
+            None if rest == "split" => Some(Self::Split(service)),
+            None if rest == "deploy" => Some(Self::Deploy(service)),
+            Some(("versions", version)) => Some(Self::Version(service, version)),
+            _ => None,
+        }
+    }
+}
+
+/// The body of `POST …/versions/{version}`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VersionRequest {
+    endpoints: Option<Vec<String>>,
+    label: Option<String>,
+}
+
+/// The body of `POST …/deploy`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DeployRequest {
+    /// Name of the version.
+    pub version: String,
+    /// Its new endpoints; `None` keeps the current ones.
+    pub endpoints: Option<Vec<String>>,
+    /// Its new label; `None` keeps the current one.
+    pub label: Option<String>,
+}
+
+/// The body of `POST /api/v1/undo`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct UndoRequest {
+    /// The generation to go back to; `None` takes back the last change.
+    pub generation: Option<u64>,
+    /// xxh3 hash of the text that the client expects to run; `None` if it doesn't matter.
+    pub running: Option<String>,
+    /// Only report what would change. The response then contains the text.
+    pub plan: bool,
+}
+
+/// The response to an undo that was only planned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UndoPlan {
+    /// The generation to go back to.
+    pub generation: u64,
+    /// When it was adopted, RFC 3339.
+    pub at: String,
+    /// Its text.
+    pub text: String,
+    /// xxh3 hash of the running text.
+    pub running: String,
+    /// What would change.
+    pub changes: Vec<ChangeLine>,
+}
+
+/// The response to an undo.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UndoReport {
+    /// The generation whose text runs again.
+    pub to: u64,
+    /// The edit.
+    #[serde(flatten)]
+    pub edit: EditReport,
+}
+
+/// Handles a request.
+pub(super) async fn write<B: Body<Error: Into<BodyError>>>(
+    route: WriteRoute<'_>,
+    headers: &HeaderMap,
+    body: B,
+    context: &Context,
+) -> AdminResponse {
+    let body = match read_body(body, MAX_BODY_BYTES).await {
+        Ok(body) => body,
+        Err(answer) => return answer,
+    };
+    let by = headers.get(AUTHOR).and_then(|by| by.to_str().ok());
+    let by = by.map(str::to_owned);
+    let edit = match route {
+        WriteRoute::Undo => return undo(&body, by, context).await,
+        WriteRoute::Split(service) => split(service, &body),
+        WriteRoute::Version(service, version) => version_edit(service, version, &body),
+        WriteRoute::Deploy(service) => deploy(service, &body),
+    };
+    match edit {
+        Ok(edit) => edited(FileEditor::new(context).edit(edit, by).await),
+        Err(message) => error(StatusCode::BAD_REQUEST, &message),
+    }
+}
+
+fn edited(outcome: Result<impl Serialize, EditFailure>) -> AdminResponse {
+    match outcome {
+        Ok(report) => document(StatusCode::OK, &report),
+        Err(failure) => error(failure.status, &failure.message),
+    }
+}
+
+fn parsed<T: DeserializeOwned>(body: &[u8], expected: &str) -> Result<T, String> {
+    serde_json::from_slice(body).map_err(|invalid| format!("{invalid}: expected {expected}"))
+}
+
+fn split(service: &str, body: &[u8]) -> Result<FileEdit, String> {
+    let expected = "an object of versions, as in {\"v2\": \"25%\"}; a value is a share, \"rollout\" or \"stable\"";
+    let shares: Map<String, Value> = parsed(body, expected)?;
+    if shares.is_empty() {
+        return Err(format!("no version: expected {expected}"));
+    }
+    let change = |(version, value): (String, Value)| {
+        let text = value.as_str();
+        let text = text.ok_or_else(|| format!("{version}: expected {expected}"))?;
+        let change: SplitChange = text.parse().map_err(|why| format!("{version}: {why}"))?;
+        Ok((version, change))
+    };
+    let changes: Result<Vec<_>, String> = shares.into_iter().map(change).collect();
+    Ok(FileEdit::Split {
+        service: service.to_owned(),
+        changes: changes?,
+    })
+}
+
+fn version_edit(service: &str, version: &str, body: &[u8]) -> Result<FileEdit, String> {
+    let expected = "{\"endpoints\": [\"10.0.0.1:80\"], \"label\": \"1.1\"}, one of them or both";
+    let request: VersionRequest = parsed(body, expected)?;
+    if request.endpoints.is_none() && request.label.is_none() {
+        return Err(format!("nothing to change: expected {expected}"));
+    }
+    Ok(FileEdit::Version(VersionEdit {
+        service: service.to_owned(),
+        version: version.to_owned(),
+        endpoints: request.endpoints,
+        label: request.label,
+    }))
+}
+
+fn deploy(service: &str, body: &[u8]) -> Result<FileEdit, String> {
+    let expected = "{\"version\": \"v2\", \"endpoints\": [\"10.0.0.1:80\"], \"label\": \"1.1\"}, label is optional";
+    let request: DeployRequest = parsed(body, expected)?;
+    Ok(FileEdit::Deploy(VersionEdit {
+        service: service.to_owned(),
+        version: request.version,
+        endpoints: request.endpoints,
+        label: request.label,
+    }))
+}
+
+async fn undo(body: &[u8], by: Option<String>, context: &Context) -> AdminResponse {
+    let expected = "{\"generation\": 12}, or nothing to take back the last change";
+    let request = match body.is_empty() {
+        true => Ok(UndoRequest::default()),
+        false => parsed(body, expected),
+    };
+    let request: UndoRequest = match request {
+        Ok(request) => request,
+        Err(message) => return error(StatusCode::BAD_REQUEST, &message),
+    };
+    let running = context.live.source().hash;
+    if request.running.is_some_and(|expected| expected != running) {
+        let message = "another configuration has been adopted in the meantime";
+        return error(StatusCode::CONFLICT, message);
+    }
+    let target = match context.history.target(request.generation, &running) {
+        Ok(target) => target,
+        Err(message) => return error(StatusCode::NOT_FOUND, &message),
+    };
+    let (history, hash) = (context.history.clone(), target.hash.clone());
+    // Reads from the disk if the text is old.
+    let text = on_thread(move || history.text(&hash)).await;
+    let Some(text) = text.flatten() else {
+        let message = format!(
+            "the text of generation {} is no longer stored",
+            target.generation
+        );
+        return error(StatusCode::NOT_FOUND, &message);
+    };
+    if !request.plan {
+        let edit = FileEdit::Restore {
+            text: text.to_string(),
+            running,
+        };
+        let outcome = FileEditor::new(context).edit(edit, by).await;
+        return edited(outcome.map(|edit| UndoReport {
+            to: target.generation,
+            edit,
+        }));
+    }
+    match preview(&text, context).await {
+        Ok(changes) => document(
+            StatusCode::OK,
+            &UndoPlan {
+                generation: target.generation,
+                at: target.at,
+                text: text.to_string(),
+                running,
+                changes,
+            },
+        ),
+        Err(failure) => error(failure.status, &failure.message),
+    }
+}
+
+/// What would change if the proxy adopted a text.
+async fn preview(text: &Arc<str>, context: &Context) -> Result<Vec<ChangeLine>, EditFailure> {
+    let invalid = |message: String| EditFailure {
+        status: StatusCode::UNPROCESSABLE_ENTITY,
+        message,
+    };
+    let text = text.clone();
+    let name = context.live.source().path.display().to_string();
+    let parsed = on_thread(move || config::parse(&text, &name)).await;
+    let spec = parsed
+        .ok_or_else(|| invalid("the text can't be read".to_owned()))?
+        .map_err(|errors| {
+            let errors: Vec<String> = errors.iter().map(|e| e.rendered(false)).collect();
+            invalid(errors.join("\n"))
+        })?;
+    let stopping = || EditFailure {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        message: "the proxy is stopping".to_owned(),
+    };
+    let (answer, preview) = oneshot::channel();
+    let command = ControlCommand::Preview {
+        spec: Arc::new(spec),
+        answer,
+    };
+    let sent = context.publisher.send(command).await;
+    sent.map_err(|_| stopping())?;
+    Ok(preview.await.map_err(|_| stopping())?.changes)
+}

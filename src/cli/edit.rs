@@ -1,0 +1,331 @@
+//! Edits of the configuration file by a command: here on the file, or through the admin API by the proxy on its own file.
+//!
+//! A command that edits the file locks it from reading it until every worker runs the edited text, so that concurrent commands
+//! take effect one after the other. It announces the text to the proxy first, for the history. [`progress`] decides from the
+//! proxy's status what has become of an edit.
+
+pub(super) mod progress;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::author::{announce, author};
+use super::error::CommandError;
+use super::proxy::{Proxy, ProxyError};
+use super::proxy_address::{ProxyAddress, shown};
+use crate::admin::status::ProxyStatus;
+use crate::config::edit::{LockedFile, Replaced};
+use crate::config::file_edit::{EditedText, FileEdit, unwritable_help};
+use crate::config::load;
+use progress::{Edit, ShiftProgress};
+
+/// Time limit for the proxy to put the edit into effect.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time limit for the lock on the file. One command holds it for up to [`TIMEOUT`], and several may be waiting.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Time limit for an edit through the admin API, which waits for the lock and for the adoption.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Interval between two attempts to lock the file, and between two requests for the status.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Time after which a message says what the command is waiting for.
+const NOTICE_DELAY: Duration = Duration::from_millis(500);
+
+/// Exit code if no proxy answers.
+pub(super) const NO_PROXY: u8 = 3;
+
+/// The proxy of a command, and the locked file that the command edits.
+pub(super) struct FileSession {
+    /// The proxy, or why none answers.
+    pub proxy: Result<Proxy, CommandError>,
+    /// The generation that was published before the edit; 0 without a proxy.
+    pub before: u64,
+    /// The file.
+    pub file: PathBuf,
+    locked: LockedFile,
+    /// The name of the command, for the history.
+    command: &'static str,
+}
+
+impl FileSession {
+    /// Finds the proxy and locks the file.
+    ///
+    /// # Errors
+    /// The file is not known or can't be locked, or the proxy does not answer as one should.
+    pub(super) async fn begin(
+        address: &ProxyAddress,
+        command: &'static str,
+    ) -> Result<Self, CommandError> {
+        let file = address.file()?;
+        let proxy = match Proxy::find(address).await {
+            Ok((proxy, _)) => Ok(proxy),
+            Err(ProxyError::Unreachable(fault)) => Err(fault),
+            Err(ProxyError::Failed(fault)) => return Err(fault.with("the file was not changed")),
+        };
+        let locked = locked(&file).await?;
+        // Read under the lock, so that no other command's edit is published between this generation and ours.
+        let before = match &proxy {
+            Ok(proxy) => proxy.status().await?.generation,
+            Err(_) => 0,
+        };
+        Ok(Self {
+            proxy,
+            before,
+            file,
+            locked,
+            command,
+        })
+    }
+
+    /// Makes the edit: announces the text and writes it to the file, unless the file holds it already.
+    ///
+    /// # Errors
+    /// The edit is refused, or the file can't be read or written.
+    pub(super) async fn save(&mut self, edit: &FileEdit) -> Result<EditedText, CommandError> {
+        let text = self.locked.read();
+        let text =
+            text.map_err(|e| CommandError::new(format!("can't read {}: {e}", shown(&self.file))))?;
+        let edited = edit.apply(&text, &shown(&self.file));
+        let edited = edited.map_err(|refusal| CommandError::new(refusal.to_string()))?;
+        if edited.text != text {
+            if let Ok(proxy) = &self.proxy {
+                announce(proxy, self.command, &edited.text).await;
+            }
+            let replaced = self.locked.replace(&edited.text);
+            if let Replaced::InPlace(why) = replaced.map_err(|e| unwritable(&self.file, &e))? {
+                anstream::eprintln!("overwrote {} in place: {why}", shown(&self.file));
+            }
+        }
+        Ok(edited)
+    }
+
+    /// Waits until the proxy has adopted a saved edit, and releases the lock. Returns the line that says so. `edit` is made of the hash of the text and the
+    /// generation before it.
+    ///
+    /// # Errors
+    /// Exit code 3 if no proxy answers; else the proxy refuses the file, or doesn't adopt it in time.
+    pub(super) async fn adopted(
+        self,
+        edited: &EditedText,
+        edit: impl FnOnce(String, u64) -> Edit,
+        summary: String,
+    ) -> Result<(Proxy, String), CommandError> {
+        let proxy = self.proxy.map_err(|unreachable| {
+            let changed = format!(
+                "{} was changed ({summary}), but no proxy answers",
+                shown(&self.file)
+            );
+            let mut changed = CommandError::new(changed).exit(NO_PROXY);
+            changed.detail = unreachable.detail;
+            changed
+        })?;
+        let wait = Wait {
+            proxy: proxy.clone(),
+            file: Some(self.file),
+            edit: edit(load::hash(edited.text.as_bytes()), self.before),
+            summary,
+            saved: Instant::now(),
+        };
+        Ok((proxy, wait.adopted(Some(self.locked)).await?))
+    }
+}
+
+/// Posts an edit to the admin API of the proxy, which edits its own file.
+///
+/// # Errors
+/// No proxy answers (exit code 3), or it refuses the edit.
+pub(super) async fn post<T: DeserializeOwned>(
+    address: &ProxyAddress,
+    command: &str,
+    path: &str,
+    body: &impl Serialize,
+) -> Result<(Proxy, T), CommandError> {
+    let (proxy, _) = find(address).await?;
+    let by = Some(author(command));
+    let answer = proxy.post_as(path, body, by, REQUEST_TIMEOUT).await?;
+    Ok((proxy, answer))
+}
+
+/// Finds the proxy, with exit code 3 if there is none.
+///
+/// # Errors
+/// See [`Proxy::find`].
+pub(super) async fn find(address: &ProxyAddress) -> Result<(Proxy, ProxyStatus), CommandError> {
+    Proxy::find(address).await.map_err(|error| match error {
+        ProxyError::Unreachable(fault) => fault.exit(NO_PROXY),
+        ProxyError::Failed(fault) => fault,
+    })
+}
+
+/// Locks the file against other commands that edit it.
+///
+/// # Errors
+/// The file can't be opened, or another command has held it for [`LOCK_TIMEOUT`].
+pub(super) async fn locked(file: &Path) -> Result<LockedFile, CommandError> {
+    let began = Instant::now();
+    let mut noticed = false;
+    loop {
+        let tried = LockedFile::try_lock(file);
+        if let Some(locked) = tried
+            .map_err(|e| CommandError::new(format!("can't open and lock {}: {e}", shown(file))))?
+        {
+            return Ok(locked);
+        }
+        if began.elapsed() > LOCK_TIMEOUT {
+            let held = format!(
+                "another command has been editing {} for {LOCK_TIMEOUT:?}",
+                shown(file)
+            );
+            return Err(CommandError::new(held).with("the file was not changed"));
+        }
+        if began.elapsed() > NOTICE_DELAY && !std::mem::replace(&mut noticed, true) {
+            anstream::eprintln!("waiting for another command that edits {}", shown(file));
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// The error for a file that can't be written, with a hint where to change it instead.
+fn unwritable(file: &Path, error: &std::io::Error) -> CommandError {
+    let fault = CommandError::new(format!("can't write {}: {error}", shown(file)));
+    let help = unwritable_help(error).iter();
+    help.fold(fault, |fault, line| fault.with(*line))
+}
+
+/// The wait for an edit that is in the file but not in effect yet.
+pub(super) struct Wait {
+    /// The proxy to ask.
+    pub proxy: Proxy,
+    /// The edited file; `None` if the proxy edited its own.
+    pub file: Option<PathBuf>,
+    /// What to wait for.
+    pub edit: Edit,
+    /// The edit in a few words: `shop: v1 95%, v2 5%`.
+    pub summary: String,
+    /// When the edit was saved.
+    pub saved: Instant,
+}
+
+impl Wait {
+    /// Waits until the edit is in effect, and returns the line that says so. The lock is released once every worker has the edit, even if a gate still holds
+    /// its shares back: the health check may take long, and other edits needn't wait for it.
+    pub(super) async fn adopted(
+        &self,
+        mut locked: Option<LockedFile>,
+    ) -> Result<String, CommandError> {
+        let (mut noticed, mut held) = (false, false);
+        loop {
+            let status = self.proxy.status().await?;
+            let late = self.saved.elapsed() > TIMEOUT;
+            match self.edit.progress(&status, self.hash().as_deref()) {
+                ShiftProgress::Live(generation) => {
+                    return Ok(self.live(generation, ""));
+                }
+                ShiftProgress::Past(generation) if !held => {
+                    return Ok(self.live(generation, "; a later edit has since replaced it"));
+                }
+                ShiftProgress::Past(_) | ShiftProgress::Overwritten => {
+                    return Err(self.overwritten());
+                }
+                ShiftProgress::Refused(why) => return Err(self.refused(&why)),
+                ShiftProgress::Held(versions) if late => {
+                    let fault = format!(
+                        "{}: adopted, but not in effect after {TIMEOUT:?}",
+                        self.summary
+                    );
+                    return Err(CommandError::new(fault).with(held_back(&versions)));
+                }
+                ShiftProgress::Held(versions) => {
+                    drop(locked.take());
+                    noticed = true;
+                    if !std::mem::replace(&mut held, true) {
+                        anstream::eprintln!("{}", held_back(&versions));
+                    }
+                }
+                ShiftProgress::Pending if late => return Err(self.late(&status)),
+                ShiftProgress::Pending => {}
+            }
+            if !noticed && self.saved.elapsed() > NOTICE_DELAY {
+                noticed = true;
+                anstream::eprintln!(
+                    "waiting for the proxy (pid {}) to adopt the edit",
+                    status.pid
+                );
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// The hash of the file's current content, which other writers may have changed since.
+    fn hash(&self) -> Option<String> {
+        let text = std::fs::read(self.file.as_ref()?).ok()?;
+        Some(load::hash(&text))
+    }
+
+    /// The file, for messages.
+    fn place(&self) -> String {
+        match &self.file {
+            Some(file) => shown(file),
+            None => "the proxy's file".to_owned(),
+        }
+    }
+
+    fn live(&self, generation: u64, more: &str) -> String {
+        let (summary, took) = (&self.summary, self.saved.elapsed().as_millis());
+        format!("{summary}: live on every worker after {took} ms (generation {generation}){more}")
+    }
+
+    fn refused(&self, why: &str) -> CommandError {
+        let refused = "the proxy refuses the file; the previous configuration stays in use";
+        CommandError::new(format!("{refused}\n{why}")).with(format!(
+            "the edit stays in {} ({})",
+            self.place(),
+            self.summary
+        ))
+    }
+
+    fn overwritten(&self) -> CommandError {
+        CommandError::new("a later edit replaced this one before it was in effect").with(format!(
+            "{} has changed since, and the proxy runs its current content",
+            self.place()
+        ))
+    }
+
+    fn late(&self, status: &ProxyStatus) -> CommandError {
+        let fault = CommandError::new(format!("not in effect after {TIMEOUT:?}"))
+            .with(format!("the edit stays in {}", self.place()));
+        let canonical = |path: &Path| path.canonicalize().ok();
+        let other = self
+            .file
+            .as_deref()
+            .is_some_and(|file| canonical(Path::new(&status.config.path)) != canonical(file));
+        if other {
+            return fault.with(format!(
+                "the proxy that answers runs with {}: name the right one with -c or --admin",
+                status.config.path
+            ));
+        }
+        if let Some(why) = &status.config.error {
+            let fault = fault.with("the file was changed again, and the proxy refuses it:");
+            return why.lines().fold(fault, |fault, line| fault.with(line));
+        }
+        let (adopted, generation) = (status.adopted, status.generation);
+        fault.with(format!(
+            "generation {generation} is published, but some workers still run generation {adopted}"
+        ))
+    }
+}
+
+/// Says why an adopted split is not in effect: the gate waits for a health check of these versions.
+pub(super) fn held_back(versions: &[String]) -> String {
+    let versions = versions.join(", ");
+    format!(
+        "the previous split stays in effect until an endpoint of {versions} passes its health check"
+    )
+}

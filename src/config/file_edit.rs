@@ -1,0 +1,268 @@
+//! Edits of a configuration file that commands and the admin API make: shares, versions, deployments, and the return to an
+//! earlier text.
+//!
+//! [`FileEdit::apply`] is pure: from the text of the file it makes the new text, which is valid, or says why it can't. The caller
+//! holds the lock on the file and writes.
+
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+
+use super::diagnostic::Diagnostic;
+use super::edit::{self, EditError};
+use super::load;
+use super::spec::{ServiceSpec, Share, Spec};
+use super::suggest::suggest;
+
+/// A change of a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum FileEdit {
+    /// Changes roles and shares of versions of a service, in this order.
+    Split {
+        service: String,
+        changes: Vec<(String, SplitChange)>,
+    },
+    /// Sets the endpoints or the label of a version, or both.
+    Version(VersionEdit),
+    /// The same, and then starts what the service says: the rollout, or the cut-over if it has no plan.
+    Deploy(VersionEdit),
+    /// Puts an earlier text back. The file must still hold the text with the hash `running`.
+    Restore { text: String, running: String },
+}
+
+/// New properties of a version. Those that are `None` stay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct VersionEdit {
+    /// Name of the service.
+    pub service: String,
+    /// Name of the version.
+    pub version: String,
+    /// Endpoints as the file writes them: `10.0.0.1:80 weight=2`.
+    pub endpoints: Option<Vec<String>>,
+    /// The label.
+    pub label: Option<String>,
+}
+
+/// What becomes of a version in the split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SplitChange {
+    /// `5%`: it gets this share.
+    Share(Share),
+    /// `rollout`: it follows the plan of its service.
+    Rollout,
+    /// `stable`: it becomes stable and gets what the split leaves.
+    Stable,
+}
+
+impl fmt::Display for SplitChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Share(share) => write!(f, "{share}"),
+            Self::Rollout => f.write_str("rollout"),
+            Self::Stable => f.write_str("stable"),
+        }
+    }
+}
+
+impl FromStr for SplitChange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "rollout" => Ok(Self::Rollout),
+            "stable" => Ok(Self::Stable),
+            share => share.parse().map(Self::Share),
+        }
+    }
+}
+
+/// A text that an edit has produced.
+#[derive(Clone, Debug)]
+pub(crate) struct EditedText {
+    /// The text.
+    pub text: String,
+    /// The configuration that it holds.
+    pub spec: Spec,
+}
+
+/// Why an edit can't be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum EditRefusal {
+    /// There is no such service or version.
+    Unknown(String),
+    /// The edit doesn't fit the current state of the file.
+    Conflict(String),
+    /// The file isn't valid, or would no longer be. Holds rendered diagnostics.
+    Invalid(String),
+}
+
+impl fmt::Display for EditRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Unknown(why) | Self::Conflict(why) | Self::Invalid(why)) = self;
+        f.write_str(why)
+    }
+}
+
+impl From<EditError> for EditRefusal {
+    fn from(error: EditError) -> Self {
+        let message = error.to_string();
+        match error {
+            EditError::NoService(..) | EditError::NoVersion(..) => Self::Unknown(message),
+            EditError::IsStable(..) => Self::Conflict(message),
+            EditError::Syntax(_) | EditError::Malformed(_) => Self::Invalid(message),
+        }
+    }
+}
+
+impl FileEdit {
+    /// Makes the new text of the file `name` from its current text.
+    ///
+    /// # Errors
+    /// See [`EditRefusal`].
+    pub(crate) fn apply(&self, text: &str, name: &str) -> Result<EditedText, EditRefusal> {
+        let edited = match self {
+            Self::Split { service, changes } => split(text, service, changes)?,
+            Self::Version(edit) => version(text, edit)?,
+            Self::Deploy(edit) => deploy(text, name, edit)?,
+            Self::Restore {
+                text: earlier,
+                running,
+            } => {
+                if load::hash(text.as_bytes()) != *running {
+                    return Err(EditRefusal::Conflict(format!(
+                        "{name} has changed since the running configuration was adopted: `cutover reload` says whether it can be"
+                    )));
+                }
+                earlier.clone()
+            }
+        };
+        let spec = super::parse(&edited, name).map_err(|errors| {
+            let why = "the edited file would be invalid; it was not changed";
+            EditRefusal::Invalid(format!("{why}\n{}", rendered(&errors)))
+        })?;
+        Ok(EditedText { text: edited, spec })
+    }
+}
+
+fn split(
+    text: &str,
+    service: &str,
+    changes: &[(String, SplitChange)],
+) -> Result<String, EditError> {
+    let mut text = text.to_owned();
+    for (version, change) in changes {
+        text = match change {
+            SplitChange::Share(share) => edit::shift(&text, service, &[(version, *share)]),
+            SplitChange::Rollout => edit::start_rollout(&text, service, version),
+            SplitChange::Stable => edit::set_stable(&text, service, version),
+        }?;
+    }
+    Ok(text)
+}
+
+fn version(text: &str, edit: &VersionEdit) -> Result<String, EditError> {
+    let (service, version) = (&*edit.service, &*edit.version);
+    let mut text = text.to_owned();
+    if let Some(endpoints) = &edit.endpoints {
+        text = edit::set_endpoints(&text, service, version, endpoints)?;
+    }
+    if let Some(label) = &edit.label {
+        text = edit::set_label(&text, service, version, label)?;
+    }
+    Ok(text)
+}
+
+fn deploy(text: &str, name: &str, edit: &VersionEdit) -> Result<String, EditRefusal> {
+    let spec = super::parse(text, name).map_err(|errors| {
+        let why = format!("{name} is not valid; it was not changed");
+        EditRefusal::Invalid(format!("{why}\n{}", rendered(&errors)))
+    })?;
+    let names: Vec<&str> = spec.services.iter().map(|s| s.name.as_str()).collect();
+    let service = spec.services.iter().find(|s| s.name == edit.service);
+    let service = service.ok_or_else(|| {
+        let help = suggest(&edit.service, &names, "the services are");
+        EditError::NoService(edit.service.clone(), help)
+    })?;
+    // Unknown versions are reported by the edit below.
+    if let Some(at) = position(service, &edit.version) {
+        deployable(service, at)?;
+    }
+    let text = version(text, edit)?;
+    let started = match service.rollout {
+        Some(_) => edit::start_rollout(&text, &edit.service, &edit.version),
+        None => edit::set_stable(&text, &edit.service, &edit.version),
+    };
+    Ok(started?)
+}
+
+fn position(service: &ServiceSpec, version: &str) -> Option<usize> {
+    service.versions.iter().position(|v| v.name == version)
+}
+
+/// Checks that a version may be deployed: it isn't stable, and no other version is on its way.
+fn deployable(service: &ServiceSpec, version: usize) -> Result<(), EditRefusal> {
+    let name = |version: usize| &*service.versions[version].name;
+    let shop = &service.name;
+    if version == service.stable {
+        let idle = (0..service.versions.len())
+            .filter(|v| *v != service.stable && share(service, *v).0 == 0)
+            .map(name);
+        let idle: Vec<&str> = idle.collect();
+        let help = match &idle[..] {
+            [] => "add a version to deploy to".to_owned(),
+            [one] => format!("deploy to the idle version `{one}`"),
+            more => format!("deploy to an idle version: `{}`", more.join("`, `")),
+        };
+        return Err(EditRefusal::Conflict(format!(
+            "`{}` is the stable version of `{shop}`: {help}",
+            name(version)
+        )));
+    }
+    let whole = |v: &usize| *v != version && share(service, *v).0 == Share::WHOLE;
+    if let Some(other) = (0..service.versions.len())
+        .filter(|v| *v != service.stable)
+        .find(whole)
+    {
+        return Err(EditRefusal::Conflict(format!(
+            "`{}` has 100% of `{shop}` and isn't stable yet: make it stable with `cutover shift {shop} {}`, or take its share back",
+            name(other),
+            name(other)
+        )));
+    }
+    if let Some(other) = service.rolling.filter(|other| *other != version) {
+        return Err(EditRefusal::Conflict(format!(
+            "`{}` of `{shop}` is under a rollout: promote or abort it first",
+            name(other)
+        )));
+    }
+    Ok(())
+}
+
+fn share(service: &ServiceSpec, version: usize) -> Share {
+    let canary = service.split.iter().find(|(v, _)| *v == version);
+    canary.map_or(Share(0), |(_, share)| *share)
+}
+
+fn rendered(errors: &[Diagnostic]) -> String {
+    let errors: Vec<String> = errors.iter().map(|e| e.rendered(false)).collect();
+    errors.join("\n")
+}
+
+/// Says how to change a file that can't be written, in one or more lines.
+pub(crate) fn unwritable_help(error: &io::Error) -> &'static [&'static str] {
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => &[
+            "a mounted ConfigMap, Secret or image can only be changed at its source,",
+            "for example with `kubectl edit configmap`; the proxy then reloads the file by itself",
+        ],
+        io::ErrorKind::PermissionDenied => &[
+            "the current user can write neither the file nor its directory:",
+            "run the command as the file's owner, or give your group write access (chmod g+w)",
+        ],
+        _ => &["the file was not changed"],
+    }
+}
+
+#[cfg(test)]
+#[path = "file_edit_tests.rs"]
+mod tests;
