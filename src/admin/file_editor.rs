@@ -44,12 +44,12 @@ pub(crate) struct EditReport {
 
 /// Why an edit failed: the status of the response, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct EditFailure {
+pub(super) struct EditFault {
     pub(super) status: StatusCode,
     pub(super) message: String,
 }
 
-impl EditFailure {
+impl EditFault {
     fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self {
             status,
@@ -68,7 +68,7 @@ impl EditFailure {
     }
 }
 
-impl From<EditRefusal> for EditFailure {
+impl From<EditRefusal> for EditFault {
     fn from(refusal: EditRefusal) -> Self {
         let status = match refusal {
             EditRefusal::Unknown(_) => StatusCode::NOT_FOUND,
@@ -123,22 +123,20 @@ impl FileEditor {
         self,
         edit: FileEdit,
         by: Option<String>,
-    ) -> Result<EditReport, EditFailure> {
+    ) -> Result<EditReport, EditFault> {
         // In a task of its own, so that a client that disconnects halfway doesn't leave a refused text in the file.
         let task = tokio::spawn(async move { self.run(edit, by).await });
         // The task fails only if the runtime shuts down.
-        task.await.unwrap_or_else(|_| Err(EditFailure::stopping()))
+        task.await.unwrap_or_else(|_| Err(EditFault::stopping()))
     }
 
-    async fn run(&self, edit: FileEdit, by: Option<String>) -> Result<EditReport, EditFailure> {
+    async fn run(&self, edit: FileEdit, by: Option<String>) -> Result<EditReport, EditFault> {
         let (file, history) = (self.live.source().path, self.history.clone());
         let saved = on_thread(move || {
             let locked = lock(&file)?;
             save(locked, &file, &edit, by, &history)
         });
-        let saved = saved
-            .await
-            .unwrap_or_else(|| Err(EditFailure::stopping()))?;
+        let saved = saved.await.unwrap_or_else(|| Err(EditFault::stopping()))?;
         let changed = saved.edited.text != saved.before;
         match self.reload().await? {
             Ok(generation) => Ok(EditReport {
@@ -157,23 +155,23 @@ impl FileEditor {
                     false => "the edit stays in the file",
                 };
                 let message = format!("the proxy refuses the file: {end}\n{why}");
-                Err(EditFailure::new(StatusCode::UNPROCESSABLE_ENTITY, message))
+                Err(EditFault::new(StatusCode::UNPROCESSABLE_ENTITY, message))
             }
         }
     }
 
     /// Makes the publisher read the file. The inner error is the reason of a refusal.
-    async fn reload(&self) -> Result<Result<u64, String>, EditFailure> {
+    async fn reload(&self) -> Result<Result<u64, String>, EditFault> {
         let (answer, outcome) = oneshot::channel();
         let sent = self.publisher.send(ControlCommand::Reload { answer }).await;
-        sent.map_err(|_| EditFailure::stopping())?;
-        outcome.await.map_err(|_| EditFailure::stopping())
+        sent.map_err(|_| EditFault::stopping())?;
+        outcome.await.map_err(|_| EditFault::stopping())
     }
 }
 
 /// Locks the file, and waits for other commands that edit it. Blocks.
 #[expect(clippy::disallowed_methods, reason = "it runs on a thread of its own")]
-fn lock(file: &Path) -> Result<LockedFile, EditFailure> {
+fn lock(file: &Path) -> Result<LockedFile, EditFault> {
     let began = Instant::now();
     loop {
         match LockedFile::try_lock(file) {
@@ -184,9 +182,9 @@ fn lock(file: &Path) -> Result<LockedFile, EditFailure> {
                     "another command has been editing {} for {LOCK_TIMEOUT:?}",
                     file.display()
                 );
-                return Err(EditFailure::new(StatusCode::CONFLICT, message));
+                return Err(EditFault::new(StatusCode::CONFLICT, message));
             }
-            Err(error) => return Err(EditFailure::conflict(file, "open and lock", &error)),
+            Err(error) => return Err(EditFault::conflict(file, "open and lock", &error)),
         }
     }
 }
@@ -198,10 +196,10 @@ fn save(
     edit: &FileEdit,
     by: Option<String>,
     history: &History,
-) -> Result<SavedEdit, EditFailure> {
+) -> Result<SavedEdit, EditFault> {
     let before = locked
         .read()
-        .map_err(|error| EditFailure::conflict(file, "read", &error))?;
+        .map_err(|error| EditFault::conflict(file, "read", &error))?;
     let edited = edit.apply(&before, &file.display().to_string())?;
     let mut in_place = None;
     if edited.text != before {
@@ -215,7 +213,7 @@ fn save(
             let _ = announced(UNNAMED.to_owned());
         }
         let replaced = locked.replace(&edited.text);
-        let replaced = replaced.map_err(|error| EditFailure::conflict(file, "write", &error))?;
+        let replaced = replaced.map_err(|error| EditFault::conflict(file, "write", &error))?;
         if let Replaced::InPlace(why) = replaced {
             in_place = Some(why.to_string());
         }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
 use super::blocking::on_thread;
-use super::file_editor::{EditFailure, EditReport, FileEditor};
+use super::file_editor::{EditFault, EditReport, FileEditor};
 use super::history::ChangeLine;
 use super::reply::{AdminResponse, BodyError, document, error, read_body};
 use super::{Context, ControlCommand};
@@ -135,7 +135,7 @@ pub(super) async fn write<B: Body<Error: Into<BodyError>>>(
     }
 }
 
-fn edited(outcome: Result<impl Serialize, EditFailure>) -> AdminResponse {
+fn edited(outcome: Result<impl Serialize, EditFault>) -> AdminResponse {
     match outcome {
         Ok(report) => document(StatusCode::OK, &report),
         Err(failure) => error(failure.status, &failure.message),
@@ -246,8 +246,8 @@ async fn undo(body: &[u8], by: Option<String>, context: &Context) -> AdminRespon
 }
 
 /// What would change if the proxy adopted a text.
-async fn preview(text: &Arc<str>, context: &Context) -> Result<Vec<ChangeLine>, EditFailure> {
-    let invalid = |message: String| EditFailure {
+async fn preview(text: &Arc<str>, context: &Context) -> Result<Vec<ChangeLine>, EditFault> {
+    let invalid = |message: String| EditFault {
         status: StatusCode::UNPROCESSABLE_ENTITY,
         message,
     };
@@ -260,7 +260,7 @@ async fn preview(text: &Arc<str>, context: &Context) -> Result<Vec<ChangeLine>, 
             let errors: Vec<String> = errors.iter().map(|e| e.rendered(false)).collect();
             invalid(errors.join("\n"))
         })?;
-    let stopping = || EditFailure {
+    let stopping = || EditFault {
         status: StatusCode::SERVICE_UNAVAILABLE,
         message: "the proxy is stopping".to_owned(),
     };

@@ -38,7 +38,7 @@ fn a_result_that_is_not_valid_is_refused_with_its_diagnostics() {
     let Err(EditRefusal::Invalid(why)) = apply(&edit, FILE) else {
         panic!("accepted");
     };
-    assert!(why.contains("t.toml:7:7"), "{why}");
+    assert!(why.contains("t.toml:7:8"), "{why}");
     let edit = FileEdit::Version(of_v("v9", &["a:9"], None));
     assert!(matches!(apply(&edit, FILE), Err(EditRefusal::Unknown(_))));
     let edit = FileEdit::Version(of_v("v2", &["a:9"], Some("line\nbreak")));

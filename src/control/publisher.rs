@@ -5,6 +5,7 @@
 //! [`Live::source`] until a good file replaces it. The first generation takes the same steps in two halves, [`Prepared::read`]
 //! and [`Prepared::bind`], because inherited sockets become available in between.
 
+mod preview;
 mod republish;
 
 use std::io;
@@ -17,11 +18,10 @@ use super::audit;
 use super::config_file::{read, rendered, warn, warn_of_restart};
 use super::file_watcher;
 use super::health_monitor::HealthMonitor;
-use super::history::{self, HistoryRecorder};
+use super::history::HistoryRecorder;
 use super::preflight::{plan_errors, preflight, token_error};
 use super::rollouts::shares::SharesInForce;
 use super::sticky_key;
-use crate::admin::Preview;
 use crate::config::{self, Spec};
 use crate::edge::admission::Admission;
 use crate::edge::inherit::Inherited;
@@ -341,25 +341,6 @@ impl Publisher {
         let next = Snapshot::compile(&inputs, &self.registry, &self.telemetry);
         self.monitor.prepare(&next);
         next
-    }
-
-    /// Compiles the generation that would follow if the file held `spec`, without any effect: its endpoints and counters are its
-    /// own, and the versions that the gate would hold back are those that don't pass their checks now.
-    pub(crate) fn preview(&self, spec: &Arc<Spec>) -> Preview {
-        let running = self.live.current();
-        let inputs = Inputs {
-            generation: running.generation + 1,
-            spec,
-            previous: Previous::Generation(&running),
-            passes: &|service, version| self.monitor.passes(&self.registry, service, version),
-            rollouts: &|service| self.rollouts.of(service),
-            keys: &self.keys,
-            now_s: wall_s(),
-        };
-        let next = Snapshot::compile(&inputs, &Registry::new(), &Telemetry::new(1));
-        Preview {
-            changes: history::lines(&running, &next),
-        }
     }
 
     /// Makes `next` the running snapshot, then lets the health monitor start checks of the endpoints it adds and stop checks of
