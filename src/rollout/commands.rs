@@ -95,6 +95,8 @@ impl Machine {
             // The evidence is beyond the threshold: with it, the rollout would pause again at once.
             self.state.failed_rule = None;
             self.state.epoch += 1;
+            // The outcome of a call that was made for the evidence before is not delivered.
+            (self.running, self.pause) = (None, Duration::ZERO);
             effects.push(Effect::ResetGuard);
         }
         let phase = match self.state.step {

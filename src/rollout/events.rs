@@ -44,6 +44,8 @@ pub struct Facts<'a> {
     pub plan: &'a RolloutSpec,
     /// The largest share that the version may have.
     pub max_share: Option<Share>,
+    /// The share that the version has at present. It is below that of the step until the store has the step.
+    pub in_force: Share,
     /// Whether the version passes its checks, or has none.
     pub gate_open: bool,
     /// Whether stable has a usable endpoint.

@@ -22,6 +22,9 @@ use crate::telemetry::record::RollbackReason;
 
 /// By how much a tick may come early, in milliseconds.
 const TICK_JITTER_MS: u64 = 100;
+/// Longest time that a tick adds to a step. After a stall of the control thread or a takeover that was called off, the guard has seen a
+/// single second, so the time in between was not observed.
+const LONGEST_TICK: Duration = Duration::from_secs(5);
 
 /// What runs at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,10 @@ pub struct Machine {
     pub(super) call_error: Option<String>,
     /// Whether the hook `before_step` of the next step has passed.
     pub(super) step_hook_passed: bool,
+    /// For how long it has been held without a break.
+    pub(super) held_for: Duration,
+    /// Whether that was noted.
+    pub(super) hold_noted: bool,
 }
 
 impl Machine {
@@ -63,17 +70,22 @@ impl Machine {
             smoke_failures: 0,
             call_error: None,
             step_hook_passed: false,
+            held_for: Duration::ZERO,
+            hold_noted: false,
         };
         if machine.state.plan == plan {
             return (machine, Vec::new());
         }
         let state = &mut machine.state;
+        // Sessions of the version that an earlier rollback voided stay void under a new label.
+        let voided_s = state.voided_s.filter(|_| state.version == version);
         *state = RolloutState {
             plan: plan.to_owned(),
             version: version.to_owned(),
             label: label.map(str::to_owned),
             epoch: state.epoch + 1,
             since_s: now_s,
+            voided_s,
             latches: std::mem::take(&mut state.latches),
             ..RolloutState::default()
         };
@@ -111,7 +123,7 @@ impl Machine {
             return effects;
         }
         match self.state.phase {
-            _ if self.state.promoting => self.promote(facts, &mut effects),
+            _ if self.state.promoting => self.promote(facts, now_s, &mut effects),
             RolloutPhase::Waiting => self.wait(facts, now_s, &mut effects),
             RolloutPhase::Step | RolloutPhase::Held => {
                 self.hold(facts, elapsed, now_s, &mut effects);
@@ -122,6 +134,7 @@ impl Machine {
             | RolloutPhase::Aborted
             | RolloutPhase::RolledBack => {}
         }
+        self.note_hold(elapsed, &mut effects);
         effects
     }
 
@@ -215,6 +228,10 @@ impl Machine {
         now_s: u64,
         effects: &mut Vec<Effect>,
     ) {
+        if self.state.step == 0 {
+            // Held before the first step, by `max_share`.
+            return self.wait(facts, now_s, effects);
+        }
         let Some(step) = self.step_of(facts.plan) else {
             // The plan has fewer steps than the stored state says. Its fingerprint excludes that, so the state was tampered with.
             let why = "the stored step isn't part of the plan".to_owned();
@@ -232,7 +249,7 @@ impl Machine {
         let limit = limit.saturating_sub(TICK_JITTER_MS);
         let may_end_early = facts.plan.guard.early && facts.proven && !self.is_last(facts.plan);
         if self.state.held_ms < limit && !may_end_early {
-            self.state.held_ms += elapsed.as_millis() as u64;
+            self.state.held_ms += elapsed.min(LONGEST_TICK).as_millis() as u64;
             self.enter(RolloutPhase::Step, None, now_s);
         }
         if self.state.held_ms < limit && !may_end_early {
@@ -279,17 +296,6 @@ impl Machine {
         }
     }
 
-    /// What keeps the clock of a step from running.
-    fn obstacle(&self, facts: &Facts<'_>) -> Option<String> {
-        if let Some(error) = facts.store_error {
-            return Some(format!("the state can't be written: {error}"));
-        }
-        if !facts.stable_usable {
-            return Some("stable has no usable endpoint".to_owned());
-        }
-        facts.obstacle.map(str::to_owned)
-    }
-
     /// Begins the next step, once its hook has passed and its share is allowed. Until then the rollout is in `phase`.
     fn advance(
         &mut self,
@@ -334,14 +340,13 @@ impl Machine {
     }
 
     /// Promotes, once the hook has passed.
-    fn promote(&mut self, facts: &Facts<'_>, effects: &mut Vec<Effect>) {
+    fn promote(&mut self, facts: &Facts<'_>, now_s: u64, effects: &mut Vec<Effect>) {
         if facts.plan.hooks.before_promote.is_some() {
-            if self.running.is_none() && self.pause.is_zero() {
-                let hook = HookKind::BeforePromote;
-                self.running = Some(Call::Hook(hook));
-                effects.push(Effect::RunHook(hook));
-            }
-            return;
+            let phase = match self.state.phase {
+                RolloutPhase::Step => RolloutPhase::Held,
+                phase => phase,
+            };
+            return self.call(Call::Hook(HookKind::BeforePromote), phase, now_s, effects);
         }
         self.state.promoting = false;
         effects.push(Effect::Promote);

@@ -1,72 +1,8 @@
 //! The states of a rollout, step by step, and over random events with kills.
 
 use super::*;
-use crate::config::rollout::{GuardSpec, HookSpec, Hooks, RolloutStep, SmokeCheck};
-use crate::config::spec::Share;
-use crate::rollout::guard::FailVerdict;
+use crate::rollout::fixtures::{S, begin, facts, failing, hook, plan, share, smoke};
 use crate::telemetry::record::RollbackReason;
-
-const S: Duration = Duration::from_secs(1);
-
-fn share(percent: u32) -> Share {
-    Share(percent * 1000)
-}
-
-fn plan(steps: &[(u32, Option<u64>)]) -> RolloutSpec {
-    let step = |(percent, seconds): &(u32, Option<u64>)| RolloutStep {
-        share: share(*percent),
-        hold: seconds.map_or(StepHold::Approval, |s| {
-            StepHold::For(Duration::from_secs(s))
-        }),
-    };
-    RolloutSpec {
-        steps: steps.iter().map(step).collect(),
-        guard: GuardSpec::default(),
-        smoke: Vec::new(),
-        hooks: Hooks::default(),
-        notify: Vec::new(),
-        queries: Vec::new(),
-        unknown: UnknownPast::Start,
-    }
-}
-
-fn hook() -> Option<HookSpec> {
-    Some(HookSpec {
-        url: "http://127.0.0.1:1/".to_owned(),
-        timeout: S,
-        retries: 0,
-    })
-}
-
-fn begin(plan: &RolloutSpec) -> Machine {
-    let names = ("print", "v2", Some("1.1.0"));
-    Machine::new(RolloutState::default(), names, plan.unknown, true, 0).0
-}
-
-fn facts(plan: &RolloutSpec) -> Facts<'_> {
-    Facts {
-        plan,
-        max_share: None,
-        gate_open: true,
-        stable_usable: true,
-        verdict: None,
-        obstacle: None,
-        leaning: false,
-        enough_requests: true,
-        requests: 500,
-        proven: false,
-        store_error: None,
-    }
-}
-
-fn failing() -> FailVerdict {
-    FailVerdict {
-        guard: "errors x1.5".to_owned(),
-        reason: "the canary failed 9 of 10 requests".to_owned(),
-        kind: GuardKind::Errors,
-        log_e: 5.0,
-    }
-}
 
 /// Lets seconds pass.
 fn pass(machine: &mut Machine, facts: &Facts<'_>, seconds: u64) -> Vec<Effect> {
@@ -103,15 +39,7 @@ fn the_gate_hooks_and_smoke_requests_come_before_the_first_user() {
     let mut plan = plan(&[(5, Some(5))]);
     plan.hooks.before_rollout = hook();
     plan.hooks.before_step = hook();
-    plan.smoke = vec![SmokeCheck {
-        method: "GET".to_owned(),
-        target: "/".to_owned(),
-        headers: Vec::new(),
-        body: None,
-        status: (200, 200),
-        expect_headers: Vec::new(),
-        expect_json: None,
-    }];
+    plan.smoke = smoke();
     let mut machine = begin(&plan);
     let closed = Facts {
         gate_open: false,
@@ -152,15 +80,7 @@ fn the_gate_hooks_and_smoke_requests_come_before_the_first_user() {
 #[test]
 fn smoke_requests_that_fail_three_times_end_it() {
     let mut plan = plan(&[(5, Some(5))]);
-    plan.smoke = vec![SmokeCheck {
-        method: "GET".to_owned(),
-        target: "/".to_owned(),
-        headers: Vec::new(),
-        body: None,
-        status: (200, 200),
-        expect_headers: Vec::new(),
-        expect_json: None,
-    }];
+    plan.smoke = smoke();
     let mut machine = begin(&plan);
     for attempt in 1..=3 {
         assert_eq!(
@@ -434,6 +354,9 @@ fn a_query_that_fails_ends_it() {
     assert!(effects.contains(&Effect::Ended(RollbackReason::Query)));
     assert_eq!(at(&machine), (RolloutPhase::RolledBack, 1, 0));
 }
+
+#[path = "machine_edge_tests.rs"]
+mod edges;
 
 #[path = "machine_random_tests.rs"]
 mod random;

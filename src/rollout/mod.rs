@@ -6,7 +6,10 @@
 
 mod commands;
 pub mod events;
+#[cfg(test)]
+mod fixtures;
 pub mod guard;
+mod holding;
 pub mod machine;
 mod outcomes;
 pub mod plan;

@@ -29,10 +29,14 @@ impl Machine {
                 self.called(hook, result, &mut effects);
             }
             Outcome::QueryFailed(why) => {
-                if matches!(
-                    self.state.phase,
-                    RolloutPhase::Step | RolloutPhase::Held | RolloutPhase::AwaitingApproval
-                ) {
+                let judged = match self.state.phase {
+                    RolloutPhase::Step | RolloutPhase::Held | RolloutPhase::AwaitingApproval => {
+                        true
+                    }
+                    RolloutPhase::Paused => self.state.share > 0,
+                    _ => false,
+                };
+                if judged {
                     let reason = RollbackReason::Query;
                     self.end(
                         RolloutPhase::RolledBack,
@@ -45,8 +49,7 @@ impl Machine {
                 }
             }
             Outcome::PromoteFailed(why) => {
-                effects.push(self.note(&format!("not promoted: {why}")));
-                self.state.reason = Some(format!("not promoted: {why}"));
+                self.not_promoted(&why, &mut effects);
             }
         }
         effects
@@ -97,7 +100,7 @@ impl Machine {
                     HookKind::BeforeRollout => self.state.hook_passed = true,
                     HookKind::BeforeStep => self.step_hook_passed = true,
                     HookKind::BeforePromote if self.state.promoting => {
-                        self.state.promoting = false;
+                        (self.state.promoting, self.state.reason) = (false, None);
                         effects.push(Effect::Promote);
                     }
                     HookKind::BeforePromote | HookKind::AfterRollback => {}
@@ -108,12 +111,19 @@ impl Machine {
                 self.pause = HOOK_AGAIN;
                 self.call_error = Some(why.clone());
                 if hook == HookKind::BeforePromote {
-                    self.state.promoting = false;
-                    self.call_error = None;
-                    self.state.reason = Some(format!("not promoted: hook before_promote: {why}"));
-                    effects.push(self.note(&format!("not promoted: hook before_promote: {why}")));
+                    (self.state.promoting, self.call_error) = (false, None);
+                    self.not_promoted(&format!("hook {hook}: {why}"), effects);
                 }
             }
+        }
+    }
+
+    fn not_promoted(&mut self, why: &str, effects: &mut Vec<Effect>) {
+        let text = format!("not promoted: {why}");
+        effects.push(self.note(&text));
+        // The reason of a rollback is worth more than that of a promotion that came too late.
+        if !self.state.was_taken_back() {
+            self.state.reason = Some(text);
         }
     }
 }

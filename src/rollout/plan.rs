@@ -5,7 +5,7 @@ use std::fmt::Write;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::rollout::{ErrorLimit, GuardSpec, LatencyLimit, RolloutSpec, StepHold};
-use crate::config::spec::{ServiceSpec, VersionSpec};
+use crate::config::spec::{EndpointSpec, ServiceSpec, VersionSpec};
 
 /// The fingerprint of the rollout of a service, as 16 hex digits: of the version, its label and endpoints, the steps and the guard.
 /// `None` if no version follows a rollout.
@@ -25,9 +25,11 @@ fn write_version(text: &mut String, version: &VersionSpec) {
     let label = version.label.as_deref().unwrap_or("");
     // Writing to a string can't fail.
     let _ = writeln!(text, "version {}\nlabel {label}", version.name);
-    for endpoint in &version.endpoints {
-        let _ = writeln!(text, "endpoint {endpoint} {}", endpoint.weight);
-    }
+    let endpoint = |e: &EndpointSpec| format!("endpoint {e} {}\n", e.weight);
+    let mut endpoints: Vec<String> = version.endpoints.iter().map(endpoint).collect();
+    // Their order in the file says nothing about the version.
+    endpoints.sort_unstable();
+    text.extend(endpoints);
 }
 
 fn write_steps(text: &mut String, plan: &RolloutSpec) {

@@ -141,12 +141,33 @@ impl RolloutState {
         )
     }
 
-    /// Whether a change from `before` must be on disk before it takes effect: everything except the running clock.
+    /// Whether its version has lost its share to the guard, a check or an operator.
+    pub(super) fn was_taken_back(&self) -> bool {
+        matches!(self.phase, RolloutPhase::Aborted | RolloutPhase::RolledBack)
+    }
+
+    /// Whether a change from `before` must be on disk: everything except what the next seconds show anyway, that is the running clock
+    /// and whether and why it stands. Holds that last are noted, and a note is always stored.
     pub fn differs_from(&self, before: &Self) -> bool {
-        let clockless = |state: &Self| Self {
+        self.lasting() != before.lasting()
+    }
+
+    /// The state without what passes.
+    fn lasting(&self) -> Self {
+        let mut state = Self {
             held_ms: 0,
-            ..state.clone()
+            ..self.clone()
         };
-        clockless(self) != clockless(before)
+        match state.phase {
+            RolloutPhase::Step | RolloutPhase::Held => {
+                (state.phase, state.reason, state.since_s) = (RolloutPhase::Step, None, 0);
+            }
+            RolloutPhase::Waiting | RolloutPhase::AwaitingApproval => state.reason = None,
+            RolloutPhase::Paused
+            | RolloutPhase::Done
+            | RolloutPhase::Aborted
+            | RolloutPhase::RolledBack => {}
+        }
+        state
     }
 }

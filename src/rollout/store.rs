@@ -8,6 +8,8 @@
 
 mod file;
 mod journal;
+mod paths;
+mod queue;
 
 use std::fmt;
 
@@ -92,7 +94,11 @@ pub trait RolloutStore {
     /// It is damaged or can't be read.
     fn load(&self, service: &str) -> Result<Stored, StoreError>;
 
-    /// Asks for a change of the state that has the revision `expected`. The result arrives as an event.
+    /// Asks for a change of the state that has the revision `expected`. The result arrives as an event; until then the service must
+    /// not ask for another.
+    ///
+    /// A change that was refused with [`StoreError::Io`] may have been stored all the same, if the disk failed at the worst moment. Made
+    /// again, it then conflicts with itself, and [`load`](Self::load) returns it.
     fn cas(&self, service: &str, expected: u64, entry: JournalEntry);
 
     /// Receives the next event. Cancellation safe.

@@ -223,6 +223,7 @@ impl ServiceRollout {
         let facts = Facts {
             plan: &self.plan,
             max_share: self.max_share,
+            in_force: self.in_force.share,
             gate_open: around.gate_open,
             stable_usable: usable(self.sides.stable),
             verdict: verdict.as_ref(),
