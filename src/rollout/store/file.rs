@@ -1,30 +1,34 @@
 //! The store of a single proxy: files in the state directory, written by a thread of their own.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::mpsc as events;
 
 use super::journal::{self, Journal};
+use super::paths::{options, path, remove_leftovers, replace, sync_directory};
+use super::queue::{Queue, Request};
 use super::{Evidence, JournalEntry, RolloutStore, StoreError, StoreEvent, Stored};
 
 /// A journal of this size is compacted.
 const COMPACT: u64 = 1 << 20;
-/// Entries that a compacted journal keeps.
+/// Entries that a compacted journal keeps, at most.
 const KEPT: usize = 200;
-/// Longest name of a service that is written out in a file name, in bytes.
-const LONGEST_NAME: usize = 100;
+/// Size of a compacted journal, at most, unless its last entry is larger.
+const KEPT_BYTES: usize = 1 << 19;
+/// By how much a journal that could not be compacted grows before it is tried again.
+const COMPACT_AGAIN: u64 = 1 << 17;
 
 /// A store in a directory.
 #[derive(Debug)]
 pub struct FileStore {
     directory: PathBuf,
-    requests: mpsc::Sender<Request>,
+    queue: Arc<Queue>,
     events: events::UnboundedReceiver<StoreEvent>,
 }
 
@@ -33,14 +37,8 @@ pub struct FileStore {
 pub struct Opened {
     /// The store.
     pub store: FileStore,
-    /// Whether the directory was there before. If not, nothing is known of earlier rollouts.
+    /// Whether it has the journal of any service. If not, nothing is known of earlier rollouts.
     pub known: bool,
-}
-
-#[derive(Debug)]
-enum Request {
-    Cas(String, u64, Box<JournalEntry>),
-    Evidence(String, Evidence),
 }
 
 impl FileStore {
@@ -50,30 +48,32 @@ impl FileStore {
     /// The directory can't be created or written, or the thread can't be started.
     pub fn open(state_dir: &Path) -> io::Result<Opened> {
         let directory = state_dir.join("rollouts");
-        let known = directory.is_dir();
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&directory)?;
+        remove_leftovers(&directory)?;
+        let known = has_journals(&directory)?;
         // Fails now rather than in the middle of a rollout.
-        let probe = directory.join(".probe");
+        let probe = directory.join(format!(".probe-{}", std::process::id()));
         options().create(true).truncate(true).open(&probe)?;
         fs::remove_file(&probe)?;
         sync_directory(&directory)?;
-        let (requests, received) = mpsc::channel();
+        let queue = Arc::new(Queue::default());
         let (report, events) = events::unbounded_channel();
         let writer = Writer {
             directory: directory.clone(),
             journals: HashMap::new(),
             report,
         };
+        let requests = queue.clone();
         std::thread::Builder::new()
             .name("rollout-store".to_owned())
-            .spawn(move || writer.run(&received))?;
+            .spawn(move || writer.run(&requests))?;
         Ok(Opened {
             store: Self {
                 directory,
-                requests,
+                queue,
                 events,
             },
             known,
@@ -93,9 +93,7 @@ impl RolloutStore for FileStore {
     }
 
     fn cas(&self, service: &str, expected: u64, entry: JournalEntry) {
-        let request = Request::Cas(service.to_owned(), expected, Box::new(entry));
-        // Fails only if the thread has panicked. Then no result arrives, and the rollout holds.
-        let _ = self.requests.send(request);
+        self.queue.change(service, expected, entry);
     }
 
     async fn watch(&mut self) -> Option<StoreEvent> {
@@ -103,9 +101,7 @@ impl RolloutStore for FileStore {
     }
 
     fn push_evidence(&self, service: &str, evidence: Evidence) {
-        let request = Request::Evidence(service.to_owned(), evidence);
-        // As above.
-        let _ = self.requests.send(request);
+        self.queue.evidence(service, evidence);
     }
 
     fn read_evidence(&self, service: &str) -> Option<Evidence> {
@@ -114,11 +110,22 @@ impl RolloutStore for FileStore {
     }
 }
 
-/// The state of a journal that this process has appended to.
+impl Drop for FileStore {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+/// The end of a journal as this process knows it.
 #[derive(Clone, Copy, Debug)]
 struct Tail {
     revision: u64,
+    /// Length of the part that reads, in bytes.
     length: u64,
+    /// The file that this was read from: a compaction by another process replaces it.
+    inode: u64,
+    /// Length from which on the journal is compacted.
+    compact_at: u64,
 }
 
 /// The thread that writes.
@@ -129,10 +136,10 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, requests: &mpsc::Receiver<Request>) {
-        while let Ok(request) = requests.recv() {
+    fn run(mut self, requests: &Queue) {
+        while let Some(request) = requests.next() {
             match request {
-                Request::Cas(service, expected, entry) => {
+                Request::Change(service, expected, entry) => {
                     let result = self.append(&service, expected, &entry);
                     if result.is_err() {
                         // What is on disk is read again before the next change.
@@ -161,47 +168,66 @@ impl Writer {
         entry: &JournalEntry,
     ) -> Result<u64, StoreError> {
         let path = path(&self.directory, service, "journal");
-        let line = journal::line(expected + 1, entry).map_err(|e| StoreError::Io(e.to_string()))?;
-        let is_new = !path.exists();
-        let mut file = options()
-            .create(true)
-            .open(&path)
-            .map_err(|e| failed(&path, &e))?;
-        // A predecessor may still write during a takeover. The lock is released when the file is closed.
-        flock(&file, FlockOperation::LockExclusive).map_err(|e| failed(&path, &e.into()))?;
-        let length = file.metadata().map_err(|e| failed(&path, &e))?.len();
+        let revision = expected + 1;
+        let line = journal::line(revision, entry).map_err(|e| StoreError::Io(e.to_string()))?;
+        // The lock is released when the file is closed.
+        let (mut file, inode, length) = self.lock(&path, expected)?;
         let tail = match self.journals.get(service) {
-            Some(tail) if tail.length == length => *tail,
-            _ => tail(&mut file).map_err(|e| located(&path, e))?,
+            Some(tail) if (tail.inode, tail.length) == (inode, length) => *tail,
+            _ => tail(&mut file, inode).map_err(|e| located(&path, e))?,
         };
-        if tail.revision != expected {
+        if tail.revision > expected {
             return Err(StoreError::Conflict);
         }
-        let written = write_at(&mut file, tail.length, line.as_bytes());
-        written.map_err(|e| failed(&path, &e))?;
-        if is_new {
-            sync_directory(&self.directory).map_err(|e| failed(&path, &e))?;
+        if tail.revision < expected {
+            // The store has had that revision, and revisions only grow.
+            let what = format!("entries {} to {expected} are gone", tail.revision + 1);
+            return Err(located(&path, StoreError::Corrupt(what)));
         }
-        let mut length = tail.length + line.len() as u64;
-        if length > COMPACT {
-            length = self.compact(&path).map_err(|e| located(&path, e))?;
+        if let Err(error) = write_at(&mut file, tail.length, line.as_bytes()) {
+            // The entry doesn't count, so it should not be found later. If that fails too, it may be: then the change, made again, is
+            // a conflict with itself.
+            let _ = file.set_len(tail.length);
+            return Err(failed(&path, &error));
         }
-        let revision = expected + 1;
-        self.journals
-            .insert(service.to_owned(), Tail { revision, length });
+        let mut tail = Tail {
+            revision,
+            length: tail.length + line.len() as u64,
+            ..tail
+        };
+        if tail.length >= tail.compact_at {
+            tail = compacted(&path, tail);
+        }
+        self.journals.insert(service.to_owned(), tail);
         Ok(revision)
     }
 
-    /// Rewrites a journal with its last entries, and returns its length.
-    fn compact(&self, path: &Path) -> Result<u64, StoreError> {
-        let journal = read(path)?;
-        let first = journal.entries.len().saturating_sub(KEPT);
-        let mut text = String::new();
-        for (seq, entry) in &journal.entries[first..] {
-            text += &journal::line(*seq, entry).map_err(|e| StoreError::Io(e.to_string()))?;
+    /// Opens and locks a journal: a predecessor may still write during a takeover. Returns its inode and length as well. It is created
+    /// only for the first entry.
+    fn lock(&self, path: &Path, expected: u64) -> Result<(File, u64, u64), StoreError> {
+        loop {
+            let is_new = expected == 0 && !path.exists();
+            let file = match options().create(is_new).open(path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == ErrorKind::NotFound && expected > 0 => {
+                    let what = format!("entries 1 to {expected} are gone");
+                    return Err(located(path, StoreError::Corrupt(what)));
+                }
+                // Removed since a moment ago: it is created now.
+                Err(error) if error.kind() == ErrorKind::NotFound && !is_new => continue,
+                Err(error) => return Err(failed(path, &error)),
+            };
+            if is_new {
+                sync_directory(&self.directory).map_err(|e| failed(path, &e))?;
+            }
+            flock(&file, FlockOperation::LockExclusive).map_err(|e| failed(path, &e.into()))?;
+            let own = file.metadata().map_err(|e| failed(path, &e))?;
+            // While this thread waited for the lock, its owner may have replaced the file by a compacted one.
+            let current = fs::metadata(path).map_or(0, |current| current.ino());
+            if own.ino() == current {
+                return Ok((file, own.ino(), own.len()));
+            }
         }
-        replace(path, text.as_bytes()).map_err(|e| failed(path, &e))?;
-        Ok(text.len() as u64)
     }
 
     fn replace_evidence(&self, service: &str, evidence: &Evidence) -> io::Result<()> {
@@ -210,8 +236,47 @@ impl Writer {
     }
 }
 
+/// Rewrites a journal with its last entries. If that fails, as on a full disk, the journal stays as it is and counts all the same.
+fn compacted(path: &Path, tail: Tail) -> Tail {
+    match compact(path) {
+        Ok((length, inode)) => Tail {
+            length,
+            inode,
+            compact_at: COMPACT,
+            ..tail
+        },
+        Err(error) => {
+            tracing::debug!(%error, "the journal of a rollout can't be compacted");
+            Tail {
+                compact_at: tail.length + COMPACT_AGAIN,
+                ..tail
+            }
+        }
+    }
+}
+
+/// Rewrites a journal with its last entries, and returns its length and inode. The caller holds the lock.
+fn compact(path: &Path) -> Result<(u64, u64), StoreError> {
+    let journal = read(path)?;
+    let mut lines = Vec::new();
+    let mut bytes = 0;
+    for (seq, entry) in journal.entries.iter().rev().take(KEPT) {
+        let line = journal::line(*seq, entry).map_err(|e| StoreError::Io(e.to_string()))?;
+        bytes += line.len();
+        if bytes > KEPT_BYTES && !lines.is_empty() {
+            break;
+        }
+        lines.push(line);
+    }
+    lines.reverse();
+    let text = lines.concat();
+    replace(path, text.as_bytes()).map_err(|e| failed(path, &e))?;
+    let inode = fs::metadata(path).map_err(|e| failed(path, &e))?.ino();
+    Ok((text.len() as u64, inode))
+}
+
 /// Reads the end of an open journal.
-fn tail(file: &mut File) -> Result<Tail, StoreError> {
+fn tail(file: &mut File, inode: u64) -> Result<Tail, StoreError> {
     let mut bytes = Vec::new();
     let read = file
         .seek(SeekFrom::Start(0))
@@ -221,6 +286,8 @@ fn tail(file: &mut File) -> Result<Tail, StoreError> {
     Ok(Tail {
         revision: journal.revision(),
         length: journal.length as u64,
+        inode,
+        compact_at: COMPACT,
     })
 }
 
@@ -240,24 +307,16 @@ fn read(path: &Path) -> Result<Journal, StoreError> {
     }
 }
 
-/// Replaces a file atomically.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = options().create(true).truncate(true).open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_data()?;
-    fs::rename(&new, path)?;
-    path.parent().map_or(Ok(()), sync_directory)
-}
-
-fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).mode(0o600);
-    options
-}
-
-fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+fn has_journals(directory: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let path = entry.path();
+        // An empty one was about to get its first entry when the process was killed.
+        if path.extension().is_some_and(|kind| kind == "journal") && entry.metadata()?.len() > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn failed(path: &Path, error: &io::Error) -> StoreError {
@@ -269,21 +328,6 @@ fn located(path: &Path, error: StoreError) -> StoreError {
         StoreError::Corrupt(what) => StoreError::Corrupt(format!("{}, {what}", path.display())),
         other => other,
     }
-}
-
-/// The file of a service. Bytes of its name other than letters, digits, `-` and `_` are percent-encoded; a long name is hashed.
-fn path(directory: &Path, service: &str, kind: &str) -> PathBuf {
-    let mut name = String::new();
-    for byte in service.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => name.push(char::from(byte)),
-            _ => name += &format!("%{byte:02x}"),
-        }
-    }
-    if name.len() > LONGEST_NAME {
-        name = format!("%{:016x}", xxhash_rust::xxh3::xxh3_64(service.as_bytes()));
-    }
-    directory.join(format!("{name}.{kind}"))
 }
 
 #[cfg(test)]
