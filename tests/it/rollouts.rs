@@ -363,6 +363,53 @@ fn an_edit_of_the_split_ends_it_and_shift_can_start_it() {
 }
 
 #[test]
+fn an_edit_of_the_split_while_no_process_runs_ends_it_too() {
+    let (v1, v2) = (Version::new("v1", 0), Version::new("v2", 0));
+    let plan = "steps = [\"10% for 1s\", \"50% until approved\"]\nguard.min_requests = 0";
+    let text = service(&v1, &v2, "1.1.0", plan);
+    let mut proxy = serve(&text);
+    until("50%", || (share(&proxy) == "50%").then_some(()));
+    proxy.signal(Signal::KILL);
+    proxy.ended();
+    let by_hand = text.replace("v2 = \"rollout\"", "v2 = \"0%\"");
+    std::fs::write(proxy.file(), proxy.whole(&by_hand)).expect("an edit");
+    let next = proxy.successor().expect("it serves");
+    until("the end is in the journal", || {
+        let entries = std::fs::read_to_string(journal(&next)).ok()?;
+        let ended = entries.contains("v2: ended by an edit of the split");
+        ended.then_some(())
+    });
+    next.edit(&text);
+    assert_ne!(share(&next), "50%", "it begins with its first step");
+    until("50%", || (share(&next) == "50%").then_some(()));
+}
+
+#[test]
+fn a_state_that_cannot_be_written_holds_the_step_until_it_can() {
+    let (v1, v2) = (Version::new("v1", 0), Version::new("v2", 0));
+    let plan = "steps = [\"10% until approved\", \"50% until approved\"]";
+    let proxy = serve(&service(&v1, &v2, "1.1.0", plan));
+    until_state(&proxy, "awaiting-approval");
+    // In the way of the journal of the next change.
+    let aside = proxy.dir().join("aside");
+    std::fs::rename(journal(&proxy), &aside).expect("move it away");
+    std::fs::create_dir(journal(&proxy)).expect("a directory");
+    assert_eq!(order(&proxy, &["approve", "app"]).code, 0);
+    until("held", || {
+        let status = rollout(&proxy);
+        let why = status["reason"].as_str().unwrap_or("").to_owned();
+        let held = status["state"] == "held" && why.starts_with("the state can't be written: ");
+        held.then_some(())
+    });
+    assert_eq!(share(&proxy), "10%");
+    std::fs::remove_dir(journal(&proxy)).expect("out of the way");
+    std::fs::rename(&aside, journal(&proxy)).expect("back");
+    until("50%", || (share(&proxy) == "50%").then_some(()));
+    let entries = std::fs::read_to_string(journal(&proxy)).expect("the journal");
+    assert_eq!(entries.matches("step 1 approved by").count(), 1);
+}
+
+#[test]
 fn smoke_requests_and_hooks_come_before_the_first_user_and_receivers_are_told() {
     let (v1, v2) = (Version::new("v1", 0), Version::new("v2", 0));
     let allowed = Arc::new(AtomicBool::new(false));

@@ -88,7 +88,16 @@ impl Rollouts {
                 .iter()
                 .any(|s| s.name == name && s.rollout.is_some())
         };
-        self.services.retain(|name, _| planned(name));
+        let left: Vec<String> = { self.services.keys() }
+            .filter(|name| !planned(name))
+            .cloned()
+            .collect();
+        for name in left {
+            let effects = { self.services.get_mut(&name) }.map(|rollout| rollout.leave(now_s));
+            self.carry_out(&name, effects.unwrap_or_default(), None);
+        }
+        self.services
+            .retain(|name, rollout| planned(name) || rollout.is_unsaved());
         for service in &spec.services {
             let Some(plan) = &service.rollout else {
                 continue;
@@ -158,13 +167,13 @@ impl Rollouts {
     pub(super) async fn on_news(&mut self, news: RolloutNews, publisher: &mut Publisher) {
         let snapshot = publisher.live().current();
         match news {
-            RolloutNews::Stored(event) => self.on_stored(event),
+            RolloutNews::Stored(event) => self.on_stored(event, &snapshot),
             RolloutNews::Ended(ended) => self.on_ended(ended, &snapshot),
         }
         self.settle(publisher).await;
     }
 
-    fn on_stored(&mut self, event: StoreEvent) {
+    fn on_stored(&mut self, event: StoreEvent, snapshot: &Snapshot) {
         let Some(rollout) = self.services.get_mut(&event.service) else {
             return;
         };
@@ -177,6 +186,13 @@ impl Rollouts {
                     "another process has changed the rollout: continuing from its state"
                 );
                 rollout.reload(stored);
+                let mut services = snapshot.spec.services.iter();
+                if let Some(spec) = services.find(|s| s.name == event.service)
+                    && let Some(plan) = &spec.rollout
+                {
+                    let effects = rollout.adopt(spec, plan, self.known, wall_s());
+                    self.carry_out(&event.service, effects, Some(snapshot));
+                }
                 return;
             }
         }

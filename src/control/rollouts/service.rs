@@ -34,8 +34,12 @@ pub(super) struct ServiceRollout {
     sides: Sides,
     /// What the store has.
     stored: Stored,
-    /// Whether a change is on its way to the store, and the state that it leads to.
-    submitted: Option<RolloutState>,
+    /// The state of a rollout that was ended by an edit, until the store has it.
+    left: Option<RolloutState>,
+    /// The notes of the change that is on its way to the store, if one is.
+    submitted: Option<Vec<String>>,
+    /// Whether the last change was refused since the last tick. It is made again at the next one.
+    retries_at_tick: bool,
     /// What has happened since the last change that was submitted.
     notes: Vec<String>,
     /// Why the store can't be read or written.
@@ -76,7 +80,9 @@ impl ServiceRollout {
                 canary: None,
             },
             stored: Stored::default(),
+            left: None,
             submitted: None,
+            retries_at_tick: false,
             notes: Vec::new(),
             store_error: None,
             in_force: RolloutShare::default(),
@@ -146,7 +152,7 @@ impl ServiceRollout {
         let version = &spec.versions[version];
         let current = match &self.machine {
             Some(machine) => machine.state().clone(),
-            None => self.stored.state.clone(),
+            None => self.last_state().clone(),
         };
         if self
             .machine
@@ -160,32 +166,44 @@ impl ServiceRollout {
             version.name.as_str(),
             version.label.as_deref(),
         );
+        let known = known || self.stored.revision > 0;
         let (machine, effects) = Machine::new(current, names, plan.unknown, known, now_s);
-        self.machine = Some(machine);
+        (self.machine, self.left) = (Some(machine), None);
         effects
     }
 
-    /// No version follows the rollout any more: the split was edited, or the version was promoted.
-    fn leave(&mut self, now_s: u64) -> Vec<Effect> {
+    /// No version follows the rollout any more: the split was edited, or the version was promoted. That is stored, also if the edit was
+    /// made while no process ran: a later rollout by the same plan begins with its first step.
+    pub(super) fn leave(&mut self, now_s: u64) -> Vec<Effect> {
+        self.in_force = RolloutShare::default();
         let state = match self.machine.take() {
             Some(machine) => machine.state().clone(),
-            None => return Vec::new(),
+            None if self.last_state().plan.is_empty() => return Vec::new(),
+            None => self.stored.state.clone(),
         };
-        self.in_force = RolloutShare::default();
-        let mut effects = Vec::new();
-        if !state.has_ended() {
-            effects.push(Effect::Note(format!(
-                "{}: ended by an edit of the split",
-                state.version
-            )));
-        }
-        self.stored.state = RolloutState {
+        let how = match state.has_ended() {
+            true => "the split no longer names the rollout",
+            false => "ended by an edit of the split",
+        };
+        let note = Effect::Note(format!("{}: {how}", state.version));
+        self.left = Some(RolloutState {
             plan: String::new(),
             share: 0,
             since_s: now_s,
             ..state
-        };
-        effects
+        });
+        vec![note]
+    }
+
+    /// The state of the rollout, or what is left of the last one.
+    fn last_state(&self) -> &RolloutState {
+        let left = self.left.as_ref();
+        self.state().or(left).unwrap_or(&self.stored.state)
+    }
+
+    /// Whether something is still to be stored.
+    pub(super) fn is_unsaved(&self) -> bool {
+        self.submitted.is_some() || self.left.is_some()
     }
 
     /// The state of the rollout.
@@ -210,6 +228,7 @@ impl ServiceRollout {
         let guard = (&mut self.guard, &self.plan.guard);
         self.counting
             .second(around.service, self.sides, guard, (judged, alone));
+        self.retry();
         let Some(machine) = &mut self.machine else {
             return Vec::new();
         };
@@ -282,20 +301,23 @@ impl ServiceRollout {
 
     /// The change to submit to the store, if there is one and none is on its way: the revision that it is based on, and the entry.
     pub(super) fn change(&mut self, now_s: u64) -> Option<(u64, JournalEntry)> {
-        if self.submitted.is_some() || matches!(self.store_error, Some(StoreError::Corrupt(_))) {
+        let is_damaged = matches!(self.store_error, Some(StoreError::Corrupt(_)));
+        if self.submitted.is_some() || self.retries_at_tick || is_damaged {
             return None;
         }
-        let state = self.state().unwrap_or(&self.stored.state);
-        let changed = state.differs_from(&self.stored.state) || !self.notes.is_empty();
-        if !changed {
+        let state = self.last_state();
+        // After an error the store is tried until it works, since the rollout holds as long as it doesn't.
+        let is_due = !self.notes.is_empty() || self.store_error.is_some();
+        if !is_due && !state.differs_from(&self.stored.state) {
             return None;
         }
         let state = state.clone();
-        self.submitted = Some(state.clone());
+        let notes = std::mem::take(&mut self.notes);
+        self.submitted = Some(notes.clone());
         let evidence = self.guard.evidence().into_iter();
         let entry = JournalEntry {
             at_s: now_s,
-            notes: std::mem::take(&mut self.notes),
+            notes,
             evidence: evidence
                 .map(|e| (e.name, e.log_e / std::f64::consts::LN_10))
                 .collect(),
@@ -304,24 +326,44 @@ impl ServiceRollout {
         Some((self.stored.revision, entry))
     }
 
+    /// Lets a change that was refused be made again.
+    fn retry(&mut self) {
+        self.retries_at_tick = false;
+    }
+
     /// Takes the result of a change.
     pub(super) fn stored(&mut self, result: Result<Stored, StoreError>) {
-        self.submitted = None;
+        let mut notes = self.submitted.take().unwrap_or_default();
         match result {
             Ok(stored) => {
                 self.store_error = None;
+                if self.left.as_ref() == Some(&stored.state) {
+                    self.left = None;
+                }
                 self.stored = stored;
             }
-            Err(error) => self.store_error = Some(error),
+            Err(error) => {
+                self.store_error = Some(error);
+                self.retries_at_tick = true;
+                notes.append(&mut self.notes);
+                self.notes = notes;
+            }
         }
     }
 
-    /// Continues from what another process has stored, after a conflict.
+    /// Continues from what the store has, after a conflict. The owner adopts the configuration again, which makes a machine from it.
     pub(super) fn reload(&mut self, stored: Stored) {
+        let belongs = self
+            .state()
+            .is_some_and(|s| s.plan == stored.state.plan && s.epoch == stored.state.epoch);
+        if !belongs {
+            self.guard = self.guard.clone().restarted();
+        }
         self.stored = stored;
         self.store_error = None;
-        // The next adoption of the configuration makes a machine from it.
-        self.machine = None;
+        // What was decided on the state before has not happened.
+        (self.submitted, self.machine, self.left) = (None, None, None);
+        self.notes.clear();
     }
 
     /// The evidence to store, if it is due.
@@ -364,3 +406,7 @@ impl ServiceRollout {
         self.in_force != before
     }
 }
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;
