@@ -38,7 +38,7 @@ struct RunningRequest {
 pub struct JudgedRequests(RefCell<Slab<RunningRequest>>);
 
 impl JudgedRequests {
-    /// Adds a request. The key is for [`Self::take`].
+    /// Adds a request. The key is for the methods below.
     #[inline]
     pub(super) fn add(&self, shard: &Arc<GuardShard>, started: Instant) -> usize {
         self.0.borrow_mut().insert(RunningRequest {

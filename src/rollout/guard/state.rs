@@ -15,7 +15,7 @@ use super::signal::{SecondEvidence, Signal};
 /// Version of [`GuardState`]'s format.
 const FORMAT: u32 = 1;
 
-/// Everything that a [`Guard`] has learnt, to be stored and resumed. Numbers keep every bit in JSON.
+/// Everything that a [`Guard`](super::Guard) has learnt, to be stored and resumed. Numbers keep every bit in JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GuardState {
     format: u32,
