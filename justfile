@@ -50,6 +50,11 @@ bench *ARGS:
 instructions *ARGS:
     cargo bench --bench instructions -- {{ARGS}}
 
+# The guard's false alarms and times to detection in simulated traffic, a quarter of an hour. `--write` keeps them in benches/GUARD.md,
+# `--only WORD` runs some scenarios, `--scale 0.1` a tenth of the rollouts.
+guard *ARGS:
+    cargo bench --bench guard --profile release -- {{ARGS}}
+
 # What each step takes, by criterion.
 micro *ARGS:
     cargo bench --bench http1 --bench routing --bench steps -- {{ARGS}}
