@@ -28,6 +28,7 @@ use crate::config::policy::Policies;
 use crate::config::rollout::GoalSpec;
 use crate::config::spec::{Share, Timeouts};
 use crate::routing;
+use crate::telemetry::goals::GoalCounter;
 use crate::telemetry::guard::GuardCounters;
 use crate::telemetry::{ListenerShard, RuleHits, ServiceMetrics, VersionMetrics};
 use crate::upstream::{Endpoint, Pool, VersionLoad};
@@ -141,6 +142,8 @@ pub struct Version {
     pub pool: Pool,
     /// Counters of the version.
     pub metrics: Arc<VersionMetrics>,
+    /// Counters of the service's goals, in their order.
+    pub goals: Vec<Arc<GoalCounter>>,
     /// Counters for the guard of a rollout, if the service has a plan.
     pub guard: Option<Arc<GuardCounters>>,
     /// Requests, retries and connections in use, counted against the version's limits.

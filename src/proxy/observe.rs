@@ -316,6 +316,11 @@ fn observe_try(
     if let Some(code) = attempt.grpc_status {
         shard.grpc(code);
     }
+    // Only complete responses reach a goal.
+    if !service.goals.is_empty() && attempt.failure.is_none() {
+        judging::reached(record, service, status)
+            .for_each(|goal| version.goals[goal].reached(worker.id));
+    }
     let Some((_, member)) = attempt.endpoint else {
         return;
     };

@@ -177,6 +177,9 @@ impl Compiler<'_> {
                 name: version.name.as_str().into(),
                 pool: Pool::new(spec, version, self.registry, &metrics),
                 metrics,
+                goals: { spec.goals.iter() }
+                    .map(|goal| self.telemetry.goal(&spec.name, &version.name, &goal.name))
+                    .collect(),
                 guard: { spec.rollout.as_ref() }
                     .map(|_| self.telemetry.guard(&spec.name, &version.name)),
                 load: self.registry.load(&spec.name, &version.name),

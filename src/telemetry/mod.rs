@@ -12,6 +12,7 @@ pub(crate) mod words;
 
 mod cells;
 mod family;
+pub mod goals;
 pub mod guard;
 pub(crate) mod latency;
 pub(crate) mod log_limit;

@@ -32,6 +32,7 @@ families! {
     Gauge ROLLOUT_STEP "cutover_rollout_step" "The step of its plan that a rollout is in, from 1; 0 before the first.";
     Gauge ROLLOUT_STATE "cutover_rollout_state" "1 for the state that a rollout is in, 0 for the others.";
     Gauge ROLLOUT_EVIDENCE "cutover_rollout_evidence" "Evidence against the canary by rule of the guard, as log10; at 2 a single rule of confidence 99% would fail it.";
+    Counter GOALS "cutover_goals_total" "Requests to a version that reached a goal of its service.";
     Counter ROLLBACKS "cutover_rollbacks_total" "Rollouts that lost their share by a rollback or an abort.";
     Gauge CONFIG_GENERATION "cutover_config_generation" "Number of the configuration generation that runs.";
     Gauge CONFIG_SUCCESSFUL "cutover_config_last_reload_successful" "Whether the configuration file as it is now was adopted: 1 or 0.";
@@ -50,7 +51,7 @@ families! {
 }
 
 /// Label names of families that belong to a service or listener; the constant labels of a configuration may not use them.
-pub const RESERVED_LABELS: [&str; 17] = [
+pub const RESERVED_LABELS: [&str; 18] = [
     "service",
     "version",
     "status",
@@ -66,6 +67,7 @@ pub const RESERVED_LABELS: [&str; 17] = [
     "quantile",
     "state",
     "guard",
+    "goal",
     // Prometheus adds these to every target. A scrape with `honor_labels` would let ours replace them.
     "job",
     "instance",

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use super::goals::GoalCounter;
 use super::guard::GuardCounters;
 use super::log_limit::LogLimit;
 use super::shard::{
@@ -40,6 +41,8 @@ struct Families {
     rules: BTreeMap<String, Arc<RuleHits>>,
     labels: BTreeMap<String, Vec<(String, String)>>,
     guards: BTreeMap<(String, String), Weak<GuardCounters>>,
+    /// By service, version and goal.
+    goals: BTreeMap<(String, String, String), Arc<GoalCounter>>,
     ejections: BTreeMap<Ejection, u64>,
     rollbacks: BTreeMap<Rollback, u64>,
     absent: expiry::Absent,
@@ -203,6 +206,22 @@ impl Telemetry {
         let new = GuardCounters::new(self.workers);
         families.guards.insert(key, Arc::downgrade(&new));
         new
+    }
+
+    /// Returns the counter of a goal on a version, and creates it if it is new.
+    pub fn goal(&self, service: &str, version: &str, goal: &str) -> Arc<GoalCounter> {
+        let mut families = self.families();
+        let key = (service.to_owned(), version.to_owned(), goal.to_owned());
+        let new = || Arc::new(GoalCounter::new(self.workers));
+        families.goals.entry(key).or_insert_with(new).clone()
+    }
+
+    /// Returns service, version, goal and count of every goal that has series, sorted.
+    pub fn goals(&self) -> Vec<((String, String, String), u64)> {
+        let families = self.families();
+        let all = families.goals.iter();
+        all.map(|(key, counter)| (key.clone(), counter.total()))
+            .collect()
     }
 
     /// Counts a rollback. Takes the lock, so only the control thread may call it.

@@ -117,6 +117,7 @@ pub fn render(telemetry: &Telemetry, scrape: &Scrape) -> String {
     }
     ejections(&mut page, telemetry);
     rollbacks(&mut page, telemetry);
+    goals(&mut page, telemetry);
     configuration(&mut page, scrape);
     certificates(&mut page, &scrape.certificates);
     for (log, dropped) in log_writer::dropped() {
@@ -160,6 +161,15 @@ fn rollout_of(page: &mut Page, service: &ScrapeService, rollout: &ScrapeRollout)
             base.with("guard", guard),
             *evidence,
         );
+    }
+}
+
+fn goals(page: &mut Page, telemetry: &Telemetry) {
+    for ((service, version, goal), n) in telemetry.goals() {
+        let labels = Labels::of_service(&service, &telemetry.labels(&service))
+            .with("version", &version)
+            .with("goal", &goal);
+        page.counter(names::GOALS, labels, n);
     }
 }
 

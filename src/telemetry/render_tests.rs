@@ -82,6 +82,7 @@ fn busy() -> std::sync::Arc<Telemetry> {
         reason: EjectionReason::Consecutive5xx,
         outcome: EjectionOutcome::Enforced,
     });
+    telemetry.goal("shop", "v2", "purchase").reached(1);
     telemetry.rolled_back(Rollback {
         service: "shop".into(),
         version: "v2".into(),

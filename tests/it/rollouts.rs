@@ -568,3 +568,30 @@ fn a_takeover_in_the_middle_of_a_step_keeps_its_share_and_evidence() {
     // A kept connection of the load may end with the old process; its requests don't fail otherwise.
     assert!(failed <= 10, "{failed}");
 }
+
+#[test]
+fn goals_are_counted_by_version_without_a_plan() {
+    let origin = Origin::each(|request, conn| {
+        let status = if request.target().starts_with("/pay") {
+            201
+        } else {
+            200
+        };
+        conn.reply(status, "ok")
+    });
+    let proxy = serve(&format!(
+        "[service.app]\ngoals = {{ purchase = \"GET /pay 2xx\", view = \"GET /items/* 200\", never = \"POST /pay 2xx\" }}\n\
+         [service.app.versions]\nv1 = [\"{}\"]\n",
+        origin.at()
+    ));
+    for path in ["/pay", "/pay?x=1", "/items/7", "/items", "/payment", "/"] {
+        proxy.get(path);
+    }
+    let count = |goal| {
+        proxy
+            .metrics()
+            .sum("cutover_goals_total", &[("version", "v1"), ("goal", goal)])
+    };
+    until("purchases", || (count("purchase") == 2.0).then_some(()));
+    assert_eq!((count("view"), count("never")), (2.0, 0.0));
+}

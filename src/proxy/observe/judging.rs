@@ -6,7 +6,7 @@ use super::Recording;
 use crate::config::rollout::GoalSpec;
 use crate::snapshot::Service;
 use crate::telemetry::guard::GuardCounters;
-use crate::telemetry::record::{Chosen, Origin};
+use crate::telemetry::record::{Chosen, Origin, RequestRecord};
 use crate::telemetry::windows::is_server_failure;
 
 impl<'a> Recording<'a> {
@@ -51,27 +51,13 @@ impl<'a> Recording<'a> {
         };
         let failed = failed && self.worker.is_new_failure(service, self.user);
         shard.request(failed);
-        for goal in self.reached(service, status) {
+        for goal in reached(&self.record, service, status) {
             shard.goal(goal);
         }
         if let Some((_, member)) = attempt.endpoint {
             let pool = &service.versions[attempt.version.1].pool;
             pool.members[member].endpoint.shards[self.worker.id].note_judged(failed);
         }
-    }
-
-    /// The goals that the request has reached with a response of this status, by index.
-    fn reached(&self, service: &'a Service, status: u16) -> impl Iterator<Item = usize> {
-        let (method, path) = (self.record.method_text, self.record.path);
-        let is_reached = move |goal: &GoalSpec| {
-            (goal.status.0..=goal.status.1).contains(&status)
-                && goal.method.as_bytes() == method
-                && goal.matches(path)
-        };
-        let goals = service.goals.iter().enumerate();
-        goals
-            .filter(move |(_, goal)| is_reached(goal))
-            .map(|(at, _)| at)
     }
 
     /// Counts the outcome of stable's try in place of a canary's, for the guard of the canary.
@@ -85,4 +71,22 @@ impl<'a> Recording<'a> {
             guard.shard(self.worker.id).shielded(status >= 500);
         }
     }
+}
+
+/// The goals that a request has reached with a response of this status, by index.
+pub(super) fn reached(
+    record: &RequestRecord<'_>,
+    service: &Service,
+    status: u16,
+) -> impl Iterator<Item = usize> {
+    let (method, path) = (record.method_text, record.path);
+    let is_reached = move |goal: &GoalSpec| {
+        (goal.status.0..=goal.status.1).contains(&status)
+            && goal.method.as_bytes() == method
+            && goal.matches(path)
+    };
+    let goals = service.goals.iter().enumerate();
+    goals
+        .filter(move |(_, goal)| is_reached(goal))
+        .map(|(at, _)| at)
 }

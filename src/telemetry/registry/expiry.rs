@@ -131,6 +131,10 @@ impl Families {
             let subject = SeriesSubject::Service(service.clone());
             Arc::strong_count(hits) > 1 || !expired.contains(&subject)
         });
+        self.goals.retain(|(service, version, _), counter| {
+            let subject = SeriesSubject::Version(service.clone(), version.clone());
+            Arc::strong_count(counter) > 1 || !expired.contains(&subject)
+        });
         self.ejections.retain(|what, _| {
             let (service, version) = (what.service.clone(), what.version.clone());
             !expired.contains(&SeriesSubject::Endpoint(
@@ -141,6 +145,7 @@ impl Families {
         });
         // Constant labels are needed for as long as any series of the service is exposed.
         let mut labelled: BTreeSet<&str> = self.versions.keys().map(|(s, _)| &**s).collect();
+        labelled.extend(self.goals.keys().map(|(service, ..)| &**service));
         labelled.extend(self.rules.keys().map(|name| &**name));
         labelled.extend(self.services.keys().map(|name| &**name));
         labelled.extend(self.ejections.keys().map(|what| &*what.service));
