@@ -57,7 +57,7 @@ impl EditFault {
         }
     }
 
-    fn stopping() -> Self {
+    pub(super) fn stopping() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "the proxy is stopping")
     }
 

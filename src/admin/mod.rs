@@ -13,12 +13,15 @@
 mod activity;
 pub(crate) mod api;
 mod blocking;
+pub(crate) mod capacity;
 pub(crate) mod drain;
 pub(crate) mod explain;
 pub(crate) mod file_editor;
 pub(crate) mod guard;
 pub(crate) mod history;
 pub(crate) mod listen;
+pub(crate) mod plan;
+mod preview;
 mod reply;
 pub(crate) mod request;
 pub(crate) mod rollout;
@@ -38,7 +41,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Spec;
 use crate::rollout::machine::OperatorCommand;
-use crate::snapshot::Live;
+use crate::snapshot::{Live, Snapshot};
 use crate::telemetry::Telemetry;
 use crate::telemetry::windows::StatusWindows;
 
@@ -104,6 +107,10 @@ pub(crate) enum ControlCommand {
 pub(crate) struct Preview {
     /// What would change, in words.
     pub changes: Vec<history::ChangeLine>,
+    /// The running generation that was compared.
+    pub running: Arc<Snapshot>,
+    /// The generation that would follow it. Its endpoints have no state.
+    pub next: Snapshot,
 }
 
 /// What is to die by a panic.

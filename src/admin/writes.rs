@@ -1,24 +1,27 @@
-//! The requests that change the configuration file: shares, versions, deployments and undo.
-
-use std::sync::Arc;
+//! The requests that change the configuration file: shares, versions, deployments and undo; and the plan of a
+//! change.
 
 use http::{HeaderMap, StatusCode};
 use hyper::body::Body;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio::sync::oneshot;
 
+use super::Context;
 use super::blocking::on_thread;
 use super::file_editor::{EditFault, EditReport, FileEditor};
 use super::history::ChangeLine;
+use super::plan::plan;
+use super::preview::preview;
 use super::reply::{AdminResponse, BodyError, document, error, read_body};
-use super::{Context, ControlCommand};
-use crate::config;
 use crate::config::file_edit::{FileEdit, SplitChange, VersionEdit};
+use crate::config::load;
 
 /// Largest request body, in bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// Largest request body with the text of a configuration, in bytes.
+const MAX_TEXT_BYTES: usize = 4 << 20;
 
 /// The header that names the author of a change, for the history: `alice@build-7 (shift)`.
 pub(crate) const AUTHOR: &str = "x-cutover-by";
@@ -34,13 +37,17 @@ pub(super) enum WriteRoute<'p> {
     Deploy(&'p str),
     /// `/api/v1/undo`
     Undo,
+    /// `/api/v1/plan`, which changes nothing, but has a body
+    Plan,
 }
 
 impl<'p> WriteRoute<'p> {
     /// Parses a path.
     pub(super) fn of(path: &'p str) -> Option<Self> {
-        if path == "/api/v1/undo" {
-            return Some(Self::Undo);
+        match path {
+            "/api/v1/undo" => return Some(Self::Undo),
+            "/api/v1/plan" => return Some(Self::Plan),
+            _ => {}
         }
         let rest = path.strip_prefix("/api/v1/services/")?;
         let (service, rest) = rest.split_once('/')?;
@@ -85,6 +92,16 @@ pub(crate) struct UndoRequest {
     pub plan: bool,
 }
 
+/// The body of `POST /api/v1/plan`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PlanRequest {
+    /// The text of a configuration.
+    pub text: String,
+    /// The name of its file, for diagnostics; `None` for that of the proxy's file.
+    pub name: Option<String>,
+}
+
 /// The response to an undo that was only planned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct UndoPlan {
@@ -117,7 +134,11 @@ pub(super) async fn write<B: Body<Error: Into<BodyError>>>(
     body: B,
     context: &Context,
 ) -> AdminResponse {
-    let body = match read_body(body, MAX_BODY_BYTES).await {
+    let limit = match route {
+        WriteRoute::Plan => MAX_TEXT_BYTES,
+        _ => MAX_BODY_BYTES,
+    };
+    let body = match read_body(body, limit).await {
         Ok(body) => body,
         Err(answer) => return answer,
     };
@@ -125,6 +146,7 @@ pub(super) async fn write<B: Body<Error: Into<BodyError>>>(
     let by = by.map(str::to_owned);
     let edit = match route {
         WriteRoute::Undo => return undo(&body, by, context).await,
+        WriteRoute::Plan => return plan_of(&body, context).await,
         WriteRoute::Split(service) => split(service, &body),
         WriteRoute::Version(service, version) => version_edit(service, version, &body),
         WriteRoute::Deploy(service) => deploy(service, &body),
@@ -230,46 +252,35 @@ async fn undo(body: &[u8], by: Option<String>, context: &Context) -> AdminRespon
             edit,
         }));
     }
-    match preview(&text, context).await {
-        Ok(changes) => document(
+    let name = context.live.source().path.display().to_string();
+    match preview(text.clone(), name, context).await {
+        Ok((preview, _)) => document(
             StatusCode::OK,
             &UndoPlan {
                 generation: target.generation,
                 at: target.at,
                 text: text.to_string(),
                 running,
-                changes,
+                changes: preview.changes,
             },
         ),
         Err(failure) => error(failure.status, &failure.message),
     }
 }
 
-/// What would change if the proxy adopted a text.
-async fn preview(text: &Arc<str>, context: &Context) -> Result<Vec<ChangeLine>, EditFault> {
-    let invalid = |message: String| EditFault {
-        status: StatusCode::UNPROCESSABLE_ENTITY,
-        message,
+/// What a text would change, in the running proxy.
+async fn plan_of(body: &[u8], context: &Context) -> AdminResponse {
+    let request: PlanRequest = match parsed(body, "{\"text\": …}, the text of a configuration") {
+        Ok(request) => request,
+        Err(message) => return error(StatusCode::BAD_REQUEST, &message),
     };
-    let text = text.clone();
-    let name = context.live.source().path.display().to_string();
-    let parsed = on_thread(move || config::parse(&text, &name)).await;
-    let spec = parsed
-        .ok_or_else(|| invalid("the text can't be read".to_owned()))?
-        .map_err(|errors| {
-            let errors: Vec<String> = errors.iter().map(|e| e.rendered(false)).collect();
-            invalid(errors.join("\n"))
-        })?;
-    let stopping = || EditFault {
-        status: StatusCode::SERVICE_UNAVAILABLE,
-        message: "the proxy is stopping".to_owned(),
-    };
-    let (answer, preview) = oneshot::channel();
-    let command = ControlCommand::Preview {
-        spec: Arc::new(spec),
-        answer,
-    };
-    let sent = context.publisher.send(command).await;
-    sent.map_err(|_| stopping())?;
-    Ok(preview.await.map_err(|_| stopping())?.changes)
+    let source = context.live.source();
+    let identical = load::hash(request.text.as_bytes()) == source.hash;
+    let name = request
+        .name
+        .unwrap_or_else(|| source.path.display().to_string());
+    match preview(request.text.into(), name, context).await {
+        Ok((preview, warnings)) => document(StatusCode::OK, &plan(preview, identical, warnings)),
+        Err(failure) => error(failure.status, &failure.message),
+    }
 }

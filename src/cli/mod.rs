@@ -13,12 +13,14 @@ mod author;
 mod check;
 mod completions;
 mod demo;
+mod deploy;
 mod drain;
 mod edit;
 mod error;
 mod explain;
 mod history;
 mod man;
+mod plan;
 mod proxy;
 mod proxy_address;
 mod reload;
@@ -69,8 +71,12 @@ enum CliCommand {
     Explain(explain::ExplainArgs),
     /// Show services, versions and endpoints of the running proxy
     Status(status::StatusArgs),
+    /// Show what a configuration file would change in the running proxy
+    Plan(plan::PlanArgs),
     /// Change the shares of versions in the configuration file, and wait until they are in effect
     Shift(shift::ShiftArgs),
+    /// Give a version new endpoints and start its rollout or cut-over
+    Deploy(deploy::DeployArgs),
     /// Show what changed, when and by whom
     History(history::HistoryArgs),
     /// Take back the last change of the configuration file, or go back to a generation
@@ -128,6 +134,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         CliCommand::Explain(explain) => explain.run(&parsed.address),
         CliCommand::Status(status) => status.run(&parsed.address),
         CliCommand::Shift(shift) => shift.run(&parsed.address),
+        CliCommand::Plan(plan) => plan.run(&parsed.address),
+        CliCommand::Deploy(deploy) => deploy.run(&parsed.address),
         CliCommand::History(history) => history.run(&parsed.address),
         CliCommand::Undo(undo) => undo.run(&parsed.address),
         CliCommand::Drain(drain) => drain.run(&parsed.address),

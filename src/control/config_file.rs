@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::admin::plan::restart_keys;
 use crate::config::{self, Diagnostic, Spec};
 
 /// Reads and parses the file. The error holds the rendered diagnostics, and the hash of the text if it could be read.
@@ -47,13 +48,7 @@ pub(super) fn warn(loaded: &config::Loaded) {
 
 /// Warns of changed keys that only a restart applies.
 pub(super) fn warn_of_restart(old: &Spec, new: &Spec) {
-    let listen = |spec: &Spec| spec.admin.as_ref().map(|a| a.listen.clone());
-    let changed = [
-        ("workers", old.workers != new.workers),
-        ("state_dir", old.state_dir != new.state_dir),
-        ("admin", listen(old) != listen(new)),
-    ];
-    for (key, _) in changed.iter().filter(|(_, changed)| *changed) {
+    for key in restart_keys(old, new) {
         tracing::warn!(
             key,
             "this key takes effect after a restart; all other changes take effect now"

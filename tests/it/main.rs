@@ -14,6 +14,7 @@ mod cli;
 mod corners;
 mod deadlines;
 mod demo;
+mod deploy;
 mod drain;
 mod faults;
 mod forwarding;

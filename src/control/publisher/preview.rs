@@ -28,6 +28,8 @@ impl Publisher {
         let next = Snapshot::compile(&inputs, &Registry::new(), &Telemetry::new(1));
         Preview {
             changes: history::lines(&running, &next),
+            running,
+            next,
         }
     }
 }

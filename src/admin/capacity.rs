@@ -1,0 +1,48 @@
+//! Compares the shares of versions with the weights of their endpoints.
+
+use crate::config::spec::{ServiceSpec, Share, VersionSpec};
+
+/// Warns of versions whose share is larger than their capacity: the weights of their endpoints, relative to those of the version
+/// that has the most. Such endpoints get more requests each than those of a version that is sized for all traffic.
+pub(crate) fn warnings(service: &ServiceSpec, shares: &[Share]) -> Vec<String> {
+    let weights: Vec<u64> = service.versions.iter().map(weight).collect();
+    let most = weights.iter().copied().max().unwrap_or(0);
+    let versions = service.versions.iter().zip(&weights).zip(shares);
+    versions
+        .filter(|((_, weight), share)| {
+            u64::from(share.0) * most > **weight * u64::from(Share::WHOLE)
+        })
+        .map(|((version, weight), share)| {
+            format!(
+                "{} gets {share} of the traffic, but the weights of its endpoints are {weight} of {most} that the largest version has",
+                version.name
+            )
+        })
+        .collect()
+}
+
+fn weight(version: &VersionSpec) -> u64 {
+    version.endpoints.iter().map(|e| u64::from(e.weight)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn a_share_above_the_weights_is_a_warning() {
+        let file = "listen = \":80\"\n[service.shop]\nstable = \"v1\"\nversions = { v1 = [\"a:1 weight=3\", \"a:2\"], v2 = [\"b:1\"] }\n";
+        let spec = config::parse(file, "t.toml").unwrap();
+        let warned = |v2: u32| {
+            let shares = [Share(Share::WHOLE - v2), Share(v2)];
+            warnings(&spec.services[0], &shares)
+        };
+        assert!(warned(0).is_empty());
+        assert!(warned(25_000).is_empty(), "one of four weights");
+        let all = warned(25_001);
+        assert_eq!(all.len(), 1, "{all:?}");
+        assert!(all[0].starts_with("v2 gets 25.001%"), "{all:?}");
+        assert!(all[0].contains("1 of 4"), "{all:?}");
+    }
+}

@@ -1,0 +1,213 @@
+//! What a configuration would change: the document of `POST /api/v1/plan`.
+//!
+//! [`plan`] is pure. It compares the running generation with the one that would follow it.
+
+use serde::{Deserialize, Serialize};
+
+use super::history::ChangeLine;
+use super::{Preview, capacity, shares};
+use crate::config::Spec;
+use crate::config::spec::{ServiceSpec, Share};
+use crate::routing::{self, Split};
+use crate::snapshot::{Service, Snapshot};
+
+/// What a configuration would change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PlanReport {
+    /// Whether it is the running text to the byte.
+    pub identical: bool,
+    /// The running generation.
+    pub generation: u64,
+    /// Changes that concern no service.
+    pub changes: Vec<ChangeLine>,
+    /// Services that change, in the order of the new configuration; removed ones at the end.
+    pub services: Vec<ServicePlan>,
+    /// Keys that change and take effect only after a restart.
+    pub restart: Vec<String>,
+    /// Settings that are valid but probably not intended, rendered.
+    pub warnings: Vec<String>,
+}
+
+/// What changes in one service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ServicePlan {
+    /// Its name.
+    pub service: String,
+    /// What changes, in words.
+    pub changes: Vec<ChangeLine>,
+    /// Users of the cohort that move; `None` if the service has no cohort before and after.
+    pub moves: Option<Vec<UserMove>>,
+    /// What is in flight now.
+    pub open: Vec<OpenWork>,
+    /// What the stable gate will wait for, in words.
+    pub awaits: Vec<String>,
+    /// What may be a mistake, in words.
+    pub warnings: Vec<String>,
+}
+
+/// Users that move from one version to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UserMove {
+    /// The version that they leave.
+    pub from: String,
+    /// The version that they join.
+    pub to: String,
+    /// Their share of all users.
+    pub users: String,
+}
+
+/// Requests and streams in flight on a version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OpenWork {
+    /// Name of the version.
+    pub version: String,
+    /// Requests in flight.
+    pub requests: u32,
+    /// Streams and tunnels in flight.
+    pub streams: u32,
+    /// How many of both are on endpoints that leave the configuration, and end at the deadline of the drain.
+    pub leaving: u32,
+}
+
+impl PlanReport {
+    /// Whether anything would change.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.services.is_empty()
+    }
+}
+
+/// Compares a generation with the running one. `warnings` are those of the text.
+pub(crate) fn plan(preview: Preview, identical: bool, warnings: Vec<String>) -> PlanReport {
+    let Preview {
+        changes,
+        running,
+        next,
+    } = preview;
+    let (of_services, others): (Vec<_>, Vec<_>) =
+        changes.into_iter().partition(|line| line.service.is_some());
+    let mut services: Vec<ServicePlan> = Vec::new();
+    for line in of_services {
+        let name = line.service.clone().unwrap_or_default();
+        match services.iter_mut().find(|s| s.service == name) {
+            Some(known) => known.changes.push(line),
+            None => {
+                let mut service = service(&running, &next, name);
+                service.changes.push(line);
+                services.push(service);
+            }
+        }
+    }
+    PlanReport {
+        identical,
+        generation: running.generation,
+        changes: others,
+        services,
+        restart: restart_keys(&running.spec, &next.spec)
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
+        warnings,
+    }
+}
+
+/// The changed keys that take effect only after a restart.
+pub(crate) fn restart_keys(old: &Spec, new: &Spec) -> Vec<&'static str> {
+    let listen = |spec: &Spec| spec.admin.as_ref().map(|a| a.listen.clone());
+    let changed = [
+        ("workers", old.workers != new.workers),
+        ("state_dir", old.state_dir != new.state_dir),
+        ("admin", listen(old) != listen(new)),
+    ];
+    let changed = changed.iter().filter(|(_, changed)| *changed);
+    changed.map(|(key, _)| *key).collect()
+}
+
+/// Everything about a service but its change lines.
+fn service(running: &Snapshot, next: &Snapshot, name: String) -> ServicePlan {
+    let at = |spec: &Spec| spec.services.iter().position(|s| s.name == name);
+    let (before, after) = (at(&running.spec), at(&next.spec));
+    let before = before.map(|s| (&running.spec.services[s], &*running.services[s]));
+    let mut plan = ServicePlan {
+        changes: Vec::new(),
+        moves: None,
+        open: before.map_or_else(Vec::new, |(_, live)| open(live, next, &name)),
+        awaits: Vec::new(),
+        warnings: Vec::new(),
+        service: name,
+    };
+    if let Some(index) = after {
+        let spec = &next.spec.services[index];
+        plan.awaits = next.awaited_of(index);
+        plan.warnings = capacity::warnings(spec, &shares::desired(spec));
+        if let Some((old, live)) = before {
+            plan.moves = moves((old, &live.routing.split), spec, &mut plan.warnings);
+        }
+    }
+    plan
+}
+
+/// The users that move between the split in force and the one that the configuration asks for.
+fn moves(
+    (old, in_force): (&ServiceSpec, &Split),
+    new: &ServiceSpec,
+    warnings: &mut Vec<String>,
+) -> Option<Vec<UserMove>> {
+    let (was, is) = (old.cohort.as_ref()?, new.cohort.as_ref()?);
+    if was != is {
+        let what = "`cohort` changes, which places all users anew: any of them may move";
+        warnings.push(what.to_owned());
+        return None;
+    }
+    let names: Vec<&str> = new.versions.iter().map(|v| v.name.as_str()).collect();
+    let desired = Split::new(&names, new.stable, &new.split);
+    let name = |version: usize| &old.versions[version].name;
+    let same = |version: usize| new.versions.iter().position(|v| v.name == *name(version));
+    let moves = routing::moves(in_force, &desired, same);
+    Some(
+        moves
+            .iter()
+            .filter(|m| m.users > Share(0))
+            .map(|m| UserMove {
+                from: name(m.from).clone(),
+                to: new.versions[m.to].name.clone(),
+                users: m.users.to_string(),
+            })
+            .collect(),
+    )
+}
+
+/// What is in flight on the versions of a service, those without anything left out.
+fn open(live: &Service, next: &Snapshot, name: &str) -> Vec<OpenWork> {
+    let after = next.services.iter().find(|s| &*s.name == name);
+    let stays = |version: &str, endpoint: &str| {
+        let versions = after.iter().flat_map(|s| &s.versions);
+        let mut members = versions
+            .filter(|v| &*v.name == version)
+            .flat_map(|v| &v.pool.members);
+        members.any(|m| &*m.endpoint.name == endpoint)
+    };
+    let of = |version: &crate::snapshot::Version| {
+        let mut work = OpenWork {
+            version: version.name.to_string(),
+            requests: 0,
+            streams: 0,
+            leaving: 0,
+        };
+        for member in &version.pool.members {
+            let (requests, streams) = member.endpoint.load.apart();
+            work.requests += requests;
+            work.streams += streams;
+            if !stays(&version.name, &member.endpoint.name) {
+                work.leaving += requests + streams;
+            }
+        }
+        work
+    };
+    let all = live.versions.iter().map(of);
+    all.filter(|work| work.requests + work.streams > 0)
+        .collect()
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

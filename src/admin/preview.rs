@@ -1,0 +1,40 @@
+//! Lets the publisher compile a text without publishing it.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use tokio::sync::oneshot;
+
+use super::blocking::on_thread;
+use super::file_editor::EditFault;
+use super::{Context, ControlCommand, Preview};
+use crate::config;
+
+/// Compiles a text as if it were that of the file `name`. Also returns its warnings, rendered.
+///
+/// # Errors
+/// The text is not valid, or the proxy is stopping.
+pub(super) async fn preview(
+    text: Arc<str>,
+    name: String,
+    context: &Context,
+) -> Result<(Preview, Vec<String>), EditFault> {
+    let rendered = |found: &[config::Diagnostic]| -> Vec<String> {
+        found.iter().map(|d| d.rendered(false)).collect()
+    };
+    let parsed = on_thread(move || config::parse_with_warnings(&text, &name)).await;
+    let parsed = parsed.ok_or_else(EditFault::stopping)?;
+    let (spec, warnings) = parsed.map_err(|errors| EditFault {
+        status: StatusCode::UNPROCESSABLE_ENTITY,
+        message: rendered(&errors).join("\n"),
+    })?;
+    let (answer, preview) = oneshot::channel();
+    let command = ControlCommand::Preview {
+        spec: Arc::new(spec),
+        answer,
+    };
+    let sent = context.publisher.send(command).await;
+    sent.map_err(|_| EditFault::stopping())?;
+    let preview = preview.await.map_err(|_| EditFault::stopping())?;
+    Ok((preview, rendered(&warnings)))
+}
