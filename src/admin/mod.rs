@@ -97,9 +97,6 @@ pub(crate) enum ControlCommand {
         /// Receives the result.
         answer: oneshot::Sender<Preview>,
     },
-    /// A fault of ours on purpose. Only this crate's own tests can ask for it.
-    #[cfg(test)]
-    Stumble(Stumble),
 }
 
 /// A generation that is not published.
@@ -111,18 +108,6 @@ pub(crate) struct Preview {
     pub running: Arc<Snapshot>,
     /// The generation that would follow it. Its endpoints have no state.
     pub next: Snapshot,
-}
-
-/// What is to die by a panic.
-#[cfg(test)]
-#[derive(Debug)]
-pub(crate) enum Stumble {
-    /// This worker; else its accept loops, each with the next connection.
-    Worker(usize, bool),
-    /// The control thread.
-    Control,
-    /// What answers the admin API.
-    Admin,
 }
 
 /// The phase of the process, which `/readyz` reports, and whether the API's sockets were handed over.

@@ -81,7 +81,10 @@ async fn accept_loop(listener: AdminListener, context: Arc<Context>) {
             accepted = listen::accept(&listener) => accepted,
         };
         let raw = match accepted {
-            Ok(raw) => raw,
+            Ok(raw) => {
+                tracing::trace!("admin connection accepted");
+                raw
+            }
             Err(error) => {
                 tracing::warn!(%error, "accepting an admin connection failed");
                 sleep(ACCEPT_RETRY).await;

@@ -19,15 +19,11 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::admin_sockets::AdminSockets;
 use super::file_watcher::{Changed, FileWatcher};
 use super::handover::{HandoverRequest, Release};
-#[cfg(test)]
-use super::in_process::Up;
 use super::publisher::{Publisher, ReloadOutcome};
 use super::rollouts::{RolloutNews, Rollouts};
 use super::shutdown::{self, StopMode};
 use super::signals::{SignalRequest, SignalStream};
 use super::{RunError, systemd};
-#[cfg(test)]
-use crate::admin;
 use crate::admin::{Context, ControlCommand, ProcessPhase, scrape};
 use crate::upstream::discovery;
 
@@ -117,16 +113,6 @@ impl<'a> Sources<'a> {
 }
 
 impl Control {
-    /// The facts that an embedding test reads.
-    #[cfg(test)]
-    pub(super) fn up(&self) -> Up {
-        Up {
-            live: self.publisher.live().clone(),
-            addresses: self.publisher.listeners().places(),
-            admin: self.sockets.addresses.clone(),
-        }
-    }
-
     /// Runs the event loop until a signal, `stop` or a takeover ends it, then drains the workers.
     ///
     /// Sending on `stop` asks for a graceful stop; dropping its sender stops at once.
@@ -313,6 +299,7 @@ impl Control {
     }
 
     async fn on_command(&mut self, command: ControlCommand) {
+        tracing::trace!("operator command received");
         match command {
             ControlCommand::Reload { answer } => {
                 let outcome = self.reload_all().await;
@@ -342,19 +329,6 @@ impl Control {
             ControlCommand::Preview { spec, answer } => {
                 // Fails if the client has disconnected.
                 let _ = answer.send(self.publisher.preview(&spec));
-            }
-            #[cfg(test)]
-            ControlCommand::Stumble(admin::Stumble::Worker(id, whole)) => {
-                let worker = &self.publisher.workers().workers()[id];
-                worker.tell(crate::edge::worker::WorkerCommand::Stumble(whole));
-            }
-            #[cfg(test)]
-            ControlCommand::Stumble(admin::Stumble::Control) => {
-                panic!("on purpose: control thread")
-            }
-            #[cfg(test)]
-            ControlCommand::Stumble(admin::Stumble::Admin) => {
-                self.admin = spawn_local(async { panic!("on purpose: admin") });
             }
         }
     }

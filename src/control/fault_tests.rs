@@ -5,10 +5,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use super::faults::{ArmedFault, Fault};
 use super::in_process::Server;
 use super::tests::{PATIENCE, get, origin, until};
 use super::{Options, RunError};
-use crate::admin::{ControlCommand, Stumble};
+use crate::admin::ControlCommand;
 use crate::snapshot::Version;
 
 /// A proxy in front of one origin.
@@ -16,6 +17,8 @@ struct Harness {
     dir: tempfile::TempDir,
     server: Server,
     text: String,
+    /// The faults of requests whose path names one of [`PLACES`].
+    _faults: Vec<ArmedFault>,
 }
 
 impl Harness {
@@ -35,7 +38,13 @@ impl Harness {
             takeover: false,
         };
         let server = Server::start(options).unwrap();
-        Self { dir, server, text }
+        let fault = |(place, event)| Fault::wherever(event, format!("/panic/{place}")).arm();
+        Self {
+            dir,
+            server,
+            text,
+            _faults: PLACES.into_iter().map(fault).collect(),
+        }
     }
 
     fn at(&self) -> SocketAddr {
@@ -48,9 +57,23 @@ impl Harness {
         stream
     }
 
-    fn stumble(&self, what: Stumble) {
+    /// Makes the accept loop of a worker panic, and the worker with it: the one that gets the next connection.
+    fn panic_worker(&self) {
+        let fault = Fault::next("connection accepted", self.at()).arm();
         // Fails once the proxy has ended.
-        let _ = self.server.commands.try_send(ControlCommand::Stumble(what));
+        if let Ok(mut stream) = TcpStream::connect(self.at()) {
+            let _ends_without_a_byte = stream.read(&mut [0]);
+        }
+        drop(fault);
+    }
+
+    /// Makes the control thread panic at this event, which `cause` brings about.
+    fn panic_control(&self, event: &'static str, cause: impl FnOnce(&Server)) {
+        let control = self.server.thread.as_ref().unwrap();
+        let fault = Fault::next_on(event, control.thread().id()).arm();
+        cause(&self.server);
+        until(|| control.is_finished());
+        drop(fault);
     }
 
     /// Connections and streams that panics ended, as the metrics say.
@@ -87,7 +110,12 @@ fn is_at_rest(version: &Version) -> bool {
 }
 
 /// Where a request can panic: before it has a version, with a connection to the endpoint, with half a response sent.
-const PLACES: [&str; 3] = ["routing", "asked", "answering"];
+/// Each with the event at which it does.
+const PLACES: [(&str, &str); 3] = [
+    ("routing", "request received"),
+    ("asked", "request sent upstream"),
+    ("answering", "response started"),
+];
 
 #[test]
 fn a_panic_in_a_request_affects_no_other_and_releases_what_it_held() {
@@ -100,14 +128,14 @@ fn a_panic_in_a_request_affects_no_other_and_releases_what_it_held() {
     let version = &live.services[0].versions[0];
     until(|| version.load.requests.now() == 1);
     // More often than any limit allows, so that a leak of one place would be noticed.
-    let mut stumbled = 0.0;
-    for place in PLACES.iter().cycle().take(30) {
+    let mut panicked = 0.0;
+    for (place, _) in PLACES.iter().cycle().take(30) {
         let mut stream = harness.kept();
-        let path = format!("/stumble/{place}");
+        let path = format!("/panic/{place}");
         let mut answer = ask(&mut stream, &path).unwrap_or_default();
         let _ends_by_a_close_or_a_reset = stream.read_to_string(&mut answer);
         assert!(!answer.ends_with("blue"), "{place}: {answer}");
-        stumbled += 1.0;
+        panicked += 1.0;
     }
     assert_eq!(slow.join().unwrap(), "blue");
     assert!(
@@ -116,7 +144,7 @@ fn a_panic_in_a_request_affects_no_other_and_releases_what_it_held() {
     );
     assert_eq!(get(address, "/"), "blue");
     until(|| is_at_rest(version));
-    assert_eq!(harness.panics(), stumbled);
+    assert_eq!(harness.panics(), panicked);
     harness.server.stop().unwrap();
 }
 
@@ -141,12 +169,12 @@ fn a_panic_in_one_stream_affects_no_other_of_its_connection() {
             Some(String::from_utf8_lossy(&text).into_owned())
         };
         let blue = Some("blue".to_owned());
-        let stumbles = async {
-            for place in PLACES.iter().cycle().take(30) {
-                assert_eq!(ask(&format!("/stumble/{place}")).await, None, "{place}");
+        let panics = async {
+            for (place, _) in PLACES.iter().cycle().take(30) {
+                assert_eq!(ask(&format!("/panic/{place}")).await, None, "{place}");
             }
         };
-        let (slow, ()) = tokio::join!(ask("/slow"), stumbles);
+        let (slow, ()) = tokio::join!(ask("/slow"), panics);
         assert_eq!((slow, ask("/").await), (blue.clone(), blue));
     };
     let runtime = super::runtime().unwrap();
@@ -162,7 +190,7 @@ fn a_worker_that_panics_is_restarted_on_its_sockets_and_the_others_keep_running(
     let harness = Harness::new(2);
     let mut kept: Vec<TcpStream> = (0..16).map(|_| harness.kept()).collect();
     assert!(kept.iter_mut().all(|stream| is_blue(ask(stream, "/"))));
-    harness.stumble(Stumble::Worker(0, true));
+    harness.panic_worker();
     until(|| harness.panics() > 0.0);
     let (stay, gone): (Vec<_>, Vec<_>) = kept
         .iter_mut()
@@ -193,7 +221,7 @@ fn a_worker_that_panics_is_restarted_on_its_sockets_and_the_others_keep_running(
 fn workers_that_keep_panicking_end_the_proxy_with_an_error() {
     let harness = Harness::new(2);
     let ended = || {
-        harness.stumble(Stumble::Worker(0, true));
+        harness.panic_worker();
         std::thread::park_timeout(Duration::from_millis(20));
         harness.server.thread.as_ref().unwrap().is_finished()
     };
@@ -203,7 +231,18 @@ fn workers_that_keep_panicking_end_the_proxy_with_an_error() {
 
 #[test]
 fn a_panic_of_the_control_thread_or_one_of_its_tasks_ends_the_proxy_with_an_error() {
-    for what in [Stumble::Control, Stumble::Admin] {
+    let command = |server: &Server| {
+        let (answer, _) = tokio::sync::oneshot::channel();
+        let sent = server.commands.try_send(ControlCommand::Reload { answer });
+        sent.unwrap();
+    };
+    let request = |server: &Server| drop(TcpStream::connect(server.admin()[0]).unwrap());
+    type Cause = fn(&Server);
+    let faults = [
+        ("operator command received", command as Cause),
+        ("admin connection accepted", request),
+    ];
+    for (event, cause) in faults {
         let harness = Harness::new(2);
         let address = harness.at();
         let slow = std::thread::spawn(move || get(address, "/slow"));
@@ -212,8 +251,7 @@ fn a_panic_of_the_control_thread_or_one_of_its_tasks_ends_the_proxy_with_an_erro
             .endpoint
             .clone();
         until(|| busy.load.active() == 1);
-        harness.stumble(what);
-        until(|| harness.server.thread.as_ref().unwrap().is_finished());
+        harness.panic_control(event, cause);
         let ended = harness.server.stop();
         assert!(matches!(ended, Err(RunError::Control)), "{ended:?}");
         until(|| TcpStream::connect(address).is_err());
@@ -224,12 +262,13 @@ fn a_panic_of_the_control_thread_or_one_of_its_tasks_ends_the_proxy_with_an_erro
 #[test]
 fn a_worker_whose_accept_loop_panics_is_restarted() {
     let harness = Harness::new(1);
-    harness.stumble(Stumble::Worker(0, false));
+    let fault = Fault::next("connection accepted", harness.at()).arm();
     let lost = || {
         let mut stream = harness.kept();
         ask(&mut stream, "/").is_none()
     };
     until(lost);
+    drop(fault);
     for _ in 0..10 {
         assert_eq!(get(harness.at(), "/"), "blue");
     }
@@ -240,7 +279,8 @@ fn a_worker_whose_accept_loop_panics_is_restarted() {
 fn a_file_whose_parsing_panics_is_refused() {
     let harness = Harness::new(1);
     let file = harness.dir.path().join("cutover.toml");
-    std::fs::write(&file, format!("{}# stumble", harness.text)).unwrap();
+    let fault = Fault::wherever("reading the configuration", file.display()).arm();
+    std::fs::write(&file, format!("{}# edited", harness.text)).unwrap();
     until(|| harness.server.live().source().refused > 0);
     let error = harness.server.live().source().error.unwrap();
     assert!(
@@ -248,6 +288,7 @@ fn a_file_whose_parsing_panics_is_refused() {
         "{error}"
     );
     assert_eq!(get(harness.at(), "/"), "blue");
+    drop(fault);
     std::fs::write(&file, format!("{}# good again", harness.text)).unwrap();
     until(|| harness.server.live().adopted() == 2);
     harness.server.stop().unwrap();

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::boot::Booting;
+use super::events::Control;
 use super::signals::SignalStream;
 use super::{COMMANDS, Options, RunError, runtime};
 use crate::admin::ControlCommand;
@@ -31,6 +32,16 @@ pub(super) struct Up {
     pub(super) admin: Vec<SocketAddr>,
 }
 
+impl Up {
+    fn of(control: &Control) -> Self {
+        Self {
+            live: control.publisher.live().clone(),
+            addresses: control.publisher.listeners().places(),
+            admin: control.sockets.addresses.clone(),
+        }
+    }
+}
+
 impl Server {
     /// Starts a proxy and returns once it accepts traffic.
     ///
@@ -47,7 +58,7 @@ impl Server {
                 runtime()?.block_on(async {
                     let booting = Booting::prepare(&options, sender).await?;
                     let control = booting.serve(receiver).await?;
-                    let _ = report.send(control.up());
+                    let _ = report.send(Up::of(&control));
                     drop(options);
                     control.run(SignalStream::none(), stopped).await
                 })

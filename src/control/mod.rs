@@ -130,6 +130,8 @@ fn runtime() -> Result<LocalRuntime, RunError> {
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod in_process;
 #[cfg(test)]
 mod tests;

@@ -60,9 +60,6 @@ pub(crate) enum WorkerCommand {
     CutRequests,
     /// End at once.
     Stop,
-    /// Panic. With `false` only the accept loops do, each at its next connection.
-    #[cfg(test)]
-    Stumble(bool),
 }
 
 /// State shared by all workers and the control thread.
@@ -280,11 +277,6 @@ impl WorkerThread {
                     }
                     Some(WorkerCommand::CutRequests) => self.cutting = true,
                     Some(WorkerCommand::Stop) | None => return,
-                    #[cfg(test)]
-                    Some(WorkerCommand::Stumble(whole)) => {
-                        assert!(!whole, "on purpose: worker");
-                        self.acceptors.values().for_each(|acceptor| acceptor.stumble());
-                    }
                 },
                 _ = tick.tick() => self.tick(Instant::now()),
                 () = tasks.ended.notified() => {}

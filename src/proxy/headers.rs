@@ -4,6 +4,7 @@
 //! heads are translated between protocols without an intermediate copy. [`Request`] is what routing
 //! and encoders read; [`Outgoing`] is a response on its way to the client.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -62,6 +63,13 @@ pub struct Request<'a, F> {
     pub client: IpAddr,
     /// The request id.
     pub id: RequestId,
+}
+
+impl<F> Request<'_, F> {
+    /// The path for the log. The query is left out because it may hold secrets.
+    pub(crate) fn logged_path(&self) -> impl fmt::Display {
+        String::from_utf8_lossy(&self.target[..self.path_len])
+    }
 }
 
 impl<F: Fields> routing::RequestView for Request<'_, F> {

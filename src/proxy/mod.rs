@@ -99,13 +99,6 @@ pub enum Ended {
     Tunnel,
 }
 
-/// Panics if the path of the request is `/stumble/{place}`: fault injection for this crate's tests.
-#[cfg(test)]
-pub(crate) fn stumble(target: &[u8], place: &str) {
-    let asked = target.strip_prefix(b"/stumble/");
-    assert!(asked != Some(place.as_bytes()), "on purpose: {place}");
-}
-
 /// Serves one request: routes it, forwards it and sends the client a response.
 ///
 /// Every outcome ends up in `recording`, including a panic or a dropped future: dropping this
@@ -122,8 +115,7 @@ pub async fn handle<'a, D: Downstream, F: Fields>(
     } = inbound;
     watch.enter(TaskPhase::Request);
     let _begun = worker.admission.begin();
-    #[cfg(test)]
-    stumble(request.target, "routing");
+    tracing::trace!(path = %request.logged_path(), "request received");
     // gRPC requires HTTP/2, so an HTTP/1 request is spared the lookup of its content type.
     recording.record.grpc = inbound.protocol == Protocol::Http2 && is_grpc(&request.fields);
     let (service, placed) = match route(worker, snapshot, request) {

@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_logged_with_its_thread_and_place() {
-        const NAME: &str = "stumbles";
+        const NAME: &str = "panics";
         let previous = std::panic::take_hook();
         // Panics of other tests, which run in parallel, keep the previous hook.
         std::panic::set_hook(Box::new(move |info| {
@@ -196,10 +196,10 @@ mod tests {
         let text = logged(TEXT, "info", || {
             // The test subscriber is thread-local, so the panicking thread has to install it itself.
             let subscriber = tracing::dispatcher::get_default(Clone::clone);
-            let stumbles =
+            let panics =
                 move || tracing::dispatcher::with_default(&subscriber, || panic!("on purpose"));
             let thread = std::thread::Builder::new().name(NAME.into());
-            assert!(thread.spawn(stumbles).unwrap().join().is_err());
+            assert!(thread.spawn(panics).unwrap().join().is_err());
         });
         for part in ["ERROR", NAME, "src/control/logging/mod.rs:", "on purpose"] {
             assert!(text.contains(part), "{part} in {text}");

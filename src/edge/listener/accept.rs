@@ -44,8 +44,6 @@ pub(crate) struct Acceptor {
     runtime: RefCell<Arc<ListenerRuntime>>,
     closing: Cell<bool>,
     handed_over: Cell<bool>,
-    #[cfg(test)]
-    stumbles: Cell<bool>,
     changed: Notify,
 }
 
@@ -57,8 +55,6 @@ impl Acceptor {
             runtime: RefCell::new(runtime),
             closing: Cell::new(false),
             handed_over: Cell::new(false),
-            #[cfg(test)]
-            stumbles: Cell::new(false),
             changed: Notify::new(),
         })
     }
@@ -83,12 +79,6 @@ impl Acceptor {
     pub(crate) fn hand_over(&self) {
         self.handed_over.set(true);
         self.close();
-    }
-
-    /// Makes the accept loops panic at their next connection.
-    #[cfg(test)]
-    pub(crate) fn stumble(&self) {
-        self.stumbles.set(true);
     }
 
     async fn closed(&self) {
@@ -224,8 +214,7 @@ where
             match accepted {
                 Ok(raw) => {
                     failures.clear();
-                    #[cfg(test)]
-                    assert!(!acceptor.stumbles.get(), "on purpose: accept loop");
+                    tracing::trace!(address = %acceptor.runtime().address, "connection accepted");
                     let permit = self.permit().await;
                     self.spawn(raw, permit);
                     // A burst of new connections must not starve those that are being served.

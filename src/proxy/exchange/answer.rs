@@ -66,8 +66,7 @@ pub(crate) async fn answer<D: Downstream, U: Upstream, F: Fields>(
     let grpc_status = grpc::status_in_head(&up.fields());
     let framing = start_response(cx, head.status, cookie, down, up)?;
     recording.record.status = head.status;
-    #[cfg(test)]
-    crate::proxy::stumble(cx.request.target, "answering");
+    tracing::trace!(path = %cx.request.logged_path(), "response started");
     if !matches!(framing, Framing::Length(_) | Framing::Empty) {
         active.becomes_stream();
         recording.became_stream();

@@ -47,8 +47,7 @@ pub(crate) async fn ask<D: Downstream, U: Upstream, F: Fields>(
 ) -> Result<FinalHead, ExchangeError> {
     up.send_request(cx.request)
         .map_err(ExchangeError::Upstream)?;
-    #[cfg(test)]
-    crate::proxy::stumble(cx.request.target, "asked");
+    tracing::trace!(path = %cx.request.logged_path(), "request sent upstream");
     let mut asking = Asking {
         cx,
         first_byte,
