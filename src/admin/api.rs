@@ -10,7 +10,6 @@ use http::{HeaderValue, Method, Request, StatusCode};
 use hyper::body::Body;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::oneshot;
 
 use super::explain::explain;
 use super::guard::{AdminRefusal, ListenerKind, admit, authorise};
@@ -148,22 +147,17 @@ async fn change_rollout<B: Body<Error: Into<BodyError>>>(
             }
         },
     };
-    let (answer, outcome) = oneshot::channel();
-    let command = ControlCommand::Rollout {
+    let command = |answer| ControlCommand::Rollout {
         service: service.to_owned(),
         command,
         by: request.by.unwrap_or_else(|| "API".to_owned()),
         answer,
     };
-    let stopping = || error(StatusCode::SERVICE_UNAVAILABLE, "the proxy is stopping");
-    if context.publisher.send(command).await.is_err() {
-        return stopping();
-    }
-    match outcome.await {
-        Ok(Ok(status)) => document(StatusCode::OK, &status),
-        Ok(Err(RolloutRefused::Unknown(why))) => error(StatusCode::NOT_FOUND, &why),
-        Ok(Err(RolloutRefused::Conflict(why))) => error(StatusCode::CONFLICT, &why),
-        Err(_) => stopping(),
+    match context.ask(command).await {
+        Some(Ok(status)) => document(StatusCode::OK, &status),
+        Some(Err(RolloutRefused::Unknown(why))) => error(StatusCode::NOT_FOUND, &why),
+        Some(Err(RolloutRefused::Conflict(why))) => error(StatusCode::CONFLICT, &why),
+        None => stopping(),
     }
 }
 
@@ -194,10 +188,16 @@ async fn change_drain<B: Body<Error: Into<BodyError>>>(
         },
     };
     request.undo |= undo;
-    match drain::drain(&context.live.current(), service, &request) {
-        Ok(report) => document(StatusCode::OK, &report),
-        Err(drain::DrainRefused::Unknown(why)) => error(StatusCode::NOT_FOUND, &why),
-        Err(drain::DrainRefused::Last(why)) => error(StatusCode::CONFLICT, &why),
+    let command = |answer| ControlCommand::Drain {
+        service: service.to_owned(),
+        request,
+        answer,
+    };
+    match context.ask(command).await {
+        Some(Ok(report)) => document(StatusCode::OK, &report),
+        Some(Err(drain::DrainRefused::Unknown(why))) => error(StatusCode::NOT_FOUND, &why),
+        Some(Err(drain::DrainRefused::Last(why))) => error(StatusCode::CONFLICT, &why),
+        None => stopping(),
     }
 }
 
@@ -205,7 +205,7 @@ fn ready(context: &Context) -> AdminResponse {
     match context.readiness.phase() {
         ProcessPhase::Ready => text("ready\n"),
         ProcessPhase::Starting => error(StatusCode::SERVICE_UNAVAILABLE, "the proxy is starting"),
-        ProcessPhase::Stopping => error(StatusCode::SERVICE_UNAVAILABLE, "the proxy is stopping"),
+        ProcessPhase::Stopping => stopping(),
     }
 }
 
@@ -314,21 +314,18 @@ fn decoded(value: &str) -> Result<String, String> {
 }
 
 async fn reload(context: &Context) -> AdminResponse {
-    let (answer, outcome) = oneshot::channel();
-    let stopping = || error(StatusCode::SERVICE_UNAVAILABLE, "the proxy is stopping");
-    if context
-        .publisher
-        .send(ControlCommand::Reload { answer })
+    match context
+        .ask(|answer| ControlCommand::Reload { answer })
         .await
-        .is_err()
     {
-        return stopping();
+        Some(Ok(generation)) => document(StatusCode::OK, &json!({ "generation": generation })),
+        Some(Err(why)) => error(StatusCode::UNPROCESSABLE_ENTITY, &why),
+        None => stopping(),
     }
-    match outcome.await {
-        Ok(Ok(generation)) => document(StatusCode::OK, &json!({ "generation": generation })),
-        Ok(Err(why)) => error(StatusCode::UNPROCESSABLE_ENTITY, &why),
-        Err(_) => stopping(),
-    }
+}
+
+fn stopping() -> AdminResponse {
+    error(StatusCode::SERVICE_UNAVAILABLE, "the proxy is stopping")
 }
 
 fn refused(refusal: &AdminRefusal) -> AdminResponse {

@@ -1,7 +1,6 @@
-//! Drains by an operator: endpoints get no new requests, and the report shows what is still in flight on them.
+//! Drains by an operator: which endpoints a request selects, when it is refused, and the report of what is in flight on them.
 //!
-//! A drain is a flag of the endpoint's shared state, so workers see it with their next request, without a new snapshot. It
-//! survives reloads, because endpoint states do.
+//! The control thread carries the drain out.
 
 use serde::{Deserialize, Serialize};
 
@@ -75,74 +74,73 @@ pub(crate) enum DrainRefused {
     Last(String),
 }
 
-/// Drains the endpoints that a request selects, or ends their drain. The call is idempotent.
-///
-/// # Errors
-/// See [`DrainRefused`]; no endpoint has changed then.
-pub(crate) fn drain(
-    snapshot: &Snapshot,
-    service: &str,
-    request: &DrainRequest,
-) -> Result<DrainReport, DrainRefused> {
-    let found = snapshot.services.iter().find(|s| *s.name == *service);
-    let found =
-        found.ok_or_else(|| DrainRefused::Unknown(format!("there is no service `{service}`")))?;
-    let selected: Vec<(&Version, &Endpoint)> = found
-        .versions
-        .iter()
-        .flat_map(|version| {
-            version
-                .pool
-                .members
-                .iter()
-                .map(move |m| (version, &*m.endpoint))
-        })
-        .filter(|(version, endpoint)| request.selects(version, endpoint))
-        .collect();
-    if selected.is_empty() {
-        return Err(DrainRefused::Unknown(
-            match (&request.version, &request.endpoint) {
-                (Some(version), None) => {
-                    format!("service {service} has no version `{version}` with endpoints")
-                }
-                (Some(version), Some(endpoint)) => {
-                    format!("version {version} of {service} has no endpoint `{endpoint}`")
-                }
-                (None, Some(endpoint)) => format!("service {service} has no endpoint `{endpoint}`"),
-                (None, None) => format!("service {service} has no endpoints"),
-            },
-        ));
-    }
-    if !request.undo && !request.force {
-        outage(found, request).map_or(Ok(()), |why| Err(DrainRefused::Last(why)))?;
-    }
-    for (version, endpoint) in &selected {
-        mark(found, version, endpoint, request.undo);
-    }
-    Ok(DrainReport {
-        service: service.to_owned(),
-        draining: !request.undo,
-        endpoints: selected
-            .iter()
-            .map(|(v, e)| DrainTarget::of(v, e))
-            .collect(),
-    })
+/// The endpoints that a request selects, each with its version.
+#[derive(Debug)]
+pub(crate) struct DrainSelection<'a> {
+    /// Their service.
+    pub service: &'a Service,
+    /// The endpoints, at least one.
+    pub endpoints: Vec<(&'a Version, &'a Endpoint)>,
 }
 
-fn mark(service: &Service, version: &Version, endpoint: &Endpoint, undo: bool) {
-    let (changed, what) = match undo {
-        true => (
-            endpoint.state.lower(flag::DRAINING),
-            "endpoint drain ended by operator",
-        ),
-        false => (
-            endpoint.state.raise(flag::DRAINING),
-            "endpoint drained by operator",
-        ),
-    };
-    if changed {
-        let (service, version) = (&service.name, &version.name);
-        tracing::info!(%service, %version, endpoint = %endpoint.name, "{what}");
+impl<'a> DrainSelection<'a> {
+    /// Selects endpoints of a service.
+    ///
+    /// # Errors
+    /// See [`DrainRefused`].
+    pub(crate) fn of(
+        snapshot: &'a Snapshot,
+        service: &str,
+        request: &DrainRequest,
+    ) -> Result<Self, DrainRefused> {
+        let found = snapshot.services.iter().find(|s| *s.name == *service);
+        let found = found
+            .ok_or_else(|| DrainRefused::Unknown(format!("there is no service `{service}`")))?;
+        let selected: Vec<(&'a Version, &'a Endpoint)> = found
+            .versions
+            .iter()
+            .flat_map(|version| {
+                version
+                    .pool
+                    .members
+                    .iter()
+                    .map(move |m| (version, &*m.endpoint))
+            })
+            .filter(|(version, endpoint)| request.selects(version, endpoint))
+            .collect();
+        if selected.is_empty() {
+            return Err(DrainRefused::Unknown(
+                match (&request.version, &request.endpoint) {
+                    (Some(version), None) => {
+                        format!("service {service} has no version `{version}` with endpoints")
+                    }
+                    (Some(version), Some(endpoint)) => {
+                        format!("version {version} of {service} has no endpoint `{endpoint}`")
+                    }
+                    (None, Some(endpoint)) => {
+                        format!("service {service} has no endpoint `{endpoint}`")
+                    }
+                    (None, None) => format!("service {service} has no endpoints"),
+                },
+            ));
+        }
+        if !request.undo && !request.force {
+            outage(found, request).map_or(Ok(()), |why| Err(DrainRefused::Last(why)))?;
+        }
+        Ok(Self {
+            service: found,
+            endpoints: selected,
+        })
+    }
+
+    /// Reports what is in flight on the endpoints. `draining` says whether they are drained now.
+    pub(crate) fn report(&self, draining: bool) -> DrainReport {
+        let targets = self.endpoints.iter();
+        DrainReport {
+            service: self.service.name.to_string(),
+            draining,
+            endpoints: targets.map(|(v, e)| DrainTarget::of(v, e)).collect(),
+        }
     }
 }
 
@@ -221,7 +219,3 @@ impl Remaining {
         self.taken + self.kept == 0
     }
 }
-
-#[cfg(test)]
-#[path = "drain_tests.rs"]
-mod tests;

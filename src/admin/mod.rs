@@ -6,7 +6,7 @@
 //!   timeouts of each listener; `activity` tracks whether a connection is stalled.
 //! * [`guard`] refuses a foreign `Host`, a foreign `Origin`, and changes over TCP without the token.
 //! * [`api`] routes requests and `reply` builds the responses. [`history`] keeps the adopted generations. [`writes`] and [`file_editor`]
-//!   change the configuration file. [`drain`] takes endpoints out of use; a reload is sent to the publisher.
+//!   change the configuration file. [`drain`] selects the endpoints that an operator drains. Changes are [`ControlCommand`]s, which the control thread carries out.
 //! * [`status`], [`explain`] (of a [`request`]), [`view`] (the configuration) and [`scrape`] (the metrics) build the
 //!   responses. Commands deserialize them into the same types.
 
@@ -45,6 +45,7 @@ use crate::snapshot::{Live, Snapshot};
 use crate::telemetry::Telemetry;
 use crate::telemetry::windows::StatusWindows;
 
+use drain::{DrainRefused, DrainReport, DrainRequest};
 pub(crate) use listen::{AdminListener, bind};
 use rollout::{RolloutRefused, RolloutStatus, RolloutsByService};
 pub(crate) use serve::serve;
@@ -71,6 +72,18 @@ pub(crate) struct Context {
     pub publisher: mpsc::Sender<ControlCommand>,
 }
 
+impl Context {
+    /// Sends a command to the control thread and waits for its answer. `None` if the proxy is stopping.
+    pub(crate) async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> ControlCommand,
+    ) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.publisher.send(command(answer)).await.ok()?;
+        answered.await.ok()
+    }
+}
+
 /// A command of an operator to the publisher.
 #[derive(Debug)]
 pub(crate) enum ControlCommand {
@@ -89,6 +102,15 @@ pub(crate) enum ControlCommand {
         by: String,
         /// Receives the state of the rollout afterwards.
         answer: oneshot::Sender<Result<RolloutStatus, RolloutRefused>>,
+    },
+    /// Drain endpoints, or end their drain.
+    Drain {
+        /// Name of the service.
+        service: String,
+        /// Which of its endpoints.
+        request: DrainRequest,
+        /// Receives what is in flight on them.
+        answer: oneshot::Sender<Result<DrainReport, DrainRefused>>,
     },
     /// Compile a configuration and compare it with the running one, without publishing it.
     Preview {

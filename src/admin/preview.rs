@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use tokio::sync::oneshot;
 
 use super::blocking::on_thread;
 use super::file_editor::EditFault;
@@ -28,13 +27,11 @@ pub(super) async fn preview(
         status: StatusCode::UNPROCESSABLE_ENTITY,
         message: rendered(&errors).join("\n"),
     })?;
-    let (answer, preview) = oneshot::channel();
-    let command = ControlCommand::Preview {
+    let command = |answer| ControlCommand::Preview {
         spec: Arc::new(spec),
         answer,
     };
-    let sent = context.publisher.send(command).await;
-    sent.map_err(|_| EditFault::stopping())?;
-    let preview = preview.await.map_err(|_| EditFault::stopping())?;
+    let preview = context.ask(command).await;
+    let preview = preview.ok_or_else(EditFault::stopping)?;
     Ok((preview, rendered(&warnings)))
 }

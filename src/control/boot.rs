@@ -12,13 +12,13 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
 use super::admin_sockets::AdminSockets;
+use super::drains;
 use super::events::{Control, Deferred};
 use super::file_watcher::FileWatcher;
 use super::handover::{self, Confirmed, Predecessor};
 use super::history::HistoryRecorder;
 use super::publisher::{Prepared, Publisher};
 use super::rollouts::Rollouts;
-use super::shutdown;
 use super::{Options, RunError, systemd};
 use crate::admin::{self, Context, ControlCommand, ProcessPhase, Readiness};
 use crate::config::{Spec, paths};
@@ -66,7 +66,7 @@ impl Booting {
             Some(predecessor) => {
                 // Drain flags belong to the endpoints, which come from the registry: the snapshot that `bind` compiles next
                 // has the same ones.
-                shutdown::set_draining(prepared.first(), &predecessor.draining);
+                drains::set_draining(prepared.first(), &predecessor.draining);
                 let before = (predecessor.generation, &*predecessor.services);
                 prepared.bind(&mut inherited, Some(before), history).await?
             }
@@ -178,7 +178,7 @@ impl Booting {
         match predecessor.confirm(unwanted.collect()).await {
             Ok(Confirmed::Released(draining)) => {
                 if let Some(draining) = draining {
-                    shutdown::set_draining(&self.publisher.live().current(), &draining);
+                    drains::set_draining(&self.publisher.live().current(), &draining);
                 }
                 tracing::info!(pid, "took over from the running process");
             }

@@ -17,6 +17,7 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::admin_sockets::AdminSockets;
+use super::drains;
 use super::file_watcher::{Changed, FileWatcher};
 use super::handover::{HandoverRequest, Release};
 use super::publisher::{Publisher, ReloadOutcome};
@@ -326,8 +327,17 @@ impl Control {
                 // As above.
                 let _ = answer.send(result);
             }
+            ControlCommand::Drain {
+                service,
+                request,
+                answer,
+            } => {
+                let snapshot = self.publisher.live().current();
+                // As above.
+                let _ = answer.send(drains::drain(&snapshot, &service, &request));
+            }
             ControlCommand::Preview { spec, answer } => {
-                // Fails if the client has disconnected.
+                // As above.
                 let _ = answer.send(self.publisher.preview(&spec));
             }
         }

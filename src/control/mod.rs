@@ -7,7 +7,7 @@
 //! * **Configuration:** [`file_watcher`] reports that the configuration or a certificate changed, [`preflight`] checks the files
 //!   and directories that a configuration names, [`config_file`] reads it, [`publisher`] compiles and stores the next snapshot, [`audit`] logs what it
 //!   changed, and [`history`] records it.
-//! * **Endpoints:** [`health_monitor`] runs active checks, ejects outliers and ramps up endpoints that come back.
+//! * **Endpoints:** [`health_monitor`] runs active checks, ejects outliers and ramps up endpoints that come back; [`drains`] takes endpoints out of use for operators.
 //! * **Rollouts:** [`outcall`] makes their requests to the outside: smoke checks, hooks, notifications and Prometheus queries.
 //! * **Sessions:** [`sticky_key`] loads or creates the key that seals sticky cookies.
 //! * **Process:** [`signals`], [`admin_sockets`], [`handover`] (replacing the running process without closing a listener),
@@ -18,6 +18,7 @@ mod aside;
 mod audit;
 mod boot;
 mod config_file;
+mod drains;
 mod events;
 mod file_edit;
 pub(crate) mod file_watcher;

@@ -5,20 +5,15 @@
 //! `shutdown.delay`; requests still in flight then have `shutdown.deadline`. A second signal ends everything at once.
 //!
 //! [`hand_over`] is the variant for a process whose sockets a successor serves already: it has nothing to announce and gives
-//! streams and tunnels more time. This module also saves and restores the endpoint drains that operators ask for, which a
-//! successor must keep.
+//! streams and tunnels more time.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::handover::EndpointName;
 use super::publisher::Publisher;
 use super::signals::SignalStream;
 use super::systemd;
-use crate::snapshot::Snapshot;
-use crate::upstream::endpoint::{Endpoint, flag};
 
 /// Whether a stop waits for requests in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,41 +110,5 @@ async fn finish_handed_over(publisher: &Publisher, requests: Duration, streams: 
             ?streams,
             "ended after the handover: connections were cut"
         ),
-    }
-}
-
-/// The endpoints that operators are draining.
-pub(crate) fn draining(snapshot: &Snapshot) -> Vec<EndpointName> {
-    let mut all = Vec::new();
-    each_endpoint(snapshot, |name, endpoint| {
-        if endpoint.state.flags() & flag::DRAINING != 0 {
-            all.push(name.map(str::to_owned));
-        }
-    });
-    all
-}
-
-/// Sets the drains to exactly these endpoints: those that operators were draining in the predecessor.
-pub(crate) fn set_draining(snapshot: &Snapshot, draining: &[EndpointName]) {
-    let draining: HashSet<[&str; 3]> = draining
-        .iter()
-        .map(|d| d.each_ref().map(|s| &**s))
-        .collect();
-    each_endpoint(snapshot, |name, endpoint| {
-        match draining.contains(&name) {
-            true => endpoint.state.raise(flag::DRAINING),
-            false => endpoint.state.lower(flag::DRAINING),
-        };
-    });
-}
-
-fn each_endpoint<'a>(snapshot: &'a Snapshot, mut visit: impl FnMut([&'a str; 3], &Endpoint)) {
-    for service in &snapshot.services {
-        for version in &service.versions {
-            for member in &version.pool.members {
-                let name = [&*service.name, &*version.name, &*member.endpoint.name];
-                visit(name, &member.endpoint);
-            }
-        }
     }
 }

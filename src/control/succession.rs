@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::drains;
 use super::events::Control;
 use super::handover::{HandoverState, Release};
 use super::shutdown;
@@ -30,7 +31,7 @@ impl Control {
         let (undecided, decided) = oneshot::channel();
         let state = HandoverState {
             generation: snapshot.generation,
-            draining: shutdown::draining(&snapshot),
+            draining: drains::draining(&snapshot),
             services: snapshot.state(),
             sockets: held.filter_map(duplicate).collect(),
             undecided,
@@ -56,7 +57,7 @@ impl Control {
         // The successor reads the history after the release.
         self.publisher.history().flush(LAST_FRAME).await;
         // Final: since `readiness` says that this process is handed over, the admin API refuses to change drains.
-        let draining = shutdown::draining(&self.publisher.live().current());
+        let draining = drains::draining(&self.publisher.live().current());
         if release.done.send(draining).is_err() {
             tracing::warn!("the new process did not wait for the release");
         }
