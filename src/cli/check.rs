@@ -68,7 +68,7 @@ fn check(file: &Path) -> CheckedFile {
             };
         }
     };
-    // Compile the snapshot as a running proxy does, so that a fault of the compiler shows here and not at the start.
+    // Compile the snapshot as a running proxy does, so that a bug in the compiler shows here and not at the start.
     let (registry, telemetry) = (Registry::new(), Telemetry::new(1));
     Snapshot::build(1, loaded.spec.clone(), &registry, &telemetry);
     let Findings {

@@ -265,7 +265,7 @@ shard! {
     gauge connections => connections:
         "cutover_connections" "Open downstream connections of a listener.";
     shared panicked => panics:
-        "cutover_panics_total" "Connections and HTTP/2 streams that a fault of the proxy itself ended; the log says where.";
+        "cutover_panics_total" "Connections and HTTP/2 streams that a bug in cutover ended; the log says where.";
     reasons client_failed => failures:
         "cutover_client_failures_total" "Requests and TLS handshakes that a client failed.";
 }

@@ -191,7 +191,7 @@ fn nobody_gets_the_bytes_of_somebody_else() {
         let counted = proxy.metrics().sum("cutover_upstream_connections", &[]);
         ((counted - open).abs() <= 2.0).then_some(())
     });
-    assert!(!proxy.log().contains("panick"), "a fault of ours");
+    assert!(!proxy.log().contains("panick"), "cutover panicked");
 }
 
 /// One HTTP/2 request; true when it was answered whole.
@@ -277,5 +277,5 @@ fn nobody_gets_the_bytes_of_somebody_else_over_http2() {
         let rest = gauges.iter().all(|name| metrics.sum(name, &[]) == 0.0);
         rest.then_some(())
     });
-    assert!(!proxy.log().contains("panick"), "a fault of ours");
+    assert!(!proxy.log().contains("panick"), "cutover panicked");
 }
