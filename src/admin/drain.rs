@@ -180,7 +180,7 @@ fn outage(service: &Service, request: &DrainRequest) -> Option<String> {
     let others = service
         .versions
         .iter()
-        .filter(|v| request.version.as_deref() != Some(&*v.name) && v.pool.census().usable > 0);
+        .filter(|v| request.version.as_deref() != Some(&*v.name) && v.pool.counts().usable > 0);
     let others: Vec<&str> = others.map(|v| &*v.name).collect();
     let hint = match &others[..] {
         [] => String::new(),

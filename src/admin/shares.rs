@@ -20,7 +20,7 @@ pub(crate) fn desired(service: &spec::ServiceSpec) -> Vec<Share> {
 /// requests are answered with 503.
 pub(super) fn effective(service: &Service) -> Vec<Share> {
     let pools: Vec<_> = { service.versions.iter() }
-        .map(|v| v.pool.census())
+        .map(|v| v.pool.counts())
         .collect();
     let is_usable = |version: usize| pools[version].usable > 0;
     let split = &service.routing.split;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::meant;
 use super::problems::{Problems, TextSpan};
+use super::quantity_hint;
 use super::raw::{RawTable, RawValue};
 use super::spec::Share;
 use super::units::{self, quote};
@@ -53,7 +53,7 @@ impl RawValue<'_> {
         let time = self.quantity(
             "a duration such as \"30s\"",
             |n| format!("\"{n}s\" for seconds, \"{n}ms\" for milliseconds"),
-            (units::duration, meant::duration),
+            (units::duration, quantity_hint::duration),
             out,
         )?;
         if time < least {
@@ -72,7 +72,7 @@ impl RawValue<'_> {
         self.quantity(
             "a share such as \"5%\"",
             bare_share,
-            (units::share, meant::share),
+            (units::share, quantity_hint::share),
             out,
         )
     }
@@ -114,7 +114,7 @@ impl RawValue<'_> {
         let bytes = self.quantity(
             "a size such as \"64KiB\"",
             |n| format!("\"{n}B\" for bytes, \"{n}KiB\" for kibibytes"),
-            (units::size, meant::size),
+            (units::size, quantity_hint::size),
             out,
         )?;
         if !range.contains(&bytes) {
@@ -162,7 +162,7 @@ impl RawValue<'_> {
 /// Suggests how a number without a percent sign is written as a share: `0.05` as `"5%"`, `5` as `"5%"`.
 fn bare_share(number: &str) -> String {
     let value: f64 = number.parse().unwrap_or(f64::NAN);
-    if let Some(percent) = meant::of_one(number) {
+    if let Some(percent) = quantity_hint::of_one(number) {
         return format!("\"{percent}\", which is {number} of the whole");
     }
     match number {

@@ -156,7 +156,7 @@ impl Booting {
     }
 
     fn log_start(&self) {
-        let addresses = self.publisher.listeners().places().into_iter();
+        let addresses = self.publisher.listeners().addresses().into_iter();
         let listeners: Vec<_> = addresses.map(|(name, at)| format!("{name}={at}")).collect();
         let live = self.publisher.live();
         tracing::info!(

@@ -228,7 +228,10 @@ impl Control {
                     hurried,
                 }));
             }
-            Event::WorkerEnded => self.publisher.revive().map_err(|_| RunError::Worker)?,
+            Event::WorkerEnded => self
+                .publisher
+                .restart_workers()
+                .map_err(|_| RunError::Worker)?,
             Event::EndpointUp => {
                 if self.publisher.open_gate().await {
                     systemd::status(&self.status());
@@ -382,12 +385,12 @@ impl Control {
     }
 
     async fn reload(&mut self) -> ReloadOutcome {
-        let before = self.publisher.listeners().places();
+        let before = self.publisher.listeners().addresses();
         let rollouts = &mut self.rollouts;
         let outcome = self.publisher.reload(|spec| rollouts.adopt(spec)).await;
         self.show_rollouts();
         if matches!(outcome, ReloadOutcome::Adopted(_)) {
-            let now = self.publisher.listeners().places();
+            let now = self.publisher.listeners().addresses();
             if now != before {
                 before.iter().for_each(|(name, _)| systemd::forget(name));
                 self.store();

@@ -36,7 +36,7 @@ impl Up {
     fn of(control: &Control) -> Self {
         Self {
             live: control.publisher.live().clone(),
-            addresses: control.publisher.listeners().places(),
+            addresses: control.publisher.listeners().addresses(),
             admin: control.sockets.addresses.clone(),
         }
     }

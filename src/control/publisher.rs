@@ -218,7 +218,7 @@ impl Publisher {
         for (worker, updates) in self.workers.workers().iter().zip(updates) {
             worker.tell(WorkerCommand::Listeners(updates));
         }
-        for (name, address) in self.listeners.places() {
+        for (name, address) in self.listeners.addresses() {
             tracing::info!(listener = name, %address, "listening");
         }
     }
@@ -237,7 +237,7 @@ impl Publisher {
 
     /// Closes all listeners and lets the workers drain their connections.
     pub(crate) fn close(&mut self) {
-        self.listeners.let_go();
+        self.listeners.close_duplicates();
         self.workers.drain();
     }
 
@@ -251,7 +251,7 @@ impl Publisher {
     /// Stops accepting after a failed takeover. The predecessor keeps serving on the shared sockets; sockets that only this
     /// process opened are closed and their files removed.
     pub(crate) fn withdraw(&mut self) {
-        self.listeners.let_go();
+        self.listeners.close_duplicates();
         self.workers.hand_over(&[]);
     }
 
@@ -435,8 +435,8 @@ impl Publisher {
     ///
     /// # Errors
     /// They keep panicking, or can't be started.
-    pub(crate) fn revive(&mut self) -> io::Result<()> {
-        for id in self.workers.revive()? {
+    pub(crate) fn restart_workers(&mut self) -> io::Result<()> {
+        for id in self.workers.restart_panicked()? {
             let updates = self.listeners.updates_for_restart(id)?;
             self.workers.workers()[id].tell(WorkerCommand::Listeners(updates));
             tracing::error!(

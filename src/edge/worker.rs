@@ -298,7 +298,7 @@ impl WorkerThread {
         }
         self.proxy.tick(now);
         if self.cutting {
-            self.proxy.watches.each(|control| {
+            self.proxy.controls.each(|control| {
                 if control.phase() != TaskPhase::Stream && !control.is_shut() {
                     control.shut();
                 }
@@ -317,7 +317,7 @@ impl WorkerThread {
         let by = |id: usize| closed.iter().position(|c| c.listener() == id);
         self.proxy.announce_close(|id| by(id).is_some());
         let mut left = vec![false; closed.len()];
-        self.proxy.watches.each(|control| {
+        self.proxy.controls.each(|control| {
             if let Some(n) = by(control.listener) {
                 left[n] = true;
                 if !control.is_shut() && closed[n].is_overdue(control, now) {
@@ -342,7 +342,7 @@ impl WorkerThread {
     fn shed(&self, most: usize) -> usize {
         let mut priorities = Vec::new();
         self.proxy
-            .watches
+            .controls
             .each(|control| priorities.extend(shed_priority(control)));
         let most = most.min(priorities.len());
         if most == 0 {
@@ -352,7 +352,7 @@ impl WorkerThread {
         let (_, last, _) = priorities.select_nth_unstable_by(most - 1, |a, b| b.cmp(a));
         let last = *last;
         let mut shed = 0;
-        self.proxy.watches.each(|control| {
+        self.proxy.controls.each(|control| {
             if shed < most && shed_priority(control).is_some_and(|priority| priority >= last) {
                 control.shut();
                 shed += 1;
@@ -370,7 +370,7 @@ impl WorkerThread {
             self.idle_grace_until = None;
             return;
         }
-        self.proxy.watches.each(|control| {
+        self.proxy.controls.each(|control| {
             if control.is_closing() && control.phase() == TaskPhase::Idle {
                 control.enter(TaskPhase::Idle);
             }
@@ -424,7 +424,7 @@ impl WorkerThread {
 
     fn open(&self, acceptor: Rc<Acceptor>, socket: super::listener::Socket) {
         let (proxy, tasks) = (self.proxy.clone(), self.tasks.clone());
-        let (admission, controls) = (self.shared.admission.clone(), self.proxy.watches.clone());
+        let (admission, controls) = (self.shared.admission.clone(), self.proxy.controls.clone());
         let task = self.tasks.begin();
         spawn_local(async move {
             let _guard = AcceptLoopGuard(&task.0);

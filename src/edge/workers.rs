@@ -81,8 +81,8 @@ impl Workers {
     ///
     /// # Errors
     /// More than five panicked within a minute, or a thread can't be created.
-    pub(crate) fn revive(&mut self) -> io::Result<Vec<usize>> {
-        let mut revived = Vec::new();
+    pub(crate) fn restart_panicked(&mut self) -> io::Result<Vec<usize>> {
+        let mut restarted = Vec::new();
         for (id, worker) in self.workers.iter_mut().enumerate() {
             if !worker.has_ended() {
                 continue;
@@ -97,9 +97,9 @@ impl Workers {
             worker.join();
             *worker = WorkerHandle::start(id, self.shared.clone())?;
             self.pulses[id] = 0;
-            revived.push(id);
+            restarted.push(id);
         }
-        Ok(revived)
+        Ok(restarted)
     }
 
     /// Makes all workers announce the end of their connections. New connections are still accepted.

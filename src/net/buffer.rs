@@ -181,7 +181,7 @@ impl Buffers {
     }
 
     /// Frees buffers and pipes that were not needed since the last call. To be called periodically.
-    pub fn tend(&self) {
+    pub fn sweep(&self) {
         let mut pool = self.0.borrow_mut();
         pool.memory.iter_mut().for_each(FreeList::trim);
         pool.out.trim();
@@ -195,7 +195,7 @@ impl Buffers {
     }
 
     /// An empty pipe. `None` if too many are in use, or if the system can't create one.
-    pub fn pipe(&self) -> Option<LentPipe> {
+    pub fn pipe(&self) -> Option<PooledPipe> {
         let mut pool = self.0.borrow_mut();
         if pool.pipes_in_use >= PIPES_IN_USE {
             return None;
@@ -203,7 +203,7 @@ impl Buffers {
         let pipe = pool.pipes.take().or_else(|| Pipe::new().ok())?;
         pool.pipes_in_use += 1;
         drop(pool);
-        Some(LentPipe {
+        Some(PooledPipe {
             pipe: Some(pipe),
             pool: self.clone(),
         })
@@ -231,12 +231,12 @@ impl Buffers {
 
 /// A pipe of the pool. Dropping it returns it, or closes it if there are bytes in it.
 #[derive(Debug)]
-pub struct LentPipe {
+pub struct PooledPipe {
     pipe: Option<Pipe>,
     pool: Buffers,
 }
 
-impl Deref for LentPipe {
+impl Deref for PooledPipe {
     type Target = Pipe;
     fn deref(&self) -> &Pipe {
         // Only `drop` takes it, after which there are no more borrows.
@@ -244,14 +244,14 @@ impl Deref for LentPipe {
     }
 }
 
-impl DerefMut for LentPipe {
+impl DerefMut for PooledPipe {
     fn deref_mut(&mut self) -> &mut Pipe {
         // Only `drop` takes it, after which there are no more borrows.
         self.pipe.as_mut().expect("taken only on drop")
     }
 }
 
-impl Drop for LentPipe {
+impl Drop for PooledPipe {
     fn drop(&mut self) {
         let mut pool = self.pool.0.borrow_mut();
         pool.pipes_in_use -= 1;
@@ -394,9 +394,9 @@ mod tests {
             assert_eq!(free(), 0);
             in_use.iter_mut().for_each(|b| buffers.release(b));
             assert_eq!(free(), 8_000);
-            buffers.tend();
+            buffers.sweep();
         }
-        buffers.tend();
+        buffers.sweep();
         assert_eq!(free(), 0, "none was needed");
     }
 
@@ -406,11 +406,11 @@ mod tests {
         let mut in_use = [(); 3].map(|()| holding(&buffers, SMALL, b""));
         in_use.iter_mut().for_each(|b| buffers.release(b));
         let free = || buffers.0.borrow().memory[0].free.len();
-        buffers.tend();
+        buffers.sweep();
         assert_eq!(free(), 3, "all three were needed since the beginning");
         let mut one = holding(&buffers, SMALL, b"");
         buffers.release(&mut one);
-        buffers.tend();
+        buffers.sweep();
         assert_eq!(free(), 1);
     }
 }

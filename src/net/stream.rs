@@ -129,7 +129,7 @@ impl Stream {
 
     /// Whether the reactor has reported nothing that was not read yet. Makes no system call and registers no waker.
     #[inline]
-    pub fn has_no_news(&self) -> bool {
+    pub fn has_nothing_to_read(&self) -> bool {
         let known = || Ok(());
         let news = match self {
             Self::Tcp(s) => return s.try_io(Interest::READABLE, known).is_err(),

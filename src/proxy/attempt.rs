@@ -198,7 +198,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             };
             worker
                 .conns
-                .give(endpoint, kept, worker.watches.now_ms(), idle_ms);
+                .give(endpoint, kept, worker.controls.now_ms(), idle_ms);
         }
         ConnectionOutcome { result, stale }
     }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use http::HeaderMap;
 
 use super::wire::{BodyPiece, PumpError, Sink, Source, WireError};
-use crate::net::buffer::LentPipe;
+use crate::net::buffer::PooledPipe;
 
 mod upload;
 
@@ -33,7 +33,7 @@ pub(crate) struct Flow {
     pub idle: bool,
     ended: bool,
     done: bool,
-    pipe: Option<LentPipe>,
+    pipe: Option<PooledPipe>,
     /// Consecutive splices that moved less than [`SMALL_SPLICE`].
     small_splices: u8,
     /// No further bytes are spliced into a pipe. Those that are in one still have to leave it.
@@ -261,7 +261,7 @@ impl Flow {
 #[inline]
 fn poll_empty_pipe(
     cx: &mut Context<'_>,
-    pipe: &mut LentPipe,
+    pipe: &mut PooledPipe,
     sink: &mut impl Sink,
 ) -> Poll<Result<u64, PumpError>> {
     // What the sink has gathered, such as the response head, comes first on the wire.

@@ -96,7 +96,9 @@ impl<F: Fields> RequestContext<'_, F> {
                 // All connections are busy. One that waits for a slow client is the cheapest to
                 // give up, on this worker or, by request, on another one.
                 let (worker, load) = (self.worker, &endpoint.version);
-                let shed = worker.downloads.shed_slowest(load, worker.watches.now_ms());
+                let shed = worker
+                    .downloads
+                    .shed_slowest(load, worker.controls.now_ms());
                 let _wish = (!shed).then(|| load.ask_for_room());
                 acquire(first_byte - soon).await
             }

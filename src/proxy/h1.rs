@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::headers;
 use super::wire::{BodyPiece, PumpError, Source, WireError};
 use crate::http1::{BodyDecoder, DecodeStep, Framing};
-use crate::net::buffer::{HUGE, LARGE, LentPipe, SMALL};
+use crate::net::buffer::{HUGE, LARGE, PooledPipe, SMALL};
 use crate::net::{Buffer, Buffers, ByteBudget, Stream};
 
 mod over;
@@ -362,7 +362,7 @@ impl Source for H1 {
         self.decoder.skip(n as u64);
     }
 
-    fn pipe(&self) -> Option<LentPipe> {
+    fn pipe(&self) -> Option<PooledPipe> {
         self.mem.buffers.pipe()
     }
 
@@ -371,8 +371,8 @@ impl Source for H1 {
     }
 
     #[inline]
-    fn has_no_news(&self) -> bool {
-        !self.eof && self.stream.has_no_news()
+    fn has_nothing_to_read(&self) -> bool {
+        !self.eof && self.stream.has_nothing_to_read()
     }
 
     #[inline]

@@ -328,7 +328,7 @@ fn observe_try(
     if version.pool.balance == Balance::PeakEwma
         && let Some(first_byte) = attempt.first_byte
     {
-        let now_ms = worker.watches.now_ms();
+        let now_ms = worker.controls.now_ms();
         endpoint.load.note_latency(first_byte, now_ms);
     }
     if !attempt.noted {

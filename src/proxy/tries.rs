@@ -309,7 +309,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
         let worker = self.cx.worker;
         worker
             .downloads
-            .shed_slowest(&version.load, worker.watches.now_ms())
+            .shed_slowest(&version.load, worker.controls.now_ms())
             || worker.shed_slow_uploads(&version.pool, MAX_SHED_UPLOADS)
     }
 

@@ -159,7 +159,7 @@ impl Half {
             // `None`: nothing has arrived, and the waker is still registered.
             let passed = match sink.splice_sink() {
                 Some((to, _)) if !self.flow.is_piped() => source.pass(to)?,
-                _ => (!source.has_no_news()).then_some(0),
+                _ => (!source.has_nothing_to_read()).then_some(0),
             };
             let Some(n) = passed else {
                 return Poll::Pending;

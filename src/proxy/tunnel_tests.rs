@@ -175,10 +175,10 @@ async fn is_open(scene: &mut Scene, watch: &TaskControl) -> bool {
 async fn silence_ends_a_tunnel_only_when_one_side_has_ended() {
     for client_ends in [true, false] {
         let mut scene = Scene::new().await;
-        let watches = TaskControls::new();
-        let watch = watches.register(0);
+        let controls = TaskControls::new();
+        let watch = controls.register(0);
         let start = Instant::now();
-        let at = |s| watches.tick(start + Duration::from_secs(s));
+        let at = |s| controls.tick(start + Duration::from_secs(s));
         scene.client.write_all(b"hello").await.unwrap();
         assert!(is_open(&mut scene, &watch).await);
         at(100_000);

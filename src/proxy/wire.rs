@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use super::headers::{Fields, Outgoing, Request};
 use crate::http1::{Framing, Reject};
 use crate::net::ByteBudget;
-use crate::net::buffer::LentPipe;
+use crate::net::buffer::PooledPipe;
 
 /// A failure on one side of an exchange.
 #[derive(Debug)]
@@ -110,12 +110,12 @@ pub trait Source {
     fn stall(&mut self) {}
     /// After [`Self::poll_piece`] was pending: whether it still would be, as far as that is known
     /// without a system call. The waker that was registered then stays registered.
-    fn has_no_news(&self) -> bool {
+    fn has_nothing_to_read(&self) -> bool {
         false
     }
     /// Forwards a small message to `to` with one read and one write, without keeping a buffer.
     /// Returns how many bytes `to` accepted; the rest, and anything larger, comes from
-    /// [`Self::poll_piece`]. `None` means the same as [`Self::has_no_news`].
+    /// [`Self::poll_piece`]. `None` means the same as [`Self::has_nothing_to_read`].
     ///
     /// # Errors
     /// A failure of either socket.
@@ -147,7 +147,7 @@ pub trait Source {
     /// Splicing has turned out to be slow: go back to small reads.
     fn splice_is_slow(&mut self) {}
     /// A pipe to splice through. `None` if the process has no more pipes to offer.
-    fn pipe(&self) -> Option<LentPipe> {
+    fn pipe(&self) -> Option<PooledPipe> {
         None
     }
 }

@@ -42,7 +42,7 @@ pub struct Worker {
     /// HTTP/2 connections to endpoints.
     pub h2_conns: H2Conns,
     /// Deadlines and shutdown signals of all tasks.
-    pub watches: TaskControls,
+    pub controls: TaskControls,
     /// The queue of requests that are about to start.
     pub admission: AdmissionQueue,
     /// The registry of slow downloads.
@@ -62,7 +62,7 @@ pub struct Worker {
     heads: RefCell<Vec<ResponseHead>>,
     request_heads: RefCell<Vec<RequestHead>>,
     ticks: Cell<u64>,
-    /// When slow uploads were last looked for, in milliseconds of `watches`.
+    /// When slow uploads were last looked for, in milliseconds of `controls`.
     uploads_shed_ms: Cell<u64>,
     wall_s: Cell<u64>,
     removed: RefCell<HashMap<usize, RemovedEndpoint>>,
@@ -94,7 +94,7 @@ impl Worker {
             buffers: Buffers::new(),
             conns: Conns::new(id),
             h2_conns: H2Conns::new(id),
-            watches: TaskControls::new(),
+            controls: TaskControls::new(),
             admission: AdmissionQueue::default(),
             downloads: Downloads::new(id),
             judged: JudgedRequests::default(),
@@ -149,7 +149,7 @@ impl Worker {
         if removed.is_empty() {
             return;
         }
-        self.watches.each(|watch| {
+        self.controls.each(|watch| {
             let Some(left) = watch.upstream().and_then(|slot| removed.get(&slot)) else {
                 return;
             };
@@ -318,10 +318,10 @@ impl Worker {
     /// To be called every [`crate::net::clock::TICK`]: wakes tasks whose deadline has passed, ends
     /// overdue ones, and sweeps idle upstream connections and buffers.
     pub fn tick(&self, now: Instant) {
-        self.watches.tick(now);
+        self.controls.tick(now);
         self.admission.tick();
         self.cut_overdue(now);
-        self.downloads.tick(self.watches.now_ms());
+        self.downloads.tick(self.controls.now_ms());
         self.judged.sweep(now);
         if limits::anybody_waits() {
             self.conns.make_room();
@@ -334,15 +334,15 @@ impl Worker {
         self.ticks.set(n + 1);
         // Some endpoints in each tick. Sweeping thousands of them at once would stall the worker.
         let part = (n % SWEEP_EVERY, SWEEP_EVERY);
-        self.conns.sweep(self.watches.now_ms(), part);
+        self.conns.sweep(self.controls.now_ms(), part);
         if n.is_multiple_of(SWEEP_EVERY) {
-            self.h2_conns.sweep(self.watches.now_ms());
-            self.buffers.tend();
+            self.h2_conns.sweep(self.controls.now_ms());
+            self.buffers.sweep();
         }
-        if !self.watches.any_closing() {
+        if !self.controls.any_closing() {
             return;
         }
-        self.watches.each(|watch| {
+        self.controls.each(|watch| {
             if watch.is_closing()
                 && watch.phase() == TaskPhase::Idle
                 && watch.age_ms() >= IDLE_CLOSE_GRACE_MS
@@ -357,13 +357,13 @@ impl Worker {
     ///
     /// Visits every connection of the worker, so it does so only once a tick.
     pub fn shed_slow_uploads(&self, pool: &Pool, most: usize) -> bool {
-        let now = self.watches.now_ms();
+        let now = self.controls.now_ms();
         if self.uploads_shed_ms.replace(now) == now {
             return false;
         }
         let slots: HashSet<usize> = pool.members.iter().map(|m| m.endpoint.slot).collect();
         let mut shed = 0;
-        self.watches.each(|watch| {
+        self.controls.each(|watch| {
             let theirs = || watch.upstream().is_some_and(|slot| slots.contains(&slot));
             if shed < most && watch.is_behind() && theirs() {
                 shed += 1;
@@ -376,7 +376,7 @@ impl Worker {
     /// Announces the close of all connections of the listeners that `wanted` selects: they end after
     /// their next response, or after a grace period if they are idle.
     pub fn announce_close(&self, wanted: impl Fn(usize) -> bool) {
-        self.watches.each(|watch| {
+        self.controls.each(|watch| {
             if wanted(watch.listener) && !watch.is_closing() {
                 if watch.phase() == TaskPhase::Idle {
                     // Restarts the time in the phase, from which the grace period counts.
@@ -389,7 +389,7 @@ impl Worker {
 
     /// Ends all connections of the listeners that `wanted` selects at once.
     pub fn shut(&self, wanted: impl Fn(usize) -> bool) {
-        self.watches.each(|watch| {
+        self.controls.each(|watch| {
             if wanted(watch.listener) {
                 watch.shut();
             }
@@ -398,6 +398,6 @@ impl Worker {
 
     /// Number of open connections and streams.
     pub fn connections(&self) -> usize {
-        self.watches.len()
+        self.controls.len()
     }
 }

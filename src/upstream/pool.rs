@@ -1,5 +1,5 @@
 //! The endpoints of one version, with their weights. A [`Pool`] is immutable; a reload makes a new one that shares the
-//! [`Endpoint`]s, and with them their state, with its predecessor. `Pool::census` decides from that state which endpoints
+//! [`Endpoint`]s, and with them their state, with its predecessor. `Pool::counts` decides from that state which endpoints
 //! may be picked, and when the pool is in panic.
 
 use std::sync::Arc;
@@ -79,7 +79,7 @@ impl Pool {
     /// Below the panic threshold the flags of failing endpoints are ignored: the few usable ones would be overloaded by the
     /// traffic of all, and many failures at once are more often the fault of the checks or the network. A threshold of 0
     /// turns this off.
-    pub(crate) fn census(&self) -> PoolCounts {
+    pub(crate) fn counts(&self) -> PoolCounts {
         let without = |barred: u32| {
             let flags = self.members.iter().map(|m| m.endpoint.state.flags());
             flags.filter(|flags| flags & barred == 0).count()

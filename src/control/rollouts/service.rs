@@ -238,7 +238,7 @@ impl ServiceRollout {
         let obstacle = obstacle.or_else(|| held.map(|reason| reason.to_string()));
         let requests = self.guard.counts().step_canary.requests;
         let store_error = self.store_error.as_ref().map(ToString::to_string);
-        let usable = |version: usize| around.service.versions[version].pool.census().usable > 0;
+        let usable = |version: usize| around.service.versions[version].pool.counts().usable > 0;
         let facts = Facts {
             plan: &self.plan,
             max_share: self.max_share,

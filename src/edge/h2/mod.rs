@@ -298,7 +298,7 @@ async fn serve_streams(jobs: Rc<JobSlot<Job>>) {
             respond,
         } = jobs.next().await;
         let shared = &*open.0;
-        let control = shared.worker.watches.register(shared.listener.id);
+        let control = shared.worker.controls.register(shared.listener.id);
         let (parts, body) = request.into_parts();
         let ended = body.is_end_stream();
         let mut scan = HeadScan::of(&parts.headers);

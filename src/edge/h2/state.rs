@@ -62,7 +62,7 @@ impl ConnectionState {
             listener: conn.listener.clone(),
             peer: conn.peer.clone(),
             tls: conn.tls.cloned(),
-            meter: Meter::new(worker.watches.clone(), progress.clone()),
+            meter: Meter::new(worker.controls.clone(), progress.clone()),
             streams: Rc::new(OfConnection {
                 outbox: Outbox::default(),
                 progress,

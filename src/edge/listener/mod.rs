@@ -308,7 +308,7 @@ impl Listeners {
     }
 
     /// Name and bound address of each listener.
-    pub(crate) fn places(&self) -> Vec<(String, BoundAddress)> {
+    pub(crate) fn addresses(&self) -> Vec<(String, BoundAddress)> {
         let address = |s: &BoundListener| (s.runtime.spec.name.clone(), s.runtime.address.clone());
         self.bound.iter().map(address).collect()
     }
@@ -319,7 +319,7 @@ impl Listeners {
             BoundAddress::Tcp(address) => Some((name, address)),
             BoundAddress::Unix(_) => None,
         };
-        self.places().into_iter().filter_map(tcp).collect()
+        self.addresses().into_iter().filter_map(tcp).collect()
     }
 
     /// Every socket with its label, to hand over to another process or to store with the service manager.
@@ -353,7 +353,7 @@ impl Listeners {
     }
 
     /// Closes the duplicates of the sockets, so that a socket is closed when the workers close it.
-    pub(crate) fn let_go(&mut self) {
+    pub(crate) fn close_duplicates(&mut self) {
         for listener in &mut self.bound {
             listener.duplicates = Arc::default();
         }
@@ -362,7 +362,7 @@ impl Listeners {
     /// Hands the listeners over to another process, except those bound at one of the `unwanted` addresses. Returns the ids of
     /// the latter; this process has to close their sockets and to remove their files.
     pub(crate) fn hand_over(&mut self, unwanted: &[String]) -> Vec<usize> {
-        self.let_go();
+        self.close_duplicates();
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for listener in &self.bound {
             let is_ours = unwanted.contains(&bind::written(&listener.runtime.spec.bind));

@@ -65,7 +65,7 @@ fn listeners_with(listeners: Vec<spec::ListenerSpec>) -> (Listeners, Vec<Vec<Lis
 }
 
 fn address(listeners: &Listeners, name: &str) -> SocketAddr {
-    let addresses = listeners.places();
+    let addresses = listeners.addresses();
     let found = addresses.iter().find(|(n, _)| n == name);
     match &found.expect("listener").1 {
         BoundAddress::Tcp(address) => *address,
@@ -135,7 +135,7 @@ fn one_address_in_use_fails_the_whole_plan_and_names_the_listener() {
     let foreign = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = foreign.local_addr().unwrap().port();
     let (listeners, _orders) = listeners_with(vec![clear("a", 0)]);
-    let before = listeners.places();
+    let before = listeners.addresses();
     let wanted = vec![clear("a", 0), clear("new", 0), clear("bad", taken)];
     let errors = listeners
         .plan(&spec(wanted), &Telemetry::new(2), &mut Inherited::default())
@@ -146,7 +146,7 @@ fn one_address_in_use_fails_the_whole_plan_and_names_the_listener() {
         "{error}"
     );
     assert!(!error.contains("listener new"), "{error}");
-    assert_eq!(listeners.places(), before);
+    assert_eq!(listeners.addresses(), before);
 }
 
 fn lines(errors: &[PlanError]) -> String {

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use tokio::net::TcpStream;
 
 use super::H1;
-use crate::net::buffer::LentPipe;
+use crate::net::buffer::PooledPipe;
 use crate::proxy::wire::{BodyPiece, PumpError, Sink, Source, WireError};
 
 /// A wrapper of an HTTP/1 connection, with what only one side needs.
@@ -43,8 +43,8 @@ impl<T: OverH1> Source for T {
         self.h1_mut().stall();
     }
     #[inline]
-    fn has_no_news(&self) -> bool {
-        self.h1().has_no_news()
+    fn has_nothing_to_read(&self) -> bool {
+        self.h1().has_nothing_to_read()
     }
     #[inline]
     fn pass(&mut self, to: &TcpStream) -> Result<Option<usize>, PumpError> {
@@ -70,7 +70,7 @@ impl<T: OverH1> Source for T {
     fn splice_is_slow(&mut self) {
         self.h1_mut().splice_is_slow();
     }
-    fn pipe(&self) -> Option<LentPipe> {
+    fn pipe(&self) -> Option<PooledPipe> {
         self.h1().pipe()
     }
 }

@@ -17,13 +17,13 @@ impl H1 {
     pub(super) fn pass_to(&mut self, to: &TcpStream) -> Result<Option<usize>, PumpError> {
         // With TLS the number of decrypted bytes isn't known in advance, so that goes the long way.
         let Stream::Tcp(from) = &self.stream else {
-            return Ok((!self.has_no_news()).then_some(0));
+            return Ok((!self.has_nothing_to_read()).then_some(0));
         };
         let input = &mut self.mem.input;
         if self.eof || !input.is_empty() {
             return Ok(Some(0));
         }
-        if self.stream.has_no_news() {
+        if self.stream.has_nothing_to_read() {
             return Ok(None);
         }
         let buffers = &self.mem.buffers;

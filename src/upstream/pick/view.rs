@@ -52,7 +52,7 @@ impl PoolView {
     }
 
     fn rebuild(&mut self, pool: &Pool) {
-        let counts = pool.census();
+        let counts = pool.counts();
         let same_pool = self.built_for.is_some_and(|(id, _)| id == pool.id);
         self.usable = counts.usable;
         self.candidates.update(pool, &counts, same_pool);
