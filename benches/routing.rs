@@ -10,8 +10,8 @@ use cutover::config::spec::{
 };
 use cutover::http1::Method;
 use cutover::routing::{Matcher, RequestView, RouteTable, Split, SplitState};
-use cutover::telemetry::Telemetry;
 use cutover::telemetry::render::{Scrape, render};
+use cutover::telemetry::{Telemetry, WorkerId};
 
 #[path = "instructions/service.rs"]
 mod sample;
@@ -139,9 +139,9 @@ fn record(c: &mut Criterion) {
     let rules = telemetry.rules("shop", 3);
     c.bench_function("record/request", |b| {
         b.iter(|| {
-            let shard = metrics.shard(0);
+            let shard = metrics.shard(WorkerId(0));
             shard.in_flight(1);
-            rules.hit(0, 1);
+            rules.hit(WorkerId(0), 1);
             shard.request(
                 black_box(Method::Get),
                 black_box(200),
@@ -153,7 +153,7 @@ fn record(c: &mut Criterion) {
     for n in 0..100 {
         let shard = telemetry.version("shop", &format!("v{n}"));
         shard
-            .shard(0)
+            .shard(WorkerId(0))
             .request(Method::Get, 200, Duration::from_millis(1));
     }
     c.bench_function("render/100 versions", |b| {

@@ -30,7 +30,7 @@ use crate::config::spec::{Share, Timeouts};
 use crate::routing;
 use crate::telemetry::goals::GoalCounter;
 use crate::telemetry::guard::GuardCounters;
-use crate::telemetry::{ListenerShard, RuleHits, ServiceMetrics, VersionMetrics};
+use crate::telemetry::{ListenerShard, RuleHits, ServiceMetrics, VersionMetrics, WorkerId};
 use crate::upstream::{Endpoint, Pool, VersionLoad};
 
 pub(crate) use build::{Inputs, Previous};
@@ -272,8 +272,8 @@ impl Live {
     }
 
     /// Records that `worker` has adopted this generation.
-    pub(crate) fn adopt(&self, worker: usize, generation: u64) {
-        self.adopted[worker].store(generation, Ordering::Release);
+    pub(crate) fn adopt(&self, worker: WorkerId, generation: u64) {
+        self.adopted[worker.0].store(generation, Ordering::Release);
     }
 
     /// The newest generation that every worker has adopted; 0 before all have adopted one.

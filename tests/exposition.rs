@@ -7,9 +7,9 @@ use cutover::config::spec::{Balance, CohortKey, HostPattern, ServiceSpec, Timeou
 use cutover::http1::Method;
 use cutover::routing::sticky::Session;
 use cutover::routing::{self, RouteTable, Split, SplitState};
-use cutover::telemetry::Telemetry;
 use cutover::telemetry::record::{Limit, RetryReason};
 use cutover::telemetry::render::{Scrape, ScrapeService, ScrapeVersion, render};
+use cutover::telemetry::{Telemetry, WorkerId};
 
 #[path = "support/promtool.rs"]
 mod promtool;
@@ -122,7 +122,7 @@ fn busy() -> std::sync::Arc<Telemetry> {
     let telemetry = Telemetry::new(2);
     let metrics = telemetry.version("shop", "v1");
     for worker in 0..=2 {
-        let shard = metrics.shard(worker);
+        let shard = metrics.shard(WorkerId(worker));
         for status in [200, 301, 404, 503] {
             shard.request(
                 Method::Get,
@@ -137,7 +137,7 @@ fn busy() -> std::sync::Arc<Telemetry> {
         shard.connections(1);
     }
     telemetry.listener("http")[0].request(200);
-    telemetry.rules("shop", 1).hit(0, 0);
+    telemetry.rules("shop", 1).hit(WorkerId(0), 0);
     telemetry
 }
 
@@ -180,7 +180,7 @@ fn ten_thousand_random_hosts_add_no_series() {
         assert_eq!(found.service, 0);
         telemetry
             .version(service, version)
-            .shard(0)
+            .shard(WorkerId(0))
             .request(Method::Get, 200, Duration::ZERO);
         served += 1;
     }

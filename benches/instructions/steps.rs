@@ -13,7 +13,7 @@ use cutover::http1::{Framing, Method, RequestHead, ResponseHead};
 use cutover::proxy::Peer;
 use cutover::proxy::headers::{H1Fields, Request, RequestId};
 use cutover::routing::{self, Matcher, RouteTable, Split, SplitState};
-use cutover::telemetry::Telemetry;
+use cutover::telemetry::{Telemetry, WorkerId};
 use cutover::upstream::pool::Member;
 use cutover::upstream::{Pool, PoolView, Registry};
 
@@ -266,9 +266,9 @@ fn record() -> Box<dyn FnMut()> {
     let metrics = telemetry.version("shop", "v1");
     let rules = telemetry.rules("shop", 3);
     Box::new(move || {
-        let shard = metrics.shard(0);
+        let shard = metrics.shard(WorkerId(0));
         shard.in_flight(1);
-        rules.hit(0, 1);
+        rules.hit(WorkerId(0), 1);
         shard.request(
             black_box(Method::Get),
             black_box(200),

@@ -17,8 +17,8 @@ use super::status::ProxyStatus;
 use super::{Context, ControlCommand, ProcessPhase, Readiness, api};
 use crate::config;
 use crate::snapshot::{ConfigSource, Live, Snapshot};
-use crate::telemetry::Telemetry;
 use crate::telemetry::windows::StatusWindows;
+use crate::telemetry::{Telemetry, WorkerId};
 use crate::upstream::Registry;
 
 const TCP: ListenerKind = ListenerKind::Tcp {
@@ -166,9 +166,9 @@ async fn a_foreign_host_is_refused() {
 #[tokio::test]
 async fn status_says_what_runs() {
     let (context, _commands) = context();
-    context.live.adopt(0, 3);
+    context.live.adopt(WorkerId(0), 3);
     let shop = context.telemetry.version("shop", "v2");
-    shop.shard(1).in_flight(7);
+    shop.shard(WorkerId(1)).in_flight(7);
     let (status, body) = get(&context, "/api/v1/status").await;
     assert_eq!(status, 200);
     let read: ProxyStatus = serde_json::from_str(&body).unwrap();

@@ -438,9 +438,9 @@ impl Publisher {
     pub(crate) fn restart_workers(&mut self) -> io::Result<()> {
         for id in self.workers.restart_panicked()? {
             let updates = self.listeners.updates_for_restart(id)?;
-            self.workers.workers()[id].tell(WorkerCommand::Listeners(updates));
+            self.workers.workers()[id.0].tell(WorkerCommand::Listeners(updates));
             tracing::error!(
-                worker = id,
+                worker = %id,
                 "worker thread panicked because of a bug in cutover and was restarted: its requests in flight are lost"
             );
         }

@@ -95,7 +95,7 @@ pub(crate) fn serve<T>(
     let mut down = H1Down::new(H1::new(stream, worker.buffers.clone()));
     async move {
         let _held = (&held, &permit);
-        let _gauge = ConnectionGauge::enter(&listener.metrics[worker.id]);
+        let _gauge = ConnectionGauge::enter(&listener.metrics[worker.id.0]);
         let conn = ConnectionContext {
             worker: &worker,
             control: &control,

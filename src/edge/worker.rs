@@ -27,6 +27,7 @@ use crate::net::clock::TICK;
 use crate::net::{TaskControl, TaskPhase};
 use crate::proxy;
 use crate::snapshot::Live;
+use crate::telemetry::WorkerId;
 use crate::upstream::connect;
 use crate::upstream::outlier::Suspects;
 
@@ -89,7 +90,7 @@ impl WorkerHandle {
     ///
     /// # Errors
     /// The thread or its runtime can't be created.
-    pub(crate) fn start(id: usize, shared: Arc<Shared>) -> io::Result<Self> {
+    pub(crate) fn start(id: WorkerId, shared: Arc<Shared>) -> io::Result<Self> {
         let (mailbox, commands) = mpsc::unbounded_channel();
         let pulse = Arc::new(AtomicU64::new(0));
         let runtime = Builder::new_current_thread();
@@ -146,7 +147,7 @@ impl Drop for EndNotice {
 }
 
 fn run_thread(
-    id: usize,
+    id: WorkerId,
     mut runtime: Builder,
     shared: Arc<Shared>,
     commands: mpsc::UnboundedReceiver<WorkerCommand>,
@@ -230,7 +231,7 @@ fn shed_priority(control: &TaskControl) -> Option<(bool, u64)> {
 }
 
 impl WorkerThread {
-    fn new(id: usize, shared: Arc<Shared>, pulse: Arc<AtomicU64>) -> Self {
+    fn new(id: WorkerId, shared: Arc<Shared>, pulse: Arc<AtomicU64>) -> Self {
         let snapshot = shared.live.current();
         let generation = snapshot.generation;
         let proxy = proxy::Worker::new(id, snapshot, shared.suspects.clone());

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::admission::Admission;
 use super::worker::{Shared, WorkerCommand, WorkerHandle};
 use crate::snapshot::Live;
+use crate::telemetry::WorkerId;
 use crate::upstream::outlier::Suspects;
 use tokio::sync::Notify;
 
@@ -44,7 +45,7 @@ impl Workers {
             suspects,
             changed: Notify::new(),
         });
-        let start = |id| WorkerHandle::start(id, shared.clone());
+        let start = |id| WorkerHandle::start(WorkerId(id), shared.clone());
         Ok(Self {
             workers: (0..workers).map(start).collect::<io::Result<_>>()?,
             pulses: vec![0; workers],
@@ -81,7 +82,7 @@ impl Workers {
     ///
     /// # Errors
     /// More than five panicked within a minute, or a thread can't be created.
-    pub(crate) fn restart_panicked(&mut self) -> io::Result<Vec<usize>> {
+    pub(crate) fn restart_panicked(&mut self) -> io::Result<Vec<WorkerId>> {
         let mut restarted = Vec::new();
         for (id, worker) in self.workers.iter_mut().enumerate() {
             if !worker.has_ended() {
@@ -95,9 +96,9 @@ impl Workers {
                 }
             }
             worker.join();
-            *worker = WorkerHandle::start(id, self.shared.clone())?;
+            *worker = WorkerHandle::start(WorkerId(id), self.shared.clone())?;
             self.pulses[id] = 0;
-            restarted.push(id);
+            restarted.push(WorkerId(id));
         }
         Ok(restarted)
     }

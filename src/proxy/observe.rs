@@ -368,7 +368,7 @@ fn verdict(attempt: &TryRecord<'_>, status: u16) -> AttemptVerdict {
 fn observe_request(recording: &Recording<'_>) {
     let Recording { record, worker, .. } = recording;
     let status = record.counted_status();
-    let listener = &recording.peer.metrics[worker.id];
+    let listener = &recording.peer.metrics[worker.id.0];
     listener.request(status);
     let metrics = match recording.service {
         Some(service) => {

@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering;
 use slab::Slab;
 
 use crate::net::TaskControl;
+use crate::telemetry::WorkerId;
 use crate::upstream::{Endpoint, VersionLoad};
 
 /// Half of the window over which a download's rate is measured.
@@ -85,13 +86,13 @@ struct BlockedDownload {
 /// The downloads of one worker that were blocked at least once.
 #[derive(Debug)]
 pub struct Downloads {
-    worker: usize,
+    worker: WorkerId,
     entries: RefCell<Slab<BlockedDownload>>,
 }
 
 impl Downloads {
     /// An empty registry for this worker.
-    pub fn new(worker: usize) -> Self {
+    pub fn new(worker: WorkerId) -> Self {
         Self {
             worker,
             entries: RefCell::default(),

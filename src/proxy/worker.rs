@@ -19,6 +19,7 @@ use crate::net::clock::wall_s;
 use crate::net::{Buffers, TaskControls, TaskPhase, date};
 use crate::routing::SplitState;
 use crate::snapshot::{Service, Snapshot};
+use crate::telemetry::WorkerId;
 use crate::upstream::budget::RetryBudget;
 use crate::upstream::limits;
 use crate::upstream::outlier::{AttemptVerdict, Suspect, Suspects};
@@ -34,7 +35,7 @@ const SWEEP_EVERY: u64 = 20;
 #[derive(Debug)]
 pub struct Worker {
     /// The worker's number, from 0. Also the index of its metric shards.
-    pub id: usize,
+    pub id: WorkerId,
     /// The buffer pool.
     pub buffers: Buffers,
     /// Idle HTTP/1 connections to endpoints.
@@ -87,7 +88,7 @@ struct WorkerServiceState {
 
 impl Worker {
     /// Creates worker number `id` with its first snapshot. Suspected outliers are sent to `suspects`.
-    pub fn new(id: usize, snapshot: Arc<Snapshot>, suspects: Suspects) -> Rc<Self> {
+    pub fn new(id: WorkerId, snapshot: Arc<Snapshot>, suspects: Suspects) -> Rc<Self> {
         Rc::new(Self {
             id,
             suspects,

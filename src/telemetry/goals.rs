@@ -1,6 +1,7 @@
 //! Conversions: how often requests to a version reached a goal.
 
 use super::cells::Counter;
+use super::worker_id::WorkerId;
 
 /// The conversions of one goal on one version: one shard per worker, and one for the control thread.
 #[derive(Debug)]
@@ -22,8 +23,8 @@ impl GoalCounter {
 
     /// Counts a conversion that worker `worker` saw.
     #[inline]
-    pub(crate) fn reached(&self, worker: usize) {
-        self.shards[worker].0.add(1);
+    pub(crate) fn reached(&self, worker: WorkerId) {
+        self.shards[worker.0].0.add(1);
     }
 
     /// Returns the sum of all shards.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::cells::Counter;
+use super::worker_id::WorkerId;
 
 /// Largest number of latency thresholds.
 pub const SLOTS: usize = 8;
@@ -77,8 +78,8 @@ impl GuardCounters {
 
     /// The shard of a worker.
     #[inline]
-    pub fn shard(&self, worker: usize) -> &Arc<GuardShard> {
-        &self.0[worker]
+    pub fn shard(&self, worker: WorkerId) -> &Arc<GuardShard> {
+        &self.0[worker.0]
     }
 
     /// Sets the thresholds, in nanoseconds.
@@ -179,7 +180,7 @@ mod tests {
         let mut thresholds = [UNUSED; SLOTS];
         thresholds[..2].copy_from_slice(&[100, 300]);
         counters.set_thresholds(&thresholds);
-        let shard = counters.shard(1);
+        let shard = counters.shard(WorkerId(1));
         shard.end(50, 0);
         // A running request passes the first threshold, and ends between the two.
         let counted = shard.pass(150, 0);

@@ -24,7 +24,9 @@ pub(crate) mod registry;
 pub mod render;
 pub(crate) mod shard;
 pub(crate) mod windows;
+mod worker_id;
 
 pub use log_limit::LogLimit;
 pub use registry::{RuleHits, ServiceMetrics, Telemetry, VersionMetrics};
 pub use shard::{ListenerShard, ServiceShard, VersionShard};
+pub use worker_id::WorkerId;

@@ -17,6 +17,7 @@ use super::shard::{
     VersionTotals,
 };
 use super::words::{EjectionOutcome, EjectionReason, Reason, RollbackReason};
+use super::worker_id::WorkerId;
 
 /// Minimum time between two warnings about failures of one service with the same reason.
 const WARN_EVERY: Duration = Duration::from_secs(10);
@@ -275,8 +276,8 @@ pub struct VersionMetrics {
 impl VersionMetrics {
     /// Returns the shard that worker `worker` writes.
     #[inline]
-    pub fn shard(&self, worker: usize) -> &VersionShard {
-        &self.shards[worker]
+    pub fn shard(&self, worker: WorkerId) -> &VersionShard {
+        &self.shards[worker.0]
     }
 
     /// Returns the number of shards: the workers, and one for the control thread.
@@ -303,8 +304,8 @@ pub struct ServiceMetrics {
 impl ServiceMetrics {
     /// Returns the shard that worker `worker` writes.
     #[inline]
-    pub fn shard(&self, worker: usize) -> &ServiceShard {
-        &self.shards[worker]
+    pub fn shard(&self, worker: WorkerId) -> &ServiceShard {
+        &self.shards[worker.0]
     }
 
     /// Returns whether a failure with this reason may be logged as a warning at `now`; one in ten seconds may.
@@ -333,8 +334,8 @@ pub struct RuleHits {
 impl RuleHits {
     /// Adds one to `cutover_match_hits_total`: worker `worker` applied the rule with this index.
     #[inline]
-    pub fn hit(&self, worker: usize, rule: usize) {
-        self.rules[rule][worker].0.add(1);
+    pub fn hit(&self, worker: WorkerId, rule: usize) {
+        self.rules[rule][worker.0].0.add(1);
     }
 
     /// Returns the hits of each rule, summed over the workers.
@@ -354,7 +355,7 @@ mod tests {
         let telemetry = Telemetry::new(2);
         let metrics = telemetry.version("shop", "v1");
         for worker in 0..=2 {
-            let shard = metrics.shard(worker);
+            let shard = metrics.shard(WorkerId(worker));
             shard.request(Method::Post, 201, Duration::from_millis(3));
             shard.grpc(14);
             shard.in_flight(1);
@@ -362,7 +363,7 @@ mod tests {
             shard.connections(3);
             shard.retry(crate::telemetry::record::RetryReason::ALL[worker]);
         }
-        metrics.shard(0).in_flight(-1);
+        metrics.shard(WorkerId(0)).in_flight(-1);
         let totals = metrics.totals();
         assert_eq!(totals.requests[&("POST", 201)], 3);
         assert_eq!(totals.latency.count(), 3);
@@ -379,7 +380,9 @@ mod tests {
     fn a_version_that_comes_back_continues_its_counters() {
         let telemetry = Telemetry::new(1);
         let first = telemetry.version("shop", "v1");
-        first.shard(0).request(Method::Get, 200, Duration::ZERO);
+        first
+            .shard(WorkerId(0))
+            .request(Method::Get, 200, Duration::ZERO);
         drop(first);
         let again = telemetry.version("shop", "v1");
         assert_eq!(again.totals().requests[&("GET", 200)], 1);
@@ -402,12 +405,12 @@ mod tests {
     fn rules_keep_counting_when_they_grow_and_restart_when_they_shrink() {
         let telemetry = Telemetry::new(2);
         let two = telemetry.rules("shop", 2);
-        two.hit(0, 1);
-        two.hit(1, 1);
+        two.hit(WorkerId(0), 1);
+        two.hit(WorkerId(1), 1);
         let three = telemetry.rules("shop", 3);
         // A worker that has not adopted the new generation yet counts into the same cells.
-        two.hit(0, 0);
-        three.hit(2, 2);
+        two.hit(WorkerId(0), 0);
+        three.hit(WorkerId(2), 2);
         assert_eq!(telemetry.rules("shop", 3).totals(), [1, 2, 1]);
         assert_eq!(telemetry.rules("shop", 2).totals(), [0, 0]);
         assert_eq!(telemetry.rule_hits(), [("shop".to_owned(), vec![0, 0])]);

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::http1::Method;
+use crate::telemetry::WorkerId;
 use crate::telemetry::record::{
     EjectionOutcome, EjectionReason, Limit, Reason, RetryReason, RollbackReason,
 };
@@ -54,7 +55,7 @@ fn busy() -> std::sync::Arc<Telemetry> {
     for version in ["v1", "v2"] {
         let metrics = telemetry.version("shop", version);
         for worker in 0..2 {
-            let shard = metrics.shard(worker);
+            let shard = metrics.shard(WorkerId(worker));
             shard.request(Method::Get, 200, Duration::from_millis(3));
             shard.request(Method::Other, 503, Duration::from_secs(70));
             shard.grpc(14);
@@ -65,16 +66,16 @@ fn busy() -> std::sync::Arc<Telemetry> {
             shard.in_flight(1);
         }
     }
-    telemetry.service("shop").shard(0).request(200);
+    telemetry.service("shop").shard(WorkerId(0)).request(200);
     telemetry
         .service("shop")
-        .shard(0)
+        .shard(WorkerId(0))
         .own_answer(Reason::NoEndpoint);
     let listener = telemetry.listener("http");
     listener[0].client_failed(Reason::HeaderTimeout);
     listener[0].request(404);
     listener[1].connections(1);
-    telemetry.rules("shop", 2).hit(1, 1);
+    telemetry.rules("shop", 2).hit(WorkerId(1), 1);
     telemetry.ejection(Ejection {
         service: "shop".into(),
         version: "v1".into(),
@@ -82,7 +83,9 @@ fn busy() -> std::sync::Arc<Telemetry> {
         reason: EjectionReason::Consecutive5xx,
         outcome: EjectionOutcome::Enforced,
     });
-    telemetry.goal("shop", "v2", "purchase").reached(1);
+    telemetry
+        .goal("shop", "v2", "purchase")
+        .reached(WorkerId(1));
     telemetry.rolled_back(Rollback {
         service: "shop".into(),
         version: "v2".into(),
@@ -246,7 +249,12 @@ fn of_a_removed_version_counters_stay_and_gauges_go_when_they_are_zero() {
     assert!(!shows(&series, "cutover_split_ratio") && !shows(&series, "cutover_endpoint_up"));
     // Two requests still run on it, nobody waits for it.
     assert!(shows(&series, "http_requests_in_flight") && !shows(&series, "queue_depth"));
-    (0..2).for_each(|worker| telemetry.version("shop", "v2").shard(worker).in_flight(-1));
+    (0..2).for_each(|worker| {
+        telemetry
+            .version("shop", "v2")
+            .shard(WorkerId(worker))
+            .in_flight(-1)
+    });
     let series = checked(&render(&telemetry, &Scrape::default()));
     assert!(!shows(&series, "http_requests_in_flight"));
     assert!(shows(&series, "http_requests_total"));

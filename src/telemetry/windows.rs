@@ -185,6 +185,7 @@ fn quantile(buckets: &[u64; BUCKETS], total: u64, q: f64) -> Option<Duration> {
 mod tests {
     use super::*;
     use crate::http1::Method;
+    use crate::telemetry::WorkerId;
 
     const S: Duration = Duration::from_secs(1);
 
@@ -212,7 +213,11 @@ mod tests {
         fn seconds(&mut self, seconds: usize, each: usize, status: u16, took: Duration) {
             let metrics = self.telemetry.version("shop", "v1");
             for _ in 0..seconds {
-                (0..each).for_each(|_| metrics.shard(0).request(Method::Get, status, took));
+                (0..each).for_each(|_| {
+                    metrics
+                        .shard(WorkerId(0))
+                        .request(Method::Get, status, took)
+                });
                 self.now += S;
                 self.windows.tick(self.now, &self.telemetry);
             }
@@ -284,7 +289,7 @@ mod tests {
         let telemetry = Telemetry::new(1);
         telemetry
             .version("shop", "v1")
-            .shard(0)
+            .shard(WorkerId(0))
             .request(Method::Get, 200, S);
         let mut windows = StatusWindows::default();
         windows.tick(Instant::now(), &telemetry);
@@ -297,7 +302,7 @@ mod tests {
         let mut run = SampleRun::new();
         run.seconds(1, 20, 200, S);
         let metrics = run.telemetry.version("shop", "v1");
-        (0..=16).for_each(|status| metrics.shard(0).grpc(status));
+        (0..=16).for_each(|status| metrics.shard(WorkerId(0)).grpc(status));
         run.seconds(1, 0, 200, S);
         assert_eq!(run.red(10).errors, 7);
     }

@@ -11,6 +11,7 @@ use std::task::{Context, Waker};
 use super::Endpoint;
 use super::limits::ConnectionSlot;
 use crate::net::Stream;
+use crate::telemetry::WorkerId;
 
 /// Most idle connections that one worker keeps to one endpoint. It exceeds the number that is normally in use at a time:
 /// with less room, connections of a busy endpoint would be closed after one response and opened for the next. The
@@ -50,7 +51,7 @@ pub struct Kept {
 /// The idle connections of one worker.
 #[derive(Debug)]
 pub struct Conns {
-    worker: usize,
+    worker: WorkerId,
     /// Indexed by [`Endpoint::slot`], which is reused: an entry may still belong to a former endpoint of the slot.
     by_endpoint: RefCell<Vec<Option<IdleConnections>>>,
     /// Connections that wait to be closed. They aren't counted in the metrics any more, but still hold their slots.
@@ -59,7 +60,7 @@ pub struct Conns {
 
 impl Conns {
     /// An empty set for worker `worker`.
-    pub fn new(worker: usize) -> Self {
+    pub fn new(worker: WorkerId) -> Self {
         Self {
             worker,
             by_endpoint: RefCell::new(Vec::new()),
@@ -266,7 +267,7 @@ mod tests {
             Self {
                 endpoint: Registry::new().endpoint("shop", "v1", &spec, &metrics),
                 metrics,
-                conns: Conns::new(0),
+                conns: Conns::new(WorkerId(0)),
                 peers: Vec::new(),
             }
         }
@@ -281,7 +282,7 @@ mod tests {
                 used,
                 bulk: 0,
             };
-            self.metrics.shard(0).connections(1);
+            self.metrics.shard(WorkerId(0)).connections(1);
             self.conns.give(&self.endpoint, kept, 0, 60_000);
         }
 

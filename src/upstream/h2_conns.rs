@@ -23,6 +23,7 @@ use crate::http2::Flaws;
 pub(crate) use leasing::Leasing;
 
 use crate::net::{Outbox, OutgoingPiece, Stream};
+use crate::telemetry::WorkerId;
 
 /// Most connections that one worker opens to one endpoint. A connection that was opened elsewhere is adopted even beyond
 /// this.
@@ -77,7 +78,7 @@ struct EndpointConnections {
 
 #[derive(Debug)]
 struct ConnectionsState {
-    worker: usize,
+    worker: WorkerId,
     by_endpoint: RefCell<Vec<Option<EndpointConnections>>>,
     tickets: Cell<u64>,
     now_ms: Cell<u64>,
@@ -101,7 +102,7 @@ pub struct Lease {
 
 impl H2Conns {
     /// An empty set for worker `worker`.
-    pub fn new(worker: usize) -> Self {
+    pub fn new(worker: WorkerId) -> Self {
         Self(Rc::new(ConnectionsState {
             worker,
             by_endpoint: RefCell::default(),
@@ -433,12 +434,12 @@ impl Drop for Lease {
 /// Counts an open connection in `cutover_upstream_connections`, and holds its slot among those of its version.
 struct CountedUpstream(
     Arc<Endpoint>,
-    usize,
+    WorkerId,
     #[expect(dead_code, reason = "held")] ConnectionSlot,
 );
 
 impl CountedUpstream {
-    fn enter(endpoint: &Arc<Endpoint>, worker: usize, slot: ConnectionSlot) -> Self {
+    fn enter(endpoint: &Arc<Endpoint>, worker: WorkerId, slot: ConnectionSlot) -> Self {
         endpoint.metrics.shard(worker).connections(1);
         Self(endpoint.clone(), worker, slot)
     }

@@ -7,6 +7,7 @@
 //! A request that finds a free connection slot pays one atomic exchange. Only one that must wait takes a lock, for as long
 //! as a push takes. Slots are handed out in the order of arrival, and newcomers don't overtake those that wait.
 
+use crate::telemetry::WorkerId;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -64,15 +65,15 @@ pub struct Slowest([AtomicU64; CELLS]);
 
 impl Slowest {
     /// Publishes the lowest rate of worker `worker`; `None` if it has no blocked download.
-    pub fn publish(&self, worker: usize, rate: Option<u64>) {
+    pub fn publish(&self, worker: WorkerId, rate: Option<u64>) {
         let cell = rate.map_or(0, |rate| rate.saturating_add(1));
-        self.0[worker % CELLS].store(cell, Ordering::Relaxed);
+        self.0[worker.0 % CELLS].store(cell, Ordering::Relaxed);
     }
 
     /// Whether a worker other than `worker` has published a rate below this one.
-    pub fn is_lower_elsewhere(&self, worker: usize, rate: u64) -> bool {
+    pub fn is_lower_elsewhere(&self, worker: WorkerId, rate: u64) -> bool {
         let others = self.0.iter().enumerate();
-        let mut others = others.filter(|(at, _)| *at != worker % CELLS);
+        let mut others = others.filter(|(at, _)| *at != worker.0 % CELLS);
         others.any(|(_, cell)| {
             let cell = cell.load(Ordering::Relaxed);
             cell > 0 && cell - 1 < rate

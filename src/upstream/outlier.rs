@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::endpoint::{Endpoint, flag};
 use crate::config::policy;
+use crate::telemetry::WorkerId;
 pub(crate) use crate::telemetry::record::EjectionReason;
 
 /// Success rates are judged only if at least this many endpoints had enough requests, as in Envoy.
@@ -53,11 +54,11 @@ impl Endpoint {
     #[inline]
     pub fn note_outcome(
         &self,
-        worker: usize,
+        worker: WorkerId,
         outcome: AttemptVerdict,
         terms: &policy::Outlier,
     ) -> Option<EjectionReason> {
-        self.shards[worker].note(outcome != AttemptVerdict::Ok);
+        self.shards[worker.0].note(outcome != AttemptVerdict::Ok);
         match outcome {
             AttemptVerdict::Ok => {
                 self.forget_streaks();

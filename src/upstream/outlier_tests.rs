@@ -36,17 +36,17 @@ fn five_in_a_row_are_five_of_all_workers_together() {
     let (endpoint, terms) = (endpoint(), policy::Outlier::default());
     for n in 1..=4 {
         assert_eq!(
-            endpoint.note_outcome(n % 2, AttemptVerdict::ServerError, &terms),
+            endpoint.note_outcome(WorkerId(n % 2), AttemptVerdict::ServerError, &terms),
             None
         );
     }
     assert!(endpoint.state.is_usable());
-    let fifth = endpoint.note_outcome(1, AttemptVerdict::ServerError, &terms);
+    let fifth = endpoint.note_outcome(WorkerId(1), AttemptVerdict::ServerError, &terms);
     assert_eq!(fifth, Some(EjectionReason::Consecutive5xx));
     assert_eq!(endpoint.state.flags(), flag::SUSPECT);
     // Told once.
     assert_eq!(
-        endpoint.note_outcome(0, AttemptVerdict::ServerError, &terms),
+        endpoint.note_outcome(WorkerId(0), AttemptVerdict::ServerError, &terms),
         None
     );
     assert_eq!(endpoint.outcomes(), (0, 6));
@@ -62,12 +62,15 @@ fn a_success_of_any_worker_ends_the_row() {
     ] {
         for _ in 0..2 {
             assert_eq!(
-                endpoint.note_outcome(0, AttemptVerdict::Gateway, &terms),
+                endpoint.note_outcome(WorkerId(0), AttemptVerdict::Gateway, &terms),
                 None
             );
         }
-        assert_eq!(endpoint.note_outcome(1, AttemptVerdict::Ok, &terms), None);
-        assert_eq!(endpoint.note_outcome(1, outcome, &terms), None);
+        assert_eq!(
+            endpoint.note_outcome(WorkerId(1), AttemptVerdict::Ok, &terms),
+            None
+        );
+        assert_eq!(endpoint.note_outcome(WorkerId(1), outcome, &terms), None);
         endpoint.forget_streaks();
     }
 }
@@ -79,7 +82,7 @@ fn gateway_failures_count_in_both_rows_and_other_errors_in_one() {
         let endpoint = endpoint();
         let found = outcomes.iter().enumerate();
         found
-            .filter_map(|(at, o)| Some((at, endpoint.note_outcome(0, *o, &terms)?)))
+            .filter_map(|(at, o)| Some((at, endpoint.note_outcome(WorkerId(0), *o, &terms)?)))
             .next()
     };
     use AttemptVerdict::{Gateway, ServerError};
@@ -103,10 +106,17 @@ fn what_is_out_is_not_suspected_and_zero_switches_off() {
     };
     for _ in 0..20 {
         assert_eq!(
-            out.note_outcome(0, AttemptVerdict::Gateway, &policy::Outlier::default()),
+            out.note_outcome(
+                WorkerId(0),
+                AttemptVerdict::Gateway,
+                &policy::Outlier::default()
+            ),
             None
         );
-        assert_eq!(off.note_outcome(0, AttemptVerdict::Gateway, &none), None);
+        assert_eq!(
+            off.note_outcome(WorkerId(0), AttemptVerdict::Gateway, &none),
+            None
+        );
     }
     assert_eq!((out.state.flags(), off.state.flags()), (flag::EJECTED, 0));
 }

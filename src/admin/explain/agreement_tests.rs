@@ -17,6 +17,7 @@ use crate::routing::Chosen;
 use crate::routing::sticky::SealingKey;
 use crate::snapshot::fixtures::compiled;
 use crate::snapshot::{Keys, Previous};
+use crate::telemetry::WorkerId;
 use crate::upstream::endpoint::flag;
 
 const VERSIONS: [&str; 4] = ["v1", "v2", "v3", "old"];
@@ -163,7 +164,7 @@ impl Case {
 /// Where a worker places 40 of these requests in a row.
 fn placed(snapshot: &Arc<Snapshot>, case: &Case, fields: &[(&str, String)]) -> Vec<Placed> {
     let (suspects, _) = tokio::sync::mpsc::unbounded_channel();
-    let worker = Worker::new(0, snapshot.clone(), suspects);
+    let worker = Worker::new(WorkerId(0), snapshot.clone(), suspects);
     let peer = Peer::new(None, false, None, Arc::new([]), &[]);
     let mut map = HeaderMap::new();
     for (name, value) in fields {

@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::config::policy::{HealthPolicy, Outlier, Policies, Probe};
+use crate::telemetry::WorkerId;
 use crate::upstream::Registry;
 use crate::upstream::endpoint::{Endpoint, flag};
 use crate::upstream::outlier::AttemptVerdict;
@@ -65,8 +66,8 @@ impl Harness {
     /// Fails the endpoint until a worker would report it, then reports it.
     fn fail(&self, endpoint: &Arc<Endpoint>) {
         let policy = Outlier::default();
-        let reason =
-            (0..5).find_map(|_| endpoint.note_outcome(0, AttemptVerdict::ServerError, &policy));
+        let reason = (0..5)
+            .find_map(|_| endpoint.note_outcome(WorkerId(0), AttemptVerdict::ServerError, &policy));
         let reason = reason.expect("five in a row");
         let endpoint = endpoint.clone();
         self.monitor

@@ -134,7 +134,7 @@ pub(super) struct OpenStream(pub(super) Rc<ConnectionState>);
 impl Drop for OpenStream {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.listener.metrics[self.0.worker.id].panicked();
+            self.0.listener.metrics[self.0.worker.id.0].panicked();
         }
         let left = self.0.open.get() - 1;
         self.0.open.set(left);

@@ -24,6 +24,7 @@ use crate::edge::admission::{Admission, ConnectionPermit};
 use crate::edge::connection::Accepted;
 use crate::edge::tls::{self, TlsInfo};
 use crate::net::{OwnedTaskControl, Stream, TaskControls, TaskPhase};
+use crate::telemetry::WorkerId;
 use crate::telemetry::record::Reason;
 
 /// Pause after the first failed accept. It doubles with each further failure.
@@ -40,7 +41,7 @@ const REJECT_AFTER: Duration = Duration::from_secs(1);
 /// One worker's handle of a listener. Shared by the accept loops of the listener's sockets on that worker.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
-    worker: usize,
+    worker: WorkerId,
     runtime: RefCell<Arc<ListenerRuntime>>,
     closing: Cell<bool>,
     handed_over: Cell<bool>,
@@ -49,7 +50,7 @@ pub(crate) struct Acceptor {
 
 impl Acceptor {
     /// An open listener of this worker.
-    pub(crate) fn new(worker: usize, runtime: Arc<ListenerRuntime>) -> Rc<Self> {
+    pub(crate) fn new(worker: WorkerId, runtime: Arc<ListenerRuntime>) -> Rc<Self> {
         Rc::new(Self {
             worker,
             runtime: RefCell::new(runtime),
@@ -392,7 +393,7 @@ impl AcceptFailures {
 async fn secure(
     raw: RawStream,
     runtime: &ListenerRuntime,
-    worker: usize,
+    worker: WorkerId,
     table: Arc<tls::CertificateTable>,
     control: &OwnedTaskControl,
 ) -> Option<(Stream, Option<SocketAddr>, TlsInfo)> {
@@ -415,7 +416,7 @@ async fn secure(
         Poll::Pending => Poll::Pending,
     });
     let listener = &runtime.spec.name;
-    let metrics = &runtime.info.metrics[worker];
+    let metrics = &runtime.info.metrics[worker.0];
     match done.await {
         Some(Ok(secured)) => return Some(secured),
         Some(Err(error)) => {

@@ -24,7 +24,7 @@ use crate::config::{Spec, spec};
 use crate::net::SocketFile;
 use crate::net::keepalive::keep_alive;
 use crate::proxy::via::Via;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, WorkerId};
 
 pub(crate) use bind::{BoundAddress, Socket};
 use certificates::certificates;
@@ -284,11 +284,11 @@ impl Listeners {
     ///
     /// # Errors
     /// A descriptor can't be duplicated.
-    pub(crate) fn updates_for_restart(&self, worker: usize) -> io::Result<Vec<ListenerUpdate>> {
+    pub(crate) fn updates_for_restart(&self, worker: WorkerId) -> io::Result<Vec<ListenerUpdate>> {
         let update = |s: &BoundListener| {
             // The same distribution as in `bind::distribute`: TCP sockets round robin, a Unix socket to all workers.
             let mine = |n: usize| match s.runtime.address {
-                BoundAddress::Tcp(_) => n % self.workers == worker,
+                BoundAddress::Tcp(_) => n % self.workers == worker.0,
                 BoundAddress::Unix(_) => true,
             };
             let duplicates = s.duplicates.iter().enumerate().filter(|(n, _)| mine(*n));

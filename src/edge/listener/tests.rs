@@ -263,7 +263,7 @@ fn clients_in_the_backlog_of_a_closed_listener_are_served() {
             .map(|_| TcpStream::connect(address).unwrap())
             .collect();
         let served: Rc<RefCell<Vec<Accepted>>> = Rc::default();
-        let acceptor = accept::Acceptor::new(0, runtime);
+        let acceptor = accept::Acceptor::new(WorkerId(0), runtime);
         acceptor.close();
         let seen = served.clone();
         let admission = Admission::new(&limits(None), None);
@@ -291,7 +291,7 @@ fn at_the_ceiling_connections_wait_until_others_close() {
         let admission = Admission::new(&limits(Some(2)), None);
         let (seen, leave) = (inside.clone(), Rc::new(tokio::sync::Notify::new()));
         let leaving = leave.clone();
-        let acceptor = accept::Acceptor::new(0, runtime);
+        let acceptor = accept::Acceptor::new(WorkerId(0), runtime);
         tokio::task::spawn_local(accept::run(
             acceptor,
             socket,
@@ -325,7 +325,7 @@ fn a_panic_in_one_connection_affects_no_other() {
         let admission = Admission::new(&limits(None), None);
         let served = Rc::new(std::cell::Cell::new(0));
         let count = served.clone();
-        let acceptor = accept::Acceptor::new(0, runtime);
+        let acceptor = accept::Acceptor::new(WorkerId(0), runtime);
         tokio::task::spawn_local(accept::run(
             acceptor,
             socket,
@@ -358,7 +358,7 @@ fn a_handshake_that_never_begins_times_out() {
             .unwrap();
         let (runtime, socket) = one(&mut all.adopt(plan));
         let admission = Admission::new(&limits(None), None);
-        let acceptor = accept::Acceptor::new(0, runtime);
+        let acceptor = accept::Acceptor::new(WorkerId(0), runtime);
         let served = Rc::new(std::cell::Cell::new(false));
         let serves = served.clone();
         let controls = TaskControls::new();

@@ -56,7 +56,7 @@ impl<'a> Recording<'a> {
         }
         if let Some((_, member)) = attempt.endpoint {
             let pool = &service.versions[attempt.version.1].pool;
-            pool.members[member].endpoint.shards[self.worker.id].note_judged(failed);
+            pool.members[member].endpoint.shards[self.worker.id.0].note_judged(failed);
         }
     }
 
