@@ -7,13 +7,13 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::config::policy;
-use crate::net::TaskControl;
+use crate::net::{ListenerId, TaskControl};
 use crate::proxy::drain::is_over;
 use crate::snapshot::Snapshot;
 
 #[derive(Debug)]
 pub(super) struct DrainingListener {
-    listener: usize,
+    listener: ListenerId,
     since: Instant,
     drain: Option<DrainTimes>,
 }
@@ -31,7 +31,7 @@ struct DrainTimes {
 
 impl DrainingListener {
     /// A listener that was closed by a shutdown or a handover. Nothing becomes overdue: the shutdown has its own deadline.
-    pub(super) fn shutting_down(listener: usize, now: Instant) -> Self {
+    pub(super) fn shutting_down(listener: ListenerId, now: Instant) -> Self {
         Self {
             listener,
             since: now,
@@ -40,7 +40,7 @@ impl DrainingListener {
     }
 
     /// A listener that was removed from the configuration. The `drain` times of the services in `snapshot` apply.
-    pub(super) fn removed(listener: usize, now: Instant, snapshot: &Snapshot) -> Self {
+    pub(super) fn removed(listener: ListenerId, now: Instant, snapshot: &Snapshot) -> Self {
         let mut drain = DrainTimes {
             by_endpoint: HashMap::new(),
             longest: policy::DrainPolicy {
@@ -65,7 +65,7 @@ impl DrainingListener {
     }
 
     /// The listener's id.
-    pub(super) fn listener(&self) -> usize {
+    pub(super) fn listener(&self) -> ListenerId {
         self.listener
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::net::ListenerId;
 use crate::proxy::via::Via;
 use crate::telemetry::ListenerShard;
 
@@ -11,7 +12,7 @@ use crate::telemetry::ListenerShard;
 #[derive(Debug)]
 pub(crate) struct ListenerInfo {
     /// A number that the listener keeps across reloads.
-    pub id: usize,
+    pub id: ListenerId,
     /// The name in `[listen.NAME]`.
     pub name: String,
     /// Whether HTTP/1.1 is offered.

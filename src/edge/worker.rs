@@ -24,7 +24,7 @@ use super::draining_listener::DrainingListener;
 use super::listener::ListenerUpdate;
 use super::listener::accept::{self, Acceptor};
 use crate::net::clock::TICK;
-use crate::net::{TaskControl, TaskPhase};
+use crate::net::{ListenerId, TaskControl, TaskPhase};
 use crate::proxy;
 use crate::snapshot::Live;
 use crate::telemetry::WorkerId;
@@ -56,7 +56,7 @@ pub(crate) enum WorkerCommand {
     /// Close all listeners, announce the end of every connection, and end when the last one has closed.
     Drain,
     /// Like `Drain`, while another process accepts on the same sockets, except on those of these listeners.
-    HandOver(Arc<[usize]>),
+    HandOver(Arc<[ListenerId]>),
     /// Cut everything that is not a stream, from now on.
     CutRequests,
     /// End at once.
@@ -170,7 +170,7 @@ struct WorkerThread {
     shared: Arc<Shared>,
     pulse: Arc<AtomicU64>,
     /// Open listeners, by id.
-    acceptors: HashMap<usize, Rc<Acceptor>>,
+    acceptors: HashMap<ListenerId, Rc<Acceptor>>,
     /// Closed listeners that may still have connections.
     draining: Vec<DrainingListener>,
     /// Until then idle connections are not closed, although their end was announced.
@@ -315,7 +315,7 @@ impl WorkerThread {
             return;
         }
         let closed = &self.draining;
-        let by = |id: usize| closed.iter().position(|c| c.listener() == id);
+        let by = |id: ListenerId| closed.iter().position(|c| c.listener() == id);
         self.proxy.announce_close(|id| by(id).is_some());
         let mut left = vec![false; closed.len()];
         self.proxy.controls.each(|control| {
@@ -378,7 +378,7 @@ impl WorkerThread {
         });
     }
 
-    fn hand_over(&mut self, ours: &[usize]) {
+    fn hand_over(&mut self, ours: &[ListenerId]) {
         for (id, acceptor) in &self.acceptors {
             if !ours.contains(id) {
                 acceptor.hand_over();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::admission::Admission;
 use super::worker::{Shared, WorkerCommand, WorkerHandle};
+use crate::net::ListenerId;
 use crate::snapshot::Live;
 use crate::telemetry::WorkerId;
 use crate::upstream::outlier::Suspects;
@@ -118,8 +119,8 @@ impl Workers {
     }
 
     /// Like [`Self::drain`] while another process accepts on the same sockets, except on those of the listeners `ours`.
-    pub(crate) fn hand_over(&self, ours: &[usize]) {
-        let ours: Arc<[usize]> = ours.into();
+    pub(crate) fn hand_over(&self, ours: &[ListenerId]) {
+        let ours: Arc<[ListenerId]> = ours.into();
         for worker in &self.workers {
             worker.tell(WorkerCommand::HandOver(ours.clone()));
         }

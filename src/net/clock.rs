@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use super::listener_id::ListenerId;
 use super::time_origin::origin_ms;
 
 /// Interval of a worker's ticks.
@@ -62,7 +63,7 @@ pub struct TaskControl {
     behind_at: Cell<u64>,
     waker: RefCell<Option<Waker>>,
     /// Id of the listener that accepted the connection, for drains of one listener.
-    pub listener: usize,
+    pub listener: ListenerId,
     controls: TaskControls,
     key: Cell<usize>,
 }
@@ -325,7 +326,7 @@ impl TaskControls {
     }
 
     /// Registers a task whose connection was accepted by `listener`.
-    pub fn register(&self, listener: usize) -> OwnedTaskControl {
+    pub fn register(&self, listener: ListenerId) -> OwnedTaskControl {
         let control = Rc::new(TaskControl {
             due: Cell::new(NEVER),
             turn: Cell::new(NEVER),

@@ -3,7 +3,7 @@ use super::*;
 #[test]
 fn a_deadline_never_fires_early_and_at_most_two_ticks_late() {
     let controls = TaskControls::new();
-    let control = controls.register(0);
+    let control = controls.register(ListenerId(0));
     let cx = Context::from_waker(Waker::noop());
     let start = controls.0.epoch;
     control.arm(Duration::from_millis(100));
@@ -21,7 +21,7 @@ fn a_deadline_never_fires_early_and_at_most_two_ticks_late() {
 #[test]
 fn shutting_a_task_survives_rearming() {
     let controls = TaskControls::new();
-    let control = controls.register(0);
+    let control = controls.register(ListenerId(0));
     let cx = Context::from_waker(Waker::noop());
     control.shut();
     control.arm(Duration::from_secs(60));
@@ -37,10 +37,10 @@ fn deadlines_beyond_the_wheel_and_those_that_move_are_kept() {
     let cx = Context::from_waker(Waker::noop());
     let at = |ms| controls.0.epoch + Duration::from_millis(ms);
     let (far, near, back, off) = (
-        controls.register(0),
-        controls.register(0),
-        controls.register(0),
-        controls.register(0),
+        controls.register(ListenerId(0)),
+        controls.register(ListenerId(0)),
+        controls.register(ListenerId(0)),
+        controls.register(ListenerId(0)),
     );
     far.arm(Duration::from_secs(60));
     near.arm(Duration::from_secs(60));
@@ -72,7 +72,9 @@ fn deadlines_beyond_the_wheel_and_those_that_move_are_kept() {
 fn missed_ticks_delay_no_deadline_further_than_themselves() {
     let controls = TaskControls::new();
     let cx = Context::from_waker(Waker::noop());
-    let some: Vec<_> = (0..2000).map(|_| controls.register(0)).collect();
+    let some: Vec<_> = (0..2000)
+        .map(|_| controls.register(ListenerId(0)))
+        .collect();
     for (i, control) in some.iter().enumerate() {
         control.arm(Duration::from_millis(5 * i as u64));
     }
@@ -83,7 +85,9 @@ fn missed_ticks_delay_no_deadline_further_than_themselves() {
 #[test]
 fn a_tick_visits_only_controls_that_are_due() {
     let controls = TaskControls::new();
-    let some: Vec<_> = (0..1000).map(|_| controls.register(0)).collect();
+    let some: Vec<_> = (0..1000)
+        .map(|_| controls.register(ListenerId(0)))
+        .collect();
     for _ in 0..100 {
         some.iter().for_each(|w| w.arm(Duration::from_secs(60)));
     }
@@ -111,7 +115,10 @@ fn a_tick_visits_only_controls_that_are_due() {
 #[test]
 fn closing_tasks_are_counted_once() {
     let controls = TaskControls::new();
-    let (a, _b) = (controls.register(0), controls.register(0));
+    let (a, _b) = (
+        controls.register(ListenerId(0)),
+        controls.register(ListenerId(0)),
+    );
     assert!(!controls.any_closing());
     a.announce_close();
     a.shut();
@@ -123,7 +130,10 @@ fn closing_tasks_are_counted_once() {
 #[test]
 fn a_task_that_ends_is_unregistered() {
     let controls = TaskControls::new();
-    let (a, b) = (controls.register(0), controls.register(1));
+    let (a, b) = (
+        controls.register(ListenerId(0)),
+        controls.register(ListenerId(1)),
+    );
     assert_eq!(controls.len(), 2);
     drop(a);
     assert_eq!(controls.len(), 1);

@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::yield_now;
 
 use super::*;
-use crate::net::{Buffers, Stream, TaskControls};
+use crate::net::{Buffers, ListenerId, Stream, TaskControls};
 use crate::proxy::h1::H1;
 
 async fn pair() -> (TcpStream, TcpStream) {
@@ -176,7 +176,7 @@ async fn silence_ends_a_tunnel_only_when_one_side_has_ended() {
     for client_ends in [true, false] {
         let mut scene = Scene::new().await;
         let controls = TaskControls::new();
-        let watch = controls.register(0);
+        let watch = controls.register(ListenerId(0));
         let start = Instant::now();
         let at = |s| controls.tick(start + Duration::from_secs(s));
         scene.client.write_all(b"hello").await.unwrap();

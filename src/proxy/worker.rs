@@ -16,7 +16,7 @@ use super::slow_downloads::Downloads;
 use crate::config::policy;
 use crate::http1::{RequestHead, ResponseHead};
 use crate::net::clock::wall_s;
-use crate::net::{Buffers, TaskControls, TaskPhase, date};
+use crate::net::{Buffers, ListenerId, TaskControls, TaskPhase, date};
 use crate::routing::SplitState;
 use crate::snapshot::{Service, Snapshot};
 use crate::telemetry::WorkerId;
@@ -376,7 +376,7 @@ impl Worker {
 
     /// Announces the close of all connections of the listeners that `wanted` selects: they end after
     /// their next response, or after a grace period if they are idle.
-    pub fn announce_close(&self, wanted: impl Fn(usize) -> bool) {
+    pub fn announce_close(&self, wanted: impl Fn(ListenerId) -> bool) {
         self.controls.each(|watch| {
             if wanted(watch.listener) && !watch.is_closing() {
                 if watch.phase() == TaskPhase::Idle {
@@ -389,7 +389,7 @@ impl Worker {
     }
 
     /// Ends all connections of the listeners that `wanted` selects at once.
-    pub fn shut(&self, wanted: impl Fn(usize) -> bool) {
+    pub fn shut(&self, wanted: impl Fn(ListenerId) -> bool) {
         self.controls.each(|watch| {
             if wanted(watch.listener) {
                 watch.shut();

@@ -21,8 +21,8 @@ use super::inherit::{Inherited, Label, Purpose};
 use super::listener_info::ListenerInfo;
 use super::tls::{self, Certificates};
 use crate::config::{Spec, spec};
-use crate::net::SocketFile;
 use crate::net::keepalive::keep_alive;
+use crate::net::{ListenerId, SocketFile};
 use crate::proxy::via::Via;
 use crate::telemetry::{Telemetry, WorkerId};
 
@@ -42,7 +42,7 @@ pub(crate) struct ListenerRuntime {
 
 impl ListenerRuntime {
     fn new(
-        id: usize,
+        id: ListenerId,
         spec: &spec::ListenerSpec,
         tls: Option<Arc<tls::CertificateTable>>,
         address: BoundAddress,
@@ -68,7 +68,7 @@ impl ListenerRuntime {
     }
 
     /// A number that stays the same as long as the sockets are open: [`crate::net::TaskControl::listener`].
-    pub(crate) fn id(&self) -> usize {
+    pub(crate) fn id(&self) -> ListenerId {
         self.info.id
     }
 }
@@ -194,7 +194,7 @@ impl Listeners {
                 let bound = self
                     .bind_or_inherit(listener, inherited)
                     .map_err(|error| vec![PlanError::Bind(listener.name.clone(), error)])?;
-                let id = plan.next_id;
+                let id = ListenerId(plan.next_id);
                 plan.next_id += 1;
                 let duplicates = Arc::new(bound.duplicates);
                 (id, bound.address, bound.file, duplicates, bound.sockets)
@@ -361,7 +361,7 @@ impl Listeners {
 
     /// Hands the listeners over to another process, except those bound at one of the `unwanted` addresses. Returns the ids of
     /// the latter; this process has to close their sockets and to remove their files.
-    pub(crate) fn hand_over(&mut self, unwanted: &[String]) -> Vec<usize> {
+    pub(crate) fn hand_over(&mut self, unwanted: &[String]) -> Vec<ListenerId> {
         self.close_duplicates();
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for listener in &self.bound {
