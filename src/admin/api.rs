@@ -123,7 +123,7 @@ fn rollout_command(path: &str) -> Option<(&str, OperatorCommand)> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RolloutRequest {
-    /// Who asks.
+    /// The author of the command, for the history: `alice@build-7`.
     by: Option<String>,
 }
 

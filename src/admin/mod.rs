@@ -12,7 +12,7 @@
 
 mod activity;
 pub(crate) mod api;
-mod blocking;
+pub(crate) mod blocking;
 pub(crate) mod capacity;
 pub(crate) mod drain;
 pub(crate) mod explain;
@@ -25,6 +25,7 @@ mod preview;
 mod reply;
 pub(crate) mod request;
 pub(crate) mod rollout;
+pub(crate) mod saved_edit;
 pub(crate) mod scrape;
 mod serve;
 pub(crate) mod shares;

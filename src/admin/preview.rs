@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use super::blocking::on_thread;
-use super::file_editor::EditFault;
+use super::saved_edit::EditFault;
 use super::{Context, ControlCommand, Preview};
 use crate::config;
 
@@ -21,8 +21,8 @@ pub(super) async fn preview(
     let rendered = |found: &[config::Diagnostic]| -> Vec<String> {
         found.iter().map(|d| d.rendered(false)).collect()
     };
-    let parsed = on_thread(move || config::parse_with_warnings(&text, &name)).await;
-    let parsed = parsed.ok_or_else(EditFault::stopping)?;
+    let parsed = on_thread("preview", move || config::parse_with_warnings(&text, &name)).await;
+    let parsed = parsed.map_err(EditFault::internal)?;
     let (spec, warnings) = parsed.map_err(|errors| EditFault {
         status: StatusCode::UNPROCESSABLE_ENTITY,
         message: rendered(&errors).join("\n"),

@@ -9,11 +9,12 @@ use serde_json::{Map, Value};
 
 use super::Context;
 use super::blocking::on_thread;
-use super::file_editor::{EditFault, EditReport, FileEditor};
+use super::file_editor::{EditReport, FileEditor};
 use super::history::ChangeLine;
 use super::plan::plan;
 use super::preview::preview;
 use super::reply::{AdminResponse, BodyError, document, error, read_body};
+use super::saved_edit::EditFault;
 use crate::config::file_edit::{FileEdit, SplitChange, VersionEdit};
 use crate::config::load;
 
@@ -233,8 +234,8 @@ async fn undo(body: &[u8], by: Option<String>, context: &Context) -> AdminRespon
     };
     let (history, hash) = (context.history.clone(), target.hash.clone());
     // Reads from the disk if the text is old.
-    let text = on_thread(move || history.text(&hash)).await;
-    let Some(text) = text.flatten() else {
+    let text = on_thread("history", move || history.text(&hash)).await;
+    let Some(text) = text.ok().flatten() else {
         let message = format!(
             "the text of generation {} is no longer stored",
             target.generation

@@ -22,11 +22,16 @@ pub(super) async fn announce(proxy: &Proxy, command: &str, text: &str) {
 
 /// The user, the machine and the command: `alice@build-7 (shift)`.
 pub(super) fn author(command: &str) -> String {
+    format!("{} ({command})", person())
+}
+
+/// The user and the machine: `alice@build-7`.
+pub(super) fn person() -> String {
     let var = |name: &str| env::var(name).ok();
     let system = rustix::system::uname();
     let host = system.nodename().to_string_lossy();
     let uid = rustix::process::getuid().as_raw();
-    format!("{}@{} ({command})", user(var, uid), printable(&host))
+    format!("{}@{}", user(var, uid), printable(&host))
 }
 
 /// The user: behind `sudo` the one that called it.

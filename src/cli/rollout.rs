@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
+use super::author::person;
 use super::error::CommandError;
 use super::proxy::{Proxy, ProxyError};
 use super::proxy_address::ProxyAddress;
@@ -42,7 +43,7 @@ impl RolloutArgs {
             ProxyError::Failed(fault) => fault,
         })?;
         let path = format!("/api/v1/services/{}/rollout/{command}", self.service);
-        let body = json!({ "by": operator() });
+        let body = json!({ "by": person() });
         let status: RolloutStatus = proxy.post_within(&path, &body, TIMEOUT).await?;
         match self.json.json {
             true => anstream::println!(
@@ -54,15 +55,6 @@ impl RolloutArgs {
         }
         Ok(0)
     }
-}
-
-/// Who runs the command, for the history: `user@host`.
-pub(super) fn operator() -> String {
-    let user = std::env::var("SUDO_USER")
-        .or_else(|_| std::env::var("USER"))
-        .unwrap_or_else(|_| rustix::process::getuid().as_raw().to_string());
-    let host = rustix::system::uname();
-    format!("{user}@{}", host.nodename().to_string_lossy())
 }
 
 /// A rollout in one line: `v2 (1.1.0) step 2 of 5 at 5%, 3m of 10m`, `v2 rolled-back: errors x1.5 …`.

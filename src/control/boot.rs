@@ -58,8 +58,12 @@ impl Booting {
         };
         let state_dir = paths::state_dir(prepared.first().spec.state_dir.as_deref());
         let history = HistoryRecorder::new(&state_dir, &options.config);
-        let mut rollouts =
-            Rollouts::open(&state_dir, &options.config, prepared.telemetry().clone());
+        let mut rollouts = Rollouts::open(
+            &state_dir,
+            &options.config,
+            prepared.telemetry().clone(),
+            history.history().clone(),
+        );
         let shares = rollouts.adopt(&prepared.first().spec);
         let prepared = prepared.with_rollouts(shares);
         let mut publisher = match &predecessor {

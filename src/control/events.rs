@@ -79,7 +79,7 @@ enum Event {
     /// An endpoint came up or had its first check result, so the stable gate may open.
     EndpointUp,
     /// The rollout store has answered, or a call of a rollout has ended.
-    Rollout(RolloutNews),
+    Rollout(Box<RolloutNews>),
     /// Time to sample the windows and to check that the thread's own tasks are alive.
     Second,
     /// Time to resolve the host names of endpoints again.
@@ -194,7 +194,7 @@ impl Control {
             () = self.publisher.workers().one_ended() => Event::WorkerEnded,
             () = self.publisher.news() => Event::EndpointUp,
             // A successor that holds an offer has read the store: nothing may change it until the takeover is decided.
-            news = self.rollouts.news(), if open => Event::Rollout(news),
+            news = self.rollouts.news(), if open => Event::Rollout(Box::new(news)),
             _ = sources.second.tick() => Event::Second,
             _ = sources.names.tick() => Event::NamesDue,
             _ = sources.pulse.tick(), if sources.watchdog => Event::WatchdogDue,
@@ -238,7 +238,7 @@ impl Control {
                 }
             }
             Event::Rollout(news) => {
-                self.rollouts.on_news(news, &mut self.publisher).await;
+                self.rollouts.on_news(*news, &mut self.publisher).await;
                 self.show_rollouts();
             }
             Event::Second => {

@@ -14,13 +14,11 @@
 //!   [`systemd`] (readiness, watchdog, stored sockets) and [`logging`].
 
 mod admin_sockets;
-mod aside;
 mod audit;
 mod boot;
 mod config_file;
 mod drains;
 mod events;
-mod file_edit;
 pub(crate) mod file_watcher;
 mod handover;
 mod health_monitor;

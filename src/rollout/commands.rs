@@ -62,6 +62,7 @@ impl Machine {
             }
             (OperatorCommand::Promote, _) => {
                 self.state.promoting = true;
+                self.state.promoted_by = format!("{by} (promote)");
                 self.pause = Duration::ZERO;
                 effects.push(self.note(&format!("promote asked for by {by}")));
             }

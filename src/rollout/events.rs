@@ -75,10 +75,10 @@ pub enum Effect {
     RunHook(HookKind),
     /// Begin the counts of a step.
     BeginStep,
-    /// Begin the guard anew.
+    /// Discard the evidence of the guard.
     ResetGuard,
-    /// Write `stable = VERSION` into the file, and take the version out of the split.
-    Promote,
+    /// Write `stable = VERSION` into the file, and take the version out of the split. Holds who asked for it.
+    Promote(String),
     /// Count a rollback or an abort.
     Ended(RollbackReason),
     /// Journal, log and notify.

@@ -349,7 +349,7 @@ impl Machine {
             return self.call(Call::Hook(HookKind::BeforePromote), phase, now_s, effects);
         }
         self.state.promoting = false;
-        effects.push(Effect::Promote);
+        effects.push(Effect::Promote(self.state.promoted_by.clone()));
     }
 
     /// Ends the rollout: its share is 0, its sessions are void, and its plan is latched.

@@ -46,7 +46,7 @@ impl Driven {
             match effect {
                 Effect::RunSmoke => self.calls.push((epoch, None)),
                 Effect::RunHook(hook) => self.calls.push((epoch, Some(hook))),
-                Effect::Promote => self.promotions += 1,
+                Effect::Promote(_) => self.promotions += 1,
                 Effect::Note(_) => self.has_notes = true,
                 Effect::BeginStep | Effect::ResetGuard | Effect::Ended(_) => {}
             }

@@ -298,11 +298,14 @@ fn promote_waits_for_its_hook_and_done_promotes_nothing() {
     let mut machine = begin(&plan);
     let effects = pass(&mut machine, &facts(&plan), 20);
     assert_eq!(machine.state().phase, RolloutPhase::Done);
-    assert!(!effects.contains(&Effect::Promote));
+    assert!(!effects.iter().any(|e| matches!(e, Effect::Promote(_))));
     machine
         .command(OperatorCommand::Promote, "ops", &plan, 5)
         .unwrap();
-    assert_eq!(pass(&mut machine, &facts(&plan), 3), [Effect::Promote]);
+    assert_eq!(
+        pass(&mut machine, &facts(&plan), 3),
+        [Effect::Promote("ops (promote)".to_owned())]
+    );
     plan.hooks.before_promote = hook();
     machine
         .command(OperatorCommand::Promote, "ops", &plan, 5)
@@ -315,7 +318,7 @@ fn promote_waits_for_its_hook_and_done_promotes_nothing() {
     assert!(
         !machine
             .outcome(refused, &plan, 1)
-            .contains(&Effect::Promote)
+            .contains(&Effect::Promote("ops (promote)".to_owned()))
     );
     assert_eq!(
         reason(&machine),
@@ -327,7 +330,11 @@ fn promote_waits_for_its_hook_and_done_promotes_nothing() {
         .unwrap();
     pass(&mut machine, &facts(&plan), 1);
     let passed = Outcome::Hook(HookKind::BeforePromote, Ok(()));
-    assert!(machine.outcome(passed, &plan, 1).contains(&Effect::Promote));
+    assert!(
+        machine
+            .outcome(passed, &plan, 1)
+            .contains(&Effect::Promote("ops (promote)".to_owned()))
+    );
 }
 
 #[test]

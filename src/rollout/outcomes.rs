@@ -101,7 +101,7 @@ impl Machine {
                     HookKind::BeforeStep => self.step_hook_passed = true,
                     HookKind::BeforePromote if self.state.promoting => {
                         (self.state.promoting, self.state.reason) = (false, None);
-                        effects.push(Effect::Promote);
+                        effects.push(Effect::Promote(self.state.promoted_by.clone()));
                     }
                     HookKind::BeforePromote | HookKind::AfterRollback => {}
                 }

@@ -92,6 +92,8 @@ pub struct RolloutState {
     pub smoke_passed: bool,
     /// Whether `promote` was asked for and its hook has not passed.
     pub promoting: bool,
+    /// Who asked for the promotion last, for the history.
+    pub promoted_by: String,
     /// Number of the attempt: evidence belongs to one.
     pub epoch: u64,
     /// When it entered its phase, in seconds since the Unix epoch, for display.

@@ -196,6 +196,12 @@ fn a_good_canary_walks_its_steps_and_promote_makes_it_stable() {
         text.contains("stable = \"v2\"") && !text.contains("v2 = \"rollout\""),
         "{text}"
     );
+    let answer = proxy.ask_admin("/api/v1/history");
+    let history: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    let newest = &history["entries"][0];
+    assert_eq!(newest["by"], "rollout", "{newest}");
+    let who = newest["who"].as_str().expect("who promoted");
+    assert!(who.contains('@') && who.ends_with(" (promote)"), "{who}");
     let (sent, failed) = load.end();
     assert!(sent > 1000);
     assert_eq!(failed, 0);

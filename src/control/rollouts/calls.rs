@@ -9,10 +9,11 @@ use super::Rollouts;
 use super::news::{CallEnded, CallResult};
 use super::service::ServiceRollout;
 use super::view;
-use crate::config::edit;
+use crate::admin::blocking::on_thread;
+use crate::admin::history::{Attribution, ChangeCause};
+use crate::admin::saved_edit::SavedEdit;
+use crate::config::file_edit::{FileEdit, SplitChange};
 use crate::config::spec::ServiceSpec;
-use crate::control::aside::aside;
-use crate::control::file_edit;
 use crate::control::outcall::{hooks, prometheus, smoke};
 use crate::rollout::events::{HookKind, Outcome};
 use crate::snapshot::{Service, Snapshot};
@@ -100,26 +101,32 @@ impl Rollouts {
     }
 
     /// Writes the version into the configuration file as stable. The file watcher then takes up the change as any other.
-    pub(super) fn promote(&self, name: &str, snapshot: &Snapshot) {
+    pub(super) fn promote(&self, name: &str, by: String, snapshot: &Snapshot) {
         let Some((spec, _)) = find(snapshot, name) else {
             return;
         };
         let Some(version) = spec.rolling.map(|v| spec.versions[v].name.clone()) else {
             return;
         };
-        let (file, service) = (self.file.clone(), name.to_owned());
+        let (file, history, service) = (self.file.clone(), self.history.clone(), name.to_owned());
         let (calls, epoch) = (
             self.calls.clone(),
             self.services.get(name).and_then(|r| Some(r.state()?.epoch)),
         );
+        let edit = FileEdit::Split {
+            service: service.clone(),
+            changes: vec![(version, SplitChange::Stable)],
+        };
+        let by = Attribution {
+            cause: ChangeCause::Rollout,
+            who: Some(by),
+        };
         spawn_local(async move {
-            let called = service.clone();
-            let change = move || {
-                file_edit::edit(&file, |text| Ok(edit::set_stable(text, &called, &version)?))
-                    .map(drop)
-                    .map_err(|failure| failure.to_string())
+            let save = move || match SavedEdit::make(&file, &edit, by, &history) {
+                Ok(_) => Ok(()),
+                Err(fault) => Err(fault.to_string()),
             };
-            let result = aside("edit", change).await.and_then(|result| result);
+            let result = on_thread("promote", save).await.flatten();
             if let (Err(why), Some(epoch)) = (result, epoch) {
                 let result = CallResult::Outcome(Outcome::PromoteFailed(why));
                 // Fails only when the process ends.

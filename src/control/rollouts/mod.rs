@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use super::outcall::notify::Notifier;
 use super::publisher::Publisher;
+use crate::admin::history::History;
 use crate::admin::rollout::{RolloutRefused, RolloutStatus, RolloutsByService};
 use crate::config::Spec;
 use crate::net::clock::wall_s;
@@ -52,11 +53,17 @@ pub(super) struct Rollouts {
     telemetry: Arc<Telemetry>,
     /// The configuration file, for `promote`.
     file: PathBuf,
+    history: Arc<History>,
 }
 
 impl Rollouts {
     /// Opens the store in the state directory. Blocks; for starting up.
-    pub(super) fn open(state_dir: &Path, file: &Path, telemetry: Arc<Telemetry>) -> Self {
+    pub(super) fn open(
+        state_dir: &Path,
+        file: &Path,
+        telemetry: Arc<Telemetry>,
+        history: Arc<History>,
+    ) -> Self {
         let (calls, ended) = mpsc::unbounded_channel();
         let (store, unusable, known) = match FileStore::open(state_dir) {
             Ok(opened) => (Some(opened.store), None, opened.known),
@@ -76,6 +83,7 @@ impl Rollouts {
             last: Instant::now(),
             telemetry,
             file: file.to_owned(),
+            history,
         }
     }
 
@@ -339,9 +347,9 @@ impl Rollouts {
                     }
                 }
                 Effect::RunHook(hook) => self.run_hook(name, hook),
-                Effect::Promote => {
+                Effect::Promote(by) => {
                     if let Some(snapshot) = snapshot {
-                        self.promote(name, snapshot);
+                        self.promote(name, by, snapshot);
                     }
                 }
                 Effect::Ended(reason) => {

@@ -111,7 +111,7 @@ impl ServiceRollout {
         let Ok(kept) = serde_json::from_value::<Kept>(evidence.data) else {
             return;
         };
-        // Without it the evidence begins anew, which takes time and is never wrong.
+        // Without it the evidence starts from zero, which takes time and is never wrong.
         if let Ok(guard) = Guard::resume(&self.plan.guard, kept.guard) {
             self.guard = guard;
         }

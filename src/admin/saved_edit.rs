@@ -1,0 +1,170 @@
+//! An edit of the configuration file that the proxy itself has made: on behalf of a client of the admin API, or to promote a version.
+//!
+//! The steps are those of the commands that edit the file: lock, edit, check, announce and replace.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+
+use super::history::{Announcement, Attribution, History};
+use crate::config::edit::{LockedFile, Replaced};
+use crate::config::file_edit::{EditRefusal, EditedText, FileEdit, unwritable_help};
+use crate::config::load;
+
+/// Time limit for the lock on the file. Commands hold it until their edit is adopted.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The author of an edit that names none.
+const UNNAMED: &str = "admin API";
+
+/// Interval between two attempts to lock the file.
+const LOCK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Why an edit failed: the status of the response, and the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EditFault {
+    pub(crate) status: StatusCode,
+    pub(crate) message: String,
+}
+
+impl EditFault {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+        }
+    }
+
+    pub(super) fn stopping() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the proxy is stopping")
+    }
+
+    /// The work itself failed: its thread could not be started, or it panicked.
+    pub(super) fn internal(why: String) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, why)
+    }
+
+    fn conflict(file: &Path, what: &str, error: &io::Error) -> Self {
+        let help = unwritable_help(error).join("\n");
+        let message = format!("the proxy can't {what} {}: {error}\n{help}", file.display());
+        Self::new(StatusCode::CONFLICT, message)
+    }
+}
+
+impl fmt::Display for EditFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<EditRefusal> for EditFault {
+    fn from(refusal: EditRefusal) -> Self {
+        let status = match refusal {
+            EditRefusal::Unknown(_) => StatusCode::NOT_FOUND,
+            EditRefusal::Conflict(_) => StatusCode::CONFLICT,
+            EditRefusal::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        Self::new(status, refusal.to_string())
+    }
+}
+
+/// An edit that is in the file, still locked.
+#[derive(Debug)]
+pub(crate) struct SavedEdit {
+    locked: LockedFile,
+    before: String,
+    edited: EditedText,
+    /// Why the file was overwritten instead of replaced; `None` if it was replaced.
+    pub(super) in_place: Option<String>,
+}
+
+impl SavedEdit {
+    /// Locks and edits the file; waits for commands that are editing it. Blocks, so it needs a thread of its own.
+    ///
+    /// # Errors
+    /// The file is busy or can't be written, or it doesn't allow the edit.
+    pub(crate) fn make(
+        file: &Path,
+        edit: &FileEdit,
+        by: Attribution,
+        history: &History,
+    ) -> Result<Self, EditFault> {
+        let locked = lock(file)?;
+        save(locked, file, edit, by, history)
+    }
+
+    /// Whether the edit changed the text.
+    pub(super) fn has_changed(&self) -> bool {
+        self.edited.text != self.before
+    }
+
+    /// Puts the previous text back, unless another program has changed the file. Blocks.
+    pub(super) fn put_back(mut self) -> bool {
+        let ours = self
+            .locked
+            .read()
+            .is_ok_and(|text| text == self.edited.text);
+        ours && self.locked.replace(&self.before).is_ok()
+    }
+}
+
+/// Locks the file, and waits for other commands that edit it. Blocks.
+#[expect(clippy::disallowed_methods, reason = "it runs on a thread of its own")]
+fn lock(file: &Path) -> Result<LockedFile, EditFault> {
+    let began = Instant::now();
+    loop {
+        match LockedFile::try_lock(file) {
+            Ok(Some(locked)) => return Ok(locked),
+            Ok(None) if began.elapsed() < LOCK_TIMEOUT => thread::sleep(LOCK_INTERVAL),
+            Ok(None) => {
+                let message = format!(
+                    "another command has been editing {} for {LOCK_TIMEOUT:?}",
+                    file.display()
+                );
+                return Err(EditFault::new(StatusCode::CONFLICT, message));
+            }
+            Err(error) => return Err(EditFault::conflict(file, "open and lock", &error)),
+        }
+    }
+}
+
+/// Edits the locked file. Blocks on the file system.
+fn save(
+    mut locked: LockedFile,
+    file: &Path,
+    edit: &FileEdit,
+    by: Attribution,
+    history: &History,
+) -> Result<SavedEdit, EditFault> {
+    let before = locked
+        .read()
+        .map_err(|error| EditFault::conflict(file, "read", &error))?;
+    let edited = edit.apply(&before, &file.display().to_string())?;
+    let mut in_place = None;
+    if edited.text != before {
+        let hash = load::hash(edited.text.as_bytes());
+        let announced = |by: String, cause| {
+            let hash = hash.clone();
+            history.announce(Announcement { hash, by }, cause)
+        };
+        // A name that can't be shown is not used.
+        if by.who.is_none_or(|who| announced(who, by.cause).is_err()) {
+            let _ = announced(UNNAMED.to_owned(), by.cause);
+        }
+        let replaced = locked.replace(&edited.text);
+        let replaced = replaced.map_err(|error| EditFault::conflict(file, "write", &error))?;
+        if let Replaced::InPlace(why) = replaced {
+            in_place = Some(why.to_string());
+        }
+    }
+    Ok(SavedEdit {
+        locked,
+        before,
+        edited,
+        in_place,
+    })
+}
