@@ -11,15 +11,15 @@ use crate::rivals::{FixedTest, Flagger};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Noise {
     Independent,
-    /// Outages of both sides, once in so many seconds, 10 s on average, 10 to 100 % errors.
+    /// Outages of both sides, with this many seconds between them, lasting 10 s on average, 10 to 100 % errors.
     Outages(f64),
-    /// So many times the errors at the peak than in the trough, within so many seconds.
+    /// The ratio of the errors at the peak to those in the trough, and the period in seconds.
     Drift(f64, f64),
-    /// Each endpoint's rate is multiplied by a gamma variable of shape ½, each second anew.
+    /// Each endpoint's rate is multiplied by a gamma variable of shape ½, drawn every second.
     Gamma,
-    /// Each endpoint fails 30 to 100 % for so many seconds on average, every ten minutes.
+    /// Each endpoint fails 30 to 100 % for this many seconds on average, every ten minutes.
     Bursts(f64),
-    /// Every two minutes a client sends so many failing requests, 50 a second, all to one side.
+    /// Every two minutes a client sends this many failing requests, 50 a second, all to one side.
     Client(f64),
 }
 

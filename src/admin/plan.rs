@@ -154,7 +154,7 @@ fn moves(
 ) -> Option<Vec<UserMove>> {
     let (was, is) = (old.cohort.as_ref()?, new.cohort.as_ref()?);
     if was != is {
-        let what = "`cohort` changes, which places all users anew: any of them may move";
+        let what = "`cohort` changes, which gives every user a new place: any of them may move";
         warnings.push(what.to_owned());
         return None;
     }

@@ -1,4 +1,4 @@
-//! Rollouts: the plan by which a canary gets more traffic step by step, and the guard that judges it.
+//! Rollouts: the plan that raises the share of a canary step by step, and the guard that judges it.
 //!
 //! Like [`spec`](super::spec), these types hold validated values only. [`RolloutSpec`] is `[service.NAME.rollout]`; it takes effect
 //! for the version whose entry in `split` is `"rollout"`.

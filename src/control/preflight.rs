@@ -49,7 +49,7 @@ pub(crate) fn preflight(loaded: &Loaded, file: &Path) -> Findings {
     checks.findings
 }
 
-/// Diagnoses rollouts whose state can't be stored. A running proxy gives such a version no traffic and goes on, but `check` can tell
+/// Diagnoses rollouts whose state can't be stored. A running proxy gives such a version no traffic and keeps running, but `check` can tell
 /// before.
 pub(crate) fn unstorable_rollouts(loaded: &Loaded, file: &Path) -> Vec<Diagnostic> {
     let state = paths::state_dir(loaded.spec.state_dir.as_deref()).join("rollouts");

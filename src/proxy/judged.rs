@@ -49,7 +49,7 @@ impl JudgedRequests {
         })
     }
 
-    /// Counts the latency of a request that goes on as a stream or tunnel: the time to its head.
+    /// Counts the latency of a request that becomes a stream or tunnel: the time to its head.
     pub(super) fn time_now(&self, key: usize, now: Instant) {
         self.0.borrow_mut()[key].time(now);
     }

@@ -1,4 +1,4 @@
-//! The identity of a plan: what must change for a rollout to begin anew.
+//! The identity of a plan: what must change before another rollout begins.
 
 use std::fmt::Write;
 

@@ -188,7 +188,7 @@ impl Conns {
         }
     }
 
-    /// Closes at most so many connections of an entry and returns how many.
+    /// Closes at most `most` connections of an entry and returns how many.
     fn close_first(&self, entry: &mut IdleConnections, most: usize) -> usize {
         let closed = most.min(entry.idle.len());
         entry.idle.drain(..closed);

@@ -95,7 +95,7 @@ impl HistoryStore {
         written
     }
 
-    /// Writes the log anew with this entry at its end, without entries beyond the limits, and removes texts that no entry needs.
+    /// Rewrites the log with this entry at its end, without entries beyond the limits, and removes texts that no entry needs.
     fn rewrite(&mut self, entry: &HistoryEntry) -> io::Result<()> {
         let LogContent {
             mut entries,

@@ -26,7 +26,7 @@ impl SharesInForce {
     }
 
     /// What the rollout of this service has reached. Nothing, if the plan has changed since: a new version of the canary, a new
-    /// label or new steps begin anew.
+    /// label or new steps start from zero.
     pub(crate) fn of(&self, service: &ServiceSpec) -> RolloutShare {
         match self.0.get(&service.name) {
             Some(known) if fingerprint(service).as_ref() == Some(&known.plan) => known.reached,

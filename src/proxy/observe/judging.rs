@@ -22,7 +22,7 @@ impl<'a> Recording<'a> {
         }
     }
 
-    /// Records that the response goes on as a stream or tunnel: its latency is the time to its head.
+    /// Records that the response is a stream or tunnel: its latency is the time to its head.
     pub fn became_stream(&self) {
         if let Some(key) = self.judged {
             self.worker.judged.time_now(key, Instant::now());

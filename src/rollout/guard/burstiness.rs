@@ -170,7 +170,7 @@ impl Scale {
             keep * keep * self.variance + (2.0 * events * events + events) * rest * rest / freedom;
     }
 
-    /// Excess over Poisson noise around the mean so far, of the sum of so many endpoints.
+    /// Excess over Poisson noise around the mean so far, of the sum of all endpoints.
     fn compare_with_mean(&mut self, keep: f64, events: f64, requests: f64, summed: f64) {
         let mean = self.mean * requests;
         self.excess = keep * self.excess + summed * ((events - mean).powi(2) - events);

@@ -88,7 +88,7 @@ impl Signal {
         }
     }
 
-    /// Learns from a second of stable, which has so many endpoints. Called after the second has been judged.
+    /// Learns from a second of stable with its number of endpoints. Called after the second has been judged.
     pub(super) fn learn(&mut self, counts: &SideCounts<'_>, endpoints: usize) {
         if counts.stable.requests > 0 {
             let weight = 1.0 - (-1.0 / SMOOTHING).exp();
