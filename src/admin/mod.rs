@@ -30,6 +30,7 @@ pub(crate) mod scrape;
 mod serve;
 pub(crate) mod shares;
 pub(crate) mod status;
+pub(crate) mod step_warnings;
 pub(crate) mod view;
 pub(crate) mod writes;
 

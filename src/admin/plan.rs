@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::history::ChangeLine;
+use super::step_warnings::{self, ServiceTraffic};
 use super::{Preview, capacity, shares};
 use crate::config::Spec;
 use crate::config::spec::{ServiceSpec, Share};
@@ -76,8 +77,13 @@ impl PlanReport {
     }
 }
 
-/// Compares a generation with the running one. `warnings` are those of the text.
-pub(crate) fn plan(preview: Preview, identical: bool, warnings: Vec<String>) -> PlanReport {
+/// Compares a generation with the running one. `warnings` are those of the text, `traffic` returns the present traffic of a service.
+pub(crate) fn plan(
+    preview: Preview,
+    identical: bool,
+    warnings: Vec<String>,
+    traffic: impl Fn(&ServiceSpec) -> ServiceTraffic,
+) -> PlanReport {
     let Preview {
         changes,
         running,
@@ -91,7 +97,7 @@ pub(crate) fn plan(preview: Preview, identical: bool, warnings: Vec<String>) -> 
         match services.iter_mut().find(|s| s.service == name) {
             Some(known) => known.changes.push(line),
             None => {
-                let mut service = service(&running, &next, name);
+                let mut service = service(&running, &next, name, &traffic);
                 service.changes.push(line);
                 services.push(service);
             }
@@ -123,7 +129,12 @@ pub(crate) fn restart_keys(old: &Spec, new: &Spec) -> Vec<&'static str> {
 }
 
 /// Everything about a service but its change lines.
-fn service(running: &Snapshot, next: &Snapshot, name: String) -> ServicePlan {
+fn service(
+    running: &Snapshot,
+    next: &Snapshot,
+    name: String,
+    traffic: impl Fn(&ServiceSpec) -> ServiceTraffic,
+) -> ServicePlan {
     let at = |spec: &Spec| spec.services.iter().position(|s| s.name == name);
     let (before, after) = (at(&running.spec), at(&next.spec));
     let before = before.map(|s| (&running.spec.services[s], &*running.services[s]));
@@ -140,6 +151,8 @@ fn service(running: &Snapshot, next: &Snapshot, name: String) -> ServicePlan {
         plan.awaits = next.awaited_of(index);
         plan.warnings = capacity::warnings(spec, &shares::desired(spec));
         if let Some((old, live)) = before {
+            plan.warnings
+                .extend(step_warnings::warnings(spec, traffic(old)));
             plan.moves = moves((old, &live.routing.split), spec, &mut plan.warnings);
         }
     }

@@ -29,7 +29,7 @@ fn planned(old: &str, new: &str) -> ServicePlan {
         running: Arc::new(snapshot(old)),
         next: snapshot(new),
     };
-    let mut report = plan(preview, false, Vec::new());
+    let mut report = plan(preview, false, Vec::new(), |_| ServiceTraffic::default());
     assert_eq!(report.services.len(), 1);
     report.services.remove(0)
 }
@@ -88,7 +88,7 @@ fn work_in_flight_is_counted_and_so_is_what_leaves() {
         next: snapshot(FILE),
         running: Arc::new(running),
     };
-    let report = plan(preview, false, Vec::new());
+    let report = plan(preview, false, Vec::new(), |_| ServiceTraffic::default());
     let expected = OpenWork {
         version: "v1".to_owned(),
         requests: 2,
@@ -106,7 +106,9 @@ fn changes_are_grouped_and_keys_that_need_a_restart_are_named() {
         running: Arc::new(snapshot(FILE)),
         next: snapshot(&new),
     };
-    let report = plan(preview, false, vec!["careful".to_owned()]);
+    let report = plan(preview, false, vec!["careful".to_owned()], |_| {
+        ServiceTraffic::default()
+    });
     assert_eq!(report.changes.len(), 1);
     assert_eq!(report.services[0].changes.len(), 2);
     assert_eq!(report.restart, ["workers"]);

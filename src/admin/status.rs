@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::rollout::RolloutStatus;
-use super::{Context, ProcessPhase, shares};
+use super::{Context, ProcessPhase, capacity, shares};
 use crate::config::spec;
 use crate::snapshot::{self, CertificateState, Snapshot, date};
 use crate::upstream::endpoint::flag;
@@ -120,6 +120,9 @@ pub(crate) struct ServiceStatus {
     /// Its rollout, if it has or had one.
     #[serde(default)]
     pub rollout: Option<RolloutStatus>,
+    /// What may be a mistake, such as a share that is too large for the weights of a version's endpoints.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// In the order of the configuration file.
     pub versions: Vec<VersionStatus>,
 }
@@ -343,6 +346,7 @@ fn service(context: &Context, snapshot: &Snapshot, index: usize) -> ServiceStatu
         },
         awaiting: live.awaited.iter().map(|v| name(*v)).collect(),
         rollout: rollout(context, &spec.name),
+        warnings: capacity::warnings(spec, &effective),
         versions: live
             .versions
             .iter()

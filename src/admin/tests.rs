@@ -73,8 +73,12 @@ fn snapshot(text: &str, telemetry: &Telemetry) -> Snapshot {
 }
 
 fn context() -> (Arc<Context>, mpsc::Receiver<ControlCommand>) {
+    context_of(FILE)
+}
+
+fn context_of(text: &str) -> (Arc<Context>, mpsc::Receiver<ControlCommand>) {
     let telemetry = Telemetry::new(2);
-    let snapshot = snapshot(FILE, &telemetry);
+    let snapshot = snapshot(text, &telemetry);
     let (publisher, commands) = mpsc::channel(1);
     let source = ConfigSource {
         path: PathBuf::from("test.toml"),
@@ -188,11 +192,23 @@ async fn status_says_what_runs() {
     assert_eq!(shop.versions[1].in_flight, 7);
     assert_eq!(shop.versions[1].red["10s"].rate, 0.0);
     assert_eq!(shop.versions[1].red["1m"].p99_ms, None);
+    assert!(shop.warnings.is_empty(), "{:?}", shop.warnings);
     context
         .live
         .note_source(|s| s.error = Some("test.toml:1:1: no".into()));
     let read = ProxyStatus::of(&context);
     assert_eq!((read.config.ok, read.config.error.is_some()), (false, true));
+}
+
+#[tokio::test]
+async fn a_share_above_the_weights_is_a_warning_in_the_status() {
+    let (context, _commands) = context_of(&FILE.replace("v2 = \"5%\"", "v2 = \"50%\""));
+    let shop = &ProxyStatus::of(&context).services[0];
+    assert!(
+        shop.warnings[0].starts_with("v2 gets 50%"),
+        "{:?}",
+        shop.warnings
+    );
 }
 
 #[tokio::test]

@@ -15,8 +15,10 @@ use super::plan::plan;
 use super::preview::preview;
 use super::reply::{AdminResponse, BodyError, document, error, read_body};
 use super::saved_edit::EditFault;
+use super::step_warnings::ServiceTraffic;
 use crate::config::file_edit::{FileEdit, SplitChange, VersionEdit};
 use crate::config::load;
+use crate::config::spec::ServiceSpec;
 
 /// Largest request body, in bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -281,7 +283,13 @@ async fn plan_of(body: &[u8], context: &Context) -> AdminResponse {
         .name
         .unwrap_or_else(|| source.path.display().to_string());
     match preview(request.text.into(), name, context).await {
-        Ok((preview, warnings)) => document(StatusCode::OK, &plan(preview, identical, warnings)),
+        Ok((preview, warnings)) => {
+            // The lock is not poisoned: nothing panics while it is held.
+            let windows = context.windows.lock().expect("windows lock");
+            let traffic = |service: &ServiceSpec| ServiceTraffic::measured(&windows, service);
+            let report = plan(preview, identical, warnings, traffic);
+            document(StatusCode::OK, &report)
+        }
         Err(failure) => error(failure.status, &failure.message),
     }
 }

@@ -145,6 +145,9 @@ fn shown(status: &ProxyStatus) -> String {
                 service.name
             );
         }
+        for warning in &service.warnings {
+            let _ = writeln!(text, "\n{}: warning: {warning}", service.name);
+        }
     }
     text
 }
@@ -292,6 +295,7 @@ mod tests {
             split,
             awaiting: Vec::new(),
             rollout: None,
+            warnings: Vec::new(),
             versions: Vec::new(),
         };
         let mut table = TextTable::new(&[("", Align::Left); 11]);

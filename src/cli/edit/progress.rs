@@ -241,6 +241,7 @@ mod tests {
                 },
                 awaiting: Vec::new(),
                 rollout: None,
+                warnings: Vec::new(),
                 versions: Vec::new(),
             }],
         }
