@@ -83,8 +83,8 @@ fn rules(c: &mut Criterion) {
             subject,
             patterns: vec![pattern],
         }],
-        to: 0,
-        strict: false,
+        to: Some(0),
+        ..RuleSpec::default()
     };
     let matcher = Matcher::new(&[
         rule(

@@ -8,6 +8,7 @@
 //! [`Live`] publishes the current snapshot. It also records which generation each worker has adopted and what is known about the
 //! configuration file and the certificates, for the admin API.
 
+mod actions;
 mod build;
 mod certificates;
 mod decision_state;
@@ -33,6 +34,7 @@ use crate::telemetry::guard::GuardCounters;
 use crate::telemetry::{ListenerShard, RuleHits, ServiceMetrics, VersionMetrics, WorkerId};
 use crate::upstream::{Endpoint, Pool, VersionLoad};
 
+pub(crate) use actions::ServiceActions;
 pub(crate) use build::{Inputs, Previous};
 pub(crate) use certificates::{CertificateState, date};
 pub(crate) use decision_state::DecisionState;
@@ -112,6 +114,8 @@ pub struct Service {
     pub metrics: Arc<ServiceMetrics>,
     /// Match rules, cohort and effective split.
     pub routing: routing::ServiceRouting,
+    /// What the proxy does with its requests itself.
+    pub(crate) actions: ServiceActions,
     /// Counters of requests by match rule.
     pub rule_hits: Arc<RuleHits>,
     /// The request keys that `balance = "hash"` hashes; `None` for other policies.

@@ -127,7 +127,7 @@ fn conditions_and_their_patterns() {
     );
     let exact = |value: &str| Pattern::Exact(value.into());
     let first = &service.rules[0];
-    assert_eq!((first.to, first.strict), (1, true));
+    assert_eq!((first.to, first.strict), (Some(1), true));
     assert_eq!(
         first.when[0],
         Condition {
@@ -142,7 +142,7 @@ fn conditions_and_their_patterns() {
         [Pattern::Net("10.0.0.0/8".parse().unwrap())]
     );
     let second = &service.rules[1];
-    assert_eq!((second.to, second.strict), (0, false));
+    assert_eq!((second.to, second.strict), (Some(0), false));
     assert_eq!(second.when[0].subject, Subject::Cookie("Beta".into()));
     assert_eq!(second.when[0].patterns, [exact("")]);
 }

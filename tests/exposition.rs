@@ -77,6 +77,7 @@ fn shop() -> ServiceSpec {
         goals: Vec::new(),
         cohort: None,
         rules: Vec::new(),
+        actions: Default::default(),
         balance: Balance::default(),
         timeouts: Timeouts {
             connect: Duration::from_secs(1),
@@ -92,6 +93,7 @@ fn shop() -> ServiceSpec {
             endpoints: Vec::new(),
             max_share: None,
             preview: Vec::new(),
+            actions: Default::default(),
         }],
     }
 }
@@ -175,7 +177,10 @@ fn ten_thousand_random_hosts_add_no_series() {
             telemetry.listener("http")[0].request(200);
             continue;
         };
-        let version = routing::decision(&service, None, &Get(&host), &mut state, &mut ()).version;
+        let decision = routing::decision(&service, None, &Get(&host), &mut state, &mut ());
+        let routing::Decision::Forward(routing::Choice { version, .. }) = decision else {
+            panic!("{decision:?}");
+        };
         let (service, version) = (&shop.name, &shop.versions[version].name);
         assert_eq!(found.service, 0);
         telemetry

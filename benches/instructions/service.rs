@@ -22,6 +22,7 @@ pub fn service(hosts: Vec<HostPattern>, paths: Vec<PathPattern>) -> ServiceSpec 
         goals: Vec::new(),
         cohort: None,
         rules: Vec::new(),
+        actions: Default::default(),
         balance: Balance::default(),
         timeouts: Timeouts {
             connect: second,
@@ -37,6 +38,7 @@ pub fn service(hosts: Vec<HostPattern>, paths: Vec<PathPattern>) -> ServiceSpec 
             endpoints: Vec::new(),
             max_share: None,
             preview: Vec::new(),
+            actions: Default::default(),
         }],
     }
 }

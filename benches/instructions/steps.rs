@@ -160,8 +160,8 @@ fn match_rules() -> Box<dyn FnMut()> {
             subject,
             patterns: vec![pattern],
         }],
-        to: 0,
-        strict: false,
+        to: Some(0),
+        ..RuleSpec::default()
     };
     let exact = |text: &str| Pattern::Exact(text.into());
     let net = "10.0.0.0/8".parse().expect("a network");
@@ -186,8 +186,8 @@ fn match_values(rules: usize) -> Box<dyn FnMut()> {
             subject: Subject::Header("sec-fetch-site".into()),
             patterns: vec![Pattern::Exact(format!("sample-{n:04}"))],
         }],
-        to: 0,
-        strict: false,
+        to: Some(0),
+        ..RuleSpec::default()
     };
     let matcher = Matcher::new(&(0..rules).map(rule).collect::<Vec<_>>());
     with_browser(move |request| {

@@ -153,6 +153,14 @@ fn outage(service: &Service, request: &DrainRequest) -> Option<String> {
             "draining every version of {name} would leave nothing to answer requests; name a version, or use --force"
         ));
     }
+    let answered = service
+        .routing
+        .version_answers
+        .iter()
+        .any(|answers| *answers);
+    if service.routing.answers || answered {
+        return None;
+    }
     // Only versions that get traffic or may take over count. Others get no requests even if they are healthy.
     let split = &service.routing.split;
     let serving = service.versions.iter().enumerate().filter(|(at, _)| {

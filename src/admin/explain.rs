@@ -20,6 +20,7 @@ use super::status::EndpointStatus;
 use super::view;
 use crate::config::spec::{self, Bind, HostPattern, PathPattern};
 use crate::proxy::LocalReply;
+use crate::routing::Found;
 use crate::snapshot::Snapshot;
 pub(crate) use session::SessionExplanation;
 
@@ -96,13 +97,9 @@ pub(crate) fn explain(snapshot: &Snapshot, request: &DescribedRequest) -> Explan
         explanation.why.push(merges);
     }
     let found = snapshot.table.find(&request.host, &request.path);
-    let differs = |path: &Vec<u8>| snapshot.table.find(&request.host, path) != found;
-    if let Some(seen) = request.readings().into_iter().find(differs) {
+    if let Some(why) = ambiguity(snapshot, request, found) {
         explanation.set_answer(LocalReply::AMBIGUOUS_PATH);
-        let seen = String::from_utf8_lossy(&seen);
-        explanation.why.push(format!(
-            "ambiguous path: read as {seen:?} it matches another route"
-        ));
+        explanation.why.push(why);
         return explanation;
     }
     let Some(found) = found else {
@@ -120,6 +117,33 @@ pub(crate) fn explain(snapshot: &Snapshot, request: &DescribedRequest) -> Explan
     }
     explanation.explain_decision(snapshot, found, request);
     explanation
+}
+
+/// Why the path is refused as ambiguous; `None` if it isn't.
+fn ambiguity(
+    snapshot: &Snapshot,
+    request: &DescribedRequest,
+    found: Option<Found>,
+) -> Option<String> {
+    let differs = |path: &Vec<u8>| snapshot.table.find(&request.host, path) != found;
+    let guards = |path: &Vec<u8>| {
+        found.is_some_and(|found| {
+            let routing = &snapshot.services[found.service].routing;
+            routing.guards_otherwise(request, path)
+        })
+    };
+    let readings = request.readings();
+    let read_as = |path: &Vec<u8>| String::from_utf8_lossy(path).into_owned();
+    if let Some(path) = readings.iter().find(|path| differs(path)) {
+        let seen = read_as(path);
+        return Some(format!(
+            "ambiguous path: read as {seen:?} it matches another route"
+        ));
+    }
+    let seen = readings.iter().find(|path| guards(path)).map(read_as)?;
+    Some(format!(
+        "ambiguous path: read as {seen:?} another rule matches, and one of the two answers"
+    ))
 }
 
 /// Finds the listeners that would accept the request: those of its scheme and port, or of its scheme alone if no port

@@ -11,7 +11,10 @@ pub(crate) fn desired(service: &spec::ServiceSpec) -> Vec<Share> {
         shares[*version] = *share;
     }
     let taken: u32 = shares.iter().map(|share| share.0).sum();
-    shares[service.stable] = Share(Share::WHOLE.saturating_sub(taken));
+    // A service that answers its requests itself may have no versions.
+    if let Some(stable) = shares.get_mut(service.stable) {
+        *stable = Share(Share::WHOLE.saturating_sub(taken));
+    }
     shares
 }
 
@@ -22,13 +25,14 @@ pub(super) fn effective(service: &Service) -> Vec<Share> {
     let pools: Vec<_> = { service.versions.iter() }
         .map(|v| v.pool.counts())
         .collect();
-    let is_usable = |version: usize| pools[version].usable > 0;
+    let answers = |version: usize| service.routing.version_answers(version);
+    let is_usable = |version: usize| answers(version) || pools[version].usable > 0;
     let split = &service.routing.split;
     let mut shares = effective_shares(split, service.policies.fallback, is_usable);
-    for (share, pool) in shares.iter_mut().zip(&pools) {
+    for (version, (share, pool)) in shares.iter_mut().zip(&pools).enumerate() {
         // A version without usable endpoints keeps its share if no version can take over and its endpoints are tried in panic
         // mode. With all of them drained there is nothing to try.
-        if pool.eligible == 0 {
+        if pool.eligible == 0 && !answers(version) {
             *share = Share(0);
         }
     }

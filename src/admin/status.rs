@@ -112,6 +112,9 @@ pub(crate) struct ServiceStatus {
     pub name: String,
     /// Name of the stable version.
     pub stable: String,
+    /// The answer that the proxy gives to its requests, such as `respond with 503`; absent if they are forwarded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
     /// Shares of its versions.
     pub split: SplitStatus,
     /// Versions whose new share is held back until one of their endpoints passes its health check.
@@ -330,7 +333,8 @@ fn service(context: &Context, snapshot: &Snapshot, index: usize) -> ServiceStatu
     let desired = shares::desired(spec);
     ServiceStatus {
         name: spec.name.clone(),
-        stable: name(spec.stable),
+        stable: spec.stable_name().to_owned(),
+        answer: spec.actions.answer.as_ref().map(super::view::answer),
         split: SplitStatus {
             desired: desired
                 .iter()

@@ -3,12 +3,15 @@
 //! Files appear by path and are never read, so neither the admin token nor a private key can leak here. `control::audit`
 //! and `explain` format single values with the same functions.
 
+mod actions;
 mod policies;
 
 use std::fmt::Display;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+
+pub(crate) use actions::answer;
 
 use crate::config::Spec;
 use crate::config::spec::{
@@ -110,7 +113,7 @@ pub(crate) fn service(service: &ServiceSpec) -> Value {
     let mut shown = json!({
         "hosts": texts(&service.hosts, host),
         "paths": texts(&service.paths, path),
-        "stable": version(service.stable),
+        "stable": service.stable_name(),
         "split": split
             .map(|(v, share)| (version(*v), Value::from(share.to_string())))
             .collect::<Map<_, _>>(),
@@ -118,7 +121,7 @@ pub(crate) fn service(service: &ServiceSpec) -> Value {
         "match": service
             .rules
             .iter()
-            .map(|r| rule(r, &version(r.to)))
+            .map(|r| rule(r, r.to.map(version)))
             .collect::<Vec<_>>(),
         "balance": service.balance.as_str(),
         "hash_by": hashed.then(|| texts(&service.hash_by, cohort_key)),
@@ -130,22 +133,33 @@ pub(crate) fn service(service: &ServiceSpec) -> Value {
             .collect::<Map<_, _>>(),
         "versions": named(&service.versions, |v| (&v.name, one_version(v))),
     });
-    if let Some(keys) = shown.as_object_mut() {
-        keys.extend(policies::policies(service));
-    }
+    extend(&mut shown, actions::actions(&service.actions));
+    extend(&mut shown, policies::policies(service));
     shown
+}
+
+fn extend(shown: &mut Value, more: impl IntoIterator<Item = (String, Value)>) {
+    if let Some(keys) = shown.as_object_mut() {
+        keys.extend(more);
+    }
 }
 
 fn cohort(cohort: &CohortSpec) -> Value {
     json!({ "by": texts(&cohort.by, cohort_key), "salt": cohort.salt })
 }
 
-fn rule(rule: &RuleSpec, to: &str) -> Value {
+fn rule(rule: &RuleSpec, to: Option<String>) -> Value {
     let when = rule.when.iter().map(|condition| {
         let patterns = texts(&condition.patterns, pattern);
         (subject(&condition.subject), patterns)
     });
-    json!({ "when": when.collect::<Map<_, _>>(), "to": to, "strict": rule.strict })
+    let mut shown = json!({
+        "when": when.collect::<Map<_, _>>(),
+        "to": to,
+        "strict": rule.strict,
+    });
+    extend(&mut shown, actions::actions(&rule.actions));
+    shown
 }
 
 fn timeouts(timeouts: &Timeouts) -> Value {
@@ -159,12 +173,14 @@ fn timeouts(timeouts: &Timeouts) -> Value {
 
 /// Renders a version.
 pub(crate) fn one_version(version: &VersionSpec) -> Value {
-    json!({
+    let mut shown = json!({
         "label": version.label,
         "endpoints": texts(&version.endpoints, endpoint),
         "preview": texts(&version.preview, host),
         "slow_start": version.slow_start.map(time),
-    })
+    });
+    extend(&mut shown, actions::actions(&version.actions));
+    shown
 }
 
 /// Formats it as the file does: `10.0.0.1:80 weight=2`.

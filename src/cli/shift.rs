@@ -112,6 +112,9 @@ pub(super) fn shares(service: &str, spec: &Spec) -> String {
     let name = |version: usize| &service.versions[version].name;
     let canaries: u32 = service.split.iter().map(|(_, share)| share.0).sum();
     let rest = Share(Share::WHOLE - canaries);
+    if service.versions.is_empty() {
+        return service.name.clone();
+    }
     let mut shares = vec![format!("{} {rest}", name(service.stable))];
     let canaries = service.split.iter();
     shares

@@ -131,6 +131,13 @@ fn shown(status: &ProxyStatus) -> String {
     }
     let _ = write!(text, "\n{listeners}\n{certificates}{services}");
     for service in &status.services {
+        if let Some(answer) = &service.answer {
+            let _ = writeln!(
+                text,
+                "\n{}: the proxy answers its requests: {answer}",
+                service.name
+            );
+        }
         if let Some(rollout) = &service.rollout {
             let _ = write!(
                 text,
@@ -290,6 +297,7 @@ mod tests {
             effective: BTreeMap::new(),
         };
         let service = ServiceStatus {
+            answer: None,
             name: "shop".to_owned(),
             stable: "v1".to_owned(),
             split,

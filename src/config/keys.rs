@@ -33,7 +33,6 @@ const PLANNED: [(Position, &[&str]); 8] = [
             "headers",
             "rewrite",
             "redirect",
-            "respond",
             "body_bytes",
             "wait",
             "wait_pending",
@@ -43,16 +42,14 @@ const PLANNED: [(Position, &[&str]); 8] = [
         ],
     ),
     ("service.*.versions.*", &["tls", "proxy_protocol"]),
-    ("service.*.match", &["respond", "redirect", "headers"]),
+    ("service.*.match", &["redirect", "headers"]),
     ("service.*.match.when", &["not"]),
 ];
 
 /// Planned keys that replace a required one, as table, planned key and required key. The absence of the required key
 /// isn't reported beside them.
-const REPLACES: [(Position, &str, &str); 4] = [
+const REPLACES: [(Position, &str, &str); 2] = [
     ("service.*", "redirect", "versions"),
-    ("service.*", "respond", "versions"),
-    ("service.*.match", "respond", "to"),
     ("service.*.match", "redirect", "to"),
 ];
 
@@ -69,7 +66,7 @@ pub(super) const TOP: [&str; 8] = [
 ];
 
 /// Keys of a service.
-pub(super) const SERVICE: [&str; 23] = [
+pub(super) const SERVICE: [&str; 24] = [
     "hosts",
     "paths",
     "versions",
@@ -79,6 +76,7 @@ pub(super) const SERVICE: [&str; 23] = [
     "rollout",
     "cohort",
     "match",
+    "respond",
     "timeouts",
     "balance",
     "hash_by",

@@ -62,8 +62,8 @@ pub struct LoadFailure {
 /// Reads and validates a configuration file.
 ///
 /// # Errors
-/// Fails if the path doesn't lead to a regular file, the file can't be read, is world-writable or larger than 16 MiB, or
-/// its text isn't a valid configuration.
+/// Fails if the path doesn't lead to a regular file, the file can't be read, is world-writable or larger than 16 MiB, its
+/// text isn't a valid configuration, or a `body_file` can't be read.
 pub fn load(path: impl AsRef<Path>) -> Result<Loaded, LoadFailure> {
     let path = path.as_ref();
     let name = path.display().to_string();
@@ -77,7 +77,8 @@ pub fn load(path: impl AsRef<Path>) -> Result<Loaded, LoadFailure> {
     if text.trim_start_matches(BYTE_ORDER_MARK).trim().is_empty() {
         return Err(failure(vec![empty(&text, &name)]));
     }
-    let (spec, warnings) = super::parse_with_warnings(&text, &name).map_err(failure)?;
+    let (mut spec, warnings) = super::parse_with_warnings(&text, &name).map_err(failure)?;
+    super::bodies::read(&mut spec, &text, &name).map_err(failure)?;
     Ok(Loaded {
         spec: Arc::new(spec),
         text,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::actions::Actions;
 use super::policy::Policies;
 use super::rollout::{GoalSpec, RolloutSpec};
 pub use super::share::{PathPattern, Share};
@@ -171,6 +172,8 @@ pub struct ServiceSpec {
     pub cohort: Option<CohortSpec>,
     /// Match rules in file order; the first that matches decides, before session, cohort and split.
     pub rules: Vec<RuleSpec>,
+    /// What the proxy does with the service's requests itself. An answer leaves out preview hosts and rules with a version.
+    pub actions: Actions,
     /// Load-balancing policy within a version. Default [`Balance::LeastRequest`].
     pub balance: Balance,
     /// Timeouts towards the endpoints.
@@ -182,7 +185,7 @@ pub struct ServiceSpec {
     pub hash_by: Vec<CohortKey>,
     /// Constant labels on this service's metrics, as pairs of name and value sorted by name. Default empty.
     pub labels: Vec<(String, String)>,
-    /// Versions in file order; at least one.
+    /// Versions in file order; at least one, unless the service has an answer.
     pub versions: Vec<VersionSpec>,
 }
 
@@ -218,21 +221,17 @@ pub enum CohortKey {
     Ip,
 }
 
-/// A match rule: requests for which all conditions hold go to one version. `[[service.NAME.match]]`.
-#[derive(Clone, Debug)]
+/// A match rule: what happens to requests for which all conditions hold. `[[service.NAME.match]]`.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RuleSpec {
     /// Conditions that must all hold. Never empty.
     pub when: Vec<Condition>,
-    /// The version that gets the request, as an index into [`ServiceSpec::versions`].
-    pub to: usize,
+    /// The version that gets the request, as an index into [`ServiceSpec::versions`]. `None` if the rule has an answer.
+    pub to: Option<usize>,
     /// Whether matched requests never fail over to another version, even if this one is down. Default `false`.
     pub strict: bool,
-}
-
-impl PartialEq for RuleSpec {
-    fn eq(&self, other: &Self) -> bool {
-        self.to == other.to && self.strict == other.strict && self.when == other.when
-    }
+    /// What the proxy does with matched requests itself.
+    pub actions: Actions,
 }
 
 /// A condition of a match rule: it holds if any of its patterns matches.
@@ -326,7 +325,7 @@ pub struct VersionSpec {
     pub name: String,
     /// Label shown beside the name, such as a release number (`1.4.2`). Default `None`.
     pub label: Option<String>,
-    /// Endpoints in file order. At least one, without duplicates.
+    /// Endpoints in file order, without duplicates. At least one, unless the version has an answer.
     pub endpoints: Vec<EndpointSpec>,
     /// Largest share that a rollout may give the version, above 0. Default `None`: no limit.
     pub max_share: Option<Share>,
@@ -336,6 +335,15 @@ pub struct VersionSpec {
     /// Time over which a new or recovered endpoint ramps up to its full weight, at least 1 ms. Default `None`: full weight at
     /// once.
     pub slow_start: Option<Duration>,
+    /// What the proxy does with the version's requests itself.
+    pub actions: Actions,
+}
+
+impl ServiceSpec {
+    /// The name of the stable version; empty if the service has no versions.
+    pub fn stable_name(&self) -> &str {
+        self.versions.get(self.stable).map_or("", |v| &v.name)
+    }
 }
 
 /// An endpoint: one address that serves a version.

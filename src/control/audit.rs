@@ -203,7 +203,7 @@ fn service(old: (&Snapshot, usize), new: (&Snapshot, usize), found: &mut Vec<Cha
     let (was, is) = (&old.0.spec.services[old.1], &new.0.spec.services[new.1]);
     let name = &is.name;
     if was != is {
-        let stable = |s: &spec::ServiceSpec| s.versions[s.stable].name.clone();
+        let stable = |s: &spec::ServiceSpec| s.stable_name().to_owned();
         let moved = stable(was) != stable(is);
         // These keys have lines or fields of their own.
         let except = ["stable", "split", "versions"];

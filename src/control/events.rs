@@ -397,6 +397,8 @@ impl Control {
             }
             self.file_watcher
                 .set_certificates(self.publisher.listeners().certificate_files());
+            self.file_watcher
+                .set_parts(self.publisher.live().current().spec.body_files());
             *self.context.bound.lock().expect("bound lock") =
                 self.publisher.listeners().tcp_addresses();
             // New versions get their baseline now instead of at the next tick.

@@ -270,7 +270,8 @@ impl Publisher {
         };
         let source = self.live.source();
         let running = self.live.current();
-        if loaded.hash == source.hash {
+        // The specification may differ for the same text, where it has the content of other files.
+        if loaded.hash == source.hash && loaded.spec == running.spec {
             if source.error.is_some() {
                 self.clear_refusal(running.generation);
             }

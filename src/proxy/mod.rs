@@ -23,7 +23,7 @@
 //!   [`active`] counts the request as in flight there.
 //! * [`exchange`] sends the request and relays the response. [`body`] copies bytes from a source
 //!   to a sink; [`tunnel`] does so both ways after a 101.
-//! * [`respond`] sends local replies. [`error`] says for each failure who caused it, what the
+//! * [`respond`] sends local replies, [`configured`] those that the configuration asks for. [`error`] says for each failure who caused it, what the
 //!   client is told and what is charged to the version.
 //! * [`wire`] is the interface to a connection, with [`h1`], [`h1_down`] and [`h1_up`] for HTTP/1,
 //!   [`h2`], [`h2_down`] and [`h2_up`] for HTTP/2. [`headers`], [`id`], [`via`] and [`peer`]
@@ -37,6 +37,7 @@ pub(crate) mod admission_queue;
 pub(crate) mod attempt;
 pub(crate) mod body;
 pub(crate) mod buffering;
+mod configured;
 pub(crate) mod connection;
 pub(crate) mod context;
 pub(crate) mod drain;
@@ -83,7 +84,7 @@ use error::{AttemptError, ExchangeError};
 use exchange::is_grpc;
 use headers::{Fields, Request};
 use outcome::Served;
-use placing::Placed;
+use placing::{Placed, Placement};
 use tries::Tries;
 use wire::Downstream;
 
@@ -118,11 +119,20 @@ pub async fn handle<'a, D: Downstream, F: Fields>(
     tracing::trace!(path = %request.logged_path(), "request received");
     // gRPC requires HTTP/2, so an HTTP/1 request is spared the lookup of its content type.
     recording.record.grpc = inbound.protocol == Protocol::Http2 && is_grpc(&request.fields);
-    let (service, placed) = match route(worker, snapshot, request) {
+    let (service, placement) = match route(worker, snapshot, request) {
         Ok(found) => found,
         Err(answer) => return refuse(watch, snapshot, recording, down, answer).await,
     };
-    recording.set_service(service, (placed.chosen, placed.rule));
+    let placed = match placement {
+        Placement::Forward(placed) => placed,
+        Placement::Answer(answered) => {
+            recording.set_service(service, (answered.chosen, answered.rule));
+            // Boxed because it is rare: inline, its state would enlarge every request's future.
+            let replies = configured::answer(watch, snapshot, recording, down, answered.answer);
+            return Box::pin(replies).await;
+        }
+    };
+    recording.set_service(service, (Some(placed.chosen), placed.rule));
     recording.set_user(placed.user);
     let cx = RequestContext {
         worker,
@@ -135,7 +145,7 @@ pub async fn handle<'a, D: Downstream, F: Fields>(
     forward(&cx, &placed, recording, down).await
 }
 
-/// Finds the service for a request and the version in it.
+/// Finds the service for a request, and what the service does with it.
 ///
 /// # Errors
 /// The reply to a request that isn't forwarded: a `Max-Forwards` of 0, a malformed WebSocket
@@ -144,7 +154,7 @@ fn route<'s, F: Fields>(
     worker: &Worker,
     snapshot: &'s Snapshot,
     request: &Request<'_, F>,
-) -> Result<(&'s Service, Placed), LocalReply> {
+) -> Result<(&'s Service, Placement<'s>), LocalReply> {
     let refusal = max_forwards::final_answer(request).or_else(|| websocket::refusal(request));
     if let Some(answer) = refusal {
         return Err(answer);
@@ -160,6 +170,11 @@ fn route<'s, F: Fields>(
     }
     let found = found.ok_or(LocalReply::NO_ROUTE)?;
     let service = &snapshot.services[found.service];
+    // The same holds for a path that a rule of the service guards.
+    let guarded = |seen: &Vec<u8>| service.routing.guards_otherwise(request, seen);
+    if readings.iter().any(guarded) {
+        return Err(LocalReply::AMBIGUOUS_PATH);
+    }
     Ok((
         service,
         placing::place(worker, service, found.preview, request),

@@ -100,10 +100,14 @@ impl<'a> Recording<'a> {
 
     /// Records the service, how its version was chosen, and the match rule that applied.
     #[inline]
-    pub fn set_service(&mut self, service: &'a Service, (chosen, rule): (Chosen, Option<usize>)) {
+    pub fn set_service(
+        &mut self,
+        service: &'a Service,
+        (chosen, rule): (Option<Chosen>, Option<usize>),
+    ) {
         self.service = Some(service);
         self.record.service = &service.name;
-        self.record.chosen = Some(chosen);
+        self.record.chosen = chosen;
         self.record.rule = rule;
     }
 

@@ -4,8 +4,9 @@
 use super::Worker;
 use super::headers::{Fields, Request};
 use super::judged::User;
+use crate::config::actions::Answer;
 use crate::routing::sticky::Session;
-use crate::routing::{self, Choice, Chosen};
+use crate::routing::{self, Choice, Chosen, Decision};
 use crate::snapshot::{DecisionState, Service};
 
 /// The target of the first try.
@@ -38,21 +39,55 @@ pub(crate) struct Placed {
     pub binds: bool,
 }
 
-/// Chooses the version of a request and counts a hit of the match rule that applied. `preview` is
+/// What a service does with a request.
+#[derive(Debug)]
+pub(crate) enum Placement<'s> {
+    /// It is forwarded.
+    Forward(Placed),
+    /// The proxy answers it.
+    Answer(Answered<'s>),
+}
+
+/// An answer that the configuration gives to a request.
+#[derive(Debug)]
+pub(crate) struct Answered<'s> {
+    /// The answer.
+    pub answer: &'s Answer,
+    /// How its version was chosen, if one was.
+    pub chosen: Option<Chosen>,
+    /// Index of the rule that matched.
+    pub rule: Option<usize>,
+}
+
+/// Chooses what happens to a request and counts a hit of the match rule that applied. `preview` is
 /// the version that the host names, if it is a preview host.
-pub(crate) fn place<F: Fields>(
+pub(crate) fn place<'s, F: Fields>(
     worker: &Worker,
-    service: &Service,
+    service: &'s Service,
     preview: Option<usize>,
     request: &Request<'_, F>,
-) -> Placed {
+) -> Placement<'s> {
     let mut state = DecisionState {
         service,
         now_s: worker.now_s(),
         usable: |version| worker.has_healthy_endpoint(service, version),
         next: |_: &_| worker.next_by_split(service),
     };
-    let choice = routing::decision(&service.routing, preview, request, &mut state, &mut ());
+    let choice = match routing::decision(&service.routing, preview, request, &mut state, &mut ()) {
+        Decision::Forward(choice) => choice,
+        Decision::Answer { by, chosen, rule } => {
+            if let Some(rule) = rule {
+                service.rule_hits.hit(worker.id, rule);
+            }
+            // The decision and the answers are compiled from the same specification.
+            let answer = service.actions.answer(by).expect("decided on");
+            return Placement::Answer(Answered {
+                answer,
+                chosen,
+                rule,
+            });
+        }
+    };
     let Choice {
         version,
         endpoint,
@@ -66,7 +101,7 @@ pub(crate) fn place<F: Fields>(
         service.rule_hits.hit(worker.id, rule);
     }
     let hash = service.hash.as_ref().and_then(|hash| hash.place(request));
-    Placed {
+    Placement::Forward(Placed {
         aim: Aim {
             version,
             endpoint,
@@ -80,7 +115,7 @@ pub(crate) fn place<F: Fields>(
             (None, None) => User::Anyone,
         },
         session,
-        pinned: preview.is_some() || rule.is_some_and(|rule| service.routing.strict[rule]),
+        pinned: preview.is_some() || rule.is_some_and(|rule| service.routing.is_strict(rule)),
         binds,
-    }
+    })
 }

@@ -34,7 +34,8 @@ pub async fn redirect_https<D: Downstream, F: Fields>(
     let reply = RenderedReply {
         status: 308,
         reason: Reason::RedirectHttps,
-        text: "moved to https\n",
+        body: Some(b"moved to https\n"),
+        message: "",
         added: &[CONTENT_TYPE, ("location", &location)],
     };
     send_reply(watch, snapshot, recording, down, &reply).await
@@ -108,22 +109,26 @@ async fn send_local_reply<D: Downstream>(
     let reply = RenderedReply {
         status: answer.status,
         reason: answer.reason,
-        text: answer.text(),
+        body: Some(answer.text().as_bytes()),
+        message: answer.text().trim_ascii_end(),
         added: &added,
     };
     send_reply(watch, snapshot, recording, down, &reply).await
 }
 
 /// A local reply without the fields that all of them carry.
-struct RenderedReply<'a> {
-    status: u16,
-    reason: Reason,
-    text: &'a str,
-    added: &'a [(&'static str, &'a str)],
+pub(super) struct RenderedReply<'a> {
+    pub status: u16,
+    pub reason: Reason,
+    /// The body; `None` for a status that has none, not even one of length 0.
+    pub body: Option<&'a [u8]>,
+    /// What a gRPC client is told.
+    pub message: &'a str,
+    pub added: &'a [(&'static str, &'a str)],
 }
 
 /// Sends a local reply and records it. The client has `limits.body_timeout` to read all of it.
-async fn send_reply<D: Downstream>(
+pub(super) async fn send_reply<D: Downstream>(
     watch: &TaskControl,
     snapshot: &Snapshot,
     recording: &mut Recording<'_>,
@@ -148,11 +153,7 @@ async fn send_reply<D: Downstream>(
         return Ended::Cut;
     }
     record.status = reply.status;
-    let text: &[u8] = if is_bodiless {
-        &[]
-    } else {
-        reply.text.as_bytes()
-    };
+    let text = reply.body.filter(|_| !is_bodiless).unwrap_or_default();
     watch.arm(snapshot.spec.limits.body_timeout);
     if write_body(watch, down, text).await.is_err() {
         return Ended::Cut;
@@ -167,7 +168,7 @@ fn queue_head<D: Downstream>(
     method: Method,
     reply: &RenderedReply<'_>,
 ) -> Result<(), WireError> {
-    let length = reply.text.len() as u64;
+    let length = reply.body.map(|body| body.len() as u64);
     let id = String::from_utf8_lossy(id);
     let mut added = reply.added.to_vec();
     added.push(("x-cutover-reason", reply.reason.as_str()));
@@ -175,11 +176,11 @@ fn queue_head<D: Downstream>(
     down.send_response(&Outgoing {
         status: reply.status,
         fields: NoFields,
-        framing: match method {
-            Method::Head => Framing::Empty,
-            _ => Framing::Length(length),
+        framing: match length {
+            Some(length) if method != Method::Head => Framing::Length(length),
+            _ => Framing::Empty,
         },
-        declared_length: Some(length),
+        declared_length: length,
         added: &added,
         upgrade: None,
     })
@@ -202,7 +203,7 @@ fn queue_grpc_head<D: Downstream>(
         added: &[
             ("content-type", "application/grpc"),
             ("grpc-status", code),
-            ("grpc-message", reply.text.trim_ascii_end()),
+            ("grpc-message", reply.message),
             ("x-cutover-reason", reply.reason.as_str()),
             ("x-request-id", &id),
         ],

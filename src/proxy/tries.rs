@@ -342,13 +342,16 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     fn next(&mut self, failure: TryFailure, can_rewind: bool) -> Next {
         let service = self.cx.service;
         let policies = &service.policies;
+        let stable = service.routing.split.stable();
+        // Such a version has no endpoint to try.
+        let is_answered = service.routing.version_answers(stable);
         let situation = Situation {
             policy: &policies.retry,
             shield: policies.shield,
             idempotent: self.cx.request.method.is_idempotent(),
             can_rewind,
             tries: self.count,
-            may_leave: !self.placed.pinned && self.version != service.routing.split.stable(),
+            may_leave: !self.placed.pinned && self.version != stable && !is_answered,
             shielded: self.shielded,
             has_untried: self.has_untried(),
         };

@@ -264,6 +264,7 @@ impl Worker {
     ) -> T {
         let mut states = self.services.borrow_mut();
         if states.len() <= service.slot {
+            // Only requests that a version gets come here, so the service has one.
             let workers = service.versions[0].metrics.workers();
             states.resize_with(service.slot + 1, || WorkerServiceState {
                 split: SplitState::default(),

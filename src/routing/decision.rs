@@ -11,6 +11,33 @@ pub use crate::telemetry::record::Chosen;
 
 /// The outcome of [`decision`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// A version gets the request.
+    Forward(Choice),
+    /// The proxy answers the request itself.
+    Answer {
+        /// What the answer belongs to.
+        by: AnsweredBy,
+        /// How the version was chosen; `None` if none was.
+        chosen: Option<Chosen>,
+        /// Index of the rule that matched.
+        rule: Option<usize>,
+    },
+}
+
+/// What an answer of the proxy belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnsweredBy {
+    /// The service.
+    Service,
+    /// The rule with this index.
+    Rule(usize),
+    /// The version with this index.
+    Version(usize),
+}
+
+/// A version that gets a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// Index of the version that gets the request.
     pub version: usize,
@@ -52,12 +79,17 @@ pub enum DecisionStep {
         /// The version that it previews.
         version: usize,
     },
-    /// A rule matched.
+    /// A rule with a version matched.
     Rule {
         /// The rule.
         rule: usize,
         /// Its version.
         version: usize,
+    },
+    /// The proxy answers the request itself.
+    Answers {
+        /// What the answer belongs to.
+        by: AnsweredBy,
     },
     /// No rule matched, or the service has none.
     NoRule,
@@ -153,11 +185,11 @@ pub fn decision<R: RequestView, S: DecisionInput, T: Trace>(
     request: &R,
     state: &mut S,
     trace: &mut T,
-) -> Choice {
+) -> Decision {
     // A preview host shows its version as it is, without session and failover.
     if let Some(version) = preview {
         trace.step(DecisionStep::Preview { version });
-        return Choice {
+        let choice = Choice {
             version,
             endpoint: None,
             chosen: Chosen::Preview,
@@ -166,9 +198,64 @@ pub fn decision<R: RequestView, S: DecisionInput, T: Trace>(
             place: None,
             binds: false,
         };
+        return of_version(service, choice, trace);
     }
+    let rule = service.matcher.find(request);
+    if let Some(by) = answered_by(service, rule, trace) {
+        return Decision::Answer {
+            by,
+            chosen: rule.map(|_| Chosen::Rule),
+            rule,
+        };
+    }
+    let choice = choose(service, rule, request, state, trace);
+    of_version(service, choice, trace)
+}
+
+/// The answer of the matching rule, or of the service unless the rule names a version.
+#[inline]
+fn answered_by(
+    service: &ServiceRouting,
+    rule: Option<usize>,
+    trace: &mut impl Trace,
+) -> Option<AnsweredBy> {
+    let target = rule.map(|rule| (rule, service.rules[rule]));
+    let by = match target {
+        Some((rule, target)) if target.answers => AnsweredBy::Rule(rule),
+        Some((_, target)) if target.to.is_some() => return None,
+        _ if service.answers => AnsweredBy::Service,
+        _ => return None,
+    };
+    trace.step(DecisionStep::Answers { by });
+    Some(by)
+}
+
+/// The decision for the chosen version: it gets the request, unless the proxy answers for it.
+#[inline]
+fn of_version(service: &ServiceRouting, choice: Choice, trace: &mut impl Trace) -> Decision {
+    if !service.version_answers(choice.version) {
+        return Decision::Forward(choice);
+    }
+    let by = AnsweredBy::Version(choice.version);
+    trace.step(DecisionStep::Answers { by });
+    Decision::Answer {
+        by,
+        chosen: Some(choice.chosen),
+        rule: choice.rule,
+    }
+}
+
+/// Chooses a version by the matching rule, the session or the shares, and applies failover.
+#[inline]
+fn choose<R: RequestView, S: DecisionInput, T: Trace>(
+    service: &ServiceRouting,
+    rule: Option<usize>,
+    request: &R,
+    state: &mut S,
+    trace: &mut T,
+) -> Choice {
     let session = state.session(request);
-    let decided = by_rule(service, request, trace)
+    let decided = by_rule(service, rule, trace)
         .or_else(|| by_session(session.as_ref(), state, trace))
         .unwrap_or_else(|| by_share(service, request, state, trace));
     let version = after_failover(service, &decided, state, trace);
@@ -201,19 +288,20 @@ pub fn decision<R: RequestView, S: DecisionInput, T: Trace>(
 
 fn by_rule(
     service: &ServiceRouting,
-    request: &impl RequestView,
+    rule: Option<usize>,
     trace: &mut impl Trace,
 ) -> Option<Decided> {
-    let Some((rule, version)) = service.matcher.find(request) else {
+    let Some(rule) = rule else {
         trace.step(DecisionStep::NoRule);
         return None;
     };
+    let version = service.rules[rule].to?;
     trace.step(DecisionStep::Rule { rule, version });
     Some(Decided {
         version,
         chosen: Chosen::Rule,
         rule: Some(rule),
-        strict: service.strict[rule],
+        strict: service.is_strict(rule),
         place: None,
     })
 }
@@ -276,12 +364,11 @@ fn after_failover(
     trace: &mut impl Trace,
 ) -> usize {
     let from = decided.version;
-    if decided.strict || state.is_usable(from) {
+    let mut is_usable = |version| service.version_answers(version) || state.is_usable(version);
+    if decided.strict || is_usable(from) {
         return from;
     }
-    let Some((to, role)) = failover(&service.split, service.fallback, from, |v| {
-        state.is_usable(v)
-    }) else {
+    let Some((to, role)) = failover(&service.split, service.fallback, from, is_usable) else {
         return from;
     };
     trace.step(DecisionStep::Failover { from, to, role });

@@ -21,8 +21,9 @@ fn service(canary: u32, cohort: bool) -> ServiceRouting {
             subject: Subject::Header("x-canary".into()),
             patterns: vec![Pattern::Exact(value.into())],
         }],
-        to: 1,
+        to: Some(1),
         strict,
+        ..spec::RuleSpec::default()
     };
     service.rules = vec![rule("always", false), rule("only", true)];
     service.policies.fallback = Some(2);
@@ -76,8 +77,15 @@ impl DecisionInput for Now {
 
 fn decide(service: &ServiceRouting, request: &Fake, now: &mut Now) -> (Choice, Vec<DecisionStep>) {
     let mut steps = Vec::new();
-    let choice = decision(service, None, request, now, &mut steps);
+    let choice = forwarded(decision(service, None, request, now, &mut steps));
     (choice, steps)
+}
+
+fn forwarded(decision: Decision) -> Choice {
+    match decision {
+        Decision::Forward(choice) => choice,
+        Decision::Answer { .. } => panic!("{decision:?}"),
+    }
 }
 
 /// Version, how, rule.
@@ -96,7 +104,7 @@ fn a_preview_host_decides_before_everything_and_never_fails_over() {
     let mut now = Now::with_session(0, true).but_down(&[2]);
     let mut steps = Vec::new();
     let service = service(50_000, true);
-    let choice = decision(&service, Some(2), &canary(), &mut now, &mut steps);
+    let choice = forwarded(decision(&service, Some(2), &canary(), &mut now, &mut steps));
     assert_eq!(of(&choice), (2, Chosen::Preview, None));
     assert_eq!((choice.session, choice.binds), (None, false));
     assert_eq!(steps, [DecisionStep::Preview { version: 2 }]);
@@ -221,4 +229,87 @@ fn without_a_cohort_the_split_is_exact() {
     let request = Fake::get("/").with("cookie", "uid=1");
     let canary = (0..400).filter(|_| decide(&service, &request, &mut now).0.version == 1);
     assert_eq!(canary.count(), 100);
+}
+
+/// What answers a request, and the steps.
+fn answered(
+    service: &ServiceRouting,
+    preview: Option<usize>,
+    request: &Fake,
+) -> (Option<AnsweredBy>, Vec<DecisionStep>) {
+    let mut steps = Vec::new();
+    let decision = decision(service, preview, request, &mut Now::default(), &mut steps);
+    match decision {
+        Decision::Forward(_) => (None, steps),
+        Decision::Answer { by, .. } => (Some(by), steps),
+    }
+}
+
+#[test]
+fn an_answer_of_the_service_leaves_out_preview_hosts_and_rules_with_a_version() {
+    let mut service = service(50_000, true);
+    service.answers = true;
+    let (by, steps) = answered(&service, None, &Fake::get("/"));
+    let by_service = AnsweredBy::Service;
+    assert_eq!(by, Some(by_service));
+    assert_eq!(steps, [DecisionStep::Answers { by: by_service }]);
+    assert_eq!(answered(&service, None, &canary()).0, None);
+    assert_eq!(answered(&service, Some(1), &Fake::get("/")).0, None);
+}
+
+#[test]
+fn an_answer_of_a_rule_goes_before_everything_else() {
+    let mut service = service(50_000, true);
+    (service.rules[0].to, service.rules[0].answers) = (None, true);
+    assert_eq!(
+        answered(&service, None, &canary()).0,
+        Some(AnsweredBy::Rule(0))
+    );
+    assert_eq!(answered(&service, None, &Fake::get("/")).0, None);
+    service.answers = true;
+    assert_eq!(
+        answered(&service, None, &canary()).0,
+        Some(AnsweredBy::Rule(0))
+    );
+}
+
+#[test]
+fn a_version_that_answers_is_always_usable_also_to_take_over() {
+    let mut service = service(0, false);
+    service.version_answers = [false, false, true].into();
+    let mut steps = Vec::new();
+    let mut now = Now::default().but_down(&[0, 1, 2]);
+    let decision = decision(&service, None, &Fake::get("/"), &mut now, &mut steps);
+    let expected = Decision::Answer {
+        by: AnsweredBy::Version(2),
+        chosen: Some(Chosen::Failover),
+        rule: None,
+    };
+    assert_eq!(decision, expected);
+    assert_eq!(
+        answered(&service, Some(2), &Fake::get("/")).0,
+        Some(AnsweredBy::Version(2))
+    );
+}
+
+#[test]
+fn a_path_that_a_rule_answers_is_guarded_in_every_spelling() {
+    let mut spec = fake::service("shop", &["v1"]);
+    spec.rules = vec![spec::RuleSpec {
+        when: vec![Condition {
+            subject: Subject::Path,
+            patterns: vec![Pattern::Glob("/admin/*".into())],
+        }],
+        ..spec::RuleSpec::default()
+    }];
+    let mut service = ServiceRouting::new(&spec);
+    let request = Fake::get("/%61dmin/x");
+    assert!(
+        !service.guards_otherwise(&request, b"/admin/x"),
+        "it does not answer"
+    );
+    service.rules[0].answers = true;
+    assert!(service.guards_otherwise(&request, b"/admin/x"));
+    assert!(!service.guards_otherwise(&request, b"/other/x"));
+    assert!(service.guards_otherwise(&Fake::get("/admin/x"), b"/x"));
 }

@@ -69,6 +69,7 @@ pub(crate) fn service(name: &str, versions: &[&str]) -> spec::ServiceSpec {
         endpoints: Vec::new(),
         max_share: None,
         preview: Vec::new(),
+        actions: Default::default(),
     };
     spec::ServiceSpec {
         policies: Default::default(),
@@ -83,6 +84,7 @@ pub(crate) fn service(name: &str, versions: &[&str]) -> spec::ServiceSpec {
         goals: Vec::new(),
         cohort: None,
         rules: Vec::new(),
+        actions: Default::default(),
         balance: spec::Balance::default(),
         timeouts: spec::Timeouts {
             connect: Duration::from_secs(1),

@@ -14,6 +14,7 @@ pub(crate) mod glob;
 mod layout;
 mod map;
 pub(crate) mod matcher;
+mod reading;
 pub(crate) mod split;
 pub mod sticky;
 pub(crate) mod table;
@@ -23,7 +24,9 @@ use std::net::IpAddr;
 use crate::config::spec;
 
 pub use cohort::{Cohort, CohortPoint};
-pub use decision::{Choice, Chosen, DecisionInput, DecisionStep, Trace, decision};
+pub use decision::{
+    AnsweredBy, Choice, Chosen, Decision, DecisionInput, DecisionStep, Trace, decision,
+};
 pub use failover::{FailoverRole, effective_shares};
 pub use matcher::Matcher;
 pub use split::{CohortMove, Split, SplitState, moves, users_moved};
@@ -51,8 +54,12 @@ pub trait RequestView {
 pub struct ServiceRouting {
     /// The match rules, in order.
     pub matcher: Matcher,
-    /// For each rule: whether its requests never fail over to another version.
-    pub strict: Box<[bool]>,
+    /// What each rule leads to.
+    pub rules: Box<[RuleTarget]>,
+    /// Whether the proxy answers the requests of the service itself.
+    pub answers: bool,
+    /// For each version: whether the proxy answers its requests itself. Empty if it doesn't for any.
+    pub version_answers: Box<[bool]>,
     /// The cohort, if the split is by user instead of by request.
     pub cohort: Option<Cohort>,
     /// The share of each version.
@@ -61,16 +68,55 @@ pub struct ServiceRouting {
     pub fallback: Option<usize>,
 }
 
+/// What a match rule leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleTarget {
+    /// The version that gets the requests, if the rule names one.
+    pub to: Option<usize>,
+    /// Whether they never fail over to another version.
+    pub strict: bool,
+    /// Whether the proxy answers them itself.
+    pub answers: bool,
+}
+
+impl RuleTarget {
+    fn of(rule: &spec::RuleSpec) -> Self {
+        Self {
+            to: rule.to,
+            strict: rule.strict,
+            answers: rule.actions.answer.is_some(),
+        }
+    }
+}
+
 impl ServiceRouting {
     /// Compiles the routing part of `service`.
     pub fn new(service: &spec::ServiceSpec) -> Self {
         let names: Vec<&str> = service.versions.iter().map(|v| &*v.name).collect();
+        let version_answers = { service.versions.iter() }.map(|v| v.actions.answer.is_some());
+        let version_answers: Box<[bool]> = version_answers.collect();
         Self {
             matcher: Matcher::new(&service.rules),
-            strict: service.rules.iter().map(|rule| rule.strict).collect(),
+            rules: service.rules.iter().map(RuleTarget::of).collect(),
+            answers: service.actions.answer.is_some(),
+            version_answers: match version_answers.contains(&true) {
+                true => version_answers,
+                false => Box::default(),
+            },
             cohort: service.cohort.as_ref().map(Cohort::new),
             split: Split::new(&names, service.stable, &service.split),
             fallback: service.policies.fallback,
         }
+    }
+
+    /// Whether the proxy answers the requests of this version itself.
+    #[inline]
+    pub fn version_answers(&self, version: usize) -> bool {
+        self.version_answers.get(version).copied().unwrap_or(false)
+    }
+
+    /// Whether the requests that this rule matches never fail over to another version.
+    pub fn is_strict(&self, rule: usize) -> bool {
+        self.rules[rule].strict
     }
 }

@@ -63,7 +63,10 @@ impl Split {
             shares[*version] = *share;
         }
         let taken: u32 = shares.iter().map(|s| s.0).sum();
-        shares[stable] = Share(Share::WHOLE.saturating_sub(taken));
+        // A service without versions has no stable one either.
+        if let Some(stable) = shares.get_mut(stable) {
+            *stable = Share(Share::WHOLE.saturating_sub(taken));
+        }
         let lanes = shares.iter().enumerate().filter(|(_, s)| s.0 > 0);
         Self {
             stable,
@@ -84,7 +87,7 @@ impl Split {
         }
     }
 
-    /// The version that gets what the split leaves.
+    /// The version that gets what the split leaves; 0 if the service has no versions.
     pub fn stable(&self) -> usize {
         self.stable
     }

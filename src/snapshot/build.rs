@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::effective::{Effective, EffectiveSplit, RolloutShare, effective};
-use super::{EndpointSet, Keys, Listener, Service, ServiceState, Sessions, Snapshot, Version};
+use super::{
+    EndpointSet, Keys, Listener, Service, ServiceActions, ServiceState, Sessions, Snapshot, Version,
+};
 use crate::config::Spec;
 use crate::config::spec::{self, Balance};
 use crate::routing::{self, Split};
@@ -190,6 +192,7 @@ impl Compiler<'_> {
             slot: self.registry.service_slot(&spec.name),
             metrics: self.telemetry.service(&spec.name),
             routing,
+            actions: ServiceActions::new(spec),
             rule_hits: self.telemetry.rules(&spec.name, spec.rules.len()),
             hash: hash_of(spec),
             timeouts: spec.timeouts.clone(),

@@ -97,7 +97,11 @@ pub(crate) fn effective(
             None => RolloutShare::default(),
         };
         let open = EffectiveSplit::desired(service, rollout);
-        let passes = |v: usize| passes(service, &service.versions[v]);
+        // A version that the proxy answers for needs no endpoint.
+        let passes = |v: usize| {
+            let version = &service.versions[v];
+            version.actions.answer.is_some() || passes(service, version)
+        };
         gated(service, open, before, passes)
     };
     Effective {

@@ -69,7 +69,9 @@ impl Snapshot {
                 .filter(|(_, state)| *state != SessionState::default());
             states.push(ServiceState {
                 name: service.name.to_string(),
-                stable: name(split.stable()),
+                // A service that answers its requests itself may have no versions.
+                stable: { service.versions.get(split.stable()) }
+                    .map_or_else(String::new, |v| v.name.to_string()),
                 shares: shares.collect(),
                 awaiting: service.awaited.iter().map(|v| name(*v)).collect(),
                 sessions: sessions.collect(),

@@ -183,6 +183,8 @@ words! {
         // Responses of the proxy that are no failures.
         /// Redirected to https with 308.
         RedirectHttps "redirect-https",
+        /// Answered as `respond` says.
+        Respond "respond",
         /// No route matches host and path.
         NoRoute "no-route",
         /// The path leads to different routes depending on how a recipient decodes it.

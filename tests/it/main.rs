@@ -45,6 +45,7 @@ mod quiet;
 mod reload;
 mod reload_command;
 mod removal;
+mod respond;
 mod retries;
 mod rollouts;
 mod routing;

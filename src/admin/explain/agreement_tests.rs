@@ -11,7 +11,7 @@ use crate::config;
 use crate::http1::{Framing, Method};
 use crate::net::clock::wall_s;
 use crate::proxy::headers::{H2Fields, KnownFields, Request, RequestId};
-use crate::proxy::placing::{Placed, place};
+use crate::proxy::placing::{Placed, Placement, place};
 use crate::proxy::{Peer, Worker};
 use crate::routing::Chosen;
 use crate::routing::sticky::SealingKey;
@@ -195,7 +195,10 @@ fn placed(snapshot: &Arc<Snapshot>, case: &Case, fields: &[(&str, String)]) -> V
     let found = snapshot.table.find(case.host(), b"/").expect("a route");
     let service = &snapshot.services[found.service];
     (0..40)
-        .map(|_| place(&worker, service, found.preview, &request))
+        .map(|_| match place(&worker, service, found.preview, &request) {
+            Placement::Forward(placed) => placed,
+            Placement::Answer(answered) => panic!("{answered:?}"),
+        })
         .collect()
 }
 

@@ -8,7 +8,7 @@ use crate::admin::request::DescribedRequest;
 use crate::admin::view;
 use crate::config::spec::{self, Share};
 use crate::net::clock::wall_s;
-use crate::routing::{self, Choice, Chosen, DecisionStep, Found};
+use crate::routing::{self, AnsweredBy, Chosen, Decision, DecisionStep, Found};
 use crate::snapshot::{DecisionState, Service, Snapshot};
 use crate::upstream::PoolView;
 
@@ -20,22 +20,30 @@ pub(super) struct Candidacy {
 }
 
 impl Candidacy {
-    /// Derives the candidacy from the steps of a decision.
-    fn of(steps: &[DecisionStep], choice: &Choice) -> Self {
+    /// Derives the candidacy from the steps of a decision; `None` if it is about no version.
+    fn of(steps: &[DecisionStep], decision: &Decision) -> Option<Self> {
+        let decided = match *decision {
+            Decision::Forward(choice) => choice.version,
+            Decision::Answer {
+                by: AnsweredBy::Version(version),
+                ..
+            } => version,
+            Decision::Answer { .. } => return None,
+        };
         let failover = steps.iter().find_map(|step| match *step {
             DecisionStep::Failover { from, to, role } => Some((from, to, role)),
             _ => None,
         });
-        match failover {
+        Some(match failover {
             Some((version, to, role)) => Self {
                 version,
                 failover: Some((to, role)),
             },
             None => Self {
-                version: choice.version,
+                version: decided,
                 failover: None,
             },
-        }
+        })
     }
 }
 
@@ -61,10 +69,11 @@ impl Explanation {
             };
             let mut steps = Vec::new();
             let routing = &live.routing;
-            let choice = routing::decision(routing, found.preview, request, &mut state, &mut steps);
-            (choice, steps)
+            let decision =
+                routing::decision(routing, found.preview, request, &mut state, &mut steps);
+            (decision, steps)
         };
-        let (choice, steps) = decide(live.routing.split.stable());
+        let (decision, steps) = decide(live.routing.split.stable());
         let subject = Subject {
             spec,
             service: live,
@@ -82,18 +91,33 @@ impl Explanation {
             .any(|s| matches!(s, DecisionStep::Split { .. }));
         let candidacies: Vec<_> = if by_turn {
             sharing(live)
-                .map(|turn| {
-                    let (choice, steps) = decide(turn);
-                    Candidacy::of(&steps, &choice)
+                .filter_map(|turn| {
+                    let (decision, steps) = decide(turn);
+                    Candidacy::of(&steps, &decision)
                 })
                 .collect()
         } else {
-            self.version = Some(live.versions[choice.version].name.to_string());
-            vec![Candidacy::of(&steps, &choice)]
+            if let Decision::Answer { by, .. } = decision {
+                self.set_configured(live, by);
+            }
+            let only = Candidacy::of(&steps, &decision);
+            let taker = |one: Candidacy| one.failover.map_or(one.version, |(taker, _)| taker);
+            self.version = only.map(|one| live.versions[taker(one)].name.to_string());
+            only.into_iter().collect()
         };
-        let no_failover = choice.chosen == Chosen::Preview
-            || choice.rule.is_some_and(|rule| live.routing.strict[rule]);
+        let (chosen, rule) = match decision {
+            Decision::Forward(choice) => (Some(choice.chosen), choice.rule),
+            Decision::Answer { chosen, rule, .. } => (chosen, rule),
+        };
+        let no_failover = chosen == Some(Chosen::Preview)
+            || rule.is_some_and(|rule| live.routing.is_strict(rule));
         self.add_candidates(snapshot, found.service, &candidacies, no_failover, &views);
+    }
+
+    /// Sets the answer that the configuration gives.
+    fn set_configured(&mut self, service: &Service, by: AnsweredBy) {
+        let answer = service.actions.answer(by);
+        self.answer = answer.map(|answer| format!("{} {}", answer.status(), answer.word()));
     }
 
     /// Adds the sentence of a step, and the fields that it decides.
@@ -104,6 +128,12 @@ impl Explanation {
             DecisionStep::Rule { rule, version } => {
                 self.rule = Some(rule);
                 subject.rule(rule, version)
+            }
+            DecisionStep::Answers { by } => {
+                if let AnsweredBy::Rule(rule) = by {
+                    self.rule = Some(rule);
+                }
+                subject.answers(by)
             }
             DecisionStep::NoRule => match subject.no_rule() {
                 Some(sentence) => sentence,
@@ -165,10 +195,31 @@ impl Subject<'_> {
     }
 
     fn rule(&self, rule: usize, version: usize) -> String {
+        let (named, to) = (self.named_rule(rule), self.name(version));
+        format!("{named} matches and sends it to {to}; the split does not apply")
+    }
+
+    /// The number of a rule and its conditions.
+    fn named_rule(&self, rule: usize) -> String {
         let when = &self.spec.rules[rule].when;
         let when: Vec<_> = when.iter().map(view::condition).collect();
-        let (number, when, to) = (rule + 1, when.join(" and "), self.name(version));
-        format!("rule {number} ({when}) matches and sends it to {to}; the split does not apply")
+        format!("rule {} ({})", rule + 1, when.join(" and "))
+    }
+
+    fn answers(&self, by: AnsweredBy) -> String {
+        let answer = { self.service.actions.answer(by) }.map(view::answer);
+        let answer = answer.unwrap_or_default();
+        match by {
+            AnsweredBy::Rule(rule) => {
+                format!("{} matches: {answer}", self.named_rule(rule))
+            }
+            AnsweredBy::Service => {
+                format!("service {} answers by itself: {answer}", self.spec.name)
+            }
+            AnsweredBy::Version(version) => {
+                format!("version {} answers by itself: {answer}", self.name(version))
+            }
+        }
     }
 
     /// `None` if the service has no rules.

@@ -18,7 +18,11 @@ impl Explanation {
         no_failover: bool,
         views: &[PoolView],
     ) {
+        if chosen.is_empty() {
+            return;
+        }
         let live = &snapshot.services[service];
+        let answers = |version: usize| live.routing.version_answers(version);
         let mut added: Vec<usize> = chosen.iter().map(|c| c.version).collect();
         let mut answered = false;
         for candidacy in chosen {
@@ -26,7 +30,7 @@ impl Explanation {
             let taker = candidacy.failover.map(|(taker, _)| taker);
             self.add_candidate(snapshot, service, version, taker);
             let view = &views[taker.unwrap_or(version)];
-            answered |= view.eligible() > 0;
+            answered |= view.eligible() > 0 || answers(taker.unwrap_or(version));
             self.why
                 .extend(consequence(live, candidacy, no_failover, &views[version]));
             if let Some(taker) = taker
@@ -50,10 +54,12 @@ impl Explanation {
     ) {
         let live = &snapshot.services[service];
         let name = &live.versions[version].name;
+        let answers = live.routing.version_answers(version);
         let endpoints = status::endpoints(&live.versions[version], live.policies.health.is_some());
         let usable = endpoints.iter().filter(|e| e.is_usable()).count();
         let balance = snapshot.spec.services[service].balance.as_str();
         self.why.push(match &endpoints[..] {
+            _ if answers => format!("{name} answers by itself, without its endpoints"),
             [] => format!("{name} has no endpoints"),
             [one] if usable == 1 => format!("{name} has one endpoint, {}", one.address),
             [one] => format!(
@@ -87,6 +93,9 @@ fn consequence(
     view: &PoolView,
 ) -> Option<String> {
     let name = &service.versions[candidacy.version].name;
+    if service.routing.version_answers(candidacy.version) {
+        return None;
+    }
     if view.usable() > 0 {
         return (view.eligible() > view.usable()).then(|| {
             format!(

@@ -233,6 +233,7 @@ mod tests {
             listeners: Vec::new(),
             certificates: Vec::new(),
             services: vec![ServiceStatus {
+                answer: None,
                 name: "shop".into(),
                 stable: "v1".into(),
                 split: SplitStatus {

@@ -3,6 +3,7 @@
 //! There is a file for each part of the configuration. Every function reports errors to [`Problems`] and continues with a
 //! placeholder value, so that one run finds all of them. The resulting spec may be used only if there were no errors.
 
+mod answers;
 mod balance;
 mod bind;
 mod conflicts;

@@ -1,8 +1,9 @@
 //! `match` rules and the cohort: both refer to attributes of a request.
 
-use super::{is_token, listeners, split, unknown_word};
+use super::{answers, is_token, listeners, split, unknown_word};
+use crate::config::actions::Actions;
 use crate::config::problems::Problems;
-use crate::config::raw::{RawString, RawValue};
+use crate::config::raw::{RawString, RawTable, RawValue};
 use crate::config::spec::{
     CohortKey, CohortSpec, Condition, Pattern, RuleSpec, Subject, VersionSpec,
 };
@@ -12,21 +13,29 @@ use crate::config::units::quote;
 /// The maximum size of a compiled regular expression in bytes.
 const REGEX_SIZE: usize = 1 << 20;
 
+/// The versions that a rule may name.
+#[derive(Clone, Copy)]
+pub(super) struct Targets<'v> {
+    pub(super) versions: &'v [VersionSpec],
+    /// The service has none, and is valid without.
+    pub(super) none_needed: bool,
+}
+
 /// Reads `[[service.NAME.match]]`.
 pub(super) fn rules(
     value: &RawValue<'_>,
-    versions: &[VersionSpec],
+    targets: Targets<'_>,
     out: &mut Problems,
 ) -> Vec<RuleSpec> {
     value
         .tables(out)
         .iter()
-        .filter_map(|item| rule(item, versions, out))
+        .filter_map(|item| rule(item, targets, out))
         .collect()
 }
 
-fn rule(item: &RawValue<'_>, versions: &[VersionSpec], out: &mut Problems) -> Option<RuleSpec> {
-    let mut table = item.table("a table with `when` and `to`", out)?;
+fn rule(item: &RawValue<'_>, targets: Targets<'_>, out: &mut Problems) -> Option<RuleSpec> {
+    let mut table = item.table("a table with `when`, and `to` or `respond`", out)?;
     let when = table
         .need(
             "when",
@@ -35,22 +44,48 @@ fn rule(item: &RawValue<'_>, versions: &[VersionSpec], out: &mut Problems) -> Op
         )
         .map(|when| conditions(&when, out))
         .unwrap_or_default();
-    let to = table.need(
-        "to",
-        out,
-        "name the version that gets these requests: `to = \"…\"`",
-    );
-    let to = to.and_then(|value| {
-        let text = value.text("the name of a version", out)?;
-        split::version(&text, &value.path, versions, out)
-    });
-    let strict = table.take("strict").and_then(|v| v.flag(out));
+    let answer = answers::answer(&mut table, out);
+    let to = target(&mut table, targets, out);
+    let strict = table.take("strict");
+    if let Some(strict) = strict.as_ref().filter(|_| !table.has("to")) {
+        out.error(strict.key.clone(), "`strict` has no effect without `to`")
+            .label("the rule names no version")
+            .help("leave it out");
+    }
+    let strict = strict.and_then(|v| v.flag(out)).unwrap_or(false);
     table.finish(out);
     Some(RuleSpec {
         when,
-        to: to?,
-        strict: strict.unwrap_or(false),
+        to,
+        strict,
+        actions: Actions { answer },
     })
+}
+
+/// Reads `to`, which a rule with an answer doesn't have.
+fn target(table: &mut RawTable<'_>, targets: Targets<'_>, out: &mut Problems) -> Option<usize> {
+    let value = match answers::has_answer(table) {
+        true => {
+            let to = table.take("to")?;
+            out.error(to.key, "a rule has either `to` or an answer of its own")
+                .label("no version gets these requests")
+                .help("leave out `to`, or the answer");
+            return None;
+        }
+        false => table.need(
+            "to",
+            out,
+            "name the version that gets these requests: `to = \"…\"`",
+        )?,
+    };
+    let text = value.text("the name of a version", out)?;
+    if targets.none_needed {
+        out.error(text.span, "the service has no versions")
+            .label("no version has this name")
+            .help("write `respond` instead of `to`, or add `versions`");
+        return None;
+    }
+    split::version(&text, &value.path, targets.versions, out)
 }
 
 /// Reads the conditions of `when`.

@@ -6,10 +6,13 @@ use std::hash::Hash;
 use super::conflicts::RouteSpans;
 use super::policies::Defaults;
 use super::{
-    balance, check_name, conflicts, policies, proxy, rollout, route, rules, split, versions,
+    answers, balance, check_name, conflicts, policies, proxy, rollout, route, rules, split,
+    versions,
 };
+use crate::config::actions::Actions;
 use crate::config::problems::{Problems, TextSpan};
 use crate::config::raw::{RawString, RawTable, RawValue};
+use crate::config::rollout::RolloutSpec;
 use crate::config::spec::{HostPattern, PathPattern, ServiceSpec};
 use crate::config::units::quote;
 
@@ -95,25 +98,20 @@ fn service(
         split: &split,
         goals: &goals,
     };
-    let plan = match (table.take("rollout"), &rolling) {
-        (Some(value), _) => rollout::rollout(&value, &around, out),
-        (None, Some((_, at))) => {
-            rollout::missing(&table, at.clone(), out);
-            None
-        }
-        (None, None) => None,
-    };
-    if let Some(plan) = &plan {
-        rollout::shares_fit(&table, &plan.steps, &around, out);
-    }
+    let plan = plan(&mut table, rolling.as_ref(), &around, out);
     let rolling = around.rolling;
     let cohort = table
         .take("cohort")
         .and_then(|value| rules::cohort(&value, name, out));
+    let targets = rules::Targets {
+        versions: &versions,
+        none_needed: answers::has_answer(&table) && !table.has("versions"),
+    };
     let rules = table
         .take("match")
-        .map(|value| rules::rules(&value, &versions, out))
+        .map(|value| rules::rules(&value, targets, out))
         .unwrap_or_default();
+    let answer = answers::answer(&mut table, out);
     let mut timeouts = defaults.timeouts.clone();
     if let Some(value) = table.take("timeouts") {
         proxy::timeouts(&value, &mut timeouts, out);
@@ -130,6 +128,7 @@ fn service(
         goals,
         cohort,
         rules,
+        actions: Actions { answer },
         balance,
         timeouts,
         policies: policies::policies(&mut table, &versions, defaults, out),
@@ -150,6 +149,39 @@ fn service(
     let meant = table.finish(out);
     spans.incomplete |= meant.iter().any(|key| matches!(*key, "hosts" | "paths"));
     (service, spans)
+}
+
+/// Reads the plan of rollouts. `rolling` is the version that follows one, and where that is written.
+fn plan(
+    table: &mut RawTable<'_>,
+    rolling: Option<&(usize, TextSpan)>,
+    around: &rollout::Surroundings<'_>,
+    out: &mut Problems,
+) -> Option<RolloutSpec> {
+    let plan = match (table.take("rollout"), rolling) {
+        (Some(value), _) => rollout::rollout(&value, around, out),
+        (None, Some((_, at))) => {
+            rollout::missing(table, at.clone(), out);
+            None
+        }
+        (None, None) => None,
+    };
+    if let Some(plan) = &plan {
+        rollout::shares_fit(table, &plan.steps, around, out);
+    }
+    if let Some((version, at)) = rolling
+        && let version = &around.versions[*version]
+        && version.actions.answer.is_some()
+    {
+        let message = format!(
+            "version `{}` follows a rollout, but answers its requests itself",
+            version.name
+        );
+        out.error(at.clone(), message)
+            .label("a rollout compares what endpoints answer")
+            .help("give it a share, or take `respond` out of the version");
+    }
+    plan
 }
 
 fn hosts(table: &mut RawTable<'_>, out: &mut Problems) -> (Vec<HostPattern>, Vec<TextSpan>) {

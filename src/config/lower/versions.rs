@@ -1,7 +1,9 @@
 //! `[service.NAME.versions]`: the versions of a service, as lists of endpoints or as tables.
 
+use super::answers;
 use super::endpoints::endpoints;
 use super::{check_name, route, split};
+use crate::config::actions::Actions;
 use crate::config::problems::{Problems, TextSpan};
 use crate::config::raw::{RawTable, RawValue};
 use crate::config::spec::{HostPattern, VersionSpec};
@@ -10,13 +12,35 @@ use crate::config::value::SHORTEST;
 /// A preview host: the version's index, the pattern and its span.
 pub(super) type Preview = (usize, HostPattern, TextSpan);
 
-/// Reads `[service.NAME.versions]`.
+/// Keys that have an effect only on a service with versions.
+const NEED_VERSIONS: [&str; 8] = [
+    "stable",
+    "split",
+    "rollout",
+    "fallback",
+    "goals",
+    "sticky",
+    "finish_sessions",
+    "shield",
+];
+
+/// Reads `[service.NAME.versions]`. A service that answers its requests itself may have none.
 pub(super) fn versions(
     service: &mut RawTable<'_>,
     out: &mut Problems,
 ) -> (Vec<VersionSpec>, Vec<Preview>) {
     let (mut versions, mut previews) = (Vec::new(), Vec::new());
     let help = "write `versions = { blue = [\"10.0.1.10:8080\"] }`";
+    if answers::has_answer(service) && !service.has("versions") {
+        service.take("versions");
+        for (name, value) in service.named().filter(|(n, _)| NEED_VERSIONS.contains(n)) {
+            out.error(value.key, format!("`{}` has no effect", value.path))
+                .label("the service has no versions")
+                .help(format!("{help} as well, or leave out `{name}`"))
+                .absence();
+        }
+        return (versions, previews);
+    }
     let Some(value) = service.need("versions", out, help) else {
         return (versions, previews);
     };
@@ -38,6 +62,7 @@ pub(super) fn versions(
             endpoints: Vec::new(),
             max_share: None,
             preview: Vec::new(),
+            actions: Actions::default(),
         };
         match value.as_table() {
             Some(table) => detailed(table, versions.len(), &mut version, &mut previews, out),
@@ -54,7 +79,7 @@ pub(super) fn versions(
 /// Returns whether the value has the form of a version. A version may have the name of a key; otherwise the key is meant.
 fn may_be_version(name: &str, value: &RawValue<'_>) -> bool {
     if let Some(table) = value.as_table() {
-        return table.has("endpoints");
+        return table.has("endpoints") || answers::has_answer(&table);
     }
     let Some(items) = value.as_list() else {
         return false;
@@ -77,7 +102,13 @@ fn detailed(
             .text("a string such as \"1.4.2\"", out)
             .map(|t| t.value.to_owned());
     }
-    if let Some(value) = table.need("endpoints", out, "write `endpoints = [\"10.0.1.10:8080\"]`") {
+    version.actions.answer = answers::answer(&mut table, out);
+    // A version that answers its requests itself needs no endpoints.
+    let listed = match answers::has_answer(&table) {
+        true => table.take("endpoints"),
+        false => table.need("endpoints", out, "write `endpoints = [\"10.0.1.10:8080\"]`"),
+    };
+    if let Some(value) = listed {
         version.endpoints = endpoints(&value, out);
     }
     if let Some(value) = table.take("max_share")

@@ -1,4 +1,4 @@
-//! Reports changes of the configuration file and of certificate files, however they are saved.
+//! Reports changes of the configuration file, of the bodies it names and of certificate files, however they are saved.
 //!
 //! The kernel reports events on the directories that matter (inotify, see [`hops`]), and [`debounce`] merges the events of one
 //! save. In addition the files' metadata is polled twice a second, which finds changes without events: on network file systems,
@@ -40,13 +40,13 @@ const POLL_ALONE: Duration = Duration::from_millis(50);
 /// The kind of files that changed, or may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Changed {
-    /// The configuration file.
+    /// The configuration file, or a file that is part of it.
     Config,
     /// A certificate, key or authority file.
     Certificates,
 }
 
-/// Watches one configuration file and any number of certificate files.
+/// Watches one configuration file, the body files that are part of it, and any number of certificate files.
 pub(crate) struct FileWatcher {
     watcher: Option<RecommendedWatcher>,
     events: mpsc::UnboundedReceiver<notify::Result<notify::Event>>,
@@ -191,6 +191,21 @@ impl FileWatcher {
         watch.config.files.push(File::new(config.to_owned()));
         watch.follow();
         watch
+    }
+
+    /// Replaces the set of files that are read as a part of the configuration, such as bodies.
+    pub(crate) fn set_parts(&mut self, files: impl IntoIterator<Item = PathBuf>) {
+        let paths: BTreeSet<PathBuf> = files.into_iter().collect();
+        // The first file is the configuration itself.
+        if paths
+            .iter()
+            .eq(self.config.files.iter().skip(1).map(|f| &f.path))
+        {
+            return;
+        }
+        self.config.files.truncate(1);
+        self.config.files.extend(paths.into_iter().map(File::new));
+        self.follow();
     }
 
     /// Replaces the set of certificate files to watch.

@@ -233,12 +233,18 @@ impl ServiceRollout {
             return Vec::new();
         };
         let verdict = self.guard.verdict();
-        let obstacle = self.queries.obstacle().map(str::to_owned);
+        // Users reach neither version, so nothing is learnt of the canary.
+        let answered = { around.service.routing.answers }
+            .then(|| "the service answers its requests itself".to_owned());
+        let obstacle = answered.or_else(|| self.queries.obstacle().map(str::to_owned));
         let held = self.guard.held_because();
         let obstacle = obstacle.or_else(|| held.map(|reason| reason.to_string()));
         let requests = self.guard.counts().step_canary.requests;
         let store_error = self.store_error.as_ref().map(ToString::to_string);
-        let usable = |version: usize| around.service.versions[version].pool.counts().usable > 0;
+        let usable = |version: usize| {
+            around.service.routing.version_answers(version)
+                || around.service.versions[version].pool.counts().usable > 0
+        };
         let facts = Facts {
             plan: &self.plan,
             max_share: self.max_share,
