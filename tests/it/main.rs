@@ -47,6 +47,7 @@ mod reload_command;
 mod removal;
 mod respond;
 mod retries;
+mod rollout_verdicts;
 mod rollouts;
 mod routing;
 mod service_manager;

@@ -15,14 +15,19 @@ use crate::support::proxy::{Output, Proxy, command, serve};
 use crate::support::{pause, until};
 
 /// A version whose share of failing requests can be set, in thousandths.
-struct Version {
-    origin: Origin,
-    failing: Arc<AtomicU32>,
+pub struct Version {
+    pub origin: Origin,
+    pub failing: Arc<AtomicU32>,
     hits: Arc<AtomicUsize>,
 }
 
 impl Version {
-    fn new(name: &'static str, failing: u32) -> Self {
+    pub fn new(name: &'static str, failing: u32) -> Self {
+        Self::slow(name, failing, Duration::ZERO)
+    }
+
+    /// Every answer takes this long.
+    pub fn slow(name: &'static str, failing: u32, delay: Duration) -> Self {
         let failing = Arc::new(AtomicU32::new(failing));
         let hits = Arc::new(AtomicUsize::new(0));
         let (rate, seen) = (failing.clone(), hits.clone());
@@ -33,6 +38,7 @@ impl Version {
             // Evenly spread, not random: the test doesn't depend on luck.
             let n = seen.fetch_add(1, Ordering::SeqCst) as u32;
             let rate = rate.load(Ordering::SeqCst);
+            pause(delay);
             let fails = (n + 1) * rate / 1000 > n * rate / 1000;
             conn.reply(if fails { 500 } else { 200 }, name)
         });
@@ -43,13 +49,13 @@ impl Version {
         }
     }
 
-    fn hits(&self) -> usize {
+    pub fn hits(&self) -> usize {
         self.hits.load(Ordering::SeqCst)
     }
 }
 
 /// Requests at a steady rate from threads of its own.
-struct Load {
+pub struct Load {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
     failed: Arc<AtomicUsize>,
@@ -58,15 +64,21 @@ struct Load {
 
 impl Load {
     /// 500 requests per second.
-    fn start(port: u16) -> Self {
+    pub fn start(port: u16) -> Self {
+        Self::of(port, "GET / HTTP/1.1\r\nhost: test\r\n\r\n", 10)
+    }
+
+    /// 50 requests per second from each of the clients.
+    pub fn of(port: u16, request: &str, clients: usize) -> Self {
         let mut load = Self {
             stop: Arc::default(),
             sent: Arc::default(),
             failed: Arc::default(),
             threads: Vec::new(),
         };
-        for _ in 0..10 {
+        for _ in 0..clients {
             let (stop, sent, failed) = (load.stop.clone(), load.sent.clone(), load.failed.clone());
+            let request = request.to_owned();
             load.threads.push(std::thread::spawn(move || {
                 let mut client = Client::new(port);
                 let begun = Instant::now();
@@ -75,9 +87,7 @@ impl Load {
                     number += 1;
                     let due = begun + Duration::from_millis(20) * number;
                     pause(due.saturating_duration_since(Instant::now()));
-                    let good = client
-                        .try_send("GET / HTTP/1.1\r\nhost: test\r\n\r\n")
-                        .is_ok()
+                    let good = client.try_send(&request).is_ok()
                         && client
                             .try_answer("GET")
                             .is_ok_and(|answer| answer.status() == 200);
@@ -96,7 +106,7 @@ impl Load {
     }
 
     /// Stops, and returns how many requests were sent and how many failed.
-    fn end(mut self) -> (usize, usize) {
+    pub fn end(mut self) -> (usize, usize) {
         self.stop.store(true, Ordering::SeqCst);
         for thread in self.threads.drain(..) {
             thread.join().expect("a client");
@@ -108,7 +118,7 @@ impl Load {
     }
 }
 
-fn service(v1: &Version, v2: &Version, label: &str, rollout: &str) -> String {
+pub fn service(v1: &Version, v2: &Version, label: &str, rollout: &str) -> String {
     format!(
         "[service.app]\nstable = \"v1\"\nsplit = {{ v2 = \"rollout\" }}\n\
          shield = true\ncheck = \"/ready\"\nhealth.interval = \"200ms\"\noutlier.consecutive_5xx = 1000\n\
@@ -119,18 +129,18 @@ fn service(v1: &Version, v2: &Version, label: &str, rollout: &str) -> String {
     )
 }
 
-fn rollout(proxy: &Proxy) -> Value {
+pub fn rollout(proxy: &Proxy) -> Value {
     proxy.status()["services"][0]["rollout"].clone()
 }
 
-fn state(proxy: &Proxy) -> String {
+pub fn state(proxy: &Proxy) -> String {
     rollout(proxy)["state"]
         .as_str()
         .unwrap_or("none")
         .to_owned()
 }
 
-fn share(proxy: &Proxy) -> String {
+pub fn share(proxy: &Proxy) -> String {
     proxy.status()["services"][0]["split"]["effective"]["v2"]
         .as_str()
         .expect("a share")
@@ -138,12 +148,12 @@ fn share(proxy: &Proxy) -> String {
 }
 
 #[track_caller]
-fn until_state(proxy: &Proxy, wanted: &str) {
+pub fn until_state(proxy: &Proxy, wanted: &str) {
     until(wanted, || (state(proxy) == wanted).then_some(()));
 }
 
 /// Runs a command on the control socket.
-fn order(proxy: &Proxy, arguments: &[&str]) -> Output {
+pub fn order(proxy: &Proxy, arguments: &[&str]) -> Output {
     let file = proxy.file();
     let place = ["-c", file.to_str().expect("a path in UTF-8")];
     command(&[arguments, &place[..]].concat(), proxy.dir())

@@ -12,11 +12,15 @@ if ! command -v prometheus > /dev/null; then
 fi
 prometheus --version 2>&1 | head -n 1
 
-test="control::outcall::prometheus::tests::a_real_prometheus_answers"
-output=$(cargo test --lib -- --exact "$test" --nocapture 2>&1) || { echo "$output"; exit 1; }
-echo "$output"
-# A filter that matches nothing would pass too.
-if ! grep -q "1 passed" <<< "$output" || grep -q "skipped" <<< "$output"; then
-    echo "the test did not run" >&2
-    exit 1
-fi
+run() {
+    output=$(cargo test "$@" --nocapture 2>&1) || { echo "$output"; exit 1; }
+    echo "$output"
+    # A filter that matches nothing would pass too.
+    if ! grep -q "1 passed" <<< "$output" || grep -q "skipped" <<< "$output"; then
+        echo "the test did not run" >&2
+        exit 1
+    fi
+}
+
+run --lib -- --exact control::outcall::prometheus::tests::a_real_prometheus_answers
+run --test it -- --exact rollout_verdicts::a_real_prometheus_that_is_killed_holds_the_step_until_it_answers_again
