@@ -15,15 +15,15 @@ use super::admission::ConnectionPermit;
 use super::connection_context::ConnectionContext;
 use super::connection_gauge::ConnectionGauge;
 use super::listener_info::ListenerInfo;
-use super::request::{Parsed, Scratch};
+use super::request::{self, Parsed, Scratch};
 use super::tls::TlsInfo;
-use crate::http1::{Framing, HeadLimits, HttpVersion, Method, RequestHead};
+use crate::http1::{Framing, HeadLimits, HttpVersion, RequestHead};
 use crate::net::{OwnedTaskControl, Stream, TaskPhase};
 use crate::proxy::admission_queue::Ticket;
 use crate::proxy::h1::H1;
 use crate::proxy::h1_down::H1Down;
 use crate::proxy::wire::Downstream;
-use crate::proxy::{self, Ended, Inbound, LocalReply, Peer, Recording, Worker};
+use crate::proxy::{self, Ended, Inbound, LocalReply, Peer, Recording, RejectedHead, Worker};
 use crate::snapshot::Snapshot;
 use crate::telemetry::record::Protocol;
 
@@ -379,7 +379,8 @@ impl ConnectionContext<'_> {
             Err(reject) => {
                 down.close_after();
                 let answer = LocalReply::refuse(reject);
-                return proxy::refuse_head(inbound, control, head.method, down, answer).await;
+                let rejected = request::rejected(head, &scratch);
+                return proxy::refuse_head(inbound, control, &rejected, down, answer).await;
             }
         };
         let request = parsed.request();
@@ -398,7 +399,8 @@ impl ConnectionContext<'_> {
     /// Answers a head that can't be served, and closes the connection.
     async fn refuse(&self, inbound: Inbound<'_>, down: &mut H1Down, answer: LocalReply) {
         down.begin(HttpVersion::H11, false, Framing::Empty);
-        let refused = proxy::refuse_head(inbound, self.control, Method::Other, down, answer);
+        let head = &RejectedHead::UNREADABLE;
+        let refused = proxy::refuse_head(inbound, self.control, head, down, answer);
         if refused.await == Ended::Whole {
             self.linger(down).await;
         }

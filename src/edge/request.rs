@@ -10,9 +10,9 @@ use super::connection_context::ConnectionContext;
 use crate::http1::fields::has_uppercase;
 use crate::http1::{FieldId, Method, Reject, RequestHead, authority, path};
 use crate::net::Buffers;
-use crate::proxy::Peer;
 use crate::proxy::headers::{Fields, H1Fields, Request, RequestId};
 use crate::proxy::peer::ForwardedFor;
+use crate::proxy::{Peer, RejectedHead};
 
 /// A copy of a head. The parsed request refers to it, while the read buffer is already in use for the body.
 #[derive(Debug)]
@@ -109,6 +109,23 @@ impl<'a> Parsed<'a> {
             id: self.id,
         }
     }
+}
+
+/// What is known of a head that [`Parsed::new`] rejects.
+pub(super) fn rejected<'a>(head: &RequestHead, scratch: &'a Scratch) -> RejectedHead<'a> {
+    let bytes = &scratch.head[..];
+    RejectedHead {
+        method: head.method,
+        method_text: head.method_span.of(bytes),
+        host: host_of(head.authority.of(bytes)),
+        path: path_of(head.path_and_query.of(bytes)),
+    }
+}
+
+/// The part of a target before the query.
+pub(super) fn path_of(path_and_query: &[u8]) -> &[u8] {
+    let split = memchr::memchr(b'?', path_and_query);
+    &path_and_query[..split.unwrap_or(path_and_query.len())]
 }
 
 /// The client's address: that of the peer, or the one that trusted proxies report in `X-Forwarded-For`.

@@ -71,7 +71,7 @@ pub(crate) mod worker;
 pub use error::LocalReply;
 pub use observe::{Inbound, Recording};
 pub use peer::Peer;
-pub use respond::{redirect_https, refuse, refuse_head};
+pub use respond::{RejectedHead, redirect_https, refuse, refuse_head};
 pub use worker::Worker;
 
 use crate::http1::{self, Framing};

@@ -3,6 +3,7 @@
 //! A local reply is a one-line text with `x-cutover-reason` and `x-request-id`. A gRPC client gets
 //! the failure as a `grpc-status` instead. All of them pass through [`send_reply`].
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
@@ -54,18 +55,43 @@ pub async fn refuse<D: Downstream>(
     send_local_reply(watch, snapshot, recording, down, answer).await
 }
 
-/// Replies to a request whose head was rejected, so that there is no record of it yet. `method` is
-/// what is known of the head: a reply to HEAD has no body.
+/// What is known of a head that was rejected. All of it may be empty.
+#[derive(Debug)]
+pub struct RejectedHead<'a> {
+    /// The class of the method: a reply to HEAD has no body.
+    pub method: Method,
+    /// The method as received.
+    pub method_text: &'a [u8],
+    /// The host in lower case, without port.
+    pub host: Cow<'a, str>,
+    /// The path as received.
+    pub path: &'a [u8],
+}
+
+impl RejectedHead<'_> {
+    /// A head that could not be parsed.
+    pub const UNREADABLE: RejectedHead<'static> = RejectedHead {
+        method: Method::Other,
+        method_text: b"",
+        host: Cow::Borrowed(""),
+        path: b"",
+    };
+}
+
+/// Replies to a request whose head was rejected, so that there is no record of it yet.
 pub async fn refuse_head<D: Downstream>(
     inbound: Inbound<'_>,
     watch: &TaskControl,
-    method: Method,
+    head: &RejectedHead<'_>,
     down: &mut D,
     answer: LocalReply,
 ) -> Ended {
     let id = inbound.worker.request_id(None);
     let mut recording = Recording::begin(inbound, id.ours());
-    recording.record.method = method;
+    recording.record.method = head.method;
+    recording.record.method_text = head.method_text;
+    recording.record.host = &head.host;
+    recording.record.path = head.path;
     refuse(watch, inbound.snapshot, &mut recording, down, answer).await
 }
 

@@ -11,6 +11,7 @@ use crate::config::spec::ProxyLimits;
 use crate::edge::request::{RequestTarget, client_of, host_of};
 use crate::http1::fields::has_underscore;
 use crate::http1::{FieldId, Framing, Method, Reject, authority, number, target};
+use crate::proxy::RejectedHead;
 use crate::proxy::headers::{Fields, H2Fields, KnownFields, Request};
 use crate::proxy::via::Via;
 
@@ -166,6 +167,19 @@ impl<'a> RequestHead<'a> {
             id: shared.worker.request_id(fields.first(FieldId::XRequestId)),
             fields,
         }
+    }
+}
+
+/// What is known of a head that [`RequestHead::new`] rejects.
+pub(super) fn rejected(parts: &Parts) -> RejectedHead<'_> {
+    let method_text = parts.method.as_str().as_bytes();
+    let authority = parts.uri.authority().map_or("", |a| a.as_str());
+    let path = parts.uri.path_and_query().map_or("", |p| p.path());
+    RejectedHead {
+        method: Method::from_bytes(method_text),
+        method_text,
+        host: host_of(authority.as_bytes()),
+        path: path.as_bytes(),
     }
 }
 

@@ -26,14 +26,13 @@ use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use tokio::task::coop::unconstrained;
 
-use self::head::{HeadScan, RequestHead};
+use self::head::{HeadScan, RequestHead, rejected};
 use self::io::{GatheringStream, Io};
 use self::state::{ConnectionState, LINGER, OpenStream};
 use self::stream_slots::{JobSlot, StreamSlots};
 use super::connection_context::ConnectionContext;
 use super::tls::TlsInfo;
 use crate::config::spec::ProxyLimits;
-use crate::http1::Method;
 use crate::http2::Flaw;
 use crate::net::{OutgoingPiece, TaskControl, TaskPhase};
 use crate::proxy::error::ExchangeError;
@@ -337,9 +336,9 @@ async fn answer(
     let head = match RequestHead::new(parts, &scan, ended, rules, |a| shared.known_host_len(a)) {
         Ok(head) => head,
         Err(reject) => {
-            let method = Method::from_bytes(parts.method.as_str().as_bytes());
             let answer = LocalReply::refuse(reject);
-            return proxy::refuse_head(inbound, control, method, down, answer).await;
+            let rejected = rejected(parts);
+            return proxy::refuse_head(inbound, control, &rejected, down, answer).await;
         }
     };
     let request = head.request(shared);
