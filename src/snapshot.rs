@@ -29,6 +29,8 @@ use crate::config::policy::Policies;
 use crate::config::rollout::GoalSpec;
 use crate::config::spec::{Share, Timeouts};
 use crate::routing;
+use crate::telemetry::access_log::followers::Followers;
+use crate::telemetry::access_log::sink::LogSink;
 use crate::telemetry::goals::GoalCounter;
 use crate::telemetry::guard::GuardCounters;
 use crate::telemetry::{ListenerShard, RuleHits, ServiceMetrics, VersionMetrics, WorkerId};
@@ -55,6 +57,10 @@ pub struct Snapshot {
     pub services: Vec<Arc<Service>>,
     /// Listeners in the order of `spec.listeners`.
     pub listeners: Vec<Listener>,
+    /// Where requests are logged, if [`Spec::access_log`] is set.
+    pub(crate) access_log: Option<Arc<LogSink>>,
+    /// Who follows the access log.
+    pub(crate) followers: Arc<Followers>,
     /// Counters of requests that match no service.
     pub unrouted: Arc<ServiceMetrics>,
     slots: EndpointSet,

@@ -4,6 +4,7 @@
 //! handover the process answers reads on its open connections, but refuses changes, which would be lost.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, StatusCode};
@@ -14,7 +15,9 @@ use serde_json::json;
 use super::explain::explain;
 use super::guard::{AdminRefusal, ListenerKind, admit, authorise};
 use super::history::{Announcement, ChangeCause};
-use super::reply::{AdminResponse, BodyError, document, error, read_body, text};
+use super::logs::{self, LogStream};
+use super::query::decoded;
+use super::reply::{AdminResponse, BodyError, document, error, lines, read_body, text};
 use super::request::DescribedRequest;
 use super::rollout::RolloutRefused;
 use super::status::ProxyStatus;
@@ -30,7 +33,7 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 pub(crate) async fn answer<B: Body<Error: Into<BodyError>>>(
     request: Request<B>,
     listener: ListenerKind,
-    context: &Context,
+    context: &Arc<Context>,
 ) -> AdminResponse {
     let mut answer = route(request, listener, context).await;
     if context.readiness.phase() == ProcessPhase::Stopping {
@@ -44,7 +47,7 @@ pub(crate) async fn answer<B: Body<Error: Into<BodyError>>>(
 async fn route<B: Body<Error: Into<BodyError>>>(
     request: Request<B>,
     listener: ListenerKind,
-    context: &Context,
+    context: &Arc<Context>,
 ) -> AdminResponse {
     let (head, body) = request.into_parts();
     let spec = context.live.current().spec.clone();
@@ -55,6 +58,7 @@ async fn route<B: Body<Error: Into<BodyError>>>(
     let allowed = match path {
         "/healthz" | "/readyz" | "/metrics" | "/api/v1/status" | "/api/v1/config"
         | "/api/v1/explain" | "/api/v1/history" => "GET, HEAD",
+        "/api/v1/logs" => "GET",
         "/api/v1/reload" | "/api/v1/announce" => "POST",
         _ if WriteRoute::of(path).is_some() => "POST",
         _ if service_to_drain(path).is_some() => "POST, DELETE",
@@ -71,12 +75,14 @@ async fn route<B: Body<Error: Into<BodyError>>>(
         answer.headers_mut().insert(ALLOW, allow);
         return answer;
     }
-    if head.method == Method::POST || head.method == Method::DELETE {
+    let is_change = head.method == Method::POST || head.method == Method::DELETE;
+    // Lines of the access log say more about users than anything else that can be read here.
+    if is_change || path == "/api/v1/logs" {
         let token = spec.admin.as_ref().and_then(|a| a.token_file.as_deref());
         if let Err(refusal) = authorise(&head.headers, listener, token) {
             return refused(&refusal);
         }
-        if context.readiness.is_handed_over() {
+        if is_change && context.readiness.is_handed_over() {
             // The successor got the state at the handover. A change to this process would be lost.
             return error(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -95,6 +101,7 @@ async fn route<B: Body<Error: Into<BodyError>>>(
         }
         "/api/v1/explain" => explanation(head.uri.query().unwrap_or(""), context),
         "/api/v1/history" => history(head.uri.query().unwrap_or(""), context),
+        "/api/v1/logs" => follow(head.uri.query().unwrap_or(""), context),
         "/api/v1/announce" => announce(body, context).await,
         "/api/v1/reload" => reload(context).await,
         _ => {
@@ -274,6 +281,26 @@ fn history(query: &str, context: &Context) -> AdminResponse {
     document(StatusCode::OK, &context.history.report(service.as_deref()))
 }
 
+fn follow(query: &str, context: &Arc<Context>) -> AdminResponse {
+    let filter = match logs::filter(query) {
+        Ok(filter) => filter,
+        Err(message) => return error(StatusCode::BAD_REQUEST, &message),
+    };
+    let snapshot = context.live.current();
+    if let Some(name) = &filter.service
+        && !snapshot.services.iter().any(|s| *s.name == **name)
+    {
+        return error(StatusCode::NOT_FOUND, &format!("no service {name:?}"));
+    }
+    match context.telemetry.access_log().followers().subscribe(filter) {
+        Some(subscription) => lines(LogStream::new(subscription, context.clone())),
+        None => error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many follow the log already",
+        ),
+    }
+}
+
 async fn announce<B: Body<Error: Into<BodyError>>>(body: B, context: &Context) -> AdminResponse {
     let body = match read_body(body, MAX_BODY_BYTES).await {
         Ok(body) => body,
@@ -290,27 +317,6 @@ async fn announce<B: Body<Error: Into<BodyError>>>(body: B, context: &Context) -
         Ok(()) => document(StatusCode::OK, &json!({})),
         Err(message) => error(StatusCode::BAD_REQUEST, message),
     }
-}
-
-/// Decodes `+` and percent escapes, as in `application/x-www-form-urlencoded`.
-fn decoded(value: &str) -> Result<String, String> {
-    let wrong = || format!("{value:?} is not percent-encoded UTF-8");
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        bytes.push(match first {
-            b'+' => b' ',
-            b'%' => {
-                let (digits, after) = rest.split_at_checked(2).ok_or_else(wrong)?;
-                rest = after;
-                let digits = std::str::from_utf8(digits).map_err(|_| wrong())?;
-                u8::from_str_radix(digits, 16).map_err(|_| wrong())?
-            }
-            plain => plain,
-        });
-    }
-    String::from_utf8(bytes).map_err(|_| wrong())
 }
 
 async fn reload(context: &Context) -> AdminResponse {

@@ -7,6 +7,7 @@
 //! * [`guard`] refuses a foreign `Host`, a foreign `Origin`, and changes over TCP without the token.
 //! * [`api`] routes requests and `reply` builds the responses. [`history`] keeps the adopted generations. [`writes`] and [`file_editor`]
 //!   change the configuration file. [`drain`] selects the endpoints that an operator drains. Changes are [`ControlCommand`]s, which the control thread carries out.
+//! * [`logs`] streams the lines of the access log.
 //! * [`status`], [`explain`] (of a [`request`]), [`view`] (the configuration) and [`scrape`] (the metrics) build the
 //!   responses. Commands deserialize them into the same types.
 
@@ -20,8 +21,10 @@ pub(crate) mod file_editor;
 pub(crate) mod guard;
 pub(crate) mod history;
 pub(crate) mod listen;
+pub(crate) mod logs;
 pub(crate) mod plan;
 mod preview;
+mod query;
 mod reply;
 pub(crate) mod request;
 pub(crate) mod rollout;

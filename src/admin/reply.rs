@@ -1,20 +1,62 @@
 //! Builds the responses of the admin API, and reads request bodies within limits.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Body;
+use hyper::body::{Body, Frame, SizeHint};
 use serde::Serialize;
 use serde_json::json;
+
+use super::logs::{self, LogStream};
 
 /// The error of a request body.
 pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A response with its whole body.
-pub(super) type AdminResponse = Response<Full<Bytes>>;
+/// A response.
+pub(crate) type AdminResponse = Response<AdminBody>;
+
+/// The body of a response.
+pub(crate) enum AdminBody {
+    /// All of it.
+    Whole(Full<Bytes>),
+    /// Lines of the access log as they come.
+    Lines(LogStream),
+}
+
+impl Body for AdminBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(cx),
+            Self::Lines(lines) => Pin::new(lines).poll_frame(cx),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Lines(lines) => lines.size_hint(),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Lines(lines) => lines.is_end_stream(),
+        }
+    }
+}
 
 /// Time limit for reading a request body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,6 +88,11 @@ pub(super) fn text(body: impl Into<Bytes>) -> AdminResponse {
     with(StatusCode::OK, "text/plain; charset=utf-8", body.into())
 }
 
+/// A stream of lines.
+pub(super) fn lines(lines: LogStream) -> AdminResponse {
+    with_body(StatusCode::OK, logs::CONTENT_TYPE, AdminBody::Lines(lines))
+}
+
 /// A JSON document.
 pub(super) fn document(status: StatusCode, body: &impl Serialize) -> AdminResponse {
     match serde_json::to_vec_pretty(body) {
@@ -64,7 +111,11 @@ pub(super) fn error(status: StatusCode, message: &str) -> AdminResponse {
 }
 
 fn with(status: StatusCode, kind: &'static str, body: Bytes) -> AdminResponse {
-    let mut answer = Response::new(Full::new(body));
+    with_body(status, kind, AdminBody::Whole(Full::new(body)))
+}
+
+fn with_body(status: StatusCode, kind: &'static str, body: AdminBody) -> AdminResponse {
+    let mut answer = Response::new(body);
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));

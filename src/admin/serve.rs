@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep};
 use super::activity::{Activity, Observed, WRITE_TIMEOUT};
 use super::guard::ListenerKind;
 use super::listen::{self, AdminListener, AdminStream};
-use super::{Context, api};
+use super::{Context, api, logs};
 
 /// Maximum number of connections of one listener.
 const CONNECTIONS: usize = 256;
@@ -265,7 +265,10 @@ where
 
 fn is_event_stream<B>(response: &Response<B>) -> bool {
     let kind = response.headers().get(CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+    kind.is_some_and(|kind| {
+        let kind = kind.as_bytes();
+        kind.starts_with(b"text/event-stream") || kind == logs::CONTENT_TYPE.as_bytes()
+    })
 }
 
 #[cfg(test)]

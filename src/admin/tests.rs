@@ -100,7 +100,7 @@ fn context_of(text: &str) -> (Arc<Context>, mpsc::Receiver<ControlCommand>) {
 }
 
 async fn send(
-    context: &Context,
+    context: &Arc<Context>,
     method: Method,
     path: &str,
     listener: ListenerKind,
@@ -117,7 +117,7 @@ async fn send(
     (status, String::from_utf8(body.to_vec()).unwrap())
 }
 
-async fn get(context: &Context, path: &str) -> (u16, String) {
+async fn get(context: &Arc<Context>, path: &str) -> (u16, String) {
     send(context, Method::GET, path, TCP).await
 }
 

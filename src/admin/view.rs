@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 pub(crate) use actions::answer;
 
 use crate::config::Spec;
+use crate::config::access_log::AccessLogSpec;
 use crate::config::spec::{
     Admin, Balance, Bind, Cert, CohortKey, CohortSpec, Condition, EndpointSpec, HostPattern,
     ListenerSpec, PathPattern, Pattern, ProxyLimits, RuleSpec, ServiceSpec, Subject, Timeouts,
@@ -31,6 +32,7 @@ pub(crate) fn config(spec: &Spec) -> Value {
             "deadline": time(spec.shutdown.deadline),
         },
         "limits": limits(&spec.limits),
+        "access_log": spec.access_log.as_ref().map(access_log),
         "listen": named(&spec.listeners, |l| (&l.name, listener(l))),
         "service": named(&spec.services, |s| (&s.name, service(s))),
     })
@@ -73,6 +75,16 @@ fn limits(limits: &ProxyLimits) -> Value {
         "connections": limits.connections,
         "streams": limits.streams,
         "underscores": limits.underscores,
+    })
+}
+
+fn access_log(log: &AccessLogSpec) -> Value {
+    json!({
+        "to": log.to.to_string(),
+        "format": log.format.as_str(),
+        "sample": log.sample.to_string(),
+        "slow": time(log.slow),
+        "fields": texts(&log.fields, |field| field.key.clone()),
     })
 }
 

@@ -5,6 +5,7 @@
 //! All of them report to one collector, and a spec is returned only if it holds no error. [`load`](load()) does this for a
 //! file, and [`edit`] changes a file's text without disturbing comments or layout.
 
+pub mod access_log;
 pub mod actions;
 mod bodies;
 mod defaults;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::access_log::AccessLogSpec;
 use super::actions::Actions;
 use super::policy::Policies;
 use super::rollout::{GoalSpec, RolloutSpec};
@@ -29,6 +30,8 @@ pub struct Spec {
     pub shutdown: Shutdown,
     /// Limits towards clients, across all listeners.
     pub limits: ProxyLimits,
+    /// The access log. Default `None`: requests aren't logged.
+    pub access_log: Option<AccessLogSpec>,
     /// Listeners in file order; names are unique.
     pub listeners: Vec<ListenerSpec>,
     /// Services in file order; names are unique.

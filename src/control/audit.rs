@@ -159,6 +159,7 @@ fn process(old: &Spec, new: &Spec) -> Option<Change> {
         ("state_dir", old.state_dir != new.state_dir),
         ("shutdown", old.shutdown != new.shutdown),
         ("limits", old.limits != new.limits),
+        ("access_log", old.access_log != new.access_log),
     ];
     let keys = keys.iter().filter(|(_, changed)| *changed);
     let keys = list(keys.map(|(key, _)| *key))?;

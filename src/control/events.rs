@@ -28,6 +28,8 @@ use super::{RunError, systemd};
 use crate::admin::{Context, ControlCommand, ProcessPhase, scrape};
 use crate::upstream::discovery;
 
+/// Longest time for followers of the access log to read the last lines when the process ends.
+const FOLLOWERS: Duration = Duration::from_millis(500);
 /// How often the status windows are sampled.
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -155,9 +157,15 @@ impl Control {
                 Err(error)
             }
         };
+        let joined = self.publisher.workers_mut().stop();
+        // Workers pass their last lines on when they end.
+        let log = self.context.telemetry.access_log();
+        log.followers().close(FOLLOWERS).await;
         self.admin.abort();
         self.publisher.history().flush(SECOND).await;
-        let joined = self.publisher.workers_mut().stop();
+        if !log.flush(SECOND) {
+            tracing::warn!("the last lines of the access log could not be written in time");
+        }
         match ended {
             Ok(()) if !joined => Err(RunError::Worker),
             ended => ended,
@@ -215,6 +223,7 @@ impl Control {
                 self.deferred.reload = true;
             }
             Event::Signal(SignalRequest::Reload) => drop(self.reload_all().await),
+            Event::Signal(SignalRequest::ReopenLog) => self.publisher.reopen_log(),
             Event::Signal(SignalRequest::Stop) | Event::Stop(true) => return Ok(self.on_stop()),
             // The handle that could have asked for a graceful stop was dropped.
             Event::Stop(false) => {

@@ -10,9 +10,11 @@
 //! * **Endpoints:** [`health_monitor`] runs active checks, ejects outliers and ramps up endpoints that come back; [`drains`] takes endpoints out of use for operators.
 //! * **Rollouts:** [`outcall`] makes their requests to the outside: smoke checks, hooks, notifications and Prometheus queries.
 //! * **Sessions:** [`sticky_key`] loads or creates the key that seals sticky cookies.
+//! * **Access log:** [`access_log`] opens what the configuration names, for the writer thread of `telemetry`.
 //! * **Process:** [`signals`], [`admin_sockets`], [`handover`] (replacing the running process without closing a listener),
 //!   [`systemd`] (readiness, watchdog, stored sockets) and [`logging`].
 
+mod access_log;
 mod admin_sockets;
 mod audit;
 mod boot;

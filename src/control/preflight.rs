@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::fs::{Access, access};
+use rustix::io::Errno;
 
-use super::sticky_key;
+use super::{access_log, sticky_key};
 use crate::admin::guard;
+use crate::config::Spec;
+use crate::config::access_log::LogTarget;
 use crate::config::spec::ListenerSpec;
 use crate::config::{Diagnostic, Loaded, PathStep, paths};
 use crate::edge::listener::PlanError;
@@ -41,6 +44,10 @@ pub(crate) fn preflight(loaded: &Loaded, file: &Path) -> Findings {
     checks.sticky_keys();
     checks.findings.errors.extend(token_error(loaded, file));
     checks.state_directory(file);
+    if let Some(problem) = unusable_log(&loaded.spec) {
+        let error = log_error(loaded, file, &problem);
+        checks.findings.errors.push(error);
+    }
     let Findings { errors, warnings } = &mut checks.findings;
     for list in [errors, warnings] {
         list.sort_by_key(Diagnostic::position);
@@ -92,6 +99,13 @@ pub(crate) fn token_error(loaded: &Loaded, file: &Path) -> Option<Diagnostic> {
     let key = ["admin", "token_file"].map(PathStep::from);
     let name = file.display().to_string();
     Some(diagnostic(loaded, &name, &key, &problem))
+}
+
+/// The diagnostic for an access log that can't be opened.
+pub(crate) fn log_error(loaded: &Loaded, file: &Path, problem: &str) -> Diagnostic {
+    let key = ["access_log", "to"].map(PathStep::from);
+    let name = file.display().to_string();
+    diagnostic(loaded, &name, &key, problem)
 }
 
 /// An error at `key`. The first sentence of `problem` becomes the message, the rest the help.
@@ -196,6 +210,25 @@ impl Checks<'_> {
             None => self.findings.warnings.push(found.into_warning()),
         }
     }
+}
+
+/// Why the access log can't be opened; `None` if it can.
+fn unusable_log(spec: &Spec) -> Option<String> {
+    let target = &spec.access_log.as_ref()?.to;
+    let LogTarget::File(path) = target else {
+        return None;
+    };
+    let error = match path.metadata() {
+        Ok(found) if found.is_dir() => Err(Errno::ISDIR),
+        Ok(_) => access(path, Access::WRITE_OK),
+        // The start of the proxy creates the file.
+        Err(_) => access(
+            access_log::directory(path),
+            Access::WRITE_OK | Access::EXEC_OK,
+        ),
+    };
+    let error = std::io::Error::from(error.err()?);
+    Some(access_log::unusable(target, &error))
 }
 
 /// Why this directory can't hold the proxy's sockets and keys; `None` if it can.

@@ -14,12 +14,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::RunError;
+use super::access_log::OpenLog;
 use super::audit;
 use super::config_file::{read, rendered, warn, warn_of_restart};
 use super::file_watcher;
 use super::health_monitor::HealthMonitor;
 use super::history::HistoryRecorder;
-use super::preflight::{plan_errors, preflight, token_error};
+use super::preflight::{log_error, plan_errors, preflight, token_error};
 use super::rollouts::shares::SharesInForce;
 use super::sticky_key;
 use crate::config::{self, Spec};
@@ -65,6 +66,7 @@ pub(crate) struct Publisher {
     /// The first generation's listeners, by worker, until [`Publisher::open`] passes them on.
     unopened: Vec<Vec<ListenerUpdate>>,
     keys: Keys,
+    log: OpenLog,
     history: HistoryRecorder,
     /// The text of the first generation, until the history has it.
     first_text: Arc<str>,
@@ -84,6 +86,7 @@ pub(crate) struct Prepared {
     admission: Arc<Admission>,
     workers: usize,
     keys: Keys,
+    log: OpenLog,
     rollouts: SharesInForce,
 }
 
@@ -100,9 +103,13 @@ impl Prepared {
             return Err(RunError::Config(rendered(&found.errors)));
         }
         warn(&loaded);
-        let spec = loaded.spec;
-        let workers = spec.workers.unwrap_or_else(cores);
+        let workers = loaded.spec.workers.unwrap_or_else(cores);
         let telemetry = Telemetry::new(workers);
+        let log = OpenLog::default().next(&loaded.spec, telemetry.access_log());
+        let log = log.map_err(|problem| {
+            RunError::Config(log_error(&loaded, file, &problem).rendered(false))
+        })?;
+        let spec = loaded.spec;
         let registry = Arc::new(Registry::new());
         let admission = Admission::new(&spec.limits, descriptors);
         let keys = sticky_key::keys(&spec, &Keys::new()).map_err(RunError::Config)?;
@@ -120,6 +127,7 @@ impl Prepared {
             admission,
             workers,
             keys,
+            log,
             rollouts: SharesInForce::default(),
         })
     }
@@ -174,6 +182,7 @@ impl Prepared {
             passes: &|_, _| false,
             rollouts: &|service| self.rollouts.of(service),
             keys: &self.keys,
+            access_log: self.log.sink(),
             now_s: wall_s(),
         };
         let first = Snapshot::compile(&inputs, &self.registry, &self.telemetry);
@@ -204,6 +213,7 @@ impl Prepared {
             workers,
             monitor,
             keys: self.keys,
+            log: self.log,
             history,
             first_text: self.text,
             rollouts: self.rollouts,
@@ -291,6 +301,13 @@ impl Publisher {
         if let Some(error) = token_error(&loaded, &self.file) {
             return self.refuse(error.rendered(false), Some(&loaded.hash));
         }
+        let log = match self.log.next(&loaded.spec, self.telemetry.access_log()) {
+            Ok(log) => log,
+            Err(problem) => {
+                let error = log_error(&loaded, &self.file, &problem);
+                return self.refuse(error.rendered(false), Some(&loaded.hash));
+            }
+        };
         // The last step that can fail: from here on the generation is published.
         match sticky_key::keys(&loaded.spec, &self.keys) {
             Ok(keys) => self.keys = keys,
@@ -299,6 +316,7 @@ impl Publisher {
         warn(&loaded);
         warn_of_restart(&running.spec, &loaded.spec);
         self.rollouts = rollouts(&loaded.spec);
+        self.log.replace(log);
         let next = self.compile(&running, &loaded.spec);
         let generation = next.generation;
         discovery::first(&self.registry, NAMES).await;
@@ -337,6 +355,7 @@ impl Publisher {
             passes: &|service, version| self.monitor.passes(&self.registry, service, version),
             rollouts: &|service| self.rollouts.of(service),
             keys: &self.keys,
+            access_log: self.log.sink(),
             now_s: wall_s(),
         };
         let next = Snapshot::compile(&inputs, &self.registry, &self.telemetry);
@@ -412,6 +431,11 @@ impl Publisher {
             listeners = renewal.renewed.join(","),
             "certificates reloaded"
         );
+    }
+
+    /// Reopens the file of the access log.
+    pub(crate) fn reopen_log(&self) {
+        self.log.reopen();
     }
 
     /// The published state, which workers and the admin API read.

@@ -13,7 +13,8 @@
 //! In the order in which a request meets them:
 //!
 //! * [`context`] holds what doesn't change during a request, [`observe`] its record and all that
-//!   is counted and logged about it, [`worker`] the state of the thread that serves it.
+//!   is counted and logged about it, [`worker`] the state of the thread that serves it,
+//!   [`mod@access_log`] the lines that it has logged.
 //! * [`max_forwards`] and [`websocket`] answer or refuse some requests before they are routed;
 //!   [`placing`] picks the version.
 //! * [`buffering`] reads the start of a body before the request takes a slot of its version;
@@ -32,6 +33,7 @@
 //!   iterations, [`slow_downloads`] frees slots that slow clients occupy, [`drain`] says when a
 //!   grace period has ended.
 
+pub(crate) mod access_log;
 pub(crate) mod active;
 pub(crate) mod admission_queue;
 pub(crate) mod attempt;

@@ -10,11 +10,12 @@ mod judging;
 use std::time::{Duration, Instant};
 
 use super::Worker;
+use super::access_log::{EndedRequest, LoggedRequest};
 use super::error::{Chain, ExchangeError};
 use super::headers::{Fields, Request};
 use super::judged::User;
 use super::peer::Peer;
-use crate::config::spec::Balance;
+use crate::config::spec::{Balance, Share};
 use crate::routing::RequestView as _;
 use crate::snapshot::{Service, Snapshot};
 use crate::telemetry::record::{
@@ -32,7 +33,9 @@ pub struct Recording<'a> {
     worker: &'a Worker,
     peer: &'a Peer,
     service: Option<&'a Service>,
-    unrouted: &'a ServiceMetrics,
+    snapshot: &'a Snapshot,
+    /// The head of the request; `None` if it was rejected.
+    head: Option<LoggedRequest<'a>>,
     started: Instant,
     /// When the current try began.
     try_began: Instant,
@@ -66,7 +69,7 @@ impl<'a> Recording<'a> {
     /// Starts a record of a request of which only the id is known, because its head was rejected.
     #[inline]
     pub fn begin(inbound: Inbound<'a>, id: &'a [u8]) -> Self {
-        Self::of(inbound, record(inbound, id))
+        Self::of(inbound, record(inbound, id), None)
     }
 
     /// Starts a record of a request with a valid head.
@@ -78,17 +81,22 @@ impl<'a> Recording<'a> {
         record.method_text = request.method_text;
         record.host = request.host;
         record.path = request.path();
-        Self::of(inbound, record)
+        Self::of(inbound, record, Some(LoggedRequest(request)))
     }
 
     #[inline]
-    fn of(inbound: Inbound<'a>, record: RequestRecord<'a>) -> Self {
+    fn of(
+        inbound: Inbound<'a>,
+        record: RequestRecord<'a>,
+        head: Option<LoggedRequest<'a>>,
+    ) -> Self {
         Self {
             record,
             worker: inbound.worker,
             peer: inbound.peer,
             service: None,
-            unrouted: &inbound.snapshot.unrouted,
+            snapshot: inbound.snapshot,
+            head,
             started: inbound.started,
             try_began: inbound.started,
             served_in: None,
@@ -379,7 +387,7 @@ fn observe_request(recording: &Recording<'_>) {
             service.metrics.shard(worker.id).request(status);
             &*service.metrics
         }
-        None => recording.unrouted,
+        None => &*recording.snapshot.unrouted,
     };
     if let Some(reason) = record.local_reply {
         metrics.shard(worker.id).own_answer(reason);
@@ -391,6 +399,16 @@ fn observe_request(recording: &Recording<'_>) {
             warn(metrics, record, failure);
         }
         log_request(record, failure);
+    }
+    if worker.log.is_on(recording.snapshot) {
+        let ended = EndedRequest {
+            snapshot: recording.snapshot,
+            service: recording.service,
+            record,
+            head: recording.head,
+        };
+        let draw = || worker.with_rng(|rng| rng.u32(..Share::WHOLE));
+        worker.log.log(&ended, draw);
     }
 }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use super::access_log::WorkerLog;
 use super::admission_queue::AdmissionQueue;
 use super::body::TURN;
 use super::drain;
@@ -50,6 +51,8 @@ pub struct Worker {
     pub downloads: Downloads,
     /// Running requests that a rollout's guard judges.
     pub judged: JudgedRequests,
+    /// The access log.
+    pub(crate) log: WorkerLog,
     /// When the worker started; the clock of [`Self::is_new_failure`].
     started: Instant,
     suspects: Suspects,
@@ -99,6 +102,7 @@ impl Worker {
             admission: AdmissionQueue::default(),
             downloads: Downloads::new(id),
             judged: JudgedRequests::default(),
+            log: WorkerLog::new(snapshot.followers.clone()),
             started: Instant::now(),
             snapshot: RefCell::new(Rc::new(snapshot)),
             rng: RefCell::new(fastrand::Rng::new()),
@@ -325,6 +329,7 @@ impl Worker {
         self.cut_overdue(now);
         self.downloads.tick(self.controls.now_ms());
         self.judged.sweep(now);
+        self.log.tick(&self.snapshot());
         if limits::anybody_waits() {
             self.conns.make_room();
             self.h2_conns.make_room();

@@ -10,8 +10,8 @@ use std::borrow::Cow;
 use super::RequestView;
 
 /// Calls `see` with the value of each cookie named `name` until it returns `true`; returns whether it did.
-pub(super) fn any_cookie(
-    request: &impl RequestView,
+pub(crate) fn any_cookie(
+    request: &(impl RequestView + ?Sized),
     name: &[u8],
     mut see: impl FnMut(&[u8]) -> bool,
 ) -> bool {
@@ -24,8 +24,8 @@ pub(super) fn any_cookie(
 }
 
 /// Calls `see` with the raw value of each query parameter named `name` until it returns `true`; returns whether it did.
-pub(super) fn any_parameter(
-    request: &impl RequestView,
+pub(crate) fn any_parameter(
+    request: &(impl RequestView + ?Sized),
     name: &[u8],
     mut see: impl FnMut(&[u8]) -> bool,
 ) -> bool {

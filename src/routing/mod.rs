@@ -27,6 +27,7 @@ pub use cohort::{Cohort, CohortPoint};
 pub use decision::{
     AnsweredBy, Choice, Chosen, Decision, DecisionInput, DecisionStep, Trace, decision,
 };
+pub(crate) use extract::{any_cookie, any_parameter};
 pub use failover::{FailoverRole, effective_shares};
 pub use matcher::Matcher;
 pub use split::{CohortMove, Split, SplitState, moves, users_moved};

@@ -15,6 +15,7 @@ use crate::config::Spec;
 use crate::config::spec::{self, Balance};
 use crate::routing::{self, Split};
 use crate::telemetry::Telemetry;
+use crate::telemetry::access_log::sink::LogSink;
 use crate::upstream::{Pool, Registry};
 
 /// The state that was in force before the snapshot.
@@ -44,6 +45,8 @@ pub(crate) struct Inputs<'a> {
     pub rollouts: Rollouts<'a>,
     /// Keys of sticky sessions. A service whose key is missing has no sticky sessions.
     pub keys: &'a Keys,
+    /// Where requests are logged.
+    pub access_log: Option<&'a Arc<LogSink>>,
     /// The current time in seconds since the Unix epoch.
     pub now_s: u64,
 }
@@ -78,6 +81,7 @@ impl Snapshot {
             passes: &|_, _| true,
             rollouts: &|_| RolloutShare::default(),
             keys: &Keys::new(),
+            access_log: None,
             now_s: 0,
         };
         let effective = Effective::desired(&spec);
@@ -118,6 +122,8 @@ impl Snapshot {
         Self {
             generation: inputs.generation,
             table: routing::RouteTable::new(&spec.services),
+            access_log: inputs.access_log.cloned(),
+            followers: telemetry.access_log().followers().clone(),
             unrouted: telemetry.service(""),
             slots: EndpointSet::of(&services),
             services,

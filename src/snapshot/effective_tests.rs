@@ -141,6 +141,7 @@ fn a_snapshot_is_held_back_and_opens_when_an_endpoint_passes() {
             rollouts: &|_| RolloutShare::default(),
             passes: &passes,
             keys: &Keys::new(),
+            access_log: None,
             now_s: 0,
         };
         Snapshot::compile(&inputs, &registry, &telemetry)

@@ -24,6 +24,7 @@ pub(crate) fn compiled(
         rollouts: &|_| RolloutShare::default(),
         passes: &|_, _| passes,
         keys,
+        access_log: None,
         now_s,
     };
     Snapshot::compile(&inputs, &Registry::new(), &Telemetry::new(1))

@@ -100,6 +100,7 @@ fn a_change_of_one_service_compiles_no_other() {
             rollouts: &|_| RolloutShare::default(),
             passes: &|_, _| true,
             keys: &keys,
+            access_log: None,
             now_s: 0,
         };
         Snapshot::compile(&inputs, &registry, &telemetry)

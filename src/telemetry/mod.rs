@@ -1,4 +1,4 @@
-//! Metrics, the request record and the process log's writer.
+//! Metrics, the request record, the access log and the process log's writer.
 //!
 //! Workers count into shards of their own ([`shard`]): one writer per shard, relaxed loads and stores, no lock, no
 //! formatting, and no allocation once each counter in use exists. The [`registry`] keeps the shards across reloads. The
@@ -10,6 +10,7 @@
 #[macro_use]
 pub(crate) mod words;
 
+pub(crate) mod access_log;
 mod cells;
 mod family;
 pub mod goals;

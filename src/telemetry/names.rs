@@ -37,7 +37,7 @@ families! {
     Gauge CONFIG_GENERATION "cutover_config_generation" "Number of the configuration generation that runs.";
     Gauge CONFIG_SUCCESSFUL "cutover_config_last_reload_successful" "Whether the configuration file as it is now was adopted: 1 or 0.";
     Gauge CONFIG_TIMESTAMP "cutover_config_last_reload_success_timestamp_seconds" "When a configuration was last adopted, in seconds since the epoch.";
-    Counter LOG_DROPPED "cutover_log_dropped_total" "Log lines that were dropped because the log was not read fast enough.";
+    Counter LOG_DROPPED "cutover_log_dropped_total" "Log lines that were dropped because the log was not read fast enough, or could not be written.";
     Gauge CERTIFICATE_EXPIRY "cutover_certificate_expiry_timestamp_seconds" "When the certificate that a listener shows for a name expires, in seconds since the epoch.";
     Gauge CERTIFICATE_SUCCESSFUL "cutover_certificate_last_reload_successful" "Whether the certificate files of a listener as they are now are in use: 1 or 0.";
     Gauge BUILD_INFO "cutover_build_info" "Always 1; the labels say what runs.";

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use super::access_log::AccessLog;
 use super::goals::GoalCounter;
 use super::guard::GuardCounters;
 use super::log_limit::LogLimit;
@@ -31,6 +32,7 @@ pub(crate) use expiry::PresentSeries;
 #[derive(Debug)]
 pub struct Telemetry {
     workers: usize,
+    access_log: AccessLog,
     families: Mutex<Families>,
 }
 
@@ -82,8 +84,14 @@ impl Telemetry {
     pub fn new(workers: usize) -> Arc<Self> {
         Arc::new(Self {
             workers,
+            access_log: AccessLog::default(),
             families: Mutex::default(),
         })
+    }
+
+    /// Returns the access log.
+    pub(crate) fn access_log(&self) -> &AccessLog {
+        &self.access_log
     }
 
     /// Returns the number of workers.

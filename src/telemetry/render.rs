@@ -120,7 +120,8 @@ pub fn render(telemetry: &Telemetry, scrape: &Scrape) -> String {
     goals(&mut page, telemetry);
     configuration(&mut page, scrape);
     certificates(&mut page, &scrape.certificates);
-    for (log, dropped) in log_writer::dropped() {
+    let access = ("access", telemetry.access_log().dropped());
+    for (log, dropped) in log_writer::dropped().into_iter().chain([access]) {
         let labels = Labels::default().with("log", log);
         page.counter(names::LOG_DROPPED, labels, dropped);
     }

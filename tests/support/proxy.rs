@@ -75,6 +75,7 @@ pub struct Builder {
     env: Vec<(String, String)>,
     descriptors: Option<u32>,
     read_only: bool,
+    small_disk: Option<String>,
     log_to: Option<PipeWriter>,
 }
 
@@ -106,6 +107,7 @@ impl Builder {
             env: Vec::new(),
             descriptors: None,
             read_only: false,
+            small_disk: None,
             log_to: None,
         }
     }
@@ -139,6 +141,12 @@ impl Builder {
         self
     }
 
+    /// With a file system of 64 KiB at this name in its directory, of which a file `filler` takes half.
+    pub fn small_disk(mut self, name: &str) -> Self {
+        self.small_disk = Some(name.to_owned());
+        self
+    }
+
     /// With its log and whatever else it says going into this pipe, which the harness doesn't read.
     pub fn log_to(mut self, pipe: PipeWriter) -> Self {
         self.log_to = Some(pipe);
@@ -156,6 +164,16 @@ impl Builder {
 
     /// The program, by way of a shell where that has to set a limit.
     fn program(&self) -> Command {
+        if let Some(name) = &self.small_disk {
+            let disk = self.dir.path().join(name);
+            let mount = "mkdir -p \"$DISK\" && mount -t tmpfs -o size=64k none \"$DISK\"";
+            let fill = "head -c 32768 /dev/zero > \"$DISK/filler\"";
+            let script = format!("{mount} && {fill} && exec \"$0\" \"$@\"");
+            let mut namespace = Command::new("unshare");
+            namespace.args([namespaces(), "sh", "-c", &script, BINARY]);
+            namespace.env("DISK", disk);
+            return namespace;
+        }
         if self.read_only {
             let mut namespace = Command::new("unshare");
             let file = self.dir.path().join("cutover.toml");
@@ -235,6 +253,7 @@ impl Builder {
                     env: self.env,
                     descriptors: self.descriptors,
                     read_only: self.read_only,
+                    small_disk: self.small_disk,
                     log_to: self.log_to,
                 });
             }

@@ -36,7 +36,21 @@ const STEPS: &[&str] = &[
     "canary",
 ];
 
-pub(super) const FOREIGN: [Foreign; 32] = [
+pub(super) const FOREIGN: [Foreign; 33] = [
+    foreign(
+        "",
+        &[
+            "accesslog",
+            "accessLog",
+            "access-log",
+            "access_logs",
+            "log",
+            "logs",
+            "logging",
+        ],
+        "access_log",
+        "access_log.to = \"/var/log/cutover/access.log\"",
+    ),
     foreign(
         "",
         &[

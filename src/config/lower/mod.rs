@@ -3,6 +3,7 @@
 //! There is a file for each part of the configuration. Every function reports errors to [`Problems`] and continues with a
 //! placeholder value, so that one run finds all of them. The resulting spec may be used only if there were no errors.
 
+mod access_log;
 mod answers;
 mod balance;
 mod bind;
@@ -45,6 +46,7 @@ pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Proble
             .and_then(|v| proxy::file_path(&v, out)),
         shutdown: proxy::shutdown(&mut file, out),
         limits: proxy::limits(&mut file, out),
+        access_log: access_log::access_log(&mut file, out),
         listeners,
         services: service::services(&mut file, &defaults, out),
     };

@@ -23,6 +23,7 @@ impl Publisher {
             passes: &|service, version| self.monitor.passes(&self.registry, service, version),
             rollouts: &|service| self.rollouts.of(service),
             keys: &self.keys,
+            access_log: self.log.sink(),
             now_s: wall_s(),
         };
         let next = Snapshot::compile(&inputs, &Registry::new(), &Telemetry::new(1));

@@ -29,6 +29,7 @@ fn spec(listeners: Vec<spec::ListenerSpec>) -> Spec {
             deadline: Duration::ZERO,
         },
         limits: limits(None),
+        access_log: None,
         listeners,
         services: Vec::new(),
     }

@@ -1,0 +1,149 @@
+//! `GET /api/v1/logs`: follows the access log as a stream of JSON lines, whether or not one is configured.
+//!
+//! Beside the lines of requests there are two other objects: `{"dropped":N}` after lines that were lost because the reader
+//! was too slow, and `{"handed_over":true}` when another process has taken over, which serves new requests from then on. An empty
+//! line keeps the connection alive.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use hyper::body::{Body, Frame};
+
+use super::Context;
+use super::query::decoded;
+use crate::telemetry::access_log::followers::{FollowFilter, Subscription};
+
+/// Media type of the stream.
+pub(crate) const CONTENT_TYPE: &str = "application/x-ndjson";
+
+/// Time without lines after which an empty line is sent.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// Parses the parameters `service=NAME`, `failed` and `canary`. The latter take `=true` or `=false` as well.
+///
+/// # Errors
+/// A message that names the invalid parameter.
+pub(super) fn filter(query: &str) -> Result<FollowFilter, String> {
+    let mut filter = FollowFilter::default();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
+        let flag = || match value {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(format!("{name} is neither true nor false: {value:?}")),
+        };
+        match name {
+            "service" => filter.service = Some(decoded(value)?),
+            "failed" => filter.failed = flag()?,
+            "canary" => filter.canary = flag()?,
+            _ => {
+                return Err(format!(
+                    "unknown parameter {name:?}: expected service, failed or canary"
+                ));
+            }
+        }
+    }
+    Ok(filter)
+}
+
+/// The body of the response: it ends when the process does.
+pub(crate) struct LogStream {
+    next: Pin<Box<dyn Future<Output = Option<NextPiece>> + Send>>,
+}
+
+/// A piece of the stream, and what the rest comes from.
+type NextPiece = (Bytes, Follow);
+
+/// A follower and what it has been told.
+struct Follow {
+    subscription: Subscription,
+    context: Arc<Context>,
+    knows_of_handover: bool,
+}
+
+impl LogStream {
+    /// Follows the log.
+    pub(super) fn new(subscription: Subscription, context: Arc<Context>) -> Self {
+        let follow = Follow {
+            subscription,
+            context,
+            knows_of_handover: false,
+        };
+        Self {
+            next: Box::pin(follow.next()),
+        }
+    }
+}
+
+impl Follow {
+    /// Waits for the next piece of the stream; `None` at its end.
+    async fn next(mut self) -> Option<NextPiece> {
+        let piece = tokio::select! {
+            biased;
+            () = self.context.readiness.handed_over(), if !self.knows_of_handover => {
+                self.knows_of_handover = true;
+                Bytes::from_static(b"{\"handed_over\":true}\n")
+            }
+            chunk = self.subscription.next() => self.with_lost(chunk?),
+            () = tokio::time::sleep(KEEPALIVE) => Bytes::from_static(b"\n"),
+        };
+        Some((piece, self))
+    }
+
+    /// Adds how many lines were lost before the next chunk.
+    fn with_lost(&self, chunk: Bytes) -> Bytes {
+        match self.subscription.take_lost() {
+            0 => chunk,
+            lost => {
+                let mut all = BytesMut::from(&chunk[..]);
+                all.extend_from_slice(format!("{{\"dropped\":{lost}}}\n").as_bytes());
+                all.freeze()
+            }
+        }
+    }
+}
+
+impl Body for LogStream {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.next.as_mut().poll(cx) {
+            Poll::Ready(Some((piece, follow))) => {
+                self.next = Box::pin(follow.next());
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
+            Poll::Ready(None) => {
+                self.next = Box::pin(std::future::pending());
+                Poll::Ready(None)
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_of_a_filter() {
+        let wanted = FollowFilter {
+            service: Some("a b".into()),
+            failed: true,
+            canary: false,
+        };
+        assert_eq!(filter("service=a%20b&failed&canary=false"), Ok(wanted));
+        assert_eq!(filter(""), Ok(FollowFilter::default()));
+        for wrong in ["failed=maybe", "host=x", "service=%"] {
+            assert!(filter(wrong).is_err(), "{wrong}");
+        }
+    }
+}

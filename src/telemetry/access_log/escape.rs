@@ -1,0 +1,98 @@
+//! Writes untrusted bytes so that a line stays one line, and valid UTF-8.
+//!
+//! Everything but printable ASCII is escaped, byte by byte: a value may be in any encoding, or in none. No byte is lost.
+
+/// Longest value that a client sent, in bytes. The rest is cut off and replaced by [`CUT`].
+const LONGEST: usize = 4096;
+const CUT: &[u8] = b"...";
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// The bytes that need no escape: printable ASCII without `"` and `\`.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        plain[byte as usize] = byte != b'"' && byte != b'\\';
+        byte += 1;
+    }
+    plain
+};
+
+/// Writes a value inside a JSON string (RFC 8259 section 7). A byte that isn't printable ASCII becomes `\u00XX`.
+pub(super) fn json(out: &mut Vec<u8>, value: &[u8]) {
+    escape(out, value, b"\\u00");
+}
+
+/// Writes a value inside quotes. A byte that isn't printable ASCII becomes `\xXX`.
+pub(super) fn quoted(out: &mut Vec<u8>, value: &[u8]) {
+    escape(out, value, b"\\x");
+}
+
+fn escape(out: &mut Vec<u8>, value: &[u8], prefix: &[u8]) {
+    let (value, is_cut) = match value.get(..LONGEST) {
+        Some(start) if value.len() > LONGEST => (start, true),
+        _ => (value, false),
+    };
+    let mut rest = value;
+    loop {
+        let run = rest.iter().position(|byte| !PLAIN[usize::from(*byte)]);
+        let run = run.unwrap_or(rest.len());
+        out.extend_from_slice(&rest[..run]);
+        let Some((byte, after)) = rest[run..].split_first() else {
+            break;
+        };
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
+            _ => {
+                out.extend_from_slice(prefix);
+                let digit = |half: u8| HEX[usize::from(half)];
+                out.extend_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+            }
+        }
+        rest = after;
+    }
+    if is_cut {
+        out.extend_from_slice(CUT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn escaped(by: fn(&mut Vec<u8>, &[u8]), value: &[u8]) -> String {
+        let mut out = Vec::new();
+        by(&mut out, value);
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    #[test]
+    fn every_byte_comes_back_from_json() {
+        let all: Vec<u8> = (0..=255).collect();
+        let text = format!("\"{}\"", escaped(json, &all));
+        assert!(text.bytes().all(|b| (b' '..=b'~').contains(&b)));
+        let read: String = serde_json::from_str(&text).expect("JSON");
+        let bytes: Vec<u8> = read.chars().map(|c| u8::try_from(c).unwrap()).collect();
+        assert_eq!(bytes, all);
+    }
+
+    #[test]
+    fn quoted_values_are_printable() {
+        let value = b"a \"b\" \\ \r\n\x7f\xc3\xa9=";
+        assert_eq!(
+            escaped(quoted, value),
+            "a \\\"b\\\" \\\\ \\x0d\\x0a\\x7f\\xc3\\xa9="
+        );
+    }
+
+    #[test]
+    fn a_long_value_is_cut() {
+        let long = vec![b'x'; LONGEST];
+        assert_eq!(escaped(json, &long).len(), LONGEST);
+        let longer = vec![b'\n'; LONGEST + 1];
+        let text = escaped(json, &longer);
+        assert_eq!(text.len(), 6 * LONGEST + CUT.len());
+        assert!(text.ends_with("\\u000a..."));
+    }
+}
