@@ -1,7 +1,7 @@
 //! The command line, with one file for each command.
 //!
 //! * `run` starts the proxy; `check` takes the same path up to the point where listeners would be bound.
-//! * `status`, `history`, `explain`, `shift`, `undo`, `drain` and `reload` talk to the admin API of a running proxy, which [`proxy`] finds.
+//! * `status`, `history`, `logs`, `explain`, `shift`, `undo`, `drain` and `reload` talk to the admin API of a running proxy, which [`proxy`] finds.
 //! * `pause`, `resume`, `approve`, `promote`, `abort` and `retry` change the course of a rollout.
 //! * `demo` runs a proxy with embedded origins and traffic.
 //! * `completions` and `man` print files for shells and manuals.
@@ -19,6 +19,7 @@ mod edit;
 mod error;
 mod explain;
 mod history;
+mod logs;
 mod man;
 mod plan;
 mod proxy;
@@ -81,6 +82,8 @@ enum CliCommand {
     History(history::HistoryArgs),
     /// Take back the last change of the configuration file, or go back to a generation
     Undo(undo::UndoArgs),
+    /// Follow the access log
+    Logs(logs::LogsArgs),
     /// Stop sending new requests to endpoints; with --wait, until nothing is in flight
     Drain(drain::DrainArgs),
     /// Hold a rollout at its share until `resume`
@@ -137,6 +140,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         CliCommand::Plan(plan) => plan.run(&parsed.address),
         CliCommand::Deploy(deploy) => deploy.run(&parsed.address),
         CliCommand::History(history) => history.run(&parsed.address),
+        CliCommand::Logs(logs) => logs.run(&parsed.address),
         CliCommand::Undo(undo) => undo.run(&parsed.address),
         CliCommand::Drain(drain) => drain.run(&parsed.address),
         CliCommand::Pause(args) => args.run(OperatorCommand::Pause, &parsed.address),

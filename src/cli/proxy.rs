@@ -1,6 +1,9 @@
 //! A client of the admin API: finds the running proxy and exchanges JSON documents with it.
 //!
-//! Each request uses a connection of its own. TCP requests carry the admin token; Unix sockets need none.
+//! Each request uses a connection of its own. TCP requests carry the admin token; Unix sockets need none. [`lines`] reads responses
+//! that have no end.
+
+mod lines;
 
 use std::time::Duration;
 
@@ -170,19 +173,7 @@ impl Proxy {
             }
         };
         if status != StatusCode::OK {
-            let error = serde_json::from_slice::<serde_json::Value>(&body).ok();
-            let error = error.as_ref().and_then(|e| e["error"].as_str());
-            let message = error.map_or_else(|| status.to_string(), str::to_owned);
-            // A read is answered 403 only for a foreign Host or Origin, and that message has a hint of its own.
-            let needs_token = match status {
-                StatusCode::UNAUTHORIZED => true,
-                StatusCode::FORBIDDEN => changes,
-                _ => false,
-            };
-            return Err(ProxyError::Failed(match needs_token {
-                true => CommandError::new(message).with(TOKEN_HINT),
-                false => CommandError::new(message),
-            }));
+            return Err(ProxyError::Failed(refusal(status, &body, changes)));
         }
         serde_json::from_slice(&body).map_err(|error| {
             let address = &self.address;
@@ -196,13 +187,7 @@ impl Proxy {
         body: Option<Bytes>,
         by: Option<&str>,
     ) -> Result<(StatusCode, Bytes), ProxyError> {
-        let unreachable = |error: std::io::Error| {
-            let fault = CommandError::new(format!("{}: {error}", self.address));
-            ProxyError::Unreachable(match error.kind() {
-                std::io::ErrorKind::PermissionDenied => fault.with(PERMISSION_HINT),
-                _ => fault,
-            })
-        };
+        let unreachable = |error: std::io::Error| unreachable(&self.address, &error);
         match &self.address {
             AdminAddress::Tcp(address) => {
                 let stream = TcpStream::connect(address).await.map_err(unreachable)?;
@@ -220,6 +205,32 @@ impl Proxy {
                 "{address} does not speak HTTP\n{error}"
             )))
         })
+    }
+}
+
+/// The error of an address that can't be connected to.
+fn unreachable(address: &AdminAddress, error: &std::io::Error) -> ProxyError {
+    let fault = CommandError::new(format!("{address}: {error}"));
+    ProxyError::Unreachable(match error.kind() {
+        std::io::ErrorKind::PermissionDenied => fault.with(PERMISSION_HINT),
+        _ => fault,
+    })
+}
+
+/// The error of a response with another status than 200. `needs_token`: over TCP the request is refused without the token.
+fn refusal(status: StatusCode, body: &[u8], needs_token: bool) -> CommandError {
+    let error = serde_json::from_slice::<serde_json::Value>(body).ok();
+    let error = error.as_ref().and_then(|e| e["error"].as_str());
+    let message = error.map_or_else(|| status.to_string(), str::to_owned);
+    // Other reads are answered 403 only for a foreign Host or Origin, and that message has a hint of its own.
+    let is_token_wrong = match status {
+        StatusCode::UNAUTHORIZED => true,
+        StatusCode::FORBIDDEN => needs_token,
+        _ => false,
+    };
+    match is_token_wrong {
+        true => CommandError::new(message).with(TOKEN_HINT),
+        false => CommandError::new(message),
     }
 }
 

@@ -38,6 +38,7 @@ mod keepalive;
 mod kill;
 mod limits;
 mod logging;
+mod logs;
 mod outlier;
 mod paths;
 mod pressure;
