@@ -88,7 +88,8 @@ impl WorkerLog {
     /// Logs a request, if the configuration or a follower wants it. `draw` returns a random number below [`Share::WHOLE`].
     #[cold]
     pub(super) fn log(&self, request: &EndedRequest<'_>, draw: impl FnOnce() -> u32) {
-        // It is borrowed only if formatting a line has panicked, and this is a request that ends because of it.
+        // No request ends while another one is being logged. If one did, its line would be lost; a panic could be the second
+        // one, because records are also dropped while unwinding, and abort the process.
         let Ok(mut state) = self.state.try_borrow_mut() else {
             return;
         };

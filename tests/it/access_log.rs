@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use crate::support::h2_client::H2;
 use crate::support::origin::Origin;
 use crate::support::proxy::{Builder, Proxy, can_mount, command, serve, single};
 use crate::support::tls::Authority;
-use crate::support::{block_on, free_port, until};
+use crate::support::{block_on, free_port, pause, until};
 
 /// An access log in the directory of the proxy, with more keys.
 fn logged(more: &str) -> String {
@@ -338,13 +339,23 @@ fn load(proxy: &Proxy, stop: &AtomicBool) -> usize {
     })
 }
 
+/// Ends a load when it is dropped, also if the test fails.
+struct StopLoad<'a>(&'a AtomicBool);
+
+impl Drop for StopLoad<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Runs `change` under load; the number of requests that were served.
 fn under_load(proxy: &Proxy, change: impl FnOnce()) -> usize {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let load = scope.spawn(|| load(proxy, &stop));
+        let ends = StopLoad(&stop);
         change();
-        stop.store(true, Ordering::Relaxed);
+        drop(ends);
         load.join().unwrap()
     })
 }
@@ -458,15 +469,38 @@ fn rotation_loses_no_line() {
 
 #[test]
 fn the_last_lines_are_written_before_the_process_ends() {
-    let origin = Origin::named("blue");
+    const LAST: usize = 8;
+    let stopped = Arc::new(AtomicBool::new(false));
+    let seen = stopped.clone();
+    let origin = Origin::each(move |request, conn| {
+        while request.target() == "/last" && !seen.load(Ordering::Relaxed) {
+            pause(Duration::from_millis(1));
+        }
+        conn.reply(200, "blue")
+    });
     let mut proxy = before(&origin, "");
     let mut client = proxy.client();
-    for _ in 0..500 {
+    for _ in 0..100 {
         assert_eq!(client.get("/").text(), "blue");
     }
+    // These end after the listeners have closed, and their workers with them.
+    let mut last: Vec<_> = (0..LAST).map(|_| proxy.client()).collect();
+    for client in &mut last {
+        client.send("GET /last HTTP/1.1\r\nhost: test\r\n\r\n");
+    }
+    until("they are in flight", || {
+        (origin.hits() == 100 + LAST).then_some(())
+    });
     proxy.signal(Signal::TERM);
+    until("it stops", || {
+        proxy.log().contains("stopping").then_some(())
+    });
+    stopped.store(true, Ordering::Relaxed);
+    for mut client in last {
+        assert_eq!(client.answer("GET").text(), "blue");
+    }
     assert_eq!(proxy.ended().code(), Some(0));
-    assert_eq!(read(&path(&proxy)).lines().count(), 500);
+    assert_eq!(read(&path(&proxy)).lines().count(), 100 + LAST);
 }
 
 #[test]
@@ -490,13 +524,14 @@ fn a_takeover_loses_no_line() {
             })
         };
         let threads: Vec<_> = (0..2).map(fresh).collect();
+        let ends = StopLoad(&stop);
         lines_exist(&path(&proxy));
         successor = Some(proxy.successor().expect("it takes over"));
         let before = read(&path(&proxy)).len();
         until("the successor logs", || {
             (read(&path(&proxy)).len() > before + 2000).then_some(())
         });
-        stop.store(true, Ordering::Relaxed);
+        drop(ends);
         threads.into_iter().map(|t| t.join().unwrap()).sum()
     });
     assert_eq!(proxy.ended().code(), Some(0));

@@ -111,8 +111,12 @@ async fn closing_lets_followers_read_the_rest() {
         let last = one.next().await;
         (last, one.next().await)
     });
-    followers.close(Duration::from_secs(20)).await;
-    let (last, end) = reader.await.unwrap();
+    let patience = Duration::from_secs(20);
+    followers.close(patience).await;
+    let (last, end) = tokio::time::timeout(patience, reader)
+        .await
+        .expect("the subscription ends")
+        .unwrap();
     assert_eq!(last.as_deref(), Some(&b"last\n"[..]));
     assert_eq!(end, None);
 }
