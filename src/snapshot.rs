@@ -11,6 +11,7 @@
 mod actions;
 mod build;
 mod certificates;
+mod client_limits;
 mod decision_state;
 mod effective;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use crate::upstream::{Endpoint, Pool, VersionLoad};
 pub(crate) use actions::ServiceActions;
 pub(crate) use build::{Inputs, Previous};
 pub(crate) use certificates::{CertificateState, date};
+pub(crate) use client_limits::{ListenerClientLimits, ServiceClientLimits};
 pub(crate) use decision_state::DecisionState;
 pub(crate) use effective::RolloutShare;
 pub(crate) use sessions::{Keys, Sessions};
@@ -63,6 +65,8 @@ pub struct Snapshot {
     pub(crate) followers: Arc<Followers>,
     /// Counters of requests that match no service.
     pub unrouted: Arc<ServiceMetrics>,
+    /// Limits on the requests of single clients, by the name of the listener. Empty if there are none.
+    pub(crate) listener_limits: ListenerClientLimits,
     slots: EndpointSet,
 }
 
@@ -122,6 +126,8 @@ pub struct Service {
     pub routing: routing::ServiceRouting,
     /// What the proxy does with its requests itself.
     pub(crate) actions: ServiceActions,
+    /// Limits on the requests of single clients, of the service and of its rules.
+    pub(crate) client_limits: ServiceClientLimits,
     /// Counters of requests by match rule.
     pub rule_hits: Arc<RuleHits>,
     /// The request keys that `balance = "hash"` hashes; `None` for other policies.

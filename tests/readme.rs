@@ -382,6 +382,7 @@ fn with_and_without(place: &str, key: &str, value: &str) -> [String; 2] {
     // What turns on the thing that the key is about.
     let around = match (place, key) {
         ("access_log", _) => "access_log.to = 'stderr'\n",
+        ("listen.NAME.client_limits", _) => "listen.NAME.client_limits.requests = '1/s'\n",
         ("service.NAME.health", _) => "service.NAME.check = '/ready'\n",
         ("service.NAME", "hash_by") => "service.NAME.balance = 'hash'\n",
         ("service.NAME.sticky", "max_life") => "service.NAME.sticky.idle = '1m'\n",

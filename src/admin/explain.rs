@@ -142,7 +142,7 @@ fn ambiguity(
     }
     let seen = readings.iter().find(|path| guards(path)).map(read_as)?;
     Some(format!(
-        "ambiguous path: read as {seen:?} another rule matches, and one of the two answers"
+        "ambiguous path: read as {seen:?} another rule matches, and one of the two answers or limits requests"
     ))
 }
 
@@ -185,6 +185,14 @@ fn accepting_listeners(
         ),
         _ => format!("listeners {names} accept {scheme} requests and route them alike"),
     });
+    let limits = accepting.iter().filter_map(|listener| {
+        let rate = view::client_rate(listener.client_limits.as_ref()?)?;
+        Some(format!(
+            "listener {} limits each client to {rate}",
+            listener.name
+        ))
+    });
+    explanation.why.extend(limits);
     let redirects = accepting.iter().all(|l| l.redirect_https);
     if redirects {
         explanation.answer = Some("308 redirect-https".to_owned());

@@ -15,6 +15,7 @@ pub(crate) use actions::answer;
 
 use crate::config::Spec;
 use crate::config::access_log::AccessLogSpec;
+use crate::config::client_limit::ClientLimits;
 use crate::config::spec::{
     Admin, Balance, Bind, Cert, CohortKey, CohortSpec, Condition, EndpointSpec, HostPattern,
     ListenerSpec, PathPattern, Pattern, ProxyLimits, RuleSpec, ServiceSpec, Subject, Timeouts,
@@ -104,6 +105,7 @@ pub(crate) fn listener(listener: &ListenerSpec) -> Value {
         "trusted_proxies": texts(&listener.trusted_proxies, ToString::to_string),
         "merge_slashes": listener.merge_slashes,
         "via": listener.via.as_deref().map_or(Value::Bool(false), Value::from),
+        "client_limits": listener.client_limits.as_ref().map(client_limits),
         "cert": listener.certs.iter().map(cert).collect::<Vec<_>>(),
     })
 }
@@ -170,8 +172,30 @@ fn rule(rule: &RuleSpec, to: Option<String>) -> Value {
         "to": to,
         "strict": rule.strict,
     });
+    if let Some(limits) = &rule.client_limits {
+        extend(
+            &mut shown,
+            [("client_limits".to_owned(), client_limits(limits))],
+        );
+    }
     extend(&mut shown, actions::actions(&rule.actions));
     shown
+}
+
+/// Renders limits of clients.
+fn client_limits(limits: &ClientLimits) -> Value {
+    json!({
+        "by": limits.by.to_string(),
+        "requests": limits.requests.map(|rate| rate.to_string()),
+        "burst": limits.requests.map(|rate| rate.burst),
+        "connections": limits.connections,
+    })
+}
+
+/// Formats the limit on requests as a phrase: `100/s by ip, 200 at once`. `None` if there is none.
+pub(crate) fn client_rate(limits: &ClientLimits) -> Option<String> {
+    let rate = limits.requests.as_ref()?;
+    Some(format!("{rate} by {}, {} at once", limits.by, rate.burst))
 }
 
 fn timeouts(timeouts: &Timeouts) -> Value {

@@ -13,14 +13,7 @@ const PLANNED: [(Position, &[&str]); 8] = [
     ("", &["include", "dns", "trace", "acme", "fleet"]),
     (
         "listen.*",
-        &[
-            "proxy_protocol",
-            "acme",
-            "services",
-            "mode",
-            "group",
-            "client_limits",
-        ],
+        &["proxy_protocol", "acme", "services", "mode", "group"],
     ),
     ("listen.*.cert", &["client_auth"]),
     ("defaults", &["headers"]),
@@ -64,7 +57,7 @@ pub(super) const TOP: [&str; 9] = [
 ];
 
 /// Keys of a service.
-pub(super) const SERVICE: [&str; 24] = [
+pub(super) const SERVICE: [&str; 25] = [
     "hosts",
     "paths",
     "versions",
@@ -88,6 +81,7 @@ pub(super) const SERVICE: [&str; 24] = [
     "sticky",
     "shield",
     "fallback",
+    "client_limits",
     "labels",
 ];
 

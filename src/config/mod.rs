@@ -8,6 +8,7 @@
 pub mod access_log;
 pub mod actions;
 mod bodies;
+pub mod client_limit;
 mod defaults;
 pub(crate) mod diagnostic;
 pub mod edit;

@@ -7,6 +7,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::client_limit::ClientLimits;
+
 /// All resilience policies of a service.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Policies {
@@ -30,6 +32,8 @@ pub struct Policies {
     /// How long sessions that began on a version may continue there after the split has moved away, at least 1 s. Default
     /// `None`: sessions follow the split.
     pub finish_sessions: Option<Duration>,
+    /// How many requests a single client may send to the service; never with connections. Default `None`: no limit.
+    pub client_limits: Option<ClientLimits>,
 }
 
 /// Active health checks: `[service.NAME.health]`, or `check = "/ready"` for the probe alone.

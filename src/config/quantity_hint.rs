@@ -74,6 +74,26 @@ pub(super) fn size(typed: &str) -> Option<String> {
     readable(typed, format!("{number}{unit}"), |t| units::size(t).is_ok())
 }
 
+/// Suggests a rate for texts such as `100r/s` (as nginx writes it), `100/sec`, `100 per minute` or `100rps`.
+pub(super) fn rate(typed: &str) -> Option<String> {
+    let text = plain(typed).replace("per", "/").replace("rps", "/s");
+    let at = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, rest) = text.split_at(at);
+    let (unit, period) = rest.split_once('/')?;
+    if !matches!(unit, "" | "r" | "req" | "reqs" | "request" | "requests") {
+        return None;
+    }
+    let period = match period {
+        "s" | "1s" | "sec" | "second" => "s",
+        "m" | "1m" | "min" | "minute" => "m",
+        "h" | "1h" | "hr" | "hour" => "h",
+        _ => return None,
+    };
+    readable(typed, format!("{number}/{period}"), |t| {
+        units::rate(t).is_ok()
+    })
+}
+
 /// Converts to lower case and removes whitespace and a leading plus sign.
 fn plain(typed: &str) -> String {
     let text: String = typed.split_whitespace().collect();
@@ -140,6 +160,23 @@ mod tests {
         }
         for typed in ["", "30", "5M", "-1s", "s", "1 fortnight", "30s"] {
             assert_eq!(duration(typed), None, "{typed}");
+        }
+    }
+
+    #[test]
+    fn rates() {
+        for (typed, meant) in [
+            ("100r/s", "100/s"),
+            ("100 / s", "100/s"),
+            ("100 per minute", "100/m"),
+            ("100/sec", "100/s"),
+            ("100/Hour", "100/h"),
+            ("50rps", "50/s"),
+        ] {
+            assert_eq!(rate(typed).as_deref(), Some(meant), "{typed}");
+        }
+        for typed in ["", "100", "100/s", "0r/s", "1.5/s", "100/d"] {
+            assert_eq!(rate(typed), None, "{typed}");
         }
     }
 

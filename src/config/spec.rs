@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use super::access_log::AccessLogSpec;
 use super::actions::Actions;
+use super::client_limit::ClientLimits;
 use super::policy::Policies;
 use super::rollout::{GoalSpec, RolloutSpec};
 pub use super::share::{PathPattern, Share};
@@ -120,6 +121,8 @@ pub struct ListenerSpec {
     pub merge_slashes: bool,
     /// Pseudonym that requests get in `Via` (RFC 9110 section 7.6.3); `None` adds no `Via`. Default `cutover`.
     pub via: Option<String>,
+    /// What a single client may do. Default `None`: no limits.
+    pub client_limits: Option<ClientLimits>,
     /// Certificates, selected by SNI. Default empty: the listener speaks clear text.
     pub certs: Vec<Cert>,
 }
@@ -229,12 +232,15 @@ pub enum CohortKey {
 pub struct RuleSpec {
     /// Conditions that must all hold. Never empty.
     pub when: Vec<Condition>,
-    /// The version that gets the request, as an index into [`ServiceSpec::versions`]. `None` if the rule has an answer.
+    /// The version that gets the request, as an index into [`ServiceSpec::versions`]. `None` if the rule has an answer, or leaves
+    /// the choice to session, cohort and split.
     pub to: Option<usize>,
     /// Whether matched requests never fail over to another version, even if this one is down. Default `false`.
     pub strict: bool,
     /// What the proxy does with matched requests itself.
     pub actions: Actions,
+    /// How many of these requests a single client may send; never with connections. Default `None`: no limit.
+    pub client_limits: Option<ClientLimits>,
 }
 
 /// A condition of a match rule: it holds if any of its patterns matches.

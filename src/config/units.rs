@@ -1,4 +1,4 @@
-//! Parsers for quantities with units: `"30s"`, `"0.1%"`, `"64KiB"`.
+//! Parsers for quantities with units: `"30s"`, `"0.1%"`, `"64KiB"`, `"100/s"`.
 //!
 //! Each returns its error as a short reason, which the caller shows beside the caret.
 
@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::client_limit::{RatePeriod, RequestRate};
 use super::spec::Share;
 
 /// The longest duration that is accepted, one year. Anything longer is taken for a typing error.
@@ -117,6 +118,37 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "too large".to_owned())
 }
 
+/// Parses a rate of requests such as `100/s`, `600/m` or `1000/h`, with the burst that it allows by default.
+///
+/// # Errors
+/// Fails without a number or a period, with an unknown period, at 0, or above 1,000,000.
+pub(crate) fn rate(text: &str) -> Result<RequestRate, String> {
+    let Some((number, period)) = text.split_once('/') else {
+        return Err(
+            "no period: a rate is written as \"100/s\", \"600/m\" or \"1000/h\"".to_owned(),
+        );
+    };
+    if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("not a rate such as \"100/s\"".to_owned());
+    }
+    let per = RatePeriod::parse(period).ok_or_else(|| {
+        format!(
+            "unknown period {}: the periods are s, m and h",
+            quote(period)
+        )
+    })?;
+    let requests = number.parse().unwrap_or(u32::MAX);
+    match requests {
+        0 => Err("less than one request".to_owned()),
+        1..=1_000_000 => Ok(RequestRate {
+            requests,
+            per,
+            burst: requests,
+        }),
+        _ => Err("more than 1000000 requests".to_owned()),
+    }
+}
+
 /// Quotes input for a one-line message: escapes control characters, shortens it to 80 characters and adds backticks.
 pub(super) fn quote(typed: &str) -> String {
     const LONGEST_SHOWN: usize = 80;
@@ -225,6 +257,32 @@ mod tests {
     fn a_share_is_shown_as_it_is_typed() {
         for text in ["0%", "5%", "0.1%", "0.001%", "33.333%", "12.5%", "100%"] {
             assert_eq!(share(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn rates() {
+        let rate_of = |text| rate(text).map(|r| (r.requests, r.per.length().as_secs(), r.burst));
+        assert_eq!(rate_of("100/s"), Ok((100, 1, 100)));
+        assert_eq!(rate_of("5/m"), Ok((5, 60, 5)));
+        assert_eq!(rate_of("1000000/h"), Ok((1_000_000, 3600, 1_000_000)));
+        for text in [
+            "",
+            "/",
+            "100",
+            "100/",
+            "/s",
+            "0/s",
+            "-1/s",
+            "1.5/s",
+            "100/d",
+            "100 /s",
+            "100/ s",
+            "1000001/s",
+            "99999999999/s",
+            "100/s/s",
+        ] {
+            assert!(rate(text).is_err(), "{text:?}");
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::client_limit::RequestRate;
 use super::problems::{Problems, TextSpan};
 use super::quantity_hint;
 use super::raw::{RawTable, RawValue};
@@ -86,6 +87,16 @@ impl RawValue<'_> {
             return None;
         }
         Some(share.0 / 100)
+    }
+
+    /// Reads a rate of requests, whose burst is the default.
+    pub(super) fn rate(&self, out: &mut Problems) -> Option<RequestRate> {
+        self.quantity(
+            "a rate such as \"100/s\"",
+            |n| format!("\"{n}/s\" for so many in a second, \"{n}/m\" in a minute"),
+            (units::rate, quantity_hint::rate),
+            out,
+        )
     }
 
     /// Reads an integer or a float in a range. NaN is outside of every range.

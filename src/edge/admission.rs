@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use super::client_connections::ClientConnection;
 use crate::config::spec::ProxyLimits;
 
 /// One part in this many of the ceiling is kept free, by shedding connections before a client has to wait.
@@ -94,13 +95,13 @@ impl Admission {
         let counted = self
             .open
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        counted.ok().map(|_| ConnectionPermit(self.clone()))
+        counted.ok().map(|_| ConnectionPermit::new(self.clone()))
     }
 
     /// Takes a permit even if the ceiling is reached.
     pub(crate) fn acquire(self: &Arc<Self>) -> ConnectionPermit {
         self.open.fetch_add(1, Ordering::Relaxed);
-        ConnectionPermit(self.clone())
+        ConnectionPermit::new(self.clone())
     }
 
     /// Asks the workers to shed at least one connection.
@@ -161,11 +162,32 @@ impl Admission {
 
 /// Counts one downstream connection as open until it is dropped.
 #[derive(Debug)]
-pub(crate) struct ConnectionPermit(Arc<Admission>);
+pub(crate) struct ConnectionPermit {
+    admission: Arc<Admission>,
+    /// Counts the connection for its client, if the listener limits that.
+    client: Option<ClientConnection>,
+}
+
+impl ConnectionPermit {
+    fn new(admission: Arc<Admission>) -> Self {
+        Self {
+            admission,
+            client: None,
+        }
+    }
+
+    /// Also holds what counts the connection for its client.
+    pub(crate) fn with(self, client: Option<ClientConnection>) -> Self {
+        // Not a struct update: the permit implements `Drop`.
+        let mut permit = self;
+        permit.client = client;
+        permit
+    }
+}
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.admission.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -203,6 +203,7 @@ mod tests {
             trusted_proxies: Vec::new(),
             merge_slashes: false,
             via: None,
+            client_limits: None,
             certs: Vec::new(),
         }
     }

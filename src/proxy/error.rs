@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use super::body::UploadError;
 use super::wire::{PumpError, WireError};
@@ -90,6 +91,8 @@ pub struct LocalReply {
     pub status: u16,
     /// The value of `x-cutover-reason`.
     pub reason: Reason,
+    /// The value of `retry-after` in seconds.
+    pub retry_after: Option<u32>,
 }
 
 impl LocalReply {
@@ -106,7 +109,21 @@ impl LocalReply {
     pub const HEADER_TIMEOUT: Self = Self::new(408, Reason::HeaderTimeout);
 
     const fn new(status: u16, reason: Reason) -> Self {
-        Self { status, reason }
+        Self {
+            status,
+            reason,
+            // Limits, drained endpoints and exhausted descriptors are often gone in a moment.
+            retry_after: if status == 503 { Some(1) } else { None },
+        }
+    }
+
+    /// The reply to a client that may send its next request after `wait` (RFC 6585 §4).
+    pub fn too_many_requests(wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self {
+            retry_after: Some(u32::try_from(seconds.max(1)).unwrap_or(u32::MAX)),
+            ..Self::new(429, Reason::ClientLimit)
+        }
     }
 
     /// The reply to a request that the codec rejected.
@@ -126,6 +143,7 @@ impl LocalReply {
             414 => "the request target is too long\n",
             417 => "unknown expectation\n",
             421 => "this connection's certificate does not cover the host\n",
+            429 => "too many requests\n",
             426 => "this protocol version is not supported\n",
             431 => "the request head is too large\n",
             501 => "not implemented\n",
@@ -188,7 +206,7 @@ impl ExchangeError {
             Self::QueueTimeout => 503,
             Self::FirstByteTimeout | Self::TotalTimeout | Self::IdleTimeout => 504,
         };
-        Some(LocalReply { status, reason })
+        Some(LocalReply::new(status, reason))
     }
 
     /// The status that is charged to the version; `None` if the upstream didn't cause the failure.

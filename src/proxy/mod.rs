@@ -78,7 +78,7 @@ pub use worker::Worker;
 
 use crate::http1::{self, Framing};
 use crate::net::{TaskControl, TaskPhase};
-use crate::snapshot::{Service, Snapshot};
+use crate::snapshot::Service;
 use crate::telemetry::record::Protocol;
 use body::Upload;
 use context::RequestContext;
@@ -121,7 +121,7 @@ pub async fn handle<'a, D: Downstream, F: Fields>(
     tracing::trace!(path = %request.logged_path(), "request received");
     // gRPC requires HTTP/2, so an HTTP/1 request is spared the lookup of its content type.
     recording.record.grpc = inbound.protocol == Protocol::Http2 && is_grpc(&request.fields);
-    let (service, placement) = match route(worker, snapshot, request) {
+    let (service, placement) = match route(inbound, request, recording) {
         Ok(found) => found,
         Err(answer) => return refuse(watch, snapshot, recording, down, answer).await,
     };
@@ -151,12 +151,22 @@ pub async fn handle<'a, D: Downstream, F: Fields>(
 ///
 /// # Errors
 /// The reply to a request that isn't forwarded: a `Max-Forwards` of 0, a malformed WebSocket
-/// handshake, an ambiguous path, or no route.
+/// handshake, an ambiguous path, no route, or too many requests of the client.
 fn route<'s, F: Fields>(
-    worker: &Worker,
-    snapshot: &'s Snapshot,
+    inbound: Inbound<'s>,
     request: &Request<'_, F>,
+    recording: &mut Recording<'s>,
 ) -> Result<(&'s Service, Placement<'s>), LocalReply> {
+    let Inbound {
+        worker,
+        snapshot,
+        started,
+        ..
+    } = inbound;
+    let limits = &snapshot.listener_limits;
+    limits
+        .admit(inbound.listener, request, started)
+        .map_err(LocalReply::too_many_requests)?;
     let refusal = max_forwards::final_answer(request).or_else(|| websocket::refusal(request));
     if let Some(answer) = refusal {
         return Err(answer);
@@ -176,6 +186,12 @@ fn route<'s, F: Fields>(
     let guarded = |seen: &Vec<u8>| service.routing.guards_otherwise(request, seen);
     if readings.iter().any(guarded) {
         return Err(LocalReply::AMBIGUOUS_PATH);
+    }
+    let is_preview = found.preview.is_some();
+    let limits = &service.client_limits;
+    if let Err(over) = limits.admit(&service.routing, is_preview, request, started) {
+        recording.set_service(service, (None, over.rule));
+        return Err(LocalReply::too_many_requests(over.wait));
     }
     Ok((
         service,

@@ -125,11 +125,14 @@ async fn send_local_reply<D: Downstream>(
     answer: LocalReply,
 ) -> Ended {
     let mut added = vec![CONTENT_TYPE];
+    let retry_after = answer.retry_after.map(|seconds| seconds.to_string());
+    if let Some(seconds) = &retry_after {
+        added.push(("retry-after", seconds));
+    }
     match answer.status {
         // A 405 must list the allowed methods (RFC 9110 §15.5.6).
         405 => added.push(("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")),
         426 => added.extend_from_slice(&websocket::REQUIRED),
-        503 => added.push(("retry-after", "1")),
         _ => {}
     }
     let reply = RenderedReply {

@@ -279,7 +279,7 @@ fn choose<R: RequestView, S: DecisionInput, T: Trace>(
         } else {
             decided.chosen
         },
-        rule: decided.rule,
+        rule,
         session,
         place: decided.place,
         binds,

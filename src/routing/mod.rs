@@ -4,6 +4,7 @@
 //! [`decision()`] consults, in this order, the match rules ([`matcher`]), the sticky session ([`sticky`]), the user's cohort
 //! ([`cohort`]) and the exact [`split`], and hands over to another version when the chosen one is down ([`failover`]).
 
+pub(crate) mod client_limit;
 pub(crate) mod cohort;
 pub(crate) mod decision;
 mod extract;
@@ -78,6 +79,8 @@ pub struct RuleTarget {
     pub strict: bool,
     /// Whether the proxy answers them itself.
     pub answers: bool,
+    /// Whether another spelling of a path must not lead past the rule, because it answers or limits requests.
+    pub guards: bool,
 }
 
 impl RuleTarget {
@@ -86,6 +89,7 @@ impl RuleTarget {
             to: rule.to,
             strict: rule.strict,
             answers: rule.actions.answer.is_some(),
+            guards: rule.actions.answer.is_some() || rule.client_limits.is_some(),
         }
     }
 }

@@ -32,15 +32,15 @@ impl<R: RequestView> RequestView for WithPath<'_, R> {
 }
 
 impl ServiceRouting {
-    /// Whether a rule that answers matches the request, or would match it with `path`, but not both. Such a rule may refuse
-    /// requests for a path, and forwarding another spelling of that path would bypass it.
+    /// Whether a rule that answers or limits requests matches the request, or would match it with `path`, but not both. Such a
+    /// rule may refuse requests for a path, and forwarding another spelling of that path would bypass it.
     pub fn guards_otherwise(&self, request: &impl RequestView, path: &[u8]) -> bool {
-        if !self.rules.iter().any(|rule| rule.answers) {
+        if !self.rules.iter().any(|rule| rule.guards) {
             return false;
         }
         let as_sent = self.matcher.find(request);
         let as_read = self.matcher.find(&WithPath { request, path });
-        let answers = |rule: Option<usize>| rule.is_some_and(|rule| self.rules[rule].answers);
-        as_sent != as_read && (answers(as_sent) || answers(as_read))
+        let guards = |rule: Option<usize>| rule.is_some_and(|rule| self.rules[rule].guards);
+        as_sent != as_read && (guards(as_sent) || guards(as_read))
     }
 }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use super::effective::{Effective, EffectiveSplit, RolloutShare, effective};
 use super::{
-    EndpointSet, Keys, Listener, Service, ServiceActions, ServiceState, Sessions, Snapshot, Version,
+    EndpointSet, Keys, Listener, ListenerClientLimits, Service, ServiceActions,
+    ServiceClientLimits, ServiceState, Sessions, Snapshot, Version,
 };
 use crate::config::Spec;
 use crate::config::spec::{self, Balance};
@@ -124,6 +125,13 @@ impl Snapshot {
             table: routing::RouteTable::new(&spec.services),
             access_log: inputs.access_log.cloned(),
             followers: telemetry.access_log().followers().clone(),
+            listener_limits: ListenerClientLimits::new(
+                &spec.listeners,
+                match inputs.previous {
+                    Previous::Generation(running) => Some(&running.listener_limits),
+                    Previous::Nothing | Previous::Process(_) => None,
+                },
+            ),
             unrouted: telemetry.service(""),
             slots: EndpointSet::of(&services),
             services,
@@ -199,6 +207,11 @@ impl Compiler<'_> {
             metrics: self.telemetry.service(&spec.name),
             routing,
             actions: ServiceActions::new(spec),
+            client_limits: ServiceClientLimits::new(
+                spec,
+                { self.running.get(spec.name.as_str()) }
+                    .map(|(spec, running)| (*spec, &running.client_limits)),
+            ),
             rule_hits: self.telemetry.rules(&spec.name, spec.rules.len()),
             hash: hash_of(spec),
             timeouts: spec.timeouts.clone(),

@@ -205,6 +205,10 @@ words! {
         ClientGone "client-gone",
         /// The client read its response too slowly while other requests waited.
         ClientSlow "client-slow",
+        /// The client sent more requests than `client_limits` allows.
+        ClientLimit "client-limit",
+        /// The client's address has more connections than `client_limits` allows.
+        ClientConnections "client-connections",
         /// The TLS handshake failed.
         TlsHandshake "tls-handshake",
         /// The TLS handshake did not complete in time.

@@ -12,6 +12,7 @@ mod bodies;
 mod ceilings;
 mod chaos;
 mod cli;
+mod client_limits;
 mod corners;
 mod deadlines;
 mod demo;

@@ -80,6 +80,7 @@ impl Explanation {
             request,
             now_s,
         };
+        self.why.extend(subject.limits(found));
         for step in &steps {
             self.explain_step(&subject, step);
         }
@@ -204,6 +205,29 @@ impl Subject<'_> {
         let when = &self.spec.rules[rule].when;
         let when: Vec<_> = when.iter().map(view::condition).collect();
         format!("rule {} ({})", rule + 1, when.join(" and "))
+    }
+
+    /// The limits on clients that the request counts for, of its rule and of the service.
+    fn limits(&self, found: Found) -> impl Iterator<Item = String> {
+        let matcher = &self.service.routing.matcher;
+        // Rules don't apply to preview hosts.
+        let rule = match found.preview {
+            Some(_) => None,
+            None => matcher.find(self.request),
+        };
+        let of_rule = rule.and_then(|rule| {
+            let rate = view::client_rate(self.spec.rules[rule].client_limits.as_ref()?)?;
+            Some(format!(
+                "{} matches and limits each client to {rate}",
+                self.named_rule(rule)
+            ))
+        });
+        let limits = self.spec.policies.client_limits.as_ref();
+        let of_service = limits.and_then(view::client_rate).map(|rate| {
+            let service = &self.spec.name;
+            format!("service {service} limits each client to {rate}")
+        });
+        of_rule.into_iter().chain(of_service)
     }
 
     fn answers(&self, by: AnsweredBy) -> String {

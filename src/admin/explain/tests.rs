@@ -66,6 +66,40 @@ const ALL_OF_V1: [(&str, u32); 3] = [
 ];
 
 #[test]
+fn limits_of_clients_are_told() {
+    let text = r#"
+[listen.http]
+bind = "127.0.0.1:8080"
+client_limits = { requests = "100/s" }
+[service.shop]
+versions = { v1 = ["a:1"] }
+client_limits = { requests = "20/s", burst = 40, by = "header:X-Key" }
+[[service.shop.match]]
+when = { path = "/login" }
+client_limits = { requests = "5/m" }
+"#;
+    let spec = config::parse(text, "test.toml").expect("a valid file");
+    let snapshot = Snapshot::build(1, Arc::new(spec), &Registry::new(), &Telemetry::new(1));
+    let request = |url| DescribedRequest::new(url, None, &[], None).expect("a request");
+    let login = explain(&snapshot, &request("http://any/login"));
+    says(
+        &login,
+        "listener http limits each client to 100/s by ip, 100 at once",
+    );
+    says(
+        &login,
+        "service shop limits each client to 20/s by header:x-key, 40 at once",
+    );
+    says(
+        &login,
+        "rule 1 (path = \"/login\") matches and limits each client to 5/m by ip, 5 at once",
+    );
+    assert_eq!(login.version.as_deref(), Some("v1"), "the split goes on");
+    let other = explain(&snapshot, &request("http://any/"));
+    assert!(!other.why.join("").contains("rule 1"), "{:?}", other.why);
+}
+
+#[test]
 fn each_endpoint_has_its_state() {
     let explanation = explanation("0%", "", &ALL_OF_V1);
     let stands: Vec<_> = explanation.candidates[0]

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::time;
+use super::{client_limits, time};
 use crate::config::policy::{
     DrainPolicy, HealthPolicy, Limits, Outlier, Probe, Retry, RetryOn, Sticky,
 };
@@ -22,6 +22,10 @@ pub(super) fn policies(service: &ServiceSpec) -> Map<String, Value> {
         ("finish_sessions", json!(policies.finish_sessions.map(time))),
         ("shield", json!(policies.shield)),
         ("fallback", json!(fallback)),
+        (
+            "client_limits",
+            json!(policies.client_limits.as_ref().map(client_limits)),
+        ),
     ];
     keys.map(|(key, value)| (key.to_owned(), value))
         .into_iter()

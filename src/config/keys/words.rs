@@ -36,7 +36,17 @@ const STEPS: &[&str] = &[
     "canary",
 ];
 
-pub(super) const FOREIGN: [Foreign; 33] = [
+/// Words for limits of single clients.
+const RATE_LIMITS: &[&str] = &[
+    "rate_limit",
+    "rate_limits",
+    "ratelimit",
+    "limit_req",
+    "limit_conn",
+    "limit_rate",
+];
+
+pub(super) const FOREIGN: [Foreign; 35] = [
     foreign(
         "",
         &[
@@ -277,6 +287,18 @@ pub(super) const FOREIGN: [Foreign; 33] = [
         ],
         "limits",
         "limits = { connections = 1024 }",
+    ),
+    foreign(
+        "service.*",
+        RATE_LIMITS,
+        "client_limits",
+        "client_limits = { requests = \"100/s\" }",
+    ),
+    foreign(
+        "listen.*",
+        RATE_LIMITS,
+        "client_limits",
+        "client_limits = { requests = \"100/s\" }",
     ),
     foreign(
         "service.*.health",

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use ipnet::IpNet;
 use toml::de::DeValue;
 
+use super::client_limits::{LimitScope, client_limits};
 use super::{bind, check_name, is_token, proxy, route, unknown_word};
 use crate::config::problems::{Problems, TextSpan};
 use crate::config::raw::{RawString, RawTable, RawValue};
@@ -66,6 +67,7 @@ fn plain(name: String, bind: Bind) -> ListenerSpec {
         trusted_proxies: Vec::new(),
         merge_slashes: false,
         via: Some("cutover".to_owned()),
+        client_limits: None,
         certs: Vec::new(),
     }
 }
@@ -104,6 +106,11 @@ fn listener(
     if let Some(value) = table.take("via") {
         listener.via = via(&value, out);
     }
+    let limits = table.take("client_limits");
+    if let Some(value) = &limits {
+        listener.client_limits = client_limits(value, LimitScope::Listener, out);
+        check_limits(value, &listener, at.as_ref(), out);
+    }
     if let Some(value) = table.take("cert") {
         listener.certs = certs(&value, out);
         if let Some(redirect) = redirect.filter(|_| listener.redirect_https) {
@@ -124,6 +131,37 @@ fn listener(
     };
     listener.bind = bind::bind(&text, out)?;
     Some((listener, text.span))
+}
+
+/// Reports limits of clients that would have no effect on this listener, whose address is `at`.
+fn check_limits(
+    value: &RawValue<'_>,
+    listener: &ListenerSpec,
+    at: Option<&RawValue<'_>>,
+    out: &mut Problems,
+) {
+    let Some(limits) = &listener.client_limits else {
+        return;
+    };
+    if limits.requests.is_some() && listener.redirect_https {
+        out.error(
+            value.key.clone(),
+            format!("`{}` has no effect on requests", value.path),
+        )
+        .label("this listener answers every request with a redirect")
+        .help("limit them on the listener with TLS, or limit `connections` here");
+    }
+    let is_unix = at
+        .and_then(RawValue::as_text)
+        .is_some_and(|text| text.value.starts_with("unix:"));
+    if limits.connections.is_some() && is_unix {
+        out.error(
+            value.key.clone(),
+            format!("`{}` counts connections by address", value.path),
+        )
+        .label("connections to a Unix socket have no address")
+        .help("leave out `connections`");
+    }
 }
 
 fn protocols(value: &RawValue<'_>, listener: &mut ListenerSpec, out: &mut Problems) {

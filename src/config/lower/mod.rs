@@ -7,6 +7,7 @@ mod access_log;
 mod answers;
 mod balance;
 mod bind;
+mod client_limits;
 mod conflicts;
 mod endpoints;
 mod health;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::client_limits::{LimitScope, client_limits};
 use super::{health, outlier, proxy, retry, split, sticky};
 use crate::config::policy::{DrainPolicy, Limits, Outlier, Policies, Retry, Sticky};
 use crate::config::problems::Problems;
@@ -85,6 +86,9 @@ pub(super) fn policies(
         let text = value.text("the name of a version", out)?;
         split::version(&text, &value.path, versions, out)
     });
+    result.client_limits = table
+        .take("client_limits")
+        .and_then(|value| client_limits(&value, LimitScope::Requests, out));
     result
 }
 

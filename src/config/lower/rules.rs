@@ -1,5 +1,6 @@
 //! `match` rules and the cohort: both refer to attributes of a request.
 
+use super::client_limits::{LimitScope, client_limits};
 use super::{answers, is_token, listeners, split, unknown_word};
 use crate::config::actions::Actions;
 use crate::config::problems::Problems;
@@ -53,11 +54,15 @@ fn rule(item: &RawValue<'_>, targets: Targets<'_>, out: &mut Problems) -> Option
             .help("leave it out");
     }
     let strict = strict.and_then(|v| v.flag(out)).unwrap_or(false);
+    let client_limits = table
+        .take("client_limits")
+        .and_then(|value| client_limits(&value, LimitScope::Requests, out));
     table.finish(out);
     Some(RuleSpec {
         when,
         to,
         strict,
+        client_limits,
         actions: Actions { answer },
     })
 }
@@ -72,6 +77,8 @@ fn target(table: &mut RawTable<'_>, targets: Targets<'_>, out: &mut Problems) ->
                 .help("leave out `to`, or the answer");
             return None;
         }
+        // A rule that only limits requests leaves the choice to session, cohort and split.
+        false if table.has("client_limits") => table.take("to")?,
         false => table.need(
             "to",
             out,

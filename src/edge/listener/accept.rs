@@ -216,8 +216,15 @@ where
                 Ok(raw) => {
                     failures.clear();
                     tracing::trace!(address = %acceptor.runtime().address, "connection accepted");
-                    let permit = self.permit().await;
-                    self.spawn(raw, permit);
+                    // One that is refused is closed before it takes a permit.
+                    let peer = match &raw {
+                        RawStream::Tcp(_, peer) => Some(*peer),
+                        RawStream::Unix(_) => None,
+                    };
+                    if let Ok(client) = acceptor.runtime().count_client(acceptor.worker, peer) {
+                        let permit = self.permit().await;
+                        self.spawn(raw, permit.with(client));
+                    }
                     // A burst of new connections must not starve those that are being served.
                     in_a_row += 1;
                     if in_a_row == IN_A_ROW {

@@ -111,6 +111,7 @@ impl BoundListener {
                     info: old.info.clone(),
                     tls: Some(table),
                     address: old.address.clone(),
+                    clients: old.clients.clone(),
                 });
                 self.certificates = reading.certificates;
             }

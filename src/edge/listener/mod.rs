@@ -17,6 +17,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::client_connections::{ClientConnection, ClientConnections, TooManyConnections};
 use super::inherit::{Inherited, Label, Purpose};
 use super::listener_info::ListenerInfo;
 use super::tls::{self, Certificates};
@@ -24,6 +25,7 @@ use crate::config::{Spec, spec};
 use crate::net::keepalive::keep_alive;
 use crate::net::{ListenerId, SocketFile};
 use crate::proxy::via::Via;
+use crate::telemetry::record::Reason;
 use crate::telemetry::{Telemetry, WorkerId};
 
 pub(crate) use bind::{BoundAddress, Socket};
@@ -38,6 +40,8 @@ pub(crate) struct ListenerRuntime {
     /// Certificates; `None` for clear text.
     pub tls: Option<Arc<tls::CertificateTable>>,
     pub address: BoundAddress,
+    /// Connections by client, if they are limited or were before.
+    pub clients: Option<Arc<ClientConnections>>,
 }
 
 impl ListenerRuntime {
@@ -46,8 +50,13 @@ impl ListenerRuntime {
         spec: &spec::ListenerSpec,
         tls: Option<Arc<tls::CertificateTable>>,
         address: BoundAddress,
+        former: Option<&Self>,
         telemetry: &Telemetry,
     ) -> Arc<Self> {
+        let limit = { spec.client_limits.as_ref() }.and_then(|limits| limits.connections);
+        // The counts of open connections stay right whatever happens to the limit.
+        let clients = former.and_then(|former| former.clients.clone());
+        let clients = clients.or_else(|| limit.map(|_| Arc::default()));
         let info = ListenerInfo {
             id,
             name: spec.name.clone(),
@@ -64,6 +73,31 @@ impl ListenerRuntime {
             info: Arc::new(info),
             tls,
             address,
+            clients,
+        })
+    }
+
+    /// Counts a connection of this peer, where connections of clients are limited. Those of trusted proxies aren't.
+    ///
+    /// # Errors
+    /// The client has as many connections as it may have. That is counted and logged.
+    fn count_client(
+        &self,
+        worker: WorkerId,
+        peer: Option<SocketAddr>,
+    ) -> Result<Option<ClientConnection>, TooManyConnections> {
+        let limit = { self.spec.client_limits.as_ref() }.and_then(|limits| limits.connections);
+        let (Some(limit), Some(clients), Some(peer)) = (limit, &self.clients, peer) else {
+            return Ok(None);
+        };
+        let client = peer.ip().to_canonical();
+        if self.info.trusted.iter().any(|net| net.contains(&client)) {
+            return Ok(None);
+        }
+        clients.enter(client, limit).inspect_err(|_| {
+            self.info.metrics[worker.0].client_failed(Reason::ClientConnections);
+            let listener = &self.spec.name;
+            tracing::debug!(listener, %client, "connection refused: client_limits.connections reached");
         })
     }
 
@@ -206,7 +240,10 @@ impl Listeners {
         };
         let runtime = match former {
             Some(former) if same(&former.runtime) => former.runtime.clone(),
-            _ => ListenerRuntime::new(id, listener, table, address, telemetry),
+            _ => {
+                let former = former.map(|former| &*former.runtime);
+                ListenerRuntime::new(id, listener, table, address, former, telemetry)
+            }
         };
         plan.bound.push(BoundListener {
             runtime,

@@ -109,6 +109,7 @@ pub(in crate::edge) fn listener(certs: Vec<spec::Cert>) -> spec::ListenerSpec {
         trusted_proxies: Vec::new(),
         merge_slashes: false,
         via: None,
+        client_limits: None,
         certs,
     }
 }
