@@ -12,7 +12,9 @@ use crate::origin::{BODIES, CHUNKS, POST_ANSWER};
 use crate::peers::{self, Contender, Kind, Running, Scratch};
 use crate::report;
 use crate::tls::Sessions;
-use crate::{Result, cpu, idle, pressure, reload, rounds, scale, syscalls, takeovers, tunnel};
+use crate::{
+    Result, cpu, idle, pressure, reload, rollout, rounds, scale, syscalls, takeovers, tunnel,
+};
 
 /// One case.
 pub struct Case {
@@ -56,6 +58,8 @@ pub enum What {
     Scale,
     /// Edits of a large configuration under load.
     Reload,
+    /// Steps of a rollout under load.
+    Rollout,
     /// Restarts under load.
     Takeovers,
 }
@@ -157,7 +161,8 @@ fn tls(sessions: Sessions, fresh: bool) -> Shape {
 
 fn all(bench: &Bench) -> Vec<Case> {
     use What::{
-        Closed, H2, Idle, Latency, Pressure, Reload, Rest, Scale, Syscalls, Takeovers, Tunnel,
+        Closed, H2, Idle, Latency, Pressure, Reload, Rest, Rollout, Scale, Syscalls, Takeovers,
+        Tunnel,
     };
     let case = |name, title: &str, what| Case {
         name,
@@ -249,6 +254,11 @@ fn all(bench: &Bench) -> Vec<Case> {
             "edits of a file with 1,000 services and 10,000 endpoints, at 2,000 requests/s",
             Reload,
         ),
+        case(
+            "rollout",
+            "steps of a rollout on one of 1,000 services, at 2,000 requests/s to the others",
+            Rollout,
+        ),
         case("takeovers", "restarts under load", Takeovers),
     ]
 }
@@ -301,6 +311,7 @@ pub fn run(bench: &Bench) -> Result<()> {
             What::Tunnel => tunnel::run(&stage)?,
             What::Scale => scale::run(&stage)?,
             What::Reload => reload::run(&stage)?,
+            What::Rollout => rollout::run(&stage)?,
             What::Takeovers => takeovers::run(&stage)?,
         };
         case.name.clone_into(&mut table.case);

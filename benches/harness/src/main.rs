@@ -15,6 +15,7 @@ mod pressure;
 mod reload;
 mod report;
 mod response;
+mod rollout;
 mod rounds;
 mod scale;
 mod stats;
@@ -23,6 +24,7 @@ mod takeovers;
 mod tls;
 mod town;
 mod tunnel;
+mod window;
 
 use std::process::ExitCode;
 

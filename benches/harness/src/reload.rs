@@ -9,11 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cases::Stage;
-use crate::load::{self, Load};
 use crate::peers::{self, Contender, Kind, Running};
 use crate::report::{Table, with_range};
-use crate::stats::{percentile, spread};
+use crate::stats::spread;
 use crate::town::Town;
+use crate::window::{RATE, Seen, watch};
 use crate::{Result, cpu};
 
 const TOWN: Town = Town {
@@ -24,8 +24,6 @@ const TOWN: Town = Town {
     versions: 1,
 };
 
-/// Requests a second.
-const RATE: u32 = 2000;
 /// The time that is watched, and when in it the file is saved.
 const WINDOW: Duration = Duration::from_secs(2);
 const SAVED_AFTER: Duration = Duration::from_millis(500);
@@ -45,13 +43,6 @@ struct Edited {
     admin: SocketAddr,
     edition: usize,
     moved: usize,
-}
-
-/// What one window saw, in milliseconds.
-struct Seen {
-    slowest: f64,
-    p99: f64,
-    errors: u64,
 }
 
 /// Runs the case.
@@ -167,7 +158,7 @@ impl Edited {
     }
 
     fn quiet(&self, stage: &Stage, requests: &[Vec<u8>]) -> Result<Seen> {
-        watch(stage, self.proxy.plain, requests)
+        watch(stage, self.proxy.plain, requests, WINDOW)
     }
 
     /// Saves another edition in the middle of a window; after how long it was adopted, and what the window saw.
@@ -189,7 +180,7 @@ impl Edited {
                 cpu::pin(core).map_err(|e| e.to_string())?;
                 save(file, &text, plain, edition).map_err(|e| e.to_string())
             });
-            let seen = watch(stage, plain, requests);
+            let seen = watch(stage, plain, requests, WINDOW);
             (saver.join(), seen)
         });
         let adopted = adopted.map_err(|_| "the thread that saves panicked")??;
@@ -217,28 +208,6 @@ impl Edited {
             other => Err(format!("edition {} is not adopted: {other:?}", self.edition).into()),
         }
     }
-}
-
-/// Load at a fixed rate for one window.
-fn watch(stage: &Stage, target: SocketAddr, requests: &[Vec<u8>]) -> Result<Seen> {
-    let load = Load {
-        target,
-        connections: stage.bench.connections,
-        request: Vec::new(),
-        body: 1024,
-        tls: None,
-        fresh: false,
-        rate: Some(RATE),
-        warm_up: Duration::from_millis(300),
-        length: WINDOW,
-    };
-    let mut measured = load::run_spread(&load, requests, |_| {})?;
-    measured.latencies.sort_unstable();
-    Ok(Seen {
-        slowest: percentile(&measured.latencies, 1.0) / 1e6,
-        p99: percentile(&measured.latencies, 0.99) / 1e6,
-        errors: measured.errors,
-    })
 }
 
 /// Saves as editors do, by a rename, and asks until this edition answers.
