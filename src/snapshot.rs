@@ -54,7 +54,7 @@ pub struct Snapshot {
     /// The configuration that it was compiled from.
     pub spec: Arc<Spec>,
     /// Maps host and path to a service.
-    pub table: routing::RouteTable,
+    pub table: Arc<routing::RouteTable>,
     /// Services in the order of `spec.services`. Generations share services that don't differ.
     pub services: Vec<Arc<Service>>,
     /// Listeners in the order of `spec.listeners`.

@@ -4,6 +4,7 @@
 //! effective ones from the snapshots, so the log shows both when an edit is made and when the stable gate lets it take effect.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -202,6 +203,10 @@ fn listeners(old: &Spec, new: &Spec, found: &mut Vec<Change>) {
 /// The changes of a service that is in both snapshots, given by its index in each.
 fn service(old: (&Snapshot, usize), new: (&Snapshot, usize), found: &mut Vec<Change>) {
     let (was, is) = (&old.0.spec.services[old.1], &new.0.spec.services[new.1]);
+    // A service that is reused has the same specification and the same effective split.
+    if Arc::ptr_eq(&old.0.services[old.1], &new.0.services[new.1]) {
+        return;
+    }
     let name = &is.name;
     if was != is {
         let stable = |s: &spec::ServiceSpec| s.stable_name().to_owned();

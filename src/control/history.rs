@@ -219,7 +219,7 @@ pub(super) fn lines(old: &Snapshot, new: &Snapshot) -> Vec<ChangeLine> {
             text: format!("and {} more", changes.len() - MAX_LINES),
         });
     }
-    if lines.is_empty() && old.spec != new.spec {
+    if lines.is_empty() && !Arc::ptr_eq(&old.spec, &new.spec) && old.spec != new.spec {
         lines.push(ChangeLine {
             service: None,
             text: "other keys changed".to_owned(),

@@ -122,7 +122,12 @@ impl Snapshot {
             .collect();
         Self {
             generation: inputs.generation,
-            table: routing::RouteTable::new(&spec.services),
+            table: match inputs.previous {
+                Previous::Generation(running) if Arc::ptr_eq(&running.spec, spec) => {
+                    running.table.clone()
+                }
+                _ => Arc::new(routing::RouteTable::new(&spec.services)),
+            },
             access_log: inputs.access_log.cloned(),
             followers: telemetry.access_log().followers().clone(),
             listener_limits: ListenerClientLimits::new(
@@ -161,7 +166,7 @@ struct Compiler<'a> {
 impl Compiler<'_> {
     fn service(&self, spec: &spec::ServiceSpec, effective: EffectiveSplit) -> Arc<Service> {
         if let Some((was, running)) = self.running.get(spec.name.as_str())
-            && *was == spec
+            && (std::ptr::eq(*was, spec) || *was == spec)
             && running.effective == effective
             && self.has_same_key(running)
         {

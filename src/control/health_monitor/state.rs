@@ -46,6 +46,8 @@ pub(super) struct MonitorState {
     /// No snapshot has been adopted yet. The endpoints of the first one get no slow start: all are equally new, so there is nobody
     /// who could take the traffic in the meantime.
     is_first: bool,
+    /// The services of the snapshot that was adopted last.
+    adopted: Vec<Arc<Service>>,
 }
 
 #[derive(Debug)]
@@ -73,6 +75,7 @@ impl MonitorState {
             pacer: Rc::default(),
             due: Cell::default(),
             is_first: true,
+            adopted: Vec::new(),
         }
     }
 
@@ -118,11 +121,16 @@ impl MonitorState {
         }
     }
 
-    /// Updates endpoints and pools to a published snapshot.
+    /// Updates endpoints and pools to a published snapshot. Services that it shares with the one before cost nothing.
     pub(super) fn adopt(&mut self, published: &Snapshot, now: Instant) {
         self.due.take();
+        let before = std::mem::replace(&mut self.adopted, published.services.clone());
+        let (known, kept) = (addresses(&before), addresses(&published.services));
         let (mut slots, mut pools) = (HashSet::new(), HashSet::new());
         for ((service, checked), spec) in services(published).zip(&published.spec.services) {
+            if known.contains(&std::ptr::from_ref(service)) {
+                continue;
+            }
             for (at, (version, of)) in service.versions.iter().zip(&spec.versions).enumerate() {
                 let name = (service.name.clone(), version.name.clone());
                 for member in &version.pool.members {
@@ -136,8 +144,20 @@ impl MonitorState {
                 pools.insert(name);
             }
         }
-        self.endpoints.retain(|slot, _| slots.contains(slot));
-        self.pools.retain(|name, _| pools.contains(name));
+        // Endpoints and pools belong to one service by name, so that what is in a service that stays is in no replaced one.
+        let replaced = before.iter().filter(|s| !kept.contains(&Arc::as_ptr(s)));
+        for (service, version) in replaced.flat_map(|s| s.versions.iter().map(move |v| (s, v))) {
+            for member in &version.pool.members {
+                let slot = member.endpoint.slot;
+                if !slots.contains(&slot) {
+                    self.endpoints.remove(&slot);
+                }
+            }
+            let name = (service.name.clone(), version.name.clone());
+            if !pools.contains(&name) {
+                self.pools.remove(&name);
+            }
+        }
         self.is_first = false;
     }
 
@@ -395,6 +415,10 @@ fn services(of: &Snapshot) -> impl Iterator<Item = (&Service, Option<&policy::He
     let specs = of.spec.services.iter();
     let health = specs.map(|s| s.policies.health.as_ref());
     of.services.iter().map(|service| &**service).zip(health)
+}
+
+fn addresses(services: &[Arc<Service>]) -> HashSet<*const Service> {
+    services.iter().map(Arc::as_ptr).collect()
 }
 
 /// Whether the result is about this very endpoint: slots are reused after an endpoint is dropped.
