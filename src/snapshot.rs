@@ -16,6 +16,7 @@ mod decision_state;
 mod effective;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod header_edits;
 pub(crate) mod sessions;
 mod state;
 
@@ -43,6 +44,7 @@ pub(crate) use certificates::{CertificateState, date};
 pub(crate) use client_limits::{ListenerClientLimits, ServiceClientLimits};
 pub(crate) use decision_state::DecisionState;
 pub(crate) use effective::RolloutShare;
+pub(crate) use header_edits::{CompiledFields, MergedEdits};
 pub(crate) use sessions::{Keys, Sessions};
 pub(crate) use state::ServiceState;
 
@@ -67,6 +69,8 @@ pub struct Snapshot {
     pub unrouted: Arc<ServiceMetrics>,
     /// Limits on the requests of single clients, by the name of the listener. Empty if there are none.
     pub(crate) listener_limits: ListenerClientLimits,
+    /// Edits of responses that belong to no service.
+    pub(crate) default_edits: MergedEdits,
     slots: EndpointSet,
 }
 

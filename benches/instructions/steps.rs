@@ -256,7 +256,7 @@ fn serialise() -> Box<dyn FnMut()> {
     let mut out = Vec::with_capacity(4096);
     with_browser(move |request| {
         out.clear();
-        request.put_h1(&mut out, b"10.0.0.1:8080");
+        request.put_h1(&mut out, b"10.0.0.1:8080", None);
         black_box(&out);
     })
 }

@@ -3,11 +3,12 @@
 //! The explanation is a pure function of a snapshot and a described request. It calls the same `routing::decision` as the
 //! data path, and changes no state: neither the position of the exact split nor a session.
 //!
-//! * `decision`: the routing decision and its steps. `session`: the session cookie. `takeover`: endpoints and failover.
+//! * `decision`: the routing decision and its steps. `edits`: how heads are edited. `session`: the session cookie. `takeover`: endpoints and failover.
 
 #[cfg(test)]
 mod agreement_tests;
 mod decision;
+mod edits;
 mod session;
 mod takeover;
 #[cfg(test)]

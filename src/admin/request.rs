@@ -101,6 +101,19 @@ impl DescribedRequest {
         path::readings(&self.typed_path, &self.path)
     }
 
+    /// The path as given.
+    pub(super) fn typed_path(&self) -> &[u8] {
+        &self.typed_path
+    }
+
+    /// The query with its question mark; empty if there is none.
+    pub(super) fn query_with_mark(&self) -> String {
+        match &self.query {
+            Some(query) => format!("?{}", String::from_utf8_lossy(query)),
+            None => String::new(),
+        }
+    }
+
     /// The request as `METHOD host/path`.
     pub(super) fn shown(&self) -> String {
         format!("{} {}{}", self.method, self.host, self.shown_path())

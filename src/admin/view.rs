@@ -34,6 +34,7 @@ pub(crate) fn config(spec: &Spec) -> Value {
         },
         "limits": limits(&spec.limits),
         "access_log": spec.access_log.as_ref().map(access_log),
+        "defaults": { "headers": actions::headers(&spec.headers) },
         "listen": named(&spec.listeners, |l| (&l.name, listener(l))),
         "service": named(&spec.services, |s| (&s.name, service(s))),
     })

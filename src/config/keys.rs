@@ -9,20 +9,16 @@ use words::FOREIGN;
 type Position = &'static str;
 
 /// Keys planned for later releases, by table. A key that is supported must be removed here; a test checks that.
-const PLANNED: [(Position, &[&str]); 8] = [
+const PLANNED: [(Position, &[&str]); 6] = [
     ("", &["include", "dns", "trace", "acme", "fleet"]),
     (
         "listen.*",
         &["proxy_protocol", "acme", "services", "mode", "group"],
     ),
     ("listen.*.cert", &["client_auth"]),
-    ("defaults", &["headers"]),
     (
         "service.*",
         &[
-            "headers",
-            "rewrite",
-            "redirect",
             "body_bytes",
             "wait",
             "wait_pending",
@@ -32,15 +28,7 @@ const PLANNED: [(Position, &[&str]); 8] = [
         ],
     ),
     ("service.*.versions.*", &["tls", "proxy_protocol"]),
-    ("service.*.match", &["redirect", "headers"]),
     ("service.*.match.when", &["not"]),
-];
-
-/// Planned keys that replace a required one, as table, planned key and required key. The absence of the required key
-/// isn't reported beside them.
-const REPLACES: [(Position, &str, &str); 2] = [
-    ("service.*", "redirect", "versions"),
-    ("service.*.match", "redirect", "to"),
 ];
 
 /// Keys at the top of the file.
@@ -57,7 +45,7 @@ pub(super) const TOP: [&str; 9] = [
 ];
 
 /// Keys of a service.
-pub(super) const SERVICE: [&str; 25] = [
+pub(super) const SERVICE: [&str; 28] = [
     "hosts",
     "paths",
     "versions",
@@ -68,6 +56,9 @@ pub(super) const SERVICE: [&str; 25] = [
     "cohort",
     "match",
     "respond",
+    "redirect",
+    "headers",
+    "rewrite",
     "timeouts",
     "balance",
     "hash_by",
@@ -140,14 +131,11 @@ fn planned(path: &str, name: &str) -> Unknown {
         true => name.to_owned(),
         false => format!("{path}.{name}"),
     };
-    let replaces = REPLACES
-        .iter()
-        .find(|(position, key, _)| *key == name && fits(position, path));
     Unknown {
         message: format!("`{shown}` is not available yet"),
         label: "planned for a later version of cutover",
         help: "leave it out until then".to_owned(),
-        meant: replaces.map(|(_, _, needed)| *needed),
+        meant: None,
     }
 }
 

@@ -32,6 +32,7 @@ mod share;
 pub mod spec;
 mod suggest;
 mod syntax;
+pub mod template;
 pub(crate) mod units;
 mod value;
 

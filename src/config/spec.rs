@@ -11,7 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::access_log::AccessLogSpec;
-use super::actions::Actions;
+use super::actions::{Actions, HeaderEdits};
 use super::client_limit::ClientLimits;
 use super::policy::Policies;
 use super::rollout::{GoalSpec, RolloutSpec};
@@ -33,6 +33,8 @@ pub struct Spec {
     pub limits: ProxyLimits,
     /// The access log. Default `None`: requests aren't logged.
     pub access_log: Option<AccessLogSpec>,
+    /// Edits of header fields for all services, and for responses that belong to none: `[defaults.headers]`.
+    pub headers: HeaderEdits,
     /// Listeners in file order; names are unique.
     pub listeners: Vec<ListenerSpec>,
     /// Services in file order; names are unique.

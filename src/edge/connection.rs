@@ -91,7 +91,8 @@ pub(crate) fn serve<T>(
         tls.as_ref().and_then(|tls| tls.certificate.clone()),
         listener.metrics.clone(),
         &listener.trusted,
-    );
+    )
+    .over(tls.as_ref().and_then(|tls| tls.version));
     let mut down = H1Down::new(H1::new(stream, worker.buffers.clone()));
     async move {
         let _held = (&held, &permit);

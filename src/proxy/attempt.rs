@@ -11,13 +11,13 @@ use super::error::{AttemptError, ExchangeError};
 use super::exchange::{AnswerParts, Answered, Remainder};
 use super::h1_up::H1Up;
 use super::h2_up::H2Up;
-use super::headers::Fields;
+use super::headers::{Fields, RequestEdits};
 use super::outcome::{Served, Tried, TryError};
 use super::retry::Next;
 use super::tries::Tries;
 use super::websocket::is_websocket;
 use super::wire::{Downstream, Upstream, WireError};
-use super::{exchange, tunnel};
+use super::{edit, exchange, tunnel};
 use crate::config::spec::Scheme;
 use crate::net::Stream;
 use crate::telemetry::VersionShard;
@@ -118,6 +118,8 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
     ) -> ConnectionOutcome {
         let cx = self.cx;
         let endpoint = active.endpoint;
+        let edits = edit::of_request(cx.rewritten.as_deref(), self.recording);
+        let edits = edits.as_deref();
         // An upgrade needs HTTP/1. A proxy may ignore one (RFC 9110 §7.8), and over HTTP/2 other
         // protocols are ignored, but a WebSocket client can't use anything but a 101.
         let needs_http1 = cx.request.upgrade.is_some_and(is_websocket);
@@ -126,12 +128,12 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         }
         if !needs_http1 && cx.worker.h2_conns.speaks_h2(endpoint) {
             let leased = self.lease(endpoint, down).await;
-            return self.over_h2(active, leased, upload, down).await;
+            return self.over_h2(active, leased, edits, upload, down).await;
         }
         if !self.only_fresh
             && let Some(kept) = self.take_idle(endpoint)
         {
-            return self.over_h1(active, kept, upload, down).await;
+            return self.over_h1(active, kept, edits, upload, down).await;
         }
         let (slot, opened) = match self.connect(endpoint, needs_http1, down).await {
             Ok(connected) => connected,
@@ -142,7 +144,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             let conns = &cx.worker.h2_conns;
             let leased = conns.adopt(endpoint, opened.stream, slot, idle).await;
             let leased = leased.map_err(|e| ExchangeError::Connect(ConnectError::Io(e)));
-            return self.over_h2(active, leased, upload, down).await;
+            return self.over_h2(active, leased, edits, upload, down).await;
         }
         self.shard(endpoint).connections(1);
         let kept = Kept {
@@ -151,13 +153,14 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             used: 0,
             bulk: 0,
         };
-        self.over_h1(active, kept, upload, down).await
+        self.over_h1(active, kept, edits, upload, down).await
     }
 
     async fn over_h1<D: Downstream>(
         &mut self,
         active: &mut Active<'a>,
         kept: Kept,
+        edits: Option<&RequestEdits<'_>>,
         upload: &mut Upload,
         down: &mut D,
     ) -> ConnectionOutcome {
@@ -179,7 +182,9 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             endpoint.clone(),
             bulk,
         );
-        let result = self.run_exchange(active, upload, down, &mut up).await;
+        let result = self
+            .run_exchange(active, edits, upload, down, &mut up)
+            .await;
         let stale = (used > 0)
             .then(|| self.stale(&result, upload, &up))
             .flatten();
@@ -243,17 +248,21 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         &mut self,
         active: &mut Active<'a>,
         leased: Result<Lease, ExchangeError>,
+        edits: Option<&RequestEdits<'_>>,
         upload: &mut Upload,
         down: &mut D,
     ) -> ConnectionOutcome {
         let prepared = leased.and_then(|lease| {
-            H2Up::new(lease, active.endpoint, self.cx.request).map_err(ExchangeError::Malformed)
+            H2Up::new(lease, active.endpoint, self.cx.request, edits)
+                .map_err(ExchangeError::Malformed)
         });
         let mut up = match prepared {
             Ok(up) => up,
             Err(error) => return error.into(),
         };
-        let result = self.run_exchange(active, upload, down, &mut up).await;
+        let result = self
+            .run_exchange(active, edits, upload, down, &mut up)
+            .await;
         if let Err(TryError::Failed(AttemptError {
             error: ExchangeError::FirstByteTimeout,
             ..
@@ -282,11 +291,12 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
     async fn run_exchange<D: Downstream, U: Upstream>(
         &mut self,
         active: &mut Active<'a>,
+        edits: Option<&RequestEdits<'_>>,
         upload: &mut Upload,
         down: &mut D,
         up: &mut U,
     ) -> Result<Tried<()>, TryError> {
-        let head = exchange::ask(self.cx, self.first_byte(), upload, down, up).await?;
+        let head = exchange::ask(self.cx, self.first_byte(), edits, upload, down, up).await?;
         self.recording.head_arrived(head.status);
         if head.status == 101 {
             self.recording.response_waits();

@@ -1,28 +1,57 @@
-//! Answers that the configuration gives to requests: `respond`.
+//! Answers that the configuration gives to requests: `respond` and `redirect`.
 //!
 //! They are sent as local replies, so they carry `x-cutover-reason` and count as answers of the proxy. None is a failure: the
 //! operator wants it.
 
 use super::Ended;
+use super::edit::Rewritten;
+use super::error::LocalReply;
+use super::headers::{Fields, Request};
 use super::observe::Recording;
-use super::respond::{RenderedReply, send_reply};
+use super::respond::{RenderedReply, refuse, send_reply};
 use super::wire::Downstream;
-use crate::config::actions::{Answer, Respond};
+use crate::config::actions::{Answer, Redirect, Respond};
+use crate::config::template::{Placeholder, TemplatePart};
 use crate::http1::status;
 use crate::net::TaskControl;
 use crate::snapshot::Snapshot;
 use crate::telemetry::record::Reason;
 
+/// A request that the proxy answers itself.
+pub(super) struct AnsweredRequest<'a, F> {
+    pub snapshot: &'a Snapshot,
+    pub request: &'a Request<'a, F>,
+    /// Its target after `rewrite`, if that changes it.
+    pub rewritten: Option<&'a Rewritten<'a>>,
+    pub answer: &'a Answer,
+}
+
 /// Answers a request as the configuration says.
-pub(super) async fn answer<D: Downstream>(
+pub(super) async fn answer<D: Downstream, F: Fields>(
     watch: &TaskControl,
-    snapshot: &Snapshot,
+    answered: AnsweredRequest<'_, F>,
     recording: &mut Recording<'_>,
     down: &mut D,
-    answer: &Answer,
 ) -> Ended {
-    match answer {
+    let snapshot = answered.snapshot;
+    match answered.answer {
         Answer::Respond(fixed) => respond(watch, snapshot, recording, down, fixed).await,
+        Answer::Redirect(redirect) => {
+            let Some(location) = location(redirect, &answered) else {
+                return refuse(watch, snapshot, recording, down, LocalReply::MISSING_HOST).await;
+            };
+            let reply = RenderedReply {
+                status: redirect.status,
+                reason: Reason::Redirect,
+                body: Some(b"moved\n"),
+                message: "",
+                added: &[
+                    ("content-type", "text/plain; charset=utf-8"),
+                    ("location", &location),
+                ],
+            };
+            send_reply(watch, snapshot, recording, down, &reply).await
+        }
     }
 }
 
@@ -58,4 +87,30 @@ async fn respond<D: Downstream>(
         added: &added,
     };
     send_reply(watch, snapshot, recording, down, &reply).await
+}
+
+/// The value of `location`; `None` if it needs a host and the request has none, as HTTP/1.0 allows.
+fn location<F: Fields>(redirect: &Redirect, answered: &AnsweredRequest<'_, F>) -> Option<String> {
+    let request = answered.request;
+    let (path, query) = request.target.split_at(request.path_len);
+    let new = answered.rewritten.and_then(|r| r.target.as_ref());
+    let path = new.map_or(path, |(target, len)| &target[..*len]);
+    let mut location = Vec::new();
+    for part in &redirect.to.parts {
+        let value: &[u8] = match part {
+            TemplatePart::Text(text) => text.as_bytes(),
+            TemplatePart::Value(Placeholder::Scheme) if request.is_https() => b"https",
+            TemplatePart::Value(Placeholder::Scheme) => b"http",
+            TemplatePart::Value(Placeholder::Host) if request.host.is_empty() => return None,
+            TemplatePart::Value(Placeholder::Host) => request.host.as_bytes(),
+            // `OPTIONS *` is about the server as a whole.
+            TemplatePart::Value(Placeholder::Path) if path == b"*" => b"/",
+            TemplatePart::Value(Placeholder::Path) => path,
+            TemplatePart::Value(Placeholder::Query) => query,
+            // The configuration allows no others here.
+            TemplatePart::Value(_) => b"",
+        };
+        location.extend_from_slice(value);
+    }
+    Some(String::from_utf8_lossy(&location).into_owned())
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Worker;
+use super::edit::Rewritten;
 use super::headers::Request;
 use crate::net::TaskControl;
 use crate::snapshot::{Service, Snapshot};
@@ -28,6 +29,8 @@ pub(crate) struct RequestContext<'a, F> {
     pub started: Instant,
     /// The request.
     pub request: &'a Request<'a, F>,
+    /// Its target after `rewrite`, if the service or a rule has one.
+    pub rewritten: Option<Box<Rewritten<'a>>>,
     /// The service it was routed to.
     pub service: &'a Service,
 }

@@ -105,6 +105,8 @@ impl LocalReply {
     pub const NO_ENDPOINT: Self = Self::new(503, Reason::NoEndpoint);
     /// The certificate of the connection doesn't cover the host (RFC 9110 §15.5.20).
     pub const MISDIRECTED: Self = Self::new(421, Reason::Misdirected);
+    /// The reply needs the host of the request, and there is none.
+    pub const MISSING_HOST: Self = Self::new(400, Reason::MissingHost);
     /// The head didn't arrive within `limits.header_timeout`.
     pub const HEADER_TIMEOUT: Self = Self::new(408, Reason::HeaderTimeout);
 

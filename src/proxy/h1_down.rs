@@ -6,7 +6,7 @@
 use std::task::{Context, Poll};
 
 use super::h1::{Encoding, H1, OverH1};
-use super::headers::{self, Fields, Outgoing};
+use super::headers::{self, Fields, LazyName, Outgoing};
 use super::wire::{Downstream, Gone, Sink, WireError};
 use crate::http1::{self, FieldId, Framing, HttpVersion};
 use crate::net::ByteBudget;
@@ -172,11 +172,15 @@ impl Downstream for H1Down {
         }
         let out = self.wire.out();
         put_status(out, response.status);
-        let drop = |id| matches!(id, FieldId::ContentLength | FieldId::TransferEncoding);
-        response.fields.put_lines(out, drop);
-        for (name, value) in response.added {
-            headers::put_line(out, name.as_bytes(), value.as_bytes());
+        let is_framing = |id| matches!(id, FieldId::ContentLength | FieldId::TransferEncoding);
+        match response.edits {
+            None => response.fields.put_lines(out, |id, _| is_framing(id)),
+            Some(edits) => {
+                let drop = |id, name: LazyName<'_>| is_framing(id) || edits.drops(name.get());
+                response.fields.put_lines(out, drop);
+            }
         }
+        response.each_added(|name, value| headers::put_line(out, name, value));
         if response.lacks_date() {
             out.extend_from_slice(&date::line());
         }
@@ -199,7 +203,7 @@ impl Downstream for H1Down {
         self.awaits_continue &= status != 100;
         if self.version == HttpVersion::H11 {
             put_status(self.wire.out(), status);
-            fields.put_lines(self.wire.out(), |id| matches!(id, FieldId::ContentLength));
+            fields.put_lines(self.wire.out(), |id, _| id == FieldId::ContentLength);
             self.wire.out().extend_from_slice(b"\r\n");
         }
         Ok(())

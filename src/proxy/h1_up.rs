@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use super::exchange::Remainder;
 use super::h1::{Encoding, H1, OverH1};
-use super::headers::{Fields, H1Fields, Request};
+use super::headers::{Fields, H1Fields, Request, RequestEdits};
 use super::wire::{Source, Upstream, WireError};
 use crate::http1::{Framing, HeadLimits, Method, ResponseHead};
 use crate::net::buffer::HUGE;
@@ -114,10 +114,14 @@ impl Upstream for H1Up {
         self.wire.open_tunnel();
     }
 
-    fn send_request<F: Fields>(&mut self, request: &Request<'_, F>) -> Result<(), WireError> {
+    fn send_request<F: Fields>(
+        &mut self,
+        request: &Request<'_, F>,
+        edits: Option<&RequestEdits<'_>>,
+    ) -> Result<(), WireError> {
         self.method = request.method;
         self.began = self.wire.written();
-        request.put_h1(self.wire.out(), self.endpoint.authority.as_bytes());
+        request.put_h1(self.wire.out(), self.endpoint.authority.as_bytes(), edits);
         let (encoding, length) = match request.framing {
             Framing::Chunked | Framing::UntilClose => (Encoding::Chunks, None),
             Framing::Empty => (Encoding::Plain, Some(0)),

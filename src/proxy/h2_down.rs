@@ -113,12 +113,10 @@ impl Downstream for H2Down {
         let mut head = Response::new(());
         *head.status_mut() = status_of(response.status)?;
         let map = head.headers_mut();
-        response
-            .fields
-            .put_map(map, |id| id == FieldId::ContentLength);
-        for (name, value) in response.added {
-            headers::add(map, name.as_bytes(), value.as_bytes());
-        }
+        response.fields.put_map(map, |id, name| {
+            id == FieldId::ContentLength || response.drops(name.get())
+        });
+        response.each_added(|name, value| headers::add(map, name, value));
         if response.lacks_date() {
             map.insert(DATE, date::value());
         }
@@ -148,7 +146,7 @@ impl Downstream for H2Down {
     fn send_informational<F: Fields>(&mut self, status: u16, fields: &F) -> Result<(), WireError> {
         let mut head = Response::new(());
         *head.status_mut() = status_of(status)?;
-        fields.put_map(head.headers_mut(), |id| id == FieldId::ContentLength);
+        fields.put_map(head.headers_mut(), |id, _| id == FieldId::ContentLength);
         self.respond.send_informational(head).map_err(wire_error)
     }
 

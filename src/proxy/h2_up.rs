@@ -11,7 +11,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Uri};
 
 use super::h2::{ReceiveHalf, SendHalf, wire_error};
-use super::headers::{Fields, H2Fields, KnownFields, Request};
+use super::headers::{Fields, H2Fields, KnownFields, Request, RequestEdits};
 use super::wire::{BodyPiece, Sink, Source, Upstream, WireError};
 use crate::config::spec;
 use crate::http1::{Framing, Method, Reject, number};
@@ -48,13 +48,14 @@ impl H2Up {
         lease: Lease,
         endpoint: &Endpoint,
         request: &Request<'_, F>,
+        edits: Option<&RequestEdits<'_>>,
     ) -> Result<Self, Reject> {
         Ok(Self {
             receive: None,
             send: None,
             response: None,
             body: None,
-            head: Some(head_of(endpoint, request, lease.used)?),
+            head: Some(head_of(endpoint, request, edits, lease.used)?),
             method: request.method,
             status: 0,
             fields: HeaderMap::new(),
@@ -132,6 +133,7 @@ fn own_name(name: &'static [u8]) -> HeaderName {
 fn head_of<F: Fields>(
     endpoint: &Endpoint,
     request: &Request<'_, F>,
+    edits: Option<&RequestEdits<'_>>,
     used: bool,
 ) -> Result<http::Request<()>, Reject> {
     let mut head = http::Request::new(());
@@ -143,25 +145,39 @@ fn head_of<F: Fields>(
         spec::Scheme::Https => Scheme::HTTPS,
         _ => Scheme::HTTP,
     });
-    uri.authority = Some(if request.authority.is_empty() {
+    let authority = edits.and_then(|e| e.authority).unwrap_or(request.authority);
+    let target = edits.and_then(|e| e.target).unwrap_or(request.target);
+    uri.authority = Some(if authority.is_empty() {
         Authority::try_from(&*endpoint.authority)
             .unwrap_or_else(|_| Authority::from_static("localhost"))
     } else {
-        Authority::try_from(request.authority).map_err(|_| Reject::bad("bad-host"))?
+        Authority::try_from(authority).map_err(|_| Reject::bad("bad-host"))?
     });
     uri.path_and_query =
-        Some(PathAndQuery::try_from(request.target).map_err(|_| Reject::bad("bad-target"))?);
+        Some(PathAndQuery::try_from(target).map_err(|_| Reject::bad("bad-target"))?);
     *head.uri_mut() = Uri::from_parts(uri).map_err(|_| Reject::bad("bad-target"))?;
     let fields = head.headers_mut();
-    request.fields.put_map(fields, |id| request.is_ours(id));
+    let edited = edits.and_then(|edits| edits.fields.as_ref());
+    let drops = |name: &[u8]| edited.is_some_and(|edits| edits.drops(name));
+    request
+        .fields
+        .put_map(fields, |id, name| request.is_ours(id) || drops(name.get()));
     let mut value = Vec::new();
     request.each_added(|name, parts| {
+        if drops(name) {
+            return;
+        }
         value.clear();
         parts.iter().for_each(|part| value.extend_from_slice(part));
         if let Ok(value) = HeaderValue::from_bytes(&value) {
             fields.append(own_name(name), value);
         }
     });
+    for (name, value) in edited.iter().flat_map(|edits| edits.values()) {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            fields.append(name, value);
+        }
+    }
     // Values that never repeat would evict useful entries from the HPACK dynamic table (RFC 7541
     // §4.4). The first request leaves the names there; afterwards the values are sent as
     // never-indexed literals.
@@ -185,7 +201,12 @@ impl Upstream for H2Up {
     /// Never called: HTTP/2 has no `Upgrade` (RFC 9113 §8.6).
     fn open_tunnel(&mut self) {}
 
-    fn send_request<F: Fields>(&mut self, request: &Request<'_, F>) -> Result<(), WireError> {
+    /// The edits are part of the head that [`H2Up::new`] has prepared.
+    fn send_request<F: Fields>(
+        &mut self,
+        request: &Request<'_, F>,
+        _: Option<&RequestEdits<'_>>,
+    ) -> Result<(), WireError> {
         let head = self.head.take().ok_or(WireError::Cut)?;
         let ended = !request.framing.has_body();
         match self.lease.sender.send_request(head, ended) {

@@ -16,9 +16,11 @@ use crate::http1::lists::elements;
 use crate::http1::{FieldId, Framing, Method, Reject, number};
 use crate::routing;
 
+mod edits;
 mod fields;
 
-pub use fields::{Fields, H1Fields, H2Fields, NoFields, Uncached};
+pub use edits::{RenderedFields, RequestEdits};
+pub use fields::{Fields, H1Fields, H2Fields, LazyName, NoFields, Uncached};
 
 /// Adds a field to a map. A name or value that isn't valid there, which the codecs have rejected
 /// already, is skipped.
@@ -189,33 +191,28 @@ impl<F: Fields> Request<'_, F> {
     /// Writes the complete head for an HTTP/1.1 endpoint. `host` replaces an empty authority.
     ///
     /// Budget: 1,250 instructions (`just instructions`: serialise).
-    pub fn put_h1(&self, out: &mut Vec<u8>, host: &[u8]) {
+    pub fn put_h1(&self, out: &mut Vec<u8>, host: &[u8], edits: Option<&RequestEdits<'_>>) {
+        let (mut target, mut authority) = (self.target, self.authority);
+        let mut fields = None;
+        if let Some(edits) = edits {
+            target = edits.target.unwrap_or(target);
+            authority = edits.authority.unwrap_or(authority);
+            fields = edits.fields.as_ref();
+        }
         out.extend_from_slice(self.method_text);
         out.push(b' ');
-        out.extend_from_slice(self.target);
+        out.extend_from_slice(target);
         out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
-        out.extend_from_slice(if self.authority.is_empty() {
+        out.extend_from_slice(if authority.is_empty() {
             host
         } else {
-            self.authority
+            authority
         });
         out.extend_from_slice(b"\r\n");
-        self.fields.put_lines(out, |id| self.is_ours(id));
-        if !self.peer.trusted {
-            out.extend_from_slice(self.peer.forwarded_lines());
+        match fields {
+            None => self.put_fields(out),
+            Some(fields) => self.put_edited_fields(out, fields),
         }
-        let mut put = |name: &[u8], parts: &[&[u8]]| {
-            out.extend_from_slice(name);
-            out.extend_from_slice(b": ");
-            for part in parts {
-                out.extend_from_slice(part);
-            }
-            out.extend_from_slice(b"\r\n");
-        };
-        if self.peer.trusted {
-            self.each_of_peer(&mut put);
-        }
-        self.each_of_request(put);
         match self.framing {
             Framing::Empty => {}
             Framing::Length(n) => put_length(out, n),
@@ -236,6 +233,44 @@ impl<F: Fields> Request<'_, F> {
         }
         out.extend_from_slice(b"\r\n");
     }
+
+    #[inline]
+    fn put_fields(&self, out: &mut Vec<u8>) {
+        self.fields.put_lines(out, |id, _| self.is_ours(id));
+        if !self.peer.trusted {
+            out.extend_from_slice(self.peer.forwarded_lines());
+        }
+        let mut put = |name: &[u8], parts: &[&[u8]]| put_parts(out, name, parts);
+        if self.peer.trusted {
+            self.each_of_peer(&mut put);
+        }
+        self.each_of_request(put);
+    }
+
+    /// Edits are about the fields that the proxy adds, too.
+    #[cold]
+    fn put_edited_fields(&self, out: &mut Vec<u8>, edits: &RenderedFields<'_>) {
+        self.fields
+            .put_lines(out, |id, name| self.is_ours(id) || edits.drops(name.get()));
+        self.each_added(|name, parts| {
+            if !edits.drops(name) {
+                put_parts(out, name, parts);
+            }
+        });
+        for (name, value) in edits.values() {
+            put_line(out, name.as_str().as_bytes(), value);
+        }
+    }
+}
+
+#[inline]
+fn put_parts(out: &mut Vec<u8>, name: &[u8], parts: &[&[u8]]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The head of a final response on its way to the client.
@@ -251,6 +286,10 @@ pub struct Outgoing<'a, F> {
     pub declared_length: Option<u64>,
     /// Fields that the proxy adds.
     pub added: &'a [(&'static str, &'a str)],
+    /// How many of them, from the first, are not edited.
+    pub fixed: usize,
+    /// Edits of the fields.
+    pub edits: Option<&'a RenderedFields<'a>>,
     /// For a 101: the protocol.
     pub upgrade: Option<&'a [u8]>,
 }
@@ -258,9 +297,47 @@ pub struct Outgoing<'a, F> {
 impl<F: Fields> Outgoing<'_, F> {
     /// Whether `Date` is missing. A recipient with a clock has to add it (RFC 9110 §6.6.1).
     pub fn lacks_date(&self) -> bool {
-        self.status >= 200
-            && self.fields.first(FieldId::Date).is_none()
-            && !self.added.iter().any(|(name, _)| *name == "date")
+        if self.status < 200 {
+            return false;
+        }
+        let has_date = match self.edits {
+            None => self.fields.first(FieldId::Date).is_some(),
+            Some(edits) => {
+                let is_kept = !edits.drops(b"date");
+                (is_kept && self.fields.first(FieldId::Date).is_some())
+                    || edits.values().any(|(name, _)| name == http::header::DATE)
+            }
+        };
+        !has_date && !self.added.iter().any(|(name, _)| *name == "date")
+    }
+
+    /// Whether a received field of this name is dropped.
+    #[inline]
+    pub fn drops(&self, name: &[u8]) -> bool {
+        self.edits.is_some_and(|edits| edits.drops(name))
+    }
+
+    /// Calls `put` with each field that is added to those of the endpoint.
+    #[inline]
+    pub fn each_added(&self, mut put: impl FnMut(&[u8], &[u8])) {
+        let Some(edits) = self.edits else {
+            for (name, value) in self.added {
+                put(name.as_bytes(), value.as_bytes());
+            }
+            return;
+        };
+        let (fixed, own) = self.added.split_at(self.fixed.min(self.added.len()));
+        let kept = own.iter().filter(|(name, _)| !edits.drops(name.as_bytes()));
+        for (name, value) in fixed.iter().chain(kept) {
+            put(name.as_bytes(), value.as_bytes());
+        }
+        for (name, value) in edits.values() {
+            // Cookies don't replace one another.
+            let is_fixed = |(fixed, _): &(&str, &str)| name == *fixed && *fixed != "set-cookie";
+            if !fixed.iter().any(is_fixed) {
+                put(name.as_str().as_bytes(), value);
+            }
+        }
     }
 }
 

@@ -28,7 +28,7 @@
 //!   client is told and what is charged to the version.
 //! * [`wire`] is the interface to a connection, with [`h1`], [`h1_down`] and [`h1_up`] for HTTP/1,
 //!   [`h2`], [`h2_down`] and [`h2_up`] for HTTP/2. [`headers`], [`id`], [`via`] and [`peer`]
-//!   rewrite heads.
+//!   rewrite heads, [`edit`] as the configuration asks for.
 //! * Overload and shutdown: [`admission_queue`] spreads the start of requests over event loop
 //!   iterations, [`slow_downloads`] frees slots that slow clients occupy, [`drain`] says when a
 //!   grace period has ended.
@@ -43,6 +43,7 @@ mod configured;
 pub(crate) mod connection;
 pub(crate) mod context;
 pub(crate) mod drain;
+pub mod edit;
 pub(crate) mod error;
 pub(crate) mod exchange;
 pub(crate) mod h1;
@@ -81,6 +82,7 @@ use crate::net::{TaskControl, TaskPhase};
 use crate::snapshot::Service;
 use crate::telemetry::record::Protocol;
 use body::Upload;
+use configured::AnsweredRequest;
 use context::RequestContext;
 use error::{AttemptError, ExchangeError};
 use exchange::is_grpc;
@@ -125,16 +127,32 @@ pub async fn handle<'a, D: Downstream, F: Fields>(
         Ok(found) => found,
         Err(answer) => return refuse(watch, snapshot, recording, down, answer).await,
     };
+    recording.set_service(service, placement.decided());
+    let rewritten = match service.actions.rewrite(recording.record.rule) {
+        None => None,
+        Some(rewrite) => match edit::rewritten(rewrite, request) {
+            Ok(rewritten) => Some(rewritten),
+            Err(answer) => return refuse(watch, snapshot, recording, down, answer).await,
+        },
+    };
     let placed = match placement {
         Placement::Forward(placed) => placed,
-        Placement::Answer(answered) => {
-            recording.set_service(service, (answered.chosen, answered.rule));
+        Placement::Answer(placing::Answered {
+            answer, version, ..
+        }) => {
+            if let Some(version) = version {
+                recording.answers_for(version);
+            }
+            let answered = AnsweredRequest {
+                snapshot,
+                request,
+                rewritten: rewritten.as_deref(),
+                answer,
+            };
             // Boxed because it is rare: inline, its state would enlarge every request's future.
-            let replies = configured::answer(watch, snapshot, recording, down, answered.answer);
-            return Box::pin(replies).await;
+            return Box::pin(configured::answer(watch, answered, recording, down)).await;
         }
     };
-    recording.set_service(service, (Some(placed.chosen), placed.rule));
     recording.set_user(placed.user);
     let cx = RequestContext {
         worker,
@@ -142,6 +160,7 @@ pub async fn handle<'a, D: Downstream, F: Fields>(
         snapshot,
         started: inbound.started,
         request,
+        rewritten,
         service,
     };
     forward(&cx, &placed, recording, down).await

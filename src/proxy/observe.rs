@@ -6,6 +6,7 @@
 //! dropped: exactly once, also if the connection breaks, the task is cancelled or the code panics.
 
 mod judging;
+mod placed;
 
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,8 @@ pub struct Recording<'a> {
     /// The running first try, if a rollout's guard judges it: its key in the worker's list.
     judged: Option<usize>,
     user: User,
+    /// Name and index of the version for which the proxy answers.
+    answering: Option<(&'a str, usize)>,
 }
 
 /// Where a request came from, and who serves it.
@@ -103,6 +106,7 @@ impl<'a> Recording<'a> {
             head_is_untimed: false,
             judged: None,
             user: User::Anyone,
+            answering: None,
         }
     }
 

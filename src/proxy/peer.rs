@@ -32,6 +32,8 @@ pub struct Peer {
     pub trusted: bool,
     /// Whether the connection uses TLS.
     pub tls: bool,
+    /// The TLS version, such as `TLSv1.3`.
+    pub tls_version: Option<&'static str>,
     /// The client's certificate, if the listener requires one.
     pub certificate: Option<Arc<ClientCertificate>>,
     /// Counters of the listener that accepted the connection, one shard for each worker.
@@ -60,10 +62,17 @@ impl Peer {
             ip,
             trusted: trusted.iter().any(|net| net.contains(&ip)),
             tls,
+            tls_version: None,
             certificate,
             metrics,
             lines: format!("{FORWARDED_FOR}{ip}{FORWARDED_PROTO}{}\r\n", scheme(tls)).into(),
         }
+    }
+
+    /// The same peer, with the TLS version of its connection.
+    pub fn over(mut self, tls_version: Option<&'static str>) -> Self {
+        self.tls_version = tls_version;
+        self
     }
 
     /// The address as text.

@@ -6,7 +6,7 @@ use super::headers::{Fields, Request};
 use super::judged::User;
 use crate::config::actions::Answer;
 use crate::routing::sticky::Session;
-use crate::routing::{self, Choice, Chosen, Decision};
+use crate::routing::{self, AnsweredBy, Choice, Chosen, Decision};
 use crate::snapshot::{DecisionState, Service};
 
 /// The target of the first try.
@@ -53,10 +53,23 @@ pub(crate) enum Placement<'s> {
 pub(crate) struct Answered<'s> {
     /// The answer.
     pub answer: &'s Answer,
+    /// The version that it belongs to, if it is one's.
+    pub version: Option<usize>,
     /// How its version was chosen, if one was.
     pub chosen: Option<Chosen>,
     /// Index of the rule that matched.
     pub rule: Option<usize>,
+}
+
+impl Placement<'_> {
+    /// How the version was chosen, and the index of the rule that matched.
+    #[inline]
+    pub(super) fn decided(&self) -> (Option<Chosen>, Option<usize>) {
+        match self {
+            Self::Forward(placed) => (Some(placed.chosen), placed.rule),
+            Self::Answer(answered) => (answered.chosen, answered.rule),
+        }
+    }
 }
 
 /// Chooses what happens to a request and counts a hit of the match rule that applied. `preview` is
@@ -83,6 +96,10 @@ pub(crate) fn place<'s, F: Fields>(
             let answer = service.actions.answer(by).expect("decided on");
             return Placement::Answer(Answered {
                 answer,
+                version: match by {
+                    AnsweredBy::Version(version) => Some(version),
+                    AnsweredBy::Service | AnsweredBy::Rule(_) => None,
+                },
                 chosen,
                 rule,
             });

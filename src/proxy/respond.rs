@@ -7,8 +7,9 @@ use std::borrow::Cow;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
+use super::edit;
 use super::error::LocalReply;
-use super::headers::{Fields, NoFields, Outgoing, Request};
+use super::headers::{Fields, NoFields, Outgoing, RenderedFields, Request};
 use super::observe::{Inbound, Recording};
 use super::websocket;
 use super::wire::{Downstream, WireError};
@@ -173,11 +174,15 @@ pub(super) async fn send_reply<D: Downstream>(
     // to its user. A redirect or a 200 has no counterpart in gRPC.
     let is_grpc = record.grpc && reply.status >= 400;
     let is_bodiless = is_grpc || record.method == Method::Head;
+    let (id, method) = (record.id, record.method);
+    let edits = edit::of_response(snapshot, recording);
     let queued = if is_grpc {
-        queue_grpc_head(down, record.id, reply)
+        queue_grpc_head(down, id, reply, edits.as_ref())
     } else {
-        queue_head(down, record.id, record.method, reply)
+        queue_head(down, (id, method), reply, edits.as_ref())
     };
+    drop(edits);
+    let record = &mut recording.record;
     if queued.is_err() {
         return Ended::Cut;
     }
@@ -193,9 +198,9 @@ pub(super) async fn send_reply<D: Downstream>(
 
 fn queue_head<D: Downstream>(
     down: &mut D,
-    id: &[u8],
-    method: Method,
+    (id, method): (&[u8], Method),
     reply: &RenderedReply<'_>,
+    edits: Option<&RenderedFields<'_>>,
 ) -> Result<(), WireError> {
     let length = reply.body.map(|body| body.len() as u64);
     let id = String::from_utf8_lossy(id);
@@ -211,6 +216,12 @@ fn queue_head<D: Downstream>(
         },
         declared_length: length,
         added: &added,
+        // What the body is, is known here only.
+        fixed: added
+            .iter()
+            .take_while(|(name, _)| *name == "content-type")
+            .count(),
+        edits,
         upgrade: None,
     })
 }
@@ -221,6 +232,7 @@ fn queue_grpc_head<D: Downstream>(
     down: &mut D,
     id: &[u8],
     reply: &RenderedReply<'_>,
+    edits: Option<&RenderedFields<'_>>,
 ) -> Result<(), WireError> {
     let id = String::from_utf8_lossy(id);
     let code = grpc_code(reply.status);
@@ -236,6 +248,9 @@ fn queue_grpc_head<D: Downstream>(
             ("x-cutover-reason", reply.reason.as_str()),
             ("x-request-id", &id),
         ],
+        // The outcome of the call, and what makes it one.
+        fixed: 3,
+        edits,
         upgrade: None,
     })
 }

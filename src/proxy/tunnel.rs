@@ -16,6 +16,7 @@ use tokio::task::coop;
 use super::active::Active;
 use super::body::Flow;
 use super::context::RequestContext;
+use super::edit;
 use super::error::ExchangeError;
 use super::headers::{Fields, Outgoing};
 use super::observe::Recording;
@@ -44,15 +45,19 @@ pub(crate) async fn run<D: Downstream, U: Upstream, F: Fields>(
         .first(FieldId::Upgrade)
         .map(<[u8]>::to_vec)
         .unwrap_or_default();
+    let edits = edit::of_response(cx.snapshot, recording);
     down.send_response(&Outgoing {
         status: 101,
         fields: up.fields(),
         framing: Framing::UntilClose,
         declared_length: None,
         added: &[],
+        fixed: 0,
+        edits: edits.as_ref(),
         upgrade: Some(&protocol),
     })
     .map_err(|e| ExchangeError::ClientGone(Some(e)))?;
+    drop(edits);
     recording.record.status = 101;
     recording.record.tunnel = true;
     up.next();

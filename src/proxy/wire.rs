@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use http::HeaderMap;
 use tokio::net::TcpStream;
 
-use super::headers::{Fields, Outgoing, Request};
+use super::headers::{Fields, Outgoing, Request, RequestEdits};
 use crate::http1::{Framing, Reject};
 use crate::net::ByteBudget;
 use crate::net::buffer::PooledPipe;
@@ -232,8 +232,12 @@ pub(crate) trait Upstream: Source + Sink {
     type Fields<'a>: Fields
     where
         Self: 'a;
-    /// Queues the request head.
-    fn send_request<F: Fields>(&mut self, request: &Request<'_, F>) -> Result<(), WireError>;
+    /// Queues the request head, with these edits.
+    fn send_request<F: Fields>(
+        &mut self,
+        request: &Request<'_, F>,
+        edits: Option<&RequestEdits<'_>>,
+    ) -> Result<(), WireError>;
     /// Ready when a response head, informational or final, has arrived.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>>;
     /// The status of the last head.

@@ -86,6 +86,11 @@ pub enum DecisionStep {
         /// Its version.
         version: usize,
     },
+    /// A rule matched that names no version. Session and shares decide.
+    RuleEdits {
+        /// The rule.
+        rule: usize,
+    },
     /// The proxy answers the request itself.
     Answers {
         /// What the answer belongs to.
@@ -159,7 +164,6 @@ impl Trace for Vec<DecisionStep> {
 struct Decided {
     version: usize,
     chosen: Chosen,
-    rule: Option<usize>,
     /// Whether failover is ruled out.
     strict: bool,
     place: Option<CohortPoint>,
@@ -170,7 +174,6 @@ impl Decided {
         Self {
             version,
             chosen,
-            rule: None,
             strict: false,
             place: None,
         }
@@ -204,7 +207,7 @@ pub fn decision<R: RequestView, S: DecisionInput, T: Trace>(
     if let Some(by) = answered_by(service, rule, trace) {
         return Decision::Answer {
             by,
-            chosen: rule.map(|_| Chosen::Rule),
+            chosen: matches!(by, AnsweredBy::Rule(_)).then_some(Chosen::Rule),
             rule,
         };
     }
@@ -262,7 +265,7 @@ fn choose<R: RequestView, S: DecisionInput, T: Trace>(
     let moved = version != decided.version;
     // A rule's choice says nothing about the user's other requests. And while a session's version is down, responses of the
     // version that took over don't rebind it, so that the user returns when it is up again.
-    let binds = decided.rule.is_none()
+    let binds = decided.chosen != Chosen::Rule
         && !(moved
             && session
                 .as_ref()
@@ -295,12 +298,14 @@ fn by_rule(
         trace.step(DecisionStep::NoRule);
         return None;
     };
-    let version = service.rules[rule].to?;
+    let Some(version) = service.rules[rule].to else {
+        trace.step(DecisionStep::RuleEdits { rule });
+        return None;
+    };
     trace.step(DecisionStep::Rule { rule, version });
     Some(Decided {
         version,
         chosen: Chosen::Rule,
-        rule: Some(rule),
         strict: service.is_strict(rule),
         place: None,
     })

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::effective::{Effective, EffectiveSplit, RolloutShare, effective};
 use super::{
-    EndpointSet, Keys, Listener, ListenerClientLimits, Service, ServiceActions,
+    EndpointSet, Keys, Listener, ListenerClientLimits, MergedEdits, Service, ServiceActions,
     ServiceClientLimits, ServiceState, Sessions, Snapshot, Version,
 };
 use crate::config::Spec;
@@ -138,6 +138,7 @@ impl Snapshot {
                 },
             ),
             unrouted: telemetry.service(""),
+            default_edits: MergedEdits::new(&spec.headers),
             slots: EndpointSet::of(&services),
             services,
             listeners,

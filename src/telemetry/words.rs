@@ -183,6 +183,8 @@ words! {
         // Responses of the proxy that are no failures.
         /// Redirected to https with 308.
         RedirectHttps "redirect-https",
+        /// Redirected as `redirect` says.
+        Redirect "redirect",
         /// Answered as `respond` says.
         Respond "respond",
         /// No route matches host and path.

@@ -47,6 +47,13 @@ impl Candidacy {
     }
 }
 
+impl Candidacy {
+    /// The version that gets the request.
+    pub(super) fn taker(self) -> usize {
+        self.failover.map_or(self.version, |(taker, _)| taker)
+    }
+}
+
 impl Explanation {
     /// Makes the decision that a worker would make, and explains its steps and candidates.
     pub(super) fn explain_decision(
@@ -102,8 +109,7 @@ impl Explanation {
                 self.set_configured(live, by);
             }
             let only = Candidacy::of(&steps, &decision);
-            let taker = |one: Candidacy| one.failover.map_or(one.version, |(taker, _)| taker);
-            self.version = only.map(|one| live.versions[taker(one)].name.to_string());
+            self.version = only.map(|one| live.versions[one.taker()].name.to_string());
             only.into_iter().collect()
         };
         let (chosen, rule) = match decision {
@@ -112,7 +118,10 @@ impl Explanation {
         };
         let no_failover = chosen == Some(Chosen::Preview)
             || rule.is_some_and(|rule| live.routing.is_strict(rule));
+        self.rule = rule;
         self.add_candidates(snapshot, found.service, &candidacies, no_failover, &views);
+        let versions: Vec<_> = candidacies.iter().map(|c| c.taker()).collect();
+        self.explain_edits((spec, live), rule, &versions, request);
     }
 
     /// Sets the answer that the configuration gives.
@@ -126,16 +135,11 @@ impl Explanation {
         let service = subject.service;
         let sentence = match *step {
             DecisionStep::Preview { version } => subject.preview(version),
-            DecisionStep::Rule { rule, version } => {
-                self.rule = Some(rule);
-                subject.rule(rule, version)
+            DecisionStep::Rule { rule, version } => subject.rule(rule, version),
+            DecisionStep::RuleEdits { rule } => {
+                format!("{} matches, and names no version", subject.named_rule(rule))
             }
-            DecisionStep::Answers { by } => {
-                if let AnsweredBy::Rule(rule) = by {
-                    self.rule = Some(rule);
-                }
-                subject.answers(by)
-            }
+            DecisionStep::Answers { by } => subject.answers(by),
             DecisionStep::NoRule => match subject.no_rule() {
                 Some(sentence) => sentence,
                 None => return,

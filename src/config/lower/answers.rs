@@ -1,17 +1,39 @@
-//! `respond`: answers that the proxy gives itself.
+//! `respond` and `redirect`: answers that the proxy gives itself.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::proxy;
-use crate::config::actions::{Answer, LARGEST_BODY, Respond};
+use super::{headers, proxy};
+use crate::config::actions::{Answer, LARGEST_BODY, Redirect, Respond};
 use crate::config::problems::Problems;
 use crate::config::raw::{RawTable, RawValue};
+use crate::config::template::{Placeholder, Template};
 use crate::config::units::quote;
 
-/// Reads `respond` of a service, version or rule.
+/// Reads `respond` or `redirect` of a service or rule.
 pub(super) fn answer(table: &mut RawTable<'_>, out: &mut Problems) -> Option<Answer> {
+    let (respond, redirect) = (table.take("respond"), table.take("redirect"));
+    if let (Some(respond), Some(redirect)) = (&respond, &redirect) {
+        out.error(
+            redirect.key.clone(),
+            format!("`{}` answers twice", table.path),
+        )
+        .label("the requests would be redirected")
+        .also(respond.key.clone(), "and get this response")
+        .help("keep one of them");
+    }
+    let respond = respond.and_then(|value| self::respond(&value, out));
+    let redirect = redirect.and_then(|value| self::redirect(&value, out));
+    match (respond, redirect) {
+        (Some(respond), _) => Some(Answer::Respond(Arc::new(respond))),
+        (None, Some(redirect)) => Some(Answer::Redirect(Arc::new(redirect))),
+        (None, None) => None,
+    }
+}
+
+/// Reads `respond` of a version.
+pub(super) fn of_version(table: &mut RawTable<'_>, out: &mut Problems) -> Option<Answer> {
     let respond = table.take("respond")?;
     let respond = self::respond(&respond, out)?;
     Some(Answer::Respond(Arc::new(respond)))
@@ -19,7 +41,91 @@ pub(super) fn answer(table: &mut RawTable<'_>, out: &mut Problems) -> Option<Ans
 
 /// Whether the table has an answer, also an invalid one.
 pub(super) fn has_answer(table: &RawTable<'_>) -> bool {
-    table.has("respond")
+    table.has("respond") || table.has("redirect")
+}
+
+/// Reads `redirect = { to = "…", … }`.
+fn redirect(value: &RawValue<'_>, out: &mut Problems) -> Option<Redirect> {
+    let expected = "a table such as { to = \"https://www.example.com{path}{query}\" }";
+    let Some(mut table) = value.as_table() else {
+        let problem = value.mistyped(expected, out);
+        if let Some(to) = value.as_text() {
+            problem.help(match to.value {
+                "https" => {
+                    "write it on the listener, or `{ to = \"https://{host}{path}{query}\" }`"
+                        .to_owned()
+                }
+                to => format!("write `{{ to = {to:?} }}`"),
+            });
+        }
+        return None;
+    };
+    let help = "write `to = \"https://www.example.com{path}{query}\"`";
+    let to = table
+        .need("to", out, help)
+        .and_then(|value| location(&value, out));
+    let status = table.take("status").map(|value| {
+        let status = value.count(300..=399, out).map(|n| n as u16)?;
+        if !matches!(status, 301 | 302 | 303 | 307 | 308) {
+            out.error(
+                value.span.clone(),
+                format!("{status} is not a redirect to a location"),
+            )
+            .label("expected 301, 302, 303, 307 or 308")
+            .help("308 is permanent and 307 is not; both keep method and body");
+            return None;
+        }
+        Some(status)
+    });
+    table.finish(out);
+    Some(Redirect {
+        to: to?,
+        status: status.unwrap_or(Some(308))?,
+    })
+}
+
+/// Reads the target of a redirect: a URL, or a path. It must lead to a fixed place, so that a request can't choose the host.
+fn location(value: &RawValue<'_>, out: &mut Problems) -> Option<Template> {
+    let text = value.text(
+        "a URL such as \"https://www.example.com{path}{query}\"",
+        out,
+    )?;
+    if let Some(at) = text.value.find(|c: char| !c.is_ascii_graphic()) {
+        let width = text.value[at..].chars().next().map_or(1, char::len_utf8);
+        out.error(
+            text.part(at..at + width),
+            format!("{} is not a URL", quote(text.value)),
+        )
+        .label("expected visible ASCII characters; others are written as %XX");
+        return None;
+    }
+    let template = headers::template(&text, Placeholder::OF_REDIRECTS, out)?;
+    let shown = text.value;
+    let after_scheme = ["http://", "https://", "{scheme}://"]
+        .iter()
+        .find_map(|scheme| shown.strip_prefix(scheme));
+    let has_host =
+        |rest: &str| rest.starts_with("{host}") || !rest.starts_with(['/', '{', '?', ':']);
+    let is_place = match after_scheme {
+        Some(rest) => !rest.is_empty() && has_host(rest),
+        None => shown.starts_with('/') && !shown.starts_with("//"),
+    };
+    if !is_place {
+        out.error(
+            text.span.clone(),
+            format!("{} leads to no place", quote(shown)),
+        )
+        .label("expected a URL with scheme and host, or a path that begins with one slash")
+        .help("write \"https://www.example.com{path}{query}\", or \"/new{path}\"");
+        return None;
+    }
+    if let Some(at) = shown.find("/{path}") {
+        out.error(text.part(at..at + 7), "two slashes in a row")
+            .label("`{path}` begins with a slash")
+            .help("write `{path}` without a slash before it");
+        return None;
+    }
+    Some(template)
 }
 
 /// Reads `respond = { status = 503, … }`.

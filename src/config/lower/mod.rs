@@ -10,6 +10,8 @@ mod bind;
 mod client_limits;
 mod conflicts;
 mod endpoints;
+mod expression;
+mod headers;
 mod health;
 mod listeners;
 mod order;
@@ -17,6 +19,7 @@ mod outlier;
 mod policies;
 mod proxy;
 mod retry;
+mod rewrite;
 mod rollout;
 mod route;
 mod rules;
@@ -40,6 +43,7 @@ pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Proble
     let admin = proxy::admin(&mut file, &binds, out);
     let defaults = policies::defaults(&mut file, out);
     let spec = Spec {
+        headers: defaults.headers.clone(),
         workers: proxy::workers(&mut file, out),
         admin,
         state_dir: file

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::client_limits::{LimitScope, client_limits};
-use super::{health, outlier, proxy, retry, split, sticky};
+use super::{headers, health, outlier, proxy, retry, split, sticky};
+use crate::config::actions::HeaderEdits;
 use crate::config::policy::{DrainPolicy, Limits, Outlier, Policies, Retry, Sticky};
 use crate::config::problems::Problems;
 use crate::config::raw::{RawTable, RawValue};
@@ -16,6 +17,7 @@ const MAX_LIMIT: u32 = 100_000_000;
 #[derive(Default)]
 pub(super) struct Defaults {
     pub(super) timeouts: Timeouts,
+    pub(super) headers: HeaderEdits,
     health: health::Draft,
     outlier: Outlier,
     limits: Limits,
@@ -34,6 +36,7 @@ pub(super) fn defaults(file: &mut RawTable<'_>, out: &mut Problems) -> Defaults 
     if let Some(value) = table.take("timeouts") {
         proxy::timeouts(&value, &mut result.timeouts, out);
     }
+    result.headers = headers::headers(&mut table, out);
     if let Some(value) = table.take("health") {
         result.health = health::defaults(&value, out);
     }

@@ -1,7 +1,7 @@
 //! `match` rules and the cohort: both refer to attributes of a request.
 
 use super::client_limits::{LimitScope, client_limits};
-use super::{answers, is_token, listeners, split, unknown_word};
+use super::{answers, expression, headers, is_token, listeners, rewrite, split, unknown_word};
 use crate::config::actions::Actions;
 use crate::config::problems::Problems;
 use crate::config::raw::{RawString, RawTable, RawValue};
@@ -10,9 +10,6 @@ use crate::config::spec::{
 };
 use crate::config::suggest::suggest;
 use crate::config::units::quote;
-
-/// The maximum size of a compiled regular expression in bytes.
-const REGEX_SIZE: usize = 1 << 20;
 
 /// The versions that a rule may name.
 #[derive(Clone, Copy)]
@@ -36,7 +33,7 @@ pub(super) fn rules(
 }
 
 fn rule(item: &RawValue<'_>, targets: Targets<'_>, out: &mut Problems) -> Option<RuleSpec> {
-    let mut table = item.table("a table with `when`, and `to` or `respond`", out)?;
+    let mut table = item.table("a table with `when`, and `to` or what to do", out)?;
     let when = table
         .need(
             "when",
@@ -45,7 +42,11 @@ fn rule(item: &RawValue<'_>, targets: Targets<'_>, out: &mut Problems) -> Option
         )
         .map(|when| conditions(&when, out))
         .unwrap_or_default();
-    let answer = answers::answer(&mut table, out);
+    let actions = Actions {
+        answer: answers::answer(&mut table, out),
+        headers: headers::headers(&mut table, out),
+        rewrite: rewrite::rewrite(&mut table, out),
+    };
     let to = target(&mut table, targets, out);
     let strict = table.take("strict");
     if let Some(strict) = strict.as_ref().filter(|_| !table.has("to")) {
@@ -63,9 +64,12 @@ fn rule(item: &RawValue<'_>, targets: Targets<'_>, out: &mut Problems) -> Option
         to,
         strict,
         client_limits,
-        actions: Actions { answer },
+        actions,
     })
 }
+
+/// Keys of a rule that have an effect without a version and without an answer.
+const NEEDS_NO_VERSION: [&str; 3] = ["headers", "rewrite", "client_limits"];
 
 /// Reads `to`, which a rule with an answer doesn't have.
 fn target(table: &mut RawTable<'_>, targets: Targets<'_>, out: &mut Problems) -> Option<usize> {
@@ -77,8 +81,8 @@ fn target(table: &mut RawTable<'_>, targets: Targets<'_>, out: &mut Problems) ->
                 .help("leave out `to`, or the answer");
             return None;
         }
-        // A rule that only limits requests leaves the choice to session, cohort and split.
-        false if table.has("client_limits") => table.take("to")?,
+        // A rule that only edits or limits requests leaves the choice to session, cohort and split.
+        false if NEEDS_NO_VERSION.iter().any(|key| table.has(key)) => table.take("to")?,
         false => table.need(
             "to",
             out,
@@ -217,26 +221,7 @@ fn pattern(
 }
 
 fn expression(inner: &str, text: &RawString<'_>, out: &mut Problems) -> Option<Pattern> {
-    let built = regex::bytes::RegexBuilder::new(inner)
-        .size_limit(REGEX_SIZE)
-        .nest_limit(100)
-        .build();
-    let why = match built {
-        Ok(regex) => return Some(Pattern::Regex(regex)),
-        Err(regex::Error::CompiledTooBig(_)) => {
-            "it would take more than 1 MiB of memory".to_owned()
-        }
-        // The message shows the expression with carets on several lines; the last one says what is wrong.
-        Err(error) => error
-            .to_string()
-            .lines()
-            .last()
-            .map(|line| line.trim_start_matches("error: ").to_owned())
-            .unwrap_or_default(),
-    };
-    let message = format!("{} is not a usable regular expression", quote(text.value));
-    out.error(text.span.clone(), message).label(why);
-    None
+    expression::compiled(inner, text, out).map(Pattern::Regex)
 }
 
 /// Reads `[service.NAME.cohort]`.

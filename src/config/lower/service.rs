@@ -6,8 +6,8 @@ use std::hash::Hash;
 use super::conflicts::RouteSpans;
 use super::policies::Defaults;
 use super::{
-    answers, balance, check_name, conflicts, policies, proxy, rollout, route, rules, split,
-    versions,
+    answers, balance, check_name, conflicts, headers, policies, proxy, rewrite, rollout, route,
+    rules, split, versions,
 };
 use crate::config::actions::Actions;
 use crate::config::problems::{Problems, TextSpan};
@@ -111,7 +111,11 @@ fn service(
         .take("match")
         .map(|value| rules::rules(&value, targets, out))
         .unwrap_or_default();
-    let answer = answers::answer(&mut table, out);
+    let actions = Actions {
+        answer: answers::answer(&mut table, out),
+        headers: defaults.headers.then(&headers::headers(&mut table, out)),
+        rewrite: rewrite::rewrite(&mut table, out),
+    };
     let mut timeouts = defaults.timeouts.clone();
     if let Some(value) = table.take("timeouts") {
         proxy::timeouts(&value, &mut timeouts, out);
@@ -128,7 +132,7 @@ fn service(
         goals,
         cohort,
         rules,
-        actions: Actions { answer },
+        actions,
         balance,
         timeouts,
         policies: policies::policies(&mut table, &versions, defaults, out),

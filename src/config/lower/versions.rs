@@ -1,7 +1,7 @@
 //! `[service.NAME.versions]`: the versions of a service, as lists of endpoints or as tables.
 
-use super::answers;
 use super::endpoints::endpoints;
+use super::{answers, headers};
 use super::{check_name, route, split};
 use crate::config::actions::Actions;
 use crate::config::problems::{Problems, TextSpan};
@@ -79,7 +79,7 @@ pub(super) fn versions(
 /// Returns whether the value has the form of a version. A version may have the name of a key; otherwise the key is meant.
 fn may_be_version(name: &str, value: &RawValue<'_>) -> bool {
     if let Some(table) = value.as_table() {
-        return table.has("endpoints") || answers::has_answer(&table);
+        return table.has("endpoints") || table.has("respond");
     }
     let Some(items) = value.as_list() else {
         return false;
@@ -102,9 +102,10 @@ fn detailed(
             .text("a string such as \"1.4.2\"", out)
             .map(|t| t.value.to_owned());
     }
-    version.actions.answer = answers::answer(&mut table, out);
+    version.actions.answer = answers::of_version(&mut table, out);
+    version.actions.headers = headers::headers(&mut table, out);
     // A version that answers its requests itself needs no endpoints.
-    let listed = match answers::has_answer(&table) {
+    let listed = match table.has("respond") {
         true => table.take("endpoints"),
         false => table.need("endpoints", out, "write `endpoints = [\"10.0.1.10:8080\"]`"),
     };

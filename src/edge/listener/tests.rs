@@ -21,6 +21,7 @@ fn clear(name: &str, port: u16) -> spec::ListenerSpec {
 
 fn spec(listeners: Vec<spec::ListenerSpec>) -> Spec {
     Spec {
+        headers: Default::default(),
         workers: None,
         admin: None,
         state_dir: None,

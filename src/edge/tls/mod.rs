@@ -45,6 +45,8 @@ pub(crate) struct TlsInfo {
     pub sni: Option<String>,
     /// Names of the certificate that was presented: DNS names, possibly like `*.example.com`, and addresses as text. Lower case.
     pub names: Arc<[String]>,
+    /// The negotiated version, such as `TLSv1.3`.
+    pub version: Option<&'static str>,
     /// Whether HTTP/2 was negotiated (RFC 7301).
     pub alpn_h2: bool,
     /// The client's certificate, if one was requested.
@@ -262,6 +264,11 @@ impl CertificateTable {
             Some(protocol) => protocol == b"h2",
             None => self.only_h2,
         };
+        let version = match stream.get_ref().1.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_3) => Some("TLSv1.3"),
+            Some(rustls::ProtocolVersion::TLSv1_2) => Some("TLSv1.2"),
+            _ => None,
+        };
         let chain = stream.get_ref().1.peer_certificates();
         let certificate = chain
             .and_then(|chain| client_certificate::parse(chain.first()?))
@@ -274,6 +281,7 @@ impl CertificateTable {
             TlsInfo {
                 sni,
                 names,
+                version,
                 alpn_h2,
                 certificate,
                 table: self,

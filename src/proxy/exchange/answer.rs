@@ -13,8 +13,9 @@ use crate::net::BudgetShare;
 use crate::proxy::active::Active;
 use crate::proxy::body::{Flow, Upload, UploadError};
 use crate::proxy::context::RequestContext;
+use crate::proxy::edit;
 use crate::proxy::error::{AttemptError, ExchangeError, client_side};
-use crate::proxy::headers::{Fields, Outgoing, Uncached};
+use crate::proxy::headers::{Fields, Outgoing, RenderedFields, Uncached};
 use crate::proxy::observe::Recording;
 use crate::proxy::slow_downloads::Download;
 use crate::proxy::wire::{Downstream, PumpError, Upstream, WireError};
@@ -64,7 +65,7 @@ pub(crate) async fn answer<D: Downstream, U: Upstream, F: Fields>(
     } = parts;
     // Read before `next` gives up the head.
     let grpc_status = grpc::status_in_head(&up.fields());
-    let framing = start_response(cx, head.status, cookie, down, up)?;
+    let framing = start_response(cx, head.status, cookie, recording, down, up)?;
     recording.record.status = head.status;
     tracing::trace!(path = %cx.request.logged_path(), "response started");
     if !matches!(framing, Framing::Length(_) | Framing::Empty) {
@@ -112,6 +113,7 @@ fn start_response<D: Downstream, U: Upstream, F: Fields>(
     cx: &RequestContext<'_, F>,
     status: u16,
     cookie: Option<&str>,
+    recording: &Recording<'_>,
     down: &mut D,
     up: &mut U,
 ) -> Result<Framing, ExchangeError> {
@@ -124,7 +126,9 @@ fn start_response<D: Downstream, U: Upstream, F: Fields>(
         // message that can carry the announcement.
         down.close_after();
     }
-    send_head(status, framing, cookie, down, up).map_err(|e| ExchangeError::ClientGone(Some(e)))?;
+    let edits = edit::of_response(cx.snapshot, recording);
+    send_head((status, framing), cookie, edits.as_ref(), down, up)
+        .map_err(|e| ExchangeError::ClientGone(Some(e)))?;
     up.next();
     // Chunked on both sides: the chunk framing is copied along instead of being decoded and encoded.
     if down.wants_chunks() && up.pass_chunk_framing() {
@@ -134,9 +138,9 @@ fn start_response<D: Downstream, U: Upstream, F: Fields>(
 }
 
 fn send_head<D: Downstream, U: Upstream>(
-    status: u16,
-    framing: Framing,
+    (status, framing): (u16, Framing),
     cookie: Option<&str>,
+    edits: Option<&RenderedFields<'_>>,
     down: &mut D,
     up: &U,
 ) -> Result<(), WireError> {
@@ -149,6 +153,8 @@ fn send_head<D: Downstream, U: Upstream>(
             framing,
             declared_length,
             added: &[],
+            fixed: 0,
+            edits,
             upgrade,
         }),
         Some(line) => down.send_response(&Outgoing {
@@ -157,6 +163,8 @@ fn send_head<D: Downstream, U: Upstream>(
             framing,
             declared_length,
             added: &[("set-cookie", line), UNCACHEABLE],
+            fixed: 2,
+            edits,
             upgrade,
         }),
     }

@@ -11,7 +11,7 @@ use crate::proxy::body::{Upload, UploadError};
 use crate::proxy::buffering;
 use crate::proxy::context::{HALF_CLOSED, RequestContext};
 use crate::proxy::error::{ExchangeError, client_side};
-use crate::proxy::headers::Fields;
+use crate::proxy::headers::{Fields, RequestEdits};
 use crate::proxy::pace::UploadPace;
 use crate::proxy::websocket;
 use crate::proxy::wire::{Downstream, Gone, PumpError, Upstream, WireError};
@@ -41,11 +41,12 @@ pub(crate) struct FinalHead {
 pub(crate) async fn ask<D: Downstream, U: Upstream, F: Fields>(
     cx: &RequestContext<'_, F>,
     first_byte: Duration,
+    edits: Option<&RequestEdits<'_>>,
     upload: &mut Upload,
     down: &mut D,
     up: &mut U,
 ) -> Result<FinalHead, ExchangeError> {
-    up.send_request(cx.request)
+    up.send_request(cx.request, edits)
         .map_err(ExchangeError::Upstream)?;
     tracing::trace!(path = %cx.request.logged_path(), "request sent upstream");
     let mut asking = Asking {

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::{KnownFields, put_line};
 use crate::http1::FieldId;
 use crate::http1::fields::is_named;
-use crate::http1::head::Field;
+use crate::http1::head::{Field, Span};
 
 /// Read access to the fields of a head. Fields that `Connection` names are treated as absent
 /// (RFC 9110 §7.6.1).
@@ -33,18 +33,18 @@ pub trait Fields {
     }
 
     /// Writes the end-to-end fields as HTTP/1 lines, except those for which `drop` is true.
-    fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId) -> bool) {
+    fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId, LazyName<'_>) -> bool) {
         self.each(|id, name, value| {
-            if !drop(id) {
+            if !drop(id, LazyName::of(name)) {
                 put_line(out, name, value);
             }
         });
     }
 
     /// Adds the end-to-end fields to a map, except those for which `drop` is true.
-    fn put_map(&self, map: &mut HeaderMap, drop: impl Fn(FieldId) -> bool) {
+    fn put_map(&self, map: &mut HeaderMap, drop: impl Fn(FieldId, LazyName<'_>) -> bool) {
         self.each(|id, name, value| {
-            if drop(id) {
+            if drop(id, LazyName::of(name)) {
                 return;
             }
             let name = match id {
@@ -59,6 +59,31 @@ pub trait Fields {
                 map.append(name, value);
             }
         });
+    }
+}
+
+/// The name of a field, which is looked up in the head only if it is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct LazyName<'a> {
+    head: &'a [u8],
+    at: Span,
+}
+
+impl<'a> LazyName<'a> {
+    /// A name that is known.
+    #[inline]
+    fn of(name: &'a [u8]) -> Self {
+        let end = name.len() as u32;
+        Self {
+            head: name,
+            at: Span { start: 0, end },
+        }
+    }
+
+    /// The name.
+    #[inline]
+    pub fn get(self) -> &'a [u8] {
+        self.at.of(self.head)
     }
 }
 
@@ -110,10 +135,14 @@ impl Fields for H1Fields<'_> {
 
     /// Consecutive lines that are kept are copied in one piece.
     #[inline]
-    fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId) -> bool) {
+    fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId, LazyName<'_>) -> bool) {
         let mut run: Option<(u32, u32)> = None;
         for field in self.fields {
-            if field.hop || drop(field.id) {
+            let name = LazyName {
+                head: self.head,
+                at: field.name,
+            };
+            if field.hop || drop(field.id, name) {
                 continue;
             }
             run = match run {
@@ -166,10 +195,11 @@ impl Fields for H2Fields<'_> {
 
     /// HTTP/2 may split `Cookie` into several fields; for HTTP/1 they are joined with `; ` (RFC 9113
     /// §8.2.3).
-    fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId) -> bool) {
+    fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId, LazyName<'_>) -> bool) {
         for name in self.map.keys() {
             let id = FieldId::of(name.as_str().as_bytes());
-            if id.is_hop_by_hop() || drop(id) {
+            let text = LazyName::of(name.as_str().as_bytes());
+            if id.is_hop_by_hop() || drop(id, text) {
                 continue;
             }
             let values = self.map.get_all(name).iter();
@@ -187,10 +217,11 @@ impl Fields for H2Fields<'_> {
     }
 
     /// Clones names and values by reference count instead of copying their bytes.
-    fn put_map(&self, map: &mut HeaderMap, drop: impl Fn(FieldId) -> bool) {
+    fn put_map(&self, map: &mut HeaderMap, drop: impl Fn(FieldId, LazyName<'_>) -> bool) {
         for (name, value) in self.map {
             let id = FieldId::of(name.as_str().as_bytes());
-            if !id.is_hop_by_hop() && !drop(id) {
+            let text = LazyName::of(name.as_str().as_bytes());
+            if !id.is_hop_by_hop() && !drop(id, text) {
                 map.append(name.clone(), value.clone());
             }
         }

@@ -1,0 +1,64 @@
+//! Edits of one head, rendered: what an encoder drops and adds beside what it writes by itself.
+
+use http::HeaderName;
+
+use crate::snapshot::CompiledFields;
+
+static X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+
+/// Edits of the fields of one head, with their values.
+#[derive(Debug, Default)]
+pub struct RenderedFields<'a> {
+    /// What is dropped.
+    compiled: Option<&'a CompiledFields>,
+    /// Whether `x-forwarded-prefix` is dropped as well, because the proxy adds its own.
+    has_prefix: bool,
+    /// The fields that are added.
+    values: Vec<(&'a HeaderName, Vec<u8>)>,
+}
+
+impl<'a> RenderedFields<'a> {
+    /// Compiled edits with the values of the fields that are added.
+    pub(in crate::proxy) fn new(
+        compiled: &'a CompiledFields,
+        values: Vec<(&'a HeaderName, Vec<u8>)>,
+    ) -> Self {
+        Self {
+            compiled: Some(compiled),
+            has_prefix: false,
+            values,
+        }
+    }
+
+    /// Adds `x-forwarded-prefix`, unless the edits are about that field themselves.
+    pub(in crate::proxy) fn put_prefix(&mut self, prefix: Vec<u8>) {
+        if !self.drops(X_FORWARDED_PREFIX.as_str().as_bytes()) {
+            self.has_prefix = true;
+            self.values.push((&X_FORWARDED_PREFIX, prefix));
+        }
+    }
+
+    /// Whether the head's own fields of this name, in any case, are dropped.
+    #[inline]
+    pub fn drops(&self, name: &[u8]) -> bool {
+        self.compiled.is_some_and(|compiled| compiled.drops(name))
+            || (self.has_prefix
+                && name.eq_ignore_ascii_case(X_FORWARDED_PREFIX.as_str().as_bytes()))
+    }
+
+    /// The fields that are added.
+    pub fn values(&self) -> impl Iterator<Item = (&HeaderName, &[u8])> {
+        self.values.iter().map(|(name, value)| (*name, &value[..]))
+    }
+}
+
+/// What is changed of a request on its way to an endpoint.
+#[derive(Debug, Default)]
+pub struct RequestEdits<'a> {
+    /// The path and query to send instead of the request's.
+    pub target: Option<&'a [u8]>,
+    /// The authority to send instead of the request's.
+    pub authority: Option<&'a [u8]>,
+    /// Edits of the fields.
+    pub fields: Option<RenderedFields<'a>>,
+}

@@ -1,0 +1,31 @@
+//! What a recording knows of the place that the request was given.
+
+use super::Recording;
+use crate::proxy::peer::Peer;
+use crate::snapshot::Service;
+
+impl<'a> Recording<'a> {
+    /// Records that the proxy answers for this version.
+    pub(crate) fn answers_for(&mut self, version: usize) {
+        let name = self.service.map(|service| &*service.versions[version].name);
+        self.answering = name.map(|name| (name, version));
+    }
+
+    /// The service, if there is one.
+    #[inline]
+    pub(in crate::proxy) fn service(&self) -> Option<&'a Service> {
+        self.service
+    }
+
+    /// Name and index of the version that is being tried, or was tried last.
+    #[inline]
+    pub(in crate::proxy) fn version(&self) -> Option<(&'a str, usize)> {
+        self.answering
+            .or_else(|| self.record.last_try().map(|attempt| attempt.version))
+    }
+
+    /// The peer of the connection.
+    pub(in crate::proxy) fn peer(&self) -> &'a Peer {
+        self.peer
+    }
+}

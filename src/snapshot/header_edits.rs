@@ -1,0 +1,120 @@
+//! Edits of header fields, merged when the configuration is compiled: a request looks its edits up and merges nothing.
+
+use http::HeaderName;
+
+use crate::config::actions::{FieldEdits, HeaderEdits};
+use crate::config::spec;
+use crate::config::template::Template;
+
+/// The edits of a service, for each rule and version that has its own.
+#[derive(Debug)]
+pub(crate) struct EditTable {
+    /// By rule. Empty if the service has no edits at all.
+    rows: Box<[Row]>,
+    /// For each rule the index of its row. Those without edits share the first.
+    row_of: Box<[usize]>,
+}
+
+/// The edits by version. The first entry is for requests that no version gets.
+type Row = Box<[MergedEdits]>;
+
+/// The edits of a request and its response.
+#[derive(Debug)]
+pub(crate) struct MergedEdits {
+    /// Of the request.
+    pub(crate) request: Option<CompiledFields>,
+    /// Of the response.
+    pub(crate) response: Option<CompiledFields>,
+}
+
+/// Edits of the fields of a head.
+#[derive(Debug)]
+pub(crate) struct CompiledFields {
+    /// Lower-case names of the fields that are dropped.
+    drop: Box<[Box<[u8]>]>,
+    /// The fields that are added.
+    pub(crate) put: Box<[(HeaderName, Template)]>,
+}
+
+impl EditTable {
+    pub(super) fn new(spec: &spec::ServiceSpec) -> Self {
+        let rules = spec.rules.iter().map(|rule| &rule.actions.headers);
+        let versions = spec.versions.iter().map(|version| &version.actions.headers);
+        let own = &spec.actions.headers;
+        let mut all = rules.clone().chain(versions.clone()).chain([own]);
+        if all.all(HeaderEdits::is_empty) {
+            return Self {
+                rows: Box::default(),
+                row_of: Box::default(),
+            };
+        }
+        let row = |rule: &HeaderEdits| -> Row {
+            let without = std::iter::once(own.clone());
+            let with = versions.clone().map(|version| own.then(version));
+            let merged = without.chain(with).map(|edits| edits.then(rule));
+            merged.map(|edits| MergedEdits::new(&edits)).collect()
+        };
+        let mut rows = vec![row(&HeaderEdits::default())];
+        let row_of = rules.map(|rule| match rule.is_empty() {
+            true => 0,
+            false => {
+                rows.push(row(rule));
+                rows.len() - 1
+            }
+        });
+        Self {
+            row_of: row_of.collect(),
+            rows: rows.into(),
+        }
+    }
+
+    /// The edits for requests that this rule matches and this version gets. `None` if the service has no edits.
+    #[inline]
+    pub(crate) fn of(&self, rule: Option<usize>, version: Option<usize>) -> Option<&MergedEdits> {
+        if self.rows.is_empty() {
+            return None;
+        }
+        let row = rule.map_or(0, |rule| self.row_of[rule]);
+        self.rows[row].get(version.map_or(0, |version| version + 1))
+    }
+}
+
+impl MergedEdits {
+    /// Compiles edits.
+    pub(super) fn new(edits: &HeaderEdits) -> Self {
+        Self {
+            request: CompiledFields::new(&edits.request),
+            response: CompiledFields::new(&edits.response),
+        }
+    }
+}
+
+impl CompiledFields {
+    /// `None` if nothing is edited.
+    fn new(edits: &FieldEdits) -> Option<Self> {
+        if edits.is_empty() {
+            return None;
+        }
+        let put = edits.put.iter().filter_map(|(name, value)| {
+            // The configuration has checked the name.
+            let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+            Some((name, value.clone()))
+        });
+        Some(Self {
+            drop: edits
+                .drop
+                .iter()
+                .map(|name| name.as_bytes().into())
+                .collect(),
+            put: put.collect(),
+        })
+    }
+
+    /// Whether received fields of this name, in any case, are dropped.
+    #[inline]
+    pub(crate) fn drops(&self, name: &[u8]) -> bool {
+        self.drop
+            .iter()
+            .any(|dropped| dropped.eq_ignore_ascii_case(name))
+    }
+}
