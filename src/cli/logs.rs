@@ -3,9 +3,9 @@
 //! The proxy formats lines for this command as long as it runs, whether or not the configuration has an access log. When
 //! another process takes over, both are followed until the former one has ended.
 
+mod printer;
 mod view;
 
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -18,6 +18,7 @@ use super::proxy::{Proxy, ProxyError};
 use super::proxy_address::{ProxyAddress, meant};
 use super::{CommandResult, Json, block_on};
 use crate::admin::status::ProxyStatus;
+use printer::{Printer, ReaderGone};
 use view::LoggedLine;
 
 /// Longest wait for a process that has taken over to answer.
@@ -26,7 +27,7 @@ const SUCCESSOR_TIMEOUT: Duration = Duration::from_secs(10);
 /// Interval between two attempts to find it.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Lines that wait to be printed. The proxy is told to wait, and drops lines then, if the terminal is slower.
+/// Lines that were read and not yet looked at.
 const QUEUED_LINES: usize = 1024;
 
 /// Follows the access log of the running proxy.
@@ -68,6 +69,11 @@ impl LogsArgs {
         let (proxy, status) = find(address).await?;
         self.check_service(&status)?;
         let path = self.path();
+        let printer = Printer::start(anstream::stdout(), |n| {
+            let lines = if n == 1 { "line" } else { "lines" };
+            anstream::eprintln!("{n} {lines} dropped: they were not read fast enough");
+        })
+        .map_err(|error| CommandError::new(format!("can't start a thread: {error}")))?;
         let (sender, mut events) = mpsc::channel(QUEUED_LINES);
         let mut pid = status.pid;
         let mut followed = 1;
@@ -79,13 +85,13 @@ impl LogsArgs {
                     followed -= 1;
                     continue;
                 }
-                LogEvent::Ended(ended) => return Err(stopped(ended)),
+                LogEvent::Ended(ended) => {
+                    printer.finish();
+                    return Err(stopped(ended));
+                }
             };
             match LoggedLine::parse(&line) {
-                LoggedLine::Dropped(n) => {
-                    let lines = if n == 1 { "line" } else { "lines" };
-                    anstream::eprintln!("{n} {lines} dropped: they were not read fast enough");
-                }
+                LoggedLine::Dropped(lines) => printer.add_dropped(lines),
                 LoggedLine::HandedOver => {
                     let (next, status) = successor(address, pid).await?;
                     pid = status.pid;
@@ -94,12 +100,12 @@ impl LogsArgs {
                     spawn_local(read(next, path.clone(), sender.clone()));
                 }
                 LoggedLine::Request(request) => {
-                    let mut out = anstream::stdout().lock();
-                    let written = match self.json.json {
-                        true => out.write_all(&[&line[..], b"\n"].concat()),
-                        false => writeln!(out, "{}", view::shown(&request)),
+                    let mut shown = match self.json.json {
+                        true => line,
+                        false => view::shown(&request).into_bytes(),
                     };
-                    if written.is_err() {
+                    shown.push(b'\n');
+                    if printer.print(shown) == Err(ReaderGone) {
                         // A closed pipe (`cutover logs | head -1`) is not an error.
                         return Ok(0);
                     }

@@ -2,7 +2,7 @@
 //!
 //! A connection takes memory from the pool when there is something to read and returns it once all of it was consumed, so that
 //! an idle connection holds none. Memory is zeroed when it is allocated and never again. What a worker has not needed since the
-//! last [`Buffers::tend`] is freed.
+//! last [`Buffers::sweep`] is freed.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
