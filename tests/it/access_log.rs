@@ -56,6 +56,15 @@ fn counted(proxy: &Proxy) -> usize {
     metrics.sum("cutover_downstream_requests_total", &[]) as usize
 }
 
+/// A request is counted, and logged, just after its client has got the response.
+#[track_caller]
+fn until_counted(proxy: &Proxy, requests: usize) {
+    until("all requests are counted", || {
+        (counted(proxy) >= requests).then_some(())
+    });
+    assert_eq!(counted(proxy), requests);
+}
+
 fn dropped(proxy: &Proxy) -> f64 {
     let metrics = proxy.metrics();
     metrics.sum("cutover_log_dropped_total", &[("log", "access")])
@@ -141,12 +150,8 @@ fn every_request_has_a_line() {
     client.send("GET /misdirected HTTP/1.1\r\nhost: other\r\nconnection: close\r\n\r\n");
     client.rest();
 
-    let count = counted(&proxy);
-    assert_eq!(count, 12);
-    let lines: Vec<Value> = lines(&path(&proxy), count)
-        .iter()
-        .map(|l| json(l))
-        .collect();
+    until_counted(&proxy, 12);
+    let lines: Vec<Value> = lines(&path(&proxy), 12).iter().map(|l| json(l)).collect();
     let by_path = |path: &str| lines.iter().find(|l| l["path"] == path).unwrap();
     for (path, status, reason) in [
         ("/no-route", 404, "no-route"),
@@ -232,7 +237,7 @@ fn ten_thousand_hostile_requests_leave_ten_thousand_well_formed_lines() {
     let fields = "fields = [\"header:user-agent\", \"header:referer\", \"cookie:uid\", \"query\"]";
     let proxy = before(&origin, fields);
     attack(&proxy, 10_000);
-    assert_eq!(counted(&proxy), 10_000);
+    until_counted(&proxy, 10_000);
     let lines = lines(&path(&proxy), 10_000);
     assert!(lines.iter().all(|line| line.is_ascii()));
     let all: Vec<Value> = lines.iter().map(|line| json(line)).collect();
