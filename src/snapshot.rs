@@ -17,6 +17,7 @@ mod effective;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod header_edits;
+mod mirror;
 pub(crate) mod sessions;
 mod state;
 
@@ -45,6 +46,7 @@ pub(crate) use client_limits::{ListenerClientLimits, ServiceClientLimits};
 pub(crate) use decision_state::DecisionState;
 pub(crate) use effective::RolloutShare;
 pub(crate) use header_edits::{CompiledFields, MergedEdits};
+pub(crate) use mirror::MirrorTarget;
 pub(crate) use sessions::{Keys, Sessions};
 pub(crate) use state::ServiceState;
 
@@ -132,6 +134,8 @@ pub struct Service {
     pub(crate) actions: ServiceActions,
     /// Limits on the requests of single clients, of the service and of its rules.
     pub(crate) client_limits: ServiceClientLimits,
+    /// Where copies of its requests go, if it has a mirror.
+    pub(crate) mirror: Option<Arc<MirrorTarget>>,
     /// Counters of requests by match rule.
     pub rule_hits: Arc<RuleHits>,
     /// The request keys that `balance = "hash"` hashes; `None` for other policies.

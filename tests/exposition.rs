@@ -77,6 +77,7 @@ fn shop() -> ServiceSpec {
         goals: Vec::new(),
         cohort: None,
         rules: Vec::new(),
+        mirror: None,
         actions: Default::default(),
         balance: Balance::default(),
         timeouts: Timeouts {

@@ -22,6 +22,7 @@ pub fn service(hosts: Vec<HostPattern>, paths: Vec<PathPattern>) -> ServiceSpec 
         goals: Vec::new(),
         cohort: None,
         rules: Vec::new(),
+        mirror: None,
         actions: Default::default(),
         balance: Balance::default(),
         timeouts: Timeouts {

@@ -16,6 +16,7 @@ use super::explain::explain;
 use super::guard::{AdminRefusal, ListenerKind, admit, authorise};
 use super::history::{Announcement, ChangeCause};
 use super::logs::{self, LogStream};
+use super::mirror::MirrorStatus;
 use super::query::decoded;
 use super::reply::{AdminResponse, BodyError, document, error, lines, read_body, text};
 use super::request::DescribedRequest;
@@ -60,6 +61,7 @@ async fn route<B: Body<Error: Into<BodyError>>>(
         | "/api/v1/explain" | "/api/v1/history" => "GET, HEAD",
         "/api/v1/logs" => "GET",
         "/api/v1/reload" | "/api/v1/announce" => "POST",
+        _ if mirror_of(path).is_some() => "GET, HEAD",
         _ if WriteRoute::of(path).is_some() => "POST",
         _ if service_to_drain(path).is_some() => "POST, DELETE",
         _ if rollout_command(path).is_some() => "POST",
@@ -105,6 +107,9 @@ async fn route<B: Body<Error: Into<BodyError>>>(
         "/api/v1/announce" => announce(body, context).await,
         "/api/v1/reload" => reload(context).await,
         _ => {
+            if let Some(service) = mirror_of(path) {
+                return mirror(service, context);
+            }
             if let Some(route) = WriteRoute::of(path) {
                 return write(route, &head.headers, body, context).await;
             }
@@ -115,6 +120,19 @@ async fn route<B: Body<Error: Into<BodyError>>>(
             let service = service_to_drain(path).unwrap_or_default();
             change_drain(service, head.method == Method::DELETE, body, context).await
         }
+    }
+}
+
+/// The service of `/api/v1/services/{service}/mirror`.
+fn mirror_of(path: &str) -> Option<&str> {
+    path.strip_prefix("/api/v1/services/")?
+        .strip_suffix("/mirror")
+}
+
+fn mirror(service: &str, context: &Context) -> AdminResponse {
+    match MirrorStatus::full(&context.live.current(), service) {
+        Ok(mirror) => document(StatusCode::OK, &mirror),
+        Err(why) => error(StatusCode::NOT_FOUND, &why),
     }
 }
 

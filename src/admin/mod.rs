@@ -22,6 +22,7 @@ pub(crate) mod guard;
 pub(crate) mod history;
 pub(crate) mod listen;
 pub(crate) mod logs;
+pub(crate) mod mirror;
 pub(crate) mod plan;
 mod preview;
 mod query;

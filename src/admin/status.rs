@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::mirror::MirrorStatus;
 use super::rollout::RolloutStatus;
 use super::{Context, ProcessPhase, capacity, shares};
 use crate::config::spec;
@@ -123,6 +124,9 @@ pub(crate) struct ServiceStatus {
     /// Its rollout, if it has or had one.
     #[serde(default)]
     pub rollout: Option<RolloutStatus>,
+    /// What became of copies of its requests, if it has a mirror.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorStatus>,
     /// What may be a mistake, such as a share that is too large for the weights of a version's endpoints.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -350,6 +354,7 @@ fn service(context: &Context, snapshot: &Snapshot, index: usize) -> ServiceStatu
         },
         awaiting: live.awaited.iter().map(|v| name(*v)).collect(),
         rollout: rollout(context, &spec.name),
+        mirror: MirrorStatus::brief(snapshot, index),
         warnings: capacity::warnings(spec, &effective),
         versions: live
             .versions

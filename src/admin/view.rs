@@ -16,6 +16,7 @@ pub(crate) use actions::answer;
 use crate::config::Spec;
 use crate::config::access_log::AccessLogSpec;
 use crate::config::client_limit::ClientLimits;
+use crate::config::mirror::MirrorSpec;
 use crate::config::spec::{
     Admin, Balance, Bind, Cert, CohortKey, CohortSpec, Condition, EndpointSpec, HostPattern,
     ListenerSpec, PathPattern, Pattern, ProxyLimits, RuleSpec, ServiceSpec, Subject, Timeouts,
@@ -138,6 +139,7 @@ pub(crate) fn service(service: &ServiceSpec) -> Value {
             .iter()
             .map(|r| rule(r, r.to.map(version)))
             .collect::<Vec<_>>(),
+        "mirror": service.mirror.as_ref().map(|m| mirror(m, version(m.to))),
         "balance": service.balance.as_str(),
         "hash_by": hashed.then(|| texts(&service.hash_by, cohort_key)),
         "timeouts": timeouts(&service.timeouts),
@@ -157,6 +159,20 @@ fn extend(shown: &mut Value, more: impl IntoIterator<Item = (String, Value)>) {
     if let Some(keys) = shown.as_object_mut() {
         keys.extend(more);
     }
+}
+
+fn mirror(mirror: &MirrorSpec, to: String) -> Value {
+    json!({
+        "to": to,
+        "share": mirror.share.to_string(),
+        "methods": mirror.methods,
+        "diff": texts(&mirror.diff, ToString::to_string),
+        "body_bytes": mirror.body_bytes,
+        "requests": mirror.requests,
+        "timeout": time(mirror.timeout),
+        "credentials": mirror.credentials,
+        "bodies": mirror.bodies,
+    })
 }
 
 fn cohort(cohort: &CohortSpec) -> Value {

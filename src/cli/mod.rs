@@ -21,6 +21,7 @@ mod explain;
 mod history;
 mod logs;
 mod man;
+mod mirror_view;
 mod plan;
 mod proxy;
 mod proxy_address;

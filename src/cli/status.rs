@@ -145,6 +145,10 @@ fn shown(status: &ProxyStatus) -> String {
                 super::rollout_view::shown(&service.name, rollout)
             );
         }
+        if let Some(mirror) = &service.mirror {
+            let shown = super::mirror_view::shown(&service.name, mirror);
+            let _ = write!(text, "\n{shown}");
+        }
         for version in &service.awaiting {
             let _ = writeln!(
                 text,
@@ -303,6 +307,7 @@ mod tests {
             split,
             awaiting: Vec::new(),
             rollout: None,
+            mirror: None,
             warnings: Vec::new(),
             versions: Vec::new(),
         };

@@ -18,14 +18,7 @@ const PLANNED: [(Position, &[&str]); 6] = [
     ("listen.*.cert", &["client_auth"]),
     (
         "service.*",
-        &[
-            "body_bytes",
-            "wait",
-            "wait_pending",
-            "hedge",
-            "mirror",
-            "flags",
-        ],
+        &["body_bytes", "wait", "wait_pending", "hedge", "flags"],
     ),
     ("service.*.versions.*", &["tls", "proxy_protocol"]),
     ("service.*.match.when", &["not"]),
@@ -45,7 +38,7 @@ pub(super) const TOP: [&str; 9] = [
 ];
 
 /// Keys of a service.
-pub(super) const SERVICE: [&str; 28] = [
+pub(super) const SERVICE: [&str; 29] = [
     "hosts",
     "paths",
     "versions",
@@ -55,6 +48,7 @@ pub(super) const SERVICE: [&str; 28] = [
     "rollout",
     "cohort",
     "match",
+    "mirror",
     "respond",
     "redirect",
     "headers",

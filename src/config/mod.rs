@@ -18,6 +18,7 @@ mod keys;
 pub mod load;
 mod locate;
 mod lower;
+pub mod mirror;
 pub(crate) mod paths;
 pub mod policy;
 mod problem;

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use super::access_log::AccessLogSpec;
 use super::actions::{Actions, HeaderEdits};
 use super::client_limit::ClientLimits;
+use super::mirror::MirrorSpec;
 use super::policy::Policies;
 use super::rollout::{GoalSpec, RolloutSpec};
 pub use super::share::{PathPattern, Share};
@@ -180,6 +181,8 @@ pub struct ServiceSpec {
     pub cohort: Option<CohortSpec>,
     /// Match rules in file order; the first that matches decides, before session, cohort and split.
     pub rules: Vec<RuleSpec>,
+    /// Copies of requests for another version. Default `None`.
+    pub mirror: Option<MirrorSpec>,
     /// What the proxy does with the service's requests itself. An answer leaves out preview hosts and rules with a version.
     pub actions: Actions,
     /// Load-balancing policy within a version. Default [`Balance::LeastRequest`].

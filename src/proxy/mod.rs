@@ -24,6 +24,7 @@
 //!   [`active`] counts the request as in flight there.
 //! * [`exchange`] sends the request and relays the response. [`body`] copies bytes from a source
 //!   to a sink; [`tunnel`] does so both ways after a 101.
+//! * [`mirror`] sends copies of requests to another version, after the users have been served.
 //! * [`respond`] sends local replies, [`configured`] those that the configuration asks for. [`error`] says for each failure who caused it, what the
 //!   client is told and what is charged to the version.
 //! * [`wire`] is the interface to a connection, with [`h1`], [`h1_down`] and [`h1_up`] for HTTP/1,
@@ -56,6 +57,7 @@ pub mod headers;
 pub(crate) mod id;
 pub(crate) mod judged;
 mod max_forwards;
+mod mirror;
 pub(crate) mod observe;
 mod outcome;
 pub(crate) mod pace;
@@ -87,6 +89,7 @@ use context::RequestContext;
 use error::{AttemptError, ExchangeError};
 use exchange::is_grpc;
 use headers::{Fields, Request};
+use mirror::MirrorDraft;
 use outcome::Served;
 use placing::{Placed, Placement};
 use tries::Tries;
@@ -163,7 +166,25 @@ pub async fn handle<'a, D: Downstream, F: Fields>(
         rewritten,
         service,
     };
-    forward(&cx, &placed, recording, down).await
+    match mirror::select(&cx, &placed) {
+        None => forward(&cx, &placed, recording, down).await,
+        // Boxed because it is rare, as above.
+        Some(draft) => Box::pin(forward_and_copy(&cx, &placed, draft, recording, down)).await,
+    }
+}
+
+/// Forwards a routed request, and sends a copy of it afterwards.
+async fn forward_and_copy<D: Downstream, F: Fields>(
+    cx: &RequestContext<'_, F>,
+    placed: &Placed,
+    draft: MirrorDraft<'_>,
+    recording: &mut Recording<'_>,
+    down: &mut D,
+) -> Ended {
+    let mut tee = draft.tee(down, cx.request.framing);
+    let ended = forward(cx, placed, recording, &mut tee).await;
+    draft.send(cx, recording, tee);
+    ended
 }
 
 /// Finds the service for a request, and what the service does with it.

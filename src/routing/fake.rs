@@ -84,6 +84,7 @@ pub(crate) fn service(name: &str, versions: &[&str]) -> spec::ServiceSpec {
         goals: Vec::new(),
         cohort: None,
         rules: Vec::new(),
+        mirror: None,
         actions: Default::default(),
         balance: spec::Balance::default(),
         timeouts: spec::Timeouts {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::effective::{Effective, EffectiveSplit, RolloutShare, effective};
 use super::{
-    EndpointSet, Keys, Listener, ListenerClientLimits, MergedEdits, Service, ServiceActions,
-    ServiceClientLimits, ServiceState, Sessions, Snapshot, Version,
+    EndpointSet, Keys, Listener, ListenerClientLimits, MergedEdits, MirrorTarget, Service,
+    ServiceActions, ServiceClientLimits, ServiceState, Sessions, Snapshot, Version,
 };
 use crate::config::Spec;
 use crate::config::spec::{self, Balance};
@@ -218,6 +218,7 @@ impl Compiler<'_> {
                 { self.running.get(spec.name.as_str()) }
                     .map(|(spec, running)| (*spec, &running.client_limits)),
             ),
+            mirror: MirrorTarget::new(spec, self.registry, self.telemetry),
             rule_hits: self.telemetry.rules(&spec.name, spec.rules.len()),
             hash: hash_of(spec),
             timeouts: spec.timeouts.clone(),

@@ -18,6 +18,7 @@ pub mod guard;
 pub(crate) mod latency;
 pub(crate) mod log_limit;
 pub(crate) mod log_writer;
+pub(crate) mod mirror;
 pub mod names;
 pub(crate) mod process;
 pub mod record;

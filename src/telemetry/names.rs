@@ -33,6 +33,7 @@ families! {
     Gauge ROLLOUT_STATE "cutover_rollout_state" "1 for the state that a rollout is in, 0 for the others.";
     Gauge ROLLOUT_EVIDENCE "cutover_rollout_evidence" "Evidence against the canary by rule of the guard, as log10; at 2 a single rule of confidence 99% would fail it.";
     Counter GOALS "cutover_goals_total" "Requests to a version that reached a goal of its service.";
+    Counter MIRROR_REQUESTS "cutover_mirror_requests_total" "Requests of a service that were selected for a copy, by what became of the copy.";
     Counter ROLLBACKS "cutover_rollbacks_total" "Rollouts that lost their share by a rollback or an abort.";
     Gauge CONFIG_GENERATION "cutover_config_generation" "Number of the configuration generation that runs.";
     Gauge CONFIG_SUCCESSFUL "cutover_config_last_reload_successful" "Whether the configuration file as it is now was adopted: 1 or 0.";

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 pub use super::words::{
-    Chosen, EjectionOutcome, EjectionReason, Limit, Origin, Protocol, Reason, RetryReason,
-    RollbackReason,
+    Chosen, EjectionOutcome, EjectionReason, Limit, MirrorOutcome, Origin, Protocol, Reason,
+    RetryReason, RollbackReason,
 };
 use crate::http1::Method;
 

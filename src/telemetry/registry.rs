@@ -13,6 +13,7 @@ use super::access_log::AccessLog;
 use super::goals::GoalCounter;
 use super::guard::GuardCounters;
 use super::log_limit::LogLimit;
+use super::mirror::MirrorLog;
 use super::shard::{
     ListenerShard, ListenerTotals, RuleShard, ServiceShard, ServiceTotals, VersionShard,
     VersionTotals,
@@ -46,6 +47,7 @@ struct Families {
     guards: BTreeMap<(String, String), Weak<GuardCounters>>,
     /// By service, version and goal.
     goals: BTreeMap<(String, String, String), Arc<GoalCounter>>,
+    mirrors: BTreeMap<String, Arc<MirrorLog>>,
     ejections: BTreeMap<Ejection, u64>,
     rollbacks: BTreeMap<Rollback, u64>,
     absent: expiry::Absent,
@@ -230,6 +232,24 @@ impl Telemetry {
         let families = self.families();
         let all = families.goals.iter();
         all.map(|(key, counter)| (key.clone(), counter.total()))
+            .collect()
+    }
+
+    /// Returns the log of a service's mirror, creating it on first use.
+    pub(crate) fn mirror(&self, service: &str) -> Arc<MirrorLog> {
+        let mut families = self.families();
+        families
+            .mirrors
+            .entry(service.to_owned())
+            .or_default()
+            .clone()
+    }
+
+    /// Returns the log of every mirror that has series, sorted by service.
+    pub(crate) fn mirrors(&self) -> Vec<(String, Arc<MirrorLog>)> {
+        let families = self.families();
+        let all = families.mirrors.iter();
+        all.map(|(service, log)| (service.clone(), log.clone()))
             .collect()
     }
 

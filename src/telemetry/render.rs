@@ -118,6 +118,7 @@ pub fn render(telemetry: &Telemetry, scrape: &Scrape) -> String {
     ejections(&mut page, telemetry);
     rollbacks(&mut page, telemetry);
     goals(&mut page, telemetry);
+    mirrors(&mut page, telemetry);
     configuration(&mut page, scrape);
     certificates(&mut page, &scrape.certificates);
     let access = ("access", telemetry.access_log().dropped());
@@ -171,6 +172,16 @@ fn goals(page: &mut Page, telemetry: &Telemetry) {
             .with("version", &version)
             .with("goal", &goal);
         page.counter(names::GOALS, labels, n);
+    }
+}
+
+fn mirrors(page: &mut Page, telemetry: &Telemetry) {
+    for (service, log) in telemetry.mirrors() {
+        let base = Labels::of_service(&service, &telemetry.labels(&service));
+        for (outcome, n) in log.outcomes() {
+            let labels = base.with("outcome", outcome.as_str());
+            page.counter(names::MIRROR_REQUESTS, labels, n);
+        }
     }
 }
 

@@ -86,6 +86,7 @@ fn busy() -> std::sync::Arc<Telemetry> {
     telemetry
         .goal("shop", "v2", "purchase")
         .reached(WorkerId(1));
+    telemetry.mirror("shop");
     telemetry.rolled_back(Rollback {
         service: "shop".into(),
         version: "v2".into(),

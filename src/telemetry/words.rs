@@ -71,6 +71,30 @@ words! {
 }
 
 words! {
+    /// What became of a request that was selected for a copy: the label `outcome` of `cutover_mirror_requests_total`.
+    pub enum MirrorOutcome {
+        /// Both responses were the same in all that is compared.
+        Same "same",
+        /// The responses differed.
+        Different "different",
+        /// The copy was answered, but there was nothing to compare, or not all of it could be compared.
+        Unchecked "unchecked",
+        /// The copy got no complete response.
+        Failed "failed",
+        /// The copy got no complete response in time.
+        Timeout "timeout",
+        /// Not sent: the version has no endpoint that may be picked.
+        Unavailable "unavailable",
+        /// Not sent: too many copies were in flight.
+        Overflow "overflow",
+        /// Not sent: the request's body is too large.
+        TooLarge "too-large",
+        /// Not sent: the client left, or its request was malformed.
+        Abandoned "abandoned",
+    }
+}
+
+words! {
     /// The protocol that the client speaks.
     pub enum Protocol {
         /// HTTP/1.0.

@@ -41,6 +41,7 @@ mod kill;
 mod limits;
 mod logging;
 mod logs;
+mod mirror;
 mod outlier;
 mod paths;
 mod pressure;

@@ -242,6 +242,7 @@ mod tests {
                 },
                 awaiting: Vec::new(),
                 rollout: None,
+                mirror: None,
                 warnings: Vec::new(),
                 versions: Vec::new(),
             }],

@@ -14,6 +14,7 @@ mod expression;
 mod headers;
 mod health;
 mod listeners;
+mod mirror;
 mod order;
 mod outlier;
 mod policies;

@@ -6,8 +6,8 @@ use std::hash::Hash;
 use super::conflicts::RouteSpans;
 use super::policies::Defaults;
 use super::{
-    answers, balance, check_name, conflicts, headers, policies, proxy, rewrite, rollout, route,
-    rules, split, versions,
+    answers, balance, check_name, conflicts, headers, mirror, policies, proxy, rewrite, rollout,
+    route, rules, split, versions,
 };
 use crate::config::actions::Actions;
 use crate::config::problems::{Problems, TextSpan};
@@ -111,6 +111,7 @@ fn service(
         .take("match")
         .map(|value| rules::rules(&value, targets, out))
         .unwrap_or_default();
+    let mirror = mirror::mirror(&mut table, &versions, out);
     let actions = Actions {
         answer: answers::answer(&mut table, out),
         headers: defaults.headers.then(&headers::headers(&mut table, out)),
@@ -132,6 +133,7 @@ fn service(
         goals,
         cohort,
         rules,
+        mirror,
         actions,
         balance,
         timeouts,

@@ -98,6 +98,7 @@ impl Families {
         // The service with the empty name counts requests without a route, and never expires.
         let counted = self.services.keys().filter(|name| !name.is_empty());
         let services = self.rules.keys().chain(self.labels.keys()).chain(counted);
+        let services = services.chain(self.mirrors.keys());
         let services = services.map(|name| SeriesSubject::Service(name.clone()));
         let listeners = self.listeners.keys().cloned().map(SeriesSubject::Listener);
         let endpoints = self.ejections.keys().map(|what| {
@@ -135,6 +136,10 @@ impl Families {
             let subject = SeriesSubject::Version(service.clone(), version.clone());
             Arc::strong_count(counter) > 1 || !expired.contains(&subject)
         });
+        self.mirrors.retain(|service, log| {
+            let subject = SeriesSubject::Service(service.clone());
+            Arc::strong_count(log) > 1 || !expired.contains(&subject)
+        });
         self.ejections.retain(|what, _| {
             let (service, version) = (what.service.clone(), what.version.clone());
             !expired.contains(&SeriesSubject::Endpoint(
@@ -147,6 +152,7 @@ impl Families {
         let mut labelled: BTreeSet<&str> = self.versions.keys().map(|(s, _)| &**s).collect();
         labelled.extend(self.goals.keys().map(|(service, ..)| &**service));
         labelled.extend(self.rules.keys().map(|name| &**name));
+        labelled.extend(self.mirrors.keys().map(|name| &**name));
         labelled.extend(self.services.keys().map(|name| &**name));
         labelled.extend(self.ejections.keys().map(|what| &*what.service));
         self.labels.retain(|service, _| {
