@@ -49,6 +49,17 @@ fn canary() {
 }
 
 #[test]
+fn rollout() {
+    let spec = load("rollout.toml");
+    let shop = &spec.services[0];
+    assert_eq!(shop.rolling, Some(1));
+    let plan = shop.rollout.as_ref().expect("a plan");
+    assert_eq!((plan.steps.len(), plan.smoke.len()), (5, 1));
+    assert_eq!(plan.guard.goals, [("purchase".to_owned(), 0.9)]);
+    assert_eq!(shop.goals.len(), 1);
+}
+
+#[test]
 fn front_door() {
     let spec = load("front-door.toml");
     assert!(spec.listeners[0].redirect_https);
