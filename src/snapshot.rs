@@ -37,6 +37,7 @@ use crate::telemetry::access_log::sink::LogSink;
 use crate::telemetry::goals::GoalCounter;
 use crate::telemetry::guard::GuardCounters;
 use crate::telemetry::{ListenerShard, RuleHits, ServiceMetrics, VersionMetrics, WorkerId};
+use crate::upstream::limits::ActiveCount;
 use crate::upstream::{Endpoint, Pool, VersionLoad};
 
 pub(crate) use actions::ServiceActions;
@@ -146,6 +147,8 @@ pub struct Service {
     pub policies: Policies,
     /// Business events that are counted.
     pub goals: Vec<GoalSpec>,
+    /// Requests that wait for an endpoint, counted over all workers.
+    pub(crate) held: Arc<ActiveCount>,
     /// Sticky sessions, if the service has them.
     pub sessions: Option<Sessions>,
     /// Versions in the order of the spec.

@@ -384,6 +384,7 @@ fn with_and_without(place: &str, key: &str, value: &str) -> [String; 2] {
         ("access_log", _) => "access_log.to = 'stderr'\n",
         ("listen.NAME.client_limits", _) => "listen.NAME.client_limits.requests = '1/s'\n",
         ("service.NAME.health", _) => "service.NAME.check = '/ready'\n",
+        ("service.NAME", "wait_pending") => "service.NAME.wait = '30s'\n",
         ("service.NAME", "hash_by") => "service.NAME.balance = 'hash'\n",
         ("service.NAME.mirror", _) => "service.NAME.mirror.to = 'NAME'\n",
         ("service.NAME.sticky", "max_life") => "service.NAME.sticky.idle = '1m'\n",

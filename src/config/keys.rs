@@ -16,10 +16,7 @@ const PLANNED: [(Position, &[&str]); 6] = [
         &["proxy_protocol", "acme", "services", "mode", "group"],
     ),
     ("listen.*.cert", &["client_auth"]),
-    (
-        "service.*",
-        &["body_bytes", "wait", "wait_pending", "hedge", "flags"],
-    ),
+    ("service.*", &["body_bytes", "hedge", "flags"]),
     ("service.*.versions.*", &["tls", "proxy_protocol"]),
     ("service.*.match.when", &["not"]),
 ];
@@ -38,7 +35,7 @@ pub(super) const TOP: [&str; 9] = [
 ];
 
 /// Keys of a service.
-pub(super) const SERVICE: [&str; 29] = [
+pub(super) const SERVICE: [&str; 31] = [
     "hosts",
     "paths",
     "versions",
@@ -67,6 +64,8 @@ pub(super) const SERVICE: [&str; 29] = [
     "shield",
     "fallback",
     "client_limits",
+    "wait",
+    "wait_pending",
     "labels",
 ];
 

@@ -32,6 +32,8 @@ pub struct Policies {
     /// How long sessions that began on a version may continue there after the split has moved away, at least 1 s. Default
     /// `None`: sessions follow the split.
     pub finish_sessions: Option<Duration>,
+    /// Waiting for an endpoint instead of failing. Default `None`: requests fail at once.
+    pub wait: Option<WaitPolicy>,
     /// How many requests a single client may send to the service; never with connections. Default `None`: no limit.
     pub client_limits: Option<ClientLimits>,
 }
@@ -217,6 +219,15 @@ impl Default for DrainPolicy {
             streams: Duration::from_secs(300),
         }
     }
+}
+
+/// Requests that wait while no endpoint is usable: `wait` and `wait_pending`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaitPolicy {
+    /// How long a request waits in all, at least 1 ms.
+    pub longest: Duration,
+    /// Maximum number of requests that wait, 1 to 1,000,000, over all workers. Default 10,000.
+    pub pending: u32,
 }
 
 /// Sticky sessions, kept in a sealed cookie: `[service.NAME.sticky]`.

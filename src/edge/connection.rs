@@ -23,8 +23,9 @@ use crate::proxy::admission_queue::Ticket;
 use crate::proxy::h1::H1;
 use crate::proxy::h1_down::H1Down;
 use crate::proxy::wire::Downstream;
-use crate::proxy::{self, Ended, Inbound, LocalReply, Peer, Recording, RejectedHead, Worker};
-use crate::snapshot::Snapshot;
+use crate::proxy::{
+    self, Ended, Inbound, LocalReply, Peer, Recording, RejectedHead, RequestSnapshots, Worker,
+};
 use crate::telemetry::record::Protocol;
 
 /// The client's connection preface (RFC 9113 §3.4).
@@ -118,8 +119,8 @@ pub(crate) fn serve<T>(
                 }
             }
             FirstBytes::IncompletePreface if listener.h1 => {
-                let snapshot = worker.snapshot();
-                let inbound = conn.inbound(&snapshot, HttpVersion::H11);
+                let snapshots = RequestSnapshots::of(&worker);
+                let inbound = conn.inbound(&snapshots, HttpVersion::H11);
                 Box::pin(conn.refuse(inbound, &mut down, LocalReply::HEADER_TIMEOUT)).await;
             }
             FirstBytes::Http1 | FirstBytes::IncompletePreface | FirstBytes::Closed => {}
@@ -200,10 +201,11 @@ impl ConnectionContext<'_> {
     }
 
     /// The request record's initial values for a request that begins now.
-    fn inbound<'s>(&'s self, snapshot: &'s Snapshot, version: HttpVersion) -> Inbound<'s> {
+    fn inbound<'s>(&'s self, snapshots: &'s RequestSnapshots, version: HttpVersion) -> Inbound<'s> {
         Inbound {
             worker: self.worker,
-            snapshot,
+            snapshot: snapshots.first(),
+            snapshots,
             peer: self.peer,
             listener: &self.listener.name,
             protocol: match version {
@@ -259,8 +261,8 @@ impl ConnectionContext<'_> {
         let mut head = self.worker.take_request_head();
         let read = self.read_head(down, &mut head).await;
         // Taken after the head was read, which may take long: the request is served by the latest configuration.
-        let snapshot = self.worker.snapshot();
-        let inbound = self.inbound(&snapshot, head.version);
+        let snapshots = RequestSnapshots::of(self.worker);
+        let inbound = self.inbound(&snapshots, head.version);
         match read {
             Ok(true) => {}
             Ok(false) => return AfterRequest::Close,

@@ -26,6 +26,7 @@ use super::listener::accept::{self, Acceptor};
 use crate::net::clock::TICK;
 use crate::net::{ListenerId, TaskControl, TaskPhase};
 use crate::proxy;
+use crate::proxy::releasing::release_held;
 use crate::snapshot::Live;
 use crate::telemetry::WorkerId;
 use crate::upstream::connect;
@@ -298,6 +299,7 @@ impl WorkerThread {
             self.shared.admission.report_shed(self.shed(most));
         }
         self.proxy.tick(now);
+        release_held(&self.proxy);
         if self.cutting {
             self.proxy.controls.each(|control| {
                 if control.phase() != TaskPhase::Stream && !control.is_shut() {

@@ -27,10 +27,10 @@ use crate::upstream::{ConnectError, Endpoint, connect};
 const DEADLINE_SLACK: Duration = Duration::from_millis(250);
 
 /// Counts a request in `queue_depth` until it is dropped.
-struct Queued<'a>(&'a VersionShard);
+pub(super) struct Queued<'a>(&'a VersionShard);
 
 impl<'a> Queued<'a> {
-    fn enter(shard: &'a VersionShard) -> Self {
+    pub(super) fn enter(shard: &'a VersionShard) -> Self {
         shard.queued(1);
         Self(shard)
     }
@@ -47,7 +47,7 @@ impl<F: Fields> RequestContext<'_, F> {
     /// passes, in which case the error is `on_timeout`.
     ///
     /// Cancelling drops whatever `poll` borrows; a connection attempt in progress is aborted.
-    async fn while_wanted<D: Downstream, T>(
+    pub(super) async fn while_wanted<D: Downstream, T>(
         &self,
         down: &mut D,
         longest: Duration,

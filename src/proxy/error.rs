@@ -242,6 +242,7 @@ impl fmt::Display for ExchangeError {
             Self::BodyTooLarge => f.write_str("the request body exceeds limits.body_bytes"),
             Self::NoEndpoint => f.write_str("the version has no usable endpoint"),
             Self::Status(status) => write!(f, "the upstream answered {status}"),
+            Self::Limit(Limit::WaitPending) => f.write_str("wait_pending reached"),
             Self::Limit(limit) => write!(f, "limits.{limit} reached"),
             Self::QueueTimeout => {
                 f.write_str("timeouts.total passed while waiting for a connection")

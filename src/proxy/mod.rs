@@ -22,6 +22,8 @@
 //! * [`tries`] picks endpoints and acts on failures ([`retry`] is the pure decision).
 //!   [`attempt`] runs one exchange with one endpoint, on a connection from [`connection`];
 //!   [`active`] counts the request as in flight there.
+//! * [`holding`] lets a request wait while no endpoint is usable, in a queue ([`hold_queue`]) from
+//!   which [`releasing`] releases it. It may then use a later snapshot ([`snapshots`]).
 //! * [`exchange`] sends the request and relays the response. [`body`] copies bytes from a source
 //!   to a sink; [`tunnel`] does so both ways after a 101.
 //! * [`mirror`] sends copies of requests to another version, after the users have been served.
@@ -54,6 +56,8 @@ pub(crate) mod h2;
 pub(crate) mod h2_down;
 pub(crate) mod h2_up;
 pub mod headers;
+pub(crate) mod hold_queue;
+mod holding;
 pub(crate) mod id;
 pub(crate) mod judged;
 mod max_forwards;
@@ -63,9 +67,11 @@ mod outcome;
 pub(crate) mod pace;
 pub(crate) mod peer;
 pub(crate) mod placing;
+pub(crate) mod releasing;
 pub(crate) mod respond;
 pub(crate) mod retry;
 pub(crate) mod slow_downloads;
+pub(crate) mod snapshots;
 pub(crate) mod tries;
 pub(crate) mod tunnel;
 pub(crate) mod via;
@@ -77,19 +83,21 @@ pub use error::LocalReply;
 pub use observe::{Inbound, Recording};
 pub use peer::Peer;
 pub use respond::{RejectedHead, redirect_https, refuse, refuse_head};
+pub use snapshots::RequestSnapshots;
 pub use worker::Worker;
 
 use crate::http1::{self, Framing};
 use crate::net::{TaskControl, TaskPhase};
-use crate::snapshot::Service;
+use crate::snapshot::{Service, Snapshot};
 use crate::telemetry::record::Protocol;
+use admission_queue::Begun;
 use body::Upload;
 use configured::AnsweredRequest;
 use context::RequestContext;
 use error::{AttemptError, ExchangeError};
 use exchange::is_grpc;
 use headers::{Fields, Request};
-use mirror::MirrorDraft;
+use holding::{Hold, Missed};
 use outcome::Served;
 use placing::{Placed, Placement};
 use tries::Tries;
@@ -118,24 +126,58 @@ pub async fn handle<'a, D: Downstream, F: Fields>(
     recording: &mut Recording<'a>,
     down: &mut D,
 ) -> Ended {
-    let Inbound {
-        worker, snapshot, ..
-    } = inbound;
     watch.enter(TaskPhase::Request);
-    let _begun = worker.admission.begin();
     tracing::trace!(path = %request.logged_path(), "request received");
     // gRPC requires HTTP/2, so an HTTP/1 request is spared the lookup of its content type.
     recording.record.grpc = inbound.protocol == Protocol::Http2 && is_grpc(&request.fields);
-    let (service, placement) = match route(inbound, request, recording) {
+    let (mut inbound, mut passage) = (inbound, Passage::default());
+    loop {
+        match pass(inbound, watch, request, recording, down, &mut passage).await {
+            Forwarded::Ended(ended) => return ended,
+            Forwarded::Again => inbound.snapshot = inbound.snapshots.latest(inbound.worker),
+        }
+    }
+}
+
+/// What a request keeps from one passage to the next: it is routed again after it has waited.
+#[derive(Default)]
+struct Passage<'a> {
+    /// Set once it has waited.
+    hold: Option<Hold<'a>>,
+    /// Set once it was forwarded.
+    upload: Option<Upload>,
+}
+
+/// What has become of a passage.
+enum Forwarded {
+    /// The request has ended.
+    Ended(Ended),
+    /// It has waited for an endpoint and is to be routed again.
+    Again,
+}
+
+/// Routes a request by the current snapshot and forwards it, once it doesn't have to wait.
+async fn pass<'a, D: Downstream, F: Fields>(
+    inbound: Inbound<'a>,
+    watch: &'a TaskControl,
+    request: &'a Request<'a, F>,
+    recording: &mut Recording<'a>,
+    down: &mut D,
+    passage: &mut Passage<'a>,
+) -> Forwarded {
+    let (worker, snapshot) = (inbound.worker, inbound.snapshot);
+    let begun = worker.admission.begin();
+    let has_waited = passage.hold.is_some();
+    let (service, placement) = match route(inbound, request, recording, has_waited) {
         Ok(found) => found,
-        Err(answer) => return refuse(watch, snapshot, recording, down, answer).await,
+        Err(answer) => return refused(watch, snapshot, recording, down, answer).await,
     };
     recording.set_service(service, placement.decided());
     let rewritten = match service.actions.rewrite(recording.record.rule) {
         None => None,
         Some(rewrite) => match edit::rewritten(rewrite, request) {
             Ok(rewritten) => Some(rewritten),
-            Err(answer) => return refuse(watch, snapshot, recording, down, answer).await,
+            Err(answer) => return refused(watch, snapshot, recording, down, answer).await,
         },
     };
     let placed = match placement {
@@ -153,7 +195,8 @@ pub async fn handle<'a, D: Downstream, F: Fields>(
                 answer,
             };
             // Boxed because it is rare: inline, its state would enlarge every request's future.
-            return Box::pin(configured::answer(watch, answered, recording, down)).await;
+            let answering = configured::answer(watch, answered, recording, down);
+            return Forwarded::Ended(Box::pin(answering).await);
         }
     };
     recording.set_user(placed.user);
@@ -166,28 +209,80 @@ pub async fn handle<'a, D: Downstream, F: Fields>(
         rewritten,
         service,
     };
-    match mirror::select(&cx, &placed) {
-        None => forward(&cx, &placed, recording, down).await,
-        // Boxed because it is rare, as above.
-        Some(draft) => Box::pin(forward_and_copy(&cx, &placed, draft, recording, down)).await,
+    dispatch(&cx, &placed, begun, recording, down, passage).await
+}
+
+/// Forwards a routed request, or lets it wait for an endpoint. `begun` counts it as in flight.
+async fn dispatch<'a, D: Downstream, F: Fields>(
+    cx: &RequestContext<'a, F>,
+    placed: &Placed,
+    begun: Begun<'_>,
+    recording: &mut Recording<'_>,
+    down: &mut D,
+    passage: &mut Passage<'a>,
+) -> Forwarded {
+    let missed = match holding::must_wait(cx, placed, passage.hold.is_some()) {
+        true => Missed {
+            version: placed.aim.version,
+            error: None,
+        },
+        false => match forward_and_copy(cx, placed, recording, down, passage).await {
+            Ok(ended) => return Forwarded::Ended(ended),
+            Err(missed) => missed,
+        },
+    };
+    // A request that waits doesn't keep others from being admitted.
+    drop(begun);
+    let waiting = holding::wait(cx, placed, &mut passage.hold, missed, recording, down);
+    match Box::pin(waiting).await {
+        Ok(()) => Forwarded::Again,
+        Err(error) => {
+            let reported = respond::report(cx.watch, cx.snapshot, recording, down, error);
+            Forwarded::Ended(Box::pin(reported).await)
+        }
     }
 }
 
-/// Forwards a routed request, and sends a copy of it afterwards.
+/// Forwards a routed request and, if the service mirrors it, sends a copy of it afterwards.
+///
+/// # Errors
+/// Those of [`forward`].
 async fn forward_and_copy<D: Downstream, F: Fields>(
     cx: &RequestContext<'_, F>,
     placed: &Placed,
-    draft: MirrorDraft<'_>,
     recording: &mut Recording<'_>,
     down: &mut D,
-) -> Ended {
-    let mut tee = draft.tee(down, cx.request.framing);
-    let ended = forward(cx, placed, recording, &mut tee).await;
-    draft.send(cx, recording, tee);
-    ended
+    passage: &mut Passage<'_>,
+) -> Result<Ended, Missed> {
+    // What was read of a body before the request waited isn't read again, so that the copy would lack it.
+    let is_whole = passage.upload.is_none() || !cx.request.framing.has_body();
+    let draft = is_whole.then(|| mirror::select(cx, placed)).flatten();
+    let Some(draft) = draft else {
+        return forward(cx, placed, recording, down, passage).await;
+    };
+    // Boxed because it is rare: inline, its state would enlarge every request's future.
+    let copied = async {
+        let mut tee = draft.tee(down, cx.request.framing);
+        let ended = forward(cx, placed, recording, &mut tee, passage).await?;
+        draft.send(cx, recording, tee);
+        Ok(ended)
+    };
+    Box::pin(copied).await
 }
 
-/// Finds the service for a request, and what the service does with it.
+/// Replies to a request that isn't forwarded.
+async fn refused<D: Downstream>(
+    watch: &TaskControl,
+    snapshot: &Snapshot,
+    recording: &mut Recording<'_>,
+    down: &mut D,
+    answer: LocalReply,
+) -> Forwarded {
+    Forwarded::Ended(refuse(watch, snapshot, recording, down, answer).await)
+}
+
+/// Finds the service for a request, and what the service does with it. `has_waited`: it was found
+/// before, and the limits of its client have admitted the request.
 ///
 /// # Errors
 /// The reply to a request that isn't forwarded: a `Max-Forwards` of 0, a malformed WebSocket
@@ -196,6 +291,7 @@ fn route<'s, F: Fields>(
     inbound: Inbound<'s>,
     request: &Request<'_, F>,
     recording: &mut Recording<'s>,
+    has_waited: bool,
 ) -> Result<(&'s Service, Placement<'s>), LocalReply> {
     let Inbound {
         worker,
@@ -203,10 +299,12 @@ fn route<'s, F: Fields>(
         started,
         ..
     } = inbound;
-    let limits = &snapshot.listener_limits;
-    limits
-        .admit(inbound.listener, request, started)
-        .map_err(LocalReply::too_many_requests)?;
+    if !has_waited {
+        let limits = &snapshot.listener_limits;
+        limits
+            .admit(inbound.listener, request, started)
+            .map_err(LocalReply::too_many_requests)?;
+    }
     let refusal = max_forwards::final_answer(request).or_else(|| websocket::refusal(request));
     if let Some(answer) = refusal {
         return Err(answer);
@@ -229,41 +327,55 @@ fn route<'s, F: Fields>(
     }
     let is_preview = found.preview.is_some();
     let limits = &service.client_limits;
-    if let Err(over) = limits.admit(&service.routing, is_preview, request, started) {
+    if !has_waited && let Err(over) = limits.admit(&service.routing, is_preview, request, started) {
         recording.set_service(service, (None, over.rule));
         return Err(LocalReply::too_many_requests(over.wait));
     }
-    Ok((
-        service,
-        placing::place(worker, service, found.preview, request),
-    ))
+    let placement = placing::place(worker, service, found.preview, request);
+    if let (_, Some(rule)) = placement.decided()
+        && !has_waited
+    {
+        service.rule_hits.hit(worker.id, rule);
+    }
+    Ok((service, placement))
 }
 
 /// Forwards a routed request: buffers the start of its body, tries endpoints, and reports a
 /// failure to the client if no byte of a response has been sent yet.
+///
+/// # Errors
+/// The request could not be sent, and waits for another try.
 async fn forward<'a, D: Downstream, F: Fields>(
     cx: &'a RequestContext<'a, F>,
     placed: &'a Placed,
     recording: &'a mut Recording<'_>,
     down: &mut D,
-) -> Ended {
+    passage: &mut Passage<'_>,
+) -> Result<Ended, Missed> {
     let limit = cx.snapshot.spec.limits.body_bytes;
-    let mut upload = Upload::new(limit, cx.kept_bytes(placed.aim.version));
-    let served = match cx.request.framing {
+    let is_first = passage.upload.is_none();
+    let kept = || Upload::new(limit, cx.kept_bytes(placed.aim.version));
+    let upload = passage.upload.get_or_insert_with(kept);
+    let mut version = placed.aim.version;
+    let ready = match cx.request.framing {
         // Refused before an endpoint is asked. A body of unknown length is checked as it arrives.
         Framing::Length(n) if limit.is_some_and(|limit| n > limit) => {
-            Err(ExchangeError::BodyTooLarge.into())
+            Err(ExchangeError::BodyTooLarge)
         }
-        _ => match cx.buffer_body(&mut upload, down).await {
-            Ok(()) => {
-                let mut tries = Tries::new(cx, &mut *recording, placed);
-                tries.run(&mut upload, down).await
-            }
-            Err(error) => Err(error.into()),
-        },
+        _ if is_first => cx.buffer_body(upload, down).await,
+        _ => Ok(()),
+    };
+    let served = match ready {
+        Ok(()) => {
+            let mut tries = Tries::new(cx, &mut *recording, placed);
+            let served = tries.run(upload, down).await;
+            version = tries.version;
+            served
+        }
+        Err(error) => Err(error.into()),
     };
     recording.record.bytes_received = upload.received();
-    match served {
+    Ok(match served {
         Ok(Served::Answered) => Ended::Whole,
         Ok(Served::Tunnel) => Ended::Tunnel,
         Err(AttemptError {
@@ -273,8 +385,15 @@ async fn forward<'a, D: Downstream, F: Fields>(
             recording.fail(error, true);
             Ended::Cut
         }
+        Err(AttemptError { error, .. })
+            if upload.can_rewind() && holding::may_wait(cx, &error, passage.hold.is_some()) =>
+        {
+            upload.rewind();
+            let error = Some(error);
+            return Err(Missed { version, error });
+        }
         Err(AttemptError { error, .. }) => {
             respond::report(cx.watch, cx.snapshot, recording, down, error).await
         }
-    }
+    })
 }

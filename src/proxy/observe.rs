@@ -16,6 +16,7 @@ use super::error::{Chain, ExchangeError};
 use super::headers::{Fields, Request};
 use super::judged::User;
 use super::peer::Peer;
+use super::snapshots::RequestSnapshots;
 use crate::config::spec::{Balance, Share};
 use crate::routing::RequestView as _;
 use crate::snapshot::{Service, Snapshot};
@@ -58,6 +59,8 @@ pub struct Inbound<'a> {
     pub worker: &'a Worker,
     /// The configuration snapshot that applies to the request.
     pub snapshot: &'a Snapshot,
+    /// Keeps it, and later ones.
+    pub snapshots: &'a RequestSnapshots,
     /// The peer of the connection.
     pub peer: &'a Peer,
     /// The listener's name.

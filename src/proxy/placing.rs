@@ -72,8 +72,8 @@ impl Placement<'_> {
     }
 }
 
-/// Chooses what happens to a request and counts a hit of the match rule that applied. `preview` is
-/// the version that the host names, if it is a preview host.
+/// Chooses what happens to a request. `preview` is the version that the host names, if it is a
+/// preview host.
 pub(crate) fn place<'s, F: Fields>(
     worker: &Worker,
     service: &'s Service,
@@ -89,9 +89,6 @@ pub(crate) fn place<'s, F: Fields>(
     let choice = match routing::decision(&service.routing, preview, request, &mut state, &mut ()) {
         Decision::Forward(choice) => choice,
         Decision::Answer { by, chosen, rule } => {
-            if let Some(rule) = rule {
-                service.rule_hits.hit(worker.id, rule);
-            }
             // The decision and the answers are compiled from the same specification.
             let answer = service.actions.answer(by).expect("decided on");
             return Placement::Answer(Answered {
@@ -114,9 +111,6 @@ pub(crate) fn place<'s, F: Fields>(
         binds,
         place,
     } = choice;
-    if let Some(rule) = rule {
-        service.rule_hits.hit(worker.id, rule);
-    }
     let hash = service.hash.as_ref().and_then(|hash| hash.place(request));
     Placement::Forward(Placed {
         aim: Aim {

@@ -12,6 +12,7 @@ use super::admission_queue::AdmissionQueue;
 use super::body::TURN;
 use super::drain;
 use super::headers::RequestId;
+use super::hold_queue::HoldQueues;
 use super::judged::{FailedUsers, JudgedRequests, User};
 use super::slow_downloads::Downloads;
 use crate::config::policy;
@@ -47,6 +48,8 @@ pub struct Worker {
     pub controls: TaskControls,
     /// The queue of requests that are about to start.
     pub admission: AdmissionQueue,
+    /// Requests that wait for an endpoint.
+    pub(crate) holds: HoldQueues,
     /// The registry of slow downloads.
     pub downloads: Downloads,
     /// Running requests that a rollout's guard judges.
@@ -100,6 +103,7 @@ impl Worker {
             h2_conns: H2Conns::new(id),
             controls: TaskControls::new(),
             admission: AdmissionQueue::default(),
+            holds: HoldQueues::default(),
             downloads: Downloads::new(id),
             judged: JudgedRequests::default(),
             log: WorkerLog::new(snapshot.followers.clone()),

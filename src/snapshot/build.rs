@@ -226,6 +226,7 @@ impl Compiler<'_> {
             goals: spec.goals.clone(),
             awaited: effective.awaited.clone(),
             effective,
+            held: self.registry.held(&spec.name),
             sessions: None,
             versions: versions.collect(),
         };

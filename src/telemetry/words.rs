@@ -143,6 +143,8 @@ words! {
         Retries "retries",
         /// HTTP/2 streams: none became free within the wait for one.
         Streams "streams",
+        /// Requests that wait for a usable endpoint.
+        WaitPending "wait_pending",
     }
 }
 
@@ -155,6 +157,7 @@ impl Limit {
             Self::Requests => Reason::LimitRequests,
             Self::Retries => Reason::LimitRetries,
             Self::Streams => Reason::LimitStreams,
+            Self::WaitPending => Reason::LimitWaitPending,
         }
     }
 }
@@ -251,6 +254,8 @@ words! {
         LimitRetries "limit-retries",
         /// No HTTP/2 stream became free in time.
         LimitStreams "limit-streams",
+        /// `wait_pending`.
+        LimitWaitPending "limit-wait-pending",
         /// The process ran out of file descriptors or local ports.
         NoDescriptors "no-descriptors",
         /// `timeouts.total` expired while the request waited inside the proxy.

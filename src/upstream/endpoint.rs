@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 
 pub(crate) use super::endpoint_shard::EndpointShard;
+use super::limits::ActiveCount;
 use super::{Addresses, VersionLoad};
 use crate::config::spec::{self, EndpointAddress, Scheme};
 use crate::telemetry::VersionMetrics;
@@ -358,6 +359,7 @@ pub struct Registry {
     endpoints: Mutex<WeakMap<EndpointKey, Endpoint>>,
     services: Mutex<HashMap<String, usize>>,
     loads: Mutex<WeakMap<(String, String), VersionLoad>>,
+    held: Mutex<WeakMap<String, ActiveCount>>,
     slots: Arc<SlotTable>,
     epoch: Arc<AtomicU64>,
 }
@@ -435,6 +437,16 @@ impl Registry {
         let made = Arc::new(VersionLoad::default());
         loads.add(key, &made);
         made
+    }
+
+    /// The count of this service's requests that wait for an endpoint: the existing one while anything holds it.
+    pub(crate) fn held(&self, service: &str) -> Arc<ActiveCount> {
+        let mut held = self.held.lock().expect("registry lock");
+        held.get(&service.to_owned()).unwrap_or_else(|| {
+            let made = Arc::<ActiveCount>::default();
+            held.add(service.to_owned(), &made);
+            made
+        })
     }
 
     /// A counter that increases whenever the state of any endpoint changes. Views of pools compare it to find out whether they

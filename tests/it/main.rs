@@ -73,5 +73,6 @@ mod tls;
 mod undo;
 mod upgrade;
 mod visibility;
+mod waiting;
 mod websocket;
 mod yielding;

@@ -1,7 +1,7 @@
 //! HTTP/1 origins that do what a script says, a thread a connection, with the raw bytes in hand.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -54,6 +54,16 @@ impl Origin {
     /// Every connection is handed to `script`, and closed when it returns.
     pub fn script(script: impl Fn(&mut Conn) -> io::Result<()> + Send + Sync + 'static) -> Self {
         let (listener, address) = listen();
+        Self::serve(listener, address, None, Arc::new(script))
+    }
+
+    /// As [`Self::script`], on this port.
+    pub fn script_at(
+        port: u16,
+        script: impl Fn(&mut Conn) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("bind the port");
+        let address = listener.local_addr().expect("the address that was bound");
         Self::serve(listener, address, None, Arc::new(script))
     }
 

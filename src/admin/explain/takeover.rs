@@ -114,9 +114,13 @@ fn consequence(
         true => "no other version may take over",
         false => "no other version has one",
     };
-    let then = match view.eligible() {
-        0 => "the request is answered with 503".to_owned(),
-        count => format!("panic mode tries {count} of its endpoints"),
+    let then = match (&service.policies.wait, view.eligible()) {
+        (Some(wait), _) => {
+            let longest = humantime::format_duration(wait.longest);
+            format!("requests wait for up to {longest}")
+        }
+        (None, 0) => "the request is answered with 503".to_owned(),
+        (None, count) => format!("panic mode tries {count} of its endpoints"),
     };
     Some(format!("{name} has no usable endpoint, and {why}: {then}"))
 }

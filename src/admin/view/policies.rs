@@ -23,6 +23,14 @@ pub(super) fn policies(service: &ServiceSpec) -> Map<String, Value> {
         ("shield", json!(policies.shield)),
         ("fallback", json!(fallback)),
         (
+            "wait",
+            json!(policies.wait.as_ref().map(|w| time(w.longest))),
+        ),
+        (
+            "wait_pending",
+            json!(policies.wait.as_ref().map(|w| w.pending)),
+        ),
+        (
             "client_limits",
             json!(policies.client_limits.as_ref().map(client_limits)),
         ),

@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::client_limits::{LimitScope, client_limits};
 use super::{headers, health, outlier, proxy, retry, split, sticky};
 use crate::config::actions::HeaderEdits;
-use crate::config::policy::{DrainPolicy, Limits, Outlier, Policies, Retry, Sticky};
+use crate::config::policy::{DrainPolicy, Limits, Outlier, Policies, Retry, Sticky, WaitPolicy};
 use crate::config::problems::Problems;
 use crate::config::raw::{RawTable, RawValue};
 use crate::config::spec::{Timeouts, VersionSpec};
+use crate::config::value::SHORTEST;
 
 /// The maximum of a limit. "No limit" is written as 0.
 const MAX_LIMIT: u32 = 100_000_000;
@@ -92,7 +93,25 @@ pub(super) fn policies(
     result.client_limits = table
         .take("client_limits")
         .and_then(|value| client_limits(&value, LimitScope::Requests, out));
+    result.wait = wait(table, out);
     result
+}
+
+/// Reads `wait` and `wait_pending`.
+fn wait(table: &mut RawTable<'_>, out: &mut Problems) -> Option<WaitPolicy> {
+    let wait = table.take("wait");
+    let mut pending = 10_000;
+    if let Some(at) = table.set_count("wait_pending", &mut pending, 1..=1_000_000, out)
+        && wait.is_none()
+    {
+        out.error(at, format!("`{}.wait_pending` has no effect", table.path))
+            .label("there is no `wait`")
+            .help("write how long requests wait as well: `wait = \"30s\"`");
+    }
+    Some(WaitPolicy {
+        longest: wait?.duration(SHORTEST, out)?,
+        pending,
+    })
 }
 
 /// Reads the tables that have the same form under `[defaults]` and under a service.

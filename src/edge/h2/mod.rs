@@ -38,7 +38,7 @@ use crate::net::{OutgoingPiece, TaskControl, TaskPhase};
 use crate::proxy::error::ExchangeError;
 use crate::proxy::h1::H1;
 use crate::proxy::h2_down::H2Down;
-use crate::proxy::{self, Ended, LocalReply, Recording, Worker};
+use crate::proxy::{self, Ended, LocalReply, Recording, RequestSnapshots, Worker};
 
 /// Most bytes of one response that wait inside the h2 crate.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -308,9 +308,9 @@ async fn serve_streams(jobs: Rc<JobSlot<Job>>) {
         let mut down = H2Down::new(body, ended, respond, scan.length, shared.streams.clone());
         if shared.meter.has_resets() && down.is_taken_back() {
             // The client has reset the stream before it was served: no work is begun, as in a rapid reset attack.
-            let snapshot = shared.worker.snapshot();
+            let snapshots = RequestSnapshots::of(&shared.worker);
             let id = shared.worker.request_id(None);
-            let mut recording = Recording::begin(shared.inbound(&snapshot), id.ours());
+            let mut recording = Recording::begin(shared.inbound(&snapshots), id.ours());
             recording.fail(ExchangeError::ClientGone(None), false);
             continue;
         }
@@ -329,8 +329,8 @@ async fn answer(
     (parts, scan, ended): (&http::request::Parts, HeadScan<'_>, bool),
     down: &mut H2Down,
 ) -> Ended {
-    let snapshot = shared.worker.snapshot();
-    let inbound = shared.inbound(&snapshot);
+    let snapshots = RequestSnapshots::of(&shared.worker);
+    let (inbound, snapshot) = (shared.inbound(&snapshots), snapshots.first());
     let limits = &snapshot.spec.limits;
     let rules = (limits, shared.listener.merge_slashes);
     let head = match RequestHead::new(parts, &scan, ended, rules, |a| shared.known_host_len(a)) {
@@ -348,12 +348,12 @@ async fn answer(
         let misdirected = |tls: &TlsInfo| tls.misdirected(head.host());
         if shared.tls.as_ref().is_some_and(misdirected) {
             let answer = LocalReply::MISDIRECTED;
-            return proxy::refuse(control, &snapshot, &mut recording, down, answer).await;
+            return proxy::refuse(control, snapshot, &mut recording, down, answer).await;
         }
         shared.remember_authority(head.authority());
     }
     if shared.listener.redirect_https {
-        return proxy::redirect_https(control, &snapshot, &request, &mut recording, down).await;
+        return proxy::redirect_https(control, snapshot, &request, &mut recording, down).await;
     }
     proxy::handle(inbound, control, &request, &mut recording, down).await
 }

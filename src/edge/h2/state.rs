@@ -14,8 +14,7 @@ use crate::http2::Flaws;
 use crate::net::{Outbox, TaskControl, TaskPhase};
 use crate::proxy::h2::FrameAllowance;
 use crate::proxy::h2_down::{Bulk, OfConnection};
-use crate::proxy::{Inbound, Peer, Worker};
-use crate::snapshot::Snapshot;
+use crate::proxy::{Inbound, Peer, RequestSnapshots, Worker};
 use crate::telemetry::record::Protocol;
 
 /// Most bytes of request bodies that are buffered for all streams together, besides the receive windows.
@@ -90,10 +89,11 @@ impl ConnectionState {
     }
 
     /// The request record's initial values for a request on this connection.
-    pub(super) fn inbound<'a>(&'a self, snapshot: &'a Snapshot) -> Inbound<'a> {
+    pub(super) fn inbound<'a>(&'a self, snapshots: &'a RequestSnapshots) -> Inbound<'a> {
         Inbound {
             worker: &self.worker,
-            snapshot,
+            snapshot: snapshots.first(),
+            snapshots,
             peer: &self.peer,
             listener: &self.listener.name,
             protocol: Protocol::Http2,
