@@ -34,6 +34,7 @@ use crate::config::spec::{Share, Timeouts};
 use crate::routing;
 use crate::telemetry::access_log::followers::Followers;
 use crate::telemetry::access_log::sink::LogSink;
+use crate::telemetry::error_groups::ErrorGroups;
 use crate::telemetry::goals::GoalCounter;
 use crate::telemetry::guard::GuardCounters;
 use crate::telemetry::{ListenerShard, RuleHits, ServiceMetrics, VersionMetrics, WorkerId};
@@ -135,6 +136,8 @@ pub struct Service {
     pub(crate) actions: ServiceActions,
     /// Limits on the requests of single clients, of the service and of its rules.
     pub(crate) client_limits: ServiceClientLimits,
+    /// Groups of its versions' failures.
+    pub(crate) errors: Arc<ErrorGroups>,
     /// Where copies of its requests go, if it has a mirror.
     pub(crate) mirror: Option<Arc<MirrorTarget>>,
     /// Counters of requests by match rule.

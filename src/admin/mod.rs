@@ -16,6 +16,7 @@ pub(crate) mod api;
 pub(crate) mod blocking;
 pub(crate) mod capacity;
 pub(crate) mod drain;
+pub(crate) mod error_groups;
 pub(crate) mod explain;
 pub(crate) mod file_editor;
 pub(crate) mod guard;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::error_groups::{self, ErrorGroupStatus};
 use super::mirror::MirrorStatus;
 use super::rollout::RolloutStatus;
 use super::{Context, ProcessPhase, capacity, shares};
@@ -124,6 +125,9 @@ pub(crate) struct ServiceStatus {
     /// Its rollout, if it has or had one.
     #[serde(default)]
     pub rollout: Option<RolloutStatus>,
+    /// Failures that other versions have and stable doesn't have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub new_errors: Vec<ErrorGroupStatus>,
     /// What became of copies of its requests, if it has a mirror.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<MirrorStatus>,
@@ -354,6 +358,7 @@ fn service(context: &Context, snapshot: &Snapshot, index: usize) -> ServiceStatu
         },
         awaiting: live.awaited.iter().map(|v| name(*v)).collect(),
         rollout: rollout(context, &spec.name),
+        new_errors: error_groups::unknown_to_stable(live, spec.stable_name()),
         mirror: MirrorStatus::brief(snapshot, index),
         warnings: capacity::warnings(spec, &effective),
         versions: live

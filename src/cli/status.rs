@@ -145,6 +145,16 @@ fn shown(status: &ProxyStatus) -> String {
                 super::rollout_view::shown(&service.name, rollout)
             );
         }
+        if !service.new_errors.is_empty() {
+            let _ = writeln!(
+                text,
+                "\n{}: failures that {} doesn't have:",
+                service.name, service.stable
+            );
+        }
+        for group in &service.new_errors {
+            let _ = writeln!(text, "  {}", group.line());
+        }
         if let Some(mirror) = &service.mirror {
             let shown = super::mirror_view::shown(&service.name, mirror);
             let _ = write!(text, "\n{shown}");
@@ -308,6 +318,7 @@ mod tests {
             awaiting: Vec::new(),
             rollout: None,
             mirror: None,
+            new_errors: Vec::new(),
             warnings: Vec::new(),
             versions: Vec::new(),
         };

@@ -5,6 +5,7 @@
 //! so that outlier detection learns of a failure at once. The request is counted when the guard is
 //! dropped: exactly once, also if the connection breaks, the task is cancelled or the code panics.
 
+mod groups;
 mod judging;
 mod placed;
 
@@ -332,6 +333,7 @@ fn observe_try(
         return;
     };
     shard.request(record.method, status, attempt.took);
+    groups::note(worker, service, record, attempt, status);
     if let Some(code) = attempt.grpc_status {
         shard.grpc(code);
     }

@@ -218,6 +218,7 @@ impl Compiler<'_> {
                 { self.running.get(spec.name.as_str()) }
                     .map(|(spec, running)| (*spec, &running.client_limits)),
             ),
+            errors: self.telemetry.errors(&spec.name),
             mirror: MirrorTarget::new(spec, self.registry, self.telemetry),
             rule_hits: self.telemetry.rules(&spec.name, spec.rules.len()),
             hash: hash_of(spec),

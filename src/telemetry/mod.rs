@@ -12,6 +12,7 @@ pub(crate) mod words;
 
 pub(crate) mod access_log;
 mod cells;
+pub(crate) mod error_groups;
 mod family;
 pub mod goals;
 pub mod guard;

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::access_log::AccessLog;
+use super::error_groups::ErrorGroups;
 use super::goals::GoalCounter;
 use super::guard::GuardCounters;
 use super::log_limit::LogLimit;
@@ -48,6 +49,7 @@ struct Families {
     /// By service, version and goal.
     goals: BTreeMap<(String, String, String), Arc<GoalCounter>>,
     mirrors: BTreeMap<String, Arc<MirrorLog>>,
+    errors: BTreeMap<String, Weak<ErrorGroups>>,
     ejections: BTreeMap<Ejection, u64>,
     rollbacks: BTreeMap<Rollback, u64>,
     absent: expiry::Absent,
@@ -233,6 +235,20 @@ impl Telemetry {
         let all = families.goals.iter();
         all.map(|(key, counter)| (key.clone(), counter.total()))
             .collect()
+    }
+
+    /// Returns the groups of a service's failures: the existing ones while anything holds them, else new ones.
+    pub(crate) fn errors(&self, service: &str) -> Arc<ErrorGroups> {
+        let mut families = self.families();
+        families.errors.retain(|_, known| known.strong_count() > 0);
+        if let Some(known) = families.errors.get(service).and_then(Weak::upgrade) {
+            return known;
+        }
+        let new = Arc::new(ErrorGroups::new(self.workers + 1));
+        families
+            .errors
+            .insert(service.to_owned(), Arc::downgrade(&new));
+        new
     }
 
     /// Returns the log of a service's mirror, creating it on first use.

@@ -19,6 +19,7 @@ mod demo;
 mod deploy;
 mod drain;
 mod edits;
+mod error_groups;
 mod faults;
 mod forwarding;
 mod grpc;

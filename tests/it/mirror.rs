@@ -326,7 +326,8 @@ fn beyond_the_ceiling_requests_are_served_and_not_copied() {
 #[test]
 fn a_share_of_the_requests_is_copied_and_none_that_the_version_serves_itself() {
     let (live, copy) = (Origin::named("live"), Origin::named("copy"));
-    let proxy = mirrored(&live.at(), &copy.at(), "share = \"20%\"");
+    let keys = "share = \"20%\"\nrequests = 1000";
+    let proxy = mirrored(&live.at(), &copy.at(), keys);
     let mut client = proxy.client();
     for _ in 0..1000 {
         client.get("/");

@@ -118,6 +118,23 @@ fn promote_and_abort_during_a_verdict_end_it_once() {
     load.end();
 }
 
+#[test]
+fn a_rollback_names_the_failures_that_stable_does_not_have() {
+    let (v1, v2) = (Version::new("v1", 0), Version::new("v2", 200));
+    let proxy = serve(&service(&v1, &v2, "1.1.0", "steps = [\"10% for 60s\"]"));
+    let load = Load::start(proxy.port);
+    until_state(&proxy, "rolled-back");
+    load.end();
+    let notice = "failures that v1 doesn't have: v2: 500 upstream-status at /, ";
+    until("the notice", || proxy.log().contains(notice).then_some(()));
+    let journals = proxy.dir().join("state/rollouts");
+    until("the journal's entry", || {
+        let files = std::fs::read_dir(&journals).ok()?.flatten();
+        let texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+        texts.collect::<String>().contains(notice).then_some(())
+    });
+}
+
 /// A Prometheus that scrapes the proxy; its process ends with it.
 struct Prometheus(Child);
 

@@ -243,6 +243,7 @@ mod tests {
                 awaiting: Vec::new(),
                 rollout: None,
                 mirror: None,
+                new_errors: Vec::new(),
                 warnings: Vec::new(),
                 versions: Vec::new(),
             }],

@@ -6,6 +6,7 @@
 
 mod calls;
 mod counting;
+mod errors;
 mod news;
 mod queries;
 mod service;
@@ -357,11 +358,17 @@ impl Rollouts {
                         .state()
                         .map(|s| s.version.clone())
                         .unwrap_or_default();
+                    let note = snapshot.and_then(|s| errors::notice(s, name, &version));
                     self.telemetry.rolled_back(Rollback {
                         service: name.to_owned(),
                         version,
                         reason,
                     });
+                    if let Some(note) = note {
+                        // Journals it; the rest follows here.
+                        rollout.apply(&Effect::Note(note.clone()));
+                        self.tell(name, &note);
+                    }
                 }
                 Effect::Note(text) => self.tell(name, &text),
                 // `apply` has taken these.
