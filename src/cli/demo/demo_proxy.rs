@@ -1,7 +1,7 @@
 //! The proxy of the demo: a temporary directory with the configuration file, and a child process that runs it.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
@@ -25,8 +25,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Interval between two checks of the child while waiting for it.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The name of the demo's service.
-pub(super) const SERVICE: &str = "shop";
+/// How many names are tried for the directory. Those of other demos are taken: of a killed one with the same process ID, or of one
+/// in another PID namespace.
+const NAMES: usize = 16;
 
 /// The proxy's child process with its directory. Dropping it kills the process and removes the directory.
 #[derive(Debug)]
@@ -43,17 +44,18 @@ pub(super) struct DemoProxy {
 }
 
 impl DemoProxy {
-    /// Writes the configuration file and starts the proxy.
+    /// Writes the configuration file and starts the proxy. `configuration` makes the text from the directory and the address of
+    /// the listener.
     ///
     /// # Errors
     /// The port is in use, a file can't be written, or the program can't be started.
     pub(super) fn start(
-        origins: &[(&str, SocketAddr)],
+        configuration: impl FnOnce(&Path, SocketAddr) -> String,
         port: Option<u16>,
     ) -> Result<Self, CommandError> {
         let reserved = Reserved::new(port)?;
-        let directory = std::env::temp_dir().join(format!("cutover-demo-{}", std::process::id()));
-        let started = Self::start_in(&directory, origins, reserved);
+        let directory = new_directory()?;
+        let started = Self::start_in(&directory, configuration, reserved);
         if started.is_err() {
             let _ = fs::remove_dir_all(&directory);
         }
@@ -62,21 +64,18 @@ impl DemoProxy {
 
     fn start_in(
         directory: &Path,
-        origins: &[(&str, SocketAddr)],
+        configuration: impl FnOnce(&Path, SocketAddr) -> String,
         reserved: Reserved,
     ) -> Result<Self, CommandError> {
         let address = reserved.address;
         let cannot =
             |what: &str, error: std::io::Error| CommandError::new(format!("{what}: {error}"));
         let at = directory.display();
-        // An existing directory is an error: another user may have created it to plant files in it.
-        let created = fs::DirBuilder::new().mode(0o700).create(directory);
-        created.map_err(|e| cannot(&format!("can't create {at}"), e))?;
         let directory = directory
             .canonicalize()
             .map_err(|e| cannot(&format!("can't find {at}"), e))?;
         let file = directory.join("cutover.toml");
-        let text = configuration(&directory, origins, address);
+        let text = configuration(&directory, address);
         // The mode is set in spite of the umask, because the proxy refuses a file that others can write.
         let opened = File::options()
             .write(true)
@@ -189,14 +188,19 @@ impl DemoProxy {
         }
     }
 
-    /// The number and the current text of the line in the file that holds the split.
-    pub(super) fn split_line(&self) -> Option<(usize, String)> {
-        let text = fs::read_to_string(&self.file).ok()?;
-        let found = text.lines().enumerate();
-        let mut found = found.filter(|(_, line)| line.trim_start().starts_with("split"));
+    /// The current text of the file, by lines; empty while it can't be read.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let text = fs::read_to_string(&self.file).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// The number and the current text of the first line with this key.
+    pub(super) fn line_of(&self, key: &str) -> Option<(usize, String)> {
+        let lines = (1..).zip(self.lines());
+        let mut found = lines.filter(|(_, line)| line.trim_start().starts_with(key));
         found
             .next()
-            .map(|(at, line)| (at + 1, line.trim().to_owned()))
+            .map(|(number, line)| (number, line.trim().to_owned()))
     }
 }
 
@@ -210,25 +214,26 @@ impl Drop for DemoProxy {
     }
 }
 
-fn configuration(directory: &Path, origins: &[(&str, SocketAddr)], address: SocketAddr) -> String {
-    let state = toml::Value::from(directory.display().to_string());
-    let mut text = format!(
-        r#"# The configuration of `cutover demo`. Edit the marked line, save, and watch the traffic.
-
-listen    = "{address}"
-state_dir = {state}
-
-[service.{SERVICE}]
-stable = "blue"
-split = {{ green = "0%" }}   # <- edit: "5%", "50%", "100%", back to "0%"
-
-[service.{SERVICE}.versions]
-"#
-    );
-    for (name, origin) in origins {
-        text += &format!("{name:<5} = [\"{origin}\"]\n");
+/// Creates the directory of a demo, which only this user can enter.
+fn new_directory() -> Result<PathBuf, CommandError> {
+    let pid = std::process::id();
+    let mut number = 0;
+    loop {
+        let name = match number {
+            0 => format!("cutover-demo-{pid}"),
+            _ => format!("cutover-demo-{pid}-{number}"),
+        };
+        let directory = std::env::temp_dir().join(name);
+        // An existing directory isn't used: another user may have created it to plant files in it.
+        match fs::DirBuilder::new().mode(0o700).create(&directory) {
+            Ok(()) => return Ok(directory),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && number < NAMES => number += 1,
+            Err(error) => {
+                let at = directory.display();
+                return Err(CommandError::new(format!("can't create {at}: {error}")));
+            }
+        }
     }
-    text
 }
 
 #[cfg(test)]
@@ -236,16 +241,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_is_valid_and_names_both_origins() {
-        let origins = [
-            ("blue", "127.0.0.1:1".parse().unwrap()),
-            ("green", "127.0.0.1:2".parse().unwrap()),
-        ];
-        let address = "127.0.0.1:8080".parse().unwrap();
-        let text = configuration(Path::new("/tmp/with \"quotes\""), &origins, address);
-        let spec = crate::config::parse(&text, "demo").expect(&text);
-        assert_eq!(spec.state_dir.unwrap(), Path::new("/tmp/with \"quotes\""));
-        let names = spec.services[0].versions.iter().map(|v| v.name.as_str());
-        assert_eq!(names.collect::<Vec<_>>(), ["blue", "green"]);
+    fn a_directory_that_exists_is_not_used() {
+        let first = new_directory().unwrap();
+        let second = new_directory().unwrap();
+        assert_ne!(first, second);
+        for directory in [first, second] {
+            fs::remove_dir(directory).unwrap();
+        }
     }
 }

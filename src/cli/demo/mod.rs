@@ -3,19 +3,26 @@
 //! The proxy is a child process running `cutover run -c FILE`, exactly as a user would start it. The origins, the clients
 //! and the display run in this process, on one thread.
 //!
-//! * [`origin`] serves the versions blue and green; [`demo_proxy`] owns the configuration file and the child process;
-//!   [`port`] reserves the proxy's port.
-//! * [`traffic`] sends requests, [`tally`] counts the responses, and [`view`] shows them.
-//! * [`script`] plays the shifts of `--for`; without it the user edits the file. [`name`] is how this program is called in
-//!   the commands that the view prints.
+//! * [`scene`] says what a demo consists of; [`origin`] serves the versions; [`demo_proxy`] owns the configuration file and
+//!   the child process; [`port`] reserves the proxy's port.
+//! * [`traffic`] sends the requests of [`users`]; [`tally`] counts the responses; [`view`] shows them, below
+//!   the [`messages`] that the demo tells. [`layout`] fits both into the terminal.
+//! * Without a story the user edits the file, or [`script`] plays the shifts of `--for`. A [`story`] is played on a
+//!   [`stage`]. [`name`] is how this program is called in the commands that the demo prints.
 
 mod demo_proxy;
+mod layout;
+mod messages;
 mod name;
 mod origin;
 mod port;
+mod scene;
 mod script;
+mod stage;
+mod story;
 mod tally;
 mod traffic;
+mod users;
 mod view;
 
 use std::cell::RefCell;
@@ -23,27 +30,31 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::time::Instant;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::error::CommandError;
 use super::{CommandResult, block_on};
 use demo_proxy::DemoProxy;
+use origin::DemoOrigin;
+use scene::Scene;
+use stage::StoryStage;
+use story::Story;
 use tally::Tally;
+use users::Users;
 use view::DemoView;
-
-/// The versions, in the order of the configuration file, with the latency of each origin.
-const VERSIONS: [(&str, Duration); 2] = [
-    ("blue", Duration::from_millis(4)),
-    ("green", Duration::from_millis(2)),
-];
 
 /// Runs the demo.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes:\n  0  no request failed\n  1  a request failed, or the demo could not run"
+    after_help = "Exit codes:\n  0  no request failed, and the story ended as it should\n  1  a request failed, the story ended otherwise, or the demo could not run"
 )]
 pub(super) struct DemoArgs {
-    /// Play a script of this length (blue, 5%, 50%, green, back to blue), from 5s to 1h, and exit
+    /// Play a deployment from beginning to end, by the commands that it prints, and exit; takes about 15s
+    #[arg(long)]
+    story: Option<Story>,
+    /// End after this time, from 5s to 1h. Without a story, play a script of this length: blue, 5%, 50%, green, back to blue. A
+    /// story that has ended earlier keeps running until then, so that commands can be tried on it
     #[arg(long = "for", value_name = "TIME", value_parser = script_time)]
     length: Option<Duration>,
     /// Port of the proxy on 127.0.0.1 [default: 8080, or a free one if that is taken]
@@ -51,7 +62,7 @@ pub(super) struct DemoArgs {
     port: Option<u16>,
 }
 
-/// Parses the length of the script.
+/// Parses the length of the demo.
 fn script_time(text: &str) -> Result<Duration, String> {
     const RANGE: &str = "the demo takes from 5s to 1h";
     let within =
@@ -59,12 +70,22 @@ fn script_time(text: &str) -> Result<Duration, String> {
     match super::time(text) {
         Ok(time) if within(&time) => Ok(time),
         Ok(_) => Err(RANGE.to_owned()),
-        // The suggestion for a number without a unit may be out of range itself.
+        // What a number without a unit probably means may be out of range itself.
         Err(error) => match super::time(&format!("{text}s")) {
-            Ok(time) if !within(&time) => Err(format!("{error} {RANGE}")),
+            Ok(time) if !within(&time) => Err(format!(
+                "no unit, and {text}s is out of range: {RANGE}, such as `10s`"
+            )),
             _ => Err(error),
         },
     }
+}
+
+/// The parts of a running demo.
+struct RunningDemo {
+    proxy: DemoProxy,
+    origins: Vec<Rc<DemoOrigin>>,
+    tally: Rc<RefCell<Tally>>,
+    users: Rc<RefCell<Users>>,
 }
 
 impl DemoArgs {
@@ -73,65 +94,137 @@ impl DemoArgs {
     }
 
     async fn demo(&self) -> CommandResult {
-        let mut origins = Vec::new();
-        for (name, latency) in VERSIONS {
-            origins.push((name, origin::start(name, latency).await?));
-        }
-        let mut proxy = DemoProxy::start(&origins, self.port)?;
-        let tally = Rc::new(RefCell::new(Tally::new(VERSIONS.map(|(name, _)| name))));
-        let mut view = DemoView::new(&proxy, tally.clone());
+        let scene = self.story.map_or_else(Scene::free, Story::scene);
+        let mut demo = self.start(&scene).await?;
+        let mut view = DemoView::new(&scene, &demo.proxy, demo.tally.clone());
         let mut interrupted = std::pin::pin!(interrupted());
         let ended = tokio::select! {
-            ended = self.run_until_ended(&mut proxy, &tally, &mut view) => ended,
-            () = &mut interrupted => Ok(()),
+            ended = self.run_until_ended(&scene, &mut demo, &mut view) => ended,
+            () = &mut interrupted => Ok(DemoEnd::Stopped),
         };
         view.close();
         // The proxy is stopped even if the demo has failed, and the first error is reported.
-        let stopped = proxy.shutdown().await;
-        ended?;
+        let stopped = demo.proxy.shutdown().await;
+        let ended = ended?;
         stopped?;
-        let tally = tally.borrow();
-        let summary = tally.summary();
-        anstream::println!("{summary}");
-        Ok(u8::from(tally.failures() > 0))
+        let tally = demo.tally.borrow();
+        let is_wrong = match ended {
+            DemoEnd::Stopped => {
+                let summary = tally.summary();
+                anstream::println!("{summary}");
+                false
+            }
+            DemoEnd::Story { is_right } => !is_right,
+        };
+        Ok(u8::from(tally.failures() > 0 || is_wrong))
     }
 
-    /// Runs the traffic and the view until the script ends or the proxy fails.
+    /// Starts the origins and the proxy.
+    async fn start(&self, scene: &Scene) -> Result<RunningDemo, CommandError> {
+        let mut origins = Vec::new();
+        for plan in &scene.origins {
+            origins.push(origin::start(*plan).await?);
+        }
+        let addresses: Vec<_> = origins.iter().map(|o| (o.version, o.address)).collect();
+        let proxy = DemoProxy::start(
+            |directory, address| scene.configuration(directory, &addresses, address),
+            self.port,
+        )?;
+        Ok(RunningDemo {
+            proxy,
+            origins,
+            tally: Rc::new(RefCell::new(Tally::new(scene.versions))),
+            users: Rc::new(RefCell::new(Users::new(scene.users))),
+        })
+    }
+
+    /// Runs the traffic and the view until the script or the story ends, or the proxy fails.
     async fn run_until_ended(
         &self,
-        proxy: &mut DemoProxy,
-        tally: &Rc<RefCell<Tally>>,
+        scene: &Scene,
+        demo: &mut RunningDemo,
         view: &mut DemoView,
-    ) -> Result<(), CommandError> {
-        proxy.ready().await?;
+    ) -> Result<DemoEnd, CommandError> {
+        demo.proxy.ready().await?;
         let begun = Instant::now();
-        let _clients = traffic::start(proxy.address, tally.clone());
-        view.open(proxy);
-        let script = async {
-            match self.length {
-                Some(length) => script::play(proxy, tally, view.messages(), length).await,
-                None => std::future::pending().await,
+        let address = demo.proxy.address;
+        let _clients = traffic::start(address, scene.clients, &demo.tally, &demo.users);
+        view.open(&demo.proxy);
+        let played = async {
+            match (self.story, self.length) {
+                (Some(story), length) => {
+                    let deadline = length.map(|length| begun + length);
+                    play_story(story, demo, view, deadline).await
+                }
+                (None, Some(length)) => {
+                    let messages = view.messages();
+                    script::play(&demo.proxy, &demo.tally, messages, length).await?;
+                    Ok(DemoEnd::Stopped)
+                }
+                (None, None) => std::future::pending().await,
             }
         };
         tokio::select! {
-            ended = script => ended,
-            failed = view.live(proxy, begun) => failed,
+            ended = played => ended,
+            failed = view.live(&demo.proxy, begun) => failed.map(|()| DemoEnd::Stopped),
         }
     }
 }
 
-/// Completes on SIGINT or SIGTERM.
+/// How a demo ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DemoEnd {
+    /// By its time limit, by the user, or with its script.
+    Stopped,
+    /// With its story, which has told its figures.
+    Story {
+        /// Whether it ended as it should.
+        is_right: bool,
+    },
+}
+
+/// Plays a story, and keeps the demo running until the deadline, if there is one.
+async fn play_story(
+    story: Story,
+    demo: &RunningDemo,
+    view: &DemoView,
+    deadline: Option<Instant>,
+) -> Result<DemoEnd, CommandError> {
+    let stage = StoryStage {
+        proxy: &demo.proxy,
+        origins: &demo.origins,
+        tally: demo.tally.clone(),
+        users: demo.users.clone(),
+        messages: view.messages(),
+    };
+    let play = story.play(&stage);
+    let played = match deadline {
+        Some(deadline) => timeout_at(deadline, play).await,
+        None => Ok(play.await),
+    };
+    let Ok(end) = played else {
+        stage.say("the time of --for is over before the end of the story");
+        return Ok(DemoEnd::Stopped);
+    };
+    let end = end?;
+    story.tell_end(&end, &stage, deadline.is_some());
+    if let Some(deadline) = deadline {
+        sleep_until(deadline).await;
+    }
+    let is_right = end.wrong.is_empty();
+    Ok(DemoEnd::Story { is_right })
+}
+
+/// Completes on SIGINT, SIGTERM or SIGHUP, which comes when the terminal is closed.
 async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
-        }
+    let arrived = async |kind: SignalKind| match signal(kind) {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(_) => std::future::pending().await,
     };
     tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
+        () = arrived(SignalKind::interrupt()) => {}
+        () = arrived(SignalKind::terminate()) => {}
+        () = arrived(SignalKind::hangup()) => {}
     }
 }
 
@@ -140,16 +233,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_suggested_length_that_is_out_of_range_comes_with_the_range() {
+    fn a_suggested_length_is_one_that_would_be_accepted() {
         assert_eq!(script_time("5s"), Ok(Duration::from_secs(5)));
         for wrong in ["4s", "61m"] {
             let error = script_time(wrong).unwrap_err();
             assert_eq!(error, "the demo takes from 5s to 1h");
         }
         let error = script_time("2").unwrap_err();
-        assert!(
-            error.ends_with("`2s`? the demo takes from 5s to 1h"),
-            "{error}"
+        assert_eq!(
+            error,
+            "no unit, and 2s is out of range: the demo takes from 5s to 1h, such as `10s`"
         );
         assert!(script_time("10").unwrap_err().ends_with("`10s`?"));
     }

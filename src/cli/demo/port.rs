@@ -32,7 +32,10 @@ impl Reserved {
         let cannot =
             |at: &str, e: io::Error| CommandError::new(format!("can't listen at {at}: {e}"));
         if let Some(port) = port.filter(|port| *port != 0) {
-            return Self::at(port).map_err(|e| cannot(&format!("127.0.0.1:{port}"), e));
+            return Self::at(port).map_err(|e| {
+                cannot(&format!("127.0.0.1:{port}"), e)
+                    .with("without --port, the demo takes a free one")
+            });
         }
         let mut last = Self::at(if port.is_none() { FIRST } else { 0 });
         for _ in 0..TRIES {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::demo_proxy::{DemoProxy, SERVICE};
+use super::demo_proxy::DemoProxy;
+use super::messages::Messages;
+use super::scene::SERVICE;
 use super::tally::{Tally, shown};
-use super::view::Messages;
 use crate::cli::edit::locked;
 use crate::cli::error::CommandError;
 use crate::config::edit;
@@ -45,7 +46,10 @@ pub(super) async fn play(
         } else {
             let after = shift(proxy, Share(share)).await?;
             tally.borrow_mut().adopted(after);
-            let line = proxy.split_line().map(|(_, line)| line).unwrap_or_default();
+            let line = proxy
+                .line_of("split")
+                .map(|(_, line)| line)
+                .unwrap_or_default();
             let line = line.split('#').next().unwrap_or("").trim().to_owned();
             let after = shown(after);
             messages.push(&format!("wrote `{line}`"));

@@ -1,0 +1,110 @@
+//! What a demo shows: the versions behind the proxy, its configuration, and who sends the requests.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use super::origin::OriginPlan;
+use super::users::UserPlan;
+
+/// The name of the demo's service.
+pub(super) const SERVICE: &str = "shop";
+
+/// The set-up of a demo.
+#[derive(Clone, Debug)]
+pub(super) struct Scene {
+    /// The command in its short form.
+    pub title: String,
+    /// What is about to happen, in sentences. Empty where the user is to edit the file.
+    pub about: &'static [&'static str],
+    /// The versions, in the order of the configuration file.
+    pub versions: [&'static str; 2],
+    /// The origins of the versions.
+    pub origins: Vec<OriginPlan>,
+    /// The first line of the configuration file.
+    pub comment: &'static str,
+    /// The service in the configuration file, without its heading and its versions.
+    pub service: &'static str,
+    /// The key in the file whose line is always on display.
+    pub marked: &'static str,
+    /// Number of connections of the clients.
+    pub clients: u32,
+    /// The users behind the requests.
+    pub users: UserPlan,
+}
+
+impl Scene {
+    /// The scene in which the user moves traffic from blue to green.
+    pub(super) fn free() -> Self {
+        Self {
+            title: "cutover demo".to_owned(),
+            about: &[],
+            versions: ["blue", "green"],
+            origins: vec![
+                OriginPlan::new("blue", Duration::from_millis(4)),
+                OriginPlan::new("green", Duration::from_millis(2)),
+            ],
+            comment: "# The configuration of `cutover demo`. Edit the marked line, save, and watch the traffic.",
+            service: "stable = \"blue\"\n\
+                      split = { green = \"0%\" }   # <- edit: \"5%\", \"50%\", \"100%\", back to \"0%\"\n",
+            marked: "split",
+            clients: 8,
+            // One for each client, so that none waits for another.
+            users: UserPlan {
+                count: 8,
+                visit: None,
+                has_name: false,
+            },
+        }
+    }
+
+    /// The text of the configuration file. `origins` are addresses with the names of their versions.
+    pub(super) fn configuration(
+        &self,
+        directory: &Path,
+        origins: &[(&str, SocketAddr)],
+        address: SocketAddr,
+    ) -> String {
+        let state = toml::Value::from(directory.display().to_string());
+        let Self {
+            comment, service, ..
+        } = self;
+        let mut text = format!(
+            "{comment}\n\nlisten    = \"{address}\"\nstate_dir = {state}\n\n[service.{SERVICE}]\n{service}\n\
+             [service.{SERVICE}.versions]\n"
+        );
+        let width = self.versions.map(str::len).into_iter().max().unwrap_or(0);
+        for version in self.versions {
+            let own = origins.iter().filter(|(name, _)| *name == version);
+            let own: Vec<String> = own.map(|(_, origin)| format!("\"{origin}\"")).collect();
+            text += &format!("{version:<width$} = [{}]\n", own.join(", "));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::config::Spec;
+
+    /// The configuration of a scene, parsed.
+    pub(in crate::cli::demo) fn parsed(scene: &Scene) -> Spec {
+        let origins: Vec<(&str, SocketAddr)> = (1..)
+            .zip(&scene.origins)
+            .map(|(port, origin)| (origin.version, SocketAddr::from(([127, 0, 0, 1], port))))
+            .collect();
+        let address = SocketAddr::from(([127, 0, 0, 1], 8080));
+        let directory = Path::new("/tmp/with \"quotes\"");
+        let text = scene.configuration(directory, &origins, address);
+        crate::config::parse(&text, "demo").expect(&text)
+    }
+
+    #[test]
+    fn the_file_is_valid_and_names_both_origins() {
+        let spec = parsed(&Scene::free());
+        assert_eq!(spec.state_dir.unwrap(), Path::new("/tmp/with \"quotes\""));
+        let names = spec.services[0].versions.iter().map(|v| v.name.as_str());
+        assert_eq!(names.collect::<Vec<_>>(), ["blue", "green"]);
+    }
+}
