@@ -7,13 +7,14 @@
 
 mod groups;
 mod judging;
+mod messages;
 mod placed;
 
 use std::time::{Duration, Instant};
 
 use super::Worker;
 use super::access_log::{EndedRequest, LoggedRequest};
-use super::error::{Chain, ExchangeError};
+use super::error::ExchangeError;
 use super::headers::{Fields, Request};
 use super::judged::User;
 use super::peer::Peer;
@@ -21,10 +22,10 @@ use super::snapshots::RequestSnapshots;
 use crate::config::spec::{Balance, Share};
 use crate::routing::RequestView as _;
 use crate::snapshot::{Service, Snapshot};
+use crate::telemetry::VersionShard;
 use crate::telemetry::record::{
     Chosen, Failure, Origin, Protocol, Reason, RequestRecord, RetryReason, TryRecord,
 };
-use crate::telemetry::{ServiceMetrics, VersionShard};
 use crate::upstream::limits::Limit;
 use crate::upstream::outlier::AttemptVerdict;
 
@@ -231,7 +232,7 @@ impl<'a> Recording<'a> {
         let (_, took) = self.elapsed();
         self.end_try_as(took, status, None, Some(failure));
         if let Some(attempt) = self.record.last_try() {
-            log_try(&self.record, attempt, error);
+            messages::log_try(&self.record, attempt, error);
         }
     }
 
@@ -405,9 +406,9 @@ fn observe_request(recording: &Recording<'_>) {
         if failure.origin == Origin::Client {
             listener.client_failed(failure.reason);
         } else if failure.reason != Reason::Shutdown {
-            warn(metrics, record, failure);
+            messages::warn(metrics, record, failure);
         }
-        log_request(record, failure);
+        messages::log_request(record, failure);
     }
     if worker.log.is_on(recording.snapshot) {
         let ended = EndedRequest {
@@ -418,85 +419,5 @@ fn observe_request(recording: &Recording<'_>) {
         };
         let draw = || worker.with_rng(|rng| rng.u32(..Share::WHOLE));
         worker.log.log(&ended, draw);
-    }
-}
-
-/// The error chain of a failed request, root cause last. Empty if there is none.
-fn cause(record: &RequestRecord<'_>) -> String {
-    match &record.cause {
-        Some(error) => Chain(&**error).to_string(),
-        None => String::new(),
-    }
-}
-
-#[cold]
-fn log_try(record: &RequestRecord<'_>, attempt: &TryRecord<'_>, error: &ExchangeError) {
-    let Some(failure) = attempt.failure else {
-        return;
-    };
-    tracing::debug!(
-        id = %EscapedBytes(record.id),
-        service = record.service,
-        version = attempt.version.0,
-        endpoint = attempt.endpoint.map_or("", |e| e.0),
-        origin = failure.origin.as_str(),
-        reason = failure.reason.as_str(),
-        status = attempt.status,
-        cause = %Chain(error),
-        "attempt failed"
-    );
-}
-
-#[cold]
-fn log_request(record: &RequestRecord<'_>, failure: Failure) {
-    let attempt = record.last_try();
-    tracing::debug!(
-        id = %EscapedBytes(record.id),
-        listener = record.listener,
-        client = %record.client,
-        method = %EscapedBytes(record.method_text),
-        host = record.host,
-        path = %EscapedBytes(record.path),
-        service = record.service,
-        rule = record.rule,
-        version = attempt.map_or("", |t| t.version.0),
-        endpoint = attempt.and_then(|t| t.endpoint).map_or("", |e| e.0),
-        origin = failure.origin.as_str(),
-        reason = failure.reason.as_str(),
-        status = record.status,
-        tries = record.tries().count(),
-        cause = cause(record),
-        "request failed"
-    );
-}
-
-/// Warns of a failure of the proxy or of a version, at most once in ten seconds for each service and
-/// reason.
-#[cold]
-fn warn(metrics: &ServiceMetrics, record: &RequestRecord<'_>, failure: Failure) {
-    let Some(suppressed) = metrics.may_warn(failure.reason, Instant::now()) else {
-        return;
-    };
-    let attempt = record.last_try();
-    tracing::warn!(
-        service = record.service,
-        version = attempt.map_or("", |t| t.version.0),
-        endpoint = attempt.and_then(|t| t.endpoint).map_or("", |e| e.0),
-        origin = failure.origin.as_str(),
-        reason = failure.reason.as_str(),
-        id = %EscapedBytes(record.id),
-        cause = cause(record),
-        suppressed,
-        "requests fail"
-    );
-}
-
-/// Untrusted bytes as text for a log. Anything but printable ASCII is escaped, which prevents log
-/// injection.
-struct EscapedBytes<'a>(&'a [u8]);
-
-impl std::fmt::Display for EscapedBytes<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0.escape_ascii())
     }
 }
