@@ -79,10 +79,13 @@ fn find(c: &mut Criterion) {
 
 fn rules(c: &mut Criterion) {
     let rule = |subject, pattern| RuleSpec {
-        when: vec![Condition {
-            subject,
-            patterns: vec![pattern],
-        }],
+        when: vec![
+            vec![Condition {
+                subject,
+                patterns: vec![pattern],
+            }]
+            .into(),
+        ],
         to: Some(0),
         ..RuleSpec::default()
     };

@@ -61,6 +61,8 @@ pub struct Snapshot {
     pub spec: Arc<Spec>,
     /// Maps host and path to a service.
     pub table: Arc<routing::RouteTable>,
+    /// The same for each listener that names its services, by its name.
+    narrowed: Arc<[(String, routing::RouteTable)]>,
     /// Services in the order of `spec.services`. Generations share services that don't differ.
     pub services: Vec<Arc<Service>>,
     /// Listeners in the order of `spec.listeners`.
@@ -144,6 +146,8 @@ pub struct Service {
     pub rule_hits: Arc<RuleHits>,
     /// The request keys that `balance = "hash"` hashes; `None` for other policies.
     pub hash: Option<routing::Cohort>,
+    /// Maximum size of a request body in bytes.
+    pub body_bytes: Option<u64>,
     /// Timeouts of requests.
     pub timeouts: Timeouts,
     /// Retries, limits, health checks, outlier detection and the other policies.
@@ -181,6 +185,14 @@ pub struct Version {
 }
 
 impl Snapshot {
+    /// The routes of the listener with this name.
+    #[inline]
+    pub fn table_of(&self, listener: &str) -> &routing::RouteTable {
+        let mut narrowed = self.narrowed.iter();
+        let found = narrowed.find(|(name, _)| name == listener);
+        found.map_or(&self.table, |(_, table)| table)
+    }
+
     /// All endpoints with their services.
     pub fn endpoints(&self) -> impl Iterator<Item = (&Service, &Arc<Endpoint>)> {
         self.services.iter().flat_map(|service| {

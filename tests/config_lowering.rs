@@ -129,22 +129,30 @@ fn conditions_and_their_patterns() {
     let first = &service.rules[0];
     assert_eq!((first.to, first.strict), (Some(1), true));
     assert_eq!(
-        first.when[0],
+        first.when[0].all[0],
         Condition {
             subject: Subject::Header("x-canary".into()),
             patterns: vec![exact("always")]
         }
     );
-    assert_eq!(first.when[1].patterns[0], Pattern::Glob("/api/*".into()));
-    assert!(matches!(&first.when[1].patterns[1], Pattern::Regex(r) if r.as_str() == "^/v[0-9]+$"));
     assert_eq!(
-        first.when[2].patterns,
+        first.when[0].all[1].patterns[0],
+        Pattern::Glob("/api/*".into())
+    );
+    assert!(
+        matches!(&first.when[0].all[1].patterns[1], Pattern::Regex(r) if r.as_str() == "^/v[0-9]+$")
+    );
+    assert_eq!(
+        first.when[0].all[2].patterns,
         [Pattern::Net("10.0.0.0/8".parse().unwrap())]
     );
     let second = &service.rules[1];
     assert_eq!((second.to, second.strict), (Some(0), false));
-    assert_eq!(second.when[0].subject, Subject::Cookie("Beta".into()));
-    assert_eq!(second.when[0].patterns, [exact("")]);
+    assert_eq!(
+        second.when[0].all[0].subject,
+        Subject::Cookie("Beta".into())
+    );
+    assert_eq!(second.when[0].all[0].patterns, [exact("")]);
 }
 
 #[test]

@@ -78,6 +78,7 @@ fn shop() -> ServiceSpec {
         cohort: None,
         rules: Vec::new(),
         mirror: None,
+        body_bytes: None,
         actions: Default::default(),
         balance: Balance::default(),
         timeouts: Timeouts {

@@ -23,6 +23,7 @@ pub fn service(hosts: Vec<HostPattern>, paths: Vec<PathPattern>) -> ServiceSpec 
         cohort: None,
         rules: Vec::new(),
         mirror: None,
+        body_bytes: None,
         actions: Default::default(),
         balance: Balance::default(),
         timeouts: Timeouts {

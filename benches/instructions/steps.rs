@@ -156,10 +156,13 @@ fn with_browser(mut step: impl FnMut(&Request<'_, H1Fields<'_>>) + 'static) -> B
 
 fn match_rules() -> Box<dyn FnMut()> {
     let rule = |subject, pattern| RuleSpec {
-        when: vec![Condition {
-            subject,
-            patterns: vec![pattern],
-        }],
+        when: vec![
+            vec![Condition {
+                subject,
+                patterns: vec![pattern],
+            }]
+            .into(),
+        ],
         to: Some(0),
         ..RuleSpec::default()
     };
@@ -182,10 +185,13 @@ fn match_rules() -> Box<dyn FnMut()> {
 
 fn match_values(rules: usize) -> Box<dyn FnMut()> {
     let rule = |n| RuleSpec {
-        when: vec![Condition {
-            subject: Subject::Header("sec-fetch-site".into()),
-            patterns: vec![Pattern::Exact(format!("sample-{n:04}"))],
-        }],
+        when: vec![
+            vec![Condition {
+                subject: Subject::Header("sec-fetch-site".into()),
+                patterns: vec![Pattern::Exact(format!("sample-{n:04}"))],
+            }]
+            .into(),
+        ],
         to: Some(0),
         ..RuleSpec::default()
     };

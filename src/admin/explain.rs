@@ -21,7 +21,7 @@ use super::status::EndpointStatus;
 use super::view;
 use crate::config::spec::{self, Bind, HostPattern, PathPattern};
 use crate::proxy::LocalReply;
-use crate::routing::Found;
+use crate::routing::{Found, RouteTable};
 use crate::snapshot::Snapshot;
 pub(crate) use session::SessionExplanation;
 
@@ -97,8 +97,12 @@ pub(crate) fn explain(snapshot: &Snapshot, request: &DescribedRequest) -> Explan
         let merges = format!("repeated slashes are merged: {}", request.shown_path());
         explanation.why.push(merges);
     }
-    let found = snapshot.table.find(&request.host, &request.path);
-    if let Some(why) = ambiguity(snapshot, request, found) {
+    let table = match explanation.listeners.first() {
+        Some(listener) => snapshot.table_of(listener),
+        None => &snapshot.table,
+    };
+    let found = table.find(&request.host, &request.path);
+    if let Some(why) = ambiguity(snapshot, table, request, found) {
         explanation.set_answer(LocalReply::AMBIGUOUS_PATH);
         explanation.why.push(why);
         return explanation;
@@ -123,10 +127,11 @@ pub(crate) fn explain(snapshot: &Snapshot, request: &DescribedRequest) -> Explan
 /// Why the path is refused as ambiguous; `None` if it isn't.
 fn ambiguity(
     snapshot: &Snapshot,
+    table: &RouteTable,
     request: &DescribedRequest,
     found: Option<Found>,
 ) -> Option<String> {
-    let differs = |path: &Vec<u8>| snapshot.table.find(&request.host, path) != found;
+    let differs = |path: &Vec<u8>| table.find(&request.host, path) != found;
     let guards = |path: &Vec<u8>| {
         found.is_some_and(|found| {
             let routing = &snapshot.services[found.service].routing;
@@ -194,6 +199,7 @@ fn accepting_listeners(
         ))
     });
     explanation.why.extend(limits);
+    explanation.why.extend(offers(accepting[0]));
     let redirects = accepting.iter().all(|l| l.redirect_https);
     if redirects {
         explanation.answer = Some("308 redirect-https".to_owned());
@@ -213,6 +219,15 @@ fn accepting_listeners(
         ));
     }
     Some(first.merge_slashes)
+}
+
+/// The services that a listener offers, if it names them.
+fn offers(listener: &spec::ListenerSpec) -> Option<String> {
+    let names = listener.services.as_ref()?.join(", ");
+    let listener = &listener.name;
+    Some(format!(
+        "listener {listener} offers these services only: {names}"
+    ))
 }
 
 impl Explanation {

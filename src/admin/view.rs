@@ -18,9 +18,9 @@ use crate::config::access_log::AccessLogSpec;
 use crate::config::client_limit::ClientLimits;
 use crate::config::mirror::MirrorSpec;
 use crate::config::spec::{
-    Admin, Balance, Bind, Cert, CohortKey, CohortSpec, Condition, EndpointSpec, HostPattern,
-    ListenerSpec, PathPattern, Pattern, ProxyLimits, RuleSpec, ServiceSpec, Subject, Timeouts,
-    VersionSpec,
+    Admin, Balance, Bind, Cert, CohortKey, CohortSpec, Condition, Conditions, EndpointSpec,
+    HostPattern, ListenerSpec, PathPattern, Pattern, ProxyLimits, RuleSpec, ServiceSpec, Subject,
+    Timeouts, VersionSpec,
 };
 
 /// Renders a whole configuration.
@@ -105,6 +105,7 @@ pub(crate) fn listener(listener: &ListenerSpec) -> Value {
         "protocols": protocols,
         "redirect": listener.redirect_https.then_some("https"),
         "trusted_proxies": texts(&listener.trusted_proxies, ToString::to_string),
+        "services": listener.services,
         "merge_slashes": listener.merge_slashes,
         "via": listener.via.as_deref().map_or(Value::Bool(false), Value::from),
         "client_limits": listener.client_limits.as_ref().map(client_limits),
@@ -140,6 +141,7 @@ pub(crate) fn service(service: &ServiceSpec) -> Value {
             .map(|r| rule(r, r.to.map(version)))
             .collect::<Vec<_>>(),
         "mirror": service.mirror.as_ref().map(|m| mirror(m, version(m.to))),
+        "body_bytes": service.body_bytes,
         "balance": service.balance.as_str(),
         "hash_by": hashed.then(|| texts(&service.hash_by, cohort_key)),
         "timeouts": timeouts(&service.timeouts),
@@ -179,13 +181,41 @@ fn cohort(cohort: &CohortSpec) -> Value {
     json!({ "by": texts(&cohort.by, cohort_key), "salt": cohort.salt })
 }
 
+fn conditions(conditions: &Conditions) -> Value {
+    let keys = |all: &[Condition]| {
+        let keys = all.iter().map(|condition| {
+            let patterns = texts(&condition.patterns, pattern);
+            (subject(&condition.subject), patterns)
+        });
+        keys.collect::<Map<_, _>>()
+    };
+    let mut shown = keys(&conditions.all);
+    if !conditions.none.is_empty() {
+        shown.insert("not".to_owned(), Value::Object(keys(&conditions.none)));
+    }
+    Value::Object(shown)
+}
+
+/// Formats the conditions of a rule as a phrase: `path = "/a/*" and not ip = "10.0.0.0/8"`.
+pub(crate) fn when(rule: &RuleSpec) -> String {
+    let one = |conditions: &Conditions| {
+        let all = conditions.all.iter().map(condition);
+        let none = conditions
+            .none
+            .iter()
+            .map(|c| format!("not {}", condition(c)));
+        all.chain(none).collect::<Vec<_>>().join(" and ")
+    };
+    rule.when.iter().map(one).collect::<Vec<_>>().join(", or ")
+}
+
 fn rule(rule: &RuleSpec, to: Option<String>) -> Value {
-    let when = rule.when.iter().map(|condition| {
-        let patterns = texts(&condition.patterns, pattern);
-        (subject(&condition.subject), patterns)
-    });
+    let when = match &rule.when[..] {
+        [only] => conditions(only),
+        several => several.iter().map(conditions).collect(),
+    };
     let mut shown = json!({
-        "when": when.collect::<Map<_, _>>(),
+        "when": when,
         "to": to,
         "strict": rule.strict,
     });
@@ -299,7 +329,7 @@ fn pattern(pattern: &Pattern) -> String {
 }
 
 /// Formats a condition as a phrase: `header.x-canary = "always"`, `ip = "10.0.0.0/8" or "::1"`.
-pub(crate) fn condition(condition: &Condition) -> String {
+fn condition(condition: &Condition) -> String {
     let quoted = |item: &dyn Display| format!("\"{item}\"");
     let patterns: Vec<_> = condition
         .patterns

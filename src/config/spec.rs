@@ -126,6 +126,8 @@ pub struct ListenerSpec {
     pub via: Option<String>,
     /// What a single client may do. Default `None`: no limits.
     pub client_limits: Option<ClientLimits>,
+    /// Names of the services whose requests are accepted. Default `None`: all.
+    pub services: Option<Vec<String>>,
     /// Certificates, selected by SNI. Default empty: the listener speaks clear text.
     pub certs: Vec<Cert>,
 }
@@ -183,6 +185,8 @@ pub struct ServiceSpec {
     pub rules: Vec<RuleSpec>,
     /// Copies of requests for another version. Default `None`.
     pub mirror: Option<MirrorSpec>,
+    /// Maximum size of a request body in bytes; `None` is unlimited. Default: that of [`ProxyLimits`].
+    pub body_bytes: Option<u64>,
     /// What the proxy does with the service's requests itself. An answer leaves out preview hosts and rules with a version.
     pub actions: Actions,
     /// Load-balancing policy within a version. Default [`Balance::LeastRequest`].
@@ -235,8 +239,8 @@ pub enum CohortKey {
 /// A match rule: what happens to requests for which all conditions hold. `[[service.NAME.match]]`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RuleSpec {
-    /// Conditions that must all hold. Never empty.
-    pub when: Vec<Condition>,
+    /// The conditions. A request matches if any of these alternatives does. Never empty.
+    pub when: Vec<Conditions>,
     /// The version that gets the request, as an index into [`ServiceSpec::versions`]. `None` if the rule has an answer, or leaves
     /// the choice to session, cohort and split.
     pub to: Option<usize>,
@@ -246,6 +250,25 @@ pub struct RuleSpec {
     pub actions: Actions,
     /// How many of these requests a single client may send; never with connections. Default `None`: no limit.
     pub client_limits: Option<ClientLimits>,
+}
+
+/// The conditions of a match rule, or one of several alternatives.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Conditions {
+    /// Conditions that must all hold.
+    pub all: Vec<Condition>,
+    /// Conditions of which none may hold: `not`. Empty only if `all` isn't.
+    pub none: Vec<Condition>,
+}
+
+impl From<Vec<Condition>> for Conditions {
+    /// Conditions that must all hold.
+    fn from(all: Vec<Condition>) -> Self {
+        Self {
+            all,
+            none: Vec::new(),
+        }
+    }
 }
 
 /// A condition of a match rule: it holds if any of its patterns matches.

@@ -202,6 +202,7 @@ mod tests {
             redirect_https: false,
             trusted_proxies: Vec::new(),
             merge_slashes: false,
+            services: None,
             via: None,
             client_limits: None,
             certs: Vec::new(),

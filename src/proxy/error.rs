@@ -24,7 +24,7 @@ pub enum ExchangeError {
     BodyTimeout,
     /// The client read so slowly that its download was ended in favour of waiting requests.
     ClientSlow,
-    /// The body exceeds `limits.body_bytes`.
+    /// The body exceeds `body_bytes`.
     BodyTooLarge,
     /// The version has no endpoint to try.
     NoEndpoint,
@@ -239,7 +239,7 @@ impl fmt::Display for ExchangeError {
             Self::ClientSlow => {
                 f.write_str("the client read too slowly while the version was full")
             }
-            Self::BodyTooLarge => f.write_str("the request body exceeds limits.body_bytes"),
+            Self::BodyTooLarge => f.write_str("the request body exceeds body_bytes"),
             Self::NoEndpoint => f.write_str("the version has no usable endpoint"),
             Self::Status(status) => write!(f, "the upstream answered {status}"),
             Self::Limit(Limit::WaitPending) => f.write_str("wait_pending reached"),

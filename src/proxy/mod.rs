@@ -310,11 +310,12 @@ fn route<'s, F: Fields>(
         return Err(answer);
     }
     let path = &request.target[..request.path_len];
-    let found = snapshot.table.find(request.host, path);
+    let table = snapshot.table_of(inbound.listener);
+    let found = table.find(request.host, path);
     // An application may decode `%2f` or read `\` as `/`. If such a reading of the path would be
     // routed elsewhere, forwarding it could bypass what the other route protects.
     let readings = http1::path::readings(request.typed_path, path);
-    let elsewhere = |seen: &Vec<u8>| snapshot.table.find(request.host, seen) != found;
+    let elsewhere = |seen: &Vec<u8>| table.find(request.host, seen) != found;
     if readings.iter().any(elsewhere) {
         return Err(LocalReply::AMBIGUOUS_PATH);
     }
@@ -352,7 +353,7 @@ async fn forward<'a, D: Downstream, F: Fields>(
     down: &mut D,
     passage: &mut Passage<'_>,
 ) -> Result<Ended, Missed> {
-    let limit = cx.snapshot.spec.limits.body_bytes;
+    let limit = cx.service.body_bytes;
     let is_first = passage.upload.is_none();
     let kept = || Upload::new(limit, cx.kept_bytes(placed.aim.version));
     let upload = passage.upload.get_or_insert_with(kept);

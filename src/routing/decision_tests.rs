@@ -17,10 +17,13 @@ fn service(canary: u32, cohort: bool) -> ServiceRouting {
         salt: "shop".into(),
     });
     let rule = |value: &str, strict| spec::RuleSpec {
-        when: vec![Condition {
-            subject: Subject::Header("x-canary".into()),
-            patterns: vec![Pattern::Exact(value.into())],
-        }],
+        when: vec![
+            vec![Condition {
+                subject: Subject::Header("x-canary".into()),
+                patterns: vec![Pattern::Exact(value.into())],
+            }]
+            .into(),
+        ],
         to: Some(1),
         strict,
         ..spec::RuleSpec::default()
@@ -296,19 +299,22 @@ fn a_version_that_answers_is_always_usable_also_to_take_over() {
 fn a_path_that_a_rule_answers_is_guarded_in_every_spelling() {
     let mut spec = fake::service("shop", &["v1"]);
     spec.rules = vec![spec::RuleSpec {
-        when: vec![Condition {
-            subject: Subject::Path,
-            patterns: vec![Pattern::Glob("/admin/*".into())],
-        }],
+        when: vec![
+            vec![Condition {
+                subject: Subject::Path,
+                patterns: vec![Pattern::Glob("/admin/*".into())],
+            }]
+            .into(),
+        ],
         ..spec::RuleSpec::default()
     }];
     let mut service = ServiceRouting::new(&spec);
     let request = Fake::get("/%61dmin/x");
     assert!(
         !service.guards_otherwise(&request, b"/admin/x"),
-        "it does not answer"
+        "it does not refuse"
     );
-    service.rules[0].answers = true;
+    service.rules[0].guards = true;
     assert!(service.guards_otherwise(&request, b"/admin/x"));
     assert!(!service.guards_otherwise(&request, b"/other/x"));
     assert!(service.guards_otherwise(&Fake::get("/admin/x"), b"/x"));

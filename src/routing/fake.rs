@@ -85,6 +85,7 @@ pub(crate) fn service(name: &str, versions: &[&str]) -> spec::ServiceSpec {
         cohort: None,
         rules: Vec::new(),
         mirror: None,
+        body_bytes: None,
         actions: Default::default(),
         balance: spec::Balance::default(),
         timeouts: spec::Timeouts {

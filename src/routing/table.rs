@@ -39,8 +39,13 @@ impl RouteTable {
     /// Compiles the routes of all services. A preview host has the paths of its service. Of two equal routes the first
     /// wins, but a checked configuration has none.
     pub fn new(services: &[spec::ServiceSpec]) -> Self {
+        Self::of(services, |_| true)
+    }
+
+    /// The same for the services with these indices.
+    pub fn of(services: &[spec::ServiceSpec], has: impl Fn(usize) -> bool) -> Self {
         let mut table = Self::default();
-        for (service, spec) in services.iter().enumerate() {
+        for (service, spec) in services.iter().enumerate().filter(|(index, _)| has(*index)) {
             let found = |preview| Found { service, preview };
             if spec.hosts.is_empty() {
                 table.any.add(&spec.paths, found(None));

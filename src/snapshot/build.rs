@@ -128,6 +128,12 @@ impl Snapshot {
                 }
                 _ => Arc::new(routing::RouteTable::new(&spec.services)),
             },
+            narrowed: match inputs.previous {
+                Previous::Generation(running) if Arc::ptr_eq(&running.spec, spec) => {
+                    running.narrowed.clone()
+                }
+                _ => narrowed(spec),
+            },
             access_log: inputs.access_log.cloned(),
             followers: telemetry.access_log().followers().clone(),
             listener_limits: ListenerClientLimits::new(
@@ -153,6 +159,17 @@ impl Snapshot {
             .map(|(spec, service)| (&*service.name, (spec, service)))
             .collect()
     }
+}
+
+/// The routes of each listener that names its services.
+fn narrowed(spec: &Spec) -> Arc<[(String, routing::RouteTable)]> {
+    let tables = spec.listeners.iter().filter_map(|listener| {
+        let named = listener.services.as_ref()?;
+        let has = |service: usize| named.contains(&spec.services[service].name);
+        let table = routing::RouteTable::of(&spec.services, has);
+        Some((listener.name.clone(), table))
+    });
+    tables.collect()
 }
 
 /// Compiles services, or reuses them from the running generation.
@@ -222,6 +239,7 @@ impl Compiler<'_> {
             mirror: MirrorTarget::new(spec, self.registry, self.telemetry),
             rule_hits: self.telemetry.rules(&spec.name, spec.rules.len()),
             hash: hash_of(spec),
+            body_bytes: spec.body_bytes,
             timeouts: spec.timeouts.clone(),
             policies: spec.policies.clone(),
             goals: spec.goals.clone(),

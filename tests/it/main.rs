@@ -13,6 +13,7 @@ mod ceilings;
 mod chaos;
 mod cli;
 mod client_limits;
+mod conditions;
 mod corners;
 mod deadlines;
 mod demo;

@@ -206,9 +206,8 @@ impl Subject<'_> {
 
     /// The number of a rule and its conditions.
     fn named_rule(&self, rule: usize) -> String {
-        let when = &self.spec.rules[rule].when;
-        let when: Vec<_> = when.iter().map(view::condition).collect();
-        format!("rule {} ({})", rule + 1, when.join(" and "))
+        let when = view::when(&self.spec.rules[rule]);
+        format!("rule {} ({when})", rule + 1)
     }
 
     /// The limits on clients that the request counts for, of its rule and of the service.

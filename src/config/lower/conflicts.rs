@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::listeners::NamedServices;
 use super::versions::Preview;
 use crate::config::problems::{Problems, TextSpan};
 use crate::config::spec::{HostPattern, PathPattern, ServiceSpec};
@@ -23,8 +24,25 @@ pub(super) struct RouteSpans {
 }
 
 /// Reports services that have the same route, once for each position in the text.
-pub(super) fn check(services: &[ServiceSpec], spans: &[RouteSpans], out: &mut Problems) {
-    let mut routes: HashMap<Route<'_>, (usize, TextSpan)> = HashMap::new();
+///
+/// `listeners` are the services that each listener names: two services without a common listener don't compete.
+pub(super) fn check(
+    services: &[ServiceSpec],
+    spans: &[RouteSpans],
+    listeners: &[NamedServices<'_>],
+    out: &mut Problems,
+) {
+    let has = |named: &NamedServices<'_>, service: usize| match named {
+        Some(named) => named
+            .iter()
+            .any(|text| text.value == services[service].name),
+        None => true,
+    };
+    // Without a valid listener it isn't known.
+    let compete = |a: usize, b: usize| {
+        listeners.is_empty() || listeners.iter().any(|named| has(named, a) && has(named, b))
+    };
+    let mut routes: HashMap<Route<'_>, Vec<(usize, TextSpan)>> = HashMap::new();
     for (index, (service, spans)) in services.iter().zip(spans).enumerate() {
         if spans.incomplete {
             continue;
@@ -32,7 +50,8 @@ pub(super) fn check(services: &[ServiceSpec], spans: &[RouteSpans], out: &mut Pr
         // A host with several paths, or a path with several hosts, may collide more than once at the same position.
         let mut reported: Vec<(usize, TextSpan)> = Vec::new();
         for (route, at) in routes_of(service, spans) {
-            match routes.get(&route) {
+            let others = routes.entry(route.clone()).or_default();
+            match others.iter().find(|(other, _)| compete(*other, index)) {
                 Some((first, span)) => {
                     let key = (*first, at.clone());
                     if !reported.contains(&key) {
@@ -40,9 +59,7 @@ pub(super) fn check(services: &[ServiceSpec], spans: &[RouteSpans], out: &mut Pr
                         reported.push(key);
                     }
                 }
-                None => {
-                    routes.insert(route, (index, at));
-                }
+                None => others.push((index, at)),
             }
         }
     }

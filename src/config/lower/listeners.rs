@@ -9,51 +9,82 @@ use super::client_limits::{LimitScope, client_limits};
 use super::{bind, check_name, is_token, proxy, route, unknown_word};
 use crate::config::problems::{Problems, TextSpan};
 use crate::config::raw::{RawString, RawTable, RawValue};
-use crate::config::spec::{Bind, Cert, HostPattern, ListenerSpec};
+use crate::config::spec::{Bind, Cert, HostPattern, ListenerSpec, ServiceSpec};
+use crate::config::suggest::suggest;
 use crate::config::units::quote;
 
-/// Reads all listeners. Also returns their addresses with spans, to be compared with those of the admin API.
-pub(super) fn listeners(
-    file: &mut RawTable<'_>,
-    out: &mut Problems,
-) -> (Vec<ListenerSpec>, Vec<(Bind, TextSpan)>) {
+/// The services that a listener names; `None` stands for all of them.
+pub(super) type NamedServices<'t> = Option<Vec<RawString<'t>>>;
+
+/// Listeners, their addresses with spans, and the services that each of them names.
+type ReadListeners<'t> = (
+    Vec<ListenerSpec>,
+    Vec<(Bind, TextSpan)>,
+    Vec<NamedServices<'t>>,
+);
+
+/// Reads all listeners. Their addresses are to be compared with those of the admin API.
+pub(super) fn listeners<'t>(file: &mut RawTable<'t>, out: &mut Problems) -> ReadListeners<'t> {
     let mut listeners = Vec::new();
+    let mut named = Vec::new();
     let mut binds: Vec<(Bind, TextSpan)> = Vec::new();
     let Some(value) = file.take("listen") else {
         out.error(0..0, "the file defines no listener")
             .label("expected `listen`")
             .help("write `listen = \":8080\"` at the top of the file")
             .missing("", "listen");
-        return (listeners, binds);
+        return (listeners, binds, named);
     };
     if let Some(text) = value.as_text() {
         if let Some(bind) = bind::bind(&text, out) {
             listeners.push(plain("default".to_owned(), bind.clone()));
+            named.push(None);
             binds.push((bind, text.span));
         }
-        return (listeners, binds);
+        return (listeners, binds, named);
     }
     if value.as_table().is_none() {
         bind::not_text(&value, out);
-        return (listeners, binds);
+        return (listeners, binds, named);
     }
     let Some(table) = value.table(bind::EXPECTED, out) else {
-        return (listeners, binds);
+        return (listeners, binds, named);
     };
     let mut any = false;
     for (name, value) in table.named() {
         any = true;
         check_name(name, &value, "listener", out);
-        if let Some((listener, at)) = listener(name, &value, out) {
+        if let Some((listener, at, services)) = listener(name, &value, out) {
             bind::check_overlap(&listener.bind, &at, &binds, out);
             binds.push((listener.bind.clone(), at));
             listeners.push(listener);
+            named.push(services);
         }
     }
     if !any {
         value.empty(out);
     }
-    (listeners, binds)
+    (listeners, binds, named)
+}
+
+/// Reports services that listeners name and that don't exist.
+pub(super) fn check_services(
+    named: &[NamedServices<'_>],
+    services: &[ServiceSpec],
+    out: &mut Problems,
+) {
+    let names: Vec<&str> = services.iter().map(|s| s.name.as_str()).collect();
+    let unknown = named.iter().flatten().flatten();
+    for text in unknown.filter(|text| !names.contains(&text.value)) {
+        if names.is_empty() {
+            return; // That there are no services is reported already.
+        }
+        let message = format!("there is no service {}", quote(text.value));
+        out.error(text.span.clone(), message)
+            .label("not a service of this file")
+            .help(suggest(text.value, &names, "the services are"))
+            .absence();
+    }
 }
 
 /// Returns a clear-text listener with defaults for everything but its name and address.
@@ -68,16 +99,17 @@ fn plain(name: String, bind: Bind) -> ListenerSpec {
         merge_slashes: false,
         via: Some("cutover".to_owned()),
         client_limits: None,
+        services: None,
         certs: Vec::new(),
     }
 }
 
-/// Reads `[listen.NAME]`. Also returns the span of its address.
-fn listener(
+/// Reads `[listen.NAME]`. Also returns the span of its address, and the services that it names.
+fn listener<'t>(
     name: &str,
-    value: &RawValue<'_>,
+    value: &RawValue<'t>,
     out: &mut Problems,
-) -> Option<(ListenerSpec, TextSpan)> {
+) -> Option<(ListenerSpec, TextSpan, NamedServices<'t>)> {
     let Some(mut table) = value.as_table() else {
         value.mistyped("a table: the settings of one listener", out);
         return None;
@@ -100,6 +132,10 @@ fn listener(
         let texts = value.texts("a network such as \"10.0.0.0/8\"", out);
         listener.trusted_proxies = texts.iter().filter_map(|t| network(t, out)).collect();
     }
+    let services =
+        { table.take("services") }.map(|value| value.texts("the name of a service", out));
+    let name_of = |text: &RawString<'_>| text.value.to_owned();
+    listener.services = { services.as_ref() }.map(|named| named.iter().map(name_of).collect());
     if let Some(value) = table.take("merge_slashes") {
         listener.merge_slashes = value.flag(out).unwrap_or_default();
     }
@@ -130,7 +166,7 @@ fn listener(
         return None;
     };
     listener.bind = bind::bind(&text, out)?;
-    Some((listener, text.span))
+    Some((listener, text.span, services))
 }
 
 /// Reports limits of clients that would have no effect on this listener, whose address is `at`.

@@ -40,21 +40,30 @@ use super::units::quote;
 pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Problems) -> Spec {
     let after_syntax = out.len();
     let mut file = RawTable::root(source, root);
-    let (listeners, binds) = listeners::listeners(&mut file, out);
+    let (listeners, binds, named) = listeners::listeners(&mut file, out);
     let admin = proxy::admin(&mut file, &binds, out);
     let defaults = policies::defaults(&mut file, out);
+    let workers = proxy::workers(&mut file, out);
+    let state_dir = { file.take("state_dir") }.and_then(|v| proxy::file_path(&v, out));
+    let shutdown = proxy::shutdown(&mut file, out);
+    let limits = proxy::limits(&mut file, out);
+    let access_log = access_log::access_log(&mut file, out);
+    let around = service::Around {
+        body_bytes: limits.body_bytes,
+        named: &named,
+    };
+    let services = service::services(&mut file, &defaults, &around, out);
+    listeners::check_services(&named, &services, out);
     let spec = Spec {
         headers: defaults.headers.clone(),
-        workers: proxy::workers(&mut file, out),
+        workers,
         admin,
-        state_dir: file
-            .take("state_dir")
-            .and_then(|v| proxy::file_path(&v, out)),
-        shutdown: proxy::shutdown(&mut file, out),
-        limits: proxy::limits(&mut file, out),
-        access_log: access_log::access_log(&mut file, out),
+        state_dir,
+        shutdown,
+        limits,
+        access_log,
         listeners,
-        services: service::services(&mut file, &defaults, out),
+        services,
     };
     file.finish(out);
     out.forget_consequences(after_syntax);

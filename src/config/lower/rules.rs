@@ -6,7 +6,7 @@ use crate::config::actions::Actions;
 use crate::config::problems::Problems;
 use crate::config::raw::{RawString, RawTable, RawValue};
 use crate::config::spec::{
-    CohortKey, CohortSpec, Condition, Pattern, RuleSpec, Subject, VersionSpec,
+    CohortKey, CohortSpec, Condition, Conditions, Pattern, RuleSpec, Subject, VersionSpec,
 };
 use crate::config::suggest::suggest;
 use crate::config::units::quote;
@@ -40,7 +40,7 @@ fn rule(item: &RawValue<'_>, targets: Targets<'_>, out: &mut Problems) -> Option
             out,
             "write `when = { header.x-canary = \"always\" }`",
         )
-        .map(|when| conditions(&when, out))
+        .map(|when| alternatives(&when, out))
         .unwrap_or_default();
     let actions = Actions {
         answer: answers::answer(&mut table, out),
@@ -99,19 +99,52 @@ fn target(table: &mut RawTable<'_>, targets: Targets<'_>, out: &mut Problems) ->
     split::version(&text, &value.path, targets.versions, out)
 }
 
-/// Reads the conditions of `when`.
-fn conditions(when: &RawValue<'_>, out: &mut Problems) -> Vec<Condition> {
-    const EXPECTED: &str = "a table such as { header.x-canary = \"always\" }";
-    if when.as_list().is_some() {
-        out.error(when.span.clone(), "a list in `when` is not available yet")
-            .label(format!("expected {EXPECTED}"))
-            .help("write a `[[…match]]` for each of them, all with the same `to`");
-        return Vec::new();
+const CONDITIONS: &str = "a table such as { header.x-canary = \"always\" }";
+
+/// Reads `when`: conditions, or a list of alternatives.
+fn alternatives(when: &RawValue<'_>, out: &mut Problems) -> Vec<Conditions> {
+    let Some(items) = when.as_list() else {
+        return vec![conditions(when, out)];
+    };
+    if items.is_empty() {
+        when.empty(out);
     }
-    let Some(mut table) = when.table(EXPECTED, out) else {
-        return Vec::new();
+    items.iter().map(|item| conditions(item, out)).collect()
+}
+
+/// Reads conditions and, under `not`, those that must not hold.
+fn conditions(when: &RawValue<'_>, out: &mut Problems) -> Conditions {
+    let Some(mut table) = when.table(CONDITIONS, out) else {
+        return Conditions::default();
     };
     let before = out.len();
+    let all = plain(&mut table, out);
+    let mut none = Vec::new();
+    if let Some(not) = table.take("not")
+        && let Some(mut inner) = not.table(CONDITIONS, out)
+    {
+        let before = out.len();
+        none = plain(&mut inner, out);
+        inner.finish(out);
+        if none.is_empty() && out.len() == before {
+            not.empty(out);
+        }
+    }
+    table.finish(out);
+    if all.is_empty() && none.is_empty() && out.len() == before {
+        out.error(
+            when.span.clone(),
+            format!("`{}` has no condition", when.path),
+        )
+        .label("expected at least one condition")
+        .help("to send every request to a version, make it `stable`")
+        .absence();
+    }
+    Conditions { all, none }
+}
+
+/// Reads the conditions of one table.
+fn plain(table: &mut RawTable<'_>, out: &mut Problems) -> Vec<Condition> {
     let mut conditions = Vec::new();
     for kind in ["header", "cookie", "query"] {
         let Some(value) = table.take(kind) else {
@@ -146,16 +179,6 @@ fn conditions(when: &RawValue<'_>, out: &mut Problems) -> Vec<Condition> {
         if let Some(value) = table.take(key) {
             conditions.push(condition(subject, &value, out));
         }
-    }
-    table.finish(out);
-    if conditions.is_empty() && out.len() == before {
-        out.error(
-            when.span.clone(),
-            format!("`{}` has no condition", when.path),
-        )
-        .label("expected at least one condition")
-        .help("to send every request to a version, make it `stable`")
-        .absence();
     }
     conditions
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use super::conflicts::RouteSpans;
+use super::listeners::NamedServices;
 use super::policies::Defaults;
 use super::{
     answers, balance, check_name, conflicts, headers, mirror, policies, proxy, rewrite, rollout,
@@ -38,10 +39,19 @@ const RESERVED_LABELS: [&str; 18] = [
     "instance",
 ];
 
+/// What the rest of the file says about services.
+pub(super) struct Around<'a> {
+    /// The default of `body_bytes`.
+    pub(super) body_bytes: Option<u64>,
+    /// The services that listeners name.
+    pub(super) named: &'a [NamedServices<'a>],
+}
+
 /// Reads all services.
 pub(super) fn services(
     file: &mut RawTable<'_>,
     defaults: &Defaults,
+    around: &Around<'_>,
     out: &mut Problems,
 ) -> Vec<ServiceSpec> {
     let (mut services, mut spans) = (Vec::new(), Vec::new());
@@ -60,7 +70,7 @@ pub(super) fn services(
         any = true;
         check_name(name, &value, "service", out);
         if let Some(table) = value.table("a table: the settings of one service", out) {
-            let (service, routes) = service(name, table, defaults, out);
+            let (service, routes) = service(name, table, (defaults, around.body_bytes), out);
             services.push(service);
             spans.push(routes);
         }
@@ -68,14 +78,14 @@ pub(super) fn services(
     if !any {
         value.empty(out);
     }
-    conflicts::check(&services, &spans, out);
+    conflicts::check(&services, &spans, around.named, out);
     services
 }
 
 fn service(
     name: &str,
     mut table: RawTable<'_>,
-    defaults: &Defaults,
+    (defaults, body_bytes): (&Defaults, Option<u64>),
     out: &mut Problems,
 ) -> (ServiceSpec, RouteSpans) {
     let before = out.len();
@@ -117,6 +127,7 @@ fn service(
         headers: defaults.headers.then(&headers::headers(&mut table, out)),
         rewrite: rewrite::rewrite(&mut table, out),
     };
+    let body_bytes = self::body_bytes(&mut table, body_bytes, out);
     let mut timeouts = defaults.timeouts.clone();
     if let Some(value) = table.take("timeouts") {
         proxy::timeouts(&value, &mut timeouts, out);
@@ -134,6 +145,7 @@ fn service(
         cohort,
         rules,
         mirror,
+        body_bytes,
         actions,
         balance,
         timeouts,
@@ -188,6 +200,17 @@ fn plan(
             .help("give it a share, or take `respond` out of the version");
     }
     plan
+}
+
+/// Reads `body_bytes`, which overrides the limit of the proxy; `"none"` lifts it.
+fn body_bytes(table: &mut RawTable<'_>, default: Option<u64>, out: &mut Problems) -> Option<u64> {
+    let Some(value) = table.take("body_bytes") else {
+        return default;
+    };
+    match value.as_text() {
+        Some(text) if text.value == "none" => None,
+        _ => value.size(0..=i64::MAX as u64, out),
+    }
 }
 
 fn hosts(table: &mut RawTable<'_>, out: &mut Problems) -> (Vec<HostPattern>, Vec<TextSpan>) {

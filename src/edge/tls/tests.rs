@@ -108,6 +108,7 @@ pub(in crate::edge) fn listener(certs: Vec<spec::Cert>) -> spec::ListenerSpec {
         redirect_https: false,
         trusted_proxies: Vec::new(),
         merge_slashes: false,
+        services: None,
         via: None,
         client_limits: None,
         certs,

@@ -17,7 +17,8 @@ impl<'r> ConditionCounts<'r> {
             subjects: HashMap::new(),
             exact: HashMap::new(),
         };
-        for condition in rules.iter().flat_map(|rule| &rule.when) {
+        let alternatives = rules.iter().flat_map(|rule| &rule.when);
+        for condition in alternatives.flat_map(|conditions| &conditions.all) {
             let subject = &condition.subject;
             *counts.subjects.entry(subject).or_default() += 1;
             let patterns = condition.patterns.iter();

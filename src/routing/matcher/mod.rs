@@ -1,6 +1,6 @@
 //! The match rules of one service.
 //!
-//! A rule matches when all of its conditions hold. A condition holds when any of its patterns matches any of the values
+//! A rule matches when all conditions of one of its alternatives hold, and none of those under `not`. A condition holds when any of its patterns matches any of the values
 //! of its subject: a field, cookie or parameter that occurs several times has several values, and an absent one has none,
 //! so that not even `*` matches it.
 //!
@@ -38,42 +38,72 @@ const INDEXED_TRIES: usize = 4;
 /// The compiled rules.
 #[derive(Debug, Default)]
 pub struct Matcher {
+    /// The alternatives of all rules, in order.
     rules: Box<[CompiledRule]>,
     /// In the order of their first rules.
     groups: Box<[LeadGroup]>,
+    /// The alternatives without a lead, in order: they have only conditions that must not hold.
+    leadless: Box<[usize]>,
 }
 
+/// A rule, or one of its alternatives.
 #[derive(Debug)]
 struct CompiledRule {
-    /// The lead, then the other conditions by increasing cost of their lookup.
+    /// The lead, then the other conditions by increasing cost of their lookup. Empty for a leadless one.
     when: Box<[Condition]>,
+    /// Conditions of which none may hold.
+    none: Box<[Condition]>,
+    /// Index of the rule.
+    rule: usize,
 }
 
 impl CompiledRule {
-    fn new(rule: &spec::RuleSpec, counts: &ConditionCounts<'_>) -> Self {
-        let mut when = rule.when.clone();
+    fn new(rule: usize, conditions: &spec::Conditions, counts: &ConditionCounts<'_>) -> Self {
+        let mut when = conditions.all.clone();
         when.sort_by_key(|condition| lookup_cost(&condition.subject));
         let lead = (0..when.len()).min_by_key(|at| counts.lead_cost(&when[*at]));
-        // The configuration refuses a rule without conditions.
-        let lead = lead.expect("a rule has conditions");
-        when[..=lead].rotate_right(1);
-        Self { when: when.into() }
+        if let Some(lead) = lead {
+            when[..=lead].rotate_right(1);
+        }
+        let mut none = conditions.none.clone();
+        none.sort_by_key(|condition| lookup_cost(&condition.subject));
+        Self {
+            when: when.into(),
+            none: none.into(),
+            rule,
+        }
+    }
+
+    /// Whether all conditions but the lead hold.
+    #[inline]
+    fn others_hold(&self, request: &impl RequestView) -> bool {
+        let mut others = self.when.iter().skip(1);
+        others.all(|condition| holds(condition, request)) && self.none_hold(request)
+    }
+
+    fn none_hold(&self, request: &impl RequestView) -> bool {
+        !self.none.iter().any(|condition| holds(condition, request))
     }
 }
 
 impl Matcher {
     /// Compiles the rules.
-    ///
-    /// # Panics
-    /// If a rule has no conditions.
     pub fn new(rules: &[spec::RuleSpec]) -> Self {
         let counts = ConditionCounts::of(rules);
-        let rules = rules.iter().map(|rule| CompiledRule::new(rule, &counts));
+        let rules = rules.iter().enumerate().flat_map(|(index, rule)| {
+            let alternatives = rule.when.iter();
+            alternatives.map(move |conditions| (index, conditions))
+        });
+        let rules = rules.map(|(rule, conditions)| CompiledRule::new(rule, conditions, &counts));
         let rules: Box<[CompiledRule]> = rules.collect();
         let mut groups: Vec<LeadGroup> = Vec::new();
         let mut group_of = HashMap::new();
+        let mut leadless = Vec::new();
         for (index, rule) in rules.iter().enumerate() {
-            let lead = &rule.when[0];
+            let Some(lead) = rule.when.first() else {
+                leadless.push(index);
+                continue;
+            };
             let group = *group_of.entry(&lead.subject).or_insert(groups.len());
             if group == groups.len() {
                 groups.push(LeadGroup::new(&lead.subject, index));
@@ -82,6 +112,7 @@ impl Matcher {
         }
         Self {
             groups: groups.into(),
+            leadless: leadless.into(),
             rules,
         }
     }
@@ -97,20 +128,26 @@ impl Matcher {
         for _ in 0..INDEXED_TRIES {
             let index = self.first_candidate(request, from)?;
             let rule = &self.rules[index];
-            let mut others = rule.when[1..].iter();
-            if others.all(|condition| holds(condition, request)) {
-                return Some(index);
+            if rule.others_hold(request) {
+                return Some(rule.rule);
             }
             from = index + 1;
         }
-        let matches = |rule: &CompiledRule| rule.when.iter().all(|c| holds(c, request));
-        Some(from + self.rules[from..].iter().position(matches)?)
+        let matches = |rule: &&CompiledRule| {
+            rule.when.iter().all(|c| holds(c, request)) && rule.none_hold(request)
+        };
+        let found = self.rules[from..].iter().find(matches)?;
+        Some(found.rule)
     }
 
-    /// The first rule, at or after `from`, whose lead holds.
+    /// The first alternative, at or after `from`, whose lead holds or that has none.
     fn first_candidate(&self, request: &impl RequestView, from: usize) -> Option<usize> {
         let none = self.rules.len();
         let mut best = none;
+        if !self.leadless.is_empty() {
+            let next = self.leadless.partition_point(|rule| *rule < from);
+            best = self.leadless.get(next).copied().unwrap_or(none);
+        }
         for group in &self.groups {
             // The groups that follow begin later still: none of them has an earlier candidate.
             if group.first >= best {

@@ -15,7 +15,9 @@ fn exact(text: &str) -> Pattern {
 fn rule(to: usize, when: Vec<(Subject, Vec<Pattern>)>) -> spec::RuleSpec {
     let condition = |(subject, patterns)| Condition { subject, patterns };
     spec::RuleSpec {
-        when: when.into_iter().map(condition).collect(),
+        when: vec![spec::Conditions::from(
+            when.into_iter().map(condition).collect::<Vec<_>>(),
+        )],
         to: Some(to),
         ..spec::RuleSpec::default()
     }
@@ -177,9 +179,12 @@ fn rules_that_fail_after_their_lead_held_hide_none_that_follow() {
 
 /// The reference: each rule tried by itself, in order.
 fn one_by_one(rules: &[spec::RuleSpec], request: &Fake) -> Option<usize> {
-    rules
-        .iter()
-        .position(|rule| rule.when.iter().all(|condition| holds(condition, request)))
+    rules.iter().position(|rule| {
+        rule.when.iter().any(|conditions| {
+            conditions.all.iter().all(|c| holds(c, request))
+                && !conditions.none.iter().any(|c| holds(c, request))
+        })
+    })
 }
 
 const TEXTS: [&str; 6] = ["a", "b", "/a", "/a b", "GET", "ab"];
@@ -240,10 +245,17 @@ proptest! {
 
     #[test]
     fn the_rule_found_is_the_first_of_all_asked_one_by_one(
-        whens in vec(vec(any_condition(), 1..4), 0..24),
+        whens in vec(vec((vec(any_condition(), 0..3), vec(any_condition(), 0..2)), 1..3), 0..16),
         requests in vec(any_request(), 8),
     ) {
-        let rules: Vec<_> = whens.into_iter().enumerate().map(|(to, when)| rule(to, when)).collect();
+        let conditions = |all: Vec<_>| all.into_iter().map(|(subject, patterns)| Condition { subject, patterns });
+        let rules: Vec<_> = whens.into_iter().map(|alternatives| spec::RuleSpec {
+            when: alternatives.into_iter().map(|(all, none)| spec::Conditions {
+                all: conditions(all).collect(),
+                none: conditions(none).collect(),
+            }).collect(),
+            ..spec::RuleSpec::default()
+        }).collect();
         let matcher = Matcher::new(&rules);
         for request in requests {
             prop_assert_eq!(matcher.find(&request), one_by_one(&rules, &request), "{:?}", request);
