@@ -119,9 +119,7 @@ pub(crate) fn serve<T>(
                 }
             }
             FirstBytes::IncompletePreface if listener.h1 => {
-                let snapshots = RequestSnapshots::of(&worker);
-                let inbound = conn.inbound(&snapshots, HttpVersion::H11);
-                Box::pin(conn.refuse(inbound, &mut down, LocalReply::HEADER_TIMEOUT)).await;
+                Box::pin(conn.refuse_preface(&mut down)).await;
             }
             FirstBytes::Http1 | FirstBytes::IncompletePreface | FirstBytes::Closed => {}
         }
@@ -397,6 +395,13 @@ impl ConnectionContext<'_> {
             return proxy::redirect_https(control, snapshot, &request, &mut recording, down).await;
         }
         proxy::handle(inbound, control, &request, &mut recording, down).await
+    }
+
+    /// Answers a preface that was not completed in time, and closes the connection.
+    async fn refuse_preface(&self, down: &mut H1Down) {
+        let snapshots = RequestSnapshots::of(self.worker);
+        let inbound = self.inbound(&snapshots, HttpVersion::H11);
+        self.refuse(inbound, down, LocalReply::HEADER_TIMEOUT).await;
     }
 
     /// Answers a head that can't be served, and closes the connection.

@@ -125,6 +125,12 @@ fn a_request_above_wait_pending_fails_at_once() {
     let port = free_port();
     let proxy = serve(&single(&at(port), "wait = \"60s\"\nwait_pending = 1"));
     let first = sent(&proxy, GET);
+    // Requests that wait for a connection count in `queue_depth` too: only after the refusal it is one that is held.
+    until("it is refused", || {
+        let labels = [("reason", "connect-refused")];
+        let failed = { proxy.metrics() }.sum("cutover_upstream_failures_total", &labels);
+        (failed >= 1.0).then_some(())
+    });
     waiting(&proxy, 1.0);
     let answer = proxy.get("/");
     assert_eq!(answer.status(), 503);
