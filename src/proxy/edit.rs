@@ -105,7 +105,7 @@ fn put_value(placeholder: Placeholder, recording: &Recording<'_>, out: &mut Vec<
         Placeholder::Service => record.service.as_bytes(),
         Placeholder::Version => recording.version()?.0.as_bytes(),
         Placeholder::Endpoint => record.last_try()?.endpoint?.0.as_bytes(),
-        Placeholder::TlsVersion => recording.peer().tls_version?.as_bytes(),
+        Placeholder::TlsVersion => recording.peer().tls_version?.as_str().as_bytes(),
         Placeholder::TlsSubject => certificate()?.subject.as_bytes(),
         Placeholder::TlsFingerprint => certificate()?.fingerprint.as_bytes(),
         // The configuration allows these in redirects only.

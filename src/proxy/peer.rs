@@ -18,6 +18,16 @@ pub struct ClientCertificate {
     pub fingerprint: String,
 }
 
+words! {
+    /// A version of TLS, as `{tls.version}` shows it.
+    pub enum TlsVersion {
+        /// TLS 1.2.
+        V12 "TLSv1.2",
+        /// TLS 1.3.
+        V13 "TLSv1.3",
+    }
+}
+
 /// The properties of a downstream connection that its requests need, computed once.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -32,8 +42,8 @@ pub struct Peer {
     pub trusted: bool,
     /// Whether the connection uses TLS.
     pub tls: bool,
-    /// The TLS version, such as `TLSv1.3`.
-    pub tls_version: Option<&'static str>,
+    /// The TLS version of the connection.
+    pub tls_version: Option<TlsVersion>,
     /// The client's certificate, if the listener requires one.
     pub certificate: Option<Arc<ClientCertificate>>,
     /// Counters of the listener that accepted the connection, one shard for each worker.
@@ -70,7 +80,7 @@ impl Peer {
     }
 
     /// The same peer, with the TLS version of its connection.
-    pub fn over(mut self, tls_version: Option<&'static str>) -> Self {
+    pub fn over(mut self, tls_version: Option<TlsVersion>) -> Self {
         self.tls_version = tls_version;
         self
     }

@@ -25,7 +25,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::spec;
-use crate::proxy::peer::ClientCertificate;
+use crate::proxy::peer::{ClientCertificate, TlsVersion};
 
 pub(crate) use cert_error::{CertError, CertificateKey};
 pub(crate) use renewal::{CertificateFault, CertificateSlot, Certificates, RefusedFiles};
@@ -45,8 +45,8 @@ pub(crate) struct TlsInfo {
     pub sni: Option<String>,
     /// Names of the certificate that was presented: DNS names, possibly like `*.example.com`, and addresses as text. Lower case.
     pub names: Arc<[String]>,
-    /// The negotiated version, such as `TLSv1.3`.
-    pub version: Option<&'static str>,
+    /// The negotiated version.
+    pub version: Option<TlsVersion>,
     /// Whether HTTP/2 was negotiated (RFC 7301).
     pub alpn_h2: bool,
     /// The client's certificate, if one was requested.
@@ -265,8 +265,8 @@ impl CertificateTable {
             None => self.only_h2,
         };
         let version = match stream.get_ref().1.protocol_version() {
-            Some(rustls::ProtocolVersion::TLSv1_3) => Some("TLSv1.3"),
-            Some(rustls::ProtocolVersion::TLSv1_2) => Some("TLSv1.2"),
+            Some(rustls::ProtocolVersion::TLSv1_3) => Some(TlsVersion::V13),
+            Some(rustls::ProtocolVersion::TLSv1_2) => Some(TlsVersion::V12),
             _ => None,
         };
         let chain = stream.get_ref().1.peer_certificates();
