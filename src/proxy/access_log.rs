@@ -105,6 +105,13 @@ impl WorkerLog {
             failed: has_failed(record),
             canary: is_canary(request),
         };
+        let sink = request.snapshot.access_log.as_ref();
+        let log = spec
+            .zip(sink)
+            .filter(|(spec, _)| is_logged(spec, facts, record.times.total, draw));
+        if log.is_none() && followers.is_empty() {
+            return;
+        }
         time.set(SystemTime::now());
         let cause = record.cause.as_deref().map(|error| Chain(error));
         let head = ConfiguredHead {
@@ -118,9 +125,7 @@ impl WorkerLog {
             cause: cause.as_ref().map(|chain| chain as &dyn fmt::Display),
             head: &head,
         };
-        if let (Some(spec), Some(sink)) = (spec, &request.snapshot.access_log)
-            && is_logged(spec, facts, record.times.total, draw)
-        {
+        if let Some((spec, sink)) = log {
             buffer.add(sink, |out| match spec.format {
                 LogFormat::Json => json::write(out, &line),
                 LogFormat::Logfmt => logfmt::write(out, &line),
