@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use crate::config::paths;
 use crate::config::spec::Bind;
 use crate::net::SocketFile;
 use crate::net::keepalive::keep_alive;
@@ -124,10 +125,7 @@ async fn tcp(address: SocketAddr) -> io::Result<AdminListener> {
 }
 
 async fn unix(path: &Path) -> io::Result<AdminListener> {
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
+    let directory = paths::directory(path);
     if !directory.exists() {
         fs::create_dir_all(directory)?;
         fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;

@@ -152,7 +152,7 @@ fn service(
         plan.warnings = capacity::warnings(spec, &shares::desired(spec));
         if let Some((old, live)) = before {
             plan.warnings
-                .extend(step_warnings::warnings(spec, traffic(old)));
+                .extend(step_warnings::warnings(spec, || traffic(old)));
             plan.moves = moves((old, &live.routing.split), spec, &mut plan.warnings);
         }
     }

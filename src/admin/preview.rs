@@ -21,7 +21,7 @@ pub(super) async fn preview(
     let rendered = |found: &[config::Diagnostic]| -> Vec<String> {
         found.iter().map(|d| d.rendered(false)).collect()
     };
-    let parsed = on_thread("preview", move || config::parse_with_warnings(&text, &name)).await;
+    let parsed = on_thread("preview", move || config::parse_with_files(&text, &name)).await;
     let parsed = parsed.map_err(EditFault::internal)?;
     let (spec, warnings) = parsed.map_err(|errors| EditFault {
         status: StatusCode::UNPROCESSABLE_ENTITY,

@@ -26,17 +26,21 @@ impl ServiceTraffic {
         let versions = service.versions.iter();
         Self {
             rate: versions.map(|version| red(&version.name).rate).sum(),
-            stable_errors: red(&service.versions[service.stable].name).error_ratio,
+            stable_errors: red(service.stable_name()).error_ratio,
         }
     }
 }
 
 /// Returns a warning for each step of the service's plan that can't find what its guard limits. Without traffic there is nothing to
 /// compute with, and no warning; steps that wait for an approval may last as long as they need.
-pub(super) fn warnings(service: &ServiceSpec, traffic: ServiceTraffic) -> Vec<String> {
+pub(super) fn warnings(
+    service: &ServiceSpec,
+    traffic: impl FnOnce() -> ServiceTraffic,
+) -> Vec<String> {
     let Some(plan) = &service.rollout else {
         return Vec::new();
     };
+    let traffic = traffic();
     let numbered = (1..).zip(&plan.steps);
     let timed = numbered.filter_map(|(number, step)| match step.hold {
         StepHold::For(hold) => Some((number, step.share, hold)),
@@ -73,7 +77,7 @@ mod tests {
                 rate,
                 stable_errors,
             };
-            warnings(&spec.services[0], traffic)
+            warnings(&spec.services[0], || traffic)
         };
         let busy = warned(500.0);
         assert_eq!(busy.len(), 1, "{busy:?}");

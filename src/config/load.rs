@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::diagnostic::{BYTE_ORDER_MARK, Diagnostic};
 use super::locate::{PathStep, is_written, locate};
+use super::paths;
 use super::spec::Spec;
 
 /// The maximum size of a configuration file in bytes. A larger one was probably named by mistake.
@@ -77,8 +78,7 @@ pub fn load(path: impl AsRef<Path>) -> Result<Loaded, LoadFailure> {
     if text.trim_start_matches(BYTE_ORDER_MARK).trim().is_empty() {
         return Err(failure(vec![empty(&text, &name)]));
     }
-    let (mut spec, warnings) = super::parse_with_warnings(&text, &name).map_err(failure)?;
-    super::bodies::read(&mut spec, &text, &name).map_err(failure)?;
+    let (spec, warnings) = super::parse_with_files(&text, &name).map_err(failure)?;
     Ok(Loaded {
         spec: Arc::new(spec),
         text,
@@ -137,10 +137,7 @@ fn read(path: &Path, name: &str) -> Result<Vec<u8>, LoadFailure> {
 
 /// Suggests what to do about a file that doesn't exist.
 fn missing(path: &Path) -> String {
-    let parent = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
+    let parent = paths::directory(path);
     if !parent.is_dir() {
         return format!("there is no directory {}", parent.display());
     }

@@ -54,6 +54,19 @@ pub fn parse(text: &str, file_name: &str) -> Result<Spec, Vec<Diagnostic>> {
     parse_with_warnings(text, file_name).map(|(spec, _)| spec)
 }
 
+/// Like [`parse_with_warnings`], but also reads the files that are part of the configuration.
+///
+/// # Errors
+/// Returns every error in the text, in text order, or else those of the files.
+pub(crate) fn parse_with_files(
+    text: &str,
+    file_name: &str,
+) -> Result<(Spec, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let (mut spec, warnings) = parse_with_warnings(text, file_name)?;
+    bodies::read(&mut spec, text, file_name)?;
+    Ok((spec, warnings))
+}
+
 /// Like [`parse`], but also returns warnings: settings that are valid but probably not intended.
 ///
 /// # Errors

@@ -108,12 +108,17 @@ fn socket(kind: &str, state_dir: &Path, config: &Path) -> io::Result<PathBuf> {
     Ok(state_dir.join(format!("{kind}-{}.sock", digits(config)?)))
 }
 
-/// The 16 hex digits that stand for a configuration file: a hash of its path.
-fn digits(config: &Path) -> io::Result<String> {
-    let parent = match config.parent() {
+/// The directory of a file.
+pub(crate) fn directory(file: &Path) -> &Path {
+    match file.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
-    };
+    }
+}
+
+/// The 16 hex digits that stand for a configuration file: a hash of its path.
+fn digits(config: &Path) -> io::Result<String> {
+    let parent = directory(config);
     let name = config.file_name().ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::InvalidInput,

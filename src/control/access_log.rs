@@ -2,11 +2,11 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::Spec;
 use crate::config::access_log::LogTarget;
+use crate::config::paths;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::access_log::output::LogOutput;
 use crate::telemetry::access_log::sink::LogSink;
@@ -73,7 +73,7 @@ pub(super) fn unusable(target: &LogTarget, error: &io::Error) -> String {
     let help = match (target, error.kind()) {
         (LogTarget::File(path), io::ErrorKind::NotFound) => format!(
             "create the directory {}, writable for the proxy's user",
-            directory(path).display()
+            paths::directory(path).display()
         ),
         (LogTarget::File(path), io::ErrorKind::PermissionDenied) => {
             format!("make {} writable for the proxy's user", path.display())
@@ -82,12 +82,4 @@ pub(super) fn unusable(target: &LogTarget, error: &io::Error) -> String {
         _ => "leave `[access_log]` out to log no requests".to_owned(),
     };
     format!("the access log {target} can't be opened: {error}. {help}")
-}
-
-/// The directory of a file.
-pub(super) fn directory(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
 }

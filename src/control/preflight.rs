@@ -222,10 +222,7 @@ fn unusable_log(spec: &Spec) -> Option<String> {
         Ok(found) if found.is_dir() => Err(Errno::ISDIR),
         Ok(_) => access(path, Access::WRITE_OK),
         // The start of the proxy creates the file.
-        Err(_) => access(
-            access_log::directory(path),
-            Access::WRITE_OK | Access::EXEC_OK,
-        ),
+        Err(_) => access(paths::directory(path), Access::WRITE_OK | Access::EXEC_OK),
     };
     let error = std::io::Error::from(error.err()?);
     Some(access_log::unusable(target, &error))

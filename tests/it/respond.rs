@@ -201,6 +201,26 @@ fn a_body_file_is_sent_and_watched() {
 }
 
 #[test]
+fn a_plan_knows_services_without_versions_and_their_body_files() {
+    let text = "[service.app]\nrespond = { status = 503, body_file = \"$DIR/page.html\" }\n";
+    let builder = Builder::rest(text);
+    fs::write(builder.dir().join("page.html"), "one").expect("a page");
+    let proxy = builder.start();
+    let plan = |text: &str| {
+        let file = proxy.dir().join("next.toml");
+        fs::write(&file, proxy.whole(text)).expect("a file");
+        let running = proxy.file();
+        let paths = [&file, &running].map(|path| path.to_str().expect("UTF-8"));
+        command(&["plan", paths[0], "-c", paths[1]], proxy.dir())
+    };
+    let same = plan(&format!("{text}# the same\n"));
+    assert_eq!(same.code, 0, "{same:?}");
+    let other = plan(&text.replace("503", "410"));
+    assert_eq!(other.code, 2, "{other:?}");
+    assert_eq!(proxy.status()["services"][0]["name"], "app");
+}
+
+#[test]
 fn check_refuses_a_body_file_that_is_too_large_or_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let large = dir.path().join("large.html");
