@@ -381,6 +381,16 @@ impl ServiceSpec {
     pub fn stable_name(&self) -> &str {
         self.versions.get(self.stable).map_or("", |v| &v.name)
     }
+
+    /// The header edits of a request that this rule matches and this version gets: the inner ones last, so that they win.
+    pub(crate) fn header_edits(&self, rule: Option<usize>, version: Option<usize>) -> HeaderEdits {
+        let of_version = version.map(|version| &self.versions[version].actions.headers);
+        let of_rule = rule.map(|rule| &self.rules[rule].actions.headers);
+        let inner = of_version.into_iter().chain(of_rule);
+        inner.fold(self.actions.headers.clone(), |outer, inner| {
+            outer.then(inner)
+        })
+    }
 }
 
 /// An endpoint: one address that serves a version.

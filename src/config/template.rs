@@ -120,6 +120,21 @@ impl Template {
         Ok(template)
     }
 
+    /// Renders the text. `put` appends the value of a placeholder, and returns `None` if it has none; then the text has none either.
+    pub(crate) fn render(
+        &self,
+        mut put: impl FnMut(Placeholder, &mut Vec<u8>) -> Option<()>,
+    ) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        for part in &self.parts {
+            match part {
+                TemplatePart::Text(text) => out.extend_from_slice(text.as_bytes()),
+                TemplatePart::Value(placeholder) => put(*placeholder, &mut out)?,
+            }
+        }
+        Some(out)
+    }
+
     fn push(&mut self, text: &str) {
         match self.parts.last_mut() {
             _ if text.is_empty() => {}

@@ -11,9 +11,9 @@ use super::observe::Recording;
 use super::respond::{RenderedReply, refuse, send_reply};
 use super::wire::Downstream;
 use crate::config::actions::{Answer, Redirect, Respond};
-use crate::config::template::{Placeholder, TemplatePart};
 use crate::http1::status;
 use crate::net::TaskControl;
+use crate::routing::redirect::{self, RedirectSource};
 use crate::snapshot::Snapshot;
 use crate::telemetry::record::Reason;
 
@@ -89,28 +89,16 @@ async fn respond<D: Downstream>(
     send_reply(watch, snapshot, recording, down, &reply).await
 }
 
-/// The value of `location`; `None` if it needs a host and the request has none, as HTTP/1.0 allows.
+/// The value of `location`; `None` if the redirect can't be made.
 fn location<F: Fields>(redirect: &Redirect, answered: &AnsweredRequest<'_, F>) -> Option<String> {
     let request = answered.request;
     let (path, query) = request.target.split_at(request.path_len);
     let new = answered.rewritten.and_then(|r| r.target.as_ref());
-    let path = new.map_or(path, |(target, len)| &target[..*len]);
-    let mut location = Vec::new();
-    for part in &redirect.to.parts {
-        let value: &[u8] = match part {
-            TemplatePart::Text(text) => text.as_bytes(),
-            TemplatePart::Value(Placeholder::Scheme) if request.is_https() => b"https",
-            TemplatePart::Value(Placeholder::Scheme) => b"http",
-            TemplatePart::Value(Placeholder::Host) if request.host.is_empty() => return None,
-            TemplatePart::Value(Placeholder::Host) => request.host.as_bytes(),
-            // `OPTIONS *` is about the server as a whole.
-            TemplatePart::Value(Placeholder::Path) if path == b"*" => b"/",
-            TemplatePart::Value(Placeholder::Path) => path,
-            TemplatePart::Value(Placeholder::Query) => query,
-            // The configuration allows no others here.
-            TemplatePart::Value(_) => b"",
-        };
-        location.extend_from_slice(value);
-    }
-    Some(String::from_utf8_lossy(&location).into_owned())
+    let from = RedirectSource {
+        secure: request.is_https(),
+        host: request.host,
+        path: new.map_or(path, |(target, len)| &target[..*len]),
+        query,
+    };
+    redirect::location(&redirect.to, &from)
 }

@@ -9,7 +9,7 @@ use super::error::LocalReply;
 use super::headers::{Fields, RenderedFields, Request, RequestEdits};
 use super::observe::Recording;
 use crate::config::actions::{PathRewrite, Rewrite};
-use crate::config::template::{Placeholder, TemplatePart};
+use crate::config::template::{Placeholder, Template};
 use crate::routing::rewrite;
 use crate::snapshot::{CompiledFields, Snapshot};
 
@@ -71,22 +71,14 @@ pub(super) fn of_response<'a>(
 }
 
 fn rendered<'a>(compiled: &'a CompiledFields, recording: &Recording<'_>) -> RenderedFields<'a> {
-    let value = |parts: &[TemplatePart]| {
-        let mut value = Vec::new();
-        for part in parts {
-            match part {
-                TemplatePart::Text(text) => value.extend_from_slice(text.as_bytes()),
-                TemplatePart::Value(placeholder) => {
-                    put_value(*placeholder, recording, &mut value)?;
-                }
-            }
-        }
-        // Names of certificates are chosen by whoever had them issued. A value must not end its line.
-        let is_allowed = |b: &u8| *b == b'\t' || (*b >= b' ' && *b != 0x7f);
-        value.iter().all(is_allowed).then_some(value)
+    // Clients choose the names in their certificates. A value must not end its line.
+    let is_allowed = |b: &u8| *b == b'\t' || (*b >= b' ' && *b != 0x7f);
+    let value = |template: &Template| {
+        let value = template.render(|placeholder, out| put_value(placeholder, recording, out));
+        value.filter(|value| value.iter().all(is_allowed))
     };
     let put = compiled.put.iter();
-    let values = put.filter_map(|(name, template)| Some((name, value(&template.parts)?)));
+    let values = put.filter_map(|(name, template)| Some((name, value(template)?)));
     RenderedFields::new(compiled, values.collect())
 }
 
@@ -135,10 +127,7 @@ pub(super) fn rewritten<'a, F: Fields>(
         Some(PathRewrite::Prefix { strip, .. }) if !strip.is_empty() => Some(strip.as_bytes()),
         _ => None,
     };
-    let was_stripped = |strip: &&[u8]| {
-        let rest = path.strip_prefix(*strip);
-        rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
-    };
+    let was_stripped = |strip: &&[u8]| rewrite::without_prefix(path, strip).is_some();
     // What a proxy before this one took off precedes it.
     let before = |strip: &[u8]| {
         let mut prefix = Vec::new();

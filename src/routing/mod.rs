@@ -16,6 +16,7 @@ mod layout;
 mod map;
 pub(crate) mod matcher;
 mod reading;
+pub mod redirect;
 pub mod rewrite;
 pub(crate) mod split;
 pub mod sticky;

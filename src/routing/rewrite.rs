@@ -45,14 +45,20 @@ pub fn rewritten(
     }
 }
 
+/// What follows a prefix of whole segments; `None` if the path doesn't begin with it.
+pub(crate) fn without_prefix<'p>(path: &'p [u8], prefix: &[u8]) -> Option<&'p [u8]> {
+    let rest = path.strip_prefix(prefix)?;
+    (rest.is_empty() || rest[0] == b'/').then_some(rest)
+}
+
 fn apply(rewrite: &PathRewrite, path: &[u8]) -> Option<Vec<u8>> {
     match rewrite {
         PathRewrite::Prefix { strip, add } => {
-            let rest = match path.strip_prefix(strip.as_bytes()) {
-                Some(rest) if rest.is_empty() || rest[0] == b'/' => rest,
-                _ if add.is_empty() => return None,
+            let rest = match without_prefix(path, strip.as_bytes()) {
+                Some(rest) => rest,
+                None if add.is_empty() => return None,
                 // Without the prefix, nothing is taken off.
-                _ => path,
+                None => path,
             };
             let mut new = add.clone().into_bytes();
             new.extend_from_slice(rest);

@@ -41,27 +41,29 @@ impl EditTable {
         let rules = spec.rules.iter().map(|rule| &rule.actions.headers);
         let versions = spec.versions.iter().map(|version| &version.actions.headers);
         let own = &spec.actions.headers;
-        let mut all = rules.clone().chain(versions.clone()).chain([own]);
+        let mut all = rules.clone().chain(versions).chain([own]);
         if all.all(HeaderEdits::is_empty) {
             return Self {
                 rows: Box::default(),
                 row_of: Box::default(),
             };
         }
-        let row = |rule: &HeaderEdits| -> Row {
-            let without = std::iter::once(own.clone());
-            let with = versions.clone().map(|version| own.then(version));
-            let merged = without.chain(with).map(|edits| edits.then(rule));
+        let row = |rule: Option<usize>| -> Row {
+            let with = (0..spec.versions.len()).map(Some);
+            let merged = [None].into_iter().chain(with);
+            let merged = merged.map(|version| spec.header_edits(rule, version));
             merged.map(|edits| MergedEdits::new(&edits)).collect()
         };
-        let mut rows = vec![row(&HeaderEdits::default())];
-        let row_of = rules.map(|rule| match rule.is_empty() {
-            true => 0,
-            false => {
-                rows.push(row(rule));
-                rows.len() - 1
-            }
-        });
+        let mut rows = vec![row(None)];
+        let row_of = rules
+            .enumerate()
+            .map(|(rule, edits)| match edits.is_empty() {
+                true => 0,
+                false => {
+                    rows.push(row(Some(rule)));
+                    rows.len() - 1
+                }
+            });
         Self {
             row_of: row_of.collect(),
             rows: rows.into(),

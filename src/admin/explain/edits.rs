@@ -4,8 +4,8 @@ use super::Explanation;
 use crate::admin::request::DescribedRequest;
 use crate::config::actions::{Answer, FieldEdits, HeaderEdits};
 use crate::config::spec::ServiceSpec;
-use crate::config::template::{Placeholder, TemplatePart};
 use crate::proxy::LocalReply;
+use crate::routing::redirect::{self, RedirectSource};
 use crate::routing::rewrite;
 use crate::snapshot::Service;
 
@@ -46,28 +46,21 @@ impl Explanation {
         }
         let answer = answer(spec, rule, versions, self.answer.is_some());
         if let Some(Answer::Redirect(redirect)) = answer {
-            let to = redirect.to.parts.iter().map(|part| match part {
-                TemplatePart::Text(text) => text.clone(),
-                TemplatePart::Value(Placeholder::Scheme) if request.secure => "https".to_owned(),
-                TemplatePart::Value(Placeholder::Scheme) => "http".to_owned(),
-                TemplatePart::Value(Placeholder::Host) => request.host.clone(),
-                TemplatePart::Value(Placeholder::Path) => {
-                    String::from_utf8_lossy(&path).into_owned()
-                }
-                TemplatePart::Value(_) => request.query_with_mark(),
-            });
-            self.why
-                .push(format!("location: {}", to.collect::<String>()));
+            let query = request.query_with_mark();
+            let from = RedirectSource {
+                secure: request.secure,
+                host: &request.host,
+                path: &path,
+                query: query.as_bytes(),
+            };
+            let to = redirect::location(&redirect.to, &from).unwrap_or_default();
+            self.why.push(format!("location: {to}"));
         }
-        let edits = spec.actions.headers.clone();
-        let edits = match versions {
-            [version] => edits.then(&spec.versions[*version].actions.headers),
-            _ => edits,
+        let version = match versions {
+            [version] => Some(*version),
+            _ => None,
         };
-        let edits = match rule {
-            Some(rule) => edits.then(&spec.rules[rule].actions.headers),
-            None => edits,
-        };
+        let edits = spec.header_edits(rule, version);
         self.explain_fields(&edits, self.answer.is_none());
     }
 
