@@ -84,10 +84,8 @@ impl Change {
     }
 }
 
-/// Logs the changes from `old` to `new`.
-pub(crate) fn log(old: &Snapshot, new: &Snapshot) {
-    let changes = changes(old, new);
-    let generation = new.generation;
+/// Logs the changes that a generation brought.
+pub(crate) fn log(generation: u64, changes: &[Change]) {
     for change in changes.iter().take(MAX_LINES) {
         let text = |value: &'_ Option<String>| value.clone();
         tracing::info!(

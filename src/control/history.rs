@@ -117,13 +117,14 @@ impl HistoryRecorder {
         Some(lines(&before, now))
     }
 
-    /// Records a generation that replaced `old`, unless the history has not started yet.
+    /// Records a generation and what it changed, unless the history has not started yet.
     ///
     /// `text` is the text of the file, if it changed; an attribution of `None` asks for
     /// the one that was announced.
     pub(crate) fn record(
         &self,
-        (old, new): (&Snapshot, &Snapshot),
+        generation: u64,
+        changes: Vec<ChangeLine>,
         (hash, text): (&str, Option<Arc<str>>),
         by: Option<Attribution>,
     ) {
@@ -131,9 +132,8 @@ impl HistoryRecorder {
             return;
         }
         let by = by.unwrap_or_else(|| self.history.author(hash));
-        let changes = lines(old, new);
         self.add(
-            HistoryEntry::now(new.generation, by, hash.to_owned(), changes),
+            HistoryEntry::now(generation, by, hash.to_owned(), changes),
             text,
         );
     }
@@ -209,9 +209,16 @@ fn write(mut store: HistoryStore, history: &History, jobs: &Receiver<HistoryJob>
     }
 }
 
-/// The changes in words.
+/// The changes from `old` to `new` in words.
 pub(super) fn lines(old: &Snapshot, new: &Snapshot) -> Vec<ChangeLine> {
-    let changes = audit::changes(old, new);
+    lines_of(&audit::changes(old, new), (old, new))
+}
+
+/// The same, of changes that have been found already.
+pub(super) fn lines_of(
+    changes: &[audit::Change],
+    (old, new): (&Snapshot, &Snapshot),
+) -> Vec<ChangeLine> {
     let mut lines: Vec<ChangeLine> = changes.iter().take(MAX_LINES).map(line).collect();
     if changes.len() > MAX_LINES {
         lines.push(ChangeLine {

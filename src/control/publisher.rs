@@ -19,7 +19,7 @@ use super::audit;
 use super::config_file::{read, rendered, warn, warn_of_restart};
 use super::file_watcher;
 use super::health_monitor::HealthMonitor;
-use super::history::HistoryRecorder;
+use super::history::{self, HistoryRecorder};
 use super::preflight::{log_error, plan_errors, preflight, token_error};
 use super::rollouts::shares::SharesInForce;
 use super::sticky_key;
@@ -334,9 +334,11 @@ impl Publisher {
             .note_certificates(self.listeners.certificate_states());
         self.wait_until_adopted(generation).await;
         let now = self.live.current();
-        audit::log(&running, &now);
+        let changes = audit::changes(&running, &now);
+        audit::log(generation, &changes);
+        let lines = history::lines_of(&changes, (&running, &now));
         let text = (&*loaded.hash, Some(loaded.text.into()));
-        self.history.record((&running, &now), text, None);
+        self.history.record(generation, lines, text, None);
         tracing::info!(
             generation,
             took_ms = began.elapsed().as_millis(),

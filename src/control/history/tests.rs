@@ -56,7 +56,8 @@ fn generations_continue_after_a_restart() {
     assert_eq!(first, 1);
     let two = two();
     recorder.record(
-        (&snapshot(1, ONE), &snapshot(2, &two)),
+        2,
+        lines(&snapshot(1, ONE), &snapshot(2, &two)),
         (&hash(&two), Some((&*two).into())),
         None,
     );
@@ -123,7 +124,7 @@ fn a_slow_disk_never_blocks_the_recorder() {
     let worker = std::thread::spawn(move || {
         let (before, after) = (snapshot(1, ONE), snapshot(2, &two()));
         for _ in 0..2 * QUEUE {
-            recorder.record((&before, &after), ("x", None), None);
+            recorder.record(2, lines(&before, &after), ("x", None), None);
         }
         done.send(recorder.history().report(None).entries.len())
     });

@@ -2,8 +2,8 @@
 
 use super::Publisher;
 use crate::admin::history::ChangeCause;
-use crate::control::audit;
 use crate::control::rollouts::shares::SharesInForce;
+use crate::control::{audit, history};
 use crate::edge::worker::WorkerCommand;
 
 impl Publisher {
@@ -33,10 +33,12 @@ impl Publisher {
         }
         self.wait_until_adopted(generation).await;
         let now = self.live.current();
-        audit::log(&running, &now);
+        let changes = audit::changes(&running, &now);
+        audit::log(generation, &changes);
         let hash = self.live.source().hash;
+        let lines = history::lines_of(&changes, (&running, &now));
         self.history
-            .record((&running, &now), (&hash, None), Some(cause.into()));
+            .record(generation, lines, (&hash, None), Some(cause.into()));
         generation
     }
 

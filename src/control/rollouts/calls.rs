@@ -140,7 +140,11 @@ impl Rollouts {
     }
 }
 
-fn find<'s>(snapshot: &'s Snapshot, name: &str) -> Option<(&'s ServiceSpec, &'s Service)> {
+/// The service with this name: its specification and its compiled form.
+pub(super) fn find<'s>(
+    snapshot: &'s Snapshot,
+    name: &str,
+) -> Option<(&'s ServiceSpec, &'s Service)> {
     let mut pairs = snapshot.spec.services.iter().zip(&snapshot.services);
     let (spec, service) = pairs.find(|(spec, _)| spec.name == name)?;
     Some((spec, service))

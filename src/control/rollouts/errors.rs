@@ -1,5 +1,6 @@
 //! What the notice of a rollback says about the failures of the version.
 
+use super::calls::find;
 use crate::admin::error_groups::unknown_to_stable;
 use crate::snapshot::Snapshot;
 
@@ -8,9 +9,9 @@ const IN_NOTICE: usize = 3;
 
 /// The failures of `version` that stable doesn't have, in one line; `None` if there are none.
 pub(super) fn notice(snapshot: &Snapshot, service: &str, version: &str) -> Option<String> {
-    let at = { snapshot.spec.services.iter() }.position(|spec| spec.name == service)?;
-    let stable = snapshot.spec.services[at].stable_name();
-    let groups = unknown_to_stable(&snapshot.services[at], stable);
+    let (spec, live) = find(snapshot, service)?;
+    let stable = spec.stable_name();
+    let groups = unknown_to_stable(live, stable);
     let lines: Vec<String> = { groups.iter() }
         .filter(|group| group.version == version)
         .take(IN_NOTICE)
