@@ -4,7 +4,7 @@
 //! bounded number for each service. Each worker has a shard of its own. It never waits for one: a failure that happens while the
 //! shard is being read isn't counted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -73,33 +73,33 @@ impl ErrorGroups {
         id: &[u8],
         now: Instant,
     ) {
-        let Ok(mut groups) = self.shards[worker.0].try_lock() else {
-            return;
-        };
         let key = ErrorGroupKey {
             version: version.to_owned(),
             path: template(path),
             status,
             reason,
         };
-        if groups.len() >= MAX_GROUPS && !groups.contains_key(&key) {
+        let Ok(mut groups) = self.shards[worker.0].try_lock() else {
+            return;
+        };
+        if let Some(group) = groups.get_mut(&key) {
+            group.add(id, now);
+            return;
+        }
+        if groups.len() >= MAX_GROUPS {
             let oldest = groups.values().min_by_key(|group| group.seen);
             if let Some(oldest) = oldest.map(|group| group.key.clone()) {
                 groups.remove(&oldest);
             }
         }
-        let group = groups.entry(key.clone()).or_insert_with(|| ErrorGroup {
-            key,
+        let mut group = ErrorGroup {
+            key: key.clone(),
             count: 0,
             samples: Vec::new(),
             seen: now,
-        });
-        group.count += 1;
-        group.seen = now;
-        if group.samples.len() < SAMPLES && id.len() <= MAX_ID {
-            let id = String::from_utf8_lossy(id);
-            group.samples.push(id.escape_debug().collect());
-        }
+        };
+        group.add(id, now);
+        groups.insert(key, group);
     }
 
     /// Returns the groups that were seen in the last hour, the largest first.
@@ -123,21 +123,29 @@ impl ErrorGroups {
 
     /// Returns the groups of other versions that `stable` doesn't have, the largest first.
     pub(crate) fn unknown_to(&self, stable: &str, now: Instant) -> Vec<ErrorGroup> {
-        let all = self.all(now);
-        let is_known = |group: &ErrorGroup| {
-            all.iter().any(|other| {
-                other.key.version == stable
-                    && other.key.path == group.key.path
-                    && other.key.status == group.key.status
-                    && other.key.reason == group.key.reason
-            })
-        };
-        let unknown = |group: &&ErrorGroup| group.key.version != stable && !is_known(group);
-        all.iter().filter(unknown).cloned().collect()
+        let of_stable = |group: &ErrorGroup| group.key.version == stable;
+        let (known, mut others): (Vec<_>, Vec<_>) = self.all(now).into_iter().partition(of_stable);
+        let known: HashSet<_> = known.iter().map(ErrorGroup::failure).collect();
+        others.retain(|group| !known.contains(&group.failure()));
+        others
     }
 }
 
 impl ErrorGroup {
+    /// What fails, whichever version it is.
+    fn failure(&self) -> (&str, u16, Reason) {
+        (&self.key.path, self.key.status, self.key.reason)
+    }
+
+    fn add(&mut self, id: &[u8], now: Instant) {
+        self.count += 1;
+        self.seen = now;
+        if self.samples.len() < SAMPLES && id.len() <= MAX_ID {
+            let id = String::from_utf8_lossy(id);
+            self.samples.push(id.escape_debug().collect());
+        }
+    }
+
     fn merge(&mut self, other: &Self) {
         self.count += other.count;
         self.seen = self.seen.max(other.seen);
