@@ -2,6 +2,8 @@
 //!
 //! Everything but printable ASCII is escaped, byte by byte: a value may be in any encoding, or in none. No byte is lost.
 
+use std::fmt;
+
 /// Longest value that a client sent, in bytes. The rest is cut off and replaced by [`CUT`].
 const LONGEST: usize = 4096;
 const CUT: &[u8] = b"...";
@@ -27,6 +29,25 @@ pub(super) fn json(out: &mut Vec<u8>, value: &[u8]) {
 /// Writes a value inside quotes. A byte that isn't printable ASCII becomes `\xXX`.
 pub(super) fn quoted(out: &mut Vec<u8>, value: &[u8]) {
     escape(out, value, b"\\x");
+}
+
+/// Escapes what is formatted into it.
+pub(super) struct EscapingWriter<'o> {
+    out: &'o mut Vec<u8>,
+    escape: fn(&mut Vec<u8>, &[u8]),
+}
+
+impl<'o> EscapingWriter<'o> {
+    pub(super) fn new(out: &'o mut Vec<u8>, escape: fn(&mut Vec<u8>, &[u8])) -> Self {
+        Self { out, escape }
+    }
+}
+
+impl fmt::Write for EscapingWriter<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        (self.escape)(self.out, text.as_bytes());
+        Ok(())
+    }
 }
 
 fn escape(out: &mut Vec<u8>, value: &[u8], prefix: &[u8]) {

@@ -1,11 +1,10 @@
 //! A line as a JSON object (RFC 8259), in ASCII.
 
-use std::fmt::{self, Display, Write as _};
+use std::fmt::{Display, Write as _};
 use std::net::IpAddr;
-use std::time::Duration;
 
-use super::escape;
-use super::line::{KeyedLine, LogLine, describe, put_address, put_millis, put_number};
+use super::escape::{self, EscapingWriter};
+use super::line::{KeyedLine, LogLine, describe, put_address};
 use crate::telemetry::record::{RequestRecord, TryRecord};
 
 /// Writes a line, with its newline.
@@ -52,17 +51,12 @@ impl<'o> JsonObject<'o> {
     }
 }
 
-/// Escapes what is formatted into it.
-struct EscapingWriter<'o>(&'o mut Vec<u8>);
-
-impl fmt::Write for EscapingWriter<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        escape::json(self.0, text.as_bytes());
-        Ok(())
-    }
-}
-
 impl KeyedLine for JsonObject<'_> {
+    fn begin(&mut self, key: &'static str) -> &mut Vec<u8> {
+        self.key(key);
+        self.out
+    }
+
     fn word(&mut self, key: &'static str, value: &[u8]) {
         self.key(key);
         self.string(|out| out.extend_from_slice(value));
@@ -78,26 +72,11 @@ impl KeyedLine for JsonObject<'_> {
         self.string(|out| put_address(out, value));
     }
 
-    fn number(&mut self, key: &'static str, value: u64) {
-        self.key(key);
-        put_number(self.out, value);
-    }
-
-    fn millis(&mut self, key: &'static str, value: Duration) {
-        self.key(key);
-        put_millis(self.out, value);
-    }
-
-    fn flag(&mut self, key: &'static str) {
-        self.key(key);
-        self.out.extend_from_slice(b"true");
-    }
-
     fn display(&mut self, key: &'static str, value: &dyn Display) {
         self.key(key);
         self.string(|out| {
             // Writing to a vector can't fail.
-            let _ = write!(EscapingWriter(out), "{value}");
+            let _ = write!(EscapingWriter::new(out, escape::json), "{value}");
         });
     }
 

@@ -35,6 +35,8 @@ pub(crate) struct LogLine<'l> {
 
 /// A line that consists of keys and values. Keys given as `&'static str` need no escape.
 pub(super) trait KeyedLine {
+    /// Writes a key, and returns what its value is written to.
+    fn begin(&mut self, key: &'static str) -> &mut Vec<u8>;
     /// A value that is printable ASCII without quotes and backslashes.
     fn word(&mut self, key: &'static str, value: &[u8]);
     /// Any text.
@@ -42,11 +44,17 @@ pub(super) trait KeyedLine {
     /// An address.
     fn address(&mut self, key: &'static str, value: IpAddr);
     /// A number.
-    fn number(&mut self, key: &'static str, value: u64);
+    fn number(&mut self, key: &'static str, value: u64) {
+        put_number(self.begin(key), value);
+    }
     /// A time, in milliseconds with three decimals.
-    fn millis(&mut self, key: &'static str, value: Duration);
+    fn millis(&mut self, key: &'static str, value: Duration) {
+        put_millis(self.begin(key), value);
+    }
     /// A flag that is set.
-    fn flag(&mut self, key: &'static str);
+    fn flag(&mut self, key: &'static str) {
+        self.begin(key).extend_from_slice(b"true");
+    }
     /// A text that is formatted on the way.
     fn display(&mut self, key: &'static str, value: &dyn Display);
     /// The tries, if they say more than the line itself.

@@ -1,11 +1,10 @@
 //! A line of `key=value` pairs, in ASCII. Values are in quotes where they contain anything but a plain word.
 
-use std::fmt::{self, Display, Write as _};
+use std::fmt::{Display, Write as _};
 use std::net::IpAddr;
-use std::time::Duration;
 
-use super::escape;
-use super::line::{KeyedLine, LogLine, describe, put_address, put_millis, put_number};
+use super::escape::{self, EscapingWriter};
+use super::line::{KeyedLine, LogLine, describe, put_address, put_number};
 use crate::telemetry::record::{RequestRecord, TryRecord};
 
 /// Writes a line, with its newline.
@@ -25,16 +24,6 @@ struct Pairs<'o> {
 /// Whether a byte needs no quotes around it.
 fn is_plain(byte: &u8) -> bool {
     byte.is_ascii_graphic() && !b"\"=\\".contains(byte)
-}
-
-/// Escapes what is formatted into it.
-struct EscapingWriter<'o>(&'o mut Vec<u8>);
-
-impl fmt::Write for EscapingWriter<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        escape::quoted(self.0, text.as_bytes());
-        Ok(())
-    }
 }
 
 impl Pairs<'_> {
@@ -59,6 +48,11 @@ impl Pairs<'_> {
 }
 
 impl KeyedLine for Pairs<'_> {
+    fn begin(&mut self, key: &'static str) -> &mut Vec<u8> {
+        self.key(key);
+        self.out
+    }
+
     fn word(&mut self, key: &'static str, value: &[u8]) {
         self.key(key);
         self.out.extend_from_slice(value);
@@ -73,26 +67,11 @@ impl KeyedLine for Pairs<'_> {
         put_address(self.out, value);
     }
 
-    fn number(&mut self, key: &'static str, value: u64) {
-        self.key(key);
-        put_number(self.out, value);
-    }
-
-    fn millis(&mut self, key: &'static str, value: Duration) {
-        self.key(key);
-        put_millis(self.out, value);
-    }
-
-    fn flag(&mut self, key: &'static str) {
-        self.key(key);
-        self.out.extend_from_slice(b"true");
-    }
-
     fn display(&mut self, key: &'static str, value: &dyn Display) {
         self.key(key);
         self.out.push(b'"');
         // Writing to a vector can't fail.
-        let _ = write!(EscapingWriter(self.out), "{value}");
+        let _ = write!(EscapingWriter::new(self.out, escape::quoted), "{value}");
         self.out.push(b'"');
     }
 
