@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::routing::client_limit::Subscriber;
+
 /// Number of buckets: 512 KiB of slots.
 const BUCKETS: usize = 8192;
 const SLOTS: usize = 8;
@@ -61,7 +63,7 @@ impl ClientConnections {
         address: IpAddr,
         limit: u32,
     ) -> Result<Option<ClientConnection>, TooManyConnections> {
-        let hash = self.secret.hash_one(subscriber(address));
+        let hash = self.secret.hash_one(Subscriber::of(address));
         let client = hash & !COUNT_MASK;
         let bucket = hash as usize & (self.buckets.len() - 1);
         for _ in 0..ATTEMPTS {
@@ -102,14 +104,6 @@ impl Drop for ClientConnection {
         // The count is in the low bits and at least 1 while this exists.
         let slot = &self.table.buckets[self.bucket as usize][self.slot as usize];
         slot.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// What counts as one client: an IPv4 address, or the first 64 bits of an IPv6 address.
-fn subscriber(address: IpAddr) -> (bool, u64) {
-    match address.to_canonical() {
-        IpAddr::V4(address) => (false, u64::from(address.to_bits())),
-        IpAddr::V6(address) => (true, (address.to_bits() >> 64) as u64),
     }
 }
 

@@ -30,10 +30,17 @@ pub(crate) struct ClientLimiter {
 /// What a client is told apart by. A header can't pass for an address.
 #[derive(Hash)]
 enum Identity<'a> {
+    Address(Subscriber),
+    Header(&'a [u8]),
+}
+
+/// What counts as one client by its address.
+#[derive(Hash)]
+pub(crate) enum Subscriber {
+    /// An IPv4 address.
     V4(u32),
     /// The first 64 bits of an IPv6 address.
     V6(u64),
-    Header(&'a [u8]),
 }
 
 impl ClientLimiter {
@@ -78,12 +85,13 @@ impl ClientLimiter {
                 return hash;
             }
         }
-        self.secret.hash_one(Identity::of(request.client()))
+        self.secret
+            .hash_one(Identity::Address(Subscriber::of(request.client())))
     }
 }
 
-impl Identity<'_> {
-    fn of(address: IpAddr) -> Self {
+impl Subscriber {
+    pub(crate) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::V4(address.to_bits()),
             // A subscriber gets at least a /64 and may use any address in it.
