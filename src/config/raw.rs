@@ -348,6 +348,12 @@ impl RawString<'_> {
         }
     }
 
+    /// Returns the span of the first character for which `is_bad` holds.
+    pub(super) fn span_of_char(&self, is_bad: impl Fn(char) -> bool) -> Option<TextSpan> {
+        let (at, found) = self.value.char_indices().find(|(_, c)| is_bad(*c))?;
+        Some(self.part(at..at + found.len_utf8()))
+    }
+
     /// Returns the span of a word that is a slice of `value`.
     pub(super) fn part_of(&self, word: &str) -> TextSpan {
         // The offset follows from the addresses; of a word from elsewhere it is out of range.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{is_token, unknown_word};
+use super::{is_token, not_a_token, unknown_word};
 use crate::config::access_log::{AccessLogSpec, FieldSource, LogFormat, LogTarget, LoggedField};
 use crate::config::problems::Problems;
 use crate::config::raw::{RawString, RawTable, RawValue};
@@ -143,9 +143,7 @@ fn field(text: &RawString<'_>, path: &str, out: &mut Problems) -> Option<LoggedF
     let source = match (kind, name) {
         ("query", None) => FieldSource::Query,
         ("header" | "cookie", Some(name)) if !is_token(name) => {
-            let message = format!("{} is not the name of a {kind}", quote(name));
-            out.error(text.part_of(name), message)
-                .label("expected letters, digits and `-`");
+            not_a_token(kind, name, text, out);
             return None;
         }
         ("header", Some(name)) => FieldSource::Header(name.to_ascii_lowercase()),

@@ -90,13 +90,9 @@ fn location(value: &RawValue<'_>, out: &mut Problems) -> Option<Template> {
         "a URL such as \"https://www.example.com{path}{query}\"",
         out,
     )?;
-    if let Some(at) = text.value.find(|c: char| !c.is_ascii_graphic()) {
-        let width = text.value[at..].chars().next().map_or(1, char::len_utf8);
-        out.error(
-            text.part(at..at + width),
-            format!("{} is not a URL", quote(text.value)),
-        )
-        .label("expected visible ASCII characters; others are written as %XX");
+    if let Some(span) = text.span_of_char(|c| !c.is_ascii_graphic()) {
+        out.error(span, format!("{} is not a URL", quote(text.value)))
+            .label("expected visible ASCII characters; others are written as %XX");
         return None;
     }
     let template = headers::template(&text, Placeholder::OF_REDIRECTS, out)?;

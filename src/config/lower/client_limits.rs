@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::{is_token, unknown_word};
+use super::{is_token, not_a_token, unknown_word};
 use crate::config::client_limit::{ClientKey, ClientLimits, RequestRate};
 use crate::config::problems::Problems;
 use crate::config::raw::{RawTable, RawValue};
-use crate::config::units::quote;
 
 /// The longest time after which a burst is available again. A longer one is taken for a typing error.
 const LONGEST_REFILL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -70,9 +69,7 @@ fn key(value: &RawValue<'_>, out: &mut Problems) -> Option<ClientKey> {
             Some(ClientKey::Header(name.to_ascii_lowercase()))
         }
         Some(("header", name)) => {
-            let message = format!("{} is not the name of a header", quote(name));
-            out.error(text.part_of(name), message)
-                .label("expected letters, digits and `-`");
+            not_a_token("header", name, &text, out);
             None
         }
         _ => {

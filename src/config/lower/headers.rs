@@ -164,14 +164,10 @@ fn name(
 /// Reads the value of a field (RFC 9110 section 5.5).
 fn value(text: &RawString<'_>, out: &mut Problems) -> Option<Template> {
     let is_allowed = |c: char| c == '\t' || !c.is_control();
-    if let Some(at) = text.value.find(|c| !is_allowed(c)) {
-        let width = text.value[at..].chars().next().map_or(1, char::len_utf8);
-        out.error(
-            text.part(at..at + width),
-            "a control character in the value of a field",
-        )
-        .label("line ends and other control characters can't be sent")
-        .help("write it without this character");
+    if let Some(span) = text.span_of_char(|c| !is_allowed(c)) {
+        out.error(span, "a control character in the value of a field")
+            .label("line ends and other control characters can't be sent")
+            .help("write it without this character");
         return None;
     }
     template(text, Placeholder::OF_FIELDS, out)

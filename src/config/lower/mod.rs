@@ -86,6 +86,13 @@ fn check_name(name: &str, value: &RawValue<'_>, what: &str, out: &mut Problems) 
     }
 }
 
+/// Reports that `name`, a part of `text`, is not the name of a header or cookie.
+fn not_a_token(kind: &str, name: &str, text: &RawString<'_>, out: &mut Problems) {
+    let message = format!("{} is not the name of a {kind}", quote(name));
+    out.error(text.part_of(name), message)
+        .label("expected letters, digits and `-`");
+}
+
 /// Returns whether `text` is a token (RFC 9110 section 5.6.2), the form of field names, cookie names and methods.
 fn is_token(text: &str) -> bool {
     !text.is_empty()

@@ -87,13 +87,11 @@ fn replacement(
     let compiled = text.and_then(|text| expression::compiled(text.value, &text, out));
     let to = to?.text("a path such as \"/new/$1\"", out)?;
     let is_bad = |c: char| !c.is_ascii_graphic() || matches!(c, '?' | '#' | '\\');
-    if let Some(at) = to.value.find(is_bad) {
-        let width = to.value[at..].chars().next().map_or(1, char::len_utf8);
-        out.error(
-            to.part(at..at + width),
-            format!("{} is not part of a path", quote(to.value)),
-        )
-        .label("expected visible ASCII characters without `?` and `#`; others are written as %XX");
+    if let Some(span) = to.span_of_char(is_bad) {
+        out.error(span, format!("{} is not part of a path", quote(to.value)))
+            .label(
+                "expected visible ASCII characters without `?` and `#`; others are written as %XX",
+            );
         return None;
     }
     Some(PathRewrite::Regex {

@@ -1,7 +1,9 @@
 //! `match` rules and the cohort: both refer to attributes of a request.
 
 use super::client_limits::{LimitScope, client_limits};
-use super::{answers, expression, headers, is_token, listeners, rewrite, split, unknown_word};
+use super::{
+    answers, expression, headers, is_token, listeners, not_a_token, rewrite, split, unknown_word,
+};
 use crate::config::actions::Actions;
 use crate::config::problems::Problems;
 use crate::config::raw::{RawString, RawTable, RawValue};
@@ -281,9 +283,7 @@ fn request_key(text: &RawString<'_>, path: &str, out: &mut Problems) -> Option<C
     let kinds = ["cookie", "header", "query", "ip"];
     match text.value.split_once(':') {
         Some((kind @ ("cookie" | "header"), name)) if !is_token(name) => {
-            let message = format!("{} is not the name of a {kind}", quote(name));
-            out.error(text.part_of(name), message)
-                .label("expected letters, digits and `-`");
+            not_a_token(kind, name, text, out);
             None
         }
         Some(("cookie", name)) => Some(CohortKey::Cookie(name.to_owned())),

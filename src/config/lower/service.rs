@@ -39,7 +39,7 @@ const RESERVED_LABELS: [&str; 18] = [
     "instance",
 ];
 
-/// What the rest of the file says about services.
+/// Settings outside of a service that affect it.
 pub(super) struct Around<'a> {
     /// The default of `body_bytes`.
     pub(super) body_bytes: Option<u64>,
