@@ -8,14 +8,12 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
 
 use super::blocking::on_thread;
-use super::history::{Attribution, ChangeCause, History};
+use super::history::{Attribution, ChangeCause};
 use super::saved_edit::{EditFault, SavedEdit};
 use super::{Context, ControlCommand};
 use crate::config::file_edit::FileEdit;
-use crate::snapshot::Live;
 
 /// Name of the threads that edit.
 const THREAD: &str = "file-edit";
@@ -33,21 +31,9 @@ pub(crate) struct EditReport {
 
 /// Edits the file of one proxy.
 #[derive(Clone)]
-pub(super) struct FileEditor {
-    live: Arc<Live>,
-    history: Arc<History>,
-    publisher: mpsc::Sender<ControlCommand>,
-}
+pub(super) struct FileEditor(pub(super) Arc<Context>);
 
 impl FileEditor {
-    pub(super) fn new(context: &Context) -> Self {
-        Self {
-            live: context.live.clone(),
-            history: context.history.clone(),
-            publisher: context.publisher.clone(),
-        }
-    }
-
     /// Makes an edit and returns once every worker has adopted it. `by` is the author for the history.
     ///
     /// # Errors
@@ -64,7 +50,7 @@ impl FileEditor {
     }
 
     async fn run(&self, edit: FileEdit, by: Option<String>) -> Result<EditReport, EditFault> {
-        let (file, history) = (self.live.source().path, self.history.clone());
+        let (file, history) = (self.0.live.source().path, self.0.history.clone());
         let by = Attribution {
             cause: ChangeCause::Api,
             who: by,
@@ -97,9 +83,8 @@ impl FileEditor {
 
     /// Makes the publisher read the file. The inner error is the reason of a refusal.
     async fn reload(&self) -> Result<Result<u64, String>, EditFault> {
-        let (answer, outcome) = oneshot::channel();
-        let sent = self.publisher.send(ControlCommand::Reload { answer }).await;
-        sent.map_err(|_| EditFault::stopping())?;
-        outcome.await.map_err(|_| EditFault::stopping())
+        let command = |answer| ControlCommand::Reload { answer };
+        let outcome = self.0.ask(command).await;
+        outcome.ok_or_else(EditFault::stopping)
     }
 }

@@ -1,6 +1,8 @@
 //! The requests that change the configuration file: shares, versions, deployments and undo; and the plan of a
 //! change.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, StatusCode};
 use hyper::body::Body;
 use serde::de::DeserializeOwned;
@@ -135,7 +137,7 @@ pub(super) async fn write<B: Body<Error: Into<BodyError>>>(
     route: WriteRoute<'_>,
     headers: &HeaderMap,
     body: B,
-    context: &Context,
+    context: &Arc<Context>,
 ) -> AdminResponse {
     let limit = match route {
         WriteRoute::Plan => MAX_TEXT_BYTES,
@@ -155,7 +157,7 @@ pub(super) async fn write<B: Body<Error: Into<BodyError>>>(
         WriteRoute::Deploy(service) => deploy(service, &body),
     };
     match edit {
-        Ok(edit) => edited(FileEditor::new(context).edit(edit, by).await),
+        Ok(edit) => edited(FileEditor(context.clone()).edit(edit, by).await),
         Err(message) => error(StatusCode::BAD_REQUEST, &message),
     }
 }
@@ -215,7 +217,7 @@ fn deploy(service: &str, body: &[u8]) -> Result<FileEdit, String> {
     }))
 }
 
-async fn undo(body: &[u8], by: Option<String>, context: &Context) -> AdminResponse {
+async fn undo(body: &[u8], by: Option<String>, context: &Arc<Context>) -> AdminResponse {
     let expected = "{\"generation\": 12}, or nothing to take back the last change";
     let request = match body.is_empty() {
         true => Ok(UndoRequest::default()),
@@ -249,7 +251,7 @@ async fn undo(body: &[u8], by: Option<String>, context: &Context) -> AdminRespon
             text: text.to_string(),
             running,
         };
-        let outcome = FileEditor::new(context).edit(edit, by).await;
+        let outcome = FileEditor(context.clone()).edit(edit, by).await;
         return edited(outcome.map(|edit| UndoReport {
             to: target.generation,
             edit,

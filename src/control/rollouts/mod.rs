@@ -241,13 +241,10 @@ impl Rollouts {
         let snapshot = publisher.live().current();
         let names: Vec<String> = self.services.keys().cloned().collect();
         for name in names {
-            let Some(service) = snapshot.services.iter().find(|s| *s.name == *name) else {
+            let Some((spec, service)) = calls::find(&snapshot, &name) else {
                 continue;
             };
-            let spec = snapshot.spec.services.iter().find(|s| s.name == name);
-            let gate_open = spec
-                .and_then(|spec| spec.rolling)
-                .is_some_and(|v| is_open(service, v));
+            let gate_open = spec.rolling.is_some_and(|v| is_open(service, v));
             let around = Surroundings {
                 service,
                 gate_open,
