@@ -16,13 +16,7 @@ use crate::town::Town;
 use crate::window::{RATE, Seen, watch};
 use crate::{Result, cpu};
 
-const TOWN: Town = Town {
-    services: 1000,
-    routes: 10,
-    rules: 1,
-    endpoints: 10,
-    versions: 1,
-};
+const TOWN: Town = Town::LARGE;
 
 /// The time that is watched, and when in it the file is saved.
 const WINDOW: Duration = Duration::from_secs(2);

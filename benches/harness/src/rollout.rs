@@ -17,13 +17,7 @@ use crate::town::Town;
 use crate::window::{RATE, Seen, watch};
 use crate::{Result, cpu};
 
-const TOWN: Town = Town {
-    services: 1000,
-    routes: 10,
-    rules: 1,
-    endpoints: 10,
-    versions: 1,
-};
+const TOWN: Town = Town::LARGE;
 
 /// The time that is watched.
 const WINDOW: Duration = Duration::from_secs(5);
@@ -31,6 +25,7 @@ const WINDOW: Duration = Duration::from_secs(5);
 const STEP_EVERY: Duration = Duration::from_secs(1);
 /// Steps in a window.
 const STEPS: usize = 4;
+
 /// A proxy with a service that walks a plan, beside 1,000 that don't.
 struct Walking {
     proxy: Running,

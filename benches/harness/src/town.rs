@@ -24,6 +24,15 @@ pub struct Town {
 }
 
 impl Town {
+    /// 1,000 services with 10,000 routes and endpoints.
+    pub const LARGE: Self = Self {
+        services: 1000,
+        routes: 10,
+        rules: 1,
+        endpoints: 10,
+        versions: 1,
+    };
+
     /// cutover's configuration of the services. The first one has the host `edition-N.bench.local`, by which it is seen which
     /// edition answers; every version's endpoints are moved on by so many addresses.
     pub fn cutover(&self, origin: SocketAddr, edition: usize, moved: usize) -> String {
