@@ -69,7 +69,7 @@ pub struct Snapshot {
     pub listeners: Vec<Listener>,
     /// Where requests are logged, if [`Spec::access_log`] is set.
     pub(crate) access_log: Option<Arc<LogSink>>,
-    /// Who follows the access log.
+    /// The followers of the access log.
     pub(crate) followers: Arc<Followers>,
     /// Counters of requests that match no service.
     pub unrouted: Arc<ServiceMetrics>,

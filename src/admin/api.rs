@@ -314,7 +314,7 @@ fn follow(query: &str, context: &Arc<Context>) -> AdminResponse {
         Some(subscription) => lines(LogStream::new(subscription, context.clone())),
         None => error(
             StatusCode::SERVICE_UNAVAILABLE,
-            "too many follow the log already",
+            "too many clients follow the log already",
         ),
     }
 }

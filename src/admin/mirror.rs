@@ -11,7 +11,7 @@ use crate::telemetry::mirror::{KEPT_DIFFERENCES, MirrorDifference};
 /// Number of differences in the status.
 const IN_STATUS: usize = 5;
 
-/// What became of the copies of a service's requests.
+/// Outcomes and differences of the copies of a service's requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MirrorStatus {
     /// The version that gets the copies.

@@ -128,7 +128,7 @@ pub(crate) struct ServiceStatus {
     /// Failures that other versions have and stable doesn't have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub new_errors: Vec<ErrorGroupStatus>,
-    /// What became of copies of its requests, if it has a mirror.
+    /// Outcomes of the copies of its requests, if it has a mirror.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<MirrorStatus>,
     /// What may be a mistake, such as a share that is too large for the weights of a version's endpoints.

@@ -31,7 +31,7 @@ pub(crate) struct Awaited {
 /// What the version looks like to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outlook {
-    /// Requests for it have to be decided anew: it has left the configuration, or another version takes over.
+    /// Requests for it must be routed again: it has left the configuration, or another version takes over.
     Elsewhere,
     /// It has no usable endpoint.
     Down,
@@ -46,7 +46,7 @@ pub(crate) enum HoldStep {
     Wait,
     /// An endpoint is to be probed.
     Probe,
-    /// The first so many requests are released.
+    /// This many requests are released, the first ones of the queue.
     Release(usize),
 }
 
@@ -223,7 +223,7 @@ impl HoldQueues {
     }
 
     /// Lets each queue take its next step. `outlook` says what a version looks like, and by which compiled service; requests that
-    /// another one decided about are released to be decided anew. `probe` starts a probe of one of the version's endpoints.
+    /// another one decided about are released to be routed again. `probe` starts a probe of one of the version's endpoints.
     pub(crate) fn tick(
         &self,
         now_ms: u64,

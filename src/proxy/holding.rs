@@ -2,7 +2,7 @@
 //!
 //! A request waits before it is forwarded if its version has no usable endpoint and no other one takes over, or if others wait
 //! for the version already. It also waits after it could not connect: nothing was sent then, so that it can be sent later
-//! whatever its method. After the wait it is routed anew, by the latest configuration: its version may have been replaced.
+//! whatever its method. After the wait it is routed again, by the latest configuration: its version may have been replaced.
 
 use std::time::Instant;
 
@@ -76,7 +76,7 @@ pub(super) fn may_wait<F>(
     }
 }
 
-/// Waits until the request may be routed anew.
+/// Waits until the request may be routed again.
 ///
 /// # Errors
 /// Why the request fails: too many wait already, or nothing became usable in time, in which case it is the error of its last

@@ -27,8 +27,9 @@
 //! * [`exchange`] sends the request and relays the response. [`body`] copies bytes from a source
 //!   to a sink; [`tunnel`] does so both ways after a 101.
 //! * [`mirror`] sends copies of requests to another version, after the users have been served.
-//! * [`respond`] sends local replies, [`configured`] those that the configuration asks for. [`error`] says for each failure who caused it, what the
-//!   client is told and what is charged to the version.
+//! * [`respond`] sends local replies, [`configured`] those that the configuration asks for.
+//!   [`error`] says for each failure who caused it, what the client is told and what is charged to
+//!   the version.
 //! * [`wire`] is the interface to a connection, with [`h1`], [`h1_down`] and [`h1_up`] for HTTP/1,
 //!   [`h2`], [`h2_down`] and [`h2_up`] for HTTP/2. [`headers`], [`id`], [`via`] and [`peer`]
 //!   rewrite heads, [`edit`] as the configuration asks for.

@@ -1,6 +1,6 @@
-//! What became of copies of requests, and how their responses differed from those that users got.
+//! Outcomes of mirrored requests, and how the responses to copies differed from those that users got.
 //!
-//! Outcomes are counted by whichever thread ends a copy. Differences are written by the thread that sends copies and read by
+//! Outcomes are counted by the thread that ends a copy. Differences are written by the thread that sends copies and read by
 //! the admin API; both take a lock that no request ever waits for.
 
 use std::collections::{BTreeMap, VecDeque};

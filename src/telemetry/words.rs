@@ -71,7 +71,7 @@ words! {
 }
 
 words! {
-    /// What became of a request that was selected for a copy: the label `outcome` of `cutover_mirror_requests_total`.
+    /// The outcome of a request that was selected for a copy: the label `outcome` of `cutover_mirror_requests_total`.
     pub enum MirrorOutcome {
         /// Both responses were the same in all that is compared.
         Same "same",

@@ -70,7 +70,7 @@ pub(super) fn columns() -> usize {
     columns.max(20)
 }
 
-/// Breaks a line between words, into lines of at most this width. Continuation lines are indented by so many columns.
+/// Breaks a line between words, into lines of at most this width. `indent`: columns by which continuation lines are indented.
 pub(super) fn fold(line: &str, width: usize, indent: usize) -> String {
     let mut folded = String::new();
     let mut column = 0;

@@ -24,7 +24,7 @@ pub(super) struct Scene {
     /// The first line of the configuration file.
     pub comment: &'static str,
     /// The service in the configuration file, without its heading and its versions.
-    pub service: &'static str,
+    pub service: String,
     /// The key in the file whose line is always on display.
     pub marked: &'static str,
     /// Number of connections of the clients.
@@ -46,7 +46,8 @@ impl Scene {
             ],
             comment: "# The configuration of `cutover demo`. Edit the marked line, save, and watch the traffic.",
             service: "stable = \"blue\"\n\
-                      split = { green = \"0%\" }   # <- edit: \"5%\", \"50%\", \"100%\", back to \"0%\"\n",
+                      split = { green = \"0%\" }   # <- edit: \"5%\", \"50%\", \"100%\", back to \"0%\"\n"
+                .to_owned(),
             marked: "split",
             clients: 8,
             // One for each client, so that none waits for another.

@@ -1,8 +1,8 @@
 //! The match rules of one service.
 //!
-//! A rule matches when all conditions of one of its alternatives hold, and none of those under `not`. A condition holds when any of its patterns matches any of the values
-//! of its subject: a field, cookie or parameter that occurs several times has several values, and an absent one has none,
-//! so that not even `*` matches it.
+//! A rule matches when all conditions of one of its alternatives hold, and none of those under `not`. A condition holds when any
+//! of its patterns matches any of the values of its subject: a field, cookie or parameter that occurs several times has several
+//! values, and an absent one has none, so that not even `*` matches it.
 //!
 //! The rules aren't tried one after the other. Each is filed under one of its conditions, its *lead*, in the [`LeadGroup`]
 //! of the subject that the lead looks at. A request's value of that subject is then extracted once for all rules of the

@@ -1,4 +1,4 @@
-//! Who follows the access log at the moment, such as `cutover logs`.
+//! The followers of the access log, such as `cutover logs`.
 //!
 //! Each worker has a list of followers, which it compares with the shared one once a tick, and passes the lines that a
 //! follower asked for to a bounded channel of its own. A follower that reads too slowly loses lines, and learns how many.

@@ -59,7 +59,7 @@ impl AccessLog {
         Ok(sink)
     }
 
-    /// Who follows the log at the moment.
+    /// Returns the followers of the log.
     pub(crate) fn followers(&self) -> &Arc<Followers> {
         &self.followers
     }

@@ -27,7 +27,7 @@ const STALL_CHECK: Timespec = Timespec {
     tv_nsec: 100_000_000,
 };
 
-/// What became of lines.
+/// The result of writing lines.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
     /// Number of lines that were lost.
@@ -172,7 +172,7 @@ impl LogFile {
         let opened = open(&self.path).and_then(|file| Ok((identity(&file)?, file)));
         match opened {
             Ok((identity, file)) => {
-                // The rest of a torn line belongs to the former file. If it can't take it now, it never will.
+                // The rest of a torn line belongs to the previous file. If it can't take it now, it never will.
                 let torn = std::mem::take(&mut self.torn);
                 let _ = write_all(&self.file, &torn);
                 self.file = file;
@@ -181,10 +181,10 @@ impl LogFile {
                 self.failed_to_reopen = false;
                 tracing::info!(path = %self.path.display(), "access log reopened");
             }
-            // The former file is still open, under whatever name.
+            // The previous file is still open, even if it was renamed.
             Err(error) if !std::mem::replace(&mut self.failed_to_reopen, true) => {
                 let path = self.path.display();
-                tracing::warn!(%path, %error, "access log can't be reopened, the former file stays in use");
+                tracing::warn!(%path, %error, "access log can't be reopened, keeping the previous file");
             }
             Err(_) => {}
         }

@@ -39,7 +39,7 @@ pub(super) fn scene() -> Scene {
         versions: ["blue", "green"],
         origins: vec![origin("blue"), origin("blue"), starting],
         comment: "# The configuration of `cutover demo --story blue-green`.",
-        service: FILE,
+        service: FILE.to_owned(),
         marked: "stable",
         clients: 12,
         users: UserPlan {

@@ -29,31 +29,27 @@ const BAR: usize = 20;
 /// How many percent of its requests the bad release fails.
 const FAILING: u32 = 20;
 
-/// The service of the good story, in the file.
-const GOOD: &str = r#"stable = "v1"
-split  = { v2 = "0%" }
+/// The steps of the good story.
+const GOOD: &str = r#"["10% for 3s", "50% for 3s", "100% for 3s"]"#;
+/// Those of the bad one. They are longer than the guard needs.
+const BAD: &str = r#"["5% for 15s", "50% for 15s", "100% for 15s"]"#;
+
+/// The service in the file.
+fn service(steps: &str) -> String {
+    format!(
+        r#"stable = "v1"
+split  = {{ v2 = "0%" }}
 shield = true                   # v2 fails a GET: v1 answers it
 cohort.by = ["cookie:uid"]      # users stay on their version
 
 [service.shop.rollout]
-steps = ["10% for 3s", "50% for 3s", "100% for 3s"]
+steps = {steps}
 guard.errors = ["1%", "x1.5"]   # more failures than this: rolled back
 guard.p99 = "1s"
 guard.min_requests = 20
-"#;
-
-/// The service of the bad story, in the file. Its steps are longer than the guard needs.
-const BAD: &str = r#"stable = "v1"
-split  = { v2 = "0%" }
-shield = true                   # v2 fails a GET: v1 answers it
-cohort.by = ["cookie:uid"]      # users stay on their version
-
-[service.shop.rollout]
-steps = ["5% for 15s", "50% for 15s", "100% for 15s"]
-guard.errors = ["1%", "x1.5"]   # more failures than this: rolled back
-guard.p99 = "1s"
-guard.min_requests = 20
-"#;
+"#
+    )
+}
 
 /// The set-up of the bad story.
 pub(super) fn bad_scene() -> Scene {
@@ -68,7 +64,7 @@ pub(super) fn bad_scene() -> Scene {
         ],
         origins: scene.origins.iter().map(failing).collect(),
         comment: "# The configuration of `cutover demo --story bad-canary`.",
-        service: BAD,
+        service: service(BAD),
         ..scene
     }
 }
@@ -84,7 +80,7 @@ pub(super) fn good_scene() -> Scene {
         versions: ["v1", "v2"],
         origins: vec![origin("v1"), origin("v1"), origin("v2")],
         comment: "# The configuration of `cutover demo --story good-canary`.",
-        service: GOOD,
+        service: service(GOOD),
         marked: "split",
         clients: 12,
         users: UserPlan {
@@ -197,7 +193,10 @@ pub(super) async fn play_bad(stage: &StoryStage<'_>) -> Result<StoryEnd, Command
         next: vec![
             ("status shop", "the state and the evidence"),
             ("retry shop", "the same release once more"),
-            ("deploy shop v2 --label 2.0.1", "a new label starts anew"),
+            (
+                "deploy shop v2 --label 2.0.1",
+                "a new label starts a new rollout",
+            ),
         ],
         ..StoryEnd::default()
     };
@@ -246,7 +245,7 @@ fn add_verdict(end: &mut StoryEnd, rollout: &RolloutStatus) {
     if rollout.latched {
         end.fact(
             "latched",
-            "this release starts again only by `cutover retry`; a new label or new endpoints start anew",
+            "this release starts again only by `cutover retry`; a new label or new endpoints start a new one",
         );
     }
     end.check(rollout.latched, "the plan isn't latched");
