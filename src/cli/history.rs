@@ -3,8 +3,7 @@
 use clap::Args;
 
 use super::edit::find;
-use super::error::CommandError;
-use super::proxy_address::{ProxyAddress, meant};
+use super::proxy_address::{ProxyAddress, unknown_service};
 use super::table::{Align, TextTable};
 use super::{CommandResult, Json, block_on};
 use crate::admin::history::{ChangeCause, HistoryEntry, HistoryReport};
@@ -34,11 +33,7 @@ impl HistoryArgs {
             let runs = status.services.iter().any(|s| s.name == *service);
             if report.entries.is_empty() && !runs {
                 let names = status.services.iter().map(|s| s.name.as_str());
-                let fault = CommandError::new(format!("no service {service:?}"));
-                return Err(match meant(service, names) {
-                    Some(near) => fault.with(format!("did you mean {near}?")),
-                    None => fault,
-                });
+                return Err(unknown_service(service, names));
             }
         }
         match self.json.json {

@@ -12,10 +12,11 @@ use clap::Args;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
+use super::drain::counted;
 use super::edit::{NO_PROXY, find};
 use super::error::CommandError;
 use super::proxy::{Proxy, ProxyError};
-use super::proxy_address::{ProxyAddress, meant};
+use super::proxy_address::{ProxyAddress, unknown_service};
 use super::{CommandResult, Json, block_on};
 use crate::admin::status::ProxyStatus;
 use printer::{Printer, ReaderGone};
@@ -70,8 +71,8 @@ impl LogsArgs {
         self.check_service(&status)?;
         let path = self.path();
         let printer = Printer::start(anstream::stdout(), |n| {
-            let lines = if n == 1 { "line" } else { "lines" };
-            anstream::eprintln!("{n} {lines} dropped: they were not read fast enough");
+            let lines = counted(n, "line");
+            anstream::eprintln!("{lines} dropped: they were not read fast enough");
         })
         .map_err(|error| CommandError::new(format!("can't start a thread: {error}")))?;
         let (sender, mut events) = mpsc::channel(QUEUED_LINES);
@@ -125,11 +126,7 @@ impl LogsArgs {
         if names().any(|name| name == service) {
             return Ok(());
         }
-        let fault = CommandError::new(format!("no service {service:?}"));
-        Err(match meant(service, names()) {
-            Some(near) => fault.with(format!("did you mean {near}?")),
-            None => fault,
-        })
+        Err(unknown_service(service, names()))
     }
 
     fn path(&self) -> String {

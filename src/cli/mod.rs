@@ -1,7 +1,8 @@
 //! The command line, with one file for each command.
 //!
 //! * `run` starts the proxy; `check` takes the same path up to the point where listeners would be bound.
-//! * `status`, `history`, `logs`, `explain`, `shift`, `undo`, `drain` and `reload` talk to the admin API of a running proxy, which [`proxy`] finds.
+//! * `status`, `history`, `logs`, `explain`, `plan`, `shift`, `deploy`, `undo`, `drain` and `reload` talk to the admin API of a running
+//!   proxy, which [`proxy`] finds.
 //! * `pause`, `resume`, `approve`, `promote`, `abort` and `retry` change the course of a rollout.
 //! * `demo` runs a proxy with embedded origins and traffic.
 //! * `completions` and `man` print files for shells and manuals.

@@ -186,6 +186,18 @@ fn get<'t, 'i>(table: &'t DeTable<'i>, name: &str) -> Option<&'t DeValue<'i>> {
     found.map(|(_, value)| value.get_ref())
 }
 
+/// The failure of a command that names a service which the proxy doesn't have.
+pub(super) fn unknown_service<'a>(
+    name: &str,
+    known: impl Iterator<Item = &'a str>,
+) -> CommandError {
+    let fault = CommandError::new(format!("no service {name:?}"));
+    match meant(name, known) {
+        Some(near) => fault.with(format!("did you mean {near}?")),
+        None => fault,
+    }
+}
+
 /// The known name nearest to what was typed, if it is near enough to suggest.
 pub(super) fn meant<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let near = known.map(|name| (strsim::damerau_levenshtein(typed, name), name));

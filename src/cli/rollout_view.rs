@@ -55,13 +55,16 @@ pub(super) fn shown(service: &str, rollout: &RolloutStatus) -> String {
     text
 }
 
+/// How near the evidence against a version is to a verdict, from 0 to 1.
+pub(super) fn evidence_share(evidence: f64, threshold: f64) -> f64 {
+    match threshold > 0.0 {
+        true => (evidence / threshold).clamp(0.0, 1.0),
+        false => 0.0,
+    }
+}
+
 /// A bar that is full where the evidence reaches the threshold.
 fn bar(evidence: f64, threshold: f64) -> String {
-    let part = if threshold > 0.0 {
-        (evidence / threshold).clamp(0.0, 1.0)
-    } else {
-        0.0
-    };
-    let full = (part * BAR as f64).round() as usize;
+    let full = (evidence_share(evidence, threshold) * BAR as f64).round() as usize;
     format!("[{}{}]", "#".repeat(full), ".".repeat(BAR - full))
 }

@@ -8,7 +8,7 @@ use super::layout::{coloured, command, fold, shortened};
 /// SGR code of commands: bold.
 const BOLD: u8 = 1;
 
-/// Columns by which the further lines of a sentence are indented.
+/// Indentation of the continuation lines of a sentence, in columns.
 const INDENT: usize = 4;
 
 /// Lines to print above the display at its next redraw. Clones share one queue.

@@ -20,6 +20,7 @@ use crate::admin::rollout::RolloutStatus;
 use crate::admin::status::ProxyStatus;
 use crate::cli::error::CommandError;
 use crate::cli::rollout;
+use crate::cli::rollout_view::evidence_share;
 
 /// The time over which figures are computed: short, so that an edit shows at once.
 const NOW: Duration = Duration::from_secs(1);
@@ -207,19 +208,17 @@ impl DemoView {
     /// The state of a rollout, and the evidence against its version.
     fn rollout(&self, rollout: &RolloutStatus, columns: usize) -> String {
         let state = cut(&rollout::summary(rollout), columns.saturating_sub(11));
-        let (evidence, threshold) = (rollout.total_evidence, rollout.threshold);
-        let red = self.has_colour.then_some(RED);
-        let bar = coloured(&bar(evidence_share(rollout), EVIDENCE_BAR), red);
-        format!("\n  rollout  {state}\n  evidence {bar} 10^{evidence:.1} of 10^{threshold:.1}\n")
+        let evidence = evidence(rollout, self.has_colour.then_some(RED));
+        format!("\n  rollout  {state}\n  evidence {evidence}\n")
     }
 }
 
-/// How near the evidence against a version is to a verdict, from 0 to 1.
-pub(super) fn evidence_share(rollout: &RolloutStatus) -> f64 {
-    match rollout.threshold > 0.0 {
-        true => (rollout.total_evidence / rollout.threshold).clamp(0.0, 1.0),
-        false => 0.0,
-    }
+/// The evidence against a version, as a bar and in figures.
+pub(super) fn evidence(rollout: &RolloutStatus, colour: Option<u8>) -> String {
+    let (evidence, threshold) = (rollout.total_evidence, rollout.threshold);
+    let bar = bar(evidence_share(evidence, threshold), EVIDENCE_BAR);
+    let bar = coloured(&bar, colour);
+    format!("{bar} 10^{evidence:.1} of 10^{threshold:.1}")
 }
 
 /// The first line of the reason why the current file isn't in use.

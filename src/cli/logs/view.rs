@@ -7,7 +7,7 @@ use serde_json::Value;
 pub(super) enum LoggedLine {
     /// A request.
     Request(Value),
-    /// So many lines were lost.
+    /// This number of lines was lost.
     Dropped(u64),
     /// Another process has taken over.
     HandedOver,

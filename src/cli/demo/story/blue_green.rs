@@ -55,29 +55,32 @@ pub(super) async fn play(stage: &StoryStage<'_>) -> Result<StoryEnd, CommandErro
     sleep(BEFORE).await;
     stage.say("green is to be stable, while it is still starting:");
     let cut_over = cut_over(stage).await?;
-    let finishing = stage.users.borrow().on("blue");
-    stage.say(&format!(
-        "  every worker followed {} after green passed its check",
-        shown(cut_over)
-    ));
-    stage.say(&format!(
-        "new users get green; {finishing} sessions that began on blue stay there"
-    ));
+    let cause = "green passed its check";
+    let finishing = tell_move(stage, ("blue", "green"), cut_over, cause);
     sleep(WATCH).await;
     tell_sessions(stage, "blue");
     stage.say("green was a mistake. One command takes it back:");
     let undo = stage.edit(&["undo"]).await?;
-    let finishing_green = stage.users.borrow().on("green");
-    stage.say(&format!(
-        "  every worker followed {} after the file was saved",
-        shown(undo)
-    ));
-    stage.say(&format!(
-        "new users get blue; {finishing_green} sessions that began on green stay there"
-    ));
+    let finishing_green = tell_move(stage, ("green", "blue"), undo, "the file was saved");
     sleep(WATCH).await;
     tell_sessions(stage, "green");
     ending(stage, (cut_over, undo), (finishing, finishing_green)).await
+}
+
+/// Tells that new users get another version. Returns the number of sessions that stay on the one before.
+fn tell_move(
+    stage: &StoryStage<'_>,
+    (from, to): (&str, &str),
+    after: Duration,
+    cause: &str,
+) -> u64 {
+    let finishing = stage.users.borrow().on(from);
+    let took = shown(after);
+    stage.say(&format!("  every worker followed {took} after {cause}"));
+    stage.say(&format!(
+        "new users get {to}; {finishing} sessions that began on {from} stay there"
+    ));
+    finishing
 }
 
 /// Asks for the cut-over, and lets green become ready. Returns the time from green's first passed check until every worker sends

@@ -5,13 +5,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::admin::rollout::RolloutStatus;
-use crate::cli::demo::layout::bar;
 use crate::cli::demo::origin::OriginPlan;
 use crate::cli::demo::scene::{SERVICE, Scene};
 use crate::cli::demo::stage::{StoryEnd, StoryStage};
 use crate::cli::demo::tally::shown;
 use crate::cli::demo::users::UserPlan;
-use crate::cli::demo::view::evidence_share;
+use crate::cli::demo::view;
 use crate::cli::error::CommandError;
 
 /// Time before the deployment.
@@ -24,8 +23,6 @@ const LOOK: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(45);
 /// The label of the release.
 const LABEL: &str = "2.0.0";
-/// Length of the bar of the evidence, in characters.
-const BAR: usize = 20;
 /// How many percent of its requests the bad release fails.
 const FAILING: u32 = 20;
 
@@ -180,10 +177,8 @@ fn failures(rollout: &RolloutStatus) -> String {
 
 /// The evidence against the release, after a second of the guard.
 fn evidence(rollout: &RolloutStatus) -> String {
-    let bar = bar(evidence_share(rollout), BAR);
-    let (evidence, threshold) = (rollout.total_evidence, rollout.threshold);
-    let failures = failures(rollout);
-    format!("  {bar} 10^{evidence:.1} of 10^{threshold:.1}: {failures}")
+    let evidence = view::evidence(rollout, None);
+    format!("  {evidence}: {}", failures(rollout))
 }
 
 /// Plays the bad story.
