@@ -1,12 +1,11 @@
 //! `cutover deploy` and `cutover plan`.
 
-use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
 use crate::support::origin::Origin;
-use crate::support::proxy::{BINARY, Output, Proxy, command_in, serve};
+use crate::support::proxy::{BINARY, command_in, serve};
 
 /// A service with a stable gate: blue serves, green is idle.
 fn blue_green(blue: &str, green: &str) -> String {
@@ -17,43 +16,26 @@ fn blue_green(blue: &str, green: &str) -> String {
     )
 }
 
-fn run_in(proxy: &Proxy, dir: &Path, arguments: &[&str]) -> Output {
-    let file = proxy.file();
-    let place = ["-c", file.to_str().expect("a path in UTF-8")];
-    command_in(&[arguments, &place].concat(), dir, Command::new(BINARY))
-}
-
-fn run(proxy: &Proxy, arguments: &[&str]) -> Output {
-    run_in(proxy, proxy.dir(), arguments)
-}
-
-fn text(proxy: &Proxy) -> String {
-    std::fs::read_to_string(proxy.file()).expect("the configuration")
-}
-
 #[test]
 fn a_deployment_without_a_plan_cuts_over_once_the_gate_opens() {
     let (blue, green) = (Origin::named("blue"), Origin::named("green"));
     let proxy = serve(&blue_green(&blue.at(), "127.0.0.1:9"));
     let target = format!("green={}", green.at());
-    let said = run(
-        &proxy,
-        &["deploy", "shop", &target, "--label", "1.1", "--wait"],
-    );
+    let said = proxy.local(&["deploy", "shop", &target, "--label", "1.1", "--wait"]);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(said.stdout.contains("green is stable"), "{said:?}");
     // Done means done: no waiting here.
     assert_eq!(proxy.get("/").text(), "green");
-    let file = text(&proxy);
+    let file = proxy.text();
     let version = format!(
         "green = {{ endpoints = [\"{}\"], label = \"1.1\" }} # next",
         green.at()
     );
     assert!(file.contains(&version) && file.contains("# ours"), "{file}");
     assert!(file.contains("stable = \"green\""), "{file}");
-    let said = run(&proxy, &["history", "shop"]);
+    let said = proxy.local(&["history", "shop"]);
     assert!(said.stdout.contains("(deploy)"), "{said:?}");
-    let back = run(&proxy, &["deploy", "shop", "blue", "--wait", "--json"]);
+    let back = proxy.local(&["deploy", "shop", "blue", "--wait", "--json"]);
     assert_eq!(back.code, 0, "{back:?}");
     let report: Value = serde_json::from_str(&back.stdout).expect("JSON");
     assert_eq!(
@@ -75,7 +57,7 @@ fn a_deployment_that_never_passes_its_check_times_out_and_users_stay() {
         "--timeout",
         "700ms",
     ];
-    let said = run(&proxy, &timeout);
+    let said = proxy.local(&timeout);
     assert_eq!(said.code, 1, "{said:?}");
     for part in [
         "not done after 700ms",
@@ -85,16 +67,16 @@ fn a_deployment_that_never_passes_its_check_times_out_and_users_stay() {
         assert!(said.stderr.contains(part), "no {part:?} in {said:?}");
     }
     assert_eq!(proxy.get("/").text(), "blue");
-    let said = run(&proxy, &["undo"]);
+    let said = proxy.local(&["undo"]);
     assert_eq!(said.code, 0, "{said:?}");
-    assert!(text(&proxy).contains("stable = \"blue\""));
+    assert!(proxy.text().contains("stable = \"blue\""));
 }
 
 #[test]
 fn a_deployment_that_makes_no_sense_changes_nothing() {
     let blue = Origin::named("blue");
     let proxy = serve(&blue_green(&blue.at(), "127.0.0.1:9"));
-    let before = text(&proxy);
+    let before = proxy.text();
     for (arguments, part) in [
         (
             &["deploy", "shop", "blue=127.0.0.1:7"][..],
@@ -106,11 +88,11 @@ fn a_deployment_that_makes_no_sense_changes_nothing() {
         (&["deploy", "shop", "green="], "VERSION=ENDPOINT"),
         (&["deploy", "shop", "green", "--timeout", "1s"], "--wait"),
     ] {
-        let said = run(&proxy, arguments);
+        let said = proxy.local(arguments);
         assert_eq!(said.code, 1, "{arguments:?}: {said:?}");
         assert!(said.stderr.contains(part), "no {part:?} in {said:?}");
     }
-    assert_eq!((text(&proxy), proxy.generation()), (before, 1));
+    assert_eq!((proxy.text(), proxy.generation()), (before, 1));
 }
 
 #[test]
@@ -140,12 +122,12 @@ fn without_a_proxy_a_deployment_does_not_touch_the_file() {
 fn a_plan_says_who_moves_what_waits_and_changes_nothing() {
     let blue = Origin::named("blue");
     let proxy = serve(&blue_green(&blue.at(), "127.0.0.1:9"));
-    let before = text(&proxy);
+    let before = proxy.text();
     let other = proxy.dir().join("next.toml");
     let plan = |text: &str, more: &[&str]| {
         std::fs::write(&other, text).expect("a file");
         let file = other.to_str().expect("a path in UTF-8");
-        run(&proxy, &[&["plan", file], more].concat())
+        proxy.local(&[&["plan", file], more].concat())
     };
     let said = plan(&before, &[]);
     assert_eq!(said.code, 0, "{said:?}");
@@ -186,7 +168,7 @@ fn a_plan_says_who_moves_what_waits_and_changes_nothing() {
     let said = plan("listen = \n", &[]);
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.stderr.contains("next.toml:1:"), "{said:?}");
-    assert_eq!((text(&proxy), proxy.generation()), (before, 1));
+    assert_eq!((proxy.text(), proxy.generation()), (before, 1));
     assert_eq!(
         proxy.status()["services"][0]["split"]["desired"]["green"],
         "0%"
@@ -205,18 +187,15 @@ fn with_plan(steps: &str) -> String {
 #[test]
 fn a_deployment_with_a_plan_follows_it_to_the_end() {
     let proxy = serve(&with_plan("\"50% for 1s\", \"100% for 1s\""));
-    let said = run(
-        &proxy,
-        &[
-            "deploy",
-            "shop",
-            "v2=127.0.0.1:4",
-            "--label",
-            "2",
-            "--wait",
-            "--json",
-        ],
-    );
+    let said = proxy.local(&[
+        "deploy",
+        "shop",
+        "v2=127.0.0.1:4",
+        "--label",
+        "2",
+        "--wait",
+        "--json",
+    ]);
     assert_eq!(said.code, 0, "{said:?}");
     let report: Value = serde_json::from_str(&said.stdout).expect("JSON");
     assert_eq!(report["outcome"], "done");
@@ -226,11 +205,11 @@ fn a_deployment_with_a_plan_follows_it_to_the_end() {
         assert!(said.stderr.contains(part), "no {part:?} in {said:?}");
     }
     assert!(
-        text(&proxy).contains("split = { v2 = \"rollout\" }"),
+        proxy.text().contains("split = { v2 = \"rollout\" }"),
         "{}",
-        text(&proxy)
+        proxy.text()
     );
-    let other = run(&proxy, &["deploy", "shop", "v3=127.0.0.1:5"]);
+    let other = proxy.local(&["deploy", "shop", "v3=127.0.0.1:5"]);
     assert_eq!(other.code, 1, "{other:?}");
     assert!(
         other.stderr.contains("promote or abort it first"),
@@ -241,22 +220,23 @@ fn a_deployment_with_a_plan_follows_it_to_the_end() {
 #[test]
 fn a_deployment_that_needs_approval_exits_with_five_and_an_aborted_one_with_four() {
     let proxy = serve(&with_plan("\"50% until approved\", \"100% for 1s\""));
-    let said = run(&proxy, &["deploy", "shop", "v2=127.0.0.1:4", "--wait"]);
+    let said = proxy.local(&["deploy", "shop", "v2=127.0.0.1:4", "--wait"]);
     assert_eq!(said.code, 5, "{said:?}");
     assert!(
         said.stdout.contains("awaits approval, step 1 of 2 at 50%"),
         "{said:?}"
     );
-    let aborted = run(&proxy, &["abort", "shop"]);
+    let aborted = proxy.local(&["abort", "shop"]);
     assert_eq!(aborted.code, 0, "{aborted:?}");
-    let again = run(
-        &proxy,
-        &["deploy", "shop", "v2=127.0.0.1:4", "--wait", "--json"],
-    );
+    let again = proxy.local(&["deploy", "shop", "v2=127.0.0.1:4", "--wait", "--json"]);
     assert_eq!(again.code, 4, "latched: {again:?}");
     let report: Value = serde_json::from_str(&again.stdout).expect("JSON");
     assert_eq!(report["outcome"], "rolled-back");
     assert!(again.stderr.contains("was aborted"), "{again:?}");
     let label = ["deploy", "shop", "v2", "--label", "3", "--wait"];
-    assert_eq!(run(&proxy, &label).code, 5, "a new label starts anew");
+    assert_eq!(
+        proxy.local(&label).code,
+        5,
+        "a new label starts a new rollout"
+    );
 }

@@ -19,10 +19,7 @@ fn ask(proxy: &Proxy, lines: &str) -> Message {
 
 /// The values of a field in the head that the origin received last.
 fn sent(origin: &Origin, name: &str) -> Vec<String> {
-    let head = String::from_utf8(origin.last().head.clone()).expect("a head of text");
-    let lines = head.lines().filter_map(|line| line.split_once(':'));
-    let named = lines.filter(|(n, _)| n.eq_ignore_ascii_case(name));
-    named.map(|(_, value)| value.trim().to_owned()).collect()
+    origin.last().all(name)
 }
 
 #[test]

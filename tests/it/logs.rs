@@ -1,7 +1,7 @@
 //! `cutover logs`: follows requests, with and without an access log, through a takeover and to the end of the proxy.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus};
 use std::sync::{Arc, Mutex};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::support::origin::Origin;
 use crate::support::proxy::{BINARY, Proxy, before, serve, single};
 use crate::support::{free_port, until};
+use crate::undo::with_token;
 
 /// A running `cutover logs`; killed when dropped.
 struct Logs {
@@ -21,17 +22,7 @@ struct Logs {
 impl Logs {
     /// Follows the proxy over its control socket.
     fn of(proxy: &Proxy, arguments: &[&str]) -> Self {
-        let mut child = Command::new(BINARY)
-            .arg("logs")
-            .args(arguments)
-            .arg("-c")
-            .arg(proxy.file())
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = proxy.start_local(&[&["logs"], arguments].concat());
         let lines = Arc::new(Mutex::new(Vec::new()));
         let into = lines.clone();
         let stdout = BufReader::new(child.stdout.take().unwrap());
@@ -165,24 +156,9 @@ fn nobody_follows_who_may_not() {
 
 #[test]
 fn the_token_lets_other_machines_follow() {
-    use std::os::unix::fs::PermissionsExt;
     let origin = Origin::named("blue");
-    let proxy = before(&origin.at());
+    let proxy = with_token(&single(&origin.at(), ""));
     let token = proxy.dir().join("token");
-    std::fs::write(&token, "secret").unwrap();
-    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let with_token = proxy.whole(&single(&origin.at(), "")).replace(
-        &format!("admin = \"127.0.0.1:{}\"", proxy.admin),
-        &format!(
-            "admin = {{ listen = \"127.0.0.1:{}\", token_file = {:?} }}",
-            proxy.admin, token
-        ),
-    );
-    let generation = proxy.generation();
-    std::fs::write(proxy.file(), with_token).unwrap();
-    until("the edit is adopted", || {
-        (proxy.generation() > generation).then_some(())
-    });
     let address = format!("127.0.0.1:{}", proxy.admin);
     let token = token.to_str().unwrap();
     let logs = Logs::of(&proxy, &["--admin", &address, "--token-file", token]);

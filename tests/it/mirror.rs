@@ -6,12 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 
-use crate::support::free_port;
 use crate::support::h2_client::H2;
 use crate::support::h2_origin::H2Origin;
 use crate::support::origin::{Conn, Origin};
 use crate::support::proxy::{Proxy, serve};
-use crate::support::until;
+use crate::support::{block_on, free_port, until};
 
 /// A service whose requests go to `v1`; copies go to `v2`, with these keys of the mirror.
 fn mirrored(v1: &str, v2: &str, keys: &str) -> Proxy {
@@ -226,8 +225,7 @@ fn bodies_of_several_chunks_and_over_http2_are_compared() {
     let proxy = mirrored(&live.at(), &copy.at(), "diff = \"json\"");
     assert_eq!(proxy.get("/").text(), "{\"a\":1}");
     await_copies(&proxy, "different", 1.0);
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(async {
+    block_on(async {
         let client = H2::connect(proxy.port).await;
         let request = Request::get("http://a/").body(()).expect("a request");
         let answer = client.ask(request, Bytes::new()).await.expect("an answer");

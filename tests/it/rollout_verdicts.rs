@@ -1,15 +1,14 @@
 //! What the guard of a rollout finds through the real binary, and what it must not find.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::rollouts::{Load, Version, order, rollout, service, share, state, until_state};
+use crate::rollouts::{Load, Version, rollout, service, share, state, until_state};
 use crate::support::client::Client;
 use crate::support::proxy::{Proxy, serve};
-use crate::support::{pause, until};
+use crate::support::{free_port, pause, until};
 
 #[test]
 fn a_canary_that_is_ten_times_slower_is_taken_back_within_ten_seconds() {
@@ -107,7 +106,7 @@ fn promote_and_abort_during_a_verdict_end_it_once() {
     let load = Load::start(proxy.port);
     until_state(&proxy, "rolled-back");
     for verb in ["promote", "abort", "pause"] {
-        let refused = order(&proxy, &[verb, "app"]);
+        let refused = proxy.local(&[verb, "app"]);
         assert_eq!(refused.code, 1, "{verb}: {refused:?}");
         assert!(
             refused.stderr.contains("the rollout is rolled-back"),
@@ -170,10 +169,7 @@ impl Drop for Prometheus {
 
 #[test]
 fn a_real_prometheus_that_is_killed_holds_the_step_until_it_answers_again() {
-    // Free at this moment.
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    let port = free.local_addr().expect("its address").port();
-    drop(free);
+    let port = free_port();
     let (v1, v2) = (Version::new("v1", 0), Version::new("v2", 0));
     let plan = format!(
         "steps = [\"10% for 1h\"]\n[[service.app.rollout.query]]\nprometheus = \"http://127.0.0.1:{port}\"\n\

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::support::client::Client;
 use crate::support::origin::Origin;
-use crate::support::proxy::{Output, Proxy, command, serve};
+use crate::support::proxy::{Proxy, serve};
 use crate::support::{pause, until};
 
 /// A version whose share of failing requests can be set, in thousandths.
@@ -152,13 +152,6 @@ pub fn until_state(proxy: &Proxy, wanted: &str) {
     until(wanted, || (state(proxy) == wanted).then_some(()));
 }
 
-/// Runs a command on the control socket.
-pub fn order(proxy: &Proxy, arguments: &[&str]) -> Output {
-    let file = proxy.file();
-    let place = ["-c", file.to_str().expect("a path in UTF-8")];
-    command(&[arguments, &place[..]].concat(), proxy.dir())
-}
-
 /// A process with the same file and state after this one was killed.
 fn restarted(proxy: &mut Proxy) -> Proxy {
     proxy.signal(Signal::KILL);
@@ -196,12 +189,12 @@ fn a_good_canary_walks_its_steps_and_promote_makes_it_stable() {
             .sum("cutover_rollout_state", &[("state", "done")]),
         1.0
     );
-    let promoted = order(&proxy, &["promote", "app"]);
+    let promoted = proxy.local(&["promote", "app"]);
     assert_eq!(promoted.code, 0, "{}", promoted.stderr);
     until("stable is v2", || {
         (proxy.status()["services"][0]["stable"] == "v2").then_some(())
     });
-    let text = std::fs::read_to_string(proxy.file()).expect("the file");
+    let text = proxy.text();
     assert!(
         text.contains("stable = \"v2\"") && !text.contains("v2 = \"rollout\""),
         "{text}"
@@ -324,41 +317,41 @@ fn operators_pause_resume_approve_abort_and_retry() {
     let plan = "steps = [\"10% until approved\", \"50% for 1h\"]";
     let proxy = serve(&service(&v1, &v2, "1.1.0", plan));
     until_state(&proxy, "awaiting-approval");
-    let refused = order(&proxy, &["resume", "app"]);
+    let refused = proxy.local(&["resume", "app"]);
     assert_eq!(refused.code, 1);
     assert!(
         refused.stderr.contains("the rollout is awaiting-approval"),
         "{}",
         refused.stderr
     );
-    assert_eq!(order(&proxy, &["pause", "app"]).code, 0);
+    assert_eq!(proxy.local(&["pause", "app"]).code, 0);
     assert_eq!(
         (state(&proxy).as_str(), share(&proxy).as_str()),
         ("paused", "10%")
     );
-    assert_eq!(order(&proxy, &["resume", "app"]).code, 0);
+    assert_eq!(proxy.local(&["resume", "app"]).code, 0);
     until_state(&proxy, "awaiting-approval");
-    let approved = order(&proxy, &["approve", "app"]);
+    let approved = proxy.local(&["approve", "app"]);
     assert!(
         approved.stdout.starts_with("app: v2 (1.1.0) "),
         "{}",
         approved.stdout
     );
     until("the second step", || (share(&proxy) == "50%").then_some(()));
-    assert_eq!(order(&proxy, &["abort", "app"]).code, 0);
+    assert_eq!(proxy.local(&["abort", "app"]).code, 0);
     assert_eq!(
         (state(&proxy).as_str(), share(&proxy).as_str()),
         ("aborted", "0%")
     );
-    let shown = order(&proxy, &["status", "app"]);
+    let shown = proxy.local(&["status", "app"]);
     assert!(
         shown.stdout.contains("app rollout: v2 (1.1.0) aborted"),
         "{}",
         shown.stdout
     );
-    assert_eq!(order(&proxy, &["retry", "app"]).code, 0);
+    assert_eq!(proxy.local(&["retry", "app"]).code, 0);
     until_state(&proxy, "awaiting-approval");
-    assert_eq!(order(&proxy, &["abort", "other"]).code, 1);
+    assert_eq!(proxy.local(&["abort", "other"]).code, 1);
 }
 
 #[test]
@@ -367,7 +360,7 @@ fn an_edit_of_the_split_ends_it_and_shift_can_start_it() {
     let plan = "steps = [\"10% until approved\"]";
     let proxy = serve(&service(&v1, &v2, "1.1.0", plan));
     until_state(&proxy, "awaiting-approval");
-    let shifted = order(&proxy, &["shift", "app", "v2=5%"]);
+    let shifted = proxy.local(&["shift", "app", "v2=5%"]);
     assert_eq!(shifted.code, 0, "{}", shifted.stderr);
     assert_eq!(
         (state(&proxy).as_str(), share(&proxy).as_str()),
@@ -413,7 +406,7 @@ fn a_state_that_cannot_be_written_holds_the_step_until_it_can() {
     let aside = proxy.dir().join("aside");
     std::fs::rename(journal(&proxy), &aside).expect("move it away");
     std::fs::create_dir(journal(&proxy)).expect("a directory");
-    assert_eq!(order(&proxy, &["approve", "app"]).code, 0);
+    assert_eq!(proxy.local(&["approve", "app"]).code, 0);
     until("held", || {
         let status = rollout(&proxy);
         let why = status["reason"].as_str().unwrap_or("").to_owned();

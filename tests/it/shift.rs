@@ -1,9 +1,9 @@
 //! `cutover shift` by several operators at once, and beside other writers of the file.
 
 use std::net::Ipv4Addr;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
-use crate::support::proxy::{BINARY, Output, Proxy, serve};
+use crate::support::proxy::{Output, Proxy, serve};
 use crate::support::until;
 
 /// Services `s0`, `s1`, … with a stable version `v0` and canaries `v1`, `v2`, …; nothing needs to answer.
@@ -21,15 +21,7 @@ fn services(count: usize, canaries: usize) -> String {
 
 /// Starts `cutover shift` on the control socket, as an operator on the proxy's machine does.
 fn start(proxy: &Proxy, service: &str, wish: &str) -> Child {
-    Command::new(BINARY)
-        .args(["shift", service, wish, "-c"])
-        .arg(proxy.file())
-        .env("NO_COLOR", "1")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("start the binary")
+    proxy.start_local(&["shift", service, wish])
 }
 
 fn end(child: Child) -> Output {
@@ -50,10 +42,6 @@ fn desired(proxy: &Proxy, service: &str, version: &str) -> String {
     share.as_str().unwrap_or("none").to_owned()
 }
 
-fn text(proxy: &Proxy) -> String {
-    std::fs::read_to_string(proxy.file()).expect("the configuration")
-}
-
 #[test]
 fn thirty_shifts_at_once_all_succeed_and_all_edits_stay() {
     let proxy = serve(&services(6, 5));
@@ -72,7 +60,7 @@ fn thirty_shifts_at_once_all_succeed_and_all_edits_stay() {
         assert_eq!(said.code, 0, "{wish:?}: {said:?}");
         assert!(said.stdout.contains("live"), "{wish:?}: {said:?}");
     }
-    let written = text(&proxy);
+    let written = proxy.text();
     for (service, version, share) in &wishes {
         assert_eq!(&desired(&proxy, service, version), share, "{written}");
     }
@@ -121,7 +109,7 @@ fn a_shift_does_not_wait_for_a_text_that_another_writer_has_changed_since() {
     let shift = start(&proxy, "s0", "v1=7%");
     // An editor that knows nothing of the lock saves right after the edit, before the proxy has read it.
     let with_edit = until("the edit is in the file", || {
-        Some(text(&proxy)).filter(|text| text.contains("\"7%\""))
+        Some(proxy.text()).filter(|text| text.contains("\"7%\""))
     });
     std::fs::write(proxy.file(), with_edit + "\n# seen\n").expect("write the configuration");
     let said = end(shift);
@@ -137,7 +125,7 @@ fn a_shift_that_the_proxy_refuses_says_why() {
     let proxy = serve(&services(1, 1));
     let holder = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, proxy.port2));
     let _holder = holder.expect("the port of the second listener");
-    let head = text(&proxy).replace(
+    let head = proxy.text().replace(
         &format!("listen = \"127.0.0.1:{}\"\n", proxy.port),
         &format!(
             "listen.a.bind = \"127.0.0.1:{}\"\nlisten.b.bind = \"127.0.0.1:{}\"\n",

@@ -1,7 +1,7 @@
 //! `cutover undo`, and edits of the file through the admin API.
 
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ v3 = [\"127.0.0.1:3\"]
 ";
 
 /// A proxy whose admin API accepts changes over TCP.
-fn with_token(rest: &str) -> Proxy {
+pub fn with_token(rest: &str) -> Proxy {
     token_file(rest).start()
 }
 
@@ -35,17 +35,6 @@ fn token_file(rest: &str) -> Builder {
     let mode = std::fs::Permissions::from_mode(0o600);
     std::fs::set_permissions(&token, mode).expect("its mode");
     builder
-}
-
-/// Runs a command over the control socket.
-fn run(proxy: &Proxy, arguments: &[&str]) -> Output {
-    let file = proxy.file();
-    let place = ["-c", file.to_str().expect("a path in UTF-8")];
-    command_in(
-        &[arguments, &place].concat(),
-        proxy.dir(),
-        Command::new(BINARY),
-    )
 }
 
 /// Runs a command through the admin API alone, from a directory without a configuration.
@@ -82,10 +71,6 @@ fn post(proxy: &Proxy, path: &str, body: &Value) -> (u16, Value) {
     (answer.status(), body)
 }
 
-fn text(proxy: &Proxy) -> String {
-    std::fs::read_to_string(proxy.file()).expect("the configuration")
-}
-
 fn desired(proxy: &Proxy, version: &str) -> String {
     let share = &proxy.status()["services"][0]["split"]["desired"][version];
     share.as_str().unwrap_or("none").to_owned()
@@ -97,28 +82,16 @@ fn newest(proxy: &Proxy) -> Value {
     report["entries"][0].clone()
 }
 
-fn start(proxy: &Proxy, arguments: &[&str]) -> Child {
-    Command::new(BINARY)
-        .args(arguments)
-        .arg("-c")
-        .arg(proxy.file())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("start the binary")
-}
-
 #[test]
 fn undo_puts_the_last_text_back_to_the_byte_and_can_be_undone() {
     let proxy = serve(APP);
-    let before = text(&proxy);
-    assert_eq!(run(&proxy, &["shift", "app", "v2=25%"]).code, 0);
-    let shifted = text(&proxy);
-    let said = run(&proxy, &["undo"]);
+    let before = proxy.text();
+    assert_eq!(proxy.local(&["shift", "app", "v2=25%"]).code, 0);
+    let shifted = proxy.text();
+    let said = proxy.local(&["undo"]);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(said.stdout.contains("app: v2 25% -> 5%"), "{said:?}");
-    assert_eq!(text(&proxy), before);
+    assert_eq!(proxy.text(), before);
     assert_eq!(desired(&proxy, "v2"), "5%");
     let entry = newest(&proxy);
     assert_eq!(entry["by"], "cli");
@@ -128,23 +101,23 @@ fn undo_puts_the_last_text_back_to_the_byte_and_can_be_undone() {
             .is_some_and(|who| who.ends_with("(undo)")),
         "{entry:#}"
     );
-    let said = run(&proxy, &["undo"]);
+    let said = proxy.local(&["undo"]);
     assert_eq!(said.code, 0, "{said:?}");
-    assert_eq!(text(&proxy), shifted, "the undo is undone");
+    assert_eq!(proxy.text(), shifted, "the undo is undone");
 }
 
 #[test]
 fn undo_to_a_generation_shows_the_plan_and_asks() {
     let proxy = serve(APP);
-    let before = text(&proxy);
+    let before = proxy.text();
     let first = proxy.generation();
     for share in ["6%", "7%", "8%"] {
         assert_eq!(
-            run(&proxy, &["shift", "app", &format!("v2={share}")]).code,
+            proxy.local(&["shift", "app", &format!("v2={share}")]).code,
             0
         );
     }
-    let said = run(&proxy, &["undo", &first.to_string()]);
+    let said = proxy.local(&["undo", &first.to_string()]);
     assert_eq!(said.code, 1, "{said:?}");
     assert!(
         said.stdout.contains("app: v2 8% -> 5%"),
@@ -152,16 +125,16 @@ fn undo_to_a_generation_shows_the_plan_and_asks() {
     );
     assert!(said.stderr.contains("--yes"), "{said:?}");
     assert_eq!(desired(&proxy, "v2"), "8%", "nothing was done");
-    let said = run(&proxy, &["undo", "--yes", &first.to_string()]);
+    let said = proxy.local(&["undo", "--yes", &first.to_string()]);
     assert_eq!(said.code, 0, "{said:?}");
-    assert_eq!(text(&proxy), before);
-    let said = run(&proxy, &["undo", "--yes", &first.to_string()]);
+    assert_eq!(proxy.text(), before);
+    let said = proxy.local(&["undo", "--yes", &first.to_string()]);
     assert_eq!(
         (said.code, said.stdout.contains("nothing to undo")),
         (0, true),
         "{said:?}"
     );
-    let said = run(&proxy, &["undo", "--yes", "99"]);
+    let said = proxy.local(&["undo", "--yes", "99"]);
     assert_eq!(said.code, 1);
     assert!(said.stderr.contains("no generation 99"), "{said:?}");
 }
@@ -169,22 +142,22 @@ fn undo_to_a_generation_shows_the_plan_and_asks() {
 #[test]
 fn undo_is_refused_when_there_is_nothing_or_the_file_has_changed() {
     let proxy = serve(APP);
-    let said = run(&proxy, &["undo"]);
+    let said = proxy.local(&["undo"]);
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.stderr.contains("nothing to undo"), "{said:?}");
-    assert_eq!(run(&proxy, &["shift", "app", "v2=25%"]).code, 0);
+    assert_eq!(proxy.local(&["shift", "app", "v2=25%"]).code, 0);
     // Refused by the proxy, so that the file and the running configuration differ.
-    let broken = text(&proxy) + "nonsense\n";
+    let broken = proxy.text() + "nonsense\n";
     std::fs::write(proxy.file(), &broken).expect("write the configuration");
     until("it is refused", || {
         proxy.status()["config"]["error"]
             .as_str()
             .map(str::to_owned)
     });
-    let said = run(&proxy, &["undo"]);
+    let said = proxy.local(&["undo"]);
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.stderr.contains("has changed since"), "{said:?}");
-    assert_eq!(text(&proxy), broken);
+    assert_eq!(proxy.text(), broken);
 }
 
 #[test]
@@ -192,11 +165,11 @@ fn undos_and_shifts_at_once_never_lose_an_edit_silently() {
     let proxy = serve(APP);
     for round in 0..5 {
         let shares = [format!("v2={}%", 10 + round), format!("v3={}%", 20 + round)];
-        assert_eq!(run(&proxy, &["shift", "app", "v2=1%"]).code, 0);
+        assert_eq!(proxy.local(&["shift", "app", "v2=1%"]).code, 0);
         let children = [
-            start(&proxy, &["shift", "app", &shares[0]]),
-            start(&proxy, &["undo"]),
-            start(&proxy, &["shift", "app", &shares[1]]),
+            proxy.start_local(&["shift", "app", &shares[0]]),
+            proxy.start_local(&["undo"]),
+            proxy.start_local(&["shift", "app", &shares[1]]),
         ];
         let ended = children.map(|child| child.wait_with_output().expect("its end"));
         assert!(ended[0].status.success(), "{:?}", ended[0]);
@@ -207,7 +180,7 @@ fn undos_and_shifts_at_once_never_lose_an_edit_silently() {
             ended[1].status.success() || excused.iter().any(|part| undone.contains(part)),
             "{undone}"
         );
-        let file = text(&proxy);
+        let file = proxy.text();
         assert!(
             file.contains("# THE line") && file.contains("# new"),
             "{file}"
@@ -219,7 +192,7 @@ fn undos_and_shifts_at_once_never_lose_an_edit_silently() {
 #[test]
 fn the_api_edits_the_split_keeps_comments_and_names_the_author() {
     let proxy = with_token(APP);
-    let before = text(&proxy);
+    let before = proxy.text();
     let (status, report) = post(
         &proxy,
         "/api/v1/services/app/split",
@@ -229,7 +202,7 @@ fn the_api_edits_the_split_keeps_comments_and_names_the_author() {
     assert_eq!(report["changed"], true);
     assert_eq!(report["generation"], proxy.generation());
     let expected = before.replace("{ v2 = \"5%\" }", "{ v2 = \"25%\", v3 = \"1%\" }");
-    assert_eq!(text(&proxy), expected);
+    assert_eq!(proxy.text(), expected);
     let entry = newest(&proxy);
     assert_eq!(
         (&entry["by"], &entry["who"]),
@@ -249,14 +222,14 @@ fn the_api_edits_the_split_keeps_comments_and_names_the_author() {
 #[test]
 fn the_api_edits_versions_and_undoes() {
     let proxy = with_token(APP);
-    let before = text(&proxy);
+    let before = proxy.text();
     let body = json!({"endpoints": ["127.0.0.1:4", "127.0.0.1:5 weight=2"], "label": "1.1"});
     let (status, report) = post(&proxy, "/api/v1/services/app/versions/v2", &body);
     assert_eq!(status, 200, "{report:#}");
     let new =
         "v2 = { endpoints = [\"127.0.0.1:4\", \"127.0.0.1:5 weight=2\"], label = \"1.1\" } # new";
     assert_eq!(
-        text(&proxy),
+        proxy.text(),
         before.replace("v2 = [\"127.0.0.1:2\"] # new", new)
     );
     let version = &proxy.status()["services"][0]["versions"][1];
@@ -265,7 +238,7 @@ fn the_api_edits_versions_and_undoes() {
     let (status, report) = post(&proxy, "/api/v1/undo", &json!({}));
     assert_eq!(status, 200, "{report:#}");
     assert_eq!(report["to"], 1);
-    assert_eq!(text(&proxy), before);
+    assert_eq!(proxy.text(), before);
     let (status, _) = post(
         &proxy,
         "/api/v1/undo",
@@ -277,7 +250,7 @@ fn the_api_edits_versions_and_undoes() {
 #[test]
 fn edits_that_make_no_sense_are_refused_with_the_reason() {
     let proxy = with_token(APP);
-    let before = text(&proxy);
+    let before = proxy.text();
     for (path, body, status, part) in [
         ("services/app/split", json!({"v2": "125%"}), 400, "v2"),
         ("services/app/split", json!({"v2": 5}), 400, "v2"),
@@ -328,7 +301,7 @@ fn edits_that_make_no_sense_are_refused_with_the_reason() {
         let message = answer["error"].as_str().expect("an error");
         assert!(message.contains(part), "no {part:?} in {message}");
     }
-    assert_eq!(text(&proxy), before);
+    assert_eq!(proxy.text(), before);
     assert_eq!(proxy.generation(), 1);
     assert_eq!(proxy.ask_admin("/api/v1/undo").status(), 405);
 }
@@ -336,7 +309,7 @@ fn edits_that_make_no_sense_are_refused_with_the_reason() {
 #[test]
 fn a_text_that_only_the_proxy_refuses_is_taken_back() {
     let proxy = with_token(APP);
-    let before = text(&proxy);
+    let before = proxy.text();
     let missing = "[service.app.sticky]\ncookie = \"c\"\nkey_file = \"/nowhere/key\"\n";
     // The file on disk is ahead of the proxy: valid, but its key file doesn't exist.
     std::fs::write(proxy.file(), format!("{before}{missing}")).expect("write the configuration");
@@ -352,14 +325,14 @@ fn a_text_that_only_the_proxy_refuses_is_taken_back() {
         message.contains("previous text again") && message.contains("/nowhere/key"),
         "{message}"
     );
-    assert_eq!(text(&proxy), format!("{before}{missing}"));
+    assert_eq!(proxy.text(), format!("{before}{missing}"));
     assert_eq!(desired(&proxy, "v2"), "5%");
 }
 
 #[test]
 fn shift_and_undo_with_an_admin_address_alone_go_through_the_api() {
     let proxy = with_token(APP);
-    let before = text(&proxy);
+    let before = proxy.text();
     let said = run_remotely(&proxy, &["shift", "app", "v2=25%", "v3=1%"]);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(said.stdout.contains("live on every worker"), "{said:?}");
@@ -367,7 +340,7 @@ fn shift_and_undo_with_an_admin_address_alone_go_through_the_api() {
     assert_eq!(newest(&proxy)["by"], "api");
     let said = run_remotely(&proxy, &["undo"]);
     assert_eq!(said.code, 0, "{said:?}");
-    assert_eq!(text(&proxy), before);
+    assert_eq!(proxy.text(), before);
     let said = run_remotely(&proxy, &["shift", "app", "v9=25%"]);
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.stderr.contains("no version"), "{said:?}");
@@ -387,7 +360,7 @@ fn a_file_that_cannot_be_written_is_a_conflict_that_names_the_way() {
         return;
     }
     let proxy = token_file(APP).read_only().start();
-    let before = text(&proxy);
+    let before = proxy.text();
     for (path, body) in [
         ("services/app/split", json!({"v2": "9%"})),
         ("services/app/versions/v2", json!({"label": "9"})),
@@ -404,7 +377,7 @@ fn a_file_that_cannot_be_written_is_a_conflict_that_names_the_way() {
             assert!(message.contains(part), "no {part:?} in {message}");
         }
     }
-    assert_eq!((text(&proxy), proxy.generation()), (before, 1));
+    assert_eq!((proxy.text(), proxy.generation()), (before, 1));
     let said = run_remotely(&proxy, &["shift", "app", "v2=9%"]);
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.stderr.contains("kubectl edit configmap"), "{said:?}");

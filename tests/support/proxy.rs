@@ -162,26 +162,27 @@ impl Builder {
         }
     }
 
+    /// The program, by way of a shell in mounts of its own that runs this script first.
+    fn after_mounts(script: &str, name: &str, path: PathBuf) -> Command {
+        let mut namespace = Command::new("unshare");
+        let script = format!("{script} && exec \"$0\" \"$@\"");
+        namespace.args([namespaces(), "sh", "-c", &script, BINARY]);
+        namespace.env(name, path);
+        namespace
+    }
+
     /// The program, by way of a shell where that has to set a limit.
     fn program(&self) -> Command {
         if let Some(name) = &self.small_disk {
             let disk = self.dir.path().join(name);
             let mount = "mkdir -p \"$DISK\" && mount -t tmpfs -o size=64k none \"$DISK\"";
             let fill = "head -c 32768 /dev/zero > \"$DISK/filler\"";
-            let script = format!("{mount} && {fill} && exec \"$0\" \"$@\"");
-            let mut namespace = Command::new("unshare");
-            namespace.args([namespaces(), "sh", "-c", &script, BINARY]);
-            namespace.env("DISK", disk);
-            return namespace;
+            return Self::after_mounts(&format!("{mount} && {fill}"), "DISK", disk);
         }
         if self.read_only {
-            let mut namespace = Command::new("unshare");
             let file = self.dir.path().join("cutover.toml");
             let mount = "mount --bind \"$FILE\" \"$FILE\" && mount -o remount,ro,bind \"$FILE\"";
-            let script = format!("{mount} && exec \"$0\" \"$@\"");
-            namespace.args([namespaces(), "sh", "-c", &script, BINARY]);
-            namespace.env("FILE", file);
-            return namespace;
+            return Self::after_mounts(mount, "FILE", file);
         }
         let Some(most) = self.descriptors else {
             return Command::new(BINARY);
@@ -327,6 +328,34 @@ impl Proxy {
     /// The configuration file.
     pub fn file(&self) -> PathBuf {
         self.dir.path().join("cutover.toml")
+    }
+
+    /// The text of the configuration file.
+    #[track_caller]
+    pub fn text(&self) -> String {
+        std::fs::read_to_string(self.file()).expect("the configuration")
+    }
+
+    /// Runs a command on the control socket.
+    pub fn local(&self, arguments: &[&str]) -> Output {
+        let file = self.file();
+        let place = ["-c", file.to_str().expect("a path in UTF-8")];
+        command(&[arguments, &place].concat(), self.dir())
+    }
+
+    /// Starts a command on the control socket, with its output in pipes.
+    #[track_caller]
+    pub fn start_local(&self, arguments: &[&str]) -> Child {
+        Command::new(BINARY)
+            .args(arguments)
+            .arg("-c")
+            .arg(self.file())
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start the binary")
     }
 
     /// The directory that `$DIR` stands for.
