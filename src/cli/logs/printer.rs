@@ -117,8 +117,6 @@ mod tests {
             let line = format!("{number:0>99}\n");
             assert_eq!(printer.print(line.into()), Ok(()));
         }
-        let lost = printer.dropped.load(Relaxed);
-        assert!(lost > LINES / 2, "{lost}");
         let text = std::thread::spawn(move || {
             let mut text = String::new();
             reader.read_to_string(&mut text).unwrap();
@@ -126,7 +124,9 @@ mod tests {
         });
         assert!(printer.finish());
         let lines = text.join().unwrap().lines().count() as u64;
-        assert_eq!(*reported.lock().unwrap(), lost);
+        // Some may have been reported before the pipe was full.
+        let lost = *reported.lock().unwrap();
+        assert!(lost > LINES / 2, "{lost}");
         assert_eq!(lines + lost, LINES);
     }
 
