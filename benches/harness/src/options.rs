@@ -131,13 +131,17 @@ pub struct Bench {
 
 /// Reads the arguments that follow the program's name.
 pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Command> {
-    let mut arguments = arguments.peekable();
+    let all: Vec<String> = arguments.collect();
+    if all.iter().any(|a| matches!(a.as_str(), "--help" | "-h")) {
+        return Ok(Command::Help);
+    }
+    let mut arguments = all.into_iter();
     match arguments.next().as_deref() {
         Some("bench") => bench(arguments).map(Command::Bench),
         Some("origin") => origin(arguments),
         Some("load") => by_hand(arguments).map(Command::Load),
         Some("crowd") => crowd(arguments).map(Command::Crowd),
-        None | Some("--help" | "-h" | "help") => Ok(Command::Help),
+        None | Some("help") => Ok(Command::Help),
         Some(other) => Err(format!("unknown command `{other}`; try --help").into()),
     }
 }

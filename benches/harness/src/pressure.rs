@@ -70,8 +70,7 @@ impl Kind {
                 b"POST /post HTTP/1.1\r\nhost: bench.local\r\ncontent-length: 100000\r\n\r\n"
                     .to_vec()
             }
-            Self::Reader => load::get("/1m", ""),
-            Self::Stalled => load::get("/8m", ""),
+            Self::Reader | Self::Stalled => load::get("/8m", ""),
             Self::Windowless => windowless(),
         };
         let mut socket = match self {
