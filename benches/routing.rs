@@ -9,6 +9,7 @@ use cutover::config::spec::{
     CohortKey, CohortSpec, Condition, HostPattern, PathPattern, Pattern, RuleSpec, Share, Subject,
 };
 use cutover::http1::Method;
+use cutover::index::{RuleIx, VersionIx};
 use cutover::routing::{Matcher, RequestView, RouteTable, Split, SplitState};
 use cutover::telemetry::render::{Scrape, render};
 use cutover::telemetry::{Telemetry, WorkerId};
@@ -86,7 +87,7 @@ fn rules(c: &mut Criterion) {
             }]
             .into(),
         ],
-        to: Some(0),
+        to: Some(VersionIx(0)),
         ..RuleSpec::default()
     };
     let matcher = Matcher::new(&[
@@ -115,8 +116,14 @@ fn rules(c: &mut Criterion) {
 
 fn split(c: &mut Criterion) {
     for versions in [2, 4] {
-        let canaries: Vec<_> = (1..versions).map(|v| (v, Share(5_000))).collect();
-        let split = Split::new(&["v1", "v2", "v3", "v4"][..versions], 0, &canaries);
+        let canaries: Vec<_> = (1..versions)
+            .map(|v| (VersionIx(v), Share(5_000)))
+            .collect();
+        let split = Split::new(
+            &["v1", "v2", "v3", "v4"][..versions],
+            VersionIx(0),
+            &canaries,
+        );
         let mut state = SplitState::default();
         c.bench_function(&format!("split/next of {versions}"), |b| {
             b.iter(|| split.next(black_box(&mut state)));
@@ -126,7 +133,7 @@ fn split(c: &mut Criterion) {
         by: vec![CohortKey::Cookie("uid".into()), CohortKey::Ip],
         salt: "shop".into(),
     });
-    let split = Split::new(&["v1", "v2"], 0, &[(1, Share(5_000))]);
+    let split = Split::new(&["v1", "v2"], VersionIx(0), &[(VersionIx(1), Share(5_000))]);
     c.bench_function("split/cohort by cookie", |b| {
         b.iter(|| {
             cohort
@@ -144,7 +151,7 @@ fn record(c: &mut Criterion) {
         b.iter(|| {
             let shard = metrics.shard(WorkerId(0));
             shard.in_flight(1);
-            rules.hit(WorkerId(0), 1);
+            rules.hit(WorkerId(0), RuleIx(1));
             shard.request(
                 black_box(Method::Get),
                 black_box(200),

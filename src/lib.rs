@@ -5,7 +5,9 @@
 
 #![warn(unreachable_pub, unused_qualifications)]
 
-// First, because other rooms use its macro `words!`.
+// These two first, because other rooms use their macros.
+#[macro_use]
+pub mod index;
 #[macro_use]
 pub mod telemetry;
 

@@ -31,6 +31,7 @@ use crate::config::Spec;
 use crate::config::policy::Policies;
 use crate::config::rollout::GoalSpec;
 use crate::config::spec::{Share, Timeouts};
+use crate::index::{ServiceIx, VersionIx};
 use crate::routing;
 use crate::telemetry::access_log::followers::Followers;
 use crate::telemetry::access_log::sink::LogSink;
@@ -162,7 +163,7 @@ pub struct Service {
     pub versions: Vec<Version>,
     /// Versions (by index) that the stable gate holds back: their new role or share waits until one of their endpoints passes a
     /// check.
-    pub awaited: Vec<usize>,
+    pub awaited: Vec<VersionIx>,
     /// The effective split that `routing` was built from.
     effective: effective::EffectiveSplit,
 }
@@ -183,6 +184,9 @@ pub struct Version {
     /// Requests, retries and connections in use, counted against the version's limits.
     pub load: Arc<VersionLoad>,
 }
+
+indexed_by!(ServiceIx: Arc<Service>);
+indexed_by!(VersionIx: Version);
 
 impl Snapshot {
     /// The routes of the listener with this name.
@@ -221,7 +225,7 @@ impl Snapshot {
     ///
     /// # Panics
     /// If the indices are out of bounds.
-    pub fn share(&self, service: usize, version: usize) -> Share {
+    pub fn share(&self, service: ServiceIx, version: VersionIx) -> Share {
         self.services[service].routing.split.share(version)
     }
 }

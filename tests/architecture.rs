@@ -8,22 +8,22 @@ use std::path::{Path, PathBuf};
 
 /// Rooms and their floors. A room on a floor doesn't import another one of that floor.
 const FLOORS: [(&str, u8); 16] = [
-    ("config", 0),
-    ("telemetry", 0),
-    ("http1", 0),
-    ("http2", 0),
-    ("net", 0),
-    ("routing", 1),
-    ("upstream", 1),
-    ("snapshot", 2),
-    ("proxy", 3),
-    ("rollout", 3),
-    ("rollout", 3),
-    ("admin", 4),
-    ("edge", 4),
-    ("control", 5),
-    ("cli", 6),
-    ("main", 7),
+    ("index", 0),
+    ("config", 1),
+    ("telemetry", 1),
+    ("http1", 1),
+    ("http2", 1),
+    ("net", 1),
+    ("routing", 2),
+    ("upstream", 2),
+    ("snapshot", 3),
+    ("proxy", 4),
+    ("rollout", 4),
+    ("admin", 5),
+    ("edge", 5),
+    ("control", 6),
+    ("cli", 7),
+    ("main", 8),
 ];
 
 /// Metrics count by the codec's closed set of methods.

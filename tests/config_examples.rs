@@ -6,6 +6,7 @@ use std::time::Duration;
 use cutover::config::policy::{DrainPolicy, Limits, Outlier, Policies, Probe, Retry, Sticky};
 use cutover::config::spec::{Balance, Bind, CohortKey, ServiceSpec, Share};
 use cutover::config::{self, Spec};
+use cutover::index::VersionIx;
 
 fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -38,7 +39,7 @@ fn blue_green() {
 fn canary() {
     let spec = load("canary.toml");
     let shop = &spec.services[0];
-    assert_eq!(shop.split, [(1, Share(5_000))]);
+    assert_eq!(shop.split, [(VersionIx(1), Share(5_000))]);
     assert_eq!(shop.rules.len(), 4);
     assert_eq!(shop.cohort.as_ref().unwrap().by.len(), 3);
     assert_eq!(shop.versions[0].endpoints[1].weight, 2);
@@ -52,7 +53,7 @@ fn canary() {
 fn rollout() {
     let spec = load("rollout.toml");
     let shop = &spec.services[0];
-    assert_eq!(shop.rolling, Some(1));
+    assert_eq!(shop.rolling, Some(VersionIx(1)));
     let plan = shop.rollout.as_ref().expect("a plan");
     assert_eq!((plan.steps.len(), plan.smoke.len()), (5, 1));
     assert_eq!(plan.guard.goals, [("purchase".to_owned(), 0.9)]);
@@ -84,7 +85,7 @@ fn resilience() {
     let shop = &spec.services[0];
     assert_eq!(shop.balance, Balance::PeakEwma);
     let policies = &shop.policies;
-    assert_eq!(policies.fallback, Some(1));
+    assert_eq!(policies.fallback, Some(VersionIx(1)));
     assert_eq!(policies.outlier, Outlier::default());
     assert_eq!(
         (policies.limits.pending, policies.limits.retries),
@@ -100,7 +101,7 @@ fn resilience() {
 fn sidecar() {
     let spec = load("sidecar.toml");
     assert_eq!(spec.workers, Some(1));
-    assert_eq!(spec.services[0].split, [(1, Share(0))]);
+    assert_eq!(spec.services[0].split, [(VersionIx(1), Share(0))]);
 }
 
 /// The reference says every default as it is: a file without these keys gives the same.

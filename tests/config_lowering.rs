@@ -7,6 +7,7 @@ use cutover::config::spec::{
     Balance, Bind, CohortKey, Condition, EndpointAddress, HostPattern, PathPattern, Pattern,
     Scheme, ServiceSpec, Share, Subject,
 };
+use cutover::index::VersionIx;
 
 #[path = "support/configuration.rs"]
 mod configuration;
@@ -106,7 +107,7 @@ fn forms_of_hosts_and_paths() {
 #[test]
 fn a_single_version_is_stable() {
     let spec = parsed("listen = ':80'\nservice.s.versions.only = ['a:1']\n");
-    assert_eq!(spec.services[0].stable, 0);
+    assert_eq!(spec.services[0].stable, VersionIx(0));
     assert!(spec.services[0].split.is_empty());
 }
 
@@ -115,8 +116,11 @@ fn shares_are_in_the_order_of_the_file() {
     let text = "listen = ':80'\n[service.s]\nstable = 'b'\nsplit = { c = '0.001%', a = '99.999%' }\n\
                 versions = { a = ['a:1'], b = ['a:2'], c = ['a:3'] }\n";
     let service = parsed(text).services.remove(0);
-    assert_eq!(service.stable, 1);
-    assert_eq!(service.split, [(2, Share(1)), (0, Share(99_999))]);
+    assert_eq!(service.stable, VersionIx(1));
+    assert_eq!(
+        service.split,
+        [(VersionIx(2), Share(1)), (VersionIx(0), Share(99_999))]
+    );
 }
 
 #[test]
@@ -127,7 +131,7 @@ fn conditions_and_their_patterns() {
     );
     let exact = |value: &str| Pattern::Exact(value.into());
     let first = &service.rules[0];
-    assert_eq!((first.to, first.strict), (Some(1), true));
+    assert_eq!((first.to, first.strict), (Some(VersionIx(1)), true));
     assert_eq!(
         first.when[0].all[0],
         Condition {
@@ -147,7 +151,7 @@ fn conditions_and_their_patterns() {
         [Pattern::Net("10.0.0.0/8".parse().unwrap())]
     );
     let second = &service.rules[1];
-    assert_eq!((second.to, second.strict), (Some(0), false));
+    assert_eq!((second.to, second.strict), (Some(VersionIx(0)), false));
     assert_eq!(
         second.when[0].all[0].subject,
         Subject::Cookie("Beta".into())

@@ -5,6 +5,7 @@ use std::time::Duration;
 use cutover::config;
 use cutover::config::policy::{HealthPolicy, Policies, Probe, RetryOn, Sticky};
 use cutover::config::spec::{Balance, CohortKey, ServiceSpec};
+use cutover::index::VersionIx;
 use cutover::telemetry::names;
 
 #[path = "support/configuration.rs"]
@@ -196,7 +197,7 @@ fn finishing_sessions_needs_no_word_about_cookies() {
 fn the_rest_of_a_service() {
     let found = policies("", "shield = true\nfallback = 'v2'");
     assert!(found.shield);
-    assert_eq!(found.fallback, Some(1));
+    assert_eq!(found.fallback, Some(VersionIx(1)));
     let slow =
         "listen = ':80'\nservice.s.versions.v1 = { endpoints = ['a:1'], slow_start = '30s' }\n";
     let service = &parsed(slow).services[0];

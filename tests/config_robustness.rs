@@ -98,7 +98,7 @@ proptest! {
         };
         let shop = |spec: &Spec| spec.services.iter().find(|s| s.name == "shop").cloned().unwrap();
         let (mut before, after) = (shop(&before), shop(&after));
-        let v2 = after.versions.iter().position(|v| v.name == "v2").unwrap();
+        let v2 = after.version("v2").unwrap();
         prop_assert!(after.split.contains(&(v2, Share(steps))));
         before.split.clone_from(&after.split);
         prop_assert_eq!(before, after);

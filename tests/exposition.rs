@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use cutover::config::spec::{Balance, CohortKey, HostPattern, ServiceSpec, Timeouts, VersionSpec};
 use cutover::http1::Method;
+use cutover::index::{EndpointIx, RuleIx, ServiceIx, VersionIx};
 use cutover::routing::sticky::Session;
 use cutover::routing::{self, RouteTable, Split, SplitState};
 use cutover::telemetry::record::{Limit, RetryReason};
@@ -46,19 +47,19 @@ impl routing::DecisionInput for Healthy {
     fn session(&mut self, _: &impl routing::RequestView) -> Option<Session> {
         None
     }
-    fn follow(&mut self, _: &Session) -> Option<usize> {
+    fn follow(&mut self, _: &Session) -> Option<VersionIx> {
         None
     }
-    fn is_on(&mut self, _: &Session, _: usize) -> bool {
+    fn is_on(&mut self, _: &Session, _: VersionIx) -> bool {
         false
     }
-    fn endpoint(&mut self, _: &Session, _: usize) -> Option<usize> {
+    fn endpoint(&mut self, _: &Session, _: VersionIx) -> Option<EndpointIx> {
         None
     }
-    fn is_usable(&mut self, _: usize) -> bool {
+    fn is_usable(&mut self, _: VersionIx) -> bool {
         true
     }
-    fn next(&mut self, split: &Split) -> usize {
+    fn next(&mut self, split: &Split) -> VersionIx {
         split.next(&mut self.0)
     }
 }
@@ -70,7 +71,7 @@ fn shop() -> ServiceSpec {
         name: "shop".into(),
         hosts: vec![HostPattern::Suffix(".example.com".into())],
         paths: Vec::new(),
-        stable: 0,
+        stable: VersionIx(0),
         split: Vec::new(),
         rolling: None,
         rollout: None,
@@ -141,7 +142,7 @@ fn busy() -> std::sync::Arc<Telemetry> {
         shard.connections(1);
     }
     telemetry.listener("http")[0].request(200);
-    telemetry.rules("shop", 1).hit(WorkerId(0), 0);
+    telemetry.rules("shop", 1).hit(WorkerId(0), RuleIx(0));
     telemetry
 }
 
@@ -184,7 +185,7 @@ fn ten_thousand_random_hosts_add_no_series() {
             panic!("{decision:?}");
         };
         let (service, version) = (&shop.name, &shop.versions[version].name);
-        assert_eq!(found.service, 0);
+        assert_eq!(found.service, ServiceIx(0));
         telemetry
             .version(service, version)
             .shard(WorkerId(0))

@@ -5,6 +5,7 @@ use std::time::Duration;
 use cutover::config::spec::{
     Balance, CohortKey, HostPattern, PathPattern, ServiceSpec, Timeouts, VersionSpec,
 };
+use cutover::index::VersionIx;
 
 /// With these hosts and paths.
 pub fn service(hosts: Vec<HostPattern>, paths: Vec<PathPattern>) -> ServiceSpec {
@@ -15,7 +16,7 @@ pub fn service(hosts: Vec<HostPattern>, paths: Vec<PathPattern>) -> ServiceSpec 
         name: "shop".into(),
         hosts,
         paths,
-        stable: 0,
+        stable: VersionIx(0),
         split: Vec::new(),
         rolling: None,
         rollout: None,

@@ -10,6 +10,7 @@ use cutover::config::spec::{
     PathPattern, Pattern, RuleSpec, Scheme, Share, Subject,
 };
 use cutover::http1::{Framing, Method, RequestHead, ResponseHead};
+use cutover::index::{RuleIx, VersionIx};
 use cutover::proxy::Peer;
 use cutover::proxy::headers::{H1Fields, Request, RequestId};
 use cutover::routing::{self, Matcher, RouteTable, Split, SplitState};
@@ -163,7 +164,7 @@ fn match_rules() -> Box<dyn FnMut()> {
             }]
             .into(),
         ],
-        to: Some(0),
+        to: Some(VersionIx(0)),
         ..RuleSpec::default()
     };
     let exact = |text: &str| Pattern::Exact(text.into());
@@ -192,7 +193,7 @@ fn match_values(rules: usize) -> Box<dyn FnMut()> {
             }]
             .into(),
         ],
-        to: Some(0),
+        to: Some(VersionIx(0)),
         ..RuleSpec::default()
     };
     let matcher = Matcher::new(&(0..rules).map(rule).collect::<Vec<_>>());
@@ -210,7 +211,7 @@ fn match_many() -> Box<dyn FnMut()> {
 }
 
 fn split() -> Box<dyn FnMut()> {
-    let split = Split::new(&["v1", "v2"], 0, &[(1, Share(5_000))]);
+    let split = Split::new(&["v1", "v2"], VersionIx(0), &[(VersionIx(1), Share(5_000))]);
     let mut state = SplitState::default();
     Box::new(move || {
         black_box(split.next(black_box(&mut state)));
@@ -222,7 +223,7 @@ fn cohort() -> Box<dyn FnMut()> {
         by: vec![CohortKey::Cookie("uid".into()), CohortKey::Ip],
         salt: "shop".into(),
     });
-    let split = Split::new(&["v1", "v2"], 0, &[(1, Share(5_000))]);
+    let split = Split::new(&["v1", "v2"], VersionIx(0), &[(VersionIx(1), Share(5_000))]);
     with_browser(move |request| {
         black_box(cohort.place(request).map(|(_, place)| split.at(place)));
     })
@@ -274,7 +275,7 @@ fn record() -> Box<dyn FnMut()> {
     Box::new(move || {
         let shard = metrics.shard(WorkerId(0));
         shard.in_flight(1);
-        rules.hit(WorkerId(0), 1);
+        rules.hit(WorkerId(0), RuleIx(1));
         shard.request(
             black_box(Method::Get),
             black_box(200),

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::index::VersionIx;
 use crate::snapshot::{Service, Snapshot, Version};
 use crate::upstream::Endpoint;
 use crate::upstream::endpoint::flag;
@@ -163,7 +164,8 @@ fn outage(service: &Service, request: &DrainRequest) -> Option<String> {
     }
     // Only versions that get traffic or may take over count. Others get no requests even if they are healthy.
     let split = &service.routing.split;
-    let serving = service.versions.iter().enumerate().filter(|(at, _)| {
+    let all = VersionIx::enumerate(&service.versions);
+    let serving = all.filter(|(at, _)| {
         let fallback = service.policies.fallback == Some(*at);
         split.share(*at).0 > 0 || *at == split.stable() || fallback
     });

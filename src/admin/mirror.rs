@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::spec::ServiceSpec;
+use crate::index::ServiceIx;
 use crate::snapshot::Snapshot;
 use crate::telemetry::mirror::{KEPT_DIFFERENCES, MirrorDifference};
 
@@ -79,7 +79,7 @@ pub(crate) struct BodiesStatus {
 
 impl MirrorStatus {
     /// The mirror of a service with its latest differences; `None` if it has none.
-    pub(super) fn brief(snapshot: &Snapshot, service: usize) -> Option<Self> {
+    pub(super) fn brief(snapshot: &Snapshot, service: ServiceIx) -> Option<Self> {
         Self::of(snapshot, service, IN_STATUS)
     }
 
@@ -88,16 +88,16 @@ impl MirrorStatus {
     /// # Errors
     /// Why there is none.
     pub(super) fn full(snapshot: &Snapshot, service: &str) -> Result<Self, String> {
-        let names = |spec: &ServiceSpec| spec.name == service;
-        let Some(at) = snapshot.spec.services.iter().position(names) else {
+        let mut services = ServiceIx::enumerate(&snapshot.spec.services);
+        let Some((at, _)) = services.find(|(_, spec)| spec.name == service) else {
             return Err(format!("there is no service {service:?}"));
         };
         Self::of(snapshot, at, KEPT_DIFFERENCES)
             .ok_or_else(|| format!("service {service:?} has no mirror"))
     }
 
-    fn of(snapshot: &Snapshot, service: usize, most: usize) -> Option<Self> {
-        let target = snapshot.services[service].mirror.as_ref()?;
+    fn of(snapshot: &Snapshot, service: ServiceIx, most: usize) -> Option<Self> {
+        let target = snapshot.services[service.0].mirror.as_ref()?;
         let versions = &snapshot.spec.services[service].versions;
         let outcomes = target.log.outcomes();
         let kinds = target.log.kinds().into_iter();

@@ -9,6 +9,7 @@ use super::step_warnings::{self, ServiceTraffic};
 use super::{Preview, capacity, shares};
 use crate::config::Spec;
 use crate::config::spec::{ServiceSpec, Share};
+use crate::index::VersionIx;
 use crate::routing::{self, Split};
 use crate::snapshot::{Service, Snapshot};
 
@@ -135,7 +136,7 @@ fn service(
     name: String,
     traffic: impl Fn(&ServiceSpec) -> ServiceTraffic,
 ) -> ServicePlan {
-    let at = |spec: &Spec| spec.services.iter().position(|s| s.name == name);
+    let at = |spec: &Spec| spec.service(&name);
     let (before, after) = (at(&running.spec), at(&next.spec));
     let before = before.map(|s| (&running.spec.services[s], &*running.services[s]));
     let mut plan = ServicePlan {
@@ -173,8 +174,8 @@ fn moves(
     }
     let names: Vec<&str> = new.versions.iter().map(|v| v.name.as_str()).collect();
     let desired = Split::new(&names, new.stable, &new.split);
-    let name = |version: usize| &old.versions[version].name;
-    let same = |version: usize| new.versions.iter().position(|v| v.name == *name(version));
+    let name = |version: VersionIx| &old.versions[version].name;
+    let same = |version: VersionIx| new.version(name(version));
     let moves = routing::moves(in_force, &desired, same);
     Some(
         moves

@@ -4,6 +4,7 @@
 use super::rollout::{RolloutStatus, RolloutsByService};
 use super::shares;
 use crate::config::spec;
+use crate::index::VersionIx;
 use crate::rollout::state::RolloutPhase;
 use crate::snapshot::{CertificateState, Live, Service, Snapshot};
 use crate::telemetry::registry::PresentSeries;
@@ -73,7 +74,7 @@ fn service(
     live: &Service,
     rollout_status: Option<&RolloutStatus>,
 ) -> ScrapeService {
-    let versions = live.versions.iter().enumerate();
+    let versions = VersionIx::enumerate(&live.versions);
     let (effective, desired) = (shares::effective(live), shares::desired(spec));
     ScrapeService {
         name: spec.name.clone(),

@@ -1,6 +1,7 @@
 //! The shares of a service's versions: desired by the configuration, and effective at this moment.
 
 use crate::config::spec::{self, Share};
+use crate::index::VersionIx;
 use crate::routing::effective_shares;
 use crate::snapshot::Service;
 
@@ -8,11 +9,11 @@ use crate::snapshot::Service;
 pub(crate) fn desired(service: &spec::ServiceSpec) -> Vec<Share> {
     let mut shares = vec![Share(0); service.versions.len()];
     for (version, share) in &service.split {
-        shares[*version] = *share;
+        shares[version.0] = *share;
     }
     let taken: u32 = shares.iter().map(|share| share.0).sum();
     // A service that answers its requests itself may have no versions.
-    if let Some(stable) = shares.get_mut(service.stable) {
+    if let Some(stable) = shares.get_mut(service.stable.0) {
         *stable = Share(Share::WHOLE.saturating_sub(taken));
     }
     shares
@@ -25,15 +26,15 @@ pub(super) fn effective(service: &Service) -> Vec<Share> {
     let pools: Vec<_> = { service.versions.iter() }
         .map(|v| v.pool.counts())
         .collect();
-    let answers = |version: usize| service.routing.version_answers(version);
-    let is_usable = |version: usize| answers(version) || pools[version].usable > 0;
+    let answers = |version: VersionIx| service.routing.version_answers(version);
+    let is_usable = |version: VersionIx| answers(version) || pools[version.0].usable > 0;
     let split = &service.routing.split;
     let mut shares = effective_shares(split, service.policies.fallback, is_usable);
-    for (version, (share, pool)) in shares.iter_mut().zip(&pools).enumerate() {
+    for (version, pool) in VersionIx::enumerate(&pools) {
         // A version without usable endpoints keeps its share if no version can take over and its endpoints are tried in panic
         // mode. With all of them drained there is nothing to try.
         if pool.eligible == 0 && !answers(version) {
-            *share = Share(0);
+            shares[version.0] = Share(0);
         }
     }
     shares
@@ -60,7 +61,7 @@ mod tests {
         Snapshot::build(1, Arc::new(spec), &Registry::new(), &Telemetry::new(1))
     }
 
-    fn raise(snapshot: &Snapshot, version: usize, flags: u32) {
+    fn raise(snapshot: &Snapshot, version: VersionIx, flags: u32) {
         for member in &snapshot.services[0].versions[version].pool.members {
             member.endpoint.state.raise(flags);
         }
@@ -76,11 +77,11 @@ mod tests {
         let effective = || percents(&effective(&snapshot.services[0]));
         assert_eq!(percents(&desired(&snapshot.spec.services[0])), [75, 25, 0]);
         assert_eq!(effective(), [75, 25, 0]);
-        raise(&snapshot, 1, flag::DOWN);
+        raise(&snapshot, VersionIx(1), flag::DOWN);
         assert_eq!(effective(), [100, 0, 0], "stable takes over");
-        raise(&snapshot, 0, flag::DRAINING);
+        raise(&snapshot, VersionIx(0), flag::DRAINING);
         assert_eq!(effective(), [0, 0, 100], "the fallback does");
-        raise(&snapshot, 2, flag::EJECTED);
+        raise(&snapshot, VersionIx(2), flag::EJECTED);
         assert_eq!(
             effective(),
             [0, 25, 0],

@@ -10,6 +10,7 @@ use super::mirror::MirrorStatus;
 use super::rollout::RolloutStatus;
 use super::{Context, ProcessPhase, capacity, shares};
 use crate::config::spec;
+use crate::index::{ServiceIx, VersionIx};
 use crate::snapshot::{self, CertificateState, Snapshot, date};
 use crate::upstream::endpoint::flag;
 use crate::upstream::pool::Member;
@@ -266,7 +267,7 @@ impl ProxyStatus {
             config: config(context.live.source()),
             listeners: listeners(context, &snapshot),
             certificates: certificates(context.live.certificates()),
-            services: (0..snapshot.services.len())
+            services: ServiceIx::all(snapshot.services.len())
                 .map(|index| service(context, &snapshot, index))
                 .collect(),
         }
@@ -332,27 +333,25 @@ fn certificates(states: Vec<CertificateState>) -> Vec<CertificateStatus> {
     states.into_iter().map(one).collect()
 }
 
-fn service(context: &Context, snapshot: &Snapshot, index: usize) -> ServiceStatus {
+fn service(context: &Context, snapshot: &Snapshot, index: ServiceIx) -> ServiceStatus {
     let spec = &snapshot.spec.services[index];
     let live = &snapshot.services[index];
-    let name = |version: usize| spec.versions[version].name.clone();
+    let name = |version: VersionIx| spec.versions[version].name.clone();
     let effective = shares::effective(live);
-    let share = |version: usize| effective[version].to_string();
+    let share = |version: VersionIx| effective[version].to_string();
     let desired = shares::desired(spec);
     ServiceStatus {
         name: spec.name.clone(),
         stable: spec.stable_name().to_owned(),
         answer: spec.actions.answer.as_ref().map(super::view::answer),
         split: SplitStatus {
-            desired: desired
-                .iter()
-                .enumerate()
+            desired: VersionIx::enumerate(&desired)
                 .map(|(version, share)| match spec.rolling == Some(version) {
                     true => (name(version), "rollout".to_owned()),
                     false => (name(version), share.to_string()),
                 })
                 .collect(),
-            effective: (0..spec.versions.len())
+            effective: VersionIx::all(spec.versions.len())
                 .map(|v| (name(v), share(v)))
                 .collect(),
         },
@@ -361,10 +360,7 @@ fn service(context: &Context, snapshot: &Snapshot, index: usize) -> ServiceStatu
         new_errors: error_groups::unknown_to_stable(live, spec.stable_name()),
         mirror: MirrorStatus::brief(snapshot, index),
         warnings: capacity::warnings(spec, &effective),
-        versions: live
-            .versions
-            .iter()
-            .enumerate()
+        versions: VersionIx::enumerate(&live.versions)
             .map(|(v, version)| VersionStatus {
                 name: name(v),
                 label: spec.versions[v].label.clone(),

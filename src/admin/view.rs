@@ -22,6 +22,7 @@ use crate::config::spec::{
     HostPattern, ListenerSpec, PathPattern, Pattern, ProxyLimits, RuleSpec, ServiceSpec, Subject,
     Timeouts, VersionSpec,
 };
+use crate::index::VersionIx;
 
 /// Renders a whole configuration.
 pub(crate) fn config(spec: &Spec) -> Value {
@@ -124,7 +125,7 @@ fn cert(cert: &Cert) -> Value {
 
 /// Renders a service.
 pub(crate) fn service(service: &ServiceSpec) -> Value {
-    let version = |index: usize| service.versions[index].name.clone();
+    let version = |index: VersionIx| service.versions[index].name.clone();
     let split = service.split.iter();
     let hashed = service.balance == Balance::Hash;
     let mut shown = json!({

@@ -16,6 +16,7 @@ use crate::admin::file_editor::EditReport;
 use crate::config::Spec;
 use crate::config::file_edit::{FileEdit, SplitChange};
 use crate::config::spec::{ServiceSpec, Share};
+use crate::index::VersionIx;
 
 /// Moves traffic between the versions of a service.
 #[derive(Debug, Args)]
@@ -109,7 +110,7 @@ pub(super) fn shares(service: &str, spec: &Spec) -> String {
     let Some(service) = found else {
         return service.to_owned();
     };
-    let name = |version: usize| &service.versions[version].name;
+    let name = |version: VersionIx| &service.versions[version].name;
     let canaries: u32 = service.split.iter().map(|(_, share)| share.0).sum();
     let rest = Share(Share::WHOLE - canaries);
     if service.versions.is_empty() {
@@ -122,7 +123,7 @@ pub(super) fn shares(service: &str, spec: &Spec) -> String {
     format!("{}: {}", service.name, shares.join(", "))
 }
 
-fn canary(service: &ServiceSpec, version: usize, share: Share) -> String {
+fn canary(service: &ServiceSpec, version: VersionIx, share: Share) -> String {
     match service.rolling {
         Some(rolling) if rolling == version => "rollout".to_owned(),
         _ => share.to_string(),

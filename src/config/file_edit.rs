@@ -13,6 +13,7 @@ use super::edit::{self, EditError};
 use super::load;
 use super::spec::{ServiceSpec, Share, Spec};
 use super::suggest::suggest;
+use crate::index::VersionIx;
 
 /// A change of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,7 +185,7 @@ fn deploy(text: &str, name: &str, edit: &VersionEdit) -> Result<String, EditRefu
         EditError::NoService(edit.service.clone(), help)
     })?;
     // Unknown versions are reported by the edit below.
-    if let Some(at) = position(service, &edit.version) {
+    if let Some(at) = service.version(&edit.version) {
         deployable(service, at)?;
     }
     let text = version(text, edit)?;
@@ -195,17 +196,13 @@ fn deploy(text: &str, name: &str, edit: &VersionEdit) -> Result<String, EditRefu
     Ok(started?)
 }
 
-fn position(service: &ServiceSpec, version: &str) -> Option<usize> {
-    service.versions.iter().position(|v| v.name == version)
-}
-
 /// Checks that a version may be deployed: it isn't stable, and no other version is on its way.
-fn deployable(service: &ServiceSpec, version: usize) -> Result<(), EditRefusal> {
-    let name = |version: usize| &*service.versions[version].name;
+fn deployable(service: &ServiceSpec, version: VersionIx) -> Result<(), EditRefusal> {
+    let name = |version: VersionIx| &*service.versions[version].name;
     let shop = &service.name;
     if version == service.stable {
-        let idle = (0..service.versions.len())
-            .filter(|v| *v != service.stable && share(service, *v).0 == 0)
+        let idle = VersionIx::all(service.versions.len())
+            .filter(|v| *v != service.stable && service.share(*v).0 == 0)
             .map(name);
         let idle: Vec<&str> = idle.collect();
         let help = match &idle[..] {
@@ -218,8 +215,8 @@ fn deployable(service: &ServiceSpec, version: usize) -> Result<(), EditRefusal> 
             name(version)
         )));
     }
-    let whole = |v: &usize| *v != version && share(service, *v).0 == Share::WHOLE;
-    if let Some(other) = (0..service.versions.len())
+    let whole = |v: &VersionIx| *v != version && service.share(*v).0 == Share::WHOLE;
+    if let Some(other) = VersionIx::all(service.versions.len())
         .filter(|v| *v != service.stable)
         .find(whole)
     {
@@ -236,11 +233,6 @@ fn deployable(service: &ServiceSpec, version: usize) -> Result<(), EditRefusal> 
         )));
     }
     Ok(())
-}
-
-fn share(service: &ServiceSpec, version: usize) -> Share {
-    let canary = service.split.iter().find(|(v, _)| *v == version);
-    canary.map_or(Share(0), |(_, share)| *share)
 }
 
 fn rendered(errors: &[Diagnostic]) -> String {

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use super::share::Share;
+use crate::index::VersionIx;
 
 /// Which requests are copied, where the copies go, and what is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MirrorSpec {
     /// The version that gets the copies, as an index into [`ServiceSpec::versions`](super::spec::ServiceSpec::versions).
     /// Requests that this version serves anyway aren't copied.
-    pub to: usize,
+    pub to: VersionIx,
     /// Share of the service's requests that are copied. Default 100 %.
     pub share: Share,
     /// Methods of the requests that are copied, in upper case. Default GET and HEAD.
@@ -51,7 +52,7 @@ impl std::fmt::Display for MirrorDiff {
 
 impl MirrorSpec {
     /// A mirror to this version with the defaults.
-    pub fn to(version: usize) -> Self {
+    pub fn to(version: VersionIx) -> Self {
         Self {
             to: version,
             share: Share(Share::WHOLE),

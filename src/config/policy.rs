@@ -4,6 +4,7 @@
 //! overridden key by key under `[service.NAME]`; the defaults given here apply where neither sets a key. Shares that
 //! need no finer steps are stored in thousandths (`50%` is 500).
 
+use crate::index::VersionIx;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ pub struct Policies {
     pub shield: bool,
     /// The version that gets the traffic when every version with a share is down, as an index into
     /// [`ServiceSpec::versions`](super::spec::ServiceSpec::versions). Default `None`.
-    pub fallback: Option<usize>,
+    pub fallback: Option<VersionIx>,
     /// How long sessions that began on a version may continue there after the split has moved away, at least 1 s. Default
     /// `None`: sessions follow the split.
     pub finish_sessions: Option<Duration>,

@@ -17,6 +17,7 @@ use super::mirror::MirrorSpec;
 use super::policy::Policies;
 use super::rollout::{GoalSpec, RolloutSpec};
 pub use super::share::{PathPattern, Share};
+use crate::index::{RuleIx, ServiceIx, VersionIx};
 
 /// A complete, valid configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +42,16 @@ pub struct Spec {
     /// Services in file order; names are unique.
     pub services: Vec<ServiceSpec>,
 }
+
+impl Spec {
+    /// The service with this name.
+    pub fn service(&self, name: &str) -> Option<ServiceIx> {
+        let index = self.services.iter().position(|s| s.name == name);
+        index.map(ServiceIx)
+    }
+}
+
+indexed_by!(ServiceIx: ServiceSpec);
 
 /// Listeners of the admin API: `admin = "…"` or `[admin]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,13 +179,13 @@ pub struct ServiceSpec {
     /// Paths whose requests this service takes, without duplicates. Default empty: every path.
     pub paths: Vec<PathPattern>,
     /// The version that gets what `split` leaves, as an index into `versions`. Defaults to the only version.
-    pub stable: usize,
+    pub stable: VersionIx,
     /// Shares of the canaries, as indices into `versions` (never `stable`), in file order. They add up to at most 100 %.
     /// Default empty: stable gets everything.
-    pub split: Vec<(usize, Share)>,
+    pub split: Vec<(VersionIx, Share)>,
     /// The version whose share follows the rollout (`split = { v2 = "rollout" }`), as an index into `versions`. It is listed in
     /// `split` with 0 %. Default `None`.
-    pub rolling: Option<usize>,
+    pub rolling: Option<VersionIx>,
     /// The plan of rollouts. Default `None`; always there if `rolling` is.
     pub rollout: Option<RolloutSpec>,
     /// Business events that are counted per version, in file order. Default empty.
@@ -203,6 +214,23 @@ pub struct ServiceSpec {
     /// Versions in file order; at least one, unless the service has an answer.
     pub versions: Vec<VersionSpec>,
 }
+
+impl ServiceSpec {
+    /// The version with this name.
+    pub fn version(&self, name: &str) -> Option<VersionIx> {
+        let index = self.versions.iter().position(|v| v.name == name);
+        index.map(VersionIx)
+    }
+
+    /// The share that `split` gives to a version; 0 % for stable.
+    pub fn share(&self, version: VersionIx) -> Share {
+        let canary = self.split.iter().find(|(v, _)| *v == version);
+        canary.map_or(Share(0), |(_, share)| *share)
+    }
+}
+
+indexed_by!(VersionIx: VersionSpec, Share);
+indexed_by!(RuleIx: RuleSpec);
 
 /// A pattern for the host of a request, in lower case and without a port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -243,7 +271,7 @@ pub struct RuleSpec {
     pub when: Vec<Conditions>,
     /// The version that gets the request, as an index into [`ServiceSpec::versions`]. `None` if the rule has an answer, or leaves
     /// the choice to session, cohort and split.
-    pub to: Option<usize>,
+    pub to: Option<VersionIx>,
     /// Whether matched requests never fail over to another version, even if this one is down. Default `false`.
     pub strict: bool,
     /// What the proxy does with matched requests itself.
@@ -379,11 +407,15 @@ pub struct VersionSpec {
 impl ServiceSpec {
     /// The name of the stable version; empty if the service has no versions.
     pub fn stable_name(&self) -> &str {
-        self.versions.get(self.stable).map_or("", |v| &v.name)
+        self.versions.get(self.stable.0).map_or("", |v| &v.name)
     }
 
     /// The header edits of a request that this rule matches and this version gets: the inner ones last, so that they win.
-    pub(crate) fn header_edits(&self, rule: Option<usize>, version: Option<usize>) -> HeaderEdits {
+    pub(crate) fn header_edits(
+        &self,
+        rule: Option<RuleIx>,
+        version: Option<VersionIx>,
+    ) -> HeaderEdits {
         let of_version = version.map(|version| &self.versions[version].actions.headers);
         let of_rule = rule.map(|rule| &self.rules[rule].actions.headers);
         let inner = of_version.into_iter().chain(of_rule);

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::admin::{shares, view};
 use crate::config::Spec;
 use crate::config::spec::{self, Share};
+use crate::index::{ServiceIx, VersionIx};
 use crate::snapshot::Snapshot;
 
 /// Limit of lines per generation. Further changes are only counted.
@@ -121,25 +122,27 @@ pub(crate) fn changes(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
     let mut found = Vec::new();
     found.extend(process(&old.spec, &new.spec));
     listeners(&old.spec, &new.spec, &mut found);
-    let before: HashMap<&str, usize> = names(&old.spec).zip(0..).collect();
-    let after: HashMap<&str, usize> = names(&new.spec).zip(0..).collect();
-    for (at, name) in names(&new.spec).enumerate() {
+    let before: HashMap<&str, ServiceIx> = by_name(&old.spec).collect();
+    let after: HashMap<&str, ServiceIx> = by_name(&new.spec).collect();
+    for (name, at) in by_name(&new.spec) {
         match before.get(name) {
             Some(was) => service((old, *was), (new, at), &mut found),
             None => {
                 found.push(entire(name, "added"));
                 let versions = &new.spec.services[at].versions;
-                found.extend((0..versions.len()).filter_map(|v| version(name, None, (new, at, v))));
+                let versions = VersionIx::all(versions.len());
+                found.extend(versions.filter_map(|v| version(name, None, (new, at, v))));
             }
         }
     }
-    let gone = names(&old.spec).filter(|name| !after.contains_key(name));
-    found.extend(gone.map(|name| entire(name, "removed")));
+    let gone = by_name(&old.spec).filter(|(name, _)| !after.contains_key(name));
+    found.extend(gone.map(|(name, _)| entire(name, "removed")));
     found
 }
 
-fn names(spec: &Spec) -> impl Iterator<Item = &str> {
-    spec.services.iter().map(|s| s.name.as_str())
+fn by_name(spec: &Spec) -> impl Iterator<Item = (&str, ServiceIx)> {
+    let names = spec.services.iter().map(|s| s.name.as_str());
+    names.zip(ServiceIx::all(spec.services.len()))
 }
 
 fn entire(service: &str, change: &'static str) -> Change {
@@ -199,7 +202,7 @@ fn listeners(old: &Spec, new: &Spec, found: &mut Vec<Change>) {
 }
 
 /// The changes of a service that is in both snapshots, given by its index in each.
-fn service(old: (&Snapshot, usize), new: (&Snapshot, usize), found: &mut Vec<Change>) {
+fn service(old: (&Snapshot, ServiceIx), new: (&Snapshot, ServiceIx), found: &mut Vec<Change>) {
     let (was, is) = (&old.0.spec.services[old.1], &new.0.spec.services[new.1]);
     // A service that is reused has the same specification and the same effective split.
     if Arc::ptr_eq(&old.0.services[old.1], &new.0.services[new.1]) {
@@ -222,9 +225,8 @@ fn service(old: (&Snapshot, usize), new: (&Snapshot, usize), found: &mut Vec<Cha
             found.push(change);
         }
     }
-    for (at, it) in is.versions.iter().enumerate() {
-        let before = was.versions.iter().position(|v| v.name == it.name);
-        let before = before.map(|v| (old.0, old.1, v));
+    for (at, it) in VersionIx::enumerate(&is.versions) {
+        let before = was.version(&it.name).map(|v| (old.0, old.1, v));
         found.extend(version(name, before, (new.0, new.1, at)));
     }
     let remains = |v: &spec::VersionSpec| is.versions.iter().any(|n| n.name == v.name);
@@ -236,7 +238,7 @@ fn service(old: (&Snapshot, usize), new: (&Snapshot, usize), found: &mut Vec<Cha
 }
 
 /// A version: a snapshot, and the indices of the service and of the version in it.
-type VersionAt<'s> = (&'s Snapshot, usize, usize);
+type VersionAt<'s> = (&'s Snapshot, ServiceIx, VersionIx);
 
 fn version(service: &str, old: Option<VersionAt<'_>>, new: VersionAt<'_>) -> Option<Change> {
     let spec = |(snapshot, s, v): VersionAt<'_>| snapshot.spec.services[s].versions[v].clone();

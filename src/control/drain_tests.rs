@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config;
+use crate::index::{EndpointIx, VersionIx};
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
 
@@ -38,8 +39,8 @@ fn forced(request: DrainRequest) -> DrainRequest {
 
 fn flags(
     snapshot: &Snapshot,
-    version: usize,
-    member: usize,
+    version: VersionIx,
+    member: EndpointIx,
 ) -> &crate::upstream::endpoint::EndpointState {
     &snapshot.services[0].versions[version].pool.members[member]
         .endpoint
@@ -62,9 +63,16 @@ fn the_last_version_that_answers_is_drained_by_force_only() {
         "{why}"
     );
     assert!(why.contains("not the fallback: v2, v3)"), "{why}");
-    assert_eq!(flags(&shop, 0, 0).flags(), 0, "nothing has changed");
+    assert_eq!(
+        flags(&shop, VersionIx(0), EndpointIx(0)).flags(),
+        0,
+        "nothing has changed"
+    );
     assert!(drain(&shop, "shop", &forced(version("v1"))).is_ok());
-    assert_eq!(flags(&shop, 0, 1).flags(), flag::DRAINING);
+    assert_eq!(
+        flags(&shop, VersionIx(0), EndpointIx(1)).flags(),
+        flag::DRAINING
+    );
     // Repeated, as by a waiting command: nothing answers already, so the drain makes no difference.
     assert!(drain(&shop, "shop", &version("v1")).is_ok());
 }
@@ -80,7 +88,7 @@ fn a_service_without_a_version_is_drained_by_force_only() {
     };
     let undone = drain(&shop, "shop", &undo).unwrap();
     assert_eq!((undone.endpoints.len(), undone.draining), (4, false));
-    assert_eq!(flags(&shop, 2, 0).flags(), 0);
+    assert_eq!(flags(&shop, VersionIx(2), EndpointIx(0)).flags(), 0);
 }
 
 #[test]
@@ -92,12 +100,12 @@ fn stable_may_be_drained_where_another_version_takes_over() {
         "v2 is the last one now"
     );
     let fallback = shop("stable = \"v1\"\nfallback = \"v3\"");
-    flags(&fallback, 2, 0).raise(flag::DOWN);
+    flags(&fallback, VersionIx(2), EndpointIx(0)).raise(flag::DOWN);
     assert!(
         refused(&fallback, &version("v1")).contains("v1"),
         "the fallback is down"
     );
-    flags(&fallback, 2, 0).lower(flag::DOWN);
+    flags(&fallback, VersionIx(2), EndpointIx(0)).lower(flag::DOWN);
     assert!(drain(&fallback, "shop", &version("v1")).is_ok());
 }
 
@@ -113,7 +121,7 @@ fn the_last_endpoint_counts_as_the_version_does() {
     assert!(drain(&shop, "shop", &endpoint("a:1")).is_ok());
     assert!(refused(&shop, &endpoint("a:2")).contains("endpoint a:2"));
     let down = self::shop("stable = \"v1\"");
-    flags(&down, 0, 1).raise(flag::DOWN);
+    flags(&down, VersionIx(0), EndpointIx(1)).raise(flag::DOWN);
     assert!(refused(&down, &endpoint("a:1")).contains("endpoint a:1"));
     assert!(
         drain(&down, "shop", &endpoint("a:2")).is_ok(),
@@ -124,8 +132,8 @@ fn the_last_endpoint_counts_as_the_version_does() {
 #[test]
 fn in_panic_the_last_undrained_endpoint_counts() {
     let shop = shop("stable = \"v1\"");
-    flags(&shop, 0, 0).raise(flag::DOWN);
-    flags(&shop, 0, 1).raise(flag::DOWN);
+    flags(&shop, VersionIx(0), EndpointIx(0)).raise(flag::DOWN);
+    flags(&shop, VersionIx(0), EndpointIx(1)).raise(flag::DOWN);
     assert!(drain(&shop, "shop", &endpoint("a:1")).is_ok());
     assert!(refused(&shop, &endpoint("a:2")).contains("a:2"));
 }

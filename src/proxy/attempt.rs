@@ -19,6 +19,7 @@ use super::websocket::is_websocket;
 use super::wire::{Downstream, Upstream, WireError};
 use super::{edit, exchange, tunnel};
 use crate::config::spec::Scheme;
+use crate::index::VersionIx;
 use crate::net::Stream;
 use crate::telemetry::VersionShard;
 use crate::telemetry::record::RetryReason;
@@ -57,7 +58,7 @@ impl<F: Fields> RequestContext<'_, F> {
     /// How many bytes of the body to keep for another try; 0 if there can't be one. A request that
     /// isn't idempotent may still be repeated if an HTTP/2 endpoint refuses its stream, which
     /// guarantees that it wasn't processed (RFC 9113 §8.7).
-    pub(crate) fn kept_bytes(&self, version: usize) -> usize {
+    pub(crate) fn kept_bytes(&self, version: VersionIx) -> usize {
         if !self.request.framing.has_body() {
             return 0;
         }

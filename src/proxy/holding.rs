@@ -14,6 +14,7 @@ use super::hold_queue::Awaited;
 use super::observe::Recording;
 use super::placing::Placed;
 use super::wire::Downstream;
+use crate::index::VersionIx;
 use crate::telemetry::record::Reason;
 use crate::upstream::limits::{ActiveGuard, Limit};
 
@@ -32,7 +33,7 @@ pub(super) struct Hold<'a> {
 #[derive(Debug)]
 pub(super) struct Missed {
     /// Index of the version that it is for.
-    pub version: usize,
+    pub version: VersionIx,
     /// Why its last try failed; `None` if there was none.
     pub error: Option<ExchangeError>,
 }
@@ -135,7 +136,7 @@ async fn in_queue<F: Fields, D: Downstream>(
     cx: &RequestContext<'_, F>,
     placed: &Placed,
     hold: &Hold<'_>,
-    (version, refused): (usize, bool),
+    (version, refused): (VersionIx, bool),
     down: &mut D,
 ) -> Result<(), ExchangeError> {
     let worker = cx.worker;

@@ -20,6 +20,7 @@ use super::judged::User;
 use super::peer::Peer;
 use super::snapshots::RequestSnapshots;
 use crate::config::spec::{Balance, Share};
+use crate::index::{EndpointIx, RuleIx, VersionIx};
 use crate::routing::RequestView as _;
 use crate::snapshot::{Service, Snapshot};
 use crate::telemetry::VersionShard;
@@ -51,7 +52,7 @@ pub struct Recording<'a> {
     judged: Option<usize>,
     user: User,
     /// Name and index of the version for which the proxy answers.
-    answering: Option<(&'a str, usize)>,
+    answering: Option<(&'a str, VersionIx)>,
 }
 
 /// Where a request came from, and who serves it.
@@ -120,7 +121,7 @@ impl<'a> Recording<'a> {
     pub fn set_service(
         &mut self,
         service: &'a Service,
-        (chosen, rule): (Option<Chosen>, Option<usize>),
+        (chosen, rule): (Option<Chosen>, Option<RuleIx>),
     ) {
         self.service = Some(service);
         self.record.service = &service.name;
@@ -143,7 +144,7 @@ impl<'a> Recording<'a> {
     /// Records the start of a try. `member` is the index of the endpoint in the version's pool;
     /// `None` if the version has no endpoint to try.
     #[inline]
-    pub fn begin_try(&mut self, version: usize, member: Option<usize>) {
+    pub fn begin_try(&mut self, version: VersionIx, member: Option<EndpointIx>) {
         let Some(service) = self.service else { return };
         let first = self.record.last_try().is_none();
         self.try_began = if first { self.started } else { Instant::now() };

@@ -5,6 +5,7 @@ use super::Worker;
 use super::headers::{Fields, Request};
 use super::judged::User;
 use crate::config::actions::Answer;
+use crate::index::{EndpointIx, RuleIx, VersionIx};
 use crate::routing::sticky::Session;
 use crate::routing::{self, AnsweredBy, Choice, Chosen, Decision};
 use crate::snapshot::{DecisionState, Service};
@@ -13,9 +14,9 @@ use crate::snapshot::{DecisionState, Service};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Aim {
     /// Index of the version in its service.
-    pub version: usize,
+    pub version: VersionIx,
     /// Index of the session's endpoint in the version's pool.
-    pub endpoint: Option<usize>,
+    pub endpoint: Option<EndpointIx>,
     /// The request's hash, for `balance = "hash"`.
     pub key: Option<u64>,
 }
@@ -28,7 +29,7 @@ pub(crate) struct Placed {
     /// How the version was chosen.
     pub chosen: Chosen,
     /// Index of the rule that matched, also where its version failed over.
-    pub rule: Option<usize>,
+    pub rule: Option<RuleIx>,
     /// The session of the request.
     pub session: Option<Session>,
     /// The request must not leave its version, because a preview host or a strict rule chose it.
@@ -54,17 +55,17 @@ pub(crate) struct Answered<'s> {
     /// The answer.
     pub answer: &'s Answer,
     /// The version that it belongs to, if it is one's.
-    pub version: Option<usize>,
+    pub version: Option<VersionIx>,
     /// How its version was chosen, if one was.
     pub chosen: Option<Chosen>,
     /// Index of the rule that matched.
-    pub rule: Option<usize>,
+    pub rule: Option<RuleIx>,
 }
 
 impl Placement<'_> {
     /// How the version was chosen, and the index of the rule that matched.
     #[inline]
-    pub(super) fn decided(&self) -> (Option<Chosen>, Option<usize>) {
+    pub(super) fn decided(&self) -> (Option<Chosen>, Option<RuleIx>) {
         match self {
             Self::Forward(placed) => (Some(placed.chosen), placed.rule),
             Self::Answer(answered) => (answered.chosen, answered.rule),
@@ -77,7 +78,7 @@ impl Placement<'_> {
 pub(crate) fn place<'s, F: Fields>(
     worker: &Worker,
     service: &'s Service,
-    preview: Option<usize>,
+    preview: Option<VersionIx>,
     request: &Request<'_, F>,
 ) -> Placement<'s> {
     let mut state = DecisionState {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::Worker;
 use super::hold_queue::{Awaited, Outlook, ProbeReport};
 use crate::config::policy::Probe;
+use crate::index::VersionIx;
 use crate::routing::failover::failover;
 use crate::snapshot::{Service, Snapshot};
 use crate::upstream::probe;
@@ -24,11 +25,11 @@ pub(crate) fn release_held(worker: &Rc<Worker>) {
 }
 
 /// The service that is waited for and the index of the version, if they are still there.
-fn find<'s>(snapshot: &'s Snapshot, awaited: &Awaited) -> Option<(&'s Service, usize)> {
+fn find<'s>(snapshot: &'s Snapshot, awaited: &Awaited) -> Option<(&'s Service, VersionIx)> {
     let mut services = snapshot.services.iter();
     let service = services.find(|service| service.slot == awaited.service)?;
-    let mut versions = service.versions.iter();
-    let version = versions.position(|version| version.name == awaited.version)?;
+    let mut versions = VersionIx::enumerate(&service.versions);
+    let (version, _) = versions.find(|(_, version)| version.name == awaited.version)?;
     Some((service, version))
 }
 
@@ -44,9 +45,9 @@ fn outlook(worker: &Worker, snapshot: &Snapshot, awaited: &Awaited) -> (Outlook,
     )
 }
 
-fn outlook_of(worker: &Worker, service: &Service, version: usize, pinned: bool) -> Outlook {
+fn outlook_of(worker: &Worker, service: &Service, version: VersionIx, pinned: bool) -> Outlook {
     let routing = &service.routing;
-    let is_usable = |version: usize| {
+    let is_usable = |version: VersionIx| {
         routing.version_answers(version) || worker.has_healthy_endpoint(service, version)
     };
     if service.policies.wait.is_none() || routing.version_answers(version) {
@@ -63,7 +64,7 @@ fn outlook_of(worker: &Worker, service: &Service, version: usize, pinned: bool) 
 }
 
 /// This worker's part of the room under `limits.requests`, so that all of them together release no more than there is.
-fn room(service: &Service, version: usize) -> usize {
+fn room(service: &Service, version: VersionIx) -> usize {
     let version = &service.versions[version];
     let ceiling = service.policies.limits.requests;
     if ceiling == 0 {

@@ -18,6 +18,7 @@ use super::outcome::{Served, Tried, TryError};
 use super::placing::Placed;
 use super::retry::{self, Next, Situation, TryFailure};
 use super::wire::Downstream;
+use crate::index::{EndpointIx, VersionIx};
 use crate::net::clock::TICK;
 use crate::snapshot::Version;
 use crate::telemetry::VersionShard;
@@ -49,11 +50,11 @@ pub(super) struct Tries<'a, 'r, F> {
     pub recording: &'a mut Recording<'r>,
     placed: &'a Placed,
     /// Index of the version that is being tried.
-    pub version: usize,
+    pub version: VersionIx,
     /// Index of the endpoint in the version's pool.
-    pub member: usize,
+    pub member: EndpointIx,
     count: u32,
-    tried: [usize; MAX_TRIED],
+    tried: [EndpointIx; MAX_TRIED],
     shielded: bool,
     /// A reused connection was closed by its peer. Other idle ones have probably been closed too,
     /// so the remaining tries open new ones.
@@ -73,9 +74,9 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
             recording,
             placed,
             version: placed.aim.version,
-            member: 0,
+            member: EndpointIx(0),
             count: 0,
-            tried: [0; MAX_TRIED],
+            tried: [EndpointIx(0); MAX_TRIED],
             shielded: false,
             only_fresh: false,
             retry_slot: None,
@@ -220,7 +221,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
 
     /// The endpoint for the next try: the session's for the first, then preferably one that hasn't
     /// been tried.
-    fn pick(&self) -> Option<usize> {
+    fn pick(&self) -> Option<EndpointIx> {
         let wanted = self.placed.aim.endpoint.filter(|_| self.count == 0);
         if wanted.is_some() {
             return wanted;
@@ -233,7 +234,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     }
 
     /// The endpoints of the current version that have been tried.
-    fn tried(&self) -> &[usize] {
+    fn tried(&self) -> &[EndpointIx] {
         match self.shielded {
             // The indices refer to the canary's pool; the shield has only one try on stable.
             true => &[],
@@ -243,8 +244,8 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
 
     pub(super) fn has_untried(&self) -> bool {
         let members = &self.version().pool.members;
-        let untried = |(index, _): &(usize, _)| !self.tried().contains(index);
-        let mut others = members.iter().enumerate().filter(untried);
+        let untried = |(index, _): &(EndpointIx, _)| !self.tried().contains(index);
+        let mut others = EndpointIx::enumerate(members).filter(untried);
         others.any(|(_, member)| member.endpoint.state.is_usable())
     }
 

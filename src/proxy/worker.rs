@@ -17,6 +17,7 @@ use super::judged::{FailedUsers, JudgedRequests, User};
 use super::slow_downloads::Downloads;
 use crate::config::policy;
 use crate::http1::{RequestHead, ResponseHead};
+use crate::index::{EndpointIx, VersionIx};
 use crate::net::clock::wall_s;
 use crate::net::{Buffers, ListenerId, TaskControls, TaskPhase, date};
 use crate::routing::SplitState;
@@ -171,7 +172,7 @@ impl Worker {
     }
 
     /// The version of the next request to this service, by the exact split.
-    pub fn next_by_split(&self, service: &Service) -> usize {
+    pub fn next_by_split(&self, service: &Service) -> VersionIx {
         self.with_state(service, |state, _| {
             service.routing.split.next(&mut state.split)
         })
@@ -187,17 +188,17 @@ impl Worker {
     pub fn pick(
         &self,
         service: &Service,
-        version: usize,
-        avoid: &[usize],
+        version: VersionIx,
+        avoid: &[EndpointIx],
         key: Option<u64>,
-    ) -> Option<usize> {
+    ) -> Option<EndpointIx> {
         self.with_view(service, version, |pool, view, rng| {
             pool.pick(rng, view, avoid, key)
         })
     }
 
     /// Whether a version has a healthy endpoint.
-    pub fn has_healthy_endpoint(&self, service: &Service, version: usize) -> bool {
+    pub fn has_healthy_endpoint(&self, service: &Service, version: VersionIx) -> bool {
         self.with_view(service, version, |pool, view, _| {
             view.refresh(pool);
             view.usable() > 0
@@ -250,16 +251,16 @@ impl Worker {
     fn with_view<T>(
         &self,
         service: &Service,
-        version: usize,
+        version: VersionIx,
         run: impl FnOnce(&Pool, &mut PoolView, &mut fastrand::Rng) -> T,
     ) -> T {
         self.with_state(service, |state, rng| {
-            while state.views.len() <= version {
+            while state.views.len() <= version.0 {
                 state.views.push(PoolView::starting_at(rng.u64(..)));
             }
             run(
                 &service.versions[version].pool,
-                &mut state.views[version],
+                &mut state.views[version.0],
                 rng,
             )
         })

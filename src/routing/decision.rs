@@ -7,6 +7,7 @@
 use super::failover::{FailoverRole, failover};
 use super::sticky::Session;
 use super::{CohortPoint, RequestView, ServiceRouting, Split};
+use crate::index::{EndpointIx, RuleIx, VersionIx};
 pub use crate::telemetry::record::Chosen;
 
 /// The outcome of [`decision`].
@@ -21,7 +22,7 @@ pub enum Decision {
         /// How the version was chosen; `None` if none was.
         chosen: Option<Chosen>,
         /// Index of the rule that matched.
-        rule: Option<usize>,
+        rule: Option<RuleIx>,
     },
 }
 
@@ -31,22 +32,22 @@ pub enum AnsweredBy {
     /// The service.
     Service,
     /// The rule with this index.
-    Rule(usize),
+    Rule(RuleIx),
     /// The version with this index.
-    Version(usize),
+    Version(VersionIx),
 }
 
 /// A version that gets a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// Index of the version that gets the request.
-    pub version: usize,
+    pub version: VersionIx,
     /// Index of the endpoint that the session is bound to, if it is usable and belongs to `version`.
-    pub endpoint: Option<usize>,
+    pub endpoint: Option<EndpointIx>,
     /// How `version` was chosen.
     pub chosen: Chosen,
     /// Index of the rule that matched, even if its version failed over.
-    pub rule: Option<usize>,
+    pub rule: Option<RuleIx>,
     /// The valid session that the request carries.
     pub session: Option<Session>,
     /// The user's cohort point, if it decided.
@@ -60,15 +61,15 @@ pub trait DecisionInput {
     /// The valid session that the request carries; `None` if there is none or the service isn't sticky.
     fn session(&mut self, request: &impl RequestView) -> Option<Session>;
     /// The version that the session stays on; `None` if the request is decided like one without a session.
-    fn follow(&mut self, session: &Session) -> Option<usize>;
+    fn follow(&mut self, session: &Session) -> Option<VersionIx>;
     /// Whether the session is bound to this version.
-    fn is_on(&mut self, session: &Session, version: usize) -> bool;
+    fn is_on(&mut self, session: &Session, version: VersionIx) -> bool;
     /// The endpoint of this version that the session is bound to, if it is usable.
-    fn endpoint(&mut self, session: &Session, version: usize) -> Option<usize>;
+    fn endpoint(&mut self, session: &Session, version: VersionIx) -> Option<EndpointIx>;
     /// Whether the version has a usable endpoint.
-    fn is_usable(&mut self, version: usize) -> bool;
+    fn is_usable(&mut self, version: VersionIx) -> bool;
     /// The next version by the exact split. Advances the split, and is therefore called only if nothing else decides.
-    fn next(&mut self, split: &Split) -> usize;
+    fn next(&mut self, split: &Split) -> VersionIx;
 }
 
 /// One step of a decision. Versions and rules are indices.
@@ -77,19 +78,19 @@ pub enum DecisionStep {
     /// The host is a preview host.
     Preview {
         /// The version that it previews.
-        version: usize,
+        version: VersionIx,
     },
     /// A rule with a version matched.
     Rule {
         /// The rule.
-        rule: usize,
+        rule: RuleIx,
         /// Its version.
-        version: usize,
+        version: VersionIx,
     },
     /// A rule matched that names no version. Session and shares decide.
     RuleEdits {
         /// The rule.
-        rule: usize,
+        rule: RuleIx,
     },
     /// The proxy answers the request itself.
     Answers {
@@ -105,7 +106,7 @@ pub enum DecisionStep {
         /// The session.
         session: Session,
         /// Its version.
-        version: usize,
+        version: VersionIx,
     },
     /// The session may not stay on its version; the request is decided like one without a session.
     SessionMoves {
@@ -115,7 +116,7 @@ pub enum DecisionStep {
     /// No canary has a share, so that stable gets every request.
     Stable {
         /// The stable version.
-        version: usize,
+        version: VersionIx,
     },
     /// The user's cohort point decides.
     Cohort {
@@ -124,19 +125,19 @@ pub enum DecisionStep {
         /// The point.
         place: CohortPoint,
         /// The version whose part of [0,1) contains the point.
-        version: usize,
+        version: VersionIx,
     },
     /// The exact split decides.
     Split {
         /// The next version of the split.
-        version: usize,
+        version: VersionIx,
     },
     /// The chosen version has no usable endpoint, and another one takes over.
     Failover {
         /// The version without a usable endpoint.
-        from: usize,
+        from: VersionIx,
         /// The version that takes over.
-        to: usize,
+        to: VersionIx,
         /// Why it takes over.
         role: FailoverRole,
     },
@@ -162,7 +163,7 @@ impl Trace for Vec<DecisionStep> {
 
 /// The decision before failover.
 struct Decided {
-    version: usize,
+    version: VersionIx,
     chosen: Chosen,
     /// Whether failover is ruled out.
     strict: bool,
@@ -170,7 +171,7 @@ struct Decided {
 }
 
 impl Decided {
-    fn by(chosen: Chosen, version: usize) -> Self {
+    fn by(chosen: Chosen, version: VersionIx) -> Self {
         Self {
             version,
             chosen,
@@ -184,7 +185,7 @@ impl Decided {
 #[inline]
 pub fn decision<R: RequestView, S: DecisionInput, T: Trace>(
     service: &ServiceRouting,
-    preview: Option<usize>,
+    preview: Option<VersionIx>,
     request: &R,
     state: &mut S,
     trace: &mut T,
@@ -219,7 +220,7 @@ pub fn decision<R: RequestView, S: DecisionInput, T: Trace>(
 #[inline]
 fn answered_by(
     service: &ServiceRouting,
-    rule: Option<usize>,
+    rule: Option<RuleIx>,
     trace: &mut impl Trace,
 ) -> Option<AnsweredBy> {
     let target = rule.map(|rule| (rule, service.rules[rule]));
@@ -252,7 +253,7 @@ fn of_version(service: &ServiceRouting, choice: Choice, trace: &mut impl Trace) 
 #[inline]
 fn choose<R: RequestView, S: DecisionInput, T: Trace>(
     service: &ServiceRouting,
-    rule: Option<usize>,
+    rule: Option<RuleIx>,
     request: &R,
     state: &mut S,
     trace: &mut T,
@@ -291,7 +292,7 @@ fn choose<R: RequestView, S: DecisionInput, T: Trace>(
 
 fn by_rule(
     service: &ServiceRouting,
-    rule: Option<usize>,
+    rule: Option<RuleIx>,
     trace: &mut impl Trace,
 ) -> Option<Decided> {
     let Some(rule) = rule else {
@@ -367,7 +368,7 @@ fn after_failover(
     decided: &Decided,
     state: &mut impl DecisionInput,
     trace: &mut impl Trace,
-) -> usize {
+) -> VersionIx {
     let from = decided.version;
     let mut is_usable = |version| service.version_answers(version) || state.is_usable(version);
     if decided.strict || is_usable(from) {

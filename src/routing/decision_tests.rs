@@ -8,7 +8,7 @@ use crate::config::spec::{self, CohortKey, Condition, Pattern, Share, Subject};
 /// v1 is stable; v2 has the share; `x-canary: always` is sent to v2, `x-canary: only` strictly so.
 fn service(canary: u32, cohort: bool) -> ServiceRouting {
     let mut service = fake::service("shop", &["v1", "v2", "v3"]);
-    service.split = vec![(1, Share(canary))];
+    service.split = vec![(VersionIx(1), Share(canary))];
     service.cohort = cohort.then(|| spec::CohortSpec {
         by: vec![
             CohortKey::Cookie("uid".into()),
@@ -24,12 +24,12 @@ fn service(canary: u32, cohort: bool) -> ServiceRouting {
             }]
             .into(),
         ],
-        to: Some(1),
+        to: Some(VersionIx(1)),
         strict,
         ..spec::RuleSpec::default()
     };
     service.rules = vec![rule("always", false), rule("only", true)];
-    service.policies.fallback = Some(2);
+    service.policies.fallback = Some(VersionIx(2));
     ServiceRouting::new(&service)
 }
 
@@ -61,19 +61,19 @@ impl DecisionInput for Now {
     fn session(&mut self, _: &impl RequestView) -> Option<Session> {
         self.session
     }
-    fn follow(&mut self, session: &Session) -> Option<usize> {
-        self.may_stay.then_some(session.version as usize)
+    fn follow(&mut self, session: &Session) -> Option<VersionIx> {
+        self.may_stay.then_some(VersionIx(session.version as usize))
     }
-    fn is_on(&mut self, session: &Session, version: usize) -> bool {
-        session.version == version as u64
+    fn is_on(&mut self, session: &Session, version: VersionIx) -> bool {
+        session.version == version.0 as u64
     }
-    fn endpoint(&mut self, session: &Session, _: usize) -> Option<usize> {
-        session.endpoint.map(|id| id as usize)
+    fn endpoint(&mut self, session: &Session, _: VersionIx) -> Option<EndpointIx> {
+        session.endpoint.map(|id| EndpointIx(id as usize))
     }
-    fn is_usable(&mut self, version: usize) -> bool {
-        !self.down.contains(&version)
+    fn is_usable(&mut self, version: VersionIx) -> bool {
+        !self.down.contains(&version.0)
     }
-    fn next(&mut self, split: &Split) -> usize {
+    fn next(&mut self, split: &Split) -> VersionIx {
         split.next(&mut self.split)
     }
 }
@@ -93,7 +93,11 @@ fn forwarded(decision: Decision) -> Choice {
 
 /// Version, how, rule.
 fn of(choice: &Choice) -> (usize, Chosen, Option<usize>) {
-    (choice.version, choice.chosen, choice.rule)
+    (
+        choice.version.0,
+        choice.chosen,
+        choice.rule.map(|rule| rule.0),
+    )
 }
 
 fn canary() -> Fake {
@@ -107,10 +111,21 @@ fn a_preview_host_decides_before_everything_and_never_fails_over() {
     let mut now = Now::with_session(0, true).but_down(&[2]);
     let mut steps = Vec::new();
     let service = service(50_000, true);
-    let choice = forwarded(decision(&service, Some(2), &canary(), &mut now, &mut steps));
+    let choice = forwarded(decision(
+        &service,
+        Some(VersionIx(2)),
+        &canary(),
+        &mut now,
+        &mut steps,
+    ));
     assert_eq!(of(&choice), (2, Chosen::Preview, None));
     assert_eq!((choice.session, choice.binds), (None, false));
-    assert_eq!(steps, [DecisionStep::Preview { version: 2 }]);
+    assert_eq!(
+        steps,
+        [DecisionStep::Preview {
+            version: VersionIx(2)
+        }]
+    );
 }
 
 #[test]
@@ -121,8 +136,8 @@ fn a_rule_decides_before_sessions_and_shares_and_binds_nothing() {
         assert_eq!(of(&choice), (1, Chosen::Rule, Some(0)));
         assert!(!choice.binds && choice.endpoint.is_none());
         let rule = DecisionStep::Rule {
-            rule: 0,
-            version: 1,
+            rule: RuleIx(0),
+            version: VersionIx(1),
         };
         assert_eq!(steps, [rule]);
     }
@@ -134,8 +149,8 @@ fn a_rule_fails_over_unless_it_is_strict() {
     let (choice, steps) = decide(&service(0, true), &canary(), &mut down());
     assert_eq!(of(&choice), (0, Chosen::Failover, Some(0)));
     let failover = DecisionStep::Failover {
-        from: 1,
-        to: 0,
+        from: VersionIx(1),
+        to: VersionIx(0),
         role: FailoverRole::Stable,
     };
     assert_eq!(steps.last(), Some(&failover));
@@ -150,7 +165,7 @@ fn a_session_decides_before_the_shares() {
     let mut stays = Now::with_session(1, true);
     let (choice, steps) = decide(&service, &Fake::get("/"), &mut stays);
     assert_eq!(of(&choice), (1, Chosen::Session, None));
-    assert!(choice.binds && choice.endpoint == Some(7));
+    assert!(choice.binds && choice.endpoint == Some(EndpointIx(7)));
     let session = stays.session.expect("the request has one");
     assert_eq!(
         steps,
@@ -158,7 +173,7 @@ fn a_session_decides_before_the_shares() {
             DecisionStep::NoRule,
             DecisionStep::SessionStays {
                 session,
-                version: 1
+                version: VersionIx(1)
             }
         ]
     );
@@ -195,7 +210,9 @@ fn stable_gets_everybody_where_no_canary_has_a_share() {
     let expected = [
         DecisionStep::NoRule,
         DecisionStep::NoSession,
-        DecisionStep::Stable { version: 0 },
+        DecisionStep::Stable {
+            version: VersionIx(0),
+        },
     ];
     assert_eq!(steps, expected);
 }
@@ -216,13 +233,13 @@ fn a_known_user_stays_and_does_not_advance_the_split() {
     };
     assert_eq!(
         (place.ratio() < 0.5, first.version),
-        (version == 1, version)
+        (version == VersionIx(1), version)
     );
     for _ in 0..20 {
         assert_eq!(decide(&service, &user, &mut now).0, first);
         let (choice, _) = decide(&service, &Fake::get("/"), &mut now);
         let next = service.split.next(&mut fresh);
-        assert_eq!(of(&choice), (next, Chosen::Split, None));
+        assert_eq!(of(&choice), (next.0, Chosen::Split, None));
     }
 }
 
@@ -230,14 +247,15 @@ fn a_known_user_stays_and_does_not_advance_the_split() {
 fn without_a_cohort_the_split_is_exact() {
     let (service, mut now) = (service(25_000, false), Now::default());
     let request = Fake::get("/").with("cookie", "uid=1");
-    let canary = (0..400).filter(|_| decide(&service, &request, &mut now).0.version == 1);
+    let canary =
+        (0..400).filter(|_| decide(&service, &request, &mut now).0.version == VersionIx(1));
     assert_eq!(canary.count(), 100);
 }
 
 /// What answers a request, and the steps.
 fn answered(
     service: &ServiceRouting,
-    preview: Option<usize>,
+    preview: Option<VersionIx>,
     request: &Fake,
 ) -> (Option<AnsweredBy>, Vec<DecisionStep>) {
     let mut steps = Vec::new();
@@ -257,7 +275,10 @@ fn an_answer_of_the_service_leaves_out_preview_hosts_and_rules_with_a_version() 
     assert_eq!(by, Some(by_service));
     assert_eq!(steps, [DecisionStep::Answers { by: by_service }]);
     assert_eq!(answered(&service, None, &canary()).0, None);
-    assert_eq!(answered(&service, Some(1), &Fake::get("/")).0, None);
+    assert_eq!(
+        answered(&service, Some(VersionIx(1)), &Fake::get("/")).0,
+        None
+    );
 }
 
 #[test]
@@ -266,13 +287,13 @@ fn an_answer_of_a_rule_goes_before_everything_else() {
     (service.rules[0].to, service.rules[0].answers) = (None, true);
     assert_eq!(
         answered(&service, None, &canary()).0,
-        Some(AnsweredBy::Rule(0))
+        Some(AnsweredBy::Rule(RuleIx(0)))
     );
     assert_eq!(answered(&service, None, &Fake::get("/")).0, None);
     service.answers = true;
     assert_eq!(
         answered(&service, None, &canary()).0,
-        Some(AnsweredBy::Rule(0))
+        Some(AnsweredBy::Rule(RuleIx(0)))
     );
 }
 
@@ -284,14 +305,14 @@ fn a_version_that_answers_is_always_usable_also_to_take_over() {
     let mut now = Now::default().but_down(&[0, 1, 2]);
     let decision = decision(&service, None, &Fake::get("/"), &mut now, &mut steps);
     let expected = Decision::Answer {
-        by: AnsweredBy::Version(2),
+        by: AnsweredBy::Version(VersionIx(2)),
         chosen: Some(Chosen::Failover),
         rule: None,
     };
     assert_eq!(decision, expected);
     assert_eq!(
-        answered(&service, Some(2), &Fake::get("/")).0,
-        Some(AnsweredBy::Version(2))
+        answered(&service, Some(VersionIx(2)), &Fake::get("/")).0,
+        Some(AnsweredBy::Version(VersionIx(2)))
     );
 }
 

@@ -2,6 +2,7 @@
 
 use super::Split;
 use crate::config::spec::Share;
+use crate::index::VersionIx;
 
 /// Why a version takes over for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,15 +30,15 @@ impl FailoverRole {
 /// `fallback`. `None` if none of them is usable.
 pub(crate) fn failover(
     split: &Split,
-    fallback: Option<usize>,
-    down: usize,
-    mut is_usable: impl FnMut(usize) -> bool,
-) -> Option<(usize, FailoverRole)> {
-    let mut usable = |version: usize| version != down && is_usable(version);
+    fallback: Option<VersionIx>,
+    down: VersionIx,
+    mut is_usable: impl FnMut(VersionIx) -> bool,
+) -> Option<(VersionIx, FailoverRole)> {
+    let mut usable = |version: VersionIx| version != down && is_usable(version);
     if usable(split.stable()) {
         return Some((split.stable(), FailoverRole::Stable));
     }
-    let canaries = (0..split.versions()).filter(|v| split.share(*v).0 > 0);
+    let canaries = split.versions().filter(|v| split.share(*v).0 > 0);
     let largest = canaries
         .filter(|v| usable(*v))
         .max_by_key(|v| split.share(*v));
@@ -54,19 +55,19 @@ pub(crate) fn failover(
 /// Sessions, rules and preview hosts are not considered.
 pub fn effective_shares(
     split: &Split,
-    fallback: Option<usize>,
-    mut is_usable: impl FnMut(usize) -> bool,
+    fallback: Option<VersionIx>,
+    mut is_usable: impl FnMut(VersionIx) -> bool,
 ) -> Vec<Share> {
-    let usable: Vec<bool> = (0..split.versions()).map(&mut is_usable).collect();
-    let mut shares = vec![Share(0); split.versions()];
-    for version in 0..split.versions() {
-        let taker = match usable[version] {
+    let usable: Vec<bool> = split.versions().map(&mut is_usable).collect();
+    let mut shares = vec![Share(0); split.versions().len()];
+    for version in split.versions() {
+        let taker = match usable[version.0] {
             true => version,
             false => {
-                failover(split, fallback, version, |v| usable[v]).map_or(version, |(to, _)| to)
+                failover(split, fallback, version, |v| usable[v.0]).map_or(version, |(to, _)| to)
             }
         };
-        shares[taker].0 += split.share(version).0;
+        shares[taker.0].0 += split.share(version).0;
     }
     shares
 }
@@ -79,13 +80,13 @@ mod tests {
     fn split() -> Split {
         Split::new(
             &["v0", "v1", "v2", "v3", "v4"],
-            0,
-            &[(1, Share(5_000)), (2, Share(10_000))],
+            VersionIx(0),
+            &[(VersionIx(1), Share(5_000)), (VersionIx(2), Share(10_000))],
         )
     }
 
     fn shares(fallback: Option<usize>, down: &[usize]) -> Vec<u32> {
-        let shares = effective_shares(&split(), fallback, |v| !down.contains(&v));
+        let shares = effective_shares(&split(), fallback.map(VersionIx), |v| !down.contains(&v.0));
         assert_eq!(shares.iter().map(|s| s.0).sum::<u32>(), Share::WHOLE);
         shares.iter().map(|s| s.0).collect()
     }

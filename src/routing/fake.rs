@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::RequestView;
 use crate::config::spec;
+use crate::index::VersionIx;
 
 /// A request made of plain values.
 #[derive(Clone, Debug)]
@@ -77,7 +78,7 @@ pub(crate) fn service(name: &str, versions: &[&str]) -> spec::ServiceSpec {
         name: name.to_owned(),
         hosts: Vec::new(),
         paths: Vec::new(),
-        stable: 0,
+        stable: VersionIx(0),
         split: Vec::new(),
         rolling: None,
         rollout: None,

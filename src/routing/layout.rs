@@ -13,17 +13,18 @@
 use std::cmp::Ordering;
 
 use crate::config::spec::Share;
+use crate::index::VersionIx;
 
 /// A part of [0,1) that belongs to one version, in steps of 0.001 %. It begins where the previous tile ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tile {
     pub(super) end: u32,
-    pub(super) version: usize,
+    pub(super) version: VersionIx,
 }
 
 /// Lays out `canaries`, pairs of version and share in the [`natural`] order of the names, with at most 100 % together.
 /// The returned tiles cover [0,1).
-pub(super) fn tiles(canaries: &[(usize, Share)], stable: usize) -> Box<[Tile]> {
+pub(super) fn tiles(canaries: &[(VersionIx, Share)], stable: VersionIx) -> Box<[Tile]> {
     let anchors: Vec<Anchor> = (0..canaries.len()).map(Anchor::of).collect();
     let mut taken = Taken::default();
     let mut rests = Vec::with_capacity(canaries.len());
@@ -83,12 +84,18 @@ impl Anchor {
 
 /// Claimed parts of [0,1), sorted: from, to, version.
 #[derive(Default)]
-struct Taken(Vec<(u32, u32, usize)>);
+struct Taken(Vec<(u32, u32, VersionIx)>);
 
 impl Taken {
     /// Claims up to `wanted` free steps of the range, starting at its lower end (`up`) or its upper end. Returns how many
     /// could not be claimed.
-    fn claim(&mut self, (low, high): (u32, u32), up: bool, mut wanted: u32, version: usize) -> u32 {
+    fn claim(
+        &mut self,
+        (low, high): (u32, u32),
+        up: bool,
+        mut wanted: u32,
+        version: VersionIx,
+    ) -> u32 {
         let mut free = self.free(low, high);
         if !up {
             free.reverse();
@@ -128,7 +135,7 @@ impl Taken {
     }
 
     /// The tiles: the claimed parts, and stable between them.
-    fn with_stable(self, stable: usize) -> Box<[Tile]> {
+    fn with_stable(self, stable: VersionIx) -> Box<[Tile]> {
         let mut tiles: Vec<Tile> = Vec::new();
         let mut add = |end, version| match tiles.last_mut() {
             Some(last) if last.version == version => last.end = end,
@@ -203,10 +210,10 @@ mod tests {
         let canaries: Vec<_> = percents
             .iter()
             .enumerate()
-            .map(|(i, percent)| (i + 1, Share(percent * 1000)))
+            .map(|(i, percent)| (VersionIx(i + 1), Share(percent * 1000)))
             .collect();
-        let tiles = tiles(&canaries, 0);
-        tiles.iter().map(|t| (t.end / 1000, t.version)).collect()
+        let tiles = tiles(&canaries, VersionIx(0));
+        tiles.iter().map(|t| (t.end / 1000, t.version.0)).collect()
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub(crate) mod table;
 use std::net::IpAddr;
 
 use crate::config::spec;
+use crate::index::{RuleIx, VersionIx};
 
 pub use cohort::{Cohort, CohortPoint};
 pub use decision::{
@@ -69,14 +70,14 @@ pub struct ServiceRouting {
     /// The share of each version.
     pub split: Split,
     /// The version that takes over when every version with a share is down.
-    pub fallback: Option<usize>,
+    pub fallback: Option<VersionIx>,
 }
 
 /// What a match rule leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuleTarget {
     /// The version that gets the requests, if the rule names one.
-    pub to: Option<usize>,
+    pub to: Option<VersionIx>,
     /// Whether they never fail over to another version.
     pub strict: bool,
     /// Whether the proxy answers them itself.
@@ -84,6 +85,8 @@ pub struct RuleTarget {
     /// Whether another spelling of a path must not lead past the rule, because it answers or limits requests.
     pub guards: bool,
 }
+
+indexed_by!(RuleIx: RuleTarget);
 
 impl RuleTarget {
     fn of(rule: &spec::RuleSpec) -> Self {
@@ -118,12 +121,15 @@ impl ServiceRouting {
 
     /// Whether the proxy answers the requests of this version itself.
     #[inline]
-    pub fn version_answers(&self, version: usize) -> bool {
-        self.version_answers.get(version).copied().unwrap_or(false)
+    pub fn version_answers(&self, version: VersionIx) -> bool {
+        self.version_answers
+            .get(version.0)
+            .copied()
+            .unwrap_or(false)
     }
 
     /// Whether the requests that this rule matches never fail over to another version.
-    pub fn is_strict(&self, rule: usize) -> bool {
+    pub fn is_strict(&self, rule: RuleIx) -> bool {
         self.rules[rule].strict
     }
 }

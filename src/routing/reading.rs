@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::{RequestView, ServiceRouting};
+use crate::index::RuleIx;
 
 /// A request with another path. Everything else is that of the request.
 struct WithPath<'a, R> {
@@ -40,7 +41,7 @@ impl ServiceRouting {
         }
         let as_sent = self.matcher.find(request);
         let as_read = self.matcher.find(&WithPath { request, path });
-        let guards = |rule: Option<usize>| rule.is_some_and(|rule| self.rules[rule].guards);
+        let guards = |rule: Option<RuleIx>| rule.is_some_and(|rule| self.rules[rule].guards);
         as_sent != as_read && (guards(as_sent) || guards(as_read))
     }
 }

@@ -13,17 +13,18 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::cohort::CohortPoint;
 use super::layout::{Tile, natural, tiles};
 use crate::config::spec::Share;
+use crate::index::VersionIx;
 
 /// The shares of one service.
 #[derive(Debug)]
 pub struct Split {
-    stable: usize,
+    stable: VersionIx,
     /// By version, stable included.
     shares: Box<[Share]>,
     /// The versions whose share is above 0, in the order of versions.
     lanes: Box<[Lane]>,
     /// The versions named in `split`, also at 0 %, in the natural order of their names.
-    canaries: Box<[usize]>,
+    canaries: Box<[VersionIx]>,
     /// The part of [0,1) that each version has, for cohorts.
     tiles: Box<[Tile]>,
     /// A hash of the shares, never 0.
@@ -33,7 +34,7 @@ pub struct Split {
 /// A version that takes part in the exact split.
 #[derive(Clone, Copy, Debug)]
 struct Lane {
-    version: usize,
+    version: VersionIx,
     share: i64,
 }
 
@@ -51,23 +52,23 @@ const WHOLE: i64 = Share::WHOLE as i64;
 impl Split {
     /// Compiles a split. `names` are those of the versions; `canaries` has the index and share of each version named in
     /// `split`, in any order, including those at 0 %, which have an effect on the layout of cohorts. Stable gets the rest.
-    pub fn new(names: &[&str], stable: usize, canaries: &[(usize, Share)]) -> Self {
+    pub fn new(names: &[&str], stable: VersionIx, canaries: &[(VersionIx, Share)]) -> Self {
         let mut canaries: Vec<_> = canaries
             .iter()
             .copied()
             .filter(|(v, _)| *v != stable)
             .collect();
-        canaries.sort_by(|(a, _), (b, _)| natural(names[*a], names[*b]));
+        canaries.sort_by(|(a, _), (b, _)| natural(names[a.0], names[b.0]));
         let mut shares = vec![Share(0); names.len()];
         for (version, share) in &canaries {
-            shares[*version] = *share;
+            shares[version.0] = *share;
         }
         let taken: u32 = shares.iter().map(|s| s.0).sum();
         // A service without versions has no stable one either.
-        if let Some(stable) = shares.get_mut(stable) {
+        if let Some(stable) = shares.get_mut(stable.0) {
             *stable = Share(Share::WHOLE.saturating_sub(taken));
         }
-        let lanes = shares.iter().enumerate().filter(|(_, s)| s.0 > 0);
+        let lanes = VersionIx::enumerate(&shares).filter(|(_, s)| s.0 > 0);
         Self {
             stable,
             lanes: lanes
@@ -87,14 +88,14 @@ impl Split {
         }
     }
 
-    /// The version that gets what the split leaves; 0 if the service has no versions.
-    pub fn stable(&self) -> usize {
+    /// The version that gets what the split leaves; index 0 if the service has no versions.
+    pub fn stable(&self) -> VersionIx {
         self.stable
     }
 
-    /// The number of versions of the service.
-    pub fn versions(&self) -> usize {
-        self.shares.len()
+    /// The versions of the service.
+    pub fn versions(&self) -> impl DoubleEndedIterator<Item = VersionIx> + ExactSizeIterator {
+        VersionIx::all(self.shares.len())
     }
 
     /// Whether stable gets all traffic.
@@ -104,12 +105,12 @@ impl Split {
     }
 
     /// The share of a version, stable included.
-    pub fn share(&self, version: usize) -> Share {
+    pub fn share(&self, version: VersionIx) -> Share {
         self.shares[version]
     }
 
     /// Whether `split` names the version, even at 0 %.
-    pub fn is_named(&self, version: usize) -> bool {
+    pub fn is_named(&self, version: VersionIx) -> bool {
         self.canaries.contains(&version)
     }
 
@@ -117,7 +118,7 @@ impl Split {
     ///
     /// Budget: 105 instructions (`just instructions`: split).
     #[inline]
-    pub fn next(&self, state: &mut SplitState) -> usize {
+    pub fn next(&self, state: &mut SplitState) -> VersionIx {
         if let [only] = &*self.lanes {
             return only.version;
         }
@@ -133,7 +134,7 @@ impl Split {
     ///
     /// Tijdeman's rule: of the lanes that are owed enough, serve the one with the earliest deadline, the time at which it
     /// would be owed more than the bound of 1 − 1/(2k−2).
-    fn next_lane(&self, owed: &mut [i64]) -> usize {
+    fn next_lane(&self, owed: &mut [i64]) -> VersionIx {
         // In units of 1 / (WHOLE · parts) a request is WHOLE · parts, and the bound is WHOLE · (parts − 1). A lane may be
         // served if it is then overserved by no more than the bound: if it is owed at least WHOLE.
         let parts = 2 * self.lanes.len() as i64 - 2;
@@ -157,7 +158,7 @@ impl Split {
 
     /// The version of a user with this point. [`super::layout`] explains which users move when shares change.
     #[inline]
-    pub fn at(&self, point: CohortPoint) -> usize {
+    pub fn at(&self, point: CohortPoint) -> VersionIx {
         let step = ((u128::from(point.0) * u128::from(Share::WHOLE)) >> 64) as u32;
         // The tiles cover [0,1), so that the index is in bounds.
         let tile = self.tiles.partition_point(|tile| tile.end <= step);
@@ -169,9 +170,9 @@ impl Split {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CohortMove {
     /// The version that they leave: an index in the former split.
-    pub from: usize,
+    pub from: VersionIx,
     /// The version that they join: an index in the new split.
-    pub to: usize,
+    pub to: VersionIx,
     /// Their share of all users.
     pub users: Share,
 }
@@ -181,7 +182,7 @@ pub struct CohortMove {
 pub fn moves(
     before: &Split,
     after: &Split,
-    same: impl Fn(usize) -> Option<usize>,
+    same: impl Fn(VersionIx) -> Option<VersionIx>,
 ) -> Vec<CohortMove> {
     let mut moves: Vec<CohortMove> = Vec::new();
     let (mut old, mut new) = (
@@ -211,7 +212,11 @@ pub fn moves(
 }
 
 /// The share of a cohort's users that move when `after` replaces `before`: the sum of [`moves`].
-pub fn users_moved(before: &Split, after: &Split, same: impl Fn(usize) -> Option<usize>) -> Share {
+pub fn users_moved(
+    before: &Split,
+    after: &Split,
+    same: impl Fn(VersionIx) -> Option<VersionIx>,
+) -> Share {
     let moves = moves(before, after, same);
     Share(moves.iter().map(|m| m.users.0).sum())
 }

@@ -8,10 +8,13 @@ use crate::config::spec::{self, CohortKey};
 const W: u32 = Share::WHOLE;
 
 fn split(versions: usize, stable: usize, canaries: &[(usize, u32)]) -> Split {
-    let canaries: Vec<_> = canaries.iter().map(|(v, s)| (*v, Share(*s))).collect();
+    let canaries: Vec<_> = canaries
+        .iter()
+        .map(|(v, s)| (VersionIx(*v), Share(*s)))
+        .collect();
     let names: Vec<String> = (0..versions).map(|v| format!("v{v}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    Split::new(&names, stable, &canaries)
+    Split::new(&names, VersionIx(stable), &canaries)
 }
 
 /// Running counts: `counts[n][v]` of the first n requests.
@@ -20,7 +23,7 @@ fn run(split: &Split, versions: usize, requests: usize) -> Vec<Vec<i64>> {
     let mut counts = vec![vec![0; versions]];
     for n in 0..requests {
         let mut next = counts[n].clone();
-        next[split.next(&mut state)] += 1;
+        next[split.next(&mut state).0] += 1;
         counts.push(next);
     }
     counts
@@ -53,9 +56,9 @@ proptest! {
         let versions = weights.len() + 1;
         let split = split(versions, stable, &canaries);
         for (n, counts) in run(&split, versions, 3_000).iter().enumerate() {
-            for (version, got) in counts.iter().enumerate() {
+            for (version, got) in VersionIx::enumerate(counts) {
                 let due = n as i64 * i64::from(split.share(version).0);
-                prop_assert!((got * WHOLE - due).abs() < WHOLE, "version {} after {}: {} for {}", version, n, got * WHOLE, due);
+                prop_assert!((got * WHOLE - due).abs() < WHOLE, "version {:?} after {}: {} for {}", version, n, got * WHOLE, due);
             }
         }
     }
@@ -72,9 +75,9 @@ proptest! {
         for step in 0..W {
             // The middle of the step.
             let place = ((u128::from(step) * 2 + 1) << 63) / u128::from(W);
-            steps[split.at(CohortPoint(place as u64))] += 1;
+            steps[split.at(CohortPoint(place as u64)).0] += 1;
         }
-        for (version, steps) in steps.iter().enumerate() {
+        for (version, steps) in VersionIx::enumerate(&steps) {
             prop_assert_eq!(*steps, split.share(version).0);
         }
     }
@@ -92,17 +95,17 @@ fn nothing_and_everything() {
     let nothing = split(2, 0, &[(1, 0)]);
     assert!(nothing.is_whole());
     assert_eq!(run(&nothing, 2, 500)[500], [500, 0]);
-    assert_eq!(nothing.at(CohortPoint(0)), 0);
+    assert_eq!(nothing.at(CohortPoint(0)), VersionIx(0));
     let everything = split(2, 0, &[(1, W)]);
     assert!(!everything.is_whole());
-    assert_eq!(everything.share(0), Share(0));
+    assert_eq!(everything.share(VersionIx(0)), Share(0));
     assert_eq!(run(&everything, 2, 500)[500], [0, 500]);
     assert_eq!(
         (
             everything.at(CohortPoint(0)),
             everything.at(CohortPoint(u64::MAX))
         ),
-        (1, 1)
+        (VersionIx(1), VersionIx(1))
     );
 }
 
@@ -123,7 +126,7 @@ fn a_state_for_other_shares_starts_again_without_allocating() {
     assert_eq!(
         (0..7)
             .map(|_| a.next(&mut state))
-            .filter(|v| *v > 0)
+            .filter(|v| *v > VersionIx(0))
             .count(),
         4
     );
@@ -145,7 +148,9 @@ fn users(split: &Split) -> Vec<usize> {
     });
     let version = |user| {
         let request = Fake::get("/").with("cookie", format!("uid=user-{user}"));
-        split.at(cohort.place(&request).expect("it has the cookie").1)
+        split
+            .at(cohort.place(&request).expect("it has the cookie").1)
+            .0
     };
     (0..2_000).map(version).collect()
 }
@@ -175,7 +180,7 @@ fn two_thousand_users_up_and_down() {
 
 /// By name: the versions of a file in its order, stable, and the split.
 fn named(versions: &[&str], stable: &str, canaries: &[(&str, u32)]) -> Split {
-    let at = |name: &str| versions.iter().position(|v| *v == name).expect("a version");
+    let at = |name: &str| VersionIx(versions.iter().position(|v| *v == name).expect("a version"));
     let canaries: Vec<_> = canaries.iter().map(|(v, s)| (at(v), Share(*s))).collect();
     Split::new(versions, at(stable), &canaries)
 }
@@ -231,7 +236,7 @@ fn lowering_one_canary_to_nothing_moves_nobody_else() {
 fn the_only_name_in_the_split_is_at_the_bottom() {
     for canary in ["v1", "v2", "v4"] {
         let split = named(&FOUR, "v3", &[(canary, 30_000)]);
-        let at = |step: u64| FOUR[split.at(CohortPoint((u64::MAX / 100) * step + (1 << 50)))];
+        let at = |step: u64| FOUR[split.at(CohortPoint((u64::MAX / 100) * step + (1 << 50))).0];
         assert_eq!((at(0), at(29)), (canary, canary));
         assert_eq!((at(30), at(99)), ("v3", "v3"));
     }
@@ -245,14 +250,14 @@ fn a_name_that_is_last_in_order_joins_and_leaves_alone() {
     canaries.push(("v11", 10_000));
     let four = named(&versions, "v1", &canaries);
     let joins = CohortMove {
-        from: 0,
-        to: 4,
+        from: VersionIx(0),
+        to: VersionIx(4),
         users: Share(10_000),
     };
     assert_eq!(moves(&three, &four, Some), [joins]);
     let leaves = CohortMove {
-        from: 4,
-        to: 0,
+        from: VersionIx(4),
+        to: VersionIx(0),
         users: Share(10_000),
     };
     assert_eq!(moves(&four, &three, Some), [leaves]);
@@ -266,9 +271,12 @@ fn moves_are_told_by_version_and_counted() {
     let before = named(&["v1", "v2"], "v1", &[("v2", 30_000)]);
     let after = named(&["v3", "v2"], "v2", &[("v3", 10_000)]);
     // v2 becomes stable, v1 is gone, and v3 takes the bottom.
-    let same = |version| (version == 1).then_some(1);
+    let same = |version| (version == VersionIx(1)).then_some(VersionIx(1));
     let moves = moves(&before, &after, same);
-    let told: Vec<_> = moves.iter().map(|m| (m.from, m.to, m.users.0)).collect();
+    let told: Vec<_> = moves
+        .iter()
+        .map(|m| (m.from.0, m.to.0, m.users.0))
+        .collect();
     assert_eq!(told, [(1, 0, 10_000), (0, 1, 70_000)]);
     assert_eq!(users_moved(&before, &after, same), Share(80_000));
     assert_eq!(users_moved(&before, &before, Some), Share(0));
@@ -276,18 +284,16 @@ fn moves_are_told_by_version_and_counted() {
 
 /// What changing one canary's share may do: users move between it and stable, the way that the share moves.
 fn only_moves_its_own(before: &Split, after: &Split, stable: usize, canary: usize) {
-    let grows = after.share(canary) > before.share(canary);
+    let [was, is] = [before, after].map(|split| split.share(VersionIx(canary)));
+    let grows = is > was;
     let way = if grows {
         (stable, canary)
     } else {
         (canary, stable)
     };
     for m in moves(before, after, Some) {
-        assert_eq!((m.from, m.to), way, "{before:?} {after:?}");
-        assert_eq!(
-            m.users.0,
-            after.share(canary).0.abs_diff(before.share(canary).0)
-        );
+        assert_eq!((m.from.0, m.to.0), way, "{before:?} {after:?}");
+        assert_eq!(m.users.0, is.0.abs_diff(was.0));
     }
     for (from, to) in users(before).into_iter().zip(users(after)) {
         assert!(from == to || (from, to) == way);

@@ -22,6 +22,7 @@ use aws_lc_rs::{constant_time, hmac};
 use super::{RequestView, Split, extract};
 use crate::config::policy;
 use crate::config::spec::Share;
+use crate::index::VersionIx;
 
 /// The key that seals cookies.
 pub struct SealingKey(hmac::Key);
@@ -243,7 +244,7 @@ pub enum Follow {
     /// It stays on this version.
     Stay {
         /// Index of the version.
-        version: usize,
+        version: VersionIx,
     },
     /// It ends here. The request is decided like one without a session and starts a new one.
     Move,
@@ -260,10 +261,14 @@ pub fn follow(
     finish: Option<Duration>,
     now_s: u64,
 ) -> Follow {
-    let Some(version) = pasts.iter().position(|past| past.id == session.version) else {
+    let Some(version) = pasts
+        .iter()
+        .position(|past| past.id == session.version)
+        .map(VersionIx)
+    else {
         return Follow::Move;
     };
-    let past = &pasts[version];
+    let past = &pasts[version.0];
     if past.voided_s.is_some_and(|until| session.began_s <= until) {
         return Follow::Move;
     }

@@ -211,7 +211,11 @@ const HOUR: Option<Duration> = Some(Duration::from_secs(3600));
 
 /// Blue (stable, index 0) and green (index 1) with this share; where a session of `version` goes.
 fn follows(session: &Session, green: u32, pasts: &[Past], finish: Option<Duration>) -> Follow {
-    let split = Split::new(&["blue", "green"], 0, &[(1, Share(green))]);
+    let split = Split::new(
+        &["blue", "green"],
+        VersionIx(0),
+        &[(VersionIx(1), Share(green))],
+    );
     follow(session, &split, pasts, finish, NOW)
 }
 
@@ -225,7 +229,7 @@ fn pasts(green: u32) -> [Past; 2] {
 #[test]
 fn a_session_stays_while_its_version_has_any_share() {
     for green in [1, 50_000, Share::WHOLE - 1] {
-        for (version, id) in [(0, 10), (1, 11)] {
+        for (version, id) in [(VersionIx(0), 10), (VersionIx(1), 11)] {
             let session = Session::begin(id, None, NOW - 5);
             let stays = follows(&session, green, &pasts(green), None);
             assert_eq!(stays, Follow::Stay { version }, "{green}");
@@ -244,7 +248,9 @@ fn without_a_share_it_moves_or_finishes() {
     let to_green = |session: &Session, left_s: u64, finish| {
         follows(session, Share::WHOLE, &left(left_s), finish)
     };
-    let stay = Follow::Stay { version: 0 };
+    let stay = Follow::Stay {
+        version: VersionIx(0),
+    };
     assert_eq!(to_green(&session, NOW, None), Follow::Move);
     assert_eq!(to_green(&session, NOW, HOUR), stay);
     assert_eq!(to_green(&session, NOW - 3599, HOUR), stay);
@@ -261,7 +267,12 @@ fn an_abort_moves_the_sessions_it_found_and_no_later_ones() {
     let began = |began_s| Session::begin(11, None, began_s);
     let go = |began_s, pasts: &[Past]| follows(&began(began_s), 50_000, pasts, HOUR);
     assert_eq!(go(NOW - 100, &pasts), Follow::Move);
-    assert_eq!(go(NOW - 99, &pasts), Follow::Stay { version: 1 });
+    assert_eq!(
+        go(NOW - 99, &pasts),
+        Follow::Stay {
+            version: VersionIx(1)
+        }
+    );
     pasts[1] = pasts[1].next(Share(0), NOW - 100);
     assert_eq!(follows(&began(NOW - 200), 0, &pasts, HOUR), Follow::Move);
 }

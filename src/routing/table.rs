@@ -5,14 +5,15 @@
 
 use super::map::Map;
 use crate::config::spec::{self, HostPattern, PathPattern};
+use crate::index::{ServiceIx, VersionIx};
 
 /// The target of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Index of the service.
-    pub service: usize,
+    pub service: ServiceIx,
     /// Index of the version, if the host is a preview host.
-    pub preview: Option<usize>,
+    pub preview: Option<VersionIx>,
 }
 
 /// The routes of all services, compiled for lookup.
@@ -43,9 +44,9 @@ impl RouteTable {
     }
 
     /// The same for the services with these indices.
-    pub fn of(services: &[spec::ServiceSpec], has: impl Fn(usize) -> bool) -> Self {
+    pub fn of(services: &[spec::ServiceSpec], has: impl Fn(ServiceIx) -> bool) -> Self {
         let mut table = Self::default();
-        for (service, spec) in services.iter().enumerate().filter(|(index, _)| has(*index)) {
+        for (service, spec) in ServiceIx::enumerate(services).filter(|(index, _)| has(*index)) {
             let found = |preview| Found { service, preview };
             if spec.hosts.is_empty() {
                 table.any.add(&spec.paths, found(None));
@@ -53,7 +54,7 @@ impl RouteTable {
             for host in &spec.hosts {
                 table.paths_of(host).add(&spec.paths, found(None));
             }
-            for (version, spec_version) in spec.versions.iter().enumerate() {
+            for (version, spec_version) in VersionIx::enumerate(&spec.versions) {
                 for host in &spec_version.preview {
                     table.paths_of(host).add(&spec.paths, found(Some(version)));
                 }
@@ -166,7 +167,7 @@ mod tests {
     }
 
     fn at(table: &RouteTable, host: &str, path: &str) -> Option<usize> {
-        table.find(host, path.as_bytes()).map(|f| f.service)
+        table.find(host, path.as_bytes()).map(|f| f.service.0)
     }
 
     #[test]
@@ -237,12 +238,15 @@ mod tests {
         let found = |host: &str, path: &str| table.find(host, path.as_bytes());
         let at = |preview| {
             Some(Found {
-                service: 1,
+                service: ServiceIx(1),
                 preview,
             })
         };
         assert_eq!(found("api.example.com", "/v1/a"), at(None));
-        assert_eq!(found("green.api.example.com", "/v1/a"), at(Some(1)));
+        assert_eq!(
+            found("green.api.example.com", "/v1/a"),
+            at(Some(VersionIx(1)))
+        );
         assert_eq!(found("green.api.example.com", "/v2"), None);
     }
 

@@ -3,6 +3,7 @@
 use super::header_edits::EditTable;
 use crate::config::actions::{Answer, Rewrite};
 use crate::config::spec;
+use crate::index::RuleIx;
 use crate::routing::AnsweredBy;
 
 /// The answers of a service, of its rules and of its versions, and how requests are edited.
@@ -40,16 +41,16 @@ impl ServiceActions {
     pub(crate) fn answer(&self, by: AnsweredBy) -> Option<&Answer> {
         match by {
             AnsweredBy::Service => self.service.as_ref(),
-            AnsweredBy::Rule(rule) => self.rules[rule].as_ref(),
-            AnsweredBy::Version(version) => self.versions[version].as_ref(),
+            AnsweredBy::Rule(rule) => self.rules[rule.0].as_ref(),
+            AnsweredBy::Version(version) => self.versions[version.0].as_ref(),
         }
     }
 
     /// How requests that this rule matches are rewritten: as the rule says, else as the service does.
     #[inline]
-    pub(crate) fn rewrite(&self, rule: Option<usize>) -> Option<&Rewrite> {
+    pub(crate) fn rewrite(&self, rule: Option<RuleIx>) -> Option<&Rewrite> {
         let (service, rules) = self.rewrites.split_first()?;
-        rule.and_then(|rule| rules[rule].as_ref())
+        rule.and_then(|rule| rules[rule.0].as_ref())
             .or(service.as_ref())
     }
 }

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::config::Spec;
 use crate::config::spec::{self, Balance};
+use crate::index::ServiceIx;
 use crate::routing::{self, Split};
 use crate::telemetry::Telemetry;
 use crate::telemetry::access_log::sink::LogSink;
@@ -165,7 +166,7 @@ impl Snapshot {
 fn narrowed(spec: &Spec) -> Arc<[(String, routing::RouteTable)]> {
     let tables = spec.listeners.iter().filter_map(|listener| {
         let named = listener.services.as_ref()?;
-        let has = |service: usize| named.contains(&spec.services[service].name);
+        let has = |service: ServiceIx| named.contains(&spec.services[service].name);
         let table = routing::RouteTable::of(&spec.services, has);
         Some((listener.name.clone(), table))
     });

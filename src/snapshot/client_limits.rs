@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::client_limit::ClientLimits;
 use crate::config::spec::{ListenerSpec, RuleSpec, ServiceSpec};
+use crate::index::RuleIx;
 use crate::routing::client_limit::ClientLimiter;
 use crate::routing::{RequestView, ServiceRouting};
 
@@ -26,7 +27,7 @@ pub(crate) struct OverLimit {
     /// The time after which the client may try again.
     pub wait: Duration,
     /// Index of the rule whose limit it is; `None` if it is that of the service.
-    pub rule: Option<usize>,
+    pub rule: Option<RuleIx>,
 }
 
 /// The limiter for these limits: the running one if it is for the same limit.
@@ -116,7 +117,7 @@ impl ServiceClientLimits {
         if !self.rules.is_empty()
             && !is_preview
             && let Some(rule) = routing.matcher.find(request)
-            && let Some(limiter) = &self.rules[rule]
+            && let Some(limiter) = &self.rules[rule.0]
         {
             let rule = Some(rule);
             { limiter.admit(request, now) }.map_err(|wait| OverLimit { wait, rule })?;

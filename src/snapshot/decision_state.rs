@@ -1,6 +1,7 @@
 //! The view of a compiled service that a routing decision reads.
 
 use super::Service;
+use crate::index::{EndpointIx, VersionIx};
 use crate::routing::sticky::Session;
 use crate::routing::{DecisionInput, RequestView, Split};
 
@@ -20,32 +21,34 @@ pub(crate) struct DecisionState<'a, U, N> {
     pub next: N,
 }
 
-impl<U: FnMut(usize) -> bool, N: FnMut(&Split) -> usize> DecisionInput for DecisionState<'_, U, N> {
+impl<U: FnMut(VersionIx) -> bool, N: FnMut(&Split) -> VersionIx> DecisionInput
+    for DecisionState<'_, U, N>
+{
     fn session(&mut self, request: &impl RequestView) -> Option<Session> {
         let sessions = self.service.sessions.as_ref()?;
         sessions.find(self.service, request, self.now_s)
     }
 
-    fn follow(&mut self, session: &Session) -> Option<usize> {
+    fn follow(&mut self, session: &Session) -> Option<VersionIx> {
         let sessions = self.service.sessions.as_ref()?;
         sessions.follow(self.service, session, self.now_s)
     }
 
-    fn is_on(&mut self, session: &Session, version: usize) -> bool {
+    fn is_on(&mut self, session: &Session, version: VersionIx) -> bool {
         let sessions = self.service.sessions.as_ref();
         sessions.is_some_and(|all| all.is_on(session, version))
     }
 
-    fn endpoint(&mut self, session: &Session, version: usize) -> Option<usize> {
+    fn endpoint(&mut self, session: &Session, version: VersionIx) -> Option<EndpointIx> {
         let sessions = self.service.sessions.as_ref()?;
         sessions.endpoint(self.service, session, version)
     }
 
-    fn is_usable(&mut self, version: usize) -> bool {
+    fn is_usable(&mut self, version: VersionIx) -> bool {
         (self.usable)(version)
     }
 
-    fn next(&mut self, split: &Split) -> usize {
+    fn next(&mut self, split: &Split) -> VersionIx {
         (self.next)(split)
     }
 }

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use super::{ServiceState, Snapshot, Version};
 use crate::config::Spec;
 use crate::config::spec::{self, Share};
+use crate::index::{ServiceIx, VersionIx};
 
 /// The effective state of all services, in the order of the specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,14 +26,14 @@ pub(crate) struct Effective {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EffectiveSplit {
     /// The version that gets the traffic that the split leaves.
-    pub stable: usize,
+    pub stable: VersionIx,
     /// Shares of canaries. A canary with a share of 0 may be listed too: the order of the names in the split decides which cohorts
     /// a version gets.
-    pub split: Vec<(usize, Share)>,
+    pub split: Vec<(VersionIx, Share)>,
     /// Versions whose new role or share waits until they pass a check.
-    pub awaited: Vec<usize>,
+    pub awaited: Vec<VersionIx>,
     /// The version whose sessions an abort or a rollback voided, and when, in seconds since the Unix epoch.
-    pub voided: Option<(usize, u64)>,
+    pub voided: Option<(VersionIx, u64)>,
 }
 
 /// What a rollout contributes to the effective state of its service. The default is that of a rollout that has not begun.
@@ -47,7 +48,7 @@ pub(crate) struct RolloutShare {
 impl EffectiveSplit {
     /// The desired split, without the gate.
     fn desired(service: &spec::ServiceSpec, rollout: RolloutShare) -> Self {
-        let share = |(version, share): &(usize, Share)| {
+        let share = |(version, share): &(VersionIx, Share)| {
             let follows = service.rolling == Some(*version);
             (*version, if follows { rollout.share } else { *share })
         };
@@ -60,7 +61,7 @@ impl EffectiveSplit {
     }
 
     /// The share that the split grants to a version other than stable.
-    fn granted(&self, version: usize) -> Share {
+    fn granted(&self, version: VersionIx) -> Share {
         let canary = self.split.iter().find(|(v, _)| *v == version);
         canary.map_or(Share(0), |(_, share)| *share)
     }
@@ -98,7 +99,7 @@ pub(crate) fn effective(
         };
         let open = EffectiveSplit::desired(service, rollout);
         // A version that the proxy answers for needs no endpoint.
-        let passes = |v: usize| {
+        let passes = |v: VersionIx| {
             let version = &service.versions[v];
             version.actions.answer.is_some() || passes(service, version)
         };
@@ -117,17 +118,13 @@ fn gated(
     desired: &spec::ServiceSpec,
     open: EffectiveSplit,
     before: Option<&ServiceState>,
-    passes: impl Fn(usize) -> bool,
+    passes: impl Fn(VersionIx) -> bool,
 ) -> EffectiveSplit {
     let (Some(_), Some(before)) = (&desired.policies.health, before) else {
         return open;
     };
-    let held = |version: usize| before.share(&desired.versions[version].name);
-    let old_stable = desired
-        .versions
-        .iter()
-        .position(|v| v.name == before.stable);
-    match old_stable {
+    let held = |version: VersionIx| before.share(&desired.versions[version].name);
+    match desired.version(&before.stable) {
         Some(old) if old != desired.stable && !passes(desired.stable) => {
             old_split(desired, open, old, before)
         }
@@ -141,15 +138,16 @@ fn gated(
 fn old_split(
     desired: &spec::ServiceSpec,
     open: EffectiveSplit,
-    old: usize,
+    old: VersionIx,
     before: &ServiceState,
 ) -> EffectiveSplit {
-    let granted = |version: usize| match version == desired.stable {
+    let granted = |version: VersionIx| match version == desired.stable {
         true => Share(Share::WHOLE),
         false => open.granted(version),
     };
-    let name = |version: usize| &*desired.versions[version].name;
-    let canaries = (0..desired.versions.len()).filter(|v| *v != old && before.names(name(*v)));
+    let name = |version: VersionIx| &*desired.versions[version].name;
+    let versions = VersionIx::all(desired.versions.len());
+    let canaries = versions.filter(|v| *v != old && before.names(name(*v)));
     EffectiveSplit {
         stable: old,
         split: canaries
@@ -163,8 +161,8 @@ fn old_split(
 /// The desired split, without the canaries that had no share so far and don't pass their checks.
 fn rising(
     mut open: EffectiveSplit,
-    held: &dyn Fn(usize) -> Share,
-    passes: &dyn Fn(usize) -> bool,
+    held: &dyn Fn(VersionIx) -> Share,
+    passes: &dyn Fn(VersionIx) -> bool,
 ) -> EffectiveSplit {
     for (version, share) in &mut open.split {
         if share.0 > 0 && held(*version).0 == 0 && !passes(*version) {
@@ -197,20 +195,20 @@ impl Snapshot {
 
     /// Describes the versions that the gate holds back, one line each.
     pub fn awaited(&self) -> Vec<String> {
-        let services = 0..self.services.len();
+        let services = ServiceIx::all(self.services.len());
         services.flat_map(|s| self.awaited_of(s)).collect()
     }
 
     /// Describes the versions of one service that the gate holds back, one line each.
-    pub fn awaited_of(&self, service: usize) -> Vec<String> {
+    pub fn awaited_of(&self, service: ServiceIx) -> Vec<String> {
         let (spec, service) = (&self.spec.services[service], &self.services[service]);
-        let line = |version: &usize| {
+        let line = |version: &VersionIx| {
             let change = match *version == spec.stable {
                 true => "becomes stable".to_owned(),
                 false if spec.rolling == Some(*version) => {
                     "gets its share of the rollout".to_owned()
                 }
-                false => format!("gets {} of the traffic", spec_share(spec, *version)),
+                false => format!("gets {} of the traffic", spec.share(*version)),
             };
             format!(
                 "service {}: {} {change} once one of its endpoints passes its check; until then the old split stays",
@@ -219,11 +217,6 @@ impl Snapshot {
         };
         service.awaited.iter().map(line).collect()
     }
-}
-
-fn spec_share(spec: &spec::ServiceSpec, version: usize) -> Share {
-    let canary = spec.split.iter().find(|(v, _)| *v == version);
-    canary.map_or(Share(0), |(_, share)| *share)
 }
 
 #[cfg(test)]

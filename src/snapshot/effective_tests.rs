@@ -12,7 +12,7 @@ use crate::upstream::endpoint::flag;
 
 fn service(stable: &str, split: &[(&str, u32)]) -> spec::ServiceSpec {
     let names = ["blue", "green", "red"];
-    let at = |name: &str| names.iter().position(|n| *n == name).unwrap();
+    let at = |name: &str| VersionIx(names.iter().position(|n| *n == name).unwrap());
     let mut service = crate::routing::fake::service("shop", &names);
     service.stable = at(stable);
     service.split = split
@@ -42,7 +42,7 @@ fn gate(
     passing: &[&str],
 ) -> ([u32; 3], Vec<String>) {
     let held = in_force(before);
-    let name = |v: usize| desired.versions[v].name.clone();
+    let name = |v: VersionIx| desired.versions[v].name.clone();
     let open = EffectiveSplit::desired(desired, RolloutShare::default());
     let effective = gated(desired, open, Some(&held), |v| {
         passing.contains(&name(v).as_str())
@@ -50,7 +50,10 @@ fn gate(
     let names: Vec<&str> = desired.versions.iter().map(|v| &*v.name).collect();
     let split = Split::new(&names, effective.stable, &effective.split);
     let awaited = effective.awaited.into_iter().map(name).collect();
-    ([0, 1, 2].map(|v| split.share(v).0 / 1000), awaited)
+    (
+        [0, 1, 2].map(|v| split.share(VersionIx(v)).0 / 1000),
+        awaited,
+    )
 }
 
 #[test]
@@ -98,7 +101,7 @@ fn nothing_waits_at_the_start_or_without_checks() {
     let mut green = service("green", &[("red", 10)]);
     let desired = EffectiveSplit::desired(&green, RolloutShare::default());
     let open = gated(&green, desired, None, |_| false);
-    assert_eq!((open.stable, open.awaited), (1, vec![]));
+    assert_eq!((open.stable, open.awaited), (VersionIx(1), vec![]));
     green.policies.health = None;
     assert_eq!(gate(&green, ("blue", &[]), &[]), ([0, 90, 10], vec![]));
 }
@@ -110,9 +113,16 @@ fn users_keep_their_version_while_a_new_stable_is_awaited() {
     let desired = service("blue", &[("green", 10)]);
     let open = EffectiveSplit::desired(&desired, RolloutShare::default());
     let effective = gated(&desired, open, Some(&in_force(before)), |_| false);
-    assert_eq!((effective.stable, &effective.awaited[..]), (2, &[0][..]));
+    assert_eq!(
+        (effective.stable, &effective.awaited[..]),
+        (VersionIx(2), &[VersionIx(0)][..])
+    );
     let names = ["blue", "green", "red"];
-    let was = Split::new(&names, 2, &[(0, Share(0)), (1, Share(10_000))]);
+    let was = Split::new(
+        &names,
+        VersionIx(2),
+        &[(VersionIx(0), Share(0)), (VersionIx(1), Share(10_000))],
+    );
     let is = Split::new(&names, effective.stable, &effective.split);
     assert_eq!(crate::routing::users_moved(&was, &is, Some), Share(0));
 }
@@ -152,7 +162,10 @@ fn a_snapshot_is_held_back_and_opens_when_an_endpoint_passes() {
     let second = after(&first);
     assert!(second.is_held_back() && !second.can_open());
     assert_eq!(
-        [second.share(0, 0).0, second.share(0, 1).0],
+        [
+            second.share(ServiceIx(0), VersionIx(0)).0,
+            second.share(ServiceIx(0), VersionIx(1)).0
+        ],
         [Share::WHOLE, 0]
     );
     assert!(second.awaited()[0].starts_with("service shop: green becomes stable once"));
@@ -160,5 +173,5 @@ fn a_snapshot_is_held_back_and_opens_when_an_endpoint_passes() {
     assert!(second.can_open());
     let third = after(&second);
     assert!(!third.is_held_back());
-    assert_eq!(third.share(0, 1).0, Share::WHOLE);
+    assert_eq!(third.share(ServiceIx(0), VersionIx(1)).0, Share::WHOLE);
 }

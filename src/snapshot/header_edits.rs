@@ -5,6 +5,7 @@ use http::HeaderName;
 use crate::config::actions::{FieldEdits, HeaderEdits};
 use crate::config::spec;
 use crate::config::template::Template;
+use crate::index::{RuleIx, VersionIx};
 
 /// The edits of a service, for each rule and version that has its own.
 #[derive(Debug)]
@@ -48,8 +49,8 @@ impl EditTable {
                 row_of: Box::default(),
             };
         }
-        let row = |rule: Option<usize>| -> Row {
-            let with = (0..spec.versions.len()).map(Some);
+        let row = |rule: Option<RuleIx>| -> Row {
+            let with = VersionIx::all(spec.versions.len()).map(Some);
             let merged = [None].into_iter().chain(with);
             let merged = merged.map(|version| spec.header_edits(rule, version));
             merged.map(|edits| MergedEdits::new(&edits)).collect()
@@ -60,7 +61,7 @@ impl EditTable {
             .map(|(rule, edits)| match edits.is_empty() {
                 true => 0,
                 false => {
-                    rows.push(row(Some(rule)));
+                    rows.push(row(Some(RuleIx(rule))));
                     rows.len() - 1
                 }
             });
@@ -72,12 +73,16 @@ impl EditTable {
 
     /// The edits for requests that this rule matches and this version gets. `None` if the service has no edits.
     #[inline]
-    pub(crate) fn of(&self, rule: Option<usize>, version: Option<usize>) -> Option<&MergedEdits> {
+    pub(crate) fn of(
+        &self,
+        rule: Option<RuleIx>,
+        version: Option<VersionIx>,
+    ) -> Option<&MergedEdits> {
         if self.rows.is_empty() {
             return None;
         }
-        let row = rule.map_or(0, |rule| self.row_of[rule]);
-        self.rows[row].get(version.map_or(0, |version| version + 1))
+        let row = rule.map_or(0, |rule| self.row_of[rule.0]);
+        self.rows[row].get(version.map_or(0, |version| version.0 + 1))
     }
 }
 

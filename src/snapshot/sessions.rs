@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::Service;
 use crate::config::policy;
+use crate::index::{EndpointIx, VersionIx};
 use crate::routing::sticky::{self, Follow, Past, SealingKey, Session};
 use crate::routing::{self};
 
@@ -40,7 +41,7 @@ impl Sessions {
         let key = keys.get(&policy.key_file)?.clone();
         let pasts = service.versions.iter().enumerate().map(|(index, version)| {
             let id = sticky::version_id(&key, &service.name, &version.name);
-            let share = service.routing.split.share(index);
+            let share = service.routing.split.share(VersionIx(index));
             match past(&version.name, id) {
                 Some(past) => past.next(share, now_s),
                 None => Past::new(id, share, now_s),
@@ -63,8 +64,9 @@ impl Sessions {
     }
 
     /// Voids the sessions of a version that began until `now_s`, as an abort or a rollback does.
-    pub(super) fn void(&mut self, version: usize, now_s: u64) {
-        self.pasts[version] = self.pasts[version].void(now_s);
+    pub(super) fn void(&mut self, version: VersionIx, now_s: u64) {
+        let past = &mut self.pasts[version.0];
+        *past = past.void(now_s);
     }
 
     /// The key that seals the cookies.
@@ -88,7 +90,7 @@ impl Sessions {
     }
 
     /// The version that the session stays on. `None` if the request must be routed like one without a session.
-    pub fn follow(&self, service: &Service, session: &Session, now_s: u64) -> Option<usize> {
+    pub fn follow(&self, service: &Service, session: &Session, now_s: u64) -> Option<VersionIx> {
         let finish = service.policies.finish_sessions;
         match sticky::follow(session, &service.routing.split, &self.pasts, finish, now_s) {
             Follow::Stay { version } => Some(version),
@@ -97,16 +99,22 @@ impl Sessions {
     }
 
     /// Whether the session is on this version.
-    pub fn is_on(&self, session: &Session, version: usize) -> bool {
-        self.pasts[version].id == session.version
+    pub fn is_on(&self, session: &Session, version: VersionIx) -> bool {
+        self.pasts[version.0].id == session.version
     }
 
     /// The member of the version's pool that the session is bound to, if that endpoint is usable.
-    pub fn endpoint(&self, service: &Service, session: &Session, version: usize) -> Option<usize> {
+    pub fn endpoint(
+        &self,
+        service: &Service,
+        session: &Session,
+        version: VersionIx,
+    ) -> Option<EndpointIx> {
         let wanted = session.endpoint.filter(|_| self.policy.to_endpoint)?;
-        let member = self.endpoints[version]
+        let member = self.endpoints[version.0]
             .iter()
-            .position(|id| *id == wanted)?;
+            .position(|id| *id == wanted)
+            .map(EndpointIx)?;
         let pool = &service.versions[version].pool;
         pool.members[member]
             .endpoint
@@ -120,14 +128,14 @@ impl Sessions {
         &self,
         service: &Service,
         session: Option<&Session>,
-        (version, member): (usize, usize),
+        (version, member): (VersionIx, EndpointIx),
         now_s: u64,
         secure: bool,
     ) -> Option<String> {
         let endpoint = self
             .policy
             .to_endpoint
-            .then(|| self.endpoints[version][member]);
+            .then(|| self.endpoints[version.0][member.0]);
         let next = match session {
             Some(session) if self.is_on(session, version) => {
                 if session.endpoint == endpoint
@@ -137,7 +145,7 @@ impl Sessions {
                 }
                 session.seen(endpoint, now_s)
             }
-            _ => Session::begin(self.pasts[version].id, endpoint, now_s),
+            _ => Session::begin(self.pasts[version.0].id, endpoint, now_s),
         };
         let value = sticky::seal(&self.key, &service.name, &next);
         let lasts = sticky::lasts(&next, now_s, &self.policy);

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Sessions, Snapshot};
 use crate::config::spec::Share;
+use crate::index::VersionIx;
 use crate::routing::sticky::Past;
 
 /// The state of one service.
@@ -58,19 +59,19 @@ impl Snapshot {
         let mut states = Vec::with_capacity(self.services.len());
         for service in &self.services {
             let split = &service.routing.split;
-            let name = |version: usize| service.versions[version].name.to_string();
-            let shares = (0..service.versions.len())
+            let name = |version: VersionIx| service.versions[version].name.to_string();
+            let shares = VersionIx::all(service.versions.len())
                 .filter(|v| split.share(*v).0 > 0 || split.is_named(*v))
                 .map(|v| (name(v), split.share(v).0));
             let pasts = service.sessions.iter().flat_map(Sessions::pasts);
-            let sessions = pasts
-                .enumerate()
+            let sessions = VersionIx::all(service.versions.len())
+                .zip(pasts)
                 .map(|(v, past)| (name(v), SessionState::of(past)))
                 .filter(|(_, state)| *state != SessionState::default());
             states.push(ServiceState {
                 name: service.name.to_string(),
                 // A service that answers its requests itself may have no versions.
-                stable: { service.versions.get(split.stable()) }
+                stable: { service.versions.get(split.stable().0) }
                     .map_or_else(String::new, |v| v.name.to_string()),
                 shares: shares.collect(),
                 awaiting: service.awaited.iter().map(|v| name(*v)).collect(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config::Spec;
+use crate::index::ServiceIx;
 use crate::routing::sticky::SealingKey;
 use crate::snapshot::fixtures::compiled;
 use crate::snapshot::{Keys, Previous};
@@ -51,7 +52,7 @@ fn passed_on(snapshot: &Snapshot) -> Vec<ServiceState> {
 }
 
 fn shares(snapshot: &Snapshot) -> [u32; 3] {
-    [0, 1, 2].map(|v| snapshot.share(0, v).0 / 1000)
+    [0, 1, 2].map(|v| snapshot.share(ServiceIx(0), VersionIx(v)).0 / 1000)
 }
 
 #[test]
@@ -64,7 +65,7 @@ fn a_successor_keeps_the_split_that_was_in_effect_and_waits_for_the_same_version
     assert_eq!(state[0].awaiting, ["green"]);
     let next = successor(&state, "green", "red = \"25%\"");
     assert_eq!(shares(&next), [90, 0, 10]);
-    assert_eq!(next.services[0].awaited, [1]);
+    assert_eq!(next.services[0].awaited, [VersionIx(1)]);
     // Without an edit nothing waits, though no check has passed in the new process yet.
     let first = successor(&passed_on(&first), "blue", "red = \"10%\"");
     assert_eq!(shares(&first), [90, 0, 10]);
@@ -105,7 +106,7 @@ fn the_past_of_sessions_is_continued() {
     let mut first = process("blue", "");
     let service = Arc::get_mut(&mut first.services[0]).expect("the only one");
     let sessions = service.sessions.as_mut().expect("sessions");
-    sessions.void(2, 1500);
+    sessions.void(VersionIx(2), 1500);
     let state = passed_on(&first);
     let previous = Previous::Process(&state);
     let next = compiled(&spec("green", ""), previous, true, (&keys(), 2000));

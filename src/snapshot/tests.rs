@@ -77,7 +77,7 @@ fn reading_and_building_a_thousand_services_is_not_quadratic() {
     assert_eq!(first.gone_in(&second).count(), 10_000);
     assert_eq!(
         second.table.find("s999.test", b"/").map(|f| f.service),
-        Some(999)
+        Some(ServiceIx(999))
     );
     drop(first);
     // Debug builds on busy machines take a second or two; quadratic ones a minute.
@@ -129,6 +129,6 @@ fn a_change_of_one_service_compiles_no_other() {
     );
     assert_eq!(
         third.table.find("s999.test", b"/").map(|f| f.service),
-        Some(998)
+        Some(ServiceIx(998))
     );
 }

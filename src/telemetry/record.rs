@@ -13,6 +13,7 @@ pub use super::words::{
     RetryReason, RollbackReason,
 };
 use crate::http1::Method;
+use crate::index::{EndpointIx, RuleIx, VersionIx};
 
 /// A failure: its origin and its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +28,9 @@ pub struct Failure {
 #[derive(Clone, Debug, Default)]
 pub struct TryRecord<'a> {
     /// The version, and its index in the service.
-    pub version: (&'a str, usize),
+    pub version: (&'a str, VersionIx),
     /// The endpoint, and its index in the pool; `None` if the version had no usable endpoint.
-    pub endpoint: Option<(&'a str, usize)>,
+    pub endpoint: Option<(&'a str, EndpointIx)>,
     /// The status that counts for the version: that of its response, or 502 or 504 for a failure without one. `None` if
     /// the try says nothing about the version.
     pub status: Option<u16>,
@@ -86,7 +87,7 @@ pub struct RequestRecord<'a> {
     /// How the version was chosen.
     pub chosen: Option<Chosen>,
     /// Index of the match rule that matched, even if its version failed over to another.
-    pub rule: Option<usize>,
+    pub rule: Option<RuleIx>,
     /// The first try, kept inline because most requests have no other.
     first: Option<TryRecord<'a>>,
     /// Further tries.
@@ -201,7 +202,7 @@ mod tests {
         assert!(record.last_try().is_none());
         for version in ["v1", "v2", "v3"] {
             record.begin_try(TryRecord {
-                version: (version, 0),
+                version: (version, VersionIx(0)),
                 ..TryRecord::default()
             });
             assert_eq!(record.last_try_mut().map(|t| t.version.0), Some(version));

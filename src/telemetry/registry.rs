@@ -21,6 +21,7 @@ use super::shard::{
 };
 use super::words::{EjectionOutcome, EjectionReason, Reason, RollbackReason};
 use super::worker_id::WorkerId;
+use crate::index::RuleIx;
 
 /// Minimum time between two warnings about failures of one service with the same reason.
 const WARN_EVERY: Duration = Duration::from_secs(10);
@@ -378,8 +379,8 @@ pub struct RuleHits {
 impl RuleHits {
     /// Adds one to `cutover_match_hits_total`: worker `worker` applied the rule with this index.
     #[inline]
-    pub fn hit(&self, worker: WorkerId, rule: usize) {
-        self.rules[rule][worker.0].0.add(1);
+    pub fn hit(&self, worker: WorkerId, rule: RuleIx) {
+        self.rules[rule.0][worker.0].0.add(1);
     }
 
     /// Returns the hits of each rule, summed over the workers.
@@ -449,12 +450,12 @@ mod tests {
     fn rules_keep_counting_when_they_grow_and_restart_when_they_shrink() {
         let telemetry = Telemetry::new(2);
         let two = telemetry.rules("shop", 2);
-        two.hit(WorkerId(0), 1);
-        two.hit(WorkerId(1), 1);
+        two.hit(WorkerId(0), RuleIx(1));
+        two.hit(WorkerId(1), RuleIx(1));
         let three = telemetry.rules("shop", 3);
         // A worker that has not adopted the new generation yet counts into the same cells.
-        two.hit(WorkerId(0), 0);
-        three.hit(WorkerId(2), 2);
+        two.hit(WorkerId(0), RuleIx(0));
+        three.hit(WorkerId(2), RuleIx(2));
         assert_eq!(telemetry.rules("shop", 3).totals(), [1, 2, 1]);
         assert_eq!(telemetry.rules("shop", 2).totals(), [0, 0]);
         assert_eq!(telemetry.rule_hits(), [("shop".to_owned(), vec![0, 0])]);

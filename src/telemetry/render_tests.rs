@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::http1::Method;
+use crate::index::RuleIx;
 use crate::telemetry::WorkerId;
 use crate::telemetry::record::{
     EjectionOutcome, EjectionReason, Limit, Reason, RetryReason, RollbackReason,
@@ -75,7 +76,7 @@ fn busy() -> std::sync::Arc<Telemetry> {
     listener[0].client_failed(Reason::HeaderTimeout);
     listener[0].request(404);
     listener[1].connections(1);
-    telemetry.rules("shop", 2).hit(WorkerId(1), 1);
+    telemetry.rules("shop", 2).hit(WorkerId(1), RuleIx(1));
     telemetry.ejection(Ejection {
         service: "shop".into(),
         version: "v1".into(),

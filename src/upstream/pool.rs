@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::endpoint::flag;
 use super::{Endpoint, Registry};
 use crate::config::spec::{self, Balance};
+use crate::index::EndpointIx;
 use crate::telemetry::VersionMetrics;
 
 /// The endpoints of a version, and how one of them is picked.
@@ -52,6 +53,8 @@ pub struct Member {
     /// 1 to 1000.
     pub weight: u32,
 }
+
+indexed_by!(EndpointIx: Member);
 
 impl Pool {
     /// The pool of `version`. Endpoints that the registry knows already keep their state.

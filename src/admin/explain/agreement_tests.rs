@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config;
 use crate::http1::{Framing, Method};
+use crate::index::{EndpointIx, VersionIx};
 use crate::net::clock::wall_s;
 use crate::proxy::headers::{H2Fields, KnownFields, Request, RequestId};
 use crate::proxy::placing::{Placed, Placement, place};
@@ -142,7 +143,8 @@ impl Case {
             fields.push(("cookie", format!("uid={user}")));
         }
         if let Some(session) = self.session {
-            let sealed = session.and_then(|member| {
+            let sealed = session.and_then(|(version, member)| {
+                let member = (VersionIx(version), EndpointIx(member));
                 let sessions = service.sessions.as_ref()?;
                 let set = sessions.cookie(service, None, member, wall_s(), false)?;
                 Some(set.split(';').next()?.to_owned())
@@ -226,7 +228,7 @@ proptest! {
         };
         prop_assert_eq!(&reached, &expected, "{:?}", explanation.why);
         for placed in &placed {
-            prop_assert_eq!(placed.rule, explanation.rule);
+            prop_assert_eq!(placed.rule.map(|rule| rule.0), explanation.rule);
             let session = placed.chosen == Chosen::Session;
             prop_assert!(!session || explanation.session.is_some());
             if session {

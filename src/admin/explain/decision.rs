@@ -7,6 +7,7 @@ use super::{CohortExplanation, Explanation};
 use crate::admin::request::DescribedRequest;
 use crate::admin::view;
 use crate::config::spec::{self, Share};
+use crate::index::{RuleIx, VersionIx};
 use crate::net::clock::wall_s;
 use crate::routing::{self, AnsweredBy, Chosen, Decision, DecisionStep, Found};
 use crate::snapshot::{DecisionState, Service, Snapshot};
@@ -15,8 +16,8 @@ use crate::upstream::PoolView;
 /// A version that was decided on and, if it is down, the version that takes over.
 #[derive(Clone, Copy)]
 pub(super) struct Candidacy {
-    pub(super) version: usize,
-    pub(super) failover: Option<(usize, routing::FailoverRole)>,
+    pub(super) version: VersionIx,
+    pub(super) failover: Option<(VersionIx, routing::FailoverRole)>,
 }
 
 impl Candidacy {
@@ -49,7 +50,7 @@ impl Candidacy {
 
 impl Candidacy {
     /// The version that gets the request.
-    pub(super) fn taker(self) -> usize {
+    pub(super) fn taker(self) -> VersionIx {
         self.failover.map_or(self.version, |(taker, _)| taker)
     }
 }
@@ -67,11 +68,11 @@ impl Explanation {
         let views: Vec<_> = live.versions.iter().map(|v| pool_view(&v.pool)).collect();
         let now_s = wall_s();
         // `turn` is the version that the exact split picks. The real split must not be asked: that would advance it.
-        let decide = |turn: usize| {
+        let decide = |turn: VersionIx| {
             let mut state = DecisionState {
                 service: live,
                 now_s,
-                usable: |version: usize| views[version].usable() > 0,
+                usable: |version: VersionIx| views[version.0].usable() > 0,
                 next: |_: &_| turn,
             };
             let mut steps = Vec::new();
@@ -118,7 +119,7 @@ impl Explanation {
         };
         let no_failover = chosen == Some(Chosen::Preview)
             || rule.is_some_and(|rule| live.routing.is_strict(rule));
-        self.rule = rule;
+        self.rule = rule.map(|rule| rule.0);
         self.add_candidates(snapshot, found.service, &candidacies, no_failover, &views);
         let versions: Vec<_> = candidacies.iter().map(|c| c.taker()).collect();
         self.explain_edits((spec, live), rule, &versions, request);
@@ -183,15 +184,15 @@ struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    fn name(&self, version: usize) -> &str {
+    fn name(&self, version: VersionIx) -> &str {
         &self.spec.versions[version].name
     }
 
-    fn share(&self, version: usize) -> Share {
+    fn share(&self, version: VersionIx) -> Share {
         self.service.routing.split.share(version)
     }
 
-    fn preview(&self, version: usize) -> String {
+    fn preview(&self, version: VersionIx) -> String {
         format!(
             "the host is a preview host of version {} of service {}: the split does not apply",
             self.name(version),
@@ -199,15 +200,15 @@ impl Subject<'_> {
         )
     }
 
-    fn rule(&self, rule: usize, version: usize) -> String {
+    fn rule(&self, rule: RuleIx, version: VersionIx) -> String {
         let (named, to) = (self.named_rule(rule), self.name(version));
         format!("{named} matches and sends it to {to}; the split does not apply")
     }
 
     /// The number of a rule and its conditions.
-    fn named_rule(&self, rule: usize) -> String {
-        let when = view::when(&self.spec.rules[rule]);
-        format!("rule {} ({when})", rule + 1)
+    fn named_rule(&self, rule: RuleIx) -> String {
+        let when = view::when(&self.spec.rules[rule.0]);
+        format!("rule {} ({when})", rule.0 + 1)
     }
 
     /// The limits on clients that the request counts for, of its rule and of the service.
@@ -267,7 +268,7 @@ impl Subject<'_> {
         }
     }
 
-    fn in_cohort(&self, cohort: &CohortExplanation, version: usize) -> String {
+    fn in_cohort(&self, cohort: &CohortExplanation, version: VersionIx) -> String {
         format!(
             "{} puts this user at cohort point {:.5}, which belongs to {} ({})",
             cohort.key,
@@ -307,9 +308,10 @@ fn depends_on_shares(step: &DecisionStep) -> bool {
 }
 
 /// The versions that have a share.
-fn sharing(service: &Service) -> impl Iterator<Item = usize> {
+fn sharing(service: &Service) -> impl Iterator<Item = VersionIx> {
     let split = &service.routing.split;
-    (0..split.versions()).filter(|v| split.share(*v) > Share(0))
+    let versions = split.versions();
+    versions.filter(|v| split.share(*v) > Share(0))
 }
 
 /// The pool as a worker sees it now.

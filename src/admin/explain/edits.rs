@@ -4,6 +4,7 @@ use super::Explanation;
 use crate::admin::request::DescribedRequest;
 use crate::config::actions::{Answer, FieldEdits, HeaderEdits};
 use crate::config::spec::ServiceSpec;
+use crate::index::{RuleIx, VersionIx};
 use crate::proxy::LocalReply;
 use crate::routing::redirect::{self, RedirectSource};
 use crate::routing::rewrite;
@@ -14,8 +15,8 @@ impl Explanation {
     pub(super) fn explain_edits(
         &mut self,
         (spec, service): (&ServiceSpec, &Service),
-        rule: Option<usize>,
-        versions: &[usize],
+        rule: Option<RuleIx>,
+        versions: &[VersionIx],
         request: &DescribedRequest,
     ) {
         let mut path = request.path.clone();
@@ -78,8 +79,8 @@ impl Explanation {
 /// The answer that the configuration gives, if it is what decides.
 fn answer<'s>(
     spec: &'s ServiceSpec,
-    rule: Option<usize>,
-    versions: &[usize],
+    rule: Option<RuleIx>,
+    versions: &[VersionIx],
     is_answered: bool,
 ) -> Option<&'s Answer> {
     if !is_answered || !versions.is_empty() {

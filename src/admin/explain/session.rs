@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Explanation;
 use crate::admin::request::DescribedRequest;
+use crate::index::VersionIx;
 use crate::routing::sticky::{self, Session};
 use crate::snapshot::Service;
 
@@ -41,7 +42,7 @@ impl Explanation {
         &mut self,
         service: &Service,
         session: &Session,
-        version: usize,
+        version: VersionIx,
         now_s: u64,
     ) {
         let (Some(policy), Some(sessions)) = (&service.policies.sticky, &service.sessions) else {
@@ -83,7 +84,8 @@ impl Explanation {
         let Some(sessions) = &service.sessions else {
             return;
         };
-        let mut versions = (0..service.versions.len()).filter(|v| sessions.is_on(session, *v));
+        let mut versions =
+            VersionIx::all(service.versions.len()).filter(|v| sessions.is_on(session, *v));
         let from = versions.next().map(|v| &service.versions[v].name);
         self.why.push(match from {
         Some(name) => format!(

@@ -3,6 +3,7 @@
 use super::decision::Candidacy;
 use super::{Candidate, Explanation};
 use crate::admin::status;
+use crate::index::{ServiceIx, VersionIx};
 use crate::proxy::LocalReply;
 use crate::snapshot::{Service, Snapshot};
 use crate::upstream::PoolView;
@@ -13,7 +14,7 @@ impl Explanation {
     pub(super) fn add_candidates(
         &mut self,
         snapshot: &Snapshot,
-        service: usize,
+        service: ServiceIx,
         chosen: &[Candidacy],
         no_failover: bool,
         views: &[PoolView],
@@ -22,17 +23,17 @@ impl Explanation {
             return;
         }
         let live = &snapshot.services[service];
-        let answers = |version: usize| live.routing.version_answers(version);
-        let mut added: Vec<usize> = chosen.iter().map(|c| c.version).collect();
+        let answers = |version: VersionIx| live.routing.version_answers(version);
+        let mut added: Vec<VersionIx> = chosen.iter().map(|c| c.version).collect();
         let mut answered = false;
         for candidacy in chosen {
             let version = candidacy.version;
             let taker = candidacy.failover.map(|(taker, _)| taker);
             self.add_candidate(snapshot, service, version, taker);
-            let view = &views[taker.unwrap_or(version)];
+            let view = &views[taker.unwrap_or(version).0];
             answered |= view.eligible() > 0 || answers(taker.unwrap_or(version));
             self.why
-                .extend(consequence(live, candidacy, no_failover, &views[version]));
+                .extend(consequence(live, candidacy, no_failover, &views[version.0]));
             if let Some(taker) = taker
                 && !added.contains(&taker)
             {
@@ -48,9 +49,9 @@ impl Explanation {
     fn add_candidate(
         &mut self,
         snapshot: &Snapshot,
-        service: usize,
-        version: usize,
-        taker: Option<usize>,
+        service: ServiceIx,
+        version: VersionIx,
+        taker: Option<VersionIx>,
     ) {
         let live = &snapshot.services[service];
         let name = &live.versions[version].name;

@@ -102,7 +102,7 @@ impl Edit {
     ) -> Self {
         let goal = |version: &&str| {
             let service = spec.services.iter().find(|s| s.name == service)?;
-            let at = service.versions.iter().position(|v| v.name == *version)?;
+            let at = service.version(version)?;
             if at == service.stable {
                 return Some(Goal::Stable((*version).to_owned()));
             }

@@ -21,7 +21,7 @@ fn shifted(text: &str, version: &str, typed: &str) -> String {
     let spec =
         crate::config::parse(&edited, "t.toml").unwrap_or_else(|e| panic!("{}\n{edited}", e[0]));
     let service = &spec.services[0];
-    let index = service.versions.iter().position(|v| v.name == version);
+    let index = service.version(version);
     let share = service.split.iter().find(|(i, _)| Some(*i) == index);
     assert_eq!(share.unwrap().1.to_string(), typed, "{edited}");
     edited

@@ -7,6 +7,7 @@ use crate::config::raw::{RawString, RawTable, RawValue};
 use crate::config::spec::VersionSpec;
 use crate::config::units::quote;
 use crate::config::value::SHORTEST;
+use crate::index::VersionIx;
 
 /// Smallest and largest cap of a body.
 const BODY_BYTES: std::ops::RangeInclusive<u64> = 1024..=16 << 20;
@@ -30,7 +31,7 @@ pub(super) fn mirror(
     let to = table
         .need("to", out, help)
         .and_then(|value| target(&value, versions, out));
-    let mut mirror = MirrorSpec::to(to.unwrap_or(0));
+    let mut mirror = MirrorSpec::to(to.unwrap_or_default());
     if let Some(share) = table.take("share").and_then(|value| value.share(out)) {
         mirror.share = share;
     }
@@ -71,7 +72,7 @@ fn quoted(name: &str) -> String {
 }
 
 /// Reads the version that gets the copies. It needs endpoints.
-fn target(value: &RawValue<'_>, versions: &[VersionSpec], out: &mut Problems) -> Option<usize> {
+fn target(value: &RawValue<'_>, versions: &[VersionSpec], out: &mut Problems) -> Option<VersionIx> {
     let text = value.text("the name of a version", out)?;
     let to = split::version(&text, &value.path, versions, out)?;
     if versions[to].actions.answer.is_some() {

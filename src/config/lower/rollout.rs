@@ -10,6 +10,7 @@ use crate::config::raw::{RawTable, RawValue};
 use crate::config::rollout::{GoalSpec, GuardSpec, RolloutSpec, UnknownPast};
 use crate::config::spec::{Share, VersionSpec};
 use crate::config::units::quote;
+use crate::index::VersionIx;
 
 pub(super) use steps::shares_fit;
 
@@ -20,9 +21,9 @@ const GOALS: usize = 16;
 pub(super) struct Surroundings<'a> {
     pub versions: &'a [VersionSpec],
     /// The version that follows the rollout.
-    pub rolling: Option<usize>,
+    pub rolling: Option<VersionIx>,
     /// The shares of the split.
-    pub split: &'a [(usize, Share)],
+    pub split: &'a [(VersionIx, Share)],
     pub goals: &'a [GoalSpec],
 }
 

@@ -12,6 +12,7 @@ use crate::config::spec::{
 };
 use crate::config::suggest::suggest;
 use crate::config::units::quote;
+use crate::index::VersionIx;
 
 /// The versions that a rule may name.
 #[derive(Clone, Copy)]
@@ -74,7 +75,7 @@ fn rule(item: &RawValue<'_>, targets: Targets<'_>, out: &mut Problems) -> Option
 const NEEDS_NO_VERSION: [&str; 3] = ["headers", "rewrite", "client_limits"];
 
 /// Reads `to`, which a rule with an answer doesn't have.
-fn target(table: &mut RawTable<'_>, targets: Targets<'_>, out: &mut Problems) -> Option<usize> {
+fn target(table: &mut RawTable<'_>, targets: Targets<'_>, out: &mut Problems) -> Option<VersionIx> {
     let value = match answers::has_answer(table) {
         true => {
             let to = table.take("to")?;

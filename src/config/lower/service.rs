@@ -16,6 +16,7 @@ use crate::config::raw::{RawString, RawTable, RawValue};
 use crate::config::rollout::RolloutSpec;
 use crate::config::spec::{HostPattern, PathPattern, ServiceSpec};
 use crate::config::units::quote;
+use crate::index::VersionIx;
 
 /// Labels that the proxy's own metrics use, or that Prometheus adds when it scrapes.
 const RESERVED_LABELS: [&str; 18] = [
@@ -137,7 +138,7 @@ fn service(
         name: name.to_owned(),
         hosts,
         paths,
-        stable: stable.map_or(0, |(index, _)| index),
+        stable: stable.map_or(VersionIx(0), |(index, _)| index),
         split,
         rolling,
         rollout: plan,
@@ -172,7 +173,7 @@ fn service(
 /// Reads the plan of rollouts. `rolling` is the version that follows one, and where that is written.
 fn plan(
     table: &mut RawTable<'_>,
-    rolling: Option<&(usize, TextSpan)>,
+    rolling: Option<&(VersionIx, TextSpan)>,
     around: &rollout::Surroundings<'_>,
     out: &mut Problems,
 ) -> Option<RolloutSpec> {

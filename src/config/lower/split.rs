@@ -6,6 +6,7 @@ use crate::config::raw::{RawString, RawTable, RawValue};
 use crate::config::spec::{Share, VersionSpec};
 use crate::config::suggest::suggest;
 use crate::config::units::quote;
+use crate::index::VersionIx;
 
 /// The share of a version that follows a rollout.
 const ROLLOUT: &str = "rollout";
@@ -16,12 +17,16 @@ pub(super) fn version(
     path: &str,
     versions: &[VersionSpec],
     out: &mut Problems,
-) -> Option<usize> {
-    let index = versions.iter().position(|v| v.name == text.value);
+) -> Option<VersionIx> {
+    let index = named(text.value, versions);
     if index.is_none() {
         undefined(text.value, text.span.clone(), path, versions, out);
     }
     index
+}
+
+fn named(name: &str, versions: &[VersionSpec]) -> Option<VersionIx> {
+    versions.iter().position(|v| v.name == name).map(VersionIx)
 }
 
 fn undefined(name: &str, at: TextSpan, path: &str, versions: &[VersionSpec], out: &mut Problems) {
@@ -46,11 +51,11 @@ pub(super) fn stable(
     service: &mut RawTable<'_>,
     versions: &[VersionSpec],
     out: &mut Problems,
-) -> Option<(usize, Option<TextSpan>)> {
+) -> Option<(VersionIx, Option<TextSpan>)> {
     let Some(value) = service.take("stable") else {
         return match versions {
             [] => None,
-            [_] => Some((0, None)),
+            [_] => Some((VersionIx(0), None)),
             [first, ..] => {
                 let message = format!(
                     "`{}` has {} versions and no `stable`",
@@ -74,27 +79,27 @@ pub(super) fn stable(
 #[derive(Default)]
 pub(super) struct ReadSplit {
     /// The canaries and their shares; one that follows a rollout has 0 %.
-    pub split: Vec<(usize, Share)>,
+    pub split: Vec<(VersionIx, Share)>,
     /// The version that follows a rollout, and the span of its share.
-    pub rolling: Option<(usize, TextSpan)>,
+    pub rolling: Option<(VersionIx, TextSpan)>,
 }
 
 /// Reads `split`: the canaries and their shares.
 pub(super) fn split(
     value: &RawValue<'_>,
     versions: &[VersionSpec],
-    stable: Option<&(usize, Option<TextSpan>)>,
+    stable: Option<&(VersionIx, Option<TextSpan>)>,
     out: &mut Problems,
 ) -> ReadSplit {
     let Some(table) = value.table("a table such as { v2 = \"5%\" }", out) else {
         return ReadSplit::default();
     };
     let mut shares = Vec::new();
-    let mut rolling: Option<(usize, TextSpan)> = None;
+    let mut rolling: Option<(VersionIx, TextSpan)> = None;
     let mut sum = 0;
     let mut last = value.key.clone();
     for (name, value) in table.named() {
-        let index = versions.iter().position(|v| v.name == name);
+        let index = named(name, versions);
         if index.is_none() && report_stray_key(name, &value, &table, out) {
             continue;
         }

@@ -16,6 +16,7 @@ use super::endpoint::{CheckEnded, CheckTask, MonitoredEndpoint, PoolName};
 use super::pace::CheckPacer;
 
 use crate::config::policy;
+use crate::index::VersionIx;
 use crate::snapshot::{Service, Snapshot, Version};
 use crate::telemetry::Telemetry;
 use crate::telemetry::record::EjectionOutcome;
@@ -131,7 +132,8 @@ impl MonitorState {
             if known.contains(&std::ptr::from_ref(service)) {
                 continue;
             }
-            for (at, (version, of)) in service.versions.iter().zip(&spec.versions).enumerate() {
+            let versions = service.versions.iter().zip(&spec.versions);
+            for (at, (version, of)) in VersionIx::all(spec.versions.len()).zip(versions) {
                 let name = (service.name.clone(), version.name.clone());
                 for member in &version.pool.members {
                     slots.insert(member.endpoint.slot);

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::config::rollout::GuardSpec;
+use crate::index::VersionIx;
 use crate::rollout::guard::{DecayedLatency, EventTally, Guard, Pairs, SecondCounts, SideCounts};
 use crate::snapshot::{Service, Version};
 use crate::telemetry::guard::{GuardTotals, SLOTS};
@@ -13,8 +14,8 @@ const RATE_S: usize = 10;
 /// The two versions that are compared, as indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sides {
-    pub stable: usize,
-    pub canary: Option<usize>,
+    pub stable: VersionIx,
+    pub canary: Option<VersionIx>,
 }
 
 /// The counters as of the last second.

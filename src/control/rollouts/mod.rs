@@ -25,6 +25,7 @@ use super::publisher::Publisher;
 use crate::admin::history::History;
 use crate::admin::rollout::{RolloutRefused, RolloutStatus, RolloutsByService};
 use crate::config::Spec;
+use crate::index::VersionIx;
 use crate::net::clock::wall_s;
 use crate::rollout::events::{Effect, OperatorCommand, Outcome};
 use crate::rollout::plan::fingerprint;
@@ -390,7 +391,7 @@ impl Rollouts {
 }
 
 /// Whether a version passes its checks, or has none.
-fn is_open(service: &Service, version: usize) -> bool {
+fn is_open(service: &Service, version: VersionIx) -> bool {
     let mut members = service.versions[version].pool.members.iter();
     service.policies.health.is_none() || members.any(|member| member.endpoint.passes_checks())
 }

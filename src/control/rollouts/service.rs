@@ -8,6 +8,7 @@ use super::counting::{Counting, Sides};
 use super::queries::Queries;
 use crate::config::rollout::RolloutSpec;
 use crate::config::spec::{ServiceSpec, Share};
+use crate::index::VersionIx;
 use crate::rollout::guard::{Guard, GuardState};
 use crate::rollout::machine::{Effect, Facts, Machine, OperatorCommand, Outcome};
 use crate::rollout::plan::fingerprint;
@@ -241,7 +242,7 @@ impl ServiceRollout {
         let obstacle = obstacle.or_else(|| held.map(|reason| reason.to_string()));
         let requests = self.guard.counts().step_canary.requests;
         let store_error = self.store_error.as_ref().map(ToString::to_string);
-        let usable = |version: usize| {
+        let usable = |version: VersionIx| {
             around.service.routing.version_answers(version)
                 || around.service.versions[version].pool.counts().usable > 0
         };

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     fn answer(content_type: &str, encoding: Option<&str>) -> ComparedAnswer {
-        let mut spec = MirrorSpec::to(0);
+        let mut spec = MirrorSpec::to(crate::index::VersionIx(0));
         spec.diff = vec![MirrorDiff::Header("x-a".to_owned()), MirrorDiff::Json];
         ComparedAnswer::of_head(&spec, 200, |name| match name {
             "content-type" => Some(content_type.to_owned()),

@@ -225,7 +225,7 @@ mod tests {
     }
 
     fn spec(bodies: bool) -> MirrorSpec {
-        let mut spec = MirrorSpec::to(0);
+        let mut spec = MirrorSpec::to(crate::index::VersionIx(0));
         spec.diff = vec![MirrorDiff::Status, MirrorDiff::Json];
         spec.bodies = bodies;
         spec

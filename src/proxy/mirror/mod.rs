@@ -28,6 +28,7 @@ use super::placing::Placed;
 use super::wire::Downstream;
 use crate::config::spec::Share;
 use crate::http1::Framing;
+use crate::index::VersionIx;
 use crate::snapshot::MirrorTarget;
 use crate::telemetry::mirror::MirrorPermit;
 use crate::telemetry::record::MirrorOutcome;
@@ -60,7 +61,7 @@ pub(super) fn select<'a, F: Fields>(
 fn draft<'a, F: Fields>(
     target: &'a Arc<MirrorTarget>,
     request: &Request<'_, F>,
-    version: usize,
+    version: VersionIx,
     draw: u32,
 ) -> Option<MirrorDraft<'a>> {
     let spec = &target.spec;
@@ -139,7 +140,7 @@ fn is_complete(framing: Framing, body: &[u8]) -> bool {
 }
 
 /// Whether the user got a complete response of another version than the one that gets the copy.
-fn is_comparable(recording: &Recording<'_>, to: usize) -> bool {
+fn is_comparable(recording: &Recording<'_>, to: VersionIx) -> bool {
     let record = &recording.record;
     let by_another = record.last_try().is_some_and(|last| last.version.1 != to);
     by_another && record.failure.is_none() && record.local_reply.is_none()

@@ -45,7 +45,7 @@ pub(super) fn log_request(record: &RequestRecord<'_>, failure: Failure) {
         host = record.host,
         path = %EscapedBytes(record.path),
         service = record.service,
-        rule = record.rule,
+        rule = record.rule.map(|rule| rule.0),
         version = attempt.map_or("", |t| t.version.0),
         endpoint = attempt.and_then(|t| t.endpoint).map_or("", |e| e.0),
         origin = failure.origin.as_str(),

@@ -1,12 +1,13 @@
 //! What a recording knows of the place that the request was given.
 
 use super::Recording;
+use crate::index::VersionIx;
 use crate::proxy::peer::Peer;
 use crate::snapshot::Service;
 
 impl<'a> Recording<'a> {
     /// Records that the proxy answers for this version.
-    pub(crate) fn answers_for(&mut self, version: usize) {
+    pub(crate) fn answers_for(&mut self, version: VersionIx) {
         let name = self.service.map(|service| &*service.versions[version].name);
         self.answering = name.map(|name| (name, version));
     }
@@ -19,7 +20,7 @@ impl<'a> Recording<'a> {
 
     /// Name and index of the version that is being tried, or was tried last.
     #[inline]
-    pub(in crate::proxy) fn version(&self) -> Option<(&'a str, usize)> {
+    pub(in crate::proxy) fn version(&self) -> Option<(&'a str, VersionIx)> {
         self.answering
             .or_else(|| self.record.last_try().map(|attempt| attempt.version))
     }

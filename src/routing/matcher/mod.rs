@@ -29,6 +29,7 @@ use self::kinds::{holds, lookup_cost};
 use self::lead_group::LeadGroup;
 use super::RequestView;
 use crate::config::spec::{self, Condition};
+use crate::index::RuleIx;
 
 /// How many candidates, rules whose lead holds, are tried by the index. When that many fail on another condition, the
 /// remaining rules are tried in order. A new search extracts the values again, so without this bound a request that
@@ -54,11 +55,11 @@ struct CompiledRule {
     /// Conditions of which none may hold.
     none: Box<[Condition]>,
     /// Index of the rule.
-    rule: usize,
+    rule: RuleIx,
 }
 
 impl CompiledRule {
-    fn new(rule: usize, conditions: &spec::Conditions, counts: &ConditionCounts<'_>) -> Self {
+    fn new(rule: RuleIx, conditions: &spec::Conditions, counts: &ConditionCounts<'_>) -> Self {
         let mut when = conditions.all.clone();
         when.sort_by_key(|condition| lookup_cost(&condition.subject));
         let lead = (0..when.len()).min_by_key(|at| counts.lead_cost(&when[*at]));
@@ -90,7 +91,7 @@ impl Matcher {
     /// Compiles the rules.
     pub fn new(rules: &[spec::RuleSpec]) -> Self {
         let counts = ConditionCounts::of(rules);
-        let rules = rules.iter().enumerate().flat_map(|(index, rule)| {
+        let rules = RuleIx::enumerate(rules).flat_map(|(index, rule)| {
             let alternatives = rule.when.iter();
             alternatives.map(move |conditions| (index, conditions))
         });
@@ -123,7 +124,7 @@ impl Matcher {
     /// Budget: 620 instructions (`just instructions`: match_few).
     /// Budget: 620 instructions (`just instructions`: match_many).
     #[inline]
-    pub fn find(&self, request: &impl RequestView) -> Option<usize> {
+    pub fn find(&self, request: &impl RequestView) -> Option<RuleIx> {
         let mut from = 0;
         for _ in 0..INDEXED_TRIES {
             let index = self.first_candidate(request, from)?;

@@ -138,7 +138,7 @@ fn outcome(line: &LogLine<'_>, out: &mut impl KeyedLine) {
         out.word("chosen", chosen.as_str().as_bytes());
     }
     if let Some(rule) = record.rule {
-        out.number("rule", rule as u64);
+        out.number("rule", rule.0 as u64);
     }
     if let Some(code) = last.and_then(|last| last.grpc_status) {
         out.number("grpc_status", code.into());

@@ -3,6 +3,7 @@
 use super::super::{combined, json, logfmt};
 use super::*;
 use crate::http1::Method;
+use crate::index::{EndpointIx, RuleIx, VersionIx};
 use crate::telemetry::record::{Chosen, Failure, Origin, Protocol, Reason};
 use std::time::SystemTime;
 
@@ -39,8 +40,8 @@ fn plain<'a>() -> RequestRecord<'a> {
     record.times.first_byte = Some(Duration::from_micros(1500));
     record.times.total = Duration::from_micros(12_345_678);
     record.begin_try(TryRecord {
-        version: ("v1", 0),
-        endpoint: Some(("10.0.0.1:80", 0)),
+        version: ("v1", VersionIx(0)),
+        endpoint: Some(("10.0.0.1:80", EndpointIx(0))),
         status: Some(200),
         ..TryRecord::default()
     });
@@ -57,7 +58,7 @@ fn shielded<'a>() -> RequestRecord<'a> {
     next.path = b"/a b\xff\n";
     next.service = "shop";
     next.chosen = Some(Chosen::Rule);
-    next.rule = Some(0);
+    next.rule = Some(RuleIx(0));
     next.status = 503;
     next.shielded = true;
     next.local_reply = Some(Reason::ConnectRefused);
@@ -67,8 +68,8 @@ fn shielded<'a>() -> RequestRecord<'a> {
     };
     next.failure = Some(failure);
     next.begin_try(TryRecord {
-        version: ("v2", 1),
-        endpoint: Some(("10.0.0.2:80", 0)),
+        version: ("v2", VersionIx(1)),
+        endpoint: Some(("10.0.0.2:80", EndpointIx(0))),
         status: Some(502),
         failure: Some(failure),
         took: Duration::from_millis(1),

@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::super::Pool;
 use super::candidates::Candidates;
+use crate::index::EndpointIx;
 
 /// Points for each unit of weight. The shares of 128 points have a standard deviation of about 9 %; more points make them
 /// more even and the ring larger.
@@ -36,8 +37,8 @@ impl HashRing {
         pool: &Pool,
         candidates: &Candidates,
         key: u64,
-        avoid: &[usize],
-    ) -> Option<usize> {
+        avoid: &[EndpointIx],
+    ) -> Option<EndpointIx> {
         // Every endpoint's change refreshes every view. The expensive rebuild is only for changes of these candidates.
         if self.membership != candidates.membership() {
             self.membership = candidates.membership();
@@ -46,7 +47,7 @@ impl HashRing {
         let start = self.points.partition_point(|(point, _)| *point < key);
         let n = self.points.len();
         let mut owners = (0..n)
-            .map(|step| self.points[(start + step) % n].1 as usize)
+            .map(|step| EndpointIx(self.points[(start + step) % n].1 as usize))
             .filter(|member| !avoid.contains(member));
         let first = owners.next()?;
         let top_ramp = candidates.top_ramp();
@@ -77,7 +78,7 @@ impl HashRing {
 /// Whether a member accepts this key at the present stage of its slow start. A key that is accepted once is also accepted
 /// at all later stages. The members with the largest ramp accept every key, so that a pool whose members are all new
 /// behaves as without slow start.
-fn accepts(pool: &Pool, member: usize, key: u64, top_ramp: u32) -> bool {
+fn accepts(pool: &Pool, member: EndpointIx, key: u64, top_ramp: u32) -> bool {
     let endpoint = &pool.members[member].endpoint;
     let ramp = endpoint.state.ramp();
     if ramp >= top_ramp {

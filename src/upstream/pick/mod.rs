@@ -14,6 +14,7 @@ mod view;
 
 use super::Pool;
 use crate::config::spec::Balance;
+use crate::index::EndpointIx;
 
 pub use view::PoolView;
 
@@ -27,9 +28,9 @@ impl Pool {
         &self,
         rng: &mut fastrand::Rng,
         view: &mut PoolView,
-        avoid: &[usize],
+        avoid: &[EndpointIx],
         key: Option<u64>,
-    ) -> Option<usize> {
+    ) -> Option<EndpointIx> {
         view.refresh(self);
         let candidates = &view.candidates;
         let n = candidates.len();
@@ -47,7 +48,7 @@ impl Pool {
             (Balance::RoundRobin, _) => view.round_robin.choose(candidates),
         };
         (0..n)
-            .map(|step| candidates.member((first + step) % n) as usize)
+            .map(|step| EndpointIx(candidates.member((first + step) % n) as usize))
             .find(|i| !avoid.contains(i))
     }
 }

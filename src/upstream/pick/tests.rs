@@ -40,7 +40,8 @@ fn counts(pool: &Pool, n: usize) -> Vec<usize> {
     for _ in 0..n {
         counts[pool
             .pick(&mut rng, &mut view, &[], None)
-            .expect("not empty")] += 1;
+            .expect("not empty")
+            .0] += 1;
     }
     counts
 }
@@ -67,7 +68,7 @@ fn round_robin_spreads_a_heavy_endpoint_over_the_round() {
     let gaps = picks
         .iter()
         .enumerate()
-        .filter(|(_, p)| **p == 0)
+        .filter(|(_, p)| p.0 == 0)
         .map(|(i, _)| i)
         .collect::<Vec<_>>();
     assert_eq!(gaps.len(), 2);
@@ -93,9 +94,15 @@ fn what_is_to_be_avoided_is_not_picked() {
     let pool = pool(Balance::LeastRequest, &[1, 1, 1]);
     let (mut rng, mut view) = (fastrand::Rng::with_seed(7), PoolView::default());
     for _ in 0..100 {
-        assert_eq!(pool.pick(&mut rng, &mut view, &[0, 2], None), Some(1));
+        assert_eq!(
+            pool.pick(&mut rng, &mut view, &[EndpointIx(0), EndpointIx(2)], None),
+            Some(EndpointIx(1))
+        );
     }
-    assert_eq!(pool.pick(&mut rng, &mut view, &[0, 1, 2], None), None);
+    assert_eq!(
+        pool.pick(&mut rng, &mut view, &[0, 1, 2].map(EndpointIx), None),
+        None
+    );
 }
 
 #[test]
@@ -114,7 +121,8 @@ fn an_endpoint_that_is_out_is_not_picked_until_too_few_are_left() {
     let (mut rng, mut view) = (fastrand::Rng::with_seed(7), PoolView::default());
     let mut seen = |pool: &Pool| {
         let mut seen = [false; 4];
-        (0..200).for_each(|_| seen[pool.pick(&mut rng, &mut view, &[], None).expect("one")] = true);
+        (0..200)
+            .for_each(|_| seen[pool.pick(&mut rng, &mut view, &[], None).expect("one").0] = true);
         (seen, view.usable())
     };
     pool.members[0].endpoint.state.raise(flag::EJECTED);
@@ -199,8 +207,10 @@ fn who_began_before_a_reload_picks_from_its_own_pool() {
     let before = Pool::of(first.collect(), after.balance, after.panic, epoch);
     let (mut rng, mut view) = (fastrand::Rng::with_seed(1), PoolView::default());
     for _ in 0..100 {
-        assert!(after.pick(&mut rng, &mut view, &[0, 1], None) >= Some(2));
-        assert!(before.pick(&mut rng, &mut view, &[], None) < Some(2));
+        assert!(
+            after.pick(&mut rng, &mut view, &[0, 1].map(EndpointIx), None) >= Some(EndpointIx(2))
+        );
+        assert!(before.pick(&mut rng, &mut view, &[], None) < Some(EndpointIx(2)));
     }
 }
 
@@ -213,7 +223,11 @@ fn a_hash_stays_and_moves_only_with_its_endpoint() {
         .collect();
     let mut places = |pool: &Pool| -> Vec<usize> {
         keys.iter()
-            .map(|k| pool.pick(&mut rng, &mut view, &[], Some(*k)).expect("one"))
+            .map(|k| {
+                pool.pick(&mut rng, &mut view, &[], Some(*k))
+                    .expect("one")
+                    .0
+            })
             .collect()
     };
     let before = places(&pool);
@@ -229,7 +243,11 @@ fn hashed(pool: &Pool, keys: u64) -> Vec<usize> {
     let (mut rng, mut view) = (fastrand::Rng::with_seed(7), PoolView::default());
     (0..keys)
         .map(|n| xxhash_rust::xxh3::xxh3_64(&n.to_le_bytes()))
-        .map(|key| pool.pick(&mut rng, &mut view, &[], Some(key)).expect("one"))
+        .map(|key| {
+            pool.pick(&mut rng, &mut view, &[], Some(key))
+                .expect("one")
+                .0
+        })
         .collect()
 }
 

@@ -143,7 +143,7 @@ fn rises(text: &RawString<'_>, last: Share, more: &[RolloutStep], out: &mut Prob
 
 /// Reports a step that can never begin, because its version may not have the share.
 fn fits(text: &RawString<'_>, more: &[RolloutStep], around: &Surroundings<'_>, out: &mut Problems) {
-    let Some(version) = around.rolling.and_then(|v| around.versions.get(v)) else {
+    let Some(version) = around.rolling.map(|v| &around.versions[v]) else {
         return;
     };
     let (Some(most), Some(last)) = (version.max_share, more.last()) else {
