@@ -148,6 +148,19 @@ fn reference() {
     assert_eq!((https.h1, https.h2), (bare_listener.h1, bare_listener.h2));
 }
 
+/// As they stand, with addresses and paths that don't exist here; `tests/it/front_doors` drives them.
+#[test]
+fn migration() {
+    let directory = std::fs::read_dir(example("migration")).unwrap();
+    for file in directory.map(|entry| entry.unwrap().path()) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let name = file.display().to_string();
+        let (_, warnings) = config::parse_with_warnings(&text, &name)
+            .unwrap_or_else(|errors| panic!("{}", errors[0]));
+        assert!(warnings.is_empty(), "{}", warnings[0]);
+    }
+}
+
 #[test]
 fn every_example_has_a_test() {
     let tested = include_str!("config_examples.rs");

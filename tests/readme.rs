@@ -21,9 +21,13 @@ fn read(name: &str) -> String {
 
 /// The files that users and contributors read, relative to the repository.
 fn pages() -> Vec<String> {
-    let docs = fs::read_dir(root().join("docs")).expect("docs/ exists");
-    let names = docs.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut pages: Vec<String> = names.map(|name| format!("docs/{name}")).collect();
+    let mut pages = Vec::new();
+    for directory in ["docs", "docs/migration"] {
+        let entries = fs::read_dir(root().join(directory)).expect("a directory of pages");
+        let files = entries.map(Result::unwrap).filter(|e| e.path().is_file());
+        let names = files.map(|entry| entry.file_name().into_string().unwrap());
+        pages.extend(names.map(|name| format!("{directory}/{name}")));
+    }
     pages.sort();
     assert!(pages.iter().all(|name| name.ends_with(".md")), "{pages:?}");
     let others = ["README.md", "CONTRIBUTING.md", "SECURITY.md"];
@@ -75,6 +79,23 @@ fn every_configuration_is_valid() {
         found.iter().map(|(_, n)| n).sum::<usize>() >= 13,
         "{found:?}"
     );
+}
+
+/// Each file under `config/migration` is shown as it is on one of the pages that compare it with another proxy's.
+#[test]
+fn every_front_door_is_shown_as_it_is() {
+    let pages = pages();
+    let pages = pages.iter().filter(|p| p.starts_with("docs/migration/"));
+    let texts: Vec<String> = pages.map(|page| read(page)).collect();
+    let mut shown: Vec<String> = texts.iter().flat_map(|t| blocks(t, "toml")).collect();
+    let files = fs::read_dir(root().join("config/migration")).expect("config/migration");
+    let mut files: Vec<String> = files
+        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+        .map(|text| text.trim_end().to_owned())
+        .collect();
+    shown.sort();
+    files.sort();
+    assert_eq!(shown, files);
 }
 
 /// A ConfigMap holds the file as an indented block.

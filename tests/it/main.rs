@@ -23,6 +23,7 @@ mod edits;
 mod error_groups;
 mod faults;
 mod forwarding;
+mod front_doors;
 mod grpc;
 mod h2_delivery;
 mod h2_framing;

@@ -112,6 +112,12 @@ impl Builder {
         }
     }
 
+    /// With this whole file instead of the one before.
+    pub fn text(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.text);
+        self
+    }
+
     /// The head of [`serve`], and this rest.
     pub fn rest(rest: &str) -> Self {
         Self::new(&format!("{HEAD}{rest}"))
