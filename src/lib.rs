@@ -5,16 +5,19 @@
 
 #![warn(unreachable_pub, unused_qualifications)]
 
-// These two first, because other rooms use their macros.
+// These two first, because the modules below use their macros.
 #[macro_use]
 pub mod index;
 #[macro_use]
-pub mod telemetry;
+mod words;
+
+pub mod reason;
 
 pub mod config;
 pub mod http1;
 pub(crate) mod http2;
 pub(crate) mod net;
+pub mod telemetry;
 
 pub mod routing;
 pub mod upstream;

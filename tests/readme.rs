@@ -222,22 +222,6 @@ fn every_command_is_listed() {
     }
 }
 
-/// The texts that stand in the sources between `opening` and a quote.
-fn quoted(directory: &Path, openings: &[&str], found: &mut Vec<String>) {
-    for entry in fs::read_dir(directory).expect("it is there") {
-        let path = entry.expect("it can be read").path();
-        if path.is_dir() {
-            quoted(&path, openings, found);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            let text = fs::read_to_string(&path).expect("it can be read");
-            for opening in openings {
-                let parts = text.split(opening).skip(1);
-                found.extend(parts.map(|part| part[..part.find('"').expect("its end")].to_owned()));
-            }
-        }
-    }
-}
-
 #[test]
 fn every_reason_is_listed() {
     let chapter = chapter(&read("docs/operations.md"), "Responses of the proxy itself");
@@ -255,19 +239,6 @@ fn every_reason_is_listed() {
     for reason in Reason::ALL.iter().filter(|reason| !inner.contains(reason)) {
         let listed = chapter.matches(&format!("`{reason}`")).count();
         assert_eq!(listed, 1, "{reason} is listed {listed} times");
-    }
-}
-
-#[test]
-fn every_word_of_the_codec_is_a_reason() {
-    let sources = root().join("src");
-    let mut words = Vec::new();
-    for room in ["http1", "http2", "proxy", "edge", "control", "upstream"] {
-        quoted(&sources.join(room), &["bad(\"", "reason: \""], &mut words);
-    }
-    assert!(words.len() > 60, "{words:?}");
-    for word in words {
-        assert!(Reason::parse(&word).is_some(), "add {word:?} to Reason");
     }
 }
 

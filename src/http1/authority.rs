@@ -7,8 +7,9 @@ use std::net::Ipv6Addr;
 
 use super::Reject;
 use super::number::hex_digit;
+use crate::reason::Reason;
 
-const BAD: Reject = Reject::bad("bad-host");
+const BAD: Reject = Reject::bad(Reason::BadHost);
 
 /// Checks an authority: a host (a name, an IPv4 address or a bracketed IPv6 address) and an optional port, 0 to 65535.
 ///

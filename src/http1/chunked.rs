@@ -8,6 +8,7 @@ use super::decode_step::DecodeStep;
 use super::lists::is_token_byte;
 use super::number::{MAX_LENGTH, hex_digit};
 use super::{Reject, trailers};
+use crate::reason::Reason;
 
 /// Bytes of chunk extensions that a body may have beyond its bytes of content.
 ///
@@ -202,7 +203,7 @@ impl Chunks {
             BodyPosition::ContentEnd => match input {
                 [b'\r', b'\n', ..] => Ok(Transition::Over(2, self.framing, BodyPosition::Size)),
                 [b'\r'] => Ok(Transition::Wait),
-                _ => Err(Reject::bad("bad-chunk-end")),
+                _ => Err(Reject::bad(Reason::BadChunkEnd)),
             },
             BodyPosition::Size => self.size(input),
             BodyPosition::Extension { size, part } => self.extension(input, size, part),
@@ -212,7 +213,7 @@ impl Chunks {
 
     #[inline]
     fn size(&self, input: &[u8]) -> Result<Transition, Reject> {
-        const BAD: Reject = Reject::bad("bad-chunk-size");
+        const BAD: Reject = Reject::bad(Reason::BadChunkSize);
         let mut size = 0u64;
         let mut zeros = 0;
         while input.get(zeros) == Some(&b'0') && zeros < MAX_DIGITS {
@@ -270,14 +271,14 @@ impl Chunks {
         size: u64,
         mut part: ExtensionPart,
     ) -> Result<Transition, Reject> {
-        const BAD: Reject = Reject::bad("bad-chunk-extension");
+        const BAD: Reject = Reject::bad(Reason::BadChunkExtension);
         let mut len = 0;
         while let Some(next) = input.get(len).and_then(|&byte| part.after(byte)) {
             part = next;
             len += 1;
         }
         if len > self.extensions {
-            return Err(Reject::bad("chunk-extensions-too-large"));
+            return Err(Reject::bad(Reason::ChunkExtensionsTooLarge));
         }
         if len > 0 {
             return Ok(Transition::Over(

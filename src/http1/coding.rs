@@ -3,6 +3,7 @@
 use super::Reject;
 use super::lists::{elements, is_token};
 use super::number::decimal;
+use crate::reason::Reason;
 
 /// The framing fields of a head, as collected so far.
 #[derive(Debug, Default)]
@@ -25,9 +26,9 @@ impl Lengths {
     /// 400 `duplicate-content-length` or `bad-content-length`.
     pub(super) fn only_length(&mut self, value: &[u8]) -> Result<(), Reject> {
         if self.length.is_some() {
-            return Err(Reject::bad("duplicate-content-length"));
+            return Err(Reject::bad(Reason::DuplicateContentLength));
         }
-        self.length = Some(decimal(value).ok_or(Reject::bad("bad-content-length"))?);
+        self.length = Some(decimal(value).ok_or(Reject::bad(Reason::BadContentLength))?);
         Ok(())
     }
 
@@ -38,11 +39,11 @@ impl Lengths {
     /// # Errors
     /// 400 `duplicate-content-length` for different values, `bad-content-length`.
     pub(super) fn equal_length(&mut self, value: &[u8]) -> Result<bool, Reject> {
-        let value = decimal(value).ok_or(Reject::bad("bad-content-length"))?;
+        let value = decimal(value).ok_or(Reject::bad(Reason::BadContentLength))?;
         match self.length.replace(value) {
             None => Ok(true),
             Some(before) if before == value => Ok(false),
-            Some(_) => Err(Reject::bad("duplicate-content-length")),
+            Some(_) => Err(Reject::bad(Reason::DuplicateContentLength)),
         }
     }
 
@@ -55,7 +56,7 @@ impl Lengths {
             // The grammar allows parameters and empty elements (RFC 9110 §5.6.1, §10.1.4), but recipients differ about
             // what they mean for framing.
             if !is_token(coding) {
-                return Err(Reject::bad("bad-transfer-encoding"));
+                return Err(Reject::bad(Reason::BadTransferEncoding));
             }
             self.codings += 1;
             self.chunked_is_last = coding.eq_ignore_ascii_case(b"chunked");
@@ -81,10 +82,10 @@ impl Lengths {
         } else if self.unknown || (self.chunked == 1 && self.chunked_is_last) {
             Err(Reject {
                 status: 501,
-                reason: "unknown-transfer-encoding",
+                reason: Reason::UnknownTransferEncoding,
             })
         } else {
-            Err(Reject::bad("bad-transfer-encoding"))
+            Err(Reject::bad(Reason::BadTransferEncoding))
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::head::Field;
 use super::lists::elements;
 use super::{FieldId, Reject};
+use crate::reason::Reason;
 
 /// Maximum number of fields that `Connection` may name.
 ///
@@ -92,13 +93,13 @@ fn mark_named(buf: &[u8], fields: &mut [Field], strict: bool) -> Result<(), Reje
             ) || option.eq_ignore_ascii_case(b"authority")
             {
                 if strict {
-                    return Err(Reject::bad("connection-names-framing"));
+                    return Err(Reject::bad(Reason::ConnectionNamesFraming));
                 }
                 continue;
             }
             names += 1;
             if names > MAX_NAMED {
-                return Err(Reject::bad("connection-names-many"));
+                return Err(Reject::bad(Reason::ConnectionNamesMany));
             }
             for field in fields.iter_mut() {
                 field.hop |= field.id == id && field.name.of(buf).eq_ignore_ascii_case(option);

@@ -310,7 +310,7 @@ mod tests {
             for verbatim in [false, true] {
                 for piece in [1, 2, 3, 7, wire.len()] {
                     let (content, reject) = decode(wire.as_bytes(), piece, verbatim).unwrap_err();
-                    assert_eq!(reject.reason, reason, "{shown:?} {piece}");
+                    assert_eq!(reject.reason.as_str(), reason, "{shown:?} {piece}");
                     assert_eq!(
                         reject.status,
                         if reason == "trailers-too-large" {

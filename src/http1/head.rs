@@ -6,6 +6,7 @@
 use std::mem::MaybeUninit;
 
 use super::{FieldId, Reject};
+use crate::reason::Reason;
 
 /// A range of bytes, relative to the first byte of the head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -152,6 +153,6 @@ fn ends_with_crlf(buf: &[u8], end: usize) -> Result<(), Reject> {
     if buf[..end].ends_with(b"\r\n") {
         Ok(())
     } else {
-        Err(Reject::bad("bare-lf"))
+        Err(Reject::bad(Reason::BareLf))
     }
 }

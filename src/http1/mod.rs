@@ -36,18 +36,20 @@ pub use method::Method;
 pub use request::RequestHead;
 pub use response::ResponseHead;
 
+use crate::reason::Reason;
+
 /// The rejection of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reject {
     /// Status of the response to a rejected request. A rejected response always becomes a 502.
     pub status: u16,
-    /// Short token, `[a-z0-9-]+`, for `x-cutover-reason`, logs and metrics.
-    pub reason: &'static str,
+    /// For `x-cutover-reason`, logs and metrics.
+    pub reason: Reason,
 }
 
 impl Reject {
     /// Creates a 400 with this reason.
-    pub const fn bad(reason: &'static str) -> Self {
+    pub const fn bad(reason: Reason) -> Self {
         Self {
             status: 400,
             reason,
@@ -57,6 +59,6 @@ impl Reject {
 
 impl std::fmt::Display for Reject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.reason)
+        f.write_str(self.reason.as_str())
     }
 }

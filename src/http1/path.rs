@@ -14,6 +14,7 @@ use std::borrow::Cow;
 
 use super::Reject;
 use super::number::hex_digit;
+use crate::reason::Reason;
 
 /// Returns the path (without query) with its dot segments removed (RFC 3986 §5.2.4), otherwise byte for byte.
 ///
@@ -134,7 +135,7 @@ fn check_escapes(mut rest: &[u8]) -> Result<(), Reject> {
         };
         rest = &rest[3..];
         if byte == 0 {
-            return Err(Reject::bad("nul-in-path"));
+            return Err(Reject::bad(Reason::NulInPath));
         }
         // By the first byte of a UTF-8 sequence: the greatest second byte with which it encodes a character that has a
         // shorter encoding (RFC 3629 §10). 0xf8 and 0xfc start sequences of five and six bytes, which old decoders accept.
@@ -147,7 +148,7 @@ fn check_escapes(mut rest: &[u8]) -> Result<(), Reject> {
             _ => continue,
         };
         if escaped(rest).is_some_and(|next| (0x80..=overlong).contains(&next)) {
-            return Err(Reject::bad("overlong-utf8"));
+            return Err(Reject::bad(Reason::OverlongUtf8));
         }
     }
     Ok(())
@@ -162,7 +163,7 @@ fn check_hidden(path: &[u8]) -> Result<(), Reject> {
             let (part, after) = until_hidden_slash(rest);
             has_hidden_slash |= after.is_some();
             if has_hidden_slash && dots(part).is_some() {
-                return Err(Reject::bad("hidden-dot-segment"));
+                return Err(Reject::bad(Reason::HiddenDotSegment));
             }
             match after {
                 Some(after) => rest = after,

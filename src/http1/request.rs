@@ -12,6 +12,7 @@ use super::fields::has_underscore;
 use super::head::{FEW, Field, HeadLimits, HeaderSlots, HttpVersion, MANY, Span, find, tabulate};
 use super::lists::{has_element, is_token_byte};
 use super::{FieldId, Framing, Method, Reject, authority, target};
+use crate::reason::Reason;
 
 /// Maximum length of a method in bytes.
 const MAX_METHOD: usize = 32;
@@ -20,7 +21,7 @@ const MAX_EMPTY_LINES: usize = 4;
 
 const TOO_LARGE: Reject = Reject {
     status: 431,
-    reason: "head-too-large",
+    reason: Reason::HeadTooLarge,
 };
 
 /// A parsed request head, as offsets into the buffer that it was parsed from.
@@ -168,7 +169,7 @@ impl RequestHead {
         tabulate(buf, headers, end, &mut self.fields, |field, name, value| {
             match field.id {
                 FieldId::Other if !limits.underscores && has_underscore(name) => {
-                    return Err(Reject::bad("underscore-in-name"));
+                    return Err(Reject::bad(Reason::UnderscoreInName));
                 }
                 FieldId::Host => seen.host(field.value, value)?,
                 FieldId::ContentLength => seen.lengths.only_length(value)?,
@@ -185,7 +186,7 @@ impl RequestHead {
         self.path_and_query = parts.path_and_query;
         // RFC 9112 §3.2: required in HTTP/1.1, even if the target is in absolute-form.
         if seen.host.is_none() && http11 {
-            return Err(Reject::bad("missing-host"));
+            return Err(Reject::bad(Reason::MissingHost));
         }
         self.authority = parts.authority.or(seen.host).unwrap_or_default();
         self.framing = seen.framing(http11)?;
@@ -225,7 +226,7 @@ impl RequestFields {
     #[inline]
     fn host(&mut self, span: Span, value: &[u8]) -> Result<(), Reject> {
         if self.host.replace(span).is_some() {
-            return Err(Reject::bad("duplicate-host"));
+            return Err(Reject::bad(Reason::DuplicateHost));
         }
         authority::check(value)
     }
@@ -243,7 +244,7 @@ impl RequestFields {
         if !value.eq_ignore_ascii_case(b"100-continue") {
             return Err(Reject {
                 status: 417,
-                reason: "expect",
+                reason: Reason::Expect,
             });
         }
         self.expects = true;
@@ -259,8 +260,8 @@ impl RequestFields {
         match (self.lengths.has_coding(), self.lengths.length) {
             (false, None) => Ok(Framing::Empty),
             (false, Some(n)) => Ok(Framing::Length(n)),
-            (true, Some(_)) => Err(Reject::bad("length-and-coding")),
-            (true, None) if !http11 => Err(Reject::bad("coding-in-http10")),
+            (true, Some(_)) => Err(Reject::bad(Reason::LengthAndCoding)),
+            (true, None) if !http11 => Err(Reject::bad(Reason::CodingInHttp10)),
             (true, None) => self.lengths.check_coding().map(|()| Framing::Chunked),
         }
     }
@@ -274,8 +275,8 @@ fn skip_empty_lines(buf: &[u8]) -> Result<usize, Reject> {
         match buf[at..] {
             [b'\r'] => break,
             [b'\r', b'\n', ..] if at < 2 * MAX_EMPTY_LINES => at += 2,
-            [b'\r', b'\n', ..] => return Err(Reject::bad("empty-lines")),
-            _ => return Err(Reject::bad("bare-lf")),
+            [b'\r', b'\n', ..] => return Err(Reject::bad(Reason::EmptyLines)),
+            _ => return Err(Reject::bad(Reason::BareLf)),
         }
     }
     Ok(at)
@@ -291,7 +292,7 @@ fn check_line(line: &[u8], limits: &HeadLimits) -> Result<(), Reject> {
     if method > MAX_METHOD {
         return Err(Reject {
             status: 501,
-            reason: "method-too-long",
+            reason: Reason::MethodTooLong,
         });
     }
     if line.get(method) == Some(&b' ') {
@@ -303,7 +304,7 @@ fn check_line(line: &[u8], limits: &HeadLimits) -> Result<(), Reject> {
         if len > limits.target {
             return Err(Reject {
                 status: 414,
-                reason: "target-too-long",
+                reason: Reason::TargetTooLong,
             });
         }
     }
@@ -333,16 +334,16 @@ fn reject(
 /// Converts an error of httparse, apart from details of the version.
 pub(super) fn from_httparse(error: httparse::Error) -> Reject {
     match error {
-        httparse::Error::HeaderName => Reject::bad("bad-field-name"),
-        httparse::Error::HeaderValue => Reject::bad("bad-field-value"),
-        httparse::Error::NewLine => Reject::bad("bad-line-end"),
-        httparse::Error::Status => Reject::bad("bad-status"),
-        httparse::Error::Token => Reject::bad("bad-request-line"),
+        httparse::Error::HeaderName => Reject::bad(Reason::BadFieldName),
+        httparse::Error::HeaderValue => Reject::bad(Reason::BadFieldValue),
+        httparse::Error::NewLine => Reject::bad(Reason::BadLineEnd),
+        httparse::Error::Status => Reject::bad(Reason::BadStatus),
+        httparse::Error::Token => Reject::bad(Reason::BadRequestLine),
         httparse::Error::TooManyHeaders => Reject {
             status: 431,
-            reason: "too-many-fields",
+            reason: Reason::TooManyFields,
         },
-        httparse::Error::Version => Reject::bad("bad-version"),
+        httparse::Error::Version => Reject::bad(Reason::BadVersion),
     }
 }
 

@@ -10,6 +10,7 @@ use super::connection::ConnectionOptions;
 use super::head::{FEW, Field, HeadLimits, HeaderSlots, HttpVersion, MANY, Span, find, tabulate};
 use super::request::from_httparse;
 use super::{FieldId, Framing, Method, Reject, target};
+use crate::reason::Reason;
 
 /// Offset after the status in `HTTP/1.1 200`.
 const STATUS_END: usize = 12;
@@ -76,7 +77,7 @@ impl ResponseHead {
     ) -> Result<Option<usize>, Reject> {
         let window = &buf[..buf.len().min(limits.bytes)];
         if let Some(b'\r' | b'\n') = window.first() {
-            return Err(Reject::bad("empty-lines"));
+            return Err(Reject::bad(Reason::EmptyLines));
         }
         let found = if limits.fields <= FEW {
             self.parse_with(
@@ -96,7 +97,7 @@ impl ResponseHead {
         if found.is_none() && buf.len() >= limits.bytes {
             return Err(Reject {
                 status: 431,
-                reason: "head-too-large",
+                reason: Reason::HeadTooLarge,
             });
         }
         Ok(found)
@@ -127,7 +128,7 @@ impl ResponseHead {
         };
         self.status = raw.code.unwrap_or_default();
         if self.status < 100 {
-            return Err(Reject::bad("bad-status"));
+            return Err(Reject::bad(Reason::BadStatus));
         }
         self.version = target::version(raw.version);
         self.interpret(buf, raw.headers, end, method)?;
@@ -192,7 +193,7 @@ impl ResponseHead {
         if self.status == 101 {
             // RFC 9110 §15.2.2: the response must name the new protocol.
             if !connection.upgrade || upgrade.is_none() || !http11 {
-                return Err(Reject::bad("bad-upgrade"));
+                return Err(Reject::bad(Reason::BadUpgrade));
             }
             self.upgrade = upgrade;
         }
@@ -212,10 +213,10 @@ impl Default for ResponseHead {
 /// well, which may be an attempt at response splitting (§6.3).
 fn check_coding(lengths: &Lengths, http11: bool) -> Result<(), Reject> {
     if !http11 {
-        return Err(Reject::bad("coding-in-http10"));
+        return Err(Reject::bad(Reason::CodingInHttp10));
     }
     if lengths.length.is_some() {
-        return Err(Reject::bad("length-and-coding"));
+        return Err(Reject::bad(Reason::LengthAndCoding));
     }
     lengths.check_coding()
 }

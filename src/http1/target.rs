@@ -1,8 +1,9 @@
 //! Request targets (RFC 9112 §3.2): their forms, and the characters of path and query.
 
 use super::{HttpVersion, Method, Reject, Span, authority};
+use crate::reason::Reason;
 
-const FRAGMENT: Reject = Reject::bad("fragment-in-target");
+const FRAGMENT: Reject = Reject::bad(Reason::FragmentInTarget);
 
 /// The parts of a request target, as spans of the head.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub(super) fn split(buf: &[u8], target: Span, method: Method) -> Result<Parts, R
     if method == Method::Connect {
         return Err(Reject {
             status: 405,
-            reason: "connect",
+            reason: Reason::Connect,
         });
     }
     if text.first() == Some(&b'/') {
@@ -48,7 +49,7 @@ fn split_rare(buf: &[u8], target: Span, method: Method) -> Result<Parts, Reject>
                 authority: None,
                 path_and_query: target,
             }),
-            _ => Err(Reject::bad("bad-target")),
+            _ => Err(Reject::bad(Reason::BadTarget)),
         };
     }
     let scheme = [&b"http://"[..], b"https://"]
@@ -56,7 +57,7 @@ fn split_rare(buf: &[u8], target: Span, method: Method) -> Result<Parts, Reject>
         .find(|scheme| {
             text.len() >= scheme.len() && text[..scheme.len()].eq_ignore_ascii_case(scheme)
         })
-        .ok_or(Reject::bad("bad-target"))?;
+        .ok_or(Reject::bad(Reason::BadTarget))?;
     let start = target.start as usize + scheme.len();
     let rest = &text[scheme.len()..];
     let end = start + memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
@@ -120,7 +121,7 @@ fn find_rejected(path_and_query: &[u8]) -> Result<(), Reject> {
         match byte {
             b'#' => return Err(FRAGMENT),
             b'`' if in_query => {}
-            byte if is_suspect(byte) => return Err(Reject::bad("bad-target")),
+            byte if is_suspect(byte) => return Err(Reject::bad(Reason::BadTarget)),
             byte => in_query |= byte == b'?',
         }
     }
@@ -139,12 +140,12 @@ pub(super) fn reject_version(text: &[u8]) -> Option<Reject> {
             Some(&b) => b == want,
         };
         if !fits {
-            return Some(Reject::bad("bad-version"));
+            return Some(Reject::bad(Reason::BadVersion));
         }
     }
     Some(Reject {
         status: 505,
-        reason: "version",
+        reason: Reason::Version,
     })
 }
 
@@ -174,7 +175,7 @@ mod tests {
                     path[at] = byte;
                     let refusal = match byte {
                         b'#' => FRAGMENT,
-                        _ => Reject::bad("bad-target"),
+                        _ => Reject::bad(Reason::BadTarget),
                     };
                     let want = if everywhere { Ok(()) } else { Err(refusal) };
                     assert_eq!(check_characters(&path), want, "{byte:#x} at {at} of {len}");

@@ -1,6 +1,7 @@
 //! Trailer sections (RFC 9110 §6.5, RFC 9112 §7.1.2), and which of their fields are forwarded.
 
 use super::{FieldId, Reject};
+use crate::reason::Reason;
 
 /// Maximum bytes of a trailer section, including the empty line that ends it.
 pub(crate) const MAX_BYTES: usize = 16 * 1024;
@@ -10,7 +11,7 @@ pub(crate) const MAX_FIELDS: usize = 64;
 /// Rejection of a section beyond these limits.
 pub(crate) const TOO_LARGE: Reject = Reject {
     status: 431,
-    reason: "trailers-too-large",
+    reason: Reason::TrailersTooLarge,
 };
 
 /// One trailer field that may be forwarded.
@@ -36,7 +37,7 @@ pub struct Trailer<'b> {
 /// 400 for a malformed section, 431 for one that is too large.
 pub fn trailers(section: &[u8]) -> Result<impl Iterator<Item = Trailer<'_>>, Reject> {
     if self::section(section)? != Some(section.len()) {
-        return Err(Reject::bad("bad-trailers"));
+        return Err(Reject::bad(Reason::BadTrailers));
     }
     // The check above guarantees lines of `name:value CRLF` followed by an empty line, so the slices can't fail.
     let lines = section[..section.len() - 2].split_inclusive(|&b| b == b'\n');
@@ -65,7 +66,7 @@ pub(super) fn section(input: &[u8]) -> Result<Option<usize>, Reject> {
         Ok(httparse::Status::Partial) if input.len() >= MAX_BYTES => Err(TOO_LARGE),
         Ok(httparse::Status::Partial) => Ok(None),
         Err(httparse::Error::TooManyHeaders) => Err(TOO_LARGE),
-        Err(_) => Err(Reject::bad("bad-trailers")),
+        Err(_) => Err(Reject::bad(Reason::BadTrailers)),
     }
 }
 
@@ -75,7 +76,7 @@ fn check_lines(section: &[u8]) -> Result<(), Reject> {
     if ends.all(|at| at > 0 && section[at - 1] == b'\r') {
         Ok(())
     } else {
-        Err(Reject::bad("bare-lf"))
+        Err(Reject::bad(Reason::BareLf))
     }
 }
 

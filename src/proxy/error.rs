@@ -130,7 +130,7 @@ impl LocalReply {
 
     /// The reply to a request that the codec rejected.
     pub fn refuse(reject: Reject) -> Self {
-        Self::new(reject.status, Reason::of_codec(reject.reason))
+        Self::new(reject.status, reject.reason)
     }
 
     /// The body: one line.
@@ -170,7 +170,7 @@ impl ExchangeError {
     /// Origin and reason. `answered`: part of a response has gone to the client.
     pub fn failure(&self, answered: bool) -> Failure {
         let (origin, reason) = match self {
-            Self::Malformed(reject) => (Origin::Client, Reason::of_codec(reject.reason)),
+            Self::Malformed(reject) => (Origin::Client, reject.reason),
             Self::ClientGone(_) => (Origin::Client, Reason::ClientGone),
             Self::BodyTimeout => (Origin::Client, Reason::BodyTimeout),
             Self::ClientSlow => (Origin::Client, Reason::ClientSlow),
@@ -291,7 +291,7 @@ mod tests {
     fn every_error() -> Vec<ExchangeError> {
         let io = |kind: io::ErrorKind| io::Error::from(kind);
         vec![
-            ExchangeError::Malformed(Reject::bad("bad-chunk-size")),
+            ExchangeError::Malformed(Reject::bad(Reason::BadChunkSize)),
             ExchangeError::ClientGone(None),
             ExchangeError::BodyTimeout,
             ExchangeError::ClientSlow,

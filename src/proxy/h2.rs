@@ -14,6 +14,7 @@ use super::wire::{self, WireError};
 use crate::http1::{Reject, trailers};
 use crate::http2::{Flaw, Flaws};
 use crate::net::{Outbox, OutgoingPiece};
+use crate::reason::Reason;
 
 /// Bytes accepted by one write, about the size of a large HTTP/1 read.
 const MAX_PIECE: usize = 64 * 1024;
@@ -79,7 +80,7 @@ impl ReceiveHalf {
                         .declared_left
                         .is_some_and(|left| piece.len() as u64 > left)
                     {
-                        return Poll::Ready(Err(Reject::bad("surplus-data").into()));
+                        return Poll::Ready(Err(Reject::bad(Reason::SurplusData).into()));
                     }
                     self.piece = piece;
                 }
@@ -150,7 +151,7 @@ impl ReceiveHalf {
 }
 
 /// A pseudo-header field in trailers makes the message malformed (RFC 9113 §8.1).
-pub(crate) const PSEUDO_IN_TRAILERS: Reject = Reject::bad("pseudo-in-trailers");
+pub(crate) const PSEUDO_IN_TRAILERS: Reject = Reject::bad(Reason::PseudoInTrailers);
 
 /// Removes the fields that must not appear in trailers (RFC 9110 §6.5.1). `None` if none is left.
 fn without_forbidden(mut trailers: HeaderMap) -> Option<HeaderMap> {

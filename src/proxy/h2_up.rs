@@ -4,8 +4,8 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use h2::RecvStream;
 use h2::client::ResponseFuture;
-use h2::{Reason, RecvStream};
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, MAX_FORWARDS, TE, VIA};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Uri};
@@ -16,6 +16,7 @@ use super::wire::{BodyPiece, Sink, Source, Upstream, WireError};
 use crate::config::spec;
 use crate::http1::{Framing, Method, Reject, number};
 use crate::http2::Flaw;
+use crate::reason::Reason;
 use crate::upstream::Endpoint;
 use crate::upstream::h2_conns::Lease;
 
@@ -87,7 +88,7 @@ impl H2Up {
         // h2 reports GOAWAY only on streams above its last stream identifier, which the peer hasn't
         // processed (RFC 9113 §6.8). Streams below it continue.
         let refused = error.is_remote()
-            && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM));
+            && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM));
         if refused && !self.begun {
             self.refused = true;
             self.lease.retire();
@@ -137,8 +138,8 @@ fn head_of<F: Fields>(
     used: bool,
 ) -> Result<http::Request<()>, Reject> {
     let mut head = http::Request::new(());
-    *head.method_mut() =
-        http::Method::from_bytes(request.method_text).map_err(|_| Reject::bad("bad-method"))?;
+    *head.method_mut() = http::Method::from_bytes(request.method_text)
+        .map_err(|_| Reject::bad(Reason::BadMethod))?;
     *head.version_mut() = http::Version::HTTP_2;
     let mut uri = http::uri::Parts::default();
     uri.scheme = Some(match endpoint.spec.scheme {
@@ -151,11 +152,11 @@ fn head_of<F: Fields>(
         Authority::try_from(&*endpoint.authority)
             .unwrap_or_else(|_| Authority::from_static("localhost"))
     } else {
-        Authority::try_from(authority).map_err(|_| Reject::bad("bad-host"))?
+        Authority::try_from(authority).map_err(|_| Reject::bad(Reason::BadHost))?
     });
     uri.path_and_query =
-        Some(PathAndQuery::try_from(target).map_err(|_| Reject::bad("bad-target"))?);
-    *head.uri_mut() = Uri::from_parts(uri).map_err(|_| Reject::bad("bad-target"))?;
+        Some(PathAndQuery::try_from(target).map_err(|_| Reject::bad(Reason::BadTarget))?);
+    *head.uri_mut() = Uri::from_parts(uri).map_err(|_| Reject::bad(Reason::BadTarget))?;
     let fields = head.headers_mut();
     let edited = edits.and_then(|edits| edits.fields.as_ref());
     let drops = |name: &[u8]| edited.is_some_and(|edits| edits.drops(name));
@@ -317,7 +318,7 @@ impl Source for H2Up {
         if let (Err(WireError::Bad(_)), Some(send)) = (&polled, &mut self.send) {
             // A malformed response is a stream error (RFC 9113 §8.1.1). Merely dropping the stream
             // would send CANCEL.
-            send.reset(Reason::PROTOCOL_ERROR);
+            send.reset(h2::Reason::PROTOCOL_ERROR);
         }
         Poll::Ready(polled)
     }

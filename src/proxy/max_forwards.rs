@@ -3,6 +3,7 @@
 use super::error::LocalReply;
 use super::headers::{Fields, Request};
 use crate::http1::{Method, Reject};
+use crate::reason::Reason;
 
 /// The local reply to an OPTIONS or TRACE request whose `Max-Forwards` is 0, which must not be
 /// forwarded.
@@ -19,6 +20,6 @@ pub(super) fn final_answer<F: Fields>(request: &Request<'_, F>) -> Option<LocalR
     };
     Some(LocalReply::refuse(Reject {
         status,
-        reason: "max-forwards",
+        reason: Reason::MaxForwards,
     }))
 }

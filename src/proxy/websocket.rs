@@ -14,6 +14,7 @@ use super::error::LocalReply;
 use super::headers::{Fields, Request};
 use crate::http1::lists::has_element;
 use crate::http1::{Method, Reject};
+use crate::reason::Reason;
 
 /// The protocol version that RFC 6455 defines; no later one exists.
 const VERSION: &[u8] = b"13";
@@ -55,10 +56,10 @@ pub(crate) fn refusal<F: Fields>(request: &Request<'_, F>) -> Option<LocalReply>
     match (request.method, version, key) {
         (_, Some(false), _) => Some(LocalReply::refuse(Reject {
             status: 426,
-            reason: "websocket-version",
+            reason: Reason::WebsocketVersion,
         })),
         (Method::Get, Some(true), Some(true)) => None,
-        _ => Some(LocalReply::refuse(Reject::bad("websocket-handshake"))),
+        _ => Some(LocalReply::refuse(Reject::bad(Reason::WebsocketHandshake))),
     }
 }
 

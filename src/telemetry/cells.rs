@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
-use super::words::Reason;
 use crate::http1::Method;
+use crate::reason::Reason;
 
 /// Part of a shard that is summed over all shards when it is read.
 pub(super) trait Cell {

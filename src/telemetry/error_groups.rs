@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::words::Reason;
 use super::worker_id::WorkerId;
+use crate::reason::Reason;
 
 /// Number of request ids that are kept for each group.
 const SAMPLES: usize = 5;

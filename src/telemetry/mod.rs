@@ -6,10 +6,6 @@
 //!
 //! [`words`] has the closed sets of words that records, metrics and logs share.
 
-// First, because the modules below and other rooms use its macro.
-#[macro_use]
-pub(crate) mod words;
-
 pub(crate) mod access_log;
 mod cells;
 pub(crate) mod error_groups;
@@ -27,6 +23,7 @@ pub(crate) mod registry;
 pub mod render;
 pub(crate) mod shard;
 pub(crate) mod windows;
+pub(crate) mod words;
 mod worker_id;
 
 pub use log_limit::LogLimit;

@@ -9,11 +9,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 pub use super::words::{
-    Chosen, EjectionOutcome, EjectionReason, Limit, MirrorOutcome, Origin, Protocol, Reason,
-    RetryReason, RollbackReason,
+    Chosen, EjectionOutcome, EjectionReason, Limit, MirrorOutcome, Origin, Protocol, RetryReason,
+    RollbackReason,
 };
 use crate::http1::Method;
 use crate::index::{EndpointIx, RuleIx, VersionIx};
+pub use crate::reason::Reason;
 
 /// A failure: its origin and its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,9 +19,10 @@ use super::shard::{
     ListenerShard, ListenerTotals, RuleShard, ServiceShard, ServiceTotals, VersionShard,
     VersionTotals,
 };
-use super::words::{EjectionOutcome, EjectionReason, Reason, RollbackReason};
+use super::words::{EjectionOutcome, EjectionReason, RollbackReason};
 use super::worker_id::WorkerId;
 use crate::index::RuleIx;
+use crate::reason::Reason;
 
 /// Minimum time between two warnings about failures of one service with the same reason.
 const WARN_EVERY: Duration = Duration::from_secs(10);

@@ -28,8 +28,9 @@ use super::cells::{
 };
 use super::family::{Family, MetricKind};
 use super::latency::{Latency, LatencyTotals};
-use super::words::{Limit, Reason, RetryReason};
+use super::words::{Limit, RetryReason};
 use crate::http1::Method;
+use crate::reason::Reason;
 
 /// Value of one series of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

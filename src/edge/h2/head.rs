@@ -14,6 +14,7 @@ use crate::http1::{FieldId, Framing, Method, Reject, authority, number, target};
 use crate::proxy::RejectedHead;
 use crate::proxy::headers::{Fields, H2Fields, KnownFields, Request};
 use crate::proxy::via::Via;
+use crate::reason::Reason;
 
 use super::state::ConnectionState;
 
@@ -110,7 +111,7 @@ impl<'a> RequestHead<'a> {
             }
         };
         if scan.fragment {
-            return Err(Reject::bad("fragment-in-target"));
+            return Err(Reject::bad(Reason::FragmentInTarget));
         }
         let typed = typed_target(parts, method, limits)?;
         let target = RequestTarget::new(typed, merge_slashes)?;
@@ -193,13 +194,13 @@ fn check_method(method: Method, text: &str) -> Result<(), Reject> {
     if method == Method::Connect {
         return Err(Reject {
             status: 405,
-            reason: "connect",
+            reason: Reason::Connect,
         });
     }
     if text.len() > MAX_METHOD {
         return Err(Reject {
             status: 501,
-            reason: "method-too-long",
+            reason: Reason::MethodTooLong,
         });
     }
     Ok(())
@@ -219,7 +220,7 @@ fn check_size(parts: &Parts, scan: &HeadScan<'_>, limits: &ProxyLimits) -> Resul
     if pseudo + scan.size > limits.header_bytes {
         return Err(Reject {
             status: 431,
-            reason: "head-too-large",
+            reason: Reason::HeadTooLarge,
         });
     }
     Ok(())
@@ -233,14 +234,14 @@ fn check_fields(
     if fields.len() > limits.headers {
         return Err(Reject {
             status: 431,
-            reason: "too-many-fields",
+            reason: Reason::TooManyFields,
         });
     }
     if scan.bad_length {
-        return Err(Reject::bad("bad-content-length"));
+        return Err(Reject::bad(Reason::BadContentLength));
     }
     if !limits.underscores && scan.has_underscore {
-        return Err(Reject::bad("underscore-in-name"));
+        return Err(Reject::bad(Reason::UnderscoreInName));
     }
     Ok(())
 }
@@ -248,15 +249,15 @@ fn check_fields(
 /// Returns `:authority`, or else `Host`. If both are present they have to agree (RFC 9113 §8.3.1).
 fn authority_of<'a>(parts: &'a Parts, scan: &HeadScan<'a>) -> Result<&'a [u8], Reject> {
     if scan.hosts > 1 {
-        return Err(Reject::bad("duplicate-host"));
+        return Err(Reject::bad(Reason::DuplicateHost));
     }
     let named = parts.uri.authority().map(|a| a.as_str().as_bytes());
     match (named, scan.host.map(HeaderValue::as_bytes)) {
         (Some(named), Some(host)) if !named.eq_ignore_ascii_case(host) => {
-            Err(Reject::bad("authority-unlike-host"))
+            Err(Reject::bad(Reason::AuthorityUnlikeHost))
         }
         (Some(one), _) | (None, Some(one)) => Ok(one),
-        (None, None) => Err(Reject::bad("missing-host")),
+        (None, None) => Err(Reject::bad(Reason::MissingHost)),
     }
 }
 
@@ -270,13 +271,13 @@ fn typed_target<'a>(
         .scheme_str()
         .is_some_and(|s| s != "http" && s != "https")
     {
-        return Err(Reject::bad("bad-scheme"));
+        return Err(Reject::bad(Reason::BadScheme));
     }
     let typed = parts.uri.path_and_query().map_or("", |p| p.as_str());
     if typed.len() > limits.target_bytes {
         return Err(Reject {
             status: 414,
-            reason: "target-too-long",
+            reason: Reason::TargetTooLong,
         });
     }
     if typed.starts_with('/') {
@@ -285,7 +286,7 @@ fn typed_target<'a>(
     } else if typed == "*" && method == Method::Options {
         Ok(typed.as_bytes())
     } else {
-        Err(Reject::bad("bad-target"))
+        Err(Reject::bad(Reason::BadTarget))
     }
 }
 
@@ -296,7 +297,7 @@ fn expectation(scan: &HeadScan<'_>) -> Result<bool, Reject> {
         Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(true),
         Some(_) => Err(Reject {
             status: 417,
-            reason: "expect",
+            reason: Reason::Expect,
         }),
     }
 }

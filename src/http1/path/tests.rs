@@ -5,7 +5,7 @@ fn norm(path: &str) -> Result<String, &'static str> {
         Ok(path) => Ok(String::from_utf8(path.into_owned()).unwrap()),
         Err(reject) => {
             assert_eq!(reject.status, 400);
-            Err(reject.reason)
+            Err(reject.reason.as_str())
         }
     }
 }

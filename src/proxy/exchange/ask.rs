@@ -15,6 +15,7 @@ use crate::proxy::headers::{Fields, RequestEdits};
 use crate::proxy::pace::UploadPace;
 use crate::proxy::websocket;
 use crate::proxy::wire::{Downstream, Gone, PumpError, Upstream, WireError};
+use crate::reason::Reason;
 
 /// Informational responses accepted before a final one.
 const MAX_INFORMATIONAL: usize = 32;
@@ -177,12 +178,12 @@ impl<F: Fields> Asking<'_, '_, F> {
                     let fields = up.fields();
                     let switched_to = fields.first(FieldId::Upgrade);
                     if !is_asked_for(asked, switched_to) {
-                        return Poll::Ready(Err(malformed("unasked-upgrade")));
+                        return Poll::Ready(Err(malformed(Reason::UnaskedUpgrade)));
                     }
                     return Poll::Ready(
                         match websocket::completes(self.cx.request, switched_to, &fields) {
                             true => Ok(()),
-                            false => Err(malformed("bad-websocket")),
+                            false => Err(malformed(Reason::BadWebsocket)),
                         },
                     );
                 }
@@ -203,7 +204,7 @@ impl<F: Fields> Asking<'_, '_, F> {
         up.fields()
             .each(|_, name, value| *bytes += name.len() + value.len() + 4);
         if *count > MAX_INFORMATIONAL || *bytes > MAX_INFORMATIONAL_BYTES {
-            return Err(malformed("too-many-informational"));
+            return Err(malformed(Reason::TooManyInformational));
         }
         down.send_informational(status, &up.fields())
             .map_err(|e| ExchangeError::ClientGone(Some(e)))?;
@@ -283,7 +284,7 @@ fn client_gone(error: Option<WireError>) -> Poll<Result<(), ExchangeError>> {
     Poll::Ready(Err(ExchangeError::ClientGone(error)))
 }
 
-fn malformed(reason: &'static str) -> ExchangeError {
+fn malformed(reason: Reason) -> ExchangeError {
     ExchangeError::Upstream(WireError::Bad(Reject::bad(reason)))
 }
 

@@ -15,6 +15,7 @@ use crate::http1::Reject;
 use crate::http1::framing::chunk_head;
 use crate::proxy::headers;
 use crate::proxy::wire::{Sink, WireError};
+use crate::reason::Reason;
 
 /// The output buffer collects writes up to this many bytes in all.
 const GATHER: usize = 16 * 1024;
@@ -114,7 +115,7 @@ impl Sink for H1 {
         if data.len() as u64 > self.body_left {
             // The peer would read surplus bytes as the start of the next message: response
             // splitting. Sources enforce their own framing, but this check doesn't rely on it.
-            return Poll::Ready(Err(WireError::Bad(Reject::bad("beyond-framing"))));
+            return Poll::Ready(Err(WireError::Bad(Reject::bad(Reason::BeyondFraming))));
         }
         let framed = self.encoding == Encoding::Chunks;
         if framed && self.chunk_left == 0 {

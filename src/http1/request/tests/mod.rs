@@ -32,7 +32,7 @@ fn parse_with(text: &str, limits: &HeadLimits) -> Result<RequestHead, (u16, &'st
         }
         Err(reject) => {
             assert_eq!(grown, Some(whole), "{text:?}");
-            Err((reject.status, reject.reason))
+            Err((reject.status, reject.reason.as_str()))
         }
     }
 }
