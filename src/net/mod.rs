@@ -1,5 +1,5 @@
 //! Building blocks for code that reads and writes sockets: one stream type for all transports, pooled buffers with byte budgets,
-//! pipes for `splice(2)`, and deadlines that cost a request only a store.
+//! pipes for `splice(2)`, headers of the PROXY protocol, and deadlines that cost a request only a store.
 
 pub(crate) mod budget;
 pub(crate) mod buffer;
@@ -9,6 +9,7 @@ pub(crate) mod keepalive;
 mod listener_id;
 pub(crate) mod outbox;
 pub(crate) mod pipe;
+pub(crate) mod proxy_protocol;
 mod socket_file;
 pub(crate) mod stream;
 mod time_origin;
