@@ -62,3 +62,7 @@ micro *ARGS:
 # Rollout queries against a real Prometheus, which apt installs if it is missing.
 prometheus:
     tests/peers/prometheus.sh
+
+# PROXY protocol headers of a real HAProxy, which apt installs if it is missing.
+haproxy:
+    tests/peers/haproxy.sh

@@ -36,6 +36,10 @@ words! {
         ClientLimit "client-limit",
         /// The client's address has more connections than `client_limits` allows.
         ClientConnections "client-connections",
+        /// The connection has no valid header of the PROXY protocol, or its sender may not send one.
+        ProxyProtocol "proxy-protocol",
+        /// The header of the PROXY protocol did not arrive in time.
+        ProxyProtocolTimeout "proxy-protocol-timeout",
         /// The TLS handshake failed.
         TlsHandshake "tls-handshake",
         /// The TLS handshake did not complete in time.

@@ -109,6 +109,8 @@ pub(crate) fn listener(listener: &ListenerSpec) -> Value {
         "services": listener.services,
         "merge_slashes": listener.merge_slashes,
         "via": listener.via.as_deref().map_or(Value::Bool(false), Value::from),
+        "proxy_protocol": listener.proxy_protocol,
+        "proxy_sources": texts(&listener.proxy_sources, ToString::to_string),
         "client_limits": listener.client_limits.as_ref().map(client_limits),
         "cert": listener.certs.iter().map(cert).collect::<Vec<_>>(),
     })

@@ -11,7 +11,7 @@ type Position = &'static str;
 /// Keys planned for later releases, by table. A key that is supported must be removed here; a test checks that.
 const PLANNED: [(Position, &[&str]); 5] = [
     ("", &["include", "dns", "trace", "acme", "fleet"]),
-    ("listen.*", &["proxy_protocol", "acme", "mode", "group"]),
+    ("listen.*", &["acme", "mode", "group"]),
     ("listen.*.cert", &["client_auth"]),
     ("service.*", &["hedge", "flags"]),
     ("service.*.versions.*", &["tls", "proxy_protocol"]),

@@ -139,6 +139,11 @@ pub struct ListenerSpec {
     pub client_limits: Option<ClientLimits>,
     /// Names of the services whose requests are accepted. Default `None`: all.
     pub services: Option<Vec<String>>,
+    /// Whether every connection must begin with a header of the PROXY protocol, version 1 or 2, which names the client.
+    /// Default `false`.
+    pub proxy_protocol: bool,
+    /// Networks of the peers that may send such a header. Default empty: every peer.
+    pub proxy_sources: Vec<IpNet>,
     /// Certificates, selected by SNI. Default empty: the listener speaks clear text.
     pub certs: Vec<Cert>,
 }

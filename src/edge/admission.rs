@@ -28,6 +28,7 @@ pub(crate) struct Admission {
     open: AtomicUsize,
     ceiling: AtomicUsize,
     handshake_ms: AtomicU64,
+    proxy_header_ms: AtomicU64,
     /// A client waits for a permit, or accepting fails for want of descriptors.
     shedding_requested: AtomicBool,
     /// How many connections the next request sheds. Doubles while requests keep coming, and starts over at 1 otherwise.
@@ -46,6 +47,7 @@ impl Admission {
             open: AtomicUsize::new(0),
             ceiling: AtomicUsize::new(0),
             handshake_ms: AtomicU64::new(0),
+            proxy_header_ms: AtomicU64::new(0),
             shedding_requested: AtomicBool::new(false),
             shed_next: AtomicUsize::new(1),
             descriptor_share: descriptors.map_or(usize::MAX, descriptor_share),
@@ -71,6 +73,9 @@ impl Admission {
             .store(wanted.min(self.descriptor_share), Ordering::Relaxed);
         let ms = limits.handshake_timeout.as_millis() as u64;
         self.handshake_ms.store(ms, Ordering::Relaxed);
+        let header = limits.header_timeout.min(limits.handshake_timeout);
+        let ms = header.as_millis() as u64;
+        self.proxy_header_ms.store(ms, Ordering::Relaxed);
     }
 
     /// Whether the ceiling is reached.
@@ -86,6 +91,11 @@ impl Admission {
     /// Time limit of a TLS handshake.
     pub(crate) fn handshake_timeout(&self) -> Duration {
         Duration::from_millis(self.handshake_ms.load(Ordering::Relaxed))
+    }
+
+    /// Time limit of the header of the PROXY protocol.
+    pub(crate) fn proxy_header_timeout(&self) -> Duration {
+        Duration::from_millis(self.proxy_header_ms.load(Ordering::Relaxed))
     }
 
     /// Takes a permit unless the ceiling is reached.

@@ -202,6 +202,8 @@ mod tests {
             redirect_https: false,
             trusted_proxies: Vec::new(),
             merge_slashes: false,
+            proxy_protocol: false,
+            proxy_sources: Vec::new(),
             services: None,
             via: None,
             client_limits: None,

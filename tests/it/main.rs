@@ -48,6 +48,7 @@ mod mirror;
 mod outlier;
 mod paths;
 mod pressure;
+mod proxy_protocol;
 mod proxying;
 mod quiet;
 mod reload;

@@ -112,10 +112,29 @@ impl Authority {
         alpn: &[&str],
         identity: Option<&Identity>,
     ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+        self.handshake(super::client::dial(port), name, alpn, identity)
+    }
+
+    /// As [`Self::connect`], over a connection that something was sent on already.
+    pub fn connect_over(
+        &self,
+        socket: TcpStream,
+        name: &str,
+        alpn: &[&str],
+    ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+        self.handshake(socket, name, alpn, None)
+    }
+
+    fn handshake(
+        &self,
+        mut socket: TcpStream,
+        name: &str,
+        alpn: &[&str],
+        identity: Option<&Identity>,
+    ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
         let name = ServerName::try_from(name.to_owned()).expect("a server name");
         let mut session =
             ClientConnection::new(self.client_as(alpn, identity), name).expect("a session");
-        let mut socket = super::client::dial(port);
         while session.is_handshaking() {
             session.complete_io(&mut socket)?;
         }

@@ -100,6 +100,8 @@ fn plain(name: String, bind: Bind) -> ListenerSpec {
         via: Some("cutover".to_owned()),
         client_limits: None,
         services: None,
+        proxy_protocol: false,
+        proxy_sources: Vec::new(),
         certs: Vec::new(),
     }
 }
@@ -129,13 +131,13 @@ fn listener<'t>(
         }
     }
     if let Some(value) = table.take("trusted_proxies") {
-        let texts = value.texts("a network such as \"10.0.0.0/8\"", out);
-        listener.trusted_proxies = texts.iter().filter_map(|t| network(t, out)).collect();
+        listener.trusted_proxies = networks(&value, out);
     }
     let services =
         { table.take("services") }.map(|value| value.texts("the name of a service", out));
     let name_of = |text: &RawString<'_>| text.value.to_owned();
     listener.services = { services.as_ref() }.map(|named| named.iter().map(name_of).collect());
+    proxy_protocol(&mut table, &mut listener, out);
     if let Some(value) = table.take("merge_slashes") {
         listener.merge_slashes = value.flag(out).unwrap_or_default();
     }
@@ -167,6 +169,31 @@ fn listener<'t>(
     };
     listener.bind = bind::bind(&text, out)?;
     Some((listener, text.span, services))
+}
+
+/// Reads `proxy_protocol` and `proxy_sources`.
+fn proxy_protocol(table: &mut RawTable<'_>, listener: &mut ListenerSpec, out: &mut Problems) {
+    let required = match table.take("proxy_protocol") {
+        Some(value) => value.flag(out),
+        None => Some(false),
+    };
+    listener.proxy_protocol = required.unwrap_or_default();
+    let Some(value) = table.take("proxy_sources") else {
+        return;
+    };
+    listener.proxy_sources = networks(&value, out);
+    if required == Some(false) {
+        let message = format!("`{}` has no effect without `proxy_protocol`", value.path);
+        out.error(value.key, message)
+            .label("these peers are expected to send PROXY protocol headers")
+            .help("add `proxy_protocol = true`, or leave this out; peers whose `X-Forwarded-For` is believed are `trusted_proxies`");
+    }
+}
+
+/// Reads one network or a list of them.
+fn networks(value: &RawValue<'_>, out: &mut Problems) -> Vec<IpNet> {
+    let texts = value.texts("a network such as \"10.0.0.0/8\"", out);
+    texts.iter().filter_map(|text| network(text, out)).collect()
 }
 
 /// Reports limits of clients that would have no effect on this listener, whose address is `at`.

@@ -6,26 +6,22 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Notify;
 
+use super::handshake::Handshake;
+use super::listen_socket::{ListenSocket, RawStream};
 use super::{ListenerRuntime, Socket};
 use crate::edge::admission::{Admission, ConnectionPermit};
 use crate::edge::connection::Accepted;
-use crate::edge::tls::{self, TlsInfo};
-use crate::net::{OwnedTaskControl, Stream, TaskControls, TaskPhase};
+use crate::net::{TaskControls, TaskPhase};
 use crate::telemetry::WorkerId;
-use crate::telemetry::record::Reason;
 
 /// Pause after the first failed accept. It doubles with each further failure.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -87,67 +83,6 @@ impl Acceptor {
         while !self.closing.get() {
             self.changed.notified().await;
         }
-    }
-}
-
-enum ListenSocket {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-enum RawStream {
-    Tcp(TcpStream, SocketAddr),
-    Unix(UnixStream),
-}
-
-impl ListenSocket {
-    /// Registers the socket with this thread's runtime.
-    fn new(socket: Socket) -> io::Result<Self> {
-        Ok(match socket {
-            Socket::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
-            Socket::Unix(listener) => Self::Unix(UnixListener::from_std(listener)?),
-        })
-    }
-
-    async fn accept(&self) -> io::Result<RawStream> {
-        match self {
-            Self::Tcp(l) => l
-                .accept()
-                .await
-                .map(|(stream, peer)| RawStream::Tcp(stream, peer)),
-            Self::Unix(l) => l.accept().await.map(|(stream, _)| RawStream::Unix(stream)),
-        }
-    }
-
-    /// Accepts a connection only if one is known to be waiting.
-    async fn try_accept(&self) -> Option<io::Result<RawStream>> {
-        tokio::select! {
-            biased;
-            accepted = self.accept() => Some(accepted),
-            () = std::future::ready(()) => None,
-        }
-    }
-
-    /// Accepts everything in the backlog and closes the socket. It asks the kernel directly, because the reactor may not have
-    /// reported the latest connections yet.
-    fn accept_rest(self, mut accepted: impl FnMut(RawStream)) -> io::Result<()> {
-        match self {
-            Self::Tcp(listener) => {
-                let listener = listener.into_std()?;
-                while let Ok((stream, peer)) = listener.accept() {
-                    stream.set_nonblocking(true)?;
-                    accepted(RawStream::Tcp(TcpStream::from_std(stream)?, peer));
-                }
-            }
-            Self::Unix(listener) => {
-                let listener = listener.into_std()?;
-                while let Ok((stream, _)) = listener.accept() {
-                    stream.set_nonblocking(true)?;
-                    accepted(RawStream::Unix(UnixStream::from_std(stream)?));
-                }
-            }
-        }
-        Ok(())
     }
 }
 
@@ -216,12 +151,14 @@ where
                 Ok(raw) => {
                     failures.clear();
                     tracing::trace!(address = %acceptor.runtime().address, "connection accepted");
-                    // One that is refused is closed before it takes a permit.
-                    let peer = match &raw {
-                        RawStream::Tcp(_, peer) => Some(*peer),
-                        RawStream::Unix(_) => None,
+                    let runtime = acceptor.runtime();
+                    // One that is refused is closed before it takes a permit. Behind a proxy that announces its clients, the
+                    // client isn't known yet.
+                    let client = match runtime.spec.proxy_protocol {
+                        true => Ok(None),
+                        false => runtime.count_client(acceptor.worker, raw.peer()),
                     };
-                    if let Ok(client) = acceptor.runtime().count_client(acceptor.worker, peer) {
+                    if let Ok(client) = client {
                         let permit = self.permit().await;
                         self.spawn(raw, permit.with(client));
                     }
@@ -280,14 +217,12 @@ where
     fn spawn(&self, raw: RawStream, permit: ConnectionPermit) {
         let runtime = self.acceptor.runtime();
         let control = self.controls.register(runtime.id());
-        // A clear-text connection is served without a second future around `serve`: idle connections would pay for its size.
-        let Some(table) = runtime.tls.clone() else {
-            let (stream, peer) = match raw {
-                RawStream::Tcp(stream, peer) => (Stream::Tcp(stream), Some(canonical(peer))),
-                RawStream::Unix(stream) => (Stream::Unix(stream), None),
-            };
+        // A connection that needs no handshake is served without a second future around `serve`: idle connections would pay for
+        // its size.
+        if runtime.tls.is_none() && !runtime.spec.proxy_protocol {
+            let peer = raw.peer();
             tokio::task::spawn_local((self.serve)(Accepted {
-                stream,
+                stream: raw.into(),
                 peer,
                 listener: runtime.info.clone(),
                 tls: None,
@@ -295,26 +230,32 @@ where
                 control,
             }));
             return;
-        };
+        }
         control.enter(TaskPhase::Handshake);
-        control.arm(self.admission.handshake_timeout());
-        let (worker, serve) = (self.acceptor.worker, self.serve.clone());
+        let handshake = Handshake {
+            runtime,
+            worker: self.acceptor.worker,
+            admission: self.admission.clone(),
+        };
+        let serve = self.serve.clone();
         tokio::task::spawn_local(async move {
-            let Some((stream, peer, tls)) =
-                Box::pin(secure(raw, &runtime, worker, table, &control)).await
-            else {
+            let Some(done) = Box::pin(handshake.perform(raw, &control)).await else {
                 return;
             };
             control.enter(TaskPhase::Idle);
+            let permit = match done.client {
+                Some(client) => permit.with(Some(client)),
+                None => permit,
+            };
             let accepted = Accepted {
-                stream,
-                peer,
-                listener: runtime.info.clone(),
-                tls: Some(tls),
+                stream: done.stream,
+                peer: done.peer,
+                listener: handshake.runtime.info.clone(),
+                tls: done.tls,
                 permit,
                 control,
             };
-            drop(runtime);
+            drop(handshake);
             serve(accepted).await;
         });
     }
@@ -396,58 +337,10 @@ impl AcceptFailures {
     }
 }
 
-/// Performs the TLS handshake within the deadline of `control`. `None` if it failed, which is counted and logged.
-async fn secure(
-    raw: RawStream,
-    runtime: &ListenerRuntime,
-    worker: WorkerId,
-    table: Arc<tls::CertificateTable>,
-    control: &OwnedTaskControl,
-) -> Option<(Stream, Option<SocketAddr>, TlsInfo)> {
-    let mut handshake = pin!(async {
-        Ok::<_, io::Error>(match raw {
-            RawStream::Tcp(stream, peer) => {
-                let (stream, tls) = table.handshake(stream).await?;
-                let peer = Some(canonical(peer));
-                (Stream::ServerTls(Box::new(stream)), peer, tls)
-            }
-            RawStream::Unix(stream) => {
-                let (stream, tls) = table.handshake(stream).await?;
-                (Stream::ServerTlsUnix(Box::new(stream)), None, tls)
-            }
-        })
-    });
-    let done = poll_fn(|cx| match handshake.as_mut().poll(cx) {
-        Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending if control.expired(cx) => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
-    });
-    let listener = &runtime.spec.name;
-    let metrics = &runtime.info.metrics[worker.0];
-    match done.await {
-        Some(Ok(secured)) => return Some(secured),
-        Some(Err(error)) => {
-            metrics.client_failed(Reason::TlsHandshake);
-            tracing::debug!(listener, %error, "TLS handshake failed");
-        }
-        None if control.is_shut() => {
-            tracing::debug!(listener, "TLS handshake cut by shedding or by a drain");
-        }
-        None => {
-            metrics.client_failed(Reason::TlsTimeout);
-            tracing::debug!(listener, "TLS handshake timed out");
-        }
-    }
-    None
-}
-
-/// Converts IPv4-mapped IPv6 addresses, as a dual-stack socket reports them, to IPv4.
-fn canonical(peer: SocketAddr) -> SocketAddr {
-    SocketAddr::new(peer.ip().to_canonical(), peer.port())
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
 
     #[test]

@@ -112,6 +112,7 @@ impl BoundListener {
                     tls: Some(table),
                     address: old.address.clone(),
                     clients: old.clients.clone(),
+                    refusals: old.refusals.clone(),
                 });
                 self.certificates = reading.certificates;
             }

@@ -8,6 +8,8 @@ pub(crate) mod accept;
 mod adopt;
 pub(crate) mod bind;
 mod certificates;
+mod handshake;
+mod listen_socket;
 mod port_owner;
 
 use std::fmt;
@@ -15,7 +17,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::client_connections::{ClientConnection, ClientConnections, TooManyConnections};
 use super::inherit::{Inherited, Label, Purpose};
@@ -25,11 +27,15 @@ use crate::config::{Spec, spec};
 use crate::net::keepalive::keep_alive;
 use crate::net::{ListenerId, SocketFile};
 use crate::proxy::via::Via;
+use crate::telemetry::log_limit::LogLimit;
 use crate::telemetry::record::Reason;
 use crate::telemetry::{Telemetry, WorkerId};
 
 pub(crate) use bind::{BoundAddress, Socket};
 use certificates::certificates;
+
+/// How often connections that are refused for their PROXY protocol header are worth a warning.
+const REFUSAL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What a listener applies to new connections. Immutable; a change creates another one.
 #[derive(Debug)]
@@ -42,6 +48,8 @@ pub(crate) struct ListenerRuntime {
     pub address: BoundAddress,
     /// Connections by client, if they are limited or were before.
     pub clients: Option<Arc<ClientConnections>>,
+    /// Limits warnings about connections without a valid header of the PROXY protocol.
+    refusals: Arc<LogLimit>,
 }
 
 impl ListenerRuntime {
@@ -57,6 +65,9 @@ impl ListenerRuntime {
         // The counts of open connections stay right whatever happens to the limit.
         let clients = former.and_then(|former| former.clients.clone());
         let clients = clients.or_else(|| limit.map(|_| Arc::default()));
+        let refusals = former.map(|former| former.refusals.clone());
+        let refusals = refusals
+            .unwrap_or_else(|| Arc::new(LogLimit::new(1, REFUSAL_INTERVAL, Instant::now())));
         let info = ListenerInfo {
             id,
             name: spec.name.clone(),
@@ -74,6 +85,7 @@ impl ListenerRuntime {
             tls,
             address,
             clients,
+            refusals,
         })
     }
 

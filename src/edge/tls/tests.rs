@@ -108,6 +108,8 @@ pub(in crate::edge) fn listener(certs: Vec<spec::Cert>) -> spec::ListenerSpec {
         redirect_https: false,
         trusted_proxies: Vec::new(),
         merge_slashes: false,
+        proxy_protocol: false,
+        proxy_sources: Vec::new(),
         services: None,
         via: None,
         client_limits: None,

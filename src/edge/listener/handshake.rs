@@ -1,0 +1,209 @@
+//! What a connection does before its first request: the header of the PROXY protocol, and the TLS handshake.
+//!
+//! Both have a deadline of [`TaskControl`](crate::net::TaskControl), so that a connection can be shed and drained meanwhile. Each
+//! failure is the client's: it is counted and logged, and the connection is closed without an answer.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use rustix::net::RecvFlags;
+
+use super::ListenerRuntime;
+use super::listen_socket::RawStream;
+use crate::edge::admission::Admission;
+use crate::edge::client_connections::ClientConnection;
+use crate::edge::tls::{CertificateTable, TlsInfo};
+use crate::net::proxy_protocol::{self, ConnectionSource};
+use crate::net::{OwnedTaskControl, Stream};
+use crate::telemetry::WorkerId;
+use crate::telemetry::record::Reason;
+
+/// How much of a header is received at once. Most are shorter.
+const PIECE: usize = 512;
+
+/// What a connection needs to get ready.
+pub(super) struct Handshake {
+    pub runtime: Arc<ListenerRuntime>,
+    pub worker: WorkerId,
+    pub admission: Arc<Admission>,
+}
+
+/// A connection that is ready for requests.
+pub(super) struct Done {
+    pub stream: Stream,
+    /// The client's address; `None` if it isn't known.
+    pub peer: Option<SocketAddr>,
+    pub tls: Option<TlsInfo>,
+    /// Counts the connection for the client that the PROXY protocol names.
+    pub client: Option<ClientConnection>,
+}
+
+impl Handshake {
+    /// Does what the listener asks for. `None` if it failed, which is counted and logged.
+    pub(super) async fn perform(&self, raw: RawStream, control: &OwnedTaskControl) -> Option<Done> {
+        let (mut peer, mut client) = (raw.peer(), None);
+        if self.runtime.spec.proxy_protocol {
+            control.arm(self.admission.proxy_header_timeout());
+            if let ConnectionSource::Client(address) = self.source(&raw, control).await? {
+                peer = Some(address);
+            }
+            client = self.runtime.count_client(self.worker, peer).ok()?;
+        }
+        let (stream, tls) = match self.runtime.tls.clone() {
+            Some(table) => {
+                control.arm(self.admission.handshake_timeout());
+                let (stream, tls) = self.secure(raw, table, control).await?;
+                (stream, Some(tls))
+            }
+            None => (raw.into(), None),
+        };
+        Some(Done {
+            stream,
+            peer,
+            tls,
+            client,
+        })
+    }
+
+    /// Receives the header of the PROXY protocol.
+    async fn source(
+        &self,
+        raw: &RawStream,
+        control: &OwnedTaskControl,
+    ) -> Option<ConnectionSource> {
+        if let Some(peer) = raw.peer()
+            && !self.may_announce(peer)
+        {
+            self.refuse_header(
+                raw,
+                Reason::ProxyProtocol,
+                &"the sender isn't in `proxy_sources`",
+            );
+            return None;
+        }
+        match within_deadline(control, receive_header(raw)).await {
+            Some(Ok(source)) => return source,
+            Some(Err(error)) => self.refuse_header(raw, Reason::ProxyProtocol, &error),
+            None if control.is_shut() => {
+                let listener = &self.runtime.spec.name;
+                tracing::debug!(listener, "connection cut before its PROXY protocol header");
+            }
+            None => {
+                let cause = &"no complete header of the PROXY protocol in time";
+                self.refuse_header(raw, Reason::ProxyProtocolTimeout, cause);
+            }
+        }
+        None
+    }
+
+    /// Whether this peer may name another client.
+    fn may_announce(&self, peer: SocketAddr) -> bool {
+        let sources = &self.runtime.spec.proxy_sources;
+        sources.is_empty() || sources.iter().any(|net| net.contains(&peer.ip()))
+    }
+
+    /// Counts and logs a connection without a valid header. A load balancer that isn't set up to send one loses every connection,
+    /// so this is worth a warning, at most one in ten seconds.
+    #[cold]
+    fn refuse_header(&self, raw: &RawStream, reason: Reason, cause: &dyn std::fmt::Display) {
+        let runtime = &self.runtime;
+        runtime.info.metrics[self.worker.0].client_failed(reason);
+        let listener = &runtime.spec.name;
+        let sender = raw.peer().map(|peer| peer.to_string());
+        tracing::debug!(listener, sender, reason = reason.as_str(), %cause, "connection refused");
+        if let Some(suppressed) = runtime.refusals.check(0, Instant::now()) {
+            tracing::warn!(
+                listener,
+                sender,
+                reason = reason.as_str(),
+                %cause,
+                suppressed,
+                "connections are refused: a listener with `proxy_protocol = true` needs a PROXY protocol header on each"
+            );
+        }
+    }
+
+    /// Performs the TLS handshake.
+    async fn secure(
+        &self,
+        raw: RawStream,
+        table: Arc<CertificateTable>,
+        control: &OwnedTaskControl,
+    ) -> Option<(Stream, TlsInfo)> {
+        let handshake = async {
+            Ok::<_, io::Error>(match raw {
+                RawStream::Tcp(stream, _) => {
+                    let (stream, tls) = table.handshake(stream).await?;
+                    (Stream::ServerTls(Box::new(stream)), tls)
+                }
+                RawStream::Unix(stream) => {
+                    let (stream, tls) = table.handshake(stream).await?;
+                    (Stream::ServerTlsUnix(Box::new(stream)), tls)
+                }
+            })
+        };
+        let listener = &self.runtime.spec.name;
+        let metrics = &self.runtime.info.metrics[self.worker.0];
+        match within_deadline(control, handshake).await {
+            Some(Ok(secured)) => return Some(secured),
+            Some(Err(error)) => {
+                metrics.client_failed(Reason::TlsHandshake);
+                tracing::debug!(listener, %error, "TLS handshake failed");
+            }
+            None if control.is_shut() => {
+                tracing::debug!(listener, "TLS handshake cut by shedding or by a drain");
+            }
+            None => {
+                metrics.client_failed(Reason::TlsTimeout);
+                tracing::debug!(listener, "TLS handshake timed out");
+            }
+        }
+        None
+    }
+}
+
+/// Receives exactly the header: what follows it is left to TLS or HTTP. `None` if the peer closed the connection without a byte,
+/// as a check of the port does.
+///
+/// The bytes are looked at before they are taken, since the length of a header isn't known before its end.
+async fn receive_header(raw: &RawStream) -> io::Result<Option<ConnectionSource>> {
+    let (mut seen, mut piece) = (Vec::new(), [0; PIECE]);
+    loop {
+        let n = raw.receive(&mut piece, RecvFlags::PEEK).await?;
+        if n == 0 && seen.is_empty() {
+            return Ok(None);
+        }
+        if n == 0 {
+            let message = "the connection ended within its PROXY protocol header";
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+        }
+        let before = seen.len();
+        seen.extend_from_slice(&piece[..n]);
+        let parsed = proxy_protocol::parse(&seen).map_err(io::Error::other)?;
+        let ours = parsed.map_or(n, |(length, _)| length - before);
+        // These bytes have arrived, so this takes all of them.
+        raw.receive(&mut piece[..ours], RecvFlags::empty()).await?;
+        if let Some((_, source)) = parsed {
+            return Ok(Some(source));
+        }
+    }
+}
+
+/// The result of `work`; `None` if the deadline of `control` is over before, or the connection is shut.
+async fn within_deadline<T>(
+    control: &OwnedTaskControl,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if control.expired(cx) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
