@@ -1,4 +1,4 @@
-//! Indices of services, versions, rules and endpoints in the lists of a configuration, a type for each, so that one can't be
+//! Indices of services, versions, rules, endpoints and flags in the lists of a configuration, a type for each, so that one can't be
 //! mistaken for another.
 //!
 //! A list is indexed by its type where [`indexed_by!`] says so. `.0` is for lists that are in the same order but belong to
@@ -36,6 +36,8 @@ index_types! {
     RuleIx;
     /// Index of an endpoint in the pool of its version.
     EndpointIx;
+    /// Index of a flag among those of its service, which are sorted by name.
+    FlagIx;
 }
 
 /// Lets a list of these items be indexed by this type of index.

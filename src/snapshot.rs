@@ -16,6 +16,7 @@ mod decision_state;
 mod effective;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod flags;
 mod header_edits;
 mod mirror;
 pub(crate) mod sessions;
@@ -48,6 +49,7 @@ pub(crate) use certificates::{CertificateState, date};
 pub(crate) use client_limits::{ListenerClientLimits, ServiceClientLimits};
 pub(crate) use decision_state::DecisionState;
 pub(crate) use effective::RolloutShare;
+pub(crate) use flags::FlagMetrics;
 pub(crate) use header_edits::{CompiledFields, MergedEdits};
 pub(crate) use mirror::MirrorTarget;
 pub(crate) use sessions::{Keys, Sessions};
@@ -143,6 +145,8 @@ pub struct Service {
     pub(crate) errors: Arc<ErrorGroups>,
     /// Where copies of its requests go, if it has a mirror.
     pub(crate) mirror: Option<Arc<MirrorTarget>>,
+    /// Counters of its flags, in the order of [`routing::ServiceRouting::flags`].
+    pub(crate) flags: Box<[FlagMetrics]>,
     /// Counters of requests by match rule.
     pub rule_hits: Arc<RuleHits>,
     /// The request keys that `balance = "hash"` hashes; `None` for other policies.

@@ -78,6 +78,7 @@ fn shop() -> ServiceSpec {
         goals: Vec::new(),
         cohort: None,
         rules: Vec::new(),
+        flags: Vec::new(),
         mirror: None,
         body_bytes: None,
         actions: Default::default(),

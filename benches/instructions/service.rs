@@ -22,6 +22,7 @@ pub fn service(hosts: Vec<HostPattern>, paths: Vec<PathPattern>) -> ServiceSpec 
         rollout: None,
         goals: Vec::new(),
         cohort: None,
+        flags: Vec::new(),
         rules: Vec::new(),
         mirror: None,
         body_bytes: None,

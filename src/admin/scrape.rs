@@ -49,6 +49,9 @@ pub(crate) fn present(snapshot: &Snapshot) -> PresentSeries {
     }
     for service in &snapshot.services {
         present.service(&service.name);
+        for flag in &service.routing.flag_names {
+            present.flag(&service.name, flag);
+        }
         for version in &service.versions {
             present.version(&service.name, &version.name);
             for member in &version.pool.members {

@@ -16,6 +16,7 @@ pub(crate) use actions::answer;
 use crate::config::Spec;
 use crate::config::access_log::AccessLogSpec;
 use crate::config::client_limit::ClientLimits;
+use crate::config::flag::FlagSpec;
 use crate::config::mirror::MirrorSpec;
 use crate::config::spec::{
     Admin, Balance, Bind, Cert, CohortKey, CohortSpec, Condition, Conditions, EndpointSpec,
@@ -143,6 +144,7 @@ pub(crate) fn service(service: &ServiceSpec) -> Value {
             .iter()
             .map(|r| rule(r, r.to.map(version)))
             .collect::<Vec<_>>(),
+        "flags": named(&service.flags, |flag| (&flag.name, self::flag(flag))),
         "mirror": service.mirror.as_ref().map(|m| mirror(m, version(m.to))),
         "body_bytes": service.body_bytes,
         "balance": service.balance.as_str(),
@@ -199,8 +201,8 @@ fn conditions(conditions: &Conditions) -> Value {
     Value::Object(shown)
 }
 
-/// Formats the conditions of a rule as a phrase: `path = "/a/*" and not ip = "10.0.0.0/8"`.
-pub(crate) fn when(rule: &RuleSpec) -> String {
+/// Formats conditions as a phrase: `path = "/a/*" and not ip = "10.0.0.0/8"`.
+pub(crate) fn when(alternatives: &[Conditions]) -> String {
     let one = |conditions: &Conditions| {
         let all = conditions.all.iter().map(condition);
         let none = conditions
@@ -209,16 +211,26 @@ pub(crate) fn when(rule: &RuleSpec) -> String {
             .map(|c| format!("not {}", condition(c)));
         all.chain(none).collect::<Vec<_>>().join(" and ")
     };
-    rule.when.iter().map(one).collect::<Vec<_>>().join(", or ")
+    let all = alternatives.iter().map(one);
+    all.collect::<Vec<_>>().join(", or ")
+}
+
+/// Renders alternatives as the file has them: one table, or a list of them.
+fn alternatives(when: &[Conditions]) -> Value {
+    match when {
+        [] => Value::Null,
+        [only] => conditions(only),
+        several => several.iter().map(conditions).collect(),
+    }
+}
+
+fn flag(flag: &FlagSpec) -> Value {
+    json!({ "share": flag.share.to_string(), "when": alternatives(&flag.when) })
 }
 
 fn rule(rule: &RuleSpec, to: Option<String>) -> Value {
-    let when = match &rule.when[..] {
-        [only] => conditions(only),
-        several => several.iter().map(conditions).collect(),
-    };
     let mut shown = json!({
-        "when": when,
+        "when": alternatives(&rule.when),
         "to": to,
         "strict": rule.strict,
     });

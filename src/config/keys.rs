@@ -13,7 +13,7 @@ const PLANNED: [(Position, &[&str]); 5] = [
     ("", &["include", "dns", "trace", "acme", "fleet"]),
     ("listen.*", &["acme", "mode", "group"]),
     ("listen.*.cert", &["client_auth"]),
-    ("service.*", &["hedge", "flags"]),
+    ("service.*", &["hedge"]),
     ("service.*.versions.*", &["tls", "proxy_protocol"]),
 ];
 
@@ -31,7 +31,7 @@ pub(super) const TOP: [&str; 9] = [
 ];
 
 /// Keys of a service.
-pub(super) const SERVICE: [&str; 32] = [
+pub(super) const SERVICE: [&str; 33] = [
     "hosts",
     "paths",
     "versions",
@@ -41,6 +41,7 @@ pub(super) const SERVICE: [&str; 32] = [
     "rollout",
     "cohort",
     "match",
+    "flags",
     "mirror",
     "respond",
     "redirect",

@@ -13,6 +13,8 @@ use ipnet::IpNet;
 use super::access_log::AccessLogSpec;
 use super::actions::{Actions, HeaderEdits};
 use super::client_limit::ClientLimits;
+pub use super::condition::{Condition, Conditions, Pattern, Subject};
+use super::flag::FlagSpec;
 use super::mirror::MirrorSpec;
 use super::policy::Policies;
 use super::rollout::{GoalSpec, RolloutSpec};
@@ -199,6 +201,9 @@ pub struct ServiceSpec {
     pub cohort: Option<CohortSpec>,
     /// Match rules in file order; the first that matches decides, before session, cohort and split.
     pub rules: Vec<RuleSpec>,
+    /// Flags for the application, sorted by name; at most [`FLAGS`](super::flag::FLAGS). Default empty; not empty only with a
+    /// cohort.
+    pub flags: Vec<FlagSpec>,
     /// Copies of requests for another version. Default `None`.
     pub mirror: Option<MirrorSpec>,
     /// Maximum size of a request body in bytes; `None` is unlimited. Default: that of [`ProxyLimits`].
@@ -283,75 +288,6 @@ pub struct RuleSpec {
     pub actions: Actions,
     /// How many of these requests a single client may send; never with connections. Default `None`: no limit.
     pub client_limits: Option<ClientLimits>,
-}
-
-/// The conditions of a match rule, or one of several alternatives.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Conditions {
-    /// Conditions that must all hold.
-    pub all: Vec<Condition>,
-    /// Conditions of which none may hold: `not`. Empty only if `all` isn't.
-    pub none: Vec<Condition>,
-}
-
-impl From<Vec<Condition>> for Conditions {
-    /// Conditions that must all hold.
-    fn from(all: Vec<Condition>) -> Self {
-        Self {
-            all,
-            none: Vec::new(),
-        }
-    }
-}
-
-/// A condition of a match rule: it holds if any of its patterns matches.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Condition {
-    /// The request attribute to compare.
-    pub subject: Subject,
-    /// Patterns of which one must match. Never empty.
-    pub patterns: Vec<Pattern>,
-}
-
-/// The request attribute that a condition compares.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Subject {
-    /// `header.NAME`: a header field; the name is in lower case.
-    Header(String),
-    /// `cookie.NAME`: a cookie.
-    Cookie(String),
-    /// `query.NAME`: a query parameter.
-    Query(String),
-    /// `path`: the normalised path that routing uses, without the query.
-    Path,
-    /// `method`: the request method, case-sensitive (RFC 9110 section 9.1).
-    Method,
-    /// `ip`: the client's address.
-    Ip,
-}
-
-/// A pattern for the value of a request attribute.
-#[derive(Clone, Debug)]
-pub enum Pattern {
-    /// The same bytes.
-    Exact(String),
-    /// A glob: `*` matches any run of bytes, `?` exactly one.
-    Glob(String),
-    /// `/regex/`: an unanchored regular expression, compiled to at most 1 MiB.
-    Regex(regex::bytes::Regex),
-    /// An address or a network; only for [`Subject::Ip`].
-    Net(IpNet),
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Exact(a), Self::Exact(b)) | (Self::Glob(a), Self::Glob(b)) => a == b,
-            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
-            (Self::Net(a), Self::Net(b)) => a == b,
-            _ => false,
-        }
-    }
 }
 
 words! {

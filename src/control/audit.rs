@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::admin::{shares, view};
 use crate::config::Spec;
+use crate::config::flag::FlagSpec;
 use crate::config::spec::{self, Share};
 use crate::index::{ServiceIx, VersionIx};
 use crate::snapshot::Snapshot;
@@ -22,6 +23,8 @@ const MAX_LINES: usize = 100;
 pub(crate) struct Change {
     service: Option<String>,
     version: Option<String>,
+    /// A flag of the service, whose share changed or which was added or removed.
+    flag: Option<String>,
     listener: Option<String>,
     /// `added` or `removed`.
     change: Option<&'static str>,
@@ -50,6 +53,9 @@ impl Change {
     pub(super) fn words(&self) -> String {
         let mut words = Vec::new();
         words.extend(self.version.clone());
+        if let Some(flag) = &self.flag {
+            words.push(format!("flag {flag}"));
+        }
         if let Some(listener) = &self.listener {
             words.push(format!("listener {listener}"));
         }
@@ -93,6 +99,7 @@ pub(crate) fn log(generation: u64, changes: &[Change]) {
             generation,
             service = text(&change.service),
             version = text(&change.version),
+            flag = text(&change.flag),
             listener = text(&change.listener),
             change = change.change,
             stable_before = text(&change.stable_before),
@@ -213,7 +220,7 @@ fn service(old: (&Snapshot, ServiceIx), new: (&Snapshot, ServiceIx), found: &mut
         let stable = |s: &spec::ServiceSpec| s.stable_name().to_owned();
         let moved = stable(was) != stable(is);
         // These keys have lines or fields of their own.
-        let except = ["stable", "split", "versions"];
+        let except = ["stable", "split", "versions", "flags"];
         let change = Change {
             service: Some(name.clone()),
             stable_before: moved.then(|| stable(was)),
@@ -225,6 +232,7 @@ fn service(old: (&Snapshot, ServiceIx), new: (&Snapshot, ServiceIx), found: &mut
             found.push(change);
         }
     }
+    flags(was, is, found);
     for (at, it) in VersionIx::enumerate(&is.versions) {
         let before = was.version(&it.name).map(|v| (old.0, old.1, v));
         found.extend(version(name, before, (new.0, new.1, at)));
@@ -234,6 +242,41 @@ fn service(old: (&Snapshot, ServiceIx), new: (&Snapshot, ServiceIx), found: &mut
     found.extend(gone.map(|v| Change {
         version: Some(v.name.clone()),
         ..entire(name, "removed")
+    }));
+}
+
+/// The changes of a service's flags.
+fn flags(was: &spec::ServiceSpec, is: &spec::ServiceSpec, found: &mut Vec<Change>) {
+    let of = |flag: &FlagSpec| Change {
+        service: Some(is.name.clone()),
+        flag: Some(flag.name.clone()),
+        ..Change::default()
+    };
+    for flag in &is.flags {
+        let Some(before) = was.flags.iter().find(|before| before.name == flag.name) else {
+            found.push(Change {
+                change: Some("added"),
+                share_before: Some(Share(0).to_string()),
+                share: Some(flag.share.to_string()),
+                ..of(flag)
+            });
+            continue;
+        };
+        if before != flag {
+            let moved = before.share != flag.share;
+            found.push(Change {
+                share_before: moved.then(|| before.share.to_string()),
+                share: moved.then(|| flag.share.to_string()),
+                keys: (before.when != flag.when).then(|| "when".to_owned()),
+                ..of(flag)
+            });
+        }
+    }
+    let remains = |flag: &&FlagSpec| is.flags.iter().any(|now| now.name == flag.name);
+    let gone = was.flags.iter().filter(|flag| !remains(flag));
+    found.extend(gone.map(|flag| Change {
+        change: Some("removed"),
+        ..of(flag)
     }));
 }
 

@@ -25,7 +25,7 @@ pub enum FieldId {
     XForwardedProto,
     XForwardedHost,
     /// Any other field that describes the client to the next hop: `X-Forwarded-*`, `X-Forwarded`, `X-Real-IP`,
-    /// `Front-End-Https`.
+    /// `Front-End-Https`; and `X-Flags`, the flags that a proxy has decided on.
     ClientInfo,
     XRequestId,
     Via,
@@ -61,11 +61,14 @@ impl FieldId {
             3 => one(name, b"via", Self::Via),
             4 => two(name, (b"host", Self::Host), (b"date", Self::Date)),
             6 => two(name, (b"cookie", Self::Cookie), (b"expect", Self::Expect)),
-            7 => two(
+            7 => match two(
                 name,
                 (b"upgrade", Self::Upgrade),
                 (b"trailer", Self::Trailer),
-            ),
+            ) {
+                Self::Other => one(name, b"x-flags", Self::ClientInfo),
+                id => id,
+            },
             9 => two(
                 name,
                 (b"forwarded", Self::Forwarded),
@@ -313,7 +316,7 @@ fn is<const N: usize>(name: &[u8], want: &[u8; N]) -> bool {
 mod tests {
     use super::*;
 
-    const ALL: [(&str, FieldId); 33] = [
+    const ALL: [(&str, FieldId); 34] = [
         ("Host", FieldId::Host),
         ("Connection", FieldId::Connection),
         ("Keep-Alive", FieldId::KeepAlive),
@@ -336,6 +339,7 @@ mod tests {
         ("X-Forwarded-", FieldId::ClientInfo),
         ("X-Real-IP", FieldId::ClientInfo),
         ("Front-End-Https", FieldId::ClientInfo),
+        ("X-Flags", FieldId::ClientInfo),
         ("X-Request-Id", FieldId::XRequestId),
         ("Via", FieldId::Via),
         ("Max-Forwards", FieldId::MaxForwards),

@@ -34,7 +34,8 @@ pub(super) fn of_request<'a>(
     let version = recording.version().map(|(_, index)| index);
     let merged = service.actions.edits.of(recording.record.rule, version);
     let compiled = merged.and_then(|merged| merged.request.as_ref());
-    if compiled.is_none() && rewritten.is_none() {
+    let flags = recording.record.flags;
+    if compiled.is_none() && rewritten.is_none() && flags.is_none() {
         return None;
     }
     let mut edits = RequestEdits {
@@ -49,6 +50,10 @@ pub(super) fn of_request<'a>(
             let fields = edits.fields.get_or_insert_default();
             fields.put_prefix(prefix.clone());
         }
+    }
+    if let Some(flags) = flags {
+        let fields = edits.fields.get_or_insert_default();
+        fields.put_flags(flags.text());
     }
     Some(Box::new(edits))
 }

@@ -201,6 +201,9 @@ async fn pass<'a, D: Downstream, F: Fields>(
         }
     };
     recording.set_user(placed.user);
+    if !service.routing.flags.is_empty() {
+        recording.decide_flags(service, request, placed.user);
+    }
     let cx = RequestContext {
         worker,
         watch,

@@ -5,6 +5,7 @@
 //! so that outlier detection learns of a failure at once. The request is counted when the guard is
 //! dropped: exactly once, also if the connection breaks, the task is cancelled or the code panics.
 
+mod flags;
 mod groups;
 mod judging;
 mod messages;
@@ -127,6 +128,7 @@ impl<'a> Recording<'a> {
         self.record.service = &service.name;
         self.record.chosen = chosen;
         self.record.rule = rule;
+        self.record.flags = None;
     }
 
     /// Records who sent the request, for a guard that counts a user's failures once.
@@ -341,8 +343,7 @@ fn observe_try(
     }
     // Only complete responses reach a goal.
     if !service.goals.is_empty() && attempt.failure.is_none() {
-        judging::reached(record, service, status)
-            .for_each(|goal| version.goals[goal].reached(worker.id));
+        flags::note_goals(worker, service, record, (attempt, status));
     }
     let Some((_, member)) = attempt.endpoint else {
         return;
@@ -402,6 +403,9 @@ fn observe_request(recording: &Recording<'_>) {
     };
     if let Some(reason) = record.local_reply {
         metrics.shard(worker.id).own_answer(reason);
+    }
+    if let (Some(service), Some(flags)) = (recording.service, record.flags) {
+        flags::note_request(worker, service, flags);
     }
     if let Some(failure) = record.failure {
         if failure.origin == Origin::Client {

@@ -85,6 +85,7 @@ pub(crate) fn service(name: &str, versions: &[&str]) -> spec::ServiceSpec {
         goals: Vec::new(),
         cohort: None,
         rules: Vec::new(),
+        flags: Vec::new(),
         mirror: None,
         body_bytes: None,
         actions: Default::default(),

@@ -11,6 +11,7 @@ mod extract;
 pub(crate) mod failover;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod flags;
 pub(crate) mod glob;
 mod layout;
 mod map;
@@ -33,6 +34,7 @@ pub use decision::{
 };
 pub(crate) use extract::{any_cookie, any_parameter};
 pub use failover::{FailoverRole, effective_shares};
+pub use flags::{Flag, FlagDecision, FlagReason, FlagSet};
 pub use matcher::Matcher;
 pub use split::{CohortMove, Split, SplitState, moves, users_moved};
 pub use table::{Found, RouteTable};
@@ -67,6 +69,10 @@ pub struct ServiceRouting {
     pub version_answers: Box<[bool]>,
     /// The cohort, if the split is by user instead of by request.
     pub cohort: Option<Cohort>,
+    /// The flags, sorted by name.
+    pub flags: Box<[Flag]>,
+    /// Their names.
+    pub flag_names: Box<[Box<str>]>,
     /// The share of each version.
     pub split: Split,
     /// The version that takes over when every version with a share is down.
@@ -114,6 +120,10 @@ impl ServiceRouting {
                 false => Box::default(),
             },
             cohort: service.cohort.as_ref().map(Cohort::new),
+            flags: service.flags.iter().map(Flag::new).collect(),
+            flag_names: { service.flags.iter() }
+                .map(|flag| flag.name.as_str().into())
+                .collect(),
             split: Split::new(&names, service.stable, &service.split),
             fallback: service.policies.fallback,
         }

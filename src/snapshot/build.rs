@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::effective::{Effective, EffectiveSplit, RolloutShare, effective};
 use super::{
-    EndpointSet, Keys, Listener, ListenerClientLimits, MergedEdits, MirrorTarget, Service,
-    ServiceActions, ServiceClientLimits, ServiceState, Sessions, Snapshot, Version,
+    EndpointSet, FlagMetrics, Keys, Listener, ListenerClientLimits, MergedEdits, MirrorTarget,
+    Service, ServiceActions, ServiceClientLimits, ServiceState, Sessions, Snapshot, Version,
 };
 use crate::config::Spec;
 use crate::config::spec::{self, Balance};
@@ -238,6 +238,7 @@ impl Compiler<'_> {
             ),
             errors: self.telemetry.errors(&spec.name),
             mirror: MirrorTarget::new(spec, self.registry, self.telemetry),
+            flags: FlagMetrics::all(spec, self.telemetry),
             rule_hits: self.telemetry.rules(&spec.name, spec.rules.len()),
             hash: hash_of(spec),
             body_bytes: spec.body_bytes,

@@ -1,18 +1,31 @@
-//! Conversions: how often requests to a version reached a goal.
+//! Conversions: how many requests reached a goal.
 
 use super::cells::Counter;
 use super::worker_id::WorkerId;
 
-/// The conversions of one goal on one version: one shard per worker, and one for the control thread.
+/// The conversions of one goal among some requests, such as those of a version: one shard per worker, and one for the control
+/// thread.
 #[derive(Debug)]
 pub struct GoalCounter {
     shards: Box<[GoalShard]>,
 }
 
-/// The conversions that one worker saw, on a cache line of its own.
+/// What one worker saw, on a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-pub(crate) struct GoalShard(Counter);
+struct GoalShard {
+    requests: Counter,
+    reached: Counter,
+}
+
+/// The requests that were counted, and those among them that reached the goal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Conversions {
+    /// All requests with a complete response.
+    pub requests: u64,
+    /// Those that reached the goal.
+    pub reached: u64,
+}
 
 impl GoalCounter {
     pub(super) fn new(shards: usize) -> Self {
@@ -21,14 +34,24 @@ impl GoalCounter {
         }
     }
 
-    /// Counts a conversion that worker `worker` saw.
+    /// Counts a request that worker `worker` saw, and whether it reached the goal.
     #[inline]
-    pub(crate) fn reached(&self, worker: WorkerId) {
-        self.shards[worker.0].0.add(1);
+    pub(crate) fn request(&self, worker: WorkerId, reached: bool) {
+        let shard = &self.shards[worker.0];
+        shard.requests.add(1);
+        if reached {
+            shard.reached.add(1);
+        }
     }
 
     /// Returns the sum of all shards.
-    pub fn total(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.0.get()).sum()
+    pub fn total(&self) -> Conversions {
+        let mut total = Conversions::default();
+        for shard in &self.shards {
+            // In this order a sum never has more conversions than requests.
+            total.reached += shard.reached.get();
+            total.requests += shard.requests.get();
+        }
+        total
     }
 }

@@ -32,6 +32,7 @@ families! {
     Gauge ROLLOUT_STEP "cutover_rollout_step" "The step of its plan that a rollout is in, from 1; 0 before the first.";
     Gauge ROLLOUT_STATE "cutover_rollout_state" "1 for the state that a rollout is in, 0 for the others.";
     Gauge ROLLOUT_EVIDENCE "cutover_rollout_evidence" "Evidence against the canary by rule of the guard, as log10; at 2 a single rule of confidence 99% would fail it.";
+    Counter FLAG_REQUESTS "cutover_flag_requests_total" "Requests that were forwarded, by the state of each flag of the service.";
     Counter GOALS "cutover_goals_total" "Requests to a version that reached a goal of its service.";
     Counter MIRROR_REQUESTS "cutover_mirror_requests_total" "Requests of a service that were selected for a copy, by what became of the copy.";
     Counter ROLLBACKS "cutover_rollbacks_total" "Rollouts that lost their share by a rollback or an abort.";
@@ -52,7 +53,7 @@ families! {
 }
 
 /// Label names of families that belong to a service or listener; the constant labels of a configuration may not use them.
-pub const RESERVED_LABELS: [&str; 18] = [
+pub const RESERVED_LABELS: [&str; 19] = [
     "service",
     "version",
     "status",
@@ -69,6 +70,7 @@ pub const RESERVED_LABELS: [&str; 18] = [
     "state",
     "guard",
     "goal",
+    "flag",
     // Prometheus adds these to every target. A scrape with `honor_labels` would let ours replace them.
     "job",
     "instance",

@@ -8,9 +8,10 @@ use std::error::Error;
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub use super::flags::{FlagSet, RequestFlags};
 pub use super::words::{
-    Chosen, EjectionOutcome, EjectionReason, Limit, MirrorOutcome, Origin, Protocol, RetryReason,
-    RollbackReason,
+    Chosen, EjectionOutcome, EjectionReason, FlagState, Limit, MirrorOutcome, Origin, Protocol,
+    RetryReason, RollbackReason,
 };
 use crate::http1::Method;
 use crate::index::{EndpointIx, RuleIx, VersionIx};
@@ -89,6 +90,8 @@ pub struct RequestRecord<'a> {
     pub chosen: Option<Chosen>,
     /// Index of the match rule that matched, even if its version failed over to another.
     pub rule: Option<RuleIx>,
+    /// The flags of the service; `None` if it has none, or the request isn't forwarded.
+    pub flags: Option<RequestFlags<'a>>,
     /// The first try, kept inline because most requests have no other.
     first: Option<TryRecord<'a>>,
     /// Further tries.
@@ -134,6 +137,7 @@ impl<'a> RequestRecord<'a> {
             service: "",
             chosen: None,
             rule: None,
+            flags: None,
             first: None,
             rest: Vec::new(),
             status: CLIENT_GONE,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::access_log::AccessLog;
 use super::error_groups::ErrorGroups;
+use super::flags::FlagCounter;
 use super::goals::GoalCounter;
 use super::guard::GuardCounters;
 use super::log_limit::LogLimit;
@@ -19,7 +20,7 @@ use super::shard::{
     ListenerShard, ListenerTotals, RuleShard, ServiceShard, ServiceTotals, VersionShard,
     VersionTotals,
 };
-use super::words::{EjectionOutcome, EjectionReason, RollbackReason};
+use super::words::{EjectionOutcome, EjectionReason, FlagState, RollbackReason};
 use super::worker_id::WorkerId;
 use crate::index::RuleIx;
 use crate::reason::Reason;
@@ -50,6 +51,10 @@ struct Families {
     guards: BTreeMap<(String, String), Weak<GuardCounters>>,
     /// By service, version and goal.
     goals: BTreeMap<(String, String, String), Arc<GoalCounter>>,
+    /// By service and flag.
+    flags: BTreeMap<(String, String), Arc<FlagCounter>>,
+    /// By service, flag and goal, for each state of the flag.
+    flag_goals: BTreeMap<(String, String, String), [Arc<GoalCounter>; FlagState::COUNT]>,
     mirrors: BTreeMap<String, Arc<MirrorLog>>,
     errors: BTreeMap<String, Weak<ErrorGroups>>,
     ejections: BTreeMap<Ejection, u64>,
@@ -235,7 +240,36 @@ impl Telemetry {
     pub fn goals(&self) -> Vec<((String, String, String), u64)> {
         let families = self.families();
         let all = families.goals.iter();
-        all.map(|(key, counter)| (key.clone(), counter.total()))
+        all.map(|(key, counter)| (key.clone(), counter.total().reached))
+            .collect()
+    }
+
+    /// Returns the counter of a flag, and creates it if it is new.
+    pub fn flag(&self, service: &str, flag: &str) -> Arc<FlagCounter> {
+        let mut families = self.families();
+        let key = (service.to_owned(), flag.to_owned());
+        let new = || Arc::new(FlagCounter::new(self.workers));
+        families.flags.entry(key).or_insert_with(new).clone()
+    }
+
+    /// Returns the counters of a goal by the state of a flag, and creates them if they are new.
+    pub fn flag_goal(
+        &self,
+        service: &str,
+        flag: &str,
+        goal: &str,
+    ) -> [Arc<GoalCounter>; FlagState::COUNT] {
+        let mut families = self.families();
+        let key = (service.to_owned(), flag.to_owned(), goal.to_owned());
+        let new = || std::array::from_fn(|_| Arc::new(GoalCounter::new(self.workers)));
+        families.flag_goals.entry(key).or_insert_with(new).clone()
+    }
+
+    /// Returns service, name and counter of every flag that has series, sorted.
+    pub fn flags(&self) -> Vec<((String, String), Arc<FlagCounter>)> {
+        let families = self.families();
+        let all = families.flags.iter();
+        all.map(|(key, counter)| (key.clone(), counter.clone()))
             .collect()
     }
 

@@ -17,6 +17,7 @@ use super::names::{self, Family, MetricKind};
 use super::process::Process;
 use super::registry::Telemetry;
 use super::shard::{SeriesLabel, SeriesValue};
+use super::words::FlagState;
 
 /// Media type of the text that [`render`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -117,6 +118,7 @@ pub fn render(telemetry: &Telemetry, scrape: &Scrape) -> String {
     }
     ejections(&mut page, telemetry);
     rollbacks(&mut page, telemetry);
+    flags(&mut page, telemetry);
     goals(&mut page, telemetry);
     mirrors(&mut page, telemetry);
     configuration(&mut page, scrape);
@@ -163,6 +165,16 @@ fn rollout_of(page: &mut Page, service: &ScrapeService, rollout: &ScrapeRollout)
             base.with("guard", guard),
             *evidence,
         );
+    }
+}
+
+fn flags(page: &mut Page, telemetry: &Telemetry) {
+    for ((service, flag), counter) in telemetry.flags() {
+        let base = Labels::of_service(&service, &telemetry.labels(&service)).with("flag", &flag);
+        for state in FlagState::ALL {
+            let labels = base.with("state", state.as_str());
+            page.counter(names::FLAG_REQUESTS, labels, counter.total(*state));
+        }
     }
 }
 

@@ -86,7 +86,10 @@ fn busy() -> std::sync::Arc<Telemetry> {
     });
     telemetry
         .goal("shop", "v2", "purchase")
-        .reached(WorkerId(1));
+        .request(WorkerId(1), true);
+    telemetry
+        .flag("shop", "new-checkout")
+        .request(WorkerId(1), FlagState::On);
     telemetry.mirror("shop");
     telemetry.rolled_back(Rollback {
         service: "shop".into(),

@@ -125,6 +125,16 @@ impl Limit {
 }
 
 words! {
+    /// The state of a flag for a request: the `state` of `cutover_flag_requests_total`.
+    pub enum FlagState {
+        /// The application is not told of the flag.
+        Off "off",
+        /// The application is told of the flag.
+        On "on",
+    }
+}
+
+words! {
     /// Why outlier detection suspects an endpoint: the `reason` of `cutover_ejections_total`.
     pub enum EjectionReason {
         /// `outlier.consecutive_5xx` responses of 500 or above in a row.

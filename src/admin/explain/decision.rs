@@ -207,7 +207,7 @@ impl Subject<'_> {
 
     /// The number of a rule and its conditions.
     fn named_rule(&self, rule: RuleIx) -> String {
-        let when = view::when(&self.spec.rules[rule.0]);
+        let when = view::when(&self.spec.rules[rule.0].when);
         format!("rule {} ({when})", rule.0 + 1)
     }
 

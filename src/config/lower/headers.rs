@@ -145,6 +145,10 @@ fn name(
         ("max-forwards" | "expect", Head::Request) => {
             ("the proxy answers or counts it down itself", "leave it out")
         }
+        ("x-flags", Head::Request) => (
+            "the proxy writes the flags that are on",
+            "write `[service.NAME.flags.FLAG]` with a share, or with `when`",
+        ),
         ("upgrade", _) => (
             "it concerns one connection",
             "upgrades are passed on by themselves",

@@ -11,6 +11,7 @@ mod client_limits;
 mod conflicts;
 mod endpoints;
 mod expression;
+mod flags;
 mod headers;
 mod health;
 mod listeners;

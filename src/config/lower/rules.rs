@@ -43,7 +43,13 @@ fn rule(item: &RawValue<'_>, targets: Targets<'_>, out: &mut Problems) -> Option
             out,
             "write `when = { header.x-canary = \"always\" }`",
         )
-        .map(|when| alternatives(&when, out))
+        .map(|when| {
+            alternatives(
+                &when,
+                "to send every request to a version, make it `stable`",
+                out,
+            )
+        })
         .unwrap_or_default();
     let actions = Actions {
         answer: answers::answer(&mut table, out),
@@ -104,19 +110,24 @@ fn target(table: &mut RawTable<'_>, targets: Targets<'_>, out: &mut Problems) ->
 
 const CONDITIONS: &str = "a table such as { header.x-canary = \"always\" }";
 
-/// Reads `when`: conditions, or a list of alternatives.
-fn alternatives(when: &RawValue<'_>, out: &mut Problems) -> Vec<Conditions> {
+/// Reads `when`: conditions, or a list of alternatives. `without` is the help for a table without a condition.
+pub(super) fn alternatives(
+    when: &RawValue<'_>,
+    without: &str,
+    out: &mut Problems,
+) -> Vec<Conditions> {
     let Some(items) = when.as_list() else {
-        return vec![conditions(when, out)];
+        return vec![conditions(when, without, out)];
     };
     if items.is_empty() {
         when.empty(out);
     }
-    items.iter().map(|item| conditions(item, out)).collect()
+    let all = items.iter().map(|item| conditions(item, without, out));
+    all.collect()
 }
 
 /// Reads conditions and, under `not`, those that must not hold.
-fn conditions(when: &RawValue<'_>, out: &mut Problems) -> Conditions {
+fn conditions(when: &RawValue<'_>, without: &str, out: &mut Problems) -> Conditions {
     let Some(mut table) = when.table(CONDITIONS, out) else {
         return Conditions::default();
     };
@@ -140,7 +151,7 @@ fn conditions(when: &RawValue<'_>, out: &mut Problems) -> Conditions {
             format!("`{}` has no condition", when.path),
         )
         .label("expected at least one condition")
-        .help("to send every request to a version, make it `stable`")
+        .help(without)
         .absence();
     }
     Conditions { all, none }

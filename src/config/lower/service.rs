@@ -7,8 +7,8 @@ use super::conflicts::RouteSpans;
 use super::listeners::NamedServices;
 use super::policies::Defaults;
 use super::{
-    answers, balance, check_name, conflicts, headers, mirror, policies, proxy, rewrite, rollout,
-    route, rules, split, versions,
+    answers, balance, check_name, conflicts, flags, headers, mirror, policies, proxy, rewrite,
+    rollout, route, rules, split, versions,
 };
 use crate::config::actions::Actions;
 use crate::config::problems::{Problems, TextSpan};
@@ -19,7 +19,7 @@ use crate::config::units::quote;
 use crate::index::VersionIx;
 
 /// Labels that the proxy's own metrics use, or that Prometheus adds when it scrapes.
-const RESERVED_LABELS: [&str; 18] = [
+const RESERVED_LABELS: [&str; 19] = [
     "service",
     "version",
     "status",
@@ -35,6 +35,7 @@ const RESERVED_LABELS: [&str; 18] = [
     "state",
     "guard",
     "goal",
+    "flag",
     "listener",
     "job",
     "instance",
@@ -122,6 +123,7 @@ fn service(
         .take("match")
         .map(|value| rules::rules(&value, targets, out))
         .unwrap_or_default();
+    let flags = flags::flags(&mut table, out);
     let mirror = mirror::mirror(&mut table, &versions, out);
     let actions = Actions {
         answer: answers::answer(&mut table, out),
@@ -145,6 +147,7 @@ fn service(
         goals,
         cohort,
         rules,
+        flags,
         mirror,
         body_bytes,
         actions,

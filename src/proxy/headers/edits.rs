@@ -4,6 +4,7 @@ use http::HeaderName;
 
 use crate::snapshot::CompiledFields;
 
+static X_FLAGS: HeaderName = HeaderName::from_static("x-flags");
 static X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 /// Edits of the fields of one head, with their values.
@@ -13,6 +14,8 @@ pub struct RenderedFields<'a> {
     compiled: Option<&'a CompiledFields>,
     /// Whether `x-forwarded-prefix` is dropped as well, because the proxy adds its own.
     has_prefix: bool,
+    /// Whether `x-flags` is dropped as well, because the service has flags.
+    has_flags: bool,
     /// The fields that are added.
     values: Vec<(&'a HeaderName, Vec<u8>)>,
 }
@@ -26,6 +29,7 @@ impl<'a> RenderedFields<'a> {
         Self {
             compiled: Some(compiled),
             has_prefix: false,
+            has_flags: false,
             values,
         }
     }
@@ -38,12 +42,21 @@ impl<'a> RenderedFields<'a> {
         }
     }
 
+    /// Replaces `x-flags` by this value, or drops it if the value is empty.
+    pub(in crate::proxy) fn put_flags(&mut self, value: Vec<u8>) {
+        self.has_flags = true;
+        if !value.is_empty() {
+            self.values.push((&X_FLAGS, value));
+        }
+    }
+
     /// Whether the head's own fields of this name, in any case, are dropped.
     #[inline]
     pub fn drops(&self, name: &[u8]) -> bool {
         self.compiled.is_some_and(|compiled| compiled.drops(name))
             || (self.has_prefix
                 && name.eq_ignore_ascii_case(X_FORWARDED_PREFIX.as_str().as_bytes()))
+            || (self.has_flags && name.eq_ignore_ascii_case(X_FLAGS.as_str().as_bytes()))
     }
 
     /// The fields that are added.

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use super::Recording;
 use crate::config::rollout::GoalSpec;
-use crate::snapshot::Service;
 use crate::telemetry::guard::GuardCounters;
 use crate::telemetry::record::{Chosen, Origin, RequestRecord};
 use crate::telemetry::windows::is_server_failure;
@@ -51,8 +50,10 @@ impl<'a> Recording<'a> {
         };
         let failed = failed && self.worker.is_new_failure(service, self.user);
         shard.request(failed);
-        for goal in reached(&self.record, service, status) {
-            shard.goal(goal);
+        for (at, goal) in service.goals.iter().enumerate() {
+            if is_reached(goal, &self.record, status) {
+                shard.goal(at);
+            }
         }
         if let Some((_, member)) = attempt.endpoint {
             let pool = &service.versions[attempt.version.1].pool;
@@ -73,20 +74,9 @@ impl<'a> Recording<'a> {
     }
 }
 
-/// The goals that a request has reached with a response of this status, by index.
-pub(super) fn reached(
-    record: &RequestRecord<'_>,
-    service: &Service,
-    status: u16,
-) -> impl Iterator<Item = usize> {
-    let (method, path) = (record.method_text, record.path);
-    let is_reached = move |goal: &GoalSpec| {
-        (goal.status.0..=goal.status.1).contains(&status)
-            && goal.method.as_bytes() == method
-            && goal.matches(path)
-    };
-    let goals = service.goals.iter().enumerate();
-    goals
-        .filter(move |(_, goal)| is_reached(goal))
-        .map(|(at, _)| at)
+/// Whether a request has reached a goal with a response of this status.
+pub(super) fn is_reached(goal: &GoalSpec, record: &RequestRecord<'_>, status: u16) -> bool {
+    (goal.status.0..=goal.status.1).contains(&status)
+        && goal.method.as_bytes() == record.method_text
+        && goal.matches(record.path)
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::timestamp::Timestamp;
-use crate::telemetry::record::{RequestRecord, TryRecord};
+use crate::telemetry::record::{RequestFlags, RequestRecord, TryRecord};
 
 /// The parts of a request head that a line may contain beside those in the record.
 pub(crate) trait LoggedHead {
@@ -139,6 +139,10 @@ fn outcome(line: &LogLine<'_>, out: &mut impl KeyedLine) {
     }
     if let Some(rule) = record.rule {
         out.number("rule", rule.0 as u64);
+    }
+    let flags = record.flags.map(RequestFlags::text).unwrap_or_default();
+    if !flags.is_empty() {
+        out.word("flags", &flags);
     }
     if let Some(code) = last.and_then(|last| last.grpc_status) {
         out.number("grpc_status", code.into());

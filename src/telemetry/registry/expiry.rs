@@ -26,6 +26,7 @@ enum SeriesSubject {
     Service(String),
     Version(String, String),
     Endpoint(String, String, String),
+    Flag(String, String),
     Listener(String),
 }
 
@@ -46,6 +47,12 @@ impl PresentSeries {
         let [service, version, endpoint] = [service, version, endpoint].map(str::to_owned);
         self.0
             .insert(SeriesSubject::Endpoint(service, version, endpoint));
+    }
+
+    /// Adds a flag of a service.
+    pub(crate) fn flag(&mut self, service: &str, flag: &str) {
+        let subject = SeriesSubject::Flag(service.to_owned(), flag.to_owned());
+        self.0.insert(subject);
     }
 
     /// Adds a listener.
@@ -101,12 +108,15 @@ impl Families {
         let services = services.chain(self.mirrors.keys());
         let services = services.map(|name| SeriesSubject::Service(name.clone()));
         let listeners = self.listeners.keys().cloned().map(SeriesSubject::Listener);
+        let flags = self.flags.keys();
+        let flags = flags.map(|(s, f)| SeriesSubject::Flag(s.clone(), f.clone()));
         let endpoints = self.ejections.keys().map(|what| {
             let (service, version) = (what.service.clone(), what.version.clone());
             SeriesSubject::Endpoint(service, version, what.endpoint.clone())
         });
         { versions.chain(services) }
             .chain(listeners)
+            .chain(flags)
             .chain(endpoints)
             .collect()
     }
@@ -136,6 +146,17 @@ impl Families {
             let subject = SeriesSubject::Version(service.clone(), version.clone());
             Arc::strong_count(counter) > 1 || !expired.contains(&subject)
         });
+        self.flags.retain(|(service, flag), counter| {
+            let subject = SeriesSubject::Flag(service.clone(), flag.clone());
+            Arc::strong_count(counter) > 1 || !expired.contains(&subject)
+        });
+        let flags = &self.flags;
+        self.flag_goals.retain(|(service, flag, _), counters| {
+            let is_used = counters
+                .iter()
+                .any(|counter| Arc::strong_count(counter) > 1);
+            is_used || flags.contains_key(&(service.clone(), flag.clone()))
+        });
         self.mirrors.retain(|service, log| {
             let subject = SeriesSubject::Service(service.clone());
             Arc::strong_count(log) > 1 || !expired.contains(&subject)
@@ -151,6 +172,7 @@ impl Families {
         // Constant labels are needed for as long as any series of the service is exposed.
         let mut labelled: BTreeSet<&str> = self.versions.keys().map(|(s, _)| &**s).collect();
         labelled.extend(self.goals.keys().map(|(service, ..)| &**service));
+        labelled.extend(self.flags.keys().map(|(service, _)| &**service));
         labelled.extend(self.rules.keys().map(|name| &**name));
         labelled.extend(self.mirrors.keys().map(|name| &**name));
         labelled.extend(self.services.keys().map(|name| &**name));
