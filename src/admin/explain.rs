@@ -9,6 +9,7 @@
 mod agreement_tests;
 mod decision;
 mod edits;
+mod sentences;
 mod session;
 mod takeover;
 #[cfg(test)]
