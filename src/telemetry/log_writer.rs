@@ -6,13 +6,15 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+
+use super::queue_progress::QueueProgress;
 
 /// Maximum number of queued lines.
 const QUEUED_LINES: usize = 4096;
@@ -43,14 +45,8 @@ pub(crate) struct LogWriter {
 #[derive(Debug)]
 struct LogQueue {
     dropped: &'static AtomicU64,
-    /// Bytes in the queue.
-    queued_bytes: AtomicUsize,
-    /// Lines accepted into the queue so far.
-    accepted: AtomicU64,
-    /// Lines taken from the queue and written, or lost to a failed write. Only the writer and [`LogWriter::flush`] lock
-    /// it, so `push` never waits for a lock.
-    finished: Mutex<u64>,
-    has_finished: Condvar,
+    /// Of lines.
+    progress: QueueProgress,
 }
 
 impl LogWriter {
@@ -68,10 +64,7 @@ impl LogWriter {
         let (queue, lines) = sync_channel(QUEUED_LINES);
         let shared = Arc::new(LogQueue {
             dropped,
-            queued_bytes: AtomicUsize::new(0),
-            accepted: AtomicU64::new(0),
-            finished: Mutex::new(0),
-            has_finished: Condvar::new(),
+            progress: QueueProgress::new(QUEUED_BYTES),
         });
         let writer = Writer {
             reported: dropped.load(Relaxed),
@@ -91,27 +84,18 @@ impl LogWriter {
     /// Queues a line, which must include its newline. Never blocks: if the queue is full, the line is dropped and counted.
     pub(crate) fn push(&self, line: String) {
         let shared = &*self.shared;
-        let size = line.len();
-        let before = shared.queued_bytes.fetch_add(size, Relaxed);
-        let has_room = before == 0 || before + size <= QUEUED_BYTES;
-        if has_room && self.queue.try_send(line).is_ok() {
-            shared.accepted.fetch_add(1, Relaxed);
-        } else {
-            shared.queued_bytes.fetch_sub(size, Relaxed);
+        let send = |line| match self.queue.try_send(line) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(line) | TrySendError::Disconnected(line)) => Err(line),
+        };
+        if shared.progress.queue(line.len(), line, send).is_err() {
             shared.dropped.fetch_add(1, Relaxed);
         }
     }
 
     /// Waits up to `limit` until all lines accepted so far are written; returns false if `limit` passed first.
     pub(crate) fn flush(&self, limit: Duration) -> bool {
-        let accepted = self.shared.accepted.load(Relaxed);
-        // The lock can't be poisoned: the writer only adds to a number while it holds it.
-        let finished = self.shared.finished.lock().expect("finished lock");
-        let waited = self
-            .shared
-            .has_finished
-            .wait_timeout_while(finished, limit, |finished| *finished < accepted);
-        !waited.expect("finished lock").1.timed_out()
+        self.shared.progress.flush(limit)
     }
 }
 
@@ -144,9 +128,7 @@ impl<O: AsFd, R: Fn(u64) -> String> Writer<O, R> {
                 // The reader is gone or the disk is full: only the counter can report it.
                 (Err(_), _) => drop(self.shared.dropped.fetch_add(taken, Relaxed)),
             }
-            // As in `flush`: no holder of this lock can panic.
-            *self.shared.finished.lock().expect("finished lock") += taken;
-            self.shared.has_finished.notify_all();
+            self.shared.progress.finish(taken);
         }
     }
 
@@ -165,7 +147,7 @@ impl<O: AsFd, R: Fn(u64) -> String> Writer<O, R> {
     }
 
     fn take(&mut self, line: &str) {
-        self.shared.queued_bytes.fetch_sub(line.len(), Relaxed);
+        self.shared.progress.taken(line.len());
         self.batch.push_str(line);
     }
 

@@ -19,6 +19,7 @@ pub(crate) mod log_writer;
 pub(crate) mod mirror;
 pub mod names;
 pub(crate) mod process;
+mod queue_progress;
 pub mod record;
 pub(crate) mod registry;
 pub mod render;

@@ -3,12 +3,13 @@
 //! Each buffer of lines names its sink. After a change of the configuration, lines that were formatted before therefore
 //! still go to the output that they were formatted for.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use super::output::{LogOutput, Written};
+use crate::telemetry::queue_progress::QueueProgress;
 
 /// Maximum number of queued chunks.
 pub(super) const QUEUED_CHUNKS: usize = 1024;
@@ -20,6 +21,8 @@ pub(super) const BUFFER_BYTES: usize = 64 * 1024;
 const SPARES: usize = 64;
 /// How long a worker that ends waits for room in the queue.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How long it waits for the writer before it looks for room again.
+const ROOM_POLL: Duration = Duration::from_millis(20);
 
 /// What the writer thread receives.
 #[derive(Debug)]
@@ -39,17 +42,23 @@ pub(super) struct LogChunk {
 }
 
 /// State shared by the sinks, the workers and the writer thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SharedState {
     dropped: AtomicU64,
-    queued_bytes: AtomicUsize,
-    /// Chunks accepted into the queue so far.
-    accepted: AtomicU64,
-    /// Chunks taken from the queue and written or lost.
-    finished: Mutex<u64>,
-    has_finished: Condvar,
+    /// Of chunks.
+    progress: QueueProgress,
     /// Empty buffers, for reuse.
     spares: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Default for SharedState {
+    fn default() -> Self {
+        Self {
+            dropped: AtomicU64::new(0),
+            progress: QueueProgress::new(QUEUED_BYTES),
+            spares: Mutex::default(),
+        }
+    }
 }
 
 impl SharedState {
@@ -64,29 +73,13 @@ impl SharedState {
 
     /// See [`super::AccessLog::flush`].
     pub(super) fn flush(&self, limit: Duration) -> bool {
-        let accepted = self.accepted.load(Relaxed);
-        // The lock can't be poisoned: the writer only adds to a number while it holds it.
-        let finished = self.finished.lock().expect("finished lock");
-        let waited = self
-            .has_finished
-            .wait_timeout_while(finished, limit, |finished| *finished < accepted);
-        !waited.expect("finished lock").1.timed_out()
-    }
-
-    /// Waits a moment, until a chunk has been taken from the queue.
-    fn wait_for_room(&self) {
-        // As in `flush`.
-        let finished = self.finished.lock().expect("finished lock");
-        let limit = Duration::from_millis(20);
-        drop(self.has_finished.wait_timeout(finished, limit));
+        self.progress.flush(limit)
     }
 
     /// Called by the writer thread when it is done with a chunk.
     pub(super) fn finish(&self, mut bytes: Vec<u8>) {
-        self.queued_bytes.fetch_sub(bytes.len(), Relaxed);
-        // As in `flush`: no holder of this lock can panic.
-        *self.finished.lock().expect("finished lock") += 1;
-        self.has_finished.notify_all();
+        self.progress.taken(bytes.len());
+        self.progress.finish(1);
         // Copies of a few lines, and buffers that a huge line has grown, aren't worth keeping.
         if (BUFFER_BYTES..=2 * BUFFER_BYTES).contains(&bytes.capacity())
             && let Ok(mut spares) = self.spares.lock()
@@ -171,36 +164,27 @@ impl LogSink {
                 Err(_) if start.elapsed() >= PATIENCE => return self.shared.drop_lines(lines),
                 Err(back) => bytes = back,
             }
-            self.shared.wait_for_room();
+            self.shared.progress.wait_for_one(ROOM_POLL);
         }
     }
 
     /// # Errors
     /// The bytes, if the queue is full.
     fn try_send(self: &Arc<Self>, bytes: Vec<u8>, lines: u64) -> Result<(), Vec<u8>> {
-        use std::sync::mpsc::TrySendError::{Disconnected, Full};
-        let shared = &*self.shared;
-        let size = bytes.len();
-        let before = shared.queued_bytes.fetch_add(size, Relaxed);
-        if before > 0 && before + size > QUEUED_BYTES {
-            shared.queued_bytes.fetch_sub(size, Relaxed);
-            return Err(bytes);
-        }
-        let sink = self.clone();
-        let chunk = LogChunk { sink, bytes, lines };
-        match self.queue.try_send(WriterMessage::Lines(chunk)) {
-            Ok(()) => {
-                shared.accepted.fetch_add(1, Relaxed);
-                Ok(())
-            }
-            Err(Full(message) | Disconnected(message)) => {
-                shared.queued_bytes.fetch_sub(size, Relaxed);
-                match message {
-                    WriterMessage::Lines(chunk) => Err(chunk.bytes),
-                    WriterMessage::Check(_) => Ok(()),
+        let send = |bytes| {
+            let sink = self.clone();
+            let chunk = LogChunk { sink, bytes, lines };
+            match self.queue.try_send(WriterMessage::Lines(chunk)) {
+                Ok(()) => Ok(()),
+                Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => {
+                    match message {
+                        WriterMessage::Lines(chunk) => Err(chunk.bytes),
+                        WriterMessage::Check(_) => Ok(()),
+                    }
                 }
             }
-        }
+        };
+        self.shared.progress.queue(bytes.len(), bytes, send)
     }
 
     /// Writes whole lines, on the writer thread.
