@@ -18,9 +18,10 @@ use super::proxy_address::ProxyAddress;
 use super::shift::shares;
 use super::{CommandResult, Json, block_on};
 use crate::admin::file_editor::EditReport;
+use crate::admin::status::ProxyStatus;
 use crate::admin::writes::DeployRequest;
 use crate::config::file_edit::{FileEdit, VersionEdit};
-use outcome::{DeployOutcome, DeployStatus, evidence, judge, rollout};
+use outcome::{DeployOutcome, evidence, judge, rollout};
 
 /// Interval between two requests for the status.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -112,7 +113,7 @@ impl DeployArgs {
         if self.wait {
             return self.follow(started, began).await;
         }
-        let status: DeployStatus = started.proxy.get("/api/v1/status").await?;
+        let status = started.proxy.status().await?;
         let now = match judge(&status, self.names(), started.generation) {
             DeployOutcome::Unknown => "its rollout starts".to_owned(),
             DeployOutcome::Done(what)
@@ -176,7 +177,7 @@ impl DeployArgs {
         let (mut said, mut last) = (String::new(), None);
         let mut seen = Instant::now();
         loop {
-            let status: DeployStatus = match started.proxy.get("/api/v1/status").await {
+            let status = match started.proxy.status().await {
                 Ok(status) => status,
                 Err(ProxyError::Unreachable(_)) if seen.elapsed() < ABSENCE => {
                     tokio::time::sleep(POLL_INTERVAL).await;
@@ -225,7 +226,7 @@ impl DeployArgs {
     fn ended(
         &self,
         outcome: &DeployOutcome,
-        status: &DeployStatus,
+        status: &ProxyStatus,
         (started, began): (&StartedDeploy, Instant),
     ) -> CommandResult {
         let print = |word: &str, what: &str| self.print(word, what, started.generation, status);
@@ -259,7 +260,7 @@ impl DeployArgs {
     }
 
     /// Prints a line, or the report as JSON. Failures have their line on stderr.
-    fn print(&self, word: &str, line: &str, generation: u64, status: &DeployStatus) {
+    fn print(&self, word: &str, line: &str, generation: u64, status: &ProxyStatus) {
         let failed = matches!(word, "rolled-back" | "replaced" | "timeout");
         if !self.json.json {
             if !failed {

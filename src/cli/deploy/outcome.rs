@@ -1,28 +1,7 @@
 //! What has become of a deployment, judged by the status of the running proxy.
 
-use serde::Deserialize;
-
 use crate::admin::rollout::RolloutStatus;
-use crate::admin::status::SplitStatus;
-
-/// The part of the status document that decides about a deployment.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct DeployStatus {
-    generation: u64,
-    adopted: u64,
-    services: Vec<DeployedService>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct DeployedService {
-    name: String,
-    stable: String,
-    split: SplitStatus,
-    #[serde(default)]
-    awaiting: Vec<String>,
-    #[serde(default)]
-    rollout: Option<RolloutStatus>,
-}
+use crate::admin::status::ProxyStatus;
 
 /// What has become of a deployment.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,7 +22,7 @@ pub(super) enum DeployOutcome {
 
 /// Judges the deployment of `version` that runs since `generation`.
 pub(super) fn judge(
-    status: &DeployStatus,
+    status: &ProxyStatus,
     (service, version): (&str, &str),
     generation: u64,
 ) -> DeployOutcome {
@@ -105,7 +84,7 @@ fn of_rollout(rollout: &RolloutStatus) -> DeployOutcome {
 
 /// The rollout of a version, for the report.
 pub(super) fn rollout<'s>(
-    status: &'s DeployStatus,
+    status: &'s ProxyStatus,
     (service, version): (&str, &str),
 ) -> Option<&'s RolloutStatus> {
     let service = status.services.iter().find(|s| s.name == service)?;
@@ -143,16 +122,25 @@ mod tests {
 
     use super::*;
 
-    fn judged(service: Value, adopted: u64) -> DeployOutcome {
-        let mut service = service;
+    /// What the status of a proxy with these services says about the deployment of v2.
+    fn judged_by(services: &[Value], adopted: u64) -> DeployOutcome {
+        let status = json!({
+            "version": "", "pid": 1, "phase": "ready", "generation": 4, "adopted": adopted, "uptime_s": 1,
+            "config": { "path": "cutover.toml", "hash": "", "ok": true },
+            "listeners": [], "services": services,
+        });
+        let status: ProxyStatus = serde_json::from_value(status).unwrap();
+        judge(&status, ("shop", "v2"), 4)
+    }
+
+    fn judged(mut service: Value, adopted: u64) -> DeployOutcome {
         service["name"] = json!("shop");
+        service["versions"] = json!([]);
         if service.get("split").is_none() {
             let shares = json!({ "v2": "rollout" });
             service["split"] = json!({ "desired": shares, "effective": {} });
         }
-        let status = json!({ "generation": 4, "adopted": adopted, "services": [service] });
-        let status: DeployStatus = serde_json::from_value(status).unwrap();
-        judge(&status, ("shop", "v2"), 4)
+        judged_by(&[service], adopted)
     }
 
     fn state(state: &str, reason: Option<&str>) -> DeployOutcome {
@@ -213,9 +201,7 @@ mod tests {
         let other = json!({ "version": "v3", "state": "step" });
         let other = judged(json!({ "stable": "v1", "rollout": other }), 4);
         assert!(matches!(other, DeployOutcome::Replaced(_)), "{other:?}");
-        let status = json!({ "generation": 4, "adopted": 4, "services": [] });
-        let status: DeployStatus = serde_json::from_value(status).unwrap();
-        let gone = judge(&status, ("shop", "v2"), 4);
+        let gone = judged_by(&[], 4);
         assert!(matches!(gone, DeployOutcome::Replaced(_)), "{gone:?}");
     }
 
