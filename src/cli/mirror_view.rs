@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::drain::counted;
 use crate::admin::mirror::{DifferenceStatus, MirrorStatus};
 
 /// Kinds of difference that are listed.
@@ -23,7 +24,8 @@ pub(super) fn shown(service: &str, mirror: &MirrorStatus) -> String {
         let _ = writeln!(text, "  {:>8}  {}", kind.count, kind.kind);
     }
     if let Some(more) = mirror.kinds.len().checked_sub(KINDS).filter(|n| *n > 0) {
-        let _ = writeln!(text, "            and {more} more kinds of difference");
+        let kinds = counted(more, "more kind");
+        let _ = writeln!(text, "            and {kinds} of difference");
     }
     for difference in &mirror.differences {
         let _ = writeln!(text, "  {}", line(difference));
@@ -92,7 +94,7 @@ mod tests {
             "shop mirror: copies of 2% go to v2: 9 different, 7 same"
         );
         assert_eq!(lines[1], "         9  json:$.k0");
-        assert_eq!(lines[6], "            and 1 more kinds of difference");
+        assert_eq!(lines[6], "            and 1 more kind of difference");
         assert_eq!(
             lines[7],
             "  2026-11-29T04:00:00.000Z GET /cart id=a1 status 200 -> 500"

@@ -93,7 +93,7 @@ impl RawValue<'_> {
     pub(super) fn rate(&self, out: &mut Problems) -> Option<RequestRate> {
         self.quantity(
             "a rate such as \"100/s\"",
-            |n| format!("\"{n}/s\" for so many in a second, \"{n}/m\" in a minute"),
+            |n| format!("\"{n}/s\" for {n} per second, \"{n}/m\" for {n} per minute"),
             (units::rate, quantity_hint::rate),
             out,
         )
