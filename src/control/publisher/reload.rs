@@ -1,0 +1,145 @@
+//! Reloads: the file is read again, and published if it is valid and has changed.
+
+use std::time::Instant;
+
+use super::{NAMES, Publisher};
+use crate::config::{Loaded, Spec};
+use crate::control::access_log::OpenLog;
+use crate::control::config_file::{read, rendered, warn, warn_of_restart};
+use crate::control::preflight::{log_error, plan_errors, token_error};
+use crate::control::rollouts::shares::SharesInForce;
+use crate::control::{audit, file_watcher, history, sticky_key};
+use crate::edge::inherit::Inherited;
+use crate::edge::listener::Plan;
+use crate::edge::worker::WorkerCommand;
+use crate::snapshot::Keys;
+use crate::upstream::discovery;
+
+/// The result of a reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ReloadOutcome {
+    /// This generation runs on every worker.
+    Adopted(u64),
+    /// The file holds the text of the running configuration, which has this generation.
+    Unchanged(u64),
+    /// The file was refused and the running generation stays in use. Holds the rendered diagnostics.
+    Refused(String),
+}
+
+/// What a reload has opened before it changes anything that runs.
+struct Checked {
+    plan: Plan,
+    log: OpenLog,
+    keys: Keys,
+}
+
+impl Publisher {
+    /// Reads the file and publishes it if it is valid and has changed. Returns once every worker has adopted it, or after
+    /// [`super::ADOPTION`].
+    ///
+    /// `rollouts` returns the shares that rollouts have under a specification, just before it is compiled.
+    pub(crate) async fn reload(
+        &mut self,
+        rollouts: impl FnOnce(&Spec) -> SharesInForce,
+    ) -> ReloadOutcome {
+        let began = Instant::now();
+        let loaded = match file_watcher::when_whole(&self.file, read).await {
+            Ok(loaded) => loaded,
+            Err((error, hash)) => return self.refuse(error, hash.as_deref()),
+        };
+        let source = self.live.source();
+        let running = self.live.current();
+        // The specification may differ for the same text, where it has the content of other files.
+        if loaded.hash == source.hash && loaded.spec == running.spec {
+            if source.error.is_some() {
+                self.clear_refusal(running.generation);
+            }
+            return ReloadOutcome::Unchanged(running.generation);
+        }
+        let Checked { plan, log, keys } = match self.check(&loaded) {
+            Ok(checked) => checked,
+            Err(error) => return self.refuse(error, Some(&loaded.hash)),
+        };
+        // From here on nothing can fail: the generation is published.
+        warn(&loaded);
+        warn_of_restart(&running.spec, &loaded.spec);
+        self.rollouts = rollouts(&loaded.spec);
+        self.keys = keys;
+        self.log.replace(log);
+        let next = self.compile(&running, &loaded.spec);
+        let generation = next.generation;
+        discovery::first(&self.registry, NAMES).await;
+        self.admission.adopt(&loaded.spec.limits);
+        self.publish(next);
+        let updates = self.listeners.adopt(plan);
+        for (worker, updates) in self.workers.workers().iter().zip(updates) {
+            // Snapshot before listeners: a request that arrives on a new listener must find the new routes.
+            worker.tell(WorkerCommand::Adopt);
+            worker.tell(WorkerCommand::Listeners(updates));
+        }
+        self.live
+            .note_source(|s| s.adopt(loaded.hash.clone(), generation));
+        self.live
+            .note_certificates(self.listeners.certificate_states());
+        self.wait_until_adopted(generation).await;
+        let now = self.live.current();
+        let changes = audit::changes(&running, &now);
+        audit::log(generation, &changes);
+        let lines = history::lines_of(&changes, (&running, &now));
+        let text = (&*loaded.hash, Some(loaded.text.into()));
+        self.history.record(generation, lines, text, None);
+        tracing::info!(
+            generation,
+            took_ms = began.elapsed().as_millis(),
+            after_refusal = source.error.is_some(),
+            "configuration adopted by every worker"
+        );
+        ReloadOutcome::Adopted(generation)
+    }
+
+    /// Opens what a valid file names. Changes nothing that runs.
+    ///
+    /// # Errors
+    /// The rendered diagnostics of what can't be used.
+    fn check(&self, loaded: &Loaded) -> Result<Checked, String> {
+        let mut none = Inherited::default();
+        let plan = self
+            .listeners
+            .plan(&loaded.spec, &self.telemetry, &mut none);
+        let plan = plan.map_err(|errors| rendered(&plan_errors(loaded, &self.file, &errors)))?;
+        if let Some(error) = token_error(loaded, &self.file) {
+            return Err(error.rendered(false));
+        }
+        let log = self.log.next(&loaded.spec, self.telemetry.access_log());
+        let log = log.map_err(|problem| log_error(loaded, &self.file, &problem).rendered(false))?;
+        let keys = sticky_key::keys(&loaded.spec, &self.keys)?;
+        Ok(Checked { plan, log, keys })
+    }
+
+    fn refuse(&self, error: String, hash: Option<&str>) -> ReloadOutcome {
+        let generation = self.live.current().generation;
+        let known = self.live.source();
+        // One save may be read several times, and a bad file may stay for hours: an error is logged only when it is new.
+        if known.error.as_ref() != Some(&error) {
+            tracing::error!(
+                generation,
+                detail = error,
+                "configuration refused, the running generation stays in use"
+            );
+        }
+        self.live.note_source(|s| {
+            s.refused += 1;
+            s.refused_hash = hash.map(str::to_owned);
+            s.error = Some(error.clone());
+        });
+        ReloadOutcome::Refused(error)
+    }
+
+    fn clear_refusal(&self, generation: u64) {
+        self.live.note_source(|s| {
+            s.error = None;
+            s.refused_hash = None;
+        });
+        tracing::info!(generation, "the file again holds the running configuration");
+    }
+}
