@@ -1,12 +1,13 @@
 //! `words!` declares a closed set of words in one place: an enum, the word of each value, and the functions that print and
 //! parse it. The words are part of the interface: alerts and log queries match on them.
 
-/// Declares a closed set of words: an enum with `ALL`, `COUNT`, `as_str`, `parse`, `index` and `Display`.
+/// Declares a closed set of words: an enum with `ALL`, `COUNT`, `as_str`, `parse`, `index` and `Display`. The documentation of a
+/// value is a comment above it or a text behind its word.
 macro_rules! words {
-    ($(#[$outer:meta])* $vis:vis enum $name:ident { $($(#[$doc:meta])* $variant:ident $word:literal,)* }) => {
+    ($(#[$outer:meta])* $vis:vis enum $name:ident { $($(#[$doc:meta])* $variant:ident $word:literal $(: $text:literal)?,)* }) => {
         $(#[$outer])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        $vis enum $name { $($(#[$doc])* $variant,)* }
+        $vis enum $name { $($(#[$doc])* $(#[doc = $text])? $variant,)* }
 
         impl $name {
             /// Every value, in declaration order.

@@ -20,8 +20,8 @@ use crate::config::flag::FlagSpec;
 use crate::config::mirror::MirrorSpec;
 use crate::config::spec::{
     Admin, Balance, Bind, Cert, CohortKey, CohortSpec, Condition, Conditions, EndpointSpec,
-    HostPattern, ListenerSpec, PathPattern, Pattern, ProxyLimits, RuleSpec, ServiceSpec, Subject,
-    Timeouts, VersionSpec,
+    HostPattern, ListenerSpec, PathPattern, Pattern, ProxyLimits, RuleSpec, ServiceSpec, Timeouts,
+    VersionSpec,
 };
 use crate::index::VersionIx;
 
@@ -190,7 +190,7 @@ fn conditions(conditions: &Conditions) -> Value {
     let keys = |all: &[Condition]| {
         let keys = all.iter().map(|condition| {
             let patterns = texts(&condition.patterns, pattern);
-            (subject(&condition.subject), patterns)
+            (condition.subject.to_string(), patterns)
         });
         keys.collect::<Map<_, _>>()
     };
@@ -324,17 +324,6 @@ pub(crate) fn cohort_key(key: &CohortKey) -> String {
     }
 }
 
-fn subject(subject: &Subject) -> String {
-    match subject {
-        Subject::Header(name) => format!("header.{name}"),
-        Subject::Cookie(name) => format!("cookie.{name}"),
-        Subject::Query(name) => format!("query.{name}"),
-        Subject::Path => "path".to_owned(),
-        Subject::Method => "method".to_owned(),
-        Subject::Ip => "ip".to_owned(),
-    }
-}
-
 fn pattern(pattern: &Pattern) -> String {
     match pattern {
         Pattern::Exact(text) | Pattern::Glob(text) => text.clone(),
@@ -351,9 +340,5 @@ fn condition(condition: &Condition) -> String {
         .iter()
         .map(|p| quoted(&pattern(p)))
         .collect();
-    format!(
-        "{} = {}",
-        subject(&condition.subject),
-        patterns.join(" or ")
-    )
+    format!("{} = {}", condition.subject, patterns.join(" or "))
 }

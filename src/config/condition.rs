@@ -30,21 +30,55 @@ pub struct Condition {
     pub patterns: Vec<Pattern>,
 }
 
-/// The request attribute that a condition compares.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Subject {
-    /// `header.NAME`: a header field; the name is in lower case.
-    Header(String),
-    /// `cookie.NAME`: a cookie.
-    Cookie(String),
-    /// `query.NAME`: a query parameter.
-    Query(String),
-    /// `path`: the normalised path that routing uses, without the query.
-    Path,
-    /// `method`: the request method, case-sensitive (RFC 9110 section 9.1).
-    Method,
-    /// `ip`: the client's address.
-    Ip,
+/// Declares the request attributes that a condition can compare, a line for each: its key in the file, behind which a name
+/// follows where the attribute has one, and what it is.
+macro_rules! subjects {
+    ($($variant:ident $(($name:ident))? $key:literal: $doc:literal;)+) => {
+        /// The request attribute that a condition compares.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        pub enum Subject {
+            $(#[doc = concat!("`", $key, "`: ", $doc, ".")] $variant $((subjects!(@name $name)))?,)+
+        }
+
+        impl Subject {
+            /// Every key of a condition.
+            pub(crate) const KEYS: &'static [(&'static str, SubjectKey)] = &[$(($key, subjects!(@key $variant $($name)?)),)+];
+        }
+
+        /// As the file writes it: `header.x-canary`, `path`.
+        impl std::fmt::Display for Subject {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                match self {
+                    $(Self::$variant $(($name))? => {
+                        f.write_str($key)?;
+                        $(write!(f, ".{}", $name)?;)?
+                        Ok(())
+                    })+
+                }
+            }
+        }
+    };
+    (@name $name:ident) => { String };
+    (@key $variant:ident $name:ident) => { SubjectKey::Named(Subject::$variant) };
+    (@key $variant:ident) => { SubjectKey::Plain(Subject::$variant) };
+}
+
+subjects! {
+    Header(name) "header": "a header field; the name is in lower case";
+    Cookie(name) "cookie": "a cookie";
+    Query(name) "query": "a query parameter";
+    Path "path": "the normalised path that routing uses, without the query";
+    Method "method": "the request method, case-sensitive (RFC 9110 section 9.1)";
+    Ip "ip": "the client's address";
+}
+
+/// What the key of a condition stands for.
+#[derive(Debug)]
+pub(crate) enum SubjectKey {
+    /// An attribute of the name behind the key.
+    Named(fn(String) -> Subject),
+    /// This attribute.
+    Plain(Subject),
 }
 
 /// A pattern for the value of a request attribute.

@@ -294,18 +294,12 @@ words! {
     /// Load-balancing policy: how an endpoint of a version is picked. All of them respect weights.
     #[derive(Default)]
     pub enum Balance {
-        /// Power of two choices: of two random endpoints, the one with fewer requests in flight relative to its weight.
         #[default]
-        LeastRequest "least_request",
-        /// Weighted round robin.
-        RoundRobin "round_robin",
-        /// Of two random endpoints, the one with the shorter expected wait: its peak-sensitive exponentially weighted moving
-        /// average of latency times its requests in flight, as in Finagle.
-        PeakEwma "peak_ewma",
-        /// Consistent hashing of [`ServiceSpec::hash_by`]: when endpoints change, only their share of the requests moves.
-        Hash "hash",
-        /// Weighted random choice.
-        Random "random",
+        LeastRequest "least_request": "Of two random endpoints, the one with fewer requests in flight relative to its weight.",
+        RoundRobin "round_robin": "Weighted round robin.",
+        PeakEwma "peak_ewma": "Of two random endpoints, the one with the shorter expected wait, as in Finagle.",
+        Hash "hash": "Consistent hashing of [`ServiceSpec::hash_by`]: when endpoints change, only their share of the requests moves.",
+        Random "random": "Weighted random choice.",
     }
 }
 

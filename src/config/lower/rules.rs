@@ -5,6 +5,7 @@ use super::{
     answers, expression, headers, is_token, listeners, not_a_token, rewrite, split, unknown_word,
 };
 use crate::config::actions::Actions;
+use crate::config::condition::SubjectKey;
 use crate::config::problems::Problems;
 use crate::config::raw::{RawString, RawTable, RawValue};
 use crate::config::spec::{
@@ -160,41 +161,46 @@ fn conditions(when: &RawValue<'_>, without: &str, out: &mut Problems) -> Conditi
 /// Reads the conditions of one table.
 fn plain(table: &mut RawTable<'_>, out: &mut Problems) -> Vec<Condition> {
     let mut conditions = Vec::new();
-    for kind in ["header", "cookie", "query"] {
-        let Some(value) = table.take(kind) else {
+    for (key, subject) in Subject::KEYS {
+        let Some(value) = table.take(key) else {
             continue;
         };
-        let Some(names) = value.as_table() else {
-            out.error(value.key, format!("`{}` needs a name", value.path))
-                .label(format!("expected `{kind}.NAME = …`"));
-            continue;
-        };
-        for (name, value) in names.named() {
-            let subject = match kind {
-                "header" => Subject::Header(name.to_ascii_lowercase()),
-                "cookie" => Subject::Cookie(name.to_owned()),
-                _ => Subject::Query(name.to_owned()),
-            };
-            if name.is_empty() || (kind != "query" && !is_token(name)) {
-                out.error(
-                    value.key.clone(),
-                    format!("{} is not the name of a {kind}", quote(name)),
-                )
-                .label("expected letters, digits and `-`");
-            }
-            conditions.push(condition(subject, &value, out));
-        }
-    }
-    for (key, subject) in [
-        ("path", Subject::Path),
-        ("method", Subject::Method),
-        ("ip", Subject::Ip),
-    ] {
-        if let Some(value) = table.take(key) {
-            conditions.push(condition(subject, &value, out));
+        match subject {
+            SubjectKey::Plain(subject) => conditions.push(condition(subject.clone(), &value, out)),
+            SubjectKey::Named(named) => conditions.extend(of_names(key, *named, value, out)),
         }
     }
     conditions
+}
+
+/// Reads `KEY.NAME = …`, of which there may be several.
+fn of_names(
+    key: &str,
+    subject: fn(String) -> Subject,
+    value: RawValue<'_>,
+    out: &mut Problems,
+) -> Vec<Condition> {
+    let Some(names) = value.as_table() else {
+        out.error(value.key, format!("`{}` needs a name", value.path))
+            .label(format!("expected `{key}.NAME = …`"));
+        return Vec::new();
+    };
+    let of_name = |(name, value): (&str, RawValue<'_>)| {
+        let subject = match subject(name.to_owned()) {
+            Subject::Header(name) => Subject::Header(name.to_ascii_lowercase()),
+            other => other,
+        };
+        let is_free = matches!(subject, Subject::Query(_));
+        if name.is_empty() || !(is_free || is_token(name)) {
+            out.error(
+                value.key.clone(),
+                format!("{} is not the name of a {key}", quote(name)),
+            )
+            .label("expected letters, digits and `-`");
+        }
+        condition(subject, &value, out)
+    };
+    names.named().map(of_name).collect()
 }
 
 fn condition(subject: Subject, value: &RawValue<'_>, out: &mut Problems) -> Condition {

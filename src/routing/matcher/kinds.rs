@@ -2,7 +2,8 @@
 //!
 //! Each kind is a type in a file of its own that implements [`Attribute`]. [`with_attribute!`] maps a [`Subject`] of the
 //! configuration to that type by a `match`, so that everything behind it is compiled for each kind and nothing is called
-//! through a pointer. A new kind needs its file, its `mod` line in the parent and its arm here.
+//! through a pointer. A new kind needs its line in [`crate::config::condition`], its file, its `mod` line in the parent and
+//! its arm here.
 
 use super::super::RequestView;
 use super::attribute::Attribute;
