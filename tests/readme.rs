@@ -81,6 +81,21 @@ fn every_configuration_is_valid() {
     );
 }
 
+#[test]
+fn the_example_of_an_included_file_is_valid() {
+    let page = read("docs/configuration.md");
+    let main = blocks(&chapter(&page, "Included files"), "toml").remove(0);
+    let included = blocks(&page, "toml conf.d/shop.toml").remove(0);
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("conf.d")).unwrap();
+    let file = root.path().join("cutover.toml");
+    fs::write(&file, main).unwrap();
+    fs::write(root.path().join("conf.d/shop.toml"), included).unwrap();
+    let loaded = config::load(&file).unwrap_or_else(|failure| panic!("{failure}"));
+    let names: Vec<&str> = loaded.spec.services.iter().map(|s| &*s.name).collect();
+    assert_eq!(names, ["home", "shop"]);
+}
+
 /// Each file under `config/migration` is shown as it is on one of the pages that compare it with another proxy's.
 #[test]
 fn every_front_door_is_shown_as_it_is() {

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 
 use super::history::{Announcement, Attribution, History};
-use crate::config::edit::{LockedFile, Replaced};
 use crate::config::file_edit::{EditRefusal, EditedText, FileEdit, unwritable_help};
+use crate::config::file_set::{FileError, LockedFiles};
 use crate::config::load;
 
 /// Time limit for the lock on the file. Commands hold it until their edit is adopted.
@@ -48,6 +48,10 @@ impl EditFault {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, why)
     }
 
+    fn of_file(what: &str, error: &FileError) -> Self {
+        Self::conflict(&error.file, what, &error.source)
+    }
+
     fn conflict(file: &Path, what: &str, error: &io::Error) -> Self {
         let help = unwritable_help(error).join("\n");
         let message = format!("the proxy can't {what} {}: {error}\n{help}", file.display());
@@ -75,7 +79,7 @@ impl From<EditRefusal> for EditFault {
 /// An edit that is in the file, still locked.
 #[derive(Debug)]
 pub(crate) struct SavedEdit {
-    locked: LockedFile,
+    locked: LockedFiles,
     before: String,
     edited: EditedText,
     /// Why the file was overwritten instead of replaced; `None` if it was replaced.
@@ -108,16 +112,16 @@ impl SavedEdit {
             .locked
             .read()
             .is_ok_and(|text| text == self.edited.text);
-        ours && self.locked.replace(&self.before).is_ok()
+        ours && self.locked.replace(&self.edited.text, &self.before).is_ok()
     }
 }
 
 /// Locks the file, and waits for other commands that edit it. Blocks.
 #[expect(clippy::disallowed_methods, reason = "it runs on a thread of its own")]
-fn lock(file: &Path) -> Result<LockedFile, EditFault> {
+fn lock(file: &Path) -> Result<LockedFiles, EditFault> {
     let began = Instant::now();
     loop {
-        match LockedFile::try_lock(file) {
+        match LockedFiles::try_lock(file) {
             Ok(Some(locked)) => return Ok(locked),
             Ok(None) if began.elapsed() < LOCK_TIMEOUT => thread::sleep(LOCK_INTERVAL),
             Ok(None) => {
@@ -134,7 +138,7 @@ fn lock(file: &Path) -> Result<LockedFile, EditFault> {
 
 /// Edits the locked file. Blocks on the file system.
 fn save(
-    mut locked: LockedFile,
+    mut locked: LockedFiles,
     file: &Path,
     edit: &FileEdit,
     by: Attribution,
@@ -142,7 +146,7 @@ fn save(
 ) -> Result<SavedEdit, EditFault> {
     let before = locked
         .read()
-        .map_err(|error| EditFault::conflict(file, "read", &error))?;
+        .map_err(|error| EditFault::of_file("read", &error))?;
     let edited = edit.apply(&before, &file.display().to_string())?;
     let mut in_place = None;
     if edited.text != before {
@@ -155,16 +159,14 @@ fn save(
         if by.who.is_none_or(|who| announced(who, by.cause).is_err()) {
             let _ = announced(UNNAMED.to_owned(), by.cause);
         }
-        let replaced = locked.replace(&edited.text);
-        let replaced = replaced.map_err(|error| EditFault::conflict(file, "write", &error))?;
-        if let Replaced::InPlace(why) = replaced {
-            in_place = Some(why.to_string());
-        }
+        let written = locked.replace(&before, &edited.text);
+        let written = written.map_err(|error| EditFault::of_file("write", &error))?;
+        in_place = written.iter().find_map(|written| written.in_place);
     }
     Ok(SavedEdit {
         locked,
         before,
         edited,
-        in_place,
+        in_place: in_place.map(|why| why.to_string()),
     })
 }

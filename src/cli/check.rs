@@ -77,7 +77,7 @@ fn check(file: &Path) -> CheckedFile {
     } = preflight(&loaded, file);
     errors.extend(unstorable_rollouts(&loaded, file));
     let mut warnings = [loaded.warnings.clone(), warnings].concat();
-    warnings.sort_by_key(Diagnostic::position);
+    warnings.sort_by(Diagnostic::in_order);
     CheckedFile {
         loaded: Some(loaded),
         errors,
@@ -104,13 +104,16 @@ fn summary(loaded: &Loaded) -> String {
     let services = &loaded.spec.services;
     let versions: Vec<_> = services.iter().flat_map(|s| &s.versions).collect();
     let endpoints = versions.iter().map(|v| v.endpoints.len()).sum();
-    [
+    let mut counts = vec![
         count(loaded.spec.listeners.len(), "listener"),
         count(services.len(), "service"),
         count(versions.len(), "version"),
         count(endpoints, "endpoint"),
-    ]
-    .join(", ")
+    ];
+    if loaded.files() > 1 {
+        counts.push(count(loaded.files(), "file"));
+    }
+    counts.join(", ")
 }
 
 fn as_json(file: &Path, checked: &CheckedFile) -> Value {
@@ -125,9 +128,9 @@ fn as_json(file: &Path, checked: &CheckedFile) -> Value {
 
 fn diagnostic(found: &Diagnostic) -> Value {
     let (line, column) = found.position().unzip();
-    let also = found
-        .also()
-        .map(|(line, column, cause)| json!({ "line": line, "column": column, "cause": cause }));
+    let also = found.also().map(|(line, column, cause)| {
+        json!({ "file": found.also_file(), "line": line, "column": column, "cause": cause })
+    });
     json!({
         "file": found.file(),
         "line": line,

@@ -17,8 +17,8 @@ use super::error::CommandError;
 use super::proxy::{Proxy, ProxyError};
 use super::proxy_address::{ProxyAddress, shown};
 use crate::admin::status::ProxyStatus;
-use crate::config::edit::{LockedFile, Replaced};
 use crate::config::file_edit::{EditedText, FileEdit, unwritable_help};
+use crate::config::file_set::{FileError, LockedFiles, WrittenFile};
 use crate::config::load;
 use progress::{Edit, ShiftProgress};
 
@@ -46,9 +46,11 @@ pub(super) struct FileSession {
     pub proxy: Result<Proxy, CommandError>,
     /// The generation that was published before the edit; 0 without a proxy.
     pub before: u64,
-    /// The file.
+    /// The main file.
     pub file: PathBuf,
-    locked: LockedFile,
+    /// The file that was edited, once one was.
+    edited: Option<PathBuf>,
+    locked: LockedFiles,
     /// The name of the command, for the history.
     command: &'static str,
 }
@@ -78,6 +80,7 @@ impl FileSession {
             proxy,
             before,
             file,
+            edited: None,
             locked,
             command,
         })
@@ -89,18 +92,23 @@ impl FileSession {
     /// The edit is refused, or the file can't be read or written.
     pub(super) async fn save(&mut self, edit: &FileEdit) -> Result<EditedText, CommandError> {
         let text = self.locked.read();
-        let text =
-            text.map_err(|e| CommandError::new(format!("can't read {}: {e}", shown(&self.file))))?;
+        let text = text.map_err(|FileError { file, source }| {
+            CommandError::new(format!("can't read {}: {source}", shown(&file)))
+        })?;
         let edited = edit.apply(&text, &shown(&self.file));
         let edited = edited.map_err(|refusal| CommandError::new(refusal.to_string()))?;
         if edited.text != text {
             if let Ok(proxy) = &self.proxy {
                 announce(proxy, self.command, &edited.text).await;
             }
-            let replaced = self.locked.replace(&edited.text);
-            if let Replaced::InPlace(why) = replaced.map_err(|e| unwritable(&self.file, &e))? {
-                anstream::eprintln!("overwrote {} in place: {why}", shown(&self.file));
+            let written = self.locked.replace(&text, &edited.text);
+            let written = written.map_err(|e| unwritable(&e.file, &e.source))?;
+            for WrittenFile { file, in_place } in &written {
+                if let Some(why) = in_place {
+                    anstream::eprintln!("overwrote {} in place: {why}", shown(file));
+                }
             }
+            self.edited = written.into_iter().next().map(|written| written.file);
         }
         Ok(edited)
     }
@@ -119,7 +127,7 @@ impl FileSession {
         let proxy = self.proxy.map_err(|unreachable| {
             let changed = format!(
                 "{} was changed ({summary}), but no proxy answers",
-                shown(&self.file)
+                shown(self.edited.as_ref().unwrap_or(&self.file))
             );
             let mut changed = CommandError::new(changed).exit(NO_PROXY);
             changed.detail = unreachable.detail;
@@ -127,6 +135,7 @@ impl FileSession {
         })?;
         let wait = Wait {
             proxy: proxy.clone(),
+            edited: self.edited,
             file: Some(self.file),
             edit: edit(load::hash(edited.text.as_bytes()), self.before),
             summary,
@@ -167,11 +176,11 @@ pub(super) async fn find(address: &ProxyAddress) -> Result<(Proxy, ProxyStatus),
 ///
 /// # Errors
 /// The file can't be opened, or another command has held it for [`LOCK_TIMEOUT`].
-pub(super) async fn locked(file: &Path) -> Result<LockedFile, CommandError> {
+pub(super) async fn locked(file: &Path) -> Result<LockedFiles, CommandError> {
     let began = Instant::now();
     let mut noticed = false;
     loop {
-        let tried = LockedFile::try_lock(file);
+        let tried = LockedFiles::try_lock(file);
         if let Some(locked) = tried
             .map_err(|e| CommandError::new(format!("can't open and lock {}: {e}", shown(file))))?
         {
@@ -202,8 +211,10 @@ fn unwritable(file: &Path, error: &std::io::Error) -> CommandError {
 pub(super) struct Wait {
     /// The proxy to ask.
     pub proxy: Proxy,
-    /// The edited file; `None` if the proxy edited its own.
+    /// The main file; `None` if the proxy edited its own.
     pub file: Option<PathBuf>,
+    /// The file that was edited, if it is known and another one.
+    pub edited: Option<PathBuf>,
     /// What to wait for.
     pub edit: Edit,
     /// The edit in a few words: `shop: v1 95%, v2 5%`.
@@ -217,7 +228,7 @@ impl Wait {
     /// its shares back: the health check may take long, and other edits needn't wait for it.
     pub(super) async fn adopted(
         &self,
-        mut locked: Option<LockedFile>,
+        mut locked: Option<LockedFiles>,
     ) -> Result<String, CommandError> {
         let (mut noticed, mut held) = (false, false);
         loop {
@@ -262,15 +273,14 @@ impl Wait {
         }
     }
 
-    /// The hash of the file's current content, which other writers may have changed since.
+    /// The hash of the current content of the files, which other writers may have changed since.
     fn hash(&self) -> Option<String> {
-        let text = std::fs::read(self.file.as_ref()?).ok()?;
-        Some(load::hash(&text))
+        load::hash_of(self.file.as_ref()?)
     }
 
     /// The file, for messages.
     fn place(&self) -> String {
-        match &self.file {
+        match self.edited.as_ref().or(self.file.as_ref()) {
             Some(file) => shown(file),
             None => "the proxy's file".to_owned(),
         }

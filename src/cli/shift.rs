@@ -87,6 +87,7 @@ impl ShiftArgs {
         let words: Vec<String> = self.changes.iter().map(words).collect();
         let wait = Wait {
             proxy,
+            edited: None,
             file: None,
             edit: Edit::adopted(&self.service, goals.collect(), report.generation),
             summary: format!("{}: {}", self.service, words.join(", ")),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::actions::{Actions, Answer, LARGEST_BODY};
+use super::bundle::FilePart;
 use super::diagnostic::Diagnostic;
 use super::locate::{PathStep, locate};
 use super::spec::{ServiceSpec, Spec};
@@ -16,7 +17,11 @@ use super::spec::{ServiceSpec, Spec};
 ///
 /// # Errors
 /// A file can't be read, or is too large. Each is reported at the key that names it.
-pub(super) fn read(spec: &mut Spec, text: &str, name: &str) -> Result<(), Vec<Diagnostic>> {
+pub(super) fn read(
+    spec: &mut Spec,
+    parts: &[FilePart<'_>],
+    name: &str,
+) -> Result<(), Vec<Diagnostic>> {
     let mut errors = Vec::new();
     for service in &mut spec.services {
         each(service, &mut |actions, path| {
@@ -35,8 +40,8 @@ pub(super) fn read(spec: &mut Spec, text: &str, name: &str) -> Result<(), Vec<Di
                         .chain(["respond", "body_file"].map(PathStep::from))
                         .collect();
                     // The key was read from this text.
-                    let span = locate(text, &key).unwrap_or_default();
-                    errors.push(Diagnostic::at(text, name, span, &message));
+                    let span = locate(parts, &key).unwrap_or_default();
+                    errors.push(Diagnostic::at(parts, name, span, &message));
                 }
             }
         });

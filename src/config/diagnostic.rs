@@ -8,125 +8,10 @@ use std::sync::Arc;
 
 use anstyle::{AnsiColor, Style};
 
+use super::bundle::FilePart;
+use super::position::{Position, SourceLines};
 pub use super::problem::Severity;
 use super::problem::{Problem, TextSpan};
-
-/// Windows editors put this before the first line of a UTF-8 file. It belongs to no line and takes no column.
-pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
-
-/// A text with the offsets of its lines, computed once for all positions.
-pub(super) struct Lines<'t> {
-    text: &'t str,
-    starts: Vec<usize>,
-}
-
-impl<'t> Lines<'t> {
-    pub(super) fn new(text: &'t str) -> Self {
-        let starts = memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1);
-        let first = match text.starts_with(BYTE_ORDER_MARK) {
-            true => BYTE_ORDER_MARK.len_utf8(),
-            false => 0,
-        };
-        Self {
-            text,
-            starts: std::iter::once(first).chain(starts).collect(),
-        }
-    }
-}
-
-/// A position in the text with everything needed to show its line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Position {
-    /// Counts from 1.
-    line: usize,
-    /// Counts characters from 1.
-    column: usize,
-    /// The line as it is printed.
-    shown: String,
-    /// Number of cells before the first caret under `shown`.
-    indent: usize,
-    /// Number of carets, at least 1.
-    carets: usize,
-    label: String,
-}
-
-impl Position {
-    fn new(lines: &Lines<'_>, span: TextSpan, label: String) -> Self {
-        let text = lines.text;
-        let start = boundary(text, span.start).max(lines.starts[0]);
-        let number = lines.starts.partition_point(|first| *first <= start);
-        let line_start = lines.starts[number - 1];
-        let line_end = lines.starts.get(number).map_or(text.len(), |next| next - 1);
-        let line = text[line_start..line_end].trim_end_matches('\r');
-        let end = boundary(text, span.end).clamp(start, (line_start + line.len()).max(start));
-        let column = text[line_start..start].chars().count();
-        let width = text[start..end].chars().count();
-        let (shown, indent, carets) = show(line, column, width);
-        Self {
-            line: number,
-            column: column + 1,
-            shown,
-            indent,
-            carets,
-            label,
-        }
-    }
-}
-
-/// Returns the nearest character boundary at or before `at`, at most the length of the text.
-fn boundary(text: &str, at: usize) -> usize {
-    let mut at = at.min(text.len());
-    while !text.is_char_boundary(at) {
-        at -= 1;
-    }
-    at
-}
-
-/// Prepares a line for printing; returns it with the indent and the number of the carets.
-///
-/// Tabs become four spaces, control characters (which could drive the terminal) are replaced, and of a long line only
-/// the part around the caret is kept. Every other character counts as one cell.
-fn show(line: &str, column: usize, width: usize) -> (String, usize, usize) {
-    const BEFORE: usize = 60;
-    const MOST: usize = 140;
-    let cut = if line.chars().count() > MOST {
-        column.saturating_sub(BEFORE)
-    } else {
-        0
-    };
-    let mut shown = String::new();
-    let (mut indent, mut carets) = (0, 0);
-    if cut > 0 {
-        shown.push('…');
-        indent += 1;
-    }
-    for (at, c) in line.chars().enumerate().skip(cut) {
-        if at - cut >= MOST {
-            shown.push('…');
-            break;
-        }
-        let cells = match c {
-            '\t' => {
-                shown.push_str("    ");
-                4
-            }
-            c if c.is_control() => {
-                shown.push('\u{fffd}');
-                1
-            }
-            c => {
-                shown.push(c);
-                1
-            }
-        };
-        if at < column {
-            indent += cells;
-        } else if at < column + width {
-            carets += cells;
-        }
-    }
-    (shown, indent, carets.max(1))
-}
 
 /// An error or a warning about a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,16 +26,16 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// Resolves the spans of a problem to lines and columns.
-    pub(super) fn new(lines: &Lines<'_>, file: &Arc<str>, problem: Problem) -> Self {
+    /// Resolves the spans of a problem to files, lines and columns.
+    pub(super) fn new(sources: &SourceLines<'_>, problem: Problem) -> Self {
+        let position = sources.position(problem.span, problem.label);
+        let also = problem.also;
         Self {
             severity: problem.severity,
             message: problem.message,
-            file: Arc::clone(file),
-            position: Some(Position::new(lines, problem.span, problem.label)),
-            also: problem
-                .also
-                .map(|(span, label)| Position::new(lines, span, label)),
+            file: position.file.clone(),
+            position: Some(position),
+            also: also.map(|(span, label)| sources.position(span, label)),
             help: problem.help,
         }
     }
@@ -167,11 +52,13 @@ impl Diagnostic {
         }
     }
 
-    /// Creates an error at a span of the text.
-    pub(super) fn at(text: &str, file: &str, span: TextSpan, message: &str) -> Self {
+    /// Creates an error at a span of a text, whose first file is `main`.
+    pub(super) fn at(parts: &[FilePart<'_>], main: &str, span: TextSpan, message: &str) -> Self {
+        let position = SourceLines::new(parts, main).position(span, String::new());
         Self {
-            position: Some(Position::new(&Lines::new(text), span, String::new())),
-            ..Self::of_file(file, message.to_owned(), None)
+            file: position.file.clone(),
+            position: Some(position),
+            ..Self::of_file(main, message.to_owned(), None)
         }
     }
 
@@ -229,9 +116,19 @@ impl Diagnostic {
         also.map(|p| (p.line, p.column, p.label.as_str()))
     }
 
+    /// Returns the path of the file that holds the related position; it may be another one.
+    pub fn also_file(&self) -> Option<&str> {
+        self.also.as_ref().map(|p| &*p.file)
+    }
+
     /// Returns line and column (in characters), both counted from 1, or `None` if it is about the file as a whole.
     pub fn position(&self) -> Option<(usize, usize)> {
         self.position.as_ref().map(|p| (p.line, p.column))
+    }
+
+    /// The order in which diagnostics are shown: by file, and then by position.
+    pub(crate) fn in_order(&self, other: &Self) -> std::cmp::Ordering {
+        (&self.file, self.position()).cmp(&(&other.file, other.position()))
     }
 
     /// Returns one line in the form `file:line:column: message`.
@@ -288,7 +185,7 @@ impl Diagnostic {
             writeln!(
                 out,
                 "{:gutter$}{faint}:::{faint:#} {}:{line}:{column}",
-                "", self.file
+                "", position.file
             )?;
             position.render(out, gutter, '-', faint, faint)?;
         }
@@ -305,32 +202,6 @@ impl Diagnostic {
             }
         }
         Ok(())
-    }
-}
-
-impl Position {
-    fn render(
-        &self,
-        out: &mut impl fmt::Write,
-        gutter: usize,
-        mark: char,
-        faint: Style,
-        strong: Style,
-    ) -> fmt::Result {
-        let (line, shown, label) = (self.line, &self.shown, &self.label);
-        let marks = mark.to_string().repeat(self.carets);
-        let indent = self.indent;
-        writeln!(out, "{:gutter$} {faint}|{faint:#}", "")?;
-        writeln!(out, "{faint}{line:gutter$} |{faint:#} {shown}")?;
-        write!(
-            out,
-            "{:gutter$} {faint}|{faint:#} {:indent$}{strong}{marks}",
-            "", ""
-        )?;
-        if !label.is_empty() {
-            write!(out, " {label}")?;
-        }
-        writeln!(out, "{strong:#}")
     }
 }
 

@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::str::FromStr;
 
+use super::bundle::{self, FilePart};
 use super::diagnostic::Diagnostic;
 use super::edit::{self, EditError};
 use super::load;
@@ -122,8 +123,10 @@ impl FileEdit {
     /// See [`EditRefusal`].
     pub(crate) fn apply(&self, text: &str, name: &str) -> Result<EditedText, EditRefusal> {
         let edited = match self {
-            Self::Split { service, changes } => split(text, service, changes)?,
-            Self::Version(edit) => version(text, edit)?,
+            Self::Split { service, changes } => {
+                in_its_file(text, service, |text| split(text, service, changes))?
+            }
+            Self::Version(edit) => in_its_file(text, &edit.service, |text| version(text, edit))?,
             Self::Deploy(edit) => deploy(text, name, edit)?,
             Self::Restore {
                 text: earlier,
@@ -137,7 +140,7 @@ impl FileEdit {
                 earlier.clone()
             }
         };
-        let spec = super::parse(&edited, name).map_err(|errors| {
+        let spec = super::parse_bundle(&edited, name).map_err(|errors| {
             let why = "the edited file would be invalid; it was not changed";
             EditRefusal::Invalid(format!("{why}\n{}", rendered(&errors)))
         })?;
@@ -174,7 +177,7 @@ fn version(text: &str, edit: &VersionEdit) -> Result<String, EditError> {
 }
 
 fn deploy(text: &str, name: &str, edit: &VersionEdit) -> Result<String, EditRefusal> {
-    let spec = super::parse(text, name).map_err(|errors| {
+    let spec = super::parse_bundle(text, name).map_err(|errors| {
         let why = format!("{name} is not valid; it was not changed");
         EditRefusal::Invalid(format!("{why}\n{}", rendered(&errors)))
     })?;
@@ -188,12 +191,45 @@ fn deploy(text: &str, name: &str, edit: &VersionEdit) -> Result<String, EditRefu
     if let Some(at) = service.version(&edit.version) {
         deployable(service, at)?;
     }
-    let text = version(text, edit)?;
-    let started = match service.rollout {
-        Some(_) => edit::start_rollout(&text, &edit.service, &edit.version),
-        None => edit::set_stable(&text, &edit.service, &edit.version),
+    let edited = in_its_file(text, &edit.service, |text| {
+        let text = version(text, edit)?;
+        match service.rollout {
+            Some(_) => edit::start_rollout(&text, &edit.service, &edit.version),
+            None => edit::set_stable(&text, &edit.service, &edit.version),
+        }
+    });
+    Ok(edited?)
+}
+
+/// Edits the file in which a service stands; the others stay as they are.
+fn in_its_file(
+    text: &str,
+    service: &str,
+    edit: impl FnOnce(&str) -> Result<String, EditError>,
+) -> Result<String, EditError> {
+    let parts = bundle::parts(text);
+    let part = match &parts[..] {
+        [main] => main,
+        all => file_of(all, service)?,
     };
-    Ok(started?)
+    Ok(bundle::with_part(text, part, &edit(part.text)?))
+}
+
+fn file_of<'p, 't>(
+    parts: &'p [FilePart<'t>],
+    service: &str,
+) -> Result<&'p FilePart<'t>, EditError> {
+    let mut names = Vec::new();
+    for part in parts {
+        let own = bundle::services(part);
+        if own.iter().any(|name| name == service) {
+            return Ok(part);
+        }
+        names.extend(own);
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let help = suggest(service, &names, "the services are");
+    Err(EditError::NoService(service.to_owned(), help))
 }
 
 /// Checks that a version may be deployed: it isn't stable, and no other version is on its way.

@@ -2,7 +2,7 @@
 //!
 //! The parser would report an error for each of their lines, so this check comes first and a hit is the only error.
 
-use super::diagnostic::BYTE_ORDER_MARK;
+use super::position::BYTE_ORDER_MARK;
 use super::problems::{Problems, TextSpan};
 
 /// The number of lines that are inspected, which is enough to tell formats apart.
@@ -196,7 +196,7 @@ mod tests {
     fn found(text: &str) -> Option<String> {
         let mut out = Problems::default();
         let (errors, _) = match foreign(text, &mut out) {
-            true => out.finish(text, "t"),
+            true => out.finish(&[super::super::bundle::FilePart::single(text)], "t"),
             false => return None,
         };
         Some(errors[0].message().to_owned())

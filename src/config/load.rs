@@ -7,9 +7,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::diagnostic::{BYTE_ORDER_MARK, Diagnostic};
+use super::bundle::{self, FilePart};
+use super::diagnostic::Diagnostic;
+use super::include;
 use super::locate::{PathStep, is_written, locate};
 use super::paths;
+use super::position::BYTE_ORDER_MARK;
 use super::spec::Spec;
 
 /// The maximum size of a configuration file in bytes. A larger one was probably named by mistake.
@@ -20,7 +23,8 @@ const LARGEST: u64 = 16 << 20;
 pub struct Loaded {
     /// The validated configuration.
     pub spec: Arc<Spec>,
-    /// The text of the file.
+    /// The text of the file. If it includes others, their texts follow, each after the control character FS, its path and a
+    /// line feed.
     pub text: String,
     /// Hash of the text: see [`hash`].
     pub hash: String,
@@ -37,8 +41,9 @@ impl Loaded {
         message: &str,
         help: &str,
     ) -> Diagnostic {
-        let found = match locate(&self.text, path) {
-            Some(span) => Diagnostic::at(&self.text, file, span, message),
+        let parts = bundle::parts(&self.text);
+        let found = match locate(&parts, path) {
+            Some(span) => Diagnostic::at(&parts, file, span, message),
             None => Diagnostic::of_file(file, message.to_owned(), None),
         };
         match help {
@@ -49,7 +54,12 @@ impl Loaded {
 
     /// Returns whether the file sets the key at `path`.
     pub fn is_written(&self, path: &[PathStep]) -> bool {
-        is_written(&self.text, path)
+        is_written(&bundle::parts(&self.text), path)
+    }
+
+    /// The number of files.
+    pub(crate) fn files(&self) -> usize {
+        bundle::parts(&self.text).len()
     }
 }
 
@@ -64,17 +74,16 @@ pub struct LoadFailure {
 ///
 /// # Errors
 /// Fails if the path doesn't lead to a regular file, the file can't be read, is world-writable or larger than 16 MiB, its
-/// text isn't a valid configuration, or a `body_file` can't be read.
+/// text isn't a valid configuration, or a `body_file` can't be read. The same goes for the files that it includes.
 pub fn load(path: impl AsRef<Path>) -> Result<Loaded, LoadFailure> {
     let path = path.as_ref();
     let name = path.display().to_string();
-    let bytes = read(path, &name)?;
-    let hash = hash(&bytes);
+    let text = text(path)?;
+    let hash = hash(text.as_bytes());
     let failure = |errors| LoadFailure {
         errors,
         hash: Some(hash.clone()),
     };
-    let text = String::from_utf8(bytes).map_err(|error| failure(vec![not_utf8(&error, &name)]))?;
     if text.trim_start_matches(BYTE_ORDER_MARK).trim().is_empty() {
         return Err(failure(vec![empty(&text, &name)]));
     }
@@ -91,6 +100,85 @@ pub fn load(path: impl AsRef<Path>) -> Result<Loaded, LoadFailure> {
 /// cryptographic.
 pub fn hash(text: &[u8]) -> String {
     format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text))
+}
+
+/// Reads a file and those that it includes into one text, without parsing it: see [`bundle`].
+///
+/// # Errors
+/// A file can't be read, or is no text.
+pub(crate) fn text(path: &Path) -> Result<String, LoadFailure> {
+    let main = one_text(path)?;
+    with_included(path, main)
+}
+
+/// Returns the [`hash`] of a file with those that it includes, or `None` if one of them can't be read.
+pub(crate) fn hash_of(path: &Path) -> Option<String> {
+    Some(hash(text(path).ok()?.as_bytes()))
+}
+
+/// Adds the files that the main file at `path` includes to its text.
+///
+/// # Errors
+/// One of them can't be read, or is no text.
+pub(super) fn with_included(path: &Path, main: String) -> Result<String, LoadFailure> {
+    let main = unseparated(main);
+    let name = path.display().to_string();
+    let files = include::files(path, &main).map_err(|errors| {
+        let parts = [FilePart::single(&main)];
+        let diagnose = |error: include::IncludeError| {
+            let list = [include::KEY.into(), PathStep::Item(error.index)];
+            // The pattern was read from this text.
+            let span = locate(&parts, &list).unwrap_or_default();
+            let found = Diagnostic::at(&parts, &name, span, &error.message);
+            match &*error.help {
+                "" => found,
+                help => found.helped(help),
+            }
+        };
+        LoadFailure {
+            errors: errors.into_iter().map(diagnose).collect(),
+            hash: None,
+        }
+    })?;
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let read = |file: &str| -> Result<String, LoadFailure> {
+        one_text(&directory.join(file)).map(unseparated)
+    };
+    let text = include::joined(main, &files, read).map_err(|failures| LoadFailure {
+        errors: failures.into_iter().flat_map(|f| f.errors).collect(),
+        hash: None,
+    })?;
+    if text.len() as u64 > LARGEST {
+        return Err(LoadFailure {
+            errors: vec![too_large(&name)],
+            hash: None,
+        });
+    }
+    Ok(text)
+}
+
+/// The text without the character that separates files, so that a file can't pass for several. Another control character takes
+/// its place, which TOML forbids as well.
+fn unseparated(text: String) -> String {
+    match text.contains(bundle::SEPARATOR) {
+        true => text.replace(bundle::SEPARATOR, "\u{1d}"),
+        false => text,
+    }
+}
+
+/// Reads one file as text.
+fn one_text(path: &Path) -> Result<String, LoadFailure> {
+    let name = path.display().to_string();
+    let bytes = read(path, &name)?;
+    String::from_utf8(bytes).map_err(|error| LoadFailure {
+        errors: vec![not_utf8(&error, &name)],
+        hash: Some(hash(error.as_bytes())),
+    })
+}
+
+fn too_large(name: &str) -> Diagnostic {
+    let message = "the configuration is larger than 16 MiB";
+    Diagnostic::of_file(name, message.to_owned(), None)
 }
 
 /// Reads the file and checks what was opened, so that it can't be exchanged in between.
@@ -185,13 +273,18 @@ fn not_utf8(error: &std::string::FromUtf8Error, name: &str) -> Diagnostic {
     let text = String::from_utf8_lossy(error.as_bytes());
     // Up to the first invalid byte, offsets in the lossy text are the same.
     let width = text[at..].chars().next().map_or(0, char::len_utf8);
-    Diagnostic::at(&text, name, at..at + width, "the file is not UTF-8")
-        .labelled("this byte is not part of a character")
-        .helped("save the file as UTF-8, which TOML requires")
+    Diagnostic::at(
+        &[FilePart::single(&text)],
+        name,
+        at..at + width,
+        "the file is not UTF-8",
+    )
+    .labelled("this byte is not part of a character")
+    .helped("save the file as UTF-8, which TOML requires")
 }
 
 fn empty(text: &str, name: &str) -> Diagnostic {
-    Diagnostic::at(text, name, 0..0, "the file is empty")
+    Diagnostic::at(&[FilePart::single(text)], name, 0..0, "the file is empty")
         .labelled("expected a listener and a service")
         .helped("an interrupted write can leave an empty file: write its content again")
 }

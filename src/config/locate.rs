@@ -5,6 +5,7 @@
 
 use toml::de::{DeTable, DeValue};
 
+use super::bundle::FilePart;
 use super::problems::TextSpan;
 
 /// One step of the path from the root of the document to a value.
@@ -28,15 +29,31 @@ impl From<usize> for PathStep {
     }
 }
 
-/// Returns the span of the value at `path`, or of its closest ancestor that is in the text, because a value with a default
+/// Returns the span of the value at `path`, or of its closest ancestor that is in a file, because a value with a default
 /// may be absent. Returns `None` if even the first key is absent.
-pub(super) fn locate(text: &str, path: &[PathStep]) -> Option<TextSpan> {
+pub(super) fn locate(parts: &[FilePart<'_>], path: &[PathStep]) -> Option<TextSpan> {
+    let mut best: Option<(usize, TextSpan)> = None;
+    for part in parts {
+        let Some((depth, span)) = locate_in(part.text, path) else {
+            continue;
+        };
+        // A service stands in one file, but its table `service` in several.
+        if best.as_ref().is_none_or(|(known, _)| *known < depth) {
+            best = Some((depth, span.start + part.start..span.end + part.start));
+        }
+    }
+    best.map(|(_, span)| span)
+}
+
+/// Returns how many steps of `path` lead to a value in this file, and the span of the last one.
+fn locate_in(text: &str, path: &[PathStep]) -> Option<(usize, TextSpan)> {
     let (root, _) = DeTable::parse_recoverable(text);
     let (first, rest) = path.split_first()?;
     let PathStep::Key(first) = first else {
         return None;
     };
     let (_, mut value) = root.get_ref().get_key_value(first.as_str())?;
+    let mut depth = 1;
     for step in rest {
         let next = match (value.get_ref(), step) {
             (DeValue::Table(table), PathStep::Key(key)) => {
@@ -46,20 +63,19 @@ pub(super) fn locate(text: &str, path: &[PathStep]) -> Option<TextSpan> {
             _ => None,
         };
         match next {
-            Some(next) => value = next,
+            Some(next) => (value, depth) = (next, depth + 1),
             None => break,
         }
     }
-    Some(value.span())
+    Some((depth, value.span()))
 }
 
-/// Returns whether the value at `path` itself is in the text.
-pub(super) fn is_written(text: &str, path: &[PathStep]) -> bool {
-    // If the last step leads nowhere, `locate` returns the parent's span.
-    match path.split_last() {
-        None | Some((_, [])) => locate(text, path).is_some(),
-        Some((_, parents)) => locate(text, path) != locate(text, parents),
-    }
+/// Returns whether the value at `path` itself is in a file.
+pub(super) fn is_written(parts: &[FilePart<'_>], path: &[PathStep]) -> bool {
+    parts
+        .iter()
+        .filter_map(|part| locate_in(part.text, path))
+        .any(|(depth, _)| depth == path.len())
 }
 
 #[cfg(test)]
@@ -69,7 +85,7 @@ mod tests {
     const TEXT: &str = "listen = ':80'\n[service.\"a.b\"]\nsticky.key_file = 'k'\n[[list.c]]\nkey = 'one'\n[[list.c]]\nkey = 'two'\n";
 
     fn at(path: &[PathStep]) -> Option<&'static str> {
-        locate(TEXT, path).map(|span| &TEXT[span])
+        locate(&[FilePart::single(TEXT)], path).map(|span| &TEXT[span])
     }
 
     #[test]
@@ -86,18 +102,21 @@ mod tests {
     #[test]
     fn what_is_written_is_told_from_what_is_not() {
         assert!(is_written(
-            TEXT,
+            &[FilePart::single(TEXT)],
             &["service", "a.b", "sticky", "key_file"].map(PathStep::from)
         ));
         assert!(!is_written(
-            TEXT,
+            &[FilePart::single(TEXT)],
             &["service", "a.b", "sticky", "cookie"].map(PathStep::from)
         ));
         assert!(!is_written(
-            TEXT,
+            &[FilePart::single(TEXT)],
             &["listen", "default"].map(PathStep::from)
         ));
-        assert!(is_written(TEXT, &["listen".into()]));
-        assert!(!is_written(TEXT, &["state_dir".into()]));
+        assert!(is_written(&[FilePart::single(TEXT)], &["listen".into()]));
+        assert!(!is_written(
+            &[FilePart::single(TEXT)],
+            &["state_dir".into()]
+        ));
     }
 }

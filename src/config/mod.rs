@@ -3,26 +3,33 @@
 //! A text passes through three stages. `syntax` parses TOML and recovers from its errors; `raw` walks the parsed document,
 //! keeping the span of each value and the keys that each table accepts; `lower` checks the values and builds the [`Spec`].
 //! All of them report to one collector, and a spec is returned only if it holds no error. [`load`](load()) does this for a
-//! file, and [`edit`] changes a file's text without disturbing comments or layout.
+//! file and those that it includes, which `bundle` holds in one text and `merge` in one document. [`edit`] changes a file's
+//! text without disturbing comments or layout.
 
 pub mod access_log;
 pub mod actions;
 mod bodies;
+pub(crate) mod bundle;
 pub mod client_limit;
 pub mod condition;
 mod defaults;
 pub(crate) mod diagnostic;
 pub mod edit;
 pub(crate) mod file_edit;
+pub(crate) mod file_set;
 pub mod flag;
 mod foreign;
+pub(crate) mod glob;
+pub(crate) mod include;
 mod keys;
 pub mod load;
 mod locate;
 mod lower;
+mod merge;
 pub mod mirror;
 pub(crate) mod paths;
 pub mod policy;
+mod position;
 mod problem;
 mod problems;
 mod quantity_hint;
@@ -44,8 +51,7 @@ pub use load::{LoadFailure, Loaded, load};
 pub use locate::PathStep;
 pub use spec::Spec;
 
-use toml::de::DeTable;
-
+use bundle::FilePart;
 use problems::Problems;
 
 /// Parses and validates a configuration. `file_name` is used in diagnostics only; no file is read.
@@ -56,16 +62,25 @@ pub fn parse(text: &str, file_name: &str) -> Result<Spec, Vec<Diagnostic>> {
     parse_with_warnings(text, file_name).map(|(spec, _)| spec)
 }
 
-/// Like [`parse_with_warnings`], but also reads the files that are part of the configuration.
+/// Parses a text that may hold included files, see [`bundle`].
 ///
 /// # Errors
-/// Returns every error in the text, in text order, or else those of the files.
+/// Returns every error in the text, in text order.
+pub(crate) fn parse_bundle(text: &str, file_name: &str) -> Result<Spec, Vec<Diagnostic>> {
+    parse_parts(text, &bundle::parts(text), file_name).map(|(spec, _)| spec)
+}
+
+/// Like [`parse_bundle`], but also returns warnings, and reads the bodies that are part of the configuration.
+///
+/// # Errors
+/// Returns every error in the text, in text order, or else those of the bodies.
 pub(crate) fn parse_with_files(
     text: &str,
     file_name: &str,
 ) -> Result<(Spec, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let (mut spec, warnings) = parse_with_warnings(text, file_name)?;
-    bodies::read(&mut spec, text, file_name)?;
+    let parts = bundle::parts(text);
+    let (mut spec, warnings) = parse_parts(text, &parts, file_name)?;
+    bodies::read(&mut spec, &parts, file_name)?;
     Ok((spec, warnings))
 }
 
@@ -77,16 +92,31 @@ pub fn parse_with_warnings(
     text: &str,
     file_name: &str,
 ) -> Result<(Spec, Vec<Diagnostic>), Vec<Diagnostic>> {
+    parse_parts(text, &[FilePart::single(text)], file_name)
+}
+
+fn parse_parts(
+    text: &str,
+    parts: &[FilePart<'_>],
+    file_name: &str,
+) -> Result<(Spec, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut problems = Problems::default();
-    if foreign::foreign(text, &mut problems) {
-        let (errors, _) = problems.finish(text, file_name);
-        return Err(errors);
+    let mut readable = String::with_capacity(text.len());
+    for part in parts {
+        // Between two files is the path of the second.
+        readable.push_str(&text[readable.len()..part.start]);
+        let mut found = Problems::default();
+        if foreign::foreign(part.text, &mut found) {
+            problems.append(found, part.start);
+            let (errors, _) = problems.finish(parts, file_name);
+            return Err(errors);
+        }
+        readable.push_str(&syntax::repair(part.text, &mut found));
+        problems.append(found, part.start);
     }
-    let readable = syntax::repair(text, &mut problems);
-    let (mut root, _) = DeTable::parse_recoverable(&readable);
-    root.get_mut().remove(syntax::PLACEHOLDER);
+    let root = merge::document(&readable, parts, &mut problems);
     let spec = lower::lower(&readable, root.get_ref(), &mut problems);
-    let (errors, warnings) = problems.finish(text, file_name);
+    let (errors, warnings) = problems.finish(parts, file_name);
     if errors.is_empty() {
         Ok((spec, warnings))
     } else {

@@ -3,9 +3,9 @@
 //! A [`Problem`] refers to byte offsets. [`Problems::finish`] sorts them, drops those that merely follow from others, and
 //! turns the rest into [`Diagnostic`]s with lines and columns.
 
-use std::sync::Arc;
-
-use super::diagnostic::{Diagnostic, Lines};
+use super::bundle::FilePart;
+use super::diagnostic::Diagnostic;
+use super::position::SourceLines;
 pub(super) use super::problem::{Problem, Severity, TextSpan};
 
 /// All problems that were found in a text.
@@ -49,9 +49,24 @@ impl Problems {
         self.broken.push(span);
     }
 
+    /// Adds the problems of a file that begins at this offset.
+    pub(super) fn append(&mut self, file: Self, start: usize) {
+        let moved = |span: TextSpan| span.start + start..span.end + start;
+        self.list.extend(file.list.into_iter().map(|p| Problem {
+            span: moved(p.span),
+            also: p.also.map(|(span, label)| (moved(span), label)),
+            ..p
+        }));
+        self.broken.extend(file.broken.into_iter().map(moved));
+        self.forgotten.extend(file.forgotten);
+    }
+
     /// Returns errors and warnings separately, each in text order.
-    pub(super) fn finish(self, text: &str, file: &str) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
-        let file: Arc<str> = file.into();
+    pub(super) fn finish(
+        self,
+        parts: &[FilePart<'_>],
+        main: &str,
+    ) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
         let (mut list, forgotten) = (self.list, self.forgotten);
         list.retain(|p| {
             !p.missing
@@ -59,9 +74,9 @@ impl Problems {
                 .is_some_and(|key| forgotten.contains(key))
         });
         list.sort_by_key(|p| p.span.start);
-        let lines = Lines::new(text);
+        let sources = SourceLines::new(parts, main);
         list.into_iter()
-            .map(|p| Diagnostic::new(&lines, &file, p))
+            .map(|p| Diagnostic::new(&sources, p))
             .partition(|d| d.severity() == Severity::Error)
     }
 

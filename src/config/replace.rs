@@ -167,6 +167,30 @@ fn rename_over(target: &Path, text: &str) -> Result<File, ReplaceError> {
     Ok(file)
 }
 
+/// Creates a file with this text, and with the mode and, if possible, the owner of the file at `like`.
+///
+/// # Errors
+/// The file exists, or can't be written.
+pub(super) fn create(path: &Path, text: &str, like: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(path).is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    let about = fs::metadata(like)?;
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let (temporary, file) = create_beside(path, directory)?;
+    let written = || -> io::Result<()> {
+        // Only root may give a file away; it is of use with this process' owner too.
+        let _ = std::os::unix::fs::fchown(&file, Some(about.uid()), Some(about.gid()));
+        file.set_permissions(fs::Permissions::from_mode(about.mode() & 0o7777))?;
+        write_from_start(&file, text.as_bytes())?;
+        fs::rename(&temporary, path)
+    };
+    written().inspect_err(|_| {
+        // Report the first error, whether or not the temporary file can be removed.
+        let _ = fs::remove_file(&temporary);
+    })
+}
+
 /// Creates a temporary file that only this user can read. It is in the same directory, because a rename can't cross file
 /// systems.
 fn create_beside(target: &Path, directory: &Path) -> io::Result<(PathBuf, File)> {

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::BYTE_ORDER_MARK;
+use super::position::BYTE_ORDER_MARK;
 use super::problems::{Problems, TextSpan};
 use super::remedy::{remedy, value_around};
 

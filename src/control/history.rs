@@ -111,7 +111,7 @@ impl HistoryRecorder {
     /// What changed since an earlier text; `None` if it is gone or this release can't read it.
     fn since(&self, hash: &str, now: &Snapshot) -> Option<Vec<ChangeLine>> {
         let text = self.history.text(hash)?;
-        let spec = config::parse(&text, "").ok()?;
+        let spec = config::parse_bundle(&text, "").ok()?;
         // Compiled with a registry of its own, only to be compared.
         let before = Snapshot::build(0, Arc::new(spec), &Registry::new(), &Telemetry::new(1));
         Some(lines(&before, now))

@@ -50,7 +50,7 @@ pub(crate) fn preflight(loaded: &Loaded, file: &Path) -> Findings {
     }
     let Findings { errors, warnings } = &mut checks.findings;
     for list in [errors, warnings] {
-        list.sort_by_key(Diagnostic::position);
+        list.sort_by(Diagnostic::in_order);
         list.dedup();
     }
     checks.findings

@@ -12,7 +12,6 @@ pub(crate) mod failover;
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod flags;
-pub(crate) mod glob;
 mod layout;
 mod map;
 pub(crate) mod matcher;

@@ -74,7 +74,7 @@ fn check_in_json_says_all_that_the_text_says() {
         "column": 11,
         "message": "`a` is stable and in its own split",
         "cause": "stable gets what the split leaves",
-        "also": { "line": 4, "column": 10, "cause": "stable is named here" },
+        "also": { "file": "cutover.toml", "line": 4, "column": 10, "cause": "stable is named here" },
         "help": "name only the other versions here",
     });
     assert_eq!(errors[1], expected);

@@ -40,6 +40,7 @@ mod hostile_h2;
 mod http1_rules;
 mod http2;
 mod http2_life;
+mod include;
 mod keepalive;
 mod kill;
 mod limits;

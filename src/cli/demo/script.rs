@@ -68,15 +68,15 @@ pub(super) async fn play(
 async fn shift(proxy: &DemoProxy, share: Share) -> Result<Duration, CommandError> {
     let before = proxy.admin.status().await?.generation;
     let mut locked = locked(&proxy.file).await?;
-    let text = locked
+    let before_edit = locked
         .read()
-        .map_err(|e| CommandError::new(format!("can't read the configuration file: {e}")))?;
-    let text = edit::shift(&text, SERVICE, &[("green", share)])
+        .map_err(|e| CommandError::new(format!("can't read the configuration: {e}")))?;
+    let text = edit::shift(&before_edit, SERVICE, &[("green", share)])
         .map_err(|e| CommandError::new(e.to_string()))?;
     let saved = Instant::now();
     locked
-        .replace(&text)
-        .map_err(|e| CommandError::new(format!("can't write the configuration file: {e}")))?;
+        .replace(&before_edit, &text)
+        .map_err(|e| CommandError::new(format!("can't write the configuration: {e}")))?;
     drop(locked);
     loop {
         let status = proxy.admin.status().await?;

@@ -14,6 +14,7 @@ mod expression;
 mod flags;
 mod headers;
 mod health;
+mod include;
 mod listeners;
 mod mirror;
 mod order;
@@ -49,6 +50,7 @@ pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Proble
     let shutdown = proxy::shutdown(&mut file, out);
     let limits = proxy::limits(&mut file, out);
     let access_log = access_log::access_log(&mut file, out);
+    include::check(&mut file, out);
     let around = service::Around {
         body_bytes: limits.body_bytes,
         named: &named,

@@ -1,4 +1,5 @@
-//! Reports changes of the configuration file, of the bodies it names and of certificate files, however they are saved.
+//! Reports changes of the configuration file, of those that it includes, of the bodies they name and of certificate files, however
+//! they are saved.
 //!
 //! The kernel reports events on the directories that matter (inotify, see [`hops`]), and [`debounce`] merges the events of one
 //! save. In addition the files' metadata is polled twice a second, which finds changes without events: on network file systems,
@@ -18,6 +19,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use debounce::{Change, Debounce, Delays};
+
+use crate::config::include;
 
 const MS: Duration = Duration::from_millis(1);
 /// Delays for the configuration. An edit must be adopted within 100 ms, and compiling takes its part of that.
@@ -46,12 +49,16 @@ pub(crate) enum Changed {
     Certificates,
 }
 
-/// Watches one configuration file, the body files that are part of it, and any number of certificate files.
+/// Watches one configuration file, the included and body files that are part of it, and any number of certificate files.
 pub(crate) struct FileWatcher {
     watcher: Option<RecommendedWatcher>,
     events: mpsc::UnboundedReceiver<notify::Result<notify::Event>>,
     directories: BTreeSet<PathBuf>,
     config: Group,
+    /// The patterns and files of `include`, in order.
+    included: Vec<PathBuf>,
+    /// Further files that are read as a part of the configuration.
+    parts: BTreeSet<PathBuf>,
     certificates: Group,
     poll: Interval,
 }
@@ -62,10 +69,13 @@ struct Group {
     debounce: Debounce,
 }
 
+/// A file, or a pattern for files of one directory.
 struct File {
     path: PathBuf,
     entries: BTreeSet<hops::DirectoryEntry>,
     status: Option<FileIdentity>,
+    /// The names that a pattern matches.
+    listing: Vec<String>,
 }
 
 /// Device, inode, size, mtime and ctime of a file. They differ whenever the content may differ.
@@ -99,17 +109,18 @@ fn status(path: &Path) -> Option<FileIdentity> {
     })
 }
 
-/// Calls `read` on the file at `path` until it reads a stable file, and returns that result.
+/// Calls `read` on the file at `path` until it reads stable files, and returns that result. Those that it includes count as well.
 ///
 /// A file is stable if it didn't change during the read nor within 10 ms before it. After a second the last result is returned
 /// in any case. Debounced events alone don't suffice, because a new writer may start right after the last event.
 pub(crate) async fn when_whole<T>(path: &Path, read: impl Fn(&Path) -> T) -> T {
     let end = Instant::now() + CONFIG.writer;
     loop {
-        let before = status(path);
+        let before = all_status(path);
         let result = read(path);
-        let whole =
-            before == status(path) && !before.is_some_and(|s| s.is_young(SystemTime::now()));
+        let now = SystemTime::now();
+        let is_young = |status: &Option<FileIdentity>| status.is_some_and(|s| s.is_young(now));
+        let whole = !before.iter().any(is_young) && before == all_status(path);
         if whole || Instant::now() >= end {
             return result;
         }
@@ -117,11 +128,19 @@ pub(crate) async fn when_whole<T>(path: &Path, read: impl Fn(&Path) -> T) -> T {
     }
 }
 
+/// The status of a main file and of those that it includes.
+fn all_status(main: &Path) -> Vec<Option<FileIdentity>> {
+    let included = include::watched(main);
+    let files = included.iter().map(PathBuf::as_path);
+    [main].into_iter().chain(files).map(status).collect()
+}
+
 impl File {
     fn new(path: PathBuf) -> Self {
         Self {
             entries: hops::entries(&path),
             status: status(&path),
+            listing: include::listing(&path),
             path,
         }
     }
@@ -139,9 +158,14 @@ impl Group {
         let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
             return false;
         };
+        let matches = |entry: &std::ffi::OsStr| match (entry.to_str(), name.to_str()) {
+            // The last entry of a pattern is the pattern itself, which is the name of no file.
+            (Some(entry), Some(name)) => include::matches(entry, name),
+            _ => entry == name,
+        };
         self.files
             .iter()
-            .any(|f| f.entries.iter().any(|(d, n)| d == dir && n == name))
+            .any(|f| f.entries.iter().any(|(d, n)| d == dir && matches(n)))
     }
 
     /// Looks at every file again; whether the status of one of them is another than it was.
@@ -149,8 +173,9 @@ impl Group {
         let mut changed = false;
         for file in &mut self.files {
             let now = status(&file.path);
-            changed |= now != file.status;
-            file.status = now;
+            let listing = include::listing(&file.path);
+            changed |= now != file.status || listing != file.listing;
+            (file.status, file.listing) = (now, listing);
             file.entries = hops::entries(&file.path);
         }
         changed
@@ -185,27 +210,37 @@ impl FileWatcher {
             events,
             directories: BTreeSet::new(),
             config: Group::new(CONFIG),
+            included: include::watched(config),
+            parts: BTreeSet::new(),
             certificates: Group::new(CERTIFICATES),
             poll,
         };
         watch.config.files.push(File::new(config.to_owned()));
-        watch.follow();
+        watch.watch_config();
         watch
+    }
+
+    /// Watches the configuration file, which is the first one, and everything that is part of it.
+    fn watch_config(&mut self) {
+        // A file that stays keeps its status, so that a change since it was read isn't missed.
+        let mut known = self.config.files.split_off(1);
+        for path in self.included.iter().chain(&self.parts) {
+            let file = match known.iter().position(|file| file.path == *path) {
+                Some(at) => known.swap_remove(at),
+                None => File::new(path.clone()),
+            };
+            self.config.files.push(file);
+        }
+        self.follow();
     }
 
     /// Replaces the set of files that are read as a part of the configuration, such as bodies.
     pub(crate) fn set_parts(&mut self, files: impl IntoIterator<Item = PathBuf>) {
         let paths: BTreeSet<PathBuf> = files.into_iter().collect();
-        // The first file is the configuration itself.
-        if paths
-            .iter()
-            .eq(self.config.files.iter().skip(1).map(|f| &f.path))
-        {
-            return;
+        if paths != self.parts {
+            self.parts = paths;
+            self.watch_config();
         }
-        self.config.files.truncate(1);
-        self.config.files.extend(paths.into_iter().map(File::new));
-        self.follow();
     }
 
     /// Replaces the set of certificate files to watch.
@@ -251,6 +286,14 @@ impl FileWatcher {
         };
         group.debounce.done();
         group.look();
+        if changed == Changed::Config {
+            // Also for a file that will be refused: an included file may be what repairs it.
+            let included = include::watched(&self.config.files[0].path);
+            if included != self.included {
+                self.included = included;
+                self.watch_config();
+            }
+        }
         self.follow();
         Some(changed)
     }

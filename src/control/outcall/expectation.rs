@@ -7,8 +7,8 @@ use http::HeaderMap;
 use serde_json::{Number, Value};
 
 use super::exchange::OutcallResponse;
+use crate::config::glob;
 use crate::config::rollout::SmokeCheck;
-use crate::routing::glob;
 
 /// Longest part of a value that a message quotes, in characters.
 const QUOTED_CHARS: usize = 60;

@@ -1,6 +1,7 @@
 //! What the kinds of conditions have in common.
 
-use super::super::{RequestView, glob};
+use super::super::RequestView;
+use crate::config::glob;
 use crate::config::spec::Pattern;
 
 /// A request attribute that a condition can compare.
