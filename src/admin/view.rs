@@ -112,6 +112,8 @@ pub(crate) fn listener(listener: &ListenerSpec) -> Value {
         "via": listener.via.as_deref().map_or(Value::Bool(false), Value::from),
         "proxy_protocol": listener.proxy_protocol,
         "proxy_sources": texts(&listener.proxy_sources, ToString::to_string),
+        "mode": listener.access.mode.map(|mode| format!("{mode:04o}")),
+        "group": listener.access.group,
         "client_limits": listener.client_limits.as_ref().map(client_limits),
         "cert": listener.certs.iter().map(cert).collect::<Vec<_>>(),
     })

@@ -146,8 +146,19 @@ pub struct ListenerSpec {
     pub proxy_protocol: bool,
     /// Networks of the peers that may send such a header. Default empty: every peer.
     pub proxy_sources: Vec<IpNet>,
+    /// Who may connect, if it is a Unix socket.
+    pub access: SocketAccess,
     /// Certificates, selected by SNI. Default empty: the listener speaks clear text.
     pub certs: Vec<Cert>,
+}
+
+/// Group and mode of the file of a Unix socket. To connect, a user needs the right to write.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SocketAccess {
+    /// The permission bits, at most `0o777`. Default `None`: as the umask says.
+    pub mode: Option<u32>,
+    /// Name or number of the group. Default `None`: that of the process.
+    pub group: Option<String>,
 }
 
 /// An address to listen on.

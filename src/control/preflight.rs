@@ -17,6 +17,7 @@ use crate::config::access_log::LogTarget;
 use crate::config::spec::ListenerSpec;
 use crate::config::{Diagnostic, Loaded, PathStep, paths};
 use crate::edge::listener::PlanError;
+use crate::edge::listener::socket_access;
 use crate::edge::tls::{self, CertificateFault, Certificates};
 
 /// Longest path of a Unix socket, in bytes: `sun_path` has 108, one of which is the terminating zero (unix(7)).
@@ -40,6 +41,7 @@ pub(crate) fn preflight(loaded: &Loaded, file: &Path) -> Findings {
     };
     for listener in &loaded.spec.listeners {
         checks.certificates(listener);
+        checks.socket_group(listener);
     }
     checks.sticky_keys();
     checks.findings.errors.extend(token_error(loaded, file));
@@ -155,6 +157,17 @@ impl Checks<'_> {
         self.findings.errors.extend(faults.iter().map(diagnose));
         let warnings = warnings.iter().map(diagnose).map(Diagnostic::into_warning);
         self.findings.warnings.extend(warnings);
+    }
+
+    fn socket_group(&mut self, listener: &ListenerSpec) {
+        let Some(group) = &listener.access.group else {
+            return;
+        };
+        if let Err(problem) = socket_access::resolve(group) {
+            let key = ["listen", &listener.name, "group"].map(PathStep::from);
+            let found = diagnostic(self.loaded, &self.name, &key, &problem);
+            self.findings.errors.push(found);
+        }
     }
 
     fn sticky_keys(&mut self) {

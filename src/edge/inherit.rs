@@ -203,6 +203,7 @@ mod tests {
             trusted_proxies: Vec::new(),
             merge_slashes: false,
             proxy_protocol: false,
+            access: spec::SocketAccess::default(),
             proxy_sources: Vec::new(),
             services: None,
             via: None,

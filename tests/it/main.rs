@@ -77,6 +77,7 @@ mod takeovers;
 mod targets;
 mod tls;
 mod undo;
+mod unix_sockets;
 mod upgrade;
 mod visibility;
 mod waiting;

@@ -9,7 +9,7 @@ use super::client_limits::{LimitScope, client_limits};
 use super::{bind, check_name, is_token, proxy, route, unknown_word};
 use crate::config::problems::{Problems, TextSpan};
 use crate::config::raw::{RawString, RawTable, RawValue};
-use crate::config::spec::{Bind, Cert, HostPattern, ListenerSpec, ServiceSpec};
+use crate::config::spec::{Bind, Cert, HostPattern, ListenerSpec, ServiceSpec, SocketAccess};
 use crate::config::suggest::suggest;
 use crate::config::units::quote;
 
@@ -102,6 +102,7 @@ fn plain(name: String, bind: Bind) -> ListenerSpec {
         services: None,
         proxy_protocol: false,
         proxy_sources: Vec::new(),
+        access: SocketAccess::default(),
         certs: Vec::new(),
     }
 }
@@ -144,6 +145,7 @@ fn listener<'t>(
     if let Some(value) = table.take("via") {
         listener.via = via(&value, out);
     }
+    listener.access = socket_access(&mut table, at.as_ref(), out);
     let limits = table.take("client_limits");
     if let Some(value) = &limits {
         listener.client_limits = client_limits(value, LimitScope::Listener, out);
@@ -214,16 +216,65 @@ fn check_limits(
         .label("this listener answers every request with a redirect")
         .help("limit them on the listener with TLS, or limit `connections` here");
     }
-    let is_unix = at
-        .and_then(RawValue::as_text)
-        .is_some_and(|text| text.value.starts_with("unix:"));
-    if limits.connections.is_some() && is_unix {
+    if limits.connections.is_some() && is_unix(at) {
         out.error(
             value.key.clone(),
             format!("`{}` counts connections by address", value.path),
         )
         .label("connections to a Unix socket have no address")
         .help("leave out `connections`");
+    }
+}
+
+/// Whether this address is a Unix socket.
+fn is_unix(at: Option<&RawValue<'_>>) -> bool {
+    at.and_then(RawValue::as_text)
+        .is_some_and(|text| text.value.starts_with("unix:"))
+}
+
+/// Reads `mode` and `group` of a listener at this address.
+fn socket_access(
+    table: &mut RawTable<'_>,
+    at: Option<&RawValue<'_>>,
+    out: &mut Problems,
+) -> SocketAccess {
+    let (mode, group) = (table.take("mode"), table.take("group"));
+    for value in mode.iter().chain(&group) {
+        if at.is_some() && !is_unix(at) {
+            let message = format!("`{}` is for Unix sockets", value.path);
+            out.error(value.key.clone(), message)
+                .label("this listener has no file")
+                .help("leave it out, or bind a socket: `bind = \"unix:/run/shop.sock\"`");
+        }
+    }
+    SocketAccess {
+        mode: mode.and_then(|value| file_mode(&value, out)),
+        group: group.and_then(|value| {
+            let text = value.text("the name of a group, or its number in quotes", out)?;
+            if text.value.is_empty() {
+                out.error(text.span, format!("`{}` is empty", value.path))
+                    .label("expected the name of a group, or its number");
+                return None;
+            }
+            Some(text.value.to_owned())
+        }),
+    }
+}
+
+/// Reads the mode of a file, in octal.
+fn file_mode(value: &RawValue<'_>, out: &mut Problems) -> Option<u32> {
+    const EXPECTED: &str = "permission bits in octal and in quotes, such as \"0660\"";
+    let text = value.text(EXPECTED, out)?;
+    let is_octal = text.value.bytes().all(|b| matches!(b, b'0'..=b'7'));
+    let mode = u32::from_str_radix(text.value, 8).ok();
+    match mode.filter(|mode| is_octal && *mode <= 0o777) {
+        Some(mode) => Some(mode),
+        None => {
+            let message = format!("{} is not a file mode", quote(text.value));
+            out.error(text.span, message)
+                .label(format!("expected {EXPECTED}"));
+            None
+        }
     }
 }
 

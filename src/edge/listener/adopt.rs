@@ -79,10 +79,11 @@ fn unix(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::spec::SocketAccess;
 
     fn four() -> (Bind, Vec<OwnedFd>) {
         let bind = Bind::Tcp("127.0.0.1:0".parse().unwrap());
-        let bound = bind::open(&bind, 4, &[]).unwrap();
+        let bound = bind::open(&bind, &SocketAccess::default(), 4, &[]).unwrap();
         (bind, bound.duplicates)
     }
 

@@ -12,10 +12,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket as RawSocket, Type};
 
-use super::port_owner;
-use crate::config::spec::Bind;
+use super::{port_owner, socket_access};
+use crate::config::spec::{Bind, SocketAccess};
 use crate::net::SocketFile;
 
 /// Length of each socket's accept queue. The kernel caps it at `net.core.somaxconn`.
@@ -69,11 +69,16 @@ pub(crate) fn written(bind: &Bind) -> String {
 ///
 /// # Errors
 /// A message with the address, the cause and what to do. For an address in use it names the process that uses it.
-pub(crate) fn open(bind: &Bind, workers: usize, ours: &[u16]) -> Result<BoundSockets, String> {
+pub(crate) fn open(
+    bind: &Bind,
+    access: &SocketAccess,
+    workers: usize,
+    ours: &[u16],
+) -> Result<BoundSockets, String> {
     let opened = match bind {
         Bind::Any(port) => any(*port, workers, ours),
         Bind::Tcp(address) => tcp(*address, workers, ours),
-        Bind::Unix(path) => unix(path, workers),
+        Bind::Unix(path) => unix(path, access, workers),
     };
     opened.map_err(|error| {
         format!(
@@ -148,11 +153,16 @@ fn tcp_socket(address: SocketAddr, shared: bool) -> io::Result<RawSocket> {
     Ok(socket)
 }
 
-fn unix(path: &Path, workers: usize) -> io::Result<BoundSockets> {
+fn unix(path: &Path, access: &SocketAccess, workers: usize) -> io::Result<BoundSockets> {
     remove_stale(path)?;
-    let listener = UnixListener::bind(path)?;
-    listener.set_nonblocking(true)?;
+    let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(path)?)?;
     let file = SocketFile::created(path)?;
+    // Nobody can connect before it listens, whatever mode the umask has given it.
+    socket_access::apply(access, path).map_err(io::Error::other)?;
+    socket.listen(BACKLOG)?;
+    let listener = UnixListener::from(socket);
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
         sockets.push(Socket::Unix(listener.try_clone()?));
@@ -244,7 +254,7 @@ mod tests {
 
     #[test]
     fn every_worker_gets_a_socket_on_the_same_port() {
-        let bound = open(&localhost(0), 3, &[]).unwrap();
+        let bound = open(&localhost(0), &SocketAccess::default(), 3, &[]).unwrap();
         assert_eq!(bound.sockets.len(), 3);
         for socket in bound.sockets.iter().flatten() {
             let Socket::Tcp(listener) = socket else {
@@ -256,7 +266,7 @@ mod tests {
 
     #[test]
     fn accepted_connections_have_nodelay() {
-        let bound = open(&localhost(0), 1, &[]).unwrap();
+        let bound = open(&localhost(0), &SocketAccess::default(), 1, &[]).unwrap();
         let Socket::Tcp(listener) = &bound.sockets[0][0] else {
             panic!("{bound:?}")
         };
@@ -267,7 +277,7 @@ mod tests {
 
     #[test]
     fn any_answers_on_both_families() {
-        let bound = open(&Bind::Any(0), 1, &[]).unwrap();
+        let bound = open(&Bind::Any(0), &SocketAccess::default(), 1, &[]).unwrap();
         std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port(&bound))).unwrap();
         if matches!(bound.address, BoundAddress::Tcp(SocketAddr::V6(_))) {
             std::net::TcpStream::connect((Ipv6Addr::LOCALHOST, port(&bound))).unwrap();
@@ -276,19 +286,25 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_refused_and_names_its_owner_even_if_it_could_be_shared() {
-        let first = open(&localhost(0), 1, &[]).unwrap();
+        let first = open(&localhost(0), &SocketAccess::default(), 1, &[]).unwrap();
         let taken = port(&first);
-        let error = open(&localhost(taken), 1, &[]).unwrap_err();
+        let error = open(&localhost(taken), &SocketAccess::default(), 1, &[]).unwrap_err();
         let pid = std::process::id();
         assert!(error.contains(&format!("127.0.0.1:{taken}")), "{error}");
         assert!(error.contains(&format!("pid {pid}")), "{error}");
         // A port of this process may be bound again during a reload.
-        open(&localhost(taken), 1, &[taken]).unwrap();
+        open(&localhost(taken), &SocketAccess::default(), 1, &[taken]).unwrap();
     }
 
     #[test]
     fn an_address_of_another_machine_is_refused() {
-        let error = open(&Bind::Tcp("192.0.2.1:80".parse().unwrap()), 1, &[]).unwrap_err();
+        let error = open(
+            &Bind::Tcp("192.0.2.1:80".parse().unwrap()),
+            &SocketAccess::default(),
+            1,
+            &[],
+        )
+        .unwrap_err();
         assert!(error.contains("no such address"), "{error}");
     }
 
@@ -299,10 +315,10 @@ mod tests {
         let bind = Bind::Unix(path.clone());
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let bound = open(&bind, 2, &[]).unwrap();
+        let bound = open(&bind, &SocketAccess::default(), 2, &[]).unwrap();
         assert_eq!(bound.sockets.len(), 2);
         UnixStream::connect(&path).unwrap();
-        let error = open(&bind, 1, &[]).unwrap_err();
+        let error = open(&bind, &SocketAccess::default(), 1, &[]).unwrap_err();
         assert!(error.contains("another process answers"), "{error}");
         drop(bound);
         assert!(!path.exists(), "the file goes with the listener");
@@ -313,7 +329,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("precious");
         std::fs::write(&path, "x").unwrap();
-        let error = open(&Bind::Unix(path.clone()), 1, &[]).unwrap_err();
+        let error = open(&Bind::Unix(path.clone()), &SocketAccess::default(), 1, &[]).unwrap_err();
         assert!(error.contains("not a socket"), "{error}");
         assert!(path.exists());
     }

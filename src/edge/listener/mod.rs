@@ -11,6 +11,7 @@ mod certificates;
 mod handshake;
 mod listen_socket;
 mod port_owner;
+pub(crate) mod socket_access;
 
 use std::fmt;
 use std::io;
@@ -175,6 +176,19 @@ impl fmt::Display for PlanError {
     }
 }
 
+impl BoundListener {
+    /// Sets group and mode of the socket file as they are configured now.
+    fn set_access(&self) {
+        let spec = &self.runtime.spec;
+        let BoundAddress::Unix(path) = &self.runtime.address else {
+            return;
+        };
+        if let Err(error) = socket_access::apply(&spec.access, path) {
+            tracing::warn!(listener = spec.name, %error, "the socket keeps its group and mode");
+        }
+    }
+}
+
 impl Listeners {
     /// No listeners yet, for `workers` workers.
     pub(crate) fn new(workers: usize) -> Self {
@@ -223,6 +237,10 @@ impl Listeners {
         plan: &mut Plan,
     ) -> Result<(), Vec<PlanError>> {
         let former = self.former(listener);
+        if let Some(group) = &listener.access.group {
+            socket_access::resolve(group)
+                .map_err(|error| vec![PlanError::Bind(listener.name.clone(), error)])?;
+        }
         let certificates = certificates(listener, former).map_err(|faults| {
             let fault = |fault| PlanError::Certificate(listener.name.clone(), fault);
             faults.into_iter().map(fault).collect::<Vec<_>>()
@@ -281,7 +299,7 @@ impl Listeners {
         }
         let mut ours = self.ports();
         ours.extend(inherited.ports());
-        bind::open(&listener.bind, self.workers, &ours)
+        bind::open(&listener.bind, &listener.access, self.workers, &ours)
     }
 
     /// The present listener whose sockets this one continues to use: the one with the same address, preferably of the same name.
@@ -310,6 +328,7 @@ impl Listeners {
         self.next_id = plan.next_id;
         for listener in &self.bound {
             listener.keep_alive(plan.pause);
+            listener.set_access();
         }
         let update = |(listener, sockets): (&BoundListener, Vec<Socket>)| ListenerUpdate {
             runtime: listener.runtime.clone(),

@@ -109,6 +109,7 @@ pub(in crate::edge) fn listener(certs: Vec<spec::Cert>) -> spec::ListenerSpec {
         trusted_proxies: Vec::new(),
         merge_slashes: false,
         proxy_protocol: false,
+        access: spec::SocketAccess::default(),
         proxy_sources: Vec::new(),
         services: None,
         via: None,
