@@ -3,12 +3,13 @@
 //! The explanation is a pure function of a snapshot and a described request. It calls the same `routing::decision` as the
 //! data path, and changes no state: neither the position of the exact split nor a session.
 //!
-//! * `decision`: the routing decision and its steps. `edits`: how heads are edited. `session`: the session cookie. `takeover`: endpoints and failover.
+//! * `decision`: the routing decision and its steps. `edits`: how heads are edited. `flags`: which flags are on. `session`: the session cookie. `takeover`: endpoints and failover.
 
 #[cfg(test)]
 mod agreement_tests;
 mod decision;
 mod edits;
+mod flags;
 mod sentences;
 mod session;
 mod takeover;
@@ -24,6 +25,7 @@ use crate::config::spec::{self, Bind, HostPattern, PathPattern};
 use crate::proxy::LocalReply;
 use crate::routing::{Found, RouteTable};
 use crate::snapshot::Snapshot;
+pub(crate) use flags::FlagExplanation;
 pub(crate) use session::SessionExplanation;
 
 /// Where a request goes, and why.
@@ -44,6 +46,9 @@ pub(crate) struct Explanation {
     /// Where the session of the request's cookie stays, if that decides.
     #[serde(default)]
     pub session: Option<SessionExplanation>,
+    /// The flags of the service, if the request is forwarded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<FlagExplanation>,
     /// The version; `None` if the exact split picks one of `candidates` for each request.
     pub version: Option<String>,
     /// Versions that the request may go to, including those that take over for them.

@@ -19,6 +19,7 @@ pub(crate) mod drain;
 pub(crate) mod error_groups;
 pub(crate) mod explain;
 pub(crate) mod file_editor;
+pub(crate) mod flags;
 pub(crate) mod guard;
 pub(crate) mod history;
 pub(crate) mod listen;

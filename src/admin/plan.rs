@@ -39,6 +39,9 @@ pub(crate) struct ServicePlan {
     pub changes: Vec<ChangeLine>,
     /// Users of the cohort that move; `None` if the service has no cohort before and after.
     pub moves: Option<Vec<UserMove>>,
+    /// Users that gain or lose a flag, for each flag whose share changes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<FlagMove>,
     /// What is in flight now.
     pub open: Vec<OpenWork>,
     /// What the stable gate will wait for, in words.
@@ -54,6 +57,17 @@ pub(crate) struct UserMove {
     pub from: String,
     /// The version that they join.
     pub to: String,
+    /// Their share of all users.
+    pub users: String,
+}
+
+/// Users for whom a flag is switched on or off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FlagMove {
+    /// The flag.
+    pub flag: String,
+    /// Whether they gain it; else they lose it.
+    pub gain: bool,
     /// Their share of all users.
     pub users: String,
 }
@@ -142,6 +156,7 @@ fn service(
     let mut plan = ServicePlan {
         changes: Vec::new(),
         moves: None,
+        flags: Vec::new(),
         open: before.map_or_else(Vec::new, |(_, live)| open(live, next, &name)),
         awaits: Vec::new(),
         warnings: Vec::new(),
@@ -154,6 +169,7 @@ fn service(
         if let Some((old, live)) = before {
             plan.warnings
                 .extend(step_warnings::warnings(spec, || traffic(old)));
+            plan.flags = flag_moves(old, spec);
             plan.moves = moves((old, &live.routing.split), spec, &mut plan.warnings);
         }
     }
@@ -188,6 +204,31 @@ fn moves(
             })
             .collect(),
     )
+}
+
+/// The users that gain or lose flags. A user's point for a flag stays, so that nobody gains a flag whose share falls.
+fn flag_moves(old: &ServiceSpec, new: &ServiceSpec) -> Vec<FlagMove> {
+    if old.cohort.is_some() && new.cohort.is_some() && old.cohort != new.cohort {
+        return Vec::new(); // A warning says that any user may move.
+    }
+    let share = |service: &ServiceSpec, name: &str| {
+        let flag = service.flags.iter().find(|flag| flag.name == name);
+        flag.map_or(Share(0), |flag| flag.share)
+    };
+    let gone = old
+        .flags
+        .iter()
+        .filter(|flag| !new.flags.iter().any(|now| now.name == flag.name));
+    let all = new.flags.iter().chain(gone);
+    let moves = all.filter_map(|flag| {
+        let (before, after) = (share(old, &flag.name), share(new, &flag.name));
+        (before != after).then(|| FlagMove {
+            flag: flag.name.clone(),
+            gain: after > before,
+            users: Share(before.0.abs_diff(after.0)).to_string(),
+        })
+    });
+    moves.collect()
 }
 
 /// What is in flight on the versions of a service, those without anything left out.

@@ -118,3 +118,21 @@ fn changes_are_grouped_and_keys_that_need_a_restart_are_named() {
     let gone = planned(FILE, gone);
     assert_eq!((gone.moves, gone.awaits), (None, Vec::new()));
 }
+
+#[test]
+fn users_gain_and_lose_flags_as_the_shares_say() {
+    let with = |flags: &str| format!("{FILE}[service.shop.flags]\n{flags}");
+    let moves = |old: &str, new: &str| -> Vec<(String, bool, String)> {
+        let flags = planned(&with(old), &with(new)).flags.into_iter();
+        flags.map(|m| (m.flag, m.gain, m.users)).collect()
+    };
+    let (few, many) = ("a.share = \"5%\"\n", "a.share = \"25%\"\n");
+    let moved = |flag: &str, gain, users: &str| (flag.to_owned(), gain, users.to_owned());
+    assert_eq!(moves(few, many), [moved("a", true, "20%")]);
+    assert_eq!(moves(many, few), [moved("a", false, "20%")]);
+    assert_eq!(
+        moves(few, "b.share = \"1%\"\n"),
+        [moved("b", true, "1%"), moved("a", false, "5%")]
+    );
+    assert_eq!(moves(few, few), []);
+}

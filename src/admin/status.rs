@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::error_groups::{self, ErrorGroupStatus};
+use super::flags::{self, ConversionStatus, FlagStatus};
 use super::mirror::MirrorStatus;
 use super::rollout::RolloutStatus;
 use super::{Context, ProcessPhase, capacity, shares};
@@ -132,6 +133,9 @@ pub(crate) struct ServiceStatus {
     /// Outcomes of the copies of its requests, if it has a mirror.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<MirrorStatus>,
+    /// Its flags, sorted by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<FlagStatus>,
     /// What may be a mistake, such as a share that is too large for the weights of a version's endpoints.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -161,6 +165,9 @@ pub(crate) struct VersionStatus {
     pub in_flight: i64,
     /// By window: `10s`, `1m`.
     pub red: BTreeMap<String, RedStatus>,
+    /// By goal of the service: how many requests reached it since the process started.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub goals: BTreeMap<String, ConversionStatus>,
     /// In the order of the configuration file.
     pub endpoints: Vec<EndpointStatus>,
 }
@@ -359,6 +366,7 @@ fn service(context: &Context, snapshot: &Snapshot, index: ServiceIx) -> ServiceS
         rollout: rollout(context, &spec.name),
         new_errors: error_groups::unknown_to_stable(live, spec.stable_name()),
         mirror: MirrorStatus::brief(snapshot, index),
+        flags: flags::of_service(spec, live),
         warnings: capacity::warnings(spec, &effective),
         versions: VersionIx::enumerate(&live.versions)
             .map(|(v, version)| VersionStatus {
@@ -367,6 +375,7 @@ fn service(context: &Context, snapshot: &Snapshot, index: ServiceIx) -> ServiceS
                 share: share(v),
                 in_flight: version.metrics.totals().in_flight,
                 red: red(context, &spec.name, &version.name),
+                goals: flags::of_version(spec, version),
                 endpoints: endpoints(version, spec.policies.health.is_some()),
             })
             .collect(),

@@ -1,4 +1,4 @@
-//! The requests that change the configuration file: shares, versions, deployments and undo; and the plan of a
+//! The requests that change the configuration file: shares, flags, versions, deployments and undo; and the plan of a
 //! change.
 
 use std::sync::Arc;
@@ -36,6 +36,8 @@ pub(crate) const AUTHOR: &str = "x-cutover-by";
 pub(super) enum WriteRoute<'p> {
     /// `/api/v1/services/{service}/split`
     Split(&'p str),
+    /// `/api/v1/services/{service}/flags`
+    Flags(&'p str),
     /// `/api/v1/services/{service}/versions/{version}`
     Version(&'p str, &'p str),
     /// `/api/v1/services/{service}/deploy`
@@ -58,6 +60,7 @@ impl<'p> WriteRoute<'p> {
         let (service, rest) = rest.split_once('/')?;
         match rest.split_once('/') {
             None if rest == "split" => Some(Self::Split(service)),
+            None if rest == "flags" => Some(Self::Flags(service)),
             None if rest == "deploy" => Some(Self::Deploy(service)),
             Some(("versions", version)) => Some(Self::Version(service, version)),
             _ => None,
@@ -153,6 +156,7 @@ pub(super) async fn write<B: Body<Error: Into<BodyError>>>(
         WriteRoute::Undo => return undo(&body, by, context).await,
         WriteRoute::Plan => return plan_of(&body, context).await,
         WriteRoute::Split(service) => split(service, &body),
+        WriteRoute::Flags(service) => flags(service, &body),
         WriteRoute::Version(service, version) => version_edit(service, version, &body),
         WriteRoute::Deploy(service) => deploy(service, &body),
     };
@@ -187,6 +191,25 @@ fn split(service: &str, body: &[u8]) -> Result<FileEdit, String> {
     };
     let changes: Result<Vec<_>, String> = shares.into_iter().map(change).collect();
     Ok(FileEdit::Split {
+        service: service.to_owned(),
+        changes: changes?,
+    })
+}
+
+fn flags(service: &str, body: &[u8]) -> Result<FileEdit, String> {
+    let expected = "an object of flags and their shares, as in {\"new-checkout\": \"25%\"}";
+    let shares: Map<String, Value> = parsed(body, expected)?;
+    if shares.is_empty() {
+        return Err(format!("no flag: expected {expected}"));
+    }
+    let change = |(flag, value): (String, Value)| {
+        let text = value.as_str();
+        let text = text.ok_or_else(|| format!("{flag}: expected {expected}"))?;
+        let share = text.parse().map_err(|why| format!("{flag}: {why}"))?;
+        Ok((flag, share))
+    };
+    let changes: Result<Vec<_>, String> = shares.into_iter().map(change).collect();
+    Ok(FileEdit::Flags {
         service: service.to_owned(),
         changes: changes?,
     })

@@ -1,7 +1,7 @@
 //! The command line, with one file for each command.
 //!
 //! * `run` starts the proxy; `check` takes the same path up to the point where listeners would be bound.
-//! * `status`, `history`, `logs`, `explain`, `plan`, `shift`, `deploy`, `undo`, `drain` and `reload` talk to the admin API of a running
+//! * `status`, `history`, `logs`, `explain`, `plan`, `shift`, `flag`, `deploy`, `undo`, `drain` and `reload` talk to the admin API of a running
 //!   proxy, which [`proxy`] finds.
 //! * `pause`, `resume`, `approve`, `promote`, `abort` and `retry` change the course of a rollout.
 //! * `demo` runs a proxy with embedded origins and traffic.
@@ -19,6 +19,8 @@ mod drain;
 mod edit;
 mod error;
 mod explain;
+mod flag;
+mod flag_view;
 mod history;
 mod logs;
 mod man;
@@ -78,6 +80,8 @@ enum CliCommand {
     Plan(plan::PlanArgs),
     /// Change the shares of versions in the configuration file, and wait until they are in effect
     Shift(shift::ShiftArgs),
+    /// Change the shares of users for whom flags are on, in the configuration file, and wait until they are in effect
+    Flag(flag::FlagArgs),
     /// Give a version new endpoints and start its rollout or cut-over
     Deploy(deploy::DeployArgs),
     /// Show what changed, when and by whom
@@ -139,6 +143,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         CliCommand::Explain(explain) => explain.run(&parsed.address),
         CliCommand::Status(status) => status.run(&parsed.address),
         CliCommand::Shift(shift) => shift.run(&parsed.address),
+        CliCommand::Flag(flag) => flag.run(&parsed.address),
         CliCommand::Plan(plan) => plan.run(&parsed.address),
         CliCommand::Deploy(deploy) => deploy.run(&parsed.address),
         CliCommand::History(history) => history.run(&parsed.address),

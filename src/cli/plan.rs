@@ -106,6 +106,10 @@ fn lines_of(service: &ServicePlan) -> Vec<String> {
             format!("  {users} of users move from {from} to {to}")
         })),
     }
+    lines.extend(service.flags.iter().map(|m| {
+        let verb = if m.gain { "gain" } else { "lose" };
+        format!("  {} of users {verb} flag {}", m.users, m.flag)
+    }));
     lines.extend(service.open.iter().map(open));
     lines.extend(service.awaits.iter().map(|line| format!("  {line}")));
     lines.extend(service.warnings.iter().map(|w| format!("  warning: {w}")));
@@ -132,7 +136,7 @@ fn open(work: &OpenWork) -> String {
 mod tests {
     use super::*;
     use crate::admin::history::ChangeLine;
-    use crate::admin::plan::UserMove;
+    use crate::admin::plan::{FlagMove, UserMove};
 
     fn report(services: Vec<ServicePlan>) -> PlanReport {
         PlanReport {
@@ -165,6 +169,11 @@ mod tests {
                 to: "v2".into(),
                 users: "20%".into(),
             }]),
+            flags: vec![FlagMove {
+                flag: "search".into(),
+                gain: false,
+                users: "5%".into(),
+            }],
             open: vec![work(2, 0, 0), work(0, 1, 1)],
             awaits: vec!["service shop: v2 gets 25% once it passes".into()],
             warnings: vec!["v2 is small".into()],
@@ -172,6 +181,7 @@ mod tests {
         let expected = "\
 shop: v2 5% -> 25%
   20% of users move from v1 to v2
+  5% of users lose flag search
   2 requests in flight on v1: all stay
   1 stream in flight on v1: 1 of them on endpoints that leave, until the deadline of the drain
   service shop: v2 gets 25% once it passes

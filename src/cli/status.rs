@@ -138,6 +138,7 @@ fn shown(status: &ProxyStatus) -> String {
                 service.name
             );
         }
+        text += &super::flag_view::shown(service);
         if let Some(rollout) = &service.rollout {
             let _ = write!(
                 text,
@@ -304,6 +305,7 @@ mod tests {
             share: "100%".to_owned(),
             in_flight: 3,
             red: BTreeMap::new(),
+            goals: BTreeMap::new(),
             endpoints: vec![endpoint],
         };
         let split = SplitStatus {
@@ -318,6 +320,7 @@ mod tests {
             awaiting: Vec::new(),
             rollout: None,
             mirror: None,
+            flags: Vec::new(),
             new_errors: Vec::new(),
             warnings: Vec::new(),
             versions: Vec::new(),

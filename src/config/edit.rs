@@ -5,11 +5,12 @@
 
 mod entry;
 mod error;
+mod flag;
 mod shares;
 mod version;
 
 use super::spec::Share;
-use entry::edited;
+use entry::{edited, edited_flag};
 
 pub use super::replace::{InPlace, LockedFile, Replaced};
 pub use error::EditError;
@@ -76,5 +77,21 @@ pub(crate) fn set_label(
     edited(text, service, version, |entry| entry.label(label))
 }
 
+/// Sets the share of a flag and returns the new text.
+///
+/// # Errors
+/// See [`EditError`].
+pub(crate) fn set_flag(
+    text: &str,
+    service: &str,
+    flag: &str,
+    share: Share,
+) -> Result<String, EditError> {
+    let share = share.to_string();
+    edited_flag(text, service, flag, |entry| entry.flag_share(&share))
+}
+
+#[cfg(test)]
+mod flag_tests;
 #[cfg(test)]
 mod tests;

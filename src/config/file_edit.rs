@@ -1,4 +1,4 @@
-//! Edits of a configuration file that commands and the admin API make: shares, versions, deployments, and the return to an
+//! Edits of a configuration file that commands and the admin API make: shares, flags, versions, deployments, and the return to an
 //! earlier text.
 //!
 //! [`FileEdit::apply`] is pure: from the text of the file it makes the new text, which is valid, or says why it can't. The caller
@@ -23,6 +23,11 @@ pub(crate) enum FileEdit {
     Split {
         service: String,
         changes: Vec<(String, SplitChange)>,
+    },
+    /// Changes the shares of flags of a service, in this order.
+    Flags {
+        service: String,
+        changes: Vec<(String, Share)>,
     },
     /// Sets the endpoints or the label of a version, or both.
     Version(VersionEdit),
@@ -109,8 +114,10 @@ impl From<EditError> for EditRefusal {
     fn from(error: EditError) -> Self {
         let message = error.to_string();
         match error {
-            EditError::NoService(..) | EditError::NoVersion(..) => Self::Unknown(message),
-            EditError::IsStable(..) => Self::Conflict(message),
+            EditError::NoService(..) | EditError::NoVersion(..) | EditError::NoFlag(..) => {
+                Self::Unknown(message)
+            }
+            EditError::IsStable(..) | EditError::NoShare(..) => Self::Conflict(message),
             EditError::Syntax(_) | EditError::Malformed(_) => Self::Invalid(message),
         }
     }
@@ -125,6 +132,9 @@ impl FileEdit {
         let edited = match self {
             Self::Split { service, changes } => {
                 in_its_file(text, service, |text| split(text, service, changes))?
+            }
+            Self::Flags { service, changes } => {
+                in_its_file(text, service, |text| flags(text, service, changes))?
             }
             Self::Version(edit) => in_its_file(text, &edit.service, |text| version(text, edit))?,
             Self::Deploy(edit) => deploy(text, name, edit)?,
@@ -160,6 +170,14 @@ fn split(
             SplitChange::Rollout => edit::start_rollout(&text, service, version),
             SplitChange::Stable => edit::set_stable(&text, service, version),
         }?;
+    }
+    Ok(text)
+}
+
+fn flags(text: &str, service: &str, changes: &[(String, Share)]) -> Result<String, EditError> {
+    let mut text = text.to_owned();
+    for (flag, share) in changes {
+        text = edit::set_flag(&text, service, flag, *share)?;
     }
     Ok(text)
 }

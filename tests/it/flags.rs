@@ -1,6 +1,8 @@
 //! Flags: who gets them, what the application is told, and what is counted.
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 
 use bytes::Bytes;
 use http::Request;
@@ -9,7 +11,7 @@ use crate::support::client::Client;
 use crate::support::h2_client::H2;
 use crate::support::h2_origin::H2Origin;
 use crate::support::origin::Origin;
-use crate::support::proxy::{Builder, Proxy, serve};
+use crate::support::proxy::{Builder, Proxy, command, serve};
 use crate::support::{block_on, until};
 
 const COHORT: &str = "[service.app.cohort]\nby = \"header:x-user\"\n";
@@ -148,4 +150,138 @@ fn flags_reach_applications_over_http2() {
     let heads = h2.heads();
     let told: Vec<_> = heads[0].headers().get_all("x-flags").iter().collect();
     assert_eq!(told, ["a,b"]);
+}
+
+/// The command returns when every worker has the new share: no request after it may have the flag.
+#[test]
+fn the_kill_switch_is_live_on_every_worker_when_the_command_returns() {
+    let origin = Origin::named("app");
+    let flags = "# the line\nnew-checkout = { share = \"100%\" }   # of users\n";
+    let proxy = serve(&file(&origin, flags));
+    let before = proxy.text();
+    assert!(!flags_of_many_connections(&proxy, &origin).is_empty());
+    let killed = proxy.local(&["flag", "app", "new-checkout=0%"]);
+    assert_eq!(killed.code, 0, "{}", killed.stderr);
+    assert!(
+        killed
+            .stdout
+            .starts_with("app: new-checkout 0%: live on every worker after"),
+        "{}",
+        killed.stdout
+    );
+    assert_eq!(flags_of_many_connections(&proxy, &origin), [""; 0]);
+    assert_eq!(proxy.text(), before.replace("\"100%\"", "\"0%\""));
+    let history = proxy.local(&["history", "app"]);
+    let line = "flag new-checkout 100% -> 0%";
+    assert!(history.stdout.contains(line), "{}", history.stdout);
+
+    let unknown = proxy.local(&["flag", "app", "new-chekout=5%"]);
+    assert_eq!(unknown.code, 1);
+    assert!(
+        unknown.stderr.contains("did you mean `new-checkout`?"),
+        "{}",
+        unknown.stderr
+    );
+}
+
+/// The flags of requests on connections of their own, which the kernel spreads over the workers.
+fn flags_of_many_connections(proxy: &Proxy, origin: &Origin) -> Vec<String> {
+    let on_a_new_one = |_| flags(&mut proxy.client(), origin, "");
+    (0..32).flat_map(on_a_new_one).collect()
+}
+
+#[test]
+fn a_proxy_edits_its_own_file_over_the_api() {
+    let origin = Origin::named("app");
+    let flags = "f = { when = { path = \"/staff\" } }\n";
+    let builder = Builder::new(&format!(
+        "listen = \"127.0.0.1:$PORT\"\n[admin]\nlisten = \"127.0.0.1:$ADMIN\"\ntoken_file = \"$DIR/token\"\n{}",
+        file(&origin, flags)
+    ));
+    let token = builder.dir().join("token");
+    std::fs::write(&token, "s3cret-token").expect("write the token");
+    std::fs::set_permissions(&token, Permissions::from_mode(0o600)).expect("its mode");
+    let proxy = builder.start();
+    let address = format!("127.0.0.1:{}", proxy.admin);
+    let token = token.to_str().expect("a path in UTF-8");
+    let flag = |change: &str| {
+        let arguments = [
+            "flag",
+            "app",
+            change,
+            "--admin",
+            &address,
+            "--token-file",
+            token,
+        ];
+        command(&arguments, proxy.dir())
+    };
+    let edited = flag("f=25%");
+    assert_eq!(edited.code, 0, "{}", edited.stderr);
+    let line = "f = { when = { path = \"/staff\" }, share = \"25%\" }";
+    assert!(proxy.text().contains(line), "{}", proxy.text());
+    let unknown = flag("g=1%");
+    assert_eq!(unknown.code, 1);
+    assert!(unknown.stderr.contains("no flag `g`"), "{}", unknown.stderr);
+    let off = proxy.local(&["flag", "app", "f=0%"]);
+    assert!(
+        off.stdout.contains("f stays on for requests"),
+        "{}",
+        off.stdout
+    );
+}
+
+#[test]
+fn explain_plan_and_status_show_flags() {
+    let origin = Origin::named("app");
+    let text = file(
+        &origin,
+        "all = { share = \"100%\" }\nstaff = { share = \"0%\", when = { header.x-staff = \"yes\" } }\n\
+         [service.app.goals]\npurchase = \"POST /buy 2xx\"\n",
+    );
+    let proxy = serve(&text);
+    let explained = proxy.local(&["explain", "http://app.test/", "-H", "x-staff: yes"]);
+    for sentence in [
+        "flag all is on: its share is 100%",
+        "flag staff is on: header.x-staff = \"yes\"",
+    ] {
+        assert!(explained.stdout.contains(sentence), "{}", explained.stdout);
+    }
+    let plan = proxy.dir().join("plan.toml");
+    let lowered = proxy.text().replace("\"100%\"", "\"60%\"");
+    std::fs::write(&plan, lowered).expect("write");
+    let planned = proxy.local(&["plan", plan.to_str().expect("UTF-8")]);
+    assert!(
+        planned.stdout.contains("40% of users lose flag all"),
+        "{}",
+        planned.stdout
+    );
+
+    let mut client = proxy.client();
+    for request in ["POST /buy", "POST /buy", "GET /", "GET /"] {
+        client.ask(&format!(
+            "{request} HTTP/1.1\r\nhost: app.test\r\ncontent-length: 0\r\n\r\n"
+        ));
+    }
+    let service = until("all are counted", || {
+        let service = proxy.status()["services"][0].clone();
+        (service["flags"][0]["requests"]["on"] == 4).then_some(service)
+    });
+    let all = &service["flags"][0];
+    assert_eq!(all["name"], "all");
+    assert_eq!(all["share"], "100%");
+    let of_flag = &all["goals"]["purchase"]["on"];
+    let of_version = &service["versions"][0]["goals"]["purchase"];
+    for conversion in [of_flag, of_version] {
+        assert_eq!(conversion["reached"], 2);
+        assert_eq!(conversion["requests"], 4);
+        assert_eq!(conversion["ratio"], 0.5);
+        let (low, high) = (conversion["low"].as_f64(), conversion["high"].as_f64());
+        assert!(low < Some(0.5) && high > Some(0.5), "{conversion}");
+    }
+    assert_eq!(service["flags"][1]["requests"]["off"], 4);
+    let shown = proxy.local(&["status"]);
+    for text in ["app: flags", "app: conversions", "all on", "50.00 %"] {
+        assert!(shown.stdout.contains(text), "{}", shown.stdout);
+    }
 }

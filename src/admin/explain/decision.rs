@@ -112,6 +112,9 @@ impl Explanation {
             || rule.is_some_and(|rule| live.routing.is_strict(rule));
         self.rule = rule.map(|rule| rule.0);
         self.add_candidates(snapshot, found.service, &candidacies, no_failover, &views);
+        if let Decision::Forward(_) = decision {
+            self.explain_flags(spec, &live.routing, request);
+        }
         let versions: Vec<_> = candidacies.iter().map(|c| c.taker()).collect();
         self.explain_edits((spec, live), rule, &versions, request);
     }

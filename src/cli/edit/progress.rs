@@ -31,26 +31,27 @@ enum EditMark {
     Generation(u64),
 }
 
-/// What the edited file says about a version that the command named.
+/// What the edited file says about a version or flag that the command named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli) enum Goal {
     /// It is stable.
     Stable(String),
     /// It has this share.
     Share(String, Share),
+    /// This flag is on for this share of the users.
+    Flag(String, Share),
 }
 
 impl Goal {
-    fn version(&self) -> &str {
-        let (Self::Stable(version) | Self::Share(version, _)) = self;
-        version
-    }
-
     fn is_desired(&self, service: &ServiceStatus) -> bool {
         match self {
             Self::Stable(version) => service.stable == *version,
             Self::Share(version, share) => {
                 service.split.desired.get(version) == Some(&share.to_string())
+            }
+            Self::Flag(flag, share) => {
+                let found = service.flags.iter().find(|f| f.name == *flag);
+                found.is_some_and(|found| found.share == share.to_string())
             }
         }
     }
@@ -58,7 +59,10 @@ impl Goal {
     /// The version whose health check this goal waits for, if any.
     fn awaited<'s>(&self, service: &'s ServiceStatus) -> Option<&'s str> {
         let awaits = |version: &str| service.awaiting.iter().find(|v| *v == version);
-        if let Some(own) = awaits(self.version()) {
+        let (Self::Stable(version) | Self::Share(version, _)) = self else {
+            return None; // Flags wait for nothing.
+        };
+        if let Some(own) = awaits(version) {
             return Some(own);
         }
         // While the gate waits for a new stable version, the previous split stays in effect, except that shares which the file
@@ -115,6 +119,21 @@ impl Edit {
         Self {
             service: Some(service.to_owned()),
             goals: versions.iter().filter_map(goal).collect(),
+            mark: EditMark::Text { hash, before },
+        }
+    }
+
+    /// Creates the edit of flags of `service`. `hash` belongs to the edited text, `before` is the generation that was published
+    /// before it was saved.
+    pub(in crate::cli) fn of_flags(
+        service: &str,
+        goals: Vec<Goal>,
+        hash: String,
+        before: u64,
+    ) -> Self {
+        Self {
+            service: Some(service.to_owned()),
+            goals,
             mark: EditMark::Text { hash, before },
         }
     }
@@ -243,6 +262,7 @@ mod tests {
                 awaiting: Vec::new(),
                 rollout: None,
                 mirror: None,
+                flags: Vec::new(),
                 new_errors: Vec::new(),
                 warnings: Vec::new(),
                 versions: Vec::new(),

@@ -21,8 +21,35 @@ pub(super) fn edited(
     version: &str,
     change: impl Fn(&ServiceEntry<'_>) -> Result<Changes, EditError>,
 ) -> Result<String, EditError> {
+    apply(text, service, |entry| {
+        entry.check_version(version)?;
+        change(&entry.of(version))
+    })
+}
+
+/// Applies a change to a flag in the text of its service.
+///
+/// # Errors
+/// The text isn't TOML, the service or the flag isn't in it, or `change` fails.
+pub(super) fn edited_flag(
+    text: &str,
+    service: &str,
+    flag: &str,
+    change: impl Fn(&ServiceEntry<'_>) -> Result<Changes, EditError>,
+) -> Result<String, EditError> {
+    apply(text, service, |entry| {
+        entry.check_flag(flag)?;
+        change(&entry.of(flag))
+    })
+}
+
+fn apply(
+    text: &str,
+    service: &str,
+    change: impl Fn(&ServiceEntry<'_>) -> Result<Changes, EditError>,
+) -> Result<String, EditError> {
     let root = DeTable::parse(text).map_err(|e| EditError::Syntax(e.message().to_owned()))?;
-    let service = ServiceEntry::find(text, root.get_ref(), service, version)?;
+    let service = ServiceEntry::find(text, root.get_ref(), service)?;
     let mut changes = change(&service)?;
     // Apply from the end, so that the ranges before stay valid.
     changes.sort_by_key(|(span, _)| std::cmp::Reverse(span.start));
@@ -33,11 +60,12 @@ pub(super) fn edited(
     Ok(text)
 }
 
-/// A service in the text, and the version to change.
+/// A service in the text, and what to change in it.
 pub(super) struct ServiceEntry<'t> {
     pub(super) text: &'t str,
     pub(super) name: &'t str,
-    pub(super) version: &'t str,
+    /// Name of the version or flag to change.
+    pub(super) target: &'t str,
     pub(super) table: Entries<'t>,
 }
 
@@ -69,12 +97,7 @@ impl<'t> Entries<'t> {
 }
 
 impl<'t> ServiceEntry<'t> {
-    fn find(
-        text: &'t str,
-        root: &'t DeTable<'t>,
-        name: &'t str,
-        version: &'t str,
-    ) -> Result<Self, EditError> {
+    fn find(text: &'t str, root: &'t DeTable<'t>, name: &'t str) -> Result<Self, EditError> {
         let root = Entries {
             table: root,
             inline: false,
@@ -87,20 +110,49 @@ impl<'t> ServiceEntry<'t> {
                 suggest(name, &known, "the services are"),
             ));
         };
-        let known = table.enter(text, "versions").map(names).unwrap_or_default();
-        if !known.contains(&version) {
-            return Err(EditError::NoVersion(
-                name.to_owned(),
-                version.to_owned(),
-                suggest(version, &known, "the versions are"),
-            ));
-        }
         Ok(Self {
             text,
             name,
-            version,
+            target: "",
             table,
         })
+    }
+
+    /// The same service, with this version or flag to change.
+    fn of<'n>(&'n self, target: &'n str) -> ServiceEntry<'n> {
+        ServiceEntry { target, ..*self }
+    }
+
+    /// The names in one of the service's tables.
+    fn known(&self, table: &str) -> Vec<&str> {
+        let table = self.table.enter(self.text, table);
+        table.map(names).unwrap_or_default()
+    }
+
+    fn check_version(&self, version: &str) -> Result<(), EditError> {
+        let known = self.known("versions");
+        if known.contains(&version) {
+            return Ok(());
+        }
+        let help = suggest(version, &known, "the versions are");
+        let (name, version) = (self.name.to_owned(), version.to_owned());
+        Err(EditError::NoVersion(name, version, help))
+    }
+
+    fn check_flag(&self, flag: &str) -> Result<(), EditError> {
+        let known = self.known("flags");
+        if known.contains(&flag) {
+            return Ok(());
+        }
+        let help = match known.is_empty() {
+            true => format!(
+                "it has none; add `[service.{}.flags.NAME]` to the file",
+                self.name
+            ),
+            false => suggest(flag, &known, "the flags are"),
+        };
+        let (name, flag) = (self.name.to_owned(), flag.to_owned());
+        Err(EditError::NoFlag(name, flag, help))
     }
 
     /// Returns the span of the value of `stable`, if it is written, and the name of the stable version.

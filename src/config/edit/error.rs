@@ -13,6 +13,10 @@ pub enum EditError {
     NoService(String, String),
     /// The service has no such version. Holds the names of the service and the version, and a suggestion.
     NoVersion(String, String, String),
+    /// The service has no such flag. Holds the names of the service and the flag, and a suggestion.
+    NoFlag(String, String, String),
+    /// The flag has no share, and there is no line after which it could be added. Holds the names of the service and the flag.
+    NoShare(String, String),
     /// The version is the stable one, which gets what the split leaves. Holds the names of the service and the version.
     IsStable(String, String),
     /// The service has no `stable`, or a key has the wrong type. Holds the name of the service.
@@ -31,6 +35,13 @@ impl fmt::Display for EditError {
                     quote(name)
                 )
             }
+            Self::NoFlag(service, name, help) => {
+                write!(f, "service `{service}` has no flag {}: {help}", quote(name))
+            }
+            Self::NoShare(service, name) => write!(
+                f,
+                "flag `{name}` of `{service}` has no `share` to change: write one above its `when`"
+            ),
             Self::IsStable(service, name) => write!(
                 f,
                 "`{name}` is the stable version of `{service}` and gets what the split leaves: shift another version"

@@ -7,11 +7,11 @@ impl ServiceEntry<'_> {
     /// Sets the share of the version: in its entry, in a new entry of `split`, or in a new `split` after `stable`.
     pub(super) fn share(&self, share: &str) -> Result<Changes, EditError> {
         let (_, stable) = self.stable()?;
-        if stable == self.version {
+        if stable == self.target {
             return Err(EditError::IsStable(self.name.to_owned(), stable.to_owned()));
         }
         let malformed = || EditError::Malformed(self.name.to_owned());
-        let entry = format!("{} = \"{share}\"", key(self.version));
+        let entry = format!("{} = \"{share}\"", key(self.target));
         let Some((split_key, value)) = self.table.get("split") else {
             let (at, stable) = self.table.get("stable").ok_or_else(malformed)?;
             let entry = format!("split = {{ {entry} }}");
@@ -23,7 +23,7 @@ impl ServiceEntry<'_> {
             )]);
         };
         let split = self.table.enter(self.text, "split").ok_or_else(malformed)?;
-        if let Some((_, value)) = split.get(self.version) {
+        if let Some((_, value)) = split.get(self.target) {
             return Ok(vec![(value.span(), format!("\"{share}\""))]);
         }
         let last = split
@@ -49,10 +49,10 @@ impl ServiceEntry<'_> {
         let Some(stable) = stable else {
             return Ok(Vec::new()); // The only version is stable already.
         };
-        let mut changes = vec![(stable, string(self.version))];
+        let mut changes = vec![(stable, string(self.target))];
         let split = self.table.enter(self.text, "split");
-        if name != self.version
-            && let Some((at, share)) = split.and_then(|s| s.get(self.version))
+        if name != self.target
+            && let Some((at, share)) = split.and_then(|s| s.get(self.target))
         {
             changes.push((at, key(name)));
             changes.push((share.span(), "\"0%\"".to_owned()));

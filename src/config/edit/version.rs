@@ -70,13 +70,13 @@ impl ServiceEntry<'_> {
 
     fn version_value(&self) -> Option<&Spanned<DeValue<'_>>> {
         let versions = self.table.enter(self.text, "versions")?;
-        versions.get(self.version).map(|(_, value)| value)
+        versions.get(self.target).map(|(_, value)| value)
     }
 
     /// The table of the version; `None` if it is a list of endpoints.
     fn version_table(&self) -> Option<Entries<'_>> {
         let versions = self.table.enter(self.text, "versions")?;
-        versions.enter(self.text, self.version)
+        versions.enter(self.text, self.target)
     }
 }
 
