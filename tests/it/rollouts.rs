@@ -199,14 +199,18 @@ fn a_good_canary_walks_its_steps_and_promote_makes_it_stable() {
         text.contains("stable = \"v2\"") && !text.contains("v2 = \"rollout\""),
         "{text}"
     );
-    let answer = proxy.ask_admin("/api/v1/history");
-    let history: Value = serde_json::from_slice(&answer.body).expect("JSON");
-    let entries = history["entries"].as_array().expect("a list");
-    let promoted = entries.iter().find(|entry| {
-        let who = entry["who"].as_str().unwrap_or("");
-        who.contains('@') && who.ends_with(" (promote)")
+    // The history is stored behind the change that it is about.
+    let promoted = until("the history says who promoted", || {
+        let answer = proxy.ask_admin("/api/v1/history");
+        let history: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        let mut entries = history["entries"].as_array().expect("a list").iter();
+        let is_promotion = |entry: &&Value| {
+            let who = entry["who"].as_str().unwrap_or("");
+            who.contains('@') && who.ends_with(" (promote)")
+        };
+        entries.find(is_promotion).cloned()
     });
-    assert_eq!(promoted.expect("who promoted")["by"], "rollout");
+    assert_eq!(promoted["by"], "rollout");
     let (sent, failed) = load.end();
     assert!(sent > 1000);
     assert_eq!(failed, 0);
