@@ -1,7 +1,7 @@
 //! Indices of services, versions, rules, endpoints and flags in the lists of a configuration, a type for each, so that one can't be
 //! mistaken for another.
 //!
-//! A list is indexed by its type where [`indexed_by!`] says so. `.0` is for lists that are in the same order but belong to
+//! A list is indexed by its type where `indexed_by!` says so. `.0` is for lists that are in the same order but belong to
 //! another part of the code.
 
 /// Defines index types.

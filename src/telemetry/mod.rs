@@ -4,7 +4,7 @@
 //! formatting, and no allocation once each counter in use exists. The [`registry`] keeps the shards across reloads. The
 //! control thread sums them, for scrapes ([`render`]) and for the rates that the status shows ([`windows`]).
 //!
-//! [`words`] has the closed sets of words that records, metrics and logs share.
+//! [`mod@words`] has the closed sets of words that records, metrics and logs share.
 
 pub(crate) mod access_log;
 mod cells;
