@@ -370,5 +370,10 @@ fn retries_of_answers_have_a_ceiling() {
     gates.open("/a");
     gates.open("/c");
     assert_eq!(inside.answer("GET").text(), "at last");
+    // The client has its answer before the retry gives up its place.
+    until("the place is free", || {
+        let running = proxy.metrics().sum("http_requests_in_flight", &[]);
+        (running == 0.0).then_some(())
+    });
     assert_eq!(proxy.get("/c").text(), "at last");
 }
