@@ -62,6 +62,8 @@ words! {
         NoDescriptors "no-descriptors",
         /// `timeouts.total` expired while the request waited inside the proxy.
         QueueTimeout "queue-timeout",
+        /// The try was cancelled, because another one of the same request had a response before it (`hedge`).
+        Hedged "hedged",
         /// The process is shutting down, or the endpoint's drain period ended.
         Shutdown "shutdown",
         /// The proxy panicked.

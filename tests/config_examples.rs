@@ -132,6 +132,7 @@ fn reference() {
     sticky.key_file = None;
     assert_eq!(sticky, Sticky::new(true));
     (policies.fallback, policies.finish_sessions) = (None, None);
+    policies.hedge = None;
     let wait = policies.wait.take().expect("a wait");
     assert_eq!(wait.pending, 10_000);
     assert_eq!(policies, Policies::default());

@@ -140,6 +140,7 @@ fn busy() -> std::sync::Arc<Telemetry> {
         shard.retry(RetryReason::ALL[worker]);
         shard.limit_rejected(Limit::ALL[worker]);
         shard.shielded();
+        shard.hedge_won();
         shard.connections(1);
     }
     telemetry.listener("http")[0].request(200);

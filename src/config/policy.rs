@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::client_limit::ClientLimits;
+use super::rollout::Quantile;
 
 /// All resilience policies of a service.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,6 +34,8 @@ pub struct Policies {
     /// How long sessions that began on a version may continue there after the split has moved away, at least 1 s. Default
     /// `None`: sessions follow the split.
     pub finish_sessions: Option<Duration>,
+    /// Second tries of idempotent requests that take long. Default `None`: there are none.
+    pub hedge: Option<Hedge>,
     /// Waiting for an endpoint instead of failing. Default `None`: requests fail at once.
     pub wait: Option<WaitPolicy>,
     /// How many requests a single client may send to the service; never with connections. Default `None`: no limit.
@@ -220,6 +223,15 @@ impl Default for DrainPolicy {
             streams: Duration::from_secs(300),
         }
     }
+}
+
+/// After which time an idempotent request without a response head gets a second try on another endpoint: `hedge`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hedge {
+    /// A quantile of the durations of the version's requests over the last minute.
+    Quantile(Quantile),
+    /// A fixed time, at least 1 ms.
+    After(Duration),
 }
 
 /// Requests that wait while no endpoint is usable: `wait` and `wait_pending`.

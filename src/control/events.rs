@@ -20,6 +20,7 @@ use super::admin_sockets::AdminSockets;
 use super::drains;
 use super::file_watcher::{Changed, FileWatcher};
 use super::handover::{HandoverRequest, Release};
+use super::hedging;
 use super::publisher::Publisher;
 use super::publisher::reload::ReloadOutcome;
 use super::rollouts::{RolloutNews, Rollouts};
@@ -431,6 +432,7 @@ impl Control {
         telemetry.expire(now, || scrape::present(&live.current()));
         let mut windows = self.context.windows.lock().expect("windows lock");
         windows.tick(now, telemetry);
+        hedging::publish_delays(&windows, &live.current());
     }
 
     /// The status line for the service manager.

@@ -24,6 +24,7 @@ mod events;
 pub(crate) mod file_watcher;
 mod handover;
 mod health_monitor;
+mod hedging;
 mod history;
 pub(crate) mod logging;
 mod outcall;

@@ -1,10 +1,11 @@
-//! Counts a request as in flight on its endpoint. Dropping the guard ends it, however the exchange
-//! ends.
+//! Guards that count what is in flight: a request on its endpoint and on its version, and an open connection. Dropping a guard
+//! ends the count, however the exchange ends.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::net::{TaskControl, TaskPhase};
+use crate::telemetry::VersionShard;
 use crate::upstream::Endpoint;
 use crate::upstream::limits::ActiveGuard;
 
@@ -15,6 +16,8 @@ pub(crate) struct Active<'a> {
     pub endpoint: &'a Arc<Endpoint>,
     watch: &'a TaskControl,
     streams: bool,
+    /// The task's endpoint is this one.
+    is_shown: bool,
     /// The slot under `limits.requests`.
     _slot: ActiveGuard<'a>,
 }
@@ -26,14 +29,31 @@ impl<'a> Active<'a> {
         watch: &'a TaskControl,
         slot: ActiveGuard<'a>,
     ) -> Self {
+        let mut active = Self::beside(endpoint, watch, slot);
+        active.show();
+        active
+    }
+
+    /// Counts a request that runs beside another one of the same task.
+    pub(crate) fn beside(
+        endpoint: &'a Arc<Endpoint>,
+        watch: &'a TaskControl,
+        slot: ActiveGuard<'a>,
+    ) -> Self {
         endpoint.load.active.fetch_add(1, Ordering::Relaxed);
-        watch.set_upstream(Some(endpoint.slot));
         Self {
             endpoint,
             watch,
             streams: false,
+            is_shown: false,
             _slot: slot,
         }
+    }
+
+    /// Makes the endpoint that of the task.
+    pub(crate) fn show(&mut self) {
+        self.watch.set_upstream(Some(self.endpoint.slot));
+        self.is_shown = true;
     }
 
     /// Marks a tunnel or a response of unknown length, which a drain gives the grace period of
@@ -52,6 +72,49 @@ impl Drop for Active<'_> {
             self.endpoint.load.streams.fetch_sub(1, Ordering::Relaxed);
         }
         self.endpoint.load.active.fetch_sub(1, Ordering::Relaxed);
-        self.watch.set_upstream(None);
+        if self.is_shown {
+            self.watch.set_upstream(None);
+        }
+    }
+}
+
+/// Counts a request in `http_requests_in_flight` until it is dropped.
+pub(super) struct InFlight<'a>(&'a VersionShard);
+
+impl<'a> InFlight<'a> {
+    pub(super) fn enter(shard: &'a VersionShard) -> Self {
+        shard.in_flight(1);
+        Self(shard)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight(-1);
+    }
+}
+
+/// Counts an open connection down when it is closed, unless it is kept.
+pub(super) struct OpenConnection<'a> {
+    shard: &'a VersionShard,
+    pub(super) is_kept: bool,
+}
+
+impl<'a> OpenConnection<'a> {
+    /// A connection that has been counted.
+    #[inline]
+    pub(super) fn of(shard: &'a VersionShard) -> Self {
+        Self {
+            shard,
+            is_kept: false,
+        }
+    }
+}
+
+impl Drop for OpenConnection<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.shard.connections(-1);
+        }
     }
 }

@@ -4,11 +4,13 @@
 //! sent on it (RFC 9112 §9.3.1). Such a request is repeated on a new connection if the endpoint
 //! can't have processed it, or if its method is idempotent. That isn't a failure of the endpoint.
 
-use super::active::Active;
+use std::sync::Arc;
+
+use super::active::{Active, OpenConnection};
 use super::body::Upload;
 use super::context::RequestContext;
 use super::error::{AttemptError, ExchangeError};
-use super::exchange::{AnswerParts, Answered, Remainder};
+use super::exchange::{AnswerParts, Answered, FinalHead, Remainder};
 use super::h1_up::H1Up;
 use super::h2_up::H2Up;
 use super::headers::{Fields, RequestEdits};
@@ -21,11 +23,10 @@ use super::{edit, exchange, tunnel};
 use crate::config::spec::Scheme;
 use crate::index::VersionIx;
 use crate::net::Stream;
-use crate::telemetry::VersionShard;
 use crate::telemetry::record::RetryReason;
 use crate::upstream::conns::Kept;
 use crate::upstream::h2_conns::Lease;
-use crate::upstream::limits::{ActiveGuard, anybody_waits};
+use crate::upstream::limits::{ActiveGuard, ConnectionSlot, anybody_waits};
 use crate::upstream::{ConnectError, Endpoint};
 
 /// The outcome of an exchange on one connection.
@@ -172,10 +173,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             used,
             bulk,
         } = kept;
-        let mut open = OpenConnection {
-            shard: self.shard(endpoint),
-            is_kept: false,
-        };
+        let open = OpenConnection::of(self.shard(endpoint));
         let mut up = H1Up::new(
             stream,
             worker.buffers.clone(),
@@ -189,6 +187,20 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         let stale = (used > 0)
             .then(|| self.stale(&result, upload, &up))
             .flatten();
+        let result = self.close_h1(endpoint, up, result, (slot, used, open));
+        ConnectionOutcome { result, stale }
+    }
+
+    /// Ends an exchange over HTTP/1, and keeps the connection if it may carry another request.
+    #[inline]
+    pub(super) fn close_h1(
+        &self,
+        endpoint: &'a Arc<Endpoint>,
+        up: H1Up,
+        result: Result<Tried<()>, TryError>,
+        (slot, used, mut open): (ConnectionSlot, u32, OpenConnection<'a>),
+    ) -> Result<Tried<Remainder>, TryError> {
+        let worker = self.cx.worker;
         let bulk = up.bulk();
         let (result, stream) = self.end_h1(up, result);
         if let Some(stream) = stream
@@ -206,7 +218,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
                 .conns
                 .give(endpoint, kept, worker.controls.now_ms(), idle_ms);
         }
-        ConnectionOutcome { result, stale }
+        result
     }
 
     /// Takes an HTTP/1 exchange apart: what is left of the response, and the stream if it is at a
@@ -280,10 +292,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             _ if up.was_used() => self.stale(&result, upload, &up),
             _ => None,
         };
-        let result = result.map(|tried| match tried {
-            Tried::Served(served) => Tried::Served(served),
-            Tried::Arrived(arrived, ()) => Tried::Arrived(arrived, Remainder::H2(Box::new(up))),
-        });
+        let result = result.map(|tried| tried.with_remainder(|| Remainder::H2(Box::new(up))));
         ConnectionOutcome { result, stale }
     }
 
@@ -298,6 +307,18 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         up: &mut U,
     ) -> Result<Tried<()>, TryError> {
         let head = exchange::ask(self.cx, self.first_byte(), edits, upload, down, up).await?;
+        self.relay(head, active, upload, down, up).await
+    }
+
+    /// Decides whether the response whose head has arrived is used, and relays it.
+    pub(super) async fn relay<D: Downstream, U: Upstream>(
+        &mut self,
+        head: FinalHead,
+        active: &mut Active<'a>,
+        upload: &mut Upload,
+        down: &mut D,
+        up: &mut U,
+    ) -> Result<Tried<()>, TryError> {
         self.recording.head_arrived(head.status);
         if head.status == 101 {
             self.recording.response_waits();
@@ -309,6 +330,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         if next != Next::Nothing {
             return Err(TryError::Superseded(next));
         }
+        self.decide_race();
         let cookie = self.cookie(head.status);
         let parts = AnswerParts {
             active,
@@ -347,20 +369,6 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             true => Stale::MayBeSent,
             false => Stale::Unsent,
         })
-    }
-}
-
-/// Counts an open connection down when it is closed, unless it is kept.
-struct OpenConnection<'a> {
-    shard: &'a VersionShard,
-    is_kept: bool,
-}
-
-impl Drop for OpenConnection<'_> {
-    fn drop(&mut self) {
-        if !self.is_kept {
-            self.shard.connections(-1);
-        }
     }
 }
 

@@ -4,14 +4,18 @@
 //! looked at beyond whether there are any; with edits the values are rendered for each head, because they may hold placeholders.
 
 use std::io::Write;
+use std::net::IpAddr;
 
 use super::error::LocalReply;
 use super::headers::{Fields, RenderedFields, Request, RequestEdits};
 use super::observe::Recording;
+use super::peer::Peer;
 use crate::config::actions::{PathRewrite, Rewrite};
 use crate::config::template::{Placeholder, Template};
+use crate::index::{RuleIx, VersionIx};
 use crate::routing::rewrite;
-use crate::snapshot::{CompiledFields, Snapshot};
+use crate::snapshot::{CompiledFields, Service, Snapshot};
+use crate::telemetry::record::RequestFlags;
 
 /// The target of a request after `rewrite`.
 #[derive(Debug)]
@@ -22,6 +26,40 @@ pub(crate) struct Rewritten<'a> {
     authority: Option<&'a str>,
     /// The value of `x-forwarded-prefix`, if a prefix was taken off.
     prefix: Option<Vec<u8>>,
+}
+
+/// What edits depend on.
+#[derive(Clone, Copy)]
+pub(super) struct EditFacts<'a> {
+    service: Option<&'a Service>,
+    /// Index of the match rule.
+    rule: Option<RuleIx>,
+    version: Option<(&'a str, VersionIx)>,
+    /// Name of the endpoint.
+    pub endpoint: Option<&'a str>,
+    client: IpAddr,
+    host: &'a str,
+    id: &'a [u8],
+    flags: Option<RequestFlags<'a>>,
+    peer: &'a Peer,
+}
+
+impl<'a> EditFacts<'a> {
+    pub(super) fn of(recording: &Recording<'a>) -> Self {
+        let record = &recording.record;
+        let endpoint = record.last_try().and_then(|attempt| attempt.endpoint);
+        Self {
+            service: recording.service(),
+            rule: record.rule,
+            version: recording.version(),
+            endpoint: endpoint.map(|(name, _)| name),
+            client: record.client,
+            host: record.host,
+            id: record.id,
+            flags: record.flags,
+            peer: recording.peer(),
+        }
+    }
 }
 
 /// The edits of a request that a try sends. `None` if there are none, as for nearly every request.
@@ -38,8 +76,34 @@ pub(super) fn of_request<'a>(
     if compiled.is_none() && rewritten.is_none() && flags.is_none() {
         return None;
     }
+    Some(request_edits(
+        compiled,
+        rewritten,
+        &EditFacts::of(recording),
+    ))
+}
+
+/// The same for a try that runs while another one uses the recording.
+pub(super) fn of_facts<'a>(
+    rewritten: Option<&'a Rewritten<'a>>,
+    facts: &EditFacts<'a>,
+) -> Option<Box<RequestEdits<'a>>> {
+    let version = facts.version.map(|(_, index)| index);
+    let merged = facts.service?.actions.edits.of(facts.rule, version);
+    let compiled = merged.and_then(|merged| merged.request.as_ref());
+    let edits = || request_edits(compiled, rewritten, facts);
+    let is_edited = compiled.is_some() || rewritten.is_some() || facts.flags.is_some();
+    is_edited.then(edits)
+}
+
+#[cold]
+fn request_edits<'a>(
+    compiled: Option<&'a CompiledFields>,
+    rewritten: Option<&'a Rewritten<'a>>,
+    facts: &EditFacts<'a>,
+) -> Box<RequestEdits<'a>> {
     let mut edits = RequestEdits {
-        fields: compiled.map(|compiled| rendered(compiled, recording)),
+        fields: compiled.map(|compiled| rendered(compiled, facts)),
         ..RequestEdits::default()
     };
     if let Some(rewritten) = rewritten {
@@ -51,11 +115,11 @@ pub(super) fn of_request<'a>(
             fields.put_prefix(prefix.clone());
         }
     }
-    if let Some(flags) = flags {
+    if let Some(flags) = facts.flags {
         let fields = edits.fields.get_or_insert_default();
         fields.put_flags(flags.text());
     }
-    Some(Box::new(edits))
+    Box::new(edits)
 }
 
 /// The edits of the response to a request, also of a local reply. `None` if there are none.
@@ -72,14 +136,14 @@ pub(super) fn of_response<'a>(
         None => &snapshot.default_edits,
     };
     let compiled = merged.response.as_ref()?;
-    Some(rendered(compiled, recording))
+    Some(rendered(compiled, &EditFacts::of(recording)))
 }
 
-fn rendered<'a>(compiled: &'a CompiledFields, recording: &Recording<'_>) -> RenderedFields<'a> {
+fn rendered<'a>(compiled: &'a CompiledFields, facts: &EditFacts<'_>) -> RenderedFields<'a> {
     // Clients choose the names in their certificates. A value must not end its line.
     let is_allowed = |b: &u8| *b == b'\t' || (*b >= b' ' && *b != 0x7f);
     let value = |template: &Template| {
-        let value = template.render(|placeholder, out| put_value(placeholder, recording, out));
+        let value = template.render(|placeholder, out| put_value(placeholder, facts, out));
         value.filter(|value| value.iter().all(is_allowed))
     };
     let put = compiled.put.iter();
@@ -88,21 +152,20 @@ fn rendered<'a>(compiled: &'a CompiledFields, recording: &Recording<'_>) -> Rend
 }
 
 /// Appends the value of a placeholder; `None` if it has none.
-fn put_value(placeholder: Placeholder, recording: &Recording<'_>, out: &mut Vec<u8>) -> Option<()> {
-    let record = &recording.record;
-    let certificate = || recording.peer().certificate.as_ref();
+fn put_value(placeholder: Placeholder, facts: &EditFacts<'_>, out: &mut Vec<u8>) -> Option<()> {
+    let certificate = || facts.peer.certificate.as_ref();
     let text: &[u8] = match placeholder {
         Placeholder::ClientIp => {
             // Writing to a vector never fails.
-            let _ = write!(out, "{}", record.client);
+            let _ = write!(out, "{}", facts.client);
             return Some(());
         }
-        Placeholder::Host => record.host.as_bytes(),
-        Placeholder::RequestId => record.id,
-        Placeholder::Service => record.service.as_bytes(),
-        Placeholder::Version => recording.version()?.0.as_bytes(),
-        Placeholder::Endpoint => record.last_try()?.endpoint?.0.as_bytes(),
-        Placeholder::TlsVersion => recording.peer().tls_version?.as_str().as_bytes(),
+        Placeholder::Host => facts.host.as_bytes(),
+        Placeholder::RequestId => facts.id,
+        Placeholder::Service => facts.service.map_or("", |service| &service.name).as_bytes(),
+        Placeholder::Version => facts.version?.0.as_bytes(),
+        Placeholder::Endpoint => facts.endpoint?.as_bytes(),
+        Placeholder::TlsVersion => facts.peer.tls_version?.as_str().as_bytes(),
         Placeholder::TlsSubject => certificate()?.subject.as_bytes(),
         Placeholder::TlsFingerprint => certificate()?.fingerprint.as_bytes(),
         // The configuration allows these in redirects only.

@@ -22,6 +22,8 @@
 //! * [`tries`] picks endpoints and acts on failures ([`retry`] is the pure decision).
 //!   [`attempt`] runs one exchange with one endpoint, on a connection from [`connection`];
 //!   [`active`] counts the request as in flight there.
+//! * [`hedging`] sends a request that takes long to a second endpoint ([`second_try`], which has no client of its own:
+//!   [`detached`]) and uses the response that comes first.
 //! * [`holding`] lets a request wait while no endpoint is usable, in a queue ([`hold_queue`]) from
 //!   which [`releasing`] releases it. It may then use a later snapshot ([`snapshots`]).
 //! * [`exchange`] sends the request and relays the response. [`body`] copies bytes from a source
@@ -46,6 +48,7 @@ pub(crate) mod buffering;
 mod configured;
 pub(crate) mod connection;
 pub(crate) mod context;
+mod detached;
 pub(crate) mod drain;
 pub mod edit;
 pub(crate) mod error;
@@ -57,6 +60,7 @@ pub(crate) mod h2;
 pub(crate) mod h2_down;
 pub(crate) mod h2_up;
 pub mod headers;
+mod hedging;
 pub(crate) mod hold_queue;
 mod holding;
 pub(crate) mod id;
@@ -71,6 +75,7 @@ pub(crate) mod placing;
 pub(crate) mod releasing;
 pub(crate) mod respond;
 pub(crate) mod retry;
+mod second_try;
 pub(crate) mod slow_downloads;
 pub(crate) mod snapshots;
 pub(crate) mod tries;

@@ -31,6 +31,12 @@ use crate::telemetry::record::{
 use crate::upstream::limits::Limit;
 use crate::upstream::outlier::AttemptVerdict;
 
+/// Why a try was cancelled.
+const HEDGED: Failure = Failure {
+    origin: Origin::Proxy,
+    reason: Reason::Hedged,
+};
+
 /// A request in flight and its record. Dropping it counts and logs the request.
 #[derive(Debug)]
 pub struct Recording<'a> {
@@ -264,6 +270,40 @@ impl<'a> Recording<'a> {
         }
     }
 
+    /// Records that the current try was cancelled, because a second one had a response before it. It says nothing about the
+    /// version or endpoint.
+    pub(super) fn cancel_try(&mut self) {
+        let (_, took) = self.elapsed();
+        self.end_try_as(took, None, None, Some(HEDGED));
+    }
+
+    /// Makes a second try, which began at `began`, the current one.
+    pub(super) fn begin_second(&mut self, version: VersionIx, member: EndpointIx, began: Instant) {
+        self.begin_try(version, Some(member));
+        self.try_began = began;
+    }
+
+    /// Records a second try that doesn't serve the request. Without an error it was cancelled.
+    pub(super) fn lost_second(
+        &mut self,
+        version: VersionIx,
+        (member, began): (EndpointIx, Instant),
+        error: Option<&ExchangeError>,
+    ) {
+        let Some(service) = self.service else { return };
+        let of_version = &service.versions[version];
+        let attempt = TryRecord {
+            version: (&of_version.name, version),
+            endpoint: Some((&*of_version.pool.members[member].endpoint.name, member)),
+            status: error.and_then(ExchangeError::upstream_status),
+            failure: Some(error.map_or(HEDGED, |error| error.failure(false))),
+            took: began.elapsed(),
+            ..TryRecord::default()
+        };
+        observe_try(self.worker, service, &self.record, &attempt);
+        self.record.lost_second = Some(Box::new(attempt));
+    }
+
     /// Counts a retry in the same version.
     pub fn retried(&mut self, reason: RetryReason) {
         if let Some(shard) = self.shard() {
@@ -334,6 +374,9 @@ fn observe_try(
         shard.failed(failure.reason);
     }
     let Some(status) = attempt.status else {
+        if attempt.failure == Some(HEDGED) {
+            note_latency(worker, service, attempt, attempt.took);
+        }
         return;
     };
     shard.request(record.method, status, attempt.took);
@@ -345,18 +388,27 @@ fn observe_try(
     if !service.goals.is_empty() && attempt.failure.is_none() {
         flags::note_goals(worker, service, record, (attempt, status));
     }
-    let Some((_, member)) = attempt.endpoint else {
+    if attempt.endpoint.is_none() {
         return;
-    };
-    let endpoint = &version.pool.members[member].endpoint;
-    if version.pool.balance == Balance::PeakEwma
-        && let Some(first_byte) = attempt.first_byte
-    {
-        let now_ms = worker.controls.now_ms();
-        endpoint.load.note_latency(first_byte, now_ms);
+    }
+    if let Some(first_byte) = attempt.first_byte {
+        note_latency(worker, service, attempt, first_byte);
     }
     if !attempt.noted {
         note_outcome(worker, service, attempt, verdict(attempt, status));
+    }
+}
+
+/// Reports the latency of a try to the balancer, if that heeds it. A cancelled try would have taken longer still.
+#[inline]
+fn note_latency(worker: &Worker, service: &Service, attempt: &TryRecord<'_>, latency: Duration) {
+    let pool = &service.versions[attempt.version.1].pool;
+    if pool.balance == Balance::PeakEwma
+        && let Some((_, member)) = attempt.endpoint
+    {
+        let now_ms = worker.controls.now_ms();
+        let endpoint = &pool.members[member].endpoint;
+        endpoint.load.note_latency(latency, now_ms);
     }
 }
 

@@ -38,3 +38,14 @@ pub(super) enum Tried<R> {
     /// The upstream has completed its response, the client hasn't read it.
     Arrived(Box<Arrived>, R),
 }
+
+impl Tried<()> {
+    /// Adds the rest of the response, if it is needed.
+    #[inline]
+    pub(super) fn with_remainder<R>(self, rest: impl FnOnce() -> R) -> Tried<R> {
+        match self {
+            Self::Served(served) => Tried::Served(served),
+            Self::Arrived(arrived, ()) => Tried::Arrived(arrived, rest()),
+        }
+    }
+}

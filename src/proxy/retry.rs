@@ -80,6 +80,8 @@ pub(crate) struct Situation<'a> {
     pub shielded: bool,
     /// The version has a usable endpoint that hasn't been tried.
     pub has_untried: bool,
+    /// A second try (`hedge`) is running, or has a response in reserve.
+    pub second_runs: bool,
 }
 
 /// What follows a failed try.
@@ -91,11 +93,24 @@ pub(crate) enum Next {
     Retry,
     /// One try on stable in place of the canary.
     Shield,
+    /// The second try, which runs already.
+    Second,
 }
 
 /// Decides what follows a failure. A [`Next::Retry`] is still subject to limit and budget; if these
 /// are used up, [`after_retries`] decides.
 pub(crate) fn next(failure: TryFailure, at: &Situation<'_>) -> Next {
+    let next = without_second(failure, at);
+    // A response that isn't retried goes to the client. Any other failure leaves the request to the second try, which is
+    // ahead of whatever would begin now.
+    match failure {
+        TryFailure::Status(_) if next == Next::Nothing => next,
+        _ if at.second_runs => Next::Second,
+        _ => next,
+    }
+}
+
+fn without_second(failure: TryFailure, at: &Situation<'_>) -> Next {
     if !at.can_rewind {
         return Next::Nothing;
     }
@@ -158,6 +173,7 @@ mod tests {
             may_leave: true,
             shielded: false,
             has_untried: true,
+            second_runs: false,
         }
     }
 
@@ -212,6 +228,34 @@ mod tests {
             assert_eq!(TryFailure::of(&error), None, "{error}");
             assert_ne!(error.failure(false).origin, Origin::Upstream);
         }
+    }
+
+    #[test]
+    fn a_running_second_try_takes_over_from_a_failure_and_leaves_an_answer_to_the_client() {
+        let policy = policy();
+        let hedged = Situation {
+            second_runs: true,
+            tries: 2,
+            has_untried: false,
+            ..at(&policy)
+        };
+        for failure in [
+            TryFailure::Reset,
+            TryFailure::Timeout,
+            TryFailure::Unsent,
+            TryFailure::Refused,
+        ] {
+            assert_eq!(next(failure, &hedged), Next::Second, "{failure:?}");
+        }
+        assert_eq!(next(TryFailure::Status(500), &hedged), Next::Nothing);
+        assert_eq!(next(TryFailure::Status(404), &hedged), Next::Nothing);
+        let shield = Situation {
+            shield: true,
+            ..hedged
+        };
+        assert_eq!(next(TryFailure::Status(500), &shield), Next::Second);
+        let early = Situation { tries: 1, ..hedged };
+        assert_eq!(next(TryFailure::Status(503), &early), Next::Second);
     }
 
     #[test]

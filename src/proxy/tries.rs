@@ -6,8 +6,10 @@
 //! While a version is at its limit, a request waits briefly for a slot, and slow transfers may be
 //! ended to free one.
 
+use std::rc::Rc;
 use std::time::Duration;
 
+use super::active::InFlight;
 use super::body::Upload;
 use super::context::RequestContext;
 use super::error::{AttemptError, ExchangeError};
@@ -17,11 +19,11 @@ use super::observe::Recording;
 use super::outcome::{Served, Tried, TryError};
 use super::placing::Placed;
 use super::retry::{self, Next, Situation, TryFailure};
+use super::second_try::{Race, Second};
 use super::wire::Downstream;
 use crate::index::{EndpointIx, VersionIx};
 use crate::net::clock::TICK;
 use crate::snapshot::Version;
-use crate::telemetry::VersionShard;
 use crate::upstream::budget;
 use crate::upstream::limits::{ActiveGuard, Limit};
 
@@ -48,19 +50,24 @@ const SHED_EVERY_TICKS: u32 = 4;
 pub(super) struct Tries<'a, 'r, F> {
     pub cx: &'a RequestContext<'a, F>,
     pub recording: &'a mut Recording<'r>,
-    placed: &'a Placed,
+    pub placed: &'a Placed,
     /// Index of the version that is being tried.
     pub version: VersionIx,
     /// Index of the endpoint in the version's pool.
     pub member: EndpointIx,
-    count: u32,
+    /// Number of tries, without a second one whose end is open.
+    pub count: u32,
     tried: [EndpointIx; MAX_TRIED],
-    shielded: bool,
+    pub shielded: bool,
     /// A reused connection was closed by its peer. Other idle ones have probably been closed too,
     /// so the remaining tries open new ones.
     pub only_fresh: bool,
     /// The slot under `limits.retries`. Kept from one retry to the next.
     retry_slot: Option<ActiveGuard<'a>>,
+    /// The try beside the first one, if the request is hedged.
+    pub race: Option<Rc<Race>>,
+    /// That try, once the first one has failed.
+    pub second: Option<Second<'a>>,
 }
 
 impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
@@ -80,6 +87,8 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
             shielded: false,
             only_fresh: false,
             retry_slot: None,
+            race: None,
+            second: None,
         }
     }
 
@@ -96,13 +105,20 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
         'r: 'a,
     {
         self.cx.worker.earn_retry(self.cx.service);
+        let mut second = None;
         loop {
-            let error = match self.one_try(upload, down).await {
+            let tried = match second.take() {
+                None => self.one_try(upload, down).await,
+                // Boxed because it is rare: inline, its state would enlarge every request's future.
+                Some(second) => Box::pin(self.await_second(second, upload, down)).await,
+            };
+            let error = match tried {
                 Ok(served) => return Ok(served),
                 Err(error) => error,
             };
             let next = match error {
                 TryError::Superseded(next) => next,
+                TryError::Stale if self.second.is_some() => Next::Second,
                 // No pause: nothing indicates that the endpoint is overloaded.
                 TryError::Stale => {
                     upload.rewind();
@@ -110,12 +126,18 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
                 }
                 TryError::Failed(failed) => {
                     match self.after_failure(&failed, upload.can_rewind()) {
-                        Next::Nothing => return Err(failed),
+                        Next::Nothing => {
+                            self.record_second();
+                            return Err(failed);
+                        }
                         next => next,
                     }
                 }
             };
-            self.prepare(next, upload).await;
+            match next {
+                Next::Second => second = self.second.take(),
+                next => self.prepare(next, upload).await,
+            }
         }
     }
 
@@ -168,9 +190,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
             self.recording.begin_try(self.version, None);
             return Err(self.failed(ExchangeError::NoEndpoint.into()));
         };
-        self.member = member;
-        self.tried[(self.count as usize).min(MAX_TRIED - 1)] = member;
-        self.count += 1;
+        self.enter_member(member);
         self.recording.begin_try(self.version, Some(member));
         let version = self.version();
         let ceiling = self.cx.service.policies.limits.requests;
@@ -180,7 +200,20 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
         let _in_flight = InFlight::enter(version.metrics.shard(self.cx.worker.id));
         // The attempt consumes the slot and frees it when the upstream's part is done, which may
         // be before the client has read the response.
-        let served = match self.attempt(slot, upload, down).await {
+        let tried = match self.hedge_delay() {
+            None => self.attempt(slot, upload, down).await,
+            Some(delay) => Box::pin(self.hedged(delay, slot, upload, down)).await,
+        };
+        self.conclude(tried, down).await
+    }
+
+    /// Delivers what is left of a response, and records a failure.
+    pub(super) async fn conclude<D: Downstream>(
+        &mut self,
+        tried: Result<Tried<Remainder>, TryError>,
+        down: &mut D,
+    ) -> Result<Served, TryError> {
+        let served = match tried {
             Ok(Tried::Served(served)) => Ok(served),
             Ok(Tried::Arrived(arrived, remainder)) => {
                 // Boxed because it is rare: inline, its state would enlarge every request's future.
@@ -192,6 +225,13 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
             Err(TryError::Failed(failed)) => Err(self.failed(failed)),
             other => other,
         }
+    }
+
+    /// Makes an endpoint the one that is being tried.
+    pub(super) fn enter_member(&mut self, member: EndpointIx) {
+        self.member = member;
+        self.tried[(self.count as usize).min(MAX_TRIED - 1)] = member;
+        self.count += 1;
     }
 
     /// Sends a slow client the rest of a response that the upstream has completed.
@@ -210,7 +250,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     }
 
     /// Records a failed try.
-    fn failed(&mut self, failed: AttemptError) -> TryError {
+    pub(super) fn failed(&mut self, failed: AttemptError) -> TryError {
         let client_status = failed.answered.then_some(self.recording.record.status);
         self.recording.fail_try(&failed.error, client_status);
         if let ExchangeError::Limit(limit) = failed.error {
@@ -339,22 +379,28 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
         next
     }
 
+    /// Whether stable may answer in place of the version.
+    pub(super) fn may_leave(&self) -> bool {
+        let routing = &self.cx.service.routing;
+        let stable = routing.split.stable();
+        // A version that the proxy answers for has no endpoint to try.
+        !self.placed.pinned && self.version != stable && !routing.version_answers(stable)
+    }
+
     /// Asks the policy, then the retry limit and budget, which only a retry is charged to.
     fn next(&mut self, failure: TryFailure, can_rewind: bool) -> Next {
         let service = self.cx.service;
         let policies = &service.policies;
-        let stable = service.routing.split.stable();
-        // Such a version has no endpoint to try.
-        let is_answered = service.routing.version_answers(stable);
         let situation = Situation {
             policy: &policies.retry,
             shield: policies.shield,
             idempotent: self.cx.request.method.is_idempotent(),
             can_rewind,
             tries: self.count,
-            may_leave: !self.placed.pinned && self.version != stable && !is_answered,
+            may_leave: self.may_leave(),
             shielded: self.shielded,
             has_untried: self.has_untried(),
+            second_runs: self.race.as_ref().is_some_and(|race| race.is_open()),
         };
         match retry::next(failure, &situation) {
             Next::Retry if !self.afford_retry(failure) => retry::after_retries(failure, &situation),
@@ -397,21 +443,5 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
             let wait = worker.with_rng(|rng| budget::backoff(self.count, rng));
             tokio::time::sleep(wait).await;
         }
-    }
-}
-
-/// Counts a request in `http_requests_in_flight` until it is dropped.
-struct InFlight<'a>(&'a VersionShard);
-
-impl<'a> InFlight<'a> {
-    fn enter(shard: &'a VersionShard) -> Self {
-        shard.in_flight(1);
-        Self(shard)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.in_flight(-1);
     }
 }

@@ -96,6 +96,8 @@ pub struct RequestRecord<'a> {
     first: Option<TryRecord<'a>>,
     /// Further tries.
     rest: Vec<TryRecord<'a>>,
+    /// A try that ran beside the first one (`hedge`) and didn't serve the request.
+    pub lost_second: Option<Box<TryRecord<'a>>>,
     /// The status sent to the client; [`CLIENT_GONE`] if it left before it got one.
     pub status: u16,
     /// Why the proxy responded itself, if it did.
@@ -140,6 +142,7 @@ impl<'a> RequestRecord<'a> {
             flags: None,
             first: None,
             rest: Vec::new(),
+            lost_second: None,
             status: CLIENT_GONE,
             local_reply: None,
             failure: None,
@@ -174,9 +177,10 @@ impl<'a> RequestRecord<'a> {
         self.rest.last_mut().or(self.first.as_mut())
     }
 
-    /// Returns all tries in order.
+    /// Returns all tries in order; [`Self::lost_second`] comes last.
     pub fn tries(&self) -> impl Iterator<Item = &TryRecord<'a>> {
-        self.first.iter().chain(&self.rest)
+        let lost = self.lost_second.as_deref();
+        self.first.iter().chain(&self.rest).chain(lost)
     }
 
     /// Returns the status that metrics count.

@@ -63,6 +63,7 @@ fn busy() -> std::sync::Arc<Telemetry> {
             shard.retry(RetryReason::Reset);
             shard.limit_rejected(Limit::Requests);
             shard.shielded();
+            shard.hedge_won();
             shard.failed(Reason::ConnectRefused);
             shard.in_flight(1);
         }

@@ -201,6 +201,8 @@ shard! {
         "cutover_upstream_connections" "Open connections to a version's endpoints.";
     counter retry => retries ["reason": RetryReason]:
         "cutover_retries_total" "Attempts that were repeated, by the reason.";
+    counter hedge_won => hedges_won:
+        "cutover_hedge_wins_total" "Requests whose second try answered before the first; those that began one are retries with the reason hedge.";
     counter limit_rejected => limit_rejected ["limit": Limit]:
         "cutover_limit_rejections_total" "Requests and retries that a limit of the version refused.";
     counter shielded => shielded:

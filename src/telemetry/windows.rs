@@ -12,6 +12,9 @@ use super::registry::{Telemetry, VersionMetrics};
 /// Samples per version: one for each second of a minute, one at its start, and one in reserve for ticks that come early.
 const SAMPLES: usize = 62;
 
+/// Fewest attempts from which a quantile is taken that requests depend on.
+const LEAST_FOR_QUANTILE: u64 = 100;
+
 /// gRPC status codes that count as failures of the server: `UNKNOWN`, `DEADLINE_EXCEEDED`, `RESOURCE_EXHAUSTED`,
 /// `UNIMPLEMENTED`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`.
 const GRPC_FAILURES: [usize; 7] = [2, 4, 8, 12, 13, 14, 15];
@@ -58,6 +61,8 @@ struct Sample {
     at: Instant,
     errors: u64,
     buckets: [u64; BUCKETS],
+    /// Attempts that were cancelled because another one of the same request answered first. They have no duration.
+    cancelled: u64,
 }
 
 impl StatusWindows {
@@ -89,6 +94,29 @@ impl StatusWindows {
         let ring = self.rings.get(service).and_then(|rings| rings.get(version));
         ring.map_or_else(Red::default, |ring| ring.red(over))
     }
+
+    /// Returns the `q`-quantile of the durations of the time `over`, at most a minute, before the last tick. `None` if there
+    /// were fewer than [`LEAST_FOR_QUANTILE`] attempts, or too few for one of them to be above the quantile.
+    ///
+    /// Cancelled attempts count as longer than all others. Without them the quantile would sink with each attempt that is
+    /// cancelled because it has passed the quantile, until every request had a second try.
+    pub(crate) fn duration(
+        &self,
+        service: &str,
+        version: &str,
+        (q, over): (f64, Duration),
+    ) -> Option<Duration> {
+        let ring = self.rings.get(service)?.get(version)?;
+        let (base, last) = ring.window(over)?;
+        let buckets = last.buckets_since(base);
+        let ended: u64 = buckets.iter().sum();
+        let all = ended + last.cancelled.saturating_sub(base.cancelled);
+        let is_enough = all >= LEAST_FOR_QUANTILE && all as f64 * (1.0 - q) >= 0.999;
+        let share = q * all as f64 / ended.max(1) as f64;
+        is_enough
+            .then(|| quantile(&buckets, ended, share.min(1.0)))
+            .flatten()
+    }
 }
 
 impl Ring {
@@ -96,7 +124,7 @@ impl Ring {
         let is_idle = self
             .samples
             .front()
-            .is_some_and(|f| f.errors == sample.errors && f.buckets == sample.buckets);
+            .is_some_and(|f| f.has_counts_of(&sample));
         if is_idle {
             // Nothing has changed since the oldest sample, so this one can stand for all of them.
             self.samples.clear();
@@ -107,24 +135,24 @@ impl Ring {
         self.samples.push_back(sample);
     }
 
+    /// Returns the sample before which a window of the time `over` begins, and the last one.
+    fn window(&self, over: Duration) -> Option<(&Sample, &Sample)> {
+        let (first, last) = (self.samples.front()?, self.samples.back()?);
+        let age = |at: Instant| last.at.saturating_duration_since(at);
+        let mut latest_first = self.samples.iter().rev();
+        let base = latest_first.find(|s| age(s.at) >= over);
+        Some((base.unwrap_or(first), last))
+    }
+
     fn red(&self, over: Duration) -> Red {
-        let (Some(first), Some(last)) = (self.samples.front(), self.samples.back()) else {
+        let Some((base, last)) = self.window(over) else {
             return Red::default();
         };
         let age = |at: Instant| last.at.saturating_duration_since(at);
-        let base = self
-            .samples
-            .iter()
-            .rev()
-            .find(|s| age(s.at) >= over)
-            .unwrap_or(first);
         // If samples were dropped because the version was idle, the time since its first sample still counts: the rate
         // relates to the whole window, not to the time since the first request after the pause.
         let span = age(base.at).max(over.min(age(self.since)));
-        let mut buckets = last.buckets;
-        for (bucket, before) in buckets.iter_mut().zip(&base.buckets) {
-            *bucket = bucket.saturating_sub(*before);
-        }
+        let buckets = last.buckets_since(base);
         let requests: u64 = buckets.iter().sum();
         let errors = last.errors.saturating_sub(base.errors).min(requests);
         let ratio = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
@@ -141,6 +169,22 @@ impl Ring {
 }
 
 impl Sample {
+    /// Whether nothing has been counted between the two.
+    fn has_counts_of(&self, other: &Self) -> bool {
+        self.errors == other.errors
+            && self.buckets == other.buckets
+            && self.cancelled == other.cancelled
+    }
+
+    /// The attempts since an earlier sample, by bucket.
+    fn buckets_since(&self, earlier: &Self) -> [u64; BUCKETS] {
+        let mut buckets = self.buckets;
+        for (bucket, before) in buckets.iter_mut().zip(&earlier.buckets) {
+            *bucket = bucket.saturating_sub(*before);
+        }
+        buckets
+    }
+
     fn of(at: Instant, metrics: &VersionMetrics) -> Self {
         let totals = metrics.totals();
         let broken = totals
@@ -155,6 +199,7 @@ impl Sample {
             at,
             errors: broken.map(|(_, n)| n).sum::<u64>() + grpc,
             buckets: totals.latency.buckets,
+            cancelled: totals.hedges_won,
         }
     }
 }
@@ -305,6 +350,25 @@ mod tests {
         (0..=16).for_each(|status| metrics.shard(WorkerId(0)).grpc(status));
         run.seconds(1, 0, 200, S);
         assert_eq!(run.red(10).errors, 7);
+    }
+
+    #[test]
+    fn cancelled_attempts_hold_a_quantile_up_and_few_attempts_have_none() {
+        let mut run = SampleRun::new();
+        let p95 = |run: &SampleRun| run.windows.duration("shop", "v1", (0.95, 60 * S));
+        run.seconds(1, 94, 200, Duration::from_millis(3));
+        run.seconds(1, 5, 200, Duration::from_millis(200));
+        assert_eq!(p95(&run), None, "99 attempts");
+        run.seconds(1, 901, 200, Duration::from_millis(3));
+        assert!(p95(&run).is_some_and(|p95| p95 <= Duration::from_millis(3)));
+        let metrics = run.telemetry.version("shop", "v1");
+        (0..60).for_each(|_| metrics.shard(WorkerId(0)).hedge_won());
+        run.seconds(1, 0, 200, S);
+        assert!(near(p95(&run), 200), "{:?}", p95(&run));
+        let p999 = run.windows.duration("shop", "v1", (0.999, 60 * S));
+        assert!(near(p999, 200), "above all that ended: {p999:?}");
+        let unknown = run.windows.duration("shop", "v9", (0.95, 60 * S));
+        assert_eq!(unknown, None);
     }
 
     #[test]

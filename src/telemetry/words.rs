@@ -89,6 +89,8 @@ words! {
         Refused "refused",
         /// Another status that `retry.on` names.
         Status "status",
+        /// No response head within the delay of `hedge`: a second try began beside the first.
+        Hedge "hedge",
     }
 }
 

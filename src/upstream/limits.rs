@@ -11,7 +11,7 @@ use crate::telemetry::WorkerId;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -40,6 +40,8 @@ pub struct VersionLoad {
     pub wanted: AtomicU32,
     /// The lowest rate among these downloads, for each worker.
     pub slowest: Slowest,
+    /// See [`Self::hedge_delay`], in microseconds; 0 = unknown.
+    hedge_us: AtomicU64,
 }
 
 /// Asks the workers to end one slow download, which frees a slot for the request that holds this. Withdrawn on drop if no
@@ -82,6 +84,20 @@ impl Slowest {
 }
 
 impl VersionLoad {
+    /// The quantile of the version's durations after which a request is hedged. `None` if too few of them are known, or the
+    /// service hedges by none.
+    pub fn hedge_delay(&self) -> Option<Duration> {
+        let us = self.hedge_us.load(Ordering::Relaxed);
+        (us > 0).then(|| Duration::from_micros(us))
+    }
+
+    /// Publishes [`Self::hedge_delay`], at least 1 ms, for every worker.
+    pub fn set_hedge_delay(&self, delay: Option<Duration>) {
+        let us = |delay: Duration| u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
+        let us = delay.map_or(0, |delay| us(delay).max(1000));
+        self.hedge_us.store(us, Ordering::Relaxed);
+    }
+
     /// Asks the workers to end one blocked download, for as long as the guard is held. `None` if there is none.
     pub fn ask_for_room(&self) -> Option<RoomRequest<'_>> {
         let asks = self.blocked.load(Ordering::Relaxed) > 0;

@@ -34,6 +34,7 @@ mod h2_windowless;
 mod handover;
 mod harness;
 mod health;
+mod hedging;
 mod history;
 mod hostile_h1;
 mod hostile_h2;

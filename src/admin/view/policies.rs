@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{client_limits, time};
 use crate::config::policy::{
-    DrainPolicy, HealthPolicy, Limits, Outlier, Probe, Retry, RetryOn, Sticky,
+    DrainPolicy, HealthPolicy, Hedge, Limits, Outlier, Probe, Retry, RetryOn, Sticky,
 };
 use crate::config::spec::{ServiceSpec, Share};
 
@@ -21,6 +21,7 @@ pub(super) fn policies(service: &ServiceSpec) -> Map<String, Value> {
         ("sticky", json!(policies.sticky.as_ref().map(sticky))),
         ("finish_sessions", json!(policies.finish_sessions.map(time))),
         ("shield", json!(policies.shield)),
+        ("hedge", json!(policies.hedge.map(hedge))),
         ("fallback", json!(fallback)),
         (
             "wait",
@@ -112,6 +113,14 @@ fn causes(on: &RetryOn) -> Vec<String> {
     words
         .chain(on.statuses.iter().map(u16::to_string))
         .collect()
+}
+
+/// Formats it as the file does: `p95`, `100ms`.
+fn hedge(hedge: Hedge) -> Value {
+    match hedge {
+        Hedge::Quantile(quantile) => json!(quantile.as_str()),
+        Hedge::After(delay) => json!(time(delay)),
+    }
 }
 
 fn drain(drain: &DrainPolicy) -> Value {

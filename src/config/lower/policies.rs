@@ -5,9 +5,12 @@ use std::time::Duration;
 use super::client_limits::{LimitScope, client_limits};
 use super::{headers, health, outlier, proxy, retry, split, sticky};
 use crate::config::actions::HeaderEdits;
-use crate::config::policy::{DrainPolicy, Limits, Outlier, Policies, Retry, Sticky, WaitPolicy};
+use crate::config::policy::{
+    DrainPolicy, Hedge, Limits, Outlier, Policies, Retry, Sticky, WaitPolicy,
+};
 use crate::config::problems::Problems;
 use crate::config::raw::{RawTable, RawValue};
+use crate::config::rollout::Quantile;
 use crate::config::spec::{Timeouts, VersionSpec};
 use crate::config::value::SHORTEST;
 
@@ -93,8 +96,36 @@ pub(super) fn policies(
     result.client_limits = table
         .take("client_limits")
         .and_then(|value| client_limits(&value, LimitScope::Requests, out));
+    result.hedge = hedge(table, &result.retry, out);
     result.wait = wait(table, out);
     result
+}
+
+/// Reads `hedge`.
+fn hedge(table: &mut RawTable<'_>, retry: &Retry, out: &mut Problems) -> Option<Hedge> {
+    let value = table.take("hedge")?;
+    let text = value.as_text();
+    let text = text.as_ref().map_or("", |text| text.value);
+    let hedge = match Quantile::parse(text) {
+        Some(quantile) => Hedge::Quantile(quantile),
+        None if text.starts_with('p') => {
+            let words = Quantile::ALL.iter().map(|q| format!("\"{q}\""));
+            let words = words.collect::<Vec<_>>().join(", ");
+            out.error(
+                value.span,
+                format!("`{}` is not a known quantile", value.path),
+            )
+            .label(format!("expected {words}, or a duration such as \"100ms\""));
+            return None;
+        }
+        None => Hedge::After(value.duration(SHORTEST, out)?),
+    };
+    if retry.budget == 0 {
+        out.error(value.span, format!("`{}` has no effect", value.path))
+            .label("`retry.budget` is 0 %, which second tries are paid from")
+            .help("leave it out, or raise the budget: `retry.budget = \"20%\"`");
+    }
+    Some(hedge)
 }
 
 /// Reads `wait` and `wait_pending`.

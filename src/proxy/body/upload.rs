@@ -77,6 +77,26 @@ impl Upload {
         self.replay.complete
     }
 
+    /// A copy that can be sent beside this one. `None` if `budget` has no room for it. Only valid if everything that the client
+    /// sends has been kept, and it sends no trailers.
+    pub(crate) fn held_copy(&self, budget: ByteBudget) -> Option<Self> {
+        let kept = &self.replay;
+        debug_assert!(kept.complete);
+        let mut share = BudgetShare::new(budget);
+        share.grow_to(kept.bytes.len()).then(|| Self {
+            flow: Flow {
+                ended: true,
+                ..Flow::default()
+            },
+            replay: ReplayBuffer {
+                bytes: kept.bytes.clone(),
+                share: Some(share),
+                sent: 0,
+                ..*kept
+            },
+        })
+    }
+
     /// Starts over from the first byte for another try. Only valid if [`Self::can_rewind`].
     pub(crate) fn rewind(&mut self) {
         debug_assert!(self.can_rewind());

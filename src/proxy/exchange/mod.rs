@@ -16,6 +16,6 @@ mod deliver;
 mod grpc;
 
 pub(super) use answer::{AnswerParts, Answered, answer};
-pub(super) use ask::ask;
+pub(super) use ask::{FinalHead, ask};
 pub(super) use deliver::{Arrived, Remainder, deliver};
 pub(super) use grpc::is_grpc;

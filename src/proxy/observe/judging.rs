@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Recording;
 use crate::config::rollout::GoalSpec;
 use crate::telemetry::guard::GuardCounters;
-use crate::telemetry::record::{Chosen, Origin, RequestRecord};
+use crate::telemetry::record::{Chosen, Origin, Reason, RequestRecord};
 use crate::telemetry::windows::is_server_failure;
 
 impl<'a> Recording<'a> {
@@ -35,6 +35,14 @@ impl<'a> Recording<'a> {
             judged.forget(key);
             return;
         };
+        if attempt.failure.is_some_and(|f| f.reason == Reason::Hedged) {
+            // Without the second try, the version would have needed at least as long. Leaving such requests out would make a
+            // slow version look quick.
+            judged
+                .end(key, self.try_began + attempt.took)
+                .request(false);
+            return;
+        }
         let elsewhere = attempt
             .failure
             .is_some_and(|f| f.origin != Origin::Upstream);

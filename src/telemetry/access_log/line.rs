@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::timestamp::Timestamp;
-use crate::telemetry::record::{RequestFlags, RequestRecord, TryRecord};
+use crate::telemetry::record::{Failure, Reason, RequestFlags, RequestRecord, TryRecord};
 
 /// The parts of a request head that a line may contain beside those in the record.
 pub(crate) trait LoggedHead {
@@ -169,9 +169,10 @@ fn says_more(record: &RequestRecord<'_>) -> bool {
     first.is_some_and(|first| first.failure.is_some()) || tries.next().is_some()
 }
 
-/// Whether a request failed: its client got a status of 400 or above or none, or one of its tries failed.
+/// Whether a request failed: its client got a status of 400 or above or none, or one of its tries failed. A cancelled try hasn't.
 pub(crate) fn has_failed(record: &RequestRecord<'_>) -> bool {
-    let failed = |attempt: &TryRecord<'_>| attempt.failure.is_some();
+    let is_failure = |failure: Failure| failure.reason != Reason::Hedged;
+    let failed = |attempt: &TryRecord<'_>| attempt.failure.is_some_and(is_failure);
     record.status >= 400 || record.failure.is_some() || record.tries().any(failed)
 }
 
