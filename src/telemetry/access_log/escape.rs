@@ -21,6 +21,35 @@ const PLAIN: [bool; 256] = {
     plain
 };
 
+const ONES: u64 = u64::MAX / 255;
+
+/// Whether all eight bytes need no escape. The tests for a byte in a word are those of Hacker's Delight (Warren, 2nd edition, 6-1):
+/// carries and borrows between bytes can only come from one that needs an escape.
+#[inline]
+fn are_plain(bytes: [u8; 8]) -> bool {
+    let word = u64::from_le_bytes(bytes);
+    let zero = |word: u64| word.wrapping_sub(ONES) & !word;
+    let below_space = word.wrapping_sub(ONES * 0x20) & !word;
+    let above_tilde = word.wrapping_add(ONES) | word;
+    let quote = zero(word ^ (ONES * 0x22));
+    let backslash = zero(word ^ (ONES * 0x5c));
+    (below_space | above_tilde | quote | backslash) & (ONES * 0x80) == 0
+}
+
+/// Whether a value needs no escape.
+#[inline]
+fn is_plain(value: &[u8]) -> bool {
+    let (words, rest) = value.as_chunks::<8>();
+    if !words.iter().all(|word| are_plain(*word)) {
+        return false;
+    }
+    match value.last_chunk::<8>() {
+        // Some of its bytes have been looked at.
+        Some(last) => are_plain(*last),
+        None => rest.iter().all(|byte| PLAIN[usize::from(*byte)]),
+    }
+}
+
 /// Writes a value inside a JSON string (RFC 8259 section 7). A byte that isn't printable ASCII becomes `\u00XX`.
 pub(super) fn json(out: &mut Vec<u8>, value: &[u8]) {
     escape(out, value, b"\\u00");
@@ -50,7 +79,17 @@ impl fmt::Write for EscapingWriter<'_> {
     }
 }
 
+#[inline]
 fn escape(out: &mut Vec<u8>, value: &[u8], prefix: &[u8]) {
+    if value.len() <= LONGEST && is_plain(value) {
+        out.extend_from_slice(value);
+    } else {
+        escape_each(out, value, prefix);
+    }
+}
+
+#[cold]
+fn escape_each(out: &mut Vec<u8>, value: &[u8], prefix: &[u8]) {
     let (value, is_cut) = match value.get(..LONGEST) {
         Some(start) if value.len() > LONGEST => (start, true),
         _ => (value, false),
@@ -96,6 +135,21 @@ mod tests {
         let read: String = serde_json::from_str(&text).expect("JSON");
         let bytes: Vec<u8> = read.chars().map(|c| u8::try_from(c).unwrap()).collect();
         assert_eq!(bytes, all);
+    }
+
+    #[test]
+    fn a_byte_that_needs_an_escape_is_found_at_every_position() {
+        for length in 0..=24 {
+            let mut value = vec![b'~'; length];
+            assert!(is_plain(&value));
+            for at in 0..length {
+                for byte in 0..=255 {
+                    value[at] = byte;
+                    assert_eq!(is_plain(&value), PLAIN[usize::from(byte)], "{byte} at {at}");
+                }
+                value[at] = b' ';
+            }
+        }
     }
 
     #[test]

@@ -4,118 +4,97 @@ use std::fmt::{Display, Write as _};
 use std::net::IpAddr;
 
 use super::escape::{self, EscapingWriter};
-use super::line::{KeyedLine, LogLine, describe, put_address};
+use super::line::{FieldKey, KeyedLine, LogLine, describe, key, put_address};
 use crate::telemetry::record::{RequestRecord, TryRecord};
 
 /// Writes a line, with its newline.
 pub(crate) fn write(out: &mut Vec<u8>, line: &LogLine<'_>) {
-    let mut object = JsonObject::open(out);
-    describe(line, &mut object);
-    object.close();
-    out.push(b'\n');
+    out.extend_from_slice(b"{\"time\":\"");
+    out.extend_from_slice(line.time.rfc3339());
+    out.push(b'"');
+    describe(line, &mut JsonObject { out });
+    out.extend_from_slice(b"}\n");
 }
 
-/// An object that is being written.
+/// An object that is being written, after its first key.
 struct JsonObject<'o> {
     out: &'o mut Vec<u8>,
-    /// What stands before the next key.
-    separator: u8,
-}
-
-impl<'o> JsonObject<'o> {
-    fn open(out: &'o mut Vec<u8>) -> Self {
-        Self {
-            out,
-            separator: b'{',
-        }
-    }
-
-    fn close(self) {
-        if self.separator == b'{' {
-            self.out.push(b'{');
-        }
-        self.out.push(b'}');
-    }
-
-    fn key(&mut self, key: &'static str) {
-        self.out.extend_from_slice(&[self.separator, b'"']);
-        self.out.extend_from_slice(key.as_bytes());
-        self.out.extend_from_slice(b"\":");
-        self.separator = b',';
-    }
-
-    fn string(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        self.out.push(b'"');
-        write(self.out);
-        self.out.push(b'"');
-    }
 }
 
 impl KeyedLine for JsonObject<'_> {
-    fn begin(&mut self, key: &'static str) -> &mut Vec<u8> {
-        self.key(key);
+    #[inline(always)]
+    fn begin(&mut self, key: FieldKey) -> &mut Vec<u8> {
+        self.out.extend_from_slice(key.json);
         self.out
     }
 
-    fn word(&mut self, key: &'static str, value: &[u8]) {
-        self.key(key);
-        self.string(|out| out.extend_from_slice(value));
+    #[inline(always)]
+    fn word(&mut self, key: FieldKey, value: &[u8]) {
+        self.out.extend_from_slice(key.json_text);
+        self.out.extend_from_slice(value);
+        self.out.push(b'"');
     }
 
-    fn text(&mut self, key: &'static str, value: &[u8]) {
-        self.key(key);
-        self.string(|out| escape::json(out, value));
+    #[inline(always)]
+    fn text(&mut self, key: FieldKey, value: &[u8]) {
+        self.out.extend_from_slice(key.json_text);
+        escape::json(self.out, value);
+        self.out.push(b'"');
     }
 
-    fn address(&mut self, key: &'static str, value: IpAddr) {
-        self.key(key);
-        self.string(|out| put_address(out, value));
+    #[inline(always)]
+    fn address(&mut self, key: FieldKey, value: IpAddr) {
+        self.out.extend_from_slice(key.json_text);
+        put_address(self.out, value);
+        self.out.push(b'"');
     }
 
-    fn display(&mut self, key: &'static str, value: &dyn Display) {
-        self.key(key);
-        self.string(|out| {
-            // Writing to a vector can't fail.
-            let _ = write!(EscapingWriter::new(out, escape::json), "{value}");
-        });
+    fn display(&mut self, key: FieldKey, value: &dyn Display) {
+        self.out.extend_from_slice(key.json_text);
+        // Writing to a vector can't fail.
+        let _ = write!(EscapingWriter::new(self.out, escape::json), "{value}");
+        self.out.push(b'"');
     }
 
     fn tries(&mut self, record: &RequestRecord<'_>) {
-        self.key("tries");
+        let out = self.begin(key!("tries"));
         let mut before = b'[';
         for attempt in record.tries() {
-            self.out.push(before);
+            out.push(before);
             before = b',';
-            let mut object = JsonObject::open(self.out);
-            put_try(&mut object, attempt);
-            object.close();
+            put_try(out, attempt);
         }
-        self.out.push(b']');
+        out.push(b']');
     }
 
     fn field(&mut self, key: &str, value: &[u8]) {
-        self.out.push(self.separator);
-        self.separator = b',';
-        self.string(|out| escape::json(out, key.as_bytes()));
-        self.out.push(b':');
-        self.string(|out| escape::json(out, value));
+        self.out.extend_from_slice(b",\"");
+        escape::json(self.out, key.as_bytes());
+        self.out.extend_from_slice(b"\":\"");
+        escape::json(self.out, value);
+        self.out.push(b'"');
     }
 }
 
-fn put_try(object: &mut JsonObject<'_>, attempt: &TryRecord<'_>) {
-    object.text("version", attempt.version.0.as_bytes());
+#[cold]
+fn put_try(out: &mut Vec<u8>, attempt: &TryRecord<'_>) {
+    out.extend_from_slice(b"{\"version\":\"");
+    escape::json(out, attempt.version.0.as_bytes());
+    out.push(b'"');
+    let mut object = JsonObject { out };
     if let Some((endpoint, _)) = attempt.endpoint {
-        object.text("endpoint", endpoint.as_bytes());
+        object.text(key!("endpoint"), endpoint.as_bytes());
     }
     if let Some(status) = attempt.status {
-        object.number("status", status.into());
+        object.number(key!("status"), status.into());
     }
     if let Some(failure) = attempt.failure {
-        object.word("reason", failure.reason.as_str().as_bytes());
-        object.word("origin", failure.origin.as_str().as_bytes());
+        object.word(key!("reason"), failure.reason.as_str().as_bytes());
+        object.word(key!("origin"), failure.origin.as_str().as_bytes());
     }
     if let Some(time) = attempt.first_byte {
-        object.millis("first_byte_ms", time);
+        object.millis(key!("first_byte_ms"), time);
     }
-    object.millis("total_ms", attempt.took);
+    object.millis(key!("total_ms"), attempt.took);
+    out.push(b'}');
 }

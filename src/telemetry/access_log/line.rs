@@ -33,60 +33,91 @@ pub(crate) struct LogLine<'l> {
     pub head: &'l dyn LoggedHead,
 }
 
-/// A line that consists of keys and values. Keys given as `&'static str` need no escape.
+/// The name of a field, as the formats write it in front of a value. Each is one piece of known length, so that writing it takes
+/// a few moves and no call.
+#[derive(Clone, Copy)]
+pub(super) struct FieldKey {
+    /// `,"key":`
+    pub json: &'static [u8],
+    /// `,"key":"`
+    pub json_text: &'static [u8],
+    /// ` key=`
+    pub logfmt: &'static [u8],
+}
+
+/// The [`FieldKey`] of a name that needs no escape.
+macro_rules! key {
+    ($name:literal) => {
+        FieldKey {
+            json: concat!(",\"", $name, "\":").as_bytes(),
+            json_text: concat!(",\"", $name, "\":\"").as_bytes(),
+            logfmt: concat!(" ", $name, "=").as_bytes(),
+        }
+    };
+}
+pub(super) use key;
+
+/// A line that consists of keys and values. It begins with its time.
+///
+/// The methods for every line are inlined into [`describe`], where their keys are constants.
 pub(super) trait KeyedLine {
     /// Writes a key, and returns what its value is written to.
-    fn begin(&mut self, key: &'static str) -> &mut Vec<u8>;
+    fn begin(&mut self, key: FieldKey) -> &mut Vec<u8>;
     /// A value that is printable ASCII without quotes and backslashes.
-    fn word(&mut self, key: &'static str, value: &[u8]);
+    fn word(&mut self, key: FieldKey, value: &[u8]);
     /// Any text.
-    fn text(&mut self, key: &'static str, value: &[u8]);
+    fn text(&mut self, key: FieldKey, value: &[u8]);
     /// An address.
-    fn address(&mut self, key: &'static str, value: IpAddr);
+    fn address(&mut self, key: FieldKey, value: IpAddr);
     /// A number.
-    fn number(&mut self, key: &'static str, value: u64) {
+    #[inline(always)]
+    fn number(&mut self, key: FieldKey, value: u64) {
         put_number(self.begin(key), value);
     }
     /// A time, in milliseconds with three decimals.
-    fn millis(&mut self, key: &'static str, value: Duration) {
+    #[inline(always)]
+    fn millis(&mut self, key: FieldKey, value: Duration) {
         put_millis(self.begin(key), value);
     }
     /// A flag that is set.
-    fn flag(&mut self, key: &'static str) {
+    #[inline(always)]
+    fn flag(&mut self, key: FieldKey) {
         self.begin(key).extend_from_slice(b"true");
     }
     /// A text that is formatted on the way.
-    fn display(&mut self, key: &'static str, value: &dyn Display);
+    fn display(&mut self, key: FieldKey, value: &dyn Display);
     /// The tries, if they say more than the line itself.
     fn tries(&mut self, record: &RequestRecord<'_>);
     /// A value whose key the configuration chose.
     fn field(&mut self, key: &str, value: &[u8]);
 }
 
-/// Writes the fields of a line in their order. Fields without a value are left out.
+/// Writes the fields of a line after its time, in their order. Fields without a value are left out.
 pub(super) fn describe(line: &LogLine<'_>, out: &mut impl KeyedLine) {
     request(line, out);
     outcome(line, out);
     let record = line.record;
-    out.number("bytes_received", record.bytes_received);
-    out.number("bytes_sent", record.bytes_sent);
+    out.number(key!("bytes_received"), record.bytes_received);
+    out.number(key!("bytes_sent"), record.bytes_sent);
     let times = &record.times;
-    for (key, time) in [("queued_ms", times.queued), ("connect_ms", times.connect)] {
-        if !time.is_zero() {
-            out.millis(key, time);
-        }
+    if !times.queued.is_zero() {
+        out.millis(key!("queued_ms"), times.queued);
+    }
+    if !times.connect.is_zero() {
+        out.millis(key!("connect_ms"), times.connect);
     }
     if let Some(time) = times.first_byte {
-        out.millis("first_byte_ms", time);
+        out.millis(key!("first_byte_ms"), time);
     }
-    out.millis("total_ms", times.total);
-    let flags = [
-        ("canary", line.canary),
-        ("shielded", record.shielded),
-        ("tunnel", record.tunnel),
-    ];
-    for (key, _) in flags.iter().filter(|(_, is_set)| *is_set) {
-        out.flag(key);
+    out.millis(key!("total_ms"), times.total);
+    if line.canary {
+        out.flag(key!("canary"));
+    }
+    if record.shielded {
+        out.flag(key!("shielded"));
+    }
+    if record.tunnel {
+        out.flag(key!("tunnel"));
     }
     if says_more(record) {
         out.tries(record);
@@ -99,66 +130,67 @@ pub(super) fn describe(line: &LogLine<'_>, out: &mut impl KeyedLine) {
 }
 
 /// Who asked for what.
+#[inline]
 fn request(line: &LogLine<'_>, out: &mut impl KeyedLine) {
     let record = line.record;
-    out.word("time", line.time.rfc3339());
-    out.text("id", record.id);
-    out.text("listener", record.listener.as_bytes());
-    out.address("client", record.client);
+    out.text(key!("id"), record.id);
+    out.text(key!("listener"), record.listener.as_bytes());
+    out.address(key!("client"), record.client);
     if record.peer != record.client {
-        out.address("peer", record.peer);
+        out.address(key!("peer"), record.peer);
     }
-    out.word("protocol", record.protocol.as_str().as_bytes());
-    for (key, text) in [
-        ("method", record.method_text),
-        ("host", record.host.as_bytes()),
-        ("path", record.path),
-    ] {
-        if !text.is_empty() {
-            out.text(key, text);
-        }
+    out.word(key!("protocol"), record.protocol.as_str().as_bytes());
+    if !record.method_text.is_empty() {
+        out.text(key!("method"), record.method_text);
+    }
+    if !record.host.is_empty() {
+        out.text(key!("host"), record.host.as_bytes());
+    }
+    if !record.path.is_empty() {
+        out.text(key!("path"), record.path);
     }
 }
 
 /// Who answered, and how.
+#[inline]
 fn outcome(line: &LogLine<'_>, out: &mut impl KeyedLine) {
     let record = line.record;
-    out.number("status", record.status.into());
+    put_status(out.begin(key!("status")), record.status);
     let last = record.last_try();
     if !record.service.is_empty() {
-        out.text("service", record.service.as_bytes());
+        out.text(key!("service"), record.service.as_bytes());
     }
     if let Some(last) = last {
-        out.text("version", last.version.0.as_bytes());
+        out.text(key!("version"), last.version.0.as_bytes());
     }
     if let Some((endpoint, _)) = last.and_then(|last| last.endpoint) {
-        out.text("endpoint", endpoint.as_bytes());
+        out.text(key!("endpoint"), endpoint.as_bytes());
     }
     if let Some(chosen) = record.chosen {
-        out.word("chosen", chosen.as_str().as_bytes());
+        out.word(key!("chosen"), chosen.as_str().as_bytes());
     }
     if let Some(rule) = record.rule {
-        out.number("rule", rule.0 as u64);
+        out.number(key!("rule"), rule.0 as u64);
     }
     let flags = record.flags.map(RequestFlags::text).unwrap_or_default();
     if !flags.is_empty() {
-        out.word("flags", &flags);
+        out.word(key!("flags"), &flags);
     }
     if let Some(code) = last.and_then(|last| last.grpc_status) {
-        out.number("grpc_status", code.into());
+        out.number(key!("grpc_status"), code.into());
     }
     let failed = record.failure.map(|failure| failure.reason);
     if let Some(reason) = record.local_reply.or(failed) {
-        out.word("reason", reason.as_str().as_bytes());
+        out.word(key!("reason"), reason.as_str().as_bytes());
     }
     if let Some(failure) = record.failure {
-        out.word("origin", failure.origin.as_str().as_bytes());
+        out.word(key!("origin"), failure.origin.as_str().as_bytes());
     }
     if let Some(cause) = line.cause {
-        out.display("cause", cause);
+        out.display(key!("cause"), cause);
     }
     if record.local_reply.is_some() {
-        out.flag("local");
+        out.flag(key!("local"));
     }
 }
 
@@ -177,29 +209,58 @@ pub(crate) fn has_failed(record: &RequestRecord<'_>) -> bool {
 }
 
 /// Writes milliseconds with three decimals.
+#[inline]
 pub(super) fn put_millis(out: &mut Vec<u8>, time: Duration) {
-    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    // A u64 holds 584,000 years of microseconds; beyond, the figure wraps.
+    let micros = time
+        .as_secs()
+        .wrapping_mul(1_000_000)
+        .wrapping_add(time.subsec_micros().into());
     put_number(out, micros / 1000);
-    let rest = micros % 1000;
-    let digit = |value: u64| b'0' + (value % 10) as u8;
+    let rest = (micros % 1000) as u32;
+    let digit = |value: u32| b'0' + (value % 10) as u8;
     out.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
 }
 
 /// Writes a number.
+#[inline]
 pub(super) fn put_number(out: &mut Vec<u8>, number: u64) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    match number {
+        // Most numbers of a line, such as milliseconds of a fast response.
+        0..=9 => out.push(b'0' + number as u8),
+        _ => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
+    }
+}
+
+/// Writes a status.
+#[inline]
+pub(super) fn put_status(out: &mut Vec<u8>, status: u16) {
+    let digit = |value: u16| b'0' + (value % 10) as u8;
+    match status {
+        100..=999 => {
+            out.extend_from_slice(&[digit(status / 100), digit(status / 10), digit(status)]);
+        }
+        _ => put_number(out, status.into()),
+    }
 }
 
 /// Writes an address.
 pub(super) fn put_address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(four) => {
-            let [a, b, c, d] = four.octets();
-            put_number(out, a.into());
-            for octet in [b, c, d] {
-                out.push(b'.');
-                put_number(out, octet.into());
+            let mut text = [b'.'; 16];
+            let mut end = 0;
+            for octet in four.octets() {
+                let digits = [octet / 100, octet / 10 % 10, octet % 10];
+                let zeros = usize::from(octet < 100) + usize::from(octet < 10);
+                for digit in &digits[zeros..] {
+                    text[end] = b'0' + digit;
+                    end += 1;
+                }
+                // The dot is there already.
+                end += 1;
             }
+            out.extend_from_slice(&text[..end - 1]);
         }
         IpAddr::V6(six) => {
             // Writing to a vector can't fail.

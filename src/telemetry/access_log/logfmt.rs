@@ -4,21 +4,20 @@ use std::fmt::{Display, Write as _};
 use std::net::IpAddr;
 
 use super::escape::{self, EscapingWriter};
-use super::line::{KeyedLine, LogLine, describe, put_address, put_number};
+use super::line::{FieldKey, KeyedLine, LogLine, describe, key, put_address, put_number};
 use crate::telemetry::record::{RequestRecord, TryRecord};
 
 /// Writes a line, with its newline.
 pub(crate) fn write(out: &mut Vec<u8>, line: &LogLine<'_>) {
-    let start = out.len();
-    describe(line, &mut Pairs { out, start });
+    out.extend_from_slice(b"time=");
+    out.extend_from_slice(line.time.rfc3339());
+    describe(line, &mut Pairs { out });
     out.push(b'\n');
 }
 
-/// A line that is being written.
+/// A line that is being written, after its first pair.
 struct Pairs<'o> {
     out: &'o mut Vec<u8>,
-    /// Where the line starts.
-    start: usize,
 }
 
 /// Whether a byte needs no quotes around it.
@@ -27,49 +26,48 @@ fn is_plain(byte: &u8) -> bool {
 }
 
 impl Pairs<'_> {
-    fn key(&mut self, key: &str) {
-        if self.out.len() > self.start {
-            self.out.push(b' ');
-        }
-        if key.bytes().all(|byte| is_plain(&byte)) {
-            self.out.extend_from_slice(key.as_bytes());
-        } else {
-            // The name of a query parameter may contain anything. A key in quotes is the least surprise.
-            self.quoted(key.as_bytes());
-        }
-        self.out.push(b'=');
-    }
-
     fn quoted(&mut self, value: &[u8]) {
         self.out.push(b'"');
         escape::quoted(self.out, value);
         self.out.push(b'"');
     }
+
+    /// A value, in quotes if it needs them.
+    fn value(&mut self, value: &[u8]) {
+        if !value.is_empty() && value.iter().all(is_plain) {
+            // `quoted` changes nothing here, but it cuts what is too long.
+            escape::quoted(self.out, value);
+        } else {
+            self.quoted(value);
+        }
+    }
 }
 
 impl KeyedLine for Pairs<'_> {
-    fn begin(&mut self, key: &'static str) -> &mut Vec<u8> {
-        self.key(key);
+    #[inline(always)]
+    fn begin(&mut self, key: FieldKey) -> &mut Vec<u8> {
+        self.out.extend_from_slice(key.logfmt);
         self.out
     }
 
-    fn word(&mut self, key: &'static str, value: &[u8]) {
-        self.key(key);
-        self.out.extend_from_slice(value);
+    #[inline(always)]
+    fn word(&mut self, key: FieldKey, value: &[u8]) {
+        self.begin(key).extend_from_slice(value);
     }
 
-    fn text(&mut self, key: &'static str, value: &[u8]) {
-        self.field(key, value);
+    #[inline(always)]
+    fn text(&mut self, key: FieldKey, value: &[u8]) {
+        self.begin(key);
+        self.value(value);
     }
 
-    fn address(&mut self, key: &'static str, value: IpAddr) {
-        self.key(key);
-        put_address(self.out, value);
+    #[inline(always)]
+    fn address(&mut self, key: FieldKey, value: IpAddr) {
+        put_address(self.begin(key), value);
     }
 
-    fn display(&mut self, key: &'static str, value: &dyn Display) {
-        self.key(key);
-        self.out.push(b'"');
+    fn display(&mut self, key: FieldKey, value: &dyn Display) {
+        self.begin(key).push(b'"');
         // Writing to a vector can't fail.
         let _ = write!(EscapingWriter::new(self.out, escape::quoted), "{value}");
         self.out.push(b'"');
@@ -77,8 +75,7 @@ impl KeyedLine for Pairs<'_> {
 
     /// `v2/10.0.2.10:8080/connect-refused,v1/10.0.1.10:8080/200`
     fn tries(&mut self, record: &RequestRecord<'_>) {
-        self.key("tries");
-        self.out.push(b'"');
+        self.begin(key!("tries")).push(b'"');
         for (at, attempt) in record.tries().enumerate() {
             if at > 0 {
                 self.out.push(b',');
@@ -89,13 +86,15 @@ impl KeyedLine for Pairs<'_> {
     }
 
     fn field(&mut self, key: &str, value: &[u8]) {
-        self.key(key);
-        if !value.is_empty() && value.iter().all(is_plain) {
-            // `quoted` changes nothing here, but it cuts what is too long.
-            escape::quoted(self.out, value);
+        self.out.push(b' ');
+        if key.bytes().all(|byte| is_plain(&byte)) {
+            self.out.extend_from_slice(key.as_bytes());
         } else {
-            self.quoted(value);
+            // The name of a query parameter may contain anything. A key in quotes is the least surprise.
+            self.quoted(key.as_bytes());
         }
+        self.out.push(b'=');
+        self.value(value);
     }
 }
 

@@ -58,7 +58,7 @@ impl Timestamp {
     }
 
     /// `2026-01-31T12:00:00.000Z` (RFC 3339).
-    pub(super) fn rfc3339(&self) -> &[u8] {
+    pub(super) fn rfc3339(&self) -> &[u8; RFC3339] {
         &self.rfc3339
     }
 
