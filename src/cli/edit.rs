@@ -11,16 +11,19 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
+use super::CommandResult;
 use super::author::{announce, author};
 use super::error::CommandError;
 use super::proxy::{Proxy, ProxyError};
 use super::proxy_address::{ProxyAddress, shown};
+use crate::admin::file_editor::EditReport;
 use crate::admin::status::ProxyStatus;
 use crate::config::file_edit::{EditedText, FileEdit, unwritable_help};
 use crate::config::file_set::{FileError, LockedFiles, WrittenFile};
 use crate::config::load;
-use progress::{Edit, ShiftProgress};
+use progress::{Edit, Goal, ShiftProgress};
 
 /// Time limit for the proxy to put the edit into effect.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -159,6 +162,47 @@ pub(super) async fn post<T: DeserializeOwned>(
     let by = Some(author(command));
     let answer = proxy.post_as(path, body, by, REQUEST_TIMEOUT).await?;
     Ok((proxy, answer))
+}
+
+/// An edit of a service that the proxy makes to its own file.
+pub(super) struct ApiEdit<'a> {
+    /// The name of the command, for the history.
+    pub command: &'static str,
+    pub service: &'a str,
+    /// The part of the service that is edited: the last segment of the API's path.
+    pub part: &'static str,
+    /// The new value of each name.
+    pub values: Map<String, Value>,
+    /// What has to be in effect.
+    pub goals: Vec<Goal>,
+    /// The edit in a few words.
+    pub summary: String,
+}
+
+impl ApiEdit<'_> {
+    /// Lets the proxy edit its file, waits until the edit is in effect, and prints the line that says so.
+    ///
+    /// # Errors
+    /// See [`post`] and [`Wait::adopted`].
+    pub(super) async fn make(self, address: &ProxyAddress) -> CommandResult {
+        let path = format!("/api/v1/services/{}/{}", self.service, self.part);
+        let saved = Instant::now();
+        let (proxy, report) =
+            post::<EditReport>(address, self.command, &path, &self.values).await?;
+        if let Some(why) = &report.in_place {
+            anstream::eprintln!("the proxy overwrote its file in place: {why}");
+        }
+        let wait = Wait {
+            proxy,
+            edited: None,
+            file: None,
+            edit: Edit::adopted(self.service, self.goals, report.generation),
+            summary: self.summary,
+            saved,
+        };
+        anstream::println!("{}", wait.adopted(None).await?);
+        Ok(0)
+    }
 }
 
 /// Finds the proxy, with exit code 3 if there is none.

@@ -3,16 +3,12 @@
 //! As `cutover shift`, the command edits the configuration file, or with `--admin` alone asks the proxy to edit its own, and waits
 //! until every worker decides by the new share.
 
-use std::time::Instant;
-
 use clap::Args;
-use serde_json::{Map, Value};
 
 use super::edit::progress::{Edit, Goal};
-use super::edit::{FileSession, Wait, post};
+use super::edit::{ApiEdit, FileSession};
 use super::proxy_address::ProxyAddress;
 use super::{CommandResult, block_on};
-use crate::admin::file_editor::EditReport;
 use crate::config::Spec;
 use crate::config::file_edit::FileEdit;
 use crate::config::flag::FlagSpec;
@@ -63,26 +59,18 @@ impl FlagArgs {
 
     /// Lets the proxy edit its file.
     async fn ask(&self, address: &ProxyAddress) -> CommandResult {
-        let path = format!("/api/v1/services/{}/flags", self.service);
         let changes = self.changes.iter();
-        let body: Map<String, Value> = changes
-            .map(|(flag, share)| (flag.clone(), share.to_string().into()))
-            .collect();
-        let saved = Instant::now();
-        let (proxy, report) = post::<EditReport>(address, "flag", &path, &body).await?;
-        if let Some(why) = &report.in_place {
-            anstream::eprintln!("the proxy overwrote its file in place: {why}");
-        }
-        let wait = Wait {
-            proxy,
-            edited: None,
-            file: None,
-            edit: Edit::adopted(&self.service, self.goals(), report.generation),
+        let edit = ApiEdit {
+            command: "flag",
+            service: &self.service,
+            part: "flags",
+            values: changes
+                .map(|(flag, share)| (flag.clone(), share.to_string().into()))
+                .collect(),
+            goals: self.goals(),
             summary: self.summary(),
-            saved,
         };
-        anstream::println!("{}", wait.adopted(None).await?);
-        Ok(0)
+        edit.make(address).await
     }
 
     fn goals(&self) -> Vec<Goal> {

@@ -3,16 +3,12 @@
 //! The command edits the configuration file, or with `--admin` alone asks the proxy to edit its own, and waits until the edit
 //! is in effect.
 
-use std::time::Instant;
-
 use clap::Args;
-use serde_json::{Map, Value};
 
 use super::edit::progress::{Edit, Goal};
-use super::edit::{FileSession, Wait, post};
+use super::edit::{ApiEdit, FileSession};
 use super::proxy_address::ProxyAddress;
 use super::{CommandResult, block_on};
-use crate::admin::file_editor::EditReport;
 use crate::config::Spec;
 use crate::config::file_edit::{FileEdit, SplitChange};
 use crate::config::spec::{ServiceSpec, Share};
@@ -66,35 +62,24 @@ impl ShiftArgs {
 
     /// Lets the proxy edit its file.
     async fn ask(&self, address: &ProxyAddress) -> CommandResult {
-        let path = format!("/api/v1/services/{}/split", self.service);
         let changes = self.changes.iter();
-        let body: Map<String, Value> = changes
-            .map(|(version, change)| (version.clone(), change.to_string().into()))
-            .collect();
-        let saved = Instant::now();
-        let (proxy, report) = post::<EditReport>(address, "shift", &path, &body).await?;
-        if let Some(why) = &report.in_place {
-            anstream::eprintln!("the proxy overwrote its file in place: {why}");
-        }
-        let goals = self
-            .changes
-            .iter()
-            .filter_map(|(version, change)| match change {
-                SplitChange::Stable => Some(Goal::Stable(version.clone())),
-                SplitChange::Share(share) => Some(Goal::Share(version.clone(), *share)),
-                SplitChange::Rollout => None,
-            });
-        let words: Vec<String> = self.changes.iter().map(words).collect();
-        let wait = Wait {
-            proxy,
-            edited: None,
-            file: None,
-            edit: Edit::adopted(&self.service, goals.collect(), report.generation),
-            summary: format!("{}: {}", self.service, words.join(", ")),
-            saved,
+        let goal = |(version, change): &(String, SplitChange)| match change {
+            SplitChange::Stable => Some(Goal::Stable(version.clone())),
+            SplitChange::Share(share) => Some(Goal::Share(version.clone(), *share)),
+            SplitChange::Rollout => None,
         };
-        anstream::println!("{}", wait.adopted(None).await?);
-        Ok(0)
+        let words: Vec<String> = self.changes.iter().map(words).collect();
+        let edit = ApiEdit {
+            command: "shift",
+            service: &self.service,
+            part: "split",
+            values: changes
+                .map(|(version, change)| (version.clone(), change.to_string().into()))
+                .collect(),
+            goals: self.changes.iter().filter_map(goal).collect(),
+            summary: format!("{}: {}", self.service, words.join(", ")),
+        };
+        edit.make(address).await
     }
 }
 
