@@ -152,6 +152,28 @@ pub struct ListenerSpec {
     pub certs: Vec<Cert>,
 }
 
+impl ListenerSpec {
+    /// A clear-text listener with defaults for everything but its name and address.
+    pub(crate) fn new(name: impl Into<String>, bind: Bind) -> Self {
+        Self {
+            name: name.into(),
+            bind,
+            h1: true,
+            h2: true,
+            redirect_https: false,
+            trusted_proxies: Vec::new(),
+            merge_slashes: false,
+            via: Some("cutover".to_owned()),
+            client_limits: None,
+            services: None,
+            proxy_protocol: false,
+            proxy_sources: Vec::new(),
+            access: SocketAccess::default(),
+            certs: Vec::new(),
+        }
+    }
+}
+
 /// Group and mode of the file of a Unix socket. To connect, a user needs the right to write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SocketAccess {

@@ -193,25 +193,6 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    fn listener(name: &str, bind: Bind) -> spec::ListenerSpec {
-        spec::ListenerSpec {
-            name: name.into(),
-            bind,
-            h1: true,
-            h2: true,
-            redirect_https: false,
-            trusted_proxies: Vec::new(),
-            merge_slashes: false,
-            proxy_protocol: false,
-            access: spec::SocketAccess::default(),
-            proxy_sources: Vec::new(),
-            services: None,
-            via: None,
-            client_limits: None,
-            certs: Vec::new(),
-        }
-    }
-
     fn socket(name: &str, bind: Option<&str>) -> ((Label, OwnedFd), SocketAddr) {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
@@ -231,7 +212,7 @@ mod tests {
         let mut all = Inherited::new(vec![a, b, c]);
         assert_eq!(all.ports().len(), 3);
         let tcp = |at: &str| Bind::Tcp(at.parse().unwrap());
-        let mut taken = |name: &str, bind| all.listener(&listener(name, bind)).len();
+        let mut taken = |name: &str, bind| all.listener(&spec::ListenerSpec::new(name, bind)).len();
         assert_eq!(taken("other", tcp("127.0.0.1:0")), 0, "another's port");
         assert_eq!(taken("renamed", tcp("127.0.0.1:80")), 1);
         assert_eq!(taken("b", tcp("127.0.0.1:0")), 1);

@@ -37,7 +37,7 @@ pub(super) fn listeners<'t>(file: &mut RawTable<'t>, out: &mut Problems) -> Read
     };
     if let Some(text) = value.as_text() {
         if let Some(bind) = bind::bind(&text, out) {
-            listeners.push(plain("default".to_owned(), bind.clone()));
+            listeners.push(ListenerSpec::new("default", bind.clone()));
             named.push(None);
             binds.push((bind, text.span));
         }
@@ -87,26 +87,6 @@ pub(super) fn check_services(
     }
 }
 
-/// Returns a clear-text listener with defaults for everything but its name and address.
-fn plain(name: String, bind: Bind) -> ListenerSpec {
-    ListenerSpec {
-        name,
-        bind,
-        h1: true,
-        h2: true,
-        redirect_https: false,
-        trusted_proxies: Vec::new(),
-        merge_slashes: false,
-        via: Some("cutover".to_owned()),
-        client_limits: None,
-        services: None,
-        proxy_protocol: false,
-        proxy_sources: Vec::new(),
-        access: SocketAccess::default(),
-        certs: Vec::new(),
-    }
-}
-
 /// Reads `[listen.NAME]`. Also returns the span of its address, and the services that it names.
 fn listener<'t>(
     name: &str,
@@ -118,7 +98,7 @@ fn listener<'t>(
         return None;
     };
     let at = table.need("bind", out, "write `bind = \"0.0.0.0:80\"`");
-    let mut listener = plain(name.to_owned(), Bind::Any(0));
+    let mut listener = ListenerSpec::new(name, Bind::Any(0));
     if let Some(value) = table.take("protocols") {
         protocols(&value, &mut listener, out);
     }

@@ -101,20 +101,8 @@ fn write_key(path: &Path, pem: &str) {
 
 pub(in crate::edge) fn listener(certs: Vec<spec::Cert>) -> spec::ListenerSpec {
     spec::ListenerSpec {
-        name: "https".into(),
-        bind: spec::Bind::Any(0),
-        h1: true,
-        h2: true,
-        redirect_https: false,
-        trusted_proxies: Vec::new(),
-        merge_slashes: false,
-        proxy_protocol: false,
-        access: spec::SocketAccess::default(),
-        proxy_sources: Vec::new(),
-        services: None,
-        via: None,
-        client_limits: None,
         certs,
+        ..spec::ListenerSpec::new("https", spec::Bind::Any(0))
     }
 }
 
