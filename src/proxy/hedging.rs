@@ -254,9 +254,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         if self.race.is_some()
             && let Some((_, member)) = race.started()
         {
-            let first = self.member;
-            self.enter_member(member);
-            self.member = first;
+            self.mark_tried(member);
         }
         self.record_second();
     }

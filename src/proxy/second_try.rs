@@ -105,6 +105,9 @@ pub(super) enum SecondConnection<'a> {
     H2(Box<H2Up>),
 }
 
+/// The head of a response and the connection that it came over.
+type Asked<'a> = Result<(FinalHead, SecondConnection<'a>), ExchangeError>;
+
 /// A second try that is waiting or running. It ends with an error, which [`Race::started`] tells from not being started.
 pub(super) type SecondFuture<'a> =
     Pin<Box<dyn Future<Output = Result<Box<SecondAnswer<'a>>, ExchangeError>> + 'a>>;
@@ -260,7 +263,7 @@ impl<'a, F: Fields> SecondTry<'a, F> {
         endpoint: &'a Arc<Endpoint>,
         connection: Connection,
         edits: Option<&RequestEdits<'_>>,
-    ) -> Result<(FinalHead, SecondConnection<'a>), ExchangeError> {
+    ) -> Asked<'a> {
         let slot = match connection {
             Connection::Stream => return self.over_lease(own, endpoint, edits).await,
             Connection::New(slot) => slot,
@@ -300,7 +303,7 @@ impl<'a, F: Fields> SecondTry<'a, F> {
         endpoint: &'a Arc<Endpoint>,
         kept: Kept,
         edits: Option<&RequestEdits<'_>>,
-    ) -> Result<Result<(FinalHead, SecondConnection<'a>), ExchangeError>, ClosedConnection> {
+    ) -> Result<Asked<'a>, ClosedConnection> {
         let worker = self.cx.worker;
         let open = OpenConnection::of(endpoint.metrics.shard(worker.id));
         let mut up = Box::new(H1Up::new(
@@ -335,7 +338,7 @@ impl<'a, F: Fields> SecondTry<'a, F> {
         own: &RequestContext<'_, F>,
         endpoint: &'a Arc<Endpoint>,
         edits: Option<&RequestEdits<'_>>,
-    ) -> Result<(FinalHead, SecondConnection<'a>), ExchangeError> {
+    ) -> Asked<'a> {
         let timeouts = &own.service.timeouts;
         let limits = &own.service.policies.limits;
         let mut leasing = own.worker.h2_conns.lease(
@@ -363,7 +366,7 @@ impl<'a, F: Fields> SecondTry<'a, F> {
         endpoint: &'a Arc<Endpoint>,
         lease: Lease,
         edits: Option<&RequestEdits<'_>>,
-    ) -> Result<(FinalHead, SecondConnection<'a>), ExchangeError> {
+    ) -> Asked<'a> {
         let up = H2Up::new(lease, endpoint, own.request, edits);
         let mut up = Box::new(up.map_err(ExchangeError::Malformed)?);
         match self.ask(own, edits, &mut *up).await {

@@ -230,6 +230,11 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     /// Makes an endpoint the one that is being tried.
     pub(super) fn enter_member(&mut self, member: EndpointIx) {
         self.member = member;
+        self.mark_tried(member);
+    }
+
+    /// Counts an endpoint as tried, so that later tries avoid it.
+    pub(super) fn mark_tried(&mut self, member: EndpointIx) {
         self.tried[(self.count as usize).min(MAX_TRIED - 1)] = member;
         self.count += 1;
     }
