@@ -128,7 +128,7 @@ fn expand(from: &Path, pattern: &str) -> Result<Vec<String>, (String, String)> {
     let about = fs::metadata(&path).map_err(|error| unreadable(&path, &error))?;
     if about.is_dir() && about.mode() & 0o002 != 0 {
         let message = format!(
-            "{} is world-writable: whoever can add a file controls the proxy",
+            "{} is world-writable: anyone who can add a file controls the proxy",
             path.display()
         );
         return Err((message, format!("chmod o-w {}", path.display())));

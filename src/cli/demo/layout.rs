@@ -70,7 +70,7 @@ pub(super) fn columns() -> usize {
     columns.max(20)
 }
 
-/// Breaks a line between words, into lines of at most this width. `indent`: columns by which continuation lines are indented.
+/// Breaks a line between words so that no line is wider than `width` columns. The lines after the first start with `indent` spaces.
 pub(super) fn fold(line: &str, width: usize, indent: usize) -> String {
     let mut folded = String::new();
     let mut column = 0;

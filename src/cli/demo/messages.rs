@@ -20,7 +20,7 @@ pub(super) struct Messages {
 /// A line, which is laid out for the terminal when it is printed.
 #[derive(Clone, Debug)]
 enum Message {
-    /// Broken between words. The columns by which further lines are indented.
+    /// Text that may be broken between words, and the number of spaces before each line after the first.
     Text(String, usize),
     /// The words of a command that a shell understands.
     Command(Vec<String>),

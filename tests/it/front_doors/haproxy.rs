@@ -22,7 +22,7 @@ fn switched(name: &str) -> (Origin, Arc<AtomicBool>) {
     (origin, up)
 }
 
-/// How many of so many requests each origin answered.
+/// Sends `count` requests, and returns how many of them each origin answered.
 fn shares(proxy: &Proxy, count: usize) -> BTreeMap<String, usize> {
     let mut client = proxy.client();
     let mut found = BTreeMap::new();
