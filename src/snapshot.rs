@@ -49,7 +49,7 @@ pub(crate) use certificates::{CertificateState, date};
 pub(crate) use client_limits::{ListenerClientLimits, ServiceClientLimits};
 pub(crate) use decision_state::DecisionState;
 pub(crate) use effective::RolloutShare;
-pub(crate) use flags::FlagMetrics;
+pub(crate) use flags::{FlagMetrics, RollingFlag};
 pub(crate) use header_edits::{CompiledFields, MergedEdits};
 pub(crate) use mirror::MirrorTarget;
 pub(crate) use sessions::{Keys, Sessions};
@@ -147,6 +147,8 @@ pub struct Service {
     pub(crate) mirror: Option<Arc<MirrorTarget>>,
     /// Counters of its flags, in the order of [`routing::ServiceRouting::flags`].
     pub(crate) flags: Box<[FlagMetrics]>,
+    /// The flag that follows a rollout. Then the guard compares users by it, and not by their versions.
+    pub(crate) rolling_flag: Option<RollingFlag>,
     /// Counters of requests by match rule.
     pub rule_hits: Arc<RuleHits>,
     /// The request keys that `balance = "hash"` hashes; `None` for other policies.

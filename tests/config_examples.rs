@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cutover::config::policy::{DrainPolicy, Limits, Outlier, Policies, Probe, Retry, Sticky};
+use cutover::config::rollout::RolloutSubject;
 use cutover::config::spec::{Balance, Bind, CohortKey, ServiceSpec, Share};
 use cutover::config::{self, Spec};
 use cutover::index::VersionIx;
@@ -53,7 +54,7 @@ fn canary() {
 fn rollout() {
     let spec = load("rollout.toml");
     let shop = &spec.services[0];
-    assert_eq!(shop.rolling, Some(VersionIx(1)));
+    assert_eq!(shop.rolling, Some(RolloutSubject::Version(VersionIx(1))));
     let plan = shop.rollout.as_ref().expect("a plan");
     assert_eq!((plan.steps.len(), plan.smoke.len()), (5, 1));
     assert_eq!(plan.guard.goals, [("purchase".to_owned(), 0.9)]);

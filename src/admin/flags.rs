@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::view;
+use crate::config::flag::FlagSpec;
 use crate::config::spec;
-use crate::snapshot::{Service, Version};
+use crate::index::FlagIx;
+use crate::snapshot::{FlagMetrics, Service, Version};
 use crate::telemetry::goals::Conversions;
 use crate::telemetry::record::FlagState;
 
@@ -17,6 +19,9 @@ pub(crate) struct FlagStatus {
     pub name: String,
     /// Share of the users for whom it is on.
     pub share: String,
+    /// Whether it follows the rollout of the service, which sets the share.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rollout: bool,
     /// The requests for which it is on whatever the share, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
@@ -76,11 +81,8 @@ fn interval(reached: u64, requests: u64) -> (f64, f64) {
 
 /// The flags of a service, sorted by name.
 pub(super) fn of_service(spec: &spec::ServiceSpec, live: &Service) -> Vec<FlagStatus> {
-    let flags = spec.flags.iter().zip(&live.flags);
-    let of = |(flag, metrics): (
-        &crate::config::flag::FlagSpec,
-        &crate::snapshot::FlagMetrics,
-    )| {
+    let flags = FlagIx::enumerate(&spec.flags).zip(&live.flags);
+    let of = |((index, flag), metrics): ((FlagIx, &FlagSpec), &FlagMetrics)| {
         let by_state = |of: &dyn Fn(FlagState) -> ConversionStatus| -> BTreeMap<_, _> {
             let states = FlagState::ALL.iter();
             states
@@ -90,7 +92,8 @@ pub(super) fn of_service(spec: &spec::ServiceSpec, live: &Service) -> Vec<FlagSt
         let goals = spec.goals.iter().zip(&metrics.goals);
         FlagStatus {
             name: flag.name.clone(),
-            share: flag.share.to_string(),
+            share: live.routing.flags[index].share.to_string(),
+            rollout: spec.rolling_flag() == Some(index),
             when: (!flag.when.is_empty()).then(|| view::when(&flag.when)),
             requests: { FlagState::ALL.iter() }
                 .map(|state| (state.to_string(), metrics.requests.total(*state)))

@@ -9,7 +9,7 @@ use super::step_warnings::{self, ServiceTraffic};
 use super::{Preview, capacity, shares};
 use crate::config::Spec;
 use crate::config::spec::{ServiceSpec, Share};
-use crate::index::VersionIx;
+use crate::index::{FlagIx, VersionIx};
 use crate::routing::{self, Split};
 use crate::snapshot::{Service, Snapshot};
 
@@ -169,7 +169,7 @@ fn service(
         if let Some((old, live)) = before {
             plan.warnings
                 .extend(step_warnings::warnings(spec, || traffic(old)));
-            plan.flags = flag_moves(old, spec);
+            plan.flags = flag_moves((old, live), spec);
             plan.moves = moves((old, &live.routing.split), spec, &mut plan.warnings);
         }
     }
@@ -206,14 +206,26 @@ fn moves(
     )
 }
 
-/// The users that gain or lose flags. A user's point for a flag stays, so that nobody gains a flag whose share falls.
-fn flag_moves(old: &ServiceSpec, new: &ServiceSpec) -> Vec<FlagMove> {
+/// The users that gain or lose flags. A user's point for a flag stays, so that nobody gains a flag whose share falls. A flag that
+/// begins to follow a rollout has no users at first, and one that follows it already keeps those that it has.
+fn flag_moves((old, live): (&ServiceSpec, &Service), new: &ServiceSpec) -> Vec<FlagMove> {
     if old.cohort.is_some() && new.cohort.is_some() && old.cohort != new.cohort {
         return Vec::new(); // A warning says that any user may move.
     }
-    let share = |service: &ServiceSpec, name: &str| {
-        let flag = service.flags.iter().find(|flag| flag.name == name);
-        flag.map_or(Share(0), |flag| flag.share)
+    let find = |service: &ServiceSpec, name: &str| {
+        let at = service.flags.iter().position(|flag| flag.name == name);
+        at.map(FlagIx)
+    };
+    let in_force = |at: FlagIx| live.routing.flags[at].share;
+    let wanted = |name: &str, before: Share| match find(new, name) {
+        Some(at) if new.rolling_flag() == Some(at) => {
+            let follows = |was: FlagIx| old.rolling_flag() == Some(was);
+            find(old, name)
+                .filter(|was| follows(*was))
+                .map_or(Share(0), |_| before)
+        }
+        Some(at) => new.flags[at].share,
+        None => Share(0),
     };
     let gone = old
         .flags
@@ -221,7 +233,8 @@ fn flag_moves(old: &ServiceSpec, new: &ServiceSpec) -> Vec<FlagMove> {
         .filter(|flag| !new.flags.iter().any(|now| now.name == flag.name));
     let all = new.flags.iter().chain(gone);
     let moves = all.filter_map(|flag| {
-        let (before, after) = (share(old, &flag.name), share(new, &flag.name));
+        let before = find(old, &flag.name).map_or(Share(0), in_force);
+        let after = wanted(&flag.name, before);
         (before != after).then(|| FlagMove {
             flag: flag.name.clone(),
             gain: after > before,

@@ -8,8 +8,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct RolloutStatus {
-    /// Name of the version.
+    /// Name of the version; empty where a flag follows the rollout.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub version: String,
+    /// Name of the flag, if one follows the rollout. Its users are the canary then, and those without it stable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flag: Option<String>,
     /// Its label.
     pub label: Option<String>,
     /// `waiting`, `step`, `held`, `paused`, `awaiting-approval`, `done`, `aborted` or `rolled-back`.
@@ -28,7 +32,8 @@ pub(crate) struct RolloutStatus {
     pub hold_s: Option<f64>,
     /// Why it waits, holds or ended.
     pub reason: Option<String>,
-    /// Whether the plan is latched: it begins again only with another label, other endpoints or another plan, or by `retry`.
+    /// Whether the plan is latched: it begins again only with another label, other endpoints or conditions, or another plan, or by
+    /// `retry`.
     pub latched: bool,
     /// The verdict, once there is one.
     pub verdict: Option<VerdictStatus>,
@@ -45,7 +50,7 @@ pub(crate) struct RolloutStatus {
     /// Seconds until a failing verdict at the present rates, and until it has fallen in 9 of 10 cases; `None` if none is in sight.
     pub time_to_verdict_s: Option<f64>,
     pub time_to_verdict_p90_s: Option<f64>,
-    /// Fingerprint of the plan: of the version's label and endpoints, the steps and the guard.
+    /// Fingerprint of the plan: of the version's label and endpoints or the flag's conditions, the steps and the guard.
     pub plan: String,
     /// What keeps it from working as planned, such as a state directory that can't be written.
     pub warnings: Vec<String>,

@@ -88,7 +88,7 @@ fn service(
                 name: version.name.to_string(),
                 ratio: effective[index].ratio(),
                 // A version that follows a rollout wants the share that the rollout has reached.
-                desired_ratio: match spec.rolling {
+                desired_ratio: match spec.rolling_version() {
                     Some(_) => live.routing.split.share(index).ratio(),
                     None => desired[index].ratio(),
                 },

@@ -353,10 +353,12 @@ fn service(context: &Context, snapshot: &Snapshot, index: ServiceIx) -> ServiceS
         answer: spec.actions.answer.as_ref().map(super::view::answer),
         split: SplitStatus {
             desired: VersionIx::enumerate(&desired)
-                .map(|(version, share)| match spec.rolling == Some(version) {
-                    true => (name(version), "rollout".to_owned()),
-                    false => (name(version), share.to_string()),
-                })
+                .map(
+                    |(version, share)| match spec.rolling_version() == Some(version) {
+                        true => (name(version), "rollout".to_owned()),
+                        false => (name(version), share.to_string()),
+                    },
+                )
                 .collect(),
             effective: VersionIx::all(spec.versions.len())
                 .map(|v| (name(v), share(v)))

@@ -16,14 +16,13 @@ pub(crate) use actions::answer;
 use crate::config::Spec;
 use crate::config::access_log::AccessLogSpec;
 use crate::config::client_limit::ClientLimits;
-use crate::config::flag::FlagSpec;
 use crate::config::mirror::MirrorSpec;
 use crate::config::spec::{
     Admin, Balance, Bind, Cert, CohortKey, CohortSpec, Condition, Conditions, EndpointSpec,
-    HostPattern, ListenerSpec, PathPattern, Pattern, ProxyLimits, RuleSpec, ServiceSpec, Timeouts,
-    VersionSpec,
+    HostPattern, ListenerSpec, PathPattern, Pattern, ProxyLimits, RuleSpec, ServiceSpec, Share,
+    Timeouts, VersionSpec,
 };
-use crate::index::VersionIx;
+use crate::index::{FlagIx, VersionIx};
 
 /// Renders a whole configuration.
 pub(crate) fn config(spec: &Spec) -> Value {
@@ -138,7 +137,7 @@ pub(crate) fn service(service: &ServiceSpec) -> Value {
         "paths": texts(&service.paths, path),
         "stable": service.stable_name(),
         "split": split
-            .map(|(v, share)| (version(*v), Value::from(share.to_string())))
+            .map(|(v, share)| (version(*v), share_of(*share, service.rolling_version() == Some(*v))))
             .collect::<Map<_, _>>(),
         "cohort": service.cohort.as_ref().map(cohort),
         "match": service
@@ -146,7 +145,13 @@ pub(crate) fn service(service: &ServiceSpec) -> Value {
             .iter()
             .map(|r| rule(r, r.to.map(version)))
             .collect::<Vec<_>>(),
-        "flags": named(&service.flags, |flag| (&flag.name, self::flag(flag))),
+        "flags": FlagIx::enumerate(&service.flags)
+            .map(|(at, flag)| {
+                let share = share_of(flag.share, service.rolling_flag() == Some(at));
+                let shown = json!({ "share": share, "when": alternatives(&flag.when) });
+                (flag.name.clone(), shown)
+            })
+            .collect::<Map<_, _>>(),
         "mirror": service.mirror.as_ref().map(|m| mirror(m, version(m.to))),
         "body_bytes": service.body_bytes,
         "balance": service.balance.as_str(),
@@ -226,8 +231,12 @@ fn alternatives(when: &[Conditions]) -> Value {
     }
 }
 
-fn flag(flag: &FlagSpec) -> Value {
-    json!({ "share": flag.share.to_string(), "when": alternatives(&flag.when) })
+/// A share as the file writes it.
+fn share_of(share: Share, follows_rollout: bool) -> Value {
+    match follows_rollout {
+        true => Value::from("rollout"),
+        false => Value::from(share.to_string()),
+    }
 }
 
 fn rule(rule: &RuleSpec, to: Option<String>) -> Value {

@@ -1,4 +1,5 @@
-//! `cutover flag SERVICE NAME=SHARE...`: switches features of an application on for a share of its users.
+//! `cutover flag SERVICE NAME=SHARE...`: switches features of an application on for a share of its users, or lets them follow the
+//! rollout plan.
 //!
 //! As `cutover shift`, the command edits the configuration file, or with `--admin` alone asks the proxy to edit its own, and waits
 //! until every worker decides by the new share.
@@ -10,7 +11,7 @@ use super::edit::{ApiEdit, FileSession};
 use super::proxy_address::ProxyAddress;
 use super::{CommandResult, block_on};
 use crate::config::Spec;
-use crate::config::file_edit::FileEdit;
+use crate::config::file_edit::{FileEdit, FlagChange};
 use crate::config::flag::FlagSpec;
 use crate::config::spec::Share;
 
@@ -22,12 +23,12 @@ use crate::config::spec::Share;
 pub(super) struct FlagArgs {
     /// Name of the service
     service: String,
-    /// Share of the users for whom a flag is on, such as `new-checkout=5%`
+    /// Share of the users for whom a flag is on, such as `new-checkout=5%`, or `new-checkout=rollout` to follow the rollout plan
     #[arg(required = true, value_name = "NAME=SHARE", value_parser = flag_change)]
-    changes: Vec<(String, Share)>,
+    changes: Vec<(String, FlagChange)>,
 }
 
-fn flag_change(text: &str) -> Result<(String, Share), String> {
+fn flag_change(text: &str) -> Result<(String, FlagChange), String> {
     match text.split_once('=') {
         Some((flag, share)) if !flag.is_empty() => Ok((flag.to_owned(), share.parse()?)),
         _ => Err("expected NAME=SHARE, for example new-checkout=5%".to_owned()),
@@ -92,8 +93,8 @@ impl FlagArgs {
     fn print_targets(&self, spec: &Spec) {
         let service = spec.services.iter().find(|s| s.name == self.service);
         let is_off = |flag: &&FlagSpec| {
-            let named = self.changes.iter().any(|(name, _)| *name == flag.name);
-            named && flag.share == Share(0) && !flag.when.is_empty()
+            let off = (flag.name.clone(), FlagChange::Share(Share(0)));
+            self.changes.contains(&off) && !flag.when.is_empty()
         };
         let flags = service.iter().flat_map(|service| &service.flags);
         for flag in flags.filter(is_off) {
@@ -109,7 +110,9 @@ mod tests {
 
     #[test]
     fn changes_are_parsed_as_typed() {
-        assert_eq!(flag_change("f=5%"), Ok(("f".to_owned(), Share(5_000))));
+        let change = |change| Ok(("f".to_owned(), change));
+        assert_eq!(flag_change("f=5%"), change(FlagChange::Share(Share(5_000))));
+        assert_eq!(flag_change("f=rollout"), change(FlagChange::Rollout));
         for wrong in ["", "f", "=5%", "f=", "f=5", "f=101%", "f=on"] {
             assert!(flag_change(wrong).is_err(), "{wrong}");
         }

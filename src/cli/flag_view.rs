@@ -22,7 +22,10 @@ pub(super) fn shown(service: &ServiceStatus) -> String {
             let requests = |state: &str| flag.requests.get(state).map_or(0, |n| *n).to_string();
             table.row([
                 flag.name.clone(),
-                flag.share.clone(),
+                match flag.rollout {
+                    true => format!("{} (rollout)", flag.share),
+                    false => flag.share.clone(),
+                },
                 requests("on"),
                 requests("off"),
                 flag.when.clone().unwrap_or_default(),

@@ -98,9 +98,9 @@ enum CliCommand {
     Resume(rollout::RolloutArgs),
     /// Let a rollout that awaits approval go on to its next step
     Approve(rollout::RolloutArgs),
-    /// Make the version of a rollout stable, in the configuration file
+    /// Make the version of a rollout stable, or give its flag to all users, in the configuration file
     Promote(rollout::RolloutArgs),
-    /// End a rollout: its version loses its share at once
+    /// End a rollout: its version or flag loses its share at once
     Abort(rollout::RolloutArgs),
     /// Begin a rollout again that was rolled back or aborted
     Retry(rollout::RolloutArgs),

@@ -12,10 +12,14 @@ const BAR: usize = 20;
 pub(super) fn shown(service: &str, rollout: &RolloutStatus) -> String {
     let mut text = format!("{service} rollout: {}\n", summary(rollout));
     let counted = &rollout.counted;
+    let (canary, stable) = match rollout.flag {
+        Some(_) => ("with the flag", "without it"),
+        None => ("canary", "stable"),
+    };
     if counted.canary_requests + counted.stable_requests > 0 {
         let _ = writeln!(
             text,
-            "  counted   canary {} of {} failed, stable {} of {}",
+            "  counted   {canary} {} of {} failed, {stable} {} of {}",
             counted.canary_failures,
             counted.canary_requests,
             counted.stable_failures,
@@ -28,8 +32,13 @@ pub(super) fn shown(service: &str, rollout: &RolloutStatus) -> String {
         };
         let _ = writeln!(
             text,
-            "  ratio     errors x{:.2} of stable's, between {} and {}",
+            "  ratio     errors x{:.2} of {}, between {} and {}",
             ratio.ratio,
+            if rollout.flag.is_some() {
+                "the others'"
+            } else {
+                "stable's"
+            },
             bound(ratio.low, "0"),
             bound(ratio.high, "unknown"),
         );

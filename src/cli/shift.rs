@@ -110,7 +110,7 @@ pub(super) fn shares(service: &str, spec: &Spec) -> String {
 }
 
 fn canary(service: &ServiceSpec, version: VersionIx, share: Share) -> String {
-    match service.rolling {
+    match service.rolling_version() {
         Some(rolling) if rolling == version => "rollout".to_owned(),
         _ => share.to_string(),
     }

@@ -77,7 +77,7 @@ pub(crate) fn set_label(
     edited(text, service, version, |entry| entry.label(label))
 }
 
-/// Sets the share of a flag and returns the new text.
+/// Sets the share of a flag, `5%` or `rollout`, and returns the new text.
 ///
 /// # Errors
 /// See [`EditError`].
@@ -85,10 +85,9 @@ pub(crate) fn set_flag(
     text: &str,
     service: &str,
     flag: &str,
-    share: Share,
+    share: &str,
 ) -> Result<String, EditError> {
-    let share = share.to_string();
-    edited_flag(text, service, flag, |entry| entry.flag_share(&share))
+    edited_flag(text, service, flag, |entry| entry.flag_share(share))
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub(crate) enum FileEdit {
     /// Changes the shares of flags of a service, in this order.
     Flags {
         service: String,
-        changes: Vec<(String, Share)>,
+        changes: Vec<(String, FlagChange)>,
     },
     /// Sets the endpoints or the label of a version, or both.
     Version(VersionEdit),
@@ -78,6 +78,35 @@ impl FromStr for SplitChange {
         match text {
             "rollout" => Ok(Self::Rollout),
             "stable" => Ok(Self::Stable),
+            share => share.parse().map(Self::Share),
+        }
+    }
+}
+
+/// What becomes of a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FlagChange {
+    /// `5%`: it is on for this share of the users.
+    Share(Share),
+    /// `rollout`: it follows the plan of its service.
+    Rollout,
+}
+
+impl fmt::Display for FlagChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Share(share) => write!(f, "{share}"),
+            Self::Rollout => f.write_str("rollout"),
+        }
+    }
+}
+
+impl FromStr for FlagChange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "rollout" => Ok(Self::Rollout),
             share => share.parse().map(Self::Share),
         }
     }
@@ -174,10 +203,10 @@ fn split(
     Ok(text)
 }
 
-fn flags(text: &str, service: &str, changes: &[(String, Share)]) -> Result<String, EditError> {
+fn flags(text: &str, service: &str, changes: &[(String, FlagChange)]) -> Result<String, EditError> {
     let mut text = text.to_owned();
-    for (flag, share) in changes {
-        text = edit::set_flag(&text, service, flag, *share)?;
+    for (flag, change) in changes {
+        text = edit::set_flag(&text, service, flag, &change.to_string())?;
     }
     Ok(text)
 }
@@ -280,10 +309,16 @@ fn deployable(service: &ServiceSpec, version: VersionIx) -> Result<(), EditRefus
             name(other)
         )));
     }
-    if let Some(other) = service.rolling.filter(|other| *other != version) {
+    if let Some(other) = service.rolling_version().filter(|other| *other != version) {
         return Err(EditRefusal::Conflict(format!(
             "`{}` of `{shop}` is under a rollout: promote or abort it first",
             name(other)
+        )));
+    }
+    if let Some(flag) = service.rolling_flag() {
+        return Err(EditRefusal::Conflict(format!(
+            "flag `{}` of `{shop}` is under a rollout: promote it or give it a share first",
+            service.flags[flag].name
         )));
     }
     Ok(())

@@ -11,7 +11,7 @@ pub const FLAGS: usize = 64;
 pub struct FlagSpec {
     /// Name from its key.
     pub name: String,
-    /// Share of the users for whom the flag is on. Default 0 %, which needs `when`.
+    /// Share of the users for whom the flag is on; 0 % if it follows a rollout. Default 0 %, which needs `when`.
     pub share: Share,
     /// Requests for which the flag is on whatever the share: those that match any of these alternatives. Default empty.
     pub when: Vec<Conditions>,

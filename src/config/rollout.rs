@@ -1,12 +1,22 @@
 //! Rollouts: the plan that raises the share of a canary step by step, and the guard that judges it.
 //!
 //! Like [`spec`](super::spec), these types hold validated values only. [`RolloutSpec`] is `[service.NAME.rollout]`; it takes effect
-//! for the version whose entry in `split` is `"rollout"`.
+//! for the version whose entry in `split` is `"rollout"`, or for the flag whose share is.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::share::{PathPattern, Share};
+use crate::index::{FlagIx, VersionIx};
+
+/// What follows a rollout: its share is that of the step which the rollout has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RolloutSubject {
+    /// A canary: the users of the version are compared with those of stable.
+    Version(VersionIx),
+    /// A flag: the users who have it are compared with those who don't.
+    Flag(FlagIx),
+}
 
 /// The plan of a rollout: `[service.NAME.rollout]`.
 #[derive(Clone, Debug, PartialEq)]

@@ -17,9 +17,9 @@ pub use super::condition::{Condition, Conditions, Pattern, Subject};
 use super::flag::FlagSpec;
 use super::mirror::MirrorSpec;
 use super::policy::Policies;
-use super::rollout::{GoalSpec, RolloutSpec};
+use super::rollout::{GoalSpec, RolloutSpec, RolloutSubject};
 pub use super::share::{PathPattern, Share};
-use crate::index::{RuleIx, ServiceIx, VersionIx};
+use crate::index::{FlagIx, RuleIx, ServiceIx, VersionIx};
 
 /// A complete, valid configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -223,9 +223,9 @@ pub struct ServiceSpec {
     /// Shares of the canaries, as indices into `versions` (never `stable`), in file order. They add up to at most 100 %.
     /// Default empty: stable gets everything.
     pub split: Vec<(VersionIx, Share)>,
-    /// The version whose share follows the rollout (`split = { v2 = "rollout" }`), as an index into `versions`. It is listed in
-    /// `split` with 0 %. Default `None`.
-    pub rolling: Option<VersionIx>,
+    /// The version or flag whose share follows the rollout (`split = { v2 = "rollout" }`). A version is listed in `split` with
+    /// 0 %. Default `None`.
+    pub rolling: Option<RolloutSubject>,
     /// The plan of rollouts. Default `None`; always there if `rolling` is.
     pub rollout: Option<RolloutSpec>,
     /// Business events that are counted per version, in file order. Default empty.
@@ -265,6 +265,22 @@ impl ServiceSpec {
         index.map(VersionIx)
     }
 
+    /// The version that follows the rollout.
+    pub fn rolling_version(&self) -> Option<VersionIx> {
+        match self.rolling? {
+            RolloutSubject::Version(version) => Some(version),
+            RolloutSubject::Flag(_) => None,
+        }
+    }
+
+    /// The flag that follows the rollout.
+    pub fn rolling_flag(&self) -> Option<FlagIx> {
+        match self.rolling? {
+            RolloutSubject::Flag(flag) => Some(flag),
+            RolloutSubject::Version(_) => None,
+        }
+    }
+
     /// The share that `split` gives to a version; 0 % for stable.
     pub fn share(&self, version: VersionIx) -> Share {
         let canary = self.split.iter().find(|(v, _)| *v == version);
@@ -274,6 +290,7 @@ impl ServiceSpec {
 
 indexed_by!(VersionIx: VersionSpec, Share);
 indexed_by!(RuleIx: RuleSpec);
+indexed_by!(FlagIx: FlagSpec);
 
 /// A pattern for the host of a request, in lower case and without a port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

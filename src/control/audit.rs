@@ -12,8 +12,8 @@ use crate::admin::{shares, view};
 use crate::config::Spec;
 use crate::config::flag::FlagSpec;
 use crate::config::spec::{self, Share};
-use crate::index::{ServiceIx, VersionIx};
-use crate::snapshot::Snapshot;
+use crate::index::{FlagIx, ServiceIx, VersionIx};
+use crate::snapshot::{Service, Snapshot};
 
 /// Limit of lines per generation. Further changes are only counted.
 const MAX_LINES: usize = 100;
@@ -232,7 +232,11 @@ fn service(old: (&Snapshot, ServiceIx), new: (&Snapshot, ServiceIx), found: &mut
             found.push(change);
         }
     }
-    flags(was, is, found);
+    flags(
+        (was, &old.0.services[old.1]),
+        (is, &new.0.services[new.1]),
+        found,
+    );
     for (at, it) in VersionIx::enumerate(&is.versions) {
         let before = was.version(&it.name).map(|v| (old.0, old.1, v));
         found.extend(version(name, before, (new.0, new.1, at)));
@@ -246,28 +250,42 @@ fn service(old: (&Snapshot, ServiceIx), new: (&Snapshot, ServiceIx), found: &mut
 }
 
 /// The changes of a service's flags.
-fn flags(was: &spec::ServiceSpec, is: &spec::ServiceSpec, found: &mut Vec<Change>) {
+fn flags(
+    (was, before): (&spec::ServiceSpec, &Service),
+    (is, after): (&spec::ServiceSpec, &Service),
+    found: &mut Vec<Change>,
+) {
     let of = |flag: &FlagSpec| Change {
         service: Some(is.name.clone()),
         flag: Some(flag.name.clone()),
         ..Change::default()
     };
-    for flag in &is.flags {
-        let Some(before) = was.flags.iter().find(|before| before.name == flag.name) else {
+    for (at, flag) in FlagIx::enumerate(&is.flags) {
+        let desired = flag_share(is, at);
+        let Some(old) = was.flags.iter().position(|old| old.name == flag.name) else {
             found.push(Change {
                 change: Some("added"),
                 share_before: Some(Share(0).to_string()),
-                share: Some(flag.share.to_string()),
+                share: Some(desired),
                 ..of(flag)
             });
             continue;
         };
-        if before != flag {
-            let moved = before.share != flag.share;
+        let old = FlagIx(old);
+        let desired = (flag_share(was, old), desired);
+        let share = |service: &Service, at: FlagIx| service.routing.flags[at].share.to_string();
+        let effective = (share(before, old), share(after, at));
+        let shifted = desired.0 != desired.1;
+        // As with versions: one that changes together with the desired share would only repeat it.
+        let differs = effective.0 != effective.1 && !(shifted && effective == desired);
+        let other_when = was.flags[old].when != flag.when;
+        if shifted || differs || other_when {
             found.push(Change {
-                share_before: moved.then(|| before.share.to_string()),
-                share: moved.then(|| flag.share.to_string()),
-                keys: (before.when != flag.when).then(|| "when".to_owned()),
+                share_before: shifted.then_some(desired.0),
+                share: shifted.then_some(desired.1),
+                effective_before: differs.then_some(effective.0),
+                effective: differs.then_some(effective.1),
+                keys: other_when.then(|| "when".to_owned()),
                 ..of(flag)
             });
         }
@@ -278,6 +296,14 @@ fn flags(was: &spec::ServiceSpec, is: &spec::ServiceSpec, found: &mut Vec<Change
         change: Some("removed"),
         ..of(flag)
     }));
+}
+
+/// The share of a flag as the file writes it.
+fn flag_share(service: &spec::ServiceSpec, flag: FlagIx) -> String {
+    match service.rolling_flag() == Some(flag) {
+        true => "rollout".to_owned(),
+        false => service.flags[flag].share.to_string(),
+    }
 }
 
 /// A version: a snapshot, and the indices of the service and of the version in it.

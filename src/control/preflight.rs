@@ -14,6 +14,7 @@ use super::{access_log, sticky_key};
 use crate::admin::guard;
 use crate::config::Spec;
 use crate::config::access_log::LogTarget;
+use crate::config::rollout::RolloutSubject;
 use crate::config::spec::ListenerSpec;
 use crate::config::{Diagnostic, Loaded, PathStep, paths};
 use crate::edge::listener::PlanError;
@@ -58,7 +59,7 @@ pub(crate) fn preflight(loaded: &Loaded, file: &Path) -> Findings {
     checks.findings
 }
 
-/// Diagnoses rollouts whose state can't be stored. A running proxy gives such a version no traffic and keeps running, but `check` can tell
+/// Diagnoses rollouts whose state can't be stored. A running proxy gives such a version no traffic, or such a flag no users, and keeps running, but `check` can tell
 /// before.
 pub(crate) fn unstorable_rollouts(loaded: &Loaded, file: &Path) -> Vec<Diagnostic> {
     let state = paths::state_dir(loaded.spec.state_dir.as_deref()).join("rollouts");
@@ -73,9 +74,13 @@ pub(crate) fn unstorable_rollouts(loaded: &Loaded, file: &Path) -> Vec<Diagnosti
     );
     let services = loaded.spec.services.iter();
     let rolling = services.filter_map(|service| Some((service, service.rolling?)));
-    let diagnose = rolling.map(|(service, version)| {
-        let version = &service.versions[version].name;
-        let key = ["service", &service.name, "split", version].map(PathStep::from);
+    let diagnose = rolling.map(|(service, subject)| {
+        let below = match subject {
+            RolloutSubject::Version(version) => vec!["split", &service.versions[version].name],
+            RolloutSubject::Flag(flag) => vec!["flags", &service.flags[flag].name, "share"],
+        };
+        let key = ["service", &service.name].into_iter().chain(below);
+        let key: Vec<PathStep> = key.map(PathStep::from).collect();
         loaded.diagnostic(&name, &key, &message, &help)
     });
     diagnose.collect()

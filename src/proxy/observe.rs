@@ -26,7 +26,7 @@ use crate::routing::RequestView as _;
 use crate::snapshot::{Service, Snapshot};
 use crate::telemetry::VersionShard;
 use crate::telemetry::record::{
-    Chosen, Failure, Origin, Protocol, Reason, RequestRecord, RetryReason, TryRecord,
+    Chosen, Failure, FlagState, Origin, Protocol, Reason, RequestRecord, RetryReason, TryRecord,
 };
 use crate::upstream::limits::Limit;
 use crate::upstream::outlier::AttemptVerdict;
@@ -58,6 +58,8 @@ pub struct Recording<'a> {
     /// The running first try, if a rollout's guard judges it: its key in the worker's list.
     judged: Option<usize>,
     user: User,
+    /// The state of the flag that follows a rollout, if the request is one of those that its guard compares.
+    flag_drawn: Option<FlagState>,
     /// Name and index of the version for which the proxy answers.
     answering: Option<(&'a str, VersionIx)>,
 }
@@ -119,6 +121,7 @@ impl<'a> Recording<'a> {
             head_is_untimed: false,
             judged: None,
             user: User::Anyone,
+            flag_drawn: None,
             answering: None,
         }
     }
@@ -135,6 +138,7 @@ impl<'a> Recording<'a> {
         self.record.chosen = chosen;
         self.record.rule = rule;
         self.record.flags = None;
+        self.flag_drawn = None;
     }
 
     /// Records who sent the request, for a guard that counts a user's failures once.
@@ -163,7 +167,7 @@ impl<'a> Recording<'a> {
             ..TryRecord::default()
         });
         if first && let Some(guard) = &service.versions[version].guard {
-            self.begin_judged(guard);
+            self.begin_judged(service, guard);
         }
     }
 

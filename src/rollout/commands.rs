@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::events::{Effect, OperatorCommand};
 use super::machine::Machine;
-use super::state::{RolloutPhase, RolloutState};
+use super::state::{RolloutPhase, RolloutState, SubjectKind};
 use crate::config::rollout::{RolloutSpec, StepHold};
 use crate::telemetry::record::RollbackReason;
 
@@ -56,9 +56,14 @@ impl Machine {
                 OperatorCommand::Promote,
                 RolloutPhase::Waiting | RolloutPhase::Aborted | RolloutPhase::RolledBack,
             ) => {
-                return refuse(
-                    "the version has no traffic; write `stable` to make it stable anyway",
-                );
+                return refuse(match self.state.kind {
+                    SubjectKind::Version => {
+                        "the version has no traffic; write `stable` to make it stable anyway"
+                    }
+                    SubjectKind::Flag => {
+                        "no user has the flag; write its share to switch it on anyway"
+                    }
+                });
             }
             (OperatorCommand::Promote, _) => {
                 self.state.promoting = true;
@@ -67,7 +72,10 @@ impl Machine {
                 effects.push(self.note(&format!("promote asked for by {by}")));
             }
             (OperatorCommand::Abort, RolloutPhase::Aborted | RolloutPhase::RolledBack) => {
-                return refuse("it has no traffic");
+                return refuse(match self.state.kind {
+                    SubjectKind::Version => "it has no traffic",
+                    SubjectKind::Flag => "no user has the flag",
+                });
             }
             (OperatorCommand::Abort, _) => {
                 let reason = RollbackReason::Operator;
@@ -125,7 +133,8 @@ impl Machine {
         state.latches.retain(|latch| latch.plan != plan);
         *state = RolloutState {
             plan,
-            version: std::mem::take(&mut state.version),
+            name: std::mem::take(&mut state.name),
+            kind: state.kind,
             label: state.label.take(),
             epoch: state.epoch + 1,
             voided_s: state.voided_s,

@@ -12,7 +12,7 @@ words! {
         Pause "pause",
         /// Continue after a pause.
         Resume "resume",
-        /// Make the version stable.
+        /// Make the version stable, or switch the flag on for all users.
         Promote "promote",
         /// End the rollout and take the traffic back.
         Abort "abort",
@@ -77,7 +77,8 @@ pub enum Effect {
     BeginStep,
     /// Discard the evidence of the guard.
     ResetGuard,
-    /// Write `stable = VERSION` into the file, and take the version out of the split. Holds who asked for it.
+    /// Write `stable = VERSION` into the file and take the version out of the split, or write the share of the flag as 100 %. Holds
+    /// who asked for it.
     Promote(String),
     /// Count a rollback or an abort.
     Ended(RollbackReason),

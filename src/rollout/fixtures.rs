@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::events::Facts;
 use super::guard::{FailVerdict, GuardKind};
 use super::machine::Machine;
-use super::state::RolloutState;
+use super::state::{RolloutState, SubjectName};
 use crate::config::rollout::{
     GuardSpec, HookSpec, Hooks, RolloutSpec, RolloutStep, SmokeCheck, StepHold, UnknownPast,
 };
@@ -57,7 +57,7 @@ pub(super) fn hook() -> Option<HookSpec> {
 }
 
 pub(super) fn begin(plan: &RolloutSpec) -> Machine {
-    let names = ("print", "v2", Some("1.1.0"));
+    let names = ("print", SubjectName::version("v2", Some("1.1.0")));
     Machine::new(RolloutState::default(), names, plan.unknown, true, 0).0
 }
 

@@ -18,8 +18,8 @@ impl Machine {
         if !facts.stable_usable {
             return Some("stable has no usable endpoint".to_owned());
         }
-        let version = &self.state.version;
         if !facts.gate_open {
+            let version = self.state.subject();
             return Some(format!("{version} has no endpoint that passes its check"));
         }
         let share = self.state.share();

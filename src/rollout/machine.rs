@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub use super::events::{Effect, Facts, HookKind, OperatorCommand, Outcome};
 use super::guard::GuardKind;
-use super::state::{Latch, RolloutPhase, RolloutState};
+use super::state::{Latch, RolloutPhase, RolloutState, SubjectName};
 use crate::config::rollout::{OnFail, OnSilence, RolloutSpec, RolloutStep, StepHold, UnknownPast};
 use crate::telemetry::record::RollbackReason;
 
@@ -58,7 +58,7 @@ impl Machine {
     /// `known`: whether the state directory knows of earlier rollouts of the service at all.
     pub fn new(
         stored: RolloutState,
-        (plan, version, label): (&str, &str, Option<&str>),
+        (plan, subject): (&str, SubjectName<'_>),
         unknown: UnknownPast,
         known: bool,
         now_s: u64,
@@ -78,11 +78,14 @@ impl Machine {
         }
         let state = &mut machine.state;
         // Sessions of the version that an earlier rollback voided stay void under a new label.
-        let voided_s = state.voided_s.filter(|_| state.version == version);
+        let voided_s = state
+            .voided_s
+            .filter(|_| (state.kind, &*state.name) == (subject.kind, subject.name));
         *state = RolloutState {
             plan: plan.to_owned(),
-            version: version.to_owned(),
-            label: label.map(str::to_owned),
+            name: subject.name.to_owned(),
+            kind: subject.kind,
+            label: subject.label.map(str::to_owned),
             epoch: state.epoch + 1,
             since_s: now_s,
             voided_s,
@@ -103,9 +106,9 @@ impl Machine {
                 state.phase = RolloutPhase::Paused;
                 let why = "nothing is known of earlier rollouts (unknown = \"hold\"): `cutover resume` starts it";
                 state.reason = Some(why.to_owned());
-                format!("rollout of {version} not started: {why}")
+                format!("rollout of {subject} not started: {why}")
             }
-            _ => format!("rollout of {version} began"),
+            _ => format!("rollout of {subject} began"),
         };
         (machine, vec![Effect::ResetGuard, Effect::Note(begun)])
     }
@@ -180,9 +183,8 @@ impl Machine {
 
     /// Before the first step.
     fn wait(&mut self, facts: &Facts<'_>, now_s: u64, effects: &mut Vec<Effect>) {
-        let version = self.state.version.clone();
         if !facts.gate_open {
-            let why = format!("{version} has not passed its health check");
+            let why = format!("{} has not passed its health check", self.state.subject());
             return self.enter(RolloutPhase::Waiting, Some(why), now_s);
         }
         let hooks = &facts.plan.hooks;
@@ -391,7 +393,7 @@ impl Machine {
     }
 
     pub(super) fn note(&self, text: &str) -> Effect {
-        Effect::Note(format!("{}: {text}", self.state.version))
+        Effect::Note(format!("{}: {text}", self.state.subject()))
     }
 
     pub(super) fn step_of(&self, plan: &RolloutSpec) -> Option<RolloutStep> {

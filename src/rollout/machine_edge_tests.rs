@@ -156,7 +156,7 @@ fn voided_sessions_stay_void_under_the_next_label() {
     let order = OperatorCommand::Abort;
     machine.command(order, "ops", &plan, 55).unwrap();
     let next = |version| {
-        let names = ("next", version, Some("1.1.1"));
+        let names = ("next", SubjectName::version(version, Some("1.1.1")));
         let stored = machine.state().clone();
         Machine::new(stored, names, plan.unknown, true, 99).0
     };

@@ -118,7 +118,7 @@ impl Driven {
     }
 
     fn adopt(&mut self, state: RolloutState, plan: &RolloutSpec) {
-        let names = (PRINTS[self.print], "v2", None);
+        let names = (PRINTS[self.print], SubjectName::version("v2", None));
         let (machine, effects) = Machine::new(state, names, plan.unknown, true, 1);
         self.machine = machine;
         self.take(effects);

@@ -117,12 +117,12 @@ fn a_failing_verdict_takes_the_share_back_and_latches_the_plan() {
     assert_eq!(machine.state().voided_s, Some(77));
     // Over a restart, and for the same plan after the split was edited in between.
     let stored = machine.state().clone();
-    let names = ("print", "v2", None);
+    let names = ("print", SubjectName::version("v2", None));
     let (again, _) = Machine::new(stored.clone(), names, UnknownPast::Start, true, 99);
     assert_eq!(at(&again).0, RolloutPhase::RolledBack);
     let (other, _) = Machine::new(
         stored,
-        ("other", "v2", Some("1.1.1")),
+        ("other", SubjectName::version("v2", Some("1.1.1"))),
         UnknownPast::Start,
         true,
         99,
@@ -341,7 +341,7 @@ fn promote_waits_for_its_hook_and_done_promotes_nothing() {
 fn a_lost_past_holds_if_the_plan_says_so() {
     let mut plan = plan(&[(5, Some(5))]);
     plan.unknown = UnknownPast::Hold;
-    let names = ("print", "v2", None);
+    let names = ("print", SubjectName::version("v2", None));
     let (mut machine, _) = Machine::new(RolloutState::default(), names, plan.unknown, false, 0);
     pass(&mut machine, &facts(&plan), 100);
     assert_eq!(at(&machine), (RolloutPhase::Paused, 0, 0));

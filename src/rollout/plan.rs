@@ -4,18 +4,24 @@ use std::fmt::Write;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::config::rollout::{ErrorLimit, GuardSpec, LatencyLimit, RolloutSpec, StepHold};
+use crate::config::condition::Pattern;
+use crate::config::flag::FlagSpec;
+use crate::config::rollout::{
+    ErrorLimit, GuardSpec, LatencyLimit, RolloutSpec, RolloutSubject, StepHold,
+};
 use crate::config::spec::{EndpointSpec, ServiceSpec, VersionSpec};
 
-/// The fingerprint of the rollout of a service, as 16 hex digits: of the version, its label and endpoints, the steps and the guard.
-/// `None` if no version follows a rollout.
+/// The fingerprint of the rollout of a service, as 16 hex digits: of the version, its label and endpoints, or the flag and its
+/// conditions, then the steps and the guard. `None` if nothing follows a rollout.
 ///
 /// The text that is hashed is spelt out here, so that it is the same in every release.
 pub fn fingerprint(service: &ServiceSpec) -> Option<String> {
-    let version = &service.versions[service.rolling?];
     let plan = service.rollout.as_ref()?;
     let mut text = String::new();
-    write_version(&mut text, version);
+    match service.rolling? {
+        RolloutSubject::Version(version) => write_version(&mut text, &service.versions[version]),
+        RolloutSubject::Flag(flag) => write_flag(&mut text, &service.flags[flag]),
+    }
     write_steps(&mut text, plan);
     write_guard(&mut text, &plan.guard);
     Some(format!("{:016x}", xxh3_64(text.as_bytes())))
@@ -30,6 +36,32 @@ fn write_version(text: &mut String, version: &VersionSpec) {
     // Their order in the file says nothing about the version.
     endpoints.sort_unstable();
     text.extend(endpoints);
+}
+
+fn write_flag(text: &mut String, flag: &FlagSpec) {
+    // Writing to a string can't fail.
+    let _ = writeln!(text, "flag {}", flag.name);
+    for conditions in &flag.when {
+        text.push_str("when\n");
+        for (what, list) in [("is", &conditions.all), ("not", &conditions.none)] {
+            for condition in list {
+                let _ = writeln!(text, "{what} {}", condition.subject);
+                condition
+                    .patterns
+                    .iter()
+                    .for_each(|pattern| write_pattern(text, pattern));
+            }
+        }
+    }
+}
+
+fn write_pattern(text: &mut String, pattern: &Pattern) {
+    let _ = match pattern {
+        Pattern::Exact(value) => writeln!(text, "exact {value:?}"),
+        Pattern::Glob(glob) => writeln!(text, "glob {glob:?}"),
+        Pattern::Regex(regex) => writeln!(text, "regex {:?}", regex.as_str()),
+        Pattern::Net(net) => writeln!(text, "net {net}"),
+    };
 }
 
 fn write_steps(text: &mut String, plan: &RolloutSpec) {

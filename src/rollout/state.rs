@@ -1,5 +1,7 @@
 //! The state of one rollout, as it is kept on disk.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::spec::Share;
@@ -28,6 +30,60 @@ words! {
         Aborted "aborted",
         /// Ended by the guard, a query or a smoke request. The version has no share.
         RolledBack "rolled-back",
+    }
+}
+
+words! {
+    /// What a rollout raises the share of.
+    #[derive(Default, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum SubjectKind {
+        /// A version of the service.
+        #[default]
+        Version "version",
+        /// A flag of the service.
+        Flag "flag",
+    }
+}
+
+/// A version or flag that follows a rollout, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubjectName<'a> {
+    /// What it is.
+    pub kind: SubjectKind,
+    /// Its name.
+    pub name: &'a str,
+    /// The label of a version.
+    pub label: Option<&'a str>,
+}
+
+impl<'a> SubjectName<'a> {
+    /// A version.
+    pub fn version(name: &'a str, label: Option<&'a str>) -> Self {
+        Self {
+            kind: SubjectKind::Version,
+            name,
+            label,
+        }
+    }
+
+    /// A flag.
+    pub fn flag(name: &'a str) -> Self {
+        Self {
+            kind: SubjectKind::Flag,
+            name,
+            label: None,
+        }
+    }
+}
+
+/// As messages name it: `v2`, `flag new-checkout`.
+impl fmt::Display for SubjectName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            SubjectKind::Version => f.write_str(self.name),
+            SubjectKind::Flag => write!(f, "flag {}", self.name),
+        }
     }
 }
 
@@ -66,8 +122,11 @@ pub struct Latch {
 pub struct RolloutState {
     /// Fingerprint of the plan; empty if no rollout is in progress.
     pub plan: String,
-    /// Name of the version.
-    pub version: String,
+    /// Name of the version or flag.
+    #[serde(rename = "version")]
+    pub name: String,
+    /// What it is.
+    pub kind: SubjectKind,
     /// Label of the version.
     pub label: Option<String>,
     /// Where it is.
@@ -107,6 +166,15 @@ pub struct RolloutState {
 }
 
 impl RolloutState {
+    /// What the rollout raises the share of.
+    pub fn subject(&self) -> SubjectName<'_> {
+        SubjectName {
+            kind: self.kind,
+            name: &self.name,
+            label: self.label.as_deref(),
+        }
+    }
+
     /// The share that it has reached.
     pub fn share(&self) -> Share {
         Share(self.share.min(Share::WHOLE))
@@ -143,7 +211,7 @@ impl RolloutState {
         )
     }
 
-    /// Whether its version has lost its share to the guard, a check or an operator.
+    /// Whether its subject has lost its share to the guard, a check or an operator.
     pub(super) fn was_taken_back(&self) -> bool {
         matches!(self.phase, RolloutPhase::Aborted | RolloutPhase::RolledBack)
     }

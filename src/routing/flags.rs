@@ -13,6 +13,7 @@ use crate::config::flag::FlagSpec;
 use crate::config::spec::{RuleSpec, Share};
 use crate::index::FlagIx;
 pub use crate::telemetry::record::FlagSet;
+use crate::telemetry::record::FlagState;
 
 /// A compiled flag.
 #[derive(Debug)]
@@ -95,6 +96,23 @@ impl Flag {
                 reason: FlagReason::Unknown,
             },
         }
+    }
+
+    /// The state of the flag for a user who has or lacks it by the share alone, for comparing the two. `None` if a condition
+    /// switches it on, and for a request that has none of the cohort's keys: nothing chose these users at random.
+    pub fn drawn(
+        &self,
+        request: &impl RequestView,
+        place: impl FnOnce() -> Option<CohortPoint>,
+    ) -> Option<FlagState> {
+        let targets = self.targets.as_ref();
+        if targets.is_some_and(|targets| targets.find(request).is_some()) {
+            return None;
+        }
+        Some(match is_below(self.point(place()?), self.share) {
+            true => FlagState::On,
+            false => FlagState::Off,
+        })
     }
 
     /// The point of a user for this flag.

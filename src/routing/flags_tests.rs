@@ -151,3 +151,28 @@ fn a_service_has_room_for_all_its_flags() {
     let on = routing(&all).flags_on(&user(1), None);
     assert!(FlagIx::all(FLAGS).all(|flag| on.has(flag)));
 }
+
+#[test]
+fn only_users_who_have_or_lack_a_flag_by_its_share_are_drawn() {
+    let mut half = flag("new-checkout", W / 2);
+    half.when = staff();
+    let drawn = |share: u32, request: &Fake| {
+        let mut spec = half.clone();
+        spec.share = Share(share);
+        let routing = routing(&[spec]);
+        routing.flags[0].drawn(request, || routing.user(request))
+    };
+    let mut on = 0;
+    for n in 0..100 {
+        let state = drawn(W / 2, &user(n)).expect("one of the two");
+        let has = has(&[half.clone()], &user(n));
+        assert_eq!(state == FlagState::On, has, "user {n}");
+        on += u32::from(has);
+        assert_eq!(drawn(W, &user(n)), Some(FlagState::On));
+        assert_eq!(drawn(0, &user(n)), Some(FlagState::Off));
+    }
+    assert!((30..=70).contains(&on), "{on}");
+    assert_eq!(drawn(W / 2, &user(1).with("x-staff", "yes")), None);
+    // At 100 % it is on for this request too, which could not have lacked it before.
+    assert_eq!(drawn(W, &Fake::get("/")), None);
+}

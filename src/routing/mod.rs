@@ -92,6 +92,7 @@ pub struct RuleTarget {
 }
 
 indexed_by!(RuleIx: RuleTarget);
+indexed_by!(crate::index::FlagIx: Flag);
 
 impl RuleTarget {
     fn of(rule: &spec::RuleSpec) -> Self {

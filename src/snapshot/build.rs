@@ -10,7 +10,8 @@ use std::sync::Arc;
 use super::effective::{Effective, EffectiveSplit, RolloutShare, effective};
 use super::{
     EndpointSet, FlagMetrics, Keys, Listener, ListenerClientLimits, MergedEdits, MirrorTarget,
-    Service, ServiceActions, ServiceClientLimits, ServiceState, Sessions, Snapshot, Version,
+    RollingFlag, Service, ServiceActions, ServiceClientLimits, ServiceState, Sessions, Snapshot,
+    Version,
 };
 use crate::config::Spec;
 use crate::config::spec::{self, Balance};
@@ -211,6 +212,10 @@ impl Compiler<'_> {
             let names: Vec<&str> = spec.versions.iter().map(|v| &*v.name).collect();
             routing.split = Split::new(&names, effective.stable, &effective.split);
         }
+        if let Some(flag) = spec.rolling_flag() {
+            routing.flags[flag.0].share = effective.flag;
+        }
+        let running = self.running.get(spec.name.as_str());
         let versions = spec.versions.iter().map(|version| {
             let metrics = self.telemetry.version(&spec.name, &version.name);
             Version {
@@ -233,12 +238,16 @@ impl Compiler<'_> {
             actions: ServiceActions::new(spec),
             client_limits: ServiceClientLimits::new(
                 spec,
-                { self.running.get(spec.name.as_str()) }
-                    .map(|(spec, running)| (*spec, &running.client_limits)),
+                running.map(|(spec, running)| (*spec, &running.client_limits)),
             ),
             errors: self.telemetry.errors(&spec.name),
             mirror: MirrorTarget::new(spec, self.registry, self.telemetry),
             flags: FlagMetrics::all(spec, self.telemetry),
+            rolling_flag: RollingFlag::of(
+                spec,
+                running.map(|(_, running)| &***running),
+                self.telemetry,
+            ),
             rule_hits: self.telemetry.rules(&spec.name, spec.rules.len()),
             hash: hash_of(spec),
             body_bytes: spec.body_bytes,

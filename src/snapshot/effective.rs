@@ -2,7 +2,7 @@
 //! the shares that rollouts have reached.
 //!
 //! The configuration says what is *desired*. A canary whose entry in the split is `"rollout"` has the share that its rollout has
-//! reached. The stable gate may delay it: a new stable version, or a canary whose share rises
+//! reached, and so has a flag whose share is `"rollout"`. The stable gate may delay it: a new stable version, or a canary whose share rises
 //! from 0, waits until one of its endpoints passes a check. Until then the old split stays in force, except that shares may fall
 //! to what the configuration grants.
 //!
@@ -34,6 +34,8 @@ pub(super) struct EffectiveSplit {
     pub awaited: Vec<VersionIx>,
     /// The version whose sessions an abort or a rollback voided, and when, in seconds since the Unix epoch.
     pub voided: Option<(VersionIx, u64)>,
+    /// The share of the flag that follows a rollout; 0 % without one. The gate doesn't apply to it: any version may serve its users.
+    pub flag: Share,
 }
 
 /// What a rollout contributes to the effective state of its service. The default is that of a rollout that has not begun.
@@ -48,15 +50,20 @@ pub(crate) struct RolloutShare {
 impl EffectiveSplit {
     /// The desired split, without the gate.
     fn desired(service: &spec::ServiceSpec, rollout: RolloutShare) -> Self {
+        let rolling = service.rolling_version();
         let share = |(version, share): &(VersionIx, Share)| {
-            let follows = service.rolling == Some(*version);
+            let follows = rolling == Some(*version);
             (*version, if follows { rollout.share } else { *share })
         };
         Self {
             stable: service.stable,
             split: service.split.iter().map(share).collect(),
             awaited: Vec::new(),
-            voided: service.rolling.zip(rollout.voided_s),
+            voided: rolling.zip(rollout.voided_s),
+            flag: match service.rolling_flag() {
+                Some(_) => rollout.share,
+                None => Share(0),
+            },
         }
     }
 
@@ -82,7 +89,7 @@ impl Effective {
 ///
 /// `previous` is what was in force before, by service; services that it doesn't name are new. `passes` tells whether a version
 /// has an endpoint that passes its checks, and `rollouts` what the rollout of a service has reached; it is asked for services with
-/// a version that follows one.
+/// a version or flag that follows one.
 pub(crate) fn effective(
     spec: &Spec,
     previous: &[ServiceState],
@@ -155,6 +162,7 @@ fn old_split(
             .collect(),
         awaited: vec![desired.stable],
         voided: open.voided,
+        flag: open.flag,
     }
 }
 
@@ -205,7 +213,7 @@ impl Snapshot {
         let line = |version: &VersionIx| {
             let change = match *version == spec.stable {
                 true => "becomes stable".to_owned(),
-                false if spec.rolling == Some(*version) => {
+                false if spec.rolling_version() == Some(*version) => {
                     "gets its share of the rollout".to_owned()
                 }
                 false => format!("gets {} of the traffic", spec.share(*version)),

@@ -10,6 +10,7 @@ pub(crate) mod access_log;
 mod cells;
 pub(crate) mod error_groups;
 mod family;
+pub(crate) mod flag_guard;
 pub mod flags;
 pub mod goals;
 pub mod guard;

@@ -82,8 +82,10 @@ pub struct Ejection {
 pub struct Rollback {
     /// Name of the service.
     pub service: String,
-    /// Name of the version.
-    pub version: String,
+    /// Name of the version or flag.
+    pub subject: String,
+    /// Whether it is a flag.
+    pub is_flag: bool,
     /// Why it lost its share.
     pub reason: RollbackReason,
 }

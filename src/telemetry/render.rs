@@ -200,7 +200,7 @@ fn mirrors(page: &mut Page, telemetry: &Telemetry) {
 fn rollbacks(page: &mut Page, telemetry: &Telemetry) {
     for (what, n) in telemetry.rollbacks() {
         let labels = Labels::of_service(&what.service, &telemetry.labels(&what.service))
-            .with("version", &what.version)
+            .with(if what.is_flag { "flag" } else { "version" }, &what.subject)
             .with("reason", what.reason.as_str());
         page.counter(names::ROLLBACKS, labels, n);
     }

@@ -94,7 +94,8 @@ fn busy() -> std::sync::Arc<Telemetry> {
     telemetry.mirror("shop");
     telemetry.rolled_back(Rollback {
         service: "shop".into(),
-        version: "v2".into(),
+        subject: "v2".into(),
+        is_flag: false,
         reason: RollbackReason::Errors,
     });
     telemetry

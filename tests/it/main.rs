@@ -22,6 +22,7 @@ mod drain;
 mod edits;
 mod error_groups;
 mod faults;
+mod flag_rollouts;
 mod flags;
 mod forwarding;
 mod front_doors;

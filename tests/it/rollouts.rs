@@ -70,15 +70,25 @@ impl Load {
 
     /// 50 requests per second from each of the clients.
     pub fn of(port: u16, request: &str, clients: usize) -> Self {
+        let request = request.to_owned();
+        Self::each(port, move |_| request.clone(), clients)
+    }
+
+    /// 50 requests per second from each of the clients; `request` makes each of them from its number.
+    pub fn each(
+        port: u16,
+        request: impl Fn(usize) -> String + Clone + Send + 'static,
+        clients: usize,
+    ) -> Self {
         let mut load = Self {
             stop: Arc::default(),
             sent: Arc::default(),
             failed: Arc::default(),
             threads: Vec::new(),
         };
-        for _ in 0..clients {
+        for at in 0..clients {
             let (stop, sent, failed) = (load.stop.clone(), load.sent.clone(), load.failed.clone());
-            let request = request.to_owned();
+            let request = request.clone();
             load.threads.push(std::thread::spawn(move || {
                 let mut client = Client::new(port);
                 let begun = Instant::now();
@@ -87,7 +97,9 @@ impl Load {
                     number += 1;
                     let due = begun + Duration::from_millis(20) * number;
                     pause(due.saturating_duration_since(Instant::now()));
-                    let good = client.try_send(&request).is_ok()
+                    let good = client
+                        .try_send(request(at + clients * number as usize))
+                        .is_ok()
                         && client
                             .try_answer("GET")
                             .is_ok_and(|answer| answer.status() == 200);
@@ -153,13 +165,13 @@ pub fn until_state(proxy: &Proxy, wanted: &str) {
 }
 
 /// A process with the same file and state after this one was killed.
-fn restarted(proxy: &mut Proxy) -> Proxy {
+pub fn restarted(proxy: &mut Proxy) -> Proxy {
     proxy.signal(Signal::KILL);
     proxy.ended();
     proxy.successor().expect("it serves again")
 }
 
-fn journal(proxy: &Proxy) -> PathBuf {
+pub fn journal(proxy: &Proxy) -> PathBuf {
     proxy.dir().join("state/rollouts/app.journal")
 }
 

@@ -6,7 +6,7 @@ use super::Explanation;
 use crate::admin::request::DescribedRequest;
 use crate::admin::view;
 use crate::config::flag::FlagSpec;
-use crate::config::spec::ServiceSpec;
+use crate::config::spec::{ServiceSpec, Share};
 use crate::routing::{FlagDecision, FlagReason, ServiceRouting};
 
 /// A flag, as the application would be told.
@@ -28,7 +28,7 @@ impl Explanation {
     ) {
         for (spec, flag) in spec.flags.iter().zip(&routing.flags) {
             let decided = flag.decide(request, || routing.user(request));
-            self.why.push(sentence(spec, decided));
+            self.why.push(sentence(spec, flag.share, decided));
             self.flags.push(FlagExplanation {
                 name: spec.name.clone(),
                 on: decided.on,
@@ -37,8 +37,8 @@ impl Explanation {
     }
 }
 
-fn sentence(flag: &FlagSpec, decided: FlagDecision) -> String {
-    let (name, share) = (&flag.name, flag.share);
+fn sentence(flag: &FlagSpec, share: Share, decided: FlagDecision) -> String {
+    let name = &flag.name;
     let on = if decided.on { "on" } else { "off" };
     let why = match decided.reason {
         FlagReason::Targeted => view::when(&flag.when),

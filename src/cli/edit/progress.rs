@@ -6,6 +6,7 @@
 
 use crate::admin::status::{ProxyStatus, ServiceStatus};
 use crate::config::Spec;
+use crate::config::file_edit::FlagChange;
 use crate::config::spec::Share;
 
 /// An edit that is in the file.
@@ -38,8 +39,8 @@ pub(in crate::cli) enum Goal {
     Stable(String),
     /// It has this share.
     Share(String, Share),
-    /// This flag is on for this share of the users.
-    Flag(String, Share),
+    /// This flag is on for this share of the users, or follows the rollout.
+    Flag(String, FlagChange),
 }
 
 impl Goal {
@@ -49,9 +50,12 @@ impl Goal {
             Self::Share(version, share) => {
                 service.split.desired.get(version) == Some(&share.to_string())
             }
-            Self::Flag(flag, share) => {
+            Self::Flag(flag, change) => {
                 let found = service.flags.iter().find(|f| f.name == *flag);
-                found.is_some_and(|found| found.share == share.to_string())
+                found.is_some_and(|found| match change {
+                    FlagChange::Share(share) => !found.rollout && found.share == share.to_string(),
+                    FlagChange::Rollout => found.rollout,
+                })
             }
         }
     }
@@ -110,7 +114,7 @@ impl Edit {
             if at == service.stable {
                 return Some(Goal::Stable((*version).to_owned()));
             }
-            if service.rolling == Some(at) {
+            if service.rolling_version() == Some(at) {
                 return None; // Its share depends on the rollout.
             }
             let (_, share) = service.split.iter().find(|(v, _)| *v == at)?;

@@ -8,7 +8,7 @@ fn file(more: &str) -> String {
 }
 
 fn set(text: &str, flag: &str, share: &str) -> Result<String, EditError> {
-    let edited = set_flag(text, "shop", flag, share.parse().unwrap())?;
+    let edited = set_flag(text, "shop", flag, share)?;
     let spec = crate::config::parse(&edited, "t.toml");
     let spec = spec.unwrap_or_else(|e| panic!("{}\n{edited}", e[0]));
     let flags = &spec.services[0].flags;

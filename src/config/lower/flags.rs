@@ -2,20 +2,33 @@
 
 use super::{answers, check_name, rules};
 use crate::config::flag::{FLAGS, FlagSpec};
-use crate::config::problems::Problems;
+use crate::config::problems::{Problems, TextSpan};
 use crate::config::raw::{RawTable, RawValue};
 use crate::config::spec::Share;
 use crate::config::units::quote;
+use crate::index::FlagIx;
 
-/// Reads the flags of a service, sorted by name, which is their order in `x-flags`.
-pub(super) fn flags(service: &mut RawTable<'_>, out: &mut Problems) -> Vec<FlagSpec> {
+/// The share of a flag that follows a rollout.
+const ROLLOUT: &str = "rollout";
+
+/// The flags of a service that were read.
+#[derive(Default)]
+pub(super) struct ReadFlags {
+    /// The flags, sorted by name, which is their order in `x-flags`; one that follows a rollout has 0 %.
+    pub flags: Vec<FlagSpec>,
+    /// The flag that follows a rollout, and the span of its share.
+    pub rolling: Option<(FlagIx, TextSpan)>,
+}
+
+/// Reads the flags of a service.
+pub(super) fn flags(service: &mut RawTable<'_>, out: &mut Problems) -> ReadFlags {
     let Some(value) = service.take("flags") else {
-        return Vec::new();
+        return ReadFlags::default();
     };
     let Some(table) = value.table("a table: one table for each flag", out) else {
-        return Vec::new();
+        return ReadFlags::default();
     };
-    let mut flags = Vec::new();
+    let mut flags: Vec<(FlagSpec, Option<TextSpan>)> = Vec::new();
     for (at, (name, value)) in table.named().enumerate() {
         check_name(name, &value, "flag", out);
         if at == FLAGS {
@@ -37,8 +50,33 @@ pub(super) fn flags(service: &mut RawTable<'_>, out: &mut Problems) -> Vec<FlagS
             .label("the service forwards no request to an application")
             .help("leave it out, or add `versions`");
     }
-    flags.sort_by(|a, b| a.name.cmp(&b.name));
-    flags
+    flags.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+    let rolling = only_one(&flags, out);
+    ReadFlags {
+        flags: flags.into_iter().map(|(flag, _)| flag).collect(),
+        rolling,
+    }
+}
+
+/// The flag that follows a rollout. Reports further ones.
+fn only_one(
+    flags: &[(FlagSpec, Option<TextSpan>)],
+    out: &mut Problems,
+) -> Option<(FlagIx, TextSpan)> {
+    let of = |(at, (_, span)): (FlagIx, &(FlagSpec, Option<TextSpan>))| Some((at, span.clone()?));
+    let mut following: Vec<_> = FlagIx::enumerate(flags).filter_map(of).collect();
+    following.sort_by_key(|(_, span)| span.start);
+    let mut following = following.into_iter();
+    let first = following.next()?;
+    for (at, span) in following {
+        let name = |at: FlagIx| &flags[at.0].0.name;
+        let message = format!("{} and {} both follow a rollout", name(first.0), name(at));
+        out.error(span, message)
+            .label("a second one")
+            .also(first.1.clone(), "the first one")
+            .help("a service has one rollout at a time; give the other flag a share");
+    }
+    Some(first)
 }
 
 fn without_cohort(service: &RawTable<'_>, flags: &RawValue<'_>, out: &mut Problems) {
@@ -52,7 +90,12 @@ fn without_cohort(service: &RawTable<'_>, flags: &RawValue<'_>, out: &mut Proble
         .missing(&service.path, "cohort");
 }
 
-fn flag(name: &str, value: &RawValue<'_>, out: &mut Problems) -> Option<FlagSpec> {
+/// Reads a flag, and the span of its share if it follows a rollout.
+fn flag(
+    name: &str,
+    value: &RawValue<'_>,
+    out: &mut Problems,
+) -> Option<(FlagSpec, Option<TextSpan>)> {
     let Some(mut table) = value.as_table() else {
         let problem = value.mistyped("a table such as { share = \"10%\" }", out);
         if let Some(text) = value.as_text() {
@@ -72,9 +115,15 @@ fn flag(name: &str, value: &RawValue<'_>, out: &mut Problems) -> Option<FlagSpec
             "write the share of users for whom it is on: `share = \"10%\"`",
         ),
     };
-    let share = share
-        .and_then(|value| share_of(&value, out))
-        .unwrap_or(Share(0));
+    let follows = |value: &RawValue<'_>| {
+        let text = value.as_text().filter(|text| text.value == ROLLOUT)?;
+        Some(text.span)
+    };
+    let rolling = share.as_ref().and_then(follows);
+    let share = match &rolling {
+        Some(_) => None,
+        None => share.and_then(|value| value.share(out)),
+    };
     let when = match table.take("when") {
         Some(when) => rules::alternatives(
             &when,
@@ -84,27 +133,10 @@ fn flag(name: &str, value: &RawValue<'_>, out: &mut Problems) -> Option<FlagSpec
         None => Vec::new(),
     };
     table.finish(out);
-    Some(FlagSpec {
+    let flag = FlagSpec {
         name: name.to_owned(),
-        share,
+        share: share.unwrap_or(Share(0)),
         when,
-    })
-}
-
-fn share_of(value: &RawValue<'_>, out: &mut Problems) -> Option<Share> {
-    match value.as_text() {
-        Some(text) if text.value == "rollout" => {
-            out.error(
-                text.span,
-                format!(
-                    "`{}` can't follow a rollout: that is not available yet",
-                    value.path
-                ),
-            )
-            .label("planned for a later version of cutover")
-            .help("write a share such as \"10%\", and raise it by `cutover flag`");
-            None
-        }
-        _ => value.share(out),
-    }
+    };
+    Some((flag, rolling))
 }

@@ -20,7 +20,7 @@ const GOALS: usize = 16;
 /// What the check of a plan needs from the rest of the service.
 pub(super) struct Surroundings<'a> {
     pub versions: &'a [VersionSpec],
-    /// The version that follows the rollout.
+    /// The version that follows the rollout, if one does.
     pub rolling: Option<VersionIx>,
     /// The shares of the split.
     pub split: &'a [(VersionIx, Share)],
@@ -75,7 +75,7 @@ pub(super) fn rollout(
     Some(plan)
 }
 
-/// Reports that a version follows a rollout that the service doesn't have.
+/// Reports that a version or flag follows a rollout that the service doesn't have.
 pub(super) fn missing(service: &RawTable<'_>, at: TextSpan, out: &mut Problems) {
     out.error(at, format!("`{}` has no plan for a rollout", service.path))
         .label("which steps does it follow?")

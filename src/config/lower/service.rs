@@ -11,12 +11,13 @@ use super::{
     rollout, route, rules, split, versions,
 };
 use crate::config::actions::Actions;
+use crate::config::flag::FlagSpec;
 use crate::config::problems::{Problems, TextSpan};
 use crate::config::raw::{RawString, RawTable, RawValue};
-use crate::config::rollout::RolloutSpec;
+use crate::config::rollout::{RolloutSpec, RolloutSubject};
 use crate::config::spec::{HostPattern, PathPattern, ServiceSpec};
 use crate::config::units::quote;
-use crate::index::VersionIx;
+use crate::index::{FlagIx, VersionIx};
 
 /// Labels that the proxy's own metrics use, or that Prometheus adds when it scrapes.
 const RESERVED_LABELS: [&str; 19] = [
@@ -110,8 +111,19 @@ fn service(
         split: &split,
         goals: &goals,
     };
-    let plan = plan(&mut table, rolling.as_ref(), &around, out);
-    let rolling = around.rolling;
+    let flags::ReadFlags {
+        flags,
+        rolling: rolling_flag,
+    } = flags::flags(&mut table, out);
+    let subject = subject(
+        &around,
+        rolling.as_ref(),
+        rolling_flag.as_ref(),
+        &flags,
+        out,
+    );
+    let plan = plan(&mut table, subject.as_ref(), &around, out);
+    let rolling = subject.map(|(subject, _)| subject);
     let cohort = table
         .take("cohort")
         .and_then(|value| rules::cohort(&value, name, out));
@@ -123,7 +135,6 @@ fn service(
         .take("match")
         .map(|value| rules::rules(&value, targets, out))
         .unwrap_or_default();
-    let flags = flags::flags(&mut table, out);
     let mirror = mirror::mirror(&mut table, &versions, out);
     let actions = Actions {
         answer: answers::answer(&mut table, out),
@@ -173,10 +184,32 @@ fn service(
     (service, spans)
 }
 
-/// Reads the plan of rollouts. `rolling` is the version that follows one, and where that is written.
+/// The version or the flag that follows the rollout, and where that is written. Reports that both do.
+fn subject(
+    around: &rollout::Surroundings<'_>,
+    version: Option<&(VersionIx, TextSpan)>,
+    flag: Option<&(FlagIx, TextSpan)>,
+    flags: &[FlagSpec],
+    out: &mut Problems,
+) -> Option<(RolloutSubject, TextSpan)> {
+    if let (Some((version, at)), Some((flag, also))) = (version, flag) {
+        let message = format!(
+            "flag `{}` and version `{}` both follow a rollout",
+            flags[*flag].name, around.versions[*version].name
+        );
+        out.error(also.clone(), message)
+            .label("a second one")
+            .also(at.clone(), "the first one")
+            .help("a service has one rollout at a time; give one of them a share");
+    }
+    let version = version.map(|(version, at)| (RolloutSubject::Version(*version), at.clone()));
+    version.or_else(|| flag.map(|(flag, at)| (RolloutSubject::Flag(*flag), at.clone())))
+}
+
+/// Reads the plan of rollouts. `rolling` is what follows one, and where that is written.
 fn plan(
     table: &mut RawTable<'_>,
-    rolling: Option<&(VersionIx, TextSpan)>,
+    rolling: Option<&(RolloutSubject, TextSpan)>,
     around: &rollout::Surroundings<'_>,
     out: &mut Problems,
 ) -> Option<RolloutSpec> {
@@ -191,7 +224,7 @@ fn plan(
     if let Some(plan) = &plan {
         rollout::shares_fit(table, &plan.steps, around, out);
     }
-    if let Some((version, at)) = rolling
+    if let Some((RolloutSubject::Version(version), at)) = rolling
         && let version = &around.versions[*version]
         && version.actions.answer.is_some()
     {

@@ -12,8 +12,9 @@ use super::view;
 use crate::admin::blocking::on_thread;
 use crate::admin::history::{Attribution, ChangeCause};
 use crate::admin::saved_edit::SavedEdit;
-use crate::config::file_edit::{FileEdit, SplitChange};
-use crate::config::spec::ServiceSpec;
+use crate::config::file_edit::{FileEdit, FlagChange, SplitChange};
+use crate::config::rollout::RolloutSubject;
+use crate::config::spec::{ServiceSpec, Share};
 use crate::control::outcall::{hooks, prometheus, smoke};
 use crate::rollout::events::{HookKind, Outcome};
 use crate::snapshot::{Service, Snapshot};
@@ -46,13 +47,24 @@ impl Rollouts {
         let Some((spec, service)) = find(snapshot, name) else {
             return;
         };
-        let (Some(version), Some(plan)) = (spec.rolling, &spec.rollout) else {
+        let (Some(subject), Some(plan)) = (spec.rolling, &spec.rollout) else {
             return;
+        };
+        let mut checks = plan.smoke.clone();
+        let version = match subject {
+            RolloutSubject::Version(version) => version,
+            RolloutSubject::Flag(flag) => {
+                // As for a user who has the flag, on the version that most users get.
+                let on = ("x-flags".to_owned(), spec.flags[flag].name.clone());
+                checks
+                    .iter_mut()
+                    .for_each(|check| check.headers.push(on.clone()));
+                spec.stable
+            }
         };
         let members = &service.versions[version].pool.members;
         let endpoints: Vec<Arc<Endpoint>> = members.iter().map(|m| m.endpoint.clone()).collect();
         let service = spec.clone();
-        let checks = plan.smoke.clone();
         self.call(name, async move {
             let result = smoke::run(&checks, &endpoints, &service).await;
             CallResult::Outcome(Outcome::Smoke(result))
@@ -100,12 +112,12 @@ impl Rollouts {
         }
     }
 
-    /// Writes the version into the configuration file as stable. The file watcher then takes up the change as any other.
+    /// Writes the version into the configuration file as stable, or the share of the flag as 100 %. The file watcher then takes up the change as any other.
     pub(super) fn promote(&self, name: &str, by: String, snapshot: &Snapshot) {
         let Some((spec, _)) = find(snapshot, name) else {
             return;
         };
-        let Some(version) = spec.rolling.map(|v| spec.versions[v].name.clone()) else {
+        let Some(subject) = spec.rolling else {
             return;
         };
         let (file, history, service) = (self.file.clone(), self.history.clone(), name.to_owned());
@@ -113,9 +125,18 @@ impl Rollouts {
             self.calls.clone(),
             self.services.get(name).and_then(|r| Some(r.state()?.epoch)),
         );
-        let edit = FileEdit::Split {
-            service: service.clone(),
-            changes: vec![(version, SplitChange::Stable)],
+        let edit = match subject {
+            RolloutSubject::Version(version) => FileEdit::Split {
+                service: service.clone(),
+                changes: vec![(spec.versions[version].name.clone(), SplitChange::Stable)],
+            },
+            RolloutSubject::Flag(flag) => FileEdit::Flags {
+                service: service.clone(),
+                changes: vec![(
+                    spec.flags[flag].name.clone(),
+                    FlagChange::Share(Share(Share::WHOLE)),
+                )],
+            },
         };
         let by = Attribution {
             cause: ChangeCause::Rollout,

@@ -1,22 +1,17 @@
 //! Turns the counters of workers into the seconds that a guard takes.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
+use super::sides::{ComparedSides, SideCounters, Sides};
 use crate::config::rollout::GuardSpec;
-use crate::index::VersionIx;
 use crate::rollout::guard::{DecayedLatency, EventTally, Guard, Pairs, SecondCounts, SideCounts};
-use crate::snapshot::{Service, Version};
+use crate::snapshot::Service;
 use crate::telemetry::guard::{GuardTotals, SLOTS};
+use crate::upstream::Endpoint;
 
 /// Seconds over which the canary's rate is averaged.
 const RATE_S: usize = 10;
-
-/// The two versions that are compared, as indices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Sides {
-    pub stable: VersionIx,
-    pub canary: Option<VersionIx>,
-}
 
 /// The counters as of the last second.
 #[derive(Debug, Default)]
@@ -68,7 +63,8 @@ impl Counting {
         (guard, spec): (&mut Guard, &GuardSpec),
         (judged, alone): (bool, bool),
     ) {
-        let second = self.read(service, sides, spec);
+        let compared = sides.compared(service);
+        let second = self.read(service, &compared, spec);
         if self.rates.len() == RATE_S {
             self.rates.pop_front();
         }
@@ -83,9 +79,7 @@ impl Counting {
             latency: &latency,
             goals: &goals,
             canary_rate: self.canary_rate(),
-            canary_endpoints: sides
-                .canary
-                .map_or(1, |v| service.versions[v].pool.members.len()),
+            canary_endpoints: compared.canary_endpoints,
             pairs: second.pairs,
             alone,
         };
@@ -93,15 +87,18 @@ impl Counting {
             true => guard.second(&counts),
             false => guard.before(&counts),
         }
-        self.publish_thresholds(service, sides, guard);
+        self.publish_thresholds(&compared, guard);
     }
 
-    fn read(&mut self, service: &Service, sides: Sides, spec: &GuardSpec) -> Second {
-        let stable = &service.versions[sides.stable];
-        let totals = self.since(stable);
-        let canary = sides.canary.map(|v| &service.versions[v]);
-        let canary_totals = canary
-            .map(|version| self.since(version))
+    fn read(
+        &mut self,
+        service: &Service,
+        compared: &ComparedSides<'_>,
+        spec: &GuardSpec,
+    ) -> Second {
+        let totals = self.since(&compared.stable);
+        let canary_totals = { compared.canary.as_ref() }
+            .map(|side| self.since(side))
             .unwrap_or_default();
         let slot = |totals: &GuardTotals, at: usize| {
             EventTally::new(totals.fast[at] + totals.slow[at], totals.slow[at])
@@ -117,7 +114,7 @@ impl Counting {
         let errors = |totals: &GuardTotals| EventTally::new(totals.requests, totals.failed);
         Second {
             errors: (errors(&canary_totals), errors(&totals)),
-            endpoints: self.endpoints(stable),
+            endpoints: self.endpoints(&compared.endpoints),
             slots: slots.collect(),
             goals: goals.collect(),
             pairs: Pairs {
@@ -127,16 +124,17 @@ impl Counting {
         }
     }
 
-    /// What a version has counted since the last call.
-    fn since(&mut self, version: &Version) -> GuardTotals {
-        let Some(counters) = &version.guard else {
+    /// What a side has counted since the last call.
+    fn since(&mut self, side: &SideCounters<'_>) -> GuardTotals {
+        let Some(counters) = side.counters else {
             return GuardTotals::default();
         };
         let now = counters.totals();
-        // Without an earlier reading nothing is known of when the counts happened.
-        let before = self
-            .totals
-            .insert(version.name.to_string(), now)
+        // Without an earlier reading nothing is known of when the counts happened. Counters of an earlier rollout may have counted
+        // more.
+        let before = self.totals.insert(side.name.clone(), now);
+        let before = before
+            .filter(|before| before.requests <= now.requests)
             .unwrap_or(now);
         GuardTotals {
             requests: now.requests.saturating_sub(before.requests),
@@ -149,12 +147,11 @@ impl Counting {
         }
     }
 
-    /// What the endpoints of a version have counted since the last call.
-    fn endpoints(&mut self, version: &Version) -> Vec<EventTally> {
-        let mut counts = Vec::with_capacity(version.pool.members.len());
-        let mut next = HashMap::with_capacity(version.pool.members.len());
-        for member in &version.pool.members {
-            let endpoint = &member.endpoint;
+    /// What endpoints have counted since the last call.
+    fn endpoints(&mut self, endpoints: &[&Arc<Endpoint>]) -> Vec<EventTally> {
+        let mut counts = Vec::with_capacity(endpoints.len());
+        let mut next = HashMap::with_capacity(endpoints.len());
+        for endpoint in endpoints {
             let now = endpoint.judged();
             let before = self.endpoints.get(&endpoint.slot).copied();
             // A slot that another endpoint had before may have counted more.
@@ -171,22 +168,21 @@ impl Counting {
 
     /// Follows stable's latency, and tells the workers from when on a request is slow. The second that has just been judged had
     /// the thresholds of the one before, so that none depends on the requests that it is applied to.
-    fn publish_thresholds(&mut self, service: &Service, sides: Sides, guard: &Guard) {
-        let stable = &service.versions[sides.stable];
-        if *self.latency.0 != *stable.name {
-            self.latency = (stable.name.to_string(), DecayedLatency::default());
+    fn publish_thresholds(&mut self, compared: &ComparedSides<'_>, guard: &Guard) {
+        let stable = &compared.stable;
+        if self.latency.0 != stable.name {
+            self.latency = (stable.name.clone(), DecayedLatency::default());
         }
-        let totals = stable.metrics.totals();
-        self.latency.1.second(&totals.latency.buckets);
+        self.latency.1.second(&compared.latency);
         let all = guard.thresholds(|q| self.latency.1.quantile(q));
-        let publish = |version: &Version, thresholds: &[u64; SLOTS]| {
-            if let Some(counters) = &version.guard {
+        let publish = |side: &SideCounters<'_>, thresholds: &[u64; SLOTS]| {
+            if let Some(counters) = side.counters {
                 counters.set_thresholds(thresholds);
             }
         };
         publish(stable, &all.stable);
-        if let Some(canary) = sides.canary {
-            publish(&service.versions[canary], &all.canary);
+        if let Some(canary) = &compared.canary {
+            publish(canary, &all.canary);
         }
     }
 }

@@ -11,6 +11,7 @@ mod news;
 mod queries;
 mod service;
 pub(crate) mod shares;
+mod sides;
 mod view;
 
 use std::collections::BTreeMap;
@@ -25,10 +26,12 @@ use super::publisher::Publisher;
 use crate::admin::history::History;
 use crate::admin::rollout::{RolloutRefused, RolloutStatus, RolloutsByService};
 use crate::config::Spec;
+use crate::config::rollout::RolloutSubject;
 use crate::index::VersionIx;
 use crate::net::clock::wall_s;
 use crate::rollout::events::{Effect, OperatorCommand, Outcome};
 use crate::rollout::plan::fingerprint;
+use crate::rollout::state::SubjectKind;
 use crate::rollout::store::{FileStore, RolloutStore as _, StoreError, StoreEvent};
 use crate::snapshot::{Service, Snapshot};
 use crate::telemetry::Telemetry;
@@ -245,9 +248,15 @@ impl Rollouts {
             let Some((spec, service)) = calls::find(&snapshot, &name) else {
                 continue;
             };
-            let gate_open = spec.rolling.is_some_and(|v| is_open(service, v));
+            let gate_open = match spec.rolling {
+                Some(RolloutSubject::Version(version)) => is_open(service, version),
+                // Users get a flag on any version.
+                Some(RolloutSubject::Flag(_)) => true,
+                None => false,
+            };
             let around = Surroundings {
                 service,
+                stable: spec.stable,
                 gate_open,
                 elapsed,
                 now_s: wall_s(),
@@ -352,14 +361,17 @@ impl Rollouts {
                     }
                 }
                 Effect::Ended(reason) => {
-                    let version = rollout
-                        .state()
-                        .map(|s| s.version.clone())
-                        .unwrap_or_default();
-                    let note = snapshot.and_then(|s| errors::notice(s, name, &version));
+                    let Some(state) = rollout.state() else {
+                        continue;
+                    };
+                    let (subject, is_flag) = (state.name.clone(), state.kind == SubjectKind::Flag);
+                    // Failures are grouped by version, and versions serve users with and without a flag.
+                    let note = snapshot.filter(|_| !is_flag);
+                    let note = note.and_then(|s| errors::notice(s, name, &subject));
                     self.telemetry.rolled_back(Rollback {
                         service: name.to_owned(),
-                        version,
+                        subject,
+                        is_flag,
                         reason,
                     });
                     if let Some(note) = note {

@@ -4,15 +4,16 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::counting::{Counting, Sides};
+use super::counting::Counting;
 use super::queries::Queries;
-use crate::config::rollout::RolloutSpec;
+use super::sides::Sides;
+use crate::config::rollout::{RolloutSpec, RolloutSubject};
 use crate::config::spec::{ServiceSpec, Share};
 use crate::index::VersionIx;
 use crate::rollout::guard::{Guard, GuardState};
 use crate::rollout::machine::{Effect, Facts, Machine, OperatorCommand, Outcome};
 use crate::rollout::plan::fingerprint;
-use crate::rollout::state::RolloutState;
+use crate::rollout::state::{RolloutState, SubjectKind, SubjectName};
 use crate::rollout::store::{Evidence, JournalEntry, StoreError, Stored};
 use crate::snapshot::{RolloutShare, Service};
 
@@ -23,14 +24,14 @@ const KEEP_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct ServiceRollout {
     pub plan: RolloutSpec,
-    /// The rollout, while a version follows one and the store can be read.
+    /// The rollout, while a version or flag follows one and the store can be read.
     pub machine: Option<Machine>,
     pub guard: Guard,
     pub counting: Counting,
     pub queries: Queries,
-    /// Name of the version that follows the rollout.
-    rolling: Option<String>,
-    /// The largest share that the version may have.
+    /// What follows the rollout, and its name.
+    rolling: Option<(SubjectKind, String)>,
+    /// The largest share that a version may have.
     max_share: Option<Share>,
     sides: Sides,
     /// What the store has.
@@ -61,6 +62,8 @@ struct Kept {
 /// What the service's machine needs from the outside in a second.
 pub(super) struct Surroundings<'a> {
     pub service: &'a Service,
+    /// The stable version.
+    pub stable: VersionIx,
     pub gate_open: bool,
     pub elapsed: Duration,
     pub now_s: u64,
@@ -76,10 +79,7 @@ impl ServiceRollout {
             queries: Queries::new(&plan.queries),
             rolling: None,
             max_share: None,
-            sides: Sides {
-                stable: spec.stable,
-                canary: None,
-            },
+            sides: Sides::of(spec),
             stored: Stored::default(),
             left: None,
             submitted: None,
@@ -138,19 +138,17 @@ impl ServiceRollout {
             self.queries = Queries::new(&plan.queries);
         }
         self.plan = plan.clone();
-        self.sides = Sides {
-            stable: spec.stable,
-            canary: spec.rolling,
-        };
-        self.rolling = spec.rolling.map(|v| spec.versions[v].name.clone());
-        self.max_share = spec.rolling.and_then(|v| spec.versions[v].max_share);
-        let Some((print, version)) = fingerprint(spec).zip(spec.rolling) else {
+        self.sides = Sides::of(spec);
+        self.guard.set_names(self.sides.names());
+        let subject = spec.rolling.map(|subject| name_of(spec, subject));
+        self.rolling = subject.map(|subject| (subject.kind, subject.name.to_owned()));
+        self.max_share = { spec.rolling_version() }.and_then(|v| spec.versions[v].max_share);
+        let Some((print, subject)) = fingerprint(spec).zip(subject) else {
             return self.leave(now_s);
         };
         if matches!(self.store_error, Some(StoreError::Corrupt(_))) {
             return Vec::new();
         }
-        let version = &spec.versions[version];
         let current = match &self.machine {
             Some(machine) => machine.state().clone(),
             None => self.last_state().clone(),
@@ -162,18 +160,14 @@ impl ServiceRollout {
         {
             return Vec::new();
         }
-        let names = (
-            print.as_str(),
-            version.name.as_str(),
-            version.label.as_deref(),
-        );
+        let names = (print.as_str(), subject);
         let known = known || self.stored.revision > 0;
         let (machine, effects) = Machine::new(current, names, plan.unknown, known, now_s);
         (self.machine, self.left) = (Some(machine), None);
         effects
     }
 
-    /// No version follows the rollout any more: the split was edited, or the version was promoted. That is stored, also if the edit was
+    /// Nothing follows the rollout any more: the share was edited, or the version or flag was promoted. That is stored, also if the edit was
     /// made while no process ran: a later rollout by the same plan begins with its first step.
     pub(super) fn leave(&mut self, now_s: u64) -> Vec<Effect> {
         self.in_force = RolloutShare::default();
@@ -182,11 +176,13 @@ impl ServiceRollout {
             None if self.last_state().plan.is_empty() => return Vec::new(),
             None => self.stored.state.clone(),
         };
-        let how = match state.has_ended() {
-            true => "the split no longer names the rollout",
-            false => "ended by an edit of the split",
+        let how = match (state.kind, state.has_ended()) {
+            (SubjectKind::Version, true) => "the split no longer names the rollout",
+            (SubjectKind::Version, false) => "ended by an edit of the split",
+            (SubjectKind::Flag, true) => "its share no longer names the rollout",
+            (SubjectKind::Flag, false) => "ended by an edit of its share",
         };
-        let note = Effect::Note(format!("{}: {how}", state.version));
+        let note = Effect::Note(format!("{}: {how}", state.subject()));
         self.left = Some(RolloutState {
             plan: String::new(),
             share: 0,
@@ -212,9 +208,9 @@ impl ServiceRollout {
         self.machine.as_ref().map(Machine::state)
     }
 
-    /// Name of the version that follows the rollout, according to the configuration.
-    pub(super) fn rolling_version(&self) -> Option<&str> {
-        self.rolling.as_deref()
+    /// The version or flag that follows the rollout, according to the configuration.
+    pub(super) fn rolling(&self) -> Option<(SubjectKind, &str)> {
+        self.rolling.as_ref().map(|(kind, name)| (*kind, &**name))
     }
 
     /// What is in force.
@@ -239,7 +235,8 @@ impl ServiceRollout {
             .then(|| "the service answers its requests itself".to_owned());
         let obstacle = answered.or_else(|| self.queries.obstacle().map(str::to_owned));
         let held = self.guard.held_because();
-        let obstacle = obstacle.or_else(|| held.map(|reason| reason.to_string()));
+        let names = self.sides.names();
+        let obstacle = obstacle.or_else(|| held.map(|reason| reason.words(names)));
         let requests = self.guard.counts().step_canary.requests;
         let store_error = self.store_error.as_ref().map(ToString::to_string);
         let usable = |version: VersionIx| {
@@ -251,7 +248,7 @@ impl ServiceRollout {
             max_share: self.max_share,
             in_force: self.in_force.share,
             gate_open: around.gate_open,
-            stable_usable: usable(self.sides.stable),
+            stable_usable: usable(around.stable),
             verdict: verdict.as_ref(),
             obstacle: obstacle.as_deref(),
             leaning: self.guard.leaning(),
@@ -282,7 +279,7 @@ impl ServiceRollout {
             Some(machine) => machine.command(command, by, &self.plan, now_s),
             None => Err(match &self.store_error {
                 Some(error) => error.to_string(),
-                None => "no version follows a rollout; write `split = { VERSION = \"rollout\" }`"
+                None => "nothing follows a rollout; write `split = { VERSION = \"rollout\" }`, or `share = \"rollout\"` for a flag"
                     .to_owned(),
             }),
         }
@@ -411,6 +408,17 @@ impl ServiceRollout {
             voided_s: state.voided_s,
         };
         self.in_force != before
+    }
+}
+
+/// What follows a rollout, by name.
+fn name_of(spec: &ServiceSpec, subject: RolloutSubject) -> SubjectName<'_> {
+    match subject {
+        RolloutSubject::Version(version) => {
+            let version = &spec.versions[version];
+            SubjectName::version(&version.name, version.label.as_deref())
+        }
+        RolloutSubject::Flag(flag) => SubjectName::flag(&spec.flags[flag].name),
     }
 }
 

@@ -38,7 +38,7 @@ fn in_first_step() -> ServiceRollout {
     let print = rollout.state().unwrap().plan.clone();
     let state = RolloutState {
         plan: print,
-        version: "v2".to_owned(),
+        name: "v2".to_owned(),
         phase: RolloutPhase::Step,
         step: 1,
         share: 10_000,
@@ -152,4 +152,63 @@ fn a_service_with_a_journal_has_a_past() {
     assert_eq!(hold(false, 0), RolloutPhase::Paused);
     assert_eq!(hold(false, 4), RolloutPhase::Waiting);
     assert_eq!(hold(true, 0), RolloutPhase::Waiting);
+}
+
+/// The same service with a flag that has this share and these conditions.
+fn flag_spec(share: &str, when: &str) -> Spec {
+    let text = format!(
+        "listen = \":8080\"\n[service.shop]\nstable = \"v1\"\nversions = {{ v1 = [\"127.0.0.1:1\"] }}\n\
+         cohort.by = \"ip\"\n[service.shop.rollout]\nsteps = [\"10% for 1m\", \"50% for 1m\"]\n\
+         [service.shop.flags.new]\nshare = \"{share}\"\n{when}\n"
+    );
+    config::parse(&text, "test.toml").unwrap()
+}
+
+#[test]
+fn a_flag_walks_the_plan_and_an_edit_of_its_share_ends_it() {
+    let mut rollout = rollout();
+    let begun = adopt(&mut rollout, &flag_spec("rollout", ""));
+    assert!(begun.contains(&Effect::Note("rollout of flag new began".to_owned())));
+    let entry = rollout.change(1).unwrap();
+    assert_eq!(
+        (entry.1.state.kind, &*entry.1.state.name),
+        (SubjectKind::Flag, "new")
+    );
+    accept(&mut rollout, entry);
+    assert!(adopt(&mut rollout, &flag_spec("rollout", "")).is_empty());
+    // Other conditions are another rollout.
+    let when = "when = { path = \"/a\", not.ip = \"10.0.0.0/8\" }";
+    assert_eq!(adopt(&mut rollout, &flag_spec("rollout", when)), begun);
+    let other = when.replace("/a", "/b");
+    assert_eq!(adopt(&mut rollout, &flag_spec("rollout", &other)), begun);
+    assert!(adopt(&mut rollout, &flag_spec("rollout", &other)).is_empty());
+    let ended = adopt(&mut rollout, &flag_spec("5%", &other));
+    let note = "flag new: ended by an edit of its share".to_owned();
+    assert_eq!(ended, [Effect::Note(note)]);
+}
+
+#[test]
+fn a_version_and_a_flag_of_one_name_are_different_rollouts() {
+    let named = |kind: &str| {
+        let entry = match kind {
+            "flag" => "flags = { x = { share = \"rollout\" } }\ncohort.by = \"ip\"",
+            _ => "split = { x = \"rollout\" }",
+        };
+        let text = format!(
+            "listen = \":8080\"\n[service.shop]\nstable = \"v1\"\n{entry}\n\
+             versions = {{ v1 = [\"127.0.0.1:1\"], x = [\"127.0.0.1:2\"] }}\n\
+             rollout.steps = [\"10% for 1m\"]\n"
+        );
+        fingerprint(&config::parse(&text, "test.toml").unwrap().services[0])
+    };
+    assert!(named("flag").is_some() && named("flag") != named("version"));
+}
+
+#[test]
+fn a_state_of_an_earlier_release_is_a_versions() {
+    let state: RolloutState = serde_json::from_str("{\"version\":\"v2\",\"step\":2}").unwrap();
+    assert_eq!(
+        (state.kind, &*state.name, state.step),
+        (SubjectKind::Version, "v2", 2)
+    );
 }

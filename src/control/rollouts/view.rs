@@ -7,7 +7,7 @@ use super::service::ServiceRollout;
 use crate::admin::rollout::{CountedStatus, RatioStatus, RolloutStatus, VerdictStatus};
 use crate::config::rollout::StepHold;
 use crate::config::spec::Share;
-use crate::rollout::state::RolloutPhase;
+use crate::rollout::state::{RolloutPhase, SubjectKind};
 use crate::rollout::store::StoreError;
 
 /// The status of a service's rollout; `None` without one.
@@ -34,7 +34,8 @@ pub(super) fn status(rollout: &ServiceRollout) -> Option<RolloutStatus> {
     };
     let time = guard.time_to_verdict().filter(|_| !state.has_ended());
     Some(RolloutStatus {
-        version: state.version.clone(),
+        version: only(state.kind == SubjectKind::Version, &state.name).unwrap_or_default(),
+        flag: only(state.kind == SubjectKind::Flag, &state.name),
         label: state.label.clone(),
         state: state.phase.to_string(),
         step: state.step,
@@ -80,20 +81,28 @@ pub(super) fn status(rollout: &ServiceRollout) -> Option<RolloutStatus> {
 /// The status of a rollout whose state can't be read.
 fn damaged(rollout: &ServiceRollout) -> Option<RolloutStatus> {
     let error = rollout.store_error.as_ref()?;
-    let kind = match error {
-        StoreError::Corrupt(_) => "stable only: ",
-        StoreError::Conflict | StoreError::Io(_) => "",
+    let (kind, name) = rollout.rolling()?;
+    let effect = match (error, kind) {
+        (StoreError::Corrupt(_), SubjectKind::Version) => "stable only: ",
+        (StoreError::Corrupt(_), SubjectKind::Flag) => "off for all users: ",
+        (StoreError::Conflict | StoreError::Io(_), _) => "",
     };
     Some(RolloutStatus {
-        version: rollout.rolling_version()?.to_owned(),
+        version: only(kind == SubjectKind::Version, name).unwrap_or_default(),
+        flag: only(kind == SubjectKind::Flag, name),
         state: RolloutPhase::Held.to_string(),
         steps: rollout.plan.steps.len(),
         share: Share(0).to_string(),
         since: rfc3339(0),
-        reason: Some(format!("{kind}{error}")),
+        reason: Some(format!("{effect}{error}")),
         warnings: vec![error.to_string()],
         ..RolloutStatus::default()
     })
+}
+
+/// A name, if it is one of this kind.
+fn only(is: bool, name: &str) -> Option<String> {
+    is.then(|| name.to_owned())
 }
 
 fn rfc3339(seconds: u64) -> String {

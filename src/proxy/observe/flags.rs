@@ -24,6 +24,10 @@ impl<'a> Recording<'a> {
             on: service.routing.flags_on(request, place),
             names: &service.routing.flag_names,
         });
+        self.flag_drawn = service.rolling_flag.as_ref().and_then(|rolling| {
+            let user = || place.or_else(|| service.routing.user(request));
+            service.routing.flags[rolling.flag].drawn(request, user)
+        });
     }
 }
 

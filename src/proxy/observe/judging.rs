@@ -4,19 +4,26 @@ use std::time::Instant;
 
 use super::Recording;
 use crate::config::rollout::GoalSpec;
+use crate::snapshot::{RollingFlag, Service};
 use crate::telemetry::guard::GuardCounters;
-use crate::telemetry::record::{Chosen, Origin, Reason, RequestRecord};
+use crate::telemetry::record::{Chosen, FlagState, Origin, Reason, RequestRecord};
 use crate::telemetry::windows::is_server_failure;
 
 impl<'a> Recording<'a> {
     /// Lists the first try of the request among those that a guard judges, if it is one of them.
     #[inline]
-    pub(super) fn begin_judged(&mut self, guard: &GuardCounters) {
+    pub(super) fn begin_judged(&mut self, service: &Service, guard: &GuardCounters) {
         let by_share = Some(Chosen::Split) == self.record.chosen
             || Some(Chosen::Cohort) == self.record.chosen
             || Some(Chosen::Session) == self.record.chosen;
-        if by_share {
-            let shard = guard.shard(self.worker.id);
+        let side = match (&service.rolling_flag, self.flag_drawn) {
+            (None, _) => Some(guard),
+            // Users with and without the flag are compared, whatever their versions.
+            (Some(rolling), Some(state)) => Some(rolling.guard.side(state)),
+            (Some(_), None) => None,
+        };
+        if let Some(side) = side.filter(|_| by_share) {
+            let shard = side.shard(self.worker.id);
             self.judged = Some(self.worker.judged.add(shard, self.started));
         }
     }
@@ -54,7 +61,14 @@ impl<'a> Recording<'a> {
         // A failure says nothing about latency: a broken version that answers at once would look quick.
         let shard = match failed {
             true => judged.forget(key),
-            false => judged.end(key, self.try_began + attempt.took),
+            false => {
+                let ended = self.try_began + attempt.took;
+                if let Some(rolling) = self.without_flag() {
+                    let took = ended.saturating_duration_since(self.started);
+                    rolling.guard.took_without(self.worker.id, took);
+                }
+                judged.end(key, ended)
+            }
         };
         let failed = failed && self.worker.is_new_failure(service, self.user);
         shard.request(failed);
@@ -63,10 +77,18 @@ impl<'a> Recording<'a> {
                 shard.goal(at);
             }
         }
-        if let Some((_, member)) = attempt.endpoint {
+        // The endpoints show how failures cluster on the side that others are compared with.
+        let is_baseline = service.rolling_flag.is_none() || self.without_flag().is_some();
+        if let Some((_, member)) = attempt.endpoint.filter(|_| is_baseline) {
             let pool = &service.versions[attempt.version.1].pool;
             pool.members[member].endpoint.shards[self.worker.id.0].note_judged(failed);
         }
+    }
+
+    /// The flag that follows a rollout, if the user doesn't have it and is compared with those who do.
+    fn without_flag(&self) -> Option<&'a RollingFlag> {
+        let rolling = self.service?.rolling_flag.as_ref()?;
+        (self.flag_drawn == Some(FlagState::Off)).then_some(rolling)
     }
 
     /// Counts the outcome of stable's try in place of a canary's, for the guard of the canary.
@@ -74,6 +96,10 @@ impl<'a> Recording<'a> {
         let (Some(service), Some(attempt)) = (self.service, self.record.last_try()) else {
             return;
         };
+        if service.rolling_flag.is_some() {
+            // Stable gets the same flags, so that its response says nothing about them.
+            return;
+        }
         let canary = self.record.tries().next().map(|first| first.version.1);
         let guard = canary.and_then(|canary| service.versions[canary].guard.as_ref());
         if let (Some(guard), Some(status)) = (guard, attempt.status) {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::counts::{EventTally, Pairs};
 use super::exact;
+use super::names::SideNames;
 use super::rules::percent;
 
 /// Time constant of the recent sums, and number of seconds of pairs.
@@ -40,23 +41,22 @@ pub enum HoldReason {
     BothFail(Pairs),
 }
 
-impl fmt::Display for HoldReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl HoldReason {
+    /// The reason in words.
+    pub fn words(&self, names: SideNames) -> String {
+        let fails = names.stable_fails;
         match self {
-            Self::StableAboveLimit { rate, limit } => write!(
-                f,
-                "stable fails too: {} of its requests, limit {}",
+            Self::StableAboveLimit { rate, limit } => format!(
+                "{fails}: {} of its requests, limit {}",
                 Percent(*rate),
                 Percent(*limit)
             ),
-            Self::StableDegraded { rate, mean } => write!(
-                f,
-                "stable fails too: {} of its requests, usually {}",
+            Self::StableDegraded { rate, mean } => format!(
+                "{fails}: {} of its requests, usually {}",
                 Percent(*rate),
                 Percent(*mean)
             ),
-            Self::BothFail(pairs) => write!(
-                f,
+            Self::BothFail(pairs) => format!(
                 "the same requests fail on stable: {} of {} tried there",
                 pairs.failed, pairs.tried
             ),

@@ -6,6 +6,7 @@ use crate::config::rollout::GuardSpec;
 
 use super::before_after::ceiling_alone;
 use super::counts::{EventTally, SecondCounts, SideCounts};
+use super::names::SideNames;
 use super::process::{EProcess, log_add};
 use super::rules::{ERRORS, RuleLimit, Rules};
 use super::signal::SecondEvidence;
@@ -24,6 +25,8 @@ pub struct Guard {
     /// The probability of failing a canary that is within its limits.
     pub(super) alpha: f64,
     pub(super) state: GuardState,
+    /// What messages call the two sides.
+    pub(super) names: SideNames,
 }
 
 impl Guard {
@@ -36,7 +39,13 @@ impl Guard {
             rules,
             alpha: 1.0 - spec.confidence,
             state,
+            names: SideNames::VERSIONS,
         }
+    }
+
+    /// Sets what messages call the two sides. Without it they are versions.
+    pub fn set_names(&mut self, names: SideNames) {
+        self.names = names;
     }
 
     /// Continues from a stored state, whatever the number of endpoints was.

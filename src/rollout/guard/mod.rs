@@ -17,6 +17,7 @@
 //! - [`verdict`]: verdict, evidence, estimate and why a rollout should hold; [`forecast`]: when a verdict is due, and which
 //!   effects a step is too small to see; [`interval`]: the ratio of failure rates that is compatible with the data.
 //! - [`before_after`]: the limit for a canary that has no concurrent stable, from stable's worst minute.
+//! - [`names`]: what messages call the two sides.
 //! - [`thresholds`] and [`quantiles`]: where workers draw the line between fast and slow.
 
 mod before_after;
@@ -27,6 +28,7 @@ mod forecast;
 mod health;
 mod interval;
 mod judge;
+mod names;
 mod process;
 mod quantiles;
 mod rules;
@@ -44,6 +46,7 @@ pub use forecast::{StepTraffic, TimeToVerdict, Visibility, step_warning, visibil
 pub use health::HoldReason;
 pub use interval::RatioEstimate;
 pub use judge::Guard;
+pub use names::SideNames;
 pub use quantiles::DecayedLatency;
 pub use state::{GuardState, ResumeError};
 pub use thresholds::{SLOTS, Thresholds, UNUSED};

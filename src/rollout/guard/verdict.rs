@@ -4,6 +4,7 @@ use super::counts::EventTally;
 use super::health::{HoldReason, Percent};
 use super::interval::RatioEstimate;
 use super::judge::Guard;
+use super::names::SideNames;
 use super::process::log_add;
 use super::rules::{ERRORS, FAR, RuleLimit};
 
@@ -193,31 +194,38 @@ impl Guard {
         let (c, s) = (Percent(canary.rate()), Percent(stable.rate()));
         let of_canary = format!("{} of {} ({c})", canary.events, canary.requests);
         let of_stable = format!("{} of {} ({s})", stable.events, stable.requests);
+        let SideNames {
+            canary,
+            canarys,
+            stable,
+            stables,
+            ..
+        } = self.names;
         match self.limit(ix) {
             RuleLimit::Errors(_) if self.state.is_alone() => {
                 format!(
-                    "the canary failed {of_canary} requests; compared before/after, not side by side"
+                    "{canary} failed {of_canary} requests; compared before/after, not side by side"
                 )
             }
             RuleLimit::Errors(_) => {
-                format!("the canary failed {of_canary} requests, stable {of_stable}")
+                format!("{canary} failed {of_canary} requests, {stable} {of_stable}")
             }
             RuleLimit::Latency(quantile, LatencyLimit::Ratio(ratio)) => {
                 let multiple = if part == 0 { 1.0 } else { FAR };
                 let limit = (ratio * multiple * 1e6).round() / 1e6;
                 let own = if part == 0 { "it" } else { "3 times it" };
                 format!(
-                    "{of_canary} of the canary's requests took longer than {limit} times stable's {quantile}, \
-                     {of_stable} of stable's longer than {own}"
+                    "{of_canary} of {canarys} requests took longer than {limit} times {stables} {quantile}, \
+                     {of_stable} of {stables} longer than {own}"
                 )
             }
             RuleLimit::Latency(_, LatencyLimit::Absolute(limit)) => format!(
-                "{of_canary} of the canary's requests took longer than {}, {of_stable} of stable's",
+                "{of_canary} of {canarys} requests took longer than {}, {of_stable} of {stables}",
                 humantime::format_duration(*limit)
             ),
             RuleLimit::Goal(name, _) => {
                 format!(
-                    "{of_canary} of the canary's requests reached the goal {name}, {of_stable} of stable's"
+                    "{of_canary} of {canarys} requests reached the goal {name}, {of_stable} of {stables}"
                 )
             }
         }

@@ -9,6 +9,7 @@ use crate::config::spec::Share;
 use crate::rollout::events::{Effect, Facts, OperatorCommand};
 use crate::rollout::fixtures::{S, facts, failing, plan};
 use crate::rollout::machine::Machine;
+use crate::rollout::state::SubjectName;
 use crate::rollout::store::paths::replacement;
 
 /// A process. Its changes are stored one after the other, and only a stored share is in force.
@@ -25,7 +26,7 @@ impl Process {
     fn start(directory: &Path, plan: &RolloutSpec) -> Self {
         let store = FileStore::open(directory).unwrap().store;
         let stored = store.load("shop").expect("the journal reads after a kill");
-        let names = ("print", "v2", None);
+        let names = ("print", SubjectName::version("v2", None));
         let (machine, effects) = Machine::new(stored.state.clone(), names, plan.unknown, true, 1);
         let mut process = Self {
             store,

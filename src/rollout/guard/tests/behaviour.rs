@@ -6,7 +6,7 @@ use crate::config::rollout::{ErrorLimit, GuardSpec, LatencyGuard, LatencyLimit, 
 use crate::rollout::guard::burstiness::Burstiness;
 use crate::rollout::guard::{
     EventTally, Guard, GuardState, HoldReason, Pairs, ResumeError, SecondCounts, SideCounts,
-    StepTraffic, UNUSED, step_warning, visibility,
+    SideNames, StepTraffic, UNUSED, step_warning, visibility,
 };
 
 fn errors_only() -> GuardSpec {
@@ -107,8 +107,10 @@ fn failures_of_both_sides_hold_and_dont_fail() {
         HoldReason::StableAboveLimit { limit: 0.01, .. }
     ));
     assert!(
-        reason.to_string().starts_with("stable fails too: "),
-        "{reason}"
+        reason
+            .words(SideNames::VERSIONS)
+            .starts_with("stable fails too: "),
+        "{reason:?}"
     );
     assert!(guard.evidence()[0].suspended);
     assert!(!guard.evidence()[1].suspended);
@@ -126,7 +128,7 @@ fn requests_that_fail_on_both_veto_the_verdict() {
     assert_eq!(seconds_to_verdict(&mut guard, &counts), None);
     let reason = guard.held_because().unwrap();
     assert_eq!(
-        reason.to_string(),
+        reason.words(SideNames::VERSIONS),
         "the same requests fail on stable: 180 of 300 tried there"
     );
     // Once the requests end, nothing of them is held against the canary.
