@@ -94,6 +94,19 @@ impl Reference {
         }
     }
 
+    /// Returns [`holds`](Self::holds) in words.
+    pub fn verdict(self, times: &Times) -> &'static str {
+        match self {
+            _ if !self.holds(times) => "**no**",
+            Self::None | Self::Found(_) => "—",
+            Self::Unbounded => "no promise",
+            Self::False(percent) if percent > 1.0 => "no promise",
+            Self::Seconds(..) => "yes",
+            _ if times.failed() > 1.0 => "within the deviation",
+            _ => "yes",
+        }
+    }
+
     pub fn is_false_alarms(self) -> bool {
         !matches!(self, Self::Seconds(..) | Self::Found(_) | Self::None)
     }

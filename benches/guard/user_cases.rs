@@ -23,19 +23,26 @@ pub fn users_who_differ() -> Vec<Scenario> {
         base: 0.01,
         ..case(2_000, 0.0, 1.5, 0.1, 60)
     };
+    // The whole rate hangs on 40 users, four of them on the canary.
+    let only_broken = UserCase {
+        base: 0.0,
+        ..case(2_000, 0.02, 1.5, 0.1, 60)
+    };
     let cases = [
         (500, case(2_000, 0.02, 1.5, 0.1, 0), Reference::False(19.4)),
         (500, case(2_000, 0.02, 1.5, 0.1, 60), Reference::False(0.0)),
         (300, case(2_000, 0.02, 1.5, 0.5, 60), Reference::False(0.0)),
         (500, case(20_000, 0.01, 1.0, 0.1, 60), Reference::False(0.0)),
+        (500, only_broken, Reference::Unbounded),
         (300, alike, Reference::False(0.0)),
     ];
     let scenario = |(rollouts, case, reference): (u64, UserCase, Reference)| Scenario {
         table: USERS,
         name: format!(
-            "{} users, {} % of them broken, share {} %, {}",
+            "{} users, {} % of them broken, {} % errors of the others, share {} %, {}",
             case.users,
             case.broken.0 * 100.0,
+            case.base * 100.0,
             case.share * 100.0,
             counted(case.once)
         ),
