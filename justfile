@@ -55,6 +55,10 @@ instructions *ARGS:
 guard *ARGS:
     cargo bench --bench guard --profile release -- {{ARGS}}
 
+# A rollout whose process is killed a thousand times at random instants: some minutes.
+kills:
+    CUTOVER_KILLS=1000 cargo test --test it -- rollout_kills --nocapture
+
 # What each step takes, by criterion.
 micro *ARGS:
     cargo bench --bench http1 --bench routing --bench steps -- {{ARGS}}

@@ -61,6 +61,7 @@ mod removal;
 mod respond;
 mod retries;
 mod rewrites;
+mod rollout_kills;
 mod rollout_verdicts;
 mod rollouts;
 mod routing;
