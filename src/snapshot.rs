@@ -39,6 +39,7 @@ use crate::telemetry::access_log::sink::LogSink;
 use crate::telemetry::error_groups::ErrorGroups;
 use crate::telemetry::goals::GoalCounter;
 use crate::telemetry::guard::GuardCounters;
+use crate::telemetry::trace::sink::TraceSink;
 use crate::telemetry::{ListenerShard, RuleHits, ServiceMetrics, VersionMetrics, WorkerId};
 use crate::upstream::limits::ActiveCount;
 use crate::upstream::{Endpoint, Pool, VersionLoad};
@@ -72,6 +73,8 @@ pub struct Snapshot {
     pub listeners: Vec<Listener>,
     /// Where requests are logged, if [`Spec::access_log`] is set.
     pub(crate) access_log: Option<Arc<LogSink>>,
+    /// Where spans are exported to, if [`Spec::trace`] is set.
+    pub(crate) traces: Option<Arc<TraceSink>>,
     /// The followers of the access log.
     pub(crate) followers: Arc<Followers>,
     /// Counters of requests that match no service.

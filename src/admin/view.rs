@@ -22,6 +22,7 @@ use crate::config::spec::{
     HostPattern, ListenerSpec, PathPattern, Pattern, ProxyLimits, RuleSpec, ServiceSpec, Share,
     Timeouts, VersionSpec,
 };
+use crate::config::trace::TraceSpec;
 use crate::index::{FlagIx, VersionIx};
 
 /// Renders a whole configuration.
@@ -36,6 +37,7 @@ pub(crate) fn config(spec: &Spec) -> Value {
         },
         "limits": limits(&spec.limits),
         "access_log": spec.access_log.as_ref().map(access_log),
+        "trace": spec.trace.as_ref().map(trace),
         "defaults": { "headers": actions::headers(&spec.headers) },
         "listen": named(&spec.listeners, |l| (&l.name, listener(l))),
         "service": named(&spec.services, |s| (&s.name, service(s))),
@@ -89,6 +91,15 @@ fn access_log(log: &AccessLogSpec) -> Value {
         "sample": log.sample.to_string(),
         "slow": time(log.slow),
         "fields": texts(&log.fields, |field| field.key.clone()),
+    })
+}
+
+/// The receiver's URL may contain credentials.
+fn trace(trace: &TraceSpec) -> Value {
+    json!({
+        "otlp": trace.receiver(),
+        "sample": trace.sample.to_string(),
+        "always": texts(&trace.always, |kind| kind.as_str().to_owned()),
     })
 }
 

@@ -43,6 +43,7 @@ pub mod spec;
 mod suggest;
 mod syntax;
 pub mod template;
+pub mod trace;
 pub(crate) mod units;
 mod value;
 

@@ -19,6 +19,7 @@ use super::mirror::MirrorSpec;
 use super::policy::Policies;
 use super::rollout::{GoalSpec, RolloutSpec, RolloutSubject};
 pub use super::share::{PathPattern, Share};
+use super::trace::TraceSpec;
 use crate::index::{FlagIx, RuleIx, ServiceIx, VersionIx};
 
 /// A complete, valid configuration.
@@ -37,6 +38,8 @@ pub struct Spec {
     pub limits: ProxyLimits,
     /// The access log. Default `None`: requests aren't logged.
     pub access_log: Option<AccessLogSpec>,
+    /// The export of traces. Default `None`: trace context is passed on unchanged.
+    pub trace: Option<TraceSpec>,
     /// Edits of header fields for all services, and for responses that belong to none: `[defaults.headers]`.
     pub headers: HeaderEdits,
     /// Listeners in file order; names are unique.

@@ -169,6 +169,7 @@ fn process(old: &Spec, new: &Spec) -> Option<Change> {
         ("shutdown", old.shutdown != new.shutdown),
         ("limits", old.limits != new.limits),
         ("access_log", old.access_log != new.access_log),
+        ("trace", old.trace != new.trace),
     ];
     let keys = keys.iter().filter(|(_, changed)| *changed);
     let keys = list(keys.map(|(key, _)| *key))?;

@@ -32,6 +32,8 @@ use crate::upstream::discovery;
 
 /// Longest time for followers of the access log to read the last lines when the process ends.
 const FOLLOWERS: Duration = Duration::from_millis(500);
+/// Longest time for the last spans to be exported when the process ends.
+const SPANS: Duration = Duration::from_secs(3);
 /// How often the status windows are sampled.
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -165,6 +167,7 @@ impl Control {
         log.followers().close(FOLLOWERS).await;
         self.admin.abort();
         self.publisher.history().flush(SECOND).await;
+        self.publisher.traces().flush(SPANS).await;
         if !log.flush(SECOND) {
             tracing::warn!("the last lines of the access log could not be written in time");
         }

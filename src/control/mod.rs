@@ -11,6 +11,7 @@
 //! * **Rollouts:** [`outcall`] makes their requests to the outside: smoke checks, hooks, notifications and Prometheus queries.
 //! * **Sessions:** [`sticky_key`] loads or creates the key that seals sticky cookies.
 //! * **Access log:** [`access_log`] opens what the configuration names, for the writer thread of `telemetry`.
+//! * **Traces:** [`traces`] starts the exporter that the configuration asks for, on a thread of its own.
 //! * **Process:** [`signals`], [`admin_sockets`], [`handover`] (replacing the running process without closing a listener),
 //!   [`systemd`] (readiness, watchdog, stored sockets) and [`logging`].
 
@@ -36,6 +37,7 @@ mod signals;
 pub(crate) mod sticky_key;
 mod succession;
 mod systemd;
+mod traces;
 
 use std::fmt;
 use std::io;

@@ -19,6 +19,7 @@ use super::access_log::OpenLog;
 use super::health_monitor::HealthMonitor;
 use super::history::HistoryRecorder;
 use super::rollouts::shares::SharesInForce;
+use super::traces::OpenTraces;
 use crate::config::Spec;
 use crate::edge::admission::Admission;
 use crate::edge::listener::{ListenerUpdate, Listeners};
@@ -49,6 +50,7 @@ pub(crate) struct Publisher {
     unopened: Vec<Vec<ListenerUpdate>>,
     keys: Keys,
     log: OpenLog,
+    traces: OpenTraces,
     history: HistoryRecorder,
     /// The text of the first generation, until the history has it.
     first_text: Arc<str>,
@@ -66,6 +68,11 @@ impl Publisher {
         for (name, address) in self.listeners.addresses() {
             tracing::info!(listener = name, %address, "listening");
         }
+    }
+
+    /// Where spans are exported to.
+    pub(in crate::control) fn traces(&self) -> &OpenTraces {
+        &self.traces
     }
 
     /// The history of adopted generations.
@@ -110,6 +117,7 @@ impl Publisher {
             rollouts: &|service| self.rollouts.of(service),
             keys: &self.keys,
             access_log: self.log.sink(),
+            traces: self.traces.sink(),
             now_s: wall_s(),
         };
         let next = Snapshot::compile(&inputs, &self.registry, &self.telemetry);

@@ -150,7 +150,7 @@ fn is_logged(
 }
 
 /// Whether a try went to another version than stable.
-fn is_canary(request: &EndedRequest<'_>) -> bool {
+pub(super) fn is_canary(request: &EndedRequest<'_>) -> bool {
     let Some(service) = request.service else {
         return false;
     };

@@ -15,7 +15,8 @@ use crate::config::template::{Placeholder, Template};
 use crate::index::{RuleIx, VersionIx};
 use crate::routing::rewrite;
 use crate::snapshot::{CompiledFields, Service, Snapshot};
-use crate::telemetry::record::RequestFlags;
+use crate::telemetry::record::{RequestFlags, RequestRecord};
+use crate::telemetry::trace::request::SentContext;
 
 /// The target of a request after `rewrite`.
 #[derive(Debug)]
@@ -41,6 +42,7 @@ pub(super) struct EditFacts<'a> {
     host: &'a str,
     id: &'a [u8],
     flags: Option<RequestFlags<'a>>,
+    trace: Option<SentContext>,
     peer: &'a Peer,
 }
 
@@ -57,7 +59,17 @@ impl<'a> EditFacts<'a> {
             host: record.host,
             id: record.id,
             flags: record.flags,
+            trace: record.trace.as_ref().map(|trace| trace.sent()),
             peer: recording.peer(),
+        }
+    }
+
+    /// The same for a second try beside the first one.
+    pub(super) fn of_second(recording: &Recording<'a>) -> Self {
+        let trace = recording.record.trace.as_ref();
+        Self {
+            trace: trace.map(|trace| trace.sent_by_second()),
+            ..Self::of(recording)
         }
     }
 }
@@ -72,8 +84,8 @@ pub(super) fn of_request<'a>(
     let version = recording.version().map(|(_, index)| index);
     let merged = service.actions.edits.of(recording.record.rule, version);
     let compiled = merged.and_then(|merged| merged.request.as_ref());
-    let flags = recording.record.flags;
-    if compiled.is_none() && rewritten.is_none() && flags.is_none() {
+    let RequestRecord { flags, trace, .. } = &recording.record;
+    if compiled.is_none() && rewritten.is_none() && flags.is_none() && trace.is_none() {
         return None;
     }
     Some(request_edits(
@@ -92,7 +104,8 @@ pub(super) fn of_facts<'a>(
     let merged = facts.service?.actions.edits.of(facts.rule, version);
     let compiled = merged.and_then(|merged| merged.request.as_ref());
     let edits = || request_edits(compiled, rewritten, facts);
-    let is_edited = compiled.is_some() || rewritten.is_some() || facts.flags.is_some();
+    let is_edited =
+        compiled.is_some() || rewritten.is_some() || facts.flags.is_some() || facts.trace.is_some();
     is_edited.then(edits)
 }
 
@@ -118,6 +131,10 @@ fn request_edits<'a>(
     if let Some(flags) = facts.flags {
         let fields = edits.fields.get_or_insert_default();
         fields.put_flags(flags.text());
+    }
+    if let Some(sent) = &facts.trace {
+        let fields = edits.fields.get_or_insert_default();
+        fields.put_trace(sent);
     }
     Box::new(edits)
 }

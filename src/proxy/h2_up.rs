@@ -112,6 +112,7 @@ impl H2Up {
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The constant for a field name that the proxy adds. Sparing the parser matters here: these fields
@@ -175,7 +176,9 @@ fn head_of<F: Fields>(
         }
     });
     for (name, value) in edited.iter().flat_map(|edits| edits.values()) {
-        if let Ok(value) = HeaderValue::from_bytes(value) {
+        if let Ok(mut value) = HeaderValue::from_bytes(value) {
+            // As below.
+            value.set_sensitive(used && name == TRACEPARENT);
             fields.append(name, value);
         }
     }

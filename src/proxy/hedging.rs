@@ -84,7 +84,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             first_byte: self.first_byte(),
             upload: copy,
             budget: down.body_budget(),
-            facts: EditFacts::of(self.recording),
+            facts: EditFacts::of_second(self.recording),
             race: race.clone(),
         };
         let mut second = Some(Second::Running(second.start()));

@@ -14,7 +14,7 @@
 //!
 //! * [`context`] holds what doesn't change during a request, [`observe`] its record and all that
 //!   is counted and logged about it, [`worker`] the state of the thread that serves it,
-//!   [`mod@access_log`] the lines that it has logged.
+//!   [`mod@access_log`] the lines that it has logged, [`traces`] its spans.
 //! * [`max_forwards`] and [`websocket`] answer or refuse some requests before they are routed;
 //!   [`placing`] picks the version.
 //! * [`buffering`] reads the start of a body before the request takes a slot of its version;
@@ -78,6 +78,7 @@ pub(crate) mod retry;
 mod second_try;
 pub(crate) mod slow_downloads;
 pub(crate) mod snapshots;
+pub(crate) mod traces;
 pub(crate) mod tries;
 pub(crate) mod tunnel;
 pub(crate) mod via;

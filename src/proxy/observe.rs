@@ -10,6 +10,7 @@ mod groups;
 mod judging;
 mod messages;
 mod placed;
+mod second;
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use super::headers::{Fields, Request};
 use super::judged::User;
 use super::peer::Peer;
 use super::snapshots::RequestSnapshots;
+use super::traces;
 use crate::config::spec::{Balance, Share};
 use crate::index::{EndpointIx, RuleIx, VersionIx};
 use crate::routing::RequestView as _;
@@ -105,9 +107,15 @@ impl<'a> Recording<'a> {
     #[inline]
     fn of(
         inbound: Inbound<'a>,
-        record: RequestRecord<'a>,
+        mut record: RequestRecord<'a>,
         head: Option<LoggedRequest<'a>>,
     ) -> Self {
+        let Inbound {
+            worker, snapshot, ..
+        } = inbound;
+        if snapshot.traces.is_some() {
+            record.trace = worker.with_rng(|rng| traces::begin(snapshot, head, rng));
+        }
         Self {
             record,
             worker: inbound.worker,
@@ -166,6 +174,9 @@ impl<'a> Recording<'a> {
             endpoint: member.map(|m| (&*pool.members[m].endpoint.name, m)),
             ..TryRecord::default()
         });
+        if let Some(trace) = &mut self.record.trace {
+            trace.begin_try(self.worker.with_rng(|rng| rng.u64(..)), self.try_began);
+        }
         if first && let Some(guard) = &service.versions[version].guard {
             self.begin_judged(service, guard);
         }
@@ -272,40 +283,6 @@ impl<'a> Recording<'a> {
         } else if self.record.shielded {
             self.judge_shield();
         }
-    }
-
-    /// Records that the current try was cancelled, because a second one had a response before it. It says nothing about the
-    /// version or endpoint.
-    pub(super) fn cancel_try(&mut self) {
-        let (_, took) = self.elapsed();
-        self.end_try_as(took, None, None, Some(HEDGED));
-    }
-
-    /// Makes a second try, which began at `began`, the current one.
-    pub(super) fn begin_second(&mut self, version: VersionIx, member: EndpointIx, began: Instant) {
-        self.begin_try(version, Some(member));
-        self.try_began = began;
-    }
-
-    /// Records a second try that doesn't serve the request. Without an error it was cancelled.
-    pub(super) fn lost_second(
-        &mut self,
-        version: VersionIx,
-        (member, began): (EndpointIx, Instant),
-        error: Option<&ExchangeError>,
-    ) {
-        let Some(service) = self.service else { return };
-        let of_version = &service.versions[version];
-        let attempt = TryRecord {
-            version: (&of_version.name, version),
-            endpoint: Some((&*of_version.pool.members[member].endpoint.name, member)),
-            status: error.and_then(ExchangeError::upstream_status),
-            failure: Some(error.map_or(HEDGED, |error| error.failure(false))),
-            took: began.elapsed(),
-            ..TryRecord::default()
-        };
-        observe_try(self.worker, service, &self.record, &attempt);
-        self.record.lost_second = Some(Box::new(attempt));
     }
 
     /// Counts a retry in the same version.
@@ -471,13 +448,16 @@ fn observe_request(recording: &Recording<'_>) {
         }
         messages::log_request(record, failure);
     }
+    let ended = EndedRequest {
+        snapshot: recording.snapshot,
+        service: recording.service,
+        record,
+        head: recording.head,
+    };
+    if let Some(trace) = &record.trace {
+        traces::end(&worker.traces, trace, &ended, recording.trace_origin());
+    }
     if worker.log.is_on(recording.snapshot) {
-        let ended = EndedRequest {
-            snapshot: recording.snapshot,
-            service: recording.service,
-            record,
-            head: recording.head,
-        };
         let draw = || worker.with_rng(|rng| rng.u32(..Share::WHOLE));
         worker.log.log(&ended, draw);
     }

@@ -15,6 +15,7 @@ use super::headers::RequestId;
 use super::hold_queue::HoldQueues;
 use super::judged::{FailedUsers, JudgedRequests, User};
 use super::slow_downloads::Downloads;
+use super::traces::WorkerTraces;
 use crate::config::policy;
 use crate::http1::{RequestHead, ResponseHead};
 use crate::index::{EndpointIx, VersionIx};
@@ -57,6 +58,8 @@ pub struct Worker {
     pub judged: JudgedRequests,
     /// The access log.
     pub(crate) log: WorkerLog,
+    /// Spans that haven't been passed on yet.
+    pub(crate) traces: WorkerTraces,
     /// When the worker started; the clock of [`Self::is_new_failure`].
     started: Instant,
     suspects: Suspects,
@@ -108,6 +111,7 @@ impl Worker {
             downloads: Downloads::new(id),
             judged: JudgedRequests::default(),
             log: WorkerLog::new(snapshot.followers.clone()),
+            traces: WorkerTraces::default(),
             started: Instant::now(),
             snapshot: RefCell::new(Rc::new(snapshot)),
             rng: RefCell::new(fastrand::Rng::new()),
@@ -335,6 +339,7 @@ impl Worker {
         self.downloads.tick(self.controls.now_ms());
         self.judged.sweep(now);
         self.log.tick(&self.snapshot());
+        self.traces.tick();
         if limits::anybody_waits() {
             self.conns.make_room();
             self.h2_conns.make_room();

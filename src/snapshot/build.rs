@@ -19,6 +19,7 @@ use crate::index::ServiceIx;
 use crate::routing::{self, Split};
 use crate::telemetry::Telemetry;
 use crate::telemetry::access_log::sink::LogSink;
+use crate::telemetry::trace::sink::TraceSink;
 use crate::upstream::{Pool, Registry};
 
 /// The state that was in force before the snapshot.
@@ -50,6 +51,8 @@ pub(crate) struct Inputs<'a> {
     pub keys: &'a Keys,
     /// Where requests are logged.
     pub access_log: Option<&'a Arc<LogSink>>,
+    /// Where spans are exported to.
+    pub traces: Option<&'a Arc<TraceSink>>,
     /// The current time in seconds since the Unix epoch.
     pub now_s: u64,
 }
@@ -85,6 +88,7 @@ impl Snapshot {
             rollouts: &|_| RolloutShare::default(),
             keys: &Keys::new(),
             access_log: None,
+            traces: None,
             now_s: 0,
         };
         let effective = Effective::desired(&spec);
@@ -137,6 +141,7 @@ impl Snapshot {
                 _ => narrowed(spec),
             },
             access_log: inputs.access_log.cloned(),
+            traces: inputs.traces.cloned(),
             followers: telemetry.access_log().followers().clone(),
             listener_limits: ListenerClientLimits::new(
                 &spec.listeners,

@@ -152,6 +152,7 @@ fn a_snapshot_is_held_back_and_opens_when_an_endpoint_passes() {
             passes: &passes,
             keys: &Keys::new(),
             access_log: None,
+            traces: None,
             now_s: 0,
         };
         Snapshot::compile(&inputs, &registry, &telemetry)

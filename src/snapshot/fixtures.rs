@@ -25,6 +25,7 @@ pub(crate) fn compiled(
         passes: &|_, _| passes,
         keys,
         access_log: None,
+        traces: None,
         now_s,
     };
     Snapshot::compile(&inputs, &Registry::new(), &Telemetry::new(1))

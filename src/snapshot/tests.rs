@@ -101,6 +101,7 @@ fn a_change_of_one_service_compiles_no_other() {
             passes: &|_, _| true,
             keys: &keys,
             access_log: None,
+            traces: None,
             now_s: 0,
         };
         Snapshot::compile(&inputs, &registry, &telemetry)

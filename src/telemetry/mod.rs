@@ -1,8 +1,10 @@
-//! Metrics, the request record, the access log and the process log's writer.
+//! Metrics, the request record, the access log, traces and the process log's writer.
 //!
 //! Workers count into shards of their own ([`shard`]): one writer per shard, relaxed loads and stores, no lock, no
 //! formatting, and no allocation once each counter in use exists. The [`registry`] keeps the shards across reloads. The
 //! control thread sums them, for scrapes ([`render`]) and for the rates that the status shows ([`windows`]).
+//!
+//! [`trace`] makes spans of records, and passes them to the thread that exports them.
 //!
 //! [`mod@words`] has the closed sets of words that records, metrics and logs share.
 
@@ -25,6 +27,7 @@ pub mod record;
 pub(crate) mod registry;
 pub mod render;
 pub(crate) mod shard;
+pub(crate) mod trace;
 pub(crate) mod windows;
 pub(crate) mod words;
 mod worker_id;

@@ -9,9 +9,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 pub use super::flags::{FlagSet, RequestFlags};
+use super::trace::request::RequestTrace;
 pub use super::words::{
     Chosen, EjectionOutcome, EjectionReason, FlagState, Limit, MirrorOutcome, Origin, Protocol,
-    RetryReason, RollbackReason,
+    RetryReason, RollbackReason, SpanOutcome,
 };
 use crate::http1::Method;
 use crate::index::{EndpointIx, RuleIx, VersionIx};
@@ -112,6 +113,8 @@ pub struct RequestRecord<'a> {
     pub bytes_sent: u64,
     /// Durations of its phases.
     pub times: Times,
+    /// The trace that it belongs to, if the configuration has `[trace]`.
+    pub(crate) trace: Option<Box<RequestTrace>>,
     /// Whether stable answered after a canary had failed.
     pub shielded: bool,
     /// Whether the exchange became a tunnel.
@@ -150,6 +153,7 @@ impl<'a> RequestRecord<'a> {
             bytes_received: 0,
             bytes_sent: 0,
             times: Times::default(),
+            trace: None,
             shielded: false,
             tunnel: false,
         }

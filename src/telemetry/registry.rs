@@ -4,6 +4,7 @@
 //! are new. Names that survive a reload keep their shards, so their counters continue. A scrape reads the sums.
 
 mod expiry;
+mod labels;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
@@ -20,7 +21,8 @@ use super::shard::{
     ListenerShard, ListenerTotals, RuleShard, ServiceShard, ServiceTotals, VersionShard,
     VersionTotals,
 };
-use super::words::{EjectionOutcome, EjectionReason, FlagState, RollbackReason};
+use super::trace::sink::SpanCounts;
+use super::words::FlagState;
 use super::worker_id::WorkerId;
 use crate::index::RuleIx;
 use crate::reason::Reason;
@@ -29,6 +31,7 @@ use crate::reason::Reason;
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
 pub(crate) use expiry::PresentSeries;
+pub(crate) use labels::{Ejection, Rollback};
 
 /// All counters of the process.
 ///
@@ -38,6 +41,8 @@ pub(crate) use expiry::PresentSeries;
 pub struct Telemetry {
     workers: usize,
     access_log: AccessLog,
+    /// Spans by what became of them.
+    pub(crate) spans: Arc<SpanCounts>,
     families: Mutex<Families>,
 }
 
@@ -62,34 +67,6 @@ struct Families {
     absent: expiry::Absent,
 }
 
-/// An event of outlier detection: the labels of `cutover_ejections_total`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ejection {
-    /// Name of the service.
-    pub service: String,
-    /// Name of the version.
-    pub version: String,
-    /// Name of the endpoint in the configuration.
-    pub endpoint: String,
-    /// Why the endpoint is an outlier.
-    pub reason: EjectionReason,
-    /// What was done about it.
-    pub outcome: EjectionOutcome,
-}
-
-/// The end of a rollout by a rollback or an abort: the labels of `cutover_rollbacks_total`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rollback {
-    /// Name of the service.
-    pub service: String,
-    /// Name of the version or flag.
-    pub subject: String,
-    /// Whether it is a flag.
-    pub is_flag: bool,
-    /// Why it lost its share.
-    pub reason: RollbackReason,
-}
-
 impl Telemetry {
     /// Creates an empty registry for `workers` workers.
     ///
@@ -98,6 +75,7 @@ impl Telemetry {
         Arc::new(Self {
             workers,
             access_log: AccessLog::default(),
+            spans: Arc::default(),
             families: Mutex::default(),
         })
     }

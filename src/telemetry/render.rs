@@ -17,7 +17,7 @@ use super::names::{self, Family, MetricKind};
 use super::process::Process;
 use super::registry::Telemetry;
 use super::shard::{SeriesLabel, SeriesValue};
-use super::words::FlagState;
+use super::words::{FlagState, SpanOutcome};
 
 /// Media type of the text that [`render`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -127,6 +127,10 @@ pub fn render(telemetry: &Telemetry, scrape: &Scrape) -> String {
     for (log, dropped) in log_writer::dropped().into_iter().chain([access]) {
         let labels = Labels::default().with("log", log);
         page.counter(names::LOG_DROPPED, labels, dropped);
+    }
+    for &outcome in SpanOutcome::ALL {
+        let labels = Labels::default().with("outcome", outcome.as_str());
+        page.counter(names::TRACE_SPANS, labels, telemetry.spans.get(outcome));
     }
     process(&mut page, Process::read());
     page.finish()

@@ -57,6 +57,18 @@ words! {
 }
 
 words! {
+    /// What became of a span: the label `outcome` of `cutover_trace_spans_total`.
+    pub enum SpanOutcome {
+        /// The receiver has taken it.
+        Exported "exported",
+        /// The receiver has refused it.
+        Rejected "rejected",
+        /// It was never taken: too many waited, or the receiver could not be reached in time.
+        Dropped "dropped",
+    }
+}
+
+words! {
     /// The protocol that the client speaks.
     pub enum Protocol {
         /// HTTP/1.0.

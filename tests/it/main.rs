@@ -79,6 +79,7 @@ mod takeover_state;
 mod takeovers;
 mod targets;
 mod tls;
+mod traces;
 mod undo;
 mod unix_sockets;
 mod upgrade;

@@ -7,7 +7,7 @@
 //! * [`proxy`]: the binary with a configuration file of its own. [`metrics`]: its exposition, parsed.
 //! * [`client`]: HTTP/1 by exact bytes. [`frames`]: HTTP/2 by exact frames. [`h2_client`]: HTTP/2 as a well-behaved client speaks it.
 //! * [`tls`]: certificates made on the spot, and both ends of TLS. [`wire`]: HTTP/1 messages as the tests see them.
-//! * [`promtool`]: Prometheus' own checks.
+//! * [`otlp`]: a receiver of spans. [`promtool`]: Prometheus' own checks.
 //!
 //! `configuration`, `diagnostic` and `diff` serve the tests of the parser, which include them alone.
 
@@ -17,6 +17,7 @@ pub mod h2_client;
 pub mod h2_origin;
 pub mod metrics;
 pub mod origin;
+pub mod otlp;
 pub mod promtool;
 pub mod proxy;
 pub mod tls;

@@ -46,7 +46,21 @@ const RATE_LIMITS: &[&str] = &[
     "limit_rate",
 ];
 
-pub(super) const FOREIGN: [Foreign; 35] = [
+pub(super) const FOREIGN: [Foreign; 36] = [
+    foreign(
+        "",
+        &[
+            "tracing",
+            "traces",
+            "opentelemetry",
+            "otel",
+            "telemetry",
+            "jaeger",
+            "zipkin",
+        ],
+        "trace",
+        "trace.otlp = \"http://127.0.0.1:4318\"",
+    ),
     foreign(
         "",
         &[

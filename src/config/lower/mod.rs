@@ -29,6 +29,8 @@ mod rules;
 mod service;
 mod split;
 mod sticky;
+mod trace;
+mod url;
 mod versions;
 
 use toml::de::DeTable;
@@ -50,6 +52,7 @@ pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Proble
     let shutdown = proxy::shutdown(&mut file, out);
     let limits = proxy::limits(&mut file, out);
     let access_log = access_log::access_log(&mut file, out);
+    let trace = trace::trace(&mut file, out);
     include::check(&mut file, out);
     let around = service::Around {
         body_bytes: limits.body_bytes,
@@ -65,6 +68,7 @@ pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Proble
         shutdown,
         limits,
         access_log,
+        trace,
         listeners,
         services,
     };

@@ -1,7 +1,7 @@
-//! HTTP requests that rollouts make to the outside: smoke checks, hooks, notifications and Prometheus queries.
+//! HTTP requests to the outside: smoke checks, hooks, notifications and Prometheus queries of rollouts, and the export of spans.
 //!
-//! Everything here runs on the control thread, never blocks it, and ends within a time limit. [`client`] sends one request to a
-//! URL; [`hooks`], [`notify`] and [`prometheus`] are built on it. [`smoke`] asks the endpoints of a version directly, over the
+//! Everything here but [`spans`], which has a thread of its own, runs on the control thread, never blocks it, and ends within a time limit. [`client`] sends one request to a
+//! URL; [`hooks`], [`notify`], [`prometheus`] and [`spans`] are built on it. [`smoke`] asks the endpoints of a version directly, over the
 //! connections that health checks use. What may be a secret in a URL (credentials, path and query) appears in no error and no log
 //! line: they name the peer as `host:port`.
 
@@ -12,7 +12,9 @@ mod expectation;
 pub(crate) mod hooks;
 pub(crate) mod notify;
 pub(crate) mod prometheus;
+mod retry_after;
 pub(crate) mod smoke;
+pub(crate) mod spans;
 mod url;
 
 #[cfg(test)]

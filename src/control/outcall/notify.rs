@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::backoff::Backoff;
 use super::client::{self, OutcallRequest};
+use super::retry_after::{LONGEST_PAUSE, retry_after};
 use super::url::OutcallUrl;
 use crate::config::rollout::{Notify, NotifyFormat};
 use crate::telemetry::LogLimit;
@@ -45,9 +46,6 @@ const POLICY: DeliveryPolicy = DeliveryPolicy {
     },
     idle: Duration::from_secs(300),
 };
-
-/// Longest pause between two attempts, also if the receiver asks for a longer one.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Time between two log lines of one kind.
 const LOG_EVERY: Duration = Duration::from_secs(60);
@@ -235,15 +233,6 @@ struct DeliveryFailure {
     why: String,
     /// `None` if further attempts can't help, else the least pause before the next.
     pause: Option<Duration>,
-}
-
-/// The seconds that `Retry-After` asks for (RFC 9110 section 10.2.3), up to [`LONGEST_PAUSE`]; 0 without it, or with a date.
-fn retry_after(headers: &HeaderMap) -> Duration {
-    let seconds = headers.get(header::RETRY_AFTER);
-    let seconds = seconds.and_then(|s| s.to_str().ok()?.trim().parse().ok());
-    seconds
-        .map_or(Duration::ZERO, Duration::from_secs)
-        .min(LONGEST_PAUSE)
 }
 
 #[cfg(test)]

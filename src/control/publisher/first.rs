@@ -14,6 +14,7 @@ use crate::control::history::HistoryRecorder;
 use crate::control::preflight::{log_error, preflight};
 use crate::control::rollouts::shares::SharesInForce;
 use crate::control::sticky_key;
+use crate::control::traces::OpenTraces;
 use crate::edge::admission::Admission;
 use crate::edge::inherit::Inherited;
 use crate::edge::listener::Listeners;
@@ -39,6 +40,7 @@ pub(crate) struct Prepared {
     workers: usize,
     keys: Keys,
     log: OpenLog,
+    traces: OpenTraces,
     rollouts: SharesInForce,
 }
 
@@ -61,6 +63,8 @@ impl Prepared {
         let log = log.map_err(|problem| {
             RunError::Config(log_error(&loaded, file, &problem).rendered(false))
         })?;
+        let traces = OpenTraces::default().next(&loaded.spec, &telemetry.spans);
+        let traces = traces.map_err(RunError::Threads)?;
         let spec = loaded.spec;
         let registry = Arc::new(Registry::new());
         let admission = Admission::new(&spec.limits, descriptors);
@@ -80,6 +84,7 @@ impl Prepared {
             workers,
             keys,
             log,
+            traces,
             rollouts: SharesInForce::default(),
         })
     }
@@ -135,6 +140,7 @@ impl Prepared {
             rollouts: &|service| self.rollouts.of(service),
             keys: &self.keys,
             access_log: self.log.sink(),
+            traces: self.traces.sink(),
             now_s: wall_s(),
         };
         let first = Snapshot::compile(&inputs, &self.registry, &self.telemetry);
@@ -166,6 +172,7 @@ impl Prepared {
             monitor,
             keys: self.keys,
             log: self.log,
+            traces: self.traces,
             history,
             first_text: self.text,
             rollouts: self.rollouts,

@@ -24,6 +24,7 @@ impl Publisher {
             rollouts: &|service| self.rollouts.of(service),
             keys: &self.keys,
             access_log: self.log.sink(),
+            traces: self.traces.sink(),
             now_s: wall_s(),
         };
         let next = Snapshot::compile(&inputs, &Registry::new(), &Telemetry::new(1));

@@ -8,6 +8,7 @@ use crate::control::access_log::OpenLog;
 use crate::control::config_file::{read, rendered, warn, warn_of_restart};
 use crate::control::preflight::{log_error, plan_errors, token_error};
 use crate::control::rollouts::shares::SharesInForce;
+use crate::control::traces::OpenTraces;
 use crate::control::{audit, file_watcher, history, sticky_key};
 use crate::edge::inherit::Inherited;
 use crate::edge::listener::Plan;
@@ -30,6 +31,7 @@ pub(crate) enum ReloadOutcome {
 struct Checked {
     plan: Plan,
     log: OpenLog,
+    traces: OpenTraces,
     keys: Keys,
 }
 
@@ -56,7 +58,12 @@ impl Publisher {
             }
             return ReloadOutcome::Unchanged(running.generation);
         }
-        let Checked { plan, log, keys } = match self.check(&loaded) {
+        let Checked {
+            plan,
+            log,
+            traces,
+            keys,
+        } = match self.check(&loaded) {
             Ok(checked) => checked,
             Err(error) => return self.refuse(error, Some(&loaded.hash)),
         };
@@ -66,6 +73,7 @@ impl Publisher {
         self.rollouts = rollouts(&loaded.spec);
         self.keys = keys;
         self.log.replace(log);
+        self.traces = traces;
         let next = self.compile(&running, &loaded.spec);
         let generation = next.generation;
         discovery::first(&self.registry, NAMES).await;
@@ -113,7 +121,15 @@ impl Publisher {
         let log = self.log.next(&loaded.spec, self.telemetry.access_log());
         let log = log.map_err(|problem| log_error(loaded, &self.file, &problem).rendered(false))?;
         let keys = sticky_key::keys(&loaded.spec, &self.keys)?;
-        Ok(Checked { plan, log, keys })
+        let traces = self.traces.next(&loaded.spec, &self.telemetry.spans);
+        let traces =
+            traces.map_err(|e| format!("no thread can be started to export spans: {e}"))?;
+        Ok(Checked {
+            plan,
+            log,
+            traces,
+            keys,
+        })
     }
 
     fn refuse(&self, error: String, hash: Option<&str>) -> ReloadOutcome {

@@ -31,6 +31,7 @@ fn spec(listeners: Vec<spec::ListenerSpec>) -> Spec {
         },
         limits: limits(None),
         access_log: None,
+        trace: None,
         listeners,
         services: Vec::new(),
     }

@@ -3,8 +3,10 @@
 use http::HeaderName;
 
 use crate::snapshot::CompiledFields;
+use crate::telemetry::trace::request::SentContext;
 
 static X_FLAGS: HeaderName = HeaderName::from_static("x-flags");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 /// Edits of the fields of one head, with their values.
@@ -16,6 +18,10 @@ pub struct RenderedFields<'a> {
     has_prefix: bool,
     /// Whether `x-flags` is dropped as well, because the service has flags.
     has_flags: bool,
+    /// Whether `traceparent` is dropped as well, because the proxy adds its own.
+    has_trace: bool,
+    /// Whether `tracestate` is dropped as well, because it belongs to a trace that isn't continued.
+    drops_state: bool,
     /// The fields that are added.
     values: Vec<(&'a HeaderName, Vec<u8>)>,
 }
@@ -28,9 +34,8 @@ impl<'a> RenderedFields<'a> {
     ) -> Self {
         Self {
             compiled: Some(compiled),
-            has_prefix: false,
-            has_flags: false,
             values,
+            ..Self::default()
         }
     }
 
@@ -50,6 +55,15 @@ impl<'a> RenderedFields<'a> {
         }
     }
 
+    /// Replaces `traceparent`, unless the edits are about that field themselves.
+    pub(in crate::proxy) fn put_trace(&mut self, sent: &SentContext) {
+        if !self.drops(TRACEPARENT.as_str().as_bytes()) {
+            self.has_trace = true;
+            self.drops_state = !sent.keeps_state;
+            self.values.push((&TRACEPARENT, sent.traceparent.to_vec()));
+        }
+    }
+
     /// Whether the head's own fields of this name, in any case, are dropped.
     #[inline]
     pub fn drops(&self, name: &[u8]) -> bool {
@@ -57,6 +71,8 @@ impl<'a> RenderedFields<'a> {
             || (self.has_prefix
                 && name.eq_ignore_ascii_case(X_FORWARDED_PREFIX.as_str().as_bytes()))
             || (self.has_flags && name.eq_ignore_ascii_case(X_FLAGS.as_str().as_bytes()))
+            || (self.has_trace && name.eq_ignore_ascii_case(TRACEPARENT.as_str().as_bytes()))
+            || (self.drops_state && name.eq_ignore_ascii_case(b"tracestate"))
     }
 
     /// The fields that are added.

@@ -2,7 +2,9 @@
 
 use super::Recording;
 use crate::index::VersionIx;
+use crate::proxy::judged::User;
 use crate::proxy::peer::Peer;
+use crate::proxy::traces::TraceOrigin;
 use crate::snapshot::Service;
 
 impl<'a> Recording<'a> {
@@ -23,6 +25,18 @@ impl<'a> Recording<'a> {
     pub(in crate::proxy) fn version(&self) -> Option<(&'a str, VersionIx)> {
         self.answering
             .or_else(|| self.record.last_try().map(|attempt| attempt.version))
+    }
+
+    /// Where the request came from, for its trace.
+    pub(super) fn trace_origin(&self) -> TraceOrigin {
+        TraceOrigin {
+            started: self.started,
+            is_tls: self.peer.tls,
+            cohort: match self.user {
+                User::Cohort(point) => Some(point as f64 / u64::MAX as f64),
+                User::Session(_) | User::Anyone => None,
+            },
+        }
     }
 
     /// The peer of the connection.

@@ -134,6 +134,9 @@ pub(super) fn describe(line: &LogLine<'_>, out: &mut impl KeyedLine) {
 fn request(line: &LogLine<'_>, out: &mut impl KeyedLine) {
     let record = line.record;
     out.text(key!("id"), record.id);
+    if let Some(trace) = &record.trace {
+        out.word(key!("trace_id"), &trace.id_text());
+    }
     out.text(key!("listener"), record.listener.as_bytes());
     out.address(key!("client"), record.client);
     if record.peer != record.client {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::{each, method, status, word};
-use crate::config::lower::proxy;
+use crate::config::lower::{self, proxy};
 use crate::config::problems::Problems;
 use crate::config::raw::{RawString, RawTable, RawValue};
 use crate::config::rollout::{
@@ -314,22 +314,7 @@ fn url_of(table: &mut RawTable<'_>, out: &mut Problems) -> Option<String> {
     url(&value, out)
 }
 
-/// Reads an `http` or `https` URL with a host.
 fn url(value: &RawValue<'_>, out: &mut Problems) -> Option<String> {
-    let text = value.text("a URL such as \"http://127.0.0.1:8088/check\"", out)?;
-    let scheme = ["http://", "https://"]
-        .iter()
-        .any(|scheme| text.value.starts_with(scheme));
-    let parsed = text.value.parse::<http::Uri>().ok();
-    let has_host = parsed.and_then(|uri| uri.host().map(|host| !host.is_empty())) == Some(true);
-    if scheme && has_host {
-        return Some(text.value.to_owned());
-    }
-    let why = match scheme {
-        true => "it has no host, or characters that a URL can't have",
-        false => "it begins with `http://` or `https://`",
-    };
-    out.error(text.span, format!("`{}` is not a URL", value.path))
-        .label(why);
-    None
+    let text = lower::url::url(value, "http://127.0.0.1:8088/check", out)?;
+    Some(text.value.to_owned())
 }

@@ -1,0 +1,84 @@
+//! `[trace]`: where traces are exported to, and which.
+
+use super::unknown_word;
+use super::url::url;
+use crate::config::problems::Problems;
+use crate::config::raw::{RawString, RawTable, RawValue};
+use crate::config::share::Share;
+use crate::config::trace::{TraceSpec, TracedKind};
+
+/// A receiver on this machine, at the port that is registered for OTLP over HTTP.
+const EXAMPLE: &str = "http://127.0.0.1:4318";
+/// The path of the protocol, which is appended to the URL.
+const PATH: &str = "/v1/traces";
+/// The port that is registered for OTLP over gRPC.
+const GRPC_PORT: u16 = 4317;
+
+/// Reads `[trace]`.
+pub(super) fn trace(file: &mut RawTable<'_>, out: &mut Problems) -> Option<TraceSpec> {
+    let value = file.take("trace")?;
+    if let Some(text) = value.as_text() {
+        out.error(value.span.clone(), "`trace` is a table")
+            .label("expected a table, found a string")
+            .help(format!("write `trace.otlp = {:?}`", text.value));
+        return None;
+    }
+    let mut table = value.table("a table with `otlp`", out)?;
+    let otlp = table
+        .need("otlp", out, "write `otlp = \"http://127.0.0.1:4318\"`")
+        .and_then(|value| receiver(&value, out));
+    let sample = table.take("sample").and_then(|value| value.share(out));
+    let always = table.take("always").map(|value| always(&value, out));
+    table.finish(out);
+    Some(TraceSpec {
+        otlp: otlp?,
+        sample: sample.unwrap_or(Share(Share::WHOLE / 100)),
+        always: always.unwrap_or_else(|| TracedKind::ALL.to_vec()),
+    })
+}
+
+/// Reads `otlp`.
+fn receiver(value: &RawValue<'_>, out: &mut Problems) -> Option<String> {
+    let text = url(value, EXAMPLE, out)?;
+    let base = text.value.trim_end_matches('/');
+    if let Some(base) = base.strip_suffix(PATH) {
+        let message = format!("`{}` is the URL without `{PATH}`", value.path);
+        out.error(text.span, message)
+            .label("the path is appended to it")
+            .help(format!("write {base:?}"));
+        return None;
+    }
+    warn_of_grpc(&text, out);
+    Some(base.to_owned())
+}
+
+/// Only OTLP over HTTP is spoken.
+fn warn_of_grpc(text: &RawString<'_>, out: &mut Problems) {
+    let uri = text.value.parse::<http::Uri>().ok();
+    if uri.and_then(|uri| uri.port_u16()) == Some(GRPC_PORT) {
+        out.warning(
+            text.span.clone(),
+            "receivers expect OTLP over gRPC at port 4317",
+        )
+        .label("spans are sent over HTTP, as protobuf")
+        .help("the port for that is 4318");
+    }
+}
+
+/// Reads `always`.
+fn always(value: &RawValue<'_>, out: &mut Problems) -> Vec<TracedKind> {
+    if value.as_list().is_some_and(|items| items.is_empty()) {
+        return Vec::new();
+    }
+    let known: Vec<_> = TracedKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    let mut kinds = Vec::new();
+    for text in value.texts("\"5xx\" or \"canary\"", out) {
+        match TracedKind::parse(text.value) {
+            Some(kind) => kinds.push(kind),
+            None => {
+                unknown_word(&text, &value.path, &known, out);
+            }
+        }
+    }
+    kinds
+}

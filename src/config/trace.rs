@@ -1,0 +1,42 @@
+//! The export of traces: `[trace]`.
+
+use super::share::Share;
+
+/// Where traces are exported to, and which: `[trace]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceSpec {
+    /// Base URL of a receiver of OTLP over HTTP; `/v1/traces` is appended. It may contain credentials.
+    pub otlp: String,
+    /// Share of the traces that begin here which are exported. For a trace that a client has begun, its flag decides. Default 1 %.
+    pub sample: Share,
+    /// Requests that are exported whatever `sample` or the client says. Default: all kinds.
+    pub always: Vec<TracedKind>,
+}
+
+words! {
+    /// A kind of requests that is always exported: an entry of `trace.always`.
+    pub enum TracedKind {
+        /// Requests whose client, or one of whose tries, got a 5xx.
+        ServerError "5xx",
+        /// Requests that were sent to another version than stable.
+        Canary "canary",
+    }
+}
+
+impl TraceSpec {
+    /// The receiver without what may be secret: user information, path and query.
+    pub fn receiver(&self) -> String {
+        let uri = self.otlp.parse::<http::Uri>().unwrap_or_default();
+        let host = uri.host().unwrap_or_default();
+        let scheme = uri.scheme_str().unwrap_or("http");
+        match uri.port_u16() {
+            Some(port) => format!("{scheme}://{host}:{port}"),
+            None => format!("{scheme}://{host}"),
+        }
+    }
+
+    /// Whether requests of a kind are always exported.
+    pub fn keeps(&self, kind: TracedKind) -> bool {
+        self.always.contains(&kind)
+    }
+}

@@ -1,0 +1,243 @@
+//! Exports spans by OTLP over HTTP, as protobuf (OpenTelemetry protocol 1.x, "OTLP/HTTP").
+//!
+//! Runs on a thread of its own. Spans are collected for a second, or until there are enough for a request; one request is sent at a
+//! time. What the receiver can't take now is sent again, up to a limit; meanwhile further spans wait in the bounded queue.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, header};
+use prost::Message;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout_at};
+
+use super::backoff::Backoff;
+use super::client::{self, OutcallRequest};
+use super::exchange::OutcallResponse;
+use super::retry_after::retry_after;
+use super::url::OutcallUrl;
+use crate::telemetry::LogLimit;
+use crate::telemetry::record::SpanOutcome;
+use crate::telemetry::trace::otlp::{ExportResponse, KeyValue, OtlpSpan, export_request};
+use crate::telemetry::trace::sink::{ExporterMessage, SpanQueue};
+
+/// How spans are delivered.
+#[derive(Clone, Copy, Debug)]
+struct ExportPolicy {
+    /// Spans of one request.
+    batch: usize,
+    /// Longest time that a span waits for others.
+    collect: Duration,
+    /// Time limit of one attempt.
+    limit: Duration,
+    /// Attempts after the first.
+    retries: u32,
+    backoff: Backoff,
+}
+
+const POLICY: ExportPolicy = ExportPolicy {
+    batch: 2048,
+    collect: Duration::from_secs(1),
+    limit: Duration::from_secs(10),
+    retries: 4,
+    backoff: Backoff {
+        first: Duration::from_secs(1),
+        factor: 2,
+        most: Duration::from_secs(30),
+    },
+};
+
+/// Time between two log lines of one kind.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+/// Kinds of log lines: slots of the [`LogLimit`].
+const DROPPED: usize = 0;
+const REJECTED: usize = 1;
+
+/// Sends spans to a receiver.
+pub(crate) struct SpanExporter {
+    url: String,
+    policy: ExportPolicy,
+    resource: Vec<KeyValue>,
+    log: LogLimit,
+}
+
+/// Why spans were not exported.
+struct ExportFailure {
+    why: String,
+    /// `None` if further attempts can't help, else the least pause before the next.
+    pause: Option<Duration>,
+}
+
+/// What was collected for a request.
+#[derive(Default)]
+struct Collected {
+    spans: Vec<OtlpSpan>,
+    /// Who waits for these spans to be exported.
+    flush: Option<oneshot::Sender<()>>,
+    /// The sinks are gone.
+    is_last: bool,
+}
+
+impl SpanExporter {
+    /// Creates an exporter to the receiver at this base URL.
+    pub(crate) fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            policy: POLICY,
+            resource: resource(),
+            log: LogLimit::new(2, LOG_EVERY, Instant::now()),
+        }
+    }
+
+    /// Exports what comes from the queue until its sinks are gone.
+    pub(crate) async fn run(self, mut queue: SpanQueue) {
+        loop {
+            let collected = self.collect(&mut queue).await;
+            // Before the process ends there is no time for a second attempt.
+            let hurried = collected.flush.is_some() || collected.is_last;
+            if !collected.spans.is_empty() {
+                self.export(collected.spans, &queue, hurried).await;
+            }
+            if let Some(done) = collected.flush {
+                // Whoever asked may have stopped waiting.
+                let _ = done.send(());
+            }
+            if collected.is_last {
+                return;
+            }
+        }
+    }
+
+    /// Waits for spans, and then a little for further ones.
+    async fn collect(&self, queue: &mut SpanQueue) -> Collected {
+        let mut collected = Collected::default();
+        let mut next = queue.messages.recv().await;
+        let end = tokio::time::Instant::now() + self.policy.collect;
+        loop {
+            match next {
+                None => collected.is_last = true,
+                Some(ExporterMessage::Flush(done)) => collected.flush = Some(done),
+                Some(ExporterMessage::Spans(spans)) => {
+                    collected.spans.extend(spans);
+                    if collected.spans.len() < self.policy.batch {
+                        match timeout_at(end, queue.messages.recv()).await {
+                            Ok(message) => next = message,
+                            Err(_) => return collected,
+                        }
+                        continue;
+                    }
+                }
+            }
+            return collected;
+        }
+    }
+
+    async fn export(&self, spans: Vec<OtlpSpan>, queue: &SpanQueue, mut hurried: bool) {
+        let count = spans.len();
+        let request = export_request(spans, self.resource.clone());
+        let body = Bytes::from(request.encode_to_vec());
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let failure = match self.attempt(&body).await {
+                Ok(response) => {
+                    let rejected = self.rejected(&response).min(count);
+                    queue.finish(SpanOutcome::Rejected, rejected);
+                    return queue.finish(SpanOutcome::Exported, count - rejected);
+                }
+                Err(failure) => failure,
+            };
+            match failure.pause {
+                Some(least) if attempts <= self.policy.retries && !hurried => {
+                    let pause = self.policy.backoff.after(attempts).max(least);
+                    tokio::select! {
+                        () = sleep(pause) => {}
+                        // The next attempt is the last one.
+                        () = queue.hurry.notified() => hurried = true,
+                    }
+                }
+                _ => {
+                    queue.finish(SpanOutcome::Dropped, count);
+                    return self.warn(DROPPED, &failure.why, count);
+                }
+            }
+        }
+    }
+
+    /// Number of spans that the receiver has refused. A response that can't be read is that of a receiver which took them.
+    fn rejected(&self, response: &OutcallResponse) -> usize {
+        let response = ExportResponse::decode(response.body.clone()).unwrap_or_default();
+        let Some(partial) = response.partial_success else {
+            return 0;
+        };
+        let rejected = usize::try_from(partial.rejected_spans).unwrap_or(0);
+        if rejected > 0 {
+            self.warn(REJECTED, &partial.error_message, rejected);
+        }
+        rejected
+    }
+
+    fn warn(&self, kind: usize, reason: &str, spans: usize) {
+        let Some(omitted) = self.log.check(kind, Instant::now()) else {
+            return;
+        };
+        // The receiver's text is untrusted.
+        let reason = reason.chars().take(200).collect::<String>();
+        let reason = reason.escape_debug().to_string();
+        match kind {
+            REJECTED => tracing::warn!(spans, reason, omitted, "receiver rejected spans"),
+            _ => tracing::warn!(spans, reason, omitted, "spans dropped: not delivered"),
+        }
+    }
+
+    async fn attempt(&self, body: &Bytes) -> Result<OutcallResponse, ExportFailure> {
+        let url = OutcallUrl::parse(&self.url).map_err(|why| ExportFailure {
+            why: why.to_owned(),
+            pause: None,
+        })?;
+        let url = url.join("/v1/traces");
+        let peer = url.to_string();
+        let protobuf = HeaderValue::from_static("application/x-protobuf");
+        let request = OutcallRequest {
+            method: Method::POST,
+            url,
+            headers: HeaderMap::from_iter([(header::CONTENT_TYPE, protobuf)]),
+            body: body.clone(),
+            limit: self.policy.limit,
+        };
+        let response = client::send(request).await.map_err(|e| ExportFailure {
+            why: e.to_string(),
+            pause: e.is_transient().then_some(Duration::ZERO),
+        })?;
+        match response.status {
+            200..=299 => Ok(response),
+            // The statuses that the protocol calls retryable.
+            status @ (429 | 502 | 503 | 504) => Err(ExportFailure {
+                why: format!("{peer}: answered {status}"),
+                pause: Some(retry_after(&response.headers)),
+            }),
+            status => Err(ExportFailure {
+                why: format!("{peer}: answered {status}"),
+                pause: None,
+            }),
+        }
+    }
+}
+
+/// The attributes of this process, by OpenTelemetry's conventions for resources.
+fn resource() -> Vec<KeyValue> {
+    let host = rustix::system::uname();
+    let host = host.nodename().to_string_lossy();
+    let pid = std::process::id();
+    vec![
+        KeyValue::new("service.name", env!("CARGO_PKG_NAME")),
+        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+        KeyValue::new("service.instance.id", format!("{host}:{pid}")),
+        KeyValue::new("host.name", &*host),
+        KeyValue::new("process.pid", u64::from(pid)),
+    ]
+}
+
+#[cfg(test)]
+#[path = "spans_tests.rs"]
+mod tests;

@@ -1,0 +1,66 @@
+//! Starts the exporter that a configuration asks for, and keeps it as long as the configuration does.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::time::timeout;
+
+use super::outcall::spans::SpanExporter;
+use crate::config::Spec;
+use crate::telemetry::trace::sink::{SpanCounts, TraceSink};
+
+/// The receiver in use; none if the configuration has no `[trace]`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OpenTraces(Option<(String, Arc<TraceSink>)>);
+
+impl OpenTraces {
+    /// Starts the exporter of a configuration. If its receiver is the one of this exporter, that continues.
+    ///
+    /// An exporter that no configuration names any more exports what is queued, and ends.
+    ///
+    /// # Errors
+    /// The thread can't be started.
+    pub(super) fn next(&self, spec: &Spec, counts: &Arc<SpanCounts>) -> io::Result<Self> {
+        let Some(wanted) = &spec.trace else {
+            return Ok(Self(None));
+        };
+        if let Some((receiver, _)) = &self.0
+            && *receiver == wanted.otlp
+        {
+            return Ok(self.clone());
+        }
+        let sink = start(&wanted.otlp, counts)?;
+        Ok(Self(Some((wanted.otlp.clone(), sink))))
+    }
+
+    /// Where spans go.
+    pub(super) fn sink(&self) -> Option<&Arc<TraceSink>> {
+        self.0.as_ref().map(|(_, sink)| sink)
+    }
+
+    /// Waits up to `limit` until what is queued has been exported.
+    pub(super) async fn flush(&self, limit: Duration) {
+        if let Some(sink) = self.sink()
+            && timeout(limit, sink.flush()).await.is_err()
+        {
+            tracing::warn!("the last spans could not be exported in time");
+        }
+    }
+}
+
+/// Starts a thread of its own: encoding many spans must not delay the control thread.
+fn start(receiver: &str, counts: &Arc<SpanCounts>) -> io::Result<Arc<TraceSink>> {
+    let (sink, queue) = TraceSink::new(counts.clone());
+    let exporter = SpanExporter::new(receiver);
+    let mut runtime = Builder::new_current_thread();
+    runtime.enable_all();
+    std::thread::Builder::new()
+        .name("traces".into())
+        .spawn(move || match runtime.build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime.block_on(exporter.run(queue)),
+            Err(error) => tracing::error!(%error, "no spans can be exported"),
+        })?;
+    Ok(sink)
+}

@@ -1,0 +1,31 @@
+//! The labels of rare events, which are counted by the control thread.
+
+use crate::telemetry::words::{EjectionOutcome, EjectionReason, RollbackReason};
+
+/// An event of outlier detection: the labels of `cutover_ejections_total`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ejection {
+    /// Name of the service.
+    pub service: String,
+    /// Name of the version.
+    pub version: String,
+    /// Name of the endpoint in the configuration.
+    pub endpoint: String,
+    /// Why the endpoint is an outlier.
+    pub reason: EjectionReason,
+    /// What was done about it.
+    pub outcome: EjectionOutcome,
+}
+
+/// The end of a rollout by a rollback or an abort: the labels of `cutover_rollbacks_total`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rollback {
+    /// Name of the service.
+    pub service: String,
+    /// Name of the version or flag.
+    pub subject: String,
+    /// Whether it is a flag.
+    pub is_flag: bool,
+    /// Why it lost its share.
+    pub reason: RollbackReason,
+}
