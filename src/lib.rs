@@ -13,6 +13,7 @@ mod words;
 
 pub mod reason;
 
+pub(crate) mod certificates;
 pub mod config;
 pub mod http1;
 pub(crate) mod http2;

@@ -46,7 +46,7 @@ use crate::upstream::{Endpoint, Pool, VersionLoad};
 
 pub(crate) use actions::ServiceActions;
 pub(crate) use build::{Inputs, Previous};
-pub(crate) use certificates::{CertificateState, date};
+pub(crate) use certificates::{CertificateOwner, CertificateState};
 pub(crate) use client_limits::{ListenerClientLimits, ServiceClientLimits};
 pub(crate) use decision_state::DecisionState;
 pub(crate) use effective::RolloutShare;

@@ -7,10 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms and their floors. A room on a floor doesn't import another one of that floor.
-const FLOORS: [(&str, u8); 18] = [
+const FLOORS: [(&str, u8); 19] = [
     ("index", 0),
     ("words", 0),
     ("reason", 0),
+    ("certificates", 1),
     ("config", 1),
     ("telemetry", 1),
     ("http1", 1),

@@ -96,6 +96,7 @@ fn shop() -> ServiceSpec {
             label: None,
             endpoints: Vec::new(),
             max_share: None,
+            tls: None,
             preview: Vec::new(),
             actions: Default::default(),
         }],

@@ -41,6 +41,7 @@ pub fn service(hosts: Vec<HostPattern>, paths: Vec<PathPattern>) -> ServiceSpec 
             label: None,
             endpoints: Vec::new(),
             max_share: None,
+            tls: None,
             preview: Vec::new(),
             actions: Default::default(),
         }],

@@ -6,7 +6,7 @@ use super::shares;
 use crate::config::spec;
 use crate::index::VersionIx;
 use crate::rollout::state::RolloutPhase;
-use crate::snapshot::{CertificateState, Live, Service, Snapshot};
+use crate::snapshot::{CertificateOwner, CertificateState, Live, Service, Snapshot};
 use crate::telemetry::registry::PresentSeries;
 use crate::telemetry::render::{
     Scrape, ScrapeCertificate, ScrapeRollout, ScrapeService, ScrapeVersion,
@@ -28,17 +28,22 @@ pub(crate) fn collect(live: &Live, rollouts: &RolloutsByService) -> Scrape {
         generation: snapshot.generation,
         last_reload_successful: source.error.is_none(),
         last_reload_success: source.published,
-        certificates: live.certificates().into_iter().map(certificate).collect(),
+        certificates: { live.certificates().into_iter() }
+            .filter_map(certificate)
+            .collect(),
     }
 }
 
-fn certificate(state: CertificateState) -> ScrapeCertificate {
-    ScrapeCertificate {
-        listener: state.listener,
+fn certificate(state: CertificateState) -> Option<ScrapeCertificate> {
+    let CertificateOwner::Listener(listener) = state.owner else {
+        return None;
+    };
+    Some(ScrapeCertificate {
+        listener,
         names: state.names,
-        expiry: state.not_after,
+        expiry: state.validity?.not_after,
         last_reload_successful: state.error.is_none(),
-    }
+    })
 }
 
 /// Lists everything in a snapshot that has metric series. All other series expire.

@@ -10,9 +10,10 @@ use super::flags::{self, ConversionStatus, FlagStatus};
 use super::mirror::MirrorStatus;
 use super::rollout::RolloutStatus;
 use super::{Context, ProcessPhase, capacity, shares};
+use crate::certificates::date;
 use crate::config::spec;
 use crate::index::{ServiceIx, VersionIx};
-use crate::snapshot::{self, CertificateState, Snapshot, date};
+use crate::snapshot::{self, CertificateOwner, CertificateState, Snapshot};
 use crate::upstream::endpoint::flag;
 use crate::upstream::pool::Member;
 
@@ -88,21 +89,28 @@ pub(crate) struct ListenerStatus {
     pub connections: i64,
 }
 
-/// A certificate of a listener.
+/// A certificate of a listener, or what a version uses for TLS with its endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CertificateStatus {
-    /// The listener's name.
-    pub listener: String,
+    /// The listener's name; absent for a version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<String>,
+    /// The name of the service whose version it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// The version's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// Server names (SNI) for which it is presented.
     pub names: Vec<String>,
     /// Path of its file.
     pub file: String,
-    /// Start of its validity, RFC 3339.
-    pub not_before: String,
-    /// End of its validity, RFC 3339.
-    pub not_after: String,
+    /// Start of its validity, RFC 3339; `None` for authorities.
+    pub not_before: Option<String>,
+    /// End of its validity, RFC 3339; `None` for authorities.
+    pub not_after: Option<String>,
     /// Seconds until it expires; negative if it has expired.
-    pub expires_in_s: i64,
+    pub expires_in_s: Option<i64>,
     /// Why its current files can't be used, so that the certificate read before stays in use.
     pub error: Option<String>,
     /// When the error was first seen, RFC 3339.
@@ -327,15 +335,23 @@ fn listeners(context: &Context, snapshot: &Snapshot) -> Vec<ListenerStatus> {
 fn certificates(states: Vec<CertificateState>) -> Vec<CertificateStatus> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.map_or(0, |now| now.as_secs().cast_signed());
-    let one = |state: CertificateState| CertificateStatus {
-        listener: state.listener,
-        names: state.names,
-        file: state.file.display().to_string(),
-        not_before: date(state.not_before),
-        not_after: date(state.not_after),
-        expires_in_s: state.not_after - now,
-        error: state.error,
-        error_since: state.since.map(rfc3339),
+    let one = |state: CertificateState| {
+        let (listener, service, version) = match state.owner {
+            CertificateOwner::Listener(name) => (Some(name), None, None),
+            CertificateOwner::Version { service, version } => (None, Some(service), Some(version)),
+        };
+        CertificateStatus {
+            listener,
+            service,
+            version,
+            names: state.names,
+            file: state.file.display().to_string(),
+            not_before: state.validity.map(|validity| date(validity.not_before)),
+            not_after: state.validity.map(|validity| date(validity.not_after)),
+            expires_in_s: state.validity.map(|validity| validity.not_after - now),
+            error: state.error,
+            error_since: state.since.map(rfc3339),
+        }
     };
     states.into_iter().map(one).collect()
 }

@@ -20,7 +20,7 @@ use crate::config::mirror::MirrorSpec;
 use crate::config::spec::{
     Admin, Balance, Bind, Cert, CohortKey, CohortSpec, Condition, Conditions, EndpointSpec,
     HostPattern, ListenerSpec, PathPattern, Pattern, ProxyLimits, RuleSpec, ServiceSpec, Share,
-    Timeouts, VersionSpec,
+    Timeouts, UpstreamTls, VersionSpec,
 };
 use crate::config::trace::TraceSpec;
 use crate::index::{FlagIx, VersionIx};
@@ -298,9 +298,19 @@ pub(crate) fn one_version(version: &VersionSpec) -> Value {
         "endpoints": texts(&version.endpoints, endpoint),
         "preview": texts(&version.preview, host),
         "slow_start": version.slow_start.map(time),
+        "tls": version.tls.as_ref().map(upstream_tls),
     });
     extend(&mut shown, actions::actions(&version.actions));
     shown
+}
+
+fn upstream_tls(tls: &UpstreamTls) -> Value {
+    json!({
+        "ca": tls.ca,
+        "cert": tls.cert,
+        "key": tls.key,
+        "server_name": tls.server_name.as_ref().map(|name| name.to_str()),
+    })
 }
 
 /// Formats it as the file does: `10.0.0.1:80 weight=2`.

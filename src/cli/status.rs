@@ -187,9 +187,9 @@ fn certificates(all: &[CertificateStatus]) -> String {
     ]);
     for certificate in all {
         table.row([
-            certificate.listener.clone(),
+            owner(certificate),
             certificate.names.join(", "),
-            expiry(certificate),
+            expiry(certificate).unwrap_or_default(),
             certificate.file.clone(),
         ]);
     }
@@ -197,29 +197,44 @@ fn certificates(all: &[CertificateStatus]) -> String {
     for certificate in all {
         if let Some(error) = &certificate.error {
             let since = certificate.error_since.as_deref().unwrap_or("now");
-            let (listener, names) = (&certificate.listener, certificate.names.join(", "));
+            let what = match &*certificate.names {
+                [] => format!("{} was not reloaded", certificate.file),
+                names => format!("the certificate of {} was not renewed", names.join(", ")),
+            };
+            let owner = owner(certificate);
             let _ = writeln!(
                 text,
-                "{listener}: the certificate of {names} was not renewed (since {since}); the previous one is in use:\n{error}\n"
+                "{owner}: {what} (since {since}); the previous one is in use:\n{error}\n"
             );
         }
     }
     text
 }
 
-/// The expiry as `in 41 days (2027-01-08T17:00:00Z)`, or `EXPIRED 3 hours ago (…)`.
-fn expiry(certificate: &CertificateStatus) -> String {
-    let seconds = certificate.expires_in_s;
+/// The listener, or the service and its version, that uses a certificate.
+fn owner(certificate: &CertificateStatus) -> String {
+    let names = [
+        &certificate.listener,
+        &certificate.service,
+        &certificate.version,
+    ];
+    let names: Vec<&str> = names.into_iter().flatten().map(String::as_str).collect();
+    names.join(" ")
+}
+
+/// The expiry as `in 41 days (2027-01-08T17:00:00Z)`, or `EXPIRED 3 hours ago (…)`. `None` for authorities.
+fn expiry(certificate: &CertificateStatus) -> Option<String> {
+    let seconds = certificate.expires_in_s?;
     let (number, unit) = match seconds.unsigned_abs() {
         s if s >= 2 * 86_400 => (s / 86_400, "days"),
         s if s >= 2 * 3_600 => (s / 3_600, "hours"),
         s => (s / 60, "minutes"),
     };
-    let date = &certificate.not_after;
-    match seconds < 0 {
+    let date = certificate.not_after.as_ref()?;
+    Some(match seconds < 0 {
         true => format!("EXPIRED {number} {unit} ago ({date})"),
         false => format!("in {number} {unit} ({date})"),
-    }
+    })
 }
 
 fn rows(table: &mut TextTable, name: &str, service: &ServiceStatus, version: &VersionStatus) {

@@ -13,7 +13,7 @@ const PLANNED: [(Position, &[&str]); 4] = [
     ("", &["dns", "acme", "fleet"]),
     ("listen.*", &["acme"]),
     ("listen.*.cert", &["client_auth"]),
-    ("service.*.versions.*", &["tls", "proxy_protocol"]),
+    ("service.*.versions.*", &["proxy_protocol"]),
 ];
 
 /// Keys at the top of the file.

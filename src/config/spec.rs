@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use rustls_pki_types::ServerName;
 
 use super::access_log::AccessLogSpec;
 use super::actions::{Actions, HeaderEdits};
@@ -390,6 +391,22 @@ pub struct VersionSpec {
     pub slow_start: Option<Duration>,
     /// What the proxy does with the version's requests itself.
     pub actions: Actions,
+    /// TLS towards its `https://` endpoints. Default `None`: the system's authorities, and no client certificate.
+    pub tls: Option<UpstreamTls>,
+}
+
+/// TLS towards the endpoints of a version: `tls`. At least one of the fields is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// PEM file with the authorities that issue the endpoints' certificates. Default `None`: the system's.
+    pub ca: Option<PathBuf>,
+    /// PEM file with the chain of the certificate to present to endpoints that ask for one. Default `None`: none.
+    pub cert: Option<PathBuf>,
+    /// PEM file with its private key; there if `cert` is.
+    pub key: Option<PathBuf>,
+    /// The name that is sent (SNI, RFC 6066 section 3) and that the certificate must be valid for. Default `None`: the host of
+    /// the endpoint.
+    pub server_name: Option<ServerName<'static>>,
 }
 
 impl ServiceSpec {

@@ -98,7 +98,7 @@ impl Booting {
             rollouts: Mutex::new(rollouts.status()),
         });
         let mut file_watcher = FileWatcher::new(&options.config);
-        file_watcher.set_certificates(publisher.listeners().certificate_files());
+        file_watcher.set_certificates(publisher.certificate_files());
         file_watcher.set_parts(publisher.live().current().spec.body_files());
         Ok(Self {
             publisher,

@@ -261,7 +261,7 @@ impl Control {
                     self.rollouts.second(&mut self.publisher).await;
                     self.show_rollouts();
                 }
-                if self.publisher.listeners().may_renew() {
+                if self.publisher.may_renew() {
                     self.publisher.renew();
                 }
                 if self.has_dead_task() {
@@ -410,7 +410,7 @@ impl Control {
                 self.store();
             }
             self.file_watcher
-                .set_certificates(self.publisher.listeners().certificate_files());
+                .set_certificates(self.publisher.certificate_files());
             self.file_watcher
                 .set_parts(self.publisher.live().current().spec.body_files());
             *self.context.bound.lock().expect("bound lock") =

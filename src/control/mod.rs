@@ -38,6 +38,7 @@ pub(crate) mod sticky_key;
 mod succession;
 mod systemd;
 mod traces;
+mod upstream_identities;
 
 use std::fmt;
 use std::io;

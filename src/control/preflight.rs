@@ -10,8 +10,10 @@ use std::time::SystemTime;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
+use super::upstream_identities::{IdentityFault, UpstreamIdentities};
 use super::{access_log, sticky_key};
 use crate::admin::guard;
+use crate::certificates::provider;
 use crate::config::Spec;
 use crate::config::access_log::LogTarget;
 use crate::config::rollout::RolloutSubject;
@@ -44,6 +46,7 @@ pub(crate) fn preflight(loaded: &Loaded, file: &Path) -> Findings {
         checks.certificates(listener);
         checks.socket_group(listener);
     }
+    checks.identities();
     checks.sticky_keys();
     checks.findings.errors.extend(token_error(loaded, file));
     checks.state_directory(file);
@@ -100,6 +103,28 @@ pub(crate) fn plan_errors(loaded: &Loaded, file: &Path, errors: &[PlanError]) ->
     errors.iter().map(diagnose).collect()
 }
 
+/// Turns the errors in the TLS files of versions into diagnostics, each at the key that names the file.
+pub(crate) fn identity_errors(
+    loaded: &Loaded,
+    file: &Path,
+    faults: &[IdentityFault],
+) -> Vec<Diagnostic> {
+    let name = file.display().to_string();
+    let diagnose = |fault: &IdentityFault| identity(loaded, &name, fault);
+    faults.iter().map(diagnose).collect()
+}
+
+fn identity(loaded: &Loaded, name: &str, fault: &IdentityFault) -> Diagnostic {
+    let part = fault.error.part.key();
+    let table = ["service", &fault.service, "versions", &fault.version, "tls"];
+    let key: Vec<PathStep> = table
+        .into_iter()
+        .chain([part])
+        .map(PathStep::from)
+        .collect();
+    loaded.diagnostic(name, &key, &fault.error.message, &fault.error.help)
+}
+
 /// The diagnostic for `admin.token_file`, if that file can't be used.
 pub(crate) fn token_error(loaded: &Loaded, file: &Path) -> Option<Diagnostic> {
     let problem = guard::check_token(&loaded.spec).err()?;
@@ -149,7 +174,7 @@ impl Checks<'_> {
             return;
         }
         let now = SystemTime::now();
-        let read = Certificates::read(&listener.certs, None, &tls::provider(), now);
+        let read = Certificates::read(&listener.certs, None, &provider(), now);
         let (faults, warnings) = match read {
             Ok(reading) => {
                 let table = tls::CertificateTable::new(listener, &reading.certificates, None);
@@ -160,6 +185,19 @@ impl Checks<'_> {
         let (loaded, name) = (self.loaded, &self.name);
         let diagnose = |fault: &CertificateFault| certificate(loaded, name, &listener.name, fault);
         self.findings.errors.extend(faults.iter().map(diagnose));
+        let warnings = warnings.iter().map(diagnose).map(Diagnostic::into_warning);
+        self.findings.warnings.extend(warnings);
+    }
+
+    fn identities(&mut self) {
+        let (spec, former) = (&self.loaded.spec, UpstreamIdentities::default());
+        let (errors, warnings) = match UpstreamIdentities::read(spec, &former, SystemTime::now()) {
+            Ok(reading) => (Vec::new(), reading.warnings),
+            Err(faults) => (faults, Vec::new()),
+        };
+        let (loaded, name) = (self.loaded, &self.name);
+        let diagnose = |fault: &IdentityFault| identity(loaded, name, fault);
+        self.findings.errors.extend(errors.iter().map(diagnose));
         let warnings = warnings.iter().map(diagnose).map(Diagnostic::into_warning);
         self.findings.warnings.extend(warnings);
     }

@@ -13,13 +13,14 @@ mod republish;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::access_log::OpenLog;
 use super::health_monitor::HealthMonitor;
 use super::history::HistoryRecorder;
 use super::rollouts::shares::SharesInForce;
 use super::traces::OpenTraces;
+use super::upstream_identities::{IdentityFault, UpstreamIdentities};
 use crate::config::Spec;
 use crate::edge::admission::Admission;
 use crate::edge::listener::{ListenerUpdate, Listeners};
@@ -35,6 +36,18 @@ const NAMES: Duration = Duration::from_secs(1);
 /// Longest wait for all workers to adopt a snapshot. It normally takes microseconds.
 const ADOPTION: Duration = Duration::from_secs(5);
 
+/// Logs warnings about new TLS settings of versions.
+fn warn_of_identities(warnings: &[IdentityFault]) {
+    for IdentityFault {
+        service,
+        version,
+        error,
+    } in warnings
+    {
+        tracing::warn!(service, version, "{error}");
+    }
+}
+
 /// Owns everything that a reload may change, and stores the snapshots.
 #[derive(Debug)]
 pub(crate) struct Publisher {
@@ -49,6 +62,7 @@ pub(crate) struct Publisher {
     /// The first generation's listeners, by worker, until [`Publisher::open`] passes them on.
     unopened: Vec<Vec<ListenerUpdate>>,
     keys: Keys,
+    identities: UpstreamIdentities,
     log: OpenLog,
     traces: OpenTraces,
     history: HistoryRecorder,
@@ -121,6 +135,7 @@ impl Publisher {
             now_s: wall_s(),
         };
         let next = Snapshot::compile(&inputs, &self.registry, &self.telemetry);
+        self.identities.apply(spec, &self.registry);
         self.monitor.prepare(&next);
         next
     }
@@ -150,9 +165,9 @@ impl Publisher {
 
     /// Reloads the certificates whose files have changed, and passes them to the workers. Snapshot and listeners stay as they are.
     pub(crate) fn renew(&mut self) {
+        self.renew_identities();
         let renewal = self.listeners.renew();
-        self.live
-            .note_certificates(self.listeners.certificate_states());
+        self.note_certificates();
         for error in &renewal.errors {
             tracing::error!(detail = %error, "certificate refused, keeping the previous one");
         }
@@ -166,6 +181,48 @@ impl Publisher {
             listeners = renewal.renewed.join(","),
             "certificates reloaded"
         );
+    }
+
+    /// Reloads the TLS settings of versions whose files have changed.
+    fn renew_identities(&mut self) {
+        let spec = self.live.current().spec.clone();
+        let read = UpstreamIdentities::read(&spec, &self.identities, SystemTime::now());
+        // Not reached: every version has former settings, so that its files are refused instead.
+        let Ok(reading) = read else { return };
+        for IdentityFault {
+            service,
+            version,
+            error,
+        } in &reading.refused
+        {
+            tracing::error!(service, version, detail = %error, "TLS files refused, keeping the previous ones");
+        }
+        self.identities = reading.identities;
+        if reading.renewed.is_empty() {
+            return;
+        }
+        warn_of_identities(&reading.warnings);
+        self.identities.apply(&spec, &self.registry);
+        tracing::info!(versions = reading.renewed.join(","), "TLS files reloaded");
+    }
+
+    /// Publishes the state of all certificates for the admin API and metrics.
+    fn note_certificates(&self) {
+        let mut states = self.listeners.certificate_states();
+        states.extend(self.identities.states());
+        self.live.note_certificates(states);
+    }
+
+    /// Paths of all certificate, key and authority files.
+    pub(crate) fn certificate_files(&self) -> Vec<PathBuf> {
+        let mut files = self.listeners.certificate_files();
+        files.extend(self.identities.files());
+        files
+    }
+
+    /// Whether files that were refused may be acceptable now although they have not changed: a certificate has become valid.
+    pub(crate) fn may_renew(&self) -> bool {
+        self.listeners.may_renew() || self.identities.may_renew(SystemTime::now())
     }
 
     /// Reopens the file of the access log.

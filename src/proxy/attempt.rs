@@ -144,7 +144,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         if opened.h2 {
             let idle = cx.service.timeouts.idle;
             let conns = &cx.worker.h2_conns;
-            let leased = conns.adopt(endpoint, opened.stream, slot, idle).await;
+            let leased = conns.adopt(endpoint, opened, slot, idle).await;
             let leased = leased.map_err(|e| ExchangeError::Connect(ConnectError::Io(e)));
             return self.over_h2(active, leased, edits, upload, down).await;
         }
@@ -153,6 +153,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             stream: opened.stream,
             slot,
             used: 0,
+            transport: opened.transport,
             bulk: 0,
         };
         self.over_h1(active, kept, edits, upload, down).await
@@ -171,6 +172,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             stream,
             slot,
             used,
+            transport,
             bulk,
         } = kept;
         let open = OpenConnection::of(self.shard(endpoint));
@@ -187,7 +189,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         let stale = (used > 0)
             .then(|| self.stale(&result, upload, &up))
             .flatten();
-        let result = self.close_h1(endpoint, up, result, (slot, used, open));
+        let result = self.close_h1(endpoint, up, result, (slot, used, transport, open));
         ConnectionOutcome { result, stale }
     }
 
@@ -198,7 +200,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         endpoint: &'a Arc<Endpoint>,
         up: H1Up,
         result: Result<Tried<()>, TryError>,
-        (slot, used, mut open): (ConnectionSlot, u32, OpenConnection<'a>),
+        (slot, used, transport, mut open): (ConnectionSlot, u32, u64, OpenConnection<'a>),
     ) -> Result<Tried<Remainder>, TryError> {
         let worker = self.cx.worker;
         let bulk = up.bulk();
@@ -212,6 +214,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
                 stream,
                 slot,
                 used: used + 1,
+                transport,
                 bulk,
             };
             worker

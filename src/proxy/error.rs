@@ -12,6 +12,7 @@ use crate::http1::Reject;
 use crate::telemetry::record::{Failure, Origin, Reason};
 use crate::upstream::ConnectError;
 use crate::upstream::limits::Limit;
+use crate::upstream::tls_failure::tls_error;
 
 /// Why an exchange ended without a complete response.
 #[derive(Debug)]
@@ -226,6 +227,8 @@ fn wire_reason(error: &WireError, answered: bool) -> Reason {
         WireError::Cut => Reason::UpstreamClosed,
         WireError::Reset(_) => Reason::UpstreamReset,
         WireError::Io(e) if e.kind() == io::ErrorKind::ConnectionReset => Reason::UpstreamReset,
+        // With TLS 1.3 an endpoint refuses a client certificate only after the handshake.
+        WireError::Io(e) if tls_error(e).is_some() => Reason::UpstreamTls,
         WireError::Io(_) => Reason::UpstreamBroken,
     }
 }

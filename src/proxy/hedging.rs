@@ -219,10 +219,11 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
                 mut up,
                 slot,
                 used,
+                transport,
                 open,
             } => {
                 let result = self.relay(head, &mut active, upload, down, &mut *up).await;
-                self.close_h1(active.endpoint, *up, result, (slot, used, open))
+                self.close_h1(active.endpoint, *up, result, (slot, used, transport, open))
             }
             SecondConnection::H2(mut up) => {
                 let result = self.relay(head, &mut active, upload, down, &mut *up).await;

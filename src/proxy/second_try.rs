@@ -100,6 +100,7 @@ pub(super) enum SecondConnection<'a> {
         up: Box<H1Up>,
         slot: ConnectionSlot,
         used: u32,
+        transport: u64,
         open: OpenConnection<'a>,
     },
     H2(Box<H2Up>),
@@ -278,7 +279,7 @@ impl<'a, F: Fields> SecondTry<'a, F> {
             .map_err(ExchangeError::Connect)?;
         if opened.h2 {
             let conns = &own.worker.h2_conns;
-            let adopted = conns.adopt(endpoint, opened.stream, slot, timeouts.idle);
+            let adopted = conns.adopt(endpoint, opened, slot, timeouts.idle);
             let failed = |e| ExchangeError::Connect(ConnectError::Io(e));
             let lease = adopted.await.map_err(failed)?;
             return self.over_h2(own, endpoint, lease, edits).await;
@@ -288,6 +289,7 @@ impl<'a, F: Fields> SecondTry<'a, F> {
             stream: opened.stream,
             slot,
             used: 0,
+            transport: opened.transport,
             bulk: 0,
         };
         match self.over_h1(own, endpoint, kept, edits).await {
@@ -320,6 +322,7 @@ impl<'a, F: Fields> SecondTry<'a, F> {
                     up,
                     slot: kept.slot,
                     used: kept.used,
+                    transport: kept.transport,
                     open,
                 },
             ))),

@@ -69,6 +69,7 @@ pub(crate) fn service(name: &str, versions: &[&str]) -> spec::ServiceSpec {
         label: None,
         endpoints: Vec::new(),
         max_share: None,
+        tls: None,
         preview: Vec::new(),
         actions: Default::default(),
     };

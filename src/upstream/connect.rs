@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -16,6 +16,9 @@ use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use super::tls::{SYSTEM, TlsClient};
+use super::tls_failure::explain;
+use super::transport::Transport;
 use super::{Endpoint, addresses};
 use crate::config::spec::{EndpointAddress, Scheme};
 use crate::net::Stream;
@@ -29,6 +32,8 @@ pub(crate) struct OpenedConnection {
     pub stream: Stream,
     /// `true`: HTTP/2, by ALPN or by prior knowledge. `false`: HTTP/1.1.
     pub h2: bool,
+    /// The number of the transport that it was opened by.
+    pub transport: u64,
 }
 
 /// Why a connection could not be opened.
@@ -38,8 +43,10 @@ pub enum ConnectError {
     Timeout,
     /// The name has not been resolved to an address yet.
     Unresolved,
-    /// The system or the peer refused, or TLS failed.
+    /// The system or the peer refused, or the connection was lost.
     Io(io::Error),
+    /// The TLS handshake failed, with an explanation.
+    Tls(String),
 }
 
 impl ConnectError {
@@ -50,7 +57,7 @@ impl ConnectError {
             Self::Unresolved => Reason::UnresolvedName,
             _ if self.is_local() => Reason::NoDescriptors,
             Self::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => Reason::ConnectRefused,
-            Self::Io(e) if e.kind() == io::ErrorKind::InvalidData => Reason::UpstreamTls,
+            Self::Tls(_) => Reason::UpstreamTls,
             Self::Io(_) => Reason::ConnectFailed,
         }
     }
@@ -76,6 +83,7 @@ impl ConnectError {
             Self::Timeout => Self::Timeout,
             Self::Unresolved => Self::Unresolved,
             Self::Io(error) => Self::Io(io(error)),
+            Self::Tls(why) => Self::Tls(why.clone()),
         }
     }
 }
@@ -86,6 +94,7 @@ impl std::fmt::Display for ConnectError {
             Self::Timeout => f.write_str("timeouts.connect passed"),
             Self::Unresolved => f.write_str("the name has no address"),
             Self::Io(error) => error.fmt(f),
+            Self::Tls(why) => f.write_str(why),
         }
     }
 }
@@ -107,7 +116,7 @@ pub(crate) async fn open(
     endpoint: &Endpoint,
     limit: Duration,
 ) -> Result<OpenedConnection, ConnectError> {
-    dial(endpoint, &CLIENT, limit).await
+    dial(endpoint, |tls| &tls.any, limit).await
 }
 
 /// Like [`open`], but doesn't offer HTTP/2 over TLS.
@@ -118,19 +127,21 @@ pub(crate) async fn open_http1(
     endpoint: &Endpoint,
     limit: Duration,
 ) -> Result<OpenedConnection, ConnectError> {
-    dial(endpoint, &CLIENT_HTTP1, limit).await
+    dial(endpoint, |tls| &tls.http1, limit).await
 }
 
-type Tls = LazyLock<Arc<ClientConfig>>;
+/// Chooses the configuration by the protocols that are offered.
+type Offer = fn(&TlsClient) -> &Arc<ClientConfig>;
 
 /// Tries the addresses in turn, each for its part of the time. If all fail the last error is returned.
 async fn dial(
     endpoint: &Endpoint,
-    tls: &Tls,
+    offer: Offer,
     limit: Duration,
 ) -> Result<OpenedConnection, ConnectError> {
+    let transport = endpoint.version.transport.current();
     if let EndpointAddress::Unix(path) = &endpoint.spec.address {
-        return within(limit, dial_unix(endpoint, path)).await;
+        return within(limit, dial_unix(endpoint, path, &transport)).await;
     }
     let start = Instant::now();
     let addresses = endpoint.addresses();
@@ -139,7 +150,7 @@ async fn dial(
     for (index, address) in addresses.order() {
         let part = addresses::part(limit.saturating_sub(start.elapsed()), untried);
         untried -= 1;
-        match within(part, dial_one(endpoint, address, tls)).await {
+        match within(part, dial_one(endpoint, address, (&transport, offer))).await {
             Ok(opened) => {
                 addresses.note(index, true);
                 return Ok(opened);
@@ -169,18 +180,23 @@ async fn within(
     }
 }
 
-async fn dial_unix(endpoint: &Endpoint, path: &Path) -> Result<OpenedConnection, ConnectError> {
+async fn dial_unix(
+    endpoint: &Endpoint,
+    path: &Path,
+    transport: &Transport,
+) -> Result<OpenedConnection, ConnectError> {
     let stream = UnixStream::connect(path).await.map_err(ConnectError::Io)?;
     Ok(OpenedConnection {
         stream: Stream::Unix(stream),
         h2: endpoint.is_h2c(),
+        transport: transport.id(),
     })
 }
 
 async fn dial_one(
     endpoint: &Endpoint,
     address: SocketAddr,
-    tls: &Tls,
+    (transport, offer): (&Transport, Offer),
 ) -> Result<OpenedConnection, ConnectError> {
     let tcp = TcpStream::connect(address)
         .await
@@ -191,17 +207,23 @@ async fn dial_one(
         return Ok(OpenedConnection {
             stream: Stream::Tcp(tcp),
             h2: endpoint.is_h2c(),
+            transport: transport.id(),
         });
     }
-    let name = server_name(&endpoint.spec.address)?;
-    let tls = TlsConnector::from(Arc::clone(tls))
+    let client = transport.tls.as_deref().unwrap_or(&SYSTEM);
+    let name = match &client.server_name {
+        Some(name) => name.clone(),
+        None => server_name(&endpoint.spec.address)?,
+    };
+    let tls = TlsConnector::from(Arc::clone(offer(client)))
         .connect(name, tcp)
         .await
-        .map_err(ConnectError::Io)?;
+        .map_err(|error| explain(&error).map_or(ConnectError::Io(error), ConnectError::Tls))?;
     let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     Ok(OpenedConnection {
         stream: Stream::ClientTls(Box::new(tls)),
         h2,
+        transport: transport.id(),
     })
 }
 
@@ -227,45 +249,6 @@ fn server_name(address: &EndpointAddress) -> Result<ServerName<'static>, Connect
         ))),
     }
 }
-
-/// TLS to endpoints: TLS 1.2 and 1.3, the system's root certificates, ALPN `h2` and `http/1.1`. The environment variables
-/// `SSL_CERT_FILE` and `SSL_CERT_DIR` replace the roots, as in OpenSSL. Built on first use.
-static CLIENT: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
-    let mut roots = rustls::RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    for error in &found.errors {
-        tracing::warn!(%error, "a root certificate of this machine could not be read");
-    }
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        tracing::error!(
-            "this machine has no root certificates: no https:// endpoint can be verified; \
-             install ca-certificates or set SSL_CERT_FILE"
-        );
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        // aws-lc-rs implements both versions.
-        .expect("the provider supports TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Arc::new(config)
-});
-
-/// Returns the configuration of TLS for clients that speak HTTP/1.1 only. The first call of the process reads the root
-/// certificates from disk.
-pub(crate) fn http1_tls() -> Arc<ClientConfig> {
-    Arc::clone(&CLIENT_HTTP1)
-}
-
-/// The same with only `http/1.1` in ALPN.
-static CLIENT_HTTP1: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
-    let mut config = ClientConfig::clone(&CLIENT);
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Arc::new(config)
-});
 
 #[cfg(test)]
 #[path = "connect_tests.rs"]

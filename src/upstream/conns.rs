@@ -44,6 +44,8 @@ pub struct Kept {
     pub slot: ConnectionSlot,
     /// How many requests it has carried.
     pub used: u32,
+    /// The number of the transport that it was opened by.
+    pub transport: u64,
     /// How many bytes of the last response arrived at once: a hint for the size of the next read.
     pub bulk: usize,
 }
@@ -69,7 +71,7 @@ impl Conns {
     }
 
     /// Takes the connection that was used last: its congestion window is the most likely to be open still, and the peer
-    /// the least likely to have closed it. Connections found closed on the way are dropped.
+    /// the least likely to have closed it. Connections found closed on the way are dropped, as are those of a former transport.
     pub fn take(&self, endpoint: &Endpoint) -> Option<Kept> {
         let mut by_endpoint = self.by_endpoint.borrow_mut();
         let entry = by_endpoint.get_mut(endpoint.slot)?.as_mut()?;
@@ -77,7 +79,8 @@ impl Conns {
             return None;
         }
         while let Some(mut idle) = entry.idle.pop() {
-            if idle.kept.stream.is_quiet() {
+            let is_current = idle.kept.transport == endpoint.version.transport.id();
+            if is_current && idle.kept.stream.is_quiet() {
                 return Some(idle.kept);
             }
             endpoint.metrics.shard(self.worker).connections(-1);
@@ -86,7 +89,7 @@ impl Conns {
     }
 
     /// Keeps a connection whose exchange ended cleanly, for at most `idle_ms` milliseconds. It is closed at once if
-    /// `MAX_IDLE` are kept already.
+    /// `MAX_IDLE` are kept already, or if the version's transport has changed since it was opened.
     pub fn give(&self, endpoint: &Arc<Endpoint>, kept: Kept, now_ms: u64, idle_ms: u64) {
         let mut by_endpoint = self.by_endpoint.borrow_mut();
         if by_endpoint.len() <= endpoint.slot {
@@ -103,7 +106,8 @@ impl Conns {
         });
         // A reload may have changed it.
         entry.idle_ms = idle_ms;
-        if entry.idle.len() < MAX_IDLE {
+        let is_current = kept.transport == endpoint.version.transport.id();
+        if is_current && entry.idle.len() < MAX_IDLE {
             entry.idle.push(Idle {
                 kept,
                 since_ms: now_ms,
@@ -126,9 +130,11 @@ impl Conns {
             let Some(entry) = slot else { continue };
             let before = entry.idle.len();
             let limit = entry.idle_ms;
+            let transport = entry.endpoint.version.transport.id();
             let is_over = |idle: &mut Idle| {
                 let stream = &mut idle.kept.stream;
-                now_ms.saturating_sub(idle.since_ms) >= limit
+                idle.kept.transport != transport
+                    || now_ms.saturating_sub(idle.since_ms) >= limit
                     || (stream.poll_readable(&mut no_wake).is_ready() && !stream.is_quiet())
             };
             let over = entry.idle.extract_if(.., is_over).map(|idle| idle.kept);
@@ -280,6 +286,7 @@ mod tests {
                 slot: slots.acquire(ceiling, 0, soon()).await.unwrap(),
                 stream: Stream::Unix(ours),
                 used,
+                transport: 0,
                 bulk: 0,
             };
             self.metrics.shard(WorkerId(0)).connections(1);
@@ -317,6 +324,29 @@ mod tests {
         assert_eq!(conns.take(&stage.endpoint).map(|kept| kept.used), Some(2));
         assert!(conns.take(&stage.endpoint).is_none());
         assert_eq!(stage.metrics.totals().connections, 1);
+    }
+
+    #[tokio::test]
+    async fn a_changed_transport_leaves_no_connection_of_the_former_one_in_use() {
+        let identity = || Arc::new(crate::upstream::tls::TlsClient::for_tests());
+        let mut stage = TestConnections::new();
+        stage.keep(1, 0).await;
+        stage.endpoint.version.transport.set(Some(&identity()));
+        assert!(stage.conns.take(&stage.endpoint).is_none());
+        // In use while the transport changed, and given back after that.
+        stage.keep(2, 0).await;
+        assert!(stage.conns.take(&stage.endpoint).is_none());
+        assert_eq!(stage.metrics.totals().connections, 0);
+        assert_eq!(stage.open(), 0);
+        let mut kept_by_sweep = TestConnections::new();
+        kept_by_sweep.keep(1, 0).await;
+        kept_by_sweep
+            .endpoint
+            .version
+            .transport
+            .set(Some(&identity()));
+        kept_by_sweep.conns.sweep(0, (0, 1));
+        assert_eq!(kept_by_sweep.metrics.totals().connections, 0);
     }
 
     #[tokio::test]

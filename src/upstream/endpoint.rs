@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 
 pub(crate) use super::endpoint_shard::EndpointShard;
 use super::limits::ActiveCount;
+use super::tls::TlsClient;
 use super::{Addresses, VersionLoad};
 use crate::config::spec::{self, EndpointAddress, Scheme};
 use crate::telemetry::VersionMetrics;
@@ -437,6 +438,12 @@ impl Registry {
         let made = Arc::new(VersionLoad::default());
         loads.add(key, &made);
         made
+    }
+
+    /// Sets how connections to the endpoints of this version are opened from now on. Connections that were opened otherwise
+    /// carry no more requests.
+    pub(crate) fn set_transport(&self, service: &str, version: &str, tls: Option<&Arc<TlsClient>>) {
+        self.load(service, version).transport.set(tls);
     }
 
     /// The count of this service's requests that wait for an endpoint: the existing one while anything holds it.

@@ -16,13 +16,14 @@ use std::time::{Duration, Instant};
 
 use h2::client::SendRequest;
 
+use super::connect::OpenedConnection;
 use super::h2_open::{OpenFailure, OpenLimits, OpenedH2, handshake};
 use super::limits::ConnectionSlot;
 use super::{Endpoint, h2_open};
 use crate::http2::Flaws;
 pub(crate) use leasing::Leasing;
 
-use crate::net::{Outbox, OutgoingPiece, Stream};
+use crate::net::{Outbox, OutgoingPiece};
 use crate::telemetry::WorkerId;
 
 /// Most connections that one worker opens to one endpoint. A connection that was opened elsewhere is adopted even beyond
@@ -40,6 +41,8 @@ struct H2ConnectionState {
     idle_since_ms: Cell<u64>,
     /// Whether it accepts no more requests: it has ended, or the peer has sent GOAWAY.
     retired: Cell<bool>,
+    /// The number of the transport that it was opened by.
+    transport: u64,
     outbox: Outbox,
     flaws: Flaws,
 }
@@ -132,14 +135,14 @@ impl H2Conns {
     ///
     /// # Errors
     /// The handshake failed.
-    pub async fn adopt(
+    pub(crate) async fn adopt(
         &self,
         endpoint: &Arc<Endpoint>,
-        stream: Stream,
+        opened: OpenedConnection,
         slot: ConnectionSlot,
         idle: Duration,
     ) -> io::Result<Lease> {
-        let opened = handshake(stream).await?;
+        let opened = handshake(opened).await?;
         let conn = self.0.add(endpoint, opened, slot, idle);
         Ok(self.0.new_lease(endpoint.slot, &conn.0, conn.1))
     }
@@ -152,9 +155,11 @@ impl H2Conns {
         for slot in self.0.by_endpoint.borrow_mut().iter_mut() {
             let Some(entry) = slot else { continue };
             let limit = entry.idle_ms;
+            let transport = entry.endpoint.version.transport.id();
             let is_over = |conn: &mut H2Connection| {
                 let state = &conn.state;
                 state.retired.get()
+                    || state.transport != transport
                     || state.streams.get() == 0
                         && now_ms.saturating_sub(state.idle_since_ms.get()) >= limit
             };
@@ -239,8 +244,10 @@ impl ConnectionsState {
         let mut cx = Context::from_waker(Waker::noop());
         let (sender, state) = self.entry(endpoint, |entry| {
             // After GOAWAY the sender reports an error, although the connection's task still runs for the open streams.
+            let transport = endpoint.version.transport.id();
             let mut ready = |conn: &mut H2Connection| {
                 !conn.state.retired.get()
+                    && conn.state.transport == transport
                     && !matches!(conn.sender.poll_ready(&mut cx), Poll::Ready(Err(_)))
             };
             entry.conns.retain_mut(|conn| ready(conn));
@@ -273,12 +280,18 @@ impl ConnectionsState {
     fn add(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
-        (sender, connection, flaws): OpenedH2,
+        OpenedH2 {
+            sender,
+            connection,
+            flaws,
+            transport,
+        }: OpenedH2,
         slot: ConnectionSlot,
         idle: Duration,
     ) -> (SendRequest<OutgoingPiece>, Rc<H2ConnectionState>) {
         let state = Rc::new(H2ConnectionState {
             flaws,
+            transport,
             ..H2ConnectionState::default()
         });
         state.idle_since_ms.set(self.now_ms.get());

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use h2::client::{Builder, Connection, SendRequest};
 
+use super::connect::OpenedConnection;
 use super::h2_io::H2Io;
 use super::limits::{ConnectionSlot, Limit};
 use super::{ConnectError, Endpoint, connect};
 use crate::http2::Flaws;
-use crate::net::{OutgoingPiece, Stream};
+use crate::net::OutgoingPiece;
 
 /// Initial window of a stream (RFC 9113 section 6.9.2): the most that one stalled client makes the proxy hold.
 const STREAM_WINDOW: u32 = 64 * 1024;
@@ -71,15 +72,23 @@ impl OpenFailure {
     }
 }
 
-/// An opened connection: the handle to send requests, the future that drives it, and the flaws that its inspection finds.
-pub(super) type OpenedH2 = (
-    SendRequest<OutgoingPiece>,
-    Connection<H2Io, OutgoingPiece>,
-    Flaws,
-);
+/// An opened connection.
+pub(super) struct OpenedH2 {
+    /// Sends requests.
+    pub(super) sender: SendRequest<OutgoingPiece>,
+    /// Drives the connection.
+    pub(super) connection: Connection<H2Io, OutgoingPiece>,
+    /// The flaws that its inspection finds.
+    pub(super) flaws: Flaws,
+    /// The number of the transport that it was opened by.
+    pub(super) transport: u64,
+}
 
-/// Performs the HTTP/2 handshake on `stream`: sends the preface and the settings.
-pub(super) async fn handshake(stream: Stream) -> io::Result<OpenedH2> {
+/// Performs the HTTP/2 handshake on a connection: sends the preface and the settings.
+pub(super) async fn handshake(opened: OpenedConnection) -> io::Result<OpenedH2> {
+    let OpenedConnection {
+        stream, transport, ..
+    } = opened;
     let flaws = Flaws::default();
     let opened = Builder::new()
         .enable_push(false)
@@ -94,7 +103,12 @@ pub(super) async fn handshake(stream: Stream) -> io::Result<OpenedH2> {
         e.into_io()
             .unwrap_or_else(|| io::ErrorKind::InvalidData.into())
     })?;
-    Ok((sender, connection, flaws))
+    Ok(OpenedH2 {
+        sender,
+        connection,
+        flaws,
+        transport,
+    })
 }
 
 /// Opens a connection within `limit` and returns it with its `slot`. The slot is freed if opening fails.
@@ -111,7 +125,7 @@ pub(super) async fn open(
         // dropped, and the next request asks again what the endpoint speaks.
         return Err(OpenFailure::NotHttp2);
     }
-    let opened_h2 = handshake(opened.stream).await;
+    let opened_h2 = handshake(opened).await;
     let opened_h2 = opened_h2.map_err(|error| failed(ConnectError::Io(error)))?;
     Ok((slot, opened_h2))
 }

@@ -7,6 +7,7 @@
 //! A request that finds a free connection slot pays one atomic exchange. Only one that must wait takes a lock, for as long
 //! as a push takes. Slots are handed out in the order of arrival, and newcomers don't overtake those that wait.
 
+use super::transport::TransportCell;
 use crate::telemetry::WorkerId;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -42,6 +43,8 @@ pub struct VersionLoad {
     pub slowest: Slowest,
     /// See [`Self::hedge_delay`], in microseconds; 0 = unknown.
     hedge_us: AtomicU64,
+    /// How connections are opened.
+    pub(crate) transport: TransportCell,
 }
 
 /// Asks the workers to end one slow download, which frees a slot for the request that holds this. Withdrawn on drop if no

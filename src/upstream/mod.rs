@@ -25,6 +25,9 @@ pub(crate) mod outlier;
 pub(crate) mod pick;
 pub mod pool;
 pub(crate) mod probe;
+pub(crate) mod tls;
+pub(crate) mod tls_failure;
+pub(crate) mod transport;
 
 pub use addresses::Addresses;
 pub use budget::RetryBudget;

@@ -3,6 +3,7 @@
 //! A check uses a connection of its own, so that it also tests whether the endpoint accepts connections. It runs on the control
 //! thread and uses general-purpose HTTP clients, because its speed doesn't matter.
 
+use std::error::Error;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -15,6 +16,7 @@ use hyper_util::rt::TokioIo;
 
 use super::connect::{self, ConnectError, OpenedConnection};
 use super::endpoint::Endpoint;
+use super::tls_failure::explain;
 use crate::config::policy::Probe;
 use crate::config::spec::Scheme;
 use crate::net::Stream;
@@ -44,7 +46,9 @@ impl fmt::Display for CheckFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Timeout => f.write_str("no answer in time"),
-            Self::Connect(ConnectError::Io(error)) => write!(f, "no connection: {error}"),
+            Self::Connect(error @ (ConnectError::Io(_) | ConnectError::Tls(_))) => {
+                write!(f, "no connection: {error}")
+            }
             Self::Connect(error) => write!(f, "no connection: {}", error.reason()),
             Self::Broken(error) => write!(f, "broken: {error}"),
             Self::Status(status) => write!(f, "answered {status}"),
@@ -53,8 +57,20 @@ impl fmt::Display for CheckFailure {
     }
 }
 
-fn broken(error: impl fmt::Display) -> CheckFailure {
-    CheckFailure::Broken(error.to_string())
+/// A failure with all causes of the error, the root cause last.
+fn broken(error: impl Error + 'static) -> CheckFailure {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let explained = cause.downcast_ref().and_then(explain);
+        let cause_text = explained.unwrap_or_else(|| cause.to_string());
+        // Some errors repeat their cause in their own text.
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    CheckFailure::Broken(text)
 }
 
 /// Checks `endpoint` on a new connection, within `limit`.

@@ -83,6 +83,7 @@ mod traces;
 mod undo;
 mod unix_sockets;
 mod upgrade;
+mod upstream_tls;
 mod visibility;
 mod waiting;
 mod websocket;

@@ -46,7 +46,7 @@ const RATE_LIMITS: &[&str] = &[
     "limit_rate",
 ];
 
-pub(super) const FOREIGN: [Foreign; 36] = [
+pub(super) const FOREIGN: [Foreign; 38] = [
     foreign(
         "",
         &[
@@ -212,6 +212,25 @@ pub(super) const FOREIGN: [Foreign; 36] = [
         &["names", "hosts", "domains", "server_name"],
         "sni",
         "sni = [\"shop.example.com\"]",
+    ),
+    foreign(
+        "service.*.versions.*.tls",
+        &[
+            "verify",
+            "skip_verify",
+            "insecure",
+            "insecure_skip_verify",
+            "ca_file",
+            "trusted_ca",
+        ],
+        "ca",
+        "ca = \"/path/to/ca.pem\", the authority that issues the endpoints' certificates",
+    ),
+    foreign(
+        "service.*.versions.*.tls",
+        &["sni", "name", "host"],
+        "server_name",
+        "server_name = \"shop.internal\"",
     ),
     foreign(
         "service.*",

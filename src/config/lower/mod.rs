@@ -30,6 +30,7 @@ mod service;
 mod split;
 mod sticky;
 mod trace;
+mod upstream_tls;
 mod url;
 mod versions;
 

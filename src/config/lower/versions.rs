@@ -1,12 +1,13 @@
 //! `[service.NAME.versions]`: the versions of a service, as lists of endpoints or as tables.
 
 use super::endpoints::endpoints;
+use super::upstream_tls::upstream_tls;
 use super::{answers, headers};
 use super::{check_name, route, split};
 use crate::config::actions::Actions;
 use crate::config::problems::{Problems, TextSpan};
 use crate::config::raw::{RawTable, RawValue};
-use crate::config::spec::{HostPattern, VersionSpec};
+use crate::config::spec::{HostPattern, Scheme, VersionSpec};
 use crate::config::value::SHORTEST;
 
 /// A preview host: the version's index, the pattern and its span.
@@ -63,6 +64,7 @@ pub(super) fn versions(
             max_share: None,
             preview: Vec::new(),
             actions: Actions::default(),
+            tls: None,
         };
         match value.as_table() {
             Some(table) => detailed(table, versions.len(), &mut version, &mut previews, out),
@@ -133,5 +135,24 @@ fn detailed(
     if let Some(value) = table.take("slow_start") {
         version.slow_start = value.duration(SHORTEST, out);
     }
+    if let Some(value) = table.take("tls") {
+        version.tls = upstream_tls(&value, out);
+        check_tls(&value, version, out);
+    }
     table.finish(out);
+}
+
+/// Reports TLS settings of a version without endpoints that speak TLS.
+fn check_tls(value: &RawValue<'_>, version: &VersionSpec, out: &mut Problems) {
+    let has_tls = { version.endpoints.iter() }.any(|endpoint| endpoint.scheme == Scheme::Https);
+    // Where the endpoints are missing or invalid, that is reported already.
+    if has_tls || version.endpoints.is_empty() {
+        return;
+    }
+    out.error(value.key.clone(), format!("`{}` has no effect", value.path))
+        .label("no endpoint of this version speaks TLS")
+        .help(format!(
+            "write \"https://{}\", or leave it out",
+            version.endpoints[0].address
+        ));
 }

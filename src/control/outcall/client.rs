@@ -21,7 +21,7 @@ use super::exchange::{self, MAX_BODY_BYTES, OutcallResponse, ResponsePart, Trans
 use super::url::OutcallUrl;
 use crate::net::Stream;
 use crate::net::keepalive::keep_alive;
-use crate::upstream::connect;
+use crate::upstream::tls;
 
 /// Time to resolve the name and to open the connection, TLS included, unless the time limit of the call is shorter.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -95,7 +95,7 @@ impl std::error::Error for OutcallError {}
 /// See [`OutcallError`].
 pub(super) async fn send(request: OutcallRequest) -> Result<OutcallResponse, OutcallError> {
     // Reads the root certificates at the first call of the process, unless a health check has done so.
-    let tls = request.url.https.then(connect::http1_tls);
+    let tls = request.url.https.then(tls::http1_tls);
     send_with(request, tls).await
 }
 

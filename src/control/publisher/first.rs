@@ -2,19 +2,20 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::{NAMES, Publisher};
+use super::{NAMES, Publisher, warn_of_identities};
 use crate::config;
 use crate::control::RunError;
 use crate::control::access_log::OpenLog;
 use crate::control::config_file::{rendered, warn};
 use crate::control::health_monitor::HealthMonitor;
 use crate::control::history::HistoryRecorder;
-use crate::control::preflight::{log_error, preflight};
+use crate::control::preflight::{identity_errors, log_error, preflight};
 use crate::control::rollouts::shares::SharesInForce;
 use crate::control::sticky_key;
 use crate::control::traces::OpenTraces;
+use crate::control::upstream_identities::UpstreamIdentities;
 use crate::edge::admission::Admission;
 use crate::edge::inherit::Inherited;
 use crate::edge::listener::Listeners;
@@ -39,6 +40,7 @@ pub(crate) struct Prepared {
     admission: Arc<Admission>,
     workers: usize,
     keys: Keys,
+    identities: UpstreamIdentities,
     log: OpenLog,
     traces: OpenTraces,
     rollouts: SharesInForce,
@@ -65,13 +67,20 @@ impl Prepared {
         })?;
         let traces = OpenTraces::default().next(&loaded.spec, &telemetry.spans);
         let traces = traces.map_err(RunError::Threads)?;
-        let spec = loaded.spec;
+        let spec = loaded.spec.clone();
         let registry = Arc::new(Registry::new());
         let admission = Admission::new(&spec.limits, descriptors);
         let keys = sticky_key::keys(&spec, &Keys::new()).map_err(RunError::Config)?;
+        let identities = UpstreamIdentities::read(&spec, &Default::default(), SystemTime::now());
+        let identities = identities.map_err(|faults| {
+            RunError::Config(rendered(&identity_errors(&loaded, file, &faults)))
+        })?;
+        warn_of_identities(&identities.warnings);
+        let identities = identities.identities;
         // Compiled as desired, only to register the endpoints whose names are resolved next. `bind` compiles the snapshot that
         // runs, because only it knows what the predecessor had in force.
         let first = Snapshot::build(1, spec, &registry, &telemetry);
+        identities.apply(&first.spec, &registry);
         discovery::first(&registry, NAMES).await;
         Ok(Self {
             file: file.to_owned(),
@@ -83,6 +92,7 @@ impl Prepared {
             admission,
             workers,
             keys,
+            identities,
             log,
             traces,
             rollouts: SharesInForce::default(),
@@ -159,8 +169,7 @@ impl Prepared {
         monitor.adopt(&live.current());
         monitor.first_round(CHECKS).await;
         let unopened = listeners.adopt(plan);
-        live.note_certificates(listeners.certificate_states());
-        Ok(Publisher {
+        let publisher = Publisher {
             unopened,
             file: self.file,
             live,
@@ -171,12 +180,15 @@ impl Prepared {
             workers,
             monitor,
             keys: self.keys,
+            identities: self.identities,
             log: self.log,
             traces: self.traces,
             history,
             first_text: self.text,
             rollouts: self.rollouts,
-        })
+        };
+        publisher.note_certificates();
+        Ok(publisher)
     }
 }
 

@@ -1,14 +1,15 @@
 //! Reloads: the file is read again, and published if it is valid and has changed.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use super::{NAMES, Publisher};
+use super::{NAMES, Publisher, warn_of_identities};
 use crate::config::{Loaded, Spec};
 use crate::control::access_log::OpenLog;
 use crate::control::config_file::{read, rendered, warn, warn_of_restart};
-use crate::control::preflight::{log_error, plan_errors, token_error};
+use crate::control::preflight::{identity_errors, log_error, plan_errors, token_error};
 use crate::control::rollouts::shares::SharesInForce;
 use crate::control::traces::OpenTraces;
+use crate::control::upstream_identities::{IdentityReading, UpstreamIdentities};
 use crate::control::{audit, file_watcher, history, sticky_key};
 use crate::edge::inherit::Inherited;
 use crate::edge::listener::Plan;
@@ -33,6 +34,7 @@ struct Checked {
     log: OpenLog,
     traces: OpenTraces,
     keys: Keys,
+    identities: IdentityReading,
 }
 
 impl Publisher {
@@ -58,20 +60,24 @@ impl Publisher {
             }
             return ReloadOutcome::Unchanged(running.generation);
         }
+        let checked = match self.check(&loaded) {
+            Ok(checked) => checked,
+            Err(error) => return self.refuse(error, Some(&loaded.hash)),
+        };
         let Checked {
             plan,
             log,
             traces,
             keys,
-        } = match self.check(&loaded) {
-            Ok(checked) => checked,
-            Err(error) => return self.refuse(error, Some(&loaded.hash)),
-        };
+            identities,
+        } = checked;
         // From here on nothing can fail: the generation is published.
         warn(&loaded);
         warn_of_restart(&running.spec, &loaded.spec);
         self.rollouts = rollouts(&loaded.spec);
         self.keys = keys;
+        warn_of_identities(&identities.warnings);
+        self.identities = identities.identities;
         self.log.replace(log);
         self.traces = traces;
         let next = self.compile(&running, &loaded.spec);
@@ -87,8 +93,7 @@ impl Publisher {
         }
         self.live
             .note_source(|s| s.adopt(loaded.hash.clone(), generation));
-        self.live
-            .note_certificates(self.listeners.certificate_states());
+        self.note_certificates();
         self.wait_until_adopted(generation).await;
         let now = self.live.current();
         let changes = audit::changes(&running, &now);
@@ -124,11 +129,16 @@ impl Publisher {
         let traces = self.traces.next(&loaded.spec, &self.telemetry.spans);
         let traces =
             traces.map_err(|e| format!("no thread can be started to export spans: {e}"))?;
+        let former = &self.identities;
+        let identities = UpstreamIdentities::read(&loaded.spec, former, SystemTime::now());
+        let identities =
+            identities.map_err(|faults| rendered(&identity_errors(loaded, &self.file, &faults)))?;
         Ok(Checked {
             plan,
             log,
             traces,
             keys,
+            identities,
         })
     }
 

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{BoundListener, ListenerRuntime, Listeners};
+use crate::certificates::{RefusedFiles, provider};
 use crate::config::spec;
 use crate::edge::tls::{self, CertificateFault, CertificateSlot, Certificates};
-use crate::snapshot::CertificateState;
+use crate::snapshot::{CertificateOwner, CertificateState};
 
 /// Result of [`Listeners::renew`].
 #[derive(Debug, Default)]
@@ -68,17 +69,12 @@ impl Listeners {
 fn state(listener: &str, slot: &CertificateSlot) -> CertificateState {
     let current = &slot.current;
     let refused = slot.refused.as_ref();
-    let error = |refused: &tls::RefusedFiles| {
-        let errors: Vec<String> = refused.errors.iter().map(ToString::to_string).collect();
-        errors.join("\n")
-    };
     CertificateState {
-        listener: listener.to_owned(),
+        owner: CertificateOwner::Listener(listener.to_owned()),
         names: current.serves.clone(),
         file: current.spec.cert.clone(),
-        not_before: current.validity.not_before,
-        not_after: current.validity.not_after,
-        error: refused.map(error),
+        validity: Some(current.validity),
+        error: refused.map(RefusedFiles::text),
         since: refused.map(|refused| refused.since),
     }
 }
@@ -91,7 +87,7 @@ impl BoundListener {
             renewal.errors.push(format!("listener {name}: {error}"))
         };
         let former = Some(&self.certificates);
-        let read = Certificates::read(&old.spec.certs, former, &tls::provider(), now);
+        let read = Certificates::read(&old.spec.certs, former, &provider(), now);
         let reading = match read {
             Ok(reading) => reading,
             // Not reached: every certificate has a former one, so that its files are refused instead. Nothing changes.
@@ -138,7 +134,7 @@ pub(super) fn certificates(
     }
     let now = SystemTime::now();
     let known = former.map(|f| &f.certificates);
-    let reading = Certificates::read(&listener.certs, known, &tls::provider(), now)?;
+    let reading = Certificates::read(&listener.certs, known, &provider(), now)?;
     for (_, error) in &reading.refused {
         tracing::error!(
             listener = listener.name,

@@ -4,17 +4,15 @@
 //! (no client certificates, or those of a given authority). Each policy has a ticket key of its own, so that a session that began
 //! under one policy can't be resumed under another. Tables are immutable: a renewal creates a new one for new connections.
 
-mod cert_error;
 mod certs;
 mod client_certificate;
-mod pem;
 mod renewal;
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::aws_lc_rs;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
 };
@@ -24,19 +22,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::certificates::{CertError, CertificateKey, provider};
 use crate::config::spec;
 use crate::proxy::peer::{ClientCertificate, TlsVersion};
 
-pub(crate) use cert_error::{CertError, CertificateKey};
-pub(crate) use renewal::{CertificateFault, CertificateSlot, Certificates, RefusedFiles};
+pub(crate) use renewal::{CertificateFault, CertificateSlot, Certificates};
 
 /// Certificate authorities for client certificates: PEM and parsed.
 type Authority = (Vec<u8>, Arc<RootCertStore>);
-
-/// The cryptography provider of all listeners.
-pub(crate) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
-}
 
 /// Result of a handshake, as far as requests on the connection depend on it.
 #[derive(Clone, Debug)]

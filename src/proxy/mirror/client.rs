@@ -50,8 +50,15 @@ pub(super) struct MirrorClient(RefCell<Vec<KeptConnection>>);
 #[derive(Debug)]
 struct KeptConnection {
     endpoint: Weak<Endpoint>,
-    sender: CopySender,
+    connection: CopyConnection,
     since: Instant,
+}
+
+/// An open connection, and the number of the transport that it was opened by.
+#[derive(Debug)]
+struct CopyConnection {
+    sender: CopySender,
+    transport: u64,
 }
 
 #[derive(Debug)]
@@ -87,11 +94,11 @@ impl MirrorClient {
     async fn exchange(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
-        mut sender: CopySender,
+        mut connection: CopyConnection,
         request: &CopiedRequest,
         spec: &MirrorSpec,
     ) -> Result<ComparedAnswer, CopyError> {
-        let response = match &mut sender {
+        let response = match &mut connection.sender {
             CopySender::Http1(sender) => sender.send_request(over_http1(endpoint, request)).await?,
             CopySender::Http2(sender) => {
                 sender.send_request(over_http2(endpoint, request)?).await?
@@ -99,43 +106,51 @@ impl MirrorClient {
         };
         let (answer, is_whole) = read(response, spec).await?;
         if is_whole {
-            self.keep(Arc::downgrade(endpoint), sender);
+            self.keep(Arc::downgrade(endpoint), connection);
         }
         Ok(answer)
     }
 
     /// A kept connection to this endpoint that is still open. One over HTTP/2 stays for others.
-    fn take(&self, endpoint: &Arc<Endpoint>) -> Option<CopySender> {
+    fn take(&self, endpoint: &Arc<Endpoint>) -> Option<CopyConnection> {
         let mut all = self.0.borrow_mut();
+        let transport = endpoint.version.transport.id();
         let fits = |kept: &KeptConnection| {
-            kept.endpoint.as_ptr() == Arc::as_ptr(endpoint) && !kept.sender.is_closed()
+            kept.endpoint.as_ptr() == Arc::as_ptr(endpoint)
+                && kept.connection.transport == transport
+                && !kept.connection.sender.is_closed()
         };
         let at = all.iter().rposition(fits)?;
-        match &all[at].sender {
-            CopySender::Http2(sender) => Some(CopySender::Http2(sender.clone())),
-            CopySender::Http1(_) => Some(all.swap_remove(at).sender),
+        match &all[at].connection.sender {
+            CopySender::Http2(sender) => Some(CopyConnection {
+                sender: CopySender::Http2(sender.clone()),
+                transport,
+            }),
+            CopySender::Http1(_) => Some(all.swap_remove(at).connection),
         }
     }
 
     /// Keeps a connection once it is ready for another request.
-    fn keep(self: &Rc<Self>, endpoint: Weak<Endpoint>, mut sender: CopySender) {
+    fn keep(self: &Rc<Self>, endpoint: Weak<Endpoint>, mut connection: CopyConnection) {
         let this = Rc::clone(self);
         spawn_local(async move {
-            let is_ready = match &mut sender {
+            let is_ready = match &mut connection.sender {
                 CopySender::Http1(sender) => sender.ready().await.is_ok(),
                 CopySender::Http2(sender) => sender.ready().await.is_ok(),
             };
             let mut all = this.0.borrow_mut();
-            if let CopySender::Http2(_) = sender
+            if let CopySender::Http2(_) = connection.sender
                 && let Some(known) = all.iter_mut().find(|kept| {
-                    kept.endpoint.ptr_eq(&endpoint) && matches!(kept.sender, CopySender::Http2(_))
+                    kept.endpoint.ptr_eq(&endpoint)
+                        && kept.connection.transport == connection.transport
+                        && matches!(kept.connection.sender, CopySender::Http2(_))
                 })
             {
                 known.since = Instant::now();
             } else if is_ready && all.len() < MAX_KEPT {
                 all.push(KeptConnection {
                     endpoint,
-                    sender,
+                    connection,
                     since: Instant::now(),
                 });
             }
@@ -146,7 +161,7 @@ impl MirrorClient {
     pub(super) fn sweep(&self, now: Instant) {
         self.0.borrow_mut().retain(|kept| {
             let is_fresh = now.saturating_duration_since(kept.since) < MAX_IDLE;
-            is_fresh && !kept.sender.is_closed() && kept.endpoint.strong_count() > 0
+            is_fresh && !kept.connection.sender.is_closed() && kept.endpoint.strong_count() > 0
         });
     }
 }
@@ -160,11 +175,11 @@ impl CopySender {
     }
 }
 
-async fn open(endpoint: &Endpoint, limit: Duration) -> Result<CopySender, CopyError> {
+async fn open(endpoint: &Endpoint, limit: Duration) -> Result<CopyConnection, CopyError> {
     let opened = connect::open(endpoint, limit).await?;
     let stream = TokioIo::new(opened.stream);
     // A connection ends when it fails, when the peer closes it, or when its sender is dropped. Its exchange learns why.
-    Ok(match opened.h2 {
+    let sender = match opened.h2 {
         true => {
             let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
             spawn_local(async { drop(connection.await) });
@@ -175,6 +190,10 @@ async fn open(endpoint: &Endpoint, limit: Duration) -> Result<CopySender, CopyEr
             spawn_local(async { drop(connection.await) });
             CopySender::Http1(sender)
         }
+    };
+    Ok(CopyConnection {
+        sender,
+        transport: opened.transport,
     })
 }
 

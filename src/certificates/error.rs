@@ -13,6 +13,8 @@ pub(crate) enum CertificateKey {
     ClientCa,
     /// `sni`
     Sni,
+    /// `ca`
+    Ca,
 }
 
 impl CertificateKey {
@@ -23,11 +25,12 @@ impl CertificateKey {
             Self::Key => "key",
             Self::ClientCa => "client_ca",
             Self::Sni => "sni",
+            Self::Ca => "ca",
         }
     }
 
     /// The name in messages.
-    pub(super) fn title(self) -> &'static str {
+    pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Cert => "certificate",
             other => other.key(),
@@ -46,7 +49,7 @@ pub(crate) struct CertError {
 }
 
 impl CertError {
-    pub(super) fn new(
+    pub(crate) fn new(
         part: CertificateKey,
         message: impl Into<String>,
         help: impl Into<String>,

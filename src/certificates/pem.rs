@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use super::cert_error::{CertError, CertificateKey};
+use super::error::{CertError, CertificateKey};
 
 /// What a file appears to contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(crate) enum Content {
     Empty,
     Certificate,
     Key,
@@ -21,7 +21,7 @@ pub(super) enum Content {
 }
 
 /// Classifies a file by its first PEM block.
-pub(super) fn content(bytes: &[u8]) -> Content {
+pub(crate) fn content(bytes: &[u8]) -> Content {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Content::Empty;
     }
@@ -54,7 +54,7 @@ pub(super) fn content(bytes: &[u8]) -> Content {
 }
 
 /// The error for a file without a certificate.
-pub(super) fn no_certificate(path: &Path, bytes: &[u8], part: CertificateKey) -> CertError {
+pub(crate) fn no_certificate(path: &Path, bytes: &[u8], part: CertificateKey) -> CertError {
     let (what, help) = match content(bytes) {
         Content::Empty => (
             "is empty, without a `BEGIN CERTIFICATE` block",
@@ -82,6 +82,10 @@ pub(super) fn no_certificate(path: &Path, bytes: &[u8], part: CertificateKey) ->
                     "It must be the PEM of the authorities that issue your clients' certificates"
                         .to_owned()
                 }
+                CertificateKey::Ca => {
+                    "It must be the PEM of the authorities that issue the endpoints' certificates"
+                        .to_owned()
+                }
                 _ => "It must be a PEM chain, the server's own certificate first".to_owned(),
             },
         ),
@@ -94,7 +98,7 @@ pub(super) fn no_certificate(path: &Path, bytes: &[u8], part: CertificateKey) ->
 }
 
 /// The error for a file without a usable key.
-pub(super) fn no_key(path: &Path, bytes: &[u8], why: &str) -> CertError {
+pub(crate) fn no_key(path: &Path, bytes: &[u8], why: &str) -> CertError {
     let shown = path.display();
     let (what, help) = match content(bytes) {
         Content::Empty => (
@@ -132,7 +136,7 @@ pub(super) fn no_key(path: &Path, bytes: &[u8], why: &str) -> CertError {
 }
 
 /// Whether `cert` contains the key and `key` the certificate.
-pub(super) fn are_swapped(cert: &[u8], key: &[u8]) -> bool {
+pub(crate) fn are_swapped(cert: &[u8], key: &[u8]) -> bool {
     let is_key = matches!(content(cert), Content::Key | Content::EncryptedKey);
     is_key && content(key) == Content::Certificate
 }
