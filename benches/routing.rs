@@ -10,7 +10,7 @@ use cutover::config::spec::{
 };
 use cutover::http1::Method;
 use cutover::index::{RuleIx, VersionIx};
-use cutover::routing::{Matcher, RequestView, RouteTable, Split, SplitState};
+use cutover::routing::{ClientCertificate, Matcher, RequestView, RouteTable, Split, SplitState};
 use cutover::telemetry::render::{Scrape, render};
 use cutover::telemetry::{Telemetry, WorkerId};
 
@@ -48,6 +48,9 @@ impl RequestView for Browser {
     }
     fn client(&self) -> IpAddr {
         Ipv4Addr::LOCALHOST.into()
+    }
+    fn certificate(&self) -> Option<&ClientCertificate> {
+        None
     }
 }
 

@@ -38,6 +38,9 @@ impl routing::RequestView for Get<'_> {
     fn client(&self) -> IpAddr {
         Ipv4Addr::LOCALHOST.into()
     }
+    fn certificate(&self) -> Option<&routing::ClientCertificate> {
+        None
+    }
 }
 
 /// Every version is usable, and no request has a session.

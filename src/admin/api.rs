@@ -25,6 +25,7 @@ use super::status::ProxyStatus;
 use super::writes::{WriteRoute, write};
 use super::{Context, ControlCommand, ProcessPhase, drain, scrape, view};
 use crate::rollout::machine::OperatorCommand;
+use crate::routing::ClientCertificate;
 use crate::telemetry::render;
 
 /// Largest request body, in bytes.
@@ -255,11 +256,12 @@ fn explanation(query: &str, context: &Context) -> AdminResponse {
     }
 }
 
-/// Parses the request that a query describes by the parameters `url`, `method`, `header` (`name: value`, repeatable) and
-/// `ip`, all percent-encoded.
+/// Parses the request that a query describes by the parameters `url`, `method`, `header` (`name: value`, repeatable), `ip`
+/// and, of the client's certificate, `client_subject`, `client_san` (repeatable) and `client_fingerprint`, all percent-encoded.
 fn described_request(query: &str) -> Result<DescribedRequest, String> {
     let (mut url, mut method, mut ip) = (None, None, None);
     let mut headers = Vec::new();
+    let mut certificate = ClientCertificate::default();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let value = decoded(value)?;
@@ -267,19 +269,23 @@ fn described_request(query: &str) -> Result<DescribedRequest, String> {
             "url" => url = Some(value),
             "method" => method = Some(value),
             "header" => headers.push(value),
+            "client_subject" => certificate.subject = value,
+            "client_san" => certificate.san.push(value),
+            "client_fingerprint" => certificate.fingerprint = value,
             "ip" => {
                 let address = value.parse::<IpAddr>();
                 ip = Some(address.map_err(|_| format!("{value:?} is not an IP address"))?);
             }
             _ => {
                 return Err(format!(
-                    "unknown parameter {name:?}: expected url, method, header or ip"
+                    "unknown parameter {name:?}: expected url, method, header, ip, client_subject, client_san or client_fingerprint"
                 ));
             }
         }
     }
     let url = url.ok_or("url is missing: use /api/v1/explain?url=http://host/path")?;
-    DescribedRequest::new(&url, method.as_deref(), &headers, ip)
+    let request = DescribedRequest::new(&url, method.as_deref(), &headers, ip)?;
+    Ok(request.with_certificate(certificate))
 }
 
 fn history(query: &str, context: &Context) -> AdminResponse {

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::http1::{Reject, authority, path, target};
-use crate::routing::RequestView;
+use crate::routing::{ClientCertificate, RequestView};
 
 /// A described request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,7 @@ pub(crate) struct DescribedRequest {
     query: Option<Vec<u8>>,
     fields: Vec<(String, String)>,
     client: IpAddr,
+    certificate: Option<ClientCertificate>,
 }
 
 impl DescribedRequest {
@@ -79,7 +80,14 @@ impl DescribedRequest {
             query,
             fields,
             client: client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            certificate: None,
         })
+    }
+
+    /// The same request of a client with this certificate; without any of its values it has none.
+    pub(crate) fn with_certificate(mut self, certificate: ClientCertificate) -> Self {
+        self.certificate = (certificate != ClientCertificate::default()).then_some(certificate);
+        self
     }
 
     /// The request as seen by a listener that merges repeated slashes; `None` if that makes no difference.
@@ -148,5 +156,9 @@ impl RequestView for DescribedRequest {
 
     fn client(&self) -> IpAddr {
         self.client
+    }
+
+    fn certificate(&self) -> Option<&ClientCertificate> {
+        self.certificate.as_ref()
     }
 }

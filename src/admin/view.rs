@@ -135,6 +135,7 @@ fn cert(cert: &Cert) -> Value {
         "cert": cert.cert,
         "key": cert.key,
         "client_ca": cert.client_ca,
+        "client_auth": cert.client_ca.as_ref().map(|_| cert.client_auth.as_str()),
     })
 }
 

@@ -14,6 +14,7 @@ use super::{CommandResult, Json, block_on};
 use crate::admin::explain::{Explanation, explain};
 use crate::admin::request::DescribedRequest;
 use crate::config;
+use crate::routing::ClientCertificate;
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
@@ -35,6 +36,15 @@ pub(super) struct ExplainArgs {
     /// IP address of the client [default: 127.0.0.1]
     #[arg(long)]
     ip: Option<IpAddr>,
+    /// Subject of the client's certificate, such as `CN=partner,O=Example`
+    #[arg(long, value_name = "SUBJECT")]
+    client_subject: Option<String>,
+    /// Subject alternative name of the client's certificate, such as `DNS:partner.test`; may be repeated
+    #[arg(long, value_name = "NAME")]
+    client_san: Vec<String>,
+    /// SHA-256 fingerprint of the client's certificate, 64 hex digits
+    #[arg(long, value_name = "HEX")]
+    client_fingerprint: Option<String>,
     #[command(flatten)]
     json: Json,
 }
@@ -43,7 +53,8 @@ impl ExplainArgs {
     pub(super) fn run(&self, address: &ProxyAddress) -> CommandResult {
         // Checked first, so that an invalid request is reported even if no proxy is running.
         let request = DescribedRequest::new(&self.url, Some(&self.method), &self.headers, self.ip)
-            .map_err(CommandError::new)?;
+            .map_err(CommandError::new)?
+            .with_certificate(self.certificate());
         let explanation = match block_on(self.ask_proxy(address))? {
             Ok(explanation) => explanation,
             Err(ProxyError::Unreachable(fault)) if address.admin.is_some() => return Err(fault),
@@ -59,6 +70,17 @@ impl ExplainArgs {
         Ok(if explanation.answer.is_some() { 2 } else { 0 })
     }
 
+    /// What the options say about the client's certificate.
+    fn certificate(&self) -> ClientCertificate {
+        let fingerprint = self.client_fingerprint.as_deref().unwrap_or_default();
+        ClientCertificate {
+            subject: self.client_subject.clone().unwrap_or_default(),
+            san: self.client_san.clone(),
+            // OpenSSL writes it in capitals and with colons.
+            fingerprint: fingerprint.replace(':', "").to_ascii_lowercase(),
+        }
+    }
+
     async fn ask_proxy(&self, address: &ProxyAddress) -> Result<Explanation, ProxyError> {
         let (proxy, _) = Proxy::find(address).await?;
         let mut query = format!(
@@ -72,6 +94,18 @@ impl ExplainArgs {
         if let Some(ip) = self.ip {
             query += &format!("&ip={}", encoded(&ip.to_string()));
         }
+        let certificate = self.certificate();
+        let mut add = |name: &str, value: &str| {
+            if !value.is_empty() {
+                query += &format!("&{name}={}", encoded(value));
+            }
+        };
+        add("client_subject", &certificate.subject);
+        certificate
+            .san
+            .iter()
+            .for_each(|name| add("client_san", name));
+        add("client_fingerprint", &certificate.fingerprint);
         proxy.get(&format!("/api/v1/explain?{query}")).await
     }
 }

@@ -70,6 +70,9 @@ subjects! {
     Path "path": "the normalised path that routing uses, without the query";
     Method "method": "the request method, case-sensitive (RFC 9110 section 9.1)";
     Ip "ip": "the client's address";
+    ClientSubject "tls.client.subject": "the subject of the client's certificate, as in RFC 4514";
+    ClientSan "tls.client.san": "a subject alternative name of the client's certificate, with its type: `DNS:shop.test`";
+    ClientFingerprint "tls.client.fingerprint": "the SHA-256 of the client's certificate, in lower-case hex";
 }
 
 /// What the key of a condition stands for.

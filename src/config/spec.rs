@@ -208,9 +208,21 @@ pub struct Cert {
     pub cert: PathBuf,
     /// PEM file with the private key.
     pub key: PathBuf,
-    /// PEM file with certificate authorities; clients must present a certificate that one of them issued. Default `None`:
-    /// client certificates aren't requested.
+    /// PEM file with certificate authorities; clients present a certificate that one of them issued. Default `None`: client
+    /// certificates aren't requested.
     pub client_ca: Option<PathBuf>,
+    /// Whether clients may do without a certificate. Only with `client_ca`; default [`ClientAuth::Required`].
+    pub client_auth: ClientAuth,
+}
+
+words! {
+    /// Whether clients must present a certificate where `client_ca` is set. An invalid one is refused in any case.
+    #[derive(Default)]
+    pub enum ClientAuth {
+        #[default]
+        Required "required": "Without a certificate the handshake fails.",
+        Optional "optional": "Without a certificate the client is anonymous.",
+    }
 }
 
 /// A service: an application as its users see it, with its routes, versions and policies.

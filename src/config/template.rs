@@ -25,6 +25,8 @@ words! {
         TlsVersion "tls.version",
         /// The subject of the client's certificate.
         TlsSubject "tls.client.subject",
+        /// The subject alternative names of the client's certificate.
+        TlsSan "tls.client.san",
         /// The SHA-256 fingerprint of the client's certificate.
         TlsFingerprint "tls.client.fingerprint",
         /// `http` or `https`.
@@ -47,6 +49,7 @@ impl Placeholder {
         Self::Endpoint,
         Self::TlsVersion,
         Self::TlsSubject,
+        Self::TlsSan,
         Self::TlsFingerprint,
     ];
     /// Those that targets of redirects may hold.

@@ -184,6 +184,11 @@ fn put_value(placeholder: Placeholder, facts: &EditFacts<'_>, out: &mut Vec<u8>)
         Placeholder::Endpoint => facts.endpoint?.as_bytes(),
         Placeholder::TlsVersion => facts.peer.tls_version?.as_str().as_bytes(),
         Placeholder::TlsSubject => certificate()?.subject.as_bytes(),
+        Placeholder::TlsSan => {
+            let names = certificate()?.san.join(",");
+            out.extend_from_slice(names.as_bytes());
+            return (!names.is_empty()).then_some(());
+        }
         Placeholder::TlsFingerprint => certificate()?.fingerprint.as_bytes(),
         // The configuration allows these in redirects only.
         Placeholder::Scheme | Placeholder::Path | Placeholder::Query => return None,

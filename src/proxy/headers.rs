@@ -93,6 +93,9 @@ impl<F: Fields> routing::RequestView for Request<'_, F> {
     fn client(&self) -> IpAddr {
         self.client
     }
+    fn certificate(&self) -> Option<&routing::ClientCertificate> {
+        self.peer.certificate.as_deref()
+    }
 }
 
 impl<F: Fields> Request<'_, F> {

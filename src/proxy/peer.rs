@@ -6,17 +6,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::http1::lists::elements;
+use crate::routing::ClientCertificate;
 use crate::telemetry::ListenerShard;
-
-/// The verified certificate of a client, in the form that is forwarded to endpoints. Extracted once,
-/// after the handshake.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientCertificate {
-    /// The subject as an RFC 4514 string, in ASCII: `CN=partner,O=Example`.
-    pub subject: String,
-    /// SHA-256 of the DER encoding, in lower-case hex.
-    pub fingerprint: String,
-}
 
 words! {
     /// A version of TLS, as `{tls.version}` shows it.
@@ -44,7 +35,7 @@ pub struct Peer {
     pub tls: bool,
     /// The TLS version of the connection.
     pub tls_version: Option<TlsVersion>,
-    /// The client's certificate, if the listener requires one.
+    /// The client's certificate, if it has presented one.
     pub certificate: Option<Arc<ClientCertificate>>,
     /// Counters of the listener that accepted the connection, one shard for each worker.
     pub metrics: Arc<[ListenerShard]>,

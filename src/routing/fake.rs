@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::RequestView;
+use super::{ClientCertificate, RequestView};
 use crate::config::spec;
 use crate::index::VersionIx;
 
@@ -14,6 +14,7 @@ pub(crate) struct Fake {
     pub(crate) target: &'static str,
     pub(crate) fields: Vec<(&'static str, String)>,
     pub(crate) client: IpAddr,
+    pub(crate) certificate: Option<ClientCertificate>,
 }
 
 impl Fake {
@@ -23,6 +24,7 @@ impl Fake {
             target,
             fields: Vec::new(),
             client: Ipv4Addr::LOCALHOST.into(),
+            certificate: None,
         }
     }
 
@@ -58,6 +60,10 @@ impl RequestView for Fake {
 
     fn client(&self) -> IpAddr {
         self.client
+    }
+
+    fn certificate(&self) -> Option<&ClientCertificate> {
+        self.certificate.as_ref()
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`decision()`] consults, in this order, the match rules ([`matcher`]), the sticky session ([`sticky`]), the user's cohort
 //! ([`cohort`]) and the exact [`split`], and hands over to another version when the chosen one is down ([`failover`]).
 
+mod client_certificate;
 pub(crate) mod client_limit;
 pub(crate) mod cohort;
 pub(crate) mod decision;
@@ -27,6 +28,7 @@ use std::net::IpAddr;
 use crate::config::spec;
 use crate::index::{RuleIx, VersionIx};
 
+pub use client_certificate::ClientCertificate;
 pub use cohort::{Cohort, CohortPoint};
 pub use decision::{
     AnsweredBy, Choice, Chosen, Decision, DecisionInput, DecisionStep, Trace, decision,
@@ -53,6 +55,8 @@ pub trait RequestView {
     fn any_field(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool;
     /// The client's address, as determined with `trusted_proxies`.
     fn client(&self) -> IpAddr;
+    /// The certificate that the client has presented, if it has.
+    fn certificate(&self) -> Option<&ClientCertificate>;
 }
 
 /// The routing part of one service, compiled from its [`spec::ServiceSpec`].

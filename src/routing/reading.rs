@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{RequestView, ServiceRouting};
+use super::{ClientCertificate, RequestView, ServiceRouting};
 use crate::index::RuleIx;
 
 /// A request with another path. Everything else is that of the request.
@@ -29,6 +29,9 @@ impl<R: RequestView> RequestView for WithPath<'_, R> {
     }
     fn client(&self) -> IpAddr {
         self.request.client()
+    }
+    fn certificate(&self) -> Option<&ClientCertificate> {
+        self.request.certificate()
     }
 }
 

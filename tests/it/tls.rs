@@ -192,6 +192,81 @@ fn clients_must_show_a_certificate_where_it_is_demanded() {
     assert_eq!(origin.hits(), 1);
 }
 
+/// A listener that asks for certificates of partners and takes clients without one, and rules by what a certificate says.
+fn by_certificate(authority: &Authority, partners: &Authority, origin: &Origin) -> Proxy {
+    let builder = Builder::new(&format!(
+        "{HEAD}[[listen.tls.cert]]\ncert = \"$DIR/shop.pem\"\nkey = \"$DIR/shop.key\"\n\
+         client_ca = \"$DIR/partners.pem\"\nclient_auth = \"optional\"\n\
+         [[listen.tls.cert]]\ncert = \"$DIR/open.pem\"\nkey = \"$DIR/open.key\"\n\
+         [service.app]\nversions = {{ v1 = [\"{}\"] }}\n\
+         headers.request.set = {{ x-san = \"{{tls.client.san}}\" }}\n\
+         [[service.app.match]]\nwhen = {{ path = \"/partners/*\", not.tls.client.subject = \"*\" }}\nrespond = {{ status = 403 }}\n\
+         [[service.app.match]]\nwhen = {{ path = \"/names\", tls.client.san = [\"DNS:a.partner.test\", \"URI:spiffe://test/*\"] }}\nrespond = {{ status = 410 }}\n",
+        origin.at()
+    ));
+    authority.issue(&["shop.test"]).save(builder.dir(), "shop");
+    authority.issue(&["open.test"]).save(builder.dir(), "open");
+    partners.save(&builder.dir().join("partners.pem"));
+    builder.start()
+}
+
+/// The status of the response to a client with this certificate; `None` if the handshake failed.
+fn status_as(
+    (proxy, authority): (&Proxy, &Authority),
+    identity: Option<&Identity>,
+    host: &str,
+    target: &str,
+) -> Option<u16> {
+    let stream = authority.connect_as(proxy.port, "shop.test", &["http/1.1"], identity);
+    let mut client = Client::over(stream.ok()?);
+    let request = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n\r\n");
+    client.try_send(&request).ok()?;
+    client.try_answer("GET").ok().map(|answer| answer.status())
+}
+
+#[test]
+fn where_a_certificate_is_optional_rules_decide_by_what_it_says() {
+    let (authority, partners) = (Authority::new(), Authority::new());
+    let origin = Origin::named("blue");
+    let proxy = by_certificate(&authority, &partners, &origin);
+    let (a, b) = (
+        partners.issue(&["a.partner.test"]),
+        partners.issue(&["b.partner.test"]),
+    );
+    let at = (&proxy, &authority);
+    assert_eq!(status_as(at, None, "shop.test", "/partners/x"), Some(403));
+    assert_eq!(status_as(at, None, "shop.test", "/names"), Some(200));
+    assert_eq!(origin.last().field("x-san"), None);
+    assert_eq!(
+        status_as(at, Some(&b), "shop.test", "/partners/x"),
+        Some(200)
+    );
+    assert_eq!(
+        origin.last().field("x-san").as_deref(),
+        Some("DNS:b.partner.test")
+    );
+    assert_eq!(status_as(at, Some(&a), "shop.test", "/names"), Some(410));
+    assert_eq!(status_as(at, Some(&b), "shop.test", "/names"), Some(200));
+    // One of a stranger is no certificate at all, and refused.
+    let stranger = authority.issue(&["a.partner.test"]);
+    assert_eq!(status_as(at, Some(&stranger), "shop.test", "/names"), None);
+    let expired = partners.issue_expired(&["a.partner.test"]);
+    assert_eq!(status_as(at, Some(&expired), "shop.test", "/names"), None);
+    // The other host has another policy.
+    assert_eq!(status_as(at, Some(&a), "open.test", "/"), Some(421));
+    let explain = |more: &[&str]| {
+        let arguments = [&["explain", "https://shop.test/names"], more].concat();
+        proxy.command(&arguments).stdout
+    };
+    let rule = "rule 2 (path = \"/names\" and tls.client.san = \"DNS:a.partner.test\" or \"URI:spiffe://test/*\")";
+    for name in ["DNS:a.partner.test", "URI:spiffe://test/x"] {
+        let said = explain(&["--client-san", name]);
+        assert!(said.contains(rule), "{said}");
+    }
+    let said = explain(&["--client-subject", "CN=a"]);
+    assert!(!said.contains(rule), "{said}");
+}
+
 #[test]
 fn a_key_that_others_may_read_is_refused() {
     use std::os::unix::fs::PermissionsExt;

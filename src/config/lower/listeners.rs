@@ -9,7 +9,9 @@ use super::client_limits::{LimitScope, client_limits};
 use super::{bind, check_name, is_token, proxy, route, unknown_word};
 use crate::config::problems::{Problems, TextSpan};
 use crate::config::raw::{RawString, RawTable, RawValue};
-use crate::config::spec::{Bind, Cert, HostPattern, ListenerSpec, ServiceSpec, SocketAccess};
+use crate::config::spec::{
+    Bind, Cert, ClientAuth, HostPattern, ListenerSpec, ServiceSpec, SocketAccess,
+};
 use crate::config::suggest::suggest;
 use crate::config::units::quote;
 
@@ -360,11 +362,31 @@ fn cert(
     let key = table.need("key", out, "write `key = \"/path/to/key.pem\"`");
     let key = path(key, out);
     let client_ca = path(table.take("client_ca"), out);
+    let client_auth = table.take("client_auth");
+    if let Some(value) = client_auth.as_ref().filter(|_| !table.has("client_ca")) {
+        let message = format!("`{}` has no effect without `client_ca`", value.path);
+        out.error(value.key.clone(), message)
+            .label("no authority issues the clients' certificates")
+            .help("add `client_ca = \"/path/to/ca.pem\"`, or leave this out")
+            .absence();
+    }
+    let client_auth = client_auth.and_then(|value| client_auth_word(&value, out));
     table.finish(out);
     Some(Cert {
         sni,
         cert: cert?,
         key: key?,
         client_ca,
+        client_auth: client_auth.unwrap_or_default(),
     })
+}
+
+/// Reads `client_auth`.
+fn client_auth_word(value: &RawValue<'_>, out: &mut Problems) -> Option<ClientAuth> {
+    let text = value.text("\"required\" or \"optional\"", out)?;
+    let word = ClientAuth::parse(text.value);
+    if word.is_none() {
+        unknown_word(&text, &value.path, &["required", "optional"], out);
+    }
+    word
 }

@@ -29,6 +29,7 @@ mod rules;
 mod service;
 mod split;
 mod sticky;
+mod tls_conditions;
 mod trace;
 mod upstream_tls;
 mod url;

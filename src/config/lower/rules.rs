@@ -1,6 +1,7 @@
 //! `match` rules and the cohort: both refer to attributes of a request.
 
 use super::client_limits::{LimitScope, client_limits};
+use super::tls_conditions::{self, tls_conditions};
 use super::{
     answers, expression, headers, is_token, listeners, not_a_token, rewrite, split, unknown_word,
 };
@@ -161,7 +162,7 @@ fn conditions(when: &RawValue<'_>, without: &str, out: &mut Problems) -> Conditi
 /// Reads the conditions of one table.
 fn plain(table: &mut RawTable<'_>, out: &mut Problems) -> Vec<Condition> {
     let mut conditions = Vec::new();
-    for (key, subject) in Subject::KEYS {
+    for (key, subject) in Subject::KEYS.iter().filter(|(key, _)| !key.contains('.')) {
         let Some(value) = table.take(key) else {
             continue;
         };
@@ -170,6 +171,7 @@ fn plain(table: &mut RawTable<'_>, out: &mut Problems) -> Vec<Condition> {
             SubjectKey::Named(named) => conditions.extend(of_names(key, *named, value, out)),
         }
     }
+    conditions.extend(tls_conditions(table, condition, out));
     conditions
 }
 
@@ -213,6 +215,9 @@ fn condition(subject: Subject, value: &RawValue<'_>, out: &mut Problems) -> Cond
         .iter()
         .filter_map(|text| match subject {
             Subject::Ip => listeners::network(text, out).map(Pattern::Net),
+            Subject::ClientFingerprint if tls_conditions::is_plain(text.value) => {
+                tls_conditions::fingerprint(text, out).map(Pattern::Exact)
+            }
             _ => pattern(&subject, text, &value.path, out),
         })
         .collect();
@@ -249,6 +254,12 @@ fn pattern(
             "methods are written in capitals"
         }
         Subject::Path if !typed.starts_with('/') => "a path begins with `/`",
+        Subject::ClientSubject if !tls_conditions::is_subject(typed) => {
+            "expected a subject as in RFC 4514, such as \"CN=partner,O=Example\""
+        }
+        Subject::ClientSan if !tls_conditions::is_name(typed) => {
+            "expected a name with its type: \"DNS:…\", \"URI:…\", \"email:…\" or \"IP:…\""
+        }
         _ => return Some(Pattern::Exact(typed.to_owned())),
     };
     let message = format!("{} in `{path}` would never match", quote(typed));

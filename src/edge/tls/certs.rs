@@ -8,7 +8,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 
 use crate::certificates::{self, CertError, CertificateKey, Validity, date};
-use crate::config::spec;
+use crate::config::spec::{self, ClientAuth};
 
 /// Contents of the files of one certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +64,23 @@ pub(crate) struct Certificate {
     /// Server names for which it is presented.
     pub serves: Vec<String>,
     pub(super) key: Arc<CertifiedKey>,
-    /// The authorities whose client certificates are required, as PEM and parsed.
-    pub(super) authority: Option<(Vec<u8>, Arc<RootCertStore>)>,
+    /// The authorities whose client certificates are requested.
+    pub(super) authority: Option<ClientAuthority>,
+}
+
+/// Certificate authorities for client certificates.
+#[derive(Clone, Debug)]
+pub(super) struct ClientAuthority {
+    pub(super) pem: Vec<u8>,
+    pub(super) auth: ClientAuth,
+    pub(super) roots: Arc<RootCertStore>,
+}
+
+impl ClientAuthority {
+    /// Whether handshakes under both are alike.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.auth == other.auth && self.pem == other.pem
+    }
 }
 
 impl Certificate {
@@ -88,7 +103,11 @@ impl Certificate {
         let authority = authority
             .map(|(pem, path)| {
                 let roots = certificates::authorities(path, pem, CertificateKey::ClientCa)?;
-                Ok((pem.clone(), Arc::new(roots)))
+                Ok(ClientAuthority {
+                    pem: pem.clone(),
+                    auth: spec.client_auth,
+                    roots: Arc::new(roots),
+                })
             })
             .transpose();
         let ((chain, about), key, authority) = match (leaf, key, authority) {

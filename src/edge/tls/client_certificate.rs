@@ -1,12 +1,15 @@
-//! Extracts from a client's certificate what may be forwarded to applications: subject and fingerprint.
+//! Extracts from a client's certificate what may be matched and forwarded to applications: subject, names and fingerprint.
+
+use std::net::IpAddr;
 
 use aws_lc_rs::digest;
 use rustls_pki_types::CertificateDer;
 use x509_parser::asn1_rs::ToDer;
+use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::{AttributeTypeAndValue, RelativeDistinguishedName, X509Name};
 
-use crate::proxy::peer::ClientCertificate;
+use crate::routing::ClientCertificate;
 
 /// Attribute types with a short name: those of RFC 4514 §3, and `emailAddress` as written by OpenSSL.
 const SHORT: [(&str, &str); 10] = [
@@ -27,8 +30,52 @@ pub(super) fn parse(der: &CertificateDer<'_>) -> Option<ClientCertificate> {
     let (_, parsed) = X509Certificate::from_der(der).ok()?;
     Some(ClientCertificate {
         subject: subject(parsed.subject()),
+        san: alternative_names(&parsed),
         fingerprint: hex(digest::digest(&digest::SHA256, der).as_ref()),
     })
+}
+
+/// The subject alternative names (RFC 5280 §4.2.1.6), each with its type as OpenSSL writes it. DNS names are in lower case. Other
+/// types than these four are left out.
+fn alternative_names(cert: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(names)) = cert.subject_alternative_name() else {
+        return Vec::new();
+    };
+    let text = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => {
+            Some(format!("DNS:{}", printable(&name.to_ascii_lowercase())))
+        }
+        GeneralName::URI(uri) => Some(format!("URI:{}", printable(uri))),
+        GeneralName::RFC822Name(mail) => Some(format!("email:{}", printable(mail))),
+        GeneralName::IPAddress(octets) => Some(format!("IP:{}", address(octets)?)),
+        _ => None,
+    };
+    names.value.general_names.iter().filter_map(text).collect()
+}
+
+fn address(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
+        .ok()
+}
+
+/// Escapes what would not be printable, or would end the name in a list.
+fn printable(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b',' | b'\\' => {
+                out.push('\\');
+                out.push(byte.into());
+            }
+            b'!'..=b'~' => out.push(byte.into()),
+            _ => {
+                out.push('\\');
+                out.push_str(&hex(&[byte]));
+            }
+        }
+    }
+    out
 }
 
 /// Formats a name as in RFC 4514 §2, most specific part first. Bytes other than printable ASCII are escaped, so that the result is
@@ -89,7 +136,31 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, KeyPair};
+    use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, KeyPair, SanType};
+
+    #[test]
+    fn alternative_names_have_their_types_and_are_escaped() {
+        let names = ["Shop.test", "192.0.2.7", "2001:db8::1"].map(str::to_owned);
+        let mut params = CertificateParams::new(names).expect("names");
+        let ia5 = |text: &str| text.try_into().expect("ASCII");
+        params
+            .subject_alt_names
+            .push(SanType::URI(ia5("spiffe://test/a,b\\")));
+        params
+            .subject_alt_names
+            .push(SanType::Rfc822Name(ia5("ops@shop.test\r\n")));
+        let key = KeyPair::generate().expect("a key");
+        let signed = params.self_signed(&key).expect("a certificate");
+        let read = parse(signed.der()).expect("readable");
+        let expected = [
+            "DNS:shop.test",
+            "IP:192.0.2.7",
+            "IP:2001:db8::1",
+            "URI:spiffe://test/a\\,b\\\\",
+            "email:ops@shop.test\\0d\\0a",
+        ];
+        assert_eq!(read.san, expected);
+    }
 
     #[test]
     fn a_subject_is_written_as_rfc_4514_has_it() {

@@ -12,24 +12,23 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::certificates::{CertError, CertificateKey, provider};
-use crate::config::spec;
-use crate::proxy::peer::{ClientCertificate, TlsVersion};
+use crate::config::spec::{self, ClientAuth};
+use crate::proxy::peer::TlsVersion;
+use crate::routing::ClientCertificate;
 
+use certs::ClientAuthority;
 pub(crate) use renewal::{CertificateFault, CertificateSlot, Certificates};
-
-/// Certificate authorities for client certificates: PEM and parsed.
-type Authority = (Vec<u8>, Arc<RootCertStore>);
 
 /// Result of a handshake, as far as requests on the connection depend on it.
 #[derive(Clone, Debug)]
@@ -88,7 +87,7 @@ pub(crate) struct CertificateTable {
 
 #[derive(Debug)]
 struct Policy {
-    client_ca: Option<Vec<u8>>,
+    authority: Option<ClientAuthority>,
     tickets: Arc<dyn ProducesTickets>,
     config: Arc<ServerConfig>,
 }
@@ -140,9 +139,9 @@ impl Names {
             return Err(CertError::new(
                 CertificateKey::Sni,
                 format!(
-                    "two certificates serve {name} with different `client_ca`: it would be undefined which one a client gets"
+                    "two certificates serve {name} with different `client_ca` or `client_auth`: it would be undefined which one a client gets"
                 ),
-                format!("Give both the same `client_ca`, or name {name} in the `sni` of one only"),
+                format!("Give both the same, or name {name} in the `sni` of one only"),
             ));
         }
         known.push(index);
@@ -189,14 +188,14 @@ impl CertificateTable {
         let mut names = Names::default();
         let mut entries = Vec::new();
         // For each policy its authority and the first certificate that has it.
-        let mut authorities: Vec<(Option<Authority>, usize)> = Vec::new();
+        let mut authorities: Vec<(Option<ClientAuthority>, usize)> = Vec::new();
         for (index, slot) in certificates.slots().iter().enumerate() {
             let certificate = &slot.current;
-            let pem = certificate.authority.as_ref().map(|(pem, _)| pem);
-            let is_same = |(authority, _): &(Option<Authority>, usize)| {
-                authority.as_ref().map(|(pem, _)| pem) == pem
-            };
-            let policy = authorities.iter().position(is_same).unwrap_or_else(|| {
+            let authority = certificate.authority.as_ref();
+            let known = authorities.iter();
+            let policy = { known.map(|(known, _)| known.as_ref()) }
+                .position(|known| are_same(known, authority));
+            let policy = policy.unwrap_or_else(|| {
                 authorities.push((certificate.authority.clone(), index));
                 authorities.len() - 1
             });
@@ -216,7 +215,7 @@ impl CertificateTable {
             names: names.clone(),
             entries: entries.clone(),
         });
-        let policy = |(authority, index): (Option<Authority>, usize)| {
+        let policy = |(authority, index): (Option<ClientAuthority>, usize)| {
             let policy = Policy::new(listener, resolver.clone(), authority, former);
             policy.map_err(|message| (index, CertError::new(CertificateKey::ClientCa, message, "")))
         };
@@ -284,23 +283,36 @@ impl CertificateTable {
     }
 }
 
+/// Whether two certificates lead to the same policy.
+fn are_same(one: Option<&ClientAuthority>, other: Option<&ClientAuthority>) -> bool {
+    match (one, other) {
+        (None, None) => true,
+        (Some(one), Some(other)) => one.is_same(other),
+        _ => false,
+    }
+}
+
 impl Policy {
     fn new(
         listener: &spec::ListenerSpec,
         resolver: Arc<Resolver>,
-        authority: Option<Authority>,
+        authority: Option<ClientAuthority>,
         former: Option<&CertificateTable>,
     ) -> Result<Self, String> {
         let provider = provider();
-        let (client_ca, roots) = authority.unzip();
         let internal = |e: rustls::Error| format!("TLS could not be set up: {e}");
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(internal)?;
-        let mut config = match roots {
+        let mut config = match &authority {
             None => builder.with_no_client_auth(),
-            Some(roots) => {
+            Some(authority) => {
+                let roots = authority.roots.clone();
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+                let verifier = match authority.auth {
+                    ClientAuth::Required => verifier,
+                    ClientAuth::Optional => verifier.allow_unauthenticated(),
+                };
                 builder.with_client_cert_verifier(
                     verifier
                         .build()
@@ -315,7 +327,8 @@ impl Policy {
         if listener.h1 {
             config.alpn_protocols.push(b"http/1.1".to_vec());
         }
-        let kept = former.and_then(|f| f.policies.iter().find(|p| p.client_ca == client_ca));
+        let is_same = |policy: &&Self| are_same(policy.authority.as_ref(), authority.as_ref());
+        let kept = former.and_then(|former| former.policies.iter().find(is_same));
         let tickets = match kept {
             Some(policy) => policy.tickets.clone(),
             None => aws_lc_rs::Ticketer::new().map_err(internal)?,
@@ -324,7 +337,7 @@ impl Policy {
         // Sessions are resumed by tickets (RFC 8446 §2.2). A session store would be a lock shared by all workers.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Self {
-            client_ca,
+            authority,
             tickets,
             config: Arc::new(config),
         })

@@ -4,7 +4,7 @@ mod renewal;
 
 use super::*;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, Issuer, KeyPair};
-use rustls::ClientConfig;
+use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -60,6 +60,7 @@ impl TestCertificates {
             cert: pem,
             key: key_path,
             client_ca: None,
+            client_auth: ClientAuth::Required,
         }
     }
 

@@ -14,6 +14,9 @@ use crate::config::spec::{Condition, Pattern, Subject};
 macro_rules! with_attribute {
     ($subject:expr, |$attribute:ident| $body:expr) => {
         match $subject {
+            Subject::ClientFingerprint => { let $attribute = super::client_fingerprint::ClientFingerprint; $body }
+            Subject::ClientSan => { let $attribute = super::client_san::ClientSan; $body }
+            Subject::ClientSubject => { let $attribute = super::client_subject::ClientSubject; $body }
             Subject::Cookie(name) => { let $attribute = super::cookie::Cookie(name); $body }
             Subject::Header(name) => { let $attribute = super::header::Header(name); $body }
             Subject::Ip => { let $attribute = super::ip::Ip; $body }

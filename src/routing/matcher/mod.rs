@@ -12,6 +12,9 @@
 //! Each kind of condition is a file: see [`kinds`].
 
 mod attribute;
+mod client_fingerprint;
+mod client_san;
+mod client_subject;
 mod cookie;
 mod cost;
 mod header;

@@ -4,6 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample;
 
+use super::super::ClientCertificate;
 use super::super::fake::Fake;
 use super::*;
 use crate::config::spec::{Pattern, Subject};
@@ -137,6 +138,52 @@ fn addresses_and_networks() {
 }
 
 #[test]
+fn a_client_s_certificate_is_compared_by_subject_names_and_fingerprint() {
+    let request = Fake {
+        certificate: Some(ClientCertificate {
+            subject: "CN=partner,O=Example".into(),
+            san: vec!["DNS:partner.test".into(), "URI:spiffe://test/a".into()],
+            fingerprint: "00ff".into(),
+        }),
+        ..Fake::get("/")
+    };
+    let glob = |text: &str| Pattern::Glob(text.into());
+    for (subject, pattern, expected) in [
+        (Subject::ClientSubject, exact("CN=partner,O=Example"), true),
+        (Subject::ClientSubject, glob("*,O=Example"), true),
+        (Subject::ClientSubject, exact("CN=partner"), false),
+        (Subject::ClientSan, exact("DNS:partner.test"), true),
+        (Subject::ClientSan, glob("URI:spiffe://test/*"), true),
+        (Subject::ClientSan, exact("partner.test"), false),
+        (Subject::ClientFingerprint, exact("00ff"), true),
+        (Subject::ClientFingerprint, exact("00FF"), false),
+    ] {
+        let shown = format!("{subject} {pattern:?}");
+        assert_eq!(
+            matches(subject, vec![pattern], &request),
+            expected,
+            "{shown}"
+        );
+    }
+    let nameless = Fake {
+        certificate: Some(ClientCertificate::default()),
+        ..Fake::get("/")
+    };
+    for subject in [
+        Subject::ClientSubject,
+        Subject::ClientSan,
+        Subject::ClientFingerprint,
+    ] {
+        for request in [&Fake::get("/"), &nameless] {
+            assert!(
+                !matches(subject.clone(), vec![glob("*")], request),
+                "{subject}"
+            );
+        }
+    }
+}
+
+#[test]
 fn exact_values_that_many_rules_ask_are_one_lookup() {
     let header = || Subject::Header("x-user".into());
     let user = |n: usize| rule(n, vec![(header(), vec![exact(&format!("user-{n}"))])]);
@@ -243,6 +290,7 @@ fn any_request() -> impl Strategy<Value = Fake> {
             target,
             fields: fields.into_iter().map(|(n, v)| (n, v.into())).collect(),
             client: client.parse().unwrap(),
+            certificate: None,
         })
 }
 
