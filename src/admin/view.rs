@@ -126,6 +126,7 @@ pub(crate) fn listener(listener: &ListenerSpec) -> Value {
         "group": listener.access.group,
         "client_limits": listener.client_limits.as_ref().map(client_limits),
         "cert": listener.certs.iter().map(cert).collect::<Vec<_>>(),
+        "tls": (!listener.certs.is_empty()).then(|| json!({ "min": listener.tls_min.as_str() })),
     })
 }
 

@@ -4,6 +4,7 @@
 //! Listeners use it for their certificates, versions for the authorities and client certificates towards their endpoints.
 
 mod error;
+mod ocsp;
 mod pem;
 mod read;
 mod slot;
@@ -14,6 +15,9 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) use error::{CertError, CertificateKey};
+#[cfg(test)]
+pub(crate) use ocsp::tests::response as ocsp_response;
+pub(crate) use ocsp::{OcspResponse, ocsp_path};
 pub(crate) use read::{
     Validity, authorities, chain, check_key_matches, date, file, key_file, signing_key, swapped,
 };

@@ -87,6 +87,8 @@ pub(crate) struct LeafInfo {
     pub validity: Validity,
     /// DNS names, possibly like `*.example.com`, and addresses as text. Lower case.
     pub covers: Vec<String>,
+    /// The serial number, as DER has it.
+    pub serial: Vec<u8>,
 }
 
 /// Parses the chain of a certificate, its leaf first.
@@ -118,6 +120,7 @@ pub(crate) fn chain(
             not_after: parsed.validity().not_after.timestamp(),
         },
         covers: alternative_names(&parsed),
+        serial: parsed.tbs_certificate.raw_serial().to_vec(),
     };
     Ok((chain, about))
 }

@@ -154,6 +154,18 @@ pub struct ListenerSpec {
     pub access: SocketAccess,
     /// Certificates, selected by SNI. Default empty: the listener speaks clear text.
     pub certs: Vec<Cert>,
+    /// The oldest version of TLS that is accepted. Default [`TlsMinimum::V12`].
+    pub tls_min: TlsMinimum,
+}
+
+words! {
+    /// The oldest version of TLS that a listener accepts.
+    #[derive(Default)]
+    pub enum TlsMinimum {
+        #[default]
+        V12 "1.2": "TLS 1.2 and 1.3.",
+        V13 "1.3": "TLS 1.3 only.",
+    }
 }
 
 impl ListenerSpec {
@@ -174,6 +186,7 @@ impl ListenerSpec {
             proxy_sources: Vec::new(),
             access: SocketAccess::default(),
             certs: Vec::new(),
+            tls_min: TlsMinimum::V12,
         }
     }
 }

@@ -73,6 +73,7 @@ impl Booting {
                 // has the same ones.
                 drains::set_draining(prepared.first(), &predecessor.draining);
                 let before = (predecessor.generation, &*predecessor.services);
+                let prepared = prepared.with_tickets(predecessor.tickets.clone());
                 prepared.bind(&mut inherited, Some(before), history).await?
             }
             None => {

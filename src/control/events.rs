@@ -261,6 +261,7 @@ impl Control {
                     self.rollouts.second(&mut self.publisher).await;
                     self.show_rollouts();
                 }
+                self.publisher.rotate_tickets();
                 if self.publisher.may_renew() {
                     self.publisher.renew();
                 }

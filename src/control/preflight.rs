@@ -21,7 +21,7 @@ use crate::config::spec::ListenerSpec;
 use crate::config::{Diagnostic, Loaded, PathStep, paths};
 use crate::edge::listener::PlanError;
 use crate::edge::listener::socket_access;
-use crate::edge::tls::{self, CertificateFault, Certificates};
+use crate::edge::tls::{self, CertificateFault, Certificates, TicketKeys};
 
 /// Longest path of a Unix socket, in bytes: `sun_path` has 108, one of which is the terminating zero (unix(7)).
 const LONGEST_SOCKET: usize = 107;
@@ -177,7 +177,11 @@ impl Checks<'_> {
         let read = Certificates::read(&listener.certs, None, &provider(), now);
         let (faults, warnings) = match read {
             Ok(reading) => {
-                let table = tls::CertificateTable::new(listener, &reading.certificates, None);
+                let table = tls::CertificateTable::new(
+                    listener,
+                    &reading.certificates,
+                    &TicketKeys::new(0),
+                );
                 (table.err().into_iter().collect(), reading.warnings)
             }
             Err(faults) => (faults, Vec::new()),

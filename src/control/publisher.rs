@@ -225,6 +225,11 @@ impl Publisher {
         self.listeners.may_renew() || self.identities.may_renew(SystemTime::now())
     }
 
+    /// Replaces the secret of TLS tickets if it is old enough.
+    pub(crate) fn rotate_tickets(&self) {
+        self.listeners.tickets().rotate(wall_s());
+    }
+
     /// Reopens the file of the access log.
     pub(crate) fn reopen_log(&self) {
         self.log.reopen();

@@ -33,6 +33,7 @@ impl Control {
             generation: snapshot.generation,
             draining: drains::draining(&snapshot),
             services: snapshot.state(),
+            tickets: self.publisher.listeners().tickets().secrets(),
             sockets: held.filter_map(duplicate).collect(),
             undecided,
         };

@@ -192,6 +192,38 @@ fn clients_must_show_a_certificate_where_it_is_demanded() {
     assert_eq!(origin.hits(), 1);
 }
 
+#[test]
+fn a_listener_may_refuse_old_versions_and_sessions_are_resumed_over_takeovers() {
+    let (authority, origin) = (Authority::new(), Origin::named("blue"));
+    let builder = Builder::new(&format!(
+        "{HEAD}tls = {{ min = \"1.3\" }}\n[[listen.tls.cert]]\ncert = \"$DIR/shop.pem\"\nkey = \"$DIR/shop.key\"\n{}",
+        single(&origin.at(), "")
+    ));
+    authority.issue(&["shop.test"]).save(builder.dir(), "shop");
+    let first = builder.start();
+    let config = authority.client(&["http/1.1"]);
+    let visit = |proxy: &Proxy| {
+        let stream = Authority::connect_with(config.clone(), proxy.port, "shop.test");
+        let mut client = Client::over(stream.expect("a handshake"));
+        // Tickets arrive behind the handshake.
+        let request = "GET / HTTP/1.1\r\nhost: shop.test\r\n\r\n";
+        assert_eq!(client.ask(request).status(), 200);
+    };
+    let resumes = |proxy: &Proxy| {
+        let stream = Authority::connect_with(config.clone(), proxy.port, "shop.test");
+        let stream = stream.expect("a handshake");
+        stream.conn.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
+    };
+    visit(&first);
+    assert!(resumes(&first), "between workers");
+    visit(&first);
+    let second = first.successor().expect("it takes over");
+    assert!(resumes(&second));
+    let old = Authority::connect_with(authority.client_of_tls12(), second.port, "shop.test");
+    let error = old.expect_err("TLS 1.2").to_string();
+    assert!(error.contains("ProtocolVersion"), "{error}");
+}
+
 /// A listener that asks for certificates of partners and takes clients without one, and rules by what a certificate says.
 fn by_certificate(authority: &Authority, partners: &Authority, origin: &Origin) -> Proxy {
     let builder = Builder::new(&format!(

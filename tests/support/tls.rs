@@ -126,6 +126,33 @@ impl Authority {
         self.handshake(socket, name, alpn, None)
     }
 
+    /// As [`Self::connect`], with the configuration that is given.
+    pub fn connect_with(
+        config: Arc<ClientConfig>,
+        port: u16,
+        name: &str,
+    ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+        let name = ServerName::try_from(name.to_owned()).expect("a server name");
+        let mut session = ClientConnection::new(config, name).expect("a session");
+        let mut socket = super::client::dial(port);
+        while session.is_handshaking() {
+            session.complete_io(&mut socket)?;
+        }
+        Ok(StreamOwned::new(session, socket))
+    }
+
+    /// A client's configuration that believes this authority only and speaks TLS 1.2 only.
+    pub fn client_of_tls12(&self) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.der.clone()).expect("a root");
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS12])
+            .expect("a protocol version")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Arc::new(config)
+    }
+
     fn handshake(
         &self,
         mut socket: TcpStream,

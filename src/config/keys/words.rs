@@ -46,7 +46,7 @@ const RATE_LIMITS: &[&str] = &[
     "limit_rate",
 ];
 
-pub(super) const FOREIGN: [Foreign; 38] = [
+pub(super) const FOREIGN: [Foreign; 39] = [
     foreign(
         "",
         &[
@@ -161,7 +161,7 @@ pub(super) const FOREIGN: [Foreign; 38] = [
     ),
     foreign(
         "listen.*",
-        &["tls", "ssl", "certs", "certificate", "certificates"],
+        &["ssl", "certs", "certificate", "certificates"],
         "cert",
         "[[listen.https.cert]] with `cert` and `key`",
     ),
@@ -182,6 +182,19 @@ pub(super) const FOREIGN: [Foreign; 38] = [
         &["force_https", "https_redirect", "redirect_https"],
         "redirect",
         "redirect = \"https\"",
+    ),
+    foreign(
+        "listen.*.tls",
+        &[
+            "minimum",
+            "min_version",
+            "minimum_version",
+            "version",
+            "protocols",
+            "ssl_protocols",
+        ],
+        "min",
+        "min = \"1.3\"",
     ),
     foreign(
         "listen.*.cert",

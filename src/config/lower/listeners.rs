@@ -10,7 +10,7 @@ use super::{bind, check_name, is_token, proxy, route, unknown_word};
 use crate::config::problems::{Problems, TextSpan};
 use crate::config::raw::{RawString, RawTable, RawValue};
 use crate::config::spec::{
-    Bind, Cert, ClientAuth, HostPattern, ListenerSpec, ServiceSpec, SocketAccess,
+    Bind, Cert, ClientAuth, HostPattern, ListenerSpec, ServiceSpec, SocketAccess, TlsMinimum,
 };
 use crate::config::suggest::suggest;
 use crate::config::units::quote;
@@ -132,6 +132,17 @@ fn listener<'t>(
     if let Some(value) = &limits {
         listener.client_limits = client_limits(value, LimitScope::Listener, out);
         check_limits(value, &listener, at.as_ref(), out);
+    }
+    if let Some(value) = table.take("tls") {
+        listener.tls_min = tls_minimum(&value, out).unwrap_or_default();
+        if !table.has("cert") {
+            out.error(
+                value.key,
+                format!("`{}` has no effect without `cert`", value.path),
+            )
+            .label("this listener speaks clear text")
+            .help("add `[[listen.NAME.cert]]`, or leave this out");
+        }
     }
     if let Some(value) = table.take("cert") {
         listener.certs = certs(&value, out);
@@ -379,6 +390,20 @@ fn cert(
         client_ca,
         client_auth: client_auth.unwrap_or_default(),
     })
+}
+
+/// Reads `tls` of a listener.
+fn tls_minimum(value: &RawValue<'_>, out: &mut Problems) -> Option<TlsMinimum> {
+    let mut table = value.table("a table such as { min = \"1.3\" }", out)?;
+    let min = table.need("min", out, "write `min = \"1.3\"`");
+    table.finish(out);
+    let (min, words) = (min?, ["1.2", "1.3"]);
+    let text = min.text("\"1.2\" or \"1.3\"", out)?;
+    let word = TlsMinimum::parse(text.value);
+    if word.is_none() {
+        unknown_word(&text, &min.path, &words, out);
+    }
+    word
 }
 
 /// Reads `client_auth`.

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::edge::inherit::Label;
+use crate::edge::tls::TicketSecret;
 use crate::snapshot::ServiceState;
 
 /// Version of the protocol as a whole. Programs whose numbers differ can't take over from each other.
@@ -49,6 +50,9 @@ pub(super) struct Offer {
     /// Effective split, gate and sessions, by service.
     #[serde(default)]
     pub(super) services: Vec<ServiceState>,
+    /// The secrets of TLS tickets, so that clients can resume their sessions.
+    #[serde(default)]
+    pub(super) tickets: Vec<TicketSecret>,
 }
 
 /// From the successor: it accepts on the sockets.

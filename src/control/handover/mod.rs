@@ -31,6 +31,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::edge::inherit::Label;
+use crate::edge::tls::TicketSecret;
 use crate::snapshot::ServiceState;
 
 pub(crate) use frames::EndpointName;
@@ -50,6 +51,8 @@ pub(crate) struct HandoverState {
     pub(crate) draining: Vec<EndpointName>,
     /// Effective split, gate and sessions, by service.
     pub(crate) services: Vec<ServiceState>,
+    /// The secrets of TLS tickets.
+    pub(crate) tickets: Vec<TicketSecret>,
     /// Duplicates of all listening sockets.
     pub(crate) sockets: Vec<(Label, OwnedFd)>,
     /// Dropped when the takeover has succeeded or failed.

@@ -130,6 +130,7 @@ impl Successor {
                 ..CLAIMS => Vec::new(),
                 CLAIMS.. => state.services,
             },
+            tickets: state.tickets,
         };
         let taken = self.steps(&offer, descriptors, requests).await;
         if let Err(Abandoned::Refused(error)) = &taken {

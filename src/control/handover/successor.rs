@@ -13,6 +13,7 @@ use super::frames::{
 };
 use super::{PATIENCE, wire};
 use crate::edge::inherit::Inherited;
+use crate::edge::tls::TicketSecret;
 use crate::snapshot::ServiceState;
 
 /// A predecessor of format 1 also closes the connection without a frame when its timeout expires, and then it is still alive. A
@@ -33,6 +34,8 @@ pub(crate) struct Predecessor {
     pub(crate) draining: Vec<EndpointName>,
     /// Effective split, gate and sessions, by service. Empty if it has format 1.
     pub(crate) services: Vec<ServiceState>,
+    /// The secrets of TLS tickets. Empty if it is older than they are.
+    pub(crate) tickets: Vec<TicketSecret>,
 }
 
 /// The outcome of a successful takeover. In either case the sockets and their files now belong to this process.
@@ -87,6 +90,7 @@ async fn offer(path: &Path) -> io::Result<Option<(Predecessor, Inherited)>> {
         generation: offer.generation,
         draining: offer.draining,
         services: offer.services,
+        tickets: offer.tickets,
     };
     let sockets = offer.sockets.into_iter().zip(descriptors).collect();
     Ok(Some((predecessor, Inherited::new(sockets))))

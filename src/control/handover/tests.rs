@@ -192,6 +192,7 @@ impl Running {
             generation: 3,
             draining: Vec::new(),
             services: vec![service],
+            tickets: Vec::new(),
             sockets: descriptors(1)
                 .into_iter()
                 .map(|fd| (label.clone(), fd))

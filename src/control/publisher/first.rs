@@ -19,6 +19,7 @@ use crate::control::upstream_identities::UpstreamIdentities;
 use crate::edge::admission::Admission;
 use crate::edge::inherit::Inherited;
 use crate::edge::listener::Listeners;
+use crate::edge::tls::{TicketKeys, TicketSecret};
 use crate::edge::workers::Workers;
 use crate::net::clock::wall_s;
 use crate::snapshot::{ConfigSource, Inputs, Keys, Live, Previous, ServiceState, Snapshot};
@@ -44,6 +45,7 @@ pub(crate) struct Prepared {
     log: OpenLog,
     traces: OpenTraces,
     rollouts: SharesInForce,
+    tickets: TicketKeys,
 }
 
 impl Prepared {
@@ -96,6 +98,7 @@ impl Prepared {
             log,
             traces,
             rollouts: SharesInForce::default(),
+            tickets: TicketKeys::new(wall_s()),
         })
     }
 
@@ -107,6 +110,12 @@ impl Prepared {
     /// Sets the shares that rollouts had reached when the process before this one ended.
     pub(crate) fn with_rollouts(mut self, shares: SharesInForce) -> Self {
         self.rollouts = shares;
+        self
+    }
+
+    /// Continues with the secrets of a predecessor, so that clients can resume their TLS sessions.
+    pub(crate) fn with_tickets(mut self, offered: Vec<TicketSecret>) -> Self {
+        self.tickets = TicketKeys::from_offer(offered, wall_s());
         self
     }
 
@@ -129,7 +138,7 @@ impl Prepared {
         predecessor: Option<(u64, &[ServiceState])>,
         history: HistoryRecorder,
     ) -> Result<Publisher, RunError> {
-        let mut listeners = Listeners::new(self.workers);
+        let mut listeners = Listeners::new(self.workers, self.tickets);
         let plan = listeners.plan(&self.first.spec, &self.telemetry, inherited);
         let plan = plan.map_err(|errors| {
             let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();

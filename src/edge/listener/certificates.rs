@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{BoundListener, ListenerRuntime, Listeners};
-use crate::certificates::{RefusedFiles, provider};
+use crate::certificates::{RefusedFiles, ocsp_path, provider};
 use crate::config::spec;
-use crate::edge::tls::{self, CertificateFault, CertificateSlot, Certificates};
+use crate::edge::tls::{self, CertificateFault, CertificateSlot, Certificates, TicketKeys};
 use crate::snapshot::{CertificateOwner, CertificateState};
 
 /// Result of [`Listeners::renew`].
@@ -29,10 +29,15 @@ impl Listeners {
         let mut renewal = Renewal::default();
         for listener in &mut self.bound {
             if listener.runtime.tls.is_some() {
-                listener.renew(&mut renewal);
+                listener.renew(&self.tickets, &mut renewal);
             }
         }
         renewal
+    }
+
+    /// The keys of the tickets of all listeners.
+    pub(crate) fn tickets(&self) -> &TicketKeys {
+        &self.tickets
     }
 
     /// Whether files that were refused may be acceptable now although they have not changed: a certificate has become valid.
@@ -42,13 +47,14 @@ impl Listeners {
         bound.any(|s| s.certificates.may_have_become_valid(now))
     }
 
-    /// Paths of all certificate, key and client CA files.
+    /// Paths of all certificate, key, client CA and OCSP files.
     pub(crate) fn certificate_files(&self) -> Vec<PathBuf> {
         let files = |cert: &spec::Cert| {
             [
                 Some(cert.cert.clone()),
                 Some(cert.key.clone()),
                 cert.client_ca.clone(),
+                Some(ocsp_path(&cert.cert)),
             ]
         };
         let certs = self.bound.iter().flat_map(|s| &s.runtime.spec.certs);
@@ -80,7 +86,7 @@ fn state(listener: &str, slot: &CertificateSlot) -> CertificateState {
 }
 
 impl BoundListener {
-    fn renew(&mut self, renewal: &mut Renewal) {
+    fn renew(&mut self, tickets: &TicketKeys, renewal: &mut Renewal) {
         let (old, now) = (&self.runtime, SystemTime::now());
         let name = &old.spec.name;
         let mut say = |(_, error): &CertificateFault| {
@@ -98,7 +104,7 @@ impl BoundListener {
             self.certificates = reading.certificates;
             return;
         }
-        match tls::CertificateTable::new(&old.spec, &reading.certificates, old.tls.as_deref()) {
+        match tls::CertificateTable::new(&old.spec, &reading.certificates, tickets) {
             Ok(table) => {
                 warn(&old.spec, &reading.warnings);
                 renewal.renewed.push(name.clone());
@@ -128,6 +134,7 @@ impl BoundListener {
 pub(super) fn certificates(
     listener: &spec::ListenerSpec,
     former: Option<&BoundListener>,
+    tickets: &TicketKeys,
 ) -> Result<(Certificates, Option<Arc<tls::CertificateTable>>), Vec<CertificateFault>> {
     if listener.certs.is_empty() {
         return Ok((Certificates::default(), None));
@@ -142,16 +149,17 @@ pub(super) fn certificates(
             "certificate refused, keeping the previous one"
         );
     }
-    // The table depends on the certificates and the protocols only. It is kept if neither has changed.
+    // The table depends on the certificates, the protocols and the versions of TLS only. It is kept if none has changed.
     let same = former.filter(|f| {
         let spec = &f.runtime.spec;
-        spec.certs == listener.certs && (spec.h1, spec.h2) == (listener.h1, listener.h2)
+        let policy = |of: &spec::ListenerSpec| (of.h1, of.h2, of.tls_min);
+        spec.certs == listener.certs && policy(spec) == policy(listener)
     });
     let table = former.and_then(|f| f.runtime.tls.clone());
     if let (Some(_), Some(table), false) = (same, &table, reading.changed) {
         return Ok((reading.certificates, Some(table.clone())));
     }
-    match tls::CertificateTable::new(listener, &reading.certificates, table.as_deref()) {
+    match tls::CertificateTable::new(listener, &reading.certificates, tickets) {
         Ok(table) => {
             warn(listener, &reading.warnings);
             Ok((reading.certificates, Some(table)))

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use super::client_connections::{ClientConnection, ClientConnections, TooManyConnections};
 use super::inherit::{Inherited, Label, Purpose};
 use super::listener_info::ListenerInfo;
-use super::tls::{self, Certificates};
+use super::tls::{self, Certificates, TicketKeys};
 use crate::config::{Spec, spec};
 use crate::net::keepalive::keep_alive;
 use crate::net::{ListenerId, SocketFile};
@@ -144,6 +144,7 @@ pub(crate) struct Listeners {
     workers: usize,
     next_id: usize,
     bound: Vec<BoundListener>,
+    tickets: TicketKeys,
 }
 
 /// The listeners of a new configuration: sockets bound and certificates read, but not in use yet. Dropping it closes the sockets
@@ -190,12 +191,13 @@ impl BoundListener {
 }
 
 impl Listeners {
-    /// No listeners yet, for `workers` workers.
-    pub(crate) fn new(workers: usize) -> Self {
+    /// No listeners yet, for `workers` workers. `tickets` seals the tickets of TLS sessions.
+    pub(crate) fn new(workers: usize, tickets: TicketKeys) -> Self {
         Self {
             workers,
             next_id: 0,
             bound: Vec::new(),
+            tickets,
         }
     }
 
@@ -241,7 +243,7 @@ impl Listeners {
             socket_access::resolve(group)
                 .map_err(|error| vec![PlanError::Bind(listener.name.clone(), error)])?;
         }
-        let certificates = certificates(listener, former).map_err(|faults| {
+        let certificates = certificates(listener, former, &self.tickets).map_err(|faults| {
             let fault = |fault| PlanError::Certificate(listener.name.clone(), fault);
             faults.into_iter().map(fault).collect::<Vec<_>>()
         });

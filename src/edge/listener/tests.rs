@@ -4,6 +4,7 @@ use super::*;
 use crate::edge::admission::Admission;
 use crate::edge::connection::Accepted;
 use crate::edge::inherit::Inherited;
+use crate::edge::tls::TicketKeys;
 use crate::edge::tls::tests::{TestCertificates, listener as clear_text};
 use crate::net::TaskControls;
 use std::cell::RefCell;
@@ -55,7 +56,7 @@ fn limits(connections: Option<usize>) -> spec::ProxyLimits {
 
 /// Two workers with these listeners.
 fn listeners_with(listeners: Vec<spec::ListenerSpec>) -> (Listeners, Vec<Vec<ListenerUpdate>>) {
-    let mut all = Listeners::new(2);
+    let mut all = Listeners::new(2, TicketKeys::new(0));
     let plan = all
         .plan(
             &spec(listeners),
@@ -239,7 +240,7 @@ fn one(updates: &mut [Vec<ListenerUpdate>]) -> (Arc<ListenerRuntime>, Socket) {
 }
 
 fn single() -> (SocketAddr, Arc<ListenerRuntime>, Socket) {
-    let mut all = Listeners::new(1);
+    let mut all = Listeners::new(1, TicketKeys::new(0));
     let plan = all
         .plan(
             &spec(vec![clear("a", 0)]),
@@ -354,7 +355,7 @@ fn a_panic_in_one_connection_affects_no_other() {
 fn a_handshake_that_never_begins_times_out() {
     locally(async {
         let certificates = TestCertificates::new();
-        let mut all = Listeners::new(1);
+        let mut all = Listeners::new(1, TicketKeys::new(0));
         let wanted = spec(vec![with_cert(certificates.issue("a", &["a.test"]))]);
         let plan = all
             .plan(&wanted, &Telemetry::new(1), &mut Inherited::default())

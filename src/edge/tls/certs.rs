@@ -2,12 +2,15 @@
 //! names the file, the problem and what to do about it.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 
-use crate::certificates::{self, CertError, CertificateKey, Validity, date};
+use crate::certificates::{
+    self, CertError, CertificateKey, OcspResponse, Validity, date, ocsp_path, seconds,
+};
 use crate::config::spec::{self, ClientAuth};
 
 /// Contents of the files of one certificate.
@@ -17,6 +20,8 @@ pub(super) struct Files {
     key: Vec<u8>,
     /// Authorities for client certificates.
     client_ca: Option<Vec<u8>>,
+    /// The OCSP response beside the certificate.
+    ocsp: Option<Vec<u8>>,
 }
 
 impl Files {
@@ -36,6 +41,8 @@ impl Files {
                 chain,
                 key,
                 client_ca,
+                // There mostly is none, and one that can't be read is as good as none.
+                ocsp: std::fs::read(ocsp_path(&cert.cert)).ok(),
             }),
             (chain, key, client_ca) => Err([chain.err(), key.err(), client_ca.err()]
                 .into_iter()
@@ -46,8 +53,9 @@ impl Files {
 
     /// A hash of all files, to detect changes.
     pub(super) fn fingerprint(&self) -> u64 {
-        let parts = [Some(&self.chain), Some(&self.key), self.client_ca.as_ref()];
-        certificates::fingerprint(parts.into_iter().flatten())
+        let optional = [&self.client_ca, &self.ocsp];
+        let parts = [&self.chain, &self.key].into_iter();
+        certificates::fingerprint(parts.chain(optional.into_iter().flatten()))
     }
 }
 
@@ -64,6 +72,10 @@ pub(crate) struct Certificate {
     /// Server names for which it is presented.
     pub serves: Vec<String>,
     pub(super) key: Arc<CertifiedKey>,
+    /// The same with the OCSP response beside it.
+    pub(super) stapled: Option<(Arc<CertifiedKey>, OcspResponse)>,
+    /// Why the file with that response can't be used.
+    ocsp_error: Option<CertError>,
     /// The authorities whose client certificates are requested.
     pub(super) authority: Option<ClientAuthority>,
 }
@@ -121,15 +133,33 @@ impl Certificate {
         certificates::check_key_matches(&spec.cert, &spec.key, &key)
             .map_err(|error| vec![error])?;
         let serves = served_names(spec, &about.covers).map_err(|error| vec![error])?;
+        let ocsp = files.ocsp.clone().map(|der| {
+            let path = ocsp_path(&spec.cert);
+            OcspResponse::new(&path, der, &about.serial, seconds(SystemTime::now()))
+        });
+        let (ocsp, ocsp_error) = match ocsp {
+            None => (None, None),
+            Some(Ok(response)) => (Some(response), None),
+            Some(Err(error)) => (None, Some(error)),
+        };
         Ok(Self {
             spec: spec.clone(),
             fingerprint: files.fingerprint(),
             validity: about.validity,
             covers: about.covers.into(),
             serves,
+            stapled: ocsp.map(|response| (stapled(&key, &response), response)),
+            ocsp_error,
             key,
             authority,
         })
+    }
+
+    /// Why the OCSP response of `new`, which has the same certificate, must not replace the one of this. `None` if it may.
+    pub(super) fn ocsp_rejection(&self, new: &Self, now: i64) -> Option<CertError> {
+        let (_, response) = self.stapled.as_ref()?;
+        let is_same = self.key.cert == new.key.cert && response.is_current(now);
+        new.ocsp_error.clone().filter(|_| is_same)
     }
 
     /// Names of its `sni` that it doesn't cover.
@@ -145,7 +175,7 @@ impl Certificate {
     /// Warns if clients will reject the certificate, at this time or for some of the names in `sni`.
     pub(crate) fn warnings(&self, now: i64) -> Vec<CertError> {
         let shown = self.spec.cert.display();
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<CertError> = self.ocsp_error.clone().into_iter().collect();
         if !self.validity.covers(now) {
             let Validity {
                 not_before,
@@ -173,6 +203,13 @@ impl Certificate {
         }
         warnings
     }
+}
+
+/// The key with an OCSP response for clients that ask for one.
+fn stapled(key: &CertifiedKey, response: &OcspResponse) -> Arc<CertifiedKey> {
+    let mut key = key.clone();
+    key.ocsp = Some(response.der.clone());
+    Arc::new(key)
 }
 
 /// Server names for which a certificate is presented: `sni`, or else its own names.

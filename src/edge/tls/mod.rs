@@ -1,34 +1,39 @@
 //! TLS towards clients: chooses certificate and policy for a handshake, and decides which requests a connection may carry.
 //!
 //! A listener has one [`CertificateTable`]. It maps server names to certificates, and has one rustls configuration per policy
-//! (no client certificates, or those of a given authority). Each policy has a ticket key of its own, so that a session that began
-//! under one policy can't be resumed under another. Tables are immutable: a renewal creates a new one for new connections.
+//! (no client certificates, or those of a given authority). A session that began under one policy can't be resumed
+//! under another, see [`tickets`]. Tables are immutable: a renewal creates a new one for new connections.
 
 mod certs;
 mod client_certificate;
 mod renewal;
+mod tickets;
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs;
 use rustls::server::{
-    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::certificates::{CertError, CertificateKey, provider};
-use crate::config::spec::{self, ClientAuth};
+use crate::certificates::{CertError, CertificateKey, OcspResponse, provider, seconds};
+use crate::config::spec::{self, ClientAuth, TlsMinimum};
 use crate::proxy::peer::TlsVersion;
 use crate::routing::ClientCertificate;
 
 use certs::ClientAuthority;
 pub(crate) use renewal::{CertificateFault, CertificateSlot, Certificates};
+pub(crate) use tickets::{TicketKeys, TicketSecret};
+
+/// For listeners that refuse older versions.
+const ONLY_TLS13: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 /// Result of a handshake, as far as requests on the connection depend on it.
 #[derive(Clone, Debug)]
@@ -83,18 +88,20 @@ pub(crate) struct CertificateTable {
     policies: Vec<Policy>,
     /// HTTP/1.1 is not offered: clients that don't negotiate a protocol get HTTP/2.
     only_h2: bool,
+    #[cfg(test)]
+    tickets: TicketKeys,
 }
 
 #[derive(Debug)]
 struct Policy {
-    authority: Option<ClientAuthority>,
-    tickets: Arc<dyn ProducesTickets>,
     config: Arc<ServerConfig>,
 }
 
 #[derive(Debug)]
 struct NamedCertificate {
     key: Arc<CertifiedKey>,
+    /// The same with an OCSP response.
+    stapled: Option<(Arc<CertifiedKey>, OcspResponse)>,
     covers: Arc<[String]>,
     policy: usize,
 }
@@ -170,20 +177,26 @@ impl ResolvesServerCert for Resolver {
             let key = &self.entries[**i].key.key;
             key.choose_scheme(hello.signature_schemes()).is_some()
         });
-        Some(self.entries[*usable.unwrap_or(&candidates[0])].key.clone())
+        let entry = &self.entries[*usable.unwrap_or(&candidates[0])];
+        match &entry.stapled {
+            // Clients refuse a handshake with an outdated response.
+            Some((key, response)) if response.is_current(seconds(SystemTime::now())) => {
+                Some(key.clone())
+            }
+            _ => Some(entry.key.clone()),
+        }
     }
 }
 
 impl CertificateTable {
-    /// Builds the table of a listener. Policies that `former`, the table that it replaces, has as well keep their ticket keys, so
-    /// that clients can resume their sessions after a renewal.
+    /// Builds the table of a listener. Tickets are sealed by `tickets`, so that clients can resume their sessions after a renewal.
     ///
     /// # Errors
     /// Two certificates of one name have different policies, or rustls rejects the configuration.
     pub(crate) fn new(
         listener: &spec::ListenerSpec,
         certificates: &Certificates,
-        former: Option<&Self>,
+        tickets: &TicketKeys,
     ) -> Result<Arc<Self>, CertificateFault> {
         let mut names = Names::default();
         let mut entries = Vec::new();
@@ -201,6 +214,7 @@ impl CertificateTable {
             });
             entries.push(NamedCertificate {
                 key: certificate.key.clone(),
+                stapled: certificate.stapled.clone(),
                 covers: certificate.covers.clone(),
                 policy,
             });
@@ -216,7 +230,7 @@ impl CertificateTable {
             entries: entries.clone(),
         });
         let policy = |(authority, index): (Option<ClientAuthority>, usize)| {
-            let policy = Policy::new(listener, resolver.clone(), authority, former);
+            let policy = Policy::new(listener, resolver.clone(), authority.as_ref(), tickets);
             policy.map_err(|message| (index, CertError::new(CertificateKey::ClientCa, message, "")))
         };
         let policies = authorities.into_iter().map(policy);
@@ -225,6 +239,8 @@ impl CertificateTable {
             names,
             entries,
             only_h2: listener.h2 && !listener.h1,
+            #[cfg(test)]
+            tickets: tickets.clone(),
         }))
     }
 
@@ -283,6 +299,12 @@ impl CertificateTable {
     }
 }
 
+/// What tells the tickets of a policy from those of all others, also in the process that takes over from this one.
+fn label(listener: &spec::ListenerSpec, authority: Option<&ClientAuthority>) -> Vec<u8> {
+    let (auth, pem) = authority.map_or(("", &[][..]), |a| (a.auth.as_str(), &a.pem));
+    [listener.name.as_bytes(), auth.as_bytes(), pem].join(&0)
+}
+
 /// Whether two certificates lead to the same policy.
 fn are_same(one: Option<&ClientAuthority>, other: Option<&ClientAuthority>) -> bool {
     match (one, other) {
@@ -296,15 +318,18 @@ impl Policy {
     fn new(
         listener: &spec::ListenerSpec,
         resolver: Arc<Resolver>,
-        authority: Option<ClientAuthority>,
-        former: Option<&CertificateTable>,
+        authority: Option<&ClientAuthority>,
+        tickets: &TicketKeys,
     ) -> Result<Self, String> {
         let provider = provider();
         let internal = |e: rustls::Error| format!("TLS could not be set up: {e}");
         let builder = ServerConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .with_protocol_versions(match listener.tls_min {
+                TlsMinimum::V12 => rustls::DEFAULT_VERSIONS,
+                TlsMinimum::V13 => ONLY_TLS13,
+            })
             .map_err(internal)?;
-        let mut config = match &authority {
+        let mut config = match authority {
             None => builder.with_no_client_auth(),
             Some(authority) => {
                 let roots = authority.roots.clone();
@@ -327,18 +352,10 @@ impl Policy {
         if listener.h1 {
             config.alpn_protocols.push(b"http/1.1".to_vec());
         }
-        let is_same = |policy: &&Self| are_same(policy.authority.as_ref(), authority.as_ref());
-        let kept = former.and_then(|former| former.policies.iter().find(is_same));
-        let tickets = match kept {
-            Some(policy) => policy.tickets.clone(),
-            None => aws_lc_rs::Ticketer::new().map_err(internal)?,
-        };
-        config.ticketer = tickets.clone();
+        config.ticketer = tickets.ticketer(label(listener, authority));
         // Sessions are resumed by tickets (RFC 8446 §2.2). A session store would be a lock shared by all workers.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Self {
-            authority,
-            tickets,
             config: Arc::new(config),
         })
     }

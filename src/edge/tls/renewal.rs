@@ -126,6 +126,9 @@ fn rejection(new: &Certificate, current: &Certificate, now: i64) -> Option<CertE
     if outdated.is_some() {
         return outdated;
     }
+    if let Some(error) = current.ocsp_rejection(new, now) {
+        return Some(error);
+    }
     let missing = new.uncovered();
     if current.uncovered().is_empty() && !missing.is_empty() {
         let missing = missing.join(", ");

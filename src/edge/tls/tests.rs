@@ -1,6 +1,7 @@
 //! Handshakes with generated certificates and rustls as the client.
 
 mod renewal;
+mod staples;
 
 use super::*;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, Issuer, KeyPair};
@@ -8,7 +9,6 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 use tokio_rustls::TlsConnector;
 
 /// A certificate authority and a directory for what it issues.
@@ -90,7 +90,7 @@ impl TestCertificates {
 }
 
 fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
-    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
 }
@@ -118,7 +118,8 @@ fn build(
 ) -> Result<(Arc<CertificateTable>, Vec<String>), String> {
     let reading = Certificates::read(&spec.certs, None, &provider(), SystemTime::now());
     let reading = reading.map_err(|faults| lines(&faults).join("\n"))?;
-    let table = CertificateTable::new(spec, &reading.certificates, former);
+    let tickets = former.map_or_else(|| TicketKeys::new(0), |former| former.tickets.clone());
+    let table = CertificateTable::new(spec, &reading.certificates, &tickets);
     let table = table.map_err(|(_, error)| error.to_string())?;
     Ok((table, lines(&reading.warnings)))
 }
@@ -352,6 +353,15 @@ async fn sessions_are_resumed_across_a_renewal_but_never_into_another_policy() {
     ca.issue("a", &["a.test"]);
     let (renewed, _) = build(&spec, Some(&table)).unwrap();
     assert!(meet(&renewed, &client, "a.test").await.unwrap().resumed);
+    // The process that takes over has the same keys.
+    let offered = table.tickets.secrets();
+    let successor = TicketKeys::from_offer(offered, 9);
+    let reading = Certificates::read(&spec.certs, None, &provider(), SystemTime::now()).unwrap();
+    let taken_over = CertificateTable::new(&spec, &reading.certificates, &successor).unwrap();
+    assert!(meet(&taken_over, &client, "a.test").await.unwrap().resumed);
+    let stranger =
+        CertificateTable::new(&spec, &reading.certificates, &TicketKeys::new(0)).unwrap();
+    assert!(!meet(&stranger, &client, "a.test").await.unwrap().resumed);
     let mut guarded = spec.clone();
     guarded.certs[0].client_ca = Some(ca.path("ca.pem"));
     let (guarded, _) = build(&guarded, Some(&renewed)).unwrap();
