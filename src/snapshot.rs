@@ -83,6 +83,8 @@ pub struct Snapshot {
     pub(crate) listener_limits: ListenerClientLimits,
     /// Edits of responses that belong to no service.
     pub(crate) default_edits: MergedEdits,
+    /// See [`Spec::announces_clients`].
+    pub(crate) announces_clients: bool,
     slots: EndpointSet,
 }
 

@@ -100,6 +100,7 @@ fn shop() -> ServiceSpec {
             endpoints: Vec::new(),
             max_share: None,
             tls: None,
+            proxy_protocol: None,
             preview: Vec::new(),
             actions: Default::default(),
         }],

@@ -425,6 +425,14 @@ fn with_and_without(place: &str, key: &str, value: &str) -> [String; 2] {
             };
             return [rule(&format!(", {key} = {value}")), rule("")];
         }
+        "listen.NAME.cert" => {
+            let cert = |rest: &str| {
+                format!(
+                    "{BASE}listen.NAME.cert = [{{ cert = 'c', key = 'k', client_ca = 'a'{rest} }}]\n"
+                )
+            };
+            return [cert(&format!(", {key} = {value}")), cert("")];
+        }
         place => format!("{place}.{key} = {value}\n"),
     };
     [format!("{BASE}{around}{line}"), format!("{BASE}{around}")]

@@ -42,6 +42,7 @@ pub fn service(hosts: Vec<HostPattern>, paths: Vec<PathPattern>) -> ServiceSpec 
             endpoints: Vec::new(),
             max_share: None,
             tls: None,
+            proxy_protocol: None,
             preview: Vec::new(),
             actions: Default::default(),
         }],

@@ -301,6 +301,7 @@ pub(crate) fn one_version(version: &VersionSpec) -> Value {
         "preview": texts(&version.preview, host),
         "slow_start": version.slow_start.map(time),
         "tls": version.tls.as_ref().map(upstream_tls),
+        "proxy_protocol": version.proxy_protocol.map(|version| version.as_str()),
     });
     extend(&mut shown, actions::actions(&version.actions));
     shown

@@ -78,6 +78,7 @@ impl ExplainArgs {
             san: self.client_san.clone(),
             // OpenSSL writes it in capitals and with colons.
             fingerprint: fingerprint.replace(':', "").to_ascii_lowercase(),
+            ..ClientCertificate::default()
         }
     }
 

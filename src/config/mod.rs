@@ -44,6 +44,7 @@ mod suggest;
 mod syntax;
 pub mod template;
 pub mod trace;
+mod transport;
 pub(crate) mod units;
 mod value;
 

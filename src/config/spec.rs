@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use rustls_pki_types::ServerName;
 
 use super::access_log::AccessLogSpec;
 use super::actions::{Actions, HeaderEdits};
@@ -21,6 +20,7 @@ use super::policy::Policies;
 use super::rollout::{GoalSpec, RolloutSpec, RolloutSubject};
 pub use super::share::{PathPattern, Share};
 use super::trace::TraceSpec;
+pub use super::transport::{ClientAuth, ProxyProtocol, TlsMinimum, UpstreamTls};
 use crate::index::{FlagIx, RuleIx, ServiceIx, VersionIx};
 
 /// A complete, valid configuration.
@@ -50,6 +50,12 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// Whether any version's endpoints are told the clients' addresses by the PROXY protocol.
+    pub(crate) fn announces_clients(&self) -> bool {
+        let mut versions = self.services.iter().flat_map(|service| &service.versions);
+        versions.any(|version| version.proxy_protocol.is_some())
+    }
+
     /// The service with this name.
     pub fn service(&self, name: &str) -> Option<ServiceIx> {
         let index = self.services.iter().position(|s| s.name == name);
@@ -158,16 +164,6 @@ pub struct ListenerSpec {
     pub tls_min: TlsMinimum,
 }
 
-words! {
-    /// The oldest version of TLS that a listener accepts.
-    #[derive(Default)]
-    pub enum TlsMinimum {
-        #[default]
-        V12 "1.2": "TLS 1.2 and 1.3.",
-        V13 "1.3": "TLS 1.3 only.",
-    }
-}
-
 impl ListenerSpec {
     /// A clear-text listener with defaults for everything but its name and address.
     pub(crate) fn new(name: impl Into<String>, bind: Bind) -> Self {
@@ -226,16 +222,6 @@ pub struct Cert {
     pub client_ca: Option<PathBuf>,
     /// Whether clients may do without a certificate. Only with `client_ca`; default [`ClientAuth::Required`].
     pub client_auth: ClientAuth,
-}
-
-words! {
-    /// Whether clients must present a certificate where `client_ca` is set. An invalid one is refused in any case.
-    #[derive(Default)]
-    pub enum ClientAuth {
-        #[default]
-        Required "required": "Without a certificate the handshake fails.",
-        Optional "optional": "Without a certificate the client is anonymous.",
-    }
 }
 
 /// A service: an application as its users see it, with its routes, versions and policies.
@@ -418,20 +404,9 @@ pub struct VersionSpec {
     pub actions: Actions,
     /// TLS towards its `https://` endpoints. Default `None`: the system's authorities, and no client certificate.
     pub tls: Option<UpstreamTls>,
-}
-
-/// TLS towards the endpoints of a version: `tls`. At least one of the fields is set.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UpstreamTls {
-    /// PEM file with the authorities that issue the endpoints' certificates. Default `None`: the system's.
-    pub ca: Option<PathBuf>,
-    /// PEM file with the chain of the certificate to present to endpoints that ask for one. Default `None`: none.
-    pub cert: Option<PathBuf>,
-    /// PEM file with its private key; there if `cert` is.
-    pub key: Option<PathBuf>,
-    /// The name that is sent (SNI, RFC 6066 section 3) and that the certificate must be valid for. Default `None`: the host of
-    /// the endpoint.
-    pub server_name: Option<ServerName<'static>>,
+    /// The header of the PROXY protocol with which connections to its endpoints begin. Default `None`: none. Never with `h2c://`
+    /// endpoints.
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 impl ServiceSpec {

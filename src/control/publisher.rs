@@ -135,7 +135,10 @@ impl Publisher {
             now_s: wall_s(),
         };
         let next = Snapshot::compile(&inputs, &self.registry, &self.telemetry);
-        self.identities.apply(spec, &self.registry);
+        // A generation of the same configuration has the same versions, whose transports are set already.
+        if !Arc::ptr_eq(spec, &running.spec) {
+            self.identities.apply(spec, &self.registry);
+        }
         self.monitor.prepare(&next);
         next
     }

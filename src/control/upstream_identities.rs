@@ -110,7 +110,8 @@ impl UpstreamIdentities {
                 let identity = { self.versions.iter() }
                     .find(|known| known.service == service.name && known.version == version.name);
                 let tls = identity.map(|identity| &identity.slot.current.client);
-                registry.set_transport(&service.name, &version.name, tls);
+                let header = version.proxy_protocol;
+                registry.set_transport(&service.name, &version.name, tls, header);
             }
         }
     }

@@ -93,7 +93,11 @@ pub(crate) fn serve<T>(
         listener.metrics.clone(),
         &listener.trusted,
     )
-    .over(tls.as_ref().and_then(|tls| tls.version));
+    .over(tls.as_ref().and_then(|tls| tls.version))
+    .connected_to(match worker.snapshot().announces_clients {
+        true => stream.local_address(),
+        false => None,
+    });
     let mut down = H1Down::new(H1::new(stream, worker.buffers.clone()));
     async move {
         let _held = (&held, &permit);

@@ -9,6 +9,7 @@ pub(crate) mod keepalive;
 mod listener_id;
 pub(crate) mod outbox;
 pub(crate) mod pipe;
+pub(crate) mod proxy_header;
 pub(crate) mod proxy_protocol;
 mod socket_file;
 pub(crate) mod stream;

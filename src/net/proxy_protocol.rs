@@ -11,9 +11,9 @@ const V1_START: &[u8] = b"PROXY ";
 /// Longest header of version 1, with its line end.
 const V1_MAX: usize = 107;
 /// What every header of version 2 starts with.
-const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+pub(super) const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Bytes of version 2 before the addresses: signature, version and command, family and transport, length.
-const V2_FIXED: usize = 16;
+pub(super) const V2_FIXED: usize = 16;
 /// Most bytes of a header of version 2. Senders need a few hundred; a client certificate in a TLV takes up to 3 KiB.
 const V2_MAX: usize = 4096;
 
@@ -264,8 +264,8 @@ fn check_crc(header: &[u8], at: usize, value: &[u8]) -> Result<(), HeaderError> 
     }
 }
 
-/// CRC-32C (RFC 3720 appendix B.4), bit by bit: few senders add it, and a header is short.
-fn crc32c<'a>(bytes: impl Iterator<Item = &'a u8>) -> u32 {
+/// CRC-32C (RFC 3720 appendix B.4), bit by bit: few headers have one, and they are short.
+pub(super) fn crc32c<'a>(bytes: impl Iterator<Item = &'a u8>) -> u32 {
     /// The polynomial, least significant bit first.
     const POLYNOMIAL: u32 = 0x82f6_3b78;
     let mut crc = !0u32;

@@ -4,6 +4,7 @@
 //! drained or full, which saves the call that would return EAGAIN.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -139,6 +140,12 @@ impl Stream {
             Self::ClientTls(s) => s.get_ref().0.try_io(Interest::READABLE, known),
         };
         news.is_err() && !self.holds_data()
+    }
+
+    /// The IP address and port of this side; `None` for a Unix socket. A system call.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        let address = rustix::net::getsockname(self.descriptor()).ok()?;
+        SocketAddr::try_from(address).ok()
     }
 
     /// The descriptor of the socket, for socket options.

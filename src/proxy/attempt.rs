@@ -27,7 +27,7 @@ use crate::telemetry::record::RetryReason;
 use crate::upstream::conns::Kept;
 use crate::upstream::h2_conns::Lease;
 use crate::upstream::limits::{ActiveGuard, ConnectionSlot, anybody_waits};
-use crate::upstream::{ConnectError, Endpoint};
+use crate::upstream::{ConnectError, Endpoint, TransportId};
 
 /// The outcome of an exchange on one connection.
 struct ConnectionOutcome {
@@ -128,6 +128,9 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         if needs_http1 && endpoint.is_h2c() {
             return ExchangeError::NoUpgrade.into();
         }
+        // A connection that begins with a header about its client is never shared, as HTTP/2 connections are.
+        let is_exclusive = endpoint.version.transport.id().is_exclusive();
+        let needs_http1 = needs_http1 || is_exclusive;
         if !needs_http1 && cx.worker.h2_conns.speaks_h2(endpoint) {
             let leased = self.lease(endpoint, down).await;
             return self.over_h2(active, leased, edits, upload, down).await;
@@ -200,12 +203,13 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         endpoint: &'a Arc<Endpoint>,
         up: H1Up,
         result: Result<Tried<()>, TryError>,
-        (slot, used, transport, mut open): (ConnectionSlot, u32, u64, OpenConnection<'a>),
+        (slot, used, transport, mut open): (ConnectionSlot, u32, TransportId, OpenConnection<'a>),
     ) -> Result<Tried<Remainder>, TryError> {
         let worker = self.cx.worker;
         let bulk = up.bulk();
         let (result, stream) = self.end_h1(up, result);
         if let Some(stream) = stream
+            && !transport.is_exclusive()
             && self.may_reuse(endpoint, used)
         {
             open.is_kept = true;

@@ -138,11 +138,9 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         self.recording.add_queued(began.duration_since(asked));
         let slot = slot?;
         let limit = timeouts.connect;
+        let source = cx.request.proxy_source();
         let mut opening = pin!(async {
-            let opened = match needs_http1 {
-                true => connect::open_http1(endpoint, limit).await,
-                false => connect::open(endpoint, limit).await,
-            };
+            let opened = connect::open_for(endpoint, limit, needs_http1, &source).await;
             opened.map_err(ExchangeError::Connect)
         });
         let on_timeout = || ExchangeError::Connect(ConnectError::Timeout);

@@ -14,6 +14,7 @@ use super::peer::Peer;
 pub use crate::http1::fields::KnownFields;
 use crate::http1::lists::elements;
 use crate::http1::{FieldId, Framing, Method, Reject, number};
+use crate::net::proxy_header::ProxySource;
 use crate::routing;
 
 mod edits;
@@ -116,6 +117,11 @@ impl<F: Fields> Request<'_, F> {
             FieldId::XRequestId => matches!(self.id, RequestId::Ours(_)),
             _ => false,
         }
+    }
+
+    /// What the PROXY protocol says about the request's client.
+    pub(crate) fn proxy_source(&self) -> ProxySource<'_> {
+        self.peer.proxy_source(self.client, self.id_text())
     }
 
     /// The text of the request id.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::http1::lists::elements;
+use crate::net::proxy_header::{ProxySource, ProxyTls};
 use crate::routing::ClientCertificate;
 use crate::telemetry::ListenerShard;
 
@@ -37,6 +38,11 @@ pub struct Peer {
     pub tls_version: Option<TlsVersion>,
     /// The client's certificate, if it has presented one.
     pub certificate: Option<Arc<ClientCertificate>>,
+    /// Its port; `None` for a Unix socket.
+    port: Option<u16>,
+    /// The address that it connected to, if the configuration announces clients to endpoints. Boxed, because it is rarely there
+    /// and every open connection has room for it.
+    local: Option<Box<SocketAddr>>,
     /// Counters of the listener that accepted the connection, one shard for each worker.
     pub metrics: Arc<[ListenerShard]>,
     /// See [`Self::forwarded_lines`].
@@ -65,6 +71,8 @@ impl Peer {
             tls,
             tls_version: None,
             certificate,
+            port: address.map(|address| address.port()),
+            local: None,
             metrics,
             lines: format!("{FORWARDED_FOR}{ip}{FORWARDED_PROTO}{}\r\n", scheme(tls)).into(),
         }
@@ -74,6 +82,32 @@ impl Peer {
     pub fn over(mut self, tls_version: Option<TlsVersion>) -> Self {
         self.tls_version = tls_version;
         self
+    }
+
+    /// The same peer, with the address that it connected to.
+    pub(crate) fn connected_to(mut self, local: Option<SocketAddr>) -> Self {
+        self.local = local.map(Box::new);
+        self
+    }
+
+    /// What the PROXY protocol says about the request of this client.
+    pub(crate) fn proxy_source<'a>(&'a self, client: IpAddr, id: &'a [u8]) -> ProxySource<'a> {
+        // Another address than the peer's comes from a trusted proxy, which doesn't tell the port.
+        let port = if client == self.ip {
+            self.port
+        } else {
+            Some(0)
+        };
+        let certificate = self.certificate.as_ref();
+        ProxySource {
+            client: port.map(|port| SocketAddr::new(client, port)),
+            destination: self.local.as_deref().copied(),
+            tls: self.tls_version.map(|version| ProxyTls {
+                version: version.as_str(),
+                certificate: certificate.map(|certificate| &*certificate.common_name),
+            }),
+            unique_id: id,
+        }
     }
 
     /// The address as text.

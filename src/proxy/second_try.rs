@@ -30,7 +30,7 @@ use crate::upstream::conns::Kept;
 use crate::upstream::h2_conns::Lease;
 use crate::upstream::h2_open::{LeaseError, OpenLimits};
 use crate::upstream::limits::{ActiveGuard, ConnectionSlot, anybody_waits};
-use crate::upstream::{ConnectError, Endpoint, connect};
+use crate::upstream::{ConnectError, Endpoint, TransportId, connect};
 
 /// What both tries know of the second one.
 #[derive(Debug, Default)]
@@ -100,7 +100,7 @@ pub(super) enum SecondConnection<'a> {
         up: Box<H1Up>,
         slot: ConnectionSlot,
         used: u32,
-        transport: u64,
+        transport: TransportId,
         open: OpenConnection<'a>,
     },
     H2(Box<H2Up>),
@@ -223,7 +223,8 @@ impl<'a, F: Fields> SecondTry<'a, F> {
             return None;
         }
         let slot = version.load.requests.try_enter(limits.requests)?;
-        let connection = match worker.h2_conns.speaks_h2(endpoint) {
+        let is_shared = !endpoint.version.transport.id().is_exclusive();
+        let connection = match is_shared && worker.h2_conns.speaks_h2(endpoint) {
             true => Connection::Stream,
             false => self.connection(endpoint)?,
         };
@@ -274,7 +275,9 @@ impl<'a, F: Fields> SecondTry<'a, F> {
             },
         };
         let timeouts = &own.service.timeouts;
-        let opened = connect::open(endpoint, timeouts.connect)
+        let is_exclusive = endpoint.version.transport.id().is_exclusive();
+        let source = own.request.proxy_source();
+        let opened = connect::open_for(endpoint, timeouts.connect, is_exclusive, &source)
             .await
             .map_err(ExchangeError::Connect)?;
         if opened.h2 {

@@ -76,6 +76,7 @@ pub(crate) fn service(name: &str, versions: &[&str]) -> spec::ServiceSpec {
         endpoints: Vec::new(),
         max_share: None,
         tls: None,
+        proxy_protocol: None,
         preview: Vec::new(),
         actions: Default::default(),
     };

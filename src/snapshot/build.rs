@@ -152,6 +152,7 @@ impl Snapshot {
             ),
             unrouted: telemetry.service(""),
             default_edits: MergedEdits::new(&spec.headers),
+            announces_clients: spec.announces_clients(),
             slots: EndpointSet::of(&services),
             services,
             listeners,

@@ -13,16 +13,18 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::tls::{SYSTEM, TlsClient};
 use super::tls_failure::explain;
-use super::transport::Transport;
+use super::transport::{Transport, TransportId};
 use super::{Endpoint, addresses};
-use crate::config::spec::{EndpointAddress, Scheme};
+use crate::config::spec::{EndpointAddress, ProxyProtocol, Scheme};
 use crate::net::Stream;
 use crate::net::keepalive::keep_alive;
+use crate::net::proxy_header::{self, ProxySource};
 use crate::telemetry::record::Reason;
 
 /// An open connection and the protocol that it speaks.
@@ -33,7 +35,7 @@ pub(crate) struct OpenedConnection {
     /// `true`: HTTP/2, by ALPN or by prior knowledge. `false`: HTTP/1.1.
     pub h2: bool,
     /// The number of the transport that it was opened by.
-    pub transport: u64,
+    pub transport: TransportId,
 }
 
 /// Why a connection could not be opened.
@@ -108,7 +110,8 @@ impl std::error::Error for ConnectError {
     }
 }
 
-/// Opens a connection to `endpoint` within `limit`, including TLS.
+/// Opens a connection to `endpoint` within `limit`, including TLS, for the proxy itself: if the endpoint expects a header of the
+/// PROXY protocol, it says so.
 ///
 /// # Errors
 /// See [`ConnectError`]. In no case has the application received anything, so that another try is safe.
@@ -116,32 +119,64 @@ pub(crate) async fn open(
     endpoint: &Endpoint,
     limit: Duration,
 ) -> Result<OpenedConnection, ConnectError> {
-    dial(endpoint, |tls| &tls.any, limit).await
+    dial(endpoint, limit, Purpose::default()).await
 }
 
-/// Like [`open`], but doesn't offer HTTP/2 over TLS.
+/// Like [`open`], for a client. `needs_http1`: HTTP/2 is not offered over TLS.
 ///
 /// # Errors
 /// See [`ConnectError`].
-pub(crate) async fn open_http1(
+pub(crate) async fn open_for(
     endpoint: &Endpoint,
     limit: Duration,
+    needs_http1: bool,
+    source: &ProxySource<'_>,
 ) -> Result<OpenedConnection, ConnectError> {
-    dial(endpoint, |tls| &tls.http1, limit).await
+    let purpose = Purpose {
+        needs_http1,
+        source: Some(source),
+    };
+    dial(endpoint, limit, purpose).await
 }
 
-/// Chooses the configuration by the protocols that are offered.
-type Offer = fn(&TlsClient) -> &Arc<ClientConfig>;
+/// What a connection is for.
+#[derive(Clone, Copy, Default)]
+struct Purpose<'a> {
+    needs_http1: bool,
+    /// The client that an endpoint may be told of; `None` for the proxy itself.
+    source: Option<&'a ProxySource<'a>>,
+}
+
+impl Purpose<'_> {
+    /// The header with which the connection begins; empty if there is none.
+    fn header(&self, transport: &Transport) -> Vec<u8> {
+        match transport.proxy_protocol {
+            None => Vec::new(),
+            Some(ProxyProtocol::V1) => proxy_header::v1(self.source),
+            Some(ProxyProtocol::V2) => proxy_header::v2(self.source),
+        }
+    }
+
+    /// The configuration of TLS by the protocols that are offered. HTTP/2 connections are shared, and therefore not used for
+    /// clients that are told to the endpoint.
+    fn offer<'c>(&self, client: &'c TlsClient, transport: &Transport) -> &'c Arc<ClientConfig> {
+        let is_exclusive = transport.id().is_exclusive() && self.source.is_some();
+        match self.needs_http1 || is_exclusive {
+            true => &client.http1,
+            false => &client.any,
+        }
+    }
+}
 
 /// Tries the addresses in turn, each for its part of the time. If all fail the last error is returned.
 async fn dial(
     endpoint: &Endpoint,
-    offer: Offer,
     limit: Duration,
+    purpose: Purpose<'_>,
 ) -> Result<OpenedConnection, ConnectError> {
     let transport = endpoint.version.transport.current();
     if let EndpointAddress::Unix(path) = &endpoint.spec.address {
-        return within(limit, dial_unix(endpoint, path, &transport)).await;
+        return within(limit, dial_unix(endpoint, path, (&transport, purpose))).await;
     }
     let start = Instant::now();
     let addresses = endpoint.addresses();
@@ -150,7 +185,7 @@ async fn dial(
     for (index, address) in addresses.order() {
         let part = addresses::part(limit.saturating_sub(start.elapsed()), untried);
         untried -= 1;
-        match within(part, dial_one(endpoint, address, (&transport, offer))).await {
+        match within(part, dial_one(endpoint, address, (&transport, purpose))).await {
             Ok(opened) => {
                 addresses.note(index, true);
                 return Ok(opened);
@@ -183,9 +218,10 @@ async fn within(
 async fn dial_unix(
     endpoint: &Endpoint,
     path: &Path,
-    transport: &Transport,
+    (transport, purpose): (&Transport, Purpose<'_>),
 ) -> Result<OpenedConnection, ConnectError> {
-    let stream = UnixStream::connect(path).await.map_err(ConnectError::Io)?;
+    let mut stream = UnixStream::connect(path).await.map_err(ConnectError::Io)?;
+    announce(&mut stream, &purpose.header(transport)).await?;
     Ok(OpenedConnection {
         stream: Stream::Unix(stream),
         h2: endpoint.is_h2c(),
@@ -196,13 +232,15 @@ async fn dial_unix(
 async fn dial_one(
     endpoint: &Endpoint,
     address: SocketAddr,
-    (transport, offer): (&Transport, Offer),
+    (transport, purpose): (&Transport, Purpose<'_>),
 ) -> Result<OpenedConnection, ConnectError> {
-    let tcp = TcpStream::connect(address)
+    let mut tcp = TcpStream::connect(address)
         .await
         .map_err(ConnectError::Io)?;
     tcp.set_nodelay(true).map_err(ConnectError::Io)?;
     keep_alive(&tcp, endpoint.pause()).map_err(ConnectError::Io)?;
+    // In front of TLS, too.
+    announce(&mut tcp, &purpose.header(transport)).await?;
     if endpoint.spec.scheme != Scheme::Https {
         return Ok(OpenedConnection {
             stream: Stream::Tcp(tcp),
@@ -215,7 +253,7 @@ async fn dial_one(
         Some(name) => name.clone(),
         None => server_name(&endpoint.spec.address)?,
     };
-    let tls = TlsConnector::from(Arc::clone(offer(client)))
+    let tls = TlsConnector::from(Arc::clone(purpose.offer(client, transport)))
         .connect(name, tcp)
         .await
         .map_err(|error| explain(&error).map_or(ConnectError::Io(error), ConnectError::Tls))?;
@@ -225,6 +263,17 @@ async fn dial_one(
         h2,
         transport: transport.id(),
     })
+}
+
+/// Sends the header of the PROXY protocol, if there is one.
+async fn announce(
+    stream: &mut (impl AsyncWrite + Unpin),
+    header: &[u8],
+) -> Result<(), ConnectError> {
+    if header.is_empty() {
+        return Ok(());
+    }
+    stream.write_all(header).await.map_err(ConnectError::Io)
 }
 
 thread_local! {

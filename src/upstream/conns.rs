@@ -10,6 +10,7 @@ use std::task::{Context, Waker};
 
 use super::Endpoint;
 use super::limits::ConnectionSlot;
+use super::transport::TransportId;
 use crate::net::Stream;
 use crate::telemetry::WorkerId;
 
@@ -45,7 +46,7 @@ pub struct Kept {
     /// How many requests it has carried.
     pub used: u32,
     /// The number of the transport that it was opened by.
-    pub transport: u64,
+    pub transport: TransportId,
     /// How many bytes of the last response arrived at once: a hint for the size of the next read.
     pub bulk: usize,
 }
@@ -286,7 +287,7 @@ mod tests {
                 slot: slots.acquire(ceiling, 0, soon()).await.unwrap(),
                 stream: Stream::Unix(ours),
                 used,
-                transport: 0,
+                transport: TransportId::default(),
                 bulk: 0,
             };
             self.metrics.shard(WorkerId(0)).connections(1);
@@ -331,7 +332,11 @@ mod tests {
         let identity = || Arc::new(crate::upstream::tls::TlsClient::for_tests());
         let mut stage = TestConnections::new();
         stage.keep(1, 0).await;
-        stage.endpoint.version.transport.set(Some(&identity()));
+        stage
+            .endpoint
+            .version
+            .transport
+            .set(Some(&identity()), None);
         assert!(stage.conns.take(&stage.endpoint).is_none());
         // In use while the transport changed, and given back after that.
         stage.keep(2, 0).await;
@@ -344,7 +349,7 @@ mod tests {
             .endpoint
             .version
             .transport
-            .set(Some(&identity()));
+            .set(Some(&identity()), None);
         kept_by_sweep.conns.sweep(0, (0, 1));
         assert_eq!(kept_by_sweep.metrics.totals().connections, 0);
     }

@@ -18,7 +18,7 @@ pub(crate) use super::endpoint_shard::EndpointShard;
 use super::limits::ActiveCount;
 use super::tls::TlsClient;
 use super::{Addresses, VersionLoad};
-use crate::config::spec::{self, EndpointAddress, Scheme};
+use crate::config::spec::{self, EndpointAddress, ProxyProtocol, Scheme};
 use crate::telemetry::VersionMetrics;
 
 /// One address that serves a version, with its state and counters.
@@ -442,8 +442,14 @@ impl Registry {
 
     /// Sets how connections to the endpoints of this version are opened from now on. Connections that were opened otherwise
     /// carry no more requests.
-    pub(crate) fn set_transport(&self, service: &str, version: &str, tls: Option<&Arc<TlsClient>>) {
-        self.load(service, version).transport.set(tls);
+    pub(crate) fn set_transport(
+        &self,
+        service: &str,
+        version: &str,
+        tls: Option<&Arc<TlsClient>>,
+        header: Option<ProxyProtocol>,
+    ) {
+        self.load(service, version).transport.set(tls, header);
     }
 
     /// The count of this service's requests that wait for an endpoint: the existing one while anything holds it.

@@ -19,6 +19,7 @@ use h2::client::SendRequest;
 use super::connect::OpenedConnection;
 use super::h2_open::{OpenFailure, OpenLimits, OpenedH2, handshake};
 use super::limits::ConnectionSlot;
+use super::transport::TransportId;
 use super::{Endpoint, h2_open};
 use crate::http2::Flaws;
 pub(crate) use leasing::Leasing;
@@ -42,7 +43,7 @@ struct H2ConnectionState {
     /// Whether it accepts no more requests: it has ended, or the peer has sent GOAWAY.
     retired: Cell<bool>,
     /// The number of the transport that it was opened by.
-    transport: u64,
+    transport: TransportId,
     outbox: Outbox,
     flaws: Flaws,
 }

@@ -9,6 +9,7 @@ use h2::client::{Builder, Connection, SendRequest};
 use super::connect::OpenedConnection;
 use super::h2_io::H2Io;
 use super::limits::{ConnectionSlot, Limit};
+use super::transport::TransportId;
 use super::{ConnectError, Endpoint, connect};
 use crate::http2::Flaws;
 use crate::net::OutgoingPiece;
@@ -81,7 +82,7 @@ pub(super) struct OpenedH2 {
     /// The flaws that its inspection finds.
     pub(super) flaws: Flaws,
     /// The number of the transport that it was opened by.
-    pub(super) transport: u64,
+    pub(super) transport: TransportId,
 }
 
 /// Performs the HTTP/2 handshake on a connection: sends the preface and the settings.
@@ -120,6 +121,10 @@ pub(super) async fn open(
     let failed = |error| OpenFailure::Connect(Rc::new(error));
     let opened = connect::open(endpoint, limit).await;
     let opened = opened.map_err(failed)?;
+    // The version has just been given a header for each client.
+    if opened.transport.is_exclusive() {
+        return Err(OpenFailure::NotHttp2);
+    }
     if !opened.h2 {
         // The version of the protocol changed, for example by a rollback behind the same address. The HTTP/1.1 connection is
         // dropped, and the next request asks again what the endpoint speaks.

@@ -38,3 +38,4 @@ pub use h2_conns::H2Conns;
 pub use limits::VersionLoad;
 pub use pick::PoolView;
 pub use pool::Pool;
+pub use transport::TransportId;

@@ -1,4 +1,5 @@
-//! How connections to the endpoints of a version are opened, beyond their addresses: the TLS settings.
+//! How connections to the endpoints of a version are opened, beyond their addresses: the TLS settings, and the header of the
+//! PROXY protocol.
 //!
 //! The [`Transport`] of a version may change at any time: with its configuration, and when files are renewed. Each has a
 //! number, which connections keep, so that none that was opened by an earlier one carries another request.
@@ -9,24 +10,49 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 use super::tls::TlsClient;
+use crate::config::spec::ProxyProtocol;
+
+/// The number of a transport, which the connections keep that it has opened. The default is that of a version without settings
+/// of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransportId(u64);
+
+impl TransportId {
+    /// Set if connections belong to one client each, because they begin with a header that names it.
+    const EXCLUSIVE: u64 = 1;
+
+    fn new(is_exclusive: bool) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) << 1;
+        Self(number | if is_exclusive { Self::EXCLUSIVE } else { 0 })
+    }
+
+    /// Whether a connection may carry the requests of one client only.
+    #[inline]
+    pub(crate) fn is_exclusive(self) -> bool {
+        self.0 & Self::EXCLUSIVE != 0
+    }
+}
 
 /// How connections are opened.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Transport {
-    /// Identifies the transport in this process. The default has 0.
-    id: u64,
+    /// Identifies it in this process.
+    id: TransportId,
     /// TLS for `https://` endpoints; `None` stands for the system's authorities and no certificate.
     pub(super) tls: Option<Arc<TlsClient>>,
+    /// The header with which connections begin.
+    pub(super) proxy_protocol: Option<ProxyProtocol>,
 }
 
 impl Transport {
     /// The number that connections opened by it keep.
-    pub(crate) fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> TransportId {
         self.id
     }
 
-    fn is_same(&self, tls: Option<&Arc<TlsClient>>) -> bool {
-        self.tls.as_ref().map(Arc::as_ptr) == tls.map(Arc::as_ptr)
+    fn is_same(&self, tls: Option<&Arc<TlsClient>>, header: Option<ProxyProtocol>) -> bool {
+        self.proxy_protocol == header && self.tls.as_ref().map(Arc::as_ptr) == tls.map(Arc::as_ptr)
     }
 }
 
@@ -41,8 +67,8 @@ pub(crate) struct TransportCell {
 impl TransportCell {
     /// The number of the present transport.
     #[inline]
-    pub(crate) fn id(&self) -> u64 {
-        self.id.load(Ordering::Relaxed)
+    pub(crate) fn id(&self) -> TransportId {
+        TransportId(self.id.load(Ordering::Relaxed))
     }
 
     /// The present transport.
@@ -51,18 +77,18 @@ impl TransportCell {
     }
 
     /// Replaces the transport, unless it is the same.
-    pub(super) fn set(&self, tls: Option<&Arc<TlsClient>>) {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        if self.current.load().is_same(tls) {
+    pub(super) fn set(&self, tls: Option<&Arc<TlsClient>>, header: Option<ProxyProtocol>) {
+        if self.current.load().is_same(tls, header) {
             return;
         }
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let id = TransportId::new(header.is_some());
         let next = Transport {
             id,
             tls: tls.cloned(),
+            proxy_protocol: header,
         };
         // A connection that is opened in between has the new transport and its number, and at worst is not kept.
         self.current.store(Arc::new(next));
-        self.id.store(id, Ordering::Relaxed);
+        self.id.store(id.0, Ordering::Relaxed);
     }
 }

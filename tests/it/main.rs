@@ -53,6 +53,7 @@ mod outlier;
 mod paths;
 mod pressure;
 mod proxy_protocol;
+mod proxy_protocol_out;
 mod proxying;
 mod quiet;
 mod reload;

@@ -272,7 +272,7 @@ fn from_another_address(port: u16) -> Option<TcpStream> {
 }
 
 /// A process that ends with the test.
-struct Ended(Child);
+pub(crate) struct Ended(pub(crate) Child);
 
 impl Drop for Ended {
     fn drop(&mut self) {

@@ -224,6 +224,21 @@ fn a_listener_may_refuse_old_versions_and_sessions_are_resumed_over_takeovers() 
     assert!(error.contains("ProtocolVersion"), "{error}");
 }
 
+#[test]
+fn an_ocsp_response_is_noticed_when_it_appears() {
+    let (authority, origin) = (Authority::new(), Origin::named("blue"));
+    let identity = authority.issue(&["shop.test"]);
+    let proxy = secure(&[("shop", &identity)], &origin.at());
+    assert!(!proxy.log().contains("OCSP"), "{}", proxy.log());
+    std::fs::write(proxy.dir().join("shop.pem.ocsp"), "half a response").unwrap();
+    until("a warning", || {
+        let log = proxy.log();
+        let warning = "shop.pem.ocsp is malformed: expected DER";
+        log.contains(warning).then_some(())
+    });
+    assert_eq!(get(&proxy, &authority, "shop.test", "shop.test"), 200);
+}
+
 /// A listener that asks for certificates of partners and takes clients without one, and rules by what a certificate says.
 fn by_certificate(authority: &Authority, partners: &Authority, origin: &Origin) -> Proxy {
     let builder = Builder::new(&format!(

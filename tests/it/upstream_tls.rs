@@ -129,14 +129,30 @@ fn an_expired_certificate_is_explained_with_its_date() {
 }
 
 #[test]
-fn http2_endpoints_use_the_same_settings() {
+fn http2_endpoints_use_the_same_settings_and_new_ones_at_once() {
     let authority = Authority::new();
     let config = authority.issue(&["shop.internal"]).server(&["h2"]);
     let origin = H2Origin::script_tls(config, |exchange| exchange.reply("v1"));
-    let tls = "tls = { ca = \"$DIR/ca.pem\", server_name = \"shop.internal\" }";
     let endpoint = origin.h2c().replace("h2c://", "https://");
-    let proxy = start(&authority, None, &file(&endpoint, tls));
-    assert_eq!(proxy.client().get("/").text(), "v1");
+    let text = format!(
+        "[service.app.versions.v1]\nendpoints = [\"{endpoint}\"]\n\
+         tls = {{ ca = \"$DIR/ca.pem\", server_name = \"shop.internal\" }}\n"
+    );
+    let proxy = start(&authority, None, &text);
+    let mut client = proxy.client();
+    for _ in 0..3 {
+        assert_eq!(client.get("/").text(), "v1");
+    }
+    assert_eq!(origin.connections(), 1);
+    // The same authority in another file is another setting.
+    let file = proxy.dir().join("ca.pem");
+    let both = std::fs::read_to_string(&file).unwrap().repeat(2);
+    std::fs::write(&file, both).unwrap();
+    until("the log of the reload", || {
+        proxy.log().contains("TLS files reloaded").then_some(())
+    });
+    assert_eq!(client.get("/").text(), "v1");
+    assert_eq!(origin.connections(), 2);
 }
 
 #[test]

@@ -3,11 +3,12 @@
 use super::endpoints::endpoints;
 use super::upstream_tls::upstream_tls;
 use super::{answers, headers};
-use super::{check_name, route, split};
+use super::{check_name, route, split, unknown_word};
 use crate::config::actions::Actions;
 use crate::config::problems::{Problems, TextSpan};
 use crate::config::raw::{RawTable, RawValue};
-use crate::config::spec::{HostPattern, Scheme, VersionSpec};
+use crate::config::spec::{HostPattern, ProxyProtocol, Scheme, VersionSpec};
+use crate::config::units::quote;
 use crate::config::value::SHORTEST;
 
 /// A preview host: the version's index, the pattern and its span.
@@ -65,6 +66,7 @@ pub(super) fn versions(
             preview: Vec::new(),
             actions: Actions::default(),
             tls: None,
+            proxy_protocol: None,
         };
         match value.as_table() {
             Some(table) => detailed(table, versions.len(), &mut version, &mut previews, out),
@@ -139,7 +141,39 @@ fn detailed(
         version.tls = upstream_tls(&value, out);
         check_tls(&value, version, out);
     }
+    if let Some(value) = table.take("proxy_protocol") {
+        version.proxy_protocol = proxy_protocol(&value, version, out);
+    }
     table.finish(out);
+}
+
+/// Reads `proxy_protocol`.
+fn proxy_protocol(
+    value: &RawValue<'_>,
+    version: &VersionSpec,
+    out: &mut Problems,
+) -> Option<ProxyProtocol> {
+    let text = value.text("\"v1\" or \"v2\"", out)?;
+    let word = ProxyProtocol::parse(text.value);
+    if word.is_none() {
+        unknown_word(&text, &value.path, &["v1", "v2"], out);
+        return None;
+    }
+    if let Some(endpoint) = version.endpoints.iter().find(|e| e.scheme == Scheme::H2c) {
+        let message = format!(
+            "`{}` can't be used with {}",
+            value.path,
+            quote(&endpoint.to_string())
+        );
+        out.error(text.span, message)
+            .label("the header names the one client of a connection, and HTTP/2 connections are shared by many")
+            .help(format!(
+                "write {} for HTTP/1.1, or leave this out: the client's address is in `X-Forwarded-For`",
+                quote(&endpoint.address.to_string())
+            ));
+        return None;
+    }
+    word
 }
 
 /// Reports TLS settings of a version without endpoints that speak TLS.

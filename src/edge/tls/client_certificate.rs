@@ -31,6 +31,10 @@ pub(super) fn parse(der: &CertificateDer<'_>) -> Option<ClientCertificate> {
     Some(ClientCertificate {
         subject: subject(parsed.subject()),
         san: alternative_names(&parsed),
+        common_name: { parsed.subject().iter_common_name().next() }
+            .and_then(|name| name.as_str().ok())
+            .unwrap_or_default()
+            .to_owned(),
         fingerprint: hex(digest::digest(&digest::SHA256, der).as_ref()),
     })
 }

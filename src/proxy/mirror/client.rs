@@ -21,7 +21,7 @@ use tokio::task::spawn_local;
 use super::answer::ComparedAnswer;
 use crate::config::mirror::MirrorSpec;
 use crate::config::spec;
-use crate::upstream::{Endpoint, connect};
+use crate::upstream::{Endpoint, TransportId, connect};
 
 /// How long a connection is kept for the next copy.
 const MAX_IDLE: Duration = Duration::from_secs(10);
@@ -58,7 +58,7 @@ struct KeptConnection {
 #[derive(Debug)]
 struct CopyConnection {
     sender: CopySender,
-    transport: u64,
+    transport: TransportId,
 }
 
 #[derive(Debug)]

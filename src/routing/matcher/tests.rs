@@ -144,6 +144,7 @@ fn a_client_s_certificate_is_compared_by_subject_names_and_fingerprint() {
             subject: "CN=partner,O=Example".into(),
             san: vec!["DNS:partner.test".into(), "URI:spiffe://test/a".into()],
             fingerprint: "00ff".into(),
+            ..ClientCertificate::default()
         }),
         ..Fake::get("/")
     };

@@ -21,6 +21,7 @@ fn errors_of_all_certificates_are_reported_at_once() {
         errors_of,
         [
             (0, CertificateKey::Cert),
+            (1, CertificateKey::Key),
             (1, CertificateKey::ClientCa),
             (2, CertificateKey::Key)
         ]
