@@ -126,6 +126,7 @@ fn scrape() -> Scrape {
         last_reload_successful: true,
         last_reload_success: Some(SystemTime::now()),
         certificates: Vec::new(),
+        upstream_certificates: Vec::new(),
     }
 }
 

@@ -9,7 +9,8 @@ use crate::rollout::state::RolloutPhase;
 use crate::snapshot::{CertificateOwner, CertificateState, Live, Service, Snapshot};
 use crate::telemetry::registry::PresentSeries;
 use crate::telemetry::render::{
-    Scrape, ScrapeCertificate, ScrapeRollout, ScrapeService, ScrapeVersion,
+    Scrape, ScrapeCertificate, ScrapeRollout, ScrapeService, ScrapeUpstreamCertificate,
+    ScrapeVersion,
 };
 use crate::upstream::Endpoint;
 use crate::upstream::endpoint::flag;
@@ -31,6 +32,9 @@ pub(crate) fn collect(live: &Live, rollouts: &RolloutsByService) -> Scrape {
         certificates: { live.certificates().into_iter() }
             .filter_map(certificate)
             .collect(),
+        upstream_certificates: { live.certificates().into_iter() }
+            .filter_map(upstream_certificate)
+            .collect(),
     }
 }
 
@@ -42,6 +46,18 @@ fn certificate(state: CertificateState) -> Option<ScrapeCertificate> {
         listener,
         names: state.names,
         expiry: state.validity?.not_after,
+        last_reload_successful: state.error.is_none(),
+    })
+}
+
+fn upstream_certificate(state: CertificateState) -> Option<ScrapeUpstreamCertificate> {
+    let CertificateOwner::Version { service, version } = state.owner else {
+        return None;
+    };
+    Some(ScrapeUpstreamCertificate {
+        service,
+        version,
+        expiry: state.validity.map(|validity| validity.not_after),
         last_reload_successful: state.error.is_none(),
     })
 }

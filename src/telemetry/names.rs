@@ -43,6 +43,8 @@ families! {
     Counter TRACE_SPANS "cutover_trace_spans_total" "Spans of sampled requests, by what became of them: exported, rejected by the receiver, or dropped because it could not be reached in time.";
     Gauge CERTIFICATE_EXPIRY "cutover_certificate_expiry_timestamp_seconds" "When the certificate that a listener shows for a name expires, in seconds since the epoch.";
     Gauge CERTIFICATE_SUCCESSFUL "cutover_certificate_last_reload_successful" "Whether the certificate files of a listener as they are now are in use: 1 or 0.";
+    Gauge UPSTREAM_CERTIFICATE_EXPIRY "cutover_upstream_certificate_expiry_timestamp_seconds" "When the certificate that a version's endpoints are shown expires, in seconds since the epoch.";
+    Gauge UPSTREAM_CERTIFICATE_SUCCESSFUL "cutover_upstream_certificate_last_reload_successful" "Whether the TLS files of a version as they are now are in use: 1 or 0.";
     Gauge BUILD_INFO "cutover_build_info" "Always 1; the labels say what runs.";
     Counter PROCESS_CPU "process_cpu_seconds_total" "Total user and system CPU time spent in seconds.";
     Gauge PROCESS_RESIDENT "process_resident_memory_bytes" "Resident memory size in bytes.";

@@ -8,15 +8,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use metrics::{Key, Label, Level, Metadata, Recorder};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
-
-use super::latency::{EXPORTED, LatencyTotals};
 use super::log_writer;
-use super::names::{self, Family, MetricKind};
+use super::names;
+use super::page::{Histogram, Labels, Page, head};
 use super::process::Process;
 use super::registry::Telemetry;
-use super::shard::{SeriesLabel, SeriesValue};
 use super::words::{FlagState, SpanOutcome};
 
 /// Media type of the text that [`render`] returns.
@@ -37,6 +33,8 @@ pub struct Scrape {
     pub last_reload_success: Option<SystemTime>,
     /// Certificates of all listeners.
     pub certificates: Vec<ScrapeCertificate>,
+    /// Versions that have TLS settings of their own towards their endpoints.
+    pub upstream_certificates: Vec<ScrapeUpstreamCertificate>,
 }
 
 /// A certificate of a listener.
@@ -49,6 +47,19 @@ pub struct ScrapeCertificate {
     /// Expiry in seconds since the Unix epoch.
     pub expiry: i64,
     /// Whether the current content of its files is in use.
+    pub last_reload_successful: bool,
+}
+
+/// The TLS files of a version.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ScrapeUpstreamCertificate {
+    /// Name of the service.
+    pub service: String,
+    /// Name of the version.
+    pub version: String,
+    /// Expiry of the client certificate in seconds since the Unix epoch; `None` without one.
+    pub expiry: Option<i64>,
+    /// Whether the current content of the files is in use.
     pub last_reload_successful: bool,
 }
 
@@ -123,6 +134,7 @@ pub fn render(telemetry: &Telemetry, scrape: &Scrape) -> String {
     mirrors(&mut page, telemetry);
     configuration(&mut page, scrape);
     certificates(&mut page, &scrape.certificates);
+    upstream_certificates(&mut page, telemetry, &scrape.upstream_certificates);
     let access = ("access", telemetry.access_log().dropped());
     for (log, dropped) in log_writer::dropped().into_iter().chain([access]) {
         let labels = Labels::default().with("log", log);
@@ -313,6 +325,25 @@ fn certificates(page: &mut Page, certificates: &[ScrapeCertificate]) {
     }
 }
 
+fn upstream_certificates(
+    page: &mut Page,
+    telemetry: &Telemetry,
+    certificates: &[ScrapeUpstreamCertificate],
+) {
+    for certificate in certificates {
+        let (service, version) = (&certificate.service, &certificate.version);
+        let labels = || {
+            let labels = Labels::of_service(service, &telemetry.labels(service));
+            labels.with("version", version)
+        };
+        if let Some(expiry) = certificate.expiry {
+            page.gauge(names::UPSTREAM_CERTIFICATE_EXPIRY, labels(), expiry as f64);
+        }
+        let value = f64::from(u8::from(certificate.last_reload_successful));
+        page.gauge(names::UPSTREAM_CERTIFICATE_SUCCESSFUL, labels(), value);
+    }
+}
+
 fn process(page: &mut Page, process: Process) {
     for (family, value) in [
         (names::PROCESS_RESIDENT, process.resident_bytes),
@@ -330,162 +361,6 @@ fn process(page: &mut Page, process: Process) {
         let own = &mut page.own;
         head(own, names::PROCESS_CPU);
         let _ = writeln!(own, "{} {seconds}", names::PROCESS_CPU.name);
-    }
-}
-
-/// Label names and values, in the order in which they are written.
-#[derive(Clone, Default)]
-struct Labels(Vec<(String, String)>);
-
-impl Labels {
-    /// The constant labels of a service, then `service`. A constant label with one of our names is dropped.
-    fn of_service(service: &str, constant: &[(String, String)]) -> Self {
-        let free = |name: &str| !names::RESERVED_LABELS.contains(&name);
-        let constant = constant.iter().filter(|(name, _)| free(name));
-        Self(constant.cloned().collect()).with("service", service)
-    }
-
-    fn with(&self, name: &str, value: &str) -> Self {
-        let mut labels = self.clone();
-        labels.0.push((name.to_owned(), value.to_owned()));
-        labels
-    }
-
-    fn key(self, name: &'static str) -> Key {
-        // The recorder takes values as already escaped, so a literal backslash has to be doubled.
-        let label = |(name, value): (String, String)| Label::new(name, value.replace('\\', "\\\\"));
-        Key::from_parts(name, self.0.into_iter().map(label).collect::<Vec<_>>())
-    }
-
-    /// Formats the labels as `name="value",…`, with values escaped as the text format requires.
-    fn text(&self) -> String {
-        let mut text = String::new();
-        for (name, value) in &self.0 {
-            let escaped = value
-                .replace('\\', "\\\\")
-                .replace('"', "\\\"")
-                .replace('\n', "\\n");
-            let comma = if text.is_empty() { "" } else { "," };
-            let _ = write!(text, "{comma}{name}=\"{escaped}\"");
-        }
-        text
-    }
-}
-
-/// The page of one scrape.
-struct Page {
-    recorder: PrometheusRecorder,
-    /// Families that don't go through the recorder, as text.
-    own: String,
-}
-
-const METADATA: Metadata<'static> = Metadata::new("cutover", Level::INFO, None);
-
-impl Page {
-    fn new() -> Self {
-        let recorder = PrometheusBuilder::new().build_recorder();
-        for family in names::ALL {
-            match family.kind {
-                MetricKind::Counter => {
-                    recorder.describe_counter(family.name.into(), None, family.help.into())
-                }
-                MetricKind::Gauge => {
-                    recorder.describe_gauge(family.name.into(), None, family.help.into())
-                }
-                MetricKind::Histogram => {}
-            }
-        }
-        let own = String::new();
-        Self { recorder, own }
-    }
-
-    fn counter(&mut self, family: Family, labels: Labels, value: u64) {
-        let key = labels.key(family.name);
-        self.recorder
-            .register_counter(&key, &METADATA)
-            .absolute(value);
-    }
-
-    fn gauge(&mut self, family: Family, labels: Labels, value: f64) {
-        let key = labels.key(family.name);
-        self.recorder.register_gauge(&key, &METADATA).set(value);
-    }
-
-    /// Adds a series of a shard's table: `labels` are those of its subject, `label` is its own.
-    fn series(&mut self, family: Family, labels: &Labels, label: SeriesLabel, value: SeriesValue) {
-        let labels = match label {
-            Some((name, value)) => labels.with(name, value),
-            None => labels.clone(),
-        };
-        match value {
-            SeriesValue::Counter(n) => self.counter(family, labels, n),
-            SeriesValue::Gauge(n) => self.gauge(family, labels, n as f64),
-        }
-    }
-
-    /// Returns the text of all families.
-    ///
-    /// The recorder's hash tables have no stable order, so families and their series are sorted: equal states give equal
-    /// pages.
-    fn finish(self) -> String {
-        let text = self.recorder.handle().render();
-        let mut blocks: Vec<Vec<&str>> = text
-            .split("\n\n")
-            .map(|block| block.lines().filter(|line| !line.is_empty()).collect())
-            .collect();
-        blocks.sort_unstable();
-        let mut page = String::with_capacity(text.len() + self.own.len());
-        for mut block in blocks {
-            let comments = block
-                .iter()
-                .take_while(|line| line.starts_with('#'))
-                .count();
-            block[comments..].sort_unstable();
-            for line in block {
-                page.push_str(line);
-                page.push('\n');
-            }
-        }
-        page.push_str(&self.own);
-        page
-    }
-}
-
-fn head(text: &mut String, family: Family) {
-    let kind = match family.kind {
-        MetricKind::Counter => "counter",
-        MetricKind::Gauge => "gauge",
-        MetricKind::Histogram => "histogram",
-    };
-    let Family { name, help, .. } = family;
-    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-}
-
-/// The text of one histogram family; empty without series.
-struct Histogram {
-    family: Family,
-    text: String,
-}
-
-impl Histogram {
-    fn new(family: Family) -> Self {
-        let text = String::new();
-        Self { family, text }
-    }
-
-    fn add(&mut self, labels: &Labels, totals: &LatencyTotals) {
-        if self.text.is_empty() {
-            head(&mut self.text, self.family);
-        }
-        let (name, labels, text) = (self.family.name, labels.text(), &mut self.text);
-        for (le, bound) in EXPORTED {
-            let n = totals.at_most(bound);
-            let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{le}\"}} {n}");
-        }
-        let (n, sum) = (totals.count(), totals.nanos as f64 / 1e9);
-        let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {n}");
-        let _ = writeln!(text, "{name}_sum{{{labels}}} {sum}");
-        let _ = writeln!(text, "{name}_count{{{labels}}} {n}");
     }
 }
 

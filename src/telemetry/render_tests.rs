@@ -38,6 +38,12 @@ fn scrape(services: &[(&str, &[&str])]) -> Scrape {
             certificate(&["a.test", "b.test"], 2_000_000_000, true),
             certificate(&["b.test"], 1_900_000_000, false),
         ],
+        upstream_certificates: vec![ScrapeUpstreamCertificate {
+            service: "shop".into(),
+            version: "v1".into(),
+            expiry: Some(1_900_000_000),
+            last_reload_successful: false,
+        }],
     }
 }
 
@@ -289,6 +295,16 @@ fn constant_labels_stand_on_every_series_of_the_service_and_outlive_it() {
             .collect()
     };
     assert_eq!(keys(&first), keys(&render(&telemetry, &Scrape::default())));
+}
+
+#[test]
+fn the_tls_files_of_a_version_have_an_expiry_and_a_state() {
+    let series = checked(&render(&busy(), &scrape(&[("shop", &["v1"])])));
+    let of = |name: &str| {
+        series[&format!("cutover_upstream_certificate_{name}{{service=\"shop\",version=\"v1\"}}")]
+    };
+    assert_eq!(of("expiry_timestamp_seconds"), 1.9e9);
+    assert_eq!(of("last_reload_successful"), 0.0);
 }
 
 #[test]

@@ -186,6 +186,19 @@ fn an_endpoint_that_requires_a_certificate_gets_it() {
     let states = with.status()["certificates"].clone();
     assert_eq!(states[0]["service"], "app");
     assert_eq!(states[0]["version"], "v1");
+    let labels = [("service", "app"), ("version", "v1")];
+    let metrics = with.metrics();
+    assert!(
+        metrics.sum(
+            "cutover_upstream_certificate_expiry_timestamp_seconds",
+            &labels
+        ) > 1e9
+    );
+    let renewed = metrics.sum(
+        "cutover_upstream_certificate_last_reload_successful",
+        &labels,
+    );
+    assert_eq!(renewed, 1.0);
     assert!(
         states[0]["expires_in_s"]
             .as_i64()

@@ -10,7 +10,9 @@ if ! command -v haproxy > /dev/null; then
     # Only the program is needed, not its service.
     DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install --yes --no-install-recommends haproxy
 fi
-haproxy -v | head -n 1
+# Not by a pipe: the program would be told that its reader has gone.
+version=$(haproxy -v)
+echo "${version%%$'\n'*}"
 
 output=$(cargo test --test it -- --exact proxy_protocol::a_real_haproxy_names_its_clients \
     proxy_protocol_out::a_real_haproxy_learns_the_clients --nocapture 2>&1) || { echo "$output"; exit 1; }
