@@ -12,6 +12,8 @@ words! {
         Redirect "redirect",
         /// Answered as `respond` says.
         Respond "respond",
+        /// A challenge of an ACME authority was answered.
+        AcmeChallenge "acme-challenge",
         /// No route matches host and path.
         NoRoute "no-route",
         /// The path leads to different routes depending on how a recipient decodes it.

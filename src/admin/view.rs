@@ -15,6 +15,7 @@ pub(crate) use actions::answer;
 
 use crate::config::Spec;
 use crate::config::access_log::AccessLogSpec;
+use crate::config::acme::AcmeSpec;
 use crate::config::client_limit::ClientLimits;
 use crate::config::mirror::MirrorSpec;
 use crate::config::spec::{
@@ -38,6 +39,7 @@ pub(crate) fn config(spec: &Spec) -> Value {
         "limits": limits(&spec.limits),
         "access_log": spec.access_log.as_ref().map(access_log),
         "trace": spec.trace.as_ref().map(trace),
+        "acme": spec.acme.as_ref().map(acme),
         "defaults": { "headers": actions::headers(&spec.headers) },
         "listen": named(&spec.listeners, |l| (&l.name, listener(l))),
         "service": named(&spec.services, |s| (&s.name, service(s))),
@@ -94,6 +96,18 @@ fn access_log(log: &AccessLogSpec) -> Value {
     })
 }
 
+fn acme(acme: &AcmeSpec) -> Value {
+    let external = acme.external_account.as_ref();
+    json!({
+        "directory": acme.directory,
+        "email": acme.email,
+        "challenge": acme.challenge.as_str(),
+        "ca": acme.ca,
+        "eab_kid": external.map(|account| &account.kid),
+        "eab_hmac_file": external.map(|account| &account.hmac_file),
+    })
+}
+
 /// The receiver's URL may contain credentials.
 fn trace(trace: &TraceSpec) -> Value {
     json!({
@@ -125,7 +139,8 @@ pub(crate) fn listener(listener: &ListenerSpec) -> Value {
         "mode": listener.access.mode.map(|mode| format!("{mode:04o}")),
         "group": listener.access.group,
         "client_limits": listener.client_limits.as_ref().map(client_limits),
-        "cert": listener.certs.iter().map(cert).collect::<Vec<_>>(),
+        "cert": listener.certs.iter().filter(|c| !c.acme).map(cert).collect::<Vec<_>>(),
+        "acme": listener.acme,
         "tls": (!listener.certs.is_empty()).then(|| json!({ "min": listener.tls_min.as_str() })),
     })
 }

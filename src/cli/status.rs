@@ -197,15 +197,20 @@ fn certificates(all: &[CertificateStatus]) -> String {
     for certificate in all {
         if let Some(error) = &certificate.error {
             let since = certificate.error_since.as_deref().unwrap_or("now");
+            let is_missing = certificate.not_after.as_deref() == Some(NEVER);
             let what = match &*certificate.names {
                 [] => format!("{} was not reloaded", certificate.file),
+                names if is_missing => {
+                    format!("the certificate of {} was not obtained", names.join(", "))
+                }
                 names => format!("the certificate of {} was not renewed", names.join(", ")),
             };
+            let rest = match is_missing {
+                true => "",
+                false => "; the previous one is in use",
+            };
             let owner = owner(certificate);
-            let _ = writeln!(
-                text,
-                "{owner}: {what} (since {since}); the previous one is in use:\n{error}\n"
-            );
+            let _ = writeln!(text, "{owner}: {what} (since {since}){rest}:\n{error}\n");
         }
     }
     text
@@ -222,6 +227,9 @@ fn owner(certificate: &CertificateStatus) -> String {
     names.join(" ")
 }
 
+/// `not_after` of a certificate that has not been obtained yet.
+const NEVER: &str = "1970-01-01T00:00:00Z";
+
 /// The expiry as `in 41 days (2027-01-08T17:00:00Z)`, or `EXPIRED 3 hours ago (…)`. `None` for authorities.
 fn expiry(certificate: &CertificateStatus) -> Option<String> {
     let seconds = certificate.expires_in_s?;
@@ -231,6 +239,9 @@ fn expiry(certificate: &CertificateStatus) -> Option<String> {
         s => (s / 60, "minutes"),
     };
     let date = certificate.not_after.as_ref()?;
+    if date == NEVER {
+        return Some("not obtained yet".to_owned());
+    }
     Some(match seconds < 0 {
         true => format!("EXPIRED {number} {unit} ago ({date})"),
         false => format!("in {number} {unit} ({date})"),

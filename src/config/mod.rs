@@ -7,6 +7,7 @@
 //! text without disturbing comments or layout.
 
 pub mod access_log;
+pub mod acme;
 pub mod actions;
 mod bodies;
 pub(crate) mod bundle;

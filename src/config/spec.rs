@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::access_log::AccessLogSpec;
+use super::acme::AcmeSpec;
 use super::actions::{Actions, HeaderEdits};
 use super::client_limit::ClientLimits;
 pub use super::condition::{Condition, Conditions, Pattern, Subject};
@@ -41,6 +42,8 @@ pub struct Spec {
     pub access_log: Option<AccessLogSpec>,
     /// The export of traces. Default `None`: trace context is passed on unchanged.
     pub trace: Option<TraceSpec>,
+    /// Certificates that the proxy obtains itself. Default `None`: no listener names any.
+    pub acme: Option<AcmeSpec>,
     /// Edits of header fields for all services, and for responses that belong to none: `[defaults.headers]`.
     pub headers: HeaderEdits,
     /// Listeners in file order; names are unique.
@@ -158,10 +161,14 @@ pub struct ListenerSpec {
     pub proxy_sources: Vec<IpNet>,
     /// Who may connect, if it is a Unix socket.
     pub access: SocketAccess,
-    /// Certificates, selected by SNI. Default empty: the listener speaks clear text.
+    /// Certificates, selected by SNI. Default empty: the listener speaks clear text. Those that the proxy obtains come last.
     pub certs: Vec<Cert>,
     /// The oldest version of TLS that is accepted. Default [`TlsMinimum::V12`].
     pub tls_min: TlsMinimum,
+    /// Names whose certificates the proxy obtains for this listener: `acme`. Default empty.
+    pub acme: Vec<String>,
+    /// Hosts for which challenges of an ACME authority are answered, on any listener.
+    pub challenge_hosts: Vec<String>,
 }
 
 impl ListenerSpec {
@@ -183,6 +190,8 @@ impl ListenerSpec {
             access: SocketAccess::default(),
             certs: Vec::new(),
             tls_min: TlsMinimum::V12,
+            acme: Vec::new(),
+            challenge_hosts: Vec::new(),
         }
     }
 }
@@ -222,6 +231,8 @@ pub struct Cert {
     pub client_ca: Option<PathBuf>,
     /// Whether clients may do without a certificate. Only with `client_ca`; default [`ClientAuth::Required`].
     pub client_auth: ClientAuth,
+    /// Whether the proxy obtains it itself. Its files may then be missing; `cert` and `key` are the same file.
+    pub acme: bool,
 }
 
 /// A service: an application as its users see it, with its routes, versions and policies.

@@ -170,6 +170,7 @@ fn process(old: &Spec, new: &Spec) -> Option<Change> {
         ("limits", old.limits != new.limits),
         ("access_log", old.access_log != new.access_log),
         ("trace", old.trace != new.trace),
+        ("acme", old.acme != new.acme),
     ];
     let keys = keys.iter().filter(|(_, changed)| *changed);
     let keys = list(keys.map(|(key, _)| *key))?;

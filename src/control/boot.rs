@@ -11,6 +11,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
+use super::acme::Acme;
 use super::admin_sockets::AdminSockets;
 use super::drains;
 use super::events::{Control, Deferred};
@@ -146,7 +147,11 @@ impl Booting {
         let (requests, successor) = mpsc::channel(1);
         let listener = self.sockets.handover.take();
         let handover = listener.map(|l| spawn_local(handover::serve(l, requests)));
+        let spec = self.publisher.live().current().spec.clone();
+        let mut acme = Acme::new(self.publisher.listeners().answers().clone());
+        acme.adopt(spec.acme.as_ref());
         Ok(Control {
+            acme,
             publisher: self.publisher,
             rollouts: self.rollouts,
             file_watcher: self.file_watcher,

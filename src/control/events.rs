@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Interval, MissedTickBehavior};
 
+use super::acme::Acme;
 use super::admin_sockets::AdminSockets;
 use super::drains;
 use super::file_watcher::{Changed, FileWatcher};
@@ -42,6 +43,7 @@ pub(crate) struct Control {
     pub(super) publisher: Publisher,
     pub(super) rollouts: Rollouts,
     pub(super) file_watcher: FileWatcher,
+    pub(super) acme: Acme,
     pub(super) context: Arc<Context>,
     pub(super) commands: mpsc::Receiver<ControlCommand>,
     pub(super) admin: JoinHandle<()>,
@@ -86,6 +88,8 @@ enum Event {
     EndpointUp,
     /// The rollout store has answered, or a call of a rollout has ended.
     Rollout(Box<RolloutNews>),
+    /// A certificate was obtained, or could not be.
+    Certificates,
     /// Time to sample the windows and to check that the thread's own tasks are alive.
     Second,
     /// Time to resolve the host names of endpoints again.
@@ -208,6 +212,7 @@ impl Control {
             () = self.publisher.news() => Event::EndpointUp,
             // A successor that holds an offer has read the store: nothing may change it until the takeover is decided.
             news = self.rollouts.news(), if open => Event::Rollout(Box::new(news)),
+            () = self.acme.news() => Event::Certificates,
             _ = sources.second.tick() => Event::Second,
             _ = sources.names.tick() => Event::NamesDue,
             _ = sources.pulse.tick(), if sources.watchdog => Event::WatchdogDue,
@@ -223,6 +228,7 @@ impl Control {
             Event::TakeoverDecided => return Ok(self.on_takeover_decided().await),
             Event::FileChanged(Changed::Config) => drop(self.reload().await),
             Event::FileChanged(Changed::Certificates) => self.publisher.renew(),
+            Event::Certificates => self.publisher.note_orders(self.acme.errors()),
             Event::Command(command) => self.on_command(command).await,
             Event::Signal(SignalRequest::Reload) if self.undecided.is_some() => {
                 self.deferred.reload = true;
@@ -370,6 +376,7 @@ impl Control {
 
     /// Stops this process, on request or after a fault. A successor that holds an offer carries on without it.
     async fn stop(&mut self, mode: StopMode, signals: &mut SignalStream) {
+        self.acme.stop();
         if self.undecided.is_some() {
             tracing::warn!("stopping during a takeover: leaving the sockets to the new process");
             self.publisher.listeners().leave_files();
@@ -414,6 +421,8 @@ impl Control {
                 .set_certificates(self.publisher.certificate_files());
             self.file_watcher
                 .set_parts(self.publisher.live().current().spec.body_files());
+            let spec = self.publisher.live().current().spec.clone();
+            self.acme.adopt(spec.acme.as_ref());
             *self.context.bound.lock().expect("bound lock") =
                 self.publisher.listeners().tcp_addresses();
             // New versions get their baseline now instead of at the next tick.

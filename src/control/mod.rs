@@ -12,10 +12,12 @@
 //! * **Sessions:** [`sticky_key`] loads or creates the key that seals sticky cookies.
 //! * **Access log:** [`access_log`] opens what the configuration names, for the writer thread of `telemetry`.
 //! * **Traces:** [`traces`] starts the exporter that the configuration asks for, on a thread of its own.
+//! * **Certificates:** [`acme`] obtains those that listeners name in `acme`, on a thread of its own.
 //! * **Process:** [`signals`], [`admin_sockets`], [`handover`] (replacing the running process without closing a listener),
 //!   [`systemd`] (readiness, watchdog, stored sockets) and [`logging`].
 
 mod access_log;
+mod acme;
 mod admin_sockets;
 mod audit;
 mod boot;

@@ -11,7 +11,7 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
 use super::upstream_identities::{IdentityFault, UpstreamIdentities};
-use super::{access_log, sticky_key};
+use super::{access_log, acme, sticky_key};
 use crate::admin::guard;
 use crate::certificates::provider;
 use crate::config::Spec;
@@ -48,6 +48,7 @@ pub(crate) fn preflight(loaded: &Loaded, file: &Path) -> Findings {
     }
     checks.identities();
     checks.sticky_keys();
+    checks.acme();
     checks.findings.errors.extend(token_error(loaded, file));
     checks.state_directory(file);
     if let Some(problem) = unusable_log(&loaded.spec) {
@@ -204,6 +205,18 @@ impl Checks<'_> {
         self.findings.errors.extend(errors.iter().map(diagnose));
         let warnings = warnings.iter().map(diagnose).map(Diagnostic::into_warning);
         self.findings.warnings.extend(warnings);
+    }
+
+    /// What orders of certificates need. Without it the proxy runs, but obtains none.
+    fn acme(&mut self) {
+        let Some(spec) = &self.loaded.spec.acme else {
+            return;
+        };
+        for (key, problem) in acme::unusable(spec) {
+            let key = ["acme", key].map(PathStep::from);
+            let found = diagnostic(self.loaded, &self.name, &key, &problem);
+            self.findings.warnings.push(found.into_warning());
+        }
     }
 
     fn socket_group(&mut self, listener: &ListenerSpec) {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::access_log::OpenLog;
+use super::acme::OrderErrors;
 use super::health_monitor::HealthMonitor;
 use super::history::HistoryRecorder;
 use super::rollouts::shares::SharesInForce;
@@ -65,6 +66,8 @@ pub(crate) struct Publisher {
     identities: UpstreamIdentities,
     log: OpenLog,
     traces: OpenTraces,
+    /// Why certificates could not be obtained.
+    order_errors: OrderErrors,
     history: HistoryRecorder,
     /// The text of the first generation, until the history has it.
     first_text: Arc<str>,
@@ -186,6 +189,12 @@ impl Publisher {
         );
     }
 
+    /// Takes up certificates that were obtained, and remembers why others were not.
+    pub(in crate::control) fn note_orders(&mut self, errors: OrderErrors) {
+        self.order_errors = errors;
+        self.renew();
+    }
+
     /// Reloads the TLS settings of versions whose files have changed.
     fn renew_identities(&mut self) {
         let spec = self.live.current().spec.clone();
@@ -212,6 +221,16 @@ impl Publisher {
     /// Publishes the state of all certificates for the admin API and metrics.
     fn note_certificates(&self) {
         let mut states = self.listeners.certificate_states();
+        for state in &mut states {
+            if state.error.is_none()
+                && state.is_obtained
+                && let Some((why, since)) =
+                    state.names.first().and_then(|n| self.order_errors.get(n))
+            {
+                state.error = Some(why.clone());
+                state.since = Some(*since);
+            }
+        }
         states.extend(self.identities.states());
         self.live.note_certificates(states);
     }

@@ -135,6 +135,7 @@ impl UpstreamIdentities {
         self.versions.iter().map(|known| {
             let (current, refused) = (&known.slot.current, known.slot.refused.as_ref());
             CertificateState {
+                is_obtained: false,
                 owner: CertificateOwner::Version {
                     service: known.service.clone(),
                     version: known.version.clone(),

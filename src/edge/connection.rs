@@ -390,6 +390,9 @@ impl ConnectionContext<'_> {
         };
         let request = parsed.request();
         let mut recording = Recording::of_request(inbound, &request);
+        if let Some(text) = self.listener.challenge_answer(&request) {
+            return proxy::answer_challenge(control, snapshot, &mut recording, down, &text).await;
+        }
         let misdirected = |tls: &&TlsInfo| tls.misdirected(request.host);
         if self.tls.as_ref().is_some_and(misdirected) {
             let answer = LocalReply::MISDIRECTED;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::acme::AcmeAnswers;
 use crate::net::ListenerId;
+use crate::proxy::headers::Request;
 use crate::proxy::via::Via;
 use crate::telemetry::ListenerShard;
 
@@ -27,6 +29,21 @@ pub(crate) struct ListenerInfo {
     pub merge_slashes: bool,
     /// The value added to `Via` (RFC 9110 §7.6.3).
     pub via: Option<Via>,
+    /// Challenges of an ACME authority: for which hosts, and what is answered.
+    pub challenges: Option<(Vec<String>, Arc<AcmeAnswers>)>,
     /// The listener's metrics, one shard per worker.
     pub metrics: Arc<[ListenerShard]>,
+}
+
+impl ListenerInfo {
+    /// The answer to a request, if it is a challenge of an ACME authority.
+    #[inline]
+    pub(crate) fn challenge_answer<F>(&self, request: &Request<'_, F>) -> Option<String> {
+        let (hosts, answers) = self.challenges.as_ref()?;
+        let answer = answers.to_path(request.typed_path)?;
+        hosts
+            .iter()
+            .any(|host| host == request.host)
+            .then_some(answer)
+    }
 }

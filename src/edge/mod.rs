@@ -9,6 +9,7 @@
 //! * [`connection`] serves an HTTP/1 connection and [`h2`] an HTTP/2 connection. [`request`] converts a parsed HTTP/1 head to the
 //!   request that the data path handles.
 
+pub(crate) mod acme;
 pub(crate) mod admission;
 mod client_connections;
 pub(crate) mod connection;

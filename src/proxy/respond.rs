@@ -96,6 +96,24 @@ pub async fn refuse_head<D: Downstream>(
     refuse(watch, inbound.snapshot, &mut recording, down, answer).await
 }
 
+/// Answers a challenge of an ACME authority (RFC 8555 section 8.3).
+pub async fn answer_challenge<D: Downstream>(
+    watch: &TaskControl,
+    snapshot: &Snapshot,
+    recording: &mut Recording<'_>,
+    down: &mut D,
+    text: &str,
+) -> Ended {
+    let reply = RenderedReply {
+        status: 200,
+        reason: Reason::AcmeChallenge,
+        body: Some(text.as_bytes()),
+        message: "",
+        added: &[("content-type", "application/octet-stream")],
+    };
+    send_reply(watch, snapshot, recording, down, &reply).await
+}
+
 /// Records a failure and reports it to the client, which must not have seen any byte of a response.
 pub(super) async fn report<D: Downstream>(
     watch: &TaskControl,

@@ -14,6 +14,8 @@ pub(crate) struct CertificateState {
     pub names: Vec<String>,
     /// The file that holds the certificate chain, or the authorities of a version without a certificate of its own.
     pub file: PathBuf,
+    /// Whether the proxy obtains it itself. It is then missing before the first order has succeeded: its times are 0.
+    pub is_obtained: bool,
     /// Its validity; `None` for authorities.
     pub validity: Option<Validity>,
     /// Why the current files were refused, if what was read before is still in use.

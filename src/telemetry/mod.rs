@@ -21,6 +21,7 @@ pub(crate) mod log_limit;
 pub(crate) mod log_writer;
 pub(crate) mod mirror;
 pub mod names;
+pub(crate) mod orders;
 mod page;
 pub(crate) mod process;
 mod queue_progress;

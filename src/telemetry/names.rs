@@ -41,6 +41,7 @@ families! {
     Gauge CONFIG_TIMESTAMP "cutover_config_last_reload_success_timestamp_seconds" "When a configuration was last adopted, in seconds since the epoch.";
     Counter LOG_DROPPED "cutover_log_dropped_total" "Log lines that were dropped because the log was not read fast enough, or could not be written.";
     Counter TRACE_SPANS "cutover_trace_spans_total" "Spans of sampled requests, by what became of them: exported, rejected by the receiver, or dropped because it could not be reached in time.";
+    Counter CERTIFICATE_ORDERS "cutover_certificate_orders_total" "Orders of certificates from an ACME authority, by how they ended: issued or failed.";
     Gauge CERTIFICATE_EXPIRY "cutover_certificate_expiry_timestamp_seconds" "When the certificate that a listener shows for a name expires, in seconds since the epoch.";
     Gauge CERTIFICATE_SUCCESSFUL "cutover_certificate_last_reload_successful" "Whether the certificate files of a listener as they are now are in use: 1 or 0.";
     Gauge UPSTREAM_CERTIFICATE_EXPIRY "cutover_upstream_certificate_expiry_timestamp_seconds" "When the certificate that a version's endpoints are shown expires, in seconds since the epoch.";

@@ -11,8 +11,8 @@ use std::time::Duration;
 pub use super::flags::{FlagSet, RequestFlags};
 use super::trace::request::RequestTrace;
 pub use super::words::{
-    Chosen, EjectionOutcome, EjectionReason, FlagState, Limit, MirrorOutcome, Origin, Protocol,
-    RetryReason, RollbackReason, SpanOutcome,
+    Chosen, EjectionOutcome, EjectionReason, FlagState, Limit, MirrorOutcome, OrderOutcome, Origin,
+    Protocol, RetryReason, RollbackReason, SpanOutcome,
 };
 use crate::http1::Method;
 use crate::index::{EndpointIx, RuleIx, VersionIx};

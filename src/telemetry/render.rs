@@ -10,10 +10,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::log_writer;
 use super::names;
+use super::orders::orders;
 use super::page::{Histogram, Labels, Page, head};
 use super::process::Process;
 use super::registry::Telemetry;
-use super::words::{FlagState, SpanOutcome};
+use super::words::{FlagState, OrderOutcome, SpanOutcome};
 
 /// Media type of the text that [`render`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -139,6 +140,10 @@ pub fn render(telemetry: &Telemetry, scrape: &Scrape) -> String {
     for (log, dropped) in log_writer::dropped().into_iter().chain([access]) {
         let labels = Labels::default().with("log", log);
         page.counter(names::LOG_DROPPED, labels, dropped);
+    }
+    for &outcome in OrderOutcome::ALL {
+        let labels = Labels::default().with("outcome", outcome.as_str());
+        page.counter(names::CERTIFICATE_ORDERS, labels, orders(outcome));
     }
     for &outcome in SpanOutcome::ALL {
         let labels = Labels::default().with("outcome", outcome.as_str());

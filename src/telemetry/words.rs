@@ -69,6 +69,16 @@ words! {
 }
 
 words! {
+    /// How an order of a certificate ended: the label `outcome` of `cutover_certificate_orders_total`.
+    pub enum OrderOutcome {
+        /// The authority issued the certificate, and it is stored.
+        Issued "issued",
+        /// There is no new certificate.
+        Failed "failed",
+    }
+}
+
+words! {
     /// The protocol that the client speaks.
     pub enum Protocol {
         /// HTTP/1.0.

@@ -4,6 +4,7 @@
 mod support;
 
 mod access_log;
+mod acme;
 mod admin_access;
 mod admin_metrics;
 mod balance;

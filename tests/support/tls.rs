@@ -3,8 +3,9 @@
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PublicKeyData};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
@@ -65,6 +66,22 @@ impl Authority {
             key_pem: key.serialize_pem(),
             key: PrivateKeyDer::try_from(key.serialize_der()).expect("a PKCS#8 key"),
         }
+    }
+
+    /// A certificate for these names and somebody else's key, with the authority's own, as PEM. It is valid for so many days;
+    /// 0: it has expired.
+    pub fn issue_for(&self, key: &impl PublicKeyData, names: &[&str], days: u64) -> String {
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        params.use_authority_key_identifier_extension = true;
+        let now = SystemTime::now();
+        params.not_before = (now - Duration::from_secs(3600)).into();
+        params.not_after = match days {
+            0 => (now - Duration::from_secs(60)).into(),
+            _ => (now + Duration::from_secs(86_400 * days)).into(),
+        };
+        let cert = params.signed_by(key, &self.issuer).expect("a certificate");
+        format!("{}{}", cert.pem(), self.pem)
     }
 
     /// Writes the authority's own certificate as PEM.

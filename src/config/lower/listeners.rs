@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::client_limits::{LimitScope, client_limits};
-use super::{bind, check_name, is_token, proxy, route, unknown_word};
+use super::{acme, bind, check_name, is_token, proxy, route, unknown_word};
 use crate::config::problems::{Problems, TextSpan};
 use crate::config::raw::{RawString, RawTable, RawValue};
 use crate::config::spec::{
@@ -133,9 +133,17 @@ fn listener<'t>(
         listener.client_limits = client_limits(value, LimitScope::Listener, out);
         check_limits(value, &listener, at.as_ref(), out);
     }
+    let cert = table.take("cert");
+    if let Some(value) = &cert {
+        listener.certs = certs(value, out);
+    }
+    let obtained = table.take("acme");
+    if let Some(value) = &obtained {
+        listener.acme = acme::names(value, &listener.certs, out);
+    }
     if let Some(value) = table.take("tls") {
         listener.tls_min = tls_minimum(&value, out).unwrap_or_default();
-        if !table.has("cert") {
+        if cert.is_none() && obtained.is_none() {
             out.error(
                 value.key,
                 format!("`{}` has no effect without `cert`", value.path),
@@ -144,17 +152,16 @@ fn listener<'t>(
             .help("add `[[listen.NAME.cert]]`, or leave this out");
         }
     }
-    if let Some(value) = table.take("cert") {
-        listener.certs = certs(&value, out);
-        if let Some(redirect) = redirect.filter(|_| listener.redirect_https) {
-            out.error(
-                redirect.span,
-                format!("`{}` has certificates and a redirect to https", table.path),
-            )
-            .label("a listener with TLS has nothing to redirect to")
-            .also(value.key, "the certificates")
-            .help("put the redirect on the clear-text listener, usually port 80");
-        }
+    if let Some(value) = cert.or(obtained)
+        && let Some(redirect) = redirect.filter(|_| listener.redirect_https)
+    {
+        out.error(
+            redirect.span,
+            format!("`{}` has certificates and a redirect to https", table.path),
+        )
+        .label("a listener with TLS has nothing to redirect to")
+        .also(value.key, "the certificates")
+        .help("put the redirect on the clear-text listener, usually port 80");
     }
     table.finish(out);
     let at = at?;
@@ -389,6 +396,7 @@ fn cert(
         key: key?,
         client_ca,
         client_auth: client_auth.unwrap_or_default(),
+        acme: false,
     })
 }
 

@@ -4,6 +4,7 @@
 //! placeholder value, so that one run finds all of them. The resulting spec may be used only if there were no errors.
 
 mod access_log;
+mod acme;
 mod answers;
 mod balance;
 mod bind;
@@ -37,6 +38,7 @@ mod versions;
 
 use toml::de::DeTable;
 
+use super::paths;
 use super::problems::{Problem, Problems};
 use super::raw::{RawString, RawTable, RawValue};
 use super::spec::Spec;
@@ -46,7 +48,7 @@ use super::units::quote;
 pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Problems) -> Spec {
     let after_syntax = out.len();
     let mut file = RawTable::root(source, root);
-    let (listeners, binds, named) = listeners::listeners(&mut file, out);
+    let (mut listeners, binds, named) = listeners::listeners(&mut file, out);
     let admin = proxy::admin(&mut file, &binds, out);
     let defaults = policies::defaults(&mut file, out);
     let workers = proxy::workers(&mut file, out);
@@ -55,6 +57,8 @@ pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Proble
     let limits = proxy::limits(&mut file, out);
     let access_log = access_log::access_log(&mut file, out);
     let trace = trace::trace(&mut file, out);
+    let state = paths::state_dir(state_dir.as_deref());
+    let acme = acme::acme(&mut file, &mut listeners, &state, out);
     include::check(&mut file, out);
     let around = service::Around {
         body_bytes: limits.body_bytes,
@@ -71,6 +75,7 @@ pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Proble
         limits,
         access_log,
         trace,
+        acme,
         listeners,
         services,
     };

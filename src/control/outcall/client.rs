@@ -100,7 +100,7 @@ pub(super) async fn send(request: OutcallRequest) -> Result<OutcallResponse, Out
 }
 
 /// Like [`send`], with this configuration of TLS.
-async fn send_with(
+pub(super) async fn send_with(
     request: OutcallRequest,
     tls: Option<Arc<ClientConfig>>,
 ) -> Result<OutcallResponse, OutcallError> {

@@ -8,6 +8,7 @@ use super::{NAMES, Publisher, warn_of_identities};
 use crate::config;
 use crate::control::RunError;
 use crate::control::access_log::OpenLog;
+use crate::control::acme::OrderErrors;
 use crate::control::config_file::{rendered, warn};
 use crate::control::health_monitor::HealthMonitor;
 use crate::control::history::HistoryRecorder;
@@ -192,6 +193,7 @@ impl Prepared {
             identities: self.identities,
             log: self.log,
             traces: self.traces,
+            order_errors: OrderErrors::new(),
             history,
             first_text: self.text,
             rollouts: self.rollouts,

@@ -343,6 +343,9 @@ async fn answer(
     };
     let request = head.request(shared);
     let mut recording = Recording::of_request(inbound, &request);
+    if let Some(text) = shared.listener.challenge_answer(&request) {
+        return proxy::answer_challenge(control, snapshot, &mut recording, down, &text).await;
+    }
     // Checked once for each authority: the certificate of a connection doesn't change (RFC 9110 §7.4).
     if shared.known_host_len(head.authority().0).is_none() {
         let misdirected = |tls: &TlsInfo| tls.misdirected(head.host());

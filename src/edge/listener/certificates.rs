@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{BoundListener, ListenerRuntime, Listeners};
-use crate::certificates::{RefusedFiles, ocsp_path, provider};
+use crate::certificates::{RefusedFiles, Validity, ocsp_path, provider};
 use crate::config::spec;
 use crate::edge::tls::{self, CertificateFault, CertificateSlot, Certificates, TicketKeys};
 use crate::snapshot::{CertificateOwner, CertificateState};
@@ -47,7 +47,7 @@ impl Listeners {
         bound.any(|s| s.certificates.may_have_become_valid(now))
     }
 
-    /// Paths of all certificate, key, client CA and OCSP files.
+    /// Paths of all certificate, key, client CA and OCSP files, but those that the proxy writes itself.
     pub(crate) fn certificate_files(&self) -> Vec<PathBuf> {
         let files = |cert: &spec::Cert| {
             [
@@ -58,6 +58,7 @@ impl Listeners {
             ]
         };
         let certs = self.bound.iter().flat_map(|s| &s.runtime.spec.certs);
+        let certs = certs.filter(|cert| !cert.acme);
         certs.flat_map(files).flatten().collect()
     }
 
@@ -65,8 +66,11 @@ impl Listeners {
     pub(crate) fn certificate_states(&self) -> Vec<CertificateState> {
         let of = |bound: &'_ BoundListener| {
             let listener = bound.runtime.spec.name.clone();
-            let slots = bound.certificates.slots().to_vec();
-            slots.into_iter().map(move |slot| state(&listener, &slot))
+            let slots = bound.certificates.slots().iter();
+            let mut states: Vec<_> = slots.map(|slot| state(&listener, slot)).collect();
+            let missing = bound.certificates.missing().iter();
+            states.extend(missing.map(|cert| missing_state(&listener, cert)));
+            states
         };
         self.bound.iter().flat_map(of).collect()
     }
@@ -79,9 +83,26 @@ fn state(listener: &str, slot: &CertificateSlot) -> CertificateState {
         owner: CertificateOwner::Listener(listener.to_owned()),
         names: current.serves.clone(),
         file: current.spec.cert.clone(),
+        is_obtained: current.spec.acme,
         validity: Some(current.validity),
         error: refused.map(RefusedFiles::text),
         since: refused.map(|refused| refused.since),
+    }
+}
+
+/// The state of a certificate that the proxy has not obtained yet.
+fn missing_state(listener: &str, cert: &spec::Cert) -> CertificateState {
+    CertificateState {
+        owner: CertificateOwner::Listener(listener.to_owned()),
+        names: cert.sni.clone(),
+        file: cert.cert.clone(),
+        is_obtained: true,
+        validity: Some(Validity {
+            not_before: 0,
+            not_after: 0,
+        }),
+        error: None,
+        since: None,
     }
 }
 
@@ -115,6 +136,7 @@ impl BoundListener {
                     address: old.address.clone(),
                     clients: old.clients.clone(),
                     refusals: old.refusals.clone(),
+                    answers: old.answers.clone(),
                 });
                 self.certificates = reading.certificates;
             }

@@ -17,7 +17,7 @@ use super::ListenerRuntime;
 use super::listen_socket::RawStream;
 use crate::edge::admission::Admission;
 use crate::edge::client_connections::ClientConnection;
-use crate::edge::tls::{CertificateTable, TlsInfo};
+use crate::edge::tls::{CertificateTable, HandshakeEnd, TlsInfo};
 use crate::net::proxy_protocol::{self, ConnectionSource};
 use crate::net::{OwnedTaskControl, Stream};
 use crate::telemetry::WorkerId;
@@ -135,14 +135,16 @@ impl Handshake {
         table: Arc<CertificateTable>,
         control: &OwnedTaskControl,
     ) -> Option<(Stream, TlsInfo)> {
+        let has_names = !self.runtime.spec.acme.is_empty();
+        let answers = has_names.then_some(&*self.runtime.answers);
         let handshake = async {
             Ok::<_, io::Error>(match raw {
                 RawStream::Tcp(stream, _) => {
-                    let (stream, tls) = table.handshake(stream).await?;
+                    let (stream, tls) = table.handshake(stream, answers).await?;
                     (Stream::ServerTls(Box::new(stream)), tls)
                 }
                 RawStream::Unix(stream) => {
-                    let (stream, tls) = table.handshake(stream).await?;
+                    let (stream, tls) = table.handshake(stream, answers).await?;
                     (Stream::ServerTlsUnix(Box::new(stream)), tls)
                 }
             })
@@ -152,6 +154,9 @@ impl Handshake {
         match within_deadline(control, handshake).await {
             Some(Ok(secured)) => return Some(secured),
             Some(Err(error)) => {
+                if self.is_explained(&error) {
+                    return None;
+                }
                 metrics.client_failed(Reason::TlsHandshake);
                 tracing::debug!(listener, %error, "TLS handshake failed");
             }
@@ -164,6 +169,27 @@ impl Handshake {
             }
         }
         None
+    }
+}
+
+impl Handshake {
+    /// Whether a handshake ended for a reason that isn't the client's: a challenge was answered, or there is no certificate yet.
+    #[cold]
+    fn is_explained(&self, error: &io::Error) -> bool {
+        let end = error.get_ref().and_then(|e| e.downcast_ref());
+        let listener = &self.runtime.spec.name;
+        match end {
+            Some(HandshakeEnd::Challenge) => {
+                tracing::info!(listener, "challenge of the ACME authority answered");
+            }
+            Some(end @ HandshakeEnd::NoCertificate(_)) => {
+                if let Some(suppressed) = self.runtime.refusals.check(1, Instant::now()) {
+                    tracing::warn!(listener, reason = %end, suppressed, "TLS handshakes are refused");
+                }
+            }
+            None => return false,
+        }
+        true
     }
 }
 

@@ -20,6 +20,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::acme::AcmeAnswers;
 use super::client_connections::{ClientConnection, ClientConnections, TooManyConnections};
 use super::inherit::{Inherited, Label, Purpose};
 use super::listener_info::ListenerInfo;
@@ -35,8 +36,10 @@ use crate::telemetry::{Telemetry, WorkerId};
 pub(crate) use bind::{BoundAddress, Socket};
 use certificates::certificates;
 
-/// How often connections that are refused for their PROXY protocol header are worth a warning.
+/// How often connections that are refused for one reason are worth a warning.
 const REFUSAL_INTERVAL: Duration = Duration::from_secs(10);
+/// Reasons for such a warning: slots of [`LogLimit`].
+const REFUSALS: usize = 2;
 
 /// What a listener applies to new connections. Immutable; a change creates another one.
 #[derive(Debug)]
@@ -49,8 +52,10 @@ pub(crate) struct ListenerRuntime {
     pub address: BoundAddress,
     /// Connections by client, if they are limited or were before.
     pub clients: Option<Arc<ClientConnections>>,
-    /// Limits warnings about connections without a valid header of the PROXY protocol.
+    /// Limits warnings about connections that are refused.
     refusals: Arc<LogLimit>,
+    /// Answers to challenges of an ACME authority.
+    answers: Arc<AcmeAnswers>,
 }
 
 impl ListenerRuntime {
@@ -60,7 +65,7 @@ impl ListenerRuntime {
         tls: Option<Arc<tls::CertificateTable>>,
         address: BoundAddress,
         former: Option<&Self>,
-        telemetry: &Telemetry,
+        (answers, telemetry): (&Arc<AcmeAnswers>, &Telemetry),
     ) -> Arc<Self> {
         let limit = { spec.client_limits.as_ref() }.and_then(|limits| limits.connections);
         // The counts of open connections stay right whatever happens to the limit.
@@ -68,7 +73,7 @@ impl ListenerRuntime {
         let clients = clients.or_else(|| limit.map(|_| Arc::default()));
         let refusals = former.map(|former| former.refusals.clone());
         let refusals = refusals
-            .unwrap_or_else(|| Arc::new(LogLimit::new(1, REFUSAL_INTERVAL, Instant::now())));
+            .unwrap_or_else(|| Arc::new(LogLimit::new(REFUSALS, REFUSAL_INTERVAL, Instant::now())));
         let info = ListenerInfo {
             id,
             name: spec.name.clone(),
@@ -78,6 +83,8 @@ impl ListenerRuntime {
             trusted: spec.trusted_proxies.clone(),
             merge_slashes: spec.merge_slashes,
             via: spec.via.as_deref().map(Via::new),
+            challenges: (!spec.challenge_hosts.is_empty())
+                .then(|| (spec.challenge_hosts.clone(), answers.clone())),
             metrics: telemetry.listener(&spec.name),
         };
         Arc::new(Self {
@@ -87,6 +94,7 @@ impl ListenerRuntime {
             address,
             clients,
             refusals,
+            answers: answers.clone(),
         })
     }
 
@@ -145,6 +153,7 @@ pub(crate) struct Listeners {
     next_id: usize,
     bound: Vec<BoundListener>,
     tickets: TicketKeys,
+    answers: Arc<AcmeAnswers>,
 }
 
 /// The listeners of a new configuration: sockets bound and certificates read, but not in use yet. Dropping it closes the sockets
@@ -198,7 +207,13 @@ impl Listeners {
             next_id: 0,
             bound: Vec::new(),
             tickets,
+            answers: Arc::default(),
         }
+    }
+
+    /// What challenges of an ACME authority are answered with.
+    pub(crate) fn answers(&self) -> &Arc<AcmeAnswers> {
+        &self.answers
     }
 
     /// Prepares the listeners of `spec`: binds new addresses, or takes their sockets from `inherited`, and reads certificates.
@@ -274,7 +289,8 @@ impl Listeners {
             Some(former) if same(&former.runtime) => former.runtime.clone(),
             _ => {
                 let former = former.map(|former| &*former.runtime);
-                ListenerRuntime::new(id, listener, table, address, former, telemetry)
+                let shared = (&self.answers, telemetry);
+                ListenerRuntime::new(id, listener, table, address, former, shared)
             }
         };
         plan.bound.push(BoundListener {

@@ -33,6 +33,7 @@ fn spec(listeners: Vec<spec::ListenerSpec>) -> Spec {
         limits: limits(None),
         access_log: None,
         trace: None,
+        acme: None,
         listeners,
         services: Vec::new(),
     }

@@ -9,7 +9,9 @@ mod client_certificate;
 mod renewal;
 mod tickets;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::error::Error;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -19,10 +21,11 @@ use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::acme::{self, AcmeAnswers};
 use crate::certificates::{CertError, CertificateKey, OcspResponse, provider, seconds};
 use crate::config::spec::{self, ClientAuth, TlsMinimum};
 use crate::proxy::peer::TlsVersion;
@@ -113,14 +116,25 @@ struct Names {
     exact: HashMap<String, Vec<usize>>,
     /// Wildcard names, without the leading `*.`.
     wildcard: HashMap<String, Vec<usize>>,
+    /// Names whose certificate has not been obtained yet.
+    missing: HashSet<String>,
 }
 
 impl Names {
     /// Looks for an exact match, then for a wildcard. Other names get the first certificate.
     fn find(&self, name: &str) -> &[usize] {
+        self.known(name).map_or(&[0], |v| v)
+    }
+
+    fn known(&self, name: &str) -> Option<&Vec<usize>> {
         let exact = self.exact.get(name);
         let wildcard = || self.wildcard.get(name.split_once('.')?.1);
-        exact.or_else(wildcard).map_or(&[0], |v| v)
+        exact.or_else(wildcard)
+    }
+
+    /// Whether there is no certificate for this name yet. Showing another one would only be a different error.
+    fn lacks(&self, name: &str) -> bool {
+        self.missing.contains(name) && self.known(name).is_none()
     }
 
     /// Adds the certificate `index` to those of `name`.
@@ -156,7 +170,9 @@ impl Names {
     }
 
     fn policy_for(&self, name: &str, entries: &[NamedCertificate]) -> usize {
-        entries[self.find(name)[0]].policy
+        entries
+            .get(self.find(name)[0])
+            .map_or(0, |entry| entry.policy)
     }
 }
 
@@ -170,14 +186,17 @@ struct Resolver {
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let sni = hello.server_name().map(str::to_ascii_lowercase);
+        if sni.as_deref().is_some_and(|name| self.names.lacks(name)) {
+            return None;
+        }
         let candidates = sni
             .as_deref()
             .map_or(&[0][..], |name| self.names.find(name));
         let usable = candidates.iter().find(|i| {
-            let key = &self.entries[**i].key.key;
-            key.choose_scheme(hello.signature_schemes()).is_some()
+            let entry = self.entries.get(**i);
+            entry.is_some_and(|e| e.key.key.choose_scheme(hello.signature_schemes()).is_some())
         });
-        let entry = &self.entries[*usable.unwrap_or(&candidates[0])];
+        let entry = self.entries.get(*usable.unwrap_or(&candidates[0]))?;
         match &entry.stapled {
             // Clients refuse a handshake with an outdated response.
             Some((key, response)) if response.is_current(seconds(SystemTime::now())) => {
@@ -224,6 +243,15 @@ impl CertificateTable {
                     .map_err(|error| (index, error))?;
             }
         }
+        let missing = certificates
+            .missing()
+            .iter()
+            .flat_map(|cert| cert.sni.clone());
+        names.missing.extend(missing);
+        if authorities.is_empty() {
+            // For handshakes that end because there is no certificate.
+            authorities.push((None, 0));
+        }
         let (names, entries) = (Arc::new(names), Arc::<[NamedCertificate]>::from(entries));
         let resolver = Arc::new(Resolver {
             names: names.clone(),
@@ -248,10 +276,12 @@ impl CertificateTable {
     ///
     /// # Errors
     /// The ClientHello is malformed, there is no common protocol version or cipher suite, the client certificate is missing or
-    /// invalid, or the connection was lost.
+    /// invalid, or the connection was lost. [`HandshakeEnd`] if it was a challenge of an ACME authority, which `answers` has answered,
+    /// or if there is no certificate for the name yet.
     pub(crate) async fn handshake<S>(
         self: Arc<Self>,
         stream: S,
+        answers: Option<&AcmeAnswers>,
     ) -> io::Result<(TlsStream<S>, TlsInfo)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -261,13 +291,32 @@ impl CertificateTable {
             .client_hello()
             .server_name()
             .map(str::to_ascii_lowercase);
+        if let Some(answers) = answers
+            && asks_for_challenge(&start.client_hello())
+            && let Some(config) = sni.as_deref().and_then(|name| answers.to_handshake(name))
+        {
+            // The authority has seen the certificate once the handshake is complete (RFC 8737 section 3).
+            start.into_stream(config).await?.shutdown().await?;
+            return Err(io::Error::other(HandshakeEnd::Challenge));
+        }
         let policy = match &sni {
             Some(name) => self.names.policy_for(name, &self.entries),
-            None => self.entries[0].policy,
+            None => self.entries.first().map_or(0, |entry| entry.policy),
         };
-        let stream = start
-            .into_stream(self.policies[policy].config.clone())
-            .await?;
+        let is_missing = match &sni {
+            Some(name) => self.names.lacks(name),
+            None => self.entries.is_empty(),
+        };
+        let config = self.policies[policy].config.clone();
+        let shaken = start.into_stream(config).await;
+        let stream = match shaken {
+            // The client has got an alert: `access_denied`, as for any handshake without a certificate.
+            Err(_) if is_missing || self.entries.is_empty() => {
+                let name = sni.unwrap_or_default();
+                return Err(io::Error::other(HandshakeEnd::NoCertificate(name)));
+            }
+            shaken => shaken?,
+        };
         let alpn_h2 = match stream.get_ref().1.alpn_protocol() {
             Some(protocol) => protocol == b"h2",
             None => self.only_h2,
@@ -283,7 +332,8 @@ impl CertificateTable {
             .map(Arc::new);
         // Certificates that share a name are meant to differ in their keys only: the first one tells which names are covered.
         let entry = sni.as_deref().map_or(0, |name| self.names.find(name)[0]);
-        let names = self.entries[entry].covers.clone();
+        let names = self.entries.get(entry).map(|entry| entry.covers.clone());
+        let names = names.unwrap_or_default();
         Ok((
             stream,
             TlsInfo {
@@ -313,6 +363,34 @@ fn are_same(one: Option<&ClientAuthority>, other: Option<&ClientAuthority>) -> b
         _ => false,
     }
 }
+
+/// Whether a client wants to see the answer to a challenge.
+fn asks_for_challenge(hello: &ClientHello<'_>) -> bool {
+    let mut protocols = hello.alpn().into_iter().flatten();
+    protocols.any(|protocol| protocol == acme::ALPN)
+}
+
+/// Why a handshake has no connection although nothing is wrong with the client.
+#[derive(Debug)]
+pub(crate) enum HandshakeEnd {
+    /// It was a challenge of an ACME authority, and was answered.
+    Challenge,
+    /// There is no certificate for this name yet.
+    NoCertificate(String),
+}
+
+impl fmt::Display for HandshakeEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Challenge => f.write_str("challenge answered"),
+            Self::NoCertificate(name) => {
+                write!(f, "the certificate for {name:?} has not been obtained yet")
+            }
+        }
+    }
+}
+
+impl Error for HandshakeEnd {}
 
 impl Policy {
     fn new(

@@ -15,6 +15,8 @@ use crate::config::spec;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Certificates {
     slots: Vec<CertificateSlot>,
+    /// Certificates that the proxy obtains itself, and doesn't have yet.
+    missing: Vec<spec::Cert>,
 }
 
 /// One certificate of the configuration.
@@ -50,7 +52,7 @@ impl Certificates {
     ) -> Result<Reading, Vec<CertificateFault>> {
         let mut reading = Reading {
             certificates: Self::default(),
-            changed: former.is_none_or(|f| f.slots.len() != certs.len()),
+            changed: false,
             refused: Vec::new(),
             warnings: Vec::new(),
         };
@@ -74,13 +76,23 @@ impl Certificates {
                     reading.refused.extend(refused.map(fault));
                     reading.certificates.slots.push(slot);
                 }
+                // Whatever is wrong with its file, an order replaces it.
+                Err(_) if cert.acme => reading.certificates.missing.push(cert.clone()),
                 Err(wrong) => errors.extend(wrong.into_iter().map(fault)),
             }
         }
+        let (slots, missing) = (&reading.certificates.slots, &reading.certificates.missing);
+        let is_other = |f: &Self| f.slots.len() != slots.len() || f.missing != *missing;
+        reading.changed |= former.is_none_or(is_other);
         match errors.is_empty() {
             true => Ok(reading),
             false => Err(errors),
         }
+    }
+
+    /// Certificates that have not been obtained yet.
+    pub(crate) fn missing(&self) -> &[spec::Cert] {
+        &self.missing
     }
 
     pub(crate) fn slots(&self) -> &[CertificateSlot] {

@@ -56,6 +56,7 @@ impl TestCertificates {
         std::fs::write(&pem, cert.pem()).unwrap();
         write_key(&key_path, &key.serialize_pem());
         spec::Cert {
+            acme: false,
             sni: Vec::new(),
             cert: pem,
             key: key_path,
@@ -141,7 +142,7 @@ async fn meet(
     let server = async {
         let (mut stream, info) = table
             .clone()
-            .handshake(far)
+            .handshake(far, None)
             .await
             .map_err(|e| e.to_string())?;
         stream
