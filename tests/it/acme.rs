@@ -7,6 +7,7 @@ use crate::support::acme::{AcmeServer, Mood};
 use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::proxy::{Builder, Proxy, single};
+use crate::support::tls::Authority;
 use crate::support::{free_port, until};
 
 /// A TLS listener at `$PORT` and a clear-text one at `$PORT2`, in front of an origin.
@@ -165,6 +166,30 @@ fn without_a_certificate_the_proxy_runs_and_says_why() {
     let text = proxy.command(&["status"]).stdout;
     assert!(text.contains("not obtained yet"), "{text}");
     assert_eq!(server.orders().len(), 1, "the next attempt comes later");
+}
+
+#[test]
+fn a_name_without_a_certificate_does_not_get_that_of_another() {
+    let (origin, authority) = (Origin::named("blue"), Authority::new());
+    let (http, tls) = (free_port(), free_port());
+    let server = AcmeServer::start(http, tls);
+    server.set_mood(Mood::FailsChallenges);
+    let cert = "[[listen.https.cert]]\ncert = \"$DIR/other.pem\"\nkey = \"$DIR/other.key\"\n";
+    let text = format!(
+        "{}{cert}",
+        file(&server, "[\"shop.test\"]", "", &origin.at())
+    )
+    .replace("$PORT2", &http.to_string())
+    .replace("$PORT", &tls.to_string());
+    let builder = Builder::new(&text);
+    authority
+        .issue(&["other.test"])
+        .save(builder.dir(), "other");
+    let _proxy = builder.start();
+    assert!(authority.connect(tls, "other.test", &[]).is_ok());
+    let refused = authority.connect(tls, "shop.test", &[]);
+    let refused = refused.expect_err("no certificate").to_string();
+    assert!(refused.contains("AccessDenied"), "{refused}");
 }
 
 #[test]
