@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use bytes::Bytes;
 use http::Request;
+use serde_json::json;
 
 use crate::support::client::Client;
 use crate::support::h2_client::H2;
@@ -66,6 +67,35 @@ fn the_application_is_told_the_flags_that_are_on_and_clients_can_not_set_them() 
     ] {
         assert_eq!(requests(&proxy, flag, state), n, "{flag} {state}");
     }
+}
+
+#[test]
+fn the_access_log_names_the_flags_that_were_on() {
+    let origin = Origin::named("app");
+    let flags = "search = { share = \"100%\" }\nnever = { share = \"0%\" }\nbeta = { when = { header.x-staff = \"yes\" } }\n";
+    let off = "[service.plain]\nhosts = [\"plain.test\"]\n";
+    let proxy = serve(&format!(
+        "[access_log]\nto = \"$DIR/access.log\"\n{}{off}versions = {{ v1 = [\"{}\"] }}\n",
+        file(&origin, flags),
+        origin.at()
+    ));
+    let mut client = proxy.client();
+    for (host, lines) in [
+        ("app.test", ""),
+        ("app.test", "x-staff: yes\r\n"),
+        ("plain.test", "x-flags: forged\r\n"),
+    ] {
+        client.ask(&format!("GET / HTTP/1.1\r\nhost: {host}\r\n{lines}\r\n"));
+    }
+    let text = until("three lines", || {
+        let text = std::fs::read_to_string(proxy.dir().join("access.log")).ok()?;
+        (text.lines().count() == 3).then_some(text)
+    });
+    let logged: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["flags"].clone())
+        .collect();
+    assert_eq!(logged, [json!("search"), json!("beta,search"), json!(null)]);
 }
 
 #[test]

@@ -276,6 +276,34 @@ mod tests {
     }
 
     #[test]
+    fn series_of_a_flag_and_its_goals_go_an_hour_after_the_flag() {
+        let (telemetry, began) = (busy(), Instant::now());
+        let look = |after, flags: &[&str]| {
+            telemetry.expire(began + after, || {
+                let mut present = present(&["v1"], "http");
+                flags.iter().for_each(|flag| present.flag("shop", flag));
+                present
+            });
+            let names = telemetry.flags().into_iter();
+            let names: Vec<String> = names.map(|((_, flag), _)| flag).collect();
+            let goals = telemetry.families().flag_goals.len();
+            (names.join(" "), goals)
+        };
+        for flag in ["a", "b"] {
+            telemetry.flag("shop", flag);
+            telemetry.flag_goal("shop", flag, "purchase");
+        }
+        assert_eq!(look(minutes(0), &["a", "b"]), ("a b".to_owned(), 2));
+        assert_eq!(look(minutes(10), &["a"]), ("a b".to_owned(), 2));
+        assert_eq!(look(minutes(69), &["a"]), ("a b".to_owned(), 2));
+        // A request that is in flight still counts.
+        let in_use = telemetry.flag("shop", "b");
+        assert_eq!(look(minutes(70), &["a"]), ("a b".to_owned(), 2));
+        drop(in_use);
+        assert_eq!(look(minutes(71), &["a"]), ("a".to_owned(), 1));
+    }
+
+    #[test]
     fn it_is_looked_once_a_minute() {
         let (telemetry, began) = (busy(), Instant::now());
         telemetry.expire(began, || present(&["v1", "v2"], "http"));
