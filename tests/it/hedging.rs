@@ -211,12 +211,12 @@ fn the_budget_and_a_lack_of_endpoints_forbid_it() {
 #[test]
 fn a_response_that_is_retried_does_not_win() {
     let good = Origin::each(|_, conn| {
-        pause(Duration::from_millis(200));
+        pause(Duration::from_millis(500));
         conn.reply(200, "good")
     });
     let fails = || {
         Origin::each(|_, conn| {
-            pause(Duration::from_millis(60));
+            pause(Duration::from_millis(200));
             conn.reply(503, "bad")
         })
     };
@@ -381,4 +381,141 @@ fn edits_of_the_second_try_name_its_endpoint() {
         assert!(seen.contains("\r\nx-id: "), "{seen}");
     }
     assert!(wins(&proxy) >= 1.0);
+}
+
+/// The loser's time until it was cancelled is the least that its endpoint would have needed.
+#[test]
+fn a_cancelled_try_does_not_make_its_endpoint_look_quick() {
+    let ((slow, _), quick) = (hanging(), Origin::named("quick"));
+    let text = file(&[slow.at(), quick.at()], "hedge = \"50ms\"");
+    let proxy = serve(&text.replace("round_robin", "peak_ewma"));
+    let mut client = proxy.client();
+    for _ in 0..60 {
+        assert_eq!(client.get("/").text(), "quick");
+    }
+    // Once on each of the workers that the connection may be on, and again where its estimate has been forgotten in between.
+    let asked = slow.hits();
+    assert!((1..=4).contains(&asked), "{asked}");
+    assert_eq!(hedges(&proxy), asked as f64);
+}
+
+/// The second try takes a kept connection that its endpoint closes without a word: it opens another one.
+#[test]
+fn a_second_try_survives_a_kept_connection_that_is_stale() {
+    let stalls = Arc::new(AtomicBool::new(false));
+    let stall = stalls.clone();
+    let slow = Origin::each(move |_, conn| {
+        if stall.load(Ordering::SeqCst) {
+            conn.peer_closes(LONG)?;
+            return Err(std::io::Error::other("the request is over"));
+        }
+        conn.reply(200, "slow")
+    });
+    // Answers the first request of a connection, and closes it at the second.
+    let quick = Origin::script(|conn| {
+        if conn.request()?.is_some() {
+            conn.reply(200, "quick")?;
+            conn.request()?;
+        }
+        Ok(())
+    });
+    let proxy = serve(&file(&[slow.at(), quick.at()], "hedge = \"30ms\""));
+    let mut client = proxy.client();
+    // In turn: the next one begins at the slow endpoint, and the quick one has a kept connection.
+    while client.get("/").text() != "quick" {}
+    stalls.store(true, Ordering::SeqCst);
+    let connections = quick.connections();
+    assert_eq!(client.get("/").text(), "quick");
+    assert_eq!((hedges(&proxy), wins(&proxy)), (1.0, 1.0));
+    assert!(quick.connections() > connections);
+    let failures = [("service", "app")];
+    let charged = proxy
+        .metrics()
+        .sum("cutover_upstream_failures_total", &failures);
+    assert_eq!(charged, 0.0, "a stale connection is no failure");
+}
+
+#[test]
+fn an_endpoint_that_a_reload_removes_may_still_answer_either_try() {
+    let release = Arc::new(AtomicBool::new(false));
+    let waits = |name: &'static str| {
+        let release = release.clone();
+        Origin::each(move |_, conn| {
+            until("it may answer", || {
+                release.load(Ordering::SeqCst).then_some(())
+            });
+            conn.reply(200, name)
+        })
+    };
+    for removed in [0, 1] {
+        release.store(false, Ordering::SeqCst);
+        let origins = [waits("a"), waits("b")];
+        let (hanging, _closed) = hanging();
+        let both = [origins[0].at(), origins[1].at()];
+        let proxy = serve(&file(&both, "hedge = \"20ms\""));
+        let mut client = proxy.client();
+        client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+        until("both have the request", || {
+            (origins[0].hits() == 1 && origins[1].hits() == 1).then_some(())
+        });
+        let mut left = both.clone();
+        left[removed] = hanging.at();
+        proxy.edit(&file(&left, "hedge = \"20ms\""));
+        release.store(true, Ordering::SeqCst);
+        let answer = client.answer("GET");
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        assert_eq!(hedges(&proxy), 1.0);
+        until("nothing is in flight", || {
+            let metrics = proxy.metrics();
+            (metrics.sum("http_requests_in_flight", &[]) == 0.0).then_some(())
+        });
+        let metrics = proxy.metrics();
+        assert_eq!(metrics.sum("http_requests_total", &[]), 1.0);
+        assert_eq!(metrics.sum("cutover_upstream_failures_total", &[]), 0.0);
+    }
+}
+
+/// Second tries would count one event twice.
+#[test]
+fn the_guard_of_a_rollout_counts_first_tries_only() {
+    let pair = || {
+        let slow = Origin::each(|_, conn| {
+            pause(Duration::from_millis(60));
+            conn.reply(200, "slow")
+        });
+        (slow, Origin::named("quick"))
+    };
+    let (stable, canary) = (pair(), pair());
+    let proxy = serve(&format!(
+        "[service.app]\nstable = \"v1\"\nsplit = {{ v2 = \"rollout\" }}\nbalance = \"round_robin\"\nhedge = \"15ms\"\n\
+         retry.budget = \"100%\"\n[service.app.versions]\nv1 = [\"{}\", \"{}\"]\nv2 = [\"{}\", \"{}\"]\n\
+         [service.app.rollout]\nsteps = [\"50% until approved\"]\n",
+        stable.0.at(),
+        stable.1.at(),
+        canary.0.at(),
+        canary.1.at()
+    ));
+    let counted = || {
+        let counted = proxy.status()["services"][0]["rollout"]["counted"].clone();
+        let of = |side: &str| counted[side].as_u64().unwrap_or(0);
+        of("canary_requests") + of("stable_requests")
+    };
+    let mut client = proxy.client();
+    let share = || proxy.status()["services"][0]["split"]["effective"]["v2"] == "50%";
+    until("the step", || share().then_some(()));
+    until("the guard counts", || {
+        client.get("/");
+        (counted() > 0).then_some(())
+    });
+    // The guard reads the counters once per second.
+    let settled = || {
+        pause(Duration::from_millis(2200));
+        counted()
+    };
+    let (before, hedged) = (settled(), hedges(&proxy));
+    for _ in 0..40 {
+        assert_eq!(client.get("/").status(), 200);
+    }
+    assert!(hedges(&proxy) >= hedged + 10.0, "{}", hedges(&proxy));
+    assert_eq!(settled() - before, 40);
 }
