@@ -250,7 +250,7 @@ fn copies_reach_an_endpoint_over_http2() {
     await_copies(&proxy, "same", 6.0);
 }
 
-/// A target that hangs, resets, answers garbage, is not there or never ends its answer.
+/// A target that hangs, resets, answers garbage, breaks off, is not there or never ends its head or its answer.
 #[test]
 fn whatever_the_target_does_users_see_nothing_of_it() {
     let live = Origin::named("live");
@@ -267,15 +267,45 @@ fn whatever_the_target_does_users_see_nothing_of_it() {
             conn.wait(Duration::from_millis(20))?;
         }
     });
+    let malformed =
+        Origin::raw("HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 4\r\n\r\ncopy");
+    let endless_head = Origin::each(|_, conn| {
+        let lines = "x-more: of the same\r\n".repeat(2000);
+        conn.write(format!("HTTP/1.1 200 OK\r\n{lines}").as_bytes())?;
+        loop {
+            conn.write(b"x-more: of the same\r\n")?;
+            conn.wait(Duration::from_millis(20))?;
+        }
+    });
+    let dribbled_head = Origin::each(|_, conn| {
+        conn.write(b"HTTP/1.1 200 OK\r\n")?;
+        loop {
+            conn.write(b"x-more: 1\r\n")?;
+            conn.wait(Duration::from_millis(20))?;
+        }
+    });
+    let breaks_off = |answer: &'static str| {
+        Origin::script(move |conn| {
+            conn.request()?;
+            conn.write(answer.as_bytes())
+        })
+    };
+    let truncated = breaks_off("HTTP/1.1 200 OK\r\ncontent-length: 4000\r\n\r\ncopy");
+    let cut_chunk = breaks_off("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffff\r\ncopy");
     let absent = format!("127.0.0.1:{}", free_port());
     let targets = [
         (hangs.at(), "timeout"),
         (resets.at(), "failed"),
         (garbage.at(), "failed"),
         (endless.at(), "timeout"),
+        (malformed.at(), "failed"),
+        (endless_head.at(), "failed"),
+        (dribbled_head.at(), "timeout"),
+        (truncated.at(), "failed"),
+        (cut_chunk.at(), "failed"),
         (absent, "failed"),
     ];
-    let keys = "timeout = \"200ms\"\nrequests = 1000";
+    let keys = "timeout = \"1s\"\nrequests = 1000";
     let proxy = mirrored(&live.at(), &targets[0].0, keys);
     let mut client = proxy.client();
     let mut expected = std::collections::BTreeMap::new();
@@ -294,7 +324,9 @@ fn whatever_the_target_does_users_see_nothing_of_it() {
     }
     let metrics = proxy.metrics();
     let of = |version| [("service", "app"), ("version", version)];
-    assert_eq!(metrics.sum("http_requests_total", &of("v1")), 100.0);
+    let all = 20.0 * targets.len() as f64;
+    assert_eq!(metrics.sum("http_requests_total", &of("v1")), all);
+    assert_eq!(metrics.sum("cutover_upstream_failures_total", &[]), 0.0);
     for charged in [
         "http_requests_total",
         "cutover_upstream_failures_total",

@@ -223,10 +223,20 @@ fn a_recreate_deployment_under_load_loses_no_request() {
         });
         drop(old);
         waiting(&proxy, 8.0);
-        // How long the gap lasts makes no difference to requests that wait.
-        pause(Duration::from_millis(500));
+        // New clients come during the gap of two seconds, each with a request of its own.
+        let late: Vec<_> = (0..100)
+            .map(|_| {
+                pause(Duration::from_millis(20));
+                sent(&proxy, GET)
+            })
+            .collect();
         // It outlives the clients.
         new = Some(once_at(port, "new", Duration::ZERO));
+        for mut client in late {
+            let answer = client.answer("GET");
+            assert_eq!(answer.status(), 200, "{:?}", reason(&answer));
+            assert!(answer.text().starts_with("new"));
+        }
         until("the new process serves", || {
             (by_new.load(Ordering::SeqCst) > 100).then_some(())
         });

@@ -13,7 +13,8 @@ use crate::peers::{self, Contender, Kind, Running, Scratch};
 use crate::report;
 use crate::tls::Sessions;
 use crate::{
-    Result, cpu, idle, pressure, reload, rollout, rounds, scale, syscalls, takeovers, tunnel,
+    Result, cpu, idle, mirror, pressure, recreate, reload, rollout, rounds, scale, syscalls,
+    takeovers, tunnel,
 };
 
 /// One case.
@@ -58,6 +59,10 @@ pub enum What {
     Scale,
     /// Edits of a large configuration under load.
     Reload,
+    /// A mirrored target that answers nothing as it should.
+    Mirror,
+    /// An endpoint that is gone for some time.
+    Recreate,
     /// Steps of a rollout under load.
     Rollout,
     /// Restarts under load.
@@ -161,8 +166,8 @@ fn tls(sessions: Sessions, fresh: bool) -> Shape {
 
 fn all(bench: &Bench) -> Vec<Case> {
     use What::{
-        Closed, H2, Idle, Latency, Pressure, Reload, Rest, Rollout, Scale, Syscalls, Takeovers,
-        Tunnel,
+        Closed, H2, Idle, Latency, Mirror, Pressure, Recreate, Reload, Rest, Rollout, Scale,
+        Syscalls, Takeovers, Tunnel,
     };
     let case = |name, title: &str, what| Case {
         name,
@@ -259,6 +264,16 @@ fn all(bench: &Bench) -> Vec<Case> {
             "steps of a rollout on one of 1,000 services, at 2,000 requests/s to the others",
             Rollout,
         ),
+        case(
+            "mirror",
+            "users beside a mirrored target that hangs, resets, answers garbage or breaks off, at 2,000 requests/s",
+            Mirror,
+        ),
+        case(
+            "recreate",
+            "the only endpoint is gone for 10 s, at 500 requests/s",
+            Recreate,
+        ),
         case("takeovers", "restarts under load", Takeovers),
     ]
 }
@@ -312,6 +327,8 @@ pub fn run(bench: &Bench) -> Result<()> {
             What::Scale => scale::run(&stage)?,
             What::Reload => reload::run(&stage)?,
             What::Rollout => rollout::run(&stage)?,
+            What::Mirror => mirror::run(&stage)?,
+            What::Recreate => recreate::run(&stage)?,
             What::Takeovers => takeovers::run(&stage)?,
         };
         case.name.clone_into(&mut table.case);

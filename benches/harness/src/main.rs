@@ -3,15 +3,18 @@
 //!
 //! `bench` runs everything; `origin` and `load` are its two halves for use by hand.
 
+mod bad_target;
 mod cases;
 mod cpu;
 mod h2_origin;
 mod idle;
 mod load;
+mod mirror;
 mod options;
 mod origin;
 mod peers;
 mod pressure;
+mod recreate;
 mod reload;
 mod report;
 mod response;

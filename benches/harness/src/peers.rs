@@ -153,7 +153,11 @@ pub fn free_address() -> Result<SocketAddr> {
 
 /// Starts the origin (this program again) on `core`, at so many addresses with one port.
 pub fn start_origin(core: usize, addresses: usize) -> Result<Running> {
-    let at = free_address()?;
+    start_origin_at(free_address()?, core, addresses)
+}
+
+/// As [`start_origin`], at this address.
+pub fn start_origin_at(at: SocketAddr, core: usize, addresses: usize) -> Result<Running> {
     let child = Command::new(std::env::current_exe()?)
         .args(["origin", "--port", &at.port().to_string()])
         .args(["--core", &core.to_string()])
