@@ -56,6 +56,16 @@ pub(crate) struct RolloutStatus {
     pub warnings: Vec<String>,
 }
 
+impl RolloutStatus {
+    /// What follows the rollout, as messages name it: `v2`, `flag new-checkout`.
+    pub(crate) fn subject(&self) -> String {
+        match &self.flag {
+            Some(flag) => format!("flag {flag}"),
+            None => self.version.clone(),
+        }
+    }
+}
+
 /// Rollouts by service.
 pub(crate) type RolloutsByService = BTreeMap<String, RolloutStatus>;
 

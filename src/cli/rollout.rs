@@ -59,10 +59,7 @@ impl RolloutArgs {
 
 /// A rollout in one line: `v2 (1.1.0) step 2 of 5 at 5%, 3m of 10m`, `v2 rolled-back: errors x1.5 …`.
 pub(super) fn summary(status: &RolloutStatus) -> String {
-    let mut text = match &status.flag {
-        Some(flag) => format!("flag {flag}"),
-        None => status.version.clone(),
-    };
+    let mut text = status.subject();
     if let Some(label) = &status.label {
         text += &format!(" ({label})");
     }

@@ -71,7 +71,8 @@ fn beside(
     let requests = [get("/1k", "")];
     let look = |proxy: &Running| watch(stage, proxy.plain, &requests, WINDOW);
     // Pools are warm then.
-    (look(&mirrored)?, look(&plain)?);
+    look(&mirrored)?;
+    look(&plain)?;
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for round in 0..stage.bench.rounds {
         // Both orders, so that what changes over time is the same for both.

@@ -42,7 +42,7 @@ pub(super) fn judge(
     }
     match &found.rollout {
         Some(rollout) if rollout.version == version => of_rollout(rollout),
-        Some(other) => DeployOutcome::Replaced(format!("{} is under a rollout", other.version)),
+        Some(other) => DeployOutcome::Replaced(format!("{} is under a rollout", other.subject())),
         None if found
             .split
             .desired
