@@ -51,7 +51,9 @@ fn kills_at_random_instants_raise_no_share_and_lose_no_latch_and_no_entry() {
             aborts += 1;
         }
         let is_latched = at >= ROUND - LATCHED;
-        pause(Duration::from_millis(rng.u64(0..400)));
+        // Some die in the middle of a step, some at its end: a hold begins anew after a start.
+        let lives = if rng.bool() { 0..400 } else { 900..1500 };
+        pause(Duration::from_millis(rng.u64(lives)));
         let (_, share) = step_and_share(&proxy);
         assert!(
             is_latched || share >= before,
