@@ -63,6 +63,18 @@ kills:
 micro *ARGS:
     cargo bench --bench http1 --bench routing --bench steps -- {{ARGS}}
 
+# A static binary, a Debian package (needs cargo-deb) and an OCI image (needs umoci), in target/package.
+package:
+    packaging/package.sh
+
+# The package under a real systemd 252 and 257, in containers. As root; apt installs what is missing.
+systemd-test *SUITES:
+    tests/peers/systemd.sh {{SUITES}}
+
+# The manifests of docs/kubernetes.md and config/prometheus against the schemas of Kubernetes. pip installs the checker into target.
+kubernetes:
+    tests/peers/kubernetes.sh
+
 # Rollout queries against a real Prometheus, which apt installs if it is missing.
 prometheus:
     tests/peers/prometheus.sh

@@ -117,17 +117,19 @@ fn every_front_door_is_shown_as_it_is() {
 #[test]
 fn every_configmap_is_valid() {
     let mut found = 0;
-    for manifest in blocks(&read("docs/kubernetes.md"), "yaml") {
+    let mut manifests = blocks(&read("docs/kubernetes.md"), "yaml");
+    manifests.push(read("config/kubernetes/front-door.yaml"));
+    for manifest in manifests {
         for part in manifest.split("\n  cutover.toml: |\n").skip(1) {
             let lines = part
                 .lines()
                 .take_while(|line| line.is_empty() || line.starts_with("    "));
             let lines: Vec<&str> = lines.map(|l| l.get(4..).unwrap_or_default()).collect();
-            assert_valid(&lines.join("\n"), "docs/kubernetes.md");
+            assert_valid(&lines.join("\n"), "a ConfigMap");
             found += 1;
         }
     }
-    assert_eq!(found, 1);
+    assert_eq!(found, 2);
 }
 
 #[test]

@@ -53,7 +53,7 @@ use proxy_address::ProxyAddress;
 #[derive(Debug, Parser)]
 #[command(
     name = "cutover",
-    version,
+    version = env!("CUTOVER_VERSION"),
     max_term_width = 100,
     subcommand_required = true
 )]

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Builds what is installed by others, into target/package: a static binary, a Debian package and an OCI image.
+#
+# Needs cargo-deb (`cargo install cargo-deb`) for the package and umoci for the image; neither root nor a container engine. What is
+# missing is named, and the rest is built.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+target=$(uname -m)-unknown-linux-gnu
+out=target/package
+binary=target/$target/dist/cutover
+mkdir -p "$out"
+
+# Static: it runs on any distribution, and in an image without one.
+RUSTFLAGS="-C target-feature=+crt-static" cargo build --profile dist --locked --target "$target"
+if ldd "$binary" > /dev/null 2>&1; then
+    echo "$binary is not static" >&2
+    exit 1
+fi
+version=$("$binary" --version)
+install -m 755 "$binary" "$out/cutover"
+echo "$version: $out/cutover"
+
+# The unit for /usr/bin and a user of its own. Each replacement must apply.
+replace() {
+    grep -qxF -- "$1" "$out/cutover.service" || { echo "systemd/cutover.service has no line \`$1\`" >&2; exit 1; }
+    awk -v from="$1" -v to="$2" '{ if ($0 == from) print to; else print }' "$out/cutover.service" > "$out/unit"
+    mv "$out/unit" "$out/cutover.service"
+}
+# Without the comments of an installation by hand.
+sed -e '1,/^$/d' systemd/cutover.service > "$out/cutover.service"
+replace "ExecStart=/usr/local/bin/cutover run -c /etc/cutover/cutover.toml" "ExecStart=/usr/bin/cutover run -c /etc/cutover/cutover.toml"
+replace "ExecReload=/usr/local/bin/cutover reload -c /etc/cutover/cutover.toml" "ExecReload=/usr/bin/cutover reload -c /etc/cutover/cutover.toml"
+replace "Documentation=file:/usr/local/share/doc/cutover/README.md" "Documentation=man:cutover(1) file:/usr/share/doc/cutover/README.md"
+replace "# A user that exists only while the service runs. Certificates' keys must be readable for it, and not for others:" "# Certificates' keys must be readable for this user, and not for others:"
+replace "DynamicUser=yes" "User=cutover"
+# \`cutover shift --admin\`, \`deploy --admin\` and \`undo --admin\` let the process write its own file.
+replace "ConfigurationDirectory=cutover" "ConfigurationDirectory=cutover
+ReadWritePaths=/etc/cutover"
+
+"$out/cutover" man > "$out/cutover.1"
+for shell in bash zsh fish; do
+    "$out/cutover" completions "$shell" > "$out/cutover.$shell"
+done
+
+if cargo deb --version > /dev/null 2>&1; then
+    rm -f "$out"/*.deb
+    cargo deb --no-build --no-strip --profile dist --target "$target" --output "$out/"
+else
+    echo "no Debian package: cargo-deb is missing (cargo install cargo-deb)" >&2
+fi
+
+if command -v umoci > /dev/null; then
+    packaging/oci.sh "$out/cutover" "$out/oci" "${version#cutover }"
+else
+    echo "no image: umoci is missing (apt install umoci)" >&2
+fi
