@@ -15,6 +15,10 @@ test *ARGS:
 it *FILTER:
     cargo test --test it -- {{FILTER}}
 
+# 1,000 names that are looked up every second, for SECONDS; shows requests above 10 ms, cores and memory. Needs a quiet machine.
+names SECONDS="600":
+    CUTOVER_NAMES_SECONDS={{SECONDS}} cargo test --release --test it -- --exact names::many_names_are_looked_up_every_second --nocapture
+
 # What every change must pass.
 ci:
     .ci/run

@@ -127,6 +127,7 @@ fn scrape() -> Scrape {
         last_reload_success: Some(SystemTime::now()),
         certificates: Vec::new(),
         upstream_certificates: Vec::new(),
+        names: Vec::new(),
     }
 }
 

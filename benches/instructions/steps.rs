@@ -241,6 +241,7 @@ fn pick(endpoints: u16) -> Box<dyn FnMut()> {
         Member {
             endpoint: registry.endpoint("shop", "v1", &spec, &metrics),
             weight: 1,
+            tier: 0,
         }
     };
     let members = (0..endpoints).map(member).collect();

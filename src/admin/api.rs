@@ -17,6 +17,7 @@ use super::guard::{AdminRefusal, ListenerKind, admit, authorise};
 use super::history::{Announcement, ChangeCause};
 use super::logs::{self, LogStream};
 use super::mirror::MirrorStatus;
+use super::names;
 use super::query::decoded;
 use super::reply::{AdminResponse, BodyError, document, error, lines, read_body, text};
 use super::request::DescribedRequest;
@@ -242,6 +243,7 @@ fn metrics(context: &Context) -> AdminResponse {
             &context.live,
             // The lock is not poisoned: nothing panics while it is held.
             &context.rollouts.lock().expect("rollouts lock"),
+            names::series(context),
         ),
     ));
     let kind = HeaderValue::from_static(render::CONTENT_TYPE);

@@ -26,7 +26,9 @@ pub(crate) struct DrainRequest {
 impl DrainRequest {
     fn selects(&self, version: &Version, endpoint: &Endpoint) -> bool {
         let is = |filter: &Option<String>, name: &str| filter.as_ref().is_none_or(|f| f == name);
-        is(&self.version, &version.name) && is(&self.endpoint, &endpoint.name)
+        // A name selects all of its addresses.
+        let is_named = is(&self.endpoint, &endpoint.name) || is(&self.endpoint, endpoint.host());
+        is(&self.version, &version.name) && is_named
     }
 }
 

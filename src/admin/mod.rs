@@ -25,6 +25,7 @@ pub(crate) mod history;
 pub(crate) mod listen;
 pub(crate) mod logs;
 pub(crate) mod mirror;
+pub(crate) mod names;
 pub(crate) mod plan;
 mod preview;
 mod query;
@@ -52,6 +53,7 @@ use crate::rollout::machine::OperatorCommand;
 use crate::snapshot::{Live, Snapshot};
 use crate::telemetry::Telemetry;
 use crate::telemetry::windows::StatusWindows;
+use crate::upstream::resolve::name_state::KnownNames;
 
 use drain::{DrainRefused, DrainReport, DrainRequest};
 pub(crate) use listen::{AdminListener, bind};
@@ -76,6 +78,8 @@ pub(crate) struct Context {
     pub history: Arc<history::History>,
     /// Rollouts by service. The control thread updates them.
     pub rollouts: Mutex<RolloutsByService>,
+    /// What is known about the names of endpoints. The control thread updates it.
+    pub names: KnownNames,
     /// The channel to the publisher.
     pub publisher: mpsc::Sender<ControlCommand>,
 }

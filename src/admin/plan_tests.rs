@@ -65,7 +65,9 @@ fn without_a_cohort_nobody_can_be_said_to_move() {
 
 #[test]
 fn capacity_is_a_warning_of_the_service() {
-    let larger = FILE.replace("v1 = [\"a:1\"]", "v1 = [\"a:1\", \"a:2\"]");
+    let larger = FILE
+        .replace("v1 = [\"a:1\"]", "v1 = [\"10.0.0.1:1\", \"10.0.0.1:2\"]")
+        .replace("\"b:1\"", "\"10.0.0.2:1\"");
     assert!(
         planned(&larger, &larger.replace("5%", "50%"))
             .warnings

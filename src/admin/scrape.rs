@@ -3,10 +3,10 @@
 
 use super::rollout::{RolloutStatus, RolloutsByService};
 use super::shares;
-use crate::config::spec;
+use crate::config::spec::{self, EndpointAddress};
 use crate::index::VersionIx;
 use crate::rollout::state::RolloutPhase;
-use crate::snapshot::{CertificateOwner, CertificateState, Live, Service, Snapshot};
+use crate::snapshot::{CertificateOwner, CertificateState, Live, Service, Snapshot, Version};
 use crate::telemetry::registry::PresentSeries;
 use crate::telemetry::render::{
     Scrape, ScrapeCertificate, ScrapeRollout, ScrapeService, ScrapeUpstreamCertificate,
@@ -16,7 +16,11 @@ use crate::upstream::Endpoint;
 use crate::upstream::endpoint::flag;
 
 /// Collects the current state.
-pub(crate) fn collect(live: &Live, rollouts: &RolloutsByService) -> Scrape {
+pub(crate) fn collect(
+    live: &Live,
+    rollouts: &RolloutsByService,
+    names: Vec<(String, usize, bool)>,
+) -> Scrape {
     let snapshot = live.current();
     let source = live.source();
     let services = snapshot.spec.services.iter().zip(&snapshot.services);
@@ -35,6 +39,7 @@ pub(crate) fn collect(live: &Live, rollouts: &RolloutsByService) -> Scrape {
         upstream_certificates: { live.certificates().into_iter() }
             .filter_map(upstream_certificate)
             .collect(),
+        names,
     }
 }
 
@@ -75,8 +80,8 @@ pub(crate) fn present(snapshot: &Snapshot) -> PresentSeries {
         }
         for version in &service.versions {
             present.version(&service.name, &version.name);
-            for member in &version.pool.members {
-                present.endpoint(&service.name, &version.name, &member.endpoint.name);
+            for endpoint in labelled(version) {
+                present.endpoint(&service.name, &version.name, &endpoint.name);
             }
         }
     }
@@ -113,17 +118,27 @@ fn service(
                     Some(_) => live.routing.split.share(index).ratio(),
                     None => desired[index].ratio(),
                 },
-                endpoints: version
-                    .pool
-                    .members
-                    .iter()
-                    .map(|member| &member.endpoint)
+                endpoints: labelled(version)
                     .map(|e| (e.name.to_string(), is_up(e)))
                     .collect(),
                 awaited: live.awaited.contains(&index),
             })
             .collect(),
     }
+}
+
+/// Most addresses of names that have series, by version. Without a limit, a name server could make any number of them.
+const MOST_RESOLVED: usize = 256;
+
+/// The endpoints of a version that have series.
+fn labelled(version: &Version) -> impl Iterator<Item = &Endpoint> {
+    let mut resolved = 0;
+    let endpoints = version.pool.members.iter().map(|member| &*member.endpoint);
+    endpoints.filter(move |endpoint| {
+        let is_resolved = matches!(endpoint.spec.address, EndpointAddress::Resolved(_));
+        resolved += usize::from(is_resolved);
+        !is_resolved || resolved <= MOST_RESOLVED
+    })
 }
 
 /// Whether no flag keeps the endpoint from traffic. `SUSPECT` does not: outlier detection has yet to judge it.

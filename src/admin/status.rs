@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::error_groups::{self, ErrorGroupStatus};
 use super::flags::{self, ConversionStatus, FlagStatus};
 use super::mirror::MirrorStatus;
+use super::names::{self, NameStatus};
 use super::rollout::RolloutStatus;
 use super::{Context, ProcessPhase, capacity, shares};
 use crate::certificates::date;
@@ -178,6 +179,9 @@ pub(crate) struct VersionStatus {
     pub goals: BTreeMap<String, ConversionStatus>,
     /// In the order of the configuration file.
     pub endpoints: Vec<EndpointStatus>,
+    /// The names that the configuration has in place of endpoints' addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<NameStatus>,
 }
 
 /// Rate, errors, duration over one window.
@@ -196,7 +200,7 @@ pub(crate) struct RedStatus {
 /// An endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EndpointStatus {
-    /// Its address, as the configuration names it.
+    /// Its address: as in the configuration, or one that a name has.
     pub address: String,
     /// Weight in load balancing, 1 to 1000.
     pub weight: u32,
@@ -395,6 +399,7 @@ fn service(context: &Context, snapshot: &Snapshot, index: ServiceIx) -> ServiceS
                 red: red(context, &spec.name, &version.name),
                 goals: flags::of_version(spec, version),
                 endpoints: endpoints(version, spec.policies.health.is_some()),
+                names: names::of_version(context, &spec.versions[v]),
             })
             .collect(),
     }

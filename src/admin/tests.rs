@@ -95,6 +95,7 @@ fn context_of(text: &str) -> (Arc<Context>, mpsc::Receiver<ControlCommand>) {
         readiness: Arc::new(Readiness::default()),
         publisher,
         history: Arc::default(),
+        names: Arc::default(),
     });
     (context, commands)
 }

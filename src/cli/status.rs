@@ -138,6 +138,11 @@ fn shown(status: &ProxyStatus) -> String {
                 service.name
             );
         }
+        let names = service.versions.iter().flat_map(|v| &v.names);
+        for (at, name) in names.enumerate() {
+            let gap = if at == 0 { "\n" } else { "" };
+            let _ = writeln!(text, "{gap}{}: name {}", service.name, name.line());
+        }
         text += &super::flag_view::shown(service);
         if let Some(rollout) = &service.rollout {
             let _ = write!(
@@ -333,6 +338,7 @@ mod tests {
             red: BTreeMap::new(),
             goals: BTreeMap::new(),
             endpoints: vec![endpoint],
+            names: Vec::new(),
         };
         let split = SplitStatus {
             desired: BTreeMap::new(),

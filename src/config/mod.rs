@@ -16,6 +16,7 @@ pub mod condition;
 mod defaults;
 pub(crate) mod diagnostic;
 pub mod edit;
+mod endpoint;
 pub(crate) mod file_edit;
 pub(crate) mod file_set;
 pub mod flag;

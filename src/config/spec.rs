@@ -15,6 +15,7 @@ use super::acme::AcmeSpec;
 use super::actions::{Actions, HeaderEdits};
 use super::client_limit::ClientLimits;
 pub use super::condition::{Condition, Conditions, Pattern, Subject};
+pub use super::endpoint::{EndpointAddress, EndpointSpec, NamedAddress, Scheme};
 use super::flag::FlagSpec;
 use super::mirror::MirrorSpec;
 use super::policy::Policies;
@@ -44,6 +45,8 @@ pub struct Spec {
     pub trace: Option<TraceSpec>,
     /// Certificates that the proxy obtains itself. Default `None`: no listener names any.
     pub acme: Option<AcmeSpec>,
+    /// How names of endpoints are looked up.
+    pub dns: DnsSpec,
     /// Edits of header fields for all services, and for responses that belong to none: `[defaults.headers]`.
     pub headers: HeaderEdits,
     /// Listeners in file order; names are unique.
@@ -79,6 +82,13 @@ pub struct Admin {
     /// Host names accepted in requests to the API, beside `localhost`, the listener's address and this machine's
     /// names; any other `Host` is refused against DNS rebinding. Default empty.
     pub hosts: Vec<HostPattern>,
+}
+
+/// How names of endpoints are looked up: `[dns]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DnsSpec {
+    /// Addresses of name servers, asked in this order. Default empty: those of `/etc/resolv.conf`.
+    pub servers: Vec<SocketAddr>,
 }
 
 /// Timing of a graceful shutdown: `[shutdown]`.
@@ -438,59 +448,5 @@ impl ServiceSpec {
         inner.fold(self.actions.headers.clone(), |outer, inner| {
             outer.then(inner)
         })
-    }
-}
-
-/// An endpoint: one address that serves a version.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct EndpointSpec {
-    /// Protocol towards the endpoint. Default [`Scheme::Http`].
-    pub scheme: Scheme,
-    /// Address of the endpoint.
-    pub address: EndpointAddress,
-    /// Load-balancing weight relative to the other endpoints of the version, 1 to 1000. Default 1.
-    pub weight: u32,
-}
-
-/// Protocol towards an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scheme {
-    /// HTTP/1.1 in clear text: `host:port`, `http://host[:80]`, `unix:/path`.
-    Http,
-    /// HTTP/2 or HTTP/1.1 over TLS, negotiated by ALPN: `https://host[:443]`.
-    Https,
-    /// HTTP/2 in clear text by prior knowledge: `h2c://host:port`.
-    H2c,
-}
-
-/// Address of an endpoint. Ports are never 0.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum EndpointAddress {
-    /// A literal IP address and a port.
-    Ip(SocketAddr),
-    /// A host name in lower case, to be resolved with the system's resolver, and a port.
-    Name(String, u16),
-    /// A Unix socket, with an absolute path of at most 107 bytes.
-    Unix(PathBuf),
-}
-
-impl std::fmt::Display for EndpointAddress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Ip(a) => write!(f, "{a}"),
-            Self::Name(name, port) => write!(f, "{name}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-impl std::fmt::Display for EndpointSpec {
-    /// Writes the endpoint as in the configuration, without its weight: `10.0.0.1:80`, `h2c://10.0.0.1:80`.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.scheme {
-            Scheme::Http => write!(f, "{}", self.address),
-            Scheme::Https => write!(f, "https://{}", self.address),
-            Scheme::H2c => write!(f, "h2c://{}", self.address),
-        }
     }
 }

@@ -54,7 +54,7 @@ impl Booting {
     ) -> Result<Self, RunError> {
         let descriptors = admission::raise_descriptor_limit();
         let prepared = Prepared::read(&options.config, descriptors).await?;
-        let (predecessor, mut inherited) = match options.takeover {
+        let (mut predecessor, mut inherited) = match options.takeover {
             true => predecessor(&prepared.first().spec, &options.config).await?,
             false => (None, Inherited::from_environment()),
         };
@@ -67,7 +67,10 @@ impl Booting {
             history.history().clone(),
         );
         let shares = rollouts.adopt(&prepared.first().spec);
-        let prepared = prepared.with_rollouts(shares);
+        let mut prepared = prepared.with_rollouts(shares);
+        if let Some(predecessor) = &mut predecessor {
+            prepared = prepared.with_names(std::mem::take(&mut predecessor.names));
+        }
         let mut publisher = match &predecessor {
             Some(predecessor) => {
                 // Drain flags belong to the endpoints, which come from the registry: the snapshot that `bind` compiles next
@@ -98,6 +101,7 @@ impl Booting {
             publisher: sender,
             history: publisher.history().history().clone(),
             rollouts: Mutex::new(rollouts.status()),
+            names: publisher.discovery().known().clone(),
         });
         let mut file_watcher = FileWatcher::new(&options.config);
         file_watcher.set_certificates(publisher.certificate_files());

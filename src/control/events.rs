@@ -13,7 +13,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::acme::Acme;
@@ -29,7 +29,6 @@ use super::shutdown::{self, StopMode};
 use super::signals::{SignalRequest, SignalStream};
 use super::{RunError, systemd};
 use crate::admin::{Context, ControlCommand, ProcessPhase, scrape};
-use crate::upstream::discovery;
 
 /// Longest time for followers of the access log to read the last lines when the process ends.
 const FOLLOWERS: Duration = Duration::from_millis(500);
@@ -92,8 +91,8 @@ enum Event {
     Certificates,
     /// Time to sample the windows and to check that the thread's own tasks are alive.
     Second,
-    /// Time to resolve the host names of endpoints again.
-    NamesDue,
+    /// Names of endpoints have other addresses.
+    NamesChanged,
     /// Time for a keep-alive to the service manager's watchdog.
     WatchdogDue,
 }
@@ -103,7 +102,6 @@ struct Sources<'a> {
     signals: &'a mut SignalStream,
     stop: &'a mut oneshot::Receiver<()>,
     second: Interval,
-    names: Interval,
     pulse: Interval,
     /// Whether the service manager expects keep-alives, one per tick of `pulse`.
     watchdog: bool,
@@ -116,8 +114,7 @@ impl<'a> Sources<'a> {
             signals,
             stop,
             second: every(SECOND),
-            names: every(discovery::EVERY),
-            pulse: every(watchdog.unwrap_or(discovery::EVERY)),
+            pulse: every(watchdog.unwrap_or(SECOND)),
             watchdog: watchdog.is_some(),
         }
     }
@@ -214,7 +211,7 @@ impl Control {
             news = self.rollouts.news(), if open => Event::Rollout(Box::new(news)),
             () = self.acme.news() => Event::Certificates,
             _ = sources.second.tick() => Event::Second,
-            _ = sources.names.tick() => Event::NamesDue,
+            () = self.publisher.discovery().news() => Event::NamesChanged,
             _ = sources.pulse.tick(), if sources.watchdog => Event::WatchdogDue,
         }
     }
@@ -275,11 +272,7 @@ impl Control {
                     return Err(RunError::Control);
                 }
             }
-            Event::NamesDue => {
-                // In a task of its own: a slow name server must not delay other events.
-                let registry = self.publisher.registry().clone();
-                spawn_local(async move { discovery::refresh(&registry).await });
-            }
+            Event::NamesChanged => self.publisher.publish_names().await,
             Event::WatchdogDue => {
                 if self.publisher.workers_mut().is_alive() {
                     systemd::alive();
@@ -367,11 +360,11 @@ impl Control {
         }
     }
 
-    /// Whether one of this thread's tasks (handover, admin API, health monitor) has ended. None of them returns while the loop
+    /// Whether one of this thread's tasks (handover, admin API, health monitor, lookups of names) has ended. None of them returns while the loop
     /// runs, so it has panicked.
     fn has_dead_task(&self) -> bool {
         let handover = self.handover.as_ref().is_some_and(JoinHandle::is_finished);
-        handover || self.admin.is_finished() || self.publisher.is_monitor_dead()
+        handover || self.admin.is_finished() || self.publisher.has_dead_task()
     }
 
     /// Stops this process, on request or after a fault. A successor that holds an offer carries on without it.

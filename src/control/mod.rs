@@ -8,6 +8,7 @@
 //!   and directories that a configuration names, [`config_file`] reads it, [`publisher`] compiles and stores the next snapshot, [`audit`] logs what it
 //!   changed, and [`history`] records it.
 //! * **Endpoints:** [`health_monitor`] runs active checks, ejects outliers and ramps up endpoints that come back; [`drains`] takes endpoints out of use for operators.
+//! * **Names:** [`discovery`] keeps the addresses of endpoints' names up to date, [`name_log`] logs their changes and failures.
 //! * **Rollouts:** [`outcall`] makes their requests to the outside: smoke checks, hooks, notifications and Prometheus queries.
 //! * **Sessions:** [`sticky_key`] loads or creates the key that seals sticky cookies.
 //! * **Access log:** [`access_log`] opens what the configuration names, for the writer thread of `telemetry`.
@@ -22,6 +23,7 @@ mod admin_sockets;
 mod audit;
 mod boot;
 mod config_file;
+mod discovery;
 mod drains;
 mod events;
 pub(crate) mod file_watcher;
@@ -30,6 +32,7 @@ mod health_monitor;
 mod hedging;
 mod history;
 pub(crate) mod logging;
+mod name_log;
 mod outcall;
 pub(crate) mod preflight;
 pub(crate) mod publisher;

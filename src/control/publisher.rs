@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use super::access_log::OpenLog;
 use super::acme::OrderErrors;
+use super::discovery::Discovery;
 use super::health_monitor::HealthMonitor;
 use super::history::HistoryRecorder;
 use super::rollouts::shares::SharesInForce;
@@ -32,8 +33,9 @@ use crate::snapshot::{Inputs, Keys, Live, Previous, Snapshot};
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
 
-/// Longest wait for the host names of new endpoints to resolve. Names that take longer are published without addresses.
-const NAMES: Duration = Duration::from_secs(1);
+/// Longest wait for the names of new endpoints to be looked up: one second for a name server that doesn't answer, and one for the
+/// next. Names that take longer are published without addresses.
+const NAMES: Duration = Duration::from_secs(2);
 /// Longest wait for all workers to adopt a snapshot. It normally takes microseconds.
 const ADOPTION: Duration = Duration::from_secs(5);
 
@@ -60,6 +62,7 @@ pub(crate) struct Publisher {
     listeners: Listeners,
     workers: Workers,
     monitor: HealthMonitor,
+    discovery: Discovery,
     /// The first generation's listeners, by worker, until [`Publisher::open`] passes them on.
     unopened: Vec<Vec<ListenerUpdate>>,
     keys: Keys,
@@ -126,18 +129,9 @@ impl Publisher {
 
     /// Compiles the generation after `running`, and flags its new endpoints so that they get no traffic before they pass a check.
     fn compile(&self, running: &Snapshot, spec: &Arc<Spec>) -> Snapshot {
-        let inputs = Inputs {
-            generation: running.generation + 1,
-            spec,
-            previous: Previous::Generation(running),
-            passes: &|service, version| self.monitor.passes(&self.registry, service, version),
-            rollouts: &|service| self.rollouts.of(service),
-            keys: &self.keys,
-            access_log: self.log.sink(),
-            traces: self.traces.sink(),
-            now_s: wall_s(),
-        };
-        let next = Snapshot::compile(&inputs, &self.registry, &self.telemetry);
+        let next = self.with_inputs(running, spec, |inputs| {
+            Snapshot::compile(inputs, &self.registry, &self.telemetry)
+        });
         // A generation of the same configuration has the same versions, whose transports are set already.
         if !Arc::ptr_eq(spec, &running.spec) {
             self.identities.apply(spec, &self.registry);
@@ -146,11 +140,40 @@ impl Publisher {
         next
     }
 
+    /// Calls `with` with the inputs of the generation after `running`.
+    fn with_inputs<T>(
+        &self,
+        running: &Snapshot,
+        spec: &Arc<Spec>,
+        with: impl FnOnce(&Inputs<'_>) -> T,
+    ) -> T {
+        self.discovery.with_resolutions(|resolutions| {
+            with(&Inputs {
+                generation: running.generation + 1,
+                spec,
+                previous: Previous::Generation(running),
+                passes: &|service, version| {
+                    let of = (&*self.registry, resolutions);
+                    self.monitor.passes(of, service, version)
+                },
+                rollouts: &|service| self.rollouts.of(service),
+                resolutions,
+                keys: &self.keys,
+                access_log: self.log.sink(),
+                traces: self.traces.sink(),
+                now_s: wall_s(),
+            })
+        })
+    }
+
     /// Makes `next` the running snapshot, then lets the health monitor start checks of the endpoints it adds and stop checks of
     /// those it drops.
     fn publish(&self, next: Snapshot) {
+        let known = self.live.current().awaited();
         for line in next.awaited() {
-            tracing::info!("{line}");
+            if !known.contains(&line) {
+                tracing::info!("{line}");
+            }
         }
         let next = Arc::new(next);
         self.live.publish(next.clone());
@@ -266,9 +289,9 @@ impl Publisher {
         &self.telemetry
     }
 
-    /// The registry of endpoints, which outlive snapshots.
-    pub(crate) fn registry(&self) -> &Arc<Registry> {
-        &self.registry
+    /// The names of endpoints, and the lookups of their addresses.
+    pub(super) fn discovery(&self) -> &Discovery {
+        &self.discovery
     }
 
     pub(crate) fn listeners(&self) -> &Listeners {
@@ -291,9 +314,9 @@ impl Publisher {
         Ok(())
     }
 
-    /// Whether the task that runs health checks and ejects outliers has died.
-    pub(crate) fn is_monitor_dead(&self) -> bool {
-        self.monitor.is_dead()
+    /// Whether the task that runs health checks and ejects outliers, or the one that looks up names, has died.
+    pub(crate) fn has_dead_task(&self) -> bool {
+        self.monitor.is_dead() || self.discovery.is_dead()
     }
 
     pub(crate) fn workers(&self) -> &Workers {

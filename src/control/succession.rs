@@ -34,6 +34,7 @@ impl Control {
             draining: drains::draining(&snapshot),
             services: snapshot.state(),
             tickets: self.publisher.listeners().tickets().secrets(),
+            names: self.publisher.discovery().sets(),
             sockets: held.filter_map(duplicate).collect(),
             undecided,
         };

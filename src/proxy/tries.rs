@@ -25,6 +25,7 @@ use crate::index::{EndpointIx, VersionIx};
 use crate::net::clock::TICK;
 use crate::snapshot::Version;
 use crate::upstream::budget;
+use crate::upstream::connect::ConnectError;
 use crate::upstream::limits::{ActiveGuard, Limit};
 
 /// Endpoints of one request that are remembered as tried: the maximum of `retry.tries` (10), and
@@ -188,7 +189,12 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     ) -> Result<Served, TryError> {
         let Some(member) = self.pick() else {
             self.recording.begin_try(self.version, None);
-            return Err(self.failed(ExchangeError::NoEndpoint.into()));
+            // A version always has endpoints, unless it names hosts or services that have no address.
+            let error = match self.version().pool.members.is_empty() {
+                true => ExchangeError::Connect(ConnectError::Unresolved),
+                false => ExchangeError::NoEndpoint,
+            };
+            return Err(self.failed(error.into()));
         };
         self.enter_member(member);
         self.recording.begin_try(self.version, Some(member));

@@ -15,11 +15,12 @@ use super::{
 };
 use crate::config::Spec;
 use crate::config::spec::{self, Balance};
-use crate::index::ServiceIx;
+use crate::index::{ServiceIx, VersionIx};
 use crate::routing::{self, Split};
 use crate::telemetry::Telemetry;
 use crate::telemetry::access_log::sink::LogSink;
 use crate::telemetry::trace::sink::TraceSink;
+use crate::upstream::resolve::record::Resolutions;
 use crate::upstream::{Pool, Registry};
 
 /// The state that was in force before the snapshot.
@@ -47,6 +48,8 @@ pub(crate) struct Inputs<'a> {
     pub previous: Previous<'a>,
     pub passes: Verdicts<'a>,
     pub rollouts: Rollouts<'a>,
+    /// The addresses of names.
+    pub resolutions: &'a Resolutions,
     /// Keys of sticky sessions. A service whose key is missing has no sticky sessions.
     pub keys: &'a Keys,
     /// Where requests are logged.
@@ -69,14 +72,32 @@ impl Snapshot {
             Previous::Process(states) => states,
             Previous::Nothing | Previous::Generation(_) => &running,
         };
-        let effective = effective(inputs.spec, previous, inputs.passes, inputs.rollouts);
+        let effective = effective(
+            inputs.spec,
+            previous,
+            inputs.passes,
+            inputs.rollouts,
+            inputs.resolutions,
+        );
         Self::with(inputs, effective, previous, registry, telemetry)
     }
 
-    /// Compiles `spec` as desired, without regard to what was in force before. For commands that inspect a file, and for tests.
+    /// Compiles `spec` as desired, without regard to what was in force before and without looking up names. For commands that
+    /// inspect a file, and for tests.
     pub(crate) fn build(
         generation: u64,
         spec: Arc<Spec>,
+        registry: &Registry,
+        telemetry: &Telemetry,
+    ) -> Self {
+        Self::desired(generation, spec, &Resolutions::new(), registry, telemetry)
+    }
+
+    /// Compiles `spec` as desired, with these addresses of names.
+    pub(crate) fn desired(
+        generation: u64,
+        spec: Arc<Spec>,
+        resolutions: &Resolutions,
         registry: &Registry,
         telemetry: &Telemetry,
     ) -> Self {
@@ -86,12 +107,13 @@ impl Snapshot {
             previous: Previous::Nothing,
             passes: &|_, _| true,
             rollouts: &|_| RolloutShare::default(),
+            resolutions,
             keys: &Keys::new(),
             access_log: None,
             traces: None,
             now_s: 0,
         };
-        let effective = Effective::desired(&spec);
+        let effective = Effective::desired(&spec, resolutions);
         Self::with(&inputs, effective, &[], registry, telemetry)
     }
 
@@ -222,11 +244,12 @@ impl Compiler<'_> {
             routing.flags[flag.0].share = effective.flag;
         }
         let running = self.running.get(spec.name.as_str());
-        let versions = spec.versions.iter().map(|version| {
+        let versions = VersionIx::enumerate(&spec.versions).map(|(ix, version)| {
+            let expanded = effective.expanded(ix);
             let metrics = self.telemetry.version(&spec.name, &version.name);
             Version {
                 name: version.name.as_str().into(),
-                pool: Pool::new(spec, version, self.registry, &metrics),
+                pool: Pool::new(spec, version, expanded, self.registry, &metrics),
                 metrics,
                 goals: { spec.goals.iter() }
                     .map(|goal| self.telemetry.goal(&spec.name, &version.name, &goal.name))
@@ -236,6 +259,7 @@ impl Compiler<'_> {
                 load: self.registry.load(&spec.name, &version.name),
             }
         });
+        let versions = versions.collect();
         let mut service = Service {
             name: spec.name.as_str().into(),
             slot: self.registry.service_slot(&spec.name),
@@ -247,7 +271,11 @@ impl Compiler<'_> {
                 running.map(|(spec, running)| (*spec, &running.client_limits)),
             ),
             errors: self.telemetry.errors(&spec.name),
-            mirror: MirrorTarget::new(spec, self.registry, self.telemetry),
+            mirror: MirrorTarget::new(
+                spec,
+                |version| effective.expanded(version),
+                (self.registry, self.telemetry),
+            ),
             flags: FlagMetrics::all(spec, self.telemetry),
             rolling_flag: RollingFlag::of(
                 spec,
@@ -264,7 +292,7 @@ impl Compiler<'_> {
             effective,
             held: self.registry.held(&spec.name),
             sessions: None,
-            versions: versions.collect(),
+            versions,
         };
         let previous = self.previous.get(spec.name.as_str());
         let past = |version: &str, id| previous?.past(version, id);

@@ -1,10 +1,10 @@
-//! The effective state: a pure function of the configuration, of what was in force before, of the results of health checks, and of
-//! the shares that rollouts have reached.
+//! The effective state: a pure function of the configuration, of what was in force before, of the results of health checks, of the
+//! shares that rollouts have reached, and of the addresses of names.
 //!
 //! The configuration says what is *desired*. A canary whose entry in the split is `"rollout"` has the share that its rollout has
 //! reached, and so has a flag whose share is `"rollout"`. The stable gate may delay it: a new stable version, or a canary whose share rises
 //! from 0, waits until one of its endpoints passes a check. Until then the old split stays in force, except that shares may fall
-//! to what the configuration grants.
+//! to what the configuration grants. A version whose names have no address waits even without checks.
 //!
 //! Every snapshot is built from an [`Effective`], at startup, after a reload, when the gate opens and in a takeover. Anything else
 //! that should influence the split belongs here, as another argument of [`effective`].
@@ -15,6 +15,8 @@ use super::{ServiceState, Snapshot, Version};
 use crate::config::Spec;
 use crate::config::spec::{self, Share};
 use crate::index::{ServiceIx, VersionIx};
+use crate::upstream::resolve::expansion::{PoolEndpoint, expand};
+use crate::upstream::resolve::record::Resolutions;
 
 /// The effective state of all services, in the order of the specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub(super) struct EffectiveSplit {
     pub voided: Option<(VersionIx, u64)>,
     /// The share of the flag that follows a rollout; 0 % without one. The gate doesn't apply to it: any version may serve its users.
     pub flag: Share,
+    /// Endpoints of the versions that name hosts or services.
+    pub expanded: Vec<(VersionIx, Vec<PoolEndpoint>)>,
 }
 
 /// What a rollout contributes to the effective state of its service. The default is that of a rollout that has not begun.
@@ -49,8 +53,13 @@ pub(crate) struct RolloutShare {
 
 impl EffectiveSplit {
     /// The desired split, without the gate.
-    fn desired(service: &spec::ServiceSpec, rollout: RolloutShare) -> Self {
+    fn desired(
+        service: &spec::ServiceSpec,
+        rollout: RolloutShare,
+        resolutions: &Resolutions,
+    ) -> Self {
         let rolling = service.rolling_version();
+        let versions = VersionIx::enumerate(&service.versions);
         let share = |(version, share): &(VersionIx, Share)| {
             let follows = rolling == Some(*version);
             (*version, if follows { rollout.share } else { *share })
@@ -64,7 +73,16 @@ impl EffectiveSplit {
                 Some(_) => rollout.share,
                 None => Share(0),
             },
+            expanded: versions
+                .filter_map(|(ix, version)| Some((ix, expand(version, resolutions)?)))
+                .collect(),
         }
+    }
+
+    /// The endpoints of a version that names hosts or services.
+    pub(super) fn expanded(&self, version: VersionIx) -> Option<&[PoolEndpoint]> {
+        let found = self.expanded.iter().find(|(ix, _)| *ix == version);
+        found.map(|(_, endpoints)| &**endpoints)
     }
 
     /// The share that the split grants to a version other than stable.
@@ -76,9 +94,9 @@ impl EffectiveSplit {
 
 impl Effective {
     /// The desired state of all services, without the gate. Rollouts have not begun.
-    pub(crate) fn desired(spec: &Spec) -> Self {
+    pub(crate) fn desired(spec: &Spec, resolutions: &Resolutions) -> Self {
         let services = { spec.services.iter() }
-            .map(|service| EffectiveSplit::desired(service, RolloutShare::default()));
+            .map(|service| EffectiveSplit::desired(service, RolloutShare::default(), resolutions));
         Self {
             services: services.collect(),
         }
@@ -89,12 +107,13 @@ impl Effective {
 ///
 /// `previous` is what was in force before, by service; services that it doesn't name are new. `passes` tells whether a version
 /// has an endpoint that passes its checks, and `rollouts` what the rollout of a service has reached; it is asked for services with
-/// a version or flag that follows one.
+/// a version or flag that follows one. `resolutions` has the addresses of names.
 pub(crate) fn effective(
     spec: &Spec,
     previous: &[ServiceState],
     passes: impl Fn(&spec::ServiceSpec, &spec::VersionSpec) -> bool,
     rollouts: impl Fn(&spec::ServiceSpec) -> RolloutShare,
+    resolutions: &Resolutions,
 ) -> Effective {
     let previous: HashMap<&str, &ServiceState> =
         previous.iter().map(|s| (s.name.as_str(), s)).collect();
@@ -104,12 +123,8 @@ pub(crate) fn effective(
             Some(_) => rollouts(service),
             None => RolloutShare::default(),
         };
-        let open = EffectiveSplit::desired(service, rollout);
-        // A version that the proxy answers for needs no endpoint.
-        let passes = |v: VersionIx| {
-            let version = &service.versions[v];
-            version.actions.answer.is_some() || passes(service, version)
-        };
+        let open = EffectiveSplit::desired(service, rollout, resolutions);
+        let passes = |v: VersionIx| passes(service, &service.versions[v]);
         gated(service, open, before, passes)
     };
     Effective {
@@ -119,17 +134,27 @@ pub(crate) fn effective(
 
 /// Applies the stable gate to the split of one service, `open`.
 ///
-/// Nothing waits if the service has no checks, if it is new (`before` is `None`), or if the version that was stable has left the
-/// configuration and so can't keep the traffic.
+/// Nothing waits if the service is new (`before` is `None`), or if the version that was stable has left the configuration and so
+/// can't keep the traffic.
 fn gated(
     desired: &spec::ServiceSpec,
     open: EffectiveSplit,
     before: Option<&ServiceState>,
     passes: impl Fn(VersionIx) -> bool,
 ) -> EffectiveSplit {
-    let (Some(_), Some(before)) = (&desired.policies.health, before) else {
+    let Some(before) = before else {
         return open;
     };
+    let is_checked = desired.policies.health.is_some();
+    let has_no_address = |v: VersionIx| open.expanded(v).is_some_and(<[_]>::is_empty);
+    let ready: Vec<bool> = VersionIx::all(desired.versions.len())
+        .map(|v| {
+            // A version that the proxy answers for needs no endpoint.
+            desired.versions[v].actions.answer.is_some()
+                || !has_no_address(v) && (!is_checked || passes(v))
+        })
+        .collect();
+    let passes = |v: VersionIx| ready[v.0];
     let held = |version: VersionIx| before.share(&desired.versions[version].name);
     match desired.version(&before.stable) {
         Some(old) if old != desired.stable && !passes(desired.stable) => {
@@ -163,6 +188,7 @@ fn old_split(
         awaited: vec![desired.stable],
         voided: open.voided,
         flag: open.flag,
+        expanded: open.expanded,
     }
 }
 

@@ -43,7 +43,7 @@ fn gate(
 ) -> ([u32; 3], Vec<String>) {
     let held = in_force(before);
     let name = |v: VersionIx| desired.versions[v].name.clone();
-    let open = EffectiveSplit::desired(desired, RolloutShare::default());
+    let open = EffectiveSplit::desired(desired, RolloutShare::default(), &Resolutions::new());
     let effective = gated(desired, open, Some(&held), |v| {
         passing.contains(&name(v).as_str())
     });
@@ -99,7 +99,7 @@ fn a_stable_version_that_left_the_file_holds_nothing_back() {
 #[test]
 fn nothing_waits_at_the_start_or_without_checks() {
     let mut green = service("green", &[("red", 10)]);
-    let desired = EffectiveSplit::desired(&green, RolloutShare::default());
+    let desired = EffectiveSplit::desired(&green, RolloutShare::default(), &Resolutions::new());
     let open = gated(&green, desired, None, |_| false);
     assert_eq!((open.stable, open.awaited), (VersionIx(1), vec![]));
     green.policies.health = None;
@@ -111,7 +111,7 @@ fn users_keep_their_version_while_a_new_stable_is_awaited() {
     // `blue` sorts before `green`, so that green's users lie at the upper end as long as the split names both.
     let before: (&str, &[(&str, u32)]) = ("red", &[("blue", 0), ("green", 10)]);
     let desired = service("blue", &[("green", 10)]);
-    let open = EffectiveSplit::desired(&desired, RolloutShare::default());
+    let open = EffectiveSplit::desired(&desired, RolloutShare::default(), &Resolutions::new());
     let effective = gated(&desired, open, Some(&in_force(before)), |_| false);
     assert_eq!(
         (effective.stable, &effective.awaited[..]),
@@ -149,6 +149,7 @@ fn a_snapshot_is_held_back_and_opens_when_an_endpoint_passes() {
             spec: &spec("green"),
             previous: Previous::Generation(running),
             rollouts: &|_| RolloutShare::default(),
+            resolutions: &Resolutions::new(),
             passes: &passes,
             keys: &Keys::new(),
             access_log: None,

@@ -6,6 +6,7 @@ use super::{Inputs, Keys, Previous, RolloutShare, Snapshot};
 use crate::config::Spec;
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
+use crate::upstream::resolve::record::Resolutions;
 
 /// Compiles a snapshot with a registry and counters of its own. `passes` applies to every version.
 pub(crate) fn compiled(
@@ -22,6 +23,7 @@ pub(crate) fn compiled(
         spec,
         previous,
         rollouts: &|_| RolloutShare::default(),
+        resolutions: &Resolutions::new(),
         passes: &|_, _| passes,
         keys,
         access_log: None,

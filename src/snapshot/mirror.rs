@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use crate::config::mirror::MirrorSpec;
 use crate::config::spec;
+use crate::index::VersionIx;
 use crate::telemetry::Telemetry;
 use crate::telemetry::mirror::MirrorLog;
+use crate::upstream::resolve::expansion::PoolEndpoint;
 use crate::upstream::{Pool, Registry};
 
 /// Where copies of requests go. It owns all that a copy needs, because a copy may outlive the snapshot of its request.
@@ -20,16 +22,17 @@ pub(crate) struct MirrorTarget {
 }
 
 impl MirrorTarget {
-    pub(super) fn new(
+    /// The mirror of `service`, if it has one. `expanded` has the endpoints of versions that name hosts or services.
+    pub(super) fn new<'e>(
         service: &spec::ServiceSpec,
-        registry: &Registry,
-        telemetry: &Telemetry,
+        expanded: impl Fn(VersionIx) -> Option<&'e [PoolEndpoint]>,
+        (registry, telemetry): (&Registry, &Telemetry),
     ) -> Option<Arc<Self>> {
         let spec = service.mirror.clone()?;
         let version = &service.versions[spec.to];
         let metrics = telemetry.version(&service.name, &version.name);
         Some(Arc::new(Self {
-            pool: Pool::new(service, version, registry, &metrics),
+            pool: Pool::new(service, version, expanded(spec.to), registry, &metrics),
             log: telemetry.mirror(&service.name),
             spec,
         }))

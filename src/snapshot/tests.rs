@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
+use crate::upstream::resolve::record::Resolutions;
 
 /// A configuration of `services` services with `endpoints` endpoints each, whose ports begin at 1000 + `moved`.
 fn many_services(services: usize, endpoints: usize, moved: usize) -> Arc<Spec> {
@@ -98,6 +99,7 @@ fn a_change_of_one_service_compiles_no_other() {
             spec,
             previous: Previous::Generation(running),
             rollouts: &|_| RolloutShare::default(),
+            resolutions: &Resolutions::new(),
             passes: &|_, _| true,
             keys: &keys,
             access_log: None,

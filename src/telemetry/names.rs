@@ -46,6 +46,8 @@ families! {
     Gauge CERTIFICATE_SUCCESSFUL "cutover_certificate_last_reload_successful" "Whether the certificate files of a listener as they are now are in use: 1 or 0.";
     Gauge UPSTREAM_CERTIFICATE_EXPIRY "cutover_upstream_certificate_expiry_timestamp_seconds" "When the certificate that a version's endpoints are shown expires, in seconds since the epoch.";
     Gauge UPSTREAM_CERTIFICATE_SUCCESSFUL "cutover_upstream_certificate_last_reload_successful" "Whether the TLS files of a version as they are now are in use: 1 or 0.";
+    Gauge NAME_ADDRESSES "cutover_name_addresses" "Addresses in use of a name of endpoints; 0: its endpoints get no requests.";
+    Gauge NAME_SUCCESSFUL "cutover_name_last_lookup_successful" "Whether the last lookup of a name of endpoints succeeded: 1 or 0.";
     Gauge BUILD_INFO "cutover_build_info" "Always 1; the labels say what runs.";
     Counter PROCESS_CPU "process_cpu_seconds_total" "Total user and system CPU time spent in seconds.";
     Gauge PROCESS_RESIDENT "process_resident_memory_bytes" "Resident memory size in bytes.";

@@ -36,6 +36,8 @@ pub struct Scrape {
     pub certificates: Vec<ScrapeCertificate>,
     /// Versions that have TLS settings of their own towards their endpoints.
     pub upstream_certificates: Vec<ScrapeUpstreamCertificate>,
+    /// Names of endpoints: how many addresses each has, and whether the last lookup succeeded.
+    pub names: Vec<(String, usize, bool)>,
 }
 
 /// A certificate of a listener.
@@ -136,6 +138,12 @@ pub fn render(telemetry: &Telemetry, scrape: &Scrape) -> String {
     configuration(&mut page, scrape);
     certificates(&mut page, &scrape.certificates);
     upstream_certificates(&mut page, telemetry, &scrape.upstream_certificates);
+    for (name, addresses, successful) in &scrape.names {
+        let labels = Labels::default().with("name", name);
+        page.gauge(names::NAME_ADDRESSES, labels.clone(), *addresses as f64);
+        let value = f64::from(u8::from(*successful));
+        page.gauge(names::NAME_SUCCESSFUL, labels, value);
+    }
     let access = ("access", telemetry.access_log().dropped());
     for (log, dropped) in log_writer::dropped().into_iter().chain([access]) {
         let labels = Labels::default().with("log", log);

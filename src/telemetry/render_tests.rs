@@ -44,6 +44,7 @@ fn scrape(services: &[(&str, &[&str])]) -> Scrape {
             expiry: Some(1_900_000_000),
             last_reload_successful: false,
         }],
+        names: vec![("app.internal".into(), 3, false)],
     }
 }
 

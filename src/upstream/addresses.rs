@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// The addresses of one endpoint: the literal one, or all that its name resolves to.
+/// The addresses of one endpoint: usually one, or both of `localhost`.
 ///
 /// Successive connections start with successive addresses, so that each address gets an equal part of them. An address that
-/// failed is tried last until a connection to it succeeds or the failures are [forgotten](Self::forget_failures).
+/// failed is tried last until a connection to it succeeds.
 #[derive(Default)]
 pub struct Addresses {
     all: Vec<SocketAddr>,
@@ -58,11 +58,6 @@ impl Addresses {
             _ => failed,
         };
     }
-
-    /// Forgets all failures, so that every address is tried in its turn again.
-    pub(crate) fn forget_failures(&self) {
-        self.failed.store(0, Ordering::Relaxed);
-    }
 }
 
 /// The bit of an address in `failed`; 0 beyond the first 64.
@@ -104,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_failed_comes_last_until_it_works_or_is_forgiven() {
+    fn one_that_failed_comes_last_until_it_works() {
         let three = some(3);
         three.note(1, false);
         let orders: Vec<_> = (0..3).map(|_| order(&three)).collect();
@@ -116,8 +111,6 @@ mod tests {
         }
         assert_eq!(order(&three), [1, 2, 0], "all have failed: as if none had");
         three.note(0, true);
-        three.forget_failures();
-        assert_eq!(order(&three), [2, 0, 1]);
     }
 
     #[test]

@@ -290,13 +290,20 @@ pub(crate) fn take_shortage() -> bool {
 fn server_name(address: &EndpointAddress) -> Result<ServerName<'static>, ConnectError> {
     match address {
         EndpointAddress::Ip(address) => Ok(ServerName::IpAddress(address.ip().into())),
-        EndpointAddress::Name(name, _) => ServerName::try_from(name.clone())
-            .map_err(|e| ConnectError::Io(io::Error::new(io::ErrorKind::InvalidInput, e))),
+        EndpointAddress::Name(name, _) | EndpointAddress::Srv(name) => dns_name(name),
+        EndpointAddress::Resolved(named) => dns_name(&named.name),
         EndpointAddress::Unix(path) => Err(ConnectError::Io(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!("TLS over {} has no server name", path.display()),
         ))),
     }
+}
+
+/// A name that ends with a dot is absolute for DNS, and has none in a certificate (RFC 6066 section 3).
+fn dns_name(name: &str) -> Result<ServerName<'static>, ConnectError> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    ServerName::try_from(name.to_owned())
+        .map_err(|e| ConnectError::Io(io::Error::new(io::ErrorKind::InvalidInput, e)))
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -17,6 +16,7 @@ use arc_swap::ArcSwap;
 pub(crate) use super::endpoint_shard::EndpointShard;
 use super::limits::ActiveCount;
 use super::tls::TlsClient;
+use super::weak_map::WeakMap;
 use super::{Addresses, VersionLoad};
 use crate::config::spec::{self, EndpointAddress, ProxyProtocol, Scheme};
 use crate::telemetry::VersionMetrics;
@@ -37,7 +37,7 @@ pub struct Endpoint {
     pub shards: Box<[EndpointShard]>,
     /// The load of its version.
     pub version: Arc<VersionLoad>,
-    /// The name in configuration, logs and metrics.
+    /// The name in logs and metrics: its address, as in the configuration if it stands there.
     pub name: Box<str>,
     /// The authority for requests without a `Host`, and for health checks.
     pub authority: Box<str>,
@@ -225,9 +225,7 @@ impl Load {
     pub fn latency_ns(&self) -> u64 {
         self.ewma_ns.load(Ordering::Relaxed)
     }
-}
 
-impl Load {
     /// Requests in flight on all workers, including streams.
     #[inline]
     pub fn active(&self) -> u32 {
@@ -242,15 +240,16 @@ impl Load {
 }
 
 impl Endpoint {
-    /// The addresses to connect to: the literal one, or the last result of name resolution, empty before the first. Always
-    /// empty for Unix sockets.
+    /// The addresses to connect to: usually one. Empty for Unix sockets, and for a name that has not been looked up.
     pub fn addresses(&self) -> Arc<Addresses> {
         self.addresses.load_full()
     }
 
-    /// Sets the result of name resolution. Only for [`super::discovery`].
-    pub fn set_addresses(&self, addresses: Vec<SocketAddr>) {
-        self.addresses.store(Arc::new(Addresses::new(addresses)));
+    /// Sets the addresses to connect to, unless they are these already. Only for the control thread.
+    pub(crate) fn set_addresses(&self, addresses: Vec<SocketAddr>) {
+        if self.addresses.load().all() != addresses {
+            self.addresses.store(Arc::new(Addresses::new(addresses)));
+        }
     }
 
     /// The longest pause of the peer on a connection, from which [`crate::net::keepalive`] derives its timing.
@@ -262,6 +261,16 @@ impl Endpoint {
     pub(crate) fn set_pause(&self, pause: Duration) {
         let ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         self.pause_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// Host and port of the name that it is an address of; otherwise its own name.
+    pub(crate) fn host(&self) -> &str {
+        let is_resolved = matches!(self.spec.address, EndpointAddress::Resolved(_));
+        if is_resolved {
+            &self.authority
+        } else {
+            &self.name
+        }
     }
 
     /// Whether its checks, if it has any, pass.
@@ -323,37 +332,6 @@ impl EndpointKey {
     }
 }
 
-/// A map of values that exist as long as something else holds them.
-struct WeakMap<K, V> {
-    known: HashMap<K, Weak<V>>,
-    /// Dead entries are removed at this many entries. It is set to twice the number of living ones each time, so that an
-    /// insertion costs constant time on average.
-    sweep_at: usize,
-}
-
-impl<K, V> Default for WeakMap<K, V> {
-    fn default() -> Self {
-        Self {
-            known: HashMap::new(),
-            sweep_at: 64,
-        }
-    }
-}
-
-impl<K: Eq + Hash, V> WeakMap<K, V> {
-    fn get(&self, key: &K) -> Option<Arc<V>> {
-        self.known.get(key).and_then(Weak::upgrade)
-    }
-
-    fn add(&mut self, key: K, value: &Arc<V>) {
-        if self.known.len() >= self.sweep_at {
-            self.known.retain(|_, held| held.strong_count() > 0);
-            self.sweep_at = 64.max(2 * self.known.len());
-        }
-        self.known.insert(key, Arc::downgrade(value));
-    }
-}
-
 /// All endpoints and version loads that are in use, and the slots of services.
 #[derive(Default)]
 pub struct Registry {
@@ -392,15 +370,11 @@ impl Registry {
         }
         let made = Arc::new(Endpoint {
             name: spec.to_string().into(),
-            authority: match &spec.address {
-                // A path is not a valid host.
-                EndpointAddress::Unix(_) => "localhost".into(),
-                address => address.to_string().into(),
-            },
-            addresses: ArcSwap::from_pointee(Addresses::new(match &spec.address {
-                EndpointAddress::Ip(address) => vec![*address],
-                EndpointAddress::Name(..) | EndpointAddress::Unix(_) => Vec::new(),
-            })),
+            authority: spec.address.authority().into(),
+            // A name that has not been looked up has none.
+            addresses: ArcSwap::from_pointee(Addresses::new(
+                spec.address.socket().into_iter().collect(),
+            )),
             pause_ms: AtomicU64::new(0),
             spec: spec.clone(),
             slot: self.slots.take(),

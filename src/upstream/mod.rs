@@ -6,14 +6,13 @@
 //! an HTTP/2 connection ([`h2_conns`]), or a new connection ([`connect`]). Its outcome goes to [`outlier`] and
 //! may draw on the retry [`budget`].
 //!
-//! On the control thread [`probe`] runs one health check, [`health`] turns results into a verdict, and [`discovery`]
-//! resolves names.
+//! On the control thread [`probe`] runs one health check, [`health`] turns results into a verdict, and [`resolve`]
+//! looks up names.
 
 mod addresses;
 pub(crate) mod budget;
 pub(crate) mod connect;
 pub(crate) mod conns;
-pub(crate) mod discovery;
 pub(crate) mod endpoint;
 mod endpoint_shard;
 pub(crate) mod h2_conns;
@@ -25,9 +24,11 @@ pub(crate) mod outlier;
 pub(crate) mod pick;
 pub mod pool;
 pub(crate) mod probe;
+pub(crate) mod resolve;
 pub(crate) mod tls;
 pub(crate) mod tls_failure;
 pub(crate) mod transport;
+mod weak_map;
 
 pub use addresses::Addresses;
 pub use budget::RetryBudget;

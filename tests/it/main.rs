@@ -50,6 +50,7 @@ mod limits;
 mod logging;
 mod logs;
 mod mirror;
+mod names;
 mod outlier;
 mod paths;
 mod pressure;

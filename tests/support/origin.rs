@@ -67,6 +67,21 @@ impl Origin {
         Self::serve(listener, address, None, Arc::new(script))
     }
 
+    /// Answers 200 with its name as body, at this loopback address.
+    pub fn named_at(address: SocketAddr, name: &str) -> Self {
+        let name = name.to_owned();
+        Self::each_at(address, move |_, conn| conn.reply(200, &name))
+    }
+
+    /// As [`Self::each`], at this loopback address.
+    pub fn each_at(
+        address: SocketAddr,
+        answer: impl Fn(&Message, &mut Conn) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).expect("bind the address");
+        Self::serve(listener, address, None, Arc::new(every_request(answer)))
+    }
+
     /// Every request, read whole, is handed to `answer`; the connection is kept while it returns `Ok`.
     pub fn each(
         answer: impl Fn(&Message, &mut Conn) -> io::Result<()> + Send + Sync + 'static,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::bind;
 use crate::config::problems::{Problems, TextSpan};
@@ -61,7 +61,8 @@ pub(super) fn endpoints(value: &RawValue<'_>, out: &mut Problems) -> Vec<Endpoin
     found
 }
 
-/// Parses an endpoint: `host:port`, `http://…`, `https://…`, `h2c://…` or `unix:/path`, with options after a space.
+/// Parses an endpoint: `host:port`, `dns:host:port`, `srv:service`, any of them after `http://`, `https://` or `h2c://`, or
+/// `unix:/path`; with options after a space.
 fn endpoint(text: &RawString<'_>, out: &mut Problems) -> Option<EndpointSpec> {
     let mut words = text.value.split(' ').filter(|w| !w.is_empty());
     let typed = words.next().unwrap_or_default();
@@ -73,13 +74,6 @@ fn endpoint(text: &RawString<'_>, out: &mut Problems) -> Option<EndpointSpec> {
             problem.help(help);
         }
     };
-    if typed.starts_with("dns:") || typed.starts_with("srv:") {
-        let message = format!("{} is not available yet", quote(typed));
-        out.error(text.part_of(typed), message)
-            .label("planned for a later version of cutover")
-            .help("a name is resolved as it is, by A and AAAA: \"app.internal:8080\"");
-        return None;
-    }
     let target = if let Some(path) = typed.strip_prefix("unix:") {
         bind::socket_path(path, text, out).map(|path| (Scheme::Http, EndpointAddress::Unix(path)))
     } else {
@@ -163,13 +157,22 @@ fn of_other_proxies(name: &str) -> Option<String> {
 type EndpointProblem = (String, String);
 
 /// What is expected where the text resembles none of the forms.
-const FORMS: &str =
-    "expected `host:port`, `http://`, `https://` or `h2c://` before it, or `unix:/path`";
+const FORMS: &str = "expected `host:port`, `srv:SERVICE`, `http://`, `https://` or `h2c://` before one of them, or `unix:/path`";
 
 /// Parses everything before the options, except for Unix sockets.
 fn address(typed: &str) -> Result<(Scheme, EndpointAddress), EndpointProblem> {
     let (scheme, authority, default_port) = split_scheme(typed)?;
     refuse_path_and_user(typed, authority)?;
+    if let Some(name) = authority.strip_prefix("srv:")
+        // A host of this name, with a port.
+        && !is_port(name)
+    {
+        return Ok((scheme, service(name)?));
+    }
+    let authority = match authority.strip_prefix("dns:") {
+        Some(host) if !is_port(host) => host_after_dns(host)?,
+        _ => authority,
+    };
     // The standard parser comes first, because it also knows the zone of a link-local address: `[fe80::1%2]:80`.
     let (address, port) = match authority.parse::<SocketAddr>() {
         Ok(socket) => (EndpointAddress::Ip(socket), socket.port()),
@@ -182,6 +185,39 @@ fn address(typed: &str) -> Result<(Scheme, EndpointAddress), EndpointProblem> {
         return Err(("an endpoint can't have port 0".to_owned(), String::new()));
     }
     Ok((scheme, address))
+}
+
+fn is_port(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// What follows `srv:`, the name of a service, whose records have the ports.
+fn service(name: &str) -> Result<EndpointAddress, EndpointProblem> {
+    if let Some((host, port)) = name.rsplit_once(':')
+        && is_port(port)
+    {
+        let help = format!("write `srv:{host}`, or `dns:{name}` if this is a host");
+        return Err(("an SRV record has the port".to_owned(), help));
+    }
+    match is_name(name) {
+        true => Ok(EndpointAddress::Srv(name.to_ascii_lowercase())),
+        false => Err((
+            "expected the name of a service after `srv:`".to_owned(),
+            "such as `srv:_http._tcp.app.internal`".to_owned(),
+        )),
+    }
+}
+
+/// What follows `dns:`, which says that a host is looked up, as is every host without it.
+fn host_after_dns(host: &str) -> Result<&str, EndpointProblem> {
+    let is_address = host.parse::<SocketAddr>().is_ok() || host.parse::<IpAddr>().is_ok();
+    match is_address {
+        true => Err((
+            "an address isn't looked up".to_owned(),
+            format!("did you mean `{host}`?"),
+        )),
+        false => Ok(host),
+    }
 }
 
 fn host_address(host: &str, port: u16) -> Result<EndpointAddress, EndpointProblem> {
@@ -297,6 +333,17 @@ mod tests {
             ("https://[2001:db8::1]", "https://[2001:db8::1]:443"),
             ("h2c://app:9000", "h2c://app:9000"),
             ("[::1]:8080", "[::1]:8080"),
+            ("dns:App.internal:80", "app.internal:80"),
+            ("https://dns:app", "https://app:443"),
+            ("h2c://dns:app:9000", "h2c://app:9000"),
+            ("dns:8080", "dns:8080"),
+            ("srv:8080", "srv:8080"),
+            ("srv:_HTTP._tcp.app", "srv:_http._tcp.app"),
+            (
+                "https://srv:shop.service.consul.",
+                "https://srv:shop.service.consul.",
+            ),
+            ("h2c://srv:_grpc._tcp.app", "h2c://srv:_grpc._tcp.app"),
         ] {
             assert_eq!(read(typed).as_deref(), Some(expected), "{typed}");
         }
@@ -316,8 +363,12 @@ mod tests {
             "app:99999",
             "app:80/x",
             "ftp://app:80",
-            "dns:app:80",
-            "srv:_http._tcp.app",
+            "dns:app",
+            "dns:10.0.0.1:80",
+            "dns:",
+            "srv:",
+            "srv:app:80",
+            "srv:a b",
             "user@app:80",
             "10.0.0.256:80",
             "a b:80",

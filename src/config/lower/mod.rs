@@ -10,6 +10,7 @@ mod balance;
 mod bind;
 mod client_limits;
 mod conflicts;
+mod dns;
 mod endpoints;
 mod expression;
 mod flags;
@@ -59,6 +60,7 @@ pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Proble
     let trace = trace::trace(&mut file, out);
     let state = paths::state_dir(state_dir.as_deref());
     let acme = acme::acme(&mut file, &mut listeners, &state, out);
+    let dns = dns::dns(&mut file, out);
     include::check(&mut file, out);
     let around = service::Around {
         body_bytes: limits.body_bytes,
@@ -76,6 +78,7 @@ pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Proble
         access_log,
         trace,
         acme,
+        dns,
         listeners,
         services,
     };

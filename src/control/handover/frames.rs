@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::edge::inherit::Label;
 use crate::edge::tls::TicketSecret;
 use crate::snapshot::ServiceState;
+use crate::upstream::resolve::record::{LookupName, ResolvedAddress};
 
 /// Version of the protocol as a whole. Programs whose numbers differ can't take over from each other.
 pub(super) const PROTOCOL: u32 = 1;
@@ -53,6 +54,9 @@ pub(super) struct Offer {
     /// The secrets of TLS tickets, so that clients can resume their sessions.
     #[serde(default)]
     pub(super) tickets: Vec<TicketSecret>,
+    /// The addresses that names of endpoints have. The successor looks them up itself; these serve if it can't.
+    #[serde(default)]
+    pub(super) names: Vec<(LookupName, Vec<ResolvedAddress>)>,
 }
 
 /// From the successor: it accepts on the sockets.

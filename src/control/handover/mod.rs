@@ -33,6 +33,7 @@ use tokio::sync::oneshot;
 use crate::edge::inherit::Label;
 use crate::edge::tls::TicketSecret;
 use crate::snapshot::ServiceState;
+use crate::upstream::resolve::record::{AddressSet, LookupName};
 
 pub(crate) use frames::EndpointName;
 pub(crate) use predecessor::serve;
@@ -53,6 +54,8 @@ pub(crate) struct HandoverState {
     pub(crate) services: Vec<ServiceState>,
     /// The secrets of TLS tickets.
     pub(crate) tickets: Vec<TicketSecret>,
+    /// The addresses of names of endpoints.
+    pub(crate) names: Vec<(LookupName, AddressSet)>,
     /// Duplicates of all listening sockets.
     pub(crate) sockets: Vec<(Label, OwnedFd)>,
     /// Dropped when the takeover has succeeded or failed.

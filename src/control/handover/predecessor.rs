@@ -118,6 +118,7 @@ impl Successor {
         requests: &mpsc::Sender<HandoverRequest>,
     ) -> Result<(), Abandoned> {
         let (sockets, descriptors) = state.sockets.into_iter().unzip();
+        let names = { state.names.iter() }.map(|(name, set)| (name.clone(), set.to_vec()));
         let offer = Offer {
             protocol: PROTOCOL,
             format: FORMAT,
@@ -131,6 +132,10 @@ impl Successor {
                 CLAIMS.. => state.services,
             },
             tickets: state.tickets,
+            names: match self.hello.format {
+                ..CLAIMS => Vec::new(),
+                CLAIMS.. => names.collect(),
+            },
         };
         let taken = self.steps(&offer, descriptors, requests).await;
         if let Err(Abandoned::Refused(error)) = &taken {

@@ -15,6 +15,7 @@ use super::{PATIENCE, wire};
 use crate::edge::inherit::Inherited;
 use crate::edge::tls::TicketSecret;
 use crate::snapshot::ServiceState;
+use crate::upstream::resolve::record::{AddressSet, LookupName};
 
 /// A predecessor of format 1 also closes the connection without a frame when its timeout expires, and then it is still alive. A
 /// connection that closes sooner than this after the offer can only mean that it has exited.
@@ -36,6 +37,8 @@ pub(crate) struct Predecessor {
     pub(crate) services: Vec<ServiceState>,
     /// The secrets of TLS tickets. Empty if it is older than they are.
     pub(crate) tickets: Vec<TicketSecret>,
+    /// The addresses of names of endpoints. Empty if it is of a release that doesn't send them.
+    pub(crate) names: Vec<(LookupName, AddressSet)>,
 }
 
 /// The outcome of a successful takeover. In either case the sockets and their files now belong to this process.
@@ -91,6 +94,9 @@ async fn offer(path: &Path) -> io::Result<Option<(Predecessor, Inherited)>> {
         draining: offer.draining,
         services: offer.services,
         tickets: offer.tickets,
+        names: { offer.names.into_iter() }
+            .map(|(name, set)| (name, set.into()))
+            .collect(),
     };
     let sockets = offer.sockets.into_iter().zip(descriptors).collect();
     Ok(Some((predecessor, Inherited::new(sockets))))

@@ -193,6 +193,7 @@ impl Running {
             draining: Vec::new(),
             services: vec![service],
             tickets: Vec::new(),
+            names: Vec::new(),
             sockets: descriptors(1)
                 .into_iter()
                 .map(|fd| (label.clone(), fd))

@@ -18,11 +18,13 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
 
-use crate::config::spec::{ServiceSpec, VersionSpec};
+use crate::config::spec::{EndpointSpec, ServiceSpec, VersionSpec};
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 use crate::upstream::Registry;
 use crate::upstream::outlier::Suspect;
+use crate::upstream::resolve::expansion::expand;
+use crate::upstream::resolve::record::Resolutions;
 use endpoint::CheckEnded;
 use state::MonitorState;
 
@@ -74,16 +76,19 @@ impl HealthMonitor {
     /// nor traffic, don't count.
     pub(super) fn passes(
         &self,
-        registry: &Registry,
+        (registry, resolutions): (&Registry, &Resolutions),
         service: &ServiceSpec,
         version: &VersionSpec,
     ) -> bool {
         let state = self.state.borrow();
-        let mut endpoints = version.endpoints.iter();
-        endpoints.any(|spec| {
+        let passes = |spec: &EndpointSpec| {
             let found = registry.find(&service.name, &version.name, spec);
             found.is_some_and(|endpoint| state.passes(&endpoint))
-        })
+        };
+        match expand(version, resolutions) {
+            Some(endpoints) => endpoints.iter().any(|endpoint| passes(&endpoint.spec)),
+            None => version.endpoints.iter().any(passes),
+        }
     }
 
     /// Follows a published snapshot: starts checks of added endpoints and stops those of removed ones. Endpoints in both

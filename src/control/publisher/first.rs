@@ -10,6 +10,7 @@ use crate::control::RunError;
 use crate::control::access_log::OpenLog;
 use crate::control::acme::OrderErrors;
 use crate::control::config_file::{rendered, warn};
+use crate::control::discovery::Discovery;
 use crate::control::health_monitor::HealthMonitor;
 use crate::control::history::HistoryRecorder;
 use crate::control::preflight::{identity_errors, log_error, preflight};
@@ -25,7 +26,8 @@ use crate::edge::workers::Workers;
 use crate::net::clock::wall_s;
 use crate::snapshot::{ConfigSource, Inputs, Keys, Live, Previous, ServiceState, Snapshot};
 use crate::telemetry::Telemetry;
-use crate::upstream::{Registry, discovery};
+use crate::upstream::Registry;
+use crate::upstream::resolve::record::{AddressSet, LookupName};
 
 /// Longest wait for the first round of health checks before the listeners open.
 const CHECKS: Duration = Duration::from_secs(1);
@@ -47,10 +49,11 @@ pub(crate) struct Prepared {
     traces: OpenTraces,
     rollouts: SharesInForce,
     tickets: TicketKeys,
+    discovery: Discovery,
 }
 
 impl Prepared {
-    /// Reads and compiles the file, and resolves the host names of its endpoints. `descriptors` is the limit of open files, which
+    /// Reads and compiles the file, and looks up the names of its endpoints. Must run on the control thread's runtime. `descriptors` is the limit of open files, which
     /// bounds the connection ceiling.
     ///
     /// # Errors
@@ -80,11 +83,14 @@ impl Prepared {
         })?;
         warn_of_identities(&identities.warnings);
         let identities = identities.identities;
-        // Compiled as desired, only to register the endpoints whose names are resolved next. `bind` compiles the snapshot that
-        // runs, because only it knows what the predecessor had in force.
-        let first = Snapshot::build(1, spec, &registry, &telemetry);
+        let discovery = Discovery::start();
+        discovery.adopt(&spec);
+        discovery.first_round(NAMES).await;
+        // Compiled as desired, only to register the endpoints. `bind` compiles the snapshot that runs, because only it knows what
+        // the predecessor had in force.
+        let first = discovery
+            .with_resolutions(|names| Snapshot::desired(1, spec, names, &registry, &telemetry));
         identities.apply(&first.spec, &registry);
-        discovery::first(&registry, NAMES).await;
         Ok(Self {
             file: file.to_owned(),
             first,
@@ -100,6 +106,7 @@ impl Prepared {
             traces,
             rollouts: SharesInForce::default(),
             tickets: TicketKeys::new(wall_s()),
+            discovery,
         })
     }
 
@@ -117,6 +124,16 @@ impl Prepared {
     /// Continues with the secrets of a predecessor, so that clients can resume their TLS sessions.
     pub(crate) fn with_tickets(mut self, offered: Vec<TicketSecret>) -> Self {
         self.tickets = TicketKeys::from_offer(offered, wall_s());
+        self
+    }
+
+    /// Takes over the addresses that names had in the predecessor, where they could not be looked up yet.
+    pub(crate) fn with_names(mut self, names: Vec<(LookupName, AddressSet)>) -> Self {
+        self.discovery.inherit(names);
+        let spec = self.first.spec.clone();
+        self.first = self.discovery.with_resolutions(|names| {
+            Snapshot::desired(1, spec, names, &self.registry, &self.telemetry)
+        });
         self
     }
 
@@ -151,19 +168,22 @@ impl Prepared {
             Some((generation, services)) => (generation + 1, Previous::Process(services)),
             None => (history.first_generation(&self.hash), Previous::Nothing),
         };
-        let inputs = Inputs {
-            generation,
-            spec: &self.first.spec,
-            previous,
-            // No check has run in this process yet.
-            passes: &|_, _| false,
-            rollouts: &|service| self.rollouts.of(service),
-            keys: &self.keys,
-            access_log: self.log.sink(),
-            traces: self.traces.sink(),
-            now_s: wall_s(),
-        };
-        let first = Snapshot::compile(&inputs, &self.registry, &self.telemetry);
+        let first = self.discovery.with_resolutions(|resolutions| {
+            let inputs = Inputs {
+                generation,
+                spec: &self.first.spec,
+                previous,
+                // No check has run in this process yet.
+                passes: &|_, _| false,
+                rollouts: &|service| self.rollouts.of(service),
+                resolutions,
+                keys: &self.keys,
+                access_log: self.log.sink(),
+                traces: self.traces.sink(),
+                now_s: wall_s(),
+            };
+            Snapshot::compile(&inputs, &self.registry, &self.telemetry)
+        });
         monitor.prepare(&first);
         for line in first.awaited() {
             tracing::info!("{line}");
@@ -189,6 +209,7 @@ impl Prepared {
             listeners,
             workers,
             monitor,
+            discovery: self.discovery,
             keys: self.keys,
             identities: self.identities,
             log: self.log,

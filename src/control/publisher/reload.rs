@@ -15,7 +15,6 @@ use crate::edge::inherit::Inherited;
 use crate::edge::listener::Plan;
 use crate::edge::worker::WorkerCommand;
 use crate::snapshot::Keys;
-use crate::upstream::discovery;
 
 /// The result of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,9 +79,10 @@ impl Publisher {
         self.identities = identities.identities;
         self.log.replace(log);
         self.traces = traces;
+        self.discovery.adopt(&loaded.spec);
+        self.discovery.first_round(NAMES).await;
         let next = self.compile(&running, &loaded.spec);
         let generation = next.generation;
-        discovery::first(&self.registry, NAMES).await;
         self.admission.adopt(&loaded.spec.limits);
         self.publish(next);
         let updates = self.listeners.adopt(plan);

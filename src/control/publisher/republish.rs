@@ -12,7 +12,7 @@ impl Publisher {
     pub(crate) async fn open_gate(&mut self) -> bool {
         let opens = self.live.current().can_open();
         if opens {
-            let generation = self.republish(ChangeCause::Gate).await;
+            let generation = self.republish(ChangeCause::Gate, true).await;
             tracing::info!(
                 generation,
                 "awaited versions pass their checks, generation adopted by every worker"
@@ -21,9 +21,16 @@ impl Publisher {
         opens
     }
 
+    /// Publishes a generation with the addresses that names have now. The history records it only if it opens or closes the stable
+    /// gate: it has what the configuration says, not what a name stands for.
+    pub(crate) async fn publish_names(&mut self) {
+        let generation = self.republish(ChangeCause::Gate, false).await;
+        tracing::debug!(generation, "addresses of names adopted by every worker");
+    }
+
     /// Publishes a generation of the running configuration with what is in force now, and returns its number once every worker
-    /// has adopted it.
-    async fn republish(&mut self, cause: ChangeCause) -> u64 {
+    /// has adopted it. `always`: it is recorded even if nothing but endpoints differs.
+    async fn republish(&mut self, cause: ChangeCause, always: bool) -> u64 {
         let running = self.live.current();
         let next = self.compile(&running, &running.spec);
         let generation = next.generation;
@@ -35,6 +42,9 @@ impl Publisher {
         let now = self.live.current();
         let changes = audit::changes(&running, &now);
         audit::log(generation, &changes);
+        if changes.is_empty() && !always {
+            return generation;
+        }
         let hash = self.live.source().hash;
         let lines = history::lines_of(&changes, (&running, &now));
         self.history
@@ -49,7 +59,7 @@ impl Publisher {
 
     /// Publishes a generation with the shares that rollouts have reached.
     pub(crate) async fn publish_rollouts(&mut self) {
-        let generation = self.republish(ChangeCause::Rollout).await;
+        let generation = self.republish(ChangeCause::Rollout, true).await;
         tracing::debug!(generation, "rollout shares adopted by every worker");
     }
 }

@@ -34,6 +34,7 @@ fn spec(listeners: Vec<spec::ListenerSpec>) -> Spec {
         access_log: None,
         trace: None,
         acme: None,
+        dns: Default::default(),
         listeners,
         services: Vec::new(),
     }

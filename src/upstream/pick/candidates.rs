@@ -25,7 +25,7 @@ impl Candidates {
     pub(super) fn update(&mut self, pool: &Pool, counts: &PoolCounts, same_pool: bool) {
         std::mem::swap(&mut self.members, &mut self.previous);
         self.members.clear();
-        let may_pick = |i: &u32| counts.may_pick(&pool.members[*i as usize].endpoint);
+        let may_pick = |i: &u32| counts.may_pick(&pool.members[*i as usize]);
         let all = 0..pool.members.len() as u32;
         self.members.extend(all.filter(may_pick));
         if !same_pool || self.members != self.previous {

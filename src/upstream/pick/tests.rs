@@ -24,6 +24,7 @@ fn pool(balance: Balance, weights: &[u32]) -> Pool {
         Member {
             endpoint,
             weight: *weight,
+            tier: 0,
         }
     };
     Pool::of(
@@ -202,6 +203,7 @@ fn who_began_before_a_reload_picks_from_its_own_pool() {
     let first = after.members.iter().take(2).map(|m| Member {
         endpoint: m.endpoint.clone(),
         weight: m.weight,
+        tier: m.tier,
     });
     let epoch = after.epoch.clone();
     let before = Pool::of(first.collect(), after.balance, after.panic, epoch);
@@ -357,6 +359,7 @@ fn a_ring_is_that_of_the_pool_that_is_asked() {
     let reversed = before.members.iter().rev().map(|m| Member {
         endpoint: m.endpoint.clone(),
         weight: m.weight,
+        tier: m.tier,
     });
     let after = Pool::of(
         reversed.collect(),
