@@ -50,7 +50,10 @@ fn certificate(why: &CertificateError) -> String {
                     .collect::<Vec<_>>()
                     .join(", "),
             };
-            format!("is not valid for {}, only for {names}", expected.to_str())
+            format!(
+                "is not valid for name {}, only for {names}",
+                expected.to_str()
+            )
         }
         CertificateError::Revoked => "was revoked".to_owned(),
         CertificateError::Other(other) => format!("can't be used: {}", root(&other.0)),

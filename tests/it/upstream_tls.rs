@@ -106,7 +106,7 @@ fn the_name_to_verify_can_be_given_and_a_wrong_one_is_explained() {
     );
     assert_eq!(
         reason(&wrong),
-        "no connection: TLS: the endpoint's certificate is not valid for 127.0.0.1, only for shop.internal, shop.test"
+        "no connection: TLS: the endpoint's certificate is not valid for name 127.0.0.1, only for shop.internal, shop.test"
     );
     let named = "tls = { ca = \"$DIR/ca.pem\", server_name = \"shop.internal\" }";
     let right = start(&authority, None, &file(&secure(&origin), named));
