@@ -2,11 +2,12 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::support::Ended;
 use crate::support::proxy::{BINARY, Output, command};
 
 /// Runs a demo to its end.
@@ -154,16 +155,6 @@ fn a_story_ends_with_its_time_also_before_its_end() {
     assert!(said.contains(" requests, 0 failed\n"), "{said}");
 }
 
-/// A demo that runs; killed when dropped.
-struct RunningDemo(Child);
-
-impl Drop for RunningDemo {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn commands_can_be_tried_on_a_story_that_has_ended_until_it_is_interrupted() {
     let dir = tempfile::tempdir().unwrap();
@@ -175,7 +166,7 @@ fn commands_can_be_tried_on_a_story_that_has_ended_until_it_is_interrupted() {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn();
-    let mut demo = RunningDemo(child.expect("the binary runs"));
+    let mut demo = Ended(child.expect("the binary runs"));
     let mut output = BufReader::new(demo.0.stdout.take().expect("a pipe"));
     let mut said = String::new();
     while !said.contains(" status shop -c ") {

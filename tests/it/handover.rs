@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support::client::{Client, End, dial};
 use crate::support::origin::Origin;
 use crate::support::proxy::{Proxy, before, serve, single};
-use crate::support::{PATIENCE, pause, until};
+use crate::support::{Ended, PATIENCE, pause, until};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
 
@@ -284,16 +284,6 @@ fn other_workers_and_listeners_find_their_sockets() {
     assert!(!socket.exists(), "what is not wanted is closed");
 }
 
-/// Ends the process with the test.
-struct Started(std::process::Child);
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        let _ended_already = self.0.kill();
-        let _reaped_already = self.0.wait();
-    }
-}
-
 #[test]
 fn sockets_of_the_service_manager_are_served_with_whoever_waits_on_them() {
     let origin = Origin::named("blue");
@@ -312,7 +302,7 @@ fn sockets_of_the_service_manager_are_served_with_whoever_waits_on_them() {
         ))
         .stderr(std::process::Stdio::null())
         .spawn();
-    let _started = Started(child.expect("start the binary"));
+    let _started = Ended(child.expect("start the binary"));
     assert_eq!(early.answer("GET").text(), "blue");
     for _ in 0..10 {
         assert_eq!(proxy.get("/").text(), "blue");

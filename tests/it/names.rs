@@ -1,7 +1,7 @@
 //! Endpoints by name: each address is an endpoint that comes and goes with the answers of a scripted name server.
 
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::dns::{A, AAAA, Answer, DnsServer, SRV, address, alias, service};
 use crate::support::origin::Origin;
 use crate::support::proxy::{Proxy, serve};
-use crate::support::{PATIENCE, free_port, until};
+use crate::support::{Ended, PATIENCE, free_port, until};
 
 /// A file with this name server, and one service with one version at these endpoints.
 fn file(dns: &DnsServer, endpoints: &str, more: &str) -> String {
@@ -371,17 +371,6 @@ fn a_successor_serves_with_the_addresses_of_its_predecessor() {
     let next = proxy.successor().expect("it takes over");
     assert_eq!(endpoints(&next), [on(2, port).to_string()]);
     assert_eq!(next.get("/").text(), "app");
-}
-
-/// A process that ends with the test.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -11,7 +12,7 @@ use crate::support::client::{Client, End, dial};
 use crate::support::origin::Origin;
 use crate::support::proxy::{Builder, Proxy, single};
 use crate::support::tls::Authority;
-use crate::support::{free_port, until};
+use crate::support::{Ended, free_port, until};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
@@ -240,15 +241,7 @@ fn a_real_haproxy_names_its_clients() {
          listen v2\n  bind 127.0.0.1:{v2}\n  server s 127.0.0.1:{port} send-proxy-v2 proxy-v2-options crc32c,unique-id check\n",
         port = proxy.port
     );
-    let file = proxy.dir().join("haproxy.cfg");
-    std::fs::write(&file, text).expect("write");
-    let mut haproxy = Command::new("haproxy");
-    haproxy
-        .arg("-f")
-        .arg(&file)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let _haproxy = Ended(haproxy.spawn().expect("start haproxy"));
+    let _haproxy = haproxy(proxy.dir(), &text);
     for port in [v1, v2] {
         let mut socket = until("haproxy accepts", || from_another_address(port));
         socket.write_all(REQUEST.as_bytes()).expect("write");
@@ -261,6 +254,19 @@ fn a_real_haproxy_names_its_clients() {
     assert_eq!(failures(&proxy, "proxy-protocol"), 0.0);
 }
 
+/// An HAProxy with this configuration, whose file is in `dir`.
+pub(crate) fn haproxy(dir: &Path, configuration: &str) -> Ended {
+    let file = dir.join("haproxy.cfg");
+    std::fs::write(&file, configuration).expect("write");
+    let mut haproxy = Command::new("haproxy");
+    haproxy
+        .arg("-f")
+        .arg(&file)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    Ended(haproxy.spawn().expect("start haproxy"))
+}
+
 /// A connection to this port of loopback from an address that isn't HAProxy's own.
 fn from_another_address(port: u16) -> Option<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).ok()?;
@@ -269,14 +275,4 @@ fn from_another_address(port: u16) -> Option<TcpStream> {
     socket.bind(&from.into()).ok()?;
     socket.connect(&to.into()).ok()?;
     Some(socket.into())
-}
-
-/// A process that ends with the test.
-pub(crate) struct Ended(pub(crate) Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -2,13 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use rustls::{ServerConnection, Stream};
 use socket2::{Domain, Socket, Type};
 
-use super::proxy_protocol::Ended;
+use super::proxy_protocol::haproxy;
 use crate::support::client::Client;
 use crate::support::h2_client::H2;
 use crate::support::origin::{Conn, Origin};
@@ -301,15 +301,7 @@ fn a_real_haproxy_learns_the_clients() {
         front("one", v1),
         front("two", v2)
     );
-    let file = dir.path().join("haproxy.cfg");
-    std::fs::write(&file, text).expect("write");
-    let mut haproxy = Command::new("haproxy");
-    haproxy
-        .arg("-f")
-        .arg(&file)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let _haproxy = Ended(haproxy.spawn().expect("start haproxy"));
+    let _haproxy = haproxy(dir.path(), &text);
     for port in [v1, v2] {
         until("haproxy accepts", || {
             TcpStream::connect(("127.0.0.1", port)).ok()

@@ -1,6 +1,6 @@
 //! What the guard of a rollout finds through the real binary, and what it must not find.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::rollouts::{Load, Version, rollout, service, share, state, until_state};
 use crate::support::client::Client;
 use crate::support::proxy::{Proxy, serve};
-use crate::support::{free_port, pause, until};
+use crate::support::{Ended, free_port, pause, until};
 
 #[test]
 fn a_canary_that_is_ten_times_slower_is_taken_back_within_ten_seconds() {
@@ -134,37 +134,25 @@ fn a_rollback_names_the_failures_that_stable_does_not_have() {
     });
 }
 
-/// A Prometheus that scrapes the proxy; its process ends with it.
-struct Prometheus(Child);
-
-impl Prometheus {
-    /// `None` if there is no `prometheus` on the path.
-    fn start(proxy: &Proxy, port: u16) -> Option<Self> {
-        let config = proxy.dir().join("prometheus.yml");
-        let text = format!(
-            "global: {{ scrape_interval: 1s }}\nscrape_configs: [{{ job_name: cutover, static_configs: [{{ targets: ['127.0.0.1:{}'] }}] }}]\n",
-            proxy.admin
-        );
-        std::fs::write(&config, text).expect("its configuration");
-        let child = Command::new("prometheus")
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!(
-                "--storage.tsdb.path={}",
-                proxy.dir().join("prometheus").display()
-            ))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        child.ok().map(Self)
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// A Prometheus that scrapes the proxy. `None` if there is no `prometheus` on the path.
+fn prometheus(proxy: &Proxy, port: u16) -> Option<Ended> {
+    let config = proxy.dir().join("prometheus.yml");
+    let text = format!(
+        "global: {{ scrape_interval: 1s }}\nscrape_configs: [{{ job_name: cutover, static_configs: [{{ targets: ['127.0.0.1:{}'] }}] }}]\n",
+        proxy.admin
+    );
+    std::fs::write(&config, text).expect("its configuration");
+    let child = Command::new("prometheus")
+        .arg(format!("--config.file={}", config.display()))
+        .arg(format!(
+            "--storage.tsdb.path={}",
+            proxy.dir().join("prometheus").display()
+        ))
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    child.ok().map(Ended)
 }
 
 #[test]
@@ -176,7 +164,7 @@ fn a_real_prometheus_that_is_killed_holds_the_step_until_it_answers_again() {
          query = 'sum(http_requests_total{{version=\"v2\",status=\"500\"}}) or vector(0)'\npass = \"< 1\"\nevery = \"1s\"\nfails = 2"
     );
     let proxy = serve(&service(&v1, &v2, "1.1.0", &plan));
-    let Some(first) = Prometheus::start(&proxy, port) else {
+    let Some(first) = prometheus(&proxy, port) else {
         eprintln!("skipped: no prometheus on the path");
         return;
     };
@@ -190,13 +178,13 @@ fn a_real_prometheus_that_is_killed_holds_the_step_until_it_answers_again() {
         (state(&proxy) == "held" && why().starts_with("no answer to a query: ")).then_some(())
     });
     assert_eq!(share(&proxy), "10%");
-    let second = Prometheus::start(&proxy, port);
+    let second = prometheus(&proxy, port);
     until_state(&proxy, "step");
     assert_eq!(load.end().1, 0);
     drop(second);
     // A failure that only the query counts: the guard needs more than one.
     v2.failing.store(1000, std::sync::atomic::Ordering::SeqCst);
-    let _third = Prometheus::start(&proxy, port);
+    let _third = prometheus(&proxy, port);
     let mut client = Client::new(proxy.port);
     for _ in 0..10 {
         client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");

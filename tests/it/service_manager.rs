@@ -4,15 +4,15 @@ use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::Signal;
 
-use crate::support::PATIENCE;
 use crate::support::origin::Origin;
 use crate::support::proxy::{BINARY, Builder, Proxy, single};
+use crate::support::{Ended, PATIENCE};
 
 struct Manager {
     socket: UnixDatagram,
@@ -148,34 +148,23 @@ impl Manager {
     }
 }
 
-/// A proxy that is started with these sockets (three of them) as the service manager passes them; ended with its value.
-struct Restarted(Child);
-
-impl Restarted {
-    fn with(sockets: Vec<(String, OwnedFd)>, proxy: &Proxy) -> Self {
-        let names: Vec<String> = sockets.iter().map(|(name, _)| name.clone()).collect();
-        let mut fds = sockets.into_iter().map(|(_, fd)| Stdio::from(fd));
-        let mut next = || fds.next().expect("three sockets");
-        let script = "exec 3<&0 4<&1 5<&2 </dev/null >/dev/null 2>\"$3\"; \
-            LISTEN_PID=$$ LISTEN_FDS=3 LISTEN_FDNAMES=\"$2\" exec \"$0\" run -c \"$1\"";
-        let child = Command::new("sh")
-            .args(["-c", script, BINARY])
-            .arg(proxy.file())
-            .arg(names.join(":"))
-            .arg(proxy.dir().join("log"))
-            .stdin(next())
-            .stdout(next())
-            .stderr(next())
-            .spawn();
-        Self(child.expect("start the binary"))
-    }
-}
-
-impl Drop for Restarted {
-    fn drop(&mut self) {
-        let _ended_already = self.0.kill();
-        let _reaped_already = self.0.wait();
-    }
+/// A proxy that is started with these three sockets, as the service manager passes them.
+fn restarted_with(sockets: Vec<(String, OwnedFd)>, proxy: &Proxy) -> Ended {
+    let names: Vec<String> = sockets.iter().map(|(name, _)| name.clone()).collect();
+    let mut fds = sockets.into_iter().map(|(_, fd)| Stdio::from(fd));
+    let mut next = || fds.next().expect("three sockets");
+    let script = "exec 3<&0 4<&1 5<&2 </dev/null >/dev/null 2>\"$3\"; \
+        LISTEN_PID=$$ LISTEN_FDS=3 LISTEN_FDNAMES=\"$2\" exec \"$0\" run -c \"$1\"";
+    let child = Command::new("sh")
+        .args(["-c", script, BINARY])
+        .arg(proxy.file())
+        .arg(names.join(":"))
+        .arg(proxy.dir().join("log"))
+        .stdin(next())
+        .stdout(next())
+        .stderr(next())
+        .spawn();
+    Ended(child.expect("start the binary"))
 }
 
 #[test]
@@ -213,7 +202,7 @@ fn kept_over(signal: Signal) {
     }
     let mut local = UnixStream::connect(proxy.dir().join("in.sock")).expect("it is open");
     local.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("sent");
-    let _restarted = Restarted::with(given, &proxy);
+    let _restarted = restarted_with(given, &proxy);
     for client in &mut waiting {
         assert_eq!(client.answer("GET").text(), "blue");
     }

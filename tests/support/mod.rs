@@ -28,11 +28,23 @@ pub mod wire;
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::Child;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Longest time that anything healthy may take, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A process that is killed when dropped, if it still runs.
+pub struct Ended(pub Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // It may have ended by itself, and been waited for.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 /// A byte stream of any kind, both ways.
 pub trait Duplex: Read + Write + Send {}
