@@ -152,13 +152,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             return self.over_h2(active, leased, edits, upload, down).await;
         }
         self.shard(endpoint).connections(1);
-        let kept = Kept {
-            stream: opened.stream,
-            slot,
-            used: 0,
-            transport: opened.transport,
-            bulk: 0,
-        };
+        let kept = Kept::new(opened, slot);
         self.over_h1(active, kept, edits, upload, down).await
     }
 

@@ -288,13 +288,7 @@ impl<'a, F: Fields> SecondTry<'a, F> {
             return self.over_h2(own, endpoint, lease, edits).await;
         }
         endpoint.metrics.shard(own.worker.id).connections(1);
-        let kept = Kept {
-            stream: opened.stream,
-            slot,
-            used: 0,
-            transport: opened.transport,
-            bulk: 0,
-        };
+        let kept = Kept::new(opened, slot);
         match self.over_h1(own, endpoint, kept, edits).await {
             Ok(asked) => asked,
             // Only a reused connection is stale.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use super::Endpoint;
+use super::connect::OpenedConnection;
 use super::limits::ConnectionSlot;
 use super::transport::TransportId;
 use crate::net::Stream;
@@ -49,6 +50,19 @@ pub struct Kept {
     pub transport: TransportId,
     /// How many bytes of the last response arrived at once: a hint for the size of the next read.
     pub bulk: usize,
+}
+
+impl Kept {
+    /// A new connection, before its first exchange.
+    pub(crate) fn new(opened: OpenedConnection, slot: ConnectionSlot) -> Self {
+        Self {
+            stream: opened.stream,
+            slot,
+            used: 0,
+            transport: opened.transport,
+            bulk: 0,
+        }
+    }
 }
 
 /// The idle connections of one worker.

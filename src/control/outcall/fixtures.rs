@@ -1,12 +1,22 @@
 //! Scripted servers for the tests of calls.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+
+use super::backoff::Backoff;
+
+/// Pauses between attempts that are as short as possible.
+pub(super) const AT_ONCE: Backoff = Backoff {
+    first: Duration::from_millis(1),
+    factor: 1,
+    most: Duration::from_millis(1),
+};
 
 /// What the server does with one connection.
 #[derive(Clone, Debug)]

@@ -1,16 +1,12 @@
 use tokio::runtime::{Builder, LocalOptions};
 
-use super::super::fixtures::{Act, ScriptedServer, answer};
+use super::super::fixtures::{AT_ONCE, Act, ScriptedServer, answer};
 use super::*;
 
 const QUICK: DeliveryPolicy = DeliveryPolicy {
     limit: Duration::from_secs(20),
     retries: 2,
-    backoff: Backoff {
-        first: Duration::from_millis(1),
-        factor: 1,
-        most: Duration::from_millis(1),
-    },
+    backoff: AT_ONCE,
     ..POLICY
 };
 

@@ -72,7 +72,7 @@ struct ExportFailure {
 #[derive(Default)]
 struct Collected {
     spans: Vec<OtlpSpan>,
-    /// Who waits for these spans to be exported.
+    /// Notified once these spans have been exported.
     flush: Option<oneshot::Sender<()>>,
     /// The sinks are gone.
     is_last: bool,
@@ -99,7 +99,7 @@ impl SpanExporter {
                 self.export(collected.spans, &queue, hurried).await;
             }
             if let Some(done) = collected.flush {
-                // Whoever asked may have stopped waiting.
+                // The receiver is dropped when its time limit has passed.
                 let _ = done.send(());
             }
             if collected.is_last {

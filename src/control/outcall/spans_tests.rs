@@ -3,7 +3,7 @@ use std::sync::Arc;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::spawn_local;
 
-use super::super::fixtures::{Act, ScriptedServer, answer};
+use super::super::fixtures::{AT_ONCE, Act, ScriptedServer, answer};
 use super::*;
 use crate::telemetry::trace::sink::{SpanBuffer, SpanCounts, TraceSink};
 
@@ -11,11 +11,7 @@ const QUICK: ExportPolicy = ExportPolicy {
     collect: Duration::from_millis(5),
     limit: Duration::from_secs(20),
     retries: 2,
-    backoff: Backoff {
-        first: Duration::from_millis(1),
-        factor: 1,
-        most: Duration::from_millis(1),
-    },
+    backoff: AT_ONCE,
     ..POLICY
 };
 
