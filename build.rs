@@ -1,6 +1,6 @@
 //! Names the commit in the version of a release build: `0.1.0 (3f2a9c1d04b7)`.
 //!
-//! A debug build doesn't, since each commit would build the whole crate anew.
+//! A debug build has no commit in its version: otherwise the whole crate would be rebuilt after each commit.
 
 use std::process::Command;
 

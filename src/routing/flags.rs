@@ -98,8 +98,8 @@ impl Flag {
         }
     }
 
-    /// The state of the flag for a user who has or lacks it by the share alone, for comparing the two. `None` if a condition
-    /// switches it on, and for a request that has none of the cohort's keys: nothing chose these users at random.
+    /// Whether the flag is on, for users whose state depends only on the share: the guard compares these. `None` if a
+    /// condition switches the flag on, or if the request has no cohort key, because such users were not assigned at random.
     pub fn drawn(
         &self,
         request: &impl RequestView,

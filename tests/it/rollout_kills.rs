@@ -10,8 +10,9 @@ use crate::support::proxy::{Proxy, serve};
 
 /// Kills in the test suite.
 const KILLS: u32 = 16;
-/// An abort is sent once in so many kills, and lasts for [`LATCHED`] of them.
+/// Number of kills from one abort to the next.
 const ROUND: u32 = 12;
+/// Number of kills between an abort and the retry that follows it.
 const LATCHED: u32 = 4;
 
 fn kills() -> u32 {
@@ -51,7 +52,7 @@ fn kills_at_random_instants_raise_no_share_and_lose_no_latch_and_no_entry() {
             aborts += 1;
         }
         let is_latched = at >= ROUND - LATCHED;
-        // Some die in the middle of a step, some at its end: a hold begins anew after a start.
+        // Half of the processes are killed within a step, the others after it: a restart begins the hold anew.
         let lives = if rng.bool() { 0..400 } else { 900..1500 };
         pause(Duration::from_millis(rng.u64(lives)));
         let (_, share) = step_and_share(&proxy);

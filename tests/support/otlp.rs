@@ -150,7 +150,7 @@ impl Receiver {
         self.requests().iter().flat_map(spans).collect()
     }
 
-    /// The spans, once there are so many.
+    /// Waits until `count` spans have arrived, and returns them. Fails if there are more.
     #[track_caller]
     pub fn wait(&self, count: usize) -> Vec<ReceivedSpan> {
         let spans = until(&format!("{count} spans"), || {

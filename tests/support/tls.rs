@@ -68,8 +68,8 @@ impl Authority {
         }
     }
 
-    /// A certificate for these names and somebody else's key, with the authority's own, as PEM. It is valid for so many days;
-    /// 0: it has expired.
+    /// A certificate for these names and this public key, followed by the authority's certificate, as PEM. It is valid for
+    /// `days` days; with 0 it has expired.
     pub fn issue_for(&self, key: &impl PublicKeyData, names: &[&str], days: u64) -> String {
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");

@@ -158,7 +158,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a/b");
         let store = AcmeStore::new(&path);
-        let _lock = store.lock().unwrap().expect("nobody has it");
+        let _lock = store.lock().unwrap().expect("the lock is free");
         assert_eq!(store.account().unwrap(), None);
         store.save_account("{}").unwrap();
         assert_eq!(store.account().unwrap().as_deref(), Some("{}"));

@@ -54,7 +54,7 @@ impl Rollouts {
         let version = match subject {
             RolloutSubject::Version(version) => version,
             RolloutSubject::Flag(flag) => {
-                // As for a user who has the flag, on the version that most users get.
+                // The requests go to stable, with the flag on.
                 let on = ("x-flags".to_owned(), spec.flags[flag].name.clone());
                 checks
                     .iter_mut()

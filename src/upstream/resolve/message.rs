@@ -45,7 +45,7 @@ pub(super) enum RecordData {
         priority: u16,
         weight: u16,
         port: u16,
-        /// In lower case, without the dot at its end; empty for the root, by which RFC 2782 says that there is no such service.
+        /// In lower case, without the trailing dot. Empty if the target is the root: the service is not available (RFC 2782).
         target: String,
     },
 }

@@ -328,7 +328,7 @@ fn without_unreachable(mut answer: LookupAnswer) -> LookupAnswer {
     answer
 }
 
-/// An id that nobody who can't see the query can predict (RFC 5452 section 9.2).
+/// A query id that can't be predicted without seeing the query (RFC 5452 section 9.2).
 fn random_id() -> u16 {
     let mut id = [0; 2];
     if aws_lc_rs::rand::fill(&mut id).is_err() {

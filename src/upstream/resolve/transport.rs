@@ -45,7 +45,7 @@ async fn over_udp(server: SocketAddr, question: &Question, id: u16) -> io::Resul
     loop {
         let length = socket.recv(&mut buffer).await?;
         match question.read(id, &buffer[..length]) {
-            // Whoever forges answers must not be able to end the wait for the true one.
+            // A forged answer must not end the wait for the real one.
             Reply::Unrelated => {}
             reply => return Ok(reply),
         }
