@@ -29,33 +29,35 @@ fn origin() -> Origin {
     crowded().0
 }
 
-/// The same, and how many requests other than `/good` it has seen.
+/// The same, and how many requests other than `/good` it has begun to answer.
 fn crowded() -> (Origin, Arc<AtomicUsize>) {
-    let seen = Arc::new(AtomicUsize::new(0));
-    let count = seen.clone();
-    let origin = Origin::each(move |request, conn| {
-        if request.target() != "/good" {
-            count.fetch_add(1, Ordering::SeqCst);
-        }
-        answer(request, conn)
-    });
-    (origin, seen)
+    let begun = Arc::new(AtomicUsize::new(0));
+    let count = begun.clone();
+    let origin = Origin::each(move |request, conn| answer(request, conn, &count));
+    (origin, begun)
 }
 
-fn answer(request: &Message, conn: &mut Conn) -> io::Result<()> {
+fn answer(request: &Message, conn: &mut Conn, begun: &AtomicUsize) -> io::Result<()> {
     static BODY: [u8; 64 * 1024] = [b'x'; 64 * 1024];
     match request.target().as_str() {
         "/large" => {
             // What isn't taken shall wait here, not in the kernel.
             conn.send_buffer(64 * 1024);
             conn.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE}\r\n\r\n").as_bytes())?;
-            (0..LARGE / BODY.len()).try_for_each(|_| conn.write(&BODY))
+            conn.write(&BODY)?;
+            begun.fetch_add(1, Ordering::SeqCst);
+            (1..LARGE / BODY.len()).try_for_each(|_| conn.write(&BODY))
         }
         "/events" => {
             conn.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n\n")?;
             conn.peer_closes(4 * PATIENCE).map(drop)
         }
-        _ => conn.reply(200, "good"),
+        "/good" => conn.reply(200, "good"),
+        _ => {
+            let answered = conn.reply(200, "good");
+            begun.fetch_add(1, Ordering::SeqCst);
+            answered
+        }
     }
 }
 
@@ -108,14 +110,13 @@ fn windowless(proxy: &Proxy) -> Client {
     client
 }
 
-/// Part of a crowd, once the origin has seen most of its requests: the version is to be full of slow readers, not of requests that
-/// the origin, a script, hasn't come to. Those would make no room, and good requests fail rightly. The good requests meanwhile say
-/// nothing of the crowd, so that they aren't among those `seen`.
-fn asked<C>(seen: &AtomicUsize, come: impl FnOnce() -> C) -> C {
-    let before = seen.load(Ordering::SeqCst);
+/// Part of a crowd, once the origin has begun to answer most of it: the version is to be full of slow readers, not of requests that
+/// the origin, a script, hasn't come to. Those would make no room, and good requests fail rightly.
+fn asked<C>(begun: &AtomicUsize, come: impl FnOnce() -> C) -> C {
+    let before = begun.load(Ordering::SeqCst);
     let part = come();
-    until("the origin has seen them", || {
-        (seen.load(Ordering::SeqCst) >= before + 80).then_some(())
+    until("the origin answers them", || {
+        (begun.load(Ordering::SeqCst) >= before + 80).then_some(())
     });
     part
 }
@@ -198,14 +199,14 @@ fn in_flight(proxy: &Proxy) -> f64 {
 
 #[test]
 fn a_crowd_of_stalled_downloads_harms_no_good_request() {
-    let (origin, seen) = crowded();
+    let (origin, begun) = crowded();
     let proxy = patient(&origin);
     let gather = || {
         let some = || (0..FIRST).map(|_| stalled(&proxy)).collect::<Vec<_>>();
-        let mut crowd = vec![asked(&seen, some)];
+        let mut crowd = vec![asked(&begun, some)];
         // From here on what the process needs once is there.
         let before = proxy.resident();
-        crowd.extend((1..CROWD / FIRST).map(|_| asked(&seen, some)));
+        crowd.extend((1..CROWD / FIRST).map(|_| asked(&begun, some)));
         (crowd, before)
     };
     let ((crowd, before), _) = unnoticed(&proxy, gather);
@@ -224,11 +225,11 @@ fn a_crowd_of_stalled_downloads_harms_no_good_request() {
 
 #[test]
 fn streams_without_a_window_harm_no_good_request() {
-    let (origin, seen) = crowded();
+    let (origin, begun) = crowded();
     let proxy = patient(&origin);
     let gather = || {
         (0..8)
-            .map(|_| asked(&seen, || windowless(&proxy)))
+            .map(|_| asked(&begun, || windowless(&proxy)))
             .collect::<Vec<_>>()
     };
     let (crowd, memory) = unnoticed(&proxy, gather);
@@ -240,15 +241,15 @@ fn streams_without_a_window_harm_no_good_request() {
 
 #[test]
 fn both_crowds_at_once_harm_no_good_request() {
-    let (origin, seen) = crowded();
+    let (origin, begun) = crowded();
     let proxy = patient(&origin);
     let gather = || {
         let streams: Vec<_> = (0..8)
-            .map(|_| asked(&seen, || windowless(&proxy)))
+            .map(|_| asked(&begun, || windowless(&proxy)))
             .collect();
         let downloads: Vec<_> = (0..CROWD / 100)
             .map(|_| {
-                asked(&seen, || {
+                asked(&begun, || {
                     (0..100).map(|_| stalled(&proxy)).collect::<Vec<_>>()
                 })
             })
