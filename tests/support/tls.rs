@@ -69,7 +69,7 @@ impl Authority {
     }
 
     /// A certificate for these names and this public key, followed by the authority's certificate, as PEM. It is valid for
-    /// `days` days; with 0 it has expired.
+    /// an hour less than `days` days, so that the whole days that are left don't depend on the second; with 0 it has expired.
     pub fn issue_for(&self, key: &impl PublicKeyData, names: &[&str], days: u64) -> String {
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
@@ -78,7 +78,7 @@ impl Authority {
         params.not_before = (now - Duration::from_secs(3600)).into();
         params.not_after = match days {
             0 => (now - Duration::from_secs(60)).into(),
-            _ => (now + Duration::from_secs(86_400 * days)).into(),
+            _ => (now + Duration::from_secs(86_400 * days - 3600)).into(),
         };
         let cert = params.signed_by(key, &self.issuer).expect("a certificate");
         format!("{}{}", cert.pem(), self.pem)
