@@ -28,7 +28,7 @@ boot() {
     local root=$roots/$1
     if [ ! -e "$root/.complete" ]; then
         rm -rf "$root"
-        debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,curl,python3-minimal,logrotate "$1" "$root"
+        debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,curl,python3,logrotate "$1" "$root"
         touch "$root/.complete"
     fi
     mkdir -p "$root/root/cutover-test"

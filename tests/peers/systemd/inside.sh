@@ -25,7 +25,8 @@ dpkg -i $here/cutover.deb
 # dpkg may leave the manager with its old list of units.
 systemctl daemon-reload
 [ "$(systemctl is-active cutover)" = inactive ]
-systemd-analyze verify cutover.service
+# The container has no `man`.
+systemd-analyze verify --man=no cutover.service
 cutover --version
 man_page=$(zcat /usr/share/man/man1/cutover.1.gz | head -n 3)
 grep -qi cutover <<< "$man_page"
@@ -38,6 +39,7 @@ get
 echo "== reload"
 for n in 1 2; do
     systemd-run --quiet --unit=origin$n python3 $here/origin.py 300$n v$n
+    until_true curl --silent --output /dev/null http://127.0.0.1:300$n/
 done
 cat > /etc/cutover/cutover.toml << 'TOML'
 listen = ":8080"
