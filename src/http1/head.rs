@@ -1,7 +1,7 @@
 //! What request and response heads have in common: spans, limits and field lines.
 //!
-//! httparse tokenizes a head; [`tabulate`] turns its slices into a table of [`Field`]s, which refer to the read buffer by
-//! offsets, so that a parsed head has no lifetime and its memory is reused.
+//! A head becomes a table of [`Field`]s, which refer to the read buffer by offsets, so that a parsed head has no lifetime and
+//! its memory is reused. Where httparse tokenizes a head, [`tabulate`] builds the table from its slices.
 
 use std::mem::MaybeUninit;
 
@@ -102,20 +102,16 @@ pub(super) fn find(fields: &[Field], id: FieldId) -> Option<Span> {
 
 /// Fills `fields` from the headers that httparse found in `buf`, whose head ends at `end`.
 ///
-/// Calls `visit` with each field, its name and its value; an error ends the parse.
-///
 /// httparse accepts a bare LF as a line end, as RFC 9112 §2.2 permits; we don't, because recipients differ about it. Since
 /// httparse permits only white space between a value and the next line, checking the two bytes before each line suffices.
 ///
 /// # Errors
-/// 400 `bare-lf`, and any error of `visit`.
-#[inline]
-pub(super) fn tabulate<'b>(
-    buf: &'b [u8],
-    headers: &[httparse::Header<'b>],
+/// 400 `bare-lf`.
+pub(super) fn tabulate(
+    buf: &[u8],
+    headers: &[httparse::Header<'_>],
     end: usize,
     fields: &mut Vec<Field>,
-    mut visit: impl FnMut(&mut Field, &'b [u8], &'b [u8]) -> Result<(), Reject>,
 ) -> Result<(), Reject> {
     // httparse returns slices of `buf`, so differences of addresses are offsets into it.
     let base = buf.as_ptr() as usize;
@@ -135,15 +131,13 @@ pub(super) fn tabulate<'b>(
         let name = header.name.as_bytes();
         let value = header.value.as_ptr() as usize - base;
         let id = FieldId::of(name);
-        let mut field = Field {
+        fields.push(Field {
             id,
             name: Span::new(start, start + name.len()),
             value: Span::new(value, value + header.value.len()),
             line: Span::new(start, line_end),
             hop: id.is_hop_by_hop(),
-        };
-        visit(&mut field, name, header.value)?;
-        fields.push(field);
+        });
     }
     ends_with_crlf(buf, end)
 }

@@ -1,5 +1,8 @@
 //! Request methods (RFC 9110 §9).
 
+/// Maximum length of a method in bytes.
+pub(super) const MAX_METHOD: usize = 32;
+
 /// A request method. The set is closed, so that metrics have a bounded number of series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]

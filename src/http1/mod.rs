@@ -1,7 +1,7 @@
 //! The HTTP/1 codec for requests and responses (RFC 9110, RFC 9112), without I/O: bytes in, offsets and decisions out.
 //!
 //! * [`head`]: what request and response heads have in common. A head is parsed in place into a table of offsets over the
-//!   read buffer, without a map and without copies.
+//!   read buffer, without a map and without copies; `plain` does it in one pass for heads of the usual form.
 //! * [`fields`]: classifies field names: hop-by-hop, framing, added by the proxy. [`method`]: the same for methods.
 //! * [`framing`]: finds the end of a body (length, chunked, until close), decoding it or passing it on as it is.
 //!   [`trailers`]: the trailer section after it.
@@ -23,6 +23,7 @@ pub mod lists;
 pub(crate) mod method;
 pub(crate) mod number;
 pub mod path;
+mod plain;
 mod request;
 mod response;
 pub(crate) mod status;

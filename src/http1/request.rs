@@ -1,7 +1,7 @@
 //! Parsing of request heads (RFC 9112 §3 and §5).
 //!
-//! httparse splits the head into its parts; everything that decides about framing, routing and persistence is checked
-//! here. A head may arrive in pieces: each call parses from the start again, so the result never depends on how the bytes
+//! [`plain`] or else httparse splits the head into its parts; everything that decides about framing, routing and persistence
+//! is checked here. A head may arrive in pieces: each call parses from the start again, so the result never depends on how the bytes
 //! were split.
 
 use std::mem::MaybeUninit;
@@ -11,11 +11,10 @@ use super::connection::ConnectionOptions;
 use super::fields::has_underscore;
 use super::head::{FEW, Field, HeadLimits, HeaderSlots, HttpVersion, MANY, Span, find, tabulate};
 use super::lists::{has_element, is_token_byte};
-use super::{FieldId, Framing, Method, Reject, authority, target};
+use super::method::MAX_METHOD;
+use super::{FieldId, Framing, Method, Reject, authority, plain, target};
 use crate::reason::Reason;
 
-/// Maximum length of a method in bytes.
-const MAX_METHOD: usize = 32;
 /// Maximum number of empty lines before a request; RFC 9112 §2.2 asks servers to ignore at least one.
 const MAX_EMPTY_LINES: usize = 4;
 
@@ -104,29 +103,49 @@ impl RequestHead {
         // return all of it.
         let window = &buf[..buf.len().min(limits.bytes)];
         let start = skip_empty_lines(window)?;
-        let found = if limits.fields <= FEW {
-            self.parse_with(
-                window,
-                start,
-                limits,
-                &mut [const { MaybeUninit::uninit() }; FEW],
-            )
-        } else {
-            self.parse_with(
-                window,
-                start,
-                limits,
-                &mut [const { MaybeUninit::uninit() }; MANY],
-            )
-        }?;
-        if found.is_none() && buf.len() >= limits.bytes {
+        let found = plain::split_request(window, start, limits.fields, &mut self.fields)
+            .filter(|(line, _)| line.target.len() <= limits.target);
+        let end = if let Some((line, end)) = found {
+            self.method_span = line.method;
+            self.target = line.target;
+            self.version = plain::VERSION;
+            end
+        } else if let Some(end) = self.split_unusual(window, start, limits)? {
+            end
+        } else if buf.len() >= limits.bytes {
             return Err(TOO_LARGE);
-        }
-        Ok(found)
+        } else {
+            return Ok(None);
+        };
+        self.method = Method::from_bytes(self.method_span.of(window));
+        self.interpret(window)?;
+        self.len = end;
+        Ok(Some(end))
     }
 
-    #[inline]
-    fn parse_with<'b, const N: usize>(
+    /// Splits a head that isn't plain: unusual, incomplete or malformed. Returns where it ends.
+    #[cold]
+    fn split_unusual(
+        &mut self,
+        buf: &[u8],
+        start: usize,
+        limits: &HeadLimits,
+    ) -> Result<Option<usize>, Reject> {
+        let end = if limits.fields <= FEW {
+            let slots = &mut [const { MaybeUninit::uninit() }; FEW];
+            self.split_with(buf, start, limits, slots)
+        } else {
+            let slots = &mut [const { MaybeUninit::uninit() }; MANY];
+            self.split_with(buf, start, limits, slots)
+        }?;
+        let may_reject = end.is_some() && !limits.underscores;
+        if may_reject && self.fields.iter().any(|f| has_underscore(f.name.of(buf))) {
+            return Err(Reject::bad(Reason::UnderscoreInName));
+        }
+        Ok(end)
+    }
+
+    fn split_with<'b, const N: usize>(
         &mut self,
         buf: &'b [u8],
         start: usize,
@@ -150,38 +169,27 @@ impl RequestHead {
         if method.len() > MAX_METHOD || target.len() > limits.target {
             return check_line(&buf[start..], limits).map(|()| None);
         }
-        self.method = Method::from_bytes(method.as_bytes());
         self.version = target::version(raw.version);
-        self.interpret(buf, raw.headers, end, limits)?;
-        self.len = end;
+        tabulate(buf, raw.headers, end, &mut self.fields)?;
         Ok(Some(end))
     }
 
-    fn interpret<'b>(
-        &mut self,
-        buf: &'b [u8],
-        headers: &[httparse::Header<'b>],
-        end: usize,
-        limits: &HeadLimits,
-    ) -> Result<(), Reject> {
+    /// Reads what the proxy has to know from the fields and the target.
+    fn interpret(&mut self, buf: &[u8]) -> Result<(), Reject> {
         let mut seen = RequestFields::default();
         let http11 = self.version == HttpVersion::H11;
-        tabulate(buf, headers, end, &mut self.fields, |field, name, value| {
+        for field in &self.fields {
             match field.id {
-                FieldId::Other if !limits.underscores && has_underscore(name) => {
-                    return Err(Reject::bad(Reason::UnderscoreInName));
-                }
-                FieldId::Host => seen.host(field.value, value)?,
-                FieldId::ContentLength => seen.lengths.only_length(value)?,
-                FieldId::TransferEncoding => seen.lengths.coding(value)?,
-                FieldId::Connection => seen.connection.see(value),
-                FieldId::Upgrade => seen.upgrade(field.value, value),
-                FieldId::Te => seen.te_trailers |= has_element(value, b"trailers"),
-                FieldId::Expect => seen.expect(value)?,
+                FieldId::Host => seen.host(field.value, field.value.of(buf))?,
+                FieldId::ContentLength => seen.lengths.only_length(field.value.of(buf))?,
+                FieldId::TransferEncoding => seen.lengths.coding(field.value.of(buf))?,
+                FieldId::Connection => seen.connection.see(field.value.of(buf)),
+                FieldId::Upgrade => seen.upgrade(field.value, field.value.of(buf)),
+                FieldId::Te => seen.te_trailers |= has_element(field.value.of(buf), b"trailers"),
+                FieldId::Expect => seen.expect(field.value.of(buf))?,
                 _ => {}
             }
-            Ok(())
-        })?;
+        }
         let parts = target::split(buf, self.target, self.method)?;
         self.path_and_query = parts.path_and_query;
         // RFC 9112 §3.2: required in HTTP/1.1, even if the target is in absolute-form.

@@ -9,7 +9,7 @@ use super::coding::Lengths;
 use super::connection::ConnectionOptions;
 use super::head::{FEW, Field, HeadLimits, HeaderSlots, HttpVersion, MANY, Span, find, tabulate};
 use super::request::from_httparse;
-use super::{FieldId, Framing, Method, Reject, target};
+use super::{FieldId, Framing, Method, Reject, plain, target};
 use crate::reason::Reason;
 
 /// Offset after the status in `HTTP/1.1 200`.
@@ -79,35 +79,43 @@ impl ResponseHead {
         if let Some(b'\r' | b'\n') = window.first() {
             return Err(Reject::bad(Reason::EmptyLines));
         }
-        let found = if limits.fields <= FEW {
-            self.parse_with(
-                window,
-                method,
-                limits,
-                &mut [const { MaybeUninit::uninit() }; FEW],
-            )
-        } else {
-            self.parse_with(
-                window,
-                method,
-                limits,
-                &mut [const { MaybeUninit::uninit() }; MANY],
-            )
-        }?;
-        if found.is_none() && buf.len() >= limits.bytes {
+        let end = if let Some((line, end)) =
+            plain::split_response(window, limits.fields, &mut self.fields)
+        {
+            self.status = line.status;
+            self.reason = line.reason;
+            self.version = plain::VERSION;
+            end
+        } else if let Some(end) = self.split_unusual(window, limits)? {
+            end
+        } else if buf.len() >= limits.bytes {
             return Err(Reject {
                 status: 431,
                 reason: Reason::HeadTooLarge,
             });
-        }
-        Ok(found)
+        } else {
+            return Ok(None);
+        };
+        self.interpret(window, method)?;
+        self.len = end;
+        Ok(Some(end))
     }
 
-    #[inline]
-    fn parse_with<'b, const N: usize>(
+    /// Splits a head that isn't plain: unusual, incomplete or malformed. Returns where it ends.
+    #[cold]
+    fn split_unusual(&mut self, buf: &[u8], limits: &HeadLimits) -> Result<Option<usize>, Reject> {
+        if limits.fields <= FEW {
+            let slots = &mut [const { MaybeUninit::uninit() }; FEW];
+            self.split_with(buf, limits, slots)
+        } else {
+            let slots = &mut [const { MaybeUninit::uninit() }; MANY];
+            self.split_with(buf, limits, slots)
+        }
+    }
+
+    fn split_with<'b, const N: usize>(
         &mut self,
         buf: &'b [u8],
-        method: Method,
         limits: &HeadLimits,
         slots: &mut HeaderSlots<'b, N>,
     ) -> Result<Option<usize>, Reject> {
@@ -131,7 +139,7 @@ impl ResponseHead {
             return Err(Reject::bad(Reason::BadStatus));
         }
         self.version = target::version(raw.version);
-        self.interpret(buf, raw.headers, end, method)?;
+        tabulate(buf, raw.headers, end, &mut self.fields)?;
         let line_end = self
             .fields
             .first()
@@ -139,33 +147,27 @@ impl ResponseHead {
             - 2;
         // Without a reason phrase, the space before it may be missing as well; the span is then empty at the line's end.
         self.reason = Span::new(line_end.min(STATUS_END + 1), line_end);
-        self.len = end;
         Ok(Some(end))
     }
 
-    fn interpret<'b>(
-        &mut self,
-        buf: &'b [u8],
-        headers: &[httparse::Header<'b>],
-        end: usize,
-        method: Method,
-    ) -> Result<(), Reject> {
+    fn interpret(&mut self, buf: &[u8], method: Method) -> Result<(), Reject> {
         let http11 = self.version == HttpVersion::H11;
         let informational = self.status < 200;
         let bare = informational || self.status == 204;
         let mut lengths = Lengths::default();
         let mut connection = ConnectionOptions::default();
         let mut upgrade = None;
-        tabulate(buf, headers, end, &mut self.fields, |field, _, value| {
+        for field in &mut self.fields {
             match field.id {
-                FieldId::ContentLength => field.hop = !lengths.equal_length(value)? || bare,
-                FieldId::TransferEncoding => lengths.coding(value)?,
-                FieldId::Connection => connection.see(value),
-                FieldId::Upgrade if !value.is_empty() => upgrade = Some(field.value),
+                FieldId::ContentLength => {
+                    field.hop = !lengths.equal_length(field.value.of(buf))? || bare;
+                }
+                FieldId::TransferEncoding => lengths.coding(field.value.of(buf))?,
+                FieldId::Connection => connection.see(field.value.of(buf)),
+                FieldId::Upgrade if !field.value.is_empty() => upgrade = Some(field.value),
                 _ => {}
             }
-            Ok(())
-        })?;
+        }
         connection.mark(buf, &mut self.fields, false)?;
         // A coding is checked even if no body follows: a recipient further down might take it for the framing.
         let coded = lengths.has_coding();

@@ -322,3 +322,51 @@ fn what_ends_at_this_hop_is_marked() {
         ["Content-Length"]
     );
 }
+
+/// Parses without the one pass.
+fn parse_unusual(buf: &[u8]) -> (ResponseHead, Result<Option<usize>, Reject>) {
+    let mut head = ResponseHead::new();
+    let parsed = match buf {
+        [b'\r' | b'\n', ..] => Err(Reject::bad(Reason::EmptyLines)),
+        _ => head.split_unusual(buf, &LIMITS),
+    };
+    let parsed = parsed.and_then(|end| {
+        if let Some(end) = end {
+            head.interpret(buf, Method::Get)?;
+            head.len = end;
+        }
+        Ok(end)
+    });
+    (head, parsed)
+}
+
+#[test]
+fn one_pass_and_httparse_find_the_same_parts_and_errors() {
+    let bytes = b"\0\t\n\x0b\r\x1f !/019:;@AZ[_`az{~\x7f\x80\xff";
+    let heads = [
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nServer: a b\r\n\r\nhello",
+        "HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\nX-a: 1\r\n\r\n",
+        "HTTP/1.1 101 \r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+    ];
+    for head in heads.map(str::as_bytes) {
+        let mut fields = Vec::new();
+        assert!(plain::split_response(head, 100, &mut fields).is_some());
+        let changed = |(at, &byte): (usize, &u8)| {
+            let mut changed = head.to_vec();
+            changed[at] = byte;
+            let mut longer = changed.clone();
+            longer.insert(at, head[at]);
+            [changed, longer, head[..at].to_vec()]
+        };
+        let places = (0..head.len()).flat_map(|at| bytes.iter().map(move |byte| (at, byte)));
+        for buf in places.flat_map(changed) {
+            let mut found = ResponseHead::new();
+            let parsed = found.parse(&buf, Method::Get, &LIMITS);
+            let (unusual, expected) = parse_unusual(&buf);
+            assert_eq!(parsed, expected, "{}", buf.escape_ascii());
+            if let Ok(Some(_)) = parsed {
+                assert_eq!(format!("{found:?}"), format!("{unusual:?}"));
+            }
+        }
+    }
+}

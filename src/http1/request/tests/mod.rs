@@ -2,6 +2,7 @@ use super::*;
 
 mod fields;
 mod lines;
+mod plain_heads;
 
 const LIMITS: HeadLimits = HeadLimits {
     bytes: 32 * 1024,

@@ -1,0 +1,190 @@
+//! Heads of the usual form, in one pass.
+//!
+//! Nearly every head is plain: names of letters and hyphens, one space after the colon, values that can be printed, CRLF.
+//! The functions here find the parts of such heads with a few instructions for each byte. They return `None` for
+//! everything else, also for heads that are incomplete or malformed. httparse then decides, so a head has the same parts,
+//! or the same error, either way.
+
+use super::FieldId;
+use super::head::{Field, HttpVersion, Span};
+use super::method::MAX_METHOD;
+
+/// The end of the first line of a plain request, from the space on.
+const REQUEST_LINE_END: &[u8; 11] = b" HTTP/1.1\r\n";
+/// The start of a plain response.
+const STATUS_LINE_START: &[u8; 9] = b"HTTP/1.1 ";
+/// The version of all plain heads.
+pub(super) const VERSION: HttpVersion = HttpVersion::H11;
+
+/// Bytes of a plain name: those of a token (RFC 9110 §5.6.2) except `_`, which has rules of its own.
+const NAME: [bool; 256] = {
+    let mut bytes = [false; 256];
+    let mut b = 0;
+    while b < 128 {
+        let byte = b as u8;
+        bytes[b] = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+')
+            || matches!(byte, b'-' | b'.' | b'^' | b'`' | b'|' | b'~');
+        b += 1;
+    }
+    bytes
+};
+
+/// Every byte of a word is one.
+const LOW: u64 = 0x0101_0101_0101_0101;
+
+/// The first line of a plain request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct RequestLine {
+    pub method: Span,
+    pub target: Span,
+}
+
+/// The first line of a plain response.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct StatusLine {
+    pub status: u16,
+    pub reason: Span,
+}
+
+/// Splits the request that starts at `start`, and fills `fields`. Returns its first line and the offset of its end.
+#[inline]
+pub(super) fn split_request(
+    buf: &[u8],
+    start: usize,
+    max_fields: usize,
+    fields: &mut Vec<Field>,
+) -> Option<(RequestLine, usize)> {
+    let line = buf.get(start..)?;
+    let method_len = match line {
+        [b'G', b'E', b'T', b' ', ..] => 3,
+        [b'P', b'O', b'S', b'T', b' ', ..] => 4,
+        _ => line.iter().position(|b| !b.is_ascii_uppercase())?,
+    };
+    let target_start = method_len + 1;
+    if !(1..=MAX_METHOD).contains(&method_len) || line[method_len] != b' ' {
+        return None;
+    }
+    let target_len = find(line.get(target_start..)?, |word| {
+        is_below(word, b'!') | is_delete(word) | word & (LOW << 7)
+    })?;
+    let target_end = target_start + target_len;
+    if target_len == 0 || line[target_end..].first_chunk() != Some(REQUEST_LINE_END) {
+        return None;
+    }
+    let fields_start = start + target_end + REQUEST_LINE_END.len();
+    let end = split_fields(buf, fields_start, max_fields, fields)?;
+    let line = RequestLine {
+        method: Span::new(start, start + method_len),
+        target: Span::new(start + target_start, start + target_end),
+    };
+    Some((line, end))
+}
+
+/// Splits the response at the start of `buf`, and fills `fields`. Returns its first line and the offset of its end.
+#[inline]
+pub(super) fn split_response(
+    buf: &[u8],
+    max_fields: usize,
+    fields: &mut Vec<Field>,
+) -> Option<(StatusLine, usize)> {
+    let (start, rest) = buf.split_first_chunk()?;
+    let &[
+        a @ b'1'..=b'9',
+        b @ b'0'..=b'9',
+        c @ b'0'..=b'9',
+        b' ',
+        ref reason @ ..,
+    ] = rest
+    else {
+        return None;
+    };
+    let reason_len = find(reason, is_control)?;
+    if start != STATUS_LINE_START || !reason[reason_len..].starts_with(b"\r\n") {
+        return None;
+    }
+    let reason_start = STATUS_LINE_START.len() + 4;
+    let reason_end = reason_start + reason_len;
+    let end = split_fields(buf, reason_end + 2, max_fields, fields)?;
+    let digit = |byte: u8| u16::from(byte - b'0');
+    let line = StatusLine {
+        status: digit(a) * 100 + digit(b) * 10 + digit(c),
+        reason: Span::new(reason_start, reason_end),
+    };
+    Some((line, end))
+}
+
+/// Fills `fields` from the lines that start at `at`, and returns the offset after the empty line that ends them.
+#[inline]
+fn split_fields(
+    buf: &[u8],
+    mut at: usize,
+    max_fields: usize,
+    fields: &mut Vec<Field>,
+) -> Option<usize> {
+    fields.clear();
+    loop {
+        let line = buf.get(at..)?;
+        let name_len = line.iter().position(|&b| !NAME[usize::from(b)])?;
+        if name_len == 0 {
+            return line.starts_with(b"\r\n").then_some(at + 2);
+        }
+        let (name, rest) = line.split_at(name_len);
+        let [b':', b' ', value @ ..] = rest else {
+            return None;
+        };
+        let value_len = find(value, is_control)?;
+        let (value, rest) = value.split_at(value_len);
+        // httparse removes white space around a value, and lines without a value are rare.
+        let (&first, &last) = (value.first()?, value.last()?);
+        if first == b' ' || last == b' ' || !rest.starts_with(b"\r\n") {
+            return None;
+        }
+        if fields.len() == max_fields {
+            return None;
+        }
+        let value_start = at + name_len + 2;
+        let value_end = value_start + value_len;
+        let id = FieldId::of(name);
+        fields.push(Field {
+            id,
+            name: Span::new(at, at + name_len),
+            value: Span::new(value_start, value_end),
+            line: Span::new(at, value_end + 2),
+            hop: id.is_hop_by_hop(),
+        });
+        at = value_end + 2;
+    }
+}
+
+/// Returns the offset of the first byte that `hits` marks in its word, by the highest bit of that byte or a lower one.
+#[inline]
+fn find(text: &[u8], hits: impl Fn(u64) -> u64) -> Option<usize> {
+    let (words, rest) = text.as_chunks::<8>();
+    for (i, word) in words.iter().enumerate() {
+        let hits = hits(u64::from_le_bytes(*word));
+        if hits != 0 {
+            return Some(i * 8 + hits.trailing_zeros() as usize / 8);
+        }
+    }
+    let found = rest.iter().position(|&b| hits(LOW * u64::from(b)) != 0)?;
+    Some(words.len() * 8 + found)
+}
+
+/// Marks bytes that may not be in the value of a field: controls, HTAB included.
+#[inline]
+fn is_control(word: u64) -> u64 {
+    is_below(word, b' ') | is_delete(word)
+}
+
+/// Marks bytes below `limit`, which is at most 0x80. Bytes above the first one may be marked wrongly (Hacker's Delight §6-1).
+#[inline]
+fn is_below(word: u64, limit: u8) -> u64 {
+    word.wrapping_sub(LOW * u64::from(limit)) & !word & (LOW << 7)
+}
+
+/// Marks bytes that are 0x7f. Bytes above the first one may be marked wrongly.
+#[inline]
+fn is_delete(word: u64) -> u64 {
+    is_below(word ^ (LOW * 0x7f), 1)
+}
