@@ -19,6 +19,10 @@ it *FILTER:
 names SECONDS="600":
     CUTOVER_NAMES_SECONDS={{SECONDS}} cargo test --release --test it -- --exact names::many_names_are_looked_up_every_second --nocapture
 
+# A hundred certificates are renewed under RATE handshakes a second: none fails.
+renewals RATE="500":
+    CUTOVER_RENEWALS_RATE={{RATE}} cargo test --test it -- renewals --nocapture
+
 # What every change must pass.
 ci:
     .ci/run

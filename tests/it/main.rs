@@ -61,6 +61,7 @@ mod quiet;
 mod reload;
 mod reload_command;
 mod removal;
+mod renewals;
 mod respond;
 mod retries;
 mod rewrites;

@@ -9,7 +9,7 @@ use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::proxy::{Builder, Proxy, single};
 use crate::support::tls::{Authority, Identity};
-use crate::support::until;
+use crate::support::{pause, until};
 
 const CERTIFICATES: usize = 100;
 /// Threads that connect.
@@ -57,7 +57,7 @@ impl Clients {
         while !self.end.load(Ordering::SeqCst) {
             if let Some(rate) = self.rate {
                 let due = Duration::from_secs_f64(f64::from(count) / rate);
-                thread::sleep(due.saturating_sub(began.elapsed()));
+                pause(due.saturating_sub(began.elapsed()));
             }
             let number = (first + count as usize) % CERTIFICATES;
             let stream = self
