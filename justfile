@@ -41,6 +41,14 @@ release:
 dist:
     cargo build --profile dist
 
+# The dashboard in a real Chromium, with chromedriver and node; about two minutes.
+dashboard:
+    tests/peers/dashboard.sh
+
+# Pictures of the dashboard for README, in docs/images; some minutes.
+screenshots:
+    tests/peers/dashboard.sh --screenshots
+
 # Needs cargo-deny: licences, bans and sources are checked without a network.
 deny:
     cargo deny --offline check bans licenses sources

@@ -24,7 +24,7 @@ use super::request::DescribedRequest;
 use super::rollout::RolloutRefused;
 use super::status::ProxyStatus;
 use super::writes::{WriteRoute, write};
-use super::{Context, ControlCommand, ProcessPhase, drain, scrape, view};
+use super::{Context, ControlCommand, ProcessPhase, dashboard, drain, scrape, view};
 use crate::rollout::machine::OperatorCommand;
 use crate::routing::ClientCertificate;
 use crate::telemetry::render;
@@ -63,7 +63,7 @@ async fn route<B: Body<Error: Into<BodyError>>>(
         | "/api/v1/explain" | "/api/v1/history" => "GET, HEAD",
         "/api/v1/logs" => "GET",
         "/api/v1/reload" | "/api/v1/announce" => "POST",
-        _ if mirror_of(path).is_some() => "GET, HEAD",
+        _ if dashboard::is_page(path) || mirror_of(path).is_some() => "GET, HEAD",
         _ if WriteRoute::of(path).is_some() => "POST",
         _ if service_to_drain(path).is_some() => "POST, DELETE",
         _ if rollout_command(path).is_some() => "POST",
@@ -109,11 +109,14 @@ async fn route<B: Body<Error: Into<BodyError>>>(
         "/api/v1/announce" => announce(body, context).await,
         "/api/v1/reload" => reload(context).await,
         _ => {
+            if let Some(page) = dashboard::page(path, &head.headers) {
+                return page;
+            }
             if let Some(service) = mirror_of(path) {
                 return mirror(service, context);
             }
             if let Some(route) = WriteRoute::of(path) {
-                return write(route, &head.headers, body, context).await;
+                return write(route, &head, body, context).await;
             }
             if let Some((service, command)) = rollout_command(path) {
                 return change_rollout(service, command, body, context).await;

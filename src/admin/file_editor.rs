@@ -49,6 +49,16 @@ impl FileEditor {
         task.await.unwrap_or_else(|_| Err(EditFault::stopping()))
     }
 
+    /// The text of the file as an edit would leave it.
+    ///
+    /// # Errors
+    /// As of [`Self::edit`].
+    pub(super) async fn rehearse(&self, edit: FileEdit) -> Result<Arc<str>, EditFault> {
+        let file = self.0.live.source().path;
+        let text = on_thread(THREAD, move || SavedEdit::rehearse(&file, &edit)).await;
+        Ok(text.map_err(EditFault::internal)??.into())
+    }
+
     async fn run(&self, edit: FileEdit, by: Option<String>) -> Result<EditReport, EditFault> {
         let (file, history) = (self.0.live.source().path, self.0.history.clone());
         let by = Attribution {

@@ -2,7 +2,7 @@
 //!
 //! A web page in an operator's browser must not reach the API. Against DNS rebinding, `Host` must be a name or address of
 //! this proxy; against cross-origin requests, so must `Origin` if it is present. Changes over TCP need the token, and so
-//! does every request on a listener that other machines can reach. Health and metrics contain no secrets and change
+//! does every request on a listener that other machines can reach, except for the files of the dashboard, which contain no data. Health and metrics contain no secrets and change
 //! nothing, so they answer under any name, as probes and scrapers need.
 
 use std::net::IpAddr;
@@ -11,6 +11,7 @@ use std::path::Path;
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::{HeaderMap, StatusCode, Version, request};
 
+use super::dashboard;
 use crate::config::Spec;
 use crate::config::secret;
 use crate::config::spec::{Admin, HostPattern};
@@ -89,7 +90,7 @@ pub(crate) fn admit(
         }
     }
     match listener {
-        ListenerKind::Tcp { exposed: true, .. } => {
+        ListenerKind::Tcp { exposed: true, .. } if !dashboard::is_page(head.uri.path()) => {
             let token = admin.and_then(|a| a.token_file.as_deref());
             authorise(&head.headers, listener, token)
         }

@@ -15,6 +15,7 @@ mod activity;
 pub(crate) mod api;
 pub(crate) mod blocking;
 pub(crate) mod capacity;
+mod dashboard;
 pub(crate) mod drain;
 pub(crate) mod error_groups;
 pub(crate) mod explain;

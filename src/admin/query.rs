@@ -1,5 +1,21 @@
 //! Decodes the values of query parameters.
 
+/// Parses the query of a change, whose only parameter is `dry_run`: with `true` the change is planned and not made.
+///
+/// # Errors
+/// A message that names the invalid parameter.
+pub(super) fn is_dry_run(query: &str) -> Result<bool, String> {
+    let mut is_dry = false;
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        is_dry = match pair {
+            "dry_run" | "dry_run=true" => true,
+            "dry_run=false" => false,
+            _ => return Err(format!("unknown parameter {pair:?}: expected dry_run=true")),
+        };
+    }
+    Ok(is_dry)
+}
+
 /// Decodes `+` and percent escapes, as in `application/x-www-form-urlencoded`.
 pub(super) fn decoded(value: &str) -> Result<String, String> {
     let wrong = || format!("{value:?} is not percent-encoded UTF-8");

@@ -110,7 +110,8 @@ pub(super) fn error(status: StatusCode, message: &str) -> AdminResponse {
     with(status, "application/json", json.into())
 }
 
-fn with(status: StatusCode, kind: &'static str, body: Bytes) -> AdminResponse {
+/// A response with this body, which caches must not store.
+pub(super) fn with(status: StatusCode, kind: &'static str, body: Bytes) -> AdminResponse {
     with_body(status, kind, AdminBody::Whole(Full::new(body)))
 }
 

@@ -101,6 +101,18 @@ impl SavedEdit {
         save(locked, file, edit, by, history)
     }
 
+    /// The text after an edit that is not made. Blocks as [`Self::make`] does.
+    ///
+    /// # Errors
+    /// The file is busy or can't be read, or it doesn't allow the edit.
+    pub(super) fn rehearse(file: &Path, edit: &FileEdit) -> Result<String, EditFault> {
+        let locked = lock(file)?;
+        let before = locked.read();
+        let before = before.map_err(|error| EditFault::of_file("read", &error))?;
+        let edited = edit.apply(&before, &file.display().to_string())?;
+        Ok(edited.text)
+    }
+
     /// Whether the edit changed the text.
     pub(super) fn has_changed(&self) -> bool {
         self.edited.text != self.before

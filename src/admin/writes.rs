@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
+use http::request::Parts;
 use hyper::body::Body;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use super::file_editor::{EditReport, FileEditor};
 use super::history::ChangeLine;
 use super::plan::plan;
 use super::preview::preview;
+use super::query::is_dry_run;
 use super::reply::{AdminResponse, BodyError, document, error, read_body};
 use super::saved_edit::EditFault;
 use super::step_warnings::ServiceTraffic;
@@ -138,10 +140,14 @@ pub(crate) struct UndoReport {
 /// Handles a request.
 pub(super) async fn write<B: Body<Error: Into<BodyError>>>(
     route: WriteRoute<'_>,
-    headers: &HeaderMap,
+    head: &Parts,
     body: B,
     context: &Arc<Context>,
 ) -> AdminResponse {
+    let is_dry_run = match is_dry_run(head.uri.query().unwrap_or("")) {
+        Ok(is_dry_run) => is_dry_run,
+        Err(message) => return error(StatusCode::BAD_REQUEST, &message),
+    };
     let limit = match route {
         WriteRoute::Plan => MAX_TEXT_BYTES,
         _ => MAX_BODY_BYTES,
@@ -150,10 +156,10 @@ pub(super) async fn write<B: Body<Error: Into<BodyError>>>(
         Ok(body) => body,
         Err(answer) => return answer,
     };
-    let by = headers.get(AUTHOR).and_then(|by| by.to_str().ok());
+    let by = head.headers.get(AUTHOR).and_then(|by| by.to_str().ok());
     let by = by.map(str::to_owned);
     let edit = match route {
-        WriteRoute::Undo => return undo(&body, by, context).await,
+        WriteRoute::Undo => return undo(&body, by, is_dry_run, context).await,
         WriteRoute::Plan => return plan_of(&body, context).await,
         WriteRoute::Split(service) => split(service, &body),
         WriteRoute::Flags(service) => flags(service, &body),
@@ -161,6 +167,7 @@ pub(super) async fn write<B: Body<Error: Into<BodyError>>>(
         WriteRoute::Deploy(service) => deploy(service, &body),
     };
     match edit {
+        Ok(edit) if is_dry_run => planned(edit, context).await,
         Ok(edit) => edited(FileEditor(context.clone()).edit(edit, by).await),
         Err(message) => error(StatusCode::BAD_REQUEST, &message),
     }
@@ -240,7 +247,12 @@ fn deploy(service: &str, body: &[u8]) -> Result<FileEdit, String> {
     }))
 }
 
-async fn undo(body: &[u8], by: Option<String>, context: &Arc<Context>) -> AdminResponse {
+async fn undo(
+    body: &[u8],
+    by: Option<String>,
+    is_dry_run: bool,
+    context: &Arc<Context>,
+) -> AdminResponse {
     let expected = "{\"generation\": 12}, or nothing to take back the last change";
     let request = match body.is_empty() {
         true => Ok(UndoRequest::default()),
@@ -269,7 +281,7 @@ async fn undo(body: &[u8], by: Option<String>, context: &Arc<Context>) -> AdminR
         );
         return error(StatusCode::NOT_FOUND, &message);
     };
-    if !request.plan {
+    if !request.plan && !is_dry_run {
         let edit = FileEdit::Restore {
             text: text.to_string(),
             running,
@@ -302,12 +314,22 @@ async fn plan_of(body: &[u8], context: &Context) -> AdminResponse {
         Ok(request) => request,
         Err(message) => return error(StatusCode::BAD_REQUEST, &message),
     };
+    plan_report(request.text.into(), request.name, context).await
+}
+
+/// What an edit of the file would change.
+async fn planned(edit: FileEdit, context: &Arc<Context>) -> AdminResponse {
+    match FileEditor(context.clone()).rehearse(edit).await {
+        Ok(text) => plan_report(text, None, context).await,
+        Err(failure) => error(failure.status, &failure.message),
+    }
+}
+
+async fn plan_report(text: Arc<str>, name: Option<String>, context: &Context) -> AdminResponse {
     let source = context.live.source();
-    let identical = load::hash(request.text.as_bytes()) == source.hash;
-    let name = request
-        .name
-        .unwrap_or_else(|| source.path.display().to_string());
-    match preview(request.text.into(), name, context).await {
+    let identical = load::hash(text.as_bytes()) == source.hash;
+    let name = name.unwrap_or_else(|| source.path.display().to_string());
+    match preview(text, name, context).await {
         Ok((preview, warnings)) => {
             // The lock is not poisoned: nothing panics while it is held.
             let windows = context.windows.lock().expect("windows lock");

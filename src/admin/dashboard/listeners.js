@@ -1,0 +1,43 @@
+// Listeners, certificates with their expiry, and the process.
+
+import { h } from "./dom.js";
+import { count, clock, day, duration } from "./format.js";
+import { state } from "./store.js";
+import { mark } from "./overview.js";
+import { section } from "./service.js";
+
+const SOON_S = 7 * 86400;
+const NEAR_S = 21 * 86400;
+
+export function draw() {
+  const { proxy } = state;
+  const listeners = proxy.listeners.map((one) => ({ key: one.name, cells: [one.name, h("code", null, one.address), { value: count(one.connections), kind: "number" }] }));
+  const sorted = [...proxy.certificates].sort((a, b) => (a.expires_in_s ?? Infinity) - (b.expires_in_s ?? Infinity));
+  return [
+    h("h1", { key: "title" }, "Listeners and certificates"),
+    section("listeners", "Listeners", ["Listener", "Address", "Open connections"], listeners),
+    sorted.length ? section("certificates", "Certificates", ["Certificate", "Used by", "State", "Valid from", "Valid until", "File"], sorted.map(certificate)) : h("p", { class: "hint", key: "none" }, "No certificate is configured."),
+    h("section", { class: "panel", key: "process", "aria-labelledby": "process-title" },
+      h("h2", { id: "process-title" }, "Process"),
+      h("dl", { class: "facts" },
+        fact("Version", proxy.version), fact("Process ID", proxy.pid), fact("Phase", proxy.phase), fact("Up for", duration(proxy.uptime_s)),
+        fact("Generation", `${proxy.generation} (adopted: ${proxy.adopted})`), fact("Published", clock(proxy.config.published)),
+        fact("File", h("code", null, proxy.config.path)), fact("Hash", h("code", null, proxy.config.hash)))),
+  ];
+}
+
+function fact(name, value) {
+  return h("div", { key: name }, h("dt", null, name), h("dd", null, value));
+}
+
+function certificate(one) {
+  const left = one.expires_in_s;
+  const level = one.error || (left != null && left < SOON_S) ? "bad" : left != null && left < NEAR_S ? "warn" : "ok";
+  const words = left == null ? "in use" : left < 0 ? `expired ${duration(-left)} ago` : `expires in ${duration(left)}`;
+  const owner = one.listener ? `listener ${one.listener}` : `${one.service}, ${one.version}`;
+  return {
+    key: `${owner} ${one.file} ${one.names.join(" ")}`,
+    kind: level,
+    cells: [one.names.join(", ") || "–", owner, [mark(level), words, one.error && h("span", { class: "reason bad" }, ` ${one.error} (since ${clock(one.error_since)})`)], day(one.not_before), day(one.not_after), h("code", null, one.file)],
+  };
+}
