@@ -196,3 +196,16 @@ fn a_token_that_others_may_read_or_write_is_not_used() {
     let (_dir, file) = secret(" s3cret\n", 0o640);
     assert_eq!(token(&file).as_deref(), Ok("s3cret"));
 }
+
+#[test]
+fn the_files_of_the_dashboard_need_no_token_but_a_host_of_this_proxy() {
+    for path in ["/", "/dashboard/main.js"] {
+        let asked = |host| admit(&head_of(path, &[("host", host)]), EXPOSED, None);
+        assert_eq!(code(asked("localhost:9900")), 200, "{path}");
+        assert_eq!(code(asked("evil.example")), 403, "{path}");
+    }
+    for path in ["/api/v1/status", "/dashboard/none.js", "/dashboard/"] {
+        let head = head_of(path, &[("host", "localhost:9900")]);
+        assert_eq!(code(admit(&head, EXPOSED, None)), 403, "{path}");
+    }
+}

@@ -7,6 +7,7 @@
 //! * [`guard`] refuses a foreign `Host`, a foreign `Origin`, and changes over TCP without the token.
 //! * [`api`] routes requests and `reply` builds the responses. [`history`] keeps the adopted generations. [`writes`] and [`file_editor`]
 //!   change the configuration file. [`drain`] selects the endpoints that an operator drains. Changes are [`ControlCommand`]s, which the control thread carries out.
+//! * `dashboard` serves the files of the page at `/`.
 //! * [`logs`] streams the lines of the access log.
 //! * [`status`], [`explain`] (of a [`request`]), [`view`] (the configuration) and [`scrape`] (the metrics) build the
 //!   responses. Commands deserialize them into the same types.

@@ -220,6 +220,45 @@ fn the_api_edits_the_split_keeps_comments_and_names_the_author() {
 }
 
 #[test]
+fn a_dry_run_plans_and_changes_nothing() {
+    let proxy = with_token(APP);
+    let (before, generation) = (proxy.text(), proxy.generation());
+    let split = json!({"v2": "25%"});
+    let path = "/api/v1/services/app/split";
+    let (status, plan) = post(&proxy, &format!("{path}?dry_run=true"), &split);
+    assert_eq!(status, 200, "{plan:#}");
+    let change = &plan["services"][0]["changes"][0]["text"];
+    assert_eq!(change, "app: v2 5% -> 25%", "{plan:#}");
+    assert_eq!(plan["generation"], generation);
+    let (status, plan) = post(
+        &proxy,
+        "/api/v1/services/app/versions/v2?dry_run=true",
+        &json!({"label": "1.1"}),
+    );
+    assert_eq!((status, &plan["identical"]), (200, &json!(false)));
+    let same = json!({"v2": "5%"});
+    let (_, plan) = post(&proxy, &format!("{path}?dry_run"), &same);
+    assert_eq!(plan["identical"], true);
+    for (query, body, expected) in [
+        ("dry_run=maybe", &split, 400),
+        ("dry_rum=true", &split, 400),
+        ("dry_run=true", &json!({"v9": "5%"}), 404),
+        ("dry_run=true", &json!({"v2": "lots"}), 400),
+    ] {
+        let (status, answer) = post(&proxy, &format!("{path}?{query}"), body);
+        assert_eq!(status, expected, "{query}: {answer:#}");
+    }
+    assert_eq!(proxy.text(), before);
+    assert_eq!(proxy.generation(), generation);
+    let (status, report) = post(&proxy, &format!("{path}?dry_run=false"), &split);
+    assert_eq!((status, &report["changed"]), (200, &json!(true)));
+    let (status, plan) = post(&proxy, "/api/v1/undo?dry_run=true", &json!({}));
+    assert_eq!(status, 200, "{plan:#}");
+    assert_eq!(plan["changes"][0]["text"], "app: v2 25% -> 5%");
+    assert_ne!(proxy.text(), before);
+}
+
+#[test]
 fn the_api_edits_versions_and_undoes() {
     let proxy = with_token(APP);
     let before = proxy.text();

@@ -159,7 +159,7 @@ export function ofService(service) {
       verb: "Shift",
       fields: [
         { name: "version", label: "Version", options: others, value: others[0] },
-        { name: "share", label: "Share", value: service.split.effective[others[0]] ?? "0%", hint: `Of all traffic, such as 25%. ${service.stable} gets the rest. “rollout” follows the plan of the service.` },
+        { name: "share", label: "Share", value: service.split.effective[others[0]] ?? "0%", hint: `Of all traffic, such as 25%. ${service.stable} gets the rest. “rollout” follows the plan of the service, “stable” makes it the stable version.` },
       ],
     })),
     button("Deploy …", () => ({

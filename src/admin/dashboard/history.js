@@ -31,7 +31,8 @@ function mark() {
   return `${state.adoptions} ${state.proxy?.generation} ${state.connection}`;
 }
 
-export function enter() {
+export function enter(service) {
+  sought = service;
   load();
 }
 
@@ -44,7 +45,7 @@ export function draw() {
     h("div", { class: "head", key: "head" }, h("h1", null, "History"), h("div", { class: "buttons" }, ofGeneration(null))),
     h("div", { class: "tools", key: "tools" },
       h("label", { class: "search" }, h("span", { class: "heard" }, "Search the history"),
-        h("input", { type: "search", placeholder: "Search changes and authors  ( / )", spellcheck: "false", oninput: (event) => { sought = event.target.value; changed(); } })),
+        h("input", { type: "search", placeholder: "Search changes and authors  ( / )", spellcheck: "false", value: sought, oninput: (event) => { sought = event.target.value; changed(); } })),
       h("p", { class: "hint" }, report.stored ? "" : "Without a state directory the history ends with the process.")),
     error && h("p", { class: "refusal", key: "error" }, error),
     h("ol", { class: "history", key: "entries" }, found.slice(0, SHOWN).map((entry) => line(entry, entry === report.entries[0]))),

@@ -19,7 +19,7 @@ export function draw(name) {
   return [
     h("div", { class: "head", key: "head" },
       h("h1", null, mark(found[0]?.level ?? "ok"), service.name),
-      h("div", { class: "buttons" }, ofService(service))),
+      h("div", { class: "buttons" }, h("a", { class: "button", href: `#/history/${encodeURIComponent(service.name)}` }, "History"), ofService(service))),
     found.length > 0 && h("ul", { class: "findings", key: "findings", "aria-label": "What needs attention" },
       found.map((one) => h("li", { key: one.text, class: one.level }, mark(one.level), one.text))),
     service.answer ? h("p", { class: "panel", key: "answer" }, `The proxy answers itself: ${service.answer}.`) : h("section", { class: "panel wide", key: "split", "aria-label": "Split" }, bar(service)),
@@ -108,7 +108,7 @@ function endpoints(service) {
       h("span", { class: "buttons" }, ofEndpoint(service, version, endpoint)),
     ],
   })));
-  return rows.length ? section("endpoints", "Endpoints", ["Endpoint", "Version", "State", "Last failed check", "Since", "In flight", "Sessions", "Weight", "Actions"], rows) : null;
+  return rows.length ? section("endpoints", "Endpoints", ["Endpoint", "Version", "State", "Last failed check", "Since", "In flight", "Streams", "Weight", "Actions"], rows) : null;
 }
 
 function errors(service) {

@@ -34,11 +34,13 @@ export function subscribe(listener) {
 export function changed() {
   if (scheduled) return;
   scheduled = true;
-  // Hidden pages get no frames; they are drawn when they are shown.
-  requestAnimationFrame(() => {
+  const draw = () => {
     scheduled = false;
     for (const listener of listeners) listener();
-  });
+  };
+  // Hidden pages get no frames, but their title tells of problems.
+  if (document.hidden) setTimeout(draw, 1000);
+  else requestAnimationFrame(draw);
 }
 
 /** Sentences for screen readers, about changes of state only. */
@@ -148,6 +150,16 @@ function compare(before, after) {
   }
 }
 
+/** Computes `of` once for each description of a service: an event brings a new one. */
+function once(of) {
+  const known = new WeakMap();
+  return (service) => {
+    let found = known.get(service);
+    if (found === undefined) known.set(service, (found = of(service)));
+    return found;
+  };
+}
+
 /** What follows the rollout: a version or a flag. */
 export function subject(rollout) {
   return rollout.flag ? `flag ${rollout.flag}` : rollout.version;
@@ -174,10 +186,14 @@ export function isOff(endpoint) {
   return endpoint.health === "down" || endpoint.health === "unproven" || endpoint.ejected != null || endpoint.draining;
 }
 
+const ofClients = { "10s": once((service) => summed(service, "10s")), "1m": once((service) => summed(service, "1m")) };
+
 /** What clients of a service get over a window: `10s` or `1m`. Sums its versions where the proxy doesn't say. */
 export function clients(service, window = "10s") {
-  const known = service.clients?.[window];
-  if (known) return known;
+  return service.clients?.[window] ?? ofClients[window](service);
+}
+
+function summed(service, window) {
   const all = service.versions.map((version) => version.red[window]).filter(Boolean);
   const rate = all.reduce((sum, red) => sum + red.rate, 0);
   const failed = all.reduce((sum, red) => sum + red.rate * red.error_ratio, 0);
@@ -189,7 +205,9 @@ export function clients(service, window = "10s") {
 }
 
 /** What deserves attention in a service, the worst first: {level, text} with the level `bad`, `warn` or `info`. */
-export function findings(service) {
+export const findings = once(inspect);
+
+function inspect(service) {
   const found = [];
   const add = (level, text) => found.push({ level, text });
   for (const version of service.versions) {
