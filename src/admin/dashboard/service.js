@@ -44,7 +44,7 @@ export function section(key, title, heads, rows, note) {
   return h("section", { class: "panel", key, "aria-labelledby": `${key}-title` },
     h("h2", { id: `${key}-title` }, title),
     note && h("p", { class: "hint" }, note),
-    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title },
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table: ${title}` },
       h("table", null,
         h("thead", null, h("tr", null, heads.map((head, at) => h("th", { scope: "col", key: head, class: kinds[at] }, head)))),
         h("tbody", null, rows.map((row) => h("tr", { key: row.key, class: row.kind }, row.cells.map(cell)))))));
