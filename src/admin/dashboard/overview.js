@@ -41,7 +41,9 @@ export function bar(service) {
     effective: share(service.split.effective[version.name]) ?? 0,
     desired: service.split.desired[version.name],
   }));
-  const differs = named.some((one) => share(one.desired) !== null && Math.abs(share(one.desired) - one.effective) > 0.005);
+  // A rollout sets the shares itself; what the file says of the others is not awaited then.
+  const isPlanned = named.every((one) => one.desired !== "rollout");
+  const differs = isPlanned && named.some((one) => share(one.desired) !== null && Math.abs(share(one.desired) - one.effective) > 0.005);
   const words = named.map((one) => `${one.name} ${trim(one.effective)}${differs && share(one.desired) !== null ? `, wanted ${one.desired}` : ""}`);
   let sum = 0;
   return h("div", { class: "split" },
