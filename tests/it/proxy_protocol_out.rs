@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustls::{ServerConnection, Stream};
@@ -14,7 +14,7 @@ use crate::support::h2_client::H2;
 use crate::support::origin::{Conn, Origin};
 use crate::support::proxy::{Builder, Proxy, serve};
 use crate::support::tls::Authority;
-use crate::support::{block_on, free_port, until};
+use crate::support::{Ended, block_on, free_port, until};
 
 /// Reads the header of a connection, whole.
 fn header(conn: &mut Conn) -> io::Result<Vec<u8>> {
@@ -317,6 +317,43 @@ fn a_real_haproxy_learns_the_clients() {
             if version == "v2" {
                 assert_eq!(seen.field("x-unique"), seen.field("x-request-id"));
             }
+        }
+    }
+}
+
+#[test]
+fn a_real_nginx_learns_the_clients() {
+    if Command::new("nginx").arg("-v").output().is_err() {
+        eprintln!("skipped: nginx isn't installed");
+        return;
+    }
+    let (dir, port) = (tempfile::tempdir().expect("a directory"), free_port());
+    let at = dir.path().display();
+    let text = format!(
+        "daemon off;\nmaster_process off;\npid {at}/pid;\nerror_log {at}/error.log;\nevents {{}}\n\
+         http {{\n  access_log off;\n  client_body_temp_path {at}/body;\n  proxy_temp_path {at}/proxy;\n  \
+         fastcgi_temp_path {at}/fastcgi;\n  uwsgi_temp_path {at}/uwsgi;\n  scgi_temp_path {at}/scgi;\n  \
+         server {{\n    listen 127.0.0.1:{port} proxy_protocol;\n    \
+         return 200 $proxy_protocol_addr:$proxy_protocol_port;\n  }}\n}}\n"
+    );
+    let file = dir.path().join("nginx.conf");
+    std::fs::write(&file, text).expect("write");
+    let mut nginx = Command::new("nginx");
+    nginx
+        .arg("-c")
+        .arg(&file)
+        .arg("-e")
+        .arg(dir.path().join("log"));
+    nginx.stdout(Stdio::null()).stderr(Stdio::null());
+    let _nginx = Ended(nginx.spawn().expect("start nginx"));
+    until("nginx accepts", || {
+        TcpStream::connect(("127.0.0.1", port)).ok()
+    });
+    for version in ["v1", "v2"] {
+        let proxy = serve(&self::file(&format!("127.0.0.1:{port}"), version));
+        for host in [1, 9] {
+            let (mut client, address) = client_at(&proxy, host);
+            assert_eq!(client.get("/").text(), address.to_string(), "{version}");
         }
     }
 }
