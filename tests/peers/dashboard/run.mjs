@@ -180,7 +180,8 @@ const steps = {
       await page.run("location.hash = '#/' + arguments[0]", view);
       await until("drawn", () => page.run("return document.querySelector('h1')"));
       const wide = await page.run("return document.documentElement.scrollWidth");
-      check(wide <= 360, `${view || "the overview"} is ${wide} pixels wide`);
+      const culprits = wide > 360 && await page.run("return [...document.querySelectorAll('body *')].filter((one) => one.getBoundingClientRect().right > 360).map((one) => `${one.tagName} ${one.className.baseVal ?? one.className} ${one.parentElement.className} ${Math.round(one.getBoundingClientRect().right)}`).slice(0, 40)");
+      check(wide <= 360, `${view || "the overview"} is ${wide} pixels wide: ${JSON.stringify(culprits, null, 1)}`);
       await accessible(`${view || "the overview"} in the dark`);
     }
     await quiet();
