@@ -14,8 +14,16 @@ let token = null;
 /** The question that is being asked; all requests wait for the same answer. */
 let asking = null;
 
-/** Whether a token was given. */
-export const hasToken = () => token !== null;
+/** Whether the question was dismissed: reads don't ask again by themselves then. */
+let isDeclined = false;
+
+/** Whether reads fail because no token was given. */
+export const lacksToken = () => isDeclined;
+
+/** Lets the next request ask for the token. */
+export function offerToken() {
+  isDeclined = false;
+}
 
 /** Sends a request and asks for the token where it is needed. Returns the response, whatever its status. */
 export async function send(path, { method = "GET", body, headers = {}, signal } = {}) {
@@ -34,6 +42,7 @@ export async function send(path, { method = "GET", body, headers = {}, signal } 
     });
     if (response.status !== 401) return response;
     const message = await failure(response);
+    if (isDeclined && method === "GET") throw new ApiError(401, message);
     // Another request may have got a token in the meantime.
     if (token === used && !(await ask(message, used !== null))) throw new ApiError(401, message);
   }
@@ -81,6 +90,7 @@ function dialog(message, isWrong) {
   const before = document.activeElement;
   return new Promise((resolve) => {
     const done = (given) => {
+      isDeclined = !given;
       box.close();
       render(box, []);
       before?.focus?.();

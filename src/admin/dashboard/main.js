@@ -2,7 +2,8 @@
 
 import { h, render } from "./dom.js";
 import { clock, duration, plural } from "./format.js";
-import { findings, start, state, subscribe, urgency } from "./store.js";
+import { findings, retry, start, state, subscribe, urgency } from "./store.js";
+import { lacksToken, offerToken } from "./api.js";
 import * as overview from "./overview.js";
 import * as service from "./service.js";
 import * as history from "./history.js";
@@ -79,15 +80,21 @@ function head() {
   ];
 }
 
-function notice(key, level, text, detail) {
+function useToken() {
+  offerToken();
+  retry();
+}
+
+function notice(key, level, text, detail, button) {
   const sign = { bad: "✕", warn: "!", info: "i" }[level];
-  return h("div", { class: `notice ${level}`, key }, h("i", { "aria-hidden": "true" }, sign), h("p", null, text), detail && h("pre", null, detail));
+  return h("div", { class: `notice ${level}`, key }, h("i", { "aria-hidden": "true" }, sign), h("p", null, text), detail && h("pre", null, detail), button);
 }
 
 function notices() {
   const all = [];
   const { proxy } = state;
-  if (state.lostAt) all.push(notice("lost", "bad", `Connection lost since ${clock(new Date(state.lostAt).toISOString())}: ${state.why}. What is shown may be old; the page reconnects by itself.`));
+  if (state.lostAt) all.push(notice("lost", "bad", `Connection lost since ${clock(new Date(state.lostAt).toISOString())}: ${state.why}. What is shown may be old; the page reconnects by itself.`, null,
+    lacksToken() && h("button", { type: "button", onclick: useToken }, "Enter the token")));
   const restarted = state.restartedAt && Date.now() - state.restartedAt < 60_000;
   if (restarted) all.push(notice("restart", "info", `The proxy was restarted ${duration((Date.now() - state.restartedAt) / 1000)} ago. Counters begin again.`));
   if (!proxy) return all;

@@ -52,9 +52,14 @@ export function announce(text) {
   while (region.childElementCount > 3) region.firstElementChild.remove();
 }
 
+let stream = null;
+
+/** Tries at once what is tried again later otherwise. */
+export const retry = () => stream.retry();
+
 /** Follows the proxy's events. */
 export function start() {
-  follow("/api/v1/events", {
+  stream = follow("/api/v1/events", {
     open: connected,
     lost,
     async refused(why, status) {

@@ -167,6 +167,22 @@ const steps = {
     await quiet((message) => message.includes("ERR_CONNECTION_REFUSED") || message.includes("ERR_INCOMPLETE_CHUNKED_ENCODING") || message.includes("ERR_CONNECTION_RESET") || message.includes("ERR_EMPTY_RESPONSE"));
   },
 
+  async "a listener that others reach asks for the token, once"() {
+    await page.open(`${here.exposed}/`);
+    await page.shows("It is kept in the memory of this page only.");
+    await page.keys("Escape");
+    await page.shows("Connection lost since");
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    check(!(await page.run("return document.getElementById('token-dialog').open")), "the question came back by itself");
+    await accessible("a page without the token");
+    await page.click("Enter the token");
+    await page.type("#token-input", TOKEN);
+    await page.keys("Enter");
+    await page.shows("plain-0");
+    await quiet((message) => message.includes("401"));
+    await page.open(`${here.admin}/`);
+  },
+
   async "the search is reached by a key, and narrows the list"() {
     await page.run("document.activeElement.blur()");
     await page.keys("/", "p", "l", "a", "i", "n");

@@ -30,6 +30,21 @@ async function origin() {
   return one;
 }
 
+/** Asks the admin API on a connection of its own, which no keep-alive timeout closes in between. */
+function ask(url, { method = "GET", body } = {}) {
+  return new Promise((resolve, reject) => {
+    const headers = { authorization: `Bearer ${TOKEN}` };
+    const request = http.request(url, { method, agent: false, headers }, async (answer) => {
+      let text = "";
+      for await (const part of answer) text += part;
+      if (answer.statusCode === 200) resolve(text);
+      else reject(new Error(`${url}: ${answer.statusCode} ${text}`));
+    });
+    request.on("error", reject);
+    request.end(body && JSON.stringify(body));
+  });
+}
+
 /** A free port, for a proxy that is started again at the same address. */
 async function freePort() {
   const server = net.createServer();
@@ -41,7 +56,7 @@ async function freePort() {
 
 export async function world(binary, directory, { steps, others = 1 }) {
   const origins = { v1: await origin(), v2: await origin(), plain: await origin() };
-  const [traffic, admin] = [await freePort(), await freePort()];
+  const [traffic, admin, exposed] = [await freePort(), await freePort(), await freePort()];
   const file = `${directory}/cutover.toml`;
   writeFileSync(`${directory}/token`, TOKEN);
   chmodSync(`${directory}/token`, 0o600);
@@ -56,7 +71,7 @@ versions.v2 = ["${origins.plain.address}"]
 listen    = "127.0.0.1:${traffic}"
 state_dir = "${directory}/state"
 [admin]
-listen     = "127.0.0.1:${admin}"
+listen     = ["127.0.0.1:${admin}", "0.0.0.0:${exposed}"]
 token_file = "${directory}/token"
 [service.shop]
 hosts  = ["shop.example.com"]
@@ -75,12 +90,12 @@ errors     = ["1%", "x1.5"]
 confidence = "99%"
 ${plain.join("")}`);
 
-  const here = { origins, file, admin: `http://127.0.0.1:${admin}`, rate: 300, path: () => "/cart", host: () => "shop.example.com" };
+  const here = { origins, file, admin: `http://127.0.0.1:${admin}`, exposed: `http://127.0.0.1:${exposed}`, rate: 300, path: () => "/cart", host: () => "shop.example.com" };
   const log = openSync(`${directory}/log`, "a");
   let child = null;
   here.start = async () => {
     child = spawn(binary, ["run", "-c", file], { stdio: ["ignore", log, log] });
-    await until("the proxy is ready", () => fetch(`${here.admin}/readyz`).then((answer) => answer.ok, () => false));
+    await until("the proxy is ready", () => ask(`${here.admin}/readyz`).catch(() => false));
   };
   here.stop = async () => {
     if (child.exitCode !== null) return;
@@ -89,14 +104,10 @@ ${plain.join("")}`);
     await ended;
   };
   here.status = async (name = "shop") => {
-    const status = await (await fetch(`${here.admin}/api/v1/status`)).json();
+    const status = JSON.parse(await ask(`${here.admin}/api/v1/status`));
     return status.services.find((service) => service.name === name);
   };
-  here.post = async (path, body) => {
-    const answer = await fetch(`${here.admin}/api/v1/${path}`, { method: "POST", body: JSON.stringify(body), headers: { authorization: `Bearer ${TOKEN}` } });
-    if (!answer.ok) throw new Error(`${path}: ${await answer.text()}`);
-    return answer.json();
-  };
+  here.post = async (path, body) => JSON.parse(await ask(`${here.admin}/api/v1/${path}`, { method: "POST", body }));
   const beat = setInterval(() => {
     for (let n = 0; n < here.rate / 50; n++) {
       const request = http.get({ port: traffic, path: here.path(), agent, headers: { host: here.host() } }, (answer) => answer.resume());
