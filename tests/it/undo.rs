@@ -227,7 +227,7 @@ fn a_dry_run_plans_and_changes_nothing() {
     let path = "/api/v1/services/app/split";
     let (status, plan) = post(&proxy, &format!("{path}?dry_run=true"), &split);
     assert_eq!(status, 200, "{plan:#}");
-    let says = |changes: &serde_json::Value, text: &str| {
+    let says = |changes: &Value, text: &str| {
         let mut lines = changes.as_array().expect("changes").iter();
         lines.any(|line| line["text"] == text)
     };
