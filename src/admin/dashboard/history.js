@@ -38,7 +38,7 @@ export function enter(service) {
 
 export function draw() {
   if (fetched !== mark()) load();
-  if (!report) return h("p", { class: "empty" }, error ? `No history: ${error}` : "Reading the history …");
+  if (!report) return [h("h1", null, "History"), h("p", { class: "empty" }, error ? `No history: ${error}` : "Reading the history …")];
   const text = sought.trim().toLowerCase();
   const found = report.entries.filter((entry) => !text || entry.who?.toLowerCase().includes(text) || entry.changes.some((change) => change.text.toLowerCase().includes(text)));
   return [

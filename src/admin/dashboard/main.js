@@ -59,7 +59,7 @@ function draw() {
   render(document.getElementById("top"), head());
   render(document.getElementById("notices"), notices());
   if (state.proxy) render(main, view.draw(current.argument));
-  else if (state.connection !== "connecting") render(main, h("p", { class: "empty" }, `Nothing to show: ${state.why}.`));
+  else if (state.connection !== "connecting") render(main, [h("h1", { class: "heard" }, title), h("p", { class: "empty" }, `Nothing to show: ${state.why}.`)]);
 }
 
 function head() {

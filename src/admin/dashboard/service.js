@@ -14,7 +14,7 @@ export const leave = stopSeries;
 
 export function draw(name) {
   const service = state.services.get(name);
-  if (!service) return h("p", { class: "empty" }, `The configuration has no service ${name}.`);
+  if (!service) return [h("h1", null, name), h("p", { class: "empty" }, "The configuration has no such service.")];
   const found = findings(service);
   return [
     h("div", { class: "head", key: "head" },
