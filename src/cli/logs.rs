@@ -4,7 +4,7 @@
 //! another process takes over, both are followed until the former one has ended.
 
 mod printer;
-mod view;
+pub(super) mod view;
 
 use std::time::{Duration, Instant};
 

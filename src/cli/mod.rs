@@ -36,6 +36,7 @@ mod shift;
 mod status;
 mod table;
 mod undo;
+mod watch;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

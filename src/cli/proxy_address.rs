@@ -12,7 +12,7 @@ use super::error::CommandError;
 use crate::config::paths;
 
 /// The global options `--config`, `--admin` and `--token-file`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct ProxyAddress {
     /// Configuration file [default: ./cutover.toml, then /etc/cutover/cutover.toml]
     #[arg(

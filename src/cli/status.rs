@@ -11,6 +11,7 @@ use super::error::CommandError;
 use super::proxy::Proxy;
 use super::proxy_address::{ProxyAddress, meant};
 use super::table::{Align, TextTable};
+use super::watch;
 use super::{CommandResult, Json, block_on};
 use crate::admin::status::{
     CertificateStatus, ProxyStatus, RedStatus, ServiceStatus, VersionStatus,
@@ -27,7 +28,7 @@ const WINDOW: &str = "10s";
 pub(super) struct StatusArgs {
     /// Show only this service
     service: Option<String>,
-    /// Refresh every second
+    /// Keep showing it: on a terminal as a view of the whole screen with keys (`?` lists them), else as text every second
     #[arg(short, long)]
     watch: bool,
     #[command(flatten)]
@@ -41,6 +42,11 @@ impl StatusArgs {
 
     async fn show(&self, address: &ProxyAddress) -> CommandResult {
         let (proxy, mut status) = Proxy::find(address).await?;
+        if self.watch && !self.json.json && watch::is_possible() {
+            // Refuses a service that doesn't exist.
+            self.narrow(&mut status.clone())?;
+            return watch::run(address, proxy, status, self.service.as_deref()).await;
+        }
         loop {
             self.narrow(&mut status)?;
             let screen = std::io::stdout().is_terminal();

@@ -4,7 +4,7 @@ use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
 /// What the proxy sent.
-pub(super) enum LoggedLine {
+pub(in crate::cli) enum LoggedLine {
     /// A request.
     Request(Value),
     /// This number of lines was lost.
@@ -15,7 +15,7 @@ pub(super) enum LoggedLine {
 
 impl LoggedLine {
     /// Parses a line. One that isn't understood counts as a request, and is shown with what it has.
-    pub(super) fn parse(line: &[u8]) -> Self {
+    pub(in crate::cli) fn parse(line: &[u8]) -> Self {
         let value: Value = serde_json::from_slice(line).unwrap_or_default();
         if value["handed_over"] == Value::Bool(true) {
             return Self::HandedOver;
@@ -28,7 +28,7 @@ impl LoggedLine {
 }
 
 /// Shows a request: time, status, method, URL, duration, version and endpoint, and what is unusual about it.
-pub(super) fn shown(request: &Value) -> String {
+pub(in crate::cli) fn shown(request: &Value) -> String {
     let text = |key: &str| printable(request[key].as_str().unwrap_or_default());
     let time = text("time");
     let time = time.split('T').nth(1).unwrap_or(&time).to_owned();

@@ -1,0 +1,181 @@
+//! Tasks that talk to the proxy and report by events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{sleep, timeout};
+
+use super::action::{ActionRequest, UNDO_PATH, WatchAction};
+use super::log_model::{LogFilter, LogRow};
+use super::model::WatchEvent;
+use crate::admin::status::ProxyStatus;
+use crate::admin::writes::{UndoPlan, UndoRequest};
+use crate::cli::author::{author, person};
+use crate::cli::error::CommandError;
+use crate::cli::logs::view::{LoggedLine, shown};
+use crate::cli::proxy::{Proxy, ProxyError};
+use crate::cli::proxy_address::ProxyAddress;
+
+/// Interval between two status documents, and while a rollout is under way.
+const INTERVAL: Duration = Duration::from_secs(1);
+const ROLLOUT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Interval between two attempts to follow the log.
+const LOG_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Time limit for an action. `promote` may wait for a hook, and edits wait until they are adopted.
+const ACTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Lines of the log that were read and not yet taken.
+const QUEUED_LINES: usize = 1024;
+
+/// Fetches the status again and again, and at once when `hurry` is notified. Ends when the receiver has gone.
+pub(super) async fn poll(
+    address: ProxyAddress,
+    proxy: Proxy,
+    events: mpsc::Sender<WatchEvent>,
+    hurry: Arc<Notify>,
+) {
+    let mut current = Some(proxy);
+    let mut interval = INTERVAL;
+    loop {
+        // With or without a notice it is time for the next document.
+        let _ = timeout(interval, hurry.notified()).await;
+        let answer = match current.take() {
+            Some(proxy) => proxy.status().await.map(|status| (proxy, status)),
+            // Another process may have another address by now.
+            None => Proxy::find(&address).await,
+        };
+        let event = match answer {
+            Ok((proxy, status)) => {
+                current = Some(proxy);
+                interval = pace(&status);
+                WatchEvent::Status(Box::new(status))
+            }
+            Err(error) => {
+                interval = ROLLOUT_INTERVAL;
+                WatchEvent::Lost(one_line(error.into()))
+            }
+        };
+        if events.send(event).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn pace(status: &ProxyStatus) -> Duration {
+    let rollouts = status.services.iter().filter_map(|s| s.rollout.as_ref());
+    let runs = |state: &str| !matches!(state, "done" | "aborted" | "rolled-back");
+    match rollouts.into_iter().any(|rollout| runs(&rollout.state)) {
+        true => ROLLOUT_INTERVAL,
+        false => INTERVAL,
+    }
+}
+
+/// Follows the log, also that of a process that takes over or is started later. Ends when the receiver has gone.
+pub(super) async fn follow(
+    address: ProxyAddress,
+    filter: LogFilter,
+    events: mpsc::Sender<WatchEvent>,
+) {
+    let path = filter.path();
+    loop {
+        let ended = match Proxy::find(&address).await {
+            Ok((proxy, _)) => lines(&proxy, &path, &events).await,
+            Err(error) => Err(error),
+        };
+        let why = match ended {
+            Ok(()) => "the proxy has ended it".to_owned(),
+            Err(error) => one_line(error.into()),
+        };
+        if events.send(WatchEvent::LogBroken(why)).await.is_err() {
+            return;
+        }
+        sleep(LOG_INTERVAL).await;
+    }
+}
+
+/// Passes on lines until the response ends. What comes faster than it is taken is dropped and counted.
+async fn lines(
+    proxy: &Proxy,
+    path: &str,
+    events: &mpsc::Sender<WatchEvent>,
+) -> Result<(), ProxyError> {
+    let (queue, mut queued) = mpsc::channel(QUEUED_LINES);
+    let mut dropped = 0;
+    let reading = proxy.lines(path, move |line| {
+        let event = match LoggedLine::parse(line) {
+            LoggedLine::Request(request) => WatchEvent::Line(LogRow {
+                status: request["status"].as_u64().unwrap_or_default(),
+                text: anstream::adapter::strip_str(&shown(&request)).to_string(),
+            }),
+            LoggedLine::Dropped(lines) => WatchEvent::LinesDropped(lines),
+            LoggedLine::HandedOver => WatchEvent::Line(LogRow {
+                status: 0,
+                text: "another process has taken over".to_owned(),
+            }),
+        };
+        if dropped > 0 && queue.try_send(WatchEvent::LinesDropped(dropped)).is_ok() {
+            dropped = 0;
+        }
+        if queue.try_send(event).is_err() {
+            dropped += 1;
+        }
+    });
+    let mut reading = std::pin::pin!(reading);
+    loop {
+        tokio::select! {
+            Some(event) = queued.recv() => {
+                // The view has gone; `follow` notices as well.
+                let _ = events.send(event).await;
+            }
+            ended = &mut reading => return ended,
+        }
+    }
+}
+
+/// Carries out an action.
+pub(super) async fn act(address: ProxyAddress, action: WatchAction) -> WatchEvent {
+    let request = action.request(&person());
+    let sent = async {
+        let (proxy, _) = Proxy::find(&address).await?;
+        let by = Some(author("status"));
+        let ActionRequest { path, body } = request;
+        proxy
+            .post_as::<serde_json::Value>(&path, &body, by, ACTION_TIMEOUT)
+            .await
+    };
+    match sent.await {
+        Ok(report) => WatchEvent::Done(match report["generation"].as_u64() {
+            Some(generation) => format!("{action} (generation {generation})"),
+            None => action.to_string(),
+        }),
+        Err(error) => WatchEvent::Refused(one_line(error.into())),
+    }
+}
+
+/// Asks what an undo would change.
+pub(super) async fn plan_undo(address: ProxyAddress) -> WatchEvent {
+    let request = UndoRequest {
+        generation: None,
+        running: None,
+        plan: true,
+    };
+    let asked = async {
+        let (proxy, _) = Proxy::find(&address).await?;
+        proxy.post::<UndoPlan>(UNDO_PATH, &request).await
+    };
+    match asked.await {
+        Ok(plan) => WatchEvent::UndoPlanned(plan),
+        Err(error) => WatchEvent::Refused(one_line(error.into())),
+    }
+}
+
+fn one_line(error: CommandError) -> String {
+    let mut text = error.message;
+    for line in error.detail {
+        text += &format!("; {}", line.trim());
+    }
+    text
+}

@@ -1,0 +1,193 @@
+//! What was measured in the last minutes, second by second, as the status documents said it.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::admin::status::{ProxyStatus, ServiceStatus};
+
+/// Seconds that are kept.
+const KEPT: usize = 300;
+
+/// The window of the status document that is shown.
+pub(super) const WINDOW: &str = "10s";
+
+/// What is charted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Measure {
+    Rate,
+    Errors,
+    P99,
+    Evidence,
+}
+
+/// The figures of one second.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct SeriesPoint {
+    rate: Option<f32>,
+    errors: Option<f32>,
+    p99: Option<f32>,
+    evidence: Option<f32>,
+}
+
+impl SeriesPoint {
+    fn value(self, measure: Measure) -> Option<f32> {
+        match measure {
+            Measure::Rate => self.rate,
+            Measure::Errors => self.errors,
+            Measure::P99 => self.p99,
+            Measure::Evidence => self.evidence,
+        }
+    }
+}
+
+/// The last seconds of one service or version; the newest is at the end.
+#[derive(Debug, Default)]
+struct Points {
+    /// The second of the newest point.
+    newest: u64,
+    points: VecDeque<SeriesPoint>,
+}
+
+impl Points {
+    fn add(&mut self, second: u64, point: SeriesPoint) {
+        let missing = match self.points.is_empty() {
+            true => 1,
+            false => second.saturating_sub(self.newest),
+        };
+        // A second without a document is a gap. The point of a second that has one already is replaced.
+        for _ in 0..missing.min(KEPT as u64) {
+            if self.points.len() == KEPT {
+                self.points.pop_front();
+            }
+            self.points.push_back(SeriesPoint::default());
+        }
+        self.newest = self.newest.max(second);
+        if let Some(last) = self.points.back_mut() {
+            *last = point;
+        }
+    }
+}
+
+/// The series of all services and their versions.
+#[derive(Debug, Default)]
+pub(super) struct TrafficSeries {
+    services: HashMap<String, Points>,
+    versions: HashMap<(String, String), Points>,
+}
+
+impl TrafficSeries {
+    /// Adds a document that came in this second.
+    pub(super) fn add(&mut self, second: u64, status: &ProxyStatus) {
+        for service in &status.services {
+            let total = total(service);
+            let points = self.services.entry(service.name.clone()).or_default();
+            points.add(second, total);
+            for version in &service.versions {
+                let red = version.red.get(WINDOW).copied().unwrap_or_default();
+                let point = SeriesPoint {
+                    rate: Some(red.rate as f32),
+                    errors: (red.rate > 0.0).then_some(red.error_ratio as f32),
+                    p99: red.p99_ms.map(|ms| ms as f32),
+                    evidence: None,
+                };
+                let key = (service.name.clone(), version.name.clone());
+                self.versions.entry(key).or_default().add(second, point);
+            }
+        }
+        // What left the configuration is forgotten.
+        let is_fresh = |points: &Points| points.newest + KEPT as u64 > second;
+        self.services.retain(|_, points| is_fresh(points));
+        self.versions.retain(|_, points| is_fresh(points));
+    }
+
+    /// The last values of a service, or of one of its versions, the newest at the end.
+    pub(super) fn values(
+        &self,
+        service: &str,
+        version: Option<&str>,
+        measure: Measure,
+        count: usize,
+    ) -> Vec<Option<f32>> {
+        let points = match version {
+            None => self.services.get(service),
+            Some(version) => self.versions.get(&(service.to_owned(), version.to_owned())),
+        };
+        let Some(points) = points else {
+            return Vec::new();
+        };
+        let skipped = points.points.len().saturating_sub(count);
+        let last = points.points.iter().skip(skipped);
+        last.map(|point| point.value(measure)).collect()
+    }
+}
+
+/// The figures of a service as a whole. Its p99 is the slowest of its versions'.
+fn total(service: &ServiceStatus) -> SeriesPoint {
+    let figures = service.versions.iter().filter_map(|v| v.red.get(WINDOW));
+    let (mut rate, mut failed, mut p99) = (0.0, 0.0, None);
+    for red in figures {
+        rate += red.rate;
+        failed += red.rate * red.error_ratio;
+        p99 = p99.max(red.p99_ms.map(|ms| (ms * 1000.0) as u64));
+    }
+    SeriesPoint {
+        rate: Some(rate as f32),
+        errors: (rate > 0.0).then_some((failed / rate) as f32),
+        p99: p99.map(|us| us as f32 / 1000.0),
+        evidence: service.rollout.as_ref().map(|r| r.total_evidence as f32),
+    }
+}
+
+/// Rate, share of errors and p99 in milliseconds of a service as a whole, in the last document.
+pub(super) fn figures(service: &ServiceStatus) -> (f32, Option<f32>, Option<f32>) {
+    let total = total(service);
+    (total.rate.unwrap_or_default(), total.errors, total.p99)
+}
+
+/// A chart of one row, a character for each value: `highest` fills a character, a gap is a space.
+pub(super) fn sparkline(values: &[Option<f32>], highest: f32) -> String {
+    const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let level = |value: f32| match highest > 0.0 {
+        true => ((value / highest).clamp(0.0, 1.0) * 7.0).round() as usize,
+        false => 0,
+    };
+    let shown = values
+        .iter()
+        .map(|value| value.map_or(' ', |v| LEVELS[level(v)]));
+    shown.collect()
+}
+
+/// The largest of some values; 0 if there are none.
+pub(super) fn highest(values: &[Option<f32>]) -> f32 {
+    values.iter().flatten().copied().fold(0.0, f32::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_without_a_document_are_gaps() {
+        let mut points = Points::default();
+        let point = |rate: f32| SeriesPoint {
+            rate: Some(rate),
+            ..SeriesPoint::default()
+        };
+        points.add(100, point(1.0));
+        points.add(100, point(2.0));
+        points.add(103, point(3.0));
+        // The clock was set back.
+        points.add(90, point(4.0));
+        let rates: Vec<_> = points.points.iter().map(|p| p.rate).collect();
+        assert_eq!(rates, [Some(2.0), None, None, Some(4.0)]);
+        points.add(1_000_000, point(5.0));
+        assert_eq!(points.points.len(), KEPT);
+    }
+
+    #[test]
+    fn a_sparkline_has_a_character_for_each_value() {
+        let values = [Some(0.0), None, Some(4.0), Some(8.0), Some(9.0)];
+        assert_eq!(sparkline(&values, 8.0), "▁ ▅██");
+        assert_eq!(sparkline(&values, 0.0), "▁ ▁▁▁");
+        assert_eq!(highest(&values), 9.0);
+    }
+}
