@@ -90,5 +90,6 @@ mod upgrade;
 mod upstream_tls;
 mod visibility;
 mod waiting;
+mod watch;
 mod websocket;
 mod yielding;

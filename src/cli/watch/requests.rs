@@ -65,9 +65,9 @@ pub(super) async fn poll(
 }
 
 fn pace(status: &ProxyStatus) -> Duration {
-    let rollouts = status.services.iter().filter_map(|s| s.rollout.as_ref());
+    let mut rollouts = status.services.iter().filter_map(|s| s.rollout.as_ref());
     let runs = |state: &str| !matches!(state, "done" | "aborted" | "rolled-back");
-    match rollouts.into_iter().any(|rollout| runs(&rollout.state)) {
+    match rollouts.any(|rollout| runs(&rollout.state)) {
         true => ROLLOUT_INTERVAL,
         false => INTERVAL,
     }
