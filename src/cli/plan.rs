@@ -66,7 +66,7 @@ fn checked(file: &Path) -> Result<String, CommandError> {
     Err(CommandError::new(errors.join("\n")))
 }
 
-fn text_of(report: &PlanReport) -> String {
+pub(super) fn text_of(report: &PlanReport) -> String {
     let mut text = String::new();
     let mut line = |line: String| {
         // Writing to a string can't fail.

@@ -126,6 +126,7 @@ fn keys_shift_a_version_after_a_question() {
     view.shows("share of v2, now 5%");
     view.press("25\r");
     view.shows("from 5% to 25%?");
+    view.shows("v2 5% -> 25%");
     assert!(proxy.text().contains("\"5%\""), "nothing without a yes");
     view.press("y");
     until("the file has the share", || {

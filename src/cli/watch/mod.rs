@@ -209,6 +209,9 @@ impl Watch<'_> {
             WatchEffect::Send(action) => {
                 self.report(requests::act(self.address.clone(), action));
             }
+            WatchEffect::PlanShift(shift) => {
+                self.report(requests::plan_shift(self.address.clone(), shift));
+            }
             WatchEffect::PlanUndo => self.report(requests::plan_undo(self.address.clone())),
             WatchEffect::Follow(filter) => {
                 if let Some(former) = self.log.take() {

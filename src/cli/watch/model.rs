@@ -28,6 +28,8 @@ pub(super) enum WatchEvent {
     Done(String),
     /// An action was refused, and why.
     Refused(String),
+    /// What a shift would change, line by line.
+    ShiftPlanned(WatchAction, Vec<String>),
     /// What an undo would change.
     UndoPlanned(UndoPlan),
     /// A second has passed.
@@ -42,6 +44,8 @@ pub(super) enum WatchEffect {
     Redraw,
     Send(WatchAction),
     PlanUndo,
+    /// Ask the proxy what a shift would change.
+    PlanShift(WatchAction),
     /// Follow these lines of the log; `None` stops.
     Follow(Option<LogFilter>),
 }
@@ -60,7 +64,11 @@ pub(super) enum WatchOverlay {
     Help,
     /// Why the proxy rejects its current file.
     ConfigError,
-    Confirm(WatchAction),
+    Confirm {
+        action: WatchAction,
+        /// What it would change, as the proxy says.
+        plan: Vec<String>,
+    },
     /// Asks for the share of a version.
     Share {
         service: String,

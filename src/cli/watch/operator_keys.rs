@@ -40,11 +40,14 @@ fn rollout(service: &ServiceStatus, command: OperatorCommand) -> Result<WatchOve
     let name = &service.name;
     let rollout = service.rollout.as_ref();
     let rollout = rollout.ok_or_else(|| format!("{name} has no rollout"))?;
-    Ok(WatchOverlay::Confirm(WatchAction::Rollout {
-        service: name.clone(),
-        subject: rollout.subject(),
-        command,
-    }))
+    Ok(WatchOverlay::Confirm {
+        action: WatchAction::Rollout {
+            service: name.clone(),
+            subject: rollout.subject(),
+            command,
+        },
+        plan: Vec::new(),
+    })
 }
 
 /// Asks for the share of the selected version; of the other one if there are two and stable is selected.
@@ -75,12 +78,15 @@ fn shift(service: &ServiceStatus, target: usize) -> Result<WatchOverlay, String>
 
 fn drain(service: &ServiceStatus, target: usize, undo: bool) -> Result<WatchOverlay, String> {
     let ServiceTarget { version, endpoint } = selected(service, target)?;
-    Ok(WatchOverlay::Confirm(WatchAction::Drain {
-        service: service.name.clone(),
-        version: version.name.clone(),
-        endpoint: endpoint.map(|e| e.address.clone()),
-        undo,
-    }))
+    Ok(WatchOverlay::Confirm {
+        action: WatchAction::Drain {
+            service: service.name.clone(),
+            version: version.name.clone(),
+            endpoint: endpoint.map(|e| e.address.clone()),
+            undo,
+        },
+        plan: Vec::new(),
+    })
 }
 
 fn selected(service: &ServiceStatus, target: usize) -> Result<ServiceTarget<'_>, String> {

@@ -51,10 +51,13 @@ pub(super) fn draw(model: &WatchModel, overlay: &WatchOverlay, screen: &mut Scre
                 .unwrap_or("it is accepted by now");
             lines.extend(wrapped(error, room).iter().map(|text| plain(text)));
         }
-        WatchOverlay::Confirm(action) => {
+        WatchOverlay::Confirm { action, plan } => {
             let (question, more) = action.question();
             lines.extend(wrapped(&question, room).iter().map(|text| bold(text)));
-            let more = more.iter().flat_map(|text| wrapped(text, room));
+            let more = plan
+                .iter()
+                .chain(&more)
+                .flat_map(|text| wrapped(text, room));
             lines.extend(more.map(|text| plain(&text)));
         }
         WatchOverlay::Share {
@@ -74,7 +77,7 @@ pub(super) fn draw(model: &WatchModel, overlay: &WatchOverlay, screen: &mut Scre
         }
     }
     let below = match overlay {
-        WatchOverlay::Confirm(_) => "y yes    n, Esc no",
+        WatchOverlay::Confirm { .. } => "y yes    n, Esc no",
         WatchOverlay::Share { .. } => "Enter next    Esc cancel",
         WatchOverlay::Help | WatchOverlay::ConfigError => "any key closes",
     };

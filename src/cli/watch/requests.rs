@@ -9,11 +9,13 @@ use tokio::time::{sleep, timeout};
 use super::action::{ActionRequest, UNDO_PATH, WatchAction};
 use super::log_model::{LogFilter, LogRow};
 use super::model::WatchEvent;
+use crate::admin::plan::PlanReport;
 use crate::admin::status::ProxyStatus;
 use crate::admin::writes::{UndoPlan, UndoRequest};
 use crate::cli::author::{author, person};
 use crate::cli::error::CommandError;
 use crate::cli::logs::view::{LoggedLine, shown};
+use crate::cli::plan::text_of;
 use crate::cli::proxy::{Proxy, ProxyError};
 use crate::cli::proxy_address::ProxyAddress;
 
@@ -151,6 +153,23 @@ pub(super) async fn act(address: ProxyAddress, action: WatchAction) -> WatchEven
             Some(generation) => format!("{action} (generation {generation})"),
             None => action.to_string(),
         }),
+        Err(error) => WatchEvent::Refused(one_line(error.into())),
+    }
+}
+
+/// Asks what a shift would change.
+pub(super) async fn plan_shift(address: ProxyAddress, shift: WatchAction) -> WatchEvent {
+    let ActionRequest { path, body } = shift.request(&person());
+    let asked = async {
+        let (proxy, _) = Proxy::find(&address).await?;
+        let path = format!("{path}?dry_run=true");
+        proxy.post::<PlanReport>(&path, &body).await
+    };
+    match asked.await {
+        Ok(report) => {
+            let lines = text_of(&report).lines().map(str::to_owned).collect();
+            WatchEvent::ShiftPlanned(shift, lines)
+        }
         Err(error) => WatchEvent::Refused(one_line(error.into())),
     }
 }

@@ -32,15 +32,19 @@ pub(super) fn update(
         WatchEvent::LogBroken(why) => model.log.broken = Some(why),
         WatchEvent::Done(what) => model.say(what, false, now),
         WatchEvent::Refused(why) => model.say(why, true, now),
-        WatchEvent::UndoPlanned(plan) => {
-            // An answer that comes late doesn't cover what the operator does by now.
-            if model.overlay.is_none() {
-                model.overlay = Some(WatchOverlay::Confirm(WatchAction::Undo(plan)));
-            }
-        }
+        WatchEvent::ShiftPlanned(action, plan) => ask(model, action, plan),
+        WatchEvent::UndoPlanned(plan) => ask(model, WatchAction::Undo(plan), Vec::new()),
         WatchEvent::Tick => model.tick(now),
     }
     None
+}
+
+/// Asks whether an action is meant. An answer that comes late doesn't cover what the operator does by now.
+fn ask(model: &mut WatchModel, action: WatchAction, plan: Vec<String>) {
+    if model.overlay.is_none() {
+        model.remark = None;
+        model.overlay = Some(WatchOverlay::Confirm { action, plan });
+    }
 }
 
 fn on_key(model: &mut WatchModel, key: TerminalKey, now: SystemTime) -> Option<WatchEffect> {
@@ -51,7 +55,7 @@ fn on_key(model: &mut WatchModel, key: TerminalKey, now: SystemTime) -> Option<W
         _ => {}
     }
     if let Some(overlay) = model.overlay.take() {
-        return on_overlay_key(model, overlay, key);
+        return on_overlay_key(model, overlay, key, now);
     }
     if model.is_searching {
         search_key(model, key);
@@ -78,23 +82,34 @@ fn on_overlay_key(
     model: &mut WatchModel,
     overlay: WatchOverlay,
     key: TerminalKey,
+    now: SystemTime,
 ) -> Option<WatchEffect> {
     match (overlay, key) {
-        (WatchOverlay::Confirm(action), TerminalKey::Char('y' | 'Y')) => {
+        (WatchOverlay::Confirm { action, .. }, TerminalKey::Char('y' | 'Y')) => {
             return Some(WatchEffect::Send(action));
         }
-        (WatchOverlay::Confirm(_), TerminalKey::Char('n' | 'N' | 'q') | TerminalKey::Escape) => {}
+        (
+            WatchOverlay::Confirm { .. },
+            TerminalKey::Char('n' | 'N' | 'q') | TerminalKey::Escape,
+        ) => {}
         // A key that was meant for something else neither confirms nor declines.
-        (confirm @ WatchOverlay::Confirm(_), _) => model.overlay = Some(confirm),
+        (confirm @ WatchOverlay::Confirm { .. }, _) => model.overlay = Some(confirm),
         (WatchOverlay::Share { .. }, TerminalKey::Escape) => {}
-        (share @ WatchOverlay::Share { .. }, key) => model.overlay = Some(share_key(share, key)),
+        (share @ WatchOverlay::Share { .. }, key) => match share_key(share, key) {
+            Ok(shift) => {
+                model.say("asking what would change".to_owned(), false, now);
+                return Some(WatchEffect::PlanShift(shift));
+            }
+            Err(overlay) => model.overlay = Some(overlay),
+        },
         // Any key closes what is only read.
         (WatchOverlay::Help | WatchOverlay::ConfigError, _) => {}
     }
     None
 }
 
-fn share_key(overlay: WatchOverlay, key: TerminalKey) -> WatchOverlay {
+/// Edits a share; returns the shift once it is complete, else what is shown next.
+fn share_key(overlay: WatchOverlay, key: TerminalKey) -> Result<WatchAction, WatchOverlay> {
     let WatchOverlay::Share {
         service,
         version,
@@ -103,7 +118,7 @@ fn share_key(overlay: WatchOverlay, key: TerminalKey) -> WatchOverlay {
         ..
     } = overlay
     else {
-        return overlay;
+        return Err(overlay);
     };
     let error = match key {
         TerminalKey::Enter => {
@@ -116,7 +131,7 @@ fn share_key(overlay: WatchOverlay, key: TerminalKey) -> WatchOverlay {
             };
             match to.parse::<SplitChange>() {
                 Ok(_) => {
-                    return WatchOverlay::Confirm(WatchAction::Shift {
+                    return Ok(WatchAction::Shift {
                         service,
                         version,
                         to,
@@ -131,13 +146,13 @@ fn share_key(overlay: WatchOverlay, key: TerminalKey) -> WatchOverlay {
             None
         }
     };
-    WatchOverlay::Share {
+    Err(WatchOverlay::Share {
         service,
         version,
         from,
         text,
         error,
-    }
+    })
 }
 
 /// Edits a line of input.

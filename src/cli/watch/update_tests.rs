@@ -81,7 +81,11 @@ fn a_shift_asks_for_the_share_and_then_whether_it_is_meant() {
     let Some(WatchOverlay::Share { error: Some(_), .. }) = &model.overlay else {
         panic!("{:?}", model.overlay);
     };
-    assert_eq!(press(&mut model, "\x085\n"), None);
+    let Some(WatchEffect::PlanShift(shift)) = press(&mut model, "\x085\n") else {
+        panic!("{:?}", model.overlay);
+    };
+    let plan = vec!["shop: v2 5% -> 25%".to_owned()];
+    update(&mut model, WatchEvent::ShiftPlanned(shift, plan), noon());
     assert_eq!(press(&mut model, "x\n"), None, "neither yes nor no");
     let Some(WatchEffect::Send(action)) = press(&mut model, "y") else {
         panic!("{:?}", model.overlay);
@@ -100,7 +104,7 @@ fn nothing_is_sent_without_a_yes() {
     ] {
         let mut model = model(&four());
         assert_eq!(press(&mut model, &format!("/shop\n\n{keys}")), None);
-        let Some(WatchOverlay::Confirm(action)) = &model.overlay else {
+        let Some(WatchOverlay::Confirm { action, .. }) = &model.overlay else {
             panic!("{keys}: {:?}", model.overlay);
         };
         assert_eq!(action.question().0, question);
