@@ -61,7 +61,7 @@ fn head(model: &WatchModel, width: usize, now: SystemTime) -> Vec<StyledLine> {
         )
         .toned(&status.phase, tone)
         .plain(&format!(
-            "  pid {}  up {up}  generation {}",
+            "  pid {}  up {up}  gen {}",
             status.pid, status.generation
         ));
     let line = match status.adopted == status.generation {
@@ -71,10 +71,7 @@ fn head(model: &WatchModel, width: usize, now: SystemTime) -> Vec<StyledLine> {
     let services = status.services.len();
     let line = match model.troubled() {
         0 => line.plain(&format!("  {services} services")),
-        bad => line.toned(
-            &format!("  {bad} of {services} services need a look"),
-            Tone::Warning,
-        ),
+        bad => line.toned(&format!("  {bad} of {services} need a look"), Tone::Warning),
     };
     let mut lines = vec![line];
     if let Some((since, why)) = &model.lost {
@@ -127,7 +124,7 @@ fn foot(model: &WatchModel) -> StyledLine {
         }
         WatchView::Services => "j k move  Enter open  / search  Tab log  u undo  ? help  q quit",
         WatchView::Service(_) => {
-            "s shift  p pause  r resume  a approve  P promote  A abort  d drain  ? more  Esc back"
+            "s shift  p pause  r resume  a approve  P promote  A abort  t retry  d drain  ?"
         }
         WatchView::Log => "f failed  c canary  s service  j k scroll  G newest  Esc back  ? help",
     };

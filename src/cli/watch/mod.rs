@@ -138,8 +138,8 @@ struct Watch<'a> {
     events: mpsc::Sender<WatchEvent>,
     /// Makes the next status document come at once.
     hurry: Arc<Notify>,
-    /// The task that follows the log.
-    log: Option<JoinHandle<()>>,
+    /// The task that follows the log, and its events. They go with it, so that no line of a former filter comes late.
+    log: Option<(JoinHandle<()>, mpsc::Receiver<WatchEvent>)>,
 }
 
 /// Exit codes of a process that a signal has ended, as shells count them.
@@ -178,6 +178,7 @@ impl Watch<'_> {
                 },
                 // `self` holds a sender, so the channel is open.
                 Some(event) = received.recv() => event,
+                Some(event) = next_line(&mut self.log) => event,
                 _ = seconds.tick() => WatchEvent::Tick,
             };
             let mut next = Some(event);
@@ -187,7 +188,9 @@ impl Watch<'_> {
                     return Ok(code);
                 }
                 let key = pressed.try_recv().ok().flatten().map(WatchEvent::Key);
-                next = key.or_else(|| received.try_recv().ok());
+                next = key
+                    .or_else(|| received.try_recv().ok())
+                    .or_else(|| self.log.as_mut()?.1.try_recv().ok());
             }
         }
     }
@@ -214,12 +217,13 @@ impl Watch<'_> {
             }
             WatchEffect::PlanUndo => self.report(requests::plan_undo(self.address.clone())),
             WatchEffect::Follow(filter) => {
-                if let Some(former) = self.log.take() {
+                if let Some((former, _)) = self.log.take() {
                     former.abort();
                 }
                 self.log = filter.map(|filter| {
-                    let events = self.events.clone();
-                    spawn_local(requests::follow(self.address.clone(), filter, events))
+                    let (events, received) = mpsc::channel(QUEUED_EVENTS);
+                    let following = requests::follow(self.address.clone(), filter, events);
+                    (spawn_local(following), received)
                 });
             }
         }
@@ -235,5 +239,15 @@ impl Watch<'_> {
             let _ = events.send(event).await;
             hurry.notify_one();
         });
+    }
+}
+
+/// The next event of the log; never ends while it isn't followed.
+async fn next_line(
+    log: &mut Option<(JoinHandle<()>, mpsc::Receiver<WatchEvent>)>,
+) -> Option<WatchEvent> {
+    match log {
+        Some((_, received)) => received.recv().await,
+        None => std::future::pending().await,
     }
 }

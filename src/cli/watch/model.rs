@@ -227,20 +227,19 @@ impl WatchModel {
     }
 }
 
-/// The rows of a service that can be selected: each version, followed by its endpoints.
+/// The rows of a service that can be selected, from top to bottom: the versions, then their endpoints.
 pub(super) fn targets(service: &ServiceStatus) -> Vec<ServiceTarget<'_>> {
-    let mut found = Vec::new();
-    for version in &service.versions {
-        found.push(ServiceTarget {
-            version,
-            endpoint: None,
-        });
-        found.extend(version.endpoints.iter().map(|endpoint| ServiceTarget {
+    let versions = service.versions.iter().map(|version| ServiceTarget {
+        version,
+        endpoint: None,
+    });
+    let endpoints = service.versions.iter().flat_map(|version| {
+        { version.endpoints.iter() }.map(move |endpoint| ServiceTarget {
             version,
             endpoint: Some(endpoint),
-        }));
-    }
-    found
+        })
+    });
+    versions.chain(endpoints).collect()
 }
 
 /// The time from `since` until `now` in whole seconds: `2m 5s`.

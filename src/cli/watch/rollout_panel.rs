@@ -81,10 +81,7 @@ fn heading(rollout: &RolloutStatus, now: SystemTime) -> StyledLine {
         line = line.plain(&format!(" for {}", age(now, since)));
     }
     match rollout.latched {
-        true => line.toned(
-            "  latched: retry (t), or change the version or the plan",
-            Tone::Warning,
-        ),
+        true => line.toned("  latched (t retries)", Tone::Warning),
         false => line,
     }
 }
@@ -156,7 +153,7 @@ fn evidence(
         s if s >= 0.4 => Tone::Warning,
         _ => Tone::Good,
     };
-    let past = series.values(service, None, Measure::Evidence, columns);
+    let past = series.values(service, None, Measure::Evidence, columns - 1);
     let past: Vec<Option<f32>> = past.iter().map(|v| v.map(|v| v.max(0.0))).collect();
     let chart = sparkline(&past, rollout.threshold as f32);
     let total = share(rollout.total_evidence);

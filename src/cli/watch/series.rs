@@ -7,6 +7,9 @@ use crate::admin::status::{ProxyStatus, ServiceStatus};
 /// Seconds that are kept.
 const KEPT: usize = 300;
 
+/// Seconds between two documents that are no gap.
+const LATE: u64 = 2;
+
 /// The window of the status document that is shown.
 pub(super) const WINDOW: &str = "10s";
 
@@ -53,12 +56,17 @@ impl Points {
             true => 1,
             false => second.saturating_sub(self.newest),
         };
-        // A second without a document is a gap. The point of a second that has one already is replaced.
+        // Documents come a little later each time, so that some seconds have none: these take the figures of the next, whose window
+        // covers them. Longer without a document is a gap. The point of a second that has one already is replaced.
+        let fill = match missing <= LATE {
+            true => point,
+            false => SeriesPoint::default(),
+        };
         for _ in 0..missing.min(KEPT as u64) {
             if self.points.len() == KEPT {
                 self.points.pop_front();
             }
-            self.points.push_back(SeriesPoint::default());
+            self.points.push_back(fill);
         }
         self.newest = self.newest.max(second);
         if let Some(last) = self.points.back_mut() {
@@ -177,8 +185,11 @@ mod tests {
         points.add(103, point(3.0));
         // The clock was set back.
         points.add(90, point(4.0));
+        // One document was late.
+        points.add(105, point(5.0));
         let rates: Vec<_> = points.points.iter().map(|p| p.rate).collect();
-        assert_eq!(rates, [Some(2.0), None, None, Some(4.0)]);
+        let expected = [Some(2.0), None, None, Some(4.0), Some(5.0), Some(5.0)];
+        assert_eq!(rates, expected);
         points.add(1_000_000, point(5.0));
         assert_eq!(points.points.len(), KEPT);
     }

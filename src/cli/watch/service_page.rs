@@ -14,7 +14,7 @@ use crate::admin::status::{EndpointStatus, ServiceStatus, VersionStatus};
 use crate::cli::{flag_view, mirror_view};
 
 /// Columns of a version's name.
-const NAME: usize = 18;
+const NAME: usize = 14;
 
 /// Versions that have charts, at most.
 const CHARTED: usize = 4;
@@ -130,8 +130,8 @@ fn heading(width: usize) -> StyledLine {
     let style = CellStyle::PLAIN.bold();
     let line = StyledLine::new()
         .cell("VERSION", NAME, style)
-        .number("SHARE", 9, style)
-        .number("RATE", 9, style)
+        .number("SHARE", 7, style)
+        .number("RATE", 8, style)
         .number("ERRORS", 8, style)
         .number("P50", 9, style)
         .number("P99", 9, style)
@@ -157,8 +157,8 @@ fn version_line(service: &ServiceStatus, version: &VersionStatus, width: usize) 
     let ms = |ms: Option<f64>| milliseconds(ms.map(|ms| ms as f32));
     let mut line = StyledLine::new()
         .cell(&name, NAME, style.bold())
-        .number(&version.share, 9, CellStyle::PLAIN)
-        .number(&rate(red.rate as f32), 9, CellStyle::PLAIN)
+        .number(&version.share, 7, CellStyle::PLAIN)
+        .number(&rate(red.rate as f32), 8, CellStyle::PLAIN)
         .number(&errors(ratio), 8, error_style(ratio))
         .number(&ms(red.p50_ms), 9, CellStyle::PLAIN)
         .number(&ms(red.p99_ms), 9, CellStyle::PLAIN)
@@ -204,7 +204,7 @@ fn charts(model: &WatchModel, service: &ServiceStatus, width: usize) -> Vec<Styl
         .filter(|version| version.share != "0%" || version.name == service.stable)
         .take(CHARTED)
         .collect();
-    let room = width.saturating_sub(8 + NAME + 12).min(300);
+    let room = width.saturating_sub(8 + NAME + 9).min(300);
     let mut lines = vec![StyledLine::new()];
     for (measure, label) in [
         (Measure::Rate, "rate"),
@@ -239,7 +239,7 @@ fn charts(model: &WatchModel, service: &ServiceStatus, width: usize) -> Vec<Styl
             let label = if at == 0 { label } else { "" };
             let line = StyledLine::new()
                 .cell(label, 7, CellStyle::PLAIN.dim())
-                .cell(&version.name, NAME - 6, CellStyle::PLAIN)
+                .cell(&version.name, NAME - 2, CellStyle::PLAIN)
                 .number(&figure, 9, CellStyle::PLAIN);
             lines.push(line.toned(&sparkline(values, top), tone));
         }
@@ -252,7 +252,7 @@ fn endpoints(model: &WatchModel, service: &ServiceStatus, now: SystemTime) -> Ve
     let mut lines = Vec::new();
     for (at, target) in targets(service).iter().enumerate() {
         let Some(endpoint) = target.endpoint else {
-            if target.version.endpoints.is_empty() {
+            if target.version.endpoints.is_empty() && service.answer.is_none() {
                 let name = &target.version.name;
                 lines.push(
                     StyledLine::new()
@@ -319,6 +319,7 @@ fn details(service: &ServiceStatus, width: usize) -> Vec<StyledLine> {
     let room = width.saturating_sub(1);
     let line =
         |text: &str| StyledLine::new().plain(&text.chars().take(room * 2).collect::<String>());
+    let text = text.trim_start_matches('\n');
     let mut lines: Vec<StyledLine> = text.lines().map(line).collect();
     if !lines.is_empty() {
         lines.insert(0, StyledLine::new());

@@ -99,7 +99,7 @@ fn nothing_is_sent_without_a_yes() {
     for (keys, question) in [
         ("p", "pause the rollout of v2 in shop?"),
         ("A", "abort the rollout of v2 in shop?"),
-        ("jd", "drain 10.0.0.1:80 of shop/v1?"),
+        ("jjd", "drain 10.0.0.1:80 of shop/v1?"),
         ("GD", "put 10.0.0.3:80 of shop/v2 back in use?"),
     ] {
         let mut model = model(&four());
