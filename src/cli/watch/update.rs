@@ -1,5 +1,6 @@
 //! What events do to the state.
 
+use std::ops::ControlFlow;
 use std::time::SystemTime;
 
 use super::action::WatchAction;
@@ -96,11 +97,11 @@ fn on_overlay_key(
         (confirm @ WatchOverlay::Confirm { .. }, _) => model.overlay = Some(confirm),
         (WatchOverlay::Share { .. }, TerminalKey::Escape) => {}
         (share @ WatchOverlay::Share { .. }, key) => match share_key(share, key) {
-            Ok(shift) => {
+            ControlFlow::Break(shift) => {
                 model.say("asking what would change".to_owned(), false, now);
                 return Some(WatchEffect::PlanShift(shift));
             }
-            Err(overlay) => model.overlay = Some(overlay),
+            ControlFlow::Continue(overlay) => model.overlay = Some(overlay),
         },
         // Any key closes what is only read.
         (WatchOverlay::Help | WatchOverlay::ConfigError, _) => {}
@@ -109,7 +110,7 @@ fn on_overlay_key(
 }
 
 /// Edits a share; returns the shift once it is complete, else what is shown next.
-fn share_key(overlay: WatchOverlay, key: TerminalKey) -> Result<WatchAction, WatchOverlay> {
+fn share_key(overlay: WatchOverlay, key: TerminalKey) -> ControlFlow<WatchAction, WatchOverlay> {
     let WatchOverlay::Share {
         service,
         version,
@@ -118,7 +119,7 @@ fn share_key(overlay: WatchOverlay, key: TerminalKey) -> Result<WatchAction, Wat
         ..
     } = overlay
     else {
-        return Err(overlay);
+        return ControlFlow::Continue(overlay);
     };
     let error = match key {
         TerminalKey::Enter => {
@@ -131,7 +132,7 @@ fn share_key(overlay: WatchOverlay, key: TerminalKey) -> Result<WatchAction, Wat
             };
             match to.parse::<SplitChange>() {
                 Ok(_) => {
-                    return Ok(WatchAction::Shift {
+                    return ControlFlow::Break(WatchAction::Shift {
                         service,
                         version,
                         to,
@@ -146,7 +147,7 @@ fn share_key(overlay: WatchOverlay, key: TerminalKey) -> Result<WatchAction, Wat
             None
         }
     };
-    Err(WatchOverlay::Share {
+    ControlFlow::Continue(WatchOverlay::Share {
         service,
         version,
         from,
