@@ -18,9 +18,12 @@ use crate::snapshot::{self, CertificateOwner, CertificateState, Snapshot};
 use crate::upstream::endpoint::flag;
 use crate::upstream::pool::Member;
 
+/// Key of the shorter window, whose figures commands show.
+pub(crate) const SHORT_WINDOW: &str = "10s";
+
 /// The windows over which rates, errors and durations are reported.
 const WINDOWS: [(&str, Duration); 2] = [
-    ("10s", Duration::from_secs(10)),
+    (SHORT_WINDOW, Duration::from_secs(10)),
     ("1m", Duration::from_secs(60)),
 ];
 

@@ -3,6 +3,7 @@
 //! The proxy formats lines for this command as long as it runs, whether or not the configuration has an access log. When
 //! another process takes over, both are followed until the former one has ended.
 
+pub(super) mod filter;
 mod printer;
 pub(super) mod view;
 
@@ -19,6 +20,7 @@ use super::proxy::{Proxy, ProxyError};
 use super::proxy_address::{ProxyAddress, unknown_service};
 use super::{CommandResult, Json, block_on};
 use crate::admin::status::ProxyStatus;
+use filter::LogFilter;
 use printer::{Printer, ReaderGone};
 use view::LoggedLine;
 
@@ -130,18 +132,12 @@ impl LogsArgs {
     }
 
     fn path(&self) -> String {
-        let mut parameters = Vec::new();
-        if let Some(service) = &self.service {
-            // The name exists, so it consists of characters that need no escape.
-            parameters.push(format!("service={service}"));
-        }
-        if self.failed {
-            parameters.push("failed=true".to_owned());
-        }
-        if self.canary {
-            parameters.push("canary=true".to_owned());
-        }
-        format!("/api/v1/logs?{}", parameters.join("&"))
+        let filter = LogFilter {
+            service: self.service.clone(),
+            failed: self.failed,
+            canary: self.canary,
+        };
+        filter.path()
     }
 }
 

@@ -11,37 +11,11 @@ const BAR: usize = 20;
 /// Renders a rollout: its state, the evidence of each rule against the threshold, and the time to a verdict.
 pub(super) fn shown(service: &str, rollout: &RolloutStatus) -> String {
     let mut text = format!("{service} rollout: {}\n", summary(rollout));
-    let counted = &rollout.counted;
-    let (canary, stable) = match rollout.flag {
-        Some(_) => ("with the flag", "without it"),
-        None => ("canary", "stable"),
-    };
-    if counted.canary_requests + counted.stable_requests > 0 {
-        let _ = writeln!(
-            text,
-            "  counted   {canary} {} of {} failed, {stable} {} of {}",
-            counted.canary_failures,
-            counted.canary_requests,
-            counted.stable_failures,
-            counted.stable_requests
-        );
+    if let Some(counted) = counted(rollout) {
+        let _ = writeln!(text, "  counted   {counted}");
     }
-    if let Some(ratio) = rollout.ratio {
-        let bound = |bound: Option<f64>, open: &str| {
-            bound.map_or_else(|| open.to_owned(), |bound| format!("{bound:.2}"))
-        };
-        let _ = writeln!(
-            text,
-            "  ratio     errors x{:.2} of {}, between {} and {}",
-            ratio.ratio,
-            if rollout.flag.is_some() {
-                "the others'"
-            } else {
-                "stable's"
-            },
-            bound(ratio.low, "0"),
-            bound(ratio.high, "unknown"),
-        );
+    if let Some(ratio) = ratio(rollout) {
+        let _ = writeln!(text, "  ratio     {ratio}");
     }
     for (rule, evidence) in &rollout.evidence {
         let _ = writeln!(
@@ -62,6 +36,42 @@ pub(super) fn shown(service: &str, rollout: &RolloutStatus) -> String {
         let _ = writeln!(text, "  warning: {warning}");
     }
     text
+}
+
+/// How many requests of both sides have failed; `None` before the first.
+pub(super) fn counted(rollout: &RolloutStatus) -> Option<String> {
+    let counted = &rollout.counted;
+    let (canary, stable) = match rollout.flag {
+        Some(_) => ("with the flag", "without it"),
+        None => ("canary", "stable"),
+    };
+    (counted.canary_requests + counted.stable_requests > 0).then(|| {
+        format!(
+            "{canary} {} of {} failed, {stable} {} of {}",
+            counted.canary_failures,
+            counted.canary_requests,
+            counted.stable_failures,
+            counted.stable_requests
+        )
+    })
+}
+
+/// By how much the canary fails more often, with the interval.
+pub(super) fn ratio(rollout: &RolloutStatus) -> Option<String> {
+    let ratio = rollout.ratio?;
+    let others = match rollout.flag {
+        Some(_) => "the others'",
+        None => "stable's",
+    };
+    let bound = |bound: Option<f64>, open: &str| {
+        bound.map_or_else(|| open.to_owned(), |bound| format!("{bound:.2}"))
+    };
+    Some(format!(
+        "errors x{:.2} of {others}, between {} and {}",
+        ratio.ratio,
+        bound(ratio.low, "0"),
+        bound(ratio.high, "unknown")
+    ))
 }
 
 /// How near the evidence against a version is to a verdict, from 0 to 1.

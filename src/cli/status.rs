@@ -14,14 +14,11 @@ use super::table::{Align, TextTable};
 use super::watch;
 use super::{CommandResult, Json, block_on};
 use crate::admin::status::{
-    CertificateStatus, ProxyStatus, RedStatus, ServiceStatus, VersionStatus,
+    CertificateStatus, ProxyStatus, RedStatus, SHORT_WINDOW, ServiceStatus, VersionStatus,
 };
 
 /// Refresh interval of `--watch`.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The window whose rates and durations are shown, a key of the status document.
-const WINDOW: &str = "10s";
 
 /// Shows the status of the running proxy.
 #[derive(Debug, Args)]
@@ -267,7 +264,7 @@ fn rows(table: &mut TextTable, name: &str, service: &ServiceStatus, version: &Ve
     if version.name == service.stable {
         shown += " (stable)";
     }
-    let red = version.red.get(WINDOW).copied().unwrap_or_default();
+    let red = version.red.get(SHORT_WINDOW).copied().unwrap_or_default();
     let follows_rollout = service.split.desired.values().any(|d| d == "rollout");
     let share = match service.split.desired.get(&version.name) {
         // Stable's share follows from the others.

@@ -2,7 +2,7 @@
 
 /// Whether a byte may be part of a token: `tchar` of RFC 9110 §5.6.2.
 #[inline]
-pub fn is_token_byte(byte: u8) -> bool {
+pub const fn is_token_byte(byte: u8) -> bool {
     const TOKEN: [bool; 256] = {
         let mut table = [false; 256];
         let mut i = 0;

@@ -7,6 +7,7 @@
 
 use super::FieldId;
 use super::head::{Field, HttpVersion, Span};
+use super::lists::is_token_byte;
 use super::method::MAX_METHOD;
 
 /// The end of the first line of a plain request, from the space on.
@@ -16,16 +17,13 @@ const STATUS_LINE_START: &[u8; 9] = b"HTTP/1.1 ";
 /// The version of all plain heads.
 pub(super) const VERSION: HttpVersion = HttpVersion::H11;
 
-/// Bytes of a plain name: those of a token (RFC 9110 §5.6.2) except `_`, which has rules of its own.
+/// Bytes of a plain name: those of a token except `_`, which has rules of its own.
 const NAME: [bool; 256] = {
     let mut bytes = [false; 256];
-    let mut b = 0;
-    while b < 128 {
-        let byte = b as u8;
-        bytes[b] = byte.is_ascii_alphanumeric()
-            || matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+')
-            || matches!(byte, b'-' | b'.' | b'^' | b'`' | b'|' | b'~');
-        b += 1;
+    let mut i = 0;
+    while i < 256 {
+        bytes[i] = is_token_byte(i as u8) && i as u8 != b'_';
+        i += 1;
     }
     bytes
 };

@@ -101,7 +101,7 @@ impl WatchAction {
         }
     }
 
-    /// The request that does it. `person`: who asks.
+    /// Returns the request that makes the change in the name of `person`.
     pub(super) fn request(&self, person: &str) -> ActionRequest {
         match self {
             Self::Shift {

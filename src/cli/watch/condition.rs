@@ -1,5 +1,6 @@
 //! How a service is doing, in a few words, and how urgent that is.
 
+use super::figures::{BAD_ERRORS, NOTED_ERRORS};
 use super::series::figures;
 use crate::admin::status::{ServiceStatus, VersionStatus};
 
@@ -21,9 +22,6 @@ pub(super) struct ServiceCondition {
     pub urgency: Urgency,
     pub text: String,
 }
-
-/// The share of errors from which a service is in trouble, and from which it is worth a look.
-const ERRORS: [(f32, Urgency); 2] = [(0.05, Urgency::Bad), (0.01, Urgency::Warning)];
 
 impl ServiceCondition {
     /// The most urgent of everything that can be said about a service.
@@ -64,9 +62,13 @@ impl ServiceCondition {
 fn errors(service: &ServiceStatus) -> Option<ServiceCondition> {
     let (_, ratio, _) = figures(service);
     let ratio = ratio?;
-    let (_, urgency) = ERRORS.iter().find(|(from, _)| ratio >= *from)?;
+    let urgency = match ratio {
+        BAD_ERRORS.. => Urgency::Bad,
+        NOTED_ERRORS.. => Urgency::Warning,
+        _ => return None,
+    };
     let text = format!("{:.1} % errors", ratio * 100.0);
-    Some(ServiceCondition::new(*urgency, text))
+    Some(ServiceCondition::new(urgency, text))
 }
 
 fn rollout(service: &ServiceStatus) -> Option<ServiceCondition> {

@@ -30,11 +30,16 @@ pub(super) fn milliseconds(ms: Option<f32>) -> String {
     }
 }
 
-/// The style of a share of failed requests: from 5 % on it is in trouble, from 1 % on worth a look.
+/// The share of failed requests from which a service is in trouble.
+pub(super) const BAD_ERRORS: f32 = 0.05;
+/// The share of failed requests from which a service is worth a look.
+pub(super) const NOTED_ERRORS: f32 = 0.01;
+
+/// The style of a share of failed requests.
 pub(super) fn error_style(ratio: Option<f32>) -> CellStyle {
     match ratio {
-        Some(ratio) if ratio >= 0.05 => CellStyle::of(Tone::Bad).bold(),
-        Some(ratio) if ratio >= 0.01 => CellStyle::of(Tone::Warning),
+        Some(ratio) if ratio >= BAD_ERRORS => CellStyle::of(Tone::Bad).bold(),
+        Some(ratio) if ratio >= NOTED_ERRORS => CellStyle::of(Tone::Warning),
         _ => CellStyle::PLAIN,
     }
 }

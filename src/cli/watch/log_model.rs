@@ -1,6 +1,8 @@
-//! The lines of the access log that were received, and which of them are asked for.
+//! The lines of the access log that were received.
 
 use std::collections::VecDeque;
+
+use crate::cli::logs::filter::LogFilter;
 
 /// Lines that are kept.
 const KEPT: usize = 5_000;
@@ -11,47 +13,6 @@ pub(super) struct LogRow {
     /// The status that the client got; 0 for a notice.
     pub status: u64,
     pub text: String,
-}
-
-/// Which lines the proxy is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct LogFilter {
-    pub service: Option<String>,
-    pub failed: bool,
-    pub canary: bool,
-}
-
-impl LogFilter {
-    /// The path of the admin API.
-    pub(super) fn path(&self) -> String {
-        let mut parameters = Vec::new();
-        if let Some(service) = &self.service {
-            // Names of services consist of characters that need no escape.
-            parameters.push(format!("service={service}"));
-        }
-        for (is_set, name) in [(self.failed, "failed"), (self.canary, "canary")] {
-            if is_set {
-                parameters.push(format!("{name}=true"));
-            }
-        }
-        format!("/api/v1/logs?{}", parameters.join("&"))
-    }
-
-    /// In words.
-    pub(super) fn describe(&self) -> String {
-        let mut words = Vec::new();
-        if self.failed {
-            words.push("failed".to_owned());
-        }
-        if self.canary {
-            words.push("canary".to_owned());
-        }
-        words.push(match &self.service {
-            Some(service) => format!("requests to {service}"),
-            None => "requests to all services".to_owned(),
-        });
-        words.join(" ")
-    }
 }
 
 /// The log view.
@@ -126,20 +87,5 @@ mod tests {
         (0..6_000).for_each(|n| log.add(row(n)));
         assert_eq!(log.rows.len(), KEPT);
         assert_eq!(log.rows.back(), Some(&row(5_999)));
-    }
-
-    #[test]
-    fn filters_are_parameters() {
-        let filter = LogFilter {
-            service: Some("shop".to_owned()),
-            failed: true,
-            canary: true,
-        };
-        assert_eq!(
-            filter.path(),
-            "/api/v1/logs?service=shop&failed=true&canary=true"
-        );
-        assert_eq!(filter.describe(), "failed canary requests to shop");
-        assert_eq!(LogFilter::default().path(), "/api/v1/logs?");
     }
 }

@@ -5,10 +5,11 @@ use std::time::{Duration, SystemTime};
 use super::action::WatchAction;
 use super::condition::{ServiceCondition, Urgency};
 use super::key::TerminalKey;
-use super::log_model::{LogFilter, LogModel, LogRow};
+use super::log_model::{LogModel, LogRow};
 use super::series::TrafficSeries;
 use crate::admin::status::{EndpointStatus, ProxyStatus, ServiceStatus, VersionStatus};
 use crate::admin::writes::UndoPlan;
+use crate::cli::logs::filter::LogFilter;
 
 /// What happens.
 #[derive(Debug)]

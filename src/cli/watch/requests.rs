@@ -7,13 +7,14 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 
 use super::action::{ActionRequest, UNDO_PATH, WatchAction};
-use super::log_model::{LogFilter, LogRow};
+use super::log_model::LogRow;
 use super::model::WatchEvent;
 use crate::admin::plan::PlanReport;
 use crate::admin::status::ProxyStatus;
 use crate::admin::writes::{UndoPlan, UndoRequest};
 use crate::cli::author::{author, person};
 use crate::cli::error::CommandError;
+use crate::cli::logs::filter::LogFilter;
 use crate::cli::logs::view::{LoggedLine, shown};
 use crate::cli::plan::text_of;
 use crate::cli::proxy::{Proxy, ProxyError};

@@ -9,6 +9,7 @@ use super::screen::{CellStyle, Tone};
 use super::series::{Measure, TrafficSeries, sparkline};
 use super::styled_line::StyledLine;
 use crate::admin::rollout::RolloutStatus;
+use crate::cli::rollout_view::{self, evidence_share};
 
 /// Columns of the labels at the left.
 const LABEL: usize = 10;
@@ -147,7 +148,7 @@ fn evidence(
         return Vec::new();
     }
     let columns = bar_columns(width);
-    let share = |evidence: f64| evidence / rollout.threshold;
+    let share = |evidence: f64| evidence_share(evidence, rollout.threshold);
     let tone = |share: f64| match share {
         s if s >= 0.8 => Tone::Bad,
         s if s >= 0.4 => Tone::Warning,
@@ -175,32 +176,7 @@ fn evidence(
 }
 
 fn counts(rollout: &RolloutStatus) -> Vec<StyledLine> {
-    let counted = &rollout.counted;
-    let (canary, stable, others) = match rollout.flag {
-        Some(_) => ("with the flag", "without it", "the others'"),
-        None => ("canary", "stable", "stable's"),
-    };
-    let mut lines = Vec::new();
-    if counted.canary_requests + counted.stable_requests > 0 {
-        let text = format!(
-            "{canary} {} of {} failed, {stable} {} of {}",
-            counted.canary_failures,
-            counted.canary_requests,
-            counted.stable_failures,
-            counted.stable_requests
-        );
-        lines.push(labelled("counted").plain(&text));
-    }
-    if let Some(ratio) = rollout.ratio {
-        let low = ratio.low.map_or("0".to_owned(), |low| format!("{low:.2}"));
-        let high = ratio
-            .high
-            .map_or("unknown".to_owned(), |high| format!("{high:.2}"));
-        let text = format!(
-            "errors x{:.2} of {others}, between {low} and {high}",
-            ratio.ratio
-        );
-        lines.push(labelled("ratio").plain(&text));
-    }
-    lines
+    let counted = rollout_view::counted(rollout).map(|text| labelled("counted").plain(&text));
+    let ratio = rollout_view::ratio(rollout).map(|text| labelled("ratio").plain(&text));
+    counted.into_iter().chain(ratio).collect()
 }

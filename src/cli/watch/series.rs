@@ -2,16 +2,13 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::admin::status::{ProxyStatus, ServiceStatus};
+use crate::admin::status::{ProxyStatus, SHORT_WINDOW, ServiceStatus};
 
 /// Seconds that are kept.
 const KEPT: usize = 300;
 
 /// Seconds between two documents that are no gap.
 const LATE: u64 = 2;
-
-/// The window of the status document that is shown.
-pub(super) const WINDOW: &str = "10s";
 
 /// What is charted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +87,7 @@ impl TrafficSeries {
             let points = self.services.entry(service.name.clone()).or_default();
             points.add(second, total);
             for version in &service.versions {
-                let red = version.red.get(WINDOW).copied().unwrap_or_default();
+                let red = version.red.get(SHORT_WINDOW).copied().unwrap_or_default();
                 let point = SeriesPoint {
                     rate: Some(red.rate as f32),
                     errors: (red.rate > 0.0).then_some(red.error_ratio as f32),
@@ -130,7 +127,10 @@ impl TrafficSeries {
 
 /// The figures of a service as a whole. Its p99 is the slowest of its versions'.
 fn total(service: &ServiceStatus) -> SeriesPoint {
-    let figures = service.versions.iter().filter_map(|v| v.red.get(WINDOW));
+    let figures = service
+        .versions
+        .iter()
+        .filter_map(|v| v.red.get(SHORT_WINDOW));
     let (mut rate, mut failed, mut p99) = (0.0, 0.0, None);
     for red in figures {
         rate += red.rate;

@@ -7,10 +7,10 @@ use super::model::{WatchModel, age, targets};
 use super::printable::wrapped;
 use super::rollout_panel;
 use super::screen::{CellStyle, ScreenBuffer, Tone};
-use super::series::{Measure, WINDOW, highest, sparkline};
+use super::series::{Measure, highest, sparkline};
 use super::service_list::first_shown;
 use super::styled_line::StyledLine;
-use crate::admin::status::{EndpointStatus, ServiceStatus, VersionStatus};
+use crate::admin::status::{EndpointStatus, SHORT_WINDOW, ServiceStatus, VersionStatus};
 use crate::cli::{flag_view, mirror_view};
 
 /// Columns of a version's name.
@@ -143,7 +143,7 @@ fn heading(width: usize) -> StyledLine {
 }
 
 fn version_line(service: &ServiceStatus, version: &VersionStatus, width: usize) -> StyledLine {
-    let red = version.red.get(WINDOW).copied().unwrap_or_default();
+    let red = version.red.get(SHORT_WINDOW).copied().unwrap_or_default();
     let ratio = (red.rate > 0.0).then_some(red.error_ratio as f32);
     let mut name = version.name.clone();
     if let Some(label) = &version.label {

@@ -1,6 +1,6 @@
 use super::super::fixtures::{document, four, model, noon, service};
 use super::*;
-use crate::cli::watch::log_model::LogFilter;
+use crate::cli::logs::filter::LogFilter;
 use std::time::Duration;
 
 /// Presses keys: characters, or `\n` for Enter, `\x1b` for Escape, `\t` for Tab. Returns what the last one asks for.
