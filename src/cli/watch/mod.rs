@@ -1,7 +1,7 @@
 //! `cutover status -w` on a terminal: the services, their rollouts and the log on the whole screen, and what an operator does
 //! about them.
 //!
-//! [`model`] is the state and [`update`] what events do to it; [`frame`] draws it. Neither has a clock or does I/O.
+//! [`model`] is the state and [`mod@update`] what events do to it; [`frame`] draws it. Neither has a clock or does I/O.
 //! [`requests`] talks to the proxy, [`terminal`] to the terminal, and [`run`] joins them.
 
 mod action;
