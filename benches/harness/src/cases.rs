@@ -13,8 +13,8 @@ use crate::peers::{self, Contender, Kind, Running, Scratch};
 use crate::report;
 use crate::tls::Sessions;
 use crate::{
-    Result, cpu, idle, mirror, pressure, recreate, reload, rollout, rounds, scale, syscalls,
-    takeovers, tunnel,
+    Result, cpu, features, idle, log_faults, mirror, pressure, recreate, reload, rollout, rounds,
+    scale, syscalls, takeovers, tunnel,
 };
 
 /// One case.
@@ -57,8 +57,12 @@ pub enum What {
     Tunnel,
     /// Cost of a request from small to large configurations.
     Scale,
+    /// What each feature adds.
+    Features,
     /// Edits of a large configuration under load.
     Reload,
+    /// An access log that can't be written.
+    LogFaults,
     /// A mirrored target that answers nothing as it should.
     Mirror,
     /// An endpoint that is gone for some time.
@@ -166,8 +170,8 @@ fn tls(sessions: Sessions, fresh: bool) -> Shape {
 
 fn all(bench: &Bench) -> Vec<Case> {
     use What::{
-        Closed, H2, Idle, Latency, Mirror, Pressure, Recreate, Reload, Rest, Rollout, Scale,
-        Syscalls, Takeovers, Tunnel,
+        Closed, Features, H2, Idle, Latency, LogFaults, Mirror, Pressure, Recreate, Reload, Rest,
+        Rollout, Scale, Syscalls, Takeovers, Tunnel,
     };
     let case = |name, title: &str, what| Case {
         name,
@@ -254,6 +258,7 @@ fn all(bench: &Bench) -> Vec<Case> {
         case("rest", "resident memory at rest, 2 workers", Rest),
         case("pressure", "good traffic beside slow clients", Pressure),
         case("scale", "GET 1 KiB from small to large", Scale),
+        case("features", "what features add to a GET 1 KiB", Features),
         case(
             "reload",
             "edits of a file with 1,000 services and 10,000 endpoints, at 2,000 requests/s",
@@ -263,6 +268,11 @@ fn all(bench: &Bench) -> Vec<Case> {
             "rollout",
             "steps of a rollout on one of 1,000 services, at 2,000 requests/s to the others",
             Rollout,
+        ),
+        case(
+            "log-faults",
+            "users beside an access log on a full disk, to a stalled reader or rotated, at 2,000 requests/s",
+            LogFaults,
         ),
         case(
             "mirror",
@@ -325,8 +335,10 @@ pub fn run(bench: &Bench) -> Result<()> {
             What::Pressure => pressure::run(&stage)?,
             What::Tunnel => tunnel::run(&stage)?,
             What::Scale => scale::run(&stage)?,
+            What::Features => features::run(&stage)?,
             What::Reload => reload::run(&stage)?,
             What::Rollout => rollout::run(&stage)?,
+            What::LogFaults => log_faults::run(&stage)?,
             What::Mirror => mirror::run(&stage)?,
             What::Recreate => recreate::run(&stage)?,
             What::Takeovers => takeovers::run(&stage)?,

@@ -6,9 +6,11 @@
 mod bad_target;
 mod cases;
 mod cpu;
+mod features;
 mod h2_origin;
 mod idle;
 mod load;
+mod log_faults;
 mod mirror;
 mod options;
 mod origin;
@@ -27,6 +29,7 @@ mod takeovers;
 mod tls;
 mod town;
 mod tunnel;
+mod valgrind;
 mod window;
 
 use std::process::ExitCode;

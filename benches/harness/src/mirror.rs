@@ -10,9 +10,8 @@ use crate::bad_target::{BadTarget, Badness};
 use crate::cases::Stage;
 use crate::load::get;
 use crate::peers::{self, Contender, Kind, Running};
-use crate::report::{Table, with_range};
-use crate::stats::spread;
-use crate::window::{RATE, Seen, watch};
+use crate::report::Table;
+use crate::window::{Pairs, RATE, watch};
 
 /// The time that is watched.
 const WINDOW: Duration = Duration::from_secs(5);
@@ -73,31 +72,15 @@ fn beside(
     // Pools are warm then.
     look(&mirrored)?;
     look(&plain)?;
-    let (mut with, mut without) = (Vec::new(), Vec::new());
-    for round in 0..stage.bench.rounds {
-        // Both orders, so that what changes over time is the same for both.
-        if round % 2 == 0 {
-            without.push(look(&plain)?);
-            with.push(look(&mirrored)?);
-        } else {
-            with.push(look(&mirrored)?);
-            without.push(look(&plain)?);
-        }
-    }
+    let pairs = Pairs::watch(stage.bench.rounds, || look(&mirrored), || look(&plain))?;
     if target.asked() == 0 {
         return Err("no copy has reached the target".into());
     }
-    let of = |seen: &[Seen], figure: fn(&Seen) -> f64| with_range(spread(seen.iter().map(figure)));
-    let failed = |seen: &[Seen]| seen.iter().map(|s| s.errors).sum::<u64>().to_string();
-    Ok(vec![
-        format!("{}, {}", contender.name, badness.name()),
-        of(&with, |s| s.p99),
-        of(&without, |s| s.p99),
-        of(&with, |s| s.slowest),
-        of(&without, |s| s.slowest),
-        failed(&with),
-        failed(&without),
-    ])
+    let mut row = vec![format!("{}, {}", contender.name, badness.name())];
+    row.extend(pairs.medians(|seen| seen.p99));
+    row.extend(pairs.medians(|seen| seen.slowest));
+    row.extend(pairs.sums(|seen| seen.errors));
+    Ok(row)
 }
 
 fn start(

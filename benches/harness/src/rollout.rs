@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 
 use crate::cases::Stage;
 use crate::peers::{self, Contender, Kind, Running};
-use crate::report::{Table, with_range};
-use crate::stats::spread;
+use crate::report::Table;
 use crate::town::Town;
-use crate::window::{RATE, Seen, watch};
+use crate::window::{Pairs, RATE, Seen, watch};
 use crate::{Result, cpu};
 
 const TOWN: Town = Town::LARGE;
@@ -78,30 +77,23 @@ fn walk(stage: &Stage, contender: &Contender, binary: &Path) -> Result<Vec<Strin
     let requests = TOWN.requests();
     // Pools are warm then.
     walking.quiet(stage, &requests)?;
-    let (mut with, mut without) = (Vec::new(), Vec::new());
-    for round in 0..stage.bench.rounds {
-        // Both orders, so that what changes over time is the same for both.
-        if round % 2 == 0 {
-            without.push(walking.quiet(stage, &requests)?);
-            with.push(walking.steps(stage, &requests)?);
-        } else {
-            with.push(walking.steps(stage, &requests)?);
-            without.push(walking.quiet(stage, &requests)?);
-        }
-    }
-    let errors: u64 = with.iter().chain(&without).map(|s| s.errors).sum();
-    let slow = |seen: &[Seen]| seen.iter().map(|s| s.slow).sum::<usize>().to_string();
-    let of = |seen: &[Seen], figure: fn(&Seen) -> f64| with_range(spread(seen.iter().map(figure)));
-    Ok(vec![
-        contender.name.clone(),
-        slow(&with),
-        slow(&without),
-        of(&with, |s| s.slowest),
-        of(&without, |s| s.slowest),
-        of(&with, |s| s.p99),
-        of(&without, |s| s.p99),
-        errors.to_string(),
-    ])
+    let pairs = Pairs::watch(
+        stage.bench.rounds,
+        || walking.steps(stage, &requests),
+        || walking.quiet(stage, &requests),
+    )?;
+    let errors: u64 = pairs
+        .with
+        .iter()
+        .chain(&pairs.without)
+        .map(|s| s.errors)
+        .sum();
+    let mut row = vec![contender.name.clone()];
+    row.extend(pairs.sums(|seen| seen.slow));
+    row.extend(pairs.medians(|seen| seen.slowest));
+    row.extend(pairs.medians(|seen| seen.p99));
+    row.push(errors.to_string());
+    Ok(row)
 }
 
 /// The service that walks: a step for each that will be taken, each until it is approved.

@@ -13,6 +13,7 @@ use crate::report::{Table, with_range};
 use crate::rounds::{Clocks, Random, Sample};
 use crate::stats::{median, spread};
 use crate::town::Town;
+use crate::valgrind::{self, Launch};
 use crate::{Result, cpu};
 
 struct Size {
@@ -76,9 +77,6 @@ const SIZES: [Size; 6] = [
         connections: 8000,
     },
 ];
-
-/// Fewer requests than this say nothing: ticks and checks are counted as well.
-const FEWEST: f64 = 3000.0;
 
 /// One proxy in one size.
 struct Entry<'a> {
@@ -332,8 +330,7 @@ fn tabulate(entries: &[Entry]) -> Table {
 /// Adds to each row the instructions of a request outside the kernel, as far as valgrind is there to count them.
 fn count(stage: &Stage, measured: &[(&Contender, &Size)], table: &mut Table) {
     let Some(valgrind) = peers::installed("valgrind") else {
-        let note = "instructions are left out: valgrind is missing (Debian: apt install valgrind)";
-        table.notes.push(note.to_owned());
+        table.notes.push(valgrind::MISSING.to_owned());
         return;
     };
     table
@@ -350,7 +347,20 @@ fn count(stage: &Stage, measured: &[(&Contender, &Size)], table: &mut Table) {
                 origin: &origin,
                 ..*stage
             };
-            instructions(&stage, &valgrind, contender, size)
+            let requests = size.town.requests();
+            // Longer than all connections need for their first answers under valgrind.
+            let warm_up = 4 + size.connections as u64 / 500;
+            let load = load_of(origin.plain, size.connections, Duration::ZERO);
+            valgrind::instructions(&valgrind, &stage, (&load, warm_up), &requests, || {
+                let (dir, plain) = prepare(&stage, contender, size)?;
+                let (program, arguments) = command(contender, &dir)?;
+                Ok(Launch {
+                    program,
+                    arguments,
+                    dir,
+                    plain,
+                })
+            })
         });
         match each {
             Ok(each) => {
@@ -369,69 +379,4 @@ fn count(stage: &Stage, measured: &[(&Contender, &Size)], table: &mut Table) {
         }
     }
     table.notes.push("instructions: outside the kernel, counted by valgrind, in which every other cost of time (ticks, connections) weighs some fifty times as much as in life".to_owned());
-}
-
-/// What a long load costs more than a short one, by request.
-fn instructions(stage: &Stage, valgrind: &Path, contender: &Contender, size: &Size) -> Result<f64> {
-    let mut totals = Vec::new();
-    // Longer than all connections need for their first answers under valgrind.
-    let first = 4 + size.connections as u64 / 500;
-    for seconds in [first, first + 4] {
-        let (dir, plain) = prepare(stage, contender, size)?;
-        let (program, arguments) = command(contender, &dir)?;
-        let report = dir.join("valgrind");
-        let mut command = Command::new(valgrind);
-        command
-            .args([
-                "--tool=cachegrind",
-                "--cache-sim=no",
-                "--cachegrind-out-file=/dev/null",
-            ])
-            .arg(format!("--log-file={}", report.display()))
-            .arg(program)
-            .args(arguments);
-        let core = stage.bench.proxy_core;
-        let running = peers::launch(&contender.name, command, &dir, core, [plain; 3])?;
-        let load = Load {
-            warm_up: Duration::ZERO,
-            ..load_of(plain, size.connections, Duration::from_secs(seconds))
-        };
-        let measured = load::run_spread(&load, &size.town.requests(), |_| {})?;
-        running.end(Duration::from_secs(30));
-        let total = refs(&fs::read_to_string(&report)?).ok_or("valgrind counted nothing")?;
-        totals.push((total, measured.requests as f64));
-    }
-    let requests = totals[1].1 - totals[0].1;
-    if requests < FEWEST {
-        return Err(format!("the longer load had only {requests} requests more").into());
-    }
-    Ok((totals[1].0 - totals[0].0) / requests)
-}
-
-/// The total of cachegrind's report.
-fn refs(report: &str) -> Option<f64> {
-    let line = report
-        .lines()
-        .find(|l| l.contains("I refs:") || l.contains("I   refs:"))?;
-    let digits: String = line
-        .rsplit(':')
-        .next()?
-        .chars()
-        .filter(char::is_ascii_digit)
-        .collect();
-    digits.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cachegrind_s_total_is_read() {
-        assert_eq!(
-            refs("==1== hello\n==1== I refs:        1,234,567\n"),
-            Some(1_234_567.0)
-        );
-        assert_eq!(refs("==1== hello\n"), None);
-    }
 }
