@@ -128,6 +128,7 @@ fn scrape() -> Scrape {
         certificates: Vec::new(),
         upstream_certificates: Vec::new(),
         names: Vec::new(),
+        fleet: None,
     }
 }
 

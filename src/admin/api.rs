@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, StatusCode};
@@ -247,6 +248,7 @@ fn metrics(context: &Context) -> AdminResponse {
             // The lock is not poisoned: nothing panics while it is held.
             &context.rollouts.lock().expect("rollouts lock"),
             names::series(context),
+            context.fleet.status(Instant::now()),
         ),
     ));
     let kind = HeaderValue::from_static(render::CONTENT_TYPE);

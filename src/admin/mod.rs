@@ -22,6 +22,7 @@ pub(crate) mod error_groups;
 pub(crate) mod explain;
 pub(crate) mod file_editor;
 pub(crate) mod flags;
+pub(crate) mod fleet;
 pub(crate) mod guard;
 pub(crate) mod history;
 pub(crate) mod listen;
@@ -80,6 +81,8 @@ pub(crate) struct Context {
     pub history: Arc<history::History>,
     /// Rollouts by service. The control thread updates them.
     pub rollouts: Mutex<RolloutsByService>,
+    /// The fleet, if the proxy belongs to one. The control thread updates it.
+    pub fleet: Arc<fleet::FleetView>,
     /// What is known about the names of endpoints. The control thread updates it.
     pub names: KnownNames,
     /// The channel to the publisher.

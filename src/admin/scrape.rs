@@ -1,6 +1,7 @@
 //! Collects the state that `/metrics` reports in addition to the counters: shares, endpoint health, certificates and the
 //! configuration's generation.
 
+use super::fleet::FleetStatus;
 use super::rollout::{RolloutStatus, RolloutsByService};
 use super::shares;
 use crate::config::spec::{self, EndpointAddress};
@@ -9,8 +10,8 @@ use crate::rollout::state::RolloutPhase;
 use crate::snapshot::{CertificateOwner, CertificateState, Live, Service, Snapshot, Version};
 use crate::telemetry::registry::PresentSeries;
 use crate::telemetry::render::{
-    Scrape, ScrapeCertificate, ScrapeRollout, ScrapeService, ScrapeUpstreamCertificate,
-    ScrapeVersion,
+    Scrape, ScrapeCertificate, ScrapeFleet, ScrapeRollout, ScrapeService,
+    ScrapeUpstreamCertificate, ScrapeVersion,
 };
 use crate::upstream::Endpoint;
 use crate::upstream::endpoint::flag;
@@ -20,6 +21,7 @@ pub(crate) fn collect(
     live: &Live,
     rollouts: &RolloutsByService,
     names: Vec<(String, usize, bool)>,
+    fleet: Option<FleetStatus>,
 ) -> Scrape {
     let snapshot = live.current();
     let source = live.source();
@@ -40,6 +42,11 @@ pub(crate) fn collect(
             .filter_map(upstream_certificate)
             .collect(),
         names,
+        fleet: fleet.map(|fleet| ScrapeFleet {
+            is_connected: fleet.connected,
+            members: fleet.members.len(),
+            disagreements: fleet.disagreements.len(),
+        }),
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error_groups::{self, ErrorGroupStatus};
 use super::flags::{self, ConversionStatus, FlagStatus};
+use super::fleet::FleetStatus;
 use super::mirror::MirrorStatus;
 use super::names::{self, NameStatus};
 use super::rollout::RolloutStatus;
@@ -49,6 +50,9 @@ pub(crate) struct ProxyStatus {
     /// In the order of the configuration file.
     #[serde(default)]
     pub certificates: Vec<CertificateStatus>,
+    /// The fleet, if the proxy belongs to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetStatus>,
     /// In the order of the configuration file.
     pub services: Vec<ServiceStatus>,
 }
@@ -289,6 +293,7 @@ impl ProxyStatus {
             config: config(context.live.source()),
             listeners: listeners(context, &snapshot),
             certificates: certificates(context.live.certificates()),
+            fleet: context.fleet.status(Instant::now()),
             services: ServiceIx::all(snapshot.services.len())
                 .map(|index| service(context, &snapshot, index))
                 .collect(),

@@ -96,6 +96,7 @@ fn context_of(text: &str) -> (Arc<Context>, mpsc::Receiver<ControlCommand>) {
         publisher,
         history: Arc::default(),
         names: Arc::default(),
+        fleet: Arc::default(),
     });
     (context, commands)
 }

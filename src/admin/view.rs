@@ -17,6 +17,7 @@ use crate::config::Spec;
 use crate::config::access_log::AccessLogSpec;
 use crate::config::acme::AcmeSpec;
 use crate::config::client_limit::ClientLimits;
+use crate::config::fleet::FleetSpec;
 use crate::config::mirror::MirrorSpec;
 use crate::config::spec::{
     Admin, Balance, Bind, Cert, CohortKey, CohortSpec, Condition, Conditions, EndpointSpec,
@@ -40,6 +41,7 @@ pub(crate) fn config(spec: &Spec) -> Value {
         "access_log": spec.access_log.as_ref().map(access_log),
         "trace": spec.trace.as_ref().map(trace),
         "acme": spec.acme.as_ref().map(acme),
+        "fleet": spec.fleet.as_ref().map(fleet),
         "defaults": { "headers": actions::headers(&spec.headers) },
         "listen": named(&spec.listeners, |l| (&l.name, listener(l))),
         "service": named(&spec.services, |s| (&s.name, service(s))),
@@ -105,6 +107,17 @@ fn acme(acme: &AcmeSpec) -> Value {
         "ca": acme.ca,
         "eab_kid": external.map(|account| &account.kid),
         "eab_hmac_file": external.map(|account| &account.hmac_file),
+    })
+}
+
+fn fleet(fleet: &FleetSpec) -> Value {
+    json!({
+        "etcd": texts(&fleet.etcd, ToString::to_string),
+        "name": fleet.name,
+        "member": fleet.member,
+        "tls": fleet.tls.as_ref().map(upstream_tls),
+        "user": fleet.user.as_ref().map(|user| &user.name),
+        "password_file": fleet.user.as_ref().map(|user| &user.password_file),
     })
 }
 

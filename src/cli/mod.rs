@@ -21,6 +21,7 @@ mod error;
 mod explain;
 mod flag;
 mod flag_view;
+mod fleet_view;
 mod history;
 mod logs;
 mod man;

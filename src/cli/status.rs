@@ -133,6 +133,9 @@ fn shown(status: &ProxyStatus) -> String {
         }
     }
     let _ = write!(text, "\n{listeners}\n{certificates}{services}");
+    if let Some(fleet) = &status.fleet {
+        let _ = write!(text, "\n{}", super::fleet_view::shown(fleet));
+    }
     for service in &status.services {
         if let Some(answer) = &service.answer {
             let _ = writeln!(

@@ -20,6 +20,7 @@ mod endpoint;
 pub(crate) mod file_edit;
 pub(crate) mod file_set;
 pub mod flag;
+pub mod fleet;
 mod foreign;
 pub(crate) mod glob;
 pub(crate) mod include;

@@ -17,6 +17,7 @@ use super::client_limit::ClientLimits;
 pub use super::condition::{Condition, Conditions, Pattern, Subject};
 pub use super::endpoint::{EndpointAddress, EndpointSpec, NamedAddress, Scheme};
 use super::flag::FlagSpec;
+use super::fleet::FleetSpec;
 use super::mirror::MirrorSpec;
 use super::policy::Policies;
 use super::rollout::{GoalSpec, RolloutSpec, RolloutSubject};
@@ -47,6 +48,8 @@ pub struct Spec {
     pub acme: Option<AcmeSpec>,
     /// How names of endpoints are looked up.
     pub dns: DnsSpec,
+    /// The proxies that this one belongs together with. Default `None`: it is alone.
+    pub fleet: Option<FleetSpec>,
     /// Edits of header fields for all services, and for responses that belong to none: `[defaults.headers]`.
     pub headers: HeaderEdits,
     /// Listeners in file order; names are unique.

@@ -18,6 +18,7 @@ use super::events::{Control, Deferred};
 use super::file_watcher::FileWatcher;
 use super::handover::{self, Confirmed, Predecessor};
 use super::history::HistoryRecorder;
+use super::membership::Membership;
 use super::publisher::Publisher;
 use super::publisher::first::Prepared;
 use super::rollouts::Rollouts;
@@ -102,6 +103,7 @@ impl Booting {
             history: publisher.history().history().clone(),
             rollouts: Mutex::new(rollouts.status()),
             names: publisher.discovery().known().clone(),
+            fleet: Arc::default(),
         });
         let mut file_watcher = FileWatcher::new(&options.config);
         file_watcher.set_certificates(publisher.certificate_files());
@@ -154,8 +156,11 @@ impl Booting {
         let spec = self.publisher.live().current().spec.clone();
         let mut acme = Acme::new(self.publisher.listeners().answers().clone());
         acme.adopt(spec.acme.as_ref());
+        let mut membership = Membership::new(self.context.fleet.clone());
+        membership.adopt(&spec, self.publisher.keys());
         Ok(Control {
             acme,
+            membership,
             publisher: self.publisher,
             rollouts: self.rollouts,
             file_watcher: self.file_watcher,

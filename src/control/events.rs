@@ -22,6 +22,7 @@ use super::drains;
 use super::file_watcher::{Changed, FileWatcher};
 use super::handover::{HandoverRequest, Release};
 use super::hedging;
+use super::membership::Membership;
 use super::publisher::Publisher;
 use super::publisher::reload::ReloadOutcome;
 use super::rollouts::{RolloutNews, Rollouts};
@@ -43,6 +44,7 @@ pub(crate) struct Control {
     pub(super) rollouts: Rollouts,
     pub(super) file_watcher: FileWatcher,
     pub(super) acme: Acme,
+    pub(super) membership: Membership,
     pub(super) context: Arc<Context>,
     pub(super) commands: mpsc::Receiver<ControlCommand>,
     pub(super) admin: JoinHandle<()>,
@@ -148,6 +150,7 @@ impl Control {
         while self.commands.try_recv().is_ok() {}
         let ended = match ended {
             Ok(ProcessEnd::HandOver { release, hurried }) => {
+                self.membership.hand_over();
                 self.hand_over(release, hurried, &mut signals).await;
                 Ok(())
             }
@@ -370,6 +373,7 @@ impl Control {
     /// Stops this process, on request or after a fault. A successor that holds an offer carries on without it.
     async fn stop(&mut self, mode: StopMode, signals: &mut SignalStream) {
         self.acme.stop();
+        self.membership.leave().await;
         if self.undecided.is_some() {
             tracing::warn!("stopping during a takeover: leaving the sockets to the new process");
             self.publisher.listeners().leave_files();
@@ -416,6 +420,7 @@ impl Control {
                 .set_parts(self.publisher.live().current().spec.body_files());
             let spec = self.publisher.live().current().spec.clone();
             self.acme.adopt(spec.acme.as_ref());
+            self.membership.adopt(&spec, self.publisher.keys());
             *self.context.bound.lock().expect("bound lock") =
                 self.publisher.listeners().tcp_addresses();
             // New versions get their baseline now instead of at the next tick.

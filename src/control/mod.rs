@@ -14,6 +14,7 @@
 //! * **Access log:** [`access_log`] opens what the configuration names, for the writer thread of `telemetry`.
 //! * **Traces:** [`traces`] starts the exporter that the configuration asks for, on a thread of its own.
 //! * **Certificates:** [`acme`] obtains those that listeners name in `acme`, on a thread of its own.
+//! * **Fleet:** [`membership`] keeps this proxy among the members of its fleet, through [`etcd`].
 //! * **Process:** [`signals`], [`admin_sockets`], [`handover`] (replacing the running process without closing a listener),
 //!   [`systemd`] (readiness, watchdog, stored sockets) and [`logging`].
 
@@ -25,6 +26,7 @@ mod boot;
 mod config_file;
 mod discovery;
 mod drains;
+mod etcd;
 mod events;
 pub(crate) mod file_watcher;
 mod handover;
@@ -32,6 +34,7 @@ mod health_monitor;
 mod hedging;
 mod history;
 pub(crate) mod logging;
+mod membership;
 mod name_log;
 mod outcall;
 pub(crate) mod preflight;

@@ -11,7 +11,7 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
 use super::upstream_identities::{IdentityFault, UpstreamIdentities};
-use super::{access_log, acme, sticky_key};
+use super::{access_log, acme, etcd, sticky_key};
 use crate::admin::guard;
 use crate::certificates::provider;
 use crate::config::Spec;
@@ -22,6 +22,7 @@ use crate::config::{Diagnostic, Loaded, PathStep, paths};
 use crate::edge::listener::PlanError;
 use crate::edge::listener::socket_access;
 use crate::edge::tls::{self, CertificateFault, Certificates, TicketKeys};
+use crate::upstream::tls::TlsIdentity;
 
 /// Longest path of a Unix socket, in bytes: `sun_path` has 108, one of which is the terminating zero (unix(7)).
 const LONGEST_SOCKET: usize = 107;
@@ -49,6 +50,7 @@ pub(crate) fn preflight(loaded: &Loaded, file: &Path) -> Findings {
     checks.identities();
     checks.sticky_keys();
     checks.acme();
+    checks.fleet();
     checks.findings.errors.extend(token_error(loaded, file));
     checks.state_directory(file);
     if let Some(problem) = unusable_log(&loaded.spec) {
@@ -217,6 +219,30 @@ impl Checks<'_> {
             let found = diagnostic(self.loaded, &self.name, &key, &problem);
             self.findings.warnings.push(found.into_warning());
         }
+    }
+
+    /// What the connection to etcd needs. Without it the proxy runs, but is alone.
+    fn fleet(&mut self) {
+        let Some(spec) = &self.loaded.spec.fleet else {
+            return;
+        };
+        let mut found = Vec::new();
+        let tls = spec.tls.as_ref().map(TlsIdentity::load);
+        if let Some(Err(errors)) = tls {
+            for error in errors {
+                let key = ["fleet", "tls", error.part.key()].map(PathStep::from);
+                let loaded = self.loaded;
+                found.push(loaded.diagnostic(&self.name, &key, &error.message, &error.help));
+            }
+        }
+        if let Some(user) = &spec.user
+            && let Err(problem) = etcd::read_password(&user.password_file)
+        {
+            let key = ["fleet", "password_file"].map(PathStep::from);
+            found.push(diagnostic(self.loaded, &self.name, &key, &problem));
+        }
+        let found = found.into_iter().map(Diagnostic::into_warning);
+        self.findings.warnings.extend(found);
     }
 
     fn socket_group(&mut self, listener: &ListenerSpec) {

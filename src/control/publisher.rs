@@ -280,6 +280,11 @@ impl Publisher {
         self.log.reopen();
     }
 
+    /// The keys of sticky sessions.
+    pub(super) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
     /// The published state, which workers and the admin API read.
     pub(crate) fn live(&self) -> &Arc<Live> {
         &self.live

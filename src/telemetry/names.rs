@@ -48,6 +48,9 @@ families! {
     Gauge UPSTREAM_CERTIFICATE_SUCCESSFUL "cutover_upstream_certificate_last_reload_successful" "Whether the TLS files of a version as they are now are in use: 1 or 0.";
     Gauge NAME_ADDRESSES "cutover_name_addresses" "Addresses in use of a name of endpoints; 0: its endpoints get no requests.";
     Gauge NAME_SUCCESSFUL "cutover_name_last_lookup_successful" "Whether the last lookup of a name of endpoints succeeded: 1 or 0.";
+    Gauge FLEET_CONNECTED "cutover_fleet_connected" "Whether this member of a fleet is connected to etcd: 1, or 0 if it is alone.";
+    Gauge FLEET_MEMBERS "cutover_fleet_members" "Live members of the fleet, this one included, as this one saw them last.";
+    Gauge FLEET_DISAGREEMENTS "cutover_fleet_disagreements" "Points in which other members' rollout plans, sticky keys and cohorts differ from this one's.";
     Gauge BUILD_INFO "cutover_build_info" "Always 1; the labels say what runs.";
     Counter PROCESS_CPU "process_cpu_seconds_total" "Total user and system CPU time spent in seconds.";
     Gauge PROCESS_RESIDENT "process_resident_memory_bytes" "Resident memory size in bytes.";

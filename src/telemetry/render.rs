@@ -38,6 +38,19 @@ pub struct Scrape {
     pub upstream_certificates: Vec<ScrapeUpstreamCertificate>,
     /// Names of endpoints: how many addresses each has, and whether the last lookup succeeded.
     pub names: Vec<(String, usize, bool)>,
+    /// The fleet, if the proxy belongs to one.
+    pub fleet: Option<ScrapeFleet>,
+}
+
+/// The fleet, as this member sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScrapeFleet {
+    /// Whether etcd answers.
+    pub is_connected: bool,
+    /// Number of live members.
+    pub members: usize,
+    /// In how many points their configurations differ although they should not.
+    pub disagreements: usize,
 }
 
 /// A certificate of a listener.
@@ -137,6 +150,9 @@ pub fn render(telemetry: &Telemetry, scrape: &Scrape) -> String {
     mirrors(&mut page, telemetry);
     configuration(&mut page, scrape);
     certificates(&mut page, &scrape.certificates);
+    if let Some(of_fleet) = &scrape.fleet {
+        fleet(&mut page, of_fleet);
+    }
     upstream_certificates(&mut page, telemetry, &scrape.upstream_certificates);
     for (name, addresses, successful) in &scrape.names {
         let labels = Labels::default().with("name", name);
@@ -314,6 +330,15 @@ fn configuration(page: &mut Page, scrape: &Scrape) {
     }
     let build = none().with("version", env!("CARGO_PKG_VERSION"));
     page.gauge(names::BUILD_INFO, build, 1.0);
+}
+
+fn fleet(page: &mut Page, fleet: &ScrapeFleet) {
+    let none = Labels::default;
+    let connected = f64::from(u8::from(fleet.is_connected));
+    page.gauge(names::FLEET_CONNECTED, none(), connected);
+    page.gauge(names::FLEET_MEMBERS, none(), fleet.members as f64);
+    let disagreements = fleet.disagreements as f64;
+    page.gauge(names::FLEET_DISAGREEMENTS, none(), disagreements);
 }
 
 /// A server name may have several certificates, such as ECDSA and RSA; it counts as expired with the first of them.

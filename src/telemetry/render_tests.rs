@@ -45,6 +45,11 @@ fn scrape(services: &[(&str, &[&str])]) -> Scrape {
             last_reload_successful: false,
         }],
         names: vec![("app.internal".into(), 3, false)],
+        fleet: Some(ScrapeFleet {
+            is_connected: true,
+            members: 3,
+            disagreements: 2,
+        }),
     }
 }
 
@@ -225,6 +230,9 @@ fn every_family_is_shown_in_good_form() {
             r#"cutover_endpoint_up{service="shop",version="v1",endpoint="10.0.0.2:80"}"#,
             0.0,
         ),
+        ("cutover_fleet_connected", 1.0),
+        ("cutover_fleet_members", 3.0),
+        ("cutover_fleet_disagreements", 2.0),
         ("cutover_config_generation", 7.0),
         ("cutover_config_last_reload_successful", 1.0),
         (

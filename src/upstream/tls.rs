@@ -1,5 +1,6 @@
 //! TLS to endpoints: the configuration of the client side, with the authorities and the certificate of a version.
 
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
@@ -7,6 +8,9 @@ use rustls::crypto::CryptoProvider;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::certificates::{
     self, CertError, CertificateKey, FileSlot, Material, News, Validity, provider,
@@ -62,6 +66,28 @@ impl TlsClient {
 /// TLS with the system's root certificates, without a certificate of our own. Built on first use.
 pub(super) static SYSTEM: LazyLock<TlsClient> =
     LazyLock::new(|| TlsClient::new(system_roots(), None, None));
+
+/// Opens a TLS session over a connection to `host`, for a protocol over HTTP/2. `identity` replaces the system's settings.
+///
+/// # Errors
+/// The handshake failed, or the server speaks no HTTP/2.
+pub(crate) async fn open_h2(
+    identity: Option<&TlsIdentity>,
+    host: &str,
+    tcp: TcpStream,
+) -> io::Result<TlsStream<TcpStream>> {
+    let client = identity.map_or(&*SYSTEM, |identity| &identity.client);
+    let name = match &client.server_name {
+        Some(name) => name.clone(),
+        None => ServerName::try_from(host.to_owned()).map_err(io::Error::other)?,
+    };
+    let session = TlsConnector::from(client.any.clone()).connect(name, tcp);
+    let session = session.await?;
+    match session.get_ref().1.alpn_protocol() {
+        Some(b"h2") => Ok(session),
+        _ => Err(io::Error::other("the server speaks no HTTP/2")),
+    }
+}
 
 /// Returns the configuration of TLS for clients that speak HTTP/1.1 only. The first call of the process reads the root
 /// certificates from disk.
@@ -151,6 +177,14 @@ impl TlsIdentity {
         let fingerprint = files.as_ref().ok().map(IdentityFiles::fingerprint);
         let parse = || files.and_then(|files| Self::new(spec, &files));
         FileSlot::read(former, fingerprint, now, parse)
+    }
+
+    /// Reads the files, without any to fall back to.
+    ///
+    /// # Errors
+    /// All errors in the files.
+    pub(crate) fn load(spec: &UpstreamTls) -> Result<Self, Vec<CertError>> {
+        Self::new(spec, &IdentityFiles::read(spec)?)
     }
 
     fn new(spec: &UpstreamTls, files: &IdentityFiles) -> Result<Self, Vec<CertError>> {

@@ -255,6 +255,7 @@ mod tests {
             },
             listeners: Vec::new(),
             certificates: Vec::new(),
+            fleet: None,
             services: vec![ServiceStatus {
                 answer: None,
                 name: "shop".into(),

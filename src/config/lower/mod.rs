@@ -14,6 +14,7 @@ mod dns;
 mod endpoints;
 mod expression;
 mod flags;
+mod fleet;
 mod headers;
 mod health;
 mod include;
@@ -61,6 +62,7 @@ pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Proble
     let state = paths::state_dir(state_dir.as_deref());
     let acme = acme::acme(&mut file, &mut listeners, &state, out);
     let dns = dns::dns(&mut file, out);
+    let fleet = fleet::fleet(&mut file, out);
     include::check(&mut file, out);
     let around = service::Around {
         body_bytes: limits.body_bytes,
@@ -79,6 +81,7 @@ pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Proble
         trace,
         acme,
         dns,
+        fleet,
         listeners,
         services,
     };

@@ -35,6 +35,7 @@ fn spec(listeners: Vec<spec::ListenerSpec>) -> Spec {
         trace: None,
         acme: None,
         dns: Default::default(),
+        fleet: None,
         listeners,
         services: Vec::new(),
     }

@@ -1,0 +1,58 @@
+//! Proxies that share state through etcd: `[fleet]`.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::spec::UpstreamTls;
+
+/// The fleet that this proxy belongs to: `[fleet]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetSpec {
+    /// Members of etcd's cluster, without duplicates; at least one.
+    pub etcd: Vec<EtcdUrl>,
+    /// The fleet's name. Proxies with the same one belong together.
+    pub name: String,
+    /// This proxy's name in the fleet. Default `None`: the name of the host.
+    pub member: Option<String>,
+    /// How etcd is verified, and the certificate to present to it. Default `None`: by the system's authorities, without one.
+    pub tls: Option<UpstreamTls>,
+    /// Whom to log in as. Default `None`: etcd asks for no user, or takes the certificate's name.
+    pub user: Option<EtcdUser>,
+}
+
+impl FleetSpec {
+    /// The beginning of all keys of the fleet.
+    pub(crate) fn prefix(&self) -> String {
+        format!("/cutover/{}/", self.name)
+    }
+}
+
+/// A user of etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdUser {
+    /// The user's name.
+    pub name: String,
+    /// File with the password.
+    pub password_file: PathBuf,
+}
+
+/// The client URL of a member of etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdUrl {
+    /// Whether the scheme is `https`.
+    pub https: bool,
+    /// The host, an IPv6 address without its brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl fmt::Display for EtcdUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.https { "https" } else { "http" };
+        match self.host.contains(':') {
+            true => write!(f, "{scheme}://[{}]:{}", self.host, self.port),
+            false => write!(f, "{scheme}://{}:{}", self.host, self.port),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! `[fleet]`: the proxies that this one belongs together with, and their etcd.
+
+use std::net::IpAddr;
+
+use super::upstream_tls::upstream_tls;
+use super::url::url;
+use super::{check_name, proxy};
+use crate::config::fleet::{EtcdUrl, EtcdUser, FleetSpec};
+use crate::config::problems::Problems;
+use crate::config::raw::{RawString, RawTable, RawValue};
+use crate::config::units::quote;
+
+const EXAMPLE: &str = "https://10.0.0.5:2379";
+/// etcd's port for clients.
+const PORT: u16 = 2379;
+/// Most members of etcd that are named. Its clusters have three, five or seven.
+const MOST: usize = 16;
+
+/// Reads `[fleet]`.
+pub(super) fn fleet(file: &mut RawTable<'_>, out: &mut Problems) -> Option<FleetSpec> {
+    let value = file.take("fleet")?;
+    let mut table = value.table("a table with `etcd` and `name`", out)?;
+    let etcd = table.need("etcd", out, "write `etcd = [\"https://10.0.0.5:2379\"]`");
+    let etcd = etcd.map(|value| urls(&value, out));
+    let name = table.need(
+        "name",
+        out,
+        "write `name = \"front\"`: proxies with the same name are a fleet",
+    );
+    let name = name.and_then(|value| named(&value, "fleet", out));
+    let member = { table.take("member") }.and_then(|value| named(&value, "member", out));
+    let written = table.take("tls");
+    let tls = written.as_ref().and_then(|value| upstream_tls(value, out));
+    if let (Some(value), Some(etcd)) = (&written, &etcd)
+        && !etcd.is_empty()
+        && etcd.iter().all(|url| !url.https)
+    {
+        out.error(value.key.clone(), format!("`{}` has no effect", value.path))
+            .label("no URL in `etcd` begins with `https://`");
+    }
+    let user = user(&mut table, out);
+    if let (Some(etcd), Some((user, value))) = (&etcd, &user)
+        && etcd.iter().any(|url| !url.https && !is_loopback(&url.host))
+    {
+        let message = format!(
+            "the password of {} is sent in clear text",
+            quote(&user.name)
+        );
+        out.warning(value.span.clone(), message)
+            .label("anybody on the way can read it")
+            .help("write `https://` URLs, and `tls` with the authority that issued etcd's certificate");
+    }
+    table.finish(out);
+    Some(FleetSpec {
+        etcd: etcd?,
+        name: name?,
+        member,
+        tls,
+        user: user.map(|(user, _)| user),
+    })
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// Reads a name that becomes part of keys.
+fn named(value: &RawValue<'_>, what: &str, out: &mut Problems) -> Option<String> {
+    let text = value.text(&format!("the name of a {what} in quotes"), out)?;
+    check_name(text.value, value, what, out);
+    Some(text.value.to_owned())
+}
+
+/// Reads `user` and `password_file`, which need each other.
+fn user<'t>(table: &mut RawTable<'t>, out: &mut Problems) -> Option<(EtcdUser, RawValue<'t>)> {
+    let (name, file) = match (table.take("user"), table.take("password_file")) {
+        (None, None) => return None,
+        (Some(name), Some(file)) => (name, file),
+        (Some(one), None) | (None, Some(one)) => {
+            let message = format!("`{}` has no effect alone", one.path);
+            out.error(one.key, message)
+                .label("a user has a name and a password")
+                .help("write both `user` and `password_file`");
+            return None;
+        }
+    };
+    let text = name.text("the name of a user in quotes", out);
+    let password_file = proxy::file_path(&file, out);
+    let user = EtcdUser {
+        name: text?.value.to_owned(),
+        password_file: password_file?,
+    };
+    Some((user, name))
+}
+
+/// Reads `etcd`.
+fn urls(value: &RawValue<'_>, out: &mut Problems) -> Vec<EtcdUrl> {
+    let items = value.as_list();
+    let items = items.unwrap_or_else(|| vec![value.clone()]);
+    if items.is_empty() {
+        value.empty(out);
+    }
+    if items.len() > MOST {
+        let message = format!("`{}` has {} URLs", value.path, items.len());
+        out.error(value.span.clone(), message)
+            .label(format!("expected at most {MOST}"));
+    }
+    let mut urls: Vec<EtcdUrl> = Vec::new();
+    for item in &items {
+        let text = url(item, EXAMPLE, out);
+        let Some((text, url)) = text.and_then(|text| Some((text.clone(), etcd(&text, out)?)))
+        else {
+            continue;
+        };
+        if urls.contains(&url) {
+            out.error(text.span, format!("{} is listed twice", quote(text.value)))
+                .help("leave out one of them");
+            continue;
+        }
+        urls.push(url);
+    }
+    urls
+}
+
+/// Takes a URL apart. Its form has been checked.
+fn etcd(text: &RawString<'_>, out: &mut Problems) -> Option<EtcdUrl> {
+    let uri: http::Uri = text.value.parse().ok()?;
+    let authority = uri.authority()?.as_str();
+    let mut refuse = |label: &str, help: &str| {
+        let message = format!("{} is not the URL of a member of etcd", quote(text.value));
+        let problem = out.error(text.span.clone(), message);
+        problem.label(label.to_owned());
+        problem.help(help.to_owned());
+    };
+    if authority.contains('@') {
+        refuse(
+            "it has a user",
+            "write `user` and `password_file` in `[fleet]`",
+        );
+        return None;
+    }
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        refuse(
+            "it has a path",
+            "write the URL without a path, such as \"https://10.0.0.5:2379\"",
+        );
+        return None;
+    }
+    Some(EtcdUrl {
+        https: uri.scheme_str() == Some("https"),
+        host: uri.host()?.trim_matches(['[', ']']).to_ascii_lowercase(),
+        port: uri.port_u16().unwrap_or(PORT),
+    })
+}

@@ -1,0 +1,97 @@
+//! Opens a connection to a member of etcd.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{Builder, Connection, SendRequest};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::config::fleet::EtcdUrl;
+use crate::config::secret;
+use crate::config::spec::UpstreamTls;
+use crate::net::Stream;
+use crate::net::keepalive::keep_alive;
+use crate::upstream::tls::{TlsIdentity, open_h2};
+
+/// Time to resolve the name and to open the connection, TLS included.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// Window of a stream and of the connection: pages of listings arrive without pauses.
+const WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Largest head of a response.
+const HEAD_BYTES: u32 = 16 * 1024;
+
+/// What sends requests, and what has to be polled for it.
+pub(super) type OpenedHttp2 = (SendRequest<Bytes>, Connection<Stream, Bytes>);
+
+/// Opens a connection and performs the handshakes.
+///
+/// # Errors
+/// What failed, for a log line.
+pub(super) async fn open(url: &EtcdUrl, tls: Option<&UpstreamTls>) -> Result<OpenedHttp2, String> {
+    match timeout(CONNECT_LIMIT, handshakes(url, tls)).await {
+        Ok(opened) => opened.map_err(|why| format!("{url}: {why}")),
+        Err(_) => Err(format!("{url}: no connection within {CONNECT_LIMIT:?}")),
+    }
+}
+
+async fn handshakes(url: &EtcdUrl, tls: Option<&UpstreamTls>) -> Result<OpenedHttp2, String> {
+    let tcp = TcpStream::connect((url.host.as_str(), url.port)).await;
+    let tcp = tcp.map_err(|e| e.to_string())?;
+    let options = |tcp: &TcpStream| -> io::Result<()> {
+        tcp.set_nodelay(true)?;
+        keep_alive(tcp, Duration::ZERO)
+    };
+    options(&tcp).map_err(|e| e.to_string())?;
+    let stream = match url.https {
+        false => Stream::Tcp(tcp),
+        true => {
+            let identity = identity(tls)?;
+            let session = open_h2(identity.as_ref(), &url.host, tcp).await;
+            let session = session.map_err(|e| format!("TLS handshake failed: {e}"))?;
+            Stream::ClientTls(Box::new(session))
+        }
+    };
+    let opened = Builder::new()
+        .enable_push(false)
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(HEAD_BYTES)
+        .handshake(stream)
+        .await;
+    opened.map_err(|e| format!("no HTTP/2: {e}"))
+}
+
+/// Reads the files of TLS, so that renewed ones are used by the next connection. `None` if there are none.
+fn identity(spec: Option<&UpstreamTls>) -> Result<Option<TlsIdentity>, String> {
+    let identity = spec.map(TlsIdentity::load).transpose();
+    identity.map_err(|errors| {
+        let messages: Vec<_> = errors.into_iter().map(|error| error.message).collect();
+        messages.join("; ")
+    })
+}
+
+/// Reads the password. A line end after it doesn't count.
+///
+/// # Errors
+/// What is wrong, without the password.
+pub(in crate::control) fn read_password(file: &Path) -> Result<String, String> {
+    let bytes = secret::read(
+        file,
+        "password of etcd's user",
+        "change the fleet's rollouts",
+    )?;
+    let shown = file.display();
+    if bytes.len() as u64 > secret::MOST {
+        return Err(format!("{shown}: more than {} bytes", secret::MOST));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| format!("{shown}: the password isn't text"))?;
+    let password = text.trim_end_matches(['\r', '\n']);
+    match password.is_empty() {
+        true => Err(format!("{shown}: the file is empty")),
+        false => Ok(password.to_owned()),
+    }
+}
