@@ -21,6 +21,7 @@ mod error;
 mod explain;
 mod flag;
 mod flag_view;
+mod fleet;
 mod fleet_view;
 mod history;
 mod logs;
@@ -90,6 +91,8 @@ enum CliCommand {
     History(history::HistoryArgs),
     /// Take back the last change of the configuration file, or go back to a generation
     Undo(undo::UndoArgs),
+    /// Show the fleet that the running proxy belongs to
+    Fleet(fleet::FleetArgs),
     /// Follow the access log
     Logs(logs::LogsArgs),
     /// Stop sending new requests to endpoints; with --wait, until nothing is in flight
@@ -149,6 +152,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         CliCommand::Plan(plan) => plan.run(&parsed.address),
         CliCommand::Deploy(deploy) => deploy.run(&parsed.address),
         CliCommand::History(history) => history.run(&parsed.address),
+        CliCommand::Fleet(fleet) => fleet.run(&parsed.address),
         CliCommand::Logs(logs) => logs.run(&parsed.address),
         CliCommand::Undo(undo) => undo.run(&parsed.address),
         CliCommand::Drain(drain) => drain.run(&parsed.address),
