@@ -14,7 +14,7 @@ use crate::report;
 use crate::tls::Sessions;
 use crate::{
     Result, cpu, features, idle, log_faults, mirror, pressure, recreate, reload, rollout, rounds,
-    scale, syscalls, takeovers, tunnel,
+    scale, slow_readers, syscalls, takeovers, tunnel,
 };
 
 /// One case.
@@ -53,6 +53,8 @@ pub enum What {
     Rest,
     /// Good traffic beside slow clients.
     Pressure,
+    /// Good traffic while slow readers come.
+    SlowReaders,
     /// WebSocket messages.
     Tunnel,
     /// Cost of a request from small to large configurations.
@@ -171,7 +173,7 @@ fn tls(sessions: Sessions, fresh: bool) -> Shape {
 fn all(bench: &Bench) -> Vec<Case> {
     use What::{
         Closed, Features, H2, Idle, Latency, LogFaults, Mirror, Pressure, Recreate, Reload, Rest,
-        Rollout, Scale, Syscalls, Takeovers, Tunnel,
+        Rollout, Scale, SlowReaders, Syscalls, Takeovers, Tunnel,
     };
     let case = |name, title: &str, what| Case {
         name,
@@ -257,6 +259,11 @@ fn all(bench: &Bench) -> Vec<Case> {
         case("idle-tls", &format!("{idle} over TLS"), Idle { tls: true }),
         case("rest", "resident memory at rest, 2 workers", Rest),
         case("pressure", "good traffic beside slow clients", Pressure),
+        case(
+            "slow-readers",
+            "good traffic before, while and after 1,000 slow readers and 1,024 streams without window come",
+            SlowReaders,
+        ),
         case("scale", "GET 1 KiB from small to large", Scale),
         case("features", "what features add to a GET 1 KiB", Features),
         case(
@@ -333,6 +340,7 @@ pub fn run(bench: &Bench) -> Result<()> {
             What::Idle { tls } => idle::connections(&stage, *tls)?,
             What::Rest => idle::rest(&stage)?,
             What::Pressure => pressure::run(&stage)?,
+            What::SlowReaders => slow_readers::run(&stage)?,
             What::Tunnel => tunnel::run(&stage)?,
             What::Scale => scale::run(&stage)?,
             What::Features => features::run(&stage)?,

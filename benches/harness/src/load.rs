@@ -232,6 +232,9 @@ impl<'a> Generator<'a> {
         while !self.waiting.is_empty() {
             let Some(at) = self.free.pop() else { break };
             if let Some(due) = self.waiting.pop_front() {
+                if self.load.fresh {
+                    self.places[at] = self.connect(at)?;
+                }
                 self.send(at, due)?;
             }
         }

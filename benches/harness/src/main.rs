@@ -6,6 +6,7 @@
 mod bad_target;
 mod cases;
 mod cpu;
+mod download;
 mod features;
 mod h2_origin;
 mod idle;
@@ -23,6 +24,7 @@ mod response;
 mod rollout;
 mod rounds;
 mod scale;
+mod slow_readers;
 mod stats;
 mod syscalls;
 mod takeovers;

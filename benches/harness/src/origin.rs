@@ -8,19 +8,15 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::sockopt;
 
+use crate::download::{Download, Transfer};
 use crate::h2_origin::{H2, PREFACE};
 use crate::{Result, cpu};
 
 /// Sizes of the bodies by path.
-pub const BODIES: [(&str, usize); 4] = [
-    ("/1k", 1 << 10),
-    ("/64k", 1 << 16),
-    ("/1m", 1 << 20),
-    ("/8m", 8 << 20),
-];
-/// What slow readers ask for. With the kernel's own buffer the origin would copy 4 MiB for each of them at once, and good
-/// requests would wait for the origin, whatever the proxy does.
-const DOWNLOAD: &[u8] = b"/8m";
+pub const BODIES: [(&str, usize); 3] = [("/1k", 1 << 10), ("/64k", 1 << 16), ("/1m", 1 << 20)];
+/// What slow readers ask for.
+const DOWNLOAD: (&str, usize) = ("/8m", 8 << 20);
+/// The kernel's buffer for it; its own would take 4 MiB for each of them.
 const DOWNLOAD_BUFFER: usize = 128 * 1024;
 
 /// Chunks of 1 KiB that `/chunked` answers.
@@ -34,8 +30,10 @@ const TUNNEL: &[u8] = b"/ws";
 /// From here on an event is of a listener, below of a connection.
 const LISTENER: u64 = 1 << 32;
 
-/// Every answer, whole, head and body in one piece.
+/// Every answer, whole, head and body in one piece, but for the download.
 struct Answers {
+    download_head: Vec<u8>,
+    download: Download,
     bodies: Vec<(&'static [u8], Vec<u8>)>,
     chunked: Vec<u8>,
     post: Vec<u8>,
@@ -44,7 +42,7 @@ struct Answers {
 }
 
 impl Answers {
-    fn new() -> Self {
+    fn new() -> Result<Self> {
         let head = |framing: &str| {
             format!(
                 "HTTP/1.1 200 OK\r\nserver: origin\r\ncontent-type: text/plain\r\n{framing}\r\n\r\n"
@@ -63,7 +61,9 @@ impl Answers {
             chunked.extend_from_slice(b"\r\n");
         }
         chunked.extend_from_slice(b"0\r\n\r\n");
-        Self {
+        Ok(Self {
+            download_head: head(&format!("content-length: {}", DOWNLOAD.1)),
+            download: Download::new(DOWNLOAD.1)?,
             bodies: BODIES
                 .iter()
                 .map(|(path, size)| (path.as_bytes(), sized(*size)))
@@ -75,7 +75,7 @@ impl Answers {
                 sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
                     .to_vec(),
             unknown: b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec(),
-        }
+        })
     }
 
     fn to(&self, method: &[u8], path: &[u8]) -> &[u8] {
@@ -84,6 +84,9 @@ impl Answers {
         }
         if path == TUNNEL {
             return &self.tunnel;
+        }
+        if path == DOWNLOAD.0.as_bytes() {
+            return &self.download_head;
         }
         if path == b"/chunked" {
             return &self.chunked;
@@ -104,6 +107,8 @@ struct Connection<'a> {
     pending: &'a [u8],
     /// What couldn't be written yet.
     output: &'a [u8],
+    /// The download that follows.
+    transfer: Option<Transfer<'a>>,
     /// It speaks HTTP/2.
     h2: Option<Box<H2>>,
     asked_out: bool,
@@ -138,7 +143,7 @@ pub fn serve(port: u16, core: Option<usize>, addresses: usize) -> Result<()> {
         listeners.push(listen(address(n), port)?);
     }
     println!("{port}");
-    let answers = Answers::new();
+    let answers = Answers::new()?;
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     for (at, listener) in listeners.iter().enumerate() {
         let data = EventData::new_u64(LISTENER + at as u64);
@@ -206,6 +211,7 @@ fn accept(
             body: Body::None,
             pending: &[],
             output: &[],
+            transfer: None,
             h2: None,
             asked_out: false,
         });
@@ -250,7 +256,9 @@ impl<'a> Connection<'a> {
     }
 
     fn has_output(&self) -> bool {
-        !self.output.is_empty() || self.h2.as_ref().is_some_and(|h2| !h2.output.is_empty())
+        !self.output.is_empty()
+            || self.transfer.is_some()
+            || self.h2.as_ref().is_some_and(|h2| !h2.output.is_empty())
     }
 
     fn flush(&mut self) -> bool {
@@ -266,9 +274,14 @@ impl<'a> Connection<'a> {
         while !self.output.is_empty() {
             match self.socket.write(self.output) {
                 Ok(n) => self.output = &self.output[n..],
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return true,
                 Err(_) => return false,
             }
+        }
+        match self.transfer.as_mut().map(|t| t.send(&self.socket)) {
+            Some(Ok(true)) => self.transfer = None,
+            Some(Err(_)) => return false,
+            Some(Ok(false)) | None => {}
         }
         true
     }
@@ -306,7 +319,8 @@ impl<'a> Connection<'a> {
             return false;
         };
         self.pending = answers.to(method, path);
-        if path == DOWNLOAD {
+        if method == b"GET" && path == DOWNLOAD.0.as_bytes() {
+            self.transfer = Some(Transfer::of(&answers.download));
             // Best effort: without it only the figures are worse.
             let _ = sockopt::set_socket_send_buffer_size(&self.socket, DOWNLOAD_BUFFER);
         }

@@ -24,14 +24,15 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// Downloads that nobody reads, and connections of HTTP/2 that take no byte of an answer: more than the 1,024 requests
 /// that cutover's default limits allow to a version.
-const STALLED: usize = 1000;
-const WINDOWLESS: usize = 8;
+pub const STALLED: usize = 1000;
+/// See [`STALLED`].
+pub const WINDOWLESS: usize = 8;
 /// Streams of each of those.
-const STREAMS: u32 = 128;
+pub const STREAMS: u32 = 128;
 
 /// What a client does slowly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
     /// Nothing at all.
     Silent,
     /// One byte of a header a beat.
@@ -111,14 +112,15 @@ impl Kind {
 
 /// Where a crowd goes.
 #[derive(Clone, Copy)]
-struct Targets {
+pub struct Targets {
     plain: SocketAddr,
     /// Clear text HTTP/2.
     h2c: SocketAddr,
 }
 
 impl Targets {
-    fn of(proxy: &Running) -> Self {
+    /// Those of a proxy.
+    pub fn of(proxy: &Running) -> Self {
         Self {
             plain: proxy.plain,
             h2c: proxy.h2c,
@@ -157,7 +159,7 @@ fn windowless() -> Vec<u8> {
 }
 
 /// Clients on a thread of their own; gone when dropped.
-struct Crowd {
+pub struct Crowd {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     is_ready: mpsc::Receiver<Option<String>>,
@@ -166,13 +168,13 @@ struct Crowd {
 impl Crowd {
     /// Returns when all of them are connected.
     fn gather(target: Targets, shape: &[(Kind, usize)]) -> Result<Self> {
-        let crowd = Self::call(target, shape);
+        let crowd = Self::call(target, shape, Duration::ZERO);
         crowd.is_here()?;
         Ok(crowd)
     }
 
-    /// Returns at once; they come one behind the other, as fast as they are let in.
-    fn call(target: Targets, shape: &[(Kind, usize)]) -> Self {
+    /// Returns at once; they come one behind the other, evenly over this time, or as fast as they are let in.
+    pub fn call(target: Targets, shape: &[(Kind, usize)], over: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let kinds: Vec<Kind> = shape
             .iter()
@@ -181,7 +183,13 @@ impl Crowd {
         let (ready, is_ready) = mpsc::channel();
         let stopped = stop.clone();
         let thread = thread::spawn(move || {
-            let opened: Result<Vec<_>> = kinds.iter().map(|kind| kind.open(target)).collect();
+            let begun = Instant::now();
+            let open = |(at, kind): (usize, &Kind)| {
+                let due = begun + over.mul_f64(at as f64 / kinds.len() as f64);
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+                kind.open(target)
+            };
+            let opened: Result<Vec<_>> = kinds.iter().enumerate().map(open).collect();
             match opened {
                 Ok(mut clients) => {
                     let _ = ready.send(None);
@@ -198,7 +206,7 @@ impl Crowd {
     }
 
     /// Waits until all of them are connected.
-    fn is_here(&self) -> Result<()> {
+    pub fn is_here(&self) -> Result<()> {
         match self.is_ready.recv_timeout(Duration::from_secs(60))? {
             None => Ok(()),
             Some(error) => Err(format!("the slow clients can't connect: {error}").into()),
@@ -396,7 +404,7 @@ fn press(stage: &Stage, proxy: &Running, case: &Case) -> Result<Vec<String>> {
     let (mut alone, mut coming, mut beside) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..stage.bench.rounds {
         alone.push(good(stage, proxy.plain)?);
-        let crowd = Crowd::call(Targets::of(proxy), &case.crowd);
+        let crowd = Crowd::call(Targets::of(proxy), &case.crowd, Duration::ZERO);
         coming.push(good(stage, proxy.plain)?);
         crowd.is_here()?;
         thread::sleep(Duration::from_secs(1));
