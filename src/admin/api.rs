@@ -16,16 +16,19 @@ use serde_json::json;
 use super::explain::explain;
 use super::guard::{AdminRefusal, ListenerKind, admit, authorise};
 use super::history::{Announcement, ChangeCause};
-use super::logs::{self, LogStream};
+use super::logs::{self, LogFollower};
 use super::mirror::MirrorStatus;
 use super::names;
 use super::query::decoded;
-use super::reply::{AdminResponse, BodyError, document, error, lines, read_body, text};
+use super::reply::{
+    AdminResponse, BodyError, document, error, parsed, read_body, stream, text,
+};
 use super::request::DescribedRequest;
 use super::rollout::RolloutRefused;
 use super::status::ProxyStatus;
+use super::stream::StreamBody;
 use super::writes::{WriteRoute, write};
-use super::{Context, ControlCommand, ProcessPhase, dashboard, drain, scrape, view};
+use super::{Context, ControlCommand, ProcessPhase, dashboard, drain, events, scrape, view};
 use crate::rollout::machine::OperatorCommand;
 use crate::routing::ClientCertificate;
 use crate::telemetry::render;
@@ -62,9 +65,10 @@ async fn route<B: Body<Error: Into<BodyError>>>(
     let allowed = match path {
         "/healthz" | "/readyz" | "/metrics" | "/api/v1/status" | "/api/v1/config"
         | "/api/v1/explain" | "/api/v1/history" => "GET, HEAD",
-        "/api/v1/logs" => "GET",
+        "/api/v1/logs" | "/api/v1/events" => "GET",
         "/api/v1/reload" | "/api/v1/announce" => "POST",
-        _ if dashboard::is_page(path) || mirror_of(path).is_some() => "GET, HEAD",
+        _ if dashboard::is_page(path) => "GET, HEAD",
+        _ if mirror_of(path).is_some() || series_of(path).is_some() => "GET, HEAD",
         _ if WriteRoute::of(path).is_some() => "POST",
         _ if service_to_drain(path).is_some() => "POST, DELETE",
         _ if rollout_command(path).is_some() => "POST",
@@ -106,6 +110,7 @@ async fn route<B: Body<Error: Into<BodyError>>>(
         }
         "/api/v1/explain" => explanation(head.uri.query().unwrap_or(""), context),
         "/api/v1/history" => history(head.uri.query().unwrap_or(""), context),
+        "/api/v1/events" => events::follow(head.uri.query().unwrap_or(""), &head.headers, context),
         "/api/v1/logs" => follow(head.uri.query().unwrap_or(""), context),
         "/api/v1/announce" => announce(body, context).await,
         "/api/v1/reload" => reload(context).await,
@@ -115,6 +120,9 @@ async fn route<B: Body<Error: Into<BodyError>>>(
             }
             if let Some(service) = mirror_of(path) {
                 return mirror(service, context);
+            }
+            if let Some(service) = series_of(path) {
+                return series(service, context);
             }
             if let Some(route) = WriteRoute::of(path) {
                 return write(route, &head, body, context).await;
@@ -139,6 +147,24 @@ fn mirror(service: &str, context: &Context) -> AdminResponse {
     match MirrorStatus::full(&context.live.current(), service) {
         Ok(mirror) => document(StatusCode::OK, &mirror),
         Err(why) => error(StatusCode::NOT_FOUND, &why),
+    }
+}
+
+/// The service of `/api/v1/services/{service}/series`.
+fn series_of(path: &str) -> Option<&str> {
+    path.strip_prefix("/api/v1/services/")?
+        .strip_suffix("/series")
+}
+
+fn series(service: &str, context: &Context) -> AdminResponse {
+    // The lock is not poisoned: nothing panics while it is held.
+    let series = context.series.lock().expect("series lock");
+    match series.of(&context.live.current(), service) {
+        Some(series) => document(StatusCode::OK, &series),
+        None => error(
+            StatusCode::NOT_FOUND,
+            &format!("there is no service {service:?}"),
+        ),
     }
 }
 
@@ -170,12 +196,9 @@ async fn change_rollout<B: Body<Error: Into<BodyError>>>(
     };
     let request = match body.is_empty() {
         true => RolloutRequest::default(),
-        false => match serde_json::from_slice(&body) {
+        false => match parsed(&body, "{\"by\": …}, which is optional") {
             Ok(request) => request,
-            Err(invalid) => {
-                let expected = "expected {\"by\": …}, which is optional";
-                return error(StatusCode::BAD_REQUEST, &format!("{invalid}: {expected}"));
-            }
+            Err(message) => return error(StatusCode::BAD_REQUEST, &message),
         },
     };
     let command = |answer| ControlCommand::Rollout {
@@ -210,13 +233,14 @@ async fn change_drain<B: Body<Error: Into<BodyError>>>(
     };
     let mut request = match body.is_empty() {
         true => drain::DrainRequest::default(),
-        false => match serde_json::from_slice(&body) {
-            Ok(request) => request,
-            Err(invalid) => {
-                let expected = "expected {\"version\": …, \"endpoint\": …, \"force\": …}, where each key is optional";
-                return error(StatusCode::BAD_REQUEST, &format!("{invalid}: {expected}"));
+        false => {
+            let expected =
+                "{\"version\": …, \"endpoint\": …, \"force\": …}, where each key is optional";
+            match parsed(&body, expected) {
+                Ok(request) => request,
+                Err(message) => return error(StatusCode::BAD_REQUEST, &message),
             }
-        },
+        }
     };
     request.undo |= undo;
     let command = |answer| ControlCommand::Drain {
@@ -324,7 +348,10 @@ fn follow(query: &str, context: &Arc<Context>) -> AdminResponse {
         return error(StatusCode::NOT_FOUND, &format!("no service {name:?}"));
     }
     match context.telemetry.access_log().followers().subscribe(filter) {
-        Some(subscription) => lines(LogStream::new(subscription, context.clone())),
+        Some(subscription) => {
+            let follower = LogFollower::new(subscription, context.clone());
+            stream(logs::CONTENT_TYPE, StreamBody::new(follower))
+        }
         None => error(
             StatusCode::SERVICE_UNAVAILABLE,
             "too many clients follow the log already",
@@ -337,12 +364,9 @@ async fn announce<B: Body<Error: Into<BodyError>>>(body: B, context: &Context) -
         Ok(body) => body,
         Err(answer) => return answer,
     };
-    let announcement = match serde_json::from_slice::<Announcement>(&body) {
+    let announcement: Announcement = match parsed(&body, "{\"hash\": …, \"by\": …}") {
         Ok(announcement) => announcement,
-        Err(invalid) => {
-            let message = format!("{invalid}: expected {{\"hash\": …, \"by\": …}}");
-            return error(StatusCode::BAD_REQUEST, &message);
-        }
+        Err(message) => return error(StatusCode::BAD_REQUEST, &message),
     };
     match context.history.announce(announcement, ChangeCause::Cli) {
         Ok(()) => document(StatusCode::OK, &json!({})),

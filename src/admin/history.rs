@@ -175,6 +175,8 @@ struct HistoryState {
     texts: VecDeque<(String, Arc<str>)>,
     announced: VecDeque<Announced>,
     stored: bool,
+    /// Number of entries that this process has added.
+    added: u64,
 }
 
 #[derive(Debug)]
@@ -215,6 +217,7 @@ impl History {
             state.texts.push_back((entry.hash.clone(), text));
         }
         state.entries.push_back(entry);
+        state.added += 1;
         state.trim();
     }
 
@@ -226,6 +229,17 @@ impl History {
     /// The newest entry.
     pub(crate) fn last(&self) -> Option<HistoryEntry> {
         self.state().entries.back().cloned()
+    }
+
+    /// The number of entries that this process has added, and those after the first `known` of them, oldest first.
+    pub(crate) fn added_after(&self, known: u64) -> (u64, Vec<HistoryEntry>) {
+        let state = self.state();
+        let new = state.added.saturating_sub(known) as usize;
+        let skipped = state.entries.len().saturating_sub(new);
+        (
+            state.added,
+            state.entries.iter().skip(skipped).cloned().collect(),
+        )
     }
 
     /// The entries, newest first; with `service` only those that changed it, each with the changes of that service.

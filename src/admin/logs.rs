@@ -4,17 +4,14 @@
 //! was too slow, and `{"handed_over":true}` when another process has taken over, which serves new requests from then on. An empty
 //! line keeps the connection alive.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use hyper::body::{Body, Frame};
 
 use super::Context;
 use super::query::decoded;
+use super::stream::Pieces;
 use crate::telemetry::access_log::followers::{FollowFilter, Subscription};
 
 /// Media type of the stream.
@@ -50,48 +47,21 @@ pub(super) fn filter(query: &str) -> Result<FollowFilter, String> {
     Ok(filter)
 }
 
-/// The body of the response: it ends when the process does.
-pub(crate) struct LogStream {
-    next: Pin<Box<dyn Future<Output = Option<NextPiece>> + Send>>,
-}
-
-/// A piece of the stream, and what the rest comes from.
-type NextPiece = (Bytes, Follow);
-
-/// A follower and what it has been told.
-struct Follow {
+/// A follower of the log and what it has been told. The stream ends when the process does.
+pub(super) struct LogFollower {
     subscription: Subscription,
     context: Arc<Context>,
     knows_of_handover: bool,
 }
 
-impl LogStream {
+impl LogFollower {
     /// Follows the log.
     pub(super) fn new(subscription: Subscription, context: Arc<Context>) -> Self {
-        let follow = Follow {
+        Self {
             subscription,
             context,
             knows_of_handover: false,
-        };
-        Self {
-            next: Box::pin(follow.next()),
         }
-    }
-}
-
-impl Follow {
-    /// Waits for the next piece of the stream; `None` at its end.
-    async fn next(mut self) -> Option<NextPiece> {
-        let piece = tokio::select! {
-            biased;
-            () = self.context.readiness.handed_over(), if !self.knows_of_handover => {
-                self.knows_of_handover = true;
-                Bytes::from_static(b"{\"handed_over\":true}\n")
-            }
-            chunk = self.subscription.next() => self.with_lost(chunk?),
-            () = tokio::time::sleep(KEEPALIVE) => Bytes::from_static(b"\n"),
-        };
-        Some((piece, self))
     }
 
     /// Adds how many lines were lost before the next chunk.
@@ -107,25 +77,18 @@ impl Follow {
     }
 }
 
-impl Body for LogStream {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut TaskContext<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match self.next.as_mut().poll(cx) {
-            Poll::Ready(Some((piece, follow))) => {
-                self.next = Box::pin(follow.next());
-                Poll::Ready(Some(Ok(Frame::data(piece))))
+impl Pieces for LogFollower {
+    async fn next(mut self) -> Option<(Bytes, Self)> {
+        let piece = tokio::select! {
+            biased;
+            () = self.context.readiness.handed_over(), if !self.knows_of_handover => {
+                self.knows_of_handover = true;
+                Bytes::from_static(b"{\"handed_over\":true}\n")
             }
-            Poll::Ready(None) => {
-                self.next = Box::pin(std::future::pending());
-                Poll::Ready(None)
-            }
-            Poll::Pending => Poll::Pending,
-        }
+            chunk = self.subscription.next() => self.with_lost(chunk?),
+            () = tokio::time::sleep(KEEPALIVE) => Bytes::from_static(b"\n"),
+        };
+        Some((piece, self))
     }
 }
 

@@ -8,8 +8,8 @@
 //! * [`api`] routes requests and `reply` builds the responses. [`history`] keeps the adopted generations. [`writes`] and [`file_editor`]
 //!   change the configuration file. [`drain`] selects the endpoints that an operator drains. Changes are [`ControlCommand`]s, which the control thread carries out.
 //! * `dashboard` serves the files of the page at `/`.
-//! * [`logs`] streams the lines of the access log.
-//! * [`status`], [`explain`] (of a [`request`]), [`view`] (the configuration) and [`scrape`] (the metrics) build the
+//! * [`logs`] streams the lines of the access log, and [`events`] what the proxy does.
+//! * [`status`], [`series`], [`explain`] (of a [`request`]), [`view`] (the configuration) and [`scrape`] (the metrics) build the
 //!   responses. Commands deserialize them into the same types.
 
 mod activity;
@@ -19,6 +19,7 @@ pub(crate) mod capacity;
 mod dashboard;
 pub(crate) mod drain;
 pub(crate) mod error_groups;
+pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod file_editor;
 pub(crate) mod flags;
@@ -37,10 +38,12 @@ pub(crate) mod request;
 pub(crate) mod rollout;
 pub(crate) mod saved_edit;
 pub(crate) mod scrape;
+pub(crate) mod series;
 mod serve;
 pub(crate) mod shares;
 pub(crate) mod status;
 pub(crate) mod step_warnings;
+mod stream;
 pub(crate) mod view;
 pub(crate) mod writes;
 
@@ -71,6 +74,8 @@ pub(crate) struct Context {
     pub telemetry: Arc<Telemetry>,
     /// Rates, errors and durations by service and version. The control thread ticks them.
     pub windows: Mutex<StatusWindows>,
+    /// The same over the last minutes, and evidence. The control thread adds to it.
+    pub series: Mutex<series::SeriesStore>,
     /// When the process started.
     pub started: Instant,
     /// Bound addresses by listener name, with the actual port where port 0 is configured. The control thread updates them.
@@ -85,6 +90,8 @@ pub(crate) struct Context {
     pub fleet: Arc<fleet::FleetView>,
     /// What is known about the names of endpoints. The control thread updates it.
     pub names: KnownNames,
+    /// The events that `/api/v1/events` streams.
+    pub events: events::EventHub,
     /// The channel to the publisher.
     pub publisher: mpsc::Sender<ControlCommand>,
 }

@@ -11,9 +11,10 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Frame, SizeHint};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::logs::{self, LogStream};
+use super::stream::StreamBody;
 
 /// The error of a request body.
 pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -25,8 +26,8 @@ pub(crate) type AdminResponse = Response<AdminBody>;
 pub(crate) enum AdminBody {
     /// All of it.
     Whole(Full<Bytes>),
-    /// Lines of the access log as they come.
-    Lines(LogStream),
+    /// Pieces as they become available.
+    Stream(StreamBody),
 }
 
 impl Body for AdminBody {
@@ -39,21 +40,21 @@ impl Body for AdminBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Self::Whole(body) => Pin::new(body).poll_frame(cx),
-            Self::Lines(lines) => Pin::new(lines).poll_frame(cx),
+            Self::Stream(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => body.size_hint(),
-            Self::Lines(lines) => lines.size_hint(),
+            Self::Stream(body) => body.size_hint(),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_end_stream(),
-            Self::Lines(lines) => lines.is_end_stream(),
+            Self::Stream(body) => body.is_end_stream(),
         }
     }
 }
@@ -83,14 +84,25 @@ pub(super) async fn read_body<B: Body<Error: Into<BodyError>>>(
     }
 }
 
+/// Parses a JSON object. (`serde_json` alone takes an array of the values as well.)
+///
+/// # Errors
+/// What is wrong, and what was expected.
+pub(super) fn parsed<T: DeserializeOwned>(body: &[u8], expected: &str) -> Result<T, String> {
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(format!("not an object: expected {expected}"));
+    }
+    serde_json::from_slice(body).map_err(|invalid| format!("{invalid}: expected {expected}"))
+}
+
 /// Plain text.
 pub(super) fn text(body: impl Into<Bytes>) -> AdminResponse {
     with(StatusCode::OK, "text/plain; charset=utf-8", body.into())
 }
 
-/// A stream of lines.
-pub(super) fn lines(lines: LogStream) -> AdminResponse {
-    with_body(StatusCode::OK, logs::CONTENT_TYPE, AdminBody::Lines(lines))
+/// A response of this media type that has no length.
+pub(super) fn stream(kind: &'static str, body: StreamBody) -> AdminResponse {
+    with_body(StatusCode::OK, kind, AdminBody::Stream(body))
 }
 
 /// A JSON document.

@@ -7,27 +7,31 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{Instant, sleep};
 
 use super::activity::{Activity, Observed, WRITE_TIMEOUT};
 use super::guard::ListenerKind;
 use super::listen::{self, AdminListener, AdminStream};
-use super::{Context, api, logs};
+use super::reply::error;
+use super::{Context, api, events, logs};
 
 /// Maximum number of connections of one listener.
 const CONNECTIONS: usize = 256;
+
+/// Maximum number of connections of one listener that stream events or the log. The others are for everything else.
+const STREAMS: usize = 192;
 
 /// A connection that has waited for its client this long is closed first if its listener is full.
 const STALLED: Duration = Duration::from_secs(1);
@@ -57,6 +61,7 @@ pub(crate) async fn serve(listeners: Vec<AdminListener>, context: Arc<Context>) 
     for listener in listeners {
         loops.spawn(accept_loop(listener, context.clone()));
     }
+    loops.spawn(events::run(context));
     while let Some(ended) = loops.join_next().await {
         if let Err(error) = ended
             && error.is_panic()
@@ -120,6 +125,7 @@ struct Connections {
     /// Ordered by the time of accepting.
     open: Vec<(AbortHandle, Arc<Activity>)>,
     queue: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
     warned: Option<Instant>,
 }
 
@@ -132,12 +138,32 @@ async fn wait_turn(queue: &Semaphore) {
     drop(permit);
 }
 
+/// The permits for streams of one listener, and the one that a connection holds from its first stream to its end.
+#[derive(Clone, Debug)]
+struct StreamPermits {
+    all: Arc<Semaphore>,
+    held: Arc<OnceLock<OwnedSemaphorePermit>>,
+}
+
+impl StreamPermits {
+    /// Takes a permit unless the connection has one. Returns whether it has one now.
+    fn hold(&self) -> bool {
+        if self.held.get().is_some() {
+            return true;
+        }
+        let permit = self.all.clone().try_acquire_owned();
+        // A connection makes one response at a time, so that nothing has been set meanwhile.
+        permit.is_ok_and(|permit| self.held.set(permit).is_ok())
+    }
+}
+
 impl Connections {
     fn new() -> Self {
         Self {
             tasks: JoinSet::new(),
             open: Vec::new(),
             queue: Arc::new(Semaphore::new(1)),
+            streams: Arc::new(Semaphore::new(STREAMS)),
             warned: None,
         }
     }
@@ -149,16 +175,27 @@ impl Connections {
         activity: &Arc<Activity>,
         context: &Arc<Context>,
     ) -> AbortHandle {
-        let (activity, context) = (activity.clone(), context.clone());
-        let queue = self.queue.clone();
-        self.tasks
-            .spawn(connection(stream, activity, move |request| {
-                let (context, queue) = (context.clone(), queue.clone());
-                async move {
-                    wait_turn(&queue).await;
-                    api::answer(request, kind, &context).await
+        let (context, queue) = (context.clone(), self.queue.clone());
+        let permits = StreamPermits {
+            all: self.streams.clone(),
+            held: Arc::default(),
+        };
+        let serving = connection(stream, activity.clone(), move |request| {
+            let (context, queue) = (context.clone(), queue.clone());
+            let permits = permits.clone();
+            async move {
+                wait_turn(&queue).await;
+                let answer = api::answer(request, kind, &context).await;
+                match !is_event_stream(&answer) || permits.hold() {
+                    true => answer,
+                    false => error(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "too many streams are open on this listener already",
+                    ),
                 }
-            }))
+            }
+        });
+        self.tasks.spawn(serving)
     }
 
     /// Waits until there is room for one more connection, and closes one if necessary.
@@ -265,10 +302,7 @@ where
 
 fn is_event_stream<B>(response: &Response<B>) -> bool {
     let kind = response.headers().get(CONTENT_TYPE);
-    kind.is_some_and(|kind| {
-        let kind = kind.as_bytes();
-        kind.starts_with(b"text/event-stream") || kind == logs::CONTENT_TYPE.as_bytes()
-    })
+    kind.is_some_and(|kind| kind == events::CONTENT_TYPE || kind == logs::CONTENT_TYPE)
 }
 
 #[cfg(test)]

@@ -54,6 +54,7 @@ pub(crate) struct ProxyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fleet: Option<FleetStatus>,
     /// In the order of the configuration file.
+    #[serde(default)]
     pub services: Vec<ServiceStatus>,
 }
 

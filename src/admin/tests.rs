@@ -21,12 +21,12 @@ use crate::telemetry::windows::StatusWindows;
 use crate::telemetry::{Telemetry, WorkerId};
 use crate::upstream::Registry;
 
-const TCP: ListenerKind = ListenerKind::Tcp {
+pub(super) const TCP: ListenerKind = ListenerKind::Tcp {
     local: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
     exposed: false,
 };
 
-const FILE: &str = r#"
+pub(super) const FILE: &str = r#"
 listen = "127.0.0.1:8080"
 workers = 2
 
@@ -64,7 +64,7 @@ a = ["10.0.3.10:8080"]
 b = ["10.0.4.10:8080"]
 "#;
 
-fn snapshot(text: &str, telemetry: &Telemetry) -> Snapshot {
+pub(super) fn snapshot(text: &str, telemetry: &Telemetry) -> Snapshot {
     let spec = config::parse(text, "test.toml").unwrap_or_else(|errors| {
         let errors: Vec<_> = errors.iter().map(|e| e.rendered(false)).collect();
         panic!("{}", errors.join("\n"))
@@ -72,7 +72,7 @@ fn snapshot(text: &str, telemetry: &Telemetry) -> Snapshot {
     Snapshot::build(3, Arc::new(spec), &Registry::new(), telemetry)
 }
 
-fn context() -> (Arc<Context>, mpsc::Receiver<ControlCommand>) {
+pub(super) fn context() -> (Arc<Context>, mpsc::Receiver<ControlCommand>) {
     context_of(FILE)
 }
 
@@ -90,6 +90,7 @@ fn context_of(text: &str) -> (Arc<Context>, mpsc::Receiver<ControlCommand>) {
         live: Live::new(snapshot, 2, source),
         telemetry,
         windows: Mutex::new(StatusWindows::default()),
+        series: Mutex::default(),
         started: Instant::now(),
         bound: Mutex::new(vec![("default".into(), ([127, 0, 0, 1], 4242).into())]),
         readiness: Arc::new(Readiness::default()),
@@ -97,6 +98,7 @@ fn context_of(text: &str) -> (Arc<Context>, mpsc::Receiver<ControlCommand>) {
         history: Arc::default(),
         names: Arc::default(),
         fleet: Arc::default(),
+        events: super::events::EventHub::default(),
     });
     (context, commands)
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use http::StatusCode;
 use http::request::Parts;
 use hyper::body::Body;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -17,7 +16,7 @@ use super::history::ChangeLine;
 use super::plan::plan;
 use super::preview::preview;
 use super::query::is_dry_run;
-use super::reply::{AdminResponse, BodyError, document, error, read_body};
+use super::reply::{AdminResponse, BodyError, document, error, parsed, read_body};
 use super::saved_edit::EditFault;
 use super::step_warnings::ServiceTraffic;
 use crate::config::file_edit::{FileEdit, SplitChange, VersionEdit};
@@ -178,10 +177,6 @@ fn edited(outcome: Result<impl Serialize, EditFault>) -> AdminResponse {
         Ok(report) => document(StatusCode::OK, &report),
         Err(failure) => error(failure.status, &failure.message),
     }
-}
-
-fn parsed<T: DeserializeOwned>(body: &[u8], expected: &str) -> Result<T, String> {
-    serde_json::from_slice(body).map_err(|invalid| format!("{invalid}: expected {expected}"))
 }
 
 fn split(service: &str, body: &[u8]) -> Result<FileEdit, String> {

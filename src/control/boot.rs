@@ -23,6 +23,7 @@ use super::publisher::Publisher;
 use super::publisher::first::Prepared;
 use super::rollouts::Rollouts;
 use super::{Options, RunError, systemd};
+use crate::admin::events::EventHub;
 use crate::admin::{self, Context, ControlCommand, ProcessPhase, Readiness};
 use crate::config::{Spec, paths};
 use crate::edge::admission;
@@ -96,6 +97,7 @@ impl Booting {
             live: publisher.live().clone(),
             telemetry: publisher.telemetry().clone(),
             windows: Mutex::new(StatusWindows::default()),
+            series: Mutex::default(),
             started: Instant::now(),
             bound: Mutex::new(publisher.listeners().tcp_addresses()),
             readiness: Arc::new(Readiness::default()),
@@ -104,6 +106,7 @@ impl Booting {
             rollouts: Mutex::new(rollouts.status()),
             names: publisher.discovery().known().clone(),
             fleet: Arc::default(),
+            events: EventHub::default(),
         });
         let mut file_watcher = FileWatcher::new(&options.config);
         file_watcher.set_certificates(publisher.certificate_files());

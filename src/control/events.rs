@@ -85,8 +85,8 @@ enum Event {
     Stop(bool),
     Successor(HandoverRequest),
     WorkerEnded,
-    /// An endpoint came up or had its first check result, so the stable gate may open.
-    EndpointUp,
+    /// An endpoint came up or went down, or had its first check result. The stable gate may open.
+    EndpointVerdict,
     /// The rollout store has answered, or a call of a rollout has ended.
     Rollout(Box<RolloutNews>),
     /// A certificate was obtained, or could not be.
@@ -192,6 +192,7 @@ impl Control {
             if let ControlFlow::Break(end) = self.on(event).await? {
                 return Ok(end);
             }
+            self.context.events.hurry();
         }
     }
 
@@ -209,7 +210,7 @@ impl Control {
             asked = &mut *sources.stop, if !self.deferred.stop => Event::Stop(asked.is_ok()),
             Some(request) = self.successor.recv() => Event::Successor(request),
             () = self.publisher.workers().one_ended() => Event::WorkerEnded,
-            () = self.publisher.news() => Event::EndpointUp,
+            () = self.publisher.news() => Event::EndpointVerdict,
             // A successor that holds an offer has read the store: nothing may change it until the takeover is decided.
             news = self.rollouts.news(), if open => Event::Rollout(Box::new(news)),
             () = self.acme.news() => Event::Certificates,
@@ -252,7 +253,7 @@ impl Control {
                 .publisher
                 .restart_workers()
                 .map_err(|_| RunError::Worker)?,
-            Event::EndpointUp => {
+            Event::EndpointVerdict => {
                 if self.publisher.open_gate().await {
                     systemd::status(&self.status());
                 }
@@ -443,7 +444,11 @@ impl Control {
         telemetry.expire(now, || scrape::present(&live.current()));
         let mut windows = self.context.windows.lock().expect("windows lock");
         windows.tick(now, telemetry);
-        hedging::publish_delays(&windows, &live.current());
+        let snapshot = live.current();
+        hedging::publish_delays(&windows, &snapshot);
+        let rollouts = self.context.rollouts.lock().expect("rollouts lock");
+        let mut series = self.context.series.lock().expect("series lock");
+        series.tick(now, &snapshot, &windows, &rollouts);
     }
 
     /// The status line for the service manager.

@@ -22,6 +22,7 @@ mod deploy;
 mod drain;
 mod edits;
 mod error_groups;
+mod events;
 mod faults;
 mod flag_rollouts;
 mod flags;

@@ -38,8 +38,8 @@ pub(super) struct HealthMonitor {
 
 #[derive(Debug, Default)]
 struct MonitorSignals {
-    /// Notified when an endpoint came up or had its first check result.
-    endpoint_up: Notify,
+    /// Notified when an endpoint came up or went down, or had its first check result.
+    verdict: Notify,
     /// Notified when the next deadline may have changed.
     reschedule: Notify,
 }
@@ -98,16 +98,16 @@ impl HealthMonitor {
         self.signals.reschedule.notify_one();
     }
 
-    /// Waits until an endpoint comes up or has its first check result. May return for neither.
+    /// Waits until an endpoint comes up or goes down, or has its first check result. May return for none of them.
     pub(super) async fn news(&self) {
-        self.signals.endpoint_up.notified().await;
+        self.signals.verdict.notified().await;
     }
 
     /// Waits until every checked endpoint has had a result, for at most `limit`.
     pub(super) async fn first_round(&self, limit: Duration) {
         let round = async {
             while !self.state.borrow().have_results() {
-                self.signals.endpoint_up.notified().await;
+                self.signals.verdict.notified().await;
             }
         };
         // Endpoints whose first check takes longer stay unproven, and their results count when they arrive.
@@ -139,7 +139,7 @@ async fn run(
             Some(suspect) = suspects.recv() => state.borrow_mut().on_suspect(&suspect, now()),
             Some(checked) = results.recv() => {
                 if state.borrow_mut().on_check(&checked, now()) {
-                    signals.endpoint_up.notify_one();
+                    signals.verdict.notify_one();
                 }
             }
             () = tokio::time::sleep_until(due.into()) => state.borrow_mut().tick(now()),

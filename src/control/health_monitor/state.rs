@@ -259,7 +259,7 @@ impl MonitorState {
         checks.all(|check| check.has_result)
     }
 
-    /// Handles a check result. Returns whether the endpoint came up or the result was its first.
+    /// Handles a check result. Returns whether the endpoint came up or went down, or the result was its first.
     pub(super) fn on_check(&mut self, checked: &CheckEnded, now: Instant) -> bool {
         let slot = checked.endpoint.slot;
         let Some(monitored) = self.endpoints.get_mut(&slot) else {
@@ -303,7 +303,7 @@ impl MonitorState {
             self.due.take();
             readmit(&mut self.endpoints, slot, "health check passed", now);
         }
-        !had_result || (change.is_some() && passed)
+        !had_result || change.is_some()
     }
 
     /// Handles an endpoint whose consecutive failures reached the threshold on some worker.

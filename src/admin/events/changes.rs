@@ -1,0 +1,329 @@
+//! What has changed since the last look at the proxy: pure, with the observation as an argument.
+
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::{Value, json};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::ring::{EventRing, NewBatch, NextEvents, write_event};
+use crate::admin::history::HistoryEntry;
+use crate::admin::rollout::RolloutStatus;
+use crate::admin::status::ServiceStatus;
+
+/// What the proxy is doing at one time.
+#[derive(Debug)]
+pub(super) struct Observation {
+    /// The status without its services.
+    pub proxy: Value,
+    /// The services, in the order of the configuration.
+    pub services: Vec<ServiceStatus>,
+    /// Generations that were adopted since the last observation, oldest first.
+    pub adopted: Vec<HistoryEntry>,
+}
+
+/// What was told last, and the events that told it.
+#[derive(Debug)]
+pub(super) struct ToldState {
+    epoch: String,
+    ring: EventRing,
+    /// Whether there was an observation.
+    has_begun: bool,
+    proxy: ToldProxy,
+    services: Vec<ToldService>,
+    /// The service whose figures come first in the next round.
+    turn: usize,
+    /// The status event with everything that was told, if it was needed since.
+    whole: Option<Bytes>,
+}
+
+#[derive(Debug, Default)]
+struct ToldProxy {
+    json: Value,
+    /// Without what changes with time alone.
+    figures: Value,
+    /// Without figures as well.
+    state: Value,
+}
+
+#[derive(Debug)]
+struct ToldService {
+    name: Arc<str>,
+    json: Bytes,
+    /// Hash of what is not a figure.
+    state: u64,
+    /// Hash of where its rollout stands.
+    rollout: u64,
+}
+
+impl ToldState {
+    /// Nothing was told yet. `epoch` begins the number of every event.
+    pub(super) fn new(epoch: String) -> Self {
+        Self {
+            epoch,
+            ring: EventRing::default(),
+            has_begun: false,
+            proxy: ToldProxy::default(),
+            services: Vec::new(),
+            turn: 0,
+            whole: None,
+        }
+    }
+
+    /// Makes events of what has changed, and returns the number of the newest event.
+    ///
+    /// Changes of state are always told. Where only figures have changed, services are told in turn, up to `figures` bytes.
+    pub(super) fn observe(&mut self, now: Observation, figures: usize) -> u64 {
+        let mut batch = self.ring.begin();
+        self.compare_services(&mut batch, now.services, figures);
+        self.compare_proxy(&mut batch, now.proxy, figures > 0);
+        for entry in now.adopted {
+            let services = entry.changes.iter().filter_map(|c| c.service.as_deref());
+            let services = services.map(Arc::from).collect();
+            batch.push(&self.epoch, "adopted", &text(&entry), services);
+        }
+        // Whoever follows from the beginning gets the whole status.
+        if std::mem::replace(&mut self.has_begun, true) && self.ring.add(batch) {
+            self.whole = None;
+        }
+        self.ring.newest()
+    }
+
+    fn compare_services(&mut self, batch: &mut NewBatch, now: Vec<ServiceStatus>, figures: usize) {
+        let told = std::mem::take(&mut self.services).into_iter();
+        let mut told: HashMap<Arc<str>, ToldService> = told.map(|s| (s.name.clone(), s)).collect();
+        let mut of_figures = Vec::new();
+        for status in now {
+            let json = Bytes::from(text(&status));
+            let rollout = hash(|to| rollout_state(status.rollout.as_ref(), to));
+            let state = hash(|to| service_state(&status, to));
+            let former = told.remove(&*status.name);
+            let name =
+                { former.as_ref() }.map_or_else(|| status.name.as_str().into(), |f| f.name.clone());
+            match former {
+                Some(former) if former.state == state => {
+                    if former.json != json {
+                        of_figures.push((self.services.len(), json));
+                    }
+                    self.services.push(former);
+                    continue;
+                }
+                Some(former) if former.rollout != rollout => {
+                    let change = json!({ "service": status.name, "rollout": status.rollout });
+                    batch.push(&self.epoch, "rollout", &text(&change), vec![name.clone()]);
+                }
+                _ => {}
+            }
+            batch.push(&self.epoch, "service", &json, vec![name.clone()]);
+            self.services.push(ToldService {
+                name,
+                json,
+                state,
+                rollout,
+            });
+        }
+        for name in told.into_keys() {
+            let gone = text(&json!({ "name": &*name }));
+            batch.push(&self.epoch, "removed", &gone, vec![name]);
+        }
+        self.tell_figures(batch, of_figures, figures);
+    }
+
+    /// Tells services whose figures have changed, up to `most` bytes. Those that are left out come first the next time.
+    fn tell_figures(&mut self, batch: &mut NewBatch, changed: Vec<(usize, Bytes)>, most: usize) {
+        let first = changed.partition_point(|(at, _)| *at < self.turn);
+        let (later, sooner) = {
+            let mut all = changed;
+            let sooner = all.split_off(first);
+            (all, sooner)
+        };
+        let mut left = most;
+        for (at, json) in sooner.into_iter().chain(later) {
+            if left == 0 {
+                self.turn = at;
+                return;
+            }
+            left = left.saturating_sub(json.len());
+            let told = &mut self.services[at];
+            batch.push(&self.epoch, "service", &json, vec![told.name.clone()]);
+            told.json = json;
+        }
+        self.turn = 0;
+    }
+
+    fn compare_proxy(&mut self, batch: &mut NewBatch, now: Value, figures: bool) {
+        let without_time = without_time(now.clone());
+        let state = without_figures(without_time.clone());
+        let is_news = self.proxy.state != state || figures && self.proxy.figures != without_time;
+        if is_news {
+            batch.push(&self.epoch, "proxy", &text(&now), Vec::new());
+            self.proxy.figures = without_time;
+            self.proxy.state = state;
+        }
+        self.proxy.json = now;
+    }
+
+    /// The event that tells a new stream everything: of all services, or of one. `None` if there is no such service.
+    pub(super) fn whole(&mut self, service: Option<&str>) -> Option<Bytes> {
+        let newest = (&*self.epoch, self.ring.newest());
+        let mut event = Vec::new();
+        if let Some(service) = service {
+            let told = self.services.iter().find(|told| *told.name == *service)?;
+            write_event(&mut event, newest, "service", &told.json);
+            return Some(event.into());
+        }
+        if let Some(whole) = &self.whole {
+            return Some(whole.clone());
+        }
+        let mut json = text(&self.proxy.json);
+        // An object with at least one key, which ends with its brace.
+        json.pop();
+        json.extend_from_slice(b",\"services\":[");
+        for (at, told) in self.services.iter().enumerate() {
+            json.extend_from_slice(if at == 0 { b"" } else { b"," });
+            json.extend_from_slice(&told.json);
+        }
+        json.extend_from_slice(b"]}");
+        write_event(&mut event, newest, "status", &json);
+        let whole = Bytes::from(event);
+        self.whole = Some(whole.clone());
+        Some(whole)
+    }
+
+    /// The number of the newest event.
+    pub(super) fn newest(&self) -> u64 {
+        self.ring.newest()
+    }
+
+    /// What follows the event with this number: of all services, or of one.
+    pub(super) fn after(&self, seen: u64, service: Option<&str>) -> NextEvents {
+        self.ring.after(seen, service)
+    }
+
+    /// Whether a service with this name was told of.
+    pub(super) fn has(&self, service: &str) -> bool {
+        self.services.iter().any(|told| *told.name == *service)
+    }
+
+    /// Whether nothing was observed yet.
+    pub(super) fn is_new(&self) -> bool {
+        !self.has_begun
+    }
+
+    /// The number of the event with this id; `None` if it is no event of this process.
+    pub(super) fn number(&self, id: &str) -> Option<u64> {
+        let (epoch, number) = id.rsplit_once('-')?;
+        let number = number.parse().ok()?;
+        (epoch == self.epoch && number <= self.ring.newest()).then_some(number)
+    }
+
+    /// The event that tells a stream that it can't go on where it was.
+    pub(super) fn reset(&self, is_of_this_process: bool) -> Bytes {
+        let reason = match is_of_this_process {
+            true => "too-old",
+            false => "restarted",
+        };
+        let mut event = Vec::new();
+        let newest = (&*self.epoch, self.ring.newest());
+        write_event(
+            &mut event,
+            newest,
+            "reset",
+            &text(&json!({ "reason": reason })),
+        );
+        event.into()
+    }
+}
+
+/// Serialises on one line. The documents have string keys only, so that this doesn't fail.
+fn text(document: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(document).unwrap_or_default()
+}
+
+/// The facts about the proxy without seconds that pass. What is left of a certificate's time is told each hour.
+fn without_time(mut proxy: Value) -> Value {
+    proxy["uptime_s"].take();
+    for certificate in items(&mut proxy["certificates"]) {
+        let left = &mut certificate["expires_in_s"];
+        *left = left.as_i64().map(|seconds| seconds / 3600).into();
+    }
+    proxy
+}
+
+fn without_figures(mut proxy: Value) -> Value {
+    for listener in items(&mut proxy["listeners"]) {
+        listener["connections"].take();
+    }
+    proxy
+}
+
+fn items(list: &mut Value) -> impl Iterator<Item = &mut Value> {
+    list.as_array_mut().into_iter().flatten()
+}
+
+fn hash(write: impl FnOnce(&mut Xxh3)) -> u64 {
+    let mut hasher = Xxh3::new();
+    write(&mut hasher);
+    hasher.finish()
+}
+
+/// What is told at once when it changes. Counts, rates, durations and evidence are not.
+fn service_state(service: &ServiceStatus, to: &mut Xxh3) {
+    let of_split = (&service.split.desired, &service.split.effective);
+    (
+        &service.stable,
+        &service.answer,
+        of_split,
+        &service.awaiting,
+    )
+        .hash(to);
+    service.warnings.hash(to);
+    rollout_state(service.rollout.as_ref(), to);
+    for flag in &service.flags {
+        (&flag.name, &flag.share).hash(to);
+    }
+    for group in &service.new_errors {
+        (&group.version, &group.path, group.status, &group.reason).hash(to);
+    }
+    for version in &service.versions {
+        (&version.name, &version.label, &version.share).hash(to);
+        for endpoint in &version.endpoints {
+            (
+                &endpoint.address,
+                endpoint.weight,
+                &endpoint.health,
+                &endpoint.since,
+            )
+                .hash(to);
+            (endpoint.ejected.is_some(), endpoint.draining).hash(to);
+        }
+    }
+}
+
+fn rollout_state(rollout: Option<&RolloutStatus>, to: &mut Xxh3) {
+    let Some(rollout) = rollout else { return };
+    (
+        &rollout.version,
+        &rollout.flag,
+        &rollout.label,
+        &rollout.plan,
+    )
+        .hash(to);
+    (&rollout.state, rollout.step, rollout.steps, &rollout.share).hash(to);
+    (
+        &rollout.since,
+        &rollout.reason,
+        rollout.latched,
+        &rollout.warnings,
+    )
+        .hash(to);
+    let verdict = rollout.verdict.as_ref().map(|v| (&v.guard, &v.outcome));
+    verdict.hash(to);
+}
+
+#[cfg(test)]
+#[path = "changes_tests.rs"]
+mod tests;
