@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { count, clock, day, duration } from "./format.js";
-import { state } from "./store.js";
+import { state, uptime } from "./store.js";
 import { mark } from "./overview.js";
 import { section } from "./service.js";
 
@@ -20,7 +20,7 @@ export function draw() {
     h("section", { class: "panel", key: "process", "aria-labelledby": "process-title" },
       h("h2", { id: "process-title" }, "Process"),
       h("dl", { class: "facts" },
-        fact("Version", proxy.version), fact("Process ID", proxy.pid), fact("Phase", proxy.phase), fact("Up for", duration(proxy.uptime_s)),
+        fact("Version", proxy.version), fact("Process ID", proxy.pid), fact("Phase", proxy.phase), fact("Up for", duration(uptime())),
         fact("Generation", `${proxy.generation} (adopted: ${proxy.adopted})`), fact("Published", clock(proxy.config.published)),
         fact("File", h("code", null, proxy.config.path)), fact("Hash", h("code", null, proxy.config.hash)))),
   ];

@@ -2,7 +2,7 @@
 
 import { h, render } from "./dom.js";
 import { clock, duration, plural } from "./format.js";
-import { findings, retry, start, state, subscribe, urgency } from "./store.js";
+import { findings, retry, start, state, subscribe, uptime, urgency } from "./store.js";
 import { lacksToken, offerToken } from "./api.js";
 import * as overview from "./overview.js";
 import * as service from "./service.js";
@@ -75,7 +75,7 @@ function head() {
     h("nav", { "aria-label": "Views" }, link("", "Overview"), link("history", "History"), link("explain", "Explain"), link("listeners", "Listeners"), link("log", "Log")),
     h("p", { class: "facts" },
       proxy && h("span", { title: "Generation of the running configuration" }, `generation ${proxy.generation}`),
-      proxy && h("span", { title: `Version ${proxy.version}, process ${proxy.pid}` }, `up ${duration(proxy.uptime_s)}`),
+      proxy && h("span", { title: `Version ${proxy.version}, process ${proxy.pid}` }, `up ${duration(uptime())}`),
       h("span", { class: `connection ${state.connection}` }, h("i", { "aria-hidden": "true" }, sign), ` ${words}`)),
   ];
 }

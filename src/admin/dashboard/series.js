@@ -1,11 +1,9 @@
-// The last 15 minutes of one service: from the proxy, and until it answers from what the page has seen itself.
+// The last 15 minutes of one service, as the proxy keeps them.
 
 import { get, of } from "./api.js";
-import { changed, clients, state } from "./store.js";
+import { changed } from "./store.js";
 
 const STEP_MS = 5000;
-const POINTS = 180;
-const FIELDS = ["rate", "error_ratio", "p50_ms", "p99_ms"];
 
 let timer = null;
 let name = null;
@@ -35,29 +33,8 @@ async function tick() {
     const found = await get(of(asked, "series"));
     if (name === asked) series = found;
   } catch {
-    if (name === asked) collect(state.services.get(asked));
+    // The page says that the connection is lost, or the service gone. What is known stays.
+    return;
   }
   changed();
-}
-
-function collect(service) {
-  if (!service) return;
-  const at = Date.now() / 1000;
-  series ??= { step_s: STEP_MS / 1000, until_s: at, clients: {}, versions: {}, evidence: {} };
-  series.until_s = at;
-  for (const field of FIELDS) push(series.clients, field, clients(service)[field]);
-  for (const version of service.versions) {
-    const lines = (series.versions[version.name] ??= {});
-    for (const field of FIELDS) push(lines, field, version.red["10s"]?.[field]);
-  }
-  const { rollout } = service;
-  if (!rollout) return;
-  for (const [rule, value] of Object.entries(rollout.evidence)) push(series.evidence, rule, value);
-  push(series.evidence, "total", rollout.total_evidence);
-}
-
-function push(lines, field, value) {
-  const line = (lines[field] ??= Array(POINTS).fill(null));
-  line.push(value ?? null);
-  line.splice(0, line.length - POINTS);
 }

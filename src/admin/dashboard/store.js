@@ -1,6 +1,5 @@
 // What the page knows about the proxy, from the events, and what deserves attention.
 
-import { get } from "./api.js";
 import { plural, share } from "./format.js";
 import { follow } from "./stream.js";
 
@@ -8,6 +7,8 @@ import { follow } from "./stream.js";
 export const state = {
   /** The status without its services; null before the first event. */
   proxy: null,
+  /** When the process started, as a time in milliseconds of this machine. */
+  startedAt: null,
   /** Services by name, in the order of the configuration. */
   services: new Map(),
   /** `connecting`, `live`, `lost` or `refused`. */
@@ -62,34 +63,17 @@ export function start() {
   stream = follow("/api/v1/events", {
     open: connected,
     lost,
-    async refused(why, status) {
-      if (status === 404) return polled();
+    refused(why) {
       lost(why);
       state.connection = "refused";
-      return false;
     },
     event(type, data, id) {
-      noteProcess(id?.slice(0, id.lastIndexOf("-")));
+      noteProcess(id.slice(0, id.lastIndexOf("-")));
       apply(type, data);
       changed();
     },
   });
   setInterval(changed, 1000);
-}
-
-/** A proxy without events, such as a predecessor, is asked once. The stream asks again. */
-async function polled() {
-  try {
-    const status = await get("/api/v1/status");
-    connected();
-    noteProcess(String(status.pid));
-    apply("status", status);
-    changed();
-    return true;
-  } catch (error) {
-    lost(error.message);
-    return false;
-  }
 }
 
 function connected() {
@@ -110,7 +94,6 @@ function lost(why) {
 }
 
 function noteProcess(process) {
-  if (!process) return;
   if (epoch !== null && epoch !== process) {
     state.restartedAt = Date.now();
     announce("The proxy has been restarted.");
@@ -118,26 +101,28 @@ function noteProcess(process) {
   epoch = process;
 }
 
+function noteProxy(proxy) {
+  state.proxy = proxy;
+  state.startedAt = Date.now() - proxy.uptime_s * 1000;
+}
+
+/** For how long the process has run, in seconds. */
+export const uptime = () => (Date.now() - state.startedAt) / 1000;
+
 function apply(type, data) {
   if (type === "status") {
     const { services, ...proxy } = data;
-    state.proxy = proxy;
+    noteProxy(proxy);
     const before = state.services;
     state.services = new Map(services.map((service) => [service.name, service]));
     for (const service of services) compare(before.get(service.name), service);
   } else if (type === "proxy") {
-    state.proxy = data;
+    noteProxy(data);
   } else if (type === "service") {
     compare(state.services.get(data.name), data);
     state.services.set(data.name, data);
   } else if (type === "removed") {
     state.services.delete(data.name);
-  } else if (type === "rollout") {
-    const service = state.services.get(data.service);
-    if (!service) return;
-    const after = { ...service, rollout: data.rollout };
-    compare(service, after);
-    state.services.set(data.service, after);
   } else if (type === "adopted") {
     state.adoptions += 1;
   }

@@ -27,8 +27,7 @@ export function parse(text, event) {
 
 /**
  * Follows `path` until `stop` is called on the result. `on` has the callbacks event(type, data, id), open(), lost(message) and
- * refused(message, status), the last for refusals of the API; it
- * resolves to whether the page got along without the stream.
+ * refused(message), the last for refusals of the API.
  */
 export function follow(path, on) {
   const stopping = new AbortController();
@@ -46,8 +45,7 @@ export function follow(path, on) {
       if (last !== null) headers["last-event-id"] = last;
       const response = await send(path, { headers, signal: attempt.signal });
       if (!response.ok) {
-        // What is asked for otherwise is asked for again soon.
-        if (await on.refused(await failure(response), response.status)) wait = SHORTEST_MS * 2;
+        on.refused(await failure(response));
         return;
       }
       on.open();

@@ -107,6 +107,7 @@ ${plain.join("")}`);
     const status = JSON.parse(await ask(`${here.admin}/api/v1/status`));
     return status.services.find((service) => service.name === name);
   };
+  here.get = async (path) => JSON.parse(await ask(`${here.admin}/api/v1/${path}`));
   here.post = async (path, body) => JSON.parse(await ask(`${here.admin}/api/v1/${path}`, { method: "POST", body }));
   const beat = setInterval(() => {
     for (let n = 0; n < here.rate / 50; n++) {
