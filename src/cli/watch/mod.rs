@@ -6,6 +6,7 @@
 
 mod action;
 mod condition;
+mod event_feed;
 mod figures;
 #[cfg(test)]
 mod fixtures;
@@ -28,11 +29,10 @@ mod terminal;
 mod update;
 
 use std::io::IsTerminal as _;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -41,7 +41,7 @@ use super::proxy::Proxy;
 use super::proxy_address::ProxyAddress;
 use crate::admin::status::ProxyStatus;
 use key::TerminalKey;
-use model::{WatchEffect, WatchEvent, WatchModel};
+use model::{WatchEffect, WatchEvent, WatchModel, WatchView};
 use screen::TerminalAbilities;
 use terminal::TerminalSession;
 use update::update;
@@ -77,20 +77,20 @@ pub(super) async fn run(
     let session = TerminalSession::begin(abilities()).map_err(failed)?;
     terminal::read_keys(keys).map_err(failed)?;
     let (events, received) = mpsc::channel(QUEUED_EVENTS);
-    let hurry = Arc::new(Notify::new());
-    let polling = requests::poll(address.clone(), proxy, events.clone(), hurry.clone());
+    let known = (proxy, status.clone());
+    let following = requests::follow_status(address.clone(), known, events.clone());
     let mut watch = Watch {
         address,
         model: WatchModel::new(status, service, SystemTime::now()),
         session,
         events,
-        hurry,
         log: None,
+        past_of: None,
     };
     let outcome = tokio::select! {
         outcome = watch.show(received, pressed, signals) => outcome.map_err(failed),
         // It ends only after the receiver of its events, or by a panic.
-        _ = spawn_local(polling) => Err(CommandError::new("the status can't be read any more")),
+        _ = spawn_local(following) => Err(CommandError::new("the status can't be read any more")),
     };
     // Before an error is printed.
     drop(watch);
@@ -136,10 +136,10 @@ struct Watch<'a> {
     model: WatchModel,
     session: TerminalSession,
     events: mpsc::Sender<WatchEvent>,
-    /// Makes the next status document come at once.
-    hurry: Arc<Notify>,
     /// The task that follows the log, and its events. They go with it, so that no line of a former filter comes late.
     log: Option<(JoinHandle<()>, mpsc::Receiver<WatchEvent>)>,
+    /// The service that is shown and whose past was asked for.
+    past_of: Option<String>,
 }
 
 /// Exit codes of a process that a signal has ended, as shells count them.
@@ -157,6 +157,7 @@ impl Watch<'_> {
         let mut seconds = interval(Duration::from_secs(1));
         seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
+            self.ask_for_the_past();
             self.draw()?;
             sleep(FRAME_TIME).await;
             let event = tokio::select! {
@@ -195,6 +196,27 @@ impl Watch<'_> {
         }
     }
 
+    /// Asks for the last minutes of the service that is shown, once each time that it is opened.
+    fn ask_for_the_past(&mut self) {
+        let shown = match &self.model.view {
+            WatchView::Service(name) => Some(name.clone()),
+            WatchView::Services | WatchView::Log => None,
+        };
+        if shown == self.past_of {
+            return;
+        }
+        self.past_of.clone_from(&shown);
+        if let Some(name) = shown {
+            let (address, events) = (self.address.clone(), self.events.clone());
+            spawn_local(async move {
+                if let Some(past) = requests::past(address, name).await {
+                    // The view may have been left.
+                    let _ = events.send(past).await;
+                }
+            });
+        }
+    }
+
     fn draw(&mut self) -> std::io::Result<()> {
         let screen = frame::draw(&self.model, TerminalSession::size(), SystemTime::now());
         self.session.show(screen)
@@ -230,14 +252,13 @@ impl Watch<'_> {
         Ok(None)
     }
 
-    /// Runs a request beside the view. The next status document then shows what it has changed.
+    /// Runs a request beside the view. The proxy's events then tell what it has changed.
     fn report(&self, request: impl Future<Output = WatchEvent> + 'static) {
-        let (events, hurry) = (self.events.clone(), self.hurry.clone());
+        let events = self.events.clone();
         spawn_local(async move {
             let event = request.await;
             // The view may have been left.
             let _ = events.send(event).await;
-            hurry.notify_one();
         });
     }
 }

@@ -7,6 +7,7 @@ use super::condition::{ServiceCondition, Urgency};
 use super::key::TerminalKey;
 use super::log_model::{LogModel, LogRow};
 use super::series::TrafficSeries;
+use crate::admin::series::ServiceSeries;
 use crate::admin::status::{EndpointStatus, ProxyStatus, ServiceStatus, VersionStatus};
 use crate::admin::writes::UndoPlan;
 use crate::cli::logs::filter::LogFilter;
@@ -17,6 +18,8 @@ pub(super) enum WatchEvent {
     Key(TerminalKey),
     /// A status document has come.
     Status(Box<ProxyStatus>),
+    /// What the proxy remembers of the service with this name.
+    Past(String, Box<ServiceSeries>),
     /// The proxy doesn't answer, and why.
     Lost(String),
     /// A line of the log.
@@ -163,10 +166,7 @@ impl WatchModel {
             let text = format!("process {} has followed {}", status.pid, self.status.pid);
             self.say(text, false, now);
         }
-        let second = now
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        self.series.add(second.as_secs(), &status);
+        self.series.add(second(now), &status);
         self.conditions = status.services.iter().map(ServiceCondition::of).collect();
         self.status = status;
         if self.service(&self.selected).is_none() {
@@ -176,6 +176,11 @@ impl WatchModel {
         }
         let targets = self.viewed().map_or(0, |service| targets(service).len());
         self.target = self.target.min(targets.saturating_sub(1));
+    }
+
+    /// Takes what the proxy remembers of a service.
+    pub(super) fn add_past(&mut self, service: &str, past: &ServiceSeries, now: SystemTime) {
+        self.series.add_past(second(now), service, past);
     }
 
     /// Notes what happened.
@@ -226,6 +231,11 @@ impl WatchModel {
         let is_troubled = |c: &&ServiceCondition| c.urgency <= Urgency::Warning;
         self.conditions.iter().filter(is_troubled).count()
     }
+}
+
+fn second(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
 }
 
 /// The rows of a service that can be selected, from top to bottom: the versions, then their endpoints.

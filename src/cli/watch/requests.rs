@@ -1,15 +1,18 @@
 //! Tasks that talk to the proxy and report by events.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::cell::{Cell, RefCell};
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::action::{ActionRequest, UNDO_PATH, WatchAction};
+use super::event_feed::{CLOCK, EventFeed};
 use super::log_model::LogRow;
 use super::model::WatchEvent;
 use crate::admin::plan::PlanReport;
+use crate::admin::series::ServiceSeries;
 use crate::admin::status::ProxyStatus;
 use crate::admin::writes::{UndoPlan, UndoRequest};
 use crate::cli::author::{author, person};
@@ -20,9 +23,8 @@ use crate::cli::plan::text_of;
 use crate::cli::proxy::{Proxy, ProxyError};
 use crate::cli::proxy_address::ProxyAddress;
 
-/// Interval between two status documents, and while a rollout is under way.
-const INTERVAL: Duration = Duration::from_secs(1);
-const ROLLOUT_INTERVAL: Duration = Duration::from_millis(500);
+/// Interval between two attempts to reach the proxy.
+const RECONNECT: Duration = Duration::from_millis(500);
 
 /// Interval between two attempts to follow the log.
 const LOG_INTERVAL: Duration = Duration::from_millis(500);
@@ -33,47 +35,73 @@ const ACTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// Lines of the log that were read and not yet taken.
 const QUEUED_LINES: usize = 1024;
 
-/// Fetches the status again and again, and at once when `hurry` is notified. Ends when the receiver has gone.
-pub(super) async fn poll(
+/// Follows the events of the proxy, also of one that takes over or is started later. Ends when the receiver has gone.
+pub(super) async fn follow_status(
     address: ProxyAddress,
-    proxy: Proxy,
+    (proxy, status): (Proxy, ProxyStatus),
     events: mpsc::Sender<WatchEvent>,
-    hurry: Arc<Notify>,
 ) {
+    let feed = RefCell::new(EventFeed::new(status, Instant::now()));
     let mut current = Some(proxy);
-    let mut interval = INTERVAL;
     loop {
-        // With or without a notice it is time for the next document.
-        let _ = timeout(interval, hurry.notified()).await;
-        let answer = match current.take() {
-            Some(proxy) => proxy.status().await.map(|status| (proxy, status)),
+        let found = match current.take() {
+            Some(proxy) => Ok(proxy),
             // Another process may have another address by now.
-            None => Proxy::find(&address).await,
+            None => Proxy::find(&address).await.map(|(proxy, _)| proxy),
         };
-        let event = match answer {
-            Ok((proxy, status)) => {
-                current = Some(proxy);
-                interval = pace(&status);
-                WatchEvent::Status(Box::new(status))
-            }
-            Err(error) => {
-                interval = ROLLOUT_INTERVAL;
-                WatchEvent::Lost(one_line(error.into()))
-            }
+        let lost = match found {
+            Ok(proxy) => follow_once(&proxy, &feed, &events).await,
+            Err(error) => Err(error),
         };
-        if events.send(event).await.is_err() {
+        if let Err(error) = lost {
+            let lost = WatchEvent::Lost(one_line(error.into()));
+            if events.send(lost).await.is_err() {
+                return;
+            }
+            sleep(RECONNECT).await;
+        }
+        if events.is_closed() {
             return;
         }
     }
 }
 
-fn pace(status: &ProxyStatus) -> Duration {
-    let mut rollouts = status.services.iter().filter_map(|s| s.rollout.as_ref());
-    let runs = |state: &str| !matches!(state, "done" | "aborted" | "rolled-back");
-    match rollouts.any(|rollout| runs(&rollout.state)) {
-        true => ROLLOUT_INTERVAL,
-        false => INTERVAL,
+/// Follows one stream to its end, and passes on the status when it changes, and every second.
+async fn follow_once(
+    proxy: &Proxy,
+    feed: &RefCell<EventFeed>,
+    events: &mpsc::Sender<WatchEvent>,
+) -> Result<(), ProxyError> {
+    let path = feed.borrow().path();
+    let (changed, has_begun) = (Notify::new(), Cell::new(false));
+    let mut reading = pin!(proxy.lines(&path, |line| {
+        has_begun.set(true);
+        if feed.borrow_mut().line(line, Instant::now()) {
+            changed.notify_one();
+        }
+    }));
+    loop {
+        tokio::select! {
+            ended = &mut reading => return ended,
+            () = changed.notified() => {}
+            () = sleep(CLOCK) => {}
+        }
+        // A proxy that takes the connection and doesn't answer is not there.
+        if has_begun.get() {
+            let status = Box::new(feed.borrow().status(Instant::now()));
+            if events.send(WatchEvent::Status(status)).await.is_err() {
+                return Ok(());
+            }
+        }
     }
+}
+
+/// Asks what the proxy remembers of a service. `None` if it doesn't answer, which the events show as well.
+pub(super) async fn past(address: ProxyAddress, service: String) -> Option<WatchEvent> {
+    let (proxy, _) = Proxy::find(&address).await.ok()?;
+    let path = format!("/api/v1/services/{service}/series");
+    let past: ServiceSeries = proxy.get(&path).await.ok()?;
+    Some(WatchEvent::Past(service, Box::new(past)))
 }
 
 /// Follows the log, also that of a process that takes over or is started later. Ends when the receiver has gone.

@@ -1,7 +1,9 @@
-//! What was measured in the last minutes, second by second, as the status documents said it.
+//! What was measured in the last minutes, second by second, as the status documents said it, and before the first of them as the
+//! proxy remembers it.
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::admin::series::{ServiceSeries, VersionSeries};
 use crate::admin::status::{ProxyStatus, SHORT_WINDOW, ServiceStatus};
 
 /// Seconds that are kept.
@@ -72,6 +74,33 @@ impl Points {
     }
 }
 
+impl Points {
+    /// Fills the gaps with what was measured every `step` seconds until `second`; the newest is at the end.
+    fn fill(&mut self, second: u64, step: u64, past: &[SeriesPoint]) {
+        if self.points.is_empty() {
+            self.newest = second;
+        }
+        let measured = |at: u64| {
+            let back = second.checked_sub(at)? / step.max(1);
+            let index = past.len().checked_sub(back as usize + 1)?;
+            past.get(index).copied()
+        };
+        let known = std::mem::take(&mut self.points);
+        let first = (self.newest + 1).saturating_sub(known.len() as u64);
+        for at in (self.newest + 1).saturating_sub(KEPT as u64)..=self.newest {
+            let own = at
+                .checked_sub(first)
+                .and_then(|index| known.get(index as usize));
+            let own = own.copied().filter(|point| point.rate.is_some());
+            let point = own.or_else(|| measured(at)).unwrap_or_default();
+            // What was before the first value is no gap.
+            if point != SeriesPoint::default() || !self.points.is_empty() {
+                self.points.push_back(point);
+            }
+        }
+    }
+}
+
 /// The series of all services and their versions.
 #[derive(Debug, Default)]
 pub(super) struct TrafficSeries {
@@ -104,6 +133,17 @@ impl TrafficSeries {
         self.versions.retain(|_, points| is_fresh(points));
     }
 
+    /// Adds what the proxy remembers of a service at this second.
+    pub(super) fn add_past(&mut self, second: u64, service: &str, past: &ServiceSeries) {
+        for (version, series) in &past.versions {
+            let key = (service.to_owned(), version.clone());
+            let points = self.versions.entry(key).or_default();
+            points.fill(second, past.step_s, &past_of_version(series));
+        }
+        let points = self.services.entry(service.to_owned()).or_default();
+        points.fill(second, past.step_s, &past_of_service(past));
+    }
+
     /// The last values of a service, or of one of its versions, the newest at the end.
     pub(super) fn values(
         &self,
@@ -123,6 +163,47 @@ impl TrafficSeries {
         let last = points.points.iter().skip(skipped);
         last.map(|point| point.value(measure)).collect()
     }
+}
+
+fn past_of_version(series: &VersionSeries) -> Vec<SeriesPoint> {
+    let at = |list: &[Option<f32>], index: usize| list.get(index).copied().flatten();
+    let point = |index: usize| SeriesPoint {
+        rate: at(&series.rate, index),
+        errors: at(&series.error_ratio, index),
+        p99: at(&series.p99_ms, index),
+        evidence: None,
+    };
+    (0..series.rate.len()).map(point).collect()
+}
+
+/// The past of a service as a whole, as [`total`] has the present.
+fn past_of_service(past: &ServiceSeries) -> Vec<SeriesPoint> {
+    let versions: Vec<_> = past.versions.values().map(past_of_version).collect();
+    let evidence = past.evidence.get("total");
+    let point = |index: usize| {
+        let points = versions.iter().filter_map(|points| points.get(index));
+        let mut all = SeriesPoint {
+            evidence: evidence.and_then(|list| list.get(index).copied().flatten()),
+            ..SeriesPoint::default()
+        };
+        let mut failed = 0.0;
+        for point in points {
+            let Some(rate) = point.rate else { continue };
+            all.rate = Some(all.rate.unwrap_or_default() + rate);
+            failed += rate * point.errors.unwrap_or_default();
+            all.p99 = match (all.p99, point.p99) {
+                (Some(a), Some(b)) => Some(a.max(b)),
+                (a, b) => a.or(b),
+            };
+        }
+        all.errors = all
+            .rate
+            .filter(|rate| *rate > 0.0)
+            .map(|rate| failed / rate);
+        all
+    };
+    let length = versions.iter().map(Vec::len).max().unwrap_or_default();
+    (0..length).map(point).collect()
 }
 
 /// The figures of a service as a whole. Its p99 is the slowest of its versions'.
@@ -172,6 +253,7 @@ pub(super) fn highest(values: &[Option<f32>]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::watch::fixtures::{document, service};
 
     #[test]
     fn seconds_without_a_document_are_gaps() {
@@ -192,6 +274,43 @@ mod tests {
         assert_eq!(rates, expected);
         points.add(1_000_000, point(5.0));
         assert_eq!(points.points.len(), KEPT);
+    }
+
+    #[test]
+    fn the_past_fills_what_was_not_seen() {
+        let version = |rate: f32, errors: f32, p99_ms: f32| VersionSeries {
+            rate: vec![None, Some(rate), Some(2.0 * rate)],
+            error_ratio: vec![None, Some(errors), Some(errors)],
+            p50_ms: vec![None; 3],
+            p99_ms: vec![None, Some(p99_ms), None],
+        };
+        let past = ServiceSeries {
+            step_s: 2,
+            until: None,
+            versions: [
+                ("v1", version(30.0, 0.0, 5.0)),
+                ("v2", version(10.0, 0.4, 9.0)),
+            ]
+            .map(|(name, series)| (name.to_owned(), series))
+            .into(),
+            evidence: [("total".to_owned(), vec![None, None, Some(1.5)])].into(),
+        };
+        let mut series = TrafficSeries::default();
+        let status = document(&[service("shop", "up", 0.0)]);
+        series.add(1003, &status);
+        let seen = series.values("shop", None, Measure::Rate, 9);
+        series.add_past(1003, "shop", &past);
+        let values = |of, measure| series.values("shop", of, measure, 9);
+        let rate = values(None, Measure::Rate);
+        assert_eq!(rate[..3], [Some(40.0), Some(40.0), Some(80.0)]);
+        assert_eq!(rate[3..], seen[..]);
+        assert_eq!(values(None, Measure::Errors)[0], Some(0.1));
+        assert_eq!(
+            values(None, Measure::P99)[..3],
+            [Some(9.0), Some(9.0), None]
+        );
+        assert_eq!(values(None, Measure::Evidence)[2], Some(1.5));
+        assert_eq!(values(Some("v2"), Measure::Rate)[1], Some(10.0));
     }
 
     #[test]

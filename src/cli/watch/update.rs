@@ -24,6 +24,7 @@ pub(super) fn update(
     match event {
         WatchEvent::Key(key) => return on_key(model, key, now),
         WatchEvent::Status(status) => model.update_status(*status, now),
+        WatchEvent::Past(service, past) => model.add_past(&service, &past, now),
         WatchEvent::Lost(why) => match &mut model.lost {
             Some((_, last)) => *last = why,
             None => model.lost = Some((now, why)),
