@@ -45,6 +45,10 @@ dist:
 dashboard:
     tests/peers/dashboard.sh
 
+# The admin API against its OpenAPI description, by schemathesis, which pip installs into target; some minutes.
+schemathesis *ARGS:
+    tests/peers/schemathesis.sh {{ARGS}}
+
 # Pictures of the dashboard for README, in docs/images; some minutes.
 screenshots:
     tests/peers/dashboard.sh --screenshots

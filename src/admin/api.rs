@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, StatusCode};
 use hyper::body::Body;
@@ -21,7 +22,7 @@ use super::mirror::MirrorStatus;
 use super::names;
 use super::query::decoded;
 use super::reply::{
-    AdminResponse, BodyError, document, error, parsed, read_body, stream, text,
+    AdminResponse, BodyError, document, error, parsed, read_body, stream, text, with,
 };
 use super::request::DescribedRequest;
 use super::rollout::RolloutRefused;
@@ -35,6 +36,9 @@ use crate::telemetry::render;
 
 /// Largest request body, in bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// The description of the API in the form of OpenAPI.
+static DESCRIPTION: &[u8] = include_bytes!("../../docs/openapi.json");
 
 /// Handles one request that came through a listener of this kind.
 pub(crate) async fn answer<B: Body<Error: Into<BodyError>>>(
@@ -65,6 +69,7 @@ async fn route<B: Body<Error: Into<BodyError>>>(
     let allowed = match path {
         "/healthz" | "/readyz" | "/metrics" | "/api/v1/status" | "/api/v1/config"
         | "/api/v1/explain" | "/api/v1/history" => "GET, HEAD",
+        "/api/v1/openapi.json" => "GET, HEAD",
         "/api/v1/logs" | "/api/v1/events" => "GET",
         "/api/v1/reload" | "/api/v1/announce" => "POST",
         _ if dashboard::is_page(path) => "GET, HEAD",
@@ -110,6 +115,10 @@ async fn route<B: Body<Error: Into<BodyError>>>(
         }
         "/api/v1/explain" => explanation(head.uri.query().unwrap_or(""), context),
         "/api/v1/history" => history(head.uri.query().unwrap_or(""), context),
+        "/api/v1/openapi.json" => {
+            let description = Bytes::from_static(DESCRIPTION);
+            with(StatusCode::OK, "application/json", description)
+        }
         "/api/v1/events" => events::follow(head.uri.query().unwrap_or(""), &head.headers, context),
         "/api/v1/logs" => follow(head.uri.query().unwrap_or(""), context),
         "/api/v1/announce" => announce(body, context).await,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::Context;
-use super::query::decoded;
+use super::query::{decoded, switch};
 use super::stream::Pieces;
 use crate::telemetry::access_log::followers::{FollowFilter, Subscription};
 
@@ -20,23 +20,18 @@ pub(crate) const CONTENT_TYPE: &str = "application/x-ndjson";
 /// Time without lines after which an empty line is sent.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// Parses the parameters `service=NAME`, `failed` and `canary`. The latter take `=true` or `=false` as well.
+/// Parses the parameters `service=NAME` and the switches `failed` and `canary`.
 ///
 /// # Errors
 /// A message that names the invalid parameter.
 pub(super) fn filter(query: &str) -> Result<FollowFilter, String> {
     let mut filter = FollowFilter::default();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
-        let flag = || match value {
-            "true" | "1" => Ok(true),
-            "false" | "0" => Ok(false),
-            _ => Err(format!("{name} is neither true nor false: {value:?}")),
-        };
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         match name {
             "service" => filter.service = Some(decoded(value)?),
-            "failed" => filter.failed = flag()?,
-            "canary" => filter.canary = flag()?,
+            "failed" => filter.failed = switch(name, value)?,
+            "canary" => filter.canary = switch(name, value)?,
             _ => {
                 return Err(format!(
                     "unknown parameter {name:?}: expected service, failed or canary"

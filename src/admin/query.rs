@@ -1,19 +1,31 @@
 //! Decodes the values of query parameters.
 
-/// Parses the query of a change, whose only parameter is `dry_run`: with `true` the change is planned and not made.
+/// Parses the query of a change, whose only parameter is the [`switch`] `dry_run`: the change is planned and not made.
 ///
 /// # Errors
 /// A message that names the invalid parameter.
 pub(super) fn is_dry_run(query: &str) -> Result<bool, String> {
     let mut is_dry = false;
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        is_dry = match pair {
-            "dry_run" | "dry_run=true" => true,
-            "dry_run=false" => false,
-            _ => return Err(format!("unknown parameter {pair:?}: expected dry_run=true")),
-        };
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if name != "dry_run" {
+            return Err(format!("unknown parameter {name:?}: expected dry_run"));
+        }
+        is_dry = switch(name, value)?;
     }
     Ok(is_dry)
+}
+
+/// Parses the value of a parameter that is on or off: `true` or `1`, `false` or `0`. Without a value it is on.
+///
+/// # Errors
+/// A message that names the parameter.
+pub(super) fn switch(name: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "" | "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(format!("{name} is neither true nor false: {value:?}")),
+    }
 }
 
 /// Decodes `+` and percent escapes, as in `application/x-www-form-urlencoded`.
@@ -35,4 +47,22 @@ pub(super) fn decoded(value: &str) -> Result<String, String> {
         });
     }
     String::from_utf8(bytes).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_switch_is_on_or_off() {
+        for on in ["dry_run", "dry_run=", "dry_run=1", "dry_run=true"] {
+            assert_eq!(is_dry_run(on), Ok(true), "{on}");
+        }
+        for off in ["", "&", "dry_run=0", "dry_run=false"] {
+            assert_eq!(is_dry_run(off), Ok(false), "{off}");
+        }
+        for wrong in ["dry_run=yes", "dry_run=TRUE", "dryrun", "dry_run=1&more"] {
+            assert!(is_dry_run(wrong).is_err(), "{wrong}");
+        }
+    }
 }

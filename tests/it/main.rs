@@ -52,6 +52,7 @@ mod logging;
 mod logs;
 mod mirror;
 mod names;
+mod openapi;
 mod outlier;
 mod paths;
 mod pressure;

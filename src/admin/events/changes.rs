@@ -246,6 +246,9 @@ fn text(document: &impl Serialize) -> Vec<u8> {
 /// The facts about the proxy without seconds that pass. What is left of a certificate's time is told each hour.
 fn without_time(mut proxy: Value) -> Value {
     proxy["uptime_s"].take();
+    if let Some(fleet) = proxy.get_mut("fleet") {
+        fleet["alone_s"].take();
+    }
     for certificate in items(&mut proxy["certificates"]) {
         let left = &mut certificate["expires_in_s"];
         *left = left.as_i64().map(|seconds| seconds / 3600).into();
