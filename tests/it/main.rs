@@ -26,6 +26,7 @@ mod events;
 mod faults;
 mod flag_rollouts;
 mod flags;
+mod fleet;
 mod forwarding;
 mod front_doors;
 mod grpc;

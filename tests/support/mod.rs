@@ -7,7 +7,7 @@
 //! * [`proxy`]: the binary with a configuration file of its own. [`metrics`]: its exposition, parsed.
 //! * [`client`]: HTTP/1 by exact bytes. [`frames`]: HTTP/2 by exact frames. [`h2_client`]: HTTP/2 as a well-behaved client speaks it.
 //! * [`tls`]: certificates made on the spot, and both ends of TLS. [`wire`]: HTTP/1 messages as the tests see them.
-//! * [`dns`]: a scripted name server. [`otlp`]: a receiver of spans. [`acme`]: an authority that issues certificates.
+//! * [`dns`]: a scripted name server. [`otlp`]: a receiver of spans. [`acme`]: an authority that issues certificates. [`etcd`]: a real etcd.
 //! * [`promtool`]: Prometheus' own checks. [`description`]: whether answers are as an OpenAPI description says.
 //!
 //! `configuration`, `diagnostic` and `diff` serve the tests of the parser, which include them alone.
@@ -16,6 +16,7 @@ pub mod acme;
 pub mod client;
 pub mod description;
 pub mod dns;
+pub mod etcd;
 pub mod frames;
 pub mod h2_client;
 pub mod h2_origin;

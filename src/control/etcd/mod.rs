@@ -86,6 +86,10 @@ impl Etcd {
 }
 
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod real_tests;
 #[cfg(test)]
 mod tests;

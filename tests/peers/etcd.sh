@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Members of a fleet, and the client of etcd by itself, against a real etcd of one and of three members, which is installed with apt
+# if it is missing (as root).
+#
+# Without it `cargo test` skips these tests, which this script doesn't accept.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+if ! command -v etcd > /dev/null || ! command -v etcdctl > /dev/null; then
+    if ! command -v apt-get > /dev/null || [ "$(id -u)" != 0 ]; then
+        echo "skipped: etcd isn't installed, and apt-get can't install it here" >&2
+        exit 0
+    fi
+    apt-get update
+    # Only the programs are needed, not the service.
+    DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install --yes --no-install-recommends etcd-server etcd-client
+fi
+etcd --version | head -n 1
+
+output=$(cargo test --lib -- --ignored control::etcd::real_tests --nocapture 2>&1) || { echo "$output"; exit 1; }
+echo "$output"
+output=$output$(cargo test --test it -- fleet:: --nocapture 2>&1) || { echo "$output"; exit 1; }
+# A filter that matches nothing would pass too.
+if ! grep -q "8 passed" <<< "$output" || ! grep -q "3 passed" <<< "$output" || grep -q "skipped" <<< "$output"; then
+    echo "$output"
+    echo "tests did not run" >&2
+    exit 1
+fi
+echo "all passed"
