@@ -17,6 +17,7 @@ export function draw() {
     h("h1", { key: "title" }, "Listeners and certificates"),
     section("listeners", "Listeners", ["Listener", "Address", "Open connections"], listeners),
     sorted.length ? section("certificates", "Certificates", ["Certificate", "Used by", "State", "Valid from", "Valid until", "File"], sorted.map(certificate)) : h("p", { class: "hint", key: "none" }, "No certificate is configured."),
+    proxy.fleet && fleet(proxy.fleet),
     h("section", { class: "panel", key: "process", "aria-labelledby": "process-title" },
       h("h2", { id: "process-title" }, "Process"),
       h("dl", { class: "facts" },
@@ -24,6 +25,14 @@ export function draw() {
         fact("Generation", `${proxy.generation} (adopted: ${proxy.adopted})`), fact("Published", clock(proxy.config.published)),
         fact("File", h("code", null, proxy.config.path)), fact("Hash", h("code", null, proxy.config.hash)))),
   ];
+}
+
+function fleet(one) {
+  const link = one.connected ? [mark("ok"), `connected to etcd at ${one.endpoint}`] : [mark("warn"), `alone for ${duration(one.alone_s ?? 0)}; the members are those it saw last`];
+  const rows = one.members.map((member) => ({ key: member.name, cells: [member.name === one.member ? `${member.name} (this one)` : member.name, member.version] }));
+  const note = [link, one.error && h("span", { class: "reason bad" }, ` ${one.error}`)];
+  const disagreements = one.disagreements.map((text) => h("p", { class: "hint", key: text }, mark("warn"), ` ${text}`));
+  return [section("fleet", `Fleet ${one.name}`, ["Member", "Program"], rows, note), disagreements];
 }
 
 function fact(name, value) {

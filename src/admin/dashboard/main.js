@@ -103,6 +103,9 @@ function notices() {
   if (proxy.adopted < proxy.generation) all.push(notice("adopting", "info", `Generation ${proxy.generation} is being adopted.`));
   const soon = proxy.certificates.filter((one) => one.error || (one.expires_in_s != null && one.expires_in_s < EXPIRES_SOON_S));
   if (soon.length) all.push(notice("certificates", "warn", `${plural(soon.length, "certificate")} ${soon.length === 1 ? "needs" : "need"} attention: see Listeners.`));
+  const { fleet } = proxy;
+  if (fleet && !fleet.connected) all.push(notice("alone", "warn", `Cut off from the fleet ${fleet.name} for ${duration(fleet.alone_s ?? 0)}: see Listeners.`));
+  if (fleet?.disagreements.length) all.push(notice("disagree", "warn", `Members of the fleet ${fleet.name} disagree: see Listeners.`));
   return all;
 }
 
