@@ -320,7 +320,10 @@ async fn answer(
         let wanted = store.token.as_deref();
         if store.has_no_leader {
             Some((14, "etcdserver: no leader"))
-        } else if wanted.is_some() && wanted != token && method != "Auth/Authenticate" {
+        } else if wanted.is_some()
+            && wanted != token
+            && (token.is_some() || method != "Auth/Authenticate")
+        {
             Some((16, "etcdserver: invalid auth token"))
         } else {
             None

@@ -50,6 +50,14 @@ impl Channel {
         }
     }
 
+    /// The same connection for calls without a token. etcd refuses even a login that comes with an expired one.
+    pub(super) fn without_token(&self) -> Self {
+        Self {
+            token: Rc::new(watch::Sender::new(None)),
+            ..self.clone()
+        }
+    }
+
     /// The token in use.
     pub(super) fn token(&self) -> Option<HeaderValue> {
         self.token.borrow().clone()

@@ -198,7 +198,8 @@ impl Link {
             name: user.name.clone(),
             password: password.map_err(EtcdError::Auth)?,
         };
-        let response = channel.unary("Auth/Authenticate", &request).await;
+        let login = channel.without_token();
+        let response = login.unary("Auth/Authenticate", &request).await;
         let response: AuthenticateResponse = match response {
             // Without authentication everybody may do everything. Once it is turned on, calls without a token are refused.
             Err(error) if is_turned_off(&error) => return Ok(()),
@@ -275,8 +276,10 @@ impl Link {
                 Err(error) if self.user.is_some() && wants_new_token(&error) => {
                     // Whoever keeps the connection asks for another one, once for all callers.
                     self.refused.send_replace(token.clone());
-                    channel.other_token(&token).await;
-                    channel.unary(method, message).await
+                    self.renewed(&channel, &token)
+                        .await
+                        .unary(method, message)
+                        .await
                 }
                 result => result,
             }
@@ -288,6 +291,15 @@ impl Link {
             self.note(error);
         }
         result
+    }
+
+    /// Waits for another token, or for another connection if this one ends over it.
+    async fn renewed(&self, channel: &Channel, refused: &Option<HeaderValue>) -> Channel {
+        let mut channels = self.channel.subscribe();
+        tokio::select! {
+            () = channel.other_token(refused) => channel.clone(),
+            _ = channels.changed() => self.channel().await,
+        }
     }
 
     /// The call took too long.

@@ -3,6 +3,7 @@
 //! `tests/peers/etcd.sh` runs them. They take minutes, because etcd's elections and PING deadlines do.
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -317,6 +318,8 @@ fn certificates(directory: &Path) {
     let leaf = leaf.signed_by(&key, &issuer).expect("a certificate");
     write("cert.pem", leaf.pem());
     write("key.pem", key.serialize_pem());
+    let private = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(directory.join("key.pem"), private).expect("a mode");
 }
 
 #[test]
