@@ -394,6 +394,7 @@ fn with_and_without(place: &str, key: &str, value: &str) -> [String; 2] {
     let around = match (place, key) {
         ("access_log", _) => "access_log.to = 'stderr'\n",
         ("acme", _) => "listen.NAME.acme = 'a.example.com'\n",
+        ("fleet", _) => "fleet.etcd = 'http://a'\nfleet.name = 'f'\n",
         ("trace", _) => "trace.otlp = 'http://127.0.0.1:4318'\n",
         ("listen.NAME.client_limits", _) => "listen.NAME.client_limits.requests = '1/s'\n",
         ("service.NAME.health", _) => "service.NAME.check = '/ready'\n",

@@ -110,6 +110,13 @@ impl FleetView {
         }
     }
 
+    /// Number of members that are known; 0 without a fleet.
+    pub(crate) fn members(&self) -> usize {
+        // As above.
+        let state = self.0.lock().expect("fleet lock");
+        state.as_ref().map_or(0, |state| state.members.len())
+    }
+
     /// What the API shows.
     pub(crate) fn status(&self, now: Instant) -> Option<FleetStatus> {
         // As above.

@@ -118,6 +118,7 @@ fn fleet(fleet: &FleetSpec) -> Value {
         "tls": fleet.tls.as_ref().map(upstream_tls),
         "user": fleet.user.as_ref().map(|user| &user.name),
         "password_file": fleet.user.as_ref().map(|user| &user.password_file),
+        "divide_limits": fleet.divide_limits,
     })
 }
 

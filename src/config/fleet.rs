@@ -18,6 +18,8 @@ pub struct FleetSpec {
     pub tls: Option<UpstreamTls>,
     /// Whom to log in as. Default `None`: etcd asks for no user, or takes the certificate's name.
     pub user: Option<EtcdUser>,
+    /// Whether `limits.requests` of a version holds for the fleet, so that each live member has its part. Default `false`.
+    pub divide_limits: bool,
 }
 
 impl FleetSpec {

@@ -265,6 +265,8 @@ impl Control {
             Event::Second => {
                 self.sample();
                 if self.undecided.is_none() {
+                    let members = self.membership.limit_members();
+                    self.publisher.divide_limits(members).await;
                     self.rollouts.second(&mut self.publisher).await;
                     self.show_rollouts();
                 }

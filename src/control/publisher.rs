@@ -76,6 +76,8 @@ pub(crate) struct Publisher {
     first_text: Arc<str>,
     /// The shares that rollouts have reached.
     rollouts: SharesInForce,
+    /// Members of the fleet among which `limits.requests` is divided.
+    limit_members: u32,
 }
 
 impl Publisher {
@@ -158,6 +160,7 @@ impl Publisher {
                 },
                 rollouts: &|service| self.rollouts.of(service),
                 resolutions,
+                limit_members: self.limit_members,
                 keys: &self.keys,
                 access_log: self.log.sink(),
                 traces: self.traces.sink(),

@@ -52,6 +52,8 @@ pub(crate) struct Inputs<'a> {
     pub resolutions: &'a Resolutions,
     /// Keys of sticky sessions. A service whose key is missing has no sticky sessions.
     pub keys: &'a Keys,
+    /// Members of the fleet among which `limits.requests` is divided; 1 if it is this proxy's own.
+    pub limit_members: u32,
     /// Where requests are logged.
     pub access_log: Option<&'a Arc<LogSink>>,
     /// Where spans are exported to.
@@ -109,6 +111,7 @@ impl Snapshot {
             rollouts: &|_| RolloutShare::default(),
             resolutions,
             keys: &Keys::new(),
+            limit_members: 1,
             access_log: None,
             traces: None,
             now_s: 0,
@@ -217,6 +220,7 @@ impl Compiler<'_> {
             && (std::ptr::eq(*was, spec) || *was == spec)
             && running.effective == effective
             && self.has_same_key(running)
+            && self.ceiling(spec) == running.policies.limits.requests
         {
             return Arc::clone(running);
         }
@@ -230,6 +234,12 @@ impl Compiler<'_> {
         let policy = running.policies.sticky.as_ref();
         let key = policy.and_then(|policy| self.inputs.keys.get(&policy.key_file));
         sealed_by == key.map(Arc::as_ptr)
+    }
+
+    /// This member's part of `limits.requests`, rounded up. 0 means no limit.
+    fn ceiling(&self, spec: &spec::ServiceSpec) -> u32 {
+        let members = self.inputs.limit_members.max(1);
+        spec.policies.limits.requests.div_ceil(members)
     }
 
     fn compiled(&self, spec: &spec::ServiceSpec, effective: EffectiveSplit) -> Service {
@@ -260,6 +270,8 @@ impl Compiler<'_> {
             }
         });
         let versions = versions.collect();
+        let mut policies = spec.policies.clone();
+        policies.limits.requests = self.ceiling(spec);
         let mut service = Service {
             name: spec.name.as_str().into(),
             slot: self.registry.service_slot(&spec.name),
@@ -286,7 +298,7 @@ impl Compiler<'_> {
             hash: hash_of(spec),
             body_bytes: spec.body_bytes,
             timeouts: spec.timeouts.clone(),
-            policies: spec.policies.clone(),
+            policies,
             goals: spec.goals.clone(),
             awaited: effective.awaited.clone(),
             effective,

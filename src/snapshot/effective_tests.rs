@@ -151,6 +151,7 @@ fn a_snapshot_is_held_back_and_opens_when_an_endpoint_passes() {
             rollouts: &|_| RolloutShare::default(),
             resolutions: &Resolutions::new(),
             passes: &passes,
+            limit_members: 1,
             keys: &Keys::new(),
             access_log: None,
             traces: None,

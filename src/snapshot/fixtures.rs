@@ -25,6 +25,7 @@ pub(crate) fn compiled(
         rollouts: &|_| RolloutShare::default(),
         resolutions: &Resolutions::new(),
         passes: &|_, _| passes,
+        limit_members: 1,
         keys,
         access_log: None,
         traces: None,

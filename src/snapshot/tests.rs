@@ -90,6 +90,40 @@ fn reading_and_building_a_thousand_services_is_not_quadratic() {
 }
 
 #[test]
+fn a_divided_limit_is_rounded_up_and_none_stays_none() {
+    let (registry, telemetry, keys) = (Registry::new(), Telemetry::new(1), Keys::new());
+    let mut spec = (*many_services(2, 1, 0)).clone();
+    spec.services[0].policies.limits.requests = 10;
+    spec.services[1].policies.limits.requests = 0;
+    let spec = Arc::new(spec);
+    let with = |running: &Snapshot, limit_members| {
+        let inputs = Inputs {
+            generation: running.generation + 1,
+            spec: &spec,
+            previous: Previous::Generation(running),
+            rollouts: &|_| RolloutShare::default(),
+            resolutions: &Resolutions::new(),
+            passes: &|_, _| true,
+            limit_members,
+            keys: &keys,
+            access_log: None,
+            traces: None,
+            now_s: 0,
+        };
+        Snapshot::compile(&inputs, &registry, &telemetry)
+    };
+    let mut running = Snapshot::build(1, spec.clone(), &registry, &telemetry);
+    for (members, part) in [(1, 10), (3, 4), (10, 1), (1000, 1), (0, 10)] {
+        let next = with(&running, members);
+        let limits = [0, 1].map(|n| next.services[n].policies.limits.requests);
+        assert_eq!(limits, [part, 0], "{members} members");
+        // The one without a limit isn't compiled again.
+        assert!(Arc::ptr_eq(&running.services[1], &next.services[1]));
+        running = next;
+    }
+}
+
+#[test]
 fn a_change_of_one_service_compiles_no_other() {
     let (registry, telemetry) = (Registry::new(), Telemetry::new(1));
     let keys = Keys::new();
@@ -101,6 +135,7 @@ fn a_change_of_one_service_compiles_no_other() {
             rollouts: &|_| RolloutShare::default(),
             resolutions: &Resolutions::new(),
             passes: &|_, _| true,
+            limit_members: 1,
             keys: &keys,
             access_log: None,
             traces: None,

@@ -1,10 +1,14 @@
 //! Members of a fleet, on a real etcd where it is installed.
 
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+
 use serde_json::Value;
 
+use crate::support::client::Client;
 use crate::support::etcd::Etcd;
 use crate::support::proxy::{Builder, Proxy, serve};
-use crate::support::{origin::Origin, until};
+use crate::support::{PATIENCE, origin::Origin, until};
 
 /// The tables of a member.
 fn tables(etcd: &str, member: &str, origin: &Origin, more: &str) -> String {
@@ -96,6 +100,56 @@ fn a_member_without_etcd_is_alone_and_serves() {
     let log = proxy.log();
     assert_eq!(log.matches("fleet: alone").count(), 1, "{log}");
     assert_eq!(log.matches("fleet: connected to etcd").count(), 2, "{log}");
+}
+
+#[test]
+fn a_divided_limit_is_that_of_all_members_together() {
+    let Some(etcd) = Etcd::start() else { return };
+    let (open, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    // Answers to `/held` come when the test ends the channel.
+    let origin = Origin::each(move |request, conn| {
+        if request.target() == "/held" {
+            let _ = gate.lock().unwrap().recv_timeout(PATIENCE);
+        }
+        conn.reply(200, "app")
+    });
+    let limits = "[service.app.limits]\nrequests = 4\n";
+    let text = |member| {
+        let tables = tables(&etcd.url(), member, &origin, limits);
+        tables.replace("[service.app]", "divide_limits = true\n[service.app]")
+    };
+    let a = serve(&text("a"));
+    let mut b = serve(&text("b"));
+    until_sees(&a, &["a", "b"]);
+    let hold = |count: usize| -> Vec<Client> {
+        let before = origin.hits();
+        let mut clients: Vec<_> = (0..count).map(|_| a.client()).collect();
+        for client in &mut clients {
+            client.send("GET /held HTTP/1.1\r\nhost: test\r\n\r\n");
+        }
+        until("they are in flight", || {
+            (origin.hits() == before + count).then_some(())
+        });
+        clients
+    };
+    let first = hold(2);
+    // Two are this member's part, once it has counted.
+    until("the part is full", || {
+        (a.get("/").status() == 503).then_some(())
+    });
+    assert_eq!(
+        a.get("/").field("x-cutover-reason").as_deref(),
+        Some("limit-requests")
+    );
+    b.signal(rustix::process::Signal::TERM);
+    b.ended();
+    until("there is room again", || {
+        (a.get("/").status() == 200).then_some(())
+    });
+    let second = hold(1);
+    assert_eq!(a.get("/").status(), 200);
+    drop((open, first, second));
 }
 
 #[test]

@@ -50,6 +50,7 @@ pub(super) fn fleet(file: &mut RawTable<'_>, out: &mut Problems) -> Option<Fleet
             .label("anybody on the way can read it")
             .help("write `https://` URLs, and `tls` with the authority that issued etcd's certificate");
     }
+    let divide_limits = { table.take("divide_limits") }.and_then(|value| value.flag(out));
     table.finish(out);
     Some(FleetSpec {
         etcd: etcd?,
@@ -57,6 +58,7 @@ pub(super) fn fleet(file: &mut RawTable<'_>, out: &mut Problems) -> Option<Fleet
         member,
         tls,
         user: user.map(|(user, _)| user),
+        divide_limits: divide_limits.unwrap_or(false),
     })
 }
 

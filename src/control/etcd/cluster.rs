@@ -132,6 +132,7 @@ impl Cluster {
             member: None,
             tls: None,
             user: None,
+            divide_limits: false,
         }
     }
 

@@ -386,5 +386,6 @@ pub(super) fn fleet(members: &[&FakeEtcd]) -> FleetSpec {
         member: None,
         tls: None,
         user: None,
+        divide_limits: false,
     }
 }

@@ -133,6 +133,15 @@ impl Membership {
         }
     }
 
+    /// Among how many members `limits.requests` is divided: those that this one saw last, itself included.
+    pub(super) fn limit_members(&self) -> u32 {
+        let divides = { self.joined.as_ref() }.is_some_and(|joined| joined.spec.divide_limits);
+        match divides {
+            true => u32::try_from(self.view.members()).map_or(u32::MAX, |members| members.max(1)),
+            false => 1,
+        }
+    }
+
     /// Leaves the fleet, so that the others learn at once that this process ends.
     pub(super) async fn leave(&mut self) {
         if let Some(joined) = self.joined.take() {

@@ -177,6 +177,7 @@ impl Prepared {
                 passes: &|_, _| false,
                 rollouts: &|service| self.rollouts.of(service),
                 resolutions,
+                limit_members: 1,
                 keys: &self.keys,
                 access_log: self.log.sink(),
                 traces: self.traces.sink(),
@@ -218,6 +219,7 @@ impl Prepared {
             history,
             first_text: self.text,
             rollouts: self.rollouts,
+            limit_members: 1,
         };
         publisher.note_certificates();
         Ok(publisher)

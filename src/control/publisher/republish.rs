@@ -52,6 +52,20 @@ impl Publisher {
         generation
     }
 
+    /// Divides `limits.requests` among this many members of the fleet, if that changes anything.
+    pub(crate) async fn divide_limits(&mut self, members: u32) {
+        if self.limit_members == members {
+            return;
+        }
+        self.limit_members = members;
+        let generation = self.republish(ChangeCause::Gate, false).await;
+        tracing::debug!(
+            generation,
+            members,
+            "divided limits adopted by every worker"
+        );
+    }
+
     /// Sets the shares that rollouts have reached. They take effect with the next generation.
     pub(crate) fn set_rollouts(&mut self, shares: SharesInForce) {
         self.rollouts = shares;
