@@ -55,7 +55,7 @@ cohort.by = ["ip"]
 v1 = ["127.0.0.1:1"]
 v2 = ["127.0.0.1:2"]
 [service.plain.flags]
-fast.share = "10%"
+new-checkout.share = "10%"
 TOML
 "$target/debug/cutover" run -c "$directory/cutover.toml" > "$directory/log" 2>&1 &
 proxy=$!

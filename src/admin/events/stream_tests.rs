@@ -2,8 +2,9 @@ use super::*;
 
 use http::Request;
 use http_body_util::{BodyExt, Empty};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use crate::admin::history::{ChangeCause, ChangeLine, HistoryEntry};
 use crate::admin::reply::AdminBody;
 use crate::admin::tests::{FILE, TCP, context, snapshot};
 use crate::admin::{api, events};
@@ -57,15 +58,36 @@ async fn a_silent_stream_has_a_comment_every_15_seconds() {
     let rounds = tokio::spawn(events::run(context.clone()));
     let mut body = open(&context, "/api/v1/events?service=shop").await;
     piece(&mut body).await.unwrap();
+    // News of another service don't put it off.
+    let others = tokio::spawn({
+        let context = context.clone();
+        async move {
+            loop {
+                sleep(Duration::from_secs(4)).await;
+                let line = ChangeLine {
+                    service: Some("users".to_owned()),
+                    text: "users: b 50% -> 60%".to_owned(),
+                };
+                let by = ChangeCause::File.into();
+                let entry = HistoryEntry::now(9, by, String::new(), vec![line]);
+                context.history.add(entry, None);
+                context.events.hurry();
+            }
+        }
+    });
+    let told = *context.events.newest.borrow();
     for _ in 0..3 {
         let began = Instant::now();
-        let comment = piece(&mut body).await.unwrap();
+        let comment = timeout(Duration::from_secs(60), piece(&mut body)).await;
+        let comment = comment.expect("a comment in time").unwrap();
         assert!(
             comment.starts_with(':') && comment.ends_with("\n\n"),
             "{comment}"
         );
         assert_eq!(began.elapsed().as_secs(), 15);
     }
+    assert!(*context.events.newest.borrow() >= told + 10);
+    others.abort();
     rounds.abort();
 }
 
@@ -85,11 +107,11 @@ async fn nothing_is_computed_while_nobody_listens() {
     let (context, _commands) = context();
     let rounds = tokio::spawn(events::run(context.clone()));
     let body = open(&context, "/api/v1/events").await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    sleep(Duration::from_secs(5)).await;
     drop(body);
     publish_without(&context, "users");
     context.events.hurry();
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    sleep(Duration::from_secs(5)).await;
     let newest = || *context.events.newest.borrow();
     let told = newest();
     let mut body = open(&context, "/api/v1/events").await;
