@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::connect_pacing::Applicant;
 use super::context::{HALF_CLOSED, RequestContext};
 use super::error::ExchangeError;
 use super::headers::Fields;
@@ -106,6 +107,17 @@ impl<F: Fields> RequestContext<'_, F> {
         };
         slot.map_err(ExchangeError::Limit)
     }
+
+    /// Waits until a connection may be opened: until the version's limits allow it, and then for the worker's turn.
+    async fn may_connect(
+        &self,
+        endpoint: &Endpoint,
+        applicant: Applicant,
+    ) -> Result<ConnectionSlot, ExchangeError> {
+        let slot = self.slot(endpoint).await?;
+        self.worker.connects.turn(applicant).await;
+        Ok(slot)
+    }
 }
 
 impl<'a, F: Fields> Tries<'a, '_, F> {
@@ -126,7 +138,11 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         let timeouts = &cx.service.timeouts;
         let _queued = Queued::enter(self.shard(endpoint));
         let asked = Instant::now();
-        let mut waiting = pin!(cx.slot(endpoint));
+        let applicant = match down.has_completed_a_response() {
+            true => Applicant::Known,
+            false => Applicant::New,
+        };
+        let mut waiting = pin!(cx.may_connect(endpoint, applicant));
         let on_timeout = || ExchangeError::QueueTimeout;
         let longest = timeouts.first_byte + DEADLINE_SLACK;
         let slot = cx

@@ -209,6 +209,11 @@ impl Downstream for H1Down {
         Ok(())
     }
 
+    /// One request at a time: whatever has been written before this one's response was the response to a former request.
+    fn has_completed_a_response(&self) -> bool {
+        self.wire.written() > 0
+    }
+
     /// The worker's budget alone. HTTP/1 has one request at a time, which its own limit bounds.
     fn body_budget(&self) -> ByteBudget {
         self.wire.mem.bodies()

@@ -37,6 +37,8 @@ pub(crate) struct OfConnection {
     pub answers: ByteBudget,
     /// The bulk upload counter.
     pub bulk: Bulk,
+    /// A response has been delivered completely.
+    pub has_completed: Cell<bool>,
 }
 
 /// An HTTP/2 stream from a client.
@@ -148,6 +150,10 @@ impl Downstream for H2Down {
         *head.status_mut() = status_of(status)?;
         fields.put_map(head.headers_mut(), |id, _| id == FieldId::ContentLength);
         self.respond.send_informational(head).map_err(wire_error)
+    }
+
+    fn has_completed_a_response(&self) -> bool {
+        self.connection.has_completed.get()
     }
 
     fn body_budget(&self) -> ByteBudget {

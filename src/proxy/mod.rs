@@ -46,6 +46,7 @@ pub(crate) mod attempt;
 pub(crate) mod body;
 pub(crate) mod buffering;
 mod configured;
+mod connect_pacing;
 pub(crate) mod connection;
 pub(crate) mod context;
 mod detached;

@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::access_log::WorkerLog;
 use super::admission_queue::AdmissionQueue;
 use super::body::TURN;
+use super::connect_pacing::ConnectPacing;
 use super::drain;
 use super::headers::RequestId;
 use super::hold_queue::HoldQueues;
@@ -50,6 +51,8 @@ pub struct Worker {
     pub controls: TaskControls,
     /// The queue of requests that are about to start.
     pub admission: AdmissionQueue,
+    /// The pace at which upstream connections are opened.
+    pub(crate) connects: ConnectPacing,
     /// Requests that wait for an endpoint.
     pub(crate) holds: HoldQueues,
     /// The registry of slow downloads.
@@ -107,6 +110,7 @@ impl Worker {
             h2_conns: H2Conns::new(id),
             controls: TaskControls::new(),
             admission: AdmissionQueue::default(),
+            connects: ConnectPacing::default(),
             holds: HoldQueues::default(),
             downloads: Downloads::new(id),
             judged: JudgedRequests::default(),

@@ -49,6 +49,9 @@ const ERRORS: usize = 500;
 const PENDING_RESETS: usize = 1024;
 /// How often connection and streams are polled in turn before other tasks get to run.
 const TURNS: usize = 8;
+/// Streams that are started before other tasks get to run. Each begins its request at once, so a client that opens all streams
+/// that it may with one packet would otherwise stall the worker for as long as that takes.
+const STARTS: usize = 48;
 
 /// Serves a connection that speaks HTTP/2 until it is closed. `wire` holds the bytes that were read to detect the protocol.
 pub(super) async fn serve(worker: Rc<Worker>, conn: ConnectionContext<'_>, mut wire: H1) {
@@ -72,6 +75,7 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: ConnectionContext<'_>, mut w
         transport,
         connection,
         slots: StreamSlots::new(shared.limit, |jobs| Box::pin(serve_streams(jobs))),
+        started: 0,
     };
     // Tokio's budget would make sockets look pending in the middle of a round, and the round would then be flushed in pieces.
     // The driver yields by itself, after TURNS rounds.
@@ -122,6 +126,8 @@ struct Driver<'a> {
     transport: Rc<RefCell<GatheringStream>>,
     connection: Connection<Io, OutgoingPiece>,
     slots: StreamSlots<Job>,
+    /// Streams started since the task was polled.
+    started: usize,
 }
 
 impl Driver<'_> {
@@ -157,6 +163,7 @@ impl Driver<'_> {
     /// Polls streams and connection in turn until neither has anything to do. Ready when the connection is over.
     fn poll(&mut self, task: &mut Context<'_>) -> Poll<()> {
         self.slots.unpark(task.waker());
+        self.started = 0;
         for _ in 0..TURNS {
             // Streams first: what they send wakes the connection, which then writes all of it at once.
             self.slots.poll();
@@ -164,6 +171,12 @@ impl Driver<'_> {
             let has_room_again = self.shared.full.get() && self.shared.has_room();
             if (self.slots.take_wake() || has_room_again) && self.poll_connection().is_ready() {
                 return Poll::Ready(());
+            }
+            if self.started >= STARTS {
+                // The connection may hold further streams, for which nothing else would wake it. The runtime polls for I/O
+                // before it polls this task again.
+                self.slots.waker.wake_by_ref();
+                return pin!(tokio::task::yield_now()).poll(task);
             }
             // Refused if anything was woken since: it is handled in the next round.
             if self.slots.try_park() {
@@ -195,8 +208,13 @@ impl Driver<'_> {
     fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let shared = self.shared;
         loop {
-            match poll_accept(shared, &mut self.connection, cx) {
+            let accepted = match self.started < STARTS {
+                true => poll_accept(shared, &mut self.connection, cx),
+                false => Poll::Pending,
+            };
+            match accepted {
                 Poll::Ready(Some(Ok((request, respond)))) => {
+                    self.started += 1;
                     self.slots.start(Job {
                         open: shared.clone().enter(),
                         request,
@@ -317,7 +335,10 @@ async fn serve_streams(jobs: Rc<JobSlot<Job>>) {
         match answer(shared, &control, (&parts, scan, ended), &mut down).await {
             // Dropping a complete response resets the stream with NO_ERROR if the request's body was not read to its end
             // (RFC 9113 §8.1).
-            Ended::Whole | Ended::Tunnel => drop(down),
+            Ended::Whole | Ended::Tunnel => {
+                shared.streams.has_completed.set(true);
+                drop(down);
+            }
             Ended::Cut => down.abort(),
         }
     }

@@ -69,6 +69,7 @@ impl ConnectionState {
                 bodies: worker.buffers.bodies().part(BODIES),
                 answers: worker.buffers.answers().part(ANSWERS),
                 bulk: Bulk::default(),
+                has_completed: Cell::new(false),
             }),
             windows: ReceiveWindows::new(streams),
             limit: streams as usize,
