@@ -138,6 +138,7 @@ impl Machine {
             label: state.label.take(),
             epoch: state.epoch + 1,
             voided_s: state.voided_s,
+            fleet: state.fleet.take(),
             latches: std::mem::take(&mut state.latches),
             ..RolloutState::default()
         };

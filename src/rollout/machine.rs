@@ -15,7 +15,7 @@
 use std::time::Duration;
 
 pub use super::events::{Effect, Facts, HookKind, OperatorCommand, Outcome};
-use super::guard::GuardKind;
+use super::guard::{FailVerdict, GuardKind};
 use super::state::{Latch, RolloutPhase, RolloutState, SubjectName};
 use crate::config::rollout::{OnFail, OnSilence, RolloutSpec, RolloutStep, StepHold, UnknownPast};
 use crate::telemetry::record::RollbackReason;
@@ -89,6 +89,7 @@ impl Machine {
             epoch: state.epoch + 1,
             since_s: now_s,
             voided_s,
+            fleet: state.fleet.take(),
             latches: std::mem::take(&mut state.latches),
             ..RolloutState::default()
         };
@@ -122,7 +123,9 @@ impl Machine {
     pub fn tick(&mut self, facts: &Facts<'_>, elapsed: Duration, now_s: u64) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.pause = self.pause.saturating_sub(elapsed);
-        if self.fails(facts, now_s, &mut effects) {
+        if let Some(verdict) = facts.verdict
+            && self.fails(verdict, facts.plan, now_s, &mut effects)
+        {
             return effects;
         }
         match self.state.phase {
@@ -141,11 +144,50 @@ impl Machine {
         effects
     }
 
-    /// Carries out a failing verdict, if there is one and the rollout has traffic. Returns whether it did.
-    fn fails(&mut self, facts: &Facts<'_>, now_s: u64, effects: &mut Vec<Effect>) -> bool {
-        let Some(verdict) = facts.verdict else {
-            return false;
-        };
+    /// Carries out a failing verdict of one member of a fleet. The others may have passed the last step in the meantime.
+    pub fn veto(&mut self, verdict: &FailVerdict, plan: &RolloutSpec, now_s: u64) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.state.phase == RolloutPhase::Done {
+            self.state.phase = RolloutPhase::Step;
+        }
+        self.fails(verdict, plan, now_s, &mut effects);
+        effects
+    }
+
+    /// Takes the state that the members of a fleet share.
+    pub fn follow(&mut self, state: RolloutState) -> Vec<Effect> {
+        let before = std::mem::replace(&mut self.state, state);
+        let state = &self.state;
+        if (before.epoch, &before.plan) != (state.epoch, &state.plan) {
+            (self.running, self.pause, self.call_error) = (None, Duration::ZERO, None);
+            (self.smoke_failures, self.step_hook_passed) = (0, false);
+            (self.held_for, self.hold_noted) = (Duration::ZERO, false);
+            return vec![Effect::ResetGuard];
+        }
+        let mut effects = Vec::new();
+        if before.step != state.step {
+            self.step_hook_passed = false;
+            effects.push(Effect::BeginStep);
+        }
+        if state.promoted && !before.promoted {
+            effects.push(Effect::Promote(state.promoted_by.clone()));
+        }
+        effects
+    }
+
+    /// Tells the other members of the fleet that the promotion has begun.
+    pub fn share_promotion(&mut self) {
+        self.state.promoted = true;
+    }
+
+    /// Carries out a failing verdict, if the rollout has traffic. Returns whether it did.
+    fn fails(
+        &mut self,
+        verdict: &FailVerdict,
+        plan: &RolloutSpec,
+        now_s: u64,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
         let judged = match self.state.phase {
             RolloutPhase::Step | RolloutPhase::Held | RolloutPhase::AwaitingApproval => true,
             RolloutPhase::Paused => self.state.share > 0 && !self.state.paused_by_guard,
@@ -156,21 +198,14 @@ impl Machine {
         }
         let reason = format!("{}: {}", verdict.guard, verdict.reason);
         self.state.failed_rule = Some(verdict.guard.clone());
-        match facts.plan.guard.on_fail {
+        match plan.guard.on_fail {
             OnFail::Rollback => {
                 let why = match verdict.kind {
                     GuardKind::Errors => RollbackReason::Errors,
                     GuardKind::Latency => RollbackReason::Latency,
                     GuardKind::Goal => RollbackReason::Goal,
                 };
-                self.end(
-                    RolloutPhase::RolledBack,
-                    reason,
-                    why,
-                    facts.plan,
-                    now_s,
-                    effects,
-                );
+                self.end(RolloutPhase::RolledBack, reason, why, plan, now_s, effects);
             }
             OnFail::Pause => {
                 self.state.paused_by_guard = true;

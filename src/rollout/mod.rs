@@ -8,6 +8,7 @@ mod commands;
 pub mod events;
 #[cfg(test)]
 mod fixtures;
+pub mod fleet;
 pub mod guard;
 mod holding;
 pub mod machine;

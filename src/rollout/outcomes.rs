@@ -119,6 +119,7 @@ impl Machine {
     }
 
     fn not_promoted(&mut self, why: &str, effects: &mut Vec<Effect>) {
+        self.state.promoted = false;
         let text = format!("not promoted: {why}");
         effects.push(self.note(&text));
         // The reason of a rollback is worth more than that of a promotion that came too late.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::spec::Share;
 
 /// Plans whose latch is remembered. The oldest is forgotten first.
-const LATCHES: usize = 64;
+pub(super) const LATCHES: usize = 64;
 
 words! {
     /// The state of a rollout.
@@ -161,6 +161,11 @@ pub struct RolloutState {
     pub voided_s: Option<u64>,
     /// The rule of the guard that failed it.
     pub failed_rule: Option<String>,
+    /// Whether an operator's promotion has begun. In a fleet every member then writes its own configuration file.
+    pub promoted: bool,
+    /// The fleet that shares the rollout.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<String>,
     /// Plans that are latched, oldest first.
     pub latches: Vec<Latch>,
 }

@@ -48,6 +48,17 @@ impl Guard {
         self.names = names;
     }
 
+    /// Spends only this part of the plan's probability of failing a canary that is within its limits. Several guards that judge one
+    /// canary share it.
+    pub fn spend(&mut self, part: f64) {
+        self.alpha = (1.0 - self.spec.confidence) * part;
+    }
+
+    /// What messages call the two sides.
+    pub fn names(&self) -> SideNames {
+        self.names
+    }
+
     /// Continues from a stored state, whatever the number of endpoints was.
     ///
     /// # Errors
