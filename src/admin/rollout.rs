@@ -52,6 +52,9 @@ pub(crate) struct RolloutStatus {
     pub time_to_verdict_p90_s: Option<f64>,
     /// Fingerprint of the plan: of the version's label and endpoints or the flag's conditions, the steps and the guard.
     pub plan: String,
+    /// Who drives it, if a fleet shares it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<SharedStatus>,
     /// What keeps it from working as planned, such as a state directory that can't be written.
     pub warnings: Vec<String>,
 }
@@ -64,6 +67,20 @@ impl RolloutStatus {
             None => self.version.clone(),
         }
     }
+}
+
+/// A rollout that the members of a fleet share.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct SharedStatus {
+    /// The member that drives it; `None` until this member knows.
+    pub driver: Option<String>,
+    /// Whether that is this process.
+    pub is_driver: bool,
+    /// Grows when another process takes over as driver.
+    pub term: u64,
+    /// Number of processes whose counts the driver adds up; 0 on other members.
+    pub counting: usize,
 }
 
 /// Rollouts by service.

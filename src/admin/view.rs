@@ -117,6 +117,8 @@ fn fleet(fleet: &FleetSpec) -> Value {
         "member": fleet.member,
         "tls": fleet.tls.as_ref().map(upstream_tls),
         "user": fleet.user.as_ref().map(|user| &user.name),
+        "on_lost": fleet.on_lost.to_string(),
+        "join_wait": time(fleet.join_wait),
         "password_file": fleet.user.as_ref().map(|user| &user.password_file),
         "divide_limits": fleet.divide_limits,
     })

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::spec::UpstreamTls;
 
@@ -20,9 +21,42 @@ pub struct FleetSpec {
     pub user: Option<EtcdUser>,
     /// Whether `limits.requests` of a version holds for the fleet, so that each live member has its part. Default `false`.
     pub divide_limits: bool,
+    /// What becomes of a canary's share while etcd doesn't answer. Default [`OnLost::Stay`].
+    pub on_lost: OnLost,
+    /// How long a start waits for the shared state of rollouts. Default 5 s.
+    pub join_wait: Duration,
+}
+
+/// What becomes of the shares of rollouts while etcd doesn't answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnLost {
+    /// They stay as they are.
+    #[default]
+    Stay,
+    /// After this time they are 0, until etcd answers again.
+    Rollback(Duration),
+}
+
+impl fmt::Display for OnLost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stay => f.write_str("stay"),
+            Self::Rollback(after) => write!(f, "rollback {}", humantime::format_duration(*after)),
+        }
+    }
 }
 
 impl FleetSpec {
+    /// Whether both are the same member of the same fleet, by the same way to etcd.
+    pub(crate) fn is_same_member(&self, other: &Self) -> bool {
+        let other = Self {
+            on_lost: self.on_lost,
+            join_wait: self.join_wait,
+            ..other.clone()
+        };
+        *self == other
+    }
+
     /// The beginning of all keys of the fleet.
     pub(crate) fn prefix(&self) -> String {
         format!("/cutover/{}/", self.name)

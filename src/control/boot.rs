@@ -24,6 +24,7 @@ use super::publisher::first::Prepared;
 use super::rollouts::Rollouts;
 use super::{Options, RunError, systemd};
 use crate::admin::events::EventHub;
+use crate::admin::fleet::FleetView;
 use crate::admin::{self, Context, ControlCommand, ProcessPhase, Readiness};
 use crate::config::{Spec, paths};
 use crate::edge::admission;
@@ -36,6 +37,7 @@ use crate::telemetry::windows::StatusWindows;
 pub(crate) struct Booting {
     publisher: Publisher,
     rollouts: Rollouts,
+    membership: Membership,
     file_watcher: FileWatcher,
     context: Arc<Context>,
     sockets: AdminSockets,
@@ -68,7 +70,11 @@ impl Booting {
             prepared.telemetry().clone(),
             history.history().clone(),
         );
-        let shares = rollouts.adopt(&prepared.first().spec);
+        let fleet_view = Arc::<FleetView>::default();
+        let mut membership = Membership::new(fleet_view.clone());
+        let spec = prepared.first().spec.clone();
+        let store = membership.connect(spec.fleet.as_ref());
+        let shares = rollouts.start(&spec, store.flatten()).await;
         let mut prepared = prepared.with_rollouts(shares);
         if let Some(predecessor) = &mut predecessor {
             prepared = prepared.with_names(std::mem::take(&mut predecessor.names));
@@ -105,7 +111,7 @@ impl Booting {
             history: publisher.history().history().clone(),
             rollouts: Mutex::new(rollouts.status()),
             names: publisher.discovery().known().clone(),
-            fleet: Arc::default(),
+            fleet: fleet_view,
             events: EventHub::default(),
         });
         let mut file_watcher = FileWatcher::new(&options.config);
@@ -114,6 +120,7 @@ impl Booting {
         Ok(Self {
             publisher,
             rollouts,
+            membership,
             file_watcher,
             context,
             sockets,
@@ -159,11 +166,10 @@ impl Booting {
         let spec = self.publisher.live().current().spec.clone();
         let mut acme = Acme::new(self.publisher.listeners().answers().clone());
         acme.adopt(spec.acme.as_ref());
-        let mut membership = Membership::new(self.context.fleet.clone());
-        membership.adopt(&spec, self.publisher.keys());
+        self.membership.adopt(&spec, self.publisher.keys());
         Ok(Control {
             acme,
-            membership,
+            membership: self.membership,
             publisher: self.publisher,
             rollouts: self.rollouts,
             file_watcher: self.file_watcher,

@@ -267,6 +267,7 @@ impl Control {
                 if self.undecided.is_none() {
                     let members = self.membership.limit_members();
                     self.publisher.divide_limits(members).await;
+                    self.rollouts.set_members(self.membership.members());
                     self.rollouts.second(&mut self.publisher).await;
                     self.show_rollouts();
                 }
@@ -408,8 +409,9 @@ impl Control {
 
     async fn reload(&mut self) -> ReloadOutcome {
         let before = self.publisher.listeners().addresses();
-        let rollouts = &mut self.rollouts;
-        let outcome = self.publisher.reload(|spec| rollouts.adopt(spec)).await;
+        let (rollouts, membership) = (&mut self.rollouts, &mut self.membership);
+        let adopt = |spec: &_| rollouts.follow(spec, membership);
+        let outcome = self.publisher.reload(adopt).await;
         self.show_rollouts();
         if matches!(outcome, ReloadOutcome::Adopted(_)) {
             let now = self.publisher.listeners().addresses();

@@ -14,7 +14,8 @@
 //! * **Access log:** [`access_log`] opens what the configuration names, for the writer thread of `telemetry`.
 //! * **Traces:** [`traces`] starts the exporter that the configuration asks for, on a thread of its own.
 //! * **Certificates:** [`acme`] obtains those that listeners name in `acme`, on a thread of its own.
-//! * **Fleet:** [`membership`] keeps this proxy among the members of its fleet, through [`etcd`].
+//! * **Fleet:** [`membership`] keeps this proxy among the members of its fleet, through [`etcd`],
+//!   and [`fleet`] shares rollouts with them.
 //! * **Process:** [`signals`], [`admin_sockets`], [`handover`] (replacing the running process without closing a listener),
 //!   [`systemd`] (readiness, watchdog, stored sockets) and [`logging`].
 
@@ -29,6 +30,7 @@ mod drains;
 mod etcd;
 mod events;
 pub(crate) mod file_watcher;
+mod fleet;
 mod handover;
 mod health_monitor;
 mod hedging;

@@ -97,9 +97,11 @@ fn a_member_without_etcd_is_alone_and_serves() {
     assert_eq!(proxy.command(&["fleet", "status"]).code, 2);
     etcd.run();
     until_sees(&proxy, &["a"]);
-    let log = proxy.log();
-    assert_eq!(log.matches("fleet: alone").count(), 1, "{log}");
-    assert_eq!(log.matches("fleet: connected to etcd").count(), 2, "{log}");
+    let count = |line: &str| proxy.log().matches(line).count();
+    until("the log's line", || {
+        (count("fleet: connected to etcd") == 2).then_some(())
+    });
+    assert_eq!(count("fleet: alone"), 1, "{}", proxy.log());
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod faults;
 mod flag_rollouts;
 mod flags;
 mod fleet;
+mod fleet_rollouts;
 mod forwarding;
 mod front_doors;
 mod grpc;

@@ -1,18 +1,22 @@
 //! `[fleet]`: the proxies that this one belongs together with, and their etcd.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::upstream_tls::upstream_tls;
 use super::url::url;
 use super::{check_name, proxy};
-use crate::config::fleet::{EtcdUrl, EtcdUser, FleetSpec};
+use crate::config::fleet::{EtcdUrl, EtcdUser, FleetSpec, OnLost};
 use crate::config::problems::Problems;
 use crate::config::raw::{RawString, RawTable, RawValue};
-use crate::config::units::quote;
+use crate::config::units::{self, quote};
 
 const EXAMPLE: &str = "https://10.0.0.5:2379";
 /// etcd's port for clients.
 const PORT: u16 = 2379;
+const JOIN_WAIT: Duration = Duration::from_secs(5);
+/// Only after so long without an answer etcd counts as lost.
+const SHORTEST_LOSS: Duration = Duration::from_secs(10);
 /// Most members of etcd that are named. Its clusters have three, five or seven.
 const MOST: usize = 16;
 
@@ -38,6 +42,9 @@ pub(super) fn fleet(file: &mut RawTable<'_>, out: &mut Problems) -> Option<Fleet
         out.error(value.key.clone(), format!("`{}` has no effect", value.path))
             .label("no URL in `etcd` begins with `https://`");
     }
+    let on_lost = { table.take("on_lost") }.and_then(|value| on_lost(&value, out));
+    let join_wait =
+        { table.take("join_wait") }.and_then(|value| value.duration(Duration::ZERO, out));
     let user = user(&mut table, out);
     if let (Some(etcd), Some((user, value))) = (&etcd, &user)
         && etcd.iter().any(|url| !url.https && !is_loopback(&url.host))
@@ -59,7 +66,33 @@ pub(super) fn fleet(file: &mut RawTable<'_>, out: &mut Problems) -> Option<Fleet
         tls,
         user: user.map(|(user, _)| user),
         divide_limits: divide_limits.unwrap_or(false),
+        on_lost: on_lost.unwrap_or_default(),
+        join_wait: join_wait.unwrap_or(JOIN_WAIT),
     })
+}
+
+/// Reads `on_lost`: `"stay"` or `"rollback 10m"`.
+fn on_lost(value: &RawValue<'_>, out: &mut Problems) -> Option<OnLost> {
+    let text = value.text("\"stay\", or such as \"rollback 10m\"", out)?;
+    let words: Vec<_> = text.value.split_whitespace().collect();
+    let parsed = match words[..] {
+        ["stay"] => Ok(OnLost::Stay),
+        ["rollback", time] => match units::duration(time) {
+            Ok(after) if after < SHORTEST_LOSS => Err("expected at least 10s".to_owned()),
+            Ok(after) => Ok(OnLost::Rollback(after)),
+            Err(why) => Err(why),
+        },
+        ["rollback"] => Err("after how long? such as \"rollback 10m\"".to_owned()),
+        _ => Err("expected \"stay\", or such as \"rollback 10m\"".to_owned()),
+    };
+    match parsed {
+        Ok(on_lost) => Some(on_lost),
+        Err(label) => {
+            let message = format!("{} is not what `on_lost` can be", quote(text.value));
+            out.error(text.span, message).label(label);
+            None
+        }
+    }
 }
 
 fn is_loopback(host: &str) -> bool {

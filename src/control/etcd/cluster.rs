@@ -3,12 +3,13 @@
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::{Connection, Etcd};
-use crate::config::fleet::{EtcdUrl, FleetSpec};
+use crate::config::fleet::{EtcdUrl, FleetSpec, OnLost};
 
 /// A port outside the kernel's range for outgoing connections, so that it is still free after a restart.
 pub(super) fn free_port() -> u16 {
@@ -133,6 +134,8 @@ impl Cluster {
             tls: None,
             user: None,
             divide_limits: false,
+            on_lost: OnLost::Stay,
+            join_wait: Duration::ZERO,
         }
     }
 

@@ -24,7 +24,7 @@ use super::proto::{
     LeaseGrantResponse, LeaseKeepAliveResponse, LeaseRequest, PutRequest, RangeRequest,
     RangeResponse, ResponseHeader, WatchRequest, WatchResponse,
 };
-use crate::config::fleet::{EtcdUrl, FleetSpec};
+use crate::config::fleet::{EtcdUrl, FleetSpec, OnLost};
 
 /// Runs a test on a runtime such as the control thread's, within a time limit.
 pub(super) fn run(test: impl Future<Output = ()>) {
@@ -387,5 +387,7 @@ pub(super) fn fleet(members: &[&FakeEtcd]) -> FleetSpec {
         tls: None,
         user: None,
         divide_limits: false,
+        on_lost: OnLost::Stay,
+        join_wait: Duration::ZERO,
     }
 }

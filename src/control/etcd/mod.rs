@@ -3,7 +3,7 @@
 //! It runs on the control thread, keeps one connection to one member of etcd, and moves to another one when that fails. Nothing
 //! here blocks. What etcd answers is untrusted: sizes are bounded, and values are only passed on.
 //!
-//! [`grpc`] makes calls over HTTP/2, [`connect`] opens connections and [`link`] keeps one; [`kv`], [`lease`] and [`watch`] are the
+//! [`grpc`] makes calls over HTTP/2, [`connect`] opens connections and [`link`] keeps one; [`kv`], [`txn`], [`lease`] and [`watch`] are the
 //! operations.
 
 mod connect;
@@ -13,6 +13,7 @@ mod kv;
 mod lease;
 mod link;
 mod proto;
+mod txn;
 mod watch;
 
 use std::rc::Rc;
@@ -29,6 +30,7 @@ pub(in crate::control) use kv::{Entry, Listing};
 pub(in crate::control) use lease::LeaseId;
 pub(in crate::control) use link::Connection;
 use link::Link;
+pub(in crate::control) use txn::CasOutcome;
 #[cfg(test)]
 pub(in crate::control) use watch::Watch;
 pub(in crate::control) use watch::{WatchEvent, WatchNews};

@@ -72,6 +72,72 @@ pub(super) struct HeaderResponse {
     pub header: Option<ResponseHeader>,
 }
 
+/// `DeleteRangeRequest`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct DeleteRangeRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    /// Empty: the one key.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub range_end: Bytes,
+}
+
+/// `TxnRequest`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TxnRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub compare: Vec<Compare>,
+    #[prost(message, repeated, tag = "2")]
+    pub success: Vec<TxnOperation>,
+    #[prost(message, repeated, tag = "3")]
+    pub failure: Vec<TxnOperation>,
+}
+
+/// `Compare` of the last revision of a key, for equality.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Compare {
+    /// `EQUAL`.
+    #[prost(int32, tag = "1")]
+    pub result: i32,
+    #[prost(int32, tag = "2")]
+    pub target: i32,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub key: Bytes,
+    /// Part of a `oneof`, so that 0 is sent too.
+    #[prost(int64, optional, tag = "6")]
+    pub mod_revision: Option<i64>,
+}
+
+/// `Compare.CompareTarget.MOD`.
+pub(super) const MOD_REVISION: i32 = 2;
+
+/// `RequestOp`, of which one field is set.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TxnOperation {
+    #[prost(message, optional, tag = "1")]
+    pub range: Option<RangeRequest>,
+    #[prost(message, optional, tag = "2")]
+    pub put: Option<PutRequest>,
+}
+
+/// `TxnResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TxnResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<ResponseHeader>,
+    #[prost(bool, tag = "2")]
+    pub succeeded: bool,
+    #[prost(message, repeated, tag = "3")]
+    pub responses: Vec<TxnResult>,
+}
+
+/// `ResponseOp`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TxnResult {
+    #[prost(message, optional, tag = "1")]
+    pub range: Option<RangeResponse>,
+}
+
 /// `WatchRequest` that creates a watch.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct WatchRequest {

@@ -16,7 +16,8 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::timeout;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::etcd::Etcd;
+use super::etcd::{Etcd, LeaseId};
+use super::fleet::FleetStore;
 use crate::admin::fleet::{Fingerprints, FleetLink, FleetState, FleetView};
 use crate::admin::view::cohort_key;
 use crate::config::Spec;
@@ -38,6 +39,8 @@ pub(super) struct Membership {
     view: Arc<FleetView>,
     /// Distinguishes this process from others with the same member name.
     instance: String,
+    /// The client of etcd, which the rollouts use as well.
+    etcd: Option<(FleetSpec, Etcd)>,
     joined: Option<Joined>,
 }
 
@@ -62,19 +65,51 @@ impl Membership {
         Self {
             view,
             instance: format!("{:016x}", fastrand::u64(..)),
+            etcd: None,
             joined: None,
         }
     }
 
-    /// Follows the configuration: joins, leaves, or tells the others what has changed.
+    /// Connects to the fleet of a configuration that is going to be adopted. Returns how rollouts are shared from now on, unless
+    /// that stays as it is.
+    pub(super) fn connect(&mut self, fleet: Option<&FleetSpec>) -> Option<Option<FleetStore>> {
+        let is_same = match (&self.etcd, fleet) {
+            (Some((known, _)), Some(fleet)) => known.is_same_member(fleet),
+            (known, fleet) => known.is_none() && fleet.is_none(),
+        };
+        if is_same {
+            return None;
+        }
+        self.etcd = fleet.map(|fleet| (fleet.clone(), Etcd::new(fleet)));
+        let store = self.etcd.as_ref().map(|(fleet, etcd)| {
+            let names = (fleet.name.as_str(), fleet.prefix());
+            let member = member_name(fleet);
+            FleetStore::new(etcd.clone(), names, (&member, &self.instance))
+        });
+        Some(store)
+    }
+
+    /// The number of live members, and the lease of this member's keys.
+    pub(super) fn members(&self) -> (usize, Option<LeaseId>) {
+        let lease = self
+            .joined
+            .as_ref()
+            .and_then(|joined| joined.presence.lease());
+        (self.view.members(), lease)
+    }
+
+    /// Follows the configuration that was [connected](Self::connect) to: joins, leaves, or tells the others what has changed.
     pub(super) fn adopt(&mut self, spec: &Spec, keys: &Keys) {
         let fleet = spec.fleet.as_ref();
-        if let Some(joined) = self.joined.take_if(|joined| Some(&joined.spec) != fleet) {
+        if let Some(joined) = self
+            .joined
+            .take_if(|joined| !fleet.is_some_and(|fleet| joined.spec.is_same_member(fleet)))
+        {
             // In the background: reloading must not wait for etcd.
             spawn_local(joined.leave());
             self.view.set(None);
         }
-        let Some(fleet) = fleet else {
+        let Some((fleet, etcd)) = self.etcd.clone() else {
             return;
         };
         let fingerprints = fingerprints(spec, keys);
@@ -93,12 +128,12 @@ impl Membership {
                     is_new
                 });
             }
-            None => self.joined = Some(self.join(fleet, document)),
+            None => self.joined = Some(self.join(&fleet, etcd, document)),
         }
     }
 
-    fn join(&self, spec: &FleetSpec, document: MemberDocument) -> Joined {
-        let member = spec.member.clone().unwrap_or_else(host_name);
+    fn join(&self, spec: &FleetSpec, etcd: Etcd, document: MemberDocument) -> Joined {
+        let member = member_name(spec);
         self.view.set(Some(FleetState {
             name: spec.name.clone(),
             member: member.clone(),
@@ -108,7 +143,6 @@ impl Membership {
             members: Default::default(),
             own: document.fingerprints.clone(),
         }));
-        let etcd = Etcd::new(spec);
         let prefix = format!("{}members/", spec.prefix());
         let presence = Presence::new(etcd.clone(), format!("{prefix}{member}"));
         let presence = Rc::new(presence);
@@ -161,6 +195,10 @@ impl Joined {
         // Without a connection there is nobody to tell: the lease expires.
         let _ = timeout(LEAVE_LIMIT, self.presence.end()).await;
     }
+}
+
+fn member_name(spec: &FleetSpec) -> String {
+    spec.member.clone().unwrap_or_else(host_name)
 }
 
 /// The host's name, in characters that the name of a member may have.

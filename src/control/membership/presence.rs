@@ -93,6 +93,11 @@ impl Presence {
         }
     }
 
+    /// The lease of this member's keys, once it has joined.
+    pub(super) fn lease(&self) -> Option<LeaseId> {
+        self.lease.get()
+    }
+
     /// Says that the key isn't there.
     pub(super) fn is_missing(&self) {
         if self.lease.get().is_some() {

@@ -101,7 +101,9 @@ impl Rollouts {
         let Some(rollout) = self.services.get_mut(name) else {
             return;
         };
-        if rollout.in_force().share.0 == 0 || rollout.state().is_none_or(|state| state.has_ended())
+        if !rollout.drives()
+            || rollout.in_force().share.0 == 0
+            || rollout.state().is_none_or(|state| state.has_ended())
         {
             return;
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::sides::{ComparedSides, SideCounters, Sides};
 use crate::config::rollout::GuardSpec;
+use crate::rollout::fleet::evidence::{BothSides, StepCounts};
 use crate::rollout::guard::{DecayedLatency, EventTally, Guard, Pairs, SecondCounts, SideCounts};
 use crate::snapshot::Service;
 use crate::telemetry::guard::{GuardTotals, SLOTS};
@@ -21,6 +22,19 @@ pub(super) struct Counting {
     /// Name and latency of stable.
     latency: (String, DecayedLatency),
     rates: VecDeque<f64>,
+    /// Number of endpoints that serve the canary.
+    canary_endpoints: usize,
+}
+
+/// What a second is used for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Judging {
+    /// The canary is judged; otherwise the guard only learns from stable.
+    pub is_judged: bool,
+    /// The canary has all the traffic.
+    pub is_alone: bool,
+    /// Other members of a fleet need the counts.
+    pub is_shared: bool,
 }
 
 /// The canary's counts of an event, and stable's.
@@ -33,6 +47,22 @@ struct Second {
     slots: Vec<TwoSides>,
     goals: Vec<TwoSides>,
     pairs: Pairs,
+}
+
+impl Second {
+    /// The counts as other members of a fleet take them.
+    fn shared(&self, compared: &ComparedSides<'_>) -> StepCounts {
+        let both = |(canary, stable): &TwoSides| BothSides::new(*canary, *stable);
+        let names = compared.endpoints.iter().map(|e| e.name.to_string());
+        let endpoints = self.endpoints.iter().map(|e| (e.requests, e.events));
+        StepCounts {
+            errors: both(&self.errors),
+            latency: self.slots.iter().map(both).collect(),
+            goals: self.goals.iter().map(both).collect(),
+            pairs: (self.pairs.tried, self.pairs.failed),
+            endpoints: names.zip(endpoints).collect(),
+        }
+    }
 }
 
 fn side(&(canary, stable): &TwoSides) -> SideCounts<'static> {
@@ -54,16 +84,22 @@ impl Counting {
         self.rates.iter().sum::<f64>() / self.rates.len().max(1) as f64
     }
 
-    /// Reads the counters, and feeds the guard with what has been counted since the last call. `judged`: the canary is judged;
-    /// otherwise the guard only learns from stable. Then publishes the thresholds of the next second.
+    /// Number of endpoints that serve the canary.
+    pub(super) fn canary_endpoints(&self) -> usize {
+        self.canary_endpoints
+    }
+
+    /// Reads the counters, and feeds the guard with what has been counted since the last call. Then publishes the thresholds of the
+    /// next second. Returns the counts if they are shared.
     pub(super) fn second(
         &mut self,
         service: &Service,
         sides: Sides,
         (guard, spec): (&mut Guard, &GuardSpec),
-        (judged, alone): (bool, bool),
-    ) {
+        judging: Judging,
+    ) -> Option<StepCounts> {
         let compared = sides.compared(service);
+        self.canary_endpoints = compared.canary_endpoints;
         let second = self.read(service, &compared, spec);
         if self.rates.len() == RATE_S {
             self.rates.pop_front();
@@ -81,13 +117,14 @@ impl Counting {
             canary_rate: self.canary_rate(),
             canary_endpoints: compared.canary_endpoints,
             pairs: second.pairs,
-            alone,
+            alone: judging.is_alone,
         };
-        match judged {
+        match judging.is_judged {
             true => guard.second(&counts),
             false => guard.before(&counts),
         }
         self.publish_thresholds(&compared, guard);
+        judging.is_shared.then(|| second.shared(&compared))
     }
 
     fn read(

@@ -6,10 +6,15 @@
 
 mod calls;
 mod counting;
+mod driving;
 mod errors;
+mod fleet;
+mod fleet_guard;
 mod news;
 mod queries;
 mod service;
+mod shared;
+mod shared_side;
 pub(crate) mod shares;
 mod sides;
 mod view;
@@ -36,6 +41,7 @@ use crate::rollout::store::{FileStore, RolloutStore as _, StoreError, StoreEvent
 use crate::snapshot::{Service, Snapshot};
 use crate::telemetry::Telemetry;
 use crate::telemetry::registry::Rollback;
+use fleet::SharingFleet;
 pub(super) use news::RolloutNews;
 use news::{CallEnded, CallResult};
 use service::{ServiceRollout, Surroundings};
@@ -51,6 +57,8 @@ pub(super) struct Rollouts {
     /// Whether the store knows of earlier rollouts.
     known: bool,
     services: BTreeMap<String, ServiceRollout>,
+    /// What is known of the fleet that shares the rollouts.
+    fleet: Option<SharingFleet>,
     calls: mpsc::UnboundedSender<CallEnded>,
     ended: mpsc::UnboundedReceiver<CallEnded>,
     notifier: Notifier,
@@ -82,6 +90,7 @@ impl Rollouts {
             unusable,
             known,
             services: BTreeMap::new(),
+            fleet: None,
             calls,
             ended,
             notifier: Notifier::default(),
@@ -96,6 +105,7 @@ impl Rollouts {
     /// read yet, which blocks.
     pub(super) fn adopt(&mut self, spec: &Spec) -> SharesInForce {
         let now_s = wall_s();
+        self.adopt_fleet(spec.fleet.as_ref());
         let planned = |name: &str| {
             spec.services
                 .iter()
@@ -144,17 +154,21 @@ impl Rollouts {
             tracing::error!(service = name, cause = %error, "the rollout's journal can't be read: stable only");
         }
         rollout.restore(stored, store.read_evidence(name));
+        if let Some(fleet) = &self.fleet {
+            fleet.share(name, &mut rollout);
+        }
         rollout
     }
 
     /// The shares that are in force.
     fn shares(&mut self, spec: &Spec) -> SharesInForce {
         let mut shares = SharesInForce::default();
+        let (now, lost_after) = (Instant::now(), self.lost_after());
         for service in &spec.services {
             if let Some(rollout) = self.services.get_mut(&service.name)
                 && let Some(plan) = fingerprint(service)
             {
-                rollout.enforce();
+                rollout.enforce(lost_after, now);
                 shares.set(&service.name, &plan, rollout.in_force());
             }
         }
@@ -169,8 +183,15 @@ impl Rollouts {
                 None => None,
             }
         };
+        let shared = async {
+            match &mut self.fleet {
+                Some(fleet) => fleet.news().await,
+                None => None,
+            }
+        };
         tokio::select! {
-            Some(event) = stored => RolloutNews::Stored(event),
+            Some(event) = stored => RolloutNews::Stored(Box::new(event)),
+            Some(news) = shared => RolloutNews::Fleet(news),
             // `self` holds a sender, so the channel is never closed.
             Some(ended) = self.ended.recv() => RolloutNews::Ended(ended),
         }
@@ -180,8 +201,9 @@ impl Rollouts {
     pub(super) async fn on_news(&mut self, news: RolloutNews, publisher: &mut Publisher) {
         let snapshot = publisher.live().current();
         match news {
-            RolloutNews::Stored(event) => self.on_stored(event, &snapshot),
+            RolloutNews::Stored(event) => self.on_stored(*event, &snapshot),
             RolloutNews::Ended(ended) => self.on_ended(ended, &snapshot),
+            RolloutNews::Fleet(news) => self.on_fleet(news, Some(&snapshot)),
         }
         self.settle(publisher).await;
     }
@@ -190,6 +212,10 @@ impl Rollouts {
         let Some(rollout) = self.services.get_mut(&event.service) else {
             return;
         };
+        if rollout.shared.is_some() {
+            let again = || self.store.as_ref()?.load(&event.service).ok();
+            return rollout.copied(event.result, again);
+        }
         if event.result == Err(StoreError::Conflict) {
             // Another process had the rollout in between, as in a takeover that failed. Its state counts.
             let stored = self.store.as_ref().map(|store| store.load(&event.service));
@@ -227,6 +253,17 @@ impl Rollouts {
         {
             return;
         }
+        if !rollout.drives() {
+            // The driver's own call decides.
+            if let CallResult::Outcome(Outcome::PromoteFailed(why)) = &ended.result {
+                tracing::warn!(
+                    service = ended.service,
+                    cause = why,
+                    "not promoted on this member"
+                );
+            }
+            return;
+        }
         let now_s = wall_s();
         let effects = match ended.result {
             CallResult::Outcome(outcome) => rollout.outcome(outcome, now_s),
@@ -254,19 +291,23 @@ impl Rollouts {
                 Some(RolloutSubject::Flag(_)) => true,
                 None => false,
             };
+            let stable = spec.stable;
+            let usable = service.versions[stable].pool.counts().usable > 0;
             let around = Surroundings {
-                service,
-                stable: spec.stable,
                 gate_open,
+                stable_usable: usable || service.routing.version_answers(stable),
+                answers: service.routing.answers,
                 elapsed,
+                now,
                 now_s: wall_s(),
             };
             let Some(rollout) = self.services.get_mut(&name) else {
                 continue;
             };
-            let effects = rollout.second(&around);
+            let effects = rollout.second(service, &around);
             let evidence = rollout.evidence(now);
             self.carry_out(&name, effects, Some(&snapshot));
+            self.second_of_fleet(&name, now, &snapshot);
             if let (Some(store), Some(evidence)) = (&self.store, evidence) {
                 store.push_evidence(&name, evidence);
             }
@@ -297,9 +338,11 @@ impl Rollouts {
             );
             return Err(RolloutRefused::Conflict(why));
         };
-        let effects = rollout
-            .command(command, by, wall_s())
-            .map_err(RolloutRefused::Conflict)?;
+        let done = match rollout.shared.is_some() {
+            true => rollout.command_shared(command, by, Instant::now(), wall_s()),
+            false => rollout.command(command, by, wall_s()),
+        };
+        let effects = done.map_err(RolloutRefused::Conflict)?;
         self.carry_out(service, effects, Some(&snapshot));
         self.settle(publisher).await;
         let status = self.services.get(service).and_then(view::status);
@@ -317,9 +360,10 @@ impl Rollouts {
     /// Submits changes to the store, and publishes shares that have changed.
     async fn settle(&mut self, publisher: &mut Publisher) {
         self.submit(wall_s());
+        let (now, lost_after) = (Instant::now(), self.lost_after());
         let mut changed = false;
         for rollout in self.services.values_mut() {
-            changed |= rollout.enforce();
+            changed |= rollout.enforce(lost_after, now);
         }
         if changed {
             let spec = publisher.live().current().spec.clone();
@@ -334,7 +378,11 @@ impl Rollouts {
             return;
         };
         for (name, rollout) in &mut self.services {
-            if let Some((revision, entry)) = rollout.change(now_s) {
+            if let Some(fleet) = &self.fleet {
+                fleet.submit(name, rollout);
+            }
+            let own = rollout.change(now_s);
+            if let Some((revision, entry)) = own.or_else(|| rollout.copy(now_s)) {
                 store.cas(name, revision, entry);
             }
         }
@@ -356,6 +404,7 @@ impl Rollouts {
                 }
                 Effect::RunHook(hook) => self.run_hook(name, hook),
                 Effect::Promote(by) => {
+                    rollout.share_promotion();
                     if let Some(snapshot) = snapshot {
                         self.promote(name, by, snapshot);
                     }

@@ -1,5 +1,6 @@
 //! What the driver of rollouts waits for: the store, and calls to the outside.
 
+use crate::control::fleet::FleetNews;
 use crate::control::outcall::prometheus::QueryAnswer;
 use crate::rollout::events::Outcome;
 use crate::rollout::store::StoreEvent;
@@ -8,9 +9,11 @@ use crate::rollout::store::StoreEvent;
 #[derive(Debug)]
 pub(in crate::control) enum RolloutNews {
     /// The store has taken or refused a change.
-    Stored(StoreEvent),
+    Stored(Box<StoreEvent>),
     /// A call has ended.
     Ended(CallEnded),
+    /// Something has happened in the fleet.
+    Fleet(FleetNews),
 }
 
 /// The end of a call to the outside.

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::counting::Counting;
+use super::counting::{Counting, Judging};
 use super::queries::Queries;
+use super::shared_side::SharedSide;
 use super::sides::Sides;
 use crate::config::rollout::{RolloutSpec, RolloutSubject};
 use crate::config::spec::{ServiceSpec, Share};
-use crate::index::VersionIx;
 use crate::rollout::guard::{Guard, GuardState};
 use crate::rollout::machine::{Effect, Facts, Machine, OperatorCommand, Outcome};
 use crate::rollout::plan::fingerprint;
@@ -18,7 +18,7 @@ use crate::rollout::store::{Evidence, JournalEntry, StoreError, Stored};
 use crate::snapshot::{RolloutShare, Service};
 
 /// How often evidence and the clock of a step are stored while nothing else changes.
-const KEEP_EVERY: Duration = Duration::from_secs(5);
+pub(super) const KEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// The rollouts of one service.
 #[derive(Debug)]
@@ -32,22 +32,24 @@ pub(super) struct ServiceRollout {
     /// What follows the rollout, and its name.
     rolling: Option<(SubjectKind, String)>,
     /// The largest share that a version may have.
-    max_share: Option<Share>,
+    pub max_share: Option<Share>,
     sides: Sides,
     /// What the store has.
-    stored: Stored,
+    pub stored: Stored,
+    /// What it needs if a fleet shares it.
+    pub shared: Option<Box<SharedSide>>,
     /// The state of a rollout that was ended by an edit, until the store has it.
     left: Option<RolloutState>,
     /// The notes of the change that is on its way to the store, if one is.
-    submitted: Option<Vec<String>>,
+    pub submitted: Option<Vec<String>>,
     /// Whether the last change was refused since the last tick. It is made again at the next one.
-    retries_at_tick: bool,
+    pub retries_at_tick: bool,
     /// What has happened since the last change that was submitted.
-    notes: Vec<String>,
+    pub notes: Vec<String>,
     /// Why the store can't be read or written.
     pub store_error: Option<StoreError>,
     /// What is in force.
-    in_force: RolloutShare,
+    pub in_force: RolloutShare,
     kept_at: Option<Instant>,
 }
 
@@ -60,12 +62,15 @@ struct Kept {
 }
 
 /// What the service's machine needs from the outside in a second.
-pub(super) struct Surroundings<'a> {
-    pub service: &'a Service,
-    /// The stable version.
-    pub stable: VersionIx,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surroundings {
     pub gate_open: bool,
+    /// Whether stable has a usable endpoint.
+    pub stable_usable: bool,
+    /// Whether the service answers its requests itself.
+    pub answers: bool,
     pub elapsed: Duration,
+    pub now: Instant,
     pub now_s: u64,
 }
 
@@ -81,6 +86,7 @@ impl ServiceRollout {
             max_share: None,
             sides: Sides::of(spec),
             stored: Stored::default(),
+            shared: None,
             left: None,
             submitted: None,
             retries_at_tick: false,
@@ -143,7 +149,11 @@ impl ServiceRollout {
         let subject = spec.rolling.map(|subject| name_of(spec, subject));
         self.rolling = subject.map(|subject| (subject.kind, subject.name.to_owned()));
         self.max_share = { spec.rolling_version() }.and_then(|v| spec.versions[v].max_share);
-        let Some((print, subject)) = fingerprint(spec).zip(subject) else {
+        let print = fingerprint(spec);
+        if self.shared.is_some() {
+            return self.adopt_shared(print.as_deref().zip(subject), known, now_s);
+        }
+        let Some((print, subject)) = print.zip(subject) else {
             return self.leave(now_s);
         };
         if matches!(self.store_error, Some(StoreError::Corrupt(_))) {
@@ -171,6 +181,9 @@ impl ServiceRollout {
     /// made while no process ran: a later rollout by the same plan begins with its first step.
     pub(super) fn leave(&mut self, now_s: u64) -> Vec<Effect> {
         self.in_force = RolloutShare::default();
+        if self.shared.is_some() {
+            return self.adopt_shared(None, false, now_s);
+        }
         let state = match self.machine.take() {
             Some(machine) => machine.state().clone(),
             None if self.last_state().plan.is_empty() => return Vec::new(),
@@ -200,7 +213,8 @@ impl ServiceRollout {
 
     /// Whether something is still to be stored.
     pub(super) fn is_unsaved(&self) -> bool {
-        self.submitted.is_some() || self.left.is_some()
+        let is_copying = self.shared.as_ref().is_some_and(|side| side.is_copying);
+        self.submitted.is_some() || self.left.is_some() || is_copying
     }
 
     /// The state of the rollout.
@@ -213,48 +227,64 @@ impl ServiceRollout {
         self.rolling.as_ref().map(|(kind, name)| (*kind, &**name))
     }
 
+    /// The guard whose evidence decides: the fleet's on the member that drives, else this process's own.
+    pub(super) fn deciding_guard(&self) -> &Guard {
+        let fleet = { self.shared.as_ref() }.and_then(|side| side.deciding_guard());
+        fleet.unwrap_or(&self.guard)
+    }
+
     /// What is in force.
     pub(super) fn in_force(&self) -> RolloutShare {
         self.in_force
     }
 
     /// Takes a second: counts, judges, and moves on.
-    pub(super) fn second(&mut self, around: &Surroundings<'_>) -> Vec<Effect> {
+    pub(super) fn second(&mut self, service: &Service, around: &Surroundings) -> Vec<Effect> {
         let judged = self.in_force.share.0 > 0 && self.state().is_some_and(|s| !s.has_ended());
-        let alone = self.in_force.share.0 == Share::WHOLE;
+        let judging = Judging {
+            is_judged: judged,
+            is_alone: self.in_force.share.0 == Share::WHOLE,
+            is_shared: self.shared.is_some(),
+        };
         let guard = (&mut self.guard, &self.plan.guard);
-        self.counting
-            .second(around.service, self.sides, guard, (judged, alone));
+        let counting = &mut self.counting;
+        let counts = counting.second(service, self.sides, guard, judging);
         self.retry();
+        match &counts {
+            Some(counts) => self.second_shared(around, counts),
+            None => self.tick(around),
+        }
+    }
+
+    /// Lets the machine take the second.
+    pub(super) fn tick(&mut self, around: &Surroundings) -> Vec<Effect> {
         let Some(machine) = &mut self.machine else {
             return Vec::new();
         };
-        let verdict = self.guard.verdict();
+        let shared = self.shared.as_ref();
+        let guard = { shared.and_then(|side| side.deciding_guard()) }.unwrap_or(&self.guard);
+        let verdict = guard.verdict();
         // Users reach neither version, so nothing is learnt of the canary.
-        let answered = { around.service.routing.answers }
-            .then(|| "the service answers its requests itself".to_owned());
+        let answered =
+            { around.answers }.then(|| "the service answers its requests itself".to_owned());
         let obstacle = answered.or_else(|| self.queries.obstacle().map(str::to_owned));
-        let held = self.guard.held_because();
+        let held = guard.held_because();
         let names = self.sides.names();
         let obstacle = obstacle.or_else(|| held.map(|reason| reason.words(names)));
-        let requests = self.guard.counts().step_canary.requests;
+        let requests = guard.counts().step_canary.requests;
         let store_error = self.store_error.as_ref().map(ToString::to_string);
-        let usable = |version: VersionIx| {
-            around.service.routing.version_answers(version)
-                || around.service.versions[version].pool.counts().usable > 0
-        };
         let facts = Facts {
             plan: &self.plan,
             max_share: self.max_share,
             in_force: self.in_force.share,
             gate_open: around.gate_open,
-            stable_usable: usable(around.stable),
+            stable_usable: around.stable_usable,
             verdict: verdict.as_ref(),
             obstacle: obstacle.as_deref(),
-            leaning: self.guard.leaning(),
+            leaning: guard.leaning(),
             enough_requests: requests >= self.plan.guard.min_requests,
             requests,
-            proven: self.guard.proven(),
+            proven: guard.proven(),
             store_error: store_error.as_deref(),
         };
         machine.tick(&facts, around.elapsed, around.now_s)
@@ -306,7 +336,8 @@ impl ServiceRollout {
     /// The change to submit to the store, if there is one and none is on its way: the revision that it is based on, and the entry.
     pub(super) fn change(&mut self, now_s: u64) -> Option<(u64, JournalEntry)> {
         let is_damaged = matches!(self.store_error, Some(StoreError::Corrupt(_)));
-        if self.submitted.is_some() || self.retries_at_tick || is_damaged {
+        let waits = self.submitted.is_some() || self.retries_at_tick;
+        if waits || is_damaged || self.shared.is_some() {
             return None;
         }
         let state = self.last_state();
@@ -331,7 +362,7 @@ impl ServiceRollout {
     }
 
     /// Lets a change that was refused be made again.
-    fn retry(&mut self) {
+    pub(super) fn retry(&mut self) {
         self.retries_at_tick = false;
     }
 
@@ -375,7 +406,8 @@ impl ServiceRollout {
         let due = self
             .kept_at
             .is_none_or(|at| now.saturating_duration_since(at) >= KEEP_EVERY);
-        let state = self.state().filter(|_| due)?;
+        let is_own = due && self.shared.is_none();
+        let state = self.state().filter(|_| is_own)?;
         let kept = Kept {
             guard: self.guard.state().clone(),
             step: state.step,
@@ -391,12 +423,22 @@ impl ServiceRollout {
     }
 
     /// Brings what is in force in line with the state: down at once, up only to what is stored. Returns whether it has changed.
-    pub(super) fn enforce(&mut self) -> bool {
+    ///
+    /// In a fleet the shared state grants it, and `lost_after` without the fleet's store it is 0.
+    pub(super) fn enforce(&mut self, lost_after: Option<Duration>, now: Instant) -> bool {
         let before = self.in_force;
         let Some(state) = self.machine.as_ref().map(Machine::state) else {
             self.in_force = RolloutShare::default();
             return self.in_force != before;
         };
+        if let Some(side) = &self.shared {
+            let most = self.max_share.unwrap_or(Share(Share::WHOLE));
+            self.in_force = RolloutShare {
+                share: side.share(state, (most, before.share), lost_after, now),
+                voided_s: state.voided_s,
+            };
+            return self.in_force != before;
+        }
         let wanted = state
             .share()
             .min(self.max_share.unwrap_or(Share(Share::WHOLE)));

@@ -47,7 +47,7 @@ fn in_first_step() -> ServiceRollout {
     };
     rollout.reload(Stored { revision: 3, state });
     adopt(&mut rollout, &spec("rollout", "1.1.0"));
-    rollout.enforce();
+    rollout.enforce(None, Instant::now());
     assert_eq!(rollout.in_force().share, Share(10_000));
     assert!(rollout.change(1).is_none());
     rollout
@@ -104,7 +104,7 @@ fn an_edit_of_the_split_ends_the_rollout_while_a_change_is_on_its_way() {
     accept(&mut rollout, end);
     assert!(!rollout.is_unsaved());
     adopt(&mut rollout, &spec("rollout", "1.1.0"));
-    rollout.enforce();
+    rollout.enforce(None, Instant::now());
     let state = rollout.state().unwrap();
     assert_eq!((state.phase, state.step), (RolloutPhase::Waiting, 0));
     assert_eq!(rollout.in_force().share, Share(0));
@@ -129,7 +129,7 @@ fn after_a_conflict_it_continues_and_can_store_again() {
     (state.step, state.share) = (2, 50_000);
     rollout.reload(Stored { revision: 9, state });
     adopt(&mut rollout, &spec("rollout", "1.1.0"));
-    rollout.enforce();
+    rollout.enforce(None, Instant::now());
     assert_eq!(rollout.in_force().share, Share(50_000));
     rollout.apply(&Effect::Note("next".to_owned()));
     let (revision, entry) = rollout.change(1).unwrap();

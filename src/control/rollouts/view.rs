@@ -4,7 +4,9 @@ use std::f64::consts::LN_10;
 use std::time::{Duration, SystemTime};
 
 use super::service::ServiceRollout;
-use crate::admin::rollout::{CountedStatus, RatioStatus, RolloutStatus, VerdictStatus};
+use crate::admin::rollout::{
+    CountedStatus, RatioStatus, RolloutStatus, SharedStatus, VerdictStatus,
+};
 use crate::config::rollout::StepHold;
 use crate::config::spec::Share;
 use crate::rollout::state::{RolloutPhase, SubjectKind};
@@ -13,9 +15,9 @@ use crate::rollout::store::StoreError;
 /// The status of a service's rollout; `None` without one.
 pub(super) fn status(rollout: &ServiceRollout) -> Option<RolloutStatus> {
     let Some(state) = rollout.state() else {
-        return damaged(rollout);
+        return damaged(rollout).or_else(|| apart(rollout));
     };
-    let guard = &rollout.guard;
+    let guard = rollout.deciding_guard();
     let evidence = guard.evidence().into_iter();
     let step = state
         .step
@@ -70,11 +72,40 @@ pub(super) fn status(rollout: &ServiceRollout) -> Option<RolloutStatus> {
         time_to_verdict_s: time.map(|time| time.median),
         time_to_verdict_p90_s: time.map(|time| time.nine_of_ten),
         plan: state.plan.clone(),
-        warnings: rollout
-            .store_error
-            .iter()
+        fleet: fleet(rollout),
+        warnings: { rollout.store_error.iter() }
             .map(ToString::to_string)
+            .chain(rollout.silence())
             .collect(),
+    })
+}
+
+/// Who drives a rollout that a fleet shares.
+fn fleet(rollout: &ServiceRollout) -> Option<SharedStatus> {
+    let side = rollout.shared.as_ref()?;
+    Some(SharedStatus {
+        driver: Some(side.replica.driver().to_owned()).filter(|driver| !driver.is_empty()),
+        is_driver: side.replica.is_driver(),
+        term: side.replica.term(),
+        counting: side.counting(),
+    })
+}
+
+/// The status of a shared rollout that this member takes no part in.
+fn apart(rollout: &ServiceRollout) -> Option<RolloutStatus> {
+    let why = rollout.why_apart()?;
+    let (kind, name) = rollout.rolling()?;
+    Some(RolloutStatus {
+        version: only(kind == SubjectKind::Version, name).unwrap_or_default(),
+        flag: only(kind == SubjectKind::Flag, name),
+        state: RolloutPhase::Waiting.to_string(),
+        steps: rollout.plan.steps.len(),
+        share: Share(0).to_string(),
+        since: rfc3339(0),
+        reason: Some(why),
+        fleet: fleet(rollout),
+        warnings: rollout.silence().into_iter().collect(),
+        ..RolloutStatus::default()
     })
 }
 

@@ -1,0 +1,335 @@
+//! What the rollouts of all services do in a fleet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::Rollouts;
+use super::service::{KEEP_EVERY, ServiceRollout};
+use super::shared_side::Election;
+use super::shares::SharesInForce;
+use crate::config::Spec;
+use crate::config::fleet::{FleetSpec, OnLost};
+use crate::control::etcd::LeaseId;
+use crate::control::fleet::{Driver, FleetNews, FleetStore, Found};
+use crate::control::membership::Membership;
+use crate::net::clock::wall_s;
+use crate::rollout::fleet::document::FleetDocument;
+use crate::rollout::machine::Effect;
+use crate::snapshot::Snapshot;
+
+/// The fleet that shares the rollouts, as this member knows it.
+#[derive(Debug)]
+pub(super) struct SharingFleet {
+    store: FleetStore,
+    on_lost: OnLost,
+    /// Live members, at least 1.
+    members: usize,
+    /// The lease of this member's keys.
+    lease: Option<LeaseId>,
+    drivers: BTreeMap<String, Driver>,
+    /// The newest readable documents.
+    documents: BTreeMap<String, (i64, FleetDocument)>,
+    /// Services without a document in the last read.
+    absent: BTreeSet<String>,
+    /// Unreadable documents that are in the log, by revision.
+    logged: BTreeMap<String, i64>,
+    /// When the last read that was answered was begun.
+    read: Option<Instant>,
+    /// The step whose counts are collected.
+    collected: BTreeMap<String, (u64, usize)>,
+    kept: BTreeMap<String, Instant>,
+}
+
+impl SharingFleet {
+    fn new(store: FleetStore) -> Self {
+        Self {
+            store,
+            on_lost: OnLost::Stay,
+            members: 1,
+            lease: None,
+            drivers: BTreeMap::new(),
+            documents: BTreeMap::new(),
+            absent: BTreeSet::new(),
+            logged: BTreeMap::new(),
+            read: None,
+            collected: BTreeMap::new(),
+            kept: BTreeMap::new(),
+        }
+    }
+
+    /// Waits for news. Cancellation safe.
+    pub(super) async fn news(&mut self) -> Option<FleetNews> {
+        self.store.news().await
+    }
+
+    /// Makes a rollout one that the fleet shares.
+    pub(super) fn share(&self, name: &str, rollout: &mut ServiceRollout) {
+        let names = (self.store.fleet.as_str(), self.store.member.as_str());
+        rollout.share(names, &self.store.source, Instant::now());
+        if let (Some(read), Some(side)) = (self.read, &mut rollout.shared) {
+            side.replica.heard(read);
+        }
+        if let Some((revision, document)) = self.documents.get(name) {
+            // Nothing follows it yet, so that nothing is to be done.
+            rollout.see(*revision, document, wall_s());
+        }
+    }
+
+    /// Submits a change of the shared document, if there is one.
+    pub(super) fn submit(&self, name: &str, rollout: &mut ServiceRollout) {
+        if let Some((revision, document)) = rollout.shared_change(Instant::now()) {
+            self.store.write(name, revision, document);
+        }
+    }
+
+    /// Gives up the role of driver of services that are no longer rolled out here.
+    fn resign(&self, services: &BTreeMap<String, ServiceRollout>) {
+        for (name, driver) in &self.drivers {
+            if driver.source == self.store.source && !services.contains_key(name) {
+                self.store.resign(name);
+            }
+        }
+    }
+
+    /// Takes a document. Returns it if it is newer than what was known.
+    fn found(&mut self, service: &str, found: Found) -> Option<(i64, FleetDocument)> {
+        match found {
+            Found::Document(revision, document) => {
+                let known = self.documents.get(service).map_or(0, |known| known.0);
+                let newest = (revision, *document);
+                if revision > known {
+                    self.documents.insert(service.to_owned(), newest.clone());
+                }
+                Some(newest)
+            }
+            Found::Unreadable(revision, error) => {
+                if self.logged.insert(service.to_owned(), revision) != Some(revision) {
+                    let key = format!("state/{service}");
+                    tracing::warn!(key, %error, "fleet: ignoring the shared state: its share stays");
+                }
+                None
+            }
+        }
+    }
+}
+
+impl Rollouts {
+    /// After so long without the fleet's store this member gives no share.
+    pub(super) fn lost_after(&self) -> Option<Duration> {
+        match self.fleet.as_ref()?.on_lost {
+            OnLost::Stay => None,
+            OnLost::Rollback(after) => Some(after),
+        }
+    }
+
+    /// Shares the rollouts with a fleet from now on, or with none. The configuration has to be adopted afterwards.
+    fn join(&mut self, store: Option<FleetStore>) {
+        // What they have in force is read from the store of the one or the other.
+        self.services.clear();
+        self.fleet = store.map(SharingFleet::new);
+    }
+
+    /// Follows another configuration, in another fleet if it says so, and returns the shares that are in force.
+    pub(in crate::control) fn follow(
+        &mut self,
+        spec: &Spec,
+        membership: &mut Membership,
+    ) -> SharesInForce {
+        if let Some(store) = membership.connect(spec.fleet.as_ref()) {
+            self.join(store);
+        }
+        self.adopt(spec)
+    }
+
+    /// Begins with this configuration, and returns the shares that are in force. In a fleet it waits for the shared state for a
+    /// limited time.
+    pub(in crate::control) async fn start(
+        &mut self,
+        spec: &Spec,
+        store: Option<FleetStore>,
+    ) -> SharesInForce {
+        self.join(store);
+        let has_rollouts = spec.services.iter().any(|s| s.rollout.is_some());
+        let wait = spec.fleet.as_ref().filter(|_| has_rollouts);
+        let wait = wait.map(|fleet| fleet.join_wait);
+        let is_known = match wait {
+            Some(wait) => self.is_joined(wait).await,
+            None => true,
+        };
+        let shares = self.adopt(spec);
+        if is_known {
+            return shares;
+        }
+        for (name, rollout) in &mut self.services {
+            rollout.begin_alone();
+            let share = rollout.in_force().share;
+            tracing::warn!(service = name, %share, "fleet: the shared state is not known, beginning with what is stored here");
+        }
+        self.adopt(spec)
+    }
+
+    /// Waits until the shared state is known, at most so long. Returns whether it is.
+    async fn is_joined(&mut self, wait: Duration) -> bool {
+        let read = async {
+            while let Some(fleet) = &mut self.fleet {
+                if fleet.read.is_some() {
+                    return;
+                }
+                let Some(news) = fleet.news().await else {
+                    return;
+                };
+                self.on_fleet(news, None);
+            }
+        };
+        tokio::time::timeout(wait, read).await.is_ok()
+    }
+
+    /// Takes what a configuration says about the fleet.
+    pub(super) fn adopt_fleet(&mut self, spec: Option<&FleetSpec>) {
+        if let Some((fleet, spec)) = self.fleet.as_mut().zip(spec) {
+            fleet.on_lost = spec.on_lost;
+        }
+    }
+
+    /// Takes what is known of the members.
+    pub(in crate::control) fn set_members(&mut self, (members, lease): (usize, Option<LeaseId>)) {
+        if let Some(fleet) = &mut self.fleet {
+            (fleet.members, fleet.lease) = (members.max(1), lease);
+        }
+    }
+
+    /// Takes news of the fleet.
+    pub(super) fn on_fleet(&mut self, news: FleetNews, snapshot: Option<&Snapshot>) {
+        let Some(fleet) = &mut self.fleet else {
+            return;
+        };
+        match news {
+            FleetNews::Read {
+                sent,
+                documents,
+                drivers,
+            } => {
+                fleet.read = fleet.read.max(Some(sent));
+                fleet.drivers = drivers;
+                fleet.resign(&self.services);
+                let known = self.services.keys().cloned();
+                let absent: BTreeSet<_> =
+                    known.filter(|name| !documents.contains_key(name)).collect();
+                let before = std::mem::replace(&mut fleet.absent, absent);
+                // One read may have been begun before a document was written.
+                let gone: Vec<_> = before.intersection(&fleet.absent).cloned().collect();
+                for name in gone {
+                    fleet.documents.remove(&name);
+                    if let Some(rollout) = self.services.get_mut(&name) {
+                        rollout.forget_revision();
+                    }
+                }
+                for rollout in self.services.values_mut() {
+                    if let Some(side) = &mut rollout.shared {
+                        side.replica.heard(sent);
+                    }
+                }
+                for (service, found) in documents {
+                    self.on_found(&service, found, snapshot);
+                }
+            }
+            FleetNews::Document(service, found) => self.on_found(&service, found, snapshot),
+            FleetNews::Driver(service, Some(driver)) => {
+                fleet.drivers.insert(service, driver);
+            }
+            FleetNews::Driver(service, None) => {
+                fleet.drivers.remove(&service);
+            }
+            FleetNews::Restored => {
+                fleet.documents.clear();
+                self.services
+                    .values_mut()
+                    .for_each(ServiceRollout::forget_revision);
+            }
+            FleetNews::Written(service, sent, result) => {
+                if let Some(rollout) = self.services.get_mut(&service) {
+                    let effects = rollout.written(result, sent, wall_s());
+                    self.carry_out(&service, effects, snapshot);
+                }
+            }
+            FleetNews::Evidence(service, of, counts) => {
+                if let Some(rollout) = self.services.get_mut(&service) {
+                    for (source, counts) in counts {
+                        rollout.take_evidence(of, &source, &counts);
+                    }
+                }
+            }
+            FleetNews::Guard(service, kept) => {
+                if let Some(rollout) = self.services.get_mut(&service).filter(|r| r.needs_guard()) {
+                    let kept = kept.and_then(|kept| serde_json::from_slice(&kept).ok());
+                    rollout.take_guard(kept);
+                }
+            }
+        }
+    }
+
+    fn on_found(&mut self, service: &str, found: Found, snapshot: Option<&Snapshot>) {
+        let Some(fleet) = &mut self.fleet else {
+            return;
+        };
+        let Some((revision, document)) = fleet.found(service, found) else {
+            if let Some(rollout) = self.services.get_mut(service) {
+                rollout.forget_revision();
+            }
+            return;
+        };
+        let is_own = document.writer == fleet.store.member;
+        let Some(rollout) = self.services.get_mut(service) else {
+            return;
+        };
+        if let Some(effects) = rollout.see(revision, &document, wall_s()) {
+            for note in document.notes.iter().filter(|_| !is_own) {
+                tracing::info!(service, member = document.writer, "rollout: {note}");
+            }
+            self.carry_out(service, effects, snapshot);
+        }
+    }
+
+    /// Takes a second of a rollout that a fleet shares.
+    pub(super) fn second_of_fleet(&mut self, name: &str, now: Instant, snapshot: &Snapshot) {
+        let Some((fleet, rollout)) = self.fleet.as_mut().zip(self.services.get_mut(name)) else {
+            return;
+        };
+        let driver = fleet.drivers.get(name);
+        let mut effects: Vec<Effect> = Vec::new();
+        match (rollout.election(driver, now), fleet.lease) {
+            (Election::Campaign, Some(lease)) => fleet.store.campaign(name, lease),
+            (Election::Claim, _) => effects = rollout.claim(wall_s()),
+            (Election::Resign, _) => fleet.store.resign(name),
+            (Election::Campaign | Election::Nothing, _) => {}
+        }
+        if rollout.needs_guard() {
+            fleet.store.read_guard(name);
+        }
+        if let (Some(term), Some(driver), Some(lease)) =
+            (rollout.term_driven(), driver, fleet.lease)
+            && driver.source == fleet.store.source
+            && driver.term != term
+        {
+            fleet.store.announce(name, term, lease);
+        }
+        if let Some((of, counts)) = rollout.report(now, fleet.members) {
+            fleet.store.report(name, of, &counts);
+        }
+        if let Some(of) = rollout.evidence_wanted() {
+            fleet.store.read_evidence(name, of);
+            if fleet.collected.insert(name.to_owned(), of) != Some(of) {
+                fleet.store.clear_evidence(name, of);
+            }
+        }
+        let is_due = |at: &Instant| now.saturating_duration_since(*at) >= KEEP_EVERY;
+        if fleet.kept.get(name).is_none_or(is_due)
+            && let Some(kept) = rollout.guard_to_keep()
+            && let Ok(kept) = serde_json::to_vec(&kept)
+        {
+            fleet.store.keep_guard(name, kept);
+            fleet.kept.insert(name.to_owned(), now);
+        }
+        self.carry_out(name, effects, Some(snapshot));
+    }
+}

@@ -1,0 +1,103 @@
+//! What a member of a fleet keeps beside a shared rollout itself.
+
+use std::time::{Duration, Instant};
+
+use super::fleet_guard::FleetGuard;
+use crate::config::rollout::UnknownPast;
+use crate::config::spec::Share;
+use crate::rollout::fleet::evidence::StepCounts;
+use crate::rollout::fleet::replica::Replica;
+use crate::rollout::guard::Guard;
+use crate::rollout::state::{RolloutState, SubjectKind, SubjectName};
+use crate::rollout::store::Stored;
+
+/// What a member needs beside the rollout itself.
+#[derive(Debug)]
+pub(super) struct SharedSide {
+    pub replica: Replica,
+    /// Names the process that counts.
+    pub source: String,
+    /// What this member's configuration follows.
+    pub own: Option<OwnPlan>,
+    /// The copy on disk.
+    pub file: Stored,
+    pub is_copying: bool,
+    /// What this member has counted in a step.
+    pub counts: StepCounts,
+    pub counts_of: (u64, usize),
+    pub reported: Option<Instant>,
+    pub reported_counts: StepCounts,
+    pub members: usize,
+    /// While it drives, or is about to.
+    pub guard: Option<FleetGuard>,
+    /// Whether the evidence of the driver before was read, or there is none.
+    pub is_guard_known: bool,
+    /// The number of intents that the change on its way has.
+    pub on_its_way: Option<usize>,
+    /// Whether the next change takes over as driver.
+    pub claims: bool,
+    pub written: Option<Instant>,
+}
+
+/// The plan of this member's configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct OwnPlan {
+    pub print: String,
+    pub kind: SubjectKind,
+    pub name: String,
+    pub label: Option<String>,
+    pub unknown: UnknownPast,
+    pub known: bool,
+}
+
+/// What a member does about the driver's role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Election {
+    Nothing,
+    /// Nobody has the role: ask for it.
+    Campaign,
+    /// It has the role, and takes over in the document.
+    Claim,
+    /// It has the role and no use for it.
+    Resign,
+}
+
+impl SharedSide {
+    /// The share that the fleet allows at present, of the one that the machine's state has. After `lost_after` without the store it
+    /// is 0.
+    pub(super) fn share(
+        &self,
+        state: &RolloutState,
+        (most, before): (Share, Share),
+        lost_after: Option<Duration>,
+        now: Instant,
+    ) -> Share {
+        let is_lost = lost_after.zip(self.replica.alone(now));
+        if is_lost.is_some_and(|(after, silence)| silence >= after) {
+            return Share(0);
+        }
+        self.replica
+            .allowed(state, state.share().min(most), before, now)
+    }
+
+    /// Number of processes whose counts this one adds up.
+    pub(super) fn counting(&self) -> usize {
+        let guard = self.guard.as_ref().filter(|_| self.replica.is_driver());
+        guard.map_or(0, FleetGuard::sources)
+    }
+
+    /// The guard of the fleet, if this member drives.
+    pub(super) fn deciding_guard(&self) -> Option<&Guard> {
+        let guard = self.guard.as_ref().filter(|_| self.replica.is_driver());
+        guard.map(|fleet| &fleet.guard)
+    }
+
+    pub(super) fn names(own: &OwnPlan) -> (&str, SubjectName<'_>) {
+        let subject = SubjectName {
+            kind: own.kind,
+            name: &own.name,
+            label: own.label.as_deref(),
+        };
+        (&own.print, subject)
+    }
+}

@@ -1,0 +1,217 @@
+//! Rollouts that the members of a fleet share, on a real etcd where it is installed.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::rollouts::{Load, Version, rollout, service, share, state, until_state};
+use crate::support::etcd::Etcd;
+use crate::support::proxy::{Proxy, serve};
+use crate::support::{pause, until, until_within};
+
+/// The tables of a member.
+fn tables(etcd: &Etcd, member: usize, (v1, v2): (&Version, &Version), plan: &str) -> String {
+    let url = etcd.url();
+    let service = service(v1, v2, "1.1.0", plan);
+    format!("[fleet]\netcd = \"{url}\"\nname = \"test\"\nmember = \"m{member}\"\n{service}")
+}
+
+/// So many members, which all take part in the rollout.
+fn fleet(etcd: &Etcd, members: usize, versions: (&Version, &Version), plan: &str) -> Vec<Proxy> {
+    let start = |member| serve(&tables(etcd, member, versions, plan));
+    let fleet: Vec<Proxy> = (0..members).map(start).collect();
+    until("all know the driver", || {
+        let knows = |proxy: &Proxy| rollout(proxy)["fleet"]["driver"].is_string();
+        fleet.iter().all(knows).then_some(())
+    });
+    fleet
+}
+
+/// The position of the member that drives, once there is one.
+fn driver(fleet: &[Proxy]) -> usize {
+    until_within(Duration::from_secs(30), "a driver", || {
+        { fleet.iter() }.position(|proxy| rollout(proxy)["fleet"]["is_driver"] == true)
+    })
+}
+
+fn all_in_state(fleet: &[Proxy], wanted: &str) {
+    until_within(Duration::from_secs(30), wanted, || {
+        fleet
+            .iter()
+            .all(|proxy| state(proxy) == wanted)
+            .then_some(())
+    });
+}
+
+fn whole_seconds(value: &Value) -> f64 {
+    value.as_f64().expect("a number")
+}
+
+#[test]
+fn errors_spread_thin_over_five_members_take_the_canary_back_on_all() {
+    let Some(etcd) = Etcd::start() else { return };
+    // Each member sees a failure in five seconds: one of 27 requests, which come from the five in turn.
+    let (v1, v2) = (Version::new("v1", 0), Version::new("v2", 37));
+    let plan = "steps = [\"10% for 60s\"]\nguard.p99 = []\n";
+    let fleet = fleet(&etcd, 5, (&v1, &v2), plan);
+    let loads: Vec<Load> = { fleet.iter() }
+        .map(|proxy| Load::of(proxy.port, "GET / HTTP/1.1\r\nhost: test\r\n\r\n", 1))
+        .collect();
+    let driver = &fleet[driver(&fleet)];
+    let counts = until_within(Duration::from_secs(30), "a verdict", || {
+        let status = rollout(driver);
+        (status["state"] == "rolled-back").then_some(status)
+    });
+    let first = Instant::now();
+    all_in_state(&fleet, "rolled-back");
+    let spread = first.elapsed();
+    assert!(spread < Duration::from_secs(1), "{spread:?}");
+    assert_eq!(counts["fleet"]["counting"], 5, "{counts:#}");
+    let all = whole_seconds(&counts["counted"]["canary_requests"]);
+    let own = v2.hits() as f64 / 5.0;
+    assert!(all > 2.0 * own, "{all} requests, {own} of each member");
+    fleet
+        .iter()
+        .for_each(|proxy| assert_eq!(share(proxy), "0%"));
+    eprintln!("rolled back on the last member after {spread:?}, {counts:#}");
+    loads
+        .into_iter()
+        .for_each(|load| assert_eq!(load.end().1, 0));
+}
+
+#[test]
+fn members_walk_the_steps_together_and_obey_commands_given_to_any() {
+    let Some(etcd) = Etcd::start() else { return };
+    let (v1, v2) = (Version::new("v1", 0), Version::new("v2", 0));
+    let plan = "steps = [\"10% for 1s\", \"20% until approved\", \"30% for 60s\"]\nguard.on_silence = \"pass\"\n";
+    let fleet = fleet(&etcd, 3, (&v1, &v2), plan);
+    all_in_state(&fleet, "awaiting-approval");
+    let shares = || fleet.iter().map(share).collect::<Vec<_>>();
+    until("the second step", || (shares() == ["20%"; 3]).then_some(()));
+    let other = (driver(&fleet) + 1) % 3;
+    let approved = fleet[other].local(&["approve", "app"]);
+    assert_eq!(approved.code, 0, "{approved:?}");
+    until("the third step", || (shares() == ["30%"; 3]).then_some(()));
+    fleet[other].local(&["pause", "app"]);
+    all_in_state(&fleet, "paused");
+    fleet[other].local(&["resume", "app"]);
+    all_in_state(&fleet, "step");
+    fleet[other].local(&["abort", "app"]);
+    all_in_state(&fleet, "aborted");
+    until("no share", || (shares() == ["0%"; 3]).then_some(()));
+    let latched = fleet.iter().all(|proxy| rollout(proxy)["latched"] == true);
+    assert!(latched);
+    // A member that comes later is told.
+    let late = serve(&tables(&etcd, 3, (&v1, &v2), plan));
+    assert_eq!(
+        (state(&late).as_str(), share(&late).as_str()),
+        ("aborted", "0%")
+    );
+    late.local(&["retry", "app"]);
+    all_in_state(&fleet, "awaiting-approval");
+}
+
+#[test]
+fn a_member_with_another_plan_keeps_to_stable_and_says_so() {
+    let Some(etcd) = Etcd::start() else { return };
+    let (v1, v2) = (Version::new("v1", 0), Version::new("v2", 0));
+    let plan = "steps = [\"10% for 60s\"]\n";
+    let first = fleet(&etcd, 1, (&v1, &v2), plan);
+    all_in_state(&first, "step");
+    let other = serve(&tables(&etcd, 1, (&v1, &v2), "steps = [\"50% for 60s\"]\n"));
+    let reason = until("the reason", || {
+        rollout(&other)["reason"].as_str().map(str::to_owned)
+    });
+    assert!(
+        reason.starts_with("stable only: this member's plan is "),
+        "{reason}"
+    );
+    assert_eq!(
+        (share(&other).as_str(), share(&first[0]).as_str()),
+        ("0%", "10%")
+    );
+    let own = other.file();
+    let text = std::fs::read_to_string(&own).expect("its file");
+    std::fs::write(&own, text.replace("50% for", "10% for")).expect("an edit");
+    until_state(&other, "step");
+    until("its share", || (share(&other) == "10%").then_some(()));
+}
+
+#[test]
+#[ignore = "takes half a minute; tests/peers/etcd.sh runs it"]
+fn a_driver_that_is_killed_or_stopped_is_replaced_and_nothing_is_raised() {
+    let Some(etcd) = Etcd::start() else { return };
+    let (v1, v2) = (Version::new("v1", 0), Version::new("v2", 0));
+    let plan = "steps = [\"10% for 8s\", \"20% for 60s\"]\nguard.on_silence = \"pass\"\n";
+    let mut fleet = fleet(&etcd, 5, (&v1, &v2), plan);
+    all_in_state(&fleet, "step");
+    let began = Instant::now();
+    let mut killed = fleet.remove(driver(&fleet));
+    killed.signal(Signal::KILL);
+    killed.ended();
+    let second = driver(&fleet);
+    eprintln!("a driver killed was replaced after {:?}", began.elapsed());
+    until_within(Duration::from_secs(30), "the second step", || {
+        fleet
+            .iter()
+            .all(|proxy| share(proxy) == "20%")
+            .then_some(())
+    });
+    let held = began.elapsed();
+    assert!(held > Duration::from_secs(8), "the step took {held:?}");
+    let stopped = fleet.remove(second);
+    stopped.signal(Signal::STOP);
+    let began = Instant::now();
+    let third = driver(&fleet);
+    eprintln!("a driver stopped was replaced after {:?}", began.elapsed());
+    fleet[third].local(&["abort", "app"]);
+    all_in_state(&fleet, "aborted");
+    stopped.signal(Signal::CONT);
+    until_state(&stopped, "aborted");
+    assert_eq!(share(&stopped), "0%");
+    assert_eq!(rollout(&stopped)["fleet"]["is_driver"], false);
+}
+
+#[test]
+#[ignore = "takes half a minute; tests/peers/etcd.sh runs it"]
+fn without_etcd_the_share_stays_the_clock_stands_and_both_go_on_later() {
+    let Some(mut etcd) = Etcd::start() else {
+        return;
+    };
+    let (v1, v2) = (Version::new("v1", 0), Version::new("v2", 0));
+    let plan = "steps = [\"10% for 10s\", \"20% for 60s\"]\nguard.on_silence = \"pass\"\n";
+    let fleet = fleet(&etcd, 3, (&v1, &v2), plan);
+    all_in_state(&fleet, "step");
+    let loads: Vec<Load> = { fleet.iter() }
+        .map(|proxy| Load::of(proxy.port, "GET / HTTP/1.1\r\nhost: test\r\n\r\n", 1))
+        .collect();
+    etcd.kill();
+    let lost = Instant::now();
+    while lost.elapsed() < Duration::from_secs(22) {
+        for proxy in &fleet {
+            assert_eq!(share(proxy), "10%");
+        }
+        pause(Duration::from_millis(200));
+    }
+    let alone = |proxy: &Proxy| {
+        let status = rollout(proxy);
+        let warning = status["warnings"][0]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        let refused = proxy.local(&["promote", "app"]);
+        assert_eq!(refused.code, 1, "{refused:?}");
+        warning.contains("has not answered for")
+    };
+    assert!(fleet.iter().all(alone), "{:#}", rollout(&fleet[0]));
+    // An abort needs nobody's leave, and reaches the others once etcd answers.
+    fleet[0].local(&["abort", "app"]);
+    until("no share", || (share(&fleet[0]) == "0%").then_some(()));
+    assert_eq!(share(&fleet[1]), "10%");
+    etcd.run();
+    all_in_state(&fleet, "aborted");
+    loads
+        .into_iter()
+        .for_each(|load| assert_eq!(load.end().1, 0));
+}
