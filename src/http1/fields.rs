@@ -301,15 +301,7 @@ fn is<const N: usize>(name: &[u8], want: &[u8; N]) -> bool {
         return false;
     };
     // The first byte rejects nearly all other names of the same length.
-    if name[0] | 0x20 != want[0] {
-        return false;
-    }
-    // Without an early exit the compiler turns this loop into a few vector instructions.
-    let mut unlike = 0;
-    for i in 0..N {
-        unlike |= name[i].to_ascii_lowercase() ^ want[i];
-    }
-    unlike == 0
+    name[0] | 0x20 == want[0] && is_named(name, want)
 }
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ fn split_fields(
     fields.clear();
     loop {
         let line = buf.get(at..)?;
-        let name_len = line.iter().position(|&b| !NAME[usize::from(b)])?;
+        let name_len = name_len(line)?;
         if name_len == 0 {
             return line.starts_with(b"\r\n").then_some(at + 2);
         }
@@ -153,6 +153,36 @@ fn split_fields(
         });
         at = value_end + 2;
     }
+}
+
+/// Returns the length of the name that `line` starts with.
+#[inline]
+fn name_len(line: &[u8]) -> Option<usize> {
+    // Nearly all names consist of letters and hyphens, which are skipped eight at a time.
+    let mut len = 0;
+    for word in line.as_chunks::<8>().0 {
+        let others = !is_letter_or_hyphen(u64::from_le_bytes(*word)) & (LOW << 7);
+        if others != 0 {
+            len += others.trailing_zeros() as usize / 8;
+            break;
+        }
+        len += 8;
+    }
+    let rest = line[len..].iter().position(|&b| !NAME[usize::from(b)])?;
+    Some(len + rest)
+}
+
+/// Marks letters and hyphens, and no other byte.
+#[inline]
+fn is_letter_or_hyphen(word: u64) -> u64 {
+    const SEVEN: u64 = LOW * 0x7f;
+    // Seven bits of each byte are added, so that no sum carries into the next byte. The high bit of `from_a` is then set for
+    // bytes from `a` on, that of `past_z` for bytes after `z`, and that of `not_hyphen` for all but the hyphen.
+    let folded = (word | (LOW * 0x20)) & SEVEN;
+    let from_a = folded + LOW * u64::from(0x80 - b'a');
+    let past_z = folded + LOW * u64::from(0x7f - b'z');
+    let not_hyphen = ((word ^ (LOW * u64::from(b'-'))) & SEVEN) + SEVEN;
+    ((from_a & !past_z) | !not_hyphen) & !word & (LOW << 7)
 }
 
 /// Returns the offset of the first byte that `hits` marks in its word, by the highest bit of that byte or a lower one.
@@ -185,4 +215,23 @@ fn is_below(word: u64, limit: u8) -> u64 {
 #[inline]
 fn is_delete(word: u64) -> u64 {
     is_below(word ^ (LOW * 0x7f), 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_ends_at_the_first_byte_that_is_not_part_of_one() {
+        for len in 0..20 {
+            for end in 0..len {
+                for byte in 0..=u8::MAX {
+                    let mut line = vec![b"aZ-"[len % 3]; len];
+                    line[end] = byte;
+                    let expected = line.iter().position(|&b| !NAME[usize::from(b)]);
+                    assert_eq!(name_len(&line), expected, "{byte} at {end} of {len}");
+                }
+            }
+        }
+    }
 }
