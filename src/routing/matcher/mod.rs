@@ -128,6 +128,14 @@ impl Matcher {
     /// Budget: 620 instructions (`just instructions`: match_many).
     #[inline]
     pub fn find(&self, request: &impl RequestView) -> Option<RuleIx> {
+        // Most services have no rules, and their requests are spared the set-up of a search.
+        if self.rules.is_empty() {
+            return None;
+        }
+        self.search(request)
+    }
+
+    fn search(&self, request: &impl RequestView) -> Option<RuleIx> {
         let mut from = 0;
         for _ in 0..INDEXED_TRIES {
             let index = self.first_candidate(request, from)?;
