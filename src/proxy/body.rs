@@ -24,8 +24,8 @@ pub(crate) struct Flow {
     /// Bytes moved, plus one once the end has been handed to the kernel: it changes with every
     /// progress, so idle timeouts compare it with its former value.
     pub moved: u64,
-    /// Trailers that ended the body.
-    pub trailers: Option<HeaderMap>,
+    /// Trailers that ended the body. Boxed because they are rare, and every request has two flows.
+    pub trailers: Option<Box<HeaderMap>>,
     /// The last poll was pending on the sink rather than on the source.
     pub waits_for_sink: bool,
     /// The last poll was pending on the source alone, with nothing left to flush: only the source
@@ -112,7 +112,7 @@ impl Flow {
                     self.moved += n as u64;
                 }
                 Poll::Ready(Ok(BodyPiece::Trailers)) => {
-                    self.trailers = Some(source.take_trailers());
+                    self.trailers = Some(Box::new(source.take_trailers()));
                     self.ended = true;
                 }
                 Poll::Ready(Ok(BodyPiece::End)) => self.ended = true,
@@ -121,7 +121,7 @@ impl Flow {
             }
         }
         self.waits_for_sink = true;
-        ready!(sink.poll_finish(cx, self.trailers.as_ref())).map_err(PumpError::Sink)?;
+        ready!(sink.poll_finish(cx, self.trailers.as_deref())).map_err(PumpError::Sink)?;
         if !self.done {
             self.done = true;
             self.moved += 1;

@@ -48,7 +48,8 @@ pub struct H1 {
     /// Length of the decoded piece at the start of the input.
     piece_len: usize,
     chunks_in: bool,
-    trailers: Option<HeaderMap>,
+    /// Boxed because they are rare: inline, every exchange would move their size.
+    trailers: Option<Box<HeaderMap>>,
     /// Largest buffer that a read may get.
     ceiling: usize,
     /// The buffer size for the next read.
@@ -294,7 +295,8 @@ impl Source for H1 {
                 DecodeStep::Data(n) => self.piece_len = n,
                 DecodeStep::Skip(n) => self.mem.input.consume(n),
                 DecodeStep::Trailers(n) => {
-                    self.trailers = Some(headers::trailer_map(&self.mem.input.bytes()[..n])?);
+                    let trailers = headers::trailer_map(&self.mem.input.bytes()[..n])?;
+                    self.trailers = Some(Box::new(trailers));
                     self.mem.input.consume(n);
                     return Poll::Ready(Ok(BodyPiece::Trailers));
                 }
@@ -325,7 +327,7 @@ impl Source for H1 {
     }
 
     fn take_trailers(&mut self) -> HeaderMap {
-        self.trailers.take().unwrap_or_default()
+        *self.trailers.take().unwrap_or_default()
     }
 
     fn remaining(&self) -> Option<u64> {

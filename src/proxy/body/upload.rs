@@ -131,7 +131,7 @@ impl Upload {
                 continue;
             }
             if piece == BodyPiece::Trailers {
-                self.flow.trailers = Some(source.take_trailers());
+                self.flow.trailers = Some(Box::new(source.take_trailers()));
             }
             self.flow.ended = true;
             break;

@@ -92,7 +92,7 @@ pub(crate) async fn answer<D: Downstream, U: Upstream, F: Fields>(
     match result {
         Ok(AnswerProgress::Whole) => Ok(Answered::Whole(grpc::outcome(
             grpc_status,
-            answering.flow.trailers.as_ref(),
+            answering.flow.trailers.as_deref(),
         ))),
         Ok(AnswerProgress::Arrived) => Ok(Answered::Arrived(Box::new(Arrived {
             status: head.status,

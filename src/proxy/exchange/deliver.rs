@@ -132,7 +132,7 @@ impl Arrived {
 
     /// The status of the response, and for gRPC that of the call.
     pub(crate) fn outcome(&self) -> (u16, Option<u8>) {
-        let trailers = self.flow.trailers.as_ref();
+        let trailers = self.flow.trailers.as_deref();
         (self.status, grpc::outcome(self.grpc_status, trailers))
     }
 }
