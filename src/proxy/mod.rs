@@ -366,8 +366,11 @@ async fn forward<'a, D: Downstream, F: Fields>(
 ) -> Result<Ended, Missed> {
     let limit = cx.service.body_bytes;
     let is_first = passage.upload.is_none();
-    let kept = || Upload::new(limit, cx.kept_bytes(placed.aim.version));
-    let upload = passage.upload.get_or_insert_with(kept);
+    let new = || match cx.request.framing {
+        Framing::Empty => Upload::none(),
+        _ => Upload::new(limit, cx.kept_bytes(placed.aim.version)),
+    };
+    let upload = passage.upload.get_or_insert_with(new);
     let mut version = placed.aim.version;
     let ready = match cx.request.framing {
         // Refused before an endpoint is asked. A body of unknown length is checked as it arrives.

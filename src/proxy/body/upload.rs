@@ -67,6 +67,13 @@ impl Upload {
         }
     }
 
+    /// The body of a request that has none: nothing is read of the client.
+    pub(crate) fn none() -> Self {
+        let mut upload = Self::new(None, 0);
+        upload.flow.ended = true;
+        upload
+    }
+
     /// Charges the kept bytes to `budget`. To be called before anything is read.
     pub(crate) fn take_from(&mut self, budget: ByteBudget) {
         self.replay.share = Some(BudgetShare::new(budget));
