@@ -368,11 +368,7 @@ impl ConnectionContext<'_> {
         down: &mut H1Down,
         head: &RequestHead,
     ) -> Ended {
-        let scratch = Scratch::of(
-            &self.worker.buffers,
-            &down.wire.mem.input.bytes()[..head.len],
-        );
-        down.wire.mem.input.consume(head.len);
+        let scratch = Scratch::take(&self.worker.buffers, &mut down.wire.mem.input, head);
         let keep_alive = head.keep_alive && !self.control.is_closing();
         down.begin(head.version, keep_alive, head.framing);
         if head.expect_continue {

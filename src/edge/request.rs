@@ -9,33 +9,60 @@ use ipnet::IpNet;
 use super::connection_context::ConnectionContext;
 use crate::http1::fields::has_uppercase;
 use crate::http1::{FieldId, Method, Reject, RequestHead, authority, path};
-use crate::net::Buffers;
+use crate::net::buffer::SMALL;
+use crate::net::{Buffer, Buffers};
 use crate::proxy::headers::{Fields, H1Fields, Request, RequestId};
 use crate::proxy::peer::ForwardedFor;
 use crate::proxy::{Peer, RejectedHead};
 
 /// A copy of a head. The parsed request refers to it, while the read buffer is already in use for the body.
 #[derive(Debug)]
-pub(super) struct Scratch {
-    head: Vec<u8>,
-    buffers: Buffers,
+pub(super) struct Scratch<'a> {
+    bytes: HeadBytes,
+    buffers: &'a Buffers,
 }
 
-impl Scratch {
-    /// Copies `bytes` into a vector of the worker's pool.
-    pub(super) fn of(buffers: &Buffers, bytes: &[u8]) -> Self {
-        let mut head = buffers.take_out();
-        head.extend_from_slice(bytes);
-        Self {
-            head,
-            buffers: buffers.clone(),
+#[derive(Debug)]
+enum HeadBytes {
+    /// The read buffer itself, which held nothing else.
+    Taken(Buffer),
+    /// A copy in a vector of the worker's pool.
+    Copied(Vec<u8>),
+}
+
+impl<'a> Scratch<'a> {
+    /// Takes the bytes of `head` out of the read buffer that it was parsed from.
+    pub(super) fn take(buffers: &'a Buffers, input: &mut Buffer, head: &RequestHead) -> Self {
+        // A tunnel lasts long and needs little of its head, so it keeps the smaller copy.
+        let is_alone = input.len() == head.len && input.capacity() <= SMALL;
+        let bytes = if is_alone && head.upgrade.is_none() {
+            HeadBytes::Taken(std::mem::take(input))
+        } else {
+            let mut copy = buffers.take_out();
+            copy.extend_from_slice(&input.bytes()[..head.len]);
+            input.consume(head.len);
+            HeadBytes::Copied(copy)
+        };
+        Self { bytes, buffers }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.bytes {
+            HeadBytes::Taken(buffer) => buffer.bytes(),
+            HeadBytes::Copied(copy) => copy,
         }
     }
 }
 
-impl Drop for Scratch {
+impl Drop for Scratch<'_> {
     fn drop(&mut self) {
-        self.buffers.give_out(std::mem::take(&mut self.head));
+        match &mut self.bytes {
+            HeadBytes::Taken(buffer) => {
+                buffer.clear();
+                self.buffers.release(buffer);
+            }
+            HeadBytes::Copied(copy) => self.buffers.give_out(std::mem::take(copy)),
+        }
     }
 }
 
@@ -56,9 +83,9 @@ impl<'a> Parsed<'a> {
     pub(super) fn new(
         conn: &'a ConnectionContext<'a>,
         head: &'a RequestHead,
-        scratch: &'a Scratch,
+        scratch: &'a Scratch<'_>,
     ) -> Result<Self, Reject> {
-        let bytes = &scratch.head[..];
+        let bytes = scratch.bytes();
         let fields = H1Fields {
             head: bytes,
             fields: &head.fields,
@@ -112,8 +139,8 @@ impl<'a> Parsed<'a> {
 }
 
 /// What is known of a head that [`Parsed::new`] rejects.
-pub(super) fn rejected<'a>(head: &RequestHead, scratch: &'a Scratch) -> RejectedHead<'a> {
-    let bytes = &scratch.head[..];
+pub(super) fn rejected<'a>(head: &RequestHead, scratch: &'a Scratch<'_>) -> RejectedHead<'a> {
+    let bytes = scratch.bytes();
     RejectedHead {
         method: head.method,
         method_text: head.method_span.of(bytes),
@@ -183,6 +210,39 @@ impl<'a> RequestTarget<'a> {
             Cow::Borrowed(_) if path_len == typed.len() => Cow::Borrowed(path_and_query),
             normal => {
                 let mut target = normal.into_owned();
+    use crate::http1::HeadLimits;
+
+    #[test]
+    fn the_bytes_of_a_head_leave_the_read_buffer() {
+        let limits = HeadLimits {
+            bytes: 4096,
+            fields: 10,
+            target: 1000,
+            underscores: true,
+        };
+        let get = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+        let upgrade =
+            "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        for (head, behind, size, is_taken) in [
+            (get, "", SMALL, true),
+            (get, "GET", SMALL, false),
+            (get, "", SMALL + 1, false),
+            (upgrade, "", SMALL, false),
+        ] {
+            let (buffers, mut input) = (Buffers::new(), Buffer::default());
+            buffers.equip(&mut input, size);
+            let sent = [head, behind].concat();
+            input.room()[..sent.len()].copy_from_slice(sent.as_bytes());
+            input.filled(sent.len());
+            let mut parsed = RequestHead::new();
+            let len = parsed.parse(input.bytes(), &limits);
+            assert_eq!(len, Ok(Some(head.len())));
+            let scratch = Scratch::take(&buffers, &mut input, &parsed);
+            assert_eq!(scratch.bytes(), head.as_bytes());
+            assert_eq!(input.bytes(), behind.as_bytes());
+            assert_eq!(input.capacity() == 0, is_taken, "{sent}");
+        }
+    }
                 target.extend_from_slice(query);
                 Cow::Owned(target)
             }
