@@ -97,7 +97,7 @@ impl<'a> Parsed<'a> {
         };
         let target = RequestTarget::new(typed, conn.listener.merge_slashes)?;
         Ok(Self {
-            host: host_of(head.authority.of(bytes)),
+            host: head.host(bytes),
             target,
             client: client_of(conn.peer, &conn.listener.trusted, &fields),
             id: conn.worker.request_id(fields.first(FieldId::XRequestId)),
@@ -144,7 +144,7 @@ pub(super) fn rejected<'a>(head: &RequestHead, scratch: &'a Scratch<'_>) -> Reje
     RejectedHead {
         method: head.method,
         method_text: head.method_span.of(bytes),
-        host: host_of(head.authority.of(bytes)),
+        host: authority::host(head.authority.of(bytes)),
         path: path_of(head.path_and_query.of(bytes)),
     }
 }
@@ -166,18 +166,6 @@ pub(super) fn client_of(peer: &Peer, trusted: &[IpNet], fields: &impl Fields) ->
         false
     });
     list.client().unwrap_or(peer.ip)
-}
-
-/// The host of an authority, in lower case, without port and trailing dot. Allocates only if it contains upper case.
-pub(super) fn host_of(authority: &[u8]) -> Cow<'_, str> {
-    let (host, _) = authority::split(authority);
-    let host = std::str::from_utf8(host).unwrap_or_default();
-    let host = host.strip_suffix('.').unwrap_or(host);
-    if has_uppercase(host.as_bytes()) {
-        Cow::Owned(host.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(host)
-    }
 }
 
 /// A request target as used for routing and sent upstream.
@@ -279,12 +267,5 @@ mod tests {
             assert_eq!(target.path_len, len, "{typed}");
             assert_eq!(*target.typed_path, *path.as_bytes(), "{typed}");
         }
-    }
-
-    #[test]
-    fn a_host_is_normalised() {
-        assert_eq!(host_of(b"Shop.Example.com:8080"), "shop.example.com");
-        assert_eq!(host_of(b"shop.example.com."), "shop.example.com");
-        assert_eq!(host_of(b"[::1]:80"), "[::1]");
     }
 }

@@ -3,9 +3,12 @@
 //! [`check`] accepts less than RFC 3986 does: what other recipients are known to read differently is rejected, because
 //! the host decides about routing.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::net::Ipv6Addr;
 
 use super::Reject;
+use super::fields::has_uppercase;
 use super::number::hex_digit;
 use crate::reason::Reason;
 
@@ -58,6 +61,76 @@ pub(crate) fn split(authority: &[u8]) -> (&[u8], Option<u16>) {
         })
     });
     (&authority[..colon], port)
+}
+
+/// The host of an authority, in lower case, without port and trailing dot. Allocates only if it contains upper case.
+pub(crate) fn host(authority: &[u8]) -> Cow<'_, str> {
+    let (host, _) = split(authority);
+    let host = std::str::from_utf8(host).unwrap_or_default();
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if has_uppercase(host.as_bytes()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
+}
+
+/// Longest authority that is remembered: a name of the DNS (RFC 1035 §2.3.4) and a port.
+const MAX_KNOWN: usize = 255 + 6;
+
+/// The last valid `Host`, and the host in it. Most requests name the same one as the request before them, and are then spared
+/// its check.
+#[derive(Default)]
+pub(super) struct KnownHost {
+    authority: Vec<u8>,
+    host: String,
+}
+
+/// Not shown, because it says nothing about the head that was parsed last.
+impl fmt::Debug for KnownHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KnownHost")
+    }
+}
+
+impl KnownHost {
+    /// Checks an authority as [`check`] does, and remembers it.
+    ///
+    /// # Errors
+    /// 400 `bad-host`.
+    #[inline]
+    pub(super) fn check(&mut self, authority: &[u8]) -> Result<(), Reject> {
+        if self.is(authority) {
+            return Ok(());
+        }
+        self.learn(authority)
+    }
+
+    fn learn(&mut self, authority: &[u8]) -> Result<(), Reject> {
+        check(authority)?;
+        if authority.len() <= MAX_KNOWN {
+            self.authority.clear();
+            self.authority.extend_from_slice(authority);
+            self.host.clear();
+            self.host.push_str(&host(authority));
+        }
+        Ok(())
+    }
+
+    /// Whether this is the authority that was checked last. An empty one is never valid.
+    #[inline]
+    fn is(&self, authority: &[u8]) -> bool {
+        self.authority == authority && !authority.is_empty()
+    }
+
+    /// The host of a valid authority, as [`host`] returns it.
+    #[inline]
+    pub(super) fn host<'a>(&'a self, authority: &'a [u8]) -> Cow<'a, str> {
+        match self.is(authority) {
+            true => Cow::Borrowed(&self.host),
+            false => host(authority),
+        }
+    }
 }
 
 fn check_port(port: &[u8]) -> Result<(), Reject> {
@@ -148,6 +221,37 @@ mod tests {
         ] {
             assert_eq!(check(authority.as_bytes()), Ok(()), "{authority}");
             assert_eq!(split(authority.as_bytes()), (host.as_bytes(), port));
+        }
+    }
+
+    #[test]
+    fn a_host_is_normalised() {
+        assert_eq!(host(b"Shop.Example.com:8080"), "shop.example.com");
+        assert_eq!(host(b"shop.example.com."), "shop.example.com");
+        assert_eq!(host(b"[::1]:80"), "[::1]");
+    }
+
+    #[test]
+    fn a_known_host_is_that_of_the_last_valid_authority() {
+        let mut known = KnownHost::default();
+        let long = "a".repeat(MAX_KNOWN + 1);
+        for authority in [
+            "A.example:80",
+            "A.example:80",
+            "b",
+            "",
+            "a b",
+            &long,
+            "b.:1",
+            "b",
+        ] {
+            let authority = authority.as_bytes();
+            assert_eq!(known.check(authority), check(authority));
+            let is_remembered = check(authority).is_ok() && authority.len() <= MAX_KNOWN;
+            assert_eq!(known.is(authority), is_remembered);
+            for other in [authority, b"", b"A.example:80", b"b"] {
+                assert_eq!(known.host(other), host(other));
+            }
         }
     }
 

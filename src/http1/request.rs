@@ -4,15 +4,17 @@
 //! is checked here. A head may arrive in pieces: each call parses from the start again, so the result never depends on how the bytes
 //! were split.
 
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
+use super::authority::KnownHost;
 use super::coding::Lengths;
 use super::connection::ConnectionOptions;
 use super::fields::has_underscore;
 use super::head::{FEW, Field, HeadLimits, HeaderSlots, HttpVersion, MANY, Span, find, tabulate};
 use super::lists::{has_element, is_token_byte};
 use super::method::MAX_METHOD;
-use super::{FieldId, Framing, Method, Reject, authority, plain, target};
+use super::{FieldId, Framing, Method, Reject, plain, target};
 use crate::reason::Reason;
 
 /// Maximum number of empty lines before a request; RFC 9112 §2.2 asks servers to ignore at least one.
@@ -57,6 +59,7 @@ pub struct RequestHead {
     pub te_trailers: bool,
     /// Length of the head in bytes, including empty lines before it.
     pub len: usize,
+    known_host: KnownHost,
 }
 
 impl RequestHead {
@@ -76,7 +79,13 @@ impl RequestHead {
             upgrade: None,
             te_trailers: false,
             len: 0,
+            known_host: KnownHost::default(),
         }
+    }
+
+    /// The host of the request, in lower case, without port and trailing dot. `buf` is what it was parsed from.
+    pub fn host<'a>(&'a self, buf: &'a [u8]) -> Cow<'a, str> {
+        self.known_host.host(self.authority.of(buf))
     }
 
     /// Returns the value of the first field with this class.
@@ -180,7 +189,10 @@ impl RequestHead {
         let http11 = self.version == HttpVersion::H11;
         for field in &self.fields {
             match field.id {
-                FieldId::Host => seen.host(field.value, field.value.of(buf))?,
+                FieldId::Host => {
+                    seen.host(field.value)?;
+                    self.known_host.check(field.value.of(buf))?;
+                }
                 FieldId::ContentLength => seen.lengths.only_length(field.value.of(buf))?,
                 FieldId::TransferEncoding => seen.lengths.coding(field.value.of(buf))?,
                 FieldId::Connection => seen.connection.see(field.value.of(buf)),
@@ -232,11 +244,11 @@ struct RequestFields {
 impl RequestFields {
     /// Adds a `Host` line; RFC 9112 §3.2 requires a 400 for a second one.
     #[inline]
-    fn host(&mut self, span: Span, value: &[u8]) -> Result<(), Reject> {
-        if self.host.replace(span).is_some() {
-            return Err(Reject::bad(Reason::DuplicateHost));
+    fn host(&mut self, span: Span) -> Result<(), Reject> {
+        match self.host.replace(span) {
+            None => Ok(()),
+            Some(_) => Err(Reject::bad(Reason::DuplicateHost)),
         }
-        authority::check(value)
     }
 
     fn upgrade(&mut self, span: Span, value: &[u8]) {

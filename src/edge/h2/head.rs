@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 
 use crate::config::spec::ProxyLimits;
-use crate::edge::request::{RequestTarget, client_of, host_of};
+use crate::edge::request::{RequestTarget, client_of};
 use crate::http1::fields::has_underscore;
 use crate::http1::{FieldId, Framing, Method, Reject, authority, number, target};
 use crate::proxy::RejectedHead;
@@ -107,7 +107,7 @@ impl<'a> RequestHead<'a> {
                 .into(),
             None => {
                 authority::check(authority)?;
-                host_of(authority)
+                authority::host(authority)
             }
         };
         if scan.fragment {
@@ -179,7 +179,7 @@ pub(super) fn rejected(parts: &Parts) -> RejectedHead<'_> {
     RejectedHead {
         method: Method::from_bytes(method_text),
         method_text,
-        host: host_of(authority.as_bytes()),
+        host: authority::host(authority.as_bytes()),
         path: path.as_bytes(),
     }
 }

@@ -120,6 +120,7 @@ fn nothing_is_left_over_from_the_head_before() {
     );
     assert_eq!(format!("{head:?}"), format!("{fresh:?}"));
     assert!(head.authority.is_empty() && !head.keep_alive);
+    assert_eq!(head.host(plain.as_bytes()), "");
 }
 
 #[test]
