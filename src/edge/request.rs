@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::connection_context::ConnectionContext;
-use crate::http1::fields::has_uppercase;
 use crate::http1::{FieldId, Method, Reject, RequestHead, authority, path};
 use crate::net::buffer::SMALL;
 use crate::net::{Buffer, Buffers};
@@ -15,7 +14,7 @@ use crate::proxy::headers::{Fields, H1Fields, Request, RequestId};
 use crate::proxy::peer::ForwardedFor;
 use crate::proxy::{Peer, RejectedHead};
 
-/// A copy of a head. The parsed request refers to it, while the read buffer is already in use for the body.
+/// The bytes of a head. The parsed request refers to them, while the connection's read buffer is already in use for the body.
 #[derive(Debug)]
 pub(super) struct Scratch<'a> {
     bytes: HeadBytes,
@@ -151,8 +150,7 @@ pub(super) fn rejected<'a>(head: &RequestHead, scratch: &'a Scratch<'_>) -> Reje
 
 /// The part of a target before the query.
 pub(super) fn path_of(path_and_query: &[u8]) -> &[u8] {
-    let split = memchr::memchr(b'?', path_and_query);
-    &path_and_query[..split.unwrap_or(path_and_query.len())]
+    &path_and_query[..path::len(path_and_query)]
 }
 
 /// The client's address: that of the peer, or the one that trusted proxies report in `X-Forwarded-For`.
@@ -185,8 +183,7 @@ impl<'a> RequestTarget<'a> {
     /// # Errors
     /// Those of [`path::normal`].
     pub(super) fn new(path_and_query: &'a [u8], merge_slashes: bool) -> Result<Self, Reject> {
-        let split = memchr::memchr(b'?', path_and_query).unwrap_or(path_and_query.len());
-        let (typed, query) = path_and_query.split_at(split);
+        let (typed, query) = path_and_query.split_at(path::len(path_and_query));
         let typed_path = match merge_slashes {
             true => path::merge_slashes(typed),
             false => Cow::Borrowed(typed),
@@ -198,6 +195,21 @@ impl<'a> RequestTarget<'a> {
             Cow::Borrowed(_) if path_len == typed.len() => Cow::Borrowed(path_and_query),
             normal => {
                 let mut target = normal.into_owned();
+                target.extend_from_slice(query);
+                Cow::Owned(target)
+            }
+        };
+        Ok(Self {
+            path_and_query,
+            path_len,
+            typed_path,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
     use crate::http1::HeadLimits;
 
     #[test]
@@ -231,21 +243,6 @@ impl<'a> RequestTarget<'a> {
             assert_eq!(input.capacity() == 0, is_taken, "{sent}");
         }
     }
-                target.extend_from_slice(query);
-                Cow::Owned(target)
-            }
-        };
-        Ok(Self {
-            path_and_query,
-            path_len,
-            typed_path,
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn a_target_is_copied_only_where_its_path_changes() {

@@ -16,6 +16,12 @@ use super::Reject;
 use super::number::hex_digit;
 use crate::reason::Reason;
 
+/// Returns the length of the path in a target, before the query.
+#[inline]
+pub fn len(path_and_query: &[u8]) -> usize {
+    first_of(b"???", path_and_query).unwrap_or(path_and_query.len())
+}
+
 /// Returns the path (without query) with its dot segments removed (RFC 3986 §5.2.4), otherwise byte for byte.
 ///
 /// A dot may also be written `%2e`, which is equivalent (RFC 3986 §6.2.2.2). An empty path becomes `/` (RFC 9110 §4.2.3);
@@ -29,7 +35,7 @@ pub fn normal(path: &[u8]) -> Result<Cow<'_, [u8]>, Reject> {
     if path.is_empty() {
         return Ok(Cow::Borrowed(b"/"));
     }
-    match memchr::memchr3(b'.', b'%', b'\\', path) {
+    match first_of(b".%\\", path) {
         None => Ok(Cow::Borrowed(path)),
         Some(first) => normal_from(path, first),
     }
@@ -41,7 +47,7 @@ pub fn normal(path: &[u8]) -> Result<Cow<'_, [u8]>, Reject> {
 /// repeated slashes merged, or both; then dot segments are removed. The result is empty for nearly every path.
 #[inline]
 pub fn readings(typed: &[u8], normal: &[u8]) -> Vec<Vec<u8>> {
-    if memchr::memchr2(b'%', b'\\', typed).is_none() && !has_repeated_slash(typed) {
+    if first_of(b"%\\\\", typed).is_none() && !has_repeated_slash(typed) {
         return Vec::new();
     }
     other_readings(typed, normal)
@@ -94,6 +100,18 @@ pub fn merge_slashes(path: &[u8]) -> Cow<'_, [u8]> {
     let mut merged = path.to_vec();
     merged.dedup_by(|a, b| *a == b'/' && *b == b'/');
     Cow::Owned(merged)
+}
+
+/// Returns the offset of the first byte of the path that is one of these.
+#[inline]
+fn first_of(&[a, b, c]: &[u8; 3], path: &[u8]) -> Option<usize> {
+    // A vectorized search costs more to set up than the loop over a few bytes.
+    if path.len() < 16 {
+        path.iter()
+            .position(|&byte| byte == a || byte == b || byte == c)
+    } else {
+        memchr::memchr3(a, b, c, path)
+    }
 }
 
 /// Whether the path contains `//`. Without an early exit, the loop becomes a few vector instructions.
