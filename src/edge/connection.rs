@@ -269,11 +269,11 @@ impl ConnectionContext<'_> {
             Ok(true) => {}
             Ok(false) => return AfterRequest::Close,
             Err(answer) => {
-                self.refuse(inbound, down, answer).await;
+                self.refuse(&inbound, down, answer).await;
                 return AfterRequest::Close;
             }
         }
-        let ended = self.one_request(inbound, down, &head).await;
+        let ended = self.one_request(&inbound, down, &head).await;
         self.worker.give_request_head(head);
         match ended {
             Ended::Whole if down.keeps_alive() && self.drain_body(down).await => {
@@ -364,7 +364,7 @@ impl ConnectionContext<'_> {
 
     async fn one_request(
         &self,
-        inbound: Inbound<'_>,
+        inbound: &Inbound<'_>,
         down: &mut H1Down,
         head: &RequestHead,
     ) -> Ended {
@@ -404,11 +404,12 @@ impl ConnectionContext<'_> {
     async fn refuse_preface(&self, down: &mut H1Down) {
         let snapshots = RequestSnapshots::of(self.worker);
         let inbound = self.inbound(&snapshots, HttpVersion::H11);
-        self.refuse(inbound, down, LocalReply::HEADER_TIMEOUT).await;
+        self.refuse(&inbound, down, LocalReply::HEADER_TIMEOUT)
+            .await;
     }
 
     /// Answers a head that can't be served, and closes the connection.
-    async fn refuse(&self, inbound: Inbound<'_>, down: &mut H1Down, answer: LocalReply) {
+    async fn refuse(&self, inbound: &Inbound<'_>, down: &mut H1Down, answer: LocalReply) {
         down.begin(HttpVersion::H11, false, Framing::Empty);
         let head = &RejectedHead::UNREADABLE;
         let refused = proxy::refuse_head(inbound, self.control, head, down, answer);

@@ -128,7 +128,7 @@ pub enum Ended {
 /// Every outcome ends up in `recording`, including a panic or a dropped future: dropping this
 /// future cancels the exchange, and the record is still published when `recording` is dropped.
 pub async fn handle<'a, D: Downstream, F: Fields>(
-    inbound: Inbound<'a>,
+    inbound: &Inbound<'a>,
     watch: &'a TaskControl,
     request: &'a Request<'a, F>,
     recording: &mut Recording<'a>,
@@ -138,11 +138,13 @@ pub async fn handle<'a, D: Downstream, F: Fields>(
     tracing::trace!(path = %request.logged_path(), "request received");
     // gRPC requires HTTP/2, so an HTTP/1 request is spared the lookup of its content type.
     recording.record.grpc = inbound.protocol == Protocol::Http2 && is_grpc(&request.fields);
-    let (mut inbound, mut passage) = (inbound, Passage::default());
+    let mut passage = Passage::default();
+    let mut snapshot = inbound.snapshot;
     loop {
+        let inbound = (inbound, snapshot);
         match pass(inbound, watch, request, recording, down, &mut passage).await {
             Forwarded::Ended(ended) => return ended,
-            Forwarded::Again => inbound.snapshot = inbound.snapshots.latest(inbound.worker),
+            Forwarded::Again => snapshot = inbound.0.snapshots.latest(inbound.0.worker),
         }
     }
 }
@@ -164,19 +166,19 @@ enum Forwarded {
     Again,
 }
 
-/// Routes a request by the current snapshot and forwards it, once it doesn't have to wait.
+/// Routes a request by this snapshot and forwards it, once it doesn't have to wait.
 async fn pass<'a, D: Downstream, F: Fields>(
-    inbound: Inbound<'a>,
+    (inbound, snapshot): (&Inbound<'a>, &'a Snapshot),
     watch: &'a TaskControl,
     request: &'a Request<'a, F>,
     recording: &mut Recording<'a>,
     down: &mut D,
     passage: &mut Passage<'a>,
 ) -> Forwarded {
-    let (worker, snapshot) = (inbound.worker, inbound.snapshot);
+    let worker = inbound.worker;
     let begun = worker.admission.begin();
     let has_waited = passage.hold.is_some();
-    let (service, placement) = match route(inbound, request, recording, has_waited) {
+    let (service, placement) = match route((inbound, snapshot), request, recording, has_waited) {
         Ok(found) => found,
         Err(answer) => return refused(watch, snapshot, recording, down, answer).await,
     };
@@ -299,16 +301,13 @@ async fn refused<D: Downstream>(
 /// The reply to a request that isn't forwarded: a `Max-Forwards` of 0, a malformed WebSocket
 /// handshake, an ambiguous path, no route, or too many requests of the client.
 fn route<'s, F: Fields>(
-    inbound: Inbound<'s>,
+    (inbound, snapshot): (&Inbound<'s>, &'s Snapshot),
     request: &Request<'_, F>,
     recording: &mut Recording<'s>,
     has_waited: bool,
 ) -> Result<(&'s Service, Placement<'s>), LocalReply> {
-    let Inbound {
-        worker,
-        snapshot,
-        started,
-        ..
+    let &Inbound {
+        worker, started, ..
     } = inbound;
     if !has_waited {
         let limits = &snapshot.listener_limits;

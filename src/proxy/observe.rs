@@ -88,41 +88,36 @@ pub struct Inbound<'a> {
 impl<'a> Recording<'a> {
     /// Starts a record of a request of which only the id is known, because its head was rejected.
     #[inline]
-    pub fn begin(inbound: Inbound<'a>, id: &'a [u8]) -> Self {
-        Self::of(inbound, record(inbound, id), None)
+    pub fn begin(inbound: &Inbound<'a>, id: &'a [u8]) -> Self {
+        let mut recording = Self::new(inbound, id);
+        recording.begin_trace();
+        recording
     }
 
     /// Starts a record of a request with a valid head.
     #[inline]
-    pub fn of_request<F: Fields>(inbound: Inbound<'a>, request: &'a Request<'_, F>) -> Self {
-        let mut record = record(inbound, request.id_text());
+    pub fn of_request<F: Fields>(inbound: &Inbound<'a>, request: &'a Request<'_, F>) -> Self {
+        let mut recording = Self::new(inbound, request.id_text());
+        recording.head = Some(LoggedRequest(request));
+        let record = &mut recording.record;
         record.client = request.client;
         record.method = request.method;
         record.method_text = request.method_text;
         record.host = request.host;
         record.path = request.path();
-        Self::of(inbound, record, Some(LoggedRequest(request)))
+        recording.begin_trace();
+        recording
     }
 
     #[inline]
-    fn of(
-        inbound: Inbound<'a>,
-        mut record: RequestRecord<'a>,
-        head: Option<LoggedRequest<'a>>,
-    ) -> Self {
-        let Inbound {
-            worker, snapshot, ..
-        } = inbound;
-        if snapshot.traces.is_some() {
-            record.trace = worker.with_rng(|rng| traces::begin(snapshot, head, rng));
-        }
+    fn new(inbound: &Inbound<'a>, id: &'a [u8]) -> Self {
         Self {
-            record,
+            record: RequestRecord::new(id, inbound.listener, inbound.peer.ip, inbound.protocol),
             worker: inbound.worker,
             peer: inbound.peer,
             service: None,
             snapshot: inbound.snapshot,
-            head,
+            head: None,
             started: inbound.started,
             try_began: inbound.started,
             served_in: None,
@@ -131,6 +126,14 @@ impl<'a> Recording<'a> {
             user: User::Anyone,
             flag_drawn: None,
             answering: None,
+        }
+    }
+
+    #[inline]
+    fn begin_trace(&mut self) {
+        if self.snapshot.traces.is_some() {
+            let begin = |rng: &mut _| traces::begin(self.snapshot, self.head, rng);
+            self.record.trace = self.worker.with_rng(begin);
         }
     }
 
@@ -330,12 +333,6 @@ impl Drop for Recording<'_> {
         self.record.times.total = self.served_in.unwrap_or_else(|| self.started.elapsed());
         observe_request(self);
     }
-}
-
-/// A record of which only the id is known.
-#[inline]
-fn record<'a>(inbound: Inbound<'a>, id: &'a [u8]) -> RequestRecord<'a> {
-    RequestRecord::new(id, inbound.listener, inbound.peer.ip, inbound.protocol)
 }
 
 /// Counts a try and reports it to outlier detection. Failures caused by the client or the proxy are

@@ -81,7 +81,7 @@ impl RejectedHead<'_> {
 
 /// Replies to a request whose head was rejected, so that there is no record of it yet.
 pub async fn refuse_head<D: Downstream>(
-    inbound: Inbound<'_>,
+    inbound: &Inbound<'_>,
     watch: &TaskControl,
     head: &RejectedHead<'_>,
     down: &mut D,

@@ -328,7 +328,7 @@ async fn serve_streams(jobs: Rc<JobSlot<Job>>) {
             // The client has reset the stream before it was served: no work is begun, as in a rapid reset attack.
             let snapshots = RequestSnapshots::of(&shared.worker);
             let id = shared.worker.request_id(None);
-            let mut recording = Recording::begin(shared.inbound(&snapshots), id.ours());
+            let mut recording = Recording::begin(&shared.inbound(&snapshots), id.ours());
             recording.fail(ExchangeError::ClientGone(None), false);
             continue;
         }
@@ -359,11 +359,11 @@ async fn answer(
         Err(reject) => {
             let answer = LocalReply::refuse(reject);
             let rejected = rejected(parts);
-            return proxy::refuse_head(inbound, control, &rejected, down, answer).await;
+            return proxy::refuse_head(&inbound, control, &rejected, down, answer).await;
         }
     };
     let request = head.request(shared);
-    let mut recording = Recording::of_request(inbound, &request);
+    let mut recording = Recording::of_request(&inbound, &request);
     if let Some(text) = shared.listener.challenge_answer(&request) {
         return proxy::answer_challenge(control, snapshot, &mut recording, down, &text).await;
     }
@@ -379,5 +379,5 @@ async fn answer(
     if shared.listener.redirect_https {
         return proxy::redirect_https(control, snapshot, &request, &mut recording, down).await;
     }
-    proxy::handle(inbound, control, &request, &mut recording, down).await
+    proxy::handle(&inbound, control, &request, &mut recording, down).await
 }
