@@ -200,7 +200,12 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
         self.recording.begin_try(self.version, Some(member));
         let version = self.version();
         let ceiling = self.cx.service.policies.limits.requests;
-        let Some(slot) = self.acquire_slot(version, ceiling).await else {
+        let slot = match self.free_slot(version, ceiling) {
+            Some(slot) => Some(slot),
+            // Boxed because it is rare: inline, its state would enlarge every request's future.
+            None => Box::pin(self.wait_for_slot(version, ceiling)).await,
+        };
+        let Some(slot) = slot else {
             return Err(self.failed(ExchangeError::Limit(Limit::Requests).into()));
         };
         let _in_flight = InFlight::enter(version.metrics.shard(self.cx.worker.id));
@@ -210,7 +215,11 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
             None => self.attempt(slot, upload, down).await,
             Some(delay) => Box::pin(self.hedged(delay, slot, upload, down)).await,
         };
-        self.conclude(tried, down).await
+        match tried {
+            Ok(Tried::Served(served)) => Ok(served),
+            // Boxed because it is rare: inline, its state would enlarge every request's future.
+            tried => Box::pin(self.conclude(tried, down)).await,
+        }
     }
 
     /// Delivers what is left of a response, and records a failure.
@@ -221,10 +230,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     ) -> Result<Served, TryError> {
         let served = match tried {
             Ok(Tried::Served(served)) => Ok(served),
-            Ok(Tried::Arrived(arrived, remainder)) => {
-                // Boxed because it is rare: inline, its state would enlarge every request's future.
-                Box::pin(self.deliver(arrived, remainder, down)).await
-            }
+            Ok(Tried::Arrived(arrived, remainder)) => self.deliver(arrived, remainder, down).await,
             Err(error) => Err(error),
         };
         match served {
@@ -300,22 +306,19 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
         others.any(|(_, member)| member.endpoint.state.is_usable())
     }
 
-    /// Takes a slot under `limits.requests`, waiting for one if necessary. `None`: the limit
-    /// refuses the request.
+    /// Takes a slot under `limits.requests`, if one is free.
     #[inline]
-    async fn acquire_slot(&self, version: &'a Version, ceiling: u32) -> Option<ActiveGuard<'a>> {
+    fn free_slot(&self, version: &'a Version, ceiling: u32) -> Option<ActiveGuard<'a>> {
         let requests = &version.load.requests;
         // A newcomer doesn't overtake requests that wait.
-        if !requests.is_awaited()
-            && let Some(slot) = requests.try_enter(ceiling)
-        {
-            return Some(slot);
+        match requests.is_awaited() {
+            true => None,
+            false => requests.try_enter(ceiling),
         }
-        self.wait_for_slot(version, ceiling).await
     }
 
     /// Waits for a slot of a version at its limit, as one of at most `limits.pending` requests, and
-    /// ends slow transfers to free one.
+    /// ends slow transfers to free one. `None`: the limit refuses the request.
     #[cold]
     async fn wait_for_slot(&self, version: &'a Version, ceiling: u32) -> Option<ActiveGuard<'a>> {
         let load = &version.load;
