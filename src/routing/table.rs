@@ -31,8 +31,10 @@ pub struct RouteTable {
 #[derive(Debug, Default)]
 struct Paths {
     exact: Map<Found>,
-    /// Keys end at the end of a segment, without a slash. The empty key matches every path.
+    /// Keys end at the end of a segment, without a slash, and aren't empty.
     prefixes: Map<Found>,
+    /// For every path that no other pattern matches.
+    any: Option<Found>,
     longest_prefix: usize,
 }
 
@@ -103,11 +105,15 @@ impl RouteTable {
 impl Paths {
     fn add(&mut self, patterns: &[PathPattern], found: Found) {
         if patterns.is_empty() {
-            self.prefixes.entry(Box::default()).or_insert(found);
+            self.any.get_or_insert(found);
         }
         for pattern in patterns {
             let (paths, path) = match pattern {
                 PathPattern::Exact(path) => (&mut self.exact, path),
+                PathPattern::Prefix(prefix) if prefix.is_empty() => {
+                    self.any.get_or_insert(found);
+                    continue;
+                }
                 PathPattern::Prefix(prefix) => {
                     self.longest_prefix = self.longest_prefix.max(prefix.len());
                     (&mut self.prefixes, prefix)
@@ -121,21 +127,26 @@ impl Paths {
         if let Some(found) = self.exact.get(path) {
             return Some(*found);
         }
+        self.find_prefix(path).or(self.any)
+    }
+
+    fn find_prefix(&self, path: &[u8]) -> Option<Found> {
+        if self.prefixes.is_empty() {
+            return None;
+        }
         // A prefix matches up to the end of the path or up to a slash. Start at the last such end that the longest prefix
         // can reach, so that a path of many slashes costs no lookup for each.
         let mut end = path.len();
         if end > self.longest_prefix {
             end = memchr::memrchr(b'/', &path[..=self.longest_prefix]).unwrap_or(0);
         }
-        loop {
+        while end > 0 {
             if let Some(found) = self.prefixes.get(&path[..end]) {
                 return Some(*found);
             }
-            if end == 0 {
-                return None;
-            }
             end = memchr::memrchr(b'/', &path[..end]).unwrap_or(0);
         }
+        None
     }
 }
 
