@@ -177,7 +177,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             stream,
             worker.buffers.clone(),
             worker.take_head(),
-            endpoint.clone(),
+            endpoint,
             bulk,
         );
         let result = self
@@ -195,7 +195,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
     pub(super) fn close_h1(
         &self,
         endpoint: &'a Arc<Endpoint>,
-        up: H1Up,
+        up: H1Up<'a>,
         result: Result<Tried<()>, TryError>,
         (slot, used, transport, mut open): (ConnectionSlot, u32, TransportId, OpenConnection<'a>),
     ) -> Result<Tried<Remainder>, TryError> {
@@ -227,7 +227,7 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
     #[inline]
     fn end_h1(
         &self,
-        up: H1Up,
+        up: H1Up<'a>,
         result: Result<Tried<()>, TryError>,
     ) -> (Result<Tried<Remainder>, TryError>, Option<Stream>) {
         let (head, stream, result) = match result {

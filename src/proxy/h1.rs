@@ -110,11 +110,17 @@ impl H1 {
     }
 
     /// The output buffer. Heads are written here.
+    #[inline]
     pub fn out(&mut self) -> &mut Vec<u8> {
         if self.mem.out.capacity() == 0 {
-            self.mem.out = self.mem.buffers.take_out();
+            self.equip_out();
         }
         &mut self.mem.out
+    }
+
+    #[inline(never)]
+    fn equip_out(&mut self) {
+        self.mem.out = self.mem.buffers.take_out();
     }
 
     /// Returns buffers that are empty.

@@ -4,7 +4,6 @@
 //! response on the connection predicts the next one: a small response is read together with its
 //! head by one system call, a large body is left in the socket and spliced.
 
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::exchange::Remainder;
@@ -32,11 +31,11 @@ const HEAD_READ: usize = 4 * 1024;
 
 /// An HTTP/1 connection to an endpoint.
 #[derive(Debug)]
-pub(crate) struct H1Up {
+pub(crate) struct H1Up<'a> {
     wire: H1,
-    head: ResponseHead,
+    head: Box<ResponseHead>,
     /// Supplies `Host` for a request without an authority (HTTP/1.0).
-    endpoint: Arc<Endpoint>,
+    endpoint: &'a Endpoint,
     method: Method,
     /// Expected size of the response; see [`Self::bulk`].
     bulk: usize,
@@ -46,15 +45,15 @@ pub(crate) struct H1Up {
     seen: bool,
 }
 
-impl H1Up {
+impl<'a> H1Up<'a> {
     /// Wraps a connection at a message boundary. `head` is scratch space of the worker, `bulk` the
     /// value of [`Self::bulk`] after the previous exchange.
     #[inline]
     pub(crate) fn new(
         stream: Stream,
         buffers: Buffers,
-        head: ResponseHead,
-        endpoint: Arc<Endpoint>,
+        head: Box<ResponseHead>,
+        endpoint: &'a Endpoint,
         bulk: usize,
     ) -> Self {
         Self {
@@ -75,7 +74,7 @@ impl H1Up {
 
     /// Ends the exchange. Returns the scratch space, and the stream if it can carry another request.
     #[inline]
-    pub(crate) fn finish(self) -> (ResponseHead, Option<Stream>) {
+    pub(crate) fn finish(self) -> (Box<ResponseHead>, Option<Stream>) {
         let clean = self.is_clean() && self.wire.source_is_done() && self.wire.mem.input.is_empty();
         // Not in a closure, which would first move the whole connection into itself.
         let stream = self.wire.into_stream();
@@ -84,7 +83,7 @@ impl H1Up {
 
     /// Like [`Self::finish`], for a response that was received completely but not consumed. Also
     /// returns its rest.
-    pub(crate) fn part(self) -> (ResponseHead, Option<Stream>, Remainder) {
+    pub(crate) fn part(self) -> (Box<ResponseHead>, Option<Stream>, Remainder) {
         let clean = self.is_clean() && self.wire.mem.input.len() == self.wire.data().len();
         let (stream, mem, left) = self.wire.into_parts();
         (
@@ -107,8 +106,11 @@ impl H1Up {
     }
 }
 
-impl Upstream for H1Up {
-    type Fields<'a> = H1Fields<'a>;
+impl Upstream for H1Up<'_> {
+    type Fields<'f>
+        = H1Fields<'f>
+    where
+        Self: 'f;
 
     fn open_tunnel(&mut self) {
         self.wire.open_tunnel();
@@ -204,7 +206,7 @@ impl Upstream for H1Up {
     }
 }
 
-impl OverH1 for H1Up {
+impl OverH1 for H1Up<'_> {
     #[inline]
     fn h1(&self) -> &H1 {
         &self.wire

@@ -97,7 +97,7 @@ pub(super) struct SecondAnswer<'a> {
 /// The connection of a second try.
 pub(super) enum SecondConnection<'a> {
     H1 {
-        up: Box<H1Up>,
+        up: Box<H1Up<'a>>,
         slot: ConnectionSlot,
         used: u32,
         transport: TransportId,
@@ -309,7 +309,7 @@ impl<'a, F: Fields> SecondTry<'a, F> {
             kept.stream,
             worker.buffers.clone(),
             worker.take_head(),
-            endpoint.clone(),
+            endpoint,
             kept.bulk,
         ));
         match self.ask(own, edits, &mut *up).await {

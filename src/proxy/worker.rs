@@ -73,13 +73,36 @@ pub struct Worker {
     snapshot: RefCell<Rc<Arc<Snapshot>>>,
     rng: RefCell<fastrand::Rng>,
     services: RefCell<Vec<WorkerServiceState>>,
-    heads: RefCell<Vec<ResponseHead>>,
-    request_heads: RefCell<Vec<RequestHead>>,
+    heads: HeadPool<ResponseHead>,
+    request_heads: HeadPool<RequestHead>,
     ticks: Cell<u64>,
     /// When slow uploads were last looked for, in milliseconds of `controls`.
     uploads_shed_ms: Cell<u64>,
     wall_s: Cell<u64>,
     removed: RefCell<HashMap<usize, RemovedEndpoint>>,
+}
+
+/// Scratch space for heads. Boxed, so that a request moves a pointer in and out.
+#[derive(Debug)]
+struct HeadPool<T>(RefCell<Vec<Box<T>>>);
+
+impl<T> Default for HeadPool<T> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+impl<T: Default> HeadPool<T> {
+    fn take(&self) -> Box<T> {
+        self.0.borrow_mut().pop().unwrap_or_default()
+    }
+
+    fn give(&self, head: Box<T>, most: usize) {
+        let mut heads = self.0.borrow_mut();
+        if heads.len() < most {
+            heads.push(head);
+        }
+    }
 }
 
 /// An endpoint that was removed from the configuration while requests were in flight on it.
@@ -120,8 +143,8 @@ impl Worker {
             snapshot: RefCell::new(Rc::new(snapshot)),
             rng: RefCell::new(fastrand::Rng::new()),
             services: RefCell::default(),
-            heads: RefCell::default(),
-            request_heads: RefCell::default(),
+            heads: HeadPool::default(),
+            request_heads: HeadPool::default(),
             ticks: Cell::new(0),
             uploads_shed_ms: Cell::new(u64::MAX),
             wall_s: Cell::new(wall_s()),
@@ -309,29 +332,23 @@ impl Worker {
     }
 
     /// Takes scratch space for a response head.
-    pub fn take_head(&self) -> ResponseHead {
-        self.heads.borrow_mut().pop().unwrap_or_default()
+    pub fn take_head(&self) -> Box<ResponseHead> {
+        self.heads.take()
     }
 
     /// Returns scratch space for a response head.
-    pub fn give_head(&self, head: ResponseHead) {
-        let mut heads = self.heads.borrow_mut();
-        if heads.len() < 1024 {
-            heads.push(head);
-        }
+    pub fn give_head(&self, head: Box<ResponseHead>) {
+        self.heads.give(head, 1024);
     }
 
     /// Takes scratch space for a request head.
-    pub fn take_request_head(&self) -> RequestHead {
-        self.request_heads.borrow_mut().pop().unwrap_or_default()
+    pub fn take_request_head(&self) -> Box<RequestHead> {
+        self.request_heads.take()
     }
 
     /// Returns scratch space for a request head.
-    pub fn give_request_head(&self, head: RequestHead) {
-        let mut heads = self.request_heads.borrow_mut();
-        if heads.len() < 256 {
-            heads.push(head);
-        }
+    pub fn give_request_head(&self, head: Box<RequestHead>) {
+        self.request_heads.give(head, 256);
     }
 
     /// To be called every [`crate::net::clock::TICK`]: wakes tasks whose deadline has passed, ends
