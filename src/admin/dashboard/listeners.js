@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { count, clock, day, duration } from "./format.js";
-import { state, uptime } from "./store.js";
+import { withElapsed, state } from "./store.js";
 import { mark } from "./overview.js";
 import { section } from "./service.js";
 
@@ -21,14 +21,14 @@ export function draw() {
     h("section", { class: "panel", key: "process", "aria-labelledby": "process-title" },
       h("h2", { id: "process-title" }, "Process"),
       h("dl", { class: "facts" },
-        fact("Version", proxy.version), fact("Process ID", proxy.pid), fact("Phase", proxy.phase), fact("Up for", duration(uptime())),
+        fact("Version", proxy.version), fact("Process ID", proxy.pid), fact("Phase", proxy.phase), fact("Up for", duration(withElapsed(proxy.uptime_s))),
         fact("Generation", `${proxy.generation} (adopted: ${proxy.adopted})`), fact("Published", clock(proxy.config.published)),
         fact("File", h("code", null, proxy.config.path)), fact("Hash", h("code", null, proxy.config.hash)))),
   ];
 }
 
 function fleet(one) {
-  const link = one.connected ? [mark("ok"), `connected to etcd at ${one.endpoint}`] : [mark("warn"), `alone for ${duration(one.alone_s ?? 0)}; the members are those it saw last`];
+  const link = one.connected ? [mark("ok"), `connected to etcd at ${one.endpoint}`] : [mark("warn"), `alone for ${duration(withElapsed(one.alone_s ?? 0))}; the members are those it saw last`];
   const rows = one.members.map((member) => ({ key: member.name, cells: [member.name === one.member ? `${member.name} (this one)` : member.name, member.version] }));
   const note = [link, one.error && h("span", { class: "reason bad" }, ` ${one.error}`)];
   const disagreements = one.disagreements.map((text) => h("p", { class: "hint", key: text }, mark("warn"), ` ${text}`));

@@ -2,7 +2,7 @@
 
 import { h, render } from "./dom.js";
 import { clock, duration, plural } from "./format.js";
-import { findings, retry, start, state, subscribe, uptime, urgency } from "./store.js";
+import { findings, withElapsed, retry, start, state, subscribe, urgency } from "./store.js";
 import { lacksToken, offerToken } from "./api.js";
 import * as overview from "./overview.js";
 import * as service from "./service.js";
@@ -75,7 +75,7 @@ function head() {
     h("nav", { "aria-label": "Views" }, link("", "Overview"), link("history", "History"), link("explain", "Explain"), link("listeners", "Listeners"), link("log", "Log")),
     h("p", { class: "facts" },
       proxy && h("span", { title: "Generation of the running configuration" }, `generation ${proxy.generation}`),
-      proxy && h("span", { title: `Version ${proxy.version}, process ${proxy.pid}` }, `up ${duration(uptime())}`),
+      proxy && h("span", { title: `Version ${proxy.version}, process ${proxy.pid}` }, `up ${duration(withElapsed(proxy.uptime_s))}`),
       h("span", { class: `connection ${state.connection}` }, h("i", { "aria-hidden": "true" }, sign), ` ${words}`)),
   ];
 }
@@ -104,7 +104,7 @@ function notices() {
   const soon = proxy.certificates.filter((one) => one.error || (one.expires_in_s != null && one.expires_in_s < EXPIRES_SOON_S));
   if (soon.length) all.push(notice("certificates", "warn", `${plural(soon.length, "certificate")} ${soon.length === 1 ? "needs" : "need"} attention: see Listeners.`));
   const { fleet } = proxy;
-  if (fleet && !fleet.connected) all.push(notice("alone", "warn", `Cut off from the fleet ${fleet.name} for ${duration(fleet.alone_s ?? 0)}: see Listeners.`));
+  if (fleet && !fleet.connected) all.push(notice("alone", "warn", `Cut off from the fleet ${fleet.name} for ${duration(withElapsed(fleet.alone_s ?? 0))}: see Listeners.`));
   if (fleet?.disagreements.length) all.push(notice("disagree", "warn", `Members of the fleet ${fleet.name} disagree: see Listeners.`));
   return all;
 }

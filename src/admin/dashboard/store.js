@@ -7,8 +7,8 @@ import { follow } from "./stream.js";
 export const state = {
   /** The status without its services; null before the first event. */
   proxy: null,
-  /** When the process started, as a time in milliseconds of this machine. */
-  startedAt: null,
+  /** When the status was told, as a time in milliseconds. */
+  toldAt: null,
   /** Services by name, in the order of the configuration. */
   services: new Map(),
   /** `connecting`, `live`, `lost` or `refused`. */
@@ -103,11 +103,11 @@ function noteProcess(process) {
 
 function noteProxy(proxy) {
   state.proxy = proxy;
-  state.startedAt = Date.now() - proxy.uptime_s * 1000;
+  state.toldAt = Date.now();
 }
 
-/** For how long the process has run, in seconds. */
-export const uptime = () => (Date.now() - state.startedAt) / 1000;
+/** A number of seconds that the proxy told, with the time since then: events don't tell that time has passed. */
+export const withElapsed = (seconds) => seconds + (Date.now() - state.toldAt) / 1000;
 
 function apply(type, data) {
   if (type === "status") {
