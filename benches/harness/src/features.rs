@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use crate::Result;
 use crate::cases::Stage;
-use crate::load::{self, Load, Mark, get};
+use crate::load::{Load, get};
 use crate::peers::{self, Contender, Kind, Running};
 use crate::report::{Table, with_range};
-use crate::rounds::{Clocks, Random, Sample};
+use crate::rounds::{Sample, sample_spread, shuffled};
 use crate::stats::{median, spread};
 use crate::valgrind::{self, Launch};
 
@@ -138,24 +138,20 @@ struct Entry<'a> {
 /// Runs the case.
 pub fn run(stage: &Stage) -> Result<Table> {
     let mut entries = start_all(stage);
-    let mut random = Random::from_clock();
-    let mut order: Vec<usize> = (0..entries.len()).collect();
-    for _ in 0..stage.bench.rounds {
-        random.shuffle(&mut order);
-        for &at in &order {
-            let entry = &mut entries[at];
-            let Some(running) = &entry.running else {
-                continue;
-            };
-            match sample(stage, running) {
-                Ok(sample) => entry.samples.push(sample),
-                Err(error) => {
-                    entry.failure = Some(error.to_string());
-                    entry.running = None;
-                }
+    shuffled(stage.bench.rounds, entries.len(), |at| {
+        let entry = &mut entries[at];
+        let Some(running) = &entry.running else {
+            return;
+        };
+        let load = load_of(stage, running.plain);
+        match sample_spread(stage, running, &load, &[get("/1k", FIELDS)]) {
+            Ok(sample) => entry.samples.push(sample),
+            Err(error) => {
+                entry.failure = Some(error.to_string());
+                entry.running = None;
             }
         }
-    }
+    });
     for entry in &mut entries {
         entry.running = None;
     }
@@ -257,20 +253,6 @@ fn load_of(stage: &Stage, target: SocketAddr) -> Load {
         warm_up: Duration::from_millis(500),
         length: stage.bench.length,
     }
-}
-
-fn sample(stage: &Stage, proxy: &Running) -> Result<Sample> {
-    let load = load_of(stage, proxy.plain);
-    let mut marks = Vec::new();
-    let measured = load::run_spread(&load, &[get("/1k", FIELDS)], |mark| {
-        marks.push((mark, Clocks::read(stage, proxy)));
-    })?;
-    let [(Mark::Start, start), (Mark::End, end)] = &marks[..] else {
-        return Err("the load was not measured".into());
-    };
-    let mut sample = end.since(start, measured.requests, true);
-    sample.errors = measured.errors;
-    Ok(sample)
 }
 
 /// The instructions of a request with the feature; `None` where they can't be counted.

@@ -61,26 +61,50 @@ fn interleave<'a>(
             failure,
         });
     }
-    let mut random = Random::from_clock();
-    let mut order: Vec<usize> = (0..entries.len()).collect();
-    for _ in 0..stage.bench.rounds {
-        random.shuffle(&mut order);
-        for &at in &order {
-            let entry = &mut entries[at];
-            let Some(running) = &entry.running else {
-                continue;
-            };
-            match sample(running) {
-                Ok(sample) => entry.samples.push(sample),
-                Err(error) => {
-                    entry.failure = Some(error.to_string());
-                    entry.running = None;
-                    entry.samples.clear();
-                }
+    shuffled(stage.bench.rounds, entries.len(), |at| {
+        let entry = &mut entries[at];
+        let Some(running) = &entry.running else {
+            return;
+        };
+        match sample(running) {
+            Ok(sample) => entry.samples.push(sample),
+            Err(error) => {
+                entry.failure = Some(error.to_string());
+                entry.running = None;
+                entry.samples.clear();
             }
         }
-    }
+    });
     entries
+}
+
+/// Calls `each` with every index below `count` once a round, in random order.
+pub fn shuffled(rounds: usize, count: usize, mut each: impl FnMut(usize)) {
+    let mut random = Random::from_clock();
+    let mut order: Vec<usize> = (0..count).collect();
+    for _ in 0..rounds {
+        random.shuffle(&mut order);
+        order.iter().for_each(|&at| each(at));
+    }
+}
+
+/// Sends these requests in turn: what they cost the proxy.
+pub fn sample_spread(
+    stage: &Stage,
+    proxy: &Running,
+    load: &Load,
+    requests: &[Vec<u8>],
+) -> Result<Sample> {
+    let mut marks = Vec::new();
+    let measured = load::run_spread(load, requests, |mark| {
+        marks.push((mark, Clocks::read(stage, proxy)));
+    })?;
+    let [(Mark::Start, start), (Mark::End, end)] = &marks[..] else {
+        return Err("the load was not measured".into());
+    };
+    let mut sample = end.since(start, measured.requests, true);
+    sample.errors = measured.errors;
+    Ok(sample)
 }
 
 /// What the clocks of all concerned say at one moment.

@@ -7,10 +7,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::cases::Stage;
-use crate::load::{self, Load, Mark};
+use crate::load::Load;
 use crate::peers::{self, Contender, Kind, Running};
 use crate::report::{Table, with_range};
-use crate::rounds::{Clocks, Random, Sample};
+use crate::rounds::{Sample, sample_spread, shuffled};
 use crate::stats::{median, spread};
 use crate::town::Town;
 use crate::valgrind::{self, Launch};
@@ -93,28 +93,24 @@ struct Entry<'a> {
 /// Runs the case.
 pub fn run(stage: &Stage) -> Result<Table> {
     let mut entries = start_all(stage)?;
-    let mut random = Random::from_clock();
-    let mut order: Vec<usize> = (0..entries.len()).collect();
-    for _ in 0..stage.bench.rounds {
-        random.shuffle(&mut order);
-        for &at in &order {
-            let entry = &mut entries[at];
-            let Some(running) = &entry.running else {
-                continue;
-            };
-            let stage = Stage {
-                origin: &entry.origin,
-                ..*stage
-            };
-            match sample(&stage, running, &entry.requests, entry.size.connections) {
-                Ok(sample) => entry.samples.push(sample),
-                Err(error) => {
-                    entry.failure = Some(error.to_string());
-                    entry.running = None;
-                }
+    shuffled(stage.bench.rounds, entries.len(), |at| {
+        let entry = &mut entries[at];
+        let Some(running) = &entry.running else {
+            return;
+        };
+        let stage = Stage {
+            origin: &entry.origin,
+            ..*stage
+        };
+        let load = load_of(running.plain, entry.size.connections, stage.bench.length);
+        match sample_spread(&stage, running, &load, &entry.requests) {
+            Ok(sample) => entry.samples.push(sample),
+            Err(error) => {
+                entry.failure = Some(error.to_string());
+                entry.running = None;
             }
         }
-    }
+    });
     let mut table = tabulate(&entries);
     let measured: Vec<(&Contender, &Size)> = entries
         .iter()
@@ -251,25 +247,6 @@ fn load_of(target: SocketAddr, connections: usize, length: Duration) -> Load {
         warm_up: Duration::from_millis(500 + connections as u64 / 3),
         length,
     }
-}
-
-fn sample(
-    stage: &Stage,
-    proxy: &Running,
-    requests: &[Vec<u8>],
-    connections: usize,
-) -> Result<Sample> {
-    let load = load_of(proxy.plain, connections, stage.bench.length);
-    let mut marks = Vec::new();
-    let measured = load::run_spread(&load, requests, |mark| {
-        marks.push((mark, Clocks::read(stage, proxy)));
-    })?;
-    let [(Mark::Start, start), (Mark::End, end)] = &marks[..] else {
-        return Err("the load was not measured".into());
-    };
-    let mut sample = end.since(start, measured.requests, true);
-    sample.errors = measured.errors;
-    Ok(sample)
 }
 
 fn tabulate(entries: &[Entry]) -> Table {
