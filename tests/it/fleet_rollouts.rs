@@ -17,7 +17,7 @@ fn tables(etcd: &Etcd, member: usize, (v1, v2): (&Version, &Version), plan: &str
     format!("[fleet]\netcd = \"{url}\"\nname = \"test\"\nmember = \"m{member}\"\n{service}")
 }
 
-/// So many members, which all take part in the rollout.
+/// Starts `members` members and waits until all take part in the rollout.
 fn fleet(etcd: &Etcd, members: usize, versions: (&Version, &Version), plan: &str) -> Vec<Proxy> {
     let start = |member| serve(&tables(etcd, member, versions, plan));
     let fleet: Vec<Proxy> = (0..members).map(start).collect();

@@ -168,7 +168,7 @@ impl Logging {
             if self.fault == Some(Fault::Rotation) {
                 scope.spawn(|| {
                     while !ended.load(Ordering::Relaxed) {
-                        // It isn't there until the proxy has opened it anew.
+                        // Fails until the proxy has opened a new file.
                         let _ = fs::rename(&self.log, self.log.with_extension("old"));
                         thread::sleep(ROTATE_EVERY);
                     }

@@ -85,7 +85,7 @@ impl ToldState {
             let services = services.map(Arc::from).collect();
             batch.push(&self.epoch, "adopted", &text(&entry), services);
         }
-        // Whoever follows from the beginning gets the whole status.
+        // A client that follows from the beginning gets the whole status.
         if std::mem::replace(&mut self.has_begun, true) && self.ring.add(batch) {
             self.whole = None;
         }

@@ -243,7 +243,7 @@ impl Link {
             }
             match timeout(PING_LIMIT, ping.ping(Ping::opaque())).await {
                 Ok(Ok(_)) => {}
-                // The connection has ended, which whoever polls it notices.
+                // The connection has ended. The task that polls it notices.
                 Ok(Err(_)) => return pending().await,
                 Err(_) => return,
             }
@@ -274,7 +274,7 @@ impl Link {
             let token = channel.token();
             match channel.unary(method, message).await {
                 Err(error) if self.user.is_some() && wants_new_token(&error) => {
-                    // Whoever keeps the connection asks for another one, once for all callers.
+                    // The task that keeps the connection asks for another token, once for all callers.
                     self.refused.send_replace(token.clone());
                     self.renewed(&channel, &token)
                         .await

@@ -154,7 +154,7 @@ pub(super) struct WatchCreate {
     pub range_end: Bytes,
     #[prost(int64, tag = "3")]
     pub start_revision: i64,
-    /// Asks for an empty response now and then, by which a quiet watch learns of later revisions.
+    /// Asks for an empty response from time to time: a quiet watch learns of later revisions by it.
     #[prost(bool, tag = "4")]
     pub progress_notify: bool,
     /// Allows the server to split large responses.

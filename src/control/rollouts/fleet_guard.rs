@@ -34,7 +34,7 @@ pub(crate) struct KeptGuard {
     guard: GuardState,
 }
 
-/// The part of the probability of a false alarm that each of so many members spends on its own guard.
+/// The part of the probability of a false alarm that each of `members` members spends on its own guard.
 pub(super) fn part_of_member(members: usize) -> f64 {
     (1.0 - PART) / members.max(1) as f64
 }
@@ -148,7 +148,7 @@ fn side(both: &BothSides) -> SideCounts<'static> {
 mod tests {
     use super::*;
 
-    /// A member's counts after so many seconds of 2 canary requests, one of which fails, and 18 of stable.
+    /// A member's counts after `seconds` seconds with 2 canary requests each, one of which fails, and 18 of stable.
     fn counts(seconds: u64) -> StepCounts {
         StepCounts {
             errors: BothSides::new(

@@ -54,7 +54,7 @@ pub(super) struct OwnPlan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Election {
     Nothing,
-    /// Nobody has the role: ask for it.
+    /// No member is the driver: ask to become it.
     Campaign,
     /// It has the role, and takes over in the document.
     Claim,
