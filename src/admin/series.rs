@@ -1,7 +1,8 @@
 //! The last 15 minutes of every service, and the document of `/api/v1/services/{service}/series`.
 //!
 //! The control thread adds a point every five seconds. Versions without traffic and services without a rollout have no points, so
-//! that they cost next to nothing; a version with traffic has at most [`POINTS`] of them (3.6 KB), and so has each rule of a guard.
+//! that they cost next to nothing; a version with traffic has at most [`POINTS`] of them (3.6 KB), and so have the clients of a
+//! service and each rule of a guard.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rollout::{RolloutStatus, RolloutsByService};
 use crate::snapshot::Snapshot;
-use crate::telemetry::windows::StatusWindows;
+use crate::telemetry::windows::{Red, StatusWindows};
 
 /// Time between two points.
 const STEP: Duration = Duration::from_secs(5);
@@ -32,15 +33,18 @@ pub(crate) struct ServiceSeries {
     pub step_s: u64,
     /// When the newest values were taken, RFC 3339; `None` before the first.
     pub until: Option<String>,
+    /// What the clients of the service got: each request once, the proxy's own answers included.
+    #[serde(default)]
+    pub clients: RedSeries,
     /// By version.
-    pub versions: BTreeMap<String, VersionSeries>,
+    pub versions: BTreeMap<String, RedSeries>,
     /// By rule of the guard, and `total` for all of them, as log10.
     pub evidence: BTreeMap<String, Vec<Option<f32>>>,
 }
 
-/// The last minutes of a version. Each value is of the five seconds before it.
+/// The last minutes of a version, or of the clients of a service. Each value is of the five seconds before it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct VersionSeries {
+pub(crate) struct RedSeries {
     /// Requests per second.
     pub rate: Vec<Option<f32>>,
     /// Share of failed requests, in 0 to 1; `None` without requests.
@@ -61,14 +65,15 @@ pub(crate) struct SeriesStore {
     services: HashMap<String, StoredService>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct StoredService {
-    versions: HashMap<String, StoredVersion>,
+    clients: StoredRed,
+    versions: HashMap<String, StoredRed>,
     evidence: BTreeMap<String, VecDeque<(u32, f32)>>,
 }
 
 #[derive(Debug)]
-struct StoredVersion {
+struct StoredRed {
     /// The number of its first point, with or without traffic.
     first: u32,
     /// Those with traffic.
@@ -104,17 +109,16 @@ impl SeriesStore {
         for service in &snapshot.services {
             let name = service.name.to_string();
             // What has left the configuration is forgotten.
-            let mut stored = former.remove(&name).unwrap_or_default();
+            let stored = former.remove(&name);
+            let mut stored = stored.unwrap_or_else(|| StoredService::new(number));
+            stored.clients.add(number, windows.clients(&name, STEP));
             stored
                 .versions
                 .retain(|v, _| service.versions.iter().any(|of| *of.name == **v));
             for version in service.versions.iter() {
                 let stored = stored.versions.entry(version.name.to_string());
-                let stored = stored.or_insert_with(|| StoredVersion {
-                    first: number,
-                    points: VecDeque::new(),
-                });
-                stored.add(number, windows, (&name, &version.name));
+                let stored = stored.or_insert_with(|| StoredRed::new(number));
+                stored.add(number, windows.red(&name, &version.name, STEP));
             }
             stored.add_evidence(number, rollouts.get(&name));
             self.services.insert(name, stored);
@@ -126,9 +130,8 @@ impl SeriesStore {
         snapshot.services.iter().find(|s| *s.name == *service)?;
         let numbers = self.taken.saturating_sub(POINTS as u32) + 1..=self.taken;
         let stored = self.services.get(service);
-        let of_version = |(name, stored): (&String, &StoredVersion)| {
-            (name.clone(), stored.series(numbers.clone()))
-        };
+        let of_version =
+            |(name, stored): (&String, &StoredRed)| (name.clone(), stored.series(numbers.clone()));
         let of_rule = |(rule, points): (&String, &VecDeque<(u32, f32)>)| {
             let value = |number| {
                 let at = points.binary_search_by_key(&number, |(number, _)| *number);
@@ -139,6 +142,7 @@ impl SeriesStore {
         Some(ServiceSeries {
             step_s: STEP.as_secs(),
             until: { self.last }.map(|(_, at)| humantime::format_rfc3339_millis(at).to_string()),
+            clients: stored.map_or_else(RedSeries::default, |s| s.clients.series(numbers.clone())),
             versions: stored.map_or_else(BTreeMap::new, |s| {
                 s.versions.iter().map(of_version).collect()
             }),
@@ -160,6 +164,15 @@ fn push<P>(points: &mut VecDeque<P>, point: Option<P>, newest: u32, number: impl
 }
 
 impl StoredService {
+    /// A service whose first point has this number.
+    fn new(number: u32) -> Self {
+        Self {
+            clients: StoredRed::new(number),
+            versions: HashMap::new(),
+            evidence: BTreeMap::new(),
+        }
+    }
+
     fn add_evidence(&mut self, number: u32, rollout: Option<&RolloutStatus>) {
         let total = rollout.map(|r| (TOTAL.to_owned(), r.total_evidence));
         let rules = rollout.iter().flat_map(|r| r.evidence.clone());
@@ -174,9 +187,15 @@ impl StoredService {
     }
 }
 
-impl StoredVersion {
-    fn add(&mut self, number: u32, windows: &StatusWindows, (service, version): (&str, &str)) {
-        let red = windows.red(service, version, STEP);
+impl StoredRed {
+    fn new(number: u32) -> Self {
+        Self {
+            first: number,
+            points: VecDeque::new(),
+        }
+    }
+
+    fn add(&mut self, number: u32, red: Red) {
         let ms = |time: Option<Duration>| time.unwrap_or_default().as_secs_f32() * 1000.0;
         let point = (red.requests > 0).then(|| TrafficPoint {
             number,
@@ -188,8 +207,8 @@ impl StoredVersion {
         push(&mut self.points, point, number, |point| point.number);
     }
 
-    fn series(&self, numbers: impl Iterator<Item = u32>) -> VersionSeries {
-        let mut series = VersionSeries::default();
+    fn series(&self, numbers: impl Iterator<Item = u32>) -> RedSeries {
+        let mut series = RedSeries::default();
         for number in numbers {
             let at = self
                 .points

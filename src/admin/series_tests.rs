@@ -45,13 +45,15 @@ impl Run {
 
     /// Lets time pass, with `each` requests to `v1` of `shop` in each second.
     fn seconds(&mut self, seconds: usize, each: usize, status: u16) {
-        let metrics = self.telemetry.version("shop", "v1");
+        let version = self.telemetry.version("shop", "v1");
+        let service = self.telemetry.service("shop");
         for _ in 0..seconds {
             let took = Duration::from_millis(3);
             (0..each).for_each(|_| {
-                metrics
-                    .shard(WorkerId(0))
-                    .request(Method::Get, status, took)
+                let shard = version.shard(WorkerId(0));
+                shard.request(Method::Get, status, took);
+                // The second of two tries succeeds.
+                service.shard(WorkerId(0)).request(200, None, 2 * took);
             });
             self.windows.tick(self.now, &self.telemetry);
             self.store
@@ -86,6 +88,14 @@ fn a_point_is_taken_every_five_seconds() {
     );
     assert!(v1.p99_ms[1] >= v1.p50_ms[1] && v1.p99_ms[4].is_none());
     assert_eq!(shop.versions["v2"].rate, [Some(0.0); 5]);
+    let clients = &shop.clients;
+    assert_eq!(clients.rate, v1.rate);
+    assert_eq!(
+        clients.error_ratio,
+        errors.map(|ratio| ratio.map(|_| 0.0)),
+        "clients saw no error"
+    );
+    assert!(clients.p50_ms[1] > v1.p99_ms[1] && clients.p99_ms[4].is_none());
     assert!(shop.evidence.is_empty());
     assert_eq!(run.store.of(&run.snapshot, "shopp"), None);
 }
@@ -120,6 +130,7 @@ fn memory_is_bounded_and_what_leaves_is_forgotten() {
     run.seconds(20 * 60, 1, 200);
     let shop = run.shop();
     assert_eq!(shop.versions["v1"].rate, [Some(1.0); POINTS]);
+    assert_eq!(shop.clients.rate, [Some(1.0); POINTS]);
     let stored =
         |run: &Run, version: &str| run.store.services["shop"].versions[version].points.len();
     assert_eq!((stored(&run, "v1"), stored(&run, "v2")), (POINTS, 0));
@@ -131,9 +142,10 @@ fn memory_is_bounded_and_what_leaves_is_forgotten() {
         .store
         .of(&run.snapshot, "api")
         .expect("it is configured");
-    let rate = &api.versions["v1"].rate;
-    assert_eq!(
-        (rate.len(), rate[POINTS - 2], rate[POINTS - 1]),
-        (POINTS, None, Some(0.0))
-    );
+    for rate in [&api.versions["v1"].rate, &api.clients.rate] {
+        assert_eq!(
+            (rate.len(), rate[POINTS - 2], rate[POINTS - 1]),
+            (POINTS, None, Some(0.0))
+        );
+    }
 }

@@ -16,6 +16,7 @@ use crate::certificates::date;
 use crate::config::spec;
 use crate::index::{ServiceIx, VersionIx};
 use crate::snapshot::{self, CertificateOwner, CertificateState, Snapshot};
+use crate::telemetry::windows::{Red, StatusWindows};
 use crate::upstream::endpoint::flag;
 use crate::upstream::pool::Member;
 
@@ -156,6 +157,9 @@ pub(crate) struct ServiceStatus {
     /// What may be a mistake, such as a share that is too large for the weights of a version's endpoints.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// What its clients got, by window: `10s`, `1m`. Each request counts once, the proxy's own answers included.
+    #[serde(default)]
+    pub clients: BTreeMap<String, RedStatus>,
     /// In the order of the configuration file.
     pub versions: Vec<VersionStatus>,
 }
@@ -399,13 +403,16 @@ fn service(context: &Context, snapshot: &Snapshot, index: ServiceIx) -> ServiceS
         mirror: MirrorStatus::brief(snapshot, index),
         flags: flags::of_service(spec, live),
         warnings: capacity::warnings(spec, &effective),
+        clients: red(context, |windows, over| windows.clients(&spec.name, over)),
         versions: VersionIx::enumerate(&live.versions)
             .map(|(v, version)| VersionStatus {
                 name: name(v),
                 label: spec.versions[v].label.clone(),
                 share: share(v),
                 in_flight: version.metrics.totals().in_flight,
-                red: red(context, &spec.name, &version.name),
+                red: red(context, |windows, over| {
+                    windows.red(&spec.name, &version.name, over)
+                }),
                 goals: flags::of_version(spec, version),
                 endpoints: endpoints(version, spec.policies.health.is_some()),
                 names: names::of_version(context, &spec.versions[v]),
@@ -420,14 +427,17 @@ fn rollout(context: &Context, service: &str) -> Option<RolloutStatus> {
     rollouts.get(service).cloned()
 }
 
-fn red(context: &Context, service: &str, version: &str) -> BTreeMap<String, RedStatus> {
+fn red(
+    context: &Context,
+    of: impl Fn(&StatusWindows, Duration) -> Red,
+) -> BTreeMap<String, RedStatus> {
     // The lock is not poisoned: nothing panics while it is held.
     let windows = context.windows.lock().expect("windows lock");
     let ms = |time: Option<Duration>| time.map(|t| t.as_secs_f64() * 1000.0);
     WINDOWS
         .iter()
         .map(|(name, over)| {
-            let red = windows.red(service, version, *over);
+            let red = of(&windows, *over);
             let red = RedStatus {
                 rate: red.rate,
                 error_ratio: red.error_ratio,

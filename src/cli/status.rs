@@ -361,6 +361,7 @@ mod tests {
             flags: Vec::new(),
             new_errors: Vec::new(),
             warnings: Vec::new(),
+            clients: BTreeMap::new(),
             versions: Vec::new(),
         };
         let mut table = TextTable::new(&[("", Align::Left); 11]);

@@ -426,7 +426,9 @@ fn observe_request(recording: &Recording<'_>) {
     listener.request(status);
     let metrics = match recording.service {
         Some(service) => {
-            service.metrics.shard(worker.id).request(status);
+            let grpc = record.last_try().and_then(|attempt| attempt.grpc_status);
+            let shard = service.metrics.shard(worker.id);
+            shard.request(status, grpc, record.times.total);
             &*service.metrics
         }
         None => &*recording.snapshot.unrouted,

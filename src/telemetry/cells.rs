@@ -127,6 +127,12 @@ impl StatusCounters {
         row[rest].add(1);
     }
 
+    /// Returns the count of all server errors (5xx).
+    pub(super) fn server_errors(&self) -> u64 {
+        let counters = self.classes[4].get().into_iter().flat_map(|row| row.iter());
+        counters.map(Counter::get).sum()
+    }
+
     /// Calls `visit` with each status that has occurred, and its count.
     fn for_each(&self, mut visit: impl FnMut(u16, u64)) {
         for (class, row) in (1u16..).zip(&self.classes) {
@@ -156,6 +162,11 @@ impl MethodCounters {
     #[inline]
     pub(super) fn add(&self, method: Method, status: u16) {
         self.0[method as usize].add(status);
+    }
+
+    /// Returns the count of all server errors (5xx).
+    pub(super) fn server_errors(&self) -> u64 {
+        self.0.iter().map(StatusCounters::server_errors).sum()
     }
 }
 

@@ -88,6 +88,11 @@ impl Latency {
         self.buckets[bucket(nanos)].add(1);
         self.nanos.add(nanos);
     }
+
+    /// Returns the counts of the internal buckets.
+    pub(super) fn buckets(&self) -> &[Counter; BUCKETS] {
+        &self.buckets
+    }
 }
 
 impl Cell for Latency {

@@ -22,6 +22,7 @@ pub(crate) mod log_writer;
 pub(crate) mod mirror;
 pub mod names;
 pub(crate) mod orders;
+pub(crate) mod outcomes;
 mod page;
 pub(crate) mod process;
 mod queue_progress;

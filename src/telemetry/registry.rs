@@ -5,6 +5,7 @@
 
 mod expiry;
 mod labels;
+mod sampling;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};

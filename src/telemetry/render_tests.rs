@@ -80,7 +80,8 @@ fn busy() -> std::sync::Arc<Telemetry> {
             shard.in_flight(1);
         }
     }
-    telemetry.service("shop").shard(WorkerId(0)).request(200);
+    let shop = telemetry.service("shop");
+    shop.shard(WorkerId(0)).request(200, None, Duration::ZERO);
     telemetry
         .service("shop")
         .shard(WorkerId(0))

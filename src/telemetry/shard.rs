@@ -28,6 +28,7 @@ use super::cells::{
 };
 use super::family::{Family, MetricKind};
 use super::latency::{Latency, LatencyTotals};
+use super::outcomes::{ClientOutcomes, OutcomeCounts, is_server_failure, server_failures};
 use super::words::{Limit, RetryReason};
 use crate::http1::Method;
 use crate::reason::Reason;
@@ -231,6 +232,12 @@ impl VersionShard {
         let known = if status <= 16 { status } else { 2 };
         self.grpc[usize::from(known)].add(1);
     }
+
+    /// Adds how attempts have ended.
+    pub(in crate::telemetry) fn add_outcomes_to(&self, counts: &mut OutcomeCounts) {
+        let errors = self.requests.server_errors() + server_failures(&self.grpc);
+        counts.add(self.latency.buckets(), errors, self.hedges_won.get());
+    }
 }
 
 shard! {
@@ -242,16 +249,26 @@ shard! {
     cells {
         /// Requests by the status that the client got; only those that have occurred.
         requests: StatusCounters => BTreeMap<u16, u64>,
+        /// How they ended, for the windows of the status.
+        outcomes: ClientOutcomes => OutcomeCounts,
     }
     reasons own_answer => own_answers:
         "cutover_own_answers_total" "Requests that the proxy answered by itself; without a service where no route matched.";
 }
 
 impl ServiceShard {
-    /// Adds one to `cutover_service_requests_total`: a request ended, and its client got this status.
+    /// Adds one to `cutover_service_requests_total`: a request ended, and its client got this status. `grpc` is the
+    /// `grpc-status`, if the client got one.
     #[inline]
-    pub fn request(&self, status: u16) {
+    pub fn request(&self, status: u16, grpc: Option<u8>, took: Duration) {
         self.requests.add(status);
+        let is_failed = status >= 500 || grpc.is_some_and(is_server_failure);
+        self.outcomes.record(took, is_failed);
+    }
+
+    /// Adds how requests have ended.
+    pub(in crate::telemetry) fn add_outcomes_to(&self, counts: &mut OutcomeCounts) {
+        self.outcomes.add_to(counts);
     }
 }
 

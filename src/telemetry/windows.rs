@@ -1,4 +1,5 @@
-//! Rate, errors and durations of each version over the last 10 seconds and the last minute.
+//! Rate, errors and durations of each version, and of each service as its clients see it, over the last seconds and the last
+//! minute.
 //!
 //! The control thread samples the cumulative counters once a second; a window is the difference of two samples. A
 //! version without traffic for a minute keeps a single sample, so idle versions cost little memory.
@@ -7,7 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::latency::{BOUNDS, BUCKETS};
-use super::registry::{Telemetry, VersionMetrics};
+use super::outcomes::OutcomeCounts;
+use super::registry::Telemetry;
 
 /// Samples per version: one for each second of a minute, one at its start, and one in reserve for ticks that come early.
 const SAMPLES: usize = 62;
@@ -15,27 +17,18 @@ const SAMPLES: usize = 62;
 /// Fewest attempts from which a quantile is taken that requests depend on.
 const LEAST_FOR_QUANTILE: u64 = 100;
 
-/// gRPC status codes that count as failures of the server: `UNKNOWN`, `DEADLINE_EXCEEDED`, `RESOURCE_EXHAUSTED`,
-/// `UNIMPLEMENTED`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`.
-const GRPC_FAILURES: [usize; 7] = [2, 4, 8, 12, 13, 14, 15];
-
-/// Whether a `grpc-status` counts as a failure of the server.
-pub(crate) fn is_server_failure(status: u8) -> bool {
-    GRPC_FAILURES.contains(&usize::from(status))
-}
-
-/// Rate, errors and durations (RED) of one version over a window.
+/// Rate, errors and durations (RED) over a window: of the attempts of a version, or of the requests of a service's clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Red {
-    /// Attempts that ended in the window.
+    /// Requests that ended in the window.
     pub requests: u64,
-    /// Attempts that failed: status 5xx, or a gRPC status that counts as a failure of the server.
+    /// Requests that failed: status 5xx, or a gRPC status that counts as a failure of the server.
     pub errors: u64,
-    /// Attempts per second.
+    /// Requests per second.
     pub rate: f64,
-    /// Errors divided by attempts, from 0 to 1; 0 if there were no attempts.
+    /// Errors divided by requests, from 0 to 1; 0 if there were no requests.
     pub error_ratio: f64,
-    /// Median duration, interpolated within a bucket, at most 120 s. Like the other two, `None` if there were no attempts.
+    /// Median duration, interpolated within a bucket, at most 120 s. Like the other two, `None` if there were no requests.
     pub p50: Option<Duration>,
     /// 90th percentile of the durations.
     pub p90: Option<Duration>,
@@ -43,15 +36,16 @@ pub(crate) struct Red {
     pub p99: Option<Duration>,
 }
 
-/// Samples of the last minute for every version.
+/// Samples of the last minute for every version and service.
 #[derive(Debug, Default)]
 pub(crate) struct StatusWindows {
-    rings: BTreeMap<String, BTreeMap<String, Ring>>,
+    versions: BTreeMap<String, BTreeMap<String, Ring>>,
+    clients: BTreeMap<String, Ring>,
 }
 
 #[derive(Debug)]
 struct Ring {
-    /// Time of the version's first sample.
+    /// Time of the first sample.
     since: Instant,
     samples: VecDeque<Sample>,
 }
@@ -59,39 +53,40 @@ struct Ring {
 #[derive(Clone, Debug)]
 struct Sample {
     at: Instant,
-    errors: u64,
-    buckets: [u64; BUCKETS],
-    /// Attempts that were cancelled because another one of the same request answered first. They have no duration.
-    cancelled: u64,
+    counts: OutcomeCounts,
 }
 
 impl StatusWindows {
-    /// Samples every version, and forgets versions without series. Call it once a second.
+    /// Samples every version and service, and forgets those without series. Call it once a second.
     pub(crate) fn tick(&mut self, now: Instant, telemetry: &Telemetry) {
-        let versions = telemetry.versions();
-        self.rings.retain(|service, rings| {
-            rings.retain(|version, _| {
-                // `Telemetry::versions` is sorted.
-                let of = versions.binary_search_by(|(s, v, _)| (s, v).cmp(&(service, version)));
-                of.is_ok()
-            });
+        telemetry.each_version(|service, version, metrics| {
+            let rings = entry(&mut self.versions, service, BTreeMap::new);
+            let ring = entry(rings, version, || Ring::new(now));
+            ring.push(now, metrics.outcomes());
+        });
+        telemetry.each_service(|service, metrics| {
+            let ring = entry(&mut self.clients, service, || Ring::new(now));
+            ring.push(now, metrics.outcomes());
+        });
+        let is_sampled = |ring: &Ring| ring.samples.back().is_some_and(|last| last.at == now);
+        self.versions.retain(|_, rings| {
+            rings.retain(|_, ring| is_sampled(ring));
             !rings.is_empty()
         });
-        for (service, version, metrics) in versions {
-            let rings = self.rings.entry(service).or_default();
-            let ring = rings.entry(version).or_insert_with(|| Ring {
-                since: now,
-                samples: VecDeque::new(),
-            });
-            ring.push(Sample::of(now, &metrics));
-        }
+        self.clients.retain(|_, ring| is_sampled(ring));
     }
 
     /// Returns the figures of the time `over`, at most a minute, before the last tick.
     ///
     /// The rate of a version that is younger than `over` relates to its age. An unknown version has zeros.
     pub(crate) fn red(&self, service: &str, version: &str, over: Duration) -> Red {
-        let ring = self.rings.get(service).and_then(|rings| rings.get(version));
+        let ring = { self.versions.get(service) }.and_then(|rings| rings.get(version));
+        ring.map_or_else(Red::default, |ring| ring.red(over))
+    }
+
+    /// Like [`Self::red`], of what the clients of a service got: each request once, the proxy's own answers included.
+    pub(crate) fn clients(&self, service: &str, over: Duration) -> Red {
+        let ring = self.clients.get(service);
         ring.map_or_else(Red::default, |ring| ring.red(over))
     }
 
@@ -106,11 +101,11 @@ impl StatusWindows {
         version: &str,
         (q, over): (f64, Duration),
     ) -> Option<Duration> {
-        let ring = self.rings.get(service)?.get(version)?;
+        let ring = self.versions.get(service)?.get(version)?;
         let (base, last) = ring.window(over)?;
-        let buckets = last.buckets_since(base);
+        let buckets = last.counts.durations_since(&base.counts);
         let ended: u64 = buckets.iter().sum();
-        let all = ended + last.cancelled.saturating_sub(base.cancelled);
+        let all = ended + last.counts.cancelled_since(&base.counts);
         let is_enough = all >= LEAST_FOR_QUANTILE && all as f64 * (1.0 - q) >= 0.999;
         let share = q * all as f64 / ended.max(1) as f64;
         is_enough
@@ -119,12 +114,29 @@ impl StatusWindows {
     }
 }
 
+/// The value of a key, which is made if it is missing.
+fn entry<'a, V>(
+    map: &'a mut BTreeMap<String, V>,
+    key: &str,
+    make: impl FnOnce() -> V,
+) -> &'a mut V {
+    // Keys are copied for new values only, unlike by `BTreeMap::entry`.
+    if !map.contains_key(key) {
+        map.insert(key.to_owned(), make());
+    }
+    map.get_mut(key).expect("it was inserted if it was missing")
+}
+
 impl Ring {
-    fn push(&mut self, sample: Sample) {
-        let is_idle = self
-            .samples
-            .front()
-            .is_some_and(|f| f.has_counts_of(&sample));
+    fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            samples: VecDeque::new(),
+        }
+    }
+
+    fn push(&mut self, at: Instant, counts: OutcomeCounts) {
+        let is_idle = self.samples.front().is_some_and(|f| f.counts == counts);
         if is_idle {
             // Nothing has changed since the oldest sample, so this one can stand for all of them.
             self.samples.clear();
@@ -132,7 +144,7 @@ impl Ring {
         if self.samples.len() == SAMPLES {
             self.samples.pop_front();
         }
-        self.samples.push_back(sample);
+        self.samples.push_back(Sample { at, counts });
     }
 
     /// Returns the sample before which a window of the time `over` begins, and the last one.
@@ -152,9 +164,10 @@ impl Ring {
         // If samples were dropped because the version was idle, the time since its first sample still counts: the rate
         // relates to the whole window, not to the time since the first request after the pause.
         let span = age(base.at).max(over.min(age(self.since)));
-        let buckets = last.buckets_since(base);
+        let buckets = last.counts.durations_since(&base.counts);
         let requests: u64 = buckets.iter().sum();
-        let errors = last.errors.saturating_sub(base.errors).min(requests);
+        let errors = last.counts.errors_since(&base.counts);
+        let errors = errors.min(requests);
         let ratio = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
         Red {
             requests,
@@ -164,42 +177,6 @@ impl Ring {
             p50: quantile(&buckets, requests, 0.5),
             p90: quantile(&buckets, requests, 0.9),
             p99: quantile(&buckets, requests, 0.99),
-        }
-    }
-}
-
-impl Sample {
-    /// Whether nothing has been counted between the two.
-    fn has_counts_of(&self, other: &Self) -> bool {
-        self.errors == other.errors
-            && self.buckets == other.buckets
-            && self.cancelled == other.cancelled
-    }
-
-    /// The attempts since an earlier sample, by bucket.
-    fn buckets_since(&self, earlier: &Self) -> [u64; BUCKETS] {
-        let mut buckets = self.buckets;
-        for (bucket, before) in buckets.iter_mut().zip(&earlier.buckets) {
-            *bucket = bucket.saturating_sub(*before);
-        }
-        buckets
-    }
-
-    fn of(at: Instant, metrics: &VersionMetrics) -> Self {
-        let totals = metrics.totals();
-        let broken = totals
-            .requests
-            .iter()
-            .filter(|((_, status), _)| *status >= 500);
-        let grpc: u64 = GRPC_FAILURES
-            .iter()
-            .map(|status| totals.grpc[*status])
-            .sum();
-        Self {
-            at,
-            errors: broken.map(|(_, n)| n).sum::<u64>() + grpc,
-            buckets: totals.latency.buckets,
-            cancelled: totals.hedges_won,
         }
     }
 }
@@ -375,8 +352,8 @@ mod tests {
     fn memory_is_bounded() {
         let mut run = SampleRun::new();
         run.seconds(500, 1, 200, S);
-        assert_eq!(run.windows.rings["shop"]["v1"].samples.len(), SAMPLES);
+        assert_eq!(run.windows.versions["shop"]["v1"].samples.len(), SAMPLES);
         run.seconds(100, 0, 200, S);
-        assert_eq!(run.windows.rings["shop"]["v1"].samples.len(), 1);
+        assert_eq!(run.windows.versions["shop"]["v1"].samples.len(), 1);
     }
 }

@@ -312,13 +312,70 @@ fn answers_are_as_described() {
     until("there is a point of the evidence", || {
         let series = described.proxy.ask_admin("/api/v1/services/shop/series");
         let series: Value = serde_json::from_slice(&series.body).unwrap();
-        series["evidence"]["total"].is_array().then_some(())
+        let rate = |rate: &Value| rate.as_f64() > Some(0.0);
+        let has_traffic = series["clients"]["rate"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(rate));
+        (series["evidence"]["total"].is_array() && has_traffic).then_some(())
     });
     described.refusals();
     described.reads();
     described.streams();
     described.changes();
     assert_eq!(described.description.unseen(), [""; 0]);
+}
+
+/// A member of a fleet with a rollout, and what its status says of the fleet and of the rollout's part in it.
+fn member(etcd: &str, origin: &Origin, is_as_wanted: impl Fn(&Value) -> bool) -> (Proxy, Value) {
+    let at = origin.at();
+    let proxy = serve(&format!(
+        "[fleet]\netcd = \"{etcd}\"\nname = \"test\"\nmember = \"a\"\n\
+         [service.shop]\nstable = \"v1\"\nsplit = {{ v2 = \"rollout\" }}\n\
+         [service.shop.versions]\nv1 = [\"{at}\"]\nv2 = [\"{at}\"]\n\
+         [service.shop.rollout]\nsteps = [\"5% for 1h\"]\n"
+    ));
+    let status = until("its fleet is as wanted", || {
+        let status = proxy.status();
+        is_as_wanted(&status).then_some(status)
+    });
+    (proxy, status)
+}
+
+/// Checks the status and the event of the proxy, which say what is known of the fleet.
+fn check_member(proxy: &Proxy, status: &Value) {
+    let mut description = Description::parse(DESCRIPTION);
+    description.check_document("ProxyStatus", status);
+    for target in ["/api/v1/status", "/api/v1/services/shop/series"] {
+        description.check("GET", target, &proxy.ask_admin(target));
+    }
+    let mut facts = status.clone();
+    facts.as_object_mut().expect("an object").remove("services");
+    description.check_document("ProxyFacts", &facts);
+    facts["fleet"]["name"] = json!(1);
+    let checked = std::panic::catch_unwind(|| description.check_document("ProxyFacts", &facts));
+    assert!(checked.is_err(), "the fleet is not checked");
+}
+
+#[test]
+fn the_fleet_of_a_member_is_as_described() {
+    let origin = Origin::named("x");
+    // Nothing listens there.
+    let (alone, status) = member("http://127.0.0.1:1", &origin, |status| {
+        status["fleet"]["error"].is_string()
+    });
+    let fleet = &status["fleet"];
+    assert_eq!(
+        (&fleet["member"], &fleet["connected"]),
+        (&json!("a"), &json!(false))
+    );
+    assert!(fleet["alone_s"].is_u64(), "{fleet}");
+    check_member(&alone, &status);
+    let Some(etcd) = Etcd::start() else { return };
+    let (joined, status) = member(&etcd.url(), &origin, |status| {
+        status["services"][0]["rollout"]["fleet"]["driver"] == "a"
+    });
+    assert_eq!(status["fleet"]["members"][0]["name"], "a");
+    check_member(&joined, &status);
 }
 
 #[test]

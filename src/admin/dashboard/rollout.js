@@ -41,21 +41,10 @@ function steps(rollout) {
   }));
 }
 
-/** The evidence of all rules together where only the rules are known: their average, which ends at what the guard says. */
-function average(curves, rollout) {
-  const points = Math.max(1, ...curves.map((one) => one.values.length));
-  const values = Array.from({ length: points }, (_, at) => {
-    const rules = curves.map((one) => one.values[at]).filter((value) => value != null);
-    return rules.length ? Math.log10(rules.reduce((sum, value) => sum + 10 ** value, 0) / rules.length) : null;
-  });
-  values[points - 1] = rollout.total_evidence;
-  return values;
-}
-
 function curve(rollout) {
   const known = current()?.evidence ?? {};
   const curves = Object.entries(known).filter(([name]) => name !== "total").map(([name, values]) => ({ name, values, isTotal: false }));
-  curves.push({ name: "total", values: known.total ?? average(curves, rollout), isTotal: true });
+  curves.push({ name: "total", values: known.total ?? [rollout.total_evidence], isTotal: true });
   return h("figure", { class: "curve" },
     h("figcaption", null, `Evidence that ${subject(rollout)} is worse than stable`),
     evidence({ curves, threshold: rollout.threshold }),

@@ -54,7 +54,6 @@ const numeric = (value, isBad) => ({ value, kind: `number${isBad ? " bad" : ""}`
 
 function versions(service) {
   const red = (window) => [numeric(rate(window.rate)), numeric(window.rate ? percent(window.error_ratio) : "–", window.rate && window.error_ratio >= 0.01), numeric(ms(window.p50_ms)), numeric(ms(window.p99_ms))];
-  const none = { rate: 0, error_ratio: 0, p50_ms: null, p99_ms: null };
   const rows = service.versions.map((version) => ({
     key: version.name,
     cells: [
@@ -75,7 +74,10 @@ function versions(service) {
 function charts(service) {
   const series = current();
   if (!series) return null;
-  const of = (field) => service.versions.filter((version) => series.versions[version.name]).map((version) => ({ name: version.name, role: role(service, version.name), values: series.versions[version.name][field] ?? [] }));
+  const of = (field) => [
+    ...service.versions.filter((version) => series.versions[version.name]).map((version) => ({ name: version.name, role: role(service, version.name), values: series.versions[version.name][field] })),
+    { name: "clients", role: "clients", values: series.clients[field] },
+  ];
   return h("section", { class: "panel", key: "charts", "aria-labelledby": "charts-title" },
     h("h2", { id: "charts-title" }, "The last minutes"),
     h("div", { class: "charts" },

@@ -176,23 +176,10 @@ export function isOff(endpoint) {
   return endpoint.health === "down" || endpoint.health === "unproven" || endpoint.ejected != null || endpoint.draining;
 }
 
-const ofClients = { "10s": once((service) => summed(service, "10s")), "1m": once((service) => summed(service, "1m")) };
+const NOTHING = { rate: 0, error_ratio: 0, p50_ms: null, p99_ms: null };
 
-/** What clients of a service get over a window: `10s` or `1m`. Sums its versions where the proxy doesn't say. */
-export function clients(service, window = "10s") {
-  return service.clients?.[window] ?? ofClients[window](service);
-}
-
-function summed(service, window) {
-  const all = service.versions.map((version) => version.red[window]).filter(Boolean);
-  const rate = all.reduce((sum, red) => sum + red.rate, 0);
-  const failed = all.reduce((sum, red) => sum + red.rate * red.error_ratio, 0);
-  const worst = (name) => {
-    const values = all.map((red) => red[name]).filter((value) => value != null);
-    return values.length ? Math.max(...values) : null;
-  };
-  return { rate, error_ratio: rate ? failed / rate : 0, p50_ms: worst("p50_ms"), p99_ms: worst("p99_ms") };
-}
+/** What the clients of a service get over a window: `10s` or `1m`. */
+export const clients = (service, window = "10s") => service.clients?.[window] ?? NOTHING;
 
 /** What deserves attention in a service, the worst first: {level, text} with the level `bad`, `warn` or `info`. */
 export const findings = once(inspect);

@@ -27,6 +27,7 @@ fn service(name: &str, rate: f64) -> ServiceStatus {
         mirror: None,
         flags: Vec::new(),
         warnings: Vec::new(),
+        clients: BTreeMap::new(),
         versions: vec![VersionStatus {
             name: "v1".to_owned(),
             label: None,

@@ -223,6 +223,8 @@ impl Edit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+
     use crate::admin::status::{Adopted, Config, SplitStatus};
 
     const FILE: &str = "listen = ':80'\n[service.shop]\nstable = 'v1'\nsplit = { v2 = '5%' }\n\
@@ -270,6 +272,7 @@ mod tests {
                 flags: Vec::new(),
                 new_errors: Vec::new(),
                 warnings: Vec::new(),
+                clients: BTreeMap::new(),
                 versions: Vec::new(),
             }],
         }

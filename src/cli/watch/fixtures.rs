@@ -30,6 +30,7 @@ pub(super) fn service(name: &str, health: &str, errors: f64) -> Value {
     json!({
         "name": name, "stable": "v1",
         "split": {"desired": {"v1": "95%", "v2": "5%"}, "effective": {"v1": "95%", "v2": "5%"}},
+        "clients": red(100.0, errors * 0.05, 84.0),
         "versions": [
             {"name": "v1", "label": "1.0.0", "share": "95%", "in_flight": 7, "red": red(95.0, 0.0, 42.0),
              "endpoints": [endpoint("10.0.0.1:80", "up"), endpoint("10.0.0.2:80", health)]},

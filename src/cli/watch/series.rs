@@ -3,8 +3,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::admin::series::{ServiceSeries, VersionSeries};
-use crate::admin::status::{ProxyStatus, SHORT_WINDOW, ServiceStatus};
+use crate::admin::series::{RedSeries, ServiceSeries};
+use crate::admin::status::{ProxyStatus, RedStatus, SHORT_WINDOW, ServiceStatus};
 
 /// Seconds that are kept.
 const KEPT: usize = 300;
@@ -31,6 +31,17 @@ struct SeriesPoint {
 }
 
 impl SeriesPoint {
+    /// The figures of a window.
+    fn of(red: Option<&RedStatus>) -> Self {
+        let red = red.copied().unwrap_or_default();
+        Self {
+            rate: Some(red.rate as f32),
+            errors: (red.rate > 0.0).then_some(red.error_ratio as f32),
+            p99: red.p99_ms.map(|ms| ms as f32),
+            evidence: None,
+        }
+    }
+
     fn value(self, measure: Measure) -> Option<f32> {
         match measure {
             Measure::Rate => self.rate,
@@ -116,13 +127,7 @@ impl TrafficSeries {
             let points = self.services.entry(service.name.clone()).or_default();
             points.add(second, total);
             for version in &service.versions {
-                let red = version.red.get(SHORT_WINDOW).copied().unwrap_or_default();
-                let point = SeriesPoint {
-                    rate: Some(red.rate as f32),
-                    errors: (red.rate > 0.0).then_some(red.error_ratio as f32),
-                    p99: red.p99_ms.map(|ms| ms as f32),
-                    evidence: None,
-                };
+                let point = SeriesPoint::of(version.red.get(SHORT_WINDOW));
                 let key = (service.name.clone(), version.name.clone());
                 self.versions.entry(key).or_default().add(second, point);
             }
@@ -138,10 +143,11 @@ impl TrafficSeries {
         for (version, series) in &past.versions {
             let key = (service.to_owned(), version.clone());
             let points = self.versions.entry(key).or_default();
-            points.fill(second, past.step_s, &past_of_version(series));
+            points.fill(second, past.step_s, &past_points(series, None));
         }
         let points = self.services.entry(service.to_owned()).or_default();
-        points.fill(second, past.step_s, &past_of_service(past));
+        let evidence = past.evidence.get("total").map(Vec::as_slice);
+        points.fill(second, past.step_s, &past_points(&past.clients, evidence));
     }
 
     /// The last values of a service, or of one of its versions, the newest at the end.
@@ -165,68 +171,26 @@ impl TrafficSeries {
     }
 }
 
-fn past_of_version(series: &VersionSeries) -> Vec<SeriesPoint> {
+fn past_points(series: &RedSeries, evidence: Option<&[Option<f32>]>) -> Vec<SeriesPoint> {
     let at = |list: &[Option<f32>], index: usize| list.get(index).copied().flatten();
     let point = |index: usize| SeriesPoint {
         rate: at(&series.rate, index),
         errors: at(&series.error_ratio, index),
         p99: at(&series.p99_ms, index),
-        evidence: None,
+        evidence: evidence.and_then(|list| at(list, index)),
     };
     (0..series.rate.len()).map(point).collect()
 }
 
-/// The past of a service as a whole, as [`total`] has the present.
-fn past_of_service(past: &ServiceSeries) -> Vec<SeriesPoint> {
-    let versions: Vec<_> = past.versions.values().map(past_of_version).collect();
-    let evidence = past.evidence.get("total");
-    let point = |index: usize| {
-        let points = versions.iter().filter_map(|points| points.get(index));
-        let mut all = SeriesPoint {
-            evidence: evidence.and_then(|list| list.get(index).copied().flatten()),
-            ..SeriesPoint::default()
-        };
-        let mut failed = 0.0;
-        for point in points {
-            let Some(rate) = point.rate else { continue };
-            all.rate = Some(all.rate.unwrap_or_default() + rate);
-            failed += rate * point.errors.unwrap_or_default();
-            all.p99 = match (all.p99, point.p99) {
-                (Some(a), Some(b)) => Some(a.max(b)),
-                (a, b) => a.or(b),
-            };
-        }
-        all.errors = all
-            .rate
-            .filter(|rate| *rate > 0.0)
-            .map(|rate| failed / rate);
-        all
-    };
-    let length = versions.iter().map(Vec::len).max().unwrap_or_default();
-    (0..length).map(point).collect()
-}
-
-/// The figures of a service as a whole. Its p99 is the slowest of its versions'.
+/// What the clients of a service got, and the evidence of its rollout.
 fn total(service: &ServiceStatus) -> SeriesPoint {
-    let figures = service
-        .versions
-        .iter()
-        .filter_map(|v| v.red.get(SHORT_WINDOW));
-    let (mut rate, mut failed, mut p99) = (0.0, 0.0, None);
-    for red in figures {
-        rate += red.rate;
-        failed += red.rate * red.error_ratio;
-        p99 = p99.max(red.p99_ms.map(|ms| (ms * 1000.0) as u64));
-    }
     SeriesPoint {
-        rate: Some(rate as f32),
-        errors: (rate > 0.0).then_some((failed / rate) as f32),
-        p99: p99.map(|us| us as f32 / 1000.0),
         evidence: service.rollout.as_ref().map(|r| r.total_evidence as f32),
+        ..SeriesPoint::of(service.clients.get(SHORT_WINDOW))
     }
 }
 
-/// Rate, share of errors and p99 in milliseconds of a service as a whole, in the last document.
+/// Rate, share of errors and p99 in milliseconds of what the clients of a service got, in the last document.
 pub(super) fn figures(service: &ServiceStatus) -> (f32, Option<f32>, Option<f32>) {
     let total = total(service);
     (total.rate.unwrap_or_default(), total.errors, total.p99)
@@ -278,7 +242,7 @@ mod tests {
 
     #[test]
     fn the_past_fills_what_was_not_seen() {
-        let version = |rate: f32, errors: f32, p99_ms: f32| VersionSeries {
+        let red = |rate: f32, errors: f32, p99_ms: f32| RedSeries {
             rate: vec![None, Some(rate), Some(2.0 * rate)],
             error_ratio: vec![None, Some(errors), Some(errors)],
             p50_ms: vec![None; 3],
@@ -287,12 +251,10 @@ mod tests {
         let past = ServiceSeries {
             step_s: 2,
             until: None,
-            versions: [
-                ("v1", version(30.0, 0.0, 5.0)),
-                ("v2", version(10.0, 0.4, 9.0)),
-            ]
-            .map(|(name, series)| (name.to_owned(), series))
-            .into(),
+            clients: red(39.0, 0.1, 14.0),
+            versions: [("v1", red(30.0, 0.0, 5.0)), ("v2", red(10.0, 0.4, 9.0))]
+                .map(|(name, series)| (name.to_owned(), series))
+                .into(),
             evidence: [("total".to_owned(), vec![None, None, Some(1.5)])].into(),
         };
         let mut series = TrafficSeries::default();
@@ -302,12 +264,12 @@ mod tests {
         series.add_past(1003, "shop", &past);
         let values = |of, measure| series.values("shop", of, measure, 9);
         let rate = values(None, Measure::Rate);
-        assert_eq!(rate[..3], [Some(40.0), Some(40.0), Some(80.0)]);
+        assert_eq!(rate[..3], [Some(39.0), Some(39.0), Some(78.0)]);
         assert_eq!(rate[3..], seen[..]);
         assert_eq!(values(None, Measure::Errors)[0], Some(0.1));
         assert_eq!(
             values(None, Measure::P99)[..3],
-            [Some(9.0), Some(9.0), None]
+            [Some(14.0), Some(14.0), None]
         );
         assert_eq!(values(None, Measure::Evidence)[2], Some(1.5));
         assert_eq!(values(Some("v2"), Measure::Rate)[1], Some(10.0));

@@ -10,7 +10,7 @@ use super::screen::{CellStyle, ScreenBuffer, Tone};
 use super::series::{Measure, highest, sparkline};
 use super::service_list::first_shown;
 use super::styled_line::StyledLine;
-use crate::admin::status::{EndpointStatus, SHORT_WINDOW, ServiceStatus, VersionStatus};
+use crate::admin::status::{EndpointStatus, RedStatus, SHORT_WINDOW, ServiceStatus, VersionStatus};
 use crate::cli::{flag_view, mirror_view};
 
 /// Columns of a version's name.
@@ -18,6 +18,9 @@ const NAME: usize = 14;
 
 /// Versions that have charts, at most.
 const CHARTED: usize = 4;
+
+/// Stands for what the clients of the service got.
+const CLIENTS: &str = "clients";
 
 /// Draws the page into the rows from `top` up to `bottom`, scrolled so that the selected row is seen.
 pub(super) fn draw(
@@ -79,6 +82,7 @@ fn lines(
             .map(|v| version_line(service, v, width)),
     );
     mark_versions(model, service, &mut lines);
+    lines.push(clients_line(service));
     lines.extend(charts(model, service, width));
     if let Some(rollout) = &service.rollout {
         let shown = (service.name.as_str(), rollout);
@@ -142,9 +146,26 @@ fn heading(width: usize) -> StyledLine {
     }
 }
 
-fn version_line(service: &ServiceStatus, version: &VersionStatus, width: usize) -> StyledLine {
-    let red = version.red.get(SHORT_WINDOW).copied().unwrap_or_default();
+/// A line with rate, errors and durations, without what is before and after them.
+fn figures(line: StyledLine, red: Option<&RedStatus>) -> StyledLine {
+    let red = red.copied().unwrap_or_default();
     let ratio = (red.rate > 0.0).then_some(red.error_ratio as f32);
+    let ms = |ms: Option<f64>| milliseconds(ms.map(|ms| ms as f32));
+    line.number(&rate(red.rate as f32), 8, CellStyle::PLAIN)
+        .number(&errors(ratio), 8, error_style(ratio))
+        .number(&ms(red.p50_ms), 9, CellStyle::PLAIN)
+        .number(&ms(red.p99_ms), 9, CellStyle::PLAIN)
+}
+
+/// What the clients of the service got, below its versions.
+fn clients_line(service: &ServiceStatus) -> StyledLine {
+    let line = StyledLine::new()
+        .cell(CLIENTS, NAME, CellStyle::PLAIN.dim())
+        .number("", 7, CellStyle::PLAIN);
+    figures(line, service.clients.get(SHORT_WINDOW))
+}
+
+fn version_line(service: &ServiceStatus, version: &VersionStatus, width: usize) -> StyledLine {
     let mut name = version.name.clone();
     if let Some(label) = &version.label {
         name += &format!(" {label}");
@@ -154,15 +175,13 @@ fn version_line(service: &ServiceStatus, version: &VersionStatus, width: usize) 
         true => CellStyle::PLAIN,
         false => CellStyle::of(Tone::Accent),
     };
-    let ms = |ms: Option<f64>| milliseconds(ms.map(|ms| ms as f32));
-    let mut line = StyledLine::new()
-        .cell(&name, NAME, style.bold())
-        .number(&version.share, 7, CellStyle::PLAIN)
-        .number(&rate(red.rate as f32), 8, CellStyle::PLAIN)
-        .number(&errors(ratio), 8, error_style(ratio))
-        .number(&ms(red.p50_ms), 9, CellStyle::PLAIN)
-        .number(&ms(red.p99_ms), 9, CellStyle::PLAIN)
-        .number(&version.in_flight.to_string(), 7, CellStyle::PLAIN);
+    let line = StyledLine::new().cell(&name, NAME, style.bold()).number(
+        &version.share,
+        7,
+        CellStyle::PLAIN,
+    );
+    let mut line = figures(line, version.red.get(SHORT_WINDOW));
+    line = line.number(&version.in_flight.to_string(), 7, CellStyle::PLAIN);
     if width >= 110 {
         let share = version.share.trim_end_matches('%').parse::<f64>();
         let (full, empty) = bar(share.unwrap_or_default() / 100.0, 20);
@@ -198,12 +217,14 @@ fn mark_versions(model: &WatchModel, service: &ServiceStatus, lines: &mut [Style
     }
 }
 
-/// Rate, errors and p99 of the versions with traffic, on one scale for all of them.
+/// Rate, errors and p99 of the versions with traffic, and of what clients got, on one scale for all of them.
 fn charts(model: &WatchModel, service: &ServiceStatus, width: usize) -> Vec<StyledLine> {
-    let shown: Vec<&VersionStatus> = { service.versions.iter() }
+    let versions = { service.versions.iter() }
         .filter(|version| version.share != "0%" || version.name == service.stable)
         .take(CHARTED)
-        .collect();
+        .map(|version| Some(version.name.as_str()));
+    // `None` is what clients got.
+    let shown: Vec<Option<&str>> = versions.chain([None]).collect();
     let room = width.saturating_sub(8 + NAME + 9).min(300);
     let mut lines = vec![StyledLine::new()];
     for (measure, label) in [
@@ -211,11 +232,9 @@ fn charts(model: &WatchModel, service: &ServiceStatus, width: usize) -> Vec<Styl
         (Measure::Errors, "errors"),
         (Measure::P99, "p99"),
     ] {
-        let values = shown.iter().map(|version| {
-            model
-                .series
-                .values(&service.name, Some(&version.name), measure, room)
-        });
+        let values = shown
+            .iter()
+            .map(|version| model.series.values(&service.name, *version, measure, room));
         let values: Vec<Vec<Option<f32>>> = values.collect();
         let top = values.iter().map(|v| highest(v)).fold(0.0, f32::max);
         // Not every error should look like an outage.
@@ -225,10 +244,11 @@ fn charts(model: &WatchModel, service: &ServiceStatus, width: usize) -> Vec<Styl
             top
         };
         for (at, (version, values)) in shown.iter().zip(&values).enumerate() {
-            let tone = match (measure, version.name == service.stable) {
+            let is_canary = version.is_some_and(|name| *name != service.stable);
+            let tone = match (measure, is_canary) {
                 (Measure::Errors, _) => Tone::Bad,
-                (_, true) => Tone::Plain,
-                (_, false) => Tone::Accent,
+                (_, false) => Tone::Plain,
+                (_, true) => Tone::Accent,
             };
             let last = values.last().copied().flatten();
             let figure = match measure {
@@ -239,7 +259,7 @@ fn charts(model: &WatchModel, service: &ServiceStatus, width: usize) -> Vec<Styl
             let label = if at == 0 { label } else { "" };
             let line = StyledLine::new()
                 .cell(label, 7, CellStyle::PLAIN.dim())
-                .cell(&version.name, NAME - 2, CellStyle::PLAIN)
+                .cell(version.unwrap_or(CLIENTS), NAME - 2, CellStyle::PLAIN)
                 .number(&figure, 9, CellStyle::PLAIN);
             lines.push(line.toned(&sparkline(values, top), tone));
         }

@@ -6,8 +6,8 @@ use super::Recording;
 use crate::config::rollout::GoalSpec;
 use crate::snapshot::{RollingFlag, Service};
 use crate::telemetry::guard::GuardCounters;
+use crate::telemetry::outcomes::is_server_failure;
 use crate::telemetry::record::{Chosen, FlagState, Origin, Reason, RequestRecord};
-use crate::telemetry::windows::is_server_failure;
 
 impl<'a> Recording<'a> {
     /// Lists the first try of the request among those that a guard judges, if it is one of them.
