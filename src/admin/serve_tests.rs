@@ -183,3 +183,39 @@ async fn a_connection_stalls_while_its_client_is_waited_for() {
     drop(client);
     task.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_stream_of_events_ends_and_others_go_on() {
+    let (context, _commands) = crate::admin::tests::context();
+    let rounds = tokio::spawn(events::run(context.clone()));
+    let follow = || {
+        let (client, server) = duplex(1024);
+        let context = context.clone();
+        let served = connection(server, Activity::new(), move |request| {
+            let context = context.clone();
+            async move { api::answer(request, ListenerKind::Unix, &context).await }
+        });
+        (client, tokio::spawn(served))
+    };
+    let (mut stalled, ended) = follow();
+    let (mut other, goes_on) = follow();
+    let request = b"GET /api/v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let began = Instant::now();
+    for client in [&mut stalled, &mut other] {
+        client.write_all(request).await.unwrap();
+    }
+    let read = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        // Heartbeats come after 15 and 30 seconds.
+        while seen.windows(14).filter(|w| w == b": nothing new\n").count() < 2 {
+            assert!(other.read_buf(&mut seen).await.unwrap() > 0, "it ended");
+        }
+        (other, Instant::now())
+    });
+    ended.await.unwrap();
+    assert_eq!(began.elapsed().as_secs(), WRITE_TIMEOUT.as_secs());
+    let (_other, read) = read.await.unwrap();
+    assert_eq!((read - began).as_secs(), 30);
+    assert!(!goes_on.is_finished());
+    rounds.abort();
+}

@@ -85,7 +85,7 @@ enum Event {
     Stop(bool),
     Successor(HandoverRequest),
     WorkerEnded,
-    /// An endpoint came up or went down, or had its first check result. The stable gate may open.
+    /// An endpoint came up or went down, had its first check result, was ejected or readmitted. The stable gate may open.
     EndpointVerdict,
     /// The rollout store has answered, or a call of a rollout has ended.
     Rollout(Box<RolloutNews>),

@@ -189,8 +189,8 @@ impl Publisher {
         }
     }
 
-    /// Waits until an endpoint comes up or has its first check result, after which [`Self::open_gate`] may have something to do.
-    /// May return for neither.
+    /// Waits until the health of an endpoint has changed, after which [`Self::open_gate`] may have something to do and streams of
+    /// events something to tell. May return for neither.
     pub(crate) async fn news(&self) {
         self.monitor.news().await;
     }

@@ -38,7 +38,7 @@ pub(super) struct HealthMonitor {
 
 #[derive(Debug, Default)]
 struct MonitorSignals {
-    /// Notified when an endpoint came up or went down, or had its first check result.
+    /// Notified when an endpoint came up or went down, had its first check result, was ejected or readmitted.
     verdict: Notify,
     /// Notified when the next deadline may have changed.
     reschedule: Notify,
@@ -98,7 +98,8 @@ impl HealthMonitor {
         self.signals.reschedule.notify_one();
     }
 
-    /// Waits until an endpoint comes up or goes down, or has its first check result. May return for none of them.
+    /// Waits until an endpoint comes up or goes down, has its first check result, is ejected or readmitted. May return for none of
+    /// them.
     pub(super) async fn news(&self) {
         self.signals.verdict.notified().await;
     }
@@ -133,17 +134,16 @@ async fn run(
 ) {
     loop {
         let due = state.borrow().next_due(now());
-        tokio::select! {
+        let has_news = tokio::select! {
             // Suspects first: every request to such an endpoint may fail until it is ejected.
             biased;
             Some(suspect) = suspects.recv() => state.borrow_mut().on_suspect(&suspect, now()),
-            Some(checked) = results.recv() => {
-                if state.borrow_mut().on_check(&checked, now()) {
-                    signals.verdict.notify_one();
-                }
-            }
+            Some(checked) = results.recv() => state.borrow_mut().on_check(&checked, now()),
             () = tokio::time::sleep_until(due.into()) => state.borrow_mut().tick(now()),
-            () = signals.reschedule.notified() => {}
+            () = signals.reschedule.notified() => false,
+        };
+        if has_news {
+            signals.verdict.notify_one();
         }
     }
 }

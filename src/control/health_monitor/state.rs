@@ -259,7 +259,8 @@ impl MonitorState {
         checks.all(|check| check.has_result)
     }
 
-    /// Handles a check result. Returns whether the endpoint came up or went down, or the result was its first.
+    /// Handles a check result. Returns whether the endpoint came up, went down or is no longer ejected, or the result was its
+    /// first.
     pub(super) fn on_check(&mut self, checked: &CheckEnded, now: Instant) -> bool {
         let slot = checked.endpoint.slot;
         let Some(monitored) = self.endpoints.get_mut(&slot) else {
@@ -296,18 +297,17 @@ impl MonitorState {
             }
             (None, _) => {}
         }
-        if passed
-            && let Some(pool) = self.pools.get_mut(&monitored.pool)
-            && pool.judge.passed(slot, checked.began)
-        {
+        let pool = self.pools.get_mut(&monitored.pool);
+        let returns = passed && pool.is_some_and(|p| p.judge.passed(slot, checked.began));
+        if returns {
             self.due.take();
             readmit(&mut self.endpoints, slot, "health check passed", now);
         }
-        !had_result || change.is_some()
+        !had_result || change.is_some() || returns
     }
 
-    /// Handles an endpoint whose consecutive failures reached the threshold on some worker.
-    pub(super) fn on_suspect(&mut self, suspect: &Suspect, now: Instant) {
+    /// Handles an endpoint whose consecutive failures reached the threshold on some worker. Returns whether it was ejected.
+    pub(super) fn on_suspect(&mut self, suspect: &Suspect, now: Instant) -> bool {
         self.due.take();
         let endpoint = &suspect.endpoint;
         let monitored = self.endpoints.get(&endpoint.slot);
@@ -321,13 +321,17 @@ impl MonitorState {
         });
         match decision {
             Some(decision) => self.apply(&decision, now),
-            None => reset_outcomes(endpoint),
+            None => {
+                reset_outcomes(endpoint);
+                false
+            }
         }
     }
 
-    fn apply(&self, decision: &Decision, now: Instant) {
+    /// Returns whether the endpoint was ejected.
+    fn apply(&self, decision: &Decision, now: Instant) -> bool {
         let Some(monitored) = self.endpoints.get(&decision.slot) else {
-            return;
+            return false;
         };
         let (endpoint, reason) = (&monitored.endpoint, decision.reason.as_str());
         let (service, version) = &monitored.pool;
@@ -362,10 +366,11 @@ impl MonitorState {
             }
         }
         reset_outcomes(endpoint);
+        decision.out_for.is_some()
     }
 
-    /// Does what is due at `now`: readmissions, sweeps of the pools, ramps.
-    pub(super) fn tick(&mut self, now: Instant) {
+    /// Does what is due at `now`: readmissions, sweeps of the pools, ramps. Returns whether an endpoint was ejected or readmitted.
+    pub(super) fn tick(&mut self, now: Instant) -> bool {
         self.due.take();
         let mut decisions = Vec::new();
         let endpoints = &self.endpoints;
@@ -383,15 +388,17 @@ impl MonitorState {
                 decisions.extend(pool.judge.sweep(&counts, &pool.policy, now, &absent));
             }
         }
+        let mut has_news = !back.is_empty();
         for slot in back {
             readmit(&mut self.endpoints, slot, "ejection time elapsed", now);
         }
         for decision in &decisions {
-            self.apply(decision, now);
+            has_news |= self.apply(decision, now);
         }
         for monitored in self.endpoints.values_mut() {
             monitored.move_ramp(now);
         }
+        has_news
     }
 
     /// When [`Self::tick`] must run next. Cached, because most check results change nothing and the search visits every endpoint.
