@@ -1,7 +1,9 @@
 //! `/api/v1/events`: what a stream begins with, what it is told, and how it goes on.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -9,7 +11,7 @@ use serde_json::Value;
 use crate::support::client::dial;
 use crate::support::origin::Origin;
 use crate::support::proxy::{Proxy, before, serve};
-use crate::support::until;
+use crate::support::{Duplex, PATIENCE, until};
 
 /// An event, or a comment with the kind `:`.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +23,7 @@ struct Event {
 
 /// An open stream of events.
 struct Events {
-    lines: BufReader<TcpStream>,
+    lines: BufReader<Box<dyn Duplex>>,
     status: u16,
 }
 
@@ -29,15 +31,43 @@ impl Events {
     /// Opens a stream. The response to HTTP/1.0 isn't chunked.
     #[track_caller]
     fn open(proxy: &Proxy, query: &str, last: Option<&str>) -> Self {
-        let mut socket = dial(proxy.admin);
         let last = last.map_or_else(String::new, |id| format!("last-event-id: {id}\r\n"));
         let host = format!("host: 127.0.0.1:{}\r\n", proxy.admin);
-        let request = format!("GET /api/v1/events{query} HTTP/1.0\r\n{host}{last}\r\n");
+        let mut stream = Self::asked(
+            dial(proxy.admin),
+            &format!("{query} HTTP/1.0\r\n{host}{last}"),
+        );
+        stream.head();
+        stream
+    }
+
+    /// Asks for a stream and reads nothing yet.
+    #[track_caller]
+    fn asked(mut socket: impl Duplex + 'static, rest: &str) -> Self {
+        let request = format!("GET /api/v1/events{rest}\r\n");
         socket.write_all(request.as_bytes()).unwrap();
-        let mut stream = Self {
-            lines: BufReader::new(socket),
+        Self {
+            lines: BufReader::new(Box::new(socket)),
             status: 0,
-        };
+        }
+    }
+
+    /// As [`Self::asked`], on the control socket: other than those of TCP, its buffers have a fixed size.
+    #[track_caller]
+    fn asked_local(proxy: &Proxy, last: Option<&str>) -> Self {
+        let state = std::fs::read_dir(proxy.dir().join("state")).unwrap();
+        let is_control = |path: &std::path::PathBuf| path.to_str().unwrap().contains("/control-");
+        let mut paths = state.map(|entry| entry.unwrap().path());
+        let socket = UnixStream::connect(paths.find(is_control).unwrap()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let last = last.map_or_else(String::new, |id| format!("last-event-id: {id}\r\n"));
+        Self::asked(socket, &format!(" HTTP/1.0\r\nhost: localhost\r\n{last}"))
+    }
+
+    /// Reads the head of the response.
+    #[track_caller]
+    fn head(&mut self) {
+        let stream = self;
         let head = stream.line().expect("an answer");
         stream.status = head.split(' ').nth(1).unwrap().parse().unwrap();
         let fields = std::iter::from_fn(|| stream.line().filter(|line| !line.is_empty()));
@@ -46,7 +76,6 @@ impl Events {
             let is_stream = |field: &String| field == "content-type: text/event-stream";
             assert!(fields.iter().any(is_stream), "{fields:?}");
         }
-        stream
     }
 
     /// The next line; `None` at the end of the stream.
@@ -273,4 +302,147 @@ fn a_shift_of_a_service_is_told_within_a_moment() {
     // Figures are told once a second; of five in a row one may meet such a moment.
     let fastest = told.iter().min().unwrap();
     assert!(*fastest < 500, "{told:?} ms");
+}
+
+#[test]
+fn an_ejection_and_its_end_are_told_within_a_moment() {
+    let (well, ill) = (
+        Origin::named("well"),
+        Origin::each(|_, conn| conn.reply(500, "no")),
+    );
+    let names = ["a", "b", "c"];
+    let one = |name: &&str| {
+        format!(
+            "[service.{name}]\npaths = [\"/{name}\"]\nstable = \"v1\"\noutlier.eject = \"1s\"\n\
+             versions.v1 = [\"{}\", \"{}\"]\n",
+            well.at(),
+            ill.at()
+        )
+    };
+    let proxy = serve(&names.iter().map(one).collect::<String>());
+    let mut stream = Events::open(&proxy, "", None);
+    stream.next().unwrap();
+    let ejected = |service: &Value| service["versions"][0]["endpoints"][1]["ejected"].is_u64();
+    let mut told = Vec::new();
+    for name in names {
+        // A worker counts failures in a row.
+        let mut client = proxy.client();
+        for _ in 0..5 {
+            while client.get(&format!("/{name}")).status() == 200 {}
+        }
+        let start = Instant::now();
+        stream.until("service", |s| s["name"] == name && ejected(s));
+        told.push(start.elapsed().as_millis());
+    }
+    // Figures are told once a second; of three in a row one may meet such a moment.
+    let fastest = told.iter().min().unwrap();
+    assert!(*fastest < 500, "{told:?} ms");
+    stream.until("service", |s| s["name"] == "c" && !ejected(s));
+}
+
+/// The services of a stream as its events tell them, and the id of the last event.
+struct Told {
+    services: BTreeMap<String, Value>,
+    last: Option<String>,
+}
+
+impl Told {
+    /// Takes an event. Nothing may be missing between it and the last one.
+    #[track_caller]
+    fn take(&mut self, event: Event) {
+        if event.kind == ":" {
+            return;
+        }
+        let number = |id: &str| id.rsplit_once('-').unwrap().1.parse::<u64>().unwrap();
+        let is_next = |last: &String| number(&event.id) == number(last) + 1;
+        let begins = matches!(&*event.kind, "status" | "reset");
+        assert!(
+            begins || self.last.as_ref().is_none_or(is_next),
+            "{:?}, {event:?}",
+            self.last
+        );
+        let name = |service: &Value| service["name"].as_str().unwrap().to_owned();
+        match &*event.kind {
+            "status" => {
+                let services = event.data["services"].as_array().unwrap();
+                self.services = services.iter().map(|s| (name(s), s.clone())).collect();
+            }
+            "service" => drop(self.services.insert(name(&event.data), event.data)),
+            _ => {}
+        }
+        self.last = Some(event.id);
+    }
+
+    fn are_all_at(&self, share: &str) -> bool {
+        let is_at = |service: &Value| service["split"]["effective"]["v2"] == share;
+        !self.services.is_empty() && self.services.values().all(is_at)
+    }
+
+    /// Reads until all services have this share. Returns whether the stream has ended before.
+    fn follow(&mut self, stream: &mut Events, share: &str) -> bool {
+        while !self.are_all_at(share) {
+            let Some(event) = stream.next() else {
+                return true;
+            };
+            self.take(event);
+        }
+        false
+    }
+}
+
+#[test]
+fn a_stream_that_stalls_holds_up_no_other_and_misses_nothing() {
+    let origin = Origin::named("x");
+    let names: Vec<String> = (0..300).map(|number| format!("s{number:03}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let proxy = serve(&shops(&names, &origin));
+    let told = || Told {
+        services: BTreeMap::new(),
+        last: None,
+    };
+    let mut live = Events::open(&proxy, "", None);
+    let mut of_live = told();
+    assert!(!of_live.follow(&mut live, "5%"));
+    // The first event alone is more than the buffers hold.
+    let mut stalled: Vec<Events> = (0..40).map(|_| Events::asked_local(&proxy, None)).collect();
+    let stalled_at = Instant::now();
+    let before = proxy.resident();
+    let shares = ["10%", "15%", "20%"];
+    for share in shares {
+        let start = Instant::now();
+        proxy.edit(&shops(&names, &origin).replace("5%", share));
+        assert!(!of_live.follow(&mut live, share), "it goes on");
+        assert!(
+            start.elapsed() < Duration::from_secs(8),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+    // A copy of what each of them has not read would be 70 MB.
+    let grown = proxy.resident().saturating_sub(before) >> 20;
+    assert!(grown < 40, "{grown} MB more");
+
+    let mut stream = stalled.pop().unwrap();
+    let mut of_stalled = told();
+    stream.head();
+    while of_stalled.follow(&mut stream, shares[2]) {
+        stream = Events::asked_local(&proxy, of_stalled.last.as_deref());
+        stream.head();
+    }
+    let share_of = |told: &Told| -> Vec<Value> {
+        told.services.values().map(|s| s["split"].clone()).collect()
+    };
+    assert_eq!(share_of(&of_stalled), share_of(&of_live));
+    if std::env::var_os("CUTOVER_STALLS").is_none() {
+        eprintln!("the write timeout is waited for with CUTOVER_STALLS=1");
+        return;
+    }
+    let open = proxy.descriptors();
+    let ended = crate::support::until_within(Duration::from_secs(20), "they are closed", || {
+        (proxy.descriptors() + stalled.len() <= open).then(|| stalled_at.elapsed())
+    });
+    assert!(ended >= Duration::from_secs(10), "{ended:?}");
+    eprintln!("closed {ended:?} after they stalled");
+    proxy.edit(&shops(&names, &origin).replace("5%", "25%"));
+    assert!(!of_live.follow(&mut live, "25%"), "the others go on");
 }

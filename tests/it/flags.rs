@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Request;
@@ -13,7 +14,7 @@ use crate::support::h2_client::H2;
 use crate::support::h2_origin::H2Origin;
 use crate::support::origin::Origin;
 use crate::support::proxy::{Builder, Proxy, command, serve};
-use crate::support::{block_on, until};
+use crate::support::{PATIENCE, block_on, until};
 
 const COHORT: &str = "[service.app.cohort]\nby = \"header:x-user\"\n";
 
@@ -218,6 +219,30 @@ fn the_kill_switch_is_live_on_every_worker_when_the_command_returns() {
 fn flags_of_many_connections(proxy: &Proxy, origin: &Origin) -> Vec<String> {
     let on_a_new_one = |_| flags(&mut proxy.client(), origin, "");
     (0..32).flat_map(on_a_new_one).collect()
+}
+
+/// The time from the save of the file to the end of the first round of requests without the flag, one on each of many connections.
+#[test]
+fn a_flag_is_off_on_every_worker_a_moment_after_the_file_is_saved() {
+    let origin = Origin::named("app");
+    let on = file(&origin, "f = { share = \"100%\" }\n");
+    let proxy = serve(&on);
+    let mut clients: Vec<Client> = (0..16).map(|_| proxy.client()).collect();
+    let mut kill = || {
+        std::fs::write(proxy.file(), proxy.whole(&on.replace("100%", "0%"))).expect("it is saved");
+        let saved = Instant::now();
+        while { clients.iter_mut() }.any(|client| !flags(client, &origin, "").is_empty()) {
+            assert!(saved.elapsed() < PATIENCE, "it stays on");
+        }
+        let took = saved.elapsed();
+        proxy.edit(&on);
+        took
+    };
+    let took: Vec<Duration> = (0..5).map(|_| kill()).collect();
+    eprintln!("off on every worker after {took:.0?}");
+    // Other tests may have the processors for a while.
+    let fastest = took.iter().min().expect("five of them");
+    assert!(*fastest < Duration::from_millis(100), "{took:.0?}");
 }
 
 #[test]
