@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::Ended;
 use crate::support::proxy::{BINARY, Output, command};
+use crate::support::{Ended, until};
 
 /// Runs a demo to its end.
 fn run(arguments: &[&str]) -> Output {
@@ -217,4 +217,89 @@ fn a_time_without_a_unit_or_out_of_range_is_refused_with_what_would_be_accepted(
     let short = refused("2");
     assert!(short.contains("no unit, and 2s is out of range"), "{short}");
     assert!(refused("2h").contains("the demo takes from 5s to 1h"));
+}
+
+#[test]
+fn a_fleet_needs_etcd_a_story_with_a_rollout_and_more_than_one_member() {
+    let dir = tempfile::tempdir().unwrap();
+    let demo = |arguments: &[&str]| {
+        let output = Command::new(BINARY)
+            .args([&["demo", "--fleet"], arguments].concat())
+            .env("PATH", dir.path())
+            .output()
+            .expect("the binary runs");
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        String::from_utf8(output.stderr).expect("text")
+    };
+    let missing = demo(&["3"]);
+    for said in [
+        "--fleet needs etcd, which is not in PATH",
+        "apt-get install etcd-server",
+        "https://github.com/etcd-io/etcd/releases",
+    ] {
+        assert!(missing.contains(said), "{missing}");
+    }
+    let without_rollout = demo(&["3", "--story", "blue-green"]);
+    assert!(
+        without_rollout.contains("the story blue-green has no rollout to share"),
+        "{without_rollout}"
+    );
+    assert!(demo(&["1"]).contains("1 is not in 2..=5"));
+}
+
+#[test]
+fn a_fleet_of_three_takes_a_bad_canary_back_together() {
+    if std::env::var_os("CUTOVER_ETCD").is_none() {
+        eprintln!("skipped: takes 10 s; tests/peers/etcd.sh runs it");
+        return;
+    }
+    let demo = run(&["--story", "bad-canary", "--fleet", "3"]);
+    let said = told(&demo);
+    assert_eq!(said.matches(" --label 2.0.0 -c ").count(), 3, "{said}");
+    assert!(said.contains("a, b and c share the rollout"), "{said}");
+    assert!(
+        line(said, "counted by ").starts_with("3 proxies, "),
+        "{said}"
+    );
+    let together = line(said, "together ");
+    assert!(together.ends_with(" ms of each other"), "{together}");
+    assert!(said.contains("0 of 600 saw a failure"), "{said}");
+    assert!(line(said, "latched ").contains("cutover retry"), "{said}");
+    assert!(said.contains("demo --story bad-canary --fleet 3 --for 10m"));
+}
+
+#[test]
+fn nothing_is_left_of_a_fleet_that_is_killed() {
+    if std::env::var_os("CUTOVER_ETCD").is_none() {
+        eprintln!("skipped: needs etcd; tests/peers/etcd.sh runs it");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let child = Command::new(BINARY)
+        .args(["demo", "--fleet", "2"])
+        .env("TMPDIR", dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut demo = Ended(child.expect("the binary runs"));
+    let mut output = BufReader::new(demo.0.stdout.take().expect("a pipe"));
+    let mut said = String::new();
+    while !said.contains("share the rollout") {
+        let read = output.read_line(&mut said).expect("text");
+        assert!(read > 0, "ended early:\n{said}");
+    }
+    let file = said.lines().find_map(|l| l.strip_prefix("the file, "));
+    let file = file.expect("its path").trim_end_matches(':');
+    let text = std::fs::read_to_string(file).expect("the file");
+    let port = text
+        .lines()
+        .find_map(|l| l.strip_prefix("etcd   = \"http://"));
+    let etcd: std::net::SocketAddr = { port.expect("etcd's URL") }
+        .trim_end_matches('"')
+        .parse()
+        .expect("an address");
+    std::net::TcpStream::connect(etcd).expect("etcd listens");
+    demo.0.kill().expect("it runs");
+    demo.0.wait().expect("its status");
+    until("etcd is gone", || std::net::TcpStream::connect(etcd).err());
 }

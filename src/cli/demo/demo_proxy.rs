@@ -153,10 +153,7 @@ impl DemoProxy {
 
     /// Adds the last lines of the proxy's log to an error.
     fn with_log(&self, fault: CommandError) -> CommandError {
-        let log = fs::read_to_string(self.directory.join("proxy.log")).unwrap_or_default();
-        let lines: Vec<_> = log.lines().collect();
-        let last = lines[lines.len().saturating_sub(20)..].iter();
-        last.fold(fault, |fault, line| fault.with(*line))
+        last_lines(&self.directory.join("proxy.log"), fault)
     }
 
     /// Stops the proxy with SIGTERM, as an operator would, and removes the directory.
@@ -214,8 +211,16 @@ impl Drop for DemoProxy {
     }
 }
 
+/// Adds the last lines of a log to an error.
+pub(super) fn last_lines(log: &Path, fault: CommandError) -> CommandError {
+    let log = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = log.lines().collect();
+    let last = lines[lines.len().saturating_sub(20)..].iter();
+    last.fold(fault, |fault, line| fault.with(*line))
+}
+
 /// Creates the directory of a demo, which only this user can enter.
-fn new_directory() -> Result<PathBuf, CommandError> {
+pub(super) fn new_directory() -> Result<PathBuf, CommandError> {
     let pid = std::process::id();
     let mut number = 0;
     loop {

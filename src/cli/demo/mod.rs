@@ -5,13 +5,16 @@
 //!
 //! * [`scene`] says what a demo consists of; [`origin`] serves the versions; [`demo_proxy`] owns the configuration file and
 //!   the child process; [`port`] reserves the proxy's port.
+//! * [`demo_etcd`] runs the etcd of `--fleet`, and [`members`] watches how its proxies move together.
 //! * [`traffic`] sends the requests of [`users`]; [`tally`] counts the responses; [`view`] shows them, below
 //!   the [`messages`] that the demo tells. [`layout`] fits both into the terminal.
 //! * Without a story the user edits the file, or [`script`] plays the shifts of `--for`. A [`story`] is played on a
 //!   [`stage`]. [`name`] is how this program is called in the commands that the demo prints.
 
+mod demo_etcd;
 mod demo_proxy;
 mod layout;
+mod members;
 mod messages;
 mod name;
 mod origin;
@@ -26,6 +29,7 @@ mod users;
 mod view;
 
 use std::cell::RefCell;
+use std::ffi::OsString;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -35,9 +39,10 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::error::CommandError;
 use super::{CommandResult, block_on};
+use demo_etcd::DemoEtcd;
 use demo_proxy::DemoProxy;
 use origin::DemoOrigin;
-use scene::Scene;
+use scene::{Scene, SceneAddresses};
 use stage::StoryStage;
 use story::Story;
 use tally::Tally;
@@ -60,6 +65,13 @@ pub(super) struct DemoArgs {
     /// Port of the proxy on 127.0.0.1 [default: 8080, or a free one if that is taken]
     #[arg(long)]
     port: Option<u16>,
+    /// Play the story on a fleet: this number of proxies, from 2 to 5, that share the rollout through the etcd that is installed
+    /// [story: bad-canary, or good-canary]
+    #[arg(long, value_name = "PROXIES", value_parser = clap::value_parser!(u8).range(2..=5))]
+    fleet: Option<u8>,
+    /// Become etcd, with these arguments; for the demo itself
+    #[arg(long, hide = true, num_args = 1.., allow_hyphen_values = true)]
+    become_etcd: Option<Vec<OsString>>,
 }
 
 /// Parses the length of the demo.
@@ -80,9 +92,12 @@ fn script_time(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The parts of a running demo.
+/// The parts of a running demo. They are dropped in this order.
 struct RunningDemo {
     proxy: DemoProxy,
+    /// The other members of the fleet.
+    others: Vec<DemoProxy>,
+    etcd: Option<DemoEtcd>,
     origins: Vec<Rc<DemoOrigin>>,
     tally: Rc<RefCell<Tally>>,
     users: Rc<RefCell<Users>>,
@@ -90,21 +105,49 @@ struct RunningDemo {
 
 impl DemoArgs {
     pub(super) fn run(&self) -> CommandResult {
+        if let Some(arguments) = &self.become_etcd {
+            return Err(demo_etcd::become_etcd(arguments));
+        }
         block_on(self.demo())?
     }
 
+    /// What is played. Without a story, a fleet has a bad canary.
+    fn story(&self) -> Result<Option<Story>, CommandError> {
+        match (self.story, self.fleet) {
+            (None, Some(_)) => Ok(Some(Story::BadCanary)),
+            (Some(story), Some(_)) if !story.is_canary() => {
+                let refused = format!("the story {} has no rollout to share", story.name());
+                let fault = CommandError::new(refused);
+                Err(fault.with("--fleet plays bad-canary or good-canary"))
+            }
+            (story, _) => Ok(story),
+        }
+    }
+
     async fn demo(&self) -> CommandResult {
-        let scene = self.story.map_or_else(Scene::free, Story::scene);
-        let mut demo = self.start(&scene).await?;
-        let mut view = DemoView::new(&scene, &demo.proxy, demo.tally.clone());
+        let story = self.story()?;
+        let scene = story.map_or_else(Scene::free, Story::scene);
+        let scene = match self.fleet {
+            Some(members) => scene.on_fleet(members),
+            None => scene,
+        };
         let mut interrupted = std::pin::pin!(interrupted());
+        let mut demo = tokio::select! {
+            started = self.start(&scene) => started?,
+            () = &mut interrupted => return Ok(0),
+        };
+        let mut view = DemoView::new(&scene, &demo.proxy, demo.tally.clone());
         let ended = tokio::select! {
-            ended = self.run_until_ended(&scene, &mut demo, &mut view) => ended,
+            ended = self.run_until_ended((&scene, story), &mut demo, &mut view) => ended,
             () = &mut interrupted => Ok(DemoEnd::Stopped),
         };
         view.close();
-        // The proxy is stopped even if the demo has failed, and the first error is reported.
-        let stopped = demo.proxy.shutdown().await;
+        // The proxies are stopped even if the demo has failed, and the first error is reported.
+        let mut stopped = demo.proxy.shutdown().await;
+        for other in demo.others {
+            stopped = stopped.and(other.shutdown().await);
+        }
+        drop(demo.etcd);
         let ended = ended?;
         stopped?;
         let tally = demo.tally.borrow();
@@ -119,19 +162,45 @@ impl DemoArgs {
         Ok(u8::from(tally.failures() > 0 || is_wrong))
     }
 
-    /// Starts the origins and the proxy.
+    /// Starts the origins, etcd if there is a fleet, and the proxies.
     async fn start(&self, scene: &Scene) -> Result<RunningDemo, CommandError> {
+        let etcd = match self.fleet {
+            Some(_) => {
+                let mut etcd = DemoEtcd::start()?;
+                etcd.ready().await?;
+                Some(etcd)
+            }
+            None => None,
+        };
         let mut origins = Vec::new();
         for plan in &scene.origins {
             origins.push(origin::start(*plan).await?);
         }
         let addresses: Vec<_> = origins.iter().map(|o| (o.version, o.address)).collect();
-        let proxy = DemoProxy::start(
-            |directory, address| scene.configuration(directory, &addresses, address),
-            self.port,
-        )?;
+        let proxy = |member: usize, port: Option<u16>| {
+            let member = etcd
+                .as_ref()
+                .map(|etcd| (etcd.url(), members::name(member)));
+            DemoProxy::start(
+                |directory, listener| {
+                    let addresses = SceneAddresses {
+                        origins: &addresses,
+                        listener,
+                        member: member.as_ref().map(|(etcd, name)| (&**etcd, &**name)),
+                    };
+                    scene.configuration(directory, &addresses)
+                },
+                port,
+            )
+        };
+        let first = proxy(0, self.port)?;
+        let others = 1..self.fleet.map_or(1, usize::from);
+        let others = others.map(|member| proxy(member, Some(0)));
+        let others = others.collect::<Result<_, _>>()?;
         Ok(RunningDemo {
-            proxy,
+            proxy: first,
+            others,
+            etcd,
             origins,
             tally: Rc::new(RefCell::new(Tally::new(scene.versions))),
             users: Rc::new(RefCell::new(Users::new(scene.users))),
@@ -141,17 +210,21 @@ impl DemoArgs {
     /// Runs the traffic and the view until the script or the story ends, or the proxy fails.
     async fn run_until_ended(
         &self,
-        scene: &Scene,
+        (scene, story): (&Scene, Option<Story>),
         demo: &mut RunningDemo,
         view: &mut DemoView,
     ) -> Result<DemoEnd, CommandError> {
         demo.proxy.ready().await?;
+        for other in &mut demo.others {
+            other.ready().await?;
+        }
         let begun = Instant::now();
-        let address = demo.proxy.address;
-        let _clients = traffic::start(address, scene.clients, &demo.tally, &demo.users);
-        view.open(&demo.proxy);
+        let proxies = std::iter::once(&demo.proxy).chain(&demo.others);
+        let addresses: Vec<_> = proxies.map(|proxy| proxy.address).collect();
+        let _clients = traffic::start(&addresses, scene.clients, &demo.tally, &demo.users);
+        view.open(&demo.proxy, &demo.others);
         let played = async {
-            match (self.story, self.length) {
+            match (story, self.length) {
                 (Some(story), length) => {
                     let deadline = length.map(|length| begun + length);
                     play_story(story, demo, view, deadline).await
@@ -166,7 +239,7 @@ impl DemoArgs {
         };
         tokio::select! {
             ended = played => ended,
-            failed = view.live(&demo.proxy, begun) => failed.map(|()| DemoEnd::Stopped),
+            failed = view.live(&demo.proxy, &demo.others, begun) => failed.map(|()| DemoEnd::Stopped),
         }
     }
 }
@@ -192,6 +265,7 @@ async fn play_story(
 ) -> Result<DemoEnd, CommandError> {
     let stage = StoryStage {
         proxy: &demo.proxy,
+        others: &demo.others,
         origins: &demo.origins,
         tally: demo.tally.clone(),
         users: demo.users.clone(),

@@ -33,6 +33,17 @@ pub(super) struct Scene {
     pub users: UserPlan,
 }
 
+/// The addresses that a configuration file names.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SceneAddresses<'a> {
+    /// Origins, with the names of their versions.
+    pub origins: &'a [(&'a str, SocketAddr)],
+    /// The proxy's listener.
+    pub listener: SocketAddr,
+    /// The URL of etcd and the name of the member, in a fleet.
+    pub member: Option<(&'a str, &'a str)>,
+}
+
 impl Scene {
     /// The scene in which the user moves traffic from blue to green.
     pub(super) fn free() -> Self {
@@ -59,24 +70,35 @@ impl Scene {
         }
     }
 
-    /// The text of the configuration file. `origins` are addresses with the names of their versions.
-    pub(super) fn configuration(
-        &self,
-        directory: &Path,
-        origins: &[(&str, SocketAddr)],
-        address: SocketAddr,
-    ) -> String {
+    /// The scene on a fleet of `members` proxies.
+    pub(super) fn on_fleet(self, members: u8) -> Self {
+        Self {
+            title: format!("{} --fleet {members}", self.title),
+            ..self
+        }
+    }
+
+    /// The text of the configuration file.
+    pub(super) fn configuration(&self, directory: &Path, addresses: &SceneAddresses<'_>) -> String {
         let state = toml::Value::from(directory.display().to_string());
         let Self {
             comment, service, ..
         } = self;
+        let listener = addresses.listener;
+        let fleet = addresses.member.map(|(etcd, name)| {
+            format!("[fleet]\netcd   = \"{etcd}\"\nname   = \"demo\"\nmember = \"{name}\"\n\n")
+        });
+        let fleet = fleet.unwrap_or_default();
         let mut text = format!(
-            "{comment}\n\nlisten    = \"{address}\"\nstate_dir = {state}\n\n[service.{SERVICE}]\n{service}\n\
+            "{comment}\n\nlisten    = \"{listener}\"\nstate_dir = {state}\n\n{fleet}[service.{SERVICE}]\n{service}\n\
              [service.{SERVICE}.versions]\n"
         );
         let width = self.versions.map(str::len).into_iter().max().unwrap_or(0);
         for version in self.versions {
-            let own = origins.iter().filter(|(name, _)| *name == version);
+            let own = addresses
+                .origins
+                .iter()
+                .filter(|(name, _)| *name == version);
             let own: Vec<String> = own.map(|(_, origin)| format!("\"{origin}\"")).collect();
             text += &format!("{version:<width$} = [{}]\n", own.join(", "));
         }
@@ -90,22 +112,34 @@ pub(super) mod tests {
     use crate::config::Spec;
 
     /// The configuration of a scene, parsed.
-    pub(in crate::cli::demo) fn parsed(scene: &Scene) -> Spec {
+    pub(in crate::cli::demo) fn parsed(scene: &Scene, member: Option<(&str, &str)>) -> Spec {
         let origins: Vec<(&str, SocketAddr)> = (1..)
             .zip(&scene.origins)
             .map(|(port, origin)| (origin.version, SocketAddr::from(([127, 0, 0, 1], port))))
             .collect();
-        let address = SocketAddr::from(([127, 0, 0, 1], 8080));
+        let addresses = SceneAddresses {
+            origins: &origins,
+            listener: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            member,
+        };
         let directory = Path::new("/tmp/with \"quotes\"");
-        let text = scene.configuration(directory, &origins, address);
+        let text = scene.configuration(directory, &addresses);
         crate::config::parse(&text, "demo").expect(&text)
     }
 
     #[test]
     fn the_file_is_valid_and_names_both_origins() {
-        let spec = parsed(&Scene::free());
+        let spec = parsed(&Scene::free(), None);
         assert_eq!(spec.state_dir.unwrap(), Path::new("/tmp/with \"quotes\""));
         let names = spec.services[0].versions.iter().map(|v| v.name.as_str());
         assert_eq!(names.collect::<Vec<_>>(), ["blue", "green"]);
+        assert!(spec.fleet.is_none());
+    }
+
+    #[test]
+    fn the_file_of_a_member_names_it_and_its_etcd() {
+        let member = Some(("http://127.0.0.1:2379", "b"));
+        let fleet = parsed(&Scene::free(), member).fleet.expect("a fleet");
+        assert_eq!(fleet.member.as_deref(), Some("b"));
     }
 }

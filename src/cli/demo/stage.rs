@@ -41,6 +41,8 @@ const ADOPTION: Duration = Duration::from_secs(15);
 /// What a story is played on.
 pub(super) struct StoryStage<'a> {
     pub proxy: &'a DemoProxy,
+    /// The other members of the fleet, if there is one.
+    pub others: &'a [DemoProxy],
     pub origins: &'a [Rc<DemoOrigin>],
     pub tally: Rc<RefCell<Tally>>,
     pub users: Rc<RefCell<Users>>,
@@ -73,6 +75,16 @@ impl StoryEnd {
 }
 
 impl StoryStage<'_> {
+    /// Number of proxies.
+    pub(super) fn members(&self) -> usize {
+        1 + self.others.len()
+    }
+
+    /// All proxies, beginning with the first.
+    pub(super) fn proxies(&self) -> impl Iterator<Item = &DemoProxy> {
+        std::iter::once(self.proxy).chain(self.others)
+    }
+
     /// Tells a line.
     pub(super) fn say(&self, line: &str) {
         self.messages.push(line);
@@ -97,18 +109,38 @@ impl StoryStage<'_> {
     /// # Errors
     /// The proxy doesn't answer.
     pub(super) async fn service(&self) -> Result<ServiceStatus, CommandError> {
-        let status = self.proxy.admin.status().await?;
-        let mut services = status.services.into_iter();
-        let found = services.find(|service| service.name == SERVICE);
-        found.ok_or_else(|| CommandError::new(format!("service {SERVICE} is gone from the file")))
+        service_of(self.proxy).await
     }
 
-    /// The rollout of the service, if there is one.
+    /// The stable version of each proxy.
     ///
     /// # Errors
-    /// The proxy doesn't answer.
+    /// A proxy doesn't answer.
+    pub(super) async fn stable(&self) -> Result<Vec<String>, CommandError> {
+        let mut stable = Vec::new();
+        for proxy in self.proxies() {
+            stable.push(service_of(proxy).await?.stable);
+        }
+        Ok(stable)
+    }
+
+    /// The rollout of the service, if there is one: as the member sees it that drives it, because that one judges.
+    ///
+    /// # Errors
+    /// A proxy doesn't answer.
     pub(super) async fn rollout(&self) -> Result<Option<RolloutStatus>, CommandError> {
-        Ok(self.service().await?.rollout)
+        let first = self.service().await?.rollout;
+        for other in self.others {
+            let rollout = service_of(other).await?.rollout;
+            let drives = |rollout: &RolloutStatus| {
+                let fleet = rollout.fleet.as_ref();
+                fleet.is_some_and(|fleet| fleet.is_driver)
+            };
+            if rollout.as_ref().is_some_and(drives) {
+                return Ok(rollout);
+            }
+        }
+        Ok(first)
     }
 
     /// Prints a command, runs it on the demo's file, and prints what it says.
@@ -116,11 +148,23 @@ impl StoryStage<'_> {
     /// # Errors
     /// The command can't be run or fails.
     pub(super) async fn run(&self, words: &[&str]) -> Result<(), CommandError> {
-        let file = quoted(&self.proxy.file.display().to_string());
+        self.run_on(self.proxy, words).await
+    }
+
+    /// The same for the file of one proxy.
+    ///
+    /// # Errors
+    /// The command can't be run or fails.
+    pub(super) async fn run_on(
+        &self,
+        proxy: &DemoProxy,
+        words: &[&str],
+    ) -> Result<(), CommandError> {
+        let file = quoted(&proxy.file.display().to_string());
         let words_shown = std::iter::once(program()).chain(options_joined(words));
         let words_shown = words_shown.chain([format!("-c {file}")]);
         self.messages.command(words_shown.collect());
-        let output = self.output(words).await?;
+        let output = output(proxy, words).await?;
         let said = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
         if !output.status.success() {
             let failed = format!("`cutover {}` failed: {}", words.join(" "), output.status);
@@ -139,28 +183,6 @@ impl StoryStage<'_> {
         for (number, line) in lines.filter(|(_, line)| !before.contains(line)) {
             self.messages.file_line(number, &line);
         }
-    }
-
-    /// Runs a command of this program on the demo's file.
-    async fn output(&self, words: &[&str]) -> Result<Output, CommandError> {
-        let cannot = |error: std::io::Error| CommandError::new(format!("can't run it: {error}"));
-        let mut command = Command::new(std::env::current_exe().map_err(cannot)?);
-        command.args(words).arg("-c").arg(&self.proxy.file);
-        command.stdin(Stdio::null());
-        for variable in VARIABLES {
-            command.env_remove(variable);
-        }
-        let (done, output) = oneshot::channel();
-        let run = move || {
-            // Nobody waits any more if the demo was interrupted.
-            let _ = done.send(command.output());
-        };
-        let thread = std::thread::Builder::new().name("command".into());
-        thread.spawn(run).map_err(cannot)?;
-        let ended = output.await;
-        ended
-            .map_err(|_| CommandError::new("the thread of a command ended"))?
-            .map_err(cannot)
     }
 
     /// Runs a command that edits the file, and prints the lines that it changed. Returns the time from the moment the file was
@@ -187,7 +209,9 @@ impl StoryStage<'_> {
     /// # Errors
     /// The proxy doesn't answer, or it takes too long.
     pub(super) async fn settled(&self) -> Result<(), CommandError> {
-        self.in_effect_after(0).await?;
+        for proxy in self.proxies() {
+            in_effect_after(proxy, 0).await?;
+        }
         sleep(IN_FLIGHT).await;
         Ok(())
     }
@@ -200,20 +224,55 @@ impl StoryStage<'_> {
         &self,
         generation: u64,
     ) -> Result<SystemTime, CommandError> {
-        let begun = Instant::now();
-        while begun.elapsed() < ADOPTION {
-            let status = self.proxy.admin.status().await?;
-            let is_held = status.services.iter().any(|s| !s.awaiting.is_empty());
-            let is_everywhere = status.adopted >= status.generation;
-            if status.generation > generation && is_everywhere && !is_held {
-                return Ok(SystemTime::now());
-            }
-            sleep(CLOSE_LOOK).await;
-        }
-        Err(CommandError::new(format!(
-            "the edit is not in effect after {ADOPTION:?}"
-        )))
+        in_effect_after(self.proxy, generation).await
     }
+}
+
+/// Waits until every worker of a proxy runs a later generation and no version is held back by the gate. Returns the moment.
+async fn in_effect_after(proxy: &DemoProxy, generation: u64) -> Result<SystemTime, CommandError> {
+    let begun = Instant::now();
+    while begun.elapsed() < ADOPTION {
+        let status = proxy.admin.status().await?;
+        let is_held = status.services.iter().any(|s| !s.awaiting.is_empty());
+        let is_everywhere = status.adopted >= status.generation;
+        if status.generation > generation && is_everywhere && !is_held {
+            return Ok(SystemTime::now());
+        }
+        sleep(CLOSE_LOOK).await;
+    }
+    Err(CommandError::new(format!(
+        "the edit is not in effect after {ADOPTION:?}"
+    )))
+}
+
+/// The status of the service on a proxy.
+async fn service_of(proxy: &DemoProxy) -> Result<ServiceStatus, CommandError> {
+    let status = proxy.admin.status().await?;
+    let mut services = status.services.into_iter();
+    let found = services.find(|service| service.name == SERVICE);
+    found.ok_or_else(|| CommandError::new(format!("service {SERVICE} is gone from the file")))
+}
+
+/// Runs a command of this program on the file of a proxy.
+async fn output(proxy: &DemoProxy, words: &[&str]) -> Result<Output, CommandError> {
+    let cannot = |error: std::io::Error| CommandError::new(format!("can't run it: {error}"));
+    let mut command = Command::new(std::env::current_exe().map_err(cannot)?);
+    command.args(words).arg("-c").arg(&proxy.file);
+    command.stdin(Stdio::null());
+    for variable in VARIABLES {
+        command.env_remove(variable);
+    }
+    let (done, output) = oneshot::channel();
+    let run = move || {
+        // Nobody waits any more if the demo was interrupted.
+        let _ = done.send(command.output());
+    };
+    let thread = std::thread::Builder::new().name("command".into());
+    thread.spawn(run).map_err(cannot)?;
+    let ended = output.await;
+    ended
+        .map_err(|_| CommandError::new("the thread of a command ended"))?
+        .map_err(cannot)
 }
 
 /// The words for a shell, each option with its value.

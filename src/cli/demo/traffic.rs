@@ -33,15 +33,15 @@ struct Answer {
     session: Option<String>,
 }
 
-/// Starts this number of clients. They stop when the returned set is dropped.
+/// Starts this number of clients, each of which uses one of the proxies. They stop when the returned set is dropped.
 pub(super) fn start(
-    proxy: SocketAddr,
+    proxies: &[SocketAddr],
     clients: u32,
     tally: &Rc<RefCell<Tally>>,
     users: &Rc<RefCell<Users>>,
 ) -> JoinSet<()> {
     let mut set = JoinSet::new();
-    for number in 0..clients {
+    for (number, proxy) in (0..clients).zip(proxies.iter().copied().cycle()) {
         let offset = INTERVAL / clients * number;
         set.spawn_local(client(proxy, offset, tally.clone(), users.clone()));
     }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, interval};
 
 use super::demo_proxy::DemoProxy;
 use super::layout::{Layout, bar, coloured, columns, command, cut, cut_front, print, shortened};
+use super::members::{listed, name};
 use super::messages::Messages;
 use super::name::{program, quoted};
 use super::scene::{SERVICE, Scene};
@@ -59,7 +60,7 @@ impl DemoView {
             is_terminal,
             // The choice also heeds NO_COLOR.
             has_colour: is_terminal && AutoStream::choice(&stdout) != ColorChoice::Never,
-            url: format!("http://{}/", proxy.address),
+            url: url(proxy),
             file: proxy.file.display().to_string(),
             drawn: Cell::new(0),
         }
@@ -71,11 +72,14 @@ impl DemoView {
     }
 
     /// Prints what the user can do, or what is going to happen.
-    pub(super) fn open(&self, proxy: &DemoProxy) {
+    pub(super) fn open(&self, proxy: &DemoProxy, others: &[DemoProxy]) {
         let [first, second] = self.scene.versions;
-        let (title, url) = (&self.scene.title, &self.url);
+        let title = &self.scene.title;
+        let others = others.iter().map(url);
+        let urls: Vec<String> = std::iter::once(self.url.clone()).chain(others).collect();
+        let urls = listed(&urls);
         self.messages
-            .push(&format!("{title}: {first} and {second} behind {url}"));
+            .push(&format!("{title}: {first} and {second} behind {urls}"));
         match self.scene.about {
             [] => print(&(self.taken() + &self.invitation(proxy))),
             about => {
@@ -107,16 +111,33 @@ impl DemoView {
         )
     }
 
-    /// Redraws the display until the proxy fails.
-    pub(super) async fn live(&self, proxy: &DemoProxy, begun: Instant) -> Result<(), CommandError> {
+    /// Redraws the display until a proxy fails.
+    pub(super) async fn live(
+        &self,
+        proxy: &DemoProxy,
+        others: &[DemoProxy],
+        begun: Instant,
+    ) -> Result<(), CommandError> {
         let period = if self.is_terminal { 250 } else { 1000 };
         let mut ticks = interval(Duration::from_millis(period));
         loop {
             ticks.tick().await;
-            let status = proxy.admin.status().await?;
+            let mut status = proxy.admin.status().await?;
+            let mut members = vec![member(0, &status)];
+            for (number, other) in (1..).zip(others) {
+                let other = other.admin.status().await?;
+                members.push(member(number, &other));
+                if drives(&other) {
+                    status = other;
+                }
+            }
             let mut text = self.erase_and_print_messages();
             if self.is_terminal {
-                let block = self.block(proxy, begun, &status);
+                let mut block = self.block(proxy, begun, &status);
+                if !others.is_empty() {
+                    let line = cut(&members.join("  "), columns().saturating_sub(11));
+                    let _ = writeln!(block, "  members  {line}");
+                }
                 self.drawn.set(block.lines().count());
                 // Auto-wrap is off while the block is drawn, so that it takes exactly as many rows as it has lines.
                 let _ = write!(text, "\x1b[?7l{block}\x1b[?7h");
@@ -185,8 +206,7 @@ impl DemoView {
             let colour = self.has_colour.then_some(VERSION_COLOURS[version]);
             text += &layout.line(name, colour, &figures);
         }
-        let found = status.services.iter().find(|s| s.name == SERVICE);
-        if let Some(rollout) = found.and_then(|service| service.rollout.as_ref()) {
+        if let Some(rollout) = rollout_of(status) {
             text += &self.rollout(rollout, columns);
         }
         if let Some((number, line)) = proxy.line_of(self.scene.marked) {
@@ -211,6 +231,30 @@ impl DemoView {
         let evidence = evidence(rollout, self.has_colour.then_some(RED));
         format!("\n  rollout  {state}\n  evidence {evidence}\n")
     }
+}
+
+/// Where a proxy listens.
+fn url(proxy: &DemoProxy) -> String {
+    format!("http://{}/", proxy.address)
+}
+
+/// The rollout of the demo's service.
+fn rollout_of(status: &ProxyStatus) -> Option<&RolloutStatus> {
+    let found = status.services.iter().find(|s| s.name == SERVICE);
+    found.and_then(|service| service.rollout.as_ref())
+}
+
+/// Whether a proxy drives the rollout of its fleet.
+fn drives(status: &ProxyStatus) -> bool {
+    let fleet = rollout_of(status).and_then(|rollout| rollout.fleet.as_ref());
+    fleet.is_some_and(|fleet| fleet.is_driver)
+}
+
+/// A member of a fleet and the share that it gives: `b 5% drives`.
+fn member(number: usize, status: &ProxyStatus) -> String {
+    let share = rollout_of(status).map_or("0%", |rollout| &rollout.share);
+    let drives = if drives(status) { " drives" } else { "" };
+    format!("{} {share}{drives}", name(number))
 }
 
 /// The evidence against a version, as a bar and in figures.

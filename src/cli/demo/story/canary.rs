@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::admin::rollout::RolloutStatus;
+use crate::cli::demo::members::{MembersWatch, listed, name};
 use crate::cli::demo::origin::OriginPlan;
 use crate::cli::demo::scene::{SERVICE, Scene};
 use crate::cli::demo::stage::{StoryEnd, StoryStage};
@@ -19,6 +20,8 @@ const BEFORE: Duration = Duration::from_secs(2);
 const AFTER: Duration = Duration::from_secs(2);
 /// Interval between two looks at the rollout.
 const LOOK: Duration = Duration::from_millis(100);
+/// Longest time between the first and the last member of a fleet that follow a change of a rollout.
+const MOST_APART: Duration = Duration::from_secs(1);
 /// Longest time that a rollout may take.
 const LONGEST: Duration = Duration::from_secs(45);
 /// The label of the release.
@@ -96,26 +99,45 @@ struct RolloutWalk {
     last: RolloutStatus,
     /// When it ended.
     ended: Instant,
+    /// How the members of a fleet followed it.
+    members: Option<MembersWatch>,
 }
 
 /// Deploys the release and follows its rollout to the end.
 async fn deploy(stage: &StoryStage<'_>, tells_evidence: bool) -> Result<RolloutWalk, CommandError> {
     sleep(BEFORE).await;
     stage.say("the release is deployed, and its rollout begins:");
+    let members = (stage.members() > 1).then(|| MembersWatch::start(stage.proxies()));
     let command = ["deploy", SERVICE, "v2", "--label", LABEL];
     stage.edit(&command).await?;
-    if tells_evidence {
-        stage.say("every second the guard compares v2 with v1; evidence of 10^2 (99%) fails v2:");
+    if members.is_some() {
+        stage.say("each proxy has a file of its own, so that the others get the release as well:");
     }
-    follow(stage, tells_evidence).await
+    for other in stage.others {
+        stage.run_on(other, &command).await?;
+    }
+    if tells_evidence {
+        stage.say(match &members {
+            None => "every second the guard compares v2 with v1; evidence of 10^2 (99%) fails v2:",
+            // Half of the 1% is left to the members' own guards.
+            Some(_) => "every second one member compares v2 with v1, by what all have counted; evidence of 10^2.3 (99.5%) fails v2:",
+        });
+    }
+    let walk = follow(stage, tells_evidence).await?;
+    Ok(RolloutWalk { members, ..walk })
 }
 
 async fn follow(stage: &StoryStage<'_>, tells_evidence: bool) -> Result<RolloutWalk, CommandError> {
     let begun = Instant::now();
     let mut shares: Vec<String> = Vec::new();
-    let (mut counted, mut held) = (0, None);
+    let (mut counted, mut held, mut driver) = (0, None, None);
     loop {
         let rollout = stage.rollout().await?.unwrap_or_default();
+        let fleet = rollout.fleet.clone().unwrap_or_default();
+        if fleet.driver.is_some() && driver != fleet.driver {
+            driver = fleet.driver;
+            tell_driver(stage, driver.as_deref().unwrap_or_default());
+        }
         // A step is told when its share is in force, which is a moment after it has begun.
         if shares.last() != Some(&rollout.share) && !matches!(&*rollout.share, "" | "0%") {
             shares.push(rollout.share.clone());
@@ -136,6 +158,7 @@ async fn follow(stage: &StoryStage<'_>, tells_evidence: bool) -> Result<RolloutW
                 shares,
                 last: rollout,
                 ended: Instant::now(),
+                members: None,
             });
         }
         if begun.elapsed() > LONGEST {
@@ -146,6 +169,15 @@ async fn follow(stage: &StoryStage<'_>, tells_evidence: bool) -> Result<RolloutW
         }
         sleep(LOOK).await;
     }
+}
+
+/// Tells which member drives the rollout.
+fn tell_driver(stage: &StoryStage<'_>, driver: &str) {
+    let names: Vec<String> = (0..stage.members()).map(name).collect();
+    let members = listed(&names);
+    stage.say(&format!(
+        "{members} share the rollout; {driver} drives it, and judges what all of them count"
+    ));
 }
 
 /// Tells the step before, if there was one, and the one that begins.
@@ -179,6 +211,31 @@ fn failures(rollout: &RolloutStatus) -> String {
 fn evidence(rollout: &RolloutStatus) -> String {
     let evidence = view::evidence(rollout, None);
     format!("  {evidence}: {}", failures(rollout))
+}
+
+/// Adds how close together the members of a fleet were in a state with these shares.
+fn add_together(end: &mut StoryEnd, walk: &RolloutWalk, (state, shares): (&str, &[String])) {
+    let Some(members) = &walk.members else { return };
+    let spreads: Option<Vec<Duration>> = { shares.iter() }
+        .map(|share| members.spread(state, share))
+        .collect();
+    // Without a share, there is nothing to compare.
+    let Some(most) = spreads.and_then(|spreads| spreads.into_iter().max()) else {
+        end.check(false, "not all members followed the rollout");
+        return;
+    };
+    end.fact(
+        "together",
+        format!("all members within {} of each other", shown(most)),
+    );
+    end.check(most < MOST_APART, "members followed late");
+    if let Some(fleet) = &walk.last.fleet {
+        let driver = fleet.driver.as_deref().unwrap_or_default();
+        end.fact(
+            "counted by",
+            format!("{} proxies, added up by {driver}", fleet.counting),
+        );
+    }
 }
 
 /// Plays the bad story.
@@ -218,6 +275,8 @@ pub(super) async fn play_bad(stage: &StoryStage<'_>) -> Result<StoryEnd, Command
         ),
     );
     end.check(later == 0, "v2 got requests after the rollback");
+    let rolled_back = ["0%".to_owned()];
+    add_together(&mut end, &walk, ("rolled-back", &rolled_back[..]));
     add_verdict(&mut end, &walk.last);
     let users = stage.users.borrow();
     let (came, disappointed) = (users.came(), users.disappointed());
@@ -233,10 +292,16 @@ pub(super) async fn play_bad(stage: &StoryStage<'_>) -> Result<StoryEnd, Command
 fn add_verdict(end: &mut StoryEnd, rollout: &RolloutStatus) {
     end.fact("reason", rollout.reason.clone().unwrap_or_default());
     let (evidence, threshold) = (rollout.total_evidence, rollout.threshold);
-    end.fact(
-        "evidence",
-        format!("10^{evidence:.1}; a verdict needs 10^{threshold:.1} (99%)"),
-    );
+    let value = match &rollout.fleet {
+        None => format!("10^{evidence:.1}; a verdict needs 10^{threshold:.1} (99%)"),
+        Some(_) if evidence >= threshold => {
+            format!("10^{evidence:.1}; a verdict needs 10^{threshold:.1} (99.5%)")
+        }
+        Some(_) => format!(
+            "10^{evidence:.1} of 10^{threshold:.1} by what all have counted; the guard of one member was certain before, and its veto is for all"
+        ),
+    };
+    end.fact("evidence", value);
     if rollout.latched {
         end.fact(
             "latched",
@@ -267,13 +332,18 @@ pub(super) async fn play_good(stage: &StoryStage<'_>) -> Result<StoryEnd, Comman
     let live = stage.edit(&["promote", SERVICE]).await?;
     stage.say(&format!("  live on every worker after {}", shown(live)));
     sleep(AFTER).await;
-    let stable = stage.service().await?.stable;
+    let all_stable = stage.stable().await?;
+    let stable = &all_stable[0];
     let users = stage.users.borrow();
     let back = users.moves("v2", "v1");
     let tally = stage.tally.borrow();
     let (all, failed) = (tally.requests(), tally.failures());
     end.fact("steps", walk.shares.join(", "));
-    end.fact("stable", format!("{stable}, by a line of the file"));
+    let files = match all_stable.len() {
+        1 => "by a line of the file".to_owned(),
+        files => format!("by a line of each of the {files} files"),
+    };
+    end.fact("stable", format!("{stable}, {files}"));
     end.fact(
         "users",
         format!(
@@ -284,7 +354,11 @@ pub(super) async fn play_good(stage: &StoryStage<'_>) -> Result<StoryEnd, Comman
     );
     end.fact("requests", format!("{all}, {failed} failed"));
     end.check(walk.shares == ["10%", "50%", "100%"], "a step was left out");
-    end.check(stable == "v2", "v2 isn't stable");
+    // The first step begins while the files are edited one after the other.
+    let later = walk.shares.get(1..).unwrap_or_default();
+    add_together(&mut end, &walk, ("step", later));
+    let is_stable = all_stable.iter().all(|stable| stable == "v2");
+    end.check(is_stable, "v2 isn't stable");
     end.check(back == 0, "users moved back");
     end.check(failed == 0, "requests failed");
     Ok(end)

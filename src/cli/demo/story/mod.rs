@@ -28,6 +28,11 @@ impl Story {
         value.map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
+    /// Whether it has a rollout.
+    pub(super) fn is_canary(self) -> bool {
+        self != Self::BlueGreen
+    }
+
     /// The set-up.
     pub(super) fn scene(self) -> Scene {
         let scene = match self {
@@ -68,7 +73,9 @@ impl Story {
         messages.push("");
         let program = program();
         if !stays {
-            let name = self.name();
+            let story = format!("--story {}", self.name());
+            let fleet = stage.members();
+            let fleet = (fleet > 1).then(|| format!("--fleet {fleet}"));
             let commands = end.next.iter();
             let commands: Vec<String> = commands
                 .map(|(command, _)| format!("`cutover {command}`"))
@@ -77,12 +84,9 @@ impl Story {
                 "next: keep the demo running, and try {} on it",
                 commands.join(", ")
             ));
-            messages.command(vec![
-                program,
-                "demo".to_owned(),
-                format!("--story {name}"),
-                "--for 10m".to_owned(),
-            ]);
+            let words = [program, "demo".to_owned(), story].into_iter();
+            let words = words.chain(fleet).chain(["--for 10m".to_owned()]);
+            messages.command(words.collect());
             return;
         }
         messages.push("next: the demo keeps running; try, in another terminal");
@@ -105,12 +109,16 @@ mod tests {
     fn every_story_has_a_valid_file() {
         for story in Story::value_variants() {
             let scene = story.scene();
-            let spec = parsed(&scene);
+            let spec = parsed(&scene, None);
             let service = &spec.services[0];
             let names = service.versions.iter().map(|v| v.name.as_str());
             assert!(names.eq(scene.versions), "{}", story.name());
-            let is_canary = *story != Story::BlueGreen;
-            assert_eq!(service.rollout.is_some(), is_canary, "{}", story.name());
+            assert_eq!(
+                service.rollout.is_some(),
+                story.is_canary(),
+                "{}",
+                story.name()
+            );
         }
     }
 }
