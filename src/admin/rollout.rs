@@ -70,7 +70,7 @@ impl RolloutStatus {
 }
 
 /// A rollout that the members of a fleet share.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct SharedStatus {
     /// The member that drives it; `None` until this member knows.
@@ -81,6 +81,31 @@ pub(crate) struct SharedStatus {
     pub term: u64,
     /// Number of processes whose counts the driver adds up; 0 on other members.
     pub counting: usize,
+    /// Whether this member has the fleet's plan, and so takes part.
+    pub takes_part: bool,
+    /// Seconds since etcd last confirmed what this member knows. From 10 on, it is alone: the share doesn't rise.
+    pub lag_s: f64,
+}
+
+impl SharedStatus {
+    /// Who drives the rollout: `driven by b in term 3`, `driven by this member in term 3, which counts for 5 processes`.
+    pub(crate) fn summary(&self) -> String {
+        let Self { term, counting, .. } = self;
+        match &self.driver {
+            _ if self.is_driver => {
+                let processes = if *counting == 1 {
+                    "process"
+                } else {
+                    "processes"
+                };
+                format!(
+                    "driven by this member in term {term}, which adds up the counts of {counting} {processes}"
+                )
+            }
+            Some(driver) => format!("driven by {driver} in term {term}"),
+            None => "no driver is known yet".to_owned(),
+        }
+    }
 }
 
 /// Rollouts by service.

@@ -10,7 +10,7 @@ use crate::rollout::state::RolloutPhase;
 use crate::snapshot::{CertificateOwner, CertificateState, Live, Service, Snapshot, Version};
 use crate::telemetry::registry::PresentSeries;
 use crate::telemetry::render::{
-    Scrape, ScrapeCertificate, ScrapeFleet, ScrapeRollout, ScrapeService,
+    Scrape, ScrapeCertificate, ScrapeFleet, ScrapeRollout, ScrapeService, ScrapeShared,
     ScrapeUpstreamCertificate, ScrapeVersion,
 };
 use crate::upstream::Endpoint;
@@ -102,6 +102,12 @@ fn rollout(status: &RolloutStatus) -> ScrapeRollout {
         step: status.step,
         states: states.collect(),
         evidence: status.evidence.clone().into_iter().collect(),
+        fleet: status.fleet.as_ref().map(|fleet| ScrapeShared {
+            is_driver: fleet.is_driver,
+            term: fleet.term,
+            takes_part: fleet.takes_part,
+            lag_s: fleet.lag_s,
+        }),
     }
 }
 

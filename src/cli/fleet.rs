@@ -1,12 +1,18 @@
 //! `cutover fleet status`: shows the fleet that the running proxy belongs to.
 
+use std::collections::BTreeMap;
+
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 
 use super::error::CommandError;
-use super::fleet_view::shown;
+use super::fleet_view::{shown, shown_rollouts};
 use super::proxy::{Proxy, ProxyError};
 use super::proxy_address::ProxyAddress;
 use super::{CommandResult, Json, block_on};
+use crate::admin::fleet::FleetStatus;
+use crate::admin::rollout::SharedStatus;
+use crate::admin::status::ServiceStatus;
 
 /// Exit code if the proxy is cut off from its fleet.
 const ALONE: u8 = 2;
@@ -23,6 +29,15 @@ pub(super) struct FleetArgs {
     action: FleetAction,
     #[command(flatten)]
     json: Json,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct FleetJson<'a> {
+    #[serde(flatten)]
+    fleet: &'a FleetStatus,
+    /// The shared rollouts, by service.
+    rollouts: BTreeMap<&'a str, &'a SharedStatus>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -44,6 +59,7 @@ impl FleetArgs {
             ProxyError::Unreachable(fault) => fault.exit(NO_PROXY),
             ProxyError::Failed(fault) => fault,
         })?;
+        let rollouts = rollouts(&status.services);
         let none = || {
             CommandError::new("this proxy belongs to no fleet")
                 .with("write `[fleet]` with `etcd` and `name` into its configuration")
@@ -51,12 +67,27 @@ impl FleetArgs {
         let fleet = status.fleet.ok_or_else(none)?;
         match self.json.json {
             true => {
-                let text = serde_json::to_string_pretty(&fleet);
+                let text = serde_json::to_string_pretty(&FleetJson {
+                    fleet: &fleet,
+                    rollouts: rollouts.iter().copied().collect(),
+                });
                 let text = text.map_err(|error| CommandError::new(error.to_string()))?;
                 anstream::println!("{text}");
             }
-            false => anstream::print!("{}", shown(&fleet)),
+            false => {
+                let (fleet, rollouts) = (shown(&fleet), shown_rollouts(&rollouts));
+                anstream::print!("{fleet}{rollouts}");
+            }
         }
         Ok(if fleet.connected { 0 } else { ALONE })
     }
+}
+
+/// The rollouts that the fleet shares.
+fn rollouts(services: &[ServiceStatus]) -> Vec<(&str, &SharedStatus)> {
+    let shared = services.iter().filter_map(|service| {
+        let fleet = service.rollout.as_ref()?.fleet.as_ref()?;
+        Some((service.name.as_str(), fleet))
+    });
+    shared.collect()
 }

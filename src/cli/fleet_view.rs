@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::table::{Align, TextTable};
 use crate::admin::fleet::FleetStatus;
+use crate::admin::rollout::SharedStatus;
 
 /// Renders the connection, the members and what they disagree about.
 pub(super) fn shown(fleet: &FleetStatus) -> String {
@@ -33,10 +34,69 @@ pub(super) fn shown(fleet: &FleetStatus) -> String {
     text
 }
 
+/// Renders who drives the rollouts of services.
+pub(super) fn shown_rollouts(rollouts: &[(&str, &SharedStatus)]) -> String {
+    if rollouts.is_empty() {
+        return String::new();
+    }
+    let mut table = TextTable::new(&[
+        ("ROLLOUT OF", Align::Left),
+        ("DRIVER", Align::Left),
+        ("TERM", Align::Right),
+        ("CONFIRMED", Align::Left),
+        ("", Align::Left),
+    ]);
+    for (service, shared) in rollouts {
+        let driver = shared.driver.clone().unwrap_or_else(|| "-".to_owned());
+        let note = match (shared.takes_part, shared.is_driver) {
+            (false, _) => "stable only: this member has another plan".to_owned(),
+            (true, true) => format!("this one, counting for {}", shared.counting),
+            (true, false) => String::new(),
+        };
+        table.row([
+            (*service).to_owned(),
+            driver,
+            shared.term.to_string(),
+            format!("{:.0}s ago", shared.lag_s),
+            note,
+        ]);
+    }
+    table.to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::admin::fleet::FleetMember;
+
+    #[test]
+    fn rollouts_are_shown_with_their_drivers() {
+        let other = SharedStatus {
+            driver: Some("b".to_owned()),
+            term: 12,
+            takes_part: true,
+            lag_s: 1.2,
+            ..SharedStatus::default()
+        };
+        let own = SharedStatus {
+            driver: Some("a".to_owned()),
+            is_driver: true,
+            counting: 5,
+            ..other.clone()
+        };
+        let apart = SharedStatus {
+            takes_part: false,
+            ..other.clone()
+        };
+        assert_eq!(
+            shown_rollouts(&[("cart", &other), ("shop", &own), ("pay", &apart)]),
+            "ROLLOUT OF  DRIVER  TERM  CONFIRMED\n\
+             cart        b         12  1s ago\n\
+             shop        a         12  1s ago     this one, counting for 5\n\
+             pay         b         12  1s ago     stable only: this member has another plan\n"
+        );
+        assert_eq!(shown_rollouts(&[]), "");
+    }
 
     fn fleet() -> FleetStatus {
         let member = |name: &str| FleetMember {

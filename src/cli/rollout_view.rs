@@ -11,6 +11,9 @@ const BAR: usize = 20;
 /// Renders a rollout: its state, the evidence of each rule against the threshold, and the time to a verdict.
 pub(super) fn shown(service: &str, rollout: &RolloutStatus) -> String {
     let mut text = format!("{service} rollout: {}\n", summary(rollout));
+    if let Some(fleet) = &rollout.fleet {
+        let _ = writeln!(text, "  fleet     {}", fleet.summary());
+    }
     if let Some(counted) = counted(rollout) {
         let _ = writeln!(text, "  counted   {counted}");
     }

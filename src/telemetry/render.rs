@@ -101,6 +101,21 @@ pub struct ScrapeRollout {
     pub states: Vec<(&'static str, bool)>,
     /// Evidence against the canary by rule of the guard, as log10.
     pub evidence: Vec<(String, f64)>,
+    /// How this member takes part in it, if a fleet shares it.
+    pub fleet: Option<ScrapeShared>,
+}
+
+/// A rollout that a fleet shares, as this member sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ScrapeShared {
+    /// Whether this member drives it.
+    pub is_driver: bool,
+    /// The term of the driver.
+    pub term: u64,
+    /// Whether this member has the fleet's plan.
+    pub takes_part: bool,
+    /// Seconds since etcd last confirmed what this member knows.
+    pub lag_s: f64,
 }
 
 /// A version of the running configuration.
@@ -210,6 +225,17 @@ fn rollout_of(page: &mut Page, service: &ScrapeService, rollout: &ScrapeRollout)
             base.with("guard", guard),
             *evidence,
         );
+    }
+    if let Some(fleet) = &rollout.fleet {
+        let flag = |is: bool| f64::from(u8::from(is));
+        page.gauge(names::FLEET_DRIVES, base.clone(), flag(fleet.is_driver));
+        page.gauge(names::FLEET_TERM, base.clone(), fleet.term as f64);
+        page.gauge(
+            names::FLEET_TAKES_PART,
+            base.clone(),
+            flag(fleet.takes_part),
+        );
+        page.gauge(names::FLEET_LAG, base, fleet.lag_s);
     }
 }
 

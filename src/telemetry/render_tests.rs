@@ -23,6 +23,12 @@ fn scrape(services: &[(&str, &[&str])]) -> Scrape {
             step: 2,
             states: vec![("step", true), ("held", false)],
             evidence: vec![("errors x1.5".to_owned(), 0.5)],
+            fleet: Some(ScrapeShared {
+                is_driver: true,
+                term: 3,
+                takes_part: true,
+                lag_s: 1.5,
+            }),
         }),
         name: (*name).to_owned(),
         labels: Vec::new(),
@@ -234,6 +240,10 @@ fn every_family_is_shown_in_good_form() {
         ("cutover_fleet_connected", 1.0),
         ("cutover_fleet_members", 3.0),
         ("cutover_fleet_disagreements", 2.0),
+        ("cutover_fleet_drives{service=\"shop\"}", 1.0),
+        ("cutover_fleet_term{service=\"shop\"}", 3.0),
+        ("cutover_fleet_takes_part{service=\"shop\"}", 1.0),
+        ("cutover_fleet_lag_seconds{service=\"shop\"}", 1.5),
         ("cutover_config_generation", 7.0),
         ("cutover_config_last_reload_successful", 1.0),
         (

@@ -32,7 +32,18 @@ function fleet(one) {
   const rows = one.members.map((member) => ({ key: member.name, cells: [member.name === one.member ? `${member.name} (this one)` : member.name, member.version] }));
   const note = [link, one.error && h("span", { class: "reason bad" }, ` ${one.error}`)];
   const disagreements = one.disagreements.map((text) => h("p", { class: "hint", key: text }, mark("warn"), ` ${text}`));
-  return [section("fleet", `Fleet ${one.name}`, ["Member", "Program"], rows, note), disagreements];
+  return [section("fleet", `Fleet ${one.name}`, ["Member", "Program"], rows, note), disagreements, drivers()];
+}
+
+/** Who drives the rollouts that the fleet shares. */
+function drivers() {
+  const shared = [...state.services.values()].filter((service) => service.rollout?.fleet);
+  if (!shared.length) return null;
+  const rows = shared.map(({ name, rollout: { fleet } }) => ({
+    key: name,
+    cells: [name, fleet.is_driver ? `${fleet.driver} (this one)` : fleet.driver ?? "–", { value: count(fleet.term), kind: "number" }, fleet.takes_part ? [mark("ok"), "takes part"] : [mark("warn"), "stable only: another plan"]],
+  }));
+  return section("drivers", "Shared rollouts", ["Service", "Driver", "Term", "This member"], rows);
 }
 
 function fact(name, value) {

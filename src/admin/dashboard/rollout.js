@@ -20,9 +20,18 @@ export function panel(service, buttons) {
       h("div", { class: "buttons" }, buttons)),
     rollout.reason && h("p", { class: `reason ${level}`, key: "reason" }, rollout.reason),
     h("p", { class: "hint", key: "since" }, `Since ${clock(rollout.since)}. Reached share ${rollout.share}.${rollout.latched ? " It begins again only by a retry or with a changed plan." : ""}`),
+    rollout.fleet && h("p", { class: "hint", key: "fleet" }, fleet(rollout.fleet)),
     rollout.warnings.map((warning, at) => h("p", { class: "reason warn", key: `warning ${at}` }, warning)),
     steps(rollout),
     h("div", { class: "proof", key: "proof" }, curve(rollout), facts(rollout)));
+}
+
+/** Who drives a rollout that a fleet shares. */
+function fleet(one) {
+  const counting = one.counting === 1 ? "1 process" : `${count(one.counting)} processes`;
+  if (one.is_driver) return `The fleet shares it. This member drives it in term ${one.term} and adds up the counts of ${counting}.`;
+  if (one.driver == null) return "The fleet shares it. No driver is known yet.";
+  return `The fleet shares it. ${one.driver} drives it in term ${one.term}.${one.takes_part ? "" : " This member has another plan and keeps to stable."}`;
 }
 
 function steps(rollout) {

@@ -323,6 +323,10 @@ fn rollout_state(rollout: Option<&RolloutStatus>, to: &mut Xxh3) {
         &rollout.warnings,
     )
         .hash(to);
+    let fleet = rollout.fleet.as_ref();
+    fleet
+        .map(|f| (&f.driver, f.is_driver, f.term, f.takes_part))
+        .hash(to);
     let verdict = rollout.verdict.as_ref().map(|v| (&v.guard, &v.outcome));
     verdict.hash(to);
 }

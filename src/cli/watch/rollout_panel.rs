@@ -31,6 +31,8 @@ pub(super) fn lines(
         });
         lines.extend(reasons);
     }
+    let fleet = rollout.fleet.as_ref();
+    lines.extend(fleet.map(|fleet| labelled("fleet").plain(&fleet.summary())));
     lines.extend(hold(rollout, width));
     lines.extend(evidence(service, rollout, series, width));
     lines.extend(counts(rollout));

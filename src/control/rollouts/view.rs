@@ -1,7 +1,7 @@
 //! The status of a rollout, for the API.
 
 use std::f64::consts::LN_10;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::service::ServiceRollout;
 use crate::admin::rollout::{
@@ -88,6 +88,8 @@ fn fleet(rollout: &ServiceRollout) -> Option<SharedStatus> {
         is_driver: side.replica.is_driver(),
         term: side.replica.term(),
         counting: side.counting(),
+        takes_part: rollout.why_apart().is_none(),
+        lag_s: side.replica.silence(Instant::now()).as_secs_f64(),
     })
 }
 

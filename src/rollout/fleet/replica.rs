@@ -126,10 +126,14 @@ impl Replica {
         self.contact = self.contact.max(Some(sent));
     }
 
+    /// For how long nothing was heard of the store.
+    pub fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.contact.unwrap_or(self.since))
+    }
+
     /// For how long nothing was heard of the store, if that is too long.
     pub fn alone(&self, now: Instant) -> Option<Duration> {
-        let since = self.contact.unwrap_or(self.since);
-        let silence = now.saturating_duration_since(since);
+        let silence = self.silence(now);
         (self.contact.is_none() || silence >= CONTACT).then_some(silence)
     }
 
