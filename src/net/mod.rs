@@ -11,6 +11,7 @@ pub(crate) mod outbox;
 pub(crate) mod pipe;
 pub(crate) mod proxy_header;
 pub(crate) mod proxy_protocol;
+pub(crate) mod send_queue;
 mod socket_file;
 pub(crate) mod stream;
 mod time_origin;

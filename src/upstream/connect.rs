@@ -25,6 +25,7 @@ use crate::config::spec::{EndpointAddress, ProxyProtocol, Scheme};
 use crate::net::Stream;
 use crate::net::keepalive::keep_alive;
 use crate::net::proxy_header::{self, ProxySource};
+use crate::net::send_queue::limit_unsent;
 use crate::telemetry::record::Reason;
 
 /// An open connection and the protocol that it speaks.
@@ -239,6 +240,7 @@ async fn dial_one(
         .map_err(ConnectError::Io)?;
     tcp.set_nodelay(true).map_err(ConnectError::Io)?;
     keep_alive(&tcp, endpoint.pause()).map_err(ConnectError::Io)?;
+    limit_unsent(&tcp).map_err(ConnectError::Io)?;
     // In front of TLS, too.
     announce(&mut tcp, &purpose.header(transport)).await?;
     if endpoint.spec.scheme != Scheme::Https {

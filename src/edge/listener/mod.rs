@@ -27,6 +27,7 @@ use super::listener_info::ListenerInfo;
 use super::tls::{self, Certificates, TicketKeys};
 use crate::config::{Spec, spec};
 use crate::net::keepalive::keep_alive;
+use crate::net::send_queue::limit_unsent;
 use crate::net::{ListenerId, SocketFile};
 use crate::proxy::via::Via;
 use crate::telemetry::log_limit::LogLimit;
@@ -345,7 +346,7 @@ impl Listeners {
         self.bound = plan.bound;
         self.next_id = plan.next_id;
         for listener in &self.bound {
-            listener.keep_alive(plan.pause);
+            listener.set_options(plan.pause);
             listener.set_access();
         }
         let update = |(listener, sockets): (&BoundListener, Vec<Socket>)| ListenerUpdate {
@@ -468,16 +469,19 @@ fn longest_pause(spec: &Spec) -> Duration {
 }
 
 impl BoundListener {
-    /// Turns TCP keepalive on for connections accepted from now on. They inherit it from the listening socket, which saves system
-    /// calls on each of them.
-    fn keep_alive(&self, pause: Duration) {
+    /// Turns TCP keepalive on for connections accepted from now on, and limits what the kernel queues for them. They inherit both
+    /// from the listening socket, which saves system calls on each of them.
+    fn set_options(&self, pause: Duration) {
         if let BoundAddress::Unix(_) = self.runtime.address {
             return;
         }
+        let listener = &self.runtime.spec.name;
         for socket in &*self.duplicates {
             if let Err(error) = keep_alive(socket, pause) {
-                let listener = &self.runtime.spec.name;
                 tracing::warn!(listener, %error, "can't turn on TCP keepalive");
+            }
+            if let Err(error) = limit_unsent(socket) {
+                tracing::warn!(listener, %error, "can't limit what the kernel queues for clients");
             }
         }
     }
