@@ -9,7 +9,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 use xxhash_rust::xxh3::xxh3_64;
@@ -24,8 +24,9 @@ const ONCE_IN_S: u32 = 60;
 
 /// A running request.
 #[derive(Debug)]
-struct RunningRequest {
-    shard: Arc<GuardShard>,
+pub(super) struct RunningRequest {
+    /// What it is counted in.
+    pub(super) shard: Arc<GuardShard>,
     started: Instant,
     /// The thresholds that it has passed, one bit each.
     counted: u8,
@@ -51,44 +52,42 @@ impl JudgedRequests {
 
     /// Counts the latency of a request that becomes a stream or tunnel: the time to its head.
     pub(super) fn time_now(&self, key: usize, now: Instant) {
-        self.0.borrow_mut()[key].time(now);
+        let request = &mut self.0.borrow_mut()[key];
+        request.time(now.saturating_duration_since(request.started));
+        request.is_timed = true;
     }
 
-    /// Removes a request without an outcome.
+    /// Removes a request that has ended.
     #[inline]
-    pub(super) fn forget(&self, key: usize) -> Arc<GuardShard> {
-        self.0.borrow_mut().remove(key).shard
-    }
-
-    /// Removes a request that has ended well, and counts its latency.
-    #[inline]
-    pub(super) fn end(&self, key: usize, now: Instant) -> Arc<GuardShard> {
-        let mut request = self.0.borrow_mut().remove(key);
-        request.time(now);
-        request.shard
+    pub(super) fn remove(&self, key: usize) -> RunningRequest {
+        self.0.borrow_mut().remove(key)
     }
 
     /// Counts requests that have passed a threshold since the last call.
     pub(super) fn sweep(&self, now: Instant) {
         let mut requests = self.0.borrow_mut();
         for (_, request) in requests.iter_mut().filter(|(_, request)| !request.is_timed) {
-            request.counted = request.shard.pass(request.age(now), request.counted);
+            let age = nanos(now.saturating_duration_since(request.started));
+            request.counted = request.shard.pass(age, request.counted);
         }
     }
 }
 
 impl RunningRequest {
-    /// Its age in nanoseconds.
-    fn age(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.started).as_nanos() as u64
-    }
-
-    fn time(&mut self, now: Instant) {
+    /// Counts its latency, unless that has been counted.
+    #[inline]
+    pub(super) fn time(&self, age: Duration) {
         if !self.is_timed {
-            self.is_timed = true;
-            self.shard.end(self.age(now), self.counted);
+            self.shard.end(nanos(age), self.counted);
         }
     }
+}
+
+/// Nanoseconds; those of more than 584 years wrap.
+#[inline]
+fn nanos(time: Duration) -> u64 {
+    let seconds = time.as_secs().wrapping_mul(1_000_000_000);
+    seconds.wrapping_add(time.subsec_nanos().into())
 }
 
 /// Who sent a request, as far as it is known without another look at it.

@@ -321,7 +321,7 @@ impl Drop for Recording<'_> {
     fn drop(&mut self) {
         if let Some(key) = self.judged.take() {
             // Cancelled: the request has no outcome.
-            self.worker.judged.forget(key);
+            drop(self.worker.judged.remove(key));
         }
         // Dropped while unwinding: whatever the record says, the panic is why the request failed.
         if std::thread::panicking() {

@@ -140,16 +140,21 @@ impl GuardShard {
         now
     }
 
-    /// Counts a request that has ended as fast for each threshold that it did not pass.
+    /// Counts a request that has ended, for each threshold: as slow if it has passed it and wasn't counted before, else as fast.
     #[inline]
     pub fn end(&self, ns: u64, counted: u8) {
-        let slow = self.pass(ns, counted);
         for (slot, threshold) in self.thresholds.iter().enumerate() {
-            if threshold.load(Relaxed) == UNUSED {
+            let threshold = threshold.load(Relaxed);
+            if threshold == UNUSED {
                 break;
             }
-            if slow & 1 << slot == 0 {
-                self.fast[slot].add(1);
+            if counted & 1 << slot == 0 {
+                let counter = if ns > threshold {
+                    &self.slow
+                } else {
+                    &self.fast
+                };
+                counter[slot].add(1);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What the guard of a rollout learns from a request.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Recording;
 use crate::config::rollout::GoalSpec;
@@ -37,51 +37,54 @@ impl<'a> Recording<'a> {
 
     /// Counts the end of a judged try.
     pub(super) fn end_judged(&mut self, key: usize) {
-        let judged = &self.worker.judged;
+        let running = self.worker.judged.remove(key);
         let (Some(service), Some(attempt)) = (self.service, self.record.last_try()) else {
-            judged.forget(key);
             return;
         };
         if attempt.failure.is_some_and(|f| f.reason == Reason::Hedged) {
             // Without the second try, the version would have needed at least as long. Leaving such requests out would make a
             // slow version look quick.
-            judged
-                .end(key, self.try_began + attempt.took)
-                .request(false);
+            running.time(self.age_after(attempt.took));
+            running.shard.request(false);
             return;
         }
         let elsewhere = attempt
             .failure
             .is_some_and(|f| f.origin != Origin::Upstream);
         let Some(status) = attempt.status.filter(|_| !elsewhere) else {
-            judged.forget(key);
             return;
         };
         let failed = status >= 500 || attempt.grpc_status.is_some_and(is_server_failure);
+        let without_flag = self.without_flag();
         // A failure says nothing about latency: a broken version that answers at once would look quick.
-        let shard = match failed {
-            true => judged.forget(key),
-            false => {
-                let ended = self.try_began + attempt.took;
-                if let Some(rolling) = self.without_flag() {
-                    let took = ended.saturating_duration_since(self.started);
-                    rolling.guard.took_without(self.worker.id, took);
-                }
-                judged.end(key, ended)
+        if !failed {
+            let age = self.age_after(attempt.took);
+            if let Some(rolling) = without_flag {
+                rolling.guard.took_without(self.worker.id, age);
             }
-        };
+            running.time(age);
+        }
         let failed = failed && self.worker.is_new_failure(service, self.user);
-        shard.request(failed);
+        running.shard.request(failed);
         for (at, goal) in service.goals.iter().enumerate() {
             if is_reached(goal, &self.record, status) {
-                shard.goal(at);
+                running.shard.goal(at);
             }
         }
         // The endpoints show how failures cluster on the side that others are compared with.
-        let is_baseline = service.rolling_flag.is_none() || self.without_flag().is_some();
+        let is_baseline = service.rolling_flag.is_none() || without_flag.is_some();
         if let Some((_, member)) = attempt.endpoint.filter(|_| is_baseline) {
             let pool = &service.versions[attempt.version.1].pool;
             pool.members[member].endpoint.shards[self.worker.id.0].note_judged(failed);
+        }
+    }
+
+    /// The age of the request when its current try has taken this long. A first try begins with the request.
+    #[inline]
+    fn age_after(&self, took: Duration) -> Duration {
+        match self.try_began == self.started {
+            true => took,
+            false => (self.try_began + took).saturating_duration_since(self.started),
         }
     }
 
