@@ -29,6 +29,7 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use crate::config::Spec;
+use crate::config::load::ConfigFile;
 use crate::config::policy::Policies;
 use crate::config::rollout::GoalSpec;
 use crate::config::spec::{Share, Timeouts};
@@ -259,6 +260,8 @@ pub(crate) struct Live {
 pub(crate) struct ConfigSource {
     /// Path of the file.
     pub path: PathBuf,
+    /// The files of the adopted configuration, the main file first.
+    pub files: Arc<[ConfigFile]>,
     /// XXH3 hash of the text of the adopted configuration, as 16 hex digits.
     pub hash: String,
     /// When the adopted generation was published.
@@ -278,13 +281,14 @@ pub(crate) struct ConfigSource {
 const RECENT: usize = 32;
 
 impl ConfigSource {
-    /// Records that the text with this hash was adopted as this generation.
-    pub(crate) fn adopt(&mut self, hash: String, generation: u64) {
+    /// Records that the text with this hash, from these files, was adopted as this generation.
+    pub(crate) fn adopt(&mut self, hash: String, files: Arc<[ConfigFile]>, generation: u64) {
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
         self.recent.push_back((hash.clone(), generation));
         self.hash = hash;
+        self.files = files;
         self.published = Some(SystemTime::now());
         self.error = None;
         self.refused_hash = None;

@@ -16,6 +16,7 @@ mod activity;
 pub(crate) mod api;
 pub(crate) mod blocking;
 pub(crate) mod capacity;
+pub(crate) mod config_status;
 mod dashboard;
 pub(crate) mod drain;
 pub(crate) mod error_groups;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::config_status::Config;
 use super::error_groups::{self, ErrorGroupStatus};
 use super::flags::{self, ConversionStatus, FlagStatus};
 use super::fleet::FleetStatus;
@@ -57,35 +58,6 @@ pub(crate) struct ProxyStatus {
     /// In the order of the configuration file.
     #[serde(default)]
     pub services: Vec<ServiceStatus>,
-}
-
-/// The configuration file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Config {
-    /// Absolute path.
-    pub path: String,
-    /// xxh3 hash of the running text, 16 hex digits.
-    pub hash: String,
-    /// Whether the current file is what runs.
-    pub ok: bool,
-    /// Why the current file was refused, if it was.
-    pub error: Option<String>,
-    /// xxh3 hash of the refused text.
-    pub refused_hash: Option<String>,
-    /// When the running generation was published, RFC 3339.
-    pub published: Option<String>,
-    /// The texts adopted last, the newest at the end.
-    #[serde(default)]
-    pub recent: Vec<Adopted>,
-}
-
-/// An adopted text of the configuration file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Adopted {
-    /// xxh3 hash of the text, 16 hex digits.
-    pub hash: String,
-    /// The generation that was compiled from it.
-    pub generation: u64,
 }
 
 /// A listener.
@@ -295,7 +267,7 @@ impl ProxyStatus {
             generation: snapshot.generation,
             adopted: context.live.adopted(),
             uptime_s: context.started.elapsed().as_secs(),
-            config: config(context.live.source()),
+            config: Config::of(context.live.source()),
             listeners: listeners(context, &snapshot),
             certificates: certificates(context.live.certificates()),
             fleet: context.fleet.status(Instant::now()),
@@ -303,24 +275,6 @@ impl ProxyStatus {
                 .map(|index| service(context, &snapshot, index))
                 .collect(),
         }
-    }
-}
-
-fn config(source: snapshot::ConfigSource) -> Config {
-    // Clients may have another working directory.
-    let path = std::path::absolute(&source.path).unwrap_or(source.path);
-    Config {
-        path: path.display().to_string(),
-        hash: source.hash,
-        ok: source.error.is_none(),
-        error: source.error,
-        refused_hash: source.refused_hash,
-        published: source.published.map(rfc3339),
-        recent: source
-            .recent
-            .into_iter()
-            .map(|(hash, generation)| Adopted { hash, generation })
-            .collect(),
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::error::CommandError;
 use super::proxy_address::{ProxyAddress, shown};
 use super::{CommandResult, Json};
+use crate::config::load::ConfigFile;
 use crate::config::{self, Diagnostic, LoadFailure, Loaded};
 use crate::control::preflight::{Findings, preflight, unstorable_rollouts};
 use crate::snapshot::Snapshot;
@@ -92,11 +93,19 @@ fn print(file: &Path, checked: &CheckedFile) {
         anstream::eprintln!("{}", found.join("\n").trim_end());
     }
     if let (Some(loaded), true) = (&checked.loaded, checked.errors.is_empty()) {
-        anstream::println!("{}: ok, {}", shown(file), summary(loaded));
+        let files = loaded.files(file);
+        anstream::println!("{}: ok, {}", shown(file), summary(loaded, files.len()));
+        for included in &files[1..] {
+            let services = match &*included.services {
+                [] => "no service".to_owned(),
+                services => services.join(", "),
+            };
+            anstream::println!("  {}: {services}", shown(&included.path));
+        }
     }
 }
 
-fn summary(loaded: &Loaded) -> String {
+fn summary(loaded: &Loaded, files: usize) -> String {
     let count = |number: usize, one: &str| match number {
         1 => format!("1 {one}"),
         n => format!("{n} {one}s"),
@@ -110,16 +119,25 @@ fn summary(loaded: &Loaded) -> String {
         count(versions.len(), "version"),
         count(endpoints, "endpoint"),
     ];
-    if loaded.files() > 1 {
-        counts.push(count(loaded.files(), "file"));
+    if files > 1 {
+        counts.push(count(files, "file"));
     }
     counts.join(", ")
 }
 
 fn as_json(file: &Path, checked: &CheckedFile) -> Value {
     let list = |all: &[Diagnostic]| all.iter().map(diagnostic).collect::<Vec<_>>();
+    let files = checked.loaded.as_ref().map(|loaded| loaded.files(file));
+    let file_json =
+        |file: ConfigFile| json!({ "file": shown(&file.path), "services": file.services });
+    let files: Vec<_> = files
+        .unwrap_or_default()
+        .into_iter()
+        .map(file_json)
+        .collect();
     json!({
         "file": shown(file),
+        "files": files,
         "ok": checked.errors.is_empty(),
         "errors": list(&checked.errors),
         "warnings": list(&checked.warnings),

@@ -13,6 +13,7 @@ use super::proxy_address::{ProxyAddress, meant};
 use super::table::{Align, TextTable};
 use super::watch;
 use super::{CommandResult, Json, block_on};
+use crate::admin::config_status::Config;
 use crate::admin::status::{
     CertificateStatus, ProxyStatus, RedStatus, SHORT_WINDOW, ServiceStatus, VersionStatus,
 };
@@ -73,6 +74,8 @@ impl StatusArgs {
         };
         let names: Vec<_> = status.services.iter().map(|s| s.name.clone()).collect();
         status.services.retain(|service| service.name == *wanted);
+        let files = &mut status.config.files;
+        files.retain(|file| file.services.contains(wanted));
         if !status.services.is_empty() {
             return Ok(());
         }
@@ -104,6 +107,7 @@ fn shown(status: &ProxyStatus) -> String {
             "\nthe current file is rejected, the previous configuration stays in use:\n{error}"
         );
     }
+    text += &included_files(&status.config);
     let mut listeners = TextTable::new(&[
         ("LISTENER", Align::Left),
         ("ADDRESS", Align::Left),
@@ -183,6 +187,22 @@ fn shown(status: &ProxyStatus) -> String {
         }
     }
     text
+}
+
+/// Renders the files of the configuration. Empty if all that is shown is in the main file.
+fn included_files(config: &Config) -> String {
+    if config.files.iter().all(|file| file.path == config.path) {
+        return String::new();
+    }
+    let mut table = TextTable::new(&[("FILE", Align::Left), ("SERVICES", Align::Left)]);
+    for file in &config.files {
+        let services = match &*file.services {
+            [] => "none".to_owned(),
+            services => services.join(", "),
+        };
+        table.row([file.path.clone(), services]);
+    }
+    format!("\n{table}")
 }
 
 /// Renders the certificates, with the errors of failed renewals below the table. Empty if there are none.

@@ -2,6 +2,7 @@
 //!
 //! The parser would report an error for each of their lines, so this check comes first and a hit is the only error.
 
+use super::bundle::FilePart;
 use super::position::BYTE_ORDER_MARK;
 use super::problems::{Problems, TextSpan};
 
@@ -11,13 +12,15 @@ const MAX_LINES: usize = 200;
 const EXAMPLE: &str = "the configuration is TOML. The smallest one:\nlisten = \":8080\"\n[service.shop]\nversions = { v1 = [\"10.0.1.10:8080\"] }";
 
 /// Reports a text that isn't meant to be a configuration of this proxy; returns whether it did.
-pub(super) fn foreign(text: &str, out: &mut Problems) -> bool {
+pub(super) fn foreign(part: &FilePart<'_>, out: &mut Problems) -> bool {
+    let text = part.text;
     if conflicts(text, out) {
         return true;
     }
     let lines: Vec<(usize, &str)> = significant(text).take(MAX_LINES).collect();
     let Some((at, first)) = lines.first().copied() else {
-        return only_comments(text, out);
+        // A team may have no service yet.
+        return part.path.is_none() && only_comments(text, out);
     };
     let Some((what, help)) = format(first, &lines) else {
         return false;
@@ -195,8 +198,8 @@ mod tests {
 
     fn found(text: &str) -> Option<String> {
         let mut out = Problems::default();
-        let (errors, _) = match foreign(text, &mut out) {
-            true => out.finish(&[super::super::bundle::FilePart::single(text)], "t"),
+        let (errors, _) = match foreign(&FilePart::single(text), &mut out) {
+            true => out.finish(&[FilePart::single(text)], "t"),
             false => return None,
         };
         Some(errors[0].message().to_owned())
@@ -261,7 +264,7 @@ mod tests {
     fn every_conflict_is_said_once() {
         let text = "a = 1\n<<<<<<< HEAD\nb = 1\n=======\nb = 2\n>>>>>>> other\nc = 1\n<<<<<<<\n=======\n>>>>>>>\n<<<<<<< cut off\n";
         let mut out = Problems::default();
-        assert!(foreign(text, &mut out));
+        assert!(foreign(&FilePart::single(text), &mut out));
         assert_eq!(out.len(), 3);
     }
 }

@@ -1,10 +1,11 @@
 //! Loads a configuration file. `run`, `check` and every reload use this one function, so they accept the same files.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bundle::{self, FilePart};
@@ -57,10 +58,37 @@ impl Loaded {
         is_written(&bundle::parts(&self.text), path)
     }
 
-    /// The number of files.
-    pub(crate) fn files(&self) -> usize {
-        bundle::parts(&self.text).len()
+    /// The files with the services that each defines, the main file first. `main` is its path.
+    pub(crate) fn files(&self, main: &Path) -> Vec<ConfigFile> {
+        let parts = bundle::parts(&self.text);
+        let (_, included) = parts.split_at(1);
+        let mut files = vec![ConfigFile {
+            path: main.to_owned(),
+            services: Vec::new(),
+        }];
+        files.extend(included.iter().map(|part| ConfigFile {
+            path: part.file(main),
+            services: bundle::services(part),
+        }));
+        // No service is in two files, and those of the main file need no second parsing.
+        let elsewhere: HashSet<&String> = files.iter().flat_map(|file| &file.services).collect();
+        let all = self.spec.services.iter().map(|service| &service.name);
+        let own: Vec<String> = all
+            .filter(|name| !elsewhere.contains(name))
+            .cloned()
+            .collect();
+        files[0].services = own;
+        files
     }
+}
+
+/// A file of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ConfigFile {
+    /// Its path; relative if that of the main file is.
+    pub(crate) path: PathBuf,
+    /// Names of the services that it defines.
+    pub(crate) services: Vec<String>,
 }
 
 /// Why a file can't be used: one or more errors. `Display` writes all of them in full, without colour.

@@ -111,7 +111,7 @@ fn parse_parts(
         // Between two files is the path of the second.
         readable.push_str(&text[readable.len()..part.start]);
         let mut found = Problems::default();
-        if foreign::foreign(part.text, &mut found) {
+        if foreign::foreign(part, &mut found) {
             problems.append(found, part.start);
             let (errors, _) = problems.finish(parts, file_name);
             return Err(errors);

@@ -191,6 +191,49 @@ fn diagnostics_name_the_file_and_what_runs_stays() {
 }
 
 #[test]
+fn status_and_check_list_the_files_with_their_services() {
+    let [shop, green] = ["shop", "green"].map(Origin::named);
+    let proxy = start(&[
+        ("empty.toml", "# none yet\n".to_owned()),
+        ("shop.toml", team("shop", &shop, &green)),
+    ]);
+    let files = |proxy: &Proxy| proxy.status()["config"]["files"].clone();
+    let path = |name: &str| team_file(&proxy, name).display().to_string();
+    let main = proxy.file().display().to_string();
+    let expected = serde_json::json!([
+        { "path": main, "services": [] },
+        { "path": path("empty.toml"), "services": [] },
+        { "path": path("shop.toml"), "services": ["shop"] },
+    ]);
+    assert_eq!(files(&proxy), expected);
+    let shown = proxy.local(&["status"]).stdout;
+    let rows = [("empty.toml", "none"), ("shop.toml", "shop")];
+    for (name, services) in rows {
+        let row =
+            |line: &str| line.starts_with(&path(name)) && line.ends_with(&format!("  {services}"));
+        assert!(shown.lines().any(row), "{shown}");
+    }
+    let text = team("shop", &shop, &green) + &team("api", &shop, &green);
+    fs::write(team_file(&proxy, "shop.toml"), text).expect("a file");
+    until("the new service is listed", || {
+        (files(&proxy)[2]["services"] == serde_json::json!(["shop", "api"])).then_some(())
+    });
+    let shown = proxy.local(&["status", "api"]).stdout;
+    assert!(
+        shown.contains("shop, api") && !shown.contains("empty.toml"),
+        "{shown}"
+    );
+    let checked = command(&["check", &main], proxy.dir()).stdout;
+    let line = format!("  {}: shop, api", path("shop.toml"));
+    assert!(checked.lines().any(|l| l == line), "{checked}");
+    let checked = command(&["check", &main, "--json"], proxy.dir()).stdout;
+    let checked: serde_json::Value = serde_json::from_str(&checked).expect("JSON");
+    let listed = &checked[0]["files"][2];
+    assert_eq!(listed["file"], path("shop.toml"));
+    assert_eq!(listed["services"], serde_json::json!(["shop", "api"]));
+}
+
+#[test]
 fn commands_edit_the_file_in_which_the_service_stands() {
     let [shop, api, green] = ["shop", "api", "green"].map(Origin::named);
     let proxy = start(&[

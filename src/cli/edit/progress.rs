@@ -225,7 +225,8 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    use crate::admin::status::{Adopted, Config, SplitStatus};
+    use crate::admin::config_status::{Adopted, Config};
+    use crate::admin::status::SplitStatus;
 
     const FILE: &str = "listen = ':80'\n[service.shop]\nstable = 'v1'\nsplit = { v2 = '5%' }\n\
                         versions = { v1 = ['a:1'], v2 = ['a:2'], v3 = ['a:3'] }\n";
@@ -248,6 +249,7 @@ mod tests {
             uptime_s: 0,
             config: Config {
                 path: "cutover.toml".into(),
+                files: Vec::new(),
                 hash: hash.into(),
                 ok: true,
                 error: None,

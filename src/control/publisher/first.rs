@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{NAMES, Publisher, warn_of_identities};
 use crate::config;
+use crate::config::load::ConfigFile;
 use crate::control::RunError;
 use crate::control::access_log::OpenLog;
 use crate::control::acme::OrderErrors;
@@ -38,6 +39,7 @@ pub(crate) struct Prepared {
     file: PathBuf,
     first: Snapshot,
     hash: String,
+    files: Arc<[ConfigFile]>,
     text: Arc<str>,
     registry: Arc<Registry>,
     telemetry: Arc<Telemetry>,
@@ -94,6 +96,7 @@ impl Prepared {
         Ok(Self {
             file: file.to_owned(),
             first,
+            files: loaded.files(file).into(),
             hash: loaded.hash,
             text: loaded.text.into(),
             registry,
@@ -193,7 +196,7 @@ impl Prepared {
             path: self.file.clone(),
             ..ConfigSource::default()
         };
-        source.adopt(self.hash, first.generation);
+        source.adopt(self.hash, self.files, first.generation);
         let live = Live::new(first, self.workers, source);
         let workers = Workers::start(self.workers, &live, &self.admission, suspects);
         let workers = workers.map_err(RunError::Threads)?;

@@ -91,8 +91,9 @@ impl Publisher {
             worker.tell(WorkerCommand::Adopt);
             worker.tell(WorkerCommand::Listeners(updates));
         }
+        let files = loaded.files(&self.file).into();
         self.live
-            .note_source(|s| s.adopt(loaded.hash.clone(), generation));
+            .note_source(|s| s.adopt(loaded.hash.clone(), files, generation));
         self.note_certificates();
         self.wait_until_adopted(generation).await;
         let now = self.live.current();
