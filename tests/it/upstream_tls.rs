@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use rustls::{ServerConfig, ServerConnection, Stream};
 
+use crate::support::dns::{Answer, DnsServer, SRV, service};
 use crate::support::h2_origin::H2Origin;
 use crate::support::origin::{Conn, Origin};
 use crate::support::proxy::{Builder, Proxy, command};
 use crate::support::tls::{Authority, Identity};
-use crate::support::until;
+use crate::support::{free_port, until};
 
 /// A service whose only version has this endpoint and these settings of TLS, with health checks.
 fn file(endpoint: &str, tls: &str) -> String {
@@ -290,4 +291,80 @@ fn check_names_the_key_of_a_file_that_is_unusable() {
         output.stderr
     );
     assert!(output.stderr.contains("ca none.pem"), "{}", output.stderr);
+}
+
+/// What a new client is answered.
+fn first(proxy: &Proxy) -> (u16, String) {
+    let answer = proxy.client().get("/");
+    (answer.status(), answer.text())
+}
+
+#[test]
+fn a_name_is_verified_at_each_of_its_addresses() {
+    let (authority, dns, port) = (Authority::new(), DnsServer::start(), free_port());
+    let at = |last: u8| ([127, 0, 0, last], port).into();
+    let of_name = authority.issue(&["app.test"]);
+    let _first = Origin::tls_at(at(2), "first", &of_name, &[]);
+    let _second = Origin::tls_at(at(3), "second", &of_name, &[]);
+    let _other = Origin::tls_at(at(4), "other", &authority.issue(&["other.test"]), &[]);
+    let tls = "tls = { ca = \"$DIR/ca.pem\" }";
+    let text = file(&format!("https://app.test.:{port}"), tls);
+    let text = format!("[dns]\nservers = [\"{}\"]\n{text}", dns.address);
+    // The name has no address before the proxy runs.
+    let proxy = start(&authority, None, &text);
+    assert_eq!(first(&proxy).0, 503);
+    dns.set_addresses("app.test", 0, &["127.0.0.2", "127.0.0.3"]);
+    for name in ["first", "second"] {
+        until(&format!("{name} answers"), || {
+            (first(&proxy) == (200, name.to_owned())).then_some(())
+        });
+    }
+    dns.set_addresses("app.test", 0, &["127.0.0.4"]);
+    let why = until("the other certificate is refused", || {
+        let endpoint = proxy.status()["services"][0]["versions"][0]["endpoints"][0].clone();
+        let is_new = endpoint["address"] == format!("https://127.0.0.4:{port}");
+        let reason = endpoint["reason"].as_str().filter(|_| is_new)?;
+        Some(reason.to_owned())
+    });
+    assert_eq!(
+        why,
+        "no connection: TLS: the endpoint's certificate is not valid for name app.test, only for other.test"
+    );
+    // It has never passed a check; panic mode tries it all the same.
+    let answer = proxy.client().get("/");
+    let reason = answer.field("x-cutover-reason");
+    assert_eq!(
+        (answer.status(), reason.as_deref()),
+        (502, Some("upstream-tls"))
+    );
+}
+
+#[test]
+fn a_resolved_endpoint_is_verified_by_the_name_that_is_given() {
+    let (authority, dns) = (Authority::new(), DnsServer::start());
+    let given = Origin::tls("given", &authority.issue(&["shop.internal"]), &[]);
+    let of_domain = Origin::tls("domain", &authority.issue(&["app.test"]), &[]);
+    let port =
+        |origin: &Origin| -> u16 { origin.at().rsplit(':').next().unwrap().parse().unwrap() };
+    dns.set_addresses("app.test", 60, &["127.0.0.1"]);
+    dns.set_addresses("host.test", 60, &["127.0.0.1"]);
+    let srv = "_https._tcp.app.test";
+    let record = service(srv, 60, [1, 1, port(&of_domain)], "host.test");
+    dns.set(srv, SRV, Answer::Records(vec![record]));
+    let both = format!(
+        "[dns]\nservers = [\"{}\"]\n\
+         [service.app]\nstable = \"v1\"\n\
+         [service.app.versions.v1]\nendpoints = [\"https://dns:app.test.:{}\"]\n\
+         tls = {{ ca = \"$DIR/ca.pem\", server_name = \"shop.internal\" }}\n\
+         [service.srv]\nhosts = [\"srv.test\"]\n\
+         [service.srv.versions.v1]\nendpoints = [\"https://srv:{srv}.\"]\n\
+         tls = {{ ca = \"$DIR/ca.pem\" }}\n",
+        dns.address,
+        port(&given)
+    );
+    let proxy = start(&authority, None, &both);
+    assert_eq!(first(&proxy), (200, "given".to_owned()));
+    // The target of the record could be anybody's: the domain is what is verified.
+    let request = "GET / HTTP/1.1\r\nhost: srv.test\r\n\r\n";
+    assert_eq!(proxy.client().ask(request).text(), "domain");
 }

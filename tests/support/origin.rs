@@ -111,9 +111,20 @@ impl Origin {
 
     /// Each request on a TLS connection that offers `alpn`, answered 200 with `name`.
     pub fn tls(name: &str, identity: &tls::Identity, alpn: &[&str]) -> Self {
+        Self::tls_at((Ipv4Addr::LOCALHOST, 0).into(), name, identity, alpn)
+    }
+
+    /// As [`Self::tls`], at this loopback address.
+    pub fn tls_at(
+        address: SocketAddr,
+        name: &str,
+        identity: &tls::Identity,
+        alpn: &[&str],
+    ) -> Self {
         let name = name.to_owned();
         let config = identity.server(alpn);
-        let (listener, address) = listen();
+        let listener = TcpListener::bind(address).expect("bind the address");
+        let address = listener.local_addr().expect("the address that was bound");
         let script = every_request(move |_: &Message, conn: &mut Conn| conn.reply(200, &name));
         Self::serve(listener, address, Some(config), Arc::new(script))
     }
