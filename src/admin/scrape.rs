@@ -8,7 +8,7 @@ use crate::config::spec::{self, EndpointAddress};
 use crate::index::VersionIx;
 use crate::rollout::state::RolloutPhase;
 use crate::snapshot::{CertificateOwner, CertificateState, Live, Service, Snapshot, Version};
-use crate::telemetry::registry::PresentSeries;
+use crate::telemetry::registry::{MOST_RESOLVED, PresentSeries};
 use crate::telemetry::render::{
     Scrape, ScrapeCertificate, ScrapeFleet, ScrapeRollout, ScrapeService, ScrapeShared,
     ScrapeUpstreamCertificate, ScrapeVersion,
@@ -87,8 +87,9 @@ pub(crate) fn present(snapshot: &Snapshot) -> PresentSeries {
         }
         for version in &service.versions {
             present.version(&service.name, &version.name);
-            for endpoint in labelled(version) {
-                present.endpoint(&service.name, &version.name, &endpoint.name);
+            // All of them: any may have been ejected, and the series of that are limited by themselves.
+            for member in &version.pool.members {
+                present.endpoint(&service.name, &version.name, &member.endpoint.name);
             }
         }
     }
@@ -139,9 +140,6 @@ fn service(
             .collect(),
     }
 }
-
-/// Most addresses of names that have series, by version. Without a limit, a name server could make any number of them.
-const MOST_RESOLVED: usize = 256;
 
 /// The endpoints of a version that have series.
 fn labelled(version: &Version) -> impl Iterator<Item = &Endpoint> {

@@ -3,6 +3,7 @@
 //! Building a snapshot looks up the shards of its services, versions, rules and listeners here, and creates those that
 //! are new. Names that survive a reload keep their shards, so their counters continue. A scrape reads the sums.
 
+mod ejections;
 mod expiry;
 mod labels;
 mod sampling;
@@ -31,6 +32,7 @@ use crate::reason::Reason;
 /// Minimum time between two warnings about failures of one service with the same reason.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
+pub(crate) use ejections::MOST_RESOLVED;
 pub(crate) use expiry::PresentSeries;
 pub(crate) use labels::{Ejection, Rollback};
 
@@ -63,7 +65,7 @@ struct Families {
     flag_goals: BTreeMap<(String, String, String), [Arc<GoalCounter>; FlagState::COUNT]>,
     mirrors: BTreeMap<String, Arc<MirrorLog>>,
     errors: BTreeMap<String, Weak<ErrorGroups>>,
-    ejections: BTreeMap<Ejection, u64>,
+    ejections: ejections::EjectionCounters,
     rollbacks: BTreeMap<Rollback, u64>,
     absent: expiry::Absent,
 }
@@ -184,16 +186,17 @@ impl Telemetry {
             .unwrap_or_default()
     }
 
-    /// Counts an event of outlier detection. Takes the lock, so only the control thread may call it.
-    pub fn ejection(&self, what: Ejection) {
-        *self.families().ejections.entry(what).or_default() += 1;
+    /// Counts an event of outlier detection. `is_resolved` says whether the endpoint is an address of a name: those have a limit.
+    /// Takes the lock, so only the control thread may call it.
+    pub fn ejection(&self, what: Ejection, is_resolved: bool) {
+        self.families().ejections.add(what, is_resolved);
     }
 
     /// Returns the count of each event of outlier detection, sorted.
     pub fn ejections(&self) -> Vec<(Ejection, u64)> {
         let families = self.families();
         let all = families.ejections.iter();
-        all.map(|(what, n)| (what.clone(), *n)).collect()
+        all.map(|(what, n)| (what.clone(), n)).collect()
     }
 
     /// Returns the counters of a version for the guard of a rollout: the existing ones while anything holds them, else new ones.

@@ -97,13 +97,16 @@ fn busy() -> std::sync::Arc<Telemetry> {
     listener[0].request(404);
     listener[1].connections(1);
     telemetry.rules("shop", 2).hit(WorkerId(1), RuleIx(1));
-    telemetry.ejection(Ejection {
-        service: "shop".into(),
-        version: "v1".into(),
-        endpoint: "10.0.0.1:80".into(),
-        reason: EjectionReason::Consecutive5xx,
-        outcome: EjectionOutcome::Enforced,
-    });
+    telemetry.ejection(
+        Ejection {
+            service: "shop".into(),
+            version: "v1".into(),
+            endpoint: "10.0.0.1:80".into(),
+            reason: EjectionReason::Consecutive5xx,
+            outcome: EjectionOutcome::Enforced,
+        },
+        false,
+    );
     telemetry
         .goal("shop", "v2", "purchase")
         .request(WorkerId(1), true);

@@ -16,6 +16,7 @@ use super::endpoint::{CheckEnded, CheckTask, MonitoredEndpoint, PoolName};
 use super::pace::CheckPacer;
 
 use crate::config::policy;
+use crate::config::spec::EndpointAddress;
 use crate::index::VersionIx;
 use crate::snapshot::{Service, Snapshot, Version};
 use crate::telemetry::Telemetry;
@@ -335,14 +336,16 @@ impl MonitorState {
         };
         let (endpoint, reason) = (&monitored.endpoint, decision.reason.as_str());
         let (service, version) = &monitored.pool;
+        let is_resolved = matches!(endpoint.spec.address, EndpointAddress::Resolved(_));
         let count = |outcome| {
-            self.telemetry.ejection(Ejection {
+            let what = Ejection {
                 service: service.to_string(),
                 version: version.to_string(),
                 endpoint: endpoint.name.to_string(),
                 reason: decision.reason,
                 outcome,
-            });
+            };
+            self.telemetry.ejection(what, is_resolved);
         };
         count(EjectionOutcome::Detected);
         let name = &endpoint.name;

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::ejections::FURTHER;
+use super::labels::Ejection;
 use super::{Families, Telemetry};
 
 /// How long series are kept after their subject left the configuration.
@@ -28,6 +30,17 @@ enum SeriesSubject {
     Endpoint(String, String, String),
     Flag(String, String),
     Listener(String),
+}
+
+impl SeriesSubject {
+    /// Whose series an ejection has: that of further addresses belongs to the version.
+    fn of_ejection(what: &Ejection) -> Self {
+        let (service, version) = (what.service.clone(), what.version.clone());
+        match &*what.endpoint {
+            FURTHER => Self::Version(service, version),
+            endpoint => Self::Endpoint(service, version, endpoint.to_owned()),
+        }
+    }
 }
 
 impl PresentSeries {
@@ -110,10 +123,7 @@ impl Families {
         let listeners = self.listeners.keys().cloned().map(SeriesSubject::Listener);
         let flags = self.flags.keys();
         let flags = flags.map(|(s, f)| SeriesSubject::Flag(s.clone(), f.clone()));
-        let endpoints = self.ejections.keys().map(|what| {
-            let (service, version) = (what.service.clone(), what.version.clone());
-            SeriesSubject::Endpoint(service, version, what.endpoint.clone())
-        });
+        let endpoints = self.ejections.keys().map(SeriesSubject::of_ejection);
         { versions.chain(services) }
             .chain(listeners)
             .chain(flags)
@@ -161,14 +171,8 @@ impl Families {
             let subject = SeriesSubject::Service(service.clone());
             Arc::strong_count(log) > 1 || !expired.contains(&subject)
         });
-        self.ejections.retain(|what, _| {
-            let (service, version) = (what.service.clone(), what.version.clone());
-            !expired.contains(&SeriesSubject::Endpoint(
-                service,
-                version,
-                what.endpoint.clone(),
-            ))
-        });
+        self.ejections
+            .retain(|what| !expired.contains(&SeriesSubject::of_ejection(what)));
         // Constant labels are needed for as long as any series of the service is exposed.
         let mut labelled: BTreeSet<&str> = self.versions.keys().map(|(s, _)| &**s).collect();
         labelled.extend(self.goals.keys().map(|(service, ..)| &**service));
@@ -188,7 +192,6 @@ impl Families {
 mod tests {
     use super::*;
     use crate::telemetry::record::{EjectionOutcome, EjectionReason};
-    use crate::telemetry::registry::Ejection;
 
     /// Service `shop` with these versions, each with the endpoint `a:1`, and this listener.
     fn present(versions: &[&str], listener: &str) -> PresentSeries {
@@ -210,13 +213,16 @@ mod tests {
         let telemetry = Telemetry::new(1);
         for version in ["v1", "v2"] {
             telemetry.version("shop", version);
-            telemetry.ejection(Ejection {
-                service: "shop".into(),
-                version: version.into(),
-                endpoint: "a:1".into(),
-                reason: EjectionReason::Consecutive5xx,
-                outcome: EjectionOutcome::Enforced,
-            });
+            telemetry.ejection(
+                Ejection {
+                    service: "shop".into(),
+                    version: version.into(),
+                    endpoint: "a:1".into(),
+                    reason: EjectionReason::Consecutive5xx,
+                    outcome: EjectionOutcome::Enforced,
+                },
+                false,
+            );
         }
         telemetry.rules("shop", 1);
         telemetry.service("shop");
