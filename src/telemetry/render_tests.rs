@@ -95,6 +95,7 @@ fn busy() -> std::sync::Arc<Telemetry> {
     let listener = telemetry.listener("http");
     listener[0].client_failed(Reason::HeaderTimeout);
     listener[0].request(404);
+    listener[0].uncertified();
     listener[1].connections(1);
     telemetry.rules("shop", 2).hit(WorkerId(1), RuleIx(1));
     telemetry.ejection(

@@ -286,6 +286,8 @@ shard! {
         "cutover_connections" "Open downstream connections of a listener.";
     shared panicked => panics:
         "cutover_panics_total" "Connections and HTTP/2 streams that a bug in cutover ended; the log says where.";
+    counter uncertified => uncertified:
+        "cutover_uncertified_handshakes_total" "TLS handshakes that were refused because the certificate of their name has not been obtained yet.";
     reasons client_failed => failures:
         "cutover_client_failures_total" "Requests and TLS handshakes that a client failed.";
 }

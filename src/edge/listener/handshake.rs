@@ -183,6 +183,7 @@ impl Handshake {
                 tracing::info!(listener, "challenge of the ACME authority answered");
             }
             Some(end @ HandshakeEnd::NoCertificate(_)) => {
+                self.runtime.info.metrics[self.worker.0].uncertified();
                 if let Some(suppressed) = self.runtime.refusals.check(1, Instant::now()) {
                     tracing::warn!(listener, reason = %end, suppressed, "TLS handshakes are refused");
                 }
