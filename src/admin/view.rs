@@ -124,10 +124,13 @@ fn fleet(fleet: &FleetSpec) -> Value {
     })
 }
 
-/// The receiver's URL may contain credentials.
+/// The receiver's URL and the fields for it may contain credentials.
 fn trace(trace: &TraceSpec) -> Value {
+    let fields = trace.headers.iter();
+    let fields = fields.map(|field| (field.name.clone(), json!("***")));
     json!({
         "otlp": trace.receiver(),
+        "headers": fields.collect::<Map<_, _>>(),
         "sample": trace.sample.to_string(),
         "always": texts(&trace.always, |kind| kind.as_str().to_owned()),
     })

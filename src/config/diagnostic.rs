@@ -28,15 +28,18 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// Resolves the spans of a problem to files, lines and columns.
     pub(super) fn new(sources: &SourceLines<'_>, problem: Problem) -> Self {
+        let at = problem.span.start;
         let position = sources.position(problem.span, problem.label);
         let also = problem.also;
+        // A remedy for a syntax error repeats what is written there.
+        let help = problem.help.filter(|help| !sources.reveals(at, help));
         Self {
             severity: problem.severity,
             message: problem.message,
             file: position.file.clone(),
             position: Some(position),
             also: also.map(|(span, label)| sources.position(span, label)),
-            help: problem.help,
+            help,
         }
     }
 

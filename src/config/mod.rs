@@ -28,6 +28,7 @@ mod keys;
 pub mod load;
 mod locate;
 mod lower;
+mod masking;
 mod merge;
 pub mod mirror;
 pub(crate) mod paths;

@@ -1,11 +1,13 @@
 //! Positions in the files of a configuration: line, column, and the line with what is below it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use anstyle::Style;
 
 use super::bundle::FilePart;
+use super::masking;
 use super::problem::TextSpan;
 
 /// Windows editors put this before the first line of a UTF-8 file. It belongs to no line and takes no column.
@@ -40,15 +42,27 @@ struct SourceFile<'t> {
     name: Arc<str>,
     start: usize,
     lines: Lines<'t>,
+    /// Lines whose values are not shown.
+    secret: Vec<TextSpan>,
+}
+
+impl SourceFile<'_> {
+    fn is_secret(&self, at: usize) -> bool {
+        self.secret.iter().any(|line| line.contains(&at))
+    }
 }
 
 impl<'t> SourceLines<'t> {
     /// The lines of these files, of which `main` is the first.
     pub(super) fn new(parts: &[FilePart<'t>], main: &str) -> Self {
-        let file = |part: &FilePart<'t>| SourceFile {
-            name: part.name(main).into(),
-            start: part.start,
-            lines: Lines::new(part.text),
+        let file = |part: &FilePart<'t>| {
+            let lines = Lines::new(part.text);
+            SourceFile {
+                name: part.name(main).into(),
+                start: part.start,
+                secret: masking::secret_lines(part.text, lines.starts[0]),
+                lines,
+            }
         };
         Self {
             files: parts.iter().map(file).collect(),
@@ -57,11 +71,23 @@ impl<'t> SourceLines<'t> {
 
     /// The position of a span, in the file in which it begins.
     pub(super) fn position(&self, span: TextSpan, label: String) -> Position {
-        let next = self.files.partition_point(|file| file.start <= span.start);
-        // The first file begins at 0.
-        let file = &self.files[next.saturating_sub(1)];
+        let file = self.file(span.start);
         let local = span.start - file.start..span.end.saturating_sub(file.start);
-        Position::new(file.name.clone(), &file.lines, local, label)
+        Position::new(file, local, label)
+    }
+
+    /// Whether a text about this place reveals a value that is not shown.
+    pub(super) fn reveals(&self, at: usize, text: &str) -> bool {
+        let file = self.file(at);
+        let lines = file.secret.iter();
+        let mut lines = lines.filter(|line| line.contains(&(at - file.start)));
+        lines.any(|line| masking::reveals(text, &file.lines.text[line.clone()]))
+    }
+
+    fn file(&self, at: usize) -> &SourceFile<'t> {
+        let next = self.files.partition_point(|file| file.start <= at);
+        // The first file begins at 0.
+        &self.files[next.saturating_sub(1)]
     }
 }
 
@@ -84,7 +110,8 @@ pub(super) struct Position {
 }
 
 impl Position {
-    fn new(file: Arc<str>, lines: &Lines<'_>, span: TextSpan, label: String) -> Self {
+    fn new(file: &SourceFile<'_>, span: TextSpan, label: String) -> Self {
+        let lines = &file.lines;
         let text = lines.text;
         let start = boundary(text, span.start).max(lines.starts[0]);
         let number = lines.starts.partition_point(|first| *first <= start);
@@ -94,9 +121,13 @@ impl Position {
         let end = boundary(text, span.end).clamp(start, (line_start + line.len()).max(start));
         let column = text[line_start..start].chars().count();
         let width = text[start..end].chars().count();
-        let (shown, indent, carets) = show(line, column, width);
+        let line = match file.is_secret(line_start) {
+            true => Cow::Owned(masking::masked(line)),
+            false => Cow::Borrowed(line),
+        };
+        let (shown, indent, carets) = show(&line, column, width);
         Self {
-            file,
+            file: file.name.clone(),
             line: number,
             column: column + 1,
             shown,

@@ -1,5 +1,7 @@
 //! The export of traces: `[trace]`.
 
+use std::fmt;
+
 use super::share::Share;
 
 /// Where traces are exported to, and which: `[trace]`.
@@ -7,10 +9,27 @@ use super::share::Share;
 pub struct TraceSpec {
     /// Base URL of a receiver of OTLP over HTTP; `/v1/traces` is appended. It may contain credentials.
     pub otlp: String,
+    /// Further fields of requests to the receiver.
+    pub headers: Vec<ExportField>,
     /// Share of the traces that begin here which are exported. For a trace that a client has begun, its flag decides. Default 1 %.
     pub sample: Share,
     /// Requests that are exported whatever `sample` or the client says. Default: all kinds.
     pub always: Vec<TracedKind>,
+}
+
+/// A field of requests to the receiver. Its value is a secret, which `Debug` leaves out.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ExportField {
+    /// The name in lower case.
+    pub name: String,
+    /// The value.
+    pub value: String,
+}
+
+impl fmt::Debug for ExportField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ExportField").field(&self.name).finish()
+    }
 }
 
 words! {

@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::time::timeout;
 
-use super::outcall::spans::SpanExporter;
+use super::outcall::spans::{SpanExporter, SpanReceiver};
 use crate::config::Spec;
 use crate::telemetry::trace::sink::{SpanCounts, TraceSink};
 
 /// The receiver in use; none if the configuration has no `[trace]`.
 #[derive(Clone, Debug, Default)]
-pub(super) struct OpenTraces(Option<(String, Arc<TraceSink>)>);
+pub(super) struct OpenTraces(Option<(SpanReceiver, Arc<TraceSink>)>);
 
 impl OpenTraces {
     /// Starts the exporter of a configuration. If its receiver is the one of this exporter, that continues.
@@ -26,13 +26,17 @@ impl OpenTraces {
         let Some(wanted) = &spec.trace else {
             return Ok(Self(None));
         };
+        let wanted = SpanReceiver {
+            url: wanted.otlp.clone(),
+            fields: wanted.headers.clone(),
+        };
         if let Some((receiver, _)) = &self.0
-            && *receiver == wanted.otlp
+            && *receiver == wanted
         {
             return Ok(self.clone());
         }
-        let sink = start(&wanted.otlp, counts)?;
-        Ok(Self(Some((wanted.otlp.clone(), sink))))
+        let sink = start(&wanted, counts)?;
+        Ok(Self(Some((wanted, sink))))
     }
 
     /// Where spans go.
@@ -51,7 +55,7 @@ impl OpenTraces {
 }
 
 /// Starts a thread of its own: encoding many spans must not delay the control thread.
-fn start(receiver: &str, counts: &Arc<SpanCounts>) -> io::Result<Arc<TraceSink>> {
+fn start(receiver: &SpanReceiver, counts: &Arc<SpanCounts>) -> io::Result<Arc<TraceSink>> {
     let (sink, queue) = TraceSink::new(counts.clone());
     let exporter = SpanExporter::new(receiver);
     let mut runtime = Builder::new_current_thread();

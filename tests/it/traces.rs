@@ -10,7 +10,7 @@ use crate::support::h2_client::H2;
 use crate::support::h2_origin::H2Origin;
 use crate::support::origin::Origin;
 use crate::support::otlp::{ReceivedSpan, Receiver};
-use crate::support::proxy::{Proxy, before, serve, single};
+use crate::support::proxy::{Proxy, before, command, serve, single};
 use crate::support::wire::Message;
 use crate::support::{block_on, free_port, until};
 
@@ -138,6 +138,62 @@ fn a_client_trace_is_continued_by_the_span_of_the_try() {
         (counted(&proxy, "exported"), counted(&proxy, "dropped")),
         (2.0, 0.0)
     );
+}
+
+#[test]
+fn the_receiver_gets_further_fields_that_are_shown_nowhere() {
+    let (origin, receiver) = (Origin::named("blue"), Receiver::start());
+    let text = |secret: &str| {
+        let fields =
+            format!("headers = {{ authorization = \"Bearer {secret}\", X-Tenant = \"t1\" }}");
+        let table = receiver.table(&format!("sample = \"100%\"\n{fields}"));
+        format!("{table}{}", single(&origin.at(), ""))
+    };
+    let proxy = serve(&text("s3cret-1"));
+    ask(&proxy, "/", "");
+    receiver.wait(2);
+    let request = receiver.requests().pop().expect("a request");
+    assert_eq!(request.all("authorization"), ["Bearer s3cret-1"]);
+    assert_eq!(request.all("x-tenant"), ["t1"]);
+    assert_eq!(request.all("content-type"), ["application/x-protobuf"]);
+    // A new value is used without a restart.
+    proxy.edit(&text("s3cret-2"));
+    ask(&proxy, "/", "");
+    until("the new value is sent", || {
+        let request = receiver.requests().pop()?;
+        (request.all("authorization") == ["Bearer s3cret-2"]).then_some(())
+    });
+    // One that can't be used is shown neither.
+    let broken = proxy.whole(&text("s3cret-3").replace("\"Bearer s3cret-3\"", "s3cret-3"));
+    std::fs::write(proxy.file(), broken).expect("write");
+    let refused = until("it is refused", || {
+        proxy.status()["config"]["error"]
+            .as_str()
+            .map(str::to_owned)
+    });
+    assert!(
+        refused.contains("headers = { authorization = ********"),
+        "{refused}"
+    );
+    let checked = command(&["check", "cutover.toml"], proxy.dir());
+    assert_eq!(checked.code, 1);
+    let config = proxy.ask_admin("/api/v1/config").text();
+    let parsed: serde_json::Value = serde_json::from_str(&config).expect("JSON");
+    assert_eq!(parsed["trace"]["headers"]["authorization"], "***");
+    let metrics = proxy.ask_admin("/metrics").text();
+    let history = proxy.ask_admin("/api/v1/history").text();
+    let status = proxy.ask_admin("/api/v1/status").text();
+    for shown in [
+        config,
+        metrics,
+        history,
+        status,
+        proxy.log(),
+        checked.stderr,
+        refused,
+    ] {
+        assert!(!shown.contains("s3cret"), "{shown}");
+    }
 }
 
 #[test]

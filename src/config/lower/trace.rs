@@ -1,11 +1,12 @@
 //! `[trace]`: where traces are exported to, and which.
 
-use super::unknown_word;
 use super::url::url;
+use super::{is_token, unknown_word};
 use crate::config::problems::Problems;
 use crate::config::raw::{RawString, RawTable, RawValue};
 use crate::config::share::Share;
-use crate::config::trace::{TraceSpec, TracedKind};
+use crate::config::trace::{ExportField, TraceSpec, TracedKind};
+use crate::config::units::quote;
 
 /// A receiver on this machine, at the port that is registered for OTLP over HTTP.
 const EXAMPLE: &str = "http://127.0.0.1:4318";
@@ -27,11 +28,13 @@ pub(super) fn trace(file: &mut RawTable<'_>, out: &mut Problems) -> Option<Trace
     let otlp = table
         .need("otlp", out, "write `otlp = \"http://127.0.0.1:4318\"`")
         .and_then(|value| receiver(&value, out));
+    let headers = table.take("headers").map(|value| headers(&value, out));
     let sample = table.take("sample").and_then(|value| value.share(out));
     let always = table.take("always").map(|value| always(&value, out));
     table.finish(out);
     Some(TraceSpec {
         otlp: otlp?,
+        headers: headers.unwrap_or_default(),
         sample: sample.unwrap_or(Share(Share::WHOLE / 100)),
         always: always.unwrap_or_else(|| TracedKind::ALL.to_vec()),
     })
@@ -50,6 +53,61 @@ fn receiver(value: &RawValue<'_>, out: &mut Problems) -> Option<String> {
     }
     warn_of_grpc(&text, out);
     Some(base.to_owned())
+}
+
+/// Fields that follow from the request itself, or concern its connection.
+const OWN_FIELDS: [&str; 9] = [
+    "connection",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Reads `headers`. No message repeats a value, which is a secret.
+fn headers(value: &RawValue<'_>, out: &mut Problems) -> Vec<ExportField> {
+    let mut fields: Vec<ExportField> = Vec::new();
+    let Some(table) = value.table("a table such as { authorization = \"Bearer …\" }", out) else {
+        return fields;
+    };
+    for (typed, value) in table.named() {
+        let name = typed.to_ascii_lowercase();
+        if !is_token(&name) {
+            let message = format!("{} is not the name of a field", quote(typed));
+            out.error(value.key, message)
+                .label("expected letters, digits and `-`");
+            continue;
+        }
+        if OWN_FIELDS.contains(&&*name) {
+            out.error(value.key, format!("{} can't be set", quote(typed)))
+                .label("it follows from the request itself")
+                .help("leave it out");
+            continue;
+        }
+        if fields.iter().any(|field| field.name == name) {
+            out.error(value.key, format!("{} is written twice", quote(typed)))
+                .label("field names are case-insensitive");
+            continue;
+        }
+        let Some(text) = value.text("a string", out) else {
+            continue;
+        };
+        if text.value.trim().is_empty() || http::HeaderValue::from_str(text.value).is_err() {
+            out.error(
+                text.span,
+                format!("the value of {} can't be sent", quote(typed)),
+            )
+            .label("expected visible characters, in one line");
+            continue;
+        }
+        let value = text.value.to_owned();
+        fields.push(ExportField { name, value });
+    }
+    fields
 }
 
 /// Only OTLP over HTTP is spoken.

@@ -3,10 +3,11 @@
 //! Runs on a thread of its own. Spans are collected for a second, or until there are enough for a request; one request is sent at a
 //! time. What the receiver can't take now is sent again, up to a limit; meanwhile further spans wait in the bounded queue.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use prost::Message;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout_at};
@@ -16,6 +17,7 @@ use super::client::{self, OutcallRequest};
 use super::exchange::OutcallResponse;
 use super::retry_after::retry_after;
 use super::url::OutcallUrl;
+use crate::config::trace::ExportField;
 use crate::telemetry::LogLimit;
 use crate::telemetry::record::SpanOutcome;
 use crate::telemetry::trace::otlp::{ExportResponse, KeyValue, OtlpSpan, export_request};
@@ -53,9 +55,44 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 const DROPPED: usize = 0;
 const REJECTED: usize = 1;
 
+/// A receiver of spans. `Debug` shows the peer at most.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct SpanReceiver {
+    /// Base URL, which may contain credentials.
+    pub(crate) url: String,
+    /// Further fields of requests to it.
+    pub(crate) fields: Vec<ExportField>,
+}
+
+impl fmt::Debug for SpanReceiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match OutcallUrl::parse(&self.url) {
+            Ok(url) => write!(f, "SpanReceiver({url})"),
+            Err(_) => f.write_str("SpanReceiver"),
+        }
+    }
+}
+
+impl SpanReceiver {
+    /// The fields of a request. Names and values were checked with the configuration.
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for ExportField { name, value } in &self.fields {
+            let (name, value) = (name.parse::<HeaderName>(), HeaderValue::from_str(value));
+            if let (Ok(name), Ok(mut value)) = (name, value) {
+                value.set_sensitive(true);
+                headers.insert(name, value);
+            }
+        }
+        let protobuf = HeaderValue::from_static("application/x-protobuf");
+        headers.insert(header::CONTENT_TYPE, protobuf);
+        headers
+    }
+}
+
 /// Sends spans to a receiver.
 pub(crate) struct SpanExporter {
-    url: String,
+    receiver: SpanReceiver,
     policy: ExportPolicy,
     resource: Vec<KeyValue>,
     log: LogLimit,
@@ -79,10 +116,10 @@ struct Collected {
 }
 
 impl SpanExporter {
-    /// Creates an exporter to the receiver at this base URL.
-    pub(crate) fn new(url: &str) -> Self {
+    /// Creates an exporter to this receiver.
+    pub(crate) fn new(receiver: &SpanReceiver) -> Self {
         Self {
-            url: url.to_owned(),
+            receiver: receiver.clone(),
             policy: POLICY,
             resource: resource(),
             log: LogLimit::new(2, LOG_EVERY, Instant::now()),
@@ -191,17 +228,16 @@ impl SpanExporter {
     }
 
     async fn attempt(&self, body: &Bytes) -> Result<OutcallResponse, ExportFailure> {
-        let url = OutcallUrl::parse(&self.url).map_err(|why| ExportFailure {
+        let url = OutcallUrl::parse(&self.receiver.url).map_err(|why| ExportFailure {
             why: why.to_owned(),
             pause: None,
         })?;
         let url = url.join("/v1/traces");
         let peer = url.to_string();
-        let protobuf = HeaderValue::from_static("application/x-protobuf");
         let request = OutcallRequest {
             method: Method::POST,
             url,
-            headers: HeaderMap::from_iter([(header::CONTENT_TYPE, protobuf)]),
+            headers: self.receiver.headers(),
             body: body.clone(),
             limit: self.policy.limit,
         };

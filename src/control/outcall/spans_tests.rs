@@ -15,6 +15,17 @@ const QUICK: ExportPolicy = ExportPolicy {
     ..POLICY
 };
 
+/// A receiver at this URL that is sent a field of its own.
+fn receiver(url: &str) -> SpanReceiver {
+    SpanReceiver {
+        url: url.to_owned(),
+        fields: vec![ExportField {
+            name: "x-tenant".to_owned(),
+            value: "shop".to_owned(),
+        }],
+    }
+}
+
 /// Exports spans to a server under a policy, and returns what was counted: exported, rejected, dropped.
 fn exported(acts: Vec<Act>, policy: ExportPolicy, spans: usize) -> ([u64; 3], Vec<String>) {
     let mut builder = Builder::new_current_thread();
@@ -25,7 +36,7 @@ fn exported(acts: Vec<Act>, policy: ExportPolicy, spans: usize) -> ([u64; 3], Ve
         let (sink, queue) = TraceSink::new(counts.clone());
         let exporter = SpanExporter {
             policy,
-            ..SpanExporter::new(&server.url("/base"))
+            ..SpanExporter::new(&receiver(&server.url("/base")))
         };
         let task = spawn_local(exporter.run(queue));
         let mut buffer = SpanBuffer::default();
@@ -52,10 +63,12 @@ fn spans_are_sent_to_the_path_of_the_protocol() {
         requests[0].starts_with("POST /base/v1/traces HTTP/1.1\r\n"),
         "{requests:?}"
     );
-    assert!(
-        requests[0].contains("content-type: application/x-protobuf\r\n"),
-        "{requests:?}"
-    );
+    for field in ["content-type: application/x-protobuf", "x-tenant: shop"] {
+        assert!(
+            requests[0].contains(&format!("{field}\r\n")),
+            "{requests:?}"
+        );
+    }
 }
 
 #[test]
@@ -106,7 +119,7 @@ fn many_spans_take_several_requests() {
         let (sink, mut queue) = TraceSink::new(Arc::default());
         let exporter = SpanExporter {
             policy: small,
-            ..SpanExporter::new("http://127.0.0.1:1")
+            ..SpanExporter::new(&receiver("http://127.0.0.1:1"))
         };
         for _ in 0..3 {
             let mut buffer = SpanBuffer::default();
@@ -135,7 +148,7 @@ fn a_flush_ends_the_pauses_between_attempts() {
         let (sink, queue) = TraceSink::new(counts.clone());
         let exporter = SpanExporter {
             policy: QUICK,
-            ..SpanExporter::new(&server.url(""))
+            ..SpanExporter::new(&receiver(&server.url("")))
         };
         spawn_local(exporter.run(queue));
         let mut buffer = SpanBuffer::default();
