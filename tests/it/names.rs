@@ -483,6 +483,7 @@ fn many_names_are_looked_up_every_second() {
         (metrics.sum("cutover_name_last_lookup_successful", &[]) == names as f64).then_some(())
     });
     let (generation, resident, cpu) = (proxy.generation(), proxy.resident(), proxy.cpu());
+    let descriptors = proxy.descriptors();
     let with = latencies(&proxy, time);
     let asked: usize = (0..names)
         .map(|n| dns.queries(&format!("n{n}.test"), A))
@@ -491,7 +492,10 @@ fn many_names_are_looked_up_every_second() {
     let grown = proxy.resident().saturating_sub(resident) >> 20;
     if seconds.is_some() {
         println!("requests, slower than 10 ms: without names {without:?}, with names {with:?}");
-        println!("{asked} lookups, {cpu:.2} cores, {grown} MiB grown");
+        let now = proxy.descriptors();
+        println!(
+            "{asked} lookups, {cpu:.2} cores, {grown} MiB grown, descriptors {descriptors} then {now}"
+        );
     }
     assert!(
         asked >= names * (time.as_secs() as usize * 2 / 3),
@@ -499,4 +503,8 @@ fn many_names_are_looked_up_every_second() {
     );
     assert_eq!(proxy.generation(), generation, "no set has changed");
     assert!(grown < 64, "{grown} MiB");
+    // A lookup has a socket for as long as it lasts, and two are under way at most for each name.
+    until("the sockets of lookups are closed", || {
+        (proxy.descriptors() <= descriptors + 8).then_some(())
+    });
 }
