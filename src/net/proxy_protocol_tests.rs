@@ -1,6 +1,10 @@
 use super::*;
 use proptest::prelude::*;
 
+#[expect(unreachable_pub, reason = "the fuzzer's library exports it")]
+#[path = "../../fuzz/src/proxy_header.rs"]
+mod oracle;
+
 fn v2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
     let length = u16::try_from(body.len()).expect("short").to_be_bytes();
     [&V2_SIGNATURE[..], &[command, family], &length, body].concat()
@@ -249,4 +253,69 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
         bytes.truncate(cut.index(bytes.len() + 1));
         bytes
     })
+}
+
+/// Parses bytes and asks the oracle about them.
+fn agree(bytes: &[u8]) {
+    oracle::agree(bytes, |bytes| {
+        let parsed = parse(bytes)?;
+        Ok::<_, HeaderError>(parsed.map(|(length, source)| match source {
+            ConnectionSource::Client(client) => (length, Some(client)),
+            ConnectionSource::Sender => (length, None),
+        }))
+    });
+}
+
+/// The headers in `fuzz/corpus/proxy_protocol`. Those of files named `ok-…` are accepted.
+fn corpus() -> Vec<(String, Vec<u8>)> {
+    let directory =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/proxy_protocol");
+    let files = std::fs::read_dir(directory).expect("it is part of the project");
+    let file = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.expect("an entry").path();
+        let name = path
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
+        (name, std::fs::read(path).expect("a file"))
+    };
+    let mut files: Vec<_> = files.map(file).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn another_parser_reads_what_we_accept_alike() {
+    let corpus = corpus();
+    for (name, bytes) in &corpus {
+        let is_accepted = matches!(parse(bytes), Ok(Some(_)));
+        assert_eq!(is_accepted, name.starts_with("ok-"), "{name}");
+        agree(bytes);
+    }
+    // Bytes that the parser looks for, and some that it doesn't.
+    const BYTES: &[u8] = b"\r\n 0159+.:fPTUx\0\x01\x03\x04\x0c\x11\x20\x21\x24\xff";
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = |most: usize| {
+        // Xorshift64 (Marsaglia 2003): the same numbers in each run.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 33) as usize % most
+    };
+    for _ in 0..20_000 {
+        let mut bytes = corpus[random(corpus.len())].1.clone();
+        for _ in 0..=random(3) {
+            let (at, byte) = (random(bytes.len() + 1), BYTES[random(BYTES.len())]);
+            match random(4) {
+                0 => bytes.insert(at, byte),
+                1 => drop(bytes.drain(at..bytes.len().min(at + 1))),
+                2 => bytes.truncate(at.max(bytes.len() / 2)),
+                _ => bytes
+                    .splice(at..bytes.len().min(at + 1), [byte])
+                    .for_each(drop),
+            }
+        }
+        agree(&bytes);
+    }
 }
