@@ -255,6 +255,18 @@ impl ProxyStatus {
     /// Collects the current status.
     pub(crate) fn of(context: &Context) -> Self {
         let snapshot = context.live.current();
+        let services = ServiceIx::all(snapshot.services.len());
+        Self {
+            services: services
+                .map(|index| service(context, &snapshot, index))
+                .collect(),
+            ..Self::without_services(context)
+        }
+    }
+
+    /// Collects the current status but for its services.
+    pub(super) fn without_services(context: &Context) -> Self {
+        let snapshot = context.live.current();
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -271,9 +283,7 @@ impl ProxyStatus {
             listeners: listeners(context, &snapshot),
             certificates: certificates(context.live.certificates()),
             fleet: context.fleet.status(Instant::now()),
-            services: ServiceIx::all(snapshot.services.len())
-                .map(|index| service(context, &snapshot, index))
-                .collect(),
+            services: Vec::new(),
         }
     }
 }
@@ -327,7 +337,8 @@ fn certificates(states: Vec<CertificateState>) -> Vec<CertificateStatus> {
     states.into_iter().map(one).collect()
 }
 
-fn service(context: &Context, snapshot: &Snapshot, index: ServiceIx) -> ServiceStatus {
+/// Collects the current status of a service.
+pub(super) fn service(context: &Context, snapshot: &Snapshot, index: ServiceIx) -> ServiceStatus {
     let spec = &snapshot.spec.services[index];
     let live = &snapshot.services[index];
     let name = |version: VersionIx| spec.versions[version].name.clone();
@@ -363,7 +374,7 @@ fn service(context: &Context, snapshot: &Snapshot, index: ServiceIx) -> ServiceS
                 name: name(v),
                 label: spec.versions[v].label.clone(),
                 share: share(v),
-                in_flight: version.metrics.totals().in_flight,
+                in_flight: version.metrics.in_flight(),
                 red: red(context, |windows, over| {
                     windows.red(&spec.name, &version.name, over)
                 }),

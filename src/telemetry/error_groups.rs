@@ -102,6 +102,18 @@ impl ErrorGroups {
         groups.insert(key, group);
     }
 
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        // As in `all`.
+        let is_empty = |shard: &Mutex<GroupShard>| {
+            shard
+                .lock()
+                .expect("no holder of this lock panics")
+                .is_empty()
+        };
+        self.shards.iter().all(is_empty)
+    }
+
     /// Returns the groups that were seen in the last hour, the largest first.
     pub(crate) fn all(&self, now: Instant) -> Vec<ErrorGroup> {
         let mut merged: GroupShard = HashMap::new();

@@ -233,6 +233,11 @@ impl VersionShard {
         self.grpc[usize::from(known)].add(1);
     }
 
+    /// Returns this worker's part of the requests in flight.
+    pub(in crate::telemetry) fn requests_in_flight(&self) -> i64 {
+        self.in_flight.get()
+    }
+
     /// Adds how attempts have ended.
     pub(in crate::telemetry) fn add_outcomes_to(&self, counts: &mut OutcomeCounts) {
         let errors = self.requests.server_errors() + server_failures(&self.grpc);

@@ -90,6 +90,18 @@ impl StatusWindows {
         ring.map_or_else(Red::default, |ring| ring.red(over))
     }
 
+    /// Whether neither the versions of a service nor its clients have had anything counted for a minute, so that all figures of it
+    /// are zero until something is.
+    pub(crate) fn is_idle(&self, service: &str) -> bool {
+        let versions = self
+            .versions
+            .get(service)
+            .into_iter()
+            .flat_map(BTreeMap::values);
+        let mut rings = versions.chain(self.clients.get(service));
+        rings.all(|ring| ring.samples.len() == 1)
+    }
+
     /// Returns the `q`-quantile of the durations of the time `over`, at most a minute, before the last tick. `None` if there
     /// were fewer than [`LEAST_FOR_QUANTILE`] attempts, or too few for one of them to be above the quantile.
     ///

@@ -10,19 +10,27 @@ use serde_json::{Value, json};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::ring::{EventRing, NewBatch, NextEvents, write_event};
+use super::stamp::{StatusStamp, rollout_state};
 use crate::admin::history::HistoryEntry;
-use crate::admin::rollout::RolloutStatus;
 use crate::admin::status::ServiceStatus;
 
 /// What the proxy is doing at one time.
-#[derive(Debug)]
-pub(super) struct Observation {
+pub(super) struct Observation<'a> {
     /// The status without its services.
     pub proxy: Value,
     /// The services, in the order of the configuration.
-    pub services: Vec<ServiceStatus>,
+    pub services: Vec<SeenService>,
+    /// Collects the status of the service with this position.
+    pub status: &'a dyn Fn(usize) -> ServiceStatus,
     /// Generations that were adopted since the last observation, oldest first.
     pub adopted: Vec<HistoryEntry>,
+}
+
+/// A service at one time.
+#[derive(Clone, Debug)]
+pub(super) struct SeenService {
+    pub name: Arc<str>,
+    pub stamp: StatusStamp,
 }
 
 /// What was told last, and the events that told it.
@@ -53,10 +61,46 @@ struct ToldProxy {
 struct ToldService {
     name: Arc<str>,
     json: Bytes,
+    /// The stamp of the status that `json` has. Its `rest` is `None` if figures may have changed since.
+    stamp: StatusStamp,
     /// Hash of what is not a figure.
     state: u64,
     /// Hash of where its rollout stands.
     rollout: u64,
+}
+
+/// The services that were told of before, each to be taken once.
+struct FormerServices {
+    all: Vec<Option<ToldService>>,
+    /// Where they are. Services mostly stay where they were, so that it is seldom needed.
+    by_name: Option<HashMap<Arc<str>, usize>>,
+}
+
+impl FormerServices {
+    fn new(all: Vec<ToldService>) -> Self {
+        Self {
+            all: all.into_iter().map(Some).collect(),
+            by_name: None,
+        }
+    }
+
+    /// Takes the service with this name, which is likely at this position.
+    fn take(&mut self, at: usize, name: &str) -> Option<ToldService> {
+        let is_it = |told: &ToldService| *told.name == *name;
+        if self
+            .all
+            .get(at)
+            .is_some_and(|told| told.as_ref().is_some_and(is_it))
+        {
+            return self.all[at].take();
+        }
+        let by_name = self.by_name.get_or_insert_with(|| {
+            let all = self.all.iter().enumerate();
+            all.filter_map(|(at, told)| Some((told.as_ref()?.name.clone(), at)))
+                .collect()
+        });
+        self.all[*by_name.get(name)?].take()
+    }
 }
 
 impl ToldState {
@@ -76,9 +120,10 @@ impl ToldState {
     /// Makes events of what has changed, and returns the number of the newest event.
     ///
     /// Changes of state are always told. Where only figures have changed, services are told in turn, up to `figures` bytes.
-    pub(super) fn observe(&mut self, now: Observation, figures: usize) -> u64 {
+    pub(super) fn observe(&mut self, now: Observation<'_>, figures: usize) -> u64 {
         let mut batch = self.ring.begin();
-        self.compare_services(&mut batch, now.services, figures);
+        self.compare_services(&mut batch, &now);
+        self.tell_figures(&mut batch, &now, figures);
         self.compare_proxy(&mut batch, now.proxy, figures > 0);
         for entry in now.adopted {
             let services = entry.changes.iter().filter_map(|c| c.service.as_deref());
@@ -92,22 +137,28 @@ impl ToldState {
         self.ring.newest()
     }
 
-    fn compare_services(&mut self, batch: &mut NewBatch, now: Vec<ServiceStatus>, figures: usize) {
-        let told = std::mem::take(&mut self.services).into_iter();
-        let mut told: HashMap<Arc<str>, ToldService> = told.map(|s| (s.name.clone(), s)).collect();
-        let mut of_figures = Vec::new();
-        for status in now {
-            let json = Bytes::from(text(&status));
+    /// Tells services that are new, are gone or have another state.
+    fn compare_services(&mut self, batch: &mut NewBatch, now: &Observation<'_>) {
+        let mut told = FormerServices::new(std::mem::take(&mut self.services));
+        for (at, SeenService { name, stamp }) in now.services.iter().enumerate() {
+            let former = told.take(at, name);
+            let former = match former {
+                Some(former) if former.stamp.state == stamp.state => {
+                    self.services.push(former);
+                    continue;
+                }
+                former => former,
+            };
+            let status = (now.status)(at);
             let rollout = hash(|to| rollout_state(status.rollout.as_ref(), to));
             let state = hash(|to| service_state(&status, to));
-            let former = told.remove(&*status.name);
-            let name =
-                { former.as_ref() }.map_or_else(|| status.name.as_str().into(), |f| f.name.clone());
             match former {
-                Some(former) if former.state == state => {
-                    if former.json != json {
-                        of_figures.push((self.services.len(), json));
-                    }
+                Some(mut former) if former.state == state => {
+                    // Its figures may have changed.
+                    former.stamp = StatusStamp {
+                        rest: None,
+                        ..*stamp
+                    };
                     self.services.push(former);
                     continue;
                 }
@@ -117,39 +168,46 @@ impl ToldState {
                 }
                 _ => {}
             }
+            let json = Bytes::from(text(&status));
             batch.push(&self.epoch, "service", &json, vec![name.clone()]);
             self.services.push(ToldService {
-                name,
+                name: name.clone(),
                 json,
+                stamp: *stamp,
                 state,
                 rollout,
             });
         }
-        for name in told.into_keys() {
-            let gone = text(&json!({ "name": &*name }));
-            batch.push(&self.epoch, "removed", &gone, vec![name]);
+        for gone in told.all.into_iter().flatten() {
+            let json = text(&json!({ "name": &*gone.name }));
+            batch.push(&self.epoch, "removed", &json, vec![gone.name]);
         }
-        self.tell_figures(batch, of_figures, figures);
     }
 
     /// Tells services whose figures have changed, up to `most` bytes. Those that are left out come first the next time.
-    fn tell_figures(&mut self, batch: &mut NewBatch, changed: Vec<(usize, Bytes)>, most: usize) {
-        let first = changed.partition_point(|(at, _)| *at < self.turn);
-        let (later, sooner) = {
-            let mut all = changed;
-            let sooner = all.split_off(first);
-            (all, sooner)
-        };
+    fn tell_figures(&mut self, batch: &mut NewBatch, now: &Observation<'_>, most: usize) {
+        let count = self.services.len();
+        let first = if self.turn < count { self.turn } else { 0 };
         let mut left = most;
-        for (at, json) in sooner.into_iter().chain(later) {
+        for at in (first..count).chain(0..first) {
             if left == 0 {
                 self.turn = at;
                 return;
             }
+            let (told, stamp) = (&mut self.services[at], &now.services[at].stamp);
+            if stamp.rest.is_some() && told.stamp.rest == stamp.rest {
+                continue;
+            }
+            let status = (now.status)(at);
+            let json = text(&status);
+            told.stamp.rest = stamp.rest;
+            if told.json == json {
+                continue;
+            }
             left = left.saturating_sub(json.len());
-            let told = &mut self.services[at];
             batch.push(&self.epoch, "service", &json, vec![told.name.clone()]);
-            told.json = json;
+            told.state = hash(|to| service_state(&status, to));
+            told.json = json.into();
         }
         self.turn = 0;
     }
@@ -304,31 +362,6 @@ fn service_state(service: &ServiceStatus, to: &mut Xxh3) {
             (endpoint.ejected.is_some(), endpoint.draining).hash(to);
         }
     }
-}
-
-fn rollout_state(rollout: Option<&RolloutStatus>, to: &mut Xxh3) {
-    let Some(rollout) = rollout else { return };
-    (
-        &rollout.version,
-        &rollout.flag,
-        &rollout.label,
-        &rollout.plan,
-    )
-        .hash(to);
-    (&rollout.state, rollout.step, rollout.steps, &rollout.share).hash(to);
-    (
-        &rollout.since,
-        &rollout.reason,
-        rollout.latched,
-        &rollout.warnings,
-    )
-        .hash(to);
-    let fleet = rollout.fleet.as_ref();
-    fleet
-        .map(|f| (&f.driver, f.is_driver, f.term, f.takes_part))
-        .hash(to);
-    let verdict = rollout.verdict.as_ref().map(|v| (&v.guard, &v.outcome));
-    verdict.hash(to);
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! `GET /api/v1/events`: what the proxy does, as server-sent events.
 //!
 //! Once a second, and soon after a change of state, a round compares the status with what was told last ([`changes`]) and makes
-//! events of the differences, once for all streams ([`ring`]). A stream only knows the number of the last event that it has sent: one
+//! events of the differences, once for all streams ([`ring`]). The status of a service is collected only if it may have changed
+//! ([`stamp`]). A stream only knows the number of the last event that it has sent: one
 //! that falls behind what the ring keeps ends. Nothing is computed while nobody listens.
 
 mod changes;
 mod ring;
+mod stamp;
 mod stream;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,8 +20,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Context;
-use super::status::ProxyStatus;
-use changes::{Observation, ToldState};
+use super::status::{self, ProxyStatus};
+use crate::index::ServiceIx;
+use crate::snapshot::Snapshot;
+use changes::{Observation, SeenService, ToldState};
+use stamp::StampSources;
 pub(super) use stream::{CONTENT_TYPE, follow};
 
 /// Time between two rounds that tell figures.
@@ -141,12 +146,12 @@ fn tell(context: &Context, all: bool) {
     state.round = Some(began);
     let (adopted, entries) = context.history.added_after(state.adopted);
     state.adopted = adopted;
-    let mut status = ProxyStatus::of(context);
-    let services = std::mem::take(&mut status.services);
+    let snapshot = context.live.current();
     let newest = state.told.observe(
         Observation {
-            proxy: facts(&status),
-            services,
+            proxy: facts(&ProxyStatus::without_services(context)),
+            services: seen(context, &snapshot),
+            status: &|at| status::service(context, &snapshot, ServiceIx(at)),
             adopted: entries,
         },
         figures,
@@ -155,6 +160,25 @@ fn tell(context: &Context, all: bool) {
     drop(state);
     hub.newest
         .send_if_modified(|known| std::mem::replace(known, newest) != newest);
+}
+
+fn seen(context: &Context, snapshot: &Snapshot) -> Vec<SeenService> {
+    // The locks are not poisoned: nothing panics while they are held.
+    let rollouts = context.rollouts.lock().expect("rollouts lock");
+    let windows = context.windows.lock().expect("windows lock");
+    let names = context.names.lock().expect("names lock");
+    let sources = StampSources {
+        snapshot,
+        rollouts: &rollouts,
+        windows: &windows,
+        has_names: !names.is_empty(),
+    };
+    let services = ServiceIx::all(snapshot.services.len());
+    let seen = services.map(|index| SeenService {
+        name: snapshot.services[index].name.clone(),
+        stamp: sources.stamp(index),
+    });
+    seen.collect()
 }
 
 /// Processor time of this thread. The clock doesn't count the time in which other threads had the processor.

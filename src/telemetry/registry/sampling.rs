@@ -1,6 +1,7 @@
-//! What the status windows sample each second. Unlike totals, it needs no memory but the sums.
+//! Sums for the status. Unlike totals, they need no memory.
 
 use super::{ServiceMetrics, Telemetry, VersionMetrics};
+use crate::telemetry::VersionShard;
 use crate::telemetry::outcomes::OutcomeCounts;
 
 impl Telemetry {
@@ -23,6 +24,14 @@ impl Telemetry {
 }
 
 impl VersionMetrics {
+    /// Returns the number of requests in flight.
+    pub(crate) fn in_flight(&self) -> i64 {
+        self.shards
+            .iter()
+            .map(VersionShard::requests_in_flight)
+            .sum()
+    }
+
     /// Returns how all attempts have ended.
     pub(in crate::telemetry) fn outcomes(&self) -> OutcomeCounts {
         let mut counts = OutcomeCounts::default();
