@@ -289,7 +289,7 @@ fn a_shift_of_a_service_is_told_within_a_moment() {
     let proxy = serve(&shops(&["shop"], &origin));
     let mut stream = Events::open(&proxy, "?service=shop", None);
     stream.next().unwrap();
-    let told: Vec<_> = (1..=5)
+    let mut told: Vec<_> = (1..=5)
         .map(|n| {
             let text = shops(&["shop"], &origin).replace("5%", &format!("{}%", 10 * n));
             let start = std::time::Instant::now();
@@ -299,9 +299,9 @@ fn a_shift_of_a_service_is_told_within_a_moment() {
             start.elapsed().as_millis()
         })
         .collect();
-    // Figures are told once a second; of five in a row one may meet such a moment.
-    let fastest = told.iter().min().unwrap();
-    assert!(*fastest < 500, "{told:?} ms");
+    // Figures are told once a second: the first may meet such a moment, the others begin just after one.
+    told.sort_unstable();
+    assert!(told[2] < 500, "{told:?} ms");
 }
 
 #[test]
@@ -334,9 +334,9 @@ fn an_ejection_and_its_end_are_told_within_a_moment() {
         stream.until("service", |s| s["name"] == name && ejected(s));
         told.push(start.elapsed().as_millis());
     }
-    // Figures are told once a second; of three in a row one may meet such a moment.
-    let fastest = told.iter().min().unwrap();
-    assert!(*fastest < 500, "{told:?} ms");
+    // Figures are told once a second: the first may meet such a moment, the others begin just after one.
+    told.sort_unstable();
+    assert!(told[1] < 500, "{told:?} ms");
     stream.until("service", |s| s["name"] == "c" && !ejected(s));
 }
 
