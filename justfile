@@ -65,6 +65,10 @@ fuzz TARGET:
 bench *ARGS:
     cargo run --release --manifest-path benches/harness/Cargo.toml -- bench --write {{ARGS}}
 
+# What 50 open pages of the dashboard cost the control thread and the workers, with 1 and with 1,000 services: some minutes.
+pages *ARGS:
+    cargo run --release --manifest-path benches/harness/Cargo.toml -- bench --case pages {{ARGS}}
+
 # Instructions of each step of a request (parse, find, match, split, pick, serialise, record) against the budgets beside the code.
 # Needs valgrind. `--write` keeps them in benches/INSTRUCTIONS.md, `--step NAME` counts one.
 instructions *ARGS:

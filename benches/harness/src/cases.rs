@@ -13,8 +13,8 @@ use crate::peers::{self, Contender, Kind, Running, Scratch};
 use crate::report;
 use crate::tls::Sessions;
 use crate::{
-    Result, cpu, features, idle, log_faults, mirror, pressure, recreate, reload, rollout, rounds,
-    scale, slow_readers, syscalls, takeovers, tunnel,
+    Result, cpu, features, idle, log_faults, mirror, pages, pressure, recreate, reload, rollout,
+    rounds, scale, slow_readers, syscalls, takeovers, tunnel,
 };
 
 /// One case.
@@ -69,6 +69,8 @@ pub enum What {
     Mirror,
     /// An endpoint that is gone for some time.
     Recreate,
+    /// Open pages of the dashboard.
+    Pages,
     /// Steps of a rollout under load.
     Rollout,
     /// Restarts under load.
@@ -172,8 +174,8 @@ fn tls(sessions: Sessions, fresh: bool) -> Shape {
 
 fn all(bench: &Bench) -> Vec<Case> {
     use What::{
-        Closed, Features, H2, Idle, Latency, LogFaults, Mirror, Pressure, Recreate, Reload, Rest,
-        Rollout, Scale, SlowReaders, Syscalls, Takeovers, Tunnel,
+        Closed, Features, H2, Idle, Latency, LogFaults, Mirror, Pages, Pressure, Recreate, Reload,
+        Rest, Rollout, Scale, SlowReaders, Syscalls, Takeovers, Tunnel,
     };
     let case = |name, title: &str, what| Case {
         name,
@@ -277,6 +279,11 @@ fn all(bench: &Bench) -> Vec<Case> {
             Rollout,
         ),
         case(
+            "pages",
+            "50 open pages of the dashboard, at 2,000 requests/s",
+            Pages,
+        ),
+        case(
             "log-faults",
             "users beside an access log on a full disk, to a stalled reader or rotated, at 2,000 requests/s",
             LogFaults,
@@ -346,6 +353,7 @@ pub fn run(bench: &Bench) -> Result<()> {
             What::Features => features::run(&stage)?,
             What::Reload => reload::run(&stage)?,
             What::Rollout => rollout::run(&stage)?,
+            What::Pages => pages::run(&stage)?,
             What::LogFaults => log_faults::run(&stage)?,
             What::Mirror => mirror::run(&stage)?,
             What::Recreate => recreate::run(&stage)?,

@@ -75,6 +75,41 @@ pub fn time_used(pids: &[u32]) -> u64 {
     total
 }
 
+/// CPU time of the threads of processes of cutover in nanoseconds. A thread that has ended is not in it.
+#[derive(Clone, Copy, Default)]
+pub struct ThreadTimes {
+    /// Those that serve requests.
+    pub workers: u64,
+    /// The control thread, and the threads of its files.
+    pub others: u64,
+}
+
+impl ThreadTimes {
+    /// Up to now.
+    pub fn read(pids: &[u32]) -> Self {
+        let mut times = Self::default();
+        let tasks =
+            { pids.iter() }.filter_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).ok());
+        for task in tasks.flatten().flatten() {
+            let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+            let used = match name.starts_with("worker-") {
+                true => &mut times.workers,
+                false => &mut times.others,
+            };
+            *used += first_number(&task.path().join("schedstat"));
+        }
+        times
+    }
+
+    /// From an earlier time up to this.
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            workers: self.workers.saturating_sub(earlier.workers),
+            others: self.others.saturating_sub(earlier.others),
+        }
+    }
+}
+
 /// CPU time of all threads of these processes outside the kernel in nanoseconds (sampled by the kernel, in steps of 10 ms).
 pub fn time_outside_kernel(pids: &[u32]) -> u64 {
     let ticks = |pid: &u32| {

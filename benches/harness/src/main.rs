@@ -15,6 +15,7 @@ mod log_faults;
 mod mirror;
 mod options;
 mod origin;
+mod pages;
 mod peers;
 mod pressure;
 mod recreate;
