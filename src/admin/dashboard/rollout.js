@@ -52,8 +52,9 @@ function steps(rollout) {
 
 function curve(rollout) {
   const known = current()?.evidence ?? {};
-  const curves = Object.entries(known).filter(([name]) => name !== "total").map(([name, values]) => ({ name, values, isTotal: false }));
-  curves.push({ name: "total", values: known.total ?? [rollout.total_evidence], isTotal: true });
+  // The series has a value every five seconds, the last one is that of the status.
+  const now = Object.entries({ ...rollout.evidence, total: rollout.total_evidence });
+  const curves = now.map(([name, value]) => ({ name, values: [...(known[name] ?? []), value], isTotal: name === "total" }));
   return h("figure", { class: "curve" },
     h("figcaption", null, `Evidence that ${subject(rollout)} is worse than stable`),
     evidence({ curves, threshold: rollout.threshold }),
