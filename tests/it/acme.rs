@@ -161,6 +161,8 @@ fn without_a_certificate_the_proxy_runs_and_says_why() {
     until("both are counted", || {
         (counted("cutover_uncertified_handshakes_total") == 2.0).then_some(())
     });
+    assert_eq!(counted("cutover_client_failures_total"), 0.0);
+    assert_eq!(lines(&proxy), 1, "{}", proxy.log());
     let status = proxy.status();
     let certificate = &status["certificates"][0];
     assert_eq!(certificate["names"], serde_json::json!(["shop.test"]));
@@ -263,40 +265,75 @@ fn an_external_account_is_bound() {
     assert!(server.account().1);
 }
 
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// A file whose names are ordered from a real authority, which sends its challenges to these ports.
+fn file_for_pebble(directory: &str, acme: &str, endpoint: &str) -> String {
+    let port = |name: &str| variable(name).expect("a port");
+    let ca = variable("CUTOVER_PEBBLE_CA").expect("a path");
+    format!(
+        "admin = \"127.0.0.1:$ADMIN\"\nstate_dir = \"$DIR/state\"\n\
+         [acme]\ndirectory = \"{directory}\"\nca = \"{ca}\"\n{acme}\n\
+         [listen.http]\nbind = \"127.0.0.1:{}\"\nredirect = \"https\"\n\
+         [listen.https]\nbind = \"127.0.0.1:{}\"\nacme = [\"shop.test\", \"api.shop.test\"]\n{}",
+        port("PEBBLE_HTTP_PORT"),
+        port("PEBBLE_TLS_PORT"),
+        single(endpoint, "")
+    )
+}
+
+/// Waits until both names have a valid certificate, and ends the proxy.
+fn until_both_are_issued(mut proxy: Proxy) {
+    until("both are issued", || {
+        (orders(&proxy, "issued") == 2.0).then_some(())
+    });
+    let certificates = proxy.status()["certificates"].clone();
+    for certificate in certificates.as_array().expect("a list") {
+        assert!(
+            certificate["expires_in_s"].as_i64() > Some(0),
+            "{certificate}"
+        );
+        assert!(certificate["error"].is_null(), "{certificate}");
+    }
+    proxy.signal(rustix::process::Signal::TERM);
+    assert!(proxy.ended().success());
+}
+
 /// With `CUTOVER_PEBBLE`, a real authority: see `tests/peers/pebble.sh`.
 #[test]
 fn pebble_issues_certificates() {
-    let variable = |name: &str| std::env::var(name).ok();
-    let (Some(directory), Some(ca)) = (variable("CUTOVER_PEBBLE"), variable("CUTOVER_PEBBLE_CA"))
-    else {
+    let Some(directory) = variable("CUTOVER_PEBBLE") else {
         eprintln!("skipped: no authority, see tests/peers/pebble.sh");
         return;
     };
-    let port = |name: &str| variable(name).expect("a port");
     let origin = Origin::named("blue");
     for challenge in ["http-01", "tls-alpn-01"] {
-        let text = format!(
-            "admin = \"127.0.0.1:$ADMIN\"\nstate_dir = \"$DIR/state\"\n\
-             [acme]\ndirectory = \"{directory}\"\nca = \"{ca}\"\nchallenge = \"{challenge}\"\n\
-             [listen.http]\nbind = \"127.0.0.1:{}\"\nredirect = \"https\"\n\
-             [listen.https]\nbind = \"127.0.0.1:{}\"\nacme = [\"shop.test\", \"api.shop.test\"]\n{}",
-            port("PEBBLE_HTTP_PORT"),
-            port("PEBBLE_TLS_PORT"),
-            single(&origin.at(), "")
-        );
-        let mut proxy = Builder::new(&text).start();
-        until("both are issued", || {
-            (orders(&proxy, "issued") == 2.0).then_some(())
-        });
-        let certificates = proxy.status()["certificates"].clone();
-        for certificate in certificates.as_array().expect("a list") {
-            assert!(
-                certificate["expires_in_s"].as_i64() > Some(0),
-                "{certificate}"
-            );
-            assert!(certificate["error"].is_null(), "{certificate}");
-        }
-        proxy.signal(rustix::process::Signal::TERM);
-        assert!(proxy.ended().success());
+        let acme = format!("challenge = \"{challenge}\"");
+        let text = file_for_pebble(&directory, &acme, &origin.at());
+        until_both_are_issued(Builder::new(&text).start());
     }
+}
+
+/// As above, with an authority that refuses other accounts.
+#[test]
+fn pebble_binds_an_external_account() {
+    let Some(directory) = variable("CUTOVER_PEBBLE_EAB") else {
+        eprintln!("skipped: no authority, see tests/peers/pebble.sh");
+        return;
+    };
+    let origin = Origin::named("blue");
+    let unbound = Builder::new(&file_for_pebble(&directory, "", &origin.at())).start();
+    until("an order without an external account fails", || {
+        (orders(&unbound, "failed") > 0.0).then_some(())
+    });
+    drop(unbound);
+    let kid = variable("CUTOVER_PEBBLE_KID").expect("a key's identifier");
+    let acme = format!("eab_kid = \"{kid}\"\neab_hmac_file = \"$DIR/hmac\"");
+    let builder = Builder::new(&file_for_pebble(&directory, &acme, &origin.at()));
+    let key = builder.dir().join("hmac");
+    fs::write(&key, variable("CUTOVER_PEBBLE_HMAC").expect("a key")).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    until_both_are_issued(builder.start());
 }
