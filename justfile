@@ -95,6 +95,14 @@ package:
 systemd-test *SUITES:
     tests/peers/systemd.sh {{SUITES}}
 
+# The OCI image of `just package` under a real runc. As root; apt installs what is missing.
+oci-test:
+    tests/peers/oci.sh
+
+# Certificates from a real ACME authority, which apt or go installs if it is missing.
+pebble:
+    tests/peers/pebble.sh
+
 # The manifests of docs/kubernetes.md and config/prometheus against the schemas of Kubernetes. pip installs the checker into target.
 kubernetes:
     tests/peers/kubernetes.sh
