@@ -4,7 +4,7 @@
 use super::fleet::FleetStatus;
 use super::rollout::{RolloutStatus, RolloutsByService};
 use super::shares;
-use crate::config::spec::{self, EndpointAddress};
+use crate::config::spec;
 use crate::index::VersionIx;
 use crate::rollout::state::RolloutPhase;
 use crate::snapshot::{CertificateOwner, CertificateState, Live, Service, Snapshot, Version};
@@ -146,7 +146,7 @@ fn labelled(version: &Version) -> impl Iterator<Item = &Endpoint> {
     let mut resolved = 0;
     let endpoints = version.pool.members.iter().map(|member| &*member.endpoint);
     endpoints.filter(move |endpoint| {
-        let is_resolved = matches!(endpoint.spec.address, EndpointAddress::Resolved(_));
+        let is_resolved = endpoint.spec.address.is_resolved();
         resolved += usize::from(is_resolved);
         !is_resolved || resolved <= MOST_RESOLVED
     })

@@ -60,6 +60,11 @@ impl EndpointAddress {
         }
     }
 
+    /// Whether it is an address that a name has.
+    pub fn is_resolved(&self) -> bool {
+        matches!(self, Self::Resolved(_))
+    }
+
     /// The authority of requests without a `Host`, and of health checks.
     pub fn authority(&self) -> String {
         match self {

@@ -14,9 +14,7 @@ use tokio::sync::mpsc;
 
 use super::endpoint::{CheckEnded, CheckTask, MonitoredEndpoint, PoolName};
 use super::pace::CheckPacer;
-
 use crate::config::policy;
-use crate::config::spec::EndpointAddress;
 use crate::index::VersionIx;
 use crate::snapshot::{Service, Snapshot, Version};
 use crate::telemetry::Telemetry;
@@ -336,7 +334,7 @@ impl MonitorState {
         };
         let (endpoint, reason) = (&monitored.endpoint, decision.reason.as_str());
         let (service, version) = &monitored.pool;
-        let is_resolved = matches!(endpoint.spec.address, EndpointAddress::Resolved(_));
+        let is_resolved = endpoint.spec.address.is_resolved();
         let count = |outcome| {
             let what = Ejection {
                 service: service.to_string(),
