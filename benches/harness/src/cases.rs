@@ -376,8 +376,12 @@ pub fn run(bench: &Bench) -> Result<()> {
 
 fn circumstances(bench: &Bench, top: &Path) -> Vec<String> {
     let mut lines = report::circumstances(top);
+    let rounds = match bench.together {
+        true => "rounds of all proxies at the same time,",
+        false => "interleaved rounds in random order,",
+    };
     lines.push(format!(
-        "{} interleaved rounds of {:?} in random order, {} connections; proxy (1 worker) on core {}, origin and load on core {}",
+        "{} {rounds} {:?} each, {} connections; proxy (1 worker) on core {}, origin and load on core {}",
         bench.rounds, bench.length, bench.connections, bench.proxy_core, bench.load_core
     ));
     lines

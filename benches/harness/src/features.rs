@@ -6,14 +6,15 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::Result;
 use crate::cases::Stage;
 use crate::load::{Load, get};
+use crate::order::shuffled;
 use crate::peers::{self, Contender, Kind, Running};
 use crate::report::{Table, with_range};
-use crate::rounds::{Sample, sample_spread, shuffled};
+use crate::rounds::{Sample, sample_spread};
 use crate::stats::{median, spread};
 use crate::valgrind::{self, Launch};
+use crate::{Result, together};
 
 /// What a feature needs in the file. `{dir}` is a directory of its own, `{origin}` the origin's address.
 struct Feature {
@@ -131,7 +132,8 @@ struct Entry<'a> {
     binary: &'a Path,
     feature: &'a Feature,
     running: Option<Running>,
-    samples: Vec<Sample>,
+    /// Samples at the same time of the proxy without any feature, and of this one.
+    pairs: Vec<(Sample, Sample)>,
     failure: Option<String>,
 }
 
@@ -139,17 +141,27 @@ struct Entry<'a> {
 pub fn run(stage: &Stage) -> Result<Table> {
     let mut entries = start_all(stage);
     shuffled(stage.bench.rounds, entries.len(), |at| {
-        let entry = &mut entries[at];
-        let Some(running) = &entry.running else {
+        // Each contender's features are in order, and the first has none.
+        let without = at - at % FEATURES.len();
+        if at == without {
+            return;
+        }
+        let running = [without, at].map(|at| entries[at].running.as_ref());
+        let [Some(without), Some(with)] = running else {
             return;
         };
-        let load = load_of(stage, running.plain);
-        match sample_spread(stage, running, &load, &[get("/1k", FIELDS)]) {
-            Ok(sample) => entry.samples.push(sample),
-            Err(error) => {
-                entry.failure = Some(error.to_string());
-                entry.running = None;
+        let sample = |proxy: &Running| {
+            let load = load_of(stage, proxy.plain);
+            sample_spread(stage, proxy, &load, &[get("/1k", FIELDS)])
+        };
+        let mut samples = together::sample_all(&[without, with], sample).into_iter();
+        match (samples.next(), samples.next()) {
+            (Some(Ok(without)), Some(Ok(with))) => entries[at].pairs.push((without, with)),
+            (Some(Err(error)), _) | (_, Some(Err(error))) => {
+                entries[at].failure = Some(error.to_string());
+                entries[at].running = None;
             }
+            _ => {}
         }
     });
     for entry in &mut entries {
@@ -183,7 +195,7 @@ fn start_all<'a>(stage: &Stage<'a>) -> Vec<Entry<'a>> {
                 binary,
                 feature,
                 running,
-                samples: Vec::new(),
+                pairs: Vec::new(),
                 failure,
             });
         }
@@ -281,7 +293,7 @@ fn tabulate(entries: &[Entry], counted: &[Option<f64>]) -> Table {
         .map(str::to_owned)
         .to_vec(),
         notes: vec![
-            "with / without: over the proxy without any of them in the same round; CPU time of all threads, so that of the log's, the control and the mirror's included".to_owned(),
+            "with / without: over the proxy without any of them under the same load at the same time; CPU time of all threads, so that of the log's, the control and the mirror's included".to_owned(),
         ],
         ..Table::default()
     };
@@ -292,11 +304,15 @@ fn tabulate(entries: &[Entry], counted: &[Option<f64>]) -> Table {
             table.notes.push(note);
             continue;
         }
-        // Each contender's features are in order, and the first has none.
         let without = at - at % FEATURES.len();
-        let pairs = || entries[without].samples.iter().zip(&entry.samples);
-        let ratio = spread(pairs().map(|(without, with)| with.cost / without.cost));
-        let price = spread(pairs().map(|(without, with)| with.cost - without.cost));
+        let costs: Vec<_> = match at == without {
+            true => { entries[at..][..FEATURES.len()].iter() }
+                .flat_map(|entry| entry.pairs.iter().map(|(without, _)| without.cost))
+                .collect(),
+            false => entry.pairs.iter().map(|(_, with)| with.cost).collect(),
+        };
+        let ratio = spread({ entry.pairs.iter() }.map(|(without, with)| with.cost / without.cost));
+        let price = spread({ entry.pairs.iter() }.map(|(without, with)| with.cost - without.cost));
         let instructions = counted[at].map(|each| format!("{each:.0}"));
         let more = counted[at]
             .zip(counted[without])
@@ -304,15 +320,13 @@ fn tabulate(entries: &[Entry], counted: &[Option<f64>]) -> Table {
         let missing = || "–".to_owned();
         table.rows.push(vec![
             name,
-            format!("{:.2}", median(entry.samples.iter().map(|s| s.cost))),
+            format!("{:.2}", median(costs.into_iter())),
             with_range(ratio),
             with_range(price),
             instructions.unwrap_or_else(missing),
             more.unwrap_or_else(missing),
-            entry
-                .samples
-                .iter()
-                .map(|s| s.errors)
+            { entry.pairs.iter() }
+                .map(|(_, with)| with.errors)
                 .sum::<u64>()
                 .to_string(),
         ]);

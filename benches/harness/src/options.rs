@@ -17,6 +17,7 @@ bench options
   --case A,B         cases to run (default: all)
   --list             name the cases and end
   --rounds N         interleaved rounds (default 7)
+  --together         all proxies at the same time in each round: ratios hold on a machine that is busy
   --seconds S        measured seconds of each run (default 1)
   --connections N    connections of the closed and open loops (default 64)
   --only A,B         proxies to run: nginx, nginx64, haproxy, cutover (default: all)
@@ -107,6 +108,8 @@ pub struct Bench {
     pub list: bool,
     /// Interleaved rounds.
     pub rounds: usize,
+    /// All proxies run at the same time in each round.
+    pub together: bool,
     /// Measured time of one run.
     pub length: Duration,
     /// Connections of the closed and open loops.
@@ -172,6 +175,7 @@ fn bench(mut arguments: impl Iterator<Item = String>) -> Result<Bench> {
         cases: Vec::new(),
         list: false,
         rounds: 7,
+        together: false,
         length: Duration::from_secs(1),
         connections: 64,
         only: Vec::new(),
@@ -189,6 +193,7 @@ fn bench(mut arguments: impl Iterator<Item = String>) -> Result<Bench> {
             "--case" => bench.cases.extend(names(&option, a)?),
             "--list" => bench.list = true,
             "--rounds" => bench.rounds = value::<usize>(&option, a)?.max(1),
+            "--together" => bench.together = true,
             "--seconds" => bench.length = seconds(&option, a)?,
             "--connections" => bench.connections = value::<usize>(&option, a)?.max(1),
             "--only" => bench.only.extend(names(&option, a)?),

@@ -1,17 +1,18 @@
 //! Interleaved rounds: each proxy once a round, in random order, so that what the machine does
-//! besides meets all of them alike.
+//! besides meets all of them alike; or with `--together` all of them at the same time.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::cases::{Shape, Stage};
 use crate::load::{self, Load, Mark};
+use crate::order::shuffled;
 use crate::peers::{Contender, Running};
 use crate::report::{Table, with_range};
 use crate::stats::{self, median, spread};
-use crate::{Result, cpu};
+use crate::{Result, cpu, together};
 
 /// One run of one proxy.
 #[derive(Clone, Debug, Default)]
@@ -46,46 +47,42 @@ struct Entry<'a> {
 /// Starts everybody and runs the rounds. Who fails is left out from there on, and says why.
 fn interleave<'a>(
     stage: &Stage<'a>,
-    mut sample: impl FnMut(&Running) -> Result<Sample>,
+    sample: impl Fn(&Running) -> Result<Sample> + Sync,
 ) -> Vec<Entry<'a>> {
-    let mut entries: Vec<Entry> = Vec::new();
-    for contender in stage.contenders {
-        let (running, failure) = match stage.start(contender, 1) {
-            Ok(running) => (Some(running), None),
-            Err(error) => (None, Some(error.to_string())),
-        };
-        entries.push(Entry {
-            contender,
-            running,
-            samples: Vec::new(),
-            failure,
-        });
-    }
-    shuffled(stage.bench.rounds, entries.len(), |at| {
-        let entry = &mut entries[at];
-        let Some(running) = &entry.running else {
-            return;
-        };
-        match sample(running) {
-            Ok(sample) => entry.samples.push(sample),
-            Err(error) => {
-                entry.failure = Some(error.to_string());
-                entry.running = None;
-                entry.samples.clear();
+    let mut entries = start_all(stage);
+    if stage.bench.together {
+        for _ in 0..stage.bench.rounds {
+            let running: Vec<_> = { entries.iter() }
+                .filter_map(|e| e.running.as_ref())
+                .collect();
+            let mut samples = together::sample_all(&running, &sample).into_iter();
+            for entry in entries.iter_mut().filter(|e| e.running.is_some()) {
+                entry.add(samples.next());
             }
         }
+        return entries;
+    }
+    shuffled(stage.bench.rounds, entries.len(), |at| {
+        let sampled = entries[at].running.as_ref().map(&sample);
+        entries[at].add(sampled);
     });
     entries
 }
 
-/// Calls `each` with every index below `count` once a round, in random order.
-pub fn shuffled(rounds: usize, count: usize, mut each: impl FnMut(usize)) {
-    let mut random = Random::from_clock();
-    let mut order: Vec<usize> = (0..count).collect();
-    for _ in 0..rounds {
-        random.shuffle(&mut order);
-        order.iter().for_each(|&at| each(at));
-    }
+fn start_all<'a>(stage: &Stage<'a>) -> Vec<Entry<'a>> {
+    let start = |contender| {
+        let (running, failure) = match stage.start(contender, 1) {
+            Ok(running) => (Some(running), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        Entry {
+            contender,
+            running,
+            samples: Vec::new(),
+            failure,
+        }
+    };
+    stage.contenders.iter().map(start).collect()
 }
 
 /// Sends these requests in turn: what they cost the proxy.
@@ -192,12 +189,12 @@ pub fn closed(stage: &Stage, shape: &Shape) -> Result<Table> {
         sample.resumed = measured.resumed as f64 / measured.requests as f64;
         Ok(sample)
     });
-    Ok(costs(&entries, shape.fresh))
+    Ok(costs(stage, &entries, shape.fresh))
 }
 
 /// CPU time per request by samples of any kind.
-pub fn compare(stage: &Stage, sample: impl FnMut(&Running) -> Result<Sample>) -> Table {
-    costs(&interleave(stage, sample), false)
+pub fn compare(stage: &Stage, sample: impl Fn(&Running) -> Result<Sample> + Sync) -> Table {
+    costs(stage, &interleave(stage, sample), false)
 }
 
 /// CPU time per request under h2load.
@@ -235,7 +232,7 @@ pub fn h2(stage: &Stage, tls: bool, path: &str, call: bool) -> Result<Table> {
         }
         Err(format!("h2load did not end within {limit:?}, three times").into())
     });
-    Ok(costs(&entries, false))
+    Ok(costs(stage, &entries, false))
 }
 
 /// What a program says, if it ends within this time.
@@ -346,6 +343,19 @@ pub fn latency(stage: &Stage, shape: &Shape) -> Result<Table> {
 }
 
 impl Entry<'_> {
+    /// Adds a sample of a round. An error ends the proxy, and its samples don't count.
+    fn add(&mut self, sampled: Option<Result<Sample>>) {
+        match sampled {
+            Some(Ok(sample)) => self.samples.push(sample),
+            Some(Err(error)) => {
+                self.failure = Some(error.to_string());
+                self.running = None;
+                self.samples.clear();
+            }
+            None => {}
+        }
+    }
+
     fn median(&self, figure: impl Fn(&Sample) -> f64) -> f64 {
         median(self.samples.iter().map(figure))
     }
@@ -371,7 +381,7 @@ fn ratio(
     spread(pairs.map(|(base, own)| figure(base) / figure(own)))
 }
 
-fn costs(entries: &[Entry], handshakes: bool) -> Table {
+fn costs(stage: &Stage, entries: &[Entry], handshakes: bool) -> Table {
     let mut head = vec![
         "proxy",
         "CPU µs/request",
@@ -419,14 +429,16 @@ fn costs(entries: &[Entry], handshakes: bool) -> Table {
             entry.median(|s| s.proxy_busy),
             entry.median(|s| s.load_busy),
         );
-        if proxy + entry.median(|s| s.foreign) < 0.9 {
+        if !stage.bench.together && proxy + entry.median(|s| s.foreign) < 0.9 {
             table.notes.push(format!(
                 "{}'s core was not saturated ({} busy, load core {}): its requests/s are those of the load, its CPU time per request counts",
                 entry.contender.name, percent(proxy), percent(load)
             ));
         }
     }
-    table.notes.extend(disturbed(entries));
+    if !stage.bench.together {
+        table.notes.extend(disturbed(entries));
+    }
     table
 }
 
@@ -439,27 +451,6 @@ fn disturbed(entries: &[Entry]) -> Option<String> {
             foreign * 100.0
         )
     })
-}
-
-/// Enough randomness to shuffle with (xorshift).
-pub struct Random(u64);
-
-impl Random {
-    /// Other numbers every time.
-    pub fn from_clock() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        Self(since.map_or(1, |d| u64::from(d.subsec_nanos()) << 16 | 1))
-    }
-
-    /// In any order.
-    pub fn shuffle(&mut self, items: &mut [usize]) {
-        for at in (1..items.len()).rev() {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            items.swap(at, usize::try_from(self.0 % (at as u64 + 1)).unwrap_or(0));
-        }
-    }
 }
 
 #[cfg(test)]
@@ -483,14 +474,5 @@ mod tests {
         assert!(matches!(said, Ok(None)) && begun.elapsed() < Duration::from_secs(30));
         let said = ended_within(Command::new("echo").arg("well"), Duration::from_secs(30));
         assert_eq!(said.ok().flatten().as_deref(), Some("well\n"));
-    }
-
-    #[test]
-    fn shuffling_loses_nothing() {
-        let mut items: Vec<usize> = (0..10).collect();
-        Random(42).shuffle(&mut items);
-        assert_ne!(items, (0..10).collect::<Vec<_>>());
-        items.sort_unstable();
-        assert_eq!(items, (0..10).collect::<Vec<_>>());
     }
 }

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use crate::cases::Stage;
 use crate::load::Load;
+use crate::order::shuffled;
 use crate::peers::{self, Contender, Kind, Running};
 use crate::report::{Table, with_range};
-use crate::rounds::{Sample, sample_spread, shuffled};
+use crate::rounds::{Sample, sample_spread};
 use crate::stats::{median, spread};
 use crate::town::Town;
 use crate::valgrind::{self, Launch};
