@@ -79,7 +79,7 @@ impl KeyedLine for JsonObject<'_> {
 #[cold]
 fn put_try(out: &mut Vec<u8>, attempt: &TryRecord<'_>) {
     out.extend_from_slice(b"{\"version\":\"");
-    escape::json(out, attempt.version.0.as_bytes());
+    out.extend_from_slice(attempt.version.0.as_bytes());
     out.push(b'"');
     let mut object = JsonObject { out };
     if let Some((endpoint, _)) = attempt.endpoint {

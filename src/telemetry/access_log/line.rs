@@ -63,7 +63,7 @@ pub(super) use key;
 pub(super) trait KeyedLine {
     /// Writes a key, and returns what its value is written to.
     fn begin(&mut self, key: FieldKey) -> &mut Vec<u8>;
-    /// A value that is printable ASCII without quotes and backslashes.
+    /// A value that is printable ASCII without quotes and backslashes, as the configuration's names are.
     fn word(&mut self, key: FieldKey, value: &[u8]);
     /// Any text.
     fn text(&mut self, key: FieldKey, value: &[u8]);
@@ -137,7 +137,7 @@ fn request(line: &LogLine<'_>, out: &mut impl KeyedLine) {
     if let Some(trace) = &record.trace {
         out.word(key!("trace_id"), &trace.id_text());
     }
-    out.text(key!("listener"), record.listener.as_bytes());
+    out.word(key!("listener"), record.listener.as_bytes());
     out.address(key!("client"), record.client);
     if record.peer != record.client {
         out.address(key!("peer"), record.peer);
@@ -161,10 +161,10 @@ fn outcome(line: &LogLine<'_>, out: &mut impl KeyedLine) {
     put_status(out.begin(key!("status")), record.status);
     let last = record.last_try();
     if !record.service.is_empty() {
-        out.text(key!("service"), record.service.as_bytes());
+        out.word(key!("service"), record.service.as_bytes());
     }
     if let Some(last) = last {
-        out.text(key!("version"), last.version.0.as_bytes());
+        out.word(key!("version"), last.version.0.as_bytes());
     }
     if let Some((endpoint, _)) = last.and_then(|last| last.endpoint) {
         out.text(key!("endpoint"), endpoint.as_bytes());
@@ -247,22 +247,41 @@ pub(super) fn put_status(out: &mut Vec<u8>, status: u16) {
     }
 }
 
+/// Each octet in decimal with the dot that follows it, at the start of its four bytes.
+const OCTETS: [[u8; 4]; 256] = {
+    let mut all = [[0; 4]; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let digits = [octet / 100, octet / 10 % 10, octet % 10];
+        let (mut from, mut to) = (
+            match octet {
+                0..=9 => 2,
+                10..=99 => 1,
+                _ => 0,
+            },
+            0,
+        );
+        while from < 3 {
+            all[octet][to] = b'0' + digits[from] as u8;
+            (from, to) = (from + 1, to + 1);
+        }
+        all[octet][to] = b'.';
+        octet += 1;
+    }
+    all
+};
+
 /// Writes an address.
 pub(super) fn put_address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(four) => {
-            let mut text = [b'.'; 16];
+            let mut text = [0; 16];
             let mut end = 0;
             for octet in four.octets() {
-                let digits = [octet / 100, octet / 10 % 10, octet % 10];
-                let zeros = usize::from(octet < 100) + usize::from(octet < 10);
-                for digit in &digits[zeros..] {
-                    text[end] = b'0' + digit;
-                    end += 1;
-                }
-                // The dot is there already.
-                end += 1;
+                text[end..end + 4].copy_from_slice(&OCTETS[usize::from(octet)]);
+                end += 2 + usize::from(octet >= 10) + usize::from(octet >= 100);
             }
+            // No dot follows the last one.
             out.extend_from_slice(&text[..end - 1]);
         }
         IpAddr::V6(six) => {

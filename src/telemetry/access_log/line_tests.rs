@@ -204,3 +204,24 @@ fn failures_are_seen_in_status_record_and_tries() {
     record.failure = None;
     assert!(has_failed(&record), "a try has failed");
 }
+
+#[test]
+fn addresses_are_written_as_the_standard_library_does() {
+    let written = |address: IpAddr| {
+        let mut out = Vec::new();
+        put_address(&mut out, address);
+        String::from_utf8(out).expect("text")
+    };
+    for octet in 0..=255 {
+        for octets in [
+            [octet, 0, 255, 9],
+            [1, octet, 10, octet],
+            [99, 100, 1, octet],
+        ] {
+            let address = IpAddr::from(octets);
+            assert_eq!(written(address), address.to_string());
+        }
+    }
+    let six: IpAddr = "2001:db8::7".parse().expect("an address");
+    assert_eq!(written(six), "2001:db8::7");
+}
