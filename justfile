@@ -65,7 +65,8 @@ fuzz TARGET:
 bench *ARGS:
     cargo run --release --manifest-path benches/harness/Cargo.toml -- bench --write {{ARGS}}
 
-# What 50 open pages of the dashboard cost the control thread and the workers, with 1 and with 1,000 services: some minutes.
+# What 50 open pages of the dashboard cost the control thread and the workers, with 1 and with 1,000 services: two minutes. `--rounds 100`
+# where the machine is not quiet.
 pages *ARGS:
     cargo run --release --manifest-path benches/harness/Cargo.toml -- bench --case pages {{ARGS}}
 

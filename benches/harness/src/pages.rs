@@ -22,11 +22,8 @@ use crate::window::RATE;
 /// Pages that are open at the same time.
 const PAGES: usize = 50;
 
-/// How long a page has before it is measured: its first event is the whole status.
-const OPENING: Duration = Duration::from_secs(4);
-
-/// The time that is measured. Figures are told once a second.
-const WINDOW: Duration = Duration::from_secs(10);
+/// The shortest time that is measured. Figures are told once a second.
+const WINDOW: Duration = Duration::from_secs(2);
 
 /// Sizes of the configuration, in services. All of them have traffic.
 const SERVICES: [usize; 2] = [1, 1000];
@@ -66,7 +63,8 @@ pub fn run(stage: &Stage) -> Result<Table> {
         .map(str::to_owned)
         .to_vec(),
         notes: vec![format!(
-            "{PAGES} pages, {RATE} requests/s to all services in turn, two versions with two endpoints each; in each round one window of {WINDOW:?} with pages and one without; one worker, which shares its core with the control thread"
+            "{PAGES} pages, {RATE} requests/s to all services in turn, two versions with two endpoints each; in each round one window of {:?} with pages and one without; one worker, which shares its core with the control thread",
+            length(stage)
         )],
         ..Table::default()
     };
@@ -111,6 +109,16 @@ fn row(contender: &Contender, services: usize, seen: &[[Seen; 2]]) -> Vec<String
             .sum::<u64>()
             .to_string(),
     ]
+}
+
+/// How long a window is.
+fn length(stage: &Stage) -> Duration {
+    stage.bench.length.max(WINDOW)
+}
+
+/// The unmeasured time before a window. The first event of a page is the whole status.
+fn opening(requests: &[Vec<u8>]) -> Duration {
+    Duration::from_millis(500 + 3 * requests.len() as u64)
 }
 
 /// Windows without and with pages, one of each a round, in alternating order.
@@ -185,8 +193,8 @@ fn window(
         tls: None,
         fresh: false,
         rate: Some(RATE),
-        warm_up: OPENING,
-        length: WINDOW,
+        warm_up: opening(requests),
+        length: length(stage),
     };
     let told = || pages.map_or(0, |pages| pages.bytes.load(Ordering::Relaxed));
     let mut marks = Vec::new();
