@@ -5,18 +5,26 @@
 //! refuses the edited file, for example because a port is taken, the previous text is put back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::blocking::on_thread;
 use super::history::{Attribution, ChangeCause};
-use super::saved_edit::{EditFault, SavedEdit};
+use super::saved_edit::{EditFault, SavedEdit, share};
+use super::shared_edit::ShareRefused;
 use super::{Context, ControlCommand};
 use crate::config::file_edit::FileEdit;
 
 /// Name of the threads that edit.
 const THREAD: &str = "file-edit";
+
+/// How often an edit of the fleet's tables is made again because another one came first.
+const ATTEMPTS: usize = 10;
+
+/// Time for this member to take up the other one.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The response to an edit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +68,22 @@ impl FileEditor {
     }
 
     async fn run(&self, edit: FileEdit, by: Option<String>) -> Result<EditReport, EditFault> {
+        for _ in 0..ATTEMPTS {
+            if let Some(report) = self.try_edit(edit.clone(), by.clone()).await? {
+                return Ok(report);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        let busy = "other members keep changing the fleet's tables: try again";
+        Err(EditFault::new(StatusCode::CONFLICT, busy))
+    }
+
+    /// Makes an edit. Returns `None` if another member has changed the fleet's tables in between.
+    async fn try_edit(
+        &self,
+        edit: FileEdit,
+        by: Option<String>,
+    ) -> Result<Option<EditReport>, EditFault> {
         let (file, history) = (self.0.live.source().path, self.0.history.clone());
         let by = Attribution {
             cause: ChangeCause::Api,
@@ -68,12 +92,23 @@ impl FileEditor {
         let saved = on_thread(THREAD, move || SavedEdit::make(&file, &edit, by, &history));
         let saved = saved.await.map_err(EditFault::internal)??;
         let changed = saved.has_changed();
-        match self.reload().await? {
-            Ok(generation) => Ok(EditReport {
+        let outcome = match saved.shared().cloned() {
+            None => self.reload().await?,
+            Some(change) => match share(change, &self.0.publisher).await {
+                Ok(generation) => Ok(generation),
+                Err(refused) => {
+                    // The part of the edit that is on this machine, if it has one.
+                    let _ = on_thread(THREAD, move || saved.put_back()).await;
+                    return unshared(refused);
+                }
+            },
+        };
+        match outcome {
+            Ok(generation) => Ok(Some(EditReport {
                 generation,
                 changed,
                 in_place: saved.in_place,
-            }),
+            })),
             Err(why) => {
                 let restored =
                     changed && on_thread(THREAD, move || saved.put_back()).await == Ok(true);
@@ -96,5 +131,20 @@ impl FileEditor {
         let command = |answer| ControlCommand::Reload { answer };
         let outcome = self.0.ask(command).await;
         outcome.ok_or_else(EditFault::stopping)
+    }
+}
+
+/// What becomes of an edit of the fleet's tables that was not made.
+fn unshared(refused: ShareRefused) -> Result<Option<EditReport>, EditFault> {
+    match refused {
+        ShareRefused::Overtaken => Ok(None),
+        ShareRefused::Failed(why) => {
+            let message = format!("the fleet's tables can't be changed: {why}");
+            Err(EditFault::new(StatusCode::SERVICE_UNAVAILABLE, message))
+        }
+        ShareRefused::Refused(why) => {
+            let message = format!("the proxy refuses the tables, which are as before\n{why}");
+            Err(EditFault::new(StatusCode::UNPROCESSABLE_ENTITY, message))
+        }
     }
 }

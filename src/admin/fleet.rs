@@ -33,6 +33,22 @@ pub(crate) struct FleetStatus {
     /// In what the members' configurations differ although they should not.
     #[serde(default)]
     pub disagreements: Vec<String>,
+    /// The tables that the members share; absent if they share none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<SharedConfigStatus>,
+}
+
+/// The tables that the members of a fleet share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SharedConfigStatus {
+    /// Their key in etcd.
+    pub key: String,
+    /// The newest revision that this member has seen; 0 if it has seen none since it started, or the key is gone.
+    pub revision: i64,
+    /// Who wrote the tables in use, if that is known.
+    pub by: Option<String>,
+    /// Why the newest ones aren't in use.
+    pub error: Option<String>,
 }
 
 /// A member of the fleet.
@@ -89,6 +105,8 @@ pub(crate) struct FleetState {
     pub members: BTreeMap<String, KnownMember>,
     /// What this member says about its own configuration.
     pub own: Fingerprints,
+    /// The tables that the members share.
+    pub config: Option<SharedConfigStatus>,
 }
 
 /// The state of the fleet, which the control thread updates. `None` without `[fleet]`.
@@ -145,6 +163,7 @@ impl FleetState {
             revision: self.revision,
             members: members.collect(),
             disagreements: disagreements(&self.own, &self.member, &self.members),
+            config: self.config.clone(),
         }
     }
 }
@@ -222,6 +241,7 @@ mod tests {
             revision: 7,
             members: BTreeMap::from(members),
             own: prints("p", "k"),
+            config: None,
         }
     }
 

@@ -46,6 +46,8 @@ pub(crate) enum ChangeCause {
     Gate,
     /// A step of a rollout.
     Rollout,
+    /// The tables that the members of a fleet share were changed.
+    Fleet,
 }
 
 impl ChangeCause {
@@ -58,6 +60,7 @@ impl ChangeCause {
             Self::Api => "api",
             Self::Gate => "gate",
             Self::Rollout => "rollout",
+            Self::Fleet => "fleet",
         }
     }
 }

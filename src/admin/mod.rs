@@ -41,6 +41,7 @@ pub(crate) mod saved_edit;
 pub(crate) mod scrape;
 pub(crate) mod series;
 mod serve;
+pub(crate) mod shared_edit;
 pub(crate) mod shares;
 pub(crate) mod status;
 pub(crate) mod step_warnings;
@@ -66,6 +67,7 @@ use drain::{DrainRefused, DrainReport, DrainRequest};
 pub(crate) use listen::{AdminListener, bind};
 use rollout::{RolloutRefused, RolloutStatus, RolloutsByService};
 pub(crate) use serve::serve;
+use shared_edit::{ShareRefused, SharedChange};
 
 /// The state that the API reads, and the channel for its commands. There is one for each process.
 pub(crate) struct Context {
@@ -136,6 +138,13 @@ pub(crate) enum ControlCommand {
         request: DrainRequest,
         /// Receives what is in flight on them.
         answer: oneshot::Sender<Result<DrainReport, DrainRefused>>,
+    },
+    /// Change the tables that the fleet shares.
+    Share {
+        /// The change.
+        change: SharedChange,
+        /// Receives the generation that runs it.
+        answer: oneshot::Sender<Result<u64, ShareRefused>>,
     },
     /// Compile a configuration and compare it with the running one, without publishing it.
     Preview {

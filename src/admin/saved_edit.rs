@@ -10,10 +10,14 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
+use tokio::sync::{mpsc, oneshot};
+
+use super::ControlCommand;
 use super::history::{Announcement, Attribution, History};
+use super::shared_edit::{ShareRefused, SharedChange};
 use crate::config::file_edit::{EditRefusal, EditedText, FileEdit, unwritable_help};
 use crate::config::file_set::{FileError, LockedFiles};
-use crate::config::load;
+use crate::config::{load, shared};
 
 /// Time limit for the lock on the file. Commands hold it until their edit is adopted.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(15);
@@ -82,6 +86,10 @@ pub(crate) struct SavedEdit {
     locked: LockedFiles,
     before: String,
     edited: EditedText,
+    /// The text as it is on this machine: without a change of the fleet's tables.
+    local: String,
+    /// The change of the fleet's tables, which is still to be made.
+    shared: Option<SharedChange>,
     /// Why the file was overwritten instead of replaced; `None` if it was replaced.
     pub(super) in_place: Option<String>,
 }
@@ -120,12 +128,29 @@ impl SavedEdit {
 
     /// Puts the previous text back, unless another program has changed the file. Blocks.
     pub(super) fn put_back(mut self) -> bool {
-        let ours = self
-            .locked
-            .read()
-            .is_ok_and(|text| text == self.edited.text);
-        ours && self.locked.replace(&self.edited.text, &self.before).is_ok()
+        let ours = self.locked.read().is_ok_and(|text| text == self.local);
+        ours && self.locked.replace(&self.local, &self.before).is_ok()
     }
+
+    /// The change of the fleet's tables that the edit is, if it is one.
+    pub(crate) fn shared(&self) -> Option<&SharedChange> {
+        self.shared.as_ref()
+    }
+}
+
+/// Changes the tables of the fleet. Returns the generation that runs the change.
+///
+/// # Errors
+/// See [`ShareRefused`].
+pub(crate) async fn share(
+    change: SharedChange,
+    control: &mpsc::Sender<ControlCommand>,
+) -> Result<u64, ShareRefused> {
+    let (answer, answered) = oneshot::channel();
+    let stopping = || ShareRefused::Failed("the proxy is stopping".to_owned());
+    let command = ControlCommand::Share { change, answer };
+    control.send(command).await.map_err(|_| stopping())?;
+    answered.await.unwrap_or_else(|_| Err(stopping()))
 }
 
 /// Locks the file, and waits for other commands that edit it. Blocks.
@@ -160,6 +185,13 @@ fn save(
         .read()
         .map_err(|error| EditFault::of_file("read", &error))?;
     let edited = edit.apply(&before, &file.display().to_string())?;
+    let (local, tables) = split(&before, &edited.text);
+    let who = by.who.clone().unwrap_or_else(|| UNNAMED.to_owned());
+    let shared = tables.map(|(before, after)| SharedChange {
+        before,
+        after,
+        by: who,
+    });
     let mut in_place = None;
     if edited.text != before {
         let hash = load::hash(edited.text.as_bytes());
@@ -171,7 +203,7 @@ fn save(
         if by.who.is_none_or(|who| announced(who, by.cause).is_err()) {
             let _ = announced(UNNAMED.to_owned(), by.cause);
         }
-        let written = locked.replace(&before, &edited.text);
+        let written = locked.replace(&before, &local);
         let written = written.map_err(|error| EditFault::of_file("write", &error))?;
         in_place = written.iter().find_map(|written| written.in_place);
     }
@@ -179,6 +211,21 @@ fn save(
         locked,
         before,
         edited,
+        local,
+        shared,
         in_place: in_place.map(|why| why.to_string()),
     })
+}
+
+/// Divides an edit: the text that is written here, and the fleet's tables before and after, if they change.
+fn split(before: &str, after: &str) -> (String, Option<(String, String)>) {
+    match (shared::tables(before), shared::tables(after)) {
+        (Some(old), Some(new)) if old != new => {
+            // The part is there, so that its path stays.
+            let local = shared::with_tables(after, "", old);
+            (local, Some((old.to_owned(), new.to_owned())))
+        }
+        // A text with and one without them can't replace each other: writing it is refused.
+        _ => (after.to_owned(), None),
+    }
 }

@@ -46,6 +46,9 @@ pub(crate) fn collect(
             is_connected: fleet.connected,
             members: fleet.members.len(),
             disagreements: fleet.disagreements.len(),
+            config: fleet
+                .config
+                .map(|config| (config.error.is_none(), config.revision)),
         }),
     }
 }

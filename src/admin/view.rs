@@ -121,6 +121,7 @@ fn fleet(fleet: &FleetSpec) -> Value {
         "join_wait": time(fleet.join_wait),
         "password_file": fleet.user.as_ref().map(|user| &user.password_file),
         "divide_limits": fleet.divide_limits,
+        "share": texts(&fleet.share, |table| table.as_str().to_owned()),
     })
 }
 

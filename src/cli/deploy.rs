@@ -106,7 +106,7 @@ impl DeployArgs {
 
     async fn deploy(&self, address: &ProxyAddress) -> CommandResult {
         let began = Instant::now();
-        let started = match address.edits_through_api() {
+        let started = match address.edits_through_api(Some(&self.service)) {
             true => self.ask(address).await?,
             false => self.edit(address).await?,
         };

@@ -37,7 +37,7 @@ fn flag_change(text: &str) -> Result<(String, FlagChange), String> {
 
 impl FlagArgs {
     pub(super) fn run(&self, address: &ProxyAddress) -> CommandResult {
-        match address.edits_through_api() {
+        match address.edits_through_api(Some(&self.service)) {
             true => block_on(self.ask(address))?,
             false => block_on(self.edit(address))?,
         }

@@ -1,4 +1,4 @@
-//! `cutover fleet status`: shows the fleet that the running proxy belongs to.
+//! `cutover fleet status|init`: shows the fleet that the running proxy belongs to, and gives it tables to share.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::error::CommandError;
+use super::fleet_init::init;
 use super::fleet_view::{shown, shown_rollouts};
 use super::proxy::{Proxy, ProxyError};
 use super::proxy_address::ProxyAddress;
@@ -22,11 +23,14 @@ const NO_PROXY: u8 = 3;
 /// The arguments of `cutover fleet`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes:\n  0  connected to etcd\n  1  the proxy belongs to no fleet\n  2  alone: etcd doesn't answer\n  3  no proxy answers"
+    after_help = "Exit codes:\n  0  connected to etcd; with `init`, written\n  1  the proxy belongs to no fleet; with `init`, not written\n  2  alone: etcd doesn't answer\n  3  no proxy answers"
 )]
 pub(super) struct FleetArgs {
     /// What to do
     action: FleetAction,
+    /// With `init`: replace the tables that the fleet has
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     json: Json,
 }
@@ -44,12 +48,15 @@ struct FleetJson<'a> {
 enum FleetAction {
     /// Show the members of the fleet, as the running proxy sees them
     Status,
+    /// Put the tables of the file that `fleet.share` names into etcd, for all members
+    Init,
 }
 
 impl FleetArgs {
     pub(super) fn run(&self, address: &ProxyAddress) -> CommandResult {
         match self.action {
             FleetAction::Status => block_on(self.status(address))?,
+            FleetAction::Init => block_on(init(&address.file()?, self.force))?,
         }
     }
 

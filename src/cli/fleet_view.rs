@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::table::{Align, TextTable};
-use crate::admin::fleet::FleetStatus;
+use crate::admin::fleet::{FleetStatus, SharedConfigStatus};
 use crate::admin::rollout::SharedStatus;
 
 /// Renders the connection, the members and what they disagree about.
@@ -27,6 +27,20 @@ pub(super) fn shown(fleet: &FleetStatus) -> String {
     }
     if !fleet.members.is_empty() {
         let _ = write!(text, "{members}");
+    }
+    if let Some(config) = &fleet.config {
+        let by = { config.by.as_ref() }.map_or_else(String::new, |by| format!(" by {by}"));
+        let SharedConfigStatus { key, revision, .. } = config;
+        let _ = writeln!(text, "tables {key}, revision {revision}{by}");
+        if let Some(error) = &config.error {
+            let _ = writeln!(
+                text,
+                "warning: newer tables are refused, those before are in use"
+            );
+            error
+                .lines()
+                .for_each(|line| text += &format!("  {line}\n"));
+        }
     }
     for disagreement in &fleet.disagreements {
         let _ = writeln!(text, "warning: {disagreement}");
@@ -113,6 +127,7 @@ mod tests {
             revision: 7,
             members: vec![member("a"), member("b")],
             disagreements: vec!["service shop: other sticky key on b".to_owned()],
+            config: None,
         }
     }
 
@@ -125,6 +140,27 @@ mod tests {
              a       0.1.0\n\
              b       0.1.0\n\
              warning: service shop: other sticky key on b\n"
+        );
+    }
+
+    #[test]
+    fn tables_that_members_share_are_shown_with_their_author_and_why_newer_ones_are_refused() {
+        let shared = FleetStatus {
+            config: Some(SharedConfigStatus {
+                key: "/cutover/front/config".to_owned(),
+                revision: 7,
+                by: Some("alice@build-7 (shift)".to_owned()),
+                error: Some("one\ntwo".to_owned()),
+            }),
+            members: Vec::new(),
+            disagreements: Vec::new(),
+            ..fleet()
+        };
+        assert_eq!(
+            shown(&shared),
+            "fleet front: member a, connected to etcd at http://10.0.0.5:2379\n\
+             tables /cutover/front/config, revision 7 by alice@build-7 (shift)\n\
+             warning: newer tables are refused, those before are in use\n  one\n  two\n"
         );
     }
 

@@ -22,6 +22,7 @@ mod explain;
 mod flag;
 mod flag_view;
 mod fleet;
+mod fleet_init;
 mod fleet_view;
 mod history;
 mod logs;

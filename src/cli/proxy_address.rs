@@ -9,7 +9,7 @@ use clap::Args;
 use toml::de::{DeTable, DeValue};
 
 use super::error::CommandError;
-use crate::config::paths;
+use crate::config::{paths, shared};
 
 /// The global options `--config`, `--admin` and `--token-file`.
 #[derive(Clone, Debug, Args)]
@@ -69,9 +69,15 @@ impl ProxyAddress {
         })
     }
 
-    /// Whether an edit goes through the admin API: `--admin` is given, and no file on this machine.
-    pub(super) fn edits_through_api(&self) -> bool {
-        self.admin.is_some() && self.config.is_none()
+    /// Whether an edit of a service, or of any if none is named, goes through the admin API: `--admin` is given, and no file on this
+    /// machine, or a fleet shares it, so that the file hasn't got it.
+    pub(super) fn edits_through_api(&self, service: Option<&str>) -> bool {
+        let is_shared = |file: &Path| match service {
+            Some(service) => shared::has_service(file, service),
+            None => shared::fleet_of(file).is_some(),
+        };
+        let is_remote = self.admin.is_some() && self.config.is_none();
+        is_remote || self.file().is_ok_and(|file| is_shared(&file))
     }
 
     /// The admin token: from `--token-file`, else `CUTOVER_TOKEN`, else the `token_file` of the configuration, if it is

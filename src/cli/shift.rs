@@ -38,7 +38,7 @@ fn split_change(text: &str) -> Result<(String, SplitChange), String> {
 
 impl ShiftArgs {
     pub(super) fn run(&self, address: &ProxyAddress) -> CommandResult {
-        match address.edits_through_api() {
+        match address.edits_through_api(Some(&self.service)) {
             true => block_on(self.ask(address))?,
             false => block_on(self.edit(address))?,
         }

@@ -60,7 +60,7 @@ impl UndoArgs {
         {
             return Err(CommandError::new("not undone"));
         }
-        let line = match address.edits_through_api() {
+        let line = match address.edits_through_api(None) {
             true => restore_remotely(address, plan, &summary).await?,
             false => restore(address, plan, &summary).await?,
         };

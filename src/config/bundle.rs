@@ -11,6 +11,9 @@ use toml::de::{DeTable, DeValue};
 /// The control character FS.
 pub(super) const SEPARATOR: char = '\u{1c}';
 
+/// The beginning of the path of a part that etcd has, see [`shared`](super::shared).
+pub(super) const SCHEME: &str = "etcd:";
+
 /// A file in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FilePart<'t> {
@@ -32,12 +35,20 @@ impl<'t> FilePart<'t> {
         }
     }
 
+    /// Whether etcd has it.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.path.is_some_and(|path| path.starts_with(SCHEME))
+    }
+
     /// The name of the file, where `main` is that of the main file.
     pub(super) fn name(&self, main: &str) -> String {
+        if let Some(path) = self.path.filter(|_| self.is_shared()) {
+            return path.to_owned();
+        }
         self.file(Path::new(main)).display().to_string()
     }
 
-    /// The path of the file, where `main` is that of the main file.
+    /// The path of the file, where `main` is that of the main file. Shared tables have none.
     pub(crate) fn file(&self, main: &Path) -> PathBuf {
         match (self.path, main.parent()) {
             (None, _) => main.to_owned(),

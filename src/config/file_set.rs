@@ -83,6 +83,13 @@ impl LockedFiles {
         after: &str,
     ) -> Result<Vec<WrittenFile>, FileError> {
         let (old, new) = (bundle::parts(before), bundle::parts(after));
+        if let Some(part) = shared_change(&old, &new) {
+            let message = "the members of the fleet share it: only a running proxy changes it";
+            return Err(FileError {
+                file: PathBuf::from(part),
+                source: io::Error::new(io::ErrorKind::Unsupported, message),
+            });
+        }
         let mut changes = changes(&old, &new);
         // A main file that included them before may have been undone, and left them where they are.
         changes.retain(|change| change.before.is_some() || !self.holds(&change.part));
@@ -193,6 +200,16 @@ fn replace_included(file: &Path, text: &str) -> io::Result<Replaced> {
             "another program has locked it",
         )),
     }
+}
+
+/// The path of the shared tables, if they differ.
+fn shared_change<'t>(old: &[FilePart<'t>], new: &[FilePart<'t>]) -> Option<&'t str> {
+    let find = |parts: &[FilePart<'t>]| {
+        let part = parts.iter().find(|part| part.is_shared());
+        part.map(|part| (part.path, part.text))
+    };
+    let (old, new) = (find(old), find(new));
+    (old != new).then(|| new.or(old)?.0)?
 }
 
 /// The files to write: the included ones first, because a main file that includes a new file must find it.

@@ -25,6 +25,30 @@ pub struct FleetSpec {
     pub on_lost: OnLost,
     /// How long a start waits for the shared state of rollouts. Default 5 s.
     pub join_wait: Duration,
+    /// The tables that etcd has for all members, without duplicates. Default none.
+    pub share: Vec<SharedTable>,
+}
+
+/// A table that the members of a fleet may share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedTable {
+    /// `[service]`.
+    Service,
+    /// `[defaults]`.
+    Defaults,
+}
+
+impl SharedTable {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Service, Self::Defaults];
+
+    /// The name of the table.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Defaults => "defaults",
+        }
+    }
 }
 
 /// What becomes of the shares of rollouts while etcd doesn't answer.
@@ -52,9 +76,15 @@ impl FleetSpec {
         let other = Self {
             on_lost: self.on_lost,
             join_wait: self.join_wait,
+            share: self.share.clone(),
             ..other.clone()
         };
         *self == other
+    }
+
+    /// The key of the tables that the members share.
+    pub(crate) fn config_key(&self) -> String {
+        format!("{}config", self.prefix())
     }
 
     /// The beginning of all keys of the fleet.

@@ -35,6 +35,9 @@ pub(super) fn fault(pattern: &str) -> Option<&'static str> {
     if name.is_empty() || matches!(name, "." | "..") {
         return Some("expected the path of a file");
     }
+    if pattern.starts_with(bundle::SCHEME) {
+        return Some("expected the path of a file; `fleet.share` takes tables from etcd");
+    }
     if pattern.contains(char::is_control) {
         return Some("expected a path without control characters");
     }

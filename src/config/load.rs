@@ -14,6 +14,7 @@ use super::include;
 use super::locate::{PathStep, is_written, locate};
 use super::paths;
 use super::position::BYTE_ORDER_MARK;
+use super::shared::{self, SharedTables};
 use super::spec::Spec;
 
 /// The maximum size of a configuration file in bytes. A larger one was probably named by mistake.
@@ -106,16 +107,23 @@ pub struct LoadFailure {
 pub fn load(path: impl AsRef<Path>) -> Result<Loaded, LoadFailure> {
     let path = path.as_ref();
     let name = path.display().to_string();
-    let text = text(path)?;
+    of_text(text(path)?, &name)
+}
+
+/// Validates the text of a configuration as [`load`](load()) does, where `name` is the path of its main file.
+///
+/// # Errors
+/// It isn't valid, or a `body_file` can't be read.
+pub(crate) fn of_text(text: String, name: &str) -> Result<Loaded, LoadFailure> {
     let hash = hash(text.as_bytes());
     let failure = |errors| LoadFailure {
         errors,
         hash: Some(hash.clone()),
     };
     if text.trim_start_matches(BYTE_ORDER_MARK).trim().is_empty() {
-        return Err(failure(vec![empty(&text, &name)]));
+        return Err(failure(vec![empty(&text, name)]));
     }
-    let (spec, warnings) = super::parse_with_files(&text, &name).map_err(failure)?;
+    let (spec, warnings) = super::parse_with_files(&text, name).map_err(failure)?;
     Ok(Loaded {
         spec: Arc::new(spec),
         text,
@@ -144,7 +152,7 @@ pub(crate) fn hash_of(path: &Path) -> Option<String> {
     Some(hash(text(path).ok()?.as_bytes()))
 }
 
-/// Adds the files that the main file at `path` includes to its text.
+/// Adds the files that the main file at `path` includes to its text, and the tables that its fleet shares.
 ///
 /// # Errors
 /// One of them can't be read, or is no text.
@@ -168,6 +176,7 @@ pub(super) fn with_included(path: &Path, main: String) -> Result<String, LoadFai
             hash: None,
         }
     })?;
+    let shared = shared::of_text(&main);
     let directory = path.parent().unwrap_or(Path::new(""));
     let read = |file: &str| -> Result<String, LoadFailure> {
         one_text(&directory.join(file)).map(unseparated)
@@ -176,6 +185,14 @@ pub(super) fn with_included(path: &Path, main: String) -> Result<String, LoadFai
         errors: failures.into_iter().flat_map(|f| f.errors).collect(),
         hash: None,
     })?;
+    let text = match shared {
+        Some(SharedTables { part, copy }) if copy.exists() => {
+            let mut text = text;
+            bundle::append(&mut text, &part, &unseparated(one_text(&copy)?));
+            text
+        }
+        _ => text,
+    };
     if text.len() as u64 > LARGEST {
         return Err(LoadFailure {
             errors: vec![too_large(&name)],

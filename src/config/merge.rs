@@ -1,6 +1,6 @@
 //! Parses the files of a configuration and joins them in one document, whose spans are those of the whole text.
 //!
-//! Included files hold services. Their tables are moved into the `service` table of the main file, so that everything that
+//! Included files hold services, and the tables that a fleet shares may hold defaults as well. Their tables are moved into the `service` table of the main file, so that everything that
 //! reads the document, and compares services with each other, finds them together.
 
 use std::ops::Range;
@@ -10,6 +10,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::bundle::FilePart;
 use super::problems::Problems;
+use super::shared;
 use super::syntax;
 use super::units::quote;
 
@@ -29,22 +30,57 @@ pub(super) fn document<'t>(
     };
     let (main, included) = (&parts[0], &parts[1..]);
     let mut root = parse(main);
+    let names = shared::names(root.get_ref());
+    let shared: Vec<String> = names.into_iter().map(str::to_owned).collect();
     for part in included {
         for (key, value) in parse(part).into_inner() {
             let (key, value) = (moved_key(key, part.start), moved(value, part.start));
-            match &**key.get_ref() {
-                SERVICE => add_services(root.get_mut(), (key, value), out),
-                name => misplaced(name, key.span(), out),
+            let name = key.get_ref().to_string();
+            match part.is_shared() {
+                true if !shared.contains(&name) => not_shared(&name, key.span(), out),
+                true if name != SERVICE => add_table(root.get_mut(), (key, value), out),
+                false if name != SERVICE => misplaced(&name, key.span(), out),
+                is_shared => add_services(root.get_mut(), (key, value), is_shared, out),
             }
         }
     }
     root
 }
 
+/// Adds a table that the fleet shares.
+fn add_table<'t>(
+    root: &mut DeTable<'t>,
+    (key, value): (Spanned<DeString<'t>>, Spanned<DeValue<'t>>),
+    out: &mut Problems,
+) {
+    if let Some((first, _)) = root.get_key_value(&**key.get_ref()) {
+        twice(&quote(key.get_ref()), key.span(), first.span(), out);
+        return;
+    }
+    root.insert(key, value);
+}
+
+/// Reports something that is in the file and in the fleet's tables.
+fn twice(what: &str, span: Range<usize>, first: Range<usize>, out: &mut Problems) {
+    let message = format!("{what} is in the file and in the fleet's tables");
+    out.error(span, message)
+        .label("the fleet's")
+        .also(first, "the file's")
+        .help("remove it from the file: the members of the fleet share it");
+}
+
+fn not_shared(key: &str, span: Range<usize>, out: &mut Problems) {
+    let message = format!("{} can't be in the fleet's tables", quote(key));
+    out.error(span, message)
+        .label("expected the tables that `fleet.share` names")
+        .help("move it to the file, or name it in `fleet.share`, which may have \"service\" and \"defaults\"");
+}
+
 /// Adds the services of an included file to those that there are.
 fn add_services<'t>(
     root: &mut DeTable<'t>,
     (key, value): (Spanned<DeString<'t>>, Spanned<DeValue<'t>>),
+    is_shared: bool,
     out: &mut Problems,
 ) {
     let span = value.span();
@@ -67,6 +103,11 @@ fn add_services<'t>(
     };
     for (name, service) in services {
         if let Some((first, _)) = all.get_key_value(&**name.get_ref()) {
+            if is_shared {
+                let what = format!("service {}", quote(name.get_ref()));
+                twice(&what, name.span(), first.span(), out);
+                continue;
+            }
             let message = format!("service {} is defined twice", quote(name.get_ref()));
             out.error(name.span(), message)
                 .label("again here")

@@ -191,6 +191,22 @@ pub(super) fn create(path: &Path, text: &str, like: &Path) -> io::Result<()> {
     })
 }
 
+/// Creates or replaces a file that only this user can read. Readers see either the old or the new text.
+///
+/// # Errors
+/// It can't be written.
+pub(crate) fn private(path: &Path, text: &str) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let (temporary, file) = create_beside(path, directory)?;
+    let written = write_from_start(&file, text.as_bytes());
+    written
+        .and_then(|()| fs::rename(&temporary, path))
+        .inspect_err(|_| {
+            // Report the first error, whether or not the temporary file can be removed.
+            let _ = fs::remove_file(&temporary);
+        })
+}
+
 /// Creates a temporary file that only this user can read. It is in the same directory, because a rename can't cross file
 /// systems.
 fn create_beside(target: &Path, directory: &Path) -> io::Result<(PathBuf, File)> {

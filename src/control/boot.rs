@@ -22,10 +22,12 @@ use super::membership::Membership;
 use super::publisher::Publisher;
 use super::publisher::first::Prepared;
 use super::rollouts::Rollouts;
+use super::shared_config::SharedConfig;
 use super::{Options, RunError, systemd};
 use crate::admin::events::EventHub;
 use crate::admin::fleet::FleetView;
 use crate::admin::{self, Context, ControlCommand, ProcessPhase, Readiness};
+use crate::config::shared::fleet_of;
 use crate::config::{Spec, paths};
 use crate::edge::admission;
 use crate::edge::inherit::{Inherited, Label, Purpose};
@@ -38,6 +40,7 @@ pub(crate) struct Booting {
     publisher: Publisher,
     rollouts: Rollouts,
     membership: Membership,
+    shared: SharedConfig,
     file_watcher: FileWatcher,
     context: Arc<Context>,
     sockets: AdminSockets,
@@ -57,6 +60,16 @@ impl Booting {
         sender: mpsc::Sender<ControlCommand>,
     ) -> Result<Self, RunError> {
         let descriptors = admission::raise_descriptor_limit();
+        let fleet_view = Arc::<FleetView>::default();
+        let mut membership = Membership::new(fleet_view.clone());
+        let mut shared = SharedConfig::new(fleet_view.clone());
+        let mut store = None;
+        // The tables that the fleet shares are a part of what is read next.
+        if let Some(fleet) = fleet_of(&options.config) {
+            store = membership.connect(Some(&fleet)).flatten();
+            shared.follow(Some(&fleet), membership.etcd());
+            shared.begin(&options.config, fleet.join_wait).await;
+        }
         let prepared = Prepared::read(&options.config, descriptors).await?;
         let (mut predecessor, mut inherited) = match options.takeover {
             true => predecessor(&prepared.first().spec, &options.config).await?,
@@ -69,12 +82,13 @@ impl Booting {
             &options.config,
             prepared.telemetry().clone(),
             history.history().clone(),
+            sender.clone(),
         );
-        let fleet_view = Arc::<FleetView>::default();
-        let mut membership = Membership::new(fleet_view.clone());
         let spec = prepared.first().spec.clone();
-        let store = membership.connect(spec.fleet.as_ref());
-        let shares = rollouts.start(&spec, store.flatten()).await;
+        if let Some(connected) = membership.connect(spec.fleet.as_ref()) {
+            store = connected;
+        }
+        let shares = rollouts.start(&spec, store).await;
         let mut prepared = prepared.with_rollouts(shares);
         if let Some(predecessor) = &mut predecessor {
             prepared = prepared.with_names(std::mem::take(&mut predecessor.names));
@@ -121,6 +135,7 @@ impl Booting {
             publisher,
             rollouts,
             membership,
+            shared,
             file_watcher,
             context,
             sockets,
@@ -167,9 +182,13 @@ impl Booting {
         let mut acme = Acme::new(self.publisher.listeners().answers().clone());
         acme.adopt(spec.acme.as_ref());
         self.membership.adopt(&spec, self.publisher.keys());
+        self.shared
+            .follow(spec.fleet.as_ref(), self.membership.etcd());
+        self.shared.begun(&self.publisher.live().source().path);
         Ok(Control {
             acme,
             membership: self.membership,
+            shared: self.shared,
             publisher: self.publisher,
             rollouts: self.rollouts,
             file_watcher: self.file_watcher,

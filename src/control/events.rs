@@ -6,7 +6,6 @@
 
 use std::future::poll_fn;
 use std::ops::ControlFlow;
-use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
@@ -26,6 +25,7 @@ use super::membership::Membership;
 use super::publisher::Publisher;
 use super::publisher::reload::ReloadOutcome;
 use super::rollouts::{RolloutNews, Rollouts};
+use super::shared_config::{ConfigNews, SharedConfig};
 use super::shutdown::{self, StopMode};
 use super::signals::{SignalRequest, SignalStream};
 use super::{RunError, systemd};
@@ -45,6 +45,7 @@ pub(crate) struct Control {
     pub(super) file_watcher: FileWatcher,
     pub(super) acme: Acme,
     pub(super) membership: Membership,
+    pub(super) shared: SharedConfig,
     pub(super) context: Arc<Context>,
     pub(super) commands: mpsc::Receiver<ControlCommand>,
     pub(super) admin: JoinHandle<()>,
@@ -91,6 +92,8 @@ enum Event {
     Rollout(Box<RolloutNews>),
     /// A certificate was obtained, or could not be.
     Certificates,
+    /// The tables that the fleet shares have changed.
+    SharedConfig(ConfigNews),
     /// Time to sample the windows and to check that the thread's own tasks are alive.
     Second,
     /// Names of endpoints have other addresses.
@@ -213,6 +216,8 @@ impl Control {
             () = self.publisher.news() => Event::EndpointVerdict,
             // A successor that holds an offer has read the store: nothing may change it until the takeover is decided.
             news = self.rollouts.news(), if open => Event::Rollout(Box::new(news)),
+            // Nor may the configuration change.
+            news = self.shared.news(), if open => Event::SharedConfig(news),
             () = self.acme.news() => Event::Certificates,
             _ = sources.second.tick() => Event::Second,
             () = self.publisher.discovery().news() => Event::NamesChanged,
@@ -227,7 +232,7 @@ impl Control {
     async fn on(&mut self, event: Event) -> Result<ControlFlow<ProcessEnd>, RunError> {
         match event {
             Event::TakeoverDecided => return Ok(self.on_takeover_decided().await),
-            Event::FileChanged(Changed::Config) => drop(self.reload().await),
+            Event::FileChanged(Changed::Config) => drop(self.reload_file().await),
             Event::FileChanged(Changed::Certificates) => self.publisher.renew(),
             Event::Certificates => self.publisher.note_orders(self.acme.errors()),
             Event::Command(command) => self.on_command(command).await,
@@ -262,6 +267,7 @@ impl Control {
                 self.rollouts.on_news(*news, &mut self.publisher).await;
                 self.show_rollouts();
             }
+            Event::SharedConfig(news) => self.on_shared_config(news).await,
             Event::Second => {
                 self.sample();
                 if self.undecided.is_none() {
@@ -314,15 +320,6 @@ impl Control {
         ControlFlow::Continue(())
     }
 
-    /// Reloads the configuration and the certificates on request, and reports the reload to the service manager.
-    async fn reload_all(&mut self) -> ReloadOutcome {
-        systemd::reloading();
-        let outcome = self.reload().await;
-        self.publisher.renew();
-        systemd::ready(&self.status());
-        outcome
-    }
-
     async fn on_command(&mut self, command: ControlCommand) {
         tracing::trace!("operator command received");
         match command {
@@ -360,6 +357,7 @@ impl Control {
                 // As above.
                 let _ = answer.send(drains::drain(&snapshot, &service, &request));
             }
+            ControlCommand::Share { change, answer } => self.share_tables(change, answer),
             ControlCommand::Preview { spec, answer } => {
                 // As above.
                 let _ = answer.send(self.publisher.preview(&spec));
@@ -396,52 +394,13 @@ impl Control {
         shutdown::run(&mut self.publisher, mode, signals).await;
     }
 
-    /// Stores duplicates of the listening sockets with the service manager (`FDSTORE=1`), which passes them to the next process
-    /// after a restart.
-    fn store(&mut self) {
-        let held = self.publisher.listeners().held();
-        let mut stored = true;
-        for (label, socket) in held {
-            stored &= systemd::store(&label.name, socket.as_fd());
-        }
-        self.stored = stored;
-    }
-
-    async fn reload(&mut self) -> ReloadOutcome {
-        let before = self.publisher.listeners().addresses();
-        let (rollouts, membership) = (&mut self.rollouts, &mut self.membership);
-        let adopt = |spec: &_| rollouts.follow(spec, membership);
-        let outcome = self.publisher.reload(adopt).await;
-        self.show_rollouts();
-        if matches!(outcome, ReloadOutcome::Adopted(_)) {
-            let now = self.publisher.listeners().addresses();
-            if now != before {
-                before.iter().for_each(|(name, _)| systemd::forget(name));
-                self.store();
-            }
-            self.file_watcher
-                .set_certificates(self.publisher.certificate_files());
-            self.file_watcher
-                .set_parts(self.publisher.live().current().spec.body_files());
-            let spec = self.publisher.live().current().spec.clone();
-            self.acme.adopt(spec.acme.as_ref());
-            self.membership.adopt(&spec, self.publisher.keys());
-            *self.context.bound.lock().expect("bound lock") =
-                self.publisher.listeners().tcp_addresses();
-            // New versions get their baseline now instead of at the next tick.
-            self.sample();
-        }
-        systemd::status(&self.status());
-        outcome
-    }
-
     /// Publishes the state of the rollouts for the API.
-    fn show_rollouts(&self) {
+    pub(super) fn show_rollouts(&self) {
         *self.context.rollouts.lock().expect("rollouts lock") = self.rollouts.status();
     }
 
     /// Samples the status windows and frees superseded snapshots. Runs every second and after a reload.
-    fn sample(&self) {
+    pub(super) fn sample(&self) {
         self.publisher.live().drop_unused();
         let (now, live) = (Instant::now(), self.publisher.live());
         let telemetry = &self.context.telemetry;
@@ -456,7 +415,7 @@ impl Control {
     }
 
     /// The status line for the service manager.
-    fn status(&self) -> String {
+    pub(super) fn status(&self) -> String {
         let snapshot = self.publisher.live().current();
         let connections = self.publisher.connections();
         let refused = match self.publisher.live().source().error {

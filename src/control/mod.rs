@@ -5,7 +5,7 @@
 //! the [`publisher`] stores, and obey the commands that it sends them.
 //!
 //! * **Configuration:** [`file_watcher`] reports that the configuration or a certificate changed, [`preflight`] checks the files
-//!   and directories that a configuration names, [`config_file`] reads it, [`publisher`] compiles and stores the next snapshot, [`audit`] logs what it
+//!   and directories that a configuration names, [`config_file`] reads it, [`publisher`] compiles and stores the next snapshot, [`reloading`] follows it, [`audit`] logs what it
 //!   changed, and [`history`] records it.
 //! * **Endpoints:** [`health_monitor`] runs active checks, ejects outliers and ramps up endpoints that come back; [`drains`] takes endpoints out of use for operators.
 //! * **Names:** [`discovery`] keeps the addresses of endpoints' names up to date, [`name_log`] logs their changes and failures.
@@ -15,7 +15,7 @@
 //! * **Traces:** [`traces`] starts the exporter that the configuration asks for, on a thread of its own.
 //! * **Certificates:** [`acme`] obtains those that listeners name in `acme`, on a thread of its own.
 //! * **Fleet:** [`membership`] keeps this proxy among the members of its fleet, through [`etcd`],
-//!   and [`fleet`] shares rollouts with them.
+//!   [`fleet`] shares rollouts with them, and [`shared_config`] tables of the configuration, which [`shared_adoption`] takes up.
 //! * **Process:** [`signals`], [`admin_sockets`], [`handover`] (replacing the running process without closing a listener),
 //!   [`systemd`] (readiness, watchdog, stored sockets) and [`logging`].
 
@@ -41,7 +41,10 @@ mod name_log;
 mod outcall;
 pub(crate) mod preflight;
 pub(crate) mod publisher;
+mod reloading;
 mod rollouts;
+mod shared_adoption;
+pub(crate) mod shared_config;
 mod shutdown;
 mod signals;
 pub(crate) mod sticky_key;

@@ -51,6 +51,8 @@ families! {
     Gauge FLEET_CONNECTED "cutover_fleet_connected" "Whether this member of a fleet is connected to etcd: 1, or 0 if it is alone.";
     Gauge FLEET_MEMBERS "cutover_fleet_members" "Live members of the fleet, this one included, as this one saw them last.";
     Gauge FLEET_DISAGREEMENTS "cutover_fleet_disagreements" "Points in which other members' rollout plans, sticky keys and cohorts differ from this one's.";
+    Gauge FLEET_CONFIG_ADOPTED "cutover_fleet_config_adopted" "Whether this member of a fleet uses the newest tables that the members share: 1, or 0 if it refuses them.";
+    Gauge FLEET_CONFIG_REVISION "cutover_fleet_config_revision" "Revision in etcd of the newest tables that the members share, as this one has seen them.";
     Gauge FLEET_DRIVES "cutover_fleet_drives" "Whether this member of a fleet drives the rollout of a service: 1 or 0.";
     Gauge FLEET_TERM "cutover_fleet_term" "The term of the member that drives the rollout of a service; it grows when another one takes over.";
     Gauge FLEET_TAKES_PART "cutover_fleet_takes_part" "Whether this member of a fleet has the fleet's plan for the rollout of a service: 1, or 0 if it keeps to stable.";

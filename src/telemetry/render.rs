@@ -51,6 +51,8 @@ pub struct ScrapeFleet {
     pub members: usize,
     /// In how many points their configurations differ although they should not.
     pub disagreements: usize,
+    /// Whether the newest tables that the members share are in use, and their revision.
+    pub config: Option<(bool, i64)>,
 }
 
 /// A certificate of a listener.
@@ -365,6 +367,11 @@ fn fleet(page: &mut Page, fleet: &ScrapeFleet) {
     page.gauge(names::FLEET_MEMBERS, none(), fleet.members as f64);
     let disagreements = fleet.disagreements as f64;
     page.gauge(names::FLEET_DISAGREEMENTS, none(), disagreements);
+    if let Some((is_adopted, revision)) = fleet.config {
+        let is_adopted = f64::from(u8::from(is_adopted));
+        page.gauge(names::FLEET_CONFIG_ADOPTED, none(), is_adopted);
+        page.gauge(names::FLEET_CONFIG_REVISION, none(), revision as f64);
+    }
 }
 
 /// A server name may have several certificates, such as ECDSA and RSA; it counts as expired with the first of them.

@@ -55,6 +55,7 @@ fn scrape(services: &[(&str, &[&str])]) -> Scrape {
             is_connected: true,
             members: 3,
             disagreements: 2,
+            config: Some((false, 41)),
         }),
     }
 }
@@ -244,6 +245,8 @@ fn every_family_is_shown_in_good_form() {
         ("cutover_fleet_connected", 1.0),
         ("cutover_fleet_members", 3.0),
         ("cutover_fleet_disagreements", 2.0),
+        ("cutover_fleet_config_adopted", 0.0),
+        ("cutover_fleet_config_revision", 41.0),
         ("cutover_fleet_drives{service=\"shop\"}", 1.0),
         ("cutover_fleet_term{service=\"shop\"}", 3.0),
         ("cutover_fleet_takes_part{service=\"shop\"}", 1.0),

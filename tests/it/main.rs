@@ -28,6 +28,7 @@ mod flag_rollouts;
 mod flags;
 mod fleet;
 mod fleet_rollouts;
+mod fleet_tables;
 mod forwarding;
 mod front_doors;
 mod grpc;

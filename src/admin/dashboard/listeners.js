@@ -31,8 +31,10 @@ function fleet(one) {
   const link = one.connected ? [mark("ok"), `connected to etcd at ${one.endpoint}`] : [mark("warn"), `alone for ${duration(withElapsed(one.alone_s ?? 0))}; the members are those it saw last`];
   const rows = one.members.map((member) => ({ key: member.name, cells: [member.name === one.member ? `${member.name} (this one)` : member.name, member.version] }));
   const note = [link, one.error && h("span", { class: "reason bad" }, ` ${one.error}`)];
+  const config = one.config && h("p", { class: "hint", key: "config" }, `Shared tables: ${one.config.key}, revision ${one.config.revision}${one.config.by ? ` by ${one.config.by}` : ""}`,
+    one.config.error && h("span", { class: "reason bad" }, ` newer ones are refused: ${one.config.error}`));
   const disagreements = one.disagreements.map((text) => h("p", { class: "hint", key: text }, mark("warn"), ` ${text}`));
-  return [section("fleet", `Fleet ${one.name}`, ["Member", "Program"], rows, note), disagreements, drivers()];
+  return [section("fleet", `Fleet ${one.name}`, ["Member", "Program"], rows, note), config, disagreements, drivers()];
 }
 
 /** Who drives the rollouts that the fleet shares. */

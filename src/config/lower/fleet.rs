@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::upstream_tls::upstream_tls;
 use super::url::url;
-use super::{check_name, proxy};
-use crate::config::fleet::{EtcdUrl, EtcdUser, FleetSpec, OnLost};
+use super::{check_name, proxy, unknown_word};
+use crate::config::fleet::{EtcdUrl, EtcdUser, FleetSpec, OnLost, SharedTable};
 use crate::config::problems::Problems;
 use crate::config::raw::{RawString, RawTable, RawValue};
 use crate::config::units::{self, quote};
@@ -58,6 +58,7 @@ pub(super) fn fleet(file: &mut RawTable<'_>, out: &mut Problems) -> Option<Fleet
             .help("write `https://` URLs, and `tls` with the authority that issued etcd's certificate");
     }
     let divide_limits = { table.take("divide_limits") }.and_then(|value| value.flag(out));
+    let share = { table.take("share") }.map(|value| share(&value, out));
     table.finish(out);
     Some(FleetSpec {
         etcd: etcd?,
@@ -68,6 +69,7 @@ pub(super) fn fleet(file: &mut RawTable<'_>, out: &mut Problems) -> Option<Fleet
         divide_limits: divide_limits.unwrap_or(false),
         on_lost: on_lost.unwrap_or_default(),
         join_wait: join_wait.unwrap_or(JOIN_WAIT),
+        share: share.unwrap_or_default(),
     })
 }
 
@@ -93,6 +95,36 @@ fn on_lost(value: &RawValue<'_>, out: &mut Problems) -> Option<OnLost> {
             None
         }
     }
+}
+
+/// Reads `share`: the names of tables.
+fn share(value: &RawValue<'_>, out: &mut Problems) -> Vec<SharedTable> {
+    let items = value.as_list();
+    let items = items.unwrap_or_else(|| vec![value.clone()]);
+    if items.is_empty() {
+        value.empty(out);
+    }
+    let mut tables = Vec::new();
+    for item in &items {
+        let Some(text) = item.text("the name of a table in quotes", out) else {
+            continue;
+        };
+        let table = SharedTable::ALL
+            .into_iter()
+            .find(|table| table.as_str() == text.value);
+        match table {
+            Some(table) if tables.contains(&table) => {
+                let message = format!("{} is listed twice", quote(text.value));
+                out.error(text.span, message);
+            }
+            Some(table) => tables.push(table),
+            None => {
+                let known = SharedTable::ALL.map(SharedTable::as_str);
+                unknown_word(&text, &value.path, &known, out);
+            }
+        }
+    }
+    tables
 }
 
 fn is_loopback(host: &str) -> bool {

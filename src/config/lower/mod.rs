@@ -40,6 +40,8 @@ mod versions;
 
 use toml::de::DeTable;
 
+use super::bundle::FilePart;
+use super::fleet::{FleetSpec, SharedTable};
 use super::paths;
 use super::problems::{Problem, Problems};
 use super::raw::{RawString, RawTable, RawValue};
@@ -67,6 +69,7 @@ pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Proble
     let around = service::Around {
         body_bytes: limits.body_bytes,
         named: &named,
+        shares: { fleet.as_ref() }.is_some_and(|fleet| fleet.share.contains(&SharedTable::Service)),
     };
     let services = service::services(&mut file, &defaults, &around, out);
     listeners::check_services(&named, &services, out);
@@ -88,6 +91,15 @@ pub(super) fn lower<'t>(source: &'t str, root: &'t DeTable<'t>, out: &mut Proble
     file.finish(out);
     out.forget_consequences(after_syntax);
     spec
+}
+
+/// Reads `[fleet]` alone, whatever else the file has. `None` without it, or if it isn't valid.
+pub(super) fn fleet_alone(source: &str, root: &DeTable<'_>) -> Option<FleetSpec> {
+    let mut out = Problems::default();
+    let fleet = fleet::fleet(&mut RawTable::root(source, root), &mut out);
+    // A warning doesn't matter here.
+    let (errors, _) = out.finish(&[FilePart::single(source)], "");
+    fleet.filter(|_| errors.is_empty())
 }
 
 /// Checks the name of a listener, service or version. It occurs in metrics, URLs and commands, so the characters are limited

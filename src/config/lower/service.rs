@@ -48,6 +48,8 @@ pub(super) struct Around<'a> {
     pub(super) body_bytes: Option<u64>,
     /// The services that listeners name.
     pub(super) named: &'a [NamedServices<'a>],
+    /// Whether the fleet shares services.
+    pub(super) shares: bool,
 }
 
 /// Reads all services.
@@ -59,6 +61,12 @@ pub(super) fn services(
 ) -> Vec<ServiceSpec> {
     let (mut services, mut spans) = (Vec::new(), Vec::new());
     let Some(value) = file.take("service") else {
+        if around.shares {
+            out.error(0..0, "the file defines no service, and this proxy has none of its fleet")
+                .label("expected `[service.NAME]`, or a copy of the fleet's services")
+                .help("`cutover fleet init` puts the services of a file into etcd, and a proxy that starts keeps a copy of them in its state directory");
+            return services;
+        }
         out.error(0..0, "the file defines no service")
             .label("expected `[service.NAME]`")
             .help("write a service, such as\n[service.shop]\nversions = { blue = [\"10.0.1.10:8080\"] }")

@@ -136,6 +136,7 @@ impl Cluster {
             divide_limits: false,
             on_lost: OnLost::Stay,
             join_wait: Duration::ZERO,
+            share: Vec::new(),
         }
     }
 

@@ -389,5 +389,6 @@ pub(super) fn fleet(members: &[&FakeEtcd]) -> FleetSpec {
         divide_limits: false,
         on_lost: OnLost::Stay,
         join_wait: Duration::ZERO,
+        share: Vec::new(),
     }
 }

@@ -89,6 +89,11 @@ impl Membership {
         Some(store)
     }
 
+    /// The client of the fleet's etcd.
+    pub(super) fn etcd(&self) -> Option<&Etcd> {
+        self.etcd.as_ref().map(|(_, etcd)| etcd)
+    }
+
     /// The number of live members, and the lease of this member's keys.
     pub(super) fn members(&self) -> (usize, Option<LeaseId>) {
         let lease = self
@@ -142,6 +147,7 @@ impl Membership {
             revision: 0,
             members: Default::default(),
             own: document.fingerprints.clone(),
+            config: None,
         }));
         let prefix = format!("{}members/", spec.prefix());
         let presence = Presence::new(etcd.clone(), format!("{prefix}{member}"));

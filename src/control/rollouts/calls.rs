@@ -11,7 +11,8 @@ use super::service::ServiceRollout;
 use super::view;
 use crate::admin::blocking::on_thread;
 use crate::admin::history::{Attribution, ChangeCause};
-use crate::admin::saved_edit::SavedEdit;
+use crate::admin::saved_edit::{SavedEdit, share};
+use crate::admin::shared_edit::ShareRefused;
 use crate::config::file_edit::{FileEdit, FlagChange, SplitChange};
 use crate::config::rollout::RolloutSubject;
 use crate::config::spec::{ServiceSpec, Share};
@@ -144,12 +145,28 @@ impl Rollouts {
             cause: ChangeCause::Rollout,
             who: Some(by),
         };
+        let drives = { self.services.get(name) }.is_some_and(ServiceRollout::drives);
+        let control = self.control.clone();
         spawn_local(async move {
             let save = move || match SavedEdit::make(&file, &edit, by, &history) {
-                Ok(_) => Ok(()),
+                Ok(saved) => Ok(saved.shared().cloned()),
                 Err(fault) => Err(fault.to_string()),
             };
-            let result = on_thread("promote", save).await.flatten();
+            let result = match on_thread("promote", save).await.flatten() {
+                // One member is enough where the fleet shares the service.
+                Ok(Some(change)) if drives => {
+                    share(change, &control)
+                        .await
+                        .map_err(|refused| match refused {
+                            ShareRefused::Overtaken => {
+                                "the fleet's tables were changed in between: try again".to_owned()
+                            }
+                            ShareRefused::Failed(why) | ShareRefused::Refused(why) => why,
+                        })
+                }
+                Ok(_) => Ok(0),
+                Err(why) => Err(why),
+            };
             if let (Err(why), Some(epoch)) = (result, epoch) {
                 let result = CallResult::Outcome(Outcome::PromoteFailed(why));
                 // Fails only when the process ends.

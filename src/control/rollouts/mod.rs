@@ -28,6 +28,7 @@ use tokio::sync::mpsc;
 
 use super::outcall::notify::Notifier;
 use super::publisher::Publisher;
+use crate::admin::ControlCommand;
 use crate::admin::history::History;
 use crate::admin::rollout::{RolloutRefused, RolloutStatus, RolloutsByService};
 use crate::config::Spec;
@@ -66,6 +67,8 @@ pub(super) struct Rollouts {
     telemetry: Arc<Telemetry>,
     /// The configuration file, for `promote`.
     file: PathBuf,
+    /// The control thread, for `promote` of a service that the fleet shares.
+    control: mpsc::Sender<ControlCommand>,
     history: Arc<History>,
 }
 
@@ -76,6 +79,7 @@ impl Rollouts {
         file: &Path,
         telemetry: Arc<Telemetry>,
         history: Arc<History>,
+        control: mpsc::Sender<ControlCommand>,
     ) -> Self {
         let (calls, ended) = mpsc::unbounded_channel();
         let (store, unusable, known) = match FileStore::open(state_dir) {
@@ -97,6 +101,7 @@ impl Rollouts {
             last: Instant::now(),
             telemetry,
             file: file.to_owned(),
+            control,
             history,
         }
     }

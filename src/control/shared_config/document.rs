@@ -1,0 +1,71 @@
+//! The tables that a fleet shares, as JSON under their key. Whoever may write there is trusted with the fleet's traffic, but not with
+//! more: what can't be read is ignored.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::shared::is_tables;
+
+/// Longest name of an author, in characters.
+const MAX_NAME: usize = 200;
+
+/// The document. Later releases may add fields.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::control) struct SharedDocument {
+    /// The tables, as a file would have them.
+    pub text: String,
+    /// Who wrote them: `alice@build-7 (shift)`.
+    pub by: String,
+}
+
+impl SharedDocument {
+    /// The value of the key.
+    pub(super) fn to_value(&self) -> Vec<u8> {
+        // Strings can always be written.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Reads the value of the key.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn read(value: &[u8]) -> Result<Self, String> {
+        if value.is_empty() {
+            return Err("it is empty, or larger than 64 KiB".to_owned());
+        }
+        let read = serde_json::from_slice::<Self>(value);
+        let read = read.map_err(|_| "it is not what `cutover fleet init` writes".to_owned())?;
+        if !is_tables(&read.text) {
+            return Err("it has control characters".to_owned());
+        }
+        let by = read.by.chars().filter(|c| !c.is_control());
+        let by = by.take(MAX_NAME).collect();
+        Ok(Self { by, ..read })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_can_be_read_and_nothing_else() {
+        let document = SharedDocument {
+            text: "[service.shop]\n".to_owned(),
+            by: "alice@build-7 (shift)".to_owned(),
+        };
+        assert_eq!(SharedDocument::read(&document.to_value()), Ok(document));
+        let read = SharedDocument::read;
+        assert!(read(b"").unwrap_err().contains("larger than 64 KiB"));
+        for hostile in [
+            &b"[service.shop]"[..],
+            br#"{"text":1,"by":""}"#,
+            br#"{"text":"a = 1\u001cother.toml\nb = 2","by":""}"#,
+            b"\xff",
+        ] {
+            assert!(read(hostile).is_err(), "{hostile:?}");
+        }
+        let long = format!(r#"{{"text":"","by":"\u001b[2J{}","x":1}}"#, "y".repeat(999));
+        let by = read(long.as_bytes()).unwrap().by;
+        assert!(by.starts_with("[2J") && by.len() == MAX_NAME, "{by:?}");
+    }
+}

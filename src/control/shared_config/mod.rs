@@ -1,0 +1,275 @@
+//! The tables that the members of a fleet share: `fleet.share`.
+//!
+//! etcd has their text under one key, `config`. A member follows the key, checks each new text together with its own file, keeps it
+//! in its state directory ([`copy`]) and reloads, which reads that [like an included file](crate::config::shared). A text that
+//! isn't valid is ignored: the last good one stays, and the file's next change tries it again. Edits are a compare-and-swap of the
+//! key, by any member. `shared_adoption` is what the control thread does about it.
+
+pub(super) mod copy;
+mod document;
+mod initial;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::timeout;
+
+use super::etcd::{CasOutcome, Entry, Etcd, EtcdError, Revision, WatchEvent, WatchNews};
+use crate::admin::fleet::{FleetView, SharedConfigStatus};
+use crate::admin::shared_edit::ShareRefused;
+use crate::config::fleet::FleetSpec;
+pub(super) use document::SharedDocument;
+pub(crate) use initial::{InitError, init};
+
+/// The fleet's tables, as this member follows them.
+#[derive(Debug)]
+pub(super) struct SharedConfig {
+    view: Arc<FleetView>,
+    pub(super) following: Option<Following>,
+}
+
+/// A key that is followed.
+#[derive(Debug)]
+pub(super) struct Following {
+    fleet: FleetSpec,
+    pub(super) etcd: Etcd,
+    /// The newest revision that was seen; 0 before the first, and while the key is absent.
+    pub(super) revision: Revision,
+    /// The tables in use.
+    pub(super) tables: Option<String>,
+    /// Who wrote them, if that is known.
+    pub(super) by: Option<String>,
+    /// Newer tables that aren't valid together with the file.
+    pub(super) refused: Option<(Revision, SharedDocument)>,
+    /// Why the newest value isn't in use.
+    pub(super) error: Option<String>,
+    reports: mpsc::UnboundedSender<ConfigNews>,
+    news: mpsc::UnboundedReceiver<ConfigNews>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What a member learns about the fleet's tables.
+#[derive(Debug)]
+pub(super) enum ConfigNews {
+    /// The key has this value.
+    Found(Revision, Result<SharedDocument, String>),
+    /// There is no such key.
+    Absent,
+    /// An edit of this member was made or refused.
+    Written {
+        document: SharedDocument,
+        result: Result<CasOutcome, EtcdError>,
+        answer: oneshot::Sender<Result<u64, ShareRefused>>,
+    },
+}
+
+impl SharedConfig {
+    /// Follows nothing yet. The state is shown in `view`.
+    pub(super) fn new(view: Arc<FleetView>) -> Self {
+        Self {
+            view,
+            following: None,
+        }
+    }
+
+    /// Follows the tables of a fleet from now on, or none.
+    pub(super) fn follow(&mut self, fleet: Option<&FleetSpec>, etcd: Option<&Etcd>) {
+        let shared = fleet.zip(etcd).filter(|(fleet, _)| !fleet.share.is_empty());
+        let Some((fleet, etcd)) = shared else {
+            self.following = None;
+            return;
+        };
+        let is_known = { self.following.as_ref() }.is_some_and(|f| f.fleet.is_same_member(fleet));
+        if !is_known {
+            self.following = Some(Following::new(fleet, etcd));
+        }
+        self.show();
+    }
+
+    /// Waits for news. Cancellation safe.
+    pub(super) async fn news(&mut self) -> ConfigNews {
+        let news = match &mut self.following {
+            Some(following) => following.news.recv().await,
+            None => None,
+        };
+        match news {
+            Some(news) => news,
+            // The task that reports holds on for as long as there is something to follow.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Before a start: waits for the newest tables, at most so long, and keeps them as the copy that the start reads.
+    pub(super) async fn begin(&mut self, main: &Path, wait: Duration) {
+        let Ok(news) = timeout(wait, self.news()).await else {
+            tracing::warn!(
+                "fleet: etcd has not answered in time, starting with the copy of the fleet's tables"
+            );
+            return;
+        };
+        let Some(following) = &mut self.following else {
+            return;
+        };
+        match news {
+            ConfigNews::Found(revision, Ok(document)) => {
+                following.revision = revision;
+                // Nothing is served yet that this could delay.
+                match copy::replace_by(main, &document.text, true) {
+                    Ok(_) => following.by = Some(document.by),
+                    Err(why) => following.refuse(Some((revision, document)), why),
+                }
+            }
+            ConfigNews::Found(revision, Err(why)) => {
+                following.revision = revision;
+                following.refuse(None, why);
+            }
+            ConfigNews::Absent => following.warn_of_absence(),
+            // Nobody edits before the start.
+            ConfigNews::Written { .. } => {}
+        }
+    }
+
+    /// Notes the tables that a start has read.
+    pub(super) fn begun(&mut self, main: &Path) {
+        if let Some(following) = &mut self.following {
+            following.tables = copy::read(main);
+        }
+        self.show();
+    }
+
+    /// Shows the state in the status.
+    pub(super) fn show(&self) {
+        let status = self.following.as_ref().map(|following| SharedConfigStatus {
+            key: following.fleet.config_key(),
+            revision: following.revision,
+            by: following.by.clone(),
+            error: following.error.clone(),
+        });
+        self.view.update(|state| state.config = status);
+    }
+}
+
+impl Following {
+    fn new(fleet: &FleetSpec, etcd: &Etcd) -> Self {
+        let (reports, news) = mpsc::unbounded_channel();
+        let task = spawn_local(follow(etcd.clone(), fleet.config_key(), reports.clone()));
+        Self {
+            fleet: fleet.clone(),
+            etcd: etcd.clone(),
+            revision: 0,
+            tables: None,
+            by: None,
+            refused: None,
+            error: None,
+            reports,
+            news,
+            task,
+        }
+    }
+
+    /// Notes why the newest value isn't used.
+    pub(super) fn refuse(&mut self, refused: Option<(Revision, SharedDocument)>, why: String) {
+        let key = self.fleet.config_key();
+        if self.error.as_ref() != Some(&why) {
+            tracing::error!(
+                key,
+                detail = why,
+                "fleet: the shared tables are refused, keeping those in use"
+            );
+        }
+        (self.refused, self.error) = (refused, Some(why));
+    }
+
+    pub(super) fn warn_of_absence(&self) {
+        let key = self.fleet.config_key();
+        tracing::warn!(
+            key,
+            "fleet: etcd has no shared tables; `cutover fleet init` writes them"
+        );
+    }
+
+    /// Changes the key, if it is still as this member has seen it last.
+    pub(super) fn write(
+        &self,
+        document: SharedDocument,
+        answer: oneshot::Sender<Result<u64, ShareRefused>>,
+    ) {
+        let (etcd, key, reports) = (
+            self.etcd.clone(),
+            self.fleet.config_key(),
+            self.reports.clone(),
+        );
+        let expected = (self.revision > 0).then_some(self.revision);
+        spawn_local(async move {
+            let result = etcd.cas(&key, expected, document.to_value(), None).await;
+            // Fails only if the fleet was left.
+            let _ = reports.send(ConfigNews::Written {
+                document,
+                result,
+                answer,
+            });
+        });
+    }
+
+    /// Takes an edit back that this member itself can't use.
+    pub(super) fn write_back(&self, tables: String, revision: Revision) {
+        let (etcd, key) = (self.etcd.clone(), self.fleet.config_key());
+        let document = SharedDocument {
+            text: tables,
+            by: self.by.clone().unwrap_or_default(),
+        };
+        spawn_local(async move {
+            let written = etcd
+                .cas(&key, Some(revision), document.to_value(), None)
+                .await;
+            if let Err(error) = written {
+                tracing::warn!(key, %error, "fleet: an edit that was refused stays in etcd");
+            }
+        });
+    }
+}
+
+/// Reports the value of a key, now and whenever it changes.
+async fn follow(etcd: Etcd, key: String, reports: mpsc::UnboundedSender<ConfigNews>) {
+    let mut watch = etcd.watch(&key);
+    loop {
+        let news = match watch.next().await {
+            WatchNews::Listed { listing, .. } => {
+                let entry = listing.entries.iter().find(|entry| entry.key == key);
+                entry.map_or(ConfigNews::Absent, ConfigNews::read)
+            }
+            WatchNews::Changed { events, .. } => {
+                let of_key = events.iter().rev().find_map(|event| match event {
+                    WatchEvent::Put(entry) if entry.key == key => Some(ConfigNews::read(entry)),
+                    WatchEvent::Deleted { key: gone, .. } if *gone == key => {
+                        Some(ConfigNews::Absent)
+                    }
+                    WatchEvent::Put(_) | WatchEvent::Deleted { .. } => None,
+                });
+                match of_key {
+                    Some(news) => news,
+                    None => continue,
+                }
+            }
+            WatchNews::Lost(_) | WatchNews::Resumed { .. } => continue,
+        };
+        if reports.send(news).is_err() {
+            return;
+        }
+    }
+}
+
+impl ConfigNews {
+    fn read(entry: &Entry) -> Self {
+        Self::Found(entry.mod_revision, SharedDocument::read(&entry.value))
+    }
+}
