@@ -218,3 +218,24 @@ fn without_etcd_the_share_stays_the_clock_stands_and_both_go_on_later() {
         .into_iter()
         .for_each(|load| assert_eq!(load.end().1, 0));
 }
+
+#[test]
+fn joining_a_fleet_keeps_what_a_running_canary_has_reached() {
+    let Some(etcd) = Etcd::start() else { return };
+    let (v1, v2) = (Version::new("v1", 0), Version::new("v2", 0));
+    let plan = "steps = [\"10% for 1s\", \"25% for 60s\"]\nguard.on_silence = \"pass\"\n";
+    let proxy = serve(&service(&v1, &v2, "1.1.0", plan));
+    until("the second step", || (share(&proxy) == "25%").then_some(()));
+    let tables = tables(&etcd, 0, (&v1, &v2), plan);
+    let joined = proxy.whole(&tables.replace("[fleet]\n", "[fleet]\njoin_wait = \"20s\"\n"));
+    std::fs::write(proxy.file(), joined).expect("an edit");
+    until_within(Duration::from_secs(10), "it drives", || {
+        assert_eq!(share(&proxy), "25%");
+        (rollout(&proxy)["fleet"]["is_driver"] == true).then_some(())
+    });
+    assert_eq!(
+        (state(&proxy).as_str(), share(&proxy).as_str()),
+        ("step", "25%")
+    );
+    assert_eq!(rollout(&proxy)["step"], 2);
+}

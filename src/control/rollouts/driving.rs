@@ -8,6 +8,7 @@ use super::shared_side::{Election, SharedSide};
 use crate::control::fleet::Driver;
 use crate::rollout::fleet::evidence::{StepCounts, cadence};
 use crate::rollout::machine::{Effect, Machine};
+use crate::rollout::state::RolloutState;
 
 /// Time between two reports of a member that has seen new failures of the canary.
 const BAD_NEWS: Duration = Duration::from_millis(200);
@@ -66,7 +67,7 @@ impl ServiceRollout {
     }
 
     /// Takes over as driver: continues the shared rollout, or begins one if it belongs to another plan.
-    pub(super) fn claim(&mut self, now_s: u64) -> Vec<Effect> {
+    pub(super) fn claim(&mut self, now: Instant, now_s: u64) -> Vec<Effect> {
         let Some(side) = &mut self.shared else {
             return Vec::new();
         };
@@ -74,6 +75,14 @@ impl ServiceRollout {
             return Vec::new();
         };
         let mut state = side.replica.state().clone();
+        if let Some(kept) = side.kept(now) {
+            // The fleet has no state yet: what ran here becomes that.
+            state = RolloutState {
+                fleet: state.fleet,
+                latches: state.latches,
+                ..kept.state.clone()
+            };
+        }
         if side.replica.has_left() {
             // Everybody has left it, so the same plan begins again.
             state.plan.clear();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Rollouts;
 use super::service::{KEEP_EVERY, ServiceRollout};
-use super::shared_side::Election;
+use super::shared_side::{Election, KeptRollout};
 use super::shares::SharesInForce;
 use crate::config::Spec;
 use crate::config::fleet::{FleetSpec, OnLost};
@@ -38,6 +38,8 @@ pub(super) struct SharingFleet {
     /// The step whose counts are collected.
     collected: BTreeMap<String, (u64, usize)>,
     kept: BTreeMap<String, Instant>,
+    /// What ran before this proxy joined.
+    before: BTreeMap<String, KeptRollout>,
 }
 
 impl SharingFleet {
@@ -54,6 +56,7 @@ impl SharingFleet {
             read: None,
             collected: BTreeMap::new(),
             kept: BTreeMap::new(),
+            before: BTreeMap::new(),
         }
     }
 
@@ -68,6 +71,10 @@ impl SharingFleet {
         rollout.share(names, &self.store.source, Instant::now());
         if let (Some(read), Some(side)) = (self.read, &mut rollout.shared) {
             side.replica.heard(read);
+        }
+        if let (Some(kept), Some(side)) = (self.before.get(name), &mut rollout.shared) {
+            rollout.in_force = kept.in_force;
+            side.kept = Some(kept.clone());
         }
         if let Some((revision, document)) = self.documents.get(name) {
             // Nothing follows it yet, so that nothing is to be done.
@@ -123,10 +130,24 @@ impl Rollouts {
     }
 
     /// Shares the rollouts with a fleet from now on, or with none. The configuration has to be adopted afterwards.
-    fn join(&mut self, store: Option<FleetStore>) {
+    fn join(&mut self, store: Option<FleetStore>, wait: Duration) {
+        let until = Instant::now() + wait;
+        let running = self.services.iter().filter(|_| self.fleet.is_none());
+        let running = running.filter_map(|(name, rollout)| {
+            let kept = KeptRollout {
+                in_force: rollout.in_force(),
+                state: rollout.state()?.clone(),
+                until,
+            };
+            Some((name.clone(), kept))
+        });
+        let before = running.collect();
         // What they have in force is read from the store of the one or the other.
         self.services.clear();
-        self.fleet = store.map(SharingFleet::new);
+        self.fleet = store.map(|store| SharingFleet {
+            before,
+            ..SharingFleet::new(store)
+        });
     }
 
     /// Follows another configuration, in another fleet if it says so, and returns the shares that are in force.
@@ -136,7 +157,8 @@ impl Rollouts {
         membership: &mut Membership,
     ) -> SharesInForce {
         if let Some(store) = membership.connect(spec.fleet.as_ref()) {
-            self.join(store);
+            let wait = spec.fleet.as_ref().map(|fleet| fleet.join_wait);
+            self.join(store, wait.unwrap_or_default());
         }
         self.adopt(spec)
     }
@@ -148,7 +170,7 @@ impl Rollouts {
         spec: &Spec,
         store: Option<FleetStore>,
     ) -> SharesInForce {
-        self.join(store);
+        self.join(store, Duration::ZERO);
         let has_rollouts = spec.services.iter().any(|s| s.rollout.is_some());
         let wait = spec.fleet.as_ref().filter(|_| has_rollouts);
         let wait = wait.map(|fleet| fleet.join_wait);
@@ -299,7 +321,7 @@ impl Rollouts {
         let mut effects: Vec<Effect> = Vec::new();
         match (rollout.election(driver, now), fleet.lease) {
             (Election::Campaign, Some(lease)) => fleet.store.campaign(name, lease),
-            (Election::Claim, _) => effects = rollout.claim(wall_s()),
+            (Election::Claim, _) => effects = rollout.claim(now, wall_s()),
             (Election::Resign, _) => fleet.store.resign(name),
             (Election::Campaign | Election::Nothing, _) => {}
         }

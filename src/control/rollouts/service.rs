@@ -427,6 +427,11 @@ impl ServiceRollout {
     /// In a fleet the shared state grants it, and `lost_after` without the fleet's store it is 0.
     pub(super) fn enforce(&mut self, lost_after: Option<Duration>, now: Instant) -> bool {
         let before = self.in_force;
+        if let Some(kept) = self.shared.as_ref().and_then(|side| side.kept(now)) {
+            // It never rises: only the fleet's state could grant that.
+            self.in_force = kept.in_force;
+            return self.in_force != before;
+        }
         let Some(state) = self.machine.as_ref().map(Machine::state) else {
             self.in_force = RolloutShare::default();
             return self.in_force != before;

@@ -44,6 +44,7 @@ impl ServiceRollout {
             is_guard_known: false,
             on_its_way: None,
             claims: false,
+            kept: None,
             written: None,
         }));
     }
@@ -283,6 +284,9 @@ impl ServiceRollout {
             return Some("nothing follows a rollout in this member's configuration".to_owned());
         };
         let plan = &side.replica.state().plan;
+        if side.kept(Instant::now()).is_some() {
+            return Some("the fleet's rollout is not known yet: the share stays".to_owned());
+        }
         if side.replica.revision() == 0 {
             return Some("stable only: the fleet's rollout is not known yet".to_owned());
         }

@@ -10,6 +10,7 @@ use crate::rollout::fleet::replica::Replica;
 use crate::rollout::guard::Guard;
 use crate::rollout::state::{RolloutState, SubjectKind, SubjectName};
 use crate::rollout::store::Stored;
+use crate::snapshot::RolloutShare;
 
 /// What a member needs beside the rollout itself.
 #[derive(Debug)]
@@ -36,7 +37,19 @@ pub(super) struct SharedSide {
     pub on_its_way: Option<usize>,
     /// Whether the next change takes over as driver.
     pub claims: bool,
+    /// What ran here before this proxy joined the fleet.
+    pub kept: Option<KeptRollout>,
     pub written: Option<Instant>,
+}
+
+/// What a rollout had reached when its proxy joined a fleet. It stays until the fleet's state is known, and becomes that state if the
+/// fleet has none.
+#[derive(Clone, Debug)]
+pub(super) struct KeptRollout {
+    pub in_force: RolloutShare,
+    pub state: RolloutState,
+    /// Until then it stays.
+    pub until: Instant,
 }
 
 /// The plan of this member's configuration.
@@ -63,6 +76,14 @@ pub(super) enum Election {
 }
 
 impl SharedSide {
+    /// What stays in force while the fleet's state isn't known.
+    pub(super) fn kept(&self, now: Instant) -> Option<&KeptRollout> {
+        let own = self.own.as_ref()?;
+        let is_unknown = self.replica.revision() == 0 && self.replica.state().plan.is_empty();
+        let kept = self.kept.as_ref().filter(|_| is_unknown)?;
+        (now < kept.until && kept.state.plan == own.print).then_some(kept)
+    }
+
     /// The share that the fleet allows at present, of the one that the machine's state has. After `lost_after` without the store it
     /// is 0.
     pub(super) fn share(

@@ -233,7 +233,7 @@ impl Fleet {
                 self.store.driver = Some((Driver { source, term: 0 }, now + LEASE));
                 Vec::new()
             }
-            Election::Claim => rollout.claim(0),
+            Election::Claim => rollout.claim(now, 0),
         }
     }
 

@@ -102,7 +102,7 @@ fn apart(rollout: &ServiceRollout) -> Option<RolloutStatus> {
         flag: only(kind == SubjectKind::Flag, name),
         state: RolloutPhase::Waiting.to_string(),
         steps: rollout.plan.steps.len(),
-        share: Share(0).to_string(),
+        share: rollout.in_force().share.to_string(),
         since: rfc3339(0),
         reason: Some(why),
         fleet: fleet(rollout),
