@@ -80,6 +80,10 @@ instructions *ARGS:
 guard *ARGS:
     cargo bench --bench guard --profile release -- {{ARGS}}
 
+# ROLLOUTS of equal versions on a fleet of five: at most one in a hundred is taken back.
+fleet-aa ROLLOUTS="200":
+    CUTOVER_FLEET_AA={{ROLLOUTS}} cargo test --release --lib -- equal_versions_are_rarely --nocapture
+
 # A rollout whose process is killed a thousand times at random instants: some minutes.
 kills:
     CUTOVER_KILLS=1000 cargo test --test it -- rollout_kills --nocapture

@@ -212,4 +212,91 @@ mod tests {
         guard.begin((2, 1));
         assert!(guard.guard.total_evidence() < 0.1);
     }
+
+    /// Requests of one member in a second, of which each side fails this share.
+    fn second_of(random: &mut fastrand::Rng, canary: f64, stable: f64) -> StepCounts {
+        let mut side = |requests: u64, ratio: f64| {
+            let failures = (0..requests).filter(|_| random.f64() < ratio).count();
+            EventTally::new(requests, failures as u64)
+        };
+        StepCounts {
+            errors: BothSides::new(side(3, canary), side(27, stable)),
+            ..StepCounts::default()
+        }
+    }
+
+    /// A rollout of `seconds` on five members. Returns the second of a verdict of the fleet's guard, and that of a member's own.
+    fn rollout_of_five(
+        random: &mut fastrand::Rng,
+        (canary, stable): (f64, f64),
+        seconds: u64,
+    ) -> (Option<u64>, Option<u64>) {
+        const MEMBERS: usize = 5;
+        let spec = GuardSpec::default();
+        let mut fleet = FleetGuard::new(&Guard::new(&spec));
+        fleet.begin((1, 1));
+        let mut members: Vec<(Guard, StepCounts)> = (0..MEMBERS)
+            .map(|_| {
+                let mut guard = Guard::new(&spec);
+                guard.spend(part_of_member(MEMBERS));
+                guard.begin_step();
+                (guard, StepCounts::default())
+            })
+            .collect();
+        let (mut merged, mut alone) = (None, None);
+        for second in 1..=seconds {
+            for (member, (guard, sum)) in members.iter_mut().enumerate() {
+                let counts = second_of(random, canary, stable);
+                sum.add(&counts);
+                fleet.take(&member.to_string(), sum);
+                guard.second(&SecondCounts {
+                    errors: side(&counts.errors),
+                    latency: &[],
+                    goals: &[],
+                    canary_rate: 3.0,
+                    canary_endpoints: 1,
+                    pairs: counts.pairs(),
+                    alone: false,
+                });
+                if guard.verdict().is_some() {
+                    alone.get_or_insert(second);
+                }
+            }
+            fleet.second(1, false);
+            if fleet.guard.verdict().is_some() {
+                merged.get_or_insert(second);
+            }
+        }
+        (merged, alone)
+    }
+
+    /// Two equal versions: at most one rollout in a hundred is taken back, by the fleet's guard and those of its members together.
+    #[test]
+    fn equal_versions_are_rarely_taken_back_by_a_fleet() {
+        let all = std::env::var("CUTOVER_FLEET_AA").ok();
+        let rollouts = all.and_then(|n| n.parse().ok()).unwrap_or(30_u64);
+        let mut alarms = 0;
+        for seed in 0..rollouts {
+            let mut random = fastrand::Rng::with_seed(seed);
+            // From hardly any failures to many.
+            let ratio = [0.0, 0.002, 0.02, 0.1][(seed % 4) as usize];
+            let found = rollout_of_five(&mut random, (ratio, ratio), 120);
+            alarms += u64::from(found != (None, None));
+        }
+        eprintln!("{alarms} of {rollouts} rollouts of equal versions were taken back");
+        assert!(alarms <= rollouts.div_ceil(100), "{alarms} of {rollouts}");
+    }
+
+    /// Failures that are spread thin over five members.
+    #[test]
+    fn a_fleet_finds_what_no_member_finds_as_fast() {
+        let mut faster = 0;
+        for seed in 0..10 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let (merged, alone) = rollout_of_five(&mut random, (0.05, 0.001), 90);
+            let merged = merged.expect("the fleet finds it");
+            faster += usize::from(alone.is_none_or(|alone| alone > merged));
+        }
+        assert!(faster >= 9, "{faster} of 10");
+    }
 }
