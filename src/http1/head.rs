@@ -20,7 +20,7 @@ pub struct Span {
 impl Span {
     /// Creates the span from `start` to `end`, exclusive.
     #[inline]
-    pub(super) fn new(start: usize, end: usize) -> Self {
+    pub(crate) fn new(start: usize, end: usize) -> Self {
         debug_assert!(start <= end && end <= u32::MAX as usize);
         Self {
             start: start as u32,
@@ -85,6 +85,8 @@ pub struct Field {
     pub line: Span,
     /// Whether the field must not be forwarded: it is hop-by-hop, or named by `Connection`.
     pub hop: bool,
+    /// Whether it came in HTTP/2 as never indexed, and has to be sent on in this form (RFC 7541 §6.2.3).
+    pub sensitive: bool,
 }
 
 /// Stack space for the headers that httparse finds.
@@ -137,6 +139,7 @@ pub(super) fn tabulate(
             value: Span::new(value, value + header.value.len()),
             line: Span::new(start, line_end),
             hop: id.is_hop_by_hop(),
+            sensitive: false,
         });
     }
     ends_with_crlf(buf, end)

@@ -150,6 +150,7 @@ fn split_fields(
             value: Span::new(value_start, value_end),
             line: Span::new(at, value_end + 2),
             hop: id.is_hop_by_hop(),
+            sensitive: false,
         });
         at = value_end + 2;
     }
