@@ -16,7 +16,7 @@ pub mod reason;
 pub(crate) mod certificates;
 pub mod config;
 pub mod http1;
-pub(crate) mod http2;
+pub mod http2;
 pub(crate) mod net;
 pub mod telemetry;
 
