@@ -4,9 +4,10 @@
 //! and adds it to the table of fields that the HTTP/1 parser fills for its heads as well. Nothing is copied twice, and no
 //! map is built.
 
+use super::line::{Class, LineTraits, Pseudo};
 use super::malformed::Malformed;
 use crate::http1::fields::KnownFields;
-use crate::http1::lists::{is_token, is_token_byte};
+use crate::http1::lists::is_token;
 use crate::http1::{Field, FieldId, Method, Reject, Span, number, target};
 use crate::reason::Reason;
 
@@ -31,142 +32,6 @@ pub struct BlockLimits {
     pub bytes: usize,
     /// Maximum number of fields, without pseudo-header fields.
     pub fields: usize,
-}
-
-/// A pseudo-header field (RFC 9113 §8.3, RFC 8441 §4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Pseudo {
-    Method,
-    Scheme,
-    Authority,
-    Path,
-    Protocol,
-    Status,
-}
-
-impl Pseudo {
-    const COUNT: usize = 6;
-
-    pub(super) fn of(name: &[u8]) -> Option<Self> {
-        match name {
-            b":method" => Some(Self::Method),
-            b":scheme" => Some(Self::Scheme),
-            b":authority" => Some(Self::Authority),
-            b":path" => Some(Self::Path),
-            b":protocol" => Some(Self::Protocol),
-            b":status" => Some(Self::Status),
-            _ => None,
-        }
-    }
-
-    #[inline]
-    const fn bit(self) -> u8 {
-        1 << self as u8
-    }
-}
-
-/// The class of a field name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
-    Pseudo(Pseudo),
-    Field(FieldId),
-}
-
-/// What is known of a field line without its neighbours. The dynamic table keeps it, so that a name or value that is
-/// repeated is checked once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LineTraits {
-    pub(super) class: Class,
-    /// Whether a name without a class has `_`.
-    pub(super) has_underscore: bool,
-    pub(super) bad_name: Option<Malformed>,
-    pub(super) bad_value: Option<Malformed>,
-}
-
-impl LineTraits {
-    /// The traits of a line with this class and without defects.
-    pub(super) const fn good(class: Class) -> Self {
-        Self {
-            class,
-            has_underscore: false,
-            bad_name: None,
-            bad_value: None,
-        }
-    }
-
-    /// Examines a name that was received as a literal.
-    pub(super) fn of_name(name: &[u8]) -> Self {
-        if name.first() == Some(&b':') {
-            let class = Pseudo::of(name).map(Class::Pseudo);
-            let mut traits = Self::good(class.unwrap_or(Class::Field(FieldId::Other)));
-            traits.bad_name = class.is_none().then_some(Malformed::UnknownPseudo);
-            return traits;
-        }
-        let id = FieldId::of(name);
-        let found = name
-            .iter()
-            .fold(0, |found, &b| found | NAME[usize::from(b)]);
-        Self {
-            class: Class::Field(id),
-            has_underscore: found & UNDERSCORE != 0,
-            bad_name: if found & BAD != 0 || name.is_empty() {
-                Some(Malformed::BadName)
-            } else if found & UPPERCASE != 0 {
-                Some(Malformed::UppercaseName)
-            } else {
-                None
-            },
-            bad_value: None,
-        }
-    }
-
-    /// The traits of a line with the same name and this value.
-    #[inline]
-    pub(super) fn with_value(self, value: &[u8]) -> Self {
-        Self {
-            bad_value: check_value(value),
-            ..self
-        }
-    }
-}
-
-const UPPERCASE: u8 = 1;
-const UNDERSCORE: u8 = 2;
-const BAD: u8 = 4;
-
-/// What a byte means in a field name.
-static NAME: [u8; 256] = {
-    let mut bytes = [BAD; 256];
-    let mut i = 0;
-    while i < 256 {
-        let byte = i as u8;
-        if byte.is_ascii_uppercase() {
-            bytes[i] = UPPERCASE;
-        } else if byte == b'_' {
-            bytes[i] = UNDERSCORE;
-        } else if is_token_byte(byte) {
-            bytes[i] = 0;
-        }
-        i += 1;
-    }
-    bytes
-};
-
-/// Checks a value (RFC 9113 §8.2.1). Beyond that, control characters other than HTAB are malformed, as in HTTP/1 (RFC 9110
-/// §5.5).
-#[inline]
-fn check_value(value: &[u8]) -> Option<Malformed> {
-    // As u8, controls are below the space and DEL is the one exception above. `|` instead of `||` and no early exit let
-    // this become a few vector instructions.
-    let has_control = value.iter().fold(false, |any, &b| {
-        any | ((b < b' ') & (b != b'\t')) | (b == 0x7f)
-    });
-    if has_control {
-        return Some(Malformed::BadValue);
-    }
-    let is_space = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
-    (is_space(value.first()) || is_space(value.last())).then_some(Malformed::PaddedValue)
 }
 
 /// Memory that a reused block keeps at most; one that has become larger is freed.
@@ -525,5 +390,7 @@ fn of_path(reject: Reject) -> Malformed {
     }
 }
 
+#[cfg(test)]
+mod malformed_tests;
 #[cfg(test)]
 mod tests;

@@ -46,7 +46,7 @@ pub(crate) enum SenderRole {
 
 /// A defect of a message that the h2 crate does not report. Both make it malformed (RFC 9113 §8.1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flaw {
+pub enum Flaw {
     /// `:path` contains `#`; RFC 9113 §8.3.1 defines it as path and query only.
     FragmentInPath,
     /// A pseudo-header field in trailers; forbidden by RFC 9113 §8.1 and §8.3.
@@ -55,7 +55,7 @@ pub(crate) enum Flaw {
 
 /// The flaws found on the streams of one connection. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Flaws(Rc<RefCell<VecDeque<(u32, Flaw)>>>);
+pub struct Flaws(Rc<RefCell<VecDeque<(u32, Flaw)>>>);
 
 /// Maximum number of remembered flaws.
 ///
@@ -73,12 +73,12 @@ impl Flaws {
 
     /// Whether no flaw is remembered.
     #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
     }
 
     /// Removes this flaw of a stream, and returns whether there was one.
-    pub(crate) fn take(&self, stream: u32, flaw: Flaw) -> bool {
+    pub fn take(&self, stream: u32, flaw: Flaw) -> bool {
         let mut flaws = self.0.borrow_mut();
         let Some(at) = flaws.iter().position(|known| *known == (stream, flaw)) else {
             return false;

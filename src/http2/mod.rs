@@ -17,6 +17,7 @@ pub mod head;
 pub mod hpack;
 mod huffman;
 mod inspect;
+mod line;
 pub mod malformed;
 
 pub(crate) use inspect::{Flaw, Flaws, Frame, Inspector, SenderRole, kind};

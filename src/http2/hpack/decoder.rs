@@ -5,7 +5,8 @@ use super::static_table::{self, ENTRIES};
 use super::table::DynamicTable;
 use super::{MAX_TABLE, huffman};
 use crate::http2::code::ErrorCode;
-use crate::http2::head::{BlockLimits, HeadBlock, HeadKind, LineTraits};
+use crate::http2::head::{BlockLimits, HeadBlock, HeadKind};
+use crate::http2::line::LineTraits;
 
 /// A block may decode to this many times the permitted size before it counts as an attack. What exceeds the limit is
 /// dropped, but takes time: a single byte can stand for a field of 4 KiB.

@@ -4,7 +4,7 @@
 //! repeat are written as they are; looking for them and adding them would only evict others.
 
 use super::integer::{put_integer, put_string};
-use super::table::DynamicTable;
+use super::table::{DynamicTable, Entry};
 use super::{MAX_TABLE, OVERHEAD, static_table};
 use crate::http1::FieldId;
 use crate::http1::fields::has_uppercase;
@@ -76,6 +76,9 @@ pub struct Encoder {
     table: DynamicTable<Hashes>,
     /// The smallest size of the table since the last block, if its size has changed.
     smallest: Option<usize>,
+    /// Where in the table the next field is likely to be. Heads resemble each other, so fields follow each other in the order
+    /// in which those of an earlier head were added.
+    next: usize,
     lowercase: Vec<u8>,
 }
 
@@ -85,6 +88,7 @@ impl Encoder {
         Self {
             table: DynamicTable::new(),
             smallest: None,
+            next: 0,
             lowercase: Vec::new(),
         }
     }
@@ -148,15 +152,23 @@ impl Encoder {
             let mut lowercase = std::mem::take(&mut self.lowercase);
             lowercase.clear();
             lowercase.extend(name.iter().map(u8::to_ascii_lowercase));
-            self.put_lower(out, &lowercase, value, indexing);
+            self.put_lowercase(out, &lowercase, value, indexing);
             self.lowercase = lowercase;
         } else {
-            self.put_lower(out, name, value, indexing);
+            self.put_lowercase(out, name, value, indexing);
         }
     }
 
+    /// Appends a field as [`Self::put`] does, whose name is known to be in lower case.
     #[inline]
-    fn put_lower(&mut self, out: &mut Vec<u8>, name: &[u8], value: &[u8], indexing: Indexing) {
+    pub fn put_lowercase(
+        &mut self,
+        out: &mut Vec<u8>,
+        name: &[u8],
+        value: &[u8],
+        indexing: Indexing,
+    ) {
+        debug_assert!(!has_uppercase(name));
         let size = name.len() + value.len() + OVERHEAD;
         // `:method`, `:scheme` and `:path: /` are nearly always in the static table. Others are not, with one exception.
         if let [b':', ..] | [_, _, _, _, _, _, b'-', b'e', ..] = name
@@ -180,6 +192,8 @@ impl Encoder {
             field: hash(value, of_name),
         };
         if let Some(at) = self.find(hashes, name, value) {
+            // Index 0 is the newest, so the entry that was added after this one is before it.
+            self.next = at.wrapping_sub(1);
             return put_integer(out, 0x80, 7, static_table::LEN + 1 + at);
         }
         let index = self.name_index(name, of_name);
@@ -198,6 +212,7 @@ impl Encoder {
         put_string(out, value);
         self.table
             .add(&[name, value], (name.len(), value.len()), hashes);
+        self.next = self.next.wrapping_add(1);
     }
 
     /// Appends a literal that isn't added to the table. So that its name need not be sent again, the first value of a name
@@ -227,7 +242,7 @@ impl Encoder {
     /// Returns the position of a field in the dynamic table.
     #[inline]
     fn find(&self, hashes: Hashes, name: &[u8], value: &[u8]) -> Option<usize> {
-        self.table.position(|entry| {
+        let is_this = |entry: &Entry<Hashes>| {
             entry.tag.field == hashes.field
                 && usize::from(entry.name_len) == name.len()
                 && self
@@ -235,7 +250,11 @@ impl Encoder {
                     .text(entry)
                     .split_at_checked(name.len())
                     .is_some_and(|(n, v)| n == name && v == value)
-        })
+        };
+        if self.table.get(self.next).is_some_and(is_this) {
+            return Some(self.next);
+        }
+        self.table.position(is_this)
     }
 
     /// Returns the index of a name in the static or dynamic table.

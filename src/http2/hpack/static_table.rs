@@ -1,7 +1,7 @@
 //! The static table (RFC 7541 Appendix A).
 
 use crate::http1::FieldId;
-use crate::http2::head::{Class, LineTraits, Pseudo};
+use crate::http2::line::{Class, LineTraits, Pseudo};
 
 /// An entry of the static table.
 #[derive(Debug)]
