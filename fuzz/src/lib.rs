@@ -2,6 +2,7 @@
 //! src/net/proxy_protocol.rs).
 
 pub mod checks;
+pub mod http2;
 pub mod oracle;
 pub mod proxy_header;
 // The library doesn't export it, and it needs nothing else of it.

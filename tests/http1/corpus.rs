@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use cutover::http1::{Framing, Method, Reject, RequestHead, ResponseHead};
 
 use crate::checks::{self, LIMITS, decode};
+use crate::http2;
 
 /// The files of one target, by name.
 pub fn files(target: &str) -> Vec<(String, Vec<u8>)> {
@@ -85,11 +86,14 @@ fn responses_are_accepted_or_refused_as_their_names_say() {
 }
 
 type Check = fn(&[u8]);
-const TARGETS: [(&str, Check); 4] = [
+const TARGETS: [(&str, Check); 7] = [
     ("request_head", checks::request_head),
     ("response_head", checks::response_head),
     ("body", checks::body),
     ("path", checks::path),
+    ("http2_header_blocks", http2::header_blocks),
+    ("http2_encoded_fields", http2::encoded_fields),
+    ("http2_frames", http2::frames),
 ];
 
 #[test]

@@ -1,6 +1,7 @@
-//! hyper reads the same messages: where both accept, they agree on method, target, fields, body and trailers.
+//! hyper and the h2 crate read the same messages: where both accept, they agree on method, target, fields, body and trailers.
 
 use crate::corpus::{files, mutate};
+use crate::http2::agree_with_h2;
 use crate::oracle::{
     agree_on_request, agree_on_response, hypers_request, hypers_response, our_request, our_response,
 };
@@ -52,5 +53,18 @@ fn both_read_mutants_alike() {
             }
             agree(&data);
         }
+    }
+}
+
+#[test]
+fn the_h2_crate_reads_header_blocks_alike() {
+    let files = files("http2_differential");
+    let both: usize = files.iter().map(|(_, data)| agree_with_h2(data)).sum();
+    assert!(both >= 12, "only {both} requests were accepted by both");
+    let mut random = fastrand::Rng::with_seed(9);
+    for _ in 0..2_000 {
+        let mut data = files[random.usize(..files.len())].1.clone();
+        mutate(&mut data, &files, &mut random);
+        agree_with_h2(&data);
     }
 }

@@ -183,21 +183,33 @@ impl Encoder {
         }
     }
 
-    /// Appends a field that may be in a table, and otherwise adds it.
+    /// Appends a field that may be in the dynamic table, and otherwise adds it.
     #[inline]
     fn put_repeated(&mut self, out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+        let next = self.table.get(self.next);
+        if next.is_some_and(|entry| self.is_field(entry, name, value)) {
+            return self.put_hit(out, self.next);
+        }
         let of_name = hash(name, 0);
         let hashes = Hashes {
             name: of_name,
             field: hash(value, of_name),
         };
-        if let Some(at) = self.find(hashes, name, value) {
-            // Index 0 is the newest, so the entry that was added after this one is before it.
-            self.next = at.wrapping_sub(1);
-            return put_integer(out, 0x80, 7, static_table::LEN + 1 + at);
+        let found = self
+            .table
+            .position(|entry| entry.tag.field == hashes.field && self.is_field(entry, name, value));
+        match found {
+            Some(at) => self.put_hit(out, at),
+            None => self.put_added(out, self.name_index(name), (name, value), hashes),
         }
-        let index = self.name_index(name, of_name);
-        self.put_added(out, index, (name, value), hashes);
+    }
+
+    /// Appends a field of the dynamic table (RFC 7541 §6.1).
+    #[inline]
+    fn put_hit(&mut self, out: &mut Vec<u8>, at: usize) {
+        // Index 0 is the newest, so the entry that was added after this one is before it.
+        self.next = at.wrapping_sub(1);
+        put_integer(out, 0x80, 7, static_table::LEN + 1 + at);
     }
 
     /// Appends a literal and adds it to the table (RFC 7541 §6.2.1).
@@ -218,49 +230,39 @@ impl Encoder {
     /// Appends a literal that isn't added to the table. So that its name need not be sent again, the first value of a name
     /// without an index is added after all.
     fn put_once(&mut self, out: &mut Vec<u8>, name: &[u8], value: &[u8], indexing: Indexing) {
-        let of_name = hash(name, 0);
-        let index = self.name_index(name, of_name);
-        let first = match indexing {
-            Indexing::Never => 0x10,
-            Indexing::Without if index.is_none() => {
-                let hashes = Hashes {
-                    name: of_name,
-                    field: hash(value, of_name),
-                };
-                let size = name.len() + value.len() + OVERHEAD;
-                if size <= self.table.max_size() / 4 {
-                    return self.put_added(out, None, (name, value), hashes);
-                }
-                0
-            }
-            _ => 0,
-        };
+        let index = self.name_index(name);
+        let size = name.len() + value.len() + OVERHEAD;
+        let is_new = index.is_none() && size <= self.table.max_size() / 4;
+        if indexing == Indexing::Without && is_new {
+            let of_name = hash(name, 0);
+            let hashes = Hashes {
+                name: of_name,
+                field: hash(value, of_name),
+            };
+            return self.put_added(out, None, (name, value), hashes);
+        }
+        let first = if indexing == Indexing::Never { 0x10 } else { 0 };
         put_name(out, first, 4, index, name);
         put_string(out, value);
     }
 
-    /// Returns the position of a field in the dynamic table.
+    /// Whether the entry has this name and value.
     #[inline]
-    fn find(&self, hashes: Hashes, name: &[u8], value: &[u8]) -> Option<usize> {
-        let is_this = |entry: &Entry<Hashes>| {
-            entry.tag.field == hashes.field
-                && usize::from(entry.name_len) == name.len()
-                && self
-                    .table
-                    .text(entry)
-                    .split_at_checked(name.len())
-                    .is_some_and(|(n, v)| n == name && v == value)
-        };
-        if self.table.get(self.next).is_some_and(is_this) {
-            return Some(self.next);
+    fn is_field(&self, entry: &Entry<Hashes>, name: &[u8], value: &[u8]) -> bool {
+        if usize::from(entry.name_len) != name.len() {
+            return false;
         }
-        self.table.position(is_this)
+        match self.table.text(entry).split_at_checked(name.len()) {
+            Some((n, v)) => v.len() == value.len() && n == name && v == value,
+            None => false,
+        }
     }
 
     /// Returns the index of a name in the static or dynamic table.
     #[inline]
-    fn name_index(&self, name: &[u8], of_name: u32) -> Option<usize> {
+    fn name_index(&self, name: &[u8]) -> Option<usize> {
         static_table::index_of(name).or_else(|| {
+            let of_name = hash(name, 0);
             let at = self.table.position(|entry| {
                 entry.tag.name == of_name
                     && usize::from(entry.name_len) == name.len()
