@@ -11,6 +11,7 @@
 //! blocks as is needed for that, and `huffman` the strings in them.
 
 pub mod code;
+mod connection;
 mod fields;
 pub mod frame;
 pub mod head;
@@ -20,4 +21,11 @@ mod inspect;
 mod line;
 pub mod malformed;
 
+pub(crate) use code::ErrorCode;
+pub(crate) use connection::{
+    Config, Connection, Core, HeadWriter, Incoming, Sender, StreamError, StreamHandle,
+};
+pub(crate) use head::{BlockLimits, HeadBlock, HeadKind};
+pub(crate) use hpack::{Decoder, Encoder, Indexing};
 pub(crate) use inspect::{Flaw, Flaws, Frame, Inspector, SenderRole, kind};
+pub(crate) use malformed::Malformed;
