@@ -150,21 +150,13 @@ impl FieldId {
     }
 }
 
-/// The set of classes that occur in a header map.
+/// The set of classes that occur in a head.
 ///
-/// Most lookups are for fields that are absent; this answers them without a lookup in the map.
+/// Most lookups are for fields that are absent; this answers them without a search.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KnownFields(u32);
 
 impl KnownFields {
-    /// Returns the classes of the fields in `map`.
-    pub fn of(map: &http::HeaderMap) -> Self {
-        let mut present = Self::default();
-        map.keys()
-            .for_each(|name| present.add(FieldId::of(name.as_str().as_bytes())));
-        present
-    }
-
     /// Adds a class.
     #[inline]
     pub fn add(&mut self, id: FieldId) {

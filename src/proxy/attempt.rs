@@ -27,7 +27,7 @@ use crate::telemetry::record::RetryReason;
 use crate::upstream::conns::Kept;
 use crate::upstream::h2_conns::Lease;
 use crate::upstream::limits::{ActiveGuard, ConnectionSlot, anybody_waits};
-use crate::upstream::{ConnectError, Endpoint, TransportId};
+use crate::upstream::{Endpoint, TransportId};
 
 /// The outcome of an exchange on one connection.
 struct ConnectionOutcome {
@@ -147,9 +147,8 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         if opened.h2 {
             let idle = cx.service.timeouts.idle;
             let conns = &cx.worker.h2_conns;
-            let leased = conns.adopt(endpoint, opened, slot, idle).await;
-            let leased = leased.map_err(|e| ExchangeError::Connect(ConnectError::Io(e)));
-            return self.over_h2(active, leased, edits, upload, down).await;
+            let lease = conns.adopt(endpoint, opened, slot, idle);
+            return self.over_h2(active, Ok(lease), edits, upload, down).await;
         }
         self.shard(endpoint).connections(1);
         let kept = Kept::new(opened, slot);

@@ -1,100 +1,97 @@
-//! The two halves of an HTTP/2 stream, shared by both sides: [`ReceiveHalf`] backs a `Source`,
-//! [`SendHalf`] a `Sink`. The h2 crate does framing and flow control; this adds back-pressure,
-//! checks that the crate doesn't make, and fewer frames.
+//! A stream of an HTTP/2 connection as `Source` and `Sink`, shared by both sides. The connection does framing and flow control;
+//! this adds the checks that depend on the exchange.
 
-use std::cell::Cell;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
-use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::wire::{self, WireError};
-use crate::http1::{Reject, trailers};
-use crate::http2::{Flaw, Flaws};
-use crate::net::{Outbox, OutgoingPiece};
+use crate::http1::{FieldId, Reject, trailers};
+use crate::http2::{HeadBlock, HeadWriter, Indexing, StreamError, StreamHandle};
 use crate::reason::Reason;
 
 /// Bytes accepted by one write, about the size of a large HTTP/1 read.
 const MAX_PIECE: usize = 64 * 1024;
 
-/// Small writes are merged up to this size, the default maximum of a frame (RFC 9113 §4.2).
-const MAX_GATHERED: usize = 16 * 1024;
-
-/// Allowance for control frames from the peer, such as `WINDOW_UPDATE`. Sending data adds to it, and
-/// the flood protection of the connection draws on it.
-pub(crate) type FrameAllowance = Rc<Cell<u64>>;
-
-/// Maps an error of the h2 crate.
-pub(crate) fn wire_error(error: h2::Error) -> WireError {
-    match error.reason() {
-        Some(reason) => WireError::Reset(reason),
-        None => error.into_io().map_or(WireError::Cut, WireError::Io),
+/// Maps an error of a stream.
+pub(crate) fn wire_error(error: StreamError) -> WireError {
+    match error {
+        StreamError::Reset { code, .. }
+        | StreamError::Connection(code)
+        | StreamError::Unprocessed(code) => WireError::Reset(code),
+        StreamError::Malformed(reject) => WireError::Bad(reject),
+        StreamError::Io(kind) => WireError::Io(kind.into()),
     }
 }
 
-/// The receiving half. Flow-control window is returned to the peer only for consumed bytes, so a
-/// slow sink slows the peer down.
+/// One stream. Flow-control window is returned to the peer only for consumed bytes, so a slow sink slows the peer down.
 #[derive(Debug)]
-pub(crate) struct ReceiveHalf {
-    body: RecvStream,
-    piece: Bytes,
+pub(crate) struct H2Stream {
+    handle: StreamHandle,
+    /// Data that was taken from the connection; the first `used` bytes of it were consumed.
+    piece: Vec<u8>,
+    used: usize,
     trailers: Option<HeaderMap>,
-    flaws: Flaws,
-    ended: bool,
+    receive_ended: bool,
     /// Bytes that may still be consumed, if the head declared a length.
     declared_left: Option<u64>,
+    send_ended: bool,
 }
 
-impl ReceiveHalf {
-    /// A body, which ended with its head if `ended`. `length` limits its DATA: the declared length,
-    /// or 0 if the message has no body.
-    /// `flaws` is shared by the streams of a connection.
-    pub(crate) fn new(body: RecvStream, ended: bool, length: Option<u64>, flaws: Flaws) -> Self {
+impl H2Stream {
+    /// A stream that sends a body unless `send_ended`. What it receives is described by [`Self::expect`].
+    pub(crate) fn new(handle: StreamHandle, send_ended: bool) -> Self {
         Self {
-            ended,
-            body,
-            piece: Bytes::new(),
+            handle,
+            piece: Vec::new(),
+            used: 0,
             trailers: None,
-            flaws,
-            declared_left: length,
+            receive_ended: false,
+            declared_left: None,
+            send_ended,
         }
+    }
+
+    /// A body follows, or none if `ended`. `length` limits it: the declared length, or 0 if the message has no body.
+    pub(crate) fn expect(&mut self, ended: bool, length: Option<u64>) {
+        self.receive_ended = ended;
+        self.declared_left = length;
+    }
+
+    /// The stream itself.
+    pub(crate) fn handle(&self) -> &StreamHandle {
+        &self.handle
     }
 
     /// See [`super::wire::Source::poll_piece`].
     ///
     /// # Errors
-    /// [`WireError::Bad`] for DATA beyond the declared length, before any of it is available, and
-    /// for trailers that are malformed or too large.
+    /// [`WireError::Bad`] for DATA beyond the declared length, before any of it is available, and for trailers that are
+    /// malformed or too large.
     pub(crate) fn poll_piece(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<wire::BodyPiece, WireError>> {
-        while self.piece.is_empty() && !self.ended {
-            match ready!(self.body.poll_data(cx)) {
-                Some(piece) => {
-                    let piece = piece.map_err(wire_error)?;
-                    // The h2 crate compares DATA with `content-length`, but lets DATA follow a 204 or a 304.
-                    if self
-                        .declared_left
-                        .is_some_and(|left| piece.len() as u64 > left)
-                    {
-                        return Poll::Ready(Err(Reject::bad(Reason::SurplusData).into()));
-                    }
-                    self.piece = piece;
+        while self.data().is_empty() && !self.receive_ended {
+            self.piece.clear();
+            self.used = 0;
+            let polled = ready!(self.handle.poll_data(cx, &mut self.piece));
+            if polled.map_err(wire_error)? {
+                // The connection compares DATA with `content-length`, but lets DATA follow a 204 or a 304.
+                let surplus = |left| self.piece.len() as u64 > left;
+                if self.declared_left.is_some_and(surplus) {
+                    return Poll::Ready(Err(Reject::bad(Reason::SurplusData).into()));
                 }
-                None => {
-                    let trailers = ready!(self.body.poll_trailers(cx)).map_err(wire_error)?;
-                    if let Some(trailers) = trailers {
-                        self.trailers = self.check_trailers(trailers)?;
-                    }
-                    self.ended = true;
+            } else {
+                if let Some(block) = self.handle.take_trailers() {
+                    self.trailers = trailer_map(&block)?;
+                    self.handle.recycle(block);
                 }
+                self.receive_ended = true;
             }
         }
-        Poll::Ready(Ok(if !self.piece.is_empty() {
-            wire::BodyPiece::Data(self.piece.len())
+        Poll::Ready(Ok(if !self.data().is_empty() {
+            wire::BodyPiece::Data(self.data().len())
         } else if self.trailers.is_some() {
             wire::BodyPiece::Trailers
         } else {
@@ -102,32 +99,17 @@ impl ReceiveHalf {
         }))
     }
 
-    fn check_trailers(&self, trailers: HeaderMap) -> Result<Option<HeaderMap>, Reject> {
-        let stream = self.body.stream_id().as_u32();
-        if self.flaws.take(stream, Flaw::PseudoInTrailers) {
-            return Err(PSEUDO_IN_TRAILERS);
-        }
-        // The size as HTTP/1 lines, so that both protocols have the same limit.
-        let line =
-            |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
-        let size = trailers.iter().map(line).sum::<usize>() + 2;
-        if trailers.len() > trailers::MAX_FIELDS || size > trailers::MAX_BYTES {
-            return Err(trailers::TOO_LARGE);
-        }
-        Ok(without_forbidden(trailers))
-    }
-
     /// See [`super::wire::Source::data`].
     pub(crate) fn data(&self) -> &[u8] {
-        &self.piece
+        &self.piece[self.used..]
     }
 
     /// See [`super::wire::Source::consume`].
     pub(crate) fn consume(&mut self, n: usize) {
-        self.piece.advance(n);
+        debug_assert!(n <= self.data().len());
+        self.used += n;
         self.declared_left = self.declared_left.map(|left| left.saturating_sub(n as u64));
-        // Only fails for more capacity than was received, and `advance` has panicked then.
-        let _ = self.body.flow_control().release_capacity(n);
+        self.handle.release(n);
     }
 
     /// See [`super::wire::Source::take_trailers`].
@@ -137,179 +119,86 @@ impl ReceiveHalf {
 
     /// See [`super::wire::Source::remaining`].
     pub(crate) fn remaining(&self) -> Option<u64> {
-        match self.ended {
+        match self.receive_ended {
             true => Some(0),
-            false => Some(self.declared_left?.saturating_sub(self.piece.len() as u64)),
+            false => Some(self.declared_left?.saturating_sub(self.data().len() as u64)),
         }
     }
 
-    /// See [`super::wire::Source::has_arrived`]. A used-up length isn't enough, since trailers may
-    /// follow.
+    /// See [`super::wire::Source::has_arrived`]. A used-up length isn't enough, since trailers may follow.
     pub(crate) fn has_arrived(&self) -> bool {
-        self.ended || self.body.is_end_stream()
-    }
-}
-
-/// A pseudo-header field in trailers makes the message malformed (RFC 9113 §8.1).
-pub(crate) const PSEUDO_IN_TRAILERS: Reject = Reject::bad(Reason::PseudoInTrailers);
-
-/// Removes the fields that must not appear in trailers (RFC 9110 §6.5.1). `None` if none is left.
-fn without_forbidden(mut trailers: HeaderMap) -> Option<HeaderMap> {
-    let forbidden = |name: &HeaderName| trailers::is_forbidden(name.as_str().as_bytes());
-    if trailers.keys().any(forbidden) {
-        let names: Vec<_> = trailers.keys().filter(|n| forbidden(n)).cloned().collect();
-        for name in names {
-            trailers.remove(name);
-        }
-    }
-    (!trailers.is_empty()).then_some(trailers)
-}
-
-/// The sending half. The last piece is held back until it is known whether it ends the stream, so
-/// that END_STREAM needs no frame of its own.
-#[derive(Debug)]
-pub(crate) struct SendHalf {
-    stream: SendStream<OutgoingPiece>,
-    outbox: Outbox,
-    pending: Option<OutgoingPiece>,
-    ended: bool,
-    progress: Option<FrameAllowance>,
-}
-
-impl SendHalf {
-    /// A stream whose head was sent, with END_STREAM if `ended`. `outbox` belongs to its connection.
-    /// `progress` is the peer's frame allowance, on connections that limit its frames.
-    pub(crate) fn new(
-        stream: SendStream<OutgoingPiece>,
-        ended: bool,
-        outbox: Outbox,
-        progress: Option<FrameAllowance>,
-    ) -> Self {
-        Self {
-            stream,
-            outbox,
-            pending: None,
-            ended,
-            progress,
-        }
+        self.receive_ended || self.handle.has_received_all()
     }
 
-    /// Accepts as much of `data` as the peer's flow-control window allows, once the connection's
-    /// output queue has room.
+    /// Accepts as much of `data` as the peer's flow-control window allows, once the connection's output has room.
     pub(crate) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         data: &[u8],
-    ) -> Poll<Result<usize, h2::Error>> {
-        if self.ended {
-            return Poll::Ready(Err(h2::Reason::STREAM_CLOSED.into()));
-        }
-        if let Some(taken) = self.gather(data) {
-            return Poll::Ready(Ok(taken));
-        }
-        self.send_pending(false)?;
-        ready!(self.outbox.poll_room(cx));
-        let wanted = data.len().min(MAX_PIECE);
-        self.stream.reserve_capacity(wanted);
-        let mut granted = self.stream.capacity();
-        if granted == 0 {
-            granted = match ready!(self.stream.poll_capacity(cx)) {
-                Some(granted) => granted?,
-                None => return Poll::Ready(Err(h2::Reason::STREAM_CLOSED.into())),
-            };
-        }
-        let taken = granted.min(wanted);
-        self.pending = Some(self.outbox.piece(&data[..taken]));
-        Poll::Ready(Ok(taken))
+    ) -> Poll<Result<usize, StreamError>> {
+        self.handle
+            .poll_send(cx, &data[..data.len().min(MAX_PIECE)])
     }
 
-    /// Appends `data` to the piece that is held back, if frame size and window allow. A body that
-    /// arrives in tiny chunks would otherwise become as many frames.
-    fn gather(&mut self, data: &[u8]) -> Option<usize> {
-        let pending = self.pending.as_mut()?;
-        let both = pending.remaining() + data.len();
-        if both > MAX_GATHERED {
-            return None;
-        }
-        self.stream.reserve_capacity(both);
-        if self.stream.capacity() < both {
-            return None;
-        }
-        pending.append(data);
-        Some(data.len())
-    }
-
-    /// Hands the piece that is held back to the connection.
-    pub(crate) fn flush(&mut self) -> Result<(), h2::Error> {
-        self.send_pending(false)
+    /// Sends a response head, after which a body follows unless `ended`.
+    pub(crate) fn send_head(
+        &mut self,
+        ended: bool,
+        write: impl FnOnce(&mut HeadWriter<'_>),
+    ) -> Result<(), StreamError> {
+        self.send_ended = ended;
+        self.handle.send_head(ended, write)
     }
 
     /// Ends the stream.
-    pub(crate) fn finish(&mut self, trailers: Option<&HeaderMap>) -> Result<(), h2::Error> {
-        if self.ended {
+    pub(crate) fn finish(&mut self, trailers: Option<&HeaderMap>) -> Result<(), StreamError> {
+        if self.send_ended {
             return Ok(());
         }
-        self.ended = true;
-        match trailers {
-            Some(trailers) => {
-                self.send_pending(false)?;
-                self.stream.send_trailers(trailers.clone())
-            }
-            None => self.send_pending(true),
-        }
-    }
-
-    fn send_pending(&mut self, end: bool) -> Result<(), h2::Error> {
-        let piece = match self.pending.take() {
-            Some(piece) => piece,
-            None if end => self.outbox.nothing(),
-            None => return Ok(()),
+        self.send_ended = true;
+        let Some(trailers) = trailers else {
+            return self.handle.finish();
         };
-        if let Some(progress) = &self.progress {
-            // 4 frames for each DATA frame, and one for each 512 bytes.
-            progress.set(progress.get() + 4 + piece.remaining() as u64 / 512);
-        }
-        self.stream.send_data(piece, end)
+        self.handle.send_head(true, |head| {
+            for (name, value) in trailers {
+                let name = name.as_str().as_bytes();
+                let indexing = Indexing::of(FieldId::of(name), name, value.is_sensitive());
+                head.put(name, value.as_bytes(), indexing);
+            }
+        })
     }
 
     /// Whether END_STREAM was sent.
     pub(crate) fn has_ended(&self) -> bool {
-        self.ended
-    }
-
-    /// Resets the stream. Queued data that hasn't been sent is dropped.
-    pub(crate) fn reset(&mut self, reason: h2::Reason) {
-        self.stream.send_reset(reason);
-    }
-
-    /// Ready when the peer has reset the stream or the connection has failed.
-    pub(crate) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.stream.poll_reset(cx).map(drop)
+        self.send_ended
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn trailers_carry_no_framing_and_no_credentials() {
-        let map = |fields: &[(&'static str, &str)]| {
-            let pairs = fields
-                .iter()
-                .map(|(n, v)| (HeaderName::from_static(n), v.parse().expect("a value")));
-            HeaderMap::from_iter(pairs)
-        };
-        let kept = without_forbidden(map(&[
-            ("grpc-status", "0"),
-            ("content-length", "3"),
-            ("authorization", "x"),
-            ("cache-control", "no-store"),
-            ("x-forwarded-port", "1"),
-            ("x_sum", "7"),
-            ("x-sum", "7"),
-        ]));
-        assert_eq!(kept, Some(map(&[("grpc-status", "0"), ("x-sum", "7")])));
-        assert_eq!(without_forbidden(map(&[("host", "a")])), None);
+/// The fields of a trailer section as a map, without those that must not be there (RFC 9110 §6.5.1). `None` if none is left.
+///
+/// # Errors
+/// The section is too large.
+fn trailer_map(block: &HeadBlock) -> Result<Option<HeaderMap>, Reject> {
+    // The size as HTTP/1 lines, so that both protocols have the same limit.
+    let size = block.fields.iter().map(|f| f.line.len()).sum::<usize>() + 2;
+    if block.too_large.is_some()
+        || block.fields.len() > trailers::MAX_FIELDS
+        || size > trailers::MAX_BYTES
+    {
+        return Err(trailers::TOO_LARGE);
     }
+    let mut map = HeaderMap::new();
+    for field in &block.fields {
+        let name = field.name.of(&block.bytes);
+        if trailers::is_forbidden(name) {
+            continue;
+        }
+        let value = field.value.of(&block.bytes);
+        let parsed = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value));
+        if let (Ok(name), Ok(mut value)) = parsed {
+            value.set_sensitive(field.sensitive);
+            map.append(name, value);
+        }
+    }
+    Ok((!map.is_empty()).then_some(map))
 }

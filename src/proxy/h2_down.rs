@@ -2,19 +2,16 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
-use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
-use http::header::{CONTENT_LENGTH, DATE, HeaderValue};
-use http::{HeaderMap, Response, StatusCode};
+use http::HeaderMap;
 
-use super::h2::{FrameAllowance, PSEUDO_IN_TRAILERS, ReceiveHalf, SendHalf, wire_error};
-use super::headers::{self, Fields, Outgoing};
+use super::h2::{H2Stream, wire_error};
+use super::headers::{Fields, Outgoing};
 use super::wire::{BodyPiece, Downstream, Gone, Sink, Source, WireError};
 use crate::http1::FieldId;
-use crate::http2::Flaws;
-use crate::net::{ByteBudget, Outbox, OutgoingPiece as Out, date};
+use crate::http2::{ErrorCode, Indexing, StreamHandle};
+use crate::net::{ByteBudget, date};
 
 /// A stream counts as a bulk upload once more than this many bytes of its body were consumed.
 pub(crate) const BULK: u64 = 16 * 1024;
@@ -25,12 +22,6 @@ pub(crate) type Bulk = Rc<Cell<usize>>;
 /// What the streams of a connection share.
 #[derive(Debug)]
 pub(crate) struct OfConnection {
-    /// The output queue.
-    pub outbox: Outbox,
-    /// The client's frame allowance.
-    pub progress: FrameAllowance,
-    /// Protocol errors noticed outside the h2 crate.
-    pub flaws: Flaws,
     /// Budget for buffered request bodies.
     pub bodies: ByteBudget,
     /// Budget for completed responses.
@@ -44,9 +35,9 @@ pub(crate) struct OfConnection {
 /// An HTTP/2 stream from a client.
 #[derive(Debug)]
 pub(crate) struct H2Down {
-    receive: ReceiveHalf,
-    respond: SendResponse<Out>,
-    send: Option<SendHalf>,
+    stream: H2Stream,
+    /// The head of the final response was sent.
+    answered: bool,
     connection: Rc<OfConnection>,
     /// Bytes of the request body that were consumed.
     taken: u64,
@@ -65,46 +56,37 @@ impl H2Down {
     /// A stream whose request head was received, with END_STREAM if `ended`. `length` is its
     /// `content-length`.
     pub(crate) fn new(
-        body: RecvStream,
+        handle: StreamHandle,
         ended: bool,
-        respond: SendResponse<Out>,
         length: Option<u64>,
         connection: Rc<OfConnection>,
     ) -> Self {
+        let mut stream = H2Stream::new(handle, false);
+        stream.expect(ended, length);
         Self {
-            receive: ReceiveHalf::new(body, ended, length, connection.flaws.clone()),
-            respond,
-            send: None,
+            stream,
+            answered: false,
             connection,
             taken: 0,
         }
     }
 
     /// Whether the client has reset the stream. Doesn't register a waker.
-    pub(crate) fn is_taken_back(&mut self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        self.poll_gone(&mut cx).is_ready()
-    }
-
-    fn reset(&mut self, reason: Reason) {
-        match &mut self.send {
-            Some(send) => send.reset(reason),
-            None => self.respond.send_reset(reason),
-        }
+    pub(crate) fn is_taken_back(&self) -> bool {
+        self.stream.handle().has_failed()
     }
 
     /// Resets a stream whose response is missing or incomplete.
-    pub(crate) fn abort(mut self) {
-        self.reset(Reason::INTERNAL_ERROR);
+    pub(crate) fn abort(self) {
+        self.stream.handle().reset(ErrorCode::INTERNAL_ERROR);
     }
 
-    fn send_half(&mut self) -> Result<&mut SendHalf, WireError> {
-        self.send.as_mut().ok_or(WireError::Cut)
+    fn answered(&mut self) -> Result<&mut H2Stream, WireError> {
+        match self.answered {
+            true => Ok(&mut self.stream),
+            false => Err(WireError::Cut),
+        }
     }
-}
-
-fn status_of(status: u16) -> Result<StatusCode, WireError> {
-    StatusCode::from_u16(status).map_err(|_| WireError::Cut)
 }
 
 impl Downstream for H2Down {
@@ -112,44 +94,47 @@ impl Downstream for H2Down {
     fn open_tunnel(&mut self) {}
 
     fn send_response<F: Fields>(&mut self, response: &Outgoing<'_, F>) -> Result<(), WireError> {
-        let mut head = Response::new(());
-        *head.status_mut() = status_of(response.status)?;
-        let map = head.headers_mut();
-        response.fields.put_map(map, |id, name| {
-            id == FieldId::ContentLength || response.drops(name.get())
-        });
-        response.each_added(|name, value| headers::add(map, name, value));
-        if response.lacks_date() {
-            map.insert(DATE, date::value());
-        }
         let ended = !response.framing.has_body();
-        if !ended && response.fields.first(FieldId::Trailer).is_some() {
-            response.fields.any("trailer", &mut |names| {
-                headers::add(map, b"trailer", names);
-                false
+        let sent = self.stream.send_head(ended, |head| {
+            head.status(response.status);
+            response.fields.each_marked(|id, name, value, sensitive| {
+                if id != FieldId::ContentLength && !response.drops(name) {
+                    head.put(name, value, Indexing::of(id, name, sensitive));
+                }
             });
-        }
-        if let Some(n) = response.declared_length
-            && response.status != 204
-            && let Ok(value) = HeaderValue::from_str(itoa::Buffer::new().format(n))
-        {
-            map.insert(CONTENT_LENGTH, value);
-        }
-        let stream = self
-            .respond
-            .send_response(head, ended)
-            .map_err(wire_error)?;
-        let outbox = self.connection.outbox.clone();
-        let progress = self.connection.progress.clone();
-        self.send = Some(SendHalf::new(stream, ended, outbox, Some(progress)));
-        Ok(())
+            response.each_added(|name, value| {
+                head.put(name, value, Indexing::of(FieldId::of(name), name, false));
+            });
+            if response.lacks_date() {
+                head.put(b"date", date::value().as_bytes(), Indexing::Incremental);
+            }
+            if !ended && response.fields.first(FieldId::Trailer).is_some() {
+                response.fields.any("trailer", &mut |names| {
+                    head.put(b"trailer", names, Indexing::Incremental);
+                    false
+                });
+            }
+            if let Some(n) = response.declared_length
+                && response.status != 204
+            {
+                let mut text = itoa::Buffer::new();
+                head.put(b"content-length", text.format(n).as_bytes(), LENGTH);
+            }
+        });
+        self.answered = true;
+        sent.map_err(wire_error)
     }
 
     fn send_informational<F: Fields>(&mut self, status: u16, fields: &F) -> Result<(), WireError> {
-        let mut head = Response::new(());
-        *head.status_mut() = status_of(status)?;
-        fields.put_map(head.headers_mut(), |id, _| id == FieldId::ContentLength);
-        self.respond.send_informational(head).map_err(wire_error)
+        let sent = self.stream.handle().send_head(false, |head| {
+            head.status(status);
+            fields.each_marked(|id, name, value, sensitive| {
+                if id != FieldId::ContentLength {
+                    head.put(name, value, Indexing::of(id, name, sensitive));
+                }
+            });
+        });
+        sent.map_err(wire_error)
     }
 
     fn has_completed_a_response(&self) -> bool {
@@ -169,30 +154,27 @@ impl Downstream for H2Down {
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
-        match &mut self.send {
+        match self.stream.has_ended() {
             // The response is complete, so a reset can't take anything back.
-            Some(send) if send.has_ended() => Poll::Pending,
-            Some(send) => send.poll_reset(cx).map(|()| Gone::Left),
-            None => self.respond.poll_reset(cx).map(|_| Gone::Left),
+            true => Poll::Pending,
+            false => self.stream.handle().poll_failed(cx).map(|_| Gone::Left),
         }
     }
 }
 
+/// How lengths are encoded.
+const LENGTH: Indexing = Indexing::Without;
+
 impl Source for H2Down {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyPiece, WireError>> {
-        let polled = ready!(self.receive.poll_piece(cx));
-        if matches!(&polled, Err(WireError::Bad(reject)) if *reject == PSEUDO_IN_TRAILERS) {
-            // A malformed message is a stream error (RFC 9113 §8.1.1). For trailers that are only
-            // too large, the client gets a response.
-            self.reset(Reason::PROTOCOL_ERROR);
-        }
-        Poll::Ready(polled)
+        // A malformed message was reset by the connection. For trailers that are only too large, the client gets a response.
+        self.stream.poll_piece(cx)
     }
     fn data(&self) -> &[u8] {
-        self.receive.data()
+        self.stream.data()
     }
     fn consume(&mut self, n: usize) {
-        self.receive.consume(n);
+        self.stream.consume(n);
         let before = self.taken;
         self.taken += n as u64;
         if before <= BULK && self.taken > BULK {
@@ -201,30 +183,28 @@ impl Source for H2Down {
         }
     }
     fn take_trailers(&mut self) -> HeaderMap {
-        self.receive.take_trailers()
+        self.stream.take_trailers()
     }
     fn remaining(&self) -> Option<u64> {
-        self.receive.remaining()
+        self.stream.remaining()
     }
 }
 
 impl Sink for H2Down {
     fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, WireError>> {
-        self.send_half()?.poll_write(cx, data).map_err(wire_error)
+        let polled = ready!(self.answered()?.poll_write(cx, data));
+        Poll::Ready(polled.map_err(wire_error))
     }
     fn poll_finish(
         &mut self,
         _: &mut Context<'_>,
         trailers: Option<&HeaderMap>,
     ) -> Poll<Result<(), WireError>> {
-        Poll::Ready(self.send_half()?.finish(trailers).map_err(wire_error))
+        Poll::Ready(self.answered()?.finish(trailers).map_err(wire_error))
     }
+    /// What was accepted is in the connection's output already.
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WireError>> {
-        // Informational heads need no flush: h2 has queued them on the connection.
-        Poll::Ready(match &mut self.send {
-            Some(send) => send.flush().map_err(wire_error),
-            None => Ok(()),
-        })
+        Poll::Ready(Ok(()))
     }
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>> {
         self.poll_finish(cx, None)

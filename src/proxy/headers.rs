@@ -1,6 +1,6 @@
 //! Rewriting of heads: which fields are forwarded, removed or added.
 //!
-//! [`Fields`] hides how a head is stored (an offset table over HTTP/1 bytes, or an HTTP/2 map), so
+//! [`Fields`] hides how a head is stored (both codecs fill a table of offsets into field lines), so
 //! heads are translated between protocols without an intermediate copy. [`Request`] is what routing
 //! and encoders read; [`Outgoing`] is a response on its way to the client.
 
@@ -11,7 +11,6 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub use super::id::RequestId;
 use super::peer::Peer;
-pub use crate::http1::fields::KnownFields;
 use crate::http1::lists::elements;
 use crate::http1::{FieldId, Framing, Method, Reject, number};
 use crate::net::proxy_header::ProxySource;
@@ -21,7 +20,7 @@ mod edits;
 mod fields;
 
 pub use edits::{RenderedFields, RequestEdits};
-pub use fields::{Fields, H1Fields, H2Fields, LazyName, NoFields, Uncached};
+pub use fields::{Fields, H1Fields, LazyName, NoFields, Uncached};
 
 /// Adds a field to a map. A name or value that isn't valid there, which the codecs have rejected
 /// already, is skipped.

@@ -30,7 +30,7 @@ use crate::upstream::conns::Kept;
 use crate::upstream::h2_conns::Lease;
 use crate::upstream::h2_open::{LeaseError, OpenLimits};
 use crate::upstream::limits::{ActiveGuard, ConnectionSlot, anybody_waits};
-use crate::upstream::{ConnectError, Endpoint, TransportId, connect};
+use crate::upstream::{Endpoint, TransportId, connect};
 
 /// What both tries know of the second one.
 #[derive(Debug, Default)]
@@ -282,9 +282,7 @@ impl<'a, F: Fields> SecondTry<'a, F> {
             .map_err(ExchangeError::Connect)?;
         if opened.h2 {
             let conns = &own.worker.h2_conns;
-            let adopted = conns.adopt(endpoint, opened, slot, timeouts.idle);
-            let failed = |e| ExchangeError::Connect(ConnectError::Io(e));
-            let lease = adopted.await.map_err(failed)?;
+            let lease = conns.adopt(endpoint, opened, slot, timeouts.idle);
             return self.over_h2(own, endpoint, lease, edits).await;
         }
         endpoint.metrics.shard(own.worker.id).connections(1);

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 
 use super::headers::{Fields, Outgoing, Request, RequestEdits};
 use crate::http1::{Framing, Reject};
+use crate::http2::ErrorCode;
 use crate::net::ByteBudget;
 use crate::net::buffer::PooledPipe;
 
@@ -28,7 +29,7 @@ pub enum WireError {
     /// The peer ended the stream in the middle of a message.
     Cut,
     /// The HTTP/2 stream was reset.
-    Reset(h2::Reason),
+    Reset(ErrorCode),
     /// The connection failed.
     Io(io::Error),
 }

@@ -125,12 +125,13 @@ struct WorkerServiceState {
 impl Worker {
     /// Creates worker number `id` with its first snapshot. Suspected outliers are sent to `suspects`.
     pub fn new(id: WorkerId, snapshot: Arc<Snapshot>, suspects: Suspects) -> Rc<Self> {
+        let buffers = Buffers::new();
         Rc::new(Self {
             id,
             suspects,
-            buffers: Buffers::new(),
             conns: Conns::new(id),
-            h2_conns: H2Conns::new(id),
+            h2_conns: H2Conns::new(id, buffers.clone()),
+            buffers,
             controls: TaskControls::new(),
             admission: AdmissionQueue::default(),
             connects: ConnectPacing::default(),

@@ -1,30 +1,27 @@
 //! The HTTP/2 connections of one worker to endpoints. Many requests share a connection, which a task of its own drives.
 //!
-//! A request takes a [`Lease`], which is the permission to open one stream. The h2 crate silently queues streams beyond the
-//! peer's SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113 section 5.1.2), so streams are counted here: if all connections are
-//! full, another one is opened, up to [`MAX_CONNECTIONS`], or the request waits in the order of arrival.
+//! A request takes a [`Lease`], which is the permission to open one stream. Streams are counted here, under the peer's
+//! SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113 section 5.1.2): if all connections are full,
+//! another one is opened, up to [`MAX_CONNECTIONS`], or the request waits in the order of arrival.
 
 mod leasing;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use h2::client::SendRequest;
-
 use super::connect::OpenedConnection;
-use super::h2_open::{OpenFailure, OpenLimits, OpenedH2, handshake};
+use super::h2_open::{OpenFailure, OpenLimits, OpenedH2, begin};
 use super::limits::ConnectionSlot;
 use super::transport::TransportId;
 use super::{Endpoint, h2_open};
-use crate::http2::Flaws;
+use crate::http2::Sender;
 pub(crate) use leasing::Leasing;
 
-use crate::net::{Outbox, OutgoingPiece};
+use crate::net::Buffers;
 use crate::telemetry::WorkerId;
 
 /// Most connections that one worker opens to one endpoint. A connection that was opened elsewhere is adopted even beyond
@@ -44,13 +41,11 @@ struct H2ConnectionState {
     retired: Cell<bool>,
     /// The number of the transport that it was opened by.
     transport: TransportId,
-    outbox: Outbox,
-    flaws: Flaws,
 }
 
 #[derive(Debug)]
 struct H2Connection {
-    sender: SendRequest<OutgoingPiece>,
+    sender: Sender,
     state: Rc<H2ConnectionState>,
 }
 
@@ -83,6 +78,7 @@ struct EndpointConnections {
 #[derive(Debug)]
 struct ConnectionsState {
     worker: WorkerId,
+    buffers: Buffers,
     by_endpoint: RefCell<Vec<Option<EndpointConnections>>>,
     tickets: Cell<u64>,
     now_ms: Cell<u64>,
@@ -96,7 +92,7 @@ pub struct H2Conns(Rc<ConnectionsState>);
 #[derive(Debug)]
 pub struct Lease {
     /// Sends the request.
-    pub sender: SendRequest<OutgoingPiece>,
+    pub(crate) sender: Sender,
     /// Whether the connection has carried a request before.
     pub used: bool,
     state: Rc<H2ConnectionState>,
@@ -105,10 +101,11 @@ pub struct Lease {
 }
 
 impl H2Conns {
-    /// An empty set for worker `worker`.
-    pub fn new(worker: WorkerId) -> Self {
+    /// An empty set for worker `worker`, with its pool of buffers.
+    pub fn new(worker: WorkerId, buffers: Buffers) -> Self {
         Self(Rc::new(ConnectionsState {
             worker,
+            buffers,
             by_endpoint: RefCell::default(),
             tickets: Cell::new(0),
             now_ms: Cell::new(0),
@@ -133,19 +130,16 @@ impl H2Conns {
     }
 
     /// Adds a connection that was opened elsewhere and has negotiated HTTP/2, and takes a lease on it.
-    ///
-    /// # Errors
-    /// The handshake failed.
-    pub(crate) async fn adopt(
+    pub(crate) fn adopt(
         &self,
         endpoint: &Arc<Endpoint>,
         opened: OpenedConnection,
         slot: ConnectionSlot,
         idle: Duration,
-    ) -> io::Result<Lease> {
-        let opened = handshake(opened).await?;
+    ) -> Lease {
+        let opened = begin(opened, self.0.buffers.clone());
         let conn = self.0.add(endpoint, opened, slot, idle);
-        Ok(self.0.new_lease(endpoint.slot, &conn.0, conn.1))
+        self.0.new_lease(endpoint.slot, &conn.0, conn.1)
     }
 
     /// Closes retired connections and those that have been idle for too long, and removes endpoints that nothing else refers
@@ -242,18 +236,16 @@ impl ConnectionsState {
 
     /// A lease on an existing connection with a free stream.
     fn take(self: &Rc<Self>, endpoint: &Arc<Endpoint>) -> Option<Lease> {
-        let mut cx = Context::from_waker(Waker::noop());
         let (sender, state) = self.entry(endpoint, |entry| {
-            // After GOAWAY the sender reports an error, although the connection's task still runs for the open streams.
+            // After GOAWAY no stream can be opened, although the connection's task still runs for the open streams.
             let transport = endpoint.version.transport.id();
-            let mut ready = |conn: &mut H2Connection| {
+            entry.conns.retain(|conn| {
                 !conn.state.retired.get()
                     && conn.state.transport == transport
-                    && !matches!(conn.sender.poll_ready(&mut cx), Poll::Ready(Err(_)))
-            };
-            entry.conns.retain_mut(|conn| ready(conn));
+                    && conn.sender.can_open()
+            });
             let free = |conn: &&H2Connection| {
-                conn.state.streams.get() < conn.sender.current_max_send_streams().min(MAX_STREAMS)
+                conn.state.streams.get() < conn.sender.most_streams().min(MAX_STREAMS)
             };
             let conn = entry.conns.iter().find(free)?;
             Some((conn.sender.clone(), conn.state.clone()))
@@ -264,7 +256,7 @@ impl ConnectionsState {
     fn new_lease(
         self: &Rc<Self>,
         slot: usize,
-        sender: &SendRequest<OutgoingPiece>,
+        sender: &Sender,
         state: Rc<H2ConnectionState>,
     ) -> Lease {
         state.streams.set(state.streams.get() + 1);
@@ -283,15 +275,13 @@ impl ConnectionsState {
         endpoint: &Arc<Endpoint>,
         OpenedH2 {
             sender,
-            connection,
-            flaws,
+            driver,
             transport,
         }: OpenedH2,
         slot: ConnectionSlot,
         idle: Duration,
-    ) -> (SendRequest<OutgoingPiece>, Rc<H2ConnectionState>) {
+    ) -> (Sender, Rc<H2ConnectionState>) {
         let state = Rc::new(H2ConnectionState {
-            flaws,
             transport,
             ..H2ConnectionState::default()
         });
@@ -307,10 +297,10 @@ impl ConnectionsState {
         let open = CountedUpstream::enter(endpoint, self.worker, slot);
         let (inner, task_state) = (self.clone(), state.clone());
         tokio::task::spawn_local(async move {
-            let ended = connection.await;
+            let ended = driver.await;
             task_state.retired.set(true);
             if let Err(error) = ended {
-                tracing::debug!(endpoint = %open.0.name, %error, "HTTP/2 connection to endpoint failed");
+                tracing::debug!(endpoint = %open.0.name, ?error, "HTTP/2 connection to endpoint failed");
             }
             inner.wake_all(open.0.slot);
         });
@@ -363,7 +353,7 @@ impl ConnectionsState {
                 slot
             }
         };
-        h2_open::open(endpoint, slot, opening.connect).await
+        h2_open::open(endpoint, slot, opening.connect, self.buffers.clone()).await
     }
 
     fn wake_all(&self, slot: usize) {
@@ -417,16 +407,6 @@ impl EndpointConnections {
 }
 
 impl Lease {
-    /// The bytes that wait to be written to the connection.
-    pub fn outbox(&self) -> Outbox {
-        self.state.outbox.clone()
-    }
-
-    /// The protocol flaws found in the connection's streams.
-    pub fn flaws(&self) -> Flaws {
-        self.state.flaws.clone()
-    }
-
     /// Excludes the connection from further requests, because the peer asked for it.
     pub fn retire(&self) {
         self.state.retired.set(true);

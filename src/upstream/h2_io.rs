@@ -1,72 +1,101 @@
-//! The byte stream of an HTTP/2 connection to an endpoint. Incoming frames are inspected before the h2 crate sees them.
+//! The task of an HTTP/2 connection to an endpoint: moves bytes between its transport and its state.
 
-use std::io::{self, IoSlice};
+use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use crate::http2::{Connection, StreamError};
+use crate::net::FramedStream;
 
-use crate::http2::{Flaws, Inspector, SenderRole};
-use crate::net::Stream;
+/// Reads per poll, after which other tasks get to run.
+const READS: usize = 8;
 
-/// A stream that inspects incoming frames and passes all bytes on unchanged.
+/// Drives a connection. Resolves when it is over; streams that are still open learn that by then.
 #[derive(Debug)]
-pub(super) struct H2Io {
-    stream: Stream,
-    inspector: Inspector,
+pub(super) struct H2Driver {
+    connection: Connection,
+    transport: FramedStream,
 }
 
-impl H2Io {
-    /// Wraps a connection before its first byte. Findings go to `flaws`.
-    pub(super) fn new(stream: Stream, flaws: Flaws) -> Self {
+impl H2Driver {
+    pub(super) fn new(connection: Connection, transport: FramedStream) -> Self {
         Self {
-            stream,
-            inspector: Inspector::new(SenderRole::Server, flaws),
+            connection,
+            transport,
         }
     }
-}
 
-impl AsyncRead for H2Io {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        let seen = this.inspector.see(&buf.filled()[before..], |_| {});
-        // Bytes that can't be inspected must not reach the h2 crate: the connection fails.
-        Poll::Ready(seen.map_err(|_| io::ErrorKind::InvalidData.into()))
+    /// Reads what there is. Returns whether there may be more.
+    fn read(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        for _ in 0..READS {
+            if self.connection.core().is_over() || self.connection.core().is_congested() {
+                return Ok(false);
+            }
+            match self.transport.poll_read(cx) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::BrokenPipe.into()),
+                Poll::Ready(Ok(_)) => {
+                    let mut core = self.connection.core();
+                    self.transport.receive(|bytes| core.receive(bytes, 0));
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes all output with as few calls as the socket permits.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut core = self.connection.core();
+        while !core.output().is_empty() {
+            let written = self.transport.poll_write(cx, core.output());
+            core.set_stalled(written.is_pending());
+            core.wrote(ready!(written)?);
+        }
+        if let Some(out) = core.reclaim_output() {
+            self.transport.buffers().give_out(out);
+        }
+        self.transport.poll_flush(cx)
+    }
+
+    fn poll_io(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        {
+            let mut core = self.connection.core();
+            core.awaken();
+            core.lend_output(|| self.transport.buffers().take_out());
+        }
+        self.connection.set_driver(cx.waker());
+        let was_congested = self.connection.core().is_congested();
+        let mut has_more = self.read(cx)?;
+        let written = self.poll_write(cx)?;
+        // The socket has room again, but nothing was read, so that no waker is registered for that.
+        has_more |= was_congested && !self.connection.core().is_congested();
+        if self.connection.core().is_over() {
+            ready!(written);
+            return self.transport.poll_shutdown(cx);
+        }
+        if has_more {
+            cx.waker().wake_by_ref();
+        }
+        self.connection.core().sleep();
+        Poll::Pending
     }
 }
 
-impl AsyncWrite for H2Io {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
-    }
+impl Future for H2Driver {
+    type Output = Result<(), StreamError>;
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Err(error) = ready!(this.poll_io(cx)) {
+            this.connection.core().transport_failed(error.kind());
+        }
+        let error = this.connection.core().error();
+        Poll::Ready(match error {
+            // The end after the last stream.
+            None | Some(StreamError::Io(io::ErrorKind::NotConnected)) => Ok(()),
+            Some(error) => Err(error),
+        })
     }
 }

@@ -4,26 +4,22 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use h2::client::{Builder, Connection, SendRequest};
-
 use super::connect::OpenedConnection;
-use super::h2_io::H2Io;
+use super::h2_io::H2Driver;
 use super::limits::{ConnectionSlot, Limit};
 use super::transport::TransportId;
 use super::{ConnectError, Endpoint, connect};
-use crate::http2::Flaws;
-use crate::net::OutgoingPiece;
+use crate::http2::{self, BlockLimits, Sender};
+use crate::net::{Buffer, Buffers, FramedStream};
 
 /// Initial window of a stream (RFC 9113 section 6.9.2): the most that one stalled client makes the proxy hold.
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// Window of the connection. It is large, because stalled streams occupy it and must not stop the others.
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-/// Most bytes of a stream that the h2 crate buffers for sending.
-const SEND_BUFFER: usize = 64 * 1024;
 /// Largest head of a response (SETTINGS_MAX_HEADER_LIST_SIZE), the same as for HTTP/1.
 const HEAD_BYTES: u32 = 256 * 1024;
-/// Most streams that have been reset locally and are still remembered, because the peer may send frames for them.
-const TAKEN_BACK: usize = 512;
+/// Most fields of a response.
+const HEAD_FIELDS: usize = 4096;
 
 /// Why opening failed. Cloned for each request that waited for the connection.
 #[derive(Clone, Debug)]
@@ -76,40 +72,33 @@ impl OpenFailure {
 /// An opened connection.
 pub(super) struct OpenedH2 {
     /// Sends requests.
-    pub(super) sender: SendRequest<OutgoingPiece>,
+    pub(super) sender: Sender,
     /// Drives the connection.
-    pub(super) connection: Connection<H2Io, OutgoingPiece>,
-    /// The flaws that its inspection finds.
-    pub(super) flaws: Flaws,
+    pub(super) driver: H2Driver,
     /// The number of the transport that it was opened by.
     pub(super) transport: TransportId,
 }
 
-/// Performs the HTTP/2 handshake on a connection: sends the preface and the settings.
-pub(super) async fn handshake(opened: OpenedConnection) -> io::Result<OpenedH2> {
-    let OpenedConnection {
-        stream, transport, ..
-    } = opened;
-    let flaws = Flaws::default();
-    let opened = Builder::new()
-        .enable_push(false)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_header_list_size(HEAD_BYTES)
-        .max_concurrent_reset_streams(TAKEN_BACK)
-        .handshake(H2Io::new(stream, flaws.clone()))
-        .await;
-    let (sender, connection) = opened.map_err(|e| {
-        e.into_io()
-            .unwrap_or_else(|| io::ErrorKind::InvalidData.into())
-    })?;
-    Ok(OpenedH2 {
+/// Begins HTTP/2 on a connection. The preface and the settings are sent with the first request (RFC 9113 §3.4).
+pub(super) fn begin(opened: OpenedConnection, buffers: Buffers) -> OpenedH2 {
+    let limits = BlockLimits {
+        bytes: HEAD_BYTES as usize,
+        fields: HEAD_FIELDS,
+    };
+    let (connection, sender) = http2::Connection::client(http2::Config {
+        stream_window: STREAM_WINDOW,
+        connection_window: CONNECTION_WINDOW,
+        max_streams: 0,
+        header_list: HEAD_BYTES,
+        head: limits,
+        trailers: limits,
+    });
+    let transport = FramedStream::new(opened.stream, buffers, Buffer::default());
+    OpenedH2 {
         sender,
-        connection,
-        flaws,
-        transport,
-    })
+        driver: H2Driver::new(connection, transport),
+        transport: opened.transport,
+    }
 }
 
 /// Opens a connection within `limit` and returns it with its `slot`. The slot is freed if opening fails.
@@ -117,6 +106,7 @@ pub(super) async fn open(
     endpoint: &Endpoint,
     slot: ConnectionSlot,
     limit: Duration,
+    buffers: Buffers,
 ) -> Result<(ConnectionSlot, OpenedH2), OpenFailure> {
     let failed = |error| OpenFailure::Connect(Rc::new(error));
     let opened = connect::open(endpoint, limit).await;
@@ -130,7 +120,5 @@ pub(super) async fn open(
         // dropped, and the next request asks again what the endpoint speaks.
         return Err(OpenFailure::NotHttp2);
     }
-    let opened_h2 = handshake(opened).await;
-    let opened_h2 = opened_h2.map_err(|error| failed(ConnectError::Io(error)))?;
-    Ok((slot, opened_h2))
+    Ok((slot, begin(opened, buffers)))
 }

@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 
 use super::*;
 use crate::config;
 use crate::http1::{Framing, Method};
+use crate::http2::{BlockLimits, Decoder, Encoder, HeadBlock, HeadKind, Indexing};
 use crate::index::{EndpointIx, VersionIx};
 use crate::net::clock::wall_s;
-use crate::proxy::headers::{H2Fields, KnownFields, Request, RequestId};
+use crate::proxy::headers::{H1Fields, Request, RequestId};
 use crate::proxy::placing::{Placed, Placement, place};
 use crate::proxy::{Peer, Worker};
 use crate::routing::Chosen;
@@ -163,20 +163,34 @@ impl Case {
     }
 }
 
+/// These fields as a head that was received.
+fn head_of(fields: &[(&str, String)]) -> HeadBlock {
+    let (mut block, mut encoder) = (Vec::new(), Encoder::new());
+    encoder.begin(&mut block);
+    for (name, value) in fields {
+        let (name, value) = (name.as_bytes(), value.as_bytes());
+        encoder.put(&mut block, name, value, Indexing::Incremental);
+    }
+    let limits = BlockLimits {
+        bytes: 1 << 16,
+        fields: 100,
+    };
+    let mut head = HeadBlock::default();
+    let decoded = Decoder::new().decode(&block, HeadKind::Trailers, &limits, &mut head);
+    assert!(decoded.is_ok() && head.malformed.is_none(), "{head:?}");
+    head
+}
+
 /// Where a worker places 40 of these requests in a row.
 fn placed(snapshot: &Arc<Snapshot>, case: &Case, fields: &[(&str, String)]) -> Vec<Placed> {
     let (suspects, _) = tokio::sync::mpsc::unbounded_channel();
     let worker = Worker::new(WorkerId(0), snapshot.clone(), suspects);
     let peer = Peer::new(None, false, None, Arc::new([]), &[]);
-    let mut map = HeaderMap::new();
-    for (name, value) in fields {
-        let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
-        map.append(name, HeaderValue::from_str(value).expect("a value"));
-    }
+    let head = head_of(fields);
     let request = Request {
-        fields: H2Fields {
-            present: KnownFields::of(&map),
-            map: &map,
+        fields: H1Fields {
+            head: &head.bytes,
+            fields: &head.fields,
         },
         method: Method::Get,
         method_text: b"GET",

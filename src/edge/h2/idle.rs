@@ -17,7 +17,7 @@ impl ConnectionState {
 
     /// Bytes of responses that the client's socket hasn't taken.
     pub(super) fn undelivered(&self) -> usize {
-        self.streams.outbox.held() + self.unsent.get()
+        self.connection.core().output().len()
     }
 
     /// Sets phase and deadline when the last stream has ended. While the client has yet to read finished responses, the phase is
@@ -65,7 +65,7 @@ impl ConnectionState {
         if self.open.get() > 0 || self.closing.get() {
             return;
         }
-        match (self.control.phase(), self.meter.is_mid_frame()) {
+        match (self.control.phase(), self.mid_frame.get()) {
             (TaskPhase::Idle, true) => {
                 self.control.enter(TaskPhase::Head);
                 let limits = &self.worker.snapshot().spec.limits;

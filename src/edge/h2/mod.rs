@@ -1,52 +1,37 @@
 //! One downstream HTTP/2 connection and its streams, all in one task.
 //!
-//! The h2 crate does framing, HPACK and flow control; [`Driver`] polls it and the streams in turn. [`stream_slots`] keeps track
-//! of which streams were woken. [`io`] gathers writes and lets [`meter`] see all bytes, which bounds the frames that cost us
-//! work and the client nothing. [`windows`] sizes receive windows, [`idle`] sets the deadlines of a connection without open
-//! streams, [`state`] is what a connection and its streams share, and [`head`] validates a request head and converts it for
-//! the data path.
+//! [`http2::Connection`] does framing, header compression and flow control; [`Driver`] moves bytes between it and the transport,
+//! and polls the streams. [`stream_slots`] keeps track of which streams were woken. [`windows`] sizes receive windows, [`idle`]
+//! sets the deadlines of a connection without open streams, [`state`] is what a connection and its streams share, and [`head`]
+//! validates a request head and converts it for the data path.
 
 mod head;
 mod idle;
-mod io;
-mod meter;
 mod state;
 mod stream_slots;
 mod windows;
 
-use std::cell::RefCell;
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use bytes::Bytes;
-use h2::server::{Builder, Connection, SendResponse};
-use h2::{Reason, RecvStream};
 use tokio::task::coop::unconstrained;
 
-use self::head::{HeadScan, RequestHead, rejected};
-use self::io::{GatheringStream, Io};
+use self::head::{RequestHead, rejected};
 use self::state::{ConnectionState, LINGER, OpenStream};
 use self::stream_slots::{JobSlot, StreamSlots};
 use super::connection_context::ConnectionContext;
 use super::tls::TlsInfo;
-use crate::config::spec::ProxyLimits;
-use crate::http2::Flaw;
-use crate::net::{OutgoingPiece, TaskControl, TaskPhase};
+use crate::http2::{HeadBlock, Incoming};
+use crate::net::{FramedStream, TaskControl, TaskPhase};
 use crate::proxy::error::ExchangeError;
 use crate::proxy::h1::H1;
 use crate::proxy::h2_down::H2Down;
 use crate::proxy::{self, Ended, LocalReply, Recording, RequestSnapshots, Worker};
 
-/// Most bytes of one response that wait inside the h2 crate.
-const SEND_BUFFER: usize = 64 * 1024;
-/// Stream resets that the client's own errors may cause before the connection is closed. Refused streams count as well.
-const ERRORS: usize = 500;
-/// Streams that the client reset before they were accepted. The meter closes a connection that resets streams rapidly long
-/// before it reaches this number.
-const PENDING_RESETS: usize = 1024;
 /// How often connection and streams are polled in turn before other tasks get to run.
 const TURNS: usize = 8;
 /// Streams that are started before other tasks get to run. Each begins its request at once, so a client that opens all streams
@@ -56,78 +41,36 @@ const STARTS: usize = 48;
 /// Serves a connection that speaks HTTP/2 until it is closed. `wire` holds the bytes that were read to detect the protocol.
 pub(super) async fn serve(worker: Rc<Worker>, conn: ConnectionContext<'_>, mut wire: H1) {
     let limits = worker.snapshot().spec.limits.clone();
-    let shared = Rc::new(ConnectionState::new(worker, &conn, limits.streams));
-    let early = Bytes::copy_from_slice(wire.mem.input.bytes());
-    wire.mem.input.clear();
-    let (io, transport) = Io::new(
-        early,
-        wire.into_stream(),
-        shared.worker.buffers.clone(),
-        shared.meter.clone(),
-        shared.streams.flaws.clone(),
-    );
-    let Some(connection) = handshake(&shared, &limits, io, &transport).await else {
-        return;
-    };
-    shared.enter_idle();
+    let shared = Rc::new(ConnectionState::new(worker, &conn, &limits));
+    let early = std::mem::take(&mut wire.mem.input);
+    let buffers = shared.worker.buffers.clone();
+    let mut transport = FramedStream::new(wire.into_stream(), buffers, early);
+    // The preface has to arrive within the time of a request head.
+    shared.control.enter(TaskPhase::Head);
+    shared.control.arm(limits.header_timeout);
+    shared.receive(&mut transport);
     let driver = Driver {
         shared: &shared,
         transport,
-        connection,
         slots: StreamSlots::new(shared.limit, |jobs| Box::pin(serve_streams(jobs))),
         started: 0,
+        ends: false,
     };
+    shared.connection.set_driver(&driver.slots.waker);
     // Tokio's budget would make sockets look pending in the middle of a round, and the round would then be flushed in pieces.
     // The driver yields by itself, after TURNS rounds.
     unconstrained(driver.run()).await;
 }
 
-/// Exchanges prefaces and SETTINGS (RFC 9113 §3.4) within the time that a request head may take. `None` if that fails.
-async fn handshake(
-    shared: &ConnectionState,
-    limits: &ProxyLimits,
-    io: Io,
-    transport: &RefCell<GatheringStream>,
-) -> Option<Connection<Io, OutgoingPiece>> {
-    let mut handshake = pin!(
-        Builder::new()
-            .initial_connection_window_size(shared.windows.connection)
-            .initial_window_size(shared.windows.stream)
-            .max_send_buffer_size(SEND_BUFFER)
-            .max_concurrent_streams(limits.streams)
-            // The h2 crate rejects a larger list without reporting it. With twice the limit, a list that is only somewhat too
-            // large still reaches us and is answered by 431 and counted.
-            .max_header_list_size(u32::try_from(2 * limits.header_bytes).unwrap_or(u32::MAX))
-            .max_local_error_reset_streams(Some(ERRORS))
-            .max_pending_accept_reset_streams(PENDING_RESETS)
-            .handshake::<_, OutgoingPiece>(io)
-    );
-    shared.control.enter(TaskPhase::Head);
-    shared.control.arm(limits.header_timeout);
-    poll_fn(|cx| {
-        transport.borrow_mut().retry_read();
-        match handshake.as_mut().poll(cx) {
-            Poll::Ready(result) => Poll::Ready(result.ok()),
-            Poll::Pending if has_failed(transport.borrow_mut().poll_flush(cx)) => Poll::Ready(None),
-            Poll::Pending if shared.control.expired(cx) => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
-}
-
-fn has_failed(flushed: Poll<std::io::Result<()>>) -> bool {
-    matches!(flushed, Poll::Ready(Err(_)))
-}
-
 /// Drives a connection and its streams.
 struct Driver<'a> {
     shared: &'a Rc<ConnectionState>,
-    transport: Rc<RefCell<GatheringStream>>,
-    connection: Connection<Io, OutgoingPiece>,
+    transport: FramedStream,
     slots: StreamSlots<Job>,
     /// Streams started since the task was polled.
     started: usize,
+    /// The connection is over; the client gets time to read our last frames.
+    ends: bool,
 }
 
 impl Driver<'_> {
@@ -135,14 +78,16 @@ impl Driver<'_> {
     async fn run(mut self) {
         poll_fn(|cx| self.poll(cx)).await;
         let Self {
-            connection,
+            shared,
             transport,
             mut slots,
             ..
         } = self;
-        // Dropping the connection fails the bodies and responses of streams that are still open. Each stream finds that out when
-        // it is polled next, and ends with a request record of its own.
-        drop((connection, transport));
+        // Fails the bodies and responses of streams that are still open. Each stream finds that out when it is polled next, and
+        // ends with a request record of its own.
+        let closed = io::ErrorKind::BrokenPipe;
+        shared.connection.core().transport_failed(closed);
+        drop(transport);
         poll_fn(|cx| {
             slots.unpark(cx.waker());
             for _ in 0..TURNS {
@@ -160,8 +105,22 @@ impl Driver<'_> {
         .await;
     }
 
-    /// Polls streams and connection in turn until neither has anything to do. Ready when the connection is over.
+    /// Polls streams and connection with memory for what they send.
     fn poll(&mut self, task: &mut Context<'_>) -> Poll<()> {
+        let buffers = self.transport.buffers();
+        let mut core = self.shared.connection.core();
+        core.lend_output(|| buffers.take_out());
+        drop(core);
+        let polled = self.poll_all(task);
+        let buffers = self.transport.buffers();
+        if let Some(out) = self.shared.connection.core().reclaim_output() {
+            buffers.give_out(out);
+        }
+        polled
+    }
+
+    /// Polls streams and connection in turn until neither has anything to do. Ready when the connection is over.
+    fn poll_all(&mut self, task: &mut Context<'_>) -> Poll<()> {
         self.slots.unpark(task.waker());
         self.started = 0;
         for _ in 0..TURNS {
@@ -192,52 +151,88 @@ impl Driver<'_> {
     fn poll_connection(&mut self) -> Poll<()> {
         let waker = self.slots.waker.clone();
         let cx = &mut Context::from_waker(&waker);
-        self.transport.borrow_mut().retry_read();
-        self.shared.polled_at.set(Instant::now());
-        if self.drive(cx).is_ready() || has_failed(self.transport.borrow_mut().poll_flush(cx)) {
+        let shared = self.shared;
+        shared.polled_at.set(Instant::now());
+        shared.connection.core().awaken();
+        if self.drive(cx).is_ready() {
             return Poll::Ready(());
         }
-        self.shared.unsent.set(self.transport.borrow().unsent());
-        self.shared.update_delivery_deadline();
-        Poll::Pending
+        let written = match self.poll_write(cx) {
+            Poll::Ready(Err(_)) => return Poll::Ready(()),
+            written => written.is_ready(),
+        };
+        shared.update_delivery_deadline();
+        shared.connection.core().sleep();
+        match self.ends && written {
+            true => self.transport.poll_close(cx).map(drop),
+            false => Poll::Pending,
+        }
     }
 
-    /// Accepts streams, adjusts windows and closes the connection when it is time to. Ready when the connection is over.
-    ///
-    /// Only [`poll_accept`] makes the h2 crate read and write. So each step that queues a frame leads to another round.
+    /// Writes all output with as few calls as the socket permits.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut core = self.shared.connection.core();
+        let was_congested = core.is_congested();
+        while !core.output().is_empty() {
+            let written = self.transport.poll_write(cx, core.output());
+            core.set_stalled(written.is_pending());
+            core.wrote(ready!(written)?);
+            if was_congested && !core.is_congested() {
+                // Nothing was read meanwhile, so that nothing else leads to that.
+                cx.waker().wake_by_ref();
+            }
+        }
+        self.transport.poll_flush(cx)
+    }
+
+    /// Reads, accepts streams, adjusts windows and closes the connection when it is time to. Ready when the connection is over.
     fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let shared = self.shared;
         loop {
-            let accepted = match self.started < STARTS {
-                true => poll_accept(shared, &mut self.connection, cx),
-                false => Poll::Pending,
-            };
-            match accepted {
-                Poll::Ready(Some(Ok((request, respond)))) => {
-                    self.started += 1;
-                    self.slots.start(Job {
-                        open: shared.clone().enter(),
-                        request,
-                        respond,
-                    });
-                    continue;
-                }
-                Poll::Ready(None | Some(Err(_))) => return Poll::Ready(()),
-                Poll::Pending => {}
+            self.accept();
+            let is_done = self.ends || shared.connection.core().is_over();
+            if is_done || self.started >= STARTS || shared.connection.core().is_congested() {
+                break;
             }
-            let (open, bulk) = (shared.open.get(), shared.streams.bulk.get());
-            if shared.windows.fit(open, bulk, &mut self.connection) {
-                continue;
-            }
-            shared.update_head_deadline();
-            let expired = self.poll_deadline(cx);
-            if shared.control.is_shut() || (expired && shared.closing.get()) {
-                return Poll::Ready(());
-            }
-            if !self.begin_close(expired) {
-                return Poll::Pending;
+            match self.transport.poll_read(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(n)) if n > 0 => shared.receive(&mut self.transport),
+                // The client has closed the connection, or it has failed.
+                Poll::Ready(_) => return Poll::Ready(()),
             }
         }
+        let (open, bulk) = (shared.open.get(), shared.streams.bulk.get());
+        shared
+            .windows
+            .fit(open, bulk, &mut shared.connection.core());
+        shared.update_head_deadline();
+        let expired = self.poll_deadline(cx);
+        if shared.control.is_shut() || (expired && shared.closing.get()) {
+            return Poll::Ready(());
+        }
+        if !shared.connection.core().has_begun() && expired {
+            return Poll::Ready(());
+        }
+        self.begin_close(expired);
+        Poll::Pending
+    }
+
+    /// Starts the streams that the client has opened, while there is room. A stream that the client has reset counts until its
+    /// work has ended: the protocol lets the client open another one at once, but an application must never see more of them
+    /// than the limit.
+    fn accept(&mut self) {
+        let shared = self.shared;
+        while shared.has_room() && self.started < STARTS {
+            let Some(incoming) = shared.connection.accept() else {
+                break;
+            };
+            self.started += 1;
+            self.slots.start(Job {
+                open: shared.clone().enter(),
+                incoming,
+            });
+        }
+        shared.full.set(!shared.has_room());
     }
 
     /// Whether the connection's deadline has passed. The first deadline of an idle connection only releases the memory of its
@@ -250,81 +245,52 @@ impl Driver<'_> {
             return true;
         };
         self.slots.clear();
+        self.shared.connection.core().release_memory();
         self.shared.control.arm(rest);
         false
     }
 
     /// Begins to close the connection if there is a reason to. An abrupt close may overtake a graceful one, never the reverse.
-    /// Returns whether anything was begun, so that the connection has to be polled again.
-    fn begin_close(&mut self, expired: bool) -> bool {
-        let (shared, meter) = (self.shared, &*self.shared.meter);
-        if meter.is_exhausted() && !meter.goaway_sent.replace(true) {
-            // Also while a graceful close is under way: an abusive client gets no more service.
-            shared.closing.set(true);
-            self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-            shared.arm(LINGER);
-        } else if meter.write_closed.get() && !shared.closing.replace(true) {
-            // A connection error: the h2 crate has sent its GOAWAY and closed our side. The client gets time to read it.
-            shared.arm(LINGER);
+    fn begin_close(&mut self, expired: bool) {
+        let shared = self.shared;
+        if shared.connection.core().is_over() {
+            if !self.ends {
+                // After an error, or after the last stream of a graceful shutdown. The client gets time to read our last frames.
+                self.ends = true;
+                shared.closing.set(true);
+                shared.arm(LINGER);
+            }
         } else if (expired || shared.control.is_closing()) && !shared.closing.replace(true) {
-            // The crate sends GOAWAY with the highest stream id and a PING, and the real last stream id once the PING is
-            // acknowledged, so that requests already on their way are served (RFC 9113 §6.8).
-            self.connection.graceful_shutdown();
+            // Sends GOAWAY with the highest stream id and a PING, and the real last stream id once the PING is acknowledged, so
+            // that requests already on their way are served (RFC 9113 §6.8).
+            shared.connection.core().shut_down();
             // With streams open or responses unread, `enter_idle` arms the deadline when those are done.
             if shared.open.get() == 0 && shared.undelivered() == 0 {
                 shared.arm(LINGER);
             }
-        } else {
-            return false;
         }
-        true
     }
-}
-
-type Incoming = (http::Request<RecvStream>, SendResponse<OutgoingPiece>);
-
-/// Accepts the next stream while there is room. A stream that the client has reset counts until its work has ended: the h2
-/// crate lets the client open another one at once, but an application must never see more of them than the limit.
-fn poll_accept(
-    shared: &ConnectionState,
-    connection: &mut Connection<Io, OutgoingPiece>,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<Incoming, h2::Error>>> {
-    shared.full.set(!shared.has_room());
-    if shared.has_room() {
-        return connection.poll_accept(cx);
-    }
-    connection
-        .poll_closed(cx)
-        .map(|result| result.err().map(Err))
 }
 
 /// A stream that was accepted.
 struct Job {
     open: OpenStream,
-    request: http::Request<RecvStream>,
-    respond: SendResponse<OutgoingPiece>,
+    incoming: Incoming,
 }
 
 /// The future of a slot: serves streams, one after another.
 async fn serve_streams(jobs: Rc<JobSlot<Job>>) {
     loop {
-        let Job {
-            open,
-            request,
-            respond,
-        } = jobs.next().await;
+        let Job { open, incoming } = jobs.next().await;
+        let Incoming {
+            stream,
+            head,
+            ended,
+        } = incoming;
         let shared = &*open.0;
         let control = shared.worker.controls.register(shared.listener.id);
-        let (parts, body) = request.into_parts();
-        let ended = body.is_end_stream();
-        let mut scan = HeadScan::of(&parts.headers);
-        let flaws = &shared.streams.flaws;
-        // The h2 crate takes a lock to tell the id, and flaws are rare.
-        scan.fragment =
-            !flaws.is_empty() && flaws.take(body.stream_id().as_u32(), Flaw::FragmentInPath);
-        let mut down = H2Down::new(body, ended, respond, scan.length, shared.streams.clone());
-        if shared.meter.has_resets() && down.is_taken_back() {
+        let mut down = H2Down::new(stream, ended, head.content_length, shared.streams.clone());
+        if down.is_taken_back() && shared.connection.core().has_resets() {
             // The client has reset the stream before it was served: no work is begun, as in a rapid reset attack.
             let snapshots = RequestSnapshots::of(&shared.worker);
             let id = shared.worker.request_id(None);
@@ -332,7 +298,7 @@ async fn serve_streams(jobs: Rc<JobSlot<Job>>) {
             recording.fail(ExchangeError::ClientGone(None), false);
             continue;
         }
-        match answer(shared, &control, (&parts, scan, ended), &mut down).await {
+        match answer(shared, &control, (&head, ended), &mut down).await {
             // Dropping a complete response resets the stream with NO_ERROR if the request's body was not read to its end
             // (RFC 9113 §8.1).
             Ended::Whole | Ended::Tunnel => {
@@ -341,24 +307,25 @@ async fn serve_streams(jobs: Rc<JobSlot<Job>>) {
             }
             Ended::Cut => down.abort(),
         }
+        shared.connection.core().recycle(head);
     }
 }
 
 async fn answer(
     shared: &ConnectionState,
     control: &TaskControl,
-    (parts, scan, ended): (&http::request::Parts, HeadScan<'_>, bool),
+    (block, ended): (&HeadBlock, bool),
     down: &mut H2Down,
 ) -> Ended {
     let snapshots = RequestSnapshots::of(&shared.worker);
     let (inbound, snapshot) = (shared.inbound(&snapshots), snapshots.first());
     let limits = &snapshot.spec.limits;
     let rules = (limits, shared.listener.merge_slashes);
-    let head = match RequestHead::new(parts, &scan, ended, rules, |a| shared.known_host_len(a)) {
+    let head = match RequestHead::new(block, ended, rules, |a| shared.known_host_len(a)) {
         Ok(head) => head,
         Err(reject) => {
             let answer = LocalReply::refuse(reject);
-            let rejected = rejected(parts);
+            let rejected = rejected(block);
             return proxy::refuse_head(&inbound, control, &rejected, down, answer).await;
         }
     };

@@ -5,14 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::meter::Meter;
 use super::windows::ReceiveWindows;
+use crate::config::spec::ProxyLimits;
 use crate::edge::connection_context::ConnectionContext;
 use crate::edge::listener_info::ListenerInfo;
 use crate::edge::tls::TlsInfo;
-use crate::http2::Flaws;
-use crate::net::{Outbox, TaskControl, TaskPhase};
-use crate::proxy::h2::FrameAllowance;
+use crate::http1::trailers;
+use crate::http2::{BlockLimits, Config, Connection};
+use crate::net::{FramedStream, TaskControl, TaskPhase};
 use crate::proxy::h2_down::{Bulk, OfConnection};
 use crate::proxy::{Inbound, Peer, RequestSnapshots, Worker};
 use crate::telemetry::record::Protocol;
@@ -31,20 +31,20 @@ pub(super) struct ConnectionState {
     pub(super) peer: Peer,
     pub(super) tls: Option<TlsInfo>,
     pub(super) control: Rc<TaskControl>,
-    pub(super) meter: Rc<Meter>,
+    pub(super) connection: Connection,
+    /// A part of a frame waits for the rest.
+    pub(super) mid_frame: Cell<bool>,
     /// What its streams need of it.
     pub(super) streams: Rc<OfConnection>,
     pub(super) windows: ReceiveWindows,
     pub(super) limit: usize,
     pub(super) open: Cell<usize>,
-    /// The connection is closing: a GOAWAY was sent, or the h2 crate has ended our side.
+    /// The connection is closing: a GOAWAY was sent.
     pub(super) closing: Cell<bool>,
     /// As many streams are open as allowed; the next one is not accepted yet.
     pub(super) full: Cell<bool>,
     /// Set while an idle connection keeps the memory of its former streams: how long it may stay idle after releasing it.
     pub(super) idle_after_release: Cell<Option<Duration>>,
-    /// Bytes that the transport holds because the client's socket is full.
-    pub(super) unsent: Cell<usize>,
     /// [`Self::undelivered`] when the delivery deadline was armed last.
     pub(super) undelivered_when_armed: Cell<usize>,
     /// When the connection was polled last: the arrival time of the requests that this poll finds.
@@ -54,35 +54,61 @@ pub(super) struct ConnectionState {
 }
 
 impl ConnectionState {
-    pub(super) fn new(worker: Rc<Worker>, conn: &ConnectionContext<'_>, streams: u32) -> Self {
-        let progress = FrameAllowance::default();
+    pub(super) fn new(
+        worker: Rc<Worker>,
+        conn: &ConnectionContext<'_>,
+        limits: &ProxyLimits,
+    ) -> Self {
+        let streams = limits.streams;
+        let windows = ReceiveWindows::new(streams);
+        let config = Config {
+            stream_window: windows.stream,
+            connection_window: windows.connection,
+            max_streams: streams,
+            header_list: u32::try_from(2 * limits.header_bytes).unwrap_or(u32::MAX),
+            head: BlockLimits {
+                bytes: limits.header_bytes,
+                fields: limits.headers,
+            },
+            // They have a limit of their own, which is measured as over HTTP/1.
+            trailers: BlockLimits {
+                bytes: 4 * trailers::MAX_BYTES,
+                fields: 4 * trailers::MAX_FIELDS,
+            },
+        };
         Self {
             control: conn.control.clone(),
             listener: conn.listener.clone(),
             peer: conn.peer.clone(),
             tls: conn.tls.cloned(),
-            meter: Meter::new(worker.controls.clone(), progress.clone()),
+            connection: Connection::server(config, worker.controls.now_ms()),
+            mid_frame: Cell::new(true),
             streams: Rc::new(OfConnection {
-                outbox: Outbox::default(),
-                progress,
-                flaws: Flaws::default(),
                 bodies: worker.buffers.bodies().part(BODIES),
                 answers: worker.buffers.answers().part(ANSWERS),
                 bulk: Bulk::default(),
                 has_completed: Cell::new(false),
             }),
-            windows: ReceiveWindows::new(streams),
+            windows,
             limit: streams as usize,
             open: Cell::new(0),
             closing: Cell::new(false),
             full: Cell::new(false),
             idle_after_release: Cell::new(None),
-            unsent: Cell::new(0),
             undelivered_when_armed: Cell::new(0),
             polled_at: Cell::new(Instant::now()),
             authority: RefCell::default(),
             worker,
         }
+    }
+
+    /// Handles what `transport` has read.
+    pub(super) fn receive(&self, transport: &mut FramedStream) {
+        let mut core = self.connection.core();
+        let now_ms = self.worker.controls.now_ms();
+        transport.receive(|bytes| core.receive(bytes, now_ms));
+        self.mid_frame
+            .set(transport.has_unused() || core.is_mid_frame());
     }
 
     pub(super) fn has_room(&self) -> bool {

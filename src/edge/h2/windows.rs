@@ -7,8 +7,7 @@
 
 use std::cell::Cell;
 
-use h2::server::Connection;
-
+use crate::http2::Core;
 use crate::proxy::h2_down::BULK;
 
 /// Default stream window.
@@ -52,28 +51,14 @@ impl ReceiveWindows {
         }
     }
 
-    /// Announces another stream window if the numbers of open streams and of bulk uploads call for it. Returns whether a SETTINGS
-    /// frame was queued.
-    pub(super) fn fit<I, B>(
-        &self,
-        open: usize,
-        bulk: usize,
-        connection: &mut Connection<I, B>,
-    ) -> bool
-    where
-        I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-        B: bytes::Buf,
-    {
-        let Some(size) = self.fitting(open, bulk) else {
-            return false;
-        };
-        // Fails while the client has yet to acknowledge the last change. Its acknowledgement wakes the connection, which leads
-        // here again.
-        let announced = connection.set_initial_window_size(size).is_ok();
-        if announced {
+    /// Announces another stream window if the numbers of open streams and of bulk uploads call for it.
+    pub(super) fn fit(&self, open: usize, bulk: usize, core: &mut Core) {
+        // Fails while the client has yet to acknowledge the last change. Its acknowledgement leads here again.
+        if let Some(size) = self.fitting(open, bulk)
+            && core.set_stream_window(size)
+        {
             self.announced.set(size);
         }
-        announced
     }
 }
 

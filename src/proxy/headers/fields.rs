@@ -1,8 +1,6 @@
 //! [`Fields`] and its implementations: the fields of a received head, independent of the protocol.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-
-use super::{KnownFields, put_line};
+use super::put_line;
 use crate::http1::FieldId;
 use crate::http1::fields::is_named;
 use crate::http1::head::{Field, Span};
@@ -12,6 +10,10 @@ use crate::http1::head::{Field, Span};
 pub trait Fields {
     /// Calls `see` with class, name and value of every end-to-end field.
     fn each(&self, see: impl FnMut(FieldId, &[u8], &[u8]));
+    /// The same, and whether the sender asked that the value never enters a compression table (RFC 7541 §6.2.3).
+    fn each_marked(&self, mut see: impl FnMut(FieldId, &[u8], &[u8], bool)) {
+        self.each(|id, name, value| see(id, name, value, false));
+    }
     /// Calls `see` with each value of the field `name` (lower case) until it returns `true`. Returns
     /// whether it did.
     fn any(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool;
@@ -37,26 +39,6 @@ pub trait Fields {
         self.each(|id, name, value| {
             if !drop(id, LazyName::of(name)) {
                 put_line(out, name, value);
-            }
-        });
-    }
-
-    /// Adds the end-to-end fields to a map, except those for which `drop` is true.
-    fn put_map(&self, map: &mut HeaderMap, drop: impl Fn(FieldId, LazyName<'_>) -> bool) {
-        self.each(|id, name, value| {
-            if drop(id, LazyName::of(name)) {
-                return;
-            }
-            let name = match id {
-                FieldId::ContentType => Ok(http::header::CONTENT_TYPE),
-                FieldId::Date => Ok(http::header::DATE),
-                FieldId::SetCookie => Ok(http::header::SET_COOKIE),
-                _ => HeaderName::from_bytes(name),
-            };
-            if let (Ok(name), Ok(mut value)) = (name, HeaderValue::from_bytes(value)) {
-                // Request ids never repeat, so they must not enter the HPACK dynamic table.
-                value.set_sensitive(id == FieldId::XRequestId);
-                map.append(name, value);
             }
         });
     }
@@ -87,7 +69,7 @@ impl<'a> LazyName<'a> {
     }
 }
 
-/// Fields of an HTTP/1 head: an offset table, and the bytes it points into.
+/// Fields of a head: an offset table, and the bytes it points into.
 #[derive(Clone, Copy, Debug)]
 pub struct H1Fields<'a> {
     /// The bytes of the head.
@@ -113,6 +95,16 @@ impl Fields for H1Fields<'_> {
                     field.name.of(self.head),
                     field.value.of(self.head),
                 );
+            }
+        }
+    }
+
+    #[inline]
+    fn each_marked(&self, mut see: impl FnMut(FieldId, &[u8], &[u8], bool)) {
+        for field in self.fields {
+            if !field.hop {
+                let (name, value) = (field.name.of(self.head), field.value.of(self.head));
+                see(field.id, name, value, field.sensitive);
             }
         }
     }
@@ -156,74 +148,6 @@ impl Fields for H1Fields<'_> {
         }
         if let Some((start, end)) = run {
             out.extend_from_slice(&self.head[start as usize..end as usize]);
-        }
-    }
-}
-
-/// Fields of an HTTP/2 head.
-#[derive(Clone, Copy, Debug)]
-pub struct H2Fields<'a> {
-    /// The fields.
-    pub map: &'a HeaderMap,
-    /// Which classes occur in `map`, so that a lookup of an absent one needs no search.
-    pub present: KnownFields,
-}
-
-impl Fields for H2Fields<'_> {
-    fn each(&self, mut see: impl FnMut(FieldId, &[u8], &[u8])) {
-        for (name, value) in self.map {
-            let id = FieldId::of(name.as_str().as_bytes());
-            if !id.is_hop_by_hop() {
-                see(id, name.as_str().as_bytes(), value.as_bytes());
-            }
-        }
-    }
-
-    fn any(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-        self.map.get_all(name).iter().any(|v| see(v.as_bytes()))
-    }
-
-    fn first(&self, id: FieldId) -> Option<&[u8]> {
-        if !self.present.has(id) {
-            return None;
-        }
-        self.map
-            .iter()
-            .find(|(name, _)| FieldId::of(name.as_str().as_bytes()) == id)
-            .map(|(_, v)| v.as_bytes())
-    }
-
-    /// HTTP/2 may split `Cookie` into several fields; for HTTP/1 they are joined with `; ` (RFC 9113
-    /// §8.2.3).
-    fn put_lines(&self, out: &mut Vec<u8>, drop: impl Fn(FieldId, LazyName<'_>) -> bool) {
-        for name in self.map.keys() {
-            let id = FieldId::of(name.as_str().as_bytes());
-            let text = LazyName::of(name.as_str().as_bytes());
-            if id.is_hop_by_hop() || drop(id, text) {
-                continue;
-            }
-            let values = self.map.get_all(name).iter();
-            if id == FieldId::Cookie {
-                out.extend_from_slice(b"cookie: ");
-                for (i, crumb) in values.enumerate() {
-                    out.extend_from_slice(if i > 0 { b"; " } else { b"" });
-                    out.extend_from_slice(crumb.as_bytes());
-                }
-                out.extend_from_slice(b"\r\n");
-            } else {
-                values.for_each(|value| put_line(out, name.as_str().as_bytes(), value.as_bytes()));
-            }
-        }
-    }
-
-    /// Clones names and values by reference count instead of copying their bytes.
-    fn put_map(&self, map: &mut HeaderMap, drop: impl Fn(FieldId, LazyName<'_>) -> bool) {
-        for (name, value) in self.map {
-            let id = FieldId::of(name.as_str().as_bytes());
-            let text = LazyName::of(name.as_str().as_bytes());
-            if !id.is_hop_by_hop() && !drop(id, text) {
-                map.append(name.clone(), value.clone());
-            }
         }
     }
 }

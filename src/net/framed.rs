@@ -1,0 +1,151 @@
+//! The transport of a connection with frames: reads into a pooled buffer, and leaves a frame that is incomplete there.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rustix::net::SendFlags;
+use tokio::io::AsyncWrite;
+
+use super::buffer::{LARGE, SMALL};
+use super::{Buffer, Buffers, Stream};
+
+/// Most bytes that are read and discarded while the connection closes.
+const DISCARD_MAX: usize = 256 * 1024;
+
+/// A stream, and the bytes read from it that weren't used yet.
+#[derive(Debug)]
+pub(crate) struct FramedStream {
+    stream: Stream,
+    buffers: Buffers,
+    input: Buffer,
+    /// The last read filled the buffer, so that a larger one is worthwhile.
+    reads_much: bool,
+    /// What TLS has encrypted may wait for the socket.
+    unflushed: bool,
+    write_closed: bool,
+    discarded: usize,
+}
+
+impl FramedStream {
+    /// `input` has what was read from `stream` already.
+    pub(crate) fn new(stream: Stream, buffers: Buffers, input: Buffer) -> Self {
+        Self {
+            stream,
+            buffers,
+            input,
+            reads_much: false,
+            unflushed: false,
+            write_closed: false,
+            discarded: 0,
+        }
+    }
+
+    /// The pool of buffers.
+    pub(crate) fn buffers(&self) -> &Buffers {
+        &self.buffers
+    }
+
+    /// Whether a part of a frame waits for the rest.
+    pub(crate) fn has_unused(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    /// Passes what was read and not used yet to `receive`, which returns how much it has used.
+    pub(crate) fn receive(&mut self, receive: impl FnOnce(&[u8]) -> usize) {
+        let used = receive(self.input.bytes());
+        self.input.consume(used);
+        // Mostly all of it was used. Otherwise the rest of the frame needs room.
+        match self.input.is_empty() {
+            true => self.buffers.release(&mut self.input),
+            false => self.input.compact(),
+        }
+    }
+
+    /// Reads once. Ready with the number of bytes, 0 at the end of the stream, of which [`Self::receive`] then has to be called.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_readable(cx))?;
+            let size = if self.reads_much { LARGE } else { SMALL };
+            self.buffers.equip(&mut self.input, size);
+            if self.input.len() == self.input.capacity() {
+                // The largest frame and its header don't fit into a small buffer.
+                self.buffers.equip(&mut self.input, LARGE);
+            }
+            let room = self.input.room();
+            let len = room.len();
+            match self.stream.poll_read_into(cx, room) {
+                Poll::Ready(Ok(n)) => {
+                    self.input.filled(n);
+                    self.reads_much = n == len;
+                    return Poll::Ready(Ok(n));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.reads_much = false;
+                    self.buffers.release(&mut self.input);
+                    if self.stream.plain_tcp().is_none() {
+                        return Poll::Pending;
+                    }
+                    // No waker was registered: readiness has been cleared, so that this ends in `poll_readable`.
+                }
+            }
+        }
+    }
+
+    /// Writes some of `data` with one call.
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let n = ready!(self.stream.poll_write_from(cx, data, SendFlags::empty()))?;
+        self.unflushed = self.stream.wants_flush();
+        match n {
+            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            n => Poll::Ready(Ok(n)),
+        }
+    }
+
+    /// Hands what TLS holds to the kernel.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends our side, after what TLS holds.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.write_closed {
+            ready!(self.poll_flush(cx))?;
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.write_closed = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Lingering close: ends our side, then reads and discards until the peer has ended its own. The caller limits the time.
+    ///
+    /// If the socket were closed with bytes unread, or if more arrived later, the kernel would answer with a reset. That makes
+    /// the peer drop what it has not read yet, such as our GOAWAY or the last response (RFC 9112 §9.6 describes the same).
+    pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_shutdown(cx))?;
+        let mut rest = [0; 4096];
+        while self.discarded < DISCARD_MAX {
+            match ready!(self.stream.poll_read_into(cx, &mut rest)) {
+                Ok(n) if n > 0 => self.discarded += n,
+                _ => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for FramedStream {
+    fn drop(&mut self) {
+        self.input.clear();
+        self.buffers.release(&mut self.input);
+    }
+}
