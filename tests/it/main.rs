@@ -34,6 +34,7 @@ mod front_doors;
 mod grpc;
 mod h2_delivery;
 mod h2_framing;
+mod h2_malformed;
 mod h2_trailers;
 mod h2_uploads;
 mod h2_windowless;

@@ -147,7 +147,7 @@ pub fn outcome(client: &mut Client, stream: u32) -> Outcome {
 }
 
 /// The status at the start of a block as common encoders write it; 0 if it is written in another way.
-fn status(block: &[u8]) -> u16 {
+pub fn status(block: &[u8]) -> u16 {
     const INDEXED: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
     // A change of the table's size may come first.
     let block = match block.first() {
