@@ -30,6 +30,9 @@ const MAX_CONNECTIONS: usize = 4;
 /// Most streams on one connection, even if the peer allows more.
 const MAX_STREAMS: usize = 1_000;
 
+/// How long an idle connection keeps the memory of its streams: more requests often follow at once.
+const KEEP_MEMORY_MS: u64 = 1_000;
+
 /// The state of a connection, shared by its leases and its task.
 #[derive(Debug, Default)]
 struct H2ConnectionState {
@@ -153,10 +156,16 @@ impl H2Conns {
             let transport = entry.endpoint.version.transport.id();
             let is_over = |conn: &mut H2Connection| {
                 let state = &conn.state;
+                let idle_ms = match state.streams.get() {
+                    0 => now_ms.saturating_sub(state.idle_since_ms.get()),
+                    _ => 0,
+                };
+                if idle_ms >= KEEP_MEMORY_MS {
+                    conn.sender.release_memory();
+                }
                 state.retired.get()
                     || state.transport != transport
-                    || state.streams.get() == 0
-                        && now_ms.saturating_sub(state.idle_since_ms.get()) >= limit
+                    || (state.streams.get() == 0 && idle_ms >= limit)
             };
             dropped.extend(entry.conns.extract_if(.., is_over));
             if Arc::strong_count(&entry.endpoint) == 1 && entry.conns.is_empty() {

@@ -353,6 +353,11 @@ impl Sender {
         core.ending == Ending::No && core.newest < LAST_ID - 2
     }
 
+    /// Frees memory that only streams need, if there are none.
+    pub(crate) fn release_memory(&self) {
+        self.0.borrow_mut().release_memory();
+    }
+
     /// The peer's limit on concurrent streams.
     pub(crate) fn most_streams(&self) -> usize {
         self.0.borrow().most_streams()
