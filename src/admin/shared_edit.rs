@@ -18,6 +18,6 @@ pub(crate) enum ShareRefused {
     Overtaken,
     /// etcd doesn't answer, or refuses. If it doesn't answer, they may have been changed nevertheless.
     Failed(String),
-    /// This member can't use the new ones, and has put the former back.
+    /// This member can't use the new ones, and the former are still there, or again.
     Refused(String),
 }

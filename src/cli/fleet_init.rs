@@ -36,11 +36,7 @@ pub(super) async fn init(file: &Path, force: bool) -> CommandResult {
             );
             CommandError::new(exists).with("--force replaces them")
         }
-        InitError::TooLarge(bytes) => {
-            let large = format!("the tables have {bytes} bytes; 60 KiB fit into a key of etcd");
-            CommandError::new(large)
-                .with("let the members have some of the services in their files")
-        }
+        InitError::TooLarge(large) => CommandError::new(large),
         InitError::Etcd(why) => CommandError::new(format!("etcd: {why}")),
     })?;
     anstream::println!(

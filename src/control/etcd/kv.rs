@@ -7,7 +7,7 @@ use super::proto::{HeaderResponse, KeyValue, PutRequest, RangeRequest, RangeResp
 use super::{Etcd, EtcdError, Revision};
 
 /// Largest value that is passed on, in bytes.
-const MAX_VALUE: usize = 64 * 1024;
+pub(in crate::control) const MAX_VALUE: usize = 64 * 1024;
 /// Longest key that is passed on, in bytes.
 const MAX_KEY: usize = 1024;
 /// Most entries of a listing.

@@ -26,7 +26,7 @@ use crate::config::fleet::FleetSpec;
 
 pub(in crate::control) use connect::read_password;
 pub(in crate::control) use error::EtcdError;
-pub(in crate::control) use kv::{Entry, Listing};
+pub(in crate::control) use kv::{Entry, Listing, MAX_VALUE};
 pub(in crate::control) use lease::LeaseId;
 pub(in crate::control) use link::Connection;
 use link::Link;

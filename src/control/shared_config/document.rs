@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::shared::is_tables;
+use crate::control::etcd::MAX_VALUE;
 
 /// Longest name of an author, in characters.
 const MAX_NAME: usize = 200;
@@ -19,9 +20,18 @@ pub(in crate::control) struct SharedDocument {
 
 impl SharedDocument {
     /// The value of the key.
-    pub(super) fn to_value(&self) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// It is larger than members read. Holds the words for it.
+    pub(super) fn to_value(&self) -> Result<Vec<u8>, String> {
         // Strings can always be written.
-        serde_json::to_vec(self).unwrap_or_default()
+        let value = serde_json::to_vec(self).unwrap_or_default();
+        match value.len() {
+            ..=MAX_VALUE => Ok(value),
+            bytes => Err(format!(
+                "the fleet's tables would take {bytes} bytes as JSON, and a key of etcd has room for {MAX_VALUE}: move some of them into the members' files, or leave out comments"
+            )),
+        }
     }
 
     /// Reads the value of the key.
@@ -53,7 +63,8 @@ mod tests {
             text: "[service.shop]\n".to_owned(),
             by: "alice@build-7 (shift)".to_owned(),
         };
-        assert_eq!(SharedDocument::read(&document.to_value()), Ok(document));
+        let value = document.to_value().expect("it is small");
+        assert_eq!(SharedDocument::read(&value), Ok(document));
         let read = SharedDocument::read;
         assert!(read(b"").unwrap_err().contains("larger than 64 KiB"));
         for hostile in [
@@ -67,5 +78,19 @@ mod tests {
         let long = format!(r#"{{"text":"","by":"\u001b[2J{}","x":1}}"#, "y".repeat(999));
         let by = read(long.as_bytes()).unwrap().by;
         assert!(by.starts_with("[2J") && by.len() == MAX_NAME, "{by:?}");
+    }
+
+    #[test]
+    fn what_members_would_not_read_is_not_written() {
+        let of_size = |lines: usize| SharedDocument {
+            text: "# a comment\n".repeat(lines),
+            by: String::new(),
+        };
+        // A line break takes two bytes in JSON, and the names of the fields some more.
+        let most = (MAX_VALUE - r#"{"text":"","by":""}"#.len()) / 13;
+        let value = of_size(most).to_value().expect("it fits");
+        assert!(SharedDocument::read(&value).is_ok());
+        let refused = of_size(most + 1).to_value().expect_err("too large");
+        assert!(refused.contains("room for 65536"), "{refused}");
     }
 }

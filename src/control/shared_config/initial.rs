@@ -4,9 +4,6 @@ use super::document::SharedDocument;
 use crate::config::fleet::FleetSpec;
 use crate::control::etcd::{CasOutcome, Etcd, EtcdError};
 
-/// Largest text of the tables, in bytes, so that its document fits a value.
-const MAX_TABLES: usize = 60 * 1024;
-
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Initialised {
@@ -21,8 +18,8 @@ pub(crate) struct Initialised {
 pub(crate) enum InitError {
     /// The fleet has tables already. Holds who wrote them.
     Exists(String),
-    /// They are larger than a value in etcd may be.
-    TooLarge(usize),
+    /// They are larger than a value in etcd may be. Holds the words for it.
+    TooLarge(String),
     /// etcd doesn't answer, or refuses.
     Etcd(String),
 }
@@ -43,9 +40,8 @@ pub(crate) async fn init(
     by: String,
     replaces: bool,
 ) -> Result<Initialised, InitError> {
-    if tables.len() > MAX_TABLES {
-        return Err(InitError::TooLarge(tables.len()));
-    }
+    let value = SharedDocument { text: tables, by }.to_value();
+    let value = value.map_err(InitError::TooLarge)?;
     let etcd = Etcd::new(fleet);
     let key = fleet.config_key();
     let known = etcd.get(&key).await?;
@@ -57,7 +53,6 @@ pub(crate) async fn init(
         return Err(InitError::Exists(by));
     }
     let expected = known.map(|entry| entry.mod_revision);
-    let value = SharedDocument { text: tables, by }.to_value();
     match etcd.cas(&key, expected, value, None).await? {
         CasOutcome::Done(revision) => Ok(Initialised { key, revision }),
         CasOutcome::Conflict(found) => {

@@ -203,6 +203,14 @@ impl Following {
         document: SharedDocument,
         answer: oneshot::Sender<Result<u64, ShareRefused>>,
     ) {
+        let value = match document.to_value() {
+            Ok(value) => value,
+            Err(large) => {
+                // Fails if the client has disconnected, which doesn't matter here.
+                let _ = answer.send(Err(ShareRefused::Refused(large)));
+                return;
+            }
+        };
         let (etcd, key, reports) = (
             self.etcd.clone(),
             self.fleet.config_key(),
@@ -210,7 +218,7 @@ impl Following {
         );
         let expected = (self.revision > 0).then_some(self.revision);
         spawn_local(async move {
-            let result = etcd.cas(&key, expected, document.to_value(), None).await;
+            let result = etcd.cas(&key, expected, value, None).await;
             // Fails only if the fleet was left.
             let _ = reports.send(ConfigNews::Written {
                 document,
@@ -227,10 +235,12 @@ impl Following {
             text: tables,
             by: self.by.clone().unwrap_or_default(),
         };
+        // It was the value of the key before.
+        let Ok(value) = document.to_value() else {
+            return;
+        };
         spawn_local(async move {
-            let written = etcd
-                .cas(&key, Some(revision), document.to_value(), None)
-                .await;
+            let written = etcd.cas(&key, Some(revision), value, None).await;
             if let Err(error) = written {
                 tracing::warn!(key, %error, "fleet: an edit that was refused stays in etcd");
             }
