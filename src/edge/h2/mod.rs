@@ -1,6 +1,6 @@
 //! One downstream HTTP/2 connection and its streams, all in one task.
 //!
-//! [`http2::Connection`] does framing, header compression and flow control; [`Driver`] moves bytes between it and the transport,
+//! [`Connection`](crate::http2::Connection) does framing, header compression and flow control; [`Driver`] moves bytes between it and the transport,
 //! and polls the streams. [`stream_slots`] keeps track of which streams were woken. [`windows`] sizes receive windows, [`idle`]
 //! sets the deadlines of a connection without open streams, [`state`] is what a connection and its streams share, and [`head`]
 //! validates a request head and converts it for the data path.

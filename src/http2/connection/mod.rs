@@ -1,6 +1,6 @@
 //! One HTTP/2 connection, as server or client, without I/O (RFC 9113).
 //!
-//! A driver owns the transport: it passes what was read to [`Connection::receive`] and writes [`Core::output`]. Streams are used
+//! A driver owns the transport: it passes what was read to [`Core::receive`] and writes [`Core::output`]. Streams are used
 //! through a [`StreamHandle`] each, by tasks of the same thread; what they send is encoded straight into the output buffer, and
 //! the driver is woken once to write it. [`receive`] handles incoming frames, [`heads`] header blocks, [`output`] what is sent
 //! and flow control towards the peer, [`handle`] is the interface for streams, and [`budget`] limits frames without work.
