@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::sync::LazyLock;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,6 +14,18 @@ use crate::support::{Ended, until};
 fn run(arguments: &[&str]) -> Output {
     let dir = tempfile::tempdir().unwrap();
     command(&[&["demo"], arguments].concat(), dir.path())
+}
+
+/// What a running demo prints up to the line with these words, and the rest of its output.
+#[track_caller]
+fn said_until(demo: &mut Ended, words: &str) -> (BufReader<ChildStdout>, String) {
+    let mut output = BufReader::new(demo.0.stdout.take().expect("a pipe"));
+    let mut said = String::new();
+    while !said.contains(words) {
+        let read = output.read_line(&mut said).expect("text");
+        assert!(read > 0, "ended early:\n{said}");
+    }
+    (output, said)
 }
 
 /// What a demo prints that ended well.
@@ -167,12 +179,7 @@ fn commands_can_be_tried_on_a_story_that_has_ended_until_it_is_interrupted() {
         .stderr(Stdio::null())
         .spawn();
     let mut demo = Ended(child.expect("the binary runs"));
-    let mut output = BufReader::new(demo.0.stdout.take().expect("a pipe"));
-    let mut said = String::new();
-    while !said.contains(" status shop -c ") {
-        let read = output.read_line(&mut said).expect("text");
-        assert!(read > 0, "ended early:\n{said}");
-    }
+    let (mut output, mut said) = said_until(&mut demo, " status shop -c ");
     let printed = said.lines().last().expect("a line");
     let printed = printed.strip_prefix("$ ").expect("a command").to_owned();
     let shell = Command::new("sh").args(["-c", &printed]).output();
@@ -282,12 +289,7 @@ fn nothing_is_left_of_a_fleet_that_is_killed() {
         .stderr(Stdio::null())
         .spawn();
     let mut demo = Ended(child.expect("the binary runs"));
-    let mut output = BufReader::new(demo.0.stdout.take().expect("a pipe"));
-    let mut said = String::new();
-    while !said.contains("share the rollout") {
-        let read = output.read_line(&mut said).expect("text");
-        assert!(read > 0, "ended early:\n{said}");
-    }
+    let (_output, said) = said_until(&mut demo, "share the rollout");
     let file = said.lines().find_map(|l| l.strip_prefix("the file, "));
     let file = file.expect("its path").trim_end_matches(':');
     let text = std::fs::read_to_string(file).expect("the file");

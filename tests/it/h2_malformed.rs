@@ -5,7 +5,9 @@ use std::io;
 use std::sync::Arc;
 
 use crate::support::client::Client;
-use crate::support::frames::{self, END_HEADERS, END_STREAM, block, frame, get_fields, kind};
+use crate::support::frames::{
+    self, END_HEADERS, END_STREAM, Frame, block, frame, get_fields, kind,
+};
 use crate::support::origin::{Conn, Origin};
 use crate::support::proxy::{serve, single};
 
@@ -285,14 +287,14 @@ fn responses() -> Kinds {
 
 /// Answers requests by exact frames: in each round the one at [`BAD`] with the next kind of malformed response.
 fn by_frames(conn: &mut Conn, answers: &Kinds) -> io::Result<()> {
-    conn.exact(frames::preface().len() - 9)?;
-    conn.write(&frame(kind::SETTINGS, 0, 0, &[]))?;
+    frames::accept(conn)?;
     loop {
-        let head = conn.exact(9)?;
-        let len = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let payload = conn.exact(len as usize)?;
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        match head[3] {
+        let Frame {
+            kind,
+            stream,
+            payload,
+        } = frames::received(conn)?;
+        match kind {
             kind::HEADERS => {
                 // The first request only opens the connection.
                 let place = (stream as usize / 2).checked_sub(1);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response};
 
 use crate::support::client::Client;
-use crate::support::frames::{self, END_HEADERS, END_STREAM, Outcome, block, frame, kind};
+use crate::support::frames::{self, END_HEADERS, END_STREAM, Frame, Outcome, block, frame, kind};
 use crate::support::h2_client::{H2, send, whole};
 use crate::support::h2_origin::{Exchange, H2Origin};
 use crate::support::origin::{Conn, Origin};
@@ -207,14 +207,14 @@ fn pseudo_header_fields_in_request_trailers_are_a_stream_error() {
 
 /// Answers every stream with a body and these trailers, by exact frames; notes in the log, as a hit, each reset that it gets.
 fn by_frames(conn: &mut Conn, trailers: &[u8]) -> io::Result<()> {
-    conn.exact(frames::preface().len() - 9)?;
-    conn.write(&frame(kind::SETTINGS, 0, 0, &[]))?;
+    frames::accept(conn)?;
     loop {
-        let head = conn.exact(9)?;
-        let len = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let payload = conn.exact(len as usize)?;
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        match head[3] {
+        let Frame {
+            kind,
+            stream,
+            payload,
+        } = frames::received(conn)?;
+        match kind {
             kind::HEADERS => {
                 let status = block(&[(":status", "200")]);
                 let mut bytes = frame(kind::HEADERS, END_HEADERS, stream, &status);

@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 
 use super::client::Client;
+use super::origin::Conn;
 
 /// Frame types of RFC 9113.
 pub mod kind {
@@ -109,15 +110,30 @@ pub fn preface() -> Vec<u8> {
     bytes
 }
 
-/// The next frame.
+/// The next frame that a client gets.
 pub fn next(client: &mut Client) -> io::Result<Frame> {
-    let head = client.try_exact(9)?;
+    read(|n| client.try_exact(n))
+}
+
+/// The next frame that an origin gets.
+pub fn received(conn: &mut Conn) -> io::Result<Frame> {
+    read(|n| conn.exact(n))
+}
+
+/// Begins a connection as an origin: takes the preface and sends empty settings.
+pub fn accept(conn: &mut Conn) -> io::Result<()> {
+    conn.exact(preface().len() - 9)?;
+    conn.write(&frame(kind::SETTINGS, 0, 0, &[]))
+}
+
+fn read(mut exact: impl FnMut(usize) -> io::Result<Vec<u8>>) -> io::Result<Frame> {
+    let head = exact(9)?;
     let len = u32::from_be_bytes([0, head[0], head[1], head[2]]);
     let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) & 0x7fff_ffff;
     Ok(Frame {
         kind: head[3],
         stream,
-        payload: client.try_exact(len as usize)?,
+        payload: exact(len as usize)?,
     })
 }
 

@@ -232,8 +232,8 @@ fn output_is_bounded_and_streams_take_turns() {
     assert_eq!(taken, [65_535, 65_535]);
 }
 
-#[test]
-fn a_client_learns_which_requests_were_not_processed() {
+/// A client with two requests under way, whose preface was written.
+fn two_requests() -> (Connection, Sender, [StreamHandle; 2]) {
     let (connection, sender) = Connection::client(config());
     let preface = connection.core().output().len();
     connection.core().wrote(preface);
@@ -242,7 +242,13 @@ fn a_client_learns_which_requests_were_not_processed() {
             .send_request(true, false, |head| put(head, &GET))
             .unwrap()
     };
-    let (first, second) = (ask(), ask());
+    let streams = [ask(), ask()];
+    (connection, sender, streams)
+}
+
+#[test]
+fn a_client_learns_which_requests_were_not_processed() {
+    let (connection, sender, [first, second]) = two_requests();
     let goaway = frame(kind::GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0]);
     let status = block(&[(":status", "204")]);
     let bytes = [
@@ -265,15 +271,7 @@ fn a_client_learns_which_requests_were_not_processed() {
 
 #[test]
 fn a_malformed_response_costs_one_stream() {
-    let (connection, sender) = Connection::client(config());
-    let preface = connection.core().output().len();
-    connection.core().wrote(preface);
-    let ask = || {
-        sender
-            .send_request(true, false, |head| put(head, &GET))
-            .unwrap()
-    };
-    let (first, second) = (ask(), ask());
+    let (connection, _sender, [first, second]) = two_requests();
     let bytes = [
         frame(kind::SETTINGS, 0, 0, &[]),
         frame(
