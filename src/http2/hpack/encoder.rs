@@ -161,13 +161,7 @@ impl Encoder {
 
     /// Appends a field as [`Self::put`] does, whose name is known to be in lower case.
     #[inline]
-    pub fn put_lowercase(
-        &mut self,
-        out: &mut Vec<u8>,
-        name: &[u8],
-        value: &[u8],
-        indexing: Indexing,
-    ) {
+    fn put_lowercase(&mut self, out: &mut Vec<u8>, name: &[u8], value: &[u8], indexing: Indexing) {
         debug_assert!(!has_uppercase(name));
         let size = name.len() + value.len() + OVERHEAD;
         // `:method`, `:scheme` and `:path: /` are nearly always in the static table. Others are not, with one exception.
