@@ -149,7 +149,7 @@ impl Control {
         }
     }
 
-    /// Tells the history who has written the text that is about to be read.
+    /// Tells the history who wrote the tables that are about to be adopted.
     async fn announce(&self, main: &Path, by: &str) {
         let main = main.to_owned();
         let hash = on_thread(THREAD, move || load::hash_of(&main)).await;

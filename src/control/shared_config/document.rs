@@ -1,5 +1,5 @@
-//! The tables that a fleet shares, as JSON under their key. Whoever may write there is trusted with the fleet's traffic, but not with
-//! more: what can't be read is ignored.
+//! The tables that a fleet shares, as JSON under their key. Whoever may write the key decides where the fleet's traffic goes, but
+//! must not be able to harm the process: a value that can't be read is ignored.
 
 use serde::{Deserialize, Serialize};
 

@@ -22,7 +22,7 @@ enum Step {
     Read(usize),
     Reset(usize),
     Drop(usize),
-    /// The transport takes so many bytes.
+    /// The transport accepts this many bytes of output.
     Write(usize),
     Stall(bool),
     Open,
