@@ -94,6 +94,9 @@ fn first_error(text: &str, out: &mut Problems) -> Option<TextSpan> {
 
 /// Reports an error of the parser, with its expectation as the label and a remedy as the help line.
 fn report(message: &str, text: &str, at: TextSpan, out: &mut Problems) {
+    if message.starts_with("cannot extend value of type") {
+        return report_value_as_table(text, at, out);
+    }
     let (what, expected) = match message.split_once(", expected ") {
         Some((what, "nothing")) => (what, String::new()),
         Some((what, expected)) => (what, format!("expected {expected}")),
@@ -114,6 +117,20 @@ fn report(message: &str, text: &str, at: TextSpan, out: &mut Problems) {
     if let Some(help) = help {
         problem.help(help);
     }
+}
+
+/// Reports a key with a value that is a table further down: `listen = ":80"` and `[listen.https]`.
+fn report_value_as_table(text: &str, at: TextSpan, out: &mut Problems) {
+    let key = &text[at.clone()];
+    let help = match key {
+        "listen" => {
+            "where there are several listeners, each is a table: `[listen.NAME]` with `bind = \"…\"`"
+        }
+        _ => "keep one of the two: move the value into the table, or remove the table",
+    };
+    out.error(at, format!("`{key}` has a value already"))
+        .label("a table here")
+        .help(help);
 }
 
 /// Returns the span of the line around `at`, without its line feed.

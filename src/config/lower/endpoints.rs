@@ -236,13 +236,22 @@ fn host_address(host: &str, port: u16) -> Result<EndpointAddress, EndpointProble
 
 /// Returns the scheme, the rest of the text, and the default port of the scheme. Only `http://` and `https://` have one.
 fn split_scheme(typed: &str) -> Result<(Scheme, &str, Option<u16>), EndpointProblem> {
+    const SCHEMES: [&str; 3] = ["http", "https", "h2c"];
     Ok(match typed.split_once("://") {
-        None => (Scheme::Http, typed, None),
+        None => match typed.split_once(':') {
+            // Unless it is a host of this name, with a port.
+            Some((scheme, rest)) if SCHEMES.contains(&scheme) && !is_port(rest) => {
+                let shown = format!("{scheme}://{}", rest.trim_start_matches('/'));
+                let why = format!("expected `//` after `{scheme}:`");
+                return Err((why, format!("did you mean {}?", quote(&shown))));
+            }
+            _ => (Scheme::Http, typed, None),
+        },
         Some(("http", rest)) => (Scheme::Http, rest, Some(80)),
         Some(("https", rest)) => (Scheme::Https, rest, Some(443)),
         Some(("h2c", rest)) => (Scheme::H2c, rest, None),
         Some((other, _)) => {
-            let help = suggest(other, &["http", "https", "h2c"], "the schemes are");
+            let help = suggest(other, &SCHEMES, "the schemes are");
             return Err((format!("unknown scheme {}", quote(other)), help));
         }
     })
@@ -338,6 +347,7 @@ mod tests {
             ("h2c://dns:app:9000", "h2c://app:9000"),
             ("dns:8080", "dns:8080"),
             ("srv:8080", "srv:8080"),
+            ("http:8080", "http:8080"),
             ("srv:_HTTP._tcp.app", "srv:_http._tcp.app"),
             (
                 "https://srv:shop.service.consul.",
@@ -363,6 +373,8 @@ mod tests {
             "app:99999",
             "app:80/x",
             "ftp://app:80",
+            "h2c:/app:80",
+            "http:app:80",
             "dns:app",
             "dns:10.0.0.1:80",
             "dns:",
