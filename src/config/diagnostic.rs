@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anstyle::{AnsiColor, Style};
 
 use super::bundle::FilePart;
+use super::masking;
 use super::position::{Position, SourceLines};
 pub use super::problem::Severity;
 use super::problem::{Problem, TextSpan};
@@ -29,17 +30,18 @@ impl Diagnostic {
     /// Resolves the spans of a problem to files, lines and columns.
     pub(super) fn new(sources: &SourceLines<'_>, problem: Problem) -> Self {
         let at = problem.span.start;
-        let position = sources.position(problem.span, problem.label);
+        let label = masking::without_passwords(&problem.label);
+        let position = sources.position(problem.span, label);
         let also = problem.also;
         // A remedy for a syntax error repeats what is written there.
         let help = problem.help.filter(|help| !sources.reveals(at, help));
         Self {
             severity: problem.severity,
-            message: problem.message,
+            message: masking::without_passwords(&problem.message),
             file: position.file.clone(),
             position: Some(position),
             also: also.map(|(span, label)| sources.position(span, label)),
-            help,
+            help: help.map(|help| masking::without_passwords(&help)),
         }
     }
 

@@ -1,9 +1,10 @@
-//! Hides the values of `trace.headers`, which are credentials, in the lines that diagnostics show.
+//! Hides credentials in what diagnostics show: the values of `trace.headers`, and passwords in URLs.
 //!
 //! A diagnostic may be about text that isn't valid TOML, and ends up in logs and in the admin API. So the lines are found by their
 //! looks, and rather too many are hidden than too few.
 
 use std::ops::Range;
+
 /// What a hidden character is replaced with.
 const HIDDEN: char = '*';
 
@@ -100,6 +101,28 @@ pub(super) fn reveals(text: &str, line: &str) -> bool {
     hidden.any(|(word, _)| word.chars().nth(2).is_some() && text.contains(word))
 }
 
+/// A text with as many characters, in which the password of each URL (`scheme://user:password@host`) is hidden.
+pub(super) fn without_passwords(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + "://".len());
+        shown.push_str(before);
+        rest = after;
+        let ends = |c: char| c.is_whitespace() || "/?#\"'`,".contains(c);
+        let authority = &after[..after.find(ends).unwrap_or(after.len())];
+        // The last `@` counts: a password may have been written with one of its own.
+        let user = authority.rsplit_once('@').map(|(user, _)| user);
+        if let Some((name, password)) = user.and_then(|user| user.split_once(':')) {
+            shown.push_str(name);
+            shown.push(':');
+            shown.extend(password.chars().map(|_| HIDDEN));
+            rest = &after[name.len() + 1 + password.len()..];
+        }
+    }
+    shown + rest
+}
+
 /// The line in pieces, and whether each is hidden.
 fn words(line: &str) -> Vec<(&str, bool)> {
     let is_mark = |c: char| c.is_whitespace() || "={},\"'[]#".contains(c);
@@ -173,6 +196,21 @@ mod tests {
             ("[service.a]\nheaders.request = {}\n".to_owned(), vec![]),
         ] {
             assert_eq!(secret(&text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn passwords_in_urls_are_hidden() {
+        for (text, shown) in [
+            (
+                "a = \"http://joe:pass@w@h:1/x\"",
+                "a = \"http://joe:******@h:1/x\"",
+            ),
+            ("`h2c://ü:ö@h` and x://a:b@c", "`h2c://ü:*@h` and x://a:*@c"),
+            ("http://joe@h:1/a:b@c", "http://joe@h:1/a:b@c"),
+            ("http://h:1, joe:pass@h", "http://h:1, joe:pass@h"),
+        ] {
+            assert_eq!(without_passwords(text), shown);
         }
     }
 

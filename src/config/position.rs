@@ -1,6 +1,5 @@
 //! Positions in the files of a configuration: line, column, and the line with what is below it.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -122,8 +121,8 @@ impl Position {
         let column = text[line_start..start].chars().count();
         let width = text[start..end].chars().count();
         let line = match file.is_secret(line_start) {
-            true => Cow::Owned(masking::masked(line)),
-            false => Cow::Borrowed(line),
+            true => masking::masked(line),
+            false => masking::without_passwords(line),
         };
         let (shown, indent, carets) = show(&line, column, width);
         Self {
