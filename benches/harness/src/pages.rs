@@ -63,7 +63,7 @@ pub fn run(stage: &Stage) -> Result<Table> {
         .map(str::to_owned)
         .to_vec(),
         notes: vec![format!(
-            "{PAGES} pages, {RATE} requests/s to all services in turn, two versions with two endpoints each; in each round one window of {:?} with pages and one without; one worker, which shares its core with the control thread",
+            "{PAGES} pages, {RATE} requests/s to all services in turn, two versions with two endpoints each; in each round a window of {:?} of two proxies at the same time on one core, one of them with pages; one worker each, which shares its core with the control thread",
             length(stage)
         )],
         ..Table::default()
@@ -90,9 +90,12 @@ fn row(contender: &Contender, services: usize, seen: &[[Seen; 2]]) -> Vec<String
     let of = |pages: usize, figure: fn(&Seen) -> f64| {
         with_range(spread(seen.iter().map(|pair| figure(&pair[pages]))))
     };
-    let ratios = seen
-        .iter()
-        .map(|[without, with]| with.request / without.request);
+    // Two proxies of one configuration differ by a few percent for as long as they live (where their memory lies), so that a ratio is
+    // the mean of two rounds, in which each was the one with pages.
+    let ratios = seen.chunks_exact(2).map(|rounds| {
+        let of = |[without, with]: &[Seen; 2]| with.request / without.request;
+        (of(&rounds[0]) * of(&rounds[1])).sqrt()
+    });
     let ratio = spread(ratios).map_or_else(String::new, |s| {
         format!("{:.3} ({:.3}–{:.3})", s.median, s.min, s.max)
     });
@@ -121,7 +124,8 @@ fn opening(requests: &[Vec<u8>]) -> Duration {
     Duration::from_millis(500 + 3 * requests.len() as u64)
 }
 
-/// Windows without and with pages, one of each a round, in alternating order.
+/// Windows without and with pages, both at the same time: two proxies of the same configuration take turns at being the one with
+/// pages.
 fn pairs(stage: &Stage, contender: &Contender, services: usize) -> Result<Vec<[Seen; 2]>> {
     let town = Town {
         services,
@@ -131,23 +135,36 @@ fn pairs(stage: &Stage, contender: &Contender, services: usize) -> Result<Vec<[S
         versions: 2,
     };
     let origin = peers::start_origin(stage.bench.load_core, town.addresses() + 2)?;
-    let (proxy, admin) = start(stage, contender, &town, origin.plain)?;
+    let proxies = [
+        start(stage, contender, &town, origin.plain, "a")?,
+        start(stage, contender, &town, origin.plain, "b")?,
+    ];
     let requests = town.requests();
+    let at_once = |pages: [Option<&Pages>; 2]| -> Result<[Seen; 2]> {
+        thread::scope(|scope| {
+            let [first, second] = [0, 1].map(|n| {
+                let (proxy, pages, requests) = (&proxies[n].0, pages[n], &requests);
+                // An error can't leave its thread, its text can.
+                scope.spawn(move || {
+                    window(stage, proxy, requests, pages).map_err(|error| error.to_string())
+                })
+            });
+            let of = |thread: thread::ScopedJoinHandle<'_, _>| -> Result<Seen> {
+                Ok(thread.join().map_err(|_| "the load panicked")??)
+            };
+            Ok([of(first)?, of(second)?])
+        })
+    };
     // Pools are warm, and every service has had traffic for a minute's figures.
-    window(stage, &proxy, &requests, None)?;
+    at_once([None, None])?;
     let mut seen = Vec::new();
     for round in 0..stage.bench.rounds {
-        let mut pair = [None; 2];
-        for pages in [round % 2, 1 - round % 2] {
-            let open = match pages {
-                0 => None,
-                _ => Some(Pages::open(admin)?),
-            };
-            pair[pages] = Some(window(stage, &proxy, &requests, open.as_ref())?);
-        }
-        if let [Some(without), Some(with)] = pair {
-            seen.push([without, with]);
-        }
+        let with = round % 2;
+        let open = Pages::open(proxies[with].1)?;
+        let mut pages = [None; 2];
+        pages[with] = Some(&open);
+        let both = at_once(pages)?;
+        seen.push([both[1 - with], both[with]]);
     }
     Ok(seen)
 }
@@ -157,13 +174,15 @@ fn start(
     contender: &Contender,
     town: &Town,
     origin: SocketAddr,
+    which: &str,
 ) -> Result<(Running, SocketAddr)> {
     let Kind::Cutover(binary) = &contender.kind else {
         return Err("only cutover has such pages".into());
     };
-    let dir = stage
-        .scratch
-        .dir(&format!("pages-{}-{}", contender.name, town.services))?;
+    let dir = stage.scratch.dir(&format!(
+        "pages-{}-{}-{which}",
+        contender.name, town.services
+    ))?;
     let (plain, admin) = (peers::free_address()?, peers::free_address()?);
     let text = format!(
         "workers = 1\nstate_dir = \"{}\"\nlisten = \"{plain}\"\nadmin = \"{admin}\"\n\n{}",
