@@ -127,7 +127,10 @@ impl Split {
             state.owed.clear();
             state.owed.resize(self.lanes.len(), 0);
         }
-        self.next_lane(&mut state.owed)
+        match (&*self.lanes, &mut *state.owed) {
+            ([first, second], [owed, _]) => next_of_two(first, second, owed),
+            (_, owed) => self.next_lane(owed),
+        }
     }
 
     /// Adds the share of one more request to what each lane is owed, and serves one lane.
@@ -163,6 +166,21 @@ impl Split {
         // The tiles cover [0,1), so that the index is in bounds.
         let tile = self.tiles.partition_point(|tile| tile.end <= step);
         self.tiles[tile].version
+    }
+}
+
+/// What [`Split::next_lane`] comes to with two lanes, most splits: the bound is a half. After the share of a request has been
+/// added, the lanes are owed one request together, `2 · WHOLE` in their units. So one of them is owed at least `WHOLE`, and
+/// if both are, their deadlines are the same and the first is served. What the second is owed follows from the first.
+#[inline]
+fn next_of_two(first: &Lane, second: &Lane, owed: &mut i64) -> VersionIx {
+    let due = *owed + 2 * first.share;
+    if due >= WHOLE {
+        *owed = due - 2 * WHOLE;
+        first.version
+    } else {
+        *owed = due;
+        second.version
     }
 }
 

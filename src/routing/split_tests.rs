@@ -66,6 +66,17 @@ proptest! {
 }
 
 proptest! {
+    #[test]
+    fn two_lanes_are_served_as_the_general_rule_says(share in 1..W, requests in 1..3_000usize) {
+        let split = split(2, 0, &[(1, share)]);
+        let (mut state, mut owed) = (SplitState::default(), [0; 2]);
+        for n in 0..requests {
+            prop_assert_eq!(split.next(&mut state), split.next_lane(&mut owed), "request {}", n);
+        }
+    }
+}
+
+proptest! {
     #![proptest_config(ProptestConfig::with_cases(8))]
     #[test]
     fn places_cover_exactly_the_shares(weights in proptest::collection::vec(0..20_000u32, 1..6)) {
