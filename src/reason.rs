@@ -70,7 +70,7 @@ words! {
         Shutdown "shutdown",
         /// The proxy panicked.
         Panic "panic",
-        /// The endpoint speaks HTTP/2, which has no `Upgrade` (RFC 9113 §8.6).
+        /// The endpoint speaks HTTP/2, which has no `Upgrade` (RFC 9113 §8.6), and doesn't accept WebSockets by extended CONNECT.
         UpstreamNoUpgrade "upstream-no-upgrade",
 
         // The version.
@@ -152,6 +152,8 @@ words! {
         CodingInHttp10 "coding-in-http10",
         /// CONNECT.
         Connect "connect",
+        /// CONNECT for another `:protocol` than WebSocket.
+        ConnectProtocol "connect-protocol",
         /// `Connection` names a framing field.
         ConnectionNamesFraming "connection-names-framing",
         /// `Connection` names too many fields.

@@ -118,6 +118,25 @@ impl HeadBlock {
         self.fields.iter().map(parts)
     }
 
+    /// Replaces all fields of a name, in lower case and without a class, by one with this value.
+    pub(crate) fn set(&mut self, name: &[u8], value: &[u8]) {
+        let Self { bytes, fields, .. } = self;
+        fields.retain(|field| field.name.of(bytes) != name);
+        let start = bytes.len();
+        for part in [name, b": ", value, b"\r\n"] {
+            bytes.extend_from_slice(part);
+        }
+        let (end, value_at) = (bytes.len(), start + name.len() + 2);
+        fields.push(Field {
+            id: FieldId::Other,
+            name: Span::new(start, start + name.len()),
+            value: Span::new(value_at, end - 2),
+            line: Span::new(start, end),
+            hop: false,
+            sensitive: false,
+        });
+    }
+
     /// Makes the block empty, and keeps its memory.
     pub fn clear(&mut self) {
         let (mut bytes, mut fields) = (

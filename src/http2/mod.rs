@@ -16,7 +16,7 @@ pub mod malformed;
 
 pub(crate) use code::ErrorCode;
 pub(crate) use connection::{
-    Config, Connection, Core, HeadWriter, Incoming, Sender, StreamError, StreamHandle,
+    Config, Connection, Core, HeadWriter, Incoming, RequestKind, Sender, StreamError, StreamHandle,
 };
 pub(crate) use head::{BlockLimits, HeadBlock, HeadKind};
 pub(crate) use hpack::{Decoder, Encoder, Indexing};

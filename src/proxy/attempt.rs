@@ -123,10 +123,15 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
         let edits = edit::of_request(cx.rewritten.as_deref(), self.recording);
         let edits = edits.as_deref();
         // An upgrade needs HTTP/1. A proxy may ignore one (RFC 9110 §7.8), and over HTTP/2 other
-        // protocols are ignored, but a WebSocket client can't use anything but a 101.
+        // protocols are ignored, but a WebSocket client can't use anything but a tunnel. It may be
+        // one over HTTP/2 if the endpoint accepts extended CONNECT.
         let needs_http1 = cx.request.upgrade.is_some_and(is_websocket);
-        if needs_http1 && endpoint.is_h2c() {
-            return ExchangeError::NoUpgrade.into();
+        if needs_http1 {
+            // Boxed because it is rare: inline, its state would enlarge every request's future.
+            let leasing = Box::pin(self.lease_tunnel(endpoint, down));
+            if let Some(leased) = leasing.await {
+                return self.over_h2(active, leased, edits, upload, down).await;
+            }
         }
         // A connection that begins with a header about its client is never shared, as HTTP/2 connections are.
         let is_exclusive = endpoint.version.transport.id().is_exclusive();

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::connect_pacing::Applicant;
 use super::context::{HALF_CLOSED, RequestContext};
 use super::error::ExchangeError;
+use super::h2::wire_error;
 use super::headers::Fields;
 use super::tries::Tries;
 use super::wire::{Downstream, Gone};
@@ -214,5 +215,42 @@ impl<'a, F: Fields> Tries<'a, '_, F> {
             .await;
         self.recording.add_queued(asked.elapsed());
         leased
+    }
+
+    /// Acquires a stream for a WebSocket on a connection to an endpoint that accepts extended CONNECT (RFC 8441). `None` if it
+    /// has to go over HTTP/1: to an `https` endpoint without such a connection.
+    pub(super) async fn lease_tunnel<D: Downstream>(
+        &mut self,
+        endpoint: &'a Arc<Endpoint>,
+        down: &mut D,
+    ) -> Option<Result<Lease, ExchangeError>> {
+        let cx = self.cx;
+        // Neither can a body precede the bytes of the tunnel on a stream, nor may a connection that begins with a header about
+        // its client be shared.
+        let is_possible =
+            !cx.request.framing.has_body() && !endpoint.version.transport.id().is_exclusive();
+        if !endpoint.is_h2c() {
+            let lease = is_possible.then(|| cx.worker.h2_conns.take_for_tunnel(endpoint));
+            return lease.flatten().map(Ok);
+        }
+        if !is_possible {
+            return Some(Err(ExchangeError::NoUpgrade));
+        }
+        let lease = match self.lease(endpoint, down).await {
+            Ok(lease) => lease,
+            Err(error) => return Some(Err(error)),
+        };
+        // A new connection may not have the endpoint's settings yet.
+        let on_timeout = || ExchangeError::FirstByteTimeout;
+        let longest = cx.service.timeouts.first_byte;
+        let allowed = cx.while_wanted(down, longest, on_timeout, |task| {
+            let polled = lease.sender.poll_allows_connect(task);
+            polled.map_err(|error| ExchangeError::Upstream(wire_error(error)))
+        });
+        Some(match allowed.await {
+            Ok(true) => Ok(lease),
+            Ok(false) => Err(ExchangeError::NoUpgrade),
+            Err(error) => Err(error),
+        })
     }
 }

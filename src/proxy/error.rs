@@ -35,8 +35,8 @@ pub enum ExchangeError {
     Limit(Limit),
     /// `timeouts.total` passed while the request waited for a connection slot.
     QueueTimeout,
-    /// An upgrade was requested, and the endpoint speaks HTTP/2 only. Not charged to the version,
-    /// since any client could cause it.
+    /// A WebSocket was requested, and the endpoint speaks HTTP/2 without extended CONNECT. Not
+    /// charged to the version, since any client could cause it.
     NoUpgrade,
     /// No connection could be opened.
     Connect(ConnectError),
@@ -250,7 +250,9 @@ impl fmt::Display for ExchangeError {
             Self::QueueTimeout => {
                 f.write_str("timeouts.total passed while waiting for a connection")
             }
-            Self::NoUpgrade => f.write_str("an HTTP/2 endpoint cannot upgrade a connection"),
+            Self::NoUpgrade => f.write_str(
+                "the HTTP/2 endpoint has not announced that it accepts WebSockets (RFC 8441)",
+            ),
             Self::Connect(_) => f.write_str("no connection to the endpoint"),
             Self::Upstream(_) => f.write_str("the upstream failed"),
             Self::FirstByteTimeout => f.write_str("no response within timeouts.first_byte"),

@@ -116,6 +116,11 @@ impl Upstream for H1Up<'_> {
         self.wire.open_tunnel();
     }
 
+    fn switched_to(&self) -> Option<&[u8]> {
+        let span = self.head.upgrade?;
+        Some(span.of(self.wire.mem.input.bytes()))
+    }
+
     fn send_request<F: Fields>(
         &mut self,
         request: &Request<'_, F>,

@@ -112,6 +112,15 @@ impl H2Stream {
         self.handle.release(n);
     }
 
+    /// See [`super::wire::Source::release_input`].
+    pub(crate) fn release_input(&mut self) {
+        if self.data().is_empty() {
+            self.piece = Vec::new();
+            self.used = 0;
+            self.handle.release_data_memory();
+        }
+    }
+
     /// See [`super::wire::Source::take_trailers`].
     pub(crate) fn take_trailers(&mut self) -> HeaderMap {
         self.trailers.take().unwrap_or_default()

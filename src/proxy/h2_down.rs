@@ -8,6 +8,7 @@ use http::HeaderMap;
 
 use super::h2::{H2Stream, wire_error};
 use super::headers::{Fields, Outgoing};
+use super::websocket::ACCEPT;
 use super::wire::{BodyPiece, Downstream, Gone, Sink, Source, WireError};
 use crate::http1::FieldId;
 use crate::http2::{ErrorCode, Indexing, StreamHandle};
@@ -90,20 +91,29 @@ impl H2Down {
 }
 
 impl Downstream for H2Down {
-    /// Never called: HTTP/2 has no `Upgrade` (RFC 9113 §8.6).
+    const SWITCHED: u16 = 200;
+
+    /// A tunnel's bytes are DATA like others (RFC 8441 §5).
     fn open_tunnel(&mut self) {}
 
     fn send_response<F: Fields>(&mut self, response: &Outgoing<'_, F>) -> Result<(), WireError> {
         let ended = !response.framing.has_body();
+        // The answer to a key, of which the client has sent none (RFC 8441 §5).
+        let opens = response.upgrade.is_some();
+        let is_accept = |name: &[u8]| opens && name.eq_ignore_ascii_case(ACCEPT.as_bytes());
         let sent = self.stream.send_head(ended, |head| {
             head.status(response.status);
             response.fields.each_marked(|id, name, value, sensitive| {
-                if id != FieldId::ContentLength && !response.drops(name) {
+                if id != FieldId::ContentLength && !is_accept(name) && !response.drops(name) {
                     head.put(name, value, Indexing::of(id, name, sensitive));
                 }
             });
             response.each_added(|name, value| {
-                head.put(name, value, Indexing::of(FieldId::of(name), name, false));
+                let id = FieldId::of(name);
+                // Those of a 426 (RFC 9113 §8.2.2).
+                if !matches!(id, FieldId::Connection | FieldId::Upgrade) && !is_accept(name) {
+                    head.put(name, value, Indexing::of(id, name, false));
+                }
             });
             if response.lacks_date() {
                 head.put(b"date", date::value().as_bytes(), Indexing::Incremental);
@@ -187,6 +197,9 @@ impl Source for H2Down {
     }
     fn remaining(&self) -> Option<u64> {
         self.stream.remaining()
+    }
+    fn release_input(&mut self) {
+        self.stream.release_input();
     }
 }
 

@@ -7,15 +7,27 @@ use http::HeaderMap;
 
 use super::h2::{H2Stream, wire_error};
 use super::headers::{Fields, H1Fields, Request, RequestEdits};
+use super::websocket::{KEY, is_websocket};
 use super::wire::{BodyPiece, Sink, Source, Upstream, WireError};
 use crate::config::spec;
 use crate::http1::{FieldId, Framing, Method, Reject};
-use crate::http2::{ErrorCode, HeadBlock, HeadWriter, Indexing, StreamError};
+use crate::http2::{ErrorCode, HeadBlock, HeadWriter, Indexing, RequestKind, StreamError};
 use crate::reason::Reason;
 use crate::upstream::Endpoint;
 use crate::upstream::h2_conns::Lease;
 
-/// An HTTP/2 stream to an endpoint.
+/// How far an extended CONNECT has come (RFC 8441 §5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TunnelState {
+    /// No final response has arrived.
+    Asked,
+    /// Its status was a 2xx.
+    Accepted,
+    /// It was another one, which is answered like that to any request.
+    Refused,
+}
+
+/// An HTTP/2 stream to an endpoint. A request for a WebSocket becomes an extended CONNECT, which the caller allows for.
 #[derive(Debug)]
 pub(crate) struct H2Up {
     // Fields are dropped in this order: the stream before the lease, so that it is closed when its
@@ -29,6 +41,7 @@ pub(crate) struct H2Up {
     /// The authority for a request without one.
     authority: Box<str>,
     method: Method,
+    tunnel: Option<TunnelState>,
     begun: bool,
     refused: bool,
     lease: Lease,
@@ -60,6 +73,10 @@ impl H2Up {
             https: endpoint.spec.scheme == spec::Scheme::Https,
             authority,
             method: request.method,
+            tunnel: request
+                .upgrade
+                .is_some_and(is_websocket)
+                .then_some(TunnelState::Asked),
             begun: false,
             refused: false,
             lease,
@@ -79,6 +96,23 @@ impl H2Up {
     /// Takes the connection out of use for further requests.
     pub(crate) fn retire(&self) {
         self.lease.retire();
+    }
+
+    /// Decides by the final response whether the stream is a tunnel.
+    fn settle_tunnel(&mut self) {
+        let status = self.head.as_ref().map_or(0, |head| head.status);
+        if self.tunnel.is_none() || status < 200 {
+            return;
+        }
+        if status < 300 {
+            self.tunnel = Some(TunnelState::Accepted);
+        } else {
+            self.tunnel = Some(TunnelState::Refused);
+            if let Some(stream) = &mut self.stream {
+                // Nothing will be sent. That it fails says only that the stream is closed already.
+                let _ = stream.finish(None);
+            }
+        }
     }
 
     /// Classifies a stream error: a request that the peer refused can be sent elsewhere.
@@ -126,14 +160,22 @@ impl H2Up {
             authority => authority,
         };
         let scheme: &[u8] = if self.https { b"https" } else { b"http" };
-        head.put(b":method", request.method_text, Indexing::Incremental);
+        let method: &[u8] = match self.tunnel {
+            Some(_) => b"CONNECT",
+            None => request.method_text,
+        };
+        head.put(b":method", method, Indexing::Incremental);
+        if self.tunnel.is_some() {
+            head.put(b":protocol", b"websocket", Indexing::Incremental);
+        }
         head.put(b":scheme", scheme, Indexing::Incremental);
         head.put(b":authority", authority, Indexing::Incremental);
         head.put(b":path", target, Indexing::Without);
         let edited = edits.and_then(|edits| edits.fields.as_ref());
         let drops = |name: &[u8]| edited.is_some_and(|edits| edits.drops(name));
         request.fields.each_marked(|id, name, value, sensitive| {
-            if !request.is_ours(id) && !drops(name) {
+            let is_key = self.tunnel.is_some() && name.eq_ignore_ascii_case(KEY.as_bytes());
+            if !request.is_ours(id) && !is_key && !drops(name) {
                 head.put(name, value, Indexing::of(id, name, sensitive));
             }
         });
@@ -173,20 +215,34 @@ impl H2Up {
 impl Upstream for H2Up {
     type Fields<'a> = H1Fields<'a>;
 
-    /// Never called: HTTP/2 has no `Upgrade` (RFC 9113 §8.6).
-    fn open_tunnel(&mut self) {}
+    const ANSWERS_KEYS: bool = false;
+
+    fn open_tunnel(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            self.reads_body = true;
+            stream.expect(false, None);
+        }
+    }
+
+    fn switched_to(&self) -> Option<&[u8]> {
+        (self.tunnel == Some(TunnelState::Accepted)).then_some(b"websocket")
+    }
 
     fn send_request<F: Fields>(
         &mut self,
         request: &Request<'_, F>,
         edits: Option<&RequestEdits<'_>>,
     ) -> Result<(), WireError> {
-        let ended = !request.framing.has_body();
-        let is_head = self.method == Method::Head;
+        let ended = !request.framing.has_body() && self.tunnel.is_none();
+        let kind = match self.tunnel {
+            Some(_) => RequestKind::Tunnel,
+            None if self.method == Method::Head => RequestKind::Head,
+            None => RequestKind::Ordinary,
+        };
         let sent = self
             .lease
             .sender
-            .send_request(ended, is_head, |head| self.put_head(head, request, edits));
+            .send_request(ended, kind, |head| self.put_head(head, request, edits));
         match sent {
             Ok(handle) => {
                 self.stream = Some(H2Stream::new(handle, ended));
@@ -209,6 +265,7 @@ impl Upstream for H2Up {
                 if let (Some(former), Some(stream)) = (self.head.replace(head), &self.stream) {
                     stream.handle().recycle(former);
                 }
+                self.settle_tunnel();
                 Poll::Ready(Ok(()))
             }
             Err(error) => Poll::Ready(Err(self.broke(error))),
@@ -216,7 +273,10 @@ impl Upstream for H2Up {
     }
 
     fn status(&self) -> u16 {
-        self.head.as_ref().map_or(0, |head| head.status)
+        match self.tunnel {
+            Some(TunnelState::Accepted) => 101,
+            _ => self.head.as_ref().map_or(0, |head| head.status),
+        }
     }
 
     fn fields(&self) -> H1Fields<'_> {
@@ -319,6 +379,10 @@ impl Sink for H2Up {
         _: &mut Context<'_>,
         trailers: Option<&HeaderMap>,
     ) -> Poll<Result<(), WireError>> {
+        if self.tunnel == Some(TunnelState::Asked) {
+            // The end of the request, which has no body, isn't that of the tunnel.
+            return Poll::Ready(Ok(()));
+        }
         Poll::Ready(self.stream()?.finish(trailers).map_err(wire_error))
     }
     /// What was accepted is in the connection's output already.

@@ -83,7 +83,7 @@ pub(crate) mod traces;
 pub(crate) mod tries;
 pub(crate) mod tunnel;
 pub(crate) mod via;
-mod websocket;
+pub(crate) mod websocket;
 pub(crate) mod wire;
 pub(crate) mod worker;
 

@@ -1,4 +1,4 @@
-//! The tunnel after a 101: relays bytes in both directions until both have ended or one has failed.
+//! The tunnel after a 101, or a 200 to the extended CONNECT of HTTP/2: relays bytes in both directions until both have ended or one has failed.
 //!
 //! Most tunnels are idle most of the time, so an idle direction holds no buffers, is skipped when
 //! the other one wakes the task, and forwards a small message with one read and one write.
@@ -21,14 +21,15 @@ use super::error::ExchangeError;
 use super::headers::{Fields, Outgoing};
 use super::observe::Recording;
 use super::outcome::Served;
+use super::websocket::{self, ACCEPT};
 use super::wire::{Downstream, PumpError, Sink, Source, Upstream};
-use crate::http1::{FieldId, Framing};
+use crate::http1::Framing;
 use crate::net::TaskControl;
 
 /// Longest silence of a tunnel after one side has ended.
 const HALF_OPEN: Duration = Duration::from_secs(30);
 
-/// Relays the 101 to the client, then runs the tunnel. How it ends is no failure, since the protocol
+/// Relays the 101 to the client, as a 200 over HTTP/2, then runs the tunnel. How it ends is no failure, since the protocol
 /// inside isn't known.
 ///
 /// # Errors
@@ -40,25 +41,24 @@ pub(crate) async fn run<D: Downstream, U: Upstream, F: Fields>(
     down: &mut D,
     up: &mut U,
 ) -> Result<Served, ExchangeError> {
-    let protocol = up
-        .fields()
-        .first(FieldId::Upgrade)
-        .map(<[u8]>::to_vec)
-        .unwrap_or_default();
+    let protocol = up.switched_to().map(<[u8]>::to_vec).unwrap_or_default();
+    let accept = (!U::ANSWERS_KEYS).then(|| websocket::accept_for(cx.request));
+    let accept = accept.iter().flatten();
+    let added: Vec<_> = accept.map(|accept| (ACCEPT, &**accept)).collect();
     let edits = edit::of_response(cx.snapshot, recording);
     down.send_response(&Outgoing {
-        status: 101,
+        status: D::SWITCHED,
         fields: up.fields(),
         framing: Framing::UntilClose,
         declared_length: None,
-        added: &[],
-        fixed: 0,
+        added: &added,
+        fixed: added.len(),
         edits: edits.as_ref(),
         upgrade: Some(&protocol),
     })
     .map_err(|e| ExchangeError::ClientGone(Some(e)))?;
     drop(edits);
-    recording.record.status = 101;
+    recording.record.status = D::SWITCHED;
     recording.record.tunnel = true;
     up.next();
     up.open_tunnel();

@@ -27,6 +27,12 @@ pub(crate) const REQUIRED: [(&str, &str); 3] = [
     ("connection", "upgrade"),
 ];
 
+/// The field of a request with the key that the 101 has to answer (RFC 6455 §11.3.1).
+pub(crate) const KEY: &str = "sec-websocket-key";
+
+/// The field of a 101 that answers it (RFC 6455 §11.3.3).
+pub(crate) const ACCEPT: &str = "sec-websocket-accept";
+
 /// Appended to a key before it is hashed (RFC 6455 §1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -52,7 +58,7 @@ pub(crate) fn refusal<F: Fields>(request: &Request<'_, F>) -> Option<LocalReply>
         return None;
     }
     let version = sole(&request.fields, "sec-websocket-version", |v| v == VERSION);
-    let key = sole(&request.fields, "sec-websocket-key", valid_key);
+    let key = sole(&request.fields, KEY, valid_key);
     match (request.method, version, key) {
         (_, Some(false), _) => Some(LocalReply::refuse(Reject {
             status: 426,
@@ -74,10 +80,8 @@ pub(crate) fn completes<F: Fields>(
         return true;
     }
     let mut matches = None;
-    request.fields.any("sec-websocket-key", &mut |key| {
-        matches = sole(answer, "sec-websocket-accept", |accept| {
-            accepts(key, accept)
-        });
+    request.fields.any(KEY, &mut |key| {
+        matches = sole(answer, ACCEPT, |accept| accepts(key, accept));
         true
     });
     matches == Some(true)
@@ -109,13 +113,40 @@ pub(crate) fn valid_key(key: &[u8]) -> bool {
     key.len() == KEY_LEN && BASE64.decode_slice(key, &mut bytes) == Ok(16)
 }
 
-/// Whether `accept` is the base64 of SHA-1(`key` + [`GUID`]) (RFC 6455 §4.2.2 item 5.4).
+/// The key of a handshake that the proxy begins itself, from 16 random bytes.
+pub(crate) fn key_of(nonce: u128) -> [u8; KEY_LEN] {
+    let mut key = [0; KEY_LEN];
+    // 16 bytes are 24 characters, padding included.
+    let encoded = BASE64.encode_slice(nonce.to_be_bytes(), &mut key);
+    debug_assert_eq!(encoded, Ok(KEY_LEN));
+    key
+}
+
+/// The answer to the key of a request.
+pub(crate) fn accept_for<F: Fields>(request: &Request<'_, F>) -> Option<String> {
+    let mut answer = None;
+    request.fields.any(KEY, &mut |key| {
+        answer = Some(String::from_utf8_lossy(&accept_of(key)).into_owned());
+        true
+    });
+    answer
+}
+
+/// Whether `accept` is the answer to `key`.
 pub(crate) fn accepts(key: &[u8], accept: &[u8]) -> bool {
+    accept == accept_of(key)
+}
+
+/// The answer to a key: the base64 of SHA-1(`key` + [`GUID`]) (RFC 6455 §4.2.2 item 5.4).
+pub(crate) fn accept_of(key: &[u8]) -> [u8; ACCEPT_LEN] {
     let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
     context.update(key);
     context.update(GUID);
-    let mut expected = [0; ACCEPT_LEN];
-    BASE64.encode_slice(context.finish(), &mut expected) == Ok(ACCEPT_LEN) && expected == accept
+    let mut accept = [0; ACCEPT_LEN];
+    // 20 bytes are 28 characters, padding included.
+    let encoded = BASE64.encode_slice(context.finish(), &mut accept);
+    debug_assert_eq!(encoded, Ok(ACCEPT_LEN));
+    accept
 }
 
 #[cfg(test)]
@@ -160,6 +191,14 @@ mod tests {
         ] {
             assert!(!valid_key(key.as_bytes()), "{key}");
         }
+    }
+
+    #[test]
+    fn a_key_of_our_own_is_valid() {
+        assert_eq!(key_of(0), *b"AAAAAAAAAAAAAAAAAAAAAA==");
+        let sample = key_of(u128::from_be_bytes(*b"the sample nonce"));
+        assert_eq!(sample, *b"dGhlIHNhbXBsZSBub25jZQ==");
+        assert!(valid_key(&key_of(u128::MAX)));
     }
 
     /// The example of RFC 6455 §1.3.

@@ -202,7 +202,9 @@ pub enum Gone {
 
 /// The client's side of an exchange.
 pub trait Downstream: Source + Sink {
-    /// Switches to a tunnel after a 101: bytes pass unframed in both directions until EOF.
+    /// The status of a response that opens a tunnel: 101, or 200 over HTTP/2 (RFC 8441 §5).
+    const SWITCHED: u16 = 101;
+    /// Switches to a tunnel after such a response: bytes pass in both directions until EOF.
     fn open_tunnel(&mut self);
     /// Queues the head of the final response.
     fn send_response<F: Fields>(&mut self, response: &Outgoing<'_, F>) -> Result<(), WireError>;
@@ -231,8 +233,12 @@ pub trait Downstream: Source + Sink {
 
 /// The endpoint's side of an exchange.
 pub(crate) trait Upstream: Source + Sink {
-    /// Switches to a tunnel after a 101: bytes pass unframed in both directions until EOF.
+    /// Whether a 101 answers the key of a WebSocket. HTTP/2 has no keys (RFC 8441 §5).
+    const ANSWERS_KEYS: bool = true;
+    /// Switches to a tunnel after a 101: bytes pass in both directions until EOF.
     fn open_tunnel(&mut self);
+    /// The protocol that a 101 names.
+    fn switched_to(&self) -> Option<&[u8]>;
     /// The fields of a response head.
     type Fields<'a>: Fields
     where
@@ -245,7 +251,7 @@ pub(crate) trait Upstream: Source + Sink {
     ) -> Result<(), WireError>;
     /// Ready when a response head, informational or final, has arrived.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>>;
-    /// The status of the last head.
+    /// The status of the last head; 101 where a stream of HTTP/2 becomes a tunnel.
     fn status(&self) -> u16;
     /// The fields of the last head.
     fn fields(&self) -> Self::Fields<'_>;

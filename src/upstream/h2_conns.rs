@@ -132,6 +132,11 @@ impl H2Conns {
         Leasing::new(self.0.clone(), endpoint.clone(), opening)
     }
 
+    /// A lease on an open connection to an endpoint that has announced extended CONNECT.
+    pub(crate) fn take_for_tunnel(&self, endpoint: &Arc<Endpoint>) -> Option<Lease> {
+        self.0.take(endpoint, Sender::allows_connect)
+    }
+
     /// Adds a connection that was opened elsewhere and has negotiated HTTP/2, and takes a lease on it.
     pub(crate) fn adopt(
         &self,
@@ -243,8 +248,12 @@ impl ConnectionsState {
         }))
     }
 
-    /// A lease on an existing connection with a free stream.
-    fn take(self: &Rc<Self>, endpoint: &Arc<Endpoint>) -> Option<Lease> {
+    /// A lease on an existing connection with a free stream that `suits`.
+    fn take(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        suits: impl Fn(&Sender) -> bool,
+    ) -> Option<Lease> {
         let (sender, state) = self.entry(endpoint, |entry| {
             // After GOAWAY no stream can be opened, although the connection's task still runs for the open streams.
             let transport = endpoint.version.transport.id();
@@ -255,6 +264,7 @@ impl ConnectionsState {
             });
             let free = |conn: &&H2Connection| {
                 conn.state.streams.get() < conn.sender.most_streams().min(MAX_STREAMS)
+                    && suits(&conn.sender)
             };
             let conn = entry.conns.iter().find(free)?;
             Some((conn.sender.clone(), conn.state.clone()))

@@ -89,6 +89,7 @@ pub(super) fn begin(opened: OpenedConnection, buffers: Buffers) -> OpenedH2 {
         stream_window: STREAM_WINDOW,
         connection_window: CONNECTION_WINDOW,
         max_streams: 0,
+        extended_connect: false,
         header_list: HEAD_BYTES,
         head: limits,
         trailers: limits,

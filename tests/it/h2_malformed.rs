@@ -64,6 +64,7 @@ fn next(client: &mut Client) -> io::Result<(u8, frames::Frame)> {
     let len = u32::from_be_bytes([0, head[0], head[1], head[2]]);
     let frame = frames::Frame {
         kind: head[3],
+        flags: head[4],
         stream: u32::from_be_bytes([head[5], head[6], head[7], head[8]]),
         payload: client.try_exact(len as usize)?,
     };
@@ -293,6 +294,7 @@ fn by_frames(conn: &mut Conn, answers: &Kinds) -> io::Result<()> {
             kind,
             stream,
             payload,
+            ..
         } = frames::received(conn)?;
         match kind {
             kind::HEADERS => {

@@ -213,6 +213,7 @@ fn by_frames(conn: &mut Conn, trailers: &[u8]) -> io::Result<()> {
             kind,
             stream,
             payload,
+            ..
         } = frames::received(conn)?;
         match kind {
             kind::HEADERS => {

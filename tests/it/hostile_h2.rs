@@ -365,29 +365,29 @@ fn sizes_have_limits() {
 }
 
 #[test]
-fn tunnels_are_not_offered() {
+fn no_tunnel_but_websocket_is_offered() {
     let origin = Origin::named("blue");
     let proxy = before(&origin.at());
-    for fields in [
-        vec![(":method", "CONNECT"), (":authority", "test:443")],
-        vec![
-            (":method", "CONNECT"),
-            (":protocol", "websocket"),
-            (":scheme", "http"),
-            (":authority", "test"),
-            (":path", "/"),
-        ],
+    let connect = [(":method", "CONNECT"), (":authority", "test")];
+    let target = [(":scheme", "http"), (":path", "/")];
+    let udp = [&connect[..], &target, &[(":protocol", "connect-udp")]].concat();
+    let pathless = [&connect[..], &target[..1], &[(":protocol", "websocket")]].concat();
+    let get = [&get_fields("/")[..], &[(":protocol", "websocket")]].concat();
+    let twice = [&connect[..], &target, &[(":protocol", "websocket"); 2]].concat();
+    for (fields, expected) in [
+        (&connect[..], Outcome::Status(405)),
+        (&udp, Outcome::Status(501)),
+        (&pathless, Outcome::Reset(1)),
+        (&get, Outcome::Reset(1)),
+        (&twice, Outcome::Reset(1)),
     ] {
         let mut client = open(&proxy);
-        client.send(frames::request(1, &fields));
-        let outcome = frames::outcome(&mut client, 1);
-        let fine = matches!(
-            outcome,
-            Outcome::Status(400 | 405 | 501) | Outcome::Reset(_) | Outcome::Goaway(_)
-        );
-        assert!(fine, "{outcome:?}");
+        client.send(frames::request(1, fields));
+        assert_eq!(frames::outcome(&mut client, 1), expected, "{fields:?}");
+        client.send(frames::request(3, &get_fields("/")));
+        assert_eq!(frames::outcome(&mut client, 3), Outcome::Status(200));
     }
-    assert_eq!(origin.hits(), 0);
+    assert_eq!(origin.hits(), 5);
 }
 
 #[test]

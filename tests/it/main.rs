@@ -37,6 +37,7 @@ mod h2_framing;
 mod h2_malformed;
 mod h2_trailers;
 mod h2_uploads;
+mod h2_websocket;
 mod h2_windowless;
 mod handover;
 mod harness;

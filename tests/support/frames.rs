@@ -27,6 +27,7 @@ pub const END_HEADERS: u8 = 4;
 #[derive(Clone, Debug)]
 pub struct Frame {
     pub kind: u8,
+    pub flags: u8,
     pub stream: u32,
     pub payload: Vec<u8>,
 }
@@ -132,6 +133,7 @@ fn read(mut exact: impl FnMut(usize) -> io::Result<Vec<u8>>) -> io::Result<Frame
     let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) & 0x7fff_ffff;
     Ok(Frame {
         kind: head[3],
+        flags: head[4],
         stream,
         payload: exact(len as usize)?,
     })

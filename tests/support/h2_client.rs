@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
@@ -12,6 +13,8 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+use super::PATIENCE;
 
 /// One connection; requests may be sent from clones.
 #[derive(Clone)]
@@ -48,6 +51,18 @@ impl H2 {
         let (sender, connection) = h2::client::handshake(io).await.expect("a preface");
         tokio::spawn(connection);
         Self { sender }
+    }
+
+    /// Waits until the server has announced extended CONNECT.
+    pub async fn allows_connect(&self) {
+        let sender = self.sender.clone().ready().await.expect("a connection");
+        let announced = async {
+            while !sender.is_extended_connect_protocol_enabled() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, announced).await;
+        waited.expect("an announcement");
     }
 
     /// Sends a request's head; its body is to follow unless `end`.

@@ -1,7 +1,7 @@
 //! HTTP/2 origins, on a thread and runtime of their own.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -32,6 +32,8 @@ struct Log {
     most_requests: AtomicUsize,
     /// Streams that it announces to take at once on a connection; 0 = any number.
     most_streams: AtomicUsize,
+    /// It announces extended CONNECT.
+    connects: AtomicBool,
     heads: Mutex<Vec<Request<()>>>,
 }
 
@@ -85,6 +87,11 @@ impl H2Origin {
         F: Future<Output = Result<(), h2::Error>> + Send + 'static,
     {
         Self::serve(Some(TlsAcceptor::from(config)), Arc::new(script))
+    }
+
+    /// From now on connections announce that extended CONNECT is accepted.
+    pub fn accept_connect(&self) {
+        self.log.connects.store(true, Ordering::SeqCst);
     }
 
     /// Answers 200 with its name.
@@ -203,6 +210,9 @@ async fn one_connection<F>(
         most => {
             builder.max_concurrent_streams(most as u32);
         }
+    }
+    if log.connects.load(Ordering::SeqCst) {
+        builder.enable_connect_protocol();
     }
     let Ok(mut connection) = builder.handshake(io).await else {
         return;

@@ -357,6 +357,12 @@ impl Conn {
         Ok(self.inbox.take_rest())
     }
 
+    /// Says that nothing more will be sent.
+    pub fn finish(&mut self) -> io::Result<()> {
+        let socket = self.socket.as_ref().expect("a TCP connection");
+        socket.shutdown(Shutdown::Write)
+    }
+
     /// Ends the connection by a reset.
     pub fn reset(&mut self) -> io::Result<()> {
         let socket = self.socket.take().expect("a TCP connection");

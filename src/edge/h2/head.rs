@@ -11,6 +11,7 @@ use crate::http2::HeadBlock;
 use crate::proxy::RejectedHead;
 use crate::proxy::headers::{Fields, H1Fields, Request};
 use crate::proxy::via::Via;
+use crate::proxy::websocket;
 use crate::reason::Reason;
 
 use super::state::ConnectionState;
@@ -28,6 +29,8 @@ pub(super) struct RequestHead<'a> {
     target: RequestTarget<'a>,
     framing: Framing,
     expect_continue: bool,
+    /// It is a WebSocket handshake by extended CONNECT.
+    is_websocket: bool,
 }
 
 impl<'a> RequestHead<'a> {
@@ -42,8 +45,8 @@ impl<'a> RequestHead<'a> {
         (limits, merge_slashes): (&ProxyLimits, bool),
         known: impl Fn(&[u8]) -> Option<usize>,
     ) -> Result<Self, Reject> {
-        let method = Method::from_bytes(block.method());
-        check_method(method, block.method())?;
+        let is_websocket = is_websocket(block);
+        let method = method_of(block)?;
         if let Some(reject) = block.too_large {
             return Err(reject);
         }
@@ -71,6 +74,9 @@ impl<'a> RequestHead<'a> {
         }
         let target = RequestTarget::new(block.path(), merge_slashes)?;
         let framing = match block.content_length {
+            // What follows belongs to the tunnel, and CONNECT has no other content (RFC 9110 §9.3.6).
+            Some(1..) if is_websocket => return Err(Reject::bad(Reason::BadContentLength)),
+            _ if is_websocket => Framing::Empty,
             Some(n) => Framing::Length(n),
             None if ended => Framing::Empty,
             None => Framing::UntilClose,
@@ -84,6 +90,7 @@ impl<'a> RequestHead<'a> {
             target,
             framing,
             expect_continue: expects && framing.has_body(),
+            is_websocket,
         })
     }
 
@@ -105,7 +112,10 @@ impl<'a> RequestHead<'a> {
         };
         Request {
             method: self.method,
-            method_text: self.block.method(),
+            method_text: match self.is_websocket {
+                true => b"GET",
+                false => self.block.method(),
+            },
             authority: self.authority,
             host: &self.host,
             target: &self.target.path_and_query,
@@ -113,7 +123,7 @@ impl<'a> RequestHead<'a> {
             typed_path: &self.target.typed_path,
             framing: self.framing,
             expect_continue: self.expect_continue,
-            upgrade: None,
+            upgrade: self.is_websocket.then_some(b"websocket"),
             te_trailers: self.block.te_trailers,
             via: shared.listener.via.as_ref().map(Via::http2),
             peer: &shared.peer,
@@ -134,20 +144,41 @@ pub(super) fn rejected(block: &HeadBlock) -> RejectedHead<'_> {
     }
 }
 
-fn check_method(method: Method, text: &[u8]) -> Result<(), Reject> {
-    if method == Method::Connect {
-        return Err(Reject {
+/// Whether the request is an extended CONNECT that begins a WebSocket (RFC 8441 §5).
+fn is_websocket(block: &HeadBlock) -> bool {
+    block
+        .protocol()
+        .is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+}
+
+/// Makes an extended CONNECT for WebSocket the handshake that HTTP/1 has for it, which is a GET with a key (RFC 6455 §4.1). HTTP/2
+/// does without one (RFC 8441 §5), so the proxy chooses it. Other heads stay as they are.
+pub(super) fn complete_handshake(block: &mut HeadBlock, nonce: impl FnOnce() -> u128) {
+    if is_websocket(block) {
+        let key = websocket::key_of(nonce());
+        block.set(websocket::KEY.as_bytes(), &key);
+    }
+}
+
+/// The method, which is GET for a WebSocket.
+fn method_of(block: &HeadBlock) -> Result<Method, Reject> {
+    let text = block.method();
+    match Method::from_bytes(text) {
+        Method::Connect if is_websocket(block) => Ok(Method::Get),
+        Method::Connect if block.protocol().is_some() => Err(Reject {
+            status: 501,
+            reason: Reason::ConnectProtocol,
+        }),
+        Method::Connect => Err(Reject {
             status: 405,
             reason: Reason::Connect,
-        });
-    }
-    if text.len() > MAX_METHOD {
-        return Err(Reject {
+        }),
+        _ if text.len() > MAX_METHOD => Err(Reject {
             status: 501,
             reason: Reason::MethodTooLong,
-        });
+        }),
+        method => Ok(method),
     }
-    Ok(())
 }
 
 /// Returns `:authority`, or else `Host`. If both are present they have to agree (RFC 9113 §8.3.1).

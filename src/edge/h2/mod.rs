@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use tokio::task::coop::unconstrained;
 
-use self::head::{RequestHead, rejected};
+use self::head::{RequestHead, complete_handshake, rejected};
 use self::state::{ConnectionState, LINGER, OpenStream};
 use self::stream_slots::{JobSlot, StreamSlots};
 use super::connection_context::ConnectionContext;
@@ -284,12 +284,16 @@ async fn serve_streams(jobs: Rc<JobSlot<Job>>) {
         let Job { open, incoming } = jobs.next().await;
         let Incoming {
             stream,
-            head,
+            mut head,
             ended,
         } = incoming;
         let shared = &*open.0;
         let control = shared.worker.controls.register(shared.listener.id);
-        let mut down = H2Down::new(stream, ended, head.content_length, shared.streams.clone());
+        let length = match head.protocol() {
+            None => head.content_length,
+            Some(_) => None,
+        };
+        let mut down = H2Down::new(stream, ended, length, shared.streams.clone());
         if down.is_taken_back() && shared.connection.core().has_resets() {
             // The client has reset the stream before it was served: no work is begun, as in a rapid reset attack.
             let snapshots = RequestSnapshots::of(&shared.worker);
@@ -298,6 +302,7 @@ async fn serve_streams(jobs: Rc<JobSlot<Job>>) {
             recording.fail(ExchangeError::ClientGone(None), false);
             continue;
         }
+        complete_handshake(&mut head, || shared.worker.with_rng(|rng| rng.u128(..)));
         match answer(shared, &control, (&head, ended), &mut down).await {
             // Dropping a complete response resets the stream with NO_ERROR if the request's body was not read to its end
             // (RFC 9113 §8.1).

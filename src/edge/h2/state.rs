@@ -65,6 +65,7 @@ impl ConnectionState {
             stream_window: windows.stream,
             connection_window: windows.connection,
             max_streams: streams,
+            extended_connect: true,
             header_list: u32::try_from(2 * limits.header_bytes).unwrap_or(u32::MAX),
             head: BlockLimits {
                 bytes: limits.header_bytes,

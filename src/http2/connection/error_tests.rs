@@ -6,9 +6,13 @@ use crate::http2::frame::{flag, kind};
 
 /// What a server does about these bytes, which open stream 1 and perhaps others, all accepted at once.
 fn server_verdict(bytes: &[u8]) -> (Vec<(u32, ErrorCode)>, Option<ErrorCode>) {
+    verdict_by(config(), bytes)
+}
+
+fn verdict_by(config: Config, bytes: &[u8]) -> (Vec<(u32, ErrorCode)>, Option<ErrorCode>) {
     let mut verdicts = Vec::new();
     for piece in [bytes.len(), 1, 5] {
-        let connection = server(config());
+        let connection = server(config);
         let (mut input, mut streams) = (Vec::new(), Vec::new());
         for part in bytes.chunks(piece) {
             input.extend_from_slice(part);
@@ -217,4 +221,47 @@ fn errors_of_the_connection_end_it_with_their_code() {
         Some(Code::PROTOCOL_ERROR),
         "no SETTINGS"
     );
+}
+
+#[test]
+fn a_tunnel_is_understood_where_it_was_announced_and_carries_data_only() {
+    let connect = [
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "http"),
+        (":authority", "test"),
+        (":path", "/"),
+    ];
+    let announced = Config {
+        extended_connect: true,
+        ..config()
+    };
+    for (config, settings) in [(config(), 3), (announced, 4)] {
+        let connection = Connection::server(config, 0);
+        let core = connection.core();
+        assert_eq!(core.output()[2], 6 * settings, "the length of SETTINGS");
+        let last = &core.output()[9 + 6 * 3..][..6];
+        let is_announced = last == [0, setting::ENABLE_CONNECT_PROTOCOL as u8, 0, 0, 0, 1];
+        assert_eq!(is_announced, config.extended_connect);
+    }
+    let open = |more: &[(&str, &str)]| {
+        let fields = [&connect[..], more].concat();
+        frame(kind::HEADERS, flag::END_HEADERS, 1, &block(&fields))
+    };
+    let refused = (vec![(1, ErrorCode::PROTOCOL_ERROR)], None);
+    let fine = (vec![], None);
+    assert_eq!(verdict_by(config(), &open(&[])), refused);
+    // Whatever a length says, it is not that of the tunnel.
+    for more in [&[][..], &[("content-length", "3")]] {
+        let data = [
+            open(more),
+            frame(kind::DATA, 0, 1, b"four"),
+            frame(kind::DATA, flag::END_STREAM, 1, b"more"),
+        ];
+        assert_eq!(verdict_by(announced, &data.concat()), fine);
+    }
+    let flags = flag::END_HEADERS | flag::END_STREAM;
+    let trailers = frame(kind::HEADERS, flags, 1, &block(&[("x", "y")]));
+    let ended = [open(&[]), trailers].concat();
+    assert_eq!(verdict_by(announced, &ended), refused);
 }

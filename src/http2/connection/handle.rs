@@ -209,6 +209,14 @@ impl StreamHandle {
         core.release(self.key, bytes);
     }
 
+    /// Frees the memory for data, if there is none.
+    pub(crate) fn release_data_memory(&self) {
+        let stream = &mut self.core.borrow_mut().streams[self.key];
+        if stream.data.is_empty() {
+            stream.data = Vec::new();
+        }
+    }
+
     /// Keeps the memory of a head for later streams.
     pub(crate) fn recycle(&self, head: Box<HeadBlock>) {
         self.core.borrow_mut().recycle(head);
@@ -337,6 +345,17 @@ impl Core {
     }
 }
 
+/// What a request says about the content of its response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RequestKind {
+    /// Nothing.
+    Ordinary,
+    /// HEAD: there is none.
+    Head,
+    /// Extended CONNECT: after a 2xx both sides send DATA of no declared length.
+    Tunnel,
+}
+
 /// Opens streams on a client's connection. When the last one is dropped, the connection ends after its streams.
 pub(crate) struct Sender(Rc<RefCell<Core>>);
 
@@ -363,14 +382,41 @@ impl Sender {
         self.0.borrow().most_streams()
     }
 
-    /// Sends a request head on a new stream. `is_head`: the method is HEAD.
+    /// Waits for the peer's settings. Ready with whether it accepts extended CONNECT (RFC 8441 §3).
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub(crate) fn poll_allows_connect(&self, cx: &Context<'_>) -> Poll<Result<bool, StreamError>> {
+        let mut core = self.0.borrow_mut();
+        if let Some(error) = core.error {
+            return Poll::Ready(Err(error));
+        }
+        if core.has_settings {
+            return Poll::Ready(Ok(core.peer_connect));
+        }
+        if !core
+            .settings_wakers
+            .iter()
+            .any(|known| known.will_wake(cx.waker()))
+        {
+            core.settings_wakers.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Whether the peer has announced that it accepts extended CONNECT.
+    pub(crate) fn allows_connect(&self) -> bool {
+        self.0.borrow().peer_connect
+    }
+
+    /// Sends a request head on a new stream.
     ///
     /// # Errors
     /// The connection accepts no more streams. Nothing was sent.
     pub(crate) fn send_request(
         &self,
         ended: bool,
-        is_head: bool,
+        kind: RequestKind,
         write: impl FnOnce(&mut HeadWriter<'_>),
     ) -> Result<StreamHandle, StreamError> {
         if !self.can_open() {
@@ -382,7 +428,9 @@ impl Sender {
         let id = core.newest + if core.newest == 0 { 1 } else { 2 };
         core.newest = id;
         let key = core.add(id);
-        core.streams[key].is_head_request = is_head;
+        let stream = &mut core.streams[key];
+        stream.is_head_request = kind == RequestKind::Head;
+        stream.is_tunnel = kind == RequestKind::Tunnel;
         core.put_head(id, ended, write);
         if ended {
             core.send_ended(key);

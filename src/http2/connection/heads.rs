@@ -76,7 +76,7 @@ impl Core {
         let id = block.stream;
         self.newest = id;
         let kind = HeadKind::Request {
-            extended_connect: false,
+            extended_connect: self.config.extended_connect,
         };
         let Some(head) = self.decode(bytes, kind, self.config.head) else {
             return;
@@ -105,7 +105,9 @@ impl Core {
         let key = self.add(id);
         let stream = &mut self.streams[key];
         stream.has_head = true;
-        stream.content_left = head.content_length;
+        stream.is_tunnel = head.protocol().is_some();
+        // The content of CONNECT is that of the tunnel, which no field describes (RFC 9110 §9.3.6).
+        stream.content_left = head.content_length.filter(|_| !stream.is_tunnel);
         stream.receive_ended = block.end_stream;
         self.unaccepted.push_back((key, head));
         self.notify();
@@ -131,8 +133,11 @@ impl Core {
         }
         if !is_informational {
             stream.has_head = true;
+            // Any other response to CONNECT is an ordinary one (RFC 9110 §9.3.6).
+            stream.is_tunnel &= (200..300).contains(&head.status);
             // In a response to HEAD and in a 304 it is the length of another message (RFC 9110 §8.6).
-            if !stream.is_head_request && !matches!(head.status, 204 | 304) {
+            let has_content = !stream.is_head_request && !stream.is_tunnel;
+            if has_content && !matches!(head.status, 204 | 304) {
                 stream.content_left = head.content_length;
             }
         }
@@ -159,8 +164,8 @@ impl Core {
         }
         let reject = match head.malformed {
             Some(malformed) => Some(malformed.reject()),
-            // Trailers end the message (RFC 9113 §8.1).
-            None if !block.end_stream => Some(Reject::bad(Reason::BadTrailers)),
+            // Trailers end the message (RFC 9113 §8.1), and a tunnel has none (§8.5).
+            None if !block.end_stream || stream.is_tunnel => Some(Reject::bad(Reason::BadTrailers)),
             None => None,
         };
         if let Some(reject) = reject {

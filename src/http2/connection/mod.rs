@@ -21,6 +21,8 @@ mod receive;
 mod stream;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tunnel_tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -35,7 +37,9 @@ use self::stream::Stream;
 use super::frame::{self, PREFACE, setting};
 use super::{BlockLimits, Decoder, Encoder, ErrorCode, HeadBlock};
 
-pub(crate) use self::handle::{Connection, HeadWriter, Incoming, Sender, StreamHandle};
+pub(crate) use self::handle::{
+    Connection, HeadWriter, Incoming, RequestKind, Sender, StreamHandle,
+};
 pub(crate) use self::stream::StreamError;
 
 /// Window of a connection and initial window of its streams before any SETTINGS (RFC 9113 §6.9.2).
@@ -70,6 +74,8 @@ pub(crate) struct Config {
     pub(crate) connection_window: u32,
     /// Most concurrent streams that the peer may open.
     pub(crate) max_streams: u32,
+    /// Whether a server accepts extended CONNECT, and announces it (RFC 8441 §3).
+    pub(crate) extended_connect: bool,
     /// SETTINGS_MAX_HEADER_LIST_SIZE.
     pub(crate) header_list: u32,
     /// Limits on heads.
@@ -160,6 +166,10 @@ pub(crate) struct Core {
     peer_window: u32,
     peer_frame: usize,
     peer_streams: Option<u32>,
+    /// The peer, a server, accepts extended CONNECT (RFC 8441 §3).
+    peer_connect: bool,
+    /// Tasks that wait for the peer's first settings.
+    settings_wakers: Vec<Waker>,
     send_window: i64,
 
     out: Vec<u8>,
@@ -213,6 +223,8 @@ impl Core {
             peer_window: DEFAULT_WINDOW,
             peer_frame: frame::DEFAULT_MAX_FRAME,
             peer_streams: None,
+            peer_connect: false,
+            settings_wakers: Vec::new(),
             send_window: DEFAULT_WINDOW.into(),
             out: Vec::new(),
             written: 0,
@@ -236,7 +248,10 @@ impl Core {
         match self.role {
             Role::Server => {
                 let streams = (setting::MAX_CONCURRENT_STREAMS, config.max_streams);
-                frame::put_settings(out, &[streams, window, list]);
+                let connect = (setting::ENABLE_CONNECT_PROTOCOL, 1);
+                let settings = [streams, window, list, connect];
+                let announced = 3 + usize::from(config.extended_connect);
+                frame::put_settings(out, &settings[..announced]);
             }
             Role::Client => {
                 out.extend_from_slice(PREFACE);
@@ -375,6 +390,7 @@ impl Core {
         self.ending = Ending::Over;
         self.error = Some(error);
         self.payload = None;
+        self.wake_settings();
         for (key, head) in std::mem::take(&mut self.unaccepted) {
             self.recycle(head);
             self.streams[key].error = Some(error);
@@ -391,6 +407,13 @@ impl Core {
             }
         }
         self.notify();
+    }
+
+    /// Wakes the tasks that wait for the peer's settings.
+    fn wake_settings(&mut self) {
+        std::mem::take(&mut self.settings_wakers)
+            .into_iter()
+            .for_each(Waker::wake);
     }
 
     /// A connection that accepts or opens no more streams is over when its last one has ended.

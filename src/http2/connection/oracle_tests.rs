@@ -212,7 +212,8 @@ fn a_client_uses_servers_of_the_h2_crate() {
                         (":authority", "test"),
                         (":path", "/"),
                     ];
-                    let stream = sender.send_request(false, false, |h| put(h, &head));
+                    let stream =
+                        sender.send_request(false, RequestKind::Ordinary, |h| put(h, &head));
                     let stream = stream.unwrap();
                     write(&stream, &content(size)).await.unwrap();
                     stream.send_head(true, |head| put(head, &TRAILERS)).unwrap();

@@ -133,6 +133,7 @@ fn run(role: Role, steps: Vec<Step>, piece: usize) {
         stream_window: 8_192,
         connection_window: 100_000,
         max_streams: 4,
+        extended_connect: false,
         header_list: 8_192,
         head: limits,
         trailers: limits,
@@ -206,7 +207,9 @@ fn run(role: Role, steps: Vec<Step>, piece: usize) {
             }
             Step::Stall(is_stalled) => connection.core().set_stalled(is_stalled),
             Step::Open => match &sender {
-                Some(sender) => held.extend(sender.send_request(false, false, |_| {})),
+                Some(sender) => {
+                    held.extend(sender.send_request(false, RequestKind::Ordinary, |_| {}))
+                }
                 None => held.extend(connection.accept().map(|incoming| incoming.stream)),
             },
             Step::Window(window) => {

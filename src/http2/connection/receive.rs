@@ -389,6 +389,13 @@ impl Core {
                     return self.fail(ErrorCode::PROTOCOL_ERROR);
                 }
                 setting::MAX_CONCURRENT_STREAMS => self.peer_streams = Some(value),
+                // Must not be taken back (RFC 8441 §3).
+                setting::ENABLE_CONNECT_PROTOCOL if value == 0 && self.peer_connect => {
+                    return self.fail(ErrorCode::PROTOCOL_ERROR);
+                }
+                setting::ENABLE_CONNECT_PROTOCOL => {
+                    self.peer_connect = value == 1 && self.role == Role::Client;
+                }
                 setting::INITIAL_WINDOW_SIZE => {
                     let by = i64::from(value) - i64::from(self.peer_window);
                     self.peer_window = value;
@@ -403,6 +410,7 @@ impl Core {
         // Without this setting there is no limit (RFC 9113 §6.5.2).
         if is_first {
             self.peer_streams.get_or_insert(u32::MAX);
+            self.wake_settings();
         }
         frame::put_settings_ack(&mut self.out);
         self.notify();

@@ -51,6 +51,8 @@ pub(super) struct Stream {
     pub(super) receive_ended: bool,
     /// The head of the message has arrived; of a response, the final one.
     pub(super) has_head: bool,
+    /// The request is an extended CONNECT, after whose head both sides send DATA only (RFC 9113 §8.5, RFC 8441 §5).
+    pub(super) is_tunnel: bool,
     /// The request's method is HEAD, so that the response's `content-length` counts nothing.
     pub(super) is_head_request: bool,
     /// Bytes of DATA that the declared length still allows.
@@ -94,6 +96,7 @@ impl Stream {
             error: None,
             receive_ended: false,
             has_head: false,
+            is_tunnel: false,
             is_head_request: false,
             content_left: None,
             data: Vec::new(),

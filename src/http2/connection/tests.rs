@@ -15,6 +15,7 @@ pub(super) fn config() -> Config {
         stream_window: 16 * 1024,
         connection_window: 2 * 1024 * 1024,
         max_streams: 128,
+        extended_connect: false,
         header_list: 64 * 1024,
         head: limits,
         trailers: limits,
@@ -239,7 +240,7 @@ fn two_requests() -> (Connection, Sender, [StreamHandle; 2]) {
     connection.core().wrote(preface);
     let ask = || {
         sender
-            .send_request(true, false, |head| put(head, &GET))
+            .send_request(true, RequestKind::Ordinary, |head| put(head, &GET))
             .unwrap()
     };
     let streams = [ask(), ask()];

@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::http1::{FieldId, Reject};
+use crate::http1::Reject;
 use crate::proxy::body::{Upload, UploadError};
 use crate::proxy::buffering;
 use crate::proxy::context::{HALF_CLOSED, RequestContext};
@@ -175,17 +175,16 @@ impl<F: Fields> Asking<'_, '_, F> {
             match up.status() {
                 101 => {
                     let asked = self.cx.request.upgrade;
-                    let fields = up.fields();
-                    let switched_to = fields.first(FieldId::Upgrade);
+                    let switched_to = up.switched_to();
                     if !is_asked_for(asked, switched_to) {
                         return Poll::Ready(Err(malformed(Reason::UnaskedUpgrade)));
                     }
-                    return Poll::Ready(
-                        match websocket::completes(self.cx.request, switched_to, &fields) {
-                            true => Ok(()),
-                            false => Err(malformed(Reason::BadWebsocket)),
-                        },
-                    );
+                    let is_complete = !U::ANSWERS_KEYS
+                        || websocket::completes(self.cx.request, switched_to, &up.fields());
+                    return Poll::Ready(match is_complete {
+                        true => Ok(()),
+                        false => Err(malformed(Reason::BadWebsocket)),
+                    });
                 }
                 200.. => return Poll::Ready(Ok(())),
                 status => self.pass_informational(status, down, up)?,

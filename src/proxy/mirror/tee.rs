@@ -168,6 +168,7 @@ impl<D: Downstream> Sink for MirrorTee<'_, D> {
 }
 
 impl<D: Downstream> Downstream for MirrorTee<'_, D> {
+    const SWITCHED: u16 = D::SWITCHED;
     fn open_tunnel(&mut self) {
         self.down.open_tunnel();
     }

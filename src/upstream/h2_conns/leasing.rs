@@ -53,7 +53,7 @@ impl Leasing {
     /// No connection could be opened, or a limit refuses the request.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Lease, LeaseError>> {
         let inner = &self.inner;
-        if let Some(lease) = inner.take(&self.endpoint) {
+        if let Some(lease) = inner.take(&self.endpoint, |_| true) {
             self.leave_queue();
             return Poll::Ready(Ok(lease));
         }

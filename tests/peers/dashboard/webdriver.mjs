@@ -18,7 +18,7 @@ export async function until(what, look, patience = PATIENCE_MS) {
 }
 
 /** Starts chromedriver and opens a browser. */
-export async function browser({ width = 1300, height = 900, dark = false } = {}) {
+export async function browser({ width = 1300, height = 900, dark = false, acceptsAnyCertificate = false } = {}) {
   const driver = spawn("chromedriver", ["--port=0"], { stdio: ["ignore", "pipe", "inherit"] });
   const port = await new Promise((resolve, reject) => {
     let text = "";
@@ -31,7 +31,7 @@ export async function browser({ width = 1300, height = 900, dark = false } = {})
   const base = `http://127.0.0.1:${port}/session`;
   const options = { args: ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", `--window-size=${width},${height}`] };
   try {
-    const { sessionId } = await call(base, "POST", { capabilities: { alwaysMatch: { "goog:chromeOptions": options, "goog:loggingPrefs": { browser: "ALL" } } } });
+    const { sessionId } = await call(base, "POST", { capabilities: { alwaysMatch: { acceptInsecureCerts: acceptsAnyCertificate, "goog:chromeOptions": options, "goog:loggingPrefs": { browser: "ALL" } } } });
     const page = new Page(`${base}/${sessionId}`, driver);
     await page.resize(width, height, dark);
     return page;
