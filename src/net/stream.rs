@@ -27,7 +27,12 @@ pub enum Stream {
     ServerTlsUnix(Box<tokio_rustls::server::TlsStream<UnixStream>>),
     /// TLS over TCP, as the client.
     ClientTls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    /// What is left of a connection that was given to another task. It can only be dropped.
+    Detached,
 }
+
+/// What every use of [`Stream::Detached`] fails with.
+const DETACHED: io::ErrorKind = io::ErrorKind::NotConnected;
 
 impl Stream {
     /// Read readiness of the underlying socket.
@@ -38,6 +43,7 @@ impl Stream {
             Self::ServerTls(s) => s.get_ref().0.poll_read_ready(cx),
             Self::ServerTlsUnix(s) => s.get_ref().0.poll_read_ready(cx),
             Self::ClientTls(s) => s.get_ref().0.poll_read_ready(cx),
+            Self::Detached => Poll::Ready(Err(DETACHED.into())),
         }
     }
 
@@ -46,7 +52,7 @@ impl Stream {
     fn holds_data(&self) -> bool {
         // `wants_read` is false while there is such data, and after the peer's close_notify.
         match self {
-            Self::Tcp(_) | Self::Unix(_) => false,
+            Self::Tcp(_) | Self::Unix(_) | Self::Detached => false,
             Self::ServerTls(s) => !s.get_ref().1.wants_read(),
             Self::ServerTlsUnix(s) => !s.get_ref().1.wants_read(),
             Self::ClientTls(s) => !s.get_ref().1.wants_read(),
@@ -138,6 +144,7 @@ impl Stream {
             Self::ServerTls(s) => s.get_ref().0.try_io(Interest::READABLE, known),
             Self::ServerTlsUnix(s) => s.get_ref().0.try_io(Interest::READABLE, known),
             Self::ClientTls(s) => s.get_ref().0.try_io(Interest::READABLE, known),
+            Self::Detached => return true,
         };
         news.is_err() && !self.holds_data()
     }
@@ -149,6 +156,9 @@ impl Stream {
     }
 
     /// The descriptor of the socket, for socket options.
+    ///
+    /// # Panics
+    /// The connection was given to another task.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(s) => s.as_fd(),
@@ -156,6 +166,8 @@ impl Stream {
             Self::ServerTls(s) => s.get_ref().0.as_fd(),
             Self::ServerTlsUnix(s) => s.get_ref().0.as_fd(),
             Self::ClientTls(s) => s.get_ref().0.as_fd(),
+            // Only a tunnel detaches its connections, which are dropped when it has ended.
+            Self::Detached => unreachable!("the descriptor of a detached connection"),
         }
     }
 
@@ -249,6 +261,7 @@ macro_rules! each {
             Stream::ServerTls($s) => $body,
             Stream::ServerTlsUnix($s) => $body,
             Stream::ClientTls($s) => $body,
+            Stream::Detached => Poll::Ready(Err(DETACHED.into())),
         }
     };
 }

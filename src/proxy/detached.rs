@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use http::HeaderMap;
 
 use super::headers::{Fields, Outgoing};
-use super::wire::{BodyPiece, Downstream, Gone, Sink, Source, WireError};
+use super::wire::{BodyPiece, Downstream, Gone, NoConnection, Sink, Source, WireError};
 use crate::net::ByteBudget;
 
 /// A downstream without a client. Its budget is that of the client's connection.
@@ -50,6 +50,10 @@ impl Sink for Detached {
 }
 
 impl Downstream for Detached {
+    type Connection = NoConnection;
+    fn detach(&mut self) -> Option<NoConnection> {
+        None
+    }
     fn open_tunnel(&mut self) {}
     fn send_response<F: Fields>(&mut self, _response: &Outgoing<'_, F>) -> Result<(), WireError> {
         Ok(())

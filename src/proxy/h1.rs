@@ -92,6 +92,13 @@ impl H1 {
         }
     }
 
+    /// Takes the connection, with its buffers, for another task. What is left can only be dropped.
+    pub(crate) fn detach(&mut self) -> Self {
+        let mut left = Self::new(Stream::Detached, self.mem.buffers.clone());
+        left.eof = true;
+        std::mem::replace(self, left)
+    }
+
     /// Returns the stream. The buffers go back to the worker's pool.
     #[inline]
     pub fn into_stream(self) -> Stream {

@@ -154,6 +154,8 @@ fn put_trailer_names(out: &mut Vec<u8>, fields: &impl Fields) {
 }
 
 impl Downstream for H1Down {
+    type Connection = H1;
+
     fn close_after(&mut self) {
         self.keep_alive = false;
     }
@@ -161,6 +163,10 @@ impl Downstream for H1Down {
     fn open_tunnel(&mut self) {
         self.keep_alive = false;
         self.wire.open_tunnel();
+    }
+
+    fn detach(&mut self) -> Option<H1> {
+        Some(self.wire.detach())
     }
 
     fn send_response<F: Fields>(&mut self, response: &Outgoing<'_, F>) -> Result<(), WireError> {

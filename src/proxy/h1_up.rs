@@ -111,9 +111,14 @@ impl Upstream for H1Up<'_> {
         = H1Fields<'f>
     where
         Self: 'f;
+    type Connection = H1;
 
     fn open_tunnel(&mut self) {
         self.wire.open_tunnel();
+    }
+
+    fn detach(&mut self) -> Option<H1> {
+        Some(self.wire.detach())
     }
 
     fn switched_to(&self) -> Option<&[u8]> {

@@ -9,7 +9,7 @@ use http::HeaderMap;
 use super::h2::{H2Stream, wire_error};
 use super::headers::{Fields, Outgoing};
 use super::websocket::ACCEPT;
-use super::wire::{BodyPiece, Downstream, Gone, Sink, Source, WireError};
+use super::wire::{BodyPiece, Downstream, Gone, NoConnection, Sink, Source, WireError};
 use crate::http1::FieldId;
 use crate::http2::{ErrorCode, Indexing, StreamHandle};
 use crate::net::{ByteBudget, date};
@@ -92,6 +92,12 @@ impl H2Down {
 
 impl Downstream for H2Down {
     const SWITCHED: u16 = 200;
+
+    type Connection = NoConnection;
+
+    fn detach(&mut self) -> Option<NoConnection> {
+        None
+    }
 
     /// A tunnel's bytes are DATA like others (RFC 8441 §5).
     fn open_tunnel(&mut self) {}

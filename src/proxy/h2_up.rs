@@ -8,7 +8,7 @@ use http::HeaderMap;
 use super::h2::{H2Stream, wire_error};
 use super::headers::{Fields, H1Fields, Request, RequestEdits};
 use super::websocket::{KEY, is_websocket};
-use super::wire::{BodyPiece, Sink, Source, Upstream, WireError};
+use super::wire::{BodyPiece, NoConnection, Sink, Source, Upstream, WireError};
 use crate::config::spec;
 use crate::http1::{FieldId, Framing, Method, Reject};
 use crate::http2::{ErrorCode, HeadBlock, HeadWriter, Indexing, RequestKind, StreamError};
@@ -216,6 +216,12 @@ impl Upstream for H2Up {
     type Fields<'a> = H1Fields<'a>;
 
     const ANSWERS_KEYS: bool = false;
+
+    type Connection = NoConnection;
+
+    fn detach(&mut self) -> Option<NoConnection> {
+        None
+    }
 
     fn open_tunnel(&mut self) {
         if let Some(stream) = &mut self.stream {

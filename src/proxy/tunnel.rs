@@ -3,6 +3,8 @@
 //! Most tunnels are idle most of the time, so an idle direction holds no buffers, is skipped when
 //! the other one wakes the task, and forwards a small message with one read and one write.
 //!
+//! Between two connections of HTTP/1 it runs in a task of its own ([`task`]).
+//!
 //! While both sides are open, a tunnel may be silent for any time. Once one side has ended, silence
 //! of the other one ends the tunnel ([`HALF_OPEN`]): its peer may be gone or have nothing left to
 //! send.
@@ -25,6 +27,8 @@ use super::websocket::{self, ACCEPT};
 use super::wire::{Downstream, PumpError, Sink, Source, Upstream};
 use crate::http1::Framing;
 use crate::net::TaskControl;
+
+mod task;
 
 /// Longest silence of a tunnel after one side has ended.
 const HALF_OPEN: Duration = Duration::from_secs(30);
@@ -66,12 +70,63 @@ pub(crate) async fn run<D: Downstream, U: Upstream, F: Fields>(
     active.becomes_stream();
     recording.became_stream();
     cx.watch.disarm();
-    let mut tunnel = Tunnel::new();
-    poll_fn(|task| tunnel.poll_in_time(task, down, up, cx.watch)).await;
+    let moved = match (down.detach(), up.detach()) {
+        (Some(down), Some(up)) => task::relay(down, up, cx.watch).await,
+        // Boxed because they are rare: inline, their state would enlarge every request's future.
+        (Some(mut down), None) => {
+            Box::pin(async move { in_place(&mut down, up, cx.watch).await }).await
+        }
+        (None, Some(mut up)) => {
+            Box::pin(async move { in_place(down, &mut up, cx.watch).await }).await
+        }
+        (None, None) => Box::pin(in_place(down, up, cx.watch)).await,
+    };
     let record = &mut recording.record;
-    record.bytes_received = tunnel.upload.flow.moved;
-    record.bytes_sent = tunnel.download.flow.moved;
+    (record.bytes_received, record.bytes_sent) = (moved.up, moved.down);
     Ok(Served::Tunnel)
+}
+
+/// Runs a tunnel in the task of the request, which is where streams of HTTP/2 are polled.
+async fn in_place(
+    down: &mut (impl Source + Sink),
+    up: &mut (impl Source + Sink),
+    watch: &TaskControl,
+) -> Moved {
+    let mut tunnel = Tunnel::new();
+    poll_fn(|task| tunnel.poll_in_time(task, down, up, watch)).await;
+    tunnel.moved()
+}
+
+/// Bytes that a tunnel has moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Moved {
+    /// From the client.
+    up: u64,
+    /// To the client.
+    down: u64,
+}
+
+/// The deadline of a tunnel of which one side has ended.
+#[derive(Debug, Default)]
+struct HalfOpen {
+    /// Bytes moved when it was last armed. Set once a side has ended.
+    armed_at: Option<Moved>,
+}
+
+impl HalfOpen {
+    /// Ready when the deadline has passed. `moved` is set once a side has ended; each change renews the deadline. `watch` must
+    /// not be armed by anything else.
+    #[inline]
+    fn poll(&mut self, cx: &Context<'_>, watch: &TaskControl, moved: Option<Moved>) -> Poll<()> {
+        if moved.is_some() && self.armed_at != moved {
+            self.armed_at = moved;
+            watch.arm(HALF_OPEN);
+        }
+        match watch.expired(cx) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
 }
 
 struct Tunnel {
@@ -79,8 +134,7 @@ struct Tunnel {
     download: Half,
     /// The waker that is registered with the sources of idle directions.
     waker: Waker,
-    /// Bytes moved when the deadline was last armed. Set once a side has ended.
-    armed_at: Option<u64>,
+    deadline: HalfOpen,
 }
 
 impl Tunnel {
@@ -89,8 +143,20 @@ impl Tunnel {
             upload: Half::default(),
             download: Half::default(),
             waker: Waker::noop().clone(),
-            armed_at: None,
+            deadline: HalfOpen::default(),
         }
+    }
+
+    fn moved(&self) -> Moved {
+        Moved {
+            up: self.upload.flow.bytes(),
+            down: self.download.flow.bytes(),
+        }
+    }
+
+    /// Whether one side has ended, or both.
+    fn is_half_open(&self) -> bool {
+        self.upload.flow.is_source_done() || self.download.flow.is_source_done()
     }
 
     /// Ready when the tunnel has ended or its deadline has passed. `watch` must not be armed by
@@ -106,18 +172,8 @@ impl Tunnel {
         if self.poll(cx, down, up).is_ready() {
             return Poll::Ready(());
         }
-        if self.upload.flow.is_source_done() || self.download.flow.is_source_done() {
-            let moved = Some(self.upload.flow.moved + self.download.flow.moved);
-            if self.armed_at != moved {
-                self.armed_at = moved;
-                watch.arm(HALF_OPEN);
-            }
-        }
-        if watch.expired(cx) {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+        let moved = self.is_half_open().then(|| self.moved());
+        self.deadline.poll(cx, watch, moved)
     }
 
     /// Ready when both directions have ended or one has failed.

@@ -190,6 +190,47 @@ pub trait Sink {
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>>;
 }
 
+/// The connection of a stream that shares one: there is none to take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NoConnection {}
+
+impl Source for NoConnection {
+    fn poll_piece(&mut self, _: &mut Context<'_>) -> Poll<Result<BodyPiece, WireError>> {
+        match *self {}
+    }
+    fn data(&self) -> &[u8] {
+        match *self {}
+    }
+    fn consume(&mut self, _: usize) {
+        match *self {}
+    }
+    fn take_trailers(&mut self) -> HeaderMap {
+        match *self {}
+    }
+    fn remaining(&self) -> Option<u64> {
+        match *self {}
+    }
+}
+
+impl Sink for NoConnection {
+    fn poll_write(&mut self, _: &mut Context<'_>, _: &[u8]) -> Poll<Result<usize, WireError>> {
+        match *self {}
+    }
+    fn poll_finish(
+        &mut self,
+        _: &mut Context<'_>,
+        _: Option<&HeaderMap>,
+    ) -> Poll<Result<(), WireError>> {
+        match *self {}
+    }
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        match *self {}
+    }
+    fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        match *self {}
+    }
+}
+
 /// How a client has gone away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gone {
@@ -206,6 +247,10 @@ pub trait Downstream: Source + Sink {
     const SWITCHED: u16 = 101;
     /// Switches to a tunnel after such a response: bytes pass in both directions until EOF.
     fn open_tunnel(&mut self);
+    /// A connection that a tunnel has to itself; [`NoConnection`] for a stream of HTTP/2.
+    type Connection: Source + Sink + 'static;
+    /// Takes that connection for another task, if there is one. What is left can only be dropped.
+    fn detach(&mut self) -> Option<Self::Connection>;
     /// Queues the head of the final response.
     fn send_response<F: Fields>(&mut self, response: &Outgoing<'_, F>) -> Result<(), WireError>;
     /// Queues an informational response other than 101, unless the client speaks HTTP/1.0.
@@ -237,6 +282,10 @@ pub(crate) trait Upstream: Source + Sink {
     const ANSWERS_KEYS: bool = true;
     /// Switches to a tunnel after a 101: bytes pass in both directions until EOF.
     fn open_tunnel(&mut self);
+    /// A connection that a tunnel has to itself; [`NoConnection`] for a stream of HTTP/2.
+    type Connection: Source + Sink + 'static;
+    /// Takes that connection for another task, if there is one. What is left can only be dropped.
+    fn detach(&mut self) -> Option<Self::Connection>;
     /// The protocol that a 101 names.
     fn switched_to(&self) -> Option<&[u8]>;
     /// The fields of a response head.

@@ -169,6 +169,10 @@ impl<D: Downstream> Sink for MirrorTee<'_, D> {
 
 impl<D: Downstream> Downstream for MirrorTee<'_, D> {
     const SWITCHED: u16 = D::SWITCHED;
+    type Connection = D::Connection;
+    fn detach(&mut self) -> Option<D::Connection> {
+        self.down.detach()
+    }
     fn open_tunnel(&mut self) {
         self.down.open_tunnel();
     }
