@@ -388,7 +388,9 @@ async fn forward<'a, D: Downstream, F: Fields>(
         }
         Err(error) => Err(error.into()),
     };
-    recording.record.bytes_received = upload.received();
+    if !recording.record.tunnel {
+        recording.record.bytes_received = upload.received();
+    }
     Ok(match served {
         Ok(Served::Answered) => Ended::Whole,
         Ok(Served::Tunnel) => Ended::Tunnel,

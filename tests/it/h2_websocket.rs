@@ -171,6 +171,8 @@ fn an_extended_connect_becomes_the_handshake_of_http1() {
         (&"GET".into(), &200.into())
     );
     assert_eq!(line["tunnel"], true);
+    assert_eq!(line["bytes_received"], 3 * 1024 * 1024);
+    assert_eq!(line["bytes_sent"], 3 * 1024 * 1024 + 4);
 }
 
 #[test]
