@@ -29,7 +29,7 @@ use crate::admin::fleet::FleetView;
 use crate::admin::{self, Context, ControlCommand, ProcessPhase, Readiness};
 use crate::config::shared::fleet_of;
 use crate::config::{Spec, paths};
-use crate::edge::admission;
+use crate::edge::descriptors::{raise_descriptor_limit, reserve_descriptors};
 use crate::edge::inherit::{Inherited, Label, Purpose};
 use crate::telemetry::windows::StatusWindows;
 
@@ -59,7 +59,8 @@ impl Booting {
         options: &Options,
         sender: mpsc::Sender<ControlCommand>,
     ) -> Result<Self, RunError> {
-        let descriptors = admission::raise_descriptor_limit();
+        let descriptors = raise_descriptor_limit();
+        reserve_descriptors(descriptors);
         let fleet_view = Arc::<FleetView>::default();
         let mut membership = Membership::new(fleet_view.clone());
         let mut shared = SharedConfig::new(fleet_view.clone());

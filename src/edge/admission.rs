@@ -8,8 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, getrlimit, setrlimit};
-
 use super::client_connections::ClientConnection;
 use crate::config::spec::ProxyLimits;
 
@@ -205,20 +203,6 @@ impl Drop for ConnectionPermit {
 /// of which each client may need one, and for admin connections, logs, files and the pipes of large bodies.
 fn descriptor_share(descriptors: usize) -> usize {
     (descriptors / 2).max(1)
-}
-
-/// Raises the soft limit of open files to the hard limit, and returns the resulting limit; `None` if there is none.
-pub(crate) fn raise_descriptor_limit() -> Option<usize> {
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        let former = limit.current;
-        limit.current = limit.maximum;
-        if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            tracing::warn!(limit = ?former, %error, "can't raise the limit of open files");
-            limit.current = former;
-        }
-    }
-    limit.current.and_then(|n| usize::try_from(n).ok())
 }
 
 #[cfg(test)]

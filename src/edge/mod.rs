@@ -2,7 +2,8 @@
 //!
 //! * [`workers`] is the control thread's view of all worker threads; [`worker`] is one of them.
 //! * [`listener`] binds sockets and accepts connections, and [`inherit`] takes sockets over from another process.
-//!   [`admission`] limits how many connections the process has open, [`client_connections`] how many a client has. [`draining_listener`] tracks those of closed listeners.
+//!   [`admission`] limits how many connections the process has open, [`client_connections`] how many a client has, and
+//!   [`descriptors`] is about the limit and the table of file descriptors. [`draining_listener`] tracks those of closed listeners.
 //!   [`listener_info`] is what a connection knows of its listener; [`connection_context`] is what its requests
 //!   share; [`connection_gauge`] counts open connections.
 //! * [`tls`] performs handshakes and reloads certificates.
@@ -15,6 +16,7 @@ mod client_connections;
 pub(crate) mod connection;
 mod connection_context;
 mod connection_gauge;
+pub(crate) mod descriptors;
 mod draining_listener;
 mod h2;
 pub(crate) mod inherit;

@@ -302,3 +302,16 @@ fn a_crowd_is_served_at_once_however_slow_the_endpoint() {
         assert_eq!(client.answer("GET").text(), "yes");
     }
 }
+
+/// While the kernel enlarges it, the worker that needs a descriptor serves nobody for several milliseconds.
+#[test]
+fn the_table_of_descriptors_is_large_enough_before_clients_arrive() {
+    let origin = parrot();
+    let proxy = serve("", &origin, "");
+    let before = proxy.descriptor_table();
+    let clients: Vec<Client> = (0..300).map(|_| proxy.client()).collect();
+    // Connections are accepted in order, so that the proxy has accepted all of them.
+    assert_eq!(proxy.get("/good").status(), 200);
+    assert!(proxy.descriptors() > clients.len());
+    assert_eq!(proxy.descriptor_table(), before);
+}

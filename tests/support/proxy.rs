@@ -491,11 +491,21 @@ impl Proxy {
 
     /// Resident memory in bytes.
     pub fn resident(&self) -> u64 {
+        self.process_status("VmRSS:") * 1024
+    }
+
+    /// How many descriptors the kernel's table for it has room for at the moment.
+    pub fn descriptor_table(&self) -> u64 {
+        self.process_status("FDSize:")
+    }
+
+    /// A number that the kernel reports of its process.
+    fn process_status(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
             .expect("the process's status");
-        let line = status.lines().find(|l| l.starts_with("VmRSS:"));
-        let kib = line.and_then(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok());
-        kib.expect("VmRSS") * 1024
+        let line = status.lines().find(|l| l.starts_with(name));
+        let number = line.and_then(|l| l.split_whitespace().nth(1)?.parse().ok());
+        number.expect(name)
     }
 
     /// Open descriptors.
