@@ -137,6 +137,8 @@ pub struct Listener {
 pub struct Service {
     /// The name in the configuration.
     pub name: Arc<str>,
+    /// A number that no other compiled service of the process has: what was derived from this one can be told by it.
+    pub(crate) id: u64,
     /// Index of per-worker state. A name keeps its slot for the life of the process.
     pub slot: usize,
     /// Counters of the service.

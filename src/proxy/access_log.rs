@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::error::Chain;
 use crate::config::access_log::{AccessLogSpec, FieldSource, LogFormat, LoggedField};
@@ -16,6 +16,7 @@ use crate::snapshot::{Service, Snapshot};
 use crate::telemetry::access_log::buffer::LineBuffer;
 use crate::telemetry::access_log::followers::{FollowerBuffers, Followers, LineFacts};
 use crate::telemetry::access_log::line::{LogLine, LoggedHead, has_failed};
+use crate::telemetry::access_log::places::KnownPlaces;
 use crate::telemetry::access_log::timestamp::Timestamp;
 use crate::telemetry::access_log::{combined, json, logfmt};
 use crate::telemetry::record::RequestRecord;
@@ -39,6 +40,8 @@ pub(super) struct EndedRequest<'a> {
     pub service: Option<&'a Service>,
     /// Its record.
     pub record: &'a RequestRecord<'a>,
+    /// When its head had been read.
+    pub started: Instant,
     /// Its head; `None` if that was rejected.
     pub head: Option<LoggedRequest<'a>>,
 }
@@ -49,6 +52,8 @@ pub(crate) struct WorkerLog {
     followers: Arc<Followers>,
     /// Whether anybody followed at the last tick.
     is_followed: Cell<bool>,
+    /// Ticks since lines were passed on.
+    ticks: Cell<u32>,
     state: RefCell<LogState>,
 }
 
@@ -57,24 +62,37 @@ struct LogState {
     buffer: LineBuffer,
     followers: FollowerBuffers,
     time: Timestamp,
+    /// Of lines in JSON, those for followers included.
+    json_places: KnownPlaces,
+    logfmt_places: KnownPlaces,
 }
+
+/// Ticks after which lines are passed on, 100 ms. A buffer that has filled up is passed on at once.
+const FLUSH_TICKS: u32 = 4;
 
 impl WorkerLog {
     pub(super) fn new(followers: Arc<Followers>) -> Self {
         Self {
             followers,
             is_followed: Cell::new(false),
+            ticks: Cell::new(0),
             state: RefCell::default(),
         }
     }
 
-    /// Passes on what was logged since the last tick.
-    pub(super) fn tick(&self, snapshot: &Snapshot) {
+    /// Passes on what has been logged, now and then.
+    pub(super) fn tick(&self, snapshot: &Snapshot, now: Instant) {
         let mut state = self.state.borrow_mut();
         if snapshot.access_log.is_none() && state.buffer.is_open() {
             state.buffer.close();
         }
-        state.buffer.flush();
+        // Waking the writer costs as much as formatting a few lines, so it doesn't get them in driblets.
+        self.ticks.set(self.ticks.get() + 1);
+        if self.ticks.get() >= FLUSH_TICKS {
+            self.ticks.set(0);
+            state.buffer.flush();
+        }
+        state.time.synchronise(now, SystemTime::now());
         state.followers.refresh(&self.followers);
         self.is_followed.set(!state.followers.is_empty());
     }
@@ -97,6 +115,8 @@ impl WorkerLog {
             buffer,
             followers,
             time,
+            json_places,
+            logfmt_places,
         } = &mut *state;
         let record = request.record;
         let spec = request.snapshot.spec.access_log.as_ref();
@@ -112,7 +132,7 @@ impl WorkerLog {
         if log.is_none() && followers.is_empty() {
             return;
         }
-        time.set(SystemTime::now());
+        time.set(request.started + record.times.total);
         let cause = record.cause.as_deref().map(|error| Chain(error));
         let head = ConfiguredHead {
             fields: spec.map_or(&[], |spec| &spec.fields),
@@ -121,19 +141,20 @@ impl WorkerLog {
         let line = LogLine {
             record,
             time,
+            service_id: request.service.map(|service| service.id),
             canary: facts.canary,
             cause: cause.as_ref().map(|chain| chain as &dyn fmt::Display),
             head: &head,
         };
         if let Some((spec, sink)) = log {
             buffer.add(sink, |out| match spec.format {
-                LogFormat::Json => json::write(out, &line),
-                LogFormat::Logfmt => logfmt::write(out, &line),
+                LogFormat::Json => json::write(out, json_places, &line),
+                LogFormat::Logfmt => logfmt::write(out, logfmt_places, &line),
                 LogFormat::Combined => combined::write(out, &line),
             });
         }
         if !followers.is_empty() {
-            followers.add(facts, |out| json::write(out, &line));
+            followers.add(facts, |out| json::write(out, json_places, &line));
         }
     }
 }
@@ -155,6 +176,9 @@ pub(super) fn is_canary(request: &EndedRequest<'_>) -> bool {
         return false;
     };
     let stable = service.routing.split.stable();
+    if let Some(only) = request.record.only_try() {
+        return only.version.1 != stable;
+    }
     let mut tries = request.record.tries();
     tries.any(|attempt| attempt.version.1 != stable)
 }

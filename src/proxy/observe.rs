@@ -447,17 +447,18 @@ fn observe_request(recording: &Recording<'_>) {
         }
         messages::log_request(record, failure);
     }
-    let ended = EndedRequest {
+    let ended = || EndedRequest {
         snapshot: recording.snapshot,
         service: recording.service,
         record,
+        started: recording.started,
         head: recording.head,
     };
     if let Some(trace) = &record.trace {
-        traces::end(&worker.traces, trace, &ended, recording.trace_origin());
+        traces::end(&worker.traces, trace, &ended(), recording.trace_origin());
     }
     if worker.log.is_on(recording.snapshot) {
         let draw = || worker.with_rng(|rng| rng.u32(..Share::WHOLE));
-        worker.log.log(&ended, draw);
+        worker.log.log(&ended(), draw);
     }
 }

@@ -360,7 +360,7 @@ impl Worker {
         self.cut_overdue(now);
         self.downloads.tick(self.controls.now_ms());
         self.judged.sweep(now);
-        self.log.tick(&self.snapshot());
+        self.log.tick(&self.snapshot(), now);
         self.traces.tick();
         if limits::anybody_waits() {
             self.conns.make_room();

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::effective::{Effective, EffectiveSplit, RolloutShare, effective};
 use super::{
@@ -205,6 +206,9 @@ fn narrowed(spec: &Spec) -> Arc<[(String, routing::RouteTable)]> {
     tables.collect()
 }
 
+/// Services that have been compiled.
+static COMPILED: AtomicU64 = AtomicU64::new(0);
+
 /// Compiles services, or reuses them from the running generation.
 struct Compiler<'a> {
     inputs: &'a Inputs<'a>,
@@ -274,6 +278,7 @@ impl Compiler<'_> {
         policies.limits.requests = self.ceiling(spec);
         let mut service = Service {
             name: spec.name.as_str().into(),
+            id: COMPILED.fetch_add(1, Relaxed),
             slot: self.registry.service_slot(&spec.name),
             metrics: self.telemetry.service(&spec.name),
             routing,

@@ -181,6 +181,13 @@ impl<'a> RequestRecord<'a> {
         self.rest.last_mut().or(self.first.as_mut())
     }
 
+    /// Returns the only try, if there was exactly one.
+    #[inline]
+    pub(crate) fn only_try(&self) -> Option<&TryRecord<'a>> {
+        let is_alone = self.rest.is_empty() && self.lost_second.is_none();
+        self.first.as_ref().filter(|_| is_alone)
+    }
+
     /// Returns all tries in order; [`Self::lost_second`] comes last.
     pub fn tries(&self) -> impl Iterator<Item = &TryRecord<'a>> {
         let lost = self.lost_second.as_deref();

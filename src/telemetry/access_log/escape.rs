@@ -36,17 +36,26 @@ fn are_plain(bytes: [u8; 8]) -> bool {
     (below_space | above_tilde | quote | backslash) & (ONES * 0x80) == 0
 }
 
+/// Whether all sixteen bytes need no escape. Without a branch, so that it is compiled to a few vector instructions.
+#[inline]
+fn are_all_plain(bytes: &[u8; 16]) -> bool {
+    let needs_escape =
+        |byte: &u8| byte.wrapping_sub(b' ') > b'~' - b' ' || *byte == b'"' || *byte == b'\\';
+    !bytes
+        .iter()
+        .fold(false, |any, byte| any | needs_escape(byte))
+}
+
 /// Whether a value needs no escape.
 #[inline]
 fn is_plain(value: &[u8]) -> bool {
-    let (words, rest) = value.as_chunks::<8>();
-    if !words.iter().all(|word| are_plain(*word)) {
-        return false;
+    if let Some(last) = value.last_chunk::<16>() {
+        // Some of the last bytes are looked at twice.
+        return value.as_chunks().0.iter().all(are_all_plain) && are_all_plain(last);
     }
-    match value.last_chunk::<8>() {
-        // Some of its bytes have been looked at.
-        Some(last) => are_plain(*last),
-        None => rest.iter().all(|byte| PLAIN[usize::from(*byte)]),
+    match (value.first_chunk::<8>(), value.last_chunk::<8>()) {
+        (Some(first), Some(last)) => are_plain(*first) && are_plain(*last),
+        _ => value.iter().all(|byte| PLAIN[usize::from(*byte)]),
     }
 }
 
@@ -139,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_byte_that_needs_an_escape_is_found_at_every_position() {
-        for length in 0..=24 {
+        for length in 0..=40 {
             let mut value = vec![b'~'; length];
             assert!(is_plain(&value));
             for at in 0..length {

@@ -5,14 +5,15 @@ use std::net::IpAddr;
 
 use super::escape::{self, EscapingWriter};
 use super::line::{FieldKey, KeyedLine, LogLine, describe, key, put_address};
+use super::places::KnownPlaces;
 use crate::telemetry::record::{RequestRecord, TryRecord};
 
 /// Writes a line, with its newline.
-pub(crate) fn write(out: &mut Vec<u8>, line: &LogLine<'_>) {
+pub(crate) fn write(out: &mut Vec<u8>, places: &mut KnownPlaces, line: &LogLine<'_>) {
     out.extend_from_slice(b"{\"time\":\"");
     out.extend_from_slice(line.time.rfc3339());
     out.push(b'"');
-    describe(line, &mut JsonObject { out });
+    describe(line, places, &mut JsonObject { out });
     out.extend_from_slice(b"}\n");
 }
 
@@ -22,6 +23,15 @@ struct JsonObject<'o> {
 }
 
 impl KeyedLine for JsonObject<'_> {
+    fn over(out: &mut Vec<u8>) -> impl KeyedLine {
+        JsonObject { out }
+    }
+
+    #[inline(always)]
+    fn written(&mut self) -> &mut Vec<u8> {
+        self.out
+    }
+
     #[inline(always)]
     fn begin(&mut self, key: FieldKey) -> &mut Vec<u8> {
         self.out.extend_from_slice(key.json);
@@ -33,6 +43,11 @@ impl KeyedLine for JsonObject<'_> {
         self.out.extend_from_slice(key.json_text);
         self.out.extend_from_slice(value);
         self.out.push(b'"');
+    }
+
+    #[inline(always)]
+    fn token(&mut self, key: FieldKey, value: &[u8]) {
+        self.word(key, value);
     }
 
     #[inline(always)]

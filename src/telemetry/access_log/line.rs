@@ -5,7 +5,9 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::places::KnownPlaces;
 use super::timestamp::Timestamp;
+use crate::http1::Method;
 use crate::telemetry::record::{Failure, Reason, RequestFlags, RequestRecord, TryRecord};
 
 /// The parts of a request head that a line may contain beside those in the record.
@@ -25,6 +27,8 @@ pub(crate) struct LogLine<'l> {
     pub record: &'l RequestRecord<'l>,
     /// When the request ended.
     pub time: &'l Timestamp,
+    /// A number that no other compiled service of the process has; `None` without a service.
+    pub service_id: Option<u64>,
     /// Whether it was sent to another version than stable.
     pub canary: bool,
     /// The chain of errors that made it fail.
@@ -61,10 +65,16 @@ pub(super) use key;
 ///
 /// The methods for every line are inlined into [`describe`], where their keys are constants.
 pub(super) trait KeyedLine {
+    /// Continues a line.
+    fn over(out: &mut Vec<u8>) -> impl KeyedLine;
+    /// What has been written.
+    fn written(&mut self) -> &mut Vec<u8>;
     /// Writes a key, and returns what its value is written to.
     fn begin(&mut self, key: FieldKey) -> &mut Vec<u8>;
     /// A value that is printable ASCII without quotes and backslashes, as the configuration's names are.
     fn word(&mut self, key: FieldKey, value: &[u8]);
+    /// A value that needs no escape, but may need quotes: printable ASCII without spaces, quotes and backslashes.
+    fn token(&mut self, key: FieldKey, value: &[u8]);
     /// Any text.
     fn text(&mut self, key: FieldKey, value: &[u8]);
     /// An address.
@@ -78,6 +88,15 @@ pub(super) trait KeyedLine {
     #[inline(always)]
     fn millis(&mut self, key: FieldKey, value: Duration) {
         put_millis(self.begin(key), value);
+    }
+    /// The same time under two keys.
+    #[inline(always)]
+    fn millis_twice(&mut self, first: FieldKey, second: FieldKey, value: Duration) {
+        let out = self.begin(first);
+        let from = out.len();
+        put_millis(out, value);
+        let end = out.len();
+        self.begin(second).extend_from_within(from..end);
     }
     /// A flag that is set.
     #[inline(always)]
@@ -93,8 +112,10 @@ pub(super) trait KeyedLine {
 }
 
 /// Writes the fields of a line after its time, in their order. Fields without a value are left out.
-pub(super) fn describe(line: &LogLine<'_>, out: &mut impl KeyedLine) {
+pub(super) fn describe<L: KeyedLine>(line: &LogLine<'_>, places: &mut KnownPlaces, out: &mut L) {
     request(line, out);
+    let of = (line.service_id, line.record);
+    places.put(out.written(), of, |out| place(line, &mut L::over(out)));
     outcome(line, out);
     let record = line.record;
     out.number(key!("bytes_received"), record.bytes_received);
@@ -106,10 +127,18 @@ pub(super) fn describe(line: &LogLine<'_>, out: &mut impl KeyedLine) {
     if !times.connect.is_zero() {
         out.millis(key!("connect_ms"), times.connect);
     }
-    if let Some(time) = times.first_byte {
-        out.millis(key!("first_byte_ms"), time);
+    match times.first_byte {
+        // A response that was complete at once.
+        Some(time) if time == times.total => {
+            out.millis_twice(key!("first_byte_ms"), key!("total_ms"), time);
+        }
+        first => {
+            if let Some(time) = first {
+                out.millis(key!("first_byte_ms"), time);
+            }
+            out.millis(key!("total_ms"), times.total);
+        }
     }
-    out.millis(key!("total_ms"), times.total);
     if line.canary {
         out.flag(key!("canary"));
     }
@@ -133,7 +162,8 @@ pub(super) fn describe(line: &LogLine<'_>, out: &mut impl KeyedLine) {
 #[inline]
 fn request(line: &LogLine<'_>, out: &mut impl KeyedLine) {
     let record = line.record;
-    out.text(key!("id"), record.id);
+    // One that a client sent is kept only if it is a token.
+    out.token(key!("id"), record.id);
     if let Some(trace) = &record.trace {
         out.word(key!("trace_id"), &trace.id_text());
     }
@@ -143,7 +173,9 @@ fn request(line: &LogLine<'_>, out: &mut impl KeyedLine) {
         out.address(key!("peer"), record.peer);
     }
     out.word(key!("protocol"), record.protocol.as_str().as_bytes());
-    if !record.method_text.is_empty() {
+    if record.method != Method::Other {
+        out.word(key!("method"), record.method_text);
+    } else if !record.method_text.is_empty() {
         out.text(key!("method"), record.method_text);
     }
     if !record.host.is_empty() {
@@ -154,9 +186,8 @@ fn request(line: &LogLine<'_>, out: &mut impl KeyedLine) {
     }
 }
 
-/// Who answered, and how.
-#[inline]
-fn outcome(line: &LogLine<'_>, out: &mut impl KeyedLine) {
+/// Who answered. What this depends on is in the key of [`KnownPlaces`].
+fn place(line: &LogLine<'_>, out: &mut impl KeyedLine) {
     let record = line.record;
     put_status(out.begin(key!("status")), record.status);
     let last = record.last_try();
@@ -172,6 +203,12 @@ fn outcome(line: &LogLine<'_>, out: &mut impl KeyedLine) {
     if let Some(chosen) = record.chosen {
         out.word(key!("chosen"), chosen.as_str().as_bytes());
     }
+}
+
+/// How the request was answered.
+#[inline]
+fn outcome(line: &LogLine<'_>, out: &mut impl KeyedLine) {
+    let record = line.record;
     if let Some(rule) = record.rule {
         out.number(key!("rule"), rule.0 as u64);
     }
@@ -179,7 +216,7 @@ fn outcome(line: &LogLine<'_>, out: &mut impl KeyedLine) {
     if !flags.is_empty() {
         out.word(key!("flags"), &flags);
     }
-    if let Some(code) = last.and_then(|last| last.grpc_status) {
+    if let Some(code) = record.last_try().and_then(|last| last.grpc_status) {
         out.number(key!("grpc_status"), code.into());
     }
     let failed = record.failure.map(|failure| failure.reason);
@@ -198,17 +235,27 @@ fn outcome(line: &LogLine<'_>, out: &mut impl KeyedLine) {
 }
 
 /// Whether the list of tries says more than the line: there were several, or the only one failed.
+#[inline]
 fn says_more(record: &RequestRecord<'_>) -> bool {
+    if let Some(only) = record.only_try() {
+        return only.failure.is_some();
+    }
     let mut tries = record.tries();
     let first = tries.next();
     first.is_some_and(|first| first.failure.is_some()) || tries.next().is_some()
 }
 
 /// Whether a request failed: its client got a status of 400 or above or none, or one of its tries failed. A cancelled try hasn't.
+#[inline]
 pub(crate) fn has_failed(record: &RequestRecord<'_>) -> bool {
     let is_failure = |failure: Failure| failure.reason != Reason::Hedged;
     let failed = |attempt: &TryRecord<'_>| attempt.failure.is_some_and(is_failure);
-    record.status >= 400 || record.failure.is_some() || record.tries().any(failed)
+    record.status >= 400
+        || record.failure.is_some()
+        || match record.only_try() {
+            Some(only) => failed(only),
+            None => record.tries().any(failed),
+        }
 }
 
 /// Writes milliseconds with three decimals.

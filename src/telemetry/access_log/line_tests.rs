@@ -5,7 +5,7 @@ use super::*;
 use crate::http1::Method;
 use crate::index::{EndpointIx, RuleIx, VersionIx};
 use crate::telemetry::record::{Chosen, Failure, Origin, Protocol, Reason};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// Values by key.
 #[derive(Default)]
@@ -80,17 +80,52 @@ fn shielded<'a>() -> RequestRecord<'a> {
     record
 }
 
+/// Writes a line: without places, by places that don't know its own yet, and by those that do. Each looks the same.
+fn keyed(
+    format: fn(&mut Vec<u8>, &mut KnownPlaces, &LogLine<'_>),
+    record: &RequestRecord<'_>,
+    head: &Head,
+    cause: Option<&dyn Display>,
+) -> String {
+    let mut places = KnownPlaces::default();
+    let mut write = |service_id| {
+        let format = |out: &mut Vec<u8>, line: &LogLine<'_>| format(out, &mut places, line);
+        written_of(service_id, format, record, head, cause)
+    };
+    let text = write(None);
+    for service_id in [1, 1, 2, 1] {
+        assert_eq!(write(Some(service_id)), text);
+    }
+    text
+}
+
 fn written(
     format: fn(&mut Vec<u8>, &LogLine<'_>),
     record: &RequestRecord<'_>,
     head: &Head,
     cause: Option<&dyn Display>,
 ) -> String {
+    written_of(None, format, record, head, cause)
+}
+
+fn written_of(
+    service_id: Option<u64>,
+    format: impl FnOnce(&mut Vec<u8>, &LogLine<'_>),
+    record: &RequestRecord<'_>,
+    head: &Head,
+    cause: Option<&dyn Display>,
+) -> String {
     let mut time = Timestamp::default();
-    time.set(SystemTime::UNIX_EPOCH + Duration::from_millis(1_769_860_800_042));
+    let now = Instant::now();
+    time.synchronise(
+        now,
+        SystemTime::UNIX_EPOCH + Duration::from_millis(1_769_860_800_042),
+    );
+    time.set(now);
     let line = LogLine {
         record,
         time: &time,
+        service_id,
         canary: record.tries().any(|t| t.version.0 != "v1"),
         cause,
         head,
@@ -105,9 +140,45 @@ fn written(
 }
 
 #[test]
+fn a_line_names_its_own_place_and_no_remembered_one() {
+    let mut places = KnownPlaces::default();
+    // More places than are remembered, so that they displace each other.
+    for _ in 0..2 {
+        for at in 0..1000 {
+            let (service, version, endpoint) = (at / 100, at / 10 % 10, at % 10);
+            let names = [
+                format!("v{version}"),
+                format!("{service}-{version}-{endpoint}:80"),
+            ];
+            let mut record = plain();
+            let attempt = record.last_try_mut().unwrap();
+            attempt.version = (&names[0], VersionIx(version));
+            attempt.endpoint = Some((&names[1], EndpointIx(endpoint)));
+            for status in [200, 404] {
+                record.status = status;
+                let format =
+                    |out: &mut Vec<u8>, line: &LogLine<'_>| json::write(out, &mut places, line);
+                let text = written_of(
+                    Some(service as u64),
+                    format,
+                    &record,
+                    &Head::default(),
+                    None,
+                );
+                let place = format!(
+                    "\"status\":{status},\"service\":\"shop\",\"version\":\"{}\",\"endpoint\":\"{}\"",
+                    names[0], names[1]
+                );
+                assert!(text.contains(&place), "{text}");
+            }
+        }
+    }
+}
+
+#[test]
 fn json_has_what_is_known_and_nothing_else() {
     assert_eq!(
-        written(json::write, &plain(), &Head::default(), None),
+        keyed(json::write, &plain(), &Head::default(), None),
         "{\"time\":\"2026-01-31T12:00:00.042Z\",\"id\":\"id-1\",\"listener\":\"http\",\"client\":\"192.0.2.7\",\
          \"protocol\":\"HTTP/1.1\",\"method\":\"GET\",\"host\":\"shop.example.com\",\"path\":\"/cart\",\"status\":200,\
          \"service\":\"shop\",\"version\":\"v1\",\"endpoint\":\"10.0.0.1:80\",\"chosen\":\"split\",\
@@ -122,7 +193,7 @@ fn json_lists_the_tries_of_a_request_that_needed_several() {
         ("cookie:none", None),
         ("query:a\"", Some(&b""[..])),
     ];
-    let text = written(
+    let text = keyed(
         json::write,
         &shielded(),
         &Head(fields, false),
@@ -148,14 +219,14 @@ fn json_lists_the_tries_of_a_request_that_needed_several() {
 #[test]
 fn logfmt_quotes_what_is_no_plain_word() {
     assert_eq!(
-        written(logfmt::write, &plain(), &Head::default(), None),
+        keyed(logfmt::write, &plain(), &Head::default(), None),
         "time=2026-01-31T12:00:00.042Z id=id-1 listener=http client=192.0.2.7 protocol=HTTP/1.1 method=GET \
          host=shop.example.com path=/cart status=200 service=shop version=v1 endpoint=10.0.0.1:80 chosen=split \
          bytes_received=0 bytes_sent=1024 first_byte_ms=1.500 total_ms=12345.678"
     );
     let fields = vec![("header:x", Some(&b""[..])), ("query:a b", Some(&b"1"[..]))];
     assert_eq!(
-        written(
+        keyed(
             logfmt::write,
             &shielded(),
             &Head(fields, false),

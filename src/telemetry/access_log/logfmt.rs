@@ -5,13 +5,14 @@ use std::net::IpAddr;
 
 use super::escape::{self, EscapingWriter};
 use super::line::{FieldKey, KeyedLine, LogLine, describe, key, put_address, put_number};
+use super::places::KnownPlaces;
 use crate::telemetry::record::{RequestRecord, TryRecord};
 
 /// Writes a line, with its newline.
-pub(crate) fn write(out: &mut Vec<u8>, line: &LogLine<'_>) {
+pub(crate) fn write(out: &mut Vec<u8>, places: &mut KnownPlaces, line: &LogLine<'_>) {
     out.extend_from_slice(b"time=");
     out.extend_from_slice(line.time.rfc3339());
-    describe(line, &mut Pairs { out });
+    describe(line, places, &mut Pairs { out });
     out.push(b'\n');
 }
 
@@ -44,6 +45,15 @@ impl Pairs<'_> {
 }
 
 impl KeyedLine for Pairs<'_> {
+    fn over(out: &mut Vec<u8>) -> impl KeyedLine {
+        Pairs { out }
+    }
+
+    #[inline(always)]
+    fn written(&mut self) -> &mut Vec<u8> {
+        self.out
+    }
+
     #[inline(always)]
     fn begin(&mut self, key: FieldKey) -> &mut Vec<u8> {
         self.out.extend_from_slice(key.logfmt);
@@ -53,6 +63,11 @@ impl KeyedLine for Pairs<'_> {
     #[inline(always)]
     fn word(&mut self, key: FieldKey, value: &[u8]) {
         self.begin(key).extend_from_slice(value);
+    }
+
+    #[inline(always)]
+    fn token(&mut self, key: FieldKey, value: &[u8]) {
+        self.text(key, value);
     }
 
     #[inline(always)]

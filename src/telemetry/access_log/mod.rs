@@ -16,6 +16,7 @@ pub(crate) mod json;
 pub(crate) mod line;
 pub(crate) mod logfmt;
 pub(crate) mod output;
+pub(crate) mod places;
 pub(crate) mod sink;
 pub(crate) mod timestamp;
 mod writer;

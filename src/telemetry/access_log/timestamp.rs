@@ -1,6 +1,6 @@
-//! The time of a line, in the two forms that the formats use. Only the milliseconds are formatted for each line.
+//! The time of a line, in the two forms that the formats use. It is formatted once for all lines of a millisecond.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Length of `2026-01-31T12:00:00.000Z`.
 const RFC3339: usize = 24;
@@ -10,8 +10,12 @@ const MILLIS: usize = 20;
 /// A formatted time in UTC.
 #[derive(Debug)]
 pub(crate) struct Timestamp {
+    /// Milliseconds since the epoch; `u64::MAX` before the first time is set.
+    milli: u64,
     /// Seconds since the epoch; `u64::MAX` before the first time is set.
     second: u64,
+    /// The same moment by the clock that doesn't go back and by that of the wall, in microseconds since the epoch.
+    anchor: Option<(Instant, u64)>,
     rfc3339: [u8; RFC3339],
     clf: String,
 }
@@ -19,7 +23,9 @@ pub(crate) struct Timestamp {
 impl Default for Timestamp {
     fn default() -> Self {
         Self {
+            milli: u64::MAX,
             second: u64::MAX,
+            anchor: None,
             rfc3339: *b"1970-01-01T00:00:00.000Z",
             clf: String::new(),
         }
@@ -27,18 +33,40 @@ impl Default for Timestamp {
 }
 
 impl Timestamp {
-    /// Sets the time. Times before 1970 count as 1970, those after 9999 as 9999.
-    pub(crate) fn set(&mut self, time: SystemTime) {
-        /// The last second of the year 9999.
-        const LAST: u64 = 253_402_300_799;
-        let since = time
+    /// Compares the two clocks. To be called every now and then, because the clock of the wall may be set. Times before 1970 count
+    /// as 1970.
+    pub(crate) fn synchronise(&mut self, now: Instant, wall: SystemTime) {
+        let since = wall
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
-        let second = since.as_secs().min(LAST);
+        self.anchor = Some((now, micros(since)));
+    }
+
+    /// Sets the time to that of this instant, by the last [comparison](Self::synchronise) of the clocks: reading a clock once more
+    /// would cost more than all figures of a line.
+    #[inline]
+    pub(crate) fn set(&mut self, at: Instant) {
+        if self.anchor.is_none() {
+            self.synchronise(at, SystemTime::now());
+        }
+        let (anchor, wall) = self.anchor.unwrap_or((at, 0));
+        let since = at.saturating_duration_since(anchor);
+        let milli = wall.saturating_add(micros(since)) / 1000;
+        if milli != self.milli {
+            self.set_milli(milli);
+        }
+    }
+
+    fn set_milli(&mut self, milli: u64) {
+        /// The last millisecond of the year 9999; later times count as this one.
+        const LAST: u64 = 253_402_300_799_999;
+        self.milli = milli;
+        let milli = milli.min(LAST);
+        let second = milli / 1000;
         if second != self.second {
             self.set_second(second);
         }
-        let millis = since.subsec_millis();
+        let millis = milli % 1000;
         for (at, divisor) in [(0, 100), (1, 10), (2, 1)] {
             self.rfc3339[MILLIS + at] = b'0' + (millis / divisor % 10) as u8;
         }
@@ -68,15 +96,46 @@ impl Timestamp {
     }
 }
 
+/// Whole microseconds, at most `u64::MAX`.
+#[inline]
+fn micros(time: Duration) -> u64 {
+    let seconds = time.as_secs().saturating_mul(1_000_000);
+    seconds.saturating_add(time.subsec_micros().into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn time_passes_by_the_clock_that_does_not_go_back() {
+        let (mut stamp, now) = (Timestamp::default(), Instant::now());
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_micros(999_400);
+        stamp.synchronise(now, wall);
+        for (later, seconds) in [
+            (0, "00.999"),
+            (599, "00.999"),
+            (600, "01.000"),
+            (61_000_600, "02.000"),
+        ] {
+            stamp.set(now + Duration::from_micros(later));
+            let text = String::from_utf8(stamp.rfc3339().to_vec()).unwrap();
+            let minute = later / 60_000_000;
+            assert_eq!(text, format!("1970-01-01T00:0{minute}:{seconds}Z"));
+        }
+        // A request that ended before the clocks were compared.
+        stamp.synchronise(now + Duration::from_secs(1), wall);
+        stamp.set(now);
+        assert_eq!(stamp.rfc3339(), b"1970-01-01T00:00:00.999Z");
+    }
+
+    #[test]
     fn a_time_has_two_forms() {
         let mut stamp = Timestamp::default();
         let mut forms = |millis: u64| {
-            stamp.set(SystemTime::UNIX_EPOCH + Duration::from_millis(millis));
+            let now = Instant::now();
+            stamp.synchronise(now, SystemTime::UNIX_EPOCH + Duration::from_millis(millis));
+            stamp.set(now);
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
             (text(stamp.rfc3339()), text(stamp.clf()))
         };
@@ -99,7 +158,7 @@ mod tests {
             ),
             (
                 u64::MAX / 2,
-                "9999-12-31T23:59:59.807Z",
+                "9999-12-31T23:59:59.999Z",
                 "31/Dec/9999:23:59:59 +0000",
             ),
         ] {
