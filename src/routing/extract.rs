@@ -16,10 +16,22 @@ pub(crate) fn any_cookie(
     mut see: impl FnMut(&[u8]) -> bool,
 ) -> bool {
     request.any_field("cookie", &mut |field| {
-        field.split(|b| *b == b';').any(|pair| {
-            let (key, value) = split_pair(pair);
-            key.trim_ascii() == name && see(value.trim_ascii())
-        })
+        let mut rest = field;
+        loop {
+            let end = memchr::memchr(b';', rest);
+            let pair = end.map_or(rest, |end| &rest[..end]).trim_ascii_start();
+            // Most cookies have another name, and are passed over without a look for the end of theirs.
+            if pair.starts_with(name) {
+                let (key, value) = split_pair(pair);
+                if key.trim_ascii_end() == name && see(value.trim_ascii()) {
+                    return true;
+                }
+            }
+            match end {
+                Some(end) => rest = &rest[end + 1..],
+                None => return false,
+            }
+        }
     })
 }
 

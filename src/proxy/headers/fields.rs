@@ -111,9 +111,15 @@ impl Fields for H1Fields<'_> {
 
     fn any(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
         let name = name.as_bytes();
-        let named = |f: &&Field| {
-            f.name.len() == name.len() && is_named(f.name.of(self.head), name) && !is_stripped(f)
+        let Some(last) = name.last() else {
+            return false;
         };
+        // Most names of the same length end in another letter, whatever its case.
+        let may_be = |f: &Field| {
+            f.name.len() == name.len() && (self.head[f.name.end as usize - 1] ^ last) & !0x20 == 0
+        };
+        let named =
+            |f: &&Field| may_be(f) && is_named(f.name.of(self.head), name) && !is_stripped(f);
         let mut named = self.fields.iter().filter(named);
         named.any(|f| see(f.value.of(self.head)))
     }
