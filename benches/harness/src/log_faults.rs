@@ -14,7 +14,7 @@ use crate::cases::Stage;
 use crate::load::get;
 use crate::peers::{self, Contender, Kind, Running};
 use crate::report::Table;
-use crate::window::{Pairs, RATE, Seen, watch};
+use crate::window::{Pairs, RATE, Seen, watch_proxy};
 
 /// The time that is watched.
 const WINDOW: Duration = Duration::from_secs(5);
@@ -54,11 +54,12 @@ pub fn run(stage: &Stage) -> Result<Table> {
             "p99, sound log",
             "failed",
             "failed, sound log",
+            "CPU time, faulty / sound",
         ]
         .map(str::to_owned)
         .to_vec(),
         notes: vec![format!(
-            "sums of all rounds for requests above 10 ms and failed ones, else medians; in each round one window of {} requests in {WINDOW:?} with the fault and one with a log to a file, by two proxies on one core",
+            "sums of all rounds for requests above 10 ms and failed ones, else medians; in each round {} requests in {WINDOW:?} to a proxy with the fault, and at the same moment as many to one with a log to a file, on the same core",
             RATE * WINDOW.as_secs() as u32,
         )],
         ..Table::default()
@@ -92,7 +93,7 @@ fn beside(
     // Pools are warm then.
     faulty.look(stage)?;
     sound.look(stage)?;
-    let pairs = Pairs::watch(
+    let pairs = Pairs::together(
         stage.bench.rounds,
         || faulty.look(stage),
         || sound.look(stage),
@@ -102,6 +103,7 @@ fn beside(
     row.extend(pairs.medians(|seen| seen.slowest));
     row.extend(pairs.medians(|seen| seen.p99));
     row.extend(pairs.sums(|seen| seen.errors));
+    row.push(pairs.ratio(|seen| seen.cost));
     Ok(row)
 }
 
@@ -174,7 +176,7 @@ impl Logging {
                     }
                 });
             }
-            let seen = watch(stage, self.proxy.plain, &requests, WINDOW);
+            let seen = watch_proxy(stage, &self.proxy, &requests, WINDOW);
             ended.store(true, Ordering::Relaxed);
             seen
         })

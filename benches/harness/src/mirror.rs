@@ -11,7 +11,7 @@ use crate::cases::Stage;
 use crate::load::get;
 use crate::peers::{self, Contender, Kind, Running};
 use crate::report::Table;
-use crate::window::{Pairs, RATE, watch};
+use crate::window::{Pairs, RATE, watch_proxy};
 
 /// The time that is watched.
 const WINDOW: Duration = Duration::from_secs(5);
@@ -25,15 +25,17 @@ pub fn run(stage: &Stage) -> Result<Table> {
             "proxy, target",
             "p99, ms",
             "p99 without, ms",
+            "p99, with / without",
             "slowest, ms",
             "slowest without, ms",
             "failed",
             "failed without",
+            "CPU time, with / without",
         ]
         .map(str::to_owned)
         .to_vec(),
         notes: vec![format!(
-            "medians of all rounds, sums for failed ones; in each round one window of {} requests in {WINDOW:?} with a mirror ({SHARE} % of the requests) and one without, by two proxies on one core",
+            "medians of all rounds, sums for failed ones; in each round {} requests in {WINDOW:?} to a proxy with a mirror ({SHARE} % of the requests), and at the same moment as many to one without, on the same core",
             RATE * WINDOW.as_secs() as u32,
         )],
         ..Table::default()
@@ -68,18 +70,20 @@ fn beside(
     let mirrored = start(stage, (contender, binary), &target, &mirror)?;
     let plain = start(stage, (contender, binary), &target, "")?;
     let requests = [get("/1k", "")];
-    let look = |proxy: &Running| watch(stage, proxy.plain, &requests, WINDOW);
+    let look = |proxy: &Running| watch_proxy(stage, proxy, &requests, WINDOW);
     // Pools are warm then.
     look(&mirrored)?;
     look(&plain)?;
-    let pairs = Pairs::watch(stage.bench.rounds, || look(&mirrored), || look(&plain))?;
+    let pairs = Pairs::together(stage.bench.rounds, || look(&mirrored), || look(&plain))?;
     if target.asked() == 0 {
         return Err("no copy has reached the target".into());
     }
     let mut row = vec![format!("{}, {}", contender.name, badness.name())];
     row.extend(pairs.medians(|seen| seen.p99));
+    row.push(pairs.ratio(|seen| seen.p99));
     row.extend(pairs.medians(|seen| seen.slowest));
     row.extend(pairs.sums(|seen| seen.errors));
+    row.push(pairs.ratio(|seen| seen.cost));
     Ok(row)
 }
 

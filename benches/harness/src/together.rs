@@ -10,6 +10,22 @@ use crate::Result;
 use crate::peers::Running;
 use crate::rounds::Sample;
 
+/// Runs both at the same time, each on a thread of its own; `first` is started first.
+pub fn both<T: Send>(
+    first: impl FnOnce() -> Result<T> + Send,
+    second: impl FnOnce() -> Result<T> + Send,
+) -> Result<(T, T)> {
+    thread::scope(|scope| {
+        // An error can't leave its thread, its text can.
+        let first = scope.spawn(|| first().map_err(|error| error.to_string()));
+        let second = scope.spawn(|| second().map_err(|error| error.to_string()));
+        match (first.join(), second.join()) {
+            (Ok(first), Ok(second)) => Ok((first?, second?)),
+            _ => Err("the load panicked".into()),
+        }
+    })
+}
+
 /// Takes a sample of each at the same time, in the order given.
 pub fn sample_all(
     running: &[&Running],

@@ -6,11 +6,16 @@ use std::time::Duration;
 use crate::Result;
 use crate::cases::Stage;
 use crate::load::{self, Load};
+use crate::peers::Running;
 use crate::report::with_range;
 use crate::stats::{percentile, spread};
+use crate::{cpu, together};
 
 /// Requests a second.
 pub const RATE: u32 = 2000;
+
+/// Load before a window begins.
+const WARM_UP: Duration = Duration::from_millis(300);
 
 /// A request that takes longer is slow, in nanoseconds.
 const SLOW: u64 = 10_000_000;
@@ -25,6 +30,24 @@ pub struct Seen {
     pub p99: f64,
     /// Requests without a whole answer.
     pub errors: u64,
+    /// CPU time of all threads of the proxy in microseconds per request; 0 if nobody looked.
+    pub cost: f64,
+}
+
+/// Like [`watch`], and looks at what it costs the proxy.
+pub fn watch_proxy(
+    stage: &Stage,
+    proxy: &Running,
+    requests: &[Vec<u8>],
+    length: Duration,
+) -> Result<Seen> {
+    let before = cpu::time_used(&proxy.pids);
+    let mut seen = watch(stage, proxy.plain, requests, length)?;
+    let used = cpu::time_used(&proxy.pids).saturating_sub(before);
+    // Those of the warm-up are among them.
+    let seconds = (WARM_UP + length).as_secs_f64();
+    seen.cost = used as f64 / 1e3 / (f64::from(RATE) * seconds);
+    Ok(seen)
 }
 
 /// Sends the requests in turn, [`RATE`] in a second.
@@ -42,7 +65,7 @@ pub fn watch(
         tls: None,
         fresh: false,
         rate: Some(RATE),
-        warm_up: Duration::from_millis(300),
+        warm_up: WARM_UP,
         length,
     };
     let mut measured = load::run_spread(&load, requests, |_| {})?;
@@ -53,6 +76,7 @@ pub fn watch(
         slowest: percentile(&measured.latencies, 1.0) / 1e6,
         p99: percentile(&measured.latencies, 0.99) / 1e6,
         errors: measured.errors,
+        cost: 0.0,
     })
 }
 
@@ -86,6 +110,38 @@ impl Pairs {
             }
         }
         Ok(pairs)
+    }
+
+    /// Watches both in the same window in every round, the one started first in even rounds and the other in odd ones. What else
+    /// the machine does then meets both alike.
+    pub fn together(
+        rounds: usize,
+        with: impl Fn() -> Result<Seen> + Sync,
+        without: impl Fn() -> Result<Seen> + Sync,
+    ) -> Result<Self> {
+        let mut pairs = Self {
+            with: Vec::new(),
+            without: Vec::new(),
+        };
+        for round in 0..rounds {
+            let (seen_with, seen_without) = if round % 2 == 0 {
+                together::both(&with, &without)?
+            } else {
+                let (without, with) = together::both(&without, &with)?;
+                (with, without)
+            };
+            pairs.with.push(seen_with);
+            pairs.without.push(seen_without);
+        }
+        Ok(pairs)
+    }
+
+    /// A cell: the median over the rounds, and its range, of a figure with over the same without.
+    pub fn ratio(&self, figure: fn(&Seen) -> f64) -> String {
+        let pairs = self.with.iter().zip(&self.without);
+        with_range(spread(
+            pairs.map(|(with, without)| figure(with) / figure(without)),
+        ))
     }
 
     /// Cells with and without: the median over the rounds and its range.
