@@ -68,7 +68,7 @@ impl ResponseHead {
     /// # Errors
     /// For malformed syntax, ambiguous framing, and heads beyond `limits`. The caller responds with 502.
     ///
-    /// Budget: 2,500 instructions (`just instructions`: parse_response).
+    /// Budget: 1,695 instructions (`just instructions`: parse_response).
     pub fn parse(
         &mut self,
         buf: &[u8],

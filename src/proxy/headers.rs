@@ -198,7 +198,7 @@ impl<F: Fields> Request<'_, F> {
 
     /// Writes the complete head for an HTTP/1.1 endpoint. `host` replaces an empty authority.
     ///
-    /// Budget: 1,250 instructions (`just instructions`: serialise).
+    /// Budget: 1,075 instructions (`just instructions`: serialise).
     pub fn put_h1(&self, out: &mut Vec<u8>, host: &[u8], edits: Option<&RequestEdits<'_>>) {
         let (mut target, mut authority) = (self.target, self.authority);
         let mut fields = None;

@@ -44,7 +44,7 @@ impl Cohort {
     /// The user's point, and the index of the key that identified the user: the first one with a value that isn't empty.
     /// Of several values of that key the first such value counts. `None` if there is none.
     ///
-    /// Budget: 870 instructions (`just instructions`: cohort).
+    /// Budget: 730 instructions (`just instructions`: cohort).
     pub fn place(&self, request: &impl RequestView) -> Option<(usize, CohortPoint)> {
         let mut by = self.by.iter().enumerate();
         by.find_map(|(index, key)| Some((index, self.by_key(key, request)?)))

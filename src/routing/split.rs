@@ -116,7 +116,7 @@ impl Split {
 
     /// The version of the next request. A state that belongs to other shares is reset first.
     ///
-    /// Budget: 105 instructions (`just instructions`: split).
+    /// Budget: 48 instructions (`just instructions`: split).
     #[inline]
     pub fn next(&self, state: &mut SplitState) -> VersionIx {
         if let [only] = &*self.lanes {

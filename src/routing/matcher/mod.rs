@@ -123,7 +123,7 @@ impl Matcher {
 
     /// The index of the first rule that matches.
     ///
-    /// Budget: 2,400 instructions (`just instructions`: match_rules).
+    /// Budget: 2,170 instructions (`just instructions`: match_rules).
     /// Budget: 620 instructions (`just instructions`: match_few).
     /// Budget: 620 instructions (`just instructions`: match_many).
     #[inline]
