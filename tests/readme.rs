@@ -393,6 +393,9 @@ fn with_and_without(place: &str, key: &str, value: &str) -> [String; 2] {
     // What turns on the thing that the key is about.
     let around = match (place, key) {
         ("access_log", _) => "access_log.to = 'stderr'\n",
+        ("acme", "seal_key_file") => {
+            "listen.NAME.acme = 'a.example.com'\nfleet.etcd = 'http://a'\nfleet.name = 'f'\n"
+        }
         ("acme", _) => "listen.NAME.acme = 'a.example.com'\n",
         ("fleet", _) => "fleet.etcd = 'http://a'\nfleet.name = 'f'\n",
         ("trace", _) => "trace.otlp = 'http://127.0.0.1:4318'\n",

@@ -17,6 +17,8 @@ pub struct AcmeSpec {
     pub ca: Option<PathBuf>,
     /// The key that binds the account to one that exists elsewhere (RFC 8555 section 7.3.4). Default `None`.
     pub external_account: Option<ExternalAccount>,
+    /// File with the key that seals what the members of a fleet share. Default `None`: each proxy orders its own certificates.
+    pub seal_key_file: Option<PathBuf>,
     /// Directory of the account and the certificates.
     pub store: PathBuf,
     /// The names, without duplicates, in the order of the file.

@@ -181,7 +181,7 @@ impl Booting {
         let handover = listener.map(|l| spawn_local(handover::serve(l, requests)));
         let spec = self.publisher.live().current().spec.clone();
         let mut acme = Acme::new(self.publisher.listeners().answers().clone());
-        acme.adopt(spec.acme.as_ref());
+        acme.adopt(spec.acme.as_ref(), spec.fleet.as_ref());
         self.membership.adopt(&spec, self.publisher.keys());
         self.shared
             .follow(spec.fleet.as_ref(), self.membership.etcd());

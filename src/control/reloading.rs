@@ -53,7 +53,7 @@ impl Control {
             self.file_watcher
                 .set_parts(self.publisher.live().current().spec.body_files());
             let spec = self.publisher.live().current().spec.clone();
-            self.acme.adopt(spec.acme.as_ref());
+            self.acme.adopt(spec.acme.as_ref(), spec.fleet.as_ref());
             self.membership.adopt(&spec, self.publisher.keys());
             self.shared
                 .follow(spec.fleet.as_ref(), self.membership.etcd());

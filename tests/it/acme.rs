@@ -44,7 +44,7 @@ fn port_of(proxy: &Proxy, listener: &str) -> u16 {
     address.rsplit(':').next().unwrap().parse().unwrap()
 }
 
-fn get(server: &AcmeServer, port: u16, name: &str) -> Option<(u16, String)> {
+pub fn get(server: &AcmeServer, port: u16, name: &str) -> Option<(u16, String)> {
     let stream = server.connect(port, name).ok()?;
     let mut client = Client::over(stream);
     let answer = client.ask(&format!("GET / HTTP/1.1\r\nhost: {name}\r\n\r\n"));

@@ -5,6 +5,7 @@ mod support;
 
 mod access_log;
 mod acme;
+mod acme_fleet;
 mod admin_access;
 mod admin_metrics;
 mod balance;

@@ -1,66 +1,196 @@
-//! A real etcd of one member, if it is installed.
+//! A real etcd of one member or of several, if it is installed.
 
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{Ended, free_port, until};
 
 /// A running etcd. Dropping it kills it and removes its data.
 pub struct Etcd {
-    process: Option<Ended>,
-    port: u16,
-    peers: u16,
+    members: Vec<Member>,
+    options: Vec<String>,
     data: TempDir,
 }
 
+struct Member {
+    process: Option<Ended>,
+    port: u16,
+    peers: u16,
+}
+
 impl Etcd {
-    /// Starts etcd; `None`, and a message, where it isn't installed.
+    /// Starts etcd with one member; `None`, and a message, where it isn't installed.
     pub fn start() -> Option<Self> {
+        Self::cluster(1, &[])
+    }
+
+    /// Starts etcd with so many members and these options.
+    pub fn cluster(members: usize, options: &[&str]) -> Option<Self> {
         if Command::new("etcd").arg("--version").output().is_err() {
             eprintln!("skipped: etcd isn't installed");
             return None;
         }
-        let mut etcd = Self {
+        let member = |_| Member {
             process: None,
             port: free_port(),
             peers: free_port(),
+        };
+        let mut etcd = Self {
+            members: (0..members).map(member).collect(),
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
             data: tempfile::tempdir().expect("a directory"),
         };
         etcd.run();
         Some(etcd)
     }
 
-    /// Starts it, again with the same data.
+    /// Starts the members that don't run, again with the same data, and waits until they listen.
     pub fn run(&mut self) {
-        let url = self.url();
-        let peers = format!("http://127.0.0.1:{}", self.peers);
+        (0..self.members.len()).for_each(|at| self.launch(at));
+        for port in self.ports() {
+            until("etcd listens", || {
+                TcpStream::connect(("127.0.0.1", port)).ok()
+            });
+        }
+    }
+
+    /// Starts a member, unless it runs.
+    pub fn launch(&mut self, at: usize) {
+        if self.members[at].process.is_some() {
+            return;
+        }
+        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let (client, peers) = (url(self.members[at].port), url(self.members[at].peers));
         let mut command = Command::new("etcd");
         command
             .arg("--data-dir")
-            .arg(self.data.path())
-            .args(["--name", "one", "--unsafe-no-fsync", "--logger", "zap"])
-            .args(["--listen-client-urls", &url])
-            .args(["--advertise-client-urls", &url])
+            .arg(self.data_of(at))
+            .args(["--name", &format!("m{at}")])
+            .args(["--unsafe-no-fsync", "--logger", "zap"])
+            .args(["--listen-client-urls", &client])
+            .args(["--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peers])
             .args(["--initial-advertise-peer-urls", &peers])
-            .args(["--initial-cluster", &format!("one={peers}")])
+            .args(["--initial-cluster", &self.initial()])
+            .args(&self.options)
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        self.process = Some(Ended(command.spawn().expect("start etcd")));
-        until("etcd listens", || {
-            TcpStream::connect(("127.0.0.1", self.port)).ok()
-        });
+        self.members[at].process = Some(Ended(command.spawn().expect("start etcd")));
     }
 
-    /// Kills it. Its data stays.
+    fn initial(&self) -> String {
+        let members = self.members.iter().enumerate();
+        let urls = members.map(|(at, m)| format!("m{at}=http://127.0.0.1:{}", m.peers));
+        urls.collect::<Vec<_>>().join(",")
+    }
+
+    fn data_of(&self, at: usize) -> PathBuf {
+        self.data.path().join(format!("m{at}"))
+    }
+
+    /// Kills all members. Their data stays.
     pub fn kill(&mut self) {
-        self.process = None;
+        self.members.iter_mut().for_each(|m| m.process = None);
     }
 
-    /// Where clients find it.
+    /// Kills one member. Its data stays.
+    pub fn kill_member(&mut self, at: usize) {
+        self.members[at].process = None;
+    }
+
+    /// Sends a signal to a member, if it runs.
+    pub fn signal(&self, at: usize, signal: Signal) {
+        if let Some(process) = &self.members[at].process {
+            kill_process(Pid::from_child(&process.0), signal).expect("a signal");
+        }
+    }
+
+    /// The member that leads the others, if there is one now.
+    pub fn leader(&self) -> Option<usize> {
+        let status = self.ctl_output(&["endpoint", "status", "-w", "json"]);
+        let status: Value = serde_json::from_str(&status).ok()?;
+        let leads =
+            |of: &&Value| -> bool { of["Status"]["leader"] == of["Status"]["header"]["member_id"] };
+        let leader = status.as_array()?.iter().find(leads)?;
+        let url = leader["Endpoint"].as_str()?;
+        let is_of = |port: &u16| url.ends_with(&format!(":{port}"));
+        self.ports().iter().position(is_of)
+    }
+
+    /// Where its members listen for clients.
+    pub fn ports(&self) -> Vec<u16> {
+        self.members.iter().map(|member| member.port).collect()
+    }
+
+    /// Where clients find its first member.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://127.0.0.1:{}", self.members[0].port)
+    }
+
+    /// Runs `etcdctl`.
+    #[track_caller]
+    pub fn ctl(&self, arguments: &[&str]) -> String {
+        let mut command = self.ctl_command();
+        let output = command.args(arguments).output().expect("etcdctl runs");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "etcdctl {arguments:?}: {error}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The output of `etcdctl`, even if it fails.
+    pub fn ctl_output(&self, arguments: &[&str]) -> String {
+        let mut command = self.ctl_command();
+        let output = command.args(arguments).output().expect("etcdctl runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn ctl_command(&self) -> Command {
+        let urls = { self.ports().into_iter() }.map(|port| format!("http://127.0.0.1:{port}"));
+        let mut command = Command::new("etcdctl");
+        command
+            .env("ETCDCTL_API", "3")
+            .args(["--command-timeout", "3s"])
+            .args(["--endpoints", &urls.collect::<Vec<_>>().join(",")]);
+        command
+    }
+
+    /// A key's value, as text.
+    pub fn value(&self, key: &str) -> String {
+        self.ctl_output(&["get", key, "--print-value-only"])
+    }
+
+    /// Writes a backup. Returns its file.
+    pub fn back_up(&self) -> PathBuf {
+        let file = self.data.path().join("backup");
+        let shown = file.display().to_string();
+        self.ctl(&["snapshot", "save", &shown]);
+        file
+    }
+
+    /// Replaces the data of a cluster of one by those of a backup, and starts it again.
+    pub fn restore(&mut self, backup: &std::path::Path) {
+        self.kill();
+        let data = self.data_of(0);
+        std::fs::remove_dir_all(&data).expect("removed");
+        let peers = format!("http://127.0.0.1:{}", self.members[0].peers);
+        self.ctl(&[
+            "snapshot",
+            "restore",
+            &backup.display().to_string(),
+            "--name",
+            "m0",
+            "--data-dir",
+            &data.display().to_string(),
+            "--initial-cluster",
+            &self.initial(),
+            "--initial-advertise-peer-urls",
+            &peers,
+        ]);
+        self.run();
     }
 }

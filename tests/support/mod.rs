@@ -8,6 +8,7 @@
 //! * [`client`]: HTTP/1 by exact bytes. [`frames`]: HTTP/2 by exact frames. [`h2_client`]: HTTP/2 as a well-behaved client speaks it.
 //! * [`tls`]: certificates made on the spot, and both ends of TLS. [`wire`]: HTTP/1 messages as the tests see them.
 //! * [`dns`]: a scripted name server. [`otlp`]: a receiver of spans. [`acme`]: an authority that issues certificates. [`etcd`]: a real etcd.
+//! * [`relay`]: a network that can be cut.
 //! * [`promtool`]: Prometheus' own checks. [`description`]: whether answers are as an OpenAPI description says.
 //!
 //! `configuration`, `diagnostic` and `diff` serve the tests of the parser, which include them alone.
@@ -25,6 +26,7 @@ pub mod origin;
 pub mod otlp;
 pub mod promtool;
 pub mod proxy;
+pub mod relay;
 pub mod tls;
 pub mod wire;
 

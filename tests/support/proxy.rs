@@ -319,6 +319,12 @@ fn ready(admin: u16) -> bool {
         && admin_request(admin, "/readyz").is_some_and(|m| m.status() == 200)
 }
 
+/// `/api/v1/status` of the proxy with this admin port; `None` when nothing answers.
+pub fn status_of(admin: u16) -> Option<serde_json::Value> {
+    let answer = admin_request(admin, "/api/v1/status")?;
+    serde_json::from_slice(&answer.body).ok()
+}
+
 /// `None` when nothing answers.
 fn admin_request(admin: u16, path: &str) -> Option<Message> {
     let socket = std::net::TcpStream::connect(("127.0.0.1", admin)).ok()?;
@@ -457,21 +463,31 @@ impl Proxy {
 
     /// A process that is to take the place of this one, by the file as it is now; returns at once.
     pub fn start_successor(&self) -> Self {
-        let mut child = Command::new(BINARY);
-        child.args(["run", "--takeover", "-c"]).arg(self.file());
-        child
-            .current_dir(self.dir.path())
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let mut child = child.spawn().expect("start the binary");
+        let mut child = self.launch(&["run", "--takeover"]);
         Self {
             log: collect(&mut child),
             child,
             dir: self.dir.clone(),
             ..*self
         }
+    }
+
+    /// Starts it again, with the same files and ports, after it has ended; returns at once.
+    pub fn restart(&mut self) {
+        self.child = self.launch(&["run"]);
+        self.log = collect(&mut self.child);
+    }
+
+    fn launch(&self, options: &[&str]) -> Child {
+        let mut child = Command::new(BINARY);
+        child.args(options).arg("-c").arg(self.file());
+        child
+            .current_dir(self.dir.path())
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        child.spawn().expect("start the binary")
     }
 
     /// Whether this process, and no other, answers on the admin API that it is ready.

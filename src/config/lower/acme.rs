@@ -1,6 +1,6 @@
 //! `[acme]`, and `acme` of listeners: certificates that the proxy obtains itself.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::url::url;
 use super::{proxy, unknown_word};
@@ -19,14 +19,14 @@ pub(super) fn acme(
 ) -> Option<AcmeSpec> {
     let Some(value) = file.take("acme") else {
         if listeners.iter().any(|listener| !listener.acme.is_empty()) {
-            let spec = settings(None, out)?;
+            let spec = settings(None, false, out)?;
             return Some(attach(spec, listeners, state_dir));
         }
         return None;
     };
     let table = value.table("a table such as { email = \"ops@example.com\" }", out)?;
     let at = table.at.clone();
-    let spec = settings(Some(table), out)?;
+    let spec = settings(Some(table), file.has("fleet"), out)?;
     if listeners.iter().all(|listener| listener.acme.is_empty()) {
         // Names that are wrong have been reported, and are missing from the listeners.
         if out.len() > 0 {
@@ -40,14 +40,15 @@ pub(super) fn acme(
     Some(attach(spec, listeners, state_dir))
 }
 
-/// Reads the keys of the table.
-fn settings(table: Option<RawTable<'_>>, out: &mut Problems) -> Option<AcmeSpec> {
+/// Reads the keys of the table. `has_fleet` says whether the file has `[fleet]`.
+fn settings(table: Option<RawTable<'_>>, has_fleet: bool, out: &mut Problems) -> Option<AcmeSpec> {
     let mut spec = AcmeSpec {
         directory: acme::DIRECTORY.to_owned(),
         email: None,
         challenge: AcmeChallenge::default(),
         ca: None,
         external_account: None,
+        seal_key_file: None,
         store: Default::default(),
         names: Vec::new(),
     };
@@ -72,8 +73,32 @@ fn settings(table: Option<RawTable<'_>>, out: &mut Problems) -> Option<AcmeSpec>
         .take("ca")
         .and_then(|value| proxy::file_path(&value, out));
     spec.external_account = external_account(&mut table, out);
+    if let Some(value) = table.take("seal_key_file") {
+        spec.seal_key_file = seal_key_file(&value, (spec.challenge, has_fleet), out);
+    }
     table.finish(out);
     Some(spec)
+}
+
+/// Reads `seal_key_file`, which needs a fleet, and challenges that any of its members can answer.
+fn seal_key_file(
+    value: &RawValue<'_>,
+    (challenge, has_fleet): (AcmeChallenge, bool),
+    out: &mut Problems,
+) -> Option<PathBuf> {
+    if !has_fleet {
+        let message = format!("`{}` has no effect without `[fleet]`", value.path);
+        out.error(value.key.clone(), message)
+            .label("it seals what the members of a fleet share")
+            .help("add `[fleet]`, or leave it out");
+    }
+    if challenge == AcmeChallenge::Tls {
+        let message = format!("`{}` and challenges over TLS", value.path);
+        out.error(value.key.clone(), message)
+            .label("only the member that orders could answer them")
+            .help("write `challenge = \"http-01\"`, which any member answers");
+    }
+    proxy::file_path(value, out)
 }
 
 fn email(value: &RawValue<'_>, out: &mut Problems) -> Option<String> {

@@ -4,12 +4,17 @@
 //! does next is decided by [`plan`]; [`order`] places one order, [`renewal_info`] asks when to renew, and [`store`] keeps the account and
 //! the certificates. The control thread takes new certificates up like other certificate files that have changed.
 //!
+//! In a fleet with `seal_key_file`, one member orders for all of them: [`seal`], [`sharing`] and [`shared`].
+//!
 //! Of several processes with the same state directory, such as the two of a takeover, one has the lock of the store and places
 //! orders; another one waits for it.
 
 mod order;
 mod plan;
 mod renewal_info;
+mod seal;
+mod shared;
+mod sharing;
 mod store;
 
 use std::collections::BTreeMap;
@@ -26,12 +31,15 @@ use tokio::time::sleep;
 
 use super::outcall::acme_http::AcmeHttp;
 use crate::config::acme::AcmeSpec;
+use crate::config::fleet::FleetSpec;
 use crate::config::secret;
 use crate::edge::acme::AcmeAnswers;
 use crate::telemetry::orders::count_order;
 use crate::telemetry::record::OrderOutcome;
 use order::{Issued, OrderError};
 use plan::{AcmeAction, AcmeEvent, OrderFailure, Period, RenewalPlan, UnixSeconds};
+use seal::Seal;
+use sharing::Sharing;
 use store::{AcmeStore, StoreLock};
 
 /// How often another process's lock is tried.
@@ -48,7 +56,9 @@ pub(super) type OrderErrors = BTreeMap<String, (String, SystemTime)>;
 pub(super) struct Acme {
     answers: Arc<AcmeAnswers>,
     errors: Arc<Mutex<OrderErrors>>,
-    specs: Option<watch::Sender<Option<AcmeSpec>>>,
+    specs: Option<watch::Sender<Option<Wanted>>>,
+    /// Names this process among those that compete for the right to order.
+    instance: String,
     news: mpsc::UnboundedReceiver<()>,
     /// Kept for a thread that is started later, and so that `news` doesn't end.
     sender: mpsc::UnboundedSender<()>,
@@ -62,25 +72,30 @@ impl Acme {
             answers,
             errors: Arc::default(),
             specs: None,
+            instance: format!("{:016x}", fastrand::u64(..)),
             news,
             sender,
         }
     }
 
     /// Obtains the certificates of a configuration from now on. Starts the thread if this is the first one that has any.
-    pub(super) fn adopt(&mut self, spec: Option<&AcmeSpec>) {
+    pub(super) fn adopt(&mut self, acme: Option<&AcmeSpec>, fleet: Option<&FleetSpec>) {
+        let wanted = acme.map(|acme| Wanted {
+            fleet: fleet.filter(|_| acme.seal_key_file.is_some()).cloned(),
+            acme: acme.clone(),
+        });
         if let Some(specs) = &self.specs {
             specs.send_if_modified(|known| {
-                let is_new = known.as_ref() != spec;
-                *known = spec.cloned();
+                let is_new = *known != wanted;
+                *known = wanted;
                 is_new
             });
             return;
         }
-        if spec.is_none() {
+        if wanted.is_none() {
             return;
         }
-        let (specs, received) = watch::channel(spec.cloned());
+        let (specs, received) = watch::channel(wanted);
         match self.start(received) {
             Ok(()) => self.specs = Some(specs),
             Err(error) => {
@@ -106,20 +121,22 @@ impl Acme {
         self.errors.lock().expect("errors lock").clone()
     }
 
-    fn start(&self, mut specs: watch::Receiver<Option<AcmeSpec>>) -> io::Result<()> {
+    fn start(&self, mut specs: watch::Receiver<Option<Wanted>>) -> io::Result<()> {
         let shared = Shared {
             answers: self.answers.clone(),
             errors: self.errors.clone(),
             news: self.sender.clone(),
+            instance: self.instance.clone(),
         };
         let mut runtime = Builder::new_current_thread();
         runtime.enable_all();
-        let work = async move {
+        // Made on the thread: the client of etcd can't be moved to another one.
+        let mut work = async move || {
             loop {
-                let spec = specs.borrow_and_update().clone();
+                let wanted = specs.borrow_and_update().clone();
                 let certificates = async {
-                    match spec {
-                        Some(spec) => Certificates::new(spec, &shared).run().await,
+                    match wanted {
+                        Some(wanted) => Certificates::new(wanted, &shared).run().await,
                         None => std::future::pending().await,
                     }
                 };
@@ -135,11 +152,19 @@ impl Acme {
         };
         let thread = std::thread::Builder::new().name("acme".into());
         thread.spawn(move || match runtime.build_local(LocalOptions::default()) {
-            Ok(runtime) => runtime.block_on(work),
+            Ok(runtime) => runtime.block_on(work()),
             Err(error) => tracing::error!(%error, "no certificates can be obtained"),
         })?;
         Ok(())
     }
+}
+
+/// The certificates that a configuration asks for.
+#[derive(Clone, PartialEq)]
+struct Wanted {
+    acme: AcmeSpec,
+    /// The fleet that shares them, if one does.
+    fleet: Option<FleetSpec>,
 }
 
 /// What the thread shares with others.
@@ -147,6 +172,7 @@ struct Shared {
     answers: Arc<AcmeAnswers>,
     errors: Arc<Mutex<OrderErrors>>,
     news: mpsc::UnboundedSender<()>,
+    instance: String,
 }
 
 /// The certificates of one configuration.
@@ -156,14 +182,23 @@ struct Certificates<'a> {
     store: AcmeStore,
     plan: RenewalPlan,
     account: Option<(Account, AcmeHttp)>,
+    /// The fleet that shares them.
+    fleet: Option<FleetSpec>,
+    sharing: Option<Sharing>,
+    /// Whether etcd has something that this member's key doesn't open.
+    is_apart: bool,
 }
 
 impl<'a> Certificates<'a> {
-    fn new(spec: AcmeSpec, shared: &'a Shared) -> Self {
+    fn new(wanted: Wanted, shared: &'a Shared) -> Self {
+        let spec = wanted.acme;
         Self {
             store: AcmeStore::new(&spec.store),
             plan: RenewalPlan::new(&spec.names, now()),
             account: None,
+            fleet: wanted.fleet,
+            sharing: None,
+            is_apart: false,
             spec,
             shared,
         }
@@ -175,9 +210,13 @@ impl<'a> Certificates<'a> {
         self.read_stored();
         // Another process may have stored certificates since the configuration was read.
         self.tell();
+        self.join().await;
         loop {
+            let is_all_shared = self.share().await;
             match self.plan.next(now()) {
-                AcmeAction::Wait(time) => sleep(time.min(LONGEST_WAIT)).await,
+                AcmeAction::Wait(time) => self.wait(time, is_all_shared).await,
+                // Another member does it.
+                _ if !self.may_order() => self.wait(LONGEST_WAIT, is_all_shared).await,
                 AcmeAction::Order(name) => self.order(&name).await,
                 AcmeAction::AskWindow(name) => self.ask_window(&name).await,
             }
@@ -258,6 +297,7 @@ impl<'a> Certificates<'a> {
     /// Obtains and stores a certificate.
     async fn issue(&mut self, name: &str) -> Result<Period, (String, OrderFailure)> {
         let (account, http) = self.account().await?;
+        self.share_account(&account).await?;
         let ordered = order::obtain(&account, name, self.spec.challenge, &self.shared.answers);
         let Issued { chain, key } = ordered.await.map_err(|error| {
             let of_account = matches!(&error, OrderError::Acme(e) if is_limit(e));
@@ -379,8 +419,10 @@ impl<'a> Certificates<'a> {
 pub(super) fn unusable(spec: &AcmeSpec) -> Vec<(&'static str, String)> {
     let ca = AcmeHttp::new(spec.ca.as_deref()).err();
     let key = external_key(spec).err();
+    let seal = { spec.seal_key_file.as_ref() }.and_then(|file| Seal::read(file).err());
     let found = [
         ca.map(|why| ("ca", why)),
+        seal.map(|why| ("seal_key_file", why)),
         key.map(|why| ("eab_hmac_file", why)),
     ];
     found.into_iter().flatten().collect()

@@ -95,6 +95,19 @@ impl AcmeStore {
         self.save(&certificate_file(&self.0, name), both.as_bytes())
     }
 
+    /// Stores a certificate with its key that another member of the fleet has obtained.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub(super) fn save_pem(&self, name: &str, pem: &str) -> io::Result<()> {
+        self.save(&certificate_file(&self.0, name), pem.as_bytes())
+    }
+
+    /// The stored certificate of a name with its key; `None` if there is none.
+    pub(super) fn pem(&self, name: &str) -> Option<String> {
+        fs::read_to_string(certificate_file(&self.0, name)).ok()
+    }
+
     /// What is known of the stored certificate of a name; `None` if there is none that can be read.
     pub(super) fn certificate(&self, name: &str) -> Option<StoredCertificate> {
         let pem = fs::read(certificate_file(&self.0, name)).ok()?;
@@ -124,7 +137,7 @@ impl AcmeStore {
 }
 
 /// Reads the first certificate of a PEM text.
-fn described(pem: &[u8]) -> Option<StoredCertificate> {
+pub(super) fn described(pem: &[u8]) -> Option<StoredCertificate> {
     let leaf = CertificateDer::pem_slice_iter(pem).next()?.ok()?;
     let (_, parsed) = X509Certificate::from_der(&leaf).ok()?;
     let authority_key = parsed

@@ -1,0 +1,130 @@
+//! Certificates that the members of a fleet share, from a scripted authority and on a real etcd where it is installed.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use crate::acme::get;
+use crate::support::acme::AcmeServer;
+use crate::support::etcd::Etcd;
+use crate::support::origin::Origin;
+use crate::support::proxy::{Builder, Proxy, single};
+use crate::support::relay::Relay;
+use crate::support::{free_port, until};
+
+const NAMES: [&str; 2] = ["shop.test", "api.shop.test"];
+
+/// A member with a TLS listener at `tls` and a clear-text one at `http`.
+fn member(
+    (server, etcd): (&AcmeServer, &Etcd),
+    name: &str,
+    (tls, http): (u16, u16),
+    seal: &Path,
+    origin: &Origin,
+) -> Proxy {
+    let text = format!(
+        "admin = \"127.0.0.1:$ADMIN\"\nworkers = 2\nstate_dir = \"$DIR/state\"\n\
+         [acme]\ndirectory = \"{}\"\nseal_key_file = \"{}\"\n\
+         [fleet]\netcd = \"{}\"\nname = \"test\"\nmember = \"{name}\"\n\
+         [listen.http]\nbind = \"127.0.0.1:{http}\"\n\
+         [listen.https]\nbind = \"127.0.0.1:{tls}\"\nacme = {NAMES:?}\n{}",
+        server.directory(),
+        seal.display(),
+        etcd.url(),
+        single(&origin.at(), "")
+    );
+    Builder::new(&text).start()
+}
+
+fn serves(server: &AcmeServer, port: u16) {
+    for name in NAMES {
+        let answer = until("a certificate", || get(server, port, name));
+        assert_eq!(answer, (200, "app".to_owned()), "{name}");
+    }
+}
+
+fn seal_key(dir: &Path, byte: u8) -> std::path::PathBuf {
+    let file = dir.join(format!("seal-{byte}.key"));
+    fs::write(&file, [byte; 32]).expect("written");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a mode");
+    file
+}
+
+#[test]
+fn one_member_orders_any_answers_and_all_have_the_certificates() {
+    let Some(etcd) = Etcd::start() else { return };
+    let origin = Origin::named("app");
+    let dir = tempfile::tempdir().expect("a directory");
+    let seal = seal_key(dir.path(), 7);
+    let ports = [(); 3].map(|()| (free_port(), free_port()));
+    // The authority asks another member for each name.
+    let balancer = Relay::in_turn(&[ports[0].1, ports[1].1]);
+    let server = AcmeServer::start(balancer.ports()[0], free_port());
+    let both = (&server, &etcd);
+    // Both run before one of them can be the first that orders.
+    etcd.signal(0, Signal::STOP);
+    let a = member(both, "a", ports[0], &seal, &origin);
+    let b = member(both, "b", ports[1], &seal, &origin);
+    etcd.signal(0, Signal::CONT);
+    serves(&server, ports[0].0);
+    serves(&server, ports[1].0);
+    let ordered = || (server.orders().len(), server.account().2);
+    assert_eq!(ordered(), (2, 1), "each name once, by one account");
+    let answers = |proxy: &Proxy| {
+        let labels = [("reason", "acme-challenge")];
+        proxy.metrics().sum("cutover_own_answers_total", &labels)
+    };
+    assert_eq!((answers(&a), answers(&b)), (1.0, 1.0));
+    let is_orderer = |proxy: &Proxy| proxy.log().contains("this member orders the certificates");
+    assert!(is_orderer(&a) != is_orderer(&b), "one of them orders");
+
+    // A member that comes later orders nothing.
+    let c = member(both, "c", ports[2], &seal, &origin);
+    serves(&server, ports[2].0);
+    assert_eq!(ordered(), (2, 1));
+    let prefix = "/cutover/test/acme/";
+    let listed = etcd.ctl(&["get", "--prefix", prefix]);
+    assert_eq!(listed.matches("cutover-seal-1:").count(), 3, "{listed}");
+    assert!(!listed.contains("PRIVATE KEY") && !listed.contains("BEGIN"));
+
+    // What isn't sealed by the key is named and changes nothing, and nobody orders on top of it.
+    let keys = etcd.ctl(&["get", "--prefix", prefix, "--keys-only"]);
+    let key = { keys.lines() }.find(|key| key.ends_with("/cert/shop.test"));
+    let key = key.expect("the key");
+    let sealed = etcd.value(&key.replace("/cert/shop.test", "/cert/api.shop.test"));
+    etcd.ctl(&["put", key, sealed.trim()]);
+    for proxy in [&a, &b, &c] {
+        until("it is named", || {
+            let log = proxy.log();
+            (log.contains(key) && log.contains("isn't sealed by")).then_some(())
+        });
+    }
+    for (tls, _) in ports {
+        serves(&server, tls);
+    }
+    let status = a.status().to_string();
+    assert!(
+        status.contains("which isn't sealed by `acme.seal_key_file`"),
+        "{status}"
+    );
+    // Without it, the orderer writes it again.
+    etcd.ctl(&["del", key]);
+    until("it is there again", || {
+        etcd.value(key).starts_with("cutover-seal-1:").then_some(())
+    });
+    assert_eq!(ordered(), (2, 1));
+
+    // A member with another key takes nothing, and orders nothing.
+    drop(c);
+    let other = seal_key(dir.path(), 8);
+    let stranger = member(both, "d", ports[2], &other, &origin);
+    until("it says so", || {
+        { stranger.status().to_string() }
+            .contains("which isn't sealed by")
+            .then_some(())
+    });
+    assert_eq!(get(&server, ports[2].0, NAMES[0]), None);
+    assert_eq!(ordered(), (2, 1));
+}
