@@ -28,6 +28,7 @@ mod faults;
 mod flag_rollouts;
 mod flags;
 mod fleet;
+mod fleet_outages;
 mod fleet_rollouts;
 mod fleet_tables;
 mod forwarding;

@@ -263,6 +263,7 @@ impl Rollouts {
                 fleet.drivers.remove(&service);
             }
             FleetNews::Restored => {
+                tracing::warn!("fleet: etcd's history is another one: reading the rollouts again");
                 fleet.documents.clear();
                 self.services
                     .values_mut()

@@ -367,8 +367,9 @@ impl Rollouts {
         self.submit(wall_s());
         let (now, lost_after) = (Instant::now(), self.lost_after());
         let mut changed = false;
-        for rollout in self.services.values_mut() {
+        for (name, rollout) in &mut self.services {
             changed |= rollout.enforce(lost_after, now);
+            rollout.log_loss(name, lost_after, now);
         }
         if changed {
             let spec = publisher.live().current().spec.clone();

@@ -4,7 +4,7 @@
 //! member's takes vetoes of its own guard and commands of operators, which lower the share here at once and are written as intents:
 //! if another change came first, they are applied again to that.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::fleet_guard::part_of_member;
 use super::service::{KEEP_EVERY, ServiceRollout, Surroundings};
@@ -44,6 +44,7 @@ impl ServiceRollout {
             is_guard_known: false,
             on_its_way: None,
             claims: false,
+            is_lost: false,
             kept: None,
             written: None,
         }));
@@ -262,7 +263,8 @@ impl ServiceRollout {
             ));
         }
         let effects = machine.command(command, by, &self.plan, now_s)?;
-        if side.replica.revision() > 0 {
+        // One that lowers the share must reach the fleet also if its state isn't known at present.
+        if lowers || side.replica.revision() > 0 {
             side.replica.intend(Intent::Command(command, by.to_owned()));
         }
         Ok(effects)
@@ -270,11 +272,37 @@ impl ServiceRollout {
 
     /// Says that the fleet's store doesn't answer.
     pub(super) fn silence(&self) -> Option<String> {
-        let silence = self.shared.as_ref()?.replica.alone(Instant::now())?;
-        let seconds = silence.as_secs();
+        let side = self.shared.as_ref()?;
+        let seconds = side.replica.alone(Instant::now())?.as_secs();
+        let result = match side.is_lost {
+            true => "no share, as `fleet.on_lost` says",
+            false => "the share doesn't rise",
+        };
         Some(format!(
-            "the fleet's store has not answered for {seconds} s: the share doesn't rise"
+            "the fleet's store has not answered for {seconds} s: {result}"
         ))
+    }
+
+    /// Logs that `on_lost` takes the share away, or gives it back.
+    pub(super) fn log_loss(&mut self, service: &str, lost_after: Option<Duration>, now: Instant) {
+        let has_share = { self.machine.as_ref() }.is_some_and(|m| m.state().share > 0);
+        let Some(side) = &mut self.shared else { return };
+        let is_lost = has_share && side.takes_away(lost_after, now);
+        match (side.is_lost, is_lost) {
+            (false, true) => tracing::warn!(
+                service,
+                silence_s = side.replica.silence(now).as_secs(),
+                "fleet: etcd does not answer, no share as fleet.on_lost says"
+            ),
+            (true, false) => {
+                tracing::info!(
+                    service,
+                    "fleet: etcd answers, or the rollout has ended: fleet.on_lost no longer applies"
+                );
+            }
+            (true, true) | (false, false) => {}
+        }
+        side.is_lost = is_lost;
     }
 
     /// Why this member takes no part in the shared rollout.

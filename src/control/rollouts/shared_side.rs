@@ -37,6 +37,8 @@ pub(super) struct SharedSide {
     pub on_its_way: Option<usize>,
     /// Whether the next change takes over as driver.
     pub claims: bool,
+    /// Whether `on_lost` has taken the share away, because the store doesn't answer.
+    pub is_lost: bool,
     /// What ran here before this proxy joined the fleet.
     pub kept: Option<KeptRollout>,
     pub written: Option<Instant>,
@@ -93,12 +95,17 @@ impl SharedSide {
         lost_after: Option<Duration>,
         now: Instant,
     ) -> Share {
-        let is_lost = lost_after.zip(self.replica.alone(now));
-        if is_lost.is_some_and(|(after, silence)| silence >= after) {
+        if self.takes_away(lost_after, now) {
             return Share(0);
         }
         self.replica
             .allowed(state, state.share().min(most), before, now)
+    }
+
+    /// Whether the store has not answered for so long that no share is given.
+    pub(super) fn takes_away(&self, lost_after: Option<Duration>, now: Instant) -> bool {
+        let lost = lost_after.zip(self.replica.alone(now));
+        lost.is_some_and(|(after, silence)| silence >= after)
     }
 
     /// Number of processes whose counts this one adds up.

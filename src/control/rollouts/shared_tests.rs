@@ -10,6 +10,7 @@ use crate::control::fleet::Driver;
 use crate::control::rollouts::shared_side::Election;
 use crate::rollout::fleet::replica::CONTACT;
 use crate::rollout::guard::GuardKind;
+use crate::rollout::plan::fingerprint;
 use crate::rollout::state::RolloutState;
 use crate::rollout::store::Evidence;
 
@@ -408,4 +409,31 @@ fn a_hundred_schedules_of_faults_raise_no_share_and_lose_no_latch() {
             }
         }
     }
+}
+
+#[test]
+fn an_abort_is_not_lost_that_comes_while_the_shared_state_is_not_known() {
+    let mut fleet = Fleet::new(1);
+    fleet.start(0);
+    let now = fleet.now;
+    let state = RolloutState {
+        plan: fingerprint(&fleet.spec.services[0]).unwrap(),
+        name: "v2".to_owned(),
+        phase: RolloutPhase::Step,
+        step: 1,
+        share: 10_000,
+        epoch: 1,
+        ..RolloutState::default()
+    };
+    let document = FleetDocument::new(("m1", 1), "m1", &[], Vec::new(), state);
+    let rollout = fleet.members[0].rollout.as_mut().unwrap();
+    assert!(rollout.see(5, &document, 0).is_some());
+    // The store's document is gone, can't be read, or is an older one.
+    rollout.forget_revision();
+    { rollout.command_shared(OperatorCommand::Abort, "alice", now, 0) }.unwrap();
+    assert!(rollout.see(6, &document, 0).is_some());
+    let phase = |state: &RolloutState| state.phase;
+    assert_eq!(rollout.state().map(phase), Some(RolloutPhase::Aborted));
+    let (revision, change) = rollout.shared_change(now).expect("the fleet is told");
+    assert_eq!((revision, change.state.phase), (6, RolloutPhase::Aborted));
 }
