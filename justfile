@@ -84,6 +84,14 @@ guard *ARGS:
 fleet-aa ROLLOUTS="200":
     CUTOVER_FLEET_AA={{ROLLOUTS}} cargo test --release --lib -- equal_versions_are_rarely --nocapture
 
+# Many members of a fleet in one process on a real etcd: how soon the last one hears of a step, and what etcd needs. Needs etcd.
+fleet-crowd MEMBERS="300":
+    CUTOVER_FLEET_CROWD={{MEMBERS}} cargo test --release --lib -- all_members_of_a_large_fleet --nocapture
+
+# SCHEDULES of random failures of a fleet and its etcd, some at a time: ten minutes. A schedule is repeated by its SEED. Needs etcd.
+fleet-chaos SCHEDULES="100" SEED="":
+    CUTOVER_FLEET_CHAOS={{SCHEDULES}} CUTOVER_SEED={{SEED}} cargo test --test it -- no_schedule_of_failures --nocapture
+
 # A rollout whose process is killed a thousand times at random instants: some minutes.
 kills:
     CUTOVER_KILLS=1000 cargo test --test it -- rollout_kills --nocapture

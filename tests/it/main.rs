@@ -28,6 +28,8 @@ mod faults;
 mod flag_rollouts;
 mod flags;
 mod fleet;
+mod fleet_changes;
+mod fleet_chaos;
 mod fleet_outages;
 mod fleet_rollouts;
 mod fleet_tables;

@@ -24,11 +24,11 @@ pub(super) fn free_port() -> u16 {
 }
 
 /// A cluster of etcd.
-pub(super) struct Cluster {
-    pub members: Vec<Member>,
-    pub directory: TempDir,
-    pub options: Vec<String>,
-    pub scheme: &'static str,
+pub(in crate::control) struct Cluster {
+    pub(super) members: Vec<Member>,
+    pub(super) directory: TempDir,
+    pub(super) options: Vec<String>,
+    pub(super) scheme: &'static str,
 }
 
 pub(super) struct Member {
@@ -47,7 +47,7 @@ impl Drop for Cluster {
 }
 
 impl Cluster {
-    pub(super) fn start(size: usize, options: &[&str]) -> Self {
+    pub(in crate::control) fn start(size: usize, options: &[&str]) -> Self {
         let mut cluster = Self {
             members: Vec::new(),
             directory: tempfile::tempdir().expect("a directory"),
@@ -108,6 +108,10 @@ impl Cluster {
         kill_process(Pid::from_child(process), signal).expect("signal");
     }
 
+    pub(in crate::control) fn pid(&self, at: usize) -> u32 {
+        self.members[at].process.as_ref().expect("it runs").id()
+    }
+
     pub(super) fn ctl(&self, arguments: &[&str]) -> String {
         let endpoint = format!("{}://127.0.0.1:{}", self.scheme, self.members[0].port);
         let output = Command::new("etcdctl")
@@ -121,7 +125,7 @@ impl Cluster {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    pub(super) fn fleet(&self) -> FleetSpec {
+    pub(in crate::control) fn fleet(&self) -> FleetSpec {
         let url = |member: &Member| EtcdUrl {
             https: self.scheme == "https",
             host: "127.0.0.1".to_owned(),

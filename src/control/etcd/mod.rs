@@ -90,6 +90,8 @@ impl Etcd {
 #[cfg(test)]
 mod cluster;
 #[cfg(test)]
+pub(in crate::control) use cluster::Cluster;
+#[cfg(test)]
 mod fixtures;
 #[cfg(test)]
 mod real_tests;

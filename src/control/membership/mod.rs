@@ -3,6 +3,8 @@
 //! A member keeps a key with what it says about itself, under a lease: when the member ends or is cut off, etcd deletes the key.
 //! [`presence`] keeps the key, [`roster`] follows the keys of all members. Nothing here changes traffic.
 
+#[cfg(test)]
+mod crowd_tests;
 mod document;
 mod presence;
 mod roster;

@@ -1,0 +1,220 @@
+//! Many members of a fleet in one process, on a real etcd: how soon all of them hear of a step, and what etcd needs for them.
+//!
+//! `just fleet-crowd` runs it in release. All members share this thread, so that the time includes what the last one waits for
+//! the others.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
+use tokio::time::{sleep, timeout};
+
+use super::Membership;
+use crate::admin::fleet::FleetView;
+use crate::config;
+use crate::control::etcd::Cluster;
+use crate::control::fleet::{FleetNews, FleetStore, Found, Written};
+use crate::rollout::fleet::document::FleetDocument;
+use crate::rollout::fleet::evidence::{BothSides, StepCounts, cadence};
+use crate::rollout::guard::EventTally;
+use crate::rollout::state::{RolloutPhase, RolloutState};
+use crate::snapshot::Keys;
+
+const STEPS: usize = 300;
+/// How long etcd is observed.
+const OBSERVED: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Which revisions how many members have heard of.
+#[derive(Default)]
+struct Heard {
+    members: usize,
+    counts: RefCell<BTreeMap<i64, (usize, Option<Instant>)>>,
+    changed: Notify,
+}
+
+impl Heard {
+    fn note(&self, revision: i64) {
+        let mut counts = self.counts.borrow_mut();
+        let entry = counts.entry(revision).or_default();
+        entry.0 += 1;
+        if entry.0 == self.members {
+            entry.1 = Some(Instant::now());
+            self.changed.notify_one();
+        }
+    }
+
+    /// When the last member heard of it.
+    async fn by_all(&self, revision: i64) -> Instant {
+        let heard = async {
+            loop {
+                let found = self
+                    .counts
+                    .borrow()
+                    .get(&revision)
+                    .and_then(|entry| entry.1);
+                match found {
+                    Some(at) => return at,
+                    None => self.changed.notified().await,
+                }
+            }
+        };
+        timeout(PATIENCE, heard).await.expect("all hear of it")
+    }
+}
+
+/// Follows the rollout and reports counts, as a proxy does.
+async fn follow(membership: Membership, mut store: FleetStore, heard: Rc<Heard>) {
+    let newest = Cell::new(0);
+    let note = |revision: i64| {
+        if revision > newest.get() {
+            newest.set(revision);
+            heard.note(revision);
+        }
+    };
+    let mut counts = StepCounts::default();
+    let second = StepCounts {
+        errors: BothSides::new(EventTally::new(100, 1), EventTally::new(900, 2)),
+        ..StepCounts::default()
+    };
+    let every = cadence(heard.members);
+    let mut due = Instant::now() + every.mul_f64(fastrand::f64());
+    loop {
+        tokio::select! {
+            news = store.news() => match news {
+                Some(FleetNews::Document(_, Found::Document(revision, _))) => note(revision),
+                Some(FleetNews::Read { documents, .. }) => {
+                    for found in documents.into_values() {
+                        if let Found::Document(revision, _) = found {
+                            note(revision);
+                        }
+                    }
+                }
+                Some(_) => {}
+                None => return,
+            },
+            () = sleep(due.saturating_duration_since(Instant::now())) => {
+                counts.add(&second);
+                store.report("app", (1, 1), &counts);
+                due += every;
+            }
+        }
+        // Its tasks end with it.
+        let _ = &membership;
+    }
+}
+
+/// Processor time of a process.
+fn cpu(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let (_, rest) = stat.rsplit_once(") ").expect("a name");
+    let ticks = rest.split(' ').skip(11).take(2);
+    let ticks: u64 = ticks.map(|t| t.parse::<u64>().expect("ticks")).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+/// Writes a state as the driver does. Returns its revision.
+async fn write(driver: &mut FleetStore, revision: i64, held_ms: u64) -> i64 {
+    let state = RolloutState {
+        plan: "8f0e4c1d2b3a4950".to_owned(),
+        name: "v2".to_owned(),
+        phase: RolloutPhase::Step,
+        step: 1,
+        share: 10_000,
+        epoch: 1,
+        held_ms,
+        ..RolloutState::default()
+    };
+    let document = FleetDocument::new(("driver", 1), "driver", &[], Vec::new(), state);
+    driver.write("app", revision, document);
+    loop {
+        match driver.news().await.expect("it lives") {
+            FleetNews::Written(_, _, Written::Done(revision, _)) => return revision,
+            FleetNews::Written(_, _, other) => panic!("{other:?}"),
+            _ => {}
+        }
+    }
+}
+
+async fn crowd(members: usize) {
+    let cluster = Cluster::start(1, &[]);
+    let url = cluster.fleet().etcd[0].to_string();
+    let text = format!(
+        "listen = \":8080\"\n[fleet]\netcd = \"{url}\"\nname = \"front\"\n[service.app]\nversions = {{ v1 = [\"127.0.0.1:1\"] }}\n"
+    );
+    let spec = config::parse(&text, "test.toml").expect("a valid file");
+    let fleet = spec.fleet.clone().expect("a fleet");
+    let heard = Rc::new(Heard {
+        members,
+        ..Heard::default()
+    });
+    let mut views = Vec::new();
+    let joined = |name: String| {
+        let view = Arc::<FleetView>::default();
+        let mut spec = spec.clone();
+        spec.fleet.as_mut().expect("a fleet").member = Some(name);
+        let mut membership = Membership::new(view.clone());
+        let store = membership.connect(spec.fleet.as_ref());
+        membership.adopt(&spec, &Keys::new());
+        let store = store.flatten().expect("it shares rollouts");
+        (membership, store, view)
+    };
+    for at in 0..members {
+        let (membership, store, view) = joined(format!("m{at}"));
+        views.push(view);
+        spawn_local(follow(membership, store, heard.clone()));
+        sleep(Duration::from_millis(2)).await;
+    }
+    let began = Instant::now();
+    while views.iter().any(|view| view.members() < members) {
+        assert!(began.elapsed() < 2 * PATIENCE, "all are members");
+        sleep(Duration::from_millis(200)).await;
+    }
+    println!("{members} members know of each other");
+    let (mut driver, mut revision, mut times) = (joined("driver".to_owned()).1, 0, Vec::new());
+    assert_eq!(driver.fleet, fleet.name);
+    for step in 0..STEPS {
+        let sent = Instant::now();
+        revision = write(&mut driver, revision, step as u64).await;
+        times.push(heard.by_all(revision).await - sent);
+        sleep(Duration::from_millis(30)).await;
+    }
+    times.sort_unstable();
+    let quantile = |q: f64| times[((times.len() - 1) as f64 * q) as usize];
+    let (p50, p99) = (quantile(0.5), quantile(0.99));
+    println!("a step reaches the last of {members} members after p50 {p50:.1?}, p99 {p99:.1?}");
+    let pids = [cluster.pid(0), std::process::id()];
+    let before = pids.map(cpu);
+    sleep(OBSERVED).await;
+    let [etcd, all] = [0, 1].map(|at| {
+        let used = cpu(pids[at]) - before[at];
+        used.as_secs_f64() / OBSERVED.as_secs_f64()
+    });
+    println!(
+        "etcd uses {:.0} % of a core for {members} members that report every {:?}, they use {:.2} % each",
+        etcd * 100.0,
+        cadence(members),
+        all * 100.0 / members as f64
+    );
+    assert!(etcd < 0.6, "{etcd}");
+    assert!(members > 300 || p99 < Duration::from_millis(30), "{p99:?}");
+}
+
+#[test]
+fn all_members_of_a_large_fleet_hear_of_a_step() {
+    let members = std::env::var("CUTOVER_FLEET_CROWD").ok();
+    let Some(members) = members.and_then(|n| n.parse().ok()) else {
+        eprintln!("skipped: `just fleet-crowd` runs it");
+        return;
+    };
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .expect("a runtime");
+    runtime.block_on(crowd(members));
+}
