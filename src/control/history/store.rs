@@ -149,8 +149,8 @@ impl HistoryStore {
             Err(error) => return Err(error),
         };
         let text = String::from_utf8_lossy(&text);
-        let mut lines = text.lines();
-        let header = lines.next().map(serde_json::from_str::<LogHeader>);
+        let mut lines = text.lines().map(str::as_bytes);
+        let header = lines.next().map(serde_json::from_slice::<LogHeader>);
         match header {
             Some(Ok(header)) if header.format > FORMAT => {
                 return Err(io::Error::new(
@@ -162,7 +162,7 @@ impl HistoryStore {
             // Without a header nothing can be said about the lines.
             _ => return Ok(LogContent::default()),
         }
-        let parsed: Vec<_> = lines.map(serde_json::from_str::<HistoryEntry>).collect();
+        let parsed: Vec<_> = lines.map(serde_json::from_slice::<HistoryEntry>).collect();
         let whole = text.ends_with('\n') && parsed.iter().all(Result::is_ok);
         Ok(LogContent {
             entries: parsed.into_iter().filter_map(Result::ok).collect(),

@@ -93,7 +93,7 @@ fn parse(line: &[u8]) -> Result<(u64, JournalEntry), &'static str> {
     if format != FORMAT {
         return Err("it has a format that this release doesn't know");
     }
-    let entry = serde_json::from_str(json).map_err(|_| "its entry can't be read")?;
+    let entry = serde_json::from_slice(json.as_bytes()).map_err(|_| "its entry can't be read")?;
     Ok((seq, entry))
 }
 
