@@ -1,7 +1,9 @@
 //! The text of one scrape: labels, families and histograms in Prometheus' text format.
 
-use std::collections::BTreeMap;
-use std::fmt::{Display, Write};
+use std::fmt::Write;
+
+use metrics::{Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 use super::latency::{EXPORTED, LatencyTotals};
 use super::names::{self, Family, MetricKind};
@@ -25,6 +27,12 @@ impl Labels {
         labels
     }
 
+    fn key(self, name: &'static str) -> Key {
+        // The recorder takes values as already escaped, so a literal backslash has to be doubled.
+        let label = |(name, value): (String, String)| Label::new(name, value.replace('\\', "\\\\"));
+        Key::from_parts(name, self.0.into_iter().map(label).collect::<Vec<_>>())
+    }
+
     /// Formats the labels as `name="value",…`, with values escaped as the text format requires.
     fn text(&self) -> String {
         let mut text = String::new();
@@ -40,32 +48,43 @@ impl Labels {
     }
 }
 
-/// The page of one scrape. Families and their series are sorted: equal states give equal pages.
-#[derive(Default)]
+/// The page of one scrape.
 pub(super) struct Page {
-    /// By name of the family: the family, and its values by the text of their labels.
-    families: BTreeMap<&'static str, (Family, BTreeMap<String, String>)>,
-    histograms: String,
+    recorder: PrometheusRecorder,
+    /// Families that don't go through the recorder, as text.
+    pub(super) own: String,
 }
 
+const METADATA: Metadata<'static> = Metadata::new("cutover", Level::INFO, None);
+
 impl Page {
+    pub(super) fn new() -> Self {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        for family in names::ALL {
+            match family.kind {
+                MetricKind::Counter => {
+                    recorder.describe_counter(family.name.into(), None, family.help.into())
+                }
+                MetricKind::Gauge => {
+                    recorder.describe_gauge(family.name.into(), None, family.help.into())
+                }
+                MetricKind::Histogram => {}
+            }
+        }
+        let own = String::new();
+        Self { recorder, own }
+    }
+
     pub(super) fn counter(&mut self, family: Family, labels: Labels, value: u64) {
-        self.set(family, labels, value);
+        let key = labels.key(family.name);
+        self.recorder
+            .register_counter(&key, &METADATA)
+            .absolute(value);
     }
 
     pub(super) fn gauge(&mut self, family: Family, labels: Labels, value: f64) {
-        self.set(family, labels, value);
-    }
-
-    /// Sets the value of a series. A later value replaces it.
-    pub(super) fn set(&mut self, family: Family, labels: Labels, value: impl Display) {
-        let empty = || (family, BTreeMap::new());
-        let (_, series) = self.families.entry(family.name).or_insert_with(empty);
-        series.insert(labels.text(), value.to_string());
-    }
-
-    pub(super) fn histogram(&mut self, histogram: &Histogram) {
-        self.histograms.push_str(&histogram.text);
+        let key = labels.key(family.name);
+        self.recorder.register_gauge(&key, &METADATA).set(value);
     }
 
     /// Adds a series of a shard's table: `labels` are those of its subject, `label` is its own.
@@ -87,23 +106,34 @@ impl Page {
     }
 
     /// Returns the text of all families.
+    ///
+    /// The recorder's hash tables have no stable order, so families and their series are sorted: equal states give equal
+    /// pages.
     pub(super) fn finish(self) -> String {
-        let mut page = String::new();
-        for (name, (family, series)) in &self.families {
-            head(&mut page, *family);
-            for (labels, value) in series {
-                let _ = match labels.is_empty() {
-                    true => writeln!(page, "{name} {value}"),
-                    false => writeln!(page, "{name}{{{labels}}} {value}"),
-                };
+        let text = self.recorder.handle().render();
+        let mut blocks: Vec<Vec<&str>> = text
+            .split("\n\n")
+            .map(|block| block.lines().filter(|line| !line.is_empty()).collect())
+            .collect();
+        blocks.sort_unstable();
+        let mut page = String::with_capacity(text.len() + self.own.len());
+        for mut block in blocks {
+            let comments = block
+                .iter()
+                .take_while(|line| line.starts_with('#'))
+                .count();
+            block[comments..].sort_unstable();
+            for line in block {
+                page.push_str(line);
+                page.push('\n');
             }
         }
-        page.push_str(&self.histograms);
+        page.push_str(&self.own);
         page
     }
 }
 
-fn head(text: &mut String, family: Family) {
+pub(super) fn head(text: &mut String, family: Family) {
     let kind = match family.kind {
         MetricKind::Counter => "counter",
         MetricKind::Gauge => "gauge",
@@ -116,7 +146,7 @@ fn head(text: &mut String, family: Family) {
 /// The text of one histogram family; empty without series.
 pub(super) struct Histogram {
     family: Family,
-    text: String,
+    pub(super) text: String,
 }
 
 impl Histogram {

@@ -1,14 +1,17 @@
 //! The exposition in Prometheus' text format, version 0.0.4, rendered on the control thread.
 //!
-//! Each scrape fills a new page, so that it shows only what exists at that moment.
+//! Each scrape fills a fresh recorder, so a page shows only what exists at that moment and nothing accumulates between
+//! scrapes. Counters and gauges go through the recorder. Histograms, whose observations are already in buckets, and
+//! counters with fractions, which the recorder doesn't support, are written here.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::log_writer;
 use super::names;
 use super::orders::orders;
-use super::page::{Histogram, Labels, Page};
+use super::page::{Histogram, Labels, Page, head};
 use super::process::Process;
 use super::registry::Telemetry;
 use super::words::{FlagState, OrderOutcome, SpanOutcome};
@@ -136,7 +139,7 @@ pub struct ScrapeVersion {
 ///
 /// Subjects that left the configuration keep their counters until these expire, and their gauges while not zero.
 pub fn render(telemetry: &Telemetry, scrape: &Scrape) -> String {
-    let mut page = Page::default();
+    let mut page = Page::new();
     for service in &scrape.services {
         telemetry.remember_labels(&service.name, &service.labels);
         state_of(&mut page, service);
@@ -313,7 +316,7 @@ fn versions(page: &mut Page, telemetry: &Telemetry, scrape: &Scrape) {
             page.series(family, &labels, label, value);
         });
     }
-    page.histogram(&durations);
+    page.own.push_str(&durations.text);
 }
 
 fn ejections(page: &mut Page, telemetry: &Telemetry) {
@@ -426,7 +429,9 @@ fn process(page: &mut Page, process: Process) {
         }
     }
     if let Some(seconds) = process.cpu_seconds {
-        page.set(names::PROCESS_CPU, Labels::default(), seconds);
+        let own = &mut page.own;
+        head(own, names::PROCESS_CPU);
+        let _ = writeln!(own, "{} {seconds}", names::PROCESS_CPU.name);
     }
 }
 
