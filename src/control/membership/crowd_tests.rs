@@ -172,7 +172,8 @@ async fn crowd(members: usize) {
     }
     let began = Instant::now();
     while views.iter().any(|view| view.members() < members) {
-        assert!(began.elapsed() < 2 * PATIENCE, "all are members");
+        // Each hears of each other one: a million events for a thousand members, all of them on this thread.
+        assert!(began.elapsed() < 10 * PATIENCE, "all are members");
         sleep(Duration::from_millis(200)).await;
     }
     println!("{members} members know of each other");
