@@ -430,8 +430,10 @@ fn a_state_that_cannot_be_written_holds_the_step_until_it_can() {
         held.then_some(())
     });
     assert_eq!(share(&proxy), "10%");
-    std::fs::remove_dir(journal(&proxy)).expect("out of the way");
-    std::fs::rename(&aside, journal(&proxy)).expect("back");
+    // Both at once: a retry that finds nothing there would begin a journal of its own.
+    let exchange = rustix::fs::RenameFlags::EXCHANGE;
+    let (place, here) = (journal(&proxy), rustix::fs::CWD);
+    rustix::fs::renameat_with(here, &aside, here, &place, exchange).expect("back");
     until("50%", || (share(&proxy) == "50%").then_some(()));
     let entries = std::fs::read_to_string(journal(&proxy)).expect("the journal");
     assert_eq!(entries.matches("step 1 approved by").count(), 1);
