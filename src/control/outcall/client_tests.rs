@@ -55,7 +55,7 @@ async fn a_request_is_sent_and_its_response_read() {
 #[tokio::test]
 async fn fields_of_the_caller_replace_the_defaults() {
     let server = ScriptedServer::start([answer(200, "", "")]).await;
-    let mut request = post(&server.url("/").replace("127", "a:b@127"), LONG);
+    let mut request = post(&server.url("/").replacen("127", "a:b@127", 1), LONG);
     let headers = &mut request.headers;
     headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer x"));
     send(request).await.unwrap();

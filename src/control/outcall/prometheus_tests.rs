@@ -157,7 +157,7 @@ async fn the_token_is_read_from_its_file_each_time() {
         std::fs::write(&file, text).unwrap();
         std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
     };
-    let mut asked = query(server.url("").replace("127", "user:pass@127"), "up");
+    let mut asked = query(server.url("").replacen("127", "user:pass@127", 1), "up");
     asked.token_file = Some(file.clone());
     for token in ["first", "second"] {
         write(format!("  {token}\n").as_bytes(), 0o600);
