@@ -224,7 +224,7 @@ fn the_header_is_in_front_of_tls() {
         let mut session = ServerConnection::new(config.clone()).expect("a session");
         let (mut head, mut byte) = (Vec::new(), [0]);
         while !head.ends_with(b"\r\n\r\n") {
-            if Stream::new(&mut session, &mut conn.io).read(&mut byte)? == 0 {
+            if Stream::new(&mut session, conn).read(&mut byte)? == 0 {
                 return Ok(());
             }
             head.push(byte[0]);
@@ -233,8 +233,8 @@ fn the_header_is_in_front_of_tls() {
             "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{header}",
             header.len()
         );
-        Stream::new(&mut session, &mut conn.io).write_all(answer.as_bytes())?;
-        Stream::new(&mut session, &mut conn.io).flush()
+        Stream::new(&mut session, conn).write_all(answer.as_bytes())?;
+        Stream::new(&mut session, conn).flush()
     });
     let text = file(&format!("https://{}", origin.at()), "v1");
     let builder = Builder::rest(&format!("{text}tls = {{ ca = \"$DIR/ca.pem\" }}\n"));

@@ -373,3 +373,20 @@ impl Conn {
         Ok(())
     }
 }
+
+/// As a transport of TLS that begins in the middle of a connection.
+impl Read for Conn {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.inbox.read(&mut self.io, into)
+    }
+}
+
+impl Write for Conn {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.io.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.io.flush()
+    }
+}

@@ -104,6 +104,16 @@ impl Inbox {
         std::mem::take(&mut self.bytes)
     }
 
+    /// Bytes as they come; what was read ahead comes first.
+    pub fn read(&mut self, from: &mut dyn Read, into: &mut [u8]) -> io::Result<usize> {
+        if self.bytes.is_empty() {
+            return from.read(into);
+        }
+        let n = (&self.bytes[..]).read(into)?;
+        self.bytes.drain(..n);
+        Ok(n)
+    }
+
     /// Exactly `n` bytes.
     pub fn exact(&mut self, from: &mut dyn Read, n: usize) -> io::Result<Vec<u8>> {
         while self.bytes.len() < n {
