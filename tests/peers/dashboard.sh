@@ -6,16 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-for program in node chromedriver; do
-    if ! command -v $program > /dev/null; then
-        echo "skipped: $program is missing" >&2
-        exit 0
-    fi
-done
-if ! command -v chromium > /dev/null && ! command -v chromium-browser > /dev/null && ! command -v google-chrome > /dev/null; then
-    echo "skipped: there is no Chromium" >&2
-    exit 0
-fi
+. tests/peers/chromium.sh
+require_chromium
 
 cargo build --quiet --bin cutover
 binary=${CARGO_TARGET_DIR:-target}/debug/cutover

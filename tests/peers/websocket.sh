@@ -5,16 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-for program in node chromedriver openssl; do
-    if ! command -v $program > /dev/null; then
-        echo "skipped: $program is missing" >&2
-        exit 0
-    fi
-done
-if ! command -v chromium > /dev/null && ! command -v chromium-browser > /dev/null && ! command -v google-chrome > /dev/null; then
-    echo "skipped: there is no Chromium" >&2
-    exit 0
-fi
+. tests/peers/chromium.sh
+require_chromium openssl
 
 cargo build --quiet --bin cutover
 directory=$(mktemp -d)

@@ -46,7 +46,7 @@ function ask(url, { method = "GET", body } = {}) {
 }
 
 /** A free port, for a proxy that is started again at the same address. */
-async function freePort() {
+export async function freePort() {
   const server = net.createServer();
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address();

@@ -6,6 +6,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import net from "node:net";
 import { browser, until } from "../dashboard/webdriver.mjs";
+import { freePort } from "../dashboard/world.mjs";
 
 const [, , binary, directory] = process.argv;
 const GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -44,14 +45,6 @@ origin.on("upgrade", (request, socket) => {
   echo(socket);
 });
 await new Promise((resolve) => origin.listen(0, "127.0.0.1", resolve));
-
-async function freePort() {
-  const server = net.createServer();
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 const port = await freePort();
 const file = `${directory}/cutover.toml`;
