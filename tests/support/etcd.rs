@@ -29,7 +29,7 @@ impl Etcd {
         Self::cluster(1, &[])
     }
 
-    /// Starts etcd with so many members and these options.
+    /// Starts an etcd cluster of this size; every member gets `options` on its command line.
     pub fn cluster(members: usize, options: &[&str]) -> Option<Self> {
         if Command::new("etcd").arg("--version").output().is_err() {
             eprintln!("skipped: etcd isn't installed");
