@@ -92,6 +92,10 @@ fleet-crowd MEMBERS="300":
 fleet-chaos SCHEDULES="100" SEED="":
     CUTOVER_FLEET_CHAOS={{SCHEDULES}} CUTOVER_SEED={{SEED}} cargo test --test it -- no_schedule_of_failures --nocapture
 
+# A fleet whose network is cut, in network namespaces; as root, four minutes. Needs etcd. `just fleet-partition driver` for one case.
+fleet-partition *CASE:
+    tests/peers/partition.sh {{CASE}}
+
 # A rollout whose process is killed a thousand times at random instants: some minutes.
 kills:
     CUTOVER_KILLS=1000 cargo test --test it -- rollout_kills --nocapture
