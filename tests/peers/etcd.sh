@@ -19,20 +19,26 @@ etcd --version | head -n 1
 # Asks for the tests that take minutes.
 export CUTOVER_ETCD=1
 
-output=$(cargo test --lib -- control::etcd::real_tests --nocapture 2>&1) || { echo "$output"; exit 1; }
-echo "$output"
-output=$output$(cargo test --test it -- fleet:: --nocapture 2>&1) || { echo "$output"; exit 1; }
+output=
+# Shows what the tests print, with the times that they have measured, and keeps it.
+run() {
+    local printed
+    printed=$(cargo test "$@" 2>&1) || { echo "$printed"; exit 1; }
+    echo "$printed"
+    output+=$printed
+}
+run --lib -- control::etcd::real_tests --nocapture
+run --test it -- fleet:: --nocapture
 # One after the other: they measure how fast members follow.
-output=$output$(cargo test --test it -- fleet_rollouts:: --nocapture --test-threads 1 2>&1) || { echo "$output"; exit 1; }
-output=$output$(cargo test --test it -- fleet_outages:: --nocapture 2>&1) || { echo "$output"; exit 1; }
-output=$output$(cargo test --test it -- fleet_changes:: --nocapture 2>&1) || { echo "$output"; exit 1; }
-output=$output$(CUTOVER_FLEET_CHAOS=3 cargo test --test it -- fleet_chaos:: --nocapture 2>&1) || { echo "$output"; exit 1; }
-output=$output$(cargo test --test it -- acme_fleet:: --nocapture 2>&1) || { echo "$output"; exit 1; }
-output=$output$(cargo test --test it -- fleet_tables:: --nocapture 2>&1) || { echo "$output"; exit 1; }
-output=$output$(cargo test --test it -- demo:: --nocapture 2>&1) || { echo "$output"; exit 1; }
+run --test it -- fleet_rollouts:: --nocapture --test-threads 1
+run --test it -- fleet_outages:: --nocapture
+run --test it -- fleet_changes:: --nocapture
+CUTOVER_FLEET_CHAOS=3 run --test it -- fleet_chaos:: --nocapture
+run --test it -- acme_fleet:: --nocapture
+run --test it -- fleet_tables:: --nocapture
+run --test it -- demo:: --nocapture
 # A filter that matches nothing would pass too.
 if grep -q "skipped" <<< "$output" || grep -q "result: ok. 0 passed" <<< "$output"; then
-    echo "$output"
     echo "tests did not run" >&2
     exit 1
 fi
