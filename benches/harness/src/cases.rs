@@ -13,8 +13,8 @@ use crate::peers::{self, Contender, Kind, Running, Scratch};
 use crate::report;
 use crate::tls::Sessions;
 use crate::{
-    Result, cpu, features, idle, log_faults, mirror, pages, pressure, recreate, reload, rollout,
-    rounds, scale, slow_readers, syscalls, takeovers, tunnel,
+    Result, cpu, features, fleet, idle, log_faults, mirror, pages, pressure, recreate, reload,
+    rollout, rounds, scale, slow_readers, syscalls, takeovers, tunnel,
 };
 
 /// One case.
@@ -61,6 +61,8 @@ pub enum What {
     Scale,
     /// What each feature adds.
     Features,
+    /// A fleet whose etcd is there, gone or of no use.
+    Fleet,
     /// Edits of a large configuration under load.
     Reload,
     /// An access log that can't be written.
@@ -174,8 +176,8 @@ fn tls(sessions: Sessions, fresh: bool) -> Shape {
 
 fn all(bench: &Bench) -> Vec<Case> {
     use What::{
-        Closed, Features, H2, Idle, Latency, LogFaults, Mirror, Pages, Pressure, Recreate, Reload,
-        Rest, Rollout, Scale, SlowReaders, Syscalls, Takeovers, Tunnel,
+        Closed, Features, Fleet, H2, Idle, Latency, LogFaults, Mirror, Pages, Pressure, Recreate,
+        Reload, Rest, Rollout, Scale, SlowReaders, Syscalls, Takeovers, Tunnel,
     };
     let case = |name, title: &str, what| Case {
         name,
@@ -269,6 +271,11 @@ fn all(bench: &Bench) -> Vec<Case> {
         case("scale", "GET 1 KiB from small to large", Scale),
         case("features", "what features add to a GET 1 KiB", Features),
         case(
+            "fleet",
+            "GET 1 KiB of a fleet whose etcd is there or gone",
+            Fleet,
+        ),
+        case(
             "reload",
             "edits of a file with 1,000 services and 10,000 endpoints, at 2,000 requests/s",
             Reload,
@@ -351,6 +358,7 @@ pub fn run(bench: &Bench) -> Result<()> {
             What::Tunnel => tunnel::run(&stage)?,
             What::Scale => scale::run(&stage)?,
             What::Features => features::run(&stage)?,
+            What::Fleet => fleet::run(&stage)?,
             What::Reload => reload::run(&stage)?,
             What::Rollout => rollout::run(&stage)?,
             What::Pages => pages::run(&stage)?,

@@ -8,6 +8,7 @@ mod cases;
 mod cpu;
 mod download;
 mod features;
+mod fleet;
 mod h2_origin;
 mod idle;
 mod load;
