@@ -96,6 +96,10 @@ fleet-chaos SCHEDULES="100" SEED="":
 fleet-partition *CASE:
     tests/peers/partition.sh {{CASE}}
 
+# What a proxy keeps, logs and tries for MINUTES without a usable etcd, under a light load.
+fleet-alone MINUTES="10":
+    CUTOVER_FLEET_ALONE={{MINUTES}} cargo test --test it -- without_etcd_keeps --nocapture
+
 # A rollout whose process is killed a thousand times at random instants: some minutes.
 kills:
     CUTOVER_KILLS=1000 cargo test --test it -- rollout_kills --nocapture

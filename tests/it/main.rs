@@ -28,6 +28,7 @@ mod faults;
 mod flag_rollouts;
 mod flags;
 mod fleet;
+mod fleet_alone;
 mod fleet_changes;
 mod fleet_chaos;
 mod fleet_outages;

@@ -4,6 +4,8 @@
 //! [`presence`] keeps the key, [`roster`] follows the keys of all members. Nothing here changes traffic.
 
 #[cfg(test)]
+mod alone_tests;
+#[cfg(test)]
 mod crowd_tests;
 mod document;
 mod presence;
