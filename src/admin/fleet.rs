@@ -135,6 +135,13 @@ impl FleetView {
         state.as_ref().map_or(0, |state| state.members.len())
     }
 
+    /// In what the members' configurations differ although they should not.
+    pub(crate) fn disagreements(&self) -> Vec<String> {
+        // As above.
+        let state = self.0.lock().expect("fleet lock");
+        state.as_ref().map_or(Vec::new(), FleetState::disagreements)
+    }
+
     /// What the API shows.
     pub(crate) fn status(&self, now: Instant) -> Option<FleetStatus> {
         // As above.
@@ -144,6 +151,10 @@ impl FleetView {
 }
 
 impl FleetState {
+    fn disagreements(&self) -> Vec<String> {
+        disagreements(&self.own, &self.member, &self.members)
+    }
+
     fn status(&self, now: Instant) -> FleetStatus {
         let (endpoint, alone, error) = match &self.link {
             FleetLink::Connected(endpoint) => (Some(endpoint.clone()), None, None),
@@ -162,7 +173,7 @@ impl FleetState {
             error: error.or_else(|| self.fault.clone()),
             revision: self.revision,
             members: members.collect(),
-            disagreements: disagreements(&self.own, &self.member, &self.members),
+            disagreements: self.disagreements(),
             config: self.config.clone(),
         }
     }

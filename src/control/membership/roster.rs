@@ -148,10 +148,7 @@ impl Roster {
 
     /// Logs disagreements that are new.
     fn log_disagreements(&self, logged: &mut BTreeSet<String>) {
-        let status = self.view.status(Instant::now());
-        let now: BTreeSet<_> = { status.into_iter() }
-            .flat_map(|status| status.disagreements)
-            .collect();
+        let now: BTreeSet<_> = self.view.disagreements().into_iter().collect();
         for disagreement in now.difference(logged) {
             tracing::warn!(
                 fleet = self.fleet,
