@@ -114,9 +114,9 @@ fn errors_spread_thin_over_five_members_take_the_canary_back_on_all() {
     eprintln!(
         "rolled back on all {delay:?} after the last request that was judged, {spread:?} apart"
     );
-    // A busy machine may take longer. By itself it is 200 ms and 3 s.
-    let most = if is_asked_for() { 1 } else { 3 };
-    assert!(spread < most * Duration::from_millis(400), "{spread:?}");
+    // By itself it is 200 ms and 3 s. Beside other tests it may take longer.
+    let most = if is_asked_for() { 1 } else { 5 };
+    assert!(spread < most * Duration::from_millis(200), "{spread:?}");
     assert!(delay < most * Duration::from_secs(3), "{delay:?}");
     all_in_state(&fleet, "rolled-back");
     assert_eq!(counts["fleet"]["counting"], 5, "{counts:#}");
