@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::etcd::{CasOutcome, Revision};
 use super::events::Control;
 use super::publisher::reload::ReloadOutcome;
-use super::shared_config::{ConfigNews, SharedDocument, copy};
+use super::shared_config::{ConfigNews, SharedDocument, copy, log_unstored};
 use crate::admin::blocking::on_thread;
 use crate::admin::history::{Announcement, ChangeCause};
 use crate::admin::shared_edit::{ShareRefused, SharedChange};
@@ -20,6 +20,9 @@ impl Control {
     /// Takes news about the fleet's tables.
     pub(super) async fn on_shared_config(&mut self, news: ConfigNews) {
         match news {
+            ConfigNews::Found(revision, Ok(document)) if self.is_older(revision, &document) => {
+                self.store_age().await;
+            }
             ConfigNews::Found(revision, Ok(document)) => {
                 let adopted = self.adopt_tables(revision, document.clone()).await;
                 if let (Err(why), Some(following)) = (adopted, &mut self.shared.following) {
@@ -35,8 +38,10 @@ impl Control {
             ConfigNews::Absent => {
                 if let Some(following) = &mut self.shared.following {
                     following.revision = 0;
+                    following.age.found_none();
                     following.warn_of_absence();
                 }
+                self.store_age().await;
             }
             ConfigNews::Written {
                 document,
@@ -54,6 +59,32 @@ impl Control {
             }
         }
         self.shared.show();
+    }
+
+    /// Whether tables that were found are older than those in use.
+    fn is_older(&mut self, revision: Revision, document: &SharedDocument) -> bool {
+        let following = self.shared.following.as_mut();
+        following.is_some_and(|following| {
+            let is_older = following.is_older(revision, document);
+            if is_older {
+                // An edit is a change of them.
+                following.revision = revision;
+            }
+            is_older
+        })
+    }
+
+    /// Stores how old the tables in use are, for the next start.
+    async fn store_age(&self) {
+        let Some(following) = &self.shared.following else {
+            return;
+        };
+        let (age, main) = (
+            following.age.clone(),
+            self.publisher.live().source().path.clone(),
+        );
+        let stored = on_thread(THREAD, move || age.store(&main)).await;
+        log_unstored(stored.unwrap_or_else(|panicked| Err(std::io::Error::other(panicked))));
     }
 
     /// Takes up an edit of this member, or takes it back.
@@ -124,6 +155,8 @@ impl Control {
         if following.tables.as_ref() == Some(&document.text) {
             (following.refused, following.error) = (None, None);
             following.by = Some(document.by);
+            following.age.adopted(revision);
+            self.store_age().await;
             return Ok(running);
         }
         let main = self.publisher.live().source().path;
@@ -136,7 +169,9 @@ impl Control {
                 if let Some(following) = &mut self.shared.following {
                     (following.refused, following.error) = (None, None);
                     (following.tables, following.by) = (Some(document.text), Some(document.by));
+                    following.age.adopted(revision);
                 }
+                self.store_age().await;
                 Ok(generation)
             }
             ReloadOutcome::Refused(why) => {

@@ -181,3 +181,65 @@ fn a_service_in_the_file_and_in_etcd_is_refused_until_the_file_gives_it_up() {
     answers(&proxy, "v1");
     assert_eq!(config(&proxy)["error"], Value::Null);
 }
+
+#[test]
+fn tables_of_a_restored_backup_are_refused_until_somebody_decides() {
+    let Some(mut etcd) = Etcd::start() else {
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let (v1, v2) = (Origin::named("v1"), Origin::named("v2"));
+    assert_eq!(init(&etcd, &service(&v1, &v2), dir.path(), &[]).code, 0);
+    let mut a = serve(&member(&etcd, "a"));
+    let b = serve(&member(&etcd, "b"));
+    answers(&a, "v1");
+    answers(&b, "v1");
+    let backup = etcd.back_up();
+    assert_eq!(a.local(&["shift", "app", "v2"]).code, 0);
+    answers(&a, "v2");
+    answers(&b, "v2");
+
+    // The backup has v1, which nobody has asked for since.
+    etcd.restore(&backup);
+    let is_refused = |proxy: &Proxy| {
+        until("the older tables are refused", || {
+            let error = config(proxy)["error"].as_str()?.to_owned();
+            error.contains("older than the tables in use").then_some(())
+        });
+        assert_eq!(proxy.get("/").body, b"v2");
+    };
+    is_refused(&a);
+    is_refused(&b);
+    assert!(etcd.value(KEY).contains("stable = \\\"v1\\\""));
+    // A start doesn't take them either.
+    a.signal(Signal::TERM);
+    a.ended();
+    a.restart();
+    until("it is ready", || a.is_ready().then_some(()));
+    is_refused(&a);
+    // Nor a change of the file, which tries other refused tables again.
+    b.edit(&format!("{}# another comment\n", member(&etcd, "b")));
+    is_refused(&b);
+
+    // An edit is one of the tables in use, and is later than the backup, although its revision is lower than that before.
+    let shifted = b.local(&["shift", "app", "v1"]);
+    assert_eq!(shifted.code, 0, "{shifted:?}");
+    let are_used = || {
+        for proxy in [&a, &b] {
+            answers(proxy, "v1");
+            until("no error any more", || {
+                config(proxy)["error"].is_null().then_some(())
+            });
+        }
+    };
+    are_used();
+
+    // `fleet init --force` decides for the older ones, if that is what was meant.
+    assert_eq!(a.local(&["shift", "app", "v2"]).code, 0);
+    answers(&b, "v2");
+    etcd.restore(&backup);
+    is_refused(&a);
+    let forced = init(&etcd, &service(&v1, &v2), dir.path(), &["--force"]);
+    assert_eq!(forced.code, 0, "{forced:?}");
+    are_used();
+}

@@ -60,11 +60,11 @@ pub(in crate::control) fn put_back(main: &Path, former: &Former) -> io::Result<(
     }
 }
 
-fn tables_of(main: &Path) -> Option<SharedTables> {
+pub(super) fn tables_of(main: &Path) -> Option<SharedTables> {
     shared::of_text(&fs::read_to_string(main).ok()?)
 }
 
-fn write(copy: &Path, tables: &str) -> io::Result<()> {
+pub(super) fn write(copy: &Path, tables: &str) -> io::Result<()> {
     if let Some(directory) = copy.parent() {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(directory)?;
@@ -77,19 +77,15 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::control::shared_config::tests::main_file;
 
     const SHOP: &str = "[service.shop]\nversions = { v1 = ['127.0.0.1:1'] }\n";
 
     #[test]
     fn tables_are_kept_if_they_are_valid_with_the_file_and_can_be_put_back() {
         let dir = tempfile::tempdir().unwrap();
-        let main = dir.path().join("cutover.toml");
+        let main = main_file(dir.path());
         let state = dir.path().join("state");
-        let file = format!(
-            "listen = '127.0.0.1:0'\nstate_dir = '{}'\n[fleet]\netcd = 'http://127.0.0.1:1'\nname = 'front'\nshare = 'service'\n",
-            state.display()
-        );
-        fs::write(&main, &file).unwrap();
         assert_eq!(read(&main), None);
         assert_eq!(replace_by(&main, SHOP, false), Ok(None));
         let copy = state.join("fleet/front.toml");

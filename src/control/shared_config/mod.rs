@@ -2,9 +2,11 @@
 //!
 //! etcd has their text under one key, `config`. A member follows the key, checks each new text together with its own file, keeps it
 //! in its state directory ([`copy`]) and reloads, which reads that [like an included file](crate::config::shared). A text that
-//! isn't valid is ignored: the last good one stays, and the file's next change tries it again. Edits are a compare-and-swap of the
-//! key, by any member. `shared_adoption` is what the control thread does about it.
+//! isn't valid is ignored: the last good one stays, and the file's next change tries it again. One that is [older](age) than what
+//! is in use is ignored too. Edits are a compare-and-swap of the key, by any member. `shared_adoption` is what the control thread
+//! does about it.
 
+mod age;
 pub(super) mod copy;
 mod document;
 mod initial;
@@ -21,6 +23,7 @@ use super::etcd::{CasOutcome, Entry, Etcd, EtcdError, Revision, WatchEvent, Watc
 use crate::admin::fleet::{FleetView, SharedConfigStatus};
 use crate::admin::shared_edit::ShareRefused;
 use crate::config::fleet::FleetSpec;
+use age::TablesAge;
 pub(super) use document::SharedDocument;
 pub(crate) use initial::{InitError, init};
 
@@ -46,6 +49,8 @@ pub(super) struct Following {
     pub(super) refused: Option<(Revision, SharedDocument)>,
     /// Why the newest value isn't in use.
     pub(super) error: Option<String>,
+    /// How old the tables in use are.
+    pub(super) age: TablesAge,
     reports: mpsc::UnboundedSender<ConfigNews>,
     news: mpsc::UnboundedReceiver<ConfigNews>,
     task: JoinHandle<()>,
@@ -110,6 +115,11 @@ impl SharedConfig {
 
     /// Before a start: waits for the newest tables, at most so long, and keeps them as the copy that the start reads.
     pub(super) async fn begin(&mut self, main: &Path, wait: Duration) {
+        if let Some(following) = &mut self.following {
+            // Nothing is served yet that reading could delay.
+            following.age = TablesAge::read(main, &following.fleet);
+            following.tables = copy::read(main);
+        }
         let Ok(news) = timeout(wait, self.news()).await else {
             tracing::warn!(
                 "fleet: etcd has not answered in time, starting with the copy of the fleet's tables"
@@ -122,17 +132,29 @@ impl SharedConfig {
         match news {
             ConfigNews::Found(revision, Ok(document)) => {
                 following.revision = revision;
-                // Nothing is served yet that this could delay.
-                match copy::replace_by(main, &document.text, true) {
-                    Ok(_) => following.by = Some(document.by),
-                    Err(why) => following.refuse(Some((revision, document)), why),
+                let age = following.age.clone();
+                if !following.is_older(revision, &document) {
+                    // Nothing is served yet that this could delay.
+                    match copy::replace_by(main, &document.text, true) {
+                        Ok(_) => {
+                            following.by = Some(document.by);
+                            following.age.adopted(revision);
+                        }
+                        Err(why) => following.refuse(Some((revision, document)), why),
+                    }
+                }
+                if following.age != age {
+                    log_unstored(following.age.store(main));
                 }
             }
             ConfigNews::Found(revision, Err(why)) => {
                 following.revision = revision;
                 following.refuse(None, why);
             }
-            ConfigNews::Absent => following.warn_of_absence(),
+            ConfigNews::Absent => {
+                following.age.found_none();
+                following.warn_of_absence();
+            }
             // Nobody edits before the start.
             ConfigNews::Written { .. } => {}
         }
@@ -170,6 +192,7 @@ impl Following {
             by: None,
             refused: None,
             error: None,
+            age: TablesAge::unknown(fleet),
             reports,
             news,
             task,
@@ -187,6 +210,25 @@ impl Following {
             );
         }
         (self.refused, self.error) = (refused, Some(why));
+    }
+
+    /// Whether tables that were found are older than those in use. Then they are refused, and an edit or `cutover fleet init`
+    /// decides.
+    pub(super) fn is_older(&mut self, revision: Revision, document: &SharedDocument) -> bool {
+        let differs = { self.tables.as_ref() }.is_some_and(|tables| *tables != document.text);
+        if !differs || !self.age.is_older(revision) {
+            return false;
+        }
+        self.age.found_older(revision);
+        let by = &document.by;
+        // Not to be tried again when the file changes.
+        self.refuse(
+            None,
+            format!(
+                "they are older than the tables in use, as after a restored backup: revision {revision}, by {by:?}. An edit on any member replaces them, as does `cutover fleet init --force`"
+            ),
+        );
+        true
     }
 
     pub(super) fn warn_of_absence(&self) {
@@ -248,6 +290,13 @@ impl Following {
     }
 }
 
+/// Logs that the age of the tables can't be stored: a member that starts then may take older ones.
+pub(super) fn log_unstored(stored: std::io::Result<()>) {
+    if let Err(error) = stored {
+        tracing::warn!(%error, "fleet: the revision of the shared tables can't be stored");
+    }
+}
+
 /// Reports the value of a key, now and whenever it changes.
 async fn follow(etcd: Etcd, key: String, reports: mpsc::UnboundedSender<ConfigNews>) {
     let mut watch = etcd.watch(&key);
@@ -281,5 +330,32 @@ async fn follow(etcd: Etcd, key: String, reports: mpsc::UnboundedSender<ConfigNe
 impl ConfigNews {
     fn read(entry: &Entry) -> Self {
         Self::Found(entry.mod_revision, SharedDocument::read(&entry.value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// A file whose fleet shares services.
+    pub(super) fn main_file(dir: &Path) -> PathBuf {
+        let main = dir.join("cutover.toml");
+        let text = format!(
+            "listen = '127.0.0.1:0'\nstate_dir = '{}'\n[fleet]\netcd = 'http://127.0.0.1:1'\nname = 'front'\nshare = 'service'\n",
+            dir.join("state").display()
+        );
+        std::fs::write(&main, text).unwrap();
+        main
+    }
+
+    /// The fleet of a file with this etcd.
+    pub(super) fn fleet(etcd: &str) -> FleetSpec {
+        let text = format!(
+            "listen = ':8080'\n[fleet]\netcd = '{etcd}'\nname = 'front'\n[service.app]\nversions = {{ v1 = ['127.0.0.1:1'] }}\n"
+        );
+        let spec = crate::config::parse(&text, "test.toml").expect("a valid file");
+        spec.fleet.expect("a fleet")
     }
 }
