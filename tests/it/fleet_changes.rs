@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::fleet_outages::{all_have, loads, nothing_has_failed, stays, tables};
 use crate::fleet_rollouts::{all_in_state, driver, is_asked_for};
 use crate::rollouts::{Version, rollout, share, state};
@@ -140,4 +142,72 @@ fn a_state_of_another_release_is_ignored_and_named_and_the_share_stays() {
     etcd.ctl(&["put", KEY, value.trim()]);
     all_in_state(&fleet, "aborted");
     all_have(&fleet, "0%");
+}
+
+#[test]
+fn values_that_no_member_writes_are_named_and_raise_no_share() {
+    if !is_asked_for() {
+        return;
+    }
+    let Some(etcd) = Etcd::start() else { return };
+    let (v1, v2) = (Version::new("v1", 0), Version::new("v2", 0));
+    let mut fleet = fleet(&etcd, (&v1, &v2), "\"10% for 300s\"");
+    let loads = loads(&fleet);
+    let drives = driver(&fleet);
+    fleet.rotate_left(drives);
+    let large = "9".repeat(70_000);
+    let hostile = [
+        "",
+        "[]",
+        "\u{1b}[2J",
+        r#"{"format":9,"share":100000}"#,
+        r#"{"errors":[5,6,9,0],"guard":1,"epoch":1}"#,
+        &large,
+    ];
+    // By which member, and how much of the key is in its log.
+    let keys = [
+        (0, "evidence/app/000000000000001/000001/evil.1"),
+        (1, "members/e v i l"),
+        (1, "members/evil"),
+        (1, "driver/app"),
+        (2, "state/app"),
+    ];
+    for (reader, key) in keys {
+        let whole = format!("/cutover/test/{key}");
+        let before = etcd.value(&whole);
+        for value in hostile {
+            etcd.ctl(&["put", &whole, value]);
+            for proxy in &fleet {
+                assert_eq!(share(proxy), "10%", "{key}: {value:.40}");
+            }
+        }
+        let named = |line: &str| line.contains("ignoring") && line.contains(key);
+        until(&format!("{key} is named"), || {
+            fleet[reader].log().lines().any(named).then_some(())
+        });
+        // A driver's key would have no lease any more.
+        match before.trim() {
+            value if key.starts_with("state") => etcd.ctl(&["put", &whole, value]),
+            _ => etcd.ctl(&["del", &whole]),
+        };
+    }
+    nothing_has_failed(loads);
+    // What the driver's guard has learnt is read by the next one.
+    let key = "/cutover/test/guard/app";
+    stays(&fleet, "10%", Duration::from_secs(3));
+    let mut first = fleet.remove(driver(&fleet));
+    etcd.ctl(&["put", key, hostile[4]]);
+    first.signal(Signal::TERM);
+    first.ended();
+    let next = driver(&fleet);
+    until("the guard's key is named", || {
+        let log = fleet[next].log();
+        log.lines()
+            .any(|line| line.contains("ignoring") && line.contains("guard/app"))
+            .then_some(())
+    });
+    stays(&fleet, "10%", Duration::from_secs(1));
+    for proxy in &fleet {
+        assert!(!proxy.log().contains('\u{1b}'), "a terminal would obey it");
+    }
 }

@@ -9,6 +9,8 @@ use crate::rollout::fleet::evidence::StepCounts;
 
 /// Longest name of a process.
 const LONGEST_SOURCE: usize = 128;
+/// The process that has the driver's role by a value that no member has written.
+const UNKNOWN: &str = "unknown";
 
 /// A report.
 #[derive(Debug)]
@@ -28,9 +30,18 @@ pub(in crate::control) enum FleetNews {
     /// A change of a document was made or refused; it was sent at this time.
     Written(String, Instant, Written),
     /// What other processes have counted in this attempt and step.
-    Evidence(String, (u64, usize), Vec<(String, StepCounts)>),
+    Evidence(String, (u64, usize), FoundCounts),
     /// What the driver before has learnt. `None`: it could not be read.
     Guard(String, Option<Vec<u8>>),
+}
+
+/// What the store has under the keys of counts.
+#[derive(Debug, Default)]
+pub(in crate::control) struct FoundCounts {
+    /// Counts, by process.
+    pub counts: Vec<(String, StepCounts)>,
+    /// A key with something else, which is ignored.
+    pub unreadable: Option<String>,
 }
 
 /// What the store has under a document's key.
@@ -78,33 +89,40 @@ impl Driver {
         format!("{} {}", self.source, self.term).into_bytes()
     }
 
+    /// Whether no member has written the value.
+    pub(in crate::control) fn is_unknown(&self) -> bool {
+        self.source == UNKNOWN
+    }
+
     /// Reads the value of a driver's key. One that nobody can have written counts as that of an unknown process, which has the role
     /// until its key expires.
     pub(super) fn read(entry: &Entry) -> Self {
         let text = std::str::from_utf8(&entry.value).unwrap_or_default();
         let fits = |source: &&str| {
             let graphic = source.bytes().all(|b| b.is_ascii_graphic());
-            graphic && source.len() <= LONGEST_SOURCE
+            graphic && (1..=LONGEST_SOURCE).contains(&source.len())
         };
-        let (source, term) = text.split_once(' ').unwrap_or((text, ""));
+        let (source, term) = text.split_once(' ').unwrap_or(("", ""));
         Self {
-            source: Some(source).filter(fits).unwrap_or("unknown").to_owned(),
+            source: Some(source).filter(fits).unwrap_or(UNKNOWN).to_owned(),
             term: term.parse().unwrap_or(0),
         }
     }
 }
 
-/// The counts of other processes in a listing, by process.
-pub(super) fn counts(entries: &[Entry], prefix: &str) -> Vec<(String, StepCounts)> {
-    let read = |entry: &Entry| {
-        let source = entry.key.strip_prefix(prefix)?;
-        let counts = StepCounts::read(&entry.value);
-        if counts.is_none() {
-            tracing::debug!(key = ?entry.key, "fleet: ignoring the counts of a member");
+/// The counts of other processes in a listing.
+pub(super) fn counts(entries: &[Entry], prefix: &str) -> FoundCounts {
+    let mut found = FoundCounts::default();
+    for entry in entries {
+        let Some(source) = entry.key.strip_prefix(prefix) else {
+            continue;
+        };
+        match StepCounts::read(&entry.value) {
+            Some(counts) => found.counts.push((source.to_owned(), counts)),
+            None => found.unreadable = Some(entry.key.clone()),
         }
-        Some((source.to_owned(), counts?))
-    };
-    entries.iter().filter_map(read).collect()
+    }
+    found
 }
 
 #[cfg(test)]
@@ -128,9 +146,18 @@ mod tests {
         };
         let value = String::from_utf8(driver.to_value()).unwrap();
         assert_eq!(Driver::read(&entry(&value)), driver);
-        for hostile in ["\u{1b}[2J 7", &"x".repeat(200), "ü"] {
-            assert_eq!(Driver::read(&entry(hostile)).source, "unknown");
+        for hostile in ["\u{1b}[2J 7", &"x".repeat(200), "ü", "", "{}", " 7"] {
+            assert!(Driver::read(&entry(hostile)).is_unknown(), "{hostile}");
         }
         assert_eq!(Driver::read(&entry("a -1")).term, 0);
+    }
+
+    #[test]
+    fn counts_that_no_member_has_written_are_ignored_and_named() {
+        let prefix = "/cutover/front/driver/";
+        let found = counts(&[entry("{\"errors\":[5,1,9,0]}"), entry("7")], prefix);
+        assert_eq!(found.counts.len(), 1);
+        assert_eq!(found.counts[0].0, "shop");
+        assert_eq!(found.unreadable, Some(format!("{prefix}shop")));
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct SharingFleet {
     documents: BTreeMap<String, (i64, FleetDocument)>,
     /// Services without a document in the last read.
     absent: BTreeSet<String>,
-    /// Unreadable documents that are in the log, by revision.
+    /// Unreadable values that are in the log: keys, and their revisions or steps.
     logged: BTreeMap<String, i64>,
     /// When the last read that was answered was begun.
     read: Option<Instant>,
@@ -98,6 +98,30 @@ impl SharingFleet {
         }
     }
 
+    /// Logs drivers' keys with values that no member has written, once each.
+    fn log_unknown_driver(&mut self, service: &str) {
+        let key = format!("driver/{service}");
+        let is_unknown = { self.drivers.get(service) }.is_some_and(Driver::is_unknown);
+        if !is_unknown {
+            self.logged.remove(&key);
+        } else if self.logged.insert(key.clone(), 0).is_none() {
+            tracing::warn!(
+                key,
+                "fleet: ignoring a value, nobody drives until its key expires or is deleted"
+            );
+        }
+    }
+
+    /// Logs counts that no member has written, once a step.
+    fn log_unreadable_counts(&mut self, service: &str, of: (u64, usize), key: Option<String>) {
+        let Some(key) = key else { return };
+        let step = (of.0 as i64).wrapping_mul(1 << 20) + of.1 as i64;
+        let logged = self.logged.insert(format!("evidence/{service}"), step);
+        if logged != Some(step) {
+            tracing::warn!(key = ?key, "fleet: ignoring a value, which is no member's counts");
+        }
+    }
+
     /// Takes a document. Returns it if it is newer than what was known.
     fn found(&mut self, service: &str, found: Found) -> Option<(i64, FleetDocument)> {
         match found {
@@ -110,8 +134,8 @@ impl SharingFleet {
                 Some(newest)
             }
             Found::Unreadable(revision, error) => {
-                if self.logged.insert(service.to_owned(), revision) != Some(revision) {
-                    let key = format!("state/{service}");
+                let key = format!("state/{service}");
+                if self.logged.insert(key.clone(), revision) != Some(revision) {
                     tracing::warn!(key, %error, "fleet: ignoring the shared state: its share stays");
                 }
                 None
@@ -233,6 +257,9 @@ impl Rollouts {
             } => {
                 fleet.read = fleet.read.max(Some(sent));
                 fleet.drivers = drivers;
+                for service in self.services.keys() {
+                    fleet.log_unknown_driver(service);
+                }
                 fleet.resign(&self.services);
                 let known = self.services.keys().cloned();
                 let absent: BTreeSet<_> =
@@ -257,7 +284,8 @@ impl Rollouts {
             }
             FleetNews::Document(service, found) => self.on_found(&service, found, snapshot),
             FleetNews::Driver(service, Some(driver)) => {
-                fleet.drivers.insert(service, driver);
+                fleet.drivers.insert(service.clone(), driver);
+                fleet.log_unknown_driver(&service);
             }
             FleetNews::Driver(service, None) => {
                 fleet.drivers.remove(&service);
@@ -275,16 +303,27 @@ impl Rollouts {
                     self.carry_out(&service, effects, snapshot);
                 }
             }
-            FleetNews::Evidence(service, of, counts) => {
+            FleetNews::Evidence(service, of, found) => {
+                fleet.log_unreadable_counts(&service, of, found.unreadable);
                 if let Some(rollout) = self.services.get_mut(&service) {
-                    for (source, counts) in counts {
+                    for (source, counts) in found.counts {
                         rollout.take_evidence(of, &source, &counts);
                     }
                 }
             }
             FleetNews::Guard(service, kept) => {
                 if let Some(rollout) = self.services.get_mut(&service).filter(|r| r.needs_guard()) {
-                    let kept = kept.and_then(|kept| serde_json::from_slice(&kept).ok());
+                    let kept = kept.and_then(|kept| match serde_json::from_slice(&kept) {
+                        Ok(kept) => Some(kept),
+                        Err(_) => {
+                            let key = format!("guard/{service}");
+                            tracing::warn!(
+                                key,
+                                "fleet: ignoring a value, the evidence begins from zero"
+                            );
+                            None
+                        }
+                    });
                     rollout.take_guard(kept);
                 }
             }

@@ -146,6 +146,8 @@ fn side(both: &BothSides) -> SideCounts<'static> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     /// A member's counts after `seconds` seconds with 2 canary requests each, one of which fails, and 18 of stable.
@@ -211,6 +213,80 @@ mod tests {
         assert_eq!(guard.guard.counts().step_canary.requests, 0);
         guard.begin((2, 1));
         assert!(guard.guard.total_evidence() < 0.1);
+    }
+
+    /// All variants of a JSON value in which one number, text or list is another one.
+    fn variants(value: &Value, found: &mut Vec<Value>) {
+        let set = |found: &mut Vec<Value>, of: &dyn Fn(Value) -> Value, inner: &Value| {
+            let mut inners = Vec::new();
+            variants(inner, &mut inners);
+            found.extend(inners.into_iter().map(of));
+        };
+        match value {
+            Value::Number(_) => {
+                found.extend([0, 1, u64::MAX / 2, u64::MAX].map(Value::from));
+                found.extend([Value::from(-1), Value::from(0.5)]);
+            }
+            Value::String(_) => {
+                found.extend(["-inf", "inf", "NaN", "1e308", "-1e308", "0", "x"].map(Value::from))
+            }
+            Value::Array(items) => {
+                found.extend([Value::Array(Vec::new()), Value::Null]);
+                found.push(Value::Array([&items[..], &items[..]].concat()));
+                for (at, inner) in items.iter().enumerate() {
+                    let of = |inner| {
+                        let mut items = items.clone();
+                        items[at] = inner;
+                        Value::Array(items)
+                    };
+                    set(found, &of, inner);
+                }
+            }
+            Value::Object(fields) => {
+                for (name, inner) in fields {
+                    let of = |inner| {
+                        let mut fields = fields.clone();
+                        fields.insert(name.clone(), inner);
+                        Value::Object(fields)
+                    };
+                    set(found, &of, inner);
+                }
+            }
+            Value::Bool(_) | Value::Null => found.push(Value::from(7)),
+        }
+    }
+
+    #[test]
+    fn hostile_evidence_of_a_driver_before_is_refused_or_harmless() {
+        let spec = GuardSpec::default();
+        let mut guard = FleetGuard::new(&Guard::new(&spec));
+        guard.begin((1, 1));
+        for second in 1..4 {
+            guard.take("0", &counts(second));
+            guard.second(1, false);
+        }
+        let kept = serde_json::to_value(guard.kept()).unwrap();
+        let mut hostile = Vec::new();
+        variants(&kept, &mut hostile);
+        let (all, mut taken) = (hostile.len(), 0);
+        for value in hostile {
+            let Ok(kept) = serde_json::from_value::<KeptGuard>(value) else {
+                continue;
+            };
+            taken += 1;
+            let mut next = FleetGuard::new(&Guard::new(&spec));
+            next.resume(&spec, kept, SideNames::VERSIONS);
+            next.begin((1, 1));
+            // Beyond the longest of its cycles, a minute.
+            for second in 0..62 {
+                next.take("0", &counts(4 + second));
+                next.second(1, false);
+            }
+            let _ = (next.guard.verdict(), next.guard.time_to_verdict());
+            next.begin((2, 1));
+            next.second(1, true);
+        }
+        assert!(taken > 50 && taken < all, "{taken} of {all}");
     }
 
     /// Requests of one member in a second, of which each side fails this share.

@@ -46,7 +46,7 @@ pub(super) struct StableMinutes {
 impl StableMinutes {
     pub(super) fn add(&mut self, second: EventTally) {
         self.running.add(second);
-        self.seconds += 1;
+        self.seconds = self.seconds.saturating_add(1);
         if self.seconds < 60 {
             return;
         }

@@ -96,7 +96,7 @@ impl Burstiness {
     }
 
     fn add_blocks(&mut self, endpoints: &[EventTally], summed: f64) {
-        self.seconds += 1;
+        self.seconds = self.seconds.saturating_add(1);
         for (scale, length) in self.scales.iter_mut().zip(SCALES) {
             // Endpoints came or went: the running block can't be attributed any more.
             if scale.block.len() != endpoints.len() {
@@ -145,7 +145,7 @@ impl Scale {
             } else if self.blocks > 0 {
                 self.compare_with_mean(keep, events, requests, summed);
             }
-            self.blocks += 1;
+            self.blocks = self.blocks.saturating_add(1);
             // A mean of few blocks weighs them equally.
             let forget = 1.0 - 0.5f64.powf(length / MEAN_HALF_LIFE);
             let weight = forget.max(1.0 / self.blocks as f64);

@@ -26,8 +26,9 @@ impl EventTally {
     }
 
     pub(super) fn add(&mut self, other: Self) {
-        self.requests += other.requests;
-        self.events += other.events;
+        // Counts that were stored may be anything.
+        self.requests = self.requests.saturating_add(other.requests);
+        self.events = self.events.saturating_add(other.events);
     }
 }
 

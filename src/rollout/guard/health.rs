@@ -141,10 +141,10 @@ impl StableHealth {
     pub(super) fn both_fail(&self) -> Option<HoldReason> {
         let mut sum = Pairs::default();
         for pairs in &self.pairs {
-            sum.tried += pairs.tried;
-            sum.failed += pairs.failed;
+            sum.tried = sum.tried.saturating_add(pairs.tried);
+            sum.failed = sum.failed.saturating_add(pairs.failed);
         }
-        let both = sum.tried >= LEAST_PAIRS && 2 * sum.failed > sum.tried;
+        let both = sum.tried >= LEAST_PAIRS && sum.failed.saturating_mul(2) > sum.tried;
         both.then_some(HoldReason::BothFail(sum))
     }
 }

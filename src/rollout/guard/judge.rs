@@ -113,11 +113,11 @@ impl Guard {
             self.state.alone_limit = limit.unwrap_or(f64::NEG_INFINITY);
         }
         self.state.alone_seconds = match counts.alone {
-            true => self.state.alone_seconds + 1,
+            true => self.state.alone_seconds.saturating_add(1),
             false => 0,
         };
         if counts.errors.canary.requests > 0 {
-            self.state.warm += 1;
+            self.state.warm = self.state.warm.saturating_add(1);
         }
         let seconds: Vec<SecondEvidence> = (0..self.rules.signals())
             .map(|signal| self.close(signal, counts))

@@ -55,7 +55,7 @@ impl EProcess {
     /// Starts the parts whose time has come. Called at the begin of every second of the clock, before [`add`](Self::add).
     pub(super) fn tick(&mut self) {
         let prior = prior(self.second);
-        self.second += 1;
+        self.second = self.second.saturating_add(1);
         if prior > 0.0 {
             self.reserve = (self.reserve - prior).max(0.0);
             let part = (prior / 5.0).ln();
