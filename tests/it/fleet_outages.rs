@@ -266,8 +266,49 @@ fn a_restored_backup_raises_no_share_and_undoes_no_abort() {
     nothing_has_failed(loads);
 }
 
+/// Raises etcd's revision.
+fn write_often(etcd: &Etcd, times: usize) {
+    for _ in 0..times {
+        etcd.ctl(&["put", "/other", "x"]);
+    }
+}
+
+#[test]
+fn a_member_that_was_cut_off_notices_a_backup_that_others_have_written_more_to() {
+    if !is_asked_for() {
+        return;
+    }
+    let Some(mut etcd) = Etcd::start() else {
+        return;
+    };
+    let (v1, v2) = (Version::new("v1", 0), Version::new("v2", 0));
+    let relay = Relay::to(&etcd.ports());
+    let ports = [etcd.ports(), etcd.ports(), relay.ports().to_vec()];
+    let steps = "\"10% for 8s\", \"20% for 300s\"";
+    let start = |member: usize| serve(&tables(&ports[member], member, (&v1, &v2), "", steps));
+    let fleet: Vec<_> = (0..3).map(start).collect();
+    all_have(&fleet, "10%");
+    let loads = loads(&fleet);
+    let first_step = etcd.back_up();
+    // What the members know gets revisions that the backup doesn't have for long.
+    write_often(&etcd, 60);
+    all_have(&fleet, "20%");
+    relay.cut(true);
+    etcd.restore(&first_step);
+    until_within(RECOVERY, "an abort", || {
+        (fleet[0].local(&["abort", "app"]).code == 0).then_some(())
+    });
+    all_in_state(&fleet[..2], "aborted");
+    write_often(&etcd, 120);
+    assert_eq!(share(&fleet[2]), "20%");
+    relay.cut(false);
+    all_in_state(&fleet, "aborted");
+    stays(&fleet, "0%", Duration::from_secs(1));
+    nothing_has_failed(loads);
+}
+
 /// Writes the keys of an etcd that signs tokens. Returns its option for tokens that are valid for 3 s, however they are used.
-fn token_option(dir: &Path) -> String {
+pub fn token_option(dir: &Path) -> String {
     let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).expect("a key");
     let write = |name: &str, text: String| {
         let file = dir.join(name);
@@ -279,18 +320,10 @@ fn token_option(dir: &Path) -> String {
     format!("jwt,pub-key={public},priv-key={private},sign-method=RS256,ttl=3s")
 }
 
-#[test]
-fn a_rollout_continues_although_tokens_expire() {
+/// Makes etcd ask for users. Returns how a member logs in.
+pub fn log_in(etcd: &mut Etcd, dir: &Path) -> String {
     use std::os::unix::fs::PermissionsExt as _;
 
-    if !is_asked_for() {
-        return;
-    }
-    let dir = tempfile::tempdir().expect("a directory");
-    let option = token_option(dir.path());
-    let Some(etcd) = Etcd::cluster(1, &["--auth-token", &option]) else {
-        return;
-    };
     for line in [
         "role add cutover",
         "role grant-permission cutover --prefix=true readwrite /cutover/test/",
@@ -302,14 +335,26 @@ fn a_rollout_continues_although_tokens_expire() {
     ] {
         etcd.ctl(&line.split(' ').collect::<Vec<_>>());
     }
-    let password = dir.path().join("password");
+    etcd.log_in_as("root:root");
+    let password = dir.join("password");
     std::fs::write(&password, "secret\n").expect("written");
     let private = std::fs::Permissions::from_mode(0o600);
     std::fs::set_permissions(&password, private).expect("a mode");
-    let login = format!(
-        "user = \"cutover\"\npassword_file = \"{}\"",
-        password.display()
-    );
+    let file = password.display();
+    format!("user = \"cutover\"\npassword_file = \"{file}\"")
+}
+
+#[test]
+fn a_rollout_continues_although_tokens_expire() {
+    if !is_asked_for() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let option = token_option(dir.path());
+    let Some(mut etcd) = Etcd::cluster(1, &["--auth-token", &option]) else {
+        return;
+    };
+    let login = log_in(&mut etcd, dir.path());
     let (v1, v2) = (Version::new("v1", 0), Version::new("v2", 0));
     let steps = "\"10% for 5s\", \"20% for 5s\", \"30% for 300s\"";
     let start = |member| serve(&tables(&etcd.ports(), member, (&v1, &v2), &login, steps));

@@ -1,7 +1,7 @@
 //! A real etcd of one member or of several, if it is installed.
 
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,6 +15,8 @@ pub struct Etcd {
     members: Vec<Member>,
     options: Vec<String>,
     data: TempDir,
+    /// Name and password for `etcdctl`.
+    user: Option<&'static str>,
 }
 
 struct Member {
@@ -44,6 +46,7 @@ impl Etcd {
             members: (0..members).map(member).collect(),
             options: options.iter().map(|option| (*option).to_owned()).collect(),
             data: tempfile::tempdir().expect("a directory"),
+            user: None,
         };
         etcd.run();
         Some(etcd)
@@ -96,6 +99,16 @@ impl Etcd {
     /// Kills all members. Their data stays.
     pub fn kill(&mut self) {
         self.members.iter_mut().for_each(|m| m.process = None);
+    }
+
+    /// Whether one of its members was started, and not killed since.
+    pub fn runs(&self) -> bool {
+        self.members.iter().any(|member| member.process.is_some())
+    }
+
+    /// `etcdctl` logs in as this user, with this password, from now on.
+    pub fn log_in_as(&mut self, user: &'static str) {
+        self.user = Some(user);
     }
 
     /// Kills one member. Its data stays.
@@ -151,11 +164,16 @@ impl Etcd {
 
     fn ctl_command(&self) -> Command {
         let urls = { self.ports().into_iter() }.map(|port| format!("http://127.0.0.1:{port}"));
+        self.ctl_of(&urls.collect::<Vec<_>>().join(","))
+    }
+
+    fn ctl_of(&self, endpoints: &str) -> Command {
         let mut command = Command::new("etcdctl");
         command
             .env("ETCDCTL_API", "3")
             .args(["--command-timeout", "3s"])
-            .args(["--endpoints", &urls.collect::<Vec<_>>().join(",")]);
+            .args(["--endpoints", endpoints])
+            .args(self.user.iter().flat_map(|user| ["--user", user]));
         command
     }
 
@@ -164,33 +182,96 @@ impl Etcd {
         self.ctl_output(&["get", key, "--print-value-only"])
     }
 
-    /// Writes a backup. Returns its file.
-    pub fn back_up(&self) -> PathBuf {
-        let file = self.data.path().join("backup");
-        let shown = file.display().to_string();
-        self.ctl(&["snapshot", "save", &shown]);
-        file
+    /// The present revision, if etcd answers.
+    fn revision(&self) -> Option<i64> {
+        let answer = self.ctl_output(&["get", "revision", "-w", "json"]);
+        let answer: Value = serde_json::from_str(&answer).ok()?;
+        answer["header"]["revision"].as_i64()
     }
 
-    /// Replaces the data of a cluster of one by those of a backup, and starts it again.
-    pub fn restore(&mut self, backup: &std::path::Path) {
+    /// Makes etcd forget all former values. Returns whether it did.
+    pub fn compact(&self) -> bool {
+        let revision = self.revision().map(|revision| revision.to_string());
+        revision.is_some_and(|r| {
+            self.ctl_output(&["compact", "--physical", &r])
+                .contains("compacted")
+        })
+    }
+
+    /// Writes values of this size until the quota is used up, or etcd doesn't answer.
+    pub fn fill(&self, size: usize) {
+        let file = self.data.path().join("filler");
+        std::fs::write(&file, "x".repeat(size)).expect("written");
+        // More than a quota of any test.
+        for _ in 0..50 {
+            let value = std::fs::File::open(&file).expect("the file");
+            let mut command = self.ctl_command();
+            let put = command.args(["put", "/other"]).stdin(value).output();
+            if !put.expect("etcdctl runs").status.success() {
+                return;
+            }
+        }
+    }
+
+    /// Makes room again after [`Self::fill`]. Returns whether all of its members have some.
+    pub fn empty(&self) -> bool {
+        self.compact();
+        let urls = self
+            .members
+            .iter()
+            .map(|m| format!("http://127.0.0.1:{}", m.port));
+        // One after the other: one that doesn't answer must not keep the rest from it.
+        let is_done = |url: String| {
+            let mut command = self.ctl_of(&url);
+            let output = command.arg("defrag").output().expect("etcdctl runs");
+            output.status.success()
+        };
+        let are_done: Vec<bool> = urls.map(is_done).collect();
+        self.ctl_output(&["alarm", "disarm"]);
+        are_done.iter().all(|is_done| *is_done)
+            && self.ctl_output(&["put", "/other", "x"]) == "OK\n"
+    }
+
+    /// Writes a backup. Returns its file.
+    #[track_caller]
+    pub fn back_up(&self) -> PathBuf {
+        self.try_back_up(0).expect("a backup")
+    }
+
+    /// Writes a backup of what this member has. Returns its file.
+    pub fn try_back_up(&self, at: usize) -> Option<PathBuf> {
+        let file = self.data.path().join("backup");
+        let url = format!("http://127.0.0.1:{}", self.members[at].port);
+        let mut command = self.ctl_of(&url);
+        let output = command.args(["snapshot", "save"]).arg(&file).output();
+        let is_saved = output.expect("etcdctl runs").status.success();
+        is_saved.then_some(file)
+    }
+
+    /// Replaces the data of all members by those of a backup, and starts them again.
+    pub fn restore(&mut self, backup: &Path) {
         self.kill();
-        let data = self.data_of(0);
-        std::fs::remove_dir_all(&data).expect("removed");
-        let peers = format!("http://127.0.0.1:{}", self.members[0].peers);
-        self.ctl(&[
-            "snapshot",
-            "restore",
-            &backup.display().to_string(),
-            "--name",
-            "m0",
-            "--data-dir",
-            &data.display().to_string(),
-            "--initial-cluster",
-            &self.initial(),
-            "--initial-advertise-peer-urls",
-            &peers,
-        ]);
+        self.replace_data(backup);
         self.run();
+    }
+
+    /// Replaces the data of all members, which must not run.
+    #[track_caller]
+    pub fn replace_data(&self, backup: &Path) {
+        for (at, member) in self.members.iter().enumerate() {
+            let data = self.data_of(at);
+            std::fs::remove_dir_all(&data).expect("removed");
+            let peers = format!("http://127.0.0.1:{}", member.peers);
+            let mut command = self.ctl_of(&self.url());
+            command.args(["snapshot", "restore"]).arg(backup);
+            command
+                .args(["--name", &format!("m{at}"), "--data-dir"])
+                .arg(&data);
+            command.args(["--initial-cluster", &self.initial()]);
+            command.args(["--initial-advertise-peer-urls", &peers]);
+            let output = command.output().expect("etcdctl runs");
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "no restoration: {error}");
+        }
     }
 }

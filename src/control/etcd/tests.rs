@@ -137,6 +137,29 @@ fn a_restored_backup_is_noticed_even_if_its_revision_is_higher_by_now() {
 }
 
 #[test]
+fn a_key_with_a_lower_revision_is_of_another_history() {
+    run(async {
+        let fake = FakeEtcd::start().await;
+        fake.store.borrow_mut().revision = 100;
+        fake.put("/cutover/front/a", "1");
+        let etcd = Etcd::new(&fleet(&[&fake]));
+        let mut watch = etcd.watch("/cutover/front/");
+        listed(&mut watch).await;
+        fake.cut();
+        // A backup of before, the same key written again, and many others.
+        fake.store.borrow_mut().revision = 50;
+        fake.put("/cutover/front/a", "2");
+        fake.store.borrow_mut().revision = 500;
+        let (listing, is_restored) = listed(&mut watch).await;
+        assert_eq!((listing.revision, is_restored), (500, true));
+        // It is news once.
+        fake.cut();
+        fake.put("/cutover/front/a", "3");
+        assert!(!listed(&mut watch).await.1);
+    });
+}
+
+#[test]
 fn another_cluster_is_another_history() {
     run(async {
         let fake = FakeEtcd::start().await;

@@ -86,6 +86,7 @@ impl Etcd {
             is_lost: false,
             cluster: 0,
             last: 0,
+            went_back: false,
         };
         Watch {
             news,
@@ -136,6 +137,8 @@ struct Follower {
     /// The cluster and the revision of the last listing or change.
     cluster: u64,
     last: Revision,
+    /// Whether the next listing is of another history, also if its revision is higher by now.
+    went_back: bool,
 }
 
 impl Follower {
@@ -189,10 +192,12 @@ impl Follower {
         channel: &Channel,
         watched: &mut Option<Watched>,
     ) -> Result<std::convert::Infallible, Interruption> {
-        if let Some(known) = watched
-            && !is_same_history(&self.etcd, known).await?
-        {
-            *watched = None;
+        if let Some(known) = watched {
+            match history(&self.etcd, known).await? {
+                History::Same => {}
+                History::Unknown => *watched = None,
+                History::Other => (*watched, self.went_back) = (None, true),
+            }
         }
         let is_resuming = watched.is_some();
         let watched = match watched {
@@ -239,7 +244,8 @@ impl Follower {
             anchor: newest.map(|entry| (entry.key.clone(), entry.mod_revision)),
         };
         let is_other = self.cluster != 0 && self.cluster != listing.cluster;
-        let is_restored = is_other || listing.revision < self.last;
+        let went_back = std::mem::take(&mut self.went_back);
+        let is_restored = is_other || went_back || listing.revision < self.last;
         (self.cluster, self.last) = (listing.cluster, listing.revision);
         self.is_lost = false;
         let listed = WatchNews::Listed {
@@ -303,13 +309,25 @@ impl WatchStream {
     }
 }
 
-/// Returns whether the entry that was changed last is still as it was.
-async fn is_same_history(etcd: &Etcd, watched: &Watched) -> Result<bool, EtcdError> {
+/// Whether etcd's history is the one that was followed.
+enum History {
+    Same,
+    Unknown,
+    Other,
+}
+
+/// Compares the entry that was changed last with what it was. Within a history its revision doesn't fall, not even if it is deleted
+/// and written again.
+async fn history(etcd: &Etcd, watched: &Watched) -> Result<History, EtcdError> {
     let Some((key, revision)) = &watched.anchor else {
-        return Ok(false);
+        return Ok(History::Unknown);
     };
-    let entry = etcd.get(key).await?;
-    Ok(entry.is_some_and(|entry| entry.mod_revision == *revision))
+    let found = etcd.get(key).await?.map(|entry| entry.mod_revision);
+    Ok(match found {
+        Some(found) if found == *revision => History::Same,
+        Some(found) if found < *revision => History::Other,
+        Some(_) | None => History::Unknown,
+    })
 }
 
 /// Fails if etcd has ended the watch. The stream stays open after that.

@@ -31,6 +31,8 @@ pub(super) struct SharingFleet {
     documents: BTreeMap<String, (i64, FleetDocument)>,
     /// Services without a document in the last read.
     absent: BTreeSet<String>,
+    /// Revisions that were known when a read had older ones.
+    behind: BTreeMap<String, i64>,
     /// Unreadable values that are in the log: keys, and their revisions or steps.
     logged: BTreeMap<String, i64>,
     /// When the last read that was answered was begun.
@@ -52,6 +54,7 @@ impl SharingFleet {
             drivers: BTreeMap::new(),
             documents: BTreeMap::new(),
             absent: BTreeSet::new(),
+            behind: BTreeMap::new(),
             logged: BTreeMap::new(),
             read: None,
             collected: BTreeMap::new(),
@@ -96,6 +99,30 @@ impl SharingFleet {
                 self.store.resign(name);
             }
         }
+    }
+
+    /// Whether a read shows that etcd's history is another one: its document is older than that of revision `known`, or another one of
+    /// the same revision, also in the next read, which was begun after that revision was known.
+    ///
+    /// A watch that was cut off doesn't notice a restored backup if others have written more since than was lost.
+    fn goes_back(&mut self, service: &str, found: &Found, known: i64) -> bool {
+        let is_older = match found {
+            Found::Document(revision, document) => {
+                let same = self.documents.get(service).filter(|(r, _)| r == revision);
+                *revision < known || same.is_some_and(|(_, same)| same != &**document)
+            }
+            Found::Unreadable(..) => false,
+        };
+        if !is_older {
+            self.behind.remove(service);
+            return false;
+        }
+        let Some(before) = self.behind.insert(service.to_owned(), known) else {
+            return false;
+        };
+        self.behind.remove(service);
+        // What became known in between is of no use here: the read may have been begun before.
+        matches!(found, Found::Document(revision, _) if *revision <= before)
     }
 
     /// Logs drivers' keys with values that no member has written, once each.
@@ -279,6 +306,7 @@ impl Rollouts {
                     }
                 }
                 for (service, found) in documents {
+                    self.check_history(&service, &found);
                     self.on_found(&service, found, snapshot);
                 }
             }
@@ -327,6 +355,22 @@ impl Rollouts {
                     rollout.take_guard(kept);
                 }
             }
+        }
+    }
+
+    /// Forgets which document was the newest, if a read shows that this no longer counts.
+    fn check_history(&mut self, service: &str, found: &Found) {
+        let Some((fleet, rollout)) = self.fleet.as_mut().zip(self.services.get_mut(service)) else {
+            return;
+        };
+        let known = { rollout.shared.as_ref() }.map_or(0, |side| side.replica.revision());
+        if fleet.goes_back(service, found, known) {
+            tracing::warn!(
+                service,
+                "fleet: etcd's history is another one: reading the rollout again"
+            );
+            fleet.documents.remove(service);
+            rollout.forget_revision();
         }
     }
 
