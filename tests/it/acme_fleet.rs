@@ -3,16 +3,19 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::acme::get;
-use crate::support::acme::AcmeServer;
+use crate::fleet_rollouts::is_asked_for;
+use crate::support::acme::{AcmeServer, Mood};
+use crate::support::client::Client;
 use crate::support::etcd::Etcd;
 use crate::support::origin::Origin;
 use crate::support::proxy::{Builder, Proxy, single};
 use crate::support::relay::Relay;
-use crate::support::{free_port, until};
+use crate::support::{free_port, until, until_within};
 
 const NAMES: [&str; 2] = ["shop.test", "api.shop.test"];
 
@@ -127,4 +130,90 @@ fn one_member_orders_any_answers_and_all_have_the_certificates() {
     });
     assert_eq!(get(&server, ports[2].0, NAMES[0]), None);
     assert_eq!(ordered(), (2, 1));
+}
+
+#[test]
+fn another_member_orders_if_the_one_that_does_is_killed_in_the_middle_of_an_order() {
+    if !is_asked_for() {
+        return;
+    }
+    let Some(etcd) = Etcd::start() else { return };
+    let origin = Origin::named("app");
+    let dir = tempfile::tempdir().expect("a directory");
+    let seal = seal_key(dir.path(), 7);
+    let ports = [(); 2].map(|()| (free_port(), free_port()));
+    let balancer = Relay::in_turn(&[ports[0].1, ports[1].1]);
+    let server = AcmeServer::start(balancer.ports()[0], free_port());
+    server.set_mood(Mood::Waits);
+    let both = (&server, &etcd);
+    etcd.signal(0, Signal::STOP);
+    let mut members = vec![
+        (member(both, "a", ports[0], &seal, &origin), ports[0]),
+        (member(both, "b", ports[1], &seal, &origin), ports[1]),
+    ];
+    etcd.signal(0, Signal::CONT);
+    until("a challenge was answered", || {
+        (server.answered() > 0).then_some(())
+    });
+    let is_orderer = |proxy: &Proxy| proxy.log().contains("this member orders the certificates");
+    let orders = members.iter().position(|(proxy, _)| is_orderer(proxy));
+    let (mut killed, its_ports) = members.remove(orders.expect("one of them"));
+    let (other, other_ports) = &members[0];
+    killed.signal(Signal::KILL);
+    killed.ended();
+
+    // The other one has placed no order, and answers the challenge of the one that is open.
+    assert!(!is_orderer(other));
+    let answers = || {
+        other
+            .metrics()
+            .sum("cutover_own_answers_total", &[("reason", "acme-challenge")])
+    };
+    let before = answers();
+    let path = "/.well-known/acme-challenge/t0ken-0";
+    let name = &server.orders()[0];
+    let answer =
+        Client::new(other_ports.1).ask(&format!("GET {path} HTTP/1.1\r\nhost: {name}\r\n\r\n"));
+    assert_eq!(answer.status(), 200);
+    assert!(answer.text().starts_with("t0ken-0."), "{}", answer.text());
+    until("it is counted", || {
+        (answers() == before + 1.0).then_some(())
+    });
+
+    let placed = server.orders().len();
+    server.set_http_port(other_ports.1);
+    server.set_mood(Mood::Issues);
+    let began = std::time::Instant::now();
+    until_within(Duration::from_secs(40), "another one orders", || {
+        is_orderer(other).then_some(())
+    });
+    eprintln!("another member orders {:?} after the kill", began.elapsed());
+    until_within(Duration::from_secs(40), "all certificates", || {
+        let has = |name: &&str| get(&server, other_ports.0, name).is_some();
+        NAMES.iter().all(has).then_some(())
+    });
+    serves(&server, other_ports.0);
+    assert_eq!(
+        server.orders().len(),
+        placed + NAMES.len(),
+        "once more each"
+    );
+    assert_eq!(
+        server.account().2,
+        1,
+        "by the account of the one that was killed"
+    );
+
+    // It comes back, and has what the other one has ordered.
+    killed.restart();
+    until("it is ready", || killed.is_ready().then_some(()));
+    serves(&server, its_ports.0);
+    assert!(!is_orderer(&killed));
+    assert_eq!(server.orders().len(), placed + NAMES.len());
+    assert_eq!(
+        etcd.ctl(&["get", "--prefix", "/cutover/test/acme/"])
+            .matches("cutover-seal-1:")
+            .count(),
+        3
+    );
 }

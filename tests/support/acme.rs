@@ -33,6 +33,8 @@ pub enum Mood {
     Limits(u64),
     /// The challenge fails, whatever is answered.
     FailsChallenges,
+    /// Challenges are answered well, and nothing comes of it.
+    Waits,
 }
 
 struct State {
@@ -47,6 +49,8 @@ struct State {
     external: bool,
     orders: Vec<OrderState>,
     accounts: usize,
+    /// Number of challenges that were answered well.
+    answered: usize,
 }
 
 #[derive(Clone)]
@@ -71,6 +75,7 @@ impl AcmeServer {
             external: false,
             orders: Vec::new(),
             accounts: 0,
+            answered: 0,
         }));
         let shared = state.clone();
         let origin = Origin::each(move |request, conn| answer(&shared, request, conn));
@@ -84,6 +89,16 @@ impl AcmeServer {
 
     pub fn set_mood(&self, mood: Mood) {
         self.lock().mood = mood;
+    }
+
+    /// Sends challenges over HTTP to this port from now on.
+    pub fn set_http_port(&self, port: u16) {
+        self.lock().ports.0 = port;
+    }
+
+    /// How many challenges were answered well up to now.
+    pub fn answered(&self) -> usize {
+        self.lock().answered
     }
 
     /// How long certificates are valid from now on.
@@ -294,7 +309,12 @@ fn challenge(shared: &Mutex<State>, number: usize, kind: &str) {
         _ => over_tls(ports.1, &name, &expected),
     };
     let mut state = shared.lock().expect("state");
+    state.answered += usize::from(result.is_ok());
     let order = &mut state.orders[number];
+    if mood == Mood::Waits {
+        order.challenge = "processing";
+        return;
+    }
     (order.status, order.challenge) = match result {
         Ok(()) => ("ready", "valid"),
         Err(_) => ("invalid", "invalid"),
