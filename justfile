@@ -88,17 +88,21 @@ fleet-aa ROLLOUTS="200":
 fleet-crowd MEMBERS="300":
     CUTOVER_FLEET_CROWD={{MEMBERS}} cargo test --release --lib -- all_members_of_a_large_fleet --nocapture
 
-# SCHEDULES of random failures of a fleet and its etcd, some at a time: ten minutes. A schedule is repeated by its SEED. Needs etcd.
+# SCHEDULES of random failures of a fleet and its etcd, some at a time: a quarter of an hour. A schedule is repeated by its SEED. Needs etcd.
 fleet-chaos SCHEDULES="100" SEED="":
     CUTOVER_FLEET_CHAOS={{SCHEDULES}} CUTOVER_SEED={{SEED}} cargo test --test it -- no_schedule_of_failures --nocapture
 
-# A fleet whose network is cut, in network namespaces; as root, four minutes. Needs etcd. `just fleet-partition driver` for one case.
+# A fleet whose network is cut, in network namespaces; as root, five minutes. Needs etcd. `just fleet-partition driver` for one case.
 fleet-partition *CASE:
     tests/peers/partition.sh {{CASE}}
 
 # What a proxy keeps, logs and tries for MINUTES without a usable etcd, under a light load.
 fleet-alone MINUTES="10":
     CUTOVER_FLEET_ALONE={{MINUTES}} cargo test --test it -- without_etcd_keeps --nocapture
+
+# Members of a fleet with the program of an older COMMIT beside those of this one, which is built first. Needs etcd.
+fleet-older *COMMIT:
+    tests/peers/older.sh {{COMMIT}}
 
 # A rollout whose process is killed a thousand times at random instants: some minutes.
 kills:
