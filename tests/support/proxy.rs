@@ -58,6 +58,8 @@ pub fn command_in(arguments: &[&str], dir: &Path, mut environment: Command) -> O
 /// A running proxy; killed when dropped. Its log is shown when the test fails.
 pub struct Proxy {
     child: Child,
+    /// The program that a successor or a restart runs.
+    pub binary: PathBuf,
     dir: Arc<TempDir>,
     log: Arc<Mutex<Vec<u8>>>,
     /// `$PORT`
@@ -71,6 +73,7 @@ pub struct Proxy {
 /// A proxy that isn't started yet.
 pub struct Builder {
     dir: Arc<TempDir>,
+    binary: PathBuf,
     text: String,
     env: Vec<(String, String)>,
     descriptors: Option<u32>,
@@ -103,6 +106,7 @@ impl Builder {
     pub fn new(text: &str) -> Self {
         Self {
             dir: Arc::new(tempfile::tempdir().expect("a directory")),
+            binary: PathBuf::from(BINARY),
             text: text.to_owned(),
             env: Vec::new(),
             descriptors: None,
@@ -126,6 +130,12 @@ impl Builder {
     /// The directory that `$DIR` stands for.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Another program than the one of this build.
+    pub fn binary(mut self, binary: impl Into<PathBuf>) -> Self {
+        self.binary = binary.into();
+        self
     }
 
     /// With an environment variable.
@@ -191,7 +201,7 @@ impl Builder {
             return Self::after_mounts(mount, "FILE", file);
         }
         let Some(most) = self.descriptors else {
-            return Command::new(BINARY);
+            return Command::new(&self.binary);
         };
         let mut shell = Command::new("sh");
         let script = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
@@ -237,6 +247,7 @@ impl Builder {
         let log = collect(&mut child);
         let mut proxy = Proxy {
             child,
+            binary: self.binary,
             dir: self.dir,
             log,
             port,
@@ -255,6 +266,7 @@ impl Builder {
                     "it ended: {status}\n{log}"
                 );
                 return Err(Self {
+                    binary: proxy.binary.clone(),
                     dir: proxy.dir.clone(),
                     text: self.text,
                     env: self.env,
@@ -467,6 +479,7 @@ impl Proxy {
         Self {
             log: collect(&mut child),
             child,
+            binary: self.binary.clone(),
             dir: self.dir.clone(),
             ..*self
         }
@@ -479,7 +492,7 @@ impl Proxy {
     }
 
     fn launch(&self, options: &[&str]) -> Child {
-        let mut child = Command::new(BINARY);
+        let mut child = Command::new(&self.binary);
         child.args(options).arg("-c").arg(self.file());
         child
             .current_dir(self.dir.path())

@@ -146,6 +146,10 @@ mod tests {
         };
         let value = String::from_utf8(driver.to_value()).unwrap();
         assert_eq!(Driver::read(&entry(&value)), driver);
+        // Written by the first program that shared rollouts (commit a924f2a).
+        let first = include_str!("../../../tests/fleet_values/driver.txt");
+        let read = Driver::read(&entry(first));
+        assert_eq!((read.term, read.to_value()), (1, first.as_bytes().to_vec()));
         for hostile in ["\u{1b}[2J 7", &"x".repeat(200), "ü", "", "{}", " 7"] {
             assert!(Driver::read(&entry(hostile)).is_unknown(), "{hostile}");
         }

@@ -96,6 +96,15 @@ mod tests {
     }
 
     #[test]
+    fn what_the_first_members_said_can_be_read() {
+        // Written by the first program that shared rollouts (commit a924f2a).
+        let value = include_bytes!("../../../tests/fleet_values/member.json");
+        let read = read(value).expect("a member");
+        assert_eq!(read.fingerprints.plans["app"], "fb1cae43306a01cb");
+        assert_eq!(read.instance, "39d0d8c8df7ab62c");
+    }
+
+    #[test]
     fn fields_of_later_releases_are_ignored() {
         let value = br#"{"version":"9.0","instance":"1","region":"eu","sticky":{}}"#;
         assert_eq!(read(value).expect("a member").version, "9.0");

@@ -257,6 +257,26 @@ mod tests {
     }
 
     #[test]
+    fn what_the_guard_of_a_first_driver_has_learnt_is_continued() {
+        // Written by the first program that shared rollouts (commit a924f2a).
+        let text = include_str!("../../../tests/fleet_values/guard.json");
+        let kept: KeptGuard = serde_json::from_str(text).unwrap();
+        assert_eq!((kept.epoch, kept.step), (1, 2));
+        let (now, before) = (serde_json::to_value(&kept).unwrap(), text.parse::<Value>());
+        assert_eq!(now, before.unwrap());
+        let plan = "listen = \":8080\"\n[service.app]\nstable = \"v1\"\nsplit = { v2 = \"rollout\" }\n\
+            [service.app.versions]\nv1 = [\"127.0.0.1:1\"]\nv2 = [\"127.0.0.1:2\"]\n\
+            [service.app.rollout]\nsteps = [\"10% for 6s\"]\nguard.on_silence = \"pass\"\n";
+        let spec = crate::config::parse(plan, "test.toml").unwrap();
+        let spec = &spec.services[0].rollout.as_ref().unwrap().guard;
+        let mut guard = FleetGuard::new(&Guard::new(spec));
+        let requests = kept.judged.errors.canary().requests;
+        guard.resume(spec, kept, SideNames::VERSIONS);
+        assert_eq!(guard.of(), (1, 2));
+        assert!(requests > 50 && guard.guard.counts().step_canary.requests == requests);
+    }
+
+    #[test]
     fn hostile_evidence_of_a_driver_before_is_refused_or_harmless() {
         let spec = GuardSpec::default();
         let mut guard = FleetGuard::new(&Guard::new(&spec));

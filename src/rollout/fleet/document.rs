@@ -213,6 +213,7 @@ pub fn latest<'s>(remembered: &'s RolloutState, stored: &'s RolloutState) -> &'s
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::Value;
 
     use super::*;
     use crate::rollout::state::{Latch, RolloutPhase};
@@ -308,6 +309,74 @@ mod tests {
         }
         let newer = json.replacen('{', "{\"later\":{},", 1);
         assert!(FleetDocument::read(newer.as_bytes()).is_ok());
+    }
+
+    /// Written by members of the first program that shared rollouts (commit a924f2a), in the middle of a rollout and after an abort.
+    const RECORDED: [&str; 2] = [
+        include_str!("../../../tests/fleet_values/state.json"),
+        include_str!("../../../tests/fleet_values/aborted.json"),
+    ];
+
+    #[test]
+    fn what_the_first_members_wrote_is_read_and_written_in_the_same_form() {
+        let [running, aborted] = RECORDED.map(|text| FleetDocument::read(text.as_bytes()).unwrap());
+        let phase = |document: &FleetDocument| (document.state.phase, document.state.share);
+        assert_eq!(phase(&running), (RolloutPhase::Step, 20_000));
+        assert_eq!(phase(&aborted), (RolloutPhase::Aborted, 0));
+        assert_eq!(
+            (running.state.step, running.term, &*running.driver),
+            (2, 1, "m0")
+        );
+        let latch = aborted.state.latch(&aborted.state.plan).unwrap();
+        assert!(latch.aborted);
+        // They can read what is written now: it has all fields, of the same kinds.
+        for (text, document) in RECORDED.iter().zip([&running, &aborted]) {
+            let before: Value = serde_json::from_str(text).unwrap();
+            let now: Value = serde_json::from_slice(&document.write().unwrap()).unwrap();
+            for (before, now) in [(&before, &now), (&before["state"], &now["state"])] {
+                // The last bit of the evidence is lost in JSON.
+                let fields = before.as_object().unwrap().iter();
+                for (name, value) in fields.filter(|field| field.0 != "evidence") {
+                    assert_eq!(value, &now[name], "{name}");
+                }
+                assert_eq!(
+                    before.get("evidence").is_some(),
+                    now.get("evidence").is_some()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_field_that_is_missing_raises_no_share_and_loses_no_end() {
+        for text in RECORDED {
+            let whole = FleetDocument::read(text.as_bytes()).unwrap();
+            let json: Value = serde_json::from_str(text).unwrap();
+            let (tops, inners) = (
+                json.as_object().unwrap(),
+                json["state"].as_object().unwrap(),
+            );
+            let paths = { tops.keys().map(|name| (name, false)) }
+                .chain(inners.keys().map(|name| (name, true)));
+            for (name, is_inner) in paths {
+                let mut json = json.clone();
+                let table = if is_inner {
+                    &mut json["state"]
+                } else {
+                    &mut json
+                };
+                table.as_object_mut().unwrap().remove(name);
+                let Ok(read) = FleetDocument::read(json.to_string().as_bytes()) else {
+                    continue;
+                };
+                assert!(read.state.share <= whole.state.share, "{name}");
+                let is_other = read.state.plan != whole.state.plan || name == "phase";
+                assert!(
+                    is_other || read.state.was_taken_back() == whole.state.was_taken_back(),
+                    "{name}"
+                );
+            }
+        }
     }
 
     fn any_state() -> impl Strategy<Value = RolloutState> {

@@ -244,6 +244,21 @@ mod tests {
         }
     }
 
+    /// Written by a member of the first program that shared rollouts (commit a924f2a).
+    const RECORDED: &str = include_str!("../../../tests/fleet_values/evidence.json");
+
+    #[test]
+    fn what_the_first_members_counted_is_read_and_written_in_the_same_form() {
+        let counts = StepCounts::read(RECORDED.as_bytes()).unwrap();
+        assert_eq!(counts.errors, BothSides(95, 0, 380, 0));
+        assert_eq!(counts.endpoints["127.0.0.1:29001"], (380, 0));
+        let now: serde_json::Value = serde_json::from_slice(&counts.write()).unwrap();
+        let before: serde_json::Value = serde_json::from_str(RECORDED).unwrap();
+        for (name, value) in before.as_object().unwrap() {
+            assert_eq!(value, &now[name], "{name}");
+        }
+    }
+
     #[test]
     fn what_happened_since_is_the_difference() {
         let mut total = counts((10, 1), (90, 2));
