@@ -91,7 +91,12 @@ impl ServiceRollout {
         side.claims = true;
         side.guard = Some(FleetGuard::new(&self.guard));
         side.is_guard_known = !continues;
-        if continues && self.machine.is_some() {
+        // The attempt that an earlier claim has begun here, which could not be written yet. It may have been aborted since.
+        let is_begun = |machine: &Machine| {
+            let begun = machine.state();
+            begun.plan == own.print && begun.epoch > side.replica.state().epoch
+        };
+        if { self.machine.as_ref() }.is_some_and(|machine| continues || is_begun(machine)) {
             return Vec::new();
         }
         let known = own.known || side.replica.revision() > 0;

@@ -237,9 +237,10 @@ impl ServiceRollout {
         let Some((side, machine)) = self.shared.as_mut().zip(self.machine.as_mut()) else {
             return Vec::new();
         };
+        let of = (machine.state().plan.clone(), machine.state().epoch);
         let effects = machine.veto(&verdict, &self.plan, now_s);
         if !effects.is_empty() {
-            side.replica.intend(Intent::Veto(verdict));
+            side.replica.intend(of, Intent::Veto(verdict));
         }
         effects
     }
@@ -262,10 +263,13 @@ impl ServiceRollout {
                 silence.as_secs()
             ));
         }
+        // Before the command, which may begin another attempt.
+        let of = (machine.state().plan.clone(), machine.state().epoch);
         let effects = machine.command(command, by, &self.plan, now_s)?;
         // One that lowers the share must reach the fleet also if its state isn't known at present.
         if lowers || side.replica.revision() > 0 {
-            side.replica.intend(Intent::Command(command, by.to_owned()));
+            let intent = Intent::Command(command, by.to_owned());
+            side.replica.intend(of, intent);
         }
         Ok(effects)
     }

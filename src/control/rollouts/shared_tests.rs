@@ -437,3 +437,41 @@ fn an_abort_is_not_lost_that_comes_while_the_shared_state_is_not_known() {
     let (revision, change) = rollout.shared_change(now).expect("the fleet is told");
     assert_eq!((revision, change.state.phase), (6, RolloutPhase::Aborted));
 }
+
+#[test]
+fn an_abort_is_not_lost_that_comes_before_the_first_document_could_be_written() {
+    let mut fleet = Fleet::new(1);
+    fleet.start(0);
+    let now = fleet.now;
+    let own = Driver {
+        source: fleet.members[0].source.clone(),
+        term: 0,
+    };
+    let rollout = fleet.members[0].rollout.as_mut().unwrap();
+    rollout.shared.as_mut().unwrap().replica.heard(now);
+    let claim = |rollout: &mut ServiceRollout| {
+        assert_eq!(rollout.election(Some(&own), now), Election::Claim);
+        rollout.claim(now, 0);
+        rollout.retries_at_tick = false;
+        rollout.shared_change(now).expect("it takes over").1
+    };
+    let first = claim(rollout).state;
+    assert_eq!((first.epoch, first.phase), (1, RolloutPhase::Waiting));
+    let full = || Written::Failed("etcd's quota is full".to_owned());
+    rollout.written(full(), now, 0);
+    { rollout.command_shared(OperatorCommand::Abort, "alice", now, 0) }.unwrap();
+    // The next second takes over once more.
+    assert_eq!(claim(rollout).state.phase, RolloutPhase::Aborted);
+    // Another member has begun the same attempt in between.
+    let theirs = RolloutState {
+        phase: RolloutPhase::Step,
+        step: 1,
+        share: 10_000,
+        ..first
+    };
+    let document = FleetDocument::new(("m1", 1), "m1", &[], Vec::new(), theirs);
+    let conflict = Written::Conflict(Some((7, Box::new(document))));
+    rollout.written(conflict, now, 0);
+    let (revision, change) = rollout.shared_change(now).expect("the fleet is told");
+    assert_eq!((revision, change.state.phase), (7, RolloutPhase::Aborted));
+}

@@ -200,9 +200,8 @@ impl Replica {
         self.left = None;
     }
 
-    /// Notes a decision.
-    pub fn intend(&mut self, intent: Intent) {
-        let (plan, epoch) = (self.state.plan.clone(), self.state.epoch);
+    /// Notes a decision about an attempt: its plan and number. It may be one that the store doesn't have yet.
+    pub fn intend(&mut self, (plan, epoch): (String, u64), intent: Intent) {
         let pending = PendingIntent {
             plan,
             epoch,
@@ -213,12 +212,13 @@ impl Replica {
         }
     }
 
-    /// Decisions that the newest document doesn't have, and that belong to its attempt. Others are dropped.
+    /// Decisions that the newest document doesn't have, and that belong to its attempt. Those about earlier ones are dropped.
     pub fn intents(&mut self) -> Vec<Intent> {
         let state = &self.state;
-        self.intents
-            .retain(|i| i.plan == state.plan && i.epoch == state.epoch);
-        self.intents.iter().map(|i| i.intent.clone()).collect()
+        let belongs = |i: &PendingIntent| i.plan == state.plan && i.epoch == state.epoch;
+        self.intents.retain(|i| belongs(i) || i.epoch > state.epoch);
+        let now = self.intents.iter().filter(|i| belongs(i));
+        now.map(|i| i.intent.clone()).collect()
     }
 
     /// Whether there are decisions to tell.
@@ -393,8 +393,8 @@ mod tests {
     fn a_decision_belongs_to_its_attempt() {
         let mut replica = replica(Instant::now());
         let pause = Intent::Command(OperatorCommand::Pause, "me".to_owned());
-        replica.intend(pause.clone());
-        replica.intend(pause.clone());
+        replica.intend((PLAN.to_owned(), 1), pause.clone());
+        replica.intend((PLAN.to_owned(), 1), pause.clone());
         assert_eq!(replica.intents(), std::slice::from_ref(&pause));
         replica.see(6, &document("b", 1, state(1, 20_000)));
         assert_eq!(replica.intents(), [pause]);
