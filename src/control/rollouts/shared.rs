@@ -421,10 +421,15 @@ impl ServiceRollout {
     }
 
     /// What this member remembers on its disk: the entry to write, if it differs from what is there.
+    ///
+    /// Never a share beyond the one that the fleet has granted, as that of a step which the driver has not been able to write yet: a
+    /// start without the store gives what is remembered.
     pub(super) fn copy(&mut self, now_s: u64) -> Option<(u64, JournalEntry)> {
         let side = self.shared.as_mut().filter(|side| !side.is_copying)?;
-        let machine = self.machine.as_ref().map(Machine::state);
-        let mut state = machine.unwrap_or(side.replica.state()).clone();
+        let granted = side.replica.state();
+        let own = self.machine.as_ref().map(Machine::state);
+        let own = own.filter(|own| own.share() <= granted.share());
+        let mut state = own.unwrap_or(granted).clone();
         if side.replica.has_left() {
             (state.plan, state.share) = (String::new(), 0);
         }

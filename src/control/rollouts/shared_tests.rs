@@ -282,8 +282,16 @@ impl Fleet {
         let rollout = member.rollout.as_ref().unwrap();
         let share = rollout.in_force().share.0;
         let before = std::mem::replace(&mut member.in_force, share);
-        let began_alone = before == 0 && share <= member.disk.state.share;
-        if share <= before || began_alone {
+        if share <= before {
+            return;
+        }
+        if before == 0 && share <= member.disk.state.share {
+            // It began without the store.
+            let most = self.store.granted.iter().map(|granted| granted.1).max();
+            assert!(
+                Some(share) <= most,
+                "m{at} begins with {share}, granted {most:?}"
+            );
             return;
         }
         let since = self.now.checked_sub(CONTACT_AND_DELAY).unwrap();
