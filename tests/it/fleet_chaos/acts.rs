@@ -26,6 +26,8 @@ pub enum Act {
     RestoreEtcd,
     /// By the member with this number, or one that is cut off.
     Abort(usize, bool),
+    /// By the member with this number, or one that is cut off.
+    Pause(usize, bool),
     /// The canary fails from now on.
     Spoil,
     Restart(usize),
@@ -72,6 +74,10 @@ pub fn schedule(rng: &mut Rng) -> Schedule {
         let at = rng.u64(0..WINDOW_MS);
         add(at, Act::BackUpEtcd);
         add(at + rng.u64(1000..8000), Act::RestoreEtcd);
+    }
+    if rng.bool() {
+        let pause = Act::Pause(rng.usize(0..MEMBERS), rng.u8(0..4) > 0);
+        add(rng.u64(0..WINDOW_MS), pause);
     }
     match rng.u8(0..4) {
         0 | 1 => add(

@@ -1,5 +1,5 @@
 //! Random schedules of failures of a fleet and its etcd: members and etcd's members are killed or stand still, members are cut off,
-//! etcd is full, compacted or restored from a backup, its tokens expire, an operator aborts or the canary goes bad.
+//! etcd is full, compacted or restored from a backup, its tokens expire, an operator pauses or aborts, or the canary goes bad.
 //!
 //! At no time a member gives more than the plan allows or raises its share without etcd, no step is shorter than it should be, no
 //! term is taken back, no request fails, no abort and no rollback is lost, and afterwards the rollout goes on. `just fleet-chaos` runs
@@ -34,6 +34,7 @@ fn recover(scene: &Scene) -> Duration {
     let begun = Instant::now();
     while !scene.is_well() {
         assert!(begun.elapsed() < RECOVERY, "in the end:\n{}", scene.shown());
+        scene.resume();
         pause(Duration::from_millis(300));
     }
     begun.elapsed()

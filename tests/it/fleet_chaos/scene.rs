@@ -95,6 +95,21 @@ impl Scene {
         Some(at).filter(|at| !self.is_down[*at])
     }
 
+    /// The next member that runs from this one on, if possible one that is cut off.
+    fn running(&self, from: usize, prefers_alone: bool) -> Option<usize> {
+        let members = (0..MEMBERS).map(|n| (from + n) % MEMBERS);
+        let mut running = members.filter(|at| !self.is_down[*at]);
+        let fits = |at: &usize| !prefers_alone || self.is_cut[*at];
+        { running.clone().find(fits) }.or_else(|| running.next())
+    }
+
+    /// Resumes the rollout if it is paused.
+    pub fn resume(&self) {
+        if state(&self.fleet[0]) == "paused" {
+            self.fleet[0].local(&["resume", "app"]);
+        }
+    }
+
     /// The member of etcd that a target means, unless it is down.
     fn member_of_etcd(&self, target: Target) -> Option<usize> {
         let at = match target {
@@ -193,15 +208,18 @@ impl Scene {
                 Some((rng.u64(200..3000), Act::RestartAllEtcd))
             }
             Act::Abort(at, prefers_alone) => {
-                let members = (0..MEMBERS).map(|n| (at + n) % MEMBERS);
-                let running = members.filter(|at| !self.is_down[*at]);
-                let fits = |at: &usize| !prefers_alone || self.is_cut[*at];
-                let at = { running.clone().find(fits) }.or_else(|| running.clone().next())?;
+                let at = self.running(at, prefers_alone)?;
                 // It may be refused, because a member that has just started doesn't know the rollout yet.
                 if self.fleet[at].local(&["abort", "app"]).code == 0 {
                     self.is_aborted = true;
                     *watched.members[at].aborted.lock().expect("a time") = Some(Instant::now());
                 }
+                None
+            }
+            Act::Pause(at, prefers_alone) => {
+                let at = self.running(at, prefers_alone)?;
+                // Also refused if it has ended.
+                self.fleet[at].local(&["pause", "app"]);
                 None
             }
             Act::Spoil => {
@@ -244,7 +262,10 @@ impl Scene {
                 self.was_filled.then_some((700, Act::EmptyEtcd))
             }
             // Each member of etcd has to be there for it.
-            Act::EmptyEtcd => (!self.etcd.empty()).then_some((700, Act::EmptyEtcd)),
+            Act::EmptyEtcd => {
+                let is_down = self.is_etcd_down.contains(&true);
+                (is_down || !self.etcd.empty()).then_some((700, Act::EmptyEtcd))
+            }
         }
     }
 
