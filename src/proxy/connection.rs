@@ -100,7 +100,7 @@ impl<F: Fields> RequestContext<'_, F> {
                 let (worker, load) = (self.worker, &endpoint.version);
                 let shed = worker
                     .downloads
-                    .shed_slowest(load, worker.controls.now_ms());
+                    .shed_slowest(load, worker.controls.now_ms(), true);
                 let _wish = (!shed).then(|| load.ask_for_room());
                 acquire(first_byte - soon).await
             }

@@ -100,8 +100,9 @@ impl Downloads {
     }
 
     /// Ends the slowest blocked download of a version. `false`: this worker has none, or another
-    /// worker has a slower one. The task of the download is woken and frees its slot when it runs.
-    pub fn shed_slowest(&self, version: &Arc<VersionLoad>, now_ms: u64) -> bool {
+    /// worker has a slower one and this one `defers` to it. The task of the download is woken and
+    /// frees its slot when it runs.
+    pub fn shed_slowest(&self, version: &Arc<VersionLoad>, now_ms: u64, defers: bool) -> bool {
         let mut entries = self.entries.borrow_mut();
         let slowest = entries
             .iter_mut()
@@ -111,7 +112,7 @@ impl Downloads {
             return false;
         };
         let rate = entry.rate.per_second(now_ms);
-        if version.slowest.is_lower_elsewhere(self.worker, rate) {
+        if defers && version.slowest.is_lower_elsewhere(self.worker, rate) {
             return false;
         }
         // Not a candidate again before its task has run.
@@ -130,7 +131,7 @@ impl Downloads {
         for (version, slowest) in self.slowest_of_each(now_ms) {
             version.slowest.publish(self.worker, Some(slowest));
             while version.wanted.load(Ordering::Relaxed) > 0
-                && self.shed_slowest(&version, now_ms)
+                && self.shed_slowest(&version, now_ms, true)
                 && version.take_room_request()
             {}
         }
@@ -223,6 +224,7 @@ impl Drop for Download<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::{ListenerId, TaskControls};
 
     #[test]
     fn a_rate_is_that_of_the_last_ten_seconds() {
@@ -236,6 +238,30 @@ mod tests {
         assert_eq!(rate.per_second(20_000), 0, "nothing moved since");
         rate.update(20_100, 150_000);
         assert!(rate.per_second(20_100) > 0);
+    }
+
+    #[test]
+    fn a_worker_defers_to_one_with_a_slower_download_unless_that_takes_too_long() {
+        let controls = TaskControls::new();
+        let control = controls.register(ListenerId(0));
+        let version = Arc::<VersionLoad>::default();
+        let downloads = Downloads::new(WorkerId(0));
+        let shed = Rc::<Cell<bool>>::default();
+        downloads.entries.borrow_mut().insert(BlockedDownload {
+            version: version.clone(),
+            watch: control.handle(),
+            rate: Rate::new(0),
+            blocked: true,
+            shed: shed.clone(),
+        });
+        downloads.entries.borrow_mut()[0].rate.update(10, 10_000);
+        version.slowest.publish(WorkerId(1), Some(1));
+        assert!(!downloads.shed_slowest(&version, 100, true) && !shed.get());
+        assert!(downloads.shed_slowest(&version, 100, false) && shed.get());
+        assert!(
+            !downloads.shed_slowest(&version, 100, false),
+            "there is no other"
+        );
     }
 
     #[test]

@@ -46,6 +46,9 @@ const MAX_WAIT_TICKS: u32 = 20;
 const GRACE_TICKS: u32 = 10;
 /// How many ticks pass before another slow transfer is ended for the same request.
 const SHED_EVERY_TICKS: u32 = 4;
+/// How many ticks a request leaves to a worker with a slower download. One that is short of CPU time
+/// may not get to it.
+const DEFER_TICKS: u32 = 8;
 
 /// State of the retry loop.
 pub(super) struct Tries<'a, 'r, F> {
@@ -337,7 +340,7 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
         for tick in 0..MAX_WAIT_TICKS {
             // One ended transfer is enough, unless another request has taken its slot meanwhile.
             if tick % SHED_EVERY_TICKS == 0 {
-                has_shed = self.shed_slow_transfer(version);
+                has_shed = self.shed_slow_transfer(version, tick < DEFER_TICKS);
                 // This worker has none to end, but another one may. The request is withdrawn when
                 // the guard is dropped.
                 if !has_shed && room_request.is_none() {
@@ -359,12 +362,13 @@ impl<'a, 'r, F: Fields> Tries<'a, 'r, F> {
     }
 
     /// Ends the slowest blocked download of the version on this worker, or else uploads that are
-    /// too slow. `false`: there are none.
-    fn shed_slow_transfer(&self, version: &Version) -> bool {
+    /// too slow. `false`: there are none, or another worker has a slower download and this one
+    /// `defers` to it.
+    fn shed_slow_transfer(&self, version: &Version, defers: bool) -> bool {
         let worker = self.cx.worker;
         worker
             .downloads
-            .shed_slowest(&version.load, worker.controls.now_ms())
+            .shed_slowest(&version.load, worker.controls.now_ms(), defers)
             || worker.shed_slow_uploads(&version.pool, MAX_SHED_UPLOADS)
     }
 
