@@ -5,11 +5,13 @@
 
 #![warn(unreachable_pub, unused_qualifications)]
 
-// These two first, because the modules below use their macros.
+// These three first, because the modules below use their macros.
 #[macro_use]
 pub mod index;
 #[macro_use]
 mod words;
+#[macro_use]
+mod protobuf;
 
 pub mod reason;
 
