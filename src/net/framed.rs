@@ -41,6 +41,13 @@ impl FramedStream {
         }
     }
 
+    /// Closes the transport, and gives its memory back.
+    pub(crate) fn detach(&mut self) {
+        self.stream = Stream::Detached;
+        self.input.clear();
+        self.buffers.release(&mut self.input);
+    }
+
     /// The pool of buffers.
     pub(crate) fn buffers(&self) -> &Buffers {
         &self.buffers
@@ -145,7 +152,6 @@ impl FramedStream {
 
 impl Drop for FramedStream {
     fn drop(&mut self) {
-        self.input.clear();
-        self.buffers.release(&mut self.input);
+        self.detach();
     }
 }

@@ -11,9 +11,8 @@ mod state;
 mod stream_slots;
 mod windows;
 
-use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -39,7 +38,13 @@ const TURNS: usize = 8;
 const STARTS: usize = 48;
 
 /// Serves a connection that speaks HTTP/2 until it is closed. `wire` holds the bytes that were read to detect the protocol.
-pub(super) async fn serve(worker: Rc<Worker>, conn: ConnectionContext<'_>, mut wire: H1) {
+///
+/// Not an `async fn`, which would hold its arguments besides what is built of them for as long as the connection lasts.
+pub(super) fn serve(
+    worker: Rc<Worker>,
+    conn: ConnectionContext<'_>,
+    mut wire: H1,
+) -> impl Future<Output = ()> + use<> {
     let limits = worker.snapshot().spec.limits.clone();
     let shared = Rc::new(ConnectionState::new(worker, &conn, &limits));
     let early = std::mem::take(&mut wire.mem.input);
@@ -49,64 +54,70 @@ pub(super) async fn serve(worker: Rc<Worker>, conn: ConnectionContext<'_>, mut w
     shared.control.enter(TaskPhase::Head);
     shared.control.arm(limits.header_timeout);
     shared.receive(&mut transport);
-    let driver = Driver {
-        shared: &shared,
-        transport,
-        slots: StreamSlots::new(shared.limit, |jobs| Box::pin(serve_streams(jobs))),
-        started: 0,
-        ends: false,
-    };
-    shared.connection.set_driver(&driver.slots.waker);
+    let slots = StreamSlots::new(shared.limit, |jobs| Box::pin(serve_streams(jobs)));
+    shared.connection.set_driver(&slots.waker);
     // Tokio's budget would make sockets look pending in the middle of a round, and the round would then be flushed in pieces.
     // The driver yields by itself, after TURNS rounds.
-    unconstrained(driver.run()).await;
+    unconstrained(Driver {
+        shared,
+        transport,
+        slots,
+        started: 0,
+        ends: false,
+        is_over: false,
+    })
 }
 
-/// Drives a connection and its streams.
-struct Driver<'a> {
-    shared: &'a Rc<ConnectionState>,
+/// Drives a connection and its streams, until the connection is over and all of its streams have ended.
+struct Driver {
+    shared: Rc<ConnectionState>,
     transport: FramedStream,
     slots: StreamSlots<Job>,
     /// Streams started since the task was polled.
     started: usize,
     /// The connection is over; the client gets time to read our last frames.
     ends: bool,
+    /// The transport is closed. Streams may still have to end.
+    is_over: bool,
 }
 
-impl Driver<'_> {
-    /// Runs until the connection is over and all of its streams have ended.
-    async fn run(mut self) {
-        poll_fn(|cx| self.poll(cx)).await;
-        let Self {
-            shared,
-            transport,
-            mut slots,
-            ..
-        } = self;
-        // Fails the bodies and responses of streams that are still open. Each stream finds that out when it is polled next, and
-        // ends with a request record of its own.
-        let closed = io::ErrorKind::BrokenPipe;
-        shared.connection.core().transport_failed(closed);
-        drop(transport);
-        poll_fn(|cx| {
-            slots.unpark(cx.waker());
-            for _ in 0..TURNS {
-                slots.poll();
-                if slots.are_idle() {
-                    return Poll::Ready(());
-                }
-                if !slots.take_wake() && slots.try_park() {
-                    return Poll::Pending;
-                }
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<()> {
+        let driver = self.get_mut();
+        if !driver.is_over {
+            ready!(driver.poll_lent(task));
+            driver.is_over = true;
+            // Fails the bodies and responses of streams that are still open. Each stream finds that out when it is polled
+            // next, and ends with a request record of its own.
+            let closed = io::ErrorKind::BrokenPipe;
+            driver.shared.connection.core().transport_failed(closed);
+            driver.transport.detach();
+        }
+        driver.poll_rest(task)
+    }
+}
+
+impl Driver {
+    /// Polls streams until all have ended.
+    fn poll_rest(&mut self, task: &mut Context<'_>) -> Poll<()> {
+        self.slots.unpark(task.waker());
+        for _ in 0..TURNS {
+            self.slots.poll();
+            if self.slots.are_idle() {
+                return Poll::Ready(());
             }
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
+            if !self.slots.take_wake() && self.slots.try_park() {
+                return Poll::Pending;
+            }
+        }
+        task.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Polls streams and connection with memory for what they send.
-    fn poll(&mut self, task: &mut Context<'_>) -> Poll<()> {
+    fn poll_lent(&mut self, task: &mut Context<'_>) -> Poll<()> {
         let buffers = self.transport.buffers();
         let mut core = self.shared.connection.core();
         core.lend_output(|| buffers.take_out());
@@ -151,10 +162,10 @@ impl Driver<'_> {
     fn poll_connection(&mut self) -> Poll<()> {
         let waker = self.slots.waker.clone();
         let cx = &mut Context::from_waker(&waker);
-        let shared = self.shared;
+        let shared = &self.shared.clone();
         shared.polled_at.set(Instant::now());
         shared.connection.core().awaken();
-        if self.drive(cx).is_ready() {
+        if self.drive(shared, cx).is_ready() {
             return Poll::Ready(());
         }
         let written = match self.poll_write(cx) {
@@ -186,10 +197,9 @@ impl Driver<'_> {
     }
 
     /// Reads, accepts streams, adjusts windows and closes the connection when it is time to. Ready when the connection is over.
-    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let shared = self.shared;
+    fn drive(&mut self, shared: &Rc<ConnectionState>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            self.accept();
+            self.accept(shared);
             let is_done = self.ends || shared.connection.core().is_over();
             if is_done || self.started >= STARTS || shared.connection.core().is_congested() {
                 break;
@@ -220,8 +230,7 @@ impl Driver<'_> {
     /// Starts the streams that the client has opened, while there is room. A stream that the client has reset counts until its
     /// work has ended: the protocol lets the client open another one at once, but an application must never see more of them
     /// than the limit.
-    fn accept(&mut self) {
-        let shared = self.shared;
+    fn accept(&mut self, shared: &Rc<ConnectionState>) {
         while shared.has_room() && self.started < STARTS {
             let Some(incoming) = shared.connection.accept() else {
                 break;
@@ -252,7 +261,7 @@ impl Driver<'_> {
 
     /// Begins to close the connection if there is a reason to. An abrupt close may overtake a graceful one, never the reverse.
     fn begin_close(&mut self, expired: bool) {
-        let shared = self.shared;
+        let shared = &*self.shared;
         if shared.connection.core().is_over() {
             if !self.ends {
                 // After an error, or after the last stream of a graceful shutdown. The client gets time to read our last frames.
