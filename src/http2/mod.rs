@@ -20,4 +20,3 @@ pub(crate) use connection::{
 };
 pub(crate) use head::{BlockLimits, HeadBlock, HeadKind};
 pub(crate) use hpack::{Decoder, Encoder, Indexing};
-pub(crate) use malformed::Malformed;

@@ -6,12 +6,13 @@ use std::task::{Context, Poll, ready};
 
 use http::HeaderMap;
 
+use super::error::ExchangeError;
 use super::h2::{H2Stream, wire_error};
 use super::headers::{Fields, Outgoing};
 use super::websocket::ACCEPT;
 use super::wire::{BodyPiece, Downstream, Gone, NoConnection, Sink, Source, WireError};
 use crate::http1::FieldId;
-use crate::http2::{ErrorCode, Indexing, StreamHandle};
+use crate::http2::{ErrorCode, Indexing, StreamError, StreamHandle};
 use crate::net::{ByteBudget, date};
 
 /// A stream counts as a bulk upload once more than this many bytes of its body were consumed.
@@ -72,9 +73,12 @@ impl H2Down {
         }
     }
 
-    /// Whether the client has reset the stream. Doesn't register a waker.
-    pub(crate) fn is_taken_back(&self) -> bool {
-        self.stream.handle().has_failed()
+    /// Why the stream has failed: what the client has sent is malformed, or it has reset the stream. Doesn't register a waker.
+    pub(crate) fn failure(&self) -> Option<ExchangeError> {
+        Some(match self.stream.handle().error()? {
+            StreamError::Malformed(reject) => ExchangeError::Malformed(reject),
+            _ => ExchangeError::ClientGone(None),
+        })
     }
 
     /// Resets a stream whose response is missing or incomplete.

@@ -90,7 +90,9 @@ pub(crate) mod worker;
 pub use error::LocalReply;
 pub use observe::{Inbound, Recording};
 pub use peer::Peer;
-pub use respond::{RejectedHead, answer_challenge, redirect_https, refuse, refuse_head};
+pub use respond::{
+    RejectedHead, answer_challenge, record_rejected, redirect_https, refuse, refuse_head,
+};
 pub use snapshots::RequestSnapshots;
 pub use worker::Worker;
 

@@ -14,7 +14,7 @@ use super::observe::{Inbound, Recording};
 use super::websocket;
 use super::wire::{Downstream, WireError};
 use super::{Ended, error::ExchangeError};
-use crate::http1::{Framing, Method};
+use crate::http1::{Framing, Method, Reject};
 use crate::net::TaskControl;
 use crate::snapshot::Snapshot;
 use crate::telemetry::record::Reason;
@@ -88,12 +88,28 @@ pub async fn refuse_head<D: Downstream>(
     answer: LocalReply,
 ) -> Ended {
     let id = inbound.worker.request_id(None);
-    let mut recording = Recording::begin(inbound, id.ours());
+    let mut recording = begin_rejected(inbound, id.ours(), head);
+    refuse(watch, inbound.snapshot, &mut recording, down, answer).await
+}
+
+/// Records a request that is not answered, since its stream was reset because of its head.
+pub fn record_rejected(inbound: &Inbound<'_>, head: &RejectedHead<'_>, reject: Reject) {
+    let id = inbound.worker.request_id(None);
+    let mut recording = begin_rejected(inbound, id.ours(), head);
+    recording.fail(ExchangeError::Malformed(reject), false);
+}
+
+fn begin_rejected<'a>(
+    inbound: &Inbound<'a>,
+    id: &'a [u8],
+    head: &'a RejectedHead<'_>,
+) -> Recording<'a> {
+    let mut recording = Recording::begin(inbound, id);
     recording.record.method = head.method;
     recording.record.method_text = head.method_text;
     recording.record.host = &head.host;
     recording.record.path = head.path;
-    refuse(watch, inbound.snapshot, &mut recording, down, answer).await
+    recording
 }
 
 /// Answers a challenge of an ACME authority (RFC 8555 section 8.3).

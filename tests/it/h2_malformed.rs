@@ -190,6 +190,9 @@ fn a_malformed_request_costs_its_own_stream_only() {
         let is_fine = |end: &End| end.status == 200 && end.whole && end.reset.is_none();
         assert!(ends.values().all(is_fine), "{what}: {ends:?}");
     }
+    // Whether they were answered or reset, before or after they were begun.
+    let counted = proxy.metrics().sum("cutover_client_failures_total", &[]);
+    assert_eq!(counted, kinds.len() as f64, "each is counted once");
 }
 
 /// Kinds of malformed responses, as the frames of one stream.
@@ -343,4 +346,9 @@ fn a_malformed_response_costs_its_own_stream_only() {
         assert_eq!(fine, STREAMS - 1, "{what}: {ends:?}");
     }
     assert_eq!(origin.connections(), 1, "the connection stays");
+    let failures = proxy.metrics();
+    let counted = failures.sum("cutover_upstream_failures_total", &[("service", "app")]);
+    assert_eq!(counted, answers.len() as f64, "each is counted once");
+    let blamed = failures.sum("cutover_client_failures_total", &[]);
+    assert_eq!(blamed, 0.0, "the client isn't blamed");
 }

@@ -26,7 +26,6 @@ use super::connection_context::ConnectionContext;
 use super::tls::TlsInfo;
 use crate::http2::{HeadBlock, Incoming};
 use crate::net::{FramedStream, TaskControl, TaskPhase};
-use crate::proxy::error::ExchangeError;
 use crate::proxy::h1::H1;
 use crate::proxy::h2_down::H2Down;
 use crate::proxy::{self, Ended, LocalReply, Recording, RequestSnapshots, Worker};
@@ -231,6 +230,7 @@ impl Driver {
     /// work has ended: the protocol lets the client open another one at once, but an application must never see more of them
     /// than the limit.
     fn accept(&mut self, shared: &Rc<ConnectionState>) {
+        record_malformed(shared);
         while shared.has_room() && self.started < STARTS {
             let Some(incoming) = shared.connection.accept() else {
                 break;
@@ -281,6 +281,15 @@ impl Driver {
     }
 }
 
+/// Records the requests that the connection has reset because their heads are malformed.
+fn record_malformed(shared: &ConnectionState) {
+    while let Some((head, reject)) = shared.take_malformed() {
+        let snapshots = RequestSnapshots::of(&shared.worker);
+        proxy::record_rejected(&shared.inbound(&snapshots), &rejected(&head), reject);
+        shared.connection.core().recycle(head);
+    }
+}
+
 /// A stream that was accepted.
 struct Job {
     open: OpenStream,
@@ -303,12 +312,15 @@ async fn serve_streams(jobs: Rc<JobSlot<Job>>) {
             Some(_) => None,
         };
         let mut down = H2Down::new(stream, ended, length, shared.streams.clone());
-        if down.is_taken_back() && shared.connection.core().has_resets() {
-            // The client has reset the stream before it was served: no work is begun, as in a rapid reset attack.
+        if let Some(failure) = down.failure()
+            && shared.connection.core().has_resets()
+        {
+            // The stream was reset before it was served, by the client or because its body is malformed: no work is begun, as in
+            // a rapid reset attack.
             let snapshots = RequestSnapshots::of(&shared.worker);
             let id = shared.worker.request_id(None);
             let mut recording = Recording::begin(&shared.inbound(&snapshots), id.ours());
-            recording.fail(ExchangeError::ClientGone(None), false);
+            recording.fail(failure, false);
             continue;
         }
         complete_handshake(&mut head, || shared.worker.with_rng(|rng| rng.u128(..)));

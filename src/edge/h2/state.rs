@@ -10,8 +10,8 @@ use crate::config::spec::ProxyLimits;
 use crate::edge::connection_context::ConnectionContext;
 use crate::edge::listener_info::ListenerInfo;
 use crate::edge::tls::TlsInfo;
-use crate::http1::trailers;
-use crate::http2::{BlockLimits, Config, Connection};
+use crate::http1::{Reject, trailers};
+use crate::http2::{BlockLimits, Config, Connection, HeadBlock};
 use crate::net::{FramedStream, TaskControl, TaskPhase};
 use crate::proxy::h2_down::{Bulk, OfConnection};
 use crate::proxy::{Inbound, Peer, RequestSnapshots, Worker};
@@ -110,6 +110,12 @@ impl ConnectionState {
         transport.receive(|bytes| core.receive(bytes, now_ms));
         self.mid_frame
             .set(transport.has_unused() || core.is_mid_frame());
+    }
+
+    /// The next malformed request that the connection has reset, and why.
+    #[inline]
+    pub(super) fn take_malformed(&self) -> Option<(Box<HeadBlock>, Reject)> {
+        self.connection.core().take_malformed()
     }
 
     pub(super) fn has_room(&self) -> bool {

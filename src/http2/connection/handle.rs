@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::stream::interest;
 use super::{Config, Core, Ending, FIRST_STREAMS, LAST_ID, Role, SHUTDOWN_PING, StreamError};
+use crate::http1::Reject;
 use crate::http2::frame::{self, setting};
 use crate::http2::{Encoder, ErrorCode, HeadBlock, Indexing};
 
@@ -78,6 +79,11 @@ impl Connection {
 }
 
 impl Core {
+    /// The next malformed request whose stream was reset, and why. Its head is to be given back by [`Self::recycle`].
+    pub(crate) fn take_malformed(&mut self) -> Option<(Box<HeadBlock>, Reject)> {
+        self.malformed.pop_front()
+    }
+
     /// From now on changes wake the driver. Called before it waits.
     pub(crate) fn sleep(&mut self) {
         self.awake = false;
@@ -278,9 +284,9 @@ impl StreamHandle {
         Poll::Pending
     }
 
-    /// Whether the stream has failed.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.core.borrow().streams[self.key].error.is_some()
+    /// Why the stream has failed, if it has.
+    pub(crate) fn error(&self) -> Option<StreamError> {
+        self.core.borrow().streams[self.key].error
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::receive::OpenBlock;
 use super::stream::interest;
-use super::{Core, Ending, Role};
+use super::{Core, Ending, MALFORMED_REMEMBERED, Role};
 use crate::http1::Reject;
-use crate::http2::{BlockLimits, ErrorCode, HeadBlock, HeadKind, Malformed};
+use crate::http2::{BlockLimits, ErrorCode, HeadBlock, HeadKind};
 use crate::reason::Reason;
 
 /// Most CONTINUATION frames of a header block, also empty ones.
@@ -86,13 +86,11 @@ impl Core {
         if let Ending::Final(_) = self.ending {
             return self.recycle(head);
         }
-        let has_length = head.content_length.is_some_and(|length| length > 0);
-        let is_reset = |malformed: Malformed| !malformed.is_answered();
-        if head.malformed.is_some_and(is_reset)
-            || block.depends_on_itself
-            || (block.end_stream && has_length)
-        {
+        if let Some(reject) = Self::reset_for(&head, block) {
             self.put_reset(id, ErrorCode::PROTOCOL_ERROR);
+            if self.malformed.len() < MALFORMED_REMEMBERED {
+                return self.malformed.push_back((head, reject));
+            }
             return self.recycle(head);
         }
         if self.open >= self.config.max_streams as usize {
@@ -111,6 +109,19 @@ impl Core {
         stream.receive_ended = block.end_stream;
         self.unaccepted.push_back((key, head));
         self.notify();
+    }
+
+    /// Why a request's stream is reset: its head is malformed, and not in a way that is answered.
+    fn reset_for(head: &HeadBlock, block: OpenBlock) -> Option<Reject> {
+        match head.malformed {
+            Some(malformed) if !malformed.is_answered() => return Some(malformed.reject()),
+            _ => {}
+        }
+        if block.depends_on_itself {
+            return Some(Reject::bad(Reason::BadRequestLine));
+        }
+        let has_length = head.content_length.is_some_and(|length| length > 0);
+        (block.end_stream && has_length).then(|| Reject::bad(Reason::BadContentLength))
     }
 
     fn response(&mut self, key: usize, block: OpenBlock, bytes: &[u8]) {

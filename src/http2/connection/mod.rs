@@ -42,6 +42,7 @@ pub(crate) use self::handle::{
 };
 pub(crate) use self::stream::StreamError;
 
+use crate::http1::Reject;
 /// Window of a connection and initial window of its streams before any SETTINGS (RFC 9113 §6.9.2).
 const DEFAULT_WINDOW: u32 = 65_535;
 /// Streams that were reset by us and are remembered: the peer may have sent frames for them before it knew.
@@ -57,6 +58,8 @@ const SHUTDOWN_PING: [u8; 8] = *b"shutdown";
 const LAST_ID: u32 = 0x7fff_ffff;
 
 /// Which side of the connection we are.
+/// Malformed requests that are remembered until the driver takes them.
+const MALFORMED_REMEMBERED: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// Accepts streams.
@@ -150,6 +153,8 @@ pub(crate) struct Core {
     /// [`Sender`]s of a client.
     senders: usize,
     ending: Ending,
+    /// Malformed requests whose streams were reset, for the record.
+    malformed: VecDeque<(Box<HeadBlock>, Reject)>,
     /// The error that ended the connection.
     error: Option<StreamError>,
 
@@ -216,6 +221,7 @@ impl Core {
             error: None,
             receive_window: DEFAULT_WINDOW.max(config.connection_window).into(),
             unannounced: 0,
+            malformed: VecDeque::new(),
             stream_window: DEFAULT_WINDOW.max(config.stream_window),
             awaited_window: (config.stream_window < DEFAULT_WINDOW).then_some(config.stream_window),
             announced_window: config.stream_window,
@@ -373,6 +379,7 @@ impl Core {
     fn fail(&mut self, code: ErrorCode) {
         if self.ending != Ending::Over {
             // The last stream of the peer; a server opens none.
+            self.malformed = VecDeque::new();
             let last = match self.role {
                 Role::Server => self.newest,
                 Role::Client => 0,
