@@ -89,10 +89,7 @@ impl<'a> H1Up<'a> {
         (
             self.head,
             clean.then_some(stream),
-            Remainder::H1 {
-                mem: Box::new(mem),
-                left,
-            },
+            Remainder::of_h1(mem, left),
         )
     }
 

@@ -121,6 +121,12 @@ impl H2Stream {
         }
     }
 
+    /// Frees memory beyond what was received, all of which has arrived.
+    pub(crate) fn shrink(&mut self) {
+        self.piece.drain(..std::mem::take(&mut self.used));
+        self.piece.shrink_to_fit();
+    }
+
     /// See [`super::wire::Source::take_trailers`].
     pub(crate) fn take_trailers(&mut self) -> HeaderMap {
         self.trailers.take().unwrap_or_default()

@@ -93,6 +93,16 @@ impl H2Up {
         self.lease.used
     }
 
+    /// Frees what a response that has started and arrived doesn't need: its head, and memory beyond the rest of its content.
+    pub(crate) fn release_memory(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            stream.shrink();
+            if let Some(head) = self.head.take() {
+                stream.handle().recycle(head);
+            }
+        }
+    }
+
     /// Takes the connection out of use for further requests.
     pub(crate) fn retire(&self) {
         self.lease.retire();

@@ -374,3 +374,19 @@ async fn answer(
     }
     proxy::handle(&inbound, control, &request, &mut recording, down).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, F: Future>(_: impl Fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Many streams may wait for their clients at the same time.
+    #[test]
+    fn a_stream_is_small() {
+        let size = size_of_future(serve_streams);
+        assert!(size <= 4224, "{size}");
+    }
+}

@@ -35,9 +35,26 @@ pub(crate) struct Arrived {
 pub(crate) enum Remainder {
     /// The first `left` bytes in the input buffer of an HTTP/1 connection.
     H1 { mem: Box<Memory>, left: usize },
+    /// The same, copied from a buffer that would have been much larger.
+    Small { bytes: Box<[u8]>, sent: usize },
     /// A stream that the upstream has ended, with data in its receive queue. It doesn't count
     /// towards the concurrent streams of the connection.
     H2(Box<H2Up>),
+}
+
+impl Remainder {
+    /// The first `left` bytes in the input buffer. Clients may be slow for long and many at a time, so a small rest is copied,
+    /// and its buffer goes back to the pool.
+    pub(crate) fn of_h1(mem: Memory, left: usize) -> Self {
+        if left > mem.input.capacity() / 4 {
+            return Self::H1 {
+                mem: Box::new(mem),
+                left,
+            };
+        }
+        let bytes = mem.input.bytes()[..left].into();
+        Self::Small { bytes, sent: 0 }
+    }
 }
 
 impl Source for Remainder {
@@ -45,6 +62,10 @@ impl Source for Remainder {
         match self {
             Self::H1 { left: 0, .. } => Poll::Ready(Ok(BodyPiece::End)),
             Self::H1 { left, .. } => Poll::Ready(Ok(BodyPiece::Data(*left))),
+            Self::Small { bytes, sent } => Poll::Ready(Ok(match bytes.len() - *sent {
+                0 => BodyPiece::End,
+                left => BodyPiece::Data(left),
+            })),
             Self::H2(up) => up.poll_piece(cx),
         }
     }
@@ -52,6 +73,7 @@ impl Source for Remainder {
     fn data(&self) -> &[u8] {
         match self {
             Self::H1 { mem, left } => &mem.input.bytes()[..*left],
+            Self::Small { bytes, sent } => &bytes[*sent..],
             Self::H2(up) => up.data(),
         }
     }
@@ -62,6 +84,7 @@ impl Source for Remainder {
                 mem.input.consume(n);
                 *left -= n;
             }
+            Self::Small { sent, .. } => *sent += n,
             Self::H2(up) => up.consume(n),
         }
     }
@@ -69,14 +92,14 @@ impl Source for Remainder {
     fn take_trailers(&mut self) -> HeaderMap {
         match self {
             // An HTTP/1 response counts as arrived only after its trailers have been read.
-            Self::H1 { .. } => HeaderMap::new(),
+            Self::H1 { .. } | Self::Small { .. } => HeaderMap::new(),
             Self::H2(up) => up.take_trailers(),
         }
     }
 
     fn remaining(&self) -> Option<u64> {
         match self {
-            Self::H1 { .. } => Some(0),
+            Self::H1 { .. } | Self::Small { .. } => Some(0),
             Self::H2(up) => up.remaining(),
         }
     }
