@@ -3,6 +3,8 @@
 
 pub mod checks;
 pub mod http2;
+#[cfg(fuzzing)]
+pub mod http2_messages;
 pub mod oracle;
 pub mod proxy_header;
 // The library doesn't export it, and it needs nothing else of it.
@@ -10,6 +12,10 @@ pub mod proxy_header;
 mod proxy_protocol;
 
 use proxy_protocol::ConnectionSource;
+
+/// Any bytes as frames and as use of a whole HTTP/2 connection, server or client. The library has it for fuzzing only.
+#[cfg(fuzzing)]
+pub use cutover::http2::fuzz_connection as http2_connection;
 
 /// Any bytes as a header of the PROXY protocol.
 pub fn proxy_protocol(data: &[u8]) {

@@ -18,5 +18,7 @@ pub(crate) use code::ErrorCode;
 pub(crate) use connection::{
     Config, Connection, Core, HeadWriter, Incoming, RequestKind, Sender, StreamError, StreamHandle,
 };
+#[cfg(fuzzing)]
+pub use connection::{Request, fuzz as fuzz_connection, requests};
 pub(crate) use head::{BlockLimits, HeadBlock, HeadKind};
 pub(crate) use hpack::{Decoder, Encoder, Indexing};

@@ -158,6 +158,12 @@ impl fmt::Debug for StreamHandle {
 }
 
 impl StreamHandle {
+    /// The identifier of the stream.
+    #[cfg(fuzzing)]
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+
     /// Waits for the head of a response, informational or final.
     pub(crate) fn poll_response(
         &self,

@@ -10,14 +10,20 @@
 mod budget;
 #[cfg(test)]
 mod error_tests;
+#[cfg(fuzzing)]
+mod fuzzed;
 mod handle;
 mod heads;
 #[cfg(test)]
 mod oracle_tests;
 mod output;
+#[cfg(any(test, fuzzing))]
+mod random;
 #[cfg(test)]
 mod random_tests;
 mod receive;
+#[cfg(any(test, fuzzing))]
+mod sent;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -36,13 +42,15 @@ use self::receive::{DataPayload, OpenBlock};
 use self::stream::Stream;
 use super::frame::{self, PREFACE, setting};
 use super::{BlockLimits, Decoder, Encoder, ErrorCode, HeadBlock};
+use crate::http1::Reject;
 
+#[cfg(fuzzing)]
+pub use self::fuzzed::{Request, fuzz, requests};
 pub(crate) use self::handle::{
     Connection, HeadWriter, Incoming, RequestKind, Sender, StreamHandle,
 };
 pub(crate) use self::stream::StreamError;
 
-use crate::http1::Reject;
 /// Window of a connection and initial window of its streams before any SETTINGS (RFC 9113 §6.9.2).
 const DEFAULT_WINDOW: u32 = 65_535;
 /// Streams that were reset by us and are remembered: the peer may have sent frames for them before it knew.
@@ -50,6 +58,8 @@ const RESETS_REMEMBERED: usize = 512;
 /// Unused head blocks that are kept for later streams, and the most bytes of each.
 const SPARE_HEADS: usize = 64;
 const SPARE_HEAD_BYTES: usize = 4 * 1024;
+/// Malformed requests that are remembered until the driver takes them.
+const MALFORMED_REMEMBERED: usize = 64;
 /// Streams that a client may open before the server's limit is known (RFC 9113 §6.5.2 recommends that the limit is no smaller).
 const FIRST_STREAMS: usize = 100;
 /// Identifies the PING of a graceful shutdown.
@@ -58,8 +68,6 @@ const SHUTDOWN_PING: [u8; 8] = *b"shutdown";
 const LAST_ID: u32 = 0x7fff_ffff;
 
 /// Which side of the connection we are.
-/// Malformed requests that are remembered until the driver takes them.
-const MALFORMED_REMEMBERED: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// Accepts streams.
@@ -145,6 +153,8 @@ pub(crate) struct Core {
     newest: u32,
     /// Streams that were not accepted yet.
     unaccepted: VecDeque<(usize, Box<HeadBlock>)>,
+    /// Malformed requests whose streams were reset, for the record.
+    malformed: VecDeque<(Box<HeadBlock>, Reject)>,
     /// Streams that the protocol counts as open.
     open: usize,
     resets: VecDeque<u32>,
@@ -153,8 +163,6 @@ pub(crate) struct Core {
     /// [`Sender`]s of a client.
     senders: usize,
     ending: Ending,
-    /// Malformed requests whose streams were reset, for the record.
-    malformed: VecDeque<(Box<HeadBlock>, Reject)>,
     /// The error that ended the connection.
     error: Option<StreamError>,
 
@@ -213,6 +221,7 @@ impl Core {
             ids: HashMap::default(),
             newest: 0,
             unaccepted: VecDeque::new(),
+            malformed: VecDeque::new(),
             open: 0,
             resets: VecDeque::new(),
             spare_heads: Vec::new(),
@@ -221,7 +230,6 @@ impl Core {
             error: None,
             receive_window: DEFAULT_WINDOW.max(config.connection_window).into(),
             unannounced: 0,
-            malformed: VecDeque::new(),
             stream_window: DEFAULT_WINDOW.max(config.stream_window),
             awaited_window: (config.stream_window < DEFAULT_WINDOW).then_some(config.stream_window),
             announced_window: config.stream_window,
@@ -371,6 +379,7 @@ impl Core {
             self.unaccepted = VecDeque::new();
             self.blocked = VecDeque::new();
             self.spare_heads = Vec::new();
+            self.malformed = VecDeque::new();
             self.resets.shrink_to_fit();
         }
     }
@@ -379,7 +388,6 @@ impl Core {
     fn fail(&mut self, code: ErrorCode) {
         if self.ending != Ending::Over {
             // The last stream of the peer; a server opens none.
-            self.malformed = VecDeque::new();
             let last = match self.role {
                 Role::Server => self.newest,
                 Role::Client => 0,
@@ -450,7 +458,8 @@ impl Core {
 
     /// Announces what was released of a stream's window, if it is at least half of one.
     fn announce(&mut self, key: usize) {
-        let half = self.announced_window as usize / 2;
+        // At least a byte, since an increment of 0 is an error.
+        let half = (self.announced_window as usize / 2).max(1);
         let stream = &mut self.streams[key];
         if stream.unannounced >= half && !stream.receive_ended && !stream.closed {
             let more = std::mem::take(&mut stream.unannounced);
