@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::{Ipv4Addr, TcpStream};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::{HOLD, MEMBERS, SHARES};
@@ -26,6 +26,8 @@ pub struct Watched {
     pub restorations: AtomicUsize,
     /// When each share was first seen on any member.
     first: Mutex<[Option<Instant>; SHARES.len()]>,
+    /// When a member was looked at for the first time. The step that it was in then has begun before.
+    began: OnceLock<Instant>,
 }
 
 /// A member as the threads that watch it know it.
@@ -171,11 +173,14 @@ impl Watched {
         if share > most || (share != 0 && level.is_none()) {
             member.violation(format!("a share of {share} after {since:?}"));
         }
+        let looks_since = *self.began.get_or_init(Instant::now);
         let Some(level) = level else { return };
         let mut first = self.first.lock().expect("times");
         let now = *first[level].get_or_insert_with(Instant::now);
         let before = level.checked_sub(1).map(|before| first[before]);
+        let is_begun_before = before.flatten().unwrap_or(now) < looks_since + SEEN_HOLD;
         if let Some(before) = before
+            && !is_begun_before
             && before.is_none_or(|before| now.saturating_duration_since(before) < SEEN_HOLD)
         {
             let held = before.map(|before| now.saturating_duration_since(before));
