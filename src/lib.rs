@@ -5,13 +5,11 @@
 
 #![warn(unreachable_pub, unused_qualifications)]
 
-// These three first, because the modules below use their macros.
+// These two first, because the modules below use their macros.
 #[macro_use]
 pub mod index;
 #[macro_use]
 mod words;
-#[macro_use]
-mod protobuf;
 
 pub mod reason;
 

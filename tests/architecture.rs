@@ -7,10 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms and their floors. A room on a floor doesn't import another one of that floor.
-const FLOORS: [(&str, u8); 20] = [
+const FLOORS: [(&str, u8); 19] = [
     ("index", 0),
     ("words", 0),
-    ("protobuf", 0),
     ("reason", 0),
     ("certificates", 1),
     ("config", 1),

@@ -3,13 +3,11 @@
 //!
 //! Listeners use it for their certificates, versions for the authorities and client certificates towards their endpoints.
 
-mod der;
 mod error;
 mod ocsp;
 mod pem;
 mod read;
 mod slot;
-mod x509;
 
 use std::sync::Arc;
 
@@ -21,10 +19,9 @@ pub(crate) use error::{CertError, CertificateKey};
 pub(crate) use ocsp::tests::response as ocsp_response;
 pub(crate) use ocsp::{OcspResponse, ocsp_path};
 pub(crate) use read::{
-    authorities, chain, check_key_matches, date, file, key_file, signing_key, swapped,
+    Validity, authorities, chain, check_key_matches, date, file, key_file, signing_key, swapped,
 };
 pub(crate) use slot::{FileSlot, Material, News, RefusedFiles, outdated, seconds};
-pub(crate) use x509::{AlternativeName, Attribute, Certificate, Validity};
 
 /// The cryptography provider of all TLS connections.
 pub(crate) fn provider() -> Arc<CryptoProvider> {

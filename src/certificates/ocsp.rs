@@ -5,12 +5,19 @@
 
 use std::path::{Path, PathBuf};
 
-use super::der::{
-    CONTEXT_0, ENUMERATED, GENERALIZED_TIME, INTEGER, OCTETS, SEQUENCE, Values, time,
-};
+use x509_parser::prelude::{ASN1Time, FromDer};
+
 use super::error::{CertError, CertificateKey};
 use super::read::date;
 
+/// DER tags.
+const SEQUENCE: u8 = 0x30;
+const ENUMERATED: u8 = 0x0a;
+const OCTETS: u8 = 0x04;
+const INTEGER: u8 = 0x02;
+const TIME: u8 = 0x18;
+/// `[0]`, constructed.
+const CONTEXT_0: u8 = 0xa0;
 /// `certStatus` `good`: `[0]`, primitive, empty.
 const GOOD: u8 = 0x80;
 
@@ -92,6 +99,54 @@ struct SingleResponse {
     next_update: Option<i64>,
 }
 
+/// A DER value: its tag, its contents, and all of its bytes.
+#[derive(Clone, Copy)]
+struct Value<'d> {
+    tag: u8,
+    contents: &'d [u8],
+    whole: &'d [u8],
+}
+
+/// The values of a DER sequence. Ends at the first that is malformed.
+struct Values<'d>(&'d [u8]);
+
+impl<'d> Iterator for Values<'d> {
+    type Item = Value<'d>;
+
+    fn next(&mut self) -> Option<Value<'d>> {
+        let (&tag, rest) = self.0.split_first()?;
+        let (&first, rest) = rest.split_first()?;
+        let (length, rest) = match first {
+            0..=0x7f => (usize::from(first), rest),
+            0x81..=0x84 => {
+                let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+                let length = bytes
+                    .iter()
+                    .fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+                (length, rest)
+            }
+            _ => return None,
+        };
+        let (contents, after) = rest.split_at_checked(length)?;
+        let whole = &self.0[..self.0.len() - after.len()];
+        self.0 = after;
+        Some(Value {
+            tag,
+            contents,
+            whole,
+        })
+    }
+}
+
+impl<'d> Values<'d> {
+    /// The next value, if it has this tag.
+    fn expect(&mut self, tag: u8) -> Option<&'d [u8]> {
+        self.next()
+            .filter(|value| value.tag == tag)
+            .map(|value| value.contents)
+    }
+}
+
 /// `responseStatus`; 0 is `successful`.
 fn status(der: &[u8]) -> Option<u8> {
     let response = Values(der).expect(SEQUENCE)?;
@@ -108,10 +163,7 @@ fn single(der: &[u8], serial: &[u8]) -> Option<Option<SingleResponse>> {
     let basic = Values(bytes.expect(OCTETS)?).expect(SEQUENCE)?;
     let mut data = Values(Values(basic).expect(SEQUENCE)?);
     // Version and responder come first, then the time of production and the responses.
-    let responses = data
-        .by_ref()
-        .skip_while(|value| value.tag != GENERALIZED_TIME)
-        .nth(1)?;
+    let responses = data.by_ref().skip_while(|value| value.tag != TIME).nth(1)?;
     for response in Values(responses.contents) {
         let mut fields = Values(response.contents);
         let id = fields.expect(SEQUENCE)?;
@@ -134,6 +186,11 @@ fn single(der: &[u8], serial: &[u8]) -> Option<Option<SingleResponse>> {
     Some(None)
 }
 
+fn time(value: Value<'_>) -> Option<i64> {
+    let (_, time) = ASN1Time::from_der(value.whole).ok()?;
+    Some(time.timestamp())
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -148,7 +205,7 @@ pub(crate) mod tests {
 
     /// A response about `serial`, without a valid signature.
     pub(crate) fn response(serial: &[u8], status: u8, next_update: Option<&str>) -> Vec<u8> {
-        let time = |text: &str| value(GENERALIZED_TIME, text.as_bytes());
+        let time = |text: &str| value(TIME, text.as_bytes());
         let id = [
             value(SEQUENCE, &[]),
             value(OCTETS, b"n"),

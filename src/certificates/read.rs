@@ -10,10 +10,11 @@ use rustls::crypto::CryptoProvider;
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::error::{CertError, CertificateKey};
 use super::pem;
-use super::x509::{AlternativeName, Certificate, Validity};
 
 /// Permission bits that let users other than owner and group read or write a key file.
 const OTHERS: u32 = 0o006;
@@ -66,6 +67,20 @@ pub(crate) fn key_file(path: &Path) -> Result<Vec<u8>, CertError> {
     Ok(key)
 }
 
+/// Validity period of a certificate, in seconds since the epoch. Both ends are included (RFC 5280 §4.1.2.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Validity {
+    pub not_before: i64,
+    pub not_after: i64,
+}
+
+impl Validity {
+    /// Whether the certificate is valid at `now`.
+    pub(crate) fn covers(self, now: i64) -> bool {
+        (self.not_before..=self.not_after).contains(&now)
+    }
+}
+
 /// Properties of a leaf certificate.
 #[derive(Debug)]
 pub(crate) struct LeafInfo {
@@ -95,20 +110,17 @@ pub(crate) fn chain(
     let Some(leaf) = chain.first() else {
         return Err(pem::no_certificate(path, pem, CertificateKey::Cert));
     };
-    let parsed = Certificate::parse(leaf).ok_or_else(|| {
-        let message = format!("certificate {shown}: its first certificate can't be read");
+    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|e| {
+        let message = format!("certificate {shown}: its first certificate can't be read: {e}");
         error(message, "The file may be damaged")
     })?;
     let about = LeafInfo {
-        validity: parsed.validity,
-        covers: { parsed.alternative_names() }
-            .filter_map(|name| match name {
-                AlternativeName::Dns(name) => Some(name.to_ascii_lowercase()),
-                AlternativeName::Address(ip) => Some(ip.to_string()),
-                AlternativeName::Uri(_) | AlternativeName::Mail(_) => None,
-            })
-            .collect(),
-        serial: parsed.serial.to_vec(),
+        validity: Validity {
+            not_before: parsed.validity().not_before.timestamp(),
+            not_after: parsed.validity().not_after.timestamp(),
+        },
+        covers: alternative_names(&parsed),
+        serial: parsed.tbs_certificate.raw_serial().to_vec(),
     };
     Ok((chain, about))
 }
@@ -170,6 +182,27 @@ pub(crate) fn swapped(cert: (&Path, &[u8]), key: (&Path, &[u8])) -> Option<CertE
         );
         CertError::new(CertificateKey::Cert, message, "Exchange the two paths")
     })
+}
+
+/// Subject alternative names, in lower case; addresses as text.
+pub(crate) fn alternative_names(cert: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(names)) = cert.subject_alternative_name() else {
+        return Vec::new();
+    };
+    let text = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => <[u8; 4]>::try_from(*bytes)
+                .ok()
+                .map(|b| std::net::IpAddr::from(b).to_string()),
+            16 => <[u8; 16]>::try_from(*bytes)
+                .ok()
+                .map(|b| std::net::IpAddr::from(b).to_string()),
+            _ => None,
+        },
+        _ => None,
+    };
+    names.value.general_names.iter().filter_map(text).collect()
 }
 
 /// Parses the authorities that the key `part` names.

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::error::{CertError, CertificateKey};
-use super::read::date;
-use super::x509::Validity;
+use super::read::{Validity, date};
 
 /// What a slot holds: it is read from files, and stays in use until files with something that isn't worse replace it.
 pub(crate) trait Material: Sized {

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::plan::Period;
-use crate::certificates::Certificate;
 use crate::config::acme::certificate_file;
 
 const ACCOUNT: &str = "account.json";
@@ -138,14 +139,22 @@ impl AcmeStore {
 /// Reads the first certificate of a PEM text.
 pub(super) fn described(pem: &[u8]) -> Option<StoredCertificate> {
     let leaf = CertificateDer::pem_slice_iter(pem).next()?.ok()?;
-    let parsed = Certificate::parse(&leaf)?;
+    let (_, parsed) = X509Certificate::from_der(&leaf).ok()?;
+    let authority_key = parsed
+        .iter_extensions()
+        .find_map(|e| match e.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(id) => {
+                id.key_identifier.as_ref().map(|k| k.0.to_vec())
+            }
+            _ => None,
+        });
     Some(StoredCertificate {
         validity: Period {
-            start: parsed.validity.not_before,
-            end: parsed.validity.not_after,
+            start: parsed.validity().not_before.timestamp(),
+            end: parsed.validity().not_after.timestamp(),
         },
-        serial: parsed.serial.to_vec(),
-        authority_key: parsed.authority_key().map(<[u8]>::to_vec),
+        serial: parsed.tbs_certificate.raw_serial().to_vec(),
+        authority_key,
     })
 }
 

@@ -11,6 +11,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
+use prost::Message;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -24,7 +25,6 @@ use super::proto::{
     RangeResponse, ResponseHeader, WatchRequest, WatchResponse,
 };
 use crate::config::fleet::{EtcdUrl, FleetSpec, OnLost};
-use crate::protobuf::Message;
 
 /// Runs a test on a runtime such as the control thread's, within a time limit.
 pub(super) fn run(test: impl Future<Output = ()>) {
@@ -141,11 +141,11 @@ impl FakeStore {
     }
 
     fn unary(&mut self, method: &str, message: Bytes) -> Answer {
-        fn read<M: Message>(message: Bytes) -> M {
-            M::decode(&message).expect("a valid message")
+        fn read<M: Message + Default>(message: Bytes) -> M {
+            M::decode(message).expect("a valid message")
         }
         let bytes = match method {
-            "KV/Range" => self.range(&read(message)).encode(),
+            "KV/Range" => self.range(&read(message)).encode_to_vec(),
             "KV/Put" => {
                 let put: PutRequest = read(message);
                 if put.lease != 0 && !self.leases.contains(&put.lease) {
@@ -153,14 +153,14 @@ impl FakeStore {
                 }
                 self.write(put.key, put.value, put.lease);
                 let header = Some(self.header());
-                HeaderResponse { header }.encode()
+                HeaderResponse { header }.encode_to_vec()
             }
             "Lease/LeaseGrant" => {
                 let _: LeaseGrantRequest = read(message);
                 let id = 100 + self.leases.len() as i64;
                 self.leases.push(id);
                 let error = String::new();
-                LeaseGrantResponse { id, error }.encode()
+                LeaseGrantResponse { id, error }.encode_to_vec()
             }
             "Lease/LeaseKeepAlive" => {
                 let request: LeaseRequest = read(message);
@@ -169,12 +169,12 @@ impl FakeStore {
                 } else {
                     0
                 };
-                LeaseKeepAliveResponse { ttl }.encode()
+                LeaseKeepAliveResponse { ttl }.encode_to_vec()
             }
             "Lease/LeaseRevoke" => {
                 let request: LeaseRequest = read(message);
                 self.end_lease(request.id);
-                HeaderResponse::default().encode()
+                HeaderResponse::default().encode_to_vec()
             }
             "Auth/Authenticate" => {
                 let request: AuthenticateRequest = read(message);
@@ -186,7 +186,7 @@ impl FakeStore {
                 }
                 self.logins.push((request.name, request.password));
                 let token = self.token.clone().unwrap_or_default();
-                AuthenticateResponse { token }.encode()
+                AuthenticateResponse { token }.encode_to_vec()
             }
             other => panic!("unexpected method {other}"),
         };
@@ -339,7 +339,7 @@ async fn answer(
         return finish(&mut stream, Err(refusal));
     }
     if method == "Watch/Watch" {
-        let request = WatchRequest::decode(&message).expect("a valid message");
+        let request = WatchRequest::decode(message).expect("a valid message");
         let (sender, mut responses) = unbounded_channel();
         store.borrow_mut().begin_watch(request, &sender);
         drop(sender);

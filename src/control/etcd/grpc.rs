@@ -7,9 +7,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h2::client::SendRequest;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Request, Response, header};
+use prost::Message;
 use tokio::sync::watch;
-
-use crate::protobuf::Message;
 
 /// Largest message that is read, in bytes. A page of [`super::kv`] fits in.
 pub(super) const MAX_MESSAGE: usize = 5 << 20;
@@ -83,7 +82,7 @@ impl Channel {
     ///
     /// # Errors
     /// See [`CallError`]. The caller sets the time limit.
-    pub(super) async fn unary<R: Message>(
+    pub(super) async fn unary<R: Message + Default>(
         &self,
         method: &str,
         message: &impl Message,
@@ -138,12 +137,13 @@ fn broken(error: h2::Error) -> CallError {
 
 /// A message with its prefix.
 pub(super) fn frame(message: &impl Message) -> Bytes {
-    let encoded = message.encode();
-    let mut framed = BytesMut::with_capacity(PREFIX + encoded.len());
+    let length = message.encoded_len();
+    let mut framed = BytesMut::with_capacity(PREFIX + length);
     framed.put_u8(0);
     // No message of ours is near 4 GiB.
-    framed.put_u32(u32::try_from(encoded.len()).unwrap_or(u32::MAX));
-    framed.extend_from_slice(&encoded);
+    framed.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    // Fails only if the buffer is too small, and it grows.
+    let _ = message.encode(&mut framed);
     framed.freeze()
 }
 
@@ -173,10 +173,10 @@ impl Messages {
     }
 
     /// Waits for the next message. `None` if the response has ended with success. Not cancellation safe.
-    pub(super) async fn next<R: Message>(&mut self) -> Result<Option<R>, CallError> {
+    pub(super) async fn next<R: Message + Default>(&mut self) -> Result<Option<R>, CallError> {
         loop {
             if let Some(message) = self.take()? {
-                let decoded = R::decode(&message);
+                let decoded = R::decode(message);
                 return decoded
                     .map(Some)
                     .map_err(|e| CallError::Broken(e.to_string()));

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use h2::{Ping, PingPong};
 use http::HeaderValue;
+use prost::Message;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
@@ -22,7 +23,6 @@ use super::proto::{
 };
 use crate::config::fleet::{EtcdUrl, EtcdUser, FleetSpec};
 use crate::config::spec::UpstreamTls;
-use crate::protobuf::Message;
 
 /// Time limit of a call. An election of etcd's takes a second or two; a call that is caught by one may hang for seven.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
@@ -262,7 +262,7 @@ impl Link {
     }
 
     /// Makes a unary call. A token that has expired is replaced once.
-    pub(super) async fn call<R: Message>(
+    pub(super) async fn call<R: Message + Default>(
         &self,
         method: &str,
         message: &impl Message,

@@ -18,11 +18,11 @@ mod watch;
 
 use std::rc::Rc;
 
+use prost::Message;
 use tokio::sync::watch::Receiver;
 use tokio::task::spawn_local;
 
 use crate::config::fleet::FleetSpec;
-use crate::protobuf::Message;
 
 pub(in crate::control) use connect::read_password;
 pub(in crate::control) use error::EtcdError;
@@ -78,7 +78,11 @@ impl Etcd {
     }
 
     /// Makes a unary call, within the time limit of calls.
-    async fn call<R: Message>(&self, method: &str, message: &impl Message) -> Result<R, EtcdError> {
+    async fn call<R: Message + Default>(
+        &self,
+        method: &str,
+        message: &impl Message,
+    ) -> Result<R, EtcdError> {
         self.0.link.call(method, message).await
     }
 }

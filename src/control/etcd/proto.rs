@@ -4,207 +4,242 @@
 //! published definitions and never change.
 
 use bytes::Bytes;
+use prost::Message;
 
-message! {
-    /// `ResponseHeader`.
-    #[derive(Copy)]
-    pub(super) struct ResponseHeader {
-        pub cluster_id: u64 = 1,
-        pub revision: i64 = 3,
-    }
+/// `ResponseHeader`.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct ResponseHeader {
+    #[prost(uint64, tag = "1")]
+    pub cluster_id: u64,
+    #[prost(int64, tag = "3")]
+    pub revision: i64,
 }
 
-message! {
-    /// `mvccpb.KeyValue`.
-    pub(super) struct KeyValue {
-        pub key: Bytes = 1,
-        pub mod_revision: i64 = 3,
-        pub value: Bytes = 5,
-        pub lease: i64 = 6,
-    }
+/// `mvccpb.KeyValue`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct KeyValue {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    #[prost(int64, tag = "3")]
+    pub mod_revision: i64,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub value: Bytes,
+    #[prost(int64, tag = "6")]
+    pub lease: i64,
 }
 
-message! {
-    /// `RangeRequest`.
-    pub(super) struct RangeRequest {
-        pub key: Bytes = 1,
-        pub range_end: Bytes = 2,
-        pub limit: i64 = 3,
-        pub revision: i64 = 4,
-        pub keys_only: bool = 8,
-    }
+/// `RangeRequest`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct RangeRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub range_end: Bytes,
+    #[prost(int64, tag = "3")]
+    pub limit: i64,
+    #[prost(int64, tag = "4")]
+    pub revision: i64,
+    #[prost(bool, tag = "8")]
+    pub keys_only: bool,
 }
 
-message! {
-    /// `RangeResponse`.
-    pub(super) struct RangeResponse {
-        pub header: Option<ResponseHeader> = 1,
-        pub kvs: Vec<KeyValue> = 2,
-        pub more: bool = 3,
-    }
+/// `RangeResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct RangeResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<ResponseHeader>,
+    #[prost(message, repeated, tag = "2")]
+    pub kvs: Vec<KeyValue>,
+    #[prost(bool, tag = "3")]
+    pub more: bool,
 }
 
-message! {
-    /// `PutRequest`.
-    pub(super) struct PutRequest {
-        pub key: Bytes = 1,
-        pub value: Bytes = 2,
-        pub lease: i64 = 3,
-    }
+/// `PutRequest`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct PutRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub value: Bytes,
+    #[prost(int64, tag = "3")]
+    pub lease: i64,
 }
 
-message! {
-    /// `PutResponse`, and other responses of which only the header is of interest.
-    pub(super) struct HeaderResponse {
-        pub header: Option<ResponseHeader> = 1,
-    }
+/// `PutResponse`, and other responses of which only the header is of interest.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct HeaderResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<ResponseHeader>,
 }
 
-message! {
-    /// `DeleteRangeRequest`.
-    pub(super) struct DeleteRangeRequest {
-        pub key: Bytes = 1,
-        /// Empty: the one key.
-        pub range_end: Bytes = 2,
-    }
+/// `DeleteRangeRequest`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct DeleteRangeRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    /// Empty: the one key.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub range_end: Bytes,
 }
 
-message! {
-    /// `TxnRequest`.
-    pub(super) struct TxnRequest {
-        pub compare: Vec<Compare> = 1,
-        pub success: Vec<TxnOperation> = 2,
-        pub failure: Vec<TxnOperation> = 3,
-    }
+/// `TxnRequest`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TxnRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub compare: Vec<Compare>,
+    #[prost(message, repeated, tag = "2")]
+    pub success: Vec<TxnOperation>,
+    #[prost(message, repeated, tag = "3")]
+    pub failure: Vec<TxnOperation>,
 }
 
-message! {
-    /// `Compare` of the last revision of a key, for equality.
-    pub(super) struct Compare {
-        /// `EQUAL`.
-        pub result: i32 = 1,
-        pub target: i32 = 2,
-        pub key: Bytes = 3,
-        /// Part of a `oneof`, so that 0 is sent too.
-        pub mod_revision: Option<i64> = 6,
-    }
+/// `Compare` of the last revision of a key, for equality.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Compare {
+    /// `EQUAL`.
+    #[prost(int32, tag = "1")]
+    pub result: i32,
+    #[prost(int32, tag = "2")]
+    pub target: i32,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub key: Bytes,
+    /// Part of a `oneof`, so that 0 is sent too.
+    #[prost(int64, optional, tag = "6")]
+    pub mod_revision: Option<i64>,
 }
 
 /// `Compare.CompareTarget.MOD`.
 pub(super) const MOD_REVISION: i32 = 2;
 
-message! {
-    /// `RequestOp`, of which one field is set.
-    pub(super) struct TxnOperation {
-        pub range: Option<RangeRequest> = 1,
-        pub put: Option<PutRequest> = 2,
-    }
+/// `RequestOp`, of which one field is set.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TxnOperation {
+    #[prost(message, optional, tag = "1")]
+    pub range: Option<RangeRequest>,
+    #[prost(message, optional, tag = "2")]
+    pub put: Option<PutRequest>,
 }
 
-message! {
-    /// `TxnResponse`.
-    pub(super) struct TxnResponse {
-        pub header: Option<ResponseHeader> = 1,
-        pub succeeded: bool = 2,
-        pub responses: Vec<TxnResult> = 3,
-    }
+/// `TxnResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TxnResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<ResponseHeader>,
+    #[prost(bool, tag = "2")]
+    pub succeeded: bool,
+    #[prost(message, repeated, tag = "3")]
+    pub responses: Vec<TxnResult>,
 }
 
-message! {
-    /// `ResponseOp`.
-    pub(super) struct TxnResult {
-        pub range: Option<RangeResponse> = 1,
-    }
+/// `ResponseOp`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TxnResult {
+    #[prost(message, optional, tag = "1")]
+    pub range: Option<RangeResponse>,
 }
 
-message! {
-    /// `WatchRequest` that creates a watch.
-    pub(super) struct WatchRequest {
-        pub create: Option<WatchCreate> = 1,
-    }
+/// `WatchRequest` that creates a watch.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WatchRequest {
+    #[prost(message, optional, tag = "1")]
+    pub create: Option<WatchCreate>,
 }
 
-message! {
-    /// `WatchCreateRequest`.
-    pub(super) struct WatchCreate {
-        pub key: Bytes = 1,
-        pub range_end: Bytes = 2,
-        pub start_revision: i64 = 3,
-        /// Asks for an empty response from time to time: a quiet watch learns of later revisions by it.
-        pub progress_notify: bool = 4,
-        /// Allows the server to split large responses.
-        pub fragment: bool = 8,
-    }
+/// `WatchCreateRequest`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WatchCreate {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub range_end: Bytes,
+    #[prost(int64, tag = "3")]
+    pub start_revision: i64,
+    /// Asks for an empty response from time to time: a quiet watch learns of later revisions by it.
+    #[prost(bool, tag = "4")]
+    pub progress_notify: bool,
+    /// Allows the server to split large responses.
+    #[prost(bool, tag = "8")]
+    pub fragment: bool,
 }
 
-message! {
-    /// `WatchResponse`.
-    pub(super) struct WatchResponse {
-        pub header: Option<ResponseHeader> = 1,
-        pub watch_id: i64 = 2,
-        pub created: bool = 3,
-        pub canceled: bool = 4,
-        pub compact_revision: i64 = 5,
-        pub cancel_reason: String = 6,
-        /// More responses for the same revisions follow.
-        pub fragment: bool = 7,
-        pub events: Vec<Event> = 11,
-    }
+/// `WatchResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct WatchResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<ResponseHeader>,
+    #[prost(int64, tag = "2")]
+    pub watch_id: i64,
+    #[prost(bool, tag = "3")]
+    pub created: bool,
+    #[prost(bool, tag = "4")]
+    pub canceled: bool,
+    #[prost(int64, tag = "5")]
+    pub compact_revision: i64,
+    #[prost(string, tag = "6")]
+    pub cancel_reason: String,
+    /// More responses for the same revisions follow.
+    #[prost(bool, tag = "7")]
+    pub fragment: bool,
+    #[prost(message, repeated, tag = "11")]
+    pub events: Vec<Event>,
 }
 
-message! {
-    /// `mvccpb.Event`.
-    pub(super) struct Event {
-        pub kind: i32 = 1,
-        pub kv: Option<KeyValue> = 2,
-    }
+/// `mvccpb.Event`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Event {
+    #[prost(int32, tag = "1")]
+    pub kind: i32,
+    #[prost(message, optional, tag = "2")]
+    pub kv: Option<KeyValue>,
 }
 
 /// `mvccpb.Event.EventType.DELETE`.
 pub(super) const EVENT_DELETE: i32 = 1;
 
-message! {
-    /// `LeaseGrantRequest`, with an ID that the server chooses.
-    pub(super) struct LeaseGrantRequest {
-        /// In seconds.
-        pub ttl: i64 = 1,
-    }
+/// `LeaseGrantRequest`, with an ID that the server chooses.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct LeaseGrantRequest {
+    /// In seconds.
+    #[prost(int64, tag = "1")]
+    pub ttl: i64,
 }
 
-message! {
-    /// `LeaseGrantResponse`.
-    pub(super) struct LeaseGrantResponse {
-        pub id: i64 = 2,
-        pub error: String = 4,
-    }
+/// `LeaseGrantResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct LeaseGrantResponse {
+    #[prost(int64, tag = "2")]
+    pub id: i64,
+    #[prost(string, tag = "4")]
+    pub error: String,
 }
 
-message! {
-    /// `LeaseRevokeRequest`, `LeaseKeepAliveRequest`.
-    pub(super) struct LeaseRequest {
-        pub id: i64 = 1,
-    }
+/// `LeaseRevokeRequest`, `LeaseKeepAliveRequest`.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct LeaseRequest {
+    #[prost(int64, tag = "1")]
+    pub id: i64,
 }
 
-message! {
-    /// `LeaseKeepAliveResponse`.
-    pub(super) struct LeaseKeepAliveResponse {
-        /// In seconds. 0 or less if there is no such lease.
-        pub ttl: i64 = 3,
-    }
+/// `LeaseKeepAliveResponse`.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct LeaseKeepAliveResponse {
+    /// In seconds. 0 or less if there is no such lease.
+    #[prost(int64, tag = "3")]
+    pub ttl: i64,
 }
 
-message! {
-    /// `AuthenticateRequest`.
-    pub(super) struct AuthenticateRequest {
-        pub name: String = 1,
-        pub password: String = 2,
-    }
+/// `AuthenticateRequest`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct AuthenticateRequest {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(string, tag = "2")]
+    pub password: String,
 }
 
-message! {
-    /// `AuthenticateResponse`.
-    pub(super) struct AuthenticateResponse {
-        pub token: String = 2,
-    }
+/// `AuthenticateResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct AuthenticateResponse {
+    #[prost(string, tag = "2")]
+    pub token: String,
 }

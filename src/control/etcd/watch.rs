@@ -18,7 +18,6 @@ use super::kv::{Entry, Listing, range_end};
 use super::link;
 use super::proto::{EVENT_DELETE, Event, WatchCreate, WatchRequest, WatchResponse};
 use super::{Etcd, Revision};
-use crate::protobuf::Message;
 
 /// News that wait for their reader. When it is slow, etcd is told to wait.
 const QUEUE: usize = 64;
@@ -305,7 +304,7 @@ struct WatchStream {
 }
 
 impl WatchStream {
-    async fn next<R: Message>(&mut self) -> Result<Option<R>, CallError> {
+    async fn next<R: prost::Message + Default>(&mut self) -> Result<Option<R>, CallError> {
         self.messages.next().await
     }
 }

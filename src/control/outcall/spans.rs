@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use prost::Message;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout_at};
 
@@ -17,7 +18,6 @@ use super::exchange::OutcallResponse;
 use super::retry_after::retry_after;
 use super::url::OutcallUrl;
 use crate::config::trace::ExportField;
-use crate::protobuf::Message;
 use crate::telemetry::LogLimit;
 use crate::telemetry::record::SpanOutcome;
 use crate::telemetry::trace::otlp::{ExportResponse, KeyValue, OtlpSpan, export_request};
@@ -172,7 +172,7 @@ impl SpanExporter {
     async fn export(&self, spans: Vec<OtlpSpan>, queue: &SpanQueue, mut hurried: bool) {
         let count = spans.len();
         let request = export_request(spans, self.resource.clone());
-        let body = Bytes::from(request.encode());
+        let body = Bytes::from(request.encode_to_vec());
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -203,7 +203,7 @@ impl SpanExporter {
 
     /// Number of spans that the receiver has refused. A response that can't be read is that of a receiver which took them.
     fn rejected(&self, response: &OutcallResponse) -> usize {
-        let response = ExportResponse::decode(&response.body).unwrap_or_default();
+        let response = ExportResponse::decode(response.body.clone()).unwrap_or_default();
         let Some(partial) = response.partial_success else {
             return 0;
         };

@@ -1,9 +1,14 @@
 //! Extracts from a client's certificate what may be matched and forwarded to applications: subject, names and fingerprint.
 
+use std::net::IpAddr;
+
 use aws_lc_rs::digest;
 use rustls_pki_types::CertificateDer;
+use x509_parser::asn1_rs::ToDer;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::x509::{AttributeTypeAndValue, RelativeDistinguishedName, X509Name};
 
-use crate::certificates::{AlternativeName, Attribute, Certificate};
 use crate::routing::ClientCertificate;
 
 /// Attribute types with a short name: those of RFC 4514 §3, and `emailAddress` as written by OpenSSL.
@@ -22,26 +27,40 @@ const SHORT: [(&str, &str); 10] = [
 
 /// Parses a certificate that the handshake has verified. `None` if it is malformed, which a verified certificate should not be.
 pub(super) fn parse(der: &CertificateDer<'_>) -> Option<ClientCertificate> {
-    let parsed = Certificate::parse(der)?;
-    let common_name = { parsed.subject().flatten() }.find(|a| a.oid() == "2.5.4.3");
+    let (_, parsed) = X509Certificate::from_der(der).ok()?;
     Some(ClientCertificate {
-        subject: subject(&parsed),
-        san: parsed.alternative_names().map(alternative_name).collect(),
-        common_name: { common_name.and_then(|name| name.text()) }
+        subject: subject(parsed.subject()),
+        san: alternative_names(&parsed),
+        common_name: { parsed.subject().iter_common_name().next() }
+            .and_then(|name| name.as_str().ok())
             .unwrap_or_default()
             .to_owned(),
         fingerprint: hex(digest::digest(&digest::SHA256, der).as_ref()),
     })
 }
 
-/// Formats a name with its type as OpenSSL writes it. DNS names are in lower case.
-fn alternative_name(name: AlternativeName<'_>) -> String {
-    match name {
-        AlternativeName::Dns(name) => format!("DNS:{}", printable(&name.to_ascii_lowercase())),
-        AlternativeName::Uri(uri) => format!("URI:{}", printable(uri)),
-        AlternativeName::Mail(mail) => format!("email:{}", printable(mail)),
-        AlternativeName::Address(ip) => format!("IP:{ip}"),
-    }
+/// The subject alternative names (RFC 5280 §4.2.1.6), each with its type as OpenSSL writes it. DNS names are in lower case. Other
+/// types than these four are left out.
+fn alternative_names(cert: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(names)) = cert.subject_alternative_name() else {
+        return Vec::new();
+    };
+    let text = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => {
+            Some(format!("DNS:{}", printable(&name.to_ascii_lowercase())))
+        }
+        GeneralName::URI(uri) => Some(format!("URI:{}", printable(uri))),
+        GeneralName::RFC822Name(mail) => Some(format!("email:{}", printable(mail))),
+        GeneralName::IPAddress(octets) => Some(format!("IP:{}", address(octets)?)),
+        _ => None,
+    };
+    names.value.general_names.iter().filter_map(text).collect()
+}
+
+fn address(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
+        .ok()
 }
 
 /// Escapes what would not be printable, or would end the name in a list.
@@ -65,23 +84,25 @@ fn printable(name: &str) -> String {
 
 /// Formats a name as in RFC 4514 §2, most specific part first. Bytes other than printable ASCII are escaped, so that the result is
 /// a valid header field value.
-fn subject(certificate: &Certificate<'_>) -> String {
-    let relative = |attributes: Vec<String>| attributes.join("+");
-    let mut parts: Vec<String> = { certificate.subject() }
-        .map(|attributes| relative(attributes.map(attribute).collect()))
-        .collect();
+fn subject(name: &X509Name<'_>) -> String {
+    let mut parts: Vec<String> = name.iter_rdn().map(relative).collect();
     parts.reverse();
     parts.join(",")
 }
 
-fn attribute(attribute: Attribute<'_>) -> String {
-    let oid = attribute.oid();
+fn relative(part: &RelativeDistinguishedName<'_>) -> String {
+    part.iter().map(attribute).collect::<Vec<_>>().join("+")
+}
+
+fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
+    let oid = attribute.attr_type().to_id_string();
     let short = SHORT.iter().find(|(known, _)| *known == oid);
-    match (short, attribute.text()) {
-        (Some((_, short)), Some(text)) => format!("{short}={}", escaped(text)),
+    match (short, attribute.as_str()) {
+        (Some((_, short)), Ok(text)) => format!("{short}={}", escaped(text)),
         (short, _) => {
             let name = short.map_or(oid.as_str(), |(_, short)| short);
-            format!("{name}=#{}", hex(attribute.encoded()))
+            let encoded = attribute.attr_value().to_der_vec().unwrap_or_default();
+            format!("{name}=#{}", hex(&encoded))
         }
     }
 }

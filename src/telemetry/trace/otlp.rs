@@ -3,134 +3,139 @@
 //! They are declared here rather than generated, which needs neither `protoc` nor OpenTelemetry's SDK. The tags are those of
 //! the published definitions and never change.
 
-use crate::protobuf::{Field, Fixed32, Fixed64, Malformed, Message, Value, put_bytes};
+use prost::{Message, Oneof};
 
-message! {
-    /// `ExportTraceServiceRequest`.
-    pub(crate) struct ExportRequest {
-        pub resource_spans: Vec<ResourceSpans> = 1,
-    }
+/// `ExportTraceServiceRequest`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ExportRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub resource_spans: Vec<ResourceSpans>,
 }
 
-message! {
-    /// `ExportTraceServiceResponse`.
-    pub(crate) struct ExportResponse {
-        pub partial_success: Option<PartialSuccess> = 1,
-    }
+/// `ExportTraceServiceResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ExportResponse {
+    #[prost(message, optional, tag = "1")]
+    pub partial_success: Option<PartialSuccess>,
 }
 
-message! {
-    /// `ExportTracePartialSuccess`.
-    pub(crate) struct PartialSuccess {
-        pub rejected_spans: i64 = 1,
-        pub error_message: String = 2,
-    }
+/// `ExportTracePartialSuccess`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct PartialSuccess {
+    #[prost(int64, tag = "1")]
+    pub rejected_spans: i64,
+    #[prost(string, tag = "2")]
+    pub error_message: String,
 }
 
-message! {
-    /// `ResourceSpans`.
-    pub(crate) struct ResourceSpans {
-        pub resource: Option<Resource> = 1,
-        pub scope_spans: Vec<ScopeSpans> = 2,
-    }
+/// `ResourceSpans`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ResourceSpans {
+    #[prost(message, optional, tag = "1")]
+    pub resource: Option<Resource>,
+    #[prost(message, repeated, tag = "2")]
+    pub scope_spans: Vec<ScopeSpans>,
 }
 
-message! {
-    /// `Resource`.
-    pub(crate) struct Resource {
-        pub attributes: Vec<KeyValue> = 1,
-    }
+/// `Resource`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Resource {
+    #[prost(message, repeated, tag = "1")]
+    pub attributes: Vec<KeyValue>,
 }
 
-message! {
-    /// `ScopeSpans`.
-    pub(crate) struct ScopeSpans {
-        pub scope: Option<Scope> = 1,
-        pub spans: Vec<OtlpSpan> = 2,
-    }
+/// `ScopeSpans`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ScopeSpans {
+    #[prost(message, optional, tag = "1")]
+    pub scope: Option<Scope>,
+    #[prost(message, repeated, tag = "2")]
+    pub spans: Vec<OtlpSpan>,
 }
 
-message! {
-    /// `InstrumentationScope`.
-    pub(crate) struct Scope {
-        pub name: String = 1,
-        pub version: String = 2,
-    }
+/// `InstrumentationScope`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Scope {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(string, tag = "2")]
+    pub version: String,
 }
 
-message! {
-    /// `Span`.
-    pub(crate) struct OtlpSpan {
-        pub trace_id: Vec<u8> = 1,
-        pub span_id: Vec<u8> = 2,
-        pub trace_state: String = 3,
-        pub parent_span_id: Vec<u8> = 4,
-        pub name: String = 5,
-        pub kind: i32 = 6,
-        pub start_time_unix_nano: Fixed64 = 7,
-        pub end_time_unix_nano: Fixed64 = 8,
-        pub attributes: Vec<KeyValue> = 9,
-        pub status: Option<SpanStatus> = 15,
-        pub flags: Fixed32 = 16,
-    }
+/// `Span`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct OtlpSpan {
+    #[prost(bytes = "vec", tag = "1")]
+    pub trace_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub span_id: Vec<u8>,
+    #[prost(string, tag = "3")]
+    pub trace_state: String,
+    #[prost(bytes = "vec", tag = "4")]
+    pub parent_span_id: Vec<u8>,
+    #[prost(string, tag = "5")]
+    pub name: String,
+    #[prost(enumeration = "SpanKind", tag = "6")]
+    pub kind: i32,
+    #[prost(fixed64, tag = "7")]
+    pub start_time_unix_nano: u64,
+    #[prost(fixed64, tag = "8")]
+    pub end_time_unix_nano: u64,
+    #[prost(message, repeated, tag = "9")]
+    pub attributes: Vec<KeyValue>,
+    #[prost(message, optional, tag = "15")]
+    pub status: Option<SpanStatus>,
+    #[prost(fixed32, tag = "16")]
+    pub flags: u32,
 }
 
 /// `Span.SpanKind`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
 pub(crate) enum SpanKind {
+    Unspecified = 0,
+    Internal = 1,
     Server = 2,
     Client = 3,
 }
 
-message! {
-    /// `Status`.
-    pub(crate) struct SpanStatus {
-        pub message: String = 2,
-        /// 0 unset, 1 ok, 2 error.
-        pub code: i32 = 3,
-    }
+/// `Status`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SpanStatus {
+    #[prost(string, tag = "2")]
+    pub message: String,
+    /// 0 unset, 1 ok, 2 error.
+    #[prost(int32, tag = "3")]
+    pub code: i32,
 }
 
-message! {
-    /// `KeyValue`.
-    pub(crate) struct KeyValue {
-        pub key: String = 1,
-        pub value: Option<AnyValue> = 2,
-    }
+/// `KeyValue`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct KeyValue {
+    #[prost(string, tag = "1")]
+    pub key: String,
+    #[prost(message, optional, tag = "2")]
+    pub value: Option<AnyValue>,
 }
 
 /// `AnyValue`.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, PartialEq, Message)]
 pub(crate) struct AnyValue {
+    #[prost(oneof = "AttributeValue", tags = "1, 2, 3, 4")]
     pub value: Option<AttributeValue>,
 }
 
 /// The values that attributes have here.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq, Oneof)]
 pub(crate) enum AttributeValue {
+    #[prost(string, tag = "1")]
     Text(String),
+    #[prost(bool, tag = "2")]
     Flag(bool),
+    #[prost(int64, tag = "3")]
     Whole(i64),
+    #[prost(double, tag = "4")]
     Fraction(f64),
-}
-
-/// A `oneof`: the one field that is set is sent, whatever its value.
-impl Message for AnyValue {
-    fn write(&self, out: &mut Vec<u8>) {
-        match &self.value {
-            Some(AttributeValue::Text(text)) => put_bytes(1, text.as_bytes(), out),
-            Some(AttributeValue::Flag(flag)) => Some(*flag).write(2, out),
-            Some(AttributeValue::Whole(number)) => Some(*number).write(3, out),
-            Some(AttributeValue::Fraction(number)) => Some(*number).write(4, out),
-            None => {}
-        }
-    }
-
-    fn read_field(&mut self, _: u32, _: Value<'_>) -> Result<(), Malformed> {
-        // Attributes are only sent.
-        Ok(())
-    }
 }
 
 impl From<&str> for AttributeValue {

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use super::otlp::{KeyValue, OtlpSpan, SpanKind, SpanStatus};
 use super::request::{RequestTrace, TrySpan};
 use crate::http1::Method;
-use crate::protobuf::{Fixed32, Fixed64};
 use crate::telemetry::record::{Failure, Protocol, Reason, RequestFlags, RequestRecord, TryRecord};
 
 /// What the record of a request doesn't say.
@@ -148,9 +147,9 @@ fn of_request(record: &RequestRecord<'_>, trace: &RequestTrace, facts: &SpanFact
             parent => parent.to_be_bytes().to_vec(),
         },
         name: name(record, record.service),
-        kind: SpanKind::Server as i32,
-        start_time_unix_nano: Fixed64(facts.ended_unix_nanos.saturating_sub(total)),
-        end_time_unix_nano: Fixed64(facts.ended_unix_nanos),
+        kind: SpanKind::Server.into(),
+        start_time_unix_nano: facts.ended_unix_nanos.saturating_sub(total),
+        end_time_unix_nano: facts.ended_unix_nanos,
         status: is_error.then(|| failed(record.failure)),
         ..span(trace, trace.span_id, out, facts)
     }
@@ -235,9 +234,9 @@ fn of_try(attempt: &TryRecord<'_>, context: &TryContext<'_>) -> OtlpSpan {
     OtlpSpan {
         parent_span_id: trace.span_id.to_be_bytes().to_vec(),
         name: name(record, &format!("{}/{}", record.service, attempt.version.0)),
-        kind: SpanKind::Client as i32,
-        start_time_unix_nano: Fixed64(start),
-        end_time_unix_nano: Fixed64(start + nanos(took)),
+        kind: SpanKind::Client.into(),
+        start_time_unix_nano: start,
+        end_time_unix_nano: start + nanos(took),
         status: is_error.then(|| failed(attempt.failure)),
         ..span(trace, ids.id, out, facts)
     }
@@ -258,7 +257,7 @@ fn span(trace: &RequestTrace, id: u64, out: AttributeList, facts: &SpanFacts<'_>
         span_id: id.to_be_bytes().to_vec(),
         trace_state: facts.trace_state.clone(),
         attributes: out.0,
-        flags: Fixed32(trace.flags.into()),
+        flags: trace.flags.into(),
         ..OtlpSpan::default()
     }
 }

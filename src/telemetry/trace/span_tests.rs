@@ -80,16 +80,12 @@ fn a_request_has_a_server_span_and_a_client_span_for_each_try() {
         panic!("{} spans", spans.len())
     };
     assert!(spans.iter().all(|s| s.trace_id == 0xabc_u128.to_be_bytes()));
-    assert!(
-        spans
-            .iter()
-            .all(|s| s.trace_state == "a=1" && s.flags.0 == 1)
-    );
+    assert!(spans.iter().all(|s| s.trace_state == "a=1" && s.flags == 1));
     assert_eq!(server.parent_span_id, 0xdef_u64.to_be_bytes());
-    assert_eq!(server.kind, SpanKind::Server as i32);
+    assert_eq!(server.kind, i32::from(SpanKind::Server));
     assert_eq!(server.name, "GET shop");
-    assert_eq!(server.end_time_unix_nano.0, 1_000_000_000_000);
-    assert_eq!(server.start_time_unix_nano.0, 999_950_000_000);
+    assert_eq!(server.end_time_unix_nano, 1_000_000_000_000);
+    assert_eq!(server.start_time_unix_nano, 999_950_000_000);
     assert_eq!(server.status, None);
     assert_eq!(text(server, "cutover.version"), "v1");
     assert_eq!(text(server, "cutover.chosen"), "split");
@@ -102,7 +98,7 @@ fn a_request_has_a_server_span_and_a_client_span_for_each_try() {
     for (span, id, name) in [(first, 11_u64, "GET shop/v2"), (second, 12, "GET shop/v1")] {
         assert_eq!(span.span_id, id.to_be_bytes());
         assert_eq!(span.parent_span_id, server.span_id);
-        assert_eq!(span.kind, SpanKind::Client as i32);
+        assert_eq!(span.kind, i32::from(SpanKind::Client));
         assert_eq!(span.name, name);
         assert_eq!(text(span, "server.address"), "10.0.0.1");
         assert_eq!(
@@ -119,8 +115,8 @@ fn a_request_has_a_server_span_and_a_client_span_for_each_try() {
         value(second, "http.request.resend_count"),
         Some(AttributeValue::Whole(1))
     );
-    assert_eq!(second.start_time_unix_nano.0, 999_970_000_000);
-    assert_eq!(second.end_time_unix_nano.0, 1_000_000_000_000);
+    assert_eq!(second.start_time_unix_nano, 999_970_000_000);
+    assert_eq!(second.end_time_unix_nano, 1_000_000_000_000);
 }
 
 #[test]
@@ -166,7 +162,7 @@ fn a_try_that_was_repeated_elsewhere_ends_when_the_next_begins() {
     record.begin_try(attempt("v1", 30));
     trace.begin_try(12, started + Duration::from_millis(7));
     let spans = spans(&record, &trace, &facts(started));
-    let took = |span: &OtlpSpan| span.end_time_unix_nano.0 - span.start_time_unix_nano.0;
+    let took = |span: &OtlpSpan| span.end_time_unix_nano - span.start_time_unix_nano;
     assert_eq!((took(&spans[1]), took(&spans[2])), (7_000_000, 30_000_000));
 }
 

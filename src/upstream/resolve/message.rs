@@ -1,21 +1,13 @@
-//! DNS messages: queries for one name, and what their answers say. The format is that of
-//! RFC 1035 §4.
+//! DNS messages: queries for one name, and what their answers say. Nothing else knows the crate that encodes them.
 
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
-use super::wire::{Name, Reader, Record};
-
-/// Flags of the header: an answer, cut short, recursion desired; and the response code.
-const ANSWER: u16 = 0x8000;
-const TRUNCATED: u16 = 0x0200;
-const RECURSION_DESIRED: u16 = 0x0100;
-const CODE: u16 = 0x000f;
-
-/// The class of the Internet.
-const IN: u16 = 1;
-/// The type of CNAME records.
-const CNAME: u16 = 5;
+use domain::base::iana::{Class, Rcode, Rtype};
+use domain::base::message::Message;
+use domain::base::{MessageBuilder, Name, ParsedName, ToName};
+use domain::rdata::{A, Aaaa, Cname, Srv};
 
 /// Most CNAME records that are followed for one name. A longer chain is a loop or a mistake.
 const LONGEST_CHAIN: usize = 16;
@@ -29,35 +21,19 @@ pub(super) enum RecordKind {
 }
 
 impl RecordKind {
-    /// The number of the type.
-    fn number(self) -> u16 {
+    fn rtype(self) -> Rtype {
         match self {
-            Self::A => 1,
-            Self::Aaaa => 28,
-            Self::Srv => 33,
+            Self::A => Rtype::A,
+            Self::Aaaa => Rtype::AAAA,
+            Self::Srv => Rtype::SRV,
         }
-    }
-
-    /// Reads the data of a record of this type. `None` if it is malformed.
-    fn data(self, mut data: Reader<'_>) -> Option<RecordData> {
-        let read = match self {
-            Self::A => RecordData::Address(data.array::<4>()?.into()),
-            Self::Aaaa => RecordData::Address(data.array::<16>()?.into()),
-            Self::Srv => RecordData::Service {
-                priority: data.u16()?,
-                weight: data.u16()?,
-                port: data.u16()?,
-                target: data.name()?.text(),
-            },
-        };
-        data.is_at_end().then_some(read)
     }
 }
 
 /// A question to a name server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Question {
-    name: Name,
+    name: Name<Vec<u8>>,
     kind: RecordKind,
 }
 
@@ -95,23 +71,22 @@ pub(super) enum Reply {
 }
 
 impl Question {
-    /// A question for the records of `name`, which is absolute, with or without a dot at its end. `None` if it is no valid name.
+    /// A question for the records of `name`, which is absolute, with or without a dot at its end. `None` if it is too long.
     pub(super) fn new(name: &str, kind: RecordKind) -> Option<Self> {
-        let name = Name::parse(name)?;
+        let name = Name::<Vec<u8>>::from_str(name).ok()?;
         Some(Self { name, kind })
     }
 
     /// Encodes the query with this id. It asks for recursion.
     pub(super) fn encode(&self, id: u16) -> Vec<u8> {
-        let mut message = Vec::new();
-        // One question, and no records.
-        for number in [id, RECURSION_DESIRED, 1, 0, 0, 0] {
-            message.extend(number.to_be_bytes());
-        }
-        message.extend(self.name.as_bytes());
-        message.extend(self.kind.number().to_be_bytes());
-        message.extend(IN.to_be_bytes());
-        message
+        let mut message = MessageBuilder::new_vec();
+        message.header_mut().set_id(id);
+        message.header_mut().set_rd(true);
+        let mut questions = message.question();
+        // A vector has room for any name, whose length is at most 255.
+        let pushed = questions.push((&self.name, self.kind.rtype()));
+        debug_assert!(pushed.is_ok());
+        questions.finish()
     }
 
     /// Reads an answer to the query that had this id.
@@ -121,58 +96,66 @@ impl Question {
 
     /// `None` if it is no answer to this question, or malformed.
     fn parse(&self, id: u16, bytes: &[u8]) -> Option<Reply> {
-        let mut message = Reader::new(bytes);
-        let (answers, flags) = (message.u16()? == id, message.u16()?);
-        let (questions, count) = (message.u16()?, message.u16()?);
-        let _authorities_and_additional: [u8; 4] = message.array()?;
-        let is_ours = answers
-            && flags & ANSWER != 0
-            && questions == 1
-            && message.name()? == self.name
-            && message.u16()? == self.kind.number()
-            && message.u16()? == IN;
+        let message = Message::from_octets(bytes).ok()?;
+        let header = message.header();
+        let asked = message.sole_question().ok()?;
+        let is_ours = header.id() == id
+            && header.qr()
+            && asked.qname().name_eq(&self.name)
+            && asked.qtype() == self.kind.rtype()
+            && asked.qclass() == Class::IN;
         if !is_ours {
             return None;
         }
-        if flags & TRUNCATED != 0 {
+        if header.tc() {
             return Some(Reply::Truncated);
         }
-        match flags & CODE {
-            0 => {}
-            3 => return Some(Reply::NoSuchName),
-            code => return Some(Reply::Failed(code_name(code))),
+        match header.rcode() {
+            Rcode::NOERROR => {}
+            Rcode::NXDOMAIN => return Some(Reply::NoSuchName),
+            code => return Some(Reply::Failed(code.to_string())),
         }
-        let records: Vec<Record<'_>> = (0..count)
-            .map(|_| message.record())
-            .collect::<Option<_>>()?;
-        let Some((owner, mut ttl)) = canonical(&records, &self.name)? else {
+        let Some((owner, mut ttl)) = canonical(&message, &self.name)? else {
             return Some(Reply::NoRecord);
         };
-        let mut found = Vec::new();
-        for record in &records {
-            if record.class == IN && record.kind == self.kind.number() && record.owner == owner {
-                ttl = ttl.min(Duration::from_secs(record.ttl.into()));
-                found.push(self.kind.data(record.data)?);
+        let mut records = Vec::new();
+        for record in message.answer().ok()? {
+            let record = record.ok()?;
+            if record.class() != Class::IN
+                || record.rtype() != self.kind.rtype()
+                || !record.owner().name_eq(&owner)
+            {
+                continue;
             }
+            ttl = ttl.min(record.ttl().into_duration());
+            records.push(match self.kind {
+                RecordKind::A => {
+                    let a = record.into_record::<A>().ok()??;
+                    RecordData::Address(a.data().addr().into())
+                }
+                RecordKind::Aaaa => {
+                    let aaaa = record.into_record::<Aaaa>().ok()??;
+                    RecordData::Address(aaaa.data().addr().into())
+                }
+                RecordKind::Srv => {
+                    let srv = record.into_record::<Srv<ParsedName<&[u8]>>>().ok()??;
+                    service(srv.data())
+                }
+            });
         }
-        Some(match found.is_empty() {
+        Some(match records.is_empty() {
             true => Reply::NoRecord,
-            false => Reply::Records {
-                records: found,
-                ttl,
-            },
+            false => Reply::Records { records, ttl },
         })
     }
 }
 
-/// The name of a response code (RFC 1035 §4.1.1), or its number.
-fn code_name(code: u16) -> String {
-    match code {
-        1 => "FORMERR".to_owned(),
-        2 => "SERVFAIL".to_owned(),
-        4 => "NOTIMP".to_owned(),
-        5 => "REFUSED".to_owned(),
-        code => code.to_string(),
+fn service(srv: &Srv<ParsedName<&[u8]>>) -> RecordData {
+    RecordData::Service {
+        priority: srv.priority(),
+        weight: srv.weight(),
+        port: srv.port(),
+        target: srv.target().to_string().to_ascii_lowercase(),
     }
 }
 
@@ -180,23 +163,25 @@ fn code_name(code: u16) -> String {
 const LONGEST_TTL: Duration = Duration::from_secs((1 << 31) - 1);
 
 /// Follows the CNAME records of an answer from `name`. Returns the last name and the smallest TTL on the way; `Some(None)` if
-/// the chain doesn't end, and `None` if a record is malformed.
-fn canonical(records: &[Record<'_>], name: &Name) -> Option<Option<(Name, Duration)>> {
+/// the chain doesn't end, and `None` if the message is malformed.
+fn canonical(
+    message: &Message<&[u8]>,
+    name: &Name<Vec<u8>>,
+) -> Option<Option<(Name<Vec<u8>>, Duration)>> {
     let mut aliases = Vec::new();
-    for record in records {
-        if record.class == IN && record.kind == CNAME {
-            let mut data = record.data;
-            let target = data.name().filter(|_| data.is_at_end())?;
-            aliases.push((
-                &record.owner,
-                target,
-                Duration::from_secs(record.ttl.into()),
-            ));
-        }
+    for record in message
+        .answer()
+        .ok()?
+        .limit_to_in::<Cname<ParsedName<&[u8]>>>()
+    {
+        let record = record.ok()?;
+        let owner: Name<Vec<u8>> = record.owner().to_name();
+        let target: Name<Vec<u8>> = record.data().cname().to_name();
+        aliases.push((owner, target, record.ttl().into_duration()));
     }
     let (mut last, mut ttl) = (name.clone(), LONGEST_TTL);
     for _ in 0..=LONGEST_CHAIN {
-        let alias = aliases.iter().find(|(owner, ..)| **owner == last);
+        let alias = aliases.iter().find(|(owner, ..)| owner.name_eq(&last));
         let Some((_, target, of_alias)) = alias else {
             return Some(Some((last, ttl)));
         };

@@ -153,7 +153,7 @@ proptest! {
     #[test]
     fn no_message_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0..3) {
         let kind = [RecordKind::A, RecordKind::Aaaa, RecordKind::Srv][kind as usize];
-        let mut whole = message("app.test", kind.number() as u8, GOOD, &[]);
+        let mut whole = message("app.test", kind.rtype().to_int() as u8, GOOD, &[]);
         // As many answer records as the bytes may hold.
         whole[7] = 9;
         whole.extend(bytes);

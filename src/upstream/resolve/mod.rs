@@ -16,7 +16,6 @@ mod resolv_conf;
 pub(crate) mod resolver;
 mod system_files;
 mod transport;
-mod wire;
 
 #[cfg(test)]
 #[allow(
