@@ -43,6 +43,7 @@ impl ServiceRollout {
             guard: None,
             is_guard_known: false,
             on_its_way: None,
+            is_overtaken: false,
             claims: false,
             is_lost: false,
             kept: None,
@@ -119,10 +120,11 @@ impl ServiceRollout {
         if !side.replica.see(revision, document) {
             return None;
         }
-        // The change on its way will fail, and bring an even newer document, or it is newer than this one.
-        match side.on_its_way {
-            Some(_) => Some(Vec::new()),
-            None => Some(self.synchronize(now_s)),
+        // The change on its way will be refused, and bring an even newer document, or it is newer than this one.
+        side.is_overtaken = side.on_its_way.is_some();
+        match side.is_overtaken {
+            true => Some(Vec::new()),
+            false => Some(self.synchronize(now_s)),
         }
     }
 
@@ -386,6 +388,7 @@ impl ServiceRollout {
             return Vec::new();
         };
         let told = side.on_its_way.take().unwrap_or(0);
+        let is_overtaken = std::mem::take(&mut side.is_overtaken);
         match result {
             Written::Done(revision, document) => {
                 self.store_error = None;
@@ -413,6 +416,10 @@ impl ServiceRollout {
             Written::Failed(why) => {
                 self.store_error = Some(StoreError::Io(why));
                 self.retries_at_tick = true;
+                // Without this the next change would be based on the newer document, and yet undo what others have decided in it.
+                if is_overtaken {
+                    return self.synchronize(now_s);
+                }
                 let later = std::mem::replace(&mut self.notes, notes);
                 self.notes.extend(later);
                 Vec::new()

@@ -35,6 +35,8 @@ pub(super) struct SharedSide {
     pub is_guard_known: bool,
     /// The number of intents that the change on its way has.
     pub on_its_way: Option<usize>,
+    /// Whether a document came that is newer than what the change on its way is based on.
+    pub is_overtaken: bool,
     /// Whether the next change takes over as driver.
     pub claims: bool,
     /// Whether `on_lost` has taken the share away, because the store doesn't answer.
