@@ -14,7 +14,7 @@ if ! command -v dnsmasq > /dev/null; then
     # Only the program is needed, not its service.
     DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install --yes --no-install-recommends dnsmasq-base
 fi
-dnsmasq --version | head -n 1
+dnsmasq --version | sed -n 1p
 
 output=$(cargo test --test it -- --exact names::a_real_dnsmasq_is_followed --nocapture 2>&1) || { echo "$output"; exit 1; }
 echo "$output"

@@ -15,7 +15,7 @@ if ! command -v etcd > /dev/null || ! command -v etcdctl > /dev/null; then
     # Only the programs are needed, not the service.
     DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install --yes --no-install-recommends etcd-server etcd-client
 fi
-etcd --version | head -n 1
+etcd --version | sed -n 1p
 # Asks for the tests that take minutes.
 export CUTOVER_ETCD=1
 

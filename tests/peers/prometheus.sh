@@ -10,7 +10,7 @@ if ! command -v prometheus > /dev/null; then
     # Only the program is needed, not its service.
     DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install --yes --no-install-recommends prometheus
 fi
-prometheus --version 2>&1 | head -n 1
+prometheus --version 2>&1 | sed -n 1p
 
 run() {
     output=$(cargo test "$@" --nocapture 2>&1) || { echo "$output"; exit 1; }
