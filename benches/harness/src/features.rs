@@ -167,14 +167,14 @@ pub fn run(stage: &Stage) -> Result<Table> {
     for entry in &mut entries {
         entry.running = None;
     }
-    let valgrind = peers::installed("valgrind");
+    let valgrind = valgrind::find(stage);
     let counted = entries
         .iter()
-        .map(|entry| count(stage, valgrind.as_deref(), entry))
+        .map(|entry| count(stage, valgrind.as_deref().ok(), entry))
         .collect::<Vec<_>>();
     let mut table = tabulate(&entries, &counted);
-    if valgrind.is_none() {
-        table.notes.push(valgrind::MISSING.to_owned());
+    if let Err(reason) = valgrind {
+        table.notes.push(reason.to_owned());
     }
     Ok(table)
 }

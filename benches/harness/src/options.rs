@@ -27,6 +27,7 @@ bench options
   --load-core N      core of origin and load generator (default 1)
   --idle N           connections of the idle cases (default 9000)
   --rate N           requests per second of the latency case (default 8000)
+  --no-valgrind      count no instructions
   --write            write benches/RESULTS.md (only after a run of all cases)
 
 load options
@@ -128,6 +129,8 @@ pub struct Bench {
     pub idle: usize,
     /// Requests per second of the latency case.
     pub rate: u32,
+    /// Count instructions where a case does, if valgrind is installed.
+    pub valgrind: bool,
     /// Write RESULTS.md.
     pub write: bool,
 }
@@ -185,6 +188,7 @@ fn bench(mut arguments: impl Iterator<Item = String>) -> Result<Bench> {
         load_core: 1,
         idle: 9000,
         rate: 8000,
+        valgrind: true,
         write: false,
     };
     let a = &mut arguments;
@@ -192,6 +196,7 @@ fn bench(mut arguments: impl Iterator<Item = String>) -> Result<Bench> {
         match option.as_str() {
             "--case" => bench.cases.extend(names(&option, a)?),
             "--list" => bench.list = true,
+            "--no-valgrind" => bench.valgrind = false,
             "--rounds" => bench.rounds = value::<usize>(&option, a)?.max(1),
             "--together" => bench.together = true,
             "--seconds" => bench.length = seconds(&option, a)?,

@@ -307,9 +307,12 @@ fn tabulate(entries: &[Entry]) -> Table {
 
 /// Adds to each row the instructions of a request outside the kernel, as far as valgrind is there to count them.
 fn count(stage: &Stage, measured: &[(&Contender, &Size)], table: &mut Table) {
-    let Some(valgrind) = peers::installed("valgrind") else {
-        table.notes.push(valgrind::MISSING.to_owned());
-        return;
+    let valgrind = match valgrind::find(stage) {
+        Ok(valgrind) => valgrind,
+        Err(reason) => {
+            table.notes.push(reason.to_owned());
+            return;
+        }
     };
     table
         .head

@@ -11,9 +11,14 @@ use crate::cases::Stage;
 use crate::load::{self, Load};
 use crate::peers;
 
-/// What a table says where valgrind is missing.
-pub const MISSING: &str =
-    "instructions are left out: valgrind is missing (Debian: apt install valgrind)";
+/// Where valgrind is, or what a table says without it.
+pub fn find(stage: &Stage) -> std::result::Result<PathBuf, &'static str> {
+    if !stage.bench.valgrind {
+        return Err("instructions are left out, as `--no-valgrind` asks");
+    }
+    peers::installed("valgrind")
+        .ok_or("instructions are left out: valgrind is missing (Debian: apt install valgrind)")
+}
 
 /// Fewer requests than this say nothing: ticks and checks are counted as well.
 const FEWEST: f64 = 3000.0;
