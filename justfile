@@ -112,6 +112,10 @@ kills:
 micro *ARGS:
     cargo bench --bench http1 --bench routing --bench steps -- {{ARGS}}
 
+# Which code is hot under load, for `just package` to build with. Needs llvm-tools of rustup; a quarter of an hour.
+profile:
+    packaging/profile.sh
+
 # A static binary, a Debian package (needs cargo-deb) and an OCI image (needs umoci), in target/package.
 package:
     packaging/package.sh
