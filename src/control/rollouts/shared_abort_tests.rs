@@ -2,12 +2,9 @@
 
 use super::*;
 
-#[test]
-fn an_abort_is_not_lost_that_comes_while_the_shared_state_is_not_known() {
-    let mut fleet = Fleet::new(1);
-    fleet.start(0);
-    let now = fleet.now;
-    let state = RolloutState {
+/// The shared state in the first step of the fleet's plan.
+fn first_step(fleet: &Fleet) -> RolloutState {
+    RolloutState {
         plan: fingerprint(&fleet.spec.services[0]).unwrap(),
         name: "v2".to_owned(),
         phase: RolloutPhase::Step,
@@ -15,7 +12,15 @@ fn an_abort_is_not_lost_that_comes_while_the_shared_state_is_not_known() {
         share: 10_000,
         epoch: 1,
         ..RolloutState::default()
-    };
+    }
+}
+
+#[test]
+fn an_abort_is_not_lost_that_comes_while_the_shared_state_is_not_known() {
+    let mut fleet = Fleet::new(1);
+    fleet.start(0);
+    let now = fleet.now;
+    let state = first_step(&fleet);
     let document = FleetDocument::new(("m1", 1), "m1", &[], Vec::new(), state);
     let rollout = fleet.members[0].rollout.as_mut().unwrap();
     assert!(rollout.see(5, &document, 0).is_some());
@@ -72,15 +77,7 @@ fn an_abort_of_another_member_is_not_lost_that_overtakes_a_step_which_cannot_be_
     let mut fleet = Fleet::new(1);
     fleet.start(0);
     let now = fleet.now;
-    let state = RolloutState {
-        plan: fingerprint(&fleet.spec.services[0]).unwrap(),
-        name: "v2".to_owned(),
-        phase: RolloutPhase::Step,
-        step: 1,
-        share: 10_000,
-        epoch: 1,
-        ..RolloutState::default()
-    };
+    let state = first_step(&fleet);
     let rollout = fleet.members[0].rollout.as_mut().unwrap();
     let document =
         |state: &RolloutState| FleetDocument::new(("m0", 1), "m0", &[], Vec::new(), state.clone());
