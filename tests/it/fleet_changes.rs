@@ -164,7 +164,7 @@ fn values_that_no_member_writes_are_named_and_raise_no_share() {
         r#"{"errors":[5,6,9,0],"guard":1,"epoch":1}"#,
         &large,
     ];
-    // By which member, and how much of the key is in its log.
+    // Which member has written it, and how much of the key the log shows.
     let keys = [
         (0, "evidence/app/000000000000001/000001/evil.1"),
         (1, "members/e v i l"),

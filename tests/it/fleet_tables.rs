@@ -199,7 +199,7 @@ fn tables_of_a_restored_backup_are_refused_until_somebody_decides() {
     answers(&a, "v2");
     answers(&b, "v2");
 
-    // The backup has v1, which nobody has asked for since.
+    // The backup still has v1.
     etcd.restore(&backup);
     let is_refused = |proxy: &Proxy| {
         until("the older tables are refused", || {

@@ -110,7 +110,7 @@ pub fn run(stage: &Stage) -> Result<Table> {
         .map(str::to_owned)
         .to_vec(),
         notes: vec![
-            "with / without: CPU time per request of a proxy of a fleet over that of one without, under the same load at the same time; both are started anew for each round; that of all threads, so that the attempts to reach etcd are included".to_owned(),
+            "with / without: CPU time per request of a proxy of a fleet over that of one without, under the same load at the same time; both are new processes in each round; that of all threads, so that the attempts to reach etcd are included".to_owned(),
         ],
         ..Table::default()
     };
