@@ -74,7 +74,7 @@ impl Activity {
     }
 }
 
-/// Marks a response as being made while it lives.
+/// Marks a response as being made, from its creation until it is dropped.
 #[derive(Debug)]
 pub(super) struct ActiveRequest<'a>(&'a Activity);
 

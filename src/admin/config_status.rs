@@ -17,7 +17,7 @@ pub(crate) struct Config {
     pub files: Vec<FileStatus>,
     /// xxh3 hash of the running text, 16 hex digits.
     pub hash: String,
-    /// Whether the current file is what runs.
+    /// Whether the current file is the one that runs.
     pub ok: bool,
     /// Why the current file was refused, if it was.
     pub error: Option<String>,

@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::reply::{self, AdminResponse};
 use crate::config::load;
 
-/// What the page may do. Trusted types forbid that a string becomes markup or a script.
+/// The Content-Security-Policy of the page. Trusted types forbid that a string becomes markup or a script.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types 'none'";

@@ -46,9 +46,9 @@ pub(crate) struct DrainReport {
 /// An endpoint that a drain request selects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DrainTarget {
-    /// Name of its version.
+    /// Name of the version that the endpoint belongs to.
     pub version: String,
-    /// Its address, as the configuration names it.
+    /// Address of the endpoint, as the configuration names it.
     pub address: String,
     /// Requests in flight.
     pub requests: u32,
@@ -80,7 +80,7 @@ pub(crate) enum DrainRefused {
 /// The endpoints that a request selects, each with its version.
 #[derive(Debug)]
 pub(crate) struct DrainSelection<'a> {
-    /// Their service.
+    /// The service of the endpoints.
     pub service: &'a Service,
     /// The endpoints, at least one.
     pub endpoints: Vec<(&'a Version, &'a Endpoint)>,

@@ -72,9 +72,9 @@ pub(crate) struct CohortExplanation {
 /// A version that a request may go to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Candidate {
-    /// Its name.
+    /// Name of the version.
     pub version: String,
-    /// Its share of the service's traffic.
+    /// Share of the service's traffic that the version gets.
     pub share: String,
     /// Its endpoints. A usable one gets the request, if there is one.
     pub endpoints: Vec<EndpointStatus>,

@@ -1,8 +1,8 @@
 //! Edits the configuration file on behalf of a client of the admin API.
 //!
-//! The steps are those of the commands that edit the file themselves: lock, edit, check, announce, replace, and wait until every
-//! worker has adopted the result. What may block runs on a thread of its own, never on the control thread. If the proxy
-//! refuses the edited file, for example because a port is taken, the previous text is put back.
+//! The steps are the same as in the commands that edit the file themselves: lock, edit, check, announce, replace, and wait until
+//! every worker has adopted the result. Work that may block runs on a thread of its own, never on the control thread. If the
+//! proxy refuses the edited file, for example because a port is taken, the previous text is put back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use crate::config::file_edit::FileEdit;
 /// Name of the threads that edit.
 const THREAD: &str = "file-edit";
 
-/// How often an edit of the fleet's tables is made again because another one came first.
+/// Number of attempts at an edit of the fleet's tables when other edits come first.
 const ATTEMPTS: usize = 10;
 
-/// Time for this member to take up the other one.
+/// Pause in which this member takes up the other edit.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The response to an edit.
@@ -60,7 +60,7 @@ impl FileEditor {
     /// The text of the file as an edit would leave it.
     ///
     /// # Errors
-    /// As of [`Self::edit`].
+    /// The file is busy, can't be read or doesn't allow the edit.
     pub(super) async fn rehearse(&self, edit: FileEdit) -> Result<Arc<str>, EditFault> {
         let file = self.0.live.source().path;
         let text = on_thread(THREAD, move || SavedEdit::rehearse(&file, &edit)).await;
@@ -114,7 +114,7 @@ impl FileEditor {
                     changed && on_thread(THREAD, move || saved.put_back()).await == Ok(true);
                 let end = match restored {
                     true => {
-                        // Clears the error in the status; whether that works doesn't change the answer.
+                        // Clears the error in the status. Whether that works doesn't change the answer.
                         let _ = self.reload().await;
                         "the file holds its previous text again"
                     }
@@ -134,7 +134,7 @@ impl FileEditor {
     }
 }
 
-/// What becomes of an edit of the fleet's tables that was not made.
+/// Decides what follows a refused edit of the fleet's tables: `None` to try again, or the error for the client.
 fn unshared(refused: ShareRefused) -> Result<Option<EditReport>, EditFault> {
     match refused {
         ShareRefused::Overtaken => Ok(None),

@@ -15,14 +15,14 @@ use crate::telemetry::record::FlagState;
 /// A flag.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct FlagStatus {
-    /// Its name.
+    /// Name of the flag.
     pub name: String,
     /// Share of the users for whom it is on.
     pub share: String,
-    /// Whether it follows the rollout of the service, which sets the share.
+    /// Whether the flag follows the rollout of the service, which sets the share.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rollout: bool,
-    /// The requests for which it is on whatever the share, in words.
+    /// The requests for which the flag is on whatever the share, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
     /// Requests since the process started, by state: `on`, `off`.
@@ -32,18 +32,18 @@ pub(crate) struct FlagStatus {
     pub goals: BTreeMap<String, BTreeMap<String, ConversionStatus>>,
 }
 
-/// How many of some requests reached a goal.
+/// The number of requests, and how many of them reached a goal.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ConversionStatus {
     /// All requests with a complete response.
     pub requests: u64,
-    /// Those that reached the goal.
+    /// Requests that reached the goal.
     pub reached: u64,
-    /// The conversion, in 0 to 1; 0 without requests.
+    /// Conversion rate, in 0 to 1; 0 without requests.
     pub ratio: f64,
-    /// Lower end of its interval of 95 %.
+    /// Lower end of the 95 % interval of the conversion rate.
     pub low: f64,
-    /// Upper end.
+    /// Upper end of that interval.
     pub high: f64,
 }
 

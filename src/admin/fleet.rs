@@ -11,17 +11,17 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct FleetStatus {
     /// The fleet's name.
     pub name: String,
-    /// This member's name.
+    /// Name of this member.
     pub member: String,
-    /// Whether etcd answers, and the majority of its members behind it.
+    /// Whether etcd answers and has a majority of its own members.
     pub connected: bool,
-    /// The member of etcd that this one is connected to.
+    /// The etcd member that this member is connected to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// Seconds since etcd was last connected; absent while it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alone_s: Option<u64>,
-    /// What keeps this member from taking part.
+    /// Why this member doesn't take part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Revision of etcd's store as of the last change of a member.
@@ -30,7 +30,7 @@ pub(crate) struct FleetStatus {
     /// Live members by name, this one included once it has joined. Outdated while this one is alone.
     #[serde(default)]
     pub members: Vec<FleetMember>,
-    /// In what the members' configurations differ although they should not.
+    /// Differences between the members' configurations where they should be the same.
     #[serde(default)]
     pub disagreements: Vec<String>,
     /// The tables that the members share; absent if they share none.
@@ -41,35 +41,35 @@ pub(crate) struct FleetStatus {
 /// The tables that the members of a fleet share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SharedConfigStatus {
-    /// Their key in etcd.
+    /// Key of the tables in etcd.
     pub key: String,
     /// The newest revision that this member has seen; 0 if it has seen none since it started, or the key is gone.
     pub revision: i64,
     /// Who wrote the tables in use, if that is known.
     pub by: Option<String>,
-    /// Why the newest ones aren't in use.
+    /// Why the newest tables aren't in use.
     pub error: Option<String>,
 }
 
 /// A member of the fleet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FleetMember {
-    /// Its name.
+    /// Name of the member.
     pub name: String,
-    /// Version of its program.
+    /// Version of the program that it runs.
     pub version: String,
 }
 
-/// Fingerprints of what must be the same on all members, by service. None of them reveals a secret.
+/// Fingerprints of settings that must be the same on all members, by service. None of them reveals a secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fingerprints {
-    /// Of the plan of its rollout.
+    /// Fingerprint of the plan of the service's rollout.
     #[serde(default)]
     pub plans: BTreeMap<String, String>,
-    /// Of the key that seals its sticky cookies.
+    /// Fingerprint of the key that seals its sticky cookies.
     #[serde(default)]
     pub sticky: BTreeMap<String, String>,
-    /// Of the keys and the salt of its cohort.
+    /// Fingerprint of the keys and the salt of its cohort.
     #[serde(default)]
     pub cohorts: BTreeMap<String, String>,
 }
@@ -77,9 +77,9 @@ pub(crate) struct Fingerprints {
 /// A member, with what it says about its configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KnownMember {
-    /// Version of its program.
+    /// Version of the program that it runs.
     pub version: String,
-    /// Distinguishes processes.
+    /// Distinguishes processes that have the same name one after the other.
     pub instance: String,
     pub fingerprints: Fingerprints,
 }
@@ -87,13 +87,13 @@ pub(crate) struct KnownMember {
 /// The connection to etcd.
 #[derive(Clone, Debug)]
 pub(crate) enum FleetLink {
-    /// It answers at this endpoint.
+    /// etcd answers at this endpoint.
     Connected(String),
-    /// It hasn't answered since then.
+    /// etcd hasn't answered since this time, for this reason if it is known.
     Alone(Instant, Option<String>),
 }
 
-/// What a member knows of its fleet.
+/// The state of the fleet, as this member knows it.
 #[derive(Clone, Debug)]
 pub(crate) struct FleetState {
     pub name: String,
@@ -103,7 +103,7 @@ pub(crate) struct FleetState {
     pub fault: Option<String>,
     pub revision: i64,
     pub members: BTreeMap<String, KnownMember>,
-    /// What this member says about its own configuration.
+    /// Fingerprints of this member's own configuration.
     pub own: Fingerprints,
     /// The tables that the members share.
     pub config: Option<SharedConfigStatus>,
@@ -122,7 +122,7 @@ impl FleetView {
 
     /// Changes the state, if there is one.
     pub(crate) fn update(&self, change: impl FnOnce(&mut FleetState)) {
-        // As above.
+        // The lock is not poisoned: nothing panics while it is held.
         if let Some(state) = self.0.lock().expect("fleet lock").as_mut() {
             change(state);
         }
@@ -130,21 +130,21 @@ impl FleetView {
 
     /// Number of members that are known; 0 without a fleet.
     pub(crate) fn members(&self) -> usize {
-        // As above.
+        // The lock is not poisoned: nothing panics while it is held.
         let state = self.0.lock().expect("fleet lock");
         state.as_ref().map_or(0, |state| state.members.len())
     }
 
-    /// In what the members' configurations differ although they should not.
+    /// Differences between the members' configurations where they should be the same.
     pub(crate) fn disagreements(&self) -> Vec<String> {
-        // As above.
+        // The lock is not poisoned: nothing panics while it is held.
         let state = self.0.lock().expect("fleet lock");
         state.as_ref().map_or(Vec::new(), FleetState::disagreements)
     }
 
-    /// What the API shows.
+    /// The state as the API shows it.
     pub(crate) fn status(&self, now: Instant) -> Option<FleetStatus> {
-        // As above.
+        // The lock is not poisoned: nothing panics while it is held.
         let state = self.0.lock().expect("fleet lock");
         state.as_ref().map(|state| state.status(now))
     }
@@ -179,10 +179,10 @@ impl FleetState {
     }
 }
 
-/// What is compared, and where it stands.
+/// The name of a compared setting, and its fingerprints by service.
 type Aspect = (&'static str, fn(&Fingerprints) -> &BTreeMap<String, String>);
 
-/// Lists what other members have differently. A service that they don't have isn't compared.
+/// Lists the settings that other members have differently. A service that they don't have isn't compared.
 fn disagreements(
     own: &Fingerprints,
     own_name: &str,

@@ -1,10 +1,9 @@
 //! Access control of the admin API.
 //!
 //! A web page in an operator's browser must not reach the API. Against DNS rebinding, `Host` must be a name or address of
-//! this proxy; against cross-origin requests, so must `Origin` if it is present. Changes over TCP need the token, and so
+//! this proxy; against cross-origin requests, `Origin` must be one as well if it is present. Changes over TCP need the token. So
 //! does every request on a listener that other machines can reach, except for the files of the dashboard, which contain no
-//! data. Health and metrics contain no secrets and change nothing, so they answer under any name, as probes and scrapers
-//! need.
+//! data. Health and metrics contain no secrets and change nothing. They answer under any name, as probes and scrapers need.
 
 use std::net::IpAddr;
 use std::path::Path;

@@ -30,7 +30,7 @@ const ANNOUNCED_FOR: Duration = Duration::from_secs(300);
 /// Longest name of an author, in bytes.
 const AUTHOR_BYTES: usize = 200;
 
-/// What caused a generation.
+/// The cause of a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ChangeCause {
@@ -94,20 +94,20 @@ pub(crate) struct ChangeLine {
 pub(crate) struct HistoryEntry {
     /// The number of the generation.
     pub generation: u64,
-    /// When it was adopted, RFC 3339.
+    /// Time at which it was adopted, RFC 3339.
     pub at: String,
-    /// What caused it.
+    /// Cause of the generation.
     pub by: ChangeCause,
-    /// Who caused it, if known.
+    /// Person or program that caused it, if known.
     pub who: Option<String>,
     /// xxh3 hash of the text, 16 hex digits.
     pub hash: String,
-    /// What it changed.
+    /// Changes from the generation before.
     pub changes: Vec<ChangeLine>,
 }
 
 impl HistoryEntry {
-    /// An entry of this moment.
+    /// An entry with the current time.
     pub(crate) fn now(
         generation: u64,
         by: Attribution,
@@ -148,7 +148,7 @@ impl Announcement {
     /// Checks both fields. The author is printed on terminals, so control characters are refused.
     ///
     /// # Errors
-    /// What is wrong, in words.
+    /// A message that says which field is wrong.
     fn check(&self) -> Result<(), &'static str> {
         let is_hash = self.hash.len() == 16 && self.hash.bytes().all(|b| b.is_ascii_hexdigit());
         if !is_hash {
@@ -262,10 +262,10 @@ impl History {
         }
     }
 
-    /// Remembers who is about to save a text.
+    /// Remembers the author of a text that is about to be saved.
     ///
     /// # Errors
-    /// The announcement is malformed; says how.
+    /// A message that says what is wrong with the announcement.
     pub(crate) fn announce(
         &self,
         announcement: Announcement,
@@ -300,7 +300,7 @@ impl History {
     /// The entry that an undo goes back to: the one with this generation, or the newest one with another text than `running`.
     ///
     /// # Errors
-    /// There is none; says why.
+    /// A message that says why there is none.
     pub(crate) fn target(
         &self,
         generation: Option<u64>,

@@ -42,7 +42,7 @@ pub(super) fn filter(query: &str) -> Result<FollowFilter, String> {
     Ok(filter)
 }
 
-/// A follower of the log and what it has been told. The stream ends when the process does.
+/// A follower of the log. The stream ends when the process does.
 pub(super) struct LogFollower {
     subscription: Subscription,
     context: Arc<Context>,
@@ -59,7 +59,7 @@ impl LogFollower {
         }
     }
 
-    /// Adds how many lines were lost before the next chunk.
+    /// Puts the number of lost lines before the next chunk.
     fn with_lost(&self, chunk: Bytes) -> Bytes {
         match self.subscription.take_lost() {
             0 => chunk,

@@ -26,7 +26,7 @@ pub(crate) struct MirrorStatus {
     pub differences: Vec<DifferenceStatus>,
 }
 
-/// How often responses differed in one way.
+/// The number of responses that differed in one way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KindStatus {
     /// `status`, `header:NAME`, `json:PATH`; `other` for those beyond the number that is counted apart.
@@ -50,30 +50,30 @@ pub(crate) struct DifferenceStatus {
     pub version: String,
     /// The endpoint that served the copy.
     pub endpoint: String,
-    /// In what the responses differ.
+    /// The differences between the responses.
     pub findings: Vec<FindingStatus>,
     /// The JSON bodies, if they are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bodies: Option<BodiesStatus>,
 }
 
-/// A part in which two responses differ.
+/// One difference between two responses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FindingStatus {
-    /// As in [`KindStatus`].
+    /// Kind of the difference, as in [`KindStatus`].
     pub kind: String,
-    /// What the user got.
+    /// Value in the response to the user.
     pub live: String,
-    /// What the copy got.
+    /// Value in the response to the copy.
     pub copy: String,
 }
 
-/// Two bodies, without secrets and cut to 4 KiB.
+/// The bodies of both responses, without secrets and cut to 4 KiB each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BodiesStatus {
-    /// That of the user.
+    /// Body of the response to the user.
     pub live: String,
-    /// That of the copy.
+    /// Body of the response to the copy.
     pub copy: String,
 }
 
@@ -86,7 +86,7 @@ impl MirrorStatus {
     /// The mirror of the service with this name, with all differences that are kept.
     ///
     /// # Errors
-    /// Why there is none.
+    /// A message that says why there is none.
     pub(super) fn full(snapshot: &Snapshot, service: &str) -> Result<Self, String> {
         let mut services = ServiceIx::enumerate(&snapshot.spec.services);
         let Some((at, _)) = services.find(|(_, spec)| spec.name == service) else {

@@ -8,7 +8,7 @@
 //! * [`api`] routes requests and `reply` builds the responses. [`history`] keeps the adopted generations. [`writes`] and [`file_editor`]
 //!   change the configuration file. [`drain`] selects the endpoints that an operator drains. Changes are [`ControlCommand`]s, which the control thread carries out.
 //! * `dashboard` serves the files of the page at `/`.
-//! * [`logs`] streams the lines of the access log, and [`events`] what the proxy does.
+//! * [`logs`] streams the lines of the access log, and [`events`] the changes of the status.
 //! * [`status`], [`series`], [`explain`] (of a [`request`]), [`view`] (the configuration) and [`scrape`] (the metrics) build the
 //!   responses. Commands deserialize them into the same types.
 
@@ -77,7 +77,7 @@ pub(crate) struct Context {
     pub telemetry: Arc<Telemetry>,
     /// Rates, errors and durations by service and version. The control thread ticks them.
     pub windows: Mutex<StatusWindows>,
-    /// The same over the last minutes, and evidence. The control thread adds to it.
+    /// Rates, errors and durations of the last minutes, and evidence. The control thread adds to it.
     pub series: Mutex<series::SeriesStore>,
     /// When the process started.
     pub started: Instant,
@@ -91,7 +91,7 @@ pub(crate) struct Context {
     pub rollouts: Mutex<RolloutsByService>,
     /// The fleet, if the proxy belongs to one. The control thread updates it.
     pub fleet: Arc<fleet::FleetView>,
-    /// What is known about the names of endpoints. The control thread updates it.
+    /// State of the names of endpoints. The control thread updates it.
     pub names: KnownNames,
     /// The events that `/api/v1/events` streams.
     pub events: events::EventHub,
@@ -123,9 +123,9 @@ pub(crate) enum ControlCommand {
     Rollout {
         /// Name of the service.
         service: String,
-        /// What to do.
+        /// The command.
         command: OperatorCommand,
-        /// Who asked, for the history.
+        /// Author of the command, for the history.
         by: String,
         /// Receives the state of the rollout afterwards.
         answer: oneshot::Sender<Result<RolloutStatus, RolloutRefused>>,
@@ -134,16 +134,16 @@ pub(crate) enum ControlCommand {
     Drain {
         /// Name of the service.
         service: String,
-        /// Which of its endpoints.
+        /// Selects the endpoints of the service.
         request: DrainRequest,
-        /// Receives what is in flight on them.
+        /// Receives the number of requests in flight on them.
         answer: oneshot::Sender<Result<DrainReport, DrainRefused>>,
     },
     /// Change the tables that the fleet shares.
     Share {
         /// The change.
         change: SharedChange,
-        /// Receives the generation that runs it.
+        /// Receives the generation in which the change is in effect.
         answer: oneshot::Sender<Result<u64, ShareRefused>>,
     },
     /// Compile a configuration and compare it with the running one, without publishing it.
@@ -155,10 +155,10 @@ pub(crate) enum ControlCommand {
     },
 }
 
-/// A generation that is not published.
+/// A generation that was compiled without being published.
 #[derive(Debug)]
 pub(crate) struct Preview {
-    /// What would change, in words.
+    /// Changes from the running generation, in words.
     pub changes: Vec<history::ChangeLine>,
     /// The running generation that was compared.
     pub running: Arc<Snapshot>,

@@ -25,7 +25,7 @@ pub(crate) struct NameStatus {
     /// Why the last lookup failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
-    /// Seconds since lookups began to fail.
+    /// Seconds since lookups began to fail; `None` if they don't.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_s: Option<u64>,
 }
@@ -43,7 +43,7 @@ impl NameStatus {
         }
     }
 
-    /// Describes it in one line: `app.internal: 10.0.0.1, 10.0.0.2 (3s ago)`.
+    /// Describes the name in one line: `app.internal: 10.0.0.1, 10.0.0.2 (3s ago)`.
     pub(crate) fn line(&self) -> String {
         let listed = self.addresses.iter().take(LISTED).cloned();
         let mut shown: Vec<String> = listed.collect();
@@ -97,7 +97,7 @@ pub(super) fn of_version(context: &Context, version: &VersionSpec) -> Vec<NameSt
 
 /// For every name, sorted: how many addresses it has, and whether the last lookup succeeded.
 pub(super) fn series(context: &Context) -> Vec<(String, usize, bool)> {
-    // As above.
+    // The lock is not poisoned: nothing panics while it is held.
     let known = context.names.lock().expect("names lock");
     let series = known.iter().map(|(name, state)| {
         let is_successful = state.failure().is_none() && state.is_known();

@@ -1,4 +1,4 @@
-//! What a configuration would change: the document of `POST /api/v1/plan`.
+//! Plans a change: the document of `POST /api/v1/plan` says what a configuration would change.
 //!
 //! [`plan`] is pure. It compares the running generation with the one that would follow it.
 
@@ -13,10 +13,10 @@ use crate::index::{FlagIx, VersionIx};
 use crate::routing::{self, Split};
 use crate::snapshot::{Service, Snapshot};
 
-/// What a configuration would change.
+/// The changes that a configuration would make.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PlanReport {
-    /// Whether it is the running text to the byte.
+    /// Whether the text is the running one to the byte.
     pub identical: bool,
     /// The running generation.
     pub generation: u64,
@@ -30,45 +30,45 @@ pub(crate) struct PlanReport {
     pub warnings: Vec<String>,
 }
 
-/// What changes in one service.
+/// The changes in one service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ServicePlan {
-    /// Its name.
+    /// Name of the service.
     pub service: String,
-    /// What changes, in words.
+    /// Changes of the service, in words.
     pub changes: Vec<ChangeLine>,
     /// Users of the cohort that move; `None` if the service has no cohort before and after.
     pub moves: Option<Vec<UserMove>>,
     /// Users that gain or lose a flag, for each flag whose share changes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flags: Vec<FlagMove>,
-    /// What is in flight now.
+    /// Requests and streams in flight at this moment, by version.
     pub open: Vec<OpenWork>,
-    /// What the stable gate will wait for, in words.
+    /// Conditions that the stable gate will wait for, in words.
     pub awaits: Vec<String>,
-    /// What may be a mistake, in words.
+    /// Settings that may be mistakes, in words.
     pub warnings: Vec<String>,
 }
 
 /// Users that move from one version to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct UserMove {
-    /// The version that they leave.
+    /// The version before the change.
     pub from: String,
-    /// The version that they join.
+    /// The version after it.
     pub to: String,
-    /// Their share of all users.
+    /// Share of all users that move.
     pub users: String,
 }
 
 /// Users for whom a flag is switched on or off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FlagMove {
-    /// The flag.
+    /// Name of the flag.
     pub flag: String,
-    /// Whether they gain it; else they lose it.
+    /// Whether the users gain the flag; else they lose it.
     pub gain: bool,
-    /// Their share of all users.
+    /// Share of all users for whom the flag changes.
     pub users: String,
 }
 
@@ -81,7 +81,7 @@ pub(crate) struct OpenWork {
     pub requests: u32,
     /// Streams and tunnels in flight.
     pub streams: u32,
-    /// How many of both are on endpoints that leave the configuration, and end at the deadline of the drain.
+    /// The number of both on endpoints that leave the configuration. These end at the deadline of the drain.
     pub leaving: u32,
 }
 
@@ -143,7 +143,7 @@ pub(crate) fn restart_keys(old: &Spec, new: &Spec) -> Vec<&'static str> {
     changed.map(|(key, _)| *key).collect()
 }
 
-/// Everything about a service but its change lines.
+/// The plan of a service without its change lines.
 fn service(
     running: &Snapshot,
     next: &Snapshot,
@@ -207,7 +207,7 @@ fn moves(
 }
 
 /// The users that gain or lose flags. A user's point for a flag stays, so that nobody gains a flag whose share falls. A flag that
-/// begins to follow a rollout has no users at first, and one that follows it already keeps those that it has.
+/// begins to follow a rollout has no users at first. One that follows it already keeps those that it has.
 fn flag_moves((old, live): (&ServiceSpec, &Service), new: &ServiceSpec) -> Vec<FlagMove> {
     if old.cohort.is_some() && new.cohort.is_some() && old.cohort != new.cohort {
         return Vec::new(); // A warning says that any user may move.
@@ -244,7 +244,7 @@ fn flag_moves((old, live): (&ServiceSpec, &Service), new: &ServiceSpec) -> Vec<F
     moves.collect()
 }
 
-/// What is in flight on the versions of a service, those without anything left out.
+/// The requests and streams in flight on the versions of a service. Versions without any are left out.
 fn open(live: &Service, next: &Snapshot, name: &str) -> Vec<OpenWork> {
     let after = next.services.iter().find(|s| &*s.name == name);
     let stays = |version: &str, endpoint: &str| {

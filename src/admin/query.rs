@@ -1,6 +1,6 @@
 //! Decodes the values of query parameters.
 
-/// Parses the query of a change, whose only parameter is the [`switch`] `dry_run`: the change is planned and not made.
+/// Parses the query of a change, whose only parameter is the [`switch`] `dry_run`: plan the change without making it.
 ///
 /// # Errors
 /// A message that names the invalid parameter.

@@ -24,7 +24,7 @@ pub(crate) type AdminResponse = Response<AdminBody>;
 
 /// The body of a response.
 pub(crate) enum AdminBody {
-    /// All of it.
+    /// The whole body.
     Whole(Full<Bytes>),
     /// Pieces as they become available.
     Stream(StreamBody),
@@ -87,7 +87,7 @@ pub(super) async fn read_body<B: Body<Error: Into<BodyError>>>(
 /// Parses a JSON object. (`serde_json` alone takes an array of the values as well.)
 ///
 /// # Errors
-/// What is wrong, and what was expected.
+/// A message that says what is wrong and what was expected.
 pub(super) fn parsed<T: DeserializeOwned>(body: &[u8], expected: &str) -> Result<T, String> {
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err(format!("not an object: expected {expected}"));

@@ -84,7 +84,7 @@ impl DescribedRequest {
         })
     }
 
-    /// The same request of a client with this certificate; without any of its values it has none.
+    /// The same request from a client with this certificate; without any of its values, from a client without one.
     pub(crate) fn with_certificate(mut self, certificate: ClientCertificate) -> Self {
         self.certificate = (certificate != ClientCertificate::default()).then_some(certificate);
         self

@@ -1,4 +1,4 @@
-//! What the API tells about a rollout, and the answer to a command on one.
+//! The rollout of a service as the API reports it, and the answer to a command on one.
 
 use std::collections::BTreeMap;
 
@@ -14,23 +14,23 @@ pub(crate) struct RolloutStatus {
     /// Name of the flag, if one follows the rollout. Its users are the canary then, and those without it stable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flag: Option<String>,
-    /// Its label.
+    /// Label of the version.
     pub label: Option<String>,
     /// `waiting`, `step`, `held`, `paused`, `awaiting-approval`, `done`, `aborted` or `rolled-back`.
     pub state: String,
-    /// The step that it is in, from 1; 0 before the first.
+    /// Number of the current step, from 1; 0 before the first.
     pub step: usize,
     /// Number of steps of the plan.
     pub steps: usize,
-    /// The share that it has reached.
+    /// Share that the rollout has reached.
     pub share: String,
-    /// When it entered this state, RFC 3339.
+    /// Time at which it entered this state, RFC 3339.
     pub since: String,
     /// Seconds for which the step has held.
     pub held_s: f64,
     /// Seconds that the step has to hold; `None` if it ends by approval.
     pub hold_s: Option<f64>,
-    /// Why it waits, holds or ended.
+    /// Why the rollout waits, holds or has ended.
     pub reason: Option<String>,
     /// Whether the plan is latched: it begins again only with another label, other endpoints or conditions, or another plan, or by
     /// `retry`.
@@ -52,15 +52,15 @@ pub(crate) struct RolloutStatus {
     pub time_to_verdict_p90_s: Option<f64>,
     /// Fingerprint of the plan: of the version's label and endpoints or the flag's conditions, the steps and the guard.
     pub plan: String,
-    /// Who drives it, if a fleet shares it.
+    /// State of the rollout in the fleet, if a fleet shares it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fleet: Option<SharedStatus>,
-    /// What keeps it from working as planned, such as a state directory that can't be written.
+    /// Problems that keep the rollout from working as planned, such as a state directory that can't be written.
     pub warnings: Vec<String>,
 }
 
 impl RolloutStatus {
-    /// What follows the rollout, as messages name it: `v2`, `flag new-checkout`.
+    /// The subject of the rollout, as messages name it: `v2`, `flag new-checkout`.
     pub(crate) fn subject(&self) -> String {
         match &self.flag {
             Some(flag) => format!("flag {flag}"),
@@ -75,20 +75,20 @@ impl RolloutStatus {
 pub(crate) struct SharedStatus {
     /// The member that drives it; `None` until this member knows.
     pub driver: Option<String>,
-    /// Whether that is this process.
+    /// Whether this process is the driver.
     pub is_driver: bool,
     /// Grows when another process takes over as driver.
     pub term: u64,
     /// Number of processes whose counts the driver adds up; 0 on other members.
     pub counting: usize,
-    /// Whether this member has the fleet's plan, and so takes part.
+    /// Whether this member has the fleet's plan, so that it takes part.
     pub takes_part: bool,
     /// Seconds since etcd last confirmed what this member knows. From 10 on, it is alone: the share doesn't rise.
     pub lag_s: f64,
 }
 
 impl SharedStatus {
-    /// Who drives the rollout: `driven by b in term 3`, `driven by this member in term 3, which counts for 5 processes`.
+    /// Describes the driver: `driven by b in term 3`, `driven by this member in term 3, which counts for 5 processes`.
     pub(crate) fn summary(&self) -> String {
         let Self { term, counting, .. } = self;
         match &self.driver {
@@ -120,7 +120,7 @@ pub(crate) struct VerdictStatus {
     pub outcome: String,
 }
 
-/// What the guard has counted: first attempts of users that no rule matched, each once.
+/// Requests that the guard has counted: first attempts of users that no rule matched, each once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct CountedStatus {
@@ -143,6 +143,6 @@ pub(crate) struct RatioStatus {
 pub(crate) enum RolloutRefused {
     /// There is no such service.
     Unknown(String),
-    /// The rollout is in a state that doesn't allow it.
+    /// The state of the rollout doesn't allow the command.
     Conflict(String),
 }

@@ -1,6 +1,6 @@
 //! An edit of the configuration file that the proxy itself has made: on behalf of a client of the admin API, or to promote a version.
 //!
-//! The steps are those of the commands that edit the file: lock, edit, check, announce and replace.
+//! The steps are the same as in the commands that edit the file: lock, edit, check, announce and replace.
 
 use std::fmt;
 use std::io;
@@ -109,7 +109,7 @@ impl SavedEdit {
         save(locked, file, edit, by, history)
     }
 
-    /// The text after an edit that is not made. Blocks as [`Self::make`] does.
+    /// Returns the text after an edit, without making it. Blocks as [`Self::make`] does.
     ///
     /// # Errors
     /// The file is busy or can't be read, or it doesn't allow the edit.
@@ -217,11 +217,11 @@ fn save(
     })
 }
 
-/// Divides an edit: the text that is written here, and the fleet's tables before and after, if they change.
+/// Divides an edit into the text that is written here, and the fleet's tables before and after, if they change.
 fn split(before: &str, after: &str) -> (String, Option<(String, String)>) {
     match (shared::tables(before), shared::tables(after)) {
         (Some(old), Some(new)) if old != new => {
-            // The part is there, so that its path stays.
+            // The text keeps its part with the tables, and with it the path of this member's copy.
             let local = shared::with_tables(after, "", old);
             (local, Some((old.to_owned(), new.to_owned())))
         }

@@ -90,7 +90,7 @@ pub(crate) fn present(snapshot: &Snapshot) -> PresentSeries {
         }
         for version in &service.versions {
             present.version(&service.name, &version.name);
-            // All of them: any may have been ejected, and the series of that are limited by themselves.
+            // All endpoints: any may have been ejected, and the number of ejection series is limited by itself.
             for member in &version.pool.members {
                 present.endpoint(&service.name, &version.name, &member.endpoint.name);
             }
@@ -130,7 +130,7 @@ fn service(
             .map(|(index, version)| ScrapeVersion {
                 name: version.name.to_string(),
                 ratio: effective[index].ratio(),
-                // A version that follows a rollout wants the share that the rollout has reached.
+                // The desired share of a version that follows a rollout is the one that the rollout has reached.
                 desired_ratio: match spec.rolling_version() {
                     Some(_) => live.routing.split.share(index).ratio(),
                     None => desired[index].ratio(),

@@ -1,7 +1,7 @@
 //! The last 15 minutes of every service, and the document of `/api/v1/services/{service}/series`.
 //!
 //! The control thread adds a point every five seconds. Versions without traffic and services without a rollout have no points, so
-//! that they cost next to nothing; a version with traffic has at most [`POINTS`] of them (3.6 KB), and so have the clients of a
+//! that they cost next to nothing. A version with traffic has at most [`POINTS`] of them (3.6 KB), and so have the clients of a
 //! service and each rule of a guard.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -33,7 +33,7 @@ pub(crate) struct ServiceSeries {
     pub step_s: u64,
     /// When the newest values were taken, RFC 3339; `None` before the first.
     pub until: Option<String>,
-    /// What the clients of the service got: each request once, the proxy's own answers included.
+    /// Figures of the service's clients: each request once, the proxy's own answers included.
     #[serde(default)]
     pub clients: RedSeries,
     /// By version.
@@ -74,9 +74,9 @@ struct StoredService {
 
 #[derive(Debug)]
 struct StoredRed {
-    /// The number of its first point, with or without traffic.
+    /// Number of the first point, with or without traffic.
     first: u32,
-    /// Those with traffic.
+    /// The points that have traffic.
     points: VecDeque<TrafficPoint>,
 }
 
@@ -108,7 +108,7 @@ impl SeriesStore {
         let mut former = std::mem::take(&mut self.services);
         for service in &snapshot.services {
             let name = service.name.to_string();
-            // What has left the configuration is forgotten.
+            // Services that have left the configuration are dropped.
             let stored = former.remove(&name);
             let mut stored = stored.unwrap_or_else(|| StoredService::new(number));
             stored.clients.add(number, windows.clients(&name, STEP));

@@ -30,10 +30,10 @@ use super::{Context, api, events, logs};
 /// Maximum number of connections of one listener.
 const CONNECTIONS: usize = 256;
 
-/// Maximum number of connections of one listener that stream events or the log. The others are for everything else.
+/// Maximum number of connections of one listener that stream events or the log. The rest of [`CONNECTIONS`] is for other requests.
 const STREAMS: usize = 192;
 
-/// A connection that has waited for its client this long is closed first if its listener is full.
+/// Time for which a connection must have waited for its client to be the first that a full listener closes.
 const STALLED: Duration = Duration::from_secs(1);
 
 /// How long a full listener waits for a connection to end or stall before it closes the oldest one.
@@ -138,7 +138,7 @@ async fn wait_turn(queue: &Semaphore) {
     drop(permit);
 }
 
-/// The permits for streams of one listener, and the one that a connection holds from its first stream to its end.
+/// The permits for streams of one listener, and the permit that a connection holds from its first stream to its end.
 #[derive(Clone, Debug)]
 struct StreamPermits {
     all: Arc<Semaphore>,

@@ -19,7 +19,7 @@ pub(crate) fn desired(service: &spec::ServiceSpec) -> Vec<Share> {
     shares
 }
 
-/// The shares that traffic actually gets, by version: after the gate, and after failover from versions that are down or
+/// The shares of traffic in effect, by version: after the gate, and after failover from versions that are down or
 /// drained. Requests that a rule or a session decides don't count, as in any split. The sum is below the whole if some
 /// requests are answered with 503.
 pub(super) fn effective(service: &Service) -> Vec<Share> {

@@ -47,15 +47,15 @@ pub(crate) struct ProxyStatus {
     pub uptime_s: u64,
     /// The configuration file.
     pub config: Config,
-    /// In the order of the configuration file.
+    /// Listeners, in the order of the configuration file.
     pub listeners: Vec<ListenerStatus>,
-    /// In the order of the configuration file.
+    /// Certificates, in the order of the configuration file.
     #[serde(default)]
     pub certificates: Vec<CertificateStatus>,
     /// The fleet, if the proxy belongs to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fleet: Option<FleetStatus>,
-    /// In the order of the configuration file.
+    /// Services, in the order of the configuration file.
     #[serde(default)]
     pub services: Vec<ServiceStatus>,
 }
@@ -63,15 +63,15 @@ pub(crate) struct ProxyStatus {
 /// A listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ListenerStatus {
-    /// Its name.
+    /// Name of the listener.
     pub name: String,
-    /// Its bound address.
+    /// Bound address, with the actual port where port 0 is configured.
     pub address: String,
     /// Open downstream connections.
     pub connections: i64,
 }
 
-/// A certificate of a listener, or what a version uses for TLS with its endpoints.
+/// A certificate of a listener, or one or the authorities that a version uses for TLS with its endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CertificateStatus {
     /// The listener's name; absent for a version.
@@ -85,15 +85,15 @@ pub(crate) struct CertificateStatus {
     pub version: Option<String>,
     /// Server names (SNI) for which it is presented.
     pub names: Vec<String>,
-    /// Path of its file.
+    /// Path of the file.
     pub file: String,
     /// Start of its validity, RFC 3339; `None` for authorities.
     pub not_before: Option<String>,
     /// End of its validity, RFC 3339; `None` for authorities.
     pub not_after: Option<String>,
-    /// Seconds until it expires; negative if it has expired.
+    /// Seconds until the certificate expires; negative if it has expired.
     pub expires_in_s: Option<i64>,
-    /// Why its current files can't be used, so that the certificate read before stays in use.
+    /// Why the current files can't be used, so that the certificate read before stays in use.
     pub error: Option<String>,
     /// When the error was first seen, RFC 3339.
     pub error_since: Option<String>,
@@ -102,37 +102,37 @@ pub(crate) struct CertificateStatus {
 /// A service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ServiceStatus {
-    /// Its name.
+    /// Name of the service.
     pub name: String,
     /// Name of the stable version.
     pub stable: String,
     /// The answer that the proxy gives to its requests, such as `respond with 503`; absent if they are forwarded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
-    /// Shares of its versions.
+    /// Shares of the versions.
     pub split: SplitStatus,
     /// Versions whose new share is held back until one of their endpoints passes its health check.
     #[serde(default)]
     pub awaiting: Vec<String>,
-    /// Its rollout, if it has or had one.
+    /// The rollout, if there is or was one.
     #[serde(default)]
     pub rollout: Option<RolloutStatus>,
-    /// Failures that other versions have and stable doesn't have.
+    /// Failures of other versions that stable doesn't have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub new_errors: Vec<ErrorGroupStatus>,
-    /// Outcomes of the copies of its requests, if it has a mirror.
+    /// Outcomes of the copies of requests, if the service has a mirror.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<MirrorStatus>,
-    /// Its flags, sorted by name.
+    /// Flags of the service, sorted by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flags: Vec<FlagStatus>,
-    /// What may be a mistake, such as a share that is too large for the weights of a version's endpoints.
+    /// Settings that may be mistakes, such as a share that is too large for the weights of a version's endpoints.
     #[serde(default)]
     pub warnings: Vec<String>,
-    /// What its clients got, by window: `10s`, `1m`. Each request counts once, the proxy's own answers included.
+    /// Figures of the clients, by window: `10s`, `1m`. Each request counts once, the proxy's own answers included.
     #[serde(default)]
     pub clients: BTreeMap<String, RedStatus>,
-    /// In the order of the configuration file.
+    /// Versions, in the order of the configuration file.
     pub versions: Vec<VersionStatus>,
 }
 
@@ -148,20 +148,20 @@ pub(crate) struct SplitStatus {
 /// A version.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct VersionStatus {
-    /// Its name.
+    /// Name of the version.
     pub name: String,
-    /// Its label, for dashboards.
+    /// Label of the version, for dashboards.
     pub label: Option<String>,
-    /// Its effective share.
+    /// Effective share of the version.
     pub share: String,
     /// Requests in flight.
     pub in_flight: i64,
-    /// By window: `10s`, `1m`.
+    /// Rate, errors and durations, by window: `10s`, `1m`.
     pub red: BTreeMap<String, RedStatus>,
     /// By goal of the service: how many requests reached it since the process started.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub goals: BTreeMap<String, ConversionStatus>,
-    /// In the order of the configuration file.
+    /// Endpoints, in the order of the configuration file.
     pub endpoints: Vec<EndpointStatus>,
     /// The names that the configuration has in place of endpoints' addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -184,13 +184,13 @@ pub(crate) struct RedStatus {
 /// An endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EndpointStatus {
-    /// Its address: as in the configuration, or one that a name has.
+    /// Address of the endpoint: as in the configuration, or one that a name has.
     pub address: String,
     /// Weight in load balancing, 1 to 1000.
     pub weight: u32,
     /// Requests, streams and tunnels in flight.
     pub active: u32,
-    /// Streams and tunnels among these.
+    /// Streams and tunnels among those in flight.
     pub streams: u32,
     /// Health by active checks: `up`, `down`, `unproven` (no check has passed yet), `unchecked` (there are none), or `unknown`
     /// (explained without a running proxy).
@@ -198,26 +198,26 @@ pub(crate) struct EndpointStatus {
     /// Why the last check failed. Cleared when a check passes while the endpoint is up.
     #[serde(default)]
     pub reason: Option<String>,
-    /// When its health last changed, RFC 3339; `None` without checks.
+    /// Time of the last change of health, RFC 3339; `None` without checks.
     #[serde(default)]
     pub since: Option<String>,
-    /// Seconds until its ejection by outlier detection ends; `None` if it is not ejected.
+    /// Seconds until the ejection by outlier detection ends; `None` if the endpoint is not ejected.
     pub ejected: Option<u64>,
-    /// The share of its weight that counts during slow start.
+    /// Share of the weight that counts during slow start.
     pub ramp: String,
-    /// Whether an operator has drained it.
+    /// Whether an operator has drained the endpoint.
     pub draining: bool,
 }
 
 impl EndpointStatus {
-    /// Whether it gets requests outside panic mode.
+    /// Whether the endpoint gets requests outside panic mode.
     pub(crate) fn is_usable(&self) -> bool {
         let kept_off = matches!(&*self.health, "down" | "unproven");
         !kept_off && self.ejected.is_none() && !self.draining
     }
 
-    /// Describes what keeps it from its full share of traffic, or its health if nothing does: `down for 2m 5s (answered 503),
-    /// draining`, `ejected 23s`, `up, slow start at 40%`.
+    /// Describes why the endpoint gets less than its full share of traffic, or its health if it gets all of it:
+    /// `down for 2m 5s (answered 503), draining`, `ejected 23s`, `up, slow start at 40%`.
     pub(crate) fn state(&self, now: SystemTime) -> String {
         let mut parts = Vec::new();
         if matches!(&*self.health, "down" | "unproven") {
@@ -264,7 +264,7 @@ impl ProxyStatus {
         }
     }
 
-    /// Collects the current status but for its services.
+    /// Collects the current status without the services.
     pub(super) fn without_services(context: &Context) -> Self {
         let snapshot = context.live.current();
         Self {

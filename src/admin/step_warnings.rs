@@ -7,7 +7,7 @@ use crate::config::spec::{ServiceSpec, Share};
 use crate::rollout::guard::{StepTraffic, step_warning};
 use crate::telemetry::windows::StatusWindows;
 
-/// The time over which the traffic is measured.
+/// Time over which the traffic is measured.
 const OVER: Duration = Duration::from_secs(60);
 
 /// The traffic of a service.
@@ -31,8 +31,8 @@ impl ServiceTraffic {
     }
 }
 
-/// Returns a warning for each step of the service's plan that can't find what its guard limits. Without traffic there is nothing to
-/// compute with, and no warning; steps that wait for an approval may last as long as they need.
+/// Returns a warning for each step of the service's plan that can't detect what its guard limits. Without traffic there is nothing
+/// to compute with, and no warning. Steps that wait for an approval may last as long as they need.
 pub(super) fn warnings(
     service: &ServiceSpec,
     traffic: impl FnOnce() -> ServiceTraffic,

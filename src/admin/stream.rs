@@ -9,17 +9,17 @@ use hyper::body::{Body, Frame};
 
 /// The source of a stream's pieces.
 pub(super) trait Pieces: Sized + Send + 'static {
-    /// Waits for the next piece and returns it with the source of the rest; `None` at the end of the stream. It isn't called before
-    /// the client has taken the former piece.
+    /// Waits for the next piece and returns it with the source of the rest; `None` at the end of the stream. Not called before the
+    /// client has taken the former piece.
     fn next(self) -> impl Future<Output = Option<(Bytes, Self)>> + Send;
 }
 
-/// A body that ends when its source does.
+/// A body that ends when its source ends.
 pub(crate) struct StreamBody {
     next: Pin<Box<dyn Future<Output = Option<NextPiece>> + Send>>,
 }
 
-/// A piece, and the body of what follows.
+/// A piece, and the body of the rest.
 type NextPiece = (Bytes, StreamBody);
 
 impl StreamBody {

@@ -351,7 +351,7 @@ fn upstream_tls(tls: &UpstreamTls) -> Value {
     })
 }
 
-/// Formats it as the file does: `10.0.0.1:80 weight=2`.
+/// Formats an endpoint as the file does: `10.0.0.1:80 weight=2`.
 pub(crate) fn endpoint(endpoint: &EndpointSpec) -> String {
     match endpoint.weight {
         1 => endpoint.to_string(),
@@ -359,7 +359,7 @@ pub(crate) fn endpoint(endpoint: &EndpointSpec) -> String {
     }
 }
 
-/// Formats it as the file does: `:8080`, `127.0.0.1:8080`, `unix:/path`.
+/// Formats an address to bind as the file does: `:8080`, `127.0.0.1:8080`, `unix:/path`.
 pub(crate) fn bind(bind: &Bind) -> String {
     match bind {
         Bind::Any(port) => format!(":{port}"),
@@ -368,7 +368,7 @@ pub(crate) fn bind(bind: &Bind) -> String {
     }
 }
 
-/// Formats it as the file does: `shop.example.com`, `*.example.com`.
+/// Formats a host pattern as the file does: `shop.example.com`, `*.example.com`.
 pub(crate) fn host(host: &HostPattern) -> String {
     match host {
         HostPattern::Exact(name) => name.clone(),
@@ -376,7 +376,7 @@ pub(crate) fn host(host: &HostPattern) -> String {
     }
 }
 
-/// Formats it as the file does: `/login`, `/v1/*`.
+/// Formats a path pattern as the file does: `/login`, `/v1/*`.
 pub(crate) fn path(path: &PathPattern) -> String {
     match path {
         PathPattern::Exact(path) => path.clone(),
@@ -384,7 +384,7 @@ pub(crate) fn path(path: &PathPattern) -> String {
     }
 }
 
-/// Formats it as the file does: `cookie:uid`, `ip`.
+/// Formats a cohort key as the file does: `cookie:uid`, `ip`.
 pub(crate) fn cohort_key(key: &CohortKey) -> String {
     match key {
         CohortKey::Cookie(name) => format!("cookie:{name}"),

@@ -83,9 +83,9 @@ struct VersionRequest {
 pub(crate) struct DeployRequest {
     /// Name of the version.
     pub version: String,
-    /// Its new endpoints; `None` keeps the current ones.
+    /// The new endpoints; `None` keeps the current ones.
     pub endpoints: Option<Vec<String>>,
-    /// Its new label; `None` keeps the current one.
+    /// The new label; `None` keeps the current one.
     pub label: Option<String>,
 }
 
@@ -107,7 +107,7 @@ pub(crate) struct UndoRequest {
 pub(crate) struct PlanRequest {
     /// The text of a configuration.
     pub text: String,
-    /// The name of its file, for diagnostics; `None` for that of the proxy's file.
+    /// Name of the text's file, for diagnostics; `None` for the proxy's own file.
     pub name: Option<String>,
 }
 
@@ -116,13 +116,13 @@ pub(crate) struct PlanRequest {
 pub(crate) struct UndoPlan {
     /// The generation to go back to.
     pub generation: u64,
-    /// When it was adopted, RFC 3339.
+    /// Time at which it was adopted, RFC 3339.
     pub at: String,
-    /// Its text.
+    /// Text of that generation.
     pub text: String,
     /// xxh3 hash of the running text.
     pub running: String,
-    /// What would change.
+    /// The changes that the undo would make.
     pub changes: Vec<ChangeLine>,
 }
 
@@ -303,7 +303,7 @@ async fn undo(
     }
 }
 
-/// What a text would change, in the running proxy.
+/// Reports the changes that a text would make to the running proxy.
 async fn plan_of(body: &[u8], context: &Context) -> AdminResponse {
     let request: PlanRequest = match parsed(body, "{\"text\": …}, the text of a configuration") {
         Ok(request) => request,
@@ -312,7 +312,7 @@ async fn plan_of(body: &[u8], context: &Context) -> AdminResponse {
     plan_report(request.text.into(), request.name, context).await
 }
 
-/// What an edit of the file would change.
+/// Reports the changes that an edit of the file would make.
 async fn planned(edit: FileEdit, context: &Arc<Context>) -> AdminResponse {
     match FileEditor(context.clone()).rehearse(edit).await {
         Ok(text) => plan_report(text, None, context).await,

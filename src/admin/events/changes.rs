@@ -1,4 +1,4 @@
-//! What has changed since the last look at the proxy: pure, with the observation as an argument.
+//! Compares the proxy with the last observation and makes events of the differences. Pure: the observation is an argument.
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
@@ -14,7 +14,7 @@ use super::stamp::{StatusStamp, rollout_state};
 use crate::admin::history::HistoryEntry;
 use crate::admin::status::ServiceStatus;
 
-/// What the proxy is doing at one time.
+/// The status of the proxy at one time.
 pub(super) struct Observation<'a> {
     /// The status without its services.
     pub proxy: Value,
@@ -33,27 +33,27 @@ pub(super) struct SeenService {
     pub stamp: StatusStamp,
 }
 
-/// What was told last, and the events that told it.
+/// The state that events have reported last, and these events.
 #[derive(Debug)]
 pub(super) struct ToldState {
     epoch: String,
     ring: EventRing,
-    /// Whether there was an observation.
+    /// Whether the proxy was observed before.
     has_begun: bool,
     proxy: ToldProxy,
     services: Vec<ToldService>,
     /// The service whose figures come first in the next round.
     turn: usize,
-    /// The status event with everything that was told, if it was needed since.
+    /// The status event with everything that was reported, if a stream has needed it since.
     whole: Option<Bytes>,
 }
 
 #[derive(Debug, Default)]
 struct ToldProxy {
     json: Value,
-    /// Without what changes with time alone.
+    /// The status without values that change with time alone.
     figures: Value,
-    /// Without figures as well.
+    /// The status without values that change with time, and without figures.
     state: Value,
 }
 
@@ -63,16 +63,16 @@ struct ToldService {
     json: Bytes,
     /// The stamp of the status that `json` has. Its `rest` is `None` if figures may have changed since.
     stamp: StatusStamp,
-    /// Hash of what is not a figure.
+    /// Hash of everything that is not a figure.
     state: u64,
-    /// Hash of where its rollout stands.
+    /// Hash of the rollout's state.
     rollout: u64,
 }
 
-/// The services that were told of before, each to be taken once.
+/// The services that were reported before. Each can be taken once.
 struct FormerServices {
     all: Vec<Option<ToldService>>,
-    /// Where they are. Services mostly stay where they were, so that it is seldom needed.
+    /// Positions of the services by name. Services mostly stay where they were, so that it is seldom needed.
     by_name: Option<HashMap<Arc<str>, usize>>,
 }
 
@@ -104,7 +104,7 @@ impl FormerServices {
 }
 
 impl ToldState {
-    /// Nothing was told yet. `epoch` begins the number of every event.
+    /// A state in which nothing was reported yet. `epoch` begins the id of every event.
     pub(super) fn new(epoch: String) -> Self {
         Self {
             epoch,
@@ -117,9 +117,9 @@ impl ToldState {
         }
     }
 
-    /// Makes events of what has changed, and returns the number of the newest event.
+    /// Makes events of the differences, and returns the number of the newest event.
     ///
-    /// Changes of state are always told. Where only figures have changed, services are told in turn, up to `figures` bytes.
+    /// Changes of state are always reported. Where only figures have changed, services are reported in turn, up to `figures` bytes.
     pub(super) fn observe(&mut self, now: Observation<'_>, figures: usize) -> u64 {
         let mut batch = self.ring.begin();
         self.compare_services(&mut batch, &now);
@@ -137,7 +137,7 @@ impl ToldState {
         self.ring.newest()
     }
 
-    /// Tells services that are new, are gone or have another state.
+    /// Reports services that are new, are gone or have another state.
     fn compare_services(&mut self, batch: &mut NewBatch, now: &Observation<'_>) {
         let mut told = FormerServices::new(std::mem::take(&mut self.services));
         for (at, SeenService { name, stamp }) in now.services.iter().enumerate() {
@@ -154,7 +154,7 @@ impl ToldState {
             let state = hash(|to| service_state(&status, to));
             match former {
                 Some(mut former) if former.state == state => {
-                    // Its figures may have changed.
+                    // The figures of the service may have changed.
                     former.stamp = StatusStamp {
                         rest: None,
                         ..*stamp
@@ -184,7 +184,7 @@ impl ToldState {
         }
     }
 
-    /// Tells services whose figures have changed, up to `most` bytes. Those that are left out come first the next time.
+    /// Reports services whose figures have changed, up to `most` bytes. The others come first the next time.
     fn tell_figures(&mut self, batch: &mut NewBatch, now: &Observation<'_>, most: usize) {
         let count = self.services.len();
         let first = if self.turn < count { self.turn } else { 0 };
@@ -224,7 +224,7 @@ impl ToldState {
         self.proxy.json = now;
     }
 
-    /// The event that tells a new stream everything: of all services, or of one. `None` if there is no such service.
+    /// The event that reports everything to a new stream: of all services, or of one. `None` if there is no such service.
     pub(super) fn whole(&mut self, service: Option<&str>) -> Option<Bytes> {
         let newest = (&*self.epoch, self.ring.newest());
         let mut event = Vec::new();
@@ -256,17 +256,17 @@ impl ToldState {
         self.ring.newest()
     }
 
-    /// What follows the event with this number: of all services, or of one.
+    /// The events after the one with this number: of all services, or of one.
     pub(super) fn after(&self, seen: u64, service: Option<&str>) -> NextEvents {
         self.ring.after(seen, service)
     }
 
-    /// Whether a service with this name was told of.
+    /// Whether a service with this name was reported.
     pub(super) fn has(&self, service: &str) -> bool {
         self.services.iter().any(|told| *told.name == *service)
     }
 
-    /// Whether nothing was observed yet.
+    /// Whether the proxy was not observed yet.
     pub(super) fn is_new(&self) -> bool {
         !self.has_begun
     }
@@ -278,7 +278,7 @@ impl ToldState {
         (epoch == self.epoch && number <= self.ring.newest()).then_some(number)
     }
 
-    /// The event that tells a stream that it can't go on where it was.
+    /// The event that tells a stream that it can't continue where it was.
     pub(super) fn reset(&self, is_of_this_process: bool) -> Bytes {
         let reason = match is_of_this_process {
             true => "too-old",
@@ -301,7 +301,7 @@ fn text(document: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(document).unwrap_or_default()
 }
 
-/// The facts about the proxy without seconds that pass. What is left of a certificate's time is told each hour.
+/// The facts about the proxy without seconds that pass. The time until a certificate expires is reported every hour.
 fn without_time(mut proxy: Value) -> Value {
     proxy["uptime_s"].take();
     if let Some(fleet) = proxy.get_mut("fleet") {
@@ -331,7 +331,7 @@ fn hash(write: impl FnOnce(&mut Xxh3)) -> u64 {
     hasher.finish()
 }
 
-/// What is told at once when it changes. Counts, rates, durations and evidence are not.
+/// Hashes the parts of a status whose changes are reported at once. Counts, rates, durations and evidence are left out.
 fn service_state(service: &ServiceStatus, to: &mut Xxh3) {
     let of_split = (&service.split.desired, &service.split.effective);
     (

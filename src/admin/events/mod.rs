@@ -1,9 +1,9 @@
-//! `GET /api/v1/events`: what the proxy does, as server-sent events.
+//! `GET /api/v1/events`: the status and its changes, as server-sent events.
 //!
-//! Once a second, and soon after a change of state, a round compares the status with what was told last ([`changes`]) and makes
+//! Once a second, and soon after a change of state, a round compares the status with the one reported last ([`changes`]) and makes
 //! events of the differences, once for all streams ([`ring`]). The status of a service is collected only if it may have changed
 //! ([`stamp`]). A stream only knows the number of the last event that it has sent: one
-//! that falls behind what the ring keeps ends. Nothing is computed while nobody listens.
+//! that falls behind the events that the ring keeps ends. Nothing is computed while nobody listens.
 
 mod changes;
 mod ring;
@@ -27,19 +27,19 @@ use changes::{Observation, SeenService, ToldState};
 use stamp::StampSources;
 pub(super) use stream::{CONTENT_TYPE, follow};
 
-/// Time between two rounds that tell figures.
+/// Time between two rounds that report figures.
 const FIGURES: Duration = Duration::from_secs(1);
 
 /// Shortest time between two rounds.
 const ROUNDS: Duration = Duration::from_millis(50);
 
-/// A round is followed by a pause of this many times what it took, so that rounds take less than a twentieth of the control thread.
+/// The pause after a round, as a multiple of its duration, so that rounds take less than a twentieth of the control thread.
 const PAUSE: u32 = 20;
 
 /// Longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Most bytes of services whose figures alone have changed, in one round. With more services they are told in turn.
+/// Most bytes in one round for services whose figures alone have changed. With more services they are reported in turn.
 const FIGURES_BYTES: usize = 256 << 10;
 
 /// Makes the events of all streams.
@@ -49,16 +49,16 @@ pub(crate) struct EventHub {
     streams: AtomicUsize,
     /// The number of the newest event.
     newest: watch::Sender<u64>,
-    /// Notified when a round may have something to tell, and when the first stream begins.
+    /// Notified when a round may have something to report, and when the first stream begins.
     hurry: Notify,
 }
 
 #[derive(Debug)]
 struct HubState {
     told: ToldState,
-    /// Number of the history's entries that were told.
+    /// Number of the history's entries that were reported.
     adopted: u64,
-    /// When a round began last, and when one that told figures did.
+    /// Start of the last round, and of the last one that reported figures.
     round: Option<Instant>,
     figures: Option<Instant>,
     /// The processor time that the last round took.
@@ -87,7 +87,7 @@ impl Default for EventHub {
 }
 
 impl EventHub {
-    /// Says that the state of the proxy may have changed.
+    /// Notes that the state of the proxy may have changed.
     pub(crate) fn hurry(&self) {
         if self.is_followed() {
             self.hurry.notify_one();
@@ -104,11 +104,11 @@ impl EventHub {
     }
 }
 
-/// Tells all streams what has changed, until the future is dropped.
+/// Reports changes to all streams, until the future is dropped.
 pub(super) async fn run(context: Arc<Context>) {
     let hub = &context.events;
     loop {
-        // Without a notice it is time for the figures.
+        // After a second without a notice the figures are due.
         let noticed = timeout(FIGURES, hub.hurry.notified()).await;
         if !hub.is_followed() {
             if noticed.is_err() {
@@ -128,7 +128,7 @@ pub(super) async fn run(context: Arc<Context>) {
     }
 }
 
-/// Compares the status with what was told, and tells the differences. `all`: including the figures of all services.
+/// Compares the status with the one reported last, and reports the differences. `all`: including the figures of all services.
 fn tell(context: &Context, all: bool) {
     let hub = &context.events;
     let mut state = hub.state();
@@ -184,7 +184,7 @@ fn seen(context: &Context, snapshot: &Snapshot) -> Vec<SeenService> {
 /// Processor time of this thread. The clock doesn't count the time in which other threads had the processor.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    // It is never negative.
+    // The processor time is never negative.
     Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
 }
 

@@ -30,11 +30,11 @@ impl Batch {
 struct PlacedEvent {
     number: u64,
     text: Range<usize>,
-    /// The services that it concerns; none if it concerns the proxy as a whole.
+    /// The services that the event concerns; none if it concerns the proxy as a whole.
     services: Vec<Arc<str>>,
 }
 
-/// What a stream sends next.
+/// The result of asking for the events after a number.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NextEvents {
     /// These bytes, whose last event has this number.
@@ -87,7 +87,7 @@ impl EventRing {
         true
     }
 
-    /// What follows the event with this number: of all services, or of one.
+    /// The events after the one with this number: of all services, or of one.
     pub(super) fn after(&self, seen: u64, service: Option<&str>) -> NextEvents {
         if seen == self.newest {
             return NextEvents::None(seen);
@@ -98,7 +98,7 @@ impl EventRing {
             return NextEvents::Gone;
         }
         let newer = self.batches.partition_point(|batch| first(batch) <= seen);
-        // The batch before may have the end of what follows.
+        // The events that follow may end in the batch before.
         let batches = self.batches.range(newer.saturating_sub(1)..);
         match service {
             None => Self::of_all(batches, seen),

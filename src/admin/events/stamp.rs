@@ -1,4 +1,4 @@
-//! Whether the status of a service may have changed, without collecting it: with a thousand services most have not.
+//! Tells whether the status of a service may have changed, without collecting it: with a thousand services most have not.
 
 use std::hash::{Hash, Hasher};
 
@@ -10,16 +10,16 @@ use crate::index::ServiceIx;
 use crate::snapshot::{Service, Snapshot};
 use crate::telemetry::windows::StatusWindows;
 
-/// Stands for the status of a service. Where two stamps are equal, the status is the same.
+/// Stands for the status of a service: where two stamps are equal, the status is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StatusStamp {
-    /// Hash of the sources of what is told at once when it changes.
+    /// Hash of the sources of those parts whose changes are reported at once.
     pub state: u64,
     /// Hash of all other sources; `None` if there is something among them that changes with time or is counted.
     pub rest: Option<u64>,
 }
 
-/// Where the status of services comes from.
+/// The sources of the status of services.
 pub(super) struct StampSources<'a> {
     pub snapshot: &'a Snapshot,
     pub rollouts: &'a RolloutsByService,
@@ -35,7 +35,7 @@ impl StampSources<'_> {
         let rollout = self.rollouts.get(&*service.name);
         let mut is_steady = self.is_idle(service) && rollout.is_none();
         let (mut state, mut rest) = (Xxh3::new(), Xxh3::new());
-        // Whatever the configuration says, and what follows from it.
+        // The configuration, and everything that follows from it.
         self.snapshot.generation.hash(&mut state);
         rollout_state(rollout, &mut state);
         if !service.errors.is_empty() {
@@ -71,7 +71,7 @@ impl StampSources<'_> {
     }
 }
 
-/// What is told at once of a rollout when it changes.
+/// Hashes the parts of a rollout whose changes are reported at once.
 pub(super) fn rollout_state(rollout: Option<&RolloutStatus>, to: &mut impl Hasher) {
     let Some(rollout) = rollout else { return };
     (

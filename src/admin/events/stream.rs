@@ -79,14 +79,14 @@ impl fmt::Display for UnknownService {
     }
 }
 
-/// A stream that is open. Counts among the hub's streams until it is dropped.
+/// An open stream. It counts among the hub's streams until it is dropped.
 struct EventStream {
     context: Arc<Context>,
     newest: watch::Receiver<u64>,
     service: Option<Arc<str>>,
     /// The number of the last event that was sent.
     sent: u64,
-    /// What is sent first.
+    /// The piece that is sent first.
     first: Option<Bytes>,
 }
 
@@ -106,7 +106,7 @@ impl EventStream {
             sent: 0,
             first: None,
         };
-        // What was told last may be old, and a new service may not have been told of yet.
+        // The status reported last may be old, and a new service may not have been reported yet.
         let is_untold = service.is_some_and(|name| {
             let snapshot = context.live.current();
             snapshot.services.iter().any(|s| *s.name == *name) && !hub.state().told.has(name)
@@ -119,7 +119,7 @@ impl EventStream {
         Ok(stream)
     }
 
-    /// Goes on after the event with the id `seen` if what follows is known, and else from the beginning.
+    /// Continues after the event with the id `seen` if the events after it are kept, and else from the beginning.
     fn go_on_after(&mut self, seen: Option<&str>) -> Result<(), UnknownService> {
         let context = self.context.clone();
         let mut state = context.events.state();
@@ -141,7 +141,7 @@ impl EventStream {
         first.extend_from_slice(&whole);
         self.first = Some(match seen {
             Some(_) => first.freeze(),
-            // Streams that begin share its memory.
+            // Streams that begin share the memory of this event.
             None => whole,
         });
         Ok(())
@@ -155,7 +155,7 @@ impl Pieces for EventStream {
         }
         let heartbeat = Instant::now() + HEARTBEAT;
         loop {
-            // Before the look at the ring, so that no event is missed between both.
+            // Marked before the ring is read, so that no event between both is missed.
             self.newest.mark_unchanged();
             let (next, is_known) = {
                 let state = self.context.events.state();
@@ -168,7 +168,7 @@ impl Pieces for EventStream {
                     self.sent = sent;
                     return Some((events, self));
                 }
-                // The client reads too slowly. It comes back, and gets the whole status.
+                // The client reads too slowly. It reconnects, and gets the whole status.
                 NextEvents::Gone => return None,
                 // `removed` was sent before.
                 NextEvents::None(_) if !is_known => return None,
@@ -176,7 +176,7 @@ impl Pieces for EventStream {
             }
             tokio::select! {
                 biased;
-                // The client reaches the successor then.
+                // When the client reconnects, it reaches the successor.
                 () = self.context.readiness.handed_over() => return None,
                 changed = self.newest.changed() => changed.ok()?,
                 () = sleep_until(heartbeat) => {

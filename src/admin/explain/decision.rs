@@ -136,7 +136,7 @@ impl Explanation {
         }
     }
 
-    /// Sets the answer that the configuration gives.
+    /// Sets the answer that the configuration gives by itself.
     fn set_configured(&mut self, service: &Service, by: AnsweredBy) {
         let answer = service.actions.answer(by);
         self.answer = answer.map(|answer| format!("{} {}", answer.status(), answer.word()));

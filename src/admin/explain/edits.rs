@@ -76,7 +76,7 @@ impl Explanation {
     }
 }
 
-/// The answer that the configuration gives, if it is what decides.
+/// The answer that the configuration gives, if the decision refers to one.
 fn answer<'s>(
     spec: &'s ServiceSpec,
     rule: Option<RuleIx>,

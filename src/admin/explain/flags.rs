@@ -12,9 +12,9 @@ use crate::routing::{FlagDecision, FlagReason, ServiceRouting};
 /// A flag, as the application would be told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FlagExplanation {
-    /// Its name.
+    /// Name of the flag.
     pub name: String,
-    /// Whether it is on.
+    /// Whether the flag is on for the request.
     pub on: bool,
 }
 

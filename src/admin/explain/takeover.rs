@@ -85,7 +85,7 @@ impl Explanation {
     }
 }
 
-/// Explains what the state of a version's endpoints leads to: panic mode, failover or an error. `None` if enough of the
+/// Explains the consequence of the state of a version's endpoints: panic mode, failover or an error. `None` if enough of the
 /// endpoints are usable.
 fn consequence(
     service: &Service,

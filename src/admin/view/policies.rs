@@ -51,7 +51,7 @@ fn health(health: &HealthPolicy) -> Value {
     })
 }
 
-/// Formats it as the file does: `/ready`, `tcp`, `grpc`, `grpc:SERVICE`.
+/// Formats a health check as the file does: `/ready`, `tcp`, `grpc`, `grpc:SERVICE`.
 pub(crate) fn probe(probe: &Probe) -> String {
     match probe {
         Probe::Http(path) => path.clone(),
@@ -61,7 +61,7 @@ pub(crate) fn probe(probe: &Probe) -> String {
     }
 }
 
-/// Formats it as the file does: `50%`, `33.3%`.
+/// Formats a share, in thousandths of the whole, as the file does: `50%`, `33.3%`.
 fn thousandths(n: u32) -> String {
     Share(n * 100).to_string()
 }
@@ -115,7 +115,7 @@ fn causes(on: &RetryOn) -> Vec<String> {
         .collect()
 }
 
-/// Formats it as the file does: `p95`, `100ms`.
+/// Formats the delay of a hedged request as the file does: `p95`, `100ms`.
 fn hedge(hedge: Hedge) -> Value {
     match hedge {
         Hedge::Quantile(quantile) => json!(quantile.as_str()),
