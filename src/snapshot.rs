@@ -145,7 +145,7 @@ pub struct Service {
     pub metrics: Arc<ServiceMetrics>,
     /// Match rules, cohort and effective split.
     pub routing: routing::ServiceRouting,
-    /// What the proxy does with its requests itself.
+    /// Redirects and responses by which the proxy answers requests of the service itself, and edits of requests.
     pub(crate) actions: ServiceActions,
     /// Limits on the requests of single clients, of the service and of its rules.
     pub(crate) client_limits: ServiceClientLimits,

@@ -42,9 +42,9 @@ impl CertificateKey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CertError {
     pub part: CertificateKey,
-    /// What is wrong, including the name of the file.
+    /// The problem, including the name of the file.
     pub message: String,
-    /// What to do about it; may be empty.
+    /// Advice on how to solve it; may be empty.
     pub help: String,
 }
 

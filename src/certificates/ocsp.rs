@@ -1,7 +1,8 @@
 //! OCSP responses (RFC 6960) that a server passes on in its handshakes, for clients that ask for one (stapling, RFC 6066
 //! section 8).
 //!
-//! The signature isn't checked: that is up to clients. What is checked keeps a server from sending one that no client accepts.
+//! The signature isn't checked: that is up to clients. The checks here keep a server from sending a response that no client
+//! accepts.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +27,7 @@ const GOOD: u8 = 0x80;
 pub(crate) struct OcspResponse {
     /// The file, as it is sent.
     pub der: Vec<u8>,
-    /// The time, in seconds since the epoch, from which on clients refuse it. `None`: it doesn't say.
+    /// Time from which on clients refuse it, in seconds since the epoch. `None`: the response doesn't name one.
     pub next_update: Option<i64>,
 }
 
@@ -86,13 +87,13 @@ impl OcspResponse {
         })
     }
 
-    /// Whether clients accept it at `now`.
+    /// Whether clients accept the response at `now`.
     pub(crate) fn is_current(&self, now: i64) -> bool {
         self.next_update.is_none_or(|until| now < until)
     }
 }
 
-/// What a response says about one certificate.
+/// The status of one certificate, from an OCSP response (RFC 6960, section 4.2.1).
 struct SingleResponse {
     is_good: bool,
     this_update: i64,
@@ -153,7 +154,7 @@ fn status(der: &[u8]) -> Option<u8> {
     Values(response).expect(ENUMERATED)?.first().copied()
 }
 
-/// What the response says about the certificate; `Some(None)`: nothing. `None` if it is malformed.
+/// The status of the certificate with this serial number; `Some(None)` if the response has none. `None` if it is malformed.
 fn single(der: &[u8], serial: &[u8]) -> Option<Option<SingleResponse>> {
     let mut response = Values(Values(der).expect(SEQUENCE)?);
     response.expect(ENUMERATED)?;

@@ -1,10 +1,10 @@
-//! Finds out what a file contains that should contain a certificate or a key and doesn't, for error messages that help.
+//! Classifies a file that should contain a certificate or a key and doesn't, so that error messages can say what it contains.
 
 use std::path::Path;
 
 use super::error::{CertError, CertificateKey};
 
-/// What a file appears to contain.
+/// The kind of content that a file appears to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     Empty,

@@ -22,7 +22,7 @@ const OTHERS: u32 = 0o006;
 /// Reads a file.
 ///
 /// # Errors
-/// It is missing or not readable.
+/// The file is missing or not readable.
 pub(crate) fn file(path: &Path, part: CertificateKey) -> Result<Vec<u8>, CertError> {
     std::fs::read(path).map_err(|e| {
         let help = match e.kind() {
@@ -57,7 +57,7 @@ fn check_private(path: &Path) -> Result<(), CertError> {
 /// Reads the file of a key.
 ///
 /// # Errors
-/// It is missing or not readable, or other users can read or write it.
+/// The file is missing or not readable, or other users can read or write it.
 pub(crate) fn key_file(path: &Path) -> Result<Vec<u8>, CertError> {
     let key = file(path, CertificateKey::Key)?;
     // If `key` names a certificate by mistake, its permissions don't matter: the mistake itself is reported later.
@@ -152,7 +152,7 @@ pub(crate) fn signing_key(
 /// Checks that the key belongs to the certificate. A key whose public part can't be computed is accepted.
 ///
 /// # Errors
-/// It doesn't.
+/// The key belongs to another certificate.
 pub(crate) fn check_key_matches(
     cert_path: &Path,
     key_path: &Path,

@@ -1,6 +1,6 @@
-//! What has been read from files, and what replaces it.
+//! Certificates and authorities that were read from files, and the decision whether newer files replace them.
 //!
-//! Files that were refused are remembered by fingerprint, and reported once as long as the same is wrong with them.
+//! Files that were refused are remembered by fingerprint, so that the same errors are reported only once.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,22 +9,22 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::error::{CertError, CertificateKey};
 use super::read::{Validity, date};
 
-/// What a slot holds: it is read from files, and stays in use until files with something that isn't worse replace it.
+/// Certificates or authorities that are read from files, and stay in use until files that aren't worse replace them.
 pub(crate) trait Material: Sized {
-    /// Hash of the files that it was read from.
+    /// Hash of the files.
     fn fingerprint(&self) -> u64;
 
-    /// The start of its validity, in seconds since the epoch, if it has one.
+    /// Start of the validity, in seconds since the epoch; `None` for authorities.
     fn valid_from(&self) -> Option<i64>;
 
-    /// Why it must not replace `current` at `now`; `None` if it may.
+    /// The reason why this must not replace `current` at `now`; `None` if it may.
     fn worse_than(&self, current: &Self, now: i64) -> Option<CertError>;
 }
 
-/// A material in use.
+/// The certificates or authorities that were read from files, and what became of files that were refused.
 #[derive(Debug)]
 pub(crate) struct FileSlot<M> {
-    /// What is in use.
+    /// The certificates or authorities in use.
     pub current: Arc<M>,
     /// Set if the present files were refused.
     pub refused: Option<RefusedFiles>,
@@ -39,7 +39,7 @@ impl<M> Clone for FileSlot<M> {
     }
 }
 
-/// Files that were refused while what was read before them is in use.
+/// Files that were refused, so that the certificates or authorities read before them stay in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RefusedFiles {
     /// Fingerprint of the files; `None` if they could not be read.
@@ -59,13 +59,13 @@ impl RefusedFiles {
     }
 }
 
-/// What has changed since the files were read last.
+/// The change since the files were last read.
 #[derive(Debug)]
 pub(crate) enum News {
     None,
-    /// They contain something new, which is used.
+    /// The files contain something new, which is now in use.
     New,
-    /// They were refused, for a reason that was not reported yet.
+    /// The files were refused, for a reason that was not reported yet.
     Refused,
 }
 
@@ -106,7 +106,7 @@ impl<M: Material> FileSlot<M> {
         Ok(former.keep(fingerprint, errors, retry, now))
     }
 
-    /// The next state if the files are those that are in use, or those that were refused last.
+    /// The next state if the files are the same as those in use, or as those that were refused last.
     fn unchanged(&self, fingerprint: Option<u64>, now: SystemTime) -> Option<Self> {
         let fingerprint = fingerprint?;
         if fingerprint == self.current.fingerprint() {
@@ -145,7 +145,7 @@ impl<M: Material> FileSlot<M> {
         (slot, if again { News::None } else { News::Refused })
     }
 
-    /// Marks files as refused because of something else than their contents. What is in use stays in use.
+    /// Marks files as refused because of something else than their contents. The certificates or authorities in use stay.
     pub(crate) fn refuse(&mut self, fingerprint: u64, error: CertError, now: SystemTime) {
         self.refused = Some(RefusedFiles {
             fingerprint: Some(fingerprint),

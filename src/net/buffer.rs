@@ -1,8 +1,8 @@
 //! Pools of buffers and pipes, one per worker.
 //!
 //! A connection takes memory from the pool when there is something to read and returns it once all of it was consumed, so that
-//! an idle connection holds none. Memory is zeroed when it is allocated and never again. What a worker has not needed since the
-//! last [`Buffers::sweep`] is freed.
+//! an idle connection holds none. Memory is zeroed when it is allocated and never again. Buffers and pipes that a worker has not
+//! needed since the last [`Buffers::sweep`] are freed.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
@@ -92,7 +92,7 @@ impl<T> FreeList<T> {
         }
     }
 
-    /// Frees what was not needed since the last call: the bottom of the stack.
+    /// Frees the objects that were not needed since the last call, which lie at the bottom of the stack.
     fn trim(&mut self) {
         self.free.drain(..self.unused);
         self.unused = self.free.len();

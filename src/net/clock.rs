@@ -31,7 +31,7 @@ const SLOTS: u64 = 256;
 /// A slot keeps its memory for the next revolution unless its capacity is larger than this.
 const SLOT_KEPT: usize = 1024;
 
-/// What a task is doing, for drains and shedding.
+/// The current activity of a connection's task, on which draining and shedding depend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskPhase {
     /// In the TLS handshake.
@@ -51,7 +51,7 @@ pub enum TaskPhase {
 pub struct TaskControl {
     /// The deadline, in milliseconds of the worker's clock.
     due: Cell<u64>,
-    /// The tick in which it is visited next; [`NEVER`] while it lies in no slot.
+    /// The tick in which the control is visited next; [`NEVER`] while it lies in no slot.
     turn: Cell<u64>,
     expired: Cell<bool>,
     phase: Cell<TaskPhase>,
@@ -59,7 +59,7 @@ pub struct TaskControl {
     shut: Cell<bool>,
     since: Cell<u64>,
     upstream: Cell<Option<usize>>,
-    /// From when on the client's body is late; see [`Self::set_behind`].
+    /// Time from which on the client's body is late; see [`Self::set_behind`].
     behind_at: Cell<u64>,
     waker: RefCell<Option<Waker>>,
     /// Id of the listener that accepted the connection, for drains of one listener.
@@ -293,9 +293,9 @@ impl Wheel {
 
 #[derive(Debug)]
 struct TaskTable {
-    /// When the worker began. The clock of deadlines starts here.
+    /// Start of the worker, at which the clock of deadlines begins.
     epoch: Instant,
-    /// From the time origin of the process to `epoch`.
+    /// Milliseconds from the time origin of the process to `epoch`.
     origin_ms: u64,
     now_ms: Cell<u64>,
     wheel: Wheel,

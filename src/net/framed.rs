@@ -1,4 +1,4 @@
-//! The transport of a connection with frames: reads into a pooled buffer, and leaves a frame that is incomplete there.
+//! The transport of a connection with frames: reads into a pooled buffer, and keeps an incomplete frame there.
 
 use std::io;
 use std::pin::Pin;
@@ -21,14 +21,14 @@ pub(crate) struct FramedStream {
     input: Buffer,
     /// The last read filled the buffer, so that a larger one is worthwhile.
     reads_much: bool,
-    /// What TLS has encrypted may wait for the socket.
+    /// Bytes that TLS has encrypted may still wait for the socket.
     unflushed: bool,
     write_closed: bool,
     discarded: usize,
 }
 
 impl FramedStream {
-    /// `input` has what was read from `stream` already.
+    /// Wraps `stream`. `input` holds the bytes that were already read from it.
     pub(crate) fn new(stream: Stream, buffers: Buffers, input: Buffer) -> Self {
         Self {
             stream,
@@ -41,7 +41,7 @@ impl FramedStream {
         }
     }
 
-    /// Closes the transport, and gives its memory back.
+    /// Closes the transport and returns its memory to the pool.
     pub(crate) fn detach(&mut self) {
         self.stream = Stream::Detached;
         self.input.clear();
@@ -58,11 +58,11 @@ impl FramedStream {
         !self.input.is_empty()
     }
 
-    /// Passes what was read and not used yet to `receive`, which returns how much it has used.
+    /// Passes the bytes that were read and not used yet to `receive`, which returns how many of them it has used.
     pub(crate) fn receive(&mut self, receive: impl FnOnce(&[u8]) -> usize) {
         let used = receive(self.input.bytes());
         self.input.consume(used);
-        // Mostly all of it was used. Otherwise the rest of the frame needs room.
+        // Mostly all bytes were used. Otherwise the rest of the frame needs room.
         match self.input.is_empty() {
             true => self.buffers.release(&mut self.input),
             false => self.input.compact(),
@@ -114,7 +114,7 @@ impl FramedStream {
         }
     }
 
-    /// Hands what TLS holds to the kernel.
+    /// Passes the bytes that TLS holds to the kernel.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.unflushed {
             ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
@@ -123,7 +123,7 @@ impl FramedStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Ends our side, after what TLS holds.
+    /// Ends this side of the connection, after the bytes that TLS holds were sent.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.write_closed {
             ready!(self.poll_flush(cx))?;
@@ -133,10 +133,10 @@ impl FramedStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Lingering close: ends our side, then reads and discards until the peer has ended its own. The caller limits the time.
+    /// Lingering close: ends this side, then reads and discards until the peer has ended its own. The caller limits the time.
     ///
     /// If the socket were closed with bytes unread, or if more arrived later, the kernel would answer with a reset. That makes
-    /// the peer drop what it has not read yet, such as our GOAWAY or the last response (RFC 9112 §9.6 describes the same).
+    /// the peer drop bytes that it has not read yet, such as GOAWAY or the last response (RFC 9112 §9.6 describes the same).
     pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_shutdown(cx))?;
         let mut rest = [0; 4096];

@@ -47,7 +47,7 @@ impl Pipe {
     /// for a full pipe as well as for an empty socket, so that the caller would wait for the wrong one.
     ///
     /// # Errors
-    /// Those of the socket.
+    /// Errors of `splice(2)` on the socket.
     pub fn poll_take(
         &mut self,
         cx: &mut Context<'_>,
@@ -72,7 +72,7 @@ impl Pipe {
     /// Moves bytes from the pipe to a socket, as many as it takes.
     ///
     /// # Errors
-    /// Those of the socket.
+    /// Errors of `splice(2)` on the socket.
     pub fn poll_give(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<usize>> {
         loop {
             match to.try_io(Interest::WRITABLE, || {

@@ -28,7 +28,7 @@ const MAX_ID: usize = 128;
 /// Longest common name that is sent (X.520 allows 64 characters).
 const MAX_CN: usize = 256;
 
-/// What a header says about the connection of a client.
+/// The addresses in the PROXY protocol header of a client's connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ProxySource<'a> {
     /// The client's address; `None` if it isn't known. The port is 0 where only the address is.
@@ -145,7 +145,7 @@ fn put_tlv(header: &mut Vec<u8>, kind: u8, value: &[u8]) {
     header.extend_from_slice(&value[..usize::from(length)]);
 }
 
-/// The value of the TLV about TLS: flags, the result of the verification (0 is good), and TLVs.
+/// The value of the TLV about TLS: flags, the result of the verification (0 is success), and TLVs.
 fn about_tls(tls: &ProxyTls<'_>) -> Vec<u8> {
     let (flags, result) = match tls.certificate {
         Some(_) => (CLIENT_SSL | CLIENT_CERT_CONN, 0u32),

@@ -1,16 +1,16 @@
 //! Headers of the PROXY protocol, versions 1 and 2, as load balancers send them before the first byte of a connection.
 //!
-//! Specification: <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>. The parser is strict: the header says who the
-//! client is, so what it can't read exactly it refuses.
+//! Specification: <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>. The parser is strict, because the header says who
+//! the client is: it refuses whatever it can't read exactly.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// What every header of version 1 starts with.
+/// First bytes of every header of version 1.
 const V1_START: &[u8] = b"PROXY ";
 /// Longest header of version 1, with its line end.
 const V1_MAX: usize = 107;
-/// What every header of version 2 starts with.
+/// First bytes of every header of version 2.
 pub(super) const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Bytes of version 2 before the addresses: signature, version and command, family and transport, length.
 pub(super) const V2_FIXED: usize = 16;
@@ -24,10 +24,10 @@ const TLV_SSL: u8 = 0x20;
 /// Bytes of that TLV before the others: flags and the result of the verification.
 const SSL_FIXED: usize = 5;
 
-/// What a header says about its connection.
+/// The origin of a connection, according to its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectionSource {
-    /// It was made for this client.
+    /// The connection was made for this client.
     Client(SocketAddr),
     /// The sender made it for itself, such as for a health check, or doesn't know the client's address: the address of the
     /// socket counts.
@@ -37,25 +37,25 @@ pub(crate) enum ConnectionSource {
 /// Why bytes are no header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HeaderError {
-    /// They start like neither version.
+    /// The first bytes are those of neither version.
     NoHeader,
-    /// No end within the longest permitted length.
+    /// The header doesn't end within the longest permitted length.
     TooLong,
-    /// A line end that isn't CR LF.
+    /// A line end of version 1 isn't CR LF.
     LineEnd,
-    /// Not the words that version 1 consists of.
+    /// The words of a header of version 1 are not the ones that it consists of.
     Words,
-    /// An address that isn't one of the stated family.
+    /// An address isn't one of the stated family.
     Address,
-    /// A port that isn't a decimal number from 0 to 65535 without leading zeros.
+    /// A port isn't a decimal number from 0 to 65535 without leading zeros.
     Port,
-    /// A version or command of a binary header that isn't defined.
+    /// The version or command of a binary header isn't defined.
     Command,
-    /// A family or transport that isn't defined.
+    /// The family or transport isn't defined.
     Family,
     /// The stated length is less than the addresses take.
     TooShort,
-    /// Lengths of the TLVs that don't add up.
+    /// The lengths of the TLVs don't add up.
     Tlv,
     /// The checksum is wrong.
     Checksum,
@@ -90,7 +90,7 @@ impl fmt::Display for HeaderError {
 impl std::error::Error for HeaderError {}
 
 /// Reads the header at the start of `bytes`. `Ok(None)`: all of these bytes belong to a header that isn't complete yet.
-/// Otherwise the length of the header, and what it says.
+/// Otherwise returns the length of the header, and the origin of the connection.
 ///
 /// # Errors
 /// The bytes are no valid header, whatever follows.
@@ -129,7 +129,7 @@ fn parse_v1(bytes: &[u8]) -> Result<Option<(usize, ConnectionSource)>, HeaderErr
     Ok(Some((end + 2, v1_source(words)?)))
 }
 
-/// What follows `PROXY `. Behind `UNKNOWN` there may be anything, which is ignored.
+/// The origin of a connection by the words after `PROXY `. Anything may follow `UNKNOWN`, and is ignored.
 fn v1_source(words: &str) -> Result<ConnectionSource, HeaderError> {
     if words == "UNKNOWN" || words.starts_with("UNKNOWN ") {
         return Ok(ConnectionSource::Sender);
@@ -193,7 +193,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<(usize, ConnectionSource)>, HeaderErr
     Ok(Some((header.len(), source)))
 }
 
-/// Bytes that the addresses of a family take. `None`: not defined.
+/// Number of bytes that the addresses of a family take. `None` if the family isn't defined.
 fn address_block(family: u8) -> Option<usize> {
     match family {
         0x00 => Some(0),
@@ -205,7 +205,7 @@ fn address_block(family: u8) -> Option<usize> {
     }
 }
 
-/// The client's address is the first part of the block, its port comes behind both addresses.
+/// The client's address is the first part of the block. Its port comes after both addresses.
 fn v2_source(family: u8, block: &[u8]) -> ConnectionSource {
     let port_at = |at: usize| u16::from_be_bytes([block[at], block[at + 1]]);
     match family >> 4 {
@@ -243,7 +243,7 @@ fn check_tlvs(header: &[u8], at: usize) -> Result<(), HeaderError> {
     Ok(())
 }
 
-/// Type and value of the first TLV, and what follows it.
+/// Type and value of the first TLV, and the bytes after it.
 fn next_tlv(bytes: &[u8]) -> Result<(u8, &[u8], &[u8]), HeaderError> {
     let ([kind, high, low], rest) = bytes.split_first_chunk().ok_or(HeaderError::Tlv)?;
     let length = usize::from(u16::from_be_bytes([*high, *low]));
@@ -251,7 +251,7 @@ fn next_tlv(bytes: &[u8]) -> Result<(u8, &[u8], &[u8]), HeaderError> {
     Ok((*kind, value, behind))
 }
 
-/// The checksum is that of the header with zeros in its place.
+/// Compares a checksum with that of the header, computed with zeros in its place.
 fn check_crc(header: &[u8], at: usize, value: &[u8]) -> Result<(), HeaderError> {
     let stated = value.first_chunk().ok_or(HeaderError::Tlv)?;
     if value.len() != stated.len() {

@@ -27,11 +27,11 @@ pub enum Stream {
     ServerTlsUnix(Box<tokio_rustls::server::TlsStream<UnixStream>>),
     /// TLS over TCP, as the client.
     ClientTls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
-    /// What is left of a connection that was given to another task. It can only be dropped.
+    /// Stands for a connection that was given to another task. It can only be dropped.
     Detached,
 }
 
-/// What every use of [`Stream::Detached`] fails with.
+/// The error of every use of [`Stream::Detached`].
 const DETACHED: io::ErrorKind = io::ErrorKind::NotConnected;
 
 impl Stream {

@@ -1,4 +1,4 @@
-//! What the proxy does with the requests of a service itself, by what decided about them.
+//! The answers that the proxy gives to requests itself, and the edits of requests: by service, rule and version.
 
 use super::header_edits::EditTable;
 use crate::config::actions::{Answer, Rewrite};
@@ -12,7 +12,7 @@ pub(crate) struct ServiceActions {
     service: Option<Answer>,
     rules: Box<[Option<Answer>]>,
     versions: Box<[Option<Answer>]>,
-    /// Of the service, and by rule. Empty if there is none.
+    /// Rewrites of the service, and after it of each rule. Empty if there is none.
     rewrites: Box<[Option<Rewrite>]>,
     /// Edits of header fields.
     pub(crate) edits: EditTable,

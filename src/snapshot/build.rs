@@ -38,7 +38,7 @@ pub(crate) enum Previous<'a> {
 /// Tells whether a version of a service passes its checks.
 pub(crate) type Verdicts<'a> = &'a dyn Fn(&spec::ServiceSpec, &spec::VersionSpec) -> bool;
 
-/// Tells what the rollout of a service has reached.
+/// Returns the state of a service's rollout.
 pub(crate) type Rollouts<'a> = &'a dyn Fn(&spec::ServiceSpec) -> RolloutShare;
 
 /// The inputs of [`Snapshot::compile`].
@@ -64,7 +64,7 @@ pub(crate) struct Inputs<'a> {
 }
 
 impl Snapshot {
-    /// Compiles what is in force under the specification. Used at startup, after a reload, when the stable gate opens and in a
+    /// Compiles the effective state under the specification. Used at startup, after a reload, when the stable gate opens and in a
     /// takeover.
     pub(crate) fn compile(inputs: &Inputs<'_>, registry: &Registry, telemetry: &Telemetry) -> Self {
         let running = match inputs.previous {
@@ -85,7 +85,7 @@ impl Snapshot {
         Self::with(inputs, effective, previous, registry, telemetry)
     }
 
-    /// Compiles `spec` as desired, without regard to what was in force before and without looking up names. For commands that
+    /// Compiles `spec` as desired, without regard to the state before and without looking up names. For commands that
     /// inspect a file, and for tests.
     pub(crate) fn build(
         generation: u64,
@@ -206,7 +206,7 @@ fn narrowed(spec: &Spec) -> Arc<[(String, routing::RouteTable)]> {
     tables.collect()
 }
 
-/// Services that have been compiled.
+/// Number of services that have been compiled.
 static COMPILED: AtomicU64 = AtomicU64::new(0);
 
 /// Compiles services, or reuses them from the running generation.

@@ -14,11 +14,11 @@ pub(crate) struct CertificateState {
     pub names: Vec<String>,
     /// The file that holds the certificate chain, or the authorities of a version without a certificate of its own.
     pub file: PathBuf,
-    /// Whether the proxy obtains it itself. It is then missing before the first order has succeeded: its times are 0.
+    /// Whether the proxy obtains the certificate itself. It is missing before the first order has succeeded: its times are 0 then.
     pub is_obtained: bool,
-    /// Its validity; `None` for authorities.
+    /// Validity of the certificate; `None` for authorities.
     pub validity: Option<Validity>,
-    /// Why the current files were refused, if what was read before is still in use.
+    /// Why the current files were refused, if the certificate or the authorities read before are still in use.
     pub error: Option<String>,
     /// When `error` was first seen.
     pub since: Option<SystemTime>,

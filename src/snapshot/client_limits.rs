@@ -1,4 +1,4 @@
-//! The limiters of clients' requests. A reload that doesn't change a limit keeps its limiter, with what clients have used.
+//! The limiters of clients' requests. A reload that doesn't change a limit keeps its limiter, and with it the use of each client.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ pub(crate) struct ListenerClientLimits(Box<[(String, Arc<ClientLimiter>)]>);
 #[derive(Debug, Default)]
 pub(crate) struct ServiceClientLimits {
     service: Option<Arc<ClientLimiter>>,
-    /// By rule. Empty if no rule has one.
+    /// Limiters by rule. Empty if no rule has one.
     rules: Box<[Option<Arc<ClientLimiter>>]>,
 }
 
@@ -26,11 +26,11 @@ pub(crate) struct ServiceClientLimits {
 pub(crate) struct OverLimit {
     /// The time after which the client may try again.
     pub wait: Duration,
-    /// Index of the rule whose limit it is; `None` if it is that of the service.
+    /// Index of the rule that has the limit; `None` if the service has it.
     pub rule: Option<RuleIx>,
 }
 
-/// The limiter for these limits: the running one if it is for the same limit.
+/// The limiter for these limits: the running one if its limits are the same.
 fn limiter(
     limits: Option<&ClientLimits>,
     running: Option<&Arc<ClientLimiter>>,

@@ -1,10 +1,10 @@
-//! The effective state: a pure function of the configuration, of what was in force before, of the results of health checks, of the
-//! shares that rollouts have reached, and of the addresses of names.
+//! The effective state: a pure function of the configuration, of the state before, of the results of health checks, of the shares
+//! that rollouts have reached, and of the addresses of names.
 //!
 //! The configuration says what is *desired*. A canary whose entry in the split is `"rollout"` has the share that its rollout has
 //! reached, and so has a flag whose share is `"rollout"`. The stable gate may delay it: a new stable version, or a canary whose share rises
 //! from 0, waits until one of its endpoints passes a check. Until then the old split stays in force, except that shares may fall
-//! to what the configuration grants. A version whose names have no address waits even without checks.
+//! to the configured ones. A version whose names have no address waits even without checks.
 //!
 //! Every snapshot is built from an [`Effective`], at startup, after a reload, when the gate opens and in a takeover. Anything else
 //! that should influence the split belongs here, as another argument of [`effective`].
@@ -42,10 +42,10 @@ pub(super) struct EffectiveSplit {
     pub expanded: Vec<(VersionIx, Vec<PoolEndpoint>)>,
 }
 
-/// What a rollout contributes to the effective state of its service. The default is that of a rollout that has not begun.
+/// The part of a rollout in the effective state of its service. The default is that of a rollout that has not begun.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RolloutShare {
-    /// The share that it has reached.
+    /// Share that the rollout has reached.
     pub share: Share,
     /// When an abort or a rollback voided the canary's sessions, in seconds since the Unix epoch.
     pub voided_s: Option<u64>,
@@ -105,9 +105,9 @@ impl Effective {
 
 /// Computes the effective state under `spec`.
 ///
-/// `previous` is what was in force before, by service; services that it doesn't name are new. `passes` tells whether a version
-/// has an endpoint that passes its checks, and `rollouts` what the rollout of a service has reached; it is asked for services with
-/// a version or flag that follows one. `resolutions` has the addresses of names.
+/// `previous` is the state before, by service; services that it doesn't name are new. `passes` tells whether a version has an
+/// endpoint that passes its checks. `rollouts` returns the state of a service's rollout, and is called for services with a
+/// version or flag that follows one. `resolutions` has the addresses of names.
 pub(crate) fn effective(
     spec: &Spec,
     previous: &[ServiceState],
@@ -164,7 +164,7 @@ fn gated(
     }
 }
 
-/// The split while a new stable version is awaited: the old one, with each share limited to what the configuration grants now.
+/// The split while a new stable version is awaited: the old one, with no share above the one that the configuration has now.
 ///
 /// Canaries whose share falls to 0 stay listed, so that the users of the other versions keep their cohorts.
 fn old_split(
@@ -192,7 +192,7 @@ fn old_split(
     }
 }
 
-/// The desired split, without the canaries that had no share so far and don't pass their checks.
+/// The desired split, without the canaries that had no share before and don't pass their checks.
 fn rising(
     mut open: EffectiveSplit,
     held: &dyn Fn(VersionIx) -> Share,

@@ -40,7 +40,7 @@ pub(crate) struct RollingFlag {
     /// The flag.
     pub flag: FlagIx,
     name: Box<str>,
-    /// What the guard compares.
+    /// The counts that the guard compares.
     pub guard: Arc<FlagGuard>,
 }
 

@@ -10,9 +10,9 @@ use crate::index::{RuleIx, VersionIx};
 /// The edits of a service, for each rule and version that has its own.
 #[derive(Debug)]
 pub(crate) struct EditTable {
-    /// By rule. Empty if the service has no edits at all.
+    /// Edits by rule. Empty if the service has no edits at all.
     rows: Box<[Row]>,
-    /// For each rule the index of its row. Those without edits share the first.
+    /// For each rule, the index of its row. Rules without edits share the first row.
     row_of: Box<[usize]>,
 }
 
@@ -22,9 +22,9 @@ type Row = Box<[MergedEdits]>;
 /// The edits of a request and its response.
 #[derive(Debug)]
 pub(crate) struct MergedEdits {
-    /// Of the request.
+    /// Edits of the request.
     pub(crate) request: Option<CompiledFields>,
-    /// Of the response.
+    /// Edits of the response.
     pub(crate) response: Option<CompiledFields>,
 }
 
@@ -97,7 +97,7 @@ impl MergedEdits {
 }
 
 impl CompiledFields {
-    /// `None` if nothing is edited.
+    /// Compiles edits; `None` if nothing is edited.
     fn new(edits: &FieldEdits) -> Option<Self> {
         if edits.is_empty() {
             return None;

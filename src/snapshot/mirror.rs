@@ -10,14 +10,15 @@ use crate::telemetry::mirror::MirrorLog;
 use crate::upstream::resolve::expansion::PoolEndpoint;
 use crate::upstream::{Pool, Registry};
 
-/// Where copies of requests go. It owns all that a copy needs, because a copy may outlive the snapshot of its request.
+/// The target of a service's copies. It owns all that a copy needs, because a copy may outlive the snapshot of its request.
 #[derive(Debug)]
 pub(crate) struct MirrorTarget {
-    /// The configuration.
+    /// The mirror in the configuration.
     pub spec: MirrorSpec,
-    /// The endpoints of the version. They share their state with those of live traffic, and nothing is charged to them.
+    /// The endpoints of the version. They share their state with those of live traffic, but outcomes of copies don't count for
+    /// them.
     pub pool: Pool,
-    /// Counters and differences.
+    /// Outcomes of copies, and differences.
     pub log: Arc<MirrorLog>,
 }
 

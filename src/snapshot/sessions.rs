@@ -29,8 +29,8 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Creates the sessions of a compiled service; `None` if it has no sticky policy or its key is missing. `past` returns what is
-    /// known of a version, by name and by id.
+    /// Creates the sessions of a compiled service; `None` if it has no sticky policy or its key is missing. `past` returns the past
+    /// of a version, by name and by id.
     pub(super) fn new(
         service: &Service,
         keys: &Keys,

@@ -1,8 +1,8 @@
 //! The run-time state of services, as a process passes it to its successor.
 //!
-//! The configuration file says what is desired; this state says what was in effect: the split behind the gate, and the past of
-//! versions that sticky sessions depend on. The reader may be a program of another release, older or newer, so unknown fields are
-//! ignored, missing ones have defaults, and the meaning of a field never changes.
+//! The configuration file says what is desired. This state is the part that was in effect: the split behind the gate, and the past
+//! of versions that sticky sessions depend on. The reader may be a program of another release, older or newer. So unknown fields
+//! are ignored, missing ones have defaults, and the meaning of a field never changes.
 
 use std::collections::BTreeMap;
 

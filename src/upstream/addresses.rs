@@ -71,8 +71,8 @@ impl fmt::Debug for Addresses {
     }
 }
 
-/// The time for the next of `untried` addresses: an equal part of the time `left`. What an address leaves unused goes to the
-/// others.
+/// The time limit for the next of `untried` addresses: an equal part of the time `left`. Time that one address leaves unused is
+/// divided among the others.
 pub(crate) fn part(left: Duration, untried: usize) -> Duration {
     left / u32::try_from(untried.max(1)).unwrap_or(u32::MAX)
 }

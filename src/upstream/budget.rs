@@ -37,7 +37,7 @@ impl RetryBudget {
         }
     }
 
-    /// Adds what a request earns. To be called once for each request, not for its retries. `share` is the budget in
+    /// Adds the tokens that a request earns. To be called once for each request, not for its retries. `share` is the budget in
     /// thousandths of the requests; 0 forbids retries and removes the reserve.
     #[inline]
     pub fn earn(&mut self, share: u32) {

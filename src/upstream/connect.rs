@@ -1,7 +1,7 @@
 //! Opens connections to endpoints: TCP, TLS over TCP with ALPN, and Unix sockets.
 //!
 //! The addresses of an endpoint are tried one after the other, each for its part of the time limit. The reason for a failure
-//! distinguishes what the peer did from what this process lacks, because only the former counts against the endpoint.
+//! tells a fault of the peer from a shortage in this process, because only the former counts against the endpoint.
 
 use std::cell::Cell;
 use std::io;
@@ -35,7 +35,7 @@ pub(crate) struct OpenedConnection {
     pub stream: Stream,
     /// `true`: HTTP/2, by ALPN or by prior knowledge. `false`: HTTP/1.1.
     pub h2: bool,
-    /// The number of the transport that it was opened by.
+    /// Number of the transport that it was opened by.
     pub transport: TransportId,
 }
 
@@ -140,11 +140,11 @@ pub(crate) async fn open_for(
     dial(endpoint, limit, purpose).await
 }
 
-/// What a connection is for.
+/// The use that a connection is opened for.
 #[derive(Clone, Copy, Default)]
 struct Purpose<'a> {
     needs_http1: bool,
-    /// The client that an endpoint may be told of; `None` for the proxy itself.
+    /// The client that the header names to the endpoint; `None` for the proxy itself.
     source: Option<&'a ProxySource<'a>>,
 }
 
@@ -158,8 +158,8 @@ impl Purpose<'_> {
         }
     }
 
-    /// The configuration of TLS by the protocols that are offered. HTTP/2 connections are shared, and therefore not used for
-    /// clients that are told to the endpoint.
+    /// The configuration of TLS, by the protocols that are offered. HTTP/2 connections are shared, and therefore not used if the
+    /// endpoint is told the client.
     fn offer<'c>(&self, client: &'c TlsClient, transport: &Transport) -> &'c Arc<ClientConfig> {
         let is_exclusive = transport.id().is_exclusive() && self.source.is_some();
         match self.needs_http1 || is_exclusive {
@@ -241,7 +241,7 @@ async fn dial_one(
     tcp.set_nodelay(true).map_err(ConnectError::Io)?;
     keep_alive(&tcp, endpoint.pause()).map_err(ConnectError::Io)?;
     limit_unsent(&tcp).map_err(ConnectError::Io)?;
-    // In front of TLS, too.
+    // The header precedes the TLS handshake, too.
     announce(&mut tcp, &purpose.header(transport)).await?;
     if endpoint.spec.scheme != Scheme::Https {
         return Ok(OpenedConnection {
@@ -301,7 +301,7 @@ fn server_name(address: &EndpointAddress) -> Result<ServerName<'static>, Connect
     }
 }
 
-/// A name that ends with a dot is absolute for DNS, and has none in a certificate (RFC 6066 section 3).
+/// A name that ends with a dot is absolute in DNS. Certificates have it without the dot (RFC 6066 section 3).
 fn dns_name(name: &str) -> Result<ServerName<'static>, ConnectError> {
     let name = name.strip_suffix('.').unwrap_or(name);
     ServerName::try_from(name.to_owned())

@@ -44,11 +44,11 @@ pub struct Kept {
     pub stream: Stream,
     /// The permit that counts the connection among those of its version.
     pub slot: ConnectionSlot,
-    /// How many requests it has carried.
+    /// Number of requests that it has carried.
     pub used: u32,
-    /// The number of the transport that it was opened by.
+    /// Number of the transport that it was opened by.
     pub transport: TransportId,
-    /// How many bytes of the last response arrived at once: a hint for the size of the next read.
+    /// Number of bytes of the last response that arrived at once: a hint for the size of the next read.
     pub bulk: usize,
 }
 
@@ -119,7 +119,7 @@ impl Conns {
             idle: Vec::new(),
             idle_ms,
         });
-        // A reload may have changed it.
+        // A reload may have changed the limit.
         entry.idle_ms = idle_ms;
         let is_current = kept.transport == endpoint.version.transport.id();
         if is_current && entry.idle.len() < MAX_IDLE {
@@ -233,8 +233,8 @@ impl Conns {
     }
 }
 
-/// A worker that panics is replaced by one that goes on with the same metrics shard, so that its connections must be
-/// taken out of the gauge.
+/// A worker that panics is replaced by one that continues with the same metrics shard, so that its connections must be
+/// subtracted from the gauge.
 impl Drop for Conns {
     fn drop(&mut self) {
         for entry in std::mem::take(self.by_endpoint.get_mut())
@@ -247,7 +247,7 @@ impl Drop for Conns {
 }
 
 /// Whether nothing has arrived yet: no bytes, no end, no error. Asks the kernel by one system call, because the runtime
-/// may not have polled its events yet. For requests that can't be sent a second time.
+/// may not have polled its events yet. Used for requests that can't be sent a second time.
 pub(crate) fn is_quiet_now(stream: &Stream) -> bool {
     use rustix::net::{RecvFlags, recv};
     let mut byte = [0; 1];

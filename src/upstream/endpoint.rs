@@ -27,25 +27,25 @@ use crate::telemetry::VersionMetrics;
 /// each further line is a cache miss for each request.
 #[repr(C)]
 pub struct Endpoint {
-    /// Its configuration.
+    /// Address, weight and other settings of the endpoint.
     pub spec: spec::EndpointSpec,
     /// A small number, unique among the living endpoints and reused later. Workers index their connections by it.
     pub slot: usize,
-    /// The metrics of its version.
+    /// Metrics of the version that the endpoint belongs to.
     pub metrics: Arc<VersionMetrics>,
     /// Outcomes of attempts for outlier detection, one shard for each worker.
     pub shards: Box<[EndpointShard]>,
-    /// The load of its version.
+    /// Load of the version that the endpoint belongs to.
     pub version: Arc<VersionLoad>,
-    /// The name in logs and metrics: its address, as in the configuration if it stands there.
+    /// Name in logs and metrics: the address, written as in the configuration if it stands there.
     pub name: Box<str>,
     /// The authority for requests without a `Host`, and for health checks.
     pub authority: Box<str>,
     addresses: ArcSwap<Addresses>,
-    /// `timeouts.idle` of its service, in milliseconds.
+    /// `timeouts.idle` of the service, in milliseconds.
     pause_ms: AtomicU64,
     slots: Arc<SlotTable>,
-    /// Whether it may be picked. Written by the control thread, except that workers raise [`flag::SUSPECT`].
+    /// Whether the endpoint may be picked. Written by the control thread, except that workers raise [`flag::SUSPECT`].
     pub state: EndpointState,
     /// Written by every worker, and therefore on a cache line of its own.
     pub load: Load,
@@ -53,9 +53,9 @@ pub struct Endpoint {
 
 /// The reasons why an endpoint may not be picked, as bits. Several may hold at once.
 pub(crate) mod flag {
-    /// It has health checks, and none has passed yet.
+    /// The endpoint has health checks, and none has passed yet.
     pub(crate) const UNPROVEN: u32 = 1;
-    /// Its health checks fail.
+    /// The health checks of the endpoint fail.
     pub(crate) const DOWN: u32 = 2;
     /// Outlier detection has ejected it.
     pub(crate) const EJECTED: u32 = 4;
@@ -65,7 +65,7 @@ pub(crate) mod flag {
     pub(crate) const DRAINING: u32 = 16;
 }
 
-/// Whether an endpoint may be picked, and with which part of its weight. Any change of these bumps the registry's epoch.
+/// Whether an endpoint may be picked, and with which part of its weight. Any change increases the registry's epoch.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct EndpointState {
@@ -79,7 +79,7 @@ pub struct EndpointState {
 /// The result of an endpoint's health checks, for display. Workers read only the flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CheckNote {
-    /// Since when it has been in its present state of health.
+    /// Time since which it has been in its present state of health.
     pub(crate) since: SystemTime,
     /// Why the last failed check failed. Kept until a check passes while the endpoint is up.
     pub(crate) failure: Option<Arc<str>>,
@@ -132,12 +132,12 @@ impl EndpointState {
         self.bump(changed);
     }
 
-    /// Until when it is ejected, for display. Workers read only [`flag::EJECTED`].
+    /// Time at which the ejection ends, for display. Workers read only [`flag::EJECTED`].
     pub fn ejected_until(&self) -> Option<Instant> {
         *self.ejected_until.lock().expect("ejection lock")
     }
 
-    /// Sets until when it is ejected. Only for the control thread.
+    /// Sets the time at which the ejection ends. Only for the control thread.
     pub fn set_ejected_until(&self, until: Option<Instant>) {
         *self.ejected_until.lock().expect("ejection lock") = until;
     }
@@ -263,7 +263,7 @@ impl Endpoint {
         self.pause_ms.store(ms, Ordering::Relaxed);
     }
 
-    /// Host and port of the name that it is an address of; otherwise its own name.
+    /// Host and port of the name that the endpoint is an address of; otherwise the endpoint's own name.
     pub(crate) fn host(&self) -> &str {
         let is_resolved = matches!(self.spec.address, EndpointAddress::Resolved(_));
         if is_resolved {
@@ -371,7 +371,7 @@ impl Registry {
         let made = Arc::new(Endpoint {
             name: spec.to_string().into(),
             authority: spec.address.authority().into(),
-            // A name that has not been looked up has none.
+            // A name that has not been looked up has no addresses.
             addresses: ArcSwap::from_pointee(Addresses::new(
                 spec.address.socket().into_iter().collect(),
             )),

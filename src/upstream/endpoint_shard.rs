@@ -1,4 +1,4 @@
-//! What one worker has counted of an endpoint.
+//! The counters of one worker for one endpoint.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -42,7 +42,7 @@ struct H2ConnectionState {
     idle_since_ms: Cell<u64>,
     /// Whether it accepts no more requests: it has ended, or the peer has sent GOAWAY.
     retired: Cell<bool>,
-    /// The number of the transport that it was opened by.
+    /// Number of the transport that it was opened by.
     transport: TransportId,
 }
 
@@ -70,10 +70,10 @@ struct EndpointConnections {
     opening: OpeningState,
     /// Whether the last opened connection negotiated HTTP/2.
     speaks_h2: bool,
-    /// How often opening has failed, and the last failure. A waiting request compares the number with the one that it saw.
+    /// Number of failures to open a connection, and the last one. A waiting request compares the number with the one that it saw.
     failures: u64,
     failure: Option<OpenFailure>,
-    /// By ticket, in the order of arrival.
+    /// Waiting requests by ticket, in the order of arrival.
     waiting: BTreeMap<u64, Waker>,
     idle_ms: u64,
 }

@@ -26,7 +26,7 @@ impl H2Driver {
         }
     }
 
-    /// Reads what there is. Returns whether there may be more.
+    /// Reads the bytes that have arrived. Returns whether there may be more.
     fn read(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         for _ in 0..READS {
             if self.connection.core().is_over() || self.connection.core().is_congested() {

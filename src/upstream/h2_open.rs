@@ -75,7 +75,7 @@ pub(super) struct OpenedH2 {
     pub(super) sender: Sender,
     /// Drives the connection.
     pub(super) driver: H2Driver,
-    /// The number of the transport that it was opened by.
+    /// Number of the transport that it was opened by.
     pub(super) transport: TransportId,
 }
 

@@ -14,14 +14,14 @@ pub(crate) struct CheckHistory {
     since: Instant,
 }
 
-/// What the checks say about an endpoint.
+/// State of an endpoint according to its health checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// No check has passed yet.
     Unproven,
-    /// It may receive traffic.
+    /// The endpoint may receive traffic.
     Up,
-    /// Its checks have failed.
+    /// The checks of the endpoint have failed.
     Down,
 }
 
@@ -30,19 +30,19 @@ pub(crate) enum Verdict {
 pub(crate) enum Transition {
     /// The first check passed.
     Proven,
-    /// It was down, and `rise` checks in a row passed.
+    /// The endpoint was down, and `rise` checks in a row passed.
     Recovered,
-    /// It was up, and `fall` checks in a row failed.
+    /// The endpoint was up, and `fall` checks in a row failed.
     Failed,
 }
 
 impl CheckHistory {
-    /// For a new endpoint: it is up as soon as one check passes.
+    /// The history of a new endpoint, which is up as soon as one check passes.
     pub(crate) fn unproven(now: Instant) -> Self {
         Self::with(Verdict::Unproven, now)
     }
 
-    /// For an endpoint that had traffic before it was checked: it is up until its checks fail.
+    /// The history of an endpoint that had traffic before it was checked. It is up until its checks fail.
     pub(crate) fn trusted(now: Instant) -> Self {
         Self::with(Verdict::Up, now)
     }
@@ -61,7 +61,7 @@ impl CheckHistory {
         self.verdict
     }
 
-    /// Since when the verdict has been the present one.
+    /// The time at which the present verdict began.
     #[cfg(test)]
     pub(crate) fn since(&self) -> Instant {
         self.since

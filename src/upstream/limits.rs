@@ -21,12 +21,12 @@ pub(crate) use crate::telemetry::record::Limit;
 /// The number of requests, of all versions, that wait for a connection.
 static WAITING: AtomicU32 = AtomicU32::new(0);
 
-/// Whether any request waits for a connection, to whatever version. It spares the common case a look at each version.
+/// Whether any request waits for a connection, to whatever version. In the common case this avoids a look at each version.
 pub(crate) fn anybody_waits() -> bool {
     WAITING.load(Ordering::SeqCst) > 0
 }
 
-/// What a version is busy with, on all workers.
+/// Requests in flight, connections and waiters of a version, on all workers.
 #[derive(Debug, Default)]
 pub struct VersionLoad {
     /// Requests in flight.
@@ -43,7 +43,7 @@ pub struct VersionLoad {
     pub slowest: Slowest,
     /// See [`Self::hedge_delay`], in microseconds; 0 = unknown.
     hedge_us: AtomicU64,
-    /// How connections are opened.
+    /// The settings by which connections are opened.
     pub(crate) transport: TransportCell,
 }
 
@@ -152,7 +152,7 @@ impl ActiveCount {
         self.enter(ceiling).then(|| ActiveGuard(self))
     }
 
-    /// How many are active.
+    /// Number of active requests or connections.
     #[inline]
     pub fn now(&self) -> u32 {
         self.active.load(Ordering::Relaxed)
@@ -216,14 +216,14 @@ pub struct ConnectionSlots {
 struct WaitQueue {
     /// The limit of connections that the last arrival passed: the latest that is known here.
     ceiling: u32,
-    /// In the order of arrival. Some may have given up.
+    /// Waiting requests, in the order of arrival. Some may have given up.
     waiters: VecDeque<Waiter>,
 }
 
 #[derive(Debug)]
 struct Waiter {
     sender: oneshot::Sender<ConnectionSlot>,
-    /// It counts under `pending`.
+    /// The waiter counts under `pending`.
     counted: bool,
 }
 
@@ -388,7 +388,7 @@ impl ConnectionSlots {
             };
             match waiter.sender.send(slot) {
                 Ok(()) => self.leave_queue(waiter.counted),
-                // It gave up and has counted itself out: the next one gets the slot.
+                // The request gave up and has counted itself out: the next one gets the slot.
                 Err(slot) => unsent = Some(slot),
             }
         }

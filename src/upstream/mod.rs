@@ -1,7 +1,7 @@
 //! The endpoints of all versions, and the connections to them.
 //!
-//! A [`Registry`] holds each [`Endpoint`] with its state for as long as anything refers to it, so that reloads don't
-//! lose what is known. The endpoints of a version form a [`Pool`], from which [`pick`] chooses one for each attempt by
+//! A [`Registry`] holds each [`Endpoint`] with its state for as long as anything refers to it, so that reloads keep its health,
+//! ejection and load. The endpoints of a version form a [`Pool`], from which [`pick`] chooses one for each attempt by
 //! the service's policy. [`limits`] admits the attempt, which then uses an idle HTTP/1 connection ([`conns`]), a stream on
 //! an HTTP/2 connection ([`h2_conns`]), or a new connection ([`connect`]). Its outcome goes to [`outlier`] and
 //! may draw on the retry [`budget`].

@@ -126,7 +126,7 @@ pub(crate) struct Decision {
     pub slot: usize,
     /// Why it was detected.
     pub reason: EjectionReason,
-    /// For how long it is ejected; `None` if it isn't, because `max_ejected` is reached or it is the last one.
+    /// Duration of the ejection; `None` if there is none, because `max_ejected` is reached or it is the last endpoint.
     pub out_for: Option<Duration>,
 }
 
@@ -139,11 +139,11 @@ pub(crate) struct Judge {
 #[derive(Debug, Default)]
 struct JudgedEndpoint {
     out: Option<EjectionState>,
-    /// The multiplier of the duration: one more with each ejection, one less with each interval without.
+    /// Multiplier of the duration: increased by each ejection, decreased by each interval without one.
     row: u32,
-    /// Whether it has not been ejected at any time since the last sweep.
+    /// Whether the endpoint has not been ejected at any time since the last sweep.
     clean: bool,
-    /// Its counts, answered and failed, at the last sweep.
+    /// Requests of the endpoint at the last sweep: answered, and failed.
     last: Option<(u64, u64)>,
 }
 
@@ -286,7 +286,7 @@ impl Judge {
         outs.map(|out| out.until).min()
     }
 
-    /// Until when an endpoint is ejected; `None` if it isn't.
+    /// The time until which an endpoint is ejected; `None` if it isn't.
     #[cfg(test)]
     pub(crate) fn out_until(&self, slot: usize) -> Option<Instant> {
         Some(self.members.get(&slot)?.out.as_ref()?.until)

@@ -15,7 +15,7 @@ use crate::telemetry::VersionMetrics;
 /// The endpoints of a version, and how one of them is picked.
 #[derive(Debug)]
 pub struct Pool {
-    /// In the order of the configuration; the addresses of a name in their own.
+    /// Members in the order of the configuration; the addresses of a name in their own order.
     pub members: Vec<Member>,
     /// The policy that picks one of them.
     pub balance: Balance,
@@ -33,13 +33,13 @@ pub struct Pool {
 /// How many endpoints of a pool may be used in their present state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PoolCounts {
-    /// Usable endpoints. 0: the pool is down, and what is picked from it is picked in panic.
+    /// Usable endpoints. With 0 the pool is down, and endpoints are picked from it in panic.
     pub(crate) usable: usize,
     /// Endpoints that may be picked. 0: the proxy itself answers the requests to this version.
     pub(crate) eligible: usize,
     /// An endpoint with any of these flags may not be picked.
     barred: u32,
-    /// The tier whose endpoints may be picked; `None`: all.
+    /// The tier whose endpoints may be picked; `None` if all may.
     tier: Option<u16>,
 }
 
@@ -56,7 +56,7 @@ impl PoolCounts {
 pub struct Member {
     /// Shared by all pools with this address for the same version.
     pub endpoint: Arc<Endpoint>,
-    /// 1 to 1000.
+    /// Weight in load balancing, 1 to 1000.
     pub weight: u32,
     /// Members of a larger tier are picked only while none of a smaller one is usable.
     pub tier: u16,
@@ -109,8 +109,8 @@ impl Pool {
     /// traffic of all, and many failures at once are more often the fault of the checks or the network. A threshold of 0
     /// turns this off.
     ///
-    /// Of several tiers the first one that has a usable endpoint counts, as if the pool had no others. If none has, they are
-    /// one.
+    /// Of several tiers the first one that has a usable endpoint counts, as if the pool had no others. If none has one, all tiers
+    /// count together.
     pub(crate) fn counts(&self) -> PoolCounts {
         let is_usable = |m: &&Member| m.endpoint.state.is_usable();
         let tier = match self.last_tier {

@@ -118,11 +118,11 @@ fn system_roots() -> RootCertStore {
 /// The TLS settings of a version, read from its files.
 #[derive(Debug)]
 pub(crate) struct TlsIdentity {
-    /// Its configuration.
+    /// The TLS settings in the configuration.
     pub spec: UpstreamTls,
     /// Validity of the client certificate, if there is one.
     pub validity: Option<Validity>,
-    /// What connections are opened with.
+    /// The TLS client that opens connections with these settings.
     pub client: Arc<TlsClient>,
     fingerprint: u64,
 }

@@ -1,4 +1,4 @@
-//! How connections to the endpoints of a version are opened, beyond their addresses: the TLS settings, and the header of the
+//! The settings by which connections to the endpoints of a version are opened, beyond their addresses: TLS, and the header of the
 //! PROXY protocol.
 //!
 //! The [`Transport`] of a version may change at any time: with its configuration, and when files are renewed. Each has a
@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use super::tls::TlsClient;
 use crate::config::spec::ProxyProtocol;
 
-/// The number of a transport, which the connections keep that it has opened. The default is that of a version without settings
+/// The number of a transport, which each connection that it opens keeps. The default belongs to a version without settings
 /// of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TransportId(u64);
@@ -34,10 +34,10 @@ impl TransportId {
     }
 }
 
-/// How connections are opened.
+/// The settings by which connections are opened.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Transport {
-    /// Identifies it in this process.
+    /// Number that identifies the transport in this process.
     id: TransportId,
     /// TLS for `https://` endpoints; `None` stands for the system's authorities and no certificate.
     pub(super) tls: Option<Arc<TlsClient>>,
@@ -46,7 +46,7 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    /// The number that connections opened by it keep.
+    /// The number that connections opened by this transport keep.
     pub(crate) fn id(&self) -> TransportId {
         self.id
     }

@@ -75,7 +75,7 @@ impl Leasing {
             inner.tickets.set(inner.tickets.get() + 1);
             inner.tickets.get()
         });
-        // Failures from before the request queued up are not its own.
+        // The request doesn't count failures from before it queued up.
         self.failures = failures;
         let waker = cx.waker().clone();
         inner.entry(&self.endpoint, |entry| entry.waiting.insert(ticket, waker));
@@ -142,7 +142,7 @@ impl Drop for Leasing {
     fn drop(&mut self) {
         let slot = self.endpoint.slot;
         if !self.leave_queue() {
-            // It was woken for a stream that it won't use: wake the next one.
+            // This waiter was woken for a stream that it won't use: wake the next one.
             self.inner.wake_one(slot);
         }
     }

@@ -12,7 +12,7 @@ pub(super) struct Candidates {
     previous: Vec<u32>,
     /// Running sums of the weights, which are multiplied by 1000 while any candidate is in slow start.
     ends: Vec<u64>,
-    /// Every weight is 1.
+    /// Whether every weight is 1.
     even: bool,
     /// The largest slow-start ramp among the candidates, in thousandths.
     top_ramp: u32,

@@ -18,8 +18,8 @@ const POINTS: u64 = 128;
 /// milliseconds, in which the worker does nothing else.
 const MAX_RING: u64 = 1 << 17;
 
-/// How many points are passed over because their members, in slow start, don't accept the key. Then the first owner gets
-/// it after all.
+/// Number of points that are passed over because their members, in slow start, don't accept the key. After these, the first owner
+/// gets the key nevertheless.
 const MAX_REFUSALS: usize = 1024;
 
 #[derive(Debug, Default)]

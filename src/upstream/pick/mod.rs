@@ -1,4 +1,4 @@
-//! Which endpoint of a pool gets the next request.
+//! Picks the endpoint of a pool that gets the next request.
 //!
 //! A [`PoolView`] keeps the members that may be picked and their weights; each policy is a file that chooses one of them.
 //! A new policy needs its word in [`Balance`], its file, its `mod` line and its arm in [`Pool::pick`], and a field in

@@ -30,7 +30,7 @@ impl PoolView {
         }
     }
 
-    /// The number of usable endpoints. 0: the pool is down, and what is picked from it is picked in panic.
+    /// The number of usable endpoints. With 0 the pool is down, and endpoints are picked from it in panic.
     pub fn usable(&self) -> usize {
         self.usable
     }

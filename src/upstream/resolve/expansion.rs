@@ -1,4 +1,4 @@
-//! From the endpoints that a configuration names to those that a pool has: each address of a name is an endpoint of its own.
+//! Derives the endpoints of a pool from those of the configuration: each address of a name is an endpoint of its own.
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,7 +12,7 @@ const MOST_WEIGHT: u64 = 1000;
 /// An endpoint of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PoolEndpoint {
-    /// Its address and weight.
+    /// Address and weight of the endpoint.
     pub(crate) spec: EndpointSpec,
     /// Endpoints of a larger tier are used only while none of a smaller one is usable.
     pub(crate) tier: u16,
@@ -31,8 +31,8 @@ impl PoolEndpoint {
     }
 }
 
-/// The endpoints of a version with `resolutions`; `None` if it names no host or service, so that they are those of the
-/// configuration.
+/// The endpoints of a version with `resolutions`; `None` if it names no host or service, so that the endpoints of the
+/// configuration are used.
 ///
 /// A name that has not been looked up, which happens only outside a running proxy, stands for one endpoint without an address.
 /// An address that occurs twice is one endpoint, with the weight of the first mention.
@@ -119,8 +119,8 @@ fn loopback(found: &[ResolvedAddress]) -> Option<&ResolvedAddress> {
     (found.len() == 2).then_some(v4)
 }
 
-/// The domain that offers a service: the name without its leading labels `_service._protocol`. It is what the configuration says,
-/// unlike the target of a record, so it is the name that a certificate must have (RFC 6125 section 6.2.1).
+/// The domain that offers a service: the name without its leading labels `_service._protocol`. A certificate must have this name,
+/// which is in the configuration, rather than the target of a record (RFC 6125 section 6.2.1).
 pub(crate) fn domain_of(service: &str) -> &str {
     let mut rest = service;
     while let Some((label, after)) = rest.split_once('.')
@@ -131,7 +131,7 @@ pub(crate) fn domain_of(service: &str) -> &str {
     rest
 }
 
-/// The weights of endpoints for those of SRV records, multiplied by `times`.
+/// The weights of endpoints, from those of SRV records, multiplied by `times`.
 ///
 /// They keep their proportions, and are scaled down where the largest would exceed 1000. A record of weight 0 gets the smallest
 /// weight: RFC 2782 gives it "a very small chance of being selected" beside others.
@@ -139,12 +139,12 @@ fn weights(found: &[ResolvedAddress], times: u32) -> Vec<u32> {
     let wanted = |found: &ResolvedAddress| u64::from(found.weight) * u64::from(times);
     let most = found.iter().map(wanted).max().unwrap_or(0);
     let weight = |found| match most {
-        // All are equal.
+        // All weights are 0, and so equal.
         0 => u64::from(times),
         1..=MOST_WEIGHT => wanted(found).max(1),
         _ => (wanted(found) * MOST_WEIGHT / most).max(1),
     };
-    // At most 1000.
+    // The quotient is at most 1000.
     found
         .iter()
         .map(|found| u32::try_from(weight(found)).unwrap_or(1000))

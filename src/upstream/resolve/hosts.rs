@@ -27,8 +27,8 @@ impl HostsFile {
         Self(names)
     }
 
-    /// The addresses of a name. `localhost` and names below it are this machine even without a line (RFC 6761 section 6.3), and
-    /// never a name server's business.
+    /// The addresses of a name. `localhost` and names below it are this machine even without a line (RFC 6761 section 6.3). Name
+    /// servers are never asked for them.
     pub(super) fn find(&self, name: &str) -> Option<Vec<IpAddr>> {
         let name = name.strip_suffix('.').unwrap_or(name);
         if let Some(found) = self.0.get(name) {

@@ -1,4 +1,4 @@
-//! DNS messages: queries for one name, and what their answers say. Nothing else knows the crate that encodes them.
+//! DNS messages: queries for one name, and the records in their answers. Only this module uses the crate that encodes them.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -50,7 +50,7 @@ pub(super) enum RecordData {
     },
 }
 
-/// What a server answered.
+/// The content of a response from a name server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reply {
     /// At least one record, and the smallest TTL along the chain of CNAME records and of the records themselves.
@@ -94,7 +94,7 @@ impl Question {
         self.parse(id, bytes).unwrap_or(Reply::Unrelated)
     }
 
-    /// `None` if it is no answer to this question, or malformed.
+    /// Reads an answer; `None` if it is malformed or answers another question.
     fn parse(&self, id: u16, bytes: &[u8]) -> Option<Reply> {
         let message = Message::from_octets(bytes).ok()?;
         let header = message.header();

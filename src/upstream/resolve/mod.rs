@@ -1,4 +1,4 @@
-//! Names of endpoints: looking them up, what is known about each, and the endpoints that its addresses stand for.
+//! Names of endpoints: lookups, the state of each name, and the endpoints that its addresses stand for.
 //!
 //! * [`record`] has the names and addresses. [`name_state`] is the state machine of one name, and [`expansion`] turns the endpoints
 //!   of the configuration into those of a pool. Both are pure.

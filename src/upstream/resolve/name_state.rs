@@ -1,4 +1,4 @@
-//! What is known about one name: its addresses, when to ask again, and what an answer changes. Pure.
+//! The state of one name: its addresses, the time of the next lookup, and the effect of an answer. Pure.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -14,10 +14,10 @@ pub(crate) const CEILING: Duration = Duration::from_secs(300);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long a name must not exist before its addresses are given up. Any other answer starts this time again.
 const GONE: Duration = Duration::from_secs(300);
-/// A lookup begins later than it is due by up to this part of its interval, so that names that were looked up together spread.
+/// Largest delay of a lookup beyond its due time, as a part of its interval. It spreads names that were looked up together.
 const JITTER: f64 = 0.1;
 
-/// What is known about every name. The control thread writes it, the admin API reads it.
+/// The state of every name. The control thread writes it, the admin API reads it.
 pub(crate) type KnownNames = Arc<Mutex<HashMap<LookupName, NameState>>>;
 
 /// The state of one name.
@@ -33,11 +33,11 @@ pub(crate) struct NameState {
     failing_since: Option<Instant>,
     /// Consecutive lookups that failed.
     failures: u32,
-    /// Since when every answer has been NXDOMAIN.
+    /// Time since which every answer has been NXDOMAIN.
     missing_since: Option<Instant>,
 }
 
-/// What the result of a lookup changed.
+/// The effect of a lookup's result on the addresses of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NameChange {
     /// Nothing.
@@ -65,7 +65,7 @@ impl NameState {
         self.set.clone().unwrap_or_default()
     }
 
-    /// Whether it has addresses.
+    /// Whether the name has addresses.
     pub(crate) fn has_addresses(&self) -> bool {
         self.set.as_ref().is_some_and(|set| !set.is_empty())
     }
@@ -85,7 +85,7 @@ impl NameState {
         self.failure.as_ref().zip(self.failing_since)
     }
 
-    /// Takes the result of a lookup that ended at `now`. Returns what it changed, and the pause before the next lookup.
+    /// Takes the result of a lookup that ended at `now`. Returns its effect, and the pause before the next lookup.
     ///
     /// `chance` in 0 to 1 decides the jitter.
     pub(crate) fn on_result(
@@ -110,7 +110,7 @@ impl NameState {
         };
         next.extend(known.iter().filter(is_kept).cloned());
         if next.is_empty() {
-            // Every part failed or has no address, and none of those that failed was known before.
+            // Every part failed or has no address, and no part that failed had addresses before.
             let failure = answer.failure.unwrap_or(LookupFailure::NoRecord);
             return self.on_failure(failure, now);
         }
@@ -136,7 +136,7 @@ impl NameState {
     fn on_failure(&mut self, failure: LookupFailure, now: Instant) -> (NameChange, Duration) {
         self.missing_since = match failure {
             LookupFailure::NoSuchName => self.missing_since.or(Some(now)),
-            // It may exist.
+            // After another failure the name may still exist.
             _ => None,
         };
         let pause = self.count_failure(failure, now);

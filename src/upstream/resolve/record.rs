@@ -1,4 +1,4 @@
-//! What is looked up for endpoints, and what lookups find.
+//! Names that are looked up for endpoints, and the results of lookups.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -44,13 +44,13 @@ impl fmt::Display for LookupName {
 /// One address that a lookup found.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct ResolvedAddress {
-    /// Of a service's record: endpoints of a larger one are used only while none of a smaller one is usable. Otherwise 0.
+    /// Priority of a service's record: endpoints of a larger one are used only while none of a smaller one is usable. 0 for a host.
     pub(crate) priority: u16,
     /// The address.
     pub(crate) ip: IpAddr,
-    /// The port of a service's record; `None` for a host, whose endpoints say theirs.
+    /// Port of a service's record; `None` for a host, whose endpoints state their ports.
     pub(crate) port: Option<u16>,
-    /// Of a service's record; otherwise 0.
+    /// Weight of a service's record; 0 for a host.
     pub(crate) weight: u16,
     /// The host that has the address: that of the lookup, or the target of a service's record.
     pub(crate) host: String,
@@ -76,14 +76,14 @@ impl Family {
     }
 }
 
-/// What a lookup found.
+/// The result of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LookupAnswer {
     /// At least one address, unless every part failed or has none.
     pub(crate) addresses: Vec<ResolvedAddress>,
-    /// How long the answer is valid: the smallest TTL of all records on the way, CNAME records included.
+    /// Validity of the answer: the smallest TTL of all records on the way, CNAME records included.
     pub(crate) ttl: Duration,
-    /// Parts of the lookup that failed while others succeeded, by host and IP version. What was known about them stays in use.
+    /// Parts of the lookup that failed while others succeeded, by host and IP version. Their previous addresses stay in use.
     pub(crate) failed: Vec<(String, Family)>,
     /// Why the first of these failed.
     pub(crate) failure: Option<LookupFailure>,

@@ -1,4 +1,4 @@
-//! The system's settings of its resolver: `/etc/resolv.conf` (resolv.conf(5)).
+//! The system's resolver settings: `/etc/resolv.conf` (resolv.conf(5)).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -10,7 +10,7 @@ const MOST_DOMAINS: usize = 32;
 /// The largest `ndots` that glibc takes.
 const MOST_DOTS: usize = 15;
 
-/// What a file says.
+/// The settings in a `resolv.conf`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ResolvConf {
     /// The servers, in the order in which they are asked.

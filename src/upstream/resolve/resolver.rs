@@ -14,9 +14,9 @@ use super::record::{Family, LookupAnswer, LookupFailure, LookupName, ResolvedAdd
 use super::system_files::SystemFiles;
 use super::transport;
 
-/// How long a server has to answer, when all are asked for the first time and when they are asked again.
+/// Time limits for the answer of a server, when all are asked for the first time and when they are asked again.
 const LIMITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
-/// How long a line of `/etc/hosts` is used before the file is looked at again.
+/// Time for which a line of `/etc/hosts` is used before the file is read again.
 const HOSTS_TTL: Duration = Duration::from_secs(5);
 /// Most targets of a service's records that are looked up.
 const MOST_TARGETS: usize = 256;
@@ -36,11 +36,11 @@ pub(crate) struct Resolver {
 pub(crate) struct LookupOutcome {
     /// The addresses, or why there are none.
     pub(crate) result: Result<LookupAnswer, LookupFailure>,
-    /// The absolute name that had them.
+    /// The absolute name that has the addresses.
     pub(crate) absolute: Option<String>,
 }
 
-/// Records of one name, and how long they are valid.
+/// Records of one name, and the duration of their validity.
 type Records = (Vec<RecordData>, Duration);
 
 impl Resolver {
@@ -130,7 +130,7 @@ impl Resolver {
                     whole.failed.extend(found.failed);
                     whole.failure = whole.failure.or(found.failure);
                 }
-                // A target without addresses is none.
+                // A target without addresses counts as no target.
                 Err(LookupFailure::NoSuchName | LookupFailure::NoRecord) => {}
                 Err(failure) => {
                     let families = [Family::V4, Family::V6];
@@ -196,7 +196,7 @@ impl Resolver {
     }
 }
 
-/// What a candidate has, and the candidate.
+/// The result of looking up one candidate name, and that name.
 type Looked<T> = (Result<T, LookupFailure>, Option<String>);
 
 /// Asks for each candidate until one has records.
@@ -290,7 +290,7 @@ fn target(record: &RecordData) -> Option<&str> {
     }
 }
 
-/// The addresses of a record's target, with what the record says.
+/// The addresses of a record's target, with the record's port, priority and weight.
 fn at_record(record: &RecordData, addresses: &[ResolvedAddress]) -> Vec<ResolvedAddress> {
     let RecordData::Service {
         priority,

@@ -1,4 +1,4 @@
-//! The system's files about names, read again when they change.
+//! The system's files about names. They are read again when they change.
 
 use std::cell::RefCell;
 use std::fs;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::hosts::HostsFile;
 use super::resolv_conf::ResolvConf;
 
-/// How often the files are looked at.
+/// Interval at which the files are checked for changes.
 pub(crate) const EVERY: Duration = Duration::from_secs(1);
 
 /// `/etc/hosts` and `/etc/resolv.conf`.
@@ -19,13 +19,13 @@ pub(super) struct SystemFiles {
     resolv_conf: RefCell<ParsedFile<ResolvConf>>,
 }
 
-/// A file, and what it said when it was last read.
+/// A file, and the content that it had when it was last read.
 #[derive(Debug)]
 struct ParsedFile<T> {
     path: PathBuf,
     /// When the file was last looked at.
     looked: Option<Instant>,
-    /// Its time of modification and length; `None` if it could not be read.
+    /// Modification time and length of the file; `None` if it could not be read.
     seen: Option<(SystemTime, u64)>,
     parse: fn(&str) -> T,
     content: Rc<T>,
@@ -42,7 +42,7 @@ impl<T> ParsedFile<T> {
         }
     }
 
-    /// What the file says, which is nothing if it can't be read.
+    /// The parsed content of the file; the default if it can't be read.
     fn content(&mut self, now: Instant) -> Rc<T> {
         let is_due = |looked: Instant| now.saturating_duration_since(looked) >= EVERY;
         if self.looked.is_none_or(is_due) {

@@ -52,7 +52,7 @@ async fn over_udp(server: SocketAddr, question: &Question, id: u16) -> io::Resul
     }
 }
 
-/// Each message is preceded by its length in two bytes (RFC 1035 section 4.2.2).
+/// Asks over TCP, where each message is preceded by its length in two bytes (RFC 1035 section 4.2.2).
 async fn over_tcp(server: SocketAddr, question: &Question, id: u16) -> io::Result<Reply> {
     let mut stream = TcpStream::connect(server).await?;
     let query = question.encode(id);
